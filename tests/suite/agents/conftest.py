@@ -20,14 +20,7 @@ from transformers import (
 
 from tokengym.agents import PPO, CausalLMPolicy, likeliest
 from tokengym.envs import Episode, TokenGenerationVectorEnv
-from tokengym.rewards import (
-    Credit,
-    FunctionScorer,
-    Reward,
-    Scores,
-    Sparse,
-    VectorRewardWrapper,
-)
+from tokengym.rewards import Credit, FunctionScorer, Reward, Scores, Sparse, VectorRewardWrapper
 
 WORDS = ("<pad>", "<eos>", "<unk>", "a", "b", "c", "d", "e")
 VOCABULARY = len(WORDS)

@@ -24,12 +24,7 @@ DEVICE, IS_CUDA, DATA, GRAD = (
     getattr(Tensor, name).__get__ for name in ("device", "is_cuda", "data", "grad")
 )
 SET_DATA = DATA.__self__.__set__
-ACROSS = {
-    Tensor.copy_,
-    SET_DATA,
-    GRAD.__self__.__set__,
-    torch._has_compatible_shallow_copy_type,
-}
+ACROSS = {Tensor.copy_, SET_DATA, GRAD.__self__.__set__, torch._has_compatible_shallow_copy_type}
 """Functions that take tensors of several devices."""
 INDEXED = {Tensor.__getitem__, Tensor.__setitem__, Tensor.index_put, Tensor.index_put_}
 """Functions of a tensor that may be on a GPU when the places are on the CPU."""

@@ -38,10 +38,7 @@ class Uncertain(PPO):
 ROWS = 8
 CASES: dict[str, dict[str, Any]] = {
     "gae": {"clip_range_vf": None, "kl_target": 0.5, "n_value_warmup": 1},
-    "recomputed": {
-        **{"old_log_probs": "recomputed", "value_network": "own"},
-        "top_k": 5,
-    },
+    "recomputed": {**{"old_log_probs": "recomputed", "value_network": "own"}, "top_k": 5},
     "loo": {"advantage": "loo", "group_size": 2, "gradient_checkpointing": True},
     "grpo": {"advantage": "grpo", "group_size": 4, "drop_equal_groups": True, "kl_in": "loss"},
     "reinforce++": {"advantage": "reinforce++", "lora": True},

@@ -2,8 +2,6 @@
 
 import math
 import tempfile
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -17,7 +15,7 @@ from tokengym.base.settings import names_of
 from tokengym.envs import SettingsError
 
 
-def test_the_settings_are_attributes_that_refuse_bad_values(make_ppo: Callable[..., PPO]):
+def test_the_settings_are_attributes_that_refuse_bad_values(make_ppo):
     agent: Any = make_ppo(n_epochs=3)
     names = names_of(PPO.settings_class)
     assert {"temperature", "clip_range", "kl_coef"} < set(names)
@@ -37,9 +35,7 @@ def test_the_settings_are_attributes_that_refuse_bad_values(make_ppo: Callable[.
     ("name", "value"),
     [("temperature", 0.5), ("top_k", 3), ("advantage", "reinforce"), ("value_network", "trunk")],
 )
-def test_a_setting_that_the_agent_was_built_by_stays(
-    make_ppo: Callable[..., PPO], name: str, value: Any
-):
+def test_a_setting_that_the_agent_was_built_by_stays(make_ppo, name, value):
     agent: Any = make_ppo()
     said = rf"{name}=.* is what the agent was built by, got {value!r}; make a new one"
     with pytest.raises(SettingsError, match=said):
@@ -48,7 +44,7 @@ def test_a_setting_that_the_agent_was_built_by_stays(
     setattr(agent, name, getattr(agent, name))
 
 
-def test_the_learning_rate_can_be_changed(make_ppo: Callable[..., PPO]):
+def test_the_learning_rate_can_be_changed(make_ppo):
     agent: Any = make_ppo(learning_rate_schedule="constant").learn(1)
     agent.learning_rate = 1e-5
     agent.learn(1)
@@ -56,13 +52,13 @@ def test_the_learning_rate_can_be_changed(make_ppo: Callable[..., PPO]):
 
 
 @pytest.mark.parametrize("tokens", [-5, "100", None, math.nan])
-def test_a_training_of_no_number_of_tokens_is_refused(make_ppo: Callable[..., PPO], tokens: Any):
+def test_a_training_of_no_number_of_tokens_is_refused(make_ppo, tokens):
     with pytest.raises(SettingsError, match=rf"total_timesteps must be .* got {tokens!r}; pass"):
         make_ppo().learn(tokens)
 
 
 def test_learn_exhausts_its_updates_between_which_the_agent_may_be_saved(
-    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], tmp_path: Path
+    make_ppo, make_envs, tmp_path
 ):
     """Three updates: in one call, in a loop, and in a loop that is left and continued elsewhere."""
     budget = 3 * 4 * 6
@@ -91,9 +87,7 @@ def test_learn_exhausts_its_updates_between_which_the_agent_may_be_saved(
         {"learning_rate": lambda left: 0.5 * left, "learning_rate_schedule": "constant"},
     ],
 )
-def test_a_loop_without_a_budget_ends_where_it_is_left(
-    make_ppo: Callable[..., PPO], rate: dict[str, Any]
-):
+def test_a_loop_without_a_budget_ends_where_it_is_left(make_ppo, rate):
     """Callbacks are told, and the share that remains is the caller's to say."""
     ended: list[int] = []
 
@@ -115,15 +109,13 @@ def test_a_loop_without_a_budget_ends_where_it_is_left(
 
 
 @pytest.mark.parametrize("make", [gym.make, gym.make_vec])
-def test_an_environment_without_texts_is_refused(make: Callable[..., Any]):
+def test_an_environment_without_texts_is_refused(make):
     said = r"PPO writes texts, and env has Box observations and Discrete actions; make one with .*"
     with pytest.raises(SettingsError, match=said + r"or take stable_baselines3\.PPO"):
         PPO("CausalLMPolicy", make("CartPole-v1"))
 
 
-def test_training_leaves_nothing_in_the_temporary_folder(
-    make_ppo: Callable[..., PPO], tmp_path: Path, monkeypatch: Any, capsys: Any
-):
+def test_training_leaves_nothing_in_the_temporary_folder(make_ppo, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     agent = make_ppo(verbose=1)
     for _ in range(2):

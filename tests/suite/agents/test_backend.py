@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
@@ -88,9 +87,7 @@ def test_the_plain_way_says_what_is_missing():
         plain.join("cpu")
 
 
-def test_a_library_that_a_faster_part_lacks_is_no_missing_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_library_that_a_faster_part_lacks_is_no_missing_folder(tmp_path, monkeypatch):
     (tmp_path / "faster_parts.py").write_text("import no_such_library\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     use_backend("faster_parts")

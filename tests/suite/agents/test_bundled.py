@@ -8,7 +8,7 @@ from tokengym.agents import PPO, RandomAgent, collect
 
 
 @pytest.mark.parametrize("task", ["MovieReview", "QuestionAnswer"])
-def test_ppo_takes_the_bundled_model_and_learns(task: str):
+def test_ppo_takes_the_bundled_model_and_learns(task):
     envs = gym.make_vec(f"tokengym/{task}-v0", num_envs=4, max_new_tokens=8)
     agent = PPO("CausalLMPolicy", envs, seed=0, device="cpu")
     assert agent.policy.num_actions == len(envs.unwrapped.tokenizer)  # type: ignore[attr-defined]

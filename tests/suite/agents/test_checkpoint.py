@@ -37,13 +37,7 @@ def untimed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("lora", [False, True])
 @pytest.mark.parametrize("sampling", ["uniform", "epoch"])
-def test_resuming_equals_going_on(
-    make_envs: Callable[..., Any],
-    make_ppo: Callable[..., PPO],
-    tmp_path: Path,
-    lora: bool,
-    sampling: str,
-):
+def test_resuming_equals_going_on(make_envs, make_ppo, tmp_path, lora, sampling):
     def envs() -> Any:
         return make_envs(reward=normalised_reward(), prompt_sampling=sampling)
 
@@ -68,9 +62,7 @@ def test_resuming_equals_going_on(
     assert agent.kl_coef == resumed.kl_coef != 0.05
 
 
-def test_resuming_on_an_sb3_environment_equals_going_on(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], tmp_path: Path
-):
+def test_resuming_on_an_sb3_environment_equals_going_on(make_envs, make_ppo, tmp_path):
     from stable_baselines3.common.vec_env import VecMonitor
 
     agent = make_ppo(envs=VecMonitor(as_vec_env(make_envs()))).learn(30)
@@ -84,7 +76,7 @@ def test_resuming_on_an_sb3_environment_equals_going_on(
 
 
 def test_the_policy_is_a_hugging_face_model_and_predicts_without_an_environment(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], tmp_path: Path
+    make_envs, make_ppo, tmp_path
 ):
     agent = make_ppo().learn(20)
     agent.save(tmp_path / "run")
@@ -102,7 +94,7 @@ def test_the_policy_is_a_hugging_face_model_and_predicts_without_an_environment(
     assert loaded.learn(10, reset_num_timesteps=False).num_timesteps > agent.num_timesteps
 
 
-def test_no_file_is_pickled(make_ppo: Callable[..., PPO], tmp_path: Path):
+def test_no_file_is_pickled(make_ppo, tmp_path):
     for name, lora in (("full", None), ("lora", lora_config())):
         make_ppo(lora=lora).save(tmp_path / name)
         suffixes = {file.suffix for file in (tmp_path / name).rglob("*") if file.is_file()}
@@ -110,7 +102,7 @@ def test_no_file_is_pickled(make_ppo: Callable[..., PPO], tmp_path: Path):
 
 
 @pytest.mark.parametrize("file", ["training.safetensors", "model/model.safetensors"])
-def test_a_damaged_file_is_named(make_ppo: Callable[..., PPO], tmp_path: Path, file: str):
+def test_a_damaged_file_is_named(make_ppo, tmp_path, file):
     make_ppo().save(tmp_path / "run")
     content = bytearray((tmp_path / "run" / file).read_bytes())
     content[-3] ^= 1
@@ -122,7 +114,7 @@ def test_a_damaged_file_is_named(make_ppo: Callable[..., PPO], tmp_path: Path, f
         PPO.load(tmp_path / "run")
 
 
-def test_a_damaged_record_is_named(make_ppo: Callable[..., PPO], tmp_path: Path):
+def test_a_damaged_record_is_named(make_ppo, tmp_path):
     make_ppo().save(tmp_path / "run")
     record = tmp_path / "run" / "checkpoint.json"
     text = record.read_text()
@@ -147,7 +139,7 @@ def rewrite(folder: Path, changes: dict[str, Any]) -> None:
     file.write_text(json.dumps(record))
 
 
-def test_a_changed_counter_is_damage(make_ppo: Callable[..., PPO], tmp_path: Path):
+def test_a_changed_counter_is_damage(make_ppo, tmp_path):
     make_ppo().learn(10).save(tmp_path / "run")
     file = tmp_path / "run" / "checkpoint.json"
     record = json.loads(file.read_text())
@@ -168,9 +160,7 @@ def rehash(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("extra", ["notes.txt", "model/code.py"])
-def test_a_file_that_was_not_saved_is_refused(
-    make_ppo: Callable[..., PPO], tmp_path: Path, extra: str
-):
+def test_a_file_that_was_not_saved_is_refused(make_ppo, tmp_path, extra):
     make_ppo().save(tmp_path / "run")
     (tmp_path / "run" / extra).write_bytes(b"x")
     with pytest.raises(CheckpointError, match=rf"run/{extra} was not saved.*; remove it"):
@@ -178,7 +168,7 @@ def test_a_file_that_was_not_saved_is_refused(
 
 
 @pytest.mark.parametrize("name", ["adapter", "model/model.safetensors", "checkpoint.json"])
-def test_a_link_is_refused(make_ppo: Callable[..., PPO], tmp_path: Path, name: str):
+def test_a_link_is_refused(make_ppo, tmp_path, name):
     make_ppo().save(tmp_path / "run")
     path, elsewhere = tmp_path / "run" / name, tmp_path / "elsewhere"
     if path.exists():
@@ -188,9 +178,7 @@ def test_a_link_is_refused(make_ppo: Callable[..., PPO], tmp_path: Path, name: s
         PPO.load(tmp_path / "run")
 
 
-def test_code_that_a_checkpoint_names_is_run_for_who_names_it_again(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], tmp_path: Path
-):
+def test_code_that_a_checkpoint_names_is_run_for_who_names_it_again(make_envs, make_ppo, tmp_path):
     own = tmp_path / "own.py"
     own.write_text(OWN_ADVANTAGE)
     agent = make_ppo(advantage=f"{own}:MINE")
@@ -250,11 +238,7 @@ MODEL, ADAPTER = "model/model.safetensors", "adapter/adapter_model.safetensors"
 @pytest.mark.parametrize(
     ("lora", "change", "message"),
     [
-        (
-            False,
-            config({"n_layer": -1}),
-            "num_hidden_layers -1.*1.*1000",
-        ),
+        (False, config({"n_layer": -1}), "num_hidden_layers -1.*1.*1000"),
         (False, config({"n_layer": 10**6}), "says num_hidden_layers 1000000"),
         (False, config({"n_layer": 1}), r"holds .*h\.1\..*, which the model of its config"),
         (False, config({"n_layer": 3}), r"holds no trained transformer\.h\.2"),
@@ -284,23 +268,13 @@ MODEL, ADAPTER = "model/model.safetensors", "adapter/adapter_model.safetensors"
         (False, lambda f: (f / "training.safetensors").write_bytes(b"{"), "damaged .SafetensorErr"),
         (True, adapter({"peft_type": "IA3"}), "adapter.*LoRA"),
         (True, adapter({"peft_type": 3}), r"adapter.*\(KeyError"),
-        (
-            True,
-            adapter({"megatron_config": {"a": 1}}),
-            r"LoraConfig\(megatron_config=",
-        ),
+        (True, adapter({"megatron_config": {"a": 1}}), r"LoraConfig\(megatron_config="),
         (True, adapter({"r": "x"}), "lora cannot be put on the model .*; correct it"),
         (True, weights(ADAPTER, lambda t: t.popitem()), r"adapter.*\(.*lora_B"),
         (True, lambda f: (f / ADAPTER).write_bytes(b"{"), "adapter is damaged .*header too small"),
     ],
 )
-def test_files_that_somebody_changed_are_one_line(
-    make_ppo: Callable[..., PPO],
-    tmp_path: Path,
-    lora: bool,
-    change: Callable[[Path], Any],
-    message: str,
-):
+def test_files_that_somebody_changed_are_one_line(make_ppo, tmp_path, lora, change, message):
     """With their hashes computed again: these are no signature."""
     folder = tmp_path / "run"
     make_ppo(lora=lora_config() if lora else None).save(folder)
@@ -323,15 +297,9 @@ COUNTERS = {
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"environment": SIZES | {"num_envs": 10**9}},
-            "num_envs.*1000000, got 10000000",
-        ),
+        ({"environment": SIZES | {"num_envs": 10**9}}, "num_envs.*1000000, got 10000000"),
         ({"environment": SIZES | {"length": 0}}, "length of .* must be .*, got 0"),
-        (
-            {"environment": {"num_envs": 4}},
-            "num_envs, num_tokens",
-        ),
+        ({"environment": {"num_envs": 4}}, "num_envs, num_tokens"),
         ({"environment": [4]}, "environment of .*json must be dict, got "),
         ({"counters": {"num_timesteps": 4}}, "num_timesteps, _n_updates"),
         ({"counters": COUNTERS | {"num_timesteps": -1}}, "must be a count from 0 on, got -1"),
@@ -344,17 +312,12 @@ COUNTERS = {
         ({"format": True}, "format"),
         ({"policy_kwargs": {"model": "/etc"}}, "policy_kwargs"),
         ({"settings": {"policy": "x"}}, "settings of .* hold 'policy', which PPO has not"),
-        (
-            {"environment_state": {"states": []}},
-            "environment_state",
-        ),
+        ({"environment_state": {"states": []}}, "environment_state"),
         ({"code": "import os"}, "code is unknown"),
         ({"files": {"../../x": "0"}}, r"\.\./\.\./x is missing"),
     ],
 )
-def test_a_record_of_anything_else_is_one_line(
-    make_ppo: Callable[..., PPO], tmp_path: Path, changes: dict[str, Any], message: str
-):
+def test_a_record_of_anything_else_is_one_line(make_ppo, tmp_path, changes, message):
     make_ppo().save(tmp_path / "run")
     rewrite(tmp_path / "run", changes)
     with pytest.raises(CheckpointError, match=message):
@@ -369,18 +332,14 @@ def test_a_record_of_anything_else_is_one_line(
         ({"advantage": None}, "advantage.*got None"),
     ],
 )
-def test_a_setting_that_no_agent_has_is_refused(
-    make_ppo: Callable[..., PPO], tmp_path: Path, settings: dict[str, Any], message: str
-):
+def test_a_setting_that_no_agent_has_is_refused(make_ppo, tmp_path, settings, message):
     make_ppo().save(tmp_path / "run")
     rewrite(tmp_path / "run", {"settings": settings})
     with pytest.raises(ValueError, match=message):
         PPO.load(tmp_path / "run")
 
 
-def test_a_setting_that_is_gone_loads_where_it_did_nothing(
-    make_ppo: Callable[..., PPO], tmp_path: Path
-):
+def test_a_setting_that_is_gone_loads_where_it_did_nothing(make_ppo, tmp_path):
     agent = make_ppo(n_epochs=3)
     agent.save(tmp_path / "run")
     stored = {name: getattr(agent.settings, name) for name in names_of(PPO.settings_class)}
@@ -391,9 +350,7 @@ def test_a_setting_that_is_gone_loads_where_it_did_nothing(
         PPO.load(tmp_path / "run")
 
 
-def test_the_previous_checkpoint_takes_a_damaged_one_s_place(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], tmp_path: Path, caplog: Any
-):
+def test_the_previous_checkpoint_takes_a_damaged_one_s_place(make_envs, make_ppo, tmp_path, caplog):
     agent = make_ppo()
     counts = []
     for _ in range(2):
@@ -410,9 +367,7 @@ def test_the_previous_checkpoint_takes_a_damaged_one_s_place(
     assert PPO.load(tmp_path / "run", env=make_envs()).num_timesteps == counts[0]
 
 
-def test_counters_and_weights_are_of_one_checkpoint(
-    make_ppo: Callable[..., PPO], tmp_path: Path, monkeypatch: Any
-):
+def test_counters_and_weights_are_of_one_checkpoint(make_ppo, tmp_path, monkeypatch):
     """A save between hashing and opening the files would mix two steps."""
     agent = make_ppo(learning_rate=1e-2).learn(10)
     agent.save(tmp_path / "run")
@@ -443,9 +398,7 @@ for turn in range(25):
 """
 
 
-def test_loading_beside_a_process_that_saves_mixes_nothing(
-    make_ppo: Callable[..., PPO], tmp_path: Path
-):
+def test_loading_beside_a_process_that_saves_mixes_nothing(make_ppo, tmp_path):
     agent = make_ppo(learning_rate=1e-2)
     heads, folders = {}, [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
@@ -471,9 +424,7 @@ def test_loading_beside_a_process_that_saves_mixes_nothing(
     assert saver.returncode == 0
 
 
-def test_a_save_that_fails_leaves_the_old_checkpoint_and_no_litter(
-    make_ppo: Callable[..., PPO], tmp_path: Path, monkeypatch: Any
-):
+def test_a_save_that_fails_leaves_the_old_checkpoint_and_no_litter(make_ppo, tmp_path, monkeypatch):
     agent = make_ppo().learn(10)
     agent.save(tmp_path / "run")
     steps = agent.num_timesteps
@@ -489,7 +440,7 @@ def test_a_save_that_fails_leaves_the_old_checkpoint_and_no_litter(
     assert PPO.load(tmp_path / "run").num_timesteps == steps
 
 
-def test_schedules_must_be_given_again(make_ppo: Callable[..., PPO], tmp_path: Path):
+def test_schedules_must_be_given_again(make_ppo, tmp_path):
     make_ppo(learning_rate=lambda progress: 0.01 * progress).save(tmp_path / "run")
     with pytest.raises(
         CheckpointError, match=r"learning_rate .* pass it again.*learning_rate=\.\.\."
@@ -528,7 +479,7 @@ def test_settings_that_an_earlier_checkpoint_lacks_are_as_they_were():
     assert "value_network" not in found()
 
 
-def test_settings_are_restored_and_can_be_changed(make_ppo: Callable[..., PPO], tmp_path: Path):
+def test_settings_are_restored_and_can_be_changed(make_ppo, tmp_path):
     make_ppo(
         gae_lambda=0.5,
         temperature=0.7,
@@ -558,11 +509,7 @@ def test_settings_are_restored_and_can_be_changed(make_ppo: Callable[..., PPO], 
     ],
 )
 def test_another_critic_than_the_saved_one_is_refused(
-    make_ppo: Callable[..., PPO],
-    make_envs: Callable[..., Any],
-    tmp_path: Path,
-    saved: dict[str, Any],
-    changed: dict[str, Any],
+    make_ppo, make_envs, tmp_path, saved, changed
 ):
     """Its parameters would get the optimiser's state of others."""
     make_ppo(**saved).learn(10).save(tmp_path / "run")
@@ -571,9 +518,7 @@ def test_another_critic_than_the_saved_one_is_refused(
         PPO.load(tmp_path / "run", env=make_envs(), device="cpu", **changed)
 
 
-def test_what_does_not_fit_the_checkpoint_is_refused(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], tmp_path: Path
-):
+def test_what_does_not_fit_the_checkpoint_is_refused(make_envs, make_ppo, tmp_path):
     make_ppo().learn(5).save(tmp_path / "run")
     with pytest.raises(CheckpointError, match=r"'num_envs': 4.*'num_envs': 5"):
         PPO.load(tmp_path / "run", env=make_envs(num_envs=5))
@@ -589,9 +534,7 @@ def test_what_does_not_fit_the_checkpoint_is_refused(
         make_ppo().save(tmp_path / "run", exclude=["policy"])
 
 
-def test_a_loaded_agent_plays_as_the_saved_one(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], tmp_path: Path
-):
+def test_a_loaded_agent_plays_as_the_saved_one(make_envs, make_ppo, tmp_path):
     agent = make_ppo(model=make_model("llama")).learn(30)
     agent.save(tmp_path / "run")
     loaded = PPO.load(tmp_path / "run")

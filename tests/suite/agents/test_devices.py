@@ -1,7 +1,5 @@
 """Learners and scorers on a GPU that is not the current one, played on the CPU."""
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +15,7 @@ from tokengym.base.device import preferred_device
 GPU = torch.device("cuda", 1)
 
 
-def test_the_played_gpu_refuses_what_a_gpu_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_played_gpu_refuses_what_a_gpu_refuses(monkeypatch):
     with playing(monkeypatch):
         there, here = torch.ones(2, device="cuda:1"), torch.ones(2)
         assert there.device == GPU
@@ -44,12 +42,8 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_ppo_keeps_to_its_device_and_moves_by_checkpoint(
-    case: str,
-    make_envs: Callable[..., Any],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    recwarn: pytest.WarningsRecorder,
-) -> None:
+    case, make_envs, monkeypatch, tmp_path, recwarn
+):
     """Learning, playing and predicting there; what was saved there is loaded here, and back."""
     settings = dict(CASES[case])
     policy = {"model": make_model()} | settings.pop("policy", {})
@@ -75,9 +69,7 @@ def test_ppo_keeps_to_its_device_and_moves_by_checkpoint(
 
 
 @pytest.mark.parametrize("recomputes", [False, True])
-def test_attention_on_a_gpu_is_not_cudnns_and_lengths_are_few(
-    recomputes: bool, make_envs: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_attention_on_a_gpu_is_not_cudnns_and_lengths_are_few(recomputes, make_envs, monkeypatch):
     lengths, has_cudnn = set(), set()
 
     def see(_module: Any, args: Any, given: dict[str, Any]) -> None:
@@ -97,7 +89,7 @@ def test_attention_on_a_gpu_is_not_cudnns_and_lengths_are_few(
     assert lengths == {32}
 
 
-def test_dpo_trains_on_the_preferred_device(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dpo_trains_on_the_preferred_device(monkeypatch):
     def device(name: str) -> torch.device:
         return DPO(make_model(), PAIRS, tokenizer=make_tokenizer(), device=name).args.device
 
@@ -107,9 +99,7 @@ def test_dpo_trains_on_the_preferred_device(monkeypatch: pytest.MonkeyPatch) -> 
             assert device("auto").type == "cpu"
 
 
-def test_dpo_plays_on_its_device(
-    make_envs: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_dpo_plays_on_its_device(make_envs, monkeypatch, tmp_path):
     DPO(make_model(), PAIRS, tokenizer=make_tokenizer(), device="cpu").save(tmp_path / "agent")
     with playing(monkeypatch):
         agent = DPO.load(tmp_path / "agent", device="cpu")

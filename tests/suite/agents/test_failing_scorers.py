@@ -1,8 +1,7 @@
 """A scorer that fails while an agent plays or trains loses no finished episode."""
 
 import json
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from stable_baselines3.common.callbacks import CallbackList
 
 from tests.suite.agents.test_turns import TALK
-from tokengym.agents import PPO, EpisodeLog, RandomAgent, collect
+from tokengym.agents import EpisodeLog, RandomAgent, collect
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs import Episode
 from tokengym.rewards import Scorer, ScorerError, Scores, Sparse
@@ -38,9 +37,7 @@ class FailsAfter(Scorer):
 
 @pytest.mark.parametrize("raises", [False, True])
 @pytest.mark.parametrize("sb3", [False, True])
-def test_collect_keeps_all_that_was_finished(
-    make_envs: Callable[..., Any], raises: bool, sb3: bool
-) -> None:
+def test_collect_keeps_all_that_was_finished(make_envs, raises, sb3):
     scorer = FailsAfter(9, raises=raises)
     envs: Any = make_envs(reward=Reward(scorer, Sparse()))
     with pytest.raises(ScorerError, match=r"scorer 'fails' .* finished episodes") as caught:
@@ -57,9 +54,7 @@ def test_collect_keeps_all_that_was_finished(
 
 
 @pytest.mark.parametrize("raises", [False, True])
-def test_training_stops_and_its_log_has_the_episodes(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], tmp_path: Path, raises: bool
-) -> None:
+def test_training_stops_and_its_log_has_the_episodes(make_envs, make_ppo, tmp_path, raises):
     scorer = FailsAfter(6, raises=raises)
     agent = make_ppo(envs=make_envs(reward=Reward(scorer, Sparse())))
     log = EpisodeLog(tmp_path / "episodes.jsonl")
@@ -78,9 +73,7 @@ def test_training_stops_and_its_log_has_the_episodes(
     assert all(len(line["log_probs"]) == len(line["response_ids"]) for line in rest)
 
 
-def test_in_a_conversation_what_was_finished_keeps_its_log_probs(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
-) -> None:
+def test_in_a_conversation_what_was_finished_keeps_its_log_probs(make_envs, make_ppo):
     envs = make_envs(**TALK, reward=Reward(FailsAfter(6, raises=True), Sparse()))
     agent = make_ppo(envs=envs)
     with pytest.raises(ScorerError, match="the judge is out of reach") as caught:
@@ -96,9 +89,7 @@ def test_in_a_conversation_what_was_finished_keeps_its_log_probs(
         np.testing.assert_array_equal(episode.log_probs < 0.0, episode.written > 0)
 
 
-def test_a_training_goes_on_once_the_scorer_is_mended(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
-) -> None:
+def test_a_training_goes_on_once_the_scorer_is_mended(make_envs, make_ppo):
     scorer = FailsAfter(6, raises=True)
     agent = make_ppo(envs=make_envs(reward=Reward(scorer, Sparse())))
     with pytest.raises(ScorerError, match="the judge is out of reach"):

@@ -1,6 +1,5 @@
 """The KL to the reference: every estimator, in the reward and in the loss; value warm-up."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -39,16 +38,13 @@ def by_hand(agent: PPO, episode: Any, estimator: str) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("estimator", ["k1", "exact"])
-def test_in_the_reward_it_is_taken_off_each_token(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], estimator: str
-):
+def test_in_the_reward_it_is_taken_off_each_token(make_envs, make_ppo, estimator):
     envs = make_envs(reward=target_reward(PerToken()), **MASKS)
     settings = {"gae_lambda": 1.0, "temperature": 1.3, "kl_estimator": estimator}
     agent = make_ppo(envs=envs, kl_coef=0.3, **settings)
     shake(agent)
     played = agent.collect()
-    assert played is not None
-    experience: Any = agent.assign(played)
+    experience = agent.assign(played)
     assert experience.ref_log_probs is None
     for row, episode in enumerate(played.episodes):
         assert episode.token_rewards is not None
@@ -62,12 +58,7 @@ def test_in_the_reward_it_is_taken_off_each_token(
 @pytest.mark.parametrize(
     ("kl_in", "estimator"), [("loss", "k2"), ("loss", "k3"), ("loss", "exact"), ("reward", "exact")]
 )
-def test_in_the_loss_it_adds_its_own_gradient(
-    make_envs: Callable[..., Any],
-    make_ppo: Callable[..., PPO],
-    kl_in: str,
-    estimator: str,
-):
+def test_in_the_loss_it_adds_its_own_gradient(make_envs, make_ppo, kl_in, estimator):
     """Against autograd on the formula written out above, over ragged rows in micro-batches too.
 
     The exact KL in the reward adds the same to the loss: its direct gradient, in reward units.
@@ -81,8 +72,7 @@ def test_in_the_loss_it_adds_its_own_gradient(
     )
     shake(agent)
     played = agent.collect()
-    assert played is not None
-    experience: Any = agent.assign(played)
+    experience = agent.assign(played)
     agent.kl_coef = 0.0
     assert (experience.ref_states is not None) == (estimator == "exact")
     assert len(set(experience.sequences.lengths.tolist())) > 2
@@ -107,15 +97,12 @@ def test_in_the_loss_it_adds_its_own_gradient(
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-3)
 
 
-def test_in_the_loss_rewards_are_left_alone(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
-):
+def test_in_the_loss_rewards_are_left_alone(make_envs, make_ppo):
     envs = make_envs(reward=target_reward(PerToken()))
     agent = make_ppo(envs=envs, kl_in="loss", kl_estimator="exact", kl_coef=5.0, gae_lambda=1.0)
     shake(agent)
     played = agent.collect()
-    assert played is not None
-    experience: Any = agent.assign(played)
+    experience = agent.assign(played)
     for row, episode in enumerate(played.episodes):
         assert episode.token_rewards is not None
         expected = np.cumsum(episode.token_rewards[::-1])[::-1]
@@ -125,12 +112,9 @@ def test_in_the_loss_rewards_are_left_alone(
 
 
 @pytest.mark.parametrize(
-    ("kl_in", "estimator"),
-    [("reward", "exact"), ("loss", "k2"), ("loss", "exact")],
+    ("kl_in", "estimator"), [("reward", "exact"), ("loss", "k2"), ("loss", "exact")]
 )
-def test_a_high_price_holds_the_policy_back(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], kl_in: str, estimator: str
-):
+def test_a_high_price_holds_the_policy_back(make_envs, make_ppo, kl_in, estimator):
     kl = {}
     for kl_coef in (0.0, 2.0):
         agent = make_ppo(
@@ -152,7 +136,7 @@ def test_a_high_price_holds_the_policy_back(
     [("reward", "exact"), ("reward", "k1"), ("loss", "exact"), ("loss", "k2"), ("loss", "k3")],
 )
 def test_the_kl_that_is_paid_is_logged_and_followed_and_the_sampled_one_is_beside_it(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], kl_in: str, estimator: str
+    make_envs, make_ppo, kl_in, estimator
 ):
     agent = make_ppo(
         envs=make_envs(num_envs=8, **MASKS),
@@ -167,7 +151,6 @@ def test_the_kl_that_is_paid_is_logged_and_followed_and_the_sampled_one_is_besid
     )
     shake(agent)
     played = agent.collect()
-    assert played is not None
     paid, sampled = (
         np.mean([by_hand(agent, episode, kind).sum().item() for episode in played.episodes])
         for kind in (estimator, "k1")
@@ -181,7 +164,7 @@ def test_the_kl_that_is_paid_is_logged_and_followed_and_the_sampled_one_is_besid
     assert agent.kl_coef == pytest.approx(expected)
 
 
-def test_where_nothing_is_paid_the_logged_kl_is_the_sampled_one(make_ppo: Callable[..., PPO]):
+def test_where_nothing_is_paid_the_logged_kl_is_the_sampled_one(make_ppo):
     agent = make_ppo(kl_coef=0.0)
     shake(agent)
     (row,) = log_of(agent, 1)
@@ -189,7 +172,7 @@ def test_where_nothing_is_paid_the_logged_kl_is_the_sampled_one(make_ppo: Callab
 
 
 @pytest.mark.parametrize("kl_in", ["reward", "loss"])
-def test_the_coefficient_adapts_wherever_the_kl_is_priced(make_ppo: Callable[..., PPO], kl_in: str):
+def test_the_coefficient_adapts_wherever_the_kl_is_priced(make_ppo, kl_in):
     agent = make_ppo(kl_in=kl_in, kl_estimator="exact", kl_target=1e3, kl_horizon=10.0)
     rows = log_of(agent, 60)
     coefs = [row["train/kl_coef"] for row in rows]
@@ -243,7 +226,7 @@ def test_both_parts_of_the_exact_kl_make_the_gradient_of_score_minus_its_price()
         ("reward", "k3", "lacks the KL's direct gradient"),
     ],
 )
-def test_estimators_without_the_gradient_are_refused(kl_in: str, estimator: str, message: str):
+def test_estimators_without_the_gradient_are_refused(kl_in, estimator, message):
     with pytest.raises(SettingsError, match=f"kl_estimator='{estimator}'.*{message}.*take"):
         PPOSettings(kl_in=kl_in, kl_estimator=estimator)  # type: ignore[arg-type]
 
@@ -252,9 +235,7 @@ def test_estimators_without_the_gradient_are_refused(kl_in: str, estimator: str,
 
 
 @pytest.mark.parametrize("kl_in", ["reward", "loss"])
-def test_the_value_head_learns_alone_at_first(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], kl_in: str
-):
+def test_the_value_head_learns_alone_at_first(make_envs, make_ppo, kl_in):
     agent = make_ppo(
         envs=make_envs(),
         n_value_warmup=2,
@@ -273,7 +254,6 @@ def test_the_value_head_learns_alone_at_first(
     for update in range(3):
         trunk, head = weights()
         played = agent.collect()
-        assert played is not None
         agent.learn_from(played)
         trunk_now, head_now = weights()
         trunk_moved = any(not torch.equal(a, b) for a, b in zip(trunk, trunk_now, strict=True))
@@ -281,13 +261,9 @@ def test_the_value_head_learns_alone_at_first(
         assert (trunk_moved, head_moved) == (update == 2, True)
 
 
-def test_warming_up_takes_the_same_steps_on_the_value_head_as_regression(
-    make_ppo: Callable[..., PPO],
-):
+def test_warming_up_takes_the_same_steps_on_the_value_head_as_regression(make_ppo):
     agent = make_ppo(n_value_warmup=1, clip_range_vf=None)
-    played = agent.collect()
-    assert played is not None
-    experience: Any = agent.assign(played)
+    experience = agent.assign(agent.collect())
     agent.backward(experience, "here")
     rows, times, _ = experience.sequences.response_positions
     states = agent.policy.states(experience.sequences).detach()
@@ -304,11 +280,7 @@ def test_warming_up_takes_the_same_steps_on_the_value_head_as_regression(
     ("kl_in", "estimator"), [("loss", "exact"), ("reward", "exact"), ("reward", "k1")]
 )
 def test_a_micro_batch_bounds_every_pass_of_an_update(
-    make_envs: Callable[..., Any],
-    make_ppo: Callable[..., PPO],
-    monkeypatch: pytest.MonkeyPatch,
-    kl_in: str,
-    estimator: str,
+    make_envs, make_ppo, monkeypatch, kl_in, estimator
 ):
     agent = make_ppo(
         envs=make_envs(num_envs=8, **MASKS),

@@ -1,13 +1,12 @@
 """The identity-like environment (the score counts a target token) must be solved."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.suite.agents.conftest import PerToken, lora_config, make_model, target_reward
 from tests.suite.agents.ppo.test_ppo import log_of
-from tokengym.agents import PPO, collect
+from tokengym.agents import collect
 from tokengym.rewards import Sparse
 
 SOLVED = 0.85  # of 1.0; the untrained model is near 0.1
@@ -16,9 +15,7 @@ SOLVED = 0.85  # of 1.0; the untrained model is near 0.1
 @pytest.mark.parametrize(
     ("credit", "lora"), [(Sparse(), False), (PerToken(), False), (PerToken(), True)]
 )
-def test_ppo_solves_it(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], credit: Any, lora: bool
-):
+def test_ppo_solves_it(make_envs, make_ppo, credit, lora):
     def envs(num_envs: int) -> Any:
         return make_envs(num_envs=num_envs, reward=target_reward(credit))
 
@@ -39,9 +36,7 @@ def test_ppo_solves_it(
         assert row["train/kl"] > -1e-5  # the exact one, but for rounding
 
 
-def test_the_kl_price_holds_the_policy_back(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
-):
+def test_the_kl_price_holds_the_policy_back(make_envs, make_ppo):
     kl = {}
     for kl_coef in (0.0, 2.0):
         agent = make_ppo(

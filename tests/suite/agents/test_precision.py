@@ -40,9 +40,7 @@ MIXED = {"precision": "bf16-mixed"}
 
 @pytest.mark.parametrize("decoding", ["auto", "static"])
 @pytest.mark.parametrize("shape", ["gpt2", "llama"])
-def test_only_the_trunk_s_products_are_in_bfloat16(
-    make_agent: Callable[..., PPO], shape: str, decoding: str
-):
+def test_only_the_trunk_s_products_are_in_bfloat16(make_agent, shape, decoding):
     model = make_model(shape, scale=2.0).bfloat16()  # as its files may have it
     mixed = make_agent(MIXED | {"model": model, "decoding": decoding})
     policy = mixed.policy
@@ -66,7 +64,7 @@ def test_only_the_trunk_s_products_are_in_bfloat16(
         assert decoder.dtypes == {torch.bfloat16}
 
 
-def test_small_steps_count(make_agent: Callable[..., PPO], caplog: pytest.LogCaptureFixture):
+def test_small_steps_count(make_agent, caplog):
     """A step of 1e-6 is less than half of what tells two neighbours in bfloat16 apart."""
     moved = {}
     for name, kwargs in (("bfloat16", {"dtype": "bfloat16"}), ("mixed", MIXED)):
@@ -88,7 +86,7 @@ def test_small_steps_count(make_agent: Callable[..., PPO], caplog: pytest.LogCap
     assert moved["mixed"] > 0.95
 
 
-def test_pairs_warn_when_they_are_learned_from(caplog: pytest.LogCaptureFixture):
+def test_pairs_warn_when_they_are_learned_from(caplog):
     model: Any = make_model()
     dpo = DPO(
         model.to(torch.bfloat16), PAIRS, tokenizer=make_tokenizer(), device="cpu", max_steps=1
@@ -98,19 +96,16 @@ def test_pairs_warn_when_they_are_learned_from(caplog: pytest.LogCaptureFixture)
     assert caplog.text.count("rounded away") == 1
 
 
-def test_adapters_on_bfloat16_weights_do_not_warn(
-    make_agent: Callable[..., PPO], caplog: pytest.LogCaptureFixture
-):
+def test_adapters_on_bfloat16_weights_do_not_warn(make_agent, caplog):
     make_agent({"dtype": "bfloat16", "lora": lora_config()}).learn(1)
     assert "rounded away" not in caplog.text
 
 
-def test_recomputed_log_probs_are_the_update_s_own(make_agent: Callable[..., PPO]):
+def test_recomputed_log_probs_are_the_update_s_own(make_agent):
     gaps, errors = {}, {}
     for old in ("sampled", "recomputed"):
         agent = make_agent(MIXED | {"decoding": "static"}, old_log_probs=old, n_minibatches=1)
         played = agent.collect()
-        assert played is not None
         errors[old] = agent.update(agent.assign(played)).ratio_error
         gaps[old] = agent.logger.name_to_value["train/log_prob_gap"]
     assert gaps["sampled"] > 1e-4  # rollout and update round differently, and both runs say so
@@ -118,16 +113,14 @@ def test_recomputed_log_probs_are_the_update_s_own(make_agent: Callable[..., PPO
     assert errors["recomputed"] < 0.1 * errors["sampled"]
 
 
-def test_settings_without_effect_are_refused(make_agent: Callable[..., PPO]):
+def test_settings_without_effect_are_refused(make_agent):
     with pytest.raises(SettingsError, match="float32, got dtype='bfloat16'"):
         make_agent(MIXED | {"dtype": "bfloat16"})
     with pytest.raises(SettingsError, match="precision"):
         make_agent({"precision": "fp8"})
 
 
-def test_mixed_precision_learns_as_float32_does(
-    make_envs: Callable[..., Any],
-):
+def test_mixed_precision_learns_as_float32_does(make_envs):
     def envs(rows: int) -> Any:
         return make_envs(num_envs=rows, reward=target_reward(PerToken()), min_new_tokens=6)
 
@@ -155,7 +148,7 @@ TEXTS = [{"prompt_ids": pair["prompt_ids"], "response_ids": pair["chosen_ids"]} 
 
 
 @pytest.mark.parametrize("learner", [DPO, SFT])
-def test_learners_from_data_compute_in_bfloat16_and_learn_in_float32(learner: Any):
+def test_learners_from_data_compute_in_bfloat16_and_learn_in_float32(learner):
     """Their losses are those of float32 but for bfloat16's rounding, and small steps count."""
     losses, moved = {}, {}
     for precision in ("full", "bf16-mixed"):
@@ -178,7 +171,7 @@ def test_learners_from_data_compute_in_bfloat16_and_learn_in_float32(learner: An
     assert moved["bf16-mixed"] > 0.95
 
 
-def test_a_policy_brings_its_own_precision(make_agent: Callable[..., PPO]):
+def test_a_policy_brings_its_own_precision(make_agent):
     mixed, full = make_agent(MIXED).policy, make_agent().policy
     shared: Any = {"tokenizer": make_tokenizer(), "device": "cpu"}
     agent = DPO(mixed, PAIRS, ref_model=make_model(seed=1), **shared)

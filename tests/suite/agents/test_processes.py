@@ -68,7 +68,7 @@ def assert_same_agent(one: Path, two: Path) -> None:
 
 
 @pytest.mark.parametrize("case", shared_run.CASES)
-def test_two_processes_are_one_with_twice_the_rows(one: Path, two: Path, case: str) -> None:
+def test_two_processes_are_one_with_twice_the_rows(one, two, case):
     assert_same_agent(one / case, two / case)
     expected, found = (
         [json.loads(line) for line in (folder / f"{case}.jsonl").read_text().splitlines()]
@@ -81,12 +81,12 @@ def test_two_processes_are_one_with_twice_the_rows(one: Path, two: Path, case: s
 
 
 @pytest.mark.parametrize("case", shared_run.RESUMED)
-def test_a_checkpoint_loads_at_another_number_of_processes(two: Path, case: str) -> None:
+def test_a_checkpoint_loads_at_another_number_of_processes(two, case):
     """One process continues what two began, and two what one began, to the same numbers."""
     assert_same_agent(two / "one" / f"{case}-resumed", two / f"{case}-resumed")
 
 
-def test_two_processes_share_weights_and_optimizer_state(one: Path, two: Path) -> None:
+def test_two_processes_share_weights_and_optimizer_state(one, two):
     """Under FSDP; without it each has all."""
     for case in shared_run.CASES:
         shares = [json.loads(file.read_text()) for file in sorted(two.glob(f"{case}-[01].json"))]
@@ -108,7 +108,7 @@ def test_two_processes_share_weights_and_optimizer_state(one: Path, two: Path) -
                 assert share[name] == pytest.approx(expected / 2, rel=0.02)
 
 
-def test_train_writes_one_folder_and_prints_once(one: Path, two: Path) -> None:
+def test_train_writes_one_folder_and_prints_once(one, two):
     trained = {1: one / "train", 2: two / "train"}
     files = {n: {p.relative_to(f) for p in f.rglob("*") if p.is_file()} for n, f in trained.items()}
     assert files[1] == files[2]
@@ -141,12 +141,10 @@ except ProcessError as error:
 """
 
 
-def test_parts_are_dealt_out_and_idle_ones_teach_nothing() -> None:
+def test_parts_are_dealt_out_and_idle_ones_teach_nothing():
     """A process of shards passes as often as any other, over a row without tokens at the end."""
     agent = shared_run.make_agent("gae", shared_run.ROWS)
-    played = agent.collect()
-    assert played is not None
-    experience = agent.assign(played)
+    experience = agent.assign(agent.collect())
     count = int(experience.response_mask.sum())
     groups = [ShardedGroup.__new__(ShardedGroup) for _ in range(2)]
     for number, group in enumerate(groups):
@@ -168,7 +166,7 @@ def test_parts_are_dealt_out_and_idle_ones_teach_nothing() -> None:
         assert not any(gradient.any() for gradient in given)
 
 
-def test_each_process_keeps_the_masks_of_its_rows() -> None:
+def test_each_process_keeps_the_masks_of_its_rows():
     """Those of top-k, a bit for every word and token, do not travel."""
     agents = [shared_run.make_agent("recomputed", 4) for _ in range(2)]
     for agent, seed in zip(agents, (1, 2), strict=True):
@@ -205,16 +203,14 @@ def test_each_process_keeps_the_masks_of_its_rows() -> None:
         assert torch.equal(masks.at(torch.arange(4), times), expected)
 
 
-def test_a_process_that_fails_ends_the_others() -> None:
+def test_a_process_that_fails_ends_the_others():
     (code, told), (other, said) = train_together(execute, FAILING)
     assert (code, other) == (1, 1)
     assert said == "the scorer of process 1 has failed\n"
     assert told.startswith("told: ")
 
 
-def test_what_several_processes_cannot_do_is_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_what_several_processes_cannot_do_is_refused(monkeypatch, capsys, tmp_path):
     """In one line each, before anything waits for another process."""
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")

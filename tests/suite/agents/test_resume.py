@@ -3,7 +3,6 @@
 import os
 import signal
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,7 +68,7 @@ def run_until_killed(folder: str, lora: bool, die_at_step: int) -> None:
 
 
 @pytest.mark.parametrize("lora", [False, True])
-def test_a_run_killed_in_an_update_goes_on_to_the_same_numbers(tmp_path: Path, lora: bool):
+def test_a_run_killed_in_an_update_goes_on_to_the_same_numbers(tmp_path, lora):
     uninterrupted = agent_of(environments(), lora=lora)
     expected = untimed(log_of(uninterrupted, TIMESTEPS))
     die_at_step = 8 * 3 + 5  # 8 gradient steps an update: in the middle of the fourth
@@ -123,9 +122,7 @@ BACKENDS: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("learned_before", [0, 30])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_every_step_of_a_round_saves_what_the_round_began_with(
-    tmp_path: Path, learned_before: int, backend: str
-):
+def test_every_step_of_a_round_saves_what_the_round_began_with(tmp_path, learned_before, backend):
     """From the first round on, after an earlier ``learn`` too, and behind an SB3 wrapper."""
     agent = agent_of(BACKENDS[backend](), lora=False)
     if learned_before:
@@ -145,7 +142,7 @@ def without_count(rows: list[dict[str, Any]]) -> str:
     return str([{k: v for k, v in row.items() if k != "train/n_updates"} for row in rows])
 
 
-def test_an_environment_without_states_is_saved_in_the_middle_of_a_round(tmp_path: Path):
+def test_an_environment_without_states_is_saved_in_the_middle_of_a_round(tmp_path):
     """Rows in other processes have none: the resumed run sees other prompts."""
     envs = AsyncVectorEnv(copies())
     try:
@@ -158,9 +155,7 @@ def test_an_environment_without_states_is_saved_in_the_middle_of_a_round(tmp_pat
         envs.close()
 
 
-def test_a_stopped_round_is_played_again(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], tmp_path: Path
-):
+def test_a_stopped_round_is_played_again(make_envs, make_ppo, tmp_path):
     from tests.suite.agents.ppo.test_ppo import Watcher
 
     whole = make_ppo().learn(40)

@@ -1,6 +1,5 @@
 """Learners in conversations: replies are read, and only what the policy wrote is learned."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -47,13 +46,7 @@ def written_of(episode: Episode) -> Any:
 
 @pytest.mark.parametrize("shape", ["gpt2", "llama"])
 @pytest.mark.parametrize("stream", ["fast", "any model", "captured"])
-def test_replies_are_read_before_the_next_token(
-    make_envs: Callable[..., Any],
-    make_ppo: Callable[..., Any],
-    monkeypatch: pytest.MonkeyPatch,
-    shape: str,
-    stream: str,
-):
+def test_replies_are_read_before_the_next_token(make_envs, make_ppo, monkeypatch, shape, stream):
     """Log-probs as sampled are those of one forward over the whole conversation."""
     if stream == "any model":
         monkeypatch.setattr(decoding, "make_stream", lambda model, capacity: ModelStream(model))
@@ -91,12 +84,7 @@ def test_replies_are_read_before_the_next_token(
 )
 @pytest.mark.parametrize("is_static", [False, True])
 def test_appended_replies_play_as_texts_read_again(
-    make_envs: Callable[..., Any],
-    make_ppo: Callable[..., Any],
-    monkeypatch: pytest.MonkeyPatch,
-    shape: str,
-    settings: dict[str, Any],
-    is_static: bool,
+    make_envs, make_ppo, monkeypatch, shape, settings, is_static
 ):
     """The same tokens, with their log-probs, values and KL, on the same captured steps."""
     record_tapes(monkeypatch)
@@ -143,7 +131,7 @@ def test_appended_replies_play_as_texts_read_again(
 
 
 @pytest.mark.parametrize("advantage", ["gae", "reinforce++", "loo", "grpo"])
-def test_one_update(make_envs: Callable[..., Any], make_ppo: Callable[..., Any], advantage: str):
+def test_one_update(make_envs, make_ppo, advantage):
     envs = make_envs(**TALK, num_envs=8, reward=target_reward(Uniform()))
     groups = {} if advantage in ("gae", "reinforce++") else {"group_size": 4}
     agent = make_ppo(envs=envs, advantage=advantage, **groups)
@@ -164,9 +152,7 @@ def test_one_update(make_envs: Callable[..., Any], make_ppo: Callable[..., Any],
         assert float(episode.token_rewards.sum()) == pytest.approx(episode.score, rel=1e-5)
 
 
-def test_the_gradient_is_that_of_the_written_tokens(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., Any]
-):
+def test_the_gradient_is_that_of_the_written_tokens(make_envs, make_ppo):
     envs = make_envs(**TALK, num_envs=4)
     agent = make_ppo(envs=envs, advantage="reinforce", learning_rate=1e-12)
     agent.learn(1)
@@ -203,7 +189,7 @@ def compressed(x: Any, mask: Any, row: int) -> Any:
 
 @pytest.mark.parametrize("gamma", [1.0, 0.9])
 @pytest.mark.parametrize("gae_lambda", [1.0, 0.8, 0.0])
-def test_steps_lead_over_replies(gamma: float, gae_lambda: float):
+def test_steps_lead_over_replies(gamma, gae_lambda):
     """Advantages and returns are those of the written tokens moved together."""
     rewards, values, mask = holes()
     final = torch.tensor([0.0, 0.7], dtype=torch.float64)
@@ -235,9 +221,7 @@ def test_gae_over_a_reply_by_hand():
 
 
 @pytest.mark.parametrize("as_one_turn", [False, True])
-def test_loo_baselines_begin_in_the_same_state(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., Any], as_one_turn: bool
-):
+def test_loo_baselines_begin_in_the_same_state(make_envs, make_ppo, as_one_turn):
     """What the learner hands over is the round's tokens; with one turn nothing changes."""
     talk = TALK | ({"max_turns": 1} if as_one_turn else {})
     envs = make_envs(**talk, num_envs=8, reward=target_reward(Uniform()))
@@ -256,7 +240,7 @@ def test_loo_baselines_begin_in_the_same_state(
     assert torch.allclose(expected, plain) == as_one_turn
 
 
-def test_lost_episodes_are_not_learned(make_envs: Callable[..., Any], make_ppo: Callable[..., Any]):
+def test_lost_episodes_are_not_learned(make_envs, make_ppo):
     talk = TALK | {"partner": failing, "on_partner_error": "skip"}
     agent = make_ppo(envs=make_envs(**talk, num_envs=12), advantage="rloo", group_size=2)
     agent.learn(1)
@@ -267,9 +251,7 @@ def test_lost_episodes_are_not_learned(make_envs: Callable[..., Any], make_ppo: 
 
 
 @pytest.mark.parametrize("log_probs", ["sampled", "recomputed"])
-def test_lost_episodes_are_not_counted(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., Any], log_probs: str
-):
+def test_lost_episodes_are_not_counted(make_envs, make_ppo, log_probs):
     """Before the first update the policy is its reference: a lost episode has no KL either."""
     talk = TALK | {"partner": failing, "on_partner_error": "skip"}
     settings: Any = {"kl_target": 1.0, "kl_horizon": 100.0, "kl_coef": 0.2, "learning_rate": 1e-9}
@@ -287,9 +269,7 @@ def test_lost_episodes_are_not_counted(
     assert agent.kl_coef == pytest.approx(0.2 * (1 - 0.2 * sum(finished) / 100))
 
 
-def test_groups_that_differ_only_where_they_were_lost_are_not_kept(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., Any]
-):
+def test_groups_that_differ_only_where_they_were_lost_are_not_kept(make_envs, make_ppo):
     """Scores tell apart what the partner failed on: the groups left are all equal, and stay."""
     talk = TALK | {"partner": failing, "on_partner_error": "skip", "num_envs": 12}
     score = FunctionScorer(lambda prompt, response: float(response.startswith("b")))
@@ -302,9 +282,7 @@ def test_groups_that_differ_only_where_they_were_lost_are_not_kept(
     assert len(agent.assign(agent.last_round).sequences) == 2 * whole.sum()
 
 
-def test_a_round_without_a_whole_episode(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., Any]
-):
+def test_a_round_without_a_whole_episode(make_envs, make_ppo):
     def broken(*asked: Any) -> Reply:
         raise RuntimeError("no")
 
@@ -314,7 +292,7 @@ def test_a_round_without_a_whole_episode(
         agent.learn(1)
 
 
-def test_stock_agents_learn_from_token_rewards(make_envs: Callable[..., Any]):
+def test_stock_agents_learn_from_token_rewards(make_envs):
     envs = as_vec_env(make_envs(**TALK, reward=target_reward(Uniform())))
     agent = StockPPO(
         "MultiInputPolicy",
@@ -331,7 +309,7 @@ def test_stock_agents_learn_from_token_rewards(make_envs: Callable[..., Any]):
 
 
 @pytest.mark.parametrize("kind", [StockPPO, DQN])
-def test_a_stock_buffer_pays_each_written_token(make_envs: Callable[..., Any], kind: Any):
+def test_a_stock_buffer_pays_each_written_token(make_envs, kind):
     """Step for step, and no reply's place is taken for a step."""
     envs = as_vec_env(make_envs(**TALK, reward=target_reward(Uniform())))
     paid: list[list[float]] = [[] for _ in range(4)]
@@ -364,7 +342,7 @@ def test_a_stock_buffer_pays_each_written_token(make_envs: Callable[..., Any], k
         np.testing.assert_allclose(buffer.rewards[: len(expected), row], expected, atol=1e-6)
 
 
-def test_it_learns(make_envs: Callable[..., Any], make_ppo: Callable[..., Any]):
+def test_it_learns(make_envs, make_ppo):
     def own_words(prompt: str, response: str) -> float:
         return response.split().count("c") / 6.0  # `teacher` never says it
 
@@ -388,9 +366,7 @@ def test_it_learns(make_envs: Callable[..., Any], make_ppo: Callable[..., Any]):
     [{"chat_template": True}, {"prompts": [[{"role": "user", "content": "b c"}]] * 4}],
     ids=["option", "messages"],
 )
-def test_continuations_write_replies_in_the_chat_template(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., Any], settings: dict[str, Any]
-):
+def test_continuations_write_replies_in_the_chat_template(make_envs, make_ppo, settings):
     tokenizer = make_tokenizer()
     tokenizer.chat_template = (
         "{% for m in messages %}{{ 'd' if m.role == 'user' else 'e' }} {{ m.content }} <eos> "

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,7 +51,7 @@ def gradients(agent: PPO, experience: Any) -> dict[str, torch.Tensor]:
 
 
 @SHAPES
-def test_values_are_the_network_s_own(build: Callable[..., PPO], shape: str, lora: bool):
+def test_values_are_the_network_s_own(build, shape, lora):
     """Read by its own trunk, one text at a time; the policy's logits do not see it."""
     agent = build(shape, lora=lora)
     texts = [[3, 4], [5]], [[6, 1], [7, 3, 4, 4]]
@@ -79,14 +78,13 @@ def test_values_are_the_network_s_own(build: Callable[..., PPO], shape: str, lor
 
 
 @SHAPES
-def test_neither_loss_reaches_the_other_network(build: Callable[..., PPO], shape: str, lora: bool):
+def test_neither_loss_reaches_the_other_network(build, shape, lora):
     """The value loss moves its network as it would alone, and the policy not at all."""
     agent = build(shape, lora=lora)
     shake(agent)
     played = agent.collect()
-    assert played is not None
     assert played.values is None
-    experience: Any = agent.assign(played)
+    experience = agent.assign(played)
     agent.vf_coef = 0.0
     policy_only = gradients(agent, experience)
     agent.vf_coef = 0.7
@@ -110,15 +108,11 @@ def test_neither_loss_reaches_the_other_network(build: Callable[..., PPO], shape
 
 
 @SHAPES
-def test_the_policy_s_gradient_is_taken_before_the_value_is_read(
-    build: Callable[..., PPO], shape: str, lora: bool
-):
+def test_the_policy_s_gradient_is_taken_before_the_value_is_read(build, shape, lora):
     """The networks' states are not in memory together, and no bit of a gradient changes."""
     agent = build(shape, lora=lora, ent_coef=0.05)
     shake(agent)
-    played = agent.collect()
-    assert played is not None
-    experience: Any = agent.assign(played)
+    experience = agent.assign(agent.collect())
     policy, critic = agent.policy, critic_of(agent)
     count = int(experience.response_mask.sum())
     policy.optimizer.zero_grad(set_to_none=True)
@@ -144,15 +138,12 @@ def test_the_policy_s_gradient_is_taken_before_the_value_is_read(
         assert expected is None or parameter.grad is None or torch.equal(parameter.grad, expected)
 
 
-def test_old_values_are_the_network_s_and_bootstrap(
-    build: Callable[..., PPO], make_envs: Callable[..., Any]
-):
+def test_old_values_are_the_network_s_and_bootstrap(build, make_envs):
     envs = make_envs(horizon="truncated", forbidden_token_ids=(1,))
     agent = build(envs=envs, gae_lambda=1.0, kl_coef=0.0)
     shake(agent)
     played = agent.collect()
-    assert played is not None
-    experience: Any = agent.assign(played)
+    experience = agent.assign(played)
     torch.testing.assert_close(
         experience.old_values, agent.policy.response_values(experience.sequences)
     )
@@ -162,7 +153,7 @@ def test_old_values_are_the_network_s_and_bootstrap(
         torch.testing.assert_close(experience.returns[row, 0], expected, atol=1e-5, rtol=1e-5)
 
 
-def test_warming_up_leaves_the_policy_alone(build: Callable[..., PPO]):
+def test_warming_up_leaves_the_policy_alone(build):
     agent = build(n_value_warmup=1, learning_rate=1e-2)
     before = {name: value.clone() for name, value in agent.policy.state_dict().items()}
     agent.learn(1)
@@ -173,9 +164,7 @@ def test_warming_up_leaves_the_policy_alone(build: Callable[..., PPO]):
 
 
 @pytest.mark.parametrize("settings", [{}, {"lora": True}, {"frozen_layers": 1}])
-def test_resuming_equals_going_on(
-    build: Callable[..., PPO], make_envs: Callable[..., Any], tmp_path: Path, settings: Any
-):
+def test_resuming_equals_going_on(build, make_envs, tmp_path, settings):
     agent = build(learning_rate=1e-2, **settings).learn(30)
     agent.save(tmp_path / "run")
     uninterrupted = untimed(log_of(agent, 40, reset_num_timesteps=False))
@@ -186,7 +175,7 @@ def test_resuming_equals_going_on(
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_with_adapters_the_backbone_is_there_once(build: Callable[..., PPO]):
+def test_with_adapters_the_backbone_is_there_once(build):
     weights = sum(p.numel() for p in make_model().parameters()) * 4
     full = memory_by_role(build().policy)
     assert full["policy"] == full["reference"] == weights
@@ -201,7 +190,7 @@ def test_with_adapters_the_backbone_is_there_once(build: Callable[..., PPO]):
     assert sizes["value"] == sizes["policy"] - head + 17 * 4
 
 
-def test_an_unknown_value_network_is_refused(build: Callable[..., PPO]):
+def test_an_unknown_value_network_is_refused(build):
     with pytest.raises(
         ValueError, match="value_network must be 'trunk', 'own' or 'reward_model', got 'mine'"
     ):
@@ -209,7 +198,7 @@ def test_an_unknown_value_network_is_refused(build: Callable[..., PPO]):
 
 
 def test_it_is_a_setting_of_ppo_and_may_stand_among_the_policys_arguments(
-    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], tmp_path: Path
+    make_ppo, make_envs, tmp_path
 ):
     own = {"model": make_model(), "value_network": "own"}
     by_kwargs = PPO("CausalLMPolicy", make_envs(), policy_kwargs=own, device="cpu")
@@ -252,7 +241,7 @@ def build_started(make_envs: Callable[..., Any]) -> Callable[..., PPO]:
 
 @pytest.mark.parametrize(("shape", "num_labels"), [("gpt2", 1), ("llama", 1), ("gpt2", 2)])
 def test_first_values_are_the_reward_models_scores_of_the_text_so_far(
-    build_started: Callable[..., PPO], shape: str, num_labels: int
+    build_started, shape, num_labels
 ):
     """Each prefix scored by transformers' own classifier, without our reading of its head."""
     scorer = make_scorer(shape, num_labels=num_labels)
@@ -276,22 +265,17 @@ def test_first_values_are_the_reward_models_scores_of_the_text_so_far(
         assert torch.equal(weight, body[name]), name
 
 
-def test_beside_a_verifier_it_starts_from_the_model_that_explains_it(
-    build_started: Callable[..., PPO],
-):
+def test_beside_a_verifier_it_starts_from_the_model_that_explains_it(build_started):
     text = Sequences.from_ids([[6, 5]], [[7, 3, 4]])
     alone, beside = (
         build_started(scorer).policy.response_values(text)
-        for scorer in (
-            make_scorer(),
-            WithAttribution(FunctionScorer(target_share), make_scorer()),
-        )
+        for scorer in (make_scorer(), WithAttribution(FunctionScorer(target_share), make_scorer()))
     )
     assert torch.equal(alone, beside)
     assert beside.abs().sum() > 0
 
 
-def test_starting_from_it_leaves_policy_and_scorer_alone(build_started: Callable[..., PPO]):
+def test_starting_from_it_leaves_policy_and_scorer_alone(build_started):
     scorer = make_scorer()
     before = copy.deepcopy(scorer.model.state_dict())
     agent = build_started(scorer, learning_rate=1e-2)
@@ -306,9 +290,7 @@ def test_starting_from_it_leaves_policy_and_scorer_alone(build_started: Callable
         assert torch.equal(weight, before[name])  # on weights of its own
 
 
-def test_resuming_equals_going_on_from_the_reward_model(
-    build_started: Callable[..., PPO], make_envs: Callable[..., Any], tmp_path: Path
-):
+def test_resuming_equals_going_on_from_the_reward_model(build_started, make_envs, tmp_path):
     agent = build_started(make_scorer(), learning_rate=1e-2).learn(30)
     agent.save(tmp_path / "run")
     uninterrupted = untimed(log_of(agent, 40, reset_num_timesteps=False))
@@ -328,16 +310,12 @@ def test_resuming_equals_going_on_from_the_reward_model(
         (make_scorer(width=8), "GPT2Model.*value_network='own'"),
     ],
 )
-def test_what_no_value_network_can_start_from_is_refused(
-    build_started: Callable[..., PPO], scorer: Any, message: str
-):
+def test_what_no_value_network_can_start_from_is_refused(build_started, scorer, message):
     with pytest.raises(ModelError, match=message):
         build_started(scorer)
 
 
-def test_a_reward_model_of_another_tokenizer_is_refused(
-    build_started: Callable[..., PPO], monkeypatch: pytest.MonkeyPatch
-):
+def test_a_reward_model_of_another_tokenizer_is_refused(build_started, monkeypatch):
     scorer = make_scorer()
     monkeypatch.setattr(scorer, "reads_text", True)  # as `bind` leaves one that retokenises
     with pytest.raises(ModelError, match="needs a reward model of the policy's tokenizer"):
@@ -345,9 +323,7 @@ def test_a_reward_model_of_another_tokenizer_is_refused(
 
 
 @pytest.mark.parametrize("shared", [{"lora": lora_config()}, {"frozen_layers": 1}])
-def test_weights_that_the_policy_shares_cannot_start_elsewhere(
-    build_started: Callable[..., PPO], shared: dict[str, Any]
-):
+def test_weights_that_the_policy_shares_cannot_start_elsewhere(build_started, shared):
     (name,) = shared
     with pytest.raises(SettingsError, match=f"needs weights of its own, and {name} shares them"):
         build_started(make_scorer(), policy_kwargs=shared)

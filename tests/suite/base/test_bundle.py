@@ -47,7 +47,7 @@ def folder(tokenizer: Any, tmp_path: Path) -> Path:
     return path
 
 
-def test_reading(folder: Path, tokenizer: Any) -> None:
+def test_reading(folder, tokenizer):
     bundle = Bundle(str(folder))
     assert (bundle.path, bundle.task, bundle.manifest["x"]) == (folder, "movie_review", 2)
     assert bundle == Bundle(folder)
@@ -62,7 +62,7 @@ def test_reading(folder: Path, tokenizer: Any) -> None:
     assert [bundle.has(part) for part in ("policy", "encoder", "lexicon")] == [True, False, False]
 
 
-def test_parts_that_do_not_fit_are_hidden(folder: Path) -> None:
+def test_parts_that_do_not_fit_are_hidden(folder):
     (folder / "policy").mkdir()
     bundle = Bundle(folder).without("policy").without("prompts")
     assert not bundle.has("policy")
@@ -74,12 +74,12 @@ def test_parts_that_do_not_fit_are_hidden(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["policy", "reward_model", "encoder", "lexicon", "gold_model"])
-def test_missing_parts_name_the_builder(folder: Path, part: str) -> None:
+def test_missing_parts_name_the_builder(folder, part):
     with pytest.raises(BundleError, match=rf"has no {part}: {part}.* is missing; build it with py"):
         getattr(Bundle(folder), part)
 
 
-def test_damaged_bundles(folder: Path) -> None:
+def test_damaged_bundles(folder):
     with pytest.raises(BundleError, match=r"has no bundle.json; build it with python -m"):
         Bundle(folder / "none")
     with pytest.raises(BundleError, match=r"a bundle has no part 'polcy'; its parts are tokenizer"):
@@ -102,13 +102,13 @@ def test_damaged_bundles(folder: Path) -> None:
             Bundle(folder)
 
 
-def test_unknown_tasks() -> None:
+def test_unknown_tasks():
     with pytest.raises(BundleError, match=r"no bundle of task 'chess' ships with tokengym"):
         bundled("chess")
 
 
 @pytest.mark.parametrize("task", ["movie_review", "question_answer"])
-def test_tasks_build_environments(folder: Path, task: str) -> None:
+def test_tasks_build_environments(folder, task):
     arguments = build(task, bundle=folder)
     assert arguments["bundle"] == Bundle(folder)
     env = TokenGenerationEnv(**arguments, max_new_tokens=2)
@@ -119,7 +119,7 @@ def test_tasks_build_environments(folder: Path, task: str) -> None:
     assert build(task, bundle=folder, split="test", prompt_tokens=2)["prompts"].texts == ("e e",)
 
 
-def test_reviews_of_a_data_set_are_cut_and_questions_are_not(folder: Path) -> None:
+def test_reviews_of_a_data_set_are_cut_and_questions_are_not(folder):
     table = datasets.Dataset.from_dict({"prompt": [f"{x} b c d e a b c d" for x in "abcde"]})
     review = build("movie_review", bundle=folder, dataset=table, split="all")["prompts"]
     assert all(2 <= len(text.split()) <= 7 for text in review.texts)
@@ -127,9 +127,7 @@ def test_reviews_of_a_data_set_are_cut_and_questions_are_not(folder: Path) -> No
     assert whole.texts == tuple(table["prompt"])
 
 
-def test_a_file_of_prompts_is_read_once_until_it_changes(
-    folder: Path, tmp_path: Path, tokenizer: Any
-) -> None:
+def test_a_file_of_prompts_is_read_once_until_it_changes(folder, tmp_path, tokenizer):
     file = tmp_path / "own.jsonl"
     options = {"bundle": folder, "dataset": str(file), "split": "all", "prompt_tokens": 2}
     file.write_text('{"prompt": "a b c"}')
@@ -145,7 +143,7 @@ def test_a_file_of_prompts_is_read_once_until_it_changes(
     assert build("movie_review", **options, tokenizer=own)["prompts"] is not before
 
 
-def test_a_tokenizer_of_the_callers_own_leaves_the_bundle_out(tokenizer: Any, folder: Path) -> None:
+def test_a_tokenizer_of_the_callers_own_leaves_the_bundle_out(tokenizer, folder):
     table = datasets.Dataset.from_dict({"prompt": ["a b c", "b c"]})
     arguments = build("movie_review", tokenizer=tokenizer, dataset=table, split="all")
     assert (arguments["bundle"], arguments["tokenizer"]) == (None, tokenizer)
@@ -154,13 +152,9 @@ def test_a_tokenizer_of_the_callers_own_leaves_the_bundle_out(tokenizer: Any, fo
     assert kept["tokenizer"] is tokenizer
 
 
-def test_token_generation_takes_anything(tokenizer: Any, folder: Path) -> None:
+def test_token_generation_takes_anything(tokenizer, folder):
     arguments = build("token_generation", tokenizer=tokenizer, prompts=["a b", "c"], split="test")
-    assert arguments == {
-        "tokenizer": tokenizer,
-        "prompts": PromptSet(["a b", "c"]),
-        "bundle": None,
-    }
+    assert arguments == {"tokenizer": tokenizer, "prompts": PromptSet(["a b", "c"]), "bundle": None}
     cut = build("token_generation", bundle=folder, prompts=["a b c"], prompt_tokens=1)
     assert cut["prompts"].texts == ("a",)
     assert build("token_generation", bundle=folder)["prompts"].texts == ("a b", "c")
@@ -171,7 +165,7 @@ def test_token_generation_takes_anything(tokenizer: Any, folder: Path) -> None:
         build("token_generation", tokenizer=tokenizer)
 
 
-def test_a_model_of_the_callers_own_takes_the_policys_place(tokenizer: Any, tmp_path: Path) -> None:
+def test_a_model_of_the_callers_own_takes_the_policys_place(tokenizer, tmp_path):
     model = tmp_path / "model"
     model.mkdir()
     bare = build("movie_review", model=model)  # no tokenizer beside it: the bundle's
@@ -204,7 +198,7 @@ def test_a_model_of_the_callers_own_takes_the_policys_place(tokenizer: Any, tmp_
         (3, "model.*got a"),
     ],
 )
-def test_words_that_are_no_model(word: Any, message: str) -> None:
+def test_words_that_are_no_model(word, message):
     with pytest.raises(TokenGymError, match=message) as caught:
         build("movie_review", model=word)
     assert "\n" not in str(caught.value)
@@ -220,7 +214,7 @@ def test_words_that_are_no_model(word: Any, message: str) -> None:
         ("summarize", ["gold"]),
     ],
 )
-def test_shipped_bundles(name: str, parts: list[str]) -> None:
+def test_shipped_bundles(name, parts):
     try:
         bundle = bundled(name)
     except BundleError:
@@ -238,7 +232,7 @@ def test_shipped_bundles(name: str, parts: list[str]) -> None:
         assert build("token_generation")["prompts"] == bundle.prompts()
 
 
-def test_environments_over_a_bundle_share_what_was_read(folder: Path) -> None:
+def test_environments_over_a_bundle_share_what_was_read(folder):
     envs = [TokenGenerationEnv(**build("movie_review", bundle=folder)) for _ in range(3)]
     assert len({id(env.tokenizer) for env in envs}) == 1
     assert len({id(env._mdp) for env in envs}) == 1
@@ -253,7 +247,7 @@ def test_environments_over_a_bundle_share_what_was_read(folder: Path) -> None:
     assert envs[0].get_state()["response_ids"] != envs[1].get_state()["response_ids"]
 
 
-def test_what_is_written_anew_is_read_anew(folder: Path, build_tokenizer: Any) -> None:
+def test_what_is_written_anew_is_read_anew(folder, build_tokenizer):
     before = TokenGenerationEnv(**build("movie_review", bundle=folder))
     row = {"prompt": "d d d d", "split": "train"}
     (folder / "prompts.jsonl").write_text(json.dumps(row))
@@ -263,7 +257,7 @@ def test_what_is_written_anew_is_read_anew(folder: Path, build_tokenizer: Any) -
     assert [len(env.action_masks()) for env in (before, after)] == [8, 9]
 
 
-def test_a_tokenizer_of_the_callers_is_read_every_time(tokenizer: Any, folder: Path) -> None:
+def test_a_tokenizer_of_the_callers_is_read_every_time(tokenizer, folder):
     own = copy.deepcopy(tokenizer)
     arguments = {**build("movie_review", bundle=folder), "tokenizer": own}
     before = TokenGenerationEnv(**arguments)
@@ -288,9 +282,7 @@ def test_a_tokenizer_of_the_callers_is_read_every_time(tokenizer: Any, folder: P
         ("training", [1], r"training of .* must be an object of settings by name, got \[1\]"),
     ],
 )
-def test_words_of_a_bundle_run_no_code(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, entry: str, value: Any, said: str
-) -> None:
+def test_words_of_a_bundle_run_no_code(folder, monkeypatch, entry, value, said):
     for name in ("evil.py", "Evil.py"):
         (folder.parent / name).write_text("open('ran', 'w').close()\nEvil = None\n")
     monkeypatch.chdir(folder.parent)

@@ -25,7 +25,7 @@ def names(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.iterdir())
 
 
-def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_what_was_there(tmp_path):
     file = tmp_path / "a" / "text.txt"
     write_text(file, "old")
 
@@ -43,7 +43,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a"]
 
 
-def test_a_folder_replaces_another_and_nothing_is_left_over(tmp_path: Path) -> None:
+def test_a_folder_replaces_another_and_nothing_is_left_over(tmp_path):
     path = tmp_path / "folder"
     (tmp_path / "folder.previous").mkdir()
     for content in ("1", "2"):
@@ -53,13 +53,13 @@ def test_a_folder_replaces_another_and_nothing_is_left_over(tmp_path: Path) -> N
     assert (names(path), names(tmp_path)) == (["2"], ["folder", "folder.previous"])
 
 
-def test_a_folder_that_takes_no_file_is_said(tmp_path: Path) -> None:
+def test_a_folder_that_takes_no_file_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"cannot write .*file/agent: .*; name a path in a fold"):
         write_text(tmp_path / "file" / "agent", "text")
 
 
-def test_numbers_that_json_lacks_become_null(tmp_path: Path) -> None:
+def test_numbers_that_json_lacks_become_null(tmp_path):
     write_json(tmp_path / "a.json", {"x": math.nan, "y": [math.inf, 1.5], "p": tmp_path})
     assert read_json(tmp_path / "a.json") == {"x": None, "y": [None, 1.5], "p": str(tmp_path)}
 
@@ -67,9 +67,7 @@ def test_numbers_that_json_lacks_become_null(tmp_path: Path) -> None:
 # --- one writer per folder ------------------------------------------------------------------------
 
 
-def test_what_is_written_is_on_the_disk_before_it_takes_its_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_written_is_on_the_disk_before_it_takes_its_place(tmp_path, monkeypatch):
     done: list[str] = []
     sync, rename = os.fsync, Path.replace
 
@@ -87,9 +85,7 @@ def test_what_is_written_is_on_the_disk_before_it_takes_its_place(
     assert done == [f".a.txt.{os.getpid()}.part", "renamed", tmp_path.name]
 
 
-def test_what_a_killed_process_left_is_removed_and_that_of_a_live_one_stays(
-    tmp_path: Path,
-) -> None:
+def test_what_a_killed_process_left_is_removed_and_that_of_a_live_one_stays(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     dead = tmp_path / f".a.txt.{process.pid}.part"
@@ -106,14 +102,14 @@ def test_what_a_killed_process_left_is_removed_and_that_of_a_live_one_stays(
     assert other.exists()
 
 
-def test_a_line_of_json_that_is_no_object_is_said(tmp_path: Path) -> None:
+def test_a_line_of_json_that_is_no_object_is_said(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"a": 1}\n[[]]\n')
     with pytest.raises(ValueError, match=r"a\.jsonl is damaged \(a line is no object\); delete"):
         read_jsonl(tmp_path / "a.jsonl")
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 70 + "1" + "}" * 70])
-def test_json_that_is_nested_too_deeply_is_damaged(tmp_path: Path, text: str) -> None:
+def test_json_that_is_nested_too_deeply_is_damaged(tmp_path, text):
     for name, read in (("a.json", read_json), ("a.jsonl", read_jsonl), ("a.json", read_hashed)):
         (tmp_path / name).write_text(text)
         with pytest.raises(

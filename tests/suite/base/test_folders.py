@@ -17,7 +17,7 @@ def names(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.iterdir())
 
 
-def test_a_damaged_folder_falls_back_to_the_previous_one(tmp_path: Path) -> None:
+def test_a_damaged_folder_falls_back_to_the_previous_one(tmp_path):
     path = tmp_path / "saved"
 
     def fill(number: int) -> None:
@@ -47,7 +47,7 @@ def test_a_damaged_folder_falls_back_to_the_previous_one(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("is_file", [False, True])
-def test_what_no_checkpoint_is_stays(tmp_path: Path, is_file: bool) -> None:
+def test_what_no_checkpoint_is_stays(tmp_path, is_file):
     """``agent.save(".")`` would put a home folder aside, and the second time delete it."""
     path = tmp_path / "work"
     thesis = path if is_file else path / "thesis.tex"
@@ -63,7 +63,7 @@ def test_what_no_checkpoint_is_stays(tmp_path: Path, is_file: bool) -> None:
     assert names(path) == ["record.json"]
 
 
-def test_what_is_loaded_is_what_was_hashed(tmp_path: Path) -> None:
+def test_what_is_loaded_is_what_was_hashed(tmp_path):
     """Another process replaces the folder while it is read."""
     path, seen = tmp_path / "saved", []
 
@@ -117,7 +117,7 @@ with locked(Path(sys.argv[1])):
 """
 
 
-def test_a_folder_that_another_process_writes_is_refused_until_it_dies(tmp_path: Path):
+def test_a_folder_that_another_process_writes_is_refused_until_it_dies(tmp_path):
     folder = tmp_path / "results"
     owner = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True
@@ -138,9 +138,7 @@ def test_a_folder_that_another_process_writes_is_refused_until_it_dies(tmp_path:
     assert not folder.exists()  # nothing was written
 
 
-def test_a_file_system_without_locks_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
     def flock(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
@@ -153,7 +151,7 @@ def test_a_file_system_without_locks_is_said(
     assert names(tmp_path) == []
 
 
-def test_windows_has_locks_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_has_locks_of_its_own(tmp_path, monkeypatch):
     held: list[int] = []
 
     def locking(file: int, mode: int, count: int) -> None:
@@ -173,7 +171,7 @@ def test_windows_has_locks_of_its_own(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(held) == 1
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(StorageError, match=r"cannot write to .*file/x: Not a dir.*; name another"),

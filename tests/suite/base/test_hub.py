@@ -79,9 +79,7 @@ def go_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], No
     return change
 
 
-def test_adapters_on_the_hub_are_read_with_their_base(
-    hub: str, go_to: Callable[[str], None], tmp_path: Path
-) -> None:
+def test_adapters_on_the_hub_are_read_with_their_base(hub, go_to, tmp_path):
     base: Any = GPT2LMHeadModel.from_pretrained(Hub.folder)
     base.save_pretrained(tmp_path / "base")
     lora = LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True)
@@ -102,7 +100,7 @@ def test_adapters_on_the_hub_are_read_with_their_base(
             torch.testing.assert_close(loaded(ids).logits, adapted.eval()(ids).logits)
 
 
-def test_a_hub_is_asked_once(hub: str, go_to: Callable[[str], None]) -> None:
+def test_a_hub_is_asked_once(hub, go_to):
     go_to(hub)
     assert isinstance(from_pretrained(AutoModelForCausalLM, "me/tiny"), GPT2LMHeadModel)
     message = rf"^cannot load serve as .* \(no such folder here, .* on {hub}; did you mean served\?"

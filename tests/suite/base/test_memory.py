@@ -1,7 +1,6 @@
 """Numbers that the memory at hand bounds."""
 
 import json
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,7 +28,7 @@ def test_the_largest_value_fits_and_one_more_is_refused():
 
 
 @pytest.mark.usefixtures("small")
-def test_a_response_that_memory_cannot_hold_is_refused(tokenizer: Any):
+def test_a_response_that_memory_cannot_hold_is_refused(tokenizer):
     make: dict[str, Any] = {"tokenizer": tokenizer, "prompts": ["a"]}
     TokenGenerationEnv(**make, max_new_tokens=1000)
     with pytest.raises(SettingsError, match=r"max_new_tokens.*1,000"):
@@ -40,7 +39,7 @@ def test_a_response_that_memory_cannot_hold_is_refused(tokenizer: Any):
 
 
 @pytest.mark.usefixtures("small")
-def test_a_prompt_that_memory_cannot_hold_is_refused(tokenizer: Any):
+def test_a_prompt_that_memory_cannot_hold_is_refused(tokenizer):
     make: dict[str, Any] = {"tokenizer": tokenizer, "prompts": ["a"] * 4, "max_new_tokens": 1}
     TokenGenerationEnv(**make, max_prompt_tokens=7_100)
     with pytest.raises(SettingsError, match=r"max_prompt_tokens.*7,111"):
@@ -71,9 +70,7 @@ def test_threads_are_bounded():
         TrainingSettings(threads=10**9)
 
 
-def test_a_stored_length_is_checked_like_a_typed_one(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_a_stored_length_is_checked_like_a_typed_one(tmp_path, capsys):
     tiny = ["--steps", "1", "--batch-size", "4", "--eval-episodes", "2", "--max-new-tokens", "4"]
     run = tmp_path / "run"
     assert main(["train", *tiny, "--reference-samples", "0", "--out", str(run)]) == 0

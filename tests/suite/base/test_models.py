@@ -14,7 +14,7 @@ from tokengym.base.models import FORMATS, MODELS, StoredModel, located, title_of
 from tokengym.base.pretrained import from_pretrained
 
 
-def test_packages_add_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packages_add_models(tmp_path, monkeypatch):
     tmp_path.joinpath("config.json").write_text(json.dumps({"model_type": "llama"}))
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: ModuleSpec(name, None, origin=str(tmp_path / "x"))
@@ -28,7 +28,7 @@ def test_packages_add_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert title_of("mine") == "Mine, 8-bit"
 
 
-def test_a_file_that_no_package_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_no_package_reads(tmp_path, monkeypatch):
     monkeypatch.setenv("TOKENGYM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(FORMATS, "plugins", lambda: [])
     monkeypatch.setattr(models, "missing_laboratory", lambda: "; pip install tokengym-lab")
@@ -41,9 +41,7 @@ def test_a_file_that_no_package_reads(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not list((tmp_path / "cache").rglob("*.safetensors"))
 
 
-def test_a_converter_is_a_function_of_file_and_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_converter_is_a_function_of_file_and_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("TOKENGYM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(FORMATS, "_entries", {"gguf": lambda file, folder: write(folder, "a")})
 

@@ -2,7 +2,6 @@
 
 import sys
 from importlib.metadata import EntryPoint, PackageNotFoundError
-from typing import Any
 
 import gymnasium as gym
 import pytest
@@ -39,9 +38,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("alone")
-def test_a_name_of_the_laboratory_says_what_to_install(
-    capsys: Any, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_name_of_the_laboratory_says_what_to_install(capsys, monkeypatch):
     from tokengym.rewards.credits.base import REWARDS
     from tokengym.rewards.scorers.base import SCORERS
 
@@ -76,7 +73,7 @@ def test_a_name_of_the_laboratory_says_what_to_install(
     assert "tokengym/MovieReview-v0" in env_ids()
 
 
-def test_a_package_lists_the_names_that_others_add_to_it_alone(monkeypatch: pytest.MonkeyPatch):
+def test_a_package_lists_the_names_that_others_add_to_it_alone(monkeypatch):
     names = ("Added", "rewards.AddedReward", "rewards.gold.AddedScore")
     points = [EntryPoint(name, "a_package", "tokengym.names") for name in names]
     monkeypatch.setattr(plugins, "entry_points", lambda **_: points)

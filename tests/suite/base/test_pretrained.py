@@ -90,7 +90,7 @@ def with_code(tmp_path: Path) -> Path:
     ],
     ids=["policy", "reward model", "tokenizer"],
 )
-def test_a_models_own_code_never_runs_and_nobody_is_asked(load, with_code: Path) -> None:
+def test_a_models_own_code_never_runs_and_nobody_is_asked(load, with_code):
     with pytest.raises(ValueError, match=r"cannot load .*evil") as caught:
         load(str(with_code))
     assert "\n" not in str(caught.value)
@@ -100,9 +100,7 @@ KERNEL = {"attn_implementation": "evil/kernel", "_attn_implementation": "evil/ke
 
 
 @pytest.mark.parametrize("load", [load_causal_lm, RewardModel.from_pretrained])
-def test_a_configuration_chooses_no_code_to_compute_with(
-    load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_configuration_chooses_no_code_to_compute_with(load, tmp_path, monkeypatch):
     """transformers fetches what such a name stands for from the hub, and runs it."""
     tiny(GPT2ForSequenceClassification if load != load_causal_lm else GPT2LMHeadModel, tmp_path)
     change(tmp_path, **KERNEL, _experts_implementation="evil/kernel")
@@ -114,7 +112,7 @@ def test_a_configuration_chooses_no_code_to_compute_with(
     assert config._attn_implementation in ("sdpa", "eager")
 
 
-def test_a_configuration_of_adapters_base_chooses_none_either(tmp_path: Path) -> None:
+def test_a_configuration_of_adapters_base_chooses_none_either(tmp_path):
     base = tmp_path / "base"
     tiny(GPT2ForSequenceClassification, base)
     change(base, **KERNEL)
@@ -154,8 +152,8 @@ def test_threads_may_read_models_at_once(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("load", [load_causal_lm, RewardModel.from_pretrained])
 def test_a_configuration_that_does_not_fit_its_weights_is_one_line(
-    load: Any, changes: dict[str, Any], message: str, tmp_path: Path
-) -> None:
+    load, changes, message, tmp_path
+):
     tiny(GPT2ForSequenceClassification if load != load_causal_lm else GPT2LMHeadModel, tmp_path)
     change(tmp_path, **changes)
     with pytest.raises(ValueError, match=message) as caught:
@@ -165,7 +163,7 @@ def test_a_configuration_that_does_not_fit_its_weights_is_one_line(
 
 @pytest.mark.parametrize("content", ["[" * 100_000, "{", "[]", "3"])
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "tokenizer.json"])
-def test_damaged_files_of_a_model_are_one_line(name: str, content: str, tmp_path: Path) -> None:
+def test_damaged_files_of_a_model_are_one_line(name, content, tmp_path):
     tiny(GPT2LMHeadModel, tmp_path)
     (tmp_path / name).write_text(content)
     kind = AutoModelForCausalLM if name == "config.json" else AutoTokenizer
@@ -174,7 +172,7 @@ def test_damaged_files_of_a_model_are_one_line(name: str, content: str, tmp_path
     assert "\n" not in str(caught.value)
 
 
-def test_too_little_memory_is_not_the_models_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_is_not_the_models_fault(monkeypatch):
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("out of memory")
 
@@ -183,7 +181,7 @@ def test_too_little_memory_is_not_the_models_fault(monkeypatch: pytest.MonkeyPat
         from_pretrained(AutoTokenizer, ".")
 
 
-def test_pickled_weights_are_refused_with_the_way_to_convert_them(tmp_path: Path) -> None:
+def test_pickled_weights_are_refused_with_the_way_to_convert_them(tmp_path):
     tiny().save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     torch.save(tiny().state_dict(), tmp_path / "pytorch_model.bin")
@@ -191,7 +189,7 @@ def test_pickled_weights_are_refused_with_the_way_to_convert_them(tmp_path: Path
         load_causal_lm(tmp_path)
 
 
-def test_pickled_adapters_are_refused(tmp_path: Path) -> None:
+def test_pickled_adapters_are_refused(tmp_path):
     from tokengym.rewards.attribution.policy_reader import PolicyReader
 
     tiny().save_pretrained(tmp_path / "agent" / "reference")
@@ -208,16 +206,14 @@ def test_pickled_adapters_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["./modle", "/nowhere/model", "~/model", "a/b/c", "tests/modle", ""]
 )
-def test_a_path_that_does_not_exist_is_not_looked_up_on_the_hub(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_path_that_does_not_exist_is_not_looked_up_on_the_hub(name, monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[3])
     for auto_class in (AutoModelForCausalLM, AutoTokenizer):
         with pytest.raises(PretrainedError, match=re.escape(f"there is no folder {name!r}; check")):
             from_pretrained(auto_class, name)
 
 
-def test_weights_and_tokenizers_are_the_stored_ones(tmp_path: Path) -> None:
+def test_weights_and_tokenizers_are_the_stored_ones(tmp_path):
     model = tiny()
     model.save_pretrained(tmp_path)
     for name, weight in load_causal_lm(tmp_path).state_dict().items():

@@ -5,7 +5,7 @@ import pytest
 from tokengym.envs import Prompt, PromptError, PromptSet, TokenGenerationEnv, bundled
 
 
-def test_a_prompt_set_is_an_immutable_sequence() -> None:
+def test_a_prompt_set_is_an_immutable_sequence():
     prompts = PromptSet(["a", Prompt("b", reference="r", query_type="CONSTRAINED")])
     assert [prompt.text for prompt in prompts] == ["a", "b"]
     assert prompts.texts == ("a", "b")
@@ -20,7 +20,7 @@ def test_a_prompt_set_is_an_immutable_sequence() -> None:
         prompts[0] = "c"  # type: ignore[index]
 
 
-def test_bad_prompts() -> None:
+def test_bad_prompts():
     with pytest.raises(PromptError, match=r"must not be empty, got ''"):
         Prompt("")
     with pytest.raises(TypeError, match=r"text.*got 3"):
@@ -29,7 +29,7 @@ def test_bad_prompts() -> None:
         Prompt("a", query_type="OPEN")  # type: ignore[arg-type]
 
 
-def test_prompts_that_the_tokenizer_does_not_know_are_refused() -> None:
+def test_prompts_that_the_tokenizer_does_not_know_are_refused():
     tokenizer = bundled("movie_review").tokenizer
     foreign = [f"zzyzx{i} qwfpg{i} the film" for i in range(40)]
     with pytest.raises(PromptError, match=r"5\d% of the prompts' tokens are unknown .* tokenizer="):
@@ -37,7 +37,7 @@ def test_prompts_that_the_tokenizer_does_not_know_are_refused() -> None:
     TokenGenerationEnv(tokenizer=tokenizer, prompts=foreign[:2])  # too few to say
 
 
-def test_lone_surrogates_are_refused_where_they_stand() -> None:
+def test_lone_surrogates_are_refused_where_they_stand():
     for build in (
         lambda: Prompt("a \udc80"),
         lambda: Prompt("a", reference="\ud800"),
@@ -49,6 +49,6 @@ def test_lone_surrogates_are_refused_where_they_stand() -> None:
         PromptSet(["a", "\udc80"])
 
 
-def test_what_is_no_list_of_prompts_is_refused() -> None:
+def test_what_is_no_list_of_prompts_is_refused():
     with pytest.raises(TypeError, match="must be a sequence of prompts, got NoneType None"):
         PromptSet(None)  # type: ignore[arg-type]

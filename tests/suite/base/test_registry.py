@@ -1,7 +1,6 @@
 """The registry behind every name: words, near matches, packages and files of one's own."""
 
 from importlib.metadata import EntryPoint
-from pathlib import Path
 
 import pytest
 
@@ -46,7 +45,7 @@ def shapes() -> Registry[type]:
 
 
 @pytest.mark.parametrize("registry", ALL, ids=lambda registry: registry.kind)
-def test_every_registry_names_near_matches_and_refuses_a_taken_name(registry: Registry[object]):
+def test_every_registry_names_near_matches_and_refuses_a_taken_name(registry):
     name = registry.names()[-1]
     registry.import_plugins()  # names of packages that were not imported are not taken
     with pytest.raises(
@@ -59,12 +58,12 @@ def test_every_registry_names_near_matches_and_refuses_a_taken_name(registry: Re
 
 
 @pytest.mark.parametrize("name", ["", "a:b", "a=b", "a,b", "a b"])
-def test_a_name_can_be_written_before_options(shapes: Registry[type], name: str):
+def test_a_name_can_be_written_before_options(shapes, name):
     with pytest.raises(PromptError, match=r"name.*':', '=', ','"):
         shapes.register(name, dict)
 
 
-def test_a_word_is_taken_apart_once(shapes: Registry[type]):
+def test_a_word_is_taken_apart_once(shapes):
     word = shapes.parse("square: a=1, b=0.5,c=true,d=x")
     assert word == Spec(
         "square: a=1, b=0.5,c=true,d=x", "square", {"a": 1, "b": 0.5} | dict(c=True, d="x")
@@ -90,7 +89,7 @@ def test_a_file_in_an_option_is_not_the_file_of_the_word():
     assert code_paths("runs/rate=0.1/mine.py:Mean") == ["runs/rate=0.1/mine.py"]
 
 
-def test_a_name_without_options_is_no_word_with_options(shapes: Registry[type]):
+def test_a_name_without_options_is_no_word_with_options(shapes):
     assert shapes.find("square") is Square
     assert not shapes.knows("square:a=1")
     with pytest.raises(PromptError, match=r"'square:a=1'.*'square'"):
@@ -98,7 +97,7 @@ def test_a_name_without_options_is_no_word_with_options(shapes: Registry[type]):
     assert shapes.find(shapes.parse("square:a=1")) is Square
 
 
-def test_objects_of_files_are_themselves_unless_called(tmp_path: Path):
+def test_objects_of_files_are_themselves_unless_called(tmp_path):
     def adopt(name: str, made: object) -> object:
         if made is None:
             raise SettingsError(f"{name} is nothing")
@@ -138,9 +137,7 @@ def test_names_are_imported_when_they_are_asked_for():
     assert asked == ["early", "late", None]
 
 
-def test_an_object_of_a_package_is_an_entry_that_only_classes_and_options_call(
-    monkeypatch: pytest.MonkeyPatch,
-):
+def test_an_object_of_a_package_is_an_entry_that_only_classes_and_options_call(monkeypatch):
     objects = {"square": "Square", "sized": "Square.sized", "unit": "unit"}
     points = [
         EntryPoint(name, f"{__name__}:{address}", "tokengym.gold")
@@ -160,7 +157,7 @@ def test_an_object_of_a_package_is_an_entry_that_only_classes_and_options_call(
     assert things.make("registered") == 1.0
 
 
-def test_what_is_equal_may_be_registered_again(shapes: Registry[type]):
+def test_what_is_equal_may_be_registered_again(shapes):
     assert shapes.register("square", Square) is Square
     with pytest.raises(PromptError, match="a shape named 'square' is registered already"):
         shapes.register("square", int)

@@ -13,14 +13,14 @@ REWARDS = torch.tensor([[1.0, 2.0, 0.0], [0.0, 4.0, 3.0], [5.0, 0.0, 0.0], [1.0,
 MASK = torch.tensor([[1, 1, 0], [1, 1, 1], [1, 0, 0], [1, 1, 1]]).bool()
 
 
-def test_a_group_has_the_baseline_of_its_other_rows() -> None:
+def test_a_group_has_the_baseline_of_its_other_rows():
     found = token_advantages(REWARDS, MASK, ["a", "a", "a", "b"])
     # Rewards to go: (3, 2), (7, 7, 3), (5). Where no other row is alive there is no baseline.
     expected = [[3 - 6, 2 - 7, 0], [7 - 4, 7 - 2, 3], [5 - 5, 0, 0], [0, 0, 0]]
     assert found.tolist() == expected
 
 
-def test_rows_that_are_padded_on_the_left_are_compared_token_by_token() -> None:
+def test_rows_that_are_padded_on_the_left_are_compared_token_by_token():
     """SkyRL's layout. By columns the baseline would know how long the row itself has become."""
     rewards = torch.tensor([[0.0, 1.0, 2.0], [0.0, 4.0, 3.0], [0.0, 0.0, 5.0]])
     mask = torch.tensor([[0, 1, 1], [1, 1, 1], [0, 0, 1]]).bool()
@@ -30,9 +30,7 @@ def test_rows_that_are_padded_on_the_left_are_compared_token_by_token() -> None:
 
 @pytest.mark.parametrize("is_padded_left", [False, True])
 @pytest.mark.parametrize(("last", "gradient"), [(0.75, 0.0625), (0.5, 0.0)])
-def test_leave_one_out_is_unbiased_however_rows_are_padded(
-    last: float, gradient: float, is_padded_left: bool
-) -> None:
+def test_leave_one_out_is_unbiased_however_rows_are_padded(last, gradient, is_padded_left):
     """All groups of 8 that stop (1) or go on (0.5 and then `last`) with probability 1/2 each.
 
     d J / d logit of going on = p (1 - p) (0.5 + last - 1)
@@ -50,12 +48,12 @@ def test_leave_one_out_is_unbiased_however_rows_are_padded(
     assert found == pytest.approx(gradient, abs=1e-7)
 
 
-def test_a_row_whose_peers_have_no_score_has_no_baseline_either() -> None:
+def test_a_row_whose_peers_have_no_score_has_no_baseline_either():
     mask = MASK & torch.tensor([[True], [False], [True], [True]])
     assert token_advantages(REWARDS, mask, ["a", "a", "b", "b"])[:2].tolist() == [[0, 0, 0]] * 2
 
 
-def test_rows_may_come_in_any_order() -> None:
+def test_rows_may_come_in_any_order():
     order = [2, 3, 0, 1]
     names = ["x", "y", "x", "y"]
     moved = token_advantages(REWARDS[order], MASK[order], [names[row] for row in order])
@@ -64,17 +62,17 @@ def test_rows_may_come_in_any_order() -> None:
     assert torch.equal(whole, leave_one_out(REWARDS, MASK, 2))
 
 
-def test_without_a_baseline_the_reward_to_go_is_the_advantage() -> None:
+def test_without_a_baseline_the_reward_to_go_is_the_advantage():
     found = token_advantages(REWARDS, MASK, range(4), "reinforce")
     assert found.tolist() == [[3, 2, 0], [7, 7, 3], [5, 0, 0], [3, 2, 1]]
 
 
 @pytest.mark.parametrize("estimator", ["grpo", "opo"])
-def test_an_estimator_that_sums_is_named(estimator: str) -> None:
+def test_an_estimator_that_sums_is_named(estimator):
     with pytest.raises(SettingsError, match=f"'{estimator}' sums token rewards"):
         token_advantages(REWARDS, MASK, range(4), estimator)
 
 
-def test_leave_one_out_needs_to_know_the_prompts() -> None:
+def test_leave_one_out_needs_to_know_the_prompts():
     with pytest.raises(SettingsError, match="needs the uid of each row's prompt"):
         estimate(REWARDS, MASK)

@@ -37,7 +37,7 @@ def row(ids: list[int], **changes: Any) -> Row:
     return Row(**{"prompt_ids": PROMPT, "response_ids": ids, "group": "a", **changes})
 
 
-def test_advantages_are_rewards_to_go_minus_those_of_the_prompts_other_rows() -> None:
+def test_advantages_are_rewards_to_go_minus_those_of_the_prompts_other_rows():
     """Uniform pays 1 a word: 3, 2, 1 to go against 2, 1, and nobody at the third token."""
     assert (len(LONG), len(SHORT)) == (3, 2)
     found = credit_rows([row(LONG), row(SHORT)], credit())
@@ -48,7 +48,7 @@ def test_advantages_are_rewards_to_go_minus_those_of_the_prompts_other_rows() ->
     assert [advantage.tolist() for advantage in apart.advantages] == [[0.0] * 3, [0.0] * 2]
 
 
-def test_sparse_is_the_broadcast_of_a_leave_one_out_baseline() -> None:
+def test_sparse_is_the_broadcast_of_a_leave_one_out_baseline():
     found = credit_rows([row(LONG), row(SHORT), row(SHORT)], credit("sparse"))
     expected = [3.0 - 2.0, 2.0 - 2.5, 2.0 - 2.5]
     # At the third token of the long one no other row is left: its own reward stands alone.
@@ -81,7 +81,7 @@ def through_the_doors(responses: list[list[int]], estimator: str) -> dict[str, l
     }
 
 
-def test_sparse_through_each_door_is_what_its_trainer_broadcasts() -> None:
+def test_sparse_through_each_door_is_what_its_trainer_broadcasts():
     """Without a baseline the score; with one, of equal lengths, N / (N - 1) times its deviation."""
     for door, found in through_the_doors([LONG, SHORT], "reinforce").items():
         assert found == [[3.0] * 3, [2.0] * 2], door
@@ -92,7 +92,7 @@ def test_sparse_through_each_door_is_what_its_trainer_broadcasts() -> None:
         np.testing.assert_allclose(found, expected, atol=1e-6, err_msg=door)
 
 
-def test_rows_without_a_token_of_the_policy_are_nobodys_baseline() -> None:
+def test_rows_without_a_token_of_the_policy_are_nobodys_baseline():
     silent = row(SHORT, written=[0, 0])
     found = credit_rows([row(LONG), silent], credit())
     assert found.scores.tolist() == [3.0, 0.0]
@@ -103,7 +103,7 @@ def test_rows_without_a_token_of_the_policy_are_nobodys_baseline() -> None:
         credit_rows([row(LONG)], credit(), "grpo")
 
 
-def test_a_datum_has_targets_one_ahead_and_nothing_on_the_prompt() -> None:
+def test_a_datum_has_targets_one_ahead_and_nothing_on_the_prompt():
     inputs = loss_inputs(row(LONG, written=[1, 0, 1]), [0.5, 0.0, -1.0], [-1.0, -9.0, -2.0])
     assert inputs.tokens == [*PROMPT, *LONG[:-1]]
     assert inputs.loss_fn_inputs["target_tokens"].tolist() == [*PROMPT[1:], *LONG]
@@ -132,7 +132,7 @@ def slime_sample(ids: list[int], **changes: Any) -> Any:
     return SimpleNamespace(**{**defaults, **changes})
 
 
-def test_slime_gets_scores_for_its_log_and_advantages_for_its_ranks() -> None:
+def test_slime_gets_scores_for_its_log_and_advantages_for_its_ranks():
     args = SimpleNamespace(custom_advantage_function_path="m.advantages", context_parallel_size=1)
     samples = [slime_sample(LONG), slime_sample(SHORT), slime_sample(SHORT, remove_sample=True)]
     scores, rewards = TokenCreditRewards(credit())(args, samples)
@@ -156,7 +156,7 @@ def step(prompt: list[int], response: list[int]) -> Any:
     return SimpleNamespace(prompt_ids=prompt, response_ids=response, advantage=None)
 
 
-def test_the_steps_of_a_trajectory_are_one_row() -> None:
+def test_the_steps_of_a_trajectory_are_one_row():
     """The policy writes LONG, is answered SHORT, and writes SHORT: 7 words over 5 own tokens."""
     answered = [*PROMPT, *LONG, *SHORT]
     talk = SimpleNamespace(steps=[step(PROMPT, LONG), step(answered, SHORT)])
@@ -177,7 +177,7 @@ def node(ids: list[int], *, sampled: bool) -> Any:
     return SimpleNamespace(token_ids=ids, mask=[sampled] * len(ids) if sampled else [])
 
 
-def test_a_traces_sampled_tokens_are_paid_in_the_order_of_its_nodes() -> None:
+def test_a_traces_sampled_tokens_are_paid_in_the_order_of_its_nodes():
     nodes = [
         node(PROMPT, sampled=False),
         node(LONG, sampled=True),

@@ -32,7 +32,7 @@ def by_length(prompt: str, response: str) -> float:
     return float(len(response.split()))
 
 
-def test_every_token_of_every_response_is_paid_at_its_own_place() -> None:
+def test_every_token_of_every_response_is_paid_at_its_own_place():
     credit = TokenCredit(by_length, "uniform", tokenizer=TOKENIZER)
     found = credited(output(), credit)
     assert [len(row) for row in found["rewards"]] == [len(ids) for ids in IDS]
@@ -41,7 +41,7 @@ def test_every_token_of_every_response_is_paid_at_its_own_place() -> None:
     assert found["stop_reasons"] == ["stop", "stop"]
 
 
-def test_sparse_is_skyrls_own_score_on_the_last_token() -> None:
+def test_sparse_is_skyrls_own_score_on_the_last_token():
     """Its trainer makes a list of a number: 0 at every token but the last."""
     credit = TokenCredit(by_length, "sparse", tokenizer=TOKENIZER)
     scores = [by_length("", str(TOKENIZER.decode(ids))) for ids in IDS]
@@ -49,14 +49,14 @@ def test_sparse_is_skyrls_own_score_on_the_last_token() -> None:
     assert credited(output(), credit)["rewards"] == own
 
 
-def test_steps_of_a_trajectory_are_refused() -> None:
+def test_steps_of_a_trajectory_are_refused():
     """Per-step rewards would be broadcast at other steps' positions (SkyRL's pull request 1507)."""
     credit = TokenCredit(by_length, "uniform", tokenizer=TOKENIZER)
     with pytest.raises(SettingsError, match="1 of 2 rows are steps of a longer trajectory"):
         credited(output(is_last_step=[False, True]), credit)
 
 
-def test_tokens_of_the_environment_are_not_paid() -> None:
+def test_tokens_of_the_environment_are_not_paid():
     """SkyRL's loss_masks are 0 at what the environment said."""
     credit = TokenCredit(by_length, "uniform", tokenizer=TOKENIZER)
     masks = [[1, 0, *[1] * (len(IDS[0]) - 2)], [1, 0, *[1] * (len(IDS[1]) - 2)]]
@@ -67,7 +67,7 @@ def test_tokens_of_the_environment_are_not_paid() -> None:
     assert found["loss_masks"] == masks
 
 
-def test_responses_that_skyrl_filtered_out_are_not_scored() -> None:
+def test_responses_that_skyrl_filtered_out_are_not_scored():
     """Its apply_overlong_filtering makes the whole loss mask of a response without EOS 0."""
     credit = TokenCredit(by_length, "uniform", tokenizer=TOKENIZER)
     masks = [[0] * len(IDS[0]), [1] * len(IDS[1])]
@@ -77,7 +77,7 @@ def test_responses_that_skyrl_filtered_out_are_not_scored() -> None:
     assert credited(output(loss_masks=masks), credit)["rewards"] == masks
 
 
-def test_responses_that_skyrl_filtered_out_are_a_baseline_of_0() -> None:
+def test_responses_that_skyrl_filtered_out_are_a_baseline_of_0():
     """SkyRL's estimators get the response mask, which is 1 where the loss mask is 0."""
     credit = TokenCredit(by_length, "uniform", tokenizer=TOKENIZER)
     ids = [IDS[0]] * 3  # each worth 3, a token 1
@@ -96,14 +96,14 @@ def test_responses_that_skyrl_filtered_out_are_a_baseline_of_0() -> None:
 
 
 @pytest.mark.parametrize("mask", [[0, 1], [1] * 9])
-def test_a_mask_that_does_not_fit_is_refused(mask: list[int]) -> None:
+def test_a_mask_that_does_not_fit_is_refused(mask):
     credit = TokenCredit(by_length, "uniform", tokenizer=TOKENIZER)
     masks = [[1] * len(IDS[0]), (mask + [1] * len(IDS[1]))[: max(len(mask), len(IDS[1]))]]
     with pytest.raises(ValueError, match=r"written\[1\] has .* pass one per token, the policy's"):
         credited(output(loss_masks=masks), credit)
 
 
-def test_estimators_are_called_as_skyrl_calls_its_own() -> None:
+def test_estimators_are_called_as_skyrl_calls_its_own():
     class Registry:
         found: ClassVar[dict[str, Any]] = {}
 
@@ -132,7 +132,7 @@ def test_estimators_are_called_as_skyrl_calls_its_own() -> None:
     assert advantages.tolist() == [[1.0], [-1.0]]
 
 
-def test_a_filter_that_token_rewards_pass_by_is_refused() -> None:
+def test_a_filter_that_token_rewards_pass_by_is_refused():
     config: Any = SimpleNamespace(
         trainer=SimpleNamespace(algorithm=SimpleNamespace(zero_variance_filter=True))
     )

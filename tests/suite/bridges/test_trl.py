@@ -80,7 +80,7 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> GRPOTrainer:
     return trainer
 
 
-def test_trls_own_advantages_give_trls_own_weights(stock: GRPOTrainer, tmp_path: Path) -> None:
+def test_trls_own_advantages_give_trls_own_weights(stock, tmp_path):
     changes = {"scale_rewards": "none", "max_grad_norm": 1e9}
     own = trained(tmp_path, credit="sparse", estimator="trl", changes=changes)
     assert own.batch["advantages"].shape == (ROWS, LENGTH)
@@ -91,15 +91,13 @@ def test_trls_own_advantages_give_trls_own_weights(stock: GRPOTrainer, tmp_path:
         assert torch.equal(weight, ours.state_dict()[name]), name
 
 
-def test_sparse_under_leave_one_out_is_stock_times_n_over_n_minus_1(
-    stock: GRPOTrainer, tmp_path: Path
-) -> None:
+def test_sparse_under_leave_one_out_is_stock_times_n_over_n_minus_1(stock, tmp_path):
     ours = trained(tmp_path, credit="sparse", changes={"max_grad_norm": 1e9})
     assert norm(ours) == pytest.approx(norm(stock) * GROUP / (GROUP - 1), rel=1e-4)
 
 
 @pytest.mark.parametrize("credit", ["abc-signed", "red:delivery=end"])
-def test_credit_arrives_and_keeps_its_sum(credit: str, tmp_path: Path) -> None:
+def test_credit_arrives_and_keeps_its_sum(credit, tmp_path):
     trainer = trained(tmp_path, credit=credit, estimator="reinforce")
     advantages, mask = trainer.batch["advantages"], trainer.batch["completion_mask"].bool()
     logs: Any = trainer._logs["rewards"]
@@ -116,7 +114,7 @@ def test_credit_arrives_and_keeps_its_sum(credit: str, tmp_path: Path) -> None:
     torch.testing.assert_close(torch.tensor(list(logged)), theirs.flatten(), atol=1e-4, rtol=1e-4)
 
 
-def test_what_an_environment_said_is_not_paid(tmp_path: Path) -> None:
+def test_what_an_environment_said_is_not_paid(tmp_path):
     """TRL takes env_mask from a rollout function, and hands it on as tool_mask."""
     said = BUNDLE.tokenizer("a dull film")["input_ids"]
 
@@ -148,7 +146,7 @@ def test_what_an_environment_said_is_not_paid(tmp_path: Path) -> None:
         assert not advantages[row][~own].any()
 
 
-def test_a_function_is_given_the_reference_that_it_names() -> None:
+def test_a_function_is_given_the_reference_that_it_names():
     told: Any = {"prompt": "p", "prompt_ids": (1,), "response": "a b", "response_ids": (2,)}
     scorer = _Unscored(lambda response, reference: None if reference is None else len(reference))
     texts = [Episode(**told, reference="abc"), Episode(**told)]
@@ -156,7 +154,7 @@ def test_a_function_is_given_the_reference_that_it_names() -> None:
     assert scorer.texts == {("p", "a b")}
 
 
-def test_a_function_is_given_the_columns_of_the_data_that_it_names(tmp_path: Path) -> None:
+def test_a_function_is_given_the_columns_of_the_data_that_it_names(tmp_path):
     """TRL's reward functions get further arguments, which are no columns."""
     seen: list[tuple[str, Any]] = []
 
@@ -185,7 +183,7 @@ def test_a_function_is_given_the_columns_of_the_data_that_it_names(tmp_path: Pat
     assert list(logs["_scores"]) == [given[1] for _, given in seen]
 
 
-def test_a_completion_without_a_score_teaches_nothing(tmp_path: Path) -> None:
+def test_a_completion_without_a_score_teaches_nothing(tmp_path):
     seen: list[str] = []
 
     def score(prompt: str, response: str) -> float | None:
@@ -209,7 +207,7 @@ def test_a_completion_without_a_score_teaches_nothing(tmp_path: Path) -> None:
     assert None not in again(prompts=["i saw"], completion_ids=ids)
 
 
-def test_groups_that_span_processes_have_the_baseline_of_one(tmp_path: Path) -> None:
+def test_groups_that_span_processes_have_the_baseline_of_one(tmp_path):
     whole = gathered_rows.run(tmp_path / "one.pt")
     done = train_together(gathered_rows.run_rank, tmp_path)
     assert [code for code, _ in done] == [0, 0], done
@@ -230,9 +228,7 @@ def test_groups_that_span_processes_have_the_baseline_of_one(tmp_path: Path) -> 
         ({}, {"estimator": "trl"}, "estimator='loo'"),
     ],
 )
-def test_what_loses_the_credit_is_refused(
-    tmp_path: Path, changes: dict[str, Any], options: dict[str, Any], message: str
-) -> None:
+def test_what_loses_the_credit_is_refused(tmp_path, changes, options, message):
     with pytest.raises(SettingsError, match=message):
         TokenCreditGRPOTrainer(
             "no model is loaded",
@@ -242,15 +238,13 @@ def test_what_loses_the_credit_is_refused(
         )
 
 
-def test_another_trainers_settings_are_refused(tmp_path: Path) -> None:
+def test_another_trainers_settings_are_refused(tmp_path):
     other: Any = RLOOConfig(output_dir=str(tmp_path), use_cpu=True)
     with pytest.raises(TypeError, match="RLOOConfig, whose trainer has no place"):
         TokenCreditGRPOTrainer("no model", scorer=len, args=other)
 
 
-def test_a_rule_that_does_not_fit_its_scorer_is_refused_before_the_first_step(
-    tmp_path: Path,
-) -> None:
+def test_a_rule_that_does_not_fit_its_scorer_is_refused_before_the_first_step(tmp_path):
     with pytest.raises(RewardError, match="needs attention attributions"):
         TokenCreditGRPOTrainer(
             scorer=lambda prompt, response: 1.0, credit="abc", args=config(tmp_path), **parts()
@@ -259,7 +253,7 @@ def test_a_rule_that_does_not_fit_its_scorer_is_refused_before_the_first_step(
         TokenCredit(lambda p, r: 1.0, tokenizer=BUNDLE.tokenizer)(["no-such-word"])
 
 
-def test_messages_in_parts_and_calls_of_tools_are_read_as_what_was_said() -> None:
+def test_messages_in_parts_and_calls_of_tools_are_read_as_what_was_said():
     asked = [{"type": "text", "text": "what is "}, {"type": "text", "text": "2 + 2 ?"}]
     messages = [
         {"role": "system", "content": "be brief"},

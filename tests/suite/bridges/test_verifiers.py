@@ -49,7 +49,7 @@ def won(state: dict[str, Any]) -> float:
     return 1.0
 
 
-def test_a_success_is_paid_once_where_verifiers_pays_it_each_turn() -> None:
+def test_a_success_is_paid_once_where_verifiers_pays_it_each_turn():
     assert sum(played(Rubric([won]), *[None] * 20)) == 20.0
     assert played(Conserving([won]), *[None] * 20) == pytest.approx([1 / 20] * 20)
     assert played(Conserving([won], gamma=0.5), None, None, None) == pytest.approx(
@@ -60,12 +60,12 @@ def test_a_success_is_paid_once_where_verifiers_pays_it_each_turn() -> None:
         Conserving([won], gamma=1.5)
 
 
-def test_steps_that_were_paid_keep_their_rewards() -> None:
+def test_steps_that_were_paid_keep_their_rewards():
     assert played(Conserving([won]), 0.25, None, None) == pytest.approx([0.25, 0.375, 0.375])
     assert played(Conserving([won]), 0.25, 0.75) == [0.25, 0.75]
 
 
-def test_each_node_gets_the_advantages_of_its_sampled_tokens() -> None:
+def test_each_node_gets_the_advantages_of_its_sampled_tokens():
     def node(ids: list[int], *, sampled: bool) -> Any:
         mask = [False, *[True] * (len(ids) - 1)] if sampled else []
         return SimpleNamespace(token_ids=ids, mask=mask, advantages=None)

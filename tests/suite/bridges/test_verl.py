@@ -43,7 +43,7 @@ def run(loop: Any, **row: Any) -> Any:
     return asyncio.run(loop.run({}, **row))
 
 
-def test_estimators_are_called_as_verl_calls_its_own() -> None:
+def test_estimators_are_called_as_verl_calls_its_own():
     registry: dict[str, Any] = {}
 
     def register_adv_est(name: str) -> Callable[[Any], Any]:
@@ -73,7 +73,7 @@ def test_estimators_are_called_as_verl_calls_its_own() -> None:
     assert returns is advantages
 
 
-def test_a_loop_pays_the_tokens_of_what_it_generates(doors: Any) -> None:
+def test_a_loop_pays_the_tokens_of_what_it_generates(doors):
     options = {"scorer": str(BUNDLE.reward_model), "credit": "abc-signed"}
     loop = doors.TokenCreditLoop(stub.config(), BUNDLE.tokenizer, **options)
     found = run(loop, output=output(), reward_model={"ground_truth": None})
@@ -88,7 +88,7 @@ def test_a_loop_pays_the_tokens_of_what_it_generates(doors: Any) -> None:
     assert again._credit is loop._credit  # verl makes a loop for every response
 
 
-def test_sparse_is_verl_s_own_score_on_the_last_token(doors: Any) -> None:
+def test_sparse_is_verl_s_own_score_on_the_last_token(doors):
     loop = doors.TokenCreditLoop(
         stub.config(), BUNDLE.tokenizer, scorer=str(BUNDLE.reward_model), credit="sparse"
     )
@@ -99,7 +99,7 @@ def test_sparse_is_verl_s_own_score_on_the_last_token(doors: Any) -> None:
     assert torch.equal(found.as_dict()["rm_scores"], plain.as_dict()["rm_scores"])
 
 
-def test_tokens_of_tools_are_read_and_not_paid(doors: Any) -> None:
+def test_tokens_of_tools_are_read_and_not_paid(doors):
     written = [1, 0, *[1] * (len(RESPONSE) - 2)]
     credit = TokenCredit(BUNDLE.reward_model, "uniform", tokenizer=BUNDLE.tokenizer)
     found = doors.credited(output(written), credit)
@@ -111,7 +111,7 @@ def test_tokens_of_tools_are_read_and_not_paid(doors: Any) -> None:
     assert silent.token_rewards == [0.0] * len(RESPONSE)
 
 
-def test_the_ground_truth_of_a_row_reaches_the_scorer(doors: Any) -> None:
+def test_the_ground_truth_of_a_row_reaches_the_scorer(doors):
     def right(prompt: str, response: str, reference: str) -> float:
         return float(reference == "42")
 
@@ -119,7 +119,7 @@ def test_the_ground_truth_of_a_row_reaches_the_scorer(doors: Any) -> None:
     assert doors.credited(output(), credit, reference="42").reward_score == 1.0
 
 
-def test_what_would_lose_the_credit_is_refused(doors: Any) -> None:
+def test_what_would_lose_the_credit_is_refused(doors):
     with pytest.raises(SettingsError, match=r"use_v1=False.*score.*use_v1=True"):
         doors.TokenCreditLoop(stub.config(use_v1=False), BUNDLE.tokenizer, scorer="words")
     credit = TokenCredit(BUNDLE.reward_model, "uniform", tokenizer=BUNDLE.tokenizer)
@@ -127,7 +127,7 @@ def test_what_would_lose_the_credit_is_refused(doors: Any) -> None:
         doors.credited([output(), output()], credit)
 
 
-def test_the_documented_configuration_names_what_the_module_has(doors: Any) -> None:
+def test_the_documented_configuration_names_what_the_module_has(doors):
     target = doors.__doc__.partition("_target_: ")[2].split()[0]
     place, _, name = target.rpartition(".")
     assert place == doors.__name__

@@ -51,7 +51,7 @@ def chatty(build_tokenizer: Callable[..., Any]) -> Any:
     return tokenizer
 
 
-def test_a_text_becomes_a_users_message(chatty: Any) -> None:
+def test_a_text_becomes_a_users_message(chatty):
     env = TokenGenerationEnv(tokenizer=chatty, prompts=["a", "b c"], chat_template=True)
     observation, info = env.reset(options={"prompt_id": 0})
     shown = observation["input_ids"][: env.max_prompt_tokens].tolist()
@@ -64,7 +64,7 @@ def test_a_text_becomes_a_users_message(chatty: Any) -> None:
     assert plain.reset()[0]["input_ids"][0] == A
 
 
-def test_conversations_take_the_template_unasked(chatty: Any) -> None:
+def test_conversations_take_the_template_unasked(chatty):
     ids = (BOS, SYSTEM, C, EOS, USER, A, EOS, ASSISTANT, B, EOS, USER, B, A, EOS, ASSISTANT)
     prompts: list[Any] = [CHAT, "a"]
     for build in (TokenGenerationEnv, TokenGenerationVectorEnv):
@@ -83,14 +83,14 @@ def test_conversations_take_the_template_unasked(chatty: Any) -> None:
     assert single.set_state(state)[1]["prompt"] == "a"
 
 
-def test_the_ids_are_the_tokenizers_own(chatty: Any) -> None:
+def test_the_ids_are_the_tokenizers_own(chatty):
     env = TokenGenerationEnv(tokenizer=chatty, prompts=[CHAT])
     env.reset()
     own = chatty.apply_chat_template(CHAT, add_generation_prompt=True)["input_ids"]
     assert list(env.step(EOS)[4]["prompt_ids"]) == own
 
 
-def test_overlong_conversations(chatty: Any) -> None:
+def test_overlong_conversations(chatty):
     with pytest.raises(PromptError, match=r"0.*15.*max_prompt_tokens=6"):
         TokenGenerationEnv(tokenizer=chatty, prompts=[CHAT, "a"], max_prompt_tokens=6)
     kept = TokenGenerationEnv(
@@ -99,7 +99,7 @@ def test_overlong_conversations(chatty: Any) -> None:
     assert kept.prompts.texts == ("a",)
 
 
-def test_no_template(tokenizer: Any) -> None:
+def test_no_template(tokenizer):
     message = r" has no chat template, which messages and .* need; set tokenizer.chat_template, or"
     with pytest.raises(TokenizerError, match=message):
         TokenGenerationEnv(tokenizer=tokenizer, prompts=["a"], chat_template=True)
@@ -109,7 +109,7 @@ def test_no_template(tokenizer: Any) -> None:
         TokenGenerationEnv(tokenizer=tokenizer, prompts=["a"]).reset(options={"prompt": CHAT})
 
 
-def test_a_template_that_refuses(chatty: Any) -> None:
+def test_a_template_that_refuses(chatty):
     picky = copy.deepcopy(chatty)
     picky.chat_template = "{{ raise_exception('no system messages') }}"
     with pytest.raises(TokenizerError, match=r"refuses \[\{'cont.*\(no system messages\); change"):
@@ -126,23 +126,23 @@ def test_a_template_that_refuses(chatty: Any) -> None:
         ([{"role": "user", "content": " "}], r"must not be empty, got ' '"),
     ],
 )
-def test_bad_conversations(messages: Any, message: str) -> None:
+def test_bad_conversations(messages, message):
     with pytest.raises(PromptError, match=message):
         Prompt.from_messages(messages)
 
 
-def test_what_is_neither_text_nor_conversation(chatty: Any) -> None:
+def test_what_is_neither_text_nor_conversation(chatty):
     with pytest.raises(TypeError, match="prompt 1 must be a str or a Prompt, got list; convert it"):
         PromptSet(["a", ["b"]])  # type: ignore[list-item]
     with pytest.raises(SettingsError, match=r"got 'x'.*tokenizer.chat_"):
         TokenGenerationEnv(tokenizer=chatty, prompts=["a"], chat_template="x")
 
 
-def test_a_conversation_without_a_user_is_known_by_its_end() -> None:
+def test_a_conversation_without_a_user_is_known_by_its_end():
     assert Prompt.from_messages([{"role": "system", "content": "x"}]).text == "x"
 
 
-def test_conversations_of_a_data_set(chatty: Any) -> None:
+def test_conversations_of_a_data_set(chatty):
     rows = {"prompt": [CHAT, CHAT[1:2]], "answer": ["b", "c"]}
     table = datasets.Dataset.from_dict(rows)
     prompts = load_prompts(table, reference_column="answer", split="all")

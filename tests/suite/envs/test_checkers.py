@@ -1,7 +1,6 @@
 """The official checkers and Gymnasium's own wrappers on the raw environments."""
 
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -42,18 +41,14 @@ def registered(tokenizer: Any) -> Any:
 
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize("check", [check_env, sb3_check_env])
-def test_official_checkers(
-    registered: str, check: Any, name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_official_checkers(registered, check, name, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check(gymnasium.make(registered, **SETTINGS[name]).unwrapped)
 
 
 @pytest.mark.parametrize("render_mode", ["ansi", "human", "html"])
-def test_checkers_render(
-    registered: str, render_mode: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_checkers_render(registered, render_mode, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         env = gymnasium.make(registered, render_mode=render_mode).unwrapped
@@ -61,7 +56,7 @@ def test_checkers_render(
         sb3_check_env(env, skip_render_check=False)
 
 
-def test_passive_checker_is_content_over_whole_episodes(registered: str) -> None:
+def test_passive_checker_is_content_over_whole_episodes(registered):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         env = gymnasium.make(registered)
@@ -72,7 +67,7 @@ def test_passive_checker_is_content_over_whole_episodes(registered: str) -> None
                 pass
 
 
-def test_registered_batch(registered: str) -> None:
+def test_registered_batch(registered):
     envs = gymnasium.make_vec(registered, num_envs=3, autoreset_mode=AutoresetMode.SAME_STEP)
     assert isinstance(envs, TokenGenerationVectorEnv)
     assert envs.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
@@ -88,7 +83,7 @@ def episode_end(env: Any, actions: list[int]) -> dict[str, Any]:
     return info
 
 
-def test_single_stock_wrappers(make_env: Callable[..., Any]) -> None:
+def test_single_stock_wrappers(make_env):
     env = gymnasium.wrappers.RecordEpisodeStatistics(make_env())
     info = episode_end(env, [3, 4, 1])
     assert (info["episode"]["r"], info["episode"]["l"]) == (0.0, 3)
@@ -107,7 +102,7 @@ def test_single_stock_wrappers(make_env: Callable[..., Any]) -> None:
     assert flat.reset()[0] in flat.observation_space
 
 
-def test_batch_stock_wrappers(make_envs: Callable[..., Any]) -> None:
+def test_batch_stock_wrappers(make_envs):
     vector = gymnasium.wrappers.vector
     envs = vector.RecordEpisodeStatistics(make_envs())
     envs.reset(seed=0)
@@ -124,7 +119,7 @@ def test_batch_stock_wrappers(make_envs: Callable[..., Any]) -> None:
     assert shifted.step(np.array([3, 3, 3]))[1].tolist() == [1.0] * 3
 
 
-def test_statistics_of_disabled_rows_reset_by_mask(make_envs: Callable[..., Any]) -> None:
+def test_statistics_of_disabled_rows_reset_by_mask(make_envs):
     envs = gymnasium.wrappers.vector.RecordEpisodeStatistics(make_envs(autoreset_mode="Disabled"))
     envs.reset(seed=0)
     envs.step(np.array([1, 3, 3]))
@@ -133,7 +128,7 @@ def test_statistics_of_disabled_rows_reset_by_mask(make_envs: Callable[..., Any]
     assert infos["episode"]["l"].tolist() == [1, 2, 0]
 
 
-def test_torch_single(make_env: Callable[..., Any]) -> None:
+def test_torch_single(make_env):
     torch = pytest.importorskip("torch")
     env = gymnasium.wrappers.NumpyToTorch(make_env())
     observation, info = env.reset(seed=0, options={"prompt": Prompt("a b")})
@@ -152,7 +147,7 @@ def test_torch_single(make_env: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
-def test_torch_batch(mode: AutoresetMode, make_envs: Callable[..., Any]) -> None:
+def test_torch_batch(mode, make_envs):
     torch = pytest.importorskip("torch")
     envs = gymnasium.wrappers.vector.NumpyToTorch(make_envs(autoreset_mode=mode))
     observations, infos = envs.reset(seed=0, options={"prompt": Prompt("c")})
@@ -173,7 +168,7 @@ def test_torch_batch(mode: AutoresetMode, make_envs: Callable[..., Any]) -> None
     assert len(set(make_envs().reset(options={"group_size": 3})[1]["prompt_id"].tolist())) == 1
 
 
-def test_async_copies_play_the_same_episodes(tokenizer: Any, make_envs: Callable[..., Any]) -> None:
+def test_async_copies_play_the_same_episodes(tokenizer, make_envs):
     def build() -> Any:
         return PadTokenRewards(
             TokenGenerationEnv(tokenizer=tokenizer, prompts=["a b", "c"], max_new_tokens=4)

@@ -62,14 +62,14 @@ def played(action: int, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("given", [["<eos>", "<end>"], [EOS, END], ("<end>", EOS), "<end>", END])
-def test_each_of_several_ends_ends_a_text(given: Any) -> None:
+def test_each_of_several_ends_ends_a_text(given):
     info = played(END, eos_token=given)
     assert (info["finish_reason"], info["response"]) == ("eos", "a")
     ends_by_eos = not isinstance(given, str | int)
     assert ("finish_reason" in played(EOS, eos_token=given)) == ends_by_eos
 
 
-def test_an_end_that_is_not_legal_yet_ends_nothing() -> None:
+def test_an_end_that_is_not_legal_yet_ends_nothing():
     options: Any = {"eos_token": ["<eos>", "<end>"], "min_new_tokens": 2}
     env = TokenGenerationEnv(tokenizer=make_tokenizer(), prompts=["a"], **options)
     _, info = env.reset(seed=0)
@@ -81,7 +81,7 @@ def test_an_end_that_is_not_legal_yet_ends_nothing() -> None:
     assert "finish_reason" not in played(END, forbidden_token_ids=[END], **options)
 
 
-def test_the_batch_knows_them_and_so_does_the_spec() -> None:
+def test_the_batch_knows_them_and_so_does_the_spec():
     make: Any = {
         "tokenizer": make_tokenizer(),
         "prompts": ["a"],
@@ -101,7 +101,7 @@ def test_the_batch_knows_them_and_so_does_the_spec() -> None:
     assert json.loads(env.spec.to_json())["kwargs"]["eos_token"] == ["<eos>", "."]
 
 
-def test_ends_are_stored_with_the_tokenizer_and_the_callers_own_is_left(tmp_path: Any) -> None:
+def test_ends_are_stored_with_the_tokenizer_and_the_callers_own_is_left(tmp_path):
     given = make_tokenizer()
     chosen = load_tokenizer(given, eos_token=["<end>", "<eos>"])
     assert Vocabulary.of(given).end_ids == (EOS,)
@@ -113,7 +113,7 @@ def test_ends_are_stored_with_the_tokenizer_and_the_callers_own_is_left(tmp_path
 
 
 @pytest.mark.parametrize("given", ["<none>", 99, -1, ["<eos>", "x"], [], True])
-def test_an_end_must_be_a_token_of_the_vocabulary(given: Any) -> None:
+def test_an_end_must_be_a_token_of_the_vocabulary(given):
     with pytest.raises(TokenizerError, match=r"eos_token.* (is not among the 10 tokens|names no)"):
         load_tokenizer(make_tokenizer(), eos_token=given)
 
@@ -126,12 +126,12 @@ def test_an_end_must_be_a_token_of_the_vocabulary(given: Any) -> None:
         ("<eos>", "which ends the text as it is; leave it out"),
     ],
 )
-def test_a_stop_string_that_no_text_shows_is_refused(text: str, message: str) -> None:
+def test_a_stop_string_that_no_text_shows_is_refused(text, message):
     with pytest.raises(SettingsError, match=message):
         TokenGenerationEnv(tokenizer=make_tokenizer(), prompts=["a"], stop_strings=["b", text])
 
 
-def test_eos_pads_where_nothing_else_does_and_still_counts(caplog: Any) -> None:
+def test_eos_pads_where_nothing_else_does_and_still_counts(caplog):
     vocabulary._say_padded.cache_clear()
     tokenizer = make_tokenizer(pad_token=None)
     with caplog.at_level(logging.WARNING):
@@ -150,7 +150,7 @@ def test_eos_pads_where_nothing_else_does_and_still_counts(caplog: Any) -> None:
     assert Vocabulary.of(envs.tokenizer).filler not in (EOS,)
 
 
-def test_a_scorer_knows_all_ends() -> None:
+def test_a_scorer_knows_all_ends():
     scorer = MissingEosPenalty().bind(load_tokenizer(make_tokenizer(), eos_token=[EOS, END]))
     episodes = [
         Episode(prompt="a", response="a", prompt_ids=[A], response_ids=[A, last])
@@ -173,7 +173,7 @@ def make_bytes() -> PreTrainedTokenizerFast:
 
 @pytest.mark.parametrize("given", [["<eos>", "."], [".", "<eos>"], "."])
 @pytest.mark.parametrize("is_stored", [False, True])
-def test_contents_keep_ordinary_ends(given: Any, is_stored: bool, tmp_path: Any) -> None:
+def test_contents_keep_ordinary_ends(given, is_stored, tmp_path):
     tokenizer, said = make_bytes(), "a good film. so."
     chosen = load_tokenizer(tokenizer, eos_token=given, pad_token=".")
     if is_stored:
@@ -190,7 +190,7 @@ def test_contents_keep_ordinary_ends(given: Any, is_stored: bool, tmp_path: Any)
 
 @pytest.mark.parametrize("given", [["<eos>", "b"], "b"])
 @pytest.mark.parametrize("kind", [TokenGenerationEnv, TokenGenerationVectorEnv])
-def test_a_response_shows_ordinary_ends(given: Any, kind: Any) -> None:
+def test_a_response_shows_ordinary_ends(given, kind):
     rows = {"num_envs": 1} if kind is TokenGenerationVectorEnv else {}
     options: Any = {"eos_token": given, "min_new_tokens": 2, "max_new_tokens": 4, **rows}
     envs = kind(tokenizer=make_tokenizer(), prompts=["b"], **options)
@@ -213,9 +213,7 @@ def test_a_response_shows_ordinary_ends(given: Any, kind: Any) -> None:
         ("b", "b a", (B, A, B)),
     ],
 )
-def test_targets_keep_ordinary_ends_and_end_once(
-    given: Any, said: str, ids: tuple[int, ...], template: str | None
-) -> None:
+def test_targets_keep_ordinary_ends_and_end_once(given, said, ids, template):
     tokenizer = load_tokenizer(make_tokenizer(template), eos_token=given)
     encoding = TextEncoding(chat_template=template is not None)
     rows = [{"prompt": "a", "completion": said}]
@@ -229,7 +227,7 @@ def test_targets_keep_ordinary_ends_and_end_once(
 
 
 @pytest.mark.parametrize(("end", "written"), [(END, []), (B, [END])])
-def test_a_reply_follows_the_templates_end_of_a_turn(end: int, written: list[int]) -> None:
+def test_a_reply_follows_the_templates_end_of_a_turn(end, written):
     env = TokenGenerationEnv(
         tokenizer=make_tokenizer(GEMMA),
         prompts=["a"],
@@ -253,12 +251,12 @@ def test_a_reply_follows_the_templates_end_of_a_turn(end: int, written: list[int
 
 
 @pytest.mark.parametrize(("template", "end"), [(None, EOS), (GEMMA, END), (PLAIN, EOS)])
-def test_the_end_of_a_turn_is_the_templates(template: str | None, end: int) -> None:
+def test_the_end_of_a_turn_is_the_templates(template, end):
     assert turn_end(make_tokenizer(template)) == end
 
 
 @pytest.mark.parametrize("said", ["b", "b<end>", "b<eos>"])
-def test_targets_in_a_template_end_as_the_model_ends_a_turn(said: str) -> None:
+def test_targets_in_a_template_end_as_the_model_ends_a_turn(said):
     tokenizer = make_tokenizer(GEMMA)
     rows = [{"prompt": "a", "chosen": said, "rejected": "a"}]
     encoded = encode_pairs(rows, tokenizer, TextEncoding(chat_template=True))
@@ -268,7 +266,7 @@ def test_targets_in_a_template_end_as_the_model_ends_a_turn(said: str) -> None:
 
 
 @pytest.mark.parametrize("append_eos", [True, False])
-def test_messages_end_by_the_end_and_not_by_what_is_written_behind_it(append_eos: bool) -> None:
+def test_messages_end_by_the_end_and_not_by_what_is_written_behind_it(append_eos):
     tokenizer = make_tokenizer(GEMMA)
     messages = [{"role": "user", "content": "a"}], [{"role": "assistant", "content": "b"}]
     rows = [dict(zip(("prompt", "completion"), messages, strict=True))]
@@ -276,7 +274,7 @@ def test_messages_end_by_the_end_and_not_by_what_is_written_behind_it(append_eos
     assert encoded.rows[0].responses == ((B, END) if append_eos else (B, END, LINE),)
 
 
-def test_the_command_line_takes_several() -> None:
+def test_the_command_line_takes_several():
     settings = TaskSettings(eos_token=["<eos>", "."])
     assert from_plain(TaskSettings, json.loads(json.dumps(as_plain(settings)))) == settings
     (option,) = [one for one in options_of(evaluate) if one.flag == "eos-token"]

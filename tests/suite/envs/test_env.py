@@ -33,7 +33,7 @@ def play(env: Any, actions: list[int], **reset: Any) -> list[tuple[Any, ...]]:
     return [env.step(action) for action in actions]
 
 
-def test_trace_to_the_horizon(make_env: MakeEnv) -> None:
+def test_trace_to_the_horizon(make_env):
     env = make_env()
     observation, info = env.reset(seed=0, options={"prompt_id": 0})
     assert observation["input_ids"].tolist() == [PAD, A, B, PAD, PAD, PAD, PAD]
@@ -62,7 +62,7 @@ def test_trace_to_the_horizon(make_env: MakeEnv) -> None:
     assert info["token_rewards"].dtype == np.float32
 
 
-def test_eos_ends_and_belongs_to_the_response(make_env: MakeEnv) -> None:
+def test_eos_ends_and_belongs_to_the_response(make_env):
     prompts = [Prompt("a", reference="b c", query_type="CONSTRAINED")]
     steps = play(make_env(prompts=prompts), [D, EOS])
     assert [step[2] for step in steps] == [False, True]
@@ -73,7 +73,7 @@ def test_eos_ends_and_belongs_to_the_response(make_env: MakeEnv) -> None:
     assert episode.score == 0.0
 
 
-def test_eos_at_the_last_column_is_an_end_also_under_a_budget(make_env: MakeEnv) -> None:
+def test_eos_at_the_last_column_is_an_end_also_under_a_budget(make_env):
     steps = play(make_env(horizon="truncated"), [A, A, A, EOS])
     assert steps[-1][2:4] == (True, False)
     assert steps[-1][4]["finish_reason"] == "eos"
@@ -82,16 +82,14 @@ def test_eos_at_the_last_column_is_an_end_also_under_a_budget(make_env: MakeEnv)
 @pytest.mark.parametrize(
     ("horizon", "flags"), [("terminated", (True, False)), ("truncated", (False, True))]
 )
-def test_horizon_sets_one_flag_never_both(
-    make_env: MakeEnv, horizon: str, flags: tuple[bool, bool]
-) -> None:
+def test_horizon_sets_one_flag_never_both(make_env, horizon, flags):
     steps = play(make_env(horizon=horizon), [A] * 4)
     assert steps[-1][2:4] == flags
     assert all(type(flag) is bool for step in steps for flag in step[2:4])
     assert steps[-1][4]["finish_reason"] == "length"
 
 
-def test_min_new_tokens_forbids_eos_until_then(make_env: MakeEnv) -> None:
+def test_min_new_tokens_forbids_eos_until_then(make_env):
     env = make_env(min_new_tokens=2)
     assert env.reset()[1]["action_mask"][EOS] == 0
     assert not env.action_masks()[EOS]
@@ -101,7 +99,7 @@ def test_min_new_tokens_forbids_eos_until_then(make_env: MakeEnv) -> None:
     assert env.step(EOS)[2]
 
 
-def test_a_masked_eos_is_appended_and_does_not_end(make_env: MakeEnv) -> None:
+def test_a_masked_eos_is_appended_and_does_not_end(make_env):
     steps = play(make_env(min_new_tokens=2), [EOS, EOS, A, EOS])
     assert [step[2] for step in steps] == [False, False, False, True]
     assert steps[-1][4]["response_ids"] == (EOS, EOS, A, EOS)
@@ -112,7 +110,7 @@ def test_a_masked_eos_is_appended_and_does_not_end(make_env: MakeEnv) -> None:
     assert steps[-1][4]["action_mask"].tolist() == [1, 0, 1, 1, 1, 1, 0, 1]
 
 
-def test_stop_string_ends_with_the_token_that_completes_it(make_env: MakeEnv) -> None:
+def test_stop_string_ends_with_the_token_that_completes_it(make_env):
     env = make_env(stop_strings=["b c"])
     steps = play(env, [C, B, C])
     assert [step[2] for step in steps] == [False, False, True]
@@ -122,14 +120,14 @@ def test_stop_string_ends_with_the_token_that_completes_it(make_env: MakeEnv) ->
     assert steps[-1][2:4] == (True, False)
 
 
-def test_masked_or_early_tokens_never_stop(make_env: MakeEnv) -> None:
+def test_masked_or_early_tokens_never_stop(make_env):
     steps = play(make_env(stop_strings=["c"], forbidden_token_ids=[C]), [A, C, A, A])
     assert [step[2] for step in steps] == [False, False, False, True]
     steps = play(make_env(stop_strings=["c"], min_new_tokens=2), [C, A, C])
     assert [step[2] for step in steps] == [False, False, True]
 
 
-def test_a_beginning_must_not_complete_a_stop_string(make_env: MakeEnv, make_envs: Any) -> None:
+def test_a_beginning_must_not_complete_a_stop_string(make_env, make_envs):
     said = (
         r"ends the episode .*its first 3 tokens complete a stop string of \['b c'\], 'a b c'; end"
     )
@@ -150,14 +148,14 @@ def test_a_beginning_must_not_complete_a_stop_string(make_env: MakeEnv, make_env
 
 
 @pytest.mark.parametrize("action", [8, -1, 2.0, "a", None, np.array([1, 2])])
-def test_actions_outside_the_vocabulary(make_env: MakeEnv, action: Any) -> None:
+def test_actions_outside_the_vocabulary(make_env, action):
     env = make_env()
     env.reset()
     with pytest.raises(ActionError, match=r"integer from 0 to 7, got .*; it is a token id of"):
         env.step(action)
 
 
-def test_stepping_without_an_episode(make_env: MakeEnv) -> None:
+def test_stepping_without_an_episode(make_env):
     env = make_env()
     with pytest.raises(EpisodeOverError, match=r"before the first reset; call env.reset\(\)"):
         env.step(A)
@@ -166,7 +164,7 @@ def test_stepping_without_an_episode(make_env: MakeEnv) -> None:
         env.step(A)
 
 
-def test_data_is_fresh_at_every_step(make_env: MakeEnv) -> None:
+def test_data_is_fresh_at_every_step(make_env):
     env = make_env()
     first, info = env.reset(seed=0)
     kept = copy.deepcopy(first)
@@ -178,7 +176,7 @@ def test_data_is_fresh_at_every_step(make_env: MakeEnv) -> None:
     assert env.action_masks().all()
 
 
-def test_seeded_resets_are_reproducible_and_prompts_vary(make_env: MakeEnv) -> None:
+def test_seeded_resets_are_reproducible_and_prompts_vary(make_env):
     env, other = make_env(), make_env()
     drawn = [env.reset(seed=5)[1]["prompt_id"], *(env.reset()[1]["prompt_id"] for _ in range(30))]
     again = [
@@ -189,7 +187,7 @@ def test_seeded_resets_are_reproducible_and_prompts_vary(make_env: MakeEnv) -> N
     assert set(drawn) == {0, 1, 2, 3, 4}
 
 
-def test_sampling_orders(make_env: MakeEnv) -> None:
+def test_sampling_orders(make_env):
     sequential = make_env(prompt_sampling="sequential")
     ids = [sequential.reset()[1]["prompt_id"] for _ in range(7)]
     assert ids == [0, 1, 2, 3, 4, 0, 1]
@@ -203,7 +201,7 @@ def test_sampling_orders(make_env: MakeEnv) -> None:
     assert epochs[0] != epochs[1] or epochs[1] != epochs[2]
 
 
-def test_custom_prompts(make_env: MakeEnv) -> None:
+def test_custom_prompts(make_env):
     env = make_env()
     observation, info = env.reset(options={"prompt": "e e"})
     assert observation["input_ids"].tolist()[:3] == [PAD, E, E]
@@ -226,17 +224,11 @@ def test_custom_prompts(make_env: MakeEnv) -> None:
         ({"seed": 3}, SettingsError, "'seed'.*'prompt'.*'prompt_id'"),
         ({"response": "ab"}, SettingsError, r"\['response'\].*got 'ab'"),
         ({"response": [A, 8]}, SettingsError, r"ids from 0 to 7, got 3 to 8; take them"),
-        (
-            {"response": [A] * 4},
-            SettingsError,
-            r"has EOS, or 4 of at most 4 tokens; leave",
-        ),
+        ({"response": [A] * 4}, SettingsError, r"has EOS, or 4 of at most 4 tokens; leave"),
         ({"response": [EOS, A]}, SettingsError, r"ends the episode before it begins: it has EOS"),
     ],
 )
-def test_bad_options(
-    make_env: MakeEnv, options: dict[str, Any], error: type[Exception], message: str
-) -> None:
+def test_bad_options(make_env, options, error, message):
     env = make_env()
     with pytest.raises(error, match=message):
         env.reset(options=options)
@@ -247,11 +239,7 @@ def test_bad_options(
     [
         ({"max_new_tokens": 0}, SettingsError, "max_new_tokens.*>= 1, got 0"),
         ({"max_new_tokens": 2.5}, SettingsError, ">= 1, got 2.5"),
-        (
-            {"max_prompt_tokens": 0},
-            SettingsError,
-            "max_prompt_tokens.*>= 1.*got 0",
-        ),
+        ({"max_prompt_tokens": 0}, SettingsError, "max_prompt_tokens.*>= 1.*got 0"),
         ({"min_new_tokens": 5}, SettingsError, "max_new_tokens=4, got 5"),
         ({"min_new_tokens": -1}, SettingsError, "min_new_tokens.*>= 0, got -1"),
         ({"horizon": "end"}, SettingsError, r"'terminated' or 'truncated', got 'end'"),
@@ -276,11 +264,7 @@ def test_bad_options(
         ({"prompts": ["a", " "]}, PromptError, r"prompt 1 is empty, got ' '; drop it or fill it"),
         ({"prompts": "a b"}, TypeError, r"got str 'a b'; put them in a list"),
         ({"prompts": ["a", 3]}, TypeError, r"prompt 1 must be a str or a Prompt, got int"),
-        (
-            {"max_prompt_tokens": 2},
-            PromptError,
-            "2.*3.*max_prompt_tokens=2",
-        ),
+        ({"max_prompt_tokens": 2}, PromptError, "2.*3.*max_prompt_tokens=2"),
         (
             {"max_prompt_tokens": 2, "overlong": "drop", "prompts": ["a a a"]},
             PromptError,
@@ -288,19 +272,17 @@ def test_bad_options(
         ),
     ],
 )
-def test_bad_settings(
-    make_env: MakeEnv, settings: dict[str, Any], error: type[Exception], message: str
-) -> None:
+def test_bad_settings(make_env, settings, error, message):
     with pytest.raises(error, match=message):
         make_env(**settings)
 
 
-def test_misspelt_settings_are_not_swallowed(make_env: MakeEnv) -> None:
+def test_misspelt_settings_are_not_swallowed(make_env):
     with pytest.raises(TypeError, match="max_new_token"):
         make_env(max_new_token=3)
 
 
-def test_overlong_prompts(make_env: MakeEnv) -> None:
+def test_overlong_prompts(make_env):
     left = make_env(max_prompt_tokens=2, overlong="left")
     observation, info = left.reset(options={"prompt_id": 2})
     assert observation["input_ids"].tolist()[:2] == [E, A]
@@ -312,7 +294,7 @@ def test_overlong_prompts(make_env: MakeEnv) -> None:
         drop.reset(options={"prompt": "a a a"})
 
 
-def test_attributes_cannot_go_stale(make_env: MakeEnv) -> None:
+def test_attributes_cannot_go_stale(make_env):
     env = make_env()
     assert (env.max_prompt_tokens, env.max_new_tokens, env.bundle) == (3, 4, None)
     assert env.observation_space["input_ids"].shape == (7,)
@@ -322,7 +304,7 @@ def test_attributes_cannot_go_stale(make_env: MakeEnv) -> None:
             setattr(env, name, None)
 
 
-def test_fork_continues_identically(make_env: MakeEnv) -> None:
+def test_fork_continues_identically(make_env):
     env = make_env(prompt_sampling="epoch", min_new_tokens=1)
     env.reset(seed=4)
     env.step(A)
@@ -340,7 +322,7 @@ def test_fork_continues_identically(make_env: MakeEnv) -> None:
     assert continued[0][0] == (A, B, EOS)
 
 
-def test_state_of_an_ended_episode_stays_ended(make_env: MakeEnv) -> None:
+def test_state_of_an_ended_episode_stays_ended(make_env):
     env = make_env()
     play(env, [EOS])
     state = env.get_state()
@@ -379,7 +361,7 @@ def test_state_of_an_ended_episode_stays_ended(make_env: MakeEnv) -> None:
         ({"sampler": {"drawn": 1, "order": ["a"] * 5}}, "sampler.*get_state"),
     ],
 )
-def test_states_that_do_not_fit(make_env: MakeEnv, change: dict[str, Any], message: str) -> None:
+def test_states_that_do_not_fit(make_env, change, message):
     env = make_env()
     env.reset(seed=0)
     env.step(A)
@@ -389,7 +371,7 @@ def test_states_that_do_not_fit(make_env: MakeEnv, change: dict[str, Any], messa
     assert env.get_state() == before
 
 
-def test_state_needs_an_episode(make_env: MakeEnv) -> None:
+def test_state_needs_an_episode(make_env):
     with pytest.raises(EpisodeOverError, match="get_state called before the first reset"):
         make_env().get_state()
     with pytest.raises(StateError, match="got a list; do not edit"):
@@ -397,7 +379,7 @@ def test_state_needs_an_episode(make_env: MakeEnv) -> None:
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
-def test_deep_copies_are_independent(make_env: MakeEnv, copied: Callable[[Any], Any]) -> None:
+def test_deep_copies_are_independent(make_env, copied):
     env = make_env()
     env.reset(seed=0)
     env.step(A)
@@ -407,7 +389,7 @@ def test_deep_copies_are_independent(make_env: MakeEnv, copied: Callable[[Any], 
     assert twin.step(D)[0]["input_ids"].tolist()[3:] == [A, B, D, PAD]
 
 
-def test_rendering_modes(make_env: MakeEnv, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rendering_modes(make_env, capsys):
     ansi = make_env(render_mode="ansi")
     play(ansi, [C, EOS], options={"prompt_id": 0})
     assert ansi.render() == "\x1b[1ma b\x1b[0m c<eos>"
@@ -420,12 +402,7 @@ def test_rendering_modes(make_env: MakeEnv, capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
-def test_human_prints_as_it_grows(
-    make_env: MakeEnv,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    is_terminal: bool,
-) -> None:
+def test_human_prints_as_it_grows(make_env, capsys, monkeypatch, is_terminal):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
     env = make_env(render_mode="human")
     env.reset(options={"prompt_id": 0})
@@ -443,7 +420,7 @@ def test_human_prints_as_it_grows(
     assert env.render() is None
 
 
-def test_render_needs_a_mode_and_an_episode(make_env: MakeEnv) -> None:
+def test_render_needs_a_mode_and_an_episode(make_env):
     with pytest.warns(UserWarning, match="pass render_mode='ansi', 'human' or 'html'"):
         assert make_env().render() is None
     with pytest.raises(EpisodeOverError, match="render called before the first reset"):

@@ -48,12 +48,9 @@ def test_what_a_record_lacks_is_not_known():
         ({"response_ids": 5}, "has a field of a wrong kind"),
         ({"log_probs": [0.0]}, r"log_probs.*\(3,\)"),
         ({"query_type": "OPEN"}, "query_type.*'OPENENDED'"),
-        (
-            {"finish_reason": "abort"},
-            "finish_reason.*'eos', 'length', 'stop', 'error'",
-        ),
+        ({"finish_reason": "abort"}, "finish_reason.*'eos', 'length', 'stop', 'error'"),
     ],
 )
-def test_records_that_are_no_episodes(change: dict, message: str):
+def test_records_that_are_no_episodes(change, message):
     with pytest.raises(ValueError, match=message):
         Episode.from_record({**EPISODE.to_record(), **change})

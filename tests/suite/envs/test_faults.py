@@ -18,9 +18,7 @@ Make = Callable[..., Any]
 
 @pytest.mark.parametrize("horizon", ["terminated", "truncated"])
 @pytest.mark.parametrize("last", [EOS, A, C], ids=["eos", "length", "stop"])
-def test_terminated_and_truncated_are_never_set_together(
-    make_env: Make, make_envs: Make, horizon: str, last: int
-) -> None:
+def test_terminated_and_truncated_are_never_set_together(make_env, make_envs, horizon, last):
     """EOS or a stop string in the last column is an end, and not also a cut."""
     cut = horizon == "truncated" and last == A
     settings = {"horizon": horizon, "max_new_tokens": 2, "stop_strings": ["c"]}
@@ -36,7 +34,7 @@ def test_terminated_and_truncated_are_never_set_together(
         assert flags == [[not cut] * 3, [cut] * 3]
 
 
-def test_a_seed_stays_in_the_environment(make_env: Make, make_envs: Make) -> None:
+def test_a_seed_stays_in_the_environment(make_env, make_envs):
     def global_state() -> list[Any]:
         return [random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()]
 
@@ -65,7 +63,7 @@ def test_a_seed_stays_in_the_environment(make_env: Make, make_envs: Make) -> Non
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
-def test_the_last_observation_survives_autoreset(make_envs: Make, mode: AutoresetMode) -> None:
+def test_the_last_observation_survives_autoreset(make_envs, mode):
     envs = make_envs(autoreset_mode=mode)
     envs.reset(options={"prompt": "a b"})
     observations, *_, infos = envs.step(np.array([EOS, A, A]))
@@ -80,7 +78,7 @@ def test_the_last_observation_survives_autoreset(make_envs: Make, mode: Autorese
         assert ended.tolist() == kept  # the next episode does not write over it
 
 
-def test_wrappers_show_what_the_environment_holds(make_env: Make, make_envs: Make) -> None:
+def test_wrappers_show_what_the_environment_holds(make_env, make_envs):
     """Nothing is copied into a wrapper that could go stale there, or be set there in vain."""
     base = make_env(min_new_tokens=1)
     env = gymnasium.wrappers.RecordEpisodeStatistics(PadTokenRewards(base))
@@ -105,7 +103,7 @@ def test_wrappers_show_what_the_environment_holds(make_env: Make, make_envs: Mak
 
 
 @pytest.mark.parametrize("which", ["make_env", "make_envs"])
-def test_misspelt_options_are_refused(which: str, request: pytest.FixtureRequest) -> None:
+def test_misspelt_options_are_refused(which, request):
     build = request.getfixturevalue(which)
     with pytest.raises(TypeError, match=r"'max_new_token'.*max_new_tokens"):
         build(max_new_token=3)

@@ -2,7 +2,7 @@ import subprocess
 import sys
 
 
-def test_importing_the_environments_loads_nothing_heavy() -> None:
+def test_importing_the_environments_loads_nothing_heavy():
     code = (
         "import sys, tokengym.envs, tokengym.envs.tasks.task;"
         "print(*{'torch', 'transformers', 'datasets', 'stable_baselines3'} & set(sys.modules))"
@@ -11,7 +11,7 @@ def test_importing_the_environments_loads_nothing_heavy() -> None:
     assert done.stdout.split() == []
 
 
-def test_importing_the_environments_leaves_gymnasium_as_it_is() -> None:
+def test_importing_the_environments_leaves_gymnasium_as_it_is():
     code = (
         "from gymnasium.wrappers.array_conversion import array_conversion;"
         "before = dict(array_conversion.registry);"

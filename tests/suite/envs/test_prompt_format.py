@@ -6,7 +6,7 @@ from tokengym.base.bundle import Bundle
 from tokengym.envs import BundleError, Prompt, SettingsError, bundled
 
 
-def test_the_policy_reads_the_frame_and_scorers_do_not(make_env) -> None:
+def test_the_policy_reads_the_frame_and_scorers_do_not(make_env):
     env = make_env(prompts=[Prompt("b", reference="r")], prompt_format="e {prompt} d")
     _, info = env.reset()
     assert info["prompt"] == "b"
@@ -17,12 +17,12 @@ def test_the_policy_reads_the_frame_and_scorers_do_not(make_env) -> None:
 
 
 @pytest.mark.parametrize("frame", ["Continue this film review:", "{prompt} {prompt}", "{Prompt}"])
-def test_a_frame_has_one_place(frame: str, make_env) -> None:
+def test_a_frame_has_one_place(frame, make_env):
     with pytest.raises(SettingsError, match=r"prompt_format.*\{prompt\}"):
         make_env(prompt_format=frame)
 
 
-def test_no_entity_of_a_held_out_question_is_in_another() -> None:
+def test_no_entity_of_a_held_out_question_is_in_another():
     bundle = bundled("smollm2-answers")
     train, test = (list(bundle.prompts(split)) for split in ("train", "test"))
     assert (len(train), len(test)) == (96, 24)
@@ -38,7 +38,7 @@ def test_no_entity_of_a_held_out_question_is_in_another() -> None:
     assert bundle.model_name("encoder") == "minilm"
 
 
-def test_bundles_by_name(tmp_path, monkeypatch) -> None:
+def test_bundles_by_name(tmp_path, monkeypatch):
     assert Bundle.of("movie_review") == bundled("movie_review")
     assert Bundle.of(bundled("detox").path) == bundled("detox")
     assert Bundle.of("smollm2-reviews").settings("training")["lora_rank"] == 8

@@ -65,9 +65,7 @@ STREAMS = st.lists(st.integers(0, 10_000), min_size=1, max_size=20)
 
 @settings(max_examples=60, deadline=None)
 @given(chosen=arguments(), stream=STREAMS, seed=SEEDS)
-def test_every_step_keeps_the_contract(
-    build_tokenizer: BuildTokenizer, chosen: dict[str, Any], stream: list[int], seed: int
-) -> None:
+def test_every_step_keeps_the_contract(build_tokenizer, chosen, stream, seed):
     chosen["tokenizer"] = build_tokenizer(chosen["tokenizer"])
     env = TokenGenerationEnv(**chosen)
     observation, info = env.reset(seed=seed)
@@ -108,8 +106,8 @@ def test_every_step_keeps_the_contract(
 @settings(max_examples=30, deadline=None)
 @given(chosen=arguments(), stream=STREAMS, seed=SEEDS)
 def test_replays_are_identical_and_global_randomness_is_untouched(
-    build_tokenizer: BuildTokenizer, chosen: dict[str, Any], stream: list[int], seed: int
-) -> None:
+    build_tokenizer, chosen, stream, seed
+):
     chosen["tokenizer"] = build_tokenizer(chosen["tokenizer"])
     traces = []
     for global_seed in (0, 1):
@@ -125,13 +123,7 @@ def test_replays_are_identical_and_global_randomness_is_untouched(
 
 @settings(max_examples=30, deadline=None)
 @given(chosen=arguments(), before=STREAMS, after=STREAMS, seed=SEEDS)
-def test_forks_continue_identically(
-    build_tokenizer: BuildTokenizer,
-    chosen: dict[str, Any],
-    before: list[int],
-    after: list[int],
-    seed: int,
-) -> None:
+def test_forks_continue_identically(build_tokenizer, chosen, before, after, seed):
     chosen["tokenizer"] = build_tokenizer(chosen["tokenizer"])
     env = TokenGenerationEnv(**chosen)
     env.reset(seed=seed)
@@ -155,9 +147,7 @@ def test_forks_continue_identically(
 
 @settings(max_examples=30, deadline=None)
 @given(chosen=arguments(), rows=st.integers(1, 4), seed=SEEDS)
-def test_batches_stay_in_their_space(
-    build_tokenizer: BuildTokenizer, chosen: dict[str, Any], rows: int, seed: int
-) -> None:
+def test_batches_stay_in_their_space(build_tokenizer, chosen, rows, seed):
     chosen["tokenizer"] = build_tokenizer(chosen["tokenizer"])
     envs = TokenGenerationVectorEnv(num_envs=rows, autoreset_mode="SameStep", **chosen)
     observations, _ = envs.reset(seed=seed)
@@ -175,13 +165,7 @@ def test_batches_stay_in_their_space(
 @given(
     chosen=arguments(), stream=STREAMS, seed=SEEDS, credit=st.sampled_from(["sparse", "uniform"])
 )
-def test_the_return_is_the_score(
-    build_tokenizer: BuildTokenizer,
-    chosen: dict[str, Any],
-    stream: list[int],
-    seed: int,
-    credit: str,
-) -> None:
+def test_the_return_is_the_score(build_tokenizer, chosen, stream, seed, credit):
     chosen["tokenizer"] = build_tokenizer(chosen["tokenizer"])
 
     def score(prompt: str, response: str) -> float:

@@ -108,9 +108,7 @@ def assert_same_episodes(left: dict[int, Any], right: dict[int, Any]) -> None:
 
 @pytest.fixture
 def make_pair(
-    make_env: Callable[..., Any],
-    make_envs: Callable[..., Any],
-    build_tokenizer: Callable[..., Any],
+    make_env: Callable[..., Any], make_envs: Callable[..., Any], build_tokenizer: Callable[..., Any]
 ) -> Callable[..., Any]:
     tokenizer = build_tokenizer()
     tokenizer.chat_template = CHAT_TEMPLATE
@@ -127,9 +125,7 @@ def make_pair(
 
 
 @pytest.mark.parametrize("option", names_of(GenerationSettings))
-def test_every_option_has_a_case_in_which_it_matters(
-    option: str, make_pair: Callable[..., Any]
-) -> None:
+def test_every_option_has_a_case_in_which_it_matters(option, make_pair):
     """Without the option the batch does something else, or nothing at all."""
     cases = [settings for settings in SETTINGS.values() if option in settings]
     assert cases, f"SETTINGS has no case of {option}, so that single and batch may differ in it"
@@ -152,7 +148,7 @@ def trace(envs: Any) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
 @pytest.mark.parametrize("name", SETTINGS)
-def test_autoreset_modes(name: str, mode: AutoresetMode, make_pair: Callable[..., Any]) -> None:
+def test_autoreset_modes(name, mode, make_pair):
     native, sync = make_pair(mode, **SETTINGS[name])
     assert native.observation_space == sync.observation_space
     assert native.action_space == sync.action_space
@@ -176,7 +172,7 @@ def test_autoreset_modes(name: str, mode: AutoresetMode, make_pair: Callable[...
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_disabled_with_reset_mask(name: str, make_pair: Callable[..., Any]) -> None:
+def test_disabled_with_reset_mask(name, make_pair):
     native, sync = make_pair(AutoresetMode.DISABLED, **SETTINGS[name])
     rng = np.random.default_rng(1)
     assert_same(native.reset(seed=3), sync.reset(seed=3))
@@ -197,9 +193,7 @@ def test_disabled_with_reset_mask(name: str, make_pair: Callable[..., Any]) -> N
 
 @pytest.mark.parametrize("options", [{"prompt": "e d"}, {"prompt_id": 2}])
 @pytest.mark.parametrize("mode", list(AutoresetMode))
-def test_chosen_prompts(
-    mode: AutoresetMode, options: dict[str, Any], make_pair: Callable[..., Any]
-) -> None:
+def test_chosen_prompts(mode, options, make_pair):
     native, sync = make_pair(mode)
     assert_same(native.reset(seed=0, options=options), sync.reset(seed=0, options=options))
     for step in range(4 if mode is AutoresetMode.DISABLED else 12):
@@ -208,7 +202,7 @@ def test_chosen_prompts(
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
-def test_metadata_stays_whole(mode: AutoresetMode, make_pair: Callable[..., Any]) -> None:
+def test_metadata_stays_whole(mode, make_pair):
     # Rows of different kinds, which Gymnasium's stacking of dicts would refuse or spread.
     items: list[dict[str, Any]] = [{"answer": 3}, {}, {"answer": "b", "cases": [1, "x"]}]
     prompts = [Prompt(text, metadata=item) for text, item in zip("abc", items, strict=True)]
@@ -225,7 +219,7 @@ def test_metadata_stays_whole(mode: AutoresetMode, make_pair: Callable[..., Any]
 A, B = 3, 4
 
 
-def test_responses_can_be_begun(make_env: Any, make_envs: Any) -> None:
+def test_responses_can_be_begun(make_env, make_envs):
     begun = [[A], [], [B, A, B]]
     envs = make_envs(num_envs=3, min_new_tokens=2)
     observation, infos = envs.reset(options={"prompt_ids": [2, 0, 1], "responses": begun})

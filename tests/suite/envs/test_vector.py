@@ -24,7 +24,7 @@ PAD, EOS, UNK, A, B, C, D, E = range(8)
 MakeEnvs = Callable[..., Any]
 
 
-def test_disabled_rows_freeze_until_they_are_reset(make_envs: MakeEnvs) -> None:
+def test_disabled_rows_freeze_until_they_are_reset(make_envs):
     envs = make_envs(autoreset_mode="Disabled", min_new_tokens=1)
     envs.reset(seed=0)
     envs.step(np.array([A, A, A]))
@@ -54,7 +54,7 @@ def test_disabled_rows_freeze_until_they_are_reset(make_envs: MakeEnvs) -> None:
     assert episodes[1].response_ids == (A, B, C, D)
 
 
-def test_a_truncated_row_stays_truncated_when_frozen(make_envs: MakeEnvs) -> None:
+def test_a_truncated_row_stays_truncated_when_frozen(make_envs):
     envs = make_envs(
         num_envs=1, autoreset_mode=AutoresetMode.DISABLED, horizon="truncated", max_new_tokens=1
     )
@@ -63,7 +63,7 @@ def test_a_truncated_row_stays_truncated_when_frozen(make_envs: MakeEnvs) -> Non
         assert [flag.tolist() for flag in envs.step(np.array([A]))[2:4]] == [[False], [True]]
 
 
-def test_same_step_keeps_the_terminal_observation(make_envs: MakeEnvs) -> None:
+def test_same_step_keeps_the_terminal_observation(make_envs):
     envs = make_envs(autoreset_mode="SameStep", prompt_sampling="sequential")
     envs.reset()
     observations, _, terminated, _, infos = envs.step(np.array([EOS, A, A]))
@@ -76,14 +76,14 @@ def test_same_step_keeps_the_terminal_observation(make_envs: MakeEnvs) -> None:
     assert infos["_prompt_id"].tolist() == [True, False, False]
 
 
-def test_in_order_each_prompt_comes_once(make_envs: MakeEnvs) -> None:
+def test_in_order_each_prompt_comes_once(make_envs):
     prompts = [f"{x} {y}" for x in "abc" for y in "abcd"]
     envs = make_envs(prompts=prompts, prompt_sampling="sequential", autoreset_mode="Disabled")
     seen = [envs.reset(seed=9 if i == 0 else None)[1]["prompt_id"].tolist() for i in range(4)]
     assert seen == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
 
 
-def test_random_actions_of_a_batch_are_sampled_under_its_masks(make_envs: MakeEnvs) -> None:
+def test_random_actions_of_a_batch_are_sampled_under_its_masks(make_envs):
     envs = make_envs(min_new_tokens=4, forbidden_token_ids=[UNK, PAD, A, B, C])
     _, infos = envs.reset(seed=0)
     envs.action_space.seed(0)
@@ -91,7 +91,7 @@ def test_random_actions_of_a_batch_are_sampled_under_its_masks(make_envs: MakeEn
     assert set(np.stack(drawn).flatten()) == {D, E}
 
 
-def test_live_views_do_not_copy(make_envs: MakeEnvs) -> None:
+def test_live_views_do_not_copy(make_envs):
     envs = make_envs(copy=False)
     first, _ = envs.reset(seed=0)
     second = envs.step(np.array([A, B, C]))[0]
@@ -105,7 +105,7 @@ def test_live_views_do_not_copy(make_envs: MakeEnvs) -> None:
     assert first["input_ids"][:, 3].tolist() == [PAD] * 3
 
 
-def test_infos_are_fresh_and_writable(make_envs: MakeEnvs) -> None:
+def test_infos_are_fresh_and_writable(make_envs):
     envs = make_envs()
     envs.reset(seed=0)
     infos = envs.step(np.array([EOS, A, A]))[4]
@@ -121,7 +121,7 @@ def test_infos_are_fresh_and_writable(make_envs: MakeEnvs) -> None:
     assert later["score_parts"] == {}
 
 
-def test_action_masks_differ_by_row_once_rows_are_out_of_step(make_envs: MakeEnvs) -> None:
+def test_action_masks_differ_by_row_once_rows_are_out_of_step(make_envs):
     envs = make_envs(min_new_tokens=2, autoreset_mode="SameStep")
     infos = envs.reset(seed=0)[1]
     assert infos["action_mask"].strides[0] == 0
@@ -132,9 +132,7 @@ def test_action_masks_differ_by_row_once_rows_are_out_of_step(make_envs: MakeEnv
     assert envs.action_masks()[:, EOS].tolist() == [False, True, True]
 
 
-def test_states_move_between_single_and_batch(
-    make_env: Callable[..., Any], make_envs: MakeEnvs
-) -> None:
+def test_states_move_between_single_and_batch(make_env, make_envs):
     env, envs = make_env(), make_envs(prompt_sampling="uniform")
     env.reset(seed=11, options={"prompt": "d d"})
     env.step(B)
@@ -155,7 +153,7 @@ def test_states_move_between_single_and_batch(
     assert np.array_equal(left[0]["input_ids"], right[0]["input_ids"])
 
 
-def test_a_state_that_does_not_fit_leaves_the_batch_alone(make_envs: MakeEnvs) -> None:
+def test_a_state_that_does_not_fit_leaves_the_batch_alone(make_envs):
     envs = make_envs(prompt_sampling="epoch")
     with pytest.raises(EpisodeOverError, match=r"get_state called before the first reset"):
         envs.get_state()
@@ -174,7 +172,7 @@ def test_a_state_that_does_not_fit_leaves_the_batch_alone(make_envs: MakeEnvs) -
     assert envs.get_state() == before
 
 
-def test_deep_copies_are_independent(make_envs: MakeEnvs) -> None:
+def test_deep_copies_are_independent(make_envs):
     envs = make_envs()
     envs.reset(seed=0)
     twin = copy.deepcopy(envs)
@@ -194,14 +192,14 @@ def test_deep_copies_are_independent(make_envs: MakeEnvs) -> None:
         (np.ones(3), r"must be integers of shape \(3,\), got float64"),
     ],
 )
-def test_bad_actions(make_envs: MakeEnvs, actions: Any, message: str) -> None:
+def test_bad_actions(make_envs, actions, message):
     envs = make_envs()
     envs.reset(seed=0)
     with pytest.raises(ActionError, match=message):
         envs.step(actions)
 
 
-def test_actions_of_any_integer_kind(make_envs: MakeEnvs) -> None:
+def test_actions_of_any_integer_kind(make_envs):
     envs = make_envs()
     envs.reset(seed=0)
     for actions in ([A, B, C], np.array([A, B, C], np.uint8), (np.int32(A), B, C)):
@@ -218,12 +216,12 @@ def test_actions_of_any_integer_kind(make_envs: MakeEnvs) -> None:
         (np.zeros(3, bool), r"selects no row; set at least one to True"),
     ],
 )
-def test_bad_reset_masks(make_envs: MakeEnvs, mask: Any, message: str) -> None:
+def test_bad_reset_masks(make_envs, mask, message):
     with pytest.raises(SettingsError, match=message):
         make_envs().reset(options={"reset_mask": mask})
 
 
-def test_rows_must_be_reset_before_they_step(make_envs: MakeEnvs) -> None:
+def test_rows_must_be_reset_before_they_step(make_envs):
     envs = make_envs(autoreset_mode="Disabled")
     with pytest.raises(EpisodeOverError, match=r"before row 0 was reset; call envs.reset\(\)"):
         envs.step(np.array([A, A, A]))
@@ -241,12 +239,12 @@ def test_rows_must_be_reset_before_they_step(make_envs: MakeEnvs) -> None:
         ({"render_mode": "human"}, "'ansi', 'html'.*got 'human'"),
     ],
 )
-def test_bad_settings(make_envs: MakeEnvs, settings: dict[str, Any], message: str) -> None:
+def test_bad_settings(make_envs, settings, message):
     with pytest.raises(SettingsError, match=message):
         make_envs(**settings)
 
 
-def test_bad_seeds_and_options(make_envs: MakeEnvs) -> None:
+def test_bad_seeds_and_options(make_envs):
     envs = make_envs()
     with pytest.raises(SettingsError, match=r"one integer or one per row, 3, got 2"):
         envs.reset(seed=[1, 2])
@@ -254,14 +252,14 @@ def test_bad_seeds_and_options(make_envs: MakeEnvs) -> None:
         envs.reset(options={"prompt_id": 7})
 
 
-def test_np_random_is_one_generator_per_row(make_envs: MakeEnvs) -> None:
+def test_np_random_is_one_generator_per_row(make_envs):
     envs = make_envs()
     envs.reset(seed=4)
     assert envs.np_random_seed == (4, 5, 6)
     assert len({id(rng) for rng in envs.np_random}) == 3
 
 
-def test_rendering(make_envs: MakeEnvs) -> None:
+def test_rendering(make_envs):
     envs = make_envs(num_envs=2, render_mode="ansi", prompt_sampling="sequential")
     envs.reset()
     infos = envs.step(np.array([EOS, C]))[4]
@@ -292,7 +290,7 @@ def rows_like_single_resets(make_env: Any, envs: Any, reset: Any, options: list[
             assert ended[key] == ended_infos[key]
 
 
-def test_one_prompt_per_row(make_env: Any, make_envs: Any) -> None:
+def test_one_prompt_per_row(make_env, make_envs):
     envs = make_envs()
     asked = ["e e", Prompt("d", reference="a", metadata={"item": [1]}), envs.find_prompt([3, 4])]
     reset = envs.reset(seed=0, options={"prompts": asked})
@@ -307,7 +305,7 @@ def test_one_prompt_per_row(make_env: Any, make_envs: Any) -> None:
         rows_like_single_resets(make_env, envs, reset, [{"prompt_id": i} for i in ids])
 
 
-def test_prompts_of_rows_that_are_not_reset_are_ignored(make_envs: Any) -> None:
+def test_prompts_of_rows_that_are_not_reset_are_ignored(make_envs):
     envs = make_envs(autoreset_mode="Disabled")
     before = envs.reset(seed=0)[0]["input_ids"]
     mask = np.array([False, True, False])
@@ -320,7 +318,7 @@ def test_prompts_of_rows_that_are_not_reset_are_ignored(make_envs: Any) -> None:
 
 
 @pytest.mark.parametrize("sampling", ["uniform", "epoch", "sequential"])
-def test_groups_share_the_prompt_that_their_first_row_draws(make_envs: Any, sampling: str) -> None:
+def test_groups_share_the_prompt_that_their_first_row_draws(make_envs, sampling):
     envs = make_envs(num_envs=6, prompt_sampling=sampling, autoreset_mode="Disabled")
     rounds = [envs.reset(seed=3, options={"group_size": 2})[1]["prompt_id"]]
     rounds += [envs.reset(options={"group_size": 2})[1]["prompt_id"] for _ in range(4)]
@@ -346,25 +344,16 @@ def test_groups_share_the_prompt_that_their_first_row_draws(make_envs: Any, samp
         ({"prompt_ids": 3}, r"options\['prompt_ids'\].*3, got 3"),
         ({"prompt_ids": [0, 1, 9]}, "prompt_id.*0.*4, got 9"),
         ({"prompts": ["a", "", "b"]}, r"options\['prompts'\]\[1\].*got ''"),
-        (
-            {"prompts": ["a"] * 3, "prompt_ids": [0] * 3},
-            "'prompts'.*'prompt_ids', got both",
-        ),
-        (
-            {"prompt_id": 0, "group_size": 3},
-            "'prompt_id'.*'group_size', got both",
-        ),
+        ({"prompts": ["a"] * 3, "prompt_ids": [0] * 3}, "'prompts'.*'prompt_ids', got both"),
+        ({"prompt_id": 0, "group_size": 3}, "'prompt_id'.*'group_size', got both"),
         ({"group_size": 2}, "3.*got 2.*num_envs"),
         ({"group_size": True}, r"must divide the batch's 3 rows, got True"),
-        (
-            {"group_size": 3, "reset_mask": np.array([True, True, False])},
-            "group_size=3",
-        ),
+        ({"group_size": 3, "reset_mask": np.array([True, True, False])}, "group_size=3"),
         ({"promts": []}, "reset.*'promts'.*'prompts'"),
         ({"prompts": [EncodedPrompt("x", (4,), 0), "a", "b"]}, "prompt_id 0"),
     ],
 )
-def test_bad_prompts_per_row_are_refused(make_envs: Any, options: Any, message: str) -> None:
+def test_bad_prompts_per_row_are_refused(make_envs, options, message):
     envs = make_envs()
     envs.reset(seed=0)
     before = envs.get_state()
@@ -373,7 +362,7 @@ def test_bad_prompts_per_row_are_refused(make_envs: Any, options: Any, message: 
     assert envs.get_state() == before
 
 
-def test_prompts_are_found_by_their_tokens(make_env: Any, make_envs: Any) -> None:
+def test_prompts_are_found_by_their_tokens(make_env, make_envs):
     for env in (make_env(prompts=["a b", "c", "a b"]), make_envs(prompts=["a b", "c", "a b"])):
         assert env.find_prompt(np.array([3, 4])) == EncodedPrompt("a b", (3, 4), 0)
         assert env.find_prompt([4, 4]) == EncodedPrompt("b b", (4, 4), -1)
@@ -389,13 +378,11 @@ def test_prompts_are_found_by_their_tokens(make_env: Any, make_envs: Any) -> Non
         ({"seed": "abc"}, r"seed must be one integer or one per row, 3, got 'abc'|, got 3"),
     ],
 )
-def test_a_reset_of_other_kinds_is_one_line(
-    make_envs: MakeEnvs, arguments: dict[str, Any], message: str
-) -> None:
+def test_a_reset_of_other_kinds_is_one_line(make_envs, arguments, message):
     with pytest.raises(SettingsError, match=message):
         make_envs().reset(**arguments)
 
 
-def test_options_of_another_kind_are_refused_alike(make_env: Callable[..., Any]) -> None:
+def test_options_of_another_kind_are_refused_alike(make_env):
     with pytest.raises(SettingsError, match=r"reset.*got 'x'"):
         make_env().reset(options="x")

@@ -1,7 +1,6 @@
 """What a run that a scorer ended leaves behind."""
 
 import json
-from pathlib import Path
 
 from tokengym.envs import Episode
 from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
@@ -9,7 +8,7 @@ from tokengym.evaluation.runs.record import RunRecord
 from tokengym.rewards import ScorerError
 
 
-def test_episodes_that_could_not_be_scored_are_written(tmp_path: Path) -> None:
+def test_episodes_that_could_not_be_scored_are_written(tmp_path):
     config = ComparisonConfig(env="MovieReview", rewards=("sparse",))
     record = RunRecord(config.plan("sparse", 3))
     error = ScorerError("scorer 'judge' returned values[0] = nan")

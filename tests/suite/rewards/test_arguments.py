@@ -259,19 +259,19 @@ def test_a_column_of_references_under_another_name_is_asked_for(table):
         lambda _, response, answer: float(answer in response and _ == "P"),
     ],
 )
-def test_a_completion_is_the_response_as_other_trainers_call_it(function) -> None:
+def test_a_completion_is_the_response_as_other_trainers_call_it(function):
     one = make_episode(prompt="P", response="it is red", metadata={"answer": "red"})
     assert FunctionScorer(function).score([one]).values.tolist() == [1.0]
 
 
-def test_beside_the_response_a_completion_is_a_column() -> None:
+def test_beside_the_response_a_completion_is_a_column():
     scorer = FunctionScorer(lambda response, completion: float(completion == "gold"))
     assert scorer.data_columns == {"completion": True}
     one = make_episode(prompt="P", response="R", metadata={"completion": "gold"})
     assert scorer.score([one]).values.tolist() == [1.0]
 
 
-def test_a_pair_by_place_is_no_column_of_the_data() -> None:
+def test_a_pair_by_place_is_no_column_of_the_data():
     scorer = FunctionScorer(lambda text, answer: float(answer in text))
     assert scorer.data_columns == {"text": False, "answer": False}
     scorer.score([make_episode(prompt="P", response="R")])  # as prompt and response

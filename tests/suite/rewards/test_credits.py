@@ -69,10 +69,7 @@ def test_random_credit_tells_prompt_from_response():
         (lambda: ABC(beta=-0.1), r"beta.*\[0, 1\], got -0.1: 0"),
         (lambda: Random(seed=-1), "seed.*>= 0, got -1"),
         (lambda: Recency(tau=0.0), "tau.*> 0, got 0.0"),
-        (
-            lambda: ABC().assign(EPISODES, Scores(values=[1.0, 2.0])),
-            "'abc'.*'uniform'",
-        ),
+        (lambda: ABC().assign(EPISODES, Scores(values=[1.0, 2.0])), "'abc'.*'uniform'"),
         (
             lambda: DenseR3().assign(EPISODES, Scores(values=[1.0], attributions=[[1.0]])),
             "credit 'r3-dense' got 1 attributions for 2 episodes",

@@ -1,6 +1,5 @@
 """Classifiers as the hub has them: bidirectional ones, pairs, reward models of conversations."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,7 +44,7 @@ def logits(model: Any, tokenizer: Any, *texts: str) -> Any:
         (None, (-1, 1)),
     ],
 )
-def test_a_bidirectional_model_scores_the_text_as_its_card_says(labels: Any, weights: Any) -> None:
+def test_a_bidirectional_model_scores_the_text_as_its_card_says(labels, weights):
     policy = gpt2_tokenizer()
     model, own = make("distilbert")
     scorer = RewardModel(model, tokenizer=own, labels=labels).bind(policy)
@@ -55,7 +54,7 @@ def test_a_bidirectional_model_scores_the_text_as_its_card_says(labels: Any, wei
     assert np.ptp(expected) > 1e-3
 
 
-def test_a_pair_is_read_as_two_texts() -> None:
+def test_a_pair_is_read_as_two_texts():
     policy = qwen_tokenizer()
     model, own = make("deberta")
     scorer = RewardModel(model, tokenizer=own, form="pair").bind(policy)
@@ -66,7 +65,7 @@ def test_a_pair_is_read_as_two_texts() -> None:
     assert np.abs(joined - expected).min() > 1e-4
 
 
-def test_the_second_text_of_a_pair_has_its_own_type() -> None:
+def test_the_second_text_of_a_pair_has_its_own_type():
     from transformers import BertConfig, BertForSequenceClassification
 
     policy = gpt2_tokenizer()
@@ -90,7 +89,7 @@ def test_the_second_text_of_a_pair_has_its_own_type() -> None:
 
 
 @pytest.mark.parametrize("prompt", [PROMPT, "Human: Why?\n\nAssistant: So.\n\nHuman: But why?"])
-def test_a_conversation_is_scored_in_the_models_template(prompt: str) -> None:
+def test_a_conversation_is_scored_in_the_models_template(prompt):
     policy = qwen_tokenizer()
     model, own = make("qwen3")
     scorer = RewardModel(model, tokenizer=own, form="chat").bind(policy)
@@ -111,7 +110,7 @@ def test_a_conversation_is_scored_in_the_models_template(prompt: str) -> None:
     assert np.ptp(expected) > 1e-3
 
 
-def test_abc_reads_the_row_of_the_first_token() -> None:
+def test_abc_reads_the_row_of_the_first_token():
     """Weights by hand: the last layer's first row over the response's pieces, scaled to sum 1."""
     policy = gpt2_tokenizer()
     model, own = make("distilbert")
@@ -139,7 +138,7 @@ def test_abc_reads_the_row_of_the_first_token() -> None:
     np.testing.assert_allclose(given[0], expected, atol=1e-5)
 
 
-def test_chat_credit_falls_on_the_response_and_its_end() -> None:
+def test_chat_credit_falls_on_the_response_and_its_end():
     policy = qwen_tokenizer()
     model, own = make("qwen3")
     scorer = RewardModel(model, tokenizer=own, form="chat").bind(policy)
@@ -159,26 +158,19 @@ def test_chat_credit_falls_on_the_response_and_its_end() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "form", "credit"),
-    [
-        ("distilbert", "text", ABC()),
-        ("deberta", "pair", ABC()),
-        ("qwen3", "chat", ABC()),
-    ],
+    [("distilbert", "text", ABC()), ("deberta", "pair", ABC()), ("qwen3", "chat", ABC())],
 )
-def test_the_contract_of_rewards(kind: str, form: Any, credit: Any) -> None:
+def test_the_contract_of_rewards(kind, form, credit):
     policy = qwen_tokenizer()
     model, own = make(kind)
     env = TokenGenerationEnv(
-        tokenizer=policy,
-        prompts=[TEXTS[2], TEXTS[3]],
-        max_new_tokens=5,
-        chat_template=True,
+        tokenizer=policy, prompts=[TEXTS[2], TEXTS[3]], max_new_tokens=5, chat_template=True
     )
     scorer = RewardModel(model, tokenizer=own, form=form)
     check_reward(CreditReward(env, scorer, credit))
 
 
-def test_by_name_with_options(tmp_path: Path) -> None:
+def test_by_name_with_options(tmp_path):
     path = save("distilbert", tmp_path / "sentiment")
     scorer = find_scorer(f"reward-model:path={path},labels=POSITIVE")
     assert isinstance(scorer, RewardModel)
@@ -193,7 +185,7 @@ def test_by_name_with_options(tmp_path: Path) -> None:
         find_scorer(f"reward-model:path={path},label=POSITIVE")
 
 
-def test_what_is_refused(tmp_path: Path) -> None:
+def test_what_is_refused(tmp_path):
     model, own = make("distilbert")
     with pytest.raises(ScorerError, match=r"one class or two different classes .* got FINE; pass"):
         RewardModel(model, tokenizer=own, labels="FINE")

@@ -1,6 +1,5 @@
 """Reward models and encoders: given apart, taken for what they are, refused if they do not fit."""
 
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -10,19 +9,13 @@ from tests.suite.rewards.attribution.test_alignment import byte_tokenizer
 from tokengym.envs import bundled
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import TaskSettings
-from tokengym.rewards import (
-    Relevance,
-    RewardModel,
-    ScorerError,
-    load_scorer,
-    make_reward,
-)
+from tokengym.rewards import Relevance, RewardModel, ScorerError, load_scorer, make_reward
 from tokengym.rewards.registry import stored_scorer
 
 JUDGE, ENCODER = bundled("movie_review").reward_model, bundled("question_answer").encoder
 
 
-def test_a_stored_model_is_taken_for_what_it_is(tmp_path: Path):
+def test_a_stored_model_is_taken_for_what_it_is(tmp_path):
     assert (stored_scorer(JUDGE), stored_scorer(ENCODER)) == ("reward-model", "relevance")
     assert stored_scorer(bundled("movie_review").policy) is None  # a language model is neither
     assert stored_scorer(tmp_path) is None
@@ -41,7 +34,7 @@ def test_a_stored_model_is_taken_for_what_it_is(tmp_path: Path):
         ("abc", ENCODER, r"encoder' holds an encoder .* a reward model asked for it; pass it as"),
     ],
 )
-def test_a_model_of_the_other_kind_is_refused(reward: str, scorer: Path, message: str):
+def test_a_model_of_the_other_kind_is_refused(reward, scorer, message):
     with pytest.raises(ScorerError, match=message):
         gym.make("tokengym/MovieReview-v0", reward=reward, scorer=str(scorer))
     models: dict[str, Any] = {"encoder" if reward == "r3" else "reward_model": str(scorer)}
@@ -70,7 +63,7 @@ def test_each_reward_takes_the_model_of_its_kind():
 @pytest.mark.parametrize(
     "reward", ["sparse", "uniform", "abc", "abc-signed", "red", "r3", "r3-dense"]
 )
-def test_every_reward_works_on_every_bundled_task(task: str, reward: str):
+def test_every_reward_works_on_every_bundled_task(task, reward):
     env = gym.make(f"tokengym/{task}-v0", reward=reward, max_new_tokens=3)
     env.action_space.seed(1)
     _, info = env.reset(seed=1)
@@ -98,9 +91,7 @@ def comparison(*rewards: str, **task: Any) -> ComparisonConfig:
         (("sparse", "r3"), "the gold score, RuleScorer(answer)"),
     ],
 )
-def test_rewards_of_different_scorers_are_measured_by_the_gold_score(
-    rewards: tuple[str, ...], measured_by: str
-):
+def test_rewards_of_different_scorers_are_measured_by_the_gold_score(rewards, measured_by):
     evaluator = comparison(*rewards).evaluator()
     try:
         assert evaluator.measured_by.startswith(measured_by)

@@ -75,7 +75,7 @@ def test_a_misspelt_scorer_is_named_with_its_near_matches():
         make_reward("sparse", scorer="sentimemt")
 
 
-def test_credits_and_scorers_come_out_of_files(rules: Path):
+def test_credits_and_scorers_come_out_of_files(rules):
     reward = make_reward(f"{rules}:Half:share=0.25", scorer=f"{rules}:shouts")
     (episode,) = reward.evaluate([EPISODE])
     assert episode.score == 2.0
@@ -96,12 +96,12 @@ def test_credits_and_scorers_come_out_of_files(rules: Path):
         ("{rules}:Half:shar=1", "'Half'.*'shar'"),
     ],
 )
-def test_files_that_do_not_serve(rules: Path, text: str, message: str):
+def test_files_that_do_not_serve(rules, text, message):
     with pytest.raises(RewardError, match=message):
         make_reward(text.format(rules=rules), scorer=LengthPenalty())
 
 
-def test_a_file_that_fails_is_named(tmp_path: Path):
+def test_a_file_that_fails_is_named(tmp_path):
     (tmp_path / "bad.py").write_text("1 / 0")
     with pytest.raises(RewardError, match=r"bad\.py.*ZeroDivisionError"):
         make_reward(f"{tmp_path / 'bad.py'}:Anything")
@@ -122,14 +122,14 @@ def test_a_file_that_fails_is_named(tmp_path: Path):
         ("def a(b):\n  raise KeyboardInterrupt", "a:b=1", r"own\.py:a cannot be made: Keyboard"),
     ],
 )
-def test_code_that_stops_or_raises_is_one_line(tmp_path: Path, code: str, name: str, message: str):
+def test_code_that_stops_or_raises_is_one_line(tmp_path, code, name, message):
     (tmp_path / "own.py").write_text(code)
     for _ in range(2):  # a file that failed is run again, not half there
         with pytest.raises(RewardError, match=message):
             make_reward(f"{tmp_path / 'own.py'}:{name}", scorer=LengthPenalty())
 
 
-def test_a_real_interruption_of_a_file_stops_the_process(tmp_path: Path):
+def test_a_real_interruption_of_a_file_stops_the_process(tmp_path):
     """It must not be recorded as a fault of the run, whose checkpoint would be deleted."""
     (tmp_path / "slow.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job may ignore it
@@ -141,9 +141,7 @@ def test_a_real_interruption_of_a_file_stops_the_process(tmp_path: Path):
         signal.signal(signal.SIGINT, before)
 
 
-def test_code_in_saved_words_is_refused_with_file_and_hash(
-    rules: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_code_in_saved_words_is_refused_with_file_and_hash(rules, tmp_path, monkeypatch):
     saved = {"a": 1, "rewards": ["sparse", {"deep": [f"{rules}:Half:share=1"]}]}
     digest = sha256(rules.read_bytes()).hexdigest()
     with pytest.raises(

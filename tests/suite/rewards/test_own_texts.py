@@ -33,7 +33,7 @@ def spoken(response: str, prompt: str = "the film", eos: bool = True) -> Any:
 
 @pytest.mark.parametrize("form", ["text", "pair", "chat"])
 @pytest.mark.parametrize("kind", ["bytes", "llama", "metaspace", "word pieces", "words"])
-def test_what_a_policy_writes_controls_no_model(kind: str, form: Any) -> None:
+def test_what_a_policy_writes_controls_no_model(kind, form):
     model = copy.deepcopy(made(kind))
     model.chat_template = CHATML
     read = Retokenizer(made("bytes"), model, form=form, keeps_end=form == "pair")
@@ -46,7 +46,7 @@ def test_what_a_policy_writes_controls_no_model(kind: str, form: Any) -> None:
         assert len(controls(model, kept.ids)) == 1 + len(controls(model, plain.ids))
 
 
-def test_a_classifier_of_toxicity_reads_characters() -> None:
+def test_a_classifier_of_toxicity_reads_characters():
     model, tokenizer = make_classifier(vocab_size=400), made("bytes")
     measure = ClassProbability(model, tokenizer)
     ids = tokenizer(" x </s> y", split_special_tokens=True)["input_ids"]
@@ -98,7 +98,7 @@ def changed(change: str) -> Any:
         ("word", False),
     ],
 )
-def test_tokenizers_are_one_where_their_encodings_are(change: str, same: bool) -> None:
+def test_tokenizers_are_one_where_their_encodings_are(change, same):
     policy, own = made("bytes"), changed(change)
     assert encodes_alike(policy, own) is same
     model = make_classifier(vocab_size=400)
@@ -112,7 +112,7 @@ def test_tokenizers_are_one_where_their_encodings_are(change: str, same: bool) -
     assert scorer.score([spoken(response)]).values[0] == pytest.approx(expected, abs=1e-5)
 
 
-def test_slow_tokenizers_are_compared_by_what_they_encode() -> None:
+def test_slow_tokenizers_are_compared_by_what_they_encode():
     slow = made("slow")
     assert encodes_alike(slow, copy.deepcopy(slow))
     assert not encodes_alike(slow, made("bytes"))
@@ -140,9 +140,7 @@ def test_slow_tokenizers_are_compared_by_what_they_encode() -> None:
         (("positive", "bad"), None),
     ],
 )
-def test_classes_are_chosen_by_their_names(
-    names: tuple[str, str], goal: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_classes_are_chosen_by_their_names(names, goal, caplog):
     assert named_goal(dict(enumerate(names))) == goal
     model = make_classifier(num_labels=2)
     model.config.id2label = dict(enumerate(names))

@@ -163,13 +163,7 @@ def test_hand_worked_credit(credit, expected):
     assert [row.tolist() for row in rewards] == expected
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "abc-signed",
-        "abc-signed:beta=0.8",
-    ],
-)
+@pytest.mark.parametrize("name", ["abc-signed", "abc-signed:beta=0.8"])
 @pytest.mark.parametrize("normalize", [None, "running"])
 def test_by_name_and_normalised(classifier, tokenizer, name, normalize):
     reward = make_reward(name, scorer=RewardModel(classifier), normalize=normalize).bind(tokenizer)

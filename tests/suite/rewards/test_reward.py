@@ -194,10 +194,7 @@ def test_normalize_by_name():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            dict(spec="unifrom"),
-            "'unifrom'.*'uniform'.*known",
-        ),
+        (dict(spec="unifrom"), "'unifrom'.*'uniform'.*known"),
         (dict(spec="zzzz"), "unknown reward 'zzzz'; known: abc"),
         (dict(spec="abc:gamma=1"), "'abc'.*'gamma'"),
         (dict(spec="sparse:beta=1"), "'sparse'.*'beta'"),
@@ -215,14 +212,8 @@ def test_normalize_by_name():
             dict(spec=Reward(LengthScorer(), Sparse()), scorer=LengthScorer()),
             r"Reward\(sparse\(LengthScorer\)\) has a scorer already",
         ),
-        (
-            dict(spec="sparse", scorer=LengthScorer(), normalize="batch"),
-            "normalize='batch'.*1",
-        ),
-        (
-            dict(spec="sparse", scorer=LengthScorer(), normalize="no"),
-            "'running'.*'batch'",
-        ),
+        (dict(spec="sparse", scorer=LengthScorer(), normalize="batch"), "normalize='batch'.*1"),
+        (dict(spec="sparse", scorer=LengthScorer(), normalize="no"), "'running'.*'batch'"),
         (
             dict(spec="sparse", scorer=LengthScorer(), normalize="batch:window=3"),
             "'batch'.*'window'",
@@ -340,10 +331,7 @@ def test_credit_objects_find_their_scorer_in_the_bundle(folder, tokenizer):
 
 @pytest.mark.parametrize(
     ("name", "scorer"),
-    [
-        ("red", "RewardModel(reward_model)"),
-        ("red:every_prefix=true", "Relevance(encoder)"),
-    ],
+    [("red", "RewardModel(reward_model)"), ("red:every_prefix=true", "Relevance(encoder)")],
 )
 def test_options_that_do_without_a_reward_model(folder, name, scorer):
     parts = ("encoder",) if scorer.startswith("Relevance") else ("encoder", "reward_model")

@@ -124,11 +124,7 @@ def test_two_classes_score_by_their_difference():
     ("classes", "labels", "message"),
     [
         (1, (1, 0), r"labels = \(1, 0\) needs a head of several classes; this one has 1"),
-        (
-            3,
-            None,
-            r"3.*\['LABEL_0', 'LABEL_1', 'LABEL_2'\], got labels =.*labels=",
-        ),
+        (3, None, r"3.*\['LABEL_0', 'LABEL_1', 'LABEL_2'\], got labels =.*labels="),
         (3, (2, 3), r"two different classes of .*got \(2, 3\)"),
         (3, (2, 2), r"two different classes of .*got \(2, 2\)"),
         (3, ("LABEL_2", "good"), r"\('LABEL_2', 'good'\)"),

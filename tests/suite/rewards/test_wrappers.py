@@ -7,12 +7,7 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from tests.suite.rewards.conftest import FixedScorer, LengthScorer, make_classifier
-from tokengym.envs import (
-    PadTokenRewards,
-    TokenGenerationEnv,
-    TokenizerError,
-    episodes_from_infos,
-)
+from tokengym.envs import PadTokenRewards, TokenGenerationEnv, TokenizerError, episodes_from_infos
 from tokengym.rewards import (
     ABCReward,
     Credit,

@@ -1,6 +1,6 @@
 """Credit in conversations: only what the policy wrote is paid, and all of the score."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -124,7 +124,7 @@ def test_segments_are_of_written_tokens_and_end_with_the_reply():
 @pytest.mark.parametrize(
     ("of", "expected"), [("sum", [0, 0, 0.25, 0.75]), ("last", [0, 0, 0.25, 0.5])]
 )
-def test_a_partner_has_given_a_beginning_the_scores_of_its_turns(of: Any, expected: list[float]):
+def test_a_partner_has_given_a_beginning_the_scores_of_its_turns(of, expected):
     probe = Probe(PartnerScore(of))
     texts = [probe.restrict(talk(), range(size)) for size in (0, 1, 2, 5)]
     assert probe.values(texts).tolist() == expected
@@ -136,14 +136,12 @@ def test_values_are_moved_to_the_turn_before():
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_rewards_in_conversations_keep_the_contract(make_env: Callable[..., Any], rule: str):
+def test_rewards_in_conversations_keep_the_contract(make_env, rule):
     check_reward(CreditReward(make_env(**TALK), lambda prompt, text: len(text), rule), episodes=6)
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_batch_and_single_are_paid_the_same(
-    make_env: Callable[..., Any], make_envs: Callable[..., Any], rule: str
-):
+def test_batch_and_single_are_paid_the_same(make_env, make_envs, rule):
     def scored(prompt: str, response: str) -> float:
         return float(len(response))
 
@@ -165,7 +163,7 @@ def test_batch_and_single_are_paid_the_same(
 
 
 @pytest.mark.parametrize(("of", "score"), [("sum", 0.75), ("last", 0.5)])
-def test_the_partners_scores(of: str, score: float):
+def test_the_partners_scores(of, score):
     scorer = find_scorer(f"partner:of={of}")
     assert scorer is not None
     assert scorer.score([talk()]).values.tolist() == [score]
@@ -181,7 +179,7 @@ def test_a_partner_that_never_scored():
     assert scorer.score([failed]).values.tolist() == [0.0]
 
 
-def test_a_step_that_ends_a_turn_is_paid_for_the_reply(make_env: Callable[..., Any]):
+def test_a_step_that_ends_a_turn_is_paid_for_the_reply(make_env):
     """By hand: red is paid what the text is worth after the step, less what it was before."""
     env = CreditReward(make_env(**TALK), lambda _, text: len(text) ** 1.5, "red:every_prefix=true")
     task: Any = env.unwrapped
@@ -203,7 +201,7 @@ def test_a_step_that_ends_a_turn_is_paid_for_the_reply(make_env: Callable[..., A
     assert replies > 6
 
 
-def test_step_rewards_go_on_after_a_fork(make_env: Callable[..., Any]):
+def test_step_rewards_go_on_after_a_fork(make_env):
     """Inside a turn and between turns, in an environment that paid nothing before."""
     rule = "red:every_prefix=true"
     one, other = (CreditReward(make_env(**TALK), lambda _, t: len(t) ** 1.5, rule) for _ in "ab")
@@ -221,7 +219,7 @@ def test_step_rewards_go_on_after_a_fork(make_env: Callable[..., Any]):
 
 
 @pytest.mark.parametrize("rule", SUITE_RULES)
-def test_every_rule_pays_all_of_the_score_to_the_policy(rule: str):
+def test_every_rule_pays_all_of_the_score_to_the_policy(rule):
     """Over random conversations of the bundled models, of any length, with every rule by name."""
     words = ["and", "the", "film", "is", "good", "dull", "plot"]
 

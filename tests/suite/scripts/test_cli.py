@@ -48,7 +48,7 @@ def curves(tmp_path: Path) -> Path:
     return path
 
 
-def test_overview_names_every_command(capsys: pytest.CaptureFixture[str]):
+def test_overview_names_every_command(capsys):
     assert main([]) == main(["--help"]) == 0
     text = capsys.readouterr().out
     assert "tokengym compare --env MovieReview" in text
@@ -57,7 +57,7 @@ def test_overview_names_every_command(capsys: pytest.CaptureFixture[str]):
 
 
 @pytest.mark.parametrize("name", of_suite(command_names(), "commands"))
-def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]):
+def test_every_command_explains_itself(name, capsys):
     with pytest.raises(SystemExit) as ended:
         main([name, "--help"])
     assert ended.value.code == 0
@@ -67,9 +67,7 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
     assert "{None}" not in text
 
 
-def test_hostile_names_reach_neither_terminal_nor_markup(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_hostile_names_reach_neither_terminal_nor_markup(tmp_path, capsys):
     names = ("\x1b]0;owned\x07", "[red]a[/]", "\u202ereversed")
     rows = [f"{name},0,{step},{step}" for name in names for step in range(3)]
     (tmp_path / "curves.csv").write_text("\n".join(["credit,seed,step,score", *rows]), "utf-8")
@@ -82,7 +80,7 @@ def test_hostile_names_reach_neither_terminal_nor_markup(
     assert not any(mark in shown for mark in ("\x1b", "\x07", "\u202e"))
 
 
-def test_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+def test_version(capsys, monkeypatch):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"tokengym {__version__}\n"
     monkeypatch.setattr("sys.argv", ["tokengym", "--version"])
@@ -91,9 +89,7 @@ def test_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     assert (stop.value.code, capsys.readouterr().out) == (0, f"tokengym {__version__}\n")
 
 
-def test_the_demo_is_a_comparison_that_opens_its_report(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
+def test_the_demo_is_a_comparison_that_opens_its_report(tmp_path, capsys, monkeypatch):
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", opened.append)
     monkeypatch.setenv("DISPLAY", ":0")
@@ -117,7 +113,7 @@ def test_the_demo_is_a_comparison_that_opens_its_report(
     assert len(opened) == 1
 
 
-def test_a_terminal_that_lacks_characters_gets_plain_ones(monkeypatch: pytest.MonkeyPatch):
+def test_a_terminal_that_lacks_characters_gets_plain_ones(monkeypatch):
     written = io.BytesIO()
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii"))
     cli._print_anywhere()
@@ -126,9 +122,7 @@ def test_a_terminal_that_lacks_characters_gets_plain_ones(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("held_out", [True, False])
-def test_what_a_learner_from_data_logged_is_shown_by_epochs(
-    held_out: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_what_a_learner_from_data_logged_is_shown_by_epochs(held_out, tmp_path, capsys):
     rows = [
         {"step": 1, "epoch": 0.5, "loss": 0.75, "rewards/accuracies": 0.5},
         {"step": 2, "epoch": 1.0, "loss": 0.25, "rewards/accuracies": 1.0},
@@ -153,7 +147,7 @@ def test_what_a_learner_from_data_logged_is_shown_by_epochs(
 
 
 @pytest.mark.parametrize(("value", "styled"), [("1", False), ("", True)])
-def test_no_color_leaves_no_escapes(value: str, styled: bool, monkeypatch: pytest.MonkeyPatch):
+def test_no_color_leaves_no_escapes(value, styled, monkeypatch):
     monkeypatch.setenv("NO_COLOR", value)
     monkeypatch.setenv("TERM", "xterm")
     written = io.StringIO()
@@ -164,16 +158,14 @@ def test_no_color_leaves_no_escapes(value: str, styled: bool, monkeypatch: pytes
 @pytest.mark.parametrize(
     "given", ["--level 0.9", "--kl-coef 0.1", "--group-by cell", "--trust-code"]
 )
-def test_report_refuses_what_has_no_effect(given: str, curves: Path, capsys: Any):
+def test_report_refuses_what_has_no_effect(given, curves, capsys):
     """Runs have their settings stored beside them, and curves name no code."""
     source = ["--curves", str(curves)] if given == "--trust-code" else [str(curves.parent)]
     assert main(["report", *source, *given.split()]) == 2
     assert f"{given.split()[0]} has no effect on" in capsys.readouterr().err
 
 
-def test_report_of_curves_made_elsewhere(
-    curves: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_report_of_curves_made_elsewhere(curves, tmp_path, capsys):
     out = tmp_path / "report"
     assert main(["report", "--curves", str(curves), "--out", str(out)]) == 0
     text = capsys.readouterr().out
@@ -187,7 +179,7 @@ def test_report_of_curves_made_elsewhere(
     assert curves.read_text() == CURVES
 
 
-def test_baseline_can_be_named(curves: Path, tmp_path: Path):
+def test_baseline_can_be_named(curves, tmp_path):
     arguments = ["report", "--curves", str(curves), "--out", str(tmp_path / "r")]
     assert main([*arguments, "--baseline", "late"]) == 0
     summary = json.loads((tmp_path / "r" / "summary.json").read_text())
@@ -230,13 +222,7 @@ def test_baseline_can_be_named(curves: Path, tmp_path: Path):
         (["report", "--curves", "nowhere.csv"], "nowhere.csv is no file"),
     ],
 )
-def test_mistakes_are_said_in_one_line(
-    arguments: list[str],
-    message: str,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-):
+def test_mistakes_are_said_in_one_line(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
     said = capsys.readouterr().err
@@ -246,15 +232,13 @@ def test_mistakes_are_said_in_one_line(
     assert list(tmp_path.iterdir()) == []  # nothing was begun
 
 
-def test_a_traceback_is_there_for_who_wants_it(monkeypatch: pytest.MonkeyPatch):
+def test_a_traceback_is_there_for_who_wants_it(monkeypatch):
     monkeypatch.setenv("TOKENGYM_TRACEBACK", "1")
     with pytest.raises(ValueError, match="unknown command"):
         main(["comapre"])
 
 
-def test_a_file_of_rules_says_what_it_has(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
+def test_a_file_of_rules_says_what_it_has(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text("raise SystemExit\nclass Early: pass\ndef late(): pass\n_x = 1\n")
     assert main(["compare", "--rewards", "sparse", "mine.py"]) == 2
@@ -262,9 +246,7 @@ def test_a_file_of_rules_says_what_it_has(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_during_a_finalizer_still_stops_the_command(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: signal.Signals
-):
+def test_a_signal_during_a_finalizer_still_stops_the_command(monkeypatch, capsys, number):
     class Finalized:
         def __del__(self) -> None:
             signal.raise_signal(number)
@@ -289,7 +271,7 @@ def test_a_signal_during_a_finalizer_still_stops_the_command(
     ]
 
 
-def test_interruption_has_its_exit_code(monkeypatch: pytest.MonkeyPatch, capsys):
+def test_interruption_has_its_exit_code(monkeypatch, capsys):
     def stop() -> None:
         """Stop at once."""
         raise KeyboardInterrupt
@@ -300,23 +282,19 @@ def test_interruption_has_its_exit_code(monkeypatch: pytest.MonkeyPatch, capsys)
 
 
 @pytest.mark.parametrize("arguments", [["evaluate", "a\x1b[2J\u202eb"]])
-def test_a_missing_file_is_named_without_control_characters(
-    capsys: pytest.CaptureFixture[str], arguments: list[str]
-):
+def test_a_missing_file_is_named_without_control_characters(capsys, arguments):
     assert main(arguments) == 2
     line = capsys.readouterr().err
     assert "a\u241b[2J\ufffdb" in line
     assert line.strip().isprintable()
 
 
-def test_a_malformed_environment_of_another_namespace_is_a_users_error(
-    capsys: pytest.CaptureFixture[str],
-):
+def test_a_malformed_environment_of_another_namespace_is_a_users_error(capsys):
     assert main(["train", "--env", "my/Env of mine"]) == 2
     assert capsys.readouterr().err.startswith("error: Malformed environment ID: my/Env of mine")
 
 
-def test_train_and_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_train_and_evaluate(tmp_path, capsys):
     small = ["--steps", "1", "--batch-size", "4", "--max-new-tokens", "5", "--n-epochs", "1"]
     measured = ["--eval-episodes", "4", "--samples", "1"]
     out = tmp_path / "run"
@@ -348,9 +326,7 @@ def test_train_and_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert "rewards ['abc'] there, ['red'] here" in capsys.readouterr().err
 
 
-def test_trained_folders_are_comparisons_of_one_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_trained_folders_are_comparisons_of_one_run(tmp_path, capsys):
     small = ["--steps", "1", "--batch-size", "4", "--max-new-tokens", "5", "--n-epochs", "1"]
     small += ["--eval-episodes", "4", "--samples", "1", "--reference-samples", "0"]
     folders = [str(tmp_path / reward) for reward in ("sparse", "abc")]
@@ -371,9 +347,7 @@ def test_trained_folders_are_comparisons_of_one_run(
     assert "no spec.json of a run to resume; name a new folder" in capsys.readouterr().err
 
 
-def test_a_folder_that_takes_no_agent_is_refused_before_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+def test_a_folder_that_takes_no_agent_is_refused_before_training(tmp_path, monkeypatch, capsys):
     """Neither a folder that cannot be made nor a disk too small costs the time of the training."""
     small = ["train", "--reward", "abc", "--steps", "1", "--batch-size", "4"]
     small += ["--max-new-tokens", "5", "--n-epochs", "1", "--eval-episodes", "4", "--samples", "1"]
@@ -397,9 +371,7 @@ def test_a_folder_that_takes_no_agent_is_refused_before_training(
     assert main([*small, "--out", str(tmp_path / "small")]) == 0
 
 
-def test_a_refused_training_leaves_its_folder_to_the_corrected_command(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_a_refused_training_leaves_its_folder_to_the_corrected_command(tmp_path, capsys):
     """What only the training itself can refuse is found out when its folder is there already."""
     small = ["--steps", "1", "--batch-size", "4", "--n-epochs", "1", "--eval-episodes", "4"]
     small += ["--samples", "0", "--out", str(tmp_path / "run")]
@@ -410,9 +382,7 @@ def test_a_refused_training_leaves_its_folder_to_the_corrected_command(
     assert main(["train", "--reward", "uniform", "--max-new-tokens", "5", *small]) == 0
 
 
-def test_a_failed_training_is_done_again_by_the_same_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_failed_training_is_done_again_by_the_same_command(tmp_path, monkeypatch):
     small = ["train", "--steps", "1", "--batch-size", "4", "--max-new-tokens", "5"]
     small += ["--eval-episodes", "4", "--samples", "0", "--out", str(tmp_path / "run")]
     result = tmp_path / "run" / "sparse" / "seed-0" / "run.json"
@@ -433,11 +403,7 @@ def test_a_failed_training_is_done_again_by_the_same_command(
     ("stopped_by", "code"), [(KeyboardInterrupt(), 130), (ConnectionError("no judge"), 2)]
 )
 def test_a_stopped_training_is_resumed_by_the_same_command(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    stopped_by: BaseException,
-    code: int,
+    tmp_path, monkeypatch, capsys, stopped_by, code
 ):
     """It ends with the numbers of one that was never stopped; other settings are refused."""
     small = ["--steps", "3", "--batch-size", "4", "--max-new-tokens", "5", "--n-epochs", "1"]
@@ -472,7 +438,7 @@ def test_a_stopped_training_is_resumed_by_the_same_command(
     assert curve("stopped") == curve("whole")
 
 
-def test_envs(capsys: pytest.CaptureFixture[str]):
+def test_envs(capsys):
     assert main(["envs"]) == 0
     assert "tokengym/MovieReview-v0" in capsys.readouterr().out
     assert main(["envs", "MovieReview"]) == 0
@@ -480,9 +446,7 @@ def test_envs(capsys: pytest.CaptureFixture[str]):
 
 
 @pytest.mark.parametrize("command", [["evaluate", "--episodes", "1"]])
-def test_a_device_that_is_not_there_is_refused_at_once(
-    command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: Any
-):
+def test_a_device_that_is_not_there_is_refused_at_once(command, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main([*command, "--device", "cuda:99"]) == 2
     said = capsys.readouterr().err
@@ -499,7 +463,7 @@ def test_auto_is_the_preferred_device():
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--agent", "dpo", "--help"]])
-def test_help_loads_no_models(arguments: list[str]):
+def test_help_loads_no_models(arguments):
     code = (
         "import contextlib, sys\nfrom tokengym.scripts.cli import main\n"
         f"with contextlib.suppress(SystemExit):\n    main({arguments})\n"
@@ -509,9 +473,7 @@ def test_help_loads_no_models(arguments: list[str]):
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_a_fault_ends_in_one_line_and_its_traceback_in_a_file(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_fault_ends_in_one_line_and_its_traceback_in_a_file(monkeypatch, capsys):
     def broken() -> None:
         """Break."""
         raise RuntimeError("out of \x1b[31mluck\nand memory")
@@ -532,15 +494,13 @@ def test_a_fault_ends_in_one_line_and_its_traceback_in_a_file(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("agent", ["ppo", "dpo"])
-def test_a_gpu_that_is_not_there_is_said_before_any_work(
-    agent: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_gpu_that_is_not_there_is_said_before_any_work(agent, tmp_path, capsys):
     arguments = ["train", "--agent", agent, "--device", "cuda", "--out", str(tmp_path / "run")]
     assert main(arguments) == 2
     assert "device 'cuda' is not available: torch sees 0 GPUs" in capsys.readouterr().err
 
 
-def test_names_of_folders_are_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_of_folders_are_no_markup(tmp_path, capsys):
     out = tmp_path / "a[/]b[red]"
     short = ["--steps", "1", "--batch-size", "4", "--max-new-tokens", "4", "--eval-episodes", "2"]
     assert main(["train", *short, "--out", str(out)]) == 0
@@ -552,9 +512,7 @@ def test_names_of_folders_are_no_markup(tmp_path: Path, capsys: pytest.CaptureFi
     assert not left.exists()
 
 
-def test_interruption_of_the_imports_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+def test_interruption_of_the_imports_is_one_line(monkeypatch, capsys):
     class Interrupted(ModuleType):
         def __getattr__(self, name: str) -> None:
             raise KeyboardInterrupt
@@ -564,9 +522,7 @@ def test_interruption_of_the_imports_is_one_line(
     assert capsys.readouterr().err == "stopped before it began\n"
 
 
-def test_agents_are_trained_once_and_go_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
+def test_agents_are_trained_once_and_go_on(tmp_path, capsys, monkeypatch):
     short = "--steps 1 --batch-size 2 --max-new-tokens 2 --n-minibatches 1 --eval-episodes 2"
     settings = f"--env MovieReview --reward uniform {short} --reference-samples 0"
     monkeypatch.setattr("tokengym.scripts.commands.agents.AGENTS", {"moviereview": settings})

@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from tokengym.scripts.cli import main
 SMALL = ["--steps", "1", "--batch-size", "4", "--max-new-tokens", "5", "--n-epochs", "1"]
 
 
-def test_a_policy_ties_with_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_policy_ties_with_itself(tmp_path, capsys):
     out, file = tmp_path / "run", tmp_path / "figures.json"
     assert main(["train", "--out", str(out), *SMALL, "--eval-episodes", "4"]) == 0
     agent = str(out / "agent")
@@ -31,9 +30,7 @@ def test_a_policy_ties_with_itself(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize(("price", "said"), [("0", "at price 0 the optimum is"), ("1", "at least")])
-def test_without_a_price_the_optimum_is_one_clear_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], price: str, said: str
-):
+def test_without_a_price_the_optimum_is_one_clear_line(tmp_path, capsys, price, said):
     out = str(tmp_path / "run")
     assert main(["train", "--out", out, *SMALL, "--eval-episodes", "4", "--kl-coef", price]) == 0
     printed = " ".join(capsys.readouterr().out.split())
@@ -70,9 +67,7 @@ class Last:
 """
 
 
-def test_an_agent_without_a_model_is_measured_without_best_of_n(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_an_agent_without_a_model_is_measured_without_best_of_n(tmp_path, capsys):
     rules = tmp_path / "own.py"
     rules.write_text(OWN)
     own = f"{rules}:Last"
@@ -86,7 +81,7 @@ def test_an_agent_without_a_model_is_measured_without_best_of_n(
     assert "has no effect beside" in capsys.readouterr().err
 
 
-def test_a_judge_needs_someone_to_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_judge_needs_someone_to_compare(tmp_path, capsys):
     assert main(["evaluate", "--judge", "models/judge"]) == 2
     assert "judge 'models/judge' has nothing to compare; name a second" in capsys.readouterr().err
     assert main(["evaluate", "--against", str(tmp_path / "none")]) == 2

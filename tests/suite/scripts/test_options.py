@@ -102,7 +102,7 @@ def test_defaults_follow_what_is_read_first():
     assert heard("--task", "big", "--tell-every", "3")[1].every == 3
 
 
-def test_help_has_texts_and_defaults(capsys: pytest.CaptureFixture[str]):
+def test_help_has_texts_and_defaults(capsys):
     with pytest.raises(SystemExit):
         heard("--task", "big", "--help")
     shown = capsys.readouterr().out
@@ -123,7 +123,7 @@ def test_help_has_texts_and_defaults(capsys: pytest.CaptureFixture[str]):
         (["--tell-every", "0"], "every must be >= 1, got 0"),
     ],
 )
-def test_faults_are_said(arguments: list[str], message: str):
+def test_faults_are_said(arguments, message):
     with pytest.raises(ValueError, match=message):
         heard(*arguments)
 
@@ -149,7 +149,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("agent", of_suite(LEARNERS.names(), "agents"))
-def test_an_option_without_effect_is_refused(agent: str, capsys: pytest.CaptureFixture[str]):
+def test_an_option_without_effect_is_refused(agent, capsys):
     refuse(agent, FOREIGN[agent], capsys)
 
 
@@ -166,7 +166,7 @@ def refuse(
 
 
 @pytest.mark.parametrize("agent", of_suite(LEARNERS.names(), "agents"))
-def test_every_setting_of_a_learner_is_an_option(agent: str, capsys: pytest.CaptureFixture[str]):
+def test_every_setting_of_a_learner_is_an_option(agent, capsys):
     with pytest.raises(SystemExit):
         main(["train", "--agent", agent, "--help-all"])
     text = capsys.readouterr().out
@@ -181,7 +181,7 @@ def test_every_setting_of_a_learner_is_an_option(agent: str, capsys: pytest.Capt
 
 @pytest.mark.parametrize("bundle", ["smollm2-reviews", "smollm2-answers"])
 @pytest.mark.parametrize("agent", of_suite(LEARNERS.names(), "agents"))
-def test_a_bundles_defaults_suit_every_learner(agent: str, bundle: str):
+def test_a_bundles_defaults_suit_every_learner(agent, bundle):
     found = options_of(find_command("train"), [f"--agent={agent}", f"--bundle={bundle}"])
     values = {option.name: option.default for option in found}
     assert (values["lora_rank"], values["dtype"]) == (8, "float32")
@@ -192,7 +192,7 @@ def test_a_bundles_defaults_suit_every_learner(agent: str, bundle: str):
     learner.check_settings(settings.learner, settings.batch_size)
 
 
-def test_commands_take_the_environment_of_a_bundle(monkeypatch: pytest.MonkeyPatch):
+def test_commands_take_the_environment_of_a_bundle(monkeypatch):
     asked: list[str] = []
     for place in ("config.ComparisonConfig.__post_init__", "compare.compare"):
         monkeypatch.setattr(
@@ -213,14 +213,12 @@ TASK_OPTIONS = {*names_of(TaskOptions), *names_of(GenerationSettings)} - {
 
 
 @pytest.mark.parametrize("name", ["compare", "train", "evaluate"])
-def test_every_option_of_the_environment_is_one_of_the_command(name: str):
+def test_every_option_of_the_environment_is_one_of_the_command(name):
     assert {option.name for option in options_of(find_command(name))} >= TASK_OPTIONS
 
 
 @pytest.mark.parametrize("name", of_suite(command_names(), "commands"))
-def test_help_shows_what_people_use_and_help_all_the_rest(
-    name: str, capsys: pytest.CaptureFixture[str]
-):
+def test_help_shows_what_people_use_and_help_all_the_rest(name, capsys):
     shown = {}
     for question in ("--help", "--help-all"):
         with pytest.raises(SystemExit):
@@ -269,7 +267,7 @@ def test_train_names_the_learners_of_token_rewards():
     ]
 
 
-def test_an_option_that_help_hides_is_read(capsys: pytest.CaptureFixture[str]):
+def test_an_option_that_help_hides_is_read(capsys):
     (found,) = (
         option.default
         for option in options_of(find_command("train"), ["--env", "Detox"])
@@ -291,7 +289,7 @@ class Lost:
     thing: "Missing | int" = 3  # type: ignore[name-defined]  # noqa: F821
 
 
-def test_help_shows_the_defaults_of_the_task(capsys: pytest.CaptureFixture[str]):
+def test_help_shows_the_defaults_of_the_task(capsys):
     for env, rate, length in (("Summarize", "0.0003", "32"), ("MovieReview", "0.0003", "48")):
         with pytest.raises(SystemExit):
             main(["compare", "--env", env, "--help"])
@@ -307,9 +305,7 @@ def test_a_length_is_left_open_where_pairs_are_given():
         assert (training.learner.pairs, training.max_new_tokens) == (pairs, length)
 
 
-def test_compare_refuses_a_learner_to_which_all_rewards_are_the_same(
-    capsys: pytest.CaptureFixture[str],
-):
+def test_compare_refuses_a_learner_to_which_all_rewards_are_the_same(capsys):
     assert main(["compare", "--agent", "dpo", "--rewards", "sparse", "abc"]) == 2
     assert "dpo learns from the scorer alone" in capsys.readouterr().err
     assert main(["compare", "--agent", "pppo"]) == 2
@@ -327,9 +323,7 @@ def test_compare_refuses_a_learner_to_which_all_rewards_are_the_same(
         ("--pairs p --dataset d --pairs-prompt-column b", "b", None),
     ],
 )
-def test_pairs_and_data_set_have_a_column_of_prompts_each(
-    line: str, of_pairs: str | None, of_dataset: str | None, monkeypatch: pytest.MonkeyPatch
-):
+def test_pairs_and_data_set_have_a_column_of_prompts_each(line, of_pairs, of_dataset, monkeypatch):
     heard: list[Any] = []
 
     def train(training: Any, task: Any, **_: Any) -> None:
@@ -342,14 +336,14 @@ def test_pairs_and_data_set_have_a_column_of_prompts_each(
     assert (column, task.prompt_column) == (of_pairs, of_dataset)
 
 
-def test_train_lists_the_learners(capsys: pytest.CaptureFixture[str]):
+def test_train_lists_the_learners(capsys):
     assert main(["train", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     shown = {line.split()[0] for line in lines if not line.startswith(" ")}
     assert shown == {*LEARNERS.names()}
 
 
-def test_a_learner_may_be_named_first(capsys: pytest.CaptureFixture[str]):
+def test_a_learner_may_be_named_first(capsys):
     assert main(["train", "dop"]) == 2
     assert "unknown agent 'dop'; did you mean 'dpo'?" in capsys.readouterr().err
     assert main(["train", "dpo", "--agent", "ppo"]) == 2

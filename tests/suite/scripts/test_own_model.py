@@ -52,9 +52,7 @@ def train(model: Path, *options: str) -> int:
     return main([*arguments, "--out", str(model.parent / "run")])
 
 
-def test_a_model_brings_its_tokenizer_and_the_agent_its_task(
-    model: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-):
+def test_a_model_brings_its_tokenizer_and_the_agent_its_task(model, capsys, caplog):
     assert train(model, *LENGTHS) == 0  # its EOS pads
     assert "the gold score, Sentiment, does not know" in caplog.text  # it reads other words
     assert "gold" not in capsys.readouterr().out
@@ -68,9 +66,7 @@ def test_a_model_brings_its_tokenizer_and_the_agent_its_task(
     assert "has 300 tokens and the environment's tokenizer" in printed
 
 
-def test_a_token_that_was_added_gets_a_row_of_its_own(
-    model: Path, tokenizer: PreTrainedTokenizerFast
-):
+def test_a_token_that_was_added_gets_a_row_of_its_own(model, tokenizer):
     padded = PreTrainedTokenizerFast.from_pretrained(model)
     padded.add_special_tokens({"pad_token": "[PAD]"})
     padded.save_pretrained(model)
@@ -84,9 +80,7 @@ def test_a_token_that_was_added_gets_a_row_of_its_own(
     assert torch.allclose(after[300], before.mean(0))
 
 
-def test_a_text_beyond_the_context_is_refused_before_the_first_token(
-    model: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_a_text_beyond_the_context_is_refused_before_the_first_token(model, capsys):
     assert train(model, "--pad-token", END, "--max-new-tokens", "300") == 2
     assert "the model reads 64 tokens and prompt and response may take" in capsys.readouterr().err
     assert train(model, "--pad-token", END, *LENGTHS) == 0
@@ -95,7 +89,7 @@ def test_a_text_beyond_the_context_is_refused_before_the_first_token(
     assert "the model reads 64 tokens and prompt and response may take" in capsys.readouterr().err
 
 
-def test_the_tokenizer_may_lie_elsewhere(model: Path):
+def test_the_tokenizer_may_lie_elsewhere(model):
     tokenizer = model.parent / "tokenizer"
     tokenizer.mkdir()
     for file in model.glob("tokenizer*"):
@@ -120,7 +114,7 @@ def own(model: Path) -> list[str]:
 
 @pytest.mark.parametrize("names", ["scorer", "reward"])
 def test_own_prompts_under_an_own_scorer_are_whole_and_responses_may_end(
-    names: str, own: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    names, own, tmp_path, caplog
 ):
     cut_notice.cache_clear()
     fewer_notice.cache_clear()
@@ -138,9 +132,7 @@ def test_own_prompts_under_an_own_scorer_are_whole_and_responses_may_end(
     assert caplog.text.count("held-out prompts for the 16 episodes of an evaluation") == 1
 
 
-def test_a_task_that_cuts_prompts_says_so_once(
-    own: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
+def test_a_task_that_cuts_prompts_says_so_once(own, tmp_path, caplog):
     cut_notice.cache_clear()
     options: dict[str, Any] = {"dataset": tmp_path / "qa.csv", "split": "all"}
     gym.make("tokengym/MovieReview-v0", **options, prompt_tokens=5)
@@ -165,7 +157,7 @@ def test_a_task_that_cuts_prompts_says_so_once(
         ({"dataset": "qa.csv", "reward": len}, "TokenGeneration"),
     ],
 )
-def test_the_default_environment(given: dict[str, Any], task: str):
+def test_the_default_environment(given, task):
     assert resolve_env(None, None, given) == f"tokengym/{task}-v0"
     assert resolve_env("Detox", None, given) == "tokengym/Detox-v0"
     assert resolve_env(None, "smollm2-answers", given) == "tokengym/QuestionAnswer-v0"

@@ -20,7 +20,7 @@ BUNDLE = bundled("movie_review")
 
 
 @pytest.mark.parametrize("rule", ["sparse", "abc-signed", "red:delivery=end"])
-def test_ids_earn_what_an_environment_pays(rule: str) -> None:
+def test_ids_earn_what_an_environment_pays(rule):
     envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=4, reward=rule, max_new_tokens=6)
     episodes = collect(RandomAgent(envs, seed=0), envs, 4, seed=0)
     found = assign(
@@ -42,12 +42,12 @@ def test_ids_earn_what_an_environment_pays(rule: str) -> None:
         assert found.scores[row] == pytest.approx(episode.score, abs=1e-5)
 
 
-def test_texts_are_credited_by_their_tokens() -> None:
+def test_texts_are_credited_by_their_tokens():
     found = assign(["a dull film"], lambda p, r: 3.0, "uniform", tokenizer=BUNDLE.tokenizer)
     assert found.token_rewards.tolist() == [[1.0, 1.0, 1.0]]
 
 
-def test_references_reach_the_scorer() -> None:
+def test_references_reach_the_scorer():
     class Same(Scorer):
         """Scores a response 1 if it is the reference."""
 
@@ -60,7 +60,7 @@ def test_references_reach_the_scorer() -> None:
     assert credit(["film", "dull"], references=["film", "film"]).scores.tolist() == [1.0, 0.0]
 
 
-def test_annotations_and_columns_reach_a_function_that_names_them() -> None:
+def test_annotations_and_columns_reach_a_function_that_names_them():
     credit = TokenCredit(
         lambda response, weight, query_type: weight * (2.0 if query_type == "OPENENDED" else 1.0),
         tokenizer=BUNDLE.tokenizer,
@@ -70,7 +70,7 @@ def test_annotations_and_columns_reach_a_function_that_names_them() -> None:
     assert credit(["film", "dull"], metadata=columns, **told).scores.tolist() == [3.0, 4.0]
 
 
-def test_bad_input_is_one_line() -> None:
+def test_bad_input_is_one_line():
     credit = TokenCredit(lambda p, r: 1.0, tokenizer=BUNDLE.tokenizer)
     with pytest.raises(ValueError, match="responses is empty"):
         credit([])
@@ -82,7 +82,7 @@ def test_bad_input_is_one_line() -> None:
         credit(["no-such-word"])
 
 
-def test_a_rule_that_reads_a_language_model_is_given_one() -> None:
+def test_a_rule_that_reads_a_language_model_is_given_one():
     class Surprise(Credit):
         name = "surprise"
 

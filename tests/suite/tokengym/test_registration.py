@@ -17,13 +17,7 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.env_checker import check_env as check_sb3_env
 
 import tokengym  # noqa: F401  (registers the ids)
-from tokengym.envs import (
-    BundleError,
-    Episode,
-    TokenGymError,
-    bundled,
-    episodes_from_infos,
-)
+from tokengym.envs import BundleError, Episode, TokenGymError, bundled, episodes_from_infos
 from tokengym.envs.tasks import LABORATORY, find_task, register_task, registered_tasks
 from tokengym.rewards import RewardModel, check_reward, gold_scorer
 from tokengym.rewards.errors import RewardError
@@ -350,24 +344,9 @@ def test_html_shows_the_token_rewards():
 @pytest.mark.parametrize(
     ("name", "arguments", "error", "message"),
     [
-        (
-            "MovieReview",
-            {"rewrad": "abc"},
-            TypeError,
-            "'rewrad'.*'reward'",
-        ),
-        (
-            "MovieReview",
-            {"reward": "acb"},
-            RewardError,
-            "'acb'.*'abc'",
-        ),
-        (
-            "MovieReview",
-            {"reward": None, "scorer": "x"},
-            RewardError,
-            r"no effect with reward",
-        ),
+        ("MovieReview", {"rewrad": "abc"}, TypeError, "'rewrad'.*'reward'"),
+        ("MovieReview", {"reward": "acb"}, RewardError, "'acb'.*'abc'"),
+        ("MovieReview", {"reward": None, "scorer": "x"}, RewardError, r"no effect with reward"),
         ("MovieReview", {"scorer": "nowhere"}, RewardError, r"nowhere"),
         ("MovieReview", {"normalize": "yes"}, RewardError, r"'running' or 'batch', got 'yes'"),
         ("TokenGeneration", {"prompts": []}, TokenGymError, r"prompt set is empty"),
@@ -414,7 +393,7 @@ def test_no_download_is_tried():
     assert os.environ["HF_HUB_OFFLINE"] == "1"
 
 
-def test_prompts_per_row_pass_through_the_reward_wrapper() -> None:
+def test_prompts_per_row_pass_through_the_reward_wrapper():
     envs = gymnasium.make_vec("tokengym/MovieReview-v0", num_envs=4, reward="uniform")
     _, infos = envs.reset(seed=0, options={"prompt_ids": [3, 1, 3, 0]})
     assert infos["prompt_id"].tolist() == [3, 1, 3, 0]
@@ -422,7 +401,7 @@ def test_prompts_per_row_pass_through_the_reward_wrapper() -> None:
     assert (infos["prompt_id"][::2] == infos["prompt_id"][1::2]).all()
 
 
-def test_a_task_of_ones_own_is_one_declaration(monkeypatch) -> None:
+def test_a_task_of_ones_own_is_one_declaration(monkeypatch):
     from tokengym.envs.tasks import TASKS, Task
     from tokengym.evaluation.runs.defaults import default_rewards, training_settings
 

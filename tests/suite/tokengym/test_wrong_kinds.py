@@ -36,29 +36,29 @@ CASES: list[tuple[str, Any, str]] = [
 
 @pytest.mark.parametrize("batched", [False, True])
 @pytest.mark.parametrize(("name", "value", "message"), CASES)
-def test_option_of_another_kind(name: str, value: Any, message: str, batched: bool) -> None:
+def test_option_of_another_kind(name, value, message, batched):
     make: Any = gymnasium.make_vec if batched else gymnasium.make
     with pytest.raises(TokenGymError, match=message):
         make("tokengym/MovieReview-v0", **{name: value})
 
 
 @pytest.mark.parametrize("shard", [None, "ab", (1,), (0, 1, 2), (0.0, 1.0)])
-def test_prompt_shard_of_another_kind(shard: Any) -> None:
+def test_prompt_shard_of_another_kind(shard):
     with pytest.raises(TokenGymError, match="prompt_shard"):
         gymnasium.make("tokengym/MovieReview-v0", prompt_shard=shard)
 
 
 @pytest.mark.parametrize("count", [int, np.array([1, 2])])
-def test_number_of_rows_of_another_kind(count: Any) -> None:
+def test_number_of_rows_of_another_kind(count):
     with pytest.raises(TokenGymError, match=r"num_envs must be a whole number, got"):
         gymnasium.make_vec("tokengym/MovieReview-v0", num_envs=count)
 
 
-def test_more_rows_than_the_memory_holds() -> None:
+def test_more_rows_than_the_memory_holds():
     with pytest.raises(TokenGymError, match=r"max_new_tokens.*0"):
         gymnasium.make_vec("tokengym/MovieReview-v0", num_envs=10**30)
 
 
-def test_a_numpy_number_counts_tokens() -> None:
+def test_a_numpy_number_counts_tokens():
     env = gymnasium.make("tokengym/MovieReview-v0", prompt_tokens=np.int64(2))
     assert env.observation_space["input_ids"].shape == (2 + 48,)  # type: ignore[index]

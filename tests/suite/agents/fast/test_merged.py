@@ -32,7 +32,7 @@ def learn(model: Any, seed: int) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("shape", ["gpt2", "llama"])
-def test_a_merged_copy_equals_the_model_with_its_adapters(shape: str):
+def test_a_merged_copy_equals_the_model_with_its_adapters(shape):
     model = adapted(shape)
     merged = MergedModel(model)
     before = model.hidden(IDS).clone()
@@ -58,7 +58,7 @@ def test_a_merged_copy_equals_the_model_with_its_adapters(shape: str):
 
 @torch.no_grad()
 @pytest.mark.parametrize("shape", ["gpt2", "llama"])
-def test_a_copy_in_bfloat16_equals_the_merged_weights_rounded(shape: str):
+def test_a_copy_in_bfloat16_equals_the_merged_weights_rounded(shape):
     model = adapted(shape)
     merged = MergedModel(model, torch.bfloat16)
     exact = MergedModel(model).language_model
@@ -77,7 +77,7 @@ def test_a_model_without_adapters_is_not_copied():
 
 @pytest.mark.parametrize("shape", ["gpt2", "llama"])
 @pytest.mark.parametrize("settings", [{}, {"mask_top_p": 0.8}])
-def test_a_rollout_with_merged_adapters_is_the_rollout(shape: str, settings: dict[str, Any]):
+def test_a_rollout_with_merged_adapters_is_the_rollout(shape, settings):
     policies = []
     for decoding in ("dynamic", "static"):
         model = make_model(shape, scale=2.0)

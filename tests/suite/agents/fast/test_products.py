@@ -61,9 +61,7 @@ def model_of(shape: str) -> Any:
 
 @pytest.mark.parametrize("kind", [nn.Linear, Conv1D])
 @pytest.mark.parametrize("shape", [(5, 7, 6), (35, 6)])
-def test_a_map_and_its_gradients_are_the_product_s(
-    multiplications: list[str], kind: type[nn.Module], shape: tuple[int, ...]
-):
+def test_a_map_and_its_gradients_are_the_product_s(multiplications, kind, shape):
     torch.manual_seed(0)
     module: Any = nn.Linear(6, 9) if kind is nn.Linear else Conv1D(9, 6)
     nn.init.normal_(module.bias)
@@ -92,7 +90,7 @@ def test_a_map_and_its_gradients_are_the_product_s(
         torch.testing.assert_close(module(x), y)
 
 
-def test_only_the_gradients_that_are_wanted_are_computed(multiplications: list[str]):
+def test_only_the_gradients_that_are_wanted_are_computed(multiplications):
     module = nn.Linear(6, 9, bias=False).requires_grad_(False)
     use_products(module, "onednn")
     x = torch.randn(4, 6, requires_grad=True)
@@ -102,7 +100,7 @@ def test_only_the_gradients_that_are_wanted_are_computed(multiplications: list[s
 
 
 @pytest.mark.parametrize("kind", [nn.Linear, Conv1D])
-def test_other_precisions_and_small_products_stay_torch_s(kind: type[nn.Module]):
+def test_other_precisions_and_small_products_stay_torch_s(kind):
     module: Any = nn.Linear(6, 9) if kind is nn.Linear else Conv1D(9, 6)
     plain = copy.deepcopy(module)
     use_products(module, "onednn")
@@ -118,7 +116,7 @@ def test_other_precisions_and_small_products_stay_torch_s(kind: type[nn.Module])
         assert torch.equal(low[0](x.bfloat16()), low[1](x.bfloat16()))
 
 
-def test_a_copy_reads_weights_of_its_own_and_modules_keep_their_class(multiplications: list[str]):
+def test_a_copy_reads_weights_of_its_own_and_modules_keep_their_class(multiplications):
     module = nn.Linear(6, 9)
     use_products(module, "onednn")
     twin = copy.deepcopy(module)
@@ -139,7 +137,7 @@ def test_a_copy_reads_weights_of_its_own_and_modules_keep_their_class(multiplica
     assert len(multiplications) == count
 
 
-def test_adapters_stand_on_maps_by_onednn(multiplications: list[str]):
+def test_adapters_stand_on_maps_by_onednn(multiplications):
     model = model_of("llama").requires_grad_(False)
     adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "down_proj"]))
     for name, parameter in adapted.named_parameters():
@@ -164,7 +162,7 @@ def left_padded(lengths: list[int]) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 @pytest.mark.parametrize("shape", ["gpt2", "llama"])
-def test_rows_that_leave_a_stream_by_eights_change_nothing(multiplications: list[str], shape: str):
+def test_rows_that_leave_a_stream_by_eights_change_nothing(multiplications, shape):
     """24 rows, of which 9, then 3, continue: the batch has 24, 16 and 8 rows."""
     model = LanguageModel(model_of(shape)).eval()
     model.use_products("onednn")
@@ -206,12 +204,7 @@ def make_policy(make_envs: Any, shape: str, chosen: Products, **settings: Any) -
 @pytest.mark.parametrize("value_network", ["trunk", "own"])
 @pytest.mark.parametrize("is_chunked", [False, True])
 def test_both_libraries_evaluate_and_update_alike(
-    make_envs: Any,
-    multiplications: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-    shape: str,
-    value_network: str,
-    is_chunked: bool,
+    make_envs, multiplications, monkeypatch, shape, value_network, is_chunked
 ):
     if is_chunked:  # the head is read by `token_figures`, in three chunks
         monkeypatch.setattr("tokengym.agents.policy.models.chunk_size", lambda _: 8)
@@ -251,7 +244,7 @@ def make_agent(make_envs: Any, chosen: str, **settings: Any) -> PPO:
     )
 
 
-def test_both_libraries_train_alike(make_envs: Any, multiplications: list[str]):
+def test_both_libraries_train_alike(make_envs, multiplications):
     """Two rounds: the same samples, and weights equal up to what Adam makes of rounding."""
     weights, rollouts = [], []
     for chosen in LIBRARIES:
@@ -264,7 +257,7 @@ def test_both_libraries_train_alike(make_envs: Any, multiplications: list[str]):
 
 
 def test_a_resumed_run_is_the_uninterrupted_one_and_keeps_its_library(
-    make_envs: Any, multiplications: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_envs, multiplications, tmp_path, monkeypatch
 ):
     def weights(agent: PPO) -> Tensor:
         return torch.cat([p.detach().flatten() for p in agent.policy.parameters()])
@@ -288,7 +281,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_and_keeps_its_library(
 # --- the choice -----------------------------------------------------------------------------------
 
 
-def test_products_are_torch_s_unless_onednn_is_asked_for(make_envs: Any):
+def test_products_are_torch_s_unless_onednn_is_asked_for(make_envs):
     envs = make_envs(num_envs=4)
     policy = CausalLMPolicy(
         envs.single_observation_space,
@@ -300,30 +293,30 @@ def test_products_are_torch_s_unless_onednn_is_asked_for(make_envs: Any):
     assert not any("forward" in vars(module) for module in policy.modules())
 
 
-def test_a_build_without_onednn_says_so(make_envs: Any, monkeypatch: pytest.MonkeyPatch):
+def test_a_build_without_onednn_says_so(make_envs, monkeypatch):
     monkeypatch.setattr(products, "has_onednn", lambda: False)
     with pytest.raises(ModelError, match=r"products='onednn'.*oneDNN"):
         make_policy(make_envs, "gpt2", "onednn")
 
 
-def test_unknown_products_are_refused(make_envs: Any):
+def test_unknown_products_are_refused(make_envs):
     with pytest.raises(SettingsError, match=r"products.*'torch'.*'onednn'"):
         make_policy(make_envs, "gpt2", "mkl")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("settings", [{"dtype": "bfloat16"}, {"precision": "bf16-mixed"}])
-def test_onednn_is_refused_beside_bfloat16(settings: dict[str, Any]):
+def test_onednn_is_refused_beside_bfloat16(settings):
     ((name, value),) = settings.items()
     with pytest.raises(SettingsError, match=f"products='onednn' is .*, got {name}='{value}'"):
         PolicySettings(products="onednn", **settings)
 
 
-def test_onednn_is_refused_on_another_device(make_envs: Any):
+def test_onednn_is_refused_on_another_device(make_envs):
     with pytest.raises(SettingsError, match=r"products='onednn'.*got device='meta'"):
         make_policy(make_envs, "gpt2", "onednn").to("meta")
 
 
-def test_an_agent_trained_with_onednn_goes_to_another_device(caplog: Any):
+def test_an_agent_trained_with_onednn_goes_to_another_device(caplog):
     assert products_here("onednn", Path("agent"), "cpu") == "onednn"
     assert products_here("onednn", Path("agent"), "meta") == "torch"
     assert "agent was trained with oneDNN's products, which are not here" in caplog.text

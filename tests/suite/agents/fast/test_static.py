@@ -88,7 +88,7 @@ def model_of(family: str) -> LanguageModel:
 
 @torch.no_grad()
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name not in NOT_STATIC])
-def test_a_static_cache_reads_what_the_dynamic_one_reads(family: str):
+def test_a_static_cache_reads_what_the_dynamic_one_reads(family):
     model = model_of(family)
     check_static(model)
     generator = torch.Generator().manual_seed(1)
@@ -114,7 +114,7 @@ def test_a_static_cache_reads_what_the_dynamic_one_reads(family: str):
 
 @torch.no_grad()
 @pytest.mark.parametrize("family", FAMILIES)
-def test_replies_are_appended_to_texts_of_every_family(family: str):
+def test_replies_are_appended_to_texts_of_every_family(family):
     """Windows look back over tokens, not over columns that a shorter reply has left empty."""
     model = model_of(family)
     ids, mask = torch.arange(2, 34).view(4, 8), torch.ones(4, 8).long()
@@ -160,7 +160,7 @@ def appended(stream: Any, tokens: Tensor, counts: Tensor, *, in_two: bool) -> Te
 
 
 @torch.no_grad()
-def test_long_prompts_are_read_a_few_rows_at_a_time(monkeypatch: pytest.MonkeyPatch):
+def test_long_prompts_are_read_a_few_rows_at_a_time(monkeypatch):
     model = model_of("qwen2, windows")
     ids, mask = torch.arange(40).view(5, 8), torch.ones(5, 8).long()
     mask[1, :3] = 0
@@ -197,7 +197,7 @@ def test_a_row_that_has_ended_does_not_pass_the_last_position():
 
 
 @pytest.mark.parametrize("multiple", [1, 4, 32])
-def test_there_is_room_for_prompts_padded_to_a_multiple(multiple: int):
+def test_there_is_room_for_prompts_padded_to_a_multiple(multiple):
     given = observation(0)
     ids, mask = left_padded(given, torch.device("cpu"), multiple=multiple)
     longest = int(given["attention_mask"].sum(1).max())
@@ -215,7 +215,7 @@ def test_there_is_room_for_prompts_padded_to_a_multiple(multiple: int):
 
 
 @pytest.mark.parametrize("family", NOT_STATIC)
-def test_a_model_without_a_static_cache_says_so_before_the_first_rollout(family: str):
+def test_a_model_without_a_static_cache_says_so_before_the_first_rollout(family):
     with pytest.raises(ModelError, match="decoding='auto'"):
         policy_of(model_of(family).model, decoding="static", num_actions=64)
     assert isinstance(policy_of(model_of(family).model, num_actions=64).sampler(), CachedSampler)
@@ -237,11 +237,7 @@ LEAVING = {3: 2, 5: 9, 9: 6, 12: 3}  # step -> how many rows end before it
 
 
 def policy_of(
-    model: Any,
-    *,
-    num_actions: int = VOCABULARY,
-    mask_top_p: float | None = None,
-    **settings: Any,
+    model: Any, *, num_actions: int = VOCABULARY, mask_top_p: float | None = None, **settings: Any
 ) -> CausalLMPolicy:
     space = spaces.Dict(
         {
@@ -304,11 +300,7 @@ def played(
     ],
 )
 def test_a_captured_player_plays_as_the_dynamic_one(
-    shape: str,
-    masks: str,
-    settings: dict[str, Any],
-    is_captured: bool,
-    monkeypatch: pytest.MonkeyPatch,
+    shape, masks, settings, is_captured, monkeypatch
 ):
     if is_captured:
         record_tapes(monkeypatch)
@@ -357,7 +349,7 @@ def test_a_tape_complains_of_what_a_graph_would_repeat_wrongly():
             tape.check(changed)
 
 
-def test_a_temperature_that_changes_between_rounds_is_sampled_at(monkeypatch: pytest.MonkeyPatch):
+def test_a_temperature_that_changes_between_rounds_is_sampled_at(monkeypatch):
     """Candidates, best-of-n and `explore` set it on a policy that has played already."""
     record_tapes(monkeypatch)
     policies = [
@@ -376,9 +368,7 @@ def test_a_temperature_that_changes_between_rounds_is_sampled_at(monkeypatch: py
 
 
 @pytest.mark.parametrize("moved", ["weight", "parameter", "buffer"])
-def test_a_value_head_or_a_buffer_elsewhere_is_captured_again(
-    moved: str, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_value_head_or_a_buffer_elsewhere_is_captured_again(moved, monkeypatch):
     record_tapes(monkeypatch)
     policy = policy_of(make_model("llama"), decoding="static")
     how: Any = {"masks": "none", "deterministic": True, "seed": 0}
@@ -400,7 +390,7 @@ def test_a_value_head_or_a_buffer_elsewhere_is_captured_again(
 
 @torch.inference_mode()
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name not in NOT_STATIC])
-def test_a_step_of_every_family_can_be_captured(family: str):
+def test_a_step_of_every_family_can_be_captured(family):
     model = model_of(family)
     static, dynamic = StaticStream(model, 20, rows=2), ModelStream(model)
     ids, mask = torch.arange(2, 16).view(2, 7), torch.ones(2, 7).long()
@@ -453,7 +443,7 @@ def test_diverged_weights_are_named():
         list(played(policy.sampler(), "none", deterministic=False, seed=0))
 
 
-def test_too_many_rows_for_the_memory_are_named(monkeypatch: pytest.MonkeyPatch):
+def test_too_many_rows_for_the_memory_are_named(monkeypatch):
     def full(*_: Any) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
@@ -465,7 +455,7 @@ def test_too_many_rows_for_the_memory_are_named(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("decoding", ["auto", "static"])
 def test_what_cannot_be_captured_is_an_error_only_where_it_was_asked_for(
-    decoding: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    decoding, monkeypatch, caplog
 ):
     def refuse(*_: Any) -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
@@ -489,7 +479,7 @@ def test_what_cannot_be_captured_is_an_error_only_where_it_was_asked_for(
 
 
 @pytest.mark.parametrize("vocab", [11, 5_000])
-def test_a_draw_without_looking_is_the_draw(vocab: int):
+def test_a_draw_without_looking_is_the_draw(vocab):
     generator = torch.Generator().manual_seed(0)
     logits = 6 * torch.randn(400, vocab, generator=generator, dtype=torch.float64)
     logits[:, torch.randperm(vocab, generator=generator)[: vocab // 2]] = -torch.inf

@@ -29,13 +29,7 @@ from transformers import (
 
 from tests.suite.agents.conftest import lora_config, make_model
 from tokengym.agents.errors import ModelError
-from tokengym.agents.fast.gpt2 import (
-    SMALL_HEAD,
-    GPT2Stream,
-    activation,
-    has_gpt2_shape,
-    linear_map,
-)
+from tokengym.agents.fast.gpt2 import SMALL_HEAD, GPT2Stream, activation, has_gpt2_shape, linear_map
 from tokengym.agents.fast.llama import LlamaStream, has_llama_shape
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.streams import (
@@ -93,7 +87,7 @@ def model_of(kind: str) -> LanguageModel:
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "llama lora", "lora", "qwen2", "scaled"])
 @pytest.mark.parametrize("prompts", [PROMPTS, [[3, 4], [5, 6], [7, 7], [1, 2]]])
-def test_a_stream_gives_the_states_of_the_whole_texts(kind: str, prompts: list[list[int]]):
+def test_a_stream_gives_the_states_of_the_whole_texts(kind, prompts):
     model = model_of(kind)
     stream = make_stream(model, capacity=16)
     assert type(stream) is (GPT2Stream if kind in ("gpt2", "lora", "scaled") else LlamaStream)
@@ -122,7 +116,7 @@ def test_a_stream_gives_the_states_of_the_whole_texts(kind: str, prompts: list[l
     "kind", ["gpt2", "llama", "llama lora", "lora", "qwen2", "scaled", "any model"]
 )
 @pytest.mark.parametrize("prompts", [PROMPTS, [[3, 4], [5, 6], [7, 7], [1, 2]]])
-def test_replies_are_appended_in_one_pass(kind: str, prompts: list[list[int]]):
+def test_replies_are_appended_in_one_pass(kind, prompts):
     """Of any length, at some rows or all, before and after rows that end, up to the last column."""
     model = model_of("gpt2" if kind == "any model" else kind)
     width, room = max(map(len, prompts)), 24
@@ -167,7 +161,7 @@ LLAMA_SIZES: Any = {
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "llama lora"])
-def test_bfloat16_reads_what_the_whole_model_reads(kind: str):
+def test_bfloat16_reads_what_the_whole_model_reads(kind):
     """Packed products and a float32 cache: as near to float32 as the model's own forward is."""
 
     def make() -> LanguageModel:
@@ -208,7 +202,7 @@ def test_bfloat16_reads_what_the_whole_model_reads(kind: str):
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
-def test_replies_are_appended_in_bfloat16(kind: str):
+def test_replies_are_appended_in_bfloat16(kind):
     exact, model = model_of(kind), model_of(kind)
     for parameter in model.parameters():
         parameter.data = parameter.data.bfloat16()
@@ -225,7 +219,7 @@ def test_replies_are_appended_in_bfloat16(kind: str):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("rows", [1, 5, 33])
-def test_a_linear_map_is_the_product(dtype: torch.dtype, rows: int):
+def test_a_linear_map_is_the_product(dtype, rows):
     generator = torch.Generator().manual_seed(0)
     x, weight, bias = (
         torch.randn(*shape, generator=generator).to(dtype)
@@ -262,7 +256,7 @@ def test_the_quick_activation_is_the_tanh_gelu():
 
 @torch.no_grad()
 @pytest.mark.parametrize("vocabulary", [300, SMALL_HEAD // 64 + 1])
-def test_a_head_of_any_size_gives_the_model_s_logits(vocabulary: int):
+def test_a_head_of_any_size_gives_the_model_s_logits(vocabulary):
     torch.manual_seed(0)
     config = GPT2Config(vocab_size=vocabulary, n_embd=64, n_layer=1, n_head=2, n_positions=8)
     model = LanguageModel(GPT2LMHeadModel(config)).eval()
@@ -272,7 +266,7 @@ def test_a_head_of_any_size_gives_the_model_s_logits(vocabulary: int):
 
 @torch.no_grad()
 @pytest.mark.parametrize("shape", ["gpt2", "llama"])
-def test_adapters_that_are_off_are_left_out(shape: str):
+def test_adapters_that_are_off_are_left_out(shape):
     model = adapted(shape=shape).eval()
     assert model.adapters is not None
     with model.adapters.disable_adapter():
@@ -286,7 +280,7 @@ def test_adapters_that_are_off_are_left_out(shape: str):
     torch.testing.assert_close(found, other.step(torch.tensor([3, 4, 5, 6])), atol=2e-5, rtol=1e-4)
 
 
-def test_a_round_begins_without_the_memory_of_the_last(make_ppo: Any, monkeypatch: Any):
+def test_a_round_begins_without_the_memory_of_the_last(make_ppo, monkeypatch):
     streams: list[Any] = []
     alive: list[list[bool]] = []
 
@@ -373,10 +367,9 @@ def test_linear_biases_in_place_of_positions_decode_alike():
 
 
 @pytest.mark.parametrize(
-    ("config", "model"),
-    [(MambaConfig, MambaForCausalLM), (RwkvConfig, RwkvForCausalLM)],
+    ("config", "model"), [(MambaConfig, MambaForCausalLM), (RwkvConfig, RwkvForCausalLM)]
 )
-def test_models_that_ignore_the_cache_are_refused(config: Any, model: Any):
+def test_models_that_ignore_the_cache_are_refused(config, model):
     torch.manual_seed(0)
     recurrent = model(config(vocab_size=40, hidden_size=32, num_hidden_layers=2)).eval()
     with pytest.raises(ModelError, match=f"{model.__name__} decodes with a cache to other hidden"):
@@ -403,7 +396,7 @@ def test_the_check_of_a_model_is_made_in_full_precision():
 
 @torch.no_grad()
 @pytest.mark.parametrize("shape", ["gpt2", "llama"])
-def test_a_prompt_read_without_the_forward_is_noted_once(shape: str):
+def test_a_prompt_read_without_the_forward_is_noted_once(shape):
     noted: list[int] = []
     model = LanguageModel(make_model(shape)).eval()
     with noting_reads(noted.append):

@@ -33,7 +33,7 @@ def of_scores(function: Callable[[Tensor, int], Tensor], n: int) -> Callable[...
 
 @pytest.mark.parametrize("n", [2, 3, 8])
 @pytest.mark.parametrize("p", [0.5, 0.2])
-def test_leave_one_out_and_rloo_have_the_true_gradient(n: int, p: float):
+def test_leave_one_out_and_rloo_have_the_true_gradient(n, p):
     true = p * (1 - p) * (sum(LONG) - sum(SHORT))
     loo = expected_gradient(lambda r, m: groups.leave_one_out(r, m, n), p, n)
     assert loo == pytest.approx(true, abs=1e-9)
@@ -46,7 +46,7 @@ def test_leave_one_out_and_rloo_have_the_true_gradient(n: int, p: float):
 @pytest.mark.parametrize(
     ("construction", "found"), [("prime", -0.141), ("centred", -0.111), ("per index", -0.109)]
 )
-def test_published_constructions_are_biased(construction: str, found: float):
+def test_published_constructions_are_biased(construction, found):
     """The table of the suite: the true gradient is +.0625, and these have the other sign."""
 
     def biased(rewards: Tensor, mask: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ def test_equal_scores_do_not_explode():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_scores_are_read_as_trl_reads_them(seed: int):
+def test_scores_are_read_as_trl_reads_them(seed):
     """TRL 1.16 in its own words (grpo_trainer, rloo_trainer): view by group, nanmean, nanstd."""
     pytest.importorskip("trl", reason="TRL needs Python 3.11")
     from trl.trainer.utils import nanstd
@@ -114,7 +114,7 @@ def test_scores_are_read_as_trl_reads_them(seed: int):
     ("rows", "size", "message"),
     [(8, 1, "group_size must be >= 2, got 1"), (10, 4, "divide the number of rows, got 4 for 10")],
 )
-def test_groups_that_cannot_be(rows: int, size: int, message: str):
+def test_groups_that_cannot_be(rows, size, message):
     for function in (groups.rloo, groups.grpo, groups.dr_grpo):
         with pytest.raises(ValueError, match=message):
             function(torch.zeros(rows), size)
@@ -142,7 +142,7 @@ def conversations() -> list[tuple[list[int], list[int], list[tuple[str, int]]]]:
 
 @pytest.mark.parametrize("n", [2, 3])
 @pytest.mark.parametrize("rewards_of_turns", [True, False])
-def test_baselines_of_turns_have_the_true_gradient(n: int, rewards_of_turns: bool):
+def test_baselines_of_turns_have_the_true_gradient(n, rewards_of_turns):
     """By enumeration of all groups, whatever is shared, where turns earn something or the end."""
     torch.manual_seed(0)
     played = conversations()

@@ -49,7 +49,7 @@ def test_whitening_a_constant_gives_zero():
 
 
 @pytest.mark.parametrize("size", [1e20, 1e30, 3e38])
-def test_whitening_survives_squares_beyond_float32(size: float):
+def test_whitening_survives_squares_beyond_float32(size):
     x, keep = tensor([1.0, 0.25, 9.0], [0.5, 0.0, 0.0]), mask("110", "111")
     large = losses.masked_whiten(size * x, keep)
     torch.testing.assert_close(large, losses.masked_whiten(x, keep, epsilon=0.0))
@@ -65,11 +65,7 @@ def test_gae_by_hand():
     # gamma .5, lambda .5: delta = (1 + .5*2 - 1, 0 + .5*4 - 2, 8 - 4) = (1, 0, 4)
     # A_2 = 4, A_1 = 0 + .25*4 = 1, A_0 = 1 + .25*1 = 1.25
     advantages, returns = losses.gae(
-        tensor([1.0, 0.0, 8.0]),
-        tensor([1.0, 2.0, 4.0]),
-        mask("111"),
-        gamma=0.5,
-        gae_lambda=0.5,
+        tensor([1.0, 0.0, 8.0]), tensor([1.0, 2.0, 4.0]), mask("111"), gamma=0.5, gae_lambda=0.5
     )
     torch.testing.assert_close(advantages, tensor([1.25, 1.0, 4.0]))
     torch.testing.assert_close(returns, tensor([2.25, 3.0, 8.0]))

@@ -145,7 +145,7 @@ def test_a_policy_that_is_its_reference_loses_log_two():
 
 
 @pytest.mark.parametrize("loss_type", [n for n in PREFERENCE_LOSSES if n != "orpo"])
-def test_the_gradient_raises_chosen_against_rejected(loss_type: str):
+def test_the_gradient_raises_chosen_against_rejected(loss_type):
     chosen = torch.zeros(1, requires_grad=True)
     rejected = torch.zeros(1, requires_grad=True)
     zero = torch.zeros(1)
@@ -222,10 +222,7 @@ def test_orpo_near_certainty_has_a_finite_gradient():
             {"loss_type": "hinge", "label_smoothing": 0.1},
             r"label_smoothing=0\.1.*loss_type='hinge'",
         ),
-        (
-            {"loss_type": "ipo", "chosen_lengths": torch.ones(2)},
-            "chosen_lengths.*rejected_lengths",
-        ),
+        ({"loss_type": "ipo", "chosen_lengths": torch.ones(2)}, "chosen_lengths.*rejected_lengths"),
         ({"chosen_lengths": torch.ones(3)}, r"chosen_lengths.*\(2,\), got \(3,\)"),
         ({"gamma": 1.0}, r"gamma=1\.0.*loss_type='sigmoid'"),
         ({"loss_type": "dpop"}, "loss_type='dpop'.*dpop_coef.*dpop_coef="),
@@ -233,7 +230,7 @@ def test_orpo_near_certainty_has_a_finite_gradient():
         ({"ref_rejected": None}, "loss_type='sigmoid' needs ref_chosen and ref_rejected"),
     ],
 )
-def test_bad_settings_are_named(settings: dict[str, Any], message: str):
+def test_bad_settings_are_named(settings, message):
     names = ("policy_chosen", "policy_rejected", "ref_chosen", "ref_rejected")
     named: dict[str, Any] = dict(zip(names, FOUR, strict=True))
     with pytest.raises(ValueError, match=message):

@@ -98,7 +98,7 @@ def test_bound_by_hand():
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
-def test_the_best_of_n_is_that_of_brute_force(n: int):
+def test_the_best_of_n_is_that_of_brute_force(n):
     """Every tuple of n draws, its best by `best_of`; two responses tie, one is never drawn."""
     probs, scores = [0.1, 0.4, 0.0, 0.2, 0.3], [1.0, 0.0, 5.0, 1.0, -2.0]
     expected = np.zeros(5)
@@ -109,7 +109,7 @@ def test_the_best_of_n_is_that_of_brute_force(n: int):
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
-def test_the_mean_of_the_best_of_n_is_that_over_all_subsets(n: int):
+def test_the_mean_of_the_best_of_n_is_that_over_all_subsets(n):
     proxy = np.array([[0.3, -1.0, 2.0, 0.5, 1.0], [5.0, 4.0, 3.0, 2.0, 1.0]])
     gold = np.array([[1.0, 2.0, -3.0, 0.0, 4.0], [1.0, 0.0, 0.0, 0.0, 7.0]])
     expected = [
@@ -131,6 +131,6 @@ def test_the_mean_of_the_best_is_unbiased_for_fresh_responses():
 
 
 @pytest.mark.parametrize("n", [0, 4])
-def test_more_than_the_responses_there_are_is_refused(n: int):
+def test_more_than_the_responses_there_are_is_refused(n):
     with pytest.raises(ValueError, match=rf"n must lie in \[1, 3\], .*got {n}"):
         mean_of_best([[1.0, 2.0, 3.0]], [[1.0, 2.0, 3.0]], n)

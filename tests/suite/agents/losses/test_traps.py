@@ -16,7 +16,7 @@ from tokengym.agents.losses import (
 )
 
 
-def test_reinforce_plus_plus_is_whitened_over_the_batch_and_not_by_group() -> None:
+def test_reinforce_plus_plus_is_whitened_over_the_batch_and_not_by_group():
     """Whitened by group it would be GRPO: a group that did better as a whole would not show."""
     rewards = torch.tensor([[1.0], [2.0], [11.0], [12.0]])
     mask = torch.ones(4, 1, dtype=torch.bool)
@@ -28,16 +28,14 @@ def test_reinforce_plus_plus_is_whitened_over_the_batch_and_not_by_group() -> No
     assert found[2] - found[0] > 1.0
 
 
-def test_a_leave_one_out_baseline_does_not_explode_where_the_others_are_equal() -> None:
+def test_a_leave_one_out_baseline_does_not_explode_where_the_others_are_equal():
     scores = torch.tensor([0.0, 0.0, 0.0, 1.0])
     assert rloo(scores, 4).tolist() == pytest.approx([-1 / 3, -1 / 3, -1 / 3, 1.0])
     most = 3 / math.sqrt(4)  # (N - 1) / sqrt(N), the most that a standardised score can be
     assert grpo(1e6 * scores, 4).abs().max().item() == pytest.approx(most, rel=1e-5)
 
 
-def test_a_gpu_whose_squares_overflow_leaves_no_advantage_at_zero(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_gpu_whose_squares_overflow_leaves_no_advantage_at_zero(monkeypatch):
     """On the CPU ``std`` adds float32 squares up in float64; played is a GPU, which does not."""
 
     def std(x: torch.Tensor, dim: int, keepdim: bool = False) -> torch.Tensor:
@@ -50,7 +48,7 @@ def test_a_gpu_whose_squares_overflow_leaves_no_advantage_at_zero(
     assert varied_groups(1e25 * scores, 2).tolist() == [True, True, False, False]
 
 
-def test_the_deviation_weighs_hard_prompts_up() -> None:
+def test_the_deviation_weighs_hard_prompts_up():
     hard = torch.tensor([1.0, *[0.0] * 7])  # one in eight
     even = torch.tensor([*[1.0] * 4, *[0.0] * 4])
     centred = dr_grpo(hard, 8)[0] / dr_grpo(even, 8)[0]
@@ -60,7 +58,7 @@ def test_the_deviation_weighs_hard_prompts_up() -> None:
     assert scaled.item() == pytest.approx(0.875 / 0.5 * math.sqrt((2 / 7) / (1 / 8)), rel=1e-3)
 
 
-def test_k1_in_the_loss_has_no_gradient_and_k3_that_of_the_reverse_kl() -> None:
+def test_k1_in_the_loss_has_no_gradient_and_k3_that_of_the_reverse_kl():
     """Expectations over a vocabulary of three, samples from the policy itself."""
     logits = torch.tensor([0.3, -0.7, 1.1], dtype=torch.float64, requires_grad=True)
     reference = torch.tensor([0.9, 0.2, -0.4], dtype=torch.float64).log_softmax(0)
@@ -82,7 +80,7 @@ def test_k1_in_the_loss_has_no_gradient_and_k3_that_of_the_reverse_kl() -> None:
     assert gradient(expected("k3")) == pytest.approx(gradient(backward))
 
 
-def test_a_loss_of_zero_at_the_first_minibatch_is_no_sign_of_not_learning() -> None:
+def test_a_loss_of_zero_at_the_first_minibatch_is_no_sign_of_not_learning():
     """Centred advantages at ratio 1: the loss is 0, its gradient is not."""
     log_probs = torch.tensor([0.0, 0.0], requires_grad=True)
     advantages = rloo(torch.tensor([1.0, 3.0]), 2)

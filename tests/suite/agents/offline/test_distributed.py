@@ -1,7 +1,6 @@
 """Two processes are one with twice the batch: over gloo on the CPU."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from tests.suite.agents.offline import distributed_run
 from tests.support.forked import MULTI, train_together
 
 
-def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path):
+def test_two_processes_are_one_with_twice_the_batch(tmp_path):
     """DPO, with its references precomputed, and its weights shared out; SFT, counted by tokens."""
     folders = {number: tmp_path / str(number) for number in (1, 2)}
     for path in folders.values():

@@ -4,7 +4,6 @@ import copy
 import json
 import math
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +84,7 @@ def plain_log_prob(model: Any, prompt: list[int], response: list[int]) -> float:
 
 
 @pytest.mark.parametrize("shape", ["gpt2", "llama"])
-def test_log_probs_are_those_of_the_model_itself(shape: str):
+def test_log_probs_are_those_of_the_model_itself(shape):
     dpo = make_dpo(model=make_model(shape))
     found = dpo.log_probs(batch_of(dpo), dpo.model)  # type: ignore[arg-type]
     plain = make_model(shape)
@@ -94,7 +93,7 @@ def test_log_probs_are_those_of_the_model_itself(shape: str):
         np.testing.assert_allclose(values.detach().numpy(), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_first_loss_is_log_two_and_implicit_rewards_are_zero(tmp_path: Path):
+def test_the_first_loss_is_log_two_and_implicit_rewards_are_zero(tmp_path):
     dpo = make_dpo(args=make_args(tmp_path, max_steps=1))
     dpo.train()
     assert logged(dpo)[0] == pytest.approx(math.log(2), abs=1e-6)
@@ -102,7 +101,7 @@ def test_the_first_loss_is_log_two_and_implicit_rewards_are_zero(tmp_path: Path)
         assert logged(dpo, f"rewards/{name}")[0] == pytest.approx(0.0, abs=1e-6)
 
 
-def test_training_prefers_the_chosen_and_logs_it(tmp_path: Path):
+def test_training_prefers_the_chosen_and_logs_it(tmp_path):
     dpo = make_dpo(args=make_args(tmp_path, num_train_epochs=8), beta=0.5)
     before = dpo.log_probs(batch_of(dpo), dpo.model)  # type: ignore[arg-type]
     dpo.train()
@@ -125,7 +124,7 @@ def test_training_prefers_the_chosen_and_logs_it(tmp_path: Path):
     assert dpo.num_tokens == last["num_tokens"] == 8 * (responses + prompts)
 
 
-def test_logged_figures_are_means_over_the_pairs_of_all_steps_since_the_last_log(tmp_path: Path):
+def test_logged_figures_are_means_over_the_pairs_of_all_steps_since_the_last_log(tmp_path):
     by_step = make_dpo(args=make_args(tmp_path, num_train_epochs=1))
     by_four = make_dpo(args=make_args(tmp_path, num_train_epochs=1, logging_steps=4))
     for dpo in (by_step, by_four):
@@ -136,7 +135,7 @@ def test_logged_figures_are_means_over_the_pairs_of_all_steps_since_the_last_log
 
 
 @pytest.mark.parametrize("loss_type", PREFERENCE_LOSSES)
-def test_every_loss_trains(loss_type: str, tmp_path: Path):
+def test_every_loss_trains(loss_type, tmp_path):
     loss = PreferenceLoss(loss_type=loss_type, beta=0.5)
     dpo = make_dpo(args=make_args(tmp_path, num_train_epochs=3), loss=loss)
     dpo.train()
@@ -184,7 +183,7 @@ def test_a_pair_has_one_loss_whatever_its_company():
         torch.testing.assert_close(alone[0], together[row], rtol=1e-4, atol=1e-5)
 
 
-def test_logits_in_parts_give_the_same_gradient(monkeypatch: pytest.MonkeyPatch):
+def test_logits_in_parts_give_the_same_gradient(monkeypatch):
     found = []
     for most in (2**27, 40):  # the second makes parts of 5 tokens
         monkeypatch.setattr("tokengym.agents.policy.sampling.MAX_LOGITS", most)
@@ -195,7 +194,7 @@ def test_logits_in_parts_give_the_same_gradient(monkeypatch: pytest.MonkeyPatch)
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
-def test_accumulating_eight_batches_of_one_is_one_batch_of_eight(tmp_path: Path):
+def test_accumulating_eight_batches_of_one_is_one_batch_of_eight(tmp_path):
     found = []
     for size, steps in ((8, 1), (1, 8)):
         args = make_args(
@@ -215,7 +214,7 @@ def test_accumulating_eight_batches_of_one_is_one_batch_of_eight(tmp_path: Path)
         torch.testing.assert_close(value, found[1][1][name], rtol=1e-4, atol=1e-5)
 
 
-def test_an_uneven_last_batch_weighs_every_pair_alike(tmp_path: Path):
+def test_an_uneven_last_batch_weighs_every_pair_alike(tmp_path):
     """5 pairs as 2 + 2 + 1: their mean, not the mean of the batches' means."""
     found = []
     for size, steps in ((5, 1), (2, 3)):
@@ -231,7 +230,7 @@ def test_an_uneven_last_batch_weighs_every_pair_alike(tmp_path: Path):
     np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
 
 
-def test_grouping_by_length_and_dropout_are_the_callers_choice(tmp_path: Path):
+def test_grouping_by_length_and_dropout_are_the_callers_choice(tmp_path):
     args = make_args(tmp_path, train_sampling_strategy="group_by_length", max_steps=2)
     dpo = make_dpo(args=args, disable_dropout=False)
     dpo.train()
@@ -242,7 +241,7 @@ def test_grouping_by_length_and_dropout_are_the_callers_choice(tmp_path: Path):
 # --- the reference --------------------------------------------------------------------------------
 
 
-def test_adapters_off_are_a_frozen_copy(tmp_path: Path):
+def test_adapters_off_are_a_frozen_copy(tmp_path):
     found = []
     for reference in (None, make_model()):
         dpo = make_dpo(args=make_args(tmp_path), lora=lora_config(), ref_model=reference)
@@ -254,7 +253,7 @@ def test_adapters_off_are_a_frozen_copy(tmp_path: Path):
 
 
 @pytest.mark.parametrize("lora", [None, lora_config()])
-def test_precomputed_is_on_the_fly(lora: Any, tmp_path: Path):
+def test_precomputed_is_on_the_fly(lora, tmp_path):
     found = []
     for precompute in (False, True):
         dpo = make_dpo(args=make_args(tmp_path), precompute_ref_log_probs=precompute, lora=lora)
@@ -281,7 +280,7 @@ def test_the_policy_cannot_be_its_own_reference():
 # --- as a Trainer ---------------------------------------------------------------------------------
 
 
-def test_evaluate_measures_held_out_pairs(tmp_path: Path):
+def test_evaluate_measures_held_out_pairs(tmp_path):
     dpo = make_dpo(PAIRS[:6], eval_pairs=PAIRS[6:], args=make_args(tmp_path))
     metrics = dpo.evaluate()
     assert metrics["eval_loss"] == pytest.approx(math.log(2), abs=1e-6)
@@ -290,7 +289,7 @@ def test_evaluate_measures_held_out_pairs(tmp_path: Path):
     assert dpo.num_tokens == logged(dpo, "num_tokens")[-1]  # evaluation learns from nothing
 
 
-def test_figures_are_trls_worked_out_from_the_models_own_log_probabilities(tmp_path: Path):
+def test_figures_are_trls_worked_out_from_the_models_own_log_probabilities(tmp_path):
     beta, learner, reference = 0.3, make_model(scale=1.0), make_model(seed=1, scale=1.0)
     sums = {  # (pairs,) nats
         (name, side): np.array(
@@ -322,7 +321,7 @@ def test_figures_are_trls_worked_out_from_the_models_own_log_probabilities(tmp_p
 
 
 @pytest.mark.parametrize("lora", [None, lora_config()])
-def test_a_resumed_run_is_an_uninterrupted_one(lora: Any, tmp_path: Path):
+def test_a_resumed_run_is_an_uninterrupted_one(lora, tmp_path):
     def run(folder: str) -> DPO:
         settings: Any = {"save_strategy": "steps", "save_steps": 3, "lr_scheduler_type": "cosine"}
         return make_dpo(args=make_args(tmp_path / folder, **settings), lora=lora)
@@ -340,7 +339,7 @@ def test_a_resumed_run_is_an_uninterrupted_one(lora: Any, tmp_path: Path):
     assert {"training_args.json", "learned.json"} <= files
 
 
-def test_the_best_weights_come_back_at_the_end(tmp_path: Path):
+def test_the_best_weights_come_back_at_the_end(tmp_path):
     """On pairs that say the opposite, the first checkpoint is the best."""
     opposite = [
         {**p, "chosen_ids": p["rejected_ids"], "rejected_ids": p["chosen_ids"]} for p in PAIRS
@@ -363,7 +362,7 @@ def test_the_best_weights_come_back_at_the_end(tmp_path: Path):
     assert all(torch.equal(found[name], value) for name, value in best.items())
 
 
-def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path):
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     args = make_args(tmp_path / "run", save_strategy="steps", save_steps=2)
     make_dpo(args=args).train()
     other = make_dpo(model=make_model("llama"), args=make_args(tmp_path / "other"))
@@ -385,9 +384,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path):
         ({"pairs": [*PAIRS[:7], {**PAIRS[7], "chosen_ids": [4, EOS]}]}, "its data are others"),
     ],
 )
-def test_a_checkpoint_of_other_settings_or_data_is_refused(
-    tmp_path: Path, changes: dict[str, Any], said: str
-):
+def test_a_checkpoint_of_other_settings_or_data_is_refused(tmp_path, changes, said):
     kept: dict[str, Any] = {"save_strategy": "steps", "save_steps": 2, "max_steps": 2}
     make_dpo(args=make_args(tmp_path / "run", **kept)).train()
     of_dpo = {name: changes.pop(name) for name in ("pairs", "beta") if name in changes}
@@ -404,7 +401,7 @@ def test_a_checkpoint_of_other_settings_or_data_is_refused(
         ('{"num_tokens": -1, "num_response_tokens": 1}', "must be a count"),
     ],
 )
-def test_counters_of_a_checkpoint_are_counts(tmp_path: Path, counters: str, said: str):
+def test_counters_of_a_checkpoint_are_counts(tmp_path, counters, said):
     """Nothing else of the agent is set by the file."""
     args = make_args(tmp_path / "run", save_strategy="steps", save_steps=2)
     make_dpo(args=args).train()
@@ -418,7 +415,7 @@ def test_counters_of_a_checkpoint_are_counts(tmp_path: Path, counters: str, said
     assert isinstance(other.model, torch.nn.Module)
 
 
-def test_global_random_state_is_left_alone(tmp_path: Path):
+def test_global_random_state_is_left_alone(tmp_path):
     torch.manual_seed(3)
     np.random.seed(3)
     expected = torch.rand(1).item(), np.random.rand()
@@ -430,7 +427,7 @@ def test_global_random_state_is_left_alone(tmp_path: Path):
     assert (torch.rand(1).item(), np.random.rand()) == expected
 
 
-def test_the_seed_is_the_order_of_the_pairs(tmp_path: Path):
+def test_the_seed_is_the_order_of_the_pairs(tmp_path):
     runs = []
     for seed in (0, 0, 1):
         dpo = make_dpo(args=make_args(tmp_path, seed=seed))
@@ -440,7 +437,7 @@ def test_the_seed_is_the_order_of_the_pairs(tmp_path: Path):
     assert runs[0] != runs[2]
 
 
-def test_recomputed_blocks_give_the_same_run(tmp_path: Path):
+def test_recomputed_blocks_give_the_same_run(tmp_path):
     runs = []
     for recompute in (False, True):
         args = make_args(tmp_path, gradient_checkpointing=recompute)
@@ -450,7 +447,7 @@ def test_recomputed_blocks_give_the_same_run(tmp_path: Path):
     np.testing.assert_allclose(runs[0], runs[1], rtol=1e-5)
 
 
-def test_training_hands_over_after_every_epoch(make_envs: Callable[..., Any]):
+def test_training_hands_over_after_every_epoch(make_envs):
     """In a loop the same weights as by `train`, whatever is drawn meanwhile; it may be left."""
     epochs, drawn = 3, []
     model = make_model()  # whose dropout draws from the global generator in every step
@@ -484,7 +481,7 @@ def test_training_hands_over_after_every_epoch(make_envs: Callable[..., Any]):
     assert drawn == expected  # one stream, as if nothing were trained meanwhile
 
 
-def test_a_loss_that_is_no_number_stops_with_the_step(tmp_path: Path):
+def test_a_loss_that_is_no_number_stops_with_the_step(tmp_path):
     dpo = make_dpo(args=make_args(tmp_path))
     with torch.no_grad():
         dpo.policy.trained_parameters()[0].fill_(torch.nan)
@@ -492,7 +489,7 @@ def test_a_loss_that_is_no_number_stops_with_the_step(tmp_path: Path):
         dpo.train()
 
 
-def test_without_a_folder_nothing_is_left_on_disk(tmp_path: Path, monkeypatch: Any):
+def test_without_a_folder_nothing_is_left_on_disk(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     dpo = make_dpo(num_train_epochs=1, learning_rate=1e-3)
     dpo.train()
@@ -509,7 +506,7 @@ def observation() -> dict[str, Any]:
     return {"input_ids": np.array([[0, 4, 5, 0]]), "attention_mask": np.array([[0, 1, 1, 0]])}
 
 
-def test_it_plays_what_it_learned(make_envs: Callable[..., Any]):
+def test_it_plays_what_it_learned(make_envs):
     envs = make_envs()
     pairs = [
         {"prompt": prompt, "chosen": "a a a a a a", "rejected": f"{word} {word} c"}
@@ -541,9 +538,7 @@ def test_predict_agrees_with_the_player_and_takes_masks():
 
 
 @pytest.mark.parametrize("lora", [None, lora_config()])
-def test_saved_and_loaded_it_plays_and_measures_alike(
-    lora: Any, tmp_path: Path, make_envs: Callable[..., Any]
-):
+def test_saved_and_loaded_it_plays_and_measures_alike(lora, tmp_path, make_envs):
     dpo = make_dpo(args=make_args(tmp_path), lora=lora, loss_type="ipo", beta=0.3)
     dpo.train()
     dpo.save(tmp_path / "agent")
@@ -563,9 +558,7 @@ def test_saved_and_loaded_it_plays_and_measures_alike(
 
 
 @pytest.mark.parametrize("given", [{"precision": "bf16-mixed"}, {"products": "onednn"}])
-def test_its_arithmetic_is_saved_and_that_of_an_earlier_version_is_plain(
-    given: dict[str, Any], tmp_path: Path
-):
+def test_its_arithmetic_is_saved_and_that_of_an_earlier_version_is_plain(given, tmp_path):
     dpo = make_dpo(None, **given)
     dpo.save(tmp_path / "agent")
     loaded = DPO.load(tmp_path / "agent", device="cpu")
@@ -576,7 +569,7 @@ def test_its_arithmetic_is_saved_and_that_of_an_earlier_version_is_plain(
         make_dpo(None, make_dpo(None).policy, products="onednn")
 
 
-def test_a_damaged_save_falls_back_to_the_one_before(tmp_path: Path):
+def test_a_damaged_save_falls_back_to_the_one_before(tmp_path):
     dpo = make_dpo(None)
     dpo.save(tmp_path / "agent")
     first = weights(dpo)
@@ -588,7 +581,7 @@ def test_a_damaged_save_falls_back_to_the_one_before(tmp_path: Path):
         assert torch.equal(value, first[name])
 
 
-def test_load_names_what_does_not_fit(tmp_path: Path):
+def test_load_names_what_does_not_fit(tmp_path):
     from tokengym.agents import SFT
 
     make_dpo(None).save(tmp_path / "agent")
@@ -639,7 +632,7 @@ def test_an_environment_brings_its_model_and_a_policy_is_trained_in_place():
 # --- what is refused ------------------------------------------------------------------------------
 
 
-def test_bad_constructions_are_named(tmp_path: Path, make_envs: Callable[..., Any]):
+def test_bad_constructions_are_named(tmp_path, make_envs):
     with pytest.raises(TokenizerError, match="no tokenizer comes with a GPT2LMHeadModel"):
         DPO(make_model(), PAIRS)
     with pytest.raises(ValueError, match="brings no model; pass a path"):

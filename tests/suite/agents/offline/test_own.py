@@ -33,7 +33,7 @@ def read(settings: SFTSettings, **how: Any) -> Any:
     return read_own(settings, make_tokenizer(), text_encoding(settings, **how), max_positions=32)
 
 
-def test_a_tenth_of_the_prompts_is_held_out(tmp_path: Path) -> None:
+def test_a_tenth_of_the_prompts_is_held_out(tmp_path):
     settings = DPOSettings(pairs=write(tmp_path), pairs_prompt_column="question")
     own = read(settings)
     assert (len(own.train.rows), len(own.held_out.rows)) == (36, 4)
@@ -48,7 +48,7 @@ def test_a_tenth_of_the_prompts_is_held_out(tmp_path: Path) -> None:
     assert len(row["prompt_ids"]) == 2
 
 
-def test_conversations_dialogues_and_responses_have_prompts_too(tmp_path: Path) -> None:
+def test_conversations_dialogues_and_responses_have_prompts_too(tmp_path):
     talks = [
         [{"role": "user", "content": row["question"]}, {"role": "assistant", "content": "d"}]
         for row in ROWS
@@ -79,7 +79,7 @@ def test_conversations_dialogues_and_responses_have_prompts_too(tmp_path: Path) 
     assert (own.test_prompts[0].reference, len(own.test_prompts[0].metadata)) == ("b", 0)
 
 
-def test_held_out_pairs_of_ones_own_are_those(tmp_path: Path) -> None:
+def test_held_out_pairs_of_ones_own_are_those(tmp_path):
     held = write(tmp_path, ROWS[:3], "held.jsonl")
     settings = DPOSettings(
         pairs=write(tmp_path, ROWS[4:]), eval_pairs=held, pairs_prompt_column="question"
@@ -129,7 +129,7 @@ def config_of(task: TaskSettings, **changes: Any) -> ComparisonConfig:
     )
 
 
-def test_a_run_on_pairs_asks_for_no_prompts_and_lengths(model: str, tmp_path: Path) -> None:
+def test_a_run_on_pairs_asks_for_no_prompts_and_lengths(model, tmp_path):
     task = TaskSettings(model=model, scorer="length-penalty")
     given: Any = {"pairs": write(tmp_path), "pairs_prompt_column": "question"}
     config = config_of(task, **given)
@@ -166,9 +166,7 @@ def test_a_run_on_pairs_asks_for_no_prompts_and_lengths(model: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("is_given", [False, True])
-def test_a_run_on_pairs_learns_and_is_measured(
-    model: str, tmp_path: Path, is_given: bool, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_run_on_pairs_learns_and_is_measured(model, tmp_path, is_given, caplog):
     task = TaskSettings(model=model, scorer="length-penalty")
     faulty = {"question": "c c", "chosen": "", "rejected": "e"}
     held_out = write(tmp_path, [*ROWS[:3], faulty], "held.jsonl") if is_given else None
@@ -189,7 +187,7 @@ def test_a_run_on_pairs_learns_and_is_measured(
     assert names, record.train
 
 
-def test_learners_that_are_compared_are_not_measured_on_their_own_prompts(tmp_path: Path) -> None:
+def test_learners_that_are_compared_are_not_measured_on_their_own_prompts(tmp_path):
     config = ComparisonConfig(env="MovieReview", rewards=("sparse",), seeds=1)
     learner = f"dpo:pairs={write(tmp_path)},pairs_prompt_column=question"
     replace(config, agents=("ppo", learner))
@@ -197,7 +195,7 @@ def test_learners_that_are_compared_are_not_measured_on_their_own_prompts(tmp_pa
         replace(config, agents=("ppo", f"{learner},own_prompts=True"))
 
 
-def test_a_column_of_prompts_is_the_data_sets_too(tmp_path: Path) -> None:
+def test_a_column_of_prompts_is_the_data_sets_too(tmp_path):
     path = write(tmp_path)
     task = TaskSettings(dataset=path)
     config = config_of(task, pairs=path, pairs_prompt_column="question")

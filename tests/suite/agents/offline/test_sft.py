@@ -1,7 +1,5 @@
 """SFT: the likelihood of responses, counted by tokens however they are batched."""
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +30,7 @@ def logged(sft: SFT, name: str = "loss") -> list[float]:
     return [row[name] for row in sft.state.log_history if name in row]
 
 
-def test_the_loss_is_the_mean_over_response_tokens(tmp_path: Path):
+def test_the_loss_is_the_mean_over_response_tokens(tmp_path):
     sft = make_sft(args=make_args(tmp_path, per_device_train_batch_size=4, max_steps=1))
     sft.train()
     model = make_model()
@@ -51,7 +49,7 @@ def test_the_loss_is_the_mean_over_response_tokens(tmp_path: Path):
     assert sft.num_response_tokens == tokens
 
 
-def test_accumulated_batches_weigh_tokens_alike(tmp_path: Path):
+def test_accumulated_batches_weigh_tokens_alike(tmp_path):
     found = []
     for size, steps in ((4, 1), (1, 4), (3, 2)):
         args = make_args(
@@ -70,7 +68,7 @@ def test_accumulated_batches_weigh_tokens_alike(tmp_path: Path):
     np.testing.assert_allclose(found[2], found[0], rtol=1e-5)
 
 
-def test_evaluation_weighs_tokens_alike_too(tmp_path: Path):
+def test_evaluation_weighs_tokens_alike_too(tmp_path):
     losses = []
     for size in (1, 4):
         args = make_args(tmp_path, per_device_eval_batch_size=size)
@@ -81,9 +79,7 @@ def test_evaluation_weighs_tokens_alike_too(tmp_path: Path):
 
 
 @pytest.mark.parametrize("lora", [None, lora_config()])
-def test_it_learns_what_was_played_and_plays_it(
-    lora: Any, tmp_path: Path, make_envs: Callable[..., Any]
-):
+def test_it_learns_what_was_played_and_plays_it(lora, tmp_path, make_envs):
     envs = make_envs()
     player = make_sft(None)
     episodes = collect(player, envs, 64, seed=0)

@@ -85,7 +85,7 @@ LOSSES = [
 ]
 
 
-def test_losses_and_logged_figures_are_those_of_trl(trl_trainer: Any, tmp_path: Path):
+def test_losses_and_logged_figures_are_those_of_trl(trl_trainer, tmp_path):
     for loss_type, smoothing, theirs in LOSSES:
         ours = make_ours(tmp_path, loss_type=loss_type, label_smoothing=smoothing)
         trl_trainer.loss_types, trl_trainer.label_smoothing = [theirs], smoothing
@@ -101,7 +101,7 @@ def test_losses_and_logged_figures_are_those_of_trl(trl_trainer: Any, tmp_path: 
         assert float(sums[2 + place] / sums[0]) == pytest.approx(expected_mean, rel=1e-4), name
 
 
-def test_the_first_steps_are_those_of_trl(trl_trainer: Any, tmp_path: Path):
+def test_the_first_steps_are_those_of_trl(trl_trainer, tmp_path):
     ours = make_ours(tmp_path)
     start = copy.deepcopy(ours.policy.language_model.model.state_dict())
     for trainer in (trl_trainer, ours):

@@ -10,14 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import (
-    IA3Config,
-    LoHaConfig,
-    LoraConfig,
-    PeftModel,
-    PromptTuningConfig,
-    get_peft_model,
-)
+from peft import IA3Config, LoHaConfig, LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
@@ -122,8 +115,8 @@ def source(kwargs: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("lora", [None, lora_config()], ids=["whole", "lora"])
 @pytest.mark.parametrize("learner", LEARNERS)
 def test_base_and_adapters_are_where_training_starts_and_the_reference(
-    learner: str, lora: Any, folders: Path, expected: torch.Tensor, make_envs: Callable[..., Any]
-) -> None:
+    learner, lora, folders, expected, make_envs
+):
     policy = LEARNERS[learner](make_envs(), {"model": str(folders / "adapters"), "lora": lora})
     torch.testing.assert_close(logits(policy.language_model), expected)
     with policy.weights(True) as reference:
@@ -131,7 +124,7 @@ def test_base_and_adapters_are_where_training_starts_and_the_reference(
 
 
 @pytest.mark.parametrize("kind", ["folder", "PeftModel", "loaded by transformers"])
-def test_they_are_so_in_every_form(kind: str, folders: Path, expected: torch.Tensor) -> None:
+def test_they_are_so_in_every_form(kind, folders, expected):
     model = given(folders, kind)
     loaded = load_causal_lm(model)
     torch.testing.assert_close(logits(loaded), expected)
@@ -141,9 +134,7 @@ def test_they_are_so_in_every_form(kind: str, folders: Path, expected: torch.Ten
         assert logits(model).equal(logits(given(folders, kind)))
 
 
-def test_a_reference_and_a_reader_take_adapters_too(
-    folders: Path, expected: torch.Tensor, make_envs: Callable[..., Any]
-) -> None:
+def test_a_reference_and_a_reader_take_adapters_too(folders, expected, make_envs):
     kwargs: Any = {"model": make_model(), "reference": folders / "adapters"}
     agent = PPO("CausalLMPolicy", make_envs(), policy_kwargs=kwargs, device="cpu")
     torch.testing.assert_close(logits(agent.policy.reference), expected)
@@ -166,7 +157,7 @@ ELSEWHERE: dict[str, Any] = {  # of other programs, some with what is refused fo
 
 
 @pytest.mark.parametrize("config", ELSEWHERE.values(), ids=ELSEWHERE)
-def test_adapters_of_other_programs_are_read_whole(config: Any, tmp_path: Path) -> None:
+def test_adapters_of_other_programs_are_read_whole(config, tmp_path):
     make_model("llama").save_pretrained(tmp_path / "base")
     base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     start = logits(base)
@@ -178,7 +169,7 @@ def test_adapters_of_other_programs_are_read_whole(config: Any, tmp_path: Path) 
         torch.testing.assert_close(logits(load_causal_lm(model)), after, atol=1e-4, rtol=1e-4)
 
 
-def test_it_is_said_once(folders: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_it_is_said_once(folders, tmp_path, caplog):
     adapters = shutil.copytree(folders / "adapters", tmp_path / "adapters")
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
@@ -187,7 +178,7 @@ def test_it_is_said_once(folders: Path, tmp_path: Path, caplog: pytest.LogCaptur
     assert [one.getMessage() for one in caplog.records].count(message) == 1
 
 
-def test_adapters_go_on_adapters(folders: Path, tmp_path: Path) -> None:
+def test_adapters_go_on_adapters(folders, tmp_path):
     """As those of a Trainer's checkpoint do that began with adapters."""
     agent = SFT(folders / "adapters", ROWS, lora=lora_config(), max_steps=1, device="cpu")
     shaken(agent.policy.language_model.adapters)
@@ -197,7 +188,7 @@ def test_adapters_go_on_adapters(folders: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("targets", [["q_proj", "lm_head"], ["q_proj", "embed_tokens"]])
-def test_tied_weights_are_untied_where_adapters_change_one_of_them(targets: list[str]) -> None:
+def test_tied_weights_are_untied_where_adapters_change_one_of_them(targets):
     """PEFT's own merging would add the head's adapter to the embeddings as well."""
     model = make_model("llama", scale=1.0)
     model.config.tie_word_embeddings = True
@@ -239,18 +230,13 @@ def change_weights(change: Callable[[dict[str, torch.Tensor]], Any]) -> Callable
             lambda f: rewrite(f, base_model_name_or_path="/nowhere/base"),
             "base_model_name_or_path.*adapter_config.json.*'/nowhere/base'",
         ),
-        (
-            lambda f: rewrite(f, base_model_name_or_path=str(f)),
-            "adapters in .* are their own base",
-        ),
+        (lambda f: rewrite(f, base_model_name_or_path=str(f)), "adapters in .* are their own base"),
         (lambda f: make_model().save_pretrained(f), r"holds a whole model .* and adapters"),
         (lambda f: (f / "adapter_model.safetensors").write_bytes(b"{"), "cannot be read"),
         (lambda f: (f / "adapter_config.json").write_text("{"), "adapter_config.json"),
     ],
 )
-def test_adapters_that_cannot_be_loaded_whole_are_one_line(
-    change: Callable[[Path], Any], message: str, folders: Path, tmp_path: Path
-) -> None:
+def test_adapters_that_cannot_be_loaded_whole_are_one_line(change, message, folders, tmp_path):
     adapters = shutil.copytree(folders / "adapters", tmp_path / "adapters")
     change(adapters)
     with pytest.raises(PretrainedError, match=message) as caught:
@@ -258,7 +244,7 @@ def test_adapters_that_cannot_be_loaded_whole_are_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_prompts_that_were_learned_are_no_adapters(folders: Path, tmp_path: Path) -> None:
+def test_prompts_that_were_learned_are_no_adapters(folders, tmp_path):
     config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
     model: Any = get_peft_model(make_model(), config)
     with pytest.raises(PretrainedError, match="PROMPT_TUNING"):
@@ -269,7 +255,7 @@ def test_prompts_that_were_learned_are_no_adapters(folders: Path, tmp_path: Path
         load_causal_lm(tmp_path)
 
 
-def test_rows_of_added_tokens_come_with_the_adapters(folders: Path, tmp_path: Path) -> None:
+def test_rows_of_added_tokens_come_with_the_adapters(folders, tmp_path):
     model: Any = AutoModelForCausalLM.from_pretrained(folders / "base")
     model.resize_token_embeddings(11, mean_resizing=False)
     adapted = shaken(get_peft_model(model, lora_config()))
@@ -278,9 +264,7 @@ def test_rows_of_added_tokens_come_with_the_adapters(folders: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("base_has_head", [False, True])
-def test_a_reward_model_is_made_of_adapters_and_their_head(
-    base_has_head: bool, folders: Path, tmp_path: Path
-) -> None:
+def test_a_reward_model_is_made_of_adapters_and_their_head(base_has_head, folders, tmp_path):
     base: Any = folders / "base"  # a language model, as it is usual
     if base_has_head:
         config: Any = make_model().config
@@ -298,7 +282,7 @@ def test_a_reward_model_is_made_of_adapters_and_their_head(
         load_causal_lm(tmp_path / "adapters")
 
 
-def test_adapters_without_a_head_make_no_reward_model(folders: Path) -> None:
+def test_adapters_without_a_head_make_no_reward_model(folders):
     with pytest.raises(ScorerError, match=r"holds no trained score\.weight"):
         RewardModel.from_pretrained(folders / "adapters")
 
@@ -317,11 +301,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_what_is_saved_is_loaded_to_the_number_here_and_elsewhere(
-    settings: dict[str, Any],
-    make_envs: Callable[..., Any],
-    make_ppo: Callable[..., PPO],
-    tmp_path: Path,
-) -> None:
+    settings, make_envs, make_ppo, tmp_path
+):
     lora = LoraConfig(**{"r": 2, "target_modules": ["c_attn"], "fan_in_fan_out": True, **settings})
     plain = make_model()
     fuse_activations(plain)  # as a policy's are, which rounds in another way
@@ -343,9 +324,7 @@ def test_what_is_saved_is_loaded_to_the_number_here_and_elsewhere(
 
 
 @pytest.mark.parametrize("sibling", ["model", "reference"])
-def test_adapters_beside_another_model_go_on_the_base_that_they_name(
-    sibling: str, folders: Path, tmp_path: Path
-) -> None:
+def test_adapters_beside_another_model_go_on_the_base_that_they_name(sibling, folders, tmp_path):
     adapter = shutil.copytree(folders / "adapters", tmp_path / "adapter")
     expected = load_causal_lm(folders / "adapters")
     expected.save_pretrained(tmp_path / sibling)  # merged: on it they would count twice
@@ -353,9 +332,7 @@ def test_adapters_beside_another_model_go_on_the_base_that_they_name(
 
 
 @pytest.mark.parametrize("learner", ["PPO", "SFT"])
-def test_a_saved_agents_adapters_are_loaded_as_they_stand(
-    learner: str, make_envs: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_a_saved_agents_adapters_are_loaded_as_they_stand(learner, make_envs, tmp_path):
     if learner == "PPO":
         kwargs: Any = {"model": make_model(), "lora": lora_config()}
         agent: Any = PPO("CausalLMPolicy", make_envs(), policy_kwargs=kwargs, device="cpu")
@@ -386,21 +363,21 @@ def test_a_saved_agents_adapters_are_loaded_as_they_stand(
     ],
 )
 def test_settings_under_which_the_model_without_adapters_is_not_the_start_are_refused(
-    settings: dict[str, Any], message: str
-) -> None:
+    settings, message
+):
     (name,) = settings
     with pytest.raises(ModelError, match=rf"^LoraConfig\({name}=.*\) {message}.*; leave it out$"):
         LanguageModel(make_model(), LoraConfig(r=2, target_modules=["c_attn"], **settings))
 
 
-def test_adapters_of_another_policy_are_no_checkpoint_to_resume(tmp_path: Path) -> None:
+def test_adapters_of_another_policy_are_no_checkpoint_to_resume(tmp_path):
     agent = SFT(make_model(), ROWS, tokenizer=make_tokenizer(), lora=lora_config(), max_steps=1)
     tuned().save_pretrained(str(tmp_path))
     with pytest.raises(CheckpointError, match=r"learned\.json"):
         agent._load_from_checkpoint(str(tmp_path))
 
 
-def test_an_agents_folder_is_told_from_a_models(folders: Path, tmp_path: Path) -> None:
+def test_an_agents_folder_is_told_from_a_models(folders, tmp_path):
     make_model().save_pretrained(tmp_path / "out" / "agent" / "model")
     assert parts.agent_folder(tmp_path / "out") == tmp_path / "out" / "agent"
     assert parts.parts_of(tmp_path / "out").weights == tmp_path / "out" / "agent" / "model"

@@ -1,6 +1,5 @@
 """Figures of response tokens are the same whatever the chunks that they are computed in."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -55,9 +54,7 @@ def plain(agent: PPO, sequences: Sequences, masks: ActionMasks | None) -> dict[s
 
 @pytest.mark.parametrize("kind", ["none", "one", "several", "packed"])
 @pytest.mark.parametrize("shape", ["gpt2", "llama", "adapters", "padded"])
-def test_chunks_change_neither_figures_nor_gradients(
-    make_ppo: Callable[..., PPO], monkeypatch: pytest.MonkeyPatch, shape: str, kind: str
-):
+def test_chunks_change_neither_figures_nor_gradients(make_ppo, monkeypatch, shape, kind):
     model = make_model("llama" if shape == "llama" else "gpt2")
     if shape == "padded":
         with torch.random.fork_rng():
@@ -101,9 +98,7 @@ def test_chunks_change_neither_figures_nor_gradients(
         )
 
 
-def test_stored_reference_states_and_log_probs_without_gradient_in_chunks(
-    make_ppo: Callable[..., PPO], monkeypatch: pytest.MonkeyPatch
-):
+def test_stored_reference_states_and_log_probs_without_gradient_in_chunks(make_ppo, monkeypatch):
     agent = make_ppo()
     shake(agent)
     sequences, masks = Sequences.from_ids(*TEXTS), masks_of("several")

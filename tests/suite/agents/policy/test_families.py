@@ -1,6 +1,5 @@
 """What single families of models compute in a way of their own."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,12 +22,7 @@ from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.envs import Episode
 from tokengym.rewards.attribution.policy_reader import PolicyReader
 
-IDS: Any = {
-    "vocab_size": VOCABULARY,
-    "pad_token_id": PAD,
-    "bos_token_id": EOS,
-    "eos_token_id": EOS,
-}
+IDS: Any = {"vocab_size": VOCABULARY, "pad_token_id": PAD, "bos_token_id": EOS, "eos_token_id": EOS}
 SIZE: Any = {
     "hidden_size": 16,
     "num_hidden_layers": 2,
@@ -49,7 +43,7 @@ DROPPING: dict[str, Any] = {  # blocks that drop out themselves, not by modules
 
 
 @pytest.mark.parametrize("config", DROPPING.values(), ids=DROPPING)
-def test_blocks_that_are_computed_twice_give_the_same_gradients(config: Any) -> None:
+def test_blocks_that_are_computed_twice_give_the_same_gradients(config):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = LanguageModel(AutoModelForCausalLM.from_config(config))
@@ -83,9 +77,7 @@ def longrope(original: int) -> Any:
 
 
 @pytest.mark.parametrize("original", [4, 8, 32], ids=["all beyond", "crossed", "all within"])
-def test_rotary_factors_are_those_of_the_longest_text(
-    original: int, make_envs: Callable[..., Any]
-) -> None:
+def test_rotary_factors_are_those_of_the_longest_text(original, make_envs):
     """Up to 10 tokens of prompt and response; texts of 2 to 10 are read together and apart."""
     envs = make_envs()
     kwargs: Any = {"model": longrope(original), "value_network": "own"}
@@ -104,7 +96,7 @@ def test_rotary_factors_are_those_of_the_longest_text(
         torch.testing.assert_close(agent.policy.language_model.model(ids).logits, own)
 
 
-def test_a_reader_gives_a_text_the_same_whatever_is_beside_it() -> None:
+def test_a_reader_gives_a_text_the_same_whatever_is_beside_it():
     reader = PolicyReader(longrope(6), tokenizer=make_tokenizer(), batch_size=4)
     episodes = [
         Episode(prompt="", response="", prompt_ids=[4], response_ids=[3] * size)

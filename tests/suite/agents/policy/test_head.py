@@ -81,7 +81,7 @@ def assert_as_autograd(
 @pytest.mark.parametrize("with_entropy", [False, True])
 @pytest.mark.parametrize("with_kl", [False, True])
 @pytest.mark.parametrize("kind", ["float64", "float32", "bfloat16", "mixed"])
-def test_figures_and_gradients_are_those_of_autograd(kind: str, with_kl: bool, with_entropy: bool):
+def test_figures_and_gradients_are_those_of_autograd(kind, with_kl, with_entropy):
     dtype = torch.bfloat16 if kind == "mixed" else getattr(torch, kind)
     near = {"float64": 1e-12, "float32": 2e-5}.get(kind, 2e-2)
     given = parts(dtype)

@@ -25,13 +25,12 @@ def build(make_envs: Callable[..., Any]) -> Callable[..., PPO]:
 
 def gradients_by_name(agent: PPO) -> dict[str, torch.Tensor]:
     played = agent.collect()
-    assert played is not None
     gradient(agent, agent.assign(played))
     return {n: p.grad.clone() for n, p in agent.policy.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize("shape", ["gpt2", "llama"])
-def test_frozen_layers_stay_and_the_others_learn_as_ever(build: Callable[..., PPO], shape: str):
+def test_frozen_layers_stay_and_the_others_learn_as_ever(build, shape):
     whole, agent = build(make_model(shape)), build(make_model(shape), frozen_layers=1)
     full, partial = gradients_by_name(whole), gradients_by_name(agent)
     assert 0 < len(partial) < len(full)
@@ -48,7 +47,7 @@ def test_frozen_layers_stay_and_the_others_learn_as_ever(build: Callable[..., PP
     assert moved <= partial.keys()
 
 
-def test_static_decoding_takes_its_cache_and_the_merged_maps(build: Callable[..., PPO]):
+def test_static_decoding_takes_its_cache_and_the_merged_maps(build):
     """4 rows in a batch of 8, 2 layers of keys and values in float32, 3 linear maps in each."""
     agent = build(decoding="static", lora=lora_config("gpt2"))
     assert memory_by_role(agent.policy)["decoding"] == 0
@@ -64,7 +63,7 @@ def test_static_decoding_takes_its_cache_and_the_merged_maps(build: Callable[...
     assert agent.logger.name_to_value["rollout/captured"] is False  # on a CPU
 
 
-def test_a_rollout_begins_without_gradients(build: Callable[..., PPO]):
+def test_a_rollout_begins_without_gradients(build):
     agent = build()
     agent.learn(1)
     had = [parameter.grad is not None for parameter in agent.policy.trained_parameters()]
@@ -73,9 +72,7 @@ def test_a_rollout_begins_without_gradients(build: Callable[..., PPO]):
     assert all(parameter.grad is None for parameter in agent.policy.parameters())
 
 
-def test_the_memory_of_captured_graphs_counts(
-    build: Callable[..., PPO], monkeypatch: pytest.MonkeyPatch
-):
+def test_the_memory_of_captured_graphs_counts(build, monkeypatch):
     agent = build(decoding="static")
     agent.learn(1)
     before = memory_by_role(agent.policy)
@@ -87,7 +84,7 @@ def test_the_memory_of_captured_graphs_counts(
     assert after["decoding"] - before["decoding"] == after["total"] - before["total"] == 100
 
 
-def test_the_reference_shares_what_is_frozen(build: Callable[..., PPO]):
+def test_the_reference_shares_what_is_frozen(build):
     agent = build(frozen_layers=1)
     sizes = memory_by_role(agent.policy)
     assert sizes["reference"] == sizes["policy"]  # a copy of what learns alone
@@ -99,7 +96,7 @@ def test_the_reference_shares_what_is_frozen(build: Callable[..., PPO]):
     assert agent.policy.log_probs(*texts)[0].tolist() != before
 
 
-def test_frozen_layers_survive_a_checkpoint(build: Callable[..., PPO], tmp_path: Any):
+def test_frozen_layers_survive_a_checkpoint(build, tmp_path):
     agent = build(frozen_layers=1, gradient_checkpointing=True).learn(10)
     agent.save(tmp_path / "run")
     loaded = PPO.load(tmp_path / "run", device="cpu")
@@ -111,7 +108,7 @@ def test_frozen_layers_survive_a_checkpoint(build: Callable[..., PPO], tmp_path:
 
 @pytest.mark.parametrize("shape", ["gpt2", "llama"])
 @pytest.mark.parametrize("lora", [False, True])
-def test_recomputing_blocks_changes_no_gradient(build: Callable[..., PPO], shape: str, lora: bool):
+def test_recomputing_blocks_changes_no_gradient(build, shape, lora):
     adapters = {"lora": lora_config(shape)} if lora else {}
     plain = build(make_model(shape), **adapters)
     agent = build(make_model(shape), gradient_checkpointing=True, **adapters)
@@ -133,7 +130,7 @@ def counted(agent: PPO) -> tuple[dict[str, torch.Tensor], int]:
     return gradients_by_name(agent), sum(calls)
 
 
-def test_memory_by_hand(build: Callable[..., PPO]):
+def test_memory_by_hand(build):
     full = build()
     weights = sum(p.numel() for p in make_model().parameters()) * 4
     sizes = memory_by_role(full.policy)
@@ -151,7 +148,7 @@ def test_memory_by_hand(build: Callable[..., PPO]):
     assert lora["total"] == sum(value for role, value in lora.items() if role != "total")
 
 
-def test_bad_settings_are_named(build: Callable[..., PPO]):
+def test_bad_settings_are_named(build):
     with pytest.raises(
         ModelError, match="must be less than the 2 blocks of GPT2LMHeadModel, got 2"
     ):

@@ -1,8 +1,6 @@
 """Sampling, learning and reference see one distribution, whatever the padding, mask or shape."""
 
 import dataclasses
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,12 +49,7 @@ SETTINGS = pytest.mark.parametrize(
 
 @SETTINGS
 def test_the_first_ratio_is_one_and_values_agree(
-    make_envs: Callable[..., Any],
-    make_ppo: Callable[..., PPO],
-    shape: str,
-    lora: bool,
-    temperature: float,
-    masks: dict[str, Any],
+    make_envs, make_ppo, shape, lora, temperature, masks
 ):
     # prompts of 1 to 4 tokens: left padding in the rollout, none in the update
     agent = make_ppo(
@@ -67,10 +60,9 @@ def test_the_first_ratio_is_one_and_values_agree(
     )
     shake(agent)
     played = agent.collect()
-    assert played is not None
     lengths = {len(episode.response_ids) for episode in played.episodes}
     assert masks.get("min_new_tokens", 0) == 6 or len(lengths) > 1  # rows did leave the batch
-    experience: Any = agent.assign(played)
+    experience = agent.assign(played)
     now: Any = agent.policy.evaluate(experience.sequences, experience.action_masks)
     mask = experience.response_mask
     ratio = (now.log_probs - experience.old_log_probs).exp()
@@ -82,12 +74,7 @@ def test_the_first_ratio_is_one_and_values_agree(
 
 @SETTINGS
 def test_the_policy_agrees_with_the_model_s_own_forward(
-    make_envs: Callable[..., Any],
-    make_ppo: Callable[..., PPO],
-    shape: str,
-    lora: bool,
-    temperature: float,
-    masks: dict[str, Any],
+    make_envs, make_ppo, shape, lora, temperature, masks
 ):
     """Independent numbers: the whole model, one text at a time, unpadded, masked by hand."""
     agent = make_ppo(
@@ -132,10 +119,7 @@ TRUNCATED = pytest.mark.parametrize(
 
 @TRUNCATED
 def test_top_k_and_top_p_are_the_same_in_sampling_learning_and_reference(
-    make_envs: Callable[..., Any],
-    make_ppo: Callable[..., PPO],
-    settings: dict[str, Any],
-    masks: dict[str, Any],
+    make_envs, make_ppo, settings, masks
 ):
     """Everything is renormalised over what the sampling policy kept: here, by transformers."""
     from transformers import TopKLogitsWarper, TopPLogitsWarper
@@ -143,8 +127,7 @@ def test_top_k_and_top_p_are_the_same_in_sampling_learning_and_reference(
     agent = make_ppo(envs=make_envs(num_envs=8, **masks), learning_rate=1e-2, **settings)
     shake(agent)
     played = agent.collect()
-    assert played is not None
-    experience: Any = agent.assign(played)
+    experience = agent.assign(played)
     assert experience.action_masks is not None
     now: Any = agent.policy.evaluate(experience.sequences, experience.action_masks)
     ref = agent.policy.response_log_probs(
@@ -177,16 +160,14 @@ def test_top_k_and_top_p_are_the_same_in_sampling_learning_and_reference(
     assert np.isfinite(stats.approx_kl)
 
 
-def test_predict_samples_among_the_likeliest_only(
-    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]
-):
+def test_predict_samples_among_the_likeliest_only(make_ppo, make_envs):
     observation, _ = make_envs().reset(seed=0)
     agent = make_ppo(top_k=1)
     greedy, _ = agent.predict(observation, deterministic=True)
     assert all(agent.predict(observation)[0].tolist() == greedy.tolist() for _ in range(20))
 
 
-def test_log_probs_do_not_depend_on_the_batch(make_ppo: Callable[..., PPO]):
+def test_log_probs_do_not_depend_on_the_batch(make_ppo):
     policy = make_ppo().policy
     prompts = [[3, 4, 5], [6], [3, 3, 3, 3, 3, 3]]
     responses = [[4], [5, 6, 7, 3, 4, 1], [4, 4]]
@@ -199,11 +180,7 @@ def test_log_probs_do_not_depend_on_the_batch(make_ppo: Callable[..., PPO]):
 
 
 def test_models_are_loaded_and_run_without_bars_and_warnings(
-    make_ppo: Callable[..., PPO],
-    make_envs: Callable[..., Any],
-    tmp_path: Path,
-    capfd: Any,
-    caplog: Any,
+    make_ppo, make_envs, tmp_path, capfd, caplog
 ):
     """Not even where texts begin and end with the pad token."""
     from transformers.utils import logging
@@ -223,7 +200,7 @@ def test_models_are_loaded_and_run_without_bars_and_warnings(
     assert logging.is_progress_bar_enabled()
 
 
-def test_the_reference_stays_while_the_policy_moves(make_ppo: Callable[..., PPO]):
+def test_the_reference_stays_while_the_policy_moves(make_ppo):
     for lora in (None, lora_config("gpt2")):
         agent = make_ppo(lora=lora)
         texts = [[3, 4]], [[5, 6]]
@@ -234,7 +211,7 @@ def test_the_reference_stays_while_the_policy_moves(make_ppo: Callable[..., PPO]
         assert np.abs(agent.policy.log_probs(*texts)[0] - before).max() > 1e-3
 
 
-def test_lora_trains_adapters_and_value_head_only(make_ppo: Callable[..., PPO]):
+def test_lora_trains_adapters_and_value_head_only(make_ppo):
     policy = make_ppo(lora=lora_config("gpt2")).policy
     names = [name for name, parameter in policy.named_parameters() if parameter.requires_grad]
     assert all("lora_" in name or name.startswith("critic.head") for name in names)
@@ -242,14 +219,14 @@ def test_lora_trains_adapters_and_value_head_only(make_ppo: Callable[..., PPO]):
     assert len(policy.trained_parameters()) == len(names) > 2
 
 
-def test_the_value_head_starts_at_zero(make_ppo: Callable[..., PPO]):
+def test_the_value_head_starts_at_zero(make_ppo):
     played = make_ppo(value_network="trunk").collect()
     assert played is not None
     assert played.values is not None
     assert played.values.abs().max() == 0.0
 
 
-def test_dropout_stays_off_even_when_asked_for(make_ppo: Callable[..., PPO]):
+def test_dropout_stays_off_even_when_asked_for(make_ppo):
     policy = make_ppo().policy
     policy.set_training_mode(True)
     policy.train()
@@ -258,7 +235,7 @@ def test_dropout_stays_off_even_when_asked_for(make_ppo: Callable[..., PPO]):
 
 @pytest.mark.parametrize("shape", ["gpt2", "llama"])
 def test_greedy_decoding_with_the_cache_equals_the_argmax_of_whole_texts(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], shape: str
+    make_envs, make_ppo, shape
 ):
     agent = make_ppo(model=make_model(shape, scale=8.0))
     for episode in collect(agent, make_envs(min_new_tokens=2), 4, seed=0, deterministic=True):
@@ -272,9 +249,7 @@ def test_greedy_decoding_with_the_cache_equals_the_argmax_of_whole_texts(
             ids.append(token)
 
 
-def test_what_a_row_samples_does_not_depend_on_who_else_still_writes(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
-):
+def test_what_a_row_samples_does_not_depend_on_who_else_still_writes(make_envs, make_ppo):
     agent = make_ppo()
     observation, _ = make_envs().reset(seed=0)
 
@@ -293,9 +268,7 @@ def test_what_a_row_samples_does_not_depend_on_who_else_still_writes(
         assert some_rows.items() <= all_rows.items()
 
 
-def test_predict_reads_single_and_batched_observations(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
-):
+def test_predict_reads_single_and_batched_observations(make_envs, make_ppo):
     agent = make_ppo()
     observation, _ = make_envs().reset(seed=0)
     actions, state = agent.predict(observation, deterministic=True)
@@ -308,9 +281,7 @@ def test_predict_reads_single_and_batched_observations(
         assert action == actions[row]
 
 
-def test_predict_goes_on_in_the_middle_of_texts(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
-):
+def test_predict_goes_on_in_the_middle_of_texts(make_envs, make_ppo):
     """Step by step through predict, rows of different lengths: the same text as with the cache."""
     agent = make_ppo()
     envs = make_envs(autoreset_mode="Disabled")
@@ -324,7 +295,7 @@ def test_predict_goes_on_in_the_middle_of_texts(
     assert [e.response_ids for e in fast] == [e.response_ids for e in slow]
 
 
-def test_predict_obeys_action_masks(make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]):
+def test_predict_obeys_action_masks(make_envs, make_ppo):
     agent = make_ppo()
     observation, _ = make_envs().reset(seed=0)
     masks = np.zeros((4, VOCABULARY), dtype=np.int8)
@@ -332,13 +303,13 @@ def test_predict_obeys_action_masks(make_envs: Callable[..., Any], make_ppo: Cal
     assert agent.predict(observation, action_masks=masks)[0].tolist() == [TARGET] * 4
 
 
-def test_bfloat16_decodes_and_learns(make_ppo: Callable[..., PPO]):
+def test_bfloat16_decodes_and_learns(make_ppo):
     agent = make_ppo(model=make_model(), dtype="bfloat16")
     agent.learn(20)
     assert agent.policy.language_model.model.dtype == torch.bfloat16
 
 
-def test_final_values_are_those_of_the_whole_text(make_ppo: Callable[..., PPO]):
+def test_final_values_are_those_of_the_whole_text(make_ppo):
     agent = make_ppo(value_network="trunk")
     shake(agent)
     texts = Sequences.from_ids([[3, 4], [5]], [[6], [7, 3, 4]])
@@ -351,7 +322,7 @@ def test_final_values_are_those_of_the_whole_text(make_ppo: Callable[..., PPO]):
         torch.testing.assert_close(found[row], expected, atol=1e-5, rtol=1e-4)
 
 
-def test_models_that_do_not_fit_are_named(make_ppo: Callable[..., PPO]):
+def test_models_that_do_not_fit_are_named(make_ppo):
     small = GPT2LMHeadModel(GPT2Config(vocab_size=5, n_embd=8, n_layer=1, n_head=1, n_positions=32))
     with pytest.raises(TokenizerError, match=r"5 tokens and the environment's tokenizer 8; use"):
         make_ppo(model=small)
@@ -365,12 +336,12 @@ def test_models_that_do_not_fit_are_named(make_ppo: Callable[..., PPO]):
         make_ppo(model=torch.nn.Linear(2, 2))
 
 
-def test_without_any_model_the_remedy_is_named(make_envs: Callable[..., Any]):
+def test_without_any_model_the_remedy_is_named(make_envs):
     with pytest.raises(ModelError, match=r"pass policy_kwargs=dict\(model=path_or_name\)"):
         PPO("CausalLMPolicy", make_envs())
 
 
-def test_bad_policy_settings_are_named(make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]):
+def test_bad_policy_settings_are_named(make_ppo, make_envs):
     with pytest.raises(ValueError, match=r"temperature.*> 0, got 0.0"):
         make_ppo(temperature=0.0)
     with pytest.raises(ValueError, match=r"top_k.*>= 0, got -1; 0"):
@@ -394,20 +365,14 @@ def _scaled(output: Any) -> Any:
     return output
 
 
-def test_a_diverged_policy_stops_where_it_samples(
-    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]
-):
+def test_a_diverged_policy_stops_where_it_samples(make_ppo, make_envs):
     agent = make_ppo()
     next(agent.policy.language_model.parameters()).data.fill_(float("nan"))
     with pytest.raises(ValueError, match="logits of row 0 at response token 0 are not finite"):
         play_round(as_sampler(agent), as_rounds(make_envs()))
 
 
-def test_without_triton_figures_are_computed_plainly(
-    make_ppo: Callable[..., PPO],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-):
+def test_without_triton_figures_are_computed_plainly(make_ppo, monkeypatch, caplog):
     monkeypatch.delitem(vars(fast), "check_kernels", raising=False)
     monkeypatch.setitem(fast.HOMES, "check_kernels", "tokengym.no_such_module:check")
     models._fault_of_kernels.cache_clear()

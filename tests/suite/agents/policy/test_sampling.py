@@ -49,7 +49,7 @@ def test_a_large_vocabulary_is_cut_at_the_same_places():
 
 
 @pytest.mark.parametrize("uniform", [0.0, 0.5, 1.0 - 2.0**-24])
-def test_a_token_of_probability_zero_is_never_drawn(uniform: float):
+def test_a_token_of_probability_zero_is_never_drawn(uniform):
     generator = torch.Generator().manual_seed(0)
     for vocabulary in (2, 3, 600, 5_000):
         logits = torch.randn(200, vocabulary, generator=generator) * 20.0
@@ -124,7 +124,7 @@ def test_a_broadcast_mask_is_looked_at_once():
 
 
 @pytest.mark.parametrize(("top_k", "top_p"), [(1, 1.0), (3, 1.0), (0, 0.6), (0, 0.05), (4, 0.7)])
-def test_top_k_and_top_p_leave_what_transformers_leaves(top_k: int, top_p: float):
+def test_top_k_and_top_p_leave_what_transformers_leaves(top_k, top_p):
     from transformers import TopKLogitsWarper, TopPLogitsWarper
 
     logits = 3.0 * torch.randn(50, 9, generator=torch.Generator().manual_seed(0))
@@ -162,9 +162,7 @@ def test_the_nucleus_by_hand_and_what_leaves_all():
 @pytest.mark.parametrize(
     ("top_k", "top_p"), [(1, 1.0), (3, 1.0), (0, 0.6), (0, 0.999), (4, 0.7), (40, 0.97)]
 )
-def test_the_edge_of_the_likeliest_is_found_without_sorting(
-    vocab: int, top_k: int, top_p: float, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_edge_of_the_likeliest_is_found_without_sorting(vocab, top_k, top_p, monkeypatch):
     """Coarse logits have many ties, at the edge too; some tokens are forbidden.
 
     A token is kept whose likelier ones have less than top_p together. In exact numbers those of a
@@ -206,9 +204,7 @@ def test_the_edge_of_the_likeliest_is_found_without_sorting(
 @pytest.mark.parametrize(
     ("settings", "most_gb"), [({"top_k": 50, "top_p": 0.9}, 2.2), ({"top_p": 0.9}, 6.0)]
 )
-def test_a_real_vocabulary_is_not_sorted_and_its_masks_are_small(
-    settings: dict[str, Any], most_gb: float
-):
+def test_a_real_vocabulary_is_not_sorted_and_its_masks_are_small(settings, most_gb):
     """Counted for a step of 256 rows of Qwen2.5; sorting its copies took 4.4 GB and 39 MB each."""
     with FakeTensorMode():
         logits = torch.empty(256, 151_936)
@@ -229,7 +225,7 @@ def test_what_is_not_finite_leaves_no_token():
 
 
 @pytest.mark.parametrize("vocab", [1, 8, 13, 600])
-def test_masks_are_packed_eight_tokens_a_byte(vocab: int):
+def test_masks_are_packed_eight_tokens_a_byte(vocab):
     masks = torch.rand(7, vocab, generator=torch.Generator().manual_seed(0)) < 0.5
     bits = packed(masks)
     assert bits.numel() == 7 * -(-vocab // 8)

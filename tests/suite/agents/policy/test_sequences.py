@@ -35,7 +35,7 @@ def test_buckets_hold_every_row_once_and_less_than_half_padding():
     # By length 81, 80; 40, 20; 17; 5, 3; 2. At 162, two rows of 81 are enough, and five of 40.
     [(0, [2, 2, 1, 2, 1]), (162, [2, 5, 1]), (163, [3, 5]), (244, [4, 4]), (568, [8])],
 )
-def test_small_groups_take_rows_of_any_length(fewest: int, rows: list[int]):
+def test_small_groups_take_rows_of_any_length(fewest, rows):
     lengths = [3, 40, 17, 5, 80, 81, 2, 20]
     batch = Sequences.from_ids([[0]] * 8, [[1] * (n - 1) for n in lengths])
     assert [len(bucket) for bucket in batch.buckets(fewest_tokens=fewest)] == rows

@@ -1,7 +1,6 @@
 """Rows of a head that are no tokens have no probability, and a model's ends are compared."""
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -40,13 +39,10 @@ def expected(model: Any) -> torch.Tensor:
 
 @pytest.mark.parametrize("rows", [VOCABULARY + 1, VOCABULARY + 5, 64])
 @pytest.mark.parametrize("decoding", ["dynamic", "static"])
-def test_rows_past_the_tokenizer_are_masked_everywhere(
-    rows: int, decoding: str, make_envs: Callable[..., Any]
-) -> None:
+def test_rows_past_the_tokenizer_are_masked_everywhere(rows, decoding, make_envs):
     kwargs: Any = {"model": padded(rows), "reference": padded(rows + 3), "decoding": decoding}
     agent = PPO("CausalLMPolicy", make_envs(), policy_kwargs=kwargs, seed=0, device="cpu")
     played = agent.collect()
-    assert played is not None
     assert all(0 <= i < VOCABULARY for e in played.episodes for i in e.response_ids)
     policy, table = agent.policy, expected(padded(rows))
     chosen = table[torch.arange(3), torch.tensor(SAID)]
@@ -66,7 +62,7 @@ def test_rows_past_the_tokenizer_are_masked_everywhere(
     assert figures.kl.abs().max() < 1e-5
 
 
-def test_readers_and_pairs_count_tokens_alone() -> None:
+def test_readers_and_pairs_count_tokens_alone():
     model, table = padded(64), expected(padded(64))
     chosen = table[torch.arange(3), torch.tensor(SAID)]
     episode = Episode(prompt="", response="", prompt_ids=PROMPT, response_ids=SAID)
@@ -82,7 +78,7 @@ def test_readers_and_pairs_count_tokens_alone() -> None:
     torch.testing.assert_close(torch.from_numpy(of_policy), chosen, atol=1e-5, rtol=1e-5)
 
 
-def test_a_large_excess_is_one_warning_and_a_lack_is_refused(caplog: Any) -> None:
+def test_a_large_excess_is_one_warning_and_a_lack_is_refused(caplog):
     language_model._say_excess.cache_clear()
     model = LanguageModel(padded(105))
     with caplog.at_level(logging.WARNING, "tokengym"):
@@ -96,7 +92,7 @@ def test_a_large_excess_is_one_warning_and_a_lack_is_refused(caplog: Any) -> Non
         check_vocabulary(model, 106)
 
 
-def test_a_reference_without_a_logit_for_a_token_is_refused(make_envs: Any) -> None:
+def test_a_reference_without_a_logit_for_a_token_is_refused(make_envs):
     small = make_model()
     small.resize_token_embeddings(5, mean_resizing=False)
     kwargs: Any = {"model": make_model(), "reference": small}
@@ -114,9 +110,7 @@ def test_a_reference_without_a_logit_for_a_token_is_refused(make_envs: Any) -> N
         (99, None, None),
     ],
 )
-def test_ends_that_the_environment_does_not_know_are_named_once(
-    ends: Any, known: Any, named: str | None, caplog: Any
-) -> None:
+def test_ends_that_the_environment_does_not_know_are_named_once(ends, known, named, caplog):
     language_model._say_ends.cache_clear()
     model = make_model()
     model.generation_config.eos_token_id = ends
@@ -129,7 +123,7 @@ def test_ends_that_the_environment_does_not_know_are_named_once(
     assert all(str(named) in one and "pass eos_token=['<eos>', 'e'" in one for one in messages)
 
 
-def test_an_agent_says_so(make_envs: Callable[..., Any], caplog: Any) -> None:
+def test_an_agent_says_so(make_envs, caplog):
     language_model._say_ends.cache_clear()
     model = make_model()
     model.generation_config.eos_token_id = [EOS, PAD]

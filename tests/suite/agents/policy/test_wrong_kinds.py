@@ -1,9 +1,5 @@
 """Settings of a learner and its policy of another kind than the accepted ones."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import gymnasium
 import numpy as np
 import pytest
@@ -30,9 +26,7 @@ from tokengym.agents import PPO
         ("has_critic", False, "has_critic=False.*policy_kwargs"),
     ],
 )
-def test_policy_setting_of_another_kind(
-    make_envs: Callable[..., Any], name: str, value: Any, message: str
-) -> None:
+def test_policy_setting_of_another_kind(make_envs, name, value, message):
     kwargs = {"model": make_model(), name: value}
     with pytest.raises(ValueError, match=message):
         PPO("CausalLMPolicy", make_envs(), policy_kwargs=kwargs, device="cpu")
@@ -41,7 +35,7 @@ def test_policy_setting_of_another_kind(
 @pytest.mark.parametrize(
     "name", ["learning_rate", "clip_range", "clip_range_vf", "ent_coef", "kl_coef", "gamma"]
 )
-def test_numpy_numbers_are_numbers(make_ppo: Callable[..., PPO], name: str) -> None:
+def test_numpy_numbers_are_numbers(make_ppo, name):
     """As a sweep over ``np.linspace`` passes them."""
     made = make_ppo(**{name: np.float64(0.5)})
     made.learn(made.n_envs)
@@ -56,9 +50,7 @@ def test_numpy_numbers_are_numbers(make_ppo: Callable[..., PPO], name: str) -> N
         ({"seed": "x"}, "seed.*>= 0.*got 'x'"),
     ],
 )
-def test_argument_of_another_kind(
-    make_envs: Callable[..., Any], arguments: dict[str, Any], message: str
-) -> None:
+def test_argument_of_another_kind(make_envs, arguments, message):
     with pytest.raises(ValueError, match=message):
         PPO("CausalLMPolicy", make_envs(), device="cpu", **arguments)
 
@@ -72,14 +64,12 @@ def test_argument_of_another_kind(
         ({"callback": "x"}, "callback.*BaseCallback.*got 'x'"),
     ],
 )
-def test_argument_of_learn_of_another_kind(
-    make_ppo: Callable[..., PPO], arguments: dict[str, Any], message: str
-) -> None:
+def test_argument_of_learn_of_another_kind(make_ppo, arguments, message):
     with pytest.raises(ValueError, match=message):
         make_ppo().learn(**{"total_timesteps": 4, **arguments})
 
 
-def test_what_is_no_observation_is_named(make_ppo: Callable[..., PPO]) -> None:
+def test_what_is_no_observation_is_named(make_ppo):
     made = make_ppo()
     with pytest.raises(ValueError, match=r"predict.*got array\(\[0.*whole"):
         made.predict(np.zeros(3))
@@ -87,9 +77,7 @@ def test_what_is_no_observation_is_named(make_ppo: Callable[..., PPO]) -> None:
         made.predict({"input_ids": np.zeros((2, 3), dtype=np.int64)})
 
 
-def test_an_environment_that_does_not_fit_is_named(
-    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_an_environment_that_does_not_fit_is_named(make_ppo, make_envs, tmp_path):
     made = make_ppo()
     made.save(tmp_path / "agent")
     other = gymnasium.make_vec("CartPole-v1", num_envs=2)

@@ -74,18 +74,15 @@ def test_the_values_learn_returns_of_their_own_lambda():
     assert of_one.tolist() == [[4.0, 2.0]]
 
 
-def test_without_a_critic_there_is_no_value_anywhere(
-    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]
-):
+def test_without_a_critic_there_is_no_value_anywhere(make_ppo, make_envs):
     agent = reinforce(make_ppo, make_envs)
     assert agent.policy.critic is None
     assert not any(
         "critic" in name or "value" in name for name, _ in agent.policy.named_parameters()
     )
     played = agent.collect()
-    assert played is not None
     assert played.values is None
-    experience: Any = agent.assign(played)
+    experience = agent.assign(played)
     assert experience.old_values is None
     assert experience.returns is None
     agent.update(experience)
@@ -93,9 +90,7 @@ def test_without_a_critic_there_is_no_value_anywhere(
     assert "train/policy_loss" in agent.logger.name_to_value
 
 
-def test_reinforce_solves_the_identity_task(
-    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]
-):
+def test_reinforce_solves_the_identity_task(make_ppo, make_envs):
     agent = make_ppo(
         envs=dense(make_envs, 32),
         advantage="reinforce",
@@ -110,9 +105,7 @@ def test_reinforce_solves_the_identity_task(
     )  # of 1.0; the untrained model is near 0.1
 
 
-def test_a_checkpoint_without_a_critic_is_resumed_number_for_number(
-    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], tmp_path: Any
-):
+def test_a_checkpoint_without_a_critic_is_resumed_number_for_number(make_ppo, make_envs, tmp_path):
     whole = reinforce(make_ppo, make_envs)
     whole.learn(16 * 5 * 2)
     whole.save(tmp_path / "agent")
@@ -135,28 +128,24 @@ def test_a_checkpoint_without_a_critic_is_resumed_number_for_number(
         ("n_value_warmup", 2),
     ],
 )
-def test_settings_of_a_critic_are_refused_without_one(
-    make_ppo: Callable[..., PPO], setting: str, value: Any
-):
+def test_settings_of_a_critic_are_refused_without_one(make_ppo, setting, value):
     message = f"{setting} has no effect with advantage='reinforce', which has no critic; leave it"
     with pytest.raises(ValueError, match=message):
         make_ppo(advantage="reinforce", **{setting: value})
 
 
-def test_the_critics_defaults_of_version_0_1_are_nothing_to_refuse(make_ppo: Callable[..., PPO]):
+def test_the_critics_defaults_of_version_0_1_are_nothing_to_refuse(make_ppo):
     """Saved settings of learners without a critic hold them."""
     agent = make_ppo(advantage="reinforce", **EARLIER_DEFAULTS)
     assert agent.policy.critic is None
 
 
-def test_an_unknown_estimator_is_named_with_near_matches(make_ppo: Callable[..., PPO]):
+def test_an_unknown_estimator_is_named_with_near_matches(make_ppo):
     with pytest.raises(ValueError, match=r"'reinforc'.*'reinforce'"):
         make_ppo(advantage="reinforc")
 
 
-def test_an_estimator_of_ones_own_is_one_function(
-    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-):
+def test_an_estimator_of_ones_own_is_one_function(make_ppo, make_envs, monkeypatch):
     monkeypatch.setattr(ADVANTAGES, "_entries", dict(ADVANTAGES))
     register_advantage(
         AdvantageEstimator(
@@ -213,15 +202,12 @@ def test_vineppo_takes_no_mean_over_episodes_that_were_lost():
     assert not advantages(3)[2].any()
 
 
-def test_vineppo_pays_each_token_the_reward_of_its_segment(
-    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]
-):
+def test_vineppo_pays_each_token_the_reward_of_its_segment(make_ppo, make_envs):
     for credit, joined in ((PerToken(), False), (Pieces(), True)):
         envs = make_envs(num_envs=8, reward=target_reward(credit), min_new_tokens=6)
         agent = make_ppo(envs=envs, advantage="vineppo", kl_coef=0.0)
         assert agent.policy.critic is None
         played = agent.collect()
-        assert played is not None
         paid = torch.tensor(np.array([episode.token_rewards for episode in played.episodes]))
         if joined:
             paid[:, :1] += paid[:, 1:2]

@@ -3,12 +3,10 @@
 import logging
 import math
 import re
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tokengym.agents import PPO
 from tokengym.agents.ppo.advantages import TrainingAlarms
 
 CALM: dict[str, Any] = {
@@ -39,9 +37,7 @@ CALM: dict[str, Any] = {
         ({"scores": []}, None),
     ],
 )
-def test_each_is_said_once(
-    change: dict[str, Any], message: str | None, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_each_is_said_once(change, message, caplog):
     alarms = TrainingAlarms()
     for _ in range(2):
         alarms.check(**{**CALM, **change})
@@ -59,9 +55,7 @@ def test_each_is_said_once(
         ([1.0, 1.0], "the scores within every group are equal"),  # no lower one was seen
     ],
 )
-def test_solved_prompts_are_told_from_equal_scores(
-    before: list[float], message: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_solved_prompts_are_told_from_equal_scores(before, message, caplog):
     caplog.set_level(logging.INFO)
     alarms = TrainingAlarms()
     alarms.check(**{**CALM, "scores": before})
@@ -89,7 +83,7 @@ LEAPS = {
 
 
 @pytest.mark.parametrize("case", LEAPS)
-def test_an_update_that_leaps_is_told(case: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_update_that_leaps_is_told(case, caplog):
     kls, errors, message = LEAPS[case]
     alarms = TrainingAlarms()
     for update, (kl, error) in enumerate(zip(kls, errors, strict=True), 1):
@@ -100,7 +94,7 @@ def test_an_update_that_leaps_is_told(case: str, caplog: pytest.LogCaptureFixtur
         assert "set n_warmup_updates or target_kl" in caplog.messages[0]
 
 
-def test_a_learner_says_it(make_ppo: Callable[..., PPO], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_learner_says_it(make_ppo, caplog):
     agent = make_ppo(learning_rate=1.0, n_epochs=2)
     for _ in range(2):
         played: Any = agent.collect()

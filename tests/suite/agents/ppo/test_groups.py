@@ -28,13 +28,10 @@ def build(
 
 def played_by(agent: PPO) -> Any:
     played = agent.collect()
-    assert played is not None
     return played
 
 
-def test_rows_of_a_group_answer_one_prompt(
-    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]
-):
+def test_rows_of_a_group_answer_one_prompt(make_ppo, make_envs):
     agent = build(make_ppo, make_envs, advantage="loo")
     seen = set()
     for _ in range(6):
@@ -46,7 +43,7 @@ def test_rows_of_a_group_answer_one_prompt(
 
 @pytest.mark.parametrize("advantage", SCORE_ONLY)
 def test_updates_that_read_the_score_are_the_same_under_every_credit(
-    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], advantage: str
+    make_ppo, make_envs, advantage
 ):
     weights = []
     for credit in (Sparse(), Uniform(), Random(), PerToken()):
@@ -58,9 +55,7 @@ def test_updates_that_read_the_score_are_the_same_under_every_credit(
 
 
 @pytest.mark.parametrize("advantage", ["loo", "reinforce++"])
-def test_token_credit_is_seen_where_the_estimator_says_so(
-    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], advantage: str
-):
+def test_token_credit_is_seen_where_the_estimator_says_so(make_ppo, make_envs, advantage):
     first, second = (
         build(make_ppo, make_envs, credit, advantage=advantage, kl_coef=0.0)
         for credit in (Sparse(), PerToken())
@@ -70,9 +65,7 @@ def test_token_credit_is_seen_where_the_estimator_says_so(
     assert not torch.equal(one.advantages, two.advantages)
 
 
-def test_advantages_are_those_of_the_pure_functions(
-    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]
-):
+def test_advantages_are_those_of_the_pure_functions(make_ppo, make_envs):
     for advantage, function in (("rloo", losses.rloo), ("dr-grpo", losses.dr_grpo)):
         agent = build(make_ppo, make_envs, advantage=advantage, kl_coef=0.0)
         played = played_by(agent)
@@ -92,9 +85,7 @@ def test_advantages_are_those_of_the_pure_functions(
 
 
 @pytest.mark.parametrize("advantage", ["loo", "rloo", "grpo", "dr-grpo", "reinforce++"])
-def test_each_learner_solves_the_identity_task(
-    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], advantage: str
-):
+def test_each_learner_solves_the_identity_task(make_ppo, make_envs, advantage):
     reward = target_reward(PerToken())
     agent = make_ppo(
         envs=make_envs(num_envs=32, reward=reward),
@@ -111,9 +102,7 @@ def test_each_learner_solves_the_identity_task(
     assert np.mean([score for score in scores if score is not None]) > 0.85
 
 
-def test_groups_of_equal_scores_are_dropped(
-    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]
-):
+def test_groups_of_equal_scores_are_dropped(make_ppo, make_envs):
     agent = build(make_ppo, make_envs, advantage="grpo", drop_equal_groups=True, kl_coef=0.0)
     played = played_by(agent)
     scores = torch.tensor([episode.score for episode in played.episodes])
@@ -121,9 +110,7 @@ def test_groups_of_equal_scores_are_dropped(
     assert len(agent.assign(played).sequences) == (int(varied.sum()) or 8)
 
 
-def test_equal_scores_are_found_below_a_price_on_the_kl(
-    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]
-):
+def test_equal_scores_are_found_below_a_price_on_the_kl(make_ppo, make_envs):
     """The price differs from row to row: taken off first, no group would look equal."""
     agent = build(make_ppo, make_envs, advantage="grpo", drop_equal_groups=True, kl_coef=0.5)
     with torch.no_grad():
@@ -136,9 +123,7 @@ def test_equal_scores_are_found_below_a_price_on_the_kl(
     assert len(agent.assign(replace(played, episodes=tuple(episodes))).sequences) == 4
 
 
-def test_a_missing_score_is_not_counted_as_0(
-    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]
-):
+def test_a_missing_score_is_not_counted_as_0(make_ppo, make_envs):
     agent = build(make_ppo, make_envs, advantage="rloo")
     played = played_by(agent)
     episodes = (replace(played.episodes[0], score=None), *played.episodes[1:])
@@ -146,9 +131,7 @@ def test_a_missing_score_is_not_counted_as_0(
         agent.assign(replace(played, episodes=episodes))
 
 
-def test_a_dense_credit_that_is_not_seen_is_said_once(
-    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], caplog: Any
-):
+def test_a_dense_credit_that_is_not_seen_is_said_once(make_ppo, make_envs, caplog):
     agent = build(make_ppo, make_envs, Uniform(), advantage="grpo")
     with caplog.at_level(logging.WARNING):
         agent.learn(8 * 6 * 2)
@@ -156,9 +139,7 @@ def test_a_dense_credit_that_is_not_seen_is_said_once(
     assert len(said) == 1
 
 
-def test_a_resumed_run_with_groups_equals_an_uninterrupted_one(
-    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], tmp_path: Any
-):
+def test_a_resumed_run_with_groups_equals_an_uninterrupted_one(make_ppo, make_envs, tmp_path):
     whole = build(make_ppo, make_envs, advantage="loo")
     whole.learn(8 * 6)
     whole.save(tmp_path / "agent")
@@ -176,19 +157,14 @@ def test_a_resumed_run_with_groups_equals_an_uninterrupted_one(
     [
         ({"advantage": "grpo", "group_size": None}, "'grpo'.*group_size"),
         ({"advantage": "loo", "group_size": 3}, "group_size.*got 3"),
-        (
-            {"advantage": "loo", "group_size": 1},
-            "group_size.*>= 2",
-        ),
+        ({"advantage": "loo", "group_size": 1}, "group_size.*>= 2"),
         ({"group_size": None, "drop_equal_groups": True}, "group_size"),
         ({"advantage": "loo", "std_floor": 0.1}, "std_floor.*advantage='loo'"),
         ({"advantage": "loo", "gae_lambda": 0.5}, "gae_lambda.*advantage='loo'"),
         ({"advantage": "loo", "loss_mean": "mean"}, "loss_mean.*'auto', 'token'"),
     ],
 )
-def test_what_cannot_work_is_refused(
-    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], settings: Any, message: str
-):
+def test_what_cannot_work_is_refused(make_ppo, make_envs, settings, message):
     with pytest.raises(ValueError, match=message):
         build(make_ppo, make_envs, **settings)
 

@@ -1,9 +1,7 @@
 """The lambda that a credit rule declares, and the rate that falls to 0."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -29,9 +27,7 @@ def made(env: Any, **settings: Any) -> float | None:
 
 
 @pytest.mark.parametrize(("declared", "expected"), [(0.25, 0.25), (0.0, 0.0), (None, 0.95)])
-def test_without_a_lambda_the_rules_own_is_taken(
-    make_envs: Callable[..., Any], declared: float | None, expected: float
-):
+def test_without_a_lambda_the_rules_own_is_taken(make_envs, declared, expected):
     def envs() -> Any:
         return make_envs(reward=target_reward(Declared(declared)))
 
@@ -48,7 +44,7 @@ def test_without_a_lambda_the_rules_own_is_taken(
         *(("abc-signed", 0.5), ("abc-signed:beta=0.5", 0.95)),
     ],
 )
-def test_the_rules_by_name(rule: str, expected: float):
+def test_the_rules_by_name(rule, expected):
     def env() -> Any:
         return gym.make("tokengym/MovieReview-v0", reward=rule, max_new_tokens=4)
 
@@ -56,19 +52,16 @@ def test_the_rules_by_name(rule: str, expected: float):
     assert agent.gae_lambda == expected
 
 
-def test_a_lambda_outside_its_range_is_refused(make_envs: Callable[..., Any]):
+def test_a_lambda_outside_its_range_is_refused(make_envs):
     envs = make_envs(reward=target_reward(Declared(1.5)))
     with pytest.raises(SettingsError, match=r"gae_lambda=1.5.*\[0, 1\]"):
         made(envs, gae_lambda=None)
     assert made(envs, gae_lambda=1.0) == 1.0
 
 
-def test_the_number_is_written_down(
-    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], tmp_path: Path
-):
+def test_the_number_is_written_down(make_ppo, make_envs, tmp_path):
     agent = make_ppo(envs=make_envs(reward=target_reward(Declared(1.0))), gae_lambda=None)
     played = agent.collect()
-    assert played is not None
     agent.learn_from(played)
     assert agent.logger.name_to_value["train/gae_lambda"] == 1.0
     agent.save(tmp_path / "agent")
@@ -76,7 +69,7 @@ def test_the_number_is_written_down(
     assert json.loads(record.read_text())["settings"]["gae_lambda"] == 1.0
 
 
-def test_without_a_critic_there_is_no_lambda(make_ppo: Callable[..., PPO]):
+def test_without_a_critic_there_is_no_lambda(make_ppo):
     assert make_ppo(advantage="reinforce", gae_lambda=None).gae_lambda is None
 
 
@@ -99,9 +92,7 @@ def rates(agent: PPO, rounds: int, **learn: Any) -> list[float]:
     return found
 
 
-def test_a_linear_schedule_falls_to_0_at_the_end_of_learn(
-    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]
-):
+def test_a_linear_schedule_falls_to_0_at_the_end_of_learn(make_ppo, make_envs):
     """Before the first of 4 rounds all of the training is left, before the last a quarter."""
     envs = make_envs(min_new_tokens=6)  # 4 rows of 6 tokens
     settings: Any = {"learning_rate": 0.004, "learning_rate_schedule": "linear"}

@@ -1,7 +1,5 @@
 """PPO's loss against the formulas written out on the whole model; whose tokens count."""
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,9 +37,7 @@ def loss_by_hand(agent: PPO, experience: Any) -> torch.Tensor:
     return total / count
 
 
-def test_the_gradient_is_that_of_the_whole_objective(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
-):
+def test_the_gradient_is_that_of_the_whole_objective(make_envs, make_ppo):
     """After some steps, so that ratios and values are clipped here and there."""
     agent = make_ppo(
         envs=make_envs(num_envs=8, reward=target_reward(PerToken())),
@@ -52,9 +48,7 @@ def test_the_gradient_is_that_of_the_whole_objective(
         kl_estimator="k1",  # in the reward alone
     )
     shake(agent)
-    played = agent.collect()
-    assert played is not None
-    experience: Any = agent.assign(played)
+    experience = agent.assign(agent.collect())
     shake(agent, 0.1)  # the policy moves on from the one that sampled
     found = gradient(agent, experience)
     now: Any = agent.policy.evaluate(experience.sequences)
@@ -79,16 +73,13 @@ def make_tokenizer(words: tuple[str, ...], pad: str, *, lower: bool = False) -> 
     )
 
 
-def test_padding_with_eos_changes_nothing(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
-):
+def test_padding_with_eos_changes_nothing(make_envs, make_ppo):
     """GPT-2's habit: padding is told by position, so that the EOS that was sampled still counts."""
     learned = []
     for pad in ("<pad>", "<eos>"):
         envs = make_envs(tokenizer=make_tokenizer(WORDS, pad), num_envs=8)
         agent = make_ppo(envs=envs, learning_rate=1e-2)
         played = agent.collect()
-        assert played is not None
         assert any(e.response_ids[-1] == EOS for e in played.episodes)
         assert len({len(e.response_ids) for e in played.episodes}) > 1  # so that there is padding
         stats = agent.update(agent.assign(played))
@@ -100,9 +91,7 @@ def test_padding_with_eos_changes_nothing(
         torch.testing.assert_close(same_weights[name], value, atol=1e-6, rtol=1e-5)
 
 
-def test_sampled_ids_are_learnt_from_not_their_text(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
-):
+def test_sampled_ids_are_learnt_from_not_their_text(make_envs, make_ppo):
     """A word whose text encodes to another: what was sampled is what is scored and trained."""
     words = (*WORDS, "A")
     tokenizer = make_tokenizer(words, "<pad>", lower=True)
@@ -113,9 +102,8 @@ def test_sampled_ids_are_learnt_from_not_their_text(
         model = GPT2LMHeadModel(config)
     agent = make_ppo(envs=make_envs(tokenizer=tokenizer, num_envs=16), model=model)
     played = agent.collect()
-    assert played is not None
     assert any(8 in episode.response_ids for episode in played.episodes)
-    experience: Any = agent.assign(played)
+    experience = agent.assign(played)
     for row, episode in enumerate(played.episodes):
         start, n = len(episode.prompt_ids), len(episode.response_ids)
         ids = experience.sequences.input_ids[row, start : start + n]
@@ -123,7 +111,7 @@ def test_sampled_ids_are_learnt_from_not_their_text(
     assert agent.update(experience).log_prob_gap < 1e-4
 
 
-def test_tensorboard_gets_every_row(make_envs: Callable[..., Any], tmp_path: Path):
+def test_tensorboard_gets_every_row(make_envs, tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     agent = PPO(
         "CausalLMPolicy",

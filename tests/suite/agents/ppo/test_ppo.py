@@ -1,7 +1,6 @@
 """PPO's phases, its place in Stable-Baselines3, and what stops it."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -100,7 +99,7 @@ def log_of(agent: PPO, timesteps: int, **settings: Any) -> list[dict[str, Any]]:
 # --- the phases alone ---------------------------------------------------------------------------
 
 
-def test_assign_is_the_formula(make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]):
+def test_assign_is_the_formula(make_envs, make_ppo):
     """Token rewards less kl_coef * k1, GAE, whitening: each recomputed here by plain loops."""
     agent = make_ppo(
         envs=make_envs(reward=target_reward(PerToken())),
@@ -112,8 +111,7 @@ def test_assign_is_the_formula(make_envs: Callable[..., Any], make_ppo: Callable
     for parameter in agent.policy.trained_parameters():
         parameter.data.mul_(1.05).add_(0.01)
     played = agent.collect()
-    assert played is not None
-    experience: Any = agent.assign(played)
+    experience = agent.assign(played)
     advantages = []
     for row, episode in enumerate(played.episodes):
         n = len(episode.response_ids)
@@ -140,17 +138,13 @@ def test_assign_is_the_formula(make_envs: Callable[..., Any], make_ppo: Callable
     np.testing.assert_allclose(found, whitened, atol=1e-3)
 
 
-def test_a_truncated_response_bootstraps_and_a_terminated_one_does_not(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
-):
+def test_a_truncated_response_bootstraps_and_a_terminated_one_does_not(make_envs, make_ppo):
     returns = {}
     for horizon in ("terminated", "truncated"):
         envs = make_envs(horizon=horizon, forbidden_token_ids=(1,))  # no EOS: all reach the horizon
         agent = make_ppo(envs=envs, gae_lambda=1.0, kl_coef=0.0)
         critic_of(agent).head.bias.data.fill_(2.0)
-        played = agent.collect()
-        assert played is not None
-        experience: Any = agent.assign(played)
+        experience = agent.assign(agent.collect())
         returns[horizon] = experience.returns
     torch.testing.assert_close(returns["truncated"], returns["terminated"] + 2.0)
 
@@ -161,14 +155,10 @@ def gradient(agent: PPO, experience: Any) -> torch.Tensor:
     return torch.cat([p.grad.flatten() for p in agent.policy.trained_parameters()])  # type: ignore[union-attr]
 
 
-def test_micro_batches_do_not_change_the_gradient(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
-):
+def test_micro_batches_do_not_change_the_gradient(make_envs, make_ppo):
     """1 x 16 = 4 x 4 = 16 x 1, with ragged lengths: means are over the whole minibatch's tokens."""
     agent = make_ppo(envs=make_envs(num_envs=16), ent_coef=0.1)
-    played = agent.collect()
-    assert played is not None
-    experience: Any = agent.assign(played)
+    experience = agent.assign(agent.collect())
     assert len(set(experience.sequences.lengths.tolist())) > 3
     whole = gradient(agent, experience)
     assert whole.norm() > 1e-3
@@ -177,11 +167,9 @@ def test_micro_batches_do_not_change_the_gradient(
         torch.testing.assert_close(gradient(agent, experience), whole, atol=1e-6, rtol=1e-4)
 
 
-def test_minibatches_are_shuffled_every_epoch_and_cover_the_batch(make_ppo: Callable[..., PPO]):
+def test_minibatches_are_shuffled_every_epoch_and_cover_the_batch(make_ppo):
     agent = make_ppo(n_epochs=8, n_minibatches=3)
-    played = agent.collect()
-    assert played is not None
-    experience = agent.assign(played)
+    experience = agent.assign(agent.collect())
     numbers = torch.arange(4.0)[:, None].expand_as(experience.advantages)
     backward, taken = agent.backward, list[list[float]]()
 
@@ -197,17 +185,16 @@ def test_minibatches_are_shuffled_every_epoch_and_cover_the_batch(make_ppo: Call
     assert len({tuple(order) for order in orders}) > 1
 
 
-def test_one_environment_is_enough(make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]):
+def test_one_environment_is_enough(make_envs, make_ppo):
     rows = log_of(make_ppo(envs=make_envs(num_envs=1)), 20)
     assert all(np.isfinite(row["train/policy_loss"]) for row in rows)
 
 
-def test_the_update_ends_early_at_target_kl(make_ppo: Callable[..., PPO]):
+def test_the_update_ends_early_at_target_kl(make_ppo):
     counts, skipped = {}, {}
     for target_kl in (None, 1e-9, 1e9):
         agent = make_ppo(learning_rate=1e-2, target_kl=target_kl)
         played = agent.collect()
-        assert played is not None
         counts[target_kl] = agent.update(agent.assign(played)).num_minibatches
         skipped[target_kl] = agent.logger.name_to_value.get("train/steps_skipped")
     # The second minibatch sees that the first one's step moved, and takes none.
@@ -216,7 +203,7 @@ def test_the_update_ends_early_at_target_kl(make_ppo: Callable[..., PPO]):
 
 
 @pytest.mark.parametrize("advantage", ["gae", "reinforce"])
-def test_the_rate_warms_up(make_ppo: Callable[..., PPO], advantage: str):
+def test_the_rate_warms_up(make_ppo, advantage):
     """Over three updates a quarter, a half and three quarters of the rate, and the whole after."""
     settings: Any = {"advantage": advantage, "learning_rate": 4e-3, "n_epochs": 1}
     constant = {**settings, "learning_rate_schedule": "constant"}
@@ -230,7 +217,7 @@ def test_the_rate_warms_up(make_ppo: Callable[..., PPO], advantage: str):
     assert whole["train/learning_rate"] == 2.0 * warmed["train/learning_rate"] == 4e-3
 
 
-def test_the_kl_coefficient_adapts(make_ppo: Callable[..., PPO]):
+def test_the_kl_coefficient_adapts(make_ppo):
     agent = make_ppo(kl_coef=0.2, kl_target=5.0, kl_horizon=10.0)
     rows = log_of(agent, 40)
     expected = 0.2
@@ -243,9 +230,7 @@ def test_the_kl_coefficient_adapts(make_ppo: Callable[..., PPO]):
     assert agent.kl_coef != 0.2
 
 
-def test_a_kl_coefficient_stays_positive_in_updates_of_many_horizons(
-    make_ppo: Callable[..., PPO],
-):
+def test_a_kl_coefficient_stays_positive_in_updates_of_many_horizons(make_ppo):
     """Four episodes are eight horizons: 20 % down for one of them, not for each."""
     agent = make_ppo(kl_coef=0.2, kl_target=1e3, kl_horizon=0.5)
     agent.learn(1)
@@ -257,7 +242,7 @@ def test_a_kl_coefficient_stays_positive_in_updates_of_many_horizons(
 # --- in Stable-Baselines3 -----------------------------------------------------------------------
 
 
-def test_learning_logs_every_figure_and_counts_tokens(make_ppo: Callable[..., PPO]):
+def test_learning_logs_every_figure_and_counts_tokens(make_ppo):
     agent = make_ppo()
     watcher = Watcher()
     rows = log_of(agent, 60, callback=watcher)
@@ -275,23 +260,21 @@ def test_learning_logs_every_figure_and_counts_tokens(make_ppo: Callable[..., PP
     assert 0.0 < rows[0]["train/entropy"] <= np.log(8)
 
 
-def test_without_a_log_interval_no_row_is_written(make_ppo: Callable[..., PPO]):
+def test_without_a_log_interval_no_row_is_written(make_ppo):
     agent = make_ppo()
     assert log_of(agent, 20, log_interval=None) == []
     assert agent._n_updates > 0
     assert len(log_of(agent, 80, log_interval=2)) < len(log_of(agent, 80))
 
 
-def test_the_logged_score_is_the_raw_one(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
-):
+def test_the_logged_score_is_the_raw_one(make_envs, make_ppo):
     scorer = Normalize(FunctionScorer(lambda prompt, response: 100.0 + len(response)), window=1)
     (row,) = log_of(make_ppo(envs=make_envs(reward=Reward(scorer, Sparse()))), 1)
     assert row["rollout/score"] > 100.0
     assert abs(row["rollout/ep_rew_mean"]) < 10.0
 
 
-def test_callbacks_are_called_at_every_step_and_can_stop(make_ppo: Callable[..., PPO]):
+def test_callbacks_are_called_at_every_step_and_can_stop(make_ppo):
     watcher = Watcher()
     agent = make_ppo().learn(40, callback=watcher)
     assert watcher.calls["start"] == watcher.calls["end"] >= 2
@@ -304,14 +287,14 @@ def test_callbacks_are_called_at_every_step_and_can_stop(make_ppo: Callable[...,
     assert agent._n_updates == 0
 
 
-def test_learning_goes_on_counting_where_told(make_ppo: Callable[..., PPO]):
+def test_learning_goes_on_counting_where_told(make_ppo):
     agent = make_ppo().learn(30)
     first = agent.num_timesteps
     assert agent.learn(30, reset_num_timesteps=False).num_timesteps >= first + 30
     assert agent.learn(1).num_timesteps < first
 
 
-def test_schedules_move_the_learning_rate(make_ppo: Callable[..., PPO]):
+def test_schedules_move_the_learning_rate(make_ppo):
     agent = make_ppo(learning_rate=lambda progress: 0.01 * progress, clip_range=lambda p: 0.1 + p)
     rates = [row["train/learning_rate"] for row in log_of(agent, 80)]
     assert rates == sorted(rates, reverse=True)
@@ -320,9 +303,7 @@ def test_schedules_move_the_learning_rate(make_ppo: Callable[..., PPO]):
     assert agent.policy.optimizer.param_groups[0]["lr"] == rates[-1]
 
 
-def test_tokens_within_the_upper_clip_range_are_not_counted_as_clipped(
-    make_ppo: Callable[..., PPO],
-):
+def test_tokens_within_the_upper_clip_range_are_not_counted_as_clipped(make_ppo):
     shares = {}
     for high in (None, 1e6):
         agent = make_ppo(clip_range=1e-6, clip_range_high=high, n_epochs=4, learning_rate=1e-3)
@@ -331,14 +312,14 @@ def test_tokens_within_the_upper_clip_range_are_not_counted_as_clipped(
     assert 0.0 < shares[1e6] < shares[None]
 
 
-def test_the_same_seed_learns_the_same(make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]):
+def test_the_same_seed_learns_the_same(make_envs, make_ppo):
     first, again, other = (make_ppo(seed=seed).learn(40) for seed in (1, 1, 2))
     a, b, c = (agent.policy.state_dict() for agent in (first, again, other))
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert not all(torch.equal(a[name], c[name]) for name in a)
 
 
-def test_no_prompt_is_drawn_in_vain(make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]):
+def test_no_prompt_is_drawn_in_vain(make_envs, make_ppo):
     """SB3's learn() resets before the first rollout; that reset begins the first round."""
     seen = []
 
@@ -351,16 +332,15 @@ def test_no_prompt_is_drawn_in_vain(make_envs: Callable[..., Any], make_ppo: Cal
     assert sorted(seen) == sorted(PROMPTS[:2])
 
 
-def test_set_env_takes_another_batch(make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]):
+def test_set_env_takes_another_batch(make_envs, make_ppo):
     agent = make_ppo().learn(10)
     agent.set_env(make_envs(prompts=("e e e e",)))
     played = agent.collect()
-    assert played is not None
     assert {episode.prompt for episode in played.episodes} == {"e e e e"}
 
 
 def test_sb3_s_own_environments_callbacks_and_progress_bar_work(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], tmp_path: Any, capsys: Any
+    make_envs, make_ppo, tmp_path, capsys
 ):
     evaluation = EvalCallback(
         as_vec_env(make_envs()),
@@ -379,9 +359,7 @@ def test_sb3_s_own_environments_callbacks_and_progress_bar_work(
     assert list(tmp_path.glob("ppo_*_steps.zip"))
 
 
-def test_tensorboard_folder_is_optional_but_the_csv_logger_works(
-    make_ppo: Callable[..., PPO], tmp_path: Any
-):
+def test_tensorboard_folder_is_optional_but_the_csv_logger_works(make_ppo, tmp_path):
     agent = make_ppo()
     agent.set_logger(configure(str(tmp_path), ["csv"]))
     agent.learn(20)
@@ -392,14 +370,11 @@ def test_tensorboard_folder_is_optional_but_the_csv_logger_works(
 # --- what stops it ------------------------------------------------------------------------------
 
 
-def test_a_reward_that_is_not_finite_names_row_and_step(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
-):
+def test_a_reward_that_is_not_finite_names_row_and_step(make_envs, make_ppo):
     from dataclasses import replace
 
     agent = make_ppo()
     played = agent.collect()
-    assert played is not None
     broken = played.episodes[2].token_rewards.copy()  # type: ignore[union-attr]
     broken[-1] = np.nan
     episodes = list(played.episodes)
@@ -411,18 +386,16 @@ def test_a_reward_that_is_not_finite_names_row_and_step(
         agent.assign(replace(played, episodes=tuple(episodes)))
 
 
-def test_a_loss_or_gradient_that_is_not_finite_is_named(make_ppo: Callable[..., PPO]):
+def test_a_loss_or_gradient_that_is_not_finite_is_named(make_ppo):
     agent = make_ppo()
     played = agent.collect()
-    assert played is not None
-    experience: Any = agent.assign(played)
+    experience = agent.assign(played)
     experience.returns[0, 0] = float("inf")
     with pytest.raises(ValueError, match=r"value_loss is (inf|nan) at update 0, epoch 0, timestep"):
         agent.update(experience)
 
     agent = make_ppo()
     played = agent.collect()
-    assert played is not None
     experience = agent.assign(played)
     critic_of(agent).head.weight.register_hook(lambda gradient: gradient * float("nan"))
     with pytest.raises(
@@ -438,9 +411,7 @@ def test_a_loss_or_gradient_that_is_not_finite_is_named(make_ppo: Callable[..., 
         *(({"advantage": name, "group_size": 4}, 1e30) for name in ("rloo", "loo", "dr-grpo")),
     ],
 )
-def test_a_gradient_whose_norm_alone_overflows_is_named(
-    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], settings: Any, size: float
-):
+def test_a_gradient_whose_norm_alone_overflows_is_named(make_ppo, make_envs, settings, size):
     scorer = FunctionScorer(lambda _, response: size * (len(response) % 5))
     agent = make_ppo(envs=make_envs(reward=Reward(scorer, Sparse())), **settings)
     message = (
@@ -451,9 +422,7 @@ def test_a_gradient_whose_norm_alone_overflows_is_named(
         agent.learn(1)
 
 
-def test_whitened_advantages_train_whatever_the_size_of_the_scores(
-    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]
-):
+def test_whitened_advantages_train_whatever_the_size_of_the_scores(make_ppo, make_envs):
     moved = []
     for size in (1.0, 1e25):
 
@@ -498,29 +467,26 @@ def test_whitened_advantages_train_whatever_the_size_of_the_scores(
         ("kl_target", math.inf, "kl_target.*got inf"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(
-    make_ppo: Callable[..., PPO], setting: str, value: Any, message: str
-):
+def test_settings_that_cannot_work_are_refused(make_ppo, setting, value, message):
     with pytest.raises(ValueError, match=message):
         make_ppo(**{setting: value})
 
 
-def test_temperature_is_given_once(make_envs: Callable[..., Any]):
+def test_temperature_is_given_once(make_envs):
     for name, value in (("temperature", 2.0), ("top_k", 3), ("top_p", 0.5)):
         kwargs = {"model": make_model(), name: value}
         with pytest.raises(ValueError, match=f"{name} is a setting of PPO; pass it beside"):
             PPO("CausalLMPolicy", make_envs(), policy_kwargs=kwargs)
 
 
-def test_an_unknown_policy_is_refused(make_envs: Callable[..., Any]):
+def test_an_unknown_policy_is_refused(make_envs):
     with pytest.raises(ValueError, match=r"'CausalLMPolicy'.*got 'MlpPolicy'"):
         PPO("MlpPolicy", make_envs(), policy_kwargs={"model": make_model()})
 
 
-def test_a_rollout_that_disagrees_with_the_update_stops(make_ppo: Callable[..., PPO]):
+def test_a_rollout_that_disagrees_with_the_update_stops(make_ppo):
     agent = make_ppo()
     played = agent.collect()
-    assert played is not None
     assert played.log_probs is not None
     with pytest.raises(ModelError, match=r"ratio is off by 0\.35, log-probs by 0\.3 nats"):
         agent.learn_from(replace(played, log_probs=played.log_probs - 0.3))
@@ -528,7 +494,7 @@ def test_a_rollout_that_disagrees_with_the_update_stops(make_ppo: Callable[..., 
 
 
 @pytest.mark.parametrize("kl_estimator", ["exact", "k1"])
-def test_weights_in_float64_learn(make_ppo: Callable[..., PPO], kl_estimator: str) -> None:
+def test_weights_in_float64_learn(make_ppo, kl_estimator):
     agent = make_ppo(model=make_model().double(), kl_estimator=kl_estimator, n_minibatches=1)
     before = [p.clone() for p in agent.policy.parameters() if p.requires_grad]
     agent.learn(1)

@@ -1,23 +1,18 @@
 """Episodes as JSON lines, and samples in the log."""
 
 import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.suite.agents.conftest import PerToken, target_reward
 from tests.suite.agents.ppo.test_ppo import log_of
-from tokengym.agents import PPO, EpisodeLog
+from tokengym.agents import EpisodeLog
 from tokengym.agents.rollouts.logs import samples
 from tokengym.envs import Episode
 
 
-def test_every_episode_becomes_a_line(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], tmp_path: Path
-):
+def test_every_episode_becomes_a_line(make_envs, make_ppo, tmp_path):
     agent = make_ppo(envs=make_envs(reward=target_reward(PerToken())))
     path = tmp_path / "deep" / "episodes.jsonl"
     rows = log_of(agent, 60, callback=EpisodeLog(path, num_shown=3))
@@ -40,9 +35,7 @@ def test_every_episode_becomes_a_line(
         assert "samples/2 of 4" in row
 
 
-def test_a_resumed_run_appends_and_rounds_can_be_skipped(
-    make_ppo: Callable[..., PPO], tmp_path: Path
-):
+def test_a_resumed_run_appends_and_rounds_can_be_skipped(make_ppo, tmp_path):
     path = tmp_path / "episodes.jsonl"
     agent = make_ppo()
     rows = log_of(agent, 60, callback=EpisodeLog(path, every=2))

@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -9,7 +8,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from tests.suite.agents.conftest import EOS, PROMPTS, TARGET, VOCABULARY, target_reward
-from tokengym.agents import PPO, RandomAgent, collect
+from tokengym.agents import RandomAgent, collect
 from tokengym.agents.rollouts.playing import as_sampler, play_round
 from tokengym.agents.rollouts.rounds import as_rounds
 from tokengym.agents.sb3 import as_vec_env
@@ -41,14 +40,14 @@ def single_env(tokenizer: Any) -> gym.Env[Any, Any]:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_every_row_plays_one_episode_per_round(make_envs: Callable[..., Any], mode: str):
+def test_every_row_plays_one_episode_per_round(make_envs, mode):
     episodes = collect(Scripted(), make_envs(autoreset_mode=mode), 10, seed=0)
     lengths = [len(episode.response_ids) for episode in episodes]
     assert lengths == [1, 2, 3, 4, 1, 2, 3, 4, 1, 2]
     assert [round(6 * e.score) for e in episodes] == [n - 1 for n in lengths]  # type: ignore[operator]
 
 
-def test_a_round_scores_each_row_once(make_envs: Callable[..., Any]):
+def test_a_round_scores_each_row_once(make_envs):
     """Rows that wait for the others must not finish episodes that nobody asked for."""
     scored = []
 
@@ -63,9 +62,7 @@ def test_a_round_scores_each_row_once(make_envs: Callable[..., Any]):
     assert len(scored) == 8
 
 
-def test_all_kinds_of_environment_give_the_same_episodes(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], tokenizer: Any
-):
+def test_all_kinds_of_environment_give_the_same_episodes(make_envs, make_ppo, tokenizer):
     agent = make_ppo()
 
     def play(envs: Any) -> list[Any]:
@@ -84,9 +81,7 @@ def test_all_kinds_of_environment_give_the_same_episodes(
     assert play(DummyVecEnv([lambda: single_env(tokenizer)] * 4)) == expected
 
 
-def test_a_round_plays_chosen_prompts_everywhere(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], tokenizer: Any
-):
+def test_a_round_plays_chosen_prompts_everywhere(make_envs, make_ppo, tokenizer):
     agent, wanted = make_ppo(), [2, 0, 0, 3]
     stock = DummyVecEnv([lambda: single_env(tokenizer)] * 4)
     adapted = as_vec_env(make_envs())
@@ -98,9 +93,7 @@ def test_a_round_plays_chosen_prompts_everywhere(
             assert [episode.prompt for episode in played.episodes] == [PROMPTS[i] for i in wanted]
 
 
-def test_a_round_plays_groups_of_one_prompt(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
-):
+def test_a_round_plays_groups_of_one_prompt(make_envs, make_ppo):
     for envs in (make_envs(), as_vec_env(make_envs())):
         rounds = as_rounds(envs)
         seen = set()
@@ -122,23 +115,19 @@ def test_a_round_plays_groups_of_one_prompt(
         ({"prompts": ["d"]}, "one entry for each of the 4 rows, got 1"),
     ],
 )
-def test_options_that_a_stock_batch_cannot_take_are_refused(
-    options: dict[str, Any], message: str, tokenizer: Any
-):
+def test_options_that_a_stock_batch_cannot_take_are_refused(options, message, tokenizer):
     stock = DummyVecEnv([lambda: single_env(tokenizer)] * 4)
     with pytest.raises(SettingsError, match=message):
         as_rounds(stock).reset(options=options)
 
 
-def test_a_single_environment_is_played_alone(make_ppo: Callable[..., PPO], tokenizer: Any):
+def test_a_single_environment_is_played_alone(make_ppo, tokenizer):
     episodes = collect(make_ppo(), single_env(tokenizer), 3, seed=0)
     assert len(episodes) == 3
     assert all(len(e.token_rewards) == len(e.response_ids) for e in episodes)  # type: ignore[arg-type]
 
 
-def test_log_probs_come_with_agents_that_know_them(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
-):
+def test_log_probs_come_with_agents_that_know_them(make_envs, make_ppo):
     for episode in collect(make_ppo(), make_envs(), 4, seed=0):
         assert episode.log_probs is not None
         assert (episode.log_probs < 0.0).all()
@@ -146,9 +135,7 @@ def test_log_probs_come_with_agents_that_know_them(
         assert episode.log_probs is None
 
 
-def test_a_seed_repeats_episodes_and_leaves_the_training_s_randomness_alone(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
-):
+def test_a_seed_repeats_episodes_and_leaves_the_training_s_randomness_alone(make_envs, make_ppo):
     agent = make_ppo()
     before = agent.policy.generator.get_state()
     first, again, other = (collect(agent, make_envs(), 6, seed=seed) for seed in (3, 3, 4))
@@ -157,9 +144,7 @@ def test_a_seed_repeats_episodes_and_leaves_the_training_s_randomness_alone(
     assert (agent.policy.generator.get_state() == before).all()
 
 
-def test_global_random_state_is_left_alone(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
-):
+def test_global_random_state_is_left_alone(make_envs, make_ppo):
     import random
 
     import torch
@@ -180,9 +165,7 @@ def test_global_random_state_is_left_alone(
 
 
 @pytest.mark.parametrize("actions", [np.zeros(3, int), np.zeros(4), np.zeros((4, 1), int)])
-def test_actions_of_another_shape_or_kind_are_refused(
-    make_envs: Callable[..., Any], actions: NDArray[np.generic]
-) -> None:
+def test_actions_of_another_shape_or_kind_are_refused(make_envs, actions):
     class Mine:
         def predict(self, *_: object) -> tuple[NDArray[np.generic], None]:
             return actions, None
@@ -193,7 +176,7 @@ def test_actions_of_another_shape_or_kind_are_refused(
         collect(Mine(), make_envs(), 4)
 
 
-def test_what_cannot_be_played_is_named(make_envs: Callable[..., Any]):
+def test_what_cannot_be_played_is_named(make_envs):
     with pytest.raises(TypeError, match=r"an agent must have predict.*, got int"):
         collect(3, make_envs(), 1)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"envs.*VectorEnv"):
@@ -205,7 +188,7 @@ def test_what_cannot_be_played_is_named(make_envs: Callable[..., Any]):
 # --- the random agent ---------------------------------------------------------------------------
 
 
-def test_the_random_agent_is_uniform_over_the_mask_and_seeded(make_envs: Callable[..., Any]):
+def test_the_random_agent_is_uniform_over_the_mask_and_seeded(make_envs):
     observation, _ = make_envs().reset(seed=0)
     masks = np.zeros((4, VOCABULARY), dtype=np.int8)
     masks[:, [2, 5, 6]] = 1
@@ -218,7 +201,7 @@ def test_the_random_agent_is_uniform_over_the_mask_and_seeded(make_envs: Callabl
     assert twin.predict(observation, action_masks=masks)[0].tolist() == drawn[0].tolist()
 
 
-def test_the_random_agent_without_a_mask_and_on_one_observation(make_envs: Callable[..., Any]):
+def test_the_random_agent_without_a_mask_and_on_one_observation(make_envs):
     observation, _ = make_envs().reset(seed=0)
     agent = RandomAgent(gym.spaces.Discrete(3), seed=0)
     drawn = np.concatenate([agent.predict(observation)[0] for _ in range(50)])
@@ -227,7 +210,7 @@ def test_the_random_agent_without_a_mask_and_on_one_observation(make_envs: Calla
     assert np.shape(agent.predict(single)[0]) == ()
 
 
-def test_the_random_agent_refuses_what_it_cannot_do(make_envs: Callable[..., Any]):
+def test_the_random_agent_refuses_what_it_cannot_do(make_envs):
     observation, _ = make_envs().reset(seed=0)
     with pytest.raises(ValueError, match="a row that allows no token"):
         RandomAgent(make_envs()).predict(observation, action_masks=np.zeros((4, VOCABULARY)))

@@ -1,6 +1,5 @@
 """Rounds are scored once, when all episodes have ended, so that scores are centred by its mean."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,21 +9,12 @@ from stable_baselines3.common.vec_env import VecMonitor
 
 from tests.suite.agents.conftest import EOS, PROMPTS, TARGET
 from tests.suite.agents.rollouts.test_playing import MODES, Scripted
-from tokengym.agents import PPO, collect
+from tokengym.agents import collect
 from tokengym.agents.rollouts.playing import Round, as_sampler, play_round
 from tokengym.agents.rollouts.rounds import as_rounds
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs import Episode
-from tokengym.rewards import (
-    RED,
-    Credit,
-    FunctionScorer,
-    Normalize,
-    Random,
-    Reward,
-    Sparse,
-    Uniform,
-)
+from tokengym.rewards import RED, Credit, FunctionScorer, Normalize, Random, Reward, Sparse, Uniform
 
 ROWS = 4
 
@@ -68,9 +58,7 @@ def normalized(credit: Credit | None = None, **options: Any) -> Reward:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_batch_is_centred_by_the_mean_of_the_whole_round(
-    make_envs: Callable[..., Any], mode: str
-) -> None:
+def test_a_batch_is_centred_by_the_mean_of_the_whole_round(make_envs, mode):
     envs = make_envs(reward=normalized(), autoreset_mode=mode)
     for _ in range(2):  # raw scores 0, 2, 6 and 6, whose mean is 3.5
         episodes = play(envs).episodes
@@ -79,7 +67,7 @@ def test_a_batch_is_centred_by_the_mean_of_the_whole_round(
         assert [e.score_parts["raw_score"] for e in episodes] == [0.0, 2.0, 6.0, 6.0]
 
 
-def test_through_an_adapter_but_not_a_monitor(make_envs: Callable[..., Any]) -> None:
+def test_through_an_adapter_but_not_a_monitor(make_envs):
     played = play(as_vec_env(make_envs(reward=normalized())))
     assert [episode.score for episode in played.episodes] == [-3.5, -1.5, 2.5, 2.5]
     # A monitor records what steps pay, so each end is centred by the scores up to it: 0, 2, 6, 6.
@@ -99,9 +87,7 @@ def test_through_an_adapter_but_not_a_monitor(make_envs: Callable[..., Any]) -> 
 @pytest.mark.parametrize(
     "options", [{"window": None}, {"window": 6}, {"window": 6, "clip": 1.0}, {"scale": False}]
 )
-def test_running_statistics_are_those_of_a_batch_scored_at_once(
-    make_envs: Callable[..., Any], options: dict[str, Any]
-) -> None:
+def test_running_statistics_are_those_of_a_batch_scored_at_once(make_envs, options):
     options = {"scale": True, "clip": 10.0} | options
     at_once = normalized(**options)
     envs = make_envs(reward=normalized(**options))
@@ -116,13 +102,10 @@ def test_running_statistics_are_those_of_a_batch_scored_at_once(
 
 
 @pytest.mark.parametrize(
-    "credit",
-    [Uniform(), Random(), RED(every_prefix=True), RED(every_prefix=True, delivery="end")],
+    "credit", [Uniform(), Random(), RED(every_prefix=True), RED(every_prefix=True, delivery="end")]
 )
 @pytest.mark.parametrize("scale", [True, False])
-def test_every_credit_follows_the_centred_score(
-    make_envs: Callable[..., Any], tokenizer: Any, credit: Credit, scale: bool
-) -> None:
+def test_every_credit_follows_the_centred_score(make_envs, tokenizer, credit, scale):
     options = {"window": None, "scale": scale}
     at_once = normalized(credit, **options).bind(tokenizer)
     envs = make_envs(reward=normalized(credit, **options))
@@ -133,7 +116,7 @@ def test_every_credit_follows_the_centred_score(
             np.testing.assert_allclose(tokens_of(episode), tokens_of(other), atol=1e-5)
 
 
-def test_a_round_is_scored_once(make_envs: Callable[..., Any]) -> None:
+def test_a_round_is_scored_once(make_envs):
     calls = []
 
     class Counted(Sparse):
@@ -145,7 +128,7 @@ def test_a_round_is_scored_once(make_envs: Callable[..., Any]) -> None:
     assert calls == [ROWS]
 
 
-def test_an_abandoned_round_is_dropped(make_envs: Callable[..., Any]) -> None:
+def test_an_abandoned_round_is_dropped(make_envs):
     envs = make_envs(reward=normalized())
     seen = []
 
@@ -159,14 +142,11 @@ def test_an_abandoned_round_is_dropped(make_envs: Callable[..., Any]) -> None:
     assert [episode.score for episode in play(envs).episodes] == [-3.5, -1.5, 2.5, 2.5]
 
 
-def test_ppo_learns_from_centred_scores(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
-) -> None:
+def test_ppo_learns_from_centred_scores(make_envs, make_ppo):
     agent = make_ppo(envs=make_envs(reward=normalized(), num_envs=8))
     varied = 0
     for _ in range(4):
         played = agent.collect()
-        assert played is not None
         varied += len({len(episode.response_ids) for episode in played.episodes}) > 1
         raw = [episode.score_parts["raw_score"] for episode in played.episodes]
         paid = [float(tokens_of(episode).sum()) for episode in played.episodes]
@@ -174,7 +154,7 @@ def test_ppo_learns_from_centred_scores(
     assert varied
 
 
-def test_collected_episodes_are_centred(make_envs: Callable[..., Any]) -> None:
+def test_collected_episodes_are_centred(make_envs):
     episodes: list[Episode] = collect(Scripted(), make_envs(reward=normalized()), ROWS, seed=0)
     assert {episode.prompt for episode in episodes} <= set(PROMPTS)
     assert sum(episode.score or 0.0 for episode in episodes) == pytest.approx(0.0, abs=1e-6)

@@ -4,7 +4,6 @@ import json
 import sys
 from importlib.machinery import ModuleSpec
 from importlib.metadata import metadata
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -51,7 +50,7 @@ def library(request: Any, monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 
 @pytest.mark.parametrize("library", ["wandb", "trackio"], indirect=True)
-def test_wandb_and_trackio_are_called_alike(library: Calls, tmp_path: Path):
+def test_wandb_and_trackio_are_called_alike(library, tmp_path):
     tracker = make_tracker(library.__name__, tmp_path, name="abc, seed 0", config={"beta": 1})
     tracker.write(ROW, dict.fromkeys(ROW, ()), 3)
     tracker.write({"text": "only"}, {"text": ()}, 4)
@@ -64,7 +63,7 @@ def test_wandb_and_trackio_are_called_alike(library: Calls, tmp_path: Path):
 
 
 @pytest.mark.parametrize("library", ["mlflow"], indirect=True)
-def test_mlflow_is_called(library: Calls, tmp_path: Path):
+def test_mlflow_is_called(library, tmp_path):
     tracker = make_tracker("mlflow", tmp_path, name="abc", config={"beta": None})
     tracker.write(ROW, dict.fromkeys(ROW, ()), 3)
     tracker.close()
@@ -79,9 +78,7 @@ def test_mlflow_is_called(library: Calls, tmp_path: Path):
 
 
 @pytest.mark.parametrize("library", ["mlflow"], indirect=True)
-def test_a_tracker_that_cannot_begin_is_named_in_one_line(
-    library: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_tracker_that_cannot_begin_is_named_in_one_line(library, tmp_path, monkeypatch):
     def refuse(**_: Any) -> None:
         raise RuntimeError("the store is in maintenance mode\nmore")
 
@@ -92,9 +89,7 @@ def test_a_tracker_that_cannot_begin_is_named_in_one_line(
 
 
 @pytest.mark.parametrize("track", TRACKERS)
-def test_a_missing_library_is_named_with_its_extra(
-    track: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+def test_a_missing_library_is_named_with_its_extra(track, monkeypatch, capsys):
     monkeypatch.setattr(logs, "find_spec", lambda name: None)
     with pytest.raises(SettingsError, match=rf"pip install 'tokengym\[{track}\]'"):
         check_tracker(track)
@@ -111,7 +106,7 @@ def test_an_unknown_tracker_is_refused():
 
 
 @pytest.mark.parametrize("library", ["wandb"], indirect=True)
-def test_a_run_passes_on_its_log_and_its_evaluations(library: Calls, tmp_path: Path):
+def test_a_run_passes_on_its_log_and_its_evaluations(library, tmp_path):
     out = tmp_path / "run"
     assert main(["train", "--track", "wandb", *TINY, "--seed", "3", "--out", str(out)]) == 0
     (begin, *rows, end) = library.made
@@ -127,7 +122,7 @@ def test_a_run_passes_on_its_log_and_its_evaluations(library: Calls, tmp_path: P
     assert [step for row, step in logged if "train/kl" in row] == [1, 2]
 
 
-def test_tensorboard_s_files_hold_the_run(tmp_path: Path):
+def test_tensorboard_s_files_hold_the_run(tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     out = tmp_path / "runs"
     arguments = ["--rewards", "sparse", "--seeds", "1", "--jobs", "1", *TINY, "--out", str(out)]

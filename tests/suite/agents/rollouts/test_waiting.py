@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
 from tests.suite.agents.conftest import EOS, TARGET, make_tokenizer
 from tests.suite.agents.rollouts.test_playing import MODES, Scripted
-from tokengym.agents import PPO, collect
+from tokengym.agents import collect
 from tokengym.agents.rollouts.playing import as_sampler, play_round
 from tokengym.agents.rollouts.rounds import as_rounds
 from tokengym.agents.sb3 import as_vec_env
@@ -98,7 +98,7 @@ BACKENDS: dict[str, Callable[[Counting], Any]] = {
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_row_that_waits_draws_and_plays_nothing(backend: str):
+def test_a_row_that_waits_draws_and_plays_nothing(backend):
     counting = Counting()
     episodes = collect(Scripted(), BACKENDS[backend](counting), 2 * len(PROMPTS), seed=0)
     assert [len(e.response_ids) for e in episodes] == 8 * [1, 2, 3, 4]
@@ -107,7 +107,7 @@ def test_a_row_that_waits_draws_and_plays_nothing(backend: str):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_causal_credit_reads_each_row_once(backend: str):
+def test_a_causal_credit_reads_each_row_once(backend):
     counting = Counting(RED(every_prefix=True))
     collect(Scripted(), BACKENDS[backend](counting), len(PROMPTS), seed=0)
     # A round is scored when it has ended: of n tokens, n + 1 prefixes and the text.
@@ -121,7 +121,7 @@ def test_a_causal_credit_reads_each_row_once(backend: str):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_row_that_waits_in_another_process_does_nothing(mode: str):
+def test_a_row_that_waits_in_another_process_does_nothing(mode):
     envs = AsyncVectorEnv(copies(Counting(), PadTokenRewards), autoreset_mode=mode)
     try:
         episodes = collect(Scripted(), envs, len(PROMPTS), seed=0)
@@ -154,7 +154,7 @@ def test_a_batch_waits_as_copies_do():
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_autoreset_mode_is_in_force_again_after_a_round(mode: str):
+def test_the_autoreset_mode_is_in_force_again_after_a_round(mode):
     envs = native(Counting(), mode)
     collect(Scripted(), envs, ROWS, seed=0)
     _, infos = envs.reset()
@@ -178,7 +178,7 @@ def test_an_abandoned_round_lets_go_of_its_rows():
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_learning_plays_each_prompt_once_per_pass(make_ppo: Callable[..., PPO], mode: str):
+def test_learning_plays_each_prompt_once_per_pass(make_ppo, mode):
     counting = Counting()
     agent = make_ppo(envs=native(counting, mode))
     agent.learn(1)  # one round

@@ -75,9 +75,7 @@ def test_only_the_environment_s_own_rewards_carry_token_rewards():
 
 @pytest.mark.parametrize("mode", ["NextStep", "SameStep", "Disabled"])
 @pytest.mark.parametrize("n_steps", [4, 16])
-def test_every_token_is_paid_its_own_and_none_is_lost_at_the_edges(
-    make_envs: Callable[..., Any], mode: str, n_steps: int
-):
+def test_every_token_is_paid_its_own_and_none_is_lost_at_the_edges(make_envs, mode, n_steps):
     """Against a plain account: zeros, each episode written over its own steps, edges moved on."""
     ledger = Ledger()
     agent = StockPPO(
@@ -109,7 +107,7 @@ def test_every_token_is_paid_its_own_and_none_is_lost_at_the_edges(
     assert (found[~ends] != 0).sum() > 5  # dense indeed: paid before episodes end
 
 
-def test_a_budget_s_bootstrapped_value_stays_on_the_last_token(make_envs: Callable[..., Any]):
+def test_a_budget_s_bootstrapped_value_stays_on_the_last_token(make_envs):
     ledger = Ledger()
     agent = StockPPO(
         env=dense(make_envs, horizon="truncated", forbidden_token_ids=(1,)),
@@ -137,7 +135,7 @@ def started(agent: Any, callback: Any) -> tuple[Any]:
     return (prepared,)
 
 
-def test_maskable_ppo_gets_masks_and_token_rewards(make_envs: Callable[..., Any]):
+def test_maskable_ppo_gets_masks_and_token_rewards(make_envs):
     ledger = Ledger()
     envs = dense(make_envs, forbidden_token_ids=(0, 2, 7), min_new_tokens=2)
     agent = MaskablePPO(
@@ -158,7 +156,7 @@ def test_maskable_ppo_gets_masks_and_token_rewards(make_envs: Callable[..., Any]
     )
 
 
-def test_rewards_that_were_changed_are_refused(make_envs: Callable[..., Any], tokenizer: Any):
+def test_rewards_that_were_changed_are_refused(make_envs, tokenizer):
     settings: Any = {"n_steps": 4, "rollout_buffer_class": HindsightRolloutBuffer, **STOCK}
     message = r"came as StepRewards without token rewards; .*changes rewards, as VecNormalize"
     with pytest.raises(ValueError, match=message):
@@ -169,9 +167,7 @@ def test_rewards_that_were_changed_are_refused(make_envs: Callable[..., Any], to
 
 
 @pytest.mark.parametrize("factor", [1.0, 2.0])
-def test_a_layer_inside_that_changes_rewards_is_refused(
-    make_envs: Callable[..., Any], factor: float
-) -> None:
+def test_a_layer_inside_that_changes_rewards_is_refused(make_envs, factor):
     """The token rewards would undo it; stock buffers hear it."""
     paid = make_envs(reward=target_reward(PerToken()))
     envs = as_vec_env(TransformReward(paid, lambda rewards: factor * rewards + (factor - 1.0)))
@@ -207,7 +203,7 @@ def replay(make_envs: Callable[..., Any], size: int, rows: int) -> HindsightRepl
     )
 
 
-def test_replayed_rewards_are_the_tokens_own_across_the_wrap(make_envs: Callable[..., Any]):
+def test_replayed_rewards_are_the_tokens_own_across_the_wrap(make_envs):
     buffer = replay(make_envs, 8, 2)  # 4 steps per row
     with pytest.raises(ValueError, match="learning_starts"):
         buffer.sample(1)
@@ -226,7 +222,7 @@ def test_replayed_rewards_are_the_tokens_own_across_the_wrap(make_envs: Callable
     assert set(sample.rewards.flatten()[ended].tolist()) == {5.0, 3.0, 0.0}
 
 
-def test_an_episode_that_learn_broke_off_is_never_paid(make_envs: Callable[..., Any]):
+def test_an_episode_that_learn_broke_off_is_never_paid(make_envs):
     buffer = replay(make_envs, 4, 1)
     buffer.add(*transition([3], [False], {}))  # learn() ends here, and the next one resets
     buffer.add(*transition([4], [False], {}))
@@ -238,7 +234,7 @@ def test_an_episode_that_learn_broke_off_is_never_paid(make_envs: Callable[..., 
     assert agent.learn(40).learn(40).num_timesteps == 48  # whole calls of train_freq
 
 
-def test_replay_refuses_what_it_cannot_pay(make_envs: Callable[..., Any]):
+def test_replay_refuses_what_it_cannot_pay(make_envs):
     buffer = replay(make_envs, 2, 1)
     with pytest.raises(ValueError, match=r"0.*token_rewards"):
         buffer.add(*transition([3], [True], {}))
@@ -283,7 +279,7 @@ ALGORITHMS: dict[str, tuple[Any, int, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_stock_algorithms_solve_the_task(make_envs: Callable[..., Any], name: str, tmp_path: Any):
+def test_stock_algorithms_solve_the_task(make_envs, name, tmp_path):
     algorithm, timesteps, settings = ALGORITHMS[name]
     buffer: dict[str, Any] = {"rollout_buffer_class": HindsightRolloutBuffer}
     if name == "DQN":
@@ -310,7 +306,7 @@ def test_stock_algorithms_solve_the_task(make_envs: Callable[..., Any], name: st
     assert list(tmp_path.glob("run_*_steps.zip"))
 
 
-def test_features_see_the_last_token_and_no_padding(make_envs: Callable[..., Any]):
+def test_features_see_the_last_token_and_no_padding(make_envs):
     space = as_vec_env(make_envs()).observation_space
     extractor = TokenFeatures(space, embedding_dim=4)  # type: ignore[arg-type]
     ids = torch.tensor([[0, 0, 5, 6, 3, 0], [0, 0, 5, 6, 3, 7], [4, 2, 5, 6, 3, 4]]).float()

@@ -1,6 +1,5 @@
 """Stock Stable-Baselines3 on our batches: its conventions, checked against its own DummyVecEnv."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -48,9 +47,7 @@ def trace(envs: Any, steps: int = 40) -> list[Any]:
 
 @pytest.mark.parametrize("horizon", ["terminated", "truncated"])
 @pytest.mark.parametrize("mode", MODES)
-def test_it_says_what_sb3_s_own_vec_env_says(
-    make_envs: Callable[..., Any], tokenizer: Any, mode: str, horizon: str
-):
+def test_it_says_what_sb3_s_own_vec_env_says(make_envs, tokenizer, mode, horizon):
     expected = trace(DummyVecEnv([lambda: single(tokenizer, horizon=horizon)] * 3))
     assert any("terminal_observation" in item for item in expected if isinstance(item, dict))
     native = make_envs(num_envs=3, autoreset_mode=mode, horizon=horizon, **SETTINGS)
@@ -59,7 +56,7 @@ def test_it_says_what_sb3_s_own_vec_env_says(
     assert trace(as_vec_env(SyncVectorEnv(copies, autoreset_mode=mode))) == expected
 
 
-def test_a_vec_env_stays_itself_and_an_env_becomes_one(tokenizer: Any):
+def test_a_vec_env_stays_itself_and_an_env_becomes_one(tokenizer):
     envs = DummyVecEnv([lambda: single(tokenizer)])
     assert as_vec_env(envs) is envs
     assert as_vec_env(single(tokenizer)).num_envs == 1
@@ -68,13 +65,13 @@ def test_a_vec_env_stays_itself_and_an_env_becomes_one(tokenizer: Any):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_stock_algorithms_learn_on_it(make_envs: Callable[..., Any], mode: str):
+def test_stock_algorithms_learn_on_it(make_envs, mode):
     envs = VecMonitor(as_vec_env(make_envs(autoreset_mode=mode)))
     agent = A2C("MultiInputPolicy", envs, n_steps=4, seed=0).learn(40)
     assert agent.ep_info_buffer
 
 
-def test_maskable_ppo_never_takes_a_forbidden_token(make_envs: Callable[..., Any]):
+def test_maskable_ppo_never_takes_a_forbidden_token(make_envs):
     envs = as_vec_env(make_envs(forbidden_token_ids=(0, 2, 7), min_new_tokens=2))
     assert is_masking_supported(envs)
     agent = MaskablePPO("MultiInputPolicy", envs, n_steps=8, batch_size=16, n_epochs=1, seed=0)
@@ -86,9 +83,7 @@ def test_maskable_ppo_never_takes_a_forbidden_token(make_envs: Callable[..., Any
         observation = envs.step(actions)[0]
 
 
-def test_attributes_and_methods_reach_the_environments(
-    make_envs: Callable[..., Any], tokenizer: Any
-):
+def test_attributes_and_methods_reach_the_environments(make_envs, tokenizer):
     native = GymVecEnv(make_envs())
     assert native.get_attr("max_new_tokens") == [6] * 4
     assert native.has_attr("tokenizer")

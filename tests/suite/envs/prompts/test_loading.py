@@ -23,11 +23,7 @@ ROWS = [
     {"question": f"what is {i} ?", "answer": f"it is {i}", "kind": "CONSTRAINED" if i % 2 else ""}
     for i in range(20)
 ]
-COLUMNS = {
-    "prompt_column": "question",
-    "reference_column": "answer",
-    "query_type_column": "kind",
-}
+COLUMNS = {"prompt_column": "question", "reference_column": "answer", "query_type_column": "kind"}
 
 
 @pytest.fixture(autouse=True)
@@ -56,14 +52,14 @@ def write(path: Path) -> Path:
 @pytest.mark.parametrize(
     "name", ["a.csv", "a.tsv", "a.json", "a.jsonl", "a.parquet", "a.jsonl.gz", "a.csv.gz"]
 )
-def test_every_kind_of_file(name: str, tmp_path: Path) -> None:
+def test_every_kind_of_file(name, tmp_path):
     prompts = load_prompts(write(tmp_path / name), **COLUMNS, split="all")  # type: ignore[arg-type]
     assert prompts.texts == tuple(row["question"] for row in ROWS)
     assert prompts[3] == Prompt("what is 3 ?", "it is 3", "CONSTRAINED")
     assert prompts[4].query_type is None
 
 
-def test_further_columns_reach_the_episode(tmp_path: Path) -> None:
+def test_further_columns_reach_the_episode(tmp_path):
     rows = [{"prompt": f"what is {i} ?", "item": {"digits": [i, i]}, "level": i} for i in range(20)]
     path = tmp_path / "items.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -86,7 +82,7 @@ def test_further_columns_reach_the_episode(tmp_path: Path) -> None:
         gym.make("tokengym/QuestionAnswer-v0", metadata_columns=["level"])
 
 
-def test_dataset_objects_and_saved_folders(tmp_path: Path) -> None:
+def test_dataset_objects_and_saved_folders(tmp_path):
     table = datasets.Dataset.from_list(ROWS)
     assert load_prompts(table, prompt_column=0, split="all").texts[0] == "what is 0 ?"
     table.save_to_disk(tmp_path / "saved")
@@ -94,20 +90,20 @@ def test_dataset_objects_and_saved_folders(tmp_path: Path) -> None:
     assert len(saved) == 20
 
 
-def test_headerless_files_take_positions(tmp_path: Path) -> None:
+def test_headerless_files_take_positions(tmp_path):
     path = tmp_path / "reviews.tsv"
     path.write_text('"lone quote\t1\nnil\t0\nNA\t1\n', encoding="utf-8")
     prompts = load_prompts(path, prompt_column=0, split="all")
     assert prompts.texts == ('"lone quote', "nil", "NA")
 
 
-def test_lines_of_text(tmp_path: Path) -> None:
+def test_lines_of_text(tmp_path):
     path = tmp_path / "prompts.txt"
     path.write_text("once upon\na time\n", encoding="utf-8")
     assert load_prompts(path, split="all").texts == ("once upon", "a time")
 
 
-def test_the_split_is_fixed_disjoint_and_blind_to_order() -> None:
+def test_the_split_is_fixed_disjoint_and_blind_to_order():
     texts = [f"text {i % 30}" for i in range(60)]
 
     def split(order: list[str], name: Any) -> set[str]:
@@ -120,7 +116,7 @@ def test_the_split_is_fixed_disjoint_and_blind_to_order() -> None:
     assert split(texts, "all") == train | test
 
 
-def test_splits_of_its_own_are_kept() -> None:
+def test_splits_of_its_own_are_kept():
     def table(*texts: str) -> datasets.Dataset:
         return datasets.Dataset.from_dict({"prompt": texts})
 
@@ -136,7 +132,7 @@ def test_splits_of_its_own_are_kept() -> None:
         load_prompts(own, split="test")
 
 
-def test_first_tokens_cut_the_text_itself(tokenizer: Any) -> None:
+def test_first_tokens_cut_the_text_itself(tokenizer):
     prompts = PromptSet(["a  b c d", Prompt("d", reference="r"), "e e e e e e"])
     assert first_tokens(prompts, 2, tokenizer).texts == ("a  b", "d", "e e")
     assert first_tokens(prompts, 2, tokenizer)[1].reference == "r"
@@ -148,7 +144,7 @@ def test_first_tokens_cut_the_text_itself(tokenizer: Any) -> None:
             first_tokens(prompts, bad, tokenizer)
 
 
-def test_cutting_comes_before_splitting(tokenizer: Any) -> None:
+def test_cutting_comes_before_splitting(tokenizer):
     texts = [f"{a} {b} {c}" for a in "abcde" for b in "abcde" for c in "abcde"]
     table = datasets.Dataset.from_dict({"prompt": texts})
     cut = {
@@ -165,17 +161,14 @@ def test_cutting_comes_before_splitting(tokenizer: Any) -> None:
         ({}, "prompt_column=None.*'question', 'answer'"),
         ({"prompt_column": "text"}, r"prompt_column='text' is no column; the columns are 'quest"),
         ({"prompt_column": 3}, "prompt_column=3.*0.*2"),
-        (
-            {"prompt_column": "question", "reference_column": "gold"},
-            "reference_column='gold'",
-        ),
+        ({"prompt_column": "question", "reference_column": "gold"}, "reference_column='gold'"),
         (
             {"prompt_column": "question", "query_type_column": "answer"},
             "0.*query_type.*got 'it is 0'",
         ),
     ],
 )
-def test_bad_columns(columns: dict[str, Any], message: str) -> None:
+def test_bad_columns(columns, message):
     with pytest.raises(DatasetError, match=message):
         load_prompts(datasets.Dataset.from_list(ROWS), **columns)
 
@@ -191,12 +184,12 @@ def test_bad_columns(columns: dict[str, Any], message: str) -> None:
         ({"x": ["a", "a"]}, r"1 distinct prompt cannot be split into train and test; pass split="),
     ],
 )
-def test_bad_rows(rows: dict[str, list[Any]], message: str) -> None:
+def test_bad_rows(rows, message):
     with pytest.raises(DatasetError, match=message):
         load_prompts(datasets.Dataset.from_dict(rows))
 
 
-def test_what_cannot_be_read(tmp_path: Path) -> None:
+def test_what_cannot_be_read(tmp_path):
     with pytest.raises(DatasetError, match=r"file 'none.csv' does not exist; check the path"):
         load_prompts("none.csv")
     (tmp_path / "a.jsonl").write_text("{broken", encoding="utf-8")
@@ -229,9 +222,7 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
         ("a.jsonl", b'{"prompt": "a"}\n{"prompt": "b"\n', "line 2, byte 30: Expecting"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_said_with_its_place(
-    tmp_path: Path, name: str, data: bytes, message: str
-) -> None:
+def test_a_file_that_cannot_be_read_is_said_with_its_place(tmp_path, name, data, message):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(DatasetError, match=rf"{name}' cannot be read .*{message}") as caught:
         load_prompts(tmp_path / name, split="all")
@@ -239,7 +230,7 @@ def test_a_file_that_cannot_be_read_is_said_with_its_place(
 
 
 @pytest.mark.parametrize("word", ["NaN", "None", "null"])
-def test_words_for_a_missing_value_are_no_prompts(tmp_path: Path, word: str) -> None:
+def test_words_for_a_missing_value_are_no_prompts(tmp_path, word):
     (tmp_path / "a.csv").write_text(f"prompt\na\n{word}\n", encoding="utf-8")
     with pytest.raises(
         DatasetError, match=f"row 1 of column 'prompt' is '{word}', which stands for"
@@ -249,9 +240,7 @@ def test_words_for_a_missing_value_are_no_prompts(tmp_path: Path, word: str) -> 
     assert load_prompts(tmp_path / "a.jsonl", split="all").texts == (word,)
 
 
-def test_reading_a_file_writes_no_progress_bar_into_a_log(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_reading_a_file_writes_no_progress_bar_into_a_log(tmp_path, capsys):
     path = tmp_path / "prompts.csv"
     path.write_text(f"prompt\n{tmp_path.name} was read here for the first time\n")
     was_enabled = is_progress_bar_enabled()
@@ -265,7 +254,7 @@ def test_reading_a_file_writes_no_progress_bar_into_a_log(
     assert capsys.readouterr().err == ""
 
 
-def test_a_number_among_texts_stays_as_it_is_written(tmp_path: Path) -> None:
+def test_a_number_among_texts_stays_as_it_is_written(tmp_path):
     """Files are read as a whole: parts with numbers only were read as such, 007 as 7."""
     lines = [*(f"q{i},a{i}" for i in range(10_000)), *(f"z{i},007" for i in range(10_000))]
     (tmp_path / "long.csv").write_text("\n".join(["prompt,answer", *lines]))
@@ -273,7 +262,7 @@ def test_a_number_among_texts_stays_as_it_is_written(tmp_path: Path) -> None:
     assert {prompt.reference for prompt in prompts[10_000:]} == {"007"}
 
 
-def test_a_number_among_texts_of_a_long_file_stays_too(tmp_path: Path) -> None:
+def test_a_number_among_texts_of_a_long_file_stays_too(tmp_path):
     """pandas itself reads a long file in parts, whose columns have types of their own."""
     rows = [f"q{i},{'word' if i < 70_000 else '007'}{',x' * 6}" for i in range(140_000)]
     (tmp_path / "long.csv").write_text("\n".join(["prompt,answer,a,b,c,d,e,f", *rows]))
@@ -283,7 +272,7 @@ def test_a_number_among_texts_of_a_long_file_stays_too(tmp_path: Path) -> None:
     assert {prompt.reference for prompt in prompts[70_000:]} == {"007"}
 
 
-def test_a_table_keeps_its_users_choice_of_columns(tmp_path: Path) -> None:
+def test_a_table_keeps_its_users_choice_of_columns(tmp_path):
     table = datasets.Dataset.from_dict({"prompt": ["a", "b"], "x": ["c", "d"]})
     chosen = table.with_format("numpy", columns=["prompt"])
     assert sorted(load_prompts(chosen, split="all").texts) == ["a", "b"]
@@ -291,13 +280,13 @@ def test_a_table_keeps_its_users_choice_of_columns(tmp_path: Path) -> None:
         load_prompts({"train": "a.csv"})
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_prompt(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_no_part_of_the_first_prompt(tmp_path):
     (tmp_path / "a.txt").write_text("\ufefffirst\nsecond\n", encoding="utf-8")
     assert load_prompts(tmp_path / "a.txt", split="all").texts == ("first", "second")
 
 
 @pytest.mark.parametrize("form", ["numpy", "torch", "pandas", "arrow"])
-def test_a_table_s_format_has_no_effect(form: str) -> None:
+def test_a_table_s_format_has_no_effect(form):
     chats = [[{"role": "user", "content": text}] for text in "ab"]
     table = datasets.Dataset.from_dict({"prompt": chats, "answer": ["x", None], "n": [[1, 2], [3]]})
     options: dict[str, Any] = {"reference_column": "answer", "metadata_columns": ["n"]}
@@ -307,7 +296,7 @@ def test_a_table_s_format_has_no_effect(form: str) -> None:
     assert [dict(prompt.metadata) for prompt in prompts] == [{"n": [1, 2]}, {"n": [3]}]
 
 
-def test_a_table_s_transform_is_applied() -> None:
+def test_a_table_s_transform_is_applied():
     table = datasets.Dataset.from_dict({"prompt": ["a", "b"]})
     table = table.with_transform(lambda rows: {"prompt": [text + "!" for text in rows["prompt"]]})
     assert sorted(load_prompts(table, split="all").texts) == ["a!", "b!"]

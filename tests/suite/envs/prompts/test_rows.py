@@ -1,7 +1,6 @@
 """Token ids of large prompt sets: encoded once, in a process and in a comparison's folder."""
 
 import copy
-from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -32,7 +31,7 @@ def shared(tokenizer: Any, encodings: list[TokenRows], texts: Any = TEXTS, frame
     return shared_rows(texts, tokenizer, frame, encoded)
 
 
-def test_the_same_texts_are_encoded_once(tokenizer: Any, encodings: list[TokenRows]) -> None:
+def test_the_same_texts_are_encoded_once(tokenizer, encodings):
     first = shared(tokenizer, encodings)
     assert shared(tokenizer, encodings, list(TEXTS)) is first
     for texts, frame in ((("a b", "c", "d e"), ""), (("a ", "bc", "d e a"), ""), (TEXTS, "x")):
@@ -46,9 +45,7 @@ def test_the_same_texts_are_encoded_once(tokenizer: Any, encodings: list[TokenRo
     assert len(encodings) == 7
 
 
-def test_processes_read_what_one_stored(
-    tokenizer: Any, encodings: list[TokenRows], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_processes_read_what_one_stored(tokenizer, encodings, tmp_path, monkeypatch):
     def in_another_process() -> list[list[int]]:
         monkeypatch.setattr(rows_module, "_known", WeakValueDictionary())
         with rows_stored_in(tmp_path / "encoded"):
@@ -71,7 +68,7 @@ def test_processes_read_what_one_stored(
 
 
 @pytest.mark.usefixtures("encodings")
-def test_environments_share_the_ids_of_a_tokenizer_of_ones_own(tokenizer: Any) -> None:
+def test_environments_share_the_ids_of_a_tokenizer_of_ones_own(tokenizer):
     prompts, tokenizer = PromptSet(TEXTS), copy.deepcopy(tokenizer)
     envs = [TokenGenerationEnv(tokenizer=tokenizer, prompts=prompts) for _ in range(2)]
     tokenizer.add_tokens(["zebra"])

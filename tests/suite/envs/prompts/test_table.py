@@ -22,7 +22,7 @@ def table(tokenizer: Any, width: int | None = None, overlong: Any = "error") -> 
     )
 
 
-def test_columns_are_the_prompts_that_they_stand_for() -> None:
+def test_columns_are_the_prompts_that_they_stand_for():
     types: list[Any]
     references, types, levels = ["r", None], ["OPENENDED", None], [{"deep": [1]}, {"deep": []}]
     built = PromptSet(
@@ -49,7 +49,7 @@ def test_columns_are_the_prompts_that_they_stand_for() -> None:
             prompts.select([])
 
 
-def test_rows_of_ids_pad_to_the_left() -> None:
+def test_rows_of_ids_pad_to_the_left():
     rows = TokenRows.of([[[1, 2, 3], [4]], [[5, 6]]])
     ids, mask = rows.padded([2, 0, -1, 1], 3, 9)
     assert ids.tolist() == [[9, 5, 6], [1, 2, 3], [9, 5, 6], [9, 9, 4]]
@@ -59,7 +59,7 @@ def test_rows_of_ids_pad_to_the_left() -> None:
     assert (len(kept), kept.lengths.tolist(), kept[1].tolist()) == (2, [3, 2], [5, 6])
 
 
-def test_prompts_are_those_of_the_tokenizer(tokenizer: Any) -> None:
+def test_prompts_are_those_of_the_tokenizer(tokenizer):
     whole = [tuple(ids) for ids in encode(tokenizer, TEXTS)]
     assert [entry.ids for entry in table(tokenizer).take([0, 1, 2, 3, -1])] == [*whole, whole[3]]
     assert table(tokenizer)[-1].prompt_id == 3
@@ -74,7 +74,7 @@ def test_prompts_are_those_of_the_tokenizer(tokenizer: Any) -> None:
         table(tokenizer, 2)
 
 
-def test_the_first_faulty_prompt_is_named(tokenizer: Any, monkeypatch: Any) -> None:
+def test_the_first_faulty_prompt_is_named(tokenizer, monkeypatch):
     faulty = {"d": [], "a a": [10**6], "e d c b a": []}
 
     def encoded(_: Any, texts: Any) -> list[list[int]]:
@@ -89,7 +89,7 @@ def test_the_first_faulty_prompt_is_named(tokenizer: Any, monkeypatch: Any) -> N
 
 
 @pytest.mark.parametrize("name", ["movie_review", "dialogue"])
-def test_many_texts_are_encoded_as_each_is(name: str) -> None:
+def test_many_texts_are_encoded_as_each_is(name):
     tokenizer = bundled(name).tokenizer
     texts = [f"the film {n} was good , caf\u00e9 <eos> {'fine ' * (n % 5)}" for n in range(50)]
     for added in (False, True):
@@ -99,9 +99,7 @@ def test_many_texts_are_encoded_as_each_is(name: str) -> None:
             assert [tokens.ids for tokens in tokenize(tokenizer, texts, **how)] == each
 
 
-def test_prompts_of_a_large_set_are_encoded_as_they_are_drawn(
-    tokenizer: Any, monkeypatch: Any
-) -> None:
+def test_prompts_of_a_large_set_are_encoded_as_they_are_drawn(tokenizer, monkeypatch):
     eager = table(tokenizer, 2, "left")
     monkeypatch.setattr(table_module, "FEWEST_LATE", 4)
     monkeypatch.setattr(table_module, "CHECKED", 2)

@@ -2,7 +2,6 @@
 
 import copy
 import io
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,12 +9,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from tokengym.envs import (
-    PromptError,
-    TokenGenerationEnv,
-    TokenGenerationVectorEnv,
-    TokenizerError,
-)
+from tokengym.envs import PromptError, TokenGenerationEnv, TokenGenerationVectorEnv, TokenizerError
 from tokengym.envs.prompts.tokenization import (
     ResponseDecoder,
     check_tokenizer,
@@ -106,7 +100,7 @@ def kind(request: pytest.FixtureRequest, tokenizer: Any) -> Any:
     return tokenizer if request.param == "word" else BUILDERS[request.param]()
 
 
-def test_batched_decoding_equals_the_tokenizers_own(kind: Any) -> None:
+def test_batched_decoding_equals_the_tokenizers_own(kind):
     rng = np.random.default_rng(0)
     lengths = rng.integers(0, 12, 40)
     flat = rng.integers(0, len(kind), lengths.sum())
@@ -117,12 +111,12 @@ def test_batched_decoding_equals_the_tokenizers_own(kind: Any) -> None:
     assert decode(kind, sequences) == expected
 
 
-def test_only_plain_words_take_the_table(tokenizer: Any) -> None:
+def test_only_plain_words_take_the_table(tokenizer):
     assert ResponseDecoder(tokenizer)._words is not None
     assert ResponseDecoder(byte_level())._words is None
 
 
-def test_pieces_join_to_the_response(kind: Any) -> None:
+def test_pieces_join_to_the_response(kind):
     rng = np.random.default_rng(1)
     special = set(kind.all_special_ids)
     for text in ["a b c", "the cat sat", "naïve … 🙂"]:
@@ -135,13 +129,13 @@ def test_pieces_join_to_the_response(kind: Any) -> None:
     assert token_texts(kind, ids)[-1] == "<eos>"
 
 
-def test_a_character_of_several_tokens_shows_at_its_last() -> None:
+def test_a_character_of_several_tokens_shows_at_its_last():
     tokenizer = byte_level()
     ids: Any = tokenizer.convert_tokens_to_ids(list("ðŁĻĤ"))  # the four bytes of one emoji
     assert token_texts(tokenizer, ids) == ["", "", "", "🙂"]
 
 
-def test_pieces_follow_the_prompt_as_the_tokenizer_joins_them(kind: Any) -> None:
+def test_pieces_follow_the_prompt_as_the_tokenizer_joins_them(kind):
     special = set(kind.all_special_ids)
     found = kind("a b c naïve … 🙂 the cat", add_special_tokens=False)["input_ids"]
     ids = [i for i in found if i not in special]
@@ -150,13 +144,13 @@ def test_pieces_follow_the_prompt_as_the_tokenizer_joins_them(kind: Any) -> None
         assert whole == kind.decode(ids)
 
 
-def test_the_response_to_a_special_token_begins_without_a_space(tokenizer: Any) -> None:
+def test_the_response_to_a_special_token_begins_without_a_space(tokenizer):
     ids = tokenizer("a b", add_special_tokens=False)["input_ids"]
     assert response_texts(tokenizer, ids[:1], ids[1:]) == [" b"]
     assert response_texts(tokenizer, [tokenizer.eos_token_id], ids) == ["a", " b"]
 
 
-def test_no_second_bos_and_no_eos_after_the_prompt() -> None:
+def test_no_second_bos_and_no_eos_after_the_prompt():
     tokenizer = sentence_piece_like()
     plain, templated = encode(tokenizer, ["the cat", "<bos>the cat"])
     assert plain[0] == templated[0] == tokenizer.bos_token_id
@@ -166,7 +160,7 @@ def test_no_second_bos_and_no_eos_after_the_prompt() -> None:
     assert encode(tokenizer, ["the cat<eos>"])[0][-1] == tokenizer.eos_token_id
 
 
-def test_any_tokenizer_plays(kind: Any) -> None:
+def test_any_tokenizer_plays(kind):
     env = TokenGenerationEnv(tokenizer=kind, prompts=["a", "the cat"], max_new_tokens=3)
     env.reset(seed=0)
     for action in (5, 6, kind.eos_token_id):
@@ -174,7 +168,7 @@ def test_any_tokenizer_plays(kind: Any) -> None:
     assert info["response"] == kind.decode([5, 6], skip_special_tokens=True)
 
 
-def test_any_tokenizer_takes_a_chat_template(kind: Any) -> None:
+def test_any_tokenizer_takes_a_chat_template(kind):
     chatty = copy.deepcopy(kind)
     chatty.chat_template = (
         "{% for m in messages %}<eos>{{ m.role }}: {{ m.content }}{% endfor %}"
@@ -189,7 +183,7 @@ def test_any_tokenizer_takes_a_chat_template(kind: Any) -> None:
         assert list(env.step(chatty.eos_token_id)[4]["prompt_ids"]) == own
 
 
-def test_stop_strings_across_tokens_and_bytes() -> None:
+def test_stop_strings_across_tokens_and_bytes():
     tokenizer = byte_level()
     text = "a" * 30 + "the 🙂 end"
     ids = tokenizer(text)["input_ids"]
@@ -206,7 +200,7 @@ def test_stop_strings_across_tokens_and_bytes() -> None:
     assert len(info["response_ids"]) < len(ids)
 
 
-def test_a_tokenizer_without_an_end_is_refused() -> None:
+def test_a_tokenizer_without_an_end_is_refused():
     tokenizer = byte_level()
     tokenizer.eos_token = None
     message = r"has no eos token \(None\); pass eos_token= with the token of its vocabulary"
@@ -214,7 +208,7 @@ def test_a_tokenizer_without_an_end_is_refused() -> None:
         TokenGenerationEnv(tokenizer=tokenizer, prompts=["a"])
 
 
-def test_the_arguments_that_mend_them(kind: Any) -> None:
+def test_the_arguments_that_mend_them(kind):
     lacking = copy.deepcopy(kind)
     lacking.eos_token = lacking.pad_token = None
     word = lacking.convert_ids_to_tokens(9 if len(lacking) > 9 else 7)
@@ -232,14 +226,14 @@ def test_the_arguments_that_mend_them(kind: Any) -> None:
     assert info["response"] == kind.decode([5, end], skip_special_tokens=True)
 
 
-def test_another_eos_than_the_tokenizers_own(tokenizer: Any) -> None:
+def test_another_eos_than_the_tokenizers_own(tokenizer):
     env = TokenGenerationEnv(tokenizer=tokenizer, eos_token="e", prompts=["a"], max_new_tokens=4)
     env.reset()
     assert not env.step(tokenizer.eos_token_id)[2]
     assert env.step(tokenizer.convert_tokens_to_ids("e"))[4]["finish_reason"] == "eos"
 
 
-def test_a_mending_token_must_be_in_the_vocabulary(kind: Any) -> None:
+def test_a_mending_token_must_be_in_the_vocabulary(kind):
     message = rf"pad_token='<none>' is not among the {len(kind)} tokens of the vocabulary; name one"
     with pytest.raises(TokenizerError, match=message):
         TokenGenerationEnv(tokenizer=kind, pad_token="<none>", prompts=["a"])
@@ -247,20 +241,20 @@ def test_a_mending_token_must_be_in_the_vocabulary(kind: Any) -> None:
         load_tokenizer(3, pad_token="x")  # type: ignore[arg-type]
 
 
-def test_what_is_no_tokenizer(tmp_path: Any) -> None:
+def test_what_is_no_tokenizer(tmp_path):
     with pytest.raises(TypeError, match="must be a transformers tokenizer, got int; load one"):
         check_tokenizer(3)
     with pytest.raises(TokenizerError, match=r"cannot load .* as tokenizer .*; pass a folder"):
         load_tokenizer(str(tmp_path))
 
 
-def test_tokenizers_load_from_a_folder(tokenizer: Any, tmp_path: Any) -> None:
+def test_tokenizers_load_from_a_folder(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     env = TokenGenerationEnv(tokenizer=str(tmp_path), prompts=["a b"])
     assert env.reset()[1]["prompt"] == "a b"
 
 
-def test_special_ids_outside_the_vocabulary() -> None:
+def test_special_ids_outside_the_vocabulary():
     class Damaged:
         eos_token_id, pad_token_id = 9, 0
 
@@ -273,7 +267,7 @@ def test_special_ids_outside_the_vocabulary() -> None:
         check_tokenizer(Damaged())
 
 
-def test_prompts_without_tokens(make_env: Callable[..., Any]) -> None:
+def test_prompts_without_tokens(make_env):
     tokenizer = byte_level()
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Split("x", "removed")
     with pytest.raises(PromptError, match=r"prompt 1 \('xx'\) has no tokens under this tokenizer"):
@@ -285,9 +279,7 @@ class _Terminal(io.StringIO):
         return True
 
 
-def test_parts_cover_the_prompts_with_progress_on_a_terminal(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_parts_cover_the_prompts_with_progress_on_a_terminal(monkeypatch):
     monkeypatch.setattr("sys.stderr", shown := _Terminal())
     assert [list(part) for part in in_parts(range(5), size=2)] == [[0, 1], [2, 3], [4]]
     assert "encoding prompts" in shown.getvalue()
@@ -299,7 +291,7 @@ def test_parts_cover_the_prompts_with_progress_on_a_terminal(
     assert shown.getvalue() == piped.getvalue() == ""
 
 
-def test_encoding_in_parts_equals_encoding_alone(tokenizer: Any) -> None:
+def test_encoding_in_parts_equals_encoding_alone(tokenizer):
     texts = [" ".join("abcd"[i % 4] for i in range(n % 7 + 1)) for n in range(12_000)]
     for n, ids in enumerate(encode(tokenizer, texts)[::997]):
         assert ids == encode(tokenizer, [texts[997 * n]])[0]

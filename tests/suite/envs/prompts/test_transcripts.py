@@ -11,7 +11,7 @@ from tokengym.envs import DatasetError, Prompt, load_prompts
 TURNS = "\n\nHuman: a b\n\nAssistant: c\nd\n\n- e\n\nHuman: why?\n\nAssistant: so"
 
 
-def test_the_last_answer_is_apart_and_blank_lines_stay() -> None:
+def test_the_last_answer_is_apart_and_blank_lines_stay():
     messages, answer = read_transcript(TURNS) or ([], None)
     assert [(m["role"], m["content"]) for m in messages] == [
         ("user", "a b"),
@@ -22,17 +22,17 @@ def test_the_last_answer_is_apart_and_blank_lines_stay() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "hello", "hello\n\nHuman: a", "The Human: a", "Humans: a"])
-def test_other_texts_are_no_transcripts(text: str) -> None:
+def test_other_texts_are_no_transcripts(text):
     assert read_transcript(text) is None
 
 
-def test_a_transcript_may_end_with_the_user_or_an_empty_answer() -> None:
+def test_a_transcript_may_end_with_the_user_or_an_empty_answer():
     asked = [{"role": "user", "content": "a"}]
     assert read_transcript("Human: a") == (asked, None)
     assert read_transcript("Human: a\n\nAssistant:") == (asked, None)
 
 
-def test_turns_of_one_speaker_in_a_row_are_one() -> None:
+def test_turns_of_one_speaker_in_a_row_are_one():
     found = read_transcript("Human: a\n\nHuman: b\n\nAssistant:\n\nAssistant: c\n\nAssistant: d")
     assert found == ([{"role": "user", "content": "a\n\nb"}], "c\n\nd")
 
@@ -41,7 +41,7 @@ def rows(**columns: list[str]) -> Any:
     return datasets.Dataset.from_dict(columns)
 
 
-def test_data_sets_of_transcripts_become_conversations() -> None:
+def test_data_sets_of_transcripts_become_conversations():
     table = rows(chosen=[TURNS, "plain"], best=["yes", "no"])
     prompts = load_prompts(table, prompt_column="chosen", split="all", transcripts=True)
     assert prompts[0].text == "why?"
@@ -56,7 +56,7 @@ def test_data_sets_of_transcripts_become_conversations() -> None:
     assert untouched[0] == Prompt(TURNS)
 
 
-def test_one_question_with_two_answers_is_in_one_split() -> None:
+def test_one_question_with_two_answers_is_in_one_split():
     texts = [f"Human: {x}\n\nAssistant: {y}" for x in "abcdefghij" for y in "uv"]
     table = rows(prompt=texts)
     train, test = (
@@ -66,6 +66,6 @@ def test_one_question_with_two_answers_is_in_one_split() -> None:
     assert not set(train) & set(test)
 
 
-def test_a_transcript_without_a_question_is_refused() -> None:
+def test_a_transcript_without_a_question_is_refused():
     with pytest.raises(DatasetError, match="row 0 of the data set: a conversation must end before"):
         load_prompts(rows(prompt=["Assistant: hello"]), split="all", transcripts=True)

@@ -1,8 +1,6 @@
 """Small files that become large: refused with the limit before they are read."""
 
 import gzip
-from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -39,9 +37,7 @@ def ten_megabytes(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=["dictionary", "zeros", "prefixes", "nested", "numbers", "nothing", "fixed", "map"],
 )
-def test_a_parquet_file_is_measured_before_it_is_read(
-    tmp_path: Path, values: Any, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-):
+def test_a_parquet_file_is_measured_before_it_is_read(tmp_path, values, options, monkeypatch):
     path = tmp_path / "small.parquet"
     pq.write_table(pa.table({"prompt": values}), path, **options)
     assert path.stat().st_size < 300_000
@@ -55,7 +51,7 @@ def test_a_parquet_file_is_measured_before_it_is_read(
             read(path)
 
 
-def test_what_is_within_the_limit_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_what_is_within_the_limit_passes(tmp_path, monkeypatch):
     table = pa.table({"prompt": SAME.slice(0, 1000), "n": range(1000), "chat": [ONE[:0]] * 1000})
     pq.write_table(table, tmp_path / "a.parquet")
     check_parquet(tmp_path / "a.parquet")
@@ -68,7 +64,7 @@ def test_what_is_within_the_limit_passes(tmp_path: Path, monkeypatch: pytest.Mon
     check_parquet(tmp_path / "b.parquet")  # no more than 20 times its size
 
 
-def test_a_gzipped_file_is_read_to_the_limit_only(tmp_path: Path):
+def test_a_gzipped_file_is_read_to_the_limit_only(tmp_path):
     path = tmp_path / "small.jsonl.gz"
     path.write_bytes(gzip.compress(b'{"prompt": "' + b"x" * 11_000_000 + b'"}\n'))
     with pytest.raises(
@@ -86,7 +82,7 @@ def test_a_gzipped_file_is_read_to_the_limit_only(tmp_path: Path):
         ("a.csv.gz", gzip.compress(b"prompt\na\n", mtime=0)[:-9] + b"\0" * 9, "cannot be read"),
     ],
 )
-def test_other_archives_are_refused_here(tmp_path: Path, name: str, content: bytes, message: str):
+def test_other_archives_are_refused_here(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DatasetError, match=message):
         load_prompts(tmp_path / name)

@@ -4,7 +4,6 @@ import json
 import re
 import time
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -59,7 +58,7 @@ def play(env: Any, tokens: list[int]) -> list[Any]:
     return [env.step(token) for token in tokens]
 
 
-def test_four_turns_by_hand(make_env: Callable[..., Any]):
+def test_four_turns_by_hand(make_env):
     script = Script(Reply("d"), Reply("d e", score=0.5), "c", Reply("e", score=1.0))
     env = make_env(
         partner=script, max_turns=4, max_turn_tokens=3, max_new_tokens=20, prompts=["a b"]
@@ -99,7 +98,7 @@ def test_four_turns_by_hand(make_env: Callable[..., Any]):
     ]
 
 
-def test_the_partner_ends_the_conversation(make_env: Callable[..., Any]):
+def test_the_partner_ends_the_conversation(make_env):
     env = make_env(partner=Script("d", Reply("", 2.0, done=True)), max_turns=9, max_new_tokens=20)
     env.reset(seed=0)
     *_, last = play(env, [A, EOS, B, EOS])
@@ -108,7 +107,7 @@ def test_the_partner_ends_the_conversation(make_env: Callable[..., Any]):
 
 
 @pytest.mark.parametrize("horizon", ["terminated", "truncated"])
-def test_no_room_for_the_reply_is_the_horizon(make_env: Callable[..., Any], horizon: str):
+def test_no_room_for_the_reply_is_the_horizon(make_env, horizon):
     env = make_env(partner=lambda *asked: "d e", max_turns=3, max_new_tokens=4, horizon=horizon)
     env.reset(seed=0)
     *_, last = play(env, [A, EOS])
@@ -118,7 +117,7 @@ def test_no_room_for_the_reply_is_the_horizon(make_env: Callable[..., Any], hori
     assert last[4]["turns"][-1] == Turn("user", "d e", (2, 2), None)
 
 
-def test_the_horizon_ends_a_turn_before_eos_is_legal_in_it(make_env: Callable[..., Any]):
+def test_the_horizon_ends_a_turn_before_eos_is_legal_in_it(make_env):
     env = make_env(partner=Script("d", "d"), max_turns=2, max_new_tokens=7, min_new_tokens=3)
     env.reset(seed=0)
     steps = play(env, [A, A, A, EOS, B, B])  # the reply is the fifth token
@@ -127,7 +126,7 @@ def test_the_horizon_ends_a_turn_before_eos_is_legal_in_it(make_env: Callable[..
     assert steps[-1][4]["response_ids"] == (A, A, A, EOS, D, B, B)
 
 
-def test_one_turn_is_the_mdp_without_a_partner(make_env: Callable[..., Any]):
+def test_one_turn_is_the_mdp_without_a_partner(make_env):
     """Bit for bit: observations, flags, masks, prompts and infos but for the turns themselves."""
     settings = {"min_new_tokens": 1, "prompt_sampling": "uniform"}
     alone, talks = make_env(**settings), make_env(**settings, partner=teacher)
@@ -149,7 +148,7 @@ def test_one_turn_is_the_mdp_without_a_partner(make_env: Callable[..., Any]):
             over = pair[0][2] or pair[0][3]
 
 
-def test_prompts_are_drawn_whatever_is_said(make_env: Callable[..., Any]):
+def test_prompts_are_drawn_whatever_is_said(make_env):
     def prompts(tokens: list[int], **settings: Any) -> list[str]:
         env, drawn = make_env(max_new_tokens=12, **settings), []
         rng = np.random.default_rng(1)
@@ -165,7 +164,7 @@ def test_prompts_are_drawn_whatever_is_said(make_env: Callable[..., Any]):
 
 
 @pytest.mark.parametrize("size", range(9))
-def test_forks_inside_and_between_turns(make_env: Callable[..., Any], size: int):
+def test_forks_inside_and_between_turns(make_env, size):
     settings = {"partner": teacher, "max_turns": 4, "max_turn_tokens": 3, "max_new_tokens": 16}
     env, other = make_env(**settings), make_env(**settings)
     rng = np.random.default_rng(0)
@@ -183,7 +182,7 @@ def test_forks_inside_and_between_turns(make_env: Callable[..., Any], size: int)
             np.testing.assert_equal(other.reset(), env.reset())
 
 
-def test_forks_of_a_batch(make_envs: Callable[..., Any]):
+def test_forks_of_a_batch(make_envs):
     settings = {"partner": teacher, "max_turns": 4, "max_turn_tokens": 3, "max_new_tokens": 16}
     envs, other = make_envs(**settings), make_envs(**settings)
     rng = np.random.default_rng(0)
@@ -197,9 +196,7 @@ def test_forks_of_a_batch(make_envs: Callable[..., Any]):
         np.testing.assert_equal(other.step(tokens), envs.step(tokens))
 
 
-def test_an_episode_begins_with_an_unfinished_one(
-    make_env: Callable[..., Any], make_envs: Callable[..., Any]
-):
+def test_an_episode_begins_with_an_unfinished_one(make_env, make_envs):
     """Inside a turn and between turns, as a single one and in a batch."""
     talk: Any = {"partner": teacher, "max_turns": 3, "max_turn_tokens": 3, "max_new_tokens": 14}
     env, other, envs = make_env(**talk), make_env(**talk), make_envs(**talk)
@@ -228,7 +225,7 @@ def test_an_episode_begins_with_an_unfinished_one(
         make_env().reset(options={"prompt": prompt, "response": text})
 
 
-def test_a_state_needs_its_turns(make_env: Callable[..., Any]):
+def test_a_state_needs_its_turns(make_env):
     env = make_env(partner=teacher)
     env.reset(seed=0)
     state = env.get_state()
@@ -238,7 +235,7 @@ def test_a_state_needs_its_turns(make_env: Callable[..., Any]):
         env.set_state(state | {"turns": [["user", "a", 3, None]]})
 
 
-def test_a_batch_is_asked_together(make_envs: Callable[..., Any]):
+def test_a_batch_is_asked_together(make_envs):
     several = Several()
     envs = make_envs(num_envs=4, partner=several, max_turns=3, max_new_tokens=20)
     envs.reset(seed=0)
@@ -259,7 +256,7 @@ FAULTS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_failing_partner_stops_with_one_line(make_envs: Callable[..., Any], name: str):
+def test_a_failing_partner_stops_with_one_line(make_envs, name):
     reply, message = FAULTS[name]
     settings = {"max_turns": 3, "max_reply_tokens": 3, "max_new_tokens": 20}
     envs = make_envs(partner=Script("a", reply), **settings)
@@ -273,7 +270,7 @@ def test_a_failing_partner_stops_with_one_line(make_envs: Callable[..., Any], na
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_failing_partner_loses_the_episode_only(make_envs: Callable[..., Any], name: str):
+def test_a_failing_partner_loses_the_episode_only(make_envs, name):
     settings = {"max_turns": 3, "max_reply_tokens": 3, "on_partner_error": "skip"}
     envs = make_envs(partner=Script("a", FAULTS[name][0]), max_new_tokens=20, **settings)
     envs.reset(seed=0)
@@ -288,7 +285,7 @@ def test_a_failing_partner_loses_the_episode_only(make_envs: Callable[..., Any],
     envs.step(np.array([A, EOS, A]))  # the run goes on
 
 
-def test_a_partner_that_hangs(make_env: Callable[..., Any]):
+def test_a_partner_that_hangs(make_env):
     def slow(*asked: Any) -> str:
         time.sleep(2.0)
         return "a"
@@ -302,7 +299,7 @@ def test_a_partner_that_hangs(make_env: Callable[..., Any]):
     assert time.monotonic() - begin < 1.5
 
 
-def test_a_partner_for_many_must_answer_all(make_envs: Callable[..., Any]):
+def test_a_partner_for_many_must_answer_all(make_envs):
     class Short(Several):
         def replies(self, conversations: Any, metadatas: Any, rngs: Any) -> list[Reply]:
             return super().replies(conversations, metadatas, rngs)[:1]
@@ -336,27 +333,21 @@ def test_a_partner_for_many_must_answer_all(make_envs: Callable[..., Any]):
         ),
     ],
 )
-def test_settings_that_cannot_work(
-    make_env: Callable[..., Any],
-    build_tokenizer: Callable[..., Any],
-    settings: dict[str, Any],
-    error: type[Exception],
-    message: str,
-):
+def test_settings_that_cannot_work(make_env, build_tokenizer, settings, error, message):
     tokenizer = build_tokenizer()
     tokenizer.chat_template = CHAT_TEMPLATE
     with pytest.raises(error, match=message):
         make_env(**{"tokenizer": tokenizer} | settings)
 
 
-def test_a_partner_may_not_have_the_policys_role(make_env: Callable[..., Any]):
+def test_a_partner_may_not_have_the_policys_role(make_env):
     partner = Script()
     partner.role = "assistant"
     with pytest.raises(SettingsError, match="role='assistant'"):
         make_env(partner=partner)
 
 
-def test_a_beginning_must_not_end_the_turn(make_env: Callable[..., Any]):
+def test_a_beginning_must_not_end_the_turn(make_env):
     env = make_env(partner=teacher, max_turns=2, max_turn_tokens=2, max_new_tokens=9)
     env.reset(options={"response": [A]})
     with pytest.raises(SettingsError, match="2 of at most 2 tokens"):
@@ -367,9 +358,7 @@ WORDS = ("<pad>", "<eos>", "<unk>", "a", "b", "c", "user", "tool", "assistant")
 
 
 @pytest.mark.parametrize("ended", [True, False])
-def test_replies_in_a_chat_template(
-    make_env: Callable[..., Any], build_tokenizer: Callable[..., Any], ended: bool
-):
+def test_replies_in_a_chat_template(make_env, build_tokenizer, ended):
     """The tokens are those of the template's text; the sampled ones stay what they are."""
     tokenizer = build_tokenizer(WORDS)
     tokenizer.chat_template = CHAT_TEMPLATE
@@ -397,9 +386,7 @@ def test_replies_in_a_chat_template(
 
 
 @pytest.mark.parametrize("template", [FORGETFUL, "{{ messages[-1].content }} <eos> assistant "])
-def test_a_template_that_rewrites_earlier_turns_is_refused(
-    make_env: Callable[..., Any], build_tokenizer: Callable[..., Any], template: str
-):
+def test_a_template_that_rewrites_earlier_turns_is_refused(make_env, build_tokenizer, template):
     tokenizer = build_tokenizer(WORDS)
     tokenizer.chat_template = template
     make_env(tokenizer=tokenizer, chat_template=True)  # harmless in one turn
@@ -407,9 +394,7 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(
         make_env(tokenizer=tokenizer, chat_template=True, partner=teacher, max_turns=2)
 
 
-def test_a_template_that_refuses_the_role(
-    make_env: Callable[..., Any], build_tokenizer: Callable[..., Any]
-):
+def test_a_template_that_refuses_the_role(make_env, build_tokenizer):
     tokenizer = build_tokenizer(WORDS)
     tokenizer.chat_template = (
         "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}"
@@ -421,7 +406,7 @@ def test_a_template_that_refuses_the_role(
         make_env(tokenizer=tokenizer, chat_template=True, partner=partner)
 
 
-def test_metadata_reaches_the_partner(make_env: Callable[..., Any]):
+def test_metadata_reaches_the_partner(make_env):
     from tokengym.envs import Prompt
 
     script = Script("a")
@@ -435,9 +420,7 @@ def test_metadata_reaches_the_partner(make_env: Callable[..., Any]):
 
 @pytest.mark.parametrize("check", [check_env, sb3_check_env])
 @pytest.mark.parametrize("partner", [teacher, Several()])
-def test_official_checkers(
-    tokenizer: Any, check: Any, partner: Any, capsys: pytest.CaptureFixture[str]
-):
+def test_official_checkers(tokenizer, check, partner, capsys):
     gymnasium.register(
         id="tokengym-tests/Talk-v0",
         entry_point="tokengym.envs:TokenGenerationEnv",
@@ -452,9 +435,7 @@ def test_official_checkers(
         del gymnasium.registry["tokengym-tests/Talk-v0"]
 
 
-def test_render_shows_who_wrote_what(
-    make_env: Callable[..., Any], make_envs: Callable[..., Any], capsys: pytest.CaptureFixture[str]
-):
+def test_render_shows_who_wrote_what(make_env, make_envs, capsys):
     settings = {"partner": Script("d e", "c"), "max_turns": 2, "max_new_tokens": 9}
 
     def finished(mode: str) -> Any:
@@ -483,7 +464,7 @@ def test_render_shows_who_wrote_what(
     assert envs.render() == (ansi.render(),)
 
 
-def test_episodes_hold_their_turns(make_env: Callable[..., Any]):
+def test_episodes_hold_their_turns(make_env):
     env = make_env(partner=Script("d", Reply("c", 1.0)), max_turns=2, max_new_tokens=9)
     env.reset(seed=0)
     episode = Episode.from_info(play(env, [A, EOS, EOS])[-1][4])

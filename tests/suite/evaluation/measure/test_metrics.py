@@ -64,10 +64,7 @@ def test_ngrams_of_a_short_text_are_none():
 
 
 def test_text_metrics_are_means_over_episodes():
-    episodes = [
-        episode("one two three", "one two three", 3, "eos"),
-        episode("p", "a a a a", 5),
-    ]
+    episodes = [episode("one two three", "one two three", 3, "eos"), episode("p", "a a a a", 5)]
     metrics = text_metrics(episodes)
     assert metrics["length"] == 4.0
     assert metrics["eos_rate"] == 0.5

@@ -1,7 +1,5 @@
 """Evaluations measure by the scorer, whatever layers an environment of the user's own has."""
 
-from pathlib import Path
-
 import pytest
 
 from tokengym.agents import RandomAgent, collect
@@ -18,7 +16,7 @@ def make_env(num_envs, **options):
 """
 
 
-def test_the_score_is_the_scorers_and_not_what_a_layer_pays(tmp_path: Path) -> None:
+def test_the_score_is_the_scorers_and_not_what_a_layer_pays(tmp_path):
     (tmp_path / "mine.py").write_text(FILE)
     options = {"max_new_tokens": 3, "reward": "uniform"}
     alone = Evaluator("MovieReview", options, num_episodes=4)

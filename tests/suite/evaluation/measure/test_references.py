@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -51,9 +50,7 @@ def whole(evaluator: Evaluator, policy: Any) -> ReferenceSamples:
     return draw_references(evaluator, policy, 32)
 
 
-def test_responses_are_scored_as_every_run_is(
-    evaluator: Evaluator, policy: Any, whole: ReferenceSamples, monkeypatch: pytest.MonkeyPatch
-):
+def test_responses_are_scored_as_every_run_is(evaluator, policy, whole, monkeypatch):
     assert whole.scores.shape == (3, 32)
     assert whole.gold_scores is not None
     assert whole.gold_scores.shape == (3, 32)
@@ -80,9 +77,7 @@ def test_responses_are_scored_as_every_run_is(
     assert abs(measured.metrics["score"] - whole.scores.mean()) < 4 * whole.scores.std() / 3**0.5
 
 
-def test_a_draw_that_was_stopped_continues(
-    evaluator: Evaluator, policy: Any, whole: ReferenceSamples, tmp_path: Path
-):
+def test_a_draw_that_was_stopped_continues(evaluator, policy, whole, tmp_path):
     file = tmp_path / "samples.json"
 
     def stop(drawn: ReferenceSamples) -> None:
@@ -104,9 +99,7 @@ def test_a_draw_that_was_stopped_continues(
     assert len({tuple(row) for row in whole.scores.T}) == 32  # no two samples share a seed
 
 
-def test_a_changed_file_is_refused(
-    evaluator: Evaluator, policy: Any, whole: ReferenceSamples, tmp_path: Path
-):
+def test_a_changed_file_is_refused(evaluator, policy, whole, tmp_path):
     file = tmp_path / "samples.json"
     draw_references(evaluator, policy, 16, file=file)
     file.write_text(file.read_text().replace('"tokens": 1', '"tokens": 2'))
@@ -114,7 +107,7 @@ def test_a_changed_file_is_refused(
         draw_references(evaluator, policy, 32, file=file)
 
 
-def test_without_a_scorer_nothing_can_be_ranked(evaluator: Evaluator):
+def test_without_a_scorer_nothing_can_be_ranked(evaluator):
     scored, evaluator.envs = evaluator.envs, gym.make_vec("tokengym/MovieReview-v0", num_envs=1)
     try:
         check_ranks(evaluator, 16)  # the task's own reward
@@ -149,7 +142,7 @@ def test_lines_by_hand():
 
 
 @pytest.mark.parametrize("price", [0.0, None])
-def test_without_a_price_the_optimum_has_no_line(price: float | None):
+def test_without_a_price_the_optimum_has_no_line(price):
     lines = samples(RISING).lines(price)
     assert lines["optimum"] is None
     assert ("net_score" in lines["best_of_n"][0]) == (price is not None)
@@ -161,7 +154,7 @@ def test_without_a_price_the_optimum_has_no_line(price: float | None):
     # From 4 to 8 the score gains 1.45 and the KL's bound .57 nats, which cost 1.70 at a price of 3.
     [(None, "score", 16), (0.0, "net_score", 16), (0.5, "net_score", 16), (3.0, "net_score", 4)],
 )
-def test_the_way_leads_to_the_best_n_up_to_16(price: float | None, measure: str, n: int):
+def test_the_way_leads_to_the_best_n_up_to_16(price, measure, n):
     lines = samples(np.tile(RISING, 2)).lines(price, episodes=256)
     ends = score_range(lines, 7.0)
     assert (ends.measure, ends.n, ends.noise) == (measure, n, None)
@@ -209,9 +202,7 @@ def test_the_error_of_a_span_by_hand():
         (RISING[:1], None, 7.5, "16 responses to a single prompt give no standard error of"),
     ],
 )
-def test_a_range_that_may_be_noise_says_why(
-    scores: Any, price: float | None, start: float, reason: str | None
-):
+def test_a_range_that_may_be_noise_says_why(scores, price, start, reason):
     ends = score_range(samples(scores).lines(price), start)
     assert (ends.noise is None) == (reason is None)
     if reason is not None:

@@ -30,9 +30,7 @@ def evaluator(words: list[str], task: str = "movie_review", **changes: Any) -> E
 
 
 @pytest.mark.parametrize("task", ["movie_review", "dialogue"])
-def test_a_gold_score_that_knows_few_words_is_no_number(
-    task: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_gold_score_that_knows_few_words_is_no_number(task, caplog):
     made = evaluator(FOREIGN, task)
     assert made.measured_by.startswith("the gold score, ")
     agent = RandomAgent(made.envs, seed=0)
@@ -59,9 +57,7 @@ def test_a_gold_score_that_knows_few_words_is_no_number(
         ({"prompts": None, "tokenizer": None, "scorer": lambda prompt, response: 1.0}, True),
     ],
 )
-def test_prompts_and_a_scorer_of_ones_own_have_no_gold_score(
-    changes: dict[str, Any], has_gold: bool, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_prompts_and_a_scorer_of_ones_own_have_no_gold_score(changes, has_gold, caplog):
     made = evaluator(FAMILIAR, **changes)
     assert (made.gold is not None) == has_gold
     if not has_gold:
@@ -71,16 +67,14 @@ def test_prompts_and_a_scorer_of_ones_own_have_no_gold_score(
     made.close()
 
 
-def test_one_run_of_a_comparison_names_what_cannot_read_the_texts(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_one_run_of_a_comparison_names_what_cannot_read_the_texts(caplog):
     made = evaluator(FOREIGN, warns=False)
     assert made(RandomAgent(made.envs, seed=0)).gold_scores is None  # left out all the same
     assert not caplog.records
     made.close()
 
 
-def test_nothing_is_said_of_words_that_are_known(caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_said_of_words_that_are_known(caplog):
     caplog.set_level(logging.WARNING)
     made = evaluator(FAMILIAR)
     assert "gold_score" in made(RandomAgent(made.envs, seed=0)).metrics
@@ -88,7 +82,7 @@ def test_nothing_is_said_of_words_that_are_known(caplog: pytest.LogCaptureFixtur
     made.close()
 
 
-def test_a_scorer_says_which_share_it_cannot_read() -> None:
+def test_a_scorer_says_which_share_it_cannot_read():
     scorer = load_scorer(bundled("movie_review").reward_model, "reward_model")
     episodes = [
         Episode(prompt="The film", response=response, prompt_ids=[0], response_ids=[0])

@@ -135,7 +135,7 @@ def test_less_than_the_best_of_four_is_an_alarm():
         ([0.0, 9.0, 4.0, 3.0], "crossed at least 9 nats"),
     ],
 )
-def test_an_update_that_leaps_is_told(kl: list[float], said: str | None):
+def test_an_update_that_leaps_is_told(kl, said):
     curves = {"score": np.arange(4.0), "kl": np.array(kl)}
     alarms = find_alarms(curves, [0, 1, 2, 7])
     assert len(alarms) == (said is not None)

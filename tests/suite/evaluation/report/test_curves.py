@@ -13,7 +13,7 @@ def csv(folder: Path, text: str) -> Path:
     return path
 
 
-def test_what_is_written_is_read_back(tmp_path: Path, make_rows):
+def test_what_is_written_is_read_back(tmp_path, make_rows):
     rows = make_rows(("sparse", "abc"), seeds=2)
     write_curves(tmp_path / "curves.csv", rows)
     found = read_curves(tmp_path / "curves.csv")
@@ -29,7 +29,7 @@ def test_what_is_written_is_read_back(tmp_path: Path, make_rows):
     assert not found[0].has("entropy")  # its column is there and empty
 
 
-def test_unknown_columns_group(tmp_path: Path):
+def test_unknown_columns_group(tmp_path):
     path = csv(
         tmp_path,
         "credit,length_cell,seed,step,score\n"
@@ -41,14 +41,14 @@ def test_unknown_columns_group(tmp_path: Path):
     assert list(first.values["score"]) == [1.0, 2.0]
 
 
-def test_columns_can_be_left_aside(tmp_path: Path):
+def test_columns_can_be_left_aside(tmp_path):
     path = csv(tmp_path, "credit,loss,seed,step,score\na,0.1,0,0,1\na,0.2,0,1,2\n")
     assert len(read_curves(path, group_by=())) == 1
     with pytest.raises(ValueError, match="grouped by loss every run has a single step; name the"):
         read_curves(path)
 
 
-def test_a_nan_score_is_a_fault_not_an_error(tmp_path: Path):
+def test_a_nan_score_is_a_fault_not_an_error(tmp_path):
     path = csv(tmp_path, "credit,seed,step,score\na,0,0,1\na,0,1,nan\na,1,0,1\na,1,1,2\n")
     bad, good = read_curves(path)
     assert bad.fault() == "score is nan at step 1"
@@ -71,12 +71,12 @@ def test_a_nan_score_is_a_fault_not_an_error(tmp_path: Path):
         ("credit,seed,step,score\na,0,0,-1e308\n", r"line 2: score must be within 3.4e\+38 of 0"),
     ],
 )
-def test_bad_files_are_named_by_line(tmp_path: Path, text: str, message: str):
+def test_bad_files_are_named_by_line(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
         read_curves(csv(tmp_path, text))
 
 
-def test_missing_and_binary_files(tmp_path: Path):
+def test_missing_and_binary_files(tmp_path):
     with pytest.raises(ValueError, match=r"none\.csv is no file; pass a CSV of curves"):
         read_curves(tmp_path / "none.csv")
     (tmp_path / "picture").write_bytes(b"\x89PNG\xff\xfe")
@@ -131,7 +131,7 @@ def test_panels_refuse_what_does_not_fit():
 
 
 @pytest.mark.parametrize("name", ["=1+1", "+a", "-a", "@a", "'=a", "''@a", "'a", "plain", "a=b"])
-def test_no_name_is_a_formula_and_all_are_read_back(tmp_path: Path, make_rows, name: str):
+def test_no_name_is_a_formula_and_all_are_read_back(tmp_path, make_rows, name):
     rows = [{**row, "credit": name} for row in make_rows(("sparse",), seeds=1)]
     write_curves(tmp_path / "curves.csv", rows)
     cell = (tmp_path / "curves.csv").read_text().splitlines()[1].split(",")[0]
@@ -139,13 +139,13 @@ def test_no_name_is_a_formula_and_all_are_read_back(tmp_path: Path, make_rows, n
     assert [curve.credit for curve in read_curves(tmp_path / "curves.csv")] == [name]
 
 
-def test_names_of_foreign_curves_are_made_printable(tmp_path: Path):
+def test_names_of_foreign_curves_are_made_printable(tmp_path):
     text = "credit,cell,seed,step,score\n\x1b[31mabc,\u202ex,0,0,1.0\n\x1b[31mabc,\u202ex,0,1,2.0\n"
     (curve,) = read_curves(csv(tmp_path, text))
     assert (curve.credit, curve.group) == ("\u241b[31mabc", (("cell", "\ufffdx"),))
 
 
-def test_a_run_of_trl_is_read_by_its_folder(tmp_path: Path):
+def test_a_run_of_trl_is_read_by_its_folder(tmp_path):
     logged = [
         {"step": 1, "reward": 0.5, "kl": 0.0, "loss": 0.1},
         {"step": 2, "reward": 0.7, "kl": 0.2, "loss": 0.1, "entropy": 3.0},

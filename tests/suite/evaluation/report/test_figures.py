@@ -6,7 +6,7 @@ from tokengym.evaluation.report.figures import STYLE, draw_levels
 
 
 @pytest.mark.parametrize("gap", [0.0, 0.04, 0.2, 1.5])
-def test_names_of_levels_do_not_overlap(gap: float) -> None:
+def test_names_of_levels_do_not_overlap(gap):
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -19,9 +19,7 @@ from tokengym.evaluation.report.tables import group_table, latex
 @pytest.mark.parametrize(
     ("ending", "begins"), [("pdf", b"%PDF"), ("svg", b"<?xml"), ("png", b"\x89PNG")]
 )
-def test_a_figure_is_as_wide_as_it_is_asked_to_be(
-    make_curves, tmp_path: Path, ending: str, begins: bytes
-):
+def test_a_figure_is_as_wide_as_it_is_asked_to_be(make_curves, tmp_path, ending, begins):
     curves = make_curves()
     summary = summarize(curves, SummarySettings(kl_coef=0.05))
     for name in ("one", "two"):
@@ -47,7 +45,7 @@ def test_ticks_of_updates_are_whole_numbers(make_curves):
     assert [tick for tick in axis.get_xticks() if 0 <= tick <= 1] == [0, 1]
 
 
-def test_lines_can_be_told_without_colours(make_curves, tmp_path: Path):
+def test_lines_can_be_told_without_colours(make_curves, tmp_path):
     names = ("sparse", "uniform", "abc", "red", "scar", "mc", "pure")
     curves = make_curves(names, seeds=2)
     drawn: list[Any] = []
@@ -60,7 +58,7 @@ def test_lines_can_be_told_without_colours(make_curves, tmp_path: Path):
     assert len({(str(line["linestyle"]), line["marker"]) for line in drawn}) == len(names)
 
 
-def test_labels_have_units_and_room(make_curves, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_labels_have_units_and_room(make_curves, tmp_path, monkeypatch):
     drawn: list[Any] = []
     monkeypatch.setattr(
         "tokengym.evaluation.report.figures.write_picture",
@@ -117,7 +115,7 @@ def test_a_table_names_the_way(make_curves):
         ({"width": "900in"}, "1 to 40 inches"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(settings: dict[str, Any], message: str):
+def test_what_cannot_be_drawn_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         Paper(**settings)
 

@@ -83,7 +83,7 @@ def test_a_run_without_measurements_is_refused(make_comparison):
         write_comparison(config, out)
 
 
-def test_prices_of_the_kl_are_compared(make_comparison, tmp_path: Path):
+def test_prices_of_the_kl_are_compared(make_comparison, tmp_path):
     folders = [make_comparison(f"at-{price}", kl_coef=price)[1] for price in (0.05, 0.2)]
     (group,) = merge_comparisons(folders, tmp_path / "merged", baseline=None)["groups"]
     assert list(group["rewards"]) == ["sparse (kl_coef 0.05)", "sparse (kl_coef 0.2)"]
@@ -92,7 +92,7 @@ def test_prices_of_the_kl_are_compared(make_comparison, tmp_path: Path):
     assert found["groups"][0]["baseline"] == "sparse (kl_coef 0.2)"
 
 
-def test_the_curves_of_groups_are_read_again(make_comparison, tmp_path: Path):
+def test_the_curves_of_groups_are_read_again(make_comparison, tmp_path):
     rewards = ("sparse", "abc")
     changes = ({"tokens": 9000}, {"tokens": 8000, "max_new_tokens": 24})
     folders = [make_comparison(f"made-{i}", rewards, **c)[1] for i, c in enumerate(changes)]
@@ -108,9 +108,7 @@ def test_the_curves_of_groups_are_read_again(make_comparison, tmp_path: Path):
 
 
 @pytest.mark.parametrize("agents", [(), ("ppo:kl_coef=0.1", "loo:group_size=8", "dpo")])
-def test_the_specs_of_the_runs_are_all_that_a_report_needs(
-    make_comparison, tmp_path: Path, agents: tuple[str, ...]
-):
+def test_the_specs_of_the_runs_are_all_that_a_report_needs(make_comparison, tmp_path, agents):
     rewards = ("sparse", "abc:beta=0.8")
     config, out = make_comparison("new", rewards, agents=agents)
     _, earlier = make_comparison("earlier", rewards, agents=agents, is_earlier=True)
@@ -130,7 +128,7 @@ def test_the_specs_of_the_runs_are_all_that_a_report_needs(
     ]
 
 
-def test_merging_keeps_that_learners_have_prices_of_their_own(make_comparison, tmp_path: Path):
+def test_merging_keeps_that_learners_have_prices_of_their_own(make_comparison, tmp_path):
     agents = ("ppo:kl_coef=0.0", "loo:kl_coef=0.1")
     config, out = make_comparison("prices", agents=agents)
     merged = merge_comparisons([out], None, baseline=None)
@@ -141,7 +139,7 @@ def test_merging_keeps_that_learners_have_prices_of_their_own(make_comparison, t
     ("prices", "shared"), [((0.1, 0.1), 0.1), ((0.0, 0.1), None), ((0.05, 0.05), 0.05)]
 )
 def test_learners_at_prices_of_their_own_have_no_score_minus_the_kl_penalty(
-    make_comparison, prices: tuple[float, float], shared: float | None
+    make_comparison, prices, shared
 ):
     agents = tuple(
         f"{name}:kl_coef={price}" for name, price in zip(("ppo", "loo"), prices, strict=True)
@@ -152,7 +150,7 @@ def test_learners_at_prices_of_their_own_have_no_score_minus_the_kl_penalty(
     assert ("net_score" in group["measures"]) == (shared is not None)
 
 
-def test_runs_that_have_not_ended_are_said(make_comparison, tmp_path: Path):
+def test_runs_that_have_not_ended_are_said(make_comparison, tmp_path):
     """Stopped by Ctrl-C, or shared out: what one folder lacks, another may have."""
     _, stopped = make_comparison("stopped", rewards=("sparse", "abc"))
     config, other = make_comparison("other", rewards=("sparse", "abc"))
@@ -169,7 +167,7 @@ def test_runs_that_have_not_ended_are_said(make_comparison, tmp_path: Path):
     assert (whole["missing"], whole["groups"][0]["fewest_runs"]) == ([], 5)
 
 
-def test_runs_that_two_folders_lack_are_said_once(make_comparison, tmp_path: Path):
+def test_runs_that_two_folders_lack_are_said_once(make_comparison, tmp_path):
     """One that failed in a folder and finished in another is in the figures."""
     folders = [make_comparison(name, rewards=("sparse", "abc"))[1] for name in ("one", "two")]
     for out, seeds in zip(folders, ((0, 1), (2, 3)), strict=True):
@@ -187,7 +185,7 @@ def test_runs_that_two_folders_lack_are_said_once(make_comparison, tmp_path: Pat
     assert group["missing_seeds"] == {"sparse": [4]}
 
 
-def test_runs_of_learners_with_other_settings_are_groups(make_comparison, tmp_path: Path):
+def test_runs_of_learners_with_other_settings_are_groups(make_comparison, tmp_path):
     folders = [make_comparison("ppo")[1], make_comparison("dpo", training=DPO)[1]]
     groups = merge_comparisons(folders, tmp_path / "merged", baseline=None)["groups"]
     assert [group["group"]["agent"] for group in groups] == ["ppo", "dpo"]
@@ -195,7 +193,7 @@ def test_runs_of_learners_with_other_settings_are_groups(make_comparison, tmp_pa
 
 
 @pytest.mark.parametrize("rewards", [("sparse", "uniform"), ("sparse", "r3")])
-def test_the_report_says_what_all_runs_are_measured_by(make_comparison, rewards: tuple[str, ...]):
+def test_the_report_says_what_all_runs_are_measured_by(make_comparison, rewards):
     config, out = make_comparison("mixed", rewards)
     summary = write_comparison(config, out)
     page = (out / "report.html").read_text()
@@ -224,9 +222,7 @@ FIXED = {"advantage": "rloo", "group_size": 8, "batch_size": 64}
 """A learner that sees no token credit."""
 
 
-def test_the_report_of_one_comparison_says_what_the_comparison_says(
-    make_comparison, tmp_path: Path
-):
+def test_the_report_of_one_comparison_says_what_the_comparison_says(make_comparison, tmp_path):
     rules = tmp_path / "rules.py"
     rules.write_text(RULES)
     rewards = ("sparse", "abc", "uniform", f"{rules}:Blind")
@@ -256,9 +252,7 @@ def test_the_report_of_one_comparison_says_what_the_comparison_says(
         merge_comparisons([out], None, baseline=None, paper=paper)
 
 
-def test_the_report_of_one_comparison_has_the_optimum(
-    make_comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_report_of_one_comparison_has_the_optimum(make_comparison, tmp_path, monkeypatch):
     best = {8: {"gold_score": 2.0}, 9: {"gold_score": 3.0}}
 
     def known(config: ComparisonConfig) -> dict[str, float]:
@@ -277,13 +271,13 @@ def test_the_report_of_one_comparison_has_the_optimum(
         assert merged["anchors"]["optimum"] == optimum
 
 
-def test_unseen_credit_is_said_of_comparisons_made_apart(make_comparison, tmp_path: Path):
+def test_unseen_credit_is_said_of_comparisons_made_apart(make_comparison, tmp_path):
     folders = [make_comparison(name, (name,), **FIXED)[1] for name in ("sparse", "abc")]
     (group,) = merge_comparisons(folders, None, baseline=None)["groups"]
     assert any("the curves of abc must equal" in said for said in group["verdict"]["cautions"])
 
 
-def test_the_curves_of_learners_are_compared_at_equal_tokens(make_comparison, tmp_path: Path):
+def test_the_curves_of_learners_are_compared_at_equal_tokens(make_comparison, tmp_path):
     config, out = make_comparison("learners", agents=("ppo", "loo"))
     slow = run_folder(out, "loo", 0)
     rows = [row | {"tokens": row["tokens"] * 3} for row in read_points(slow)]
@@ -316,7 +310,7 @@ def test_runs_of_several_versions_are_said(make_comparison):
 
 
 @pytest.mark.parametrize(("advantage", "said"), [("rloo", True), ("gae", False)])
-def test_a_learner_that_sees_no_token_credit_is_said(make_comparison, advantage: str, said: bool):
+def test_a_learner_that_sees_no_token_credit_is_said(make_comparison, advantage, said):
     learner = {"group_size": 8} if said else {}
     made = make_comparison(
         advantage, ("sparse", "abc", "r3"), advantage=advantage, batch_size=64, **learner
@@ -327,7 +321,7 @@ def test_a_learner_that_sees_no_token_credit_is_said(make_comparison, advantage:
 
 
 @pytest.mark.parametrize(("coef", "warned"), [(1.0, True), (0.01, False)])
-def test_losing_by_the_own_objective_is_warned_of(make_curves, coef: float, warned: bool):
+def test_losing_by_the_own_objective_is_warned_of(make_curves, coef, warned):
     group = summarize(make_curves(("sparse",)), SummarySettings(kl_coef=coef))["groups"][0]
     found = [text for text in group["verdict"]["cautions"] if "minus the KL penalty" in text]
     assert bool(found) == warned  # the score rises by 1.7 while the KL reaches 4.3 nats
@@ -350,7 +344,7 @@ class Saved:
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", "[]", '{"settings": {}, "measured": 3}', None])
-def test_damaged_measurements_are_left_for_those_before(tmp_path: Path, text: str | None):
+def test_damaged_measurements_are_left_for_those_before(tmp_path, text):
     unfinished = UnfinishedRun(tmp_path, {"a": 1})
     assert unfinished.load(Saved.load) is None
     for tokens in (10, 20):
@@ -366,7 +360,7 @@ def test_damaged_measurements_are_left_for_those_before(tmp_path: Path, text: st
     assert (agent and agent.num_timesteps, measured) == (10, {"curve": [10]})
 
 
-def test_code_that_a_checkpoint_names_is_not_taken_for_damage(tmp_path: Path):
+def test_code_that_a_checkpoint_names_is_not_taken_for_damage(tmp_path):
     unfinished = UnfinishedRun(tmp_path, {"a": 1})
     unfinished.save(Saved(10), {"curve": []})
 
@@ -377,7 +371,7 @@ def test_code_that_a_checkpoint_names_is_not_taken_for_damage(tmp_path: Path):
         unfinished.load(refuse)
 
 
-def test_toxicity_is_reported_before_and_after(make_comparison) -> None:
+def test_toxicity_is_reported_before_and_after(make_comparison):
     config, out = make_comparison("rude")
     for seed in range(5):
         folder = run_folder(out, "sparse", seed)

@@ -109,10 +109,7 @@ def test_a_normalised_score_that_may_be_noise_is_not_shown_anywhere(make_curves)
     summary = summarize(curves, settings)
     (group,) = summary["groups"]
     for entry in group["rewards"].values():
-        assert not {"normalised_score", "steps_to_shares"} & {
-            *entry["figures"],
-            *entry,
-        }
+        assert not {"normalised_score", "steps_to_shares"} & {*entry["figures"], *entry}
     shown = [row[-3:-1] for row in cells(group).values()]
     assert {cell["value"] for row in shown for cell in row} == {"\u2013"}
     latex, markdown = (
@@ -150,7 +147,7 @@ def test_a_page_has_the_lines_its_samples_give(make_curves):
         assert absent not in re.sub(r"<style>.*?</style>", "", plain, flags=re.S)
 
 
-def test_levels_are_within_the_picture(make_curves, tmp_path: Path):
+def test_levels_are_within_the_picture(make_curves, tmp_path):
     curves = make_curves()
     for name, drawn in (("with", references()), ("without", {})):
         summary = summarize(curves, SummarySettings(kl_coef=0.05, references=drawn))
@@ -234,7 +231,7 @@ def test_a_lead_that_is_kl_spent_sooner_is_called_more_drift():
         (1, -1, 0, 0, ""),
     ],
 )
-def test_a_lead_has_one_name(area: int, kl: int, wins: int, equal: int | None, lead: str):
+def test_a_lead_has_one_name(area, kl, wins, equal, lead):
     score = {"auc": {"clear": area}} | ({} if equal is None else {"at_kl": {"clear": equal}})
     differences = {"score": score, "kl": {"auc": {"clear": kl, "wins": wins, "pairs": 5}}}
     group = {"rewards": {"abc": {"versus_baseline": {"differences": differences}}}}
@@ -258,7 +255,7 @@ def test_policies_that_have_hardly_moved_are_not_compared_at_equal_kl():
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_a_lead_in_score_at_equal_kl_has_its_size(sign: float):
+def test_a_lead_in_score_at_equal_kl_has_its_size(sign):
     """Score and gold are a multiple of the root of the KL, which rises alike in both."""
     slopes = {"sparse": 1.0, "other": 1.0 + 0.5 * sign}
     curves = paths_of({"sparse": 4.0, "other": 4.0}, lambda name, kl: slopes[name] * np.sqrt(kl))
@@ -353,7 +350,7 @@ def test_few_seeds_are_few(make_curves):
 
 
 @pytest.mark.parametrize("baseline", ["sparse", "abc"])
-def test_below_five_seeds_nothing_is_clear(make_curves, baseline: str):
+def test_below_five_seeds_nothing_is_clear(make_curves, baseline):
     curves = make_curves(seeds=4)
     summary = summarize(curves, SummarySettings(baseline=baseline))
     page = render_report(summary, curves)
@@ -451,7 +448,7 @@ def test_nothing_to_summarise():
         summarize([], SummarySettings(failed=[{"credit": "a", "seed": 0, "error": "boom"}]))
 
 
-def test_the_same_curves_give_the_same_bytes(make_curves, tmp_path: Path):
+def test_the_same_curves_give_the_same_bytes(make_curves, tmp_path):
     for name in ("a.json", "b.json"):
         np.random.seed(None)
         write_json(tmp_path / name, summarize(make_curves(), SummarySettings(kl_coef=0.05)))
@@ -469,7 +466,7 @@ def test_numbers_in_words():
     assert number(math.inf) == "\u221e"
 
 
-def test_the_figures_fit_a_terminal(make_curves, capsys: pytest.CaptureFixture[str]):
+def test_the_figures_fit_a_terminal(make_curves, capsys):
     curves = make_curves(("sparse", "folder/of/rules.py:Surprisal"))
     (group,) = summarize(curves, SummarySettings(kl_coef=0.05))["groups"]
     for width, parts in ((200, 1), (90, 1), (80, 2), (44, 3)):

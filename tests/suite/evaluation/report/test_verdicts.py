@@ -1,19 +1,13 @@
 """What comparisons are said to show: one page of the words for each kind of comparison."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tests.suite.evaluation.conftest import (
-    SEEDS,
-    curves_of,
-    fabricate_curves,
-    paths_of,
-    references,
-)
+from tests.suite.evaluation.conftest import SEEDS, curves_of, fabricate_curves, paths_of, references
 from tests.support import golden
 from tokengym.evaluation.measure.references import ReferenceSamples
 from tokengym.evaluation.report.curves import Curve
@@ -173,7 +167,7 @@ def test_every_kind_of_comparison_is_said_as_it_is_stored():
     golden.check(STORED / "verdicts.md", "\n".join(page) + "\n")
 
 
-def test_a_report_says_what_is_stored(make_curves: Callable[..., list[Curve]]):
+def test_a_report_says_what_is_stored(make_curves):
     """Of three rewards, with samples of the untrained policy, a failed run and settings."""
     curves = make_curves()
     failed = [{"credit": "abc", "seed": 7, "error": "loss is nan at step 3", "group": {}}]

@@ -44,18 +44,18 @@ def learners(*agents: str, **changes: object) -> ComparisonConfig:
     return ComparisonConfig(**{**settings, **changes})  # type: ignore[arg-type]
 
 
-def test_every_estimator_without_a_critic_is_a_learner_by_its_name() -> None:
+def test_every_estimator_without_a_critic_is_a_learner_by_its_name():
     for name in of_suite(ADVANTAGES, "estimators"):  # the laboratory's may be loaded
         if name != "gae":
             assert find_learner(name).default_settings().advantage == name
 
 
-def test_a_learner_named_by_its_estimator_takes_no_other() -> None:
+def test_a_learner_named_by_its_estimator_takes_no_other():
     with pytest.raises(SettingsError, match="advantage is 'grpo' with agent='grpo', got 'loo'"):
         training_settings(ENV, "grpo", advantage="loo")
 
 
-def test_runs_are_named_by_what_varies() -> None:
+def test_runs_are_named_by_what_varies():
     assert learners("ppo", "dpo").names == ("ppo", "dpo")
     both = learners("ppo", "loo:group_size=2", "dpo", rewards=("sparse", "abc"))
     assert both.names == (
@@ -66,7 +66,7 @@ def test_runs_are_named_by_what_varies() -> None:
     assert both.plan("loo:group_size=2 abc", 0).reward.text == "abc"
 
 
-def test_learners_share_the_settings_that_they_have_and_keep_their_own() -> None:
+def test_learners_share_the_settings_that_they_have_and_keep_their_own():
     training = changed(TRAINING, tokens=BUDGET, kl_coef=0.3, learning_rate=2e-4)
     config = learners("ppo", "loo:group_size=2,learning_rate=1e-3", training=training)
     assert config.trainings["ppo"] == training
@@ -75,12 +75,12 @@ def test_learners_share_the_settings_that_they_have_and_keep_their_own() -> None
     assert (loo.learner.kl_coef, loo.learner.learning_rate) == (0.3, 1e-3)
 
 
-def test_without_a_budget_learners_have_the_tokens_of_all_updates_at_full_length() -> None:
+def test_without_a_budget_learners_have_the_tokens_of_all_updates_at_full_length():
     config = learners("ppo", "loo", training=changed(TRAINING, steps=5))
     assert config.training.tokens == 5 * 4 * 6
 
 
-def test_collecting_data_takes_half_of_the_tokens_unless_it_is_said() -> None:
+def test_collecting_data_takes_half_of_the_tokens_unless_it_is_said():
     training = changed(TRAINING, tokens=10_000)
     found = learners("ppo", "dpo", training=training)
     dpo = found.trainings["dpo"].learner
@@ -98,16 +98,12 @@ def test_collecting_data_takes_half_of_the_tokens_unless_it_is_said() -> None:
         (("ppo", "loo:beta=1"), "'loo:beta=1'.*'beta'"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_in_one_line(
-    agents: tuple[str, ...], message: str
-) -> None:
+def test_what_cannot_be_compared_is_refused_in_one_line(agents, message):
     with pytest.raises(ValueError, match=message):
         learners(*agents)
 
 
-def test_rows_that_cannot_be_learned_from_are_left_out(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_rows_that_cannot_be_learned_from_are_left_out(tmp_path, caplog):
     good = {"prompt": "the film is", "chosen": " great .", "rejected": " dull ."}
     long = {**good, "chosen": " great" * 2000}
     file = tmp_path / "pairs.jsonl"
@@ -142,7 +138,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_every_learner_ends_with_the_first_measurement_past_its_tokens(made: Path) -> None:
+def test_every_learner_ends_with_the_first_measurement_past_its_tokens(made):
     with (made / "curves.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     by_run: dict[str, list[int]] = {}
@@ -156,7 +152,7 @@ def test_every_learner_ends_with_the_first_measurement_past_its_tokens(made: Pat
     assert updates == [0, *range(120, 601, 120)]  # 24 an update, every fifth measured
 
 
-def test_data_are_paid_for_before_anything_is_learned(made: Path) -> None:
+def test_data_are_paid_for_before_anything_is_learned(made):
     curve = run_folder(made, "dpo:num_prompts=12,n=4,batch_size=4", 0) / "curve.csv"
     with curve.open(newline="") as file:
         first, paid, *_ = csv.DictReader(file)
@@ -164,7 +160,7 @@ def test_data_are_paid_for_before_anything_is_learned(made: Path) -> None:
     assert first["score"] == paid["score"]
 
 
-def test_the_report_compares_learners_at_equal_tokens(made: Path) -> None:
+def test_the_report_compares_learners_at_equal_tokens(made):
     summary = json.loads((made / "summary.json").read_text())
     assert summary["axis"] == "tokens"
     assert summary["groups"][0]["steps"] == [0.0, 600.0]
@@ -178,7 +174,7 @@ def test_the_report_compares_learners_at_equal_tokens(made: Path) -> None:
     assert {"loss", "mean_token_accuracy"} <= learned[SFT].keys()
 
 
-def test_learners_can_be_added_to_a_comparison(made: Path) -> None:
+def test_learners_can_be_added_to_a_comparison(made):
     _, settings = stored_comparison(made) or (made, {})
     config = ComparisonConfig.from_dict(settings)
     known = {path: path.stat().st_mtime_ns for path in made.glob("*/seed-0/run.json")}
@@ -193,7 +189,7 @@ def test_learners_can_be_added_to_a_comparison(made: Path) -> None:
         compare(fewer, made, jobs=1, console=QUIET)
 
 
-def test_tokens_end_a_run_of_one_learner_too() -> None:
+def test_tokens_end_a_run_of_one_learner_too():
     assert TrainingSettings(tokens=50).last_step == 50
     with pytest.raises(ValueError, match=r"tokens.*>= 1"):
         TrainingSettings(tokens=0)

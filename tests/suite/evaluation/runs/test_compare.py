@@ -98,7 +98,7 @@ def finished(interrupted: tuple[Path, int, str]) -> tuple[Path, dict, int]:
     return out, compare(tiny(), out, console=QUIET), before
 
 
-def test_ctrl_c_leaves_what_is_finished(interrupted: tuple[Path, int, str], tmp_path: Path):
+def test_ctrl_c_leaves_what_is_finished(interrupted, tmp_path):
     out, code, output = interrupted
     assert code == 130, output
     assert "stopped; what is finished is kept, the same command resumes" in output
@@ -106,7 +106,7 @@ def test_ctrl_c_leaves_what_is_finished(interrupted: tuple[Path, int, str], tmp_
     assert json.loads((out / "sparse" / "seed-0" / "run.json").read_text())["status"] == "finished"
 
 
-def test_the_same_call_goes_on(finished: tuple[Path, dict, int]):
+def test_the_same_call_goes_on(finished):
     out, summary, before = finished
     assert (out / "sparse" / "seed-0" / "run.json").stat().st_mtime_ns == before
     assert summary["failed"] == []
@@ -121,14 +121,14 @@ def test_the_same_call_goes_on(finished: tuple[Path, dict, int]):
 
 
 @on_this_machine
-def test_the_summary_says_where_the_runs_were_made(finished: tuple[Path, dict, int]):
+def test_the_summary_says_where_the_runs_were_made(finished):
     _, summary, _ = finished
     assert summary["made"]["hardware"] == hardware()
     assert summary["made"].get("commit") == commit()
     assert summary["versions"]["tokengym"]
 
 
-def test_curves_have_every_evaluation(finished: tuple[Path, dict, int]):
+def test_curves_have_every_evaluation(finished):
     out, summary, _ = finished
     curves = read_curves(out / "curves.csv")
     assert [list(curve.steps) for curve in curves] == [[0.0, 1.0, 2.0]] * 4
@@ -146,7 +146,7 @@ def test_curves_have_every_evaluation(finished: tuple[Path, dict, int]):
     assert summary["kl_coef"] == 0.05
 
 
-def test_samples_carry_credit_that_sums_to_the_score(finished: tuple[Path, dict, int]):
+def test_samples_carry_credit_that_sums_to_the_score(finished):
     out, _, _ = finished
     lines = (out / "abc" / "seed-1" / "episodes.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
@@ -162,9 +162,7 @@ def test_samples_carry_credit_that_sums_to_the_score(finished: tuple[Path, dict,
 
 
 @on_this_machine
-def test_a_run_in_this_process_gives_the_same_numbers(
-    finished: tuple[Path, dict, int], tmp_path: Path
-):
+def test_a_run_in_this_process_gives_the_same_numbers(finished, tmp_path):
     out, _, _ = finished
     config = tiny()
     torch.rand(3)  # global random state is none of its business
@@ -177,7 +175,7 @@ def test_a_run_in_this_process_gives_the_same_numbers(
     assert again == (out / "abc" / "seed-1" / "episodes.jsonl").read_bytes()
 
 
-def test_results_are_the_same_bytes_when_written_again(finished: tuple[Path, dict, int]):
+def test_results_are_the_same_bytes_when_written_again(finished):
     out, _, _ = finished
     names = ("curves.csv", "summary.json", "curves.png", "report.html")
     before = {name: (out / name).read_bytes() for name in names}
@@ -186,7 +184,7 @@ def test_results_are_the_same_bytes_when_written_again(finished: tuple[Path, dic
     assert "wall_s" not in before["summary.json"].decode()
 
 
-def test_reference_samples_are_drawn_once_and_added_to(finished: tuple[Path, dict, int], tmp_path):
+def test_reference_samples_are_drawn_once_and_added_to(finished, tmp_path):
     first, summary, _ = finished
     out = tmp_path / "runs"
     shutil.copytree(first, out)
@@ -211,7 +209,7 @@ def test_reference_samples_are_drawn_once_and_added_to(finished: tuple[Path, dic
     )
 
 
-def test_samples_that_fail_cost_the_lines_alone(finished: tuple[Path, dict, int], tmp_path: Path):
+def test_samples_that_fail_cost_the_lines_alone(finished, tmp_path):
     out = tmp_path / "runs"
     shutil.copytree(finished[0], out)
     (out / "reference_samples" / "run.json").unlink()
@@ -230,7 +228,7 @@ def test_samples_that_fail_cost_the_lines_alone(finished: tuple[Path, dict, int]
     assert again["groups"][0]["reference"] == finished[1]["groups"][0]["reference"]
 
 
-def test_measuring_leaves_training_alone(tmp_path: Path):
+def test_measuring_leaves_training_alone(tmp_path):
     seldom = tiny(evaluation=EvaluationSettings(every=9, episodes=4, samples=0))
     often = run(tiny(), "uniform", 0).train
     rare = run(seldom, "uniform", 0).train
@@ -242,9 +240,7 @@ def test_measuring_leaves_training_alone(tmp_path: Path):
     assert len(often) == 2
 
 
-def test_a_failed_run_is_kept_and_shown(
-    finished: tuple[Path, dict, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_failed_run_is_kept_and_shown(finished, tmp_path, monkeypatch):
     """A reward that only this process knows fails in the runs' own processes."""
     asked = "tokengym.evaluation.runs.compare.run_in_subprocess"
     monkeypatch.setattr(asked, lambda function, config, _: function(config))
@@ -282,7 +278,7 @@ class Exploding(rewards.Uniform):
         return super().assign(episodes, scores)
 
 
-def test_a_run_that_fails_keeps_what_it_measured(tmp_path: Path):
+def test_a_run_that_fails_keeps_what_it_measured(tmp_path):
     if "exploding" not in rewards.registered_rewards():
         rewards.register("exploding", Exploding)
     config = tiny(rewards=("exploding",), seeds=1)
@@ -298,7 +294,7 @@ def test_a_run_that_fails_keeps_what_it_measured(tmp_path: Path):
         write_comparison(config, tmp_path)
 
 
-def test_runs_made_apart_are_merged(finished: tuple[Path, dict, int], tmp_path: Path):
+def test_runs_made_apart_are_merged(finished, tmp_path):
     out, summary, _ = finished
     for index, reward in enumerate(("sparse", "abc")):
         part = tmp_path / f"machine-{index}"
@@ -341,12 +337,7 @@ def change_digit(path: Path) -> None:
         "abc/seed-1/episodes.jsonl",
     ],
 )
-def test_a_changed_figure_is_refused(
-    finished: tuple[Path, dict, int],
-    name: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-):
+def test_a_changed_figure_is_refused(finished, name, tmp_path, capsys):
     out = tmp_path / "runs"
     shutil.copytree(finished[0], out)
     change_digit(out / name)
@@ -358,9 +349,7 @@ def test_a_changed_figure_is_refused(
     assert not (out / "abc" / "seed-0").exists()
 
 
-def test_a_missing_file_is_refused_and_runs_without_hashes_are_read(
-    finished: tuple[Path, dict, int], tmp_path: Path
-):
+def test_a_missing_file_is_refused_and_runs_without_hashes_are_read(finished, tmp_path):
     out = tmp_path / "runs"
     shutil.copytree(finished[0], out)
     (out / "abc" / "seed-1" / "episodes.jsonl").unlink()
@@ -373,13 +362,13 @@ def test_a_missing_file_is_refused_and_runs_without_hashes_are_read(
     assert summary["groups"] == finished[1]["groups"]
 
 
-def test_nothing_is_begun_that_cannot_work(tmp_path: Path):
+def test_nothing_is_begun_that_cannot_work(tmp_path):
     with pytest.raises(ValueError, match=r"jobs.*1, got 0"):
         compare(tiny(), tmp_path / "a", jobs=0)
     assert not (tmp_path / "a").exists()
 
 
-def test_a_bundle_says_how_many_runs_fit_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_bundle_says_how_many_runs_fit_at_a_time(tmp_path, monkeypatch):
     jobs = []
 
     def processes_here(number: int | None, _: object) -> None:
@@ -395,7 +384,7 @@ def test_a_bundle_says_how_many_runs_fit_at_a_time(tmp_path: Path, monkeypatch: 
     assert jobs == [None, 1, 2]
 
 
-def test_reference_samples_of_adapters_need_no_second_model(tmp_path: Path, monkeypatch):
+def test_reference_samples_of_adapters_need_no_second_model(tmp_path, monkeypatch):
     references = []
 
     def draw(evaluator, policy, *arguments, **options):

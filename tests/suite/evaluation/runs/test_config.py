@@ -61,7 +61,7 @@ def test_defaults_lie_in_one_place():
     assert changed(EvaluationSettings(), every=None, samples=1) == EvaluationSettings(samples=1)
 
 
-def test_a_configuration_survives_its_file(tmp_path: Path):
+def test_a_configuration_survives_its_file(tmp_path):
     ours = config(
         training=changed(TrainingSettings(), steps=9, kl_target=6.0),
         task=TaskSettings(dataset="a.csv", prompt_column=0),
@@ -71,7 +71,7 @@ def test_a_configuration_survives_its_file(tmp_path: Path):
 
 
 @pytest.mark.parametrize("agent", of_suite(LEARNERS.names(), "agents"))
-def test_every_learner_survives_the_file(agent: str, tmp_path: Path):
+def test_every_learner_survives_the_file(agent, tmp_path):
     ours = config(rewards=("sparse",), training=TrainingSettings(agent=agent, lora_rank=4))
     write_json(tmp_path / "c.json", ours.as_dict())
     read = ComparisonConfig.from_dict(read_json(tmp_path / "c.json"))
@@ -80,7 +80,7 @@ def test_every_learner_survives_the_file(agent: str, tmp_path: Path):
     assert read.names == ("sparse",) if agent in ("ppo", "nlpo") else (agent,)
 
 
-def test_files_of_an_earlier_version_are_refused(tmp_path: Path):
+def test_files_of_an_earlier_version_are_refused(tmp_path):
     old = {**config().as_dict(), "training": {"steps": 30, "n_epochs": 4}}
     with pytest.raises(ValueError, match="of an earlier version, without learner"):
         ComparisonConfig.from_dict(old)
@@ -105,7 +105,7 @@ def test_a_file_from_before_a_setting_existed_has_its_default():
     assert differences(data, other.as_dict()) == ["n_warmup_updates 0 there, 9 here"]
 
 
-def test_environment_arguments(tmp_path: Path):
+def test_environment_arguments(tmp_path):
     ours = config(task=TaskSettings(dataset="a.csv", prompt_column=0, model=str(tmp_path)))
     train = ours.env_kwargs("abc", train=True)
     assert train.pop("reward") is ours.choice("abc")  # parsed, not a text again
@@ -126,7 +126,7 @@ def test_environment_arguments(tmp_path: Path):
     assert (measured["split"], measured["normalize"]) == ("test", None)
 
 
-def test_the_word_of_a_reward_is_parsed_once(monkeypatch: pytest.MonkeyPatch):
+def test_the_word_of_a_reward_is_parsed_once(monkeypatch):
     ours = config(rewards=("abc:beta=0.7", "random"))
     calls: list[Any] = []
     parse = RewardChoice.of
@@ -147,7 +147,7 @@ def test_the_word_of_a_reward_is_parsed_once(monkeypatch: pytest.MonkeyPatch):
     ("rewards", "by_gold"),
     [(("r3", "sparse"), True), (("sparse", "abc"), False), (("r3", "r3-dense"), False)],
 )
-def test_all_learners_are_measured_alike(rewards: tuple[str, ...], by_gold: bool):
+def test_all_learners_are_measured_alike(rewards, by_gold):
     """Also one that sees the score of the first reward alone."""
     ours = config(env="QuestionAnswer", rewards=rewards, agents=("ppo", "dpo"))
     assert [run.name for run in ours.runs] == [*(f"ppo {reward}" for reward in rewards), "dpo"]
@@ -187,7 +187,7 @@ OLD_TASKS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("version", OLD_TASKS)
-def test_a_file_without_new_options_leaves_them_to_the_task(version: str):
+def test_a_file_without_new_options_leaves_them_to_the_task(version):
     new = config(env="Dialogue", task=TaskSettings(scorer="words"))
     old = {**new.as_dict(), "task": {**OLD_TASKS[version], "scorer": "words"}}
     assert ComparisonConfig.from_dict(old) == new
@@ -199,7 +199,7 @@ def test_a_file_without_new_options_leaves_them_to_the_task(version: str):
     assert differences(old, plain.as_dict()) == ["chat_template None there, False here"]
 
 
-def test_another_tokenizer_leaves_the_task_its_prompts_and_scorers(tmp_path: Path):
+def test_another_tokenizer_leaves_the_task_its_prompts_and_scorers(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     task = TaskSettings(tokenizer=str(tmp_path))
     kwargs = config(env="MovieReview", task=task).env_kwargs("abc", train=True)
@@ -223,10 +223,7 @@ def test_another_tokenizer_leaves_the_task_its_prompts_and_scorers(tmp_path: Pat
         (lambda: config(first_seed=-1), "first_seed.*>= 0, got -1"),
         (lambda: config(level=95.0), r"level.*\(0, 1\), got 95"),
         (lambda: changed(TrainingSettings(), steps=0), "steps.*>= 1, got 0"),
-        (
-            lambda: changed(TrainingSettings(), fixed_length="no"),
-            "fixed_length",
-        ),
+        (lambda: changed(TrainingSettings(), fixed_length="no"), "fixed_length"),
         (
             lambda: changed(TrainingSettings(), batch_size=3, n_minibatches=5),
             "batch_size=3, got 5; raise batch_size",
@@ -235,21 +232,12 @@ def test_another_tokenizer_leaves_the_task_its_prompts_and_scorers(tmp_path: Pat
             lambda: changed(TrainingSettings(), batch_size=1, n_minibatches=1),
             "batch_size >= 2, got 1",
         ),
-        (
-            lambda: changed(TrainingSettings(), learning_rate=0.0),
-            "learning_rate.*> 0, got 0",
-        ),
-        (
-            lambda: changed(TrainingSettings(), gae_lambda=1.5),
-            r"gae_lambda.*\[0, 1\].*got 1.5",
-        ),
+        (lambda: changed(TrainingSettings(), learning_rate=0.0), "learning_rate.*> 0, got 0"),
+        (lambda: changed(TrainingSettings(), gae_lambda=1.5), r"gae_lambda.*\[0, 1\].*got 1.5"),
         (lambda: changed(TrainingSettings(), vf_coef=-0.1), "vf_coef.*>= 0, got -0.1"),
         (lambda: changed(TrainingSettings(), kl_coef=-1.0), "kl_coef.*>= 0, got -1"),
         (lambda: changed(TrainingSettings(), normalize="none"), "or 'off', got 'none'"),
-        (
-            lambda: changed(TrainingSettings(), normalize="running:windw=3"),
-            "'running'.*'windw'",
-        ),
+        (lambda: changed(TrainingSettings(), normalize="running:windw=3"), "'running'.*'windw'"),
         (
             lambda: changed(
                 TrainingSettings(), normalize="batch:by=none", batch_size=1, n_minibatches=1
@@ -265,24 +253,15 @@ def test_another_tokenizer_leaves_the_task_its_prompts_and_scorers(tmp_path: Pat
             lambda: TrainingSettings(precision="bf16-mixed", dtype="bfloat16"),
             "float32, got dtype='bfloat16'",
         ),
-        (
-            lambda: config(training=TrainingSettings(agent="dpo")),
-            "'sparse'.*'abc'",
-        ),
+        (lambda: config(training=TrainingSettings(agent="dpo")), "'sparse'.*'abc'"),
         (lambda: EvaluationSettings(episodes=0), "episodes.*>= 1, got 0"),
-        (
-            lambda: EvaluationSettings(reference_samples=20),
-            "reference_samples.*0.*16, got 20; 16",
-        ),
+        (lambda: EvaluationSettings(reference_samples=20), "reference_samples.*0.*16, got 20; 16"),
         (lambda: TaskSettings(prompt_column=0), "prompt_column=0"),
         (lambda: TaskSettings(horizon="end"), "horizon.*'terminated'.*'truncated'"),  # type: ignore[arg-type]
         (lambda: TaskSettings(stop_strings="a"), "stop_strings"),
         (lambda: TaskSettings(overlong="left"), "max_prompt_tokens"),
         (lambda: config(rewards=("abc:bta=1",)), "no option 'bta'.*beta"),
-        (
-            lambda: config(task=TaskSettings(max_new_tokens=8)),
-            "max_new_tokens.*got 8",
-        ),
+        (lambda: config(task=TaskSettings(max_new_tokens=8)), "max_new_tokens.*got 8"),
         (
             lambda: config(
                 training=TrainingSettings(fixed_length=True), task=TaskSettings(min_new_tokens=8)
@@ -291,7 +270,7 @@ def test_another_tokenizer_leaves_the_task_its_prompts_and_scorers(tmp_path: Pat
         ),
     ],
 )
-def test_bad_settings_are_refused_when_built(make, message: str):
+def test_bad_settings_are_refused_when_built(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -304,7 +283,7 @@ def test_the_default_of_minibatches_gives_way_to_a_small_batch():
 @pytest.mark.parametrize(
     "part", ["compared", "agents", "training", "env", "task", "evaluation", "code"]
 )
-def test_a_damaged_spec_is_named(tmp_path: Path, part: str, value: Any):
+def test_a_damaged_spec_is_named(tmp_path, part, value):
     ours = config()
     ours.plan("abc", 0, tmp_path).write({})
     file = run_folder(tmp_path, "abc", 0) / "spec.json"
@@ -316,7 +295,7 @@ def test_a_damaged_spec_is_named(tmp_path: Path, part: str, value: Any):
 
 
 @pytest.mark.parametrize("is_earlier", [False, True])
-def test_a_folder_holds_one_comparison(tmp_path: Path, is_earlier: bool):
+def test_a_folder_holds_one_comparison(tmp_path, is_earlier):
     ours = config(seeds=2)
     check_folder(ours, tmp_path / "new")
     if is_earlier:
@@ -341,9 +320,7 @@ def test_a_folder_holds_one_comparison(tmp_path: Path, is_earlier: bool):
 
 
 @pytest.mark.parametrize("first", ["sparse", "rules.py:Blind"])
-def test_a_corrected_file_may_replace_one_that_no_finished_run_used(
-    first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_corrected_file_may_replace_one_that_no_finished_run_used(first, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rules, out = Path("rules.py"), tmp_path / "runs"
     rewards = tuple(dict.fromkeys((first, "sparse", "rules.py:Blind")))
@@ -371,7 +348,7 @@ def test_a_corrected_file_may_replace_one_that_no_finished_run_used(
         check_folder(corrected, out)  # the first reward's file measures every run
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path: Path):
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(ValueError, match=r"no spec\.json of a run to resume; name a new"):
         check_folder(config(), tmp_path)
@@ -379,7 +356,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path):
         check_folder(config(), tmp_path / "thesis.tex")
 
 
-def test_missing_runs_go_seed_by_seed(tmp_path: Path):
+def test_missing_runs_go_seed_by_seed(tmp_path):
     ours = config(seeds=2, first_seed=7)
     write_json(tmp_path / "abc" / "seed-7" / "run.json", {})
     missing = [plan.key for plan in ours.plans(tmp_path) if not plan.is_done]
@@ -442,7 +419,7 @@ def test_the_price_is_that_of_all_learners():
     assert config(rewards=("sparse",), training=training).price is None
 
 
-def test_controls_are_known_by_their_rules(tmp_path: Path):
+def test_controls_are_known_by_their_rules(tmp_path):
     rules = tmp_path / "rules.py"
     rules.write_text(RULES)
     names = ("sparse", "abc", "recency:tau=5", "random", f"{rules}:Blind")

@@ -160,9 +160,7 @@ def ray(asked: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize("word", ["slurm:slurm_partition=gpu,timeout_min=60", "ray:num_gpus=1"])
 @pytest.mark.parametrize("error", [UncompletedJobError("killed"), RuntimeError("of the run")])
-def test_runs_are_handed_to_the_library_and_recorded(
-    word: str, error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_runs_are_handed_to_the_library_and_recorded(word, error, tmp_path, monkeypatch):
     asked: dict[str, Any] = {}
     monkeypatch.setitem(sys.modules, "submitit", submitit(asked))
     monkeypatch.setitem(sys.modules, "ray", ray(asked))
@@ -204,9 +202,7 @@ def limited(spec: RunSpec) -> Fault | None:
     return None
 
 
-def test_a_time_limit_of_slurm_is_no_fault_of_the_run_which_is_queued_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_time_limit_of_slurm_is_no_fault_of_the_run_which_is_queued_again(tmp_path, monkeypatch):
     asked: dict[str, Any] = {}
     monkeypatch.setitem(sys.modules, "submitit", submitit(asked))
     (spec, _) = CONFIG.plans(tmp_path)
@@ -233,7 +229,7 @@ def of_runs(faults: dict[str, Fault | None]) -> Executor:
     return execute
 
 
-def test_a_run_that_another_process_holds_is_not_recorded_as_failed(tmp_path: Path):
+def test_a_run_that_another_process_holds_is_not_recorded_as_failed(tmp_path):
     held, free = CONFIG.plans(tmp_path)
     faults: dict[str, Fault | None] = {name: Fault("it failed") for name in CONFIG.names}
     board = ProgressDisplay(QUIET, total=2, done=0, steps=1)
@@ -246,7 +242,7 @@ def test_a_run_that_another_process_holds_is_not_recorded_as_failed(tmp_path: Pa
 def do_nothing(spec: RunSpec) -> None: ...
 
 
-def test_the_device_of_runs_elsewhere_is_that_of_the_other_machine(tmp_path: Path):
+def test_the_device_of_runs_elsewhere_is_that_of_the_other_machine(tmp_path):
     config = replace(CONFIG, training=replace(CONFIG.training, device="cuda:77"))
     with pytest.raises(ValueError, match="cuda:77"):
         compare(config, tmp_path / "here", executor=EXECUTORS.make("here"), console=QUIET)
@@ -269,9 +265,7 @@ def environment_of(spec: RunSpec) -> Fault:
     return Fault(f"{spec.agent.text} in {os.getcwd()}")
 
 
-def test_relative_paths_start_where_the_command_was_given(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_relative_paths_start_where_the_command_was_given(tmp_path, monkeypatch):
     here, there = tmp_path / "here", tmp_path / "there"
     for folder in (here, there):
         folder.mkdir()
@@ -291,9 +285,7 @@ def test_relative_paths_start_where_the_command_was_given(
 
 @pytest.mark.parametrize("seeds", [1, 2])
 @pytest.mark.parametrize("order", [1, -1])
-def test_a_scorer_that_fails_on_the_reference_samples_ends_the_comparison(
-    tmp_path: Path, seeds: int, order: int
-):
+def test_a_scorer_that_fails_on_the_reference_samples_ends_the_comparison(tmp_path, seeds, order):
     config = replace(CONFIG, seeds=seeds)
     specs = [config.reference_plan(tmp_path), *config.plans(tmp_path)][::order]
     mine = Fault("ScorerError: mine raised", of_scorer="mine raised")
@@ -324,11 +316,7 @@ LATER = Fault("ScorerError: mine raised TypeError")  # the run had measured befo
     ],
 )
 def test_runs_that_the_scorer_fails_wait_for_the_reference_samples(
-    tmp_path: Path,
-    of_samples: Fault | None,
-    of_runs_: Fault,
-    shown: list[str],
-    refused: bool,
+    tmp_path, of_samples, of_runs_, shown, refused
 ):
     config = replace(CONFIG, rewards=("sparse",), seeds=2)
     specs = [*config.plans(tmp_path), config.reference_plan(tmp_path)]
@@ -348,7 +336,7 @@ def test_runs_that_the_scorer_fails_wait_for_the_reference_samples(
     assert [result(spec).exists() for spec in specs[:-1]] == [not refused or shown != []] * 2
 
 
-def test_runs_are_shown_from_when_they_begin_wherever_they_are(tmp_path: Path):
+def test_runs_are_shown_from_when_they_begin_wherever_they_are(tmp_path):
     (first, second) = CONFIG.plans(tmp_path)
     text = Console(record=True, file=io.StringIO(), width=200)
     board = ProgressDisplay(text, total=2, done=0, steps=9, specs=[first, second])
@@ -375,7 +363,7 @@ def test_runs_are_shown_from_when_they_begin_wherever_they_are(tmp_path: Path):
 
 
 @pytest.mark.parametrize("word", ["slurm", "ray"])
-def test_what_is_stopped_is_cancelled(word: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_what_is_stopped_is_cancelled(word, monkeypatch, tmp_path):
     asked: dict[str, Any] = {}
     monkeypatch.setitem(sys.modules, "submitit", submitit(asked))
     monkeypatch.setitem(sys.modules, "ray", ray(asked))
@@ -386,7 +374,7 @@ def test_what_is_stopped_is_cancelled(word: str, monkeypatch: pytest.MonkeyPatch
     assert cancelled
 
 
-def test_a_library_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch):
+def test_a_library_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(SettingsError, match=r"needs submitit, .*: pip install submitit"):
         EXECUTORS.make("slurm")
@@ -396,7 +384,7 @@ def test_a_library_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
         compare(CONFIG, Path("out"), jobs=2, executor=EXECUTORS.make("here"))
 
 
-def test_a_spec_survives_its_folder_and_is_all_that_a_run_reads(tmp_path: Path):
+def test_a_spec_survives_its_folder_and_is_all_that_a_run_reads(tmp_path):
     (spec,) = (plan for plan in CONFIG.plans(tmp_path) if plan.name == KILLED)
     assert spec.folder is not None
     spec.folder.mkdir(parents=True)

@@ -40,7 +40,7 @@ def begun(made: ComparisonConfig, out: Path, status: str) -> Path:
 
 
 @pytest.mark.parametrize("where", ["pairs", "eval_pairs", "agents", "dataset", "folder"])
-def test_other_contents_of_the_same_file_are_other_data(tmp_path: Path, where: str):
+def test_other_contents_of_the_same_file_are_other_data(tmp_path, where):
     file = tmp_path / "data.csv"
     named = tmp_path if where == "folder" else file
     file.write_text("prompt\nit is\n")
@@ -77,14 +77,14 @@ def test_data_that_are_no_file_are_no_part_of_the_settings():
     assert "data" not in config("ppo").as_dict()
 
 
-def test_another_rate_is_refused_and_the_same_settings_are_not(tmp_path: Path):
+def test_another_rate_is_refused_and_the_same_settings_are_not(tmp_path):
     begun(config(), tmp_path, "finished")
     check_folder(config(), tmp_path)
     with pytest.raises(ValueError, match=r"learning_rate 0.0003.*0.001"):
         check_folder(config(learning_rate=1e-3), tmp_path)
 
 
-def test_a_folder_in_which_nothing_finished_is_taken_over(tmp_path: Path):
+def test_a_folder_in_which_nothing_finished_is_taken_over(tmp_path):
     failed = begun(config(), tmp_path, "failed")
     write_hashed(tmp_path / "reference_samples" / "run.json", {"status": "finished", "files": {}})
     other = config(learning_rate=1e-3)
@@ -97,7 +97,7 @@ def test_a_folder_in_which_nothing_finished_is_taken_over(tmp_path: Path):
 
 
 @pytest.mark.parametrize("left", ["unfinished", "iterations"])
-def test_a_stopped_run_that_can_be_resumed_is_not_taken_over(tmp_path: Path, left: str):
+def test_a_stopped_run_that_can_be_resumed_is_not_taken_over(tmp_path, left):
     folder = begun(config(), tmp_path, "failed")
     (folder / left).mkdir()
     with pytest.raises(ValueError, match="holds runs of other settings"):
@@ -105,7 +105,7 @@ def test_a_stopped_run_that_can_be_resumed_is_not_taken_over(tmp_path: Path, lef
 
 
 @pytest.mark.parametrize("is_begun", [False, True])
-def test_samples_of_a_killed_comparison_are_not_taken_over(tmp_path: Path, is_begun: bool):
+def test_samples_of_a_killed_comparison_are_not_taken_over(tmp_path, is_begun):
     made, other = config(), config(learning_rate=1e-3)
     made.reference_plan(tmp_path).write({})
     samples = tmp_path / "reference_samples" / "samples.json"
@@ -123,7 +123,7 @@ def test_samples_of_a_killed_comparison_are_not_taken_over(tmp_path: Path, is_be
     check_folder(other, tmp_path)  # all runs failed: the samples were for nothing
 
 
-def test_what_failed_stays_where_the_settings_are_the_same(tmp_path: Path):
+def test_what_failed_stays_where_the_settings_are_the_same(tmp_path):
     failed = begun(config(), tmp_path, "failed")
     take_over(config(), tmp_path)
     assert failed.exists()

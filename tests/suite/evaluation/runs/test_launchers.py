@@ -60,7 +60,7 @@ class Player:
 """
 
 
-def test_models_of_a_run_are_on_its_device_in_its_own_process_too(tmp_path: Path) -> None:
+def test_models_of_a_run_are_on_its_device_in_its_own_process_too(tmp_path):
     with TrainingSettings(device="meta").applied(), TrainingSettings().applied():
         assert select_device("auto").type == "meta"  # scorers with the policy
         (tmp_path / "player.py").write_text(PLAYER)
@@ -80,7 +80,7 @@ def answer_apart(config: ComparisonConfig) -> str:
     return f"{os.getpid()} of {os.getppid()}"
 
 
-def test_what_is_done_apart_answers_raises_and_can_be_killed() -> None:
+def test_what_is_done_apart_answers_raises_and_can_be_killed():
     number, _, _ = launchers.run_in_subprocess(answer_apart, tiny()).partition(" of ")
     assert int(number) != os.getpid()
     with pytest.raises(SettingsError, match="too many seeds: 8") as refused:
@@ -101,9 +101,7 @@ def log_a_notice(config: ComparisonConfig) -> str:
     return str(os.getpid())
 
 
-def test_what_several_processes_log_is_said_once_by_their_parent(
-    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_what_several_processes_log_is_said_once_by_their_parent(caplog, capfd):
     notices = launchers.Notices()
     first, second = (launchers.run_in_subprocess(log_a_notice, tiny(), notices) for _ in range(2))
     said = ["Tokenizer has no pad token", f"process {first}", f"process {second}"]
@@ -113,7 +111,7 @@ def test_what_several_processes_log_is_said_once_by_their_parent(
     assert caplog.messages[3] == said[0]  # another comparison says it again
 
 
-def test_an_alarm_of_updates_is_said_once_whatever_its_numbers(caplog: pytest.LogCaptureFixture):
+def test_an_alarm_of_updates_is_said_once_whatever_its_numbers(caplog):
     notices, name = launchers.Notices(), "tokengym.agents.ppo.advantages"
     said = ["update 2 moved it by 1.5", "update 13 moved it by -2", "2 prompts", "3 prompts"]
     for text in said:
@@ -133,14 +131,14 @@ def leave_a_file(config: ComparisonConfig) -> str:
     return str(file)
 
 
-def test_what_is_done_apart_ends_by_itself() -> None:
+def test_what_is_done_apart_ends_by_itself():
     # Stopped, it would leave semaphores.
     file = Path(launchers.run_in_subprocess(leave_a_file, tiny()))
     assert file.exists()
     shutil.rmtree(file.parent)
 
 
-def test_a_comparison_loads_no_model_in_its_own_process(tmp_path: Path, monkeypatch) -> None:
+def test_a_comparison_loads_no_model_in_its_own_process(tmp_path, monkeypatch):
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -164,9 +162,7 @@ class Player:
 
 
 @pytest.mark.skipif("TOKENGYM_PLAY_GPUS" in os.environ, reason="a GPU is played")
-def test_a_run_of_a_running_server_has_the_variables_of_now(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_of_a_running_server_has_the_variables_of_now(tmp_path, monkeypatch):
     method = launchers.processes().get_start_method()
     assert method == ("forkserver" if sys.platform == "linux" else "spawn")
     monkeypatch.delenv("TRANSFORMERS_VERBOSITY", raising=False)  # a command run here sets it
@@ -178,14 +174,12 @@ def test_a_run_of_a_running_server_has_the_variables_of_now(
     assert "TRANSFORMERS_VERBOSITY" not in os.environ
 
 
-def test_with_a_gpu_each_run_imports_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_a_gpu_each_run_imports_for_itself(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert launchers.processes().get_start_method() == "spawn"
 
 
-def test_a_run_that_is_stopped_ends_as_one_that_has_finished(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_run_that_is_stopped_ends_as_one_that_has_finished(tmp_path, monkeypatch):
     """So that what libraries hold, such as semaphores, is given back."""
     handlers: dict[int, Any] = {}
     for name in launchers.QUIET:
@@ -206,7 +200,7 @@ def tell_blocked(sender: Any) -> None:
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="Windows has no signal mask")
 @pytest.mark.parametrize("method", ["spawn", "fork"])
-def test_ctrl_c_does_not_reach_a_process_that_still_imports(method: str):
+def test_ctrl_c_does_not_reach_a_process_that_still_imports(method):
     """A server or run that imports the libraries has not yet chosen to ignore it."""
     context: Any = multiprocessing.get_context(method)
     receiver, sender = context.Pipe(duplex=False)
@@ -219,9 +213,7 @@ def test_ctrl_c_does_not_reach_a_process_that_still_imports(method: str):
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no PYTHONSAFEPATH")
-def test_a_file_of_the_current_folder_is_no_module_of_a_process_that_starts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_file_of_the_current_folder_is_no_module_of_a_process_that_starts(tmp_path, monkeypatch):
     """It may lie in a folder of somebody else's; Python would prefer it to its own."""
     for name in ("pickle", "random", "socket"):
         (tmp_path / f"{name}.py").write_text("open('ran', 'w')\nraise ImportError\n")
@@ -244,9 +236,7 @@ def of_a_killed_run(spec: RunSpec) -> Fault | None:
 
 
 @pytest.mark.parametrize("jobs", [1, 4])
-def test_processes_end_with_their_faults_and_end_no_other(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, jobs: int
-) -> None:
+def test_processes_end_with_their_faults_and_end_no_other(tmp_path, caplog, jobs):
     execute = launchers.processes_here(jobs)
     ended = {spec.key: fault for spec, fault in execute(of_a_killed_run, tiny().plans(tmp_path))}
     killed = ended["sparse", 0]
@@ -278,7 +268,7 @@ def start_runs(folder: Path) -> None:
     list(launchers.processes_here(1)(wait_for_ever, plans))
 
 
-def test_a_run_ends_with_its_parent(tmp_path: Path) -> None:
+def test_a_run_ends_with_its_parent(tmp_path):
     parent = multiprocessing.get_context("spawn").Process(target=start_runs, args=(tmp_path,))
     parent.start()
     file = tmp_path / "sparse" / "seed-0" / "pid"

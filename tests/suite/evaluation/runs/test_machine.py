@@ -28,7 +28,7 @@ def git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def test_a_checkout_has_a_commit_and_says_that_it_has_changes(tmp_path: Path):
+def test_a_checkout_has_a_commit_and_says_that_it_has_changes(tmp_path):
     assert record.commit() is None
     record.commit.cache_clear()
     git(tmp_path, "init")
@@ -43,13 +43,13 @@ def test_a_checkout_has_a_commit_and_says_that_it_has_changes(tmp_path: Path):
     assert record.commit() == f"{head}-dirty"
 
 
-def test_without_git_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_git_there_is_no_commit(tmp_path, monkeypatch):
     (tmp_path / ".git").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path))
     assert record.commit() is None
 
 
-def test_hardware_is_said_in_words(monkeypatch: pytest.MonkeyPatch):
+def test_hardware_is_said_in_words(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda: "NVIDIA H200")
     name, *_, gpu = record.hardware().split(", ")

@@ -1,8 +1,5 @@
 """Settings that cannot work stop a comparison before its first run."""
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
 
@@ -23,7 +20,7 @@ from tokengym.evaluation.runs.defaults import training_settings
         ({"advantage": "loo", "group_size": 6}, "group_size.*got 6"),
     ],
 )
-def test_a_comparison_is_refused_before_its_first_run(settings: dict[str, Any], message: str):
+def test_a_comparison_is_refused_before_its_first_run(settings, message):
     config = ComparisonConfig(
         env="MovieReview",
         rewards=("sparse",),
@@ -34,14 +31,12 @@ def test_a_comparison_is_refused_before_its_first_run(settings: dict[str, Any], 
 
 
 @pytest.mark.parametrize("settings", [{"dtype": "bfloat16"}, {"precision": "bf16-mixed"}])
-def test_products_of_float32_are_refused_beside_bfloat16(settings: dict[str, str]):
+def test_products_of_float32_are_refused_beside_bfloat16(settings):
     with pytest.raises(ValueError, match=r"products='onednn'.*float32"):
         training_settings("tokengym/MovieReview-v0", products="onednn", **settings)
 
 
-def test_a_gpu_that_is_missing_is_refused_before_the_first_run(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+def test_a_gpu_that_is_missing_is_refused_before_the_first_run(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     training = training_settings("tokengym/MovieReview-v0", device="cuda")
     config = ComparisonConfig(env="MovieReview", rewards=("sparse",), training=training)

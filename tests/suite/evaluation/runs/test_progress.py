@@ -4,7 +4,6 @@ import io
 import threading
 from typing import Any
 
-import pytest
 from rich.console import Console
 
 from tokengym.evaluation.runs.display import ProgressDisplay
@@ -59,7 +58,7 @@ def test_the_time_left_is_that_of_all_runs_at_the_pace_so_far():
     assert board.line() == "2 of 4 runs done, about 4 minutes left"
 
 
-def test_lines_are_printed_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch):
+def test_lines_are_printed_where_there_is_no_terminal(monkeypatch):
     said = threading.Event()
 
     class File(io.StringIO):

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -85,7 +84,7 @@ def test_offline_learners_leave_a_curve_and_an_agent(tmp_path, kind, monkeypatch
     assert load_agent(tmp_path / "agent").policy is not None
 
 
-def test_a_run_computes_with_its_own_number_of_threads(monkeypatch: pytest.MonkeyPatch):
+def test_a_run_computes_with_its_own_number_of_threads(monkeypatch):
     """The same with the command line's ``train``, a worker of ``compare`` and a notebook."""
     found: list[int] = []
 
@@ -107,7 +106,7 @@ def test_a_run_computes_with_its_own_number_of_threads(monkeypatch: pytest.Monke
 @pytest.mark.skipif(not backend().has_onednn(), reason="torch without oneDNN")
 @pytest.mark.parametrize("agent", ["ppo", "dpo"])
 def test_every_policy_of_a_run_multiplies_by_the_library_that_it_records(
-    agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    agent, tmp_path, monkeypatch
 ):
     used: list[str] = []
     use = LanguageModel.use_products
@@ -214,7 +213,7 @@ def test_settings_are_checked():
 
 
 @pytest.mark.parametrize("command", ["train", "compare"])
-def test_what_a_kill_left_beside_a_finished_run_is_cleared(tmp_path: Path, command: str):
+def test_what_a_kill_left_beside_a_finished_run_is_cleared(tmp_path, command):
     """A SIGKILL between run.json and the deletion of the checkpoint and the lock."""
     out = tmp_path / "out"
     arguments = [command, "--steps", "1", "--batch-size", "4", "--max-new-tokens", "4"]

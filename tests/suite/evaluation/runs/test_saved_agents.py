@@ -1,7 +1,6 @@
 """What a saved folder names: the class of its agent, and a partner."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +14,7 @@ from tokengym.evaluation.runs.saved import SAVED_AGENTS, known_task, load_agent
 
 
 @pytest.mark.parametrize("name", sorted({*tokengym.agents.__all__} - {*SAVED_AGENTS}))
-def test_what_is_no_saved_learner_is_refused_by_name(tmp_path: Path, name: str):
+def test_what_is_no_saved_learner_is_refused_by_name(tmp_path, name):
     (tmp_path / "checkpoint.json").write_text(json.dumps({"algorithm": name}))
     with pytest.raises(ValueError, match=f"was saved by {name}, which is none"):
         load_agent(tmp_path)
@@ -27,7 +26,7 @@ def test_every_saved_learner_loads():
         assert callable(getattr(tokengym.agents, name).load)
 
 
-def test_a_stored_partner_of_a_file_is_run_only_if_it_is_named(tmp_path: Path):
+def test_a_stored_partner_of_a_file_is_run_only_if_it_is_named(tmp_path):
     ran, file = tmp_path / "ran", tmp_path / "own.py"
     file.write_text(
         f"open({str(ran)!r}, 'w').close()\n\n\ndef asks(said, metadata, rng):\n    return None\n"
@@ -46,7 +45,7 @@ def test_a_stored_partner_of_a_file_is_run_only_if_it_is_named(tmp_path: Path):
     assert kwargs["max_turns"] == 2
 
 
-def test_stored_lengths_are_those_that_the_run_was_measured_with(tmp_path: Path):
+def test_stored_lengths_are_those_that_the_run_was_measured_with(tmp_path):
     task = TaskSettings(min_new_tokens=5)
     config = ComparisonConfig(env="MovieReview", rewards=("sparse",), task=task)
     write_hashed(tmp_path / SETTINGS_FILE, config.as_dict())  # as an earlier version did

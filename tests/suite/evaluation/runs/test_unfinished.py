@@ -69,7 +69,7 @@ def files(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("every", [1, 2])
-def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path: Path, every: int, monkeypatch):
+def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path, every, monkeypatch):
     run(CONFIG, "abc", 0, out=tmp_path / "whole")
     out = tmp_path / "killed"
     with pytest.raises(Killed):  # in the report of step 3; the checkpoint is of step 2 or 1
@@ -141,7 +141,7 @@ def test_a_run_that_was_killed_as_it_ended_still_says_what_measured_it():
 
 
 @pytest.mark.parametrize("length", [{"steps": 4}, {"tokens": 4 * 4 * 6}])
-def test_a_rate_that_falls_belongs_to_the_whole_run(tmp_path: Path, length: dict[str, int]):
+def test_a_rate_that_falls_belongs_to_the_whole_run(tmp_path, length):
     """It falls in a line to 0 at the run's end, and a killed run continues on the same line."""
     own: Any = {"learning_rate": 0.004, "learning_rate_schedule": "linear"}
     training = changed(CONFIG.training, fixed_length=True, **own, **length)
@@ -159,7 +159,7 @@ def test_a_rate_that_falls_belongs_to_the_whole_run(tmp_path: Path, length: dict
     assert read_json(run_folder(tmp_path, "sparse", 0) / "run.json")["gae_lambda"] == 0.95
 
 
-def test_a_checkpoint_of_other_settings_is_not_gone_on_from(tmp_path: Path):
+def test_a_checkpoint_of_other_settings_is_not_gone_on_from(tmp_path):
     with pytest.raises(Killed):
         run(CONFIG, "abc", 0, out=tmp_path, report=killed_at(3), checkpoint_every=1)
     other = replace(CONFIG, training=changed(CONFIG.training, learning_rate=1e-3))
@@ -167,7 +167,7 @@ def test_a_checkpoint_of_other_settings_is_not_gone_on_from(tmp_path: Path):
     assert [point["step"] for point in record.curve] == [0, 1, 2, 3, 4]
 
 
-def test_what_was_killed_is_kept_when_failed_runs_are_done_again(tmp_path: Path):
+def test_what_was_killed_is_kept_when_failed_runs_are_done_again(tmp_path):
     config = replace(CONFIG, rewards=("sparse",))
     with pytest.raises(Killed):
         run(config, "sparse", 0, out=tmp_path, report=killed_at(3), checkpoint_every=1)
@@ -185,7 +185,7 @@ def test_what_was_killed_is_kept_when_failed_runs_are_done_again(tmp_path: Path)
         compare(config, tmp_path, checkpoint_every=-1, console=QUIET)
 
 
-def test_iterations_are_kept_when_a_failed_run_is_done_again(tmp_path: Path):
+def test_iterations_are_kept_when_a_failed_run_is_done_again(tmp_path):
     config = replace(CONFIG, rewards=("sparse",))
     plan, folder = config.plan("sparse", 0, tmp_path), run_folder(tmp_path, "sparse", 0)
     record_failure(plan, "no space")
@@ -194,7 +194,7 @@ def test_iterations_are_kept_when_a_failed_run_is_done_again(tmp_path: Path):
     assert [path.name for path in folder.iterdir()] == ["iterations"]
 
 
-def test_a_damaged_checkpoint_begins_anew(tmp_path: Path):
+def test_a_damaged_checkpoint_begins_anew(tmp_path):
     with pytest.raises(Killed):
         run(CONFIG, "abc", 0, out=tmp_path, report=killed_at(2), checkpoint_every=1)
     unfinished = run_folder(tmp_path, "abc", 0) / "unfinished"
@@ -205,7 +205,7 @@ def test_a_damaged_checkpoint_begins_anew(tmp_path: Path):
 
 
 @pytest.mark.parametrize("damage", ["{}", None, "half"])
-def test_damaged_measurements_fall_back_to_those_before(tmp_path: Path, damage: str | None):
+def test_damaged_measurements_fall_back_to_those_before(tmp_path, damage):
     config = replace(CONFIG, rewards=("sparse",), training=changed(CONFIG.training, steps=3))
     with pytest.raises(Killed):  # in the report of step 2; the checkpoints are of steps 0 and 1
         run(config, "sparse", 0, out=tmp_path, report=killed_at(3), checkpoint_every=1)
@@ -238,7 +238,7 @@ def test_damaged_measurements_fall_back_to_those_before(tmp_path: Path, damage: 
         (ValueError("wrong"), False),
     ],
 )
-def test_a_fault_that_may_pass_keeps_the_checkpoint(tmp_path: Path, fault: Exception, kept: bool):
+def test_a_fault_that_may_pass_keeps_the_checkpoint(tmp_path, fault, kept):
     def fail(step: int, point: Mapping[str, Any]) -> None:
         if step == 2:
             raise RuntimeError("scoring failed") from fault
@@ -260,7 +260,7 @@ def score(prompt, response):
 """
 
 
-def test_a_scorer_that_hangs_fails_the_run_which_resumes(tmp_path: Path):
+def test_a_scorer_that_hangs_fails_the_run_which_resumes(tmp_path):
     (tmp_path / "judge.py").write_text(HANGING)
     away, out = tmp_path / "away", tmp_path / "out"
     judge = f"{tmp_path / 'judge.py'}:score"
@@ -286,9 +286,7 @@ def test_a_scorer_that_hangs_fails_the_run_which_resumes(tmp_path: Path):
     assert [point["score"] for point in again.curve] == [point["score"] for point in whole.curve]
 
 
-def test_a_run_ends_without_checkpoints_that_cannot_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
+def test_a_run_ends_without_checkpoints_that_cannot_be_written(tmp_path, monkeypatch, caplog):
     def fail(*_: Any) -> None:
         raise StorageError("cannot write there: No space left on device")
 
@@ -298,7 +296,7 @@ def test_a_run_ends_without_checkpoints_that_cannot_be_written(
     assert "no checkpoint after step 1: cannot write there" in caplog.text
 
 
-def test_a_comparison_that_another_process_writes_is_refused(tmp_path: Path):
+def test_a_comparison_that_another_process_writes_is_refused(tmp_path):
     with locked(tmp_path), pytest.raises(FolderInUseError, match="is in use by process"):
         compare(CONFIG, tmp_path, console=QUIET)
     # the worker of a killed comparison still holds its run

@@ -30,7 +30,7 @@ def rng() -> np.random.Generator:
 
 @pytest.mark.parametrize("runs", [1, 3, 4, 5, 7, 8, 10, 23])
 @pytest.mark.parametrize("tasks", [1, 3])
-def test_iqm_is_scipys_trimmed_mean(rng: np.random.Generator, runs: int, tasks: int):
+def test_iqm_is_scipys_trimmed_mean(rng, runs, tasks):
     scores = rng.standard_t(2, size=(runs, tasks))
     assert iqm(scores) == pytest.approx(scipy.stats.trim_mean(scores, 0.25, axis=None))
     assert iqm(scores, axis=0) == pytest.approx(scipy.stats.trim_mean(scores, 0.25, axis=0))
@@ -42,7 +42,7 @@ def test_iqm_by_hand():
     assert iqm([5.0, 1.0, 3.0]) == 3.0  # fewer than four: nothing to cut
 
 
-def test_interval_agrees_with_scipys_bootstrap(rng: np.random.Generator):
+def test_interval_agrees_with_scipys_bootstrap(rng):
     scores = rng.normal(size=30)
     low, high = interval(scores, rng=rng, resamples=20_000)
     result = scipy.stats.bootstrap(
@@ -56,20 +56,20 @@ def test_interval_agrees_with_scipys_bootstrap(rng: np.random.Generator):
     assert high == pytest.approx(result.confidence_interval.high, abs=0.02)
 
 
-def test_interval_of_any_statistic_equals_the_fast_path(rng: np.random.Generator):
+def test_interval_of_any_statistic_equals_the_fast_path(rng):
     scores = rng.normal(size=(6, 2))
     assert interval(scores, rng=3) == pytest.approx(interval(scores, lambda x: iqm(x), rng=3))
     low, high = interval(scores, lambda table: float(table.max()), rng=3)
     assert low <= high == scores.max()
 
 
-def test_interval_is_stratified(rng: np.random.Generator):
+def test_interval_is_stratified(rng):
     """Tasks that differ widely but whose runs do not: nothing varies between resamples."""
     scores = np.tile([0.0, 100.0, 200.0, 1000.0], (5, 1))
     assert interval(scores, rng=rng) == (150.0, 150.0)
 
 
-def test_interval_depends_on_its_generator_alone(rng: np.random.Generator):
+def test_interval_depends_on_its_generator_alone(rng):
     scores = rng.normal(size=9)
     np.random.seed(0)
     before = np.random.get_state()[1].copy()  # type: ignore[index]
@@ -79,7 +79,7 @@ def test_interval_depends_on_its_generator_alone(rng: np.random.Generator):
 
 
 @pytest.mark.parametrize(("runs", "least"), [(10, 0.90), (20, 0.90)])
-def test_interval_covers_the_truth(runs: int, least: float):
+def test_interval_covers_the_truth(runs, least):
     """Nominal 95 %; 600 experiments have a standard error of 0.9 %."""
     generator = np.random.default_rng(2024)
     experiments = generator.normal(size=(600, runs))
@@ -104,7 +104,7 @@ def test_paired_intervals_cover_the_truth_though_seeds_vary():
     assert narrow == 400
 
 
-def test_curve_interval_is_the_interval_at_each_point(rng: np.random.Generator):
+def test_curve_interval_is_the_interval_at_each_point(rng):
     curves = rng.normal(size=(8, 5)).cumsum(axis=1)
     low, high = curve_interval(curves, rng=1, resamples=4_000)
     assert low.shape == high.shape == (5,)
@@ -115,9 +115,7 @@ def test_curve_interval_is_the_interval_at_each_point(rng: np.random.Generator):
 
 
 @pytest.mark.parametrize("shape", [(4, 7), (1, 1), (10, 10)])
-def test_probability_of_improvement_is_mann_whitney(
-    rng: np.random.Generator, shape: tuple[int, int]
-):
+def test_probability_of_improvement_is_mann_whitney(rng, shape):
     x, y = rng.integers(0, 6, shape[0]), rng.integers(0, 6, shape[1])  # with ties
     u = scipy.stats.mannwhitneyu(x, y).statistic
     assert probability_of_improvement(x, y) == pytest.approx(u / (shape[0] * shape[1]))
@@ -131,7 +129,7 @@ def test_probability_of_improvement_by_hand():
     assert (low, high) == (0.0, 1.0)
 
 
-def test_area_is_scipys_trapezoid(rng: np.random.Generator):
+def test_area_is_scipys_trapezoid(rng):
     steps, values = np.cumsum(rng.uniform(0.1, 2.0, 12)), rng.normal(size=12)
     area = scipy.integrate.trapezoid(values, steps)
     assert area_under_curve(steps, values) == pytest.approx(area)
@@ -190,7 +188,7 @@ DIFFERENCES = {
 
 @pytest.mark.parametrize("pairs", [5, 7, 10])
 @pytest.mark.parametrize("name", list(DIFFERENCES))
-def test_few_pairs_cover_the_mean_difference(name: str, pairs: int):
+def test_few_pairs_cover_the_mean_difference(name, pairs):
     """20,000 experiments have a standard error of 0.15 %."""
     differences = DIFFERENCES[name](np.random.default_rng(pairs), (20_000, pairs))
     _, low, high, p_value = student_interval(differences)
@@ -199,7 +197,7 @@ def test_few_pairs_cover_the_mean_difference(name: str, pairs: int):
     assert (covered == (p_value > 0.05)).all()  # interval and test agree
 
 
-def test_student_interval_is_scipys(rng: np.random.Generator):
+def test_student_interval_is_scipys(rng):
     differences = rng.normal(0.4, size=(3, 7))
     expected = scipy.stats.ttest_1samp(differences, 0.0, axis=1)
     mean, low, high, p_value = student_interval(differences, 0.9)
@@ -252,7 +250,7 @@ def test_intervals_exclude_zero_where_holms_test_finds_a_difference():
         (lambda: collapsed([1.0], 0.0, fraction=0.0), r"fraction.*\(0, 1\], got 0"),
     ],
 )
-def test_bad_input_names_value_and_remedy(call, message: str):
+def test_bad_input_names_value_and_remedy(call, message):
     with pytest.raises(ValueError, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)

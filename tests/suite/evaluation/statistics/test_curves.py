@@ -4,11 +4,7 @@ import numpy as np
 import pytest
 
 from tokengym.evaluation.statistics import paired_difference
-from tokengym.evaluation.statistics.curves import (
-    censored_steps,
-    relative_steps,
-    steps_to_shares,
-)
+from tokengym.evaluation.statistics.curves import censored_steps, relative_steps, steps_to_shares
 
 STEPS = np.arange(0.0, 101.0, 5.0)
 

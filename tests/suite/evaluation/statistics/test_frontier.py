@@ -184,7 +184,7 @@ def test_no_policy_is_made_up_within_a_leap():
         (([1.0], [1, 0], [0.0, 1.0], [0.0, 1.0]), "updates must not fall"),
     ],
 )
-def test_a_path_that_is_none_is_refused(arguments: tuple, message: str):
+def test_a_path_that_is_none_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         value_within_kl(*arguments)
 

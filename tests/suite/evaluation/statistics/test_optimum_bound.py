@@ -8,13 +8,13 @@ import pytest
 from tokengym.evaluation.statistics import optimum_bound
 
 
-def test_the_optimum_s_bound_by_hand() -> None:
+def test_the_optimum_s_bound_by_hand():
     # One prompt: 2 log((e^0 + e^(2 log 3 / 2)) / 2) = 2 log 2; the other's responses are all 5.
     scores = [[0.0, 2.0 * math.log(3.0)], [5.0, 5.0]]
     assert optimum_bound(scores, price=2.0) == pytest.approx((2.0 * math.log(2.0) + 5.0) / 2.0)
 
 
-def test_the_optimum_s_bound_lies_between_the_mean_and_the_greatest_at_any_price() -> None:
+def test_the_optimum_s_bound_lies_between_the_mean_and_the_greatest_at_any_price():
     scores = np.random.default_rng(0).normal(size=(8, 16)) * 50.0
     bounds = [optimum_bound(scores, price) for price in (1e-6, 0.05, 1.0, 50.0, 1e6, math.inf)]
     assert bounds == sorted(bounds, reverse=True)  # exp(50 / 1e-6) does not overflow
@@ -22,7 +22,7 @@ def test_the_optimum_s_bound_lies_between_the_mean_and_the_greatest_at_any_price
     assert bounds[-1] == pytest.approx(scores.mean(), abs=0.01)
 
 
-def test_the_optimum_s_bound_is_below_the_optimum_and_rises_with_the_responses() -> None:
+def test_the_optimum_s_bound_is_below_the_optimum_and_rises_with_the_responses():
     probs, worth, price = np.array([0.7, 0.2, 0.1]), np.array([0.0, 1.0, 4.0]), 0.5
     best = price * math.log(float(probs @ np.exp(worth / price)))
     drawn = np.random.default_rng(0).choice(worth, (4_000, 64), p=probs)
@@ -32,6 +32,6 @@ def test_the_optimum_s_bound_is_below_the_optimum_and_rises_with_the_responses()
 
 
 @pytest.mark.parametrize("price", [0.0, -1.0, math.nan])
-def test_without_a_price_the_optimum_has_no_bound(price: float) -> None:
+def test_without_a_price_the_optimum_has_no_bound(price):
     with pytest.raises(ValueError, match=rf"price must be > 0, got {price:g}: .* highest score"):
         optimum_bound([[1.0, 2.0]], price)

@@ -1,7 +1,6 @@
 """The gold score of answers, by hand."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -30,7 +29,7 @@ RULES = AnswerRules(
         ("france ?", "", 0.0, 0.0),
     ],
 )
-def test_parts_by_hand(question: str, answer: str, told: float, straying: float):
+def test_parts_by_hand(question, answer, told, straying):
     parts = RULES.parts(question.split(), answer.split())
     assert parts == pytest.approx({"told": told, "straying": straying})
 
@@ -49,6 +48,6 @@ def test_a_question_that_nobody_knows_the_answer_to():
         ({"straying_price": -1.0}, "straying_price must be >= 0, got -1.0"),
     ],
 )
-def test_rules_that_make_no_sense(change: dict[str, Any], message: str):
+def test_rules_that_make_no_sense(change, message):
     with pytest.raises(ValueError, match=message):
         replace(RULES, **change)

@@ -5,10 +5,7 @@ import pytest
 
 from tokengym.envs import bundled
 from tokengym.rewards.gold.rules import load_lexicon
-from tokengym.rewards.gold.sentiment_lexicon import (
-    Lexicon,
-    split_words,
-)
+from tokengym.rewards.gold.sentiment_lexicon import Lexicon, split_words
 
 LEXICON = Lexicon(
     words={"superb": 2.0, "good": 1.0, "dull": -1.0, "awful": -2.0},

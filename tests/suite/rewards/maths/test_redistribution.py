@@ -26,11 +26,7 @@ def test_blend_reduces_to_sparse_and_uniform():
     np.testing.assert_allclose(F.blend(7.0, [0, 0, 0], beta=1.0), F.uniform(7.0, 3))
 
 
-@given(
-    st.floats(-1e4, 1e4),
-    st.lists(st.floats(0, 1e3), min_size=1, max_size=64),
-    st.floats(0, 1),
-)
+@given(st.floats(-1e4, 1e4), st.lists(st.floats(0, 1e3), min_size=1, max_size=64), st.floats(0, 1))
 def test_blend_sums_to_the_score(score, weights, beta):
     rewards = F.blend(score, weights, beta=beta)
     assert rewards.sum() == pytest.approx(score, rel=1e-9, abs=1e-9)

@@ -5,12 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokengym.rewards.maths import redistribution as F
-from tokengym.rewards.maths.shares import (
-    complete,
-    rescale_signed,
-    shift,
-    split_evenly,
-)
+from tokengym.rewards.maths.shares import complete, rescale_signed, shift, split_evenly
 
 
 def test_complete_by_hand():

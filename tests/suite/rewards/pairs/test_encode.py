@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -18,12 +17,7 @@ from tokengym.agents.offline.policies import encoding_for
 from tokengym.base.errors import DatasetError, TokenizerError
 from tokengym.envs import Episode
 from tokengym.rewards import PreferencePair
-from tokengym.rewards.pairs.encode import (
-    EncodedTexts,
-    TextEncoding,
-    encode_pairs,
-    encode_responses,
-)
+from tokengym.rewards.pairs.encode import EncodedTexts, TextEncoding, encode_pairs, encode_responses
 
 TOKENIZER = make_tokenizer()  # a 3, b 4, c 5, d 6, e 7
 SKIP = TextEncoding(on_error="skip")
@@ -46,7 +40,7 @@ def ids_of(encoded: EncodedTexts) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("form", ["rows", "pairs", "dataset", "file"])
-def test_texts_become_ids_with_eos(form: str, tmp_path: Path):
+def test_texts_become_ids_with_eos(form, tmp_path):
     rows = [
         {"prompt": "b c", "chosen": "a", "rejected": "d e"},
         {"prompt": "d", "chosen": "a <eos>", "rejected": "b"},
@@ -132,7 +126,7 @@ def test_messages_go_through_the_chat_template():
     ("template", "content", "reason"),
     [(TEMPLATE, "\ud800", "surrogates not allowed"), (REFUSING, "d", "no answers here")],
 )
-def test_a_template_that_refuses_a_response_is_one_line(template: str, content: str, reason: str):
+def test_a_template_that_refuses_a_response_is_one_line(template, content, reason):
     tokenizer = make_tokenizer()
     tokenizer.chat_template = template
     row = {"prompt": "b c", "completion": [{"role": "assistant", "content": content}]}
@@ -165,7 +159,7 @@ def test_prompts_go_through_the_template_as_an_environments_do():
     assert plain.prompt != found.prompt
 
 
-def test_prompts_stand_in_the_environments_frame(make_env: Any):
+def test_prompts_stand_in_the_environments_frame(make_env):
     env = make_env(prompts=["b"], prompt_format="e {prompt} d", chat_template=False)
     env.reset()
     encoding = encoding_for(env, TextEncoding(on_error="skip"))
@@ -197,10 +191,7 @@ def test_a_response_with_a_partners_replies_is_named_or_left_out():
         kept = responses_of(source, SKIP)
         assert ids_of(kept) == [((4,), (3, 5, EOS))]
         assert kept.skipped[0].kind == "conversation"
-    texts = [
-        {"prompt": "b", "response": "a", "written": [1, 0]},
-        {"prompt": "c", "response": "d"},
-    ]
+    texts = [{"prompt": "b", "response": "a", "written": [1, 0]}, {"prompt": "c", "response": "d"}]
     kept = responses_of(texts, SKIP)
     assert ids_of(kept) == [((5,), (6, EOS))]
     assert [kept.skipped[0].row, kept.rows[0].row] == [0, 1]
@@ -229,7 +220,7 @@ BAD_IDS = [
     ("good", "bad", "kind", "message"),
     [(GOOD, *case) for case in BAD_PAIRS] + [(IDS, *case) for case in BAD_IDS],
 )
-def test_a_bad_row_is_named_or_left_out(good: Any, bad: Any, kind: str, message: str):
+def test_a_bad_row_is_named_or_left_out(good, bad, kind, message):
     with pytest.raises(DatasetError, match=f"row 1 .*{message}"):
         pairs_of([good, bad, good])
     encoded = pairs_of([good, bad, good], SKIP)
@@ -275,10 +266,7 @@ def test_overlong_rows_stop_or_are_cut_or_dropped():
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (
-            {"prompt": "b", "completion": " "},
-            "0.*'completion'.*got ' '",
-        ),
+        ({"prompt": "b", "completion": " "}, "0.*'completion'.*got ' '"),
         ({"prompt": None, "completion": "a"}, "0 .*'prompt'.*got None"),
         ({"prompt": "b", "completion": "\ud800"}, "row 0 .*'completion' has the lone surrogate"),
         ({"prompt": "b", "completion": 3}, "0 .*'completion'.*got int 3"),
@@ -286,7 +274,7 @@ def test_overlong_rows_stop_or_are_cut_or_dropped():
         ({"prompt_ids": [4], "response_ids": []}, "row 0 .*a response has no tokens"),
     ],
 )
-def test_a_bad_response_is_named(row: Any, message: str):
+def test_a_bad_response_is_named(row, message):
     with pytest.raises(DatasetError, match=message):
         responses_of([row])
 
@@ -311,7 +299,7 @@ def test_what_is_no_row_is_named():
         pairs_of([{"prompt": "b", "chosen": said, "rejected": said}, GOOD])
 
 
-def test_bad_sources_and_settings_are_named(tmp_path: Path):
+def test_bad_sources_and_settings_are_named(tmp_path):
     with pytest.raises(DatasetError, match=r"nothing.jsonl' does not exist"):
         pairs_of(tmp_path / "nothing.jsonl")
     with pytest.raises(DatasetError, match="splits 'train', 'test'; pass one of them"):

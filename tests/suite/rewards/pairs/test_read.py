@@ -79,9 +79,7 @@ BAD_ROWS: dict[str, list[Any]] = {
         ({**ROW, "chosen": [{"role": "user"}]}, r"must be a text, got list .*apply_chat_template"),
         ({**ROW, "chosen": "a\ud800"}, r"'chosen' has the lone surrogate .* at character 1, which"),
     ],
-    "equal": [
-        ({**ROW, "rejected": " b "}, r"'chosen' and 'rejected' are both ' b'"),
-    ],
+    "equal": [({**ROW, "rejected": " b "}, r"'chosen' and 'rejected' are both ' b'")],
     "no shared prompt": [
         (
             {"chosen": DIALOGUE["chosen"], "rejected": "\n\nHuman: Ho\n\nAssistant: No"},
@@ -91,10 +89,7 @@ BAD_ROWS: dict[str, list[Any]] = {
     ],
     "margin": [
         ({**ROW, "margin": -1.0}, r"'margin' must be a number from 0 to 1,000,000, got -1.0"),
-        (
-            {**ROW, "margin": float("nan")},
-            r"must be a number from 0 to 1,000,000, got nan",
-        ),
+        ({**ROW, "margin": float("nan")}, r"must be a number from 0 to 1,000,000, got nan"),
         ({**ROW, "margin": "much"}, r"'margin' must be a number from 0 to 1,000,000, got 'much'"),
     ],
 }

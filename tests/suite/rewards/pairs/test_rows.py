@@ -55,9 +55,7 @@ CALL = {**said(None), "tool_calls": [{"name": "f"}]}
         ([USER, CALL, said("3", "tool"), said("and", "user")], None),
     ],
 )
-def test_a_prompt_may_stand_before_whole_conversations(
-    prompt: Any, start: Any, tokenizer: Any
-) -> None:
+def test_a_prompt_may_stand_before_whole_conversations(prompt, start, tokenizer):
     apart = start is None
     start = prompt if apart else start
     written = [{**message, "content": message["content"] or ""} for message in start]
@@ -84,9 +82,7 @@ def test_a_prompt_may_stand_before_whole_conversations(
         ([SYSTEM, GOOD], "conversation", "of the role 'system'"),
     ],
 )
-def test_messages_that_are_no_reply_are_named_or_left_out(
-    chosen: Any, kind: str, message: str
-) -> None:
+def test_messages_that_are_no_reply_are_named_or_left_out(chosen, kind, message):
     tokenizer = made("bytes")
     tokenizer.chat_template = CHATML
     row = {"prompt": [USER], "chosen": chosen, "rejected": [BAD]}
@@ -101,7 +97,7 @@ def test_messages_that_are_no_reply_are_named_or_left_out(
 @pytest.mark.parametrize(
     "prompt", [[USER, GOOD], [said(" ", "user")], [said(None, "user")], [CALL]]
 )
-def test_a_prompt_that_asks_nothing_is_named(prompt: Any) -> None:
+def test_a_prompt_that_asks_nothing_is_named(prompt):
     row = {"prompt": prompt, "chosen": [GOOD], "rejected": [BAD]}
     with pytest.raises(DatasetError, match=r"row 0 .*(ends with|message 0 must be)"):
         encode_pairs([row], made("bytes"), TextEncoding())
@@ -111,7 +107,7 @@ def test_a_prompt_that_asks_nothing_is_named(prompt: Any) -> None:
 
 
 @pytest.mark.parametrize("column", ["question", "instruction", "Prompt", "prompt ", "system"])
-def test_a_prompt_column_of_another_name_is_named(column: str) -> None:
+def test_a_prompt_column_of_another_name_is_named(column):
     rows = [{"id": 3, column: "the film", "chosen": " good", "rejected": " bad"}]
     for read in (read_pairs, lambda rows: encode_pairs(rows, made("llama"), TextEncoding())):
         with pytest.raises(DatasetError, match=f"'id', '{column}', 'chosen'.*--prompt-column"):
@@ -121,7 +117,7 @@ def test_a_prompt_column_of_another_name_is_named(column: str) -> None:
     assert made("llama").decode(found.prompt) == "<s> the film"
 
 
-def test_texts_that_have_no_prompts_stand_for_themselves() -> None:
+def test_texts_that_have_no_prompts_stand_for_themselves():
     rows: list[Any] = [{"id": 3, "chosen": "good", "rejected": "bad"}]
     assert read_pairs(rows)[0].prompt == ""
     dialogue = {"source": "web", "chosen": "Human: a\n\nAssistant: b"}
@@ -132,9 +128,7 @@ def test_texts_that_have_no_prompts_stand_for_themselves() -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 3])
-def test_responses_that_begin_with_their_prompts_are_refused(
-    rows: int, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_responses_that_begin_with_their_prompts_are_refused(rows, caplog):
     row = {"prompt": "the film", "chosen": "the film is good", "rejected": "the film is bad"}
     message = "every response begins with its prompt.*'prompt' out of "
     tokenizer = made("bytes")
@@ -154,7 +148,7 @@ def test_responses_that_begin_with_their_prompts_are_refused(
 
 @pytest.mark.parametrize("kind", ["bytes", "bytes with a prefix", "llama", "metaspace"])
 @pytest.mark.parametrize("template", [None, "chat", INST])
-def test_ids_spell_the_text_that_was_given(kind: str, template: str | None) -> None:
+def test_ids_spell_the_text_that_was_given(kind, template):
     tokenizer = made(kind)
     tokenizer.chat_template = "{{ messages[0]['content'] }}\nso: " if template == "chat" else INST
     encoding = TextEncoding(chat_template=template is not None)

@@ -29,7 +29,7 @@ FUSED = ("llama", "mistral", "qwen2", "qwen2, windows", "qwen3", "gemma")
 
 @torch.no_grad()
 @pytest.mark.parametrize("family", FUSED)
-def test_fused_steps_read_what_the_models_own_forward_reads(family: str):
+def test_fused_steps_read_what_the_models_own_forward_reads(family):
     model = model_of(family).to(DEVICE)
     streams: list[Any] = [
         static_stream(model, 20, rows=6, kernels=kernels) for kernels in (False, True)
@@ -55,7 +55,7 @@ def test_fused_steps_read_what_the_models_own_forward_reads(family: str):
 
 @torch.no_grad()
 @pytest.mark.parametrize("family", ["mistral", "qwen2", "qwen3"])
-def test_fused_steps_go_on_after_replies(family: str):
+def test_fused_steps_go_on_after_replies(family):
     """Each row in columns of its own."""
     model = model_of(family).to(DEVICE)
     streams: list[Any] = [kind(model, 28, rows=4) for kind in (StaticStream, FusedStream)]
@@ -79,7 +79,7 @@ def test_fused_steps_go_on_after_replies(family: str):
 
 @torch.no_grad()
 @pytest.mark.parametrize("family", ["qwen2, windows", "qwen3"])
-def test_attention_may_be_split_over_columns(family: str, monkeypatch: pytest.MonkeyPatch):
+def test_attention_may_be_split_over_columns(family, monkeypatch):
     """Of few rows; parts that begin before a text does, or after its end, add nothing."""
     monkeypatch.setattr(blocks, "SPLIT", 8)
     model = model_of(family).to(DEVICE)
@@ -139,7 +139,7 @@ def test_prompts_are_read_by_few_kernels_and_shared_ones_once():
 
 @torch.no_grad()
 @pytest.mark.parametrize("family", ["qwen2", "gemma"])
-def test_fused_steps_in_bfloat16_are_near_to_float32(family: str, monkeypatch: pytest.MonkeyPatch):
+def test_fused_steps_in_bfloat16_are_near_to_float32(family, monkeypatch):
     from triton.runtime import interpreter
 
     builder = interpreter.InterpreterBuilder
@@ -179,7 +179,7 @@ def test_other_shapes_are_left_to_their_own_forward():
 
 @torch.no_grad()
 @pytest.mark.parametrize(("stream_class", "most"), [(StaticStream, 1_100), (FusedStream, 220)])
-def test_the_kernels_of_a_step_are_few(stream_class: type[StaticStream], most: int):
+def test_the_kernels_of_a_step_are_few(stream_class, most):
     """Counted for Qwen2.5-0.5B at 256 rows."""
     shape: Any = {
         **{"vocab_size": 151_936, "hidden_size": 896, "intermediate_size": 4_864},

@@ -1,7 +1,6 @@
 """The self-check finds kernels that are wrong where short texts and float32 do not show it."""
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,7 +10,6 @@ from torch import Tensor
 
 from tests.suite.agents.conftest import make_model
 from tests.suite.agents.fast.test_static import model_of
-from tokengym.agents import PPO
 from tokengym.agents.errors import ModelError
 from tokengym.agents.fast.static import StaticStream
 from tokengym.agents.fast.streams import check_steps
@@ -36,7 +34,7 @@ def test_sound_kernels_pass():
     check.check_kernels(DEVICE)
 
 
-def test_a_fault_in_the_tail_of_the_vocabulary_is_found(monkeypatch: pytest.MonkeyPatch):
+def test_a_fault_in_the_tail_of_the_vocabulary_is_found(monkeypatch):
     own = vocabulary.read_words
 
     def faulty(sums: Tensor, scores: Tensor, *others: Any) -> None:
@@ -47,7 +45,7 @@ def test_a_fault_in_the_tail_of_the_vocabulary_is_found(monkeypatch: pytest.Monk
         check.check_kernels(DEVICE)
 
 
-def test_a_fault_in_bfloat16_is_found(monkeypatch: pytest.MonkeyPatch):
+def test_a_fault_in_bfloat16_is_found(monkeypatch):
     own = layers.apply_gate
 
     def faulty(out: Tensor, *others: Any) -> None:
@@ -60,7 +58,7 @@ def test_a_fault_in_bfloat16_is_found(monkeypatch: pytest.MonkeyPatch):
         check.check_kernels(DEVICE)
 
 
-def test_a_fault_in_the_second_rows_of_a_norms_program_is_found(monkeypatch: pytest.MonkeyPatch):
+def test_a_fault_in_the_second_rows_of_a_norms_program_is_found(monkeypatch):
     own = layers.norm_slope
 
     def faulty(slope: Tensor, shares: Tensor | None, *others: Any) -> None:
@@ -74,7 +72,7 @@ def test_a_fault_in_the_second_rows_of_a_norms_program_is_found(monkeypatch: pyt
 
 
 @pytest.mark.parametrize(("capacity", "hidden_from"), [(200, 64), (700, 512)])
-def test_steps_are_tried_on_texts_of_several_turns_and_parts(capacity: int, hidden_from: int):
+def test_steps_are_tried_on_texts_of_several_turns_and_parts(capacity, hidden_from):
     """A stream that loses columns after the first turn, or part, of attention."""
     model = long_model("llama")
 
@@ -94,9 +92,7 @@ def test_fused_steps_pass():
     check_steps(model, partial(StaticStream, rows=2), partial(FusedStream, rows=2), 140)
 
 
-def test_out_of_memory_is_not_remembered_as_a_fault(
-    make_ppo: Callable[..., PPO], monkeypatch: pytest.MonkeyPatch
-):
+def test_out_of_memory_is_not_remembered_as_a_fault(make_ppo, monkeypatch):
     policy = make_ppo(model=make_model("llama"), device=DEVICE).policy
     policy.settings = dataclasses.replace(policy.settings, kernels="triton")
     models._fault_of_kernels.cache_clear()

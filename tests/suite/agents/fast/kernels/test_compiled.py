@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("triton", reason="Triton is not installed; it comes with torch for CUDA")
 
 
-def test_masked_loads_are_wide_and_wide_heads_fit_on_small_cards(tmp_path: Path):
+def test_masked_loads_are_wide_and_wide_heads_fit_on_small_cards(tmp_path):
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environment["TRITON_CACHE_DIR"] = str(tmp_path)
     done = subprocess.run(

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,7 +14,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from tests.suite.agents.conftest import make_model
 from tests.suite.agents.fast.test_static import model_of
 from tests.support.traffic import Traffic
-from tokengym.agents import PPO
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.sequences import Sequences
 
@@ -58,7 +56,7 @@ def assert_near(plain: dict[str, Tensor], fused: dict[str, Tensor], near: float)
 
 
 @pytest.mark.parametrize("family", FUSED)
-def test_states_and_gradients_are_those_of_the_models_own_forward(family: str):
+def test_states_and_gradients_are_those_of_the_models_own_forward(family):
     model = model_of(family).to(DEVICE)
     assert trunk.longest_text(model) >= 5
     for parameter in model.parameters():
@@ -69,7 +67,7 @@ def test_states_and_gradients_are_those_of_the_models_own_forward(family: str):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_shared_heads_are_repeated_in_float32(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
+def test_shared_heads_are_repeated_in_float32(dtype, monkeypatch):
     """Or a GPU's attention would write the scores of all columns."""
     model = model_of("qwen2").to(DEVICE, dtype)
     heads = []
@@ -86,7 +84,7 @@ def test_shared_heads_are_repeated_in_float32(dtype: torch.dtype, monkeypatch: p
 
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("family", ["qwen2", "gemma"])
-def test_adapters_learn_the_same(family: str, recompute: bool):
+def test_adapters_learn_the_same(family, recompute):
     with torch.random.fork_rng():
         torch.manual_seed(1)
         model = LanguageModel(model_of(family).model, ADAPTERS).eval()
@@ -101,7 +99,7 @@ def test_adapters_learn_the_same(family: str, recompute: bool):
 
 @pytest.mark.parametrize("kind", ["bfloat16", "mixed"])
 @pytest.mark.parametrize("family", ["qwen2", "qwen3", "gemma"])
-def test_in_bfloat16_both_are_as_near_to_float32(family: str, kind: str):
+def test_in_bfloat16_both_are_as_near_to_float32(family, kind):
     exact = model_of(family).to(DEVICE)
     model = copy.deepcopy(exact)
     if kind == "mixed":
@@ -116,9 +114,7 @@ def test_in_bfloat16_both_are_as_near_to_float32(family: str, kind: str):
         assert gaps[1] < max(1.3 * gaps[0], 5e-2), f"{name}: {gaps}"
 
 
-def test_texts_that_kernels_do_not_read_are_left_to_the_models_own_forward(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
+def test_texts_that_kernels_do_not_read_are_left_to_the_models_own_forward(monkeypatch, caplog):
     assert trunk.longest_text(model_of("mistral").to(DEVICE)) == 5  # its window
     for family in ("gpt2", "gemma2"):
         assert trunk.longest_text(model_of(family).to(DEVICE)) == 0
@@ -132,7 +128,7 @@ def test_texts_that_kernels_do_not_read_are_left_to_the_models_own_forward(
     assert caplog.messages == ["texts are not read by kernels, which is slower: off by 1"]
 
 
-def test_a_policy_reads_its_texts_by_kernels(make_ppo: Callable[..., PPO]):
+def test_a_policy_reads_its_texts_by_kernels(make_ppo):
     policy, results = make_ppo(model=make_model("llama"), device=DEVICE).policy, []
     sequences = Sequences.from_ids([[3, 4], [5]], [[6, 7, 3], [4]], DEVICE)
     for kernels in ("plain", "triton"):
@@ -148,9 +144,7 @@ def test_a_policy_reads_its_texts_by_kernels(make_ppo: Callable[..., PPO]):
     ("mixed", "plain", "fused"),
     [(False, (3_000, 112), (1_100, 35)), (True, (3_750, 150), (1_600, 47))],
 )
-def test_an_update_is_of_few_kernels_and_bytes(
-    mixed: bool, plain: tuple[int, int], fused: tuple[int, int]
-):
+def test_an_update_is_of_few_kernels_and_bytes(mixed, plain, fused):
     """Counted forwards and backwards for 32 texts of 288 tokens of Qwen2.5-0.5B, without head."""
     shape: Any = {
         **{"vocab_size": 151_936, "hidden_size": 896, "intermediate_size": 4_864},

@@ -1,7 +1,6 @@
 """Kernels of the vocabulary give what their plain forms give; on a CPU Triton interprets them."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,7 +15,6 @@ from tests.suite.agents.policy.test_head import asked, assert_as_autograd, parts
 from tests.suite.agents.policy.test_policy import shake
 from tests.support.tapes import record_tapes
 from tests.support.traffic import Traffic
-from tokengym.agents import PPO
 from tokengym.agents.policy.head import LOWEST, Figures, token_figures
 from tokengym.agents.policy.sampling import draw, packed
 from tokengym.agents.policy.sequences import Sequences
@@ -32,7 +30,7 @@ from tokengym.agents.fast.kernels import vocabulary  # noqa: E402
 @pytest.mark.parametrize("with_kl", [False, True])
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "mixed"])
 def test_figures_and_gradients_are_those_of_autograd(
-    kind: str, with_kl: bool, with_entropy: bool, with_mask: bool, monkeypatch: pytest.MonkeyPatch
+    kind, with_kl, with_entropy, with_mask, monkeypatch
 ):
     monkeypatch.setattr(vocabulary, "ALIGNED", 8)
     monkeypatch.setattr(vocabulary, "MAX_LOGITS", 13 * 8)  # three parts, the last a short one
@@ -77,7 +75,7 @@ def test_a_token_that_was_forbidden_has_the_figures_of_the_plain_form_and_no_gra
 
 
 @pytest.mark.parametrize("vocab", [40, 5_000, 20_000])
-def test_tokens_are_those_of_the_plain_draw(vocab: int):
+def test_tokens_are_those_of_the_plain_draw(vocab):
     generator = torch.Generator().manual_seed(0)
     logits = (3 * torch.randn(33, vocab + 7, generator=generator)).to(DEVICE)[:, :vocab]
     logits[:, 5] = -torch.inf
@@ -120,7 +118,7 @@ def test_what_is_no_number_under_a_mask_is_not_read():
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_a_logit_that_is_no_number_is_seen(value: float):
+def test_a_logit_that_is_no_number_is_seen(value):
     logits = torch.zeros(2, 9, device=DEVICE)
     logits[1, 3] = value
     for given in (torch.full((2,), 0.5, device=DEVICE), None):
@@ -129,7 +127,7 @@ def test_a_logit_that_is_no_number_is_seen(value: float):
         assert 0 <= int(tokens.min()) <= int(tokens.max()) < 9
 
 
-def test_the_vocabulary_is_passed_over_eleven_times(monkeypatch: pytest.MonkeyPatch):
+def test_the_vocabulary_is_passed_over_eleven_times(monkeypatch):
     """Counted for a minibatch of Qwen2.5-0.5B with the exact KL, in passes over its logits."""
     num, hidden, vocab = 8_192, 896, 151_936
     traffic = Traffic()
@@ -157,7 +155,7 @@ def test_the_vocabulary_is_passed_over_eleven_times(monkeypatch: pytest.MonkeyPa
     assert traffic.total < 11 * 4 * num * vocab  # the plain form: 35
 
 
-def test_a_minibatch_by_kernels_has_the_figures_of_the_plain_form(make_ppo: Callable[..., PPO]):
+def test_a_minibatch_by_kernels_has_the_figures_of_the_plain_form(make_ppo):
     sequences, masks = Sequences.from_ids(*TEXTS), masks_of("several")
     results = []
     for kernels in ("plain", "triton"):
@@ -181,9 +179,7 @@ def test_a_minibatch_by_kernels_has_the_figures_of_the_plain_form(make_ppo: Call
     ("shape", "masks", "settings"),
     [("llama", "none", {}), ("gpt2", "rows", {"top_k": 4, "temperature": 0.7})],
 )
-def test_a_captured_player_draws_by_the_kernel(
-    shape: str, masks: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-):
+def test_a_captured_player_draws_by_the_kernel(shape, masks, settings, monkeypatch):
     if DEVICE == "cpu":
         record_tapes(monkeypatch)
     how: Any = {"masks": masks, "deterministic": False, "seed": 0}
