@@ -8,7 +8,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from peft import LoraConfig
-from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -18,23 +17,15 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from tests.support.words import WORDS
+from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import PPO, CausalLMPolicy, likeliest
 from tokengym.envs import Episode, TokenGenerationVectorEnv
 from tokengym.rewards import Credit, FunctionScorer, Reward, Scores, Sparse, VectorRewardWrapper
 
-WORDS = ("<pad>", "<eos>", "<unk>", "a", "b", "c", "d", "e")
 VOCABULARY = len(WORDS)
 PAD, EOS, TARGET = 0, 1, 3  # TARGET is "a"
 PROMPTS = ("b c", "d", "e d c b", "c c c")
-
-
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    vocabulary = {word: position for position, word in enumerate(WORDS)}
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
-    )
 
 
 def make_model(shape: str = "gpt2", *, seed: int = 0, scale: float = 5.0) -> PreTrainedModel:
@@ -120,7 +111,6 @@ class WithinPolicy(CausalLMPolicy):
 
 def critic_of(agent: PPO) -> Any:
     """Return the value function of an agent that has one."""
-    assert agent.policy.critic is not None
     return agent.policy.critic
 
 

@@ -16,8 +16,6 @@ def test_ppo_takes_the_bundled_model_and_learns(task):
     assert agent.num_timesteps >= 40
     for player in (agent, RandomAgent(envs, seed=0)):
         for episode in collect(player, envs, 6, seed=0):
-            assert episode.score is not None
-            assert episode.token_rewards is not None
             assert abs(float(episode.token_rewards.sum()) - episode.score) < 1e-3
 
 

@@ -47,7 +47,6 @@ def test_in_the_reward_it_is_taken_off_each_token(make_envs, make_ppo, estimator
     experience = agent.assign(played)
     assert experience.ref_log_probs is None
     for row, episode in enumerate(played.episodes):
-        assert episode.token_rewards is not None
         rewards = episode.token_rewards - 0.3 * by_hand(agent, episode, estimator).detach().numpy()
         # lambda 1, gamma 1: the return at t is what is still to come
         to_come = np.cumsum(rewards[::-1])[::-1]
@@ -104,31 +103,10 @@ def test_in_the_loss_rewards_are_left_alone(make_envs, make_ppo):
     played = agent.collect()
     experience = agent.assign(played)
     for row, episode in enumerate(played.episodes):
-        assert episode.token_rewards is not None
         expected = np.cumsum(episode.token_rewards[::-1])[::-1]
         np.testing.assert_allclose(
             experience.returns[row, : len(expected)], expected, atol=1e-5, rtol=1e-5
         )
-
-
-@pytest.mark.parametrize(
-    ("kl_in", "estimator"), [("reward", "exact"), ("loss", "k2"), ("loss", "exact")]
-)
-def test_a_high_price_holds_the_policy_back(make_envs, make_ppo, kl_in, estimator):
-    kl = {}
-    for kl_coef in (0.0, 2.0):
-        agent = make_ppo(
-            envs=make_envs(num_envs=16),
-            model=make_model(scale=2.0),
-            learning_rate=3e-3,
-            kl_coef=kl_coef,
-            kl_in=kl_in,
-            kl_estimator=estimator,
-        )
-        rows = log_of(agent, 16 * 6 * 8)
-        kl[kl_coef] = rows[-1]["train/kl"]
-        assert all(row["train/log_prob_gap"] < 1e-4 for row in rows)
-    assert kl[2.0] < 0.6 * kl[0.0]
 
 
 @pytest.mark.parametrize(
@@ -169,15 +147,6 @@ def test_where_nothing_is_paid_the_logged_kl_is_the_sampled_one(make_ppo):
     shake(agent)
     (row,) = log_of(agent, 1)
     assert row["train/kl"] == row["train/kl_sampled"] != 0.0
-
-
-@pytest.mark.parametrize("kl_in", ["reward", "loss"])
-def test_the_coefficient_adapts_wherever_the_kl_is_priced(make_ppo, kl_in):
-    agent = make_ppo(kl_in=kl_in, kl_estimator="exact", kl_target=1e3, kl_horizon=10.0)
-    rows = log_of(agent, 60)
-    coefs = [row["train/kl_coef"] for row in rows]
-    assert len(coefs) > 2
-    np.testing.assert_allclose(np.divide(coefs[1:], coefs[:-1]), 1 - 0.2 * 4 / 10, rtol=1e-6)
 
 
 def test_both_parts_of_the_exact_kl_make_the_gradient_of_score_minus_its_price():
@@ -228,7 +197,7 @@ def test_both_parts_of_the_exact_kl_make_the_gradient_of_score_minus_its_price()
 )
 def test_estimators_without_the_gradient_are_refused(kl_in, estimator, message):
     with pytest.raises(SettingsError, match=f"kl_estimator='{estimator}'.*{message}.*take"):
-        PPOSettings(kl_in=kl_in, kl_estimator=estimator)  # type: ignore[arg-type]
+        PPOSettings(kl_in=kl_in, kl_estimator=estimator)
 
 
 # --- value warm-up ------------------------------------------------------------------------------
@@ -271,7 +240,6 @@ def test_warming_up_takes_the_same_steps_on_the_value_head_as_regression(make_pp
     residual = critic_of(agent).of_states(states).detach() - returns
     expected = agent.vf_coef * (residual.unsqueeze(1) * states).mean(0)
     found = critic_of(agent).head.weight.grad
-    assert found is not None
     torch.testing.assert_close(found[0], expected, atol=1e-6, rtol=1e-4)
     assert all(p.grad is None for p in agent.policy.language_model.parameters())
 

@@ -12,9 +12,7 @@ from tokengym.rewards import Sparse
 SOLVED = 0.85  # of 1.0; the untrained model is near 0.1
 
 
-@pytest.mark.parametrize(
-    ("credit", "lora"), [(Sparse(), False), (PerToken(), False), (PerToken(), True)]
-)
+@pytest.mark.parametrize(("credit", "lora"), [(Sparse(), False), (PerToken(), True)])
 def test_ppo_solves_it(make_envs, make_ppo, credit, lora):
     def envs(num_envs: int) -> Any:
         return make_envs(num_envs=num_envs, reward=target_reward(credit))
@@ -30,20 +28,7 @@ def test_ppo_solves_it(make_envs, make_ppo, credit, lora):
     rows = log_of(agent, 32 * 6 * 16)
     assert rows[0]["rollout/score"] < 0.4
     final = [episode.score for episode in collect(agent, envs(32), 64, seed=100)]
-    assert sum(final) / len(final) > SOLVED  # type: ignore[arg-type]
+    assert sum(final) / len(final) > SOLVED
     for row in rows:
         assert row["train/ratio_error"] < 1e-4
         assert row["train/kl"] > -1e-5  # the exact one, but for rounding
-
-
-def test_the_kl_price_holds_the_policy_back(make_envs, make_ppo):
-    kl = {}
-    for kl_coef in (0.0, 2.0):
-        agent = make_ppo(
-            envs=make_envs(num_envs=32),
-            model=make_model(scale=2.0),
-            learning_rate=3e-3,
-            kl_coef=kl_coef,
-        )
-        kl[kl_coef] = log_of(agent, 32 * 6 * 10)[-1]["train/kl"]
-    assert kl[2.0] < 0.5 * kl[0.0]

@@ -198,7 +198,6 @@ def test_each_process_keeps_the_masks_of_its_rows():
         rows = torch.arange(4) + 4 * number
         masks: Any = one.action_masks.select(rows)
         times = torch.zeros(4, dtype=torch.int64)
-        assert whole is not None
         expected = whole.select(rows).at(torch.arange(4), times)
         assert torch.equal(masks.at(torch.arange(4), times), expected)
 

@@ -40,7 +40,6 @@ TALK: dict[str, Any] = {
 
 
 def written_of(episode: Episode) -> Any:
-    assert episode.written is not None
     return episode.written > 0
 
 
@@ -67,7 +66,6 @@ def test_replies_are_read_before_the_next_token(make_envs, make_ppo, monkeypatch
             [episode.prompt_ids], [episode.response_ids], action_masks=[masks]
         )
         own = written_of(episode)
-        assert episode.log_probs is not None
         np.testing.assert_allclose(episode.log_probs[own], whole[own], atol=1e-4)
         assert not episode.log_probs[~own].any()
 
@@ -148,7 +146,6 @@ def test_one_update(make_envs, make_ppo, advantage):
         np.testing.assert_array_equal(experience.response_mask[row].numpy(), own)
         for figure in (experience.advantages, experience.old_log_probs):
             assert not figure[row][torch.from_numpy(~own)].any()
-        assert episode.token_rewards is not None
         assert float(episode.token_rewards.sum()) == pytest.approx(episode.score, rel=1e-5)
 
 
@@ -208,16 +205,6 @@ def test_steps_lead_over_replies(gamma, gae_lambda):
             compressed(to_go, mask, row), losses.rewards_to_go(r, full, gamma=gamma)
         )
         torch.testing.assert_close(compressed(within, mask, row), r)
-
-
-def test_gae_over_a_reply_by_hand():
-    """delta_1 = .5 + .9 * .6 - .4: the value of the next turn's first token, not the reply's."""
-    rewards = torch.tensor([[0.0, 0.5, 9.0, 1.0]], dtype=torch.float64)
-    values = torch.tensor([[0.2, 0.4, 7.0, 0.6]], dtype=torch.float64)
-    mask = torch.tensor([[True, True, False, True]])
-    advantages, returns = losses.gae(rewards, values, mask, gamma=0.9, gae_lambda=0.5)
-    assert advantages[0].tolist() == pytest.approx([0.529, 0.82, 0.0, 0.4])
-    assert returns[0].tolist() == pytest.approx([0.729, 1.22, 0.0, 1.0])
 
 
 @pytest.mark.parametrize("as_one_turn", [False, True])
@@ -292,22 +279,6 @@ def test_a_round_without_a_whole_episode(make_envs, make_ppo):
         agent.learn(1)
 
 
-def test_stock_agents_learn_from_token_rewards(make_envs):
-    envs = as_vec_env(make_envs(**TALK, reward=target_reward(Uniform())))
-    agent = StockPPO(
-        "MultiInputPolicy",
-        envs,
-        n_steps=40,
-        batch_size=40,
-        rollout_buffer_class=HindsightRolloutBuffer,
-        policy_kwargs={"features_extractor_class": TokenFeatures},
-        seed=0,
-    )
-    agent.learn(160)
-    assert np.isfinite(agent.rollout_buffer.rewards).all()
-    assert (agent.rollout_buffer.rewards > 0).sum() > 20
-
-
 @pytest.mark.parametrize("kind", [StockPPO, DQN])
 def test_a_stock_buffer_pays_each_written_token(make_envs, kind):
     """Step for step, and no reply's place is taken for a step."""
@@ -335,30 +306,10 @@ def test_a_stock_buffer_pays_each_written_token(make_envs, kind):
     agent = kind("MultiInputPolicy", envs, policy_kwargs=features, seed=0, **how)
     agent.learn(240, callback=Reads())
     buffer = agent.rollout_buffer if kind is StockPPO else agent.replay_buffer
-    assert buffer is not None
     assert sum(sum(row) for row in paid) == pytest.approx(sum(scores), rel=1e-5)
     for row, expected in enumerate(paid):
         assert len(expected) > 20
         np.testing.assert_allclose(buffer.rewards[: len(expected), row], expected, atol=1e-6)
-
-
-def test_it_learns(make_envs, make_ppo):
-    def own_words(prompt: str, response: str) -> float:
-        return response.split().count("c") / 6.0  # `teacher` never says it
-
-    from tokengym.rewards import FunctionScorer, Reward
-
-    reward = Reward(FunctionScorer(own_words), Uniform())
-    envs = make_envs(**TALK, num_envs=16, reward=reward)
-    agent = make_ppo(envs=envs, model=make_model(scale=1.0), learning_rate=3e-3)
-
-    def score() -> float:
-        episodes = collect(agent, make_envs(**TALK, num_envs=32, reward=reward), 64, seed=9)
-        return float(np.mean([episode.score or 0.0 for episode in episodes]))
-
-    before = score()
-    agent.learn(4000)
-    assert score() > before + 0.3
 
 
 @pytest.mark.parametrize(

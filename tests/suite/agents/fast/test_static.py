@@ -367,15 +367,17 @@ def test_a_temperature_that_changes_between_rounds_is_sampled_at(monkeypatch):
     assert len(policies[1].decoders) == 1
 
 
-@pytest.mark.parametrize("moved", ["weight", "parameter", "buffer"])
-def test_a_value_head_or_a_buffer_elsewhere_is_captured_again(moved, monkeypatch):
+@pytest.mark.parametrize("moved", ["all weights", "weight", "parameter", "buffer"])
+def test_what_has_moved_elsewhere_is_captured_again(moved, monkeypatch):
     record_tapes(monkeypatch)
     policy = policy_of(make_model("llama"), decoding="static")
     how: Any = {"masks": "none", "deterministic": True, "seed": 0}
     before = list(played(policy.sampler(), **how))
-    assert policy.critic is not None
     trunk: Any = policy.language_model.model.base_model
-    if moved == "weight":
+    if moved == "all weights":
+        for parameter in policy.language_model.parameters():
+            parameter.data = 2 * parameter.data
+    elif moved == "weight":
         policy.critic.head.weight.data = 2 * policy.critic.head.weight.data
     elif moved == "parameter":
         policy.critic.head.weight = torch.nn.Parameter(2 * policy.critic.head.weight.data)
@@ -383,7 +385,8 @@ def test_a_value_head_or_a_buffer_elsewhere_is_captured_again(moved, monkeypatch
         trunk.rotary_emb.inv_freq = 2 * trunk.rotary_emb.inv_freq
     expected = list(played(CachedSampler(policy, torch.Generator()), **how))
     after = list(played(policy.sampler(), **how))
-    assert not torch.equal(before[1][2], after[1][2])  # type: ignore[arg-type]
+    assert not torch.equal(before[1][2], after[1][2])
+    assert len(policy.decoders) == 1
     for one, other in zip(expected, after, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
@@ -419,20 +422,6 @@ def test_players_at_the_same_time_have_memory_of_their_own():
     found += outer
     for one, other in zip(alone, found, strict=True):
         torch.testing.assert_close(one, other, atol=0, rtol=0)
-
-
-def test_weights_moved_elsewhere_are_captured_again():
-    policy = policy_of(make_model(), decoding="static")
-    how: Any = {"masks": "none", "deterministic": True, "seed": 0}
-    before = list(played(policy.sampler(), **how))
-    for parameter in policy.language_model.parameters():
-        parameter.data = 2 * parameter.data
-    expected = list(played(CachedSampler(policy, torch.Generator()), **how))
-    after = list(played(policy.sampler(), **how))
-    assert not torch.equal(before[0][1], after[0][1])  # type: ignore[arg-type]
-    for one, other in zip(expected, after, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
-    assert len(policy.decoders) == 1
 
 
 def test_diverged_weights_are_named():

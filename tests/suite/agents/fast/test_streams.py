@@ -85,33 +85,6 @@ def model_of(kind: str) -> LanguageModel:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", ["gpt2", "llama", "llama lora", "lora", "qwen2", "scaled"])
-@pytest.mark.parametrize("prompts", [PROMPTS, [[3, 4], [5, 6], [7, 7], [1, 2]]])
-def test_a_stream_gives_the_states_of_the_whole_texts(kind, prompts):
-    model = model_of(kind)
-    stream = make_stream(model, capacity=16)
-    assert type(stream) is (GPT2Stream if kind in ("gpt2", "lora", "scaled") else LlamaStream)
-    texts = {row: list(prompt) for row, prompt in enumerate(prompts)}
-    states = stream.start(*left_padded(prompts))
-    leaves = {2: 1, 4: 3, 5: 0}  # step -> row: one left in the batch, then compacted
-    generator = torch.Generator().manual_seed(0)
-    for step in range(8):
-        for place, row in enumerate(texts):
-            whole = model.hidden(torch.tensor([texts[row]]))[0, -1]
-            torch.testing.assert_close(states[place], whole, atol=2e-5, rtol=1e-4)
-        if step in leaves:
-            rows = list(texts)
-            gone = rows.index(leaves[step])
-            del texts[leaves[step]]
-            stream.keep(torch.tensor([place for place in range(len(rows)) if place != gone]))
-        tokens = torch.randint(8, (len(texts),), generator=generator)
-        for row, token in zip(texts, tokens.tolist(), strict=True):
-            texts[row].append(token)
-        states = stream.step(tokens)
-    assert len(texts) == 1
-
-
-@torch.no_grad()
 @pytest.mark.parametrize(
     "kind", ["gpt2", "llama", "llama lora", "lora", "qwen2", "scaled", "any model"]
 )
@@ -122,6 +95,8 @@ def test_replies_are_appended_in_one_pass(kind, prompts):
     width, room = max(map(len, prompts)), 24
     capacity = width + room
     stream = ModelStream(model) if kind == "any model" else make_stream(model, capacity)
+    own = {"any model": ModelStream, **dict.fromkeys(("gpt2", "lora", "scaled"), GPT2Stream)}
+    assert type(stream) is own.get(kind, LlamaStream)
     texts = {row: list(prompt) for row, prompt in enumerate(prompts)}
     begun = {row: len(text) for row, text in texts.items()}
     states = stream.start(*left_padded(prompts))
@@ -268,7 +243,6 @@ def test_a_head_of_any_size_gives_the_model_s_logits(vocabulary):
 @pytest.mark.parametrize("shape", ["gpt2", "llama"])
 def test_adapters_that_are_off_are_left_out(shape):
     model = adapted(shape=shape).eval()
-    assert model.adapters is not None
     with model.adapters.disable_adapter():
         off = make_stream(model, 8).start(*left_padded(PROMPTS))
         stream = make_stream(model, 8)

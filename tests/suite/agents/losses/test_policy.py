@@ -121,19 +121,6 @@ def test_gae_is_the_same_with_more_padding_whatever_lies_there():
     torch.testing.assert_close(padded[:, :2], short)
 
 
-def test_gae_bootstraps_only_where_told():
-    rewards, values = torch.zeros(2, 2), torch.zeros(2, 2)
-    advantages, _ = losses.gae(
-        rewards,
-        values,
-        mask("11", "10"),
-        gamma=0.5,
-        gae_lambda=1.0,
-        final_values=torch.tensor([4.0, 8.0]),
-    )
-    torch.testing.assert_close(advantages, tensor([1.0, 2.0], [4.0, 0.0]))
-
-
 def test_gae_refuses_bad_input_and_names_it():
     x, keep = torch.ones(1, 2), mask("11")
     with pytest.raises(ValueError, match=r"values.*\(1, 2\), got \(2,\)"):
@@ -192,7 +179,6 @@ def test_full_kl_and_entropy_under_an_action_mask_are_finite_with_finite_gradien
     torch.testing.assert_close(kl.detach(), losses.full_kl(both, ref_logits[:, [0, 2]]))
     torch.testing.assert_close(entropy.detach(), losses.entropy(both))
     (kl + entropy).sum().backward()
-    assert logits.grad is not None
     assert logits.grad.isfinite().all()
     assert logits.grad[0, 1] == 0.0
 
@@ -229,7 +215,6 @@ def test_no_nan_gradient_from_what_lies_under_the_mask():
         log_probs, tensor([-1.0, -500.0]), tensor([1.0, 0.0]), mask("10"), clip_range=0.2
     )
     loss.backward()
-    assert log_probs.grad is not None
     assert log_probs.grad.tolist() == [[-1.0, 0.0]]
 
 

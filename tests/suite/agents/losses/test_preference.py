@@ -151,8 +151,6 @@ def test_the_gradient_raises_chosen_against_rejected(loss_type):
     zero = torch.zeros(1)
     lengths = {name: torch.ones(1) for name in LENGTHS}
     loss_of(loss_type, (chosen, rejected, zero, zero), beta=0.1, **lengths).sum().backward()
-    assert chosen.grad is not None
-    assert rejected.grad is not None
     assert float(rejected.grad) > 0
     # apo_down is for chosen responses worse than the reference's: both go down, rejected faster
     assert (float(chosen.grad) < 0) == (loss_type != "apo_down") or float(chosen.grad) == 0
@@ -208,7 +206,6 @@ def test_orpo_by_probabilities():
 def test_orpo_near_certainty_has_a_finite_gradient():
     chosen = torch.tensor([-1e-6], requires_grad=True)
     losses.dpo_loss(chosen, torch.tensor([-20.0]), beta=0.1, loss_type="orpo").backward()
-    assert chosen.grad is not None
     assert chosen.grad.isfinite().all()
 
 

@@ -111,9 +111,8 @@ def test_the_prompt_carries_no_loss():
         return states
 
     model.hidden = hidden  # type: ignore[method-assign]
-    sft.compute_loss(sft.model, sft.collate([dataset[3]])).backward()  # type: ignore[arg-type]
+    sft.compute_loss(sft.model, sft.collate([dataset[3]])).backward()
     (states,) = seen
-    assert states.grad is not None
     touched = states.grad[0].abs().sum(-1) > 0
     assert touched.tolist() == [False] * 2 + [True] * 5
 

@@ -92,7 +92,7 @@ def test_losses_and_logged_figures_are_those_of_trl(trl_trainer, tmp_path):
         for pair in PAIRS:
             batch = trl_trainer.data_collator([pair])
             expected = trl_trainer._compute_loss(trl_trainer.model, batch, False)
-            found = ours.compute_loss(ours.model, ours.collate([pair]))  # type: ignore[arg-type]
+            found = ours.compute_loss(ours.model, ours.collate([pair]))
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5, msg=loss_type)
     recorded = trl_trainer._metrics["train"]  # one entry per batch of one pair
     sums = ours._sums["train"]

@@ -98,7 +98,6 @@ def test_masked_logits_have_finite_gradients():
     allowed = torch.tensor([[True, True, False, True], [False, False, True, False]])
     shaped = shape_logits(logits, temperature=0.7, action_mask=allowed)
     chosen_log_probs(shaped, torch.tensor([1, 2])).sum().backward()
-    assert logits.grad is not None
     assert logits.grad.isfinite().all()
     assert logits.grad[~allowed].abs().sum() == 0.0
 
@@ -115,7 +114,6 @@ def test_a_broadcast_mask_is_looked_at_once():
     one = np.array([1, 0, 1], dtype=np.int8)
     for masks in (np.broadcast_to(one, (5, 3)), np.eye(5, 3, dtype=np.int8) | one):
         allowed = as_action_mask(masks, "cpu", np.array([0, 4]))
-        assert allowed is not None
         assert len(allowed) == (1 if masks.strides[0] == 0 else 2)
         assert allowed[-1].tolist() == [True, False, True]
 
@@ -135,7 +133,6 @@ def test_top_k_and_top_p_leave_what_transformers_leaves(top_k, top_p):
     if top_p < 1.0:
         expected = TopPLogitsWarper(top_p)(None, expected)
     keep = likeliest(logits, top_k=top_k, top_p=top_p)
-    assert keep is not None
     assert keep.tolist() == expected.isfinite().tolist()
     assert not keep.all()
 
@@ -144,17 +141,14 @@ def test_the_nucleus_by_hand_and_what_leaves_all():
     logits = torch.tensor([[0.5, 0.1, 0.3, 0.1]]).log()
     for top_p, kept in ((0.4, [1, 0, 0, 0]), (0.6, [1, 0, 1, 0]), (0.85, [1, 1, 1, 0])):
         keep = likeliest(logits, top_p=top_p)
-        assert keep is not None
         assert keep.int().tolist() == [kept]
     assert likeliest(logits) is None
     assert likeliest(logits, top_k=4) is None
     forbidden = torch.tensor([[1.0, -torch.inf, 0.0, -torch.inf]])
     for settings in ({"top_k": 3}, {"top_k": 3, "top_p": 0.99}):
         keep = likeliest(forbidden, **settings)
-        assert keep is not None
         assert keep.int().tolist() == [[1, 0, 1, 0]]
     everything = likeliest(torch.zeros(1, 3), top_k=1)  # ties stay together
-    assert everything is not None
     assert everything.all()
 
 
@@ -197,7 +191,6 @@ def test_the_edge_of_the_likeliest_is_found_without_sorting(vocab, top_k, top_p,
         Tape(lambda given=logits: by_threshold(given, top_k=top_k, top_p=top_p))  # type: ignore[misc]
         monkeypatch.setattr(nucleus, "SORTED_BELOW", 0)
         again = likeliest(logits, top_k=top_k, top_p=top_p)
-        assert again is not None
         assert again.tolist() == found.tolist()
 
 
@@ -210,7 +203,6 @@ def test_a_real_vocabulary_is_not_sorted_and_its_masks_are_small(settings, most_
         logits = torch.empty(256, 151_936)
         with Traffic() as traffic:
             keep = likeliest(logits, **settings)
-            assert keep is not None
             bits = packed(keep)
     assert bits.numel() * bits.element_size() == 256 * 151_936 // 8
     assert traffic.total < most_gb * 1e9
@@ -220,7 +212,6 @@ def test_a_real_vocabulary_is_not_sorted_and_its_masks_are_small(settings, most_
 def test_what_is_not_finite_leaves_no_token():
     for top_k in (0, 2):
         keep = by_threshold(torch.full((2, 5), torch.nan), top_k=top_k, top_p=0.9)
-        assert keep is not None
         assert not keep.any()
 
 
@@ -236,5 +227,4 @@ def test_masks_are_packed_eight_tokens_a_byte(vocab):
 
 def test_ties_on_the_edge_of_the_nucleus_go_to_the_lower_ids():
     keep = likeliest(torch.tensor([[0.0, 1.0, 1.0, 1.0, 0.0]]), top_p=0.4)
-    assert keep is not None
     assert keep.tolist() == [[False, True, True, False, False]]

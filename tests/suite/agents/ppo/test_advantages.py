@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.suite.agents.conftest import PerToken, make_model, target_reward
-from tokengym.agents import PPO, collect, losses
+from tests.suite.agents.conftest import PerToken, target_reward
+from tokengym.agents import PPO, losses
 from tokengym.agents.ppo.advantages import (
     ADVANTAGES,
     AdvantageEstimator,
@@ -90,34 +90,6 @@ def test_without_a_critic_there_is_no_value_anywhere(make_ppo, make_envs):
     assert "train/policy_loss" in agent.logger.name_to_value
 
 
-def test_reinforce_solves_the_identity_task(make_ppo, make_envs):
-    agent = make_ppo(
-        envs=dense(make_envs, 32),
-        advantage="reinforce",
-        model=make_model(scale=2.0),
-        learning_rate=1e-2,
-        kl_coef=0.01,
-    )
-    agent.learn(32 * 6 * 16)
-    scores = [episode.score for episode in collect(agent, dense(make_envs, 32), 64, seed=100)]
-    assert (
-        np.mean([score for score in scores if score is not None]) > 0.85
-    )  # of 1.0; the untrained model is near 0.1
-
-
-def test_a_checkpoint_without_a_critic_is_resumed_number_for_number(make_ppo, make_envs, tmp_path):
-    whole = reinforce(make_ppo, make_envs)
-    whole.learn(16 * 5 * 2)
-    whole.save(tmp_path / "agent")
-    whole.learn(16 * 5 * 2, reset_num_timesteps=False)
-    envs = dense(make_envs, 16)
-    resumed = PPO.load(tmp_path / "agent", env=envs, device="cpu")
-    assert resumed.settings.advantage == "reinforce"
-    resumed.learn(16 * 5 * 2, reset_num_timesteps=False)
-    for mine, theirs in zip(whole.policy.parameters(), resumed.policy.parameters(), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
-
-
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
@@ -138,11 +110,6 @@ def test_the_critics_defaults_of_version_0_1_are_nothing_to_refuse(make_ppo):
     """Saved settings of learners without a critic hold them."""
     agent = make_ppo(advantage="reinforce", **EARLIER_DEFAULTS)
     assert agent.policy.critic is None
-
-
-def test_an_unknown_estimator_is_named_with_near_matches(make_ppo):
-    with pytest.raises(ValueError, match=r"'reinforc'.*'reinforce'"):
-        make_ppo(advantage="reinforc")
 
 
 def test_an_estimator_of_ones_own_is_one_function(make_ppo, make_envs, monkeypatch):

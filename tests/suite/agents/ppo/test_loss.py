@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from tokenizers import normalizers
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from tests.suite.agents.conftest import EOS, WORDS, PerToken, critic_of, make_model, target_reward
 from tests.suite.agents.policy.test_policy import shake
 from tests.suite.agents.ppo.test_ppo import gradient
+from tests.support.words import make_word_tokenizer
 from tokengym.agents import PPO
 
 
@@ -58,26 +59,17 @@ def test_the_gradient_is_that_of_the_whole_objective(make_envs, make_ppo):
     assert ((now.values - experience.old_values)[mask].abs() > 0.2).any()
     agent.policy.optimizer.zero_grad()
     loss_by_hand(agent, experience).backward()
-    expected = torch.cat([p.grad.flatten() for p in agent.policy.trained_parameters()])  # type: ignore[union-attr]
+    expected = torch.cat([p.grad.flatten() for p in agent.policy.trained_parameters()])
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
-
-
-def make_tokenizer(words: tuple[str, ...], pad: str, *, lower: bool = False) -> Any:
-    vocabulary = {word: position for position, word in enumerate(words)}
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    if lower:
-        backend.normalizer = normalizers.Lowercase()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token=pad, eos_token="<eos>", unk_token="<unk>"
-    )
 
 
 def test_padding_with_eos_changes_nothing(make_envs, make_ppo):
     """GPT-2's habit: padding is told by position, so that the EOS that was sampled still counts."""
     learned = []
     for pad in ("<pad>", "<eos>"):
-        envs = make_envs(tokenizer=make_tokenizer(WORDS, pad), num_envs=8)
+        tokenizer = make_word_tokenizer()
+        tokenizer.pad_token = pad
+        envs = make_envs(tokenizer=tokenizer, num_envs=8)
         agent = make_ppo(envs=envs, learning_rate=1e-2)
         played = agent.collect()
         assert any(e.response_ids[-1] == EOS for e in played.episodes)
@@ -94,7 +86,8 @@ def test_padding_with_eos_changes_nothing(make_envs, make_ppo):
 def test_sampled_ids_are_learnt_from_not_their_text(make_envs, make_ppo):
     """A word whose text encodes to another: what was sampled is what is scored and trained."""
     words = (*WORDS, "A")
-    tokenizer = make_tokenizer(words, "<pad>", lower=True)
+    tokenizer = make_word_tokenizer(words)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
     assert tokenizer("A").input_ids == [WORDS.index("a")]
     config = GPT2Config(vocab_size=9, n_positions=32, n_embd=16, n_layer=2, n_head=2)
     with torch.random.fork_rng():

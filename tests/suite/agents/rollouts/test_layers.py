@@ -84,7 +84,6 @@ class Writer:
 def play(envs):
     """Return the episodes of `Writer`: scores (0, 2, 4) / 6, earned by the targets."""
     played = play_round(as_sampler(Writer()), as_rounds(envs), seed=0)
-    assert played is not None
     return played.episodes
 
 
@@ -470,20 +469,6 @@ def test_what_a_monitor_records_is_what_was_paid(tmp_path):
     envs.close()
     rows = (tmp_path / "log.monitor.csv").read_text().splitlines()[2:]
     assert max(float(row.split(",")[0]) for row in rows) == pytest.approx(4.0 / 6.0, abs=1e-6)
-
-
-def test_weights_follow_what_is_paid():
-    """Whichever layer doubles the reward, the agent that it makes is the same."""
-
-    def trained(envs):
-        agent = make_agent(envs, n_epochs=1, n_minibatches=1).learn(1)
-        return torch.cat([p.detach().flatten() for p in agent.policy.language_model.parameters()])
-
-    before, same_reward = trained(batch()), trained(single_layer(lambda rewards: rewards))
-    assert torch.equal(before, same_reward)
-    negated = trained(single_layer(lambda rewards: -rewards))
-    assert torch.equal(negated, trained(SyncVectorEnv(copies(Negated))))
-    assert not torch.allclose(before, negated, atol=1e-4)
 
 
 def single_layer(function):

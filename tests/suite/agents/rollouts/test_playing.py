@@ -44,22 +44,7 @@ def test_every_row_plays_one_episode_per_round(make_envs, mode):
     episodes = collect(Scripted(), make_envs(autoreset_mode=mode), 10, seed=0)
     lengths = [len(episode.response_ids) for episode in episodes]
     assert lengths == [1, 2, 3, 4, 1, 2, 3, 4, 1, 2]
-    assert [round(6 * e.score) for e in episodes] == [n - 1 for n in lengths]  # type: ignore[operator]
-
-
-def test_a_round_scores_each_row_once(make_envs):
-    """Rows that wait for the others must not finish episodes that nobody asked for."""
-    scored = []
-
-    def score(prompt: str, response: str) -> float:
-        scored.append(response)
-        return 0.0
-
-    from tokengym.rewards import FunctionScorer, Reward, Sparse
-
-    envs = make_envs(reward=Reward(FunctionScorer(score), Sparse()))
-    collect(Scripted(), envs, 8, seed=0)
-    assert len(scored) == 8
+    assert [round(6 * e.score) for e in episodes] == [n - 1 for n in lengths]
 
 
 def test_all_kinds_of_environment_give_the_same_episodes(make_envs, make_ppo, tokenizer):
@@ -89,7 +74,6 @@ def test_a_round_plays_chosen_prompts_everywhere(make_envs, make_ppo, tokenizer)
     for envs in (make_envs(), adapted, stock):
         for options in ({"prompt_ids": wanted}, {"prompts": [PROMPTS[i] for i in wanted]}):
             played = play_round(as_sampler(agent), as_rounds(envs), seed=1, options=options)
-            assert played is not None
             assert [episode.prompt for episode in played.episodes] == [PROMPTS[i] for i in wanted]
 
 
@@ -101,7 +85,6 @@ def test_a_round_plays_groups_of_one_prompt(make_envs, make_ppo):
             played = play_round(
                 as_sampler(make_ppo()), rounds, seed=seed, options={"group_size": 2}
             )
-            assert played is not None
             first, second, third, fourth = (episode.prompt for episode in played.episodes)
             assert (first, third) == (second, fourth)
             seen |= {first, third}
@@ -124,12 +107,11 @@ def test_options_that_a_stock_batch_cannot_take_are_refused(options, message, to
 def test_a_single_environment_is_played_alone(make_ppo, tokenizer):
     episodes = collect(make_ppo(), single_env(tokenizer), 3, seed=0)
     assert len(episodes) == 3
-    assert all(len(e.token_rewards) == len(e.response_ids) for e in episodes)  # type: ignore[arg-type]
+    assert all(len(e.token_rewards) == len(e.response_ids) for e in episodes)
 
 
 def test_log_probs_come_with_agents_that_know_them(make_envs, make_ppo):
     for episode in collect(make_ppo(), make_envs(), 4, seed=0):
-        assert episode.log_probs is not None
         assert (episode.log_probs < 0.0).all()
     for episode in collect(RandomAgent(make_envs(), seed=0), make_envs(), 4, seed=0):
         assert episode.log_probs is None

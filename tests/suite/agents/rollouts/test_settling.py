@@ -7,9 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecMonitor
 
-from tests.suite.agents.conftest import EOS, PROMPTS, TARGET
+from tests.suite.agents.conftest import EOS, TARGET
 from tests.suite.agents.rollouts.test_playing import MODES, Scripted
-from tokengym.agents import collect
 from tokengym.agents.rollouts.playing import Round, as_sampler, play_round
 from tokengym.agents.rollouts.rounds import as_rounds
 from tokengym.agents.sb3 import as_vec_env
@@ -20,7 +19,6 @@ ROWS = 4
 
 
 def tokens_of(episode: Episode) -> NDArray[np.float32]:
-    assert episode.token_rewards is not None
     return episode.token_rewards
 
 
@@ -48,7 +46,6 @@ def play(envs: Any, *, rounds: int = 1) -> Round:
     played = None
     for _ in range(rounds):
         played = play_round(as_sampler(HalfToTheHorizon()), as_rounds(envs), seed=0)
-    assert played is not None
     return played
 
 
@@ -152,9 +149,3 @@ def test_ppo_learns_from_centred_scores(make_envs, make_ppo):
         paid = [float(tokens_of(episode).sum()) for episode in played.episodes]
         assert paid == pytest.approx([value - np.mean(raw) for value in raw], abs=1e-6)
     assert varied
-
-
-def test_collected_episodes_are_centred(make_envs):
-    episodes: list[Episode] = collect(Scripted(), make_envs(reward=normalized()), ROWS, seed=0)
-    assert {episode.prompt for episode in episodes} <= set(PROMPTS)
-    assert sum(episode.score or 0.0 for episode in episodes) == pytest.approx(0.0, abs=1e-6)
