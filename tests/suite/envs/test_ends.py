@@ -93,7 +93,6 @@ def test_the_batch_knows_them_and_so_does_the_spec():
     assert envs.step(np.array([EOS, END, A]))[2].tolist() == [True, True, False]
     assert envs.vocabulary == Vocabulary(size=len(WORDS), end_ids=(EOS, END), pad_id=PAD)
     env = gym.make("tokengym/MovieReview-v0", eos_token=["<eos>", "."])
-    assert env.spec is not None
     spec = gym.envs.registration.EnvSpec.from_json(env.spec.to_json())
     again: Any = gym.make(spec).unwrapped
     assert again.vocabulary == env.unwrapped.vocabulary  # type: ignore[attr-defined]

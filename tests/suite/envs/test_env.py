@@ -4,10 +4,8 @@ pad 0, eos 1, unk 2, a 3, b 4, c 5, d 6, e 7; prompts "a b", "c", "d e a", "b b 
 """
 
 import copy
-import json
 import pickle
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -25,7 +23,6 @@ from tokengym.envs import (
 )
 
 PAD, EOS, UNK, A, B, C, D, E = range(8)
-MakeEnv = Callable[..., Any]
 
 
 def play(env: Any, actions: list[int], **reset: Any) -> list[tuple[Any, ...]]:
@@ -71,22 +68,6 @@ def test_eos_ends_and_belongs_to_the_response(make_env):
     assert (episode.response, episode.finish_reason) == ("d", "eos")
     assert (episode.reference, episode.query_type) == ("b c", "CONSTRAINED")
     assert episode.score == 0.0
-
-
-def test_eos_at_the_last_column_is_an_end_also_under_a_budget(make_env):
-    steps = play(make_env(horizon="truncated"), [A, A, A, EOS])
-    assert steps[-1][2:4] == (True, False)
-    assert steps[-1][4]["finish_reason"] == "eos"
-
-
-@pytest.mark.parametrize(
-    ("horizon", "flags"), [("terminated", (True, False)), ("truncated", (False, True))]
-)
-def test_horizon_sets_one_flag_never_both(make_env, horizon, flags):
-    steps = play(make_env(horizon=horizon), [A] * 4)
-    assert steps[-1][2:4] == flags
-    assert all(type(flag) is bool for step in steps for flag in step[2:4])
-    assert steps[-1][4]["finish_reason"] == "length"
 
 
 def test_min_new_tokens_forbids_eos_until_then(make_env):
@@ -302,24 +283,6 @@ def test_attributes_cannot_go_stale(make_env):
     for name in ("max_new_tokens", "max_prompt_tokens", "prompts", "tokenizer"):
         with pytest.raises(AttributeError):
             setattr(env, name, None)
-
-
-def test_fork_continues_identically(make_env):
-    env = make_env(prompt_sampling="epoch", min_new_tokens=1)
-    env.reset(seed=4)
-    env.step(A)
-    state = env.get_state()
-    assert json.loads(json.dumps(state)) == state
-    other = make_env(prompt_sampling="epoch", min_new_tokens=1)
-    continued = []
-    for each in (env, other, env):
-        observation, info = each.set_state(state)
-        assert observation["input_ids"].tolist()[3:] == [A, PAD, PAD, PAD]
-        steps = [each.step(B), each.step(EOS)]
-        resets = [each.reset()[1]["prompt_id"] for _ in range(8)]
-        continued.append((steps[-1][4]["response_ids"], info["prompt"], resets))
-    assert continued[0] == continued[1] == continued[2]
-    assert continued[0][0] == (A, B, EOS)
 
 
 def test_state_of_an_ended_episode_stays_ended(make_env):

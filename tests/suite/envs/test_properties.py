@@ -1,18 +1,15 @@
 """Properties over random tokenizers, prompts, settings and actions."""
 
-import random
-from collections.abc import Callable
+import json
 from typing import Any
 
 import numpy as np
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokengym.envs import Episode, TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.rewards import CreditReward
 
-BuildTokenizer = Callable[[list[str]], Any]
 WORDS = [f"w{i}" for i in range(9)]
 
 
@@ -39,15 +36,6 @@ def arguments(draw: st.DrawFn) -> dict[str, Any]:
 
 def actions_of(env: Any, stream: list[int]) -> list[int]:
     return [number % len(env.tokenizer) for number in stream]
-
-
-def play(env: TokenGenerationEnv, stream: list[int], seed: int) -> list[Any]:
-    trace: list[Any] = [env.reset(seed=seed)]
-    for action in actions_of(env, stream):
-        trace.append(env.step(action))
-        if trace[-1][2] or trace[-1][3]:
-            trace.append(env.reset())
-    return trace
 
 
 def flat(trace: Any) -> Any:
@@ -104,24 +92,6 @@ def test_every_step_keeps_the_contract(build_tokenizer, chosen, stream, seed):
 
 
 @settings(max_examples=30, deadline=None)
-@given(chosen=arguments(), stream=STREAMS, seed=SEEDS)
-def test_replays_are_identical_and_global_randomness_is_untouched(
-    build_tokenizer, chosen, stream, seed
-):
-    chosen["tokenizer"] = build_tokenizer(chosen["tokenizer"])
-    traces = []
-    for global_seed in (0, 1):
-        np.random.seed(global_seed)
-        random.seed(global_seed)
-        torch.manual_seed(global_seed)
-        before = (random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist())
-        traces.append(flat(play(TokenGenerationEnv(**chosen), stream, seed)))
-        after = (random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist())
-        assert before == after
-    assert traces[0] == traces[1]
-
-
-@settings(max_examples=30, deadline=None)
 @given(chosen=arguments(), before=STREAMS, after=STREAMS, seed=SEEDS)
 def test_forks_continue_identically(build_tokenizer, chosen, before, after, seed):
     chosen["tokenizer"] = build_tokenizer(chosen["tokenizer"])
@@ -130,7 +100,7 @@ def test_forks_continue_identically(build_tokenizer, chosen, before, after, seed
     for action in actions_of(env, before):
         if any(env.step(action)[2:4]):
             env.reset()
-    state = env.get_state()
+    state = json.loads(json.dumps(env.get_state()))
 
     def go_on(each: TokenGenerationEnv) -> Any:
         trace: list[Any] = [each.set_state(state)]

@@ -40,9 +40,9 @@ def test_html_escapes_text_and_carries_the_number():
 @pytest.mark.parametrize("render", [render_ansi, render_html])
 def test_one_reward_per_token(render):
     with pytest.raises(ValueError, match=r"shape \(2,\), one per token, got \(1,\)"):
-        render("p", ["a", "b"], [1.0])  # type: ignore[operator]
+        render("p", ["a", "b"], [1.0])
     with pytest.raises(ValueError, match="finite"):
-        render("p", ["a"], [float("nan")])  # type: ignore[operator]
+        render("p", ["a"], [float("nan")])
 
 
 HIDDEN = ["\x00", "\x1b", "\r", "\x7f", "\x9b", "\u061c", "\u200e", "\u200f", "\u2028", "\u2029"]
@@ -64,9 +64,9 @@ def test_printable_leaves_nothing_that_a_terminal_or_page_obeys():
 
 @pytest.mark.parametrize("render", [render_ansi, render_html])
 def test_no_hidden_character_is_rendered(render):
-    plain = render("p", ["t"], [1.0])  # type: ignore[operator]
+    plain = render("p", ["t"], [1.0])
     for hidden in HIDDEN:
-        shown = render(f"p{hidden}", [f"t{hidden}"], [1.0])  # type: ignore[operator]
+        shown = render(f"p{hidden}", [f"t{hidden}"], [1.0])
         assert shown.count(hidden) == plain.count(hidden)
 
 

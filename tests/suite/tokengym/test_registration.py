@@ -3,10 +3,8 @@
 
 import copy
 import dataclasses
-import os
 import pickle
 import warnings
-from dataclasses import replace
 
 import gymnasium
 import numpy as np
@@ -22,21 +20,10 @@ from tokengym.envs.tasks import LABORATORY, find_task, register_task, registered
 from tokengym.rewards import RewardModel, check_reward, gold_scorer
 from tokengym.rewards.errors import RewardError
 
-NAMES = {
-    "tokengym/MovieReview-v0": (
-        "sparse",
-        "uniform",
-        "abc",
-        "abc:beta=1",
-        "random",
-        "recency:tau=5",
-    ),
-    "tokengym/Dialogue-v0": ("sparse", "abc"),
-    "tokengym/Detox-v0": ("sparse", "abc"),
-    "tokengym/Summarize-v0": ("sparse", "abc", "red"),
-    "tokengym/QuestionAnswer-v0": ("r3", "r3-dense", "sparse", "uniform", "random"),
-}
-CASES = [(name, reward) for name, rewards in NAMES.items() for reward in rewards]
+CASES = (
+    *(("MovieReview", "abc"), ("Dialogue", "sparse"), ("Detox", "uniform")),
+    *(("Summarize", "red"), ("QuestionAnswer", "r3-dense")),
+)
 
 
 def play(env, seed=0):
@@ -67,7 +54,7 @@ def test_official_checkers_are_silent(name):
 
 @pytest.mark.parametrize(("name", "reward"), CASES)
 def test_rewards_keep_their_contract(name, reward):
-    check_contract(name, reward, max_new_tokens=12)
+    check_contract(f"tokengym/{name}-v0", reward, max_new_tokens=12)
 
 
 def check_contract(name, reward, **options):
@@ -75,17 +62,17 @@ def check_contract(name, reward, **options):
     check_reward(gymnasium.make_vec(name, num_envs=3, reward=reward, **options))
 
 
-@pytest.mark.parametrize("mode", list(AutoresetMode))
-def test_batches_in_every_autoreset_mode(mode):
-    envs = gymnasium.make_vec(
-        "tokengym/MovieReview-v0", num_envs=3, reward="abc", autoreset_mode=mode, max_new_tokens=9
-    )
-    check_reward(envs)
+SCORED_IN_PARTS = "tokengym/QuestionAnswer-v0"
 
 
-@pytest.mark.parametrize("way", ["make_vec", "SyncVectorEnv"])
-@pytest.mark.parametrize("mode", list(AutoresetMode))
-@pytest.mark.parametrize("name", IDS)
+@pytest.mark.parametrize(
+    ("name", "mode", "way"),
+    [
+        *((name, AutoresetMode.NEXT_STEP, "make_vec") for name in IDS),
+        *((SCORED_IN_PARTS, mode, "make_vec") for mode in list(AutoresetMode)[1:]),
+        *((SCORED_IN_PARTS, mode, "SyncVectorEnv") for mode in AutoresetMode),
+    ],
+)
 def test_copies_of_an_id_return_what_its_native_batch_returns(name, mode, way):
     assert len(check_copies(name, mode, way)) > 2
 
@@ -335,12 +322,6 @@ def test_a_missing_query_type_is_named_before_the_first_episode(tmp_path):
     gymnasium.make_vec("tokengym/QuestionAnswer-v0", **arguments)
 
 
-def test_html_shows_the_token_rewards():
-    env = gymnasium.make("tokengym/MovieReview-v0", render_mode="html", max_new_tokens=6)
-    play(env)
-    assert "background:rgb(" in env.render()
-
-
 @pytest.mark.parametrize(
     ("name", "arguments", "error", "message"),
     [
@@ -379,20 +360,6 @@ def test_registering_twice_changes_nothing():
     assert gymnasium.registry == before
 
 
-def test_two_tasks_of_one_name_are_refused():
-    with pytest.raises(ValueError, match="a task named 'MovieReview' is registered already"):
-        register_task(replace(find_task("MovieReview"), summary="Another."))
-
-
-def test_an_unknown_task_is_named_with_near_matches():
-    with pytest.raises(ValueError, match=r"'MovieRevue'.*'MovieReview'"):
-        find_task("MovieRevue")
-
-
-def test_no_download_is_tried():
-    assert os.environ["HF_HUB_OFFLINE"] == "1"
-
-
 def test_prompts_per_row_pass_through_the_reward_wrapper():
     envs = gymnasium.make_vec("tokengym/MovieReview-v0", num_envs=4, reward="uniform")
     _, infos = envs.reset(seed=0, options={"prompt_ids": [3, 1, 3, 0]})
@@ -423,7 +390,6 @@ def test_a_task_of_ones_own_is_one_declaration(monkeypatch):
     _, _, info = play(env)
     assert len(info["response_ids"]) <= 5
     assert len(set(info["token_rewards"].tolist())) == 1
-    assert env.spec is not None
     assert EnvSpec.from_json(env.spec.to_json()) == env.spec
     envs = gymnasium.make_vec(mine.id, num_envs=2, max_new_tokens=3)
     assert envs.action_space.shape == (2,)

@@ -468,13 +468,11 @@ def test_episodes_hold_their_turns(make_env):
     env = make_env(partner=Script("d", Reply("c", 1.0)), max_turns=2, max_new_tokens=9)
     env.reset(seed=0)
     episode = Episode.from_info(play(env, [A, EOS, EOS])[-1][4])
-    assert episode.written is not None
     assert episode.written.tolist() == [1, 1, 0, 1]
     assert not episode.written.flags.writeable
     read = Episode.from_record(json.loads(json.dumps(episode.to_record())))
     assert read == episode
     assert read.turns == episode.turns
-    assert read.written is not None
     np.testing.assert_array_equal(read.written, episode.written)
     plain = Episode(prompt="a", response="b", prompt_ids=[3], response_ids=[4])
     assert (plain.turns, plain.written) == ((), None)
