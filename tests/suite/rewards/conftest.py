@@ -6,26 +6,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForSequenceClassification, GPT2Config, PreTrainedTokenizerFast
 
+from tests.support.words import PROMPTS, make_word_tokenizer
 from tokengym.envs import Episode, TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.rewards.credits.base import REWARDS
 from tokengym.rewards.scorers.base import Scorer, Scores
 
 WORDS = ("<pad>", "<eos>", "<unk>", *"abcdefghijklmnopqrst")
-PROMPTS = ("a b", "c", "d e a", "b b b", "e")
 
 
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
     """Return a word-level tokenizer whose ids are positions: pad 0, eos 1, unk 2, a 3, ..."""
-    vocabulary = {word: position for position, word in enumerate(WORDS)}
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
-    )
+    return make_word_tokenizer(WORDS)
 
 
 @pytest.fixture

@@ -87,7 +87,6 @@ def test_equal_names_stay_apart():
 
 def test_a_combination_is_said_in_words():
     gold = gold_scorer(bundled("movie_review"))
-    assert gold is not None
     assert gold.title == "Sentiment times grammaticality"
     assert (2 * LengthScorer() + LengthScorer()).title == "2 times LengthScorer plus LengthScorer"
 

@@ -117,7 +117,6 @@ def test_abc_reads_the_row_of_the_first_token():
     scorer = RewardModel(model, tokenizer=own).bind(policy)
     episode = spoken(policy, RESPONSES[1], eos=True)
     given = scorer.score([episode], attribution="attention").attributions
-    assert given is not None
     model.set_attn_implementation("eager")
     tokens = own(PROMPT + RESPONSES[1], return_tensors="pt", return_offsets_mapping=True)
     offsets = tokens.pop("offset_mapping")[0].tolist()
@@ -143,17 +142,16 @@ def test_chat_credit_falls_on_the_response_and_its_end():
     model, own = make("qwen3")
     scorer = RewardModel(model, tokenizer=own, form="chat").bind(policy)
     episode = spoken(policy, RESPONSES[0].strip(), eos=True)
-    read = scorer._retokenizer([episode])[0]  # type: ignore[misc]
+    read = scorer._retokenizer([episode])[0]
     words = own.convert_ids_to_tokens(read.ids)
     assert read.closed
     assert words[-1 - read.after] == "<|im_end|>"
     assert own.decode(read.ids[-read.after - read.size : -read.after - 1]) == "is wonderful"
     weights = scorer.score([episode], attribution="attention").attributions
-    assert weights is not None
     assert weights[0].shape == (len(episode.response_ids),)
     assert weights[0][-1] > 0
     cut = spoken(policy, RESPONSES[0].strip())
-    assert not scorer._retokenizer([cut])[0].closed  # type: ignore[misc]
+    assert not scorer._retokenizer([cut])[0].closed
 
 
 @pytest.mark.parametrize(

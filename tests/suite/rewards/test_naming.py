@@ -59,7 +59,6 @@ def test_scorers_have_names_with_options():
 
 def test_scorers_that_need_no_path():
     scorer = find_scorer("toxicity:words=bad+on")
-    assert scorer is not None
     assert scorer.score([EPISODE]).values.tolist() == [-1.0]
     assert find_scorer("toxicity") is not None
     with pytest.raises(RewardError, match=r"words=one\+two"):
@@ -70,16 +69,10 @@ def test_scorers_that_need_no_path():
     assert reward.scorer.name == "Sentiment"
 
 
-def test_a_misspelt_scorer_is_named_with_its_near_matches():
-    with pytest.raises(RewardError, match=r"'sentimemt'.*'sentiment'\?.*no"):
-        make_reward("sparse", scorer="sentimemt")
-
-
 def test_credits_and_scorers_come_out_of_files(rules):
     reward = make_reward(f"{rules}:Half:share=0.25", scorer=f"{rules}:shouts")
     (episode,) = reward.evaluate([EPISODE])
     assert episode.score == 2.0
-    assert episode.token_rewards is not None
     assert episode.token_rewards.tolist() == [0.5, 1.5]
     assert make_reward(f"{rules}:shouts").evaluate([EPISODE])[0].score == 2.0
     scored = make_reward("sparse", scorer=f"{rules}:make:rate=0.25").evaluate([EPISODE])

@@ -88,12 +88,6 @@ def test_open_ended_by_hand(relevance, tokenizer):
     )
 
 
-def test_repetition_by_hand(relevance, tokenizer):
-    # M(y) = (1, 0): r_x = .5; LI = .05; trigrams 1 of 3
-    scores = relevance.score([words("a b", tokenizer, response="a a a a a")])
-    assert scores.values[0] == pytest.approx(0.5 * 0.05 / 3)
-
-
 def test_constrained_by_hand(relevance, tokenizer):
     # M(y*) = c = (-1, 1); M(y) = (.25, .75): r_y = .5; F = r_y / 3.5 * 50 / 100
     episode = words("a b", tokenizer, response="a a b c", reference="c", query_type="CONSTRAINED")
@@ -101,14 +95,6 @@ def test_constrained_by_hand(relevance, tokenizer):
     assert scores.values[0] == pytest.approx(0.5 / 3.5 * 0.5)
     assert scores.parts["relevance_reference"][0] == pytest.approx(0.5)
     assert scores.parts["relevance_query"][0] == pytest.approx(0.875)
-
-
-def test_an_open_query_with_a_reference_scores_by_the_query(relevance, tokenizer):
-    one = words("a b", tokenizer, response="a a b c", reference="c", query_type="OPENENDED")
-    two = words("a b", tokenizer, response="a a b c")
-    scores = relevance.score([one, two])
-    assert scores.values[0] == pytest.approx(scores.values[1])
-    assert scores.parts["relevance_reference"].tolist() == pytest.approx([0.5, 0.0])
 
 
 @pytest.mark.parametrize(

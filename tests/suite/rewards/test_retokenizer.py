@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
+from tests.suite.rewards import test_hub_classifiers
 from tests.suite.rewards.attribution.test_alignment import byte_tokenizer
 from tests.suite.rewards.conftest import PROMPTS, make_classifier, make_episode
 from tokengym.envs import TokenGenerationEnv, TokenizerError
@@ -56,14 +57,7 @@ def model_of(tokenizer, seed=0):
 
 
 def spoken(policy, prompt, response, eos=True):
-    """Return the episode in which a policy of this tokenizer writes the response."""
-    ids = policy(response, add_special_tokens=False)["input_ids"]
-    return make_episode(
-        policy(prompt, add_special_tokens=False)["input_ids"],
-        [*ids, *([policy.eos_token_id] if eos else [])],
-        prompt=prompt,
-        response=response,
-    )
+    return test_hub_classifiers.spoken(policy, response, prompt=prompt, eos=eos)
 
 
 def test_the_text_is_read_as_one(tokenizer):

@@ -150,6 +150,11 @@ def test_groups_share_the_window_by_their_episodes():
     for value in (0, 3):  # a batch of four fills the window: nothing of the first one is left
         batch = [typed("CONSTRAINED", value + i) for i in range(3)] + [typed("OPENENDED", value)]
         np.testing.assert_allclose(scorer.score(batch).values, [-1, 0, 1, 0])
+    scorer = Normalize(LengthScorer(), window=5, scale=False, by="query_type")
+    alone = Normalize(LengthScorer(), window=4, scale=False)  # 5 * 3 / 4, rounded up
+    for value in (0, 3):
+        batch = [typed("CONSTRAINED", value + i) for i in range(3)] + [typed("OPENENDED", value)]
+        np.testing.assert_allclose(scorer.score(batch).values[:3], alone.score(batch[:3]).values)
 
 
 def test_normalize_by_group_scales_each_groups_parts():

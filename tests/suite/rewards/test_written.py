@@ -76,18 +76,14 @@ def test_uniform_pays_the_written_tokens_alone():
     reward = Reward(FunctionScorer(lambda prompt, response: 6.0), Uniform())
     plain = talk(turns=(), written=None)
     paid, all_paid = reward.evaluate([talk(), plain])
-    assert paid.token_rewards is not None
     assert paid.token_rewards.tolist() == [2.0, 2.0, 0.0, 0.0, 2.0]
-    assert all_paid.token_rewards is not None
     assert all_paid.token_rewards.tolist() == pytest.approx([1.2] * 5)
 
 
 def test_what_a_reply_is_given_belongs_to_the_step_that_appended_it():
     rule = Given()
     (paid,) = Reward(Attributed(lambda prompt, response: 0.0), rule).evaluate([talk()])
-    assert paid.token_rewards is not None
     assert paid.token_rewards.tolist() == [1.0, 14.0, 0.0, 0.0, 16.0]
-    assert rule.seen is not None
     assert rule.seen.response_ids == (3, 1, 1)
 
 
@@ -97,9 +93,7 @@ def test_rules_that_read_turns_see_them():
 
     rule = Reads()
     (paid,) = Reward(Attributed(lambda prompt, response: 0.0), rule).evaluate([talk()])
-    assert paid.token_rewards is not None
     assert paid.token_rewards.tolist() == [1.0, 14.0, 0.0, 0.0, 16.0]
-    assert rule.seen is not None
     assert rule.seen.turns == talk().turns
 
 
@@ -165,13 +159,11 @@ def test_batch_and_single_are_paid_the_same(make_env, make_envs, rule):
 @pytest.mark.parametrize(("of", "score"), [("sum", 0.75), ("last", 0.5)])
 def test_the_partners_scores(of, score):
     scorer = find_scorer(f"partner:of={of}")
-    assert scorer is not None
     assert scorer.score([talk()]).values.tolist() == [score]
 
 
 def test_a_partner_that_never_scored():
     scorer = find_scorer("partner")
-    assert scorer is not None
     silent = talk(turns=[Turn("assistant", "a", (0, 5))])
     with pytest.raises(ScorerError, match="found no score in the 1 turns of episode 0"):
         scorer.score([silent])
