@@ -18,7 +18,6 @@ def hill(top: int) -> np.ndarray:
 
 def test_gold_that_turns_down_under_a_rising_score_has_parted():
     found = parting(RISING, hill(7))
-    assert found is not None
     assert (found.index, found.gold_best, found.gold_last) == (7, 7.0, 4.0)
     assert (found.score_then, found.score_last) == pytest.approx((0.7, 1.0))
 
@@ -38,7 +37,6 @@ def test_what_is_no_parting(score, gold):
 
 def test_gold_may_fall_from_the_start():
     found = parting(RISING, -RISING)
-    assert found is not None
     assert found.index == 0
 
 

@@ -343,7 +343,9 @@ class Saved:
         return cls(int((path / "tokens").read_text()))
 
 
-@pytest.mark.parametrize("text", ["", "{", "{}", "[]", '{"settings": {}, "measured": 3}', None])
+@pytest.mark.parametrize(
+    "text", ["", "{", "{}", "[]", '{"settings": {}, "measured": 3}', "a digit", None]
+)
 def test_damaged_measurements_are_left_for_those_before(tmp_path, text):
     unfinished = UnfinishedRun(tmp_path, {"a": 1})
     assert unfinished.load(Saved.load) is None
@@ -355,7 +357,8 @@ def test_damaged_measurements_are_left_for_those_before(tmp_path, text):
     if text is None:  # killed between the two renames
         shutil.rmtree(unfinished.last)
     else:
-        (unfinished.last / "measured.json").write_text(text)
+        file = unfinished.last / "measured.json"
+        file.write_text(file.read_text().replace("20", "21") if text == "a digit" else text)
     agent, measured = unfinished.load(Saved.load) or (None, None)
     assert (agent and agent.num_timesteps, measured) == (10, {"curve": [10]})
 

@@ -63,7 +63,6 @@ def do(
 
 
 def result(spec: RunSpec) -> Path:
-    assert spec.folder is not None
     return spec.folder / "run.json"
 
 
@@ -233,7 +232,6 @@ def test_a_run_that_another_process_holds_is_not_recorded_as_failed(tmp_path):
     held, free = CONFIG.plans(tmp_path)
     faults: dict[str, Fault | None] = {name: Fault("it failed") for name in CONFIG.names}
     board = ProgressDisplay(QUIET, total=2, done=0, steps=1)
-    assert held.folder is not None
     with locked(held.folder):
         execute([held, free], board, of_runs(faults), do_nothing)
     assert (result(held).exists(), result(free).exists()) == (False, True)
@@ -322,7 +320,6 @@ def test_runs_that_the_scorer_fails_wait_for_the_reference_samples(
     specs = [*config.plans(tmp_path), config.reference_plan(tmp_path)]
     for spec in specs[:-1]:
         record_failure(spec, of_runs_.text)
-        assert spec.folder is not None
         if of_runs_ is LATER:
             (spec.folder / "curve.csv").write_text("step\n0\n")
     faults = {"reference samples": of_samples, "sparse": of_runs_}
@@ -345,7 +342,6 @@ def test_runs_are_shown_from_when_they_begin_wherever_they_are(tmp_path):
         board.look()
         assert not board._runs.tasks  # both are queued
         (one, _) = specs
-        assert one.folder is not None
         with locked(one.folder):
             board.look()
             (task,) = board._runs.tasks
@@ -386,7 +382,6 @@ def test_a_library_that_is_not_installed_is_named(monkeypatch):
 
 def test_a_spec_survives_its_folder_and_is_all_that_a_run_reads(tmp_path):
     (spec,) = (plan for plan in CONFIG.plans(tmp_path) if plan.name == KILLED)
-    assert spec.folder is not None
     spec.folder.mkdir(parents=True)
     spec.write({"tokengym": "1"})
     read = RunSpec.read(spec.folder)

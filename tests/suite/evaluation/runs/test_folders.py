@@ -34,7 +34,6 @@ def begun(made: ComparisonConfig, out: Path, status: str) -> Path:
     for plan in made.plans(out):
         plan.write({})
     folder = made.plans(out)[0].folder
-    assert folder is not None
     write_hashed(folder / "run.json", {"status": status, "files": {}})
     return folder
 
@@ -111,7 +110,6 @@ def test_samples_of_a_killed_comparison_are_not_taken_over(tmp_path, is_begun):
     samples = tmp_path / "reference_samples" / "samples.json"
     write_hashed(samples, {})
     (run,) = (plan.folder for plan in made.plans(tmp_path))
-    assert run is not None
     if is_begun:  # and killed before its first checkpoint
         run.mkdir(parents=True)
     with pytest.raises(ValueError, match="learning_rate"):

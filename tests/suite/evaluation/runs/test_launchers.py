@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,13 @@ import pytest
 import torch
 from rich.console import Console
 
+from tests.suite.evaluation.runs import test_compare
 from tokengym.base.device import select_device
 from tokengym.base.errors import SettingsError
-from tokengym.base.settings import changed
 from tokengym.evaluation.runs import launchers
 from tokengym.evaluation.runs.compare import compare
 from tokengym.evaluation.runs.config import ComparisonConfig
-from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
+from tokengym.evaluation.runs.defaults import TrainingSettings
 from tokengym.evaluation.runs.executors import Fault
 from tokengym.evaluation.runs.spec import RunSpec
 
@@ -30,21 +31,8 @@ QUIET = Console(quiet=True)
 
 
 def tiny(**changes) -> ComparisonConfig:
-    settings = {
-        "env": "MovieReview",
-        "rewards": ("sparse", "abc"),
-        "seeds": 2,
-        "training": changed(
-            TrainingSettings(),
-            steps=2,
-            batch_size=4,
-            max_new_tokens=6,
-            n_epochs=1,
-            fixed_length=True,
-        ),
-        "evaluation": EvaluationSettings(every=1, episodes=4, samples=2, reference_samples=0),
-    }
-    return ComparisonConfig(**{**settings, **changes})
+    plain = replace(test_compare.EVALUATION, reference_samples=0)
+    return test_compare.tiny(**{"evaluation": plain, **changes})
 
 
 PLAYER = """
@@ -240,7 +228,6 @@ def test_processes_end_with_their_faults_and_end_no_other(tmp_path, caplog, jobs
     execute = launchers.processes_here(jobs)
     ended = {spec.key: fault for spec, fault in execute(of_a_killed_run, tiny().plans(tmp_path))}
     killed = ended["sparse", 0]
-    assert killed is not None
     assert killed.text.startswith("its process ended with code -9 and no result")
     assert ended == {
         ("sparse", 0): killed,
@@ -254,7 +241,6 @@ def test_processes_end_with_their_faults_and_end_no_other(tmp_path, caplog, jobs
 
 def wait_for_ever(spec: RunSpec) -> Fault | None:
     """Tell which process this is, and do not end by itself."""
-    assert spec.folder is not None
     spec.folder.mkdir(parents=True)
     (spec.folder / "pid.part").write_text(str(os.getpid()))
     (spec.folder / "pid.part").rename(spec.folder / "pid")

@@ -18,6 +18,7 @@ from tokengym.agents.policy.settings import Products
 from tokengym.agents.training import updates
 from tokengym.base.errors import CheckpointError
 from tokengym.base.files import read_json
+from tokengym.evaluation.measure.evaluate import Evaluator
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
 from tokengym.evaluation.runs.folder import read_log
@@ -141,7 +142,9 @@ def test_a_checkpoint_of_another_library_is_refused():
         next(updates(unfinished, PPO))
 
 
-def test_the_first_updates_can_be_measured_more_finely_and_change_nothing():
+def test_the_first_updates_can_be_measured_more_finely_and_change_nothing(monkeypatch):
+    closed: list[Evaluator] = []
+    monkeypatch.setattr(Evaluator, "close", lambda self: closed.append(self))
     coarse, fine = (
         run(
             replace(
@@ -156,6 +159,7 @@ def test_the_first_updates_can_be_measured_more_finely_and_change_nothing():
     assert [point["step"] for point in coarse] == [0, 3, 5]
     assert [point["step"] for point in fine] == [0, 1, 3, 5]
     assert [p["score"] for p in fine if p["step"] != 1] == [p["score"] for p in coarse]
+    assert len(closed) == 2  # what a run has opened is closed at its end
 
 
 @dataclass(frozen=True, kw_only=True)

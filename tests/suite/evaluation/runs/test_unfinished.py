@@ -159,14 +159,6 @@ def test_a_rate_that_falls_belongs_to_the_whole_run(tmp_path, length):
     assert read_json(run_folder(tmp_path, "sparse", 0) / "run.json")["gae_lambda"] == 0.95
 
 
-def test_a_checkpoint_of_other_settings_is_not_gone_on_from(tmp_path):
-    with pytest.raises(Killed):
-        run(CONFIG, "abc", 0, out=tmp_path, report=killed_at(3), checkpoint_every=1)
-    other = replace(CONFIG, training=changed(CONFIG.training, learning_rate=1e-3))
-    record = run(other, "abc", 0, out=tmp_path, checkpoint_every=1)
-    assert [point["step"] for point in record.curve] == [0, 1, 2, 3, 4]
-
-
 def test_what_was_killed_is_kept_when_failed_runs_are_done_again(tmp_path):
     config = replace(CONFIG, rewards=("sparse",))
     with pytest.raises(Killed):
@@ -202,29 +194,6 @@ def test_a_damaged_checkpoint_begins_anew(tmp_path):
         path.write_bytes(b"")
     record = run(CONFIG, "abc", 0, out=tmp_path, checkpoint_every=1)
     assert [point["step"] for point in record.curve] == [0, 1, 2, 3, 4]
-
-
-@pytest.mark.parametrize("damage", ["{}", None, "half"])
-def test_damaged_measurements_fall_back_to_those_before(tmp_path, damage):
-    config = replace(CONFIG, rewards=("sparse",), training=changed(CONFIG.training, steps=3))
-    with pytest.raises(Killed):  # in the report of step 2; the checkpoints are of steps 0 and 1
-        run(config, "sparse", 0, out=tmp_path, report=killed_at(3), checkpoint_every=1)
-    last = run_folder(tmp_path, "sparse", 0) / "unfinished" / "last" / "measured.json"
-    text = last.read_text()
-    place = text.index('"score": 0.') + len('"score": 0.')
-    last.write_text(text[:place] + "9" + text[place:] if damage is None else damage)
-    played: list[int] = []
-    record = run(
-        config,
-        "sparse",
-        0,
-        out=tmp_path,
-        checkpoint_every=1,
-        report=lambda step, score: played.append(step),
-    )
-    assert played == [1, 2, 3]  # what was measured at step 0 is taken over
-    whole = run(config, "sparse", 0)
-    assert [point["score"] for point in record.curve] == [point["score"] for point in whole.curve]
 
 
 # --- faults that may pass, and other processes ----------------------------------------------------

@@ -26,7 +26,6 @@ def test_censored_steps_keep_runs_that_never_arrive():
 
 def test_twice_as_fast_needs_half_the_steps():
     result = relative_steps(STEPS, line([2.0] * 5), line([1.0] * 5))
-    assert result is not None
     assert result.threshold == pytest.approx((0.9 + 0.95 + 1.0) / 3)  # ceil(21 / 10) points
     assert result.baseline_steps == pytest.approx(95.0)
     assert result.steps == pytest.approx(47.5)
@@ -38,7 +37,6 @@ def test_a_curve_that_stays_level_reaches_its_own_end():
     level = np.minimum(steps / 10.0, 1.0) * (2 / 3)
     assert level[-11:].mean() > level.max()  # by rounding
     result = relative_steps(steps, [np.minimum(2 * level, 2 / 3)] * 5, [level] * 5)
-    assert result is not None
     assert (result.baseline_steps, result.ratio) == pytest.approx((10.0, 0.5))
     assert (result.low, result.high) == pytest.approx((0.5, 0.5))
     with pytest.raises(ValueError, match=r"level.*\(0, 1\), got 95; 0.95"):
@@ -47,14 +45,12 @@ def test_a_curve_that_stays_level_reaches_its_own_end():
 
 def test_one_that_never_arrives_is_beyond_every_ratio():
     result = relative_steps(STEPS, line([0.5] * 5), line([1.0] * 5))
-    assert result is not None
     assert result.steps == result.ratio == result.high == math.inf
 
 
 def test_its_interval_widens_with_the_seeds_spread():
     x, y = line([1.6, 1.8, 2.0, 2.2, 2.4]), line([1.0] * 5)
     result = relative_steps(STEPS, x, y, rng=3)
-    assert result is not None
     assert result.low < 0.5 < result.high
     assert result == relative_steps(STEPS, x, y, rng=3)
 
