@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from tests.suite.scripts import test_cli as suite
 from tests.support.suite import of_laboratory
@@ -31,6 +30,13 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
             "there is no nowhere; name what tokengym train wrote",
         ),
         (["replay", "--num-episodes", "0"], "num-episodes must be at least 1, got 0"),
+        *(
+            ([*command.split(), "--device", "cuda:99"], "device 'cuda:99' is not available")
+            for command in (
+                *("bench sparse --quick", "collect --num-prompts 1", "explore"),
+                *("replay --num-episodes 1", "train online-dpo --out a"),
+            )
+        ),
     ],
 )
 def test_mistakes_are_said_in_one_line(
@@ -44,30 +50,7 @@ def test_mistakes_are_said_in_one_line(
 
 
 def test_a_missing_file_is_named_without_control_characters(capsys: pytest.CaptureFixture[str]):
-    arguments = ["replay", "--episodes", "a\x1b[2J\u202eb"]
-    suite.test_a_missing_file_is_named_without_control_characters(capsys, arguments)
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["bench", "sparse", "--quick"],
-        ["collect", "--num-prompts", "1"],
-        ["explore"],
-        ["replay", "--num-episodes", "1"],
-    ],
-)
-def test_a_device_that_is_not_there_is_refused_at_once(
-    command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: Any
-):
-    suite.test_a_device_that_is_not_there_is_refused_at_once(command, capsys, tmp_path, monkeypatch)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_said_before_any_work(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    suite.test_a_gpu_that_is_not_there_is_said_before_any_work("online-dpo", tmp_path, capsys)
+    suite.check_missing_file(["replay", "--episodes"], capsys)
 
 
 def test_names_of_folders_are_no_markup(tmp_path: Path):

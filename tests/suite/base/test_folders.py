@@ -123,7 +123,6 @@ def test_a_folder_that_another_process_writes_is_refused_until_it_dies(tmp_path)
         [sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True
     )
     try:
-        assert owner.stdout is not None
         assert owner.stdout.readline() == "locked\n"
         with pytest.raises(FolderInUseError, match=f"results is in use by process {owner.pid} on "):
             with locked(folder):

@@ -51,4 +51,4 @@ def test_lone_surrogates_are_refused_where_they_stand():
 
 def test_what_is_no_list_of_prompts_is_refused():
     with pytest.raises(TypeError, match="must be a sequence of prompts, got NoneType None"):
-        PromptSet(None)  # type: ignore[arg-type]
+        PromptSet(None)
