@@ -294,7 +294,8 @@ def draw(file: Path, docs: Path) -> None:
         axis.set_xlabel("KL to the untrained policy, nats")
     for axis in axes[:, 0]:
         axis.set_ylabel("score")
-    axes[0, 0].legend(fontsize=7, loc="lower right")
+    handles = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper center", ncols=5, markerscale=2.5, fontsize=10)
     figure.savefig(file, dpi=110, metadata={"Software": None})
 
 

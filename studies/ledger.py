@@ -598,7 +598,7 @@ def draw_frontier(file: Path, ledger: Runs, ways: Sequence[Row]) -> None:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    figure = Figure(figsize=(8.4, 4.0), layout="constrained")
     axes = figure.subplots()
     settings = settings_with_runs(ledger)
     for index, rule in enumerate(RULES):
@@ -625,7 +625,7 @@ def draw_frontier(file: Path, ledger: Runs, ways: Sequence[Row]) -> None:
     axes.set_ylabel("score")
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="lower right")
+    figure.legend(fontsize=9, loc="outside center right")
     figure.savefig(file, dpi=150, metadata={"Software": None})
 
 
