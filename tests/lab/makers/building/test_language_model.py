@@ -94,11 +94,7 @@ def test_samples_follow_the_softmax_at_the_temperature(language_model):
 def test_samples_repeat_under_a_seed(language_model):
     def draw(seed):
         return sample_texts(
-            language_model,
-            [[5, 6]] * 4,
-            max_tokens=20,
-            temperature=1.0,
-            generator=generator(seed),
+            language_model, [[5, 6]] * 4, max_tokens=20, temperature=1.0, generator=generator(seed)
         )
 
     assert draw(1) == draw(1) != draw(2)

@@ -44,7 +44,7 @@ def test_bundles_hold_what_their_task_needs(bundles, task):
     assert set(built.figures["encoder"]) == {"relevant", "irrelevant", "accuracy"}
     assert built.figures["vocabulary"] == len(built.tokenizer)
     assert set(built.figures["reward_model"]["samples"]) == {
-        *("pair_accuracy", "correlation", "deviation", "attention_entropy"),
+        *("pair_accuracy", "correlation", "deviation", "attention_entropy")
     }
     splits = {s: {r.prompt for r in built.prompts if r.split == s} for s in ("train", "test")}
     assert splits["train"]

