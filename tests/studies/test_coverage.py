@@ -4,13 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from studies.coverage import (
-    DISTRIBUTIONS,
-    coverage,
-    improvement_coverage,
-    paired_coverage,
-    truth,
-)
+from studies.coverage import DISTRIBUTIONS, coverage, improvement_coverage, paired_coverage, truth
 
 
 def test_the_truth_of_a_symmetric_distribution_is_its_middle():

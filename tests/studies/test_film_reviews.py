@@ -79,14 +79,6 @@ def test_a_corpus_bundle_gets_openings_of_texts_without_labels(tmp_path: Path) -
     assert all(prompt.startswith("take ") for prompt in held_out)
 
 
-def test_published_runs_are_not_run_again(tmp_path: Path) -> None:
-    rows = rows_of(SPARSE, 3e-4, SPARE_SEED, 1.0)
-    write_rows(tmp_path / "imdb" / "protocol" / "runs.csv", rows)
-    IMDB.restore(tmp_path / "out", tmp_path)
-    assert IMDB.file(SPARSE.but(rate=3e-4, seed=SPARE_SEED), tmp_path / "out").exists()
-    assert next(IMDB.pending(tmp_path / "out")).rate != 3e-4
-
-
 def test_each_corpus_has_cells_of_its_own_length() -> None:
     lengths = {name: {cell.length for cell in study.cells(name)} for name in study.STUDIES}
     assert lengths == {"imdb": {24}, "sst2": {16}}
@@ -127,9 +119,3 @@ def test_figures_of_the_text_stand_in_its_tables(page: str) -> None:
     for figure in QUOTED[page]:
         assert figure in inside
         assert figure in outside
-
-
-def test_a_cell_says_how_many_updates_and_responses_its_runs_have(tmp_path: Path) -> None:
-    cell = SPARSE_AT_1
-    training = study.config(cell.but(rate=3e-4, seed=0), tmp_path).training
-    assert (cell.updates, cell.rows) == (training.steps, training.batch_size) == (40, 32)

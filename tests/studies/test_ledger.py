@@ -18,7 +18,7 @@ from studies.ledger_cells import AXES, make_cell
 from tokengym.base import write_csv
 from tokengym.envs import bundled
 from tokengym.envs.episode import Episode
-from tokengym.lab.protocol import SPARE_SEED, net_area, next_rate
+from tokengym.lab.protocol import SPARE_SEED, next_rate
 from tokengym.lab.study import Cell, Runs
 from tokengym.lab.tables import NONE
 from tokengym.rewards import gold_scorer
@@ -48,10 +48,6 @@ def test_a_sweep_climbs_until_both_neighbours_are_worse():
 
 def test_a_sweep_ends_at_the_end_of_the_range():
     assert next_rate({3e-3: 1.0, 1e-2: 2.0, 1e-3: 0.0}) is None
-
-
-def test_the_area_is_that_of_the_score_minus_the_price_of_the_kl():
-    assert net_area(rows_of(SPARSE, 1e-3, 0, 1.0)) == pytest.approx(1 - 0.05 * 1)
 
 
 def test_lambda_depends_on_the_length_where_it_says_so():
@@ -171,37 +167,6 @@ def test_a_responses_gradient_is_that_of_its_weighted_log_probs(tmp_path: Path):
 def cells_of(table: str) -> list[list[str]]:
     """Return a Markdown table's cells, line by line."""
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
-
-
-def ledger_of(cells: dict[Cell, tuple[float, list[float]]]) -> Runs:
-    """Return a ledger: cell -> score on the spare seed, and on seeds 0, 1, ..."""
-    rows = []
-    for cell, (spare, scores) in cells.items():
-        rows += rows_of(cell, 1e-3, SPARE_SEED, spare)
-        rows += rows_of(cell, 3e-4, SPARE_SEED, spare - 1)
-        for seed, score in enumerate(scores):
-            rows += rows_of(cell, 1e-3, seed, score)
-    return Runs(rows, AXES)
-
-
-def test_a_step_is_chosen_on_the_spare_seed_and_measured_on_the_others():
-    late = make_cell(rule="sparse", critic="none")
-    full = make_cell(rule="sparse", critic="none", gae_lambda="1")
-    own = make_cell(rule="sparse")
-    abc = make_cell(rule="abc")
-    signed = make_cell(rule="abc-signed")
-    ledger = ledger_of(
-        {
-            late: (0.5, [0.5, 0.75]),
-            full: (1.0, [1.0, 1.5]),
-            own: (1.5, [1.0, 1.5]),
-            abc: (2.0, [1.5, 2.25]),
-            signed: (1.75, [3.0, 3.0]),
-        }
-    )
-    chosen = [cell for _, cell in page.steps_of(ledger)]
-    assert chosen == [late, full, own, None, abc, None]
-    assert "+0.625" in page.steps_table(ledger).splitlines()[-1]
 
 
 def test_a_speed_is_the_ratio_of_the_updates_to_three_quarters_of_the_way():

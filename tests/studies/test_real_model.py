@@ -1,4 +1,4 @@
-"""The real model's study: its order of runs, its comparison, and its tables."""
+"""The real model's study: its order of runs, its comparison, and its power."""
 
 import math
 from pathlib import Path
@@ -37,19 +37,6 @@ def test_the_comparison_is_the_bundles() -> None:
     assert (config.training.lora_rank, config.training.learner.learning_rate) == (8, 3e-4)
     assert config.task.bundle == "smollm2-reviews"
     assert config.kl_coef == PRICE
-
-
-def test_the_tables_by_hand() -> None:
-    # Score 0 to 2 and KL 0 to 2 in a straight line, at .05 a nat.
-    runs = Runs(rows_of(Cell(rule="sparse", rate=1e-3, seed=1000), 2.0), STUDY.axes)
-    assert study.runs_table(runs).splitlines()[2:] == [
-        "| `sparse` | 0.001 | spare | 0.000 to 2.00 | 0.250 to 0.250 | 2.00 | 0.950 |"
-    ]
-    assert {cell.rule: areas for cell, areas in runs.sweeps.items()} == {"sparse": {1e-3: 0.95}}
-    lines = study.lines_table(
-        [{"n": 2.0, "kl": 0.19, "score": 1, "gold_score": 0.5, "net_score": 0.99}]
-    )
-    assert lines.splitlines()[2] == "| 2 | 1.00 | 0.500 | 0.190 | 0.990 |"
 
 
 def test_pairs_that_a_difference_takes() -> None:

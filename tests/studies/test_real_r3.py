@@ -1,4 +1,4 @@
-"""Picking among a chat model's answers: the judge that does not select, and the tables."""
+"""Picking among a chat model's answers: the key words, the questions and the runs."""
 
 import json
 from pathlib import Path
@@ -7,12 +7,6 @@ import pytest
 
 from studies import real_r3 as study
 from tokengym.envs import Episode
-
-
-def answer(question: int, **figures: float) -> study.Row:
-    """Return a row of the published figures: 0 where nothing else is said."""
-    names = (*study.FIGURES, *study.PARTS)
-    return {"question": question, "query_type": "OPENENDED", **dict.fromkeys(names, 0.0), **figures}
 
 
 @pytest.mark.parametrize(
@@ -36,35 +30,6 @@ def test_key_words_are_those_that_the_question_does_not_give_away(response: str,
         "leaps",
     }
     assert study.key_word_share(episode) == pytest.approx(share)
-
-
-def test_picked_answers_are_set_against_the_mean_of_all() -> None:
-    rows = [
-        row
-        for question in range(3)
-        for row in (
-            answer(question, relevance_query=4.0, length=2.0 + question, repetition_penalty=0.5),
-            answer(question, relevance_query=1.0, length=6.0 + question, length_incentive=0.6)
-            | {"score": 3.0, "repetition_penalty": 1.0, "key_words": 0.5},
-        )
-    ]
-    for row in rows[-2:]:
-        row["key_words"] = None  # the reference of the last question has none
-    lines = study.table(rows, "OPENENDED").splitlines()
-    assert lines[2].split(" | ")[:3] == [
-        "| one at random",
-        "1.50 (1.50 to 1.50)",
-        "2.50 (2.50 to 2.50)",
-    ]
-    cells = {line.split(" | ")[0][2:]: line.split(" | ") for line in lines[3:]}
-    assert list(cells) == [f"best of 8 by {name}" for name in study.PICKED]
-    # Means of 2.5 and 4 tokens: the first answer is 1.5 above and 2 below, the second the reverse.
-    assert cells["best of 8 by relevance"][2:4] == [
-        "**+1.50** (1.50 to 1.50)",
-        "**\N{MINUS SIGN}2.00** (\N{MINUS SIGN}2.00 to \N{MINUS SIGN}2.00)",
-    ]
-    for rule in ("R3", "LI", "relevance x LI"):
-        assert cells[f"best of 8 by {rule}"][3] == "**+2.00** (2.00 to 2.00)"
 
 
 def test_policies_learn_from_typed_questions_of_few_words(tmp_path: Path) -> None:

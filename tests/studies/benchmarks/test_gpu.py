@@ -49,7 +49,7 @@ def test_a_dry_run_writes_both_tables(
             "exact KL, micro-batch 16",
             "exact KL, ragged",
             "exact KL, own value network",
-        ),
+        )
     }
     for (table, arm), row in rows.items():
         assert "error" not in row
