@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-FOLDER = Path(__file__).parents[2] / "docs" / "coming_from"
+from tests.checkout.pages import DOCS, blocks, run, shorter
+
+FOLDER = DOCS / "coming_from"
 SHORTER = {
     "cleanrl": {"UPDATES = 5": "UPDATES = 1", "num_envs=32, max_new_tokens=24": "num_envs=8"},
     "rl4lms": {
@@ -40,11 +41,7 @@ def test_every_page_has_its_case():
 def test_the_example_runs(name: str, tmp_path: Path, monkeypatch: Any, capsys: Any):
     text = (FOLDER / f"{name}.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 65
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    for long, short in SHORTER[name].items():
-        assert long in code, long
-        code = code.replace(long, short)
+    (code,) = blocks(f"coming_from/{name}.md")
     monkeypatch.chdir(tmp_path)
-    with torch.random.fork_rng():
-        exec(compile(code, f"{name}.md", "exec"), {})
+    run(shorter(code, *SHORTER[name].items()))
     assert re.search(PRINTED[name], capsys.readouterr().out)

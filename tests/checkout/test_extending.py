@@ -47,12 +47,7 @@ def checkout(tmp_path: Path) -> Path:
     """Return a folder with links to every file of this checkout, which a recipe may replace."""
     folder = tmp_path / "checkout"
     for name in (*PACKAGES, "tests"):
-        shutil.copytree(
-            ROOT / name,
-            folder / name,
-            symlinks=True,
-            copy_function=os.symlink,
-        )
+        shutil.copytree(ROOT / name, folder / name, symlinks=True, copy_function=os.symlink)
     (folder / "pyproject.toml").symlink_to(ROOT / "pyproject.toml")
     return folder
 

@@ -54,13 +54,7 @@ def test_its_code_compiles_and_imports_what_there_is(path: Path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_class_can_use_it(path: Path):
+def test_it_installs_itself_where_it_is_opened(path: Path):
     text = "\n".join("".join(c["source"]) for c in json.loads(path.read_text())["cells"])
-    exercises = text.split("## Exercises\n")[1]
-    for number in (1, 2, 3):
-        assert f"\n**{number}.** " in exercises
-    assert exercises.count("\n<details markdown><summary>Answer</summary>\n\n") == 3
-    assert exercises.count("\n\n</details>") == 3
-    assert re.search(r"^About .* minute.* on one CPU core", text, re.MULTILINE)
     assert 'find_spec("tokengym") is None:\n    %pip install' in text
     assert "-c constraints" not in text  # which would replace the service's torch

@@ -9,19 +9,18 @@ from typing import Any
 
 import gymnasium as gym
 import pytest
-import torch
 import yaml
 from stable_baselines3.common.logger import KVWriter
 
+from tests.checkout.pages import DOCS, blocks, run, shorter
 from tokengym import agents, envs, rewards
 from tokengym.agents import PPO, losses
 from tokengym.evaluation import statistics
 
 ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "docs"
 CONFIG = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8").replace("!ENV ", ""))
 GENERATED = {  # from files of the root
-    *("gallery.md", "index.md", "contributing.md", "changelog.md", "security.md"),
+    *("gallery.md", "index.md", "contributing.md", "changelog.md", "security.md")
 }
 DIRECTIVE = re.compile(r"^::: (tokengym\.\S+)$", re.MULTILINE)
 
@@ -64,10 +63,7 @@ def test_every_public_name_is_in_the_reference():
 
 
 def test_the_page_on_watching_a_run_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    watch, fetch = blocks_of("watching.md")
-    found: dict[str, Any] = {}
-    exec(compile(watch, "watching.md", "exec"), found)
-    exec(compile(fetch, "watching.md", "exec"), found)
+    found = run("".join(blocks("guide/watching.md")))
     kept = KVWriter()
     monkeypatch.setitem(found, "make_tracker", lambda *_, **__: kept)
     envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=2, max_new_tokens=2)
@@ -77,18 +73,9 @@ def test_the_page_on_watching_a_run_runs(tmp_path: Path, monkeypatch: pytest.Mon
     assert type(found["fetched"](tmp_path / "shared")) is PPO
 
 
-def blocks_of(name: str) -> list[str]:
-    text = (DOCS / "guide" / name).read_text(encoding="utf-8")
-    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-
-
 def test_the_first_steps_run(capsys: Any):
-    code = "\n".join(blocks_of("getting_started.md"))
-    short = code.replace("64, 32, 15", "4, 8, 1").replace("num_episodes=64", "num_episodes=4")
-    assert short.count("4, 8, 1") == short.count("num_episodes=4)") == 1
-    found: dict[str, Any] = {}
-    with torch.random.fork_rng():
-        exec(compile(short, "getting_started.md", "exec"), found)
+    few = (("64, 32, 15", "4, 8, 1"), ("num_episodes=64", "num_episodes=4"))
+    found = run(shorter("".join(blocks("guide/getting_started.md")), *few))
     assert found["agent"].num_timesteps == 4 * 8
     printed = capsys.readouterr().out
     assert re.search(r"^before .*'score'.*'gold_score'.*'kl': -?0.0}$", printed, re.MULTILINE)
@@ -97,14 +84,12 @@ def test_the_first_steps_run(capsys: Any):
 
 def test_the_data_set_of_the_guide_is_read(capsys: Any, tmp_path: Path, monkeypatch: Any):
     monkeypatch.chdir(tmp_path)
-    code = "\n".join(blocks_of("dataset.md"))
-    exec(compile(code, "dataset.md", "exec"), {})
+    run("".join(blocks("guide/dataset.md")))
     assert capsys.readouterr().out == "the music of the film\n"
 
 
 def test_the_guide_says_which_device_learns(capsys: Any):
-    (code,) = blocks_of("gpu.md")
-    exec(compile(code, "gpu.md", "exec"), {})
+    run("".join(blocks("guide/gpu.md")))
     assert capsys.readouterr().out == "True\n"
 
 

@@ -1,6 +1,5 @@
 """The page about conversations runs as it stands."""
 
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,18 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.checkout.pages import blocks, run
 from tokengym.envs import Episode, Turn, episodes_from_infos
 
-PAGE = Path(__file__).parents[2] / "docs" / "guide" / "turns.md"
-
-
-def blocks() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+PAGE = blocks("guide/turns.md")
 
 
 def test_the_page_s_rule_pays_turns():
-    found: dict[str, Any] = {}
-    exec(compile(blocks()[2], "turns.md", "exec"), found)
+    found = run(PAGE[2])
     turns = (
         Turn("assistant", "a", (0, 2)),
         Turn("user", "b", (2, 3)),
@@ -32,21 +27,19 @@ def test_the_page_s_rule_pays_turns():
 
 
 def test_the_page_s_exact_values() -> None:
-    found: dict[str, Any] = {}
-    exec(compile(blocks()[3], "turns.md", "exec"), found)
+    found = run(PAGE[3])
     assert len(found["talks"].episodes) == 256
     assert float(found["values"][0]) == 1.75
 
 
 def test_the_page_s_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    own, make, *_ = blocks()
+    own, make, *_ = PAGE
     assert len([line for line in own.splitlines() if line.strip()]) <= 11  # with its name
     (tmp_path / "guess.py").write_text(own, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
-    found: dict[str, Any] = {}
     try:
-        exec(compile(make, "turns.md", "exec"), found)
+        found = run(make)
     finally:
         sys.modules.pop("guess", None)
     envs = found["envs"]

@@ -1,6 +1,5 @@
 """The examples of a task, a reward and a model of one's own run as they stand, only shorter."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,39 +9,19 @@ import torch
 from gymnasium.utils.env_checker import check_env
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
+from tests.checkout.pages import blocks, run, shorter
 from tests.suite.rewards.conftest import forget_rewards_afterwards
 from tokengym.agents import PPO, RandomAgent, collect
 from tokengym.agents.policy.memory import memory_by_role
 from tokengym.envs import Episode, bundled
 from tokengym.rewards import Scores, check_reward
 
-DOCUMENTS = Path(__file__).parents[3] / "docs"
-
-
-def blocks_of(name: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (DOCUMENTS / name).read_text(), re.DOTALL)
-
-
-def run(code: str, found: dict[str, Any]) -> dict[str, Any]:
-    with torch.random.fork_rng():
-        exec(compile(code, "document", "exec"), found)
-    return found
-
-
-def shorter(code: str, *changes: tuple[str, str]) -> str:
-    for old, new in changes:
-        assert code.count(old) == 1, old
-        code = code.replace(old, new)
-    return code
-
 
 def test_the_custom_task_runs(capsys: Any):
     code = shorter(
-        blocks_of("custom_task.md")[0],
-        ("UPDATES = 120", "UPDATES = 3"),
-        ("envs, 64,", "envs, 8,"),
+        blocks("custom_task.md")[0], ("UPDATES = 120", "UPDATES = 3"), ("envs, 64,", "envs, 8,")
     )
-    found = run(code, {})
+    found = run(code)
     gym = found["gym"]
     try:
         check_env(gym.make("mine/Counting-v0").unwrapped, skip_render_check=True)
@@ -71,7 +50,7 @@ def test_the_custom_task_runs(capsys: Any):
 def test_the_custom_rewards_run(monkeypatch: pytest.MonkeyPatch):
     forget_rewards_afterwards(monkeypatch)
     found: dict[str, Any] = {}
-    function, scorer, credit = blocks_of("rewards/custom_reward.md")
+    function, scorer, credit = blocks("rewards/custom_reward.md")
     run(function, found)
     episode = collect(RandomAgent(found["envs"]), found["envs"], 1, seed=0)[0]
     expected = found["short_and_cheerful"](episode.prompt, episode.response)
@@ -112,15 +91,12 @@ def test_your_own_model_runs(
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "own")
     tokenizer.save_pretrained(tmp_path / "own")
     monkeypatch.chdir(tmp_path)
-    first, _, second = blocks_of("agents/own_model.md")
+    first, _, second = blocks("agents/own_model.md")
     short = (
         ('"Qwen/Qwen2.5-0.5B"', repr(str(tmp_path / "own"))),
-        (
-            "UPDATES, ROWS, TOKENS = 50, 32, 32",
-            "UPDATES, ROWS, TOKENS = 2, 4, 5",
-        ),
+        ("UPDATES, ROWS, TOKENS = 50, 32, 32", "UPDATES, ROWS, TOKENS = 2, 4, 5"),
     )
-    found = run(shorter(first, *short), {})
+    found = run(shorter(first, *short))
     assert found["agent"]._n_updates >= 2
     assert len(found["episodes"]) == 3
     assert (tmp_path / "runs" / "ten_words" / "adapter").is_dir()
@@ -137,11 +113,11 @@ def test_your_own_model_runs(
 def test_the_rule_that_reads_a_language_model_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ):
-    rule, use = blocks_of("rewards/surprisal.md")
+    rule, use = blocks("rewards/surprisal.md")
     (tmp_path / "surprisal.py").write_text(rule, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     assert len(rule.splitlines()) <= 20
-    found = run(use, {})
+    found = run(use)
     assert len(capsys.readouterr().out.splitlines()) == 8
     (episode,) = found["credited"].episodes
     model = AutoModelForCausalLM.from_pretrained(found["bundle"].policy)

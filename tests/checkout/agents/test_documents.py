@@ -1,6 +1,8 @@
 """The examples in docs/agents run as they stand, only shorter."""
 
+import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,29 +10,28 @@ import numpy as np
 import pytest
 import torch
 
+from tests.checkout.pages import DOCS, blocks, run, shorter
 from tokengym.agents.ppo.advantages import ADVANTAGES, RoundTensors
 from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
-from tokengym.evaluation.runs.run import run
+from tokengym.evaluation.runs.run import run as run_one
 from tokengym.lab.learners.weighted import WEIGHTS, WeighedRound
 from tokengym.scripts.cli import main
 
-DOCUMENTS = Path(__file__).parents[3] / "docs" / "agents"
 
-
-def python_of(name: str) -> str:
-    """Return the page's code, without that of files of the user's own."""
-    pattern = r"```python\n(?!# \w+\.py\n)(.*?)```"
-    (code,) = re.findall(pattern, (DOCUMENTS / name).read_text(), re.DOTALL)
+def code_of(page: str, file: str | None = None) -> str:
+    """Return a page's code, or that of a file of the user's own."""
+    (code,) = (
+        code
+        for code in blocks(f"agents/{page}")
+        if re.findall(r"\A# (\w+\.py)\n", code) == ([file] if file else [])
+    )
     return code
 
 
 def test_the_bag_of_words_finds_what_pays(capsys: Any):
-    code = python_of("own_agent.md")
-    assert code.count("range(20)") == 1
-    found: dict[str, Any] = {}
-    exec(compile(code.replace("range(20)", "range(8)"), "own_agent.md", "exec"), found)
+    found = run(shorter(code_of("own_agent.md"), ("range(20)", "range(8)")))
     text, metrics = capsys.readouterr().out.splitlines()
     assert len(text.split()) == 48
     assert re.fullmatch(r"\{'score': .*, 'gold_score': -?0.0\}", metrics)
@@ -44,14 +45,9 @@ def test_the_bag_of_words_finds_what_pays(capsys: Any):
 
 
 def test_the_stock_algorithms_run(capsys: Any):
-    ppo, dqn = re.findall(
-        r"```python\n(.*?)```", (DOCUMENTS / "stock_sb3.md").read_text(), re.DOTALL
-    )
-    short = ppo.replace("TOKENS = 40_000", "TOKENS = 64 * 32").replace("envs, 64", "envs, 4")
-    assert short.count("64 * 32") == 1
-    found: dict[str, Any] = {}
-    with torch.random.fork_rng():
-        exec(compile(short, "stock_sb3.md", "exec"), found)
+    ppo, dqn = blocks("agents/stock_sb3.md")
+    few = ("envs, 64", "envs, 4")
+    found = run(shorter(ppo, ("TOKENS = 40_000", "TOKENS = 64 * 32"), few))
     assert found["agent"].num_timesteps == 64 * 32
     assert len(found["episodes"]) == 4
     assert np.isfinite(float(capsys.readouterr().out))
@@ -61,10 +57,7 @@ def test_the_stock_algorithms_run(capsys: Any):
     )
     assert (rewards != 0).sum() > 2 * (starts != 0).sum()
 
-    short = dqn.replace("STEPS = 40_000", "STEPS = 1_600").replace("envs, 64", "envs, 4")
-    assert short.count("1_600") == 1
-    with torch.random.fork_rng():
-        exec(compile(short, "stock_sb3.md", "exec"), found)
+    run(shorter(dqn, ("STEPS = 40_000", "STEPS = 1_600"), few), found)
     assert len(capsys.readouterr().out.split()) == 2
     assert found["agent"].num_timesteps == 1_600
     buffer = found["agent"].replay_buffer
@@ -73,11 +66,8 @@ def test_the_stock_algorithms_run(capsys: Any):
 
 def test_the_dpo_runs(capsys: Any, tmp_path: Path, monkeypatch: Any):
     monkeypatch.chdir(tmp_path)
-    code = python_of("dpo.md")
-    short = code.replace("HELD_OUT = 4096, 2, 128", "HELD_OUT = 512, 4, 32")
-    assert short != code
-    found: dict[str, Any] = {}
-    exec(compile(short, "dpo.md", "exec"), found)
+    few = ("HELD_OUT = 4096, 2, 128", "HELD_OUT = 512, 4, 32")
+    found = run(shorter(code_of("dpo.md"), few))
     assert len(found["pairs"]) > 10
     assert capsys.readouterr().out.count("gold_score") == 2
     rows = found["dpo"].state.log_history
@@ -89,24 +79,17 @@ def test_a_loop_of_ones_own_writes_curves_that_the_report_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    text = (DOCUMENTS / "own_agent.md").read_text()
-    (code,) = re.findall(r"```python\n# loop\.py\n(.*?)```", text, re.DOTALL)
-    short = code.replace("TOKENS, ROWS, UPDATES = 12, 16, 20", "TOKENS, ROWS, UPDATES = 4, 4, 3")
-    assert short != code
-    with torch.random.fork_rng():
-        exec(compile(short, "loop.py", "exec"), {})
+    few = ("TOKENS, ROWS, UPDATES = 12, 16, 20", "TOKENS, ROWS, UPDATES = 4, 4, 3")
+    run(shorter(code_of("own_agent.md", "loop.py"), few))
     assert main(["report", "--curves", "curves.csv", "--out", "report"]) == 0
     assert (tmp_path / "report" / "report.html").is_file()
 
 
 def test_the_page_of_learners_runs_and_lists_them_all(capsys: Any):
-    text = (DOCUMENTS / "learners.md").read_text()
-    first, estimator, own = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    with torch.random.fork_rng():
-        exec(compile(first, "learners.md", "exec"), {})
+    first, estimator, own = blocks("agents/learners.md")
+    run(first)
     assert capsys.readouterr().out.strip() == "None"
-    found: dict[str, Any] = {}
-    exec(compile(estimator + own, "learners.md", "exec"), found)
+    found = run(estimator + own)
     mask = torch.tensor([[True, True, True, True], [True, True, False, False]])
     played = RoundTensors(
         token_rewards=mask.float(),
@@ -126,15 +109,13 @@ def test_the_page_of_learners_runs_and_lists_them_all(capsys: Any):
     )
     expected = torch.tensor([[4, 4, 2, 2], [4, 2, 0, 0]]) / 3
     torch.testing.assert_close(weights, expected)
+    text = (DOCS / "agents" / "learners.md").read_text(encoding="utf-8")
     for name in (*ADVANTAGES, *WEIGHTS.names()):
         assert f"| `{name}" in text
 
 
 def test_the_agent_of_the_page_learns_in_a_comparison(tmp_path: Path, monkeypatch: Any):
-    (code,) = re.findall(
-        r"```python\n# gru\.py\n(.*?)```", (DOCUMENTS / "own_agent.md").read_text(), re.DOTALL
-    )
-    (tmp_path / "gru.py").write_text(code)
+    (tmp_path / "gru.py").write_text(code_of("own_agent.md", "gru.py"))
     monkeypatch.chdir(tmp_path)
     ends: dict[str, Any] = {}
     for reward, seed in (("uniform", 0), ("uniform", 0), ("red:delivery=end", 0), ("uniform", 1)):
@@ -149,7 +130,7 @@ def test_the_agent_of_the_page_learns_in_a_comparison(tmp_path: Path, monkeypatc
             evaluation=EvaluationSettings(every=10, episodes=64, samples=0),
         )
         with torch.random.fork_rng():
-            record = run(config, config.names[config.rewards.index(reward)], seed)
+            record = run_one(config, config.names[config.rewards.index(reward)], seed)
         assert [point["step"] for point in record.curve] == [0, 10, 20]
         assert [point["tokens"] for point in record.curve] == [0, tokens // 2, tokens]
         assert [row["score"] is None for row in record.train] == [False] * 20
@@ -157,3 +138,37 @@ def test_the_agent_of_the_page_learns_in_a_comparison(tmp_path: Path, monkeypatc
         assert ends.setdefault(f"{reward} {seed}", scores) == scores  # the same seed
     assert len({tuple(scores) for scores in ends.values()}) == 3  # another rule, another seed
     assert all(scores[-1] > scores[0] + 0.5 for scores in ends.values())
+
+
+def test_the_page_on_preferences_runs(capsys: Any, tmp_path: Path, monkeypatch: Any):
+    monkeypatch.chdir(tmp_path)
+    few = (("256, 48", "24, 10"), ("learn(3)", "learn(1)"), ("num_envs=32", "num_envs=8"))
+    found = run(shorter(code_of("preferences.md"), *few))
+    said = capsys.readouterr().out
+    names = ("CausalLMPolicy", "DPO", "OnlineDPO", "BestOfN")
+    scores = {name: float(re.findall(rf"^{name} (\S+)", said, re.M)[0]) for name in names}
+    assert scores["BestOfN"] > scores["CausalLMPolicy"]
+    assert "at most 1.84 nats" in said
+    assert found["agent"] is found["best"]
+    assert (tmp_path / "runs" / "online" / "iteration-001" / "pairs.jsonl").is_file()
+
+
+def test_the_page_on_bridges_trains_shows_credit_and_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("trl")
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    for code in blocks("agents/bridges.md"):
+        quiet = "logging_steps=1, disable_tqdm=True, save_strategy="
+        run(code.replace("save_strategy=", quiet), found)
+    assert "\x1b[48;2;" in capsys.readouterr().out
+    state = tmp_path / "runs" / "trl" / "trainer_state.json"
+    other = tmp_path / "runs" / "stock" / "trainer_state.json"
+    other.parent.mkdir()
+    shutil.copy(state, other)
+    text = (DOCS / "agents" / "bridges.md").read_text(encoding="utf-8")
+    line, _ = re.findall(r"^tokengym (report .*)$", text, re.M)  # and SkyRL's
+    assert main(line.split()) == 0
+    summary = json.loads((tmp_path / "report" / "summary.json").read_text())
+    assert list(summary["groups"][0]["rewards"]) == ["stock", "trl"]

@@ -1,14 +1,13 @@
 """The base of learners: its example in the documents runs, and learns."""
 
-import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from tests.checkout.pages import blocks, run
 from tests.suite.agents.conftest import make_model
 from tokengym.agents import collect
 from tokengym.envs import SettingsError
@@ -17,19 +16,17 @@ from tokengym.envs import SettingsError
 @pytest.fixture
 def example() -> tuple[str, str]:
     """Return the example: the learner, and the lines that use it."""
-    page = Path(__file__).parents[3] / "docs" / "agents" / "own_agent.md"
-    (code,) = re.findall(r"```python\n# reinforce\.py\n(.*?)```", page.read_text(), re.DOTALL)
+    (code,) = (c for c in blocks("agents/own_agent.md") if c.startswith("# reinforce.py\n"))
     start = code.index("agent = ")
     return code[:start], code[start:]
 
 
 def test_the_example_runs_as_it_stands(example: tuple[str, str], make_envs: Callable[..., Any]):
     learner, use = example
-    model = {"policy_kwargs": {"model": make_model()}, "envs": make_envs(num_envs=8)}
+    names: dict[str, Any] = {"policy_kwargs": {"model": make_model()}}
+    names["envs"] = make_envs(num_envs=8)
     use = use.replace("seed=0", "seed=0, policy_kwargs=policy_kwargs").replace("20_000", "200")
-    found: dict[str, Any] = dict(model)
-    exec(compile(learner + use, "example", "exec"), found)
-    agent = found["agent"]
+    agent = run(learner + use, names)["agent"]
     assert agent.num_timesteps >= 200
     assert agent._n_updates > 1
     assert agent.policy.critic is None
@@ -38,9 +35,7 @@ def test_the_example_runs_as_it_stands(example: tuple[str, str], make_envs: Call
 def test_its_phases_can_be_called_alone(
     example: tuple[str, str], make_envs: Callable[..., Any], tmp_path: Any
 ):
-    found: dict[str, Any] = {}
-    exec(compile(example[0], "example", "exec"), found)
-    reinforce = found["Reinforce"]
+    reinforce = run(example[0])["Reinforce"]
 
     def make(**settings: Any) -> Any:
         return reinforce(

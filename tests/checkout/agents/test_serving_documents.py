@@ -1,7 +1,6 @@
 """Serving what was trained, and the ends of chat models: the pages' code runs on tiny models."""
 
 import logging
-import re
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,11 @@ from transformers import (
     Qwen3Config,
 )
 
+from tests.checkout.pages import blocks, run, shorter
 from tokengym.agents import PPO
 from tokengym.agents.policy import language_model
 from tokengym.envs.prompts.tokenization import turn_end
 
-DOCUMENTS = Path(__file__).parents[3] / "docs" / "agents"
 SIZE: Any = {
     "hidden_size": 16,
     "intermediate_size": 24,
@@ -72,10 +71,6 @@ FAMILIES: dict[str, tuple[Any, str, dict[str, str], list[str], list[str]]] = {
 }
 
 
-def blocks_of(name: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (DOCUMENTS / name).read_text(), re.DOTALL)
-
-
 def store(folder: Path, name: str) -> Any:
     """Store a tiny random model of a family with its tokenizer, and return the tokenizer."""
     kind, template, special, further, ends = FAMILIES[name]
@@ -105,12 +100,11 @@ def test_the_ends_of_a_chat_model(
     monkeypatch.chdir(tmp_path)
     language_model._say_ends.cache_clear()
     tokenizer = store(tmp_path / name, name)
-    _, recipe, _ = blocks_of("own_model.md")
-    chosen = 'CHAT_MODEL = "Qwen/Qwen3-0.6B"'
-    assert recipe.count(chosen) == 1
-    found: Any = {"gym": gym, "PPO": PPO, "ROWS": 4, "TOKENS": 6}
-    with torch.random.fork_rng(), caplog.at_level(logging.WARNING):
-        exec(recipe.replace(chosen, f"CHAT_MODEL = {name!r}"), found)
+    _, recipe, _ = blocks("agents/own_model.md")
+    chosen = ('CHAT_MODEL = "Qwen/Qwen3-0.6B"', f"CHAT_MODEL = {name!r}")
+    with caplog.at_level(logging.WARNING):
+        names: Any = {"gym": gym, "PPO": PPO, "ROWS": 4, "TOKENS": 6}
+        found = run(shorter(recipe, chosen), names)
     assert "the model ends its texts by" not in caplog.text
     assert found["agent"]._n_updates > 0
     envs, ends = found["envs"].unwrapped, FAMILIES[name][-1]
@@ -151,9 +145,7 @@ def test_what_was_trained_is_served(
     kwargs: Any = {"model": name, "lora": LoraConfig(r=4, target_modules="all-linear")}
     agent = PPO("CausalLMPolicy", envs, policy_kwargs=kwargs, learning_rate=1e-2, device="cpu")
     agent.learn(16).save("runs/ten_words")
-    found: dict[str, Any] = {}
-    for block in blocks_of("serving.md"):
-        exec(block, found)
+    found = run("".join(blocks("agents/serving.md")))
     assert capsys.readouterr().out
     merged = AutoModelForCausalLM.from_pretrained("runs/merged")
     ids = torch.tensor([[3, 4, 5]])

@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 
+from tests.suite.evaluation.report.test_report import hostile_page
 from tests.support.browser import browser_page, complaints, missing_browser
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 
+__all__ = ["hostile_page"]
 ROOT = Path(__file__).parents[3]
 AXE = Path(os.environ.get("AXE_CORE", ROOT / "node_modules" / "axe-core" / "axe.min.js"))
 OWNED = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
@@ -182,3 +184,13 @@ def contrast(one: str, other: str) -> float:
 
     high, low = sorted((luminance(one), luminance(other)), reverse=True)
     return (high + 0.05) / (low + 0.05)
+
+
+@needs_browser
+def test_no_hostile_script_runs(hostile_page: str, tmp_path: Path):
+    path = tmp_path / "report.html"
+    path.write_text(hostile_page, encoding="utf-8")
+    with browser_page() as page:
+        page.goto(path.as_uri())
+        assert page.title() == "tokengym: which reward learns faster"
+        assert complaints(page) == []

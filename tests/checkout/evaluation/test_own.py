@@ -152,7 +152,7 @@ def test_an_agent_with_predict_alone_is_played(
         assert words[-3:] == (words[:-3] * 3)[:3]  # the response repeats the prompt
     assert json.loads((files / "figures.json").read_text())["length"] == 3.0
     compared = [*command("runs/copycat"), *SHORT, "--max-new-tokens", "3", "--seeds", "1"]
-    assert main([*compared, "--jobs", "1"]) == 0
+    assert main([*compared, "--executor", "here"]) == 0
     with (files / "runs/copycat/curves.csv").open() as file:
         curves = [row for row in csv.DictReader(file) if row["credit"] == "players.py:Copycat"]
     assert [row["score"] for row in curves] == [curves[0]["score"]] * 2
@@ -266,19 +266,30 @@ def foreign(trained: Path, files: Path, monkeypatch: pytest.MonkeyPatch) -> Call
     return write
 
 
-@pytest.mark.parametrize("is_earlier", [False, True])
+IN_SETTINGS = {
+    "evaluate run/agent": ("env", "module", "scorer"),
+    "push run --folder out": ("env", "module", "reward", "scorer", "agent", "agents"),
+    "replay --agent run/agent": ("env", "scorer"),
+    "replay --episodes run": ("env", "scorer"),
+    "explore --agent run/agent": ("env",),
+    "report run": ("agents", "agent", "module"),
+}
+IN_CHECKPOINT = (
+    *("evaluate run/agent", "evaluate other --against run/agent", "push run --folder out"),
+    *("replay --agent run/agent", COLLECT),
+)
+
+
 @pytest.mark.parametrize(
-    ("kind", "arguments"),
+    ("kind", "arguments", "is_earlier"),
     [
-        *((kind, "evaluate run/agent") for kind in ("env", "module", "scorer", "advantage")),
-        ("advantage", "evaluate other --against run/agent"),
-        *((kind, "push run --folder out") for kind in ("env", "module", "reward", "scorer")),
-        *((kind, "push run --folder out") for kind in ("agent", "agents", "advantage")),
-        *((kind, "replay --agent run/agent") for kind in ("env", "scorer", "advantage")),
-        *((kind, "replay --episodes run") for kind in ("env", "scorer")),
-        ("env", "explore --agent run/agent"),
-        ("advantage", COLLECT),
-        *((kind, "report run") for kind in ("agents", "agent", "module")),
+        *(
+            (kind, arguments, is_earlier)
+            for arguments, kinds in IN_SETTINGS.items()
+            for kind in kinds
+            for is_earlier in (False, True)
+        ),
+        *(("advantage", arguments, False) for arguments in IN_CHECKPOINT),
     ],
 )
 def test_code_runs_only_for_who_trusts_the_folder(
@@ -363,11 +374,7 @@ def test_a_reward_that_brings_its_scorer_is_evaluated_by_it(files: Path):
     [
         ("env", "absent.py:make_env", "there is no file absent.py"),
         ("env", "numbers.py:FIVE", r"make_env\(num_envs"),
-        (
-            "agent",
-            "numbers.py:FIVE",
-            "EpisodicAlgorithm.*got 5",
-        ),
+        ("agent", "numbers.py:FIVE", "EpisodicAlgorithm.*got 5"),
         ("agent", "agents.py:Reinfroce", "defines no 'Reinfroce'; it defines .*Reinforce"),
     ],
 )
@@ -446,10 +453,7 @@ def test_a_task_of_a_package_has_its_id(package: Path, monkeypatch: pytest.Monke
 
 def test_packages_that_do_not_serve_are_named(package: Path):
     (package / "mypackage/rules.py").write_text("1 / 0")
-    with pytest.raises(
-        SettingsError,
-        match=r"'cheerful'.*ZeroDivisionError",
-    ):
+    with pytest.raises(SettingsError, match=r"'cheerful'.*ZeroDivisionError"):
         find_scorer("cheerful")
     other = package / "other-1.0.dist-info"
     other.mkdir()
