@@ -48,10 +48,7 @@ PARTS: dict[str, tuple[Callable[[int, int], Outcome], str]] = {
     "slips": (slips, "slips of a user that once broke a command: one line, nothing hangs"),
     "damaged": (damaged, "damaged files of stopped runs: one line, or resumed as if whole"),
     "pages": (pages, "hostile texts in HTML, Markdown and CSV: no script, no raw control"),
-    "terminal": (
-        terminal,
-        "hostile texts on the terminal: no raw escape, nothing reordered",
-    ),
+    "terminal": (terminal, "hostile texts on the terminal: no raw escape, nothing reordered"),
     "requests": (requests, "hostile requests to explore: refused, nothing runs, it still answers"),
     "soak": (soak, "environments played and agents updated on and on: memory is flat"),
     "disk": (full_disk, "too little space, then enough: one line, resumed, the same numbers"),

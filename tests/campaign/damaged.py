@@ -14,9 +14,9 @@ from tests.campaign.kills import command, results
 from tests.campaign.outcome import LostError, Outcome, try_cases
 
 STOPS = {
-    "ppo": "tokengym.evaluation.runs.run._Run.end",
-    "online-dpo": "tokengym.evaluation.runs.run._Run.end",
-    "raft": "tokengym.evaluation.runs.run._Run.end",
+    **dict.fromkeys(
+        ("ppo", "online-dpo", "raft"), "tokengym.evaluation.runs.record.RunRecord.write"
+    ),
     "collect": "tokengym.lab.collect.save_dataset",
     "train-reward": "tokengym.lab.training.pipeline.measure_pairs",
     "constitution": "tokengym.lab.constitution.pipeline.write_reports",

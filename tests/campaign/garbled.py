@@ -15,6 +15,7 @@ from tests.campaign.outcome import LostError, Outcome, try_cases
 from tokengym.scripts.cli import main
 
 TINY = ["--steps", "2", "--batch-size", "4", "--max-new-tokens", "6"]
+RULES = ["--rewards", "sparse", "uniform", "--seeds", "1"]
 SMALL = ["--num-prompts", "8", "--n", "2", "--max-new-tokens", "6"]
 WRONG = (
     *(b"", b"{}", b"[]", b"null", b"0", b'"text"', b'{"a": 1e999}', b"[[[]]]"),
@@ -24,17 +25,8 @@ READS: dict[str, tuple[str, ...]] = {
     "agent": ("evaluate", "{base}/agent", "--episodes", "4", "--json", "{base}/figures.json"),
     "compared": ("report", "{base}/compared", "--out", "{base}/merged"),
     "pairs.jsonl": (
-        "train",
-        "--agent",
-        "dpo",
-        "--pairs",
-        "{base}/pairs.jsonl",
-        "--epochs",
-        "1",
-        "--max-new-tokens",
-        "6",
-        "--out",
-        "{base}/dpo",
+        *("train", "--agent", "dpo", "--pairs", "{base}/pairs.jsonl", "--epochs", "1"),
+        *("--max-new-tokens", "6", "--out", "{base}/dpo"),
     ),
 }
 """What is damaged, a file of it at random, and the command that reads it."""
@@ -64,19 +56,7 @@ def whole() -> Path:
     base = kept_folder()
     for arguments in (
         ["train", *TINY, "--out", str(base / "trained")],
-        [
-            "compare",
-            "--rewards",
-            "sparse",
-            "uniform",
-            "--seeds",
-            "1",
-            "--jobs",
-            "1",
-            *TINY,
-            "--out",
-            str(base / "compared"),
-        ],
+        ["compare", *RULES, *TINY, "--executor", "here", "--out", str(base / "compared")],
         ["collect", *SMALL, "--out", str(base / "pairs.jsonl")],
     ):
         status, errors = call(arguments)

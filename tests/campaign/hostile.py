@@ -149,10 +149,11 @@ def compared(folder: Path, random: np.random.Generator) -> list[str]:
             row |= {key: hostile_text(random, lone=True) for key in ("prompt", "response")}
             row["tokens"] = [hostile_text(random, lone=True) for _ in row.get("tokens", ())]
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for number, path in enumerate(sorted(runs.rglob("run.json"))):
+    finished = min(runs.glob("*/seed-*/run.json"))  # of the others the errors are shown
+    for path in sorted(runs.rglob("run.json")):
         record = json.loads(path.read_text())
         del record["files"], record["hash"]  # as an earlier version wrote it
-        failed = {"status": "failed", "error": hostile_text(random)} if number else {}
+        failed = {"status": "failed", "error": hostile_text(random)} if path != finished else {}
         path.write_text(json.dumps(record | failed))
     return ["report", str(runs), "--out", f"{folder}/out"]
 
@@ -220,12 +221,12 @@ def one_page(random: np.random.Generator) -> None:
             status, printed = call(arguments)
             require_answered(status, printed, arguments)
         else:
-            status = 0
+            status, printed = 0, ""
             written(folder, random)
         pages = [path for path in (folder / "out").rglob("*") if path.is_file()]
         shown = [path for path in pages if path.suffix in (".html", ".md", ".csv")]
-        if not status and not shown:
-            raise LostError("no page was written")
+        if not shown and (not status or COMMANDS[kind] is compared):
+            raise LostError(f"no page was written: {printed.strip()[-300:]!r}")
         for path in shown:
             require_page(path)
 

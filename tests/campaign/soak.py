@@ -19,10 +19,7 @@ ROUNDS = 20
 """Rounds of the same work before memory is read, and between two readings."""
 ALLOWED = 32 * 1024
 """Bytes by which memory may grow over two readings; allocators keep a few for later."""
-LEARNERS: dict[str, dict[str, Any]] = {
-    "PPO": {"n_epochs": 2},
-    "NLPO": {"mask_refresh": 2},
-}
+LEARNERS: dict[str, dict[str, Any]] = {"PPO": {"n_epochs": 2}, "NLPO": {"mask_refresh": 2}}
 
 
 def growth(work: Callable[[], None], rounds: int = ROUNDS) -> tuple[int, int]:

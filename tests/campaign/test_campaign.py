@@ -22,6 +22,7 @@ from tests.campaign.fuzz import TEXTS, fuzz, score, tokenizer_of
 from tests.campaign.hostile import pages, require_page, terminal
 from tests.campaign.kills import COMMANDS, command, results
 from tests.campaign.models import models
+from tests.campaign.nulls import areas_of, false_headlines
 from tests.campaign.outcome import LostError, Outcome, try_cases
 from tests.campaign.requests import (
     Client,
@@ -45,7 +46,6 @@ from tokengym.envs.prompts import tokenization
 from tokengym.envs.prompts.datasets import MAX_UNPACKED_BYTES, MAX_UNPACKED_RATIO
 from tokengym.envs.settings import GenerationSettings
 from tokengym.evaluation.runs import record
-from tokengym.evaluation.runs.run import _Run
 from tokengym.lab.partners import calculator
 from tokengym.lab.replay import explore_requests, explore_server
 from tokengym.lab.replay.explore_requests import ExplorePage
@@ -115,7 +115,7 @@ def test_training_killed_while_it_writes_its_results_resumes(
     assert main(arguments("whole")) == 0
     with monkeypatch.context() as patch:
         if killed == "agent saved":
-            patch.setattr(_Run, "end", kill)
+            patch.setattr(record.RunRecord, "write", kill)
         else:
             patch.setattr(record, "write_csv", write)
         with pytest.raises(Killed):
@@ -272,6 +272,13 @@ def test_no_fault_of_a_scorer_is_paid_or_loses_an_episode():
 def test_a_fault_that_is_paid_is_found():
     with mock.patch.object(Scores, "check"):
         assert any("passed" in line for line in scorers(30, seed=0).lost)
+
+
+@pytest.mark.parametrize("seeds", [5, 10])
+def test_reports_of_identical_rewards_rarely_claim_a_difference(seeds: int):
+    """Headlines of whole reports agree with the signs of 20,000 simulated comparisons of five."""
+    areas = areas_of("normal", (20_000, seeds, 5), np.random.default_rng(seeds))
+    assert false_headlines(areas) <= 0.06
 
 
 def test_what_is_kept_of_every_episode_is_found_in_memory():
