@@ -33,10 +33,7 @@ def test_a_folder_made_of_its_file_has_its_title(cache: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("word", "message"),
-    [
-        ("smolm2", r"no such folder here.* did you mean smollm2\?"),
-        ("minilm", "'minilm'.*./minilm"),
-    ],
+    [("smolm2", r"no such folder here.* did you mean smollm2\?"), ("minilm", "'minilm'.*./minilm")],
 )
 def test_words_that_are_no_model(
     word: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

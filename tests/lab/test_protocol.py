@@ -44,10 +44,7 @@ def test_equivalence_of_runs_that_differ_by_a_constant(shift: float, p_value: fl
 
 @pytest.mark.parametrize(
     ("margin", "level", "message"),
-    [
-        (0.0, 0.95, "margin.*> 0, got 0.0"),
-        (1.0, 0.5, r"level.*\(0.5, 1\), got 0.5"),
-    ],
+    [(0.0, 0.95, "margin.*> 0, got 0.0"), (1.0, 0.5, r"level.*\(0.5, 1\), got 0.5")],
 )
 def test_bad_margins_and_levels_are_named(margin: float, level: float, message: str):
     with pytest.raises(ValueError, match=message):

@@ -122,7 +122,7 @@ def test_a_rule_with_a_model_of_its_own_is_refused_where_texts_have_other_tokens
 
 def test_a_rule_that_cannot_be_made_costs_no_training_of_the_baseline(tmp_path: Path):
     rule = f"rto:policy={tmp_path / 'gone'}"
-    found = parts.convergence(rule, QUICK, 0, tmp_path / "card")
+    found = parts.convergence(rule, ORACLE, 0, tmp_path / "card")
     assert all("there is no folder" in entry["refused"] for entry in found.values())
     assert not (tmp_path / parts.BASELINES).exists()
 

@@ -97,9 +97,7 @@ def test_the_policys_own_samples_are_those_of_sparse():
         assert torch.equal(sparse.log_probs, continued.log_probs)
 
 
-def test_continuations_begin_with_their_prefixes_and_keep_the_rules(
-    make_envs: Callable[..., Any],
-):
+def test_continuations_begin_with_their_prefixes_and_keep_the_rules(make_envs: Callable[..., Any]):
     envs = make_envs(
         reward=target_reward(MonteCarlo(2)),
         min_new_tokens=2,
@@ -145,9 +143,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path):
     first.learn(300)
     first.save(tmp_path / "agent")
     resumed = PPO.load(tmp_path / "agent", env=oracle("mc:k=2", 4), device="cpu")
-    rest = untimed(
-        log_of(resumed, 700 - resumed.num_timesteps, reset_num_timesteps=False),
-    )
+    rest = untimed(log_of(resumed, 700 - resumed.num_timesteps, reset_num_timesteps=False))
     assert 0 < len(rest) < len(log)
     assert str(rest) == str(log[-len(rest) :])
     a, b = whole.policy.state_dict(), resumed.policy.state_dict()

@@ -191,6 +191,19 @@ def explorer(make_envs, enhancer, **settings):
     return build(make_envs, **defaults | settings)
 
 
+def spied(agent, monkeypatch):
+    """Return the list that takes what the agent's collector will have scored."""
+    scored = []
+    score = agent.collector.score
+
+    def spy(groups):
+        scored.append(score(groups))
+        return scored[-1]
+
+    monkeypatch.setattr(agent.collector, "score", spy)
+    return scored
+
+
 @pytest.mark.parametrize("enhancer", ["temperatures", "checkpoint", "best-of-n"])
 def test_iterations_with_each_enhancer_resume_exactly(make_envs, tmp_path, enhancer):
     whole = explorer(make_envs, enhancer).learn(3)
@@ -225,14 +238,7 @@ def test_the_older_checkpoint_writes_half_of_the_responses(make_envs, monkeypatc
 
 def test_the_enhancer_keeps_the_best_of_its_candidates(make_envs, monkeypatch):
     agent = explorer(make_envs, "best-of-n", enhancer_candidates=3)
-    scored = []
-    score = agent.collector.score
-
-    def spy(groups):
-        scored.append(score(groups))
-        return scored[-1]
-
-    monkeypatch.setattr(agent.collector, "score", spy)
+    scored = spied(agent, monkeypatch)
     groups = agent.respond(range(4), 0)
     candidates, final = scored
     assert [len(group) for group in candidates] == [3] * 16
@@ -257,14 +263,7 @@ class Unsure(Scorer):
 
 def test_the_enhancer_keeps_what_the_scorer_is_least_sure_of(make_envs, monkeypatch):
     agent = explorer(make_envs, "disagreement", enhancer_candidates=3, scorer=Unsure())
-    scored = []
-    score = agent.collector.score
-
-    def spy(groups):
-        scored.append(score(groups))
-        return scored[-1]
-
-    monkeypatch.setattr(agent.collector, "score", spy)
+    scored = spied(agent, monkeypatch)
     groups = agent.respond(range(4), 0)
     most = [max(e.score_parts["disagreement"] for e in group) for group in scored[0]]
     kept = [episode.score for group in groups for episode in group[4:]]

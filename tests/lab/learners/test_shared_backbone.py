@@ -1,5 +1,6 @@
 """One backbone carries policy, reference, value and reward model, each as adapters or none."""
 
+import functools
 import json
 import shutil
 from collections.abc import Callable
@@ -36,19 +37,23 @@ def pairs(num: int) -> list[dict[str, str]]:
     return [{"prompt": "c d", "chosen": f" {w} a e", "rejected": f" {w} b e"} for w in around]
 
 
-@pytest.fixture
-def stored(tmp_path: Path, tokenizer: Any) -> Callable[[str, bool], tuple[Path, Path]]:
-    """Return a language model's folder, and that of a reward model trained on it with adapters."""
+@pytest.fixture(scope="module")
+def stored(
+    tmp_path_factory: pytest.TempPathFactory, tokenizer: Any
+) -> Callable[[str, bool], tuple[Path, Path]]:
+    """Return what makes the folders of a language model and of a reward model trained on it."""
+    base = tmp_path_factory.mktemp("stored")
 
+    @functools.cache
     def make(shape: str, merge: bool) -> tuple[Path, Path]:
-        folder = tmp_path / shape
+        folder = base / shape
         if not folder.exists():
             make_model(shape, scale=2.0).save_pretrained(folder)
             tokenizer.save_pretrained(folder)
         trained = train_reward_model(
             folder,
             pairs(16),
-            output_dir=tmp_path / f"{shape}-rewards-{merge}",
+            output_dir=base / f"{shape}-rewards-{merge}",
             held_out=pairs(4),
             lora=lora_config(shape),
             merge=merge,

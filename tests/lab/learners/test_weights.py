@@ -200,22 +200,6 @@ def test_a_weight_in_a_file_that_a_checkpoint_names_is_not_run(
     assert (type(trusted), trusted.weight.name) == (WeightedPPO, "double")
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("entorpy", "advantage_weight 'entorpy'.*'entropy'"),
-        ("entropy:share=0.1", "advantage_weight 'entropy'.*'share'"),
-        ("entropy:top=0", r"top.*\(0, 1\], got 0"),
-        ("teacher", "advantage_weight 'teacher' needs"),
-    ],
-)
-def test_what_cannot_be_a_weight_is_refused(
-    make_ppo: Callable[..., PPO], name: str, message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        make_ppo(learner=WeightedPPO, advantage_weight=name)
-
-
 def test_a_scorer_without_attention_is_named(make_ppo: Callable[..., PPO]) -> None:
     with pytest.raises(ValueError, match="'reward-attention' needs an environment whose scorer"):
         run(make_ppo, "reward-attention")
@@ -289,6 +273,10 @@ def test_the_policy_that_read_the_answer_and_the_score_s_gradient_weigh() -> Non
 @pytest.mark.parametrize(
     ("word", "message"),
     [
+        ("entorpy", "advantage_weight 'entorpy'.*'entropy'"),
+        ("entropy:share=0.1", "advantage_weight 'entropy'.*'share'"),
+        ("entropy:top=0", r"top.*\(0, 1\], got 0"),
+        ("teacher", "advantage_weight 'teacher' needs"),
         ("rsi:low=2,high=1", "rsi needs 0 <= low < high"),
         ("position:power=nan", "power.*got nan"),
         ("oar:boost=inf", "boost.*got inf"),
@@ -297,9 +285,11 @@ def test_the_policy_that_read_the_answer_and_the_score_s_gradient_weigh() -> Non
         ("self-teacher:clip=2", r"clip must lie in \(0, 1\]"),
     ],
 )
-def test_options_of_weights_that_cannot_be(word: str, message: str) -> None:
+def test_what_cannot_be_a_weight_is_refused(
+    make_ppo: Callable[..., PPO], word: str, message: str
+) -> None:
     with pytest.raises(SettingsError, match=message):
-        find_weight(word)
+        make_ppo(learner=WeightedPPO, advantage_weight=word)
 
 
 def test_the_registry_names_near_matches_and_refuses_a_taken_name():

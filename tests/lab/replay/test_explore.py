@@ -10,16 +10,9 @@ import torch
 
 from tokengym.agents import RandomAgent
 from tokengym.agents.rollouts import Choice
-from tokengym.envs import Reply
+from tokengym.envs import Episode, Reply
 from tokengym.lab.learners.oracle import policy_table
-from tokengym.lab.replay.explore import (
-    Branch,
-    Explorer,
-    Fork,
-    Response,
-    agent_folder,
-    saved_agents,
-)
+from tokengym.lab.replay.explore import Branch, Explorer, Fork, Response, agent_folder, saved_agents
 
 LENGTH = {"min_new_tokens": 12, "max_new_tokens": 12}
 RULES = ("sparse", "uniform", "abc:beta=1", "red")
@@ -83,15 +76,20 @@ def test_sampling_is_seeded_and_greedy_is_not_sampled(explorer: Explorer, respon
     assert explorer.draw_prompt(3) == explorer.draw_prompt(3)
 
 
-def test_alternatives_are_what_the_policy_samples_from(explorer: Explorer, response: Response):
-    """Probabilities by hand: a softmax of the model's own logits, without padding or cache."""
-    time, episode = 4, response.episode
-    found = explorer.alternatives(response, time, count=5)
+def logits_of(explorer: Explorer, episode: Episode, time: int) -> torch.Tensor:
+    """Return the model's own logits of a token, without padding or cache; there is no EOS yet."""
     policy: Any = explorer.agent
     ids = torch.tensor([[*episode.prompt_ids, *episode.response_ids[:time]]]).to(policy.device)
     with torch.no_grad():
         logits = policy.language_model.model(input_ids=ids).logits[0, -1].double().cpu()
-    logits[explorer.tokenizer.eos_token_id] = -torch.inf  # reviews are of 12 tokens, as declared
+    logits[explorer.tokenizer.eos_token_id] = -torch.inf
+    return logits
+
+
+def test_alternatives_are_what_the_policy_samples_from(explorer: Explorer, response: Response):
+    time, episode = 4, response.episode
+    found = explorer.alternatives(response, time, count=5)
+    logits = logits_of(explorer, episode, time)
     for temperature, shown in (
         (None, found),
         (0.5, explorer.alternatives(response, time, temperature=0.5, count=5)),
@@ -228,12 +226,8 @@ def test_a_typed_prompt_may_be_as_long_as_the_model_reads(explorer: Explorer):
     assert uniform.sum() == pytest.approx(response.score, rel=1e-4)
     time = len(episode.response_ids) - 2
     first, second = explorer.alternatives(response, time)[:2]
-    policy: Any = explorer.agent
-    ids = torch.tensor([[*episode.prompt_ids, *episode.response_ids[:time]]]).to(policy.device)
-    with torch.no_grad():
-        logits = policy.language_model.model(input_ids=ids).logits[0, -1].double().cpu()
-    logits[explorer.tokenizer.eos_token_id] = -torch.inf
-    assert first.probability == pytest.approx(logits.softmax(-1).max().item(), rel=1e-4)
+    likeliest = logits_of(explorer, episode, time).softmax(-1).max().item()
+    assert first.probability == pytest.approx(likeliest, rel=1e-4)
     fork = explorer.fork(response, time, second.token_id, n=2)
     assert [e.prompt_ids for e in fork.other.episodes] == [episode.prompt_ids] * 2
     with pytest.raises(

@@ -17,12 +17,7 @@ from tokengym.evaluation.runs.defaults import TaskSettings
 from tokengym.evaluation.runs.saved import known_task
 from tokengym.lab.learners.oracle import policy_table
 from tokengym.lab.replay.agreement import rank_correlation
-from tokengym.lab.replay.page import (
-    figure_columns,
-    headline,
-    render_replay,
-    same_scores,
-)
+from tokengym.lab.replay.page import figure_columns, headline, render_replay, same_scores
 from tokengym.lab.replay.replay import (
     Replay,
     load_episodes,

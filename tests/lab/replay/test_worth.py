@@ -3,11 +3,7 @@
 import numpy as np
 import pytest
 
-from tokengym.lab.replay.agreement import (
-    chance_correlation,
-    executed_worth,
-    split_half_ceiling,
-)
+from tokengym.lab.replay.agreement import chance_correlation, executed_worth, split_half_ceiling
 
 
 def test_worth_and_interval_by_hand() -> None:

@@ -14,12 +14,7 @@ from tests.suite.rewards import (
     test_retokenizer,
     test_reward,
 )
-from tests.suite.rewards.conftest import (
-    PROMPTS,
-    LengthScorer,
-    make_episode,
-    random_episodes,
-)
+from tests.suite.rewards.conftest import PROMPTS, LengthScorer, make_episode, random_episodes
 from tests.suite.rewards.test_composition import Counting
 from tests.suite.rewards.test_explained import explained, model
 from tests.suite.rewards.test_reward import folder
@@ -62,8 +57,7 @@ def test_wrapped_environments_keep_the_contract(make_envs, explained, wrap):
 
 
 @pytest.mark.parametrize(
-    ("spec", "kind"),
-    [("attribution", "reward_model"), ("attribution:method=leave-one-out", "any")],
+    ("spec", "kind"), [("attribution", "reward_model"), ("attribution:method=leave-one-out", "any")]
 )
 def test_what_a_reward_is_scored_by(spec, kind):
     test_explained.test_what_a_reward_is_scored_by(spec, kind)

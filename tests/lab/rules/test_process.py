@@ -18,12 +18,7 @@ from tokengym.base.errors import DatasetError
 from tokengym.envs import Episode, episodes_from_infos
 from tokengym.lab.envs.enumerated import word_tokenizer
 from tokengym.lab.rules.prm import PRM, step_rewards, step_spans
-from tokengym.lab.training import (
-    RewardTraining,
-    read_steps,
-    rows_of_forks,
-    train_process_model,
-)
+from tokengym.lab.training import RewardTraining, read_steps, rows_of_forks, train_process_model
 from tokengym.lab.training.process import StepRow, _divided, first_error, first_error_f1
 from tokengym.rewards import Reward, RewardModel
 from tokengym.rewards.errors import CreditError, RewardError
@@ -142,7 +137,7 @@ def rows_of_words(count: int, seed: int = 0) -> list[dict[str, Any]]:
 def test_a_process_model_learns_labels_and_pays_by_name(tmp_path: Path, tokenizer: Any):
     training = RewardTraining(learning_rate=3e-3, epochs=12, batch_size=16, warmup=0.1)
     rows = rows_of_words(96)
-    folder, again = tmp_path / "model", tmp_path / "again"
+    folder = tmp_path / "model"
     trained = train_process_model(
         make_classifier(seed=1), rows, output_dir=folder, tokenizer=tokenizer, training=training
     )
@@ -151,10 +146,6 @@ def test_a_process_model_learns_labels_and_pays_by_name(tmp_path: Path, tokenize
     assert trained.losses[-1] < 0.5 * trained.losses[0]
     stored = json.loads((folder / "measures.json").read_text())
     assert stored["held_out"]["rows"] == trained.metrics.rows == 10
-    same = train_process_model(
-        make_classifier(seed=1), rows, output_dir=again, tokenizer=tokenizer, training=training
-    )
-    assert same.losses == trained.losses
     credit = PRM(folder, form="sum", steps="segment", segments=3)
     ids = tokenizer("a b t a c c")["input_ids"]
     episode = make_episode(tokenizer("e")["input_ids"], ids)

@@ -7,12 +7,7 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import InputXGradient, IntegratedGradients
-from transformers import (
-    AutoModelForSequenceClassification,
-    GemmaConfig,
-    MistralConfig,
-    Qwen3Config,
-)
+from transformers import AutoModelForSequenceClassification, GemmaConfig, MistralConfig, Qwen3Config
 
 from tests.suite.rewards.attribution.test_last_row import CONFIGS
 from tests.suite.rewards.conftest import make_classifier, random_episodes

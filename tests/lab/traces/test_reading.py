@@ -48,6 +48,13 @@ def turn(prompt: list[int], answer: list[int]) -> dict[str, Any]:
     }
 
 
+def stored(folder: Path, *rows: Any) -> Path:
+    """Return a file of these rows."""
+    file = folder / "traces.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
 TALK = {"written": [1, 1, 1, 0, 0, 1, 1], "response_ids": (*ANSWER, *REPLY, *REPLY)}
 ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "plain": (
@@ -81,9 +88,7 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 @pytest.mark.parametrize("kind", ROWS)
 def test_a_file_is_known_by_its_content(kind: str, tmp_path: Path) -> None:
     row, expected = ROWS[kind]
-    file = tmp_path / "10.jsonl"
-    file.write_text(json.dumps(row) + "\n")
-    (episode,), left_out = read_traces(file, TOKENIZER)
+    (episode,), left_out = read_traces(stored(tmp_path, row), TOKENIZER)
     assert left_out == []
     assert (episode.prompt, episode.prompt_ids) == ("i saw", (*PROMPT,))
     for name, value in expected.items():
@@ -123,9 +128,7 @@ def test_rows_that_cannot_be_read_get_one_line_each(tmp_path: Path) -> None:
         {"prompt": "i saw", "response": "a dull film", "rewards": [1.0]},
         {"prompt": "i saw", "response": ""},
     ]
-    file = tmp_path / "mixed.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    episodes, left_out = read_traces(file, TOKENIZER)
+    episodes, left_out = read_traces(stored(tmp_path, *rows), TOKENIZER)
     assert len(episodes) == 1
     for line, said in zip(
         left_out,
@@ -139,18 +142,14 @@ def test_rows_that_cannot_be_read_get_one_line_each(tmp_path: Path) -> None:
         strict=True,
     ):
         assert said in line
-    file.write_text("")
     with pytest.raises(ValueError, match="holds no traces that can be read; known are: a trace of"):
-        read_traces(file, TOKENIZER)
+        read_traces(stored(tmp_path), TOKENIZER)
 
 
 def test_a_replay_shows_what_the_trainer_paid_beside_the_rules(tmp_path: Path) -> None:
-    file = tmp_path / "traces.jsonl"
-    file.write_text(json.dumps({"nodes": nodes(), "reward": 1.0}) + "\n")
-    row = json.loads(file.read_text())
+    row: dict[str, Any] = {"nodes": nodes(), "reward": 1.0}
     row["nodes"][3]["advantages"] = [0.25, 0.25]
-    file.write_text(json.dumps(row) + "\n")
-    episodes, _ = load_episodes(file, env="MovieReview")
+    episodes, _ = load_episodes(stored(tmp_path, row), env="MovieReview")
     result = replay(episodes, ["sparse", "uniform"], env="MovieReview", paid_by="trainer")
     assert list(result.credits) == ["sparse", "uniform", "trainer"]
     assert result.credits["trainer"][0].tolist() == [0.5, -0.5, 0.0, 0.0, 0.0, 0.25, 0.25]
@@ -159,16 +158,13 @@ def test_a_replay_shows_what_the_trainer_paid_beside_the_rules(tmp_path: Path) -
 
 
 def test_rewards_that_did_not_run_are_no_score(tmp_path: Path) -> None:
-    file = tmp_path / "traces.jsonl"
-    file.write_text(json.dumps({"nodes": nodes(), "rewards": {"a": None}}) + "\n")
-    ((episode,), _) = read_traces(file, TOKENIZER)
+    row = {"nodes": nodes(), "rewards": {"a": None}}
+    ((episode,), _) = read_traces(stored(tmp_path, row), TOKENIZER)
     assert episode.score is None
 
 
 def test_own_prompts_and_scorer_have_no_truth_of_the_tasks(tmp_path: Path) -> None:
-    file = tmp_path / "traces.jsonl"
-    file.write_text(json.dumps(ROWS["plain"][0]) + "\n")
-    episodes, _ = load_episodes(file, env="MovieReview")
+    episodes, _ = load_episodes(stored(tmp_path, ROWS["plain"][0]), env="MovieReview")
     own = {"prompts": ["i saw"], "scorer": FunctionScorer(lambda response: float(len(response)))}
     result = replay(episodes, ["uniform"], env="MovieReview", env_kwargs=own, paid_by="trainer")
     assert (result.truth, result.agreements) == (None, {})
@@ -176,8 +172,7 @@ def test_own_prompts_and_scorer_have_no_truth_of_the_tasks(tmp_path: Path) -> No
 
 
 def test_texts_with_a_model_and_a_scorer_of_their_own_need_no_task(tmp_path: Path) -> None:
-    file = tmp_path / "traces.jsonl"
-    file.write_text(json.dumps(ROWS["plain"][0]) + "\n")
+    file = stored(tmp_path, ROWS["plain"][0])
     own = TaskSettings(tokenizer=str(bundled("movie_review").path / "policy"), scorer="vader")
     env, kwargs = others_task(file, None, task=own, trust_code=False)
     assert env == "tokengym/TokenGeneration-v0"
@@ -190,23 +185,20 @@ def test_rows_with_ids_are_another_trainers_too(tmp_path: Path) -> None:
     """Without what `Episode.to_record` writes: its mask and rewards are read."""
     ids = [*ANSWER, *REPLY]
     row = {"prompt": "i saw", "response": "x", "prompt_ids": PROMPT, "response_ids": ids}
-    file = tmp_path / "own.jsonl"
-    file.write_text(json.dumps({**row, "mask": [1, 1, 1, 0, 0], "rewards": [1.0] * 5}) + "\n")
+    file = stored(tmp_path, {**row, "mask": [1, 1, 1, 0, 0], "rewards": [1.0] * 5})
     assert is_foreign(file)
     ((episode,), _) = load_episodes(file, env="MovieReview")
     assert episode.written is not None
     assert episode.written.tolist() == [1, 1, 1, 0, 0]
-    file.write_text(json.dumps({**row, "response_ids": [10**6]}) + "\n")
+    stored(tmp_path, {**row, "response_ids": [10**6]})
     with pytest.raises(ValueError, match=r"token 1000000 is none of the tokenizer's \d+; pass"):
         load_episodes(file, env="MovieReview")
     for wrong in ({"nodes": nodes(), "rewards": [1]}, {**ROWS["skyrl"][0], "env_extras": "none"}):
-        file.write_text("".join(json.dumps(one) + "\n" for one in (ROWS["verl"][0], wrong)))
-        assert len(read_traces(file, TOKENIZER)[1]) == 1
+        assert len(read_traces(stored(tmp_path, ROWS["verl"][0], wrong), TOKENIZER)[1]) == 1
 
 
 def test_what_else_a_row_has_reaches_a_scoring_function(tmp_path: Path) -> None:
-    file = tmp_path / "own.jsonl"
-    file.write_text(json.dumps({"prompt": "i saw", "response": "a dull film", "answer": "dull"}))
-    ((episode,), _) = read_traces(file, TOKENIZER)
+    row = {"prompt": "i saw", "response": "a dull film", "answer": "dull"}
+    ((episode,), _) = read_traces(stored(tmp_path, row), TOKENIZER)
     scorer = FunctionScorer(lambda response, answer: float(answer in response))
     assert scorer.score([episode]).values.tolist() == [1.0]

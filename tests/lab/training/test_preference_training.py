@@ -3,6 +3,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ from tokengym.rewards import (
 TEMPLATE = "q {context} r {a} s {b} t"
 ANSWERS = ("a", "b")
 LEARN = RewardTraining(learning_rate=1e-2, epochs=12, batch_size=16, micro_batch_size=16)
+ONCE = replace(LEARN, epochs=1)
 
 
 def make_model():
@@ -40,11 +42,12 @@ def make_model():
     return GPT2LMHeadModel(make_classifier().config).eval()
 
 
-@pytest.fixture
-def language_model(tmp_path, tokenizer):
-    make_model().save_pretrained(tmp_path / "lm")
-    tokenizer.save_pretrained(tmp_path / "lm")
-    return tmp_path / "lm"
+@pytest.fixture(scope="module")
+def language_model(tmp_path_factory, tokenizer):
+    folder = tmp_path_factory.mktemp("models") / "lm"
+    make_model().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def test_the_question_in_both_orders(tokenizer):
@@ -152,7 +155,7 @@ def test_added_tokens_survive_a_tokenizer_that_lowers_case(tmp_path):
         output_dir=tmp_path / "pm",
         tokenizer=bundle.tokenizer,
         held_out=pairs,
-        training=LEARN,
+        training=ONCE,
     )
     scorer = PreferenceModel.from_pretrained(trained.path, device="cpu")
     tokens = scorer.tokenizer.tokenize("[CONTEXT] The film [RESPONSE A] is B good")
@@ -211,7 +214,7 @@ def test_measures_can_be_read_again(language_model, tmp_path):
         for n, p in enumerate(good_and_bad(30))
     ]
     trained = train_preference_model(
-        language_model, pairs[:20], output_dir=tmp_path / "pm", held_out=pairs, training=LEARN
+        language_model, pairs[:20], output_dir=tmp_path / "pm", held_out=pairs, training=ONCE
     )
     stored = json.loads((trained.path / "measures.json").read_text())["held_out"]
     assert stored["longer_accuracy"] == pytest.approx((10 + 0.5 * 20) / 30)

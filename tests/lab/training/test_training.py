@@ -2,6 +2,7 @@
 """Reward models learnt from pairs: the loss, what is measured, and a tiny model that learns."""
 
 import errno
+import functools
 import json
 import math
 from dataclasses import replace
@@ -39,6 +40,7 @@ from tokengym.rewards.pairs import PreferencePair
 LORA = LoraConfig(
     r=8, lora_alpha=16, target_modules=["c_attn", "c_fc"], fan_in_fan_out=True, lora_dropout=0.1
 )
+SIDES = ("chosen", "rejected")
 FAST = RewardTraining(learning_rate=3e-3, epochs=4, batch_size=16, micro_batch_size=8)
 
 
@@ -136,13 +138,13 @@ def test_texts_become_ids(tokenizer):
     assert left["position_ids"].tolist() == [[0, 0, 1], [0, 0, 0], [0, 0, 1], [0, 1, 2]]
 
 
-@pytest.fixture
-def language_model(tmp_path, tokenizer):
+@pytest.fixture(scope="module")
+def language_model(tmp_path_factory, tokenizer):
+    folder = tmp_path_factory.mktemp("models") / "lm"
     torch.manual_seed(0)
-    config = make_classifier().config
-    GPT2LMHeadModel(config).save_pretrained(tmp_path / "lm")
-    tokenizer.save_pretrained(tmp_path / "lm")
-    return tmp_path / "lm"
+    GPT2LMHeadModel(make_classifier().config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def test_smoothing_keeps_a_model_from_growing_sure(language_model, tmp_path):
@@ -183,8 +185,8 @@ def test_a_model_that_has_not_learned_its_pairs_is_undertrained(language_model, 
         assert stored["undertrained"] is trained.undertrained
 
 
-@pytest.fixture
-def encoder(tmp_path):
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
     """Return the folder of a tiny BERT without a head, and its tokenizer."""
     words = {word: i for i, word in enumerate(["[PAD]", "[CLS]", "[SEP]", "[UNK]", *"abcdefgh"])}
     backend = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
@@ -197,9 +199,10 @@ def encoder(tmp_path):
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = BertConfig(vocab_size=12, intermediate_size=32, max_position_embeddings=16, **sizes)
-    BertModel(config).save_pretrained(tmp_path / "encoder")
-    own.save_pretrained(tmp_path / "encoder")
-    return tmp_path / "encoder", own
+    folder = tmp_path_factory.mktemp("models") / "encoder"
+    BertModel(config).save_pretrained(folder)
+    own.save_pretrained(folder)
+    return folder, own
 
 
 def test_an_encoder_learns_the_preference(encoder, tmp_path, tokenizer):
@@ -342,10 +345,7 @@ def test_a_model_learns_labels(kind, language_model, encoder, tmp_path, tokenize
     said = [f" c {word}" for word in "ab"]
     episodes = [
         make_episode(
-            tokenizer("b d")["input_ids"],
-            tokenizer(text)["input_ids"],
-            prompt="b d",
-            response=text,
+            tokenizer("b d")["input_ids"], tokenizer(text)["input_ids"], prompt="b d", response=text
         )
         for text in said
     ]
@@ -405,12 +405,15 @@ def test_several_heads_are_refused_where_there_is_one(language_model, tmp_path):
 
 
 @pytest.mark.parametrize("lora", [None, LORA])
-def test_a_tiny_model_learns_the_preference(language_model, tmp_path, tokenizer, lora):
+def test_a_tiny_model_learns_and_its_metrics_are_those_of_the_stored_model(
+    language_model, tmp_path, tokenizer, lora
+):
+    held_out = good_and_bad(40, seed=1)
     trained = train_reward_model(
         language_model,
         good_and_bad(160),
         output_dir=tmp_path / "rm",
-        held_out=good_and_bad(40, seed=1),
+        held_out=held_out,
         lora=lora,
         training=RewardTraining(learning_rate=1e-2, epochs=3, batch_size=16, micro_batch_size=16),
     )
@@ -420,32 +423,15 @@ def test_a_tiny_model_learns_the_preference(language_model, tmp_path, tokenizer,
     assert trained.metrics.length_correlation == 0.0
     assert trained.train_loss < math.log(2)
     scorer = RewardModel.from_pretrained(trained.path, device="cpu").bind(tokenizer)
-    good, bad = scorer.score(
-        [make_episode([5, 6, 7], [8, word, 9, 10, 5, 1]) for word in (3, 4)]
-    ).values
-    assert good > bad + 0.5
 
+    def scores(texts):
+        rows = [tokenizer(text)["input_ids"] for text in texts]
+        return scorer.score([make_episode(ids, [1]) for ids in rows]).values.astype(float)
 
-@pytest.mark.parametrize("lora", [None, LORA])
-def test_the_metrics_are_those_of_the_stored_model(language_model, tmp_path, tokenizer, lora):
-    pairs = good_and_bad(40)
-    trained = train_reward_model(
-        language_model,
-        pairs,
-        output_dir=tmp_path / "rm",
-        held_out=pairs[:10],
-        training=FAST,
-        lora=lora,
-    )
-    scorer = RewardModel.from_pretrained(trained.path, device="cpu")
-    scores = []
-    for pair in pairs[:10]:
-        for text in (pair.chosen, pair.rejected):
-            ids = tokenizer(pair.prompt + text)["input_ids"]
-            scores.append(scorer.score([make_episode(ids, [1])]).values[0])
-    differences = np.array(scores[::2]) - np.array(scores[1::2])
-    assert trained.metrics.accuracy == pair_accuracy(differences)
-    expected = np.log1p(np.exp(-differences.astype(float))).mean()
+    chosen, rejected = (scores(p.prompt + getattr(p, s) for p in held_out) for s in SIDES)
+    assert (chosen > rejected + 0.5).mean() > 0.9
+    assert trained.metrics.accuracy == pair_accuracy(chosen - rejected)
+    expected = np.log1p(np.exp(rejected - chosen)).mean()
     assert trained.metrics.loss == pytest.approx(expected, abs=1e-5)
 
 
@@ -501,13 +487,30 @@ def stop_after(steps):
     return report
 
 
+SAVED = replace(FAST, epochs=2, checkpoint_seconds=0)
+"""Training on 30 pairs with a checkpoint after each step."""
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(language_model, tmp_path_factory):
+    """Return what makes the trainings that nobody stops, each once."""
+
+    @functools.cache
+    def trained(train, has_adapters=False):
+        out = tmp_path_factory.mktemp("whole") / "model"
+        lora = LORA if has_adapters else None
+        return train(language_model, good_and_bad(30), output_dir=out, training=SAVED, lora=lora)
+
+    return trained
+
+
 @pytest.mark.parametrize("train", [train_reward_model, train_preference_model])
 @pytest.mark.parametrize("lora", [None, LORA])
-def test_a_stopped_training_goes_on_number_for_number(language_model, tmp_path, train, lora):
-    pairs = good_and_bad(30)
-    training = replace(FAST, epochs=2, checkpoint_seconds=0)
-    options = {"training": training, "lora": lora}
-    whole = train(language_model, pairs, output_dir=tmp_path / "whole", **options)
+def test_a_stopped_training_goes_on_number_for_number(
+    language_model, uninterrupted, tmp_path, train, lora
+):
+    pairs, options = good_and_bad(30), {"training": SAVED, "lora": lora}
+    whole = uninterrupted(train, lora is not None)
     out = tmp_path / "parts"
     with pytest.raises(KeyboardInterrupt):
         train(language_model, pairs, output_dir=out, report=stop_after(3), **options)
@@ -532,27 +535,18 @@ def test_a_stopped_training_goes_on_number_for_number(language_model, tmp_path, 
 
 
 @pytest.mark.parametrize("name", ["trained.safetensors", "optimizer.pt", "trainer_state.json"])
-def test_a_damaged_checkpoint_is_passed_over(language_model, tmp_path, name):
-    pairs, training = good_and_bad(30), replace(FAST, epochs=2, checkpoint_seconds=0)
-    whole = train_reward_model(
-        language_model, pairs, output_dir=tmp_path / "whole", training=training
-    )
-    out = tmp_path / "parts"
+def test_a_damaged_checkpoint_is_passed_over(language_model, uninterrupted, tmp_path, name):
+    pairs, options = good_and_bad(30), {"output_dir": tmp_path / "parts", "training": SAVED}
     with pytest.raises(KeyboardInterrupt):
-        train_reward_model(
-            language_model, pairs, output_dir=out, training=training, report=stop_after(3)
-        )
+        train_reward_model(language_model, pairs, report=stop_after(3), **options)
     file = tmp_path / "parts.unfinished" / "checkpoints" / "checkpoint-2" / name
     file.write_bytes(file.read_bytes()[:-1])
     seen = []
     parts = train_reward_model(
-        language_model,
-        pairs,
-        output_dir=out,
-        training=training,
-        report=lambda *step: seen.append(step),
+        language_model, pairs, report=lambda *step: seen.append(step), **options
     )
     assert seen[0][0] == 2  # resumed after step 1
+    whole = uninterrupted(train_reward_model)
     assert (parts.metrics, parts.train_loss) == (whole.metrics, whole.train_loss)
 
 
