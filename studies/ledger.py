@@ -625,7 +625,8 @@ def draw_frontier(file: Path, ledger: Runs, ways: Sequence[Row]) -> None:
     axes.set_ylabel("score")
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
-    figure.legend(fontsize=9, loc="outside center right")
+    handles = axes.get_legend_handles_labels()
+    figure.legend(*handles, fontsize=9, loc="outside right center")
     figure.savefig(file, dpi=150, metadata={"Software": None})
 
 
