@@ -19,6 +19,8 @@ from tokengym.rewards.errors import CreditError, RewardError, ScorerError
 from tokengym.rewards.maths.redistribution import close_sum
 from tokengym.rewards.maths.shares import shift_reply_credit
 from tokengym.rewards.scorers.base import Scorer, Scores
+from tokengym.rewards.scorers.normalize import Normalize
+from tokengym.rewards.scorers.wrappers import ScorerWrapper
 from tokengym.rewards.scores import remedy_for
 
 if TYPE_CHECKING:
@@ -92,6 +94,23 @@ class Reward:
     def name(self) -> str:
         """The credit's and the scorer's names."""
         return f"{self.credit_name}({self.scorer_name})"
+
+    @property
+    def raw_scorer(self) -> Scorer:
+        """The scorer without the normalisation of its values."""
+        scorer = self.scorer
+        while isinstance(scorer, Normalize):
+            scorer = scorer.scorer
+        return scorer
+
+    @property
+    def statistics(self) -> list[Normalize]:
+        """The running statistics that change as episodes are scored, the outermost first."""
+        found, scorer = [], self.scorer
+        while isinstance(scorer, ScorerWrapper):
+            found += [scorer] if isinstance(scorer, Normalize) else []
+            scorer = scorer.scorer
+        return found
 
     def __repr__(self) -> str:
         return f"Reward({self.name})"

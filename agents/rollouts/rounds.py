@@ -28,7 +28,6 @@ from tokengym.agents.sb3.vec_env import GymVecEnv, as_vector_env
 from tokengym.envs import Episode, SettingsError, episodes_from_infos
 from tokengym.envs.prompts.vocabulary import Vocabulary
 from tokengym.rewards import (
-    Normalize,
     Reward,
     RewardError,
     RewardWrapper,
@@ -36,7 +35,6 @@ from tokengym.rewards import (
     VectorRewardWrapper,
 )
 from tokengym.rewards.maths.redistribution import through_layers
-from tokengym.rewards.scorers.wrappers import ScorerWrapper
 from tokengym.rewards.wrappers import Delivery
 
 Options: TypeAlias = dict[str, Any]
@@ -119,10 +117,7 @@ class RoundReward:
     @property
     def scorer(self) -> Scorer | None:
         """The scorer of the reward without normalisation, None without a reward."""
-        scorer = None if self.reward is None else self.reward.scorer
-        while isinstance(scorer, Normalize):
-            scorer = scorer.scorer
-        return scorer
+        return None if self.reward is None else self.reward.raw_scorer
 
     @property
     def gae_lambda(self) -> float | None:
@@ -227,18 +222,14 @@ class RoundReward:
             SettingsError: if such statistics change in `step`, which processes take at different
                 times.
         """
-        for reward in self.rewards:
-            scorer = reward.scorer
-            while isinstance(scorer, ScorerWrapper):
-                if isinstance(scorer, Normalize):
-                    if not self.deferred:
-                        raise SettingsError(
-                            f"several processes share the statistics of {scorer.name!r}, which "
-                            "needs its reward as the environment's outermost wrapper; put other "
-                            "wrappers inside it"
-                        )
-                    scorer.gather = gather
-                scorer = scorer.scorer
+        for statistics in (one for reward in self.rewards for one in reward.statistics):
+            if not self.deferred:
+                raise SettingsError(
+                    f"several processes share the statistics of {statistics.name!r}, which needs "
+                    "its reward as the environment's outermost wrapper; put other wrappers inside "
+                    "it"
+                )
+            statistics.gather = gather
 
 
 class _EpisodeSteps(NamedTuple):
