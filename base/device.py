@@ -61,6 +61,11 @@ def select_device(device: str | torch.device) -> torch.device:
         device = preferred.device
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return _named_device(device)
+
+
+def _named_device(device: str | torch.device) -> torch.device:
+    """Return a device that is named, and there."""
     try:
         chosen = torch.device(device)
     except RuntimeError:

@@ -45,18 +45,23 @@ def writing(path: Path | str) -> Iterator[None]:
     """
     try:
         yield
-    except StorageError:
-        raise
     except Exception as error:
-        number = _system_error(error)
-        if number is None:
+        failure = None if isinstance(error, StorageError) else _storage_error(path, error)
+        if failure is None:
             raise
-        failure = StorageError(
-            f"cannot write {path}: {os.strerror(number)}; free some space there and run the same "
-            "command again, or name another folder; what was complete is kept"
-        )
-        failure.errno = number
         raise failure from error
+
+
+def _storage_error(path: Path | str, error: Exception) -> StorageError | None:
+    """Return the error of a disk that took no more; None if an exception tells of no such thing."""
+    if (number := _system_error(error)) is None:
+        return None
+    failure = StorageError(
+        f"cannot write {path}: {os.strerror(number)}; free some space there and run the same "
+        "command again, or name another folder; what was complete is kept"
+    )
+    failure.errno = number
+    return failure
 
 
 def _system_error(error: BaseException) -> int | None:

@@ -77,22 +77,9 @@ def _acquire(path: Path) -> io.TextIOWrapper:
         try:
             _lock(file)
         except BlockingIOError:
-            file.seek(0)
-            owner = file.read() or "another process"
-            file.close()
-            raise FolderInUseError(
-                f"{path.parent} is in use by {owner}; wait for it to end or stop it, or name "
-                "another folder"
-            ) from None
+            raise _in_use(path, file) from None
         except OSError as error:
-            file.close()
-            path.unlink(missing_ok=True)
-            with suppress(OSError):  # it was not empty
-                path.parent.rmdir()
-            raise StorageError(
-                f"the file system of {path.parent} has no locks ({error.strerror or error}), and "
-                "without them two processes could write there at once; name a folder on another one"
-            ) from error
+            raise _without_locks(path, file, error) from error
         try:  # the last owner may have deleted the file between opening and locking
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 file.truncate(0)
@@ -100,6 +87,28 @@ def _acquire(path: Path) -> io.TextIOWrapper:
         except FileNotFoundError:
             pass
         file.close()
+
+
+def _in_use(path: Path, file: io.TextIOWrapper) -> FolderInUseError:
+    """Close a lock file that another process has locked, and return the error."""
+    with file:
+        file.seek(0)
+        owner = file.read() or "another process"
+    return FolderInUseError(
+        f"{path.parent} is in use by {owner}; wait for it to end or stop it, or name another folder"
+    )
+
+
+def _without_locks(path: Path, file: io.TextIOWrapper, error: OSError) -> StorageError:
+    """Remove a lock file that cannot be locked, and return the error."""
+    file.close()
+    path.unlink(missing_ok=True)
+    with suppress(OSError):  # it was not empty
+        path.parent.rmdir()
+    return StorageError(
+        f"the file system of {path.parent} has no locks ({error.strerror or error}), and without "
+        "them two processes could write there at once; name a folder on another one"
+    )
 
 
 def _lock(file: io.TextIOWrapper) -> None:
@@ -206,10 +215,14 @@ def _whole_folder(
     path: Path, record_name: str, version: int, kinds: Mapping[str, Any]
 ) -> tuple[Path, dict[str, Any]]:
     """Return the folder, or else the one before it, and its record."""
+    previous = previous_folder(path)
     try:
+        if not path.is_dir():
+            raise CheckpointError(
+                f"there is no checkpoint at {path}; pass the path save() was given"
+            )
         return path, _read_record(path, record_name, version, kinds)
     except CheckpointError as error:
-        previous = previous_folder(path)
         if not previous.exists():
             raise
         logger.warning("%s; falling back to %s", error, previous)
@@ -221,8 +234,6 @@ def _read_record(
 ) -> dict[str, Any]:
     """Return the record of a folder whose files are unchanged."""
     file = folder / record_name
-    if not folder.is_dir():
-        raise CheckpointError(f"there is no checkpoint at {folder}; pass the path save() was given")
     check_links(folder)
     try:
         record = parse_json(read_text(file))

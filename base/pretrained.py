@@ -58,13 +58,17 @@ def from_pretrained(auto_class: Any, path: str | Path, **options: Any) -> Any:
     except Exception as error:  # transformers' libraries raise a dozen kinds
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
             raise
-        reason = reason_of(error)
-        remedy = "pass a folder that save_pretrained wrote, or a hub name"
-        if "trust_remote_code" in str(error) or "custom code" in str(error):
-            reason = "it would run code of its own, which is never done"
-            remedy = "take a model of a family that transformers has"
-        kind = "tokenizer" if kind == "AutoTokenizer" else kind
-        raise PretrainedError(f"cannot load {path} as {kind} ({reason}); {remedy}") from error
+        raise _unreadable(path, kind, error) from error
+
+
+def _unreadable(path: str | Path, kind: str, error: Exception) -> PretrainedError:
+    """Return the error of a model or tokenizer that transformers cannot read."""
+    reason, remedy = reason_of(error), "pass a folder that save_pretrained wrote, or a hub name"
+    if "trust_remote_code" in str(error) or "custom code" in str(error):
+        reason = "it would run code of its own, which is never done"
+        remedy = "take a model of a family that transformers has"
+    kind = "tokenizer" if kind == "AutoTokenizer" else kind
+    return PretrainedError(f"cannot load {path} as {kind} ({reason}); {remedy}")
 
 
 def _read_tokenizer(auto_class: Any, path: str | Path, options: Mapping[str, Any]) -> Any:

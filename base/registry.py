@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 from tokengym.base.errors import SettingsError, TokenGymError
 from tokengym.base.own_code import defined_names, load_from_file, running_user_code
@@ -246,6 +246,10 @@ class Registry(Mapping[str, T]):
             return text
         in_file = split_file_word(text) if self._from_files else None
         file, name, options = in_file or (None, *text.partition(":")[::2])
+        return Spec(text, name, self._values(text, options) if options else {}, file)
+
+    def _values(self, text: str, options: str) -> dict[str, Any]:
+        """Return the values of a word's options by name."""
         values: dict[str, Any] = {}
         for option in filter(None, options.split(",")):
             key, equals, value = option.partition("=")
@@ -258,7 +262,7 @@ class Registry(Mapping[str, T]):
                 )
             else:
                 values[key.strip()] = option_value(value.strip())
-        return Spec(text, name, values, file)
+        return values
 
     def knows(self, word: str | Spec) -> bool:
         """Return whether a name or word is of a file, registered, or of an installed package."""
@@ -274,16 +278,19 @@ class Registry(Mapping[str, T]):
             TokenGymError: with the near matches.
         """
         if not self.knows(word):
-            name, known = self._as_word(word).name, self.names()
-            if self._from_files and name.endswith(".py"):
-                raise self._error(
-                    f"{self.kind} {name!r} is a file; name what it defines: {name}:Name"
-                    f"{defined_names(Path(name))}"
-                )
+            self._refuse_unknown(self._as_word(word).name)
+
+    def _refuse_unknown(self, name: str) -> NoReturn:
+        known = self.names()
+        if self._from_files and name.endswith(".py"):
             raise self._error(
-                f"unknown {self.kind} {name!r}; {did_you_mean(name, known)}"
-                f"known: {', '.join(known)}{missing_laboratory() if self._group else ''}"
+                f"{self.kind} {name!r} is a file; name what it defines: {name}:Name"
+                f"{defined_names(Path(name))}"
             )
+        raise self._error(
+            f"unknown {self.kind} {name!r}; {did_you_mean(name, known)}"
+            f"known: {', '.join(known)}{missing_laboratory() if self._group else ''}"
+        )
 
     def find(self, word: str | Spec) -> T:
         """Return the entry of a name, "abc" or "rules.py:Half", or of a word.

@@ -83,8 +83,13 @@ def display_name(word: str | Spec) -> str:
     """
     if (in_file := _in_file(word)) is None:
         return str(word)
-    path, title = in_file
+    title = _own_title(*in_file)
     options = str(word).partition(".py:")[2].partition(":")[2]
+    return f"{title}:{options}" if options else title
+
+
+def _own_title(path: Path, title: str) -> str:
+    """Return the ``name`` that a class of a file has, else the class's own."""
     for definition in definitions(path):
         if definition.name != title or not isinstance(definition, ast.ClassDef):
             continue
@@ -96,7 +101,7 @@ def display_name(word: str | Spec) -> str:
                 ) if named:
                     title = named
         break
-    return f"{title}:{options}" if options else title
+    return title
 
 
 # --- files that settings name ---------------------------------------------------------------------

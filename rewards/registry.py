@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, NoReturn, cast, overload
 
 import numpy as np
 from typing_extensions import Self
@@ -169,13 +169,7 @@ class RewardChoice:
             passed = [part for part in wanted if getattr(options, part, None) is not None]
             held = [part for part in wanted if bundle is not None and bundle.has(part)]
             if not passed and not held:
-                lack = "got None"
-                if bundle is not None:
-                    lack = f"the bundle {bundle.path} has no {' or '.join(wanted)}"
-                raise RewardError(
-                    f"reward {self.label!r} needs a scorer, but {lack}; pass scorer=, or "
-                    f"{'encoder' if kind == 'encoder' else 'reward_model'}= with a model's folder"
-                )
+                self._refuse_none(wanted, bundle)
             (part, *_) = [*passed, *held]
             path = getattr(options if passed else bundle, part)
             if part == "lexicon":
@@ -185,20 +179,41 @@ class RewardChoice:
             return as_scorer(path)
         elif isinstance(path, str) and (named := find_scorer(path)) is not None:
             return named
+        return self._loaded(path, kind, max_len)
+
+    def _refuse_none(self, wanted: Sequence[str], bundle: Bundle | None) -> NoReturn:
+        """Refuse a rule for which there is no scorer of the kinds that it takes."""
+        lack = "got None"
+        if bundle is not None:
+            lack = f"the bundle {bundle.path} has no {' or '.join(wanted)}"
+        raise RewardError(
+            f"reward {self.label!r} needs a scorer, but {lack}; pass scorer=, or "
+            f"{'encoder' if wanted[0] == 'encoder' else 'reward_model'}= with a model's folder"
+        )
+
+    def _loaded(self, path: str | Path, kind: ScorerKind, max_len: int | None) -> Scorer:
+        """Return the scorer of a stored model."""
         try:
             return load_scorer(path, kind, max_len=max_len)
         except ScorerError as error:
-            name = str(path).partition(":")[0]
-            hint = did_you_mean(name, scorer_names())
-            more = "" if "/" in name else missing_laboratory()
-            if isinstance(path, Path) or Path(path).exists() or not (hint or more):
+            if (unknown := _unknown_scorer(path, error)) is None:
                 raise
-            if not hint:  # it may be a model of the hub, of which the error says more
-                raise ScorerError(f"{error}{more}") from error
-            raise ScorerError(
-                f"unknown scorer {path!r}; {hint}"
-                f"there is no folder of that name either; known: {', '.join(scorer_names())}{more}"
-            ) from error
+            raise unknown from error
+
+
+def _unknown_scorer(path: str | Path, error: ScorerError) -> ScorerError | None:
+    """Return the error of a word that may have been meant for a scorer's name; None of a path."""
+    name = str(path).partition(":")[0]
+    hint = did_you_mean(name, scorer_names())
+    more = "" if "/" in name else missing_laboratory()
+    if isinstance(path, Path) or Path(path).exists() or not (hint or more):
+        return None
+    if not hint:  # it may be a model of the hub, of which the error says more
+        return ScorerError(f"{error}{more}")
+    return ScorerError(
+        f"unknown scorer {path!r}; {hint}"
+        f"there is no folder of that name either; known: {', '.join(scorer_names())}{more}"
+    )
 
 
 RewardSpec = None | str | Spec | RewardChoice | Payer

@@ -66,26 +66,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("USE_HUB_KERNELS", "NO")  # native code, which a model's family may fetch
     try:
         return _dispatch(list(arguments))
-    except KeyboardInterrupt:
+    except BaseException as error:
+        return _ended_by(error)
+
+
+def _ended_by(error: BaseException) -> int:
+    """Say what ended a command, and return its exit code; what is no error goes on."""
+    if isinstance(error, KeyboardInterrupt):
         if _process() == 0:
             _say("stopped; what is finished is kept, the same command resumes")
         return INTERRUPTED
-    except BrokenPipeError:  # the reader, such as head, has seen enough
+    if isinstance(error, BrokenPipeError):  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, TypeError, OSError, gymnasium.error.Error) as error:
-        if os.environ.get("TOKENGYM_TRACEBACK"):
-            raise
+    is_end = isinstance(error, SystemExit) or not is_fault(error)
+    if is_end or os.environ.get("TOKENGYM_TRACEBACK"):
+        raise error
+    if isinstance(error, (ValueError, TypeError, OSError, gymnasium.error.Error)):
         said = error.for_terminal() if isinstance(error, TokenGymError) else str(error)
         _say(f"error: {' '.join(printable(said).split())}")
         return USER_ERROR
-    except BaseException as error:
-        is_end = isinstance(error, SystemExit) or not is_fault(error)
-        if is_end or os.environ.get("TOKENGYM_TRACEBACK"):
-            raise
-        said = " ".join(f"{type(error).__name__}: {printable(str(error))}".split())
-        _say(f"error: {said[:500]}; the traceback is in {_traceback_file(error)}")
-        return FAULT
+    said = " ".join(f"{type(error).__name__}: {printable(str(error))}".split())
+    _say(f"error: {said[:500]}; the traceback is in {_traceback_file(error)}")
+    return FAULT
 
 
 def _print_anywhere() -> None:
@@ -123,21 +126,22 @@ def _dispatch(arguments: Sequence[str]) -> int:
     if name in ("-V", "--version"):
         print(f"tokengym {__version__}")
         return 0
-    if name not in COMMANDS and not PLUGGED.knows(name):
-        known = command_names()
-        hint = did_you_mean(name, known, n=1)
-        hint += f"known: {', '.join(known)}{missing_laboratory()}"
-        raise ValueError(f"unknown command {name!r}; {hint}")
+    command = find_command(name)
     # torchrun sets RANK; without it torch, which takes seconds, is not imported to ask.
     if "RANK" in os.environ and name != "train":
-        from tokengym.agents.processes import launched
+        _refuse_several(name)
+    return call(command, f"tokengym {name}", rest)
 
-        if launched() > 1:
-            raise ValueError(
-                f"tokengym {name} runs in one process, got {launched()}; start it without torchrun "
-                "or accelerate launch, which are for tokengym train"
-            )
-    return call(find_command(name), f"tokengym {name}", rest)
+
+def _refuse_several(name: str) -> None:
+    """Refuse a command that several processes were launched for, and which runs in one."""
+    from tokengym.agents.processes import launched
+
+    if launched() > 1:
+        raise ValueError(
+            f"tokengym {name} runs in one process, got {launched()}; start it without torchrun or "
+            "accelerate launch, which are for tokengym train"
+        )
 
 
 def command_names() -> list[str]:
@@ -146,8 +150,19 @@ def command_names() -> list[str]:
 
 
 def find_command(name: str) -> Command:
-    """Return a command, which an installed package may declare."""
-    return COMMANDS[name] if name in COMMANDS else PLUGGED.find(name)
+    """Return a command, which an installed package may declare.
+
+    Raises:
+        ValueError: if there is none, with the near match.
+    """
+    if name in COMMANDS:
+        return COMMANDS[name]
+    if PLUGGED.knows(name):
+        return PLUGGED.find(name)
+    known = command_names()
+    hint = did_you_mean(name, known, n=1)
+    hint += f"known: {', '.join(known)}{missing_laboratory()}"
+    raise ValueError(f"unknown command {name!r}; {hint}")
 
 
 def _overview() -> str:

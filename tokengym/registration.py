@@ -6,7 +6,7 @@ transformers no sooner than that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -31,7 +31,7 @@ from tokengym.rewards.registry import (
 )
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers import find_scorer
-from tokengym.rewards.scorers.base import FunctionScorer, as_scorer
+from tokengym.rewards.scorers.base import FunctionScorer, Scorer, as_scorer
 from tokengym.rewards.scorers.normalize import Normalization, parse_normalization
 from tokengym.rewards.scorers.wrappers import WithAttribution
 from tokengym.rewards.wrappers import RewardWrapper, VectorRewardWrapper
@@ -100,15 +100,8 @@ def _made(
     of_env = [*signature(task.env_class).parameters, *signature(task.vector_class).parameters]
     accepted = {"split", *of_reward, *of_task, *of_env}
     for option, value in rest.items():
-        if option in accepted:
-            continue
-        if option == "max_episode_steps":
-            raise TypeError(
-                f"{task.id} has no argument {option!r}, which would cut episodes before their "
-                f"score is paid; pass max_new_tokens={value!r} instead"
-            )
-        hint = did_you_mean(option, accepted, n=1) or f"it has {', '.join(sorted(accepted))}"
-        raise TypeError(f"{task.id} has no argument {option!r}; {hint.rstrip()}")
+        if option not in accepted:
+            raise _unknown_option(task, option, value, accepted)
     given = {key: rest.pop(key) for key in of_reward if key in rest}
     EnvReward(**given)  # or says what is wrong before anything is loaded
     given |= _parsed(given)
@@ -125,6 +118,18 @@ def _made(
     if all(value is None for value in given.values()):  # nothing pays it
         return env, None
     return env, _reward_for(task, env, **given, **batch)
+
+
+def _unknown_option(task: Task, option: str, value: Any, accepted: Collection[str]) -> TypeError:
+    """Return the error of an argument that a task does not have."""
+    fault = f"{task.id} has no argument {option!r}"
+    if option == "max_episode_steps":
+        return TypeError(
+            f"{fault}, which would cut episodes before their score is paid; pass "
+            f"max_new_tokens={value!r} instead"
+        )
+    hint = did_you_mean(option, accepted, n=1) or f"it has {', '.join(sorted(accepted))}"
+    return TypeError(f"{fault}; {hint.rstrip()}")
 
 
 def _parsed(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,50 +164,63 @@ def _reward_for(
     num_envs: int = 1,
     **options: Any,
 ) -> Reward | None:
-    """Return the reward for an environment; ``options`` are fields of `RewardOptions`.
-
-    Raises:
-        SettingsError: if a prompt has no value of what scores are normalised by.
-    """
+    """Return the reward for an environment; ``options`` are fields of `RewardOptions`."""
     choice = None if reward is None else RewardChoice.of(reward)
     kind = None if choice is None else choice.kind
     is_exact = task.exact_score is not None or task.scorer is not None
     # The task's exact score pays a rule that does not bring a scorer of its own.
     if is_exact and options.get("scorer") is None and choice and kind not in (None, "encoder"):
-        scorer = find_scorer(task.scorer) if task.scorer else None
-        if task.exact_score is not None:
-            scorer = FunctionScorer(task.exact_score(env), name=task.name.lower())
-        if kind == "reward_model":  # which only says what tokens count
-            path = options.get("reward_model")
-            if path is None and env.bundle is not None and env.bundle.has("reward_model"):
-                path = env.bundle.reward_model
-            if path is None:
-                raise RewardError(
-                    f"reward {choice.label!r} asks a reward model which tokens count, and the "
-                    f"bundled one knows {task.models_know}; got max_new_tokens="
-                    f"{env.max_new_tokens} and other settings, so change those or pass scorer= "
-                    "one of your own"
-                )
-            assert scorer is not None
-            scorer = WithAttribution(scorer, load_scorer(path, "reward_model"))
+        scorer = _exact_scorer(task, env, choice, options.get("reward_model"))
         options |= {"scorer": scorer, "reward_model": None, "encoder": None}
-    normalization: Normalization | None = None
-    if normalize is not None:  # by the task's groups unless ``by`` says otherwise
-        name, given = parse_normalization(normalize)
-        by = given.get("by", task.normalize_by)
-        for position, prompt in enumerate(env.prompts if by == "query_type" else ()):
-            if prompt.query_type is None:
-                raise SettingsError(
-                    f"normalize={normalize!r} groups scores by {by}, which prompt {position} lacks "
-                    f"({prompt.text[:40]!r}); name its column with {by}_column, pass "
-                    f"predict_query_types=True or normalize='{name}:by=none'"
-                )
-        normalization = name, {**given, "by": by}
     return make_reward(
         choice,
         bundle=env.bundle,
-        normalize=normalization,
+        normalize=None if normalize is None else _normalization(task, env, normalize),
         batch_size=num_envs,
         max_len=env.max_new_tokens,
         **options,
     )
+
+
+def _exact_scorer(task: Task, env: AnyEnv, choice: RewardChoice, path: Any) -> Scorer:
+    """Return the task's exact score; for a rule that asks which tokens count, with a model's word.
+
+    Args:
+        task: Has an exact score.
+        env: Its environment.
+        choice: The rule.
+        path: Folder or hub name of the reward model that is asked; None takes the bundle's.
+    """
+    if task.exact_score is not None:
+        scorer: Any = FunctionScorer(task.exact_score(env), name=task.name.lower())
+    else:
+        scorer = find_scorer(str(task.scorer))
+    if choice.kind != "reward_model":
+        return scorer
+    if path is None and env.bundle is not None and env.bundle.has("reward_model"):
+        path = env.bundle.reward_model
+    if path is None:
+        raise RewardError(
+            f"reward {choice.label!r} asks a reward model which tokens count, and the bundled one "
+            f"knows {task.models_know}; got max_new_tokens={env.max_new_tokens} and other "
+            "settings, so change those or pass scorer= one of your own"
+        )
+    return WithAttribution(scorer, load_scorer(path, "reward_model"))
+
+
+def _normalization(task: Task, env: AnyEnv, text: str) -> Normalization:
+    """Return a normalisation, by the task's groups unless its option ``by`` says otherwise.
+
+    Raises:
+        SettingsError: if a prompt has no value of what scores are normalised by.
+    """
+    name, given = parse_normalization(text)
+    by = given.get("by", task.normalize_by)
+    for position, prompt in enumerate(env.prompts if by == "query_type" else ()):
+        if prompt.query_type is None:
+            raise SettingsError(
+                f"normalize={text!r} groups scores by {by}, which prompt {position} lacks "
+                f"({prompt.text[:40]!r}); name its column with {by}_column, pass "
+                f"predict_query_types=True or normalize='{name}:by=none'"
+            )
+    return name, {**given, "by": by}

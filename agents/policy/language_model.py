@@ -282,13 +282,11 @@ class LanguageModel(nn.Module):
         """Freeze the embeddings and the lowest blocks; a head tied to the embeddings with them.
 
         Args:
-            num_layers: How many blocks; 0 freezes nothing at all.
+            num_layers: How many blocks, at least one.
 
         Raises:
             ModelError: if there are no more blocks than that, or there are adapters.
         """
-        if num_layers == 0:
-            return
         is_count = isinstance(num_layers, Integral) and num_layers >= 0
         if not is_count or self.adapters is not None:
             raise ModelError(

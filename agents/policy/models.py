@@ -129,7 +129,8 @@ class PolicyModels(BasePolicy):
         loaded.recompute = settings.gradient_checkpointing
         loaded.autocasts = settings.precision == "bf16-mixed"
         loaded.use_products(settings.products)
-        loaded.freeze_lower(settings.frozen_layers)
+        if settings.frozen_layers != 0:
+            loaded.freeze_lower(settings.frozen_layers)
         if not any(parameter.requires_grad for parameter in loaded.parameters()):
             raise ModelError(
                 "every weight of the model is frozen, so nothing would learn; pass lora="

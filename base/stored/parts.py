@@ -89,23 +89,26 @@ def agent_folder(path: str | Path) -> Path | None:
 
 def _adapter_folder(path: str | Path, options: Mapping[str, Any]) -> Path | None:
     """Return the local folder of adapters, fetched from the hub if need be; None if it has none."""
+    if not (folder := Path(path)).exists():
+        return _fetched_adapters(str(path), options)
+    if not (folder / ADAPTER_CONFIG).is_file():
+        return None
+    whole = sorted(file.name for file in folder.glob("model*.safetensors"))
+    if whole and (folder / "config.json").is_file():
+        raise PretrainedError(
+            f"{folder} holds a whole model ({whole[0]}) and adapters ({ADAPTER_CONFIG}); name "
+            "a folder with one of both"
+        )
+    return folder
+
+
+def _fetched_adapters(name: str, options: Mapping[str, Any]) -> Path | None:
+    """Return the folder of adapters of the hub; None if it has none of that name."""
     from transformers.utils import cached_file
 
-    if (folder := Path(path)).is_dir():
-        if not (folder / ADAPTER_CONFIG).is_file():
-            return None
-        whole = sorted(file.name for file in folder.glob("model*.safetensors"))
-        if whole and (folder / "config.json").is_file():
-            raise PretrainedError(
-                f"{folder} holds a whole model ({whole[0]}) and adapters ({ADAPTER_CONFIG}); name "
-                "a folder with one of both"
-            )
-        return folder
-    if folder.exists():
-        return None
     fetch = functools.partial(
         cached_file,
-        str(path),
+        name,
         local_files_only=options["local_files_only"],
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_gated_repo=False,
@@ -116,7 +119,7 @@ def _adapter_folder(path: str | Path, options: Mapping[str, Any]) -> Path | None
         return None
     if fetch(ADAPTER_WEIGHTS) is None:
         raise PretrainedError(
-            f"{path} holds adapters without {ADAPTER_WEIGHTS}; have them stored as safetensors"
+            f"{name} holds adapters without {ADAPTER_WEIGHTS}; have them stored as safetensors"
         )
     return Path(file).parent
 

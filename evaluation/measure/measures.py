@@ -316,8 +316,11 @@ def measures_of(by_gold: bool) -> Mapping[str, Measure]:
     stand there, and it has no second entry.
     """
     _import_plugins()
-    if not by_gold:
-        return MEASURES
+    return _by_gold_score() if by_gold else MEASURES
+
+
+def _by_gold_score() -> Mapping[str, Measure]:
+    """Return the table whose ``score`` is the gold score."""
     score, net, gold = (MEASURES[name] for name in ("score", "net_score", "gold_score"))
     why = (
         "The task's true score, which no reward sees. The rewards have different scorers, so all "

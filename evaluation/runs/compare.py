@@ -154,15 +154,23 @@ def execute(
             for one in [one for one in waiting if not (is_open and one[1] and one[1].of_scorer)]:
                 waiting.remove(one)
                 _show_end(*one, board)
-    if scorer_error is None:
-        return
+    if scorer_error is not None:
+        _end_for_scorer(specs, waiting, board)
+        raise ScorerError(f"no run can be measured: {scorer_error}")
+
+
+def _end_for_scorer(
+    specs: Sequence[RunSpec],
+    waiting: Sequence[tuple[RunSpec, Fault | None]],
+    board: ProgressDisplay,
+) -> None:
+    """Show runs that the scorer did not fail, and forget the results of those that it failed."""
     for spec, fault in waiting:
         if not (fault and fault.of_scorer):
             _show_end(spec, fault, board)
     for spec in specs:
         if _failed_by_scorer(spec):
             (_folder(spec) / "run.json").unlink()
-    raise ScorerError(f"no run can be measured: {scorer_error}")
 
 
 def _folder(spec: RunSpec) -> Path:

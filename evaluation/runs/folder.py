@@ -100,20 +100,25 @@ def check_folder(config: ComparisonConfig, out: Path) -> None:
     Raises:
         ValueError: naming what differs.
     """
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; name a folder for the results")
     stored = stored_comparison(out)
     if stored is None:
-        files = out.iterdir() if out.is_dir() else ()
-        if any(path.name not in (LOCK, ENCODED) and not is_leftover(path) for path in files):
-            raise ValueError(
-                f"{out} holds other files, no {SPEC_FILE} of a run to resume; name a new folder"
-            )
+        _check_empty(out)
     elif (differ := _conflicts(config, out, stored[1])) and _holds_work(out):
         kept = f" ({out / CODE} has the files as they were)" if stored[1].get("code") else ""
         raise ValueError(
             f"{out} holds runs of other settings: {'; '.join(differ)}. Name another folder, or "
             f"repeat those settings{kept}"
+        )
+
+
+def _check_empty(out: Path) -> None:
+    """Refuse a path with something that no comparison has left there."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; name a folder for the results")
+    files = out.iterdir() if out.is_dir() else ()
+    if any(path.name not in (LOCK, ENCODED) and not is_leftover(path) for path in files):
+        raise ValueError(
+            f"{out} holds other files, no {SPEC_FILE} of a run to resume; name a new folder"
         )
 
 

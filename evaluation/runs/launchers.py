@@ -199,20 +199,25 @@ def run_in_subprocess(
     finally:
         child.connection.close()
         _stop([child.process])
+    if child.answer is None or child.answer[1] is not None:
+        raise _error_of(child)
+    answer: T = child.answer[0]
+    return answer
+
+
+def _error_of(child: _Child) -> Exception:
+    """Return what a function raised in its process, or what is known of a process that ended."""
     if child.answer is None:
-        raise ChildProcessError(
+        return ChildProcessError(
             f"the process that makes the environments ended with code {child.process.exitcode}; if "
             "it was killed for want of memory, take a smaller model"
         )
-    answer, fault, error = child.answer
-    if fault is None:
-        result: T = answer
-        return result
+    _, fault, error = child.answer
     try:
-        raised = pickle.loads(error or b"")
+        raised: Exception = pickle.loads(error or b"")
     except Exception:
-        raise RuntimeError(fault) from None
-    raise raised
+        return RuntimeError(fault)
+    return raised
 
 
 def _begin(

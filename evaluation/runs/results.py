@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import chain, product
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tokengym.base.errors import SettingsError, UntrustedCodeError
 from tokengym.base.files import read_json, read_jsonl, write_json, write_text
@@ -374,15 +374,7 @@ class _StoredRuns:
             ValueError: if no run has finished.
         """
         if not self.curves:
-            if not self.failed:
-                raise ValueError(
-                    f"no run of {self.folders[0]} has finished; the same command resumes them"
-                )
-            raise ValueError(
-                f"no run of {self.folders[0]} has finished ({len(self.failed)} failed, the first: "
-                f"{self.failed[0]['error']}); the runs' run.json has the whole error, and "
-                "--retry-failed repeats them"
-            )
+            self._refuse_none()
         if self.lambdas and settings.get("gae_lambda", 0) is None:  # the rules decided it
             shown = ", ".join(f"{name} {value:g}" for name, value in self.lambdas.items())
             settings = {**settings, "gae_lambda": shown}
@@ -406,6 +398,16 @@ class _StoredRuns:
             episodes=self.episodes if with_episodes else [],
             logs=self.logs,
             paper=paper,
+        )
+
+    def _refuse_none(self) -> NoReturn:
+        """Refuse to write results of no run."""
+        fault = f"no run of {self.folders[0]} has finished"
+        if not self.failed:
+            raise ValueError(f"{fault}; the same command resumes them")
+        raise ValueError(
+            f"{fault} ({len(self.failed)} failed, the first: {self.failed[0]['error']}); the runs' "
+            "run.json has the whole error, and --retry-failed repeats them"
         )
 
     @property
@@ -475,8 +477,12 @@ def _unseen_credit(configs: Sequence[ComparisonConfig]) -> list[str]:
         learner.advantage for learner in learners if hasattr(learner, "advantage")
     )
     blind = [name for name in names if not find_advantage(name).uses_token_rewards]
-    if not blind or not any("sparse" in config.rewards for config in configs):
-        return []
+    has_sparse = any("sparse" in config.rewards for config in configs)
+    return _equal_to_sparse(configs, blind) if blind and has_sparse else []
+
+
+def _equal_to_sparse(configs: Sequence[ComparisonConfig], blind: Sequence[str]) -> list[str]:
+    """Return a caution for each of these learners, whose curves must equal those of sparse."""
     same_score = dict.fromkeys(
         reward
         for config in configs
@@ -515,8 +521,12 @@ def _anchors(curves: Sequence[Curve]) -> dict[str, float]:
 def known_optimum(config: ComparisonConfig) -> dict[str, float]:
     """Return the best expected gold score, V* of the empty text, where a task can compute it."""
     task = Task.of(config.env)
-    if task is None or not hasattr(task.vector_class, "optimal_values"):
-        return {}
+    computes = task is not None and hasattr(task.vector_class, "optimal_values")
+    return _computed_optimum(config) if computes else {}
+
+
+def _computed_optimum(config: ComparisonConfig) -> dict[str, float]:
+    """Return V* of the empty text; {} where there are too many responses to enumerate."""
     from tokengym.evaluation.measure.evaluate import make_eval_envs
 
     envs: Any = make_eval_envs(
@@ -524,7 +534,7 @@ def known_optimum(config: ComparisonConfig) -> dict[str, float]:
     )
     try:
         values, _ = envs.unwrapped.optimal_values()
-    except SettingsError:  # too many responses to enumerate
+    except SettingsError:
         return {}
     finally:
         envs.close()

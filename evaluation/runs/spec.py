@@ -309,8 +309,11 @@ def run_folder(out: Path, name: str, seed: int) -> Path:
 
 def own_texts(training: TrainingSettings, task: TaskSettings) -> "OwnTexts | None":
     """Return the given pairs of a run that is measured on their prompts; None for all others."""
-    if not has_own_prompts(training):
-        return None
+    return _read_own(training, task) if has_own_prompts(training) else None
+
+
+def _read_own(training: TrainingSettings, task: TaskSettings) -> "OwnTexts | None":
+    """Return the pairs of a run's settings, read with the tokenizer of its model."""
     from tokengym.agents.offline.own import read_own, text_encoding
     from tokengym.envs.prompts.tokenization import load_tokenizer
 
