@@ -220,7 +220,7 @@ def save_checkpoint(agent: "Checkpointed", path: Path) -> None:
     processes = agent.processes
     if not (processes.is_main or processes.saves_together):
         return
-    # Where weights are shared out, all processes gather them; only the main one goes on to write.
+    # Where weights are shared out, all processes gather them; only the main one then writes.
     tensors = _training_tensors(agent, start)
     reference = processes.reference_weights(agent.policy.reference)
 

@@ -83,7 +83,7 @@ class TrainingRun(Protocol):
         """Return the run's model, adapters and arithmetic, as `CausalLMPolicy` takes them."""
 
     def resume(self, load: Callable[[Path], Agent]) -> Agent | None:
-        """Return the learner of the run's checkpoint; None if training begins anew.
+        """Return the learner of the run's checkpoint; None if training starts over.
 
         A learner that calls this is saved after measurements, where the caller of the run wants
         checkpoints.

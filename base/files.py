@@ -135,7 +135,7 @@ _PART = re.compile(r"\..+\.(\d+)\.(?:part|replaced)$")
 
 
 def is_leftover(path: Path) -> bool:
-    """Return whether a path lies in what a process was writing that no longer runs.
+    """Return whether a path is part of an unfinished file or folder of a process that has ended.
 
     Example:
         >>> is_leftover(Path("runs/a/.agent.999999999.part/model.safetensors"))

@@ -182,7 +182,7 @@ class TokenMdp:
 
         Args:
             length: Tokens of the response.
-            turns: Its turns, each of which begins anew.
+            turns: Its turns; the masks count from the first token of each.
         """
         used = np.unique(self.phases[:-1])
         if self.masks[used].all():

@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _ended_by(error: BaseException) -> int:
-    """Say what ended a command, and return its exit code; what is no error goes on."""
+    """Print why a command ended, and return its exit code; raise again what is no error."""
     if isinstance(error, KeyboardInterrupt):
         if _process() == 0:
             _say("stopped; what is finished is kept, the same command resumes")

@@ -348,7 +348,7 @@ class Decoder:
         return self._replayed.num_bytes()
 
     def _addresses(self) -> list[int]:
-        """Return where all that the steps read lies, as the models have it now."""
+        """Return the addresses of all tensors that the steps read, as the models have them now."""
         policy = self._policy
         models = (*policy.sampling_models, self._critic and policy.critic)
         known = [model for model in models if model is not None]

@@ -27,7 +27,7 @@ class Stream(Protocol):
     def start(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Read the prompts and return the hidden states of their last tokens.
 
-        A stream that has begun begins anew.
+        A stream that was started before starts over.
 
         Args:
             input_ids: (rows, width) int64, padded on the left.

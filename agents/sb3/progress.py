@@ -1,4 +1,4 @@
-"""What Stable-Baselines3 is told of a training: its progress bar, and the last row of its log."""
+"""Progress of a training in Stable-Baselines3: its progress bar, and the last row of its log."""
 
 from typing import Any
 

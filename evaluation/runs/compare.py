@@ -66,7 +66,7 @@ def compare(
         jobs: Runs at a time; None takes the bundle's own number, else one per core, fewer where
             each has several threads.
         checkpoint_every: Evaluations between two checkpoints of a run here, from which the same
-            call resumes it if it was stopped; 0 keeps none, and a stopped run begins anew.
+            call resumes it if it was stopped; 0 keeps none, and a stopped run starts over.
         retry_failed: Do failed runs again; otherwise they stay, and are shown as failed.
         track: "tensorboard", "wandb", "mlflow" or "trackio": where the runs can be watched.
         executor: Where runs are done, see `tokengym.evaluation.runs.executors`; None takes

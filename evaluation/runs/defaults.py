@@ -513,7 +513,7 @@ def learner_settings(env_id: str, first: TrainingSettings, agent: Spec) -> Train
     defaults = declared.default_values() | task_defaults(env_id, declared)
     of_run = names_of_run(learner) - {"agent", "learner"}
     shared = {name: getattr(first, name) for name in of_run}
-    # What was set for the first learner is told by not being its default.
+    # A setting of the first learner counts as explicit where it is not its default.
     explicit = {
         name: values[name]
         for name in (learner.default_values().keys() & defaults.keys()) - declared.fixed.keys()

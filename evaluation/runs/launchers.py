@@ -44,13 +44,13 @@ T = TypeVar("T")
 
 @dataclass
 class Notices:
-    """What the processes of a comparison log; this one logs each text once.
+    """Log of the processes of a comparison, each text of which is logged once here.
 
-    An alarm of an update is one text whatever its numbers: run after run comes to it.
+    Alarms of an update that differ in their numbers alone count as one text: many runs raise them.
     """
 
     said: set[str] = field(default_factory=set)
-    """The texts so far."""
+    """Texts that were logged."""
 
     def take(self, message: Any) -> bool:
         """Log a message of a process, if it is a record of its log; return whether it is one."""
@@ -90,7 +90,7 @@ def _speaking(connection: Any) -> Iterator[None]:
 
 @dataclass
 class _Child:
-    """A process that does one function, and what it has said of it."""
+    """A process that calls one function, and what it has sent."""
 
     process: Any
     connection: Connection
@@ -149,7 +149,7 @@ def _fault_of(child: _Child) -> Fault | None:
     """Return why a run that its process did has not finished."""
     if child.answer is None:
         code = child.process.exitcode
-        killed = "; it was killed, perhaps for want of memory: try fewer jobs" if code == -9 else ""
+        killed = "; it may have run out of memory: try fewer jobs" if code == -9 else ""
         return Fault(f"its process ended with code {code} and no result{killed}")
     fault, raised, _ = child.answer
     return fault if raised is None else Fault(raised)
@@ -210,7 +210,7 @@ def _error_of(child: _Child) -> Exception:
     if child.answer is None:
         return ChildProcessError(
             f"the process that makes the environments ended with code {child.process.exitcode}; if "
-            "it was killed for want of memory, take a smaller model"
+            "it ran out of memory, take a smaller model"
         )
     _, fault, error = child.answer
     try:
@@ -290,7 +290,7 @@ def _stop(running: Sequence[Any]) -> None:
 
 @contextmanager
 def _settled(path: list[str], environment: Mapping[str, str], device: str) -> Iterator[None]:
-    """Settle a new process as its parent is, which Ctrl-C is left to."""
+    """Give a new process the path, variables and device of its parent, which handles Ctrl-C."""
     gc.freeze()  # a collection would copy the server's objects, which are shared until written to
     if parent := multiprocessing.parent_process():
         threading.Thread(target=_end_after, args=(parent,), daemon=True).start()

@@ -350,7 +350,7 @@ class _Run:
         self.record.measured_by = self._evaluator.measured_by
         processed = _count(update.tokens)
         self.record.add_evaluation(step, processed, evaluation)
-        # A tracker has one axis, and some of them drop what lies before their last step.
+        # A tracker has one axis, and some drop rows of steps before their last one.
         moment = self.record.steps_done if self.record.train else step
         self._watch(moment, {f"eval/{name}": value for name, value in evaluation.metrics.items()})
         if self.training.declaration.uses_credit and (step == 0 or self.is_over(update)):

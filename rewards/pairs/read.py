@@ -31,7 +31,7 @@ Ids = tuple[int, ...]
 OnError = Literal["raise", "skip"]
 
 _LOOKED_AT = 100
-"""Rows by which it is told whether texts are dialogues."""
+"""Rows that are looked at to decide whether texts are dialogues."""
 
 TURN = "\n\nAssistant:"
 """Beginning of an answer in a written-out dialogue, as in HH-RLHF."""

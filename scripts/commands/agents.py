@@ -14,7 +14,7 @@ To measure one:
 
   tokengym evaluate {folder}
 
-To go on with it, in Python:
+To continue its training, in Python:
 
   made = dict(num_envs=64, reward="abc-signed", normalize="batch")
   envs = gym.make_vec("tokengym/MovieReview-v0", **made)
@@ -26,7 +26,7 @@ def agents(out: Path = Path("agents")) -> int:
     """Train three small agents, each in about a minute on one CPU core, to start from.
 
     Film reviews and detoxification under abc-signed, questions under r3-dense, each with the
-    defaults of `tokengym train`. Agents that are there already are kept.
+    defaults of `tokengym train`. Agents that exist already are kept.
 
     For example:
       tokengym agents

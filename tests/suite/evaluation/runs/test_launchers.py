@@ -76,7 +76,7 @@ def test_what_is_done_apart_answers_raises_and_can_be_killed():
     assert "answer_apart" in str(refused.value.__cause__)  # the traceback of the other process
     with pytest.raises(RuntimeError, match="OwnError: of a class that nobody else has"):
         launchers.run_in_subprocess(answer_apart, tiny(seeds=7))
-    with pytest.raises(ChildProcessError, match="ended with code -9; if it was killed for want"):
+    with pytest.raises(ChildProcessError, match="ended with code -9; if it ran out of memory"):
         launchers.run_in_subprocess(answer_apart, tiny(seeds=9))
     assert not multiprocessing.active_children()
 
