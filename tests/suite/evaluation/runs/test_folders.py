@@ -76,13 +76,6 @@ def test_data_that_are_no_file_are_no_part_of_the_settings():
     assert "data" not in config("ppo").as_dict()
 
 
-def test_another_rate_is_refused_and_the_same_settings_are_not(tmp_path):
-    begun(config(), tmp_path, "finished")
-    check_folder(config(), tmp_path)
-    with pytest.raises(ValueError, match=r"learning_rate 0.0003.*0.001"):
-        check_folder(config(learning_rate=1e-3), tmp_path)
-
-
 def test_a_folder_in_which_nothing_finished_is_taken_over(tmp_path):
     failed = begun(config(), tmp_path, "failed")
     write_hashed(tmp_path / "reference_samples" / "run.json", {"status": "finished", "files": {}})
