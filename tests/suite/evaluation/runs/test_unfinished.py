@@ -19,7 +19,7 @@ from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TaskSettings, TrainingSettings
 from tokengym.evaluation.runs.folder import missing_runs, record_failure
 from tokengym.evaluation.runs.record import RunRecord
-from tokengym.evaluation.runs.run import run
+from tokengym.evaluation.runs.run import is_transient, run
 from tokengym.rewards import ScorerError
 
 QUIET = Console(quiet=True)
@@ -217,6 +217,12 @@ def test_a_fault_that_may_pass_keeps_the_checkpoint(tmp_path, fault, kept):
     folder = run_folder(tmp_path, "abc", 0)
     assert (folder / "unfinished").exists() == kept
     assert read_json(folder / "run.json")["status"] == "failed"
+
+
+def test_a_fault_of_a_library_that_was_handling_one_may_pass_too():
+    raised = RuntimeError("scoring failed")
+    raised.__context__ = ConnectionError("the judge is away")
+    assert is_transient(raised)
 
 
 HANGING = """
