@@ -69,6 +69,11 @@ def test_scorers_that_need_no_path():
     assert reward.scorer.name == "Sentiment"
 
 
+def test_a_misspelt_scorer_is_named_with_its_near_matches():
+    with pytest.raises(RewardError, match=r"'sentimemt'.*'sentiment'\?.*no"):
+        make_reward("sparse", scorer="sentimemt")
+
+
 def test_credits_and_scorers_come_out_of_files(rules):
     reward = make_reward(f"{rules}:Half:share=0.25", scorer=f"{rules}:shouts")
     (episode,) = reward.evaluate([EPISODE])

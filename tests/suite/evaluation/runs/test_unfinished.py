@@ -159,6 +159,14 @@ def test_a_rate_that_falls_belongs_to_the_whole_run(tmp_path, length):
     assert read_json(run_folder(tmp_path, "sparse", 0) / "run.json")["gae_lambda"] == 0.95
 
 
+def test_a_checkpoint_of_other_settings_is_not_gone_on_from(tmp_path):
+    with pytest.raises(Killed):
+        run(CONFIG, "abc", 0, out=tmp_path, report=killed_at(3), checkpoint_every=1)
+    other = replace(CONFIG, training=changed(CONFIG.training, learning_rate=1e-3))
+    record = run(other, "abc", 0, out=tmp_path, checkpoint_every=1)
+    assert [point["step"] for point in record.curve] == [0, 1, 2, 3, 4]
+
+
 def test_what_was_killed_is_kept_when_failed_runs_are_done_again(tmp_path):
     config = replace(CONFIG, rewards=("sparse",))
     with pytest.raises(Killed):
