@@ -13,22 +13,16 @@ from docs.makers import build_docs
 from docs.makers.build_docs import (
     PAGES,
     addressed,
-    arguments,
-    class_sections,
     command_line,
     command_page,
-    field_texts,
-    known_facts,
     main,
     page,
-    sections,
     task_page,
 )
 from docs.makers.build_episodes import RULES as EPISODES
 from docs.makers.build_episodes import STAGES, as_text, file_of, read
 from docs.makers.build_hero import picture, rows
-from tokengym.envs import TokenGenerationEnv
-from tokengym.envs.tasks import Task, TaskOptions, registered_tasks
+from tokengym.envs.tasks import Task, registered_tasks
 from tokengym.scripts.cli import command_names, find_command
 from tokengym.scripts.commands.options import call
 
@@ -120,12 +114,6 @@ def test_the_responses_of_an_episode_are_what_their_rows_say(task: str):
     assert all(abs(total - score) < 0.06 for total, score in sums)
 
 
-def test_known_facts_are_the_published_ones():
-    facts = {task.name: list(known_facts(task)) for task in TASKS}
-    assert [row[1:] for row in facts["MovieReview"]] == [("0.09", "0.01"), ("3.05", "0.72")]
-    assert len(facts["Summarize"]) == 2
-
-
 def test_every_argument_of_make_is_on_the_page():
     names = re.findall(
         r"^\| `(\w+)` \| `[^`]*` \| `", page().split("## Methods")[0], flags=re.MULTILINE
@@ -155,49 +143,3 @@ def test_writing_and_checking(tmp_path, capsys, monkeypatch):
     (folder / "reference" / "metrics.md").write_text("stale")
     with pytest.raises(SystemExit, match=r"not current: \S*metrics.md; leave out"):
         main(["--out", str(folder), "--check"])
-
-
-class Documented:
-    """First line.
-
-    More.
-
-    ## One
-    Text of one.
-
-    ## Two
-    | a | b |
-
-    Args:
-        first: Of two
-            lines.
-        second: One ``line``.
-
-    Raises:
-        ValueError: never.
-    """
-
-
-class Heir(Documented):
-    """Another line.
-
-    ## Two
-    Its own.
-    """
-
-
-def test_reading_docstrings(monkeypatch):
-    assert sections(Documented) == {
-        "": "First line.\n\nMore.",
-        "One": "Text of one.",
-        "Two": "| a | b |",
-    }
-    assert arguments(Documented) == {"first": "Of two lines.", "second": "One ``line``."}
-    assert arguments(Heir) == {}
-    for cls in (Documented, Heir):
-        monkeypatch.setattr(cls, "__module__", "tokengym.example")
-    assert class_sections(Heir) == {"": "Another line.", "One": "Text of one.", "Two": "Its own."}
-    assert set(class_sections(TokenGenerationEnv)) >= {"Description", "Episode End", "Information"}
-    texts = field_texts(TaskOptions)
-    assert texts["reference_column"] == "Its column of reference answers."
-    assert set(texts) == set(TaskOptions.__dataclass_fields__)

@@ -166,25 +166,16 @@ def test_every_setting_has_the_prompts_that_are_measured() -> None:
         assert len(env.unwrapped.prompts) >= max(PROMPTS, V2.prompts), at.name
 
 
-def test_published_runs_are_not_done_again(tmp_path: Path) -> None:
+def test_published_runs_are_not_done_again_also_where_one_diverged(tmp_path: Path) -> None:
     work, again = bench(tmp_path / "one"), bench(tmp_path / "two")
     fill(work, SMALL.settings[0])
+    cell = work.cells(SMALL.settings[0], "uniform")[0]
+    _diverge(work, cell.but(seed=1))
     work.publish(tmp_path / "published")
     assert again.restore(tmp_path / "published") == 8
     assert again.done == [SMALL.settings[0]]
     assert again.restore(tmp_path / "published") == 0
-    run = work.cells(SMALL.settings[0], "uniform")[0].but(seed=0)
-    assert again.read(run) == work.read(run)
-
-
-def test_published_runs_that_diverged_are_not_done_again(tmp_path: Path) -> None:
-    work, again = bench(tmp_path / "one"), bench(tmp_path / "two")
-    fill(work, SMALL.settings[0])
-    run = work.cells(SMALL.settings[0], "uniform")[0].but(seed=1)
-    _diverge(work, run)
-    work.publish(tmp_path / "published")
-    assert again.restore(tmp_path / "published") == 8
-    assert again.done == [SMALL.settings[0]]
+    assert again.read(cell.but(seed=0)) == work.read(cell.but(seed=0))
     assert row_of(again)["settings"]["A-4"]["cells"] == [1, 2]
     again.publish(tmp_path / "anew")
     for file in (tmp_path / "published").iterdir():

@@ -275,7 +275,11 @@ IN_SETTINGS = {
     "report run": ("agents", "agent", "module"),
 }
 IN_CHECKPOINT = (
-    *("evaluate run/agent", "evaluate other --against run/agent", "push run --folder out"),
+    *(
+        "evaluate run/agent",
+        "evaluate other --against run/agent --episodes 2",
+        "push run --folder out",
+    ),
     *("replay --agent run/agent", COLLECT),
 )
 

@@ -117,9 +117,6 @@ def test_texts_are_escaped():
     page = as_html("<title>", "<i>", [("h", ["<b>"], (("c",), [("<script>x</script>",)]))])
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
-
-
-def test_texts_are_escaped_in_markdown():
     page = _as_markdown("t", [("h", ["<b>\x1b"], (("c",), [("[a](b)|\ud800<i>",)]))])
     assert "&lt;b&gt;\u241b" in page
     assert "| \\[a\\](b)\\|\ufffd&lt;i&gt; |" in page
