@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 from tokengym.base.plugins import lazily
-from tokengym.envs.episode import convert_texts
 
 if TYPE_CHECKING:
     from tokengym.base.bundle import Bundle, bundled
@@ -52,5 +51,3 @@ if TYPE_CHECKING:
     from tokengym.envs.vector import TokenGenerationVectorEnv
 
 __getattr__, __dir__, __all__ = lazily(__name__)
-
-convert_texts()

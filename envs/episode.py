@@ -8,6 +8,7 @@ from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field
+from functools import cache
 from types import ModuleType
 from typing import Any, Literal, SupportsFloat, get_args
 
@@ -275,6 +276,7 @@ def _padded(info: Mapping[str, Any], width: int) -> dict[str, NDArray[Any]]:
     return padded
 
 
+@cache
 def convert_texts() -> None:
     """Register the conversion of `Info`, and of prompts in reset's options, with Gymnasium."""
     from gymnasium.wrappers.array_conversion import array_conversion

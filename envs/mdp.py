@@ -16,7 +16,7 @@ from tokengym.base.bundle import Bundle
 from tokengym.base.errors import ActionError, RenderModeError, SettingsError
 from tokengym.base.prompt import Messages, Prompt, PromptSet, QueryType
 from tokengym.base.settings import check_memory, from_keywords
-from tokengym.envs.episode import Episode
+from tokengym.envs.episode import Episode, convert_texts
 from tokengym.envs.prompts.table import EncodedPrompt, PromptTable
 from tokengym.envs.prompts.tokenization import ResponseDecoder, check_tokenizer, load_tokenizer
 from tokengym.envs.prompts.vocabulary import EosToken, Vocabulary
@@ -323,6 +323,7 @@ class MdpEnvironment:
                 f"render_mode must be one of {', '.join(map(repr, modes))} or None, got "
                 f"{render_mode!r}{NO_FRAMES if 'array' in str(render_mode) else ''}"
             )
+        convert_texts()
         self.render_mode, self._bundle = render_mode, bundle
         settings = from_keywords(GenerationSettings, generation, owner=type(self).__name__)
         prompt_set = prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)

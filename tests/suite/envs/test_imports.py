@@ -15,9 +15,11 @@ def test_importing_the_environments_leaves_gymnasium_as_it_is():
     code = (
         "from gymnasium.wrappers.array_conversion import array_conversion;"
         "before = dict(array_conversion.registry);"
-        "import tokengym.envs;"
+        "import gymnasium, tokengym.envs;"
         "from tokengym.envs.episode import Info, Metadata;"
         "from tokengym.envs import EncodedPrompt, Prompt;"
+        "assert dict(array_conversion.registry) == before;"
+        "gymnasium.make('tokengym/MovieReview-v0', reward=None);"
         "after = dict(array_conversion.registry);"
         "own = {Info, Metadata, Prompt, EncodedPrompt};"
         "assert set(after) - set(before) == own;"
