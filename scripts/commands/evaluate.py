@@ -140,12 +140,13 @@ def evaluate(
             toxicity=toxicity,
         )
         player = first.load(evaluator, task.model, trust_code=trust_code)
+        # Before the first is evaluated: what cannot be loaded is refused at once.
+        rival = second and second.load(evaluator, None, trust_code=trust_code)
         evaluation = evaluator(player, deterministic=deterministic)
         figures = {**evaluation.metrics, **library_metrics(evaluation.episodes)}
         versus = None
         if second is not None:
-            player = second.load(evaluator, None, trust_code=trust_code)
-            other = evaluator(player, deterministic=deterministic)
+            other = evaluator(rival, deterministic=deterministic)
             versus = _win_rate(evaluation, other, judge)
             figures["win_rate"] = versus.rate
         console = terminal()

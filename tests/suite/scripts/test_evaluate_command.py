@@ -90,6 +90,16 @@ def test_a_judge_needs_someone_to_compare(tmp_path, capsys):
     assert "or an agent of your own: path/to/file.py:MyAgent" in said
 
 
+def test_a_rival_that_cannot_be_loaded_is_refused_before_anything_is_played(tmp_path, capsys):
+    rules, empty = tmp_path / "own.py", tmp_path / "empty"
+    rules.write_text(OWN.replace("return [5]", "raise RuntimeError('played')"))
+    empty.mkdir()
+    own = f"{rules}:Last"
+    arguments = [own, "--env", f"{rules}:make_env", "--against", str(empty), "--episodes", "2"]
+    assert main(["evaluate", *arguments]) == 2
+    assert "empty" in capsys.readouterr().err
+
+
 def test_the_word_list_knows_the_bundled_rude_words():
     evaluator = Evaluator("Detox", num_episodes=6, toxicity="words")
     evaluation = evaluator(evaluator.untrained())
