@@ -141,7 +141,7 @@ def evaluate(
         )
         player = first.load(evaluator, task.model, trust_code=trust_code)
         # Before the first is evaluated: what cannot be loaded is refused at once.
-        rival = second and second.load(evaluator, None, trust_code=trust_code)
+        rival: Any = second and second.load(evaluator, None, trust_code=trust_code)
         evaluation = evaluator(player, deterministic=deterministic)
         figures = {**evaluation.metrics, **library_metrics(evaluation.episodes)}
         versus = None
