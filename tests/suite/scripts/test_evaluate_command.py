@@ -92,7 +92,7 @@ def test_a_judge_needs_someone_to_compare(tmp_path, capsys):
 
 def test_a_rival_that_cannot_be_loaded_is_refused_before_anything_is_played(tmp_path, capsys):
     rules, empty = tmp_path / "own.py", tmp_path / "empty"
-    rules.write_text(OWN.replace("return [5]", "assert False, [5]"))
+    rules.write_text(OWN.replace("return [5]", "raise AssertionError; return [5]"))
     empty.mkdir()
     own = f"{rules}:Last"
     arguments = [own, "--env", f"{rules}:make_env", "--against", str(empty), "--episodes", "2"]
