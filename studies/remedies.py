@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from studies import frontier, leap
+from studies import critic, frontier
 from tokengym import ComparisonConfig
 from tokengym.evaluation import run as run_one
 from tokengym.evaluation.report import number
@@ -90,11 +90,15 @@ def rounds() -> Iterator[Round]:
 def beside(docs: Path) -> list[Row]:
     """Return the runs as published, which have no explained variance, and their sweeps."""
     wanted = {cell for cell in cells() if cell.variant == PUBLISHED}
+    shape = {"model": "aligned", "updates": UPDATES, "rows": ROWS, "length": LENGTH}
     rows: list[Row] = []
-    for run, points in leap.STUDY.published(docs).runs.each.items():
-        if run.variant != leap.PUBLISHED or run.length != LENGTH:
+    for run, points in critic.STUDY.published(docs).runs.each.items():
+        if any(run[axis] != value for axis, value in shape.items()):
             continue
-        cell = STUDY.cell(rule=run.rule, gae_lambda=run.gae_lambda, critic=run.critic)
+        if not (run.seed < PAIRS or run.seed in STUDY.spare_seeds):
+            continue
+        start = run.critic.replace(" ", "_")
+        cell = STUDY.cell(rule=run.rule, gae_lambda=run.gae_lambda, critic=start)
         if cell in wanted:
             of_run = {**cell, "rate": run.rate, "seed": run.seed, EXPLAINED: None}
             rows += [{**of_run, **{name: row[name] for name in MEASURES}} for row in points]
