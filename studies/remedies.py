@@ -232,9 +232,10 @@ def draw(published: Published) -> None:
 
     runs, explained = published.runs, explained_of(published)
     base = cells()[0]
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(7.5, 4.8), layout="constrained")
     axes = figure.subplots()
-    for cell in cells():
+    places = []
+    for cell in cells()[1:]:
         seeds = sorted(runs.runs.get(cell, {}).keys() & runs.runs.get(base, {}).keys())
         if not explained.get(cell) or len(seeds) < 2:
             continue
@@ -247,11 +248,20 @@ def draw(published: Published) -> None:
         color = "#d55e00" if cell.rule == "abc-signed" else "#0072b2"
         x = mean(explained[cell])
         axes.errorbar(x, middle, [[middle - low], [high - middle]], fmt="o", color=color)
-        name = ", ".join(about(cell)).replace("`", "")
-        axes.annotate(name, (x, middle), xytext=(6, 4), textcoords="offset points", fontsize=7)
+        places.append((middle, x, ", ".join(about(cell)).replace("`", "")))
+    for rank, (middle, x, name) in enumerate(sorted(places)):
+        left = x > 0.5  # else the name leaves the picture
+        axes.annotate(
+            name,
+            (x, middle),
+            xytext=(-7 if left else 9, 6 if rank % 2 else -10),  # neighbours' names apart
+            textcoords="offset points",
+            fontsize=7,
+            ha="right" if left else "left",
+        )
     axes.axhline(0, color="#888888", linewidth=0.8)
-    axes.set_xlabel("share of the returns' variance that the values explain before update 1")
-    axes.set_ylabel("score - c KL over the run, minus `sparse`")
+    axes.set_xlabel("variance of the returns that the values explain before update 1, a share")
+    axes.set_ylabel("score - c KL over the run, minus sparse")
     axes.grid(alpha=0.3)
     figure.savefig(published.folder / "explained.png", dpi=150, metadata={"Software": None})
 
