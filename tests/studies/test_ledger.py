@@ -239,8 +239,10 @@ def test_runs_of_both_grids_are_published_once(tmp_path: Path):
 
 def test_figures_of_the_text_are_those_of_the_tables():
     text = (DOCS / "ledger.md").read_text(encoding="utf-8")
-    short = text.split("**In short.**")[1].split("\n## ")[0]
-    tables = "\n".join(line for line in text.splitlines() if line.startswith("|"))
+    first_screen = text.split("\n## ")[0].splitlines()
+    short = "\n".join(line for line in first_screen if line.startswith("- **"))
+    pages = text + (DOCS / "end.md").read_text(encoding="utf-8")  # which the first screen names
+    tables = "\n".join(line for line in pages.splitlines() if line.startswith("|"))
     quoted = re.findall(r"[+\u2212]?\d+\.\d+|\d{2,}", short.replace(",", ""))
     assert len(quoted) > 5
     for figure in quoted:
