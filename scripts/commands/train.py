@@ -109,7 +109,7 @@ def _list_learners() -> None:
         table.add_row(line_of(name), line_of(find_learner(name).summary))
     console.print(table)
     if more := missing_laboratory():
-        console.print(line_of(more.removeprefix("; ")))
+        console.print(f"\n{line_of(more.removeprefix('; '))}", soft_wrap=True)
 
 
 def _train_once(config: "ComparisonConfig", out: Path | None, track: Tracker) -> None:
