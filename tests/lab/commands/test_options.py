@@ -30,11 +30,6 @@ def test_an_option_without_effect_is_refused(agent: str, capsys: pytest.CaptureF
     suite.refuse(agent, FOREIGN[agent], capsys)
 
 
-def test_train_names_the_learners_of_token_rewards():
-    named = {*suite.learners_of_token_rewards()} & {*of_laboratory("agents")}
-    assert named == {a for a in of_laboratory("agents") if suite.find_learner(a).uses_credit}
-
-
 @pytest.mark.parametrize("agent", of_laboratory("agents"))
 def test_every_setting_of_a_learner_is_an_option(agent: str, capsys: pytest.CaptureFixture[str]):
     suite.test_every_setting_of_a_learner_is_an_option(agent, capsys)
