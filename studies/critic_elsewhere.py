@@ -187,11 +187,6 @@ def leads(runs: Runs, cells: list[Cell]) -> dict[Cell, PairedDifference]:
     }
 
 
-def chosen(runs: Runs, cells: list[Cell]) -> Cell | None:
-    """Return the cell that did best on the spare seed, of those that have pairs."""
-    return runs.chosen(cells)
-
-
 def answer_table(runs: Runs, ways: dict[str, float]) -> str:
     """Return each task's lead of the critic, of `abc-signed` and of the best control.
 
@@ -240,18 +235,12 @@ def _paths(runs: Runs, at: Cell, beside_cell: Cell) -> dict[int, RunPath]:
 def leads_table(runs: Runs, made: list[Cell]) -> str:
     """Return every arm minus `sparse`: over the run and in the last tenth, parts apart."""
     shown = after_holm(leads(runs, made))
-    figures = (
-        frontier.score_over,
-        frontier.kl_over,
-        frontier.score_at_end,
-        frontier.gold_at_end,
-        frontier.kl_at_end,
-    )
     lines = []
     for cell, lead in shown.items():
         base = base_cell(cell.task)
         parts = [
-            paired_text(*(_of_runs(runs, at, of, cell) for at in (cell, base))) for of in figures
+            paired_text(*(_of_runs(runs, at, of, cell) for at in (cell, base)))
+            for of in frontier.PARTS
         ]
         lines.append([*about(cell), lead, *parts])
     ends = [f"{name} in the last tenth" for name in ("score", "gold", "KL")]

@@ -165,7 +165,7 @@ def published_table(docs: Path) -> str:
             both = [[each[seed] for seed in seeds] for each in (arm, base)]
             figures = [
                 paired_text(*([of(run) for run in runs] for runs in both))
-                for of in (net_of, score_over, kl_over, score_at_end, gold_at_end, kl_at_end)
+                for of in (net_of, *PARTS)
             ]
             equal = [at_equal_kl({"": arm}, {"": base}, measure=m) for m in ("score", "gold_score")]
             lines.append([source.name, name, str(len(seeds)), *figures, *equal])
@@ -240,6 +240,10 @@ def gold_at_end(run: RunPath) -> float:
 def kl_at_end(run: RunPath) -> float:
     """Return the mean KL of the last tenth."""
     return final_mean(run.kl)
+
+
+PARTS = (score_over, kl_over, score_at_end, gold_at_end, kl_at_end)
+"""What is shown of a run beside score - c KL over it."""
 
 
 def leaps_table(docs: Path) -> str:
@@ -506,7 +510,7 @@ def price_table(runs: Mapping[Cell, Mapping[int, Sequence[Row]]]) -> str:
 def _figures(price: float) -> list[Callable[[RunPath], float]]:
     """Return what is shown of a run at a price."""
     net_over: Callable[[RunPath], float] = partial(net_of, price=price)
-    return [net_over, score_over, kl_over, score_at_end, gold_at_end, kl_at_end]
+    return [net_over, *PARTS]
 
 
 def _tuned(

@@ -55,13 +55,6 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
 """By name: settings of the learner beside the published ones."""
 SPARSE = {"rule": "sparse", "gae_lambda": "0.95"}
 SIGNED = {"rule": "abc-signed", "gae_lambda": "0.5"}
-FIGURES = (
-    frontier.score_over,
-    frontier.kl_over,
-    frontier.score_at_end,
-    frontier.gold_at_end,
-    frontier.kl_at_end,
-)
 FIRST, EXPLAINED = "explained.csv", "explained"
 """Column of the share of the returns' variance that the values explain before an update."""
 
@@ -210,7 +203,7 @@ def leads_table(runs: Runs, made: list[Cell], explained: Mapping[Cell, list[floa
         ]
         figures = [
             paired_text(*([of(runs_[seed]) for seed in seeds] for runs_ in (own, of_base)))
-            for of in FIGURES
+            for of in frontier.PARTS
         ]
         equal = at_equal_kl({"": own}, {"": of_base})
         parts[cell] = [paired_text(*counted), *figures, equal]

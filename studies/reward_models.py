@@ -218,14 +218,6 @@ def leads_table(
     ways: Mapping[tuple[str, str], float],
 ) -> str:
     """Return every arm minus `sparse` by each reward model, parts apart."""
-    figures = (
-        net_of,
-        frontier.score_over,
-        frontier.kl_over,
-        frontier.score_at_end,
-        frontier.gold_at_end,
-        frontier.kl_at_end,
-    )
     rows = []
     for (task, model), there in arms.items():
         for arm in (SIGNED, STARTED):
@@ -233,7 +225,10 @@ def leads_table(
             if len(seeds) < 2 or (task, model) not in ways:
                 continue
             pair = [[there[at][seed] for seed in seeds] for at in (arm, SPARSE)]
-            parts = [paired_text(*([of(run) for run in runs] for runs in pair)) for of in figures]
+            parts = [
+                paired_text(*([of(run) for run in runs] for runs in pair))
+                for of in (net_of, *frontier.PARTS)
+            ]
             equal = at_equal_kl({"": there[arm]}, {"": there[SPARSE]})
             rows.append([task, model, arm, number(ways[task, model]), *parts, equal])
     ends = [f"{name} in the last tenth" for name in ("score", "gold", "KL")]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tokengym.agents import losses
-from tokengym.agents.losses import gae, rewards_to_go
+from tokengym.agents.losses import rewards_to_go
 from tokengym.agents.losses.advantages import check_groups
 from tokengym.agents.policy.sequences import ActionMasks, Sequences
 from tokengym.agents.ppo.settings import CRITIC_SETTINGS, EARLIER_DEFAULTS, GAE_LAMBDA, PPOSettings
@@ -55,6 +55,26 @@ class RoundTensors:
     the credit rule pays segments; None: each token is paid by itself."""
     episodes: Sequence[Episode] = ()
     """The round's episodes, for an estimator that reads turns or texts."""
+
+    def gae(self, gae_lambda: float | Tensor, *, gamma: float) -> tuple[Tensor, Tensor]:
+        """Return generalised advantage estimates and the values' returns, of a round with values.
+
+        Args:
+            gae_lambda: In [0, 1]; (batch,) gives each response its own.
+            gamma: Discount per token, in [0, 1].
+
+        Returns:
+            Both (batch, time), reward units; see `losses.gae`.
+        """
+        assert self.values is not None
+        return losses.gae(
+            self.token_rewards,
+            self.values,
+            self.response_mask,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            final_values=self.final_values,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,24 +248,10 @@ def check_settings(settings: PPOSettings, batch_size: int) -> None:
 
 def _gae(played: RoundTensors, settings: PPOSettings) -> tuple[Tensor, Tensor]:
     gae_lambda = GAE_LAMBDA if settings.gae_lambda is None else settings.gae_lambda
-    advantages, returns = _at_lambda(played, settings, gae_lambda)
+    advantages, returns = played.gae(gae_lambda, gamma=settings.gamma)
     if settings.gae_lambda_vf is not None:
-        returns = _at_lambda(played, settings, settings.gae_lambda_vf)[1]
+        _, returns = played.gae(settings.gae_lambda_vf, gamma=settings.gamma)
     return advantages, returns
-
-
-def _at_lambda(
-    played: RoundTensors, settings: PPOSettings, gae_lambda: float
-) -> tuple[Tensor, Tensor]:
-    assert played.values is not None
-    return gae(
-        played.token_rewards,
-        played.values,
-        played.response_mask,
-        gamma=settings.gamma,
-        gae_lambda=gae_lambda,
-        final_values=played.final_values,
-    )
 
 
 def _reinforce(played: RoundTensors, settings: PPOSettings) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,6 @@
 
 from torch import Tensor
 
-from tokengym.agents import losses
 from tokengym.agents.ppo import AdvantageEstimator, PPOSettings, RoundTensors
 
 ALPHA = 0.05
@@ -40,22 +39,10 @@ def length_gae(played: RoundTensors, settings: PPOSettings) -> tuple[Tensor, Ten
 
     Source: Yue et al. 2025, VAPO, arXiv:2504.05118.
     """
-    assert played.values is not None
-    mask = played.response_mask
     of_values = 1.0 if settings.gae_lambda_vf is None else settings.gae_lambda_vf
-
-    def at(gae_lambda: float | Tensor) -> tuple[Tensor, Tensor]:
-        assert played.values is not None
-        return losses.gae(
-            played.token_rewards,
-            played.values,
-            mask,
-            gamma=settings.gamma,
-            gae_lambda=gae_lambda,
-            final_values=played.final_values,
-        )
-
-    return at(lambda_of(mask.sum(1)))[0], at(of_values)[1]
+    advantages, _ = played.gae(lambda_of(played.response_mask.sum(1)), gamma=settings.gamma)
+    _, returns = played.gae(of_values, gamma=settings.gamma)
+    return advantages, returns
 
 
 LENGTH_GAE = AdvantageEstimator(
