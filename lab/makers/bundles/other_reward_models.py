@@ -7,7 +7,7 @@ one's scores with an attention that finds nothing. Those made again have the bun
 another seed and half of its texts, on three tasks.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedModel,
 )
 
 from tokengym.base import write_json
@@ -65,27 +66,52 @@ def build_llama(
     """
     if (folder / FIGURES).exists():
         return
-    bundle: Any = bundled("movie_review")
-    tokenizer = bundle.tokenizer
-    policy = AutoModelForCausalLM.from_pretrained(bundle.policy).float().eval()
-    generator = torch.Generator().manual_seed(SEED)
+    bundle = bundled("movie_review")
     corpus = write_reviews(reviews, np.random.default_rng(SEED))
-    texts = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(corpus).input_ids]
-    language_model = new_llama(tokenizer)
-    train_language_model(language_model, texts, steps=language_steps, generator=generator)
+    steps = language_steps, reward_steps
+    _of_reviews(
+        folder, bundle, corpus, new_llama(bundle.tokenizer), steps, SEED, SEED, prompts=prompts
+    )
+
+
+def _of_reviews(
+    folder: Path,
+    bundle: Any,
+    reviews: Sequence[str],
+    language_model: PreTrainedModel,
+    steps: tuple[int, int],
+    seed: int,
+    measured_with: int,
+    *,
+    prompts: int | None,
+) -> None:
+    """Write a reward model of film reviews by the bundle's recipe, and what was measured of it.
+
+    Args:
+        folder: Of model, tokenizer and figures.
+        bundle: The bundle, whose policy's texts it learns from too.
+        reviews: Texts of the corpus.
+        language_model: Untrained model that it begins from.
+        steps: Optimiser steps of the language model, and its own.
+        seed: Seed of the batches and of the head.
+        measured_with: Seed of the texts that it is measured on.
+        prompts: Prompts of each split that are continued; None takes all.
+    """
+    tokenizer, policy = bundle.tokenizer, _policy(bundle)
+    generator = torch.Generator().manual_seed(seed)
+    texts = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(reviews).input_ids]
+    train_language_model(language_model, texts, steps=steps[0], generator=generator)
     starts = [tokenizer(row.text).input_ids for row in bundle.prompts("train")[:prompts]]
     samples = recipe.draw_samples(policy, starts, generator)
+    model = reward_model_from(language_model, seed=seed)
     gold = recipe.GoldTokens(tokenizer)
-    model = reward_model_from(language_model, seed=SEED)
     draw = recipe.text_drawer(texts, samples, gold, generator, tokenizer.eos_token_id)
-    train_reward_model(model, draw, steps=reward_steps)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    train_reward_model(model, draw, steps=steps[1])
     held_out = [
         PromptRow(prompt=row.text, split="test") for row in bundle.prompts("test")[:prompts]
     ]
-    figures = recipe.measure_reward_model(tokenizer, policy, model, held_out, seed=SEED)
-    write_json(folder / FIGURES, figures)
+    figures = recipe.measure_reward_model(tokenizer, policy, model, held_out, seed=measured_with)
+    _write(folder, model, tokenizer, figures)
 
 
 def new_llama(tokenizer: Any) -> LlamaForCausalLM:
@@ -134,12 +160,9 @@ def build_misaligned(folder: Path) -> None:
         for projection in (added.attn.c_proj, added.mlp.c_proj):
             projection.weight.zero_()
             projection.bias.zero_()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    policy = AutoModelForCausalLM.from_pretrained(bundle.policy).float().eval()
     prompts = [PromptRow(prompt=row.text, split="test") for row in bundle.prompts("test")]
-    figures = recipe.measure_reward_model(tokenizer, policy, model, prompts, seed=SEED)
-    write_json(folder / FIGURES, figures)
+    figures = recipe.measure_reward_model(tokenizer, _policy(bundle), model, prompts, seed=SEED)
+    _write(folder, model, tokenizer, figures)
 
 
 def build_again(
@@ -177,22 +200,11 @@ def _movie_review_again(
     folder: Path, seed: int, half: int, steps: int | None, few: int | None
 ) -> None:
     bundle: Any = bundled("movie_review")
-    tokenizer, policy = bundle.tokenizer, _policy(bundle)
-    generator = torch.Generator().manual_seed(seed)
     count = recipe.REVIEWS if few is None else few * HALVES
     own = write_reviews(count, np.random.default_rng(0))[half::HALVES]  # the bundle's, in its order
-    texts = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(own).input_ids]
-    language_model = new_language_model(tokenizer, ModelSize(), seed=seed)
-    train_language_model(language_model, texts, steps=steps or LANGUAGE_STEPS, generator=generator)
-    starts = [tokenizer(row.text).input_ids for row in bundle.prompts("train")[:few]]
-    samples = recipe.draw_samples(policy, starts, generator)
-    model = reward_model_from(language_model, seed=seed)
-    gold = recipe.GoldTokens(tokenizer)
-    draw = recipe.text_drawer(texts, samples, gold, generator, tokenizer.eos_token_id)
-    train_reward_model(model, draw, steps=steps or REWARD_STEPS)
-    held_out = [PromptRow(prompt=row.text, split="test") for row in bundle.prompts("test")[:few]]
-    figures = recipe.measure_reward_model(tokenizer, policy, model, held_out, seed=0)
-    _write(folder, model, tokenizer, figures)
+    language_model = new_language_model(bundle.tokenizer, ModelSize(), seed=seed)
+    sizes = steps or LANGUAGE_STEPS, steps or REWARD_STEPS
+    _of_reviews(folder, bundle, own, language_model, sizes, seed, 0, prompts=few)
 
 
 def _rated_again(
