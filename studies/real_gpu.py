@@ -1,0 +1,93 @@
+"""Is anything ahead of `sparse` on a real model in 48 tokens? SmolLM2-135M on a GPU.
+
+    python -m studies.real_gpu run --out runs/real_gpu [--part 0/12]
+    python -m studies.real_gpu publish --out runs/real_gpu    # fills the page
+    python -m studies.real_gpu page
+
+The bundle and the openings of real_model in three times the tokens, by PPO as on the small model's
+film reviews: all weights are trained, and each run has a value network of its own.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from studies.real_model import BUNDLE, ENV, lines_table
+from tokengym import ComparisonConfig
+from tokengym.evaluation.runs import EvaluationSettings, TaskSettings, run_references
+from tokengym.lab.protocol import LEARNER, PRICE
+from tokengym.lab.study import Cell, Drawn, Published, Round, Study, single_run
+from tokengym.lab.tables import rates_table
+
+UPDATES, ROWS, LENGTH = 16, 64, 48
+OPENINGS, DRAWS = 64, 4
+"""Held-out openings, and the responses to each by which a policy is measured."""
+LINES = "gpu_lines.csv"
+ARMS = (
+    Cell(rule="sparse", critic="own", gae_lambda="0.95"),
+    Cell(rule="abc-signed", critic="own", gae_lambda="0.5"),
+    Cell(rule="sparse", critic="reward_model", gae_lambda="0.8"),
+)
+"""Each arm at the lambda that suited it on the small model's film reviews."""
+CONTROL = Cell(rule="random", critic="own", gae_lambda="0.95")
+
+
+def rounds() -> Iterator[Round]:
+    """Yield the cells and the seeds wanted of them, in the order in which they are needed."""
+    yield ARMS, range(5)
+    yield [CONTROL], range(5)
+    yield ARMS, range(10)
+
+
+def config(run: Cell, out: Path) -> ComparisonConfig:
+    """Return the comparison that a run is of."""
+    del out
+    return single_run(
+        ENV,
+        run.rule,
+        **LEARNER,
+        value_network=run.critic,
+        gae_lambda=float(run.gae_lambda),
+        micro_batch_size=ROWS // LEARNER["n_minibatches"],
+        dtype="float32",
+        steps=UPDATES,
+        batch_size=ROWS,
+        max_new_tokens=LENGTH,
+        learning_rate=run.rate,
+        evaluation=EvaluationSettings(
+            every=2, episodes=OPENINGS * DRAWS, samples=0, reference_samples=16
+        ),
+        task=TaskSettings(bundle=BUNDLE),
+    )
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    """Return what the best of n untrained responses has."""
+    first = STUDY.cell(**ARMS[0], rate=1e-5, seed=0)
+    return run_references(config(first, out), out / "start").lines(PRICE)["best_of_n"]
+
+
+def tables(published: Published) -> dict[str, str]:
+    """Return the page's tables."""
+    return {
+        "gpu lines": lines_table(published.drawn[LINES]),
+        "gpu rates": rates_table(
+            {(f"`{arm.rule}`", arm.critic): published.runs.sweeps.get(arm, {}) for arm in ARMS}
+        ),
+    }
+
+
+STUDY = Study(
+    document="real_model.md",
+    folder="real_model",
+    axes={"rule": str, "critic": str, "gae_lambda": str},
+    rounds=rounds,
+    config=config,
+    tables=tables,
+    drawn=(Drawn(file=LINES, parts={LINES: lines}),),
+    first_rate=3e-5,
+    runs="gpu_runs.csv",
+)
+
+if __name__ == "__main__":
+    STUDY.command_line(__doc__)
