@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.sequences import Sequences
+from tokengym.base.stored.adapters import merged
 from tokengym.rewards import RewardModel, WithAttribution
 from tokengym.rewards.scorers.base import Scorer
 
@@ -59,7 +60,7 @@ class ValueFunction(nn.Module):
             )
         assert self.network is not None
         trunk = self.network.model.base_model
-        weights = scorer.backbone.state_dict()
+        weights = merged(scorer.backbone).state_dict()  # adapters are no weights of a copy
         if _shapes(weights) != _shapes(trunk.state_dict()):
             raise ModelError(
                 "value_network='reward_model' needs a reward model of the policy's architecture, "

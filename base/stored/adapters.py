@@ -188,8 +188,6 @@ def unwrapped(model: Any) -> Any:
 def _merged(model: Any) -> Any:
     """Return what a model with adapters computes as a model without; the given one is used up."""
     from peft import PeftModel
-    from peft.tuners.tuners_utils import BaseTunerLayer
-    from peft.utils.other import AuxiliaryTrainingWrapper
 
     try:
         with without_advice():
@@ -198,12 +196,8 @@ def _merged(model: Any) -> Any:
                 _check_mergeable(model)
                 return model.merge_and_unload().requires_grad_(True)
             for name, layer in list(model.named_modules()):
-                if isinstance(layer, AuxiliaryTrainingWrapper):
-                    plain = layer.unload_and_optionally_merge_module(True, False, None)
+                if (plain := _plain(layer)) is not layer:
                     model.set_submodule(name, plain)
-                elif isinstance(layer, BaseTunerLayer):
-                    layer.merge()
-                    model.set_submodule(name, layer.get_base_layer())
     except (AttributeError, NotImplementedError, RuntimeError, ValueError) as error:
         reason = reason_of(error)
         raise PretrainedError(
@@ -211,8 +205,30 @@ def _merged(model: Any) -> Any:
             "yourself, or pass a model without"
         ) from error
     model._hf_peft_config_loaded = False
-    del model.peft_config
+    vars(model).pop("peft_config", None)  # a backbone's is its model's
     return model.requires_grad_(True)
+
+
+def merged_layer(layer: Any) -> Any:
+    """Return a layer without an adapter that computes what the given one does.
+
+    Args:
+        layer: Left as it is: with an adapter it is a copy that is merged.
+    """
+    return _plain(copy.deepcopy(layer)) if _has_adapters(layer) else layer
+
+
+def _plain(layer: Any) -> Any:
+    """Return a layer with its own adapter merged into it, or itself if it has none."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    if isinstance(layer, AuxiliaryTrainingWrapper):  # trained whole, such as a new head
+        return layer.unload_and_optionally_merge_module(True, False, None)
+    if isinstance(layer, BaseTunerLayer):
+        layer.merge()
+        return layer.get_base_layer()
+    return layer
 
 
 def _untie_adapted(model: Any) -> None:
@@ -231,8 +247,10 @@ def _untie_adapted(model: Any) -> None:
 def _has_adapters(model: Any) -> bool:
     """Return whether adapters were put into a model's layers."""
     from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
 
-    return any(isinstance(module, BaseTunerLayer) for module in model.modules())
+    kinds = BaseTunerLayer, AuxiliaryTrainingWrapper
+    return any(isinstance(module, kinds) for module in model.modules())
 
 
 def _check_mergeable(model: Any) -> None:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tokengym.base.stored.adapters import merged_layer
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scores import REWARD_MODEL_KINDS
 
@@ -229,15 +230,16 @@ class Classifier:
         Raises:
             ScorerError: if the head is not one linear layer.
         """
-        if not isinstance(self.head, torch.nn.Linear):
+        head = merged_layer(self.head)
+        if not isinstance(head, torch.nn.Linear):
             raise ScorerError(
-                f"the head of {type(self.model).__name__} is {type(self.head).__name__}, not one "
+                f"the head of {type(self.model).__name__} is {type(head).__name__}, not one "
                 "linear layer; take value_network='own'"
             )
         # `of_logits` is linear: applied to the weights, (width, classes), it gives the score's own.
-        bias = self.head.bias
-        no_bias = self.head.weight.new_zeros(self.head.out_features)
-        return self.of_logits(self.head.weight.T), self.of_logits(no_bias if bias is None else bias)
+        bias = head.bias
+        no_bias = head.weight.new_zeros(head.out_features)
+        return self.of_logits(head.weight.T), self.of_logits(no_bias if bias is None else bias)
 
 
 class EncoderClassifier(Classifier):

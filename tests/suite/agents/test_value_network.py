@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig
 from transformers import AutoModelForSequenceClassification
 
 from tests.suite.agents.conftest import critic_of, lora_config, make_model, target_share
@@ -262,6 +263,29 @@ def test_first_values_are_the_reward_models_scores_of_the_text_so_far(
     assert body.keys() == critic.network.model.base_model.state_dict().keys()
     for name, weight in critic.network.model.base_model.state_dict().items():
         assert torch.equal(weight, body[name]), name
+
+
+def test_it_starts_from_a_reward_model_that_is_adapters_on_a_shared_base(build_started):
+    """Low-rank ones, and a head that was trained whole; values are those of the model with them."""
+    scorer = make_scorer()
+    plain, ids = copy.deepcopy(scorer.model), torch.tensor([[6, 5, 4]])
+    adapters = LoraConfig(target_modules=["c_attn"], modules_to_save=["score"], fan_in_fan_out=True)
+    scorer.model.add_adapter(adapters)
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        for weight in scorer.model.parameters():
+            if weight.requires_grad:
+                weight.data.normal_(std=0.5)
+    adapted = RewardModel(scorer.model.eval())
+    with torch.no_grad():
+        expected, of_base = adapted.model(ids).logits[0, 0], plain(ids).logits[0, 0]
+    before = copy.deepcopy(adapted.model.state_dict())
+    agent = build_started(adapted)
+    after = critic_of(agent).after_responses(Sequences.from_ids([[6, 5]], [[4]]))[0]
+    torch.testing.assert_close(after, expected)
+    assert abs(expected - of_base) > 0.01
+    agent.learn(1)
+    assert all(torch.equal(w, before[name]) for name, w in adapted.model.state_dict().items())
 
 
 def test_beside_a_verifier_it_starts_from_the_model_that_explains_it(build_started):
