@@ -1,6 +1,6 @@
 """Is anything ahead of `sparse` on a real model in 48 tokens? SmolLM2-135M on a GPU.
 
-    python -m studies.real_gpu run --out runs/real_gpu [--part 0/12]
+    python -m studies.real_gpu run --out runs/real_gpu [--part 0/4]
     python -m studies.real_gpu publish --out runs/real_gpu    # fills the page
     python -m studies.real_gpu page
 
@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from studies.frontier import PARTS
 from studies.real_model import BUNDLE, ENV, lines_table
 from tokengym import ComparisonConfig
 from tokengym.evaluation.runs import EvaluationSettings, TaskSettings, run_references
+from tokengym.lab.benchmark.verdict import path_of
 from tokengym.lab.protocol import LEARNER, PRICE
-from tokengym.lab.study import Cell, Drawn, Published, Round, Study, single_run
-from tokengym.lab.tables import rates_table
+from tokengym.lab.study import NET, Cell, Drawn, Published, Round, Runs, Study, single_run
+from tokengym.lab.tables import after_holm, at_equal_kl, markdown_table, paired_text, rates_table
 
 UPDATES, ROWS, LENGTH = 16, 64, 48
 OPENINGS, DRAWS = 64, 4
@@ -69,12 +71,36 @@ def lines(out: Path) -> list[dict[str, Any]]:
 
 def tables(published: Published) -> dict[str, str]:
     """Return the page's tables."""
+    sweeps = published.runs.sweeps
     return {
         "gpu lines": lines_table(published.drawn[LINES]),
-        "gpu rates": rates_table(
-            {(f"`{arm.rule}`", arm.critic): published.runs.sweeps.get(arm, {}) for arm in ARMS}
-        ),
+        "gpu rates": rates_table({tuple(about(arm)): sweeps.get(arm, {}) for arm in ARMS}),
+        "gpu pairs": pairs_table(published.runs),
     }
+
+
+def about(arm: Cell) -> list[str]:
+    """Return an arm's columns."""
+    start = ", critic from the reward model" if arm.critic == "reward_model" else ""
+    return [f"`{arm.rule}`{start}", arm.gae_lambda]
+
+
+def pairs_table(runs: Runs) -> str:
+    """Return every arm minus `sparse`, paired by seed: over the run, at its end, at equal KL."""
+    compared = [*ARMS[1:], CONTROL]
+    leads = {arm: runs.difference(arm, ARMS[0]) for arm in compared}
+    shown = after_holm({arm: lead for arm, lead in leads.items() if lead is not None})
+    lines = []
+    for arm, lead in shown.items():
+        seeds = sorted(runs.runs[arm].keys() & runs.runs[ARMS[0]].keys())
+        one, base = ({s: path_of(runs.runs[at][s]) for s in seeds} for at in (arm, ARMS[0]))
+        both = [one[seed] for seed in seeds], [base[seed] for seed in seeds]
+        parts = [paired_text(*([of(run) for run in side] for side in both)) for of in PARTS]
+        equal = [at_equal_kl({"": one}, {"": base}, measure=m) for m in ("score", "gold_score")]
+        lines.append([*about(arm), str(len(seeds)), lead, *parts, *equal])
+    ends = [f"{name} in the last tenth" for name in ("score", "gold", "KL")]
+    heads = ["arm", "lambda", "pairs", NET, "score over the run", "KL over it", *ends]
+    return markdown_table([*heads, "score at equal KL, by nats", "gold at equal KL"], lines)
 
 
 STUDY = Study(
@@ -87,6 +113,7 @@ STUDY = Study(
     drawn=(Drawn(file=LINES, parts={LINES: lines}),),
     first_rate=3e-5,
     runs="gpu_runs.csv",
+    holm="table",
 )
 
 if __name__ == "__main__":
