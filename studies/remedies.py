@@ -219,25 +219,32 @@ def leads_table(runs: Runs, made: list[Cell], explained: Mapping[Cell, list[floa
     return markdown_table([*heads, "score at equal KL, by nats"], lines)
 
 
+def gains(runs: Runs) -> dict[Cell, dict[int, float]]:
+    """Return by cell and seed score - c KL over the run minus that of `sparse` as published."""
+    base, *others = cells()
+    of_base = {seed: net_of(path_of(points)) for seed, points in runs.runs.get(base, {}).items()}
+    return {
+        cell: {
+            seed: net_of(path_of(from_first_update(cell, points))) - of_base[seed]
+            for seed, points in runs.runs.get(cell, {}).items()
+            if seed in of_base
+        }
+        for cell in others
+    }
+
+
 def draw(published: Published) -> None:
     """Draw the gain of each cell over what its values explain, one point a cell."""
     from matplotlib.figure import Figure
 
-    runs, explained = published.runs, explained_of(published)
-    base = cells()[0]
+    explained = explained_of(published)
     figure = Figure(figsize=(7.5, 4.8), layout="constrained")
     axes = figure.subplots()
     places = []
-    for cell in cells()[1:]:
-        seeds = sorted(runs.runs.get(cell, {}).keys() & runs.runs.get(base, {}).keys())
-        if not explained.get(cell) or len(seeds) < 2:
+    for cell, by_seed in gains(published.runs).items():
+        if not explained.get(cell) or len(by_seed) < 2:
             continue
-        gains = [
-            net_of(path_of(from_first_update(cell, runs.runs[cell][s])))
-            - net_of(path_of(runs.runs[base][s]))
-            for s in seeds
-        ]
-        middle, low, high, _ = (float(value) for value in student_interval(gains))
+        middle, low, high, _ = (float(v) for v in student_interval(list(by_seed.values())))
         color = "#d55e00" if cell.rule == "abc-signed" else "#0072b2"
         x = mean(explained[cell])
         axes.errorbar(x, middle, [[middle - low], [high - middle]], fmt="o", color=color)
