@@ -188,13 +188,16 @@ class ArmBench(BenchRuns):
     def publish(self, folder: Path) -> None:
         """Write the measurements of all runs that are done, and which have diverged, by subject.
 
+        Those of settings that this row does not have, or whose texts are not here, are written too:
+        rows share the baseline's runs.
+
         Args:
             folder: Where; `restore` reads it.
         """
         for subject in self.subjects:
             runs = [
                 cell.but(seed=seed)
-                for setting in self.settings
+                for setting in self.definition.settings
                 for cell in self.cells(setting, subject)
                 for seed in self.seeds
             ]

@@ -91,6 +91,7 @@ def play_arm(
     """
     settle(bench)
     folder = bench.out if published is None else published
+    _check_kept(bench, _file_of(bench, folder))
     if restored := bench.restore(folder):
         _say(console, f"{restored} published runs of {folder} are not done again")
     total = cost(bench, console, jobs=jobs)
@@ -107,14 +108,32 @@ def play_arm(
 
 def _publish(bench: ArmBench, folder: Path) -> tuple[dict[str, Any], Path]:
     """Write what is done: the row, the author's card, the picture and the runs."""
-    row = row_of_arm(bench)
-    file = folder / f"{bench.key(bench.subject)}-{bench.track}.json"
+    row, file = row_of_arm(bench), _file_of(bench, folder)
     write_json(file, row)
     write_text(file.with_suffix(".md"), card_of(row))
     if row["settings"]:
         draw_tasks(file.with_suffix(".png"), [row])
     bench.publish(folder)
     return row, file
+
+
+def _file_of(bench: ArmBench, folder: Path) -> Path:
+    """Return the file of a row."""
+    return folder / f"{bench.key(bench.subject)}-{bench.track}.json"
+
+
+def _check_kept(bench: ArmBench, file: Path) -> None:
+    """Refuse to write a row without settings that the published one has."""
+    if not file.exists():
+        return
+    here = {setting.name for setting in bench.settings}
+    corpora = {at.name: at.corpus for at in bench.asked}
+    if lost := [name for name in read_json(file)["settings"] if name not in here]:
+        bundles = ", ".join(sorted({corpora[name] for name in lost if name in corpora}))
+        raise ValueError(
+            f"{file} has the settings {', '.join(lost)}, whose texts are not here; pass --corpora "
+            f"with {bundles}, or another folder as --published"
+        )
 
 
 def cost(bench: BenchRuns, console: "Console | None" = None, *, jobs: int = 1) -> int:

@@ -1,6 +1,7 @@
 """Version 2 of the benchmark: its runs, parts, restoring, rows, cards and verdicts."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,26 @@ def test_published_runs_are_not_done_again_also_where_one_diverged(tmp_path: Pat
     again.publish(tmp_path / "anew")
     for file in (tmp_path / "published").iterdir():
         assert file.read_text("utf-8") == (tmp_path / "anew" / file.name).read_text("utf-8")
+
+
+def test_a_row_whose_texts_are_gone_loses_neither_runs_nor_settings(tmp_path: Path) -> None:
+    second = replace(SMALL.settings[1], corpus="imdb")
+    texts = replace(SMALL, settings=(SMALL.settings[0], second))
+    (tmp_path / "corpora" / "imdb").mkdir(parents=True)
+    whole = bench(tmp_path / "one", definition=texts, corpora=tmp_path / "corpora")
+    for setting in texts.settings:
+        fill(whole, setting)
+    published = tmp_path / "published"
+    whole.publish(published)
+    before = {file.name: file.read_text("utf-8") for file in published.iterdir()}
+    bare = bench(tmp_path / "two", definition=texts, corpora=tmp_path / "none")
+    assert bare.restore(published) == 16
+    bare.publish(published)
+    assert {file.name: file.read_text("utf-8") for file in published.iterdir()} == before
+    row = published / "uniform-scores.json"
+    row.write_text(json.dumps({"settings": {"A-4": {}, "B-3": {}}}), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"has the settings B-3, .* pass --corpora with imdb"):
+        play_arm(bare, published=published)
 
 
 def test_published_runs_that_are_not_whole_restore_nothing(tmp_path: Path) -> None:
