@@ -22,6 +22,8 @@ from tokengym.base.stored.parts import (
     tokenizer_place,
 )
 
+ALIGNED = 64
+"""Bytes at whose multiples torch puts its own tensors."""
 MAX_LAYERS = 1000
 """Most blocks of a stored model that are believed and built."""
 
@@ -93,12 +95,24 @@ def _read_model(auto_class: Any, parts: StoredParts, options: Mapping[str, Any])
     arguments |= _with_config(parts.weights, options)
     loaded = auto_class.from_pretrained(str(parts.weights), **arguments)
     model, report = loaded if isinstance(loaded, tuple) else (loaded, None)
+    _align(model)
     for folder, weights in adapters.items():
         model = merge_stored(model, folder, weights)
         say_merged(folder, parts.weights)
         for name in () if report is None else ("missing_keys", "unexpected_keys"):
             report[name] = [key for key in report[name] if PREFIX + key not in weights]
     return model if report is None else (model, report)
+
+
+def _align(model: Any) -> None:
+    """Put a model's weights where torch would: products round by where a matrix begins in memory.
+
+    Weights of a file begin where its header ends, so that the same weights in another file, such as
+    those of an agent that goes on, would compute other last digits.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.data_ptr() % ALIGNED:
+            tensor.data = tensor.data.clone()
 
 
 def load_whole(

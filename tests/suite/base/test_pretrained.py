@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import save_file
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -211,6 +212,18 @@ def test_a_path_that_does_not_exist_is_not_looked_up_on_the_hub(name, monkeypatc
     for auto_class in (AutoModelForCausalLM, AutoTokenizer):
         with pytest.raises(PretrainedError, match=re.escape(f"there is no folder {name!r}; check")):
             from_pretrained(auto_class, name)
+
+
+@pytest.mark.parametrize("longer", range(0, 64, 8))
+def test_weights_begin_where_torch_puts_them_whatever_the_header_of_their_file(longer, tmp_path):
+    """Else the same weights in two files would round otherwise in products."""
+    weights = tiny(folder=tmp_path).state_dict()
+    del weights["lm_head.weight"]  # the embeddings, once more
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt", "more": "x" * longer})
+    model: Any = load_causal_lm(tmp_path, "auto")
+    assert {tensor.data_ptr() % 64 for tensor in model.parameters()} == {0}
+    assert model.lm_head.weight is model.transformer.wte.weight
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in weights.items())
 
 
 def test_weights_and_tokenizers_are_the_stored_ones(tmp_path):
