@@ -21,7 +21,7 @@ import torch
 from gymnasium import spaces
 from safetensors.torch import load_file, save_file
 from stable_baselines3.common.callbacks import BaseCallback
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from tokengym.agents.collector import CollectsRounds
@@ -379,8 +379,8 @@ def write_policy(
 
 def _training_tensors(agent: "Checkpointed", start: RoundStart) -> dict[str, Tensor]:
     """Return the tensors besides the models' weights, on the CPU."""
-    critic = agent.policy.critic
-    tensors = {f"critic.{name}": value.clone() for name, value in _critic_tensors(critic).items()}
+    of_critic = _critic_tensors(agent.policy.critic)
+    tensors = {f"critic.{name}": value.detach().clone() for name, value in of_critic.items()}
     for number, state in agent.policy.optimizer.state_dict()["state"].items():
         tensors |= {f"{OPTIMIZER}{number}.{name}": value for name, value in state.items()}
     for role, model in agent.policy.beside.items():
@@ -392,17 +392,9 @@ def _training_tensors(agent: "Checkpointed", start: RoundStart) -> dict[str, Ten
     return {name: whole(value, keep=is_main) for name, value in tensors.items()}
 
 
-def _critic_tensors(critic: "ValueFunction | None") -> dict[str, Tensor]:
-    """Return a value function's trained parameters by name."""
-    if critic is None:
-        return {}
-    tensors: dict[str, Tensor] = {
-        f"head.{name}": value for name, value in critic.head.named_parameters()
-    }
-    if critic.network is not None:
-        for name, value in critic.network.trunk_parameters().items():
-            tensors[f"network.{name}"] = value
-    return tensors
+def _critic_tensors(critic: "ValueFunction | None") -> dict[str, nn.Parameter]:
+    """Return a value function's own parameters by name."""
+    return {} if critic is None else critic.own_parameters()
 
 
 # --- reading --------------------------------------------------------------------------------------

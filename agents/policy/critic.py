@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.sequences import Sequences
+from tokengym.agents.policy.settings import ValueNetwork
 from tokengym.base.stored.adapters import merged
 from tokengym.rewards import RewardModel, WithAttribution
 from tokengym.rewards.scorers.base import Scorer
@@ -16,12 +17,17 @@ class ValueFunction(nn.Module):
 
     Args:
         trunk: The policy's language model, whose hidden states the head reads by default.
-        own_network: Read those of a network of its own instead, a copy of the trunk.
+        network: "own" and "reward_model" read those of a network of its own instead, see
+            `PolicySettings.value_network`.
     """
 
-    def __init__(self, trunk: LanguageModel, *, own_network: bool) -> None:
+    def __init__(self, trunk: LanguageModel, network: ValueNetwork) -> None:
         super().__init__()
-        self.network: LanguageModel | None = trunk.twin() if own_network else None
+        self.starts_elsewhere = network == "reward_model"
+        """Whether the network's frozen weights too are its own, and not the policy's."""
+        self.network: LanguageModel | None = None
+        if network != "trunk":
+            self.network = trunk.twin(shares_frozen=not self.starts_elsewhere)
         self.head = nn.Linear(trunk.hidden_size, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -60,17 +66,27 @@ class ValueFunction(nn.Module):
             )
         assert self.network is not None
         trunk = self.network.model.base_model
-        weights = merged(scorer.backbone).state_dict()  # adapters are no weights of a copy
-        if _shapes(weights) != _shapes(trunk.state_dict()):
+        own = _without_adapters(trunk.state_dict())
+        weights = merged(scorer.backbone).state_dict()
+        if _shapes(weights) != _shapes(own):
             raise ModelError(
                 "value_network='reward_model' needs a reward model of the policy's architecture, "
                 f"{type(trunk).__name__}, and scorer {scorer.name!r} is "
                 f"{type(scorer.backbone).__name__} of other shapes; {remedy}"
             )
         weight, bias = scorer.linear_score()
-        trunk.load_state_dict(weights)
+        for name, of_scorer in weights.items():
+            own[name].copy_(of_scorer)
         self.head.weight.copy_(weight[None])
         self.head.bias.copy_(bias[None])
+
+    def own_parameters(self) -> dict[str, nn.Parameter]:
+        """Return by name the parameters that are no other model's, which a checkpoint needs."""
+        parameters = {f"head.{name}": value for name, value in self.head.named_parameters()}
+        if self.network is not None:
+            of_trunk = self.network.trunk_parameters(with_frozen=self.starts_elsewhere)
+            parameters |= {f"network.{name}": value for name, value in of_trunk.items()}
+        return parameters
 
     def of_states(self, states: Tensor) -> Tensor:
         """Return the values of hidden states, (n, hidden) -> (n,), reward units."""
@@ -92,6 +108,15 @@ class ValueFunction(nn.Module):
             rows = torch.arange(len(part), device=hidden.device)
             values[bucket] = self.of_states(hidden[rows, part.lengths - 1])
         return values
+
+
+def _without_adapters(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a trunk's weights by the names that they have without adapters."""
+    return {
+        name.replace(".base_layer.", "."): weight
+        for name, weight in weights.items()
+        if ".lora_" not in name
+    }
 
 
 def _shapes(weights: dict[str, Tensor]) -> dict[str, torch.Size]:

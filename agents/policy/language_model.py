@@ -256,25 +256,29 @@ class LanguageModel(nn.Module):
         frozen.recompute = False
         return frozen
 
-    def twin(self) -> "LanguageModel":
-        """Return a copy whose trunk is trained apart; frozen parameters and head are shared.
+    def twin(self, *, shares_frozen: bool = True) -> "LanguageModel":
+        """Return a copy whose trunk is trained apart; its head is shared.
 
-        With adapters it is a second set of them on the same backbone.
+        With adapters it is a second set of them.
+
+        Args:
+            shares_frozen: Whether it shares the frozen parameters too, such as the backbone under
+                adapters.
         """
-        return self._copied(self.model.get_output_embeddings())
+        return self._copied(self.model.get_output_embeddings(), shares_frozen=shares_frozen)
 
-    def trunk_parameters(self) -> dict[str, nn.Parameter]:
-        """Return the trunk's trained parameters by name."""
+    def trunk_parameters(self, *, with_frozen: bool = False) -> dict[str, nn.Parameter]:
+        """Return the trunk's trained parameters by name, or all of them."""
         named = self.model.base_model.named_parameters()
-        return {name: parameter for name, parameter in named if parameter.requires_grad}
+        return {name: value for name, value in named if value.requires_grad or with_frozen}
 
-    def _copied(self, *shared: nn.Module) -> "LanguageModel":
-        """Return a copy that shares the frozen parameters and these modules.
+    def _copied(self, *shared: nn.Module, shares_frozen: bool = True) -> "LanguageModel":
+        """Return a copy that shares these modules, and the frozen parameters where that is meant.
 
         Adapters are copied as parts of the model; what turns them off stays behind.
         """
         # `deepcopy` takes what its memo holds in place of a copy.
-        frozen = [p for p in self.parameters() if not p.requires_grad]
+        frozen = [p for p in self.parameters() if not p.requires_grad and shares_frozen]
         memo = {id(part): part for part in (*frozen, *shared)}
         return copy.deepcopy(self, {id(self.adapters): None, **memo})
 

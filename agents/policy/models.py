@@ -107,8 +107,7 @@ class PolicyModels(BasePolicy):
         subclass's `sampling_logits`. A checkpoint has their weights."""
         self.critic: ValueFunction | None = None
         if has_critic:
-            has_network = settings.value_network != "trunk"
-            self.critic = ValueFunction(self.language_model, own_network=has_network)
+            self.critic = ValueFunction(self.language_model, settings.value_network)
         self.largest: Callable[[int], int] | None = None
         """Returns the largest of all processes' numbers where they share the reference out."""
         self.decoders = []

@@ -122,7 +122,8 @@ class PolicySettings(SamplingSettings):
     """Input of the value head. "trunk": the policy's hidden states, at no cost. "own": those of a
     network of its own, a copy of the model, or with ``lora`` adapters of its own on the same
     backbone; values then cannot pull at the policy. "reward_model": a network of its own that
-    starts from the weights of the environment's reward model, see `ValueFunction.start_from`."""
+    starts from the weights of the environment's reward model, see `ValueFunction.start_from`; with
+    ``lora`` adapters are trained on a copy of them."""
     decoding: Decoding = "auto"
     """Key-value cache of rollouts. "static": allocated once, and on a GPU each step is a captured
     CUDA graph. "dynamic": grown with the texts. "auto": static on a GPU if the model allows it,
@@ -152,9 +153,3 @@ class PolicySettings(SamplingSettings):
             )
         check_products(self.products, dtype=self.dtype, precision=self.precision)
         check_choice(self, "value_network", get_args(ValueNetwork))
-        if self.value_network == "reward_model" and (self.lora is not None or self.frozen_layers):
-            shared = "frozen_layers" if self.lora is None else "lora"
-            raise SettingsError(
-                f"value_network='reward_model' needs weights of its own, and {shared} shares them "
-                "with the policy; leave it out, or take value_network='own'"
-            )

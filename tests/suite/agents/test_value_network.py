@@ -17,7 +17,6 @@ from tokengym.agents import PPO
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.memory import memory_by_role
 from tokengym.agents.policy.sequences import Sequences
-from tokengym.envs import SettingsError
 from tokengym.rewards import FunctionScorer, Reward, RewardModel, Sparse, WithAttribution
 
 SHAPES = pytest.mark.parametrize(
@@ -345,8 +344,43 @@ def test_a_reward_model_of_another_tokenizer_is_refused(build_started, monkeypat
         build_started(scorer)
 
 
-@pytest.mark.parametrize("shared", [{"lora": lora_config()}, {"frozen_layers": 1}])
-def test_weights_that_the_policy_shares_cannot_start_elsewhere(build_started, shared):
+@pytest.mark.parametrize(
+    ("shape", "shared"),
+    [
+        ("gpt2", {"lora": lora_config()}),
+        ("llama", {"lora": lora_config("llama")}),
+        ("gpt2", {"frozen_layers": 1}),
+        ("llama", {"frozen_layers": 1}),
+    ],
+)
+def test_beside_weights_that_the_policy_shares_it_has_its_own(
+    build_started, make_envs, tmp_path, shape, shared
+):
+    """Adapters of the values stand on the reward model's weights, which no step changes."""
     (name,) = shared
-    with pytest.raises(SettingsError, match=f"needs weights of its own, and {name} shares them"):
-        build_started(make_scorer(), policy_kwargs=shared)
+    scorer, text = make_scorer(shape), Sequences.from_ids([[6, 5]], [[7, 3, 4]])
+    agent = build_started(scorer, shape, policy_kwargs=shared, learning_rate=1e-2)
+    ids = torch.tensor([[6, 5, 7, 3, 4]])
+    with torch.no_grad():
+        score = scorer.model(ids, attention_mask=torch.ones_like(ids)).logits[0]
+    torch.testing.assert_close(critic_of(agent).after_responses(text), score)
+    base = copy.deepcopy(agent.policy.reference or agent.policy.language_model).state_dict()
+    network = critic_of(agent).network
+    frozen = {n: p.clone() for n, p in network.named_parameters() if not p.requires_grad}
+    before = agent.policy.response_values(text)
+    agent.learn(30)
+    assert not torch.equal(agent.policy.response_values(text), before)
+    assert all(torch.equal(network.get_parameter(n), value) for n, value in frozen.items())
+    if name == "lora":
+        after = agent.policy.language_model.state_dict()
+        assert all(torch.equal(after[n], w) for n, w in base.items() if "lora_" not in n)
+    agent.save(tmp_path / "run")
+    uninterrupted = untimed(log_of(agent, 40, reset_num_timesteps=False))
+    values = agent.policy.response_values(text)
+    envs = make_envs(reward=Reward(make_scorer(shape), Sparse()))
+    resumed = PPO.load(tmp_path / "run", env=envs, device="cpu")
+    assert str(untimed(log_of(resumed, 40, reset_num_timesteps=False))) == str(uninterrupted)
+    assert torch.equal(resumed.policy.response_values(text), values)
+    resumed.save(tmp_path / "again")
+    played = PPO.load(tmp_path / "again", device="cpu")  # without a reward model to start from
+    assert torch.equal(played.policy.response_values(text), values)
