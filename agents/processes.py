@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -150,8 +151,23 @@ def launched() -> int:
     return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
 
 
+_IS_ALONE = ContextVar("_IS_ALONE", default=False)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let this process make agents by itself within the block, whatever others do or have done."""
+    token = _IS_ALONE.set(True)
+    try:
+        yield
+    finally:
+        _IS_ALONE.reset(token)
+
+
 def join(device: torch.device | str) -> Processes:
     """Return this process among those launched together, which wait here for each other once.
+
+    Within `alone` it is this process by itself.
 
     Args:
         device: Device that trains.
@@ -161,7 +177,7 @@ def join(device: torch.device | str) -> Processes:
             supported, or there are fewer GPUs than processes.
         ProcessError: if several were launched, and what joins them is not installed.
     """
-    if launched() == 1 and not distributed.is_initialized():
+    if _IS_ALONE.get() or (launched() == 1 and not distributed.is_initialized()):
         return Processes()
     joined: Processes = backend().join(device)
     return joined

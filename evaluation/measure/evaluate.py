@@ -240,17 +240,21 @@ class Evaluator:
             policy_kwargs: Further arguments of the policy, such as ``lora``.
         """
         from tokengym.agents import PPO
+        from tokengym.agents.processes import alone
 
-        # Made by a learner, it has the rows of added tokens and shares the backbone of adapters.
-        learner = PPO(
-            "CausalLMPolicy",
-            self.envs,
-            advantage="reinforce",
-            n_minibatches=1,
-            policy_kwargs=policy_kwargs if model is None else {"model": model, **policy_kwargs},
-            seed=seed,
-            device=device,
-        )
+        if model is not None:
+            policy_kwargs["model"] = model
+        with alone():  # of processes that train together one measures, and the others may be gone
+            # By a learner it has the rows of added tokens and shares the backbone of adapters.
+            learner = PPO(
+                "CausalLMPolicy",
+                self.envs,
+                advantage="reinforce",
+                n_minibatches=1,
+                policy_kwargs=policy_kwargs,
+                seed=seed,
+                device=device,
+            )
         return learner.policy
 
     def close(self) -> None:

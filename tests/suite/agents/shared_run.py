@@ -58,7 +58,7 @@ TRAIN = (
         "8",
     ),
     *("--batch-size", "8", "--steps", "2", "--max-new-tokens", "6", "--eval-every", "1"),
-    *("--reference-samples", "0", "--out"),
+    *("--reference-samples", "16", "--out"),
 )
 
 
