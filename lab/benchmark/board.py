@@ -236,7 +236,7 @@ def bibtex(row: Mapping[str, Any]) -> str:
 
 
 def draw_tasks(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Draw every row's lead in each task: one dot a task, and a bar at their mean.
+    """Draw every row's lead in each task: one dot a task, hollow of a control, a bar at their mean.
 
     Args:
         file: Picture to write.
@@ -244,24 +244,27 @@ def draw_tasks(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 1.2 + 0.5 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(10, 1.5 + 0.5 * len(rows)), layout="constrained")
     panels = figure.subplots(1, len(FIGURES), sharey=True)
+    colors = {
+        task: f"C{at}"
+        for at, task in enumerate(dict.fromkeys(task for row in rows for task in tasks_of(row)))
+    }
     for axis, name in zip(panels, FIGURES, strict=True):
         for at, row in enumerate(reversed(rows)):
-            tasks = tasks_of(row)
-            known = {t: 100 * mean(v[name]) for t, v in tasks.items() if v[name] is not None}
-            color = "#888888" if row["subject"] in CONTROLS else "#0072b2"
-            axis.plot([*known.values()], [at] * len(known), "o", color=color, markersize=5)
-            if known:
-                axis.plot(mean([*known.values()]), at, "|", color=color, markersize=20)
+            leads = {t: v[name] for t, v in tasks_of(row).items() if v[name] is not None}
+            known = {task: 100 * mean(lead) for task, lead in leads.items()}
             for task, lead in known.items():
-                axis.annotate(
-                    task, (lead, at), xytext=(0, 6), textcoords="offset points", fontsize=6,
-                    ha="left", rotation=30,
-                )  # fmt: skip
+                face = "white" if row["subject"] in CONTROLS else colors[task]
+                axis.plot(lead, at, "o", color=colors[task], markerfacecolor=face, markersize=7)
+            if known:
+                axis.plot(mean([*known.values()]), at, "|", color="black", markersize=20)
         axis.axvline(0, color="#56616f", linewidth=0.8)
         axis.set_yticks(range(len(rows)), [row["subject"] for row in reversed(rows)])
-        axis.set_ylim(-0.6, len(rows) - 0.2)
+        axis.set_ylim(-0.6, len(rows) - 0.4)
         axis.set_xlabel(f"{WORDS[name]}, % of the way")
         axis.grid(axis="x", alpha=0.3)
+    for task, color in colors.items():
+        panels[0].plot([], [], "o", color=color, label=task)
+    figure.legend(loc="outside lower center", ncols=len(colors), fontsize=8, frameon=False)
     figure.savefig(file, dpi=130, metadata={"Software": None})
