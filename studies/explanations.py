@@ -21,7 +21,7 @@ from tokengym.base import read_json
 from tokengym.evaluation.report import number
 from tokengym.lab.protocol import net_area
 from tokengym.lab.study import DOCS, Docs, command_line, read_rows
-from tokengym.lab.tables import NONE, fill, markdown_table, mean
+from tokengym.lab.tables import NONE, fill, grouped, markdown_table, mean
 
 UNTRAINED, LAMBDAS = "untrained", (0.5, 0.95, 1.0)
 SETTINGS = ("easy", "middle", "hard")
@@ -94,10 +94,8 @@ def films(docs: Path, critic: str, *, lambdas: Sequence[float] = LAMBDAS) -> lis
     cases = []
     for (rule, gae_lambda), measured in of_gradients.items():
         cell = ledger_cells.make_cell(rule=rule, gae_lambda=f"{gae_lambda:g}", critic=critic)
-        areas = runs.areas(cell)
-        shared = sorted(areas.keys() & base.keys())
-        if shared and gae_lambda in lambdas and (rule, gae_lambda) != ("sparse", 0.95):
-            gain = mean([areas[seed] - base[seed] for seed in shared])
+        gain = _gain(runs.areas(cell), base)
+        if gain is not None and gae_lambda in lambdas and (rule, gae_lambda) != ("sparse", 0.95):
             cases.append(Case(gain, {**measured, **_found(docs, rule, "MovieReview")}))
     return cases
 
@@ -106,39 +104,36 @@ def of_forks(docs: Path, setting: str) -> list[Case]:
     """Return the cells under PPO in a setting of Forks whose gradient was measured."""
     rows = read_rows(docs / forks.FOLDER / forks.CURVES, text=("cell", "credit"))
     of_gradients = gradients(docs / forks.FOLDER / ledger_noise.NOISE, setting=setting)
-    base = _areas(forks_critic.by_seed(rows, f"{setting}-ppo-sparse"))
+    areas: dict[str, dict[int, float]] = {}
+    for (cell, seed), points in grouped(rows, lambda row: (row["cell"], int(row["seed"]))).items():
+        areas.setdefault(cell, {})[seed] = net_area(points, forks_critic.PRICE)
+    base = f"{setting}-ppo-sparse"
     cases = []
-    for (rule, gae_lambda), measured in of_gradients.items():
-        for name in {row["cell"]: None for row in rows}:
-            if not name.startswith(f"{setting}-ppo-") or _of_cell(name) != (rule, gae_lambda):
-                continue
-            areas = _areas(forks_critic.by_seed(rows, name))
-            shared = sorted(areas.keys() & base.keys())
-            if shared and rule != "sparse":
-                gain = mean([areas[seed] - base[seed] for seed in shared])
-                cases.append(Case(gain, {**measured, **_found(docs, rule, "Forks")}))
+    for cell, by_seed in areas.items():
+        kind = _of_cell(cell.removeprefix(f"{setting}-ppo-"))
+        gain = _gain(by_seed, areas[base])
+        if gain is not None and kind in of_gradients and cell != base:
+            cases.append(Case(gain, {**of_gradients[kind], **_found(docs, kind[0], "Forks")}))
     return cases
 
 
-def _of_cell(name: str) -> tuple[str, float]:
-    """Return the rule and the lambda, as the gradient's table has them, of a published cell."""
-    _, _, rule = name.split("-", 2)
-    known = {
-        "sparse": ("sparse", 0.95),
+def _of_cell(rule: str) -> tuple[str, float] | None:
+    """Return the rule and the lambda, as the gradient's table has them, of a cell under PPO."""
+    kinds = {
         "abc-signed": ("abc-signed", 0.5),
         "red_delivery=end": ("red:delivery=end", 0.5),
         "red_delivery=end-0.95": ("red:delivery=end", 0.95),
         "decisive": ("decisive", 0.0),
+        "mc_k=4": ("mc, k=4", 0.0),
+        "answer-gain": ("answer-gain", 0.95),
     }
-    if rule.startswith("mc_k=4"):
-        return "mc, k=4", 0.0
-    if rule.startswith("answer-gain"):
-        return "answer-gain", 0.95
-    return known.get(rule, (rule, np.nan))
+    return kinds.get(rule.partition("_segments=")[0])
 
 
-def _areas(by_seed: Mapping[int, Sequence[Mapping[str, float]]]) -> dict[int, float]:
-    return {seed: net_area(rows, forks_critic.PRICE) for seed, rows in by_seed.items()}
+def _gain(areas: Mapping[int, float], base: Mapping[int, float]) -> float | None:
+    """Return the mean of what a cell has more than another, paired by seed; None without pairs."""
+    shared = areas.keys() & base.keys()
+    return mean([areas[seed] - base[seed] for seed in sorted(shared)]) if shared else None
 
 
 def of_remedies(docs: Path) -> list[Case]:

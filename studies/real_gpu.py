@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from studies.frontier import PARTS
-from studies.real_model import BUNDLE, ENV, lines_table
+from studies.real_model import BUNDLE, ENV, best_of_n, lines_table
 from tokengym import ComparisonConfig
-from tokengym.evaluation.runs import EvaluationSettings, TaskSettings, run_references
+from tokengym.evaluation.runs import EvaluationSettings, TaskSettings
 from tokengym.lab.benchmark.verdict import path_of
-from tokengym.lab.protocol import LEARNER, PRICE
+from tokengym.lab.protocol import LEARNER
 from tokengym.lab.study import NET, Cell, Drawn, Published, Round, Runs, Study, single_run
 from tokengym.lab.tables import after_holm, at_equal_kl, markdown_table, paired_text, rates_table
 
@@ -65,8 +65,7 @@ def config(run: Cell, out: Path) -> ComparisonConfig:
 
 def lines(out: Path) -> list[dict[str, Any]]:
     """Return what the best of n untrained responses has."""
-    first = STUDY.cell(**ARMS[0], rate=1e-5, seed=0)
-    return run_references(config(first, out), out / "start").lines(PRICE)["best_of_n"]
+    return best_of_n(config(STUDY.cell(**ARMS[0], rate=1e-5, seed=0), out), out)
 
 
 def tables(published: Published) -> dict[str, str]:

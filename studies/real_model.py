@@ -75,8 +75,17 @@ def config(run: Cell, out: Path) -> ComparisonConfig:
 
 def lines(out: Path) -> list[dict[str, Any]]:
     """Return what the best of n untrained responses has."""
-    first = STUDY.cell(rule=RULES[0], rate=1e-5, seed=0)
-    return run_references(config(first, out), out / "start").lines(PRICE)["best_of_n"]
+    return best_of_n(config(STUDY.cell(rule=RULES[0], rate=1e-5, seed=0), out), out)
+
+
+def best_of_n(first: ComparisonConfig, out: Path) -> list[dict[str, Any]]:
+    """Return what the best of n untrained responses has.
+
+    Args:
+        first: Comparison of any run, whose reference samples these are.
+        out: Folder of the study's runs.
+    """
+    return run_references(first, out / "start").lines(PRICE)["best_of_n"]
 
 
 def tables(published: Published) -> dict[str, str]:
