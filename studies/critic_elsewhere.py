@@ -238,14 +238,10 @@ def leads_table(runs: Runs, made: list[Cell]) -> str:
     lines = []
     for cell, lead in shown.items():
         base = base_cell(cell.task)
-        parts = [
-            paired_text(*(_of_runs(runs, at, of, cell) for at in (cell, base)))
-            for of in frontier.PARTS
-        ]
-        lines.append([*about(cell), lead, *parts])
-    ends = [f"{name} in the last tenth" for name in ("score", "gold", "KL")]
+        pair = [[*_paths(runs, at, cell).values()] for at in (cell, base)]
+        lines.append([*about(cell), lead, *frontier.minus(*pair)])
     heads = ["task", "arm", "lambda", f"{NET}", "score over the run", "KL over it"]
-    return markdown_table([*heads, *ends], lines)
+    return markdown_table([*heads, *frontier.ENDS], lines)
 
 
 def equal_table(runs: Runs, made: list[Cell]) -> str:

@@ -163,14 +163,10 @@ def published_table(docs: Path) -> str:
         for name, arm in others:
             seeds = sorted(arm.keys() & base.keys())
             both = [[each[seed] for seed in seeds] for each in (arm, base)]
-            figures = [
-                paired_text(*([of(run) for run in runs] for runs in both))
-                for of in (net_of, *PARTS)
-            ]
+            figures = minus(*both, figures=(net_of, *PARTS))
             equal = [at_equal_kl({"": arm}, {"": base}, measure=m) for m in ("score", "gold_score")]
             lines.append([source.name, name, str(len(seeds)), *figures, *equal])
-    heads = ["score - c KL over the run", "score over it", "KL over it"]
-    heads += [f"{name} in the last tenth" for name in ("score", "gold", "KL")]
+    heads = ["score - c KL over the run", "score over it", "KL over it", *ENDS]
     heads += ["score at equal KL, by nats", "gold at equal KL"]
     return markdown_table(["setting", "arm", "pairs", *heads], lines)
 
@@ -244,6 +240,24 @@ def kl_at_end(run: RunPath) -> float:
 
 PARTS = (score_over, kl_over, score_at_end, gold_at_end, kl_at_end)
 """What is shown of a run beside score - c KL over it."""
+ENDS = tuple(f"{name} in the last tenth" for name in ("score", "gold", "KL"))
+"""Heads of the last three."""
+
+
+def minus(
+    one: Sequence[RunPath],
+    base: Sequence[RunPath],
+    *,
+    figures: Sequence[Callable[[RunPath], float]] = PARTS,
+) -> list[str]:
+    """Return what runs have more than others, paired, for each figure of a run.
+
+    Args:
+        one: The runs.
+        base: Those that they are compared with, of the same seeds in the same order.
+        figures: What is shown.
+    """
+    return [paired_text(*([of(run) for run in runs] for runs in (one, base))) for of in figures]
 
 
 def leaps_table(docs: Path) -> str:

@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from studies.frontier import PARTS
+from studies.frontier import ENDS, minus
 from studies.real_model import BUNDLE, ENV, best_of_n, lines_table
 from tokengym import ComparisonConfig
 from tokengym.evaluation.runs import EvaluationSettings, TaskSettings
 from tokengym.lab.benchmark.verdict import path_of
 from tokengym.lab.protocol import LEARNER
 from tokengym.lab.study import NET, Cell, Drawn, Published, Round, Runs, Study, single_run
-from tokengym.lab.tables import after_holm, at_equal_kl, markdown_table, paired_text, rates_table
+from tokengym.lab.tables import after_holm, at_equal_kl, markdown_table, rates_table
 
 UPDATES, ROWS, LENGTH = 16, 64, 48
 OPENINGS, DRAWS = 64, 4
@@ -93,12 +93,10 @@ def pairs_table(runs: Runs) -> str:
     for arm, lead in shown.items():
         seeds = sorted(runs.runs[arm].keys() & runs.runs[ARMS[0]].keys())
         one, base = ({s: path_of(runs.runs[at][s]) for s in seeds} for at in (arm, ARMS[0]))
-        both = [one[seed] for seed in seeds], [base[seed] for seed in seeds]
-        parts = [paired_text(*([of(run) for run in side] for side in both)) for of in PARTS]
+        parts = minus([*one.values()], [*base.values()])
         equal = [at_equal_kl({"": one}, {"": base}, measure=m) for m in ("score", "gold_score")]
         lines.append([*about(arm), str(len(seeds)), lead, *parts, *equal])
-    ends = [f"{name} in the last tenth" for name in ("score", "gold", "KL")]
-    heads = ["arm", "lambda", "pairs", NET, "score over the run", "KL over it", *ends]
+    heads = ["arm", "lambda", "pairs", NET, "score over the run", "KL over it", *ENDS]
     return markdown_table([*heads, "score at equal KL, by nats", "gold at equal KL"], lines)
 
 

@@ -201,10 +201,7 @@ def leads_table(runs: Runs, made: list[Cell], explained: Mapping[Cell, list[floa
             ]
             for runs_ in (whole, of_base)
         ]
-        figures = [
-            paired_text(*([of(runs_[seed]) for seed in seeds] for runs_ in (own, of_base)))
-            for of in frontier.PARTS
-        ]
+        figures = frontier.minus(*([runs_[seed] for seed in seeds] for runs_ in (own, of_base)))
         equal = at_equal_kl({"": own}, {"": of_base})
         parts[cell] = [paired_text(*counted), *figures, equal]
     shown = after_holm(differences)
@@ -214,8 +211,7 @@ def leads_table(runs: Runs, made: list[Cell], explained: Mapping[Cell, list[floa
         before = number(mean(known)) if known else NONE
         lines.append([*about(cell), str(len(runs.areas(cell))), before, lead, *parts[cell]])
     heads = ["variant", "arm", "pairs", "explained before update 1", "score - c KL over the run"]
-    heads += ["the same, all tokens counted", "score over the run", "KL over it"]
-    heads += [f"{name} in the last tenth" for name in ("score", "gold", "KL")]
+    heads += ["the same, all tokens counted", "score over the run", "KL over it", *frontier.ENDS]
     return markdown_table([*heads, "score at equal KL, by nats"], lines)
 
 

@@ -37,7 +37,7 @@ from tokengym.lab.protocol import (
     way,
 )
 from tokengym.lab.study import Cell, Drawn, Published, Round, Row, Study, read_rows, single_run
-from tokengym.lab.tables import at_equal_kl, markdown_table, mean, paired_text
+from tokengym.lab.tables import at_equal_kl, markdown_table, mean
 from tokengym.rewards import gold_scorer
 
 TASKS = {"MovieReview": "movie_review", "Dialogue": "dialogue", "Detox": "detox"}
@@ -225,15 +225,13 @@ def leads_table(
             if len(seeds) < 2 or (task, model) not in ways:
                 continue
             pair = [[there[at][seed] for seed in seeds] for at in (arm, SPARSE)]
-            parts = [
-                paired_text(*([of(run) for run in runs] for runs in pair))
-                for of in (net_of, *frontier.PARTS)
-            ]
+            parts = frontier.minus(*pair, figures=(net_of, *frontier.PARTS))
             equal = at_equal_kl({"": there[arm]}, {"": there[SPARSE]})
             rows.append([task, model, arm, number(ways[task, model]), *parts, equal])
-    ends = [f"{name} in the last tenth" for name in ("score", "gold", "KL")]
     heads = ["task", "reward model", "arm", "way", "score - c KL over the run", "score over it"]
-    return markdown_table([*heads, "KL over it", *ends, "score at equal KL, by nats"], rows)
+    return markdown_table(
+        [*heads, "KL over it", *frontier.ENDS, "score at equal KL, by nats"], rows
+    )
 
 
 def worth_table(rows: Sequence[Row]) -> str:
