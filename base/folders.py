@@ -39,13 +39,15 @@ def locked(folder: Path) -> Iterator[None]:
     The lock is the operating system's and ends with the process, however that ends.
 
     Args:
-        folder: The folder; made if it does not exist, and removed again if it stays empty.
+        folder: The folder; made with its parents if it does not exist. It, and what was made of
+            them, is removed again if it stays empty.
 
     Raises:
         FolderInUseError: if another process, or another block of this one, has it.
         StorageError: if the folder cannot be made or takes no file, or no file there can be locked.
     """
     path = folder / LOCK
+    made = [parent for parent in folder.parents if not parent.exists()]
     try:
         file = _acquire(path)
     except (FolderInUseError, StorageError):
@@ -62,15 +64,16 @@ def locked(folder: Path) -> Iterator[None]:
         with suppress(PermissionError):  # Windows keeps what is open
             path.unlink(missing_ok=True)
         with suppress(OSError):  # it is not empty
-            folder.rmdir()
+            for each in (folder, *made):
+                each.rmdir()
         file.close()
 
 
 def _acquire(path: Path) -> io.TextIOWrapper:
     """Return the lock file, open and locked."""
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("a+", encoding="utf-8")
         except FileNotFoundError:  # the last owner has just removed the empty folder
             continue

@@ -56,6 +56,19 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+def critic_text(start: str) -> str:
+    """Return what follows an arm's rule where its critic starts from the reward model.
+
+    Args:
+        start: Where the critic starts: "own" is the policy's language model.
+
+    Example:
+        >>> critic_text("own"), critic_text("reward_model")
+        ('', ', critic from the reward model')
+    """
+    return "" if start == "own" else ", critic from the reward model"
+
+
 def rates_table(
     sweeps: Mapping[Title, Mapping[float, float]],
     head: Sequence[str] = ("rule",),

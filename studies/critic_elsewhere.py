@@ -34,7 +34,14 @@ from tokengym.lab.study import (
     read_rows,
     single_run,
 )
-from tokengym.lab.tables import after_holm, at_equal_kl, markdown_table, paired_text, rates_table
+from tokengym.lab.tables import (
+    after_holm,
+    at_equal_kl,
+    critic_text,
+    markdown_table,
+    paired_text,
+    rates_table,
+)
 
 CORPORA = {"SST-2": "sst2", "IMDb": "imdb"}
 """Tasks of real text and their corpora."""
@@ -173,8 +180,7 @@ def ways_of(docs: Path) -> dict[str, float]:
 
 def about(cell: Cell) -> list[str]:
     """Return a cell's columns."""
-    start = ", critic from the reward model" if cell.critic == "reward_model" else ""
-    return [cell.task, f"`{cell.rule}`{start}", cell.gae_lambda]
+    return [cell.task, f"`{cell.rule}`{critic_text(cell.critic)}", cell.gae_lambda]
 
 
 def leads(runs: Runs, cells: list[Cell]) -> dict[Cell, PairedDifference]:

@@ -56,6 +56,7 @@ from tokengym.lab.study import (
 )
 from tokengym.lab.tables import (
     after_holm,
+    critic_text,
     markdown_table,
     mean,
     paired,
@@ -191,8 +192,7 @@ def ways_of(drawn: Sequence[Row]) -> dict[int, dict[str, tuple[float, float]]]:
 def title(cell: Cell) -> str:
     """Return a cell's rule, lambda and critic as the tables show them."""
     at = f"{FROM:g} to {TO:g}" if cell.gae_lambda == RISING else cell.gae_lambda
-    start = ", critic from the reward model" if cell.critic != "own" else ""
-    return f"`{cell.rule}`, lambda {at}{start}"
+    return f"`{cell.rule}`, lambda {at}{critic_text(cell.critic)}"
 
 
 def about(cell: Cell) -> list[str]:

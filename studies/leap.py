@@ -48,6 +48,7 @@ from tokengym.lab.tables import (
     Speed,
     after_holm,
     at_equal_kl,
+    critic_text,
     markdown_table,
     mean,
     paired_text,
@@ -156,8 +157,7 @@ def config(run: Cell, out: Path) -> ComparisonConfig:
 
 def title(cell: Cell) -> str:
     """Return a cell's arm in words."""
-    start = ", critic from the reward model" if cell.critic == "reward_model" else ""
-    return f"`{cell.rule}`, {cell.gae_lambda}{start}"
+    return f"`{cell.rule}`, {cell.gae_lambda}{critic_text(cell.critic)}"
 
 
 def largest_update(points: list[Row]) -> float:

@@ -38,6 +38,7 @@ from tokengym.lab.study import (
 from tokengym.lab.tables import (
     NONE,
     after_holm,
+    critic_text,
     markdown_table,
     mean,
     paired,
@@ -191,9 +192,8 @@ def ways(drawn: Sequence[Row]) -> dict[str, tuple[float, float]]:
 
 def title(cell: Cell) -> str:
     """Return a cell's rule as the tables show it."""
-    start = ", critic from the reward model" if cell.critic != "own" else ""
     eos = ", EOS forbidden" if cell.eos == "forbidden" else ""
-    return f"`{cell.rule.partition(':')[0]}`{start}{eos}"
+    return f"`{cell.rule.partition(':')[0]}`{critic_text(cell.critic)}{eos}"
 
 
 def differences_table(runs: Runs) -> str:

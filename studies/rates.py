@@ -17,7 +17,7 @@ from tokengym import ComparisonConfig
 from tokengym.evaluation.report import number, signed
 from tokengym.lab.protocol import MEASURES, SPARE_SEED, SPARE_SEEDS, best_rate, net_area, way
 from tokengym.lab.study import Cell, Published, Round, Row, Runs, Study, read_rows, run_of
-from tokengym.lab.tables import NONE, NOT_YET, markdown_table, mean
+from tokengym.lab.tables import NONE, NOT_YET, critic_text, markdown_table, mean
 
 FILMS, DETOX = "MovieReview", "Detox"
 AXES = {"task": str, "length": int, "rule": str, "gae_lambda": str, "critic": "own"}
@@ -118,8 +118,7 @@ def readings(published: Published) -> Readings:
 
 def name(cell: Cell) -> str:
     """Return a cell's rule, lambda and critic."""
-    start = ", critic from the reward model" if cell.critic == STARTED else ""
-    return f"`{cell.rule}`, lambda {cell.gae_lambda}{start}"
+    return f"`{cell.rule}`, lambda {cell.gae_lambda}{critic_text(cell.critic)}"
 
 
 def complete_sweep(runs: Runs, cell: Cell) -> dict[float, list[float]]:

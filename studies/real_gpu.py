@@ -19,7 +19,7 @@ from tokengym.evaluation.runs import EvaluationSettings, TaskSettings
 from tokengym.lab.benchmark.verdict import path_of
 from tokengym.lab.protocol import LEARNER
 from tokengym.lab.study import NET, Cell, Drawn, Published, Round, Runs, Study, single_run
-from tokengym.lab.tables import after_holm, at_equal_kl, markdown_table, rates_table
+from tokengym.lab.tables import after_holm, at_equal_kl, critic_text, markdown_table, rates_table
 
 UPDATES, ROWS, LENGTH = 16, 64, 48
 OPENINGS, DRAWS = 64, 4
@@ -80,8 +80,7 @@ def tables(published: Published) -> dict[str, str]:
 
 def about(arm: Cell) -> list[str]:
     """Return an arm's columns."""
-    start = ", critic from the reward model" if arm.critic == "reward_model" else ""
-    return [f"`{arm.rule}`{start}", arm.gae_lambda]
+    return [f"`{arm.rule}`{critic_text(arm.critic)}", arm.gae_lambda]
 
 
 def pairs_table(runs: Runs) -> str:

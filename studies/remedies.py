@@ -28,6 +28,7 @@ from tokengym.lab.tables import (
     NONE,
     after_holm,
     at_equal_kl,
+    critic_text,
     markdown_table,
     mean,
     paired_text,
@@ -157,9 +158,8 @@ def tables(published: Published) -> dict[str, str]:
 
 def about(cell: Cell) -> list[str]:
     """Return a cell's columns."""
-    critic_ = ", critic from the reward model" if cell.critic == "reward_model" else ""
     lambda_ = NONE if VARIANTS[cell.variant].get("gae_lambda", 0) is None else cell.gae_lambda
-    return [cell.variant, f"`{cell.rule}`, {lambda_}{critic_}"]
+    return [cell.variant, f"`{cell.rule}`, {lambda_}{critic_text(cell.critic)}"]
 
 
 def explained_of(published: Published) -> dict[Cell, list[float]]:

@@ -177,3 +177,17 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
         locked(tmp_path / "file" / "x"),
     ):
         pass
+
+
+def test_what_wrote_nothing_leaves_no_folder(tmp_path):
+    """`tokengym train` with a model that is not there had left an empty folder of runs."""
+    with locked(tmp_path / "runs" / "2026" / "one"):
+        pass
+    assert not names(tmp_path)
+    (tmp_path / "runs").mkdir()
+    with locked(tmp_path / "runs" / "2026" / "one"):
+        pass
+    assert names(tmp_path) == ["runs"]  # it was there before
+    with locked(tmp_path / "runs" / "one"):
+        (tmp_path / "runs" / "one" / "curve.csv").touch()
+    assert names(tmp_path / "runs" / "one") == ["curve.csv"]
