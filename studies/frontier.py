@@ -541,6 +541,59 @@ def _tuned(
     return tuned_on_others(values, nets)
 
 
+def line_of(
+    arm: Mapping[str, Mapping[int, RunPath]],
+    seeds: Sequence[int],
+    levels: Sequence[float],
+    measure: str,
+) -> list[float]:
+    """Return an arm's frontier: its mean over seeds at each KL, NaN where a run is not known.
+
+    Args:
+        arm: Runs by cell and seed.
+        seeds: Those that count.
+        levels: KL, nats.
+        measure: Score or gold score; the cells are chosen by the score.
+    """
+    cells_ = {name: {seed: runs[seed] for seed in seeds} for name, runs in arm.items()}
+    # Against itself: its own runs alone say how far its frontier goes.
+    found = compare_at_kl(cells_, cells_, levels, measure=measure, resamples=1)
+    values = {each.kl: each.value for each in found}
+    return [values.get(float(kl), np.nan) for kl in levels]
+
+
+def draw_study(file: Path, runs: Mapping[Cell, Mapping[int, Sequence[Row]]]) -> None:
+    """Draw each arm's frontier, score and gold over KL: over all its cells, at all prices.
+
+    Args:
+        file: Picture to write.
+        runs: Cell -> seed -> measurements.
+    """
+    from matplotlib.figure import Figure
+
+    levels = np.geomspace(0.5, 32, 97).tolist()
+    by_setting = {where: arms_of(runs, where, PRICES) for where in WHERE}
+    drawn = {where: arms for where, arms in by_setting.items() if all(arms.values())}
+    figure = Figure(figsize=(1 + 4.6 * len(drawn), 7), layout="constrained")
+    panels = figure.subplots(2, len(drawn), sharex=True, sharey="row", squeeze=False)
+    for column, ((of_task, length), arms) in zip(panels.T, drawn.items(), strict=True):
+        seeds = shared_seeds(*arms.values())
+        for axis, measure in zip(column, ("score", "gold_score"), strict=True):
+            for color, (name, arm) in zip(COLORS, arms.items(), strict=False):
+                line = line_of(arm, seeds, levels, measure)
+                label = f"{name.replace('`', '')} ({len(arm)} cells)"
+                axis.plot(levels, line, color=color, linewidth=1.8, label=label)
+            axis.grid(alpha=0.3)
+            axis.set_xscale("log", base=2)
+            axis.xaxis.set_major_formatter("{x:g}")
+        column[0].set_title(f"{of_task}, {length} tokens, {len(seeds)} seeds", fontsize=9)
+        column[0].legend(fontsize=8)
+        column[1].set_xlabel("KL to the untrained policy, nats")
+    panels[0, 0].set_ylabel("score")
+    panels[1, 0].set_ylabel("gold score")
+    figure.savefig(file, dpi=110, metadata={"Software": None})
+
+
 def counts_text(runs: Mapping[Cell, Mapping[int, Sequence[Row]]]) -> str:
     """Return how many of the declared runs there are, and which."""
     wanted = [
@@ -573,9 +626,10 @@ def tables(published: Published) -> dict[str, str]:
 
 
 def pictures(published: Published) -> None:
-    """Draw the page's picture."""
+    """Draw the page's pictures."""
     published.folder.mkdir(exist_ok=True)
     draw(published.folder / "published.png", published.folder.parent)
+    draw_study(published.folder / "study.png", published.runs.runs)
 
 
 STUDY = Study(

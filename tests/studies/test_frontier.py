@@ -1,6 +1,9 @@
 """Score at equal KL: the published part of the page, and the declared study in small."""
 
+import math
 from pathlib import Path
+
+import pytest
 
 from studies import frontier, leap
 from studies.frontier import ARMS, PRICES, films, runs_of, study_table
@@ -50,6 +53,23 @@ def test_an_arm_is_compared_over_all_its_cells():
     assert table["0", "`uniform`", "score"][2].startswith("2.00 (")
     assert table["0.05", "`uniform`", "score"][2].startswith("\u22121.00 (")
     assert table["all", "`uniform`", "score"][4].startswith("\u2013")  # nobody was at 16
+
+
+def test_a_frontier_is_of_the_arms_own_cells(tmp_path: Path):
+    """A cell that another beats at each KL is not seen, and what no run reached is a gap."""
+    cells = frontier.cells("Detox", 48, "`sparse`", 0.05)
+    rows = [
+        row
+        for number, cell in enumerate(cells)
+        for seed in range(3)
+        for row in climb(cell, seed, 2.0 if number == 1 else 0.5)
+    ]
+    arm = frontier.arms_of(Runs(rows, frontier.STUDY.axes).runs, frontier.WHERE[1], PRICES)
+    line = frontier.line_of(arm["`sparse`"], range(3), (1.0, 4.0, 16.0), "score")
+    assert line[:2] == pytest.approx([2.01, 4.01])  # 2 sqrt(k), and a hundredth of the mean seed
+    assert math.isnan(line[2])
+    frontier.draw_study(tmp_path / "study.png", frontier.STUDY.published(DOCS).runs.runs)
+    assert (tmp_path / "study.png").stat().st_size > 10_000
 
 
 def test_the_declared_runs_are_those_of_the_page(tmp_path: Path):
