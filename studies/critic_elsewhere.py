@@ -35,6 +35,7 @@ from tokengym.lab.study import (
     single_run,
 )
 from tokengym.lab.tables import (
+    NONE,
     after_holm,
     at_equal_kl,
     critic_text,
@@ -200,19 +201,13 @@ def answer_table(runs: Runs, ways: dict[str, float]) -> str:
     clear leads of the critic are bold after Holm's correction over the tasks.
     """
     kinds = (started_cells, signed_cells, control_cells)
-    picked = {
-        task: [cell for kind in kinds if (cell := runs.chosen(kind(task))) is not None]
-        for task in TASKS
-    }
-    firsts = [cells[0] for cells in picked.values() if len(cells) == len(kinds)]
+    picked = {task: [runs.chosen(kind(task)) for kind in kinds] for task in TASKS}
+    firsts = [cells[0] for cells in picked.values() if cells[0] is not None]
     shown = after_holm(leads(runs, firsts))
     lines = []
     for first, lead in shown.items():
         base = base_cell(first.task)
-        rest = [
-            f"{cell.rule} {cell.gae_lambda}: {paired_text(*_nets(runs, cell, base))}"
-            for cell in picked[first.task][1:]
-        ]
+        rest = [_named_lead(runs, cell, base) for cell in picked[first.task][1:]]
         score = paired_text(
             *(_of_runs(runs, at, frontier.score_over, first) for at in (first, base))
         )
@@ -220,6 +215,13 @@ def answer_table(runs: Runs, ways: dict[str, float]) -> str:
         lines.append([first.task, first.gae_lambda, lead, share, score, *rest])
     heads = ["task", "lambda", f"critic minus `sparse`, {NET}", "of the way", "of it, score"]
     return markdown_table([*heads, "`abc-signed` minus `sparse`", "control minus `sparse`"], lines)
+
+
+def _named_lead(runs: Runs, cell: Cell | None, base: Cell) -> str:
+    """Return a cell's rule, its lambda and its lead; None is a kind that was not run there."""
+    if cell is None:
+        return NONE
+    return f"{cell.rule} {cell.gae_lambda}: {paired_text(*_nets(runs, cell, base))}"
 
 
 def _nets(runs: Runs, cell: Cell, base: Cell) -> list[list[float]]:

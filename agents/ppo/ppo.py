@@ -62,6 +62,11 @@ UNSEEN_CREDIT = (
     "advantage={!r} reads the score of a whole response and not the token rewards: its updates are "
     "those of the sparse reward; 'loo' and 'reinforce++' see the credit"
 )
+DECLARED_LAMBDA = (
+    "credit {!r} declares gae_lambda={:g}, which was measured on responses of a fixed length; "
+    "{:.0%} of these ended by themselves, where abc-signed lost by it on dialogues, summaries and "
+    "questions: compare with gae_lambda={:g}, and pass the one that you mean"
+)
 REMEDY = "lower learning_rate or kl_coef, or clip the scores"
 """Remedy for a loss or gradient that is not finite."""
 
@@ -85,6 +90,8 @@ class PPO(EpisodicAlgorithm):
     settings_class = PPOSettings
     shards_weights = True
     settings: PPOSettings
+    _declared_lambda: float | None = None
+    """Lambda that the credit rule declares and training takes; None if it was given."""
 
     if TYPE_CHECKING:  # the settings by name, for a user's type checker
 
@@ -116,7 +123,7 @@ class PPO(EpisodicAlgorithm):
         estimator = find_advantage(name)
         if not (estimator.needs_critic and estimator.reads_lambda):
             return given
-        declared = self.rounds.reward.gae_lambda
+        self._declared_lambda = declared = self.rounds.reward.gae_lambda
         return {**given, "gae_lambda": GAE_LAMBDA if declared is None else declared}
 
     def round_options(self) -> dict[str, Any] | None:
@@ -366,6 +373,7 @@ class PPO(EpisodicAlgorithm):
             rewards[row, : len(episode.response_ids)] = episode.token_rewards
         if not self.estimator.uses_token_rewards and ((rewards != 0).sum(1) > 1).any():
             self._alarms.warn("dense", UNSEEN_CREDIT.format(self.estimator.name))
+        self._warn_of_declared_lambda(played)
         if not np.isfinite(rewards).all():
             where = f"update {self._n_updates}, timestep {self.num_timesteps}"
             raise _not_finite(rewards, where)
@@ -374,6 +382,19 @@ class PPO(EpisodicAlgorithm):
         if self.settings.drop_equal_groups:
             teaches = self._varied_rows(scores, teaches)
         return torch.from_numpy(rewards).to(self.device), scores, teaches
+
+    def _warn_of_declared_lambda(self, played: RolloutBatch) -> None:
+        """Warn of a low lambda that nobody chose, where most responses end by themselves.
+
+        `mc` declares 0, since its rewards are advantages: that holds whatever the lengths are.
+        """
+        declared, paid = self._declared_lambda, self.rounds.reward.reward
+        if not declared or declared >= GAE_LAMBDA or paid is None:
+            return
+        ended = float(np.mean([e.finish_reason in ("eos", "stop") for e in played.episodes]))
+        if ended > 0.5:
+            text = DECLARED_LAMBDA.format(paid.credit_name, declared, ended, GAE_LAMBDA)
+            self._alarms.warn("lambda", text)
 
     def _varied_rows(self, scores: Tensor, teaches: Tensor) -> Tensor:
         """Return which rows teach once groups of equal scores are left out, (batch,) each."""

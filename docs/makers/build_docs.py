@@ -16,6 +16,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from functools import partial
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,7 @@ def page() -> str:
             f"[{title_of(task.name)}]({task.name.lower()}.md)",
             f"`{task.id}`",
             f"`{task.reward!r}`",
-            task.summary,
+            task.summary + _of_lab("tokengym.tasks", task.name),
         ]
         for task in tasks
     ]
@@ -154,7 +155,8 @@ def page() -> str:
         _NOTICE,
         "# Environments",
         "Every task is the same Markov decision process with its own prompts, models and score. "
-        "Each has a page; this one describes what they share.",
+        "Each has a page; this one describes what they share. What is marked (lab) comes with "
+        "`pip install ./lab`.",
         _table(["task", "id", "default reward", "what it asks"], rows),
         parts["Description"],
         *(f"## {name}\n\n{parts[name]}" for name in _SECTIONS),
@@ -216,18 +218,25 @@ def known_facts(task: Task) -> Iterator[tuple[str, str, str]]:
         return
 
 
+def _of_lab(group: str, name: str) -> str:
+    """Return the mark of an entry that the laboratory brings, "" of the suite's own."""
+    theirs = distribution("tokengym-lab").entry_points.select(group=group)
+    return " (lab)" if name in theirs.names else ""
+
+
 def command_line() -> str:
     """Return the page that lists the commands, markdown."""
     rows = []
     for name in command_names():
         first = (inspect.getdoc(find_command(name)) or "").partition("\n\n")[0]
-        rows.append((f"[`tokengym {name}`](commands/{name}.md)", _cell(first)))
+        said = _cell(first) + _of_lab("tokengym.commands", name)
+        rows.append((f"[`tokengym {name}`](commands/{name}.md)", said))
     blocks = [
         _NOTICE,
         "# Command line",
         "`tokengym COMMAND --help` shows the options that most need, for the task and the learner "
         "that are named, and `--help-all` all of them. The pages have all, with the defaults of "
-        "MovieReview and PPO.",
+        "MovieReview and PPO. What is marked (lab) comes with `pip install ./lab`.",
         _table(["command", "what it does"], rows),
     ]
     return "\n\n".join(blocks) + "\n"

@@ -1,6 +1,6 @@
 """Prompts that reasoning-gym generates, and the verdict of its verifiers.
 
-The library is the extra ``tokengym[reasoning]``. It is imported when a data set of it is named.
+The library is the extra ``tokengym-lab[reasoning]``. It is imported when a data set of it is named.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from tokengym.base import Registry, Split, did_you_mean
 from tokengym.envs import DatasetError, Prompt, PromptSet
 
-INSTALL = "pip install 'tokengym[reasoning]'"
+INSTALL = "pip install 'tokengym-lab[reasoning]'"
 SIZE = 256
 """Prompts of each split, unless ``size`` says otherwise."""
 MAX_SIZE = 100_000

@@ -16,7 +16,7 @@ To measure one:
 
 To continue its training, in Python:
 
-  made = dict(num_envs=64, reward="abc-signed", normalize="batch")
+  made = dict(num_envs=64, reward="abc-signed", normalize="batch", min_new_tokens=48)
   envs = gym.make_vec("tokengym/MovieReview-v0", **made)
   agent = tokengym.PPO.load("{folder}", env=envs)
   agent.learn(total_timesteps=64 * 48, reset_num_timesteps=False)"""

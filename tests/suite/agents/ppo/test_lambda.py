@@ -73,6 +73,25 @@ def test_without_a_critic_there_is_no_lambda(make_ppo):
     assert make_ppo(advantage="reinforce", gae_lambda=None).gae_lambda is None
 
 
+@pytest.mark.parametrize(
+    ("declared", "given", "is_warned"),
+    [(0.5, None, True), (0.5, 0.5, False), (0.0, None, False), (0.95, None, False)],
+)
+@pytest.mark.parametrize("reason", ["eos", "length"])
+def test_a_low_lambda_that_nobody_chose_is_said_where_responses_end_by_themselves(
+    make_ppo, make_envs, caplog, declared, given, is_warned, reason
+):
+    envs = make_envs(reward=target_reward(Declared(declared)))
+    agent = make_ppo(envs=envs, gae_lambda=given)
+    for _ in range(2):
+        played = agent.collect()
+        ended = tuple(replace(each, finish_reason=reason) for each in played.episodes)
+        agent.assign(replace(played, episodes=ended))
+    said = [each for each in caplog.messages if "declares gae_lambda=0.5" in each]
+    assert len(said) == (is_warned and reason == "eos")
+    assert all("100% of these ended by themselves" in each for each in said)
+
+
 # --- the learning rate ----------------------------------------------------------------------------
 
 
