@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 import codecs
+import csv
 import gzip
+import io
 import json
 import re
 import reprlib
 import sys
+import warnings
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +25,7 @@ from tokengym.base.stored.parts import hub_answers
 from tokengym.base.text import lone_surrogate
 
 if TYPE_CHECKING:
+    import pandas
     from datasets import Dataset, DatasetDict
 
 DatasetSource: TypeAlias = Union["Dataset", "DatasetDict", str, Path]
@@ -32,14 +36,19 @@ MAX_UNPACKED_RATIO = 20
 """Most times its own size that a compressed file may unpack to, unless that is few bytes."""
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 """The beginning of a surrogate's escape in JSON."""
-_QUOTE_NONE = 3  # csv.QUOTE_NONE: a tab-separated text may hold lone quotation marks
 _CSV = {
+    "sep": ",",
+    "quoting": csv.QUOTE_MINIMAL,
+    "index_col": False,  # or the first of too many fields would be an index, and all shift by one
     "keep_default_na": False,  # "NA" is a word, and an empty reference is allowed
     "low_memory": False,  # or "007" among texts would be read as 7 where a part has numbers only
 }
 _READERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".csv": ("csv", _CSV),
-    ".tsv": ("csv", {"sep": "\t", "quoting": _QUOTE_NONE, **_CSV}),
+    ".tsv": (
+        "csv",
+        {**_CSV, "sep": "\t", "quoting": csv.QUOTE_NONE},
+    ),  # texts may hold lone quotation marks
     ".json": ("json", {}),
     ".jsonl": ("json", {}),
     ".parquet": ("parquet", {}),
@@ -113,7 +122,7 @@ def _loaded(path: Path, dataset: Path | str, *, headerless: bool) -> Any:
             if builder == "json":
                 _check_json(path, text)
         if builder == "csv":
-            return _read_csv(path, {**options, "header": None} if headerless else options)
+            return _read_csv(path, text, {**options, "header": None} if headerless else options)
         with _bars_on_terminals():
             return datasets.load_dataset(builder, data_files=str(path), split="train", **options)
     if any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
@@ -130,7 +139,7 @@ def _loaded(path: Path, dataset: Path | str, *, headerless: bool) -> Any:
         return datasets.load_dataset(name, config or None)
 
 
-def _read_csv(path: Path, options: Mapping[str, Any]) -> Dataset:
+def _read_csv(path: Path, text: str, options: Mapping[str, Any]) -> Dataset:
     """Return a csv or tsv file as a table, each column typed by all of its rows.
 
     The reader of `datasets` types a column part by part, and knows no ``low_memory``.
@@ -139,15 +148,45 @@ def _read_csv(path: Path, options: Mapping[str, Any]) -> Dataset:
     import pandas
 
     if "header" not in options:
-        head = pandas.read_csv(path, **options, header=None, nrows=1, dtype=str).iloc[0]
-        if repeated := head[head.duplicated() & head.astype(bool)].tolist():  # "" has no name
-            cause = f"its header has the column {repeated[0]!r} twice"
-            raise _unreadable(path, cause, "rename one, or leave it out")
-    frame = pandas.read_csv(path, **options)
+        header = pandas.read_csv(path, **options, header=None, nrows=1, dtype=str).iloc[0]
+        _check_header(path, header, options["sep"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pandas.errors.ParserWarning)  # that fields are left out
+        try:
+            frame = pandas.read_csv(path, **options)
+        except pandas.errors.ParserWarning:
+            raise _too_many_fields(path, text, options) from None
     if frame.empty:
         raise _unreadable(path, "it has a header and no rows", "add some")
     info = datasets.DatasetInfo(builder_name="csv")
     return datasets.Dataset.from_pandas(frame, info=info, preserve_index=False)
+
+
+def _check_header(path: Path, names: pandas.Series[str], separator: str) -> None:
+    """Refuse names that stand there twice, and one name that has several in it."""
+    if repeated := names[names.duplicated() & names.astype(bool)].tolist():  # "" has no name
+        cause = f"its header has the column {repeated[0]!r} twice"
+        raise _unreadable(path, cause, "rename one, or leave it out")
+    others = [other for other in ";\t," if other != separator and other in names[0]]
+    if len(names) == 1 and others:
+        cause = f"its header is one column, {names[0]!r}"
+        remedy = f"separate columns by {separator!r}, not by {others[0]!r}, or rename the column"
+        raise _unreadable(path, cause, remedy)
+
+
+def _too_many_fields(path: Path, text: str, options: Mapping[str, Any]) -> DatasetError:
+    """Return the error of a file whose first row has more fields than its header."""
+    separator, quoting = options["sep"], options["quoting"]
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, quoting=quoting)
+    width, line, count = 0, 0, 0
+    for row in rows:
+        width, line, count = width or len(row), rows.line_num, len(row)
+        if count > width:
+            break
+    remedy = "name each column in the header"
+    if quoting != csv.QUOTE_NONE:
+        remedy += f", or put texts with {separator!r} in double quotation marks"
+    return _unreadable(path, f"line {line} has {count} fields, its header {width}", remedy)
 
 
 @contextmanager

@@ -220,6 +220,16 @@ def test_what_cannot_be_read(tmp_path):
         ("a.csv", "prompt\na b\n".encode("utf-16-le"), "it is UTF-16"),
         ("a.json", b'[{"prompt": "a"}, {"prompt": ]', "line 1, byte 29: Expecting value"),
         ("a.jsonl", b'{"prompt": "a"}\n{"prompt": "b"\n', "line 2, byte 30: Expecting"),
+        (
+            "a.csv",
+            b"prompt,answer\n\nHello, world,2\nGood, day,4\n",
+            "line 3 has 3 fields, its header 2.*in double quotation marks",
+        ),
+        ("a.csv", b"prompt,answer\na, b,2\nc,4\n", "line 2 has 3 fields, its header 2"),
+        ("a.csv", b"prompt,answer\na,1,\nb,2,\n", "line 2 has 3 fields, its header 2"),
+        ("a.tsv", b"prompt\tanswer\nHello\tworld\t2\n", "line 2 has 3 fields, its header 2"),
+        ("a.csv", b"prompt;answer\na, b;1\nc, d;2\n", "by ',', not by ';'"),
+        ("a.csv", b"prompt;answer\na;1\nc;2\n", "by ',', not by ';'"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_said_with_its_place(tmp_path, name, data, message):
