@@ -82,7 +82,7 @@ def train_own_agent(run: TrainingRun, name: str, made: Any) -> Iterator[Update]:
             agent.learn(episodes)
             step += 1
             tokens += sum(episode.num_written for episode in episodes)
-            scores = [e.score_parts.get("raw_score", e.score or 0.0) for e in episodes]
+            scores = [e.raw_score or 0.0 for e in episodes]
             figures = {"rollout/score": sum(scores) / len(scores)}
             yield Update(step=step, tokens=tokens, agent=agent, figures=figures)
     finally:

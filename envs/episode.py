@@ -24,6 +24,8 @@ from tokengym.envs.turns.partner import POLICY, Turn
 
 FinishReason = Literal["eos", "length", "stop", "error"]
 
+RAW_SCORE = "raw_score"
+"""Name of the part that holds the scorer's own value where ``score`` was scaled after it."""
 _PER_TOKEN = {"token_rewards": np.float32, "log_probs": np.float32, "written": np.int8}
 """Fields with one value per token after the prompt, and their types."""
 _PER_TOKEN_IN_INFO = ("token_rewards", "written")
@@ -113,6 +115,11 @@ class Episode:
             )
         array.flags.writeable = False
         object.__setattr__(self, name, array)
+
+    @property
+    def raw_score(self) -> float | None:
+        """The scorer's own value: ``score`` before `Normalize` or a layer scaled it."""
+        return self.score_parts.get(RAW_SCORE, self.score)
 
     @property
     def num_written(self) -> int:

@@ -21,7 +21,7 @@ from tokengym.rewards.maths.shares import shift_reply_credit
 from tokengym.rewards.scorers.base import Scorer, Scores
 from tokengym.rewards.scorers.normalize import Normalize
 from tokengym.rewards.scorers.wrappers import ScorerWrapper
-from tokengym.rewards.scores import remedy_for
+from tokengym.rewards.scores import inner_parts, remedy_for
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -175,10 +175,12 @@ class Reward:
                 else self.credit.assign(episodes, scores)
             )
             self._check_rewards(episodes, scores, rewards)
+            is_scaled = isinstance(self.scorer, Normalize)
+            parts = scores.parts if is_scaled else inner_parts(scores.parts)
             return [
                 episode.with_rewards(
                     float(scores.values[row]),
-                    {name: float(part[row]) for name, part in scores.parts.items()},
+                    {name: float(part[row]) for name, part in parts.items()},
                     rewards[row],
                 )
                 for row, episode in enumerate(episodes)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Self
 
-from tokengym.envs.episode import Episode
+from tokengym.envs.episode import RAW_SCORE, Episode
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths.shares import on_last_tokens
 
@@ -121,6 +121,14 @@ class Scores:
                     f"scorer {name!r} returned attributions[{index}] with NaN or Inf for the "
                     f"response {_short(episode.response)}; attributions must be finite"
                 )
+
+
+def inner_parts(parts: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    """Return the parts of a scorer inside another, or of one whose value is not scaled.
+
+    `RAW_SCORE` is what evaluations measure, so only the outermost scaling may have that part.
+    """
+    return {f"inner_{name}" if name == RAW_SCORE else name: part for name, part in parts.items()}
 
 
 class Shared:

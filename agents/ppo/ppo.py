@@ -433,7 +433,7 @@ class PPO(EpisodicAlgorithm):
         returns are (batch, time), nats and reward units.
         """
         record = self.logger.record
-        raw = [episode.score_parts.get("raw_score", episode.score) for episode in played.episodes]
+        raw = [episode.raw_score for episode in played.episodes]
         self._raw_scores = [score for score in raw if score is not None]  # the scorer's own
         record("rollout/score", float(np.mean(self._raw_scores or [0.0])))
         assert played.entropy is not None

@@ -26,6 +26,7 @@ from tokengym.agents.rollouts.layers import (
 )
 from tokengym.agents.sb3.vec_env import GymVecEnv, as_vector_env
 from tokengym.envs import Episode, SettingsError, episodes_from_infos
+from tokengym.envs.episode import RAW_SCORE
 from tokengym.envs.prompts.vocabulary import Vocabulary
 from tokengym.rewards import (
     Reward,
@@ -192,7 +193,7 @@ class RoundReward:
             assert episode.token_rewards is not None
             tokens = episode.token_rewards.copy()
             tokens[steps.places] = rewards
-            parts = {"raw_score": episode.score or 0.0, **episode.score_parts}
+            parts = {RAW_SCORE: episode.score or 0.0, **episode.score_parts}
             episodes[row] = episode.with_rewards(float(steps.paid.sum()), parts, tokens)
 
     def segment_ends(self, episodes: Sequence[Episode], time: int) -> NDArray[np.int64]:

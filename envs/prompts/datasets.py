@@ -43,12 +43,11 @@ _CSV = {
     "keep_default_na": False,  # "NA" is a word, and an empty reference is allowed
     "low_memory": False,  # or "007" among texts would be read as 7 where a part has numbers only
 }
+# A tab-separated text may hold lone quotation marks.
+_TSV = {**_CSV, "sep": "\t", "quoting": csv.QUOTE_NONE}
 _READERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".csv": ("csv", _CSV),
-    ".tsv": (
-        "csv",
-        {**_CSV, "sep": "\t", "quoting": csv.QUOTE_NONE},
-    ),  # texts may hold lone quotation marks
+    ".tsv": ("csv", _TSV),
     ".json": ("json", {}),
     ".jsonl": ("json", {}),
     ".parquet": ("parquet", {}),

@@ -160,7 +160,7 @@ class Evaluator:
         )
         self.check_reading(episodes)
         # The scorer's own value, whatever layers of a batch of the user's own pay for it.
-        scores = [e.score_parts.get("raw_score", e.score or 0.0) for e in episodes]
+        scores = [e.raw_score or 0.0 for e in episodes]
         metrics = {"score": float(np.mean(scores))}
         gold = None if self.gold is None else self.gold.score(episodes).values
         if gold is not None:

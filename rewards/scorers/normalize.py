@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 
 from tokengym.base.registry import Registry, name_of
 from tokengym.base.settings import check_choice, check_count, check_number
-from tokengym.envs.episode import Episode
+from tokengym.envs.episode import RAW_SCORE, Episode
 from tokengym.rewards.errors import RewardError, ScorerError
 from tokengym.rewards.maths.redistribution import Moments, update_moments
 from tokengym.rewards.maths.shares import shift
 from tokengym.rewards.scorers.base import AnyScorer, call_scorer
 from tokengym.rewards.scorers.wrappers import ScorerWrapper
-from tokengym.rewards.scores import Scores
+from tokengym.rewards.scores import Scores, inner_parts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -164,9 +164,12 @@ class Normalize(ScorerWrapper):
             rows = [row.astype(np.float64) * by for by, row in zip(factors, rows, strict=True)]
         if rows is not None and scores.additive:
             rows = [shift(float(value), row) for row, value in zip(rows, values, strict=True)]
+        parts = scores.parts  # of a `Normalize`: they have the value as it was before that one
+        if not isinstance(self.scorer, Normalize):
+            parts = {**inner_parts(parts), RAW_SCORE: scores.values}
         return Scores(
             values=values,
-            parts={**scores.parts, "raw_score": scores.values},
+            parts=parts,
             attributions=rows,
             additive=scores.additive,
             signed=scores.signed,

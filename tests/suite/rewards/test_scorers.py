@@ -3,9 +3,19 @@ import numpy as np
 import pytest
 
 from tests.suite.rewards.conftest import FixedScorer, LengthScorer, make_episode
-from tokengym.rewards import ABC, FunctionScorer, Normalize, Reward, Scores, Sentiment
+from tokengym.rewards import (
+    ABC,
+    FunctionScorer,
+    Normalize,
+    Reward,
+    Scorer,
+    Scores,
+    Sentiment,
+    Uniform,
+)
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.gold.sentiment_lexicon import Lexicon
+from tokengym.rewards.scorers.wrappers import TimeLimit
 
 LEXICON = Lexicon(words={"good": 1.0, "bad": -1.0}, intensifiers={}, negations=("not",))
 
@@ -183,6 +193,32 @@ def test_normalize_passes_the_attribution_on(classifier):
     assert [sum(e.token_rewards) for e in paid] == pytest.approx([e.score for e in paid], rel=1e-5)
     plain = RewardModel(classifier).score(EPISODES).values
     assert [e.score_parts["raw_score"] for e in paid] == pytest.approx(plain.tolist())
+
+
+class Squashed(Scorer):
+    """Bounds a value, and has that value as a part of a name that has a meaning."""
+
+    def score(self, episodes, *, attribution=None):
+        lengths = LengthScorer().score(episodes).values
+        return Scores(np.tanh(lengths / 100), {"raw_score": lengths})
+
+
+PENALTY = FunctionScorer(lambda prompt, response: -100.0, name="penalty")
+
+
+@pytest.mark.parametrize(
+    ("scorer", "measured"),
+    [
+        (Squashed(), np.tanh([0.12, 0.08])),
+        (Normalize(Squashed()), np.tanh([0.12, 0.08])),
+        (Normalize(LengthScorer()) + PENALTY, [-99.0, -101.0]),
+        (TimeLimit(Normalize(LengthScorer()), 60.0), [1.0, -1.0]),
+        (Normalize(Normalize(LengthScorer(), scale=False)), [12.0, 8.0]),
+    ],
+)
+def test_what_is_measured_is_the_score_before_the_outermost_scaling(scorer, measured):
+    paid = Reward(scorer, Uniform()).evaluate(EPISODES)
+    assert [episode.raw_score for episode in paid] == pytest.approx(measured, rel=1e-5)
 
 
 def test_normalize_state_round_trip():
