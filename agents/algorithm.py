@@ -370,8 +370,9 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         if not is_logged:  # SB3 would leave an empty temporary folder for each training
             formats: list[KVWriter] = [HumanOutputFormat(sys.stdout)] if self.verbose else []
             self.set_logger(Logger(folder=None, output_formats=formats))
+        # A number such as 1e5 is a float, and what a checkpoint keeps is a count.
         total_timesteps, callback = self._setup_learn(
-            total_timesteps, callback, reset_num_timesteps, tb_log_name
+            math.ceil(total_timesteps), callback, reset_num_timesteps, tb_log_name
         )
         self._custom_logger = is_logged and self._custom_logger
         if progress_bar and self.processes.is_main:

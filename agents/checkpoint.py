@@ -6,6 +6,8 @@ training.safetensors   value head (and its own network), optimiser, random gener
 model/                 the policy's weights (or adapter/, its LoRA weights) and its tokenizer
 reference/             the frozen reference, which with LoRA is the base that adapter/ names
 base.json              in place of either: name and hash of a base model that is found by name
+frozen.json            names of the weights that do not learn, if there are any: those that were
+                       given so, by which the optimiser's numbers go, and those frozen later
 ```
 """
 
@@ -15,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import torch
 from gymnasium import spaces
@@ -62,6 +64,7 @@ ENTRIES = {
 }
 """Types of the record's entries."""
 TRAINING = "training.safetensors"
+FROZEN = "frozen.json"
 OPTIMIZER = "optimizer."
 """Prefix of the names of the optimiser's tensors."""
 DEFAULTS_OF_0_1 = {"value_network": "trunk", "learning_rate_schedule": "constant"}
@@ -364,6 +367,10 @@ def write_policy(
         tokenizer.save_pretrained(str(folder / main))
     if model.adapters is None:
         model.model.save_pretrained(folder / main)
+        frozen = [n for n, weight in model.model.named_parameters() if not weight.requires_grad]
+        later = [name for name in frozen if name not in model.frozen]
+        if model.frozen or later:
+            write_json(folder / FROZEN, {"given": model.frozen, "later": later})
         return
     base = ref if reference is None else whole
     base_place = place.absolute() / base if model.base is None else named_folder(model.base)
@@ -402,7 +409,11 @@ def _critic_tensors(critic: "ValueFunction | None") -> dict[str, nn.Parameter]:
 
 def _check_record(record: Mapping[str, Any], folder: Path) -> None:
     """Refuse counters and sizes that no agent has, and models from outside the checkpoint."""
-    record["counters"].setdefault("learning_since", -1)  # earlier checkpoints lack it
+    counters = record["counters"]
+    counters.setdefault("learning_since", -1)  # earlier checkpoints lack it
+    total = counters.get("_total_timesteps")
+    if isinstance(total, float) and math.isfinite(total):  # as they have it after learn(1e5)
+        counters["_total_timesteps"] = math.ceil(total)
     check_entries(record["counters"], COUNTERS, f"counters of {folder}")
     since = record["counters"]["learning_since"] + 1  # -1: no call of learn is unfinished
     check_counts({**record["counters"], "learning_since": since}, folder)
@@ -478,7 +489,8 @@ def _settings(
 def stored_models(folder: Path) -> dict[str, Any]:
     """Return the policy's arguments ``model``, ``reference`` and ``lora`` of a written policy.
 
-    Adapters are then built anew: `restore_adapters` gives them their weights.
+    What was given frozen is frozen again. Adapters are then built anew: `restore_adapters` gives
+    them their weights.
 
     Raises:
         CheckpointError: if a file is of another kind than `write_policy` writes.
@@ -492,6 +504,8 @@ def stored_models(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{strange[0]} is no file that save() writes; remove the checkpoint")
     names = [name for name in PARTS if (folder / name).is_dir()]
     models: dict[str, Any] = {name: load_causal_lm(folder / name, alone=True) for name in names}
+    if "model" in models:
+        _freeze(models["model"], "given", folder)
     if (folder / BASE).is_file():
         models |= dict(zip(("model", "dtype"), stored_base(folder), strict=True))
     if (folder / ADAPTER).is_dir():
@@ -508,6 +522,25 @@ def stored_models(folder: Path) -> dict[str, Any]:
     return models
 
 
+def _freeze(model: nn.Module, kind: Literal["given", "later"], folder: Path) -> None:
+    """Freeze the weights of a model that a written policy names, if it names any.
+
+    Raises:
+        CheckpointError: if the model has no such weight.
+    """
+    if not (folder / FROZEN).is_file():
+        return
+    record, weights = read_json(folder / FROZEN), dict(model.named_parameters())
+    check_entries(record, {"given": list, "later": list}, f"{FROZEN} of {folder}")
+    for name in record[kind]:
+        if not isinstance(name, str) or name not in weights:
+            raise CheckpointError(
+                f"{folder / FROZEN} names {name!r}, which the model in {folder} has not; use a "
+                "checkpoint that save() wrote"
+            )
+        weights[name].requires_grad_(False)
+
+
 def stored_base(folder: Path) -> tuple[str, str]:
     """Return the folder of the base model that a written policy names, and its precision.
 
@@ -521,7 +554,11 @@ def stored_base(folder: Path) -> tuple[str, str]:
 
 
 def restore_adapters(policy: "CausalLMPolicy", folder: Path) -> None:
-    """Give a policy built from `stored_models` the weights of its adapters, if it has any."""
+    """Give a policy built from `stored_models` the weights of its adapters, if it has any.
+
+    What was frozen after the policy was built is frozen again.
+    """
+    _freeze(policy.language_model.model, "later", folder)
     if policy.language_model.adapters is not None:
         with _reading(folder / ADAPTER):
             load_adapters(policy.language_model.adapters, folder / ADAPTER)
@@ -553,12 +590,36 @@ def _restore_training(agent: "Checkpointed", folder: Path, changed: list[str]) -
             if name.startswith(OPTIMIZER):
                 _, number, key = name.split(".", 2)
                 state.setdefault(int(number), {})[key] = tensor
+    _check_optimizer(policy, state, folder)
+    with _reading(folder / TRAINING):
         agent.processes.load_optimizer(policy, state)
         for role, model in policy.beside.items():
             names = model.model.state_dict()
             model.model.load_state_dict({name: tensors[f"{role}.{name}"] for name in names})
         policy.generator.set_state(tensors["generator.sampling"])
         agent.shuffler.set_state(tensors["generator.shuffling"])
+
+
+def _check_optimizer(
+    policy: "CausalLMPolicy", state: Mapping[int, Mapping[str, Tensor]], folder: Path
+) -> None:
+    """Refuse the optimiser's state of other weights than those that learn.
+
+    Raises:
+        CheckpointError: naming the first of them.
+    """
+    shapes = [weight.shape for weight in policy.optimizer.param_groups[0]["params"]]
+    for number, tensors in state.items():
+        learns = shapes[number] if 0 <= number < len(shapes) else None
+        for tensor in tensors.values():
+            if tensor.dim() and tensor.shape != learns:  # the number of steps is a scalar
+                raise CheckpointError(
+                    f"{folder / TRAINING} holds the optimiser's state of other weights than those "
+                    f"that learn (number {number}: {tuple(tensor.shape)} there, "
+                    f"{'none' if learns is None else tuple(learns)} here), as where weights were "
+                    "frozen and an earlier version saved; begin anew from its weights by "
+                    f"policy_kwargs=dict(model={str(folder)!r})"
+                )
 
 
 def products_here(products: str, folder: Path, device: str | torch.device) -> str:

@@ -133,6 +133,8 @@ class LanguageModel(nn.Module):
         """Whether the trunk computes in bfloat16 by autocast, whatever its weights have."""
         self.products: Products = "torch"
         """Library of float32 products on a CPU; see `use_products`."""
+        self.frozen: list[str] = []
+        """Names of the model's weights that did not learn when the policy was built."""
         self._max_fused: int | None = None  # not tried yet
         fuse_activations(model)
         self.adapters: Any | None = None

@@ -130,6 +130,9 @@ class PolicyModels(BasePolicy):
         loaded.use_products(settings.products)
         if settings.frozen_layers != 0:
             loaded.freeze_lower(settings.frozen_layers)
+        if loaded.adapters is None:
+            named = loaded.model.named_parameters()
+            loaded.frozen = [name for name, weight in named if not weight.requires_grad]
         if not any(parameter.requires_grad for parameter in loaded.parameters()):
             raise ModelError(
                 "every weight of the model is frozen, so nothing would learn; pass lora="

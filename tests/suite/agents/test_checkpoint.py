@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from tests.suite.agents.conftest import lora_config
+from tests.suite.agents.conftest import lora_config, make_model
 from tests.suite.agents.ppo.test_ppo import log_of
 from tokengym.agents import PPO, CheckpointError, checkpoint
 from tokengym.agents.sb3 import as_vec_env
@@ -60,6 +60,57 @@ def test_resuming_equals_going_on(make_envs, make_ppo, tmp_path, lora, sampling)
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert agent.kl_coef == resumed.kl_coef != 0.05
+
+
+def frozen_in_part(whole: str) -> Any:
+    """A model of which embeddings and first block, or last block and norm, are frozen by hand."""
+    model = make_model()
+    trunk: Any = model.base_model
+    parts = [trunk.wte, trunk.wpe, trunk.h[0]] if whole == "below" else [trunk.h[-1], trunk.ln_f]
+    for part in parts:
+        part.requires_grad_(False)
+    return model
+
+
+def trained_names(agent: PPO) -> list[str]:
+    return [name for name, weight in agent.policy.named_parameters() if weight.requires_grad]
+
+
+@pytest.mark.parametrize("when", ["given", "later"])
+@pytest.mark.parametrize("which", ["below", "above"])
+@pytest.mark.parametrize(
+    "settings",
+    [{"advantage": "reinforce"}, {"value_network": "own"}, {"value_network": "trunk"}],
+)
+def test_weights_frozen_by_hand_stay_frozen(make_envs, make_ppo, tmp_path, settings, which, when):
+    agent = make_ppo(model=frozen_in_part(which), learning_rate=1e-2, **settings)
+    if when == "later":
+        agent.learn(10)
+        agent.policy.language_model.model.base_model.h[1].attn.requires_grad_(False)
+    agent.learn(30, reset_num_timesteps=False).save(tmp_path / "run")
+    resumed = PPO.load(tmp_path / "run", env=make_envs(), device="cpu")
+    assert trained_names(resumed) == trained_names(agent)
+    for each in (agent, resumed):
+        each.learn(30, reset_num_timesteps=False)
+    a, b = agent.policy.state_dict(), resumed.policy.state_dict()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_an_optimiser_of_other_weights_is_refused(make_ppo, tmp_path):
+    """Of an earlier version, which did not save what was frozen."""
+    make_ppo(model=frozen_in_part("below"), advantage="reinforce").learn(10).save(tmp_path / "run")
+    (tmp_path / "run" / "frozen.json").unlink()
+    rehash(tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"of other weights .*frozen.*; begin anew .*model="):
+        PPO.load(tmp_path / "run")
+
+
+def test_a_frozen_weight_that_the_model_has_not_is_named(make_ppo, tmp_path):
+    make_ppo(model=frozen_in_part("below")).save(tmp_path / "run")
+    (tmp_path / "run" / "frozen.json").write_text(json.dumps({"given": ["x.weight"], "later": []}))
+    rehash(tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"frozen\.json names 'x\.weight'"):
+        PPO.load(tmp_path / "run")
 
 
 def test_resuming_on_an_sb3_environment_equals_going_on(make_envs, make_ppo, tmp_path):
@@ -315,6 +366,18 @@ def test_a_record_of_anything_else_is_one_line(make_ppo, tmp_path, changes, mess
     rewrite(tmp_path / "run", changes)
     with pytest.raises(CheckpointError, match=message):
         PPO.load(tmp_path / "run")
+
+
+def test_a_number_of_tokens_may_be_a_float(make_envs, make_ppo, tmp_path):
+    agent = make_ppo().learn(1e1)
+    agent.save(tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "checkpoint.json").read_text())
+    for total in (10, 10.0):  # the latter as earlier versions wrote it
+        assert record["counters"]["_total_timesteps"] == 10
+        rewrite(tmp_path / "run", {"counters": record["counters"] | {"_total_timesteps": total}})
+        loaded = PPO.load(tmp_path / "run", env=make_envs())
+        assert loaded.num_timesteps == agent.num_timesteps
+        assert isinstance(loaded._total_timesteps, int)
 
 
 @pytest.mark.parametrize(

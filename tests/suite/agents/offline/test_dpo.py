@@ -503,6 +503,21 @@ def test_saved_and_loaded_it_plays_and_measures_alike(lora, tmp_path, make_envs)
     assert suffixes <= {".json", ".safetensors", ".md"}
 
 
+def test_what_was_frozen_is_frozen_when_it_is_loaded(tmp_path):
+    model = make_model()
+    model.base_model.wte.requires_grad_(False)
+    dpo = make_dpo(None, model=model)
+    dpo.policy.language_model.blocks()[0].requires_grad_(False)
+    dpo.save(tmp_path / "agent")
+    loaded = DPO.load(tmp_path / "agent", device="cpu")
+    learn = [
+        {n: w.requires_grad for n, w in agent.policy.language_model.named_parameters()}
+        for agent in (dpo, loaded)
+    ]
+    assert learn[0] == learn[1]
+    assert 0 < sum(learn[0].values()) < len(learn[0])
+
+
 @pytest.mark.parametrize("given", [{"precision": "bf16-mixed"}, {"products": "onednn"}])
 def test_its_arithmetic_is_saved_and_that_of_an_earlier_version_is_plain(given, tmp_path):
     dpo = make_dpo(None, **given)
