@@ -112,6 +112,7 @@ class Evaluator:
         """Scorer of the gold score, None if the task has none."""
         self.by_gold = by_gold and gold is not None
         """Whether the score is the gold score."""
+        self._has_rivals = by_gold
         self._toxicity: Toxicity | None = None
         if toxicity == "words":
             bundles = (bundled("detox"), bundled("dialogue"))
@@ -135,7 +136,8 @@ class Evaluator:
         scorer = self.paid.scorer
         if self.gold is None and scorer is not None:
             whose = "prompts and a scorer of your own have" if self._is_own else "the task has"
-            return f"{scorer.title}; {whose} no gold score"
+            of_all = ", the first reward's scorer, for all rewards" if self._has_rivals else ""
+            return f"{scorer.title}{of_all}; {whose} no gold score"
         if self.gold is None:
             return "no scorer"
         if self.by_gold or scorer is None:

@@ -9,6 +9,8 @@ from itertools import chain, product
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
+
 from tokengym.base.errors import SettingsError, UntrustedCodeError
 from tokengym.base.files import read_json, read_jsonl, write_json, write_text
 from tokengym.base.registry import split_file_word
@@ -432,6 +434,12 @@ class _StoredRuns:
         controls = [config.titles[name] for config in self.configs for name in config.controls()]
         optima = [known_optimum(config) for config in self.configs]
         by_gold = all(config.by_gold for config in self.configs)
+        if by_gold and not all(_is_by_gold(curve) for curve in curves if not curve.fault()):
+            by_gold, first = False, self.configs[0].rewards[0]
+            all_cautions.append(
+                f"The rewards have different scorers, and no gold score judges them: {first}'s "
+                "scorer measures all, which favours the rewards that train by it."
+            )
         return SummarySettings(
             # Learners at prices of their own have no one objective.
             kl_coef=prices.pop() if len(prices) == 1 else None,
@@ -446,7 +454,7 @@ class _StoredRuns:
             cautions=all_cautions,
             controls=controls,
             axis="tokens" if self.by_tokens else "step",
-            by_gold=by_gold and all(curve.has("gold_score") for curve in curves),
+            by_gold=by_gold,
         )
 
 
@@ -462,6 +470,15 @@ def _others(runs: Sequence[dict[str, Any]], known: Set[RunKey]) -> dict[RunKey, 
         if key not in known:
             others.setdefault(key, run)
     return others
+
+
+def _is_by_gold(curve: Curve) -> bool:
+    """Return whether a run's score is its gold score; the task may have none that reads the texts.
+
+    Measured runs tell, as those of an earlier version may have had another judge.
+    """
+    scores = curve.values["score"]
+    return curve.has("gold_score") and np.array_equal(scores, curve.values["gold_score"])
 
 
 def _unseen_credit(configs: Sequence[ComparisonConfig]) -> list[str]:

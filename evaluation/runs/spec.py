@@ -19,6 +19,7 @@ from tokengym.base.saved_code import code_paths
 from tokengym.base.settings import as_plain, from_plain
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TaskSettings, TrainingSettings
+from tokengym.rewards import Reward
 from tokengym.rewards.registry import RewardChoice
 
 if TYPE_CHECKING:
@@ -110,8 +111,18 @@ class RunSpec:
 
         They are then measured by the task's gold score, where it has one.
         """
-        is_relevance = {self.choice(word).kind == "encoder" for word in self.rewards}
-        return len(is_relevance) > 1 and self.task.scorer is None
+        return len(set(map(self._judge, self.rewards))) > 1
+
+    def _judge(self, word: Spec) -> tuple[str, str]:
+        """Return whether a reward's scorer is its own or the task's, and which one that is."""
+        choice = self.choice(word)
+        if isinstance(choice.made, Reward):
+            return "own", choice.made.raw_scorer.name
+        if choice.kind is None:
+            return "own", word.text  # options may change what it says
+        if self.task.scorer is not None:
+            return "task", "scorer"
+        return "task", "encoder" if choice.kind == "encoder" else "reward model"
 
     @cached_property
     def env_id(self) -> str:

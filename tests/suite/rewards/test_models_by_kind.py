@@ -7,6 +7,7 @@ import pytest
 
 from tests.suite.rewards.attribution.test_alignment import byte_tokenizer
 from tokengym.envs import bundled
+from tokengym.evaluation.measure.evaluate import Evaluator
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import TaskSettings
 from tokengym.rewards import Relevance, RewardModel, ScorerError, load_scorer, make_reward
@@ -99,6 +100,16 @@ def test_rewards_of_different_scorers_are_measured_by_the_gold_score(rewards, me
     finally:
         evaluator.close()
     assert (metrics["score"] == metrics["gold_score"]) == is_gold_alone
+
+
+def test_a_judge_of_all_rewards_is_named_where_there_is_no_gold_score():
+    task = {"prompts": ["what is it ?"], "scorer": lambda prompt, response: 1.0}
+    words = {
+        by_gold: Evaluator("QuestionAnswer", task, num_episodes=1, by_gold=by_gold).measured_by
+        for by_gold in (True, False)
+    }
+    assert "the first reward's scorer, for all rewards" in words[True]
+    assert "first reward" not in words[False]
 
 
 def test_a_policy_of_other_words_is_not_held_to_the_bundles_grammar():

@@ -1,5 +1,6 @@
 """Results gathered from the folders of runs, made up here."""
 
+import csv
 import shutil
 from itertools import product
 from pathlib import Path
@@ -209,6 +210,22 @@ def test_the_report_says_what_all_runs_are_measured_by(make_comparison, rewards)
         "<h3>KL to the reference</h3>"
     )
     assert "<dt>Measured by</dt><dd>" + ("the gold score, " if by_gold else "") + "Words" in page
+
+
+@pytest.mark.parametrize(("has_gold", "num_cautions"), [(True, 0), (False, 1)])
+def test_rewards_of_different_scorers_without_a_gold_score_are_cautioned_of(
+    make_comparison, has_gold, num_cautions
+):
+    config, out = make_comparison("mixed", ("sparse", "r3"))
+    if not has_gold:
+        for curve in out.glob("*/*/curve.csv"):
+            rows = [{**row, "gold_score": None} for row in csv.DictReader(curve.open())]
+            write_csv(curve, rows, COLUMNS)
+    summary = write_comparison(config, out)
+    said = [
+        line for line in summary["groups"][0]["verdict"]["cautions"] if "sparse's scorer" in line
+    ]
+    assert (summary["by_gold"], len(said)) == (has_gold, num_cautions)
 
 
 RULES = """

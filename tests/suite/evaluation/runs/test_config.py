@@ -143,6 +143,36 @@ def test_the_word_of_a_reward_is_parsed_once(monkeypatch):
     assert len(calls) == 2
 
 
+SCORERS = """
+from tokengym.rewards import FunctionScorer, Reward, Sparse, Uniform
+
+def brevity(prompt, response):
+    return -len(response)
+
+class Brief(Reward):
+    def __init__(self, credit="sparse"):
+        super().__init__(FunctionScorer(brevity), {"sparse": Sparse, "uniform": Uniform}[credit]())
+"""
+
+
+@pytest.mark.parametrize(
+    ("rewards", "scorer", "by_gold"),
+    [
+        (("sparse", "brevity"), None, True),
+        (("brevity", "sparse"), None, True),
+        (("sparse", "brevity"), "words", True),
+        (("sparse", "r3"), "words", False),
+        (("brevity",), None, False),
+        (("Brief", "Brief:credit=uniform"), None, False),
+        (("Brief", "sparse"), None, True),
+    ],
+)
+def test_a_reward_with_a_scorer_of_its_own_has_its_own_judge(tmp_path, rewards, scorer, by_gold):
+    (tmp_path / "own.py").write_text(SCORERS)
+    words = [word if word in ("sparse", "r3") else f"{tmp_path}/own.py:{word}" for word in rewards]
+    assert config(rewards=words, task=TaskSettings(scorer=scorer)).by_gold == by_gold
+
+
 @pytest.mark.parametrize(
     ("rewards", "by_gold"),
     [(("r3", "sparse"), True), (("sparse", "abc"), False), (("r3", "r3-dense"), False)],
