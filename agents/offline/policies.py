@@ -16,7 +16,12 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from tokengym.agents.checkpoint import stored_models
 from tokengym.agents.errors import CheckpointError, ModelError
-from tokengym.agents.policy.language_model import load_causal_lm, make_reference, warn_of_ends
+from tokengym.agents.policy.language_model import (
+    fit_vocabulary,
+    load_causal_lm,
+    make_reference,
+    warn_of_ends,
+)
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.settings import Precision, Products
 from tokengym.agents.rollouts.rounds import Environments, environment_attribute
@@ -75,8 +80,8 @@ def make_policy(
             a policy, which is then trained itself.
         model: Path, hub name or model, in place of an environment's own.
         tokenizer: The model's; None takes the one of the source, see `find_tokenizer`.
-        reference: Path, hub name or model; None takes the model as it is now, or with ``lora`` the
-            model without its adapters.
+        reference: Path, hub name or model; None, or the model itself, takes a copy of it as it is
+            now, or with ``lora`` the model without its adapters.
         lora: A ``peft.LoraConfig`` to train adapters only.
         dtype: Precision of the weights, see `agents.models.load_causal_lm`.
         precision: That of the computation, see `PolicySettings`.
@@ -90,16 +95,11 @@ def make_policy(
         TokenizerError: if there is no tokenizer, or it does not belong to the model.
     """
     learning = source if model is None else model
-    given = learning.language_model.model if isinstance(learning, CausalLMPolicy) else learning
-    if reference is not None and reference is given:
-        raise ModelError(
-            "ref_model is the model that learns; leave it out for a frozen copy, or pass a path"
-        )
     if isinstance(learning, CausalLMPolicy):
         policy = _given_policy(learning, reference, lora, dtype, precision, products)
         return policy if device is None else policy.to(select_device(device))
     tokenizer = find_tokenizer(source, tokenizer)
-    loaded, length = _model_of(learning, dtype)
+    loaded, length = _model_of(learning, dtype, len(tokenizer))
     seeds = np.random.SeedSequence(seed).generate_state(2).tolist()
     integers = spaces.Box(0, len(tokenizer) - 1, (length,), np.int64)
     mask = spaces.Box(0, 1, (length,), np.int8)
@@ -169,13 +169,15 @@ def _is_environment(source: object) -> TypeGuard[Environments]:
     return isinstance(source, VectorEnv | gym.Env | VecEnv)
 
 
-def _model_of(source: Any, dtype: str) -> tuple[Any, int]:
-    """Return the model, and the most tokens of a text it is for."""
+def _model_of(source: Any, dtype: str, num_tokens: int) -> tuple[Any, int]:
+    """Return the model, for a tokenizer of that size, and the most tokens of a text it is for."""
     if isinstance(source, str | Path) and is_cached(located(source)):
         config = from_pretrained(AutoConfig, source)  # the policy loads it, and names it when saved
         return source, getattr(config, "max_position_embeddings", None) or 1024
     if not _is_environment(source):
         model = load_causal_lm(source, dtype)
+        if isinstance(source, str | Path):
+            fit_vocabulary(model, num_tokens)
         return model, longest_input(model) or 1024
     bundle = environment_attribute(source, "bundle")
     if bundle is None or not bundle.has("policy"):

@@ -78,8 +78,8 @@ class OfflineOptions:
     tokenizer: PreTrainedTokenizerBase | None = None
     """The model's tokenizer; None takes the environment's or the one beside the path."""
     ref_model: str | Path | PreTrainedModel | None = None
-    """The reference; None takes the model as it is now, or with ``lora`` the model with its
-    adapters off."""
+    """The reference; None, or the model that learns, takes a copy of it as it is now, or with
+    ``lora`` the model with its adapters off."""
     encoding: TextEncoding | None = None
     """Lengths, EOS, and the treatment of rows that cannot be learned from."""
     lora: Any | None = None

@@ -498,9 +498,11 @@ def check_vocabulary(model: LanguageModel, num_actions: int) -> None:
     """
     rows = model.vocab_size
     if rows < num_actions:
+        remedy = "use the model and the tokenizer that belong together (tokenizer=)"
+        if num_actions - rows <= MAX_ADDED_TOKENS:  # of a path they would have got rows
+            remedy += f", or if tokens were added call model.resize_token_embeddings({num_actions})"
         raise TokenizerError(
-            f"the model has {rows} tokens and the environment's tokenizer {num_actions}; use the "
-            "model and the tokenizer that belong together (tokenizer=)"
+            f"the model has {rows} tokens and the environment's tokenizer {num_actions}; {remedy}"
         )
     if rows > (1 + LARGE_EXCESS) * num_actions:
         _say_excess(rows, num_actions)
@@ -562,7 +564,8 @@ def make_reference(
 
     Args:
         policy: The policy's language model, before it learns.
-        model: The reference where it is not the policy as it is now.
+        model: The reference where it is not the policy as it is now; the policy's own model means
+            a frozen copy of it, as None does. A path's model gets rows for added tokens.
         dtype: See `load_causal_lm`.
         num_actions: Tokens of the environment.
         max_length: Most tokens of a text.
@@ -570,8 +573,14 @@ def make_reference(
     Raises:
         TokenizerError: if the reference has no logit for one of them.
     """
-    if model is not None:
-        reference = LanguageModel(load_causal_lm(model, dtype).requires_grad_(False))
+    if model is not None and model is not policy.model:
+        loaded = load_causal_lm(model, dtype)
+        if isinstance(model, str | Path):
+            fit_vocabulary(loaded, num_actions)
+        learning = {id(weight) for weight in policy.parameters() if weight.requires_grad}
+        if not learning.isdisjoint(map(id, loaded.parameters())):
+            loaded = copy.deepcopy(loaded)  # or what both share would be frozen in the policy too
+        reference = LanguageModel(loaded.requires_grad_(False))
         check_vocabulary(reference, num_actions)
         fix_rotary(reference.model, max_length)
         reference.autocasts = policy.autocasts

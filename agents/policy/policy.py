@@ -46,7 +46,7 @@ class CausalLMPolicy(PolicyModels):
         lr_schedule: Learning rate over the remaining progress, 1 to 0.
         model: Folder, name or model. None: `PPO` takes the environment's bundled one.
         reference: The frozen reference where it is not ``model`` as given (a resumed run, or a
-            policy that continues from another one's weights).
+            policy that continues from another one's weights). ``model`` itself is a copy of it.
         has_critic: Whether there is a value function.
         settings: Fields of `PolicySettings`.
 

@@ -243,10 +243,18 @@ def test_precomputed_is_on_the_fly(lora, tmp_path):
     np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-6)
 
 
-def test_the_policy_cannot_be_its_own_reference():
+@pytest.mark.parametrize("lora", [None, lora_config()])
+def test_a_model_that_is_its_own_reference_stands_for_a_frozen_copy(lora):
     model = make_model()
-    with pytest.raises(ValueError, match="ref_model is the model that learns"):
-        make_dpo(model=model, ref_model=model)
+    dpo = make_dpo(model=model, ref_model=model, lora=lora, learning_rate=1e-3)
+    plain = make_dpo(lora=lora, learning_rate=1e-3)
+    for agent in (dpo, plain):
+        agent.train()
+    assert logged(dpo) == logged(plain)
+    assert all(torch.equal(weights(dpo)[name], value) for name, value in weights(plain).items())
+    again = make_dpo(model=dpo.policy, ref_model=dpo.policy.language_model.model)
+    assert (again.policy.reference is None) == (lora is not None)
+    assert again.policy.trained_parameters()
 
 
 # --- as a Trainer ---------------------------------------------------------------------------------

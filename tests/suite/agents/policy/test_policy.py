@@ -198,6 +198,27 @@ def test_models_are_loaded_and_run_without_bars_and_warnings(
     assert logging.is_progress_bar_enabled()
 
 
+@pytest.mark.parametrize("shared", ["all", "embeddings"])
+@pytest.mark.parametrize(
+    "settings",
+    [{"value_network": "trunk"}, {"value_network": "own"}, {"advantage": "reinforce"}],
+)
+def test_a_reference_that_shares_weights_with_the_model_freezes_a_copy(
+    make_envs, make_ppo, settings, shared
+):
+    model: Any = make_model()
+    reference: Any = model
+    if shared == "embeddings":
+        reference = make_model()
+        reference.base_model.wte.weight = reference.lm_head.weight = model.base_model.wte.weight
+    agents = [
+        PPO("CausalLMPolicy", make_envs(), seed=0, device="cpu", policy_kwargs=kwargs, **settings)
+        for kwargs in ({"model": model, "reference": reference}, {"model": make_model()})
+    ]
+    states = [agent.learn(20).policy.state_dict() for agent in agents]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
 def test_the_reference_stays_while_the_policy_moves(make_ppo):
     for lora in (None, lora_config("gpt2")):
         agent = make_ppo(lora=lora)

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from tests.suite.agents.conftest import EOS, PAD, VOCABULARY, make_model, make_tokenizer
-from tokengym.agents import DPO, PPO
+from tokengym.agents import DPO, PPO, SFT
 from tokengym.agents.policy import language_model
 from tokengym.agents.policy.language_model import LanguageModel, check_vocabulary, warn_of_ends
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.base.errors import TokenizerError
-from tokengym.envs import Episode, Vocabulary
+from tokengym.envs import Episode, TokenGenerationVectorEnv, Vocabulary
 from tokengym.envs.prompts.tokenization import load_tokenizer
 from tokengym.rewards.attribution.policy_reader import PolicyReader
 
@@ -91,12 +91,32 @@ def test_a_large_excess_is_one_warning_and_a_lack_is_refused(caplog):
         check_vocabulary(model, 106)
 
 
-def test_a_reference_without_a_logit_for_a_token_is_refused(make_envs):
+@pytest.mark.parametrize("role", ["model", "reference"])
+def test_a_model_without_a_logit_for_a_token_is_refused(make_envs, role):
     small = make_model()
     small.resize_token_embeddings(5, mean_resizing=False)
-    kwargs: Any = {"model": make_model(), "reference": small}
-    with pytest.raises(TokenizerError, match="5 tokens and the environment's tokenizer 8"):
-        PPO("CausalLMPolicy", make_envs(), policy_kwargs=kwargs)
+    remedy = r"5 tokens and the environment's tokenizer 8; .*model\.resize_token_embeddings\(8\)"
+    with pytest.raises(TokenizerError, match=remedy):
+        PPO("CausalLMPolicy", make_envs(), policy_kwargs={"model": make_model(), role: small})
+
+
+def test_an_added_token_gets_a_row_wherever_a_model_is_named(tmp_path):
+    path, tokenizer = str(tmp_path / "model"), make_tokenizer()
+    make_model().save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    tokenizer.add_tokens(["<added>"])
+    envs = TokenGenerationVectorEnv(
+        num_envs=2, tokenizer=tokenizer, prompts=["b c"], max_new_tokens=4
+    )
+    texts = [{"prompt": "b c", "completion": "a <added>"}]
+    ppo = PPO(
+        "CausalLMPolicy", envs, policy_kwargs={"model": path, "reference": path}, device="cpu"
+    )
+    sft = SFT(path, texts, tokenizer=tokenizer, ref_model=path, device="cpu")
+    sft.train()
+    for policy in (ppo.policy, sft.policy):
+        for model in (policy.language_model, policy.reference):
+            assert model.vocab_size == VOCABULARY + 1
 
 
 @pytest.mark.parametrize(
