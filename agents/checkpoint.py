@@ -479,6 +479,8 @@ def _settings(
                 f"load(path, env=envs, {name}=...)"
             )
     kept = {name: value for name, value in stored.items() if name not in changes}
+    if callable(changes.get("learning_rate")):
+        kept.pop("learning_rate_schedule", None)  # which was for a number
     check_saved(kept, folder / RECORD, named=dict(changes), trust_code=trust_code)
     lacking = {
         k: v for k, v in DEFAULTS_OF_0_1.items() if k in known and k not in record["policy_kwargs"]

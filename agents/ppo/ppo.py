@@ -40,6 +40,7 @@ from tokengym.agents.ppo.advantages import (
 from tokengym.agents.ppo.settings import GAE_LAMBDA, PPOSettings
 from tokengym.agents.rollouts.playing import RolloutBatch
 from tokengym.agents.rollouts.rounds import Environments, environment_attribute
+from tokengym.base.errors import SettingsError
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -116,7 +117,16 @@ class PPO(EpisodicAlgorithm):
         self._alarms, self._log_prob_gap = TrainingAlarms(), 0.0
 
     def resolve_settings(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the settings with the lambda that the environment's credit rule declares."""
+        """Return the settings with the lambda that the environment's credit rule declares.
+
+        Raises:
+            SettingsError: if two schedules of the learning rate were given.
+        """
+        if callable(given.get("learning_rate")) and given.get("learning_rate_schedule") == "linear":
+            raise SettingsError(
+                "learning_rate_schedule='linear' lowers a number, and learning_rate is a schedule "
+                "of its own, which is taken as it is; leave one of them out"
+            )
         name = given.get("advantage", self.settings_class.advantage)
         if given.get("gae_lambda") is not None or not isinstance(name, str):
             return given
@@ -272,7 +282,7 @@ class PPO(EpisodicAlgorithm):
         """
         started, settings = time.perf_counter(), self.settings
         rate = self.lr_schedule(self._current_progress_remaining)
-        if settings.learning_rate_schedule == "linear":
+        if settings.learning_rate_schedule == "linear" and not callable(settings.learning_rate):
             rate *= self.remaining
         rate *= min(1.0, (self._n_updates + 1) / (settings.n_warmup_updates + 1))
         self.logger.record("train/learning_rate", rate)

@@ -30,7 +30,8 @@ class PPOSettings(EpisodicSettings):
 
     learning_rate_schedule: LrSchedule = "linear"
     """Schedule of ``learning_rate`` over the training: "linear" lowers it in a straight line to
-    0 at the end of the run, or of the call of ``learn``, "constant" leaves it. At a constant rate
+    0 at the end of the run, or of the call of ``learn``, "constant" leaves it. A ``learning_rate``
+    that is a schedule itself is taken as it is under either. At a constant rate
     the last steps are noise that costs KL, see docs/results/archive/learner.md."""
     n_warmup_updates: int = 0
     """Updates at the start of the training whose learning rate is below the schedule's: that of

@@ -449,6 +449,9 @@ def test_schedules_must_be_given_again(make_ppo, tmp_path):
     ):
         PPO.load(tmp_path / "run")
     assert PPO.load(tmp_path / "run", learning_rate=0.5).lr_schedule(1.0) == 0.5
+    assert (
+        PPO.load(tmp_path / "run", learning_rate=lambda left: 0.5 * left).lr_schedule(0.5) == 0.25
+    )
 
 
 def test_settings_that_an_earlier_checkpoint_lacks_are_as_they_were():

@@ -22,6 +22,7 @@ from tests.suite.agents.conftest import (
 from tokengym.agents import PPO, losses
 from tokengym.agents.errors import ModelError, NonFiniteError
 from tokengym.agents.sb3 import as_vec_env
+from tokengym.base.errors import SettingsError
 from tokengym.rewards import FunctionScorer, Normalize, Reward, Sparse
 
 LOGGED = {
@@ -290,6 +291,17 @@ def test_schedules_move_the_learning_rate(make_ppo):
     assert rates[0] > rates[-1] == 0.0  # not below: the last round ends past the 80 tokens
     assert agent.num_timesteps > 80
     assert agent.policy.optimizer.param_groups[0]["lr"] == rates[-1]
+
+
+def test_a_schedule_of_the_learning_rate_is_taken_as_it_is(make_ppo):
+    """Not multiplied by the default schedule, which is for numbers."""
+    agent = make_ppo(learning_rate=lambda progress: 0.01 + progress / 100)
+    rows = log_of(agent, 40)
+    for row in rows:
+        left = max(1.0 - row["time/total_timesteps"] / 40, 0.0)
+        assert row["train/learning_rate"] == pytest.approx(0.01 + left / 100)
+    with pytest.raises(SettingsError, match=r"learning_rate_schedule='linear' .*; leave one of"):
+        make_ppo(learning_rate=lambda progress: 0.01, learning_rate_schedule="linear")
 
 
 def test_tokens_within_the_upper_clip_range_are_not_counted_as_clipped(make_ppo):
