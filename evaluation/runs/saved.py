@@ -36,6 +36,7 @@ def known_task(
     *,
     below: bool = False,
     task: TaskSettings | None = None,
+    judged: bool = False,
     trust_code: bool = False,
 ) -> tuple[str, dict[str, Any]]:
     """Return the id and arguments of a named environment, or of the one that is stored.
@@ -48,6 +49,8 @@ def known_task(
         env: Environment id or a task's bare name; None takes the stored one, or as `resolve_env`.
         below: Whether to look in all folders below, and not only in those of runs.
         task: Settings of the caller's own, which replace those that are stored.
+        judged: Whether the arguments have the reward whose scorer measured what is stored, where
+            ``task`` names no other scorer.
         trust_code: Run the files of code, and import the modules, that are stored as names.
 
     Raises:
@@ -67,7 +70,9 @@ def known_task(
         given = {name: value for name, value in given.items() if value != defaults[name]}
         stored_task = task_of_file(settings["task"])
         kept = {name: value for name, value in stored_task.items() if name not in given}
-        check_saved([settings["env"], kept], file, named=[env], trust_code=trust_code)
+        names_scorer = any(given.get(name) is not None for name in ("scorer", "reward_model"))
+        judge = {"reward": settings["rewards"][0]} if judged and not names_scorer else {}
+        check_saved([settings["env"], kept, judge], file, named=[env], trust_code=trust_code)
         check_module(settings["env"], file, trust_code=trust_code or env is not None)
         trained = settings["training"]
         training = TrainingSettings(
@@ -77,12 +82,12 @@ def known_task(
         merged = from_plain(TaskSettings, {**defaults, **kept, **given})
         code = settings.get("code", {})
         changed = changed_files(code, {p: code_hash(Path(p)) for p in code if exists(p)})
-    except (KeyError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} is damaged or of another version ({error})") from None
     for line in changed:
         logger.warning("%s", line)
     env = resolve_env(settings["env"])
-    return env, {"split": "test", **training.lengths(), **merged.env_kwargs(env)}
+    return env, {"split": "test", **training.lengths(), **merged.env_kwargs(env), **judge}
 
 
 def _is_stored(env: str | None, stored: str, trust_code: bool) -> bool:

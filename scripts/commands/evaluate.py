@@ -130,7 +130,7 @@ def evaluate(
     if judge is not None and second is None:
         raise ValueError(f"judge {judge!r} has nothing to compare; name a second agent: --against")
     saved = first.folder and first.folder.parent
-    env, kwargs = known_task(saved, env, task=task, trust_code=trust_code)
+    env, kwargs = known_task(saved, env, task=task, judged=True, trust_code=trust_code)
     with preferred_device(device):
         evaluator = Evaluator(
             env,
@@ -150,12 +150,14 @@ def evaluate(
             versus = _win_rate(evaluation, other, judge)
             figures["win_rate"] = versus.rate
         console = terminal()
-        show_evaluation(console, figures, evaluation.episodes[:samples])
+        measured_by = evaluator.measured_by
+        show_evaluation(console, figures, evaluation.episodes[:samples], measured_by)
         if versus is not None:
             show_win_rate(console, versus, against)
         lines = _show_references(console, evaluator, saved, task.model, references)
     if json is not None:
-        about = {"env": env, "episodes": episodes, "seed": seed, **figures, "reference": lines}
+        about = {"env": env, "episodes": episodes, "seed": seed, "measured_by": measured_by}
+        about |= {**figures, "reference": lines}
         comparison = {} if versus is None else {"versus": {"agent": against, **asdict(versus)}}
         write_json(json, {**about, **comparison})
 

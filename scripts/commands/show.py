@@ -121,13 +121,17 @@ def line_of(text: str, style: str = "") -> Text:
 
 
 def show_evaluation(
-    console: "Console", metrics: Mapping[str, float], episodes: Sequence["Episode"]
+    console: "Console",
+    metrics: Mapping[str, float],
+    episodes: Sequence["Episode"],
+    measured_by: str,
 ) -> None:
-    """Print a policy's measurements and some of its responses."""
+    """Print a policy's measurements, the scorers that they are of, and some of its responses."""
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in metrics.items():
         table.add_row(measure_of(name).title, number(value), Text(measure_of(name).meaning, "dim"))
     console.print(table)
+    console.print(f"measured by {printable(measured_by)}", markup=False, highlight=False)
     for episode in episodes:
         line = Text("\n")
         line.append(printable(episode.prompt), "bold")

@@ -24,6 +24,7 @@ def test_a_policy_ties_with_itself(tmp_path, capsys):
     printed = " ".join(capsys.readouterr().out.split())
     assert "0 won, 4 tied, 0 lost; win rate 50% (50% to 50%)" in printed
     figures = json.loads(file.read_text())
+    assert f"measured by {figures['measured_by']}" in printed
     assert (figures["win_rate"], figures["versus"]["ties"]) == (0.5, 4)
     assert figures["toxicity"] == 0.0
     assert figures["compression"] > 0.0

@@ -7,6 +7,7 @@ import pytest
 import tokengym.agents
 from tokengym.base.files import write_hashed
 from tokengym.envs import UntrustedCodeError
+from tokengym.evaluation.measure.evaluate import Evaluator
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import TaskSettings
 from tokengym.evaluation.runs.folder import SETTINGS_FILE
@@ -43,6 +44,25 @@ def test_a_stored_partner_of_a_file_is_run_only_if_it_is_named(tmp_path):
     _, kwargs = known_task(tmp_path, None, task=TaskSettings(partner=word))
     assert kwargs["partner"] == word
     assert kwargs["max_turns"] == 2
+
+
+SCORER = """
+def brevity(prompt, response):
+    return -float(len(response))
+"""
+
+
+def test_an_agent_is_measured_by_the_scorer_that_measured_its_run(tmp_path):
+    (tmp_path / "own.py").write_text(SCORER)
+    word = f"{tmp_path}/own.py:brevity"
+    for plan in ComparisonConfig(env="MovieReview", rewards=(word, "abc")).plans(tmp_path):
+        plan.write({})
+    with pytest.raises(UntrustedCodeError, match=r"names code, .*own\.py:brevity .*--trust-code"):
+        known_task(tmp_path, None, judged=True)
+    env, kwargs = known_task(tmp_path, None, judged=True, trust_code=True)
+    assert Evaluator(env, kwargs, num_episodes=2).measured_by.endswith("and the score by brevity")
+    for task, options in ((None, {}), (TaskSettings(scorer="words"), {"judged": True})):
+        assert "reward" not in known_task(tmp_path, None, task=task, **options)[1]
 
 
 def test_stored_lengths_are_those_that_the_run_was_measured_with(tmp_path):
