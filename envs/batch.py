@@ -200,9 +200,10 @@ class EpisodeBatch:
         reasons[eos[where]] = "eos"  # also in the last token that there was room for
         if stop is not None:
             reasons[stop[where]] = "stop"
+        out_of_room = reasons == "length"
         if turns is not None:
-            ended, reasons = self._answered(ended, reasons)
-        cut = reasons == "length" if self.mdp.settings.horizon == "truncated" else False
+            ended, reasons, out_of_room = self._answered(ended, reasons)
+        cut = out_of_room & (self.mdp.settings.horizon == "truncated")
         if turns is not None:
             cut |= reasons == "error"
         self.truncated[ended] = cut
@@ -211,11 +212,11 @@ class EpisodeBatch:
 
     def _answered(
         self, rows: Rows, reasons: NDArray[np.object_]
-    ) -> tuple[Rows, NDArray[np.object_]]:
+    ) -> tuple[Rows, NDArray[np.object_], NDArray[np.bool_]]:
         """Ask the partner about turns that are over, all at once, and append its replies.
 
         Returns:
-            The rows whose episode is over too, and the reason.
+            The rows whose episode is over too, the reason, and whether it is want of room.
         """
         assert self.mdp.turns is not None
         starts = self._turn_starts[rows].tolist()
@@ -237,7 +238,8 @@ class EpisodeBatch:
             self._turn_starts[row] = self.conversations[row].start
         why = np.array([answer.reason for answer in answers], dtype=object)
         over = why != None  # noqa: E711  (element by element)
-        return rows[over], why[over]
+        out_of_room = np.array([answer.out_of_room for answer in answers])
+        return rows[over], why[over], out_of_room[over]
 
     # --- contents of the rows -----------------------------------------------------------------
 

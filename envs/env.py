@@ -24,7 +24,7 @@ from tokengym.envs.prompts.vocabulary import EosToken
 from tokengym.envs.render import render_ansi, render_html, without_styles
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.states import generator_from, prompt_from, state_of
-from tokengym.envs.turns.conversation import Conversation, TurnEnd
+from tokengym.envs.turns.conversation import Answer, Conversation, TurnEnd
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -64,8 +64,9 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
     - With a `partner`, these end a turn, as do `max_turn_tokens` tokens. The same step appends the
       partner's reply to the observation, and the episode continues until the partner ends it, after
       `max_turns` turns, or when `max_new_tokens` has no room for a reply and one token more
-      ("length"). `finish_reason` is then that of the last turn; "error", with truncation, is a
-      partner that failed under `on_partner_error="skip"`.
+      ("length"). `finish_reason` is then that of the last turn. Truncation is want of room only,
+      under `horizon="truncated"`, and "error", a partner that failed under
+      `on_partner_error="skip"`.
 
     ## Information
     | key | when | meaning |
@@ -240,13 +241,14 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
             reason = "eos"
         elif self.settings.stop_strings and self._mdp.stops([self._response_ids()[-length:]])[0]:
             reason = "stop"
+        out_of_room = reason == "length"
         if reason and self._conversation is not None:
-            reason = self._answered(reason)
+            reason, _, out_of_room = self._answered(reason)
         self._mark_event()
         observation, info = self._observation(), Info(action_mask=self._mask.copy())
         if reason:
             self._playing, self._event_column = False, 0
-            cut = reason == "length" and self.settings.horizon == "truncated"
+            cut = out_of_room and self.settings.horizon == "truncated"
             self._truncated = cut or reason == "error"
             self._terminated = not self._truncated
             info.width = self.settings.max_new_tokens
@@ -433,8 +435,8 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
             end = min(end, self._turn_column + self._mdp.turns.turn_budget)
         return end - 1
 
-    def _answered(self, reason: str) -> str | None:
-        """Append the partner's reply, and return why the episode ends with the turn, or None."""
+    def _answered(self, reason: str) -> Answer:
+        """Return the partner's reply to the turn that is over, and append it."""
         rules, talk = self._mdp.turns, self._conversation
         assert rules is not None
         assert talk is not None
@@ -446,7 +448,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         self._ids[self._column : end] = answer.appended
         self._attention[self._column : end] = 1
         self._column = end
-        return answer.reason
+        return answer
 
     def _terminal_info(self, finish_reason: str) -> dict[str, Any]:
         """Return the terminal info except the action mask; the score is 0."""

@@ -120,6 +120,8 @@ class Answer(NamedTuple):
     """Reason of the episode's end; None if it continues."""
     appended: tuple[int, ...] = ()
     """Tokens of the reply, where the episode continues."""
+    out_of_room: bool = False
+    """Whether the episode ends for want of room, the horizon's."""
 
 
 class TurnRules:
@@ -229,7 +231,9 @@ class TurnRules:
             span = (size, size + len(appended))
             talk.turns.append(Turn(self.partner.role, checked.text, span))
         if not appended:
-            return Answer(end.reason if over else "length")
+            # Of a turn that its own limit cut, the conversation could have continued.
+            is_cut = end.reason == "length" and size >= self.settings.max_new_tokens
+            return Answer(end.reason if over else "length", out_of_room=is_cut or not over)
         talk.start = size + len(appended)
         return Answer(None, appended)
 

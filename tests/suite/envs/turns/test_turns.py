@@ -106,6 +106,28 @@ def test_the_partner_ends_the_conversation(make_env):
     assert last[4]["turns"][-1] == Turn("assistant", "b", (3, 5), 2.0)
 
 
+@pytest.mark.parametrize(
+    ("reply", "options", "truncated"),
+    [
+        (Reply("", 1.0, done=True), {"max_turns": 3, "max_turn_tokens": 3}, False),
+        (Reply("d"), {"max_turns": 1, "max_turn_tokens": 3}, False),  # the number of turns says so
+        (Reply("", 1.0, done=True), {"max_turns": 3}, True),  # the horizon cut the turn itself
+        (Reply("d"), {"max_turns": 1}, True),
+    ],
+)
+def test_only_want_of_room_truncates(make_env, make_envs, reply, options, truncated):
+    room = 64 if "max_turn_tokens" in options else 3
+    options = {**options, "max_new_tokens": room, "horizon": "truncated", "partner": Script(reply)}
+    env, envs = make_env(**options), make_envs(num_envs=2, **options)
+    env.reset(seed=0)
+    envs.reset(seed=0)
+    *_, last = play(env, [A, B, C])
+    *_, vector_last = [envs.step(np.full(2, token)) for token in (A, B, C)]
+    assert last[2:4] == (not truncated, truncated)
+    assert last[4]["finish_reason"] == "length"
+    assert [flags.tolist() for flags in vector_last[2:4]] == [[not truncated] * 2, [truncated] * 2]
+
+
 @pytest.mark.parametrize("horizon", ["terminated", "truncated"])
 def test_no_room_for_the_reply_is_the_horizon(make_env, horizon):
     env = make_env(partner=lambda *asked: "d e", max_turns=3, max_new_tokens=4, horizon=horizon)
