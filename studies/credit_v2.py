@@ -54,7 +54,12 @@ def published(docs: Path) -> list[dict[str, Any]]:
 
 def tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Return the page's tables by name."""
-    return {"board": board_table(rows), "tasks": tasks_table(rows), "equal": equal_table(rows)}
+    return {
+        "board": board_table(rows),
+        "controls": controls_table(rows),
+        "tasks": tasks_table(rows),
+        "equal": equal_table(rows),
+    }
 
 
 def _by_task(row: Mapping[str, Any], figure: str) -> list[float]:
@@ -89,6 +94,27 @@ def board_table(rows: Sequence[Mapping[str, Any]]) -> str:
         "of it KL not paid",
     ]
     return markdown_table([*heads, "tasks above 0", "verdict", "row"], lines)
+
+
+def controls_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return what each row has more than each control of its track, over the tasks of both."""
+    by_row = {(row["subject"], row["track"]): tasks_of(row) for row in rows}
+    lines = []
+    for row in rows:
+        if row["subject"] in CONTROLS:
+            continue
+        own, cells = tasks_of(row), []
+        for control in CONTROLS:
+            theirs = by_row.get((control, row["track"]), {})
+            more = [
+                100 * (mean(own[task]["net"]) - mean(theirs[task]["net"]))
+                for task in own
+                if task in theirs
+            ]
+            cells.append(_with_interval(more) if len(more) > 1 else NONE)
+        lines.append([_title(row), row["track"], *cells])
+    heads = [f"minus `{control}`" for control in CONTROLS]
+    return markdown_table(["rule or arm", "track", *heads], lines)
 
 
 def _with_interval(values: Sequence[float]) -> str:

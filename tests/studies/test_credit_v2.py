@@ -1,0 +1,21 @@
+"""The board of version 2 in its lite form."""
+
+from typing import Any
+
+from studies.credit_v2 import controls_table
+
+
+def row(subject: str, leads: dict[str, float]) -> dict[str, Any]:
+    """Return a row of settings whose two seeds lead by as much."""
+    about = {"at_kl": None, "kl": None, "score": [0.0, 0.0]}
+    settings = {name: {"task": name, "net": [lead, lead], **about} for name, lead in leads.items()}
+    return {"subject": subject, "track": "inside", "is_rule": True, "settings": settings}
+
+
+def test_a_row_is_held_to_the_controls_on_the_tasks_of_both():
+    mine = row("mine", {"Detox": 0.05, "Dialogue": 0.02, "IMDb": 0.9})
+    control = row("recency", {"Detox": 0.01, "Dialogue": 0.02})
+    lines = controls_table([mine, control]).splitlines()
+    # 4 and 0 %: a mean of 2, and Student's interval of two is 2 -+ 12.706 * 2
+    assert lines[2] == "| `mine` | inside | \u2013 | +2.00 (\u221223.4 to 27.4) | \u2013 |"
+    assert len(lines) == 3  # a control is not compared with itself
