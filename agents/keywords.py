@@ -62,6 +62,8 @@ class SFTKeywords(TypedDict, total=False):
     products: Products
     disable_dropout: bool
     temperature: float
+    top_k: int
+    top_p: float
     learning_rate: float | None
     num_train_epochs: float | None
     max_steps: int | None

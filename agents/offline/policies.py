@@ -23,7 +23,7 @@ from tokengym.agents.policy.language_model import (
     warn_of_ends,
 )
 from tokengym.agents.policy.policy import CausalLMPolicy
-from tokengym.agents.policy.settings import Precision, Products
+from tokengym.agents.policy.settings import PolicySettings, Precision, Products
 from tokengym.agents.rollouts.rounds import Environments, environment_attribute
 from tokengym.base.device import select_device
 from tokengym.base.errors import TokenizerError
@@ -70,6 +70,8 @@ def make_policy(
     precision: Precision = "full",
     products: Products = "torch",
     temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
     seed: int = 0,
     device: str | None = "auto",
 ) -> CausalLMPolicy:
@@ -77,7 +79,7 @@ def make_policy(
 
     Args:
         source: An environment, which gives tokenizer and bundled model; a path or name; a model; or
-            a policy, which is then trained itself.
+            a policy, which is then trained itself, and keeps its settings.
         model: Path, hub name or model, in place of an environment's own.
         tokenizer: The model's; None takes the one of the source, see `find_tokenizer`.
         reference: Path, hub name or model; None, or the model itself, takes a copy of it as it is
@@ -87,6 +89,8 @@ def make_policy(
         precision: That of the computation, see `PolicySettings`.
         products: Library of float32 products on a CPU, see `PolicySettings`.
         temperature: Temperature of sampling; learning uses the model's own distribution.
+        top_k: Likeliest tokens that are sampled among, see `PolicySettings`.
+        top_p: Probability of the likeliest tokens that are sampled among, likewise.
         seed: Seed of the adapters' first weights and of sampling.
         device: "auto" takes a GPU if there is one; None leaves the policy where it is made.
 
@@ -95,8 +99,10 @@ def make_policy(
         TokenizerError: if there is no tokenizer, or it does not belong to the model.
     """
     learning = source if model is None else model
+    settings: dict[str, Any] = {"precision": precision, "products": products}
+    settings |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     if isinstance(learning, CausalLMPolicy):
-        policy = _given_policy(learning, reference, lora, dtype, precision, products)
+        policy = _given_policy(learning, reference, lora, dtype, settings)
         return policy if device is None else policy.to(select_device(device))
     tokenizer = find_tokenizer(source, tokenizer)
     loaded, length = _model_of(learning, dtype, len(tokenizer))
@@ -112,10 +118,8 @@ def make_policy(
             model=loaded,
             lora=lora,
             dtype=dtype,
-            precision=precision,
-            products=products,
-            temperature=temperature,
             reference=reference,
+            **settings,
         )
     policy.generator.manual_seed(seeds[1])
     if _is_environment(source):
@@ -129,14 +133,16 @@ def _given_policy(
     reference: Model | None,
     lora: "LoraConfig | None",
     dtype: str,
-    precision: Precision,
-    products: Products,
+    settings: Mapping[str, Any],
 ) -> CausalLMPolicy:
     """Return a policy that is trained itself, with another reference if one is given."""
     if lora is not None:
         raise ModelError("a policy brings its own adapters; pass its model to put lora= on it")
-    for name, given, default in (("precision", precision, "full"), ("products", products, "torch")):
-        if given not in (default, has := getattr(policy.settings, name)):
+    weights = str(policy.language_model.model.dtype).removeprefix("torch.")
+    present = {**vars(policy.settings), **sampling_of(policy), "dtype": weights}
+    for name, given in {**settings, "dtype": dtype}.items():
+        default = getattr(PolicySettings, name)  # which may be what the caller left open
+        if given not in (default, has := present[name]):
             raise ModelError(
                 f"the policy has {name}={has!r}, got {given!r}; make it with that one, or pass its "
                 "model"
@@ -147,6 +153,16 @@ def _given_policy(
         )
         policy.reference = None if frozen is None else frozen.to(policy.device)
     return policy
+
+
+def sampling_of(policy: CausalLMPolicy) -> dict[str, Any]:
+    """Return how a policy samples, by the names of `SamplingSettings`; its temperature may move."""
+    settings = policy.settings
+    return {
+        "temperature": policy.temperature,
+        "top_k": settings.top_k,
+        "top_p": settings.top_p,
+    }
 
 
 def encoding_for(source: object, encoding: TextEncoding | None) -> TextEncoding:

@@ -43,6 +43,7 @@ from tokengym.agents.offline.policies import (
     load_weights,
     make_policy,
     read_agent,
+    sampling_of,
     write_weights,
 )
 from tokengym.agents.offline.scoring import REFERENCE, ResponseScorer
@@ -95,6 +96,10 @@ class OfflineOptions:
     """Keep dropout off while learning."""
     temperature: float = 1.0
     """Temperature of sampling; learning uses the model's own distribution."""
+    top_k: int = 0
+    """Sample among the likeliest tokens only; 0 samples among all."""
+    top_p: float = 1.0
+    """Sample among the fewest tokens that have this much probability; 1.0 samples among all."""
     learning_rate: float | None = None
     """Learning rate of AdamW; this and the next six have the names they have in ``args``."""
     num_train_epochs: float | None = None
@@ -259,6 +264,8 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
 
     stored_settings: ClassVar[Mapping[str, Any]] = {
         "temperature": int | float,
+        "top_k": int,
+        "top_p": int | float,
         **dict.fromkeys(ARITHMETIC, str),
     }
     """Types of the settings that `save` records."""
@@ -288,6 +295,8 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
             precision=options.precision,
             products=options.products,
             temperature=options.temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
             seed=args.seed,
             device=None,  # the Trainer says which
         )
@@ -297,7 +306,7 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
             None if texts is None else self.encode(texts, tokenizer, rules, max_positions=limit)
             for texts in (data, eval_data)
         )
-        self.settings = {**settings, "temperature": options.temperature, **arithmetic_of(policy)}
+        self.settings = {**settings, "temperature": policy.temperature, **arithmetic_of(policy)}
         self.encoded = train_texts
         """The texts as ids with their rows, and those that were left out."""
         self.num_tokens = 0
@@ -422,7 +431,10 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
         self.optimizer = self.lr_scheduler = None  # a second call begins anew
         with isolated_random_state():
             set_seed(self.args.seed)
-            return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+            try:
+                return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+            finally:
+                self.policy.eval()  # dropout is for learning: the policy plays without
 
     def updates(self) -> Iterator[Update]:
         """Learn as `train` does, and yield after every epoch.
@@ -449,6 +461,7 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
                 set_global_random_state(outside)
                 if training.dead:
                     return
+                self.policy.eval()  # the Trainer turns dropout on again for each step
                 yield update
                 outside = global_random_state()
         finally:
@@ -527,7 +540,7 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
             return {
                 "format": FORMAT,
                 "algorithm": type(self).__name__,
-                "settings": self.settings,
+                "settings": {**self.settings, **sampling_of(self.policy)},
                 "counters": self.counters(),
             }
 
@@ -556,7 +569,7 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
                     "with the class that saved it"
                 )
             model, keywords = read_agent(folder, env)
-            settings = dict(record["settings"])
+            settings = {"top_k": 0, "top_p": 1.0, **record["settings"]}  # earlier ones lack these
             check_entries(settings, cls.stored_settings, f"settings of {folder}")
             settings["products"] = products_here(settings["products"], folder, _device_of(changes))
             keywords |= {**cls.read_settings(settings), **changes}

@@ -16,6 +16,7 @@ from transformers import TrainingArguments
 
 import tokengym  # noqa: F401  (registers the environments)
 from tests.suite.agents.conftest import EOS, lora_config, make_model, make_tokenizer
+from tests.suite.agents.test_checkpoint import rewrite
 from tokengym.agents import DPO, CausalLMPolicy, CheckpointError, NonFiniteError, collect
 from tokengym.agents.errors import ModelError
 from tokengym.agents.losses import PREFERENCE_LOSSES
@@ -449,6 +450,25 @@ def test_training_hands_over_after_every_epoch(make_envs):
     assert drawn == expected  # one stream, as if nothing were trained meanwhile
 
 
+def test_an_agent_that_learns_with_dropout_plays_without(make_envs):
+    def plays_alike(agent: Any) -> bool:
+        first, second = (agent.policy.log_probs([[4, 5]], [[3, 6, EOS]])[0] for _ in range(2))
+        return bool(np.array_equal(first, second))
+
+    looped, whole, plain = (
+        make_dpo(num_train_epochs=2, learning_rate=1e-3, disable_dropout=is_off)
+        for is_off in (False, False, True)
+    )
+    for update in looped.updates():
+        assert plays_alike(update.agent)
+    for agent in (whole, plain):
+        agent.train()
+        assert plays_alike(agent)
+    a, b, c = map(weights, (looped, whole, plain))  # the first two learned with it throughout
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not all(torch.equal(a[name], c[name]) for name in a)
+
+
 def test_a_loss_that_is_no_number_stops_with_the_step(tmp_path):
     dpo = make_dpo(args=make_args(tmp_path))
     with torch.no_grad():
@@ -536,6 +556,33 @@ def test_its_arithmetic_is_saved_and_that_of_an_earlier_version_is_plain(given, 
     assert loaded.policy.language_model.products == loaded.policy.settings.products
     with pytest.raises(ModelError, match="products='torch', got 'onednn'"):
         make_dpo(None, make_dpo(None).policy, products="onednn")
+
+
+@pytest.mark.parametrize(
+    "given", [{"temperature": 0.5}, {"top_k": 3}, {"top_p": 0.9}, {"dtype": "bfloat16"}]
+)
+def test_a_given_policy_samples_as_it_did_and_is_saved_so(given, tmp_path):
+    ((name, value),) = given.items()
+    policy = make_dpo(None, **given).policy
+    agent = make_dpo(None, policy, **given)
+    agent.save(tmp_path / "agent")
+    loaded = DPO.load(tmp_path / "agent", device="cpu")
+    assert loaded.policy.language_model.model.dtype == policy.language_model.model.dtype
+    for of in (policy, loaded.policy):
+        assert of.temperature == of.settings.temperature == given.get("temperature", 1.0)
+        if name != "dtype":
+            assert getattr(of.settings, name) == value
+    with pytest.raises(ModelError, match=rf"the policy has {name}=.*, got {value!r}; make it with"):
+        make_dpo(None, make_dpo(None).policy, **given)
+
+
+def test_an_agent_of_an_earlier_version_samples_among_all_tokens(tmp_path):
+    make_dpo(None).save(tmp_path / "agent")
+    file = tmp_path / "agent" / "checkpoint.json"
+    settings = json.loads(file.read_text())["settings"]
+    earlier = {n: value for n, value in settings.items() if n not in ("top_k", "top_p")}
+    rewrite(tmp_path / "agent", {"settings": earlier})
+    assert DPO.load(tmp_path / "agent", device="cpu").policy.settings.top_k == 0
 
 
 def test_load_names_what_does_not_fit(tmp_path):
