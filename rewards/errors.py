@@ -1,9 +1,11 @@
 """Errors of rewards, which carry the finished episodes that they happened over."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from traceback import TracebackException
 
-from tokengym.base.errors import TokenGymError
+from tokengym.base.errors import TokenGymError, is_fault
 from tokengym.base.text import printable
 from tokengym.envs.episode import Episode
 
@@ -39,6 +41,27 @@ class ScorerError(RewardError):
 
 class CreditError(RewardError):
     """A credit whose token rewards do not fit the episode or do not sum to its score."""
+
+
+@contextmanager
+def raised_by(who: str, error_type: type[RewardError], count: int) -> Iterator[None]:
+    """Name whose code an exception in this context is of; errors of rewards stay as they are.
+
+    Args:
+        who: Part of the reward, as in "scorer 'words'".
+        error_type: Class of the error that is raised instead.
+        count: Number of its episodes.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, RewardError) or not is_fault(error):
+            raise
+        reason = " ".join(str(TracebackException.from_exception(error)).split())  # never raises
+        raise error_type(
+            f"{who} raised {type(error).__name__} ({reason}) over {count} episodes; correct the "
+            + who.partition(" ")[0]
+        ) from error
 
 
 class RewardCheckError(RewardError):

@@ -3,19 +3,17 @@
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from traceback import TracebackException
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.base.errors import is_fault
 from tokengym.envs.episode import Episode
 from tokengym.rewards.credits.base import Credit, FloatArray, rules_of_any_scorer
 from tokengym.rewards.credits.probe import Continuations, Probe
-from tokengym.rewards.errors import CreditError, RewardError, ScorerError
+from tokengym.rewards.errors import CreditError, RewardError, ScorerError, raised_by
 from tokengym.rewards.maths.redistribution import close_sum
 from tokengym.rewards.maths.shares import shift_reply_credit
 from tokengym.rewards.scorers.base import Scorer, Scores
@@ -159,22 +157,10 @@ class Reward:
                     "Scores(values=one number per episode)"
                 )
             scores.check(episodes, name)
-            if self.credit.needs_attributions:
-                probe = Probe(self.scorer, self.tokenizer, self.continuations)
-                scores = self.credit.attribute(probe, episodes, scores)
-                scores.check(episodes, self.credit_name)
-            if wanted is not None and scores.attributions is None:
-                raise CreditError(
-                    f"credit {self.credit_name!r} needs {wanted} attributions, scorer {name!r} "
-                    f"returned none; {remedy_for(wanted)}"
-                )
-            has_replies = any(episode.written is not None for episode in episodes)
-            rewards = (  # (response,) each
-                assign_policy_tokens(self.credit, episodes, scores)
-                if has_replies
-                else self.credit.assign(episodes, scores)
-            )
-            self._check_rewards(episodes, scores, rewards)
+            with self.crediting(len(episodes)):
+                scores = self._attributed(episodes, scores)
+                rewards = self._assigned(episodes, scores)
+                self._check_rewards(episodes, scores, rewards)
             is_scaled = isinstance(self.scorer, Normalize)
             parts = scores.parts if is_scaled else inner_parts(scores.parts)
             return [
@@ -185,6 +171,43 @@ class Reward:
                 )
                 for row, episode in enumerate(episodes)
             ]
+
+    def _attributed(self, episodes: Sequence[Episode], scores: Scores) -> Scores:
+        """Return the scores with the attributions that the credit needs, its own or the scorer's.
+
+        Raises:
+            CreditError: if they are missing, or do not fit.
+        """
+        name, wanted = self.credit_name, self.credit.attribution
+        if self.credit.needs_attributions:
+            probe = Probe(self.scorer, self.tokenizer, self.continuations)
+            scores = self.credit.attribute(probe, episodes, scores)
+            if not isinstance(scores, Scores):
+                raise CreditError(
+                    f"credit {name!r} returned {type(scores).__name__} from attribute(); return "
+                    "scores.with_attributions(...)"
+                )
+            scores.check(episodes, name, of="credit")
+        if wanted is not None and scores.attributions is None:
+            raise CreditError(
+                f"credit {name!r} needs {wanted} attributions, scorer {self.scorer_name!r} "
+                f"returned none; {remedy_for(wanted)}"
+            )
+        return scores
+
+    def _assigned(self, episodes: Sequence[Episode], scores: Scores) -> Sequence[FloatArray]:
+        """Return the credit's token rewards, per episode (response,) once they are checked."""
+        if any(episode.written is not None for episode in episodes):
+            return assign_policy_tokens(self.credit, episodes, scores)
+        return _assign(self.credit, episodes, scores)
+
+    def crediting(self, count: int) -> AbstractContextManager[None]:
+        """Return a context in which what is raised is the credit's fault; see `raised_by`.
+
+        Args:
+            count: Episodes whose tokens are credited.
+        """
+        return raised_by(f"credit {self.credit_name!r}", CreditError, count)
 
     @contextmanager
     def scoring(self, count: int, finished: Sequence[Episode] | None = None) -> Iterator[None]:
@@ -203,15 +226,17 @@ class Reward:
         started = self.clock()
         if self._began is None:
             self._began = started
+        naming: AbstractContextManager[None] = nullcontext()
+        if finished is not None:
+            naming = raised_by(f"scorer {self.scorer.fault_name!r}", ScorerError, len(finished))
         try:
-            yield
-        except BaseException as error:
-            if finished is None or not is_fault(error):
-                raise
-            failure = self._failure(error, finished)
-            if failure is error:
-                raise
-            raise failure from error
+            with naming:
+                yield
+        except RewardError as failure:
+            # Without the zeros that an environment without a reward gives them.
+            unscored: dict[str, Any] = {"score": None, "score_parts": {}, "token_rewards": None}
+            failure.keep([replace(episode, **unscored) for episode in finished or ()])
+            raise
         finally:
             now = self.clock()
             self.seconds += now - started
@@ -219,19 +244,6 @@ class Reward:
             passed = now - self._began
             if self._warns and self.seconds >= max(SLOW_SECONDS, SLOW_SHARE * passed):
                 self._warn_of_slowness(passed)
-
-    def _failure(self, error: BaseException, finished: Sequence[Episode]) -> RewardError:
-        """Return the error that carries the episodes: the one that was raised, if it can."""
-        failure = error if isinstance(error, RewardError) else None
-        if failure is None:
-            reason = " ".join(str(TracebackException.from_exception(error)).split())  # never raises
-            failure = ScorerError(
-                f"scorer {self.scorer.fault_name!r} raised {type(error).__name__} ({reason}) over "
-                f"{len(finished)} episodes; correct the scorer"
-            )
-        # Without the zeros that an environment without a reward gives them.
-        failure.keep([replace(e, score=None, score_parts={}, token_rewards=None) for e in finished])
-        return failure
 
     def _warn_of_slowness(self, passed: float) -> None:
         """Name a scorer that has taken most of the seconds that passed, once."""
@@ -279,6 +291,16 @@ def _wrong_sum(who: str, row: int, tokens: NDArray[np.float32], score: float) ->
     )
 
 
+def _assign(credit: Credit, episodes: Sequence[Episode], scores: Scores) -> Sequence[FloatArray]:
+    """Return what a rule assigns, having made sure that it is a sequence."""
+    rewards: Sequence[FloatArray] = credit.assign(episodes, scores)
+    returned: Any = rewards  # by code of the user's, whatever that is
+    if not isinstance(returned, Sequence | np.ndarray):
+        name, kind = credit.name or type(credit).__name__, type(returned).__name__
+        raise CreditError(f"credit {name!r} returned {kind}; return one array per episode")
+    return rewards
+
+
 def assign_policy_tokens(
     credit: Credit, episodes: Sequence[Episode], scores: Scores
 ) -> Sequence[FloatArray]:
@@ -301,7 +323,7 @@ def assign_policy_tokens(
         np.ones(len(e.response_ids), np.int8) if e.written is None else e.written for e in episodes
     ]
     if credit.reads_turns or credit.needs_reference:
-        rewards = credit.assign(episodes, scores)
+        rewards = _assign(credit, episodes, scores)
         if len(rewards) != len(episodes) or not credit.sum_preserving:
             return [np.asarray(r) * m for r, m in zip(rewards, masks, strict=False)]
         return [shift_reply_credit(r, m) for r, m in zip(rewards, masks, strict=True)]
@@ -323,7 +345,7 @@ def assign_policy_tokens(
             additive=scores.additive,
             signed=scores.signed,
         )
-    rewards = credit.assign(shown, scores)
+    rewards = _assign(credit, shown, scores)
     if [np.shape(r) for r in rewards] != [(len(e.response_ids),) for e in shown]:
         return rewards  # refused by whoever checks them
     placed = [np.zeros(len(mask), dtype=np.float32) for mask in masks]

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Self
 
 from tokengym.envs.episode import RAW_SCORE, Episode
-from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.errors import CreditError, RewardError, ScorerError
 from tokengym.rewards.maths.shares import on_last_tokens
 
 FloatArray = NDArray[np.float32]
@@ -79,46 +79,58 @@ class Scores:
             attributions = [on_last_tokens(values, spans) for values, spans in rows]
         return Scores(self.values, {**self.parts, **(parts or {})}, attributions, signed=signed)
 
-    def check(self, episodes: Sequence[Episode], name: str) -> None:
+    def check(
+        self, episodes: Sequence[Episode], name: str, *, of: Literal["scorer", "credit"] = "scorer"
+    ) -> None:
         """Raise unless there is one finite score per episode and one attribution per token.
 
+        Args:
+            episodes: Those that were scored.
+            name: Name of the scorer, or of the credit, that returned the scores.
+            of: Which of the two it is.
+
         Raises:
-            ScorerError: naming the scorer, the shape or value, and the episode.
+            ScorerError, CreditError: naming it, the shape or value, and the episode.
         """
+        error, who = CreditError if of == "credit" else ScorerError, f"{of} {name!r}"
         expected = (len(episodes),)
         for label, array in {"values": self.values, **self.parts}.items():
             if array.shape != expected:
-                raise ScorerError(
-                    f"scorer {name!r} returned {label} of shape {array.shape} for {len(episodes)} "
+                raise error(
+                    f"{who} returned {label} of shape {array.shape} for {len(episodes)} "
                     f"episodes; return one number per episode, shape {expected}"
                 )
             if not np.isfinite(array).all():
                 row = int(np.flatnonzero(~np.isfinite(array))[0])
-                raise ScorerError(
-                    f"scorer {name!r} returned {label}[{row}] = {array[row]} for the response "
+                raise error(
+                    f"{who} returned {label}[{row}] = {array[row]} for the response "
                     f"{_short(episodes[row].response)}; scores must be finite"
                 )
         if self.attributions is not None:
-            self._check_attributions(self.attributions, episodes, name)
+            self._check_attributions(self.attributions, episodes, who, error)
 
     def _check_attributions(
-        self, attributions: Sequence[FloatArray], episodes: Sequence[Episode], name: str
+        self,
+        attributions: Sequence[FloatArray],
+        episodes: Sequence[Episode],
+        who: str,
+        error: type[RewardError],
     ) -> None:
         """Raise unless there is one finite attribution per token; see `check`."""
         if len(attributions) != len(episodes):
-            raise ScorerError(
-                f"scorer {name!r} returned {len(attributions)} attributions for "
+            raise error(
+                f"{who} returned {len(attributions)} attributions for "
                 f"{len(episodes)} episodes; return one array per episode"
             )
         for index, (episode, tokens) in enumerate(zip(episodes, attributions, strict=True)):
             if tokens.shape != (len(episode.response_ids),):
-                raise ScorerError(
-                    f"scorer {name!r} returned attributions[{index}] of shape {tokens.shape}; "
+                raise error(
+                    f"{who} returned attributions[{index}] of shape {tokens.shape}; "
                     f"expected ({len(episode.response_ids)},), one per response token"
                 )
             if not np.isfinite(tokens).all():
-                raise ScorerError(
-                    f"scorer {name!r} returned attributions[{index}] with NaN or Inf for the "
+                raise error(
+                    f"{who} returned attributions[{index}] with NaN or Inf for the "
                     f"response {_short(episode.response)}; attributions must be finite"
                 )
 

@@ -339,7 +339,9 @@ class StepPayment:
         increments = self._increments(texts) if rows else []
         for place, (row, text, moves) in enumerate(zip(rows, texts, increments, strict=True)):
             owned = moves if text.written is None else shift_reply_credit(moves, text.written)
-            tokens = np.array([self._reward.credit.step_reward(float(value)) for value in owned])
+            with self._reward.crediting(1):
+                pay = self._reward.credit.step_reward
+                tokens = np.array([pay(float(value)) for value in owned])
             at = newest(text)
             rewards[place] = tokens[at]
             before = self._before(row, text, otherwise=tokens[:at])

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.tokenization import decode
-from tokengym.rewards.errors import CreditError, ScorerError
+from tokengym.rewards.errors import CreditError, ScorerError, raised_by
 from tokengym.rewards.maths.shares import on_last_tokens
 from tokengym.rewards.scorers.base import Scorer
 
@@ -69,9 +69,11 @@ class Probe:
         if not episodes:
             return np.zeros(0)
         name = self.scorer.name
-        values: NDArray[np.float64] = np.asarray(
-            self.scorer.score_prefix(episodes), dtype=np.float64
-        )
+        who = f"scorer {self.scorer.fault_name!r}"
+        with raised_by(who, ScorerError, len(episodes)):
+            values: NDArray[np.float64] = np.asarray(
+                self.scorer.score_prefix(episodes), dtype=np.float64
+            )
         if values.shape != (len(episodes),) or not np.isfinite(values).all():
             raise ScorerError(
                 f"scorer {name!r} returned {values} of shape {values.shape} for {len(episodes)} "

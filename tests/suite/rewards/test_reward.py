@@ -15,6 +15,7 @@ from tests.suite.rewards.conftest import (
 from tokengym.base.device import preferred_device
 from tokengym.rewards import (
     ABC,
+    RED,
     Credit,
     DenseR3,
     FunctionScorer,
@@ -119,6 +120,44 @@ def test_a_scorer_that_returns_no_scores():
 def test_bad_credit_stops(rewards, message):
     with pytest.raises(CreditError, match=message):
         Reward(LengthScorer(), FixedCredit(rewards)).evaluate(EPISODES)
+
+
+class Faulty(Sparse):
+    """Fails in a method of choice."""
+
+    name = "mine"
+
+    def __init__(self, method, result=None):
+        self.needs_attributions = method == "attribute"
+        setattr(self, method, lambda *_: [][1] if result is None else result[0])
+
+
+@pytest.mark.parametrize("written", [None, [1, 1, 0]])
+@pytest.mark.parametrize(
+    ("credit", "message"),
+    [
+        (Faulty("spread"), r"raised IndexError \(.*\) over 1 episodes; correct the credit"),
+        (Faulty("attribute"), "raised IndexError"),
+        (Faulty("assign"), "raised IndexError"),
+        (Faulty("assign", [None]), "returned NoneType; return one array per episode"),
+        (Faulty("assign", [[["a"] * 3]]), "raised"),
+        (Faulty("attribute", [None]), r"returned NoneType from attribute\(\)"),
+        (Faulty("attribute", [Scores([1.0], attributions=[[1.0]])]), r"returned attributions\[0\]"),
+    ],
+)
+def test_a_fault_of_a_credit_is_not_the_scorers(credit, message, written):
+    episode = make_episode(response_ids=[5, 6, 1], written=written)
+    with pytest.raises(CreditError, match=f"^credit 'mine' {message}") as caught:
+        Reward(LengthScorer(), credit).evaluate([episode])
+    assert list(caught.value.episodes) == [episode]
+
+
+def test_a_fault_of_a_scorer_that_a_credit_asks_is_the_scorers():
+    scorer = LengthScorer()
+    scorer.score_prefix = lambda episodes: [][1]
+    scorer.reads_text = False
+    with pytest.raises(ScorerError, match=r"^scorer .* raised IndexError .*correct the scorer"):
+        Reward(scorer, RED(every_prefix=True)).evaluate(EPISODES)
 
 
 def test_dense_parts_that_do_not_sum_stop():
