@@ -23,6 +23,7 @@ from tokengym.evaluation.runs import (
     training_settings,
 )
 from tokengym.evaluation.statistics import (
+    FASTER_AT,
     SHARES,
     PairedDifference,
     paired_difference,
@@ -54,8 +55,6 @@ DOCS = Path("docs/results")
 """Folder of the pages that the studies fill."""
 OF_RUNS = ("rate", "seed")
 """Columns that say, with its cell, which run a row is from."""
-FASTER_AT = 0.75
-"""Share of the way to best-of-n at which speeds are compared."""
 
 
 class Cell(Mapping[str, Any]):

@@ -21,6 +21,7 @@ from studies import critic
 from tokengym import ComparisonConfig
 from tokengym.evaluation.report import number
 from tokengym.evaluation.statistics import (
+    FASTER_AT,
     LEAP,
     PairedDifference,
     RunPath,
@@ -32,7 +33,6 @@ from tokengym.evaluation.statistics import (
 from tokengym.lab.benchmark.verdict import path_of
 from tokengym.lab.protocol import GRID, LEARNER, MEASURES, SPARE_SEED, net, over_run, way
 from tokengym.lab.study import (
-    FASTER_AT,
     NET,
     Cell,
     Published,

@@ -54,12 +54,11 @@ from studies.ledger_noise import (
     of_gradient,
 )
 from tokengym.evaluation.report import number, percent
-from tokengym.evaluation.statistics import SHARES, PairedDifference, student_interval
+from tokengym.evaluation.statistics import FASTER_AT, SHARES, PairedDifference, student_interval
 from tokengym.lab.makers.bundles.other_reward_models import LLAMA, MISALIGNED
 from tokengym.lab.protocol import FIGURES, net, way
 from tokengym.lab.study import (
     DOCS,
-    FASTER_AT,
     NET,
     Cell,
     Docs,

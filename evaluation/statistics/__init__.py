@@ -1,6 +1,7 @@
 """Statistics of learning curves and scores: pure functions of arrays."""
 
 from tokengym.evaluation.statistics.curves import (
+    FASTER_AT,
     SHARES,
     CensoredSteps,
     RelativeSteps,
@@ -48,6 +49,7 @@ from tokengym.evaluation.statistics.scores import (
 
 __all__ = [
     "DEFAULT_RESAMPLES",
+    "FASTER_AT",
     "KL_LEVELS",
     "LEAP",
     "MIN_KL",

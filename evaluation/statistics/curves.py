@@ -24,6 +24,8 @@ from tokengym.evaluation.statistics.scores import (
 
 SHARES = (0.5, 0.75, 0.9)
 """Shares of the way to a goal at which steps are counted."""
+FASTER_AT = 0.75
+"""The one of them at which speeds are compared."""
 GOLD_LOSS = 0.25
 """Share of the gold score's best gain that is lost while the score still rises."""
 NOISES = 3.5

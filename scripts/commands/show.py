@@ -19,6 +19,7 @@ from tokengym.evaluation.measure.references import BEST_OF
 from tokengym.evaluation.report.learning import HELD_OUT, SHOWN
 from tokengym.evaluation.report.tables import NORMALISED, NOTHING, at_kl
 from tokengym.evaluation.report.verdict import kind_of, unit_of
+from tokengym.evaluation.statistics import FASTER_AT
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,13 +51,7 @@ def show_summary(console: "Console", summary: Mapping[str, Any], out: Path) -> N
             console.print(line_of(note))
         for table in _figures(group, console.width):
             console.print(table)
-        ends = group["score_range"]
-        way = f"; norm.: 0 at the start, 1 at best of {ends['n']}" if ends else ""
-        reached = f"reached: {unit_of(group)} until {group['baseline']}'s final level is reached"
-        known = group["equal_kl"] is not None
-        word = measure_of("score", group["by_gold"]).word
-        equal = f"; at equal KL: {word} {at_kl(group)} of KL" if known else ""
-        console.print(line_of(f"{reached}{equal}{way}", "dim"))
+        console.print(line_of(_legend(group), "dim"))
         show_references(console, group["reference"])
         for learned in summary.get("learning", ()):
             if learned["group"] == group["group"]:
@@ -160,12 +155,7 @@ def _figures(group: Mapping[str, Any], width: int) -> Iterator[Table]:
         is_shown = all(name in entry["figures"] for entry in entries)
         if measure.short and (is_shown or (name == NORMALISED and group["score_range"])):
             columns.append(_column(entries, measure.short, name, "final"))
-    reached = ["reached"]
-    for entry in entries:
-        steps = entry["steps_to_threshold"]["iqm_curve"]
-        when = "never" if math.isinf(steps) else f"at {steps:.0f}"
-        reached.append(when if group["baseline_rises"] else "n/a")
-    columns.append([Text(text) for text in reached])
+    columns.append([Text("reached"), *(Text(_arrival(group, entry)) for entry in entries)])
     first = [Text(text) for text in (kind_of(group), *names)]
     room = width - max(text.cell_len for text in first)
     while columns:
@@ -178,6 +168,37 @@ def _figures(group: Mapping[str, Any], width: int) -> Iterator[Table]:
         for row in zip(*part, strict=True):
             table.add_row(*row)
         yield table
+
+
+def _legend(group: Mapping[str, Any]) -> str:
+    """Return what the columns of a group's table mean."""
+    ends = group["score_range"]
+    goal = f"{group['baseline']}'s final level"
+    if _knows_way(group):
+        goal = f"{percent(FASTER_AT)} of the way to best of {ends['n']}"
+    parts = [f"reached: {unit_of(group)} until {goal} is reached"]
+    if group["equal_kl"] is not None:
+        word = measure_of("score", group["by_gold"]).word
+        parts.append(f"at equal KL: {word} {at_kl(group)} of KL")
+    if ends:
+        parts.append(f"norm.: 0 at the start, 1 at best of {ends['n']}")
+    return "; ".join(parts)
+
+
+def _knows_way(group: Mapping[str, Any]) -> bool:
+    """Return whether the way from the start to best of n is known, and more than noise."""
+    return all("steps_to_shares" in entry for entry in group["rewards"].values())
+
+
+def _arrival(group: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
+    """Return when a learner's mean curve reaches the goal: a level that no run decides, if any."""
+    if _knows_way(group):
+        steps = entry["steps_to_shares"][f"{FASTER_AT:g}"]["iqm_curve"]
+    elif group["baseline_rises"]:
+        steps = entry["steps_to_threshold"]["iqm_curve"]
+    else:
+        return "n/a"
+    return "never" if math.isinf(steps) else f"at {steps:.0f}"
 
 
 def _column(

@@ -23,7 +23,7 @@ from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.report.tables import cells, columns, group_table
 from tokengym.evaluation.report.verdict import lead_of
 from tokengym.evaluation.statistics import area_under_curve, iqm
-from tokengym.scripts.commands.show import _figures, show_summary
+from tokengym.scripts.commands.show import _arrival, _figures, show_summary
 
 
 def test_figures_are_those_of_the_curves(make_curves):
@@ -463,3 +463,11 @@ def test_the_figures_fit_a_terminal(make_curves, capsys):
         assert all(len(line.rstrip()) <= width for line in shown.splitlines())
         for part in ("over the run", "at equal KL", "gold", "KL", "reached", "at 28"):
             assert part in shown
+
+
+def test_arrival_is_at_a_level_that_no_run_decides_where_one_is_known():
+    steps = {"steps_to_threshold": {"iqm_curve": math.inf}}
+    on_the_way = steps | {"steps_to_shares": {"0.75": {"iqm_curve": 8.0}}}
+    assert _arrival({"rewards": {"a": on_the_way}, "baseline_rises": True}, on_the_way) == "at 8"
+    for rises, shown in ((True, "never"), (False, "n/a")):  # of the baseline's final level
+        assert _arrival({"rewards": {"a": steps}, "baseline_rises": rises}, steps) == shown
