@@ -71,7 +71,13 @@ class Curve:
 
     def has(self, name: str) -> bool:
         """Return whether a measurement was taken at every step."""
-        return name in self.values and bool(np.isfinite(self.values[name]).all())
+        return self.hole(name) is None
+
+    def hole(self, name: str) -> float | None:
+        """Return the first step at which a measurement was not taken, or None."""
+        values = self.values.get(name, np.full(len(self.steps), np.nan))
+        missing = self.steps[~np.isfinite(values)]
+        return float(missing[0]) if len(missing) else None
 
     def fault(self) -> str | None:
         """Return why the run cannot enter statistics, or None."""
@@ -127,6 +133,8 @@ class Panel:
     """In the order of the comparison."""
     measures: tuple[str, ...]
     """Measurements that all rewards have, ``score`` first."""
+    lost: Mapping[str, str]
+    """The first run, and its step, without each measurement that some run has and others lack."""
     cut_at: float | None
     """The step at which longer runs were cut, so that all had one budget; None if none was."""
 
@@ -367,7 +375,27 @@ def _panel(group: Group, curves: Sequence[Curve], kl_coef: float | None) -> Pane
         rewards[credit] = Runs(seeds=seeds, values=values, evaluated=evaluated)
     measured = [name for name in next(iter(rewards.values())).values if name not in AXES]
     measured.sort(key=lambda name: name != "score")
-    return Panel(group=group, steps=steps, rewards=rewards, measures=tuple(measured), cut_at=cut_at)
+    return Panel(
+        group=group,
+        steps=steps,
+        rewards=rewards,
+        measures=tuple(measured),
+        lost=_lost(curves, measured),
+        cut_at=cut_at,
+    )
+
+
+def _lost(curves: Sequence[Curve], measured: Sequence[str]) -> dict[str, str]:
+    """Return where measurements are missing that some run has; see `Panel.lost`."""
+    lost: dict[str, str] = {}
+    for name in dict.fromkeys(name for curve in curves for name in curve.values):
+        is_known = any(np.isfinite(c.values[name]).any() for c in curves if name in c.values)
+        if name in measured or name in AXES or not is_known:
+            continue
+        holes = ((curve, curve.hole(name)) for curve in curves)
+        curve, step = next((curve, step) for curve, step in holes if step is not None)
+        lost[name] = f"{curve.credit}, seed {curve.seed}, step {step:g}"
+    return lost
 
 
 def _trainer_curve(path: Path) -> Curve:

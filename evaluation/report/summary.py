@@ -135,13 +135,23 @@ def summarize(
             _add_normalised_scores(panel, group, settings.level)
         _add_controls(panel, group, settings)
         group["failed"] = sum(run.get("group", {}) == group["group"] for run in lost)
+        group["can_retry"] = any(run.get("group", {}) == group["group"] for run in settings.failed)
         group["failed_seeds"] = _seeds_by_reward(lost, group)
         group["missing_seeds"] = _seeds_by_reward(settings.missing, group)
         group["axis"] = settings.axis
         group["wanted_baseline"] = baseline or known[0]
         group["verdict"] = make_verdict(group, settings.level)
-        group["verdict"]["cautions"] += settings.cautions
+        group["verdict"]["cautions"] += [
+            *(_lost_measure(name, where) for name, where in panel.lost.items()),
+            *settings.cautions,
+        ]
     return summary
+
+
+def _lost_measure(name: str, where: str) -> str:
+    """Return the caution for a measurement that runs of a panel lack."""
+    title = measure_of(name).title
+    return f"{title} is left out, as it was not measured in every run (first: {where})."
 
 
 def _summarize_panel(panel: Panel, settings: SummarySettings) -> dict[str, Any]:

@@ -383,10 +383,10 @@ def _absent_runs(group: Figures) -> list[str]:
     cautions = []
     if group["failed_seeds"]:
         runs = "run" if group["failed"] == 1 else "runs"
+        remedy = "; --retry-failed repeats what failed" if group["can_retry"] else ""
         cautions.append(
             f"Not in the figures: {group['failed']} failed {runs} "
-            f"({_runs(group['failed_seeds'])}), which may favour the {kind_of(group)}; "
-            "--retry-failed repeats what failed."
+            f"({_runs(group['failed_seeds'])}), which may favour the {kind_of(group)}{remedy}."
         )
     if group["missing_seeds"]:
         cautions.append(

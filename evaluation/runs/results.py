@@ -3,6 +3,7 @@
 All but the wall-clock column of curves.csv are a function of the settings and the versions.
 """
 
+import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import chain, product
@@ -218,8 +219,16 @@ def report_curves(
         ValueError: if the file cannot be read, lacks tokens to compare at, or the baseline is
             unknown.
     """
+    if kl_coef is not None and not 0.0 <= kl_coef < math.inf:
+        raise ValueError(f"kl_coef must be a finite number >= 0, got {kl_coef:g}")
     paths = [path] if isinstance(path, Path) else list(path)
     curves = [curve for one in paths for curve in read_curves(one, group_by=group_by)]
+    for curve in curves if kl_coef is not None else ():
+        if not curve.fault() and (step := curve.hole("kl")) is not None:
+            raise ValueError(
+                f"kl_coef={kl_coef:g} prices the KL, which {curve.credit}, seed {curve.seed} has "
+                f"not at step {step:g}; fill in the column kl, or leave kl_coef out"
+            )
     if baseline is None and any(curve.credit == "sparse" for curve in curves):
         baseline = "sparse"
     if axis is None:

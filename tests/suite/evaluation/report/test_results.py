@@ -337,6 +337,39 @@ def test_a_learner_that_sees_no_token_credit_is_said(make_comparison, advantage,
     assert any(sentence in caution for caution in cautions) == said
 
 
+HOLED = "credit,seed,step,score,kl\n" + "\n".join(
+    f"{credit},0,{step},{step},{'' if (credit, step) == ('abc', 1) else step}"
+    for credit in ("sparse", "abc")
+    for step in (0, 1, 2)
+)
+
+
+@pytest.mark.parametrize(
+    ("kl_coef", "text", "message"),
+    [
+        (0.1, HOLED, r"kl_coef=0.1 prices the KL, which abc, seed 0 has not at step 1; fill in"),
+        (0.1, "credit,seed,step,score\na,0,0,1\na,0,1,1", "which a, seed 0 has not at step 0"),
+        (float("nan"), HOLED, "kl_coef must be a finite number >= 0, got nan"),
+        (-0.1, HOLED, "got -0.1"),
+    ],
+)
+def test_a_price_of_kl_needs_the_kl(tmp_path, kl_coef, text, message):
+    (tmp_path / "curves.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        report_curves(tmp_path / "curves.csv", None, kl_coef=kl_coef)
+
+
+def test_a_measurement_that_a_run_lacks_is_said(tmp_path):
+    (tmp_path / "curves.csv").write_text(HOLED + "\nabc,1,0,nan,0\nabc,1,1,1,1\nabc,1,2,1,1")
+    (group,) = report_curves(tmp_path / "curves.csv", None)["groups"]
+    cautions = " ".join(group["verdict"]["cautions"])
+    assert "kl" not in group["measures"]
+    assert "KL to the reference is left out" in cautions
+    assert "abc, seed 0, step 1" in cautions
+    assert "1 failed run (abc, seed 1)" in cautions
+    assert "--retry-failed" not in cautions  # which curves made elsewhere have not
+
+
 @pytest.mark.parametrize(("coef", "warned"), [(1.0, True), (0.01, False)])
 def test_losing_by_the_own_objective_is_warned_of(make_curves, coef, warned):
     group = summarize(make_curves(("sparse",)), SummarySettings(kl_coef=coef))["groups"][0]
