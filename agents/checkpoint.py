@@ -300,6 +300,11 @@ def _record(agent: "Checkpointed", start: RoundStart) -> dict[str, Any]:
     settings = {name: getattr(agent, name) for name in agent.setting_names()}
     if start.environment is not None and not start.environment["states"]:
         logger.warning("the environment has no get_state(): a resumed run will see other prompts")
+    if start.environment is not None and start.environment["scales"] is None:
+        logger.warning(
+            "each process has a running scale of rewards of its own, which is not saved: a resumed "
+            "run begins it anew"
+        )
     schedules = sorted(name for name, value in settings.items() if callable(value))
     sizes = (
         agent.processes.count * agent.n_envs,
@@ -425,8 +430,9 @@ def _check_record(record: Mapping[str, Any], folder: Path) -> None:
             raise CheckpointError(f"{name} of {folder} must be within 1 and {MAX_SIZE}, got {size}")
     if (state := record["environment_state"]) is not None:
         if isinstance(state, dict):
-            state.setdefault("begun", 0)  # earlier checkpoints lack it
-        kinds = {"states": list, "scorers": list, "begun": int}
+            state.setdefault("begun", 0)  # earlier checkpoints lack these
+            state.setdefault("scales", None)
+        kinds = {"states": list, "scorers": list, "scales": list | None, "begun": int}
         check_entries(state, kinds, f"environment_state of {folder}")
     if outside := record["policy_kwargs"].keys() & set(MODELS):
         raise CheckpointError(

@@ -256,14 +256,16 @@ class Group(Processes):
         agent.num_timesteps += sum(tokens) - num_tokens
         buffer.clear()
         buffer.extend(info for of_one in infos for info in of_one)
-        # The longest round has drawn the most numbers, as many as one process would for all rows.
-        lengths = [max(len(e.response_ids) for e in played.episodes) for played in rounds]
-        generator.set_state(states[lengths.index(max(lengths))])
+        # The round with the most tokens of one row has drawn the most numbers, as many as one
+        # process would for all rows. A partner's tokens are among a response's and are not drawn.
+        written = [max(e.num_written for e in played.episodes) for played in rounds]
+        generator.set_state(states[written.index(max(written))])
         whole = moved(joined(rounds), device)
         if not keeps or masks is None:
             return whole
         before = sum(len(played.episodes) for played in rounds[: self.number])
-        among = masks_among(masks, before, len(whole.episodes), max(lengths))
+        longest = max(len(episode.response_ids) for episode in whole.episodes)
+        among = masks_among(masks, before, len(whole.episodes), longest)
         return replace(whole, action_masks=among)
 
     def of_rows(
@@ -331,12 +333,13 @@ class Group(Processes):
         if state is None:
             return None
         rows = [row for part in parts if part is not None for row in part["states"][0]]
-        return {**state, "states": [rows]}
+        return {**state, "states": [rows], "scales": None if state["scales"] else []}
 
     def own_state(self, state: dict[str, Any], rows: int) -> dict[str, Any]:
         """See `Processes.own_state`."""
         first = self.number * rows
-        return {**state, "states": [state["states"][0][first : first + rows]]}
+        states = [state["states"][0][first : first + rows]]
+        return {**state, "states": states, "scales": None if state["scales"] != [] else []}
 
 
 class ShardedGroup(Group):

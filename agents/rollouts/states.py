@@ -1,25 +1,42 @@
 """The state of an environment that decides its next episodes and scores, for checkpoints."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sized
 from typing import Any
 
+import gymnasium.wrappers as single
+import gymnasium.wrappers.vector as batched
 import numpy as np
 from gymnasium.vector import VectorEnv
+from stable_baselines3.common.vec_env import VecNormalize
 
 from tokengym.agents.errors import CheckpointError
 from tokengym.agents.rollouts.layers import Environments, layers
 from tokengym.agents.sb3.vec_env import GymVecEnv
+from tokengym.base.folders import check_entries
 from tokengym.envs import EpisodeOverError
 from tokengym.envs.mdp import MdpEnvironment
 from tokengym.rewards import RewardWrapper, Scorer, VectorRewardWrapper
 from tokengym.rewards.errors import ScorerError
 
+SCALES: dict[type, tuple[str, str]] = {
+    single.NormalizeReward: ("return_rms", "discounted_reward"),
+    batched.NormalizeReward: ("return_rms", "accumulated_reward"),
+    VecNormalize: ("ret_rms", "returns"),
+}
+"""Layers that scale rewards by a running deviation: their attributes with its moments, and with the
+returns of the rows so far, that it is the deviation of."""
+MOMENTS = ("mean", "var", "count")
+
+logger = logging.getLogger(__name__)
+
 
 def environment_state(envs: Environments, *, begun: bool = False) -> dict[str, Any] | None:
     """Return the state that decides an environment's next episodes and scores, as plain data.
 
-    That is every ``get_state()`` of the innermost environments (prompts to come, random state) and
-    every ``state_dict()`` of reward wrappers' scorers (running means). None: no episode has begun.
+    That is every ``get_state()`` of the innermost environments (prompts to come, random state),
+    every ``state_dict()`` of reward wrappers' scorers (running means), and the running scale of
+    each layer of `SCALES`. None: no episode has begun.
 
     Args:
         envs: The environment.
@@ -31,7 +48,12 @@ def environment_state(envs: Environments, *, begun: bool = False) -> dict[str, A
     except EpisodeOverError:
         return None
     scorers = [scorer.state_dict() for scorer in _scorers(chains)]
-    return {"states": states, "scorers": scorers, "begun": int(begun)}
+    scales = [
+        {name: float(getattr(moments, name)) for name in MOMENTS}
+        | {"returns": np.asarray(getattr(layer, returns)).tolist()}
+        for layer, moments, returns in _scales(chains)
+    ]
+    return {"states": states, "scorers": scorers, "scales": scales, "begun": int(begun)}
 
 
 def restore_environment(envs: Environments, state: Mapping[str, Any]) -> None:
@@ -45,15 +67,8 @@ def restore_environment(envs: Environments, state: Mapping[str, Any]) -> None:
     chains = layers(envs)
     owners = [chain[-1] for chain in chains if hasattr(chain[-1], "set_state")]
     scorers = _scorers(chains)
-    for name, owned, saved in (
-        ("environments", owners, state["states"]),
-        ("scorers with state", scorers, state["scorers"]),
-    ):
-        if len(owned) != len(saved):
-            raise CheckpointError(
-                f"the checkpoint holds the state of {len(saved)} {name}, the environment has "
-                f"{len(owned)}; make it as it was"
-            )
+    _check_count("environments", owners, state["states"])
+    _check_count("scorers with state", scorers, state["scorers"])
     is_known = bool(owners) and all(isinstance(owner, MdpEnvironment) for owner in owners)
     begun = envs if state["begun"] and is_known and isinstance(envs, GymVecEnv) else None
     if begun is not None:  # layers around the environment begin their episodes by it
@@ -61,6 +76,7 @@ def restore_environment(envs: Environments, state: Mapping[str, Any]) -> None:
     starts = [owner.set_state(saved) for owner, saved in zip(owners, state["states"], strict=True)]
     if begun is not None:
         begun.fresh = starts[0] if isinstance(owners[0], VectorEnv) else _as_batch(starts)
+    _restore_scales(_scales(chains), state["scales"])
     for scorer, saved in zip(scorers, state["scorers"], strict=True):
         if not isinstance(saved, Mapping):
             raise CheckpointError(f"the state of a scorer must be an object, got {saved!r}")
@@ -79,6 +95,71 @@ def _as_batch(starts: list[tuple[Any, dict[str, Any]]]) -> tuple[Any, dict[str, 
     masks = [info["action_mask"] for _, info in starts]
     batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     return batch, {"action_mask": np.stack(masks)}
+
+
+def _scales(chains: list[list[Any]]) -> list[tuple[Any, Any, str]]:
+    """Return each layer of `SCALES`, its moments, and the name of its returns, in a fixed order."""
+    return [
+        (layer, getattr(layer, moments), returns)
+        for chain in chains
+        for layer in chain
+        for kind, (moments, returns) in SCALES.items()
+        if isinstance(layer, kind)
+    ]
+
+
+def _check_count(name: str, present: Sized, saved: Sized) -> None:
+    """Refuse the states of more or fewer parts than an environment has.
+
+    Raises:
+        CheckpointError: naming both numbers.
+    """
+    if len(present) != len(saved):
+        raise CheckpointError(
+            f"the checkpoint holds the state of {len(saved)} {name}, the environment has "
+            f"{len(present)}; make it as it was"
+        )
+
+
+def _restore_scales(scales: list[tuple[Any, Any, str]], saved: list[Any] | None) -> None:
+    """Give layers their running scales back; an earlier version, and several processes, save None.
+
+    Raises:
+        CheckpointError: if they are none of these layers.
+    """
+    if saved is None:
+        kinds = sorted({type(layer).__name__ for layer, *_ in scales})
+        if kinds:
+            logger.warning(
+                "the checkpoint has no running scale of %s: it begins anew", ", ".join(kinds)
+            )
+        return
+    _check_count("running scales of rewards", scales, saved)
+    for scale, kept in zip(scales, saved, strict=True):
+        _restore_scale(*scale, kept)
+
+
+def _restore_scale(layer: Any, moments: Any, returns: str, saved: object) -> None:
+    """Give a layer of `SCALES` its moments and returns back.
+
+    Raises:
+        CheckpointError: if they are none of this layer.
+    """
+    name, present = f"the running scale of {type(layer).__name__}", getattr(layer, returns)
+    check_entries(saved, {**dict.fromkeys(MOMENTS, int | float), "returns": list}, name)
+    assert isinstance(saved, dict)
+    try:
+        kept = np.asarray(saved["returns"], dtype=present.dtype)
+    except (TypeError, ValueError):
+        kept = np.empty(0)
+    if kept.shape != present.shape:
+        raise CheckpointError(
+            f"returns of {name} must be numbers of shape {present.shape}, got "
+            f"{saved['returns']!r}; make the environment as it was"
+        )
+    setattr(layer, returns, kept)
+    for moment in MOMENTS:
+        setattr(moments, moment, np.float64(saved[moment]))
 
 
 def _scorers(chains: list[list[Any]]) -> list[Scorer]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -17,6 +18,7 @@ from tokengym.agents import PPO
 from tokengym.agents.fast.group import Group, ShardedGroup
 from tokengym.agents.fast.joining import joined as joined_rounds
 from tokengym.agents.fast.joining import moved
+from tokengym.envs import Episode
 from tokengym.scripts.cli import main
 
 KINDS = {"ddp": TORCHRUN, "fsdp": FSDP}
@@ -203,6 +205,29 @@ def test_each_process_keeps_the_masks_of_its_rows():
         times = torch.zeros(4, dtype=torch.int64)
         expected = whole.select(rows).at(torch.arange(4), times)
         assert torch.equal(masks.at(torch.arange(4), times), expected)
+
+
+def test_the_generator_is_that_of_the_round_that_wrote_most():
+    """Replies of a partner are tokens of a response and are not drawn."""
+    agents = [shared_run.make_agent("gae", 4) for _ in range(2)]
+    played: list[Any] = [agent.collect() for agent in agents]
+    reply = np.array([1, 1, 0, 0, 0, 0, 0, 0, 1], dtype=np.int8)  # 0: of the partner
+    texts = [
+        Episode(prompt="", response="", prompt_ids=(4,), response_ids=(3,) * n, written=written)
+        for n, written in ((9, reply), (5, None))
+    ]
+    states = [torch.Generator().manual_seed(seed).get_state() for seed in (1, 2)]
+    rounds = [
+        replace(one, episodes=(text,), action_masks=None)
+        for one, text in zip(played, texts, strict=True)
+    ]
+    group = Group.__new__(Group)
+    group.number, group.count = 0, 2
+    infos = list(agents[0].ep_info_buffer or ())
+    shares = [(one, 9, infos, state) for one, state in zip(rounds, states, strict=True)]
+    group.gather = lambda share: shares  # type: ignore[method-assign,assignment,return-value]
+    group.join_rounds(agents[0], rounds[0], 9)
+    assert torch.equal(agents[0].policy.generator.get_state(), states[1])
 
 
 def test_a_process_that_fails_ends_the_others():

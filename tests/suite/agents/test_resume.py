@@ -1,22 +1,25 @@
 """A killed run, resumed from its last checkpoint, equals the one that nobody killed."""
 
+import json
 import os
 import signal
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import gymnasium.wrappers as single
+import gymnasium.wrappers.vector as batched
 import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from stable_baselines3.common.callbacks import CheckpointCallback
-from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
 
 from tests.suite.agents.conftest import PROMPTS, lora_config, make_model, make_tokenizer
 from tests.suite.agents.ppo.test_ppo import log_of
-from tests.suite.agents.test_checkpoint import normalised_reward, untimed
+from tests.suite.agents.test_checkpoint import normalised_reward, rewrite, untimed
 from tests.support.forked import Forked
-from tokengym.agents import PPO
+from tokengym.agents import PPO, CheckpointError
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs import PadTokenRewards, Reply, TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.rewards import RewardWrapper, VectorRewardWrapper
@@ -140,6 +143,39 @@ def test_every_step_of_a_round_saves_what_the_round_began_with(tmp_path, learned
 
 def without_count(rows: list[dict[str, Any]]) -> str:
     return str([{k: v for k, v in row.items() if k != "train/n_updates"} for row in rows])
+
+
+SCALED: dict[str, Callable[[], Any]] = {
+    "batch": lambda: batched.NormalizeReward(environments()),
+    "rows": lambda: SyncVectorEnv(
+        [lambda make=make: single.NormalizeReward(make()) for make in copies()]  # type: ignore[misc]
+    ),
+    "stock": lambda: VecNormalize(as_vec_env(environments()), norm_obs=False),
+}
+
+
+@pytest.mark.parametrize("layer", SCALED)
+def test_a_running_scale_of_rewards_continues(tmp_path, layer, caplog):
+    agent = agent_of(SCALED[layer](), lora=False).learn(30)
+    agent.save(tmp_path / "run")
+    expected = untimed(log_of(agent, 30, reset_num_timesteps=False))
+    resumed = PPO.load(tmp_path / "run", env=SCALED[layer](), device="cpu")
+    assert str(untimed(log_of(resumed, 30, reset_num_timesteps=False))) == str(expected)
+    a, b = agent.policy.state_dict(), resumed.policy.state_dict()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert "scale" not in caplog.text
+    state = json.loads((tmp_path / "run" / "checkpoint.json").read_text())["environment_state"]
+    for scales, message in (
+        (state["scales"][1:], r"holds the state of \d running scales .*; make it as it was"),
+        ([{**state["scales"][0], "returns": ["x"]}, *state["scales"][1:]], "must be numbers of sh"),
+    ):
+        rewrite(tmp_path / "run", {"environment_state": {**state, "scales": scales}})
+        with pytest.raises(CheckpointError, match=message):
+            PPO.load(tmp_path / "run", env=SCALED[layer]())
+    del state["scales"]  # as an earlier version wrote it
+    rewrite(tmp_path / "run", {"environment_state": state})
+    PPO.load(tmp_path / "run", env=SCALED[layer]())
+    assert "no running scale of" in caplog.text
 
 
 def test_an_environment_without_states_is_saved_in_the_middle_of_a_round(tmp_path):
