@@ -297,7 +297,7 @@ def _read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 def _read_prompts(file: Path, split: Split) -> PromptSet:
     """Return a split's prompts."""
     check_split(split)
-    lines = read_text(file).splitlines()
+    lines = read_text(file).split("\n")  # a text may hold other ends of lines, such as U+2028
     prompts = []
     for number, line in enumerate(filter(str.strip, lines), start=1):
         try:

@@ -5,16 +5,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tokengym.base import write_text
+from tokengym.base import read_jsonl, write_text
 
 PROMPTS = "prompts.jsonl"
 
 
 def read_prompts(bundle: Path) -> list[dict[str, Any]]:
     """Return the rows of a bundle's prompts: prompt, reference, query type and split."""
-    return [
-        json.loads(line) for line in (bundle / PROMPTS).read_text(encoding="utf-8").splitlines()
-    ]
+    return read_jsonl(bundle / PROMPTS)
 
 
 def with_prompts(bundle: Path, rows: Iterable[Mapping[str, Any]], out: Path) -> Path:

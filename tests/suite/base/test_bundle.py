@@ -102,6 +102,15 @@ def test_damaged_bundles(folder):
             Bundle(folder)
 
 
+def test_prompts_may_hold_any_end_of_line(folder):
+    """JSON leaves U+2028 and its like as they are, which only look like ends of lines."""
+    texts = ["a\u2028b", "c\x85d", "e\x0bf", "g\r\nh", "i\x1cj"]
+    rows = [{"prompt": text, "split": "train"} for text in texts]
+    lines = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
+    (folder / "prompts.jsonl").write_text(lines, encoding="utf-8")
+    assert Bundle(folder).prompts().texts == tuple(texts)
+
+
 def test_unknown_tasks():
     with pytest.raises(BundleError, match=r"no bundle of task 'chess' ships with tokengym"):
         bundled("chess")
