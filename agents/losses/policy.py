@@ -334,8 +334,9 @@ def value_loss(
         ValueError: if shapes differ.
     """
     check_shapes(values, old_values=old_values, returns=returns)
-    error = (values - returns) ** 2
+    # Masked before the square: an infinite error under the mask would give a nan gradient.
+    error = (values - returns).masked_fill(~response_mask, 0.0) ** 2
     if clip_range_vf is not None:
         clipped = old_values + (values - old_values).clamp(-clip_range_vf, clip_range_vf)
-        error = torch.maximum(error, (clipped - returns) ** 2)
+        error = torch.maximum(error, (clipped - returns).masked_fill(~response_mask, 0.0) ** 2)
     return 0.5 * masked_mean(error, response_mask, count=count)

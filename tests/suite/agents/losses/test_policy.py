@@ -218,6 +218,17 @@ def test_no_nan_gradient_from_what_lies_under_the_mask():
     assert log_probs.grad.tolist() == [[-1.0, 0.0]]
 
 
+@pytest.mark.parametrize("clip_range_vf", [None, 0.5])
+@pytest.mark.parametrize("under", [math.nan, math.inf, 1e30])
+def test_the_value_loss_reads_nothing_under_the_mask(clip_range_vf, under):
+    for place in range(3):
+        row = [tensor([1.0, under if place == n else 0.0]) for n in range(3)]
+        values, old, returns = row[0].requires_grad_(), row[1], 2.0 * row[2]
+        loss = losses.value_loss(values, old, returns, mask("10"), clip_range_vf=clip_range_vf)
+        loss.backward()
+        assert (loss.item(), values.grad.tolist()) == (0.5, [[-1.0, 0.0]])
+
+
 def test_value_loss_by_hand_clipped_and_not():
     values, old, returns = tensor([2.0, 1.1]), tensor([1.0, 1.0]), tensor([3.0, 0.0])
     keep = mask("11")
