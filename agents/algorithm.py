@@ -211,6 +211,16 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
     def check_settings(self) -> None:
         """Refuse settings that contradict each other; called before anything is built."""
 
+    def check_change(self, changed: Any) -> None:
+        """Refuse settings of `change` that contradict each other.
+
+        Args:
+            changed: The settings as they would be, an instance of ``settings_class``.
+
+        Raises:
+            SettingsError: naming the setting and the remedy.
+        """
+
     def change(self, **settings: Any) -> None:
         """Replace settings by others, which are checked.
 
@@ -218,7 +228,8 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             settings: Fields of ``settings_class``.
 
         Raises:
-            SettingsError: if a value is out of range, or the agent was built by that setting.
+            SettingsError: if a value is out of range, contradicts another setting, or the agent was
+                built by that setting.
         """
         present = {name: getattr(self.settings, name) for name in settings}
         # SB3's constructor hands back what it got.
@@ -230,6 +241,8 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
                     f"{name}={present[name]!r} is what the agent was built by, got {value!r}; make "
                     f"a new one, or {type(self).__name__}.load(path, env=envs, {name}={value!r})"
                 )
+        if others:
+            self.check_change(changed)
         self.settings = changed
         if "learning_rate" in others:
             self._setup_lr_schedule()

@@ -206,6 +206,12 @@ def estimator_for(settings: PPOSettings) -> AdvantageEstimator:
             the message names the setting and the remedy.
     """
     estimator = find_advantage(settings.advantage)
+    check_estimator(estimator, settings)
+    return estimator
+
+
+def check_estimator(estimator: AdvantageEstimator, settings: PPOSettings) -> None:
+    """Refuse settings that do not go with an estimator; see `estimator_for`."""
     if not estimator.needs_critic:
         defaults = PPOSettings()
         for name in CRITIC_SETTINGS:
@@ -232,7 +238,6 @@ def estimator_for(settings: PPOSettings) -> AdvantageEstimator:
         raise SettingsError(
             f"std_floor has no effect with advantage={estimator.name!r}; leave it out"
         )
-    return estimator
 
 
 def check_settings(settings: PPOSettings, batch_size: int) -> None:

@@ -34,6 +34,7 @@ from tokengym.agents.ppo.advantages import (
     RoundTensors,
     TrainingAlarms,
     UpdateStats,
+    check_estimator,
     estimator_for,
     find_advantage,
 )
@@ -116,17 +117,23 @@ class PPO(EpisodicAlgorithm):
         self.has_critic = self.estimator.needs_critic
         self._alarms, self._log_prob_gap = TrainingAlarms(), 0.0
 
+    def check_change(self, changed: PPOSettings) -> None:
+        """Refuse what has no effect with the estimator, or is no whole number of groups."""
+        check_estimator(self.estimator, changed)
+        if changed.group_size is not None:
+            check_groups(self.n_envs, changed.group_size)
+        was_linear = self.settings.learning_rate_schedule == "linear"
+        if changed.learning_rate_schedule == "linear" and not was_linear:
+            _check_schedules(changed.learning_rate)
+
     def resolve_settings(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the settings with the lambda that the environment's credit rule declares.
 
         Raises:
             SettingsError: if two schedules of the learning rate were given.
         """
-        if callable(given.get("learning_rate")) and given.get("learning_rate_schedule") == "linear":
-            raise SettingsError(
-                "learning_rate_schedule='linear' lowers a number, and learning_rate is a schedule "
-                "of its own, which is taken as it is; leave one of them out"
-            )
+        if given.get("learning_rate_schedule") == "linear":
+            _check_schedules(given.get("learning_rate"))
         name = given.get("advantage", self.settings_class.advantage)
         if given.get("gae_lambda") is not None or not isinstance(name, str):
             return given
@@ -633,6 +640,15 @@ class PPO(EpisodicAlgorithm):
                 return f"the gradient of {name} is not finite"
         name = max(largest, key=lambda name: largest[name])
         return f"the gradient norm overflows (largest entry {largest[name]:.3g}, in {name})"
+
+
+def _check_schedules(learning_rate: object) -> None:
+    """Refuse a learning rate that is a schedule beside ``learning_rate_schedule='linear'``."""
+    if callable(learning_rate):
+        raise SettingsError(
+            "learning_rate_schedule='linear' lowers a number, and learning_rate is a schedule of "
+            "its own, which is taken as it is; leave one of them out"
+        )
 
 
 def _unpaid(row: int, what: str) -> ValueError:

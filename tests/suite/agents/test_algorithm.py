@@ -44,6 +44,39 @@ def test_a_setting_that_the_agent_was_built_by_stays(make_ppo, name, value):
     setattr(agent, name, getattr(agent, name))
 
 
+@pytest.mark.parametrize(
+    ("settings", "changes", "message"),
+    [
+        ({}, {"drop_equal_groups": True}, "drop_equal_groups has no effect without group_size"),
+        (
+            {"advantage": "rloo", "group_size": 2},
+            {"std_floor": 0.1},
+            "std_floor has no effect with advantage='rloo'",
+        ),
+        ({"advantage": "reinforce"}, {"gae_lambda_vf": 1.0}, "gae_lambda_vf has no effect.*critic"),
+        ({"advantage": "rloo", "group_size": 2}, {"group_size": None}, "needs group_size"),
+        ({"advantage": "loo", "group_size": 2}, {"group_size": 3}, "group_size"),
+        (
+            {"learning_rate": lambda left: left, "learning_rate_schedule": "constant"},
+            {"learning_rate_schedule": "linear"},
+            "learning_rate_schedule='linear' lowers a number",
+        ),
+    ],
+)
+def test_a_change_to_settings_that_contradict_each_other_is_refused(
+    make_ppo, settings, changes, message
+):
+    agent = make_ppo(**settings)
+    before, alarms = agent.settings, agent._alarms
+    ((name, value),) = changes.items()
+    with pytest.raises(ValueError, match=message):
+        setattr(agent, name, value)
+    assert agent.settings is before
+    agent.change(group_size=4, drop_equal_groups=True)
+    assert agent.settings.drop_equal_groups
+    assert agent._alarms is alarms  # what was said stays said
+
+
 def test_the_learning_rate_can_be_changed(make_ppo):
     agent: Any = make_ppo(learning_rate_schedule="constant").learn(1)
     agent.learning_rate = 1e-5
