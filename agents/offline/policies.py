@@ -85,7 +85,7 @@ def make_policy(
         reference: Path, hub name or model; None, or the model itself, takes a copy of it as it is
             now, or with ``lora`` the model without its adapters.
         lora: A ``peft.LoraConfig`` to train adapters only.
-        dtype: Precision of the weights, see `agents.models.load_causal_lm`.
+        dtype: Precision of the weights, see `load_causal_lm`.
         precision: That of the computation, see `PolicySettings`.
         products: Library of float32 products on a CPU, see `PolicySettings`.
         temperature: Temperature of sampling; learning uses the model's own distribution.

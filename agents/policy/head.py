@@ -26,11 +26,7 @@ LOWEST = -1e30
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """Selection of figures and tokens.
-
-    Raises:
-        ValueError: if the KL is asked for without a reference.
-    """
+    """Selection of figures and tokens."""
 
     tokens: Tensor
     """(n,) int64."""

@@ -378,7 +378,8 @@ class LanguageModel(nn.Module):
             raise ModelError(
                 f"{type(self.model).__name__} changes its logits after the head (by up to "
                 f"{(whole - ours).abs().max().item():.3g}); teach "
-                "agents.models.LanguageModel.logits how, or use another model"
+                "tokengym.agents.policy.language_model.LanguageModel.logits how, or use another "
+                "model"
             )
 
 
