@@ -187,7 +187,7 @@ class TokenGenerationVectorEnv(
                 raise SettingsError(
                     f"seed must be one integer or one per row, {self.num_envs}, got {count}"
                 )
-            seeds = list(seed)
+            seeds = [_checked_seed(row, one) for row, one in enumerate(seed)]
         rest = as_options(options)
         rows = self._batch.all_rows
         if "reset_mask" in rest:
@@ -374,6 +374,14 @@ class TokenGenerationVectorEnv(
         for view in views.values():
             view.flags.writeable = False
         return views
+
+
+def _checked_seed(row: int, seed: Any) -> int | None:
+    """Return a row's seed as Python's integer, which Gymnasium wants."""
+    try:
+        return None if seed is None else index(seed)
+    except TypeError:
+        raise SettingsError(f"seed[{row}] must be an integer or None, got {seed!r}") from None
 
 
 def _checked_reset_mask(mask: Any, num_envs: int) -> NDArray[np.bool_]:

@@ -251,6 +251,14 @@ def test_bad_seeds_and_options(make_envs):
         envs.reset(options={"prompt_id": 7})
 
 
+def test_seeds_of_an_array_are_those_of_a_list(make_envs):
+    drawn = [
+        make_envs().reset(seed=seeds)[1]["prompt_id"].tolist()
+        for seeds in ([1, 2, 3], np.array([1, 2, 3]), np.array([1, 2, 3], dtype=np.uint8))
+    ]
+    assert drawn[0] == drawn[1] == drawn[2]
+
+
 def test_np_random_is_one_generator_per_row(make_envs):
     envs = make_envs()
     envs.reset(seed=4)
@@ -374,6 +382,7 @@ def test_prompts_are_found_by_their_tokens(make_env, make_envs):
         ({"options": "x"}, r"reset takes options as a dictionary, got 'x'; e\.g\. \{'prompt_id"),
         ({"options": 3}, "reset.*got 3"),
         ({"seed": 3.5}, r"seed.*3, got 3\.5"),
+        ({"seed": [1, 2.5, None]}, r"seed\[1\] must be an integer or None, got 2\.5"),
         ({"seed": "abc"}, r"seed must be one integer or one per row, 3, got 'abc'|, got 3"),
     ],
 )

@@ -15,7 +15,7 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.env_checker import check_env as check_sb3_env
 
 import tokengym  # noqa: F401  (registers the ids)
-from tokengym.envs import BundleError, Episode, TokenGymError, bundled, episodes_from_infos
+from tokengym.envs import BundleError, Episode, Prompt, TokenGymError, bundled, episodes_from_infos
 from tokengym.envs.tasks import LABORATORY, find_task, register_task, registered_tasks
 from tokengym.rewards import RewardModel, check_reward, gold_scorer
 from tokengym.rewards.errors import RewardError
@@ -261,6 +261,14 @@ def test_arguments_that_mend_a_tokenizer():
     the = tokenizer.convert_tokens_to_ids("the")
     assert review.unwrapped.vocabulary.end_ids == (the,)
     assert bundled("movie_review").tokenizer.eos_token == eos
+
+
+def test_prompts_with_arrays_make_an_environment_twice():
+    for _ in range(2):
+        prompts = [Prompt("the film", metadata={"x": np.array([1, 2])})] * 2
+        env = gymnasium.make("tokengym/MovieReview-v0", prompts=prompts, max_new_tokens=2)
+        env.reset(seed=0)
+        assert env.unwrapped.prompts[0].metadata["x"].tolist() == [1, 2]
 
 
 def test_many_environments_share_one_model():
