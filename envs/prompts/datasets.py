@@ -118,8 +118,8 @@ def _loaded(path: Path, dataset: Path | str, *, headerless: bool) -> Any:
             check_parquet(path)
         else:
             text = _read_text(path)
-            if builder == "json":
-                _check_json(path, text)
+        if builder == "json":
+            return _read_json(path, text)
         if builder == "csv":
             return _read_csv(path, text, {**options, "header": None} if headerless else options)
         with _bars_on_terminals():
@@ -244,8 +244,46 @@ def _read_text(path: Path) -> str:
     return text
 
 
-def _check_json(path: Path, text: str) -> None:
-    """Refuse JSON rows that are no objects; `datasets` crashes the process on some of them."""
+def _read_json(path: Path, text: str) -> Dataset:
+    """Return a json or jsonl file as a table with the values as they are written.
+
+    The reader of `datasets` turns texts into dates, and into numbers where types are mixed.
+    """
+    import datasets
+
+    rows = _objects(path, text)
+    names = dict.fromkeys(name for row in rows for name in row)
+    if not names:
+        cause = f"it has {len(rows)} rows and no columns"
+        raise _unreadable(path, cause, "pass one object per prompt")
+    columns = [_json_column(path, name, [row.get(name) for row in rows]) for name in names]
+    return datasets.concatenate_datasets(columns, axis=1)
+
+
+def _json_column(path: Path, name: str, values: list[Any]) -> Dataset:
+    """Return a column as a table; values of several types are stored as their JSON."""
+    import datasets
+
+    is_nested = any(isinstance(value, dict | list) for value in values)
+    try:
+        column = datasets.Dataset.from_dict({name: values})
+        if not is_nested or list(column[name]) == values:  # objects get each other's keys
+            return column
+    except (TypeError, ValueError, OverflowError):  # Arrow has one type for a column
+        pass
+    encoded = [None if value is None else json.dumps(value) for value in values]
+    features = datasets.Features({name: datasets.Json()})
+    column = datasets.Dataset.from_dict({name: encoded}, features=features)
+    for row, (kept, value) in enumerate(zip(column[name], values, strict=True)):
+        if kept != value:  # such as an integer of more than 64 bits
+            cause = f"row {row} of column {name!r}, {reprlib.repr(value)}, would become {kept!r}"
+            raise _unreadable(path, cause, "write it as text in every row")
+    return column
+
+
+def _objects(path: Path, text: str) -> list[dict[str, Any]]:
+    """Return the rows of JSON; refuse those that are no objects, or have no characters."""
+    rows = []
     may_have = _SURROGATE.search(text) is not None  # the bytes are UTF-8, which has none
     try:
         for place, row in _json_rows(path, text):
@@ -254,10 +292,12 @@ def _check_json(path: Path, text: str) -> None:
             elif may_have and lone_surrogate(json.dumps(row, ensure_ascii=False)) is not None:
                 fault = "has a lone surrogate, which is no character"
             else:
+                rows.append(row)
                 continue
             raise _unreadable(path, f"{place} {fault}", "correct it")
     except RecursionError:
         raise _unreadable(path, "it is nested too deeply", "pass one object per prompt") from None
+    return rows
 
 
 def _json_rows(path: Path, text: str) -> Iterator[tuple[str, Any]]:

@@ -282,6 +282,28 @@ def test_a_number_among_texts_of_a_long_file_stays_too(tmp_path):
     assert {prompt.reference for prompt in prompts[70_000:]} == {"007"}
 
 
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+def test_values_of_json_stay_as_they_are_written(tmp_path, suffix):
+    mixed: list[Any] = [7, "007", None, True, {"y": 1}, {"z": "2"}, [1, "2"], 0.5]
+    rows = [
+        {"prompt": f"q{i}", "date": f"2020-01-0{i + 1}", "x": x, "deep": {"x": [x]}}
+        for i, x in enumerate(mixed)
+    ]
+    rows[0]["first"] = "2020-01-01T00:00:00"
+    text = json.dumps(rows) if suffix == "json" else "\n".join(map(json.dumps, rows))
+    path = tmp_path / f"a.{suffix}"
+    path.write_text(text)
+    columns = [*rows[0]]
+    prompts = load_prompts(
+        path, prompt_column="prompt", reference_column="date", metadata_columns=columns, split="all"
+    )
+    assert [dict(prompt.metadata) for prompt in prompts] == [{"first": None} | row for row in rows]
+    assert [prompt.reference for prompt in prompts] == [row["date"] for row in rows]
+    path.write_text(json.dumps({"prompt": "a", "x": 2**70}))
+    with pytest.raises(DatasetError, match=r"row 0 of column 'x', 1180\d+\.*\d*, would become"):
+        load_prompts(path, split="all")
+
+
 def test_a_table_keeps_its_users_choice_of_columns(tmp_path):
     table = datasets.Dataset.from_dict({"prompt": ["a", "b"], "x": ["c", "d"]})
     chosen = table.with_format("numpy", columns=["prompt"])
