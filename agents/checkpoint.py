@@ -6,8 +6,8 @@ training.safetensors   value head (and its own network), optimiser, random gener
 model/                 the policy's weights (or adapter/, its LoRA weights) and its tokenizer
 reference/             the frozen reference, which with LoRA is the base that adapter/ names
 base.json              in place of either: name and hash of a base model that is found by name
-frozen.json            names of the weights that do not learn, if there are any: those that were
-                       given so, by which the optimiser's numbers go, and those frozen later
+frozen.json            names of the weights that do not learn, if there are any: the model's that
+                       were given so, and the policy's that were frozen since it was built
 ```
 """
 
@@ -370,12 +370,12 @@ def write_policy(
         tokenizer, PreTrainedTokenizerBase
     ):  # an environment of one's own may have others
         tokenizer.save_pretrained(str(folder / main))
+    frozen = [name for name, weight in policy.named_parameters() if not weight.requires_grad]
+    later = [name for name in frozen if name in policy.learned]
+    if model.frozen or later:
+        write_json(folder / FROZEN, {"given": model.frozen, "later": later})
     if model.adapters is None:
         model.model.save_pretrained(folder / main)
-        frozen = [n for n, weight in model.model.named_parameters() if not weight.requires_grad]
-        later = [name for name in frozen if name not in model.frozen]
-        if model.frozen or later:
-            write_json(folder / FROZEN, {"given": model.frozen, "later": later})
         return
     base = ref if reference is None else whole
     base_place = place.absolute() / base if model.base is None else named_folder(model.base)
@@ -531,10 +531,10 @@ def stored_models(folder: Path) -> dict[str, Any]:
 
 
 def _freeze(model: nn.Module, kind: Literal["given", "later"], folder: Path) -> None:
-    """Freeze the weights of a model that a written policy names, if it names any.
+    """Freeze the weights of a model, or of a policy, that a written one names, if it names any.
 
     Raises:
-        CheckpointError: if the model has no such weight.
+        CheckpointError: if there is no such weight.
     """
     if not (folder / FROZEN).is_file():
         return
@@ -543,7 +543,7 @@ def _freeze(model: nn.Module, kind: Literal["given", "later"], folder: Path) -> 
     for name in record[kind]:
         if not isinstance(name, str) or name not in weights:
             raise CheckpointError(
-                f"{folder / FROZEN} names {name!r}, which the model in {folder} has not; use a "
+                f"{folder / FROZEN} names {name!r}, which no weight in {folder} is called; use a "
                 "checkpoint that save() wrote"
             )
         weights[name].requires_grad_(False)
@@ -566,7 +566,7 @@ def restore_adapters(policy: "CausalLMPolicy", folder: Path) -> None:
 
     What was frozen after the policy was built is frozen again.
     """
-    _freeze(policy.language_model.model, "later", folder)
+    _freeze(policy, "later", folder)
     if policy.language_model.adapters is not None:
         with _reading(folder / ADAPTER):
             load_adapters(policy.language_model.adapters, folder / ADAPTER)

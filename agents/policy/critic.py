@@ -32,6 +32,9 @@ class ValueFunction(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self._trunk = [trunk]  # in a list: it is not part of this module
+        self._own_names: list[str] = []  # in the network's trunk, whatever of it is frozen later
+        if self.network is not None:
+            self._own_names += self.network.trunk_parameters(with_frozen=self.starts_elsewhere)
 
     @torch.no_grad()
     def start_from(self, scorer: Scorer | None) -> None:
@@ -84,8 +87,8 @@ class ValueFunction(nn.Module):
         """Return by name the parameters that are no other model's, which a checkpoint needs."""
         parameters = {f"head.{name}": value for name, value in self.head.named_parameters()}
         if self.network is not None:
-            of_trunk = self.network.trunk_parameters(with_frozen=self.starts_elsewhere)
-            parameters |= {f"network.{name}": value for name, value in of_trunk.items()}
+            of_trunk = self.network.trunk_parameters(with_frozen=True)
+            parameters |= {f"network.{name}": of_trunk[name] for name in self._own_names}
         return parameters
 
     def of_states(self, states: Tensor) -> Tensor:

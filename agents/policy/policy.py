@@ -84,6 +84,8 @@ class CausalLMPolicy(PolicyModels):
         self.place = (0, 1)
         """This process's number among those whose rows draw from ``generator``, and their count."""
         self._has_static: bool | None = None  # whether steps can be captured; None: not tried
+        self.learned = {name for name, weight in self.named_parameters() if weight.requires_grad}
+        """Names of the weights that the optimiser is for; some may have been frozen since."""
         self.optimizer = torch.optim.AdamW(
             self.trained_parameters(), lr=lr_schedule(1.0), weight_decay=0.0, fused=True
         )

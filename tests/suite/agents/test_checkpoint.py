@@ -80,13 +80,22 @@ def trained_names(agent: PPO) -> list[str]:
 @pytest.mark.parametrize("which", ["below", "above"])
 @pytest.mark.parametrize(
     "settings",
-    [{"advantage": "reinforce"}, {"value_network": "own"}, {"value_network": "trunk"}],
+    [
+        {"advantage": "reinforce"},
+        {"value_network": "own"},
+        {"value_network": "trunk"},
+        {"value_network": "own", "lora": lora_config()},
+    ],
 )
 def test_weights_frozen_by_hand_stay_frozen(make_envs, make_ppo, tmp_path, settings, which, when):
     agent = make_ppo(model=frozen_in_part(which), learning_rate=1e-2, **settings)
     if when == "later":
         agent.learn(10)
         agent.policy.language_model.model.base_model.h[1].attn.requires_grad_(False)
+        if (critic := agent.policy.critic) is not None:
+            for block in [] if critic.network is None else critic.network.blocks():
+                block.ln_1.requires_grad_(False)
+            critic.head.requires_grad_(False)
     agent.learn(30, reset_num_timesteps=False).save(tmp_path / "run")
     resumed = PPO.load(tmp_path / "run", env=make_envs(), device="cpu")
     assert trained_names(resumed) == trained_names(agent)
