@@ -225,6 +225,16 @@ class Evaluator:
                 )
             self.gold, self.by_gold = None, False
 
+    def resume_reading(self, *, has_gold: bool) -> None:
+        """Take over what an earlier evaluator of the same run decided in `check_reading`.
+
+        Args:
+            has_gold: Whether it measured the gold score.
+        """
+        self._is_checked = True
+        if not has_gold:
+            self.gold, self.by_gold = None, False
+
     def untrained(
         self,
         model: str | None = None,

@@ -340,8 +340,8 @@ class _Run:
         """Evaluate an agent and record what was found."""
         if self._evaluator is None:
             self._evaluator = self.plan.evaluator()
-            if self.record.curve and "gold_score" not in self.record.curve[0]:
-                self._evaluator.gold = None  # the run that is resumed left it out
+            if self.record.curve:  # one curve has one measure, whatever the policy writes by now
+                self._evaluator.resume_reading(has_gold="gold_score" in self.record.curve[0])
         if not self.record.curve:
             self.record.begin()
         step = update.step

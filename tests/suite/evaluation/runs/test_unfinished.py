@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from tokengym.base.errors import FolderInUseError, StorageError
 from tokengym.base.files import read_json, write_hashed
 from tokengym.base.folders import locked
 from tokengym.base.settings import changed
+from tokengym.evaluation.measure import evaluate as evaluate_module
 from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
 from tokengym.evaluation.runs.compare import compare
 from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TaskSettings, TrainingSettings
-from tokengym.evaluation.runs.folder import missing_runs, record_failure
+from tokengym.evaluation.runs.folder import missing_runs, read_points, record_failure
 from tokengym.evaluation.runs.record import RunRecord
 from tokengym.evaluation.runs.run import is_transient, run
 from tokengym.rewards import ScorerError
@@ -125,6 +127,18 @@ def test_a_killed_run_begins_anew_where_another_scorer_judges_it(tmp_path: Path)
     seen: list[int] = []
     run(grown, "abc", 0, out=tmp_path, report=lambda *a: seen.append(a[0]), checkpoint_every=1)
     assert seen == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("unread", [(0.0, 1.0), (1.0, 0.0)])
+def test_a_run_decides_once_whether_the_gold_score_counts(tmp_path, monkeypatch, unread):
+    for share in unread:  # of the words at the run's start, and where it is resumed
+        monkeypatch.setattr(evaluate_module, "gold_oov_fraction", lambda *_, share=share: share)
+        report = killed_at(2) if share == unread[0] else None
+        with pytest.raises(Killed) if report else nullcontext():
+            run(CONFIG, "abc", 0, out=tmp_path, report=report, checkpoint_every=1)
+    points = read_points(run_folder(tmp_path, "abc", 0))
+    assert {point["step"] for point in points} == {0, 1, 2, 3, 4}
+    assert {point["gold_score"] is not None for point in points} == {unread[0] == 0.0}
 
 
 def test_a_run_that_was_killed_as_it_ended_still_says_what_measured_it():
