@@ -72,6 +72,8 @@ def known_task(
         kept = {name: value for name, value in stored_task.items() if name not in given}
         names_scorer = any(given.get(name) is not None for name in ("scorer", "reward_model"))
         judge = {"reward": settings["rewards"][0]} if judged and not names_scorer else {}
+        if not all(isinstance(word, str) for word in judge.values()):
+            raise TypeError(f"rewards {settings['rewards']!r:.80}")
         check_saved([settings["env"], kept, judge], file, named=[env], trust_code=trust_code)
         check_module(settings["env"], file, trust_code=trust_code or env is not None)
         trained = settings["training"]

@@ -65,6 +65,14 @@ def test_an_agent_is_measured_by_the_scorer_that_measured_its_run(tmp_path):
         assert "reward" not in known_task(tmp_path, None, task=task, **options)[1]
 
 
+@pytest.mark.parametrize("rewards", [[], [3]])
+def test_damaged_rewards_are_one_line(tmp_path, rewards):
+    stored = ComparisonConfig(env="MovieReview", rewards=("sparse",)).as_dict()
+    write_hashed(tmp_path / SETTINGS_FILE, {**stored, "rewards": rewards})
+    with pytest.raises(ValueError, match=r"comparison\.json is damaged or of another version"):
+        known_task(tmp_path, None, judged=True)
+
+
 def test_stored_lengths_are_those_that_the_run_was_measured_with(tmp_path):
     task = TaskSettings(min_new_tokens=5)
     config = ComparisonConfig(env="MovieReview", rewards=("sparse",), task=task)
