@@ -9,6 +9,7 @@ import ast
 import inspect
 import re
 import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import lru_cache
@@ -199,7 +200,9 @@ def _unfit(name: str, why: str) -> DatasetError:
 def _factory(name: str) -> ModuleType:
     """Return the library's registry, which has a data set of that name."""
     try:
-        from reasoning_gym import factory
+        with warnings.catch_warnings():  # of cellpylib, which it imports
+            warnings.simplefilter("ignore", SyntaxWarning)
+            from reasoning_gym import factory
     except ImportError:
         raise DatasetError(
             f"dataset {name!r} needs the package reasoning-gym; run {INSTALL}"
