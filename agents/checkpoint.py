@@ -598,6 +598,10 @@ def _restore_training(agent: "Checkpointed", folder: Path, changed: list[str]) -
             if name.startswith(OPTIMIZER):
                 _, number, key = name.split(".", 2)
                 state.setdefault(int(number), {})[key] = tensor
+    if not wanted and any(name.startswith("critic.") for name in tensors):
+        # The critic was left out by a change; its weights come after those that are here.
+        count = len(policy.optimizer.param_groups[0]["params"])
+        state = {number: kept for number, kept in state.items() if number < count}
     _check_optimizer(policy, state, folder)
     with _reading(folder / TRAINING):
         agent.processes.load_optimizer(policy, state)

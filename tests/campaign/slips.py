@@ -160,7 +160,7 @@ def exits() -> None:
     an_exit("scorer", scorer=scorer, reward="sparse")
     rule = mock.patch("tokengym.rewards.credits.base.Credit.assign", side_effect=SystemExit(0))
     with rule:
-        an_exit("scorer", scorer=lambda prompt, response: 1.0, reward="uniform")
+        an_exit("credit", scorer=lambda prompt, response: 1.0, reward="uniform")
 
 
 def a_sum() -> None:

@@ -217,7 +217,7 @@ def test_what_the_library_has_not_is_refused_in_one_line(dataset: Any, message: 
 def test_without_the_library_the_line_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
     generated.cache_clear()
-    with pytest.raises(DatasetError, match=r"run pip install 'tokengym\[reasoning\]'"):
+    with pytest.raises(DatasetError, match=r"run pip install 'tokengym-lab\[reasoning\]'"):
         gym.make(ID)
     with pytest.raises(SettingsError, match=r"prompt_tokens=3.*tokengym/Reason"):
         gym.make(ID, prompt_tokens=3)
