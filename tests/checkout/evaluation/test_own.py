@@ -320,10 +320,13 @@ def test_code_runs_only_for_who_trusts_the_folder(
 
 @pytest.mark.parametrize("kind", ["reward", "agent", "agents"])
 def test_what_is_not_needed_of_a_folder_is_not_looked_up(
-    kind: str, foreign: Callable[[str], None]
+    kind: str, foreign: Callable[[str], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     foreign(kind)
-    assert main("evaluate run/agent --episodes 2".split()) == 0
+    needs = kind == "reward"  # it may be the scorer that measured the run: its file alone could say
+    assert main("evaluate run/agent --episodes 2".split()) == 2 * needs
+    assert ("evil.py:Evil (SHA-256" in capsys.readouterr().err) is needs
+    assert main("evaluate run/agent --episodes 2 --scorer rules.py:cheerful".split()) == 0
     assert main("replay --episodes run --num-episodes 2 --rewards sparse".split()) == 0
 
 
