@@ -389,8 +389,9 @@ def _lost(curves: Sequence[Curve], measured: Sequence[str]) -> dict[str, str]:
     """Return where measurements are missing that some run has; see `Panel.lost`."""
     lost: dict[str, str] = {}
     for name in dict.fromkeys(name for curve in curves for name in curve.values):
-        is_known = any(np.isfinite(c.values[name]).any() for c in curves if name in c.values)
-        if name in measured or name in AXES or not is_known:
+        # What no run has at its start is not measured there: the figures of training's batches.
+        begins = any(np.isfinite(c.values[name][0]) for c in curves if name in c.values)
+        if name in measured or name in AXES or not begins:
             continue
         holes = ((curve, curve.hole(name)) for curve in curves)
         curve, step = next((curve, step) for curve, step in holes if step is not None)

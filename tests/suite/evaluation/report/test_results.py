@@ -370,6 +370,13 @@ def test_a_measurement_that_a_run_lacks_is_said(tmp_path):
     assert "--retry-failed" not in cautions  # which curves made elsewhere have not
 
 
+def test_figures_of_training_are_not_missed_before_it_begins(tmp_path):
+    rows = "credit,seed,step,score,train_score\na,0,0,1,\na,0,1,2,1.5\nb,0,0,1,\nb,0,1,2,1.5"
+    (tmp_path / "curves.csv").write_text(rows)
+    (group,) = report_curves(tmp_path / "curves.csv", None)["groups"]
+    assert "left out" not in " ".join(group["verdict"]["cautions"])
+
+
 @pytest.mark.parametrize(("coef", "warned"), [(1.0, True), (0.01, False)])
 def test_losing_by_the_own_objective_is_warned_of(make_curves, coef, warned):
     group = summarize(make_curves(("sparse",)), SummarySettings(kl_coef=coef))["groups"][0]
