@@ -419,9 +419,9 @@ def _check_record(record: Mapping[str, Any], folder: Path) -> None:
     total = counters.get("_total_timesteps")
     if isinstance(total, float) and math.isfinite(total):  # as they have it after learn(1e5)
         counters["_total_timesteps"] = math.ceil(total)
-    check_entries(record["counters"], COUNTERS, f"counters of {folder}")
-    since = record["counters"]["learning_since"] + 1  # -1: no call of learn is unfinished
-    check_counts({**record["counters"], "learning_since": since}, folder)
+    check_entries(counters, COUNTERS, f"counters of {folder}")
+    since = counters["learning_since"] + 1  # -1: no call of learn is unfinished
+    check_counts({**counters, "learning_since": since}, folder)
     if not -math.inf < record["counters"]["_current_progress_remaining"] <= 1:
         raise CheckpointError(f"counters of {folder} say that more than all progress remains")
     check_entries(record["environment"], dict.fromkeys(SIZES, int), f"environment of {folder}")

@@ -43,6 +43,7 @@ from tokengym.lab.study import (
 from tokengym.lab.tables import (
     Speed,
     at_equal_kl,
+    critic_text,
     grouped,
     markdown_table,
     paired_text,
@@ -69,7 +70,7 @@ class Source(NamedTuple):
 
 
 FILMS = ("ledger/fine.csv", "critic/runs.csv")
-STARTED = "`sparse`, critic from the reward model"
+STARTED = f"`sparse`{critic_text('reward_model')}"
 SPARSE_LAMBDAS = {24: "0.95", 48: "0.95", 96: "1"}
 
 

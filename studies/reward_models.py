@@ -46,7 +46,7 @@ TOKENS, UPDATES, ROWS = 48, 30, 64
 PAIRS = 3
 BUNDLED, AGAIN = "bundled", ("again 1", "again 2")
 """Names of the reward models; those made again have the seeds 1 and 2, and the two halves."""
-SPARSE, SIGNED, STARTED = "`sparse`", "`abc-signed`", "`sparse`, critic from the reward model"
+SPARSE, SIGNED, STARTED = "`sparse`", "`abc-signed`", frontier.STARTED
 LAMBDAS = {SPARSE: "0.95", SIGNED: "0.95", STARTED: "0.8"}
 """Lambdas of the arms; on film reviews `abc-signed` has 0.5."""
 RATES = {"MovieReview": 1e-3, "Dialogue": 3e-4, "Detox": 3e-4}
