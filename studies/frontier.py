@@ -509,7 +509,7 @@ def price_table(runs: Mapping[Cell, Mapping[int, Sequence[Row]]]) -> str:
                 if len(seeds := shared_seeds(arms[arm], arms[base])) < 2:
                     continue
                 one, other = (
-                    [_tuned(arms[a], seeds, measure, price) for measure in _figures(price)]
+                    [tuned(arms[a], seeds, measure, price) for measure in figures_at(price)]
                     for a in (arm, base)
                 )
                 figures = [paired_text(x, y) for x, y in zip(one, other, strict=True)]
@@ -522,13 +522,13 @@ def price_table(runs: Mapping[Cell, Mapping[int, Sequence[Row]]]) -> str:
     return markdown_table(["task, tokens", "price", "arm", *heads], lines)
 
 
-def _figures(price: float) -> list[Callable[[RunPath], float]]:
+def figures_at(price: float) -> list[Callable[[RunPath], float]]:
     """Return what is shown of a run at a price."""
     net_over: Callable[[RunPath], float] = partial(net_of, price=price)
     return [net_over, *PARTS]
 
 
-def _tuned(
+def tuned(
     arm: Mapping[str, Mapping[int, RunPath]],
     seeds: Sequence[int],
     figure: Callable[[RunPath], float],

@@ -7,41 +7,59 @@ from tests.studies.test_real_model import rows_of
 from tokengym.lab.study import Cell, Runs, write_rows
 
 
-def test_arms_are_swept_from_the_first_rate_and_then_seeded(tmp_path: Path) -> None:
-    reached = {3e-5: 2.0, 1e-4: 1.0, 1e-5: 1.5}
+def test_each_rate_has_three_pairs_of_the_arms_before_the_next(tmp_path: Path) -> None:
     order = []
     for run in study.STUDY.pending(tmp_path):
-        order.append((run.without("rate", "seed"), run.rate, run.seed))
-        write_rows(study.STUDY.file(run, tmp_path), rows_of(run, reached[run.rate]))
-    assert order[:9] == [(arm, rate, 1000) for arm in study.ARMS for rate in reached]
-    assert order[9:24] == [(arm, 3e-5, seed) for seed in range(5) for arm in study.ARMS]
-    assert {cell for cell, _, _ in order[24:32]} == {study.CONTROL}
+        order.append(run)
+        write_rows(study.STUDY.file(run, tmp_path), rows_of(run, 1.0))
+    first = [run.without("seed") for run in order[:9]]
+    assert first == 3 * [arm.but(step_size=3e-5) for arm in study.ARMS]
+    assert [run.step_size for run in order[:27]] == 9 * [3e-5] + 9 * [1e-4] + 9 * [1e-5]
+    assert {run.rule for run in order[27:36]} == {"random"}
+    assert len(order) == len(set(order)) == 4 * 3 * 5
 
 
 def test_all_weights_are_trained_in_the_bundles_frame() -> None:
-    config = study.config(study.ARMS[2].but(rate=1e-5, seed=0), Path())
+    config = study.config(study.cells(study.ARMS[2])[2].but(seed=0), Path())
     assert config.training.lora_rank is None
     assert config.task.bundle == "smollm2-reviews"
     learner = config.training.learner
     assert (learner.value_network, learner.gae_lambda) == ("reward_model", 0.8)
+    assert (learner.learning_rate, learner.n_warmup_updates) == (1e-5, 4)
+
+
+def cell_of(line: str) -> list[str]:
+    """Return the cells of a table's line."""
+    return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 def test_differences_by_hand() -> None:
-    ends = {study.ARMS[0]: (1.0, 2.0), study.ARMS[2]: (2.0, 4.0)}
+    # Of the critic's cells the first is better on seed 0 and the second on seed 1, so that each
+    # seed is measured by the cell that is worse on it.
+    ends = {
+        study.cells(study.ARMS[0])[0]: (1.0, 2.0),
+        study.cells(study.ARMS[2])[0]: (5.0, 2.0),
+        study.cells(study.ARMS[2])[1]: (2.0, 6.0),
+    }
     rows = [
         row
-        for arm, scores in ends.items()
-        for seed, score in [(1000, 1.0), *enumerate(scores)]
-        for row in rows_of(Cell(**arm, rate=3e-5, seed=seed), score)
+        for cell, scores in ends.items()
+        for seed, score in enumerate(scores)
+        for row in rows_of(Cell(**cell, seed=seed), score)
     ]
-    (line,) = study.pairs_table(Runs(rows, study.STUDY.axes)).splitlines()[2:]
-    # over the run half of 1 and of 2 more, at the same KL; at the end 1 and 2 more
-    cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells[:3] == ["`sparse`, critic from the reward model", "0.8", "2"]
-    assert [cell.split()[0] for cell in cells[3:8]] == [
-        "+0.750",
-        "+0.750",
-        "0.000",
-        "+1.50",
-        "0.000",
-    ]
+    runs = Runs(rows, study.STUDY.axes).runs
+    (line,) = study.pairs_table(runs).splitlines()[2:]
+    cells = cell_of(line)
+    assert cells[:2] == ["`sparse`, critic from the reward model", "0.8"]
+    # 2 - 1 and 2 - 2 at the end, half of it over the run, at the same KL
+    shown = [cell.split()[0] for cell in cells[2:8]]
+    assert shown == ["+0.250", "+0.250", "0.000", "+0.500", "0.000", "0.000"]
+    assert cells[-3:] == ["2", "1", "2"]
+    own = {(c[0], c[2]): c for c in map(cell_of, study.cells_table(runs).splitlines()[2:])}
+    # mean of the two ends, and KL that grows by 1 nat in 2 updates
+    at_first = own["`sparse`, critic from the reward model", "3e-05"]
+    assert (at_first[3], at_first[7], at_first[-1]) == ("2", "3.50", "0.500")
+
+
+def test_nothing_is_shown_of_no_runs() -> None:
+    assert study.pairs_table({}) == study.cells_table({}) == "Not measured yet."
