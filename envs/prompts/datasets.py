@@ -154,9 +154,13 @@ def _read_csv(path: Path, text: str, options: Mapping[str, Any]) -> Dataset:
         try:
             frame = pandas.read_csv(path, **options)
         except pandas.errors.ParserWarning:
-            raise _too_many_fields(path, text, options) from None
+            _check_widths(path, text, options)
+            raise
     if frame.empty:
         raise _unreadable(path, "it has a header and no rows", "add some")
+    last = frame.iloc[:, -1]
+    if (last.isna() | last.eq("")).any():  # the reader fills short rows up
+        _check_widths(path, text, options)
     info = datasets.DatasetInfo(builder_name="csv")
     return datasets.Dataset.from_pandas(frame, info=info, preserve_index=False)
 
@@ -173,19 +177,32 @@ def _check_header(path: Path, names: pandas.Series[str], separator: str) -> None
         raise _unreadable(path, cause, remedy)
 
 
-def _too_many_fields(path: Path, text: str, options: Mapping[str, Any]) -> DatasetError:
-    """Return the error of a file whose first row has more fields than its header."""
+def _check_widths(path: Path, text: str, options: Mapping[str, Any]) -> None:
+    """Refuse a row that has more fields than the first, or fewer; blank lines are left out."""
     separator, quoting = options["sep"], options["quoting"]
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, quoting=quoting)
-    width, line, count = 0, 0, 0
-    for row in rows:
-        width, line, count = width or len(row), rows.line_num, len(row)
-        if count > width:
-            break
+    limit = csv.field_size_limit(len(text) + 1)
+    try:
+        width = len(next(row for row in rows if _is_filled(row)))
+        odd = ((rows.line_num, len(row)) for row in rows if len(row) != width and _is_filled(row))
+        line, count = next(odd, (0, width))
+    finally:
+        csv.field_size_limit(limit)
+    if count == width:
+        return
     remedy = "name each column in the header"
+    special = repr(separator)
+    if count < width:
+        remedy, special = f"write {separator!r} before each empty field too", "line breaks"
     if quoting != csv.QUOTE_NONE:
-        remedy += f", or put texts with {separator!r} in double quotation marks"
-    return _unreadable(path, f"line {line} has {count} fields, its header {width}", remedy)
+        remedy += f", or put texts with {special} in double quotation marks"
+    fields = f"{count} field{'s' * (count != 1)}"
+    raise _unreadable(path, f"line {line} has {fields}, its header {width}", remedy)
+
+
+def _is_filled(row: list[str]) -> bool:
+    """Return whether a row is of more than a blank line."""
+    return len(row) > 1 or any(field.strip() for field in row)
 
 
 @contextmanager

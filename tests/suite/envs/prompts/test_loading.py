@@ -228,6 +228,12 @@ def test_what_cannot_be_read(tmp_path):
         ("a.csv", b"prompt,answer\na, b,2\nc,4\n", "line 2 has 3 fields, its header 2"),
         ("a.csv", b"prompt,answer\na,1,\nb,2,\n", "line 2 has 3 fields, its header 2"),
         ("a.tsv", b"prompt\tanswer\nHello\tworld\t2\n", "line 2 has 3 fields, its header 2"),
+        (
+            "a.csv",
+            b"prompt,answer\nOne,1\n\nTwo\nlines,2\n",
+            r"line 4 has 1 field, its header 2\); write ',' before each empty field too, or put",
+        ),
+        ("a.tsv", b"prompt\tanswer\nHello\n", r"line 2 has 1 field, its header 2\); write '\\t'"),
         ("a.csv", b"prompt;answer\na, b;1\nc, d;2\n", "by ',', not by ';'"),
         ("a.csv", b"prompt;answer\na;1\nc;2\n", "by ',', not by ';'"),
     ],
@@ -237,6 +243,12 @@ def test_a_file_that_cannot_be_read_is_said_with_its_place(tmp_path, name, data,
     with pytest.raises(DatasetError, match=rf"{name}' cannot be read .*{message}") as caught:
         load_prompts(tmp_path / name, split="all")
     assert "\n" not in str(caught.value)
+
+
+def test_rows_with_empty_fields_are_as_wide_as_the_header(tmp_path):
+    long = "a" * 140_000  # more than the csv module reads by default
+    (tmp_path / "a.csv").write_text(f'prompt,answer\n{long},1\n\n  \n"Two\nlines",\n')
+    assert load_prompts(tmp_path / "a.csv", split="all").texts == (long, "Two\nlines")
 
 
 @pytest.mark.parametrize("word", ["NaN", "None", "null"])
