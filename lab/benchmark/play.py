@@ -89,11 +89,7 @@ def play_arm(
         ValueError: if the folder is of another version, or the bundled models are not those that
             the version is defined on.
     """
-    settle(bench)
-    folder = bench.out if published is None else published
-    _check_kept(bench, _file_of(bench, folder))
-    if restored := bench.restore(folder):
-        _say(console, f"{restored} published runs of {folder} are not done again")
+    folder = take_published(bench, published, console)
     total = cost(bench, console, jobs=jobs)
     done = bench.done
     row, file = _publish(bench, folder)
@@ -104,6 +100,31 @@ def play_arm(
             _say(console, f"{file}: {len(done)} of {len(bench.asked)} settings")
     _say(console, f"{row['subject']}: {verdicts([row])[row['subject']]}")
     return row, file
+
+
+def take_published(
+    bench: ArmBench, published: Path | None = None, console: "Console | None" = None
+) -> Path:
+    """Write published runs to the folder of the runs, so that they are not done again.
+
+    Args:
+        bench: The runs.
+        published: Folder of runs that were published; None is the folder of the runs.
+        console: Where their number is shown.
+
+    Returns:
+        The folder of what is published.
+
+    Raises:
+        ValueError: if a folder is of another version, the bundled models are not those that the
+            version is defined on, or the published row has settings whose texts are not here.
+    """
+    settle(bench)
+    folder = bench.out if published is None else published
+    _check_kept(bench, _file_of(bench, folder))
+    if restored := bench.restore(folder):
+        _say(console, f"{restored} published runs of {folder} are not done again")
+    return folder
 
 
 def _publish(bench: ArmBench, folder: Path) -> tuple[dict[str, Any], Path]:

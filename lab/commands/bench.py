@@ -220,12 +220,14 @@ def _bench_version(
     """Measure a rule by a version of the benchmark, or say what that costs."""
     from tokengym.base import locked, preferred_device, write_json
     from tokengym.lab.benchmark.arms import ArmBench
-    from tokengym.lab.benchmark.play import cost, play, play_arm
+    from tokengym.lab.benchmark.play import cost, play, play_arm, take_published
     from tokengym.scripts.commands import say, terminal
 
     console = terminal()
     with preferred_device(device), locked(work.out):
         if only_cost:
+            if isinstance(work, ArmBench):
+                take_published(work, published, console)
             cost(work, console, jobs=jobs)
             return 0
         if isinstance(work, ArmBench):

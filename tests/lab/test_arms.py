@@ -28,6 +28,7 @@ from tokengym.lab.benchmark.verdict import FIGURES, call
 from tokengym.lab.benchmark.version2 import V2, V2_LITE, Definition2, Setting2
 from tokengym.lab.protocol import PROMPTS
 from tokengym.lab.study import Cell, write_rows
+from tokengym.scripts.cli import main
 
 REVIEW, FORKS = V2.settings[0], V2.settings[7]
 SMALL = Definition2(
@@ -181,6 +182,22 @@ def test_published_runs_are_not_done_again_also_where_one_diverged(tmp_path: Pat
     again.publish(tmp_path / "anew")
     for file in (tmp_path / "published").iterdir():
         assert file.read_text("utf-8") == (tmp_path / "anew" / file.name).read_text("utf-8")
+
+
+def test_the_cost_is_of_the_runs_that_nobody_has_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tokengym.lab.benchmark.version2.V2", SMALL)
+    monkeypatch.setattr(BenchRuns, "_seconds", lambda self, setting, rule, run, updates: 2.0)
+    work = bench(tmp_path / "one")
+    fill(work, SMALL.settings[0])
+    work.publish(tmp_path / "published")
+    where = ["--out", str(tmp_path / "two"), "--published", str(tmp_path / "published")]
+    assert main(["bench", "uniform", "--v2", "--track", "scores", "--cost", *where]) == 0
+    said = capsys.readouterr().out
+    assert "8 published runs" in said
+    assert "A-4" not in said
+    assert "about 8 runs" in said
 
 
 def test_a_row_whose_texts_are_gone_loses_neither_runs_nor_settings(tmp_path: Path) -> None:
