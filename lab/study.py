@@ -444,10 +444,13 @@ class Study:
     def publish(self, out: Out, docs: Docs = DOCS) -> None:
         """Write all runs as one file, those of the sweeps too, and what was drawn; fill the page.
 
+        What was published stays: a folder may hold a part of the study alone.
+
         Args:
             out: Folder of the study's runs.
             docs: Folder of the study's page.
         """
+        self.restore(out, docs)
         for drawn in self.drawn:
             parts = [out / name for name in drawn.parts]
             rows = read_rows(*(part for part in parts if part.exists()), text=drawn.text)

@@ -98,6 +98,9 @@ def test_published_runs_are_restored_and_not_run_again(tmp_path: Path) -> None:
     work.publish(out, docs)
     assert "sparse_48 0\nsparse_48 1" in (docs / "page.md").read_text()
     assert "<!-- lines -->\n2\n" in (docs / "page.md").read_text()
+    before = (docs / "data" / "runs.csv").read_text()
+    work.publish(tmp_path / "part", docs)  # a folder without them loses none
+    assert (docs / "data" / "runs.csv").read_text() == before
     again = tmp_path / "again"
     work.restore(again, docs)
     assert list(work.pending(again)) == []
