@@ -576,7 +576,7 @@ def draw_study(file: Path, runs: Mapping[Cell, Mapping[int, Sequence[Row]]]) -> 
     by_setting = {where: arms_of(runs, where, PRICES) for where in WHERE}
     drawn = {where: arms for where, arms in by_setting.items() if all(arms.values())}
     figure = Figure(figsize=(1 + 4.6 * len(drawn), 7), layout="constrained")
-    panels = figure.subplots(2, len(drawn), sharex=True, sharey="row", squeeze=False)
+    panels = figure.subplots(2, len(drawn), sharex=True, squeeze=False)
     for column, ((of_task, length), arms) in zip(panels.T, drawn.items(), strict=True):
         seeds = shared_seeds(*arms.values())
         for axis, measure in zip(column, ("score", "gold_score"), strict=True):
