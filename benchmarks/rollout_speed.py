@@ -9,6 +9,7 @@ medians of tokens per CPU second, so that other work on the machine counts less,
   to it.
 
     python benchmarks/rollout_speed.py [--size small] [--repeats 7] [--threads 1]
+    python benchmarks/rollout_speed.py --products torch onednn
     python benchmarks/rollout_speed.py --size large --dtypes float32 bfloat16 --repeats 3
     python benchmarks/rollout_speed.py --size llama --dtypes float32 bfloat16 --repeats 3
 """
@@ -98,7 +99,9 @@ def generate_arm(model: PreTrainedModel, tokens: int, rows: int, ragged: bool) -
     return play
 
 
-def ours_arm(model: PreTrainedModel, settings: argparse.Namespace) -> Callable[[], int]:
+def ours_arm(
+    model: PreTrainedModel, settings: argparse.Namespace, products: Products
+) -> Callable[[], int]:
     """Return a function that plays one round and counts the tokens."""
     tokenizer = make_tokenizer(model.config.vocab_size)
     envs = TokenGenerationVectorEnv(
@@ -114,7 +117,7 @@ def ours_arm(model: PreTrainedModel, settings: argparse.Namespace) -> Callable[[
         envs,
         value_network="trunk",
         # A copy: products are set on the modules.
-        policy_kwargs={"model": copy.deepcopy(model), "products": settings.products},
+        policy_kwargs={"model": copy.deepcopy(model), "products": products},
         device=settings.device,
     )
     rounds = as_rounds(envs)
@@ -128,7 +131,7 @@ def ours_arm(model: PreTrainedModel, settings: argparse.Namespace) -> Callable[[
 
 
 def make_arms(dtype: str, settings: argparse.Namespace) -> dict[str, Callable[[], int]]:
-    """Return both arms, on even and on ragged lengths."""
+    """Return `generate` and ours by each library of products, on even and on ragged lengths."""
     arms: dict[str, Callable[[], int]] = {}
     for kind in ("even",) if settings.size == "llama" else ("even", "ragged"):
         model: Any = make_model(settings.size, dtype, 1 / 24 if kind == "ragged" else 1e-30)
@@ -137,7 +140,8 @@ def make_arms(dtype: str, settings: argparse.Namespace) -> dict[str, Callable[[]
         arms[f"{dtype}, {kind}: generate"] = generate_arm(
             model, settings.new_tokens, settings.rows, kind == "ragged"
         )
-        arms[f"{dtype}, {kind}: tokengym"] = ours_arm(model, settings)
+        for products in settings.products if dtype == "float32" else settings.products[:1]:
+            arms[f"{dtype}, {kind}: {products}"] = ours_arm(model, settings, products)
     return arms
 
 
@@ -167,7 +171,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--products", choices=get_args(Products), default="torch")
+    parser.add_argument("--products", nargs="+", choices=get_args(Products), default=["torch"])
     settings = parser.parse_args()
     torch.set_num_threads(settings.threads)
     logging.disable(logging.WARNING)
@@ -179,15 +183,15 @@ def main() -> None:
         f"{title} {config.num_hidden_layers}x{config.hidden_size}, "
         f"vocabulary {config.vocab_size:,}, "
         f"{settings.rows} rows of {PROMPT_TOKENS} + {settings.new_tokens} tokens, "
-        f"{settings.threads} thread(s) on {settings.device}, products by {settings.products}, "
-        f"medians of {settings.repeats}\n"
+        f"{settings.threads} thread(s) on {settings.device}, medians of {settings.repeats}\n"
     )
-    print("| | generate, tokens/CPU s | tokengym | ratio | generate, tokens/s | tokengym | ratio |")
-    print("|---|---|---|---|---|---|---|")
-    for name in (name.removesuffix(": generate") for name in arms if name.endswith("generate")):
-        pairs = zip(speeds[f"{name}: generate"], speeds[f"{name}: tokengym"], strict=True)
+    heads = "generate, tokens/CPU s | tokengym | ratio | generate, tokens/s | tokengym | ratio"
+    print(f"| | products | {heads} |")
+    print("|---|---|---|---|---|---|---|---|")
+    for kind, products in (name.split(": ") for name in arms if not name.endswith("generate")):
+        pairs = zip(speeds[f"{kind}: generate"], speeds[f"{kind}: {products}"], strict=True)
         cells = [f"{theirs:,.0f} | {ours:,.0f} | {ours / theirs:.2f}" for theirs, ours in pairs]
-        print(f"| {name} | {' | '.join(cells)} |")
+        print(f"| {kind} | {products} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":
