@@ -588,7 +588,7 @@ def draw_study(file: Path, runs: Mapping[Cell, Mapping[int, Sequence[Row]]]) -> 
             axis.set_xscale("log", base=2)
             axis.xaxis.set_major_formatter("{x:g}")
         column[0].set_title(f"{of_task}, {length} tokens, {len(seeds)} seeds", fontsize=9)
-        column[0].legend(fontsize=8)
+        column[0].legend(fontsize=7, loc="upper left")
         column[1].set_xlabel("KL to the untrained policy, nats")
     panels[0, 0].set_ylabel("score")
     panels[1, 0].set_ylabel("gold score")
