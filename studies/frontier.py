@@ -582,16 +582,18 @@ def draw_study(file: Path, runs: Mapping[Cell, Mapping[int, Sequence[Row]]]) -> 
         for axis, measure in zip(column, ("score", "gold_score"), strict=True):
             for color, (name, arm) in zip(COLORS, arms.items(), strict=False):
                 line = line_of(arm, seeds, levels, measure)
-                label = f"{name.replace('`', '')} ({len(arm)} cells)"
-                axis.plot(levels, line, color=color, linewidth=1.8, label=label)
+                axis.plot(levels, line, color=color, linewidth=1.8, label=name.replace("`", ""))
             axis.grid(alpha=0.3)
             axis.set_xscale("log", base=2)
             axis.xaxis.set_major_formatter("{x:g}")
-        column[0].set_title(f"{of_task}, {length} tokens, {len(seeds)} seeds", fontsize=9)
-        column[0].legend(fontsize=7, loc="upper left")
+        there = sorted({len(arm) for arm in arms.values()})
+        counts = f"{len(seeds)} seeds, {' or '.join(map(str, there))} cells an arm"
+        column[0].set_title(f"{of_task}, {length} tokens, {counts}", fontsize=9)
         column[1].set_xlabel("KL to the untrained policy, nats")
     panels[0, 0].set_ylabel("score")
     panels[1, 0].set_ylabel("gold score")
+    handles = panels[0, 0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper center", ncols=len(ARMS), fontsize=10)
     figure.savefig(file, dpi=110, metadata={"Software": None})
 
 
