@@ -70,10 +70,26 @@ def words_in_options(text: str) -> list[str]:
     """
     if ".py:" not in text:
         return []
+    return [value for value in _option_values(text) if split_file_word(value)]
+
+
+def texts_in_options(text: str) -> list[str]:
+    """Return the texts that the options of a word have as values, and the options within those.
+
+    Example:
+        >>> texts_in_options("ppo:weight=teacher:path=runs/dpo,n_epochs=1")
+        ['teacher:path=runs/dpo', 'runs/dpo']
+    """
+    texts = [value for value in _option_values(text) if isinstance(option_value(value), str)]
+    return [inner for value in texts for inner in (value, *texts_in_options(value))]
+
+
+def _option_values(text: str) -> list[str]:
+    """Return the values of a word's options as they were written."""
     in_file = split_file_word(text)
     options = in_file[2] if in_file else text.partition(":")[2]
     values = (option.partition("=")[2].strip() for option in options.split(","))
-    return [value for value in values if split_file_word(value)]
+    return [value for value in values if value]
 
 
 def name_of(text: str) -> str:

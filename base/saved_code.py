@@ -4,12 +4,13 @@ import ast
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
+from os.path import isdir, isfile
 from pathlib import Path
 
 from tokengym.base.errors import SettingsError, UntrustedCodeError
 from tokengym.base.files import file_hash, write_bytes
 from tokengym.base.own_code import code_hash, definitions
-from tokengym.base.registry import Spec, split_file_word, words_in_options
+from tokengym.base.registry import Spec, split_file_word, texts_in_options, words_in_options
 
 
 def check_saved(
@@ -135,8 +136,17 @@ def data_hashes(settings: Iterable[object], known: Mapping[str, str]) -> dict[st
     return {
         path: known.get(path) or content_hash(Path(path))
         for path in paths
-        if path in known or Path(path).is_file() or Path(path).is_dir()
+        # Of os.path, which calls a text that is too long for a path none.
+        if path in known or isfile(path) or isdir(path)
     }
+
+
+def texts_of_options(settings: object) -> list[str]:
+    """Return the texts in options of the words that settings name, some of which may be paths.
+
+    For example "runs/dpo" of "rto:policy=runs/dpo": the numbers depend on what that folder holds.
+    """
+    return [text for word in texts_in(settings) for text in texts_in_options(str(word))]
 
 
 def content_hash(path: Path) -> str:

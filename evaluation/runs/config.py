@@ -17,6 +17,7 @@ from tokengym.base.saved_code import (
     code_paths,
     data_hashes,
     display_name,
+    texts_of_options,
 )
 from tokengym.base.settings import (
     as_plain,
@@ -92,7 +93,8 @@ class ComparisonConfig:
     """SHA-256 of each file of the user's own code that the settings name, by path; where it is
     given it stays, so that a changed file is noticed."""
     data: Mapping[str, str] = field(default_factory=dict, metadata={"flag": ""})
-    """SHA-256 of each file or folder of data that the settings name, likewise."""
+    """SHA-256 of each file or folder of data that the settings name, or that an option of a reward
+    or another word names ("rto:policy=runs/dpo"), likewise."""
 
     def __post_init__(self) -> None:
         if (word := env_word(self.env)).file is None:
@@ -169,8 +171,10 @@ class ComparisonConfig:
         A setting of learners that are compared, or of a task that was saved, may be such a name.
         """
         parts = [self, *(run.training for run in self.runs if self.agents)]
-        named = [leaf.value for part in parts for leaf in field_paths(part) if leaf.is_data]
-        return data_hashes(named, known=self.data)
+        leaves = [leaf for part in parts for leaf in field_paths(part)]
+        in_options = texts_of_options([leaf.value for leaf in leaves])
+        named = [leaf.value for leaf in leaves if leaf.is_data]
+        return data_hashes([*named, *in_options], known=self.data)
 
     @cached_property
     def _words(self) -> dict[str, Spec]:
@@ -299,7 +303,7 @@ class ComparisonConfig:
             run.evaluation.toxicity,
             *(leaf.value for leaf in leaves),
         ]
-        data = {str(leaf.value) for leaf in leaves if leaf.is_data}
+        data = {str(leaf.value) for leaf in leaves if leaf.is_data} | {*texts_of_options(named)}
         return (
             {path: self.code[path] for path in code_paths(named) if path in self.code},
             {path: digest for path, digest in self.data.items() if path in data},

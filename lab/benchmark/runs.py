@@ -13,7 +13,14 @@ import numpy as np
 
 from tokengym import ComparisonConfig
 from tokengym.agents import NonFiniteError
-from tokengym.base import read_json, split_file_word, write_json, write_text
+from tokengym.base import (
+    data_hashes,
+    read_json,
+    split_file_word,
+    texts_of_options,
+    write_json,
+    write_text,
+)
 from tokengym.envs import bundled
 from tokengym.evaluation import run as run_one
 from tokengym.evaluation.runs import EvaluationSettings, TaskSettings, slug
@@ -112,11 +119,20 @@ class BenchRuns:
         file_word = split_file_word(self.rule)
         return None if file_word is None else file_word[0].read_text(encoding="utf-8")
 
-    def _check_code(self) -> None:
-        """Refuse a rule whose file is another one now: its runs would have the old one's name."""
-        if self._read_code() != self.code:
+    @cached_property
+    def data(self) -> dict[str, str]:
+        """SHA-256 of each file or folder among the rule's options, by its path, as it was first."""
+        return self._read_data()
+
+    def _read_data(self) -> dict[str, str]:
+        """Return the hashes as they are now."""
+        return data_hashes(texts_of_options(self.rule), known={})
+
+    def _check_source(self) -> None:
+        """Refuse a rule whose files are others now: its runs would have the old one's name."""
+        if self._read_code() != self.code or self._read_data() != self.data:
             raise ValueError(
-                f"the file of {self.rule} was changed since the benchmark began; run the command "
+                f"a file of {self.rule} was changed since the benchmark began; run the command "
                 "again, which measures it as another rule, or restore the file"
             )
 
@@ -142,10 +158,11 @@ class BenchRuns:
     # --- where a run is, and what it is ---
 
     def key(self, rule: str) -> str:
-        """Return a rule's name in files, which its code is part of."""
-        if rule == BASELINE or self.code is None:
+        """Return a rule's name in files, which its code and its models are part of."""
+        if rule == BASELINE or (self.code is None and not self.data):
             return slug(rule)
-        digest = hashlib.sha256(self.code.encode()).hexdigest()
+        source = "".join([self.code or "", *self.data.values()])
+        digest = hashlib.sha256(source.encode()).hexdigest()
         return f"{slug(bare(rule))}-{digest[:8]}"
 
     def cell(self, setting: Setting, rule: str, start: str, gae_lambda: str) -> Cell:
@@ -270,7 +287,7 @@ class BenchRuns:
 
         Raises:
             NonFiniteError: if a run diverges of which that is no result.
-            ValueError: if the rule's file was changed since the benchmark began.
+            ValueError: if a file of the rule was changed since the benchmark began.
         """
         began = time.process_time()
         config = self.config(setting, rule, run, self.definition.updates)
@@ -279,11 +296,11 @@ class BenchRuns:
         except NonFiniteError as error:
             if not self.may_diverge(run):
                 raise
-            self._check_code()
+            self._check_source()
             write_text(self._diverged(run), f"{error}\n")
             return
         spent = round(time.process_time() - began, 2)
-        self._check_code()
+        self._check_source()
         write_rows(self.file(run), [{**run, **row, "cpu_s": spent} for row in measured(record)])
 
     def _seconds(self, setting: Setting, rule: str, run: Cell, updates: int) -> float:

@@ -7,10 +7,10 @@ import hashlib
 import json
 import math
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from os.path import exists
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +21,7 @@ from tokengym.base import (
     did_you_mean,
     read_json,
     split_file_word,
+    texts_of_options,
     write_json,
     write_text,
 )
@@ -190,6 +191,9 @@ class CardConfig:
             "versions": versions(),
             "data": data_hash(),
         }
+        options = _options_source(self.name)
+        if split_file_word(self.name) and options:  # the source is that of its code alone
+            about["options"] = options
         if part == "convergence":  # how its runs are trained, but for what the subject changes
             about["training"] = {
                 task: asdict(trained_by(task, self.amounts, device="auto"))
@@ -429,8 +433,12 @@ def _source(name: str) -> str | None:
     """Return one hash of the file that has a rule, or of the paths among its options; else None."""
     if file_word := split_file_word(name):
         return _digest(file_word[0].read_bytes())
-    paths = [Path(value) for value in re.findall(r"=([^,]+)", name)]
-    named = [path for path in paths if path.exists()]
+    return _options_source(name)
+
+
+def _options_source(name: str) -> str | None:
+    """Return one hash of the files and folders among a rule's options, None without any."""
+    named = [Path(text) for text in texts_of_options(name) if exists(text)]
     return _digest_of(named) if named else None
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from tokengym.agents import NonFiniteError
+from tokengym.base import write_text
 from tokengym.base.bundle import bundled
 from tokengym.lab.benchmark import play as play_module
 from tokengym.lab.benchmark import runs as runs_module
@@ -460,16 +461,22 @@ EVEN = """
 from tokengym.rewards.credits.uniform import Uniform
 class Even(Uniform):
     name = "even"
+    def __init__(self, model=None):
+        super().__init__()
 """
 
 
-def test_a_file_that_changes_during_the_runs_is_refused(tmp_path: Path) -> None:
-    """What the new code does would stand in the row of the old."""
-    file = tmp_path / "rules.py"
+@pytest.mark.parametrize("changed", ["rules.py", "model/weights"])
+def test_a_file_that_changes_during_the_runs_is_refused(tmp_path: Path, changed: str) -> None:
+    """What the new code or model does would stand in the row of the old."""
+    file, weights = tmp_path / "rules.py", tmp_path / "model" / "weights"
     file.write_text(EVEN)
-    work, (setting,) = bench(tmp_path / "out", rule=f"{file}:Even"), SMALL.settings
+    write_text(weights, "0.5")
+    rule = f"{file}:Even:model={weights.parent}"
+    work, (setting,) = bench(tmp_path / "out", rule=rule), SMALL.settings
     (run, *_), _ = work.tuning(setting, work.rule)
-    file.write_text(f"{EVEN}    gae_lambda = 0.5\n")
+    with (tmp_path / changed).open("a") as opened:
+        opened.write("    gae_lambda = 0.5\n")
     with pytest.raises(ValueError, match="was changed since the benchmark began"):
         work.measure(setting, work.rule, run)
     assert not work.file(run).exists()
@@ -498,6 +505,10 @@ def test_a_folder_is_of_one_version(tmp_path: Path) -> None:
         (["--v2", "--quick"], "--quick belongs to a card, and --v2 fixes its own"),
         (["--v2", "--secret", "word"], "no hidden seeds"),
         (["--cost"], "--cost belongs to the benchmark"),
+        (["--track", "scores"], "--track scores belongs to the benchmark"),
+        (["--v1", "--seeds", "3"], "--seeds 3 belongs to a card"),
+        (["--v2", "--seed", "0"], "--seed 0 belongs to a card"),
+        (["--v2", "--cost", "--submit", "row.json"], "--submit row.json names a file for a row"),
     ],
 )
 def test_options_that_do_not_go_together(

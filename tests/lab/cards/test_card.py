@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support import golden
-from tokengym.base.files import read_json
+from tokengym.base.files import read_json, write_text
 from tokengym.envs import bundled
 from tokengym.lab.cards import parts
 from tokengym.lab.cards.card import KINDS, SIZES, CardConfig, faults_of, make_card, read_cards
@@ -150,6 +150,20 @@ def test_stored_parts_are_kept_until_the_source_changes(rules: Path, tmp_path: P
     assert calls == ["contract", "gradient"] * 2
     with pytest.raises(ValueError, match=r"holds the card of .*Last', not of 'abc'"):
         make_card(CardConfig(subject="abc", parts=("contract",)), out)
+
+
+def test_a_model_among_the_options_of_an_own_rule_is_part_of_its_settings(
+    rules: Path, tmp_path: Path
+):
+    weights = tmp_path / "model" / "weights"
+    write_text(weights, "1")
+    plain = CardConfig(subject=f"{rules}:Last").settings("contract")
+    config = CardConfig(subject=f"{rules}:Last:model={weights.parent}")
+    before = config.settings("contract")
+    assert before["source"] == plain["source"]  # that of the code, which a submission is held to
+    write_text(weights, "2")
+    after = config.settings("contract")
+    assert {name for name in after if after[name] != before[name]} == {"options"}
 
 
 @pytest.mark.parametrize("text", ["null", "{}", '{"subject": "abc", "parts": 3, "hashes": {}}'])

@@ -38,10 +38,23 @@ def begun(made: ComparisonConfig, out: Path, status: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("where", ["pairs", "eval_pairs", "agents", "dataset", "folder"])
+RULE = """
+from tokengym.rewards.credits.uniform import Uniform
+class Reads(Uniform):
+    def __init__(self, model="none"):
+        super().__init__()
+"""
+
+
+@pytest.mark.parametrize(
+    "where", ["pairs", "eval_pairs", "agents", "dataset", "folder", "rule", "scorer", "learner"]
+)
 def test_other_contents_of_the_same_file_are_other_data(tmp_path, where):
-    file = tmp_path / "data.csv"
-    named = tmp_path if where == "folder" else file
+    (tmp_path / "rules.py").write_text(RULE)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    file = folder / "data.csv"
+    named = file if where in ("pairs", "eval_pairs", "agents", "dataset") else folder
     file.write_text("prompt\nit is\n")
 
     def make() -> ComparisonConfig:
@@ -53,6 +66,14 @@ def test_other_contents_of_the_same_file_are_other_data(tmp_path, where):
             )
         if where in ("dataset", "folder"):
             return config("ppo", TaskSettings(dataset=str(named)))
+        if where == "rule":
+            rule = f"{tmp_path / 'rules.py'}:Reads:model={named}"
+            return ComparisonConfig(env=ENV, rewards=("sparse", rule), seeds=1)
+        if where == "scorer":
+            return config("ppo", TaskSettings(scorer=f"toxicity:path={named}"))
+        if where == "learner":
+            estimator = f"{tmp_path / 'rules.py'}:Reads:model={named}"
+            return config("ppo", advantage=estimator)
         changes: dict[str, Any] = {where: str(named)}
         return config(**changes)
 
@@ -62,7 +83,7 @@ def test_other_contents_of_the_same_file_are_other_data(tmp_path, where):
     begun(before, out, "finished")
     check_folder(before, out)
     _, settings = stored_comparison(out) or (out, {})
-    assert ComparisonConfig.from_dict(settings).data == before.data
+    assert ComparisonConfig.from_dict(settings, trust_code=True).data == before.data
     file.write_text("prompt\nit was\n")
     said = rf"holds runs of other settings: {named} has changed: its SHA-256 was"
     with pytest.raises(ValueError, match=said):
