@@ -17,7 +17,7 @@ def bench(
     parts: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PART ...")] = (),
     quick: bool = False,
     full: bool = False,
-    seed: int = 0,
+    seed: int | None = None,
     seeds: int | None = None,
     tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK ...")] = (),
     bundle: str | None = None,
@@ -31,7 +31,7 @@ def bench(
     cost: bool = False,
     corpora: Path | None = None,
     published: Path | None = None,
-    track: Literal["scores", "inside"] = "inside",
+    track: Literal["scores", "inside"] | None = None,
     secret: str | None = None,
     jobs: int | None = None,
 ) -> int:
@@ -61,7 +61,7 @@ def bench(
             against gae, and a weight the same, against none (default: all).
         quick: Take seconds, for a test; without it a card takes a quarter of an hour on two cores.
         full: Take hours.
-        seed: Seed of prompts and sampling, and the lowest of the training runs.
+        seed: Seed of prompts and sampling, and the lowest of the training runs (default: 0).
         seeds: Training runs per task (default: 5; 1 of a quick card, 10 of a full one).
         tasks: Tasks to train on, some of MovieReview, Dialogue and Oracle (default: all).
         bundle: Bundle of a real model, by name or folder, on which a rule's contract and its
@@ -90,7 +90,7 @@ def bench(
         published: Of --v2: folder of published runs, which are not done again, and where the row
             and its runs are written (default: --out).
         track: Of --v1 and --v2: whether rule and critic may read the inside of the reward model, or
-            scores of texts alone.
+            scores of texts alone (default: inside).
         secret: Of --v1: word that draws other seeds and other held-out prompts, by which
             maintainers train a submission again.
         jobs: Of --v1 and --v2: runs at a time (default: one per core).
@@ -108,15 +108,19 @@ def bench(
         _refuse("belongs to --v2; add it", lite=lite, corpora=corpora, published=published)
     if v1 or v2:
         card = {"parts": parts, "quick": quick, "full": full, "tasks": tasks}
-        card |= {"bundle": bundle, "model": model}
+        card |= {"bundle": bundle, "model": model, "seed": seed, "seeds": seeds}
         _refuse(f"belongs to a card, and --v{2 if v2 else 1} fixes its own; leave it out", **card)
+        if cost:
+            _refuse("names a file for a row, and --cost makes none; leave one out", submit=submit)
+        reads = track or "inside"
         work = (
-            _version2(subject, track, out, secret, corpora, lite=lite)
+            _version2(subject, reads, out, secret, corpora, lite=lite)
             if v2
-            else _version1(subject, track, out, secret)
+            else _version1(subject, reads, out, secret)
         )
         return _bench_version(work, _at_a_time(jobs), published, submit, device, cost)
-    _refuse("belongs to the benchmark; add --v1 or --v2", secret=secret, jobs=jobs, cost=cost)
+    benchmark = {"track": track, "secret": secret, "jobs": jobs, "cost": cost}
+    _refuse("belongs to the benchmark; add --v1 or --v2", **benchmark)
     if quick and full:
         raise ValueError("--quick and --full exclude each other; give one")
     if model is not None and bundle is None:
@@ -128,7 +132,7 @@ def bench(
         subject=subject,
         parts=parts,
         size="quick" if quick else "full" if full else "standard",
-        seed=seed,
+        seed=seed or 0,
         seeds=seeds,
         tasks=tasks,
         elsewhere=None if bundle is None else TransferTask(bundle=bundle, model=model),
