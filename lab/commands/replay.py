@@ -25,7 +25,7 @@ def replay(
     env: str | None = None,
     agent: Path | None = None,
     num_episodes: int = 64,
-    seed: int = 0,
+    seed: int | None = None,
     show: int = 1,
     samples: int = 12,
     out: Path | None = None,
@@ -54,7 +54,7 @@ def replay(
         env: Environment id, or a task's bare name (default: that of the episodes, or MovieReview).
         agent: Folder of the saved agent that plays, or played (default: the untrained policy).
         num_episodes: Largest number of responses.
-        seed: Seed of prompts and sampling.
+        seed: Seed of prompts and sampling, where a policy plays (default: 0).
         show: Number of responses to print.
         samples: Number of responses in replay.html; the figures are of all.
         out: Folder of the results (default: runs/replay- and the task's name).
@@ -80,6 +80,9 @@ def replay(
     for name, value, least in (("num-episodes", num_episodes, 1), ("show", show, 0)):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
+    if episodes is not None and seed is not None:
+        raise ValueError(f"--seed {seed} has no effect on --episodes {episodes}; leave one out")
+    seed = seed or 0
     with preferred_device(device):
         forks = None if truth is None else TRUTHS.make(truth)
         result = _replay(episodes, rewards, env, agent, num_episodes, seed, task, trust_code, forks)

@@ -113,7 +113,7 @@ def train_reward(
     pairs: str,
     kind: Literal["reward", "preference", "process"] = "reward",
     model: str | None = None,
-    env: str = "MovieReview",
+    env: str | None = None,
     out: Path | None = None,
     *,
     reading: TrainingPairOptions,
@@ -139,7 +139,7 @@ def train_reward(
             completions and their labels in each row, one score per step.
         model: Folder or name of the language model to start from, or for one score per response
             of an encoder (default: a bundled language model).
-        env: Environment whose bundled model that is.
+        env: Environment whose bundled model that is (default: MovieReview).
         out: A new folder (default: runs/ and the kind).
         reading: Settings of reading the pairs.
         placement: Settings of loading the model (--dtype auto is float32); adapters are merged.
@@ -155,6 +155,11 @@ def train_reward(
     )
     from tokengym.scripts.commands import terminal
 
+    if model is not None and env is not None:
+        raise ValueError(
+            f"--env {env} has no effect with --model {model}, which is trained in place of the "
+            "environment's; leave one out"
+        )
     console = terminal()
     out = out or Path("runs") / kind
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -163,7 +168,7 @@ def train_reward(
         _check_process(reading, placement)
         with placement.applied(), _progress(console) as report:
             trained_steps = train_process_model(
-                model or _bundled_policy(env),
+                model or _bundled_policy(env or "MovieReview"),
                 read_steps(pairs, split=reading.split),
                 output_dir=out,
                 held_out=reading.share_or_steps(),
@@ -178,7 +183,7 @@ def train_reward(
     train = train_reward_model if kind == "reward" else train_preference_model
     with placement.applied(), _progress(console) as report:
         trained = train(
-            model or _bundled_policy(env),
+            model or _bundled_policy(env or "MovieReview"),
             rows,
             output_dir=out,
             held_out=reading.share_or_pairs(),

@@ -249,14 +249,16 @@ def _divided(rows: Any, held_out: Any) -> tuple[list[StepRow], list[StepRow]]:
     everything = read_steps(rows)
     if not isinstance(held_out, int | float):
         return everything, read_steps(held_out)
-    count = max(1, round(held_out * len(everything)))
+    # A share outside (0, 1), also one that is infinite or NaN, leaves nothing to train on.
+    is_share = 0 < held_out < 1
+    count = max(1, round(held_out * len(everything))) if is_share else len(everything)
     # Rows of one prompt stand on one side; a row without a prompt has one of its own.
     names = [row.prompt or number for number, row in enumerate(everything)]
     sizes, last = Counter(names), set[str | int]()  # in the order of the prompts' first rows
     while sizes and sum(name in last for name in names) < count:
         last.add(sizes.popitem()[0])
     train = [row for row, name in zip(everything, names, strict=True) if name not in last]
-    if not 0 < held_out < 1 or not train:
+    if not train:
         raise DatasetError(
             f"held_out={held_out} of {len(everything)} rows leaves nothing on one side; pass a "
             "share in (0, 1), or other rows"

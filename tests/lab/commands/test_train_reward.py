@@ -154,6 +154,10 @@ def test_device_precision_and_adapters(pairs: Path, tmp_path: Path) -> None:
         (["--on-error", "skip", "--model", "nowhere"], "cannot load nowhere"),
         (["--on-error", "skip", "--held-out", "1.5"], "held_out must be a share in (0, 1)"),
         (["--on-error", "skip", "--env", "Movie"], "did you mean"),
+        (
+            ["--model", "nowhere", "--env", "Detox"],
+            "--env Detox has no effect with --model nowhere",
+        ),
         (["--lora", "16"], "unknown option --lora; did you mean '--lora-rank'"),
         (["--lora-rank", "0"], "lora_rank must be an integer >= 1, or None, got 0"),
     ],

@@ -1,6 +1,7 @@
 """Process models: forms and figures by hand, training, labels by forks, exact labels of Forks."""
 
 import json
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -163,8 +164,9 @@ def test_no_prompt_is_learned_from_and_held_out():
     assert [row.prompt for row in held] == [*"ee"]
     unnamed = [replace(row, prompt="") for row in rows]
     assert [len(side) for side in _divided(unnamed, 0.1)] == [9, 1]  # each has one of its own
-    with pytest.raises(DatasetError, match="leaves nothing on one side"):
-        _divided([rows[0]] * 4, 0.25)
+    for one_sided, share in (([rows[0]] * 4, 0.25), (rows, math.inf), (rows, math.nan)):
+        with pytest.raises(DatasetError, match="leaves nothing on one side"):
+            _divided(one_sided, share)
 
 
 def test_a_stopped_training_of_steps_is_resumed_number_for_number(tmp_path: Path, tokenizer: Any):
