@@ -4,7 +4,8 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from os.path import exists
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,11 +15,13 @@ from tokengym.agents.offline import Sampling
 from tokengym.base import (
     check_choice,
     check_count,
+    field_paths,
     locked,
     read_json,
     read_jsonl,
     replacing,
     split_file_word,
+    texts_of_options,
     write_json,
     write_jsonl,
 )
@@ -36,6 +39,14 @@ FORMATS = (".jsonl", ".parquet")
 """Endings of files that pairs are written to."""
 CHUNK = 32
 """Prompts played, scored and written at a time; a stop loses at most these."""
+
+MODELS_AND_DATA = (
+    *("agent", "bundle", "critic", "dataset", "encoder", "judge", "model"),
+    *("reward_model", "scorer", "tokenizer", "toxicity"),
+)
+"""Settings whose text may be a path; that of others is none, also where a file has its name."""
+NO_PATHS = ("words", "bundled")
+"""Their values that stand for something else, likewise."""
 
 
 def content_hash(path: Path) -> str:
@@ -60,17 +71,28 @@ def claim_folder(folder: Path, config: Any, *, remedy: str) -> None:
     Raises:
         ValueError: naming what differs, or that the file of settings is damaged.
     """
-    settings = asdict(config)
-    words = {k: v for k, v in {**settings, **settings["task"]}.items() if v and isinstance(v, str)}
-    paths = {name: Path(word) for name, word in words.items() if name != "env"}
-    paths |= {file[0]: Path(file[0]) for file in map(split_file_word, words.values()) if file}
-    hashes = {f"contents of {k}": content_hash(path) for k, path in paths.items() if path.exists()}
-    ours = json.loads(json.dumps({**settings, **hashes}))
+    hashes = {f"contents of {k}": content_hash(path) for k, path in _named_paths(config).items()}
+    ours = json.loads(json.dumps({**asdict(config), **hashes}))
     file = folder / "settings.json"
     if not file.exists():
         write_json(file, ours)
     elif differ := differences(_read_object(file), ours):
         raise ValueError(f"{folder} was begun with other settings ({'; '.join(differ)}); {remedy}")
+
+
+def _named_paths(config: Any) -> dict[str, Path]:
+    """Return the files and folders that settings name: by the setting, or by a path in its word."""
+    own = {one.name for one in fields(config)}
+    texts = [leaf for leaf in field_paths(config) if isinstance(leaf.value, str)]
+    words = [leaf.value for leaf in texts]
+    code = [str(file[0]) for file in map(split_file_word, words) if file]
+    named = {path: path for path in (*code, *texts_of_options(words))}
+    for leaf in texts:
+        setting = leaf.path[-1]
+        if setting in MODELS_AND_DATA and leaf.value not in NO_PATHS:
+            is_second = len(leaf.path) > 1 and setting in own  # as the task's model beside a chat's
+            named[".".join(leaf.path) if is_second else setting] = leaf.value
+    return {name: Path(path) for name, path in named.items() if exists(path)}
 
 
 @dataclass(frozen=True, kw_only=True)
