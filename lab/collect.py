@@ -210,23 +210,19 @@ class _Maker:
         import gymnasium as gym
 
         from tokengym.agents.offline import ResponseCollector, make_policy
-        from tokengym.evaluation.runs import load_agent, training_settings
+        from tokengym.evaluation.measure import check_reads
+        from tokengym.evaluation.runs import known_task, load_agent
 
         self.config = config
-        env = resolve_env(config.env)
-        lengths = training_settings(env, bundle=config.task.bundle).lengths()
-        envs = gym.make_vec(
-            env,
-            num_envs=1,
-            reward=config.reward,
-            split=config.split,
-            **lengths | config.task.env_kwargs(env),
-        )
-        self.agent = (
-            make_policy(envs, config.task.model)
-            if config.agent is None
-            else load_agent(Path(config.agent), trust_code=trust_code)
-        )
+        saved = None if config.agent is None else Path(config.agent).parent
+        env, kwargs = known_task(saved, config.env, task=config.task, trust_code=trust_code)
+        kwargs |= {"reward": config.reward, "split": config.split}
+        envs = gym.make_vec(env, num_envs=1, **kwargs)
+        if config.agent is None:
+            self.agent = make_policy(envs, config.task.model)
+        else:
+            self.agent = load_agent(Path(config.agent), trust_code=trust_code)
+            check_reads(self.agent, envs)
         self.collector = ResponseCollector(envs, sampling=config)
         self.num_prompts = len(self.collector.prompts)
         envs.close()

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tokengym.evaluation.measure.evaluate import (
         Evaluation,
         Evaluator,
+        check_reads,
         task_reward,
     )
     from tokengym.evaluation.measure.measures import copy_rate, distinct, words

@@ -184,15 +184,7 @@ class Evaluator:
         Raises:
             ValueError: if it cannot read the prompts.
         """
-        from tokengym.agents import CausalLMPolicy
-        from tokengym.agents.policy.language_model import check_length, check_vocabulary
-
-        policy = policy_of(agent)
-        if isinstance(policy, CausalLMPolicy):
-            spaces: Any = self.envs
-            check_vocabulary(policy.language_model, int(spaces.single_action_space.n))
-            (length,) = spaces.single_observation_space["input_ids"].shape
-            check_length(policy.language_model, length)
+        check_reads(agent, self.envs)
 
     def check_reading(self, episodes: Sequence[Episode]) -> None:
         """Warn once of judges that cannot read texts; a gold score that knows few words is dropped.
@@ -373,6 +365,27 @@ def task_reward(
     while not isinstance(envs, VectorRewardWrapper):
         envs = envs.env
     return envs.reward, tokenizer
+
+
+def check_reads(agent: object, envs: VectorEnv) -> None:
+    """Refuse an agent whose policy has another vocabulary, or is too short for the longest text.
+
+    Args:
+        agent: A policy, or an agent that may have one.
+        envs: The environment.
+
+    Raises:
+        ValueError: if it cannot read the prompts.
+    """
+    from tokengym.agents import CausalLMPolicy
+    from tokengym.agents.policy.language_model import check_length, check_vocabulary
+
+    policy = policy_of(agent)
+    if isinstance(policy, CausalLMPolicy):
+        spaces: Any = envs
+        check_vocabulary(policy.language_model, int(spaces.single_action_space.n))
+        (length,) = spaces.single_observation_space["input_ids"].shape
+        check_length(policy.language_model, length)
 
 
 def policy_of(agent: object) -> object:

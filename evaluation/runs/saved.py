@@ -101,7 +101,7 @@ def _is_stored(env: str | None, stored: str, trust_code: bool) -> bool:
     return resolve_env(env) == resolve_env(stored)
 
 
-def stored_settings(path: Path, *, below: bool) -> tuple[Path, dict[str, Any]] | None:
+def stored_settings(path: Path, *, below: bool = False) -> tuple[Path, dict[str, Any]] | None:
     """Return the settings that stored episodes were made with, and their file; None without any."""
     folder = path if path.is_dir() else path.parent
     if found := stored_comparison(folder):

@@ -15,11 +15,17 @@ def collection_settings(
     bundle: str = "",
     dataset: str | None = None,
     scorer: str | None = None,
+    agent: str | None = None,
+    trust_code: bool = False,
 ) -> dict[str, Any]:
     """Return the default settings of a collection."""
     from tokengym.evaluation.measure import resolve_env
+    from tokengym.evaluation.runs import known_task, stored_settings
     from tokengym.lab.collect import CollectionConfig
 
+    saved = None if agent is None else Path(agent).parent
+    if env is None and saved is not None and stored_settings(saved):
+        env, _ = known_task(saved, None, trust_code=trust_code)
     own = {"dataset": dataset, "scorer": scorer, "reward": reward}
     return {"config": CollectionConfig(env=env or resolve_env(None, bundle, own))}
 
@@ -44,10 +50,12 @@ def collect(
       tokengym train --agent dpo --pairs pairs.jsonl
 
     Args:
-        env: Environment id, or a task's bare name (default: the bundle's; TokenGeneration for
-            --dataset with a scorer of your own; else MovieReview).
+        env: Environment id, or a task's bare name (default: what the agent was trained in,
+            the bundle's; TokenGeneration for --dataset with a scorer of your own; else
+            MovieReview).
         out: File, .jsonl or .parquet (default: the task's name and what is kept).
-        trust_code: Run the files of code that the agent names.
+        trust_code: Run the files of code that the agent and its run name, which your command does
+            not.
         device: Device of the models: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).
         config: Settings of the collection.
     """

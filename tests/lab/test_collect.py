@@ -8,19 +8,26 @@ from typing import Any
 import pytest
 
 from tests.suite.agents.conftest import make_tokenizer
+from tokengym import ComparisonConfig
 from tokengym.agents.offline import Sampling, pair_rows
+from tokengym.base import read_json, write_text
 from tokengym.envs import DatasetError, Episode
-from tokengym.evaluation.runs.defaults import TaskSettings
+from tokengym.evaluation import run
+from tokengym.evaluation.measure import resolve_env
+from tokengym.evaluation.runs.defaults import TaskSettings, training_settings
 from tokengym.evaluation.runs.saved import load_agent
 from tokengym.lab import collect
 from tokengym.lab.collect import (
     CollectionConfig,
     as_texts,
+    claim_folder,
     collect_to_file,
     load_pairs,
     save_dataset,
 )
+from tokengym.lab.constitution import ConstitutionConfig
 from tokengym.rewards.pairs import pairs_dataset, read_table, responses_dataset
+from tokengym.scripts.cli import main
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +106,55 @@ def test_folder_without_agent_is_named(tmp_path):
     (tmp_path / "other.json").write_text("[]")
     with pytest.raises(ValueError, match="holds no saved agent"):
         load_agent(tmp_path)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Return the folder of an agent trained on Dialogue with replies of four tokens."""
+    env = resolve_env("Dialogue")
+    training = training_settings(env, steps=1, batch_size=2, max_new_tokens=4)
+    comparison = ComparisonConfig(env=env, rewards=("sparse",), seeds=1, training=training)
+    folder = tmp_path / "run"
+    run(comparison, "sparse", 0, out=folder, save=folder / "agent")
+    return folder / "agent"
+
+
+def test_an_agent_answers_as_it_was_trained(saved, tmp_path):
+    """Its task and lengths are those of its run; a task that it cannot read is refused at once."""
+    arguments = ["--agent", str(saved), "--keep", "all", "--n", "1", "--num-prompts", "8"]
+    assert main(["collect", *arguments, "--out", str(tmp_path / "all.jsonl")]) == 0
+    rows = [*read_table(tmp_path / "all.jsonl")]
+    assert max(len(row["response_ids"]) for row in rows) <= 4
+    other = config(env="MovieReview", agent=str(saved))
+    with pytest.raises(ValueError, match="437 tokens and the environment's tokenizer 564"):
+        collect_to_file(other, tmp_path / "other.jsonl")
+
+
+def test_a_setting_is_held_to_the_files_that_it_names_alone(tmp_path, monkeypatch):
+    """A chat model beside the task's counts; what is no path does not, also where one has its name.
+
+    A data set of many gigabytes may lie in a folder called train.
+    """
+    monkeypatch.chdir(tmp_path)
+    for name in ("chat", "train", "sparse", "pairs", "words", "rule"):
+        write_text(Path(name) / "w", "1")
+    collection = config(reward="uniform", agent="chat", task=TaskSettings(scorer="s:path=rule"))
+    named = ConstitutionConfig(model="chat", critic="words", task=TaskSettings(model="rule"))
+    for settings, files in (
+        (collection, {"agent": "chat", "rule": "rule"}),
+        (named, {"model": "chat", "task.model": "rule"}),
+    ):
+        folder = tmp_path / type(settings).__name__
+        claim_folder(folder, settings, remedy="delete it")
+        stored = read_json(folder / "settings.json")
+        assert {name for name in stored if name.startswith("contents of")} == {
+            f"contents of {name}" for name in files
+        }
+        for file in files.values():
+            write_text(Path(file) / "w", "2")
+            with pytest.raises(ValueError, match="begun with other settings"):
+                claim_folder(folder, settings, remedy="delete it")
+            write_text(Path(file) / "w", "1")
 
 
 def test_other_contents_and_damaged_parts_are_refused(tmp_path):
