@@ -41,6 +41,28 @@ def check_token_estimator(estimator: str, *others: str) -> None:
     )
 
 
+def check_peers(response_mask: Tensor, prompts: Sequence[Hashable], estimator: str) -> None:
+    """Refuse a batch in which no prompt has two rows, all of whose "loo" advantages would be 0.
+
+    A single scored row passes: it may be what is left of a group.
+
+    Args:
+        response_mask: (batch, time), True or 1 on the response's own tokens.
+        prompts: (batch,) what tells the prompts apart.
+        estimator: See `token_advantages`.
+
+    Raises:
+        SettingsError: naming the settings of several trainers that sample a prompt again.
+    """
+    scored = int(response_mask.bool().any(dim=1).sum())
+    if estimator == "loo" and scored > 1 and len(set(prompts)) == len(prompts):
+        raise SettingsError(
+            f"none of {len(prompts)} prompts has a second response, so that 'loo' has no baseline "
+            "and every advantage would be 0; sample several responses to each (verl's rollout.n, "
+            "SkyRL's and slime's n_samples_per_prompt), or take 'reinforce'"
+        )
+
+
 def token_advantages(
     token_rewards: Tensor,
     response_mask: Tensor,
@@ -140,7 +162,7 @@ def estimate(
         Both (batch, time) and the same; 0 where the mask is.
 
     Raises:
-        SettingsError: if "loo" is not told which rows answer one prompt.
+        SettingsError: if "loo" is not told which rows answer one prompt, or no prompt has two.
         ValueError: if shapes differ, or a reward is no finite number; see `token_advantages`.
     """
     del config
@@ -151,7 +173,9 @@ def estimate(
                 "or take tokengym_reinforce"
             )
         index = range(len(token_level_rewards))
-    advantages = token_advantages(token_level_rewards, response_mask.bool(), list(index), estimator)
+    prompts = list(index)
+    check_peers(response_mask, prompts, estimator)
+    advantages = token_advantages(token_level_rewards, response_mask.bool(), prompts, estimator)
     return advantages, advantages
 
 

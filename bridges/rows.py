@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tokengym.bridges.advantages import check_token_estimator, token_advantages
+from tokengym.bridges.advantages import check_peers, check_token_estimator, token_advantages
 from tokengym.credit import TokenCredit
 
 
@@ -58,7 +58,7 @@ def credit_rows(rows: Sequence[Row], credit: TokenCredit, estimator: str = "loo"
         estimator: See `token_advantages`.
 
     Raises:
-        SettingsError: if the estimator is unknown.
+        SettingsError: if the estimator is unknown, or "loo" where no group has two rows.
         ValueError: if there are no rows, or a row's mask does not fit it.
         ScorerError: if a score is no finite number.
     """
@@ -82,7 +82,9 @@ def credit_rows(rows: Sequence[Row], credit: TokenCredit, estimator: str = "loo"
         rewards[kept, : paid.token_rewards.shape[1]] = torch.from_numpy(paid.token_rewards)
     for number, own in enumerate(masks):
         mask[number, : len(own)] = torch.from_numpy(own.astype(np.float32))
-    advantages = token_advantages(rewards, mask.bool(), [row.group for row in rows], estimator)
+    groups = [row.group for row in rows]
+    check_peers(mask, groups, estimator)
+    advantages = token_advantages(rewards, mask.bool(), groups, estimator)
     sizes = [len(row.response_ids) for row in rows]
     return CreditedRows(
         scores=scores,

@@ -2,6 +2,7 @@
 
 from math import comb
 
+import numpy as np
 import pytest
 import torch
 
@@ -76,3 +77,14 @@ def test_an_estimator_that_sums_is_named(estimator):
 def test_leave_one_out_needs_to_know_the_prompts():
     with pytest.raises(SettingsError, match="needs the uid of each row's prompt"):
         estimate(REWARDS, MASK)
+
+
+def test_one_response_to_each_prompt_is_refused_where_nothing_would_be_learned():
+    uids = np.array([*"abcd"], dtype=object)
+    with pytest.raises(SettingsError, match=r"none of 4 prompts has a second.*'reinforce'"):
+        estimate(REWARDS, MASK, uids)
+    assert estimate(REWARDS, MASK, uids, estimator="reinforce")[0].any()
+    # What filters have left of groups has no baseline, and is no fault of the settings.
+    kept = torch.tensor([[True], [False], [True], [False]])
+    assert not estimate(REWARDS, MASK & kept, [*"aabb"])[0].any()
+    assert not estimate(REWARDS[:1], MASK[:1], uids[:1])[0].any()

@@ -44,8 +44,11 @@ def test_advantages_are_rewards_to_go_minus_those_of_the_prompts_other_rows():
     assert found.scores.tolist() == [3.0, 2.0]
     np.testing.assert_allclose(found.advantages[0], [1.0, 1.0, 1.0], atol=1e-6)
     np.testing.assert_allclose(found.advantages[1], [-1.0, -1.0], atol=1e-6)
-    apart = credit_rows([row(LONG), row(SHORT, group="b")], credit())
-    assert [advantage.tolist() for advantage in apart.advantages] == [[0.0] * 3, [0.0] * 2]
+    apart = credit_rows([row(LONG), row(SHORT), row(SHORT, group="b")], credit())
+    for alone, before in zip(apart.advantages, [*found.advantages, np.zeros(2)], strict=True):
+        np.testing.assert_array_equal(alone, before)
+    with pytest.raises(SettingsError, match="none of 2 prompts has a second response"):
+        credit_rows([row(LONG), row(SHORT, group="b")], credit())
 
 
 def test_sparse_is_the_broadcast_of_a_leave_one_out_baseline():
