@@ -290,6 +290,9 @@ def leave_one_out(
 
     A_it = G_it - mean over {j != i : T_j > t} of G_jt;  G_it where no other row is alive
 
+    T_j counts row j's tokens up to its last own one. At tokens between that it did not write, G_jt
+    is the reward to go of its next own token.
+
     The baseline of token t is computed from other rows alone, whose lengths and rewards do not
     depend on this row's tokens: it is a function of the prompt and t, and keeps the gradient
     unbiased.
@@ -319,12 +322,15 @@ def leave_one_out(
         [[0.25, 0.75], [-0.25, 0.0]]
     """
     check_groups(len(token_rewards), group_size)
-    to_go = rewards_to_go(token_rewards, response_mask, gamma=gamma)
-    groups = to_go.view(-1, group_size, to_go.shape[1])  # (prompts, N, time)
     if response_ids is not None:
+        to_go = rewards_to_go(token_rewards, response_mask, gamma=gamma)
+        groups = to_go.view(-1, group_size, to_go.shape[1])  # (prompts, N, time)
         baseline = _turn_baselines(groups, response_mask, response_ids)
         return (groups - baseline).view_as(to_go).masked_fill(~response_mask, 0.0)
-    alive = response_mask.view_as(groups).to(to_go.dtype)
+    to_go = _to_go(token_rewards, response_mask, gamma)
+    groups = to_go.view(-1, group_size, to_go.shape[1])
+    # Alive up to the last own token: a row that reads a reply is one that will go on.
+    alive = (response_mask.flip(1).cumsum(1).flip(1) > 0).view_as(groups).to(to_go.dtype)
     others_alive = alive.sum(1, keepdim=True) - alive
     others_sum = groups.sum(1, keepdim=True) - groups  # finished rows add 0
     baseline = others_sum / others_alive.clamp(min=1.0)

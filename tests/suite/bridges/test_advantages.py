@@ -49,6 +49,22 @@ def test_leave_one_out_is_unbiased_however_rows_are_padded(last, gradient, is_pa
     assert found == pytest.approx(gradient, abs=1e-7)
 
 
+def test_rows_that_read_a_tools_answer_are_alive():
+    """At what a row did not write, its reward to go is that of its next own token."""
+    mask = torch.tensor([[1, 1, 0, 0, 1, 1], [1, 0, 0, 1, 1, 1], [1, 0, 1, 0, 0, 0]]).bool()
+    rewards = torch.zeros(3, 6)
+    rewards[[0, 1, 2], [5, 5, 2]] = torch.tensor([1.0, 1.0, 4.0])
+    alike = token_advantages(rewards[:2], mask[:2], ["a", "a"])
+    assert not alike.any()  # both are worth 1 wherever they are
+    found = token_advantages(rewards, mask, ["a"] * 3)
+    first = 1 - (1 + 4) / 2  # the third row is over after its third token
+    assert found.tolist() == [
+        [first, first, 0, 0, 0, 0],
+        [first, 0, 0, 0, 0, 0],
+        [3, 0, 3, 0, 0, 0],
+    ]
+
+
 def test_a_row_whose_peers_have_no_score_has_no_baseline_either():
     mask = MASK & torch.tensor([[True], [False], [True], [True]])
     assert token_advantages(REWARDS, mask, ["a", "a", "b", "b"])[:2].tolist() == [[0, 0, 0]] * 2

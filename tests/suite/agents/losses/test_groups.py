@@ -142,7 +142,8 @@ def conversations() -> list[tuple[list[int], list[int], list[tuple[str, int]]]]:
 
 @pytest.mark.parametrize("n", [2, 3])
 @pytest.mark.parametrize("rewards_of_turns", [True, False])
-def test_baselines_of_turns_have_the_true_gradient(n, rewards_of_turns):
+@pytest.mark.parametrize("are_told", [True, False])  # the tokens, or the masks alone
+def test_baselines_of_turns_have_the_true_gradient(n, rewards_of_turns, are_told):
     """By enumeration of all groups, whatever is shared, where turns earn something or the end."""
     torch.manual_seed(0)
     played = conversations()
@@ -163,7 +164,8 @@ def test_baselines_of_turns_have_the_true_gradient(n, rewards_of_turns):
     surrogate = torch.zeros((), dtype=torch.float64)
     for group in itertools.product(range(len(played)), repeat=n):
         rows = torch.tensor(group)
-        advantages = groups.leave_one_out(rewards[rows], mask[rows], n, response_ids=ids[rows])
+        told = ids[rows] if are_told else None
+        advantages = groups.leave_one_out(rewards[rows], mask[rows], n, response_ids=told)
         probability = of_row[rows].prod().detach()
         surrogate = surrogate + probability * (advantages * log_probs[rows]).sum() / n
     (found,) = torch.autograd.grad(surrogate, theta)
