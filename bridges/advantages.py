@@ -6,7 +6,9 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from tokengym.agents.losses.advantages import leave_one_out, rewards_to_go
@@ -68,6 +70,8 @@ def token_advantages(
     response_mask: Tensor,
     prompts: Sequence[Hashable],
     estimator: str = "loo",
+    *,
+    gamma: float = 1.0,
 ) -> Tensor:
     """Return the advantages of token rewards, by "loo" with a baseline from a prompt's other rows.
 
@@ -83,6 +87,7 @@ def token_advantages(
         prompts: (batch,) what tells the prompts apart. Rows may come in any order and groups differ
             in size; the only scored row of a prompt has no baseline, and advantage 0.
         estimator: "loo", or "reinforce", which is the reward to go itself.
+        gamma: Discount per own token, in [0, 1].
 
     Returns:
         (batch, time), reward units; 0 where the mask is False.
@@ -93,14 +98,16 @@ def token_advantages(
         [[2.0, 3.0], [-2.0, -3.0]]
 
     Raises:
-        SettingsError: if the estimator is unknown.
+        SettingsError: if the estimator is unknown, or gamma is not in [0, 1].
         ValueError: if shapes differ, or a reward of the response's own tokens is no finite number.
     """
     check_token_estimator(estimator)
+    if not 0.0 <= gamma <= 1.0:
+        raise SettingsError(f"gamma must be within [0, 1], got {gamma!r}; 1 is no discount")
     _check_rows(token_rewards, response_mask, prompts)
     response_mask = response_mask.bool()
     if estimator == "reinforce":
-        return rewards_to_go(token_rewards, response_mask)
+        return rewards_to_go(token_rewards, response_mask, gamma=gamma)
     rows: dict[Hashable, list[int]] = {}
     for row, prompt in enumerate(prompts):
         if response_mask[row].any():
@@ -114,7 +121,7 @@ def token_advantages(
     for group in rows.values():
         if len(group) > 1:
             advantages[group] = leave_one_out(
-                aligned_rewards[group], aligned_mask[group], len(group)
+                aligned_rewards[group], aligned_mask[group], len(group), gamma=gamma
             )
     return torch.zeros_like(advantages).scatter(1, from_first, advantages)
 
@@ -143,20 +150,28 @@ def _check_rows(token_rewards: Tensor, mask: Tensor, prompts: Sequence[Hashable]
 def estimate(
     token_level_rewards: Tensor,
     response_mask: Tensor,
-    index: Sequence[Any] | None = None,
+    index: Sequence[Any] | NDArray[Any] | None = None,
     config: Any = None,
     *,
     estimator: str = "loo",
+    gamma: float | None = None,
+    exclude_from_baseline: ArrayLike | None = None,
     **_: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Return advantages and returns as verl's estimators do.
+    """Return advantages and returns as verl's and SkyRL's estimators do.
 
     Args:
         token_level_rewards: (batch, time), reward units.
         response_mask: (batch, time), 1 on the response's own tokens.
         index: (batch,) verl's uid of each row's prompt.
-        config: verl's settings of the algorithm; not read.
+        config: The trainer's settings of the algorithm, whose ``gamma`` is read.
         estimator: See `token_advantages`.
+        gamma: Discount per token, as SkyRL passes it; None reads the settings', and 1 where there
+            is none.
+        exclude_from_baseline: (batch,) True at rows that failed for no fault of the policy's, as
+            SkyRL's derivatives with an "rloo_n" pass it: their advantages are 0, and they are
+            nobody's baseline.
+        _: Settings of other estimators: a critic's values and lambda, a division by the deviation.
 
     Returns:
         Both (batch, time) and the same; 0 where the mask is.
@@ -165,7 +180,10 @@ def estimate(
         SettingsError: if "loo" is not told which rows answer one prompt, or no prompt has two.
         ValueError: if shapes differ, or a reward is no finite number; see `token_advantages`.
     """
-    del config
+    mask = response_mask.bool()
+    if exclude_from_baseline is not None:
+        excluded = torch.as_tensor(np.asarray(exclude_from_baseline, dtype=bool))
+        mask = mask & ~excluded.to(mask.device).unsqueeze(1)
     if index is None:
         if estimator != "reinforce":
             raise SettingsError(
@@ -174,9 +192,16 @@ def estimate(
             )
         index = range(len(token_level_rewards))
     prompts = list(index)
-    check_peers(response_mask, prompts, estimator)
-    advantages = token_advantages(token_level_rewards, response_mask.bool(), prompts, estimator)
+    check_peers(mask, prompts, estimator)
+    gamma = _gamma_of(config) if gamma is None else gamma
+    advantages = token_advantages(token_level_rewards, mask, prompts, estimator, gamma=gamma)
     return advantages, advantages
+
+
+def _gamma_of(config: Any) -> float:
+    """Return the discount of a trainer's settings, a mapping or an object; 1 without one."""
+    gamma = config.get("gamma") if isinstance(config, Mapping) else getattr(config, "gamma", None)
+    return 1.0 if gamma is None else gamma
 
 
 REGISTERED: Mapping[str, Callable[..., tuple[Tensor, Tensor]]] = {

@@ -1,6 +1,7 @@
 """Advantages by prompt: by hand, in any order of rows, and for groups of any size."""
 
 from math import comb
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -104,3 +105,31 @@ def test_one_response_to_each_prompt_is_refused_where_nothing_would_be_learned()
     kept = torch.tensor([[True], [False], [True], [False]])
     assert not estimate(REWARDS, MASK & kept, [*"aabb"])[0].any()
     assert not estimate(REWARDS[:1], MASK[:1], uids[:1])[0].any()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"gamma": 0.5, "lambd": 1.0, "config": None},  # SkyRL's call
+        {"config": SimpleNamespace(gamma=0.5)},
+        {"config": {"gamma": 0.5}},  # verl's settings are a mapping
+    ],
+)
+def test_the_trainers_discount_is_that_of_the_rewards_to_go(given):
+    found, _ = estimate(REWARDS, MASK, [*"aabb"], estimator="reinforce", **given)
+    to_go = [[2, 2, 0], [2.75, 5.5, 3], [5, 0, 0], [1.75, 1.5, 1]]
+    assert found.tolist() == to_go
+    found, _ = estimate(REWARDS, MASK, [*"aabb"], **given)
+    assert found[:2].tolist() == [[2 - 2.75, 2 - 5.5, 0], [2.75 - 2, 5.5 - 2, 3]]
+
+
+def test_a_discount_that_is_none_is_refused():
+    with pytest.raises(SettingsError, match=r"gamma must be within \[0, 1\], got 1.5"):
+        estimate(REWARDS, MASK, [*"aabb"], gamma=1.5)
+
+
+def test_rows_that_a_trainer_excludes_are_nobodys_baseline():
+    """SkyRL's derivatives name rows that failed for no fault of the policy's."""
+    excluded = np.array([False, False, True, False])
+    found, _ = estimate(REWARDS, MASK, [*"aaab"], exclude_from_baseline=excluded)
+    assert found.tolist() == [[3 - 7, 2 - 7, 0], [7 - 3, 7 - 2, 3], [0, 0, 0], [0, 0, 0]]
