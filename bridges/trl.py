@@ -66,10 +66,27 @@ def check_config(args: GRPOConfig, credit: str, estimator: str) -> None:
             "use_liger_kernel=True computes its loss from one advantage a response; leave it out"
         )
     check_token_estimator(estimator, OWN)
-    if estimator == OWN and credit != "sparse":
+    if estimator != OWN:
+        _check_weights(args)
+    elif credit != "sparse":
         raise SettingsError(
             f"estimator={OWN!r} gives every token TRL's own advantage, so that credit={credit!r} "
             "has no effect; take estimator='loo', or credit='sparse'"
+        )
+
+
+def _check_weights(args: GRPOConfig) -> None:
+    """Refuse what weighs or joins scores in TRL's own advantages, which token credit replaces."""
+    if list(args.reward_weights or [1.0]) != [1.0]:
+        raise SettingsError(
+            f"reward_weights={args.reward_weights} has no effect on token credit; weigh in the "
+            f"scorer, or take estimator={OWN!r} with credit='sparse'"
+        )
+    default = GRPOConfig.multi_objective_aggregation
+    if args.multi_objective_aggregation != default:
+        raise SettingsError(
+            f"multi_objective_aggregation={args.multi_objective_aggregation!r} has no effect on "
+            f"token credit, which is of one scorer; leave it at {default!r}"
         )
 
 
@@ -117,6 +134,12 @@ class TokenCreditGRPOTrainer(GRPOTrainer):
         self._paid: tuple[Tensor, Tensor] | None = None
         self._written: Sequence[Sequence[int]] | None = None
         super().__init__(model, reward_funcs=[self._scores], args=args, **others)
+        if estimator != OWN and len(self.reward_funcs) > 1:
+            raise SettingsError(
+                f"get_reward of {', '.join(self.reward_func_names[1:])} has no effect on token "
+                "credit, which is of the scorer; score there what the environment knows, and leave "
+                "get_reward out"
+            )
         tokenizer: Any = getattr(self.processing_class, "tokenizer", self.processing_class)
         self._credit = TokenCredit(
             self._unscored or scorer,

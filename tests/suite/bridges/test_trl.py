@@ -223,6 +223,8 @@ def test_groups_that_span_processes_have_the_baseline_of_one(tmp_path):
         ({"importance_sampling_level": "sequence"}, {}, "only the mean of its credit is left"),
         ({"loss_type": "vespo"}, {}, "weighs whole responses"),
         ({"off_policy_mask_threshold": 0.5}, {}, "masks whole responses"),
+        ({"reward_weights": [-1.0]}, {}, r"reward_weights=\[-1.0\] has no effect"),
+        ({"multi_objective_aggregation": "normalize_then_sum"}, {}, "which is of one scorer"),
         ({}, {"estimator": "grpo"}, "sums token rewards to a score"),
         ({}, {"estimator": "lo"}, "did you mean 'loo'"),
         ({}, {"estimator": "trl"}, "estimator='loo'"),
@@ -236,6 +238,18 @@ def test_what_loses_the_credit_is_refused(tmp_path, changes, options, message):
             args=config(tmp_path, **changes),
             **options,
         )
+
+
+def test_the_reward_of_an_environment_is_refused(tmp_path, monkeypatch):
+    """TRL adds an environment that has `get_reward` to its reward functions."""
+
+    def begin(trainer: Any, model: Any, *, reward_funcs: list[Any], **_: Any) -> None:
+        trainer.reward_funcs = [*reward_funcs, len]
+        trainer.reward_func_names = ["_scores", "Game"]
+
+    monkeypatch.setattr(GRPOTrainer, "__init__", begin)
+    with pytest.raises(SettingsError, match="get_reward of Game has no effect on token credit"):
+        TokenCreditGRPOTrainer("no model", scorer=BUNDLE.reward_model, args=config(tmp_path))
 
 
 def test_another_trainers_settings_are_refused(tmp_path):
