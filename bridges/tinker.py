@@ -39,9 +39,9 @@ def loss_inputs(
 
     Args:
         row: The row.
-        advantages: (time,) of its response tokens; see `credit_rows`.
-        log_probs: (time,) nats, as the service's sampler returned them; any number at tokens that
+        advantages: (time,) of its response tokens; see `credit_rows`. Any number at tokens that
             the policy did not write.
+        log_probs: (time,) nats, as the service's sampler returned them; any number there too.
         mean_per_row: The server divides a datum's loss by its number of tokens, prompt included.
             The advantages are multiplied by it, so that the tokens of long rows do not weigh less.
 
@@ -61,12 +61,13 @@ def loss_inputs(
     before = len(row.prompt_ids) - 1  # targets that are prompt tokens, which carry no loss
     own = np.ones(size) if row.written is None else np.asarray(row.written)
     sampled = np.where(own > 0, np.asarray(log_probs, dtype=np.float32), 0.0)
+    earned = np.where(own > 0, given, np.float32(0.0))
     weight = before + size if mean_per_row else 1
     return LossInputs(
         tokens=ids[:-1],
         loss_fn_inputs={
             "target_tokens": np.array(ids[1:], dtype=np.int64),
             "logprobs": np.pad(sampled, (before, 0)).astype(np.float32),
-            "advantages": np.pad(given * np.float32(weight), (before, 0)),
+            "advantages": np.pad(earned * np.float32(weight), (before, 0)),
         },
     )

@@ -113,6 +113,8 @@ def test_a_datum_has_targets_one_ahead_and_nothing_on_the_prompt():
     before = [0.0] * (len(PROMPT) - 1)
     assert inputs.loss_fn_inputs["advantages"].tolist() == [*before, 0.5, 0.0, -1.0]
     assert inputs.loss_fn_inputs["logprobs"].tolist() == [*before, -1.0, 0.0, -2.0]
+    broadcast = loss_inputs(row(LONG, written=[1, 0, 1]), [2.0] * 3, [-1.0] * 3)
+    assert broadcast.loss_fn_inputs["advantages"].tolist() == [*before, 2.0, 0.0, 2.0]
     whole = loss_inputs(row(LONG), [0.5, 0.0, -1.0], [-1.0] * 3, mean_per_row=True)
     size = len(whole.tokens)
     expected = [*before, 0.5 * size, 0.0, -1.0 * size]
