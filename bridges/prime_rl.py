@@ -26,7 +26,7 @@ def trace_advantages(
     traces: Sequence[Any],
     credit: TokenCredit,
     *,
-    references: Sequence[str | None] | None = None,
+    references: Sequence[Any] | None = None,
     estimator: str = "loo",
 ) -> list[list[float]]:
     """Return the advantages of each trace's sampled tokens, in the order of its nodes.

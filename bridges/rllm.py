@@ -23,7 +23,7 @@ def pay_trajectories(
     credit: TokenCredit,
     *,
     groups: Sequence[Hashable],
-    references: Sequence[str | None] | None = None,
+    references: Sequence[Any] | None = None,
     estimator: str = "loo",
 ) -> None:
     """Set each step's ``advantage`` to a list with one number per response token.

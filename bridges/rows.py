@@ -31,8 +31,9 @@ class Row:
     """Tells the prompts apart: rows of one group are each other's baseline."""
     written: Sequence[int] | None = None
     """(time,) 1 at each response token that the policy wrote; None where it wrote all."""
-    reference: str | None = None
-    """Ground truth, for a scorer that compares with one."""
+    reference: Any = None
+    """Ground truth, for a scorer that compares with one, which gets it as text: trainers' labels
+    are any JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +76,9 @@ def credit_rows(rows: Sequence[Row], credit: TokenCredit, estimator: str = "loo"
         paid = credit(
             [rows[number].response_ids for number in kept],
             prompts=[rows[number].prompt_ids for number in kept],
-            references=[rows[number].reference for number in kept],
+            references=[
+                None if (truth := rows[number].reference) is None else str(truth) for number in kept
+            ],
             written=[[int(own) for own in masks[number]] for number in kept],
         )
         scores[kept] = paid.scores

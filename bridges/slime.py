@@ -45,7 +45,8 @@ class TokenCreditRewards:
         """Return each sample's score, and the advantages of its response tokens.
 
         Raises:
-            SettingsError: under settings that would take the advantages for scores.
+            SettingsError: under settings that would take the advantages for scores, or if a sample
+                does not name its group.
         """
         if args.custom_advantage_function_path is None:
             raise SettingsError(
@@ -58,7 +59,12 @@ class TokenCreditRewards:
                 "which token advantages do not follow; set it to 1"
             )
         rows = []
-        for sample in samples:
+        for number, sample in enumerate(samples):
+            if sample.group_index is None and self.estimator != "reinforce":
+                raise SettingsError(
+                    f"sample {number} has group_index=None, so that its prompt's other samples are "
+                    "not known; set it in your rollout function, or take estimator='reinforce'"
+                )
             size = sample.response_length
             mask = [0] * size if sample.remove_sample else sample.loss_mask
             rows.append(

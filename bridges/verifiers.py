@@ -64,7 +64,7 @@ def pay_traces(
     traces: Sequence[Any],
     credit: TokenCredit,
     *,
-    references: Sequence[str | None] | None = None,
+    references: Sequence[Any] | None = None,
     estimator: str = "loo",
 ) -> None:
     """Set the ``advantages`` of each trace's nodes, one for each of their sampled tokens.

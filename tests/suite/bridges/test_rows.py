@@ -155,6 +155,25 @@ def test_slime_gets_scores_for_its_log_and_advantages_for_its_ranks():
         changed = SimpleNamespace(**{**vars(args), name: value})
         with pytest.raises(SettingsError, match=name.replace("_", "[-_]")):
             TokenCreditRewards(credit())(changed, samples)
+    samples[1].group_index = None  # as a rollout function of one's own may leave it
+    with pytest.raises(SettingsError, match="sample 1 has group_index=None"):
+        TokenCreditRewards(credit())(args, samples)
+    TokenCreditRewards(credit(), "reinforce")(args, samples)  # has no baseline
+
+
+@pytest.mark.parametrize(("label", "text"), [(7, "7"), (0, "0"), ("7", "7"), (None, None)])
+def test_a_label_reaches_the_scorer_as_text(label, text):
+    """slime's labels are any JSON."""
+    seen: list[str | None] = []
+
+    def scored(prompt: str, response: str, reference: str | None) -> float:
+        seen.append(reference)
+        return 1.0
+
+    rule = TokenCredit(scored, "uniform", tokenizer=TOKENIZER)
+    args = SimpleNamespace(custom_advantage_function_path="m.advantages", context_parallel_size=1)
+    TokenCreditRewards(rule)(args, [slime_sample(LONG, label=label)])
+    assert seen == [text]
 
 
 def step(prompt: list[int], response: list[int]) -> Any:
