@@ -57,7 +57,7 @@ class Args:
     n_epochs: int = 2
     """Passes over a batch."""
     n_minibatches: int = 4
-    """Gradient steps per pass."""
+    """Gradient steps per pass; no more than there are responses."""
     gamma: float = 1.0
     """Discount per token."""
     gae_lambda: float = 0.95
@@ -308,7 +308,7 @@ def train(args: Args) -> tuple[Policy, ValueFunction]:
         targets = assign(rollout, critic, reference, args)
         for _ in range(args.n_epochs):
             order = torch.randperm(args.num_envs, generator=shuffler)
-            for rows in order.tensor_split(args.n_minibatches):
+            for rows in order.tensor_split(min(args.n_minibatches, args.num_envs)):
                 optimizer.zero_grad()
                 loss_of(policy, critic, rollout, targets, rows, args).backward()
                 nn.utils.clip_grad_norm_(weights, args.max_grad_norm)

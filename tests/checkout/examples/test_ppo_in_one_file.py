@@ -160,6 +160,13 @@ def test_its_updates_are_those_of_ppo(
     assert gaps.max() < most
 
 
+def test_fewer_responses_than_minibatches_are_a_step_each(capsys: pytest.CaptureFixture[str]):
+    args = one.Args(num_envs=2, max_new_tokens=4, updates=1)
+    assert args.num_envs < args.n_minibatches
+    one.train(args)
+    assert "score" in capsys.readouterr().out
+
+
 def test_its_defaults_are_those_of_ppo():
     own = {argument.name: argument.default for argument in fields(one.Args)}
     shared = {s.name: s.default for s in fields(PPOSettings) if s.name in own}
