@@ -54,7 +54,7 @@ class Args:
     seeds: int = 10
     """Runs of each rule; runs of one seed are a pair, with the same prompts and adapter."""
     out: Path = field(default_factory=lambda: Path("runs/skyrl"))
-    """Folder of curves.csv, and of the policy, which is made where it is not there."""
+    """Folder of curves.csv, and of the policy, which is made where there is none of its sizes."""
     updates: int = 40
     """Rounds of sampling and one optimiser step."""
     prompts: int = 32
@@ -249,10 +249,16 @@ def train(
             engine.learn(sampled, credit_rows(sampled.rows, credit).advantages)
 
 
+def policy_folder(args: Args) -> Path:
+    """Return the folder of a policy of these sizes; one that exists is not taught again."""
+    sizes = f"{args.hidden_size}-wide-{args.texts}-texts-of-{args.max_new_tokens}"
+    return args.out / f"policy-{sizes}"
+
+
 def main(args: Args) -> None:
     """Train every rule with every seed; write and print the curves."""
     bundle = bundled("movie_review")
-    policy = args.out / "policy"
+    policy = policy_folder(args)
     if not policy.exists():
         args.out.mkdir(parents=True, exist_ok=True)
         teach(policy, bundle, args)

@@ -1,6 +1,7 @@
 """A credit rule on SkyRL's JAX engine, end to end and tiny, where the engine is installed."""
 
 import csv
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ def args(tmp_path_factory: pytest.TempPathFactory) -> one.Args:
 
 @pytest.fixture(scope="module")
 def engine(args: one.Args) -> one.Engine:
-    return one.Engine(args.out / "policy", args)
+    return one.Engine(one.policy_folder(args), args)
 
 
 def gradient(engine: one.Engine, data: list[Any]) -> list[np.ndarray]:
@@ -41,6 +42,15 @@ def gradient(engine: one.Engine, data: list[Any]) -> list[np.ndarray]:
     index = jax.numpy.int32(backend.models[one.RUN].adapter_index)
     backend.accumulated_grads = backend.accumulated_grads.reset_adapter(index)
     return found
+
+
+@pytest.mark.parametrize("size", ["hidden_size", "texts", "max_new_tokens"])
+def test_a_policy_of_other_sizes_is_not_taken_for_it(args: one.Args, size: str) -> None:
+    """A folder that is there is not taught again."""
+    changes: dict[str, Any] = {size: 8}
+    other = replace(args, **changes)
+    assert one.policy_folder(args).is_dir()
+    assert not one.policy_folder(other).exists()
 
 
 def test_rules_are_trained_on_the_same_start(args: one.Args) -> None:
