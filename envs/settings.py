@@ -97,7 +97,8 @@ class TurnSettings:
     max_reply_tokens: int = 64
     """Longest reply, tokens, those of the chat template included; a longer one is an error."""
     partner_timeout: float | None = None
-    """Seconds that the partner may take for one answer; None waits for ever."""
+    """Seconds that the partner may take for one answer, and n times as many for n answers in one
+    call; None waits for ever."""
     on_partner_error: OnPartnerError = "raise"
     """Response to a partner that raises, takes too long, or answers without a text or with too
     long a one: "raise" stops, "skip" ends the episode with ``finish_reason`` "error"."""

@@ -171,7 +171,9 @@ class TurnRules:
             rngs.append(np.random.default_rng((talk.seed, talk.episode, len(talk.turns))))
         replies: Sequence[Reply | Exception]  # to each turn, or what went wrong
         if answers_many(self.partner):
-            given = self._tried(lambda: list(self.partner.replies(said, columns, rngs)))
+            given = self._tried(
+                lambda: list(self.partner.replies(said, columns, rngs)), answers=len(ends)
+            )
             if not isinstance(given, Exception) and len(given) != len(ends):
                 given = _BadReply(f"gave {len(given)} replies to {len(ends)} conversations")
             replies = [given] * len(ends) if isinstance(given, Exception) else given
@@ -189,13 +191,18 @@ class TurnRules:
         said += [(turn.role, turn.text) for turn in end.conversation.turns]
         return [{"role": r, "content": text} for r, text in (*said, (POLICY, end.text))]
 
-    def _tried(self, call: Callable[[], T]) -> T | Exception:
-        """Return what a call of the partner returns, or what went wrong, ``sys.exit`` included."""
+    def _tried(self, call: Callable[[], T], answers: int = 1) -> T | Exception:
+        """Return what a call of the partner returns, or what went wrong, ``sys.exit`` included.
+
+        A call for several answers has the time of all of them: a batch loses no episode that an
+        environment of its own would play.
+        """
         seconds = self.settings.partner_timeout
         try:
-            return call_within(call, seconds, "partner")
+            return call_within(call, seconds and seconds * answers, "partner")
         except TookTooLongError:
-            return _BadReply(f"gave no reply within partner_timeout={seconds:g} s")
+            each = f" for each of {answers} conversations" if answers > 1 else ""
+            return _BadReply(f"gave no reply within partner_timeout={seconds:g} s{each}")
         except BaseException as error:
             if not is_fault(error):
                 raise  # the user's own interrupt

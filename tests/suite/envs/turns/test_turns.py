@@ -13,6 +13,7 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from tests.support.partners import Several, teacher
+from tokengym.base.waiting import TookTooLongError
 from tokengym.envs import (
     Episode,
     Partner,
@@ -25,6 +26,7 @@ from tokengym.envs import (
     Turn,
     episodes_from_infos,
 )
+from tokengym.envs.turns import conversation
 
 EOS, A, B, C, D, E = 1, 3, 4, 5, 6, 7
 CHAT_TEMPLATE = (
@@ -319,6 +321,22 @@ def test_a_partner_that_hangs(make_env):
     with pytest.raises(PartnerError, match=message):
         env.step(EOS)
     assert time.monotonic() - begin < 1.5
+
+
+@pytest.mark.parametrize("answers", [1, 3])
+def test_a_partner_for_many_has_the_time_of_each_answer(make_envs, monkeypatch, answers):
+    waits: list[float | None] = []
+
+    def too_long(call: Any, seconds: float | None, name: str) -> None:
+        waits.append(seconds)
+        raise TookTooLongError
+
+    monkeypatch.setattr(conversation, "call_within", too_long)
+    envs = make_envs(partner=Several(), max_turns=2, partner_timeout=0.2)
+    envs.reset(seed=0)
+    with pytest.raises(PartnerError, match=r"gave no reply within partner_timeout=0.2 s"):
+        envs.step(np.array([EOS] * answers + [A] * (3 - answers)))
+    assert waits == [pytest.approx(0.2 * answers)]
 
 
 def test_a_partner_for_many_must_answer_all(make_envs):
