@@ -78,7 +78,7 @@ class UserModel(Partner):
 
     def _message(self, conversation: Any, rng: np.random.Generator) -> str:
         """Return one message, token by token."""
-        read = list(conversation[len(conversation) - self.memory :]) if self.memory else []
+        read = list(conversation[-self.memory :]) if self.memory else []
         ids = (self._encode(self._text(read)) if read else []) + self._ask
         said: list[int] = []
         for _ in range(self.max_tokens):

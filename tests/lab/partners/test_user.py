@@ -41,6 +41,21 @@ def test_a_memory_changes_what_is_said():
     assert reader.reply(said, {}, rng) != UserModel(temperature=0).reply(said, {}, rng)
 
 
+def test_a_memory_longer_than_the_conversation_reads_all_of_it(monkeypatch: pytest.MonkeyPatch):
+    said = [{"role": "user", "content": "how to bake a bread ?"}]
+    said += [{"role": "assistant", "content": "get the flour ."}]
+    user = UserModel(memory=3, max_tokens=1)
+    read: list[Any] = []
+
+    def text(messages: list[Any]) -> str:
+        read.extend(messages)
+        return ""
+
+    monkeypatch.setattr(user, "_text", text)
+    user.reply(said, {}, np.random.default_rng(0))
+    assert read == said
+
+
 def test_dialogue_with_a_user_is_learned_from():
     envs: Any = gym.make_vec("tokengym/Dialogue-v0", num_envs=4, reward="turn-broadcast", **TALK)
     agent = PPO("CausalLMPolicy", envs, seed=0, device="cpu", advantage="reinforce++")
