@@ -98,10 +98,12 @@ def calculate(expression: str) -> str:
         raise ValueError(f"no operator before {tokens[left]!r}")
     if abs(value) >= 10**MAX_DIGITS:  # which a float may not hold
         raise ValueError(f"the value has more than {MAX_DIGITS} digits")
-    whole = str(value.numerator) if value.denominator == 1 else f"{float(value):.6f}".rstrip("0")
-    if len(whole) > MAX_DIGITS:
+    answer = str(value.numerator)
+    if value.denominator > 1:
+        answer = f"{float(value):.6f}".rstrip("0").rstrip(".")
+    if len(answer) > MAX_DIGITS:
         raise ValueError(f"the value has more than {MAX_DIGITS} digits")
-    return whole
+    return "0" if answer == "-0" else answer
 
 
 def _sum(tokens: list[str], place: int, depth: int) -> tuple[Fraction, int]:
