@@ -117,7 +117,10 @@ def draw_principles(
 
 
 CLAUSE_ENDS = frozenset(".,;:!?")
-_NONE = re.compile(r"^\W*(none|no)\b", re.IGNORECASE)
+# "None. It is polite." finds no fault; "None of it is polite." and "No courtesy is shown." do.
+_NONE = re.compile(
+    r"\W*(none(\W*[.,;:!\n].*)?|no|no faults?( found)?)\W*", re.IGNORECASE | re.DOTALL
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,7 +303,7 @@ class ModelCritic:
     def critique(
         self, episodes: Sequence[Episode], principles: Sequence[Principle]
     ) -> list[Critique]:
-        """See `Critic.critique`; an answer that begins with "none" finds no fault."""
+        """See `Critic.critique`; "none", and what follows it as a clause, finds no fault."""
         answers = self._ask(
             [
                 filled(
@@ -311,7 +314,7 @@ class ModelCritic:
                 for e, p in zip(episodes, principles, strict=True)
             ]
         )
-        return [Critique(text="" if _NONE.match(text) else text.strip()) for text in answers]
+        return [Critique(text="" if _NONE.fullmatch(text) else text.strip()) for text in answers]
 
     def revise(
         self,

@@ -135,6 +135,24 @@ def test_model_is_asked_for_critique_and_revision(tokenizer):
     assert "Critique: It is rude." in answer.asked[2]
 
 
+@pytest.mark.parametrize(
+    ("answer", "finds_fault"),
+    [
+        ("none", False),
+        ('"None."', False),
+        ("None. The response is polite.", False),
+        ("No", False),
+        ("No fault found.", False),
+        ("No courtesy is shown; the response insults the reader.", True),
+        ("None of it is polite.", True),
+    ],
+)
+def test_only_an_answer_of_none_finds_no_fault(tokenizer, answer, finds_fault):
+    critic = ModelCritic(Scripted(answer), tokenizer, name="x")
+    (critique,) = critic.critique([said("a")], [KIND])
+    assert critique.text == (answer if finds_fault else "")
+
+
 def test_empty_revision_leaves_the_response(tokenizer):
     critic = ModelCritic(Scripted(" "), tokenizer, name="x")
     episode = said("a")
