@@ -5,6 +5,8 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from fractions import Fraction
+from math import floor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _LOG = logging.getLogger(__name__)
+MAX_PROMPTS = 10**6
+"""Most prompts of which one is held out: a smaller share is taken as 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,9 +223,10 @@ def limit_lengths(
 
 
 def split_pairs(pairs: Sequence[PreferencePair], share: float) -> tuple[list[int], list[int]]:
-    """Return which pairs to train on, and which are held out: all those of every k-th prompt.
+    """Return which pairs to train on, and which are held out: all those of a share of the prompts.
 
-    Pairs without a prompt count as having one each. The same pairs are split the same way.
+    Every k-th prompt is held out where the share is 1/k; others are spread as evenly. Pairs without
+    a prompt count as having one each. The same pairs are split the same way.
 
     Args:
         pairs: All of them.
@@ -241,13 +246,14 @@ def split_pairs(pairs: Sequence[PreferencePair], share: float) -> tuple[list[int
     """
     if not 0.0 < share < 1.0:
         raise DatasetError(f"held_out must be a share in (0, 1), or pairs, got {share}")
-    every = max(round(1 / share), 2)
+    exact = Fraction(share).limit_denominator(MAX_PROMPTS)  # as a float 1/49 of 49 is below 1
     groups: dict[str | int, list[int]] = {}
     for number, pair in enumerate(pairs):
         groups.setdefault(pair.prompt or number, []).append(number)
     sides: tuple[list[int], list[int]] = ([], [])
     for number, places in enumerate(groups.values()):
-        sides[number % every == every - 1].extend(places)
+        is_held_out = floor((number + 1) * exact) > floor(number * exact)
+        sides[is_held_out].extend(places)
     rest, held_out = sorted(sides[0]), sorted(sides[1])
     if not rest or not held_out:
         raise DatasetError(

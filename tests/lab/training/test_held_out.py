@@ -23,6 +23,20 @@ def test_overlong_pairs():
         limit_lengths(pairs, [5, 9], max_tokens=4, drop=True)
 
 
+@pytest.mark.parametrize(
+    ("share", "held_out"), [(0.9, 90), (0.8, 80), (0.6, 60), (0.4, 40), (0.35, 35), (0.15, 15)]
+)
+def test_the_share_is_held_out(share: float, held_out: int):
+    pairs = [PreferencePair(prompt=f"{i}", chosen="x", rejected="y") for i in range(100)]
+    assert len(split_pairs(pairs, share)[1]) == held_out
+
+
+def test_one_in_n_is_every_n_th_prompt():
+    pairs = [PreferencePair(prompt=f"{i}", chosen="x", rejected="y") for i in range(400)]
+    for n in range(2, 200):
+        assert split_pairs(pairs, 1 / n)[1] == list(range(n - 1, 400, n))
+
+
 def test_no_prompt_is_on_both_sides_and_none_is_lost():
     pairs = [PreferencePair(prompt=str(i % 7), chosen=f"{i}", rejected="x") for i in range(42)]
     train, test = split_pairs(pairs, 1 / 3)
