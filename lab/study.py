@@ -1,6 +1,7 @@
 """One shape for the studies behind docs/results: cells, their runs, what is published, the page."""
 
 import csv
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -365,7 +366,7 @@ class Study:
             out: Folder of the runs.
             part: "i/n" takes the cells i, i + n, ... of all, for several processes side by side.
         """
-        index, count = map(int, part.split("/"))
+        index, count = read_part(part)
         places: dict[Cell, int] = {}
         for cells, seeds in self.rounds():
             here = [c for c in cells if places.setdefault(c, len(places)) % count == index]
@@ -398,6 +399,7 @@ class Study:
             until: Time of day, HH:MM, after which nothing begins.
         """
         end = deadline(until)
+        read_part(part)  # a wrong one is refused before anything is drawn
         self.restore(out, docs)
         for drawn in self.drawn:
             for name, make in drawn.parts.items():
@@ -533,6 +535,18 @@ def run_missing(
             print(f"{cell} {time.process_time() - started:.0f} s", flush=True)
 
 
+def read_part(part: str) -> tuple[int, int]:
+    """Return i and n of "i/n", one of n parts of a study's work.
+
+    Raises:
+        ValueError: if there is no such part.
+    """
+    match = re.fullmatch(r"(\d+)/(\d+)", part, re.ASCII)
+    if match and int(match[1]) < int(match[2]):
+        return int(match[1]), int(match[2])
+    raise ValueError(f"part must be i/n with i from 0 to n - 1, such as 0/2 or 1/2, got {part!r}")
+
+
 def deadline(until: str | None, now: datetime | None = None) -> datetime:
     """Return the next moment at which clocks show a time of day.
 
@@ -558,7 +572,7 @@ def run_pending(
         part: "i/n" takes the seeds with seed % n == i.
         until: Time of day, HH:MM, after which no run begins.
     """
-    index, count = map(int, part.split("/"))
+    index, count = read_part(part)
     end = deadline(until)
     for name, config, reward, seed in work:
         if seed % count != index:

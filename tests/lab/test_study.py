@@ -86,6 +86,17 @@ def test_parts_share_the_cells(tmp_path: Path) -> None:
     assert (first, second) == ({"sparse"}, {"abc"})
 
 
+@pytest.mark.parametrize("part", ["2/2", "1/1", "0/0", "-1/2", "a/b", "1", ""])
+def test_a_part_that_does_not_exist_is_refused(tmp_path: Path, part: str) -> None:
+    for use in (
+        lambda: list(study().pending(tmp_path, part)),
+        lambda: study().run(tmp_path, tmp_path, part),
+        lambda: module.run_pending([], tmp_path, part, None),
+    ):
+        with pytest.raises(ValueError, match=f"part must be i/n with i .*, got {part!r}"):
+            use()
+
+
 def test_published_runs_are_restored_and_not_run_again(tmp_path: Path) -> None:
     out, docs = tmp_path / "out", tmp_path / "docs"
     docs.mkdir()
