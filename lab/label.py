@@ -69,7 +69,8 @@ class Labels:
         pairs: The pairs.
         folder: Where answers.json and pairs.jsonl are; made if need be.
         who: Name of the person who answers now.
-        once: Whether one order of each pair is asked, not both.
+        once: Whether one order of each pair is asked, not both; others are judged by what they were
+            asked.
 
     Raises:
         ValueError: if the folder holds answers about other pairs.
@@ -81,7 +82,7 @@ class Labels:
         self.pairs, self.folder, self.who, self.once = pairs, folder, who, once
         texts = json.dumps([(pair.prompt, pair.chosen, pair.rejected) for pair in pairs])
         self._hash = hashlib.sha256(texts.encode()).hexdigest()
-        self.answers = self._stored()
+        self.answers, self._once = self._stored()
         # Each person has an order of their own; no pair comes again before all were seen.
         seed = int.from_bytes(hashlib.sha256(who.encode()).digest()[:8], "big")
         rng = np.random.default_rng(seed)
@@ -101,14 +102,14 @@ class Labels:
     def answer(self, question: Question, better: Side | None) -> None:
         """Store an answer."""
         self.answers.append(Answer(**asdict(question), who=self.who, better=better))
-        self._write()
+        self.write()
 
     def undo(self) -> bool:
         """Take this person's last answer back; return whether there was one."""
         for index in reversed(range(len(self.answers))):
             if self.answers[index].who == self.who:
                 del self.answers[index]
-                self._write()
+                self.write()
                 return True
         return False
 
@@ -117,7 +118,7 @@ class Labels:
         said: dict[int, list[Side | None]] = {}
         for answer in self._of(who):
             said.setdefault(answer.pair, []).append(answer.better)
-        orders = 1 if self.once else 2
+        orders = 1 if who in self._once else 2
         return {
             pair: sides[0]
             for pair, sides in said.items()
@@ -163,16 +164,25 @@ class Labels:
     def _of(self, who: str) -> Sequence[Answer]:
         return [answer for answer in self.answers if answer.who == who]
 
-    def _stored(self) -> list[Answer]:
-        """Return the answers in the folder."""
+    def _stored(self) -> tuple[list[Answer], set[str]]:
+        """Return the answers in the folder, and who is asked one order of each pair."""
+        own = {self.who} if self.once else set()
         if not (file := self.folder / ANSWERS).exists():
-            return []
+            return [], own
         stored = read_json(file)
         if not isinstance(stored, dict) or not isinstance(stored.get("answers"), list):
             raise ValueError(f"{file} holds no answers of tokengym label; name another --out")
         if stored.get("pairs") != self._hash:
             raise ValueError(f"{self.folder} holds answers about other pairs; name another --out")
-        return [self._answer_of(answer, file) for answer in stored["answers"]]
+        answers = [self._answer_of(answer, file) for answer in stored["answers"]]
+        # Files of earlier versions do not say; all were asked what the present caller is.
+        asked_once = stored.get("once", [a.who for a in answers] if self.once else [])
+        if not isinstance(asked_once, list) or not all(isinstance(who, str) for who in asked_once):
+            raise ValueError(
+                f"{file} holds once={asked_once!r}, which must be a list of names; name another "
+                "--out"
+            )
+        return answers, own | ({*asked_once} - {self.who})
 
     def _answer_of(self, stored: Any, file: Path) -> Answer:
         """Return a stored answer; one about no pair of the file, or no side of it, is refused."""
@@ -191,13 +201,15 @@ class Labels:
             f", first and better ({' or '.join(get_args(Side))}) and who; name another --out"
         )
 
-    def _write(self) -> None:
+    def write(self) -> None:
         """Store this person's answers beside those that others have given in the meantime."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder):
-            others = [answer for answer in self._stored() if answer.who != self.who]
+            stored, self._once = self._stored()
+            others = [answer for answer in stored if answer.who != self.who]
             self.answers = [*others, *self._of(self.who)]
-            record = {"pairs": self._hash, "answers": [asdict(a) for a in self.answers]}
+            answers = [asdict(answer) for answer in self.answers]
+            record = {"pairs": self._hash, "once": sorted(self._once), "answers": answers}
             write_json(self.folder / ANSWERS, record)
             rows = ({k: v for k, v in asdict(p).items() if v is not None} for p in self.kept())
             write_jsonl(self.folder / KEPT, rows)

@@ -57,6 +57,8 @@ def label(
     while waiting := labels.waiting():
         if not _ask(console, labels, waiting[0]):
             break
+    if labels.answers:  # by what is asked now, even where nothing was left to ask
+        labels.write()
     console.print()
     for what, share in labels.report():
         say(console, f"{what:<24} {share}")

@@ -84,6 +84,20 @@ def test_people_who_disagree_cancel_out(tmp_path: Path):
     assert dict(bob.report())["as ann"].startswith("3 of 4 (")
 
 
+def test_everyone_is_judged_by_what_they_were_asked(tmp_path: Path):
+    ann = labels(tmp_path, once=True)
+    answer_all(ann, lambda question: "chosen")
+    assert len(ann.kept()) == 4
+    bob = labels(tmp_path, "bob")
+    bob.answer(bob.waiting()[0], "rejected")  # one order of the two
+    kept = read_pairs(str(tmp_path / "pairs.jsonl"))
+    assert [pair.chosen for pair in kept] == [f"good {i}" for i in range(4)]
+    ann = labels(tmp_path, once=True)
+    assert ann.preferences("bob") == {}
+    labels(tmp_path).write()  # ann is asked both orders from now on
+    assert labels(tmp_path, "bob").kept() == []
+
+
 def test_the_command_asks_and_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
