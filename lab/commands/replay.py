@@ -104,9 +104,8 @@ def _replay(
     forks: "Forks | None",
 ) -> "Replay":
     """Return the replay of episodes that are read, or played here."""
-    from tokengym.agents import PPO
     from tokengym.evaluation.measure import Evaluator
-    from tokengym.evaluation.runs import known_task
+    from tokengym.evaluation.runs import known_task, load_agent
     from tokengym.lab.replay.replay import (
         CONTROL,
         is_foreign,
@@ -128,7 +127,7 @@ def _replay(
     policy, paid_by = None, ""
     if agent is not None:
         # Without an environment: none of its random state is wanted.
-        policy = PPO.load(agent, trust_code=trust_code).policy
+        policy = load_agent(agent, trust_code=trust_code).policy
     elif episodes is None:
         policy = evaluator.untrained(task.model)
     if episodes is None:

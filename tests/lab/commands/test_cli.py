@@ -5,10 +5,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import pytest
 
 from tests.suite.scripts import test_cli as suite
 from tests.support.suite import of_laboratory
+from tokengym.agents import NLPO, SFT
+from tokengym.agents.offline.policies import make_policy
 from tokengym.evaluation.runs.display import ProgressDisplay
 from tokengym.scripts.cli import main
 
@@ -118,6 +121,23 @@ def test_replay_plays_or_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str
     rows = list(csv.DictReader((again / "credit.csv").open(encoding="utf-8")))
     assert len({row["episode"] for row in rows}) == len(texts)
     assert len(rows) == 5 * len(texts)  # the run's own length
+
+
+@pytest.mark.parametrize("kind", ["sft", "nlpo"])
+def test_replay_plays_any_saved_agent(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    envs: Any = gym.make_vec("tokengym/Oracle-v0", num_envs=2)
+    agent: Any = (
+        SFT(make_policy(envs), tokenizer=envs.unwrapped.tokenizer)
+        if kind == "sft"
+        else NLPO("CausalLMPolicy", envs, n_minibatches=1, seed=0)
+    )
+    agent.save(tmp_path / "agent")
+    arguments = ["--agent", str(tmp_path / "agent"), "--env", "Oracle", "--num-episodes", "2"]
+    assert main(["replay", *arguments, "--rewards", "sparse", "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "credit.csv").exists()
+    assert "exact advantage" in capsys.readouterr().out  # of the policy that played
 
 
 def test_explore_refuses_a_model_at_once(capsys: pytest.CaptureFixture[str], monkeypatch: Any):
