@@ -67,7 +67,7 @@ def agreement(
         (*_pair(credit, truth), _mask(mask, truth))
         for credit, truth, mask in zip(credits, truths, matters, strict=True)
     ]
-    told = [(credit, truth) for credit, truth, _ in rows if np.ptp(truth) > 0]
+    told = [(credit, truth) for credit, truth, _ in rows if varies(truth)]
     useful = [row for row in rows if row[2].any()]
     if not told or not useful:
         raise ValueError(
@@ -108,9 +108,14 @@ def rank_correlation(credit: ArrayLike, truth: ArrayLike) -> float:
         0.0
     """
     left, right = _pair(credit, truth)
-    if not (np.ptp(left) > 0 and np.ptp(right) > 0):
+    if not (varies(left) and varies(right)):
         return 0.0
     return round(float(spearmanr(left, right).statistic), 12)
+
+
+def varies(values: Array) -> bool:
+    """Return whether one of some values, of which there may be none, differs from another."""
+    return values.size > 0 and bool(np.ptp(values) > 0)
 
 
 def tie_ceiling(truth: ArrayLike) -> float:

@@ -13,9 +13,10 @@ from tokengym.lab.replay.agreement import (
     charged_share,
     effective_tokens,
     rank_correlation,
+    varies,
 )
 from tokengym.lab.replay.executed import ExecutedTruth
-from tokengym.lab.replay.replay import Replay
+from tokengym.lab.replay.replay import Replay, written_rows
 
 TEMPLATES = Path(__file__).parent / "templates"
 """Folder of the templates of the pages of replay and explore."""
@@ -78,6 +79,12 @@ def same_scores(result: Replay) -> bool:
     return all(np.allclose(first, other, rtol=1e-4, atol=1e-5) for other in others)
 
 
+def sums_to_score(result: Replay, name: str) -> bool:
+    """Return whether the token rewards of a rule sum to the score of every response."""
+    sums = [row.sum() for row in result.credits[name]]
+    return np.allclose(sums, result.scores[name], rtol=1e-4, atol=1e-5)
+
+
 def scored_by(result: Replay) -> str:
     """Return a sentence that names the scorer; empty where rules have different scores."""
     if not same_scores(result):
@@ -89,9 +96,13 @@ def scored_by(result: Replay) -> str:
 
 
 def share_of_all_alike(result: Replay) -> float:
-    """Return the share of tokens that matter, which equal credit for all tokens would give them."""
+    """Return the share of tokens that matter, which equal credit for all tokens would give them.
+
+    The tokens are those that the policy wrote, as in `Replay.agreements`.
+    """
     assert result.truth is not None
-    return float(np.mean([mask.mean() for mask in result.truth.matters if mask.any()]))
+    masks = written_rows(result.truth.matters, result.episodes)
+    return float(np.mean([mask.mean() for mask in masks if mask.any()]))
 
 
 def figure_columns(result: Replay) -> list[str]:
@@ -167,9 +178,12 @@ def _shown_tokens(
 def _note(result: Replay, name: str, index: int) -> str:
     """Return the note under a rule's name: its agreement with the truth on this response."""
     notes = []
-    if result.truth is not None and np.ptp(result.truth.values[index]) > 0:
-        rank = rank_correlation(result.credits[name][index], result.truth.values[index])
-        notes.append(f"rank correlation with the truth {number(rank)}")
+    if result.truth is not None:
+        rows = [result.credits[name][index], result.truth.values[index]]
+        credit, worth = written_rows(rows, [result.episodes[index]] * 2)
+        if varies(worth):
+            rank = rank_correlation(credit, worth)
+            notes.append(f"rank correlation with the truth {number(rank)}")
     if not same_scores(result):
         notes.append(f"score {number(float(result.scores[name][index]))}")
     return ", ".join(notes)
@@ -190,7 +204,10 @@ def _table(episode: Episode, pieces: Sequence[str], columns: Mapping[str, Array]
 
 def _notes(result: Replay) -> list[tuple[str, str]]:
     """Return the meaning of each figure."""
-    notes = [("Score", "Mean score of the responses; the token rewards of every rule sum to it.")]
+    others = [printable(name) for name in result.credits if not sums_to_score(result, name)]
+    apart = f" other than {', '.join(others)}" if others else ""
+    meaning = f"Mean score of the responses; the token rewards of every rule{apart} sum to it."
+    notes = [("Score", meaning)]
     if result.truth is not None and result.agreements:
         notes += [
             (

@@ -23,7 +23,7 @@ from tokengym.evaluation.measure import is_own_task, resolve_env, task_reward
 from tokengym.evaluation.report import to_cell
 from tokengym.lab.envs.forks.env import ForksValues
 from tokengym.lab.envs.oracle.env import OracleEnv, OracleVectorEnv
-from tokengym.lab.replay.agreement import Agreement, Array, agreement
+from tokengym.lab.replay.agreement import Agreement, Array, agreement, varies
 from tokengym.lab.replay.executed import ExecutedTruth, Forks, executed_truth, written_places
 from tokengym.lab.traces.reading import SUFFIXES, read_traces
 from tokengym.rewards import Probe, Reward, RewardChoice, RewardError, gold_scorer
@@ -196,11 +196,14 @@ def _agreements(
     credits: Mapping[str, tuple[Array, ...]], episodes: Sequence[Episode], truth: Truth | None
 ) -> dict[str, Agreement]:
     """Return how well each rule agrees with a truth; nothing where no token matters."""
-    if truth is None or not _can_agree(truth):
+    if truth is None:
+        return {}
+    worth, matters = (written_rows(rows, episodes) for rows in (truth.values, truth.matters))
+    if not _can_agree(worth, matters):
         return {}
     return {
-        name: agreement(*(_own(rows, episodes) for rows in (given, truth.values, truth.matters)))
-        for name, given in credits.items()
+        name: agreement(written_rows(rows, episodes), worth, matters)
+        for name, rows in credits.items()
     }
 
 
@@ -211,7 +214,7 @@ def _placed(values: NDArray[Any], episode: Episode) -> NDArray[Any]:
     return placed
 
 
-def _own(rows: Sequence[NDArray[Any]], episodes: Sequence[Episode]) -> list[NDArray[Any]]:
+def written_rows(rows: Sequence[NDArray[Any]], episodes: Sequence[Episode]) -> list[NDArray[Any]]:
     """Return the rows at the tokens that the policy wrote."""
     return [row[written_places(e)] for row, e in zip(rows, episodes, strict=True)]
 
@@ -325,10 +328,9 @@ def measured_truth(
     )
 
 
-def _can_agree(truth: Truth) -> bool:
+def _can_agree(worth: Sequence[Array], matters: Sequence[NDArray[np.bool_]]) -> bool:
     """Return whether a token matters, and another is worth more or less in its response."""
-    differ = any(np.ptp(values) > 0 for values in truth.values)
-    return differ and any(mask.any() for mask in truth.matters)
+    return any(map(varies, worth)) and any(mask.any() for mask in matters)
 
 
 def usual_rewards(env: str, env_kwargs: Mapping[str, Any] | None = None) -> tuple[str, ...]:

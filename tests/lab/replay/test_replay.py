@@ -20,6 +20,7 @@ from tokengym.lab.replay.agreement import rank_correlation
 from tokengym.lab.replay.page import figure_columns, headline, render_replay, same_scores
 from tokengym.lab.replay.replay import (
     Replay,
+    Truth,
     load_episodes,
     replay,
     token_truth,
@@ -90,6 +91,49 @@ def test_rules_of_different_scorers_are_told_apart():
     assert "score 6.00" in page
     assert changed.truth is None
     assert headline(changed) == "Token rewards of 2 rules for the same 2 responses."
+
+
+def by_hand(credits: dict[str, list[float]], truth: list[float], written: list[int]) -> Replay:
+    """Return a replay of one response."""
+    ids = tuple(range(3, 3 + len(truth)))
+    episode = Episode(
+        prompt="a", response="b", prompt_ids=(1,), response_ids=ids, written=np.array(written)
+    )
+    bare = Replay(
+        env=ENV,
+        source="",
+        episodes=(episode,),
+        tokens=(tuple("x" * len(ids)),),
+        credits={name: (np.array(row),) for name, row in credits.items()},
+        scores=dict.fromkeys(credits, np.array([1.0])),
+        scorers=dict.fromkeys(credits, "s"),
+        truth=None,
+        agreements={},
+    )
+    worth = np.array(truth)
+    held_to = Truth(name="truth", values=(worth,), matters=(worth != 0,), meaning="any")
+    return bare.with_truth(held_to)
+
+
+def test_figures_of_a_conversation_are_of_the_written_tokens():
+    credits = {"alike": [0.25] * 4 + [0.0] * 6}
+    result = by_hand(credits, [1.0, 0.5, *[0.0] * 8], [1] * 4 + [0] * 6)
+    page = render_replay(result)
+    assert result.agreements["alike"].share == 0.5
+    assert "equal credit for all tokens gives 50%" in page
+    assert "rank correlation with the truth 0.00" in page
+    assert result.agreements["alike"].correlation == 0.0
+
+
+def test_what_only_replies_are_worth_is_no_truth_of_the_policy():
+    result = by_hand({"alike": [1.0, 0.0]}, [0.0, 1.0], [1, 0])
+    assert result.agreements == {}
+    assert "On target" not in render_replay(result)
+
+
+def test_rules_that_do_not_sum_to_the_score_are_named():
+    result = by_hand({"sparse": [0.0, 1.0], "pure": [0.5, -0.5]}, [0.0, 0.0], [1, 1])
+    assert "of every rule other than pure sum to it" in render_replay(result)
 
 
 def test_the_page_loads_nothing_and_runs_nothing(replayed: Replay):
