@@ -147,7 +147,13 @@ def rows_of_forks(
         totals = np.cumsum(episode.token_rewards.astype(np.float64))
         values = totals[[part.stop - 1 for part in parts]].round(6)
         ids = [episode.response_ids[part.start : part.stop] for part in parts]
-        labels = (values > 0) if hard else values
+        shares = values.clip(0.0, 1.0)  # sums of float32 may be just outside
+        if not np.allclose(values, shares, rtol=0.0, atol=1e-5):
+            raise DatasetError(
+                f"labels by forks come from scores in [0, 1], got steps of {values.tolist()}; "
+                "take a scorer that gives 1 to what is right, and 0 to the rest"
+            )
+        labels = (shares > 0) if hard else shares
         steps = tuple(decode(tokenizer, ids))
         rows.append(StepRow(prompt=episode.prompt, completions=steps, labels=tuple(labels)))
     return rows

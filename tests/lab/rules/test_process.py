@@ -272,6 +272,17 @@ def test_labels_by_forks_are_shares_of_continuations_that_solve_it(forked: Any):
         rows_of_forks([replace(episodes[0], token_rewards=None)], env.tokenizer, pieces[:1])
 
 
+@pytest.mark.parametrize("hard", [False, True])
+def test_labels_by_forks_of_scores_that_are_no_shares_are_refused(forked: Any, hard: bool):
+    env, episodes = forked
+    paid = np.zeros(len(episodes[0].response_ids))
+    paid[[0, -1]] = -0.5, 1.5  # one of four right, where wrong is -1
+    episode = replace(episodes[0], token_rewards=paid)
+    pieces = split_evenly(len(paid), 2)
+    with pytest.raises(DatasetError, match=r"in \[0, 1\], got .*-0.5, 1.0"):
+        rows_of_forks([episode], env.tokenizer, [pieces], hard=hard)
+
+
 def test_the_command_trains_on_exact_labels_of_forks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
