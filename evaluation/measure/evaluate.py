@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tokengym.envs import Episode, TokenGenerationVectorEnv, bundled
 from tokengym.evaluation.measure.environments import is_own_task, resolve_env
+from tokengym.evaluation.measure.judges import measured_by
 from tokengym.evaluation.measure.measures import policy_metrics, text_metrics
 from tokengym.rewards import Reward, Toxicity, VectorRewardWrapper, gold_scorer
 from tokengym.rewards.gold.rules import rude_words
@@ -134,15 +135,13 @@ class Evaluator:
     def measured_by(self) -> str:
         """The scorer of ``score``, and that of ``gold_score`` if there is one, in words."""
         scorer = self.paid.scorer
-        if self.gold is None and scorer is not None:
-            whose = "prompts and a scorer of your own have" if self._is_own else "the task has"
-            of_all = ", the first reward's scorer, for all rewards" if self._has_rivals else ""
-            return f"{scorer.title}{of_all}; {whose} no gold score"
-        if self.gold is None:
-            return "no scorer"
-        if self.by_gold or scorer is None:
-            return f"the gold score, {self.gold.title}"
-        return f"the gold score, {self.gold.title}, and the score by {scorer.title}"
+        return measured_by(
+            None if scorer is None else scorer.title,
+            None if self.gold is None else self.gold.title,
+            by_gold=self.by_gold,
+            has_rivals=self._has_rivals,
+            is_own=self._is_own,
+        )
 
     def __call__(self, agent: "Agent", *, deterministic: bool = False) -> Evaluation:
         """Play, score and measure.

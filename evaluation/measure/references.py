@@ -51,6 +51,10 @@ class ReferenceSamples:
     tokens: int
     """Response tokens that were sampled."""
 
+    def ranks(self, *, by_gold: bool) -> Array:
+        """Return the scores that rank the responses, (prompts, samples)."""
+        return self.scores if not by_gold or self.gold_scores is None else self.gold_scores
+
     def lines(
         self, kl_coef: float | None, *, by_gold: bool = False, episodes: int | None = None
     ) -> dict[str, Any]:
@@ -66,8 +70,7 @@ class ReferenceSamples:
             a row per n of `SIZES`, whose ``error`` is its `span_error`, and the ``optimum``'s lower
             bound, the larger of the two, None without a positive price.
         """
-        gold = self.gold_scores
-        scores = gold if by_gold and gold is not None else self.scores
+        gold, scores = self.gold_scores, self.ranks(by_gold=by_gold)
         prompts, samples = scores.shape
         rows: list[dict[str, Any]] = []
         for n in (n for n in SIZES if n <= samples):
@@ -286,17 +289,23 @@ def read_references(file: Path) -> ReferenceSamples:
     )
 
 
-def common_samples(drawn: Sequence[ReferenceSamples | None]) -> ReferenceSamples | None:
-    """Return the most samples, if all have some and these agree; lengths or models may differ."""
+def common_samples(
+    drawn: Sequence[ReferenceSamples | None], *, by_gold: bool = False
+) -> ReferenceSamples | None:
+    """Return the most samples, if all have some and these agree; lengths or models may differ.
+
+    Args:
+        drawn: Each comparison's samples, if it has them.
+        by_gold: Whether the gold score ranks them where there is one; scorers may then differ.
+    """
     present = [one for one in drawn if one is not None]
     if not present or len(present) < len(drawn):
         return None
     longest = max(present, key=lambda one: one.scores.shape[1])
     for one in present:
-        prompts, samples = one.scores.shape
-        if len(longest.scores) != prompts or not np.allclose(
-            one.scores, longest.scores[:, :samples]
-        ):
+        ranks, others = one.ranks(by_gold=by_gold), longest.ranks(by_gold=by_gold)
+        prompts, samples = ranks.shape
+        if len(others) != prompts or not np.allclose(ranks, others[:, :samples]):
             return None
     return longest
 

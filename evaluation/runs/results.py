@@ -5,12 +5,11 @@ All but the wall-clock column of curves.csv are a function of the settings and t
 
 import math
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain, product
 from pathlib import Path
 from typing import Any, NoReturn
-
-import numpy as np
 
 from tokengym.base.errors import SettingsError, UntrustedCodeError
 from tokengym.base.files import read_json, read_jsonl, write_json, write_text
@@ -42,6 +41,7 @@ from tokengym.evaluation.runs.config import (
     command_line,
 )
 from tokengym.evaluation.runs.folder import read_log, read_points, result_of, stored_comparison
+from tokengym.evaluation.runs.judging import JudgedRuns, check_gold, find_dispute
 from tokengym.evaluation.runs.spec import NO_NUMBERS, REFERENCE, SPEC_FILE, slug
 
 
@@ -79,12 +79,14 @@ def merge_comparisons(
 
     Runs with equal settings are merged; runs are grouped by the settings that differ. Where all
     have the same single reward, such as at several prices of the KL, the settings are compared.
+    Where folders were measured by different scorers, the gold score measures all.
     ``trust_code`` lets the folders name files of code, which are run. ``out`` and ``paper`` are
     `write_results`'s.
 
     Raises:
         UntrustedCodeError: if a folder names code of its own.
-        ValueError: if a folder holds no comparison, or a run is there twice.
+        ValueError: if a folder holds no comparison, a run is there twice, or runs to compare were
+            measured by different scorers and not all have one gold score.
     """
     configs = []
     for folder in folders:
@@ -301,8 +303,8 @@ class _StoredRuns:
     """Runs that have not ended."""
     versions: dict[str, list[str]] = field(default_factory=dict)
     """Versions met of each package, in the order of the runs."""
-    measured_by: list[str] = field(default_factory=list)
-    """Scorers that the runs' scores are of, in words."""
+    judged: list[JudgedRuns] = field(default_factory=list)
+    """The runs of each folder that has sound ones, with the scorers that their scores are of."""
     lambdas: dict[str, float] = field(default_factory=dict)
     """Lambda that each rule's runs had, where the rule decides it."""
     made: dict[str, list[str]] = field(default_factory=dict)
@@ -328,6 +330,7 @@ class _StoredRuns:
         elif result:
             self.lost_references.append(f"No best-of-n: its responses failed ({error}).")
         self.references.setdefault(group, []).append(drawn)
+        judged = JudgedRuns(folder=out, group=group, has_rivals=config.by_gold)
         for name, seed in product(config.names, config.all_seeds):
             plan, credit = config.plan(name, seed, out), label or config.titles[name]
             run: dict[str, Any] = {"credit": credit, "seed": seed}
@@ -341,25 +344,26 @@ class _StoredRuns:
                     listed += [value] if value and value not in listed else []
             if (known := result.get("gae_lambda")) is not None:
                 self.lambdas[credit] = known
-            if (by := result.get("measured_by")) and by not in self.measured_by:
-                self.measured_by.append(by)
             if result["status"] == "finished":
                 assert plan.folder is not None
-                self._add_finished(plan.folder, credit, seed, group)
+                judged.curves.append(self._add_finished(plan.folder, credit, seed, group))
+                judged.measured_by += [by] if (by := result.get("measured_by")) else []
             else:
                 error = printable(str(result.get("error", "unknown")))
                 self.failed.append({**run, "group": dict(group), "error": error})
+        self.judged += [] if all(curve.fault() for curve in judged.curves) else [judged]
 
-    def _add_finished(self, folder: Path, credit: str, seed: int, group: Group) -> None:
-        """Add the measurements of a run."""
+    def _add_finished(self, folder: Path, credit: str, seed: int, group: Group) -> Curve:
+        """Add the measurements of a run and return its curve."""
         run: dict[str, Any] = {"credit": credit, "seed": seed}
         points = read_points(folder)
-        self.curves.append(curve_of(points, **run, group=group))
+        self.curves.append(curve := curve_of(points, **run, group=group))
         self.rows += [point | run | columns_of(group) for point in points]
         log = Log(**run, group=group, rows=read_log(folder))
         if by_epoch(log.rows):
             self.logs.append(log)
         self.episodes += [row | {"credit": credit} for row in read_jsonl(folder / "episodes.jsonl")]
+        return curve
 
     def write(
         self,
@@ -386,6 +390,9 @@ class _StoredRuns:
         """
         if not self.curves:
             self._refuse_none()
+        if self.dispute is not None:
+            check_gold(self.judged, self.dispute)
+            self._measure_by_gold()
         if self.lambdas and settings.get("gae_lambda", 0) is None:  # the rules decided it
             shown = ", ".join(f"{name} {value:g}" for name, value in self.lambdas.items())
             settings = {**settings, "gae_lambda": shown}
@@ -403,7 +410,7 @@ class _StoredRuns:
                 "settings": settings,
                 "versions": {name: ", ".join(values) for name, values in self.versions.items()},
                 "made": {n: " and ".join(map(str, v)) for n, v in self.made.items() if v},
-                "measured_by": "; ".join(self.measured_by),
+                "measured_by": self.measured_by,
                 **about,
             },
             episodes=self.episodes if with_episodes else [],
@@ -421,6 +428,32 @@ class _StoredRuns:
             "run.json has the whole error, and --retry-failed repeats them"
         )
 
+    def _measure_by_gold(self) -> None:
+        """Take the gold score as the score of every run, also in its rows."""
+        self.curves = [
+            replace(curve, values={**curve.values, "score": curve.values["gold_score"]})
+            if curve.has("gold_score")
+            else curve  # a run with a fault, which is not in the figures
+            for curve in self.curves
+        ]
+        self.rows = [
+            row if row.get("gold_score") is None else row | {"score": row["gold_score"]}
+            for row in self.rows
+        ]
+
+    @cached_property
+    def dispute(self) -> tuple[JudgedRuns, JudgedRuns] | None:
+        """Two folders whose scores are those of different judges, None if there are none."""
+        return find_dispute(self.judged)
+
+    @property
+    def measured_by(self) -> str:
+        """The scorers that the runs' scores are of, in words."""
+        if self.dispute is not None:
+            golds = sorted({gold for runs in self.judged for gold in runs.gold_scorers})
+            return f"the gold score, {'; '.join(golds)}" if golds else "the gold score"
+        return "; ".join(dict.fromkeys(words for runs in self.judged for words in runs.measured_by))
+
     @property
     def by_tokens(self) -> bool:
         """Whether learners are compared, at equal tokens; rewards are at equal updates."""
@@ -432,7 +465,11 @@ class _StoredRuns:
         here = {(curve.credit, curve.seed, curve.group) for curve in self.curves}
         failed = _others(self.failed, here)
         missing = _others(self.missing, here | set(failed))
-        common = {group: common_samples(drawn) for group, drawn in self.references.items()}
+        by_gold = self.dispute is not None or all(runs.by_gold for runs in self.judged)
+        common = {
+            group: common_samples(drawn, by_gold=by_gold)
+            for group, drawn in self.references.items()
+        }
         mixed = [f"{name} {' and '.join(v)}" for name, v in self.versions.items() if len(v) > 1]
         unseen = [_unseen_credit(configs) for configs in self.compared.values()]
         all_cautions = [*self.lost_references, *dict.fromkeys(chain(*unseen))]
@@ -442,9 +479,14 @@ class _StoredRuns:
         prices = {config.kl_coef for config in self.configs}
         controls = [config.titles[name] for config in self.configs for name in config.controls()]
         optima = [known_optimum(config) for config in self.configs]
-        by_gold = all(config.by_gold for config in self.configs)
-        if by_gold and not all(_is_by_gold(curve) for curve in curves if not curve.fault()):
-            by_gold, first = False, self.configs[0].rewards[0]
+        if self.dispute is not None:
+            one, other = self.dispute
+            all_cautions.append(
+                f"The runs of {one.folder.name} were measured by {one.judge}, those of "
+                f"{other.folder.name} by {other.judge}: here the gold score measures all."
+            )
+        elif not by_gold and any(runs.has_rivals for runs in self.judged):
+            first = self.configs[0].rewards[0]
             all_cautions.append(
                 f"The rewards have different scorers, and no gold score judges them: {first}'s "
                 "scorer measures all, which favours the rewards that train by it."
@@ -479,15 +521,6 @@ def _others(runs: Sequence[dict[str, Any]], known: Set[RunKey]) -> dict[RunKey, 
         if key not in known:
             others.setdefault(key, run)
     return others
-
-
-def _is_by_gold(curve: Curve) -> bool:
-    """Return whether a run's score is its gold score; the task may have none that reads the texts.
-
-    Measured runs tell, as those of an earlier version may have had another judge.
-    """
-    scores = curve.values["score"]
-    return curve.has("gold_score") and np.array_equal(scores, curve.values["gold_score"])
 
 
 def _unseen_credit(configs: Sequence[ComparisonConfig]) -> list[str]:

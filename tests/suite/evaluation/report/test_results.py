@@ -56,7 +56,9 @@ def make_comparison(make_rows, tmp_path: Path):
                 write_csv(folder / "curve.csv", rows, COLUMNS)
                 version = torch if seed else "2.13.0"
                 made = {"commit": None, "hardware": "1 core" if seed else "2 cores"}
-                by = "the gold score, Words" if config.by_gold else "Words"
+                by = "the gold score, Words" + (
+                    "" if config.by_gold else ", and the score by Model"
+                )
                 result = {"status": "finished", "versions": {"torch": version}, "made": made}
                 result["measured_by"] = by
                 write_json(folder / "run.json", result)
@@ -209,7 +211,8 @@ def test_the_report_says_what_all_runs_are_measured_by(make_comparison, rewards)
     assert page.count("<h3>Gold score minus the KL penalty</h3>") == by_gold * page.count(
         "<h3>KL to the reference</h3>"
     )
-    assert "<dt>Measured by</dt><dd>" + ("the gold score, " if by_gold else "") + "Words" in page
+    judge = "the gold score, Words" + ("" if by_gold else ", and the score by Model")
+    assert f"<dt>Measured by</dt><dd>{judge}</dd>" in page
 
 
 @pytest.mark.parametrize(("has_gold", "num_cautions"), [(True, 0), (False, 1)])
@@ -226,6 +229,65 @@ def test_rewards_of_different_scorers_without_a_gold_score_are_cautioned_of(
         line for line in summary["groups"][0]["verdict"]["cautions"] if "sparse's scorer" in line
     ]
     assert (summary["by_gold"], len(said)) == (has_gold, num_cautions)
+
+
+SHARED = "the gold score, Words, and the score by "
+
+
+@pytest.mark.parametrize(
+    ("rewards", "judge"),
+    [(("sparse", "r3"), "the gold score, Words"), (("sparse",), SHARED + "Other")],
+)
+def test_folders_with_different_judges_are_compared_by_the_gold_score(
+    make_comparison, tmp_path, rewards, judge
+):
+    _, one = make_comparison("one", rewards)
+    _, other = make_comparison("other", ("abc",))
+    write_measured_by(one, judge)
+    out = tmp_path / "merged"
+    merged = merge_comparisons([one, other], out, baseline=None)
+    (group,) = merged["groups"]
+    assert (merged["by_gold"], merged["measured_by"]) == (True, "the gold score, Words")
+    for entry in group["rewards"].values():
+        assert entry["figures"]["score"] == entry["figures"]["gold_score"]
+    for curve in read_curves(out / "curves.csv"):
+        np.testing.assert_array_equal(curve.values["score"], curve.values["gold_score"])
+    assert merged["anchors"]["reference"]["score"] == 0.1
+    said = [line for line in group["verdict"]["cautions"] if "measures all" in line]
+    assert len(said) == 1
+    assert f"{judge}, those of other by {SHARED}Model" in said[0]
+
+
+@pytest.mark.parametrize("lacks", ["a column", "the scorer"])
+def test_folders_with_different_judges_and_no_common_gold_score_are_refused(make_comparison, lacks):
+    _, one = make_comparison("one", ("sparse", "r3"))
+    _, other = make_comparison("other", ("abc",))
+    judge = "Model; the task has no gold score"
+    if lacks == "a column":
+        for curve in other.glob("*/*/curve.csv"):
+            rows = [{**row, "gold_score": None} for row in csv.DictReader(curve.open())]
+            write_csv(curve, rows, COLUMNS)
+    else:
+        judge = "the gold score, Other, and the score by Model"
+    write_measured_by(other, judge)
+    match = rf"one are measured by the gold score, Words, those of .*other by {judge}, and no gold"
+    with pytest.raises(ValueError, match=match):
+        merge_comparisons([one, other], None, baseline=None)
+
+
+def test_titles_that_two_versions_word_otherwise_are_one_judge(make_comparison):
+    """One folder has one judge, and what it shares with another measures both."""
+    _, one = make_comparison("one")
+    _, other = make_comparison("other", ("abc",))
+    for out, seed in ((one, 0), (other, 1)):
+        write_measured_by(out, SHARED + "the Model", f"*/seed-{seed}")
+    assert not merge_comparisons([one, other], None, baseline=None)["by_gold"]
+
+
+def write_measured_by(out: Path, judge: str, runs: str = "*/*") -> None:
+    """Put other words of what measured them into the runs of a folder."""
+    for file in out.glob(f"{runs}/run.json"):
+        write_json(file, {**read_json(file), "measured_by": judge})
 
 
 RULES = """

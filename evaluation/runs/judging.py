@@ -1,0 +1,96 @@
+"""One judge for the runs of several folders, which may have been measured by different ones."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from tokengym.evaluation.measure.judges import Judges
+from tokengym.evaluation.report.curves import Curve, Group
+
+
+@dataclass(kw_only=True)
+class JudgedRuns:
+    """The finished runs of one folder, and what measured them."""
+
+    folder: Path
+    group: Group
+    """Runs of one group are compared with one another."""
+    has_rivals: bool
+    """Whether their rewards have different scorers, so that the gold score should be the judge."""
+    curves: list[Curve] = field(default_factory=list)
+    measured_by: list[str] = field(default_factory=list)
+    """Scorers of the runs in words; an earlier version kept none."""
+
+    @property
+    def by_gold(self) -> bool:
+        """Whether the score is the gold score; the task may have none that reads the texts.
+
+        Measured runs tell, as those of an earlier version may have had another judge.
+        """
+        return self.has_rivals and all(
+            curve.has("gold_score")
+            and np.array_equal(curve.values["score"], curve.values["gold_score"])
+            for curve in self.curves
+            if not curve.fault()
+        )
+
+    @property
+    def scorers(self) -> set[str]:
+        """Titles of the scorers of ``score``."""
+        return {Judges.parse(words).score for words in self.measured_by}
+
+    @property
+    def gold_scorers(self) -> set[str]:
+        """Titles of those of ``gold_score``."""
+        return {gold for words in self.measured_by if (gold := Judges.parse(words).gold)}
+
+    @property
+    def judge(self) -> str:
+        """What measured the runs, in words."""
+        return " and ".join(dict.fromkeys(self.measured_by)) or (
+            "the gold score" if self.by_gold else "a scorer that it does not name"
+        )
+
+
+def find_dispute(folders: Sequence[JudgedRuns]) -> tuple[JudgedRuns, JudgedRuns] | None:
+    """Return the first two folders whose scores are those of different judges, None if none are.
+
+    Groups may have judges of their own, but gold scores and others are not shown as one.
+    """
+    for one, other in combinations(folders, 2):
+        differs = one.group == other.group and _differ(one.scorers, other.scorers)
+        if differs or one.by_gold != other.by_gold:
+            return one, other
+    return None
+
+
+def check_gold(folders: Sequence[JudgedRuns], dispute: tuple[JudgedRuns, JudgedRuns]) -> None:
+    """Refuse runs whose judges differ and that the gold score cannot judge either.
+
+    Raises:
+        ValueError: if a run lacks it, or two folders of a group have different ones.
+    """
+    curves = [curve for runs in folders for curve in runs.curves if not curve.fault()]
+    same = not any(
+        one.group == other.group and _differ(one.gold_scorers, other.gold_scorers)
+        for one, other in combinations(folders, 2)
+    )
+    if same and all(curve.has("gold_score") for curve in curves):
+        return
+    one, other = dispute
+    raise ValueError(
+        f"the runs of {one.folder} are measured by {one.judge}, those of {other.folder} by "
+        f"{other.judge}, and no gold score is the same for all, so that their scores cannot be "
+        "compared; report each folder alone"
+    )
+
+
+def _differ(titles: set[str], others: set[str]) -> bool:
+    """Return whether two folders are known to have no scorer in common.
+
+    One folder has one scorer, whose title may have been worded otherwise by an earlier version.
+    """
+    return bool(titles and others) and not titles & others
