@@ -426,7 +426,7 @@ def relative_steps(
     # One draw of seeds for both, (count, pairs, time) each: what a seed does to both cancels.
     for mean_x, mean_y in zip(iqm(curves_x[rows], 1), iqm(curves_y[rows], 1), strict=True):
         _, reached, other = _arrivals(at, mean_x, mean_y, ending)
-        ratios.append(_ratio(reached - at[0], other - at[0]))
+        ratios.append(_ratio(reached, other))
     tail = (1.0 - level) / 2.0
     # Of ratios some are infinite: interpolated between two of those, an end would be NaN.
     low, high = np.quantile(ratios, [tail, 1.0 - tail], method="inverted_cdf")
@@ -434,7 +434,7 @@ def relative_steps(
         threshold=threshold,
         steps=needed,
         baseline_steps=baseline,
-        ratio=_ratio(needed - at[0], baseline - at[0]),
+        ratio=_ratio(needed, baseline),
         low=float(low),
         high=float(high),
     )

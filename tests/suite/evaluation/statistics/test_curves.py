@@ -32,6 +32,14 @@ def test_twice_as_fast_needs_half_the_steps():
     assert (result.ratio, result.low, result.high) == pytest.approx((0.5, 0.5, 0.5))
 
 
+def test_steps_are_counted_from_0_wherever_the_curves_begin():
+    """A trainer that logs every 10 updates has its first row at update 10."""
+    x, y = [[0.0, 1.0, 1.0, 1.0]] * 5, [[0.0, 0.5, 1.0, 1.0]] * 5
+    result = relative_steps([10, 20, 30, 40], x, y)
+    assert (result.steps, result.baseline_steps) == (20.0, 30.0)
+    assert (result.ratio, result.low, result.high) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
+
+
 def test_a_curve_that_stays_level_reaches_its_own_end():
     steps = np.arange(101.0)
     level = np.minimum(steps / 10.0, 1.0) * (2 / 3)
