@@ -137,6 +137,15 @@ class Panel:
     """The first run, and its step, without each measurement that some run has and others lack."""
     cut_at: float | None
     """The step at which longer runs were cut, so that all had one budget; None if none was."""
+    longest: float
+    """The last step of the longest run."""
+    shortest: str
+    """The reward of the shortest."""
+    late: str | None
+    """The reward of the run that was evaluated first after others had been, so that their figures
+    begin there too; None if all begin at one step."""
+    start: float
+    """Mean score at the first evaluation, of the runs that begin earliest."""
 
     @cached_property
     def equal_kl(self) -> float | None:
@@ -343,8 +352,11 @@ def over_tokens(curves: Sequence[Curve]) -> list[Curve]:
 
 def _panel(group: Group, curves: Sequence[Curve], kl_coef: float | None) -> Panel:
     # Every step of any run within the range that all cover: runs stopped or added later differ.
-    first = max(float(curve.steps[0]) for curve in curves)
-    last = min(float(curve.steps[-1]) for curve in curves)
+    latest = max(curves, key=lambda curve: curve.steps[0])
+    shortest = min(curves, key=lambda curve: curve.steps[-1])
+    first, last = float(latest.steps[0]), float(shortest.steps[-1])
+    longest = max(float(curve.steps[-1]) for curve in curves)
+    earliest = min(float(curve.steps[0]) for curve in curves)
     steps = np.unique(np.concatenate([curve.steps for curve in curves]))
     steps = steps[(steps >= first) & (steps <= last)]
     if len(steps) < 2:
@@ -352,7 +364,6 @@ def _panel(group: Group, curves: Sequence[Curve], kl_coef: float | None) -> Pane
             f"the runs share {len(steps)} steps (from {first:g} to {last:g}); a curve needs at "
             "least two evaluations within the budget of the shortest run"
         )
-    cut_at = last if any(float(curve.steps[-1]) > last for curve in curves) else None
     names = [name for name in curves[0].values if all(curve.has(name) for curve in curves)]
     rewards: dict[str, Runs] = {}
     for credit in dict.fromkeys(curve.credit for curve in curves):
@@ -381,7 +392,11 @@ def _panel(group: Group, curves: Sequence[Curve], kl_coef: float | None) -> Pane
         rewards=rewards,
         measures=tuple(measured),
         lost=_lost(curves, measured),
-        cut_at=cut_at,
+        cut_at=last if longest > last else None,
+        longest=longest,
+        shortest=shortest.credit,
+        late=latest.credit if first > earliest else None,
+        start=float(np.mean([c.values["score"][0] for c in curves if c.steps[0] == earliest])),
     )
 
 

@@ -32,6 +32,7 @@ from tokengym.evaluation.report.learning import Log, learning_charts
 from tokengym.evaluation.report.tables import (
     cells,
     columns,
+    counts_of,
     forests,
     group_table,
     side_by_side,
@@ -143,9 +144,6 @@ def _group(
     score: Measure,
     logs: Sequence[Log],
 ) -> dict[str, Any]:
-    runs = [entry["runs"] for entry in group["rewards"].values()]
-    low, high = min(runs), max(runs)
-    count = f"{low}" if low == high else f"{low} to {high}"
     # What the curves can be drawn against: first what the panel's steps are.
     spent = [name for name in SPENT if all(name in r.values for r in panel.rewards.values())]
     axes = [group["axis"], *(name for name in spent if name != group["axis"])]
@@ -158,7 +156,7 @@ def _group(
         "verdict": group["verdict"],
         "baseline": group["baseline"],
         "kind": kind_of(group),
-        "runs_note": f"Seeds per {kind_of(group)}: {count}.",
+        "runs_note": f"Seeds per {kind_of(group)}: {counts_of(group)}.",
         "legend": [{"name": name, "colour": colours[name]} for name in group["rewards"]],
         "axes": [_axis_view(panel, key, keep, series, score, group) for key in axes],
         "untrained": untrained(group),

@@ -156,9 +156,8 @@ def _lost_measure(name: str, where: str) -> str:
 
 def _summarize_panel(panel: Panel, settings: SummarySettings) -> dict[str, Any]:
     baseline, level, anchors = next(iter(panel.rewards)), settings.level, settings.anchors
-    # Every run's first point is the reference policy, before any update.
-    first = np.concatenate([runs.values["score"][:, 0] for runs in panel.rewards.values()])
-    score_anchor = anchors.get("score", float(first.mean()))
+    # The first point is the reference policy, before any update, where a curve begins at 0.
+    score_anchor = anchors.get("score", panel.start)
     fewest = min(len(runs.seeds) for runs in panel.rewards.values())
     rewards = {}
     for name, runs in panel.rewards.items():
@@ -185,6 +184,9 @@ def _summarize_panel(panel: Panel, settings: SummarySettings) -> dict[str, Any]:
         "baseline": baseline,
         "steps": [float(panel.steps[0]), float(panel.steps[-1])],
         "cut_at": panel.cut_at,
+        "longest": panel.longest,
+        "shortest": panel.shortest,
+        "late": panel.late,
         "evaluations": len(panel.steps),
         "fewest_runs": fewest,
         "by_gold": settings.by_gold,

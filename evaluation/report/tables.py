@@ -187,9 +187,10 @@ def group_table(
             heads.append((measure.word.capitalize(), at_kl(group)))
         else:
             heads.append((title.removesuffix(f" {WHEN[kind]}") + unit, WHEN[kind]))
+    counts = counts_of(group)
     note = (
         f"Interquartile mean and {level:.0%} bootstrap interval over "
-        f"{group['fewest_runs']} seed{'s' if group['fewest_runs'] > 1 else ''}; ▲ and ▼ mark what "
+        f"{counts} seed{'' if counts == '1' else 's'}; ▲ and ▼ mark what "
         f"is clearly above or below {group['baseline']}"
     )
     if (ends := group["score_range"]) and ends["noise"]:
@@ -218,6 +219,13 @@ def group_table(
     lines = [" & ".join(row) + r" \\" for row in rows]
     begin = [f"% {note}.", f"\\begin{{tabular}}{{l{'r' * len(shown)}}}", r"\toprule", *lines[:2]]
     return "\n".join([*begin, r"\midrule", *lines[2:], r"\bottomrule", r"\end{tabular}"])
+
+
+def counts_of(group: Mapping[str, Any]) -> str:
+    """Return the number of runs per reward, such as ``3 to 10`` where it differs."""
+    counts = [entry["runs"] for entry in group["rewards"].values()]
+    low, high = min(counts), max(counts)
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def latex(text: str) -> str:

@@ -31,6 +31,9 @@ LENGTH_CHANGE = 0.30
 """Change of the response's length, relative to the reference policy's."""
 NEAR_KL = 0.1
 """Share by which the KL at the end may exceed the one of a comparison and count as the same."""
+NEAR_END = 0.05
+"""Share of the longest run by which a budget in tokens may be shorter without a caution: learners
+end an update apart."""
 LEAP_SHARE = 0.25
 """Share of the KL at the end that one update may cross without an alarm."""
 
@@ -331,11 +334,8 @@ def _cautions(group: Figures, others: Sequence[str]) -> list[str]:
             + (", and one seed has none." if group["fewest_runs"] == 1 else ".")
         )
     cautions += _absent_runs(group)
-    if group["cut_at"] is not None and group["axis"] == "step":
-        cautions.append(
-            f"Longer runs were cut at step {group['cut_at']:g}, where the shortest ended, so that "
-            "all have the same budget."
-        )
+    cautions += _cut(group)
+    cautions += [sentence for name in others if (sentence := _unshared_seeds(group, name))]
     if others and "kl" in group["measures"] and group["equal_kl"] is None:
         cautions.append(_no_equal_kl(group))
     if len(others) > 3:
@@ -349,6 +349,54 @@ def _cautions(group: Figures, others: Sequence[str]) -> list[str]:
         if entry["collapse_rate"] > 0:
             cautions.append(f"{name} collapsed on {entry['collapse_rate']:.0%} of its seeds.")
     return cautions
+
+
+def _cut(group: Figures) -> list[str]:
+    """Return which evaluations of longer runs are not in the figures."""
+    cautions, (first, _) = [], group["steps"]
+    unit = " tokens" if group["axis"] == "tokens" else ""
+    if group["late"] is not None:
+        at = f"{first:,.0f} tokens" if unit else f"step {first:g}"
+        cautions.append(
+            f"The figures begin at {at}, where {group['late']} was first evaluated: what the "
+            "others did before is left out."
+        )
+    cut_at, longest = group["cut_at"], group["longest"]
+    if cut_at is not None and not unit:
+        cautions.append(
+            f"Longer runs were cut at step {cut_at:g}, where the shortest ended, so that "
+            "all have the same budget."
+        )
+    elif cut_at is not None and longest - cut_at > NEAR_END * longest:
+        cautions.append(
+            f"Longer runs were cut at {cut_at:,.0f} of {longest:,.0f} tokens, where "
+            f"{group['shortest']} ended, so that all have the same budget."
+        )
+    return cautions
+
+
+def _unshared_seeds(group: Figures, name: str) -> str:
+    """Return that a reward or the baseline has seeds that the other was not run with, or ""."""
+    area = difference_of(group, name, "score", "auc")
+    both = (name, group["baseline"])
+    (own, meant), (others, others_meant) = (_seeds(group, reward) for reward in both)
+    if not area or (own <= others_meant and others <= meant):
+        return ""
+    return (
+        f"{name} has {len(own)} seeds and {group['baseline']} {len(others)}, of which "
+        f"{area['pairs']} are the same: differences are over those, all else is over the seeds of "
+        "each."
+    )
+
+
+def _seeds(group: Figures, name: str) -> tuple[set[int], set[int]]:
+    """Return the seeds of a reward's runs, and with those of its failed and missing ones.
+
+    Of what failed or has not ended another caution tells.
+    """
+    own = set(group["rewards"][name]["seeds"])
+    lost = (group[kind].get(name, ()) for kind in ("failed_seeds", "missing_seeds"))
+    return own, own.union(*lost)
 
 
 def _no_equal_kl(group: Figures) -> str:
@@ -461,7 +509,8 @@ def find_alarms(
             alarms.append(f"its length went from {first:.3g} to {last:.3g} tokens")
     if "kl" in curves and axis != "tokens":
         alarms += _leaps(curves["kl"], at)
-    return alarms + _net_loss(curves, by_gold)
+    # Of curves that begin later the start is not known.
+    return alarms + (_net_loss(curves, by_gold) if at[0] == 0 else [])
 
 
 def _net_loss(curves: Mapping[str, Array], by_gold: bool) -> list[str]:

@@ -57,6 +57,72 @@ def test_scores_lie_between_fixed_anchors(make_curves):
     )
 
 
+def straight(name: str, ends: tuple[float, float], seeds: range = range(5)) -> list[Curve]:
+    """Return rising curves of 11 evaluations between two steps."""
+    steps = np.linspace(*ends, 11)
+    return [
+        Curve(credit=name, seed=seed, steps=steps, values={"score": 0.01 * steps + 0.1 * seed})
+        for seed in seeds
+    ]
+
+
+@pytest.mark.parametrize(
+    ("axis", "ends", "said"),
+    [
+        ("tokens", (0, 10_000), "cut at 10,000 of 100,000 tokens, where other ended"),
+        ("tokens", (0, 97_000), ""),  # learners end some tokens apart
+        ("step", (0, 99_000), "cut at step 99000"),
+        ("step", (50_000, 100_000), "begin at step 50000, where other was first evaluated"),
+        ("tokens", (50_000, 100_000), "begin at 50,000 tokens, where other was first evaluated"),
+        ("step", (0, 100_000), ""),
+    ],
+)
+def test_what_a_shorter_or_later_run_leaves_out_is_said(axis: Axis, ends, said):
+    curves = [*straight("sparse", (0, 100_000)), *straight("other", ends)]
+    (group,) = summarize(curves, SummarySettings(axis=axis))["groups"]
+    cautions = " ".join(group["verdict"]["cautions"])
+    assert said in cautions
+    assert ("cut at" in cautions or "begin at" in cautions) == bool(said)
+
+
+def test_a_later_run_is_no_start_of_the_others():
+    """What they had gained before it began counts, and where it begins is not their start."""
+    score = np.array([0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 0.925, 0.85, 0.775, 0.7])
+    curves = [
+        Curve(
+            credit=name,
+            seed=0,
+            steps=np.arange(first, 11.0),
+            values={"score": score[first:], "kl": 0.0 * score[first:]},
+        )
+        for name, first in (("sparse", 0), ("other", 5))
+    ]
+    (group,) = summarize(curves, SummarySettings(kl_coef=1.0))["groups"]
+    assert group["rewards"]["sparse"]["collapse_rate"] == 0.0
+    assert not any("below its start" in said for said in group["verdict"]["cautions"])
+
+
+@pytest.mark.parametrize(
+    ("seeds", "table", "said"),
+    [
+        (range(3), "over 3 to 10 seeds;", "other has 3 seeds and sparse 10, of which 3"),
+        (range(5, 15), "over 10 seeds;", "other has 10 seeds and sparse 10, of which 5"),
+        (range(10), "over 10 seeds;", ""),
+    ],
+)
+def test_seeds_that_rewards_do_not_share_are_said(seeds, table, said):
+    curves = [*straight("sparse", (0, 10), range(10)), *straight("other", (0, 10), seeds)]
+    (group,) = summarize(curves)["groups"]
+    cautions = " ".join(group["verdict"]["cautions"])
+    assert said in cautions
+    assert ("are the same" in cautions) == bool(said)
+    assert table in group_table(group, 0.95, "Markdown")
+    lost = [{"credit": "other", "seed": s, "error": "disk"} for s in range(10) if s not in seeds]
+    if lost and seeds.stop <= 10:  # another caution tells of those
+        (group,) = summarize(curves, SummarySettings(failed=lost))["groups"]
+        assert not any("are the same" in caution for caution in group["verdict"]["cautions"])
+
+
 def test_runs_are_set_on_the_way_to_best_of_16(make_curves):
     """Of 16 responses one is worth 1.5; the curves rise from -.5 to 1.5 (1 - e^(-step / 15))."""
     settings = SummarySettings(kl_coef=0.05, references=references(), episodes=100)
