@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from tokengym.base.text import number, signed
 from tokengym.evaluation.measure.measures import measure_of, measures_of
 from tokengym.evaluation.statistics import LEAP, MIN_KL, RELIABLE_SEEDS, Array, nats_per_update
-from tokengym.evaluation.statistics.curves import NOISES, noise, parting
+from tokengym.evaluation.statistics.curves import FEWEST, NOISES, levels, noise, parting
 
 Figures = Mapping[str, Any]
 COPY_RISE = 0.10
@@ -518,7 +518,8 @@ def _net_loss(curves: Mapping[str, Array], by_gold: bool) -> list[str]:
     if "net_score" not in curves:
         return []
     net = curves["net_score"]
-    if net[0] - net[-1] <= NOISES * noise(net):
+    held = levels(net)
+    if len(net) < FEWEST or held[0] - held[-1] <= NOISES * noise(net):
         return []
     ended = f"minus the KL penalty ended at {net[-1]:.3g}, below its start of {net[0]:.3g}"
     if by_gold:

@@ -31,6 +31,10 @@ GOLD_LOSS = 0.25
 NOISES = 3.5
 """Standard deviations of a curve's noise below which nothing is called a fall or a rise: the best
 of a dozen flat noisy points lies that far above the last one in one curve of ten."""
+FEWEST = 4
+"""Evaluations below which no fall is told from noise."""
+HELD = 3
+"""Evaluations in a row that make a level of a flat curve, whose single steps may be luck."""
 
 
 def area_under_curve(steps: ArrayLike, values: ArrayLike, *, normalize: bool = False) -> float:
@@ -104,7 +108,9 @@ def collapsed(
     noise = median |difference of neighbouring points| / (0.6745 * sqrt(2))
     collapsed = best - final > max(fraction * (best - anchor), 2 * noise)  and  best > anchor
 
-    The noise keeps a run that never learnt from counting as one that lost everything.
+    The noise keeps a run that never learnt from counting as one that lost everything. On a flat
+    curve (`is_flat`) the root mean square replaces the median, and `HELD` points or more make a
+    mean. Fewer than `FEWEST` points show no collapse.
 
     Args:
         values: (time,) scores.
@@ -120,12 +126,12 @@ def collapsed(
     if not 0.0 < fraction <= 1.0:
         raise ValueError(f"fraction must lie in (0, 1], got {fraction}; 0.5 is half the gain")
     width = final_points(len(height), window)
+    if len(height) < FEWEST:
+        return False
     # Running means: a single high point is luck, not a level that was lost.
-    means = np.convolve(height, np.full(width, 1.0 / width), mode="valid")
+    means = _running_means(height, max(width, HELD) if is_flat(height) else width)
     best, final = float(means.max()), float(means[-1])
-    steps = np.diff(height)
-    # The median: a collapse is itself a large step and must not pass for noise.
-    noise = float(np.median(np.abs(steps))) / (0.6745 * math.sqrt(2.0)) if len(steps) else 0.0
+    noise = _deviation(np.diff(height)) / math.sqrt(2.0)
     return best > anchor and best - final > max(fraction * (best - anchor), 2.0 * noise)
 
 
@@ -152,6 +158,8 @@ def parting(score: ArrayLike, gold: ArrayLike) -> OveroptimizationPoint | None:
     parted = loss > max(GOLD_LOSS * gain, NOISES * noise(gold))
              and score_last - score_best > NOISES * noise(score)
 
+    Both are taken as `levels`. Fewer than `FEWEST` evaluations have not parted.
+
     Proxy and gold rise together until the proxy is over-optimised, then gold falls (Gao et al.
     2023, arXiv:2210.10760).
 
@@ -169,10 +177,14 @@ def parting(score: ArrayLike, gold: ArrayLike) -> OveroptimizationPoint | None:
             f"score and gold must be (time,) alike, got {proxy.shape} and {truth.shape}; take "
             "both at the same evaluations"
         )
+    if len(proxy) < FEWEST:
+        return None
+    noises = noise(proxy), noise(truth)
+    proxy, truth = levels(proxy), levels(truth)
     best = int(np.argmax(truth))
     gain, loss = truth[best] - truth[0], truth[best] - truth[-1]
-    fell = loss > max(GOLD_LOSS * gain, NOISES * noise(truth), 0.0)
-    rose = proxy[-1] - proxy[best] > NOISES * noise(proxy)
+    fell = loss > max(GOLD_LOSS * gain, NOISES * noises[1], 0.0)
+    rose = proxy[-1] - proxy[best] > NOISES * noises[0]
     if not (fell and rose):
         return None
     return OveroptimizationPoint(
@@ -189,14 +201,56 @@ def noise(curve: ArrayLike) -> float:
 
     noise = median_i |y_{i+1} - 2 y_i + y_{i-1}| / (0.6745 * sqrt(6))
 
-    Second differences are 0 on a straight rise or fall; the median ignores single jumps.
+    Second differences are 0 on a straight rise or fall; the median ignores single jumps. Where it
+    is 0, as of a score that seldom changes, the root mean square takes its place.
 
     Example:
         >>> noise([0.0, 1.0, 2.0, 3.0])
         0.0
     """
-    bends = np.abs(np.diff(np.asarray(curve, dtype=np.float64), n=2))
-    return float(np.median(bends)) / (0.6745 * 6.0**0.5) if len(bends) else 0.0
+    return _deviation(np.diff(np.asarray(curve, dtype=np.float64), n=2)) / 6.0**0.5
+
+
+def is_flat(curve: ArrayLike) -> bool:
+    """Return whether half of a curve's points or more equal the one before, as discrete scores do.
+
+    Example:
+        >>> is_flat([0.0, 0.0, 0.25, 0.0, 0.0, 0.0])
+        True
+    """
+    steps = np.abs(np.diff(np.asarray(curve, dtype=np.float64)))
+    return len(steps) > 0 and float(np.median(steps)) == 0.0
+
+
+def levels(curve: ArrayLike) -> Array:
+    """Return a curve, or the running means of `HELD` points of a flat one, (time,).
+
+    The first and last mean stand at its ends too.
+
+    Example:
+        >>> levels([0.0, 0.0, 0.75, 0.0, 0.0, 0.0]).tolist()
+        [0.25, 0.25, 0.25, 0.25, 0.0, 0.0]
+    """
+    height = np.asarray(curve, dtype=np.float64)
+    if len(height) < FEWEST or not is_flat(height):
+        return height
+    return np.pad(_running_means(height, HELD), HELD // 2, mode="edge")
+
+
+def _running_means(height: Array, width: int) -> Array:
+    return np.convolve(height, np.full(width, 1.0 / width), mode="valid")
+
+
+def _deviation(differences: Array) -> float:
+    """Return the standard deviation of differences about 0; 0 of none.
+
+    By the median, as a collapse is itself a large step and must not pass for noise. It is 0 where
+    half of them are, which says nothing of the others.
+    """
+    if not len(differences):
+        return 0.0
+    middle = float(np.median(np.abs(differences))) / 0.6745
+    return middle or float(np.sqrt(np.mean(differences**2)))
 
 
 def steps_to_threshold(

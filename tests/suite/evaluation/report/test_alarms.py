@@ -49,6 +49,22 @@ def test_noise_is_no_parting():
     assert np.mean(fallen) < 0.02
 
 
+@pytest.mark.parametrize("length", [10, 30])
+def test_one_lucky_evaluation_of_a_flat_gold_score_is_no_parting(length):
+    score, lucky = np.linspace(0.0, 1.0, length), np.where(np.arange(length) == 3, 1 / 128, 0.0)
+    assert parting(score, lucky) is None
+    held = np.where(np.arange(length) < length // 2, 1.0, 0.0)
+    found = parting(score, held)
+    assert found is not None
+    assert (found.gold_best, found.gold_last) == pytest.approx((1.0, 0.0))
+
+
+@pytest.mark.parametrize("net", [[1.0, 0.999], [1.0, 1.1, 0.9], [*[1.0] * 9, 0.99]])
+def test_too_little_to_tell_a_loss_from_noise_is_no_alarm(net):
+    curves = {"score": np.array(net), "net_score": np.array(net), "gold_score": -np.array(net)}
+    assert find_alarms(curves, np.arange(len(net))) == []
+
+
 def test_noise_is_found_about_any_straight_course():
     rng = np.random.default_rng(0)
     assert noise(5.0 * np.arange(10_000.0) + rng.normal(scale=0.3, size=10_000)) == pytest.approx(

@@ -138,6 +138,20 @@ def test_collapse():
     assert not collapsed([0.0, 0.3, -0.2, 0.2, -0.3, 0.1, -0.1], anchor=0.0)  # noise
 
 
+@pytest.mark.parametrize(
+    ("curve", "anchor", "expected"),
+    [
+        ([0.0, 0.0, 0.0, 1 / 128, *[0.0] * 6], 0.0, False),  # one response
+        ([0.0, 0.0, 0.0, 1 / 128, *[0.0] * 46], 0.0, False),
+        ([1.0, 1.0, 1.0, 1.02, 1.02, 1.0, 0.99, 0.99, 1.0, 1.0, 1.0], 1.0, False),
+        ([0.0, 1.0, 0.2], 0.0, False),  # too few points to tell
+        ([0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0], 0.0, True),
+    ],
+)
+def test_a_lucky_evaluation_of_a_flat_curve_is_no_level_to_lose(curve, anchor, expected):
+    assert collapsed(curve, anchor) == expected
+
+
 def test_performance_profile():
     scores = [[1.0, 1.0], [2.0, 3.0]]
     shares = performance_profile(scores, [0.0, 1.0, 2.5, 3.0])
