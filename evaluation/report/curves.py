@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -216,7 +217,8 @@ def read_curves(path: Path, *, group_by: Sequence[str] | None = None) -> list[Cu
 
     Raises:
         ValueError: if the file is missing, lacks a column or has it twice, holds text in place of
-            a number, a step below 0 or no name of a credit, or has two rows for one step of a run.
+            a number, a step below 0 or no name of a credit, has two rows for one step of a run, or
+            would be grouped by a column that changes in the course of a run.
     """
     if path.suffix == ".json":
         if group_by:
@@ -254,7 +256,43 @@ def read_curves(path: Path, *, group_by: Sequence[str] | None = None) -> list[Cu
             f"{path}: grouped by {', '.join(groups)} every run has a single step; name the "
             "columns that group with --group-by, the others are then left aside"
         )
+    progress = [name for name in groups if _is_progress(name, runs)] if group_by is None else []
+    if progress:
+        raise ValueError(
+            f"{path}: {', '.join(progress)} changes in the course of a run, and grouped by it runs "
+            "fall apart; name the columns that group with --group-by, the others are then left "
+            "aside"
+        )
     return [_curve(key, points, measured) for key, points in runs.items()]
+
+
+def _is_progress(
+    column: str, runs: Mapping[tuple[Group, str, int], Mapping[float, object]]
+) -> bool:
+    """Return whether a column tells where a run is, as an epoch does, and sets no runs apart.
+
+    Runs of two settings have steps in common, the first at least; parts of one run have none. Runs
+    with all other columns alike tell, or all runs, as several columns may change together.
+    """
+    return any(_has_parts(column, runs, keep_others=keep) for keep in (True, False))
+
+
+def _has_parts(
+    column: str,
+    runs: Mapping[tuple[Group, str, int], Mapping[float, object]],
+    *,
+    keep_others: bool,
+) -> bool:
+    """Return whether some runs have several values of a column, and none a step under two."""
+    steps: dict[tuple[object, ...], dict[str, set[float]]] = {}
+    for (group, credit, seed), points in runs.items():
+        others = tuple(pair for pair in group if keep_others and pair[0] != column)
+        parts = steps.setdefault((others, credit, seed), {})
+        parts.setdefault(dict(group)[column], set()).update(points)
+    parted = [list(parts.values()) for parts in steps.values() if len(parts) > 1]
+    return bool(parted) and all(
+        one.isdisjoint(other) for parts in parted for one, other in combinations(parts, 2)
+    )
 
 
 def curve_of(

@@ -48,6 +48,23 @@ def test_columns_can_be_left_aside(tmp_path):
         read_curves(path)
 
 
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("epoch", lambda price, step: step // 2),
+        ("price,epoch", lambda price, step: f"{price},{step // (2 + price)}"),  # a true setting too
+        ("epoch,rate", lambda price, step: f"{step // 2},{1 - step // 2}"),
+    ],
+)
+def test_a_column_that_changes_in_the_course_of_a_run_is_refused(tmp_path, column, values):
+    prices = (0, 1) if "price" in column else (0,)
+    rows = [f"a,0,{step},1,{values(price, step)}" for price in prices for step in range(6)]
+    path = csv(tmp_path, "\n".join([f"credit,seed,step,score,{column}", *rows, ""]))
+    with pytest.raises(ValueError, match=r"epoch.* changes in the course of a run.*--group-by"):
+        read_curves(path)
+    assert len(read_curves(path, group_by=("price",) if len(prices) == 2 else ())) == len(prices)
+
+
 def test_a_nan_score_is_a_fault_not_an_error(tmp_path):
     path = csv(tmp_path, "credit,seed,step,score\na,0,0,1\na,0,1,nan\na,1,0,1\na,1,1,2\n")
     bad, good = read_curves(path)
