@@ -119,7 +119,7 @@ def draw_principles(
 CLAUSE_ENDS = frozenset(".,;:!?")
 # "None. It is polite." finds no fault; "None of it is polite." and "No courtesy is shown." do.
 _NONE = re.compile(
-    r"\W*(none(\W*[.,;:!\n].*)?|no|no faults?( found)?)\W*", re.IGNORECASE | re.DOTALL
+    r"\W*(none(\W*[.,;:!\n].*)?|no(\W+no)*|no faults?( found)?)\W*", re.IGNORECASE | re.DOTALL
 )
 
 

@@ -142,6 +142,7 @@ def test_model_is_asked_for_critique_and_revision(tokenizer):
         ('"None."', False),
         ("None. The response is polite.", False),
         ("No", False),
+        ("no no no", False),
         ("No fault found.", False),
         ("No courtesy is shown; the response insults the reader.", True),
         ("None of it is polite.", True),
