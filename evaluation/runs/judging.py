@@ -1,7 +1,7 @@
 """One judge for the runs of several folders, which may have been measured by different ones."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -85,6 +85,25 @@ def check_gold(folders: Sequence[JudgedRuns], dispute: tuple[JudgedRuns, JudgedR
         f"the runs of {one.folder} are measured by {one.judge}, those of {other.folder} by "
         f"{other.judge}, and no gold score is the same for all, so that their scores cannot be "
         "compared; report each folder alone"
+    )
+
+
+def measured_by_gold(curves: Sequence[Curve]) -> list[Curve]:
+    """Return the curves with the gold score as their score; one with a fault may have none."""
+    return [
+        replace(curve, values={**curve.values, "score": curve.values["gold_score"]})
+        if curve.has("gold_score")
+        else curve
+        for curve in curves
+    ]
+
+
+def caution(dispute: tuple[JudgedRuns, JudgedRuns]) -> str:
+    """Return the sentence that the gold score measures runs of different judges."""
+    one, other = dispute
+    return (
+        f"The runs of {one.folder.name} were measured by {one.judge}, those of "
+        f"{other.folder.name} by {other.judge}: here the gold score measures all."
     )
 
 

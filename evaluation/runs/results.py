@@ -5,7 +5,7 @@ All but the wall-clock column of curves.csv are a function of the settings and t
 
 import math
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, product
 from pathlib import Path
@@ -41,7 +41,13 @@ from tokengym.evaluation.runs.config import (
     command_line,
 )
 from tokengym.evaluation.runs.folder import read_log, read_points, result_of, stored_comparison
-from tokengym.evaluation.runs.judging import JudgedRuns, check_gold, find_dispute
+from tokengym.evaluation.runs.judging import (
+    JudgedRuns,
+    caution,
+    check_gold,
+    find_dispute,
+    measured_by_gold,
+)
 from tokengym.evaluation.runs.spec import NO_NUMBERS, REFERENCE, SPEC_FILE, slug
 
 
@@ -218,13 +224,20 @@ def report_curves(
         The summary.
 
     Raises:
-        ValueError: if the file cannot be read, lacks tokens to compare at, or the baseline is
-            unknown.
+        ValueError: if the file cannot be read, lacks tokens to compare at, the baseline is
+            unknown, or the summaries beside several files name different scorers and not all runs
+            have one gold score.
     """
     if kl_coef is not None and not 0.0 <= kl_coef < math.inf:
         raise ValueError(f"kl_coef must be a finite number >= 0, got {kl_coef:g}")
     paths = [path] if isinstance(path, Path) else list(path)
-    curves = [curve for one in paths for curve in read_curves(one, group_by=group_by)]
+    curves_of = {one: read_curves(one, group_by=group_by) for one in dict.fromkeys(paths)}
+    curves = [curve for one in paths for curve in curves_of[one]]
+    judged = [runs for one in curves_of if (runs := _judged_beside(one, curves_of[one]))]
+    dispute = find_dispute(judged)
+    if dispute is not None:
+        check_gold(judged, dispute)
+        curves = measured_by_gold(curves)
     for curve in curves if kl_coef is not None else ():
         if not curve.fault() and (step := curve.hole("kl")) is not None:
             raise ValueError(
@@ -237,18 +250,45 @@ def report_curves(
         axis = "tokens" if any(map(_is_over_tokens, paths)) else "step"
     if axis == "tokens":
         curves = over_tokens(curves)
-    settings = SummarySettings(kl_coef=kl_coef, level=level, baseline=baseline, axis=axis)
+    settings = SummarySettings(
+        kl_coef=kl_coef,
+        level=level,
+        baseline=baseline,
+        axis=axis,
+        cautions=[] if dispute is None else [caution(dispute)],
+        by_gold=dispute is not None,
+    )
     about = {"source": ", ".join(dict.fromkeys(one.name for one in paths))}
     return write_results(out, curves, settings, about=about, paper=paper)
 
 
 def _is_over_tokens(path: Path) -> bool:
     """Say whether curves lie beside a summary of runs at equal tokens."""
+    return _summary_beside(path).get("axis") == "tokens"
+
+
+def _judged_beside(path: Path, curves: Sequence[Curve]) -> JudgedRuns | None:
+    """Return the curves of a comparison with what measured them, by the summary beside them."""
+    summary = _summary_beside(path)
+    words = summary.get("measured_by")
+    if not words or not isinstance(words, str):
+        return None  # curves made elsewhere do not tell
+    return JudgedRuns(
+        folder=path.absolute().parent,
+        group=(),
+        has_rivals=summary.get("by_gold") is True,
+        curves=list(curves),
+        measured_by=[words],
+    )
+
+
+def _summary_beside(path: Path) -> dict[str, Any]:
+    """Return the summary beside a file of curves, {} if there is none."""
     try:
         summary = read_json(path.with_name("summary.json"))
     except (OSError, ValueError):
-        return False
-    return isinstance(summary, dict) and summary.get("axis") == "tokens"
+        return {}
+    return summary if isinstance(summary, dict) else {}
 
 
 def write_results(
@@ -430,12 +470,7 @@ class _StoredRuns:
 
     def _measure_by_gold(self) -> None:
         """Take the gold score as the score of every run, also in its rows."""
-        self.curves = [
-            replace(curve, values={**curve.values, "score": curve.values["gold_score"]})
-            if curve.has("gold_score")
-            else curve  # a run with a fault, which is not in the figures
-            for curve in self.curves
-        ]
+        self.curves = measured_by_gold(self.curves)
         self.rows = [
             row if row.get("gold_score") is None else row | {"score": row["gold_score"]}
             for row in self.rows
@@ -480,11 +515,7 @@ class _StoredRuns:
         controls = [config.titles[name] for config in self.configs for name in config.controls()]
         optima = [known_optimum(config) for config in self.configs]
         if self.dispute is not None:
-            one, other = self.dispute
-            all_cautions.append(
-                f"The runs of {one.folder.name} were measured by {one.judge}, those of "
-                f"{other.folder.name} by {other.judge}: here the gold score measures all."
-            )
+            all_cautions.append(caution(self.dispute))
         elif not by_gold and any(runs.has_rivals for runs in self.judged):
             first = self.configs[0].rewards[0]
             all_cautions.append(

@@ -241,8 +241,8 @@ SHARED = "the gold score, Words, and the score by "
 def test_folders_with_different_judges_are_compared_by_the_gold_score(
     make_comparison, tmp_path, rewards, judge
 ):
-    _, one = make_comparison("one", rewards)
-    _, other = make_comparison("other", ("abc",))
+    first, one = make_comparison("one", rewards)
+    second, other = make_comparison("other", ("abc",))
     write_measured_by(one, judge)
     out = tmp_path / "merged"
     merged = merge_comparisons([one, other], out, baseline=None)
@@ -252,6 +252,12 @@ def test_folders_with_different_judges_are_compared_by_the_gold_score(
         assert entry["figures"]["score"] == entry["figures"]["gold_score"]
     for curve in read_curves(out / "curves.csv"):
         np.testing.assert_array_equal(curve.values["score"], curve.values["gold_score"])
+    for config, folder in ((first, one), (second, other)):  # their curves alone, likewise
+        write_comparison(config, folder)
+    alone = report_curves([one / "curves.csv", other / "curves.csv"], None)
+    for name, entry in alone["groups"][0]["rewards"].items():
+        assert entry["figures"]["score"] == group["rewards"][name]["figures"]["score"]
+    assert any("measures all" in line for line in alone["groups"][0]["verdict"]["cautions"])
     assert merged["anchors"]["reference"]["score"] == 0.1
     said = [line for line in group["verdict"]["cautions"] if "measures all" in line]
     assert len(said) == 1
@@ -260,8 +266,8 @@ def test_folders_with_different_judges_are_compared_by_the_gold_score(
 
 @pytest.mark.parametrize("lacks", ["a column", "the scorer"])
 def test_folders_with_different_judges_and_no_common_gold_score_are_refused(make_comparison, lacks):
-    _, one = make_comparison("one", ("sparse", "r3"))
-    _, other = make_comparison("other", ("abc",))
+    first, one = make_comparison("one", ("sparse", "r3"))
+    second, other = make_comparison("other", ("abc",))
     judge = "Model; the task has no gold score"
     if lacks == "a column":
         for curve in other.glob("*/*/curve.csv"):
@@ -273,6 +279,10 @@ def test_folders_with_different_judges_and_no_common_gold_score_are_refused(make
     match = rf"one are measured by the gold score, Words, those of .*other by {judge}, and no gold"
     with pytest.raises(ValueError, match=match):
         merge_comparisons([one, other], None, baseline=None)
+    for made in ((first, one), (second, other)):
+        write_comparison(*made)
+    with pytest.raises(ValueError, match="no gold score is the same for all"):
+        report_curves([one / "curves.csv", other / "curves.csv"], None)
 
 
 def test_titles_that_two_versions_word_otherwise_are_one_judge(make_comparison):
