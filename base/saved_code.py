@@ -11,6 +11,7 @@ from tokengym.base.errors import SettingsError, UntrustedCodeError
 from tokengym.base.files import file_hash, write_bytes
 from tokengym.base.own_code import code_hash, definitions
 from tokengym.base.registry import Spec, split_file_word, texts_in_options, words_in_options
+from tokengym.base.stored.parts import agent_folder
 
 
 def check_saved(
@@ -131,10 +132,13 @@ def code_paths(settings: object) -> list[str]:
 
 
 def data_hashes(settings: Iterable[object], known: Mapping[str, str]) -> dict[str, str]:
-    """Return the SHA-256 of each file or folder of data that settings name, by its path."""
+    """Return the SHA-256 of each file or folder of data that settings name, by its path.
+
+    The folder of a run stands for the agent in it: what is written beside that changes no numbers.
+    """
     paths = dict.fromkeys(str(value) for value in settings if isinstance(value, str | Path))
     return {
-        path: known.get(path) or content_hash(Path(path))
+        path: known.get(path) or content_hash(agent_folder(path) or Path(path))
         for path in paths
         # Of os.path, which calls a text that is too long for a path none.
         if path in known or isfile(path) or isdir(path)

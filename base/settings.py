@@ -171,7 +171,8 @@ class FieldPath:
     aliases: tuple[str, ...] = ()
     """Further command-line options for it: ``metadata["aliases"]`` of the field."""
     is_data: bool = False
-    """Whether it names a file of data: ``metadata["is_data"]`` of the field."""
+    """Whether it may name a file or folder of data or a model, whose contents decide the numbers:
+    ``metadata["is_data"]`` of the field."""
 
 
 def field_paths(settings: Any, path: tuple[str, ...] = ()) -> Iterator[FieldPath]:

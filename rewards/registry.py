@@ -51,15 +51,15 @@ Payer = Reward | Credit | Scorer | Function
 class RewardOptions:
     """What scores the responses; None leaves it to the task or its bundle."""
 
-    scorer: AnyScorer | str | Path | None = None
+    scorer: AnyScorer | str | Path | None = field(default=None, metadata={"is_data": True})
     """Scorer of a response: a name with options, as in "toxicity:path=models/judge",
     "file.py:Name", a model's folder or hub name, a scorer, or a function whose parameters name the
     response, the prompt and columns of the data (`FunctionScorer`); None takes the bundle's reward
     model or encoder, or the exact score if the task has one."""
-    reward_model: str | Path | None = None
+    reward_model: str | Path | None = field(default=None, metadata={"is_data": True})
     """Folder or hub name of a reward model, for rewards that are scored by one; None takes the
     bundle's."""
-    encoder: str | Path | None = None
+    encoder: str | Path | None = field(default=None, metadata={"is_data": True})
     """Folder or hub name of the encoder of the r3 rewards; None takes the bundle's."""
     scorer_timeout: float | None = None
     """Seconds after which a call of the scorer raises (a run then ends, and can be resumed); None

@@ -203,13 +203,15 @@ class TaskOptions:
         SettingsError: if both prompts and a data set are given, or a column of no data set.
     """
 
-    bundle: Bundle | Path | str | None = None
+    bundle: Bundle | Path | str | None = field(default=None, metadata={"is_data": True})
     """Bundle of tokenizer, prompts and models: a folder, or the name of a bundled one, such as
     "smollm2-reviews"; None takes the task's own (``gym.make`` with a ``tokenizer``: no models)."""
-    model: str | None = None
+    model: str | None = field(default=None, metadata={"is_data": True})
     """Folder, GGUF file, registered name ("smollm2") or hub name of the policy's language model;
     None takes the bundle's. A tokenizer beside it is taken too."""
-    tokenizer: PreTrainedTokenizerBase | str | None = None
+    tokenizer: PreTrainedTokenizerBase | str | None = field(
+        default=None, metadata={"is_data": True}
+    )
     """Folder or hub name of the tokenizer, or the tokenizer itself; None takes that of ``model``,
     else the bundle's."""
     eos_token: Sequence[str | int] | None = None

@@ -93,8 +93,8 @@ class ComparisonConfig:
     """SHA-256 of each file of the user's own code that the settings name, by path; where it is
     given it stays, so that a changed file is noticed."""
     data: Mapping[str, str] = field(default_factory=dict, metadata={"flag": ""})
-    """SHA-256 of each file or folder of data that the settings name, or that an option of a reward
-    or another word names ("rto:policy=runs/dpo"), likewise."""
+    """SHA-256 of each file or folder of data or a model that the settings name, likewise; or that
+    an option of a reward or another word names ("rto:policy=runs/dpo")."""
 
     def __post_init__(self) -> None:
         if (word := env_word(self.env)).file is None:
@@ -166,7 +166,7 @@ class ComparisonConfig:
             object.__setattr__(self, "task", replace(self.task, prompt_column=column))
 
     def _data_hashes(self) -> dict[str, str]:
-        """Return the hashes of the data that these settings name, those that are known unchanged.
+        """Return the hashes of data and models that these settings name, known ones unchanged.
 
         A setting of learners that are compared, or of a task that was saved, may be such a name.
         """

@@ -64,7 +64,7 @@ class RunSpec:
     code: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of each file of the user's own code that the settings name, by path."""
     data: Mapping[str, str] = field(default_factory=dict)
-    """SHA-256 of each file or folder of data that the settings name, likewise."""
+    """SHA-256 of each file or folder of data or a model that the settings name, likewise."""
     warns: bool = True
     """Whether it names a judge that cannot read the texts; of a comparison's runs one does."""
     folder: Path | None = None

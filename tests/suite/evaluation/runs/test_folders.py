@@ -46,8 +46,12 @@ class Reads(Uniform):
 """
 
 
+MODELS = ("bundle", "model", "tokenizer", "scorer", "reward_model", "encoder")
+
+
 @pytest.mark.parametrize(
-    "where", ["pairs", "eval_pairs", "agents", "dataset", "folder", "rule", "scorer", "learner"]
+    "where",
+    ["pairs", "eval_pairs", "agents", "dataset", "folder", "rule", "option", "learner", *MODELS],
 )
 def test_other_contents_of_the_same_file_are_other_data(tmp_path, where):
     (tmp_path / "rules.py").write_text(RULE)
@@ -69,7 +73,10 @@ def test_other_contents_of_the_same_file_are_other_data(tmp_path, where):
         if where == "rule":
             rule = f"{tmp_path / 'rules.py'}:Reads:model={named}"
             return ComparisonConfig(env=ENV, rewards=("sparse", rule), seeds=1)
-        if where == "scorer":
+        if where in MODELS:
+            models: dict[str, Any] = {where: str(named)}
+            return config("ppo", TaskSettings(**models))
+        if where == "option":
             return config("ppo", TaskSettings(scorer=f"toxicity:path={named}"))
         if where == "learner":
             estimator = f"{tmp_path / 'rules.py'}:Reads:model={named}"
@@ -139,3 +146,18 @@ def test_what_failed_stays_where_the_settings_are_the_same(tmp_path):
     failed = begun(config(), tmp_path, "failed")
     take_over(config(), tmp_path)
     assert failed.exists()
+
+
+def test_what_is_written_beside_an_agent_is_not_part_of_it(tmp_path: Path) -> None:
+    weights = tmp_path / "run" / "agent" / "model" / "config.json"
+    weights.parent.mkdir(parents=True)
+    weights.write_text("{}")
+
+    def hashes() -> dict[str, str]:
+        return dict(config("ppo", TaskSettings(model=str(tmp_path / "run"))).data)
+
+    before = hashes()
+    (tmp_path / "run" / "report.html").write_text("a page")
+    assert hashes() == before
+    weights.write_text('{"n_layer": 2}')
+    assert hashes() != before
