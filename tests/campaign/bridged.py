@@ -64,10 +64,12 @@ def one_batch(random: np.random.Generator) -> None:
     lengths = torch.from_numpy(random.integers(1, time + 1, size=batch))
     mask = torch.arange(time) < lengths[:, None]
     rewards = torch.from_numpy(random.normal(size=(batch, time))).float() * mask
+    prompts = [int(random.integers(2)) for _ in range(batch - 1)]
     rows: Rows = {
         "token_rewards": rewards.clone(),
         "response_mask": mask.clone(),
-        "prompts": [int(random.integers(2)) for _ in range(batch)],
+        # Two rows have one prompt: a batch in which none has a second response is refused.
+        "prompts": [prompts[0], *prompts],
     }
     estimator = str(random.choice(ESTIMATORS))
     whole = token_advantages(rewards, mask, rows["prompts"], estimator)
