@@ -104,7 +104,8 @@ def token_advantages(
     check_token_estimator(estimator)
     if not 0.0 <= gamma <= 1.0:
         raise SettingsError(f"gamma must be within [0, 1], got {gamma!r}; 1 is no discount")
-    _check_rows(token_rewards, response_mask, prompts)
+    _check_shapes(token_rewards, response_mask, prompts)
+    _check_finite(token_rewards, response_mask)
     response_mask = response_mask.bool()
     if estimator == "reinforce":
         return rewards_to_go(token_rewards, response_mask, gamma=gamma)
@@ -126,8 +127,8 @@ def token_advantages(
     return torch.zeros_like(advantages).scatter(1, from_first, advantages)
 
 
-def _check_rows(token_rewards: Tensor, mask: Tensor, prompts: Sequence[Hashable]) -> None:
-    """Refuse rows that do not belong together, and rewards that would spoil all of a prompt's."""
+def _check_shapes(token_rewards: Tensor, mask: Tensor, prompts: Sequence[Hashable]) -> None:
+    """Refuse rows that do not belong together."""
     if token_rewards.ndim != 2 or mask.shape != token_rewards.shape:
         raise ValueError(
             f"token_rewards and response_mask must both be (batch, time), got "
@@ -138,6 +139,10 @@ def _check_rows(token_rewards: Tensor, mask: Tensor, prompts: Sequence[Hashable]
             f"prompts must name one prompt for each of {len(token_rewards)} rows, got "
             f"{len(prompts)}; repeat a prompt that has several responses"
         )
+
+
+def _check_finite(token_rewards: Tensor, mask: Tensor) -> None:
+    """Refuse rewards that would spoil all of a prompt's."""
     wrong = (~token_rewards.isfinite() & mask.bool()).nonzero()
     if len(wrong):
         row, step = wrong[0].tolist()
@@ -181,9 +186,6 @@ def estimate(
         ValueError: if shapes differ, or a reward is no finite number; see `token_advantages`.
     """
     mask = response_mask.bool()
-    if exclude_from_baseline is not None:
-        excluded = torch.as_tensor(np.asarray(exclude_from_baseline, dtype=bool))
-        mask = mask & ~excluded.to(mask.device).unsqueeze(1)
     if index is None:
         if estimator != "reinforce":
             raise SettingsError(
@@ -192,6 +194,15 @@ def estimate(
             )
         index = range(len(token_level_rewards))
     prompts = list(index)
+    _check_shapes(token_level_rewards, mask, prompts)
+    if exclude_from_baseline is not None:
+        excluded = torch.as_tensor(np.asarray(exclude_from_baseline, dtype=bool))
+        if excluded.shape != (len(mask),):
+            raise ValueError(
+                f"exclude_from_baseline must be ({len(mask)},), one a row, got "
+                f"{tuple(excluded.shape)}"
+            )
+        mask = mask & ~excluded.to(mask.device).unsqueeze(1)
     check_peers(mask, prompts, estimator)
     gamma = _gamma_of(config) if gamma is None else gamma
     advantages = token_advantages(token_level_rewards, mask, prompts, estimator, gamma=gamma)

@@ -2,6 +2,7 @@
 
 from math import comb
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,3 +134,23 @@ def test_rows_that_a_trainer_excludes_are_nobodys_baseline():
     excluded = np.array([False, False, True, False])
     found, _ = estimate(REWARDS, MASK, [*"aaab"], exclude_from_baseline=excluded)
     assert found.tolist() == [[3 - 7, 2 - 7, 0], [7 - 3, 7 - 2, 3], [0, 0, 0], [0, 0, 0]]
+    failed = REWARDS.clone()
+    failed[2] = torch.nan  # a row that failed may have no score
+    again, _ = estimate(failed, MASK, [*"aaab"], exclude_from_baseline=excluded)
+    assert torch.equal(again, found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"response_mask": MASK[0]}, r"must both be \(batch, time\)"),
+        ({"index": [*"aa"]}, "must name one prompt for each of 4 rows"),
+        ({"exclude_from_baseline": [True]}, r"exclude_from_baseline must be \(4,\), one a row"),
+    ],
+)
+def test_rows_that_do_not_belong_together_are_said_in_one_line(
+    changes: dict[str, Any], message: str
+) -> None:
+    rows = {"token_level_rewards": REWARDS, "response_mask": MASK, "index": [*"aaab"], **changes}
+    with pytest.raises(ValueError, match=message):
+        estimate(**rows)
