@@ -40,13 +40,9 @@ FORMATS = (".jsonl", ".parquet")
 CHUNK = 32
 """Prompts played, scored and written at a time; a stop loses at most these."""
 
-MODELS_AND_DATA = (
-    *("agent", "bundle", "critic", "dataset", "encoder", "judge", "model"),
-    *("reward_model", "scorer", "tokenizer", "toxicity"),
-)
-"""Settings whose text may be a path; that of others is none, also where a file has its name."""
 NO_PATHS = ("words", "bundled")
-"""Their values that stand for something else, likewise."""
+"""Values of settings that may be a path which stand for something else, also where a file has
+such a name."""
 
 
 def content_hash(path: Path) -> str:
@@ -89,7 +85,7 @@ def _named_paths(config: Any) -> dict[str, Path]:
     named = {path: path for path in (*code, *texts_of_options(words))}
     for leaf in texts:
         setting = leaf.path[-1]
-        if setting in MODELS_AND_DATA and leaf.value not in NO_PATHS:
+        if leaf.is_data and leaf.value not in NO_PATHS:
             is_second = len(leaf.path) > 1 and setting in own  # as the task's model beside a chat's
             named[".".join(leaf.path) if is_second else setting] = leaf.value
     return {name: Path(path) for name, path in named.items() if exists(path)}
@@ -117,7 +113,7 @@ class CollectionConfig(Sampling):
     """Split of the prompts."""
     seed: int = 0
     """Seed of the order of prompts and the sampling."""
-    agent: str | None = None
+    agent: str | None = field(default=None, metadata={"is_data": True})
     """Folder of a saved agent; None takes the policy that training starts from."""
     task: TaskSettings = field(default_factory=TaskSettings)
     """Prompts and models that the environment is made from."""

@@ -50,15 +50,15 @@ class ConstitutionConfig(ModelSettings):
     """Task whose prompts invite offence: Detox, or the harmful requests of Dialogue."""
     principles: tuple[Principle, ...] = field(default=DEFAULT_PRINCIPLES, metadata={"flag": ""})
     """One is drawn for each revision, and one for each pair that a model judges."""
-    model: str | None = field(default=None, metadata={"flag": ""})
+    model: str | None = field(default=None, metadata={"flag": "", "is_data": True})
     """Chat model that responds, criticises and revises; None: the bundled policy responds, rules
     criticise."""
-    critic: str | None = None
+    critic: str | None = field(default=None, metadata={"is_data": True})
     """Chat model that criticises and revises: a path, "bundled" for the small one that ships, or
     "words" for rules over words, the baseline; None takes the model, or words without one."""
-    judge: str | None = None
+    judge: str | None = field(default=None, metadata={"is_data": True})
     """Chat model that chooses between responses: likewise."""
-    toxicity: str | None = None
+    toxicity: str | None = field(default=None, metadata={"is_data": True})
     """Classifier that measures toxicity; None takes the bundle's, or rules."""
     num_prompts: int = 512
     """Red-team prompts answered and revised."""
