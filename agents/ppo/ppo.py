@@ -291,7 +291,9 @@ class PPO(EpisodicAlgorithm):
         rate = self.lr_schedule(self._current_progress_remaining)
         if settings.learning_rate_schedule == "linear" and not callable(settings.learning_rate):
             rate *= self.remaining
-        rate *= min(1.0, (self._n_updates + 1) / (settings.n_warmup_updates + 1))
+        # The policy's first step is as large as the rate, whatever the values have learned before.
+        before = settings.n_value_warmup if self._n_updates >= settings.n_value_warmup else 0
+        rate *= min(1.0, (self._n_updates - before + 1) / (settings.n_warmup_updates + 1))
         self.logger.record("train/learning_rate", rate)
         update_learning_rate(self.policy.optimizer, rate)
         size = len(experience.response_mask)

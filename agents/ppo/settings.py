@@ -37,7 +37,8 @@ class PPOSettings(EpisodicSettings):
     """Updates at the start of the training whose learning rate is below the schedule's: that of
     update u, counted from 1, is multiplied by min(1, u / (n_warmup_updates + 1)). Adam's first
     steps are as large as the rate whatever the gradient, so that at the full rate the first update
-    alone may cross many nats of KL."""
+    alone may cross many nats of KL. After ``n_value_warmup`` updates of the values alone the count
+    begins anew, for the policy."""
     advantage: str = "gae"
     """Estimator of the advantages, by name or "file.py:Name"; see
     `tokengym.agents.ppo.advantages`."""

@@ -207,6 +207,14 @@ def test_the_rate_warms_up(make_ppo, advantage):
     assert whole["train/learning_rate"] == 2.0 * warmed["train/learning_rate"] == 4e-3
 
 
+def test_the_rate_warms_up_for_the_policy_after_updates_of_the_values_alone(make_ppo):
+    agent = make_ppo(
+        n_warmup_updates=1, n_value_warmup=3, learning_rate=4e-3, learning_rate_schedule="constant"
+    )
+    rates = [row["train/learning_rate"] for row in log_of(agent, 96)]
+    assert rates[:6] == pytest.approx([2e-3, 4e-3, 4e-3, 2e-3, 4e-3, 4e-3])
+
+
 def test_the_kl_coefficient_adapts(make_ppo):
     agent = make_ppo(kl_coef=0.2, kl_target=5.0, kl_horizon=10.0)
     rows = log_of(agent, 40)
