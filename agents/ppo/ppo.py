@@ -330,7 +330,8 @@ class PPO(EpisodicAlgorithm):
             self.logger.record("train/steps_skipped", 1.0 - num_steps / planned)
         stats = self._stats(done)
         self.logger.record("train/n_updates", self._n_updates)
-        if settings.kl_target is not None:
+        # While the values alone learn, the KL says nothing of the price.
+        if settings.kl_target is not None and self._n_updates > settings.n_value_warmup:
             self._adapt_kl_coef(settings.kl_target)
         self.logger.record("time/update_s", time.perf_counter() - started)
         return stats

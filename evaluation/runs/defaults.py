@@ -143,20 +143,8 @@ class TrainingSettings(ModelSettings):
                 check_choice(self, "normalize", (*NORMALIZATIONS, "off"))
             parse_normalization(self.normalize)
         check_choice(self, "fixed_length", (True, False))
+        self._check_learner()
         learner = self.declaration
-        if self.learner is None:
-            object.__setattr__(self, "learner", learner.default_settings())
-        if type(self.learner) is not learner.settings:
-            raise SettingsError(
-                f"learner must be {learner.settings.__name__} for agent={self.agent!r}, got "
-                f"{type(self.learner).__name__}"
-            )
-        for name, value in learner.fixed.items():
-            if (given := getattr(self.learner, name)) != value:
-                raise SettingsError(
-                    f"{name} is {value!r} with agent={self.agent!r}, got {given!r}; leave it out, "
-                    "or name agent='ppo'"
-                )
         if self.tokens is not None and not learner.takes_budget:
             raise SettingsError(
                 f"tokens has no effect on {self.agent}, which trains nothing; leave it out"
@@ -171,6 +159,29 @@ class TrainingSettings(ModelSettings):
         if learner.uses_credit and centring == "batch" and self.batch_size < 2:
             raise SettingsError(
                 "normalize='batch' needs batch_size >= 2, got 1; a single score is its own mean"
+            )
+
+    def _check_learner(self) -> None:
+        """Take the learner's default settings where none are given, and refuse another's."""
+        learner = self.declaration
+        if self.learner is None:
+            object.__setattr__(self, "learner", learner.default_settings())
+        if type(self.learner) is not learner.settings:
+            raise SettingsError(
+                f"learner must be {learner.settings.__name__} for agent={self.agent!r}, got "
+                f"{type(self.learner).__name__}"
+            )
+        for name, value in learner.fixed.items():
+            if (given := getattr(self.learner, name)) != value:
+                raise SettingsError(
+                    f"{name} is {value!r} with agent={self.agent!r}, got {given!r}; leave it out, "
+                    "or name agent='ppo'"
+                )
+        alone = getattr(self.learner, "n_value_warmup", 0)
+        if alone and self.tokens is None and alone >= self.steps:
+            raise SettingsError(
+                f"n_value_warmup={alone} leaves the policy none of {self.steps} updates; lower it "
+                "or raise steps"
             )
 
     def _check_arithmetic(self) -> None:

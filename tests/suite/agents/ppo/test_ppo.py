@@ -228,6 +228,14 @@ def test_the_kl_coefficient_adapts(make_ppo):
     assert agent.kl_coef != 0.2
 
 
+def test_the_kl_coefficient_stays_while_the_values_alone_learn(make_ppo):
+    agent = make_ppo(kl_coef=0.2, kl_target=5.0, kl_horizon=10.0, n_value_warmup=2)
+    rows = log_of(agent, 80)
+    paid = [row["train/kl_coef"] for row in rows[:4]]
+    assert paid[:3] == pytest.approx([0.2] * 3)
+    assert paid[3] < 0.2
+
+
 def test_a_kl_coefficient_stays_positive_in_updates_of_many_horizons(make_ppo):
     """Four episodes are eight horizons: 20 % down for one of them, not for each."""
     agent = make_ppo(kl_coef=0.2, kl_target=1e3, kl_horizon=0.5)

@@ -262,6 +262,10 @@ def test_another_tokenizer_leaves_the_task_its_prompts_and_scorers(tmp_path):
             lambda: changed(TrainingSettings(), batch_size=1, n_minibatches=1),
             "batch_size >= 2, got 1",
         ),
+        (
+            lambda: changed(TrainingSettings(), steps=3, n_value_warmup=3),
+            "n_value_warmup=3 leaves the policy none of 3 updates",
+        ),
         (lambda: changed(TrainingSettings(), learning_rate=0.0), "learning_rate.*> 0, got 0"),
         (lambda: changed(TrainingSettings(), gae_lambda=1.5), r"gae_lambda.*\[0, 1\].*got 1.5"),
         (lambda: changed(TrainingSettings(), vf_coef=-0.1), "vf_coef.*>= 0, got -0.1"),
