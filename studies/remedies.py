@@ -3,7 +3,8 @@
 On film reviews of 48 tokens `sparse` gets what a practitioner would try first: values that are
 trained before the policy, a lambda of their own, a lambda by length, the tokens of high entropy
 alone, no critic but the other responses to the prompt. Beside them `abc-signed` with the same
-values, and with a critic from the reward model. The arms as published are not trained again.
+values, and with a critic from the reward model. The arms as published are not trained again. The
+question is asked once more at 96 tokens, and of a learner whose rate warms up, which does not leap.
 
     python -m studies.remedies run --out runs/remedies [--until 22:00]
     python -m studies.remedies publish --out runs/remedies    # fills the page
@@ -15,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from studies import critic, frontier
+from studies import critic, frontier, leap
 from tokengym import ComparisonConfig
 from tokengym.evaluation import run as run_one
 from tokengym.evaluation.report import number
@@ -36,10 +37,12 @@ from tokengym.lab.tables import (
 )
 
 ENV, LENGTH, UPDATES, ROWS = "tokengym/MovieReview-v0", 48, 30, 64
+LONGER = 96
+"""Tokens of the longer responses."""
 PRETRAINED = 15
 """Updates in which the values alone learn, from responses of the reference."""
 PAIRS = 5
-PUBLISHED = "as published"
+PUBLISHED, WARMED = leap.VARIANTS[:2]
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     PUBLISHED: {},
     "values pretrained": {"n_value_warmup": PRETRAINED, "steps": PRETRAINED + UPDATES},
@@ -52,6 +55,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
         "steps": PRETRAINED + UPDATES,
         "gae_lambda_vf": 1.0,
     },
+    WARMED: {"n_warmup_updates": leap.WARMUP},
 }
 """By name: settings of the learner beside the published ones."""
 SPARSE = {"rule": "sparse", "gae_lambda": "0.95"}
@@ -62,17 +66,48 @@ FIRST, EXPLAINED = "explained.csv", "explained"
 
 def cells() -> list[Cell]:
     """Return all cells, those as published first; then what is needed most."""
+    longer = [
+        STUDY.cell(rule="sparse", gae_lambda=lambda_, variant=name, length=LONGER)
+        for name, lambda_ in (
+            ("leave-one-out", SPARSE["gae_lambda"]),
+            ("lambda by length", SPARSE["gae_lambda"]),
+        )
+    ]
+    asked = [cell for length, name in ASKED for cell in arms(length, name)]
+    return [*dict.fromkeys([*short_cells(), *asked, *longer])]
+
+
+def short_cells() -> list[Cell]:
+    """Return the cells of the shorter responses without a warm-up, in their order."""
     published = [
         STUDY.cell(**SPARSE),
         STUDY.cell(**SIGNED),
         STUDY.cell(rule="sparse", gae_lambda="0.8", critic="reward_model"),
     ]
-    remedies = [STUDY.cell(**SPARSE, variant=name) for name in VARIANTS if name != PUBLISHED]
+    remedies = [
+        STUDY.cell(**SPARSE, variant=name) for name in VARIANTS if name not in (PUBLISHED, WARMED)
+    ]
     signed = [
         STUDY.cell(**SIGNED, critic="reward_model"),
         STUDY.cell(**SIGNED, variant="values pretrained"),
     ]
     return [*published, remedies[0], signed[0], *remedies[1:], signed[1]]
+
+
+ASKED = ((LENGTH, PUBLISHED), (LENGTH, WARMED), (LONGER, PUBLISHED), (LONGER, WARMED))
+"""Lengths and variants at which `abc-signed` is compared with `sparse` under either critic."""
+
+
+def arms(length: int, variant: str) -> list[Cell]:
+    """Return `sparse` and `abc-signed`, each with its own critic and the reward model's.
+
+    Args:
+        length: Tokens of a response.
+        variant: As published, or with a warm-up.
+    """
+    found = [cell.without("variant", "length") for cell in leap.cells(length, variant)]
+    found.append(found[1].but(critic="reward_model"))
+    return [STUDY.cell(**cell, length=length, variant=variant) for cell in found]
 
 
 def rounds() -> Iterator[Round]:
@@ -82,17 +117,26 @@ def rounds() -> Iterator[Round]:
 
 
 def beside(docs: Path) -> list[Row]:
-    """Return the runs as published, which have no explained variance, and their sweeps."""
-    wanted = {cell for cell in cells() if cell.variant == PUBLISHED}
-    shape = {"model": "aligned", "updates": UPDATES, "rows": ROWS, "length": LENGTH}
+    """Return the runs of other pages, which have no explained variance, and their sweeps.
+
+    Those as published are of the critic's page, and those with a warm-up of the leap's.
+    """
+    wanted = set(cells())
+    shape = {"model": "aligned", "updates": UPDATES, "rows": ROWS}
+    known: list[tuple[Cell, list[Row]]] = [
+        (run.without(*shape).but(variant=PUBLISHED), points)
+        for run, points in critic.STUDY.published(docs).runs.each.items()
+        if all(run[axis] == value for axis, value in shape.items())
+    ]
+    warmed = leap.STUDY.published(docs).runs.each.items()
+    known += [(run, points) for run, points in warmed if run.variant == WARMED]
     rows: list[Row] = []
-    for run, points in critic.STUDY.published(docs).runs.each.items():
-        if any(run[axis] != value for axis, value in shape.items()):
-            continue
+    for run, points in known:
         if not (run.seed < PAIRS or run.seed in STUDY.spare_seeds):
             continue
+        about = run.without("rate", "seed")
         start = run.critic.replace(" ", "_")
-        cell = STUDY.cell(rule=run.rule, gae_lambda=run.gae_lambda, critic=start)
+        cell = STUDY.cell(**about.but(critic=start, length=int(run.length)))
         if cell in wanted:
             of_run = {**cell, "rate": run.rate, "seed": run.seed, EXPLAINED: None}
             rows += [{**of_run, **{name: row[name] for name in MEASURES}} for row in points]
@@ -116,7 +160,7 @@ def config(run: Cell, out: Path) -> ComparisonConfig:
         ENV,
         run.rule,
         batch_size=ROWS,
-        max_new_tokens=LENGTH,
+        max_new_tokens=int(run.length),
         learning_rate=run.rate,
         **settings,
         evaluation=GRID,
@@ -132,7 +176,7 @@ def measure(run: Cell, record: RunRecord) -> list[Row]:
 def explained_as_published(out: Path) -> list[Row]:
     """Return what the values of the published arms explain before the first update, by seed."""
     rows: list[Row] = []
-    for cell in cells():
+    for cell in short_cells():
         if cell.variant == PUBLISHED:
             for seed in range(PAIRS):
                 first = config(cell.but(rate=FIRST_RATE), out)
@@ -147,13 +191,40 @@ def explained_as_published(out: Path) -> list[Row]:
 
 def tables(published: Published) -> dict[str, str]:
     """Return the page's tables by name."""
-    runs = published.runs
+    runs, explained = published.runs, explained_of(published)
     made = [cell for cell in cells() if len(runs.areas(cell)) > 1]
-    swept = {tuple(about(cell)): runs.sweeps[cell] for cell in made}
+    short = [cell for cell in made if cell in short_cells()]
+    longer = [cell for cell in made if cell.length == LONGER and cell.variant != WARMED]
+    swept = {(f"{cell.length:g}", *about(cell)): runs.sweeps[cell] for cell in made}
     return {
-        "leads": leads_table(runs, made, explained_of(published)),
-        "rates": rates_table(swept, ("variant", "arm"), with_best=True),
+        "left": left_table(runs),
+        "leads": leads_table(runs, short, explained),
+        "longer": leads_table(runs, longer, explained),
+        "rates": rates_table(swept, ("tokens", "variant", "arm"), with_best=True),
     }
+
+
+def left_table(runs: Runs) -> str:
+    """Return `abc-signed` minus `sparse` under the same critic, by length and by learner."""
+    differences: dict[tuple[str, str, str], PairedDifference] = {}
+    parts: dict[tuple[str, str, str], list[str]] = {}
+    for length, variant in ASKED:
+        sparse, signed, started, both = arms(length, variant)
+        for one, other, critic_ in ((signed, sparse, "its own"), (both, started, "reward model's")):
+            seeds = sorted(runs.runs.get(one, {}).keys() & runs.runs.get(other, {}).keys())
+            if len(seeds) < 2:
+                continue
+            pair = [[path_of(runs.runs[cell][seed]) for seed in seeds] for cell in (one, other)]
+            key = (f"{length}", variant, critic_)
+            nets = [[net_of(run) for run in each] for each in pair]
+            differences[key] = paired_difference(nets[0], nets[1])
+            equal = [{"": dict(zip(seeds, each, strict=True))} for each in pair]
+            parts[key] = [*frontier.minus(*pair), at_equal_kl(*equal)]
+    shown = after_holm(differences)
+    lines = [[*key, shown[key], *parts[key]] for key in differences]
+    heads = ["tokens", "learner", "critic of both", "score - c KL over the run"]
+    heads += ["score over the run", "KL over it", *frontier.ENDS, "score at equal KL, by nats"]
+    return markdown_table(heads, lines)
 
 
 def about(cell: Cell) -> list[str]:
@@ -166,9 +237,8 @@ def explained_of(published: Published) -> dict[Cell, list[float]]:
     """Return by cell what the values explain before the policy's first update, a number a run."""
     found: dict[Cell, list[float]] = {}
     for row in published.drawn[FIRST]:
-        found.setdefault(STUDY.cell(**{axis: row[axis] for axis in STUDY.axes}), []).append(
-            row[EXPLAINED]
-        )
+        cell = STUDY.cell(**{axis: row[axis] for axis in STUDY.axes if axis in row})
+        found.setdefault(cell, []).append(row[EXPLAINED])
     for cell, by_seed in published.runs.runs.items():
         begins = VARIANTS[cell.variant].get("n_value_warmup", 0)
         values = [points[begins][EXPLAINED] for points in by_seed.values()]
@@ -216,8 +286,11 @@ def leads_table(runs: Runs, made: list[Cell], explained: Mapping[Cell, list[floa
 
 
 def gains(runs: Runs) -> dict[Cell, dict[int, float]]:
-    """Return by cell and seed score - c KL over the run minus that of `sparse` as published."""
-    base, *others = cells()
+    """Return by cell and seed score - c KL over the run minus that of `sparse` as published.
+
+    The cells are those of the shorter responses.
+    """
+    base, *others = short_cells()
     of_base = {seed: net_of(path_of(points)) for seed, points in runs.runs.get(base, {}).items()}
     return {
         cell: {
@@ -265,7 +338,13 @@ def draw(published: Published) -> None:
 STUDY = Study(
     document="details/remedies.md",
     folder="remedies",
-    axes={"variant": PUBLISHED, "rule": str, "gae_lambda": "0.95", "critic": "own"},
+    axes={
+        "variant": PUBLISHED,
+        "rule": str,
+        "gae_lambda": "0.95",
+        "critic": "own",
+        "length": LENGTH,
+    },
     rounds=rounds,
     config=config,
     measure=measure,

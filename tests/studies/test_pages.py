@@ -93,7 +93,7 @@ PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "ledger.md": (("ledger", "critic"), ledger.STUDY.page),
     "archive/mc.md": (("ledger", "critic", "ledger.md"), ledger.STUDY.page),
     "details/rates.md": (("rates", "ledger", "critic", "tasks"), rates.STUDY.page),
-    "details/remedies.md": (("remedies", "critic", "ledger"), remedies.STUDY.page),
+    "details/remedies.md": (("remedies", "critic", "leap", "ledger"), remedies.STUDY.page),
     "details/reward_models.md": (
         ("judges", "elsewhere", "tasks", "critic", "ledger", "sst2", "imdb"),
         reward_models.STUDY.page,
