@@ -16,14 +16,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from studies import critic, frontier, leap
 from tokengym import ComparisonConfig
 from tokengym.evaluation import run as run_one
+from tokengym.evaluation.measure import Evaluator
 from tokengym.evaluation.report import number
-from tokengym.evaluation.runs import RunRecord
+from tokengym.evaluation.runs import RunRecord, training_settings
 from tokengym.evaluation.statistics import PairedDifference, paired_difference, student_interval
 from tokengym.lab.benchmark.verdict import net_of, path_of
 from tokengym.lab.protocol import FIRST_RATE, GRID, LEARNER, MEASURES, measured
+from tokengym.lab.replay.executed import Forks
+from tokengym.lab.replay.replay import replay
 from tokengym.lab.study import Cell, Drawn, Published, Round, Row, Runs, Study, single_run
 from tokengym.lab.tables import (
     NONE,
@@ -62,6 +68,13 @@ SPARSE = {"rule": "sparse", "gae_lambda": "0.95"}
 SIGNED = {"rule": "abc-signed", "gae_lambda": "0.5"}
 FIRST, EXPLAINED = "explained.csv", "explained"
 """Column of the share of the returns' variance that the values explain before an update."""
+TEACHING, TAUGHT, ANY = "taught.csv", {"own": 240, "reward_model": 60}, "any"
+"""File of what values explain while they alone learn; updates of each critic; all critics."""
+BLOCK = 30
+"""Updates over which a table takes means."""
+STARTS = {"own": "of its own", "reward_model": "from the reward model", ANY: "any: the bound"}
+FORKED, CONTINUATIONS = 96, 8
+"""Responses, and continuations of each of their prefixes, behind what any values could explain."""
 
 
 def cells() -> list[Cell]:
@@ -186,6 +199,77 @@ def explained_as_published(out: Path) -> list[Row]:
     return rows
 
 
+def taught(out: Path) -> list[Row]:
+    """Return what values explain while they alone learn, by update, and what any values could.
+
+    Returns that are whole, so that no value stands on either side. One run a critic.
+    """
+    del out
+    rows: list[Row] = []
+    for start, updates in TAUGHT.items():
+        settings = {"value_network": start, "gae_lambda_vf": 1.0, "n_value_warmup": updates}
+        config_ = single_run(
+            ENV,
+            "sparse",
+            batch_size=ROWS,
+            max_new_tokens=LENGTH,
+            learning_rate=FIRST_RATE,
+            steps=updates + 1,
+            gae_lambda=float(SPARSE["gae_lambda"]),
+            **{**LEARNER, "learning_rate_schedule": "constant", **settings},
+            evaluation=replace(GRID, every=updates + 1),
+        )
+        learned = run_one(config_, "sparse", 0).train[:updates]
+        rows += [
+            {"critic": start, "update": row["step"] - 1, EXPLAINED: row["explained_variance"]}
+            for row in learned
+        ]
+    return [*rows, {"critic": ANY, "update": 0, EXPLAINED: explainable()}]
+
+
+def explainable() -> float:
+    """Return the share of the scores' variance that no values can exceed, of the reference.
+
+    The value of a prefix is the mean score of its continuations. Two halves of them have the true
+    value in common and their noise apart: their covariance over all prefixes is its variance.
+    """
+    training = training_settings(ENV, max_new_tokens=LENGTH)
+    evaluator = Evaluator(ENV, training.lengths(), num_episodes=FORKED)
+    policy = evaluator.untrained()
+    episodes = list(evaluator(policy).episodes)
+    evaluator.close()
+    played: Any = {"env": ENV, "env_kwargs": training.lengths(), "policy": policy}
+    truth = replay(episodes, ["sparse"], forks=Forks(k=CONTINUATIONS), **played).truth
+    assert truth is not None
+    assert truth.executed is not None
+    scores = np.array([episode.score for episode in episodes], dtype=np.float64)
+    return share_of_values(scores, [worth.halves for worth in truth.executed.worths])
+
+
+def share_of_values(
+    scores: Sequence[float] | NDArray[np.float64],
+    halves: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]],
+) -> float:
+    """Return the variance of the values of all prefixes, over that of the scores.
+
+    Args:
+        scores: Score of each response.
+        halves: Per response (n,) twice: what each token changed in the mean score of one half of
+            the continuations. They sum to the score minus the value of the prompt.
+    """
+    # What a half pays from a place on leads from the value there to the score.
+    first, second = (
+        np.concatenate(
+            [
+                score - np.cumsum(of_response[half][::-1])[::-1]
+                for score, of_response in zip(scores, halves, strict=True)
+            ]
+        )
+        for half in (0, 1)
+    )
+    return float(np.cov(first, second)[0, 1] / np.var(scores, ddof=1))
+
+
 # --- page -----------------------------------------------------------------------------------------
 
 
@@ -199,9 +283,24 @@ def tables(published: Published) -> dict[str, str]:
     return {
         "left": left_table(runs),
         "leads": leads_table(runs, short, explained),
+        "taught": taught_table(published.drawn[TEACHING]),
         "longer": leads_table(runs, longer, explained),
         "rates": rates_table(swept, ("tokens", "variant", "arm"), with_best=True),
     }
+
+
+def taught_table(rows: Sequence[Row]) -> str:
+    """Return what values explain while they alone learn, means over `BLOCK` updates."""
+    lines = []
+    for start, updates in TAUGHT.items():
+        curve = [row[EXPLAINED] for row in rows if row["critic"] == start]
+        blocks = [number(mean(curve[at : at + BLOCK])) for at in range(0, len(curve), BLOCK)]
+        blocks += [NONE] * ((max(TAUGHT.values()) - updates) // BLOCK)
+        lines.append([STARTS[start], *blocks])
+    limit = [number(row[EXPLAINED]) for row in rows if row["critic"] == ANY]
+    lines.append([STARTS[ANY], *limit * (max(TAUGHT.values()) // BLOCK)])
+    spans = [f"{at + 1} to {at + BLOCK}" for at in range(0, max(TAUGHT.values()), BLOCK)]
+    return markdown_table(["values", *spans], lines)
 
 
 def left_table(runs: Runs) -> str:
@@ -357,6 +456,7 @@ STUDY = Study(
             parts={FIRST: explained_as_published},
             text=("variant", "rule", "gae_lambda", "critic"),
         ),
+        Drawn(file=TEACHING, parts={TEACHING: taught}, text=("critic",)),
     ),
 )
 

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 from studies import leap, remedies
 from tokengym.lab.study import run_of
 
@@ -35,3 +38,12 @@ def test_the_question_differs_from_its_baseline_in_the_rule_alone(tmp_path: Path
         assert one.pop("rewards") != other.pop("rewards")
         assert one == other
         assert one["training"]["learner"]["value_network"] == "reward_model"
+
+
+def test_no_values_explain_more_than_their_own_variance():
+    """By hand: values of one half 0, 2 and 1, 3 (score 4), of the other 1, 1 and 2, 4 (score 2)."""
+    first = [np.array([2.0, 2.0]), np.array([2.0, -1.0])]  # 0 -> 2 -> 4 and 1 -> 3 -> 2
+    second = [np.array([0.0, 3.0]), np.array([2.0, -2.0])]  # 1 -> 1 -> 4 and 2 -> 4 -> 2
+    share = remedies.share_of_values([4.0, 2.0], [*zip(first, second, strict=True)])
+    # Means 1.5 and 2; products of the deviations 1.5, -0.5, 0 and 3; scores' variance 2.
+    assert share == pytest.approx((1.5 - 0.5 + 0.0 + 3.0) / 3 / 2)
