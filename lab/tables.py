@@ -194,7 +194,8 @@ def at_equal_kl(arm: Arm, baseline: Arm, *, measure: str = "score") -> str:
     shared = largest_shared_kl(
         [(cut.updates, cut.kl) for cut in (run.within(budget) for run in paths)]
     )
-    levels = sorted({*KL_LEVELS, shared or KL_LEVELS[0]})
+    # Of levels that are shown alike the largest: two values of one KL would contradict each other.
+    levels = [*{number(kl): kl for kl in sorted({*KL_LEVELS, shared or KL_LEVELS[0]})}.values()]
     # The arms' own intervals are not shown, so that nothing is drawn for them.
     each = compare_at_kl(arm, baseline, levels, measure=measure, resamples=1)
     texts = [f"{number(at.kl)}: {_with_ends(at.difference, is_clear=False)}" for at in each]

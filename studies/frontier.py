@@ -198,10 +198,10 @@ def speed_of(
     baseline: Mapping[int, RunPath],
     docs: Path,
     price: float,
-) -> Speed:
+) -> Speed | None:
     """Return the ratio of updates to 75 % of the way to best of 16, paired by seed.
 
-    A run that does not come there counts as its length.
+    As `leap.speed_at` has it.
 
     Args:
         source: Their setting, on film reviews.

@@ -248,10 +248,11 @@ def speed_at(
     baseline: Mapping[int, RunPath],
     drawn: Sequence[Row],
     price: float,
-) -> Speed:
+) -> Speed | None:
     """Return the ratio of updates to 75 % of the way to best of 16, paired by seed.
 
-    A run that does not come there counts as its length.
+    A run of the arm that does not come there counts as its length. None where the baseline does not
+    always come there: the ratio would be a lower bound, as in `Runs.speed`.
 
     Args:
         arm: Runs by seed.
@@ -266,11 +267,15 @@ def speed_at(
         (steps,) = steps_to_shares(run.updates, [heights], start, goal, (FASTER_AT,))[0]
         return float(min(steps, run.updates[-1]))
 
+    def is_late(run: RunPath) -> bool:
+        return updates(run) >= float(run.updates[-1])
+
     seeds = sorted(arm.keys() & baseline.keys())
+    if any(is_late(baseline[seed]) for seed in seeds):
+        return None
     logs = [np.log(updates(baseline[seed]) / updates(arm[seed])) for seed in seeds]
     middle, low, high, _ = (float(np.exp(value)) for value in student_interval(logs))
-    late = any(updates(arm[seed]) >= arm[seed].updates[-1] for seed in seeds)
-    return Speed(middle, low, high, late)
+    return Speed(middle, low, high, any(is_late(arm[seed]) for seed in seeds))
 
 
 def speeds_table(runs: Runs, made: list[Cell], docs: Path) -> str:

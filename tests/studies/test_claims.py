@@ -122,6 +122,7 @@ def test_score_gold_and_kl_apart() -> None:
         source = frontier.films(length, 30)
         arms = frontier.runs_of(source, DOCS)
         speed = frontier.speed_of(source, arms["`abc-signed`"], arms["`sparse`"], DOCS, 0.0)
+        assert speed is not None
         speeds.append(f"{speed.times:.2f} ({speed.low:.2f} to {speed.high:.2f})")
         assert f"| {length} | " in OVERVIEW
         assert f" | {speed.times:.1f} | 10 |" in OVERVIEW

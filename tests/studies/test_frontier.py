@@ -8,6 +8,7 @@ import pytest
 from studies import frontier, leap
 from studies.frontier import ARMS, PRICES, films, runs_of, study_table
 from tokengym.evaluation.statistics import compare_at_kl
+from tokengym.lab.benchmark.verdict import path_of
 from tokengym.lab.study import DOCS, Cell, Row, Runs, run_of
 
 PAGE = (DOCS / "details/frontier.md").read_text(encoding="utf-8")
@@ -33,6 +34,23 @@ def climb(cell: Cell, seed: int, slope: float) -> list[Row]:
         | {"score": slope * (step / 2.0) ** 0.5 + 0.01 * seed, "gold_score": 0.0}
         for step in range(17)
     ]
+
+
+def test_a_speed_is_not_given_where_the_baseline_does_not_always_arrive():
+    """Its ratio would be a lower bound, and look like a figure."""
+    drawn = [{"n": n, "score": score, "kl": 0.0} for n, score in ((1, 0.0), (16, 2.0))]
+    cell = Cell(rule="sparse")
+    fast, slow, never = (
+        {seed: path_of(climb(cell, seed, slope)) for seed in range(2)} for slope in (2.0, 1.0, 0.1)
+    )
+    speed = leap.speed_at(fast, slow, drawn, 0.0)
+    assert speed is not None
+    assert not speed.at_most
+    mixed = {0: slow[0], 1: never[1]}
+    assert leap.speed_at(fast, mixed, drawn, 0.0) is None
+    late = leap.speed_at(mixed, slow, drawn, 0.0)
+    assert late is not None
+    assert late.at_most
 
 
 def test_an_arm_is_compared_over_all_its_cells():
