@@ -21,7 +21,7 @@ from studies.credit_v1 import published
 from tokengym.base import read_json
 from tokengym.evaluation.report import number
 from tokengym.evaluation.statistics import RunPath, holm, student_interval
-from tokengym.lab.benchmark.definition import BASELINE, OWN, V1
+from tokengym.lab.benchmark.definition import BASELINE, CONTROLS, OWN, V1
 from tokengym.lab.benchmark.figures import area_within
 from tokengym.lab.benchmark.verdict import call, leads_of, path_of
 from tokengym.lab.benchmark.version2 import V2, V2_LITE, Setting2
@@ -31,7 +31,7 @@ from tokengym.lab.tables import CLEAR, fill, markdown_table
 
 Array = NDArray[np.float64]
 ROWS = 9
-"""Rules of a board besides the baseline."""
+"""Rules of a board besides the baseline; the last are the controls."""
 SPREADS = (0.0, 2.0, 4.0, 8.0)
 """Standard deviations of a rule's lead over tasks, % of the way. 4 is that of v1's row, 5 to 11
 those of the controls on the five tasks of docs/results/tasks.md."""
@@ -214,9 +214,26 @@ def called_ahead(design: Design, leads: Array) -> NDArray[np.bool_]:
     """
     if design is SIX:
         over_seeds = leads[:, :, 0].mean(axis=2)  # (boards, rows, seeds)
-        mean, _, _, p_value = student_interval(over_seeds)
-        return np.asarray((holm(p_value) < CLEAR) & (mean > 0))
+        mean, _, _, p_value = student_interval(family_of_v1(over_seeds))
+        rows = over_seeds.shape[1]
+        return np.asarray((holm(p_value) < CLEAR) & (mean > 0))[:, :rows]
     return call(leads.mean(axis=-1)).ahead
+
+
+def family_of_v1(leads: Array) -> Array:
+    """Return what v1 tests together: each rule against the baseline, the others against controls.
+
+    As `tokengym.lab.benchmark.figures.family` does of published rows.
+
+    Args:
+        leads: (boards, rows, seeds) on the baseline; the last rows are the controls.
+
+    Returns:
+        (boards, rows + others x controls, seeds), the leads on the baseline first.
+    """
+    others, controls = np.split(leads, [leads.shape[1] - len(CONTROLS)], axis=1)
+    over_controls = others[:, :, None] - controls[:, None]  # (boards, others, controls, seeds)
+    return np.concatenate([leads, over_controls.reshape(len(leads), -1, leads.shape[2])], axis=1)
 
 
 def boards_of(

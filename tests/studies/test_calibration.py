@@ -18,7 +18,8 @@ from studies.calibration import (
     draw,
     lead_found,
 )
-from tokengym.lab.benchmark.definition import V1
+from tokengym.lab.benchmark.definition import BASELINE, CONTROLS, V1
+from tokengym.lab.benchmark.figures import family
 from tokengym.lab.study import DOCS
 
 BOARDS = 300
@@ -45,6 +46,22 @@ def test_the_tests_of_v1_are_of_seeds_and_see_a_lead_where_tasks_differ(noise):
     spread, _ = boards_of(SIX, noise, 4.0, BOARDS)
     assert called_ahead(SIX, level).any(axis=1).mean() < 0.1
     assert called_ahead(SIX, spread).any(axis=1).mean() > 0.8
+
+
+def test_the_family_of_v1_is_that_of_its_board():
+    leads = np.random.default_rng(0).normal(size=(ROWS, len(V1.seeds)))
+    names = [*(f"rule-{row}" for row in range(ROWS - len(CONTROLS))), *CONTROLS]
+    rows = [
+        {
+            "subject": name,
+            "settings": {"": {"task": "", "way": (0.0, 1.0), "areas": lead, "baseline_areas": 0.0}},
+        }
+        for name, lead in zip(names, leads, strict=True)
+    ]
+    expected = family(rows)
+    drawn = calibration.family_of_v1(leads[None])[0].mean(axis=1)
+    assert sorted(drawn) == pytest.approx(sorted(t["difference"] for t in expected.values()))
+    assert drawn[:ROWS] == pytest.approx([expected[n, BASELINE]["difference"] for n in names])
 
 
 def test_a_lead_is_found_and_a_larger_one_where_tasks_differ(noise):
