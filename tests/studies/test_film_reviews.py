@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from studies import film_reviews as study
+from tokengym.evaluation.statistics import paired_difference
 from tokengym.lab.protocol import SPARE_SEED
 from tokengym.lab.study import Cell, Runs, write_rows
 
@@ -103,6 +104,25 @@ def test_a_run_has_the_plans_settings(tmp_path: Path) -> None:
 def test_without_runs_the_tables_say_so() -> None:
     assert study.levels_table(Runs([], IMDB.axes), CELLS, LINES) == "Not measured yet."
     assert study.differences_table(Runs([], IMDB.axes), CELLS) == "Not measured yet."
+
+
+def test_sparse_in_hindsight_is_corrected_as_the_page_is() -> None:
+    """Three differences that leave out 0 by themselves: correction leaves the clearest one."""
+    signed = (1.0, 1.2, 0.9, 1.1)
+    by_rate = {
+        1e-3: (0.0, 0.0, 0.0, 0.0),
+        3e-3: (0.1, -0.6, 0.4, 0.2),
+        1e-2: (0.4, -0.6, 0.4, -0.2),
+    }
+    rows = []
+    for cell, rate, scores in ((SIGNED, 1e-3, signed), *((SPARSE, *it) for it in by_rate.items())):
+        rows += rows_of(cell, rate, SPARE_SEED, 1.0)
+        for seed, score in enumerate(scores):
+            rows += rows_of(cell, rate, seed, score)
+    assert all(paired_difference(signed, scores).low > 0.0 for scores in by_rate.values())
+    table = study.sparse_table(Runs(rows, IMDB.axes), [SPARSE, SIGNED])
+    gains = [line.split(" | ")[3] for line in table.splitlines()[2:]]
+    assert [gain.startswith("**") for gain in gains] == [True, False, False]
 
 
 QUOTED = {
