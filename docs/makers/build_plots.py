@@ -17,7 +17,7 @@ import gymnasium as gym
 import numpy as np
 
 from tokengym.evaluation.report.figures import COLOURS, STYLE
-from tokengym.evaluation.statistics import Array, area_under_curve, curve_interval
+from tokengym.evaluation.statistics import Array, area_under_curve, student_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,9 +66,11 @@ def column(name: str) -> Callable[[dict[str, str]], float]:
 
 
 def draw_line(axes: "Axes", points: Array, values: Array, label: str, colour: str) -> None:
-    """Draw the mean over the seeds with its 95 % interval."""
-    low, high = curve_interval(values) if len(values) > 2 else (values.min(0), values.max(0))
-    axes.plot(points, values.mean(0), color=colour, label=label, linewidth=1.8)
+    """Draw the mean over the seeds with Student's 95 % interval; of two runs, between them."""
+    middle, low, high, _ = student_interval(values.T)
+    if len(values) < 3:
+        low, high = values.min(0), values.max(0)
+    axes.plot(points, middle, color=colour, label=label, linewidth=1.8)
     axes.fill_between(points, low, high, color=colour, alpha=0.15, linewidth=0)
 
 

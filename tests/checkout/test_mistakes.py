@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
+from matplotlib.figure import Figure
 
 from docs.makers import build_plots
 from docs.makers.build_plots import column, curves, read
@@ -65,6 +67,17 @@ def test_the_leads_on_real_texts_are_those_of_the_overview():
     for lead in build_plots.real_text_leads().values():
         (row,) = [line for line in overview.splitlines() if f"| {lead.mean():+.3f} (" in line]
         assert row.endswith(f"| {len(lead)} |")
+
+
+def test_the_band_of_a_line_is_that_of_its_mean():
+    values = np.array([[0.0], [0.0], [0.0], [0.0], [5.0]])
+    axes = Figure().subplots()
+    build_plots.draw_line(axes, np.zeros(1), values, "", "black")
+    (band,) = axes.collections
+    found = scipy.stats.ttest_1samp(values[:, 0], 0.0).confidence_interval()
+    (drawn,) = band.get_paths()
+    heights = np.asarray(drawn.vertices)[:, 1]
+    assert (heights.min(), heights.max()) == pytest.approx((found.low, found.high))
 
 
 def test_a_plot_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
