@@ -4,6 +4,7 @@ import ast
 import importlib
 import json
 import re
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,32 @@ def test_its_code_compiles_and_imports_what_there_is(path: Path):
     assert any(module and module.startswith("tokengym") for module, _ in names)
     for module, name in names:
         assert hasattr(importlib.import_module(module or ""), name), (module, name)
+
+
+def of_the_laboratory(path: Path) -> set[str]:
+    """Return what a notebook's code imports or names that tokengym-lab adds to the suite."""
+    points = distribution("tokengym-lab").entry_points
+    added = {f"tokengym.{point.name}" for point in points.select(group="tokengym.names")}
+    added |= {f"tokengym/{point.name}-v0" for point in points.select(group="tokengym.tasks")}
+    added |= {point.name for point in points.select(group="tokengym.rewards")}
+    used: set[str] = set()
+    for node in ast.walk(ast.parse(source(path))):
+        if isinstance(node, ast.ImportFrom):
+            used |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            used.add(node.value.partition(":")[0])  # a rule's options follow
+    return {name for name in used if name in added or name.startswith("tokengym.lab")}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_installs_the_laboratory_if_it_needs_it(path: Path):
+    (packages,) = re.findall(r'PACKAGE = "(.*)"', source(path))
+    assert not of_the_laboratory(path) or "tokengym_lab-*.whl" in packages.split()
+
+
+def test_what_the_laboratory_adds_is_seen():
+    assert "tokengym.replay" in of_the_laboratory(FOLDER / "learning.ipynb")
+    assert {"tokengym/Forks-v0", "mc"} <= of_the_laboratory(FOLDER / "where_decided.ipynb")
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
