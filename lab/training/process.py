@@ -15,7 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from tokengym.envs import DatasetError, Episode, decode, encode, encode_next
 from tokengym.lab.rules.prm import STEPS_KEY
 from tokengym.lab.training.fitting import Report, RewardTraining, fit, let_learn, padded
-from tokengym.lab.training.pipeline import load_start, tokenizer_of
+from tokengym.lab.training.pipeline import load_start, say_shared, tokenizer_of
 from tokengym.lab.training.results import TrainerPaths, fingerprint, hash_weights
 from tokengym.rewards import RewardError
 from tokengym.rewards.models import Classifier, longest_input, reading
@@ -254,7 +254,11 @@ def _divided(rows: Any, held_out: Any) -> tuple[list[StepRow], list[StepRow]]:
     """Return the rows to train on, and those held out."""
     everything = read_steps(rows)
     if not isinstance(held_out, int | float):
-        return everything, read_steps(held_out)
+        others = read_steps(held_out)
+        say_shared(
+            *([row.prompt or row.completions for row in side] for side in (everything, others))
+        )
+        return everything, others
     # A share outside (0, 1), also one that is infinite or NaN, leaves nothing to train on.
     is_share = 0 < held_out < 1
     count = max(1, round(held_out * len(everything))) if is_share else len(everything)

@@ -1,11 +1,14 @@
 # mypy: no-check-untyped-defs
 """Pairs that a model cannot read, and pairs that are held out."""
 
+from typing import Any
+
 import pytest
 
 from tests.suite.rewards.pairs.test_read import DIALOGUE, ROW
 from tokengym.envs import DatasetError
-from tokengym.lab.training.pipeline import limit_lengths, split_pairs
+from tokengym.lab.training.pipeline import divide, limit_lengths, split_pairs
+from tokengym.lab.training.process import _divided
 from tokengym.rewards import PreferencePair, read_pairs
 
 
@@ -49,3 +52,18 @@ def test_no_prompt_is_on_both_sides_and_none_is_lost():
         split_pairs(pairs[:1], 0.5)
     with pytest.raises(DatasetError, match=r"held_out.*got 1"):
         split_pairs(pairs, 1.0)
+
+
+TEXTS = [{"chosen": f"{i}", "rejected": "x"} for i in range(3)]
+STEPS = [{"prompt": f"{i}", "completions": ["a"], "labels": [True]} for i in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("split", "rows"),
+    [(divide, [ROW | {"prompt": f"{i}"} for i in range(3)]), (divide, TEXTS), (_divided, STEPS)],
+)
+def test_held_out_rows_whose_prompts_are_learned_from_are_said(split: Any, rows: Any, caplog: Any):
+    split(rows[:2], rows[2:])
+    assert not caplog.records
+    split(rows[:2], rows[1:])
+    assert "1 of 2 held-out rows have a prompt that is learned from" in caplog.text
