@@ -16,6 +16,7 @@ from tests.checkout.pages import DOCS, blocks, run, shorter
 from tokengym import agents, envs, rewards
 from tokengym.agents import PPO, losses
 from tokengym.evaluation import statistics
+from tokengym.scripts.cli import main
 
 ROOT = Path(__file__).parents[2]
 CONFIG = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8").replace("!ENV ", ""))
@@ -84,13 +85,40 @@ def test_the_first_steps_run(capsys: Any):
 
 def test_the_data_set_of_the_guide_is_read(capsys: Any, tmp_path: Path, monkeypatch: Any):
     monkeypatch.chdir(tmp_path)
-    run("".join(blocks("guide/dataset.md")))
-    assert capsys.readouterr().out == "the music of the film\n"
+    found = run("".join(blocks("guide/dataset.md")))
+    prompt, score = capsys.readouterr().out.splitlines()
+    assert prompt == "the music of the film"
+    assert 0 <= float(score) <= 1
+    played = found["evaluate"](found["agent"], "MovieReview", found["task"], num_episodes=4)
+    trained = {prompt.text for prompt in found["envs"].unwrapped.prompts}
+    assert trained.isdisjoint(episode.prompt for episode in played.episodes)
 
 
 def test_the_guide_says_which_device_learns(capsys: Any):
     run("".join(blocks("guide/gpu.md")))
     assert capsys.readouterr().out == "True\n"
+
+
+def test_the_guide_takes_another_token_of_a_response(capsys: Any):
+    run("".join(blocks("guide/explore.md")))
+    *_, (difference, error) = map(str.split, capsys.readouterr().out.splitlines())
+    assert float(error) > 0  # 0 where a token is exchanged for itself
+    assert float(difference) != 0
+
+
+def test_the_guide_audits_its_estimator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    estimator, call = blocks("guide/audit.md")
+    (tmp_path / "estimators.py").write_text(estimator, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    run(estimator + call)
+    page = (DOCS / "guide" / "audit.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"```bash\ntokengym (.*)\n```", page)
+    (printed,) = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
+    assert main(command.split()) == 0
+    shown = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert shown[: len(printed.splitlines())] == printed.splitlines()
 
 
 def test_the_site_builds(tmp_path: Path, monkeypatch: Any):
