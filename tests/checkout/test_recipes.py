@@ -87,6 +87,19 @@ def test_every_command_of_a_recipe_runs(
     assert (out / "report.html").is_file()
 
 
+TRL = {
+    **{"learning-rate": "1.41e-5", "learning-rate-schedule": "constant", "n-epochs": "4"},
+    **{"value-network": "trunk", "vf-coef": "0.1", "clip-range-vf": "0.2"},
+    **{"kl-estimator": "k1", "kl-coef": "0.2", "kl-target": "6", "kl-horizon": "10000"},
+}
+"""What TRL's PPO did by default when the ABC paper was written, where ours does something else."""
+
+
+def test_the_paper_s_settings_are_those_of_its_ppo() -> None:
+    (compared,) = (c for c in commands_of(GUIDE / "recipe_gpt2_imdb.md") if c[0] == "compare")
+    assert {flag: compared[compared.index(f"--{flag}") + 1] for flag in TRL} == TRL
+
+
 def test_every_name_has_a_stand_in(names: dict[str, str]) -> None:
     text = "".join(
         word
