@@ -21,14 +21,14 @@ class _Player(NamedTuple):
     """Who answers the prompts; without a folder and a class, the untrained policy."""
 
     folder: Path | None
-    """Folder of a saved agent."""
+    """Folder of a saved agent; what a class of the user's own saved may be a file."""
     own_class: str | None
     """Word for a class of the user's own, which reads the folder, or is played as it is made."""
 
     @classmethod
     def named(cls, agent: Path | None, own_class: str | None = None) -> "_Player":
         """Return who is named on the command line, by a folder or by a word."""
-        if agent is None or agent.is_dir():
+        if agent is None or agent.is_dir() or (own_class is not None and agent.is_file()):
             return cls(agent, own_class)
         if split_file_word(str(agent)) is None:
             raise ValueError(

@@ -82,6 +82,18 @@ def test_an_agent_without_a_model_is_measured_without_best_of_n(tmp_path, capsys
     assert "has no effect beside" in capsys.readouterr().err
 
 
+def test_a_class_of_ones_own_reads_the_file_that_it_saved(tmp_path, capsys):
+    rules, saved = tmp_path / "own.py", tmp_path / "agent"
+    load = "    @classmethod\n    def load(cls, path):\n        return cls(int(path.read_text()))"
+    rules.write_text(f"{OWN.replace('envs.num_envs', 'envs')}\n{load}\n")
+    saved.write_text("2")
+    arguments = ["--env", f"{rules}:make_env", "--agent-class", f"{rules}:Last", "--episodes", "2"]
+    assert main(["evaluate", str(saved), *arguments, "--json", str(tmp_path / "f.json")]) == 0
+    assert json.loads((tmp_path / "f.json").read_text())["length"] == 4
+    assert main(["evaluate", str(saved)]) == 2  # an agent of ours is a folder
+    assert "is no folder" in capsys.readouterr().err
+
+
 def test_a_judge_needs_someone_to_compare(tmp_path, capsys):
     assert main(["evaluate", "--judge", "models/judge"]) == 2
     assert "judge 'models/judge' has nothing to compare; name a second" in capsys.readouterr().err
