@@ -14,7 +14,7 @@ question is asked once more at 96 tokens, and of a learner whose rate warms up, 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,12 @@ from tokengym.evaluation import run as run_one
 from tokengym.evaluation.measure import Evaluator
 from tokengym.evaluation.report import number
 from tokengym.evaluation.runs import RunRecord, training_settings
-from tokengym.evaluation.statistics import PairedDifference, paired_difference, student_interval
+from tokengym.evaluation.statistics import (
+    PairedDifference,
+    RunPath,
+    paired_difference,
+    student_interval,
+)
 from tokengym.lab.benchmark.verdict import net_of, path_of
 from tokengym.lab.protocol import FIRST_RATE, GRID, LEARNER, MEASURES, measured
 from tokengym.lab.replay.executed import Forks
@@ -41,6 +46,9 @@ from tokengym.lab.tables import (
     paired_text,
     rates_table,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 ENV, LENGTH, UPDATES, ROWS = "tokengym/MovieReview-v0", 48, 30, 64
 LONGER = 96
@@ -303,24 +311,34 @@ def taught_table(rows: Sequence[Row]) -> str:
     return markdown_table(["values", *spans], lines)
 
 
-def left_table(runs: Runs) -> str:
-    """Return `abc-signed` minus `sparse` under the same critic, by length and by learner."""
-    differences: dict[tuple[str, str, str], PairedDifference] = {}
-    parts: dict[tuple[str, str, str], list[str]] = {}
+def left(runs: Runs) -> Iterator[tuple[tuple[str, str, str], list[list[RunPath]]]]:
+    """Yield length, learner and critic, and the runs of `abc-signed` and of `sparse` there.
+
+    The runs of both are of the same seeds in the same order.
+    """
     for length, variant in ASKED:
         sparse, signed, started, both = arms(length, variant)
-        for one, other, critic_ in ((signed, sparse, "its own"), (both, started, "reward model's")):
+        for one, other, start in ((signed, sparse, "its own"), (both, started, "reward model's")):
             seeds = sorted(runs.runs.get(one, {}).keys() & runs.runs.get(other, {}).keys())
-            if len(seeds) < 2:
-                continue
-            pair = [[path_of(runs.runs[cell][seed]) for seed in seeds] for cell in (one, other)]
-            key = (f"{length}", variant, critic_)
-            nets = [[net_of(run) for run in each] for each in pair]
-            differences[key] = paired_difference(nets[0], nets[1])
-            equal = [{"": dict(zip(seeds, each, strict=True))} for each in pair]
-            parts[key] = [*frontier.minus(*pair), at_equal_kl(*equal)]
-    shown = after_holm(differences)
-    lines = [[*key, shown[key], *parts[key]] for key in differences]
+            if len(seeds) > 1:
+                pair = [[path_of(runs.runs[cell][seed]) for seed in seeds] for cell in (one, other)]
+                yield (f"{length}", variant, start), pair
+
+
+def lead(pair: list[list[RunPath]]) -> PairedDifference:
+    """Return the difference of two arms in score - c KL over the run."""
+    one, other = ([net_of(run) for run in each] for each in pair)
+    return paired_difference(one, other)
+
+
+def left_table(runs: Runs) -> str:
+    """Return `abc-signed` minus `sparse` under the same critic, by length and by learner."""
+    pairs = dict(left(runs))
+    shown = after_holm({key: lead(pair) for key, pair in pairs.items()})
+    lines = []
+    for key, pair in pairs.items():
+        equal = at_equal_kl(*({"": dict(enumerate(each))} for each in pair))
+        lines.append([*key, shown[key], *frontier.minus(*pair), equal])
     heads = ["tokens", "learner", "critic of both", "score - c KL over the run"]
     heads += ["score over the run", "KL over it", *frontier.ENDS, "score at equal KL, by nats"]
     return markdown_table(heads, lines)
@@ -402,12 +420,39 @@ def gains(runs: Runs) -> dict[Cell, dict[int, float]]:
 
 
 def draw(published: Published) -> None:
-    """Draw the gain of each cell over what its values explain, one point a cell."""
+    """Draw what is left for token credit, and the gain of each cell over what values explain."""
     from matplotlib.figure import Figure
 
+    figure = Figure(figsize=(12, 4.8), layout="constrained")
+    answer, gain = figure.subplots(1, 2, width_ratios=(0.8, 1))
+    draw_left(answer, published.runs)
+    draw_gains(gain, published)
+    for axes in (answer, gain):
+        axes.grid(alpha=0.3)
+    figure.savefig(published.folder / "explained.png", dpi=130, metadata={"Software": None})
+
+
+def draw_left(axes: "Axes", runs: Runs) -> None:
+    """Draw `abc-signed` minus `sparse` under either critic, one line a length and learner."""
+    asked = [(f"{length}", variant) for length, variant in ASKED]
+    for rank, ((length, variant, start), pair) in enumerate(left(runs)):
+        is_own = start == "its own"
+        found = lead(pair)
+        middle, color = found.difference, "#56616f" if is_own else "#d55e00"
+        place = asked.index((length, variant)) + (-0.12 if is_own else 0.12)
+        error = [[middle - found.low], [found.high - middle]]
+        label = f"critic: {start}" if rank < 2 else None  # of the first line
+        axes.errorbar(middle, place, xerr=error, fmt="o", color=color, label=label)
+    axes.axvline(0, color="#888888", linewidth=0.8)
+    axes.set_yticks(range(len(asked)), [f"{n} tokens,\n{variant}" for n, variant in asked])
+    axes.set_ylim(len(asked) - 0.5, -0.5)
+    axes.set_xlabel("score - c KL over the run, abc-signed minus sparse")
+    axes.legend(loc="upper right", fontsize=8)
+
+
+def draw_gains(axes: "Axes", published: Published) -> None:
+    """Draw the gain of each cell over what its values explain, one point a cell."""
     explained = explained_of(published)
-    figure = Figure(figsize=(7.5, 4.8), layout="constrained")
-    axes = figure.subplots()
     places = []
     for cell, by_seed in gains(published.runs).items():
         if not explained.get(cell) or len(by_seed) < 2:
@@ -418,20 +463,19 @@ def draw(published: Published) -> None:
         axes.errorbar(x, middle, [[middle - low], [high - middle]], fmt="o", color=color)
         places.append((middle, x, ", ".join(about(cell)).replace("`", "")))
     for rank, (middle, x, name) in enumerate(sorted(places)):
-        left = x > 0.5  # else the name leaves the picture
+        is_right = x > 0.5  # its name would leave the picture, and its neighbour's name is near
+        above = rank == len(places) - 1 if is_right else rank % 2
         axes.annotate(
             name,
             (x, middle),
-            xytext=(-7 if left else 9, 6 if rank % 2 else -10),  # neighbours' names apart
+            xytext=(-7 if is_right else 9, 8 if above else -12),
             textcoords="offset points",
             fontsize=7,
-            ha="right" if left else "left",
+            ha="right" if is_right else "left",
         )
     axes.axhline(0, color="#888888", linewidth=0.8)
     axes.set_xlabel("variance of the returns that the values explain before update 1, a share")
-    axes.set_ylabel("score - c KL over the run, minus sparse")
-    axes.grid(alpha=0.3)
-    figure.savefig(published.folder / "explained.png", dpi=150, metadata={"Software": None})
+    axes.set_ylabel(f"score - c KL over the run, minus sparse, {LENGTH} tokens")
 
 
 STUDY = Study(

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from studies import critic, end, frontier, ledger_fine, other_tasks
+from studies import critic, end, frontier, ledger_fine, other_tasks, remedies
 from studies.critic import STARTED
 from studies.frontier import kl_over
 from tokengym.evaluation.report import number, signed
@@ -69,6 +69,17 @@ def test_a_critic_that_knows_the_score() -> None:
     said = " ".join(OVERVIEW.split())
     for figures in (gains, leads):
         assert "{}, {} and {}".format(*figures) in said
+
+
+def test_what_a_good_critic_leaves() -> None:
+    (row,) = (line for line in CLAIMS.splitlines() if "beside that critic" in line)
+    pairs = dict(remedies.left(remedies.STUDY.published(DOCS).runs))
+    for length in ("48", "96"):
+        pair = pairs[length, remedies.WARMED, "reward model's"]
+        found = remedies.lead(pair)
+        assert f"{signed(found.difference)} ({number(found.low)} to {number(found.high)})" in row
+        for text in frontier.minus(*pair)[:-1]:  # all but the KL at the end
+            assert text.partition(" ")[0] in row
 
 
 def test_other_tasks():
