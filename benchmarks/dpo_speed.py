@@ -120,7 +120,14 @@ def make_trl(pairs: Dataset, *, precompute: bool, folder: str, loss_type: str = 
     return trainer
 
 
-def make_ours(pairs: Dataset, *, precompute: bool, folder: str, loss_type: str = "sigmoid") -> DPO:
+def make_ours(
+    pairs: Dataset,
+    *,
+    precompute: bool,
+    folder: str,
+    loss_type: str = "sigmoid",
+    products: str = "torch",
+) -> DPO:
     """Return ours."""
     from transformers import TrainingArguments
 
@@ -131,6 +138,7 @@ def make_ours(pairs: Dataset, *, precompute: bool, folder: str, loss_type: str =
         beta=BETA,
         loss_type=loss_type,
         precompute_ref_log_probs=precompute,
+        products=products,
         args=TrainingArguments(output_dir=folder, **TRAINING),
     )
 

@@ -62,6 +62,30 @@ def update_of(agent: PPO) -> Phase:
     return lambda: agent.update(experience)
 
 
+def phases_of(products: str, folder: str) -> dict[str, Phase]:
+    """Return the phases of training by name, each by a library of products.
+
+    Args:
+        products: The library. Scoring is always torch's, and is a phase of that library alone.
+        folder: Where a trainer may write.
+    """
+    own, trunk = (make_agent(at, products, "sparse") for at in ("own", "trunk"))
+    pairs = make_pairs(4 * PAIRS)
+    phases: dict[str, Phase] = {
+        "rollout": make_agent("trunk", products, None).collect,
+        "PPO update, value head on the trunk": update_of(trunk),
+        "PPO update, own value network": update_of(own),
+        "DPO, 4 batches of 16 pairs": make_ours(
+            pairs, precompute=False, folder=folder, products=products
+        ).train,
+    }
+    if products == "torch":
+        scorer = make_scorer("bundled", 32)
+        texts = make_episodes(scorer, 32, 56, mixed=False)
+        phases["scoring 32 texts"] = lambda: scorer.score(texts)
+    return phases
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -69,18 +93,8 @@ def main() -> None:
     parser.add_argument("--products", default="torch", choices=("torch", "onednn"))
     settings = parser.parse_args()
     torch.set_num_threads(1)
-    own, trunk = (make_agent(at, settings.products, "sparse") for at in ("own", "trunk"))
-    scorer = make_scorer("bundled", 32)
-    texts = make_episodes(scorer, 32, 56, mixed=False)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = make_ours(make_pairs(4 * PAIRS), precompute=False, folder=folder)
-        phases: dict[str, Phase] = {
-            "rollout": make_agent("trunk", settings.products, None).collect,
-            "PPO update, value head on the trunk": update_of(trunk),
-            "PPO update, own value network": update_of(own),
-            "DPO, 4 batches of 16 pairs": trainer.train,
-            "scoring 32 texts": lambda: scorer.score(texts),
-        }
+        phases = phases_of(settings.products, folder)
         print("| phase | CPU ms | of which products, ms | share |\n|---|---|---|---|")
         for name, phase in phases.items():
             phase()
