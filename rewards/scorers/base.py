@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from inspect import iscoroutinefunction
 from itertools import count
 from pathlib import Path
 from pkgutil import iter_modules
@@ -231,7 +232,7 @@ class FunctionScorer(Scorer):
         name: In messages and reports; None takes the function's.
 
     Raises:
-        TypeError: if it is not callable, or none of its parameters is the response.
+        TypeError: if it is not callable or async, or none of its parameters is the response.
 
     Example:
         >>> scorer = FunctionScorer(lambda prompt, response: response.count("!"))
@@ -249,6 +250,11 @@ class FunctionScorer(Scorer):
             )
         self.function = function
         self._name = name or str(getattr(function, "__name__", type(function).__name__))
+        if iscoroutinefunction(function):
+            raise TypeError(
+                f"scorer {self._name!r} is an async function, which nobody awaits; write it with "
+                "def, and call asyncio.run where it awaits"
+            )
         self._arguments = EpisodeArguments(function, self._name)
         self.data_columns = self._arguments.columns
 

@@ -279,3 +279,9 @@ def test_a_pair_by_place_is_no_column_of_the_data():
         scorer.score([make_episode(prompt="P", response="R", metadata={"answer": "red"})])
     with pytest.raises(TypeError, match="takes 'completions', and a function gets one episode"):
         FunctionScorer(lambda completions, **kwargs: 1.0)
+
+    async def awaited(response):
+        return 1.0
+
+    with pytest.raises(TypeError, match="'awaited' is an async function.*write it with def"):
+        FunctionScorer(awaited)
