@@ -283,5 +283,5 @@ def test_a_pair_by_place_is_no_column_of_the_data():
     async def awaited(response):
         return 1.0
 
-    with pytest.raises(TypeError, match="'awaited' is an async function.*write it with def"):
+    with pytest.raises(TypeError, match=r"'awaited' is an async function.*write it with def"):
         FunctionScorer(awaited)
