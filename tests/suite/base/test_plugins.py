@@ -19,7 +19,7 @@ from tokengym.evaluation.measure.environments import env_ids
 from tokengym.rewards import make_reward
 from tokengym.scripts.cli import PLUGGED, command_names, main
 
-INSTALL = "; tokengym-lab, which is not installed, has more: pip install tokengym-lab"
+INSTALL = "; tokengym-lab, which is not installed, has more: pip install ./lab in a checkout"
 
 
 @pytest.fixture
