@@ -350,13 +350,18 @@ class LanguageModel(nn.Module):
         Raises:
             ModelError: if there are no adapters.
         """
+        from peft.utils import ModulesToSaveWrapper
+
         if self.adapters is None:
             raise ModelError(
                 "the policy has no adapters, and so no base; take language_model.model"
             )
         shared: dict[int, Any] = {id(weight): weight for weight in self.adapters.parameters()}
-        base: PreTrainedModel = copy.deepcopy(self.adapters, shared).unload()
-        return base
+        base: Any = copy.deepcopy(self.adapters, shared)
+        for name, module in [*base.named_modules()]:
+            if isinstance(module, ModulesToSaveWrapper):  # `unload` would leave what it learned
+                base.set_submodule(name, module.original_module)
+        return base.unload()
 
     @torch.no_grad()
     def _check_head(self) -> None:

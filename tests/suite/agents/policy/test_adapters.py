@@ -313,7 +313,10 @@ def test_what_is_saved_is_loaded_to_the_number_here_and_elsewhere(
     with agent.policy.weights(True) as reference:
         assert logits(reference).equal(start)
     agent.save(tmp_path / "agent")
-    assert logits(PPO.load(tmp_path / "agent", env=make_envs()).policy.language_model).equal(after)
+    loaded = PPO.load(tmp_path / "agent", env=make_envs()).policy
+    assert logits(loaded.language_model).equal(after)
+    with loaded.weights(True) as reference:
+        assert logits(reference).equal(start)
     base = AutoModelForCausalLM.from_pretrained(tmp_path / "agent" / "reference")
     elsewhere = PeftModel.from_pretrained(base, str(tmp_path / "agent" / "adapter"))
     torch.testing.assert_close(logits(elsewhere), after)
