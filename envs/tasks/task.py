@@ -331,7 +331,8 @@ def _read(
                     "are generated; leave it out"
                 )
         return task.read_dataset(options.dataset, split)
-    if options.prompt_tokens is None and task.prompt_tokens is not None:
+    given = options.prompt_tokens
+    if given is None and task.prompt_tokens is not None:
         _say_cut(task.prompt_tokens)
     how: dict[str, Any] = dict(
         prompt_column=options.prompt_column,
@@ -340,7 +341,7 @@ def _read(
         metadata_columns=options.metadata_columns,
         named_columns=named_columns,
         split=split,
-        prompt_tokens=options.prompt_tokens or task.prompt_tokens,
+        prompt_tokens=task.prompt_tokens if given is None else given,
         tokenizer=tokenizer,
         transcripts=task.transcripts,
     )

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from tests.support.stored import settings_of
+from tokengym.base.errors import SettingsError
 from tokengym.envs import bundled
 from tokengym.envs.tasks.task import _say_cut as cut_notice
 from tokengym.evaluation.measure.environments import resolve_env
@@ -138,6 +139,8 @@ def test_a_task_that_cuts_prompts_says_so_once(own, tmp_path, caplog):
     gym.make("tokengym/MovieReview-v0", **options, prompt_tokens=5)
     gym.make("tokengym/TokenGeneration-v0", **options)
     assert "prompts are the first" not in caplog.text
+    with pytest.raises(SettingsError, match=r"prompt_tokens must be .* 1 <= low.*, got 0"):
+        gym.make("tokengym/MovieReview-v0", **options, prompt_tokens=0)
     for _ in range(2):
         made = gym.make("tokengym/MovieReview-v0", **options)
     assert made.get_wrapper_attr("max_prompt_tokens") <= 7
