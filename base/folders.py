@@ -30,6 +30,8 @@ T = TypeVar("T")
 
 LOCK = ".lock"
 """File that names the process that writes a folder; without that process it means nothing."""
+MAX_MISSING = 1000
+"""Times that a folder may be missing just after it was made."""
 
 
 @contextmanager
@@ -71,11 +73,15 @@ def locked(folder: Path) -> Iterator[None]:
 
 def _acquire(path: Path) -> io.TextIOWrapper:
     """Return the lock file, open and locked."""
+    num_missing = 0
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("a+", encoding="utf-8")
         except FileNotFoundError:  # the last owner has just removed the empty folder
+            num_missing += 1
+            if num_missing == MAX_MISSING:  # no: a drive that is missing, a removed working folder
+                raise
             continue
         try:
             _lock(file)

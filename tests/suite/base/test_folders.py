@@ -179,6 +179,19 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
         pass
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a working folder cannot be removed there")
+def test_a_folder_that_cannot_be_made_is_no_race(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with (
+        pytest.raises(StorageError, match=r"cannot write to runs: No such file.*; name another"),
+        locked(Path("runs")),
+    ):
+        pass
+
+
 def test_what_wrote_nothing_leaves_no_folder(tmp_path):
     """`tokengym train` with a model that is not there had left an empty folder of runs."""
     with locked(tmp_path / "runs" / "2026" / "one"):
