@@ -137,18 +137,24 @@ def test_the_policy_s_gradient_is_taken_before_the_value_is_read(build, shape, l
         assert expected is None or parameter.grad is None or torch.equal(parameter.grad, expected)
 
 
-def test_old_values_are_the_network_s_and_bootstrap(build, make_envs):
-    envs = make_envs(horizon="truncated", forbidden_token_ids=(1,))
+@pytest.mark.parametrize("forbidden", [(1,), ()])
+def test_old_values_are_the_network_s_and_bootstrap(build, make_envs, forbidden):
+    """Where the EOS is allowed some responses end by it: nothing comes after those."""
+    envs = make_envs(num_envs=16, horizon="truncated", forbidden_token_ids=forbidden)
     agent = build(envs=envs, gae_lambda=1.0, kl_coef=0.0)
     shake(agent)
     played = agent.collect()
+    cut = [episode.finish_reason == "length" for episode in played.episodes]
+    assert 0 < sum(cut) <= 16
+    assert all(cut) == bool(forbidden)
     experience = agent.assign(played)
     torch.testing.assert_close(
         experience.old_values, agent.policy.response_values(experience.sequences)
     )
     final = critic_of(agent).after_responses(experience.sequences)
+    assert final.abs().min() > 1e-3
     for row, episode in enumerate(played.episodes):
-        expected = torch.tensor(episode.score) + final[row]
+        expected = torch.tensor(episode.score) + (final[row] if cut[row] else 0.0)
         torch.testing.assert_close(experience.returns[row, 0], expected, atol=1e-5, rtol=1e-5)
 
 

@@ -85,6 +85,17 @@ def test_numbers_by_hand():
     assert groups.varied_groups(scores, 3).tolist() == [True] * 3 + [False] * 3
 
 
+def test_a_floor_bounds_what_nearly_equal_scores_are_divided_by():
+    """Deviations of 0.02 / sqrt(2) and 2 / sqrt(2), of which the first is below the floor."""
+    scores = torch.tensor([0.0, 0.02, 0.0, 2.0])
+    found = groups.grpo(scores, 2, epsilon=0.0, std_floor=0.5)
+    half = math.sqrt(0.5)
+    assert found.tolist() == pytest.approx([-0.02, 0.02, -half, half], abs=1e-6)
+    unbounded = groups.grpo(scores, 2, epsilon=0.0)
+    assert unbounded.tolist() == pytest.approx([-half, half] * 2, abs=1e-6)
+    assert groups.varied_groups(scores, 2, floor=0.5).tolist() == [False, False, True, True]
+
+
 def test_equal_scores_do_not_explode():
     """Leave-one-out with std normalisation explodes on 0/1 rewards when the peers are equal."""
     scores = torch.tensor([1.0, 1.0, 1.0, 0.0])

@@ -58,6 +58,33 @@ def test_gae_without_a_baseline_and_lambda_1_is_the_reward_to_go():
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        # Rewards to go at a discount of 0.5: 1 + 2 / 2 = 2 and 2; 3 + 5 / 2 = 5.5 and 5.
+        ({"advantage": "loo", "gamma": 0.5}, [[2 - 5.5, 2 - 5.0], [5.5 - 2, 5.0 - 2]]),
+        # One segment of both tokens: the same, less the mean of 2 and 5.5.
+        ({"advantage": "vineppo", "gamma": 0.5}, [[2 - 3.75, 2 - 3.75], [5.5 - 3.75, 5 - 3.75]]),
+        # Scores 3 and 8: 2.5 from their mean, over the floor in place of 5 / sqrt(2).
+        ({"advantage": "grpo", "std_floor": 10.0}, [[-0.25, -0.25], [0.25, 0.25]]),
+    ],
+)
+def test_an_estimator_takes_the_settings_that_its_function_reads(settings, expected):
+    rewards = torch.tensor([[1.0, 2.0], [3.0, 5.0]])
+    played = RoundTensors(
+        token_rewards=rewards,
+        response_mask=torch.ones(2, 2, dtype=torch.bool),
+        values=None,
+        final_values=None,
+        scores=rewards.sum(1),
+        segment_ends=torch.ones(2, 2, dtype=torch.int64),
+    )
+    found, _ = find_advantage(settings["advantage"]).estimate(
+        played, PPOSettings(**{"group_size": 2, **settings})
+    )
+    torch.testing.assert_close(found, torch.tensor(expected), atol=1e-5, rtol=1e-4)
+
+
 def test_the_values_learn_returns_of_their_own_lambda():
     """delta = [1, 2] - [3, 4] + [4, 0] = [2, -2], A = [2 - 0.5 * 2, -2]; to go [3, 2]."""
     played = RoundTensors(

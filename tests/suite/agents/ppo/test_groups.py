@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.suite.agents.conftest import PerToken, make_model, target_reward
+from tests.suite.agents.policy.test_policy import shake
 from tokengym.agents import PPO, collect, losses
 from tokengym.rewards import Credit, Random, Sparse, Uniform
 
@@ -71,6 +72,25 @@ def test_advantages_are_those_of_the_pure_functions(make_ppo, make_envs):
         rewards[row, : len(episode.response_ids)] = torch.tensor(episode.token_rewards)
     expected = losses.leave_one_out(rewards, found.response_mask, 4)
     torch.testing.assert_close(found.advantages, expected)
+
+
+def test_the_price_of_the_kl_comes_off_the_score_that_is_compared(make_ppo, make_envs):
+    agent = build(make_ppo, make_envs, advantage="rloo", kl_coef=0.3, kl_estimator="k1")
+    shake(agent)
+    played = agent.collect()
+    experience = agent.assign(played)
+    net, prices = [], []
+    for episode in played.episodes:
+        texts = [episode.prompt_ids], [episode.response_ids]
+        own, ref = (agent.policy.log_probs(*texts, reference=which)[0] for which in (False, True))
+        prices.append(0.3 * float((own - ref).sum()))
+        net.append(episode.score - prices[-1])
+    assert np.std(prices) > 0.05
+    for row, score in enumerate(net):
+        group = net[:4] if row < 4 else net[4:]
+        others = (sum(group) - score) / 3
+        found = experience.advantages[row][experience.response_mask[row]]
+        assert found.tolist() == pytest.approx([score - others] * len(found), abs=1e-4)
 
 
 @pytest.mark.parametrize("advantage", ["loo", "grpo", "reinforce++"])
@@ -165,6 +185,31 @@ def test_loss_means_by_hand():
         weights = losses.loss_weights(mask, mean, rows=2, horizon=3)
         loss = losses.policy_loss(zeros, zeros, advantages, mask, clip_range=0.2, weights=weights)
         assert loss.item() == pytest.approx(-expected)
+
+
+@pytest.mark.parametrize("size", [None, 3])
+@pytest.mark.parametrize(
+    ("advantage", "loss_mean", "expected"),
+    [
+        *(("rloo", "auto", "token"), ("grpo", "auto", "sequence"), ("dr-grpo", "auto", "constant")),
+        *(("grpo", "token", "token"), ("rloo", "sequence", "sequence")),
+    ],
+)
+def test_the_loss_has_the_mean_of_its_paper_however_it_is_split(
+    make_ppo, make_envs, advantage, loss_mean, expected, size
+):
+    """At ratio 1 it is minus the mean of the advantages; those of row i are i."""
+    settings = {"loss_mean": loss_mean, "micro_batch_size": size, "kl_coef": 0.0}
+    agent = build(make_ppo, make_envs, advantage=advantage, **settings)
+    experience = agent.assign(agent.collect())
+    lengths = experience.response_mask.sum(1).tolist()
+    assert len(set(lengths)) > 2
+    rows = torch.arange(8.0)[:, None] * experience.response_mask
+    parts = agent.backward(replace(experience, advantages=rows), "here")
+    whole = sum(row * length for row, length in enumerate(lengths))
+    by_hand = {"token": whole / sum(lengths), "sequence": 28 / 8, "constant": whole / (8 * 6)}
+    found = sum(figures["policy_loss"] for figures in parts)
+    assert found == pytest.approx(-by_hand[expected], rel=1e-4)
 
 
 def test_the_clip_may_be_wider_upwards():

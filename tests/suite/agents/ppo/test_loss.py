@@ -1,5 +1,6 @@
 """PPO's loss against the formulas written out on the whole model; whose tokens count."""
 
+import math
 from typing import Any
 
 import pytest
@@ -61,6 +62,59 @@ def test_the_gradient_is_that_of_the_whole_objective(make_envs, make_ppo):
     loss_by_hand(agent, experience).backward()
     expected = torch.cat([p.grad.flatten() for p in agent.policy.trained_parameters()])
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
+
+
+def test_the_figures_of_an_update_by_hand(make_envs, make_ppo):
+    """KL(old || new) as the mean of r - 1 - log r of the old policy's tokens, r = new / old."""
+    agent = make_ppo(envs=make_envs(num_envs=8), clip_range=0.1, clip_range_high=0.3)
+    experience = agent.assign(agent.collect())
+    shake(agent, 0.1)  # the policy moves on from the one that sampled
+    parts = agent.backward(experience, "here")
+    log_ratios = []
+    for row in range(8):
+        start = int(experience.sequences.prompt_lengths[row])
+        end = start + int(experience.sequences.response_lengths[row])
+        ids = experience.sequences.input_ids[row, :end]
+        model: Any = agent.policy.language_model.model
+        log_p = model(ids.unsqueeze(0)).logits[0, start - 1 : -1].log_softmax(-1)
+        now = log_p.gather(1, ids[start:].unsqueeze(1))[:, 0]
+        log_ratios += (now - experience.old_log_probs[row, : end - start]).tolist()
+    ratios = [math.exp(one) for one in log_ratios]
+    shares = [r > 1.3 for r in ratios], [r < 0.9 for r in ratios]
+    assert all(any(share) for share in shares)
+    moved = [r - 1.0 - one for r, one in zip(ratios, log_ratios, strict=True)]
+    expected = {
+        "approx_kl": sum(moved) / len(moved),
+        "clip_fraction": sum(map(sum, shares)) / len(ratios),
+        "ratio_error": max(abs(r - 1.0) for r in ratios),
+        "log_prob_gap": max(map(abs, log_ratios)),
+    }
+    found = {
+        name: total(part[name] for part in parts)
+        for total, names in ((sum, ("approx_kl", "clip_fraction")), (max, [*expected][2:]))
+        for name in names
+    }
+    assert found == pytest.approx(expected, rel=1e-3)
+
+
+def test_schedules_of_the_clip_ranges_are_read_where_training_is(make_ppo):
+    """Half of it is left: the ratio is clipped from a millionth on, the values not at all."""
+    agent = make_ppo(
+        clip_range=lambda left: 1e3 if left > 0.75 else 1e-6,
+        clip_range_vf=lambda left: 1e-6 if left > 0.75 else 1e3,
+    )
+    experience = agent.assign(agent.collect())
+    shake(agent, 0.1)
+    values = agent.policy.response_values(experience.sequences)
+    squared = ((values - experience.returns)[experience.response_mask] ** 2).mean()
+    found = []
+    for left in (1.0, 0.5):
+        agent._current_progress_remaining = left
+        parts = agent.backward(experience, "here")
+        found.append([sum(p[name] for p in parts) for name in ("clip_fraction", "value_loss")])
+    (unclipped, clipped_loss), (clipped, loss) = found
+    assert (unclipped, clipped) == pytest.approx((0.0, 1.0))
+    assert clipped_loss > loss == pytest.approx(0.5 * float(squared), rel=1e-4)
 
 
 def test_padding_with_eos_changes_nothing(make_envs, make_ppo):

@@ -19,6 +19,7 @@ from tests.suite.agents.conftest import (
     make_model,
     target_reward,
 )
+from tests.suite.agents.policy.test_policy import shake
 from tokengym.agents import PPO, losses
 from tokengym.agents.errors import ModelError, NonFiniteError
 from tokengym.agents.sb3 import as_vec_env
@@ -139,6 +140,25 @@ def test_assign_is_the_formula(make_envs, make_ppo):
     np.testing.assert_allclose(found, whitened, atol=1e-3)
 
 
+def test_the_figures_of_a_round_by_hand(make_ppo):
+    agent = make_ppo(n_minibatches=1)
+    shake(agent, 0.3)  # so that the values are not all 0
+    played = agent.collect()
+    experience = agent.assign(played)
+    entropies = []
+    for episode in played.episodes:
+        ids = torch.tensor([[*episode.prompt_ids, *episode.response_ids]])
+        logits = agent.policy.language_model.model(ids).logits[0, len(episode.prompt_ids) - 1 : -1]
+        p = logits.softmax(-1)
+        entropies += (-p * p.log()).sum(-1).tolist()
+    mask = experience.response_mask
+    returns, values = experience.returns[mask], experience.old_values[mask]
+    found = agent.logger.name_to_value
+    assert found["train/entropy"] == pytest.approx(np.mean(entropies), rel=1e-4)
+    explained = 1.0 - float((returns - values).var() / returns.var())
+    assert found["train/explained_variance"] == pytest.approx(explained, rel=1e-4)
+
+
 def gradient(agent: PPO, experience: Any) -> torch.Tensor:
     """Return the gradient of the whole batch as one minibatch."""
     agent.backward(experience, "here")
@@ -155,6 +175,27 @@ def test_micro_batches_do_not_change_the_gradient(make_envs, make_ppo):
     for size in (4, 1):
         agent.settings = replace(agent.settings, micro_batch_size=size)
         torch.testing.assert_close(gradient(agent, experience), whole, atol=1e-6, rtol=1e-4)
+
+
+def test_the_gradient_is_scaled_down_to_its_largest_norm(make_ppo):
+    """As the optimiser takes it: Adam's step would hide its size."""
+    for limit in (1e9, 1e-3):
+        agent = make_ppo(max_grad_norm=limit, n_epochs=1, n_minibatches=1)
+        experience = agent.assign(agent.collect())
+        whole = gradient(agent, experience)
+        step, taken = agent.policy.optimizer.step, list[torch.Tensor]()
+
+        def noted(step: Any = step, taken: Any = taken, agent: PPO = agent) -> None:
+            learning = agent.policy.trained_parameters()
+            taken.append(torch.cat([p.grad.flatten() for p in learning]).clone())
+            step()
+
+        agent.policy.optimizer.step = noted
+        agent.update(experience)
+        (found,) = taken
+        expected = whole * min(1.0, limit / float(whole.norm()))
+        assert float(whole.norm()) > 1e-2
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-3)
 
 
 def test_minibatches_are_shuffled_every_epoch_and_cover_the_batch(make_ppo):
