@@ -170,6 +170,18 @@ def make_bytes() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", pad_token="<eos>")
 
 
+@pytest.mark.parametrize("text", [".", "so.", "a good film"])
+def test_a_stop_string_may_take_many_tokens(text):
+    tokenizer = make_bytes()
+    env = TokenGenerationEnv(tokenizer=tokenizer, prompts=["x"], stop_strings=[text])
+    env.reset(seed=0)
+    *before, last = tokenizer(f"no, {text}")["input_ids"]
+    assert len(before) == len("no, ") + len(text) - 1
+    assert not any(env.step(token)[2] for token in before)
+    _, _, terminated, _, info = env.step(last)
+    assert (terminated, info["finish_reason"], info["response"]) == (True, "stop", f"no, {text}")
+
+
 @pytest.mark.parametrize("given", [["<eos>", "."], [".", "<eos>"], "."])
 @pytest.mark.parametrize("is_stored", [False, True])
 def test_contents_keep_ordinary_ends(given, is_stored, tmp_path):

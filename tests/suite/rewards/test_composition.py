@@ -310,9 +310,15 @@ def test_texts_that_differ_in_anything_are_told_apart():
         make_episode(query_type="CONSTRAINED", finish_reason="eos"),
         make_episode(finish_reason="length"),
         replace(episode, written=[1] + [0] * (len(episode.response_ids) - 1)),
+        make_episode(metadata={"answer": 3}, finish_reason="eos"),
+        make_episode(metadata={"answer": 4}, finish_reason="eos"),
+        make_episode(prompt_ids=[4, 3], finish_reason="eos"),
+        make_episode(response_ids=[6, 5, 1], finish_reason="eos"),
+        replace(episode, turns=[Turn("assistant", "the response", (0, 3))]),
+        replace(episode, turns=[Turn("assistant", "the response", (0, 3), 1.0)]),
     ]
     Cached(Telling()).score([episode, *others])
-    assert len(seen) == 7
+    assert len(seen) == 1 + len(others)
 
 
 def test_what_cannot_be_cached():

@@ -56,6 +56,15 @@ def test_random_credit_belongs_to_the_episode_not_to_the_batch():
     assert not np.allclose(whole[3], other[0])
 
 
+def test_random_credit_leaves_what_it_does_not_spread_at_the_end():
+    scores = Scores(values=[6.0, -2.0])
+    whole = Random(seed=3, beta=1.0).assign(EPISODES, scores)
+    parts = Random(seed=3, beta=0.25).assign(EPISODES, scores)
+    assert not np.allclose(whole[0], 2.0)
+    for part, row, rest in zip(parts, whole, ([0, 0, 4.5], [-1.5]), strict=True):
+        np.testing.assert_allclose(part, 0.25 * row + rest, rtol=1e-6)
+
+
 def test_random_credit_tells_prompt_from_response():
     one = make_episode(prompt_ids=[3, 4], response_ids=[5, 6])
     two = make_episode(prompt_ids=[3], response_ids=[4, 5, 6][1:])

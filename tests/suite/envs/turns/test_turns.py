@@ -100,6 +100,24 @@ def test_four_turns_by_hand(make_env):
     ]
 
 
+def test_the_legal_tokens_of_a_whole_text_are_those_that_its_steps_showed(make_envs):
+    """Counted from the first token of each turn, also where a KL is measured afterwards."""
+    rules = {"min_new_tokens": 1, "allowed_token_ids": ((A,), (B, C)), "max_turn_tokens": 3}
+    partner = Script("d", "d e", "c")
+    envs = make_envs(num_envs=1, partner=partner, max_turns=3, max_new_tokens=20, **rules)
+    _, infos = envs.reset(seed=0)
+    shown = []
+    for token in (A, B, A, A, EOS, A, C, EOS):  # the first turn ends by its length
+        shown.append(infos["action_mask"][0].copy())
+        assert shown[-1][token]
+        infos = envs.step(np.array([token]))[4]
+    episode = episodes_from_infos(infos)[0]
+    assert episode.written is not None
+    assert [turn.span for turn in episode.turns[::2]] == [(0, 3), (4, 6), (8, 11)]
+    found = envs.response_masks(len(episode.response_ids), episode.turns)
+    np.testing.assert_array_equal(found[episode.written > 0], shown)
+
+
 def test_the_partner_ends_the_conversation(make_env):
     env = make_env(partner=Script("d", Reply("", 2.0, done=True)), max_turns=9, max_new_tokens=20)
     env.reset(seed=0)
