@@ -7,6 +7,7 @@ import scipy.stats
 
 from tokengym.evaluation.statistics import (
     area_under_curve,
+    censored_steps,
     collapsed,
     curve_interval,
     final_mean,
@@ -61,6 +62,18 @@ def test_interval_of_any_statistic_equals_the_fast_path(rng):
     assert interval(scores, rng=3) == pytest.approx(interval(scores, lambda x: iqm(x), rng=3))
     low, high = interval(scores, lambda table: float(table.max()), rng=3)
     assert low <= high == scores.max()
+
+
+def test_intervals_have_the_level_that_is_asked_for():
+    """Of runs of 0 and 1 a resample's mean is 0, 1/2 or 1, at 1/4, 1/2 and 1/4."""
+    for level, ends in ((0.4, (0.5, 0.5)), (0.9, (0.0, 1.0))):
+        assert interval([0.0, 1.0], level=level) == ends
+        assert interval([0.0, 1.0], lambda table: float(table.mean()), level) == ends
+        low, high = curve_interval([[0.0, 0.0], [1.0, 2.0]], level)
+        assert (low.tolist(), high.tolist()) == ([ends[0], 2 * ends[0]], [ends[1], 2 * ends[1]])
+        assert improvement_interval([0.0, 1.0], [0.5], level) == ends
+        steps = censored_steps([0.0, 80.0], 40.0, level)
+        assert (steps.low, steps.high) == (40 * ends[0], 40 * ends[1])
 
 
 def test_interval_is_stratified(rng):
@@ -164,6 +177,8 @@ def test_paired_difference_by_hand():
     assert (result.wins, result.ties, result.pairs) == (2, 1, 4)
     # s^2 = 5 / 3, standard error sqrt(5 / 12) = 0.6455, t_{3, 0.975} = 3.1824
     assert (result.low, result.high) == pytest.approx((-1.5543, 2.5543), abs=1e-3)
+    narrow = paired_difference([1.0, 2.0, 3.0, 9.0], [1.0, 1.0, 1.0, 10.0], 0.8)
+    assert (narrow.low, narrow.high) == pytest.approx((-0.5571, 1.5571), abs=1e-3)  # 1.6377 of it
 
 
 def test_student_interval_is_scipys(rng):

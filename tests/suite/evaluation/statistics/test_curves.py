@@ -63,6 +63,17 @@ def test_its_interval_widens_with_the_seeds_spread():
     assert result == relative_steps(STEPS, x, y, rng=3)
 
 
+def test_seeds_are_drawn_with_both_their_curves():
+    """Each seed is twice as fast, whichever are drawn."""
+    result = relative_steps(STEPS, line([2.0, 6.0]), line([1.0, 3.0]))
+    assert (result.ratio, result.low, result.high) == pytest.approx((0.5, 0.5, 0.5))
+    # Slopes of 2, 4 and 6 against 1, at 1/4, 1/2 and 1/4.
+    x, y = line([2.0, 6.0]), line([1.0, 1.0])
+    for level, (low, high) in ((0.4, (1 / 4, 1 / 4)), (0.9, (1 / 6, 1 / 2))):
+        result = relative_steps(STEPS, x, y, level)
+        assert (result.low, result.high) == pytest.approx((low, high))
+
+
 def test_nothing_to_be_faster_at_if_the_baseline_does_not_rise():
     assert relative_steps(STEPS, line([1.0]), line([-1.0])) is None
 

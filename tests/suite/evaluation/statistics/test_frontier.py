@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -145,6 +146,24 @@ def test_arms_are_compared_at_equal_kl_by_seed():
 def test_an_arm_has_the_frontier_of_all_its_cells():
     (four,) = compare_at_kl(arm(0.5, 1.5, 1.0), arm(1.0, 0.2), (4.0,))
     assert four.difference.difference == pytest.approx(1.0)
+
+
+def test_a_cell_is_chosen_by_another_measurement_than_is_compared():
+    """Of the two cells one has the higher score, and a tenth of it as gold score."""
+
+    def cell(slope: float, share: float) -> dict[int, RunPath]:
+        runs = {seed: path(slope, noise) for seed, noise in enumerate(SEEDS)}
+        return {
+            seed: replace(run, values={**run.values, "gold_score": share * run.values["score"]})
+            for seed, run in runs.items()
+        }
+
+    cells = {"gamed": cell(1.5, 0.1), "true": cell(1.0, 1.0)}
+    for tune_by, expected in (("score", 0.3), ("gold_score", 2.0)):
+        (four,) = compare_at_kl(cells, arm(1.0), (4.0,), measure="gold_score", tune_by=tune_by)
+        assert four.value == pytest.approx(expected)
+    (four,) = compare_at_kl(cells, arm(1.0), (4.0,), measure="gold_score")
+    assert four.value == pytest.approx(0.3)  # gold is not known when one tunes
 
 
 def test_runs_are_compared_within_the_tokens_that_all_have():
