@@ -100,6 +100,14 @@ def test_rows_without_a_token_of_the_policy_are_nobodys_baseline():
     found = credit_rows([row(LONG), silent], credit())
     assert found.scores.tolist() == [3.0, 0.0]
     assert [advantage.tolist() for advantage in found.advantages] == [[0.0] * 3, [0.0] * 2]
+    between = credit_rows([silent, row(LONG), silent, row(SHORT)], credit())
+    assert between.scores.tolist() == [0.0, 3.0, 0.0, 2.0]
+    paid = [[0.0] * 2, [1.0] * 3, [0.0] * 2, [1.0] * 2]
+    for rewards, expected in zip(between.token_rewards, paid, strict=True):
+        np.testing.assert_allclose(rewards, expected, atol=1e-6)
+    over = [[0.0] * 2, [1.0] * 3, [0.0] * 2, [-1.0] * 2]
+    for advantage, expected in zip(between.advantages, over, strict=True):
+        np.testing.assert_allclose(advantage, expected, atol=1e-6)
     with pytest.raises(ValueError, match="responses is empty"):
         credit_rows([], credit())
     with pytest.raises(SettingsError, match="'grpo' sums token rewards"):

@@ -1,0 +1,72 @@
+"""What an evaluation plays and measures, by tasks whose numbers are known."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from tests.support.partners import Several
+from tokengym.evaluation.measure.evaluate import Evaluator, evaluate
+
+
+def prompts_of(split: str) -> tuple[str, ...]:
+    env: Any = gym.make("tokengym/MovieReview-v0", split=split)
+    texts: tuple[str, ...] = env.unwrapped.prompts.texts
+    return texts
+
+
+def test_it_plays_the_held_out_prompts_in_their_order():
+    evaluator = Evaluator("MovieReview", {"max_new_tokens": 1}, num_episodes=5)
+    found = [episode.prompt for episode in evaluator(evaluator.untrained()).episodes]
+    assert found == list(prompts_of("test")[:5])
+    assert not {*found} & {*prompts_of("train")}
+    evaluator.close()
+
+
+def test_a_seed_is_that_of_the_sampling_and_the_likeliest_tokens_need_none():
+    played: dict[tuple[int, bool], Any] = {}
+    for seed in (0, 1):
+        evaluator = Evaluator("MovieReview", {"max_new_tokens": 4}, num_episodes=6, seed=seed)
+        policy = evaluator.untrained()
+        for greedy in (False, True):
+            found = [evaluator(policy, deterministic=greedy).episodes for _ in range(2)]
+            ids = [[episode.response_ids for episode in episodes] for episodes in found]
+            assert ids[0] == ids[1]
+            played[seed, greedy] = ids[0]
+        evaluator.close()
+    assert played[0, True] == played[1, True]
+    assert played[0, False] != played[1, False] != played[1, True]
+    again = evaluate(policy, "MovieReview", {"max_new_tokens": 4}, num_episodes=6, seed=1)
+    assert [episode.response_ids for episode in again.episodes] == played[1, False]
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"min_new_tokens": 3, "forbidden_token_ids": range(3, 300)},
+        {"partner": Several(), "max_turns": 3, "max_turn_tokens": 2, "min_new_tokens": 1},
+    ],
+)
+def test_the_policy_that_training_starts_from_has_no_kl(rules):
+    """Under the action mask that both are sampled under, and of the policy's own tokens alone."""
+    options = {"max_new_tokens": 12, **rules}
+    evaluator = Evaluator("MovieReview", options, num_episodes=8)
+    policy = evaluator.untrained()
+    found = evaluator(policy)
+    assert found.metrics["kl"] == pytest.approx(0.0, abs=1e-4)
+    log_probs = [
+        episode.log_probs if episode.written is None else episode.log_probs[episode.written > 0]
+        for episode in found.episodes
+        if episode.log_probs is not None
+    ]
+    assert len(log_probs) == 8
+    assert found.metrics["length"] == np.mean([len(row) for row in log_probs])
+    assert found.metrics["entropy"] == pytest.approx(-np.concatenate(log_probs).mean(), rel=1e-5)
+    without = policy.log_probs(
+        [episode.prompt_ids for episode in found.episodes],
+        [episode.response_ids for episode in found.episodes],
+    )
+    sums = sum(map(np.sum, without)) - sum(map(np.sum, log_probs))
+    assert abs(float(sums)) > 1.0  # masks, or replies, that count would show
+    evaluator.close()
