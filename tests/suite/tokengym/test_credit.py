@@ -6,6 +6,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from tokengym.agents import RandomAgent, collect
 from tokengym.base.errors import TokenizerError
@@ -44,6 +46,21 @@ def test_ids_earn_what_an_environment_pays(rule):
 def test_texts_are_credited_by_their_tokens():
     found = assign(["a dull film"], lambda p, r: 3.0, "uniform", tokenizer=BUNDLE.tokenizer)
     assert found.token_rewards.tolist() == [[1.0, 1.0, 1.0]]
+
+
+def test_a_text_is_credited_by_the_tokens_that_follow_its_prompt():
+    """A tokenizer in the line of Llama 2 puts a space before a text that stands alone."""
+    letters = {letter: i for i, letter in enumerate(["<eos>", "\u2581", "a", "n", "d"])}
+    backend = Tokenizer(models.BPE(letters, []))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    backend.decoder = decoders.Metaspace(prepend_scheme="always")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>")
+    credit = TokenCredit(lambda p, r: 6.0, "uniform", tokenizer=tokenizer)
+    alone, follows = credit(["nd"]), credit(["nd"], prompts=["a"])
+    assert follows.episodes[0].response_ids == (3, 4)
+    assert tokenizer.decode([*follows.episodes[0].prompt_ids, 3, 4]) == "and"
+    assert follows.token_rewards.tolist() == [[3.0, 3.0]]
+    assert alone.token_rewards.tolist() == [[2.0, 2.0, 2.0]]
 
 
 def test_references_reach_the_scorer():

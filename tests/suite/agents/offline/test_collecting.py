@@ -2,14 +2,18 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from tests.suite.agents.conftest import PROMPTS, make_model, target_share
 from tokengym.agents import RandomAgent
 from tokengym.agents.offline.collecting import (
+    KEPT,
     ResponseCollector,
     Sampling,
+    _Collected,
     at_temperature,
     best_rows,
     pair_rows,
@@ -94,6 +98,12 @@ def test_pairs_and_best_responses():
     best = best_rows(groups, Sampling(n=3), [7, 8])
     assert [(r["response"], r["prompt_id"]) for r in best] == [("high", 7), ("tie", 8)]
     assert len(response_rows(groups, [7, 8])) == 5
+    assert pair_rows(groups, Sampling(n=3, min_gap=2.0), [7, 8]) == []
+    assert len(pair_rows(groups, Sampling(n=3, min_gap=1.9), [7, 8])) == 1
+    # At 3 a character "high" is worth 2 - 12, "low" 0 - 9 and "mid" 1 - 9.
+    (short,) = pair_rows(groups, Sampling(n=3, length_penalty=3.0), [7, 8])
+    assert (short["chosen"], short["rejected"]) == ("mid", "high")
+    assert best_rows(groups, Sampling(n=3, length_penalty=3.0), [7, 8])[0]["response"] == "mid"
 
 
 def test_conversations_make_no_rows():
@@ -105,6 +115,21 @@ def test_conversations_make_no_rows():
         pair_rows([talks], Sampling(n=2), [0])
     with pytest.raises(DatasetError, match="holds a partner's replies"):
         response_rows([talks], [0])
+
+
+def test_held_out_data_has_prompts_of_its_own(make_envs):
+    prompts = [f"{x} {y}" for x in "bcde" for y in "bcd"]
+    envs = make_envs(prompts=prompts)
+    settings = DPOSettings(num_prompts=7, num_eval_prompts=4, sampling=Sampling(n=2))
+    run: Any = SimpleNamespace(settings=settings, seed=0)
+    source = _Collected(run, envs, RandomAgent(envs, seed=0), KEPT["all"])
+    learned = {row["prompt"] for row in source.rows(7).to_list()}
+    held_out = source.held_out_rows()
+    assert held_out is not None
+    measured = {row["prompt"] for row in held_out.to_list()}
+    assert (len(learned), len(measured)) == (7, 4)
+    assert not learned & measured
+    assert learned | measured < {*prompts}
 
 
 def test_prompt_order_goes_through_all_before_any_comes_again():
