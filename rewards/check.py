@@ -288,6 +288,7 @@ def _terminal_rows(infos: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
             "score": episode.score,
             "score_parts": episode.score_parts,
             "token_rewards": source["token_rewards"][row][:size],
+            **({} if episode.written is None else {"written": episode.written}),
         }
     return rows
 

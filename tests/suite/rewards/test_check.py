@@ -7,6 +7,7 @@ import pytest
 from gymnasium.vector import AutoresetMode, VectorWrapper
 
 from tests.suite.rewards.conftest import LengthScorer
+from tests.support.partners import teacher
 from tokengym.rewards import (
     ABCReward,
     CreditReward,
@@ -33,6 +34,37 @@ def test_good_rewards_pass(make_env, classifier):
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 def test_good_batches_pass(make_envs, classifier, mode):
     check_reward(ABCReward(make_envs(autoreset_mode=mode), RewardModel(classifier)))
+
+
+TURNS = {"partner": teacher, "max_turns": 3, "max_turn_tokens": 2, "max_new_tokens": 16}
+
+
+@pytest.mark.parametrize("credit", ["uniform", "red:every_prefix=true"])
+def test_conversations_pass_in_every_form(make_env, make_envs, credit):
+    scorer = FunctionScorer(lambda prompt, response: float(len(response.split())))
+    check_reward(CreditReward(make_env(**TURNS), scorer, credit))
+    for mode in AutoresetMode:
+        check_reward(CreditReward(make_envs(autoreset_mode=mode, **TURNS), scorer, credit))
+
+
+def test_a_batch_that_pays_a_reply_is_named(make_envs):
+    class Generous(VectorWrapper):
+        """Moves what the last token earned to a token of the reply."""
+
+        def step(self, actions):
+            step = self.env.step(actions)
+            for row in np.flatnonzero(step[4].get("_token_rewards", [])):
+                rewards, written = step[4]["token_rewards"][row], step[4]["written"][row]
+                last = len(step[4]["response_ids"][row]) - 1
+                (replies,) = np.nonzero(written[:last] == 0)
+                rewards[replies[0]], rewards[last] = rewards[last], 0.0
+            return step
+
+    scorer = FunctionScorer(lambda prompt, response: 1.0)
+    envs = SparseReward(make_envs(**{**TURNS, "partner": lambda *_: "d"}), scorer)
+    check_reward(envs)
+    with pytest.raises(RewardCheckError, match="token_rewards pay a token of a reply"):
+        check_reward(Generous(envs))
 
 
 class Broken(gymnasium.Wrapper):
