@@ -52,6 +52,26 @@ def test_scores_rise_and_the_reference_stays(make_envs, learner):
     assert last.tokens_trained > 0
 
 
+def test_iterations_go_through_the_prompts_before_any_comes_again(make_envs):
+    prompts = [f"{x} {y}" for x in "bcde" for y in "bc"]
+    asked: list[str] = []
+
+    def score(prompt: str, response: str) -> float:
+        asked.append(prompt)
+        return float(len(response))
+
+    settings: Any = {"tuning": QUICK, "prompts_per_iteration": 4, "seed": 0, "device": "cpu"}
+    envs, scorer = make_envs(prompts=prompts), FunctionScorer(score)
+    agent = RAFT(envs, make_model(scale=2.0), scorer=scorer, **settings)
+    seen = []
+    for _ in range(2):
+        asked.clear()
+        agent.iterate()
+        seen.append({*asked})
+    assert [len(each) for each in seen] == [4, 4]
+    assert seen[0] | seen[1] == {*prompts}
+
+
 def test_stopped_run_ends_with_the_same_weights(make_envs, tmp_path):
     whole = build(make_envs, output_dir=tmp_path / "whole").learn(3)
     folder = tmp_path / "stopped"

@@ -47,6 +47,33 @@ def test_every_row_plays_one_episode_per_round(make_envs, mode):
     assert [round(6 * e.score) for e in episodes] == [n - 1 for n in lengths]
 
 
+def test_a_seed_begins_the_first_round_and_no_other(make_envs):
+    envs = make_envs(num_envs=2, prompt_sampling="sequential")
+    episodes = collect(RandomAgent(envs, seed=0), envs, 4, seed=5)
+    assert [episode.prompt for episode in episodes] == list(PROMPTS)
+
+
+def test_an_agent_is_given_the_masks_that_it_takes(make_envs):
+    envs = make_envs(num_envs=8, forbidden_token_ids=[2, 4, 5, 6, 7], min_new_tokens=3)
+    episodes = collect(RandomAgent(envs, seed=0), envs, 16, seed=0)
+    written = {token for episode in episodes for token in episode.response_ids}
+    assert written == {0, EOS, TARGET}
+    assert not any(EOS in episode.response_ids[:3] for episode in episodes)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_an_agent_is_told_whether_to_sample(make_envs, deterministic):
+    class Told(Scripted):
+        def predict(self, *arguments: Any) -> Any:
+            told.append(arguments[-1])
+            return super().predict(*arguments)
+
+    told: list[bool] = []
+    collect(Told(), make_envs(), 8, deterministic=deterministic)
+    assert len(told) == 8  # two rounds of four steps
+    assert {*told} == {deterministic}
+
+
 def test_all_kinds_of_environment_give_the_same_episodes(make_envs, make_ppo, tokenizer):
     agent = make_ppo()
 

@@ -222,6 +222,31 @@ def test_replayed_rewards_are_the_tokens_own_across_the_wrap(make_envs):
     assert set(sample.rewards.flatten()[ended].tolist()) == {5.0, 3.0, 0.0}
 
 
+def test_steps_that_overwrite_an_episode_are_drawn_once_theirs_has_ended(make_envs):
+    buffer = replay(make_envs, 4, 1)
+    for token in (2, 3, 4):
+        buffer.add(*transition([token], [False], {}))
+    buffer.add(*transition([5], [True], {0: [1.0, 2.0, 3.0, 4.0]}))
+    assert {*buffer.sample(100).actions.flatten().tolist()} == {2, 3, 4, 5}
+    buffer.add(*transition([6], [False], {}))
+    assert {*buffer.sample(100).actions.flatten().tolist()} == {3, 4, 5}
+    buffer.add(*transition([7], [True], {0: [5.0, 6.0]}))
+    drawn = buffer.sample(100)
+    assert {*drawn.actions.flatten().tolist()} == {6, 7, 4, 5}
+    assert {*drawn.rewards.flatten().tolist()} == {5.0, 6.0, 3.0, 4.0}
+
+
+def test_a_truncated_episode_is_bootstrapped(make_envs):
+    """As in SB3's own buffer: its last step is no end for the value that is learned."""
+    buffer = replay(make_envs, 8, 2)
+    step = transition([3, 4], [True, True], {0: [1.0], 1: [2.0]})
+    step[-1][1]["TimeLimit.truncated"] = True
+    buffer.add(*step)
+    drawn = buffer.sample(100)
+    by_reward = zip(drawn.rewards.flatten().tolist(), drawn.dones.flatten().tolist(), strict=True)
+    assert {*by_reward} == {(1.0, 1.0), (2.0, 0.0)}
+
+
 def test_an_episode_that_learn_broke_off_is_never_paid(make_envs):
     buffer = replay(make_envs, 4, 1)
     buffer.add(*transition([3], [False], {}))  # learn() ends here, and the next one resets
