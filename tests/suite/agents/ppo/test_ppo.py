@@ -140,6 +140,19 @@ def test_assign_is_the_formula(make_envs, make_ppo):
     np.testing.assert_allclose(found, whitened, atol=1e-3)
 
 
+def test_log_probs_that_are_recomputed_are_those_of_the_whole_forward(make_ppo):
+    """A rollout that is off by 0.3 nats is said, and not learned from."""
+    agent = make_ppo(old_log_probs="recomputed")
+    played = agent.collect()
+    experience = agent.assign(replace(played, log_probs=played.log_probs - 0.3))
+    mask = experience.response_mask
+    torch.testing.assert_close(experience.old_log_probs[mask], played.log_probs[mask])
+    agent.update(experience)
+    found = agent.logger.name_to_value
+    assert found["train/log_prob_gap"] == pytest.approx(0.3, abs=1e-3)
+    assert found["train/ratio_error"] < 1e-3
+
+
 def test_the_figures_of_a_round_by_hand(make_ppo):
     agent = make_ppo(n_minibatches=1)
     shake(agent, 0.3)  # so that the values are not all 0

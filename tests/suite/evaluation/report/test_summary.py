@@ -22,7 +22,7 @@ from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.report.tables import cells, columns, group_table
 from tokengym.evaluation.report.verdict import lead_of
-from tokengym.evaluation.statistics import area_under_curve, iqm
+from tokengym.evaluation.statistics import area_under_curve, interval, iqm
 from tokengym.scripts.commands.show import _arrival, _figures, show_summary
 
 
@@ -40,6 +40,10 @@ def test_figures_are_those_of_the_curves(make_curves):
     ends = [c.values["score"][-2:].mean() - 0.05 * c.values["kl"][-2:].mean() for c in sparse]
     assert figures["net_score"]["final"]["iqm"] == pytest.approx(iqm(ends))
     assert "auc" not in figures["kl"]  # more is not better, so it is not ranked
+    (half,) = summarize(curves, SummarySettings(level=0.5))["groups"]
+    for found, level in ((group, 0.95), (half, 0.5)):
+        figure = found["rewards"]["sparse"]["figures"]["score"]["auc"]
+        assert (figure["low"], figure["high"]) == pytest.approx(interval(areas, level=level))
 
 
 def test_scores_lie_between_fixed_anchors(make_curves):
@@ -64,6 +68,22 @@ def straight(name: str, ends: tuple[float, float], seeds: range = range(5)) -> l
         Curve(credit=name, seed=seed, steps=steps, values={"score": 0.01 * steps + 0.1 * seed})
         for seed in seeds
     ]
+
+
+def test_differences_are_between_runs_of_one_seed():
+    """A seed is worth twice what the rewards differ by, and each has two that the other lacks."""
+    steps = np.arange(11.0)
+    curves = [
+        Curve(credit=name, seed=seed, steps=steps, values={"score": worth + seed + 0.1 * steps})
+        for name, worth, seeds in (("sparse", 0.0, range(7)), ("other", 0.5, range(2, 9)))
+        for seed in seeds
+    ]
+    (group,) = summarize(curves)["groups"]
+    found = group["rewards"]["other"]["versus_baseline"]["differences"]["score"]
+    for difference in (found["auc"], found["final"]):
+        ends = [difference[name] for name in ("difference", "low", "high")]
+        assert ends == pytest.approx([0.5] * 3)
+        assert (difference["pairs"], difference["wins"]) == (5, 5)
 
 
 @pytest.mark.parametrize(
@@ -346,6 +366,11 @@ def test_a_leap_is_a_gap_of_the_drawn_path_and_of_the_figures():
     assert [path.count("M") for path in paths] == [2, 1]
     over_updates = page.partition("<h3>Score</h3>")[2].partition("</svg>")[0]
     assert all(p.count("M") == 1 for p in re.findall(r'class="line" d="([^"]+)"', over_updates))
+    for curve in curves:  # of 100 tokens an update, which are no updates
+        values: Any = curve.values
+        values["tokens"] = 100.0 * curve.steps
+    (group,) = summarize(over_tokens(curves), SummarySettings(axis="tokens"))["groups"]
+    assert group["equal_kl"] is None
 
 
 def test_equal_kl_is_told_of_learners_at_equal_tokens_too():

@@ -40,6 +40,13 @@ def config(**changes) -> ComparisonConfig:
     return ComparisonConfig(**{"env": "MovieReview", "rewards": ("sparse", "abc"), **changes})
 
 
+def test_adapters_have_the_rank_that_is_asked_for():
+    assert TrainingSettings().lora() is None
+    made = TrainingSettings(lora_rank=3).lora()
+    assert made is not None
+    assert (made.r, made.lora_alpha) == (3, 6)
+
+
 def test_bare_names_are_completed():
     assert resolve_env("MovieReview") == "tokengym/MovieReview-v0"
     assert resolve_env("tokengym/MovieReview") == "tokengym/MovieReview-v0"
