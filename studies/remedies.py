@@ -95,7 +95,8 @@ def cells() -> list[Cell]:
         )
     ]
     asked = [cell for length, name in ASKED for cell in arms(length, name)]
-    return [*dict.fromkeys([*short_cells(), *asked, *longer])]
+    tried = [c for length in (LONGER, LENGTH) for both in started(length) for c in both]
+    return [*dict.fromkeys([*short_cells(), *asked, *longer, *tried])]
 
 
 def short_cells() -> list[Cell]:
@@ -115,6 +116,9 @@ def short_cells() -> list[Cell]:
     return [*published, remedies[0], signed[0], *remedies[1:], signed[1]]
 
 
+TUNED, MODELS = f"{WARMED}, lambda tuned", "reward model's"
+HIGH = "0.95"
+"""Lambda that is tried under the reward model's critic beside that of each rule."""
 ASKED = ((LENGTH, PUBLISHED), (LENGTH, WARMED), (LONGER, PUBLISHED), (LONGER, WARMED))
 """Lengths and variants at which `abc-signed` is compared with `sparse` under either critic."""
 
@@ -129,6 +133,16 @@ def arms(length: int, variant: str) -> list[Cell]:
     found = [cell.without("variant", "length") for cell in leap.cells(length, variant)]
     found.append(found[1].but(critic="reward_model"))
     return [STUDY.cell(**cell, length=length, variant=variant) for cell in found]
+
+
+def started(length: int) -> tuple[list[Cell], list[Cell]]:
+    """Return `sparse` and `abc-signed` at two lambdas, warmed up, with the reward model's critic.
+
+    Args:
+        length: Tokens of a response.
+    """
+    *_, sparse, signed = arms(length, WARMED)
+    return ([sparse, sparse.but(gae_lambda=HIGH)], [signed, signed.but(gae_lambda=HIGH)])
 
 
 def rounds() -> Iterator[Round]:
@@ -314,15 +328,26 @@ def taught_table(rows: Sequence[Row]) -> str:
 def left(runs: Runs) -> Iterator[tuple[tuple[str, str, str], list[list[RunPath]]]]:
     """Yield length, learner and critic, and the runs of `abc-signed` and of `sparse` there.
 
-    The runs of both are of the same seeds in the same order.
+    The runs of both are of the same seeds in the same order. Where the lambda is tuned, it is the
+    one that did best on the spare seed.
     """
+    asked: list[tuple[tuple[str, str, str], Cell | None, Cell | None]] = []
     for length, variant in ASKED:
-        sparse, signed, started, both = arms(length, variant)
-        for one, other, start in ((signed, sparse, "its own"), (both, started, "reward model's")):
-            seeds = sorted(runs.runs.get(one, {}).keys() & runs.runs.get(other, {}).keys())
-            if len(seeds) > 1:
-                pair = [[path_of(runs.runs[cell][seed]) for seed in seeds] for cell in (one, other)]
-                yield (f"{length}", variant, start), pair
+        own, signed, sparse, both = arms(length, variant)
+        asked.append(((f"{length}", variant, "its own"), signed, own))
+        asked.append(((f"{length}", variant, MODELS), both, sparse))
+        if variant == WARMED:
+            tried = started(length)
+            if all(len(runs.areas(cell)) > 1 for cells_ in tried for cell in cells_):
+                other, one = (runs.chosen(cells_) for cells_ in tried)
+                asked.append(((f"{length}", TUNED, MODELS), one, other))
+    for key, one, other in asked:
+        if one is None or other is None:
+            continue
+        seeds = sorted(runs.runs.get(one, {}).keys() & runs.runs.get(other, {}).keys())
+        if len(seeds) > 1:
+            pair = [[path_of(runs.runs[cell][seed]) for seed in seeds] for cell in (one, other)]
+            yield key, pair
 
 
 def lead(pair: list[list[RunPath]]) -> PairedDifference:
@@ -434,7 +459,7 @@ def draw(published: Published) -> None:
 
 def draw_left(axes: "Axes", runs: Runs) -> None:
     """Draw `abc-signed` minus `sparse` under either critic, one line a length and learner."""
-    asked = [(f"{length}", variant) for length, variant in ASKED]
+    asked = [*dict.fromkeys(key[:2] for key, _ in left(runs))]
     for rank, ((length, variant, start), pair) in enumerate(left(runs)):
         is_own = start == "its own"
         found = lead(pair)
