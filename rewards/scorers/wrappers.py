@@ -247,7 +247,7 @@ class Cached(Shared, ScorerWrapper):
         for e in episodes:
             text = (e.prompt, e.response, e.prompt_ids, e.response_ids, e.finish_reason, e.turns)
             written = None if e.written is None else e.written.tobytes()  # replies cost no length
-            asked = (e.reference, e.query_type, repr(e.metadata) if e.metadata else "")
+            asked = (e.reference, e.query_type, _as_text(e.metadata) if e.metadata else "")
             keys.append((kind, text, written, asked))
         entries = {key: self._entries[key] for key in keys if key in self._entries}
         unknown = {
@@ -263,6 +263,17 @@ class Cached(Shared, ScorerWrapper):
         while len(self._entries) > self.size:
             self._entries.popitem(last=False)
         return [entries[key] for key in keys]
+
+
+def _as_text(metadata: Mapping[str, Any]) -> str:
+    """Return metadata as a text that differs where any value does."""
+    # An array's own repr leaves out the middle of a long one, and digits.
+    return repr(
+        {
+            name: (value.dtype.str, value.tolist()) if isinstance(value, np.ndarray) else value
+            for name, value in metadata.items()
+        }
+    )
 
 
 class WithAttribution(ScorerWrapper):

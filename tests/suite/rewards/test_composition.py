@@ -312,6 +312,8 @@ def test_texts_that_differ_in_anything_are_told_apart():
         replace(episode, written=[1] + [0] * (len(episode.response_ids) - 1)),
         make_episode(metadata={"answer": 3}, finish_reason="eos"),
         make_episode(metadata={"answer": 4}, finish_reason="eos"),
+        make_episode(metadata={"answer": np.zeros(2000)}, finish_reason="eos"),
+        make_episode(metadata={"answer": np.eye(1, 2000, 1000)[0]}, finish_reason="eos"),
         make_episode(prompt_ids=[4, 3], finish_reason="eos"),
         make_episode(response_ids=[6, 5, 1], finish_reason="eos"),
         replace(episode, turns=[Turn("assistant", "the response", (0, 3))]),
