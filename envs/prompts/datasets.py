@@ -10,6 +10,7 @@ import csv
 import gzip
 import io
 import json
+import logging
 import re
 import reprlib
 import sys
@@ -27,6 +28,8 @@ from tokengym.base.text import lone_surrogate
 if TYPE_CHECKING:
     import pandas
     from datasets import Dataset, DatasetDict
+
+logger = logging.getLogger(__name__)
 
 DatasetSource: TypeAlias = Union["Dataset", "DatasetDict", str, Path]
 """A data set, the path of a file, or a name on the hub."""
@@ -132,10 +135,27 @@ def _loaded(path: Path, dataset: Path | str, *, headerless: bool) -> Any:
             f"it to one of {', '.join(_READERS)}"
         )
     name, _, config = str(dataset).partition(":")
-    if not Path(name).exists():
+    if Path(name).exists():
+        _say_left_out(Path(name))
+    else:
         hub_answers(name, "dataset")
     with _bars_on_terminals():
         return datasets.load_dataset(name, config or None)
+
+
+def _say_left_out(folder: Path) -> None:
+    """Warn of a folder with several kinds of files, of which `datasets` reads the most frequent."""
+    # A text beside tables is a licence or a description, and so is the json that `datasets` writes.
+    files = [file for file in folder.rglob("*") if not file.name.startswith("dataset_info")]
+    kinds = {file.suffix: _READERS[file.suffix][0] for file in files if file.suffix in _READERS}
+    tables = sorted(suffix for suffix, kind in kinds.items() if kind != "text")
+    if len({kinds[suffix] for suffix in tables}) > 1:
+        logger.warning(
+            "dataset folder %r holds files of several kinds, %s, and one of them alone is read; "
+            "name a file, or keep one kind",
+            str(folder),
+            ", ".join(tables),
+        )
 
 
 def _read_csv(path: Path, text: str, options: Mapping[str, Any]) -> Dataset:

@@ -344,3 +344,14 @@ def test_a_table_s_transform_is_applied():
     table = datasets.Dataset.from_dict({"prompt": ["a", "b"]})
     table = table.with_transform(lambda rows: {"prompt": [text + "!" for text in rows["prompt"]]})
     assert sorted(load_prompts(table, split="all").texts) == ["a!", "b!"]
+
+
+def test_a_folder_of_several_kinds_says_that_one_is_read(tmp_path, caplog):
+    for name in ("rows.csv", "README.txt", "dataset_infos.json"):
+        (tmp_path / name).write_text("{}" if name.endswith("json") else "prompt\nof csv\nof it\n")
+    assert len(load_prompts(tmp_path, split="all")) == 2
+    assert not caplog.messages
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "of jsonl"}\n')
+    load_prompts(tmp_path, split="all")
+    (said,) = caplog.messages
+    assert ".csv, .jsonl, and one of them alone is read" in said
