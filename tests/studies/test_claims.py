@@ -75,7 +75,7 @@ def test_what_a_good_critic_leaves() -> None:
     (row,) = (line for line in CLAIMS.splitlines() if "beside that critic" in line)
     pairs = dict(remedies.left(remedies.STUDY.published(DOCS).runs))
     for length in ("48", "96"):
-        pair = pairs[length, remedies.WARMED, "reward model's"]
+        pair = pairs[length, remedies.TUNED, remedies.MODELS]
         found = remedies.lead(pair)
         assert f"{signed(found.difference)} ({number(found.low)} to {number(found.high)})" in row
         for text in frontier.minus(*pair)[:-1]:  # all but the KL at the end
