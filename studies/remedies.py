@@ -88,11 +88,8 @@ FORKED, CONTINUATIONS = 96, 8
 def cells() -> list[Cell]:
     """Return all cells, those as published first; then what is needed most."""
     longer = [
-        STUDY.cell(rule="sparse", gae_lambda=lambda_, variant=name, length=LONGER)
-        for name, lambda_ in (
-            ("leave-one-out", SPARSE["gae_lambda"]),
-            ("lambda by length", SPARSE["gae_lambda"]),
-        )
+        STUDY.cell(**SPARSE, variant=name, length=LONGER)
+        for name in ("leave-one-out", "lambda by length")
     ]
     asked = [cell for length, name in ASKED for cell in arms(length, name)]
     tried = [c for length in (LONGER, LENGTH) for both in started(length) for c in both]
@@ -116,7 +113,10 @@ def short_cells() -> list[Cell]:
     return [*published, remedies[0], signed[0], *remedies[1:], signed[1]]
 
 
-TUNED, MODELS = f"{WARMED}, lambda tuned", "reward model's"
+TUNED = f"{WARMED}, lambda tuned"
+"""Learner whose lambda is the better of two under the reward model's critic."""
+OWN, MODELS = "its own", "reward model's"
+"""Critics of two arms that are compared, in words."""
 HIGH = "0.95"
 """Lambda that is tried under the reward model's critic beside that of each rule."""
 ASKED = ((LENGTH, PUBLISHED), (LENGTH, WARMED), (LONGER, PUBLISHED), (LONGER, WARMED))
@@ -331,23 +331,19 @@ def left(runs: Runs) -> Iterator[tuple[tuple[str, str, str], list[list[RunPath]]
     The runs of both are of the same seeds in the same order. Where the lambda is tuned, it is the
     one that did best on the spare seed.
     """
-    asked: list[tuple[tuple[str, str, str], Cell | None, Cell | None]] = []
+    asked: list[tuple[tuple[str, str, str], tuple[list[Cell], list[Cell]]]] = []
     for length, variant in ASKED:
         own, signed, sparse, both = arms(length, variant)
-        asked.append(((f"{length}", variant, "its own"), signed, own))
-        asked.append(((f"{length}", variant, MODELS), both, sparse))
+        asked.append(((f"{length}", variant, OWN), ([own], [signed])))
+        asked.append(((f"{length}", variant, MODELS), ([sparse], [both])))
         if variant == WARMED:
-            tried = started(length)
-            if all(len(runs.areas(cell)) > 1 for cells_ in tried for cell in cells_):
-                other, one = (runs.chosen(cells_) for cells_ in tried)
-                asked.append(((f"{length}", TUNED, MODELS), one, other))
-    for key, one, other in asked:
-        if one is None or other is None:
+            asked.append(((f"{length}", TUNED, MODELS), started(length)))
+    for key, tried in asked:
+        if any(len(runs.areas(cell)) < 2 for cells_ in tried for cell in cells_):
             continue
-        seeds = sorted(runs.runs.get(one, {}).keys() & runs.runs.get(other, {}).keys())
-        if len(seeds) > 1:
-            pair = [[path_of(runs.runs[cell][seed]) for seed in seeds] for cell in (one, other)]
-            yield key, pair
+        of_sparse, of_signed = (runs.runs[runs.chosen(cells_) or cells_[0]] for cells_ in tried)
+        seeds = sorted(of_signed.keys() & of_sparse.keys())
+        yield key, [[path_of(of[seed]) for seed in seeds] for of in (of_signed, of_sparse)]
 
 
 def lead(pair: list[list[RunPath]]) -> PairedDifference:
@@ -448,7 +444,7 @@ def draw(published: Published) -> None:
     """Draw what is left for token credit, and the gain of each cell over what values explain."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 4.8), layout="constrained")
+    figure = Figure(figsize=(14, 4.8), layout="constrained")
     answer, gain = figure.subplots(1, 2, width_ratios=(0.8, 1))
     draw_left(answer, published.runs)
     draw_gains(gain, published)
@@ -461,7 +457,7 @@ def draw_left(axes: "Axes", runs: Runs) -> None:
     """Draw `abc-signed` minus `sparse` under either critic, one line a length and learner."""
     asked = [*dict.fromkeys(key[:2] for key, _ in left(runs))]
     for rank, ((length, variant, start), pair) in enumerate(left(runs)):
-        is_own = start == "its own"
+        is_own = start == OWN
         found = lead(pair)
         middle, color = found.difference, "#56616f" if is_own else "#d55e00"
         place = asked.index((length, variant)) + (-0.12 if is_own else 0.12)
@@ -472,7 +468,7 @@ def draw_left(axes: "Axes", runs: Runs) -> None:
     axes.set_yticks(range(len(asked)), [f"{n} tokens,\n{variant}" for n, variant in asked])
     axes.set_ylim(len(asked) - 0.5, -0.5)
     axes.set_xlabel("score - c KL over the run, abc-signed minus sparse")
-    axes.legend(loc="upper right", fontsize=8)
+    axes.legend(loc="lower right", fontsize=8)
 
 
 def draw_gains(axes: "Axes", published: Published) -> None:
