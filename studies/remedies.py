@@ -55,7 +55,8 @@ LONGER = 96
 """Tokens of the longer responses."""
 PRETRAINED = 15
 """Updates in which the values alone learn, from responses of the reference."""
-PAIRS = 5
+PAIRS, DECIDING_PAIRS = 5, 10
+"""Pairs of a remedy, and of the cells that say whether anything is left for token credit."""
 PUBLISHED, WARMED = leap.VARIANTS[:2]
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     PUBLISHED: {},
@@ -92,8 +93,7 @@ def cells() -> list[Cell]:
         for name in ("leave-one-out", "lambda by length")
     ]
     asked = [cell for length, name in ASKED for cell in arms(length, name)]
-    tried = [c for length in (LONGER, LENGTH) for both in started(length) for c in both]
-    return [*dict.fromkeys([*short_cells(), *asked, *longer, *tried])]
+    return [*dict.fromkeys([*short_cells(), *asked, *longer, *deciding()])]
 
 
 def short_cells() -> list[Cell]:
@@ -149,6 +149,14 @@ def rounds() -> Iterator[Round]:
     """Yield the cells and the seeds wanted of them, in the order in which they are needed."""
     for cell in cells():
         yield [cell], range(PAIRS)
+    for cell in deciding():
+        yield [cell], range(DECIDING_PAIRS)
+
+
+def deciding() -> list[Cell]:
+    """Return the cells of the comparison under one critic, those at the better lambda first."""
+    tuned = [c for length in (LONGER, LENGTH) for both in started(length) for c in both]
+    return [*dict.fromkeys([*tuned, *(cell for asked in ASKED for cell in arms(*asked))])]
 
 
 def beside(docs: Path) -> list[Row]:
@@ -156,7 +164,7 @@ def beside(docs: Path) -> list[Row]:
 
     Those as published are of the critic's page, and those with a warm-up of the leap's.
     """
-    wanted = set(cells())
+    pairs = dict.fromkeys(cells(), PAIRS) | dict.fromkeys(deciding(), DECIDING_PAIRS)
     shape = {"model": "aligned", "updates": UPDATES, "rows": ROWS}
     known: list[tuple[Cell, list[Row]]] = [
         (run.without(*shape).but(variant=PUBLISHED), points)
@@ -167,12 +175,10 @@ def beside(docs: Path) -> list[Row]:
     known += [(run, points) for run, points in warmed if run.variant == WARMED]
     rows: list[Row] = []
     for run, points in known:
-        if not (run.seed < PAIRS or run.seed in STUDY.spare_seeds):
-            continue
         about = run.without("rate", "seed")
         start = run.critic.replace(" ", "_")
         cell = STUDY.cell(**about.but(critic=start, length=int(run.length)))
-        if cell in wanted:
+        if run.seed < pairs.get(cell, 0) or (cell in pairs and run.seed in STUDY.spare_seeds):
             of_run = {**cell, "rate": run.rate, "seed": run.seed, EXPLAINED: None}
             rows += [{**of_run, **{name: row[name] for name in MEASURES}} for row in points]
     return rows
