@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from operator import index
 from typing import Any, Literal
 
 import torch
@@ -113,7 +114,8 @@ def check_estimator(
         The verdicts; ``holds`` is what a test asserts.
 
     Raises:
-        AuditError: if the function cannot be called, raises, or returns another shape.
+        AuditError: if the function cannot be called, raises, or returns another shape, or if none
+            of the checks applies to it.
 
     Example:
         >>> def reward_to_go(token_rewards, response_mask):
@@ -121,8 +123,8 @@ def check_estimator(
         >>> check_estimator(reward_to_go, group_sizes=(2, 4)).holds
         True
     """
-    sizes = tuple(group_sizes)
-    _check_words(pays, sizes, checks)
+    sizes = _sizes(group_sizes)
+    _check_words(pays, checks)
     if isinstance(function, Adapted) and (adapter is not None or numpy):
         raise AuditError(
             f"adapter and numpy have no effect with {function.name}, which is adapted already; "
@@ -143,6 +145,11 @@ def check_estimator(
                 for check in CHECKS
                 if not checks or check.name in checks
             )
+            if not any(check.applies for check in results):
+                raise AuditError(
+                    f"none of the checks {', '.join(map(repr, checks))} applies: {estimator.name} "
+                    f"{results[0].says}; leave checks out to make all that apply"
+                )
             failed = any(check.fails for check in results)
             faults = named_faults(estimator, pays) if failed else ()
     finally:
@@ -160,7 +167,25 @@ def check_estimator(
     )
 
 
-def _check_words(pays: str, sizes: tuple[int, ...], checks: Sequence[str]) -> None:
+def _sizes(group_sizes: Sequence[int]) -> tuple[int, ...]:
+    """Return group sizes as plain whole numbers.
+
+    Raises:
+        AuditError: if they are no whole numbers, or not two or more that rise from 2 on.
+    """
+    try:
+        sizes = tuple(map(index, group_sizes))
+    except TypeError:
+        sizes = ()
+    if len(sizes) < 2 or min(sizes) < 2 or list(sizes) != sorted(set(sizes)):
+        raise AuditError(
+            f"group_sizes must be two or more rising sizes from 2 on, got {group_sizes!r}; "
+            f"pass {list(GROUP_SIZES)}"
+        )
+    return sizes
+
+
+def _check_words(pays: str, checks: Sequence[str]) -> None:
     """Refuse arguments of `check_estimator` that name nothing.
 
     Raises:
@@ -168,11 +193,6 @@ def _check_words(pays: str, sizes: tuple[int, ...], checks: Sequence[str]) -> No
     """
     if pays not in PAYS:
         raise AuditError(f"pays must be one of {', '.join(PAYS)}, got {pays!r}")
-    if len(sizes) < 2 or min(sizes) < 2 or list(sizes) != sorted(set(sizes)):
-        raise AuditError(
-            f"group_sizes must be two or more rising sizes from 2 on, got {list(sizes)}; pass "
-            f"{list(GROUP_SIZES)}"
-        )
     known = [check.name for check in CHECKS]
     for word in checks:
         if word not in known:

@@ -83,14 +83,14 @@ def reads_masked(estimator: Adapted) -> str:
 
 def order_matters(estimator: Adapted) -> str:
     """Return what changes when rows come in another order, or nothing."""
-    probe = _probe()
-    groups = torch.tensor([0, 0, 0, 1, 1, 1, 1, 1])
-    probe = replace(probe, group_ids=groups)
     order = torch.tensor([3, 0, 4, 1, 5, 2, 7, 6])
-    plain, mixed = _asked(estimator, probe), _asked(estimator, probe.take(order))
-    if plain is None or mixed is None or _close(plain[order], mixed):
-        return ""
-    return "gives a response another advantage when the rows of two prompts are interleaved"
+    # Who reads blocks of one size may refuse groups of unlike size.
+    for groups in ([0, 0, 0, 1, 1, 1, 1, 1], [0, 0, 0, 0, 1, 1, 1, 1]):
+        probe = replace(_probe(), group_ids=torch.tensor(groups))
+        plain, mixed = _asked(estimator, probe), _asked(estimator, probe.take(order))
+        if plain is not None and mixed is not None and not _close(plain[order], mixed):
+            return "gives a response another advantage when the rows of two prompts are interleaved"
+    return ""
 
 
 def heeds_gamma(estimator: Adapted) -> bool:

@@ -14,6 +14,8 @@ EXACT = 2e-3
 """Largest share of an error that counts as rounding: estimators compute in float32."""
 LIMIT = 0.04
 """Largest share of a push that counts as none, in the limit of large groups."""
+ROUNDING = 1e-6
+"""Share of a push below which an expected gradient is the rounding of a sum that is 0."""
 
 UNLIKE = 0.05
 """Least spread of the weights of decisions that is said."""
@@ -140,8 +142,7 @@ def _verdict(
     if _equal(decisions.gradient, found):
         verdict = EQUAL, "equals the gradient"
     else:
-        # What falls with 1 / G cancels.
-        limit = 2.0 * last.gradient - found[-2].gradient if len(found) > 1 else last.gradient
+        limit = _limit(found)
         fault = _worst(case, decisions, limit, last.push)
         if fault is not None:
             return fault
@@ -169,11 +170,28 @@ def _verdict(
     return verdict
 
 
+def _limit(found: Sequence[Expectation]) -> Tensor:
+    """Return the expected gradient in large groups: what falls as 1 / G cancels.
+
+    (G g(G) - H g(H)) / (G - H), H and G the two largest sizes
+    """
+    if len(found) < 2:
+        return found[-1].gradient
+    before, last = found[-2:]
+    small, large = before.group_size, last.group_size
+    return (large * last.gradient - small * before.gradient) / (large - small)
+
+
 def _equal(true: Tensor, found: Sequence[Expectation]) -> bool:
-    """Return whether every expected gradient is the true one, up to rounding."""
+    """Return whether every expected gradient is the true one, up to rounding.
+
+    Rounding grows with the advantages; what grows past the true gradient would hide its absence.
+    """
+    length = float(true.norm())
+    most = LIMIT * length if length > 1e-9 else float("inf")
     return all(
         float((each.gradient - true).norm())
-        <= EXACT * max(float(each.push.norm()), float(true.norm()))
+        <= min(EXACT * max(float(each.push.norm()), length), most)
         for each in found
     )
 
@@ -236,7 +254,7 @@ def _worst(case: Case, decisions: Decisions, limit: Tensor, push: Tensor) -> tup
 def _climbs(near: Decisions, found: Expectation) -> bool:
     """Return whether every decision moves on to the better token."""
     return all(
-        float((own * true).sum()) > 0
-        for own, true in zip(found.gradient, near.gradient, strict=True)
+        float((own * true).sum()) > ROUNDING * float(push) * float(true.norm())
+        for own, true, push in zip(found.gradient, near.gradient, found.push, strict=True)
         if float(true.norm()) > 1e-9
     )

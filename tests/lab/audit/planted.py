@@ -136,6 +136,18 @@ def neighbours(scores: Tensor, group_ids: Tensor) -> Tensor:
     return scores - torch.cat(means)
 
 
+def blocks(scores: Tensor, group_ids: Tensor, group_size: int) -> Tensor:
+    """Scores minus the mean of blocks of as many rows as a group has, whoever's they are."""
+    del group_ids
+    groups = scores.view(-1, group_size)
+    return (groups - groups.mean(1, keepdim=True)).flatten()
+
+
+def a_large_constant(token_rewards: Tensor, response_mask: Tensor) -> Tensor:
+    """The same for all tokens, whatever they earn."""
+    return torch.full_like(token_rewards, 1000.0) * response_mask
+
+
 def refuses_equal(scores: Tensor, group_ids: Tensor) -> Tensor:
     """Raises where a group has no deviation."""
     centred = scores - group_mean(scores, group_ids)
@@ -214,6 +226,12 @@ def score_lists(rewards: list[np.ndarray], algorithm_config: object) -> tuple[li
     del algorithm_config
     advantages = [group - group.mean() for group in rewards]
     return advantages, advantages
+
+
+def paid_a_token(token_rewards: Tensor, response_mask: Tensor, group_size: int) -> Tensor:
+    """Rewards to go, and a price for every token that falls with the group."""
+    price = 0.5 / group_size
+    return to_go(token_rewards + price, response_mask)
 
 
 def whitened(token_rewards: Tensor, response_mask: Tensor) -> Tensor:

@@ -52,6 +52,8 @@ MISTAKES = [
     (planted.first_group_alone, "groups", "biased", None),
     (planted.neighbours, "groups", "leaks", None),
     (planted.refuses_equal, "groups", "refused", None),
+    (planted.blocks, "groups", "leaks", None),
+    (planted.a_large_constant, "length", "blind", None),
     (planted.discounts_backwards, "discount", "reversed", None),
 ]
 
@@ -149,6 +151,19 @@ def test_a_bias_that_falls_with_the_group_is_no_failure() -> None:
     assert check.verdict == "vanishing bias"
     even = next(case for case in check.cases if case.case == "longer earns the same")
     assert even.bias[0] > 1.5 * even.bias[1] > 2.0 * even.bias[2] > 0.0
+
+
+@pytest.mark.parametrize("sizes", [(2, 8), (2, 3), (2, 4, 6)], ids=str)
+def test_what_falls_with_the_group_does_so_at_any_sizes(sizes: tuple[int, ...]) -> None:
+    """The limit of large groups is taken from the two largest, whatever their ratio."""
+    audit = check_estimator(planted.paid_a_token, checks=("length",), group_sizes=sizes)
+    assert audit.checks[0].verdict == "vanishing bias"
+
+
+def test_a_constant_does_not_stay_at_the_best_response() -> None:
+    """Its expected gradient is 0, and so is the rounding of its sum."""
+    audit = check_estimator(planted.a_large_constant, checks=("length",), group_sizes=(2, 4))
+    assert not any(case.best_stays for case in audit.checks[0].cases)
 
 
 def test_noise_and_the_best_response_are_measured() -> None:
@@ -294,6 +309,8 @@ def raising(token_rewards: Tensor) -> Tensor:
         (planted.trl_rloo, {"adapter": "tlr"}, "'tlr'.*'trl'"),
         (planted.late, {"group_sizes": (8,)}, "two or more rising sizes from 2 on, got"),
         (planted.late, {"group_sizes": (64, 128)}, "two that can be enumerated"),
+        (planted.late, {"group_sizes": (2.0, 4.0)}, "two or more rising sizes from 2 on, got"),
+        (planted.late, {"checks": ("discount", "turns")}, "'discount', 'turns'.*no turn_ids"),
         (planted.late, {"checks": ("lenght",)}, "'lenght'.*'length'"),
         (planted.late, {"pays": "score"}, "pays must be one of tokens, outcome, advantages"),
         (3, {}, "must be a function of token rewards or scores, got 3"),
@@ -302,6 +319,12 @@ def raising(token_rewards: Tensor) -> Tensor:
 def test_what_cannot_be_run_says_why(function: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(AuditError, match=message):
         check_estimator(function, **options)
+
+
+def test_group_sizes_of_an_array_are_plain_numbers() -> None:
+    sizes: Any = np.array([2, 4])
+    audit = check_estimator(planted.late, checks=("length",), group_sizes=sizes)
+    assert json.loads(json.dumps(audit.to_dict()))["group_sizes"] == [2, 4]
 
 
 def test_arrays_do_as_well() -> None:
