@@ -32,7 +32,7 @@ def page(docs: Docs = DOCS) -> None:
     """
     rows = published(docs)
     fill(docs / DOCUMENT, tables(rows))
-    draw_tasks(docs / FOLDER / PICTURE, rows)
+    draw_tasks(docs / FOLDER / PICTURE, once(rows))
 
 
 def published(docs: Path) -> list[dict[str, Any]]:
@@ -57,9 +57,19 @@ def tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return {
         "board": board_table(rows),
         "controls": controls_table(rows),
-        "tasks": tasks_table(rows),
-        "equal": equal_table(rows),
+        "tasks": tasks_table(once(rows)),
+        "equal": equal_table(once(rows)),
     }
+
+
+def once(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the rows without those that repeat another: a control is on both tracks."""
+    return [
+        row
+        for at, row in enumerate(rows)
+        if (row["subject"], row["settings"])
+        not in [(before["subject"], before["settings"]) for before in rows[:at]]
+    ]
 
 
 def _by_task(row: Mapping[str, Any], figure: str) -> list[float]:
@@ -142,8 +152,8 @@ def tasks_table(rows: Sequence[Mapping[str, Any]]) -> str:
         cells = [
             f"{signed(parts[t][0])}, {signed(parts[t][1])}" if t in parts else NONE for t in tasks
         ]
-        lines.append([_title(row), row["track"], *cells])
-    return markdown_table(["rule or arm", "track", *tasks], lines)
+        lines.append([_title(row), *cells])
+    return markdown_table(["rule or arm", *tasks], lines)
 
 
 def equal_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -158,8 +168,8 @@ def equal_table(rows: Sequence[Mapping[str, Any]]) -> str:
             cells.append(
                 f"{number(each['kl'])}: {signed(100 * mean(each['at_kl']))}" if known else NONE
             )
-        lines.append([_title(row), row["track"], *cells])
-    return markdown_table(["rule or arm", "track", *names], lines)
+        lines.append([_title(row), *cells])
+    return markdown_table(["rule or arm", *names], lines)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from studies.credit_v2 import controls_table
+from studies.credit_v2 import controls_table, once
 
 
 def row(subject: str, leads: dict[str, float]) -> dict[str, Any]:
@@ -19,3 +19,10 @@ def test_a_row_is_held_to_the_controls_on_the_tasks_of_both():
     # 4 and 0 %: a mean of 2, and Student's interval of two is 2 -+ 12.706 * 2
     assert lines[2] == "| `mine` | inside | \u2013 | +2.00 (\u221223.4 to 27.4) | \u2013 |"
     assert len(lines) == 3  # a control is not compared with itself
+
+
+def test_a_control_of_both_tracks_is_drawn_once():
+    control = row("recency", {"Detox": 0.01})
+    other = row("recency", {"Detox": 0.02})  # made again, with other figures
+    rows = [control, {**control, "track": "scores"}, other, row("mine", {"Detox": 0.01})]
+    assert once(rows) == [control, other, rows[3]]

@@ -1,0 +1,77 @@
+"""The remedies on Forks: their runs, and what their tables leave out."""
+
+from pathlib import Path
+
+import pytest
+
+from studies import forks, forks_critic
+from studies.forks_remedies import (
+    MODELS,
+    PRETRAINED,
+    PRICE,
+    RED,
+    SPARSE,
+    STUDY,
+    VARIANTS,
+    cells,
+    explained,
+    net,
+    paths,
+)
+from tokengym.lab.study import Row, Runs
+
+
+@pytest.mark.parametrize(
+    ("rule", "learner", "at", "variant"),
+    [
+        (SPARSE, "ppo", None, "as published"),
+        (RED, "ppo", 0.95, "as published"),
+        (SPARSE, "loo", None, "leave-one-out"),
+    ],
+)
+def test_a_run_is_one_of_the_page_of_forks(
+    rule: str, learner: str, at: float | None, variant: str, tmp_path: Path
+) -> None:
+    """Or its published runs could not stand beside these."""
+    there = forks.Cell(setting="hard", learner=learner, rule=rule, gae_lambda=at).config(3e-4)
+    here = STUDY.config(STUDY.cell(rule=rule, variant=variant).but(rate=3e-4), tmp_path)
+    theirs, own = (
+        {**config.as_dict()["training"]["learner"], "gae_lambda": None} for config in (there, here)
+    )
+    assert own == theirs
+    assert (own["kl_coef"], here.training.tokens) == (there.training.learner.kl_coef, 200_000)
+    assert (here.task, here.evaluation) == (there.task, there.evaluation)
+
+
+def test_the_models_critic_stands_beside_the_same_runs(tmp_path: Path) -> None:
+    started = STUDY.cell(rule=SPARSE, critic=MODELS).but(rate=1e-4, seed=80)
+    there = forks_critic.STUDY.cell(gae_lambda="0.95").but(rate=1e-4, seed=80)
+    assert STUDY.config(started, tmp_path) == forks_critic.STUDY.config(there, tmp_path)
+
+
+def test_every_remedy_changes_the_learner(tmp_path: Path) -> None:
+    made = [STUDY.config(cell.but(rate=1e-3), tmp_path) for cell in cells()]
+    assert all(made.count(config) == 1 for config in made)
+    assert {cell.variant for cell in cells()} == {*VARIANTS}
+
+
+def test_values_that_learn_alone_are_left_out_of_the_run() -> None:
+    """By hand: 0.2 for the pretraining and the first update, then 0.5 less 2 nats at 0.01."""
+    cell = STUDY.cell(rule=SPARSE, variant="values pretrained")
+    steps = (0, PRETRAINED, PRETRAINED + 1, PRETRAINED + 2)
+    scores, kls, known = (0.2, 0.2, 0.5, 0.5), (0.0, 0.0, 2.0, 2.0), (0.0, 0.3, 0.4, None)
+    rows: list[Row] = [
+        {
+            **cell,
+            **{"rate": 1e-3, "seed": seed, "step": step, "tokens": 10 * step},
+            **{"score": score, "gold_score": score, "kl": kl, "explained": share},
+        }
+        for seed in (1000, 80)
+        for step, score, kl, share in zip(steps, scores, kls, known, strict=True)
+    ]
+    runs = Runs(rows, STUDY.axes, PRICE)
+    own, whole = (paths(runs, cell, whole=is_whole)[80] for is_whole in (False, True))
+    # The line between two points is half of the way between them.
+    assert net(own) == pytest.approx((0.34 + 0.48) / 2)
+    assert net(whole) == pytest.approx((PRETRAINED * 0.2 + 0.34 + 0.48) / (PRETRAINED + 2))
+    assert explained(runs, cell) == "0.300"
