@@ -80,7 +80,7 @@ def read_own(
     read = pair_rows if isinstance(settings, DPOSettings) else response_rows
 
     def sides(source: Any) -> tuple[EncodedTexts, dict[int, Prompt]] | None:
-        table = read_table(source, of="data")
+        table = read_table(source, of="data", texts=(encoding.prompt_column,))
         rows, skipped, replied = read(table, encoding)
         texts = {row.row: row for row in rows}
         # Rows that were collected have ids, and the text of the prompt beside them.

@@ -16,7 +16,7 @@ import reprlib
 import sys
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
@@ -58,7 +58,9 @@ _READERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def read_tables(dataset: DatasetSource, *, headerless: bool = False) -> dict[str, Dataset]:
+def read_tables(
+    dataset: DatasetSource, *, headerless: bool = False, texts: Collection[str | int] = ()
+) -> dict[str, Dataset]:
     """Return the tables of a data set by split; a table without splits has the name "".
 
     Args:
@@ -66,6 +68,8 @@ def read_tables(dataset: DatasetSource, *, headerless: bool = False) -> dict[str
             parquet or txt file (gzipped or not) or of a folder that ``save_to_disk`` wrote; or a
             name on the hub, with ``name:config`` for a configuration.
         headerless: Whether a csv or tsv file has no header; its columns are then positions.
+        texts: Columns of a csv or tsv file that stay as they are written, by name or position, as
+            an only column does. Any other has numbers where all of its values are numbers.
 
     Raises:
         DatasetError: if it cannot be read.
@@ -82,7 +86,7 @@ def read_tables(dataset: DatasetSource, *, headerless: bool = False) -> dict[str
     assert isinstance(dataset, str | Path)
     path = Path(dataset)
     try:
-        loaded = _loaded(path, dataset, headerless=headerless)
+        loaded = _loaded(path, dataset, headerless=headerless, texts=texts)
     except DatasetError:
         raise
     except Exception as error:  # datasets raises a dozen kinds; all mean that it is unreadable
@@ -108,7 +112,9 @@ def _unformatted(table: Any) -> Any:
     return table.with_format(None, columns=table.format["columns"])
 
 
-def _loaded(path: Path, dataset: Path | str, *, headerless: bool) -> Any:
+def _loaded(
+    path: Path, dataset: Path | str, *, headerless: bool, texts: Collection[str | int]
+) -> Any:
     """Return what `datasets` makes of a file, a folder that it saved, or a name on the hub."""
     import datasets
 
@@ -124,7 +130,8 @@ def _loaded(path: Path, dataset: Path | str, *, headerless: bool) -> Any:
         if builder == "json":
             return _read_json(path, text)
         if builder == "csv":
-            return _read_csv(path, text, {**options, "header": None} if headerless else options)
+            options = options | {"dtype": dict.fromkeys(texts, str)}
+            return _read_csv(path, text, options | ({"header": None} if headerless else {}))
         with _bars_on_terminals():
             return datasets.load_dataset(builder, data_files=str(path), split="train", **options)
     if any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
@@ -167,8 +174,10 @@ def _read_csv(path: Path, text: str, options: Mapping[str, Any]) -> Dataset:
     import pandas
 
     if "header" not in options:
-        header = pandas.read_csv(path, **options, header=None, nrows=1, dtype=str).iloc[0]
+        header = pandas.read_csv(path, **{**options, "dtype": str}, header=None, nrows=1).iloc[0]
         _check_header(path, header, options["sep"])
+        if len(header) == 1:
+            options = {**options, "dtype": str}
     with warnings.catch_warnings():
         warnings.simplefilter("error", pandas.errors.ParserWarning)  # that fields are left out
         try:
@@ -181,6 +190,9 @@ def _read_csv(path: Path, text: str, options: Mapping[str, Any]) -> Dataset:
     last = frame.iloc[:, -1]
     if (last.isna() | last.eq("")).any():  # the reader fills short rows up
         _check_widths(path, text, options)
+    for name, column in frame.items():
+        if column.dtype == object and isinstance(column.iloc[0], int):  # of more than 64 bits
+            frame[name] = column.astype(str)
     info = datasets.DatasetInfo(builder_name="csv")
     return datasets.Dataset.from_pandas(frame, info=info, preserve_index=False)
 

@@ -81,7 +81,12 @@ def load_prompts(
     check_split(split)
     columns = (prompt_column, reference_column, query_type_column)
     headerless = any(isinstance(column, int) for column in (*columns, *metadata_columns))
-    by_name = read_tables(dataset, headerless=headerless)
+    texts = {column for column in columns if column is not None}
+    if prompt_column is None:
+        texts.add("prompt")
+    if reference_column is None and {"reference", "*"} & dict(named_columns).keys():
+        texts.add("reference")
+    by_name = read_tables(dataset, headerless=headerless, texts=texts)
     tables = {
         name: _prompts(
             table,
@@ -264,9 +269,12 @@ def _texts(table: Dataset, name: str, *, required: bool) -> list[Any]:
                 )
             values[row] = None
         elif not isinstance(value, str) and not (required and is_messages(value)):
+            remedy = f"choose one of the columns {_names(table)}, or write texts"
+            if not required:
+                remedy += ", or give its values to the scorer by metadata_columns"
             raise DatasetError(
                 f"column {name!r} must hold texts, row {row} has {type(value).__name__} "
-                f"{reprlib.repr(value)}; choose one of the columns {_names(table)}"
+                f"{reprlib.repr(value)}; {remedy}"
             )
         elif no_words and isinstance(value, str) and value.strip().lower() in no_words:
             raise DatasetError(

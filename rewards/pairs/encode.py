@@ -176,7 +176,7 @@ def pair_rows(source: TableSource, encoding: TextEncoding) -> Rows:
     Raises:
         DatasetError: naming the row and the remedy.
     """
-    table = read_table(source, of="data")
+    table = read_table(source, of="data", texts=(encoding.prompt_column,))
     columns = column_names(table)
     has_ids = set(PAIR_IDS) <= set(columns) and encoding.prompt_column is None
     prompt = _prompt_column(columns, encoding)
@@ -194,7 +194,7 @@ def pair_rows(source: TableSource, encoding: TextEncoding) -> Rows:
 
 def response_rows(source: TableSource, encoding: TextEncoding) -> Rows:
     """Return prompts with one response each as texts, messages or ids; see `encode_responses`."""
-    table = read_table(source, of="data")
+    table = read_table(source, of="data", texts=(encoding.prompt_column,))
     columns = column_names(table)
     ids = [name for name in (f"{column}_ids" for column in RESPONSE_COLUMNS) if name in columns]
     texts = [name for name in RESPONSE_COLUMNS if name in columns]

@@ -8,7 +8,7 @@ import logging
 import math
 import reprlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from operator import index
@@ -29,6 +29,9 @@ T = TypeVar("T")
 Messages = list[dict[str, str]]
 Ids = tuple[int, ...]
 OnError = Literal["raise", "skip"]
+
+TEXT_COLUMNS = ("prompt", "chosen", "rejected", "completion", "response", "text")
+"""Usual names of columns of texts."""
 
 _LOOKED_AT = 100
 """Rows that are looked at to decide whether texts are dialogues."""
@@ -183,6 +186,7 @@ def read_table(
     *,
     of: str = "pairs",
     headerless: bool = False,
+    texts: Collection[str | None] = (),
 ) -> Any:
     """Return the rows of one table: a ``datasets.Dataset``, or a list of mappings.
 
@@ -192,13 +196,16 @@ def read_table(
         split: Split to read, where there are several; None takes the only one.
         of: Name of the data, for messages.
         headerless: Whether a csv or tsv file has no header; its columns are "0", "1", ...
+        texts: Columns beside `TEXT_COLUMNS` whose values are texts, also where all of a csv file's
+            could be numbers.
 
     Raises:
         DatasetError: if it cannot be read, a row is no mapping, or the split is not clear.
     """
     if isinstance(source, Sequence) and not isinstance(source, str):
         return [_as_mapping(number, row, of) for number, row in enumerate(source)]
-    tables = read_tables(source, headerless=headerless)
+    named = {name for name in (*TEXT_COLUMNS, *texts) if name is not None}
+    tables = read_tables(source, headerless=headerless, texts=named)
     have = "have" if of.endswith("s") else "has"
     names = ", ".join(map(repr, tables))
     if split is None and len(tables) > 1:
@@ -266,7 +273,9 @@ def read_pairs(
     """
     if isinstance(dataset, PreferencePairs):
         return dataset
-    table, columns = _open(dataset, split, on_error)
+    table, columns = _open(
+        dataset, split, on_error, texts=(prompt_column, chosen_column, rejected_column)
+    )
     prompt = _optional_column(columns, prompt_column, "prompt_column", "prompt")
     chosen = _column(columns, chosen_column, "chosen_column")
     rejected = _column(columns, rejected_column, "rejected_column")
@@ -341,11 +350,13 @@ def check_prompts_apart(
     )
 
 
-def _open(dataset: TableSource, split: str | None, on_error: OnError) -> tuple[Any, list[str]]:
+def _open(
+    dataset: TableSource, split: str | None, on_error: OnError, *, texts: Collection[str | None]
+) -> tuple[Any, list[str]]:
     """Return a table that has rows, and the names of its columns."""
     if on_error not in get_args(OnError):
         raise DatasetError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
-    table = read_table(dataset, split)
+    table = read_table(dataset, split, texts=texts)
     if not len(table):
         raise DatasetError("the pairs have 0 rows; give at least one comparison")
     return table, column_names(table)
@@ -400,7 +411,7 @@ def read_labels(
         DatasetError: if it cannot be read, lacks a column or is empty; by "raise", if a text is
             empty, or a label is not 0 or 1.
     """
-    table, columns = _open(dataset, split, on_error)
+    table, columns = _open(dataset, split, on_error, texts=(prompt_column, text_column))
     prompt = _optional_column(columns, prompt_column, "prompt_column", "prompt")
     text = _column(columns, text_column, "text_column")
     label = _column(columns, label_column, "label_column")

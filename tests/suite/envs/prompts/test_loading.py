@@ -294,6 +294,36 @@ def test_a_number_among_texts_of_a_long_file_stays_too(tmp_path):
     assert {prompt.reference for prompt in prompts[70_000:]} == {"007"}
 
 
+@pytest.mark.parametrize(
+    ("header", "columns"),
+    [
+        ("prompt,reference,level", {"named_columns": [("reference", True)]}),
+        ("asked,answer,level", {"prompt_column": "asked", "reference_column": "answer"}),
+        (None, {"prompt_column": 0, "reference_column": 1}),
+    ],
+)
+def test_numbers_of_a_csv_file_are_texts_in_columns_of_texts(tmp_path, header, columns):
+    """Answers to sums: they were read as numbers and refused, and 007 would have been 7."""
+    rows = ["12,007,1", "13,1.50,2", "1e3,3,3"]
+    (tmp_path / "a.csv").write_text("\n".join([*([header] if header else []), *rows]))
+    level: Any = "level" if header else 2
+    prompts = load_prompts(tmp_path / "a.csv", metadata_columns=[level], split="all", **columns)
+    assert prompts.texts == ("12", "13", "1e3")
+    assert [prompt.reference for prompt in prompts] == ["007", "1.50", "3"]
+    assert [[*prompt.metadata.values()] for prompt in prompts] == [[1], [2], [3]]
+
+
+def test_an_only_column_of_a_csv_file_has_texts(tmp_path):
+    (tmp_path / "a.csv").write_text("question\n12\n013\n")
+    assert load_prompts(tmp_path / "a.csv", split="all").texts == ("12", "013")
+
+
+def test_an_integer_of_more_than_64_bits_in_a_csv_file_stays_as_it_is_written(tmp_path):
+    (tmp_path / "a.csv").write_text("prompt,id\na,12345678901234567890123\nb,7\n")
+    prompts = load_prompts(tmp_path / "a.csv", metadata_columns=["id"], split="all")
+    assert [prompt.metadata["id"] for prompt in prompts] == ["12345678901234567890123", "7"]
+
+
 @pytest.mark.parametrize("suffix", ["json", "jsonl"])
 def test_values_of_json_stay_as_they_are_written(tmp_path, suffix):
     mixed: list[Any] = [7, "007", None, True, {"y": 1}, {"z": "2"}, [1, "2"], 0.5]

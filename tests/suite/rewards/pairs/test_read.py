@@ -54,6 +54,15 @@ def test_files(tmp_path):
         assert read_pairs(tmp_path / name).pairs == (PAIR, without), name
 
 
+def test_numbers_of_a_csv_file_are_texts(tmp_path):
+    (tmp_path / "a.csv").write_text(
+        "prompt,chosen,rejected,margin\n2 + 2 =,04,5,1\n1 + 1 =,2,3,2\n"
+    )
+    pairs = read_pairs(tmp_path / "a.csv")
+    assert [(pair.chosen, pair.rejected) for pair in pairs] == [("04", "5"), ("2", "3")]
+    assert [pair.margin for pair in pairs] == [1.0, 2.0]
+
+
 def test_a_data_set_with_splits():
     table = datasets.Dataset.from_list([ROW])
     both = datasets.DatasetDict(train=table, test=datasets.Dataset.from_list([DIALOGUE]))
