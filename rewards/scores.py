@@ -46,14 +46,14 @@ class Scores:
         signed: bool = False,
     ) -> None:
         stored: dict[str, Any] = {
-            "values": np.asarray(values, dtype=np.float32),
-            "parts": {name: np.asarray(part, np.float32) for name, part in (parts or {}).items()},
+            "values": as_float32(values),
+            "parts": {name: as_float32(part) for name, part in (parts or {}).items()},
             "attributions": None,
             "additive": additive,
             "signed": additive or signed,
         }
         if attributions is not None:
-            stored["attributions"] = [np.asarray(row, dtype=np.float32) for row in attributions]
+            stored["attributions"] = [as_float32(row) for row in attributions]
         for name, value in stored.items():
             object.__setattr__(self, name, value)
 
@@ -141,6 +141,21 @@ def inner_parts(parts: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
     `RAW_SCORE` is what evaluations measure, so only the outermost scaling may have that part.
     """
     return {f"inner_{name}" if name == RAW_SCORE else name: part for name, part in parts.items()}
+
+
+def as_float32(values: Any) -> FloatArray:
+    """Return numbers, arrays or tensors as an array."""
+    if isinstance(values, list | tuple):
+        values = [as_plain(value) for value in values]
+    return np.asarray(as_plain(values), dtype=np.float32)
+
+
+def as_plain(value: Any) -> Any:
+    """Return a torch tensor as an array; anything else as it is.
+
+    NumPy reads no tensor that has a gradient, is in bfloat16 or on a GPU.
+    """
+    return value.detach().float().cpu().numpy() if hasattr(value, "detach") else value
 
 
 class Shared:

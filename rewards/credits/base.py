@@ -26,7 +26,7 @@ from tokengym.rewards.maths.shares import (
     with_replies,
 )
 from tokengym.rewards.scorers.base import Scores
-from tokengym.rewards.scores import ScorerKind
+from tokengym.rewards.scores import ScorerKind, as_float32
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -135,7 +135,7 @@ class Credit:
         if self.attribution is not None or self.needs_attributions:
             rows = self._attributions_of(scores, len(episodes))
         return [
-            np.asarray(self.spread(float(value), episode, row), dtype=np.float32)
+            as_float32(self.spread(float(value), episode, row))
             for episode, value, row in zip(episodes, scores.values, rows, strict=True)
         ]
 

@@ -2,6 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from fractions import Fraction
 from importlib import import_module
 from inspect import iscoroutinefunction
 from itertools import count
@@ -18,7 +20,7 @@ from tokengym.envs.episode import Episode
 from tokengym.rewards.arguments import EpisodeArguments
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths.shares import complete
-from tokengym.rewards.scores import SIGNED_KINDS
+from tokengym.rewards.scores import SIGNED_KINDS, as_plain
 from tokengym.rewards.scores import Scores as Scores
 from tokengym.rewards.scores import Shared as Shared
 
@@ -269,7 +271,9 @@ class FunctionScorer(Scorer):
         values = []
         for episode in episodes:
             value = self.value_of(episode)
-            number = np.asarray(value)
+            number = np.asarray(as_plain(value))
+            if isinstance(value, Decimal | Fraction):
+                number = np.asarray(float(value))
             if number.size != 1 or number.dtype.kind not in "biuf":
                 shown = " ".join(repr(value).split())[:80]
                 raise ScorerError(

@@ -1,6 +1,10 @@
 # mypy: no-check-untyped-defs
+from decimal import Decimal
+from fractions import Fraction
+
 import numpy as np
 import pytest
+import torch
 
 from tests.suite.rewards.conftest import FixedScorer, LengthScorer, make_episode
 from tokengym.rewards import (
@@ -50,10 +54,25 @@ def test_a_function_that_returns_no_number(value):
         scorer.score([make_episode()])
 
 
-@pytest.mark.parametrize("value", [1, True, np.float32(1), np.array(1.0), np.array([1.0])])
+TENSORS = [torch.ones(1, requires_grad=True)[0], torch.tensor(1.0, dtype=torch.bfloat16)]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [1, True, np.float32(1), np.array(1.0), np.array([1.0]), Decimal(1), Fraction(1), *TENSORS],
+)
 def test_a_function_may_return_any_number(value):
     scores = FunctionScorer(lambda prompt, response: value).score([make_episode()])
     assert scores.values.tolist() == [1.0]
+
+
+@pytest.mark.parametrize("tensor", TENSORS)
+def test_scores_may_be_any_tensors(tensor):
+    for values in (tensor.repeat(2), [tensor, tensor]):
+        scores = Scores(values, {"part": values}, [values])
+        assert scores.values.tolist() == scores.parts["part"].tolist() == [1.0, 1.0]
+        assert scores.attributions is not None
+        assert scores.attributions[0].tolist() == [1.0, 1.0]
 
 
 def test_scorers_without_attributions_say_so():
