@@ -2,12 +2,15 @@
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
+import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
@@ -156,9 +159,10 @@ class Evaluator:
         from tokengym.agents import collect
 
         self.check_reads(agent)
-        episodes = collect(
-            agent, self.envs, self.num_episodes, seed=self.seed, deterministic=deterministic
-        )
+        with _global_seed(self.seed):
+            episodes = collect(
+                agent, self.envs, self.num_episodes, seed=self.seed, deterministic=deterministic
+            )
         self.check_reading(episodes)
         # The scorer's own value, whatever layers of a batch of the user's own pay for it.
         scores = [e.raw_score or 0.0 for e in episodes]
@@ -304,7 +308,8 @@ def evaluate(
         env: Environment id, or a task's bare name.
         env_kwargs: Further arguments of ``gym.make_vec``, such as ``bundle`` or ``dataset``.
         num_episodes: Number of prompts.
-        seed: The same seed gives the same prompts and the same random numbers.
+        seed: The same seed gives the same prompts and the same random numbers; those of an agent
+            with a generator of its own are the agent's.
         deterministic: Choose the likeliest token instead of sampling.
 
     Returns:
@@ -318,6 +323,27 @@ def evaluate(
         return evaluator(agent, deterministic=deterministic)
     finally:
         evaluator.close()
+
+
+@contextmanager
+def _global_seed(seed: int) -> Iterator[None]:
+    """Seed the global random state for agents that draw from it, and restore it afterwards.
+
+    Those of Stable-Baselines3 do: without it one of their policies had other scores each time.
+    """
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=devices):
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.default_generator.manual_seed(seed)
+        if devices:
+            torch.cuda.manual_seed_all(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
 
 
 def make_eval_envs(env: str, env_kwargs: Mapping[str, Any], *, num_envs: int) -> VectorEnv:

@@ -1,10 +1,12 @@
 """What an evaluation plays and measures, by tasks whose numbers are known."""
 
+import random
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 
 from tests.support.partners import Several
 from tokengym.evaluation.measure.evaluate import Evaluator, evaluate
@@ -39,6 +41,27 @@ def test_a_seed_is_that_of_the_sampling_and_the_likeliest_tokens_need_none():
     assert played[0, False] != played[1, False] != played[1, True]
     again = evaluate(policy, "MovieReview", {"max_new_tokens": 4}, num_episodes=6, seed=1)
     assert [episode.response_ids for episode in again.episodes] == played[1, False]
+
+
+def test_agents_that_draw_from_the_global_random_state_are_repeated_and_leave_it():
+    class Stock:
+        """Draws as agents of Stable-Baselines3 do."""
+
+        def predict(self, observation, state=None, episode_start=None, deterministic=False):
+            rows = len(observation["input_ids"])
+            drawn = torch.randint(2, 99, (rows,)).numpy(), np.random.randint(99, size=rows)
+            return (drawn[0] + drawn[1] + random.randrange(99)), state
+
+    options = {"max_new_tokens": 4}
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    played = [
+        [e.response_ids for e in evaluate(Stock(), "MovieReview", options, num_episodes=3).episodes]
+        for _ in range(2)
+    ]
+    assert played[0] == played[1]
+    assert torch.rand(1) == expected
 
 
 @pytest.mark.parametrize(
