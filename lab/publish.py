@@ -22,7 +22,14 @@ from tokengym.base import (
     write_csv,
 )
 from tokengym.evaluation.report import read_curves, save_figure, summarize
-from tokengym.evaluation.runs import fixed, load_agent, read_result, stored_comparison, task_name
+from tokengym.evaluation.runs import (
+    check_files,
+    fixed,
+    load_agent,
+    read_result,
+    stored_comparison,
+    task_name,
+)
 from tokengym.evaluation.statistics import interval
 from tokengym.lab.collect import content_hash
 
@@ -127,6 +134,7 @@ def export_agent(
         raise ValueError(f"{results[0].parent} has no spec.json; train the agent again")
     spec_file, settings = found
     config = ComparisonConfig.from_dict(settings, spec_file, trust_code=trust_code)
+    check_files(config.code, config.data, spec_file)
     kind = config.training.agent
     plugins = entry_points(group="tokengym.agents", name=kind)
     is_foreign = any(not point.value.startswith("tokengym.") for point in plugins)

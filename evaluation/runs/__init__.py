@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     from tokengym.evaluation.runs.launchers import processes
     from tokengym.evaluation.runs.record import RunRecord, versions
     from tokengym.evaluation.runs.run import run_references
-    from tokengym.evaluation.runs.saved import known_task, load_agent, stored_settings
+    from tokengym.evaluation.runs.saved import (
+        check_files,
+        known_task,
+        load_agent,
+        stored_settings,
+    )
     from tokengym.evaluation.runs.spec import RunSpec, slug
 
 __getattr__, __dir__, __all__ = lazily(__name__)

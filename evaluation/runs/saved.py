@@ -1,6 +1,7 @@
 """Settings and agents that a comparison or a run saved, read for what is measured afterwards."""
 
 import logging
+from collections.abc import Mapping
 from os.path import exists
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,15 @@ from tokengym.agents.learner import LEARNERS
 from tokengym.base.files import previous_folder, read_json
 from tokengym.base.own_code import code_hash
 from tokengym.base.registry import split_file_word
-from tokengym.base.saved_code import changed_files, check_module, check_saved, named_object
+from tokengym.base.saved_code import (
+    changed_files,
+    check_module,
+    check_saved,
+    data_hashes,
+    named_object,
+    texts_in,
+    texts_of_options,
+)
 from tokengym.base.settings import as_plain, from_plain, values_by_name
 from tokengym.base.stored.parts import ADAPTER_CONFIG
 from tokengym.base.text import printable
@@ -82,14 +91,38 @@ def known_task(
             fixed_length=trained["fixed_length"],
         )
         merged = from_plain(TaskSettings, {**defaults, **kept, **given})
-        code = settings.get("code", {})
-        changed = changed_files(code, {p: code_hash(Path(p)) for p in code if exists(p)})
+        code, data = dict(settings.get("code", {})), dict(settings.get("data", {}))
     except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} is damaged or of another version ({error})") from None
-    for line in changed:
-        logger.warning("%s", line)
     env = resolve_env(settings["env"])
-    return env, {"split": "test", **training.lengths(), **merged.env_kwargs(env), **judge}
+    kwargs = {"split": "test", **training.lengths(), **merged.env_kwargs(env), **judge}
+    texts = {*map(str, texts_in(kwargs)), *texts_of_options(kwargs)}
+    check_files(code, {path: data[path] for path in data if path in texts}, file)
+    return env, kwargs
+
+
+def check_files(code: Mapping[str, str], data: Mapping[str, str], file: Path) -> None:
+    """Warn of code and data that are not as a run had them, and refuse data that are gone.
+
+    The hub may have something else under the name of a path that is gone.
+
+    Args:
+        code: SHA-256 of the run's files of code by their paths.
+        data: SHA-256 of the files and folders of data and models that are read, likewise.
+        file: File that names them.
+
+    Raises:
+        ValueError: if data are gone.
+    """
+    if gone := ", ".join(path for path in data if not exists(path)):
+        raise ValueError(
+            f"{file} names data or a model that cannot be found from here: {gone}; run the command "
+            "in the folder in which the run was started, or name what takes its place (--dataset, "
+            "--model, ...)"
+        )
+    now = {path: code_hash(Path(path)) for path in code if exists(path)}
+    for line in changed_files({**code, **data}, now | data_hashes(data, known={})):
+        logger.warning("%s", line)
 
 
 def _is_stored(env: str | None, stored: str, trust_code: bool) -> bool:

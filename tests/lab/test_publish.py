@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.suite.agents.test_checkpoint import OWN_ADVANTAGE, rewrite
+from tokengym.base.files import read_hashed, write_hashed
 from tokengym.envs import UntrustedCodeError, bundled
 from tokengym.evaluation.measure.evaluate import evaluate
 from tokengym.evaluation.runs.saved import load_agent
@@ -131,6 +132,16 @@ def test_what_cannot_be_pushed_is_said(trained: Path, tmp_path: Path, capsys: An
     assert main(["push", str(trained)]) == 2
     assert main(["push", str(trained), "--repo", "a/b", "--folder", "c"]) == 2
     assert capsys.readouterr().err.count("push takes --repo user/name or --folder DIR") == 2
+
+
+def test_prompts_that_are_gone_are_not_looked_up_on_the_hub(trained: Path, tmp_path: Path):
+    shutil.copytree(trained, tmp_path / "run")
+    (file,) = (tmp_path / "run").glob("*/seed-0/spec.json")
+    spec = read_hashed(file)
+    task = spec["task"] | {"dataset": "my/prompts"}
+    write_hashed(file, spec | {"task": task, "data": {"my/prompts": "0" * 64}})
+    with pytest.raises(ValueError, match=r"spec\.json names .*cannot be found.*: my/prompts; run"):
+        export_agent(tmp_path / "run", tmp_path / "shared")
 
 
 def test_own_code_goes_along_and_folders_of_ones_own_do_not(

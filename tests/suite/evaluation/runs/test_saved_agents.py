@@ -65,6 +65,44 @@ def test_an_agent_is_measured_by_the_scorer_that_measured_its_run(tmp_path):
         assert "reward" not in known_task(tmp_path, None, task=task, **options)[1]
 
 
+def test_data_that_have_changed_since_the_run_are_said(tmp_path, caplog):
+    """Prompts that were held out may be others then; code that has changed was said alone."""
+    file, other = tmp_path / "prompts.csv", tmp_path / "other.csv"
+    for path in (file, other):
+        path.write_text("prompt\nit is\nit was\n")
+    named = TaskSettings(dataset=str(file))
+    for plan in ComparisonConfig(env="MovieReview", rewards=("sparse",), task=named).plans(
+        tmp_path
+    ):
+        plan.write({})
+    known_task(tmp_path, None)
+    assert not caplog.messages
+    file.write_text("prompt\nit is\nit was\nit will be\n")
+    known_task(tmp_path, None, task=TaskSettings(dataset=str(other)))  # which is read instead
+    assert not caplog.messages
+    known_task(tmp_path, None)
+    assert [m for m in caplog.messages if f"{file} has changed: its SHA-256 was" in m]
+
+
+def test_data_of_a_run_that_are_gone_are_not_looked_up_on_the_hub(tmp_path, monkeypatch):
+    """Their paths are relative to the folder in which the run was started."""
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    here.mkdir()
+    elsewhere.mkdir()
+    (here / "prompts").mkdir()
+    (here / "prompts" / "a.csv").write_text("prompt\nit is\nit was\n")
+    monkeypatch.chdir(here)
+    named = TaskSettings(dataset="prompts")  # which could be a name on the hub
+    config = ComparisonConfig(env="MovieReview", rewards=("sparse",), task=named)
+    for plan in config.plans(here / "runs"):
+        plan.write({})
+    monkeypatch.chdir(elsewhere)
+    with pytest.raises(ValueError, match="cannot be found from here: prompts; run the command in"):
+        known_task(here / "runs", None)
+    other = TaskSettings(dataset=str(here / "prompts"))
+    assert known_task(here / "runs", None, task=other)[1]["dataset"] == str(here / "prompts")
+
+
 @pytest.mark.parametrize("rewards", [[], [3]])
 def test_damaged_rewards_are_one_line(tmp_path, rewards):
     stored = ComparisonConfig(env="MovieReview", rewards=("sparse",)).as_dict()
