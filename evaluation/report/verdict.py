@@ -557,7 +557,9 @@ def short_of_best(ended: float, rows: Sequence[Mapping[str, float]]) -> str | No
     row = next((row for row in rows if row["n"] == FEW), None)
     if row is None or ended >= (best := row.get("net_score", row["score"])):
         return None
+    # Beside the score that is printed, a number with the penalty would contradict it.
+    less = " (score minus the KL penalty)" if "net_score" in row else ""
     return (
-        f"it ended at {ended:.3g}, below the {best:.3g} of the best of {FEW} untrained responses, "
-        "which cost no training: train longer, or at another learning_rate"
+        f"it ended at {ended:.3g}, below the {best:.3g} of the best of {FEW} untrained responses"
+        f"{less}, which cost no training: train longer, or at another learning_rate"
     )

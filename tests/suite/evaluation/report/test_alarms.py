@@ -131,9 +131,12 @@ def test_less_than_the_best_of_four_is_an_alarm():
     rows = [{"n": n, "score": n / 4, "net_score": n / 8} for n in (1, 2, 4, 8)]
     assert short_of_best(0.5, rows) is None
     assert str(short_of_best(0.4, rows)).startswith("it ended at 0.4, below the 0.5 of the best of")
+    assert "KL penalty" in str(short_of_best(0.4, rows))  # the printed score is another number
     assert short_of_best(0.4, rows[:2]) is None
     without_price = [{"n": row["n"], "score": row["score"]} for row in rows]
-    assert "below the 1 of the best of 4" in str(short_of_best(0.9, without_price))
+    alarm = str(short_of_best(0.9, without_price))
+    assert "below the 1 of the best of 4" in alarm
+    assert "KL penalty" not in alarm
 
 
 @pytest.mark.parametrize(
