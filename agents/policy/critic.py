@@ -63,9 +63,12 @@ class ValueFunction(nn.Module):
                 f"environment's scorer is {name}; {remedy}"
             )
         if scorer.reads_text:
+            # A chat model's EOS is often not that of its reward model's tokenizer.
+            end = None if scorer.tokenizer is None else scorer.tokenizer.eos_token
             raise ModelError(
-                f"value_network='reward_model' needs a reward model of the policy's tokenizer, and "
-                f"scorer {scorer.name!r} has another one; {remedy}"
+                "value_network='reward_model' needs a reward model of the policy's tokenizer, and "
+                f"scorer {scorer.name!r} reads texts: its tokenizer, its EOS ({end!r}) or its form "
+                f"is another; score with one that is alike, or {remedy}"
             )
         assert self.network is not None
         trunk = self.network.model.base_model
