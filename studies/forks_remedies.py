@@ -15,29 +15,42 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from studies import forks_critic, frontier, leap, remedies
+import numpy as np
+from numpy.typing import NDArray
+
+from studies import forks_critic, forks_noise, frontier, leap, remedies
 from studies.forks_critic import ENV, EVERY, KNOBS, LENGTH, PRICE, ROWS, TOKENS
-from studies.remedies import EXPLAINED, PUBLISHED, WARMED
+from studies.remedies import EXPLAINED, PUBLISHED, WARMED, share_of_values
 from tokengym import ComparisonConfig
 from tokengym.evaluation.report import number
 from tokengym.evaluation.runs import EvaluationSettings, TaskSettings
 from tokengym.evaluation.statistics import PairedDifference, RunPath, paired_difference
 from tokengym.lab.benchmark.verdict import net_of, path_of
-from tokengym.lab.study import Cell, Published, Round, Row, Runs, Study, single_run
+from tokengym.lab.replay.executed import Forks
+from tokengym.lab.replay.replay import replay
+from tokengym.lab.study import (
+    Cell,
+    Drawn,
+    Published,
+    Round,
+    Row,
+    Runs,
+    Study,
+    single_run,
+)
 from tokengym.lab.tables import (
     NONE,
     after_holm,
     at_equal_kl,
     markdown_table,
-    mean,
     paired_text,
     rates_table,
 )
 from tokengym.rewards import register_credit
 
 PRETRAINED = 6 * EVERY
-"""Updates in which the values alone learn, half as many again as the policy's: as far as 3,456
-responses teach them. A multiple of `EVERY`, so that what they explain then is measured."""
+"""Updates in which the values alone learn, half as many as the policy's. A multiple of `EVERY`, so
+that the policy's first update follows a measurement."""
 TAUGHT = {"n_value_warmup": PRETRAINED, "tokens": TOKENS + PRETRAINED * ROWS * LENGTH}
 PAIRS = 10
 FIRST_SEED = forks_critic.SEEDS[0]
@@ -57,6 +70,10 @@ MODELS = "reward_model"
 """Critic that starts from the model of the verifier."""
 CRITICS = {"own": "its own", MODELS: "the model's"}
 """Critics in words."""
+WORTH, SETTING = "forks_values.csv", "hard"
+"""File of what values explain of whole returns; the setting, as `forks_noise` names it."""
+RESPONSES, CONTINUATIONS = 1024, 4
+"""Responses, and continuations of each of their prefixes, behind that."""
 
 
 def cells() -> list[Cell]:
@@ -121,6 +138,45 @@ def config(run: Cell, out: Path) -> ComparisonConfig:
     )
 
 
+def worth_of_values(out: Path) -> list[Row]:
+    """Return the share of the variance of whole returns that values explain before training.
+
+    Of any values, which none can exceed, and of the model's. The values of the model are centred by
+    position, since a critic learns that at once.
+    """
+    del out
+    episodes, policy, kwargs, _ = forks_noise.played(SETTING, RESPONSES)
+    of_task = {name: value for name, value in kwargs.items() if name != "normalize"}
+    about: dict[str, Any] = {"env": ENV, "env_kwargs": of_task, "policy": policy}
+    paid = replay(episodes, [RED], forks=Forks(k=CONTINUATIONS), **about)
+    assert paid.truth is not None
+    assert paid.truth.executed is not None
+    scores = np.array([episode.score for episode in episodes], dtype=np.float64)
+    halves = [worth.halves for worth in paid.truth.executed.worths]
+    of_model = share_of_changes(scores, np.stack(paid.credits[RED]))
+    return [
+        {
+            "values": "any: the bound",
+            "responses": RESPONSES,
+            EXPLAINED: share_of_values(scores, halves),
+        },
+        {"values": "the model's", "responses": RESPONSES, EXPLAINED: of_model},
+    ]
+
+
+def share_of_changes(scores: NDArray[np.float64], changes: NDArray[np.float64]) -> float:
+    """Return the share of the variance of the scores that values explain, centred by position.
+
+    Args:
+        scores: (responses,).
+        changes: (responses, n): what each token changed in the value. That of the last token is
+            not read: after it there is nothing to predict.
+    """
+    values = np.cumsum(changes, axis=1) - changes  # before each token, from 0 on
+    missed = (scores - scores.mean())[:, None] - (values - values.mean(axis=0))
+    return float(1.0 - (missed**2).mean() / scores.var())
+
+
 # --- page -----------------------------------------------------------------------------------------
 
 net = partial(net_of, price=PRICE)
@@ -140,8 +196,15 @@ def tables(published: Published) -> dict[str, str]:
     return {
         "forks": leads_table(runs, made),
         "forks left": left_table(runs),
+        "forks values": values_table(published.drawn[WORTH]),
         "forks rates": rates_table(swept, ("variant", "arm", "critic"), with_best=True),
     }
+
+
+def values_table(rows: Sequence[Row]) -> str:
+    """Return what values explain of whole returns before training."""
+    lines = [[row["values"], f"{row['responses']:g}", number(row[EXPLAINED])] for row in rows]
+    return markdown_table(["values", "responses", "share of the variance explained"], lines)
 
 
 def about(cell: Cell) -> list[str]:
@@ -159,14 +222,6 @@ def paths(runs: Runs, cell: Cell, *, whole: bool = True) -> dict[int, RunPath]:
         seed: path_of([row for row in points if row["step"] >= begins])
         for seed, points in runs.runs.get(cell, {}).items()
     }
-
-
-def explained(runs: Runs, cell: Cell) -> str:
-    """Return what the values explain before the policy's first update, mean over runs."""
-    begins = VARIANTS[cell.variant].get("n_value_warmup", 0)
-    rows = [row for points in runs.runs[cell].values() for row in points if row["step"] == begins]
-    known = [row[EXPLAINED] for row in rows if row[EXPLAINED] is not None]
-    return number(mean(known)) if known else NONE
 
 
 def leads_table(runs: Runs, made: Sequence[Cell]) -> str:
@@ -187,10 +242,10 @@ def leads_table(runs: Runs, made: Sequence[Cell]) -> str:
         parts[cell] = [paired_text(counted, other), *figures, at_equal_kl({"": own}, {"": of_base})]
     shown = after_holm(differences)
     lines = [
-        [*about(cell), str(differences[cell].pairs), explained(runs, cell), lead, *parts[cell]]
+        [*about(cell), str(differences[cell].pairs), lead, *parts[cell]]
         for cell, lead in shown.items()
     ]
-    heads = ["variant", "arm", "critic", "pairs", "explained before update 1", HEADS[0]]
+    heads = ["variant", "arm", "critic", "pairs", HEADS[0]]
     return markdown_table([*heads, "the same, all tokens counted", *HEADS[1:]], lines)
 
 
@@ -231,6 +286,7 @@ STUDY = Study(
     measure=remedies.measure,
     beside=beside,
     tables=tables,
+    drawn=(Drawn(file=WORTH, parts={WORTH: worth_of_values}, text=("values",)),),
     price=PRICE,
 )
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from studies import forks, forks_critic
@@ -14,9 +15,9 @@ from studies.forks_remedies import (
     STUDY,
     VARIANTS,
     cells,
-    explained,
     net,
     paths,
+    share_of_changes,
 )
 from tokengym.lab.study import Row, Runs
 
@@ -59,19 +60,27 @@ def test_values_that_learn_alone_are_left_out_of_the_run() -> None:
     """By hand: 0.2 for the pretraining and the first update, then 0.5 less 2 nats at 0.01."""
     cell = STUDY.cell(rule=SPARSE, variant="values pretrained")
     steps = (0, PRETRAINED, PRETRAINED + 1, PRETRAINED + 2)
-    scores, kls, known = (0.2, 0.2, 0.5, 0.5), (0.0, 0.0, 2.0, 2.0), (0.0, 0.3, 0.4, None)
+    scores, kls = (0.2, 0.2, 0.5, 0.5), (0.0, 0.0, 2.0, 2.0)
     rows: list[Row] = [
         {
             **cell,
             **{"rate": 1e-3, "seed": seed, "step": step, "tokens": 10 * step},
-            **{"score": score, "gold_score": score, "kl": kl, "explained": share},
+            **{"score": score, "gold_score": score, "kl": kl},
         }
         for seed in (1000, 80)
-        for step, score, kl, share in zip(steps, scores, kls, known, strict=True)
+        for step, score, kl in zip(steps, scores, kls, strict=True)
     ]
     runs = Runs(rows, STUDY.axes, PRICE)
     own, whole = (paths(runs, cell, whole=is_whole)[80] for is_whole in (False, True))
     # The line between two points is half of the way between them.
     assert net(own) == pytest.approx((0.34 + 0.48) / 2)
     assert net(whole) == pytest.approx((PRETRAINED * 0.2 + 0.34 + 0.48) / (PRETRAINED + 2))
-    assert explained(runs, cell) == "0.300"
+
+
+def test_values_are_centred_by_position_before_they_explain() -> None:
+    """By hand: values 0, 0.5 and 0, -0.5 before the tokens of scores 1 and 0."""
+    changes = np.array([[0.5, 9.0], [-0.5, 9.0]])  # the last token's is not read
+    # Missed are 0.5 and -0.5 before the first token, nothing before the second.
+    assert share_of_changes(np.array([1.0, 0.0]), changes) == pytest.approx(0.5)
+    # A value of 7 everywhere is centred away.
+    assert share_of_changes(np.array([1.0, 0.0]), np.zeros((2, 2))) == pytest.approx(0.0)
