@@ -363,10 +363,15 @@ def resolve_labels(
 
     Raises:
         ScorerError: if the head has several classes and ``labels`` does not choose among them, or
-            one logit and ``labels`` is given.
+            one logit and ``labels`` is given; or ``labels`` is none, such as a weight per class.
     """
     config: Any = model.config
     classes = int(config.num_labels)
+    if not isinstance(labels, int | str | tuple | list | None):
+        raise ScorerError(
+            f"labels must be one class or (positive, negative), by index or name, got {labels!r}; "
+            "to weight classes, add scorers: 0.5 * RewardModel(model, labels=0) + ..."
+        )
     if classes == 1:
         if labels is None:
             return None
@@ -387,7 +392,8 @@ def resolve_labels(
         )
     by_name = {name: index for index, name in names.items()}
     chosen = [by_name.get(label, -1) if isinstance(label, str) else label for label in wanted]
-    if not all(0 <= index < classes for index in chosen) or len({*chosen}) < len(chosen):
+    are_classes = all(isinstance(index, int) and 0 <= index < classes for index in chosen)
+    if not are_classes or len({*chosen}) < len(chosen):
         raise ScorerError(
             f"labels must name one class or two different classes of {names}, got {labels}; "
             "pass labels=(positive, negative)"

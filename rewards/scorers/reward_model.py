@@ -86,6 +86,7 @@ class RewardModel(Shared, Scorer):
             negative) for logit[positive] - logit[negative], by index or by name in the model's
             config; "positive+negative" in words. None takes two classes by their names where it
             is known which one is wanted (`GOALS`), and is (1, 0) otherwise, which is said once.
+            Other weights of classes are a sum of scorers: ``0.5 * RewardModel(model, labels=2)``.
         form: What the model reads: "text", prompt and response joined; "pair", both as the two
             texts of its tokenizer; "chat", a conversation in its tokenizer's chat template.
         batch_size: Most sequences per forward pass; they are sorted by length.

@@ -128,6 +128,12 @@ def test_two_classes_score_by_their_difference():
         (3, (2, 3), r"two different classes of .*got \(2, 3\)"),
         (3, (2, 2), r"two different classes of .*got \(2, 2\)"),
         (3, ("LABEL_2", "good"), r"\('LABEL_2', 'good'\)"),
+        (3, {"LABEL_2": 1.0}, r"got {'LABEL_2': 1.0}; to weight classes, add scorers"),
+        (3, {"LABEL_0": -1.0, "LABEL_2": 1.0}, "to weight classes, add scorers"),
+        (3, {"LABEL_0", "LABEL_2"}, "must be one class or .positive, negative."),
+        (3, 1.0, "must be one class or .positive, negative.*got 1.0"),
+        (3, ("LABEL_2", 1.0), r"two different classes of .*got \('LABEL_2', 1.0\)"),
+        (1, {"LABEL_0": 1.0}, "to weight classes, add scorers"),
     ],
 )
 def test_labels_that_do_not_fit_the_head(classes, labels, message):
