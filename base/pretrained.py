@@ -24,6 +24,8 @@ from tokengym.base.stored.parts import (
 
 ALIGNED = 64
 """Bytes at whose multiples torch puts its own tensors."""
+DECODERS = "a decoder-only language model, such as GPT-2, Llama or Qwen"
+"""Remedy where another kind of model was given as a policy."""
 MAX_LAYERS = 1000
 """Most blocks of a stored model that are believed and built."""
 
@@ -69,6 +71,9 @@ def _unreadable(path: str | Path, kind: str, error: Exception) -> PretrainedErro
     if "trust_remote_code" in str(error) or "custom code" in str(error):
         reason = "it would run code of its own, which is never done"
         remedy = "take a model of a family that transformers has"
+    elif "Unrecognized configuration class" in reason:
+        reason = "models of its kind have no such head"
+        remedy = f"pass {DECODERS}" if kind == "AutoModelForCausalLM" else "pass one that has"
     kind = "tokenizer" if kind == "AutoTokenizer" else kind
     return PretrainedError(f"cannot load {path} as {kind} ({reason}); {remedy}")
 
@@ -93,6 +98,11 @@ def _read_model(auto_class: Any, parts: StoredParts, options: Mapping[str, Any])
             options |= {"num_labels": classes}
     arguments = {"use_safetensors": True, "trust_remote_code": False, **parts.options}
     arguments |= _with_config(parts.weights, options)
+    if auto_class.__name__ == "AutoModelForCausalLM" and arguments["config"].is_encoder_decoder:
+        raise PretrainedError(
+            f"{parts.weights} is a {arguments['config'].model_type} model, which reads the prompt "
+            f"with an encoder of its own; pass {DECODERS}"
+        )
     loaded = auto_class.from_pretrained(str(parts.weights), **arguments)
     model, report = loaded if isinstance(loaded, tuple) else (loaded, None)
     _align(model)

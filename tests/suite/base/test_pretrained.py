@@ -18,11 +18,15 @@ from transformers import (
     GPT2ForSequenceClassification,
     GPT2LMHeadModel,
     PreTrainedModel,
+    T5Config,
+    T5ForConditionalGeneration,
+    ViTConfig,
+    ViTModel,
 )
 
 from tokengym.agents.policy.language_model import load_causal_lm
 from tokengym.base.errors import PretrainedError
-from tokengym.base.pretrained import from_pretrained
+from tokengym.base.pretrained import from_pretrained, load_whole
 from tokengym.rewards import RewardModel, ScorerError
 from tokengym.rewards.models.loading import load_tokenizer
 
@@ -232,3 +236,33 @@ def test_weights_and_tokenizers_are_the_stored_ones(tmp_path):
     for name, weight in load_causal_lm(tmp_path).state_dict().items():
         assert torch.equal(weight, model.state_dict()[name])
     assert load_tokenizer(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            lambda: T5ForConditionalGeneration(
+                T5Config(vocab_size=9, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+            ),
+            "is a t5 model, which reads the prompt with an encoder of its own; pass a decoder-only",
+        ),
+        (
+            lambda: ViTModel(
+                ViTConfig(
+                    hidden_size=8,
+                    num_hidden_layers=1,
+                    num_attention_heads=1,
+                    intermediate_size=8,
+                    image_size=8,
+                    patch_size=8,
+                )
+            ),
+            "models of its kind have no such head.; pass a decoder-only language model",
+        ),
+    ],
+)
+def test_a_policy_of_another_kind_is_told_what_would_do(tmp_path, model, message):
+    model().save_pretrained(tmp_path)
+    with pytest.raises(PretrainedError, match=message):
+        load_whole(AutoModelForCausalLM, tmp_path)
