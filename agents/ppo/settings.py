@@ -108,7 +108,9 @@ class PPOSettings(EpisodicSettings):
     """Episodes over which the adaptive coefficient corrects itself."""
     n_value_warmup: int = 0
     """Updates at the start in which the value head alone learns, with its own network if it has
-    one."""
+    one. A linear ``learning_rate_schedule`` counts them, so that the policy begins at less than
+    ``learning_rate``: at two thirds of it after a third of the training. Under "constant" it
+    begins at the whole."""
     target_kl: float | None = None
     """Ends an update early when the policy moved 1.5 times this (nats per token). The log has the
     share of gradient steps that it left out, train/steps_skipped; 0 says that it did not bind."""
