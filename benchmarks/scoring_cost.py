@@ -4,9 +4,10 @@ Arms: ABC's attention row, RED's scores at every position, signed attention, gra
 integrated gradients; each scores the same texts as the plain pass (transformers' own SDPA, the
 model never switched to the one-row attention).
 
-- time: CPU seconds of one thread, arms interleaved in a new order each time, the ratio of the
-  medians to the plain pass's; the plain pass is measured twice, and how far the two differ is the
-  noise;
+- time: CPU seconds of one thread, the ratio of the medians to the plain pass's. The plain pass,
+  ABC, RED and signed attention are interleaved in a new order each time; the plain pass is measured
+  twice, and how far the two differ is the noise. Gradients, which cost several times as much, run
+  after them, once to three times each;
 - memory: each pass in a forked process of its own, the peak of its resident memory during the pass
   above what it held before it (weights, libraries, a short warm-up), median of several. The
   allocator is told to hand large blocks back at once, so that the peak is what was in use.
