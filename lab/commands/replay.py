@@ -77,7 +77,8 @@ def replay(
     from tokengym.scripts.commands import terminal
 
     torch.set_num_threads(1)
-    for name, value, least in (("num-episodes", num_episodes, 1), ("show", show, 0)):
+    counts = (("num-episodes", num_episodes, 1), ("show", show, 0), ("samples", samples, 0))
+    for name, value, least in counts:
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
     if episodes is not None and seed is not None:

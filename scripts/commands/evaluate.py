@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import tyro
 
 from tokengym.base.registry import split_file_word
-from tokengym.scripts.commands.options import takes_settings, task_settings
+from tokengym.scripts.commands.options import check_counts, takes_settings, task_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -124,6 +124,8 @@ def evaluate(
     from tokengym.evaluation.runs.saved import known_task
     from tokengym.scripts.commands.show import show_evaluation, show_win_rate, terminal
 
+    check_counts(1, episodes=episodes)
+    check_counts(0, seed=seed, samples=samples)
     torch.set_num_threads(1)
     first = _Player.named(agent, agent_class)
     second = None if against is None else _Player.named(against)

@@ -10,6 +10,7 @@ was typed into values, and writes the help.
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, make_dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -41,6 +42,8 @@ USED = frozenset(
     """.split()
 )
 """Settings that ``--help`` shows beside those of learners outside tokengym."""
+SAID_BY = dict.fromkeys(("prompts", "prompt", "prompts-file", "prompt-file"), "dataset")
+"""Options that there are not, and those that say the same. (Prompts in Python are a list.)"""
 RARE = frozenset({"first-seed", "checkpoint-every", "retry-failed", "executor"})
 """Parameters of commands that it does not show."""
 
@@ -114,6 +117,16 @@ def run_settings(
     }
 
 
+def check_counts(least: int, **values: int) -> None:
+    """Refuse numbers below the least, by the names of their options.
+
+    What they are passed on to may know them by other names, or take a negative one for another.
+    """
+    for name, value in values.items():
+        if value < least:
+            raise ValueError(f"{name} must be an integer >= {least}, got {value}")
+
+
 def learner_names() -> list[str]:
     """Return the names that ``--agent`` takes."""
     from tokengym.agents.learner import LEARNERS
@@ -167,14 +180,32 @@ def call(command: Command, prog: str, arguments: Sequence[str]) -> int:
         raise ValueError(f"unexpected {line.free[0]!r}; {prog} --help shows what there is")
     values: dict[str, Any] = {}
     for name, one in chosen.items():
-        fields = {o.path: typed[o.name] for o in options if o.parameter == name and o.name in typed}
-        values[name] = with_values(one.settings, fields)
+        given = [o for o in options if o.parameter == name and o.name in typed]
+        with _named_as_typed(given):
+            values[name] = with_values(one.settings, {o.path: typed[o.name] for o in given})
     for option in options:
         if not option.path:
             values[option.parameter] = typed.get(option.name, option.default)
             if values[option.parameter] is inspect.Parameter.empty:
                 raise ValueError(f"{prog} needs {option.shown}; {prog} --help has examples")
     return command(**values) or 0
+
+
+@contextmanager
+def _named_as_typed(given: Sequence[Option]) -> Iterator[None]:
+    """Name the setting that an error begins with as its option, where that has another name.
+
+    The settings of evaluations have one named ``every``, which is typed as --eval-every.
+    """
+    try:
+        yield
+    except SettingsError as error:
+        setting, _, rest = str(error).partition(" ")
+        option = next((one for one in given if one.path[-1:] == (setting,)), None)
+        flag = setting.replace("_", "-")
+        if option is None or flag in (option.flag, *option.aliases):
+            raise
+        raise type(error)(f"{option.name} {rest}") from error
 
 
 def options_of(command: Command, arguments: Sequence[str] = ()) -> list[Option]:
@@ -354,6 +385,8 @@ def _refuse_unknown(
         raise ValueError(f"there is no --{flag}; {instead}")
     words = {name: name.split("-") for name in sorted(known)}
     short = [f"'--{n}'" for n, parts in words.items() if "".join(w[:1] for w in parts) == flag]
+    if (option := SAID_BY.get(flag)) in known:
+        raise ValueError(f"unknown option --{flag}; a file of prompts is --{option} FILE")
     hint = f"did you mean {' or '.join(short)}? " if short else ""
     hint = hint or did_you_mean(f"--{flag}", [f"--{name}" for name in sorted(known)])
     raise ValueError(f"unknown option --{flag}; {hint}--help-all has all of them")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokengym.scripts.commands.options import (
     Tracker,
+    check_counts,
     learner_names,
     run_settings,
     takes_settings,
@@ -84,6 +85,7 @@ def train(
 
     if list:
         return _list_learners()
+    check_counts(0, seed=seed)
     config = ComparisonConfig(
         env=env or resolve_env(None, task.bundle, task.sources(reward)),
         rewards=(reward,),

@@ -34,6 +34,7 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
         ),
         (["replay", "--episodes", ".", "--seed", "0"], "--seed 0 has no effect on --episodes ."),
         (["replay", "--num-episodes", "0"], "num-episodes must be at least 1, got 0"),
+        (["replay", "--samples", "-1"], "samples must be at least 0, got -1"),
         *(
             ([*command.split(), "--device", "cuda:99"], "device 'cuda:99' is not available")
             for command in (
