@@ -126,6 +126,8 @@ class Evaluator:
             self._toxicity = Toxicity.from_pretrained(toxicity)
         self._warns = warns
         self._is_checked = False
+        self.reads_little = False
+        """Whether the scorer cannot read many of the words that it scores; see `check_reading`."""
 
     @property
     def paid(self) -> "RoundReward":
@@ -200,7 +202,8 @@ class Evaluator:
         self._is_checked = True
         scorer = self.paid.scorer
         share = 0.0 if scorer is None else float(np.mean(scorer.oov_fraction(episodes)))
-        if scorer is not None and share > MAX_UNREAD_SHARE and self._warns:
+        self.reads_little = share > MAX_UNREAD_SHARE
+        if scorer is not None and self.reads_little and self._warns:
             logger.warning(
                 "%s has no tokens for %.0f %% of the words it scores, so that its scores say "
                 "little; pass reward_model=, encoder= or scorer= that reads these texts",

@@ -55,6 +55,7 @@ class RunRecord:
         self.train: list[dict[str, Any]] = []
         self.samples: list[dict[str, Any]] = []
         self.measured_by: str | None = None
+        self.reads_little = False
         self.started = time.perf_counter()
         self._cpu_began = time.process_time()
         self._evaluation_s = 0.0
@@ -103,6 +104,7 @@ class RunRecord:
             "samples": self.samples,
             "seen": self._seen,
             "measured_by": self.measured_by,
+            "reads_little": self.reads_little,
             "seconds": time.perf_counter() - self.started - self._evaluation_s,
         }
 
@@ -111,6 +113,7 @@ class RunRecord:
         self.curve, self.train = list(state["curve"]), list(state["train"])
         self.samples, self._seen = list(state["samples"]), int(state["seen"])
         self.measured_by = state.get("measured_by")  # an earlier version kept none
+        self.reads_little = state.get("reads_little", False)
         # As if it had begun so many seconds ago: the time in between is nobody's.
         self.started = time.perf_counter() - float(state["seconds"])
 
@@ -141,6 +144,7 @@ class RunRecord:
             "gae_lambda": self.train[-1].get("gae_lambda") if self.train else None,
             **origin(),
             "measured_by": self.measured_by,
+            **({"reads_little": True} if self.reads_little else {}),
         }
         if error is not None:
             if isinstance(error, RewardError) and error.episodes:

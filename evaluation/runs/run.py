@@ -348,6 +348,7 @@ class _Run:
         with self.untimed():
             evaluation = self._evaluator(update.agent)
         self.record.measured_by = self._evaluator.measured_by
+        self.record.reads_little |= self._evaluator.reads_little
         processed = _count(update.tokens)
         self.record.add_evaluation(step, processed, evaluation)
         # A tracker has one axis, and some drop rows of steps before their last one.

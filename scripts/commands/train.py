@@ -212,7 +212,7 @@ def _show(
     from tokengym.agents.losses.ranking import best_of_n_kl_bound
     from tokengym.base.text import fixed
     from tokengym.evaluation.report.verdict import short_of_best
-    from tokengym.evaluation.runs.folder import read_points
+    from tokengym.evaluation.runs.folder import read_points, result_of
     from tokengym.evaluation.runs.run import run_references
     from tokengym.scripts.commands.show import say, show_references
 
@@ -242,7 +242,9 @@ def _show(
     lines = drawn.lines(config.kl_coef, by_gold=config.by_gold)
     show_references(console, lines)
     ended = curve[-1]["score"] - (config.kl_coef or 0.0) * (curve[-1].get("kl") or 0.0)
-    if not is_best_of_n and (alarm := short_of_best(ended, lines["best_of_n"])):
+    # The run has warned of a scorer whose numbers say little.
+    can_alarm = not is_best_of_n and not result_of(plan).get("reads_little")
+    if can_alarm and (alarm := short_of_best(ended, lines["best_of_n"])):
         say(console, f"! {plan.name}: {alarm}")
 
 

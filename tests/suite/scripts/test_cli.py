@@ -9,12 +9,15 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.support.suite import of_suite
 from tokengym import __main__ as program
@@ -24,7 +27,9 @@ from tokengym.agents.offline.settings import PAIR_FIGURES
 from tokengym.base.device import preferred_device, select_device
 from tokengym.base.files import write_csv
 from tokengym.base.text import number
+from tokengym.envs import Episode
 from tokengym.evaluation.runs.display import ProgressDisplay
+from tokengym.rewards import RewardModel
 from tokengym.scripts import cli
 from tokengym.scripts.cli import COMMANDS, command_names, main
 from tokengym.scripts.commands import terminal
@@ -208,6 +213,14 @@ def test_report_of_curves_made_elsewhere(curves, tmp_path, capsys):
         (["compare", "--seeds", "0"], "seeds must be an integer >= 1, got 0"),
         (["compare", "--steps", "0"], "steps must be an integer >= 1, got 0"),
         (["train", "--updates=0"], "steps must be an integer >= 1, got 0"),
+        (["train", "--seed", "-1"], "error: seed must be an integer >= 0, got -1"),
+        (["train", "--eval-every", "0"], "error: eval_every must be an integer >= 1, got 0"),
+        (["compare", "--eval-seed", "-1"], "error: eval_seed must be an integer >= 0, got -1"),
+        (["train", "dpo", "--epochs", "0"], "error: epochs must be > 0, got 0.0"),
+        (["evaluate", "--episodes", "0"], "error: episodes must be an integer >= 1, got 0"),
+        (["evaluate", "--samples", "-1"], "error: samples must be an integer >= 0, got -1"),
+        (["evaluate", "--seed", "-1"], "error: seed must be an integer >= 0, got -1"),
+        (["train", "--prompts", "x.txt"], "--prompts; a file of prompts is --dataset FILE"),
         (["train", "dpo", "--steps", "3"], "--updates has no effect on dpo; it is an option of"),
         (["compare", "--prompt-column", "text"], "names a column of no data set; pass dataset"),
         (["train", "--reward", "abc:bta=1", "--out", "x"], "reward 'abc' has no option 'bta'"),
@@ -275,6 +288,20 @@ def test_a_signal_during_a_finalizer_still_stops_the_command(monkeypatch, capsys
     assert capsys.readouterr().err.splitlines() == [
         "stopped; what is finished is kept, the same command resumes"
     ]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.9])
+def test_a_scorer_that_reads_few_words_raises_no_alarm(tmp_path, capsys, monkeypatch, share):
+    def unread(scorer: RewardModel, episodes: Sequence[Episode]) -> NDArray[np.float64]:
+        return np.full(len(episodes), share)
+
+    monkeypatch.setattr(RewardModel, "oov_fraction", unread)
+    small = ["--steps", "1", "--batch-size", "4", "--max-new-tokens", "5", "--n-epochs", "1"]
+    command = ["train", "--out", str(tmp_path / "run"), *small, "--eval-episodes", "4"]
+    for _ in range(2):  # the second time nothing is trained
+        assert main(command) == 0
+        printed = capsys.readouterr().out
+        assert ("below the" in printed) == (share == 0.0)
 
 
 def test_a_missing_file_is_named_without_control_characters(capsys):

@@ -39,6 +39,7 @@ def test_a_gold_score_that_knows_few_words_is_no_number(task, caplog):
         assert found.gold_scores is None
         assert "gold_score" not in found.metrics
         assert np.isfinite(found.metrics["score"])
+        assert made.reads_little
     assert made.measured_by.startswith("RewardModel(reward_model); the task has no gold score")
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 2  # once each
@@ -78,6 +79,7 @@ def test_nothing_is_said_of_words_that_are_known(caplog):
     caplog.set_level(logging.WARNING)
     made = evaluator(FAMILIAR)
     assert "gold_score" in made(RandomAgent(made.envs, seed=0)).metrics
+    assert not made.reads_little
     assert not caplog.records
     made.close()
 
