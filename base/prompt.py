@@ -203,7 +203,7 @@ class PromptSet(_Selectable):
         if isinstance(prompts, str) or not isinstance(prompts, Iterable):
             raise TypeError(
                 f"prompts must be a sequence of prompts, got {type(prompts).__name__} {prompts!r}; "
-                "put them in a list"
+                "put them in a list, or name a file of them by dataset="
             )
         self._prompts: Sequence[Prompt] = tuple(
             _as_prompt(position, item) for position, item in enumerate(prompts)

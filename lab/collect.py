@@ -123,6 +123,7 @@ class CollectionConfig(Sampling):
             object.__setattr__(self, "env", resolve_env(self.env))
         super().__post_init__()
         check_count(self, "num_prompts")
+        check_count(self, "seed", least=0)
         if self.keep == "pairs":
             check_count(self, "n", least=2, hint="one response makes no pair, 8 is usual")
         check_choice(self, "keep", ("pairs", "best", "all"))

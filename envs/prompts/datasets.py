@@ -256,8 +256,8 @@ def _check_type(dataset: Any, known: tuple[type, ...]) -> None:
     if not isinstance(dataset, known):
         raise DatasetError(
             "dataset must be a datasets.Dataset, a path or a hub name, got "
-            f"{type(dataset).__name__}; wrap rows with "
-            "datasets.Dataset.from_list"
+            f"{type(dataset).__name__}; wrap rows with datasets.Dataset.from_list, or pass a list "
+            "of texts as prompts="
         )
 
 

@@ -86,6 +86,7 @@ def test_all_responses_or_the_best(tmp_path):
     ("settings", "match"),
     [
         ({"num_prompts": 0}, "num_prompts.*>= 1, got 0"),
+        ({"seed": -1}, "seed.*>= 0, got -1"),
         ({"n": 1}, "n.*>= 2, got 1"),
         ({"keep": "some"}, "keep must be 'pairs', 'best' or 'all', got 'some'"),
         ({"temperatures": (1.0, 0.7), "n": 3}, "n=3"),

@@ -243,7 +243,7 @@ def test_bad_options(make_env, options, error, message):
         ),
         ({"prompts": []}, PromptError, r"the prompt set is empty, 0 prompts; pass at least one"),
         ({"prompts": ["a", " "]}, PromptError, r"prompt 1 is empty, got ' '; drop it or fill it"),
-        ({"prompts": "a b"}, TypeError, r"got str 'a b'; put them in a list"),
+        ({"prompts": "a b"}, TypeError, r"got str 'a b'; put them in a list.*dataset="),
         ({"prompts": ["a", 3]}, TypeError, r"prompt 1 must be a str or a Prompt, got int"),
         ({"max_prompt_tokens": 2}, PromptError, "2.*3.*max_prompt_tokens=2"),
         (
