@@ -300,11 +300,13 @@ def _record(agent: "Checkpointed", start: RoundStart) -> dict[str, Any]:
     settings = {name: getattr(agent, name) for name in agent.setting_names()}
     if start.environment is not None and not start.environment["states"]:
         logger.warning("the environment has no get_state(): a resumed run will see other prompts")
-    if start.environment is not None and start.environment["scales"] is None:
-        logger.warning(
-            "each process has a running scale of rewards of its own, which is not saved: a resumed "
-            "run begins it anew"
-        )
+    for entry, what in (("scales", "running scale of rewards"), ("layers", "state of its layers")):
+        if start.environment is not None and start.environment.get(entry, ()) is None:
+            logger.warning(
+                "each process has a %s of its own, which is not saved: a resumed run begins it "
+                "anew",
+                what,
+            )
     schedules = sorted(name for name, value in settings.items() if callable(value))
     sizes = (
         agent.processes.count * agent.n_envs,
@@ -432,7 +434,9 @@ def _check_record(record: Mapping[str, Any], folder: Path) -> None:
         if isinstance(state, dict):
             state.setdefault("begun", 0)  # earlier checkpoints lack these
             state.setdefault("scales", None)
-        kinds = {"states": list, "scorers": list, "scales": list | None, "begun": int}
+            state.setdefault("layers", None)  # as those do whose layers have no state
+        lists = {"states": list, "scorers": list, "scales": list | None, "layers": list | None}
+        kinds = lists | {"begun": int}
         check_entries(state, kinds, f"environment_state of {folder}")
     if outside := record["policy_kwargs"].keys() & set(MODELS):
         raise CheckpointError(

@@ -1,6 +1,9 @@
 """The state of an environment that decides its next episodes and scores, for checkpoints."""
 
+import copy
+import json
 import logging
+import reprlib
 from collections.abc import Mapping, Sized
 from typing import Any
 
@@ -13,6 +16,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from tokengym.agents.errors import CheckpointError
 from tokengym.agents.rollouts.layers import Environments, layers
 from tokengym.agents.sb3.vec_env import GymVecEnv
+from tokengym.base.errors import reason_of
 from tokengym.base.folders import check_entries
 from tokengym.envs import EpisodeOverError
 from tokengym.envs.mdp import MdpEnvironment
@@ -35,25 +39,31 @@ def environment_state(envs: Environments, *, begun: bool = False) -> dict[str, A
     """Return the state that decides an environment's next episodes and scores, as plain data.
 
     That is every ``get_state()`` of the innermost environments (prompts to come, random state),
-    every ``state_dict()`` of reward wrappers' scorers (running means), and the running scale of
-    each layer of `SCALES`. None: no episode has begun.
+    every ``state_dict()`` of reward wrappers' scorers (running means) and of layers of the user's
+    own, and the running scale of each layer of `SCALES`. None: no episode has begun.
 
     Args:
         envs: The environment.
         begun: The next round is to play the present episodes.
+
+    Raises:
+        CheckpointError: if the state of a layer is not plain.
     """
     chains = layers(envs)
     try:
         states = [chain[-1].get_state() for chain in chains if hasattr(chain[-1], "get_state")]
     except EpisodeOverError:
         return None
-    scorers = [scorer.state_dict() for scorer in _scorers(chains)]
+    # Copied: what a state holds may change in the round.
+    scorers = [copy.deepcopy(scorer.state_dict()) for scorer in _scorers(chains)]
     scales = [
         {name: float(getattr(moments, name)) for name in MOMENTS}
         | {"returns": np.asarray(getattr(layer, returns)).tolist()}
         for layer, moments, returns in _scales(chains)
     ]
-    return {"states": states, "scorers": scorers, "scales": scales, "begun": int(begun)}
+    state = {"states": states, "scorers": scorers, "scales": scales, "begun": int(begun)}
+    kept = [_plain_state(layer) for layer in _layers_with_state(chains)]
+    return state | ({"layers": kept} if kept else {})
 
 
 def restore_environment(envs: Environments, state: Mapping[str, Any]) -> None:
@@ -77,6 +87,7 @@ def restore_environment(envs: Environments, state: Mapping[str, Any]) -> None:
     if begun is not None:
         begun.fresh = starts[0] if isinstance(owners[0], VectorEnv) else _as_batch(starts)
     _restore_scales(_scales(chains), state["scales"])
+    _restore_layers(_layers_with_state(chains), state.get("layers"))
     for scorer, saved in zip(scorers, state["scorers"], strict=True):
         if not isinstance(saved, Mapping):
             raise CheckpointError(f"the state of a scorer must be an object, got {saved!r}")
@@ -160,6 +171,61 @@ def _restore_scale(layer: Any, moments: Any, returns: str, saved: object) -> Non
     setattr(layer, returns, kept)
     for moment in MOMENTS:
         setattr(moments, moment, np.float64(saved[moment]))
+
+
+def _layers_with_state(chains: list[list[Any]]) -> list[Any]:
+    """Return the layers with a state to save, as torch's modules have it, in a fixed order.
+
+    The class is asked: a layer of a batch passes attributes of those inside it on.
+    """
+    hooks = ("state_dict", "load_state_dict")
+    return [
+        layer
+        for chain in chains
+        for layer in chain[:-1]  # the innermost has get_state
+        if all(callable(getattr(type(layer), hook, None)) for hook in hooks)
+    ]
+
+
+def _plain_state(layer: Any) -> Any:
+    """Return a copy of a layer's state.
+
+    Raises:
+        CheckpointError: if JSON would not give it back as it is.
+    """
+    state = layer.state_dict()
+    try:
+        plain = json.loads(json.dumps(state, allow_nan=False))
+    except (TypeError, ValueError):
+        plain = None
+    if plain is None or plain != state:
+        raise CheckpointError(
+            f"state_dict() of {type(layer).__name__} must be an object of texts, finite numbers "
+            f"and lists, for the checkpoint, got {reprlib.repr(state)}; convert arrays by tolist()"
+        )
+    return plain
+
+
+def _restore_layers(owners: list[Any], saved: list[Any] | None) -> None:
+    """Give layers their states back; an earlier version, and several processes, save None.
+
+    Raises:
+        CheckpointError: if they are none of these layers.
+    """
+    if saved is None:
+        if owners:
+            kinds = ", ".join(sorted({type(layer).__name__ for layer in owners}))
+            logger.warning("the checkpoint has no state of %s: it begins anew", kinds)
+        return
+    _check_count("layers with state_dict()", owners, saved)
+    for layer, kept in zip(owners, saved, strict=True):
+        try:
+            layer.load_state_dict(kept)
+        except Exception as error:
+            raise CheckpointError(
+                f"{type(layer).__name__} cannot load its state {reprlib.repr(kept)} "
+                f"({type(error).__name__}: {reason_of(error)}); make the environment as it was"
+            ) from error
 
 
 def _scorers(chains: list[list[Any]]) -> list[Scorer]:

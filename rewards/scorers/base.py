@@ -33,7 +33,8 @@ class Scorer(ABC):
 
     A subclass needs only `score`. One that can also say which tokens a score rests on lists the
     kinds in ``attribution_kinds`` and takes ``attribution=`` in `score`, so that a credit gets
-    both from one pass over the model.
+    both from one pass over the model. One that learns from what it scores, such as a running mean,
+    has `state_dict` and `load_state_dict`, so that a checkpoint keeps it.
     """
 
     attribution_kinds: frozenset[str] | None = None
@@ -230,7 +231,8 @@ class FunctionScorer(Scorer):
     response takes prompt and response first, as ``lambda p, r: ...`` does.
 
     Args:
-        function: The function. To score whole batches, write a subclass of `Scorer` instead.
+        function: The function. To score whole batches, or to keep a state in checkpoints, write a
+            subclass of `Scorer` instead.
         name: In messages and reports; None takes the function's.
 
     Raises:

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import gymnasium
 import gymnasium.wrappers as single
 import gymnasium.wrappers.vector as batched
 import numpy as np
@@ -20,6 +21,7 @@ from tests.suite.agents.ppo.test_ppo import log_of
 from tests.suite.agents.test_checkpoint import normalised_reward, rewrite, untimed
 from tests.support.forked import Forked
 from tokengym.agents import PPO, CheckpointError
+from tokengym.agents.rollouts.states import environment_state
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs import PadTokenRewards, Reply, TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.rewards import RewardWrapper, VectorRewardWrapper
@@ -176,6 +178,84 @@ def test_a_running_scale_of_rewards_continues(tmp_path, layer, caplog):
     rewrite(tmp_path / "run", {"environment_state": state})
     PPO.load(tmp_path / "run", env=SCALED[layer]())
     assert "no running scale of" in caplog.text
+
+
+class Rising(gymnasium.RewardWrapper):
+    """A layer of a user's own, which pays each step more than the one before."""
+
+    def __init__(self, env: Any) -> None:
+        super().__init__(env)
+        self.steps: list[int] = []
+
+    def reward(self, reward: Any) -> float:
+        self.steps.append(1)
+        return float(reward) + 0.01 * len(self.steps)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.steps = list(state["steps"])
+
+
+class RisingBatch(batched.TransformReward):
+    """The same around a batch."""
+
+    def __init__(self, env: Any) -> None:
+        super().__init__(env, self.raised)
+        self.steps = 0
+
+    def raised(self, rewards: Any) -> Any:
+        self.steps += 1
+        return rewards + 0.01 * self.steps
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.steps = state["steps"]
+
+
+OWN: dict[str, Callable[[], Any]] = {
+    "batch": lambda: RisingBatch(environments()),
+    "rows": lambda: SyncVectorEnv([lambda make=make: Rising(make()) for make in copies()]),  # type: ignore[misc]
+    "inside": lambda: batched.ClipReward(RisingBatch(environments()), 0.0, 9.0),
+}
+
+
+@pytest.mark.parametrize("layer", OWN)
+def test_the_state_of_an_own_layer_continues(tmp_path, layer, caplog):
+    agent = agent_of(OWN[layer](), lora=False)
+    expected = untimed(log_of(agent, 40, callback=CheckpointCallback(3, str(tmp_path))))
+    paths = sorted(tmp_path.glob("*_steps.zip"))
+    for path in paths:
+        resumed = PPO.load(path, env=OWN[layer](), device="cpu")
+        left = 40 - resumed.num_timesteps
+        again = untimed(log_of(resumed, left, reset_num_timesteps=False))
+        assert without_count(again) == without_count(expected[-len(again) :]), path
+    assert "begins" not in caplog.text
+    state = json.loads((paths[0] / "checkpoint.json").read_text())["environment_state"]
+    for saved, message in (
+        (state["layers"][1:], r"holds the state of \d layers .*; make it as it was"),
+        ([{}, *state["layers"][1:]], r"Rising.* cannot load its state {} \(KeyError: 'steps'\)"),
+    ):
+        rewrite(paths[0], {"environment_state": {**state, "layers": saved}})
+        with pytest.raises(CheckpointError, match=message):
+            PPO.load(paths[0], env=OWN[layer]())
+    del state["layers"]  # as an earlier version wrote it
+    rewrite(paths[0], {"environment_state": state})
+    PPO.load(paths[0], env=OWN[layer]())
+    assert "no state of Rising" in caplog.text
+
+
+@pytest.mark.parametrize("value", [np.zeros(2), torch.zeros(2), {1: 2.0}, float("inf"), (1, 2)])
+def test_a_state_that_json_would_change_is_refused(value):
+    layer = RisingBatch(environments())
+    layer.steps = value
+    envs = as_vec_env(layer)
+    envs.reset()
+    with pytest.raises(CheckpointError, match=r"state_dict\(\) of RisingBatch .*got .*tolist"):
+        environment_state(envs)
 
 
 def test_an_environment_without_states_is_saved_in_the_middle_of_a_round(tmp_path):
