@@ -379,6 +379,8 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         """
         _check_learning(total_timesteps, callback, log_interval)
         self.policy.warn_of_rounding()
+        self.policy.warn_of_rate(self.lr_schedule(1.0))
+        self.policy.warn_of_unfrozen()
         is_logged = self._custom_logger or self.tensorboard_log is not None
         if not is_logged:  # SB3 would leave an empty temporary folder for each training
             formats: list[KVWriter] = [HumanOutputFormat(sys.stdout)] if self.verbose else []

@@ -48,6 +48,10 @@ from tokengym.base.models import located, named_base
 
 logger = logging.getLogger(__name__)
 
+MANY_WEIGHTS = 50_000_000
+"""Weights beyond which a model is not tiny."""
+HIGH_RATE = 1e-4
+"""Highest learning rate for so many; published ones are 5e-7 to 1.4e-5."""
 TokenStat = Literal["log_probs", "ref_log_probs", "kl", "entropy", "values", "ref_states"]
 """Figures of response tokens that are read without gradient, (batch, time) each.
 
@@ -111,7 +115,7 @@ class PolicyModels(BasePolicy):
         self.largest: Callable[[int], int] | None = None
         """Returns the largest of all processes' numbers where they share the reference out."""
         self.decoders = []
-        self._has_warned = False
+        self._has_warned = self._has_warned_of_rate = False
 
     def _load(self, model: str | Path | PreTrainedModel) -> LanguageModel:
         """Return the language model, fit for the environment."""
@@ -172,6 +176,25 @@ class PolicyModels(BasePolicy):
                 "precision='bf16-mixed', or lora="
             )
             self._has_warned = True
+
+    def warn_of_rate(self, rate: float) -> None:
+        """Warn once if many weights are about to learn at a rate for few.
+
+        The defaults are for the bundled models; adapters of any model, which are few, take them.
+
+        Args:
+            rate: Learning rate at the start.
+        """
+        count = sum(parameter.numel() for parameter in self.trained_parameters())
+        if not self._has_warned_of_rate and rate > HIGH_RATE and count > MANY_WEIGHTS:
+            logger.warning(
+                "%.0f million weights learn at a learning rate of %g, which suits tiny models and "
+                "adapters; pass learning_rate= of 1e-5 or less (--learning-rate), or lora= "
+                "(--lora-rank)",
+                count / 1e6,
+                rate,
+            )
+            self._has_warned_of_rate = True
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that learn, in a fixed order."""

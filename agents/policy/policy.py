@@ -44,9 +44,12 @@ class CausalLMPolicy(PolicyModels):
         observation_space: The environment's ``Dict(input_ids, attention_mask)``.
         action_space: ``Discrete(vocab_size)``.
         lr_schedule: Learning rate over the remaining progress, 1 to 0.
-        model: Folder, name or model. None: `PPO` takes the environment's bundled one.
+        model: Folder, name or model. None: `PPO` takes the environment's bundled one. A model is
+            trained itself, without a copy; weights that are frozen now do not learn later either.
         reference: The frozen reference where it is not ``model`` as given (a resumed run, or a
             policy that continues from another one's weights). ``model`` itself is a copy of it.
+            Another model is used itself, and is frozen by that (``requires_grad``); pass a
+            ``copy.deepcopy`` of one that is to learn elsewhere.
         has_critic: Whether there is a value function.
         settings: Fields of `PolicySettings`.
 
@@ -90,6 +93,22 @@ class CausalLMPolicy(PolicyModels):
             self.trained_parameters(), lr=lr_schedule(1.0), weight_decay=0.0, fused=True
         )
         self.eval()
+
+    def warn_of_unfrozen(self) -> None:
+        """Warn of weights that were unfrozen too late for the optimiser, so that none learns."""
+        known = {id(one) for group in self.optimizer.param_groups for one in group["params"]}
+        late = [
+            name
+            for name, weight in self.named_parameters()
+            if weight.requires_grad and name not in self.learned and id(weight) not in known
+        ]
+        if late:
+            logger.warning(
+                "%s%s was unfrozen after the policy was built, and does not learn; call "
+                "requires_grad_(True) on the model before it is given as model=",
+                late[0],
+                f" (and {len(late) - 1} more)" if late[1:] else "",
+            )
 
     def sampler(self, generator: torch.Generator | None = None) -> Sampler:
         """Return a fast sampler of this policy: one new token per step and row, with a cache.

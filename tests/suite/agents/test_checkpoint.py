@@ -105,6 +105,18 @@ def test_weights_frozen_by_hand_stay_frozen(make_envs, make_ppo, tmp_path, setti
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+def test_weights_that_are_unfrozen_too_late_are_named(make_ppo, caplog):
+    agent = make_ppo(model=frozen_in_part("below"), learning_rate=1e-2)
+    block: Any = agent.policy.language_model.model.base_model
+    before = block.h[0].ln_1.weight.clone()
+    for part in (block.h[1].attn, block.h[0].ln_1):
+        part.requires_grad_(False)
+        part.requires_grad_(True)  # of which only the latter was frozen when it was given
+    agent.learn(10)
+    assert torch.equal(block.h[0].ln_1.weight, before)
+    assert "h.0.ln_1.weight (and 1 more) was unfrozen after the policy was built" in caplog.text
+
+
 def test_an_optimiser_of_other_weights_is_refused(make_ppo, tmp_path):
     """Of an earlier version, which did not save what was frozen."""
     make_ppo(model=frozen_in_part("below"), advantage="reinforce").learn(10).save(tmp_path / "run")

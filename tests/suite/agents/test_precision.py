@@ -96,6 +96,24 @@ def test_pairs_warn_when_they_are_learned_from(caplog):
     assert caplog.text.count("rounded away") == 1
 
 
+def test_a_high_rate_for_many_weights_is_named_once(make_agent, caplog, monkeypatch):
+    said = "weights learn at a learning rate of 0.001, which suits tiny models"
+    make_agent({}, learning_rate=1e-3).learn(1)
+    assert said not in caplog.text  # the weights are few
+    monkeypatch.setattr("tokengym.agents.policy.models.MANY_WEIGHTS", 1000)
+    for adapters in ({"lora": lora_config()}, {}):
+        caplog.clear()
+        agent = make_agent(adapters, learning_rate=1e-3, value_network="trunk")
+        count = sum(weight.numel() for weight in agent.policy.trained_parameters())
+        agent.learn(1).learn(1, reset_num_timesteps=False)
+        assert caplog.text.count(said) == (count > 1000)
+    made: Any = {"tokenizer": make_tokenizer(), "device": "cpu", "max_steps": 1}
+    for rate in (1e-5, 1e-3):
+        caplog.clear()
+        DPO(make_model(), PAIRS, learning_rate=rate, **made).train()
+        assert caplog.text.count(said) == (rate == 1e-3)
+
+
 def test_adapters_on_bfloat16_weights_do_not_warn(make_agent, caplog):
     make_agent({"dtype": "bfloat16", "lora": lora_config()}).learn(1)
     assert "rounded away" not in caplog.text
