@@ -1,9 +1,11 @@
 """Errors of rewards, which carry the finished episodes that they happened over."""
 
+import os
+import sysconfig
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from traceback import TracebackException
+from traceback import TracebackException, extract_tb
 
 from tokengym.base.errors import TokenGymError, is_fault
 from tokengym.base.text import printable
@@ -60,8 +62,18 @@ def raised_by(who: str, error_type: type[RewardError], count: int) -> Iterator[N
         reason = " ".join(str(TracebackException.from_exception(error)).split())  # never raises
         raise error_type(
             f"{who} raised {type(error).__name__} ({reason}) over {count} episodes; correct the "
-            + who.partition(" ")[0]
+            f"{who.partition(' ')[0]}{_place(error)}"
         ) from error
+
+
+def _place(error: BaseException) -> str:
+    """Return where in code of the user's own an error was raised; "" if in none of it."""
+    ours, paths = Path(__file__).parents[1], sysconfig.get_paths()
+    libraries = (f"{ours}{os.sep}", "<", *(paths[k] for k in ("stdlib", "platlib", "purelib")))
+    for frame in reversed(extract_tb(error.__traceback__)):
+        if not frame.filename.startswith(libraries):
+            return f", line {frame.lineno} of {frame.filename}"
+    return ""
 
 
 class RewardCheckError(RewardError):

@@ -1,7 +1,9 @@
 # mypy: no-check-untyped-defs
 """Scorers that fail: one clear line, and no finished episode is lost; slow ones are named."""
 
+import json
 import logging
+import re
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -85,7 +87,19 @@ def test_a_failing_scorer_is_named_in_one_line_and_keeps_the_episodes(fault):
 def test_a_terminal_hears_of_no_attribute():
     with pytest.raises(ScorerError) as caught:
         Reward(Failing(raises), Sparse()).evaluate(EPISODES)
-    assert caught.value.for_terminal().endswith("over 3 episodes; correct the scorer")
+    said = caught.value.for_terminal()
+    assert re.search(r" over 3 episodes; correct the scorer, line \d+ of \S*test_rescue\.py$", said)
+
+
+def test_the_line_that_is_named_is_the_users_and_no_librarys():
+    """The terminal shows no traceback."""
+
+    def parses(episodes):
+        return json.loads("{")
+
+    line = parses.__code__.co_firstlineno + 1
+    with pytest.raises(ScorerError, match=rf"; correct the scorer, line {line} of \S*test_rescue"):
+        Reward(Failing(parses), Sparse()).evaluate(EPISODES)
 
 
 def test_a_normalised_scorer_is_named_as_the_user_named_it():
