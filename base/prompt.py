@@ -200,10 +200,11 @@ class PromptSet(_Selectable):
     """
 
     def __init__(self, prompts: Iterable[str | Prompt | Messages]) -> None:
-        if isinstance(prompts, str) or not isinstance(prompts, Iterable):
+        # The order of a set is another in each process, and with it what a seed draws.
+        if isinstance(prompts, str | set | frozenset) or not isinstance(prompts, Iterable):
             raise TypeError(
-                f"prompts must be a sequence of prompts, got {type(prompts).__name__} {prompts!r}; "
-                "put them in a list, or name a file of them by dataset="
+                f"prompts must be a sequence of prompts, got {type(prompts).__name__} "
+                f"{reprlib.repr(prompts)}; put them in a list, or name a file of them by dataset="
             )
         self._prompts: Sequence[Prompt] = tuple(
             _as_prompt(position, item) for position, item in enumerate(prompts)

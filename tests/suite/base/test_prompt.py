@@ -52,3 +52,5 @@ def test_lone_surrogates_are_refused_where_they_stand():
 def test_what_is_no_list_of_prompts_is_refused():
     with pytest.raises(TypeError, match="must be a sequence of prompts, got NoneType None"):
         PromptSet(None)
+    with pytest.raises(TypeError, match=r"got set \{'a', 'b'\}; put them in a list"):
+        PromptSet({"a", "b"})  # whose order is another in each process
