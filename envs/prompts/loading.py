@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import reprlib
 from collections.abc import Sequence
 from numbers import Integral
@@ -27,12 +28,18 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
+logger = logging.getLogger(__name__)
+
 Column = str | int
 
 TEST_FRACTION = 0.1
 _SPLIT_SEED = 0
 _CUT_SEED = 0
 _ROWS = 10_000  # values of a column that are read at a time
+_HEADINGS = frozenset(
+    ("prompt", "prompts", "query", "question", "instruction", "text", "review", "sentence")
+)
+"""Usual names of a column of prompts, none of which is a prompt."""
 _MISSING = ("nan", "none", "null")
 """Words that programs write for a missing value in a csv or tsv file."""
 
@@ -87,6 +94,8 @@ def load_prompts(
     if reference_column is None and {"reference", "*"} & dict(named_columns).keys():
         texts.add("reference")
     by_name = read_tables(dataset, headerless=headerless, texts=texts)
+    if headerless and by_name.keys() == {""} and by_name[""].info.builder_name == "csv":
+        _say_header(by_name[""], prompt_column, dataset)
     tables = {
         name: _prompts(
             table,
@@ -227,6 +236,22 @@ def _with_named(
     if query_type is None and "query_type" in needs and "query_type" in there:
         query_type = "query_type"
     return (prompt, reference, query_type), further
+
+
+def _say_header(table: Dataset, column: Column | None, file: DatasetSource) -> None:
+    """Warn of a csv or tsv file read without a header whose first row seems to be one."""
+    first = [str(value).strip() for value in table[0].values()] if len(table) else []
+    if (
+        isinstance(column, int)
+        and first[column : column + 1]
+        and first[column].lower() in _HEADINGS
+    ):
+        logger.warning(
+            "the first row of %s looks like a header (%s) and is read as a prompt, because columns "
+            "are given by position; name them to have it read as a header",
+            file,
+            ", ".join(first),
+        )
 
 
 def _column_name(table: Dataset, column: Column | None, argument: str) -> str:

@@ -97,6 +97,18 @@ def test_headerless_files_take_positions(tmp_path):
     assert prompts.texts == ('"lone quote', "nil", "NA")
 
 
+def test_a_header_that_is_read_as_a_row_is_said(tmp_path, caplog):
+    path = tmp_path / "a.tsv"
+    path.write_text("text\tgold\nwhat is 1 ?\t1\n")
+    assert load_prompts(path, prompt_column="text", split="all").texts == ("what is 1 ?",)
+    path.write_text("what is the question ?\tyes\nwhat is 1 ?\t1\n")
+    load_prompts(path, prompt_column=0, split="all")
+    assert not caplog.messages
+    path.write_text("Text\tgold\nwhat is 1 ?\t1\n")
+    assert len(load_prompts(path, prompt_column=0, split="all")) == 2
+    assert [m for m in caplog.messages if "looks like a header (Text, gold)" in m]
+
+
 def test_lines_of_text(tmp_path):
     path = tmp_path / "prompts.txt"
     path.write_text("once upon\na time\n", encoding="utf-8")
