@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Mapping, Sequence
 from operator import index
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+logger = logging.getLogger(__name__)
+
 FEWEST_LATE = 100_000
 """Least number of prompts that are encoded as they are drawn."""
 CHECKED = 10_000
@@ -31,6 +35,15 @@ _MAX_UNKNOWN_SHARE = 0.05
 _FEWEST_TOKENS = 100  # of fewer a share says little, and they are read by whoever wrote them
 _CONVERTED = "<generator object _iterable_array_conversion"
 """Result of `gymnasium.wrappers.NumpyToTorch` and its relatives for any text in reset's options."""
+
+
+@functools.cache
+def _say_dropped(dropped: int, total: int, longest: int) -> None:
+    """Log, once, how many prompts are left out."""
+    logger.warning(
+        "%d of %d prompts are longer than max_prompt_tokens=%d and are left out (overlong='drop')",
+        *(dropped, total, longest),
+    )
 
 
 class EncodedPrompt(NamedTuple):
@@ -168,6 +181,7 @@ class PromptTable:
                 f"all {len(fits)} prompts are longer than max_prompt_tokens="
                 f"{self.max_prompt_tokens} and were dropped; raise it or pass overlong='left'"
             )
+        _say_dropped(int((~fits).sum()), len(fits), self.max_prompt_tokens)
         positions = np.flatnonzero(fits)
         self.prompts = self.prompts.select(positions.tolist())
         return encoded.select(positions)

@@ -59,6 +59,14 @@ def test_rows_of_ids_pad_to_the_left():
     assert (len(kept), kept.lengths.tolist(), kept[1].tolist()) == (2, [3, 2], [5, 6])
 
 
+def test_it_is_said_how_many_prompts_are_dropped(tokenizer, caplog):
+    table_module._say_dropped.cache_clear()
+    for _ in range(2):  # said once, though an environment is made several times
+        table(tokenizer, 2, "drop")
+    assert [m for m in caplog.messages if m.startswith("2 of 4 prompts are longer than")]
+    assert len(caplog.messages) == 1
+
+
 def test_prompts_are_those_of_the_tokenizer(tokenizer):
     whole = [tuple(ids) for ids in encode(tokenizer, TEXTS)]
     assert [entry.ids for entry in table(tokenizer).take([0, 1, 2, 3, -1])] == [*whole, whole[3]]
