@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from tokengym.base.errors import SettingsError, UntrustedCodeError
 from tokengym.base.files import read_json, read_jsonl, write_json, write_text
 from tokengym.base.registry import split_file_word
+from tokengym.base.saved_code import CODE
 from tokengym.envs import Task, printable
 from tokengym.evaluation.measure.measures import Axis
 from tokengym.evaluation.measure.references import (
@@ -103,6 +104,13 @@ def merge_comparisons(
                 "that tokengym compare or train wrote"
             )
         file, stored = found
+        gone = [path for path in stored.get("code", ()) if not Path(path).is_file()]
+        if trust_code and gone:
+            raise ValueError(
+                f"{folder} names code that cannot be found from here: {', '.join(gone)}; run the "
+                "command in the folder in which the comparison was started, or put the copies of "
+                f"{Path(folder) / CODE} there"
+            )
         try:
             configs.append(ComparisonConfig.from_dict(stored, file, trust_code=trust_code))
         except UntrustedCodeError:

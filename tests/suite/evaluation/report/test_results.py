@@ -336,6 +336,8 @@ def test_the_report_of_one_comparison_says_what_the_comparison_says(make_compari
     assert (tmp_path / "figure.svg").exists()
     with pytest.raises(UntrustedCodeError, match="names code"):
         merge_comparisons([out], tmp_path / "report", baseline=None)
+    with pytest.raises(ValueError, match=r"cannot be found from here: .*rules\.py; .*code there"):
+        merge_comparisons([out], tmp_path / "report", baseline=None, trust_code=True)
     (out / "summary.json").write_text("{}")
     with pytest.raises(ValueError, match=r"--curves .*curves\.csv"):
         merge_comparisons([out], None, baseline=None, paper=paper)
