@@ -19,10 +19,11 @@ from studies import shipped_trainers as shipped
 from studies.shipped_trainers import Function, MissingError, Source
 from tokengym import __version__
 from tokengym.base import write_json
-from tokengym.lab.audit import Audit, check_estimator, registered
+from tokengym.lab.audit import Audit, AuditError, check_estimator, registered
 from tokengym.lab.audit.cases import CHECKS, LENGTH, TURN_REWARDS
 from tokengym.lab.audit.measure import expectations
 from tokengym.lab.audit.signatures import Adapted, adapt
+from tokengym.lab.audit.verdicts import NOT_APPLICABLE
 from tokengym.lab.study import DOCS, Docs, command_line
 from tokengym.lab.tables import fill, markdown_table
 
@@ -320,7 +321,7 @@ def measured(row: Row, packages: Path) -> dict[str, Any]:
     try:
         estimator, version = loaded(row, packages)
         result = audited(row, estimator)
-    except MissingError as error:
+    except (MissingError, AuditError) as error:  # of one that takes other arguments now
         return {**about, "version": "", "missing": str(error)}
     failing = [check for check in result.checks if check.fails]
     return {
@@ -354,11 +355,29 @@ WORST = {
     "rescaled": "the true gradient times a positive number",
     "vanishing bias": "a bias that falls as groups grow",
     "uneven": "the right sign everywhere, uneven weights",
+    "tilted": "**fails**: points aside from the gradient somewhere",
     "biased": "**fails**: favours something where nothing is to be gained",
+    "blind": "**fails**: is 0 somewhere where the gradient is not",
     "reversed": "**fails**: points against the gradient somewhere",
+    "refused": "**fails**: refuses a group of equal scores",
+    "leaks": "**fails**: changes with padding, masked values or the order of rows",
+    "not finite": "**fails**: is no finite number somewhere",
 }
-"""Verdicts from the best to the worst, and what an estimator does of which it is the worst."""
-COLORS = ("#009e73", "#56b4e9", "#0072b2", "#f0e442", "#e69f00", "#d55e00")
+"""Verdicts from the best to the worst, and what an estimator does of which it is the worst; those
+of which none is are left out."""
+COLORS = {
+    "equal": "#009e73",
+    "rescaled": "#56b4e9",
+    "vanishing bias": "#0072b2",
+    "uneven": "#f0e442",
+    "tilted": "#cc79a7",
+    "biased": "#e69f00",
+    "blind": "#8c510a",
+    "reversed": "#d55e00",
+    "refused": "#bbbbbb",
+    "leaks": "#777777",
+    "not finite": "#000000",
+}
 FEW = 12
 """At most so many estimators are named in the table of the answer."""
 PICTURE = "shipped_estimators/verdicts.png"
@@ -406,7 +425,7 @@ def tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 def worst_of(row: Mapping[str, Any]) -> str:
     """Return the worst verdict of a row over what it was asked."""
-    asked = [verdict for verdict in row["verdicts"].values() if verdict in WORST]
+    asked = [verdict for verdict in row["verdicts"].values() if verdict != NOT_APPLICABLE]
     return max(asked, key=[*WORST].index)
 
 
@@ -415,7 +434,8 @@ def answer_table(known: Sequence[Mapping[str, Any]]) -> str:
     lines = []
     for verdict, words in WORST.items():
         names = [f"`{row['row']}`" for row in known if worst_of(row) == verdict]
-        lines.append([words, str(len(names)), ", ".join(names) if len(names) <= FEW else ""])
+        if names:
+            lines.append([words, str(len(names)), ", ".join(names) if len(names) <= FEW else ""])
     return markdown_table(["in its worst case an estimator has", "estimators", "which"], lines)
 
 
@@ -432,8 +452,10 @@ def draw(file: Path, known: Sequence[Mapping[str, Any]]) -> None:
     figure = Figure(figsize=(8, 4.6), layout="constrained")
     axes = figure.subplots()
     ends = [0] * len(trainers)
-    for verdict, color in zip(WORST, COLORS, strict=True):
+    for verdict, color in COLORS.items():
         worst = [row["row"].partition("/")[0] for row in known if worst_of(row) == verdict]
+        if not worst:
+            continue
         counts = [worst.count(trainer) for trainer in trainers]
         axes.barh(trainers, counts, left=ends, color=color, label=SHORT.get(verdict, verdict))
         ends = [end + count for end, count in zip(ends, counts, strict=True)]

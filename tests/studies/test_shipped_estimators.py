@@ -15,6 +15,7 @@ from studies import shipped_estimators as study
 from studies.shipped_trainers import MissingError, Source
 from tokengym.lab.audit import check_estimator
 from tokengym.lab.audit.cases import CHECKS
+from tokengym.lab.audit.verdicts import FAIL, HOLD
 
 DOCS = Path(__file__).parents[2] / "docs" / "results"
 FILE = """
@@ -140,6 +141,16 @@ def test_what_changed_between_versions_is_told(tmp_path: Path) -> None:
     assert study.differences({before["row"]: before}, [gone]) == [
         "- `acme/mean`: acme 1.2: core.py has no advantage"
     ]
+    (tmp_path / "acme" / "code" / "core.py").write_text("def advantage(rewards, critic): ...\n")
+    (changed,) = study.differences({before["row"]: before}, [study.measured(ROW, tmp_path)])
+    assert changed.startswith("- `acme/mean`: acme/mean(rewards, critic)")
+
+
+@pytest.mark.parametrize("verdict", FAIL)
+def test_a_row_that_fails_in_any_way_is_counted_as_failing(verdict: str) -> None:
+    row = {"row": "acme/mean", "verdicts": {"length": "equal", "groups": verdict}}
+    assert study.worst_of(row) == verdict
+    assert "**fails**" in study.answer_table([row])
 
 
 def test_a_trainer_that_was_not_fetched_is_refused(tmp_path: Path) -> None:
@@ -168,6 +179,10 @@ def test_own_rows_need_no_package(tmp_path: Path) -> None:
     estimator, _ = study.loaded(own, tmp_path)
     assert study.decision(own, estimator, 8, "more") == pytest.approx(0.0625, abs=1e-6)
     assert study.decision(own, estimator, 8, "the same") == pytest.approx(0.0, abs=1e-6)
+
+
+def test_every_verdict_has_words_and_a_colour_in_the_order_of_the_audit() -> None:
+    assert [*study.WORST] == [*study.COLORS] == [*HOLD, *FAIL]
 
 
 def test_published_rows_are_those_of_the_study() -> None:
