@@ -28,13 +28,16 @@ if TYPE_CHECKING:
 def show_process_metrics(console: "Console", trained: "TrainedProcess") -> None:
     """Print a process model's figures on held-out rows, and its folder."""
     metrics = trained.metrics
+    low, high = metrics.accuracy_interval
     rows = [
         ("responses", str(metrics.rows), f"held out; trained on {trained.rows}"),
-        ("accuracy", number(metrics.accuracy), f"of {metrics.steps} steps"),
+        ("accuracy", number(metrics.accuracy), f"of {metrics.steps} steps; 95 % interval over "
+         f"responses {number(low)} to {number(high)}"),
+        ("all steps alike", number(metrics.majority_accuracy), "accuracy of the commoner label"),
         ("loss", number(metrics.loss), "nats per step; 0.693 knows nothing"),
         ("F1 of the first error", number(metrics.first_error_f1), "as ProcessBench counts it"),
         ("folder", str(trained.path), f"for prm:model={trained.path}"),
-    ]
+    ]  # fmt: skip
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value, meaning in rows:
         table.add_row(name, value, Text(meaning, "dim"))

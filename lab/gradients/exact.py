@@ -55,7 +55,8 @@ class GradientCheck:
     """Trace of the covariance of one group's gradient, times the responses of a group: the noise
     of a response, score units squared."""
     standard_error: float
-    """Standard error of ``expected``, divided by the length of ``true``; 0 if enumerated."""
+    """Standard error of ``expected``, divided by the length of ``true``; 0 if enumerated, NaN where
+    ``true`` is 0."""
 
     @property
     def cosine(self) -> float:
@@ -72,8 +73,7 @@ class GradientCheck:
     @property
     def relative_error(self) -> float:
         """Length of the difference, divided by that of ``true``."""
-        length = float(self.true.norm())
-        return float((self.expected - self.true).norm()) / length if length > 0 else math.nan
+        return relative(float((self.expected - self.true).norm()), self.true)
 
     @property
     def noise(self) -> float:
@@ -245,10 +245,18 @@ def check_gradient(
         square += float((weight * gradients.pow(2).sum((1, 2))).sum())
     spread = max(square - float(total.pow(2).sum()), 0.0)
     true = true_gradient(probs, responses, scores)
-    error = 0.0 if exact else math.sqrt(spread / samples) / float(true.norm())
     return GradientCheck(
-        expected=total, true=true, covariance_trace=spread * group_size, standard_error=error
+        expected=total,
+        true=true,
+        covariance_trace=spread * group_size,
+        standard_error=0.0 if exact else relative(math.sqrt(spread / samples), true),
     )
+
+
+def relative(length: float, true: Tensor) -> float:
+    """Return a length in lengths of the true gradient; NaN where that is 0."""
+    whole = float(true.norm())
+    return length / whole if whole > 0 else math.nan
 
 
 def group_gradients(

@@ -21,6 +21,7 @@ from tokengym.lab.gradients.exact import (
     GradientCheck,
     Responses,
     group_gradients,
+    relative,
     response_probs,
     true_gradient,
     turn_index_mean,
@@ -420,11 +421,12 @@ def turn_gradient(
     covariance = (square - total**2).clamp(min=0.0) * size
     true = true_gradient(probs, talks.responses, talks.scores)
     spread = float(covariance.sum())
-    error = (spread / size / groups) ** 0.5 / float(true.norm()) if needs else 0.0
+    error = relative((spread / size / groups) ** 0.5, true) if needs else 0.0
     check = GradientCheck(expected=total, true=true, covariance_trace=spread, standard_error=error)
     at = (talks.start, LEFT)
-    here, truth = float(total[at]), float(true[at])
-    reach = here / float(total.norm()) / (truth / float(true.norm()))
+    here = float(total[at])
+    shares = relative(here, total), relative(float(true[at]), true)
+    reach = shares[0] / shares[1] if shares[1] else float("nan")
     noise = float(covariance[at]) / here**2 if here > 0 else float("inf")
     return TurnGradient(check=check, reach=reach, decisive_noise=noise)
 

@@ -305,8 +305,18 @@ def cut_prompt(ids: list[int], prompt_span: tuple[int, int], limit: int) -> list
 def load_start(
     model: Any, auto_class: Any, seed: int, *, device: str, dtype: str, **options: Any
 ) -> "PreTrainedModel":
-    """Return the model to start from; weights that it lacks, such as a head, are drawn anew."""
+    """Return the model to start from; weights that it lacks, such as a head, are drawn anew.
+
+    Raises:
+        RewardError: if it cannot be loaded, or is loaded already and cannot be placed.
+    """
     if not isinstance(model, (str, Path)):
+        for name, value in (("device", device), ("dtype", dtype)):
+            if value != "auto":
+                raise RewardError(
+                    f"{name}={value!r} has no effect on a model that is loaded already; leave it "
+                    "out, and move the model, or pass its folder"
+                )
         return model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -535,7 +545,7 @@ def train_preference_model(
         lora: Adapters, which are merged before storing.
         device: Device that trains.
         dtype: Precision of the weights.
-        training: ``append_eos`` and ``chat_template`` are of reward models.
+        training: How. Settings of a reward model's head and texts are refused.
         template: The question, with ``{context}``, ``{a}`` and ``{b}``.
         answers: What stands for the first and the second response; one token each.
         report: Called after each step with the steps done, all of them, and the loss.
@@ -556,6 +566,11 @@ def train_preference_model(
         "head_only",
         "heads",
         because="is of the linear layer of a reward model, which a preference model has not",
+    )
+    training.refuse(
+        "append_eos",
+        "chat_template",
+        because="is of the texts of a reward model; a preference model reads template",
     )
     network = load_start(model, AutoModelForCausalLM, training.seed, device=device, dtype=dtype)
     tokenizer = tokenizer_of(model, tokenizer)

@@ -14,6 +14,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from tokengym.envs import DatasetError, Episode, decode, encode, encode_next
 from tokengym.lab.rules.prm import STEPS_KEY
+from tokengym.lab.tables import wilson_interval
 from tokengym.lab.training.fitting import Report, RewardTraining, fit, let_learn, padded
 from tokengym.lab.training.pipeline import load_start, say_shared, tokenizer_of
 from tokengym.lab.training.results import TrainerPaths, fingerprint, hash_weights
@@ -64,6 +65,11 @@ class ProcessMetrics:
     """Number of their steps."""
     accuracy: float
     """Share of the steps on the right side of 0.5."""
+    accuracy_interval: tuple[float, float]
+    """Wilson's 95 % interval of it, each response one observation: its steps go right together."""
+    majority_accuracy: float
+    """Accuracy of calling all steps right, or all wrong, whichever is better: what a model must
+    beat."""
     loss: float
     """Mean cross-entropy of the steps, nats."""
     first_error_f1: float
@@ -264,9 +270,11 @@ def _divided(rows: Any, held_out: Any) -> tuple[list[StepRow], list[StepRow]]:
     count = max(1, round(held_out * len(everything))) if is_share else len(everything)
     # Rows of one prompt stand on one side; a row without a prompt has one of its own.
     names = [row.prompt or number for number, row in enumerate(everything)]
-    sizes, last = Counter(names), set[str | int]()  # in the order of the prompts' first rows
-    while sizes and sum(name in last for name in names) < count:
-        last.add(sizes.popitem()[0])
+    sizes, last, taken = Counter(names), set[str | int](), 0  # in the order of their first rows
+    while sizes and taken < count:
+        name, size = sizes.popitem()
+        last.add(name)
+        taken += size
     train = [row for row, name in zip(everything, names, strict=True) if name not in last]
     if not train:
         raise DatasetError(
@@ -390,10 +398,14 @@ def _measured(classifier: Classifier, encoded: Sequence[Encoded]) -> ProcessMetr
     every_label = [row_labels for _, _, row_labels in encoded]
     logits, labels = np.concatenate(values), np.concatenate(every_label)
     losses = np.logaddexp(0.0, logits) - labels * logits
+    accuracy = float(((logits > 0) == (labels >= 0.5)).mean())
+    right = float((labels >= 0.5).mean())
     return ProcessMetrics(
         rows=len(encoded),
         steps=len(labels),
-        accuracy=float(((logits > 0) == (labels >= 0.5)).mean()),
+        accuracy=accuracy,
+        accuracy_interval=wilson_interval(accuracy, len(encoded)),
+        majority_accuracy=max(right, 1.0 - right),
         loss=float(losses.mean()),
         first_error_f1=first_error_f1(
             [first_error([*(row > 0).astype(float)]) for row in values],

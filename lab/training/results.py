@@ -103,8 +103,9 @@ def accuracy_again(reader: PairReader, sequences: Sequence[Sequences], *, batch_
         sequences: Their ids; of more than `READ_AGAIN`, that many at equal distances are read.
         batch_size: Pairs per forward pass.
     """
-    step = max(1, len(sequences) // READ_AGAIN)
-    values = _values(reader, sequences[::step][:READ_AGAIN], 2 * batch_size)
+    count = min(len(sequences), READ_AGAIN)
+    some = [sequences[index * len(sequences) // count] for index in range(count)]
+    values = _values(reader, some, 2 * batch_size)
     return pair_accuracy(reader.log_odds(values[::2], values[1::2]))
 
 

@@ -1,5 +1,7 @@
 """Expected gradients by enumeration, against finite differences and numbers found elsewhere."""
 
+import math
+
 import pytest
 import torch
 
@@ -128,6 +130,16 @@ def test_unbiased_estimators_have_the_true_gradient_and_drawn_groups_come_near()
     )
     assert 0 < drawn.standard_error < 0.05
     assert drawn.relative_error < 3 * drawn.standard_error
+
+
+def test_scores_of_nothing_have_no_error_to_speak_of(monkeypatch):
+    monkeypatch.setattr(exact, "GROUPS", 1)  # groups are drawn
+    probs, responses, rewards = one_decision()
+    nothing = torch.zeros_like(rewards)
+    check = exact.check_gradient(
+        probs, responses, nothing, nothing.sum(1), lambda r, m, s: r, group_size=2, samples=8
+    )
+    assert math.isnan(check.standard_error)
 
 
 def test_values_to_come_are_conditional_means():

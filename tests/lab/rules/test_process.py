@@ -19,6 +19,7 @@ from tokengym.base.errors import DatasetError
 from tokengym.envs import Episode, episodes_from_infos
 from tokengym.lab.envs.enumerated import word_tokenizer
 from tokengym.lab.rules.prm import PRM, step_rewards, step_spans
+from tokengym.lab.tables import wilson_interval
 from tokengym.lab.training import RewardTraining, read_steps, rows_of_forks, train_process_model
 from tokengym.lab.training.process import StepRow, _divided, first_error, first_error_f1
 from tokengym.rewards import Reward, RewardModel
@@ -147,6 +148,10 @@ def test_a_process_model_learns_labels_and_pays_by_name(tmp_path: Path, tokenize
     assert trained.losses[-1] < 0.5 * trained.losses[0]
     stored = json.loads((folder / "measures.json").read_text())
     assert stored["held_out"]["rows"] == trained.metrics.rows == 10
+    low, high = trained.metrics.accuracy_interval
+    assert (low, high) == wilson_interval(trained.metrics.accuracy, 10)  # responses, not steps
+    right = np.mean([label for row in rows[-10:] for label in row["labels"]])
+    assert trained.metrics.majority_accuracy == pytest.approx(max(right, 1 - right))
     credit = PRM(folder, form="sum", steps="segment", segments=3)
     ids = tokenizer("a b t a c c")["input_ids"]
     episode = make_episode(tokenizer("e")["input_ids"], ids)

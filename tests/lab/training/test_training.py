@@ -6,6 +6,7 @@ import functools
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from transformers import BertConfig, BertModel, GPT2LMHeadModel, PreTrainedToken
 from tests.suite.rewards.conftest import make_classifier, make_episode
 from tokengym.base.errors import SettingsError, StorageError
 from tokengym.envs import DatasetError
+from tokengym.lab.training import results
 from tokengym.lab.training.pairwise import (
     bradley_terry_loss,
     calibration_error,
@@ -448,6 +450,34 @@ def test_the_same_seed_gives_the_same_model(language_model, tmp_path):
     assert results[0].metrics == results[1].metrics
     # Accumulated halves are the whole batch, but for dropout's draws.
     assert results[2].metrics.loss == pytest.approx(results[0].metrics.loss, abs=0.05)
+
+
+def test_training_pairs_are_read_again_at_equal_distances(monkeypatch):
+    """Of 1,023 pairs the first 511 are ordered rightly, and so are half of those that are read."""
+
+    def scores(_, sequences, batch_size):
+        return np.array([len(ids) for pair in sequences for ids in pair], dtype=float)
+
+    monkeypatch.setattr(results, "_values", scores)
+    reader = SimpleNamespace(log_odds=lambda first, second: first - second)
+    pairs = [([1, 1], [1])] * 511 + [([1], [1, 1])] * 512
+    assert results.accuracy_again(reader, pairs, batch_size=4) == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("placed", [{"device": "cuda"}, {"dtype": "bfloat16"}], ids=str)
+def test_a_loaded_model_is_not_placed_in_silence(placed, tmp_path, tokenizer):
+    options = {"output_dir": tmp_path / "rm", "tokenizer": tokenizer, **placed}
+    with pytest.raises(RewardError, match=f"{next(iter(placed))}=.*no effect.*loaded already"):
+        train_reward_model(make_classifier(), good_and_bad(8), **options)
+
+
+@pytest.mark.parametrize("option", [{"append_eos": False}, {"chat_template": True}], ids=str)
+def test_settings_of_texts_are_no_settings_of_questions(option, language_model, tmp_path):
+    training = replace(FAST, **option)
+    with pytest.raises(RewardError, match=f"{next(iter(option))}=.*reads template; leave it out"):
+        train_preference_model(
+            language_model, good_and_bad(8), output_dir=tmp_path / "pm", training=training
+        )
 
 
 def test_bad_training(language_model, tmp_path, tokenizer):
