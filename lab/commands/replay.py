@@ -141,8 +141,11 @@ def _replay(
         say_left_out(left_out)
         if left_out:
             source += f"; {len(left_out)} rows could not be read"
-        if is_others and all(episode.token_rewards is not None for episode in played):
+        unpaid = sum(episode.token_rewards is None for episode in played)
+        if is_others and not unpaid:
             paid_by = TRAINER
+        elif is_others and unpaid < len(played):
+            say_left_out([f"what the trainer paid: {unpaid} of {len(played)} rows have no rewards"])
     evaluator.close()
     names = rewards or (*usual_rewards(env, kwargs), *([CONTROL] if is_others else []))
     return replay(

@@ -143,6 +143,10 @@ def _episode(record: Record, tokenizer: "PreTrainedTokenizerBase") -> Episode:
     for name, given in figures.items():
         if given is not None and len(given) != size:
             raise ValueError(f"{len(given)} {name} for {size} response tokens")
+    token_rewards = _floats(paid)
+    if token_rewards is not None and not np.isfinite(token_rewards).all():
+        token = int(np.flatnonzero(~np.isfinite(token_rewards))[0])
+        raise ValueError(f"the reward of response token {token} is no finite number")
     return Episode(
         prompt=prompt,
         response=response,
@@ -150,7 +154,7 @@ def _episode(record: Record, tokenizer: "PreTrainedTokenizerBase") -> Episode:
         response_ids=tuple(map(int, response_ids)),
         written=None if written is None or all(written) else np.array(written, dtype=np.int8),
         log_probs=_floats(record.log_probs),
-        token_rewards=_floats(paid),
+        token_rewards=token_rewards,
         score=record.score,
         reference=record.reference,
         metadata=record.columns,

@@ -126,6 +126,7 @@ def test_rows_that_cannot_be_read_get_one_line_each(tmp_path: Path) -> None:
         {"nodes": branched},
         torn,
         {"prompt": "i saw", "response": "a dull film", "rewards": [1.0]},
+        {"prompt": "i saw", "response": "a dull film", "rewards": [1.0, None, 0.0]},
         {"prompt": "i saw", "response": ""},
     ]
     episodes, left_out = read_traces(stored(tmp_path, *rows), TOKENIZER)
@@ -137,7 +138,8 @@ def test_rows_that_cannot_be_read_get_one_line_each(tmp_path: Path) -> None:
             "row 3: the trace branches",
             "row 4: call 1 does not begin",
             "row 5: 1 rewards for 3 response tokens",
-            "row 6: there is no response",
+            "row 6: the reward of response token 1 is no finite number",
+            "row 7: there is no response",
         ),
         strict=True,
     ):
