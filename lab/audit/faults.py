@@ -178,6 +178,9 @@ def _close(one: Tensor, other: Tensor) -> bool:
 def _influence(estimator: Adapted, probe: Batch) -> "_Influence | None":
     """Return how far each advantage moves with each reward; None where the probe is refused."""
     rows, time = probe.token_rewards.shape
+    plain = _asked(estimator, probe)
+    if plain is None:
+        return None
     moved = torch.zeros(rows, time, rows, time, dtype=torch.float64)
     for row, column in probe.response_mask.nonzero().tolist():
         ends = []
@@ -188,10 +191,32 @@ def _influence(estimator: Adapted, probe: Batch) -> "_Influence | None":
             answer = _asked(estimator, moved_probe)
             if answer is None or not bool(answer.isfinite().all()):
                 return None
-            ends.append(answer)
+            ends.append(answer * _undivided(plain, answer, row, probe))
         moved[:, :, row, column] = (ends[0] - ends[1]) / (2.0 * STEP)
     largest = float(moved.abs().max())
     return _Influence(moved / largest, probe) if largest > 1e-9 else None
+
+
+def _undivided(plain: Tensor, answer: Tensor, moved: int, probe: Batch) -> Tensor:
+    """Return the factor by which a division of advantages changed when a reward was moved, (time,).
+
+    A deviation moves with every reward, and all advantages that it divides with it, which is no
+    credit of theirs. It is told by two responses as long as each other whose rewards stayed.
+
+    Args:
+        plain: (batch, time) advantages before.
+        answer: (batch, time) advantages after.
+        moved: Row whose reward was moved.
+        probe: The batch.
+    """
+    sizes = (probe.response_ids > 0).sum(1)
+    stayed = sizes == sizes.max()
+    stayed[moved] = False
+    plain, answer = plain[stayed], answer[stayed]
+    high, low = plain.max(0), plain.min(0)
+    before = high.values - low.values
+    after = answer.gather(0, high.indices[None])[0] - answer.gather(0, low.indices[None])[0]
+    return torch.where((before > 1e-6) & (after > 1e-6), before / after, 1.0)
 
 
 class _Influence:

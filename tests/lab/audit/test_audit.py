@@ -72,6 +72,10 @@ def test_a_mistake_is_caught_by_name(
         assert fault in audit.faults
 
 
+def test_a_division_by_the_deviation_is_no_charge_for_length() -> None:
+    assert named_faults(adapt(planted.whitened_before_the_mask)) == (names.PADDING,)
+
+
 def test_a_sentence_says_which_situation_and_which_way() -> None:
     audit = check_estimator(
         planted.own_reward, checks=("token rewards", "length"), group_sizes=(2, 4)
