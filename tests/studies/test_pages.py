@@ -19,6 +19,7 @@ from studies import (
     forks_critic,
     forks_imitated,
     forks_noise,
+    forks_remedies,
     frontier,
     gradients,
     leap,
@@ -52,6 +53,12 @@ def fill_forks(docs: Path) -> None:
 def fill_frontier(docs: Path) -> None:
     """Fill the page's tables, without its picture."""
     fill(docs / "details/frontier.md", frontier.tables(frontier.STUDY.published(docs)))
+
+
+def fill_remedies(docs: Path) -> None:
+    """Fill the page that two studies share."""
+    remedies.STUDY.page(docs)
+    forks_remedies.STUDY.page(docs)
 
 
 def fill_real_model(docs: Path) -> None:
@@ -93,7 +100,7 @@ PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "ledger.md": (("ledger", "critic"), ledger.STUDY.page),
     "archive/mc.md": (("ledger", "critic", "ledger.md"), ledger.STUDY.page),
     "details/rates.md": (("rates", "ledger", "critic", "tasks"), rates.STUDY.page),
-    "details/remedies.md": (("remedies", "critic", "leap", "ledger"), remedies.STUDY.page),
+    "details/remedies.md": (("remedies", "critic", "leap", "ledger", "forks"), fill_remedies),
     "details/reward_models.md": (
         ("judges", "elsewhere", "tasks", "critic", "ledger", "sst2", "imdb"),
         reward_models.STUDY.page,
