@@ -147,7 +147,8 @@ def _verdict(
         if fault is not None:
             return fault
         shares = _scales(decisions, limit)
-        if shares and _spread(shares) > UNLIKE and not _evens_out(decisions, found):
+        stays = max(bias) >= EXACT and bias[-1] >= 0.95 * bias[0]
+        if shares and (stays or (_spread(shares) > UNLIKE and not _evens_out(decisions, found))):
             verdict = (
                 UNEVEN,
                 (

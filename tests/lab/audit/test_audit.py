@@ -157,6 +157,18 @@ def test_a_bias_that_falls_with_the_group_is_no_failure() -> None:
     assert even.bias[0] > 1.5 * even.bias[1] > 2.0 * even.bias[2] > 0.0
 
 
+def test_a_small_bias_that_stays_is_not_said_to_fall() -> None:
+    """turn-returns weighs two decisions 2.9 and 3.2 times, at every size."""
+    audit = check_estimator(
+        registered("turn-returns"), checks=("token rewards",), group_sizes=(2, 4)
+    )
+    readings = {reading.case: reading for reading in audit.checks[0].cases}
+    both = readings["two decisions"]
+    assert both.bias[0] == pytest.approx(both.bias[1], rel=0.02)
+    assert both.verdict == "uneven"
+    assert readings["three tokens"].verdict == "vanishing bias"
+
+
 @pytest.mark.parametrize("sizes", [(2, 8), (2, 3), (2, 4, 6)], ids=str)
 def test_what_falls_with_the_group_does_so_at_any_sizes(sizes: tuple[int, ...]) -> None:
     """The limit of large groups is taken from the two largest, whatever their ratio."""
