@@ -105,7 +105,16 @@ def states(played: RoundTensors, group_size: int, state: State) -> Tensor:
         played: The round, with its episodes.
         group_size: Rows of a group.
         state: Names a state within a group.
+
+    Raises:
+        ValueError: if the round has no episodes, as enumerated responses have none.
     """
+    if len(played.episodes) != len(played.response_mask):
+        raise ValueError(
+            f"an estimator by states reads the episodes of the round, and {len(played.episodes)} "
+            f"came with {len(played.response_mask)} responses; leave it out where responses are "
+            "enumerated"
+        )
     keys = []
     for row, (episode, written) in enumerate(
         zip(played.episodes, played.response_mask, strict=True)

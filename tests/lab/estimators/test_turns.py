@@ -121,6 +121,11 @@ def test_gigpo_knows_a_state_twice_in_one_episode_and_keeps_groups_apart():
     torch.testing.assert_close(advantages[2:], 3 * advantages[:2])
 
 
+def test_states_of_a_round_without_episodes_are_refused():
+    with pytest.raises(ValueError, match="0 came with 2 responses"):
+        estimated("gigpo", episodes=())
+
+
 def test_a_turn_s_own_reward_stands_beside_the_episode_s_advantage():
     of_episode = 1 / (2**0.5 + 1e-4)  # +-1 over the deviation of 5 and 3
     expected = [[of_episode + r for r in (1, 0, 4)], [r - of_episode for r in (2, 1)]]
