@@ -11,6 +11,7 @@ that page stand beside it, on the same seeds and grid.
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,17 +89,27 @@ def rounds() -> Iterator[Round]:
 def config(run: Cell, out: Path) -> ComparisonConfig:
     """Return the comparison that a run is of."""
     del out
+    learner = {"gae_lambda": float(run.gae_lambda), "value_network": "reward_model"}
+    return hard_run(Beside.name, run.rate, **learner)
+
+
+def hard_run(rule: str, rate: float, **learner: Any) -> ComparisonConfig:
+    """Return the comparison of one rule in the hard setting, on the grid of the published runs.
+
+    Args:
+        rule: The rule.
+        rate: Learning rate.
+        learner: Further settings; ``tokens`` in place of `TOKENS`.
+    """
     register_credit(Beside)  # importing the study registers nothing
     return single_run(
         ENV,
-        Beside.name,
-        tokens=TOKENS,
+        rule,
         batch_size=ROWS,
         max_new_tokens=LENGTH,
         kl_coef=PRICE,
-        learning_rate=run.rate,
-        gae_lambda=float(run.gae_lambda),
-        value_network="reward_model",
+        learning_rate=rate,
+        **{"tokens": TOKENS, **learner},
         evaluation=EvaluationSettings(every=EVERY, samples=0),
         task=TaskSettings(task_options=KNOBS),
     )

@@ -10,43 +10,33 @@ verifier, and `abc-signed`; the good critic starts from that model.
     python -m studies.forks_remedies page
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from studies import forks_critic, forks_noise, frontier, leap, remedies
-from studies.forks_critic import ENV, EVERY, KNOBS, LENGTH, PRICE, ROWS, TOKENS
-from studies.remedies import EXPLAINED, PUBLISHED, WARMED, share_of_values
+from studies import forks_critic, forks_noise, frontier, remedies
+from studies.forks_critic import ENV, EVERY, LENGTH, PRICE, ROWS, TOKENS
+from studies.remedies import (
+    EXPLAINED,
+    PUBLISHED,
+    WARMED,
+    lead_on,
+    lines_of,
+    paths,
+    share_of_values,
+    variants,
+)
 from tokengym import ComparisonConfig
 from tokengym.evaluation.report import number
-from tokengym.evaluation.runs import EvaluationSettings, TaskSettings
-from tokengym.evaluation.statistics import PairedDifference, RunPath, paired_difference
-from tokengym.lab.benchmark.verdict import net_of, path_of
+from tokengym.evaluation.statistics import RunPath
+from tokengym.lab.protocol import MEASURES
 from tokengym.lab.replay.executed import Forks
 from tokengym.lab.replay.replay import replay
-from tokengym.lab.study import (
-    Cell,
-    Drawn,
-    Published,
-    Round,
-    Row,
-    Runs,
-    Study,
-    single_run,
-)
-from tokengym.lab.tables import (
-    NONE,
-    after_holm,
-    at_equal_kl,
-    markdown_table,
-    paired_text,
-    rates_table,
-)
-from tokengym.rewards import register_credit
+from tokengym.lab.study import Cell, Drawn, Published, Round, Row, Runs, Study
+from tokengym.lab.tables import NONE, after_holm, markdown_table, rates_table
 
 PRETRAINED = 6 * EVERY
 """Updates in which the values alone learn, half as many as the policy's. A multiple of `EVERY`, so
@@ -54,16 +44,7 @@ that the policy's first update follows a measurement."""
 TAUGHT = {"n_value_warmup": PRETRAINED, "tokens": TOKENS + PRETRAINED * ROWS * LENGTH}
 PAIRS = 10
 FIRST_SEED = forks_critic.SEEDS[0]
-VARIANTS: Mapping[str, Mapping[str, Any]] = {
-    PUBLISHED: {},
-    WARMED: {"n_warmup_updates": leap.WARMUP},
-    "values pretrained": TAUGHT,
-    "values' lambda 1": {"gae_lambda_vf": 1.0},
-    "pretrained, lambda 1": {**TAUGHT, "gae_lambda_vf": 1.0},
-    "lambda by length": {"advantage": "gae-length", "gae_lambda": None},
-    "top fifth by entropy": {"agent": "weighted-ppo", "advantage_weight": "entropy:top=0.2"},
-    "leave-one-out": {"advantage": "loo", "group_size": 8, "gae_lambda": None},
-}
+VARIANTS = variants(TAUGHT)
 """By name: settings of the learner beside the published ones."""
 SPARSE, RED, SIGNED = "sparse", "red:delivery=end", "abc-signed"
 MODELS = "reward_model"
@@ -101,41 +82,26 @@ def beside(docs: Path) -> list[Row]:
     known = forks_critic.STUDY.published(docs).runs.each.items()
     cell = STUDY.cell(rule=SPARSE, critic=MODELS)
     return [
-        {**cell, "rate": run.rate, "seed": run.seed, EXPLAINED: None, **_figures(row)}
+        {**cell, "rate": run.rate, "seed": run.seed, EXPLAINED: None}
+        | {name: row[name] for name in MEASURES}
         for run, points in known
         if run.gae_lambda == cell.gae_lambda
         for row in points
     ]
 
 
-def _figures(row: Row) -> Row:
-    return {name: row[name] for name in ("step", "tokens", "score", "gold_score", "kl")}
-
-
 def config(run: Cell, out: Path) -> ComparisonConfig:
     """Return the comparison that a run is of."""
     del out
-    register_credit(forks_critic.Beside)  # importing the study registers nothing
     rule = forks_critic.Beside.name if run.rule == SPARSE and run.critic == MODELS else run.rule
-    settings: dict[str, Any] = {
-        "tokens": TOKENS,
+    learner: dict[str, Any] = {
         "gae_lambda": float(run.gae_lambda),
         "value_network": run.critic,
         **VARIANTS[run.variant],
     }
-    if settings.get("advantage") == "loo":
-        del settings["value_network"]
-    return single_run(
-        ENV,
-        rule,
-        batch_size=ROWS,
-        max_new_tokens=LENGTH,
-        kl_coef=PRICE,
-        learning_rate=run.rate,
-        **settings,
-        evaluation=EvaluationSettings(every=EVERY, samples=0),
-        task=TaskSettings(task_options=KNOBS),
-    )
+    if learner.get("advantage") == "loo":
+        del learner["value_network"]
+    return forks_critic.hard_run(rule, run.rate, **learner)
 
 
 def worth_of_values(out: Path) -> list[Row]:
@@ -179,8 +145,14 @@ def share_of_changes(scores: NDArray[np.float64], changes: NDArray[np.float64]) 
 
 # --- page -----------------------------------------------------------------------------------------
 
-net = partial(net_of, price=PRICE)
-PARTS = (frontier.score_over, frontier.kl_over, frontier.score_at_end, frontier.kl_at_end)
+OF_FORKS: dict[str, Any] = {
+    "price": PRICE,
+    "figures": (
+        *(frontier.score_over, frontier.kl_over),
+        *(frontier.score_at_end, frontier.kl_at_end),
+    ),
+}
+"""The price, and what is shown of a run: the verifier is score and gold in one."""
 HEADS = (
     "score - c KL over the run",
     *("solved over the run", "KL over it", "solved in the last tenth", "KL in the last tenth"),
@@ -215,65 +187,40 @@ def about(cell: Cell) -> list[str]:
     return [cell.variant, f"`{cell.rule.partition(':')[0]}`, {lambda_}", critic]
 
 
-def paths(runs: Runs, cell: Cell, *, whole: bool = True) -> dict[int, RunPath]:
-    """Return a cell's runs by seed, without the updates of the values alone unless whole."""
-    begins = 0 if whole else VARIANTS[cell.variant].get("n_value_warmup", 0)
-    return {
-        seed: path_of([row for row in points if row["step"] >= begins])
-        for seed, points in runs.runs.get(cell, {}).items()
-    }
-
-
 def leads_table(runs: Runs, made: Sequence[Cell]) -> str:
     """Return every arm minus `sparse` as published, with and without the values' own updates."""
     base, *others = made
     of_base = paths(runs, base)
-    differences: dict[Cell, PairedDifference] = {}
-    parts: dict[Cell, list[str]] = {}
-    for cell in others:
-        own, whole = (paths(runs, cell, whole=is_whole) for is_whole in (False, True))
-        seeds = sorted(own.keys() & of_base.keys())
-        both = [[each[seed] for seed in seeds] for each in (own, of_base)]
-        one, other = ([net(run) for run in each] for each in both)
-        differences[cell] = paired_difference(one, other)
-        ends = {seed: float(of_base[seed].tokens[-1]) for seed in seeds}
-        counted = [net(whole[seed].within(ends[seed], across_leaps=True)) for seed in seeds]
-        figures = frontier.minus(*both, figures=PARTS)
-        parts[cell] = [paired_text(counted, other), *figures, at_equal_kl({"": own}, {"": of_base})]
-    shown = after_holm(differences)
+    found = {
+        cell: lead_on(of_base, own_updates(runs, cell), paths(runs, cell), **OF_FORKS)
+        for cell in others
+    }
+    shown = after_holm({cell: difference for cell, (difference, _) in found.items()})
     lines = [
-        [*about(cell), str(differences[cell].pairs), lead, *parts[cell]]
-        for cell, lead in shown.items()
+        [*about(cell), str(difference.pairs), shown[cell], *parts]
+        for cell, (difference, parts) in found.items()
     ]
     heads = ["variant", "arm", "critic", "pairs", HEADS[0]]
     return markdown_table([*heads, "the same, all tokens counted", *HEADS[1:]], lines)
 
 
+def own_updates(runs: Runs, cell: Cell) -> dict[int, RunPath]:
+    """Return a cell's runs by seed, without the updates in which the values alone learned."""
+    return paths(runs, cell, VARIANTS[cell.variant].get("n_value_warmup", 0))
+
+
 def left_table(runs: Runs) -> str:
     """Return `red` minus `sparse` with the model's critic, and each rule minus it beside one."""
     started = STUDY.cell(rule=SPARSE, critic=MODELS)
-    asked = [STUDY.cell(rule=RED).but(variant=variant) for variant in (PUBLISHED, WARMED)]
+    asked = [STUDY.cell(rule=RED, variant=variant) for variant in (PUBLISHED, WARMED)]
     asked += [STUDY.cell(rule=rule, critic=MODELS) for rule in (SIGNED, RED)]
     pairs = {}
     for cell in asked:
         one, other = (paths(runs, at) for at in (cell, started.but(variant=cell.variant)))
         seeds = sorted(one.keys() & other.keys())
         if len(seeds) > 1:
-            pairs[cell] = [[each[seed] for seed in seeds] for each in (one, other)]
-    leads = {
-        cell: paired_difference([net(run) for run in one], [net(run) for run in other])
-        for cell, (one, other) in pairs.items()
-    }
-    lines = [
-        [
-            *about(cell),
-            lead,
-            *frontier.minus(*pairs[cell], figures=PARTS),
-            at_equal_kl(*({"": dict(enumerate(each))} for each in pairs[cell])),
-        ]
-        for cell, lead in after_holm(leads).items()
-    ]
-    return markdown_table(["variant", "arm", "its critic", *HEADS], lines)
+            pairs[(*about(cell),)] = [[each[seed] for seed in seeds] for each in (one, other)]
+    return markdown_table(["variant", "arm", "its critic", *HEADS], lines_of(pairs, **OF_FORKS))
 
 
 STUDY = Study(

@@ -11,7 +11,7 @@ question is asked once more at 96 tokens, and of a learner whose rate warms up, 
     python -m studies.remedies page
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ from tokengym.evaluation.statistics import (
     student_interval,
 )
 from tokengym.lab.benchmark.verdict import net_of, path_of
-from tokengym.lab.protocol import FIRST_RATE, GRID, LEARNER, MEASURES, measured
+from tokengym.lab.protocol import FIRST_RATE, GRID, LEARNER, MEASURES, PRICE, measured
 from tokengym.lab.replay.executed import Forks
 from tokengym.lab.replay.replay import replay
 from tokengym.lab.study import Cell, Drawn, Published, Round, Row, Runs, Study, single_run
@@ -50,6 +50,8 @@ from tokengym.lab.tables import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Figure = Callable[[RunPath], float]
+"""What a table shows of a run."""
 ENV, LENGTH, UPDATES, ROWS = "tokengym/MovieReview-v0", 48, 30, 64
 LONGER = 96
 """Tokens of the longer responses."""
@@ -58,20 +60,27 @@ PRETRAINED = 15
 PAIRS, DECIDING_PAIRS = 5, 10
 """Pairs of a remedy, and of the cells that say whether anything is left for token credit."""
 PUBLISHED, WARMED = leap.VARIANTS[:2]
-VARIANTS: Mapping[str, Mapping[str, Any]] = {
-    PUBLISHED: {},
-    "values pretrained": {"n_value_warmup": PRETRAINED, "steps": PRETRAINED + UPDATES},
-    "values' lambda 1": {"gae_lambda_vf": 1.0},
-    "lambda by length": {"advantage": "gae-length", "gae_lambda": None},
-    "top fifth by entropy": {"agent": "weighted-ppo", "advantage_weight": "entropy:top=0.2"},
-    "leave-one-out": {"advantage": "loo", "group_size": 8, "gae_lambda": None},
-    "pretrained, lambda 1": {
-        "n_value_warmup": PRETRAINED,
-        "steps": PRETRAINED + UPDATES,
-        "gae_lambda_vf": 1.0,
-    },
-    WARMED: {"n_warmup_updates": leap.WARMUP},
-}
+
+
+def variants(pretraining: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return by name the settings of the learner beside the published ones.
+
+    Args:
+        pretraining: Settings by which the values learn alone at first.
+    """
+    return {
+        PUBLISHED: {},
+        "values pretrained": pretraining,
+        "values' lambda 1": {"gae_lambda_vf": 1.0},
+        "lambda by length": {"advantage": "gae-length", "gae_lambda": None},
+        "top fifth by entropy": {"agent": "weighted-ppo", "advantage_weight": "entropy:top=0.2"},
+        "leave-one-out": {"advantage": "loo", "group_size": 8, "gae_lambda": None},
+        "pretrained, lambda 1": {**pretraining, "gae_lambda_vf": 1.0},
+        WARMED: {"n_warmup_updates": leap.WARMUP},
+    }
+
+
+VARIANTS = variants({"n_value_warmup": PRETRAINED, "steps": PRETRAINED + UPDATES})
 """By name: settings of the learner beside the published ones."""
 SPARSE = {"rule": "sparse", "gae_lambda": "0.95"}
 SIGNED = {"rule": "abc-signed", "gae_lambda": "0.5"}
@@ -352,23 +361,38 @@ def left(runs: Runs) -> Iterator[tuple[tuple[str, str, str], list[list[RunPath]]
         yield key, [[path_of(of[seed]) for seed in seeds] for of in (of_signed, of_sparse)]
 
 
-def lead(pair: list[list[RunPath]]) -> PairedDifference:
+def lead(pair: Sequence[Sequence[RunPath]], price: float = PRICE) -> PairedDifference:
     """Return the difference of two arms in score - c KL over the run."""
-    one, other = ([net_of(run) for run in each] for each in pair)
+    one, other = ([net_of(run, price) for run in each] for each in pair)
     return paired_difference(one, other)
 
 
 def left_table(runs: Runs) -> str:
     """Return `abc-signed` minus `sparse` under the same critic, by length and by learner."""
-    pairs = dict(left(runs))
-    shown = after_holm({key: lead(pair) for key, pair in pairs.items()})
+    heads = ["tokens", "learner", "critic of both", "score - c KL over the run"]
+    heads += ["score over the run", "KL over it", *frontier.ENDS, "score at equal KL, by nats"]
+    return markdown_table(heads, lines_of(dict(left(runs))))
+
+
+def lines_of(
+    pairs: Mapping[tuple[str, ...], Sequence[Sequence[RunPath]]],
+    *,
+    price: float = PRICE,
+    figures: Sequence[Figure] = frontier.PARTS,
+) -> list[list[str]]:
+    """Return a line for each two arms: what one has more in all figures, and at equal KL.
+
+    Args:
+        pairs: By the first columns the runs of both, of the same seeds in the same order.
+        price: Score that a nat costs.
+        figures: What is shown beside score - c KL over the run.
+    """
+    shown = after_holm({key: lead(pair, price) for key, pair in pairs.items()})
     lines = []
     for key, pair in pairs.items():
         equal = at_equal_kl(*({"": dict(enumerate(each))} for each in pair))
-        lines.append([*key, shown[key], *frontier.minus(*pair), equal])
-    heads = ["tokens", "learner", "critic of both", "score - c KL over the run"]
-    heads += ["score over the run", "KL over it", *frontier.ENDS, "score at equal KL, by nats"]
-    return markdown_table(heads, lines)
+        lines.append([*key, shown[key], *frontier.minus(*pair, figures=figures), equal])
+    return lines
 
 
 def about(cell: Cell) -> list[str]:
@@ -391,39 +415,58 @@ def explained_of(published: Published) -> dict[Cell, list[float]]:
     return found
 
 
-def from_first_update(cell: Cell, points: Sequence[Row]) -> Sequence[Row]:
-    """Return a run without the updates in which the values alone learned."""
-    return points[VARIANTS[cell.variant].get("n_value_warmup", 0) :]
+def paths(runs: Runs, cell: Cell, begins: int = 0) -> dict[int, RunPath]:
+    """Return a cell's runs by seed, from an update on."""
+    return {
+        seed: path_of([row for row in points if row["step"] >= begins])
+        for seed, points in runs.runs.get(cell, {}).items()
+    }
+
+
+def own_updates(runs: Runs, cell: Cell) -> dict[int, RunPath]:
+    """Return a cell's runs by seed, without the updates in which the values alone learned."""
+    return paths(runs, cell, VARIANTS[cell.variant].get("n_value_warmup", 0))
+
+
+def lead_on(
+    base: Mapping[int, RunPath],
+    own: Mapping[int, RunPath],
+    whole: Mapping[int, RunPath],
+    *,
+    price: float = PRICE,
+    figures: Sequence[Figure] = frontier.PARTS,
+) -> tuple[PairedDifference, list[str]]:
+    """Return an arm's lead on a baseline, and what a table shows behind it.
+
+    That is the lead with all tokens counted, the figures, and the score at equal KL.
+
+    Args:
+        base: The baseline's runs by seed.
+        own: Those of the arm, without the updates of the values alone.
+        whole: The same with them.
+        price: Score that a nat costs.
+        figures: What is shown beside score - c KL over the run.
+    """
+    seeds = sorted(own.keys() & base.keys())
+    pair = [[runs[seed] for seed in seeds] for runs in (own, base)]
+    cut = [whole[s].within(float(base[s].tokens[-1]), across_leaps=True) for s in seeds]
+    counted, other = ([net_of(run, price) for run in runs] for runs in (cut, pair[1]))
+    equal = at_equal_kl({"": own}, {"": base})
+    parts = [paired_text(counted, other), *frontier.minus(*pair, figures=figures), equal]
+    return lead(pair, price), parts
 
 
 def leads_table(runs: Runs, made: list[Cell], explained: Mapping[Cell, list[float]]) -> str:
     """Return every arm minus `sparse` as published, with and without the values' own updates."""
     base, *others = made
-    of_base = {seed: path_of(points) for seed, points in runs.runs[base].items()}
-    differences: dict[Cell, PairedDifference] = {}
-    parts: dict[Cell, list[str]] = {}
-    for cell in others:
-        whole = {seed: path_of(points) for seed, points in runs.runs[cell].items()}
-        seeds = sorted(whole.keys() & of_base.keys())
-        own = {seed: path_of(from_first_update(cell, runs.runs[cell][seed])) for seed in seeds}
-        pairs = [[net_of(runs_[seed]) for seed in seeds] for runs_ in (own, of_base)]
-        differences[cell] = paired_difference(pairs[0], pairs[1])
-        counted = [
-            [
-                net_of(runs_[s].within(float(of_base[s].tokens[-1]), across_leaps=True))
-                for s in seeds
-            ]
-            for runs_ in (whole, of_base)
-        ]
-        figures = frontier.minus(*([runs_[seed] for seed in seeds] for runs_ in (own, of_base)))
-        equal = at_equal_kl({"": own}, {"": of_base})
-        parts[cell] = [paired_text(*counted), *figures, equal]
-    shown = after_holm(differences)
+    of_base = paths(runs, base)
+    found = {cell: lead_on(of_base, own_updates(runs, cell), paths(runs, cell)) for cell in others}
+    shown = after_holm({cell: difference for cell, (difference, _) in found.items()})
     lines = []
-    for cell, lead in shown.items():
+    for cell, (_, parts) in found.items():
         known = explained.get(cell, [])
         before = number(mean(known)) if known else NONE
-        lines.append([*about(cell), str(len(runs.areas(cell))), before, lead, *parts[cell]])
+        lines.append([*about(cell), str(len(runs.areas(cell))), before, shown[cell], *parts])
     heads = ["variant", "arm", "pairs", "explained before update 1", "score - c KL over the run"]
     heads += ["the same, all tokens counted", "score over the run", "KL over it", *frontier.ENDS]
     return markdown_table([*heads, "score at equal KL, by nats"], lines)
@@ -435,11 +478,11 @@ def gains(runs: Runs) -> dict[Cell, dict[int, float]]:
     The cells are those of the shorter responses.
     """
     base, *others = short_cells()
-    of_base = {seed: net_of(path_of(points)) for seed, points in runs.runs.get(base, {}).items()}
+    of_base = {seed: net_of(run) for seed, run in paths(runs, base).items()}
     return {
         cell: {
-            seed: net_of(path_of(from_first_update(cell, points))) - of_base[seed]
-            for seed, points in runs.runs.get(cell, {}).items()
+            seed: net_of(run) - of_base[seed]
+            for seed, run in own_updates(runs, cell).items()
             if seed in of_base
         }
         for cell in others

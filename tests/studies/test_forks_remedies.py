@@ -15,10 +15,11 @@ from studies.forks_remedies import (
     STUDY,
     VARIANTS,
     cells,
-    net,
-    paths,
+    own_updates,
     share_of_changes,
 )
+from studies.remedies import paths
+from tokengym.lab.benchmark.verdict import net_of
 from tokengym.lab.study import Row, Runs
 
 
@@ -71,10 +72,12 @@ def test_values_that_learn_alone_are_left_out_of_the_run() -> None:
         for step, score, kl in zip(steps, scores, kls, strict=True)
     ]
     runs = Runs(rows, STUDY.axes, PRICE)
-    own, whole = (paths(runs, cell, whole=is_whole)[80] for is_whole in (False, True))
+    own, whole = own_updates(runs, cell)[80], paths(runs, cell)[80]
     # The line between two points is half of the way between them.
-    assert net(own) == pytest.approx((0.34 + 0.48) / 2)
-    assert net(whole) == pytest.approx((PRETRAINED * 0.2 + 0.34 + 0.48) / (PRETRAINED + 2))
+    assert net_of(own, PRICE) == pytest.approx((0.34 + 0.48) / 2)
+    assert net_of(whole, PRICE) == pytest.approx(
+        (PRETRAINED * 0.2 + 0.34 + 0.48) / (PRETRAINED + 2)
+    )
 
 
 def test_values_are_centred_by_position_before_they_explain() -> None:
