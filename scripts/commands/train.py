@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tokengym.base.errors import TokenGymError
 from tokengym.scripts.commands.options import (
     Tracker,
     check_counts,
@@ -111,7 +112,11 @@ def _list_learners() -> None:
 
     table, console = Table(box=None, show_header=False, pad_edge=False), terminal()
     for name in LEARNERS.names():
-        table.add_row(line_of(name), line_of(find_learner(name).summary))
+        try:
+            summary = find_learner(name).summary
+        except TokenGymError as error:  # of a package that is broken; the others are listed
+            summary = f"! {error}"
+        table.add_row(line_of(name), line_of(summary))
     console.print(table)
     if more := missing_laboratory():
         console.print(f"\n{line_of(more.removeprefix('; '))}", soft_wrap=True)
