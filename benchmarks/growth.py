@@ -94,7 +94,7 @@ def conversations(turns: int) -> Work:
         max_turn_tokens=8,
     )
     rounds = as_rounds(agent.env)
-    return lambda: play_round(agent.player(), rounds)
+    return lambda: play_round(agent.sampler(), rounds)
 
 
 def own_data(prompts: int) -> Work:

@@ -95,7 +95,7 @@ def ours_arm(model: PreTrainedModel, rows: int) -> Callable[[], int]:
     rounds, options = as_rounds(envs), {"prompt_ids": list(range(rows))}
 
     def play() -> int:
-        played = play_round(agent.player(), rounds, options=options)
+        played = play_round(agent.sampler(), rounds, options=options)
         assert played is not None
         return sum(episode.num_written for episode in played.episodes)
 

@@ -53,8 +53,8 @@ def measure(case: str) -> None:
     )
     sizes = dict(hidden_size=64, intermediate_size=128, num_attention_heads=2)
     model = LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, num_hidden_layers=1, **sizes))
-    policy = {"model": model, "value_network": "trunk"}
-    agent = PPO("CausalLMPolicy", envs, policy_kwargs=policy, seed=0, **CASES[case])
+    settings = {"policy_kwargs": {"model": model}, "value_network": "trunk"}
+    agent = PPO("CausalLMPolicy", envs, seed=0, **settings, **CASES[case])
     before = peak()
     agent.learn(1)
     print(f"{peak() - before:.0f}")

@@ -219,7 +219,7 @@ def test_samples_that_fail_cost_the_lines_alone(finished, tmp_path):
     said = " ".join(summary["groups"][0]["verdict"]["cautions"])
     assert "No best-of-n: its responses failed (ValueError: " in said
     assert "samples.json was changed" in said
-    shutil.rmtree(out / "reference_samples")  # as of an earlier version, which drew none
+    shutil.rmtree(out / "reference_samples")
     page = write_comparison(tiny(), out)
     assert page["groups"][0]["score_range"] is None
     assert "Without training" not in (out / "report.html").read_text()
