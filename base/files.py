@@ -267,12 +267,8 @@ def write_hashed(path: Path, record: Mapping[str, Any]) -> None:
     write_json(path, plain | {"hash": record_hash(plain)})
 
 
-def read_hashed(path: Path, *, optional: bool = False) -> dict[str, Any]:
+def read_hashed(path: Path) -> dict[str, Any]:
     """Read what `write_hashed` wrote, without the hash.
-
-    Args:
-        path: The file.
-        optional: Read an object without a hash too, as an earlier version may have written it.
 
     Raises:
         ValueError: if it is missing, damaged, or was changed since it was written.
@@ -280,8 +276,6 @@ def read_hashed(path: Path, *, optional: bool = False) -> dict[str, Any]:
     record = read_json(path)
     if not isinstance(record, dict):
         raise ValueError(f"{path} is damaged; delete {path.parent} and run again")
-    if optional and "hash" not in record:
-        return record
     if record.pop("hash", None) != record_hash(record):
         raise ValueError(
             f"{path} was changed since it was written (its hash differs); restore it, or delete "

@@ -60,11 +60,10 @@ SHIFT = 3.0
 """Added to scores that are not centred: a reward model's zero is arbitrary."""
 SHIFTED = f", scores + {SHIFT:g}"
 """End of the name of a rule whose scores are shifted."""
-LEARNER: dict[str, Any] = {
-    **{"learning_rate_schedule": "constant", "gae_lambda": 0.95, "n_epochs": 4, "n_minibatches": 2},
-    **{"value_network": "trunk", "vf_coef": 0.1, "clip_range_vf": 0.2},
-}
-"""Settings of the runs, the defaults of version 0.1.0."""
+LEARNER = {"learning_rate_schedule": "constant", "n_epochs": 4, "n_minibatches": 2}
+"""Settings of the runs."""
+CRITIC = {"gae_lambda": 0.95, "value_network": "trunk", "vf_coef": 0.1, "clip_range_vf": 0.2}
+"""Those of the runs with a critic."""
 LONG = 6
 """Horizon of the rules' ascents and runs: long enough for a rule to lead away."""
 STEPS, RATE, REFRESH = 400, 0.2, 20
@@ -197,7 +196,7 @@ def train_one(rule: str, estimator: str, horizon: int, seed: int) -> dict[str, A
         kl_coef=0.0,
         seed=seed,
         group_size=group_size,
-        **LEARNER,
+        **LEARNER | (CRITIC if find_estimator(estimator).needs_critic else {}),
     )
     for _ in range(UPDATES):
         agent.learn(1, reset_num_timesteps=False)

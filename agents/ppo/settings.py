@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Literal, get_args
 
 from tokengym.agents.policy.settings import EpisodicSettings, Schedule, ValueNetwork
-from tokengym.base.settings import Removed, check_choice, check_count, check_number
+from tokengym.base.settings import check_choice, check_count, check_number
 from tokengym.envs import SettingsError
 
 KlPlace = Literal["reward", "loss"]
@@ -118,11 +118,6 @@ class PPOSettings(EpisodicSettings):
     """Longer gradients are scaled down to this."""
     micro_batch_size: int | None = None
     """Most sequences in one forward; changes memory and time, not the gradient."""
-    removed: ClassVar[dict[str, Removed]] = {
-        "advantage_weight": Removed(None, "the learner weighted-ppo of tokengym-lab has it"),
-        "importance_cap": Removed(None, "old_log_probs='recomputed' takes the rounding out"),
-    }
-    """Settings of earlier versions."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -182,17 +177,6 @@ CRITIC_SETTINGS = (
     "n_value_warmup",
 )
 """Settings of `PPOSettings` that have no effect without a critic."""
-EARLIER_DEFAULTS: dict[str, Any] = {
-    "learning_rate_schedule": "constant",
-    "gae_lambda": GAE_LAMBDA,
-    "value_network": "trunk",
-    "vf_coef": 0.1,
-    "clip_range_vf": 0.2,
-    "n_epochs": 4,
-    "n_minibatches": 2,
-}
-"""Defaults of version 0.1.0, where they have changed; saved settings of learners without a critic
-hold those of the critic."""
 CRITIC_FREE = {
     "reinforce": "the reward to go of each token, without a baseline",
     "reinforce++": "the reward to go of each token, whitened over the batch",

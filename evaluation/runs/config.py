@@ -38,7 +38,6 @@ from tokengym.evaluation.runs.defaults import (
     names_of_run,
     task_defaults,
     task_name,
-    task_of_file,
 )
 from tokengym.evaluation.runs.spec import (
     REFERENCE,
@@ -370,11 +369,6 @@ class ComparisonConfig:
         prices = {values["kl_coef"] for values in settings if "kl_coef" in values}
         return prices.pop() if len(prices) == 1 else None
 
-    @property
-    def price(self) -> float | None:
-        """`kl_coef` under its name of version 0.1."""
-        return self.kl_coef
-
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as plain data, read with ``trust_code``: a process does what its parent was told.
 
@@ -414,12 +408,8 @@ class ComparisonConfig:
             check_module(data["env"], source, trust_code=trust_code)
             parts = {
                 "training": TrainingSettings.from_dict(data["training"]),
-                "evaluation": from_plain(
-                    EvaluationSettings,
-                    # An earlier version drew none.
-                    {"reference_samples": 0} | data["evaluation"],
-                ),
-                "task": from_plain(TaskSettings, task_of_file(data["task"])),
+                "evaluation": from_plain(EvaluationSettings, data["evaluation"]),
+                "task": from_plain(TaskSettings, data["task"]),
             }
             return cls(**{**data, **parts})
         except (KeyError, TypeError, AttributeError) as error:
