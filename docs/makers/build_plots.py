@@ -29,8 +29,6 @@ RESULTS = _ROOT / "docs" / "results"
 GREY, BLUE, ORANGE, GREEN = COLOURS[:4]
 PRICE = 0.05
 """Score units per nat of KL in `score - c KL`."""
-MC = "mc_k=3_segments=4"
-"""The run whose continuations cost tokens."""
 Rows = list[dict[str, str]]
 
 
@@ -127,7 +125,7 @@ def lambda_levels() -> dict[str, list[float]]:
         for gae_lambda in lambdas:
             cell = {"rule": rule, "gae_lambda": gae_lambda, "critic": "own", "length": "48"}
             cell |= {"model": "aligned", "updates": "30"}
-            found = best_rate(read("ledger/runs.csv", **cell))
+            found = best_rate(read("earlier/lambdas.csv", **cell))
             areas = over_run(*curves(found, net_score, "step"))
             levels.setdefault(rule, []).append(float(areas.mean()) if len(areas) else np.nan)
     return levels
@@ -154,7 +152,7 @@ def seed_spread() -> tuple[Array, Array, Array]:
     """Return numbers of pairs, and the least and greatest lead over the run that each can show."""
     values = {}
     for rule in ("abc", "sparse"):
-        rows = read("archive/default_setting/curves.csv", credit=rule)
+        rows = read("earlier/seeds.csv", credit=rule)
         values[rule] = over_run(*curves(rows, column("score"), "step"))
     lead = values["abc"] - values["sparse"]
     counts = np.arange(1, len(lead) + 1)
@@ -189,7 +187,7 @@ def field_accuracy() -> dict[str, float]:
         ("film reviews', on questions", "questions", "reward model of movie_review"),
     ):
         (row,) = read(
-            "archive/r3/relevance.csv", queries=queries, scorer=scorer, against="irrelevant answer"
+            "earlier/relevance.csv", queries=queries, scorer=scorer, against="irrelevant answer"
         )
         found[label] = (float(row["wins"]) + float(row["ties"]) / 2) / float(row["pairs"])
     return found
@@ -243,7 +241,7 @@ def draw_estimators(axes: "Axes") -> None:
     """Show a sampled and the exact KL as a price."""
     cell = {"kl_in": "reward", "price": "0.2", "rate": "0.0003"}
     for estimator, colour in (("k1", ORANGE), ("exact", BLUE)):
-        rows = read("archive/kl/curves.csv", kl_estimator=estimator, **cell)
+        rows = read("earlier/kl.csv", kl_estimator=estimator, **cell)
         points, values = curves(
             rows, lambda row: float(row["score"]) - 0.2 * float(row["kl"]), "step"
         )
@@ -257,7 +255,7 @@ def gradient_noise() -> dict[str, float]:
     cells = (("sparse", "1"), ("abc", "0.5"), ("red:delivery=end", "0.5"), ("abc-signed", "0.5"))
     found = {}
     for rule, gae_lambda in cells:
-        (row,) = read("ledger/noise.csv", policy="untrained", rule=rule, gae_lambda=gae_lambda)
+        (row,) = read("earlier/noise.csv", policy="untrained", rule=rule, gae_lambda=gae_lambda)
         found[f"{rule.partition(':')[0]}, lambda {gae_lambda}"] = float(row["noise"])
     return found
 
@@ -271,10 +269,10 @@ def draw_batch(axes: "Axes") -> None:
 
 def draw_tokens(axes: "Axes") -> None:
     """Show a run over all of its tokens, and over those of its responses alone."""
-    for name, label, colour in (("sparse", "sparse", GREY), (MC, "mc, all its tokens", BLUE)):
-        points, values = curves(read(f"archive/mc/{name}.csv"), column("score"), "tokens")
+    for name, label, colour in (("sparse", "sparse", GREY), ("mc", "mc, all its tokens", BLUE)):
+        points, values = curves(read(f"earlier/{name}.csv"), column("score"), "tokens")
         draw_line(axes, points / 1000, values, label, colour)
-    rows = read(f"archive/mc/{MC}.csv")
+    rows = read("earlier/mc.csv")
     points, values = curves(rows, column("score"), "episodes")
     label = "mc, its responses alone"
     axes.plot(points * 48 / 1000, values.mean(0), color=ORANGE, linestyle="--", label=label)

@@ -1,10 +1,8 @@
 """The figures of the README's results are those of the published curves."""
 
-import re
-
 import pytest
 
-from studies import critic, end, frontier, ledger_fine, other_tasks, remedies
+from studies import critic, end, frontier, ledger_fine, other_tasks
 from studies.critic import STARTED
 from studies.frontier import kl_over
 from tokengym.evaluation.report import number, signed
@@ -71,17 +69,6 @@ def test_a_critic_that_knows_the_score() -> None:
         assert "{}, {} and {}".format(*figures) in said
 
 
-def test_what_a_good_critic_leaves() -> None:
-    (row,) = (line for line in CLAIMS.splitlines() if "beside that critic" in line)
-    pairs = dict(remedies.left(remedies.STUDY.published(DOCS).runs))
-    for length in ("48", "96"):
-        pair = pairs[length, remedies.TUNED, remedies.MODELS]
-        found = remedies.lead(pair)
-        assert f"{signed(found.difference)} ({number(found.low)} to {number(found.high)})" in row
-        for text in frontier.minus(*pair)[:-1]:  # all but the KL at the end
-            assert text.partition(" ")[0] in row
-
-
 def test_other_tasks():
     runs = other_tasks.STUDY.published(DOCS).runs
     for task in other_tasks.TASKS:
@@ -95,16 +82,6 @@ def test_other_tasks():
             shown.append(f"{signed(figure.difference)} {ends}")
         assert f"{task} {shown[0]} at 0.5, {shown[1]} at 0.95" in CLAIMS
     assert "clearly ahead of `sparse` and both controls on one, Detox" in CLAIMS
-
-
-def test_the_way_that_is_left():
-    """The page that says so is frozen, so its table stands for the curves."""
-    page = (DOCS / "archive" / "learner.md").read_text(encoding="utf-8")
-    (table,) = re.findall(r"<!-- goals -->\n(.*?)<!-- end goals -->", page, re.DOTALL)
-    cells = [line.split(" | ") for line in table.splitlines()[2:]]
-    before, now = ([row[column].rstrip("%") for row in cells] for column in (2, 4))
-    assert f"{', '.join(now)} % at prices" in CLAIMS
-    assert f"before {', '.join(before)} %" in CLAIMS
 
 
 def test_score_gold_and_kl_apart() -> None:
