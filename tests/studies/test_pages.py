@@ -8,14 +8,11 @@ import pytest
 
 from studies import (
     credit_v2,
-    critic,
     critic_elsewhere,
-    end,
     entities,
     feedback,
     film_reviews,
     gradients,
-    ledger,
     other_tasks,
     query_types,
     real_critic,
@@ -26,6 +23,7 @@ from studies import (
     real_tax,
     relevance,
     shipped_estimators,
+    token_credit,
     turns,
 )
 
@@ -47,23 +45,23 @@ def fill_rewards(docs: Path) -> None:
     query_types.page(docs)
 
 
+def fill_tasks(docs: Path) -> None:
+    """Fill the page that three studies share."""
+    other_tasks.STUDY.page(docs)
+    critic_elsewhere.STUDY.page(docs)
+    credit_v2.page(docs)
+
+
 DOCS = Path(__file__).parents[2] / "docs" / "results"
 PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
-    "critic.md": (("critic", "ledger"), critic.STUDY.page),
-    "details/critic_elsewhere.md": (
-        ("elsewhere", "tasks", "sst2", "imdb"),
-        critic_elsewhere.STUDY.page,
-    ),
-    credit_v2.DOCUMENT: ((credit_v2.FOLDER,), credit_v2.page),
     "details/feedback.md": (("feedback",), feedback.page),
-    "end.md": (("end", "ledger"), end.STUDY.page),
+    "film_reviews.md": (("film_reviews",), token_credit.STUDY.page),
     "imdb.md": (("imdb",), film_reviews.STUDIES["imdb"].page),
     "gradients.md": (("gradients",), gradients.publish),
-    "ledger.md": (("ledger", "critic"), ledger.STUDY.page),
     "rewards.md": (("rewards",), fill_rewards),
     shipped_estimators.PAGE: ((shipped_estimators.DATA,), shipped_estimators.page),
     "details/sst2.md": (("sst2",), film_reviews.STUDIES["sst2"].page),
-    "tasks.md": (("tasks",), other_tasks.STUDY.page),
+    "tasks.md": (("tasks", "elsewhere", "v2-lite", "sst2", "imdb"), fill_tasks),
     "real_model.md": (("real_model",), fill_real_model),
     "turns.md": (("turns",), turns.STUDY.page),
 }
