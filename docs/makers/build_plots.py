@@ -1,7 +1,6 @@
-"""Draws docs/images/mistakes, a plot for each section of docs/guide/mistakes.md, and real_text.png.
+"""Draws docs/images/mistakes, a plot for each section of docs/guide/mistakes.md.
 
-All but two, which measure bundled models, read published curves. real_text.png is a picture of
-docs/results/README.md.
+All but two, which measure bundled models, read published curves.
 
     python -m docs.makers.build_plots [NAME ...]
 """
@@ -21,7 +20,6 @@ from tokengym.evaluation.statistics import Array, area_under_curve, student_inte
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _ROOT = Path(__file__).resolve().parents[2]
 FOLDER = _ROOT / "docs" / "images" / "mistakes"
@@ -311,53 +309,6 @@ PLOTS: dict[str, Callable[[Any], None]] = {
 """Names of the files, in the page's order, and what draws each."""
 
 
-REAL_TEXT = "real_text"
-TEXTS: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
-    "IMDb, 24 tokens": (
-        "imdb/protocol/runs.csv",
-        {"rule": "sparse", "gae_lambda": "0.95"},
-        {"rule": "abc-signed", "gae_lambda": "0.5"},
-    ),
-    "SST-2, 16 tokens": (
-        "sst2/protocol/runs.csv",
-        {"rule": "sparse", "gae_lambda": "1"},
-        {"rule": "abc-signed", "gae_lambda": "0.5"},
-    ),
-    "SmolLM2, 16 tokens": (
-        "real_model/runs.csv",
-        {"rule": "sparse", "rate": "0.003"},
-        {"rule": "abc-signed", "rate": "0.003"},
-    ),
-}
-"""Panels of the picture: file, the cells of `sparse` and `abc-signed`."""
-
-
-def real_text_leads() -> dict[str, Array]:
-    """Return the lead of `abc-signed` in score - c KL over the run by pair, for each panel."""
-    leads = {}
-    for title, (file, *cells) in TEXTS.items():
-        runs = [best_rate(read(file, **cell)) for cell in cells]
-        shared = {row["seed"] for row in runs[0]} & {row["seed"] for row in runs[1]}
-        areas = []
-        for rows in runs:
-            paired = [row for row in rows if row["seed"] in shared]
-            areas.append(over_run(*curves(paired, net_score, "step")))
-        leads[title] = areas[1] - areas[0]
-    return leads
-
-
-def draw_real_text(figure: "Figure") -> None:
-    """Draw the learning curves of two rules on three real texts."""
-    for place, (title, (file, *cells)) in enumerate(TEXTS.items(), 1):
-        axes = figure.add_subplot(1, len(TEXTS), place)
-        for cell, colour in zip(cells, (GREY, BLUE), strict=True):
-            points, values = curves(best_rate(read(file, **cell)), net_score, "step")
-            draw_line(axes, points, values, cell["rule"], colour)
-        axes.set(title=title, xlabel="updates")
-    figure.axes[0].set_ylabel("score - c KL")
-    figure.axes[-1].legend(loc="lower right")
-
-
 def main(argv: Iterable[str] | None = None) -> None:
     """Draw the plots that are named, or all.
 
@@ -368,20 +319,14 @@ def main(argv: Iterable[str] | None = None) -> None:
     from matplotlib.figure import Figure
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", choices=[*PLOTS, REAL_TEXT, []], help="all without")
+    parser.add_argument("names", nargs="*", choices=[*PLOTS, []], help="all without")
     options = parser.parse_args(None if argv is None else list(argv))
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for name in options.names or (*PLOTS, REAL_TEXT):
-        wide = name == REAL_TEXT
-        file = (FOLDER.parent if wide else FOLDER) / f"{name}.png"
+    for name in options.names or PLOTS:
+        file = FOLDER / f"{name}.png"
         with mpl.rc_context(STYLE):
-            figure = Figure(
-                figsize=(10.5 if wide else 4.6, 2.9 if wide else 2.5), layout="constrained"
-            )
-            if wide:
-                draw_real_text(figure)
-            else:
-                PLOTS[name](figure.add_subplot())
+            figure = Figure(figsize=(4.6, 2.5), layout="constrained")
+            PLOTS[name](figure.add_subplot())
             figure.savefig(file, dpi=150, metadata={"Software": None})
         print(file)
 

@@ -190,3 +190,19 @@ def test_the_board() -> None:
     for track in ("inside", "scores"):
         words = verdicts([each for each in rows if each["track"] == track])
         assert not any(word.startswith("ahead") for word in words.values())
+
+
+def test_the_overview_quotes_the_page_of_film_reviews() -> None:
+    overview = (DOCS / "README.md").read_text(encoding="utf-8")
+    for length in LENGTHS:
+        cells, long = arms(length, warmup=WARMUP), arms(length, 120)
+        for arm, name in ((1, "`abc-signed`"), (2, "critic from the reward model")):
+            times = speed(FILMS.runs, cells[arm], cells[0], FILMS.drawn[WAYS], by_score=True)
+            assert times is not None
+            over = lead(FILMS.runs, cells[arm], cells[0], "score").difference
+            ends = [
+                signed(lead(FILMS.runs, long[arm], long[0], m, at_end=True).difference)
+                for m in FIGURES[:2]
+            ]
+            line = " | ".join([str(length), name, number(times.times), signed(over), *ends])
+            assert f"| {line} |" in overview
