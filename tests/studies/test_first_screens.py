@@ -8,7 +8,7 @@ import pytest
 DOCS = Path(__file__).parents[2] / "docs" / "results"
 
 PAGES = (
-    "credit_v1", "critic", "end", "gradients", "imdb", "ledger", "overoptimisation",
+    "film_reviews", "gradients", "imdb", "overoptimisation",
     "preferences", "real_model", "rewards", "shipped_estimators", "speed", "tasks", "turns",
 )  # fmt: skip
 TABLE = re.compile(r"(?:^\|.*\n)+", re.MULTILINE)
