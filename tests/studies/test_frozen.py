@@ -22,8 +22,6 @@ FROZEN: dict[tuple[str, tuple[str, ...]], str] = {
     ("results/archive/learners.md", ("results/archive/learners",)): "cb39b5d076928129",
     ("results/archive/mc.md", ("results/archive/mc",)): "9a11172e5878aea1",
     ("results/archive/optimum.md", ("results/archive/optimum",)): "6fa07dec232bbe3d",
-    ("results/overoptimisation.md", ("results/overoptimisation",)): "31204170849811f3",
-    ("results/preferences.md", ("results/preferences",)): "1899f4c2a2cf8c50",
     ("results/archive/r3.md", ("results/archive/r3",)): "175368055b3a3c0f",
     ("results/archive/toxicity.md", ("results/archive/toxicity",)): "5d2dc848f6001b39",
     ("rewards/training.md", ()): "84620c934d693268",

@@ -12,9 +12,6 @@ from studies import (
     critic,
     critic_elsewhere,
     end,
-    entities,
-    feedback,
-    film_reviews,
     forks,
     forks_critic,
     forks_imitated,
@@ -25,17 +22,11 @@ from studies import (
     leap,
     ledger,
     other_tasks,
-    query_types,
     rates,
-    real_critic,
-    real_judge,
-    real_model,
-    real_r3,
-    real_reasoning,
-    real_tax,
-    relevance,
+    real_text,
     remedies,
     reward_models,
+    rewards,
     shipped_estimators,
     turns,
 )
@@ -61,21 +52,10 @@ def fill_remedies(docs: Path) -> None:
     forks_remedies.STUDY.page(docs)
 
 
-def fill_real_model(docs: Path) -> None:
-    """Fill the page that six studies share."""
-    real_model.STUDY.page(docs)
-    real_r3.page(docs)
-    real_tax.page(docs)
-    real_judge.page(docs)
-    real_critic.page(docs)
-    real_reasoning.STUDY.page(docs)
-
-
-def fill_rewards(docs: Path) -> None:
-    """Fill the page that three studies share."""
-    entities.STUDY.page(docs)
-    relevance.page(docs)
-    query_types.page(docs)
+def fill_gradients(docs: Path) -> None:
+    """Fill the page that two studies share."""
+    gradients.publish(docs)
+    shipped_estimators.page(docs)
 
 
 DOCS = Path(__file__).parents[2] / "docs" / "results"
@@ -87,15 +67,13 @@ PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
         critic_elsewhere.STUDY.page,
     ),
     credit_v2.DOCUMENT: ((credit_v2.FOLDER,), credit_v2.page),
-    "details/feedback.md": (("feedback",), feedback.page),
     "end.md": (("end", "ledger"), end.STUDY.page),
     "details/forks.md": (("forks",), fill_forks),
-    "imdb.md": (("imdb",), film_reviews.STUDIES["imdb"].page),
     "details/frontier.md": (
         ("frontier", "leap", "critic", "ledger", "end", "tasks"),
         fill_frontier,
     ),
-    "gradients.md": (("gradients",), gradients.publish),
+    "gradients.md": (("gradients",), fill_gradients),
     "details/leap.md": (("leap", "critic", "ledger"), leap.STUDY.page),
     "ledger.md": (("ledger", "critic"), ledger.STUDY.page),
     "archive/mc.md": (("ledger", "critic", "ledger.md"), ledger.STUDY.page),
@@ -105,11 +83,12 @@ PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
         ("judges", "elsewhere", "tasks", "critic", "ledger", "sst2", "imdb"),
         reward_models.STUDY.page,
     ),
-    "rewards.md": (("rewards",), fill_rewards),
-    shipped_estimators.PAGE: ((shipped_estimators.DATA,), shipped_estimators.page),
-    "details/sst2.md": (("sst2",), film_reviews.STUDIES["sst2"].page),
+    "rewards.md": (("rewards", "tasks"), rewards.STUDY.page),
     "tasks.md": (("tasks",), other_tasks.STUDY.page),
-    "real_model.md": (("real_model",), fill_real_model),
+    "real_text.md": (
+        ("real_text", "imdb", "sst2", "elsewhere", "tasks"),
+        real_text.STUDY.page,
+    ),
     "turns.md": (("turns",), turns.STUDY.page),
 }
 """Page -> the folders and files it is made from, and the function that fills it."""
