@@ -1,5 +1,6 @@
 """IMDb, SST-2 and SmolLM2: comparisons, baselines and the figures of the page's text."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def test_the_better_baseline_of_sst2() -> None:
             if (run.rule, run.gae_lambda, run.rate) == (rule, gae_lambda, 1e-3) and run.seed < 1000
         ]
         areas[rule, gae_lambda] = [
-            sum((b - a) * (y + z) / 2 for (a, y), (b, z) in zip(curve, curve[1:], strict=False))
+            sum((b - a) * (y + z) / 2 for (a, y), (b, z) in pairwise(curve))
             / curve[-1][0]
             for _, curve in sorted(of)
         ]
