@@ -58,8 +58,7 @@ def test_the_better_baseline_of_sst2() -> None:
             if (run.rule, run.gae_lambda, run.rate) == (rule, gae_lambda, 1e-3) and run.seed < 1000
         ]
         areas[rule, gae_lambda] = [
-            sum((b - a) * (y + z) / 2 for (a, y), (b, z) in pairwise(curve))
-            / curve[-1][0]
+            sum((b - a) * (y + z) / 2 for (a, y), (b, z) in pairwise(curve)) / curve[-1][0]
             for _, curve in sorted(of)
         ]
     better, published, signed = areas.values()
