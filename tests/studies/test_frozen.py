@@ -7,8 +7,6 @@ import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
 FROZEN: dict[tuple[str, tuple[str, ...]], str] = {
-    ("results/overoptimisation.md", ("results/overoptimisation",)): "31204170849811f3",
-    ("results/preferences.md", ("results/preferences",)): "1899f4c2a2cf8c50",
     ("rewards/training.md", ()): "84620c934d693268",
 }
 """Page, folders of its data -> hash of the tables and the data."""

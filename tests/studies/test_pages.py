@@ -9,40 +9,22 @@ import pytest
 from studies import (
     credit_v2,
     critic_elsewhere,
-    entities,
-    feedback,
-    film_reviews,
     gradients,
     other_tasks,
-    query_types,
-    real_critic,
-    real_judge,
-    real_model,
-    real_r3,
-    real_reasoning,
-    real_tax,
-    relevance,
+    overoptimisation,
+    preferences,
+    real_text,
+    rewards,
     shipped_estimators,
     token_credit,
     turns,
 )
 
 
-def fill_real_model(docs: Path) -> None:
-    """Fill the page that six studies share."""
-    real_model.STUDY.page(docs)
-    real_r3.page(docs)
-    real_tax.page(docs)
-    real_judge.page(docs)
-    real_critic.page(docs)
-    real_reasoning.STUDY.page(docs)
-
-
-def fill_rewards(docs: Path) -> None:
-    """Fill the page that three studies share."""
-    entities.STUDY.page(docs)
-    relevance.page(docs)
-    query_types.page(docs)
+def fill_gradients(docs: Path) -> None:
+    """Fill the page that two studies share."""
+    gradients.publish(docs)
+    shipped_estimators.page(docs)
 
 
 def fill_tasks(docs: Path) -> None:
@@ -54,15 +36,16 @@ def fill_tasks(docs: Path) -> None:
 
 DOCS = Path(__file__).parents[2] / "docs" / "results"
 PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
-    "details/feedback.md": (("feedback",), feedback.page),
     "film_reviews.md": (("film_reviews",), token_credit.STUDY.page),
-    "imdb.md": (("imdb",), film_reviews.STUDIES["imdb"].page),
-    "gradients.md": (("gradients",), gradients.publish),
-    "rewards.md": (("rewards",), fill_rewards),
-    shipped_estimators.PAGE: ((shipped_estimators.DATA,), shipped_estimators.page),
-    "details/sst2.md": (("sst2",), film_reviews.STUDIES["sst2"].page),
+    "gradients.md": (("gradients",), fill_gradients),
+    "overoptimisation.md": (("overoptimisation",), overoptimisation.page),
+    "preferences.md": (("preferences",), preferences.page),
+    "rewards.md": (("rewards", "tasks"), rewards.page),
     "tasks.md": (("tasks", "elsewhere", "v2-lite", "sst2", "imdb"), fill_tasks),
-    "real_model.md": (("real_model",), fill_real_model),
+    "real_text.md": (
+        ("real_text", "imdb", "sst2", "elsewhere", "tasks"),
+        real_text.STUDY.page,
+    ),
     "turns.md": (("turns",), turns.STUDY.page),
 }
 """Page -> the folders and files it is made from, and the function that fills it."""
