@@ -69,8 +69,10 @@ AIM = 1.05
 """What the controller aims at, in targets: while the rate falls to 0 the policy comes back towards
 its reference faster than the price follows, by 5 to 10 % in the pilot."""
 UPDATES, ROWS, TOKENS, WARMUP, PAIRS = 40, 64, 48, 5, 5
-GRID = EvaluationSettings(every=UPDATES, episodes=256, samples=0)
-"""Held-out measurements: the start and the end. The course is read in the log of the rounds."""
+GRID = EvaluationSettings(every=2, episodes=128, samples=0)
+"""Held-out measurements, in steps of less than a nat around the target."""
+READ_FROM = 20
+"""First update at which a run is read: until then the KL swings to its target."""
 HELD = 0.05
 """Share of the target within which the KL of the last rounds must be for the run to count."""
 LAST = 5
