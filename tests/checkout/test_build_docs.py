@@ -64,7 +64,9 @@ def test_the_page_of_a_command_has_every_option(capsys):
         with pytest.raises(SystemExit):
             call(find_command(name), f"tokengym {name}", ["--help-all"])
         shown = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
+        text, _, elsewhere = text.partition("\nAs in [`tokengym compare`]")
         rows = re.findall(r"^\| `(--[\w-]+|[A-Z])", text, flags=re.MULTILINE)
+        rows += re.findall(r"`(--[\w-]+)", elsewhere)
         assert len(rows) == len(set(rows))
         flags = {row for row in rows if row.startswith("--")}
         assert flags == set(re.findall(r"^\W? (?:-h, )?(--[a-z][\w-]*)", shown, re.M)) - {"--help"}
