@@ -189,10 +189,9 @@ def task_page(task: Task) -> str:
         ]
     if facts := list(known_facts(task)):
         blocks += ["## Known facts", _table(["", "score", "gold score"], facts)]
-    if task.reward is not None:
-        blocks.append(f"## Example\n\n{_EXAMPLE.format(id=task.id)}")
     blocks.append(
-        "Observations, actions, `info` and the arguments of all tasks: [environments](README.md)."
+        "Observations, actions, `info`, the arguments of all tasks and an example: "
+        "[environments](README.md)."
     )
     return "\n\n".join(blocks) + "\n"
 

@@ -26,7 +26,6 @@ FROZEN: dict[tuple[str, tuple[str, ...]], str] = {
     ("results/preferences.md", ("results/preferences",)): "1899f4c2a2cf8c50",
     ("results/archive/r3.md", ("results/archive/r3",)): "175368055b3a3c0f",
     ("results/archive/toxicity.md", ("results/archive/toxicity",)): "5d2dc848f6001b39",
-    ("rewards/training.md", ()): "84620c934d693268",
 }
 """Page, folders of its data -> hash of the tables and the data."""
 
