@@ -31,6 +31,15 @@ _TORCH_SIGNS = ("PytorchStreamWriter", "inline_container", "iostream error")
 """Parts of the messages of ``torch.save``, which do not tell one failure from another."""
 
 
+def odd_entry(folder: Path) -> Path | None:
+    """Return an entry of a folder, at any depth, that is no file or folder, or None.
+
+    Reading a pipe waits for ever, and an archive of somebody else's can hold one.
+    """
+    entries = sorted(folder.rglob("*"))
+    return next((path for path in entries if not (path.is_file() or path.is_dir())), None)
+
+
 @contextmanager
 def writing(path: Path | str) -> Iterator[None]:
     """Turn a failure to write within the block into one line; other exceptions pass.

@@ -159,10 +159,20 @@ class Runs:
             rates are swept, its rate.
         axes: Names of the cells' axes.
         price: Score that a nat of KL costs.
+        criterion: Returns what a rate is chosen by, see `Study.criterion`.
+        tuned_as: Returns the cell whose sweep chooses a cell's rate, see `Study.tuned_as`.
     """
 
-    def __init__(self, rows: Iterable[Row], axes: Iterable[str], price: float = PRICE) -> None:
+    def __init__(
+        self,
+        rows: Iterable[Row],
+        axes: Iterable[str],
+        price: float = PRICE,
+        criterion: Callable[[Sequence[Row], float], float] = net_area,
+        tuned_as: Callable[["Cell"], "Cell"] = lambda cell: cell,
+    ) -> None:
         self.price = price
+        self._tuned_as = tuned_as
         names = (*axes, *OF_RUNS)
         self.each: dict[Cell, list[Row]] = grouped(rows, lambda row: run_of(row, names))
         """Cell with its rate and seed -> the run's measurements."""
@@ -170,9 +180,9 @@ class Runs:
         for run, points in self.each.items():
             if run.seed in SPARE_SEEDS:
                 of_rates = spare.setdefault(run.without("rate", "seed"), {})
-                of_rates.setdefault(run.rate, []).append(net_area(points, price))
+                of_rates.setdefault(run.rate, []).append(criterion(points, price))
         self.sweeps: dict[Cell, dict[float, float]] = {}
-        """Cell -> rate -> mean of score - c KL over the runs of the spare seeds, of the rates with
+        """Cell -> rate -> mean of the criterion over the runs of the spare seeds, of the rates with
         the most of them: others are still being swept."""
         for cell, of_rates in spare.items():
             most = max(map(len, of_rates.values()))
@@ -187,7 +197,8 @@ class Runs:
 
     def rate(self, cell: Cell) -> float:
         """Return the rate that was the best of a cell's sweep."""
-        return max(self.sweeps[cell], key=lambda rate: self.sweeps[cell][rate])
+        reached = self.sweeps[self._tuned_as(cell)]
+        return max(reached, key=lambda rate: reached[rate])
 
     def areas(self, cell: Cell, *, at_end: bool = False) -> dict[int, float]:
         """Return score - c KL by seed, mean over the run or at its end; {} without runs."""
@@ -307,6 +318,10 @@ class Study:
     """Seeds of the sweeps. The protocol wants all of `SPARE_SEEDS`."""
     price: float = PRICE
     """Score that a nat of KL costs."""
+    criterion: Callable[[Sequence[Row], float], float] = net_area
+    """Returns what a rate is chosen by, given a run's measurements and the price."""
+    tuned_as: Callable[[Cell], Cell] = lambda cell: cell
+    """Returns the cell whose sweep chooses a cell's rate: by default its own."""
     runs: str = "runs.csv"
     """Published file of the runs."""
     columns: tuple[str, ...] = ()
@@ -356,7 +371,9 @@ class Study:
             runs = (cell.but(rate=rate, seed=seed) for seed in self.spare_seeds)
             files = [self.file(run, out) for run in runs]
             if all(file.exists() for file in files):
-                reached[rate] = mean([net_area(self.read(file), self.price) for file in files])
+                reached[rate] = mean(
+                    [self.criterion(self.read(file), self.price) for file in files]
+                )
         return reached
 
     def pending(self, out: Path, part: str = "0/1") -> Iterator[Cell]:
@@ -371,7 +388,7 @@ class Study:
         for cells, seeds in self.rounds():
             here = [c for c in cells if places.setdefault(c, len(places)) % count == index]
             if self.first_rate is not None:
-                for cell in here:
+                for cell in dict.fromkeys(map(self.tuned_as, here)):
                     while (rate := next_rate(self.swept(cell, out), self.first_rate)) is not None:
                         sweep = [cell.but(rate=rate, seed=seed) for seed in self.spare_seeds]
                         yield from (run for run in sweep if not self.file(run, out).exists())
@@ -386,7 +403,7 @@ class Study:
         """Return a cell with the best rate of its sweep, where rates are swept, or None so far."""
         if self.first_rate is None:
             return cell
-        rate = best_rate(self.swept(cell, out), self.first_rate)
+        rate = best_rate(self.swept(self.tuned_as(cell), out), self.first_rate)
         return None if rate is None else cell.but(rate=rate)
 
     def run(self, out: Out, docs: Docs = DOCS, part: str = "0/1", until: str | None = None) -> None:
@@ -475,7 +492,8 @@ class Study:
         made = self.read(folder / self.runs)
         own = {run_of(row, names) for row in made}
         others = [row for row in self.beside(docs) if run_of(row, names) not in own]
-        runs = Runs([*made, *others], self.axes, self.price)
+        rows = [*made, *others]
+        runs = Runs(rows, self.axes, self.price, self.criterion, self.tuned_as)
         return Published(runs=runs, drawn=drawn, folder=folder)
 
     def page(self, docs: Docs = DOCS) -> None:

@@ -274,7 +274,9 @@ def _vineppo(played: RoundTensors, settings: PPOSettings) -> tuple[Tensor, Tenso
     advantages = losses.rewards_within(played.token_rewards, mask, ends, gamma=settings.gamma)
     in_first = mask & (ends == ends[:, :1])
     # Nothing was earned in an episode that a partner lost: as 0 it would bend the mean.
-    advantages = advantages - in_first * advantages[mask.any(1), 0].mean()
+    first = advantages[mask.any(1), 0]
+    value = torch.where(losses.no_spread(first), advantages[:, :1], first.mean())
+    advantages = advantages - in_first * value
     return advantages, advantages
 
 

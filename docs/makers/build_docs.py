@@ -81,9 +81,9 @@ _LISTINGS = ".github/listings.md"
 _FULL = "compare"
 """Command whose page describes the options that others share with it."""
 _PUBLISHED = {
-    "archive/learner/best_of_n.csv": ("MovieReview",),
+    "earlier/best_of_n.csv": ("MovieReview",),
     "overoptimisation/best_of_n.csv": ("Dialogue", "Summarize"),
-    "archive/learner/tasks.csv": ("Detox", "Oracle", "QuestionAnswer"),
+    "earlier/tasks.csv": ("Detox", "Oracle", "QuestionAnswer"),
 }
 """Published data of tasks without training, and the tasks that are taken from each."""
 _TITLES = {

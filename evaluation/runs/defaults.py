@@ -334,13 +334,19 @@ class TaskSettings(GenerationSettings, RewardOptions, TaskOptions):
             )
 
     def sources(self, reward: str | None = None) -> dict[str, Any]:
-        """Return what decides whether prompts and scorer are the user's own, see `resolve_env`.
+        """Return what decides whether prompts and scorer are the user's own, see `decide_env`.
 
         Args:
             reward: Word of the reward; None leaves it to the task.
         """
-        own = {"dataset": self.dataset, "prompts": self.prompts, "scorer": self.scorer}
-        return {**own, "reward": reward}
+        names = ("dataset", "prompts", "scorer", "reward_model", "encoder")
+        return {**{name: getattr(self, name) for name in names}, "reward": reward}
+
+    @property
+    def sources_of_words(self) -> list[str]:
+        """Names of the options given by which texts may have other words than the task's."""
+        names = ("model", "tokenizer", "dataset", "prompts")
+        return [name for name in names if getattr(self, name) is not None]
 
     def env_kwargs(self, env: str) -> dict[str, Any]:
         """Return the arguments of ``gym.make`` that are not left to the task.

@@ -55,6 +55,34 @@ def test_bare_names_are_completed():
     assert config().env == "tokengym/MovieReview-v0"
 
 
+OWN = {"dataset": "food.csv"}
+
+
+@pytest.mark.parametrize(
+    ("given", "env", "why"),
+    [
+        ({}, "MovieReview", "nothing names another"),
+        (OWN, "MovieReview", "own prompts, and no scorer or reward model to them"),
+        ({"scorer": "judge"}, "MovieReview", "nothing names another"),
+        ({**OWN, "scorer": "judge"}, "TokenGeneration", "own prompts and own scorer"),
+        ({**OWN, "reward_model": "judge"}, "TokenGeneration", "own prompts and own reward model"),
+        ({**OWN, "encoder": "bert"}, "TokenGeneration", "own prompts and own encoder"),
+        ({"bundle": bundled("detox").path, **OWN}, "Detox", "the task of the bundle"),
+    ],
+)
+def test_what_is_given_decides_the_task_which_is_said_with_its_reason(given, env, why):
+    """A reward model, a scorer and an encoder of one's own decide alike."""
+    task = TaskSettings(**given)
+    ours = ComparisonConfig(task=task, training=training_settings(env, bundle=task.bundle))
+    assert ours.env == f"tokengym/{env}-v0"
+    ends = "may end by themselves, after 48 tokens at most"
+    ends = "EOS is forbidden" if env in ("MovieReview", "Detox") else ends
+    assert ours.decided.startswith(f"task {env}: {why}; ")
+    assert ends in ours.decided
+    assert ours.rewards == default_rewards(ours.env)
+    assert config(task=task).decided.startswith("task MovieReview: named; ")
+
+
 def test_defaults_lie_in_one_place():
     assert training_settings("tokengym/MovieReview-v0", steps=7, kl_coef=None) == replace(
         TrainingSettings(), steps=7, fixed_length=True
@@ -214,7 +242,6 @@ def test_another_tokenizer_leaves_the_task_its_prompts_and_scorers(tmp_path):
         (lambda: config(env="MovieRevue"), "did you mean tokengym/MovieReview-v0"),
         (lambda: config(env="zzz"), "'zzz'.*tokengym/"),
         (lambda: config(rewards=("sprse",)), "'sprse'.*'sparse'"),
-        (lambda: config(rewards=()), "rewards must name at least one reward"),
         (lambda: config(rewards=("abc", "abc")), "rewards.*'abc'"),
         (lambda: config(seeds=0), "seeds.*>= 1, got 0; 5"),
         (lambda: config(first_seed=-1), "first_seed.*>= 0, got -1"),

@@ -1,0 +1,381 @@
+"""Who has more score where every arm is trained to the same KL?
+
+`sparse`, `uniform`, `abc-signed` and `sparse` with a critic from the reward model, each held at 2,
+5 and 10 nats per response by a price that follows the KL (`kl_target`), on film reviews of 48
+tokens and on Detox. A run counts if it ends within 5 % of its target.
+
+    python -m studies.equal_kl run --out runs/equal_kl [--until 22:00] [--part 0/2]
+    python -m studies.equal_kl publish --out runs/equal_kl    # fills the page
+    python -m studies.equal_kl page
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokengym import ComparisonConfig
+from tokengym.evaluation.report import number
+from tokengym.evaluation.runs import EvaluationSettings, RunRecord
+from tokengym.evaluation.statistics import (
+    PairedDifference,
+    paired_difference,
+    steps_to_threshold,
+)
+from tokengym.lab.protocol import LEARNER, MEASURES
+from tokengym.lab.study import Cell, Published, Round, Row, Runs, Study, draw_mean, single_run
+from tokengym.lab.tables import (
+    NONE,
+    NOT_YET,
+    after_holm,
+    critic_text,
+    markdown_table,
+    mean,
+    paired,
+    paired_text,
+    rates_table,
+)
+
+TASKS = ("MovieReview", "Detox")
+ARMS = {
+    "sparse": {"rule": "sparse", "gae_lambda": "0.95", "critic": "own"},
+    "uniform": {"rule": "uniform", "gae_lambda": "0.95", "critic": "own"},
+    "abc-signed": {"rule": "abc-signed", "gae_lambda": "0.5", "critic": "own"},
+    "started": {"rule": "sparse", "gae_lambda": "0.8", "critic": "reward_model"},
+}
+"""Arm -> its cell's values; the first is the baseline. Lambdas are those of the tasks' pages."""
+TARGETS = (5.0, 2.0, 10.0)
+"""Nats per response, in the order in which they are run."""
+PRICES = {
+    ("MovieReview", "sparse"): {2.0: 0.7, 5.0: 0.18, 10.0: 0.064},
+    ("MovieReview", "uniform"): {2.0: 0.39, 5.0: 0.11, 10.0: 0.041},
+    ("MovieReview", "abc-signed"): {2.0: 0.36, 5.0: 0.092, 10.0: 0.033},
+    ("MovieReview", "started"): {2.0: 0.55, 5.0: 0.115, 10.0: 0.035},
+    ("Detox", "sparse"): {2.0: 0.6, 5.0: 0.035, 10.0: 0.006},
+    ("Detox", "uniform"): {2.0: 0.4, 5.0: 0.03, 10.0: 0.005},
+    ("Detox", "abc-signed"): {2.0: 0.5, 5.0: 0.03, 10.0: 0.005},
+    ("Detox", "started"): {2.0: 0.6, 5.0: 0.035, 10.0: 0.006},
+}
+"""Task and arm -> target -> the price at which runs at a fixed price end there after 30 updates, by
+a line through earlier ones on logarithmic axes."""
+FALLS = {2.0: 2.4, 5.0: 3.0, 10.0: 3.8}
+"""Target -> factor on that price at the start: a fifth goes in each update until the KL is there."""
+HORIZON = 64
+"""Episodes over which the price corrects itself: by 20 % an update at most."""
+AIM = 1.05
+"""What the controller aims at, in targets: while the rate falls to 0 the policy comes back towards
+its reference faster than the price follows, by 5 to 10 % in the pilot."""
+UPDATES, ROWS, TOKENS, WARMUP, PAIRS = 40, 64, 48, 5, 5
+GRID = EvaluationSettings(every=2, episodes=128, samples=0)
+"""Held-out measurements, in steps of less than a nat around the target."""
+READ_FROM = 20
+"""First update at which a run is read: until then the KL swings to its target."""
+HELD = 0.05
+"""Share of the target within which the KL of the last rounds must be for the run to count."""
+LAST = 5
+"""Rounds at the end whose mean KL is held to the target: 320 responses."""
+TUNED_AT = 5.0
+"""Nats of the cell whose sweep chooses the rate of an arm at each target."""
+FAR = 0.2
+"""Share of the target beyond which a rate is not chosen while another is nearer."""
+SMOOTHED = 3
+"""Rounds whose mean score is read, where the update at which a run arrives is asked for."""
+ARRIVED = 0.9
+"""Share of the way from the start to the end of `sparse` at which a run has arrived."""
+COLORS = ("#56616f", "#0072b2", "#009e73", "#d55e00")
+
+
+def cell_of(task: str, arm: str, target: float) -> Cell:
+    """Return the cell of an arm."""
+    return STUDY.cell(task=task, target=target, **ARMS[arm])
+
+
+def arm_of(cell: Cell) -> str:
+    """Return the arm that a cell is of."""
+    return next(arm for arm, about in ARMS.items() if about.items() <= cell.items())
+
+
+def tuned_as(cell: Cell) -> Cell:
+    """Return the cell whose sweep chooses a cell's rate."""
+    return cell.but(target=TUNED_AT)
+
+
+def rounds() -> Iterator[Round]:
+    """Yield the cells and the seeds wanted of them, in the order in which they are needed."""
+    for target, task in product(TARGETS, TASKS):
+        yield [cell_of(task, arm, target) for arm in ARMS], range(PAIRS)
+
+
+def config(run: Cell, out: Path) -> ComparisonConfig:
+    """Return the comparison that a run is of."""
+    del out
+    learner = {
+        **LEARNER,
+        "kl_coef": FALLS[run.target] * PRICES[run.task, arm_of(run)][run.target],
+        "kl_target": AIM * run.target,
+        "kl_horizon": float(HORIZON),
+        "n_warmup_updates": WARMUP,
+    }
+    return single_run(
+        f"tokengym/{run.task}-v0",
+        run.rule,
+        steps=UPDATES,
+        batch_size=ROWS,
+        max_new_tokens=TOKENS,
+        learning_rate=float(run.rate),
+        gae_lambda=float(run.gae_lambda),
+        value_network=run.critic,
+        **learner,
+        evaluation=GRID,
+    )
+
+
+def measure(run: Cell, record: RunRecord) -> list[Row]:
+    """Return a row per update: the policy after it by its next round, the last one held out.
+
+    Columns that begin with ``round_`` are of the 64 responses that the policy was trained on next.
+    The KL of each is exact over the vocabulary, so that the course of a run costs no measurement.
+
+    Args:
+        run: The run's cell.
+        record: Its record.
+    """
+    del run
+    held_out = {point["step"]: point for point in record.curve}
+    logged = [*record.train, {}]
+    rows = []
+    for step, log in enumerate(logged):
+        row = {name: held_out.get(step, {}).get(name) for name in MEASURES} | {"step": step}
+        row |= {f"round_{name}": log.get(name) for name in ("score", "kl")}
+        row["price"] = log.get("kl_coef")
+        rows.append({k: None if v is None else round(v, 4) for k, v in row.items()})
+    return rows
+
+
+def kl_of_last(points: Sequence[Row]) -> float:
+    """Return the mean KL of a run's last rounds, nats."""
+    return mean([row["round_kl"] for row in points[-1 - LAST : -1]])
+
+
+def is_held(points: Sequence[Row]) -> bool:
+    """Return whether a run ended within `HELD` of its target."""
+    return abs(kl_of_last(points) / points[-1]["target"] - 1.0) <= HELD
+
+
+def worth(points: Sequence[Row], price: float) -> float:
+    """Return what a rate is chosen by: the gain at the end, brought to the target.
+
+    (score_end - score_0) * sqrt(target / kl)          within `FAR` of the target
+    -abs(log(kl / target)) - FAR                       further from it: behind all others
+
+    Score rises about with the root of the KL, so that a rate is not chosen for ending 4 % beyond.
+
+    Args:
+        points: The run.
+        price: Not used: no price is fixed.
+    """
+    del price
+    ratio = max(kl_of_last(points), 1e-3) / points[-1]["target"]
+    if abs(ratio - 1.0) > FAR:
+        return -abs(math.log(ratio)) - FAR
+    return float(max((points[-1]["score"] - points[0]["score"]) / math.sqrt(ratio), -FAR))
+
+
+# --- page -----------------------------------------------------------------------------------------
+
+
+def held_runs(runs: Runs, cell: Cell) -> dict[int, Sequence[Row]]:
+    """Return a cell's runs that count, by seed."""
+    return {seed: points for seed, points in runs.runs.get(cell, {}).items() if is_held(points)}
+
+
+def at_end(measure: str) -> Callable[[Sequence[Row]], float]:
+    """Return what reads a measurement of the policy at a run's end."""
+    return lambda points: float(points[-1][measure])
+
+
+def of_rounds(measure: str) -> Callable[[Sequence[Row]], float]:
+    """Return what reads the mean of a measurement over a run's rounds."""
+    return lambda points: mean([row[f"round_{measure}"] for row in points[:-1]])
+
+
+def arrival(points: Sequence[Row], goal: float) -> float:
+    """Return the update at which a run's score arrives at a goal; its last at the latest.
+
+    Args:
+        points: The run.
+        goal: Score, which the mean of `SMOOTHED` rounds must have.
+    """
+    scores = np.array([row["round_score"] for row in points[:-1]], dtype=np.float64)
+    smooth = np.convolve(scores, np.ones(SMOOTHED) / SMOOTHED, mode="valid")
+    middles = np.arange(len(smooth)) + (SMOOTHED - 1) / 2
+    return min(steps_to_threshold(middles, smooth, goal, interpolate=True), points[-1]["step"])
+
+
+def goal_of(base: Mapping[int, Sequence[Row]]) -> float:
+    """Return the score at which `ARRIVED` of the way to the end of the baseline's runs is made."""
+    start, end = (mean([points[at]["score"] for points in base.values()]) for at in (0, -1))
+    return start + ARRIVED * (end - start)
+
+
+def compared() -> Iterator[tuple[Cell, Cell]]:
+    """Yield every cell that is not the baseline's, and the baseline's beside it."""
+    base, *others = ARMS
+    for task, target, arm in product(TASKS, sorted(TARGETS), others):
+        yield cell_of(task, arm, target), cell_of(task, base, target)
+
+
+def leads(runs: Runs, measure: str) -> dict[Cell, PairedDifference]:
+    """Return every cell's lead on the baseline at the end, over the pairs that both count."""
+    found = {}
+    for cell, base in compared():
+        pairs = paired(*(_by_seed(runs, at, at_end(measure)) for at in (cell, base)))
+        if len(pairs[0]) > 1:
+            found[cell] = paired_difference(*pairs)
+    return found
+
+
+def _by_seed(runs: Runs, cell: Cell, of: Callable[[Sequence[Row]], float]) -> dict[int, float]:
+    return {seed: of(points) for seed, points in held_runs(runs, cell).items()}
+
+
+def name_of(cell: Cell) -> str:
+    """Return an arm in words."""
+    return f"`{cell.rule}`{critic_text(cell.critic)}"
+
+
+def answer_table(runs: Runs) -> str:
+    """Return every arm minus `sparse` at each KL: score, gold and KL at the end, and the course."""
+    scores, golds = (after_holm(leads(runs, name)) for name in ("score", "gold_score"))
+    lines = []
+    for cell, base in compared():
+        if cell not in scores:
+            continue
+        goal = goal_of(held_runs(runs, base))
+        figures = [
+            kl_of_last,
+            of_rounds("score"),
+            of_rounds("kl"),
+            lambda points, goal=goal: arrival(points, goal),
+        ]
+        cells = [
+            paired_text(*paired(*(_by_seed(runs, at, of) for at in (cell, base)))) for of in figures
+        ]
+        about = [cell.task, f"{cell.target:g}", name_of(cell)]
+        lines.append([*about, scores[cell], golds[cell], *cells])
+    heads = ["task", "nats", "arm", "score at the end", "gold at the end", "KL of the last rounds"]
+    heads += ["score over the run", "KL over the run", f"updates to {ARRIVED:.0%}"]
+    return markdown_table(heads, lines)
+
+
+def held_table(runs: Runs) -> str:
+    """Return how each cell was held: its rate, price and KL, and what it reached."""
+    lines = []
+    for task, target, arm in product(TASKS, sorted(TARGETS), ARMS):
+        cell = cell_of(task, arm, target)
+        made = runs.runs.get(cell, {})
+        if not made:
+            continue
+        held = held_runs(runs, cell)
+        ends = ", ".join(number(kl_of_last(points)) for _, points in sorted(made.items()))
+        about = [task, f"{target:g}", name_of(cell), f"{runs.rate(cell):g}"]
+        price = number(mean([points[-2]["price"] for points in made.values()]))
+        reached = [
+            number(mean([points[-1][name] for points in held.values()])) if held else NONE
+            for name in ("score", "gold_score")
+        ]
+        lines.append([*about, price, ends, f"{len(held)} of {len(made)}", *reached])
+    heads = [
+        "task",
+        "nats",
+        "arm",
+        "rate",
+        "last price",
+        f"KL of the last {LAST} rounds, by seed",
+        "count",
+    ]
+    return markdown_table([*heads, "score at the end", "gold at the end"], lines)
+
+
+def so_far(runs: Runs) -> str:
+    """Return how many of the declared runs there are."""
+    wanted = [cell_of(*at) for at in product(TASKS, ARMS, TARGETS)]
+    made = sum(len(runs.runs.get(cell, {})) for cell in wanted)
+    held = sum(len(held_runs(runs, cell)) for cell in wanted)
+    if not made:
+        return NOT_YET
+    return f"{made} of {len(wanted) * PAIRS} runs are made, of which {held} count."
+
+
+def tables(published: Published) -> dict[str, str]:
+    """Return the page's tables by name."""
+    runs = published.runs
+    sweeps = {
+        (task, f"{target:g}", name_of(cell)): runs.sweeps[cell]
+        for task, target, arm in product(TASKS, sorted(TARGETS), ARMS)
+        if (cell := cell_of(task, arm, target)) in runs.sweeps
+    }
+    return {
+        "so far": so_far(runs),
+        "answer": answer_table(runs),
+        "held": held_table(runs),
+        "rates": rates_table(sweeps, ("task", "nats", "arm"), with_best=True),
+    }
+
+
+def pictures(published: Published) -> None:
+    """Draw score and KL of the rounds over the updates, for each task and target with runs."""
+    from matplotlib.figure import Figure
+
+    runs = published.runs
+    drawn = [
+        (task, target)
+        for task, target in product(TASKS, sorted(TARGETS))
+        if any(held_runs(runs, cell_of(task, arm, target)) for arm in ARMS)
+    ]
+    if not drawn:
+        return
+    published.folder.mkdir(exist_ok=True)
+    figure = Figure(figsize=(1 + 2.6 * len(drawn), 6), layout="constrained")
+    panels = figure.subplots(2, len(drawn), sharex=True, squeeze=False)
+    for column, (task, target) in zip(panels.T, drawn, strict=True):
+        for axis, name in zip(column, ("score", "kl"), strict=True):
+            for arm, color in zip(ARMS, COLORS, strict=True):
+                cell = cell_of(task, arm, target)
+                if len(held := held_runs(runs, cell)) > 1:
+                    rows = [points[:-1] for points in held.values()]
+                    label = name_of(cell).replace("`", "")
+                    draw_mean(axis, rows, _round_of(name), color=color, label=label)
+        column[0].set_title(f"{task}, {target:g} nats", fontsize=9)
+        column[1].axhline(target, color="black", linewidth=0.8, linestyle=":")
+        column[1].set_xlabel("updates")
+    panels[0, 0].set_ylabel("score of the round")
+    panels[1, 0].set_ylabel("KL of the round, nats")
+    handles = panels[0, 0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper center", ncols=len(ARMS), fontsize=9)
+    file = published.folder / "rounds.png"
+    figure.savefig(file, dpi=110, metadata={"Software": None})
+
+
+def _round_of(measure: str) -> Callable[[Row], Any]:
+    return lambda row: row[f"round_{measure}"]
+
+
+STUDY = Study(
+    document="equal_kl.md",
+    folder="equal_kl",
+    axes={"task": str, "rule": str, "gae_lambda": str, "critic": "own", "target": float},
+    rounds=rounds,
+    config=config,
+    measure=measure,
+    criterion=worth,
+    tuned_as=tuned_as,
+    tables=tables,
+    pictures=pictures,
+)
+
+if __name__ == "__main__":
+    STUDY.command_line(__doc__)
