@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from tokengym.envs import encode_chats
+from tokengym.envs import Chat, encode_chats
 from tokengym.lab.makers.building.bundle_files import BuiltBundle, PromptRow
 from tokengym.lab.makers.building.figures import (
     attention_rows,
@@ -101,7 +101,7 @@ class Rated:
     def encode(self, prompts: Sequence[str]) -> list[list[int]]:
         """Return the ids that a response follows, as an environment shows them."""
         if self.chat:
-            return encode_chats(self.tokenizer, [[("user", prompt)] for prompt in prompts])
+            return encode_chats(self.tokenizer, [Chat.of_text(prompt) for prompt in prompts])
         return self.tokenizer(list(prompts)).input_ids
 
     def responses(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[int], list[int]]]:
