@@ -209,8 +209,9 @@ def as_message(position: int, item: Any) -> dict[str, Any]:
         {'role': 'user', 'content': 'Why?'}
     """
     if isinstance(item, Mapping):
-        message = {str(name): value for name, value in item.items() if value is not None}
-        message["content"] = _joined_parts(message.get("content"))
+        told = {str(name): value for name, value in item.items() if value is not None}
+        message = {"role": None, "content": None, **told}  # in this order, whatever the data's
+        message["content"] = _joined_parts(message["content"])
         if message["content"] is None and not message.keys() <= {"role", "content"}:
             message["content"] = ""
         if isinstance(message.get("role"), str) and isinstance(message["content"], str):

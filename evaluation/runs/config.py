@@ -99,8 +99,9 @@ class ComparisonConfig:
     def __post_init__(self) -> None:
         if (word := env_word(self.env)).file is None:
             object.__setattr__(self, "env", resolve_env(word))
-        object.__setattr__(self, "rewards", tuple(self.rewards))
-        object.__setattr__(self, "agents", tuple(self.agents))
+        for name in ("rewards", "agents"):
+            given = getattr(self, name)  # a text is one word, not its letters
+            object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
         self._complete_training()
         check_count(self, "seeds", hint="5 is the least that gives an interval")
         check_count(self, "first_seed", least=0)
