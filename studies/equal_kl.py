@@ -62,7 +62,7 @@ PRICES = {
 """Task and arm -> target -> the price at which runs at a fixed price end there after 30 updates, by
 a line through earlier ones on logarithmic axes."""
 FALLS = {2.0: 2.4, 5.0: 3.0, 10.0: 3.8}
-"""Target -> factor on that price at the start: a fifth goes in each update until the KL is there."""
+"""Target -> factor on that price at the start: a fifth goes in each update until KL is there."""
 HORIZON = 64
 """Episodes over which the price corrects itself: by 20 % an update at most."""
 AIM = 1.05
