@@ -121,9 +121,6 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         self._check_given(policy, env, seed, policy_kwargs)
         policy_kwargs = dict(policy_kwargs or {})
         known = names_of(self.settings_class)
-        is_known = "value_network" in known and "value_network" not in settings
-        if is_known and "value_network" in policy_kwargs:  # as in checkpoints of version 0.1.0
-            settings["value_network"] = policy_kwargs.pop("value_network")
         envs = as_vec_env(env)
         self.rounds = as_rounds(envs)
         given = self.resolve_settings(settings)

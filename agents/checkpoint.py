@@ -41,7 +41,7 @@ from tokengym.base.files import read_json, write_json
 from tokengym.base.folders import check_entries, read_folder, write_folder
 from tokengym.base.models import BASE, named_folder, quiet
 from tokengym.base.saved_code import check_saved
-from tokengym.base.settings import names_of, without_removed
+from tokengym.base.settings import names_of
 from tokengym.base.stored.adapters import load_adapters
 from tokengym.base.stored.parts import ADAPTER, ADAPTER_CONFIG, PARTS, PICKLES
 from tokengym.base.stored.parts import CHECKPOINT_RECORD as RECORD
@@ -67,8 +67,6 @@ TRAINING = "training.safetensors"
 FROZEN = "frozen.json"
 OPTIMIZER = "optimizer."
 """Prefix of the names of the optimiser's tensors."""
-DEFAULTS_OF_0_1 = {"value_network": "trunk", "learning_rate_schedule": "constant"}
-"""Settings that checkpoints of version 0.1.0 lack, as their agents had them."""
 COUNTERS = {
     "num_timesteps": int,
     "_n_updates": int,
@@ -417,10 +415,6 @@ def _critic_tensors(critic: "ValueFunction | None") -> dict[str, nn.Parameter]:
 def _check_record(record: Mapping[str, Any], folder: Path) -> None:
     """Refuse counters and sizes that no agent has, and models from outside the checkpoint."""
     counters = record["counters"]
-    counters.setdefault("learning_since", -1)  # earlier checkpoints lack it
-    total = counters.get("_total_timesteps")
-    if isinstance(total, float) and math.isfinite(total):  # as they have it after learn(1e5)
-        counters["_total_timesteps"] = math.ceil(total)
     check_entries(counters, COUNTERS, f"counters of {folder}")
     since = counters["learning_since"] + 1  # -1: no call of learn is unfinished
     check_counts({**counters, "learning_since": since}, folder)
@@ -432,9 +426,7 @@ def _check_record(record: Mapping[str, Any], folder: Path) -> None:
             raise CheckpointError(f"{name} of {folder} must be within 1 and {MAX_SIZE}, got {size}")
     if (state := record["environment_state"]) is not None:
         if isinstance(state, dict):
-            state.setdefault("begun", 0)  # earlier checkpoints lack these
-            state.setdefault("scales", None)
-            state.setdefault("layers", None)  # as those do whose layers have no state
+            state.setdefault("layers", None)  # lacking where no layer has a state
         lists = {"states": list, "scorers": list, "scales": list | None, "layers": list | None}
         kinds = lists | {"begun": int}
         check_entries(state, kinds, f"environment_state of {folder}")
@@ -471,7 +463,7 @@ def _settings(
             "the class that saved it"
         )
     known = algorithm.setting_names()
-    stored = without_removed(algorithm.settings_class, record["settings"], error=CheckpointError)
+    stored = record["settings"]
     if unknown := sorted(stored.keys() - set(known)):
         raise CheckpointError(
             f"settings of {folder} hold {unknown[0]!r}, which {algorithm.__name__} has not; use a "
@@ -492,10 +484,7 @@ def _settings(
     if callable(changes.get("learning_rate")):
         kept.pop("learning_rate_schedule", None)  # which was for a number
     check_saved(kept, folder / RECORD, named=dict(changes), trust_code=trust_code)
-    lacking = {
-        k: v for k, v in DEFAULTS_OF_0_1.items() if k in known and k not in record["policy_kwargs"]
-    }
-    return {**lacking, **kept, **changes}
+    return {**kept, **changes}
 
 
 def stored_models(folder: Path) -> dict[str, Any]:
@@ -632,9 +621,8 @@ def _check_optimizer(
                 raise CheckpointError(
                     f"{folder / TRAINING} holds the optimiser's state of other weights than those "
                     f"that learn (number {number}: {tuple(tensor.shape)} there, "
-                    f"{'none' if learns is None else tuple(learns)} here), as where weights were "
-                    "frozen and an earlier version saved; begin anew from its weights by "
-                    f"policy_kwargs=dict(model={str(folder)!r})"
+                    f"{'none' if learns is None else tuple(learns)} here); begin anew from its "
+                    f"weights by policy_kwargs=dict(model={str(folder)!r})"
                 )
 
 

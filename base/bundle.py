@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from tokengym.base.errors import BundleError, SettingsError
-from tokengym.base.files import parse_json, read_once, read_text
+from tokengym.base.files import odd_entry, parse_json, read_once, read_text
 from tokengym.base.models import located
 from tokengym.base.pretrained import from_pretrained
 from tokengym.base.prompt import Prompt, PromptSet
@@ -74,6 +74,8 @@ class Bundle:
         file = self.path / "bundle.json"
         if not file.is_file():
             raise BundleError(f"{str(self.path)!r} has no bundle.json; build it with {_BUILDER}")
+        if (odd := odd_entry(self.path)) is not None:
+            raise BundleError(f"{odd} is no file or folder that can be read; take it out")
         manifest = _read_manifest(file)
         object.__setattr__(self, "manifest", manifest)
         named = manifest.get("models", {})

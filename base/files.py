@@ -31,6 +31,15 @@ _TORCH_SIGNS = ("PytorchStreamWriter", "inline_container", "iostream error")
 """Parts of the messages of ``torch.save``, which do not tell one failure from another."""
 
 
+def odd_entry(folder: Path) -> Path | None:
+    """Return an entry of a folder, at any depth, that is no file or folder, or None.
+
+    Reading a pipe waits for ever, and an archive of somebody else's can hold one.
+    """
+    entries = sorted(folder.rglob("*"))
+    return next((path for path in entries if not (path.is_file() or path.is_dir())), None)
+
+
 @contextmanager
 def writing(path: Path | str) -> Iterator[None]:
     """Turn a failure to write within the block into one line; other exceptions pass.
@@ -258,12 +267,8 @@ def write_hashed(path: Path, record: Mapping[str, Any]) -> None:
     write_json(path, plain | {"hash": record_hash(plain)})
 
 
-def read_hashed(path: Path, *, optional: bool = False) -> dict[str, Any]:
+def read_hashed(path: Path) -> dict[str, Any]:
     """Read what `write_hashed` wrote, without the hash.
-
-    Args:
-        path: The file.
-        optional: Read an object without a hash too, as an earlier version may have written it.
 
     Raises:
         ValueError: if it is missing, damaged, or was changed since it was written.
@@ -271,8 +276,6 @@ def read_hashed(path: Path, *, optional: bool = False) -> dict[str, Any]:
     record = read_json(path)
     if not isinstance(record, dict):
         raise ValueError(f"{path} is damaged; delete {path.parent} and run again")
-    if optional and "hash" not in record:
-        return record
     if record.pop("hash", None) != record_hash(record):
         raise ValueError(
             f"{path} was changed since it was written (its hash differs); restore it, or delete "

@@ -15,6 +15,9 @@ from typing import Any
 
 from tokengym.base.errors import SettingsError, TokenGymError, is_fault
 
+MODULE_PREFIX = "tokengym_own_"
+"""Beginning of the names of modules that are files of the user's."""
+
 
 def definitions(path: Path) -> list[ast.ClassDef | ast.FunctionDef]:
     """Return what a file defines at its top; the file is not run."""
@@ -34,10 +37,11 @@ def defined_names(path: Path) -> str:
 def load_from_file(path: Path, name: str, *, error: type[TokenGymError] = SettingsError) -> Any:
     """Return an object that a Python file of the user's defines.
 
-    The file is run once per process, and again when its contents have changed.
+    The file is run once per process, and again when its contents have changed. It may import files
+    beside it, as a script does.
     """
     digest = sha256(f"{path.resolve()} {code_hash(path, error=error)}".encode()).hexdigest()[:16]
-    module_name = f"tokengym_own_{digest}"
+    module_name = f"{MODULE_PREFIX}{digest}"
     module = sys.modules.get(module_name)
     if module is None:
         spec = importlib.util.spec_from_file_location(module_name, path)
@@ -45,7 +49,7 @@ def load_from_file(path: Path, name: str, *, error: type[TokenGymError] = Settin
         assert spec.loader is not None
         module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
         try:
-            with running_user_code(f"{path} cannot be run", path, error):
+            with running_user_code(f"{path} cannot be run", path, error), _importing_beside(path):
                 spec.loader.exec_module(module)
         except BaseException:
             del sys.modules[module_name]
@@ -57,10 +61,75 @@ def load_from_file(path: Path, name: str, *, error: type[TokenGymError] = Settin
 
 
 def code_hash(path: Path, *, error: type[TokenGymError] = SettingsError) -> str:
-    """Return the SHA-256 of a Python file of the user's."""
+    """Return the SHA-256 of a Python file of the user's, and of what it imports beside it.
+
+    A change of either changes what it does. Of a file that imports none it is the file's own.
+    """
     if not path.is_file():
         raise error(f"there is no file {path}; write path/to/file.py:Name")
-    return sha256(path.read_bytes()).hexdigest()
+    own, *others = (sha256(file.read_bytes()).hexdigest() for file in (path, *neighbours(path)))
+    return sha256("".join((own, *others)).encode()).hexdigest() if others else own
+
+
+def neighbours(path: Path) -> list[Path]:
+    """Return the files beside a Python file that it imports, and those that these import.
+
+    They are found in the text, without running it. What is installed goes before them.
+    """
+    folder, found, left = path.parent.resolve(), dict[Path, None](), [path.resolve()]
+    while left:
+        for name in _imported_names(left.pop()):
+            place = folder.joinpath(*name.split("."))
+            for file in (place.with_suffix(".py"), place / "__init__.py"):
+                if file.is_file() and file not in found and _is_beside(name, folder):
+                    found[file] = None
+                    left.append(file)
+    return sorted(found.keys() - {path.resolve()})
+
+
+def _is_beside(name: str, folder: Path) -> bool:
+    """Return whether a name is imported from a folder, which is looked at last."""
+    top = name.partition(".")[0]
+    if top in ("tokengym", "__main__"):
+        return False
+    spec = importlib.util.find_spec(top)
+    places = [spec.origin, *(spec.submodule_search_locations or ())] if spec else []
+    return all(place and Path(place).is_relative_to(folder) for place in places)
+
+
+def _imported_names(path: Path) -> set[str]:
+    """Return the full names of modules that a file imports, and of the packages around them."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return set()
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    parts = [name.split(".") for name in names]
+    return {".".join(part[:end]) for part in parts for end in range(1, len(part) + 1)}
+
+
+@contextmanager
+def _importing_beside(path: Path) -> Iterator[None]:
+    """Let a file import what lies beside it, after everything that is installed.
+
+    Such a module is of this file alone: another folder may have one of the same name.
+    """
+    folder = str(path.parent.resolve())
+    files = set() if folder in sys.path else set(map(str, neighbours(path)))
+    before = set(sys.modules)
+    sys.path.append(folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+        for name in set(sys.modules) - before:
+            if getattr(sys.modules[name], "__file__", None) in files:
+                del sys.modules[name]
 
 
 @contextmanager

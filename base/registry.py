@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from typing import Any, Literal, NoReturn, TypeVar
 from tokengym.base.errors import SettingsError, TokenGymError
 from tokengym.base.own_code import defined_names, load_from_file, running_user_code
 from tokengym.base.plugins import missing_laboratory, plugins
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -237,9 +240,15 @@ class Registry(Mapping[str, T]):
         return sorted({point.name for point in plugins(self._group)}) if self._group else []
 
     def import_plugins(self) -> None:
-        """Import what installed packages declare, so that the mapping has it too."""
+        """Import what installed packages declare, so that the mapping has it too.
+
+        One that cannot be imported is named in a warning, and the others are there.
+        """
         for name in self.plugins():
-            self.find(name)
+            try:
+                self.find(name)
+            except TokenGymError as error:
+                logger.warning("%s", error)
 
     def names(self) -> list[str]:
         """Return all names in order, those of installed packages included."""
@@ -351,13 +360,9 @@ class Registry(Mapping[str, T]):
                 f"{word.name!r} of tokengym.{self._group} is declared by "
                 f"{' and by '.join(sorted(packages))}; uninstall one of them"
             )
-        try:
+        said = f"{word.name!r} of tokengym.{self._group} in {packages[0]} cannot be imported"
+        with running_user_code(said):  # also where a module ends the process, by sys.exit
             return points[0].load()
-        except Exception as error:
-            raise SettingsError(
-                f"{word.name!r} of tokengym.{self._group} in {packages[0]} cannot be imported: "
-                f"{type(error).__name__}: {error}"
-            ) from error
 
     def make(self, text: str | Spec) -> Any:
         """Return what a word stands for, made with its options; see `call`."""

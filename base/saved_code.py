@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tokengym.base.errors import SettingsError, UntrustedCodeError
 from tokengym.base.files import file_hash, write_bytes
-from tokengym.base.own_code import code_hash, definitions
+from tokengym.base.own_code import code_hash, definitions, neighbours
 from tokengym.base.registry import Spec, split_file_word, texts_in_options, words_in_options
 from tokengym.base.stored.parts import agent_folder
 
@@ -183,9 +183,13 @@ def changed_paths(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
 
 
 def keep_code(code: Mapping[str, str], folder: Path) -> None:
-    """Write a copy of each file into a folder, to be compared with what it becomes."""
+    """Write a copy of each file, and of what it imports beside it, into a folder.
+
+    They are compared with what the files become.
+    """
     for path in code:
-        write_bytes(copy_of(path, folder), Path(path).read_bytes())
+        for file in (path, *map(str, neighbours(Path(path)))):
+            write_bytes(copy_of(file, folder), Path(file).read_bytes())
 
 
 def copy_of(path: str, folder: Path) -> Path:

@@ -14,43 +14,13 @@ from math import inf
 from numbers import Real
 from operator import index
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeVar, get_type_hints
+from typing import Any, NoReturn, TypeVar, get_type_hints
 
 from tokengym.base.errors import SettingsError
 from tokengym.base.registry import did_you_mean
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class Removed(NamedTuple):
-    """A setting that a dataclass no longer has; see its class attribute ``removed``."""
-
-    default: Any
-    """The value under which nothing has changed."""
-    remedy: str
-    """What to do with any other."""
-
-
-def without_removed(
-    declared: type, stored: Mapping[str, Any], *, error: type[ValueError] = SettingsError
-) -> dict[str, Any]:
-    """Return stored settings without those that the dataclass no longer has.
-
-    Args:
-        declared: The dataclass.
-        stored: Settings by name, which an earlier version may have written.
-        error: Class of the error.
-
-    Raises:
-        ValueError: of that class, if one of these had another value than its default.
-    """
-    values, removed = dict(stored), getattr(declared, "removed", {})
-    for name in sorted(removed.keys() - names_of(declared)):  # a subclass may have it still
-        default, remedy = removed[name]
-        if (value := values.pop(name, default)) != default:
-            raise error(f"{declared.__name__} no longer has {name}={value!r}; {remedy}")
-    return values
 
 
 def names_of(*declared: type) -> list[str]:
@@ -256,7 +226,7 @@ def from_plain(declared: type[T], data: Mapping[str, Any]) -> T:
     One that was written before a setting existed lacks it, and has its default: a new setting's
     default is what was done before.
     """
-    values = without_removed(declared, data)
+    values = dict(data)
     if unknown := sorted({*values} - {*names_of(declared)}):
         raise SettingsError(f"{declared.__name__} of another version: {unknown[0]} is unknown")
     for one in fields(declared):  # type: ignore[arg-type]

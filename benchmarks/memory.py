@@ -69,7 +69,7 @@ def lora(
 
 
 def policy_settings(way: str, num_layers: int) -> dict[str, Any]:
-    """Return the policy's arguments of one way of training."""
+    """Return the settings of one way of training."""
     return {
         "separate": {"value_network": "own"},
         "trunk": {"value_network": "trunk"},
@@ -113,12 +113,15 @@ def measure(way: str, settings: argparse.Namespace) -> dict[str, float]:
         if scorer is None
         else VectorRewardWrapper(envs, Reward(scorer, Sparse()))
     )
+    policy = policy_settings(way, settings.layers)
+    value_network = policy.pop("value_network")
     agent = PPO(
         "CausalLMPolicy",
         rewarded,
         n_epochs=1,
         n_minibatches=1,
-        policy_kwargs={"model": backbone, **policy_settings(way, settings.layers)},
+        value_network=value_network,
+        policy_kwargs={"model": backbone, **policy},
         device="cpu",
     )
     agent.learn(1)

@@ -69,9 +69,9 @@ def make_agent(size: str, value_network: str, kl_estimator: str, products: str, 
         kl_estimator=kl_estimator,
         policy_kwargs={
             "model": make_model(size, "float32", 1e-30),
-            "value_network": value_network,
             "products": products,
         },
+        value_network=value_network,
         seed=0,
         device=device,
     )

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from tokengym.agents.losses.advantages import leave_one_out, rewards_to_go
+from tokengym.agents.losses.policy import at_least_float32
 from tokengym.base.errors import SettingsError
 from tokengym.base.registry import did_you_mean
 
@@ -90,7 +91,7 @@ def token_advantages(
         gamma: Discount per own token, in [0, 1].
 
     Returns:
-        (batch, time), reward units; 0 where the mask is False.
+        (batch, time), reward units, float32 at least; 0 where the mask is False.
 
     Example:
         >>> rewards, mask = torch.tensor([[0.0, 3.0], [1.0, 0.0]]), torch.tensor([[True, True]] * 2)
@@ -106,7 +107,7 @@ def token_advantages(
         raise SettingsError(f"gamma must be within [0, 1], got {gamma!r}; 1 is no discount")
     _check_shapes(token_rewards, response_mask, prompts)
     _check_finite(token_rewards, response_mask)
-    response_mask = response_mask.bool()
+    token_rewards, response_mask = at_least_float32(token_rewards), response_mask.bool()
     if estimator == "reinforce":
         return rewards_to_go(token_rewards, response_mask, gamma=gamma)
     rows: dict[Hashable, list[int]] = {}

@@ -64,7 +64,7 @@ GALLERY = {
     "QuestionAnswer": ("sparse", "abc", "abc-signed", "r3", "r3-dense"),
 }
 """Tasks whose responses the gallery shows, and under which rules."""
-REPORTS = ("archive/default_setting", "imdb")
+REPORTS = ("rewards",)
 """Results whose curves it shows as a report."""
 _EPISODES = """What the policies write: one prompt of each environment, answered by the bundled
 policy, by the same policy after a minute of training, and by the best of 16 of the bundled one.

@@ -49,7 +49,7 @@ LEARNER: dict[str, Any] = {
     "kl_coef": PRICE,
     "kl_estimator": "exact",
 }
-"""PPO's settings in studies (docs/results/archive/learner.md); lambda and critic vary by cell."""
+"""PPO's settings in studies (docs/results/earlier.md); lambda and critic vary by cell."""
 
 
 def measured(record: RunRecord) -> list[dict[str, Any]]:

@@ -184,7 +184,9 @@ class RewardChoice:
     def _refuse_none(self, wanted: Sequence[str], bundle: Bundle | None) -> NoReturn:
         """Refuse a rule for which there is no scorer of the kinds that it takes."""
         lack = "got None"
-        if bundle is not None:
+        if bundle is not None and bundle.hidden.issuperset(wanted):
+            lack = "prompts or models of one's own are lent none of a bundle's"
+        elif bundle is not None:
             lack = f"the bundle {bundle.path} has no {' or '.join(wanted)}"
         raise RewardError(
             f"reward {self.label!r} needs a scorer, but {lack}; pass scorer=, or "

@@ -26,10 +26,24 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
+MAX_UNREAD_SHARE = 0.1
+"""Largest share of texts that a scorer cannot read and nothing is said of."""
+READ_EPISODES = 16
+"""Episodes whose texts tell whether a scorer can read them."""
 SLOW_SHARE = 0.5
 """Share of the time since the first scoring above which a slow scorer is named, once."""
 SLOW_SECONDS = 60.0
 """Seconds of scoring before a slow scorer is named: a model's first call is slow."""
+
+
+def warn_unread(scorer: Scorer, share: float) -> None:
+    """Warn of a scorer that cannot read a share of the texts that it scores."""
+    _LOG.warning(
+        "%s has no tokens for %.0f %% of the words it scores, so that its scores say little; pass "
+        "reward_model=, encoder= or scorer= that reads these texts",
+        scorer.name,
+        100 * share,
+    )
 
 
 class Reward:
@@ -75,6 +89,10 @@ class Reward:
         """Seconds that scoring has taken."""
         self.scored = 0
         """Episodes scored so far."""
+        self.unread_share: float | None = None
+        """Share of the first `READ_EPISODES` texts that the scorer has no tokens for; None before
+        so many were scored."""
+        self._shares: list[float] = []
         self.clock = time.monotonic
         """Returns seconds since some moment."""
         self._began: float | None = None  # when the first scoring began
@@ -157,6 +175,7 @@ class Reward:
                     "Scores(values=one number per episode)"
                 )
             scores.check(episodes, name)
+            self._check_reading(episodes)
             with self.crediting(len(episodes)):
                 scores = self._attributed(episodes, scores)
                 rewards = self._assigned(episodes, scores)
@@ -171,6 +190,18 @@ class Reward:
                 )
                 for row, episode in enumerate(episodes)
             ]
+
+    def _check_reading(self, episodes: Sequence[Episode]) -> None:
+        """Warn, once, of a scorer that cannot read the first texts that it scores."""
+        if self.unread_share is not None:
+            return
+        first = episodes[: READ_EPISODES - len(self._shares)]
+        self._shares += map(float, self.scorer.oov_fraction(first))
+        if len(self._shares) < READ_EPISODES:
+            return
+        self.unread_share = float(np.mean(self._shares))
+        if self.unread_share > MAX_UNREAD_SHARE:
+            warn_unread(self.raw_scorer, self.unread_share)
 
     def _attributed(self, episodes: Sequence[Episode], scores: Scores) -> Scores:
         """Return the scores with the attributions that the credit needs, its own or the scorer's.

@@ -1,4 +1,4 @@
-"""Build the bundled models, or a bundle from your own labelled texts: see `lab/makers`."""
+"""Build a bundle from labelled texts of one's own: see `lab/makers`."""
 
 from tokengym.lab.makers.build_models import run
 

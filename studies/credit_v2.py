@@ -1,7 +1,7 @@
 """The board of tokengym-credit v2 lite, from the rows that `tokengym bench` wrote.
 
 tokengym bench --v2 --lite RULE --published docs/results/v2-lite   # a row, and its runs
-python -m studies.credit_v2              # fills docs/results/details/credit_v2.md
+python -m studies.credit_v2              # fills docs/results/tasks.md
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,14 +13,16 @@ import numpy as np
 from tokengym.base import read_json
 from tokengym.evaluation.report import number, signed
 from tokengym.evaluation.statistics import student_interval
-from tokengym.lab.benchmark.board import check_row2, draw_tasks, tasks_of, verdicts
+from tokengym.lab.benchmark.board import check_row2, draw_tasks, tasks_of
 from tokengym.lab.benchmark.definition import CONTROLS
 from tokengym.lab.benchmark.version2 import V2_LITE
-from tokengym.lab.study import DOCS, Docs, command_line
+from tokengym.lab.study import DOCS, NET, Docs, command_line
 from tokengym.lab.tables import NONE, fill, markdown_table, mean
 
 FOLDER, PICTURE = "v2-lite", "tasks.png"
-DOCUMENT = "details/credit_v2.md"
+STRONGEST = "recency"
+"""Control with the largest mean lead, which pays late tokens most."""
+DOCUMENT = "tasks.md"
 """The page, and where its rows are beside it."""
 
 
@@ -54,12 +56,7 @@ def published(docs: Path) -> list[dict[str, Any]]:
 
 def tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Return the page's tables by name."""
-    return {
-        "board": board_table(rows),
-        "controls": controls_table(rows),
-        "tasks": tasks_table(once(rows)),
-        "equal": equal_table(once(rows)),
-    }
+    return {"board": board_table(once(rows)), "board by task": tasks_table(once(rows))}
 
 
 def once(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -81,50 +78,22 @@ def _by_task(row: Mapping[str, Any], figure: str) -> list[float]:
 
 
 def board_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return each row's mean lead over its tasks with its parts, and what the verdict is."""
-    words = {
-        track: verdicts([r for r in rows if r["track"] == track]) for track in ("inside", "scores")
-    }
+    """Return each row's mean lead over its tasks, its parts, and what it has more than a control.
+
+    The control is `STRONGEST`, over the tasks of both.
+    """
+    (control,) = (tasks_of(row) for row in rows if row["subject"] == STRONGEST)
     lines = []
     for row in rows:
         net, score = (_by_task(row, figure) for figure in ("net", "score"))
-        figures = [_with_interval(net), _with_interval(score)]
-        figures.append(
-            _with_interval([whole - part for whole, part in zip(net, score, strict=True)])
-        )
+        kl = [whole - part for whole, part in zip(net, score, strict=True)]
+        own = tasks_of(row)
+        more = [100 * (mean(own[t]["net"]) - mean(control[t]["net"])) for t in own if t in control]
+        beside = NONE if row["subject"] in CONTROLS else _with_interval(more)
         ahead = f"{sum(lead > 0 for lead in net)} of {len(net)}"
-        about = [_title(row), row["track"]]
-        verdict = words[row["track"]][row["subject"]]
-        lines.append([*about, *figures, ahead, verdict, f"`{row['hash'][:8]}`"])
-    heads = [
-        "rule or arm",
-        "track",
-        "score - c KL over the run",
-        "of it score",
-        "of it KL not paid",
-    ]
-    return markdown_table([*heads, "tasks above 0", "verdict", "row"], lines)
-
-
-def controls_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return what each row has more than each control of its track, over the tasks of both."""
-    by_row = {(row["subject"], row["track"]): tasks_of(row) for row in rows}
-    lines = []
-    for row in rows:
-        if row["subject"] in CONTROLS:
-            continue
-        own, cells = tasks_of(row), []
-        for control in CONTROLS:
-            theirs = by_row.get((control, row["track"]), {})
-            more = [
-                100 * (mean(own[task]["net"]) - mean(theirs[task]["net"]))
-                for task in own
-                if task in theirs
-            ]
-            cells.append(_with_interval(more) if len(more) > 1 else NONE)
-        lines.append([_title(row), row["track"], *cells])
-    heads = [f"minus `{control}`" for control in CONTROLS]
-    return markdown_table(["rule or arm", "track", *heads], lines)
+        lines.append([_title(row), *map(_with_interval, (net, score, kl)), ahead, beside])
+    heads = ["rule or arm", f"{NET} over the run", "of it score", "of it KL not paid"]
+    return markdown_table([*heads, "tasks above 0", f"minus `{STRONGEST}`"], lines)
 
 
 def _with_interval(values: Sequence[float]) -> str:
@@ -154,22 +123,6 @@ def tasks_table(rows: Sequence[Mapping[str, Any]]) -> str:
         ]
         lines.append([_title(row), *cells])
     return markdown_table(["rule or arm", *tasks], lines)
-
-
-def equal_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return each row's lead in score at equal KL by setting, with the KL in nats."""
-    names = [setting.name for setting in V2_LITE.settings]
-    lines = []
-    for row in rows:
-        cells = []
-        for name in names:
-            each = row["settings"].get(name)
-            known = each is not None and each["at_kl"] is not None
-            cells.append(
-                f"{number(each['kl'])}: {signed(100 * mean(each['at_kl']))}" if known else NONE
-            )
-        lines.append([_title(row), *cells])
-    return markdown_table(["rule or arm", *names], lines)
 
 
 if __name__ == "__main__":

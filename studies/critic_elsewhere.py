@@ -5,7 +5,7 @@ four other tasks and on two corpora of real text, a point after every update. Th
 four tasks are those of their page, which are not trained again.
 
     python -m studies.critic_elsewhere run --out runs/elsewhere [--until 22:00] [--part 0/2]
-    python -m studies.critic_elsewhere publish --out runs/elsewhere    # fills the page
+    python -m studies.critic_elsewhere publish --out runs/elsewhere    # fills tasks.md
     python -m studies.critic_elsewhere page
 
 The bundles of the two corpora are the folders "sst2" and "imdb" in --out; `studies.film_reviews`
@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from studies import film_reviews, frontier, other_tasks
+from studies import film_reviews, other_tasks
+from studies.parts import HEADS, by_seed, parts
 from tokengym import ComparisonConfig
 from tokengym.evaluation.report import percent
 from tokengym.evaluation.runs import TaskSettings
-from tokengym.evaluation.statistics import PairedDifference, RunPath
-from tokengym.lab.benchmark.verdict import net_of, path_of
+from tokengym.evaluation.statistics import PairedDifference
 from tokengym.lab.protocol import GRID, LEARNER, MEASURES, SPARE_SEEDS, way
 from tokengym.lab.study import (
     NET,
@@ -37,11 +37,10 @@ from tokengym.lab.study import (
 from tokengym.lab.tables import (
     NONE,
     after_holm,
-    at_equal_kl,
     critic_text,
     markdown_table,
+    paired,
     paired_text,
-    rates_table,
 )
 
 CORPORA = {"SST-2": "sst2", "IMDb": "imdb"}
@@ -159,14 +158,10 @@ def config(run: Cell, out: Path) -> ComparisonConfig:
 def tables(published: Published) -> dict[str, str]:
     """Return the page's tables by name."""
     runs, ways = published.runs, ways_of(published.folder.parent)
-    cells = [cell for task in TASKS for cell in (*others(task), *started_cells(task))]
-    made = [cell for cell in cells if len(runs.areas(cell)) > 1]
-    swept = {tuple(about(cell)): runs.sweeps[cell] for cell in made}
+    started = [cell for task in TASKS for cell in started_cells(task)]
     return {
-        "answer": answer_table(runs, ways),
-        "leads": leads_table(runs, made),
-        "equal": equal_table(runs, made),
-        "rates": rates_table(swept, ("task", "arm", "lambda"), with_best=True),
+        "critic": answer_table(runs, ways),
+        "critic by lambda": leads_table(runs, [c for c in started if len(runs.areas(c)) > 1]),
     }
 
 
@@ -208,9 +203,7 @@ def answer_table(runs: Runs, ways: dict[str, float]) -> str:
     for first, lead in shown.items():
         base = base_cell(first.task)
         rest = [_named_lead(runs, cell, base) for cell in picked[first.task][1:]]
-        score = paired_text(
-            *(_of_runs(runs, at, frontier.score_over, first) for at in (first, base))
-        )
+        score = paired_text(*paired(*(by_seed(runs, at, "score") for at in (first, base))))
         share = percent(float(leads(runs, [first])[first].difference) / ways[first.task])
         lines.append([first.task, first.gae_lambda, lead, share, score, *rest])
     heads = ["task", "lambda", f"critic minus `sparse`, {NET}", "of the way", "of it, score"]
@@ -221,53 +214,19 @@ def _named_lead(runs: Runs, cell: Cell | None, base: Cell) -> str:
     """Return a cell's rule, its lambda and its lead; None is a kind that was not run there."""
     if cell is None:
         return NONE
-    return f"{cell.rule} {cell.gae_lambda}: {paired_text(*_nets(runs, cell, base))}"
-
-
-def _nets(runs: Runs, cell: Cell, base: Cell) -> list[list[float]]:
-    return [_of_runs(runs, at, net_of, cell) for at in (cell, base)]
-
-
-def _of_runs(runs: Runs, at: Cell, of: Any, beside_cell: Cell) -> list[float]:
-    """Return a figure of a cell's runs, of the seeds that another cell has too."""
-    return [of(run) for run in _paths(runs, at, beside_cell).values()]
-
-
-def _paths(runs: Runs, at: Cell, beside_cell: Cell) -> dict[int, RunPath]:
-    """Return a cell's runs by seed, of the seeds that `sparse` and another cell have too."""
-    seeds = runs.runs[at].keys() & runs.runs[beside_cell].keys()
-    seeds &= runs.runs[base_cell(at.task)].keys()
-    return {seed: path_of(runs.runs[at][seed]) for seed in sorted(seeds)}
+    pairs = paired(*(by_seed(runs, at, "net") for at in (cell, base)))
+    return f"{cell.rule} {cell.gae_lambda}: {paired_text(*pairs)}"
 
 
 def leads_table(runs: Runs, made: list[Cell]) -> str:
-    """Return every arm minus `sparse`: over the run and in the last tenth, parts apart."""
+    """Return every arm minus `sparse`: score - c KL, and its parts apart."""
     shown = after_holm(leads(runs, made))
-    lines = []
-    for cell, lead in shown.items():
-        base = base_cell(cell.task)
-        pair = [[*_paths(runs, at, cell).values()] for at in (cell, base)]
-        lines.append([*about(cell), lead, *frontier.minus(*pair)])
-    heads = ["task", "arm", "lambda", f"{NET}", "score over the run", "KL over it"]
-    return markdown_table([*heads, *frontier.ENDS], lines)
-
-
-def equal_table(runs: Runs, made: list[Cell]) -> str:
-    """Return every arm minus `sparse` at equal KL, score and gold."""
-    lines = []
-    for cell in made:
-        if cell == (base := base_cell(cell.task)):
-            continue
-        arms = [{"": _paths(runs, at, cell)} for at in (cell, base)]
-        lines.append(
-            [*about(cell), *(at_equal_kl(*arms, measure=m) for m in ("score", "gold_score"))]
-        )
-    heads = ["task", "arm", "lambda", "score at equal KL, by nats", "gold at equal KL"]
-    return markdown_table(heads, lines)
+    lines = [[*about(c), text, *parts(runs, c, base_cell(c.task))] for c, text in shown.items()]
+    return markdown_table(["task", "arm", "lambda", NET, *HEADS], lines)
 
 
 STUDY = Study(
-    document="details/critic_elsewhere.md",
+    document="tasks.md",
     folder="elsewhere",
     axes={"task": str, "rule": str, "gae_lambda": "0.95", "critic": "own"},
     rounds=rounds,

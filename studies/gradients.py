@@ -60,11 +60,10 @@ SHIFT = 3.0
 """Added to scores that are not centred: a reward model's zero is arbitrary."""
 SHIFTED = f", scores + {SHIFT:g}"
 """End of the name of a rule whose scores are shifted."""
-LEARNER: dict[str, Any] = {
-    **{"learning_rate_schedule": "constant", "gae_lambda": 0.95, "n_epochs": 4, "n_minibatches": 2},
-    **{"value_network": "trunk", "vf_coef": 0.1, "clip_range_vf": 0.2},
-}
-"""Settings of the runs, the defaults of version 0.1.0."""
+LEARNER = {"learning_rate_schedule": "constant", "n_epochs": 4, "n_minibatches": 2}
+"""Settings of the runs."""
+CRITIC = {"gae_lambda": 0.95, "value_network": "trunk", "vf_coef": 0.1, "clip_range_vf": 0.2}
+"""Those of the runs with a critic."""
 LONG = 6
 """Horizon of the rules' ascents and runs: long enough for a rule to lead away."""
 STEPS, RATE, REFRESH = 400, 0.2, 20
@@ -197,7 +196,7 @@ def train_one(rule: str, estimator: str, horizon: int, seed: int) -> dict[str, A
         kl_coef=0.0,
         seed=seed,
         group_size=group_size,
-        **LEARNER,
+        **LEARNER | (CRITIC if find_estimator(estimator).needs_critic else {}),
     )
     for _ in range(UPDATES):
         agent.learn(1, reset_num_timesteps=False)
@@ -257,8 +256,8 @@ def publish(docs: Docs = DOCS) -> None:
     runs = read_rows(raw / "runs.csv", text=text)
     tables = {
         "rules": rules_table([row for row in rows if row["rule"] in RULES], "loo"),
-        "estimators": estimators_table(rows, ("sparse", "red:delivery=end", "uniform")),
-        "shifted": estimators_table(rows, [rule + SHIFTED for rule in RULES[:2]]),
+        "estimators": estimators_table(rows, "sparse"),
+        "shifted": estimators_table(rows, "sparse" + SHIFTED),
         "weights": weights_table(rows),
         "ends": ends_table(ascents, runs),
     }
@@ -337,16 +336,14 @@ def rules_table(rows: Rows, estimator: str) -> str:
     return markdown_table(["rule", *HEADER, "noise"], lines)
 
 
-def estimators_table(rows: Rows, rules: Sequence[str]) -> str:
-    """Return each estimator's cosine under some rules at every policy."""
+def estimators_table(rows: Rows, rule: str) -> str:
+    """Return each estimator's cosine under a rule at every policy."""
     lines = []
-    for rule in rules:
-        for name in dict.fromkeys(row["estimator"] for row in rows if row["rule"] == rule):
-            where = {"rule": rule, "estimator": name, "weight": "constant"}
-            noise = _cells(rows, _noise, **where)[: len(SHARES)]
-            cells = _cells(rows, _cosine, **where)
-            lines.append([f"`{rule}`", f"`{name}`", *cells, " / ".join(noise)])
-    return markdown_table(["rule", "estimator", *HEADER, "noise"], lines)
+    for name in dict.fromkeys(row["estimator"] for row in rows if row["rule"] == rule):
+        where = {"rule": rule, "estimator": name, "weight": "constant"}
+        noise = _cells(rows, _noise, **where)[: len(SHARES)]
+        lines.append([f"`{name}`", *_cells(rows, _cosine, **where), " / ".join(noise)])
+    return markdown_table(["estimator", *HEADER, "noise"], lines)
 
 
 def weights_table(rows: Rows) -> str:
@@ -360,19 +357,26 @@ def weights_table(rows: Rows) -> str:
 
 
 def ends_table(ascents: Rows, runs: Rows) -> str:
-    """Return where the exact ascent ends, and where PPO does."""
+    """Return where the exact ascent ends, and where PPO does, unless at the best response.
+
+    All that climb scores that are not centred are shown.
+    """
+    best: dict[float, float] = {}
+    for row in ascents:
+        best[row["horizon"]] = max(row["score"], best.get(row["horizon"], 0.0))
     lines = []
     for row in ascents:
+        if row["score"] > 0.99 * best[row["horizon"]] and SHIFTED not in row["rule"]:
+            continue
         ended = [
             f"{number(run['score'])} ({run['response'] or 'empty'})"
             for run in runs
             if all(run[key] == row[key] for key in ("rule", "estimator", "horizon"))
         ]
         likeliest = f"{row['response'] or 'empty'}, {row['probability']:.0%}"
-        cells = [number(row["score"]), likeliest, "; ".join(ended) or "\u2013"]
-        about = [f"`{row['rule']}`", f"`{row['estimator']}`", f"{row['horizon']:g}"]
-        lines.append([*about, *cells])
-    header = ["rule", "estimator", "tokens", "ascent: score", "likeliest response"]
+        cells = [f"{number(row['score'])} of {number(best[row['horizon']])}", likeliest]
+        lines.append([f"`{row['rule']}`", f"`{row['estimator']}`", *cells, "; ".join(ended)])
+    header = ["rule", "estimator", "ascent: score, of the best", "likeliest response"]
     return markdown_table([*header, "PPO ends at"], lines)
 
 

@@ -12,20 +12,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from studies.parts import HEADS, columns, parts
 from tokengym import ComparisonConfig
 from tokengym.evaluation.report import number, percent, signed
-from tokengym.lab.cards.parts import held_to_forks
 from tokengym.lab.protocol import (
-    FIGURES,
     GRID,
     LEARNER,
     NET_MARGIN,
     level,
-    over_run,
     untrained_best_of,
     way,
 )
 from tokengym.lab.study import (
+    NET,
     Cell,
     Drawn,
     Published,
@@ -42,10 +41,7 @@ from tokengym.lab.tables import (
     markdown_table,
     mean,
     paired,
-    rates_table,
     student_mean,
-    updates_to_shares,
-    with_interval,
 )
 
 TASKS = {"Dialogue": 48, "Summarize": 32, "Detox": 48, "QuestionAnswer": 48}
@@ -77,15 +73,8 @@ NO_EOS: tuple[dict[str, str], ...] = (
 CONTROLS = ("sparse", "uniform", "random")
 """Rules that a rule must beat to show that it finds the right tokens."""
 LINES = "best_of_n.csv"
-FORKS = "forks.csv"
-FORKED = ("sparse", "random", "abc-signed", "red:delivery=end")
-"""Rules whose credit is held against executed forks of the untrained policy."""
 LEADS_DRAWN = (-20.0, 15.0)
 """Leads that the picture shows, % of the way; those below are written at its edge."""
-FILMS = {"MovieReview": 48}
-"""The task of the ledger, whose forks stand beside those of the others."""
-RESPONSES, CONTINUATIONS = 24, 16
-"""Responses that are forked at every token, and continuations of each prefix."""
 
 
 def env_id(task: str) -> str:
@@ -155,30 +144,13 @@ def lines(task: str, out: Path) -> list[Row]:
     return [{"task": task, **row} for row in untrained_best_of(env_id(task), TASKS[task])]
 
 
-def forks(task: str, out: Path) -> list[Row]:
-    """Return how well rules find the tokens on which the score of an untrained response hangs."""
-    del out
-    tokens = {**FILMS, **TASKS}[task]
-    held = held_to_forks(task, FORKED, RESPONSES, CONTINUATIONS, max_new_tokens=tokens)
-    figures = held.pop("rules")
-    return [{"task": task, "rule": rule, **figures[rule], **held} for rule in figures]
-
-
 # --- page -----------------------------------------------------------------------------------------
 
 
 def tables(published: Published) -> dict[str, str]:
     """Return the page's tables by name."""
-    runs, drawn = published.runs, published.drawn[LINES]
-    cells = [cell for task in TASKS for cell in cells_of(task)]
-    return {
-        "forks": forks_table(published.drawn.get(FORKS, ())),
-        "differences": differences_table(runs),
-        "level": level_table(runs, ways(drawn)),
-        "levels": levels_table(runs, cells, ways(drawn)),
-        "lines": lines_table(drawn),
-        "rates": rates(runs, cells),
-    }
+    by_task = ways(published.drawn[LINES])
+    return {"cells": cells_table(published.runs, by_task), "lines": lines_table(published)}
 
 
 def ways(drawn: Sequence[Row]) -> dict[str, tuple[float, float]]:
@@ -196,108 +168,59 @@ def title(cell: Cell) -> str:
     return f"`{cell.rule.partition(':')[0]}`{critic_text(cell.critic)}{eos}"
 
 
-def differences_table(runs: Runs) -> str:
-    """Return every cell minus each control, by task; bold after Holm's correction."""
+def base_of(cell: Cell) -> Cell:
+    """Return `sparse` that a cell is compared with."""
+    return cell_of(cell.task, "sparse").but(eos=cell.eos)
+
+
+def cells_table(runs: Runs, by_task: Mapping[str, tuple[float, float]]) -> str:
+    """Return each cell minus `sparse` of its task, whose own line has its levels.
+
+    Differences in score - c KL are bold after Holm's correction, those from the controls too.
+    """
+    made = [cell for task in TASKS for cell in cells_of(task) if len(runs.areas(cell)) > 1]
     figures = {
         (cell, control): figure
-        for task in TASKS
-        for cell in cells_of(task)
+        for cell in made
         for control in CONTROLS
-        if cell != (other := cell_of(task, control).but(eos=cell.eos))
+        if cell != (other := cell_of(cell.task, control).but(eos=cell.eos))
         and (control == "sparse" or cell.rule not in CONTROLS)
         and (figure := runs.difference(cell, other)) is not None
     }
     shown = after_holm(figures)
-    rows = [
-        [cell.task, title(cell), cell.gae_lambda, *(shown.get((cell, c), NONE) for c in CONTROLS)]
-        for cell in dict.fromkeys(cell for cell, _ in figures)
-    ]
-    head = ["task", "rule", "lambda", *(f"minus `{control}`" for control in CONTROLS)]
-    return markdown_table(head, rows)
-
-
-def level_table(runs: Runs, by_task: Mapping[str, tuple[float, float]]) -> str:
-    """Return the two one-sided tests of cells against `sparse`, in shares of the way."""
     rows = []
-    for task, (start, goal) in by_task.items():
-        base = runs.areas(cell_of(task, "sparse"))
-        for cell in cells_of(task):
-            one, two = paired(runs.areas(cell), base)
-            if cell.rule == "sparse" or cell.eos == "forbidden" or len(one) < 2:
-                continue
-            way = goal - start
-            test = level(one, two, way)
-            low, middle, high = (
-                f"{signed(100 * figure / way)} %"
-                for figure in (test.low, mean(one) - mean(two), test.high)
-            )
-            verdict = "level" if test.equivalent else "not shown"
-            about = [task, title(cell), cell.gae_lambda, middle, f"{low} to {high}"]
-            rows.append([*about, number(test.p_value), verdict])
-    head = ["task", "rule", "lambda", "minus `sparse`, of the way", "90 % interval", "p"]
-    return markdown_table([*head, f"within {percent(NET_MARGIN)}"], rows)
+    for cell in made:
+        line = [cell.task, title(cell), cell.gae_lambda, f"{runs.rate(cell):g}"]
+        if cell == base_of(cell):
+            line += [student_mean([*runs.areas(cell).values()]), *[NONE] * 3]
+            line += [number(mean([*values.values()])) for values in columns(runs, cell)]
+        else:
+            line += [shown.get((cell, control), NONE) for control in CONTROLS]
+            line += [is_level(runs, cell, by_task), *parts(runs, cell, base_of(cell))]
+        rows.append(line)
+    head = ["task", "rule", "lambda", "rate", f"{NET} over the run, minus `sparse`"]
+    head += [f"minus `{control}`" for control in CONTROLS[1:]]
+    return markdown_table([*head, f"level within {percent(NET_MARGIN)}", *HEADS], rows)
 
 
-def levels_table(
-    runs: Runs, cells: Sequence[Cell], by_task: Mapping[str, tuple[float, float]]
-) -> str:
-    """Return what every cell reaches over the run and at its end."""
-    rows = []
-    for cell in cells:
-        areas = [*runs.areas(cell).values()]
-        if len(areas) < 2:
-            continue
-        start, goal = by_task[cell.task]
-        curves = [*runs.runs[cell].values()]
-        known = cell.eos == "allowed"  # the way is that of responses which may end
-        share = percent((mean(areas) - start) / (goal - start)) if known else NONE
-        about = [cell.task, title(cell), cell.gae_lambda, f"{runs.rate(cell):g}", str(len(areas))]
-        means = [number(mean([over_run(points, name) for points in curves])) for name in FIGURES]
-        ends = [number(mean([*runs.ends(cell, name).values()])) for name in FIGURES]
-        tokens = mean([points[-1]["tokens"] for points in curves]) / (cell.updates * cell.rows)
-        steps = [*runs.steps(cell, start, goal).values()]
-        speed = updates_to_shares(steps) if known else NONE
-        rows.append([*about, student_mean(areas), share, speed, *means, *ends, number(tokens)])
-    names = ("score", "gold", "KL")
-    head = ["task", "rule", "lambda", "rate", "pairs", "score - c KL over the run", "of the way"]
-    head += ["updates to 50 / 75 / 90 %"]
-    head += [f"{name} over the run" for name in names] + [f"{name} at the end" for name in names]
-    head += ["tokens a response"]
-    return markdown_table(head, rows)
+def is_level(runs: Runs, cell: Cell, by_task: Mapping[str, tuple[float, float]]) -> str:
+    """Return what two one-sided tests against `sparse` say; the way is of texts that may end."""
+    if cell.eos == "forbidden":
+        return NONE
+    start, goal = by_task[cell.task]
+    pairs = paired(runs.areas(cell), runs.areas(base_of(cell)))
+    return "yes" if level(*pairs, goal - start).equivalent else "not shown"
 
 
-def forks_table(rows: Sequence[Row]) -> str:
-    """Return the rank correlation of each rule's credit with executed forks, by task."""
-    tasks = {row["task"]: row for row in rows}
-    figures = {(row["task"], row["rule"]): with_interval(row, "correlation") for row in rows}
-    lines = [
-        [task, *(figures[task, r] for r in FORKED), number(tasks[task]["ceiling"])]
-        for task in tasks
-    ]
-    head = ["task", *(f"`{rule.partition(':')[0]}`" for rule in FORKED), "the truth itself"]
-    return markdown_table(head, lines)
-
-
-def lines_table(drawn: Sequence[Row]) -> str:
+def lines_table(published: Published) -> str:
     """Return the untrained policy and its best of 16 by task."""
     rows = []
-    for task, net_way in ways(drawn).items():
-        here = [row for row in drawn if row["task"] == task]
+    for task, net_way in ways(published.drawn[LINES]).items():
+        here = [row for row in published.drawn[LINES] if row["task"] == task]
         figures = [*net_way, *way(here, lambda row: float(row["gold_score"]))]
         rows.append([task, str(TASKS[task]), *map(number, figures)])
     head = ["task", "tokens at most", "untrained", "best of 16"]
-    head += ["gold, untrained", "gold, best of 16"]
-    return markdown_table(head, rows)
-
-
-def rates(runs: Runs, cells: Sequence[Cell]) -> str:
-    """Return what each rate of the sweeps has reached."""
-    swept = {
-        (cell.task, title(cell), cell.gae_lambda): runs.sweeps[cell]
-        for cell in cells
-        if cell in runs.sweeps
-    }
-    return rates_table(swept, ("task", "rule", "lambda"), with_best=True)
+    return markdown_table([*head, "gold, untrained", "gold, best of 16"], rows)
 
 
 def draw(file: Path, published: Published) -> None:
@@ -364,12 +287,6 @@ STUDY = Study(
             parts={f"ways/{task}.csv": partial(lines, task) for task in TASKS},
             text=("task",),
             part_of=lambda row: f"ways/{row['task']}.csv",
-        ),
-        Drawn(
-            file=FORKS,
-            parts={f"forks/{task}.csv": partial(forks, task) for task in {**FILMS, **TASKS}},
-            text=("task", "rule"),
-            part_of=lambda row: f"forks/{row['task']}.csv",
         ),
     ),
 )

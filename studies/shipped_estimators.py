@@ -1,4 +1,4 @@
-"""Audit of the advantage estimators that trainers ship: fills docs/results/shipped_estimators.md.
+"""Audit of the advantage estimators that trainers ship: fills docs/results/gradients.md.
 
 python -m studies.shipped_estimators fetch --packages DIR     the newest versions, not installed
 python -m studies.shipped_estimators run --packages DIR       every row, and the page
@@ -20,18 +20,18 @@ from studies.shipped_trainers import Function, MissingError, Source
 from tokengym import __version__
 from tokengym.base import write_json
 from tokengym.lab.audit import Audit, AuditError, check_estimator, registered
-from tokengym.lab.audit.cases import CHECKS, LENGTH, TURN_REWARDS
+from tokengym.lab.audit.cases import LENGTH, TURN_REWARDS
 from tokengym.lab.audit.measure import expectations
 from tokengym.lab.audit.signatures import Adapted, adapt
 from tokengym.lab.audit.verdicts import NOT_APPLICABLE
 from tokengym.lab.study import DOCS, Docs, command_line
-from tokengym.lab.tables import fill, markdown_table
+from tokengym.lab.tables import fill, grouped, markdown_table
 
 Packages = Annotated[Path, tyro.conf.arg(metavar="DIR")]
 Pays = Literal["tokens", "outcome", "advantages"]
 OWN = "tokengym"
-PAGE = "shipped_estimators.md"
-DATA = "shipped_estimators/estimators.json"
+PAGE = "gradients.md"
+DATA = "gradients/shipped.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -380,7 +380,7 @@ COLORS = {
 }
 FEW = 12
 """At most so many estimators are named in the table of the answer."""
-PICTURE = "shipped_estimators/verdicts.png"
+PICTURE = "gradients/shipped.png"
 
 
 def tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -390,37 +390,40 @@ def tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         rows: What `measured` returned.
     """
     known = [row for row in rows if "verdicts" in row]
-    names = [check.name for check in CHECKS]
-    verdicts = [
-        [
-            f"`{row['row']}`",
-            row["version"],
-            row["promise"],
-            *(_cell(row["verdicts"].get(name, "not applicable")) for name in names),
-        ]
-        for row in known
-    ]
-    sentences = [
-        [f"`{row['row']}`", f"`{row['function']}`", _said(row)] for row in known if not row["holds"]
-    ]
-    figures = [
-        [
-            f"`{row['row']}`",
-            *(f"{row['decision'][f'{worth}, {size}']:+.4f}"
-              for worth in ("more", "the same") for size in (8, 64)),
-        ]
-        for row in known
-    ]  # fmt: skip
-    functions = [[f"`{row['row']}`", f"`{row['function']}`", row["note"]] for row in known]
-    heads = ("longer earns more", "longer earns the same")
-    sizes = [f"{head}, G = {size}" for head in heads for size in (8, 64)]
     return {
-        "answer": answer_table(known),
-        "verdicts": markdown_table(["row", "version", "promised input", *names], verdicts),
-        "failing": markdown_table(["row", "function", "what it does"], sentences),
-        "decision": markdown_table(["row", *sizes], figures),
-        "functions": markdown_table(["row", "function, and settings", "note"], functions),
+        "shipped": answer_table(known),
+        "trainers": trainers_table(known),
+        "failing": failing_table([row for row in known if not row["holds"]]),
     }
+
+
+def trainers_table(known: Sequence[Mapping[str, Any]]) -> str:
+    """Return each trainer's estimators by the worst verdict of each."""
+    lines = []
+    for trainer, rows in grouped(known, lambda row: row["row"].partition("/")[0]).items():
+        named = grouped(rows, worst_of)
+        shown = [
+            f"{_cell(verdict)}: {', '.join(row['row'].partition('/')[2] for row in named[verdict])}"
+            for verdict in WORST
+            if verdict in named
+        ]
+        lines.append([trainer, rows[0]["version"], "; ".join(shown)])
+    return markdown_table(["trainer", "version", "estimators by their worst verdict"], lines)
+
+
+def failing_table(failing: Sequence[Mapping[str, Any]]) -> str:
+    """Return what the estimators that fail do, and their gradient on the choice to go on."""
+    lines = [
+        [
+            f"`{row['row']}`",
+            f"`{row['function']}`",
+            _said(row),
+            *(f"{row['decision'][f'{worth}, 64']:+.4f}" for worth in ("more", "the same")),
+        ]
+        for row in failing
+    ]
+    heads = ["row", "function", "what it does"]
+    return markdown_table([*heads, "longer earns more", "longer earns the same"], lines)
 
 
 def worst_of(row: Mapping[str, Any]) -> str:
@@ -471,9 +474,8 @@ def _cell(verdict: str) -> str:
 
 
 def _said(row: Mapping[str, Any]) -> str:
-    """Return the sentences of a row that fails."""
-    said = [f"*{name}*: {sentence}" for name, sentence in row["says"].items()]
-    said += [f"*looks like*: {fault}" for fault in row["faults"]]
+    """Return the first sentence of each question that a row fails."""
+    said = [f"*{name}*: {sentence.partition(';')[0]}" for name, sentence in row["says"].items()]
     said += [f"*refuses groups of equal scores*: {refusal}" for refusal in row["refusals"]]
     said += [f"*note*: {row['note']}"] if row["note"] else []
     return "<br>".join(said)

@@ -33,7 +33,7 @@ from tokengym.lab.study import (
     Study,
     command_line,
 )
-from tokengym.lab.tables import NONE, NOT_YET, after_holm, markdown_table, rates_table, student_mean
+from tokengym.lab.tables import NONE, after_holm, markdown_table, student_mean
 from tokengym.rewards import make_reward
 
 TURNS = (2, 4, 8)
@@ -66,8 +66,6 @@ BY_STATE = ("turn-progress", "turn-progress, 0")
 BASELINE = "broadcast"
 LEAVING = ("broadcast", "turn-score", "turn-index-mean", "turn-returns", "gigpo", "exact")
 """Cells of the conversations that the policy may leave."""
-BATCHES = ("broadcast", "turn-score", "gigpo", "turn-progress")
-"""Cells that run with batches four times as large too."""
 UPDATES, ROWS, GROUP = 60, 16, 8
 EVERY = 10
 """Updates that are all measured; of the later ones every second is."""
@@ -170,7 +168,6 @@ def cells() -> list[Cell]:
     for turns in TURNS:
         listed += [STUDY.cell(credit=name, turns=turns) for name in RULES]
         listed += [STUDY.cell(credit=name, turns=turns, leaves=1) for name in LEAVING]
-    listed += [STUDY.cell(credit=name, turns=4, rows=4 * ROWS) for name in BATCHES]
     return listed
 
 
@@ -182,71 +179,50 @@ def rounds() -> Iterator[Round]:
 # --- page -----------------------------------------------------------------------------------------
 
 
-def level(runs: Runs, cell: Cell) -> str:
-    """Return a cell's mean score over the run with its interval."""
-    areas = list(runs.areas(cell).values())
-    return student_mean(areas) if len(areas) > 1 else NONE
-
-
 def gradient_table(rows: Sequence[Row], leaves: float) -> str:
-    """Return cosine, reach and noise of every credit at each number of turns."""
+    """Return cosine, reach and noise of every credit, reach at each number of turns."""
     known = {(row["credit"], row["turns"]): row for row in rows if row["leaves"] == leaves}
     lines = []
     for name in RULES:
-        if (name, 2) not in known:
+        if (name, TURNS[0]) not in known:
             continue
-        found = [known[name, turns] for turns in TURNS if (name, turns) in known]
-        lines.append(
-            [
-                name,
-                *(f"{row['cosine']:.3f}".replace("-", "\N{MINUS SIGN}") for row in found),
-                *(number(row["reach"]) for row in found),
-                *(number(row["decisive_noise"]) for row in found),
-            ]
-        )
-    heads = [f"{what}, {n}" for what in ("cosine", "reach", "noise") for n in TURNS]
-    return markdown_table(["credit", *heads], lines)
+        found = [known[name, turns] for turns in TURNS]
+        cosine = f"{found[-1]['cosine']:.3f}".replace("-", "\N{MINUS SIGN}")
+        reach = [number(row["reach"]) for row in found]
+        noise = [number(found[-1][of]) for of in ("noise", "decisive_noise")]
+        lines.append([name, *reach, cosine, *noise])
+    last = TURNS[-1]
+    heads = [*(f"reach, {turns} turns" for turns in TURNS), f"cosine, {last}", f"noise, {last}"]
+    return markdown_table(["credit", *heads, f"noise at the decisive word, {last}"], lines)
 
 
-def runs_table(runs: Runs, names: Sequence[str], *, leaves: int = 0, rows: int = 0) -> str:
-    """Return levels and differences from the baseline at each number of turns."""
-    about = {"leaves": leaves, "rows": rows or ROWS}
-    lengths = TURNS if not rows else (4,)
+def runs_table(runs: Runs, names: Sequence[str], *, leaves: int = 0) -> str:
+    """Return each credit's score over the run at most turns, and its difference from broadcast."""
     differences = {}
     for name in names:
-        for turns in lengths:
-            one = STUDY.cell(credit=name, turns=turns, **about)
+        for turns in TURNS:
+            one = STUDY.cell(credit=name, turns=turns, leaves=leaves)
             found = runs.difference(one, one.but(credit=BASELINE)) if name != BASELINE else None
             if found is not None:
                 differences[name, turns] = found
-    if not any(runs.areas(STUDY.cell(credit=name, turns=lengths[0], **about)) for name in names):
-        return NOT_YET
     shown = after_holm(differences, with_wins=False)
     lines = []
     for name in names:
-        cells = [STUDY.cell(credit=name, turns=turns, **about) for turns in lengths]
-        levels = [level(runs, cell) for cell in cells]
-        lines.append([name, *levels, *(shown.get((name, t), NONE) for t in lengths)])
-    head = ["credit", *(f"{t} turns" for t in lengths)]
-    return markdown_table([*head, *(f"minus broadcast, {t}" for t in lengths)], lines)
+        longest = runs.areas(STUDY.cell(credit=name, turns=TURNS[-1], leaves=leaves))
+        leads = [shown.get((name, turns), NONE) for turns in TURNS]
+        lines.append([name, student_mean([*longest.values()]), *leads])
+    head = ["credit", f"{TURNS[-1]} turns", *(f"minus broadcast, {turns}" for turns in TURNS)]
+    return markdown_table(head, lines)
 
 
 def tables(published: Published) -> Mapping[str, str]:
     """Return the page's tables by name."""
     runs, rows = published.runs, published.drawn[EXACT]
-    sweeps = {
-        (name, f"{turns}"): runs.sweeps[cell]
-        for name in RULES
-        for turns in TURNS
-        if (cell := STUDY.cell(credit=name, turns=turns)) in runs.sweeps
-    }
     return {
         "gradients": gradient_table(rows, 0.0),
         "leaving gradients": gradient_table(rows, 1.0),
         "runs": runs_table(runs, [*RULES]),
         "leaving runs": runs_table(runs, LEAVING, leaves=1),
-        "batches": runs_table(runs, BATCHES, rows=4 * ROWS),
-        "rates": rates_table(sweeps, ("credit", "turns")),
     }
 
 

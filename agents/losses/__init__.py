@@ -15,6 +15,7 @@ from tokengym.agents.losses.advantages import (
 from tokengym.agents.losses.policy import (
     KL_ESTIMATORS,
     adaptive_kl_coef,
+    at_least_float32,
     check_shapes,
     entropy,
     full_kl,
@@ -23,6 +24,7 @@ from tokengym.agents.losses.policy import (
     masked_mean,
     masked_std,
     masked_whiten,
+    no_spread,
     policy_loss,
     value_loss,
 )
@@ -49,6 +51,7 @@ __all__ = [
     "PreferenceFormula",
     "Ratios",
     "adaptive_kl_coef",
+    "at_least_float32",
     "best_against_worst",
     "best_of",
     "best_of_n_kl_bound",
@@ -69,6 +72,7 @@ __all__ = [
     "masked_whiten",
     "mean_of_best",
     "mean_one",
+    "no_spread",
     "policy_loss",
     "register_preference_loss",
     "rewards_to_go",

@@ -1,8 +1,10 @@
 """Advantages of single responses and against a group, and weights over the tokens.
 
 Token rewards and values are (batch, time), reward units; a mask is True on a response's own tokens,
-past which every result is 0. Scores are (batch,). N responses of a group answer one prompt and are
-neighbours in the batch: ``group_size`` is N, at least 2, and divides the batch.
+past which every result is 0. Whatever type comes in, results are float32 or float64, and values
+that differ by no more than rounding have advantage 0 against each other. Scores are (batch,). N
+responses of a group answer one prompt and are neighbours in the batch: ``group_size`` is N, at
+least 2, and divides the batch.
 
 ``rloo``, ``grpo`` and ``dr_grpo`` read the score of a whole response, so they cannot see which
 token was credited; ``leave_one_out`` reads token rewards. Three published ways of joining token
@@ -18,7 +20,7 @@ the step stays what it was.
 import torch
 from torch import Tensor
 
-from tokengym.agents.losses.policy import check_shapes
+from tokengym.agents.losses.policy import at_least_float32, check_shapes, no_spread
 
 
 def rewards_to_go(token_rewards: Tensor, response_mask: Tensor, *, gamma: float = 1.0) -> Tensor:
@@ -48,7 +50,7 @@ def rewards_to_go(token_rewards: Tensor, response_mask: Tensor, *, gamma: float 
 def _to_go(token_rewards: Tensor, response_mask: Tensor, gamma: float) -> Tensor:
     """Return the rewards to go; where the mask is False, those of the next token that has any."""
     check_shapes(token_rewards, response_mask=response_mask)
-    kept = token_rewards.masked_fill(~response_mask, 0.0)
+    kept = at_least_float32(token_rewards).masked_fill(~response_mask, 0.0)
     if gamma == 1.0:
         return kept.flip(1).cumsum(1).flip(1)
     to_go = torch.zeros_like(kept)
@@ -140,6 +142,7 @@ def gae(
         [[-0.25, 0.75]]
     """
     check_shapes(token_rewards, values=values, response_mask=response_mask)
+    token_rewards, values = at_least_float32(token_rewards), at_least_float32(values)
     lambdas = [gae_lambda]
     if isinstance(gae_lambda, Tensor):
         check_shapes(values[:, 0], gae_lambda=gae_lambda)
@@ -182,6 +185,12 @@ def check_groups(rows: int, group_size: int) -> None:
         )
 
 
+def _groups(scores: Tensor, group_size: int) -> Tensor:
+    """Return scores by group, (prompts, N) of float32 at least, which must be whole."""
+    check_groups(len(scores), group_size)
+    return at_least_float32(scores).view(-1, group_size)
+
+
 def rloo(scores: Tensor, group_size: int) -> Tensor:
     """Return each response's score minus the mean score of the others in its group.
 
@@ -204,10 +213,9 @@ def rloo(scores: Tensor, group_size: int) -> Tensor:
         >>> rloo(torch.tensor([1.0, 2.0, 6.0]), 3).tolist()
         [-3.0, -1.5, 4.5]
     """
-    check_groups(len(scores), group_size)
-    groups = scores.view(-1, group_size)
+    groups = _groups(scores, group_size)
     others = (groups.sum(1, keepdim=True) - groups) / (group_size - 1)
-    return (groups - others).flatten()
+    return (groups - others).masked_fill(no_spread(groups, dim=1), 0.0).flatten()
 
 
 def grpo(
@@ -242,9 +250,8 @@ def grpo(
         >>> grpo(torch.tensor([2.0, 2.0]), 2).tolist()
         [0.0, 0.0]
     """
-    check_groups(len(scores), group_size)
-    groups = scores.view(-1, group_size)
-    centred = groups - groups.mean(1, keepdim=True)
+    groups = _groups(scores, group_size)
+    centred = (groups - groups.mean(1, keepdim=True)).masked_fill(no_spread(groups, dim=1), 0.0)
     return (centred / (_deviations(groups).clamp(min=std_floor) + epsilon)).flatten()
 
 
@@ -273,9 +280,9 @@ def dr_grpo(scores: Tensor, group_size: int) -> Tensor:
         >>> dr_grpo(torch.tensor([1.0, 3.0]), 2).tolist()
         [-1.0, 1.0]
     """
-    check_groups(len(scores), group_size)
-    groups = scores.view(-1, group_size)
-    return (groups - groups.mean(1, keepdim=True)).flatten()
+    groups = _groups(scores, group_size)
+    centred = groups - groups.mean(1, keepdim=True)
+    return centred.masked_fill(no_spread(groups, dim=1), 0.0).flatten()
 
 
 def leave_one_out(
@@ -325,20 +332,23 @@ def leave_one_out(
     if response_ids is not None:
         to_go = rewards_to_go(token_rewards, response_mask, gamma=gamma)
         groups = to_go.view(-1, group_size, to_go.shape[1])  # (prompts, N, time)
-        baseline = _turn_baselines(groups, response_mask, response_ids)
-        return (groups - baseline).view_as(to_go).masked_fill(~response_mask, 0.0)
+        advantages = _turn_advantages(groups, response_mask, response_ids)
+        return advantages.view_as(to_go).masked_fill(~response_mask, 0.0)
     to_go = _to_go(token_rewards, response_mask, gamma)
     groups = to_go.view(-1, group_size, to_go.shape[1])
     # Alive up to the last own token: a row that reads a reply is one that will go on.
-    alive = (response_mask.flip(1).cumsum(1).flip(1) > 0).view_as(groups).to(to_go.dtype)
+    is_alive = (response_mask.flip(1).cumsum(1).flip(1) > 0).view_as(groups)
+    alive = is_alive.to(to_go.dtype)
     others_alive = alive.sum(1, keepdim=True) - alive
     others_sum = groups.sum(1, keepdim=True) - groups  # finished rows add 0
     baseline = others_sum / others_alive.clamp(min=1.0)
-    return (groups - baseline).view_as(to_go).masked_fill(~response_mask, 0.0)
+    equal = no_spread(groups, is_alive, 1) & (others_alive > 0)
+    advantages = (groups - baseline).masked_fill(equal, 0.0)
+    return advantages.view_as(to_go).masked_fill(~response_mask, 0.0)
 
 
-def _turn_baselines(to_go: Tensor, response_mask: Tensor, response_ids: Tensor) -> Tensor:
-    """Return the baselines of `leave_one_out` in conversations, (prompts, N, time)."""
+def _turn_advantages(to_go: Tensor, response_mask: Tensor, response_ids: Tensor) -> Tensor:
+    """Return the advantages of `leave_one_out` in conversations, (prompts, N, time)."""
     mask, ids = response_mask.view(to_go.shape), response_ids.view(to_go.shape)
     size, time = to_go.shape[1:]
     columns = torch.arange(time, device=mask.device)
@@ -347,12 +357,20 @@ def _turn_baselines(to_go: Tensor, response_mask: Tensor, response_ids: Tensor) 
     differ = ids[:, :, None] != ids[:, None]  # (prompts, N, N, time)
     same = torch.where(differ.any(3), differ.byte().argmax(3), time)  # first tokens in common
     peers = (starts[:, :, None] == starts[:, None]) & (starts[:, :, None] <= same[..., None])
-    peers &= mask[:, None] & ~torch.eye(size, dtype=torch.bool, device=mask.device)[..., None]
+    itself = torch.eye(size, dtype=torch.bool, device=mask.device)[..., None]
+    peers &= mask[:, None] & ~itself
     count = peers.sum(2)
     shared = (peers * to_go[:, None]).sum(2) / count.clamp(min=1)
+    alone = (count == 0) & (starts > 0)
     whole = to_go[..., :1]
-    whole = (whole.sum(1, keepdim=True) - whole) / (size - 1)
-    return torch.where((count == 0) & (starts > 0), whole, shared)
+    wholes = (whole.sum(1, keepdim=True) - whole) / (size - 1)
+    baseline = torch.where(alone, wholes, shared)
+    # What each row is held against, (prompts, N, N, time), with the row itself on the diagonal.
+    seen = torch.where(alone[:, :, None], whole[:, None], to_go[:, None])
+    seen = torch.where(itself, to_go[:, :, None], seen)
+    others = torch.where(alone[:, :, None], ~itself, peers)
+    equal = no_spread(seen, others | itself, 2).squeeze(2) & others.any(2)
+    return (to_go - baseline).masked_fill(equal, 0.0)
 
 
 def varied_groups(scores: Tensor, group_size: int, *, floor: float = 0.0) -> Tensor:
@@ -374,9 +392,9 @@ def varied_groups(scores: Tensor, group_size: int, *, floor: float = 0.0) -> Ten
         >>> varied_groups(torch.tensor([1.0, 1.0, 0.0, 1.0]), 2).tolist()
         [False, False, True, True]
     """
-    check_groups(len(scores), group_size)
-    deviations = _deviations(scores.view(-1, group_size))
-    return (deviations > floor).flatten().repeat_interleave(group_size)
+    groups = _groups(scores, group_size)
+    varied = (_deviations(groups) > floor) & ~no_spread(groups, dim=1)
+    return varied.flatten().repeat_interleave(group_size)
 
 
 def _deviations(groups: Tensor) -> Tensor:
@@ -408,7 +426,7 @@ def mean_one(weights: Tensor, response_mask: Tensor) -> Tensor:
         [[0.5, 1.5, 0.0]]
     """
     check_shapes(response_mask, weights=weights)
-    kept = weights.masked_fill(~response_mask, 0.0)
+    kept = at_least_float32(weights).masked_fill(~response_mask, 0.0)
     total = kept.sum(1, keepdim=True)
     lengths = response_mask.sum(1, keepdim=True)
     scaled = torch.where(total > 0, kept * lengths / total.clamp(min=1e-30), 1.0)

@@ -29,6 +29,37 @@ def check_shapes(expected: Tensor, **others: Tensor) -> None:
             )
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """Return ``x`` as it is in float32 or float64, and any other type as float32."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
+def no_spread(x: Tensor, mask: Tensor | None = None, dim: int | tuple[int, ...] = ()) -> Tensor:
+    """Return where the values along ``dim`` differ by no more than rounding.
+
+    max - min <= 4 * eps * max |x|,  eps the type's: 2^-23 of float32
+
+    The mean of equal values is rounded, so that what is left after subtracting it says nothing, and
+    divided by its own spread becomes noise of size 1. Every advantage that is taken against other
+    values asks here: equal ones have advantage exactly 0 at any magnitude.
+
+    Args:
+        x: Any unit, float32 or float64.
+        mask: Of the shape of ``x``, bool, True where an entry counts; None counts all.
+        dim: Axes that are compared, which the result has with size 1; () compares all.
+
+    Example:
+        >>> no_spread(torch.tensor([[996.25, 996.25], [0.0, 1e-6], [996.25, 996.26]]), dim=1)
+        tensor([[ True],
+                [False],
+                [False]])
+    """
+    most = (x if mask is None else x.masked_fill(~mask, -torch.inf)).amax(dim, keepdim=True)
+    least = (x if mask is None else x.masked_fill(~mask, torch.inf)).amin(dim, keepdim=True)
+    size = torch.maximum(most.abs(), least.abs())
+    return most - least <= 4.0 * torch.finfo(x.dtype).eps * size
+
+
 def masked_mean(
     x: Tensor,
     mask: Tensor,
@@ -66,7 +97,7 @@ def masked_mean(
 def masked_std(x: Tensor, mask: Tensor, *, epsilon: float = 1e-8) -> Tensor:
     """Return the standard deviation of the unmasked entries, what `masked_whiten` divides by.
 
-    std = sqrt(mean((x - mean)^2) + epsilon)
+    std = sqrt(mean((x - mean)^2) + epsilon);  1 where `masked_whiten` has nothing to divide
 
     Args:
         x: (batch, time), any unit.
@@ -76,8 +107,10 @@ def masked_std(x: Tensor, mask: Tensor, *, epsilon: float = 1e-8) -> Tensor:
     Returns:
         Scalar, in the unit of ``x``.
     """
+    x = at_least_float32(x)
     _, variance = _moments(x, mask)
-    return (variance + epsilon).sqrt().to(x.dtype)
+    std = (variance + epsilon).sqrt().to(x.dtype)
+    return torch.where(no_spread(x, mask).squeeze(), 1.0, std)
 
 
 def masked_whiten(x: Tensor, mask: Tensor, *, epsilon: float = 1e-8) -> Tensor:
@@ -85,16 +118,21 @@ def masked_whiten(x: Tensor, mask: Tensor, *, epsilon: float = 1e-8) -> Tensor:
 
     w = (x - mean) / sqrt(variance + epsilon), variance = mean((x - mean)^2)
 
+    The variance is the population's, divided by n. CleanRL and TRL divide by n - 1: of 100 tokens
+    their result is 0.5 % smaller.
+
     Args:
         x: (batch, time), any unit.
         mask: (batch, time) bool, True keeps.
-        epsilon: Keeps a constant ``x`` finite (it becomes 0).
+        epsilon: Keeps small spreads from being scaled up.
 
     Returns:
-        (batch, time), unitless; 0 where the mask is False.
+        (batch, time), unitless, float32 at least; 0 where the mask is False, and everywhere if the
+        entries differ by no more than rounding, see `no_spread`.
     """
+    x = at_least_float32(x)
     mean, variance = _moments(x, mask)
-    centred = x.to(mean.dtype) - mean
+    centred = (x.to(mean.dtype) - mean).masked_fill(no_spread(x, mask), 0.0)
     return (centred * torch.rsqrt(variance + epsilon)).masked_fill(~mask, 0.0).to(x.dtype)
 
 

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tokengym.agents.losses.policy import at_least_float32
+
 
 class Ratios(NamedTuple):
     """Input of a preference loss, each (batch,) or a number."""
@@ -190,7 +192,7 @@ def _simpo(x: Ratios) -> Tensor:
 
 @register_preference_loss("orpo", has_reference=False, per_token=True)
 def _orpo(x: Ratios) -> Tensor:
-    """-c - beta * logsigmoid(log_odds(c) - log_odds(r)), per token, c and r < 0.
+    """-c - beta * logsigmoid(log_odds(c) - log_odds(r)), per token, c and r <= 0.
 
     Hong et al. 2024, arXiv:2403.07691, eq. 4 to 7 (beta is lambda, 0.1 to 0.25).
     """
@@ -209,10 +211,14 @@ def _cpo(x: Ratios) -> Tensor:
 
 
 def _log_odds(log_probs: Tensor) -> Tensor:
-    """Return log(p / (1 - p)) of log p < 0.
+    """Return log(p / (1 - p)) of log p, 0 being taken as the nearest below it that float32 tells.
 
     1 - p is -expm1(log p): exact where p is near 1, unlike 1 - exp(log p).
     """
+    log_probs = at_least_float32(log_probs)
+    # Moved and not clamped: the gradient of a model that is sure is finite, and not 0.
+    nearest = -torch.finfo(torch.float32).eps / 2
+    log_probs = log_probs - (log_probs.detach() - nearest).clamp(min=0.0)
     return log_probs - torch.log(-torch.expm1(log_probs))
 
 

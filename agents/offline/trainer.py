@@ -56,7 +56,6 @@ from tokengym.base.errors import DatasetError
 from tokengym.base.files import read_json, writing
 from tokengym.base.folders import check_entries, read_folder, write_folder
 from tokengym.base.settings import check_count, check_number, names_of
-from tokengym.base.stored.parts import ADAPTER, PARTS
 from tokengym.base.stored.parts import CHECKPOINT_RECORD as RECORD
 from tokengym.rewards.models.loading import longest_input
 from tokengym.rewards.pairs.encode import EncodedTexts, TextEncoding
@@ -213,10 +212,6 @@ FORMAT = 2
 ENTRIES = {"algorithm": str, "settings": dict, "counters": dict}
 ARITHMETIC = ("precision", "products")
 """Settings of the policy that decide its rounding."""
-EARLIER_RECORD = "agent.json"
-"""File that told the folder of a saved agent up to 0.2."""
-EARLIER_COUNTERS = "counters.json"
-"""File of a Trainer's checkpoint up to 0.2."""
 LEARNED = "learned.json"
 """File of a Trainer's checkpoint with its counters and what its numbers depend on."""
 DECISIVE = (
@@ -570,7 +565,7 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
                     "with the class that saved it"
                 )
             model, keywords = read_agent(folder, env)
-            settings = {"top_k": 0, "top_p": 1.0, **record["settings"]}  # earlier ones lack these
+            settings = dict(record["settings"])
             check_entries(settings, cls.stored_settings, f"settings of {folder}")
             settings["products"] = products_here(settings["products"], folder, _device_of(changes))
             keywords |= {**cls.read_settings(settings), **changes}
@@ -580,12 +575,6 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
             agent._set_counters(record["counters"], folder)
             return agent
 
-        if (Path(path) / EARLIER_RECORD).is_file() and not (Path(path) / RECORD).exists():
-            part = next((each for each in (ADAPTER, *PARTS) if (Path(path) / each).is_dir()), "")
-            raise CheckpointError(
-                f"{path} holds {EARLIER_RECORD}, as version 0.2 saved agents; load it with that "
-                f"version, or continue from its weights by model={str(Path(path) / part)!r}"
-            )
         return read_folder(Path(path), RECORD, FORMAT, ENTRIES, build)
 
     @classmethod
@@ -630,11 +619,6 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
             raise CheckpointError(
                 f"{folder} holds no checkpoint of this trainer, which writes {LEARNED} beside the "
                 "weights; load weights alone by model="
-            )
-        if (folder / EARLIER_COUNTERS).exists():
-            raise CheckpointError(
-                f"{folder} holds {EARLIER_COUNTERS}, as checkpoints of version 0.2 did; finish it "
-                f"with that version, or begin anew from its weights by model={str(folder)!r}"
             )
         learned = read_json(folder / LEARNED)
         check_entries(learned, {"counters": dict, "training": dict}, str(folder / LEARNED))

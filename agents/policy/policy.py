@@ -122,10 +122,6 @@ class CausalLMPolicy(PolicyModels):
         )
         return chosen
 
-    def player(self, generator: torch.Generator | None = None) -> Sampler:
-        """Return `sampler`, by its name in version 0.1."""
-        return self.sampler(generator)
-
     @property
     def captured(self) -> bool | None:
         """Whether the steps of rollouts are captured; None where none had a static cache."""
@@ -219,10 +215,6 @@ class PlaysPolicy:
     def sampler(self, generator: torch.Generator | None = None) -> Sampler:
         """Return the policy's fast sampler; see `CausalLMPolicy.sampler`."""
         return self.policy.sampler(generator)
-
-    def player(self, generator: torch.Generator | None = None) -> Sampler:
-        """Return `sampler`, by its name in version 0.1."""
-        return self.sampler(generator)
 
     def predict(
         self,

@@ -46,10 +46,6 @@ class SampledTokens:
     """Words of the vocabulary, where ``allowed_tokens`` are given."""
 
 
-Choice: TypeAlias = SampledTokens
-"""Its name in version 0.2."""
-
-
 class Sampler(Protocol):
     """Anything that can play a round."""
 

@@ -19,7 +19,7 @@ from tokengym.agents import losses
 from tokengym.agents.losses import rewards_to_go
 from tokengym.agents.losses.advantages import check_groups
 from tokengym.agents.policy.sequences import ActionMasks, Sequences
-from tokengym.agents.ppo.settings import CRITIC_SETTINGS, EARLIER_DEFAULTS, GAE_LAMBDA, PPOSettings
+from tokengym.agents.ppo.settings import CRITIC_SETTINGS, GAE_LAMBDA, PPOSettings
 from tokengym.base.registry import Registry
 from tokengym.envs import Episode, SettingsError
 
@@ -215,8 +215,7 @@ def check_estimator(estimator: AdvantageEstimator, settings: PPOSettings) -> Non
     if not estimator.needs_critic:
         defaults = PPOSettings()
         for name in CRITIC_SETTINGS:
-            known = (getattr(defaults, name), EARLIER_DEFAULTS.get(name))
-            if getattr(settings, name) not in known:
+            if getattr(settings, name) != getattr(defaults, name):
                 raise SettingsError(
                     f"{name} has no effect with advantage={estimator.name!r}, which has no critic; "
                     "leave it out, or take advantage='gae'"
@@ -275,7 +274,9 @@ def _vineppo(played: RoundTensors, settings: PPOSettings) -> tuple[Tensor, Tenso
     advantages = losses.rewards_within(played.token_rewards, mask, ends, gamma=settings.gamma)
     in_first = mask & (ends == ends[:, :1])
     # Nothing was earned in an episode that a partner lost: as 0 it would bend the mean.
-    advantages = advantages - in_first * advantages[mask.any(1), 0].mean()
+    first = advantages[mask.any(1), 0]
+    value = torch.where(losses.no_spread(first), advantages[:, :1], first.mean())
+    advantages = advantages - in_first * value
     return advantages, advantages
 
 

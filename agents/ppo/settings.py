@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Literal, get_args
 
 from tokengym.agents.policy.settings import EpisodicSettings, Schedule, ValueNetwork
-from tokengym.base.settings import Removed, check_choice, check_count, check_number
+from tokengym.base.settings import check_choice, check_count, check_number
 from tokengym.envs import SettingsError
 
 KlPlace = Literal["reward", "loss"]
@@ -32,7 +32,7 @@ class PPOSettings(EpisodicSettings):
     """Schedule of ``learning_rate`` over the training: "linear" lowers it in a straight line to
     0 at the end of the run, or of the call of ``learn``, "constant" leaves it. A ``learning_rate``
     that is a schedule itself is taken as it is under either. At a constant rate
-    the last steps are noise that costs KL, see docs/results/archive/learner.md."""
+    the last steps are noise that costs KL, see docs/results/earlier.md."""
     n_warmup_updates: int = 0
     """Updates at the start of the training whose learning rate is below the schedule's: that of
     update u, counted from 1, is multiplied by min(1, u / (n_warmup_updates + 1)). Adam's first
@@ -83,7 +83,7 @@ class PPOSettings(EpisodicSettings):
     the head of the environment's reward model, so that its first values are the scores of the text
     so far (Ouyang et al. 2022, arXiv:2203.02155); it needs a causal reward model of the policy's
     architecture and tokenizer. "trunk": the policy's states, which cost neither memory nor time,
-    and explain next to nothing of the score that is to come (docs/results/archive/learner.md)."""
+    and explain next to nothing of the score that is to come (docs/results/earlier.md)."""
     vf_coef: float = 1.0
     """Weight of the value loss; at 0 the values stay as they begin."""
     ent_coef: float = 0.0
@@ -100,7 +100,7 @@ class PPOSettings(EpisodicSettings):
     in each state, is added to the loss, or "k1", which takes no further pass of the models; with
     "grpo" that gradient is not divided by the group's deviation, so take "loss" there. In the
     loss: "exact" or "k2", or "k3" (GRPO), whose gradient on the policy's own samples is that of
-    KL(reference || policy). Comparison: docs/results/archive/kl.md."""
+    KL(reference || policy). Comparison: docs/results/earlier.md."""
     kl_target: float | None = None
     """KL per episode (nats), as it is paid and logged, that an adaptive coefficient aims at; None
     keeps it fixed."""
@@ -118,11 +118,6 @@ class PPOSettings(EpisodicSettings):
     """Longer gradients are scaled down to this."""
     micro_batch_size: int | None = None
     """Most sequences in one forward; changes memory and time, not the gradient."""
-    removed: ClassVar[dict[str, Removed]] = {
-        "advantage_weight": Removed(None, "the learner weighted-ppo of tokengym-lab has it"),
-        "importance_cap": Removed(None, "old_log_probs='recomputed' takes the rounding out"),
-    }
-    """Settings of earlier versions."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -182,17 +177,6 @@ CRITIC_SETTINGS = (
     "n_value_warmup",
 )
 """Settings of `PPOSettings` that have no effect without a critic."""
-EARLIER_DEFAULTS: dict[str, Any] = {
-    "learning_rate_schedule": "constant",
-    "gae_lambda": GAE_LAMBDA,
-    "value_network": "trunk",
-    "vf_coef": 0.1,
-    "clip_range_vf": 0.2,
-    "n_epochs": 4,
-    "n_minibatches": 2,
-}
-"""Defaults of version 0.1.0, where they have changed; saved settings of learners without a critic
-hold those of the critic."""
 CRITIC_FREE = {
     "reinforce": "the reward to go of each token, without a baseline",
     "reinforce++": "the reward to go of each token, whitened over the batch",

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
-    from tokengym.agents.policy.sampler import Choice, SampledTokens
-    from tokengym.agents.rollouts.given import ChosenPrompts, GivenPrompts, at_temperature
+    from tokengym.agents.policy.sampler import SampledTokens
+    from tokengym.agents.rollouts.given import GivenPrompts, at_temperature
     from tokengym.agents.rollouts.playing import (
         Agent,
-        Player,
         RolloutBatch,
         Sampler,
-        as_player,
         as_sampler,
     )
     from tokengym.agents.rollouts.rounds import Environments, Observation

@@ -198,10 +198,6 @@ class GivenPrompts:
         return self._batches[count]
 
 
-ChosenPrompts: TypeAlias = GivenPrompts
-"""Its name in version 0.2."""
-
-
 def _prompt_of(episode: Episode) -> EncodedPrompt:
     """Return an episode's prompt for an environment that need not have it."""
     ids = tuple(episode.prompt_ids)

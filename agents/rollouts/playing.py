@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -83,10 +83,6 @@ class RolloutBatch:
         )
 
 
-Round: TypeAlias = RolloutBatch
-"""Its name in version 0.1."""
-Player: TypeAlias = Sampler
-"""Its name in version 0.1, as `as_player` is `as_sampler`'s."""
 TENSORS = ("log_probs", "values", "entropy")
 """Fields of `RolloutBatch` of shape (batch, time)."""
 OnStep = Callable[[NDArray[np.integer], SampledTokens, StepResult], bool]
@@ -397,7 +393,7 @@ def as_sampler(
     Raises:
         TypeError: if the agent has no ``predict``.
     """
-    make = getattr(agent, "sampler", None) or getattr(agent, "player", None)  # its earlier name
+    make = getattr(agent, "sampler", None)
     if make is not None:
         sampler: Sampler = make(generator if seed is None else torch.Generator().manual_seed(seed))
         return sampler
@@ -407,9 +403,6 @@ def as_sampler(
             f"{type(agent).__name__}"
         )
     return PredictingSampler(agent)
-
-
-as_player = as_sampler
 
 
 def _with_log_probs(episodes: Sequence[Episode], log_probs: Tensor) -> list[Episode]:

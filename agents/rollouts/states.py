@@ -133,7 +133,7 @@ def _check_count(name: str, present: Sized, saved: Sized) -> None:
 
 
 def _restore_scales(scales: list[tuple[Any, Any, str]], saved: list[Any] | None) -> None:
-    """Give layers their running scales back; an earlier version, and several processes, save None.
+    """Give layers their running scales back; several processes save None.
 
     Raises:
         CheckpointError: if they are none of these layers.
@@ -207,7 +207,7 @@ def _plain_state(layer: Any) -> Any:
 
 
 def _restore_layers(owners: list[Any], saved: list[Any] | None) -> None:
-    """Give layers their states back; an earlier version, and several processes, save None.
+    """Give layers their states back; several processes save None.
 
     Raises:
         CheckpointError: if they are none of these layers.

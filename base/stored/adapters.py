@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -65,6 +66,7 @@ def put_adapters(model: Any, folder: Path, weights: dict[str, Tensor] | None = N
         config: Any = PeftConfig.from_pretrained(str(folder))
         if config.is_prompt_learning or config.is_adaption_prompt:
             raise ValueError(f"{config.peft_type.value} changes no weights of the model")
+        _check_fields(config)
         config.inference_mode, config.base_model_name_or_path = True, None
         _fit_rows(model, weights)
         adapted = adapt(model, config)
@@ -72,6 +74,32 @@ def put_adapters(model: Any, folder: Path, weights: dict[str, Tensor] | None = N
         raise _unfit(model, folder, error) from error
     load_adapters(adapted, folder, weights)
     return adapted
+
+
+MAX_PATTERN, MAX_REPEATS, MAX_COUNT = 2_000, 8, 2**16
+"""Longest pattern of names that is matched, its most ``*`` and ``+``, and the largest number."""
+COUNT = re.compile(r"\d+")
+
+
+def _check_fields(config: Any) -> None:
+    """Refuse patterns and numbers of a configuration, somebody else's, that would take for ever.
+
+    PEFT matches patterns with Python's `re`, whose time is exponential in groups that are repeated.
+    """
+    named = [getattr(config, name, None) for name in ("target_modules", "exclude_modules")]
+    patterns = [pattern for pattern in named if isinstance(pattern, str)]
+    for name in ("rank_pattern", "alpha_pattern"):
+        patterns += getattr(config, name, None) or {}
+    for pattern in patterns:
+        plain = re.sub(r"\\.|\[\^?\]?[^\]]*\]", "x", pattern)
+        repeats = len(re.findall(r"[*+]|\{\d*,\d*\}", plain))
+        if len(pattern) > MAX_PATTERN or repeats > MAX_REPEATS or re.search(r"\)[*+{]", plain):
+            raise ValueError(f"the pattern {pattern[:80]!r} could take for ever; list the names")
+    for name, value in vars(config).items():
+        numbers = [value] if isinstance(value, int) else COUNT.findall(str(value)[:MAX_PATTERN])
+        is_plan = name in ("init_lora_weights", "init_weights")
+        if (isinstance(value, int) or is_plan) and any(int(n) > MAX_COUNT for n in numbers):
+            raise ValueError(f"{name}={value!r} is more than {MAX_COUNT}")
 
 
 def load_adapters(adapted: Any, folder: Path, weights: dict[str, Tensor] | None = None) -> None:

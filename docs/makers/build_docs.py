@@ -80,9 +80,9 @@ _ADDRESSED = {
 """Files of the root that name the repository: what the line stands before, and the line."""
 _LISTINGS = ".github/listings.md"
 _PUBLISHED = {
-    "archive/learner/best_of_n.csv": ("MovieReview",),
+    "earlier/best_of_n.csv": ("MovieReview",),
     "overoptimisation/best_of_n.csv": ("Dialogue", "Summarize"),
-    "archive/learner/tasks.csv": ("Detox", "Oracle", "QuestionAnswer"),
+    "earlier/tasks.csv": ("Detox", "Oracle", "QuestionAnswer"),
 }
 """Published data of tasks without training, and the tasks that are taken from each."""
 _TITLES = {

@@ -1,7 +1,6 @@
-"""Draws docs/images/mistakes, a plot for each section of docs/guide/mistakes.md, and real_text.png.
+"""Draws docs/images/mistakes, a plot for each section of docs/guide/mistakes.md.
 
-All but two, which measure bundled models, read published curves. real_text.png is a picture of
-docs/results/README.md.
+All but two, which measure bundled models, read published curves.
 
     python -m docs.makers.build_plots [NAME ...]
 """
@@ -21,7 +20,6 @@ from tokengym.evaluation.statistics import Array, area_under_curve, student_inte
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _ROOT = Path(__file__).resolve().parents[2]
 FOLDER = _ROOT / "docs" / "images" / "mistakes"
@@ -29,8 +27,6 @@ RESULTS = _ROOT / "docs" / "results"
 GREY, BLUE, ORANGE, GREEN = COLOURS[:4]
 PRICE = 0.05
 """Score units per nat of KL in `score - c KL`."""
-MC = "mc_k=3_segments=4"
-"""The run whose continuations cost tokens."""
 Rows = list[dict[str, str]]
 
 
@@ -127,7 +123,7 @@ def lambda_levels() -> dict[str, list[float]]:
         for gae_lambda in lambdas:
             cell = {"rule": rule, "gae_lambda": gae_lambda, "critic": "own", "length": "48"}
             cell |= {"model": "aligned", "updates": "30"}
-            found = best_rate(read("ledger/runs.csv", **cell))
+            found = best_rate(read("earlier/lambdas.csv", **cell))
             areas = over_run(*curves(found, net_score, "step"))
             levels.setdefault(rule, []).append(float(areas.mean()) if len(areas) else np.nan)
     return levels
@@ -154,7 +150,7 @@ def seed_spread() -> tuple[Array, Array, Array]:
     """Return numbers of pairs, and the least and greatest lead over the run that each can show."""
     values = {}
     for rule in ("abc", "sparse"):
-        rows = read("archive/default_setting/curves.csv", credit=rule)
+        rows = read("earlier/seeds.csv", credit=rule)
         values[rule] = over_run(*curves(rows, column("score"), "step"))
     lead = values["abc"] - values["sparse"]
     counts = np.arange(1, len(lead) + 1)
@@ -189,7 +185,7 @@ def field_accuracy() -> dict[str, float]:
         ("film reviews', on questions", "questions", "reward model of movie_review"),
     ):
         (row,) = read(
-            "archive/r3/relevance.csv", queries=queries, scorer=scorer, against="irrelevant answer"
+            "earlier/relevance.csv", queries=queries, scorer=scorer, against="irrelevant answer"
         )
         found[label] = (float(row["wins"]) + float(row["ties"]) / 2) / float(row["pairs"])
     return found
@@ -224,7 +220,7 @@ def draw_tokenizers(axes: "Axes") -> None:
 
 def draw_best_of_n(axes: "Axes") -> None:
     """Show a learning curve beside what needs no training."""
-    rows = read("overoptimisation/Summarize-0.05.csv", credit="sparse")
+    rows = read("overoptimisation/runs.csv", task="Summarize", price="0.05", credit="sparse")
     points, values = curves(rows, column("gold_score"), "step")
     draw_line(axes, points, values, "PPO, c = 0.05", BLUE)
     level = best_of("Summarize", 16)
@@ -243,7 +239,7 @@ def draw_estimators(axes: "Axes") -> None:
     """Show a sampled and the exact KL as a price."""
     cell = {"kl_in": "reward", "price": "0.2", "rate": "0.0003"}
     for estimator, colour in (("k1", ORANGE), ("exact", BLUE)):
-        rows = read("archive/kl/curves.csv", kl_estimator=estimator, **cell)
+        rows = read("earlier/kl.csv", kl_estimator=estimator, **cell)
         points, values = curves(
             rows, lambda row: float(row["score"]) - 0.2 * float(row["kl"]), "step"
         )
@@ -257,7 +253,7 @@ def gradient_noise() -> dict[str, float]:
     cells = (("sparse", "1"), ("abc", "0.5"), ("red:delivery=end", "0.5"), ("abc-signed", "0.5"))
     found = {}
     for rule, gae_lambda in cells:
-        (row,) = read("ledger/noise.csv", policy="untrained", rule=rule, gae_lambda=gae_lambda)
+        (row,) = read("earlier/noise.csv", policy="untrained", rule=rule, gae_lambda=gae_lambda)
         found[f"{rule.partition(':')[0]}, lambda {gae_lambda}"] = float(row["noise"])
     return found
 
@@ -271,10 +267,10 @@ def draw_batch(axes: "Axes") -> None:
 
 def draw_tokens(axes: "Axes") -> None:
     """Show a run over all of its tokens, and over those of its responses alone."""
-    for name, label, colour in (("sparse", "sparse", GREY), (MC, "mc, all its tokens", BLUE)):
-        points, values = curves(read(f"archive/mc/{name}.csv"), column("score"), "tokens")
+    for name, label, colour in (("sparse", "sparse", GREY), ("mc", "mc, all its tokens", BLUE)):
+        points, values = curves(read(f"earlier/{name}.csv"), column("score"), "tokens")
         draw_line(axes, points / 1000, values, label, colour)
-    rows = read(f"archive/mc/{MC}.csv")
+    rows = read("earlier/mc.csv")
     points, values = curves(rows, column("score"), "episodes")
     label = "mc, its responses alone"
     axes.plot(points * 48 / 1000, values.mean(0), color=ORANGE, linestyle="--", label=label)
@@ -284,7 +280,7 @@ def draw_tokens(axes: "Axes") -> None:
 
 def draw_gold(axes: "Axes") -> None:
     """Show the score and the gold score of the same runs."""
-    rows = read("overoptimisation/Summarize-0.csv", credit="sparse")
+    rows = read("overoptimisation/runs.csv", task="Summarize", price="0", credit="sparse")
     for name, label, colour in (
         ("score", "score (reward model)", BLUE),
         ("gold_score", "gold", ORANGE),
@@ -313,53 +309,6 @@ PLOTS: dict[str, Callable[[Any], None]] = {
 """Names of the files, in the page's order, and what draws each."""
 
 
-REAL_TEXT = "real_text"
-TEXTS: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
-    "IMDb, 24 tokens": (
-        "imdb/protocol/runs.csv",
-        {"rule": "sparse", "gae_lambda": "0.95"},
-        {"rule": "abc-signed", "gae_lambda": "0.5"},
-    ),
-    "SST-2, 16 tokens": (
-        "sst2/protocol/runs.csv",
-        {"rule": "sparse", "gae_lambda": "1"},
-        {"rule": "abc-signed", "gae_lambda": "0.5"},
-    ),
-    "SmolLM2, 16 tokens": (
-        "real_model/runs.csv",
-        {"rule": "sparse", "rate": "0.003"},
-        {"rule": "abc-signed", "rate": "0.003"},
-    ),
-}
-"""Panels of the picture: file, the cells of `sparse` and `abc-signed`."""
-
-
-def real_text_leads() -> dict[str, Array]:
-    """Return the lead of `abc-signed` in score - c KL over the run by pair, for each panel."""
-    leads = {}
-    for title, (file, *cells) in TEXTS.items():
-        runs = [best_rate(read(file, **cell)) for cell in cells]
-        shared = {row["seed"] for row in runs[0]} & {row["seed"] for row in runs[1]}
-        areas = []
-        for rows in runs:
-            paired = [row for row in rows if row["seed"] in shared]
-            areas.append(over_run(*curves(paired, net_score, "step")))
-        leads[title] = areas[1] - areas[0]
-    return leads
-
-
-def draw_real_text(figure: "Figure") -> None:
-    """Draw the learning curves of two rules on three real texts."""
-    for place, (title, (file, *cells)) in enumerate(TEXTS.items(), 1):
-        axes = figure.add_subplot(1, len(TEXTS), place)
-        for cell, colour in zip(cells, (GREY, BLUE), strict=True):
-            points, values = curves(best_rate(read(file, **cell)), net_score, "step")
-            draw_line(axes, points, values, cell["rule"], colour)
-        axes.set(title=title, xlabel="updates")
-    figure.axes[0].set_ylabel("score - c KL")
-    figure.axes[-1].legend(loc="lower right")
-
-
 def main(argv: Iterable[str] | None = None) -> None:
     """Draw the plots that are named, or all.
 
@@ -370,20 +319,14 @@ def main(argv: Iterable[str] | None = None) -> None:
     from matplotlib.figure import Figure
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", choices=[*PLOTS, REAL_TEXT, []], help="all without")
+    parser.add_argument("names", nargs="*", choices=[*PLOTS, []], help="all without")
     options = parser.parse_args(None if argv is None else list(argv))
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for name in options.names or (*PLOTS, REAL_TEXT):
-        wide = name == REAL_TEXT
-        file = (FOLDER.parent if wide else FOLDER) / f"{name}.png"
+    for name in options.names or PLOTS:
+        file = FOLDER / f"{name}.png"
         with mpl.rc_context(STYLE):
-            figure = Figure(
-                figsize=(10.5 if wide else 4.6, 2.9 if wide else 2.5), layout="constrained"
-            )
-            if wide:
-                draw_real_text(figure)
-            else:
-                PLOTS[name](figure.add_subplot())
+            figure = Figure(figsize=(4.6, 2.5), layout="constrained")
+            PLOTS[name](figure.add_subplot())
             figure.savefig(file, dpi=150, metadata={"Software": None})
         print(file)
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from tokengym.base.errors import DatasetError, reason_of
+from tokengym.base.files import odd_entry
 from tokengym.base.stored.parts import hub_answers
 from tokengym.base.text import lone_surrogate
 
@@ -134,6 +135,8 @@ def _loaded(
             return _read_csv(path, text, options | ({"header": None} if headerless else {}))
         with _bars_on_terminals():
             return datasets.load_dataset(builder, data_files=str(path), split="train", **options)
+    if path.is_dir():
+        _check_folder(path)
     if any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
         return datasets.load_from_disk(str(path))
     if path.is_file():
@@ -148,6 +151,67 @@ def _loaded(
         hub_answers(name, "dataset")
     with _bars_on_terminals():
         return datasets.load_dataset(name, config or None)
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder by which files outside it would be read as its rows.
+
+    It may be somebody else's, and its rows are shown and published with the episodes.
+    """
+    remedy = "name the data themselves, or put them into the folder"
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() and not path.resolve().is_relative_to(_link_root(folder)):
+            raise _unreadable(folder, f"{path} is a link to {path.readlink()}", remedy)
+    if (odd := odd_entry(folder)) is not None:
+        raise _unreadable(folder, f"{odd} is no file or folder", "take it out")
+    for path in _paths_in(folder):
+        parts = Path(path.replace("\\", "/")).parts
+        if "://" in path or path[:1] in "/\\~" or ".." in parts or ":" in parts[0]:
+            raise _unreadable(folder, f"it names {path!r}, which lies outside it", remedy)
+
+
+def _link_root(folder: Path) -> Path:
+    """Return the folder that links may lead into: of the hub's cache its data set, else itself."""
+    cache = folder.resolve().parent.parent
+    return cache if (cache / "snapshots").is_dir() and (cache / "blobs").is_dir() else folder
+
+
+def _paths_in(folder: Path) -> Iterator[str]:
+    """Yield the paths of files that a folder's own metadata name: its README and state files."""
+    import yaml
+
+    readme = folder / "README.md"
+    if readme.is_file():
+        front = re.match(
+            r"---\s*\n(.*?)\n---", readme.read_text("utf-8", errors="replace"), re.DOTALL
+        )
+        try:
+            card = yaml.safe_load(front[1]) if front else None
+        except yaml.YAMLError as error:
+            raise _unreadable(folder, f"its README.md is damaged: {error}", "mend it") from None
+        configs = card.get("configs") if isinstance(card, Mapping) else None
+        for config in configs if isinstance(configs, list) else ():
+            named = config if isinstance(config, Mapping) else {}
+            yield from _texts_in([named.get("data_files"), named.get("data_dir")])
+    for state in folder.rglob("state.json"):
+        try:
+            stored = json.loads(state.read_text("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise _unreadable(folder, f"{state} is damaged: {error}", "save it anew") from None
+        files = stored.get("_data_files") if isinstance(stored, Mapping) else None
+        yield from _texts_in(files)
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    """Yield the texts in nested lists and mappings, without the names of splits."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _texts_in(None if name == "split" else item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts_in(item)
 
 
 def _say_left_out(folder: Path) -> None:

@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 PromptTokens = int | tuple[int, ...]
 LATEST = re.compile(r"-v(\d+)$")
+ID_NAME = re.compile(r"[\w.-]+")
+"""Names that Gymnasium's ids can have."""
 COLUMNS = ("prompt_column", "reference_column", "query_type_column", "metadata_columns")
 """Options that name columns of a data set."""
 
@@ -126,6 +128,11 @@ def _adopted(name: str, made: Any) -> Task:
         raise SettingsError(
             f"{name!r} of tokengym.tasks must be a Task with name={name!r}, got {made!r}"
         )
+    if not ID_NAME.fullmatch(name):
+        raise SettingsError(
+            f"{name!r} of tokengym.tasks cannot be part of an environment's id; name the task with "
+            "letters, digits, '_', '.' and '-'"
+        )
     return register_task(made)
 
 
@@ -160,7 +167,8 @@ def register_ids(**entry_points: str) -> None:
     for task in TASKS.values():
         _register_id(task.id, task=task.name, reward=task.reward, **task.options)
     for name in (*TASKS.plugins(), *LABORATORY):
-        _register_id(f"tokengym/{name}-v0", task=name)
+        if ID_NAME.fullmatch(name):  # any other is refused when it is looked up, and not here
+            _register_id(f"tokengym/{name}-v0", task=name)
 
 
 def _register_id(env_id: str, **options: Any) -> None:

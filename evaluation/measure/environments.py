@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,77 @@ def env_word(name: str) -> Spec:
     return FILES.parse(name) if split_file_word(name) else Spec(name, name)
 
 
+OWN_PARTS = {
+    "dataset": "prompts",
+    "prompts": "prompts",
+    "scorer": "scorer",
+    "reward_model": "reward model",
+    "encoder": "encoder",
+    "reward": "reward",
+}
+"""Arguments of ``gym.make_vec`` that bring something of the user's own, in words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """The environment of a run, and why it is that one."""
+
+    env: str | Spec
+    """Its id, its task's bare name, or the word of a file."""
+    why: str
+    """What decided it, in words."""
+
+
+def decide_env(
+    name: str | Spec | None = None,
+    bundle: Bundle | Path | str | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+) -> Decision:
+    """Return the environment that follows from what was given; nothing else chooses one.
+
+    Args:
+        name: Its id, its task or "file.py:make_env"; None if none was named.
+        bundle: Itself, its name or folder; "" or None for none.
+        env_kwargs: What is known of the arguments of ``gym.make_vec``, see `is_own_task`.
+
+    Example:
+        >>> decide_env(env_kwargs={"dataset": "mine.csv", "reward_model": "models/judge"}).why
+        'own prompts and own reward model'
+    """
+    if name is not None:
+        return Decision(env=name, why="named")
+    if bundle:
+        if made_for := _env_of_bundle(bundle):
+            return Decision(env=made_for, why="the task of the bundle")
+        return Decision(env=DEFAULT_ENV, why="the bundle names no task")
+    if is_own_task(env_kwargs or {}):
+        return Decision(env=OWN_ENV, why=" and ".join(_own_parts(env_kwargs or {})))
+    if has_own_prompts(env_kwargs or {}):
+        return Decision(env=DEFAULT_ENV, why="own prompts, and no scorer or reward model to them")
+    return Decision(env=DEFAULT_ENV, why="nothing names another")
+
+
+def _env_of_bundle(bundle: Bundle | Path | str) -> str | None:
+    """Return the environment that a bundle names, or the task whose own it is."""
+    with suppress(BundleError):  # whoever makes the environment says what is wrong
+        given = Bundle.of(bundle)
+        if given.env:
+            return given.env
+        for task in TASKS.values():
+            if task.bundle is not None and not task.needs_prompts:
+                if given.path.resolve() == task.own_bundle().path.resolve():
+                    return task.id
+    return None
+
+
+def _own_parts(env_kwargs: Mapping[str, Any]) -> list[str]:
+    """Return what is the user's own, in words."""
+    given = [name for name in OWN_PARTS if env_kwargs.get(name) is not None]
+    if "reward" in given and scorer_kind(env_kwargs["reward"]) is not None:
+        given.remove("reward")  # a rule, which has no scorer of its own
+    return list(dict.fromkeys(f"own {OWN_PARTS[name]}" for name in given))
+
+
 def resolve_env(
     name: str | Spec | None = None,
     bundle: Bundle | Path | str | None = None,
@@ -44,10 +116,9 @@ def resolve_env(
     """Return the full id of an environment named by its id, its task, or "file.py:make_env".
 
     Args:
-        name: None takes the environment that the bundle was made for. Without one it is
-            TokenGeneration where prompts and scorer are both the user's own, else MovieReview.
-        bundle: Itself, its name or folder; "" or None for none.
-        env_kwargs: What is known of the arguments of ``gym.make_vec``, see `is_own_task`.
+        name: None takes the environment that `decide_env` returns for the rest.
+        bundle: As for `decide_env`.
+        env_kwargs: As for `decide_env`.
 
     Raises:
         ValueError: if there is none, with the near matches.
@@ -56,13 +127,7 @@ def resolve_env(
         >>> resolve_env("MovieReview"), resolve_env(bundle="smollm2-answers")
         ('tokengym/MovieReview-v0', 'tokengym/QuestionAnswer-v0')
     """
-    if name is None:
-        made_for = None
-        with suppress(BundleError):  # whoever makes the environment says what is wrong
-            made_for = Bundle.of(bundle).env if bundle else None
-        name = made_for or (
-            OWN_ENV if not bundle and is_own_task(env_kwargs or {}) else DEFAULT_ENV
-        )
+    name = decide_env(name, bundle, env_kwargs).env
     word, name = (None, name) if isinstance(name, str) else (name, name.text)
     is_ours = name.startswith("tokengym/")
     if name in gymnasium.registry and (not is_ours or _is_installed(name)):
@@ -82,11 +147,21 @@ def resolve_env(
     raise ValueError(f"unknown environment {name!r}; {hint}known: {', '.join(ids)}")
 
 
+def has_own_prompts(env_kwargs: Mapping[str, Any]) -> bool:
+    """Return whether prompts are the user's own."""
+    return any(env_kwargs.get(name) is not None for name in ("dataset", "prompts"))
+
+
 def is_own_task(env_kwargs: Mapping[str, Any]) -> bool:
-    """Return whether prompts and scorer are both the user's own, which no gold score is true of."""
-    has_data = any(env_kwargs.get(name) is not None for name in ("dataset", "prompts"))
-    has_scorer = env_kwargs.get("scorer") is not None
-    return has_data and (has_scorer or scorer_kind(env_kwargs.get("reward") or "sparse") is None)
+    """Return whether prompts and scorer are both the user's own, which no gold score is true of.
+
+    A scorer, a reward model, an encoder or a reward that is a scorer itself are alike in this.
+    """
+    named = [env_kwargs.get(name) for name in ("scorer", "reward_model", "encoder")]
+    has_scorer = any(scorer is not None for scorer in named)
+    return has_own_prompts(env_kwargs) and (
+        has_scorer or scorer_kind(env_kwargs.get("reward") or "sparse") is None
+    )
 
 
 def env_ids() -> list[str]:

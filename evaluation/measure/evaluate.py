@@ -14,13 +14,16 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
+from tokengym.base.bundle import Bundle
 from tokengym.envs import Episode, TokenGenerationVectorEnv, bundled
-from tokengym.evaluation.measure.environments import is_own_task, resolve_env
+from tokengym.evaluation.measure.environments import has_own_prompts, is_own_task, resolve_env
 from tokengym.evaluation.measure.judges import measured_by
 from tokengym.evaluation.measure.measures import policy_metrics, text_metrics
 from tokengym.rewards import Reward, Toxicity, VectorRewardWrapper, gold_scorer
 from tokengym.rewards.gold.rules import rude_words
 from tokengym.rewards.registry import gold_oov_fraction, scorer_kind
+from tokengym.rewards.reward import MAX_UNREAD_SHARE, warn_unread
+from tokengym.rewards.scorers.base import Scorer
 from tokengym.rewards.scorers.toxicity import RUDE_WORDS
 
 if TYPE_CHECKING:
@@ -34,9 +37,7 @@ logger = logging.getLogger(__name__)
 
 ROWS = 128
 """Most environment rows played and scored at once."""
-MAX_UNREAD_SHARE = 0.1
-"""Largest share of texts that a scorer cannot read and nothing is said of."""
-MAX_UNREAD_GOLD_SHARE = 0.25
+MAX_UNREAD_GOLD_SHARE = 0.2
 """Largest share of texts that the gold score does not know and is still a number."""
 
 
@@ -112,6 +113,10 @@ class Evaluator:
             _say_fewer(len(task.prompts), num_episodes)
         self._is_own = is_own_task(env_kwargs or {})
         gold = None if self._is_own else gold_scorer(task.bundle)
+        if gold is not None and has_own_prompts(env_kwargs or {}):
+            first = [task.prompts[row].text for row in range(min(ROWS, len(task.prompts)))]
+            texts = [Episode(prompt=t, response="", prompt_ids=(), response_ids=()) for t in first]
+            gold = self._knowing(gold, task.bundle, texts, warns=warns)
         self.gold = None if gold is None else gold.bind(task.tokenizer)
         """Scorer of the gold score, None if the task has none."""
         self.by_gold = by_gold and gold is not None
@@ -203,25 +208,31 @@ class Evaluator:
         scorer = self.paid.scorer
         share = 0.0 if scorer is None else float(np.mean(scorer.oov_fraction(episodes)))
         self.reads_little = share > MAX_UNREAD_SHARE
-        if scorer is not None and self.reads_little and self._warns:
-            logger.warning(
-                "%s has no tokens for %.0f %% of the words it scores, so that its scores say "
-                "little; pass reward_model=, encoder= or scorer= that reads these texts",
-                scorer.name,
-                100 * share,
-            )
+        reward = self.paid.reward
+        has_said = reward is not None and reward.unread_share is not None
+        if scorer is not None and self.reads_little and self._warns and not has_said:
+            warn_unread(scorer, share)
         if self.gold is None:
             return
         bundle = _task(self.envs).bundle
+        self.gold = self._knowing(self.gold, bundle, episodes, warns=self._warns)
+        self.by_gold = self.by_gold and self.gold is not None
+
+    @staticmethod
+    def _knowing(
+        gold: Scorer, bundle: Bundle | None, episodes: Sequence[Episode], *, warns: bool
+    ) -> Scorer | None:
+        """Return a gold score, or None, with a warning, if it does not know the texts' words."""
         assert bundle is not None
-        if (share := gold_oov_fraction(bundle, self.gold, episodes)) > MAX_UNREAD_GOLD_SHARE:
-            if self._warns:
-                logger.warning(
-                    "the gold score, %s, does not know %.0f %% of the words, and is left out",
-                    self.gold.name,
-                    100 * share,
-                )
-            self.gold, self.by_gold = None, False
+        if (share := gold_oov_fraction(bundle, gold, episodes)) <= MAX_UNREAD_GOLD_SHARE:
+            return gold
+        if warns:
+            logger.warning(
+                "the gold score, %s, does not know %.0f %% of the words, and is left out",
+                gold.name,
+                100 * share,
+            )
+        return None
 
     def resume_reading(self, *, has_gold: bool) -> None:
         """Take over what an earlier evaluator of the same run decided in `check_reading`.

@@ -114,6 +114,7 @@ def compare(
             text += " and the reference samples" if count < len(missing) else ""
             for line in (
                 f"{text}, results in {out}; the time left is shown after the first runs",
+                config.decided,
                 f"measured by {measured_by}",
             ):
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -220,13 +221,22 @@ def _preflight(config: ComparisonConfig, is_here: bool) -> str:
         if is_here:
             _check_products(training)
         training.declaration.check_settings(training.learner, training.batch_size)
+    payers: dict[str, str] = {}
     for reward in config.rewards:
         kwargs, rows = config.env_kwargs(reward, train=True), min(2, config.training.batch_size)
-        gym.make_vec(resolve_env(config.env), num_envs=rows, **kwargs).close()
+        envs = gym.make_vec(resolve_env(config.env), num_envs=rows, **kwargs)
+        if (paid := getattr(envs, "reward", None)) is not None:
+            payers[reward] = paid.raw_scorer.title
+        envs.close()
     evaluator = config.evaluator()
     check_ranks(evaluator, config.evaluation.reference_samples)
     evaluator.close()
-    return evaluator.measured_by
+    measured_by = evaluator.measured_by
+    if evaluator.gold is not None and config.task.sources_of_words:
+        measured_by += "; gold is left out where it does not know the words of the texts"
+    first = payers.get(config.rewards[0])
+    others = [f"{reward} is paid by {payer}" for reward, payer in payers.items() if payer != first]
+    return "; ".join([measured_by, *others])
 
 
 def _check_products(training: TrainingSettings) -> None:

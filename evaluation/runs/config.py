@@ -27,17 +27,17 @@ from tokengym.base.settings import (
     from_plain,
     values_by_name,
 )
-from tokengym.evaluation.measure.environments import env_word, resolve_env
+from tokengym.evaluation.measure.environments import Decision, decide_env, env_word, resolve_env
 from tokengym.evaluation.runs.defaults import (
     EvaluationSettings,
     TaskSettings,
     TrainingSettings,
     bundle_settings,
+    default_rewards,
     learner_settings,
     names_of_run,
     task_defaults,
     task_name,
-    task_of_file,
 )
 from tokengym.evaluation.runs.spec import (
     REFERENCE,
@@ -67,12 +67,13 @@ class ComparisonConfig:
         ValueError: if a value is out of range, or a name is unknown.
     """
 
-    env: str
+    env: str = ""
     """Id of the environment; a task's bare name is completed to its newest version. Or
-    "file.py:make_env", see `env_of_file`."""
-    rewards: tuple[str, ...]
+    "file.py:make_env", see `env_of_file`. "" takes the one that follows from what was given, see
+    `decide_env`."""
+    rewards: tuple[str, ...] = ()
     """Names of rewards, options after a colon ("abc:beta=0.8"). The others are set against the
-    first."""
+    first. () takes the task's own, the first of them where learners are compared."""
     agents: tuple[str, ...] = field(default=(), metadata={"flag": ""})
     """Names of learners that are compared at equal tokens, settings after a colon
     ("loo:learning_rate=1e-3"); each shares the settings of ``training`` that it has. () compares
@@ -97,10 +98,14 @@ class ComparisonConfig:
     an option of a reward or another word names ("rto:policy=runs/dpo")."""
 
     def __post_init__(self) -> None:
-        if (word := env_word(self.env)).file is None:
-            object.__setattr__(self, "env", resolve_env(word))
         object.__setattr__(self, "rewards", tuple(self.rewards))
         object.__setattr__(self, "agents", tuple(self.agents))
+        word = self._decision.env
+        if (word := env_word(word) if isinstance(word, str) else word).file is None:
+            object.__setattr__(self, "env", resolve_env(word))
+        if not self.rewards:
+            own = default_rewards(resolve_env(self.env))
+            object.__setattr__(self, "rewards", own[:1] if self.agents else own)
         self._complete_training()
         check_count(self, "seeds", hint="5 is the least that gives an interval")
         check_count(self, "first_seed", least=0)
@@ -116,8 +121,6 @@ class ComparisonConfig:
                 "length; leave it out, or pass fixed_length=False"
             )
         self._name_prompt_column()
-        if not self.rewards:
-            raise ValueError("rewards must name at least one reward, e.g. sparse uniform abc")
         named = [leaf.value for leaf in field_paths(self)]
         object.__setattr__(self, "code", code_hashes(named, known=self.code))
         for word in self._words.values():
@@ -258,6 +261,26 @@ class ComparisonConfig:
             compared=as_plain({name: getattr(self, name) for name in names}),
         )
 
+    @cached_property
+    def _decision(self) -> Decision:
+        """The environment that was named, or follows from the rest; read before `env` is set."""
+        first = self.rewards[0] if self.rewards else None
+        return decide_env(self.env or None, self.task.bundle, self.task.sources(first))
+
+    @property
+    def decided(self) -> str:
+        """What was decided of the task and the length of responses, and why, in words.
+
+        What measures the runs is `Evaluator.measured_by`.
+        """
+        training, least = self.training, self.task.min_new_tokens
+        if training.fixed_length:
+            ends = f"every response has {training.max_new_tokens} tokens, since EOS is forbidden"
+        else:
+            ends = f"texts may end by themselves, after {training.max_new_tokens} tokens at most"
+            ends += f" and {least} at least" if least else ""
+        return f"task {task_name(self.env)}: {self._decision.why}; {ends}"
+
     def _word(self, reward: str) -> Spec:
         """Return the word of a reward, which the comparison need not have, taken apart."""
         return self._words.get(reward) or REWARDS.parse(reward)
@@ -346,11 +369,6 @@ class ComparisonConfig:
         prices = {values["kl_coef"] for values in settings if "kl_coef" in values}
         return prices.pop() if len(prices) == 1 else None
 
-    @property
-    def price(self) -> float | None:
-        """`kl_coef` under its name of version 0.1."""
-        return self.kl_coef
-
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as plain data, read with ``trust_code``: a process does what its parent was told.
 
@@ -390,12 +408,8 @@ class ComparisonConfig:
             check_module(data["env"], source, trust_code=trust_code)
             parts = {
                 "training": TrainingSettings.from_dict(data["training"]),
-                "evaluation": from_plain(
-                    EvaluationSettings,
-                    # An earlier version drew none.
-                    {"reference_samples": 0} | data["evaluation"],
-                ),
-                "task": from_plain(TaskSettings, task_of_file(data["task"])),
+                "evaluation": from_plain(EvaluationSettings, data["evaluation"]),
+                "task": from_plain(TaskSettings, data["task"]),
             }
             return cls(**{**data, **parts})
         except (KeyError, TypeError, AttributeError) as error:

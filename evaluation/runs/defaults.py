@@ -16,7 +16,6 @@ from tokengym.base.errors import BundleError, SettingsError
 from tokengym.base.registry import Spec
 from tokengym.base.settings import (
     all_optional,
-    as_plain,
     changed,
     check_choice,
     check_count,
@@ -242,8 +241,6 @@ class TrainingSettings(ModelSettings):
         Raises:
             SettingsError: if another version wrote them.
         """
-        if "learner" not in data or "agent" not in data:
-            raise SettingsError("the training settings are of an earlier version, without learner")
         learner = find_learner(data["agent"])
         settings: Any = from_plain(learner.settings, data["learner"])
         return from_plain(cls, {**data, "learner": settings})
@@ -337,13 +334,19 @@ class TaskSettings(GenerationSettings, RewardOptions, TaskOptions):
             )
 
     def sources(self, reward: str | None = None) -> dict[str, Any]:
-        """Return what decides whether prompts and scorer are the user's own, see `resolve_env`.
+        """Return what decides whether prompts and scorer are the user's own, see `decide_env`.
 
         Args:
             reward: Word of the reward; None leaves it to the task.
         """
-        own = {"dataset": self.dataset, "prompts": self.prompts, "scorer": self.scorer}
-        return {**own, "reward": reward}
+        names = ("dataset", "prompts", "scorer", "reward_model", "encoder")
+        return {**{name: getattr(self, name) for name in names}, "reward": reward}
+
+    @property
+    def sources_of_words(self) -> list[str]:
+        """Names of the options given by which texts may have other words than the task's."""
+        names = ("model", "tokenizer", "dataset", "prompts")
+        return [name for name in names if getattr(self, name) is not None]
 
     def env_kwargs(self, env: str) -> dict[str, Any]:
         """Return the arguments of ``gym.make`` that are not left to the task.
@@ -371,17 +374,6 @@ class TaskSettings(GenerationSettings, RewardOptions, TaskOptions):
         if "tokenizer" in values and "bundle" not in values and task and not task.needs_prompts:
             values["bundle"] = task.own_bundle()
         return values
-
-
-def task_of_file(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a task that a file holds, also where an earlier version wrote it."""
-    task = dict(stored)
-    if "horizon" not in task:  # what was left to the task had a default
-        defaults = {"chat_template": False, "overlong": "error", "prompt_tokens": []}
-        task = {name: value for name, value in task.items() if defaults.get(name) != value}
-        if len(numbers := task.get("prompt_tokens") or []) == 1:
-            task["prompt_tokens"] = numbers[0]
-    return as_plain(values_by_name(TaskSettings)) | task
 
 
 def task_name(env: str | Spec) -> str:

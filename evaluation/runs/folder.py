@@ -15,7 +15,6 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from tokengym.agents.learner import LEARNERS
 from tokengym.base.files import (
     file_hash,
     is_leftover,
@@ -26,11 +25,9 @@ from tokengym.base.files import (
 )
 from tokengym.base.folders import LOCK, locked
 from tokengym.base.saved_code import CODE, changed_files, changed_paths
-from tokengym.base.settings import as_plain, values_by_name
 from tokengym.envs.prompts.rows import ENCODED
 from tokengym.evaluation.measure.references import SAMPLES
 from tokengym.evaluation.runs.config import ComparisonConfig
-from tokengym.evaluation.runs.defaults import TrainingSettings, task_of_file
 from tokengym.evaluation.runs.spec import (
     NO_NUMBERS,
     REFERENCE,
@@ -41,8 +38,6 @@ from tokengym.evaluation.runs.spec import (
     slug,
 )
 
-SETTINGS_FILE = "comparison.json"
-"""File of the configuration, in a folder of an earlier version; now the runs' specs have it."""
 UNFINISHED = "unfinished"
 """Folder of an unfinished run's checkpoint, in the run's."""
 PROGRESS = "progress.json"
@@ -132,7 +127,6 @@ def take_over(config: ComparisonConfig, out: Path) -> None:
     """
     stored = stored_comparison(out)
     if stored is not None and _conflicts(config, out, stored[1]):
-        (out / SETTINGS_FILE).unlink(missing_ok=True)
         for folder in (*_run_folders(out), out / slug(REFERENCE), out / CODE):
             if folder.is_dir():
                 with locked(folder):
@@ -157,7 +151,7 @@ def _holds_work(out: Path) -> bool:
 
 def _has_finished(folder: Path) -> bool:
     ended = folder / "run.json"
-    return ended.exists() and read_hashed(ended, optional=True).get("status") == "finished"
+    return ended.exists() and read_hashed(ended).get("status") == "finished"
 
 
 def _holds_paid_work(folder: Path) -> bool:
@@ -166,19 +160,11 @@ def _holds_paid_work(folder: Path) -> bool:
 
 
 def _conflicts(config: ComparisonConfig, out: Path, stored: Mapping[str, Any]) -> list[str]:
-    """Return in words how a folder's settings differ, for which its runs are another comparison's.
-
-    Raises:
-        ValueError: if an earlier version wrote it.
-    """
+    """Return in words the settings that make a folder's runs those of another comparison."""
     there = {"agents": [], **stored}
     here = config.as_dict()
     names = ("rewards", "agents")
     dropped = [name for key in names for name in there.get(key, []) if name not in here[key]]
-    if "learner" not in there.get("training", {}):
-        raise ValueError(
-            f"{out} holds a comparison of an earlier version of tokengym; name another folder"
-        )
     grows = (
         not dropped
         and all(there.get(key, [])[:1] == here[key][:1] for key in names)
@@ -217,7 +203,7 @@ def stored_comparison(out: Path) -> tuple[Path, dict[str, Any]] | None:
         ValueError: if a file is damaged, or was changed.
     """
     specs = [*sorted(out.glob(f"*/seed-*/{SPEC_FILE}")), out / slug(REFERENCE) / SPEC_FILE]
-    stored = {file: settings_in(file) for file in (out / SETTINGS_FILE, *specs) if file.exists()}
+    stored = {file: settings_in(file) for file in specs if file.exists()}
     if not stored:
         return None
 
@@ -227,7 +213,7 @@ def stored_comparison(out: Path) -> tuple[Path, dict[str, Any]] | None:
 
     def has_failed(file: Path) -> bool:
         ended = file.with_name("run.json")
-        return ended.exists() and read_hashed(ended, optional=True).get("status") == "failed"
+        return ended.exists() and read_hashed(ended).get("status") == "failed"
 
     largest = max(stored, key=size)
     # A file of code may have been corrected since the runs failed that used it.
@@ -237,18 +223,14 @@ def stored_comparison(out: Path) -> tuple[Path, dict[str, Any]] | None:
 
 
 def settings_in(file: Path) -> dict[str, Any]:
-    """Return the settings of a comparison (`ComparisonConfig.as_dict`) that a file has.
-
-    Args:
-        file: The spec of a run; or, of an earlier version, its result or `SETTINGS_FILE`.
+    """Return the settings of a comparison (`ComparisonConfig.as_dict`) that a run's spec has.
 
     Raises:
         ValueError: if it is damaged, or was changed.
     """
-    stored = read_hashed(file, optional=True)
+    stored = read_hashed(file)
     try:
-        settings = stored.get("settings", stored)
-        settings = comparison_of(stored) if file.name == SPEC_FILE else settings
+        settings = comparison_of(stored)
         has_needed = all(isinstance(settings[name], kind) for name, kind in KINDS.items())
         others = {name: settings[name] for name in OTHER_KINDS if name in settings}
         if has_needed and all(isinstance(others[name], OTHER_KINDS[name]) for name in others):
@@ -268,9 +250,7 @@ OTHER_KINDS = {"agents": list, "evaluation": dict, "code": dict, "data": dict}
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return which settings of two configurations (`ComparisonConfig.as_dict`) differ, in words."""
     left, right = (
-        _missing_defaults(side)
-        | task_of_file(side.get("task", {}))
-        | flat({**side, "task": {}, "code": {}, "data": {}})
+        {**side.get("task", {}), **flat({**side, "task": {}, "code": {}, "data": {}})}
         for side in (old, new)
     )
     changed = (changed_files(old.get(key, {}), new.get(key, {})) for key in ("code", "data"))
@@ -279,23 +259,6 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         for name in [*left, *(name for name in right if name not in left)]
         if left.get(name) != right.get(name) and name not in NO_NUMBERS
     ]
-
-
-def _missing_defaults(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the defaults of settings that did not exist when a configuration was written.
-
-    The learner's are left out where its file would have to be run.
-    """
-    training = stored.get("training", {})
-    agent, given = str(training.get("agent", "")), training.get("learner", {})
-    known = LEARNERS.parse(agent).file is None and LEARNERS.knows(agent) and "agent" in training
-    learner = LEARNERS.find(agent).default_values() if known else {}
-    run = values_by_name(TrainingSettings)
-    return {
-        **{name: value for name, value in as_plain(run).items() if name not in training},
-        **{name: value for name, value in as_plain(learner).items() if name not in given},
-        "evaluation.reference_samples": 0,
-    }
 
 
 # --- a run's ----------------------------------------------------------------------------------
@@ -310,12 +273,12 @@ def read_result(folder: Path) -> dict[str, Any]:
     """Return what a run's run.json says, after a look at the files that it has hashes of.
 
     Args:
-        folder: Folder of the run; an earlier version wrote no hashes.
+        folder: Folder of the run.
 
     Raises:
         ValueError: if run.json is damaged, or a file is missing or was changed since the run ended.
     """
-    result = read_hashed(folder / "run.json", optional=True)
+    result = read_hashed(folder / "run.json")
     tables = [result.get(name) or {} for name in ("versions", "made", "files")]
     is_whole = isinstance(result.get("status"), str)
     if not is_whole or not all(isinstance(table, dict) for table in tables):
@@ -382,7 +345,7 @@ def clear_finished(folder: Path) -> None:
     """
     left = [name for name in (UNFINISHED, LOCK) if (folder / name).exists()]
     ended = folder / "run.json"
-    if left and ended.is_file() and read_hashed(ended, optional=True).get("status") == "finished":
+    if left and ended.is_file() and read_hashed(ended).get("status") == "finished":
         with locked(folder):
             shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
 

@@ -22,13 +22,13 @@ class JudgedRuns:
     """Whether their rewards have different scorers, so that the gold score should be the judge."""
     curves: list[Curve] = field(default_factory=list)
     measured_by: list[str] = field(default_factory=list)
-    """Scorers of the runs in words; an earlier version kept none."""
+    """Scorers of the runs in words."""
 
     @property
     def by_gold(self) -> bool:
         """Whether the score is the gold score; the task may have none that reads the texts.
 
-        Measured runs tell, as those of an earlier version may have had another judge.
+        Measured runs tell.
         """
         return self.has_rivals and all(
             curve.has("gold_score")
@@ -110,6 +110,6 @@ def caution(dispute: tuple[JudgedRuns, JudgedRuns]) -> str:
 def _differ(titles: set[str], others: set[str]) -> bool:
     """Return whether two folders are known to have no scorer in common.
 
-    One folder has one scorer, whose title may have been worded otherwise by an earlier version.
+    One folder has one scorer, whose title another version may have worded otherwise.
     """
     return bool(titles and others) and not titles & others

@@ -149,8 +149,10 @@ def _fault_of(child: _Child) -> Fault | None:
     """Return why a run that its process did has not finished."""
     if child.answer is None:
         code = child.process.exitcode
-        killed = "; it may have run out of memory: try fewer jobs" if code == -9 else ""
-        return Fault(f"its process ended with code {code} and no result{killed}")
+        is_killed = code == -signal.SIGKILL
+        killed = "; it may have run out of memory: try fewer jobs" if is_killed else ""
+        # As one that was stopped, or that Slurm or Ray lost: the same command does it again.
+        return Fault(f"its process ended with code {code} and no result{killed}", resumes=is_killed)
     fault, raised, _ = child.answer
     return fault if raised is None else Fault(raised)
 

@@ -112,8 +112,8 @@ class RunRecord:
         """Take over the measurements that `state` returned, the clock included."""
         self.curve, self.train = list(state["curve"]), list(state["train"])
         self.samples, self._seen = list(state["samples"]), int(state["seen"])
-        self.measured_by = state.get("measured_by")  # an earlier version kept none
-        self.reads_little = state.get("reads_little", False)
+        self.measured_by = state["measured_by"]
+        self.reads_little = state["reads_little"]
         # As if it had begun so many seconds ago: the time in between is nobody's.
         self.started = time.perf_counter() - float(state["seconds"])
 
@@ -191,10 +191,8 @@ class UnfinishedRun:
         """
 
         def read(folder: Path, stored: dict[str, Any]) -> tuple[Agent, dict[str, Any]] | None:
-            before = {"judge": self.settings.get("judge"), **stored["settings"]}
-            idle = OF_COMPARISON if "judge" in stored["settings"] else OF_COMPARISON - {"rewards"}
-            both = ({k: v for k, v in s.items() if k not in idle} for s in (before, self.settings))
-            if differences(*both):
+            sides = stored["settings"], self.settings
+            if differences(*({k: s[k] for k in s.keys() - OF_COMPARISON} for s in sides)):
                 return None
             return load(folder / "agent"), stored["measured"]
 

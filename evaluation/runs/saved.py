@@ -26,7 +26,6 @@ from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.defaults import (
     TaskSettings,
     TrainingSettings,
-    task_of_file,
     training_settings,
 )
 from tokengym.evaluation.runs.folder import settings_in, stored_comparison
@@ -77,8 +76,7 @@ def known_task(
         defaults = as_plain(values_by_name(TaskSettings))
         given = {} if task is None else as_plain(task)
         given = {name: value for name, value in given.items() if value != defaults[name]}
-        stored_task = task_of_file(settings["task"])
-        kept = {name: value for name, value in stored_task.items() if name not in given}
+        kept = {name: value for name, value in settings["task"].items() if name not in given}
         names_scorer = any(given.get(name) is not None for name in ("scorer", "reward_model"))
         judge = {"reward": settings["rewards"][0]} if judged and not names_scorer else {}
         if not all(isinstance(word, str) for word in judge.values()):
@@ -140,7 +138,6 @@ def stored_settings(path: Path, *, below: bool = False) -> tuple[Path, dict[str,
     if found := stored_comparison(folder):
         return found
     files = sorted(folder.glob(f"**/{SPEC_FILE}")) if below else []
-    files += sorted(folder.glob("**/run.json" if below else "*/seed-*/run.json"))
     return (files[0], settings_in(files[0])) if files else None
 
 

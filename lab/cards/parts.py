@@ -57,8 +57,8 @@ TIMINGS = 5
 GROUP_SIZE = 8
 """Responses to each prompt where an estimator needs groups."""
 RATE = 1e-3
-"""Learning rate of all runs: the best of `sparse` on a spare seed (docs/results/ledger.md), and
-not tuned for the others, which would take five runs a row."""
+"""Learning rate of all runs: the best of `sparse` on a spare seed (docs/results/film_reviews.md),
+and not tuned for the others, which would take five runs a row."""
 MEASURES = ("net_score", "score", "gold_score", "kl")
 
 

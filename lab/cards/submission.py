@@ -62,7 +62,7 @@ def _checklist(card: Mapping[str, Any], hours: Mapping[str, float]) -> dict[str,
         "baseline's compute": "equal updates and tokens" if ends else "not applicable",
         "ablation": "random, recency and uniform are rows of the same table",
         "benchmarks and splits": f"{', '.join(dict.fromkeys(tasks))}; held-out prompts",
-        "metric": "docs/results/details/cards.md",
+        "metric": "docs/results/earlier.md",
         "variance": f"{min(runs)} seeds, Student's t intervals"
         if runs and min(runs) > 1
         else "one seed, no interval"

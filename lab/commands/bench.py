@@ -71,14 +71,14 @@ def bench(
             there (default: the bundle's).
         out: Folder of the card and its runs (default: runs/card- and the name); cards in one folder
             share the runs of sparse.
-        submit: File for the leaderboard (docs/results/details/cards.md): the card with the rule's
+        submit: File for the leaderboard (docs/results/earlier.md): the card with the rule's
             code, its hours and the checklist of arXiv:2604.09459.
         device: Device of the models: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).
         v1: Measure a rule by the benchmark tokengym-credit v1 in place of a card
-            (docs/results/credit_v1.md): tuned and trained on six tasks, ten seeds, against sparse.
+            (docs/results/earlier.md): tuned and trained on six tasks, ten seeds, against sparse.
             Says first how long it takes, and writes the row that the leaderboard takes; rules
             share the runs of sparse in --out (default: runs/v1).
-        v2: Measure a rule by tokengym-credit v2 (docs/results/details/calibration.md): all cells of
+        v2: Measure a rule by tokengym-credit v2 (docs/results/earlier.md): all cells of
             rule and sparse in twelve settings, three seeds, and a verdict over eight tasks. Row,
             card and picture are written after each setting, with those that are open (default of
             --out: runs/v2). The name sparse is the arm whose critic starts from the reward model.

@@ -15,6 +15,8 @@ def collection_settings(
     bundle: str = "",
     dataset: str | None = None,
     scorer: str | None = None,
+    reward_model: str | None = None,
+    encoder: str | None = None,
     agent: str | None = None,
     trust_code: bool = False,
 ) -> dict[str, Any]:
@@ -26,7 +28,8 @@ def collection_settings(
     saved = None if agent is None else Path(agent).parent
     if env is None and saved is not None and stored_settings(saved):
         env, _ = known_task(saved, None, trust_code=trust_code)
-    own = {"dataset": dataset, "scorer": scorer, "reward": reward}
+    judges = {"scorer": scorer, "reward_model": reward_model, "encoder": encoder}
+    own = {"dataset": dataset, "reward": reward, **judges}
     return {"config": CollectionConfig(env=env or resolve_env(None, bundle, own))}
 
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.agents.rollouts import Choice, GivenPrompts, as_sampler
+from tokengym.agents.rollouts import GivenPrompts, SampledTokens, as_sampler
 from tokengym.envs import Episode, Vocabulary, encode_next, filled
 from tokengym.lab.scorers.judge import without_tags
 from tokengym.rewards import Scorer, Scores
@@ -387,7 +387,7 @@ class _Forbidding:
         action_masks: NDArray[np.generic] | None,
         *,
         deterministic: bool,
-    ) -> Choice:
+    ) -> SampledTokens:
         """See `Sampler.act`."""
         assert action_masks is not None  # our own environments always say
         masks = np.array(action_masks)

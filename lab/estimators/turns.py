@@ -9,12 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tokengym.agents import losses
 from tokengym.agents.ppo import RoundTensors
 from tokengym.envs import Episode
 from tokengym.lab.rules.turn_credit import POLICY, policy_turns
 
 EPSILON = 1e-6
-"""Added to deviations; a group of equal returns has advantage 0, not 0 / 0."""
+"""Added to deviations."""
 
 
 class Turns(NamedTuple):
@@ -59,7 +60,8 @@ def turns_of(token_rewards: Tensor, response_mask: Tensor) -> Turns:
 def centred(values: Tensor, groups: Tensor, *, scale: bool) -> Tensor:
     """Return values minus the mean of their group, over its deviation where ``scale``.
 
-    A = x - mean, or (x - mean) / (std + epsilon) with n - 1 in the denominator; 0 alone in a group
+    A = x - mean, or (x - mean) / (std + epsilon) with n - 1 in the denominator; 0 alone in a group and
+    among equal values
 
     Args:
         values: (n,).
@@ -74,7 +76,12 @@ def centred(values: Tensor, groups: Tensor, *, scale: bool) -> Tensor:
     zeros = torch.zeros(size, dtype=values.dtype, device=values.device)
     count = zeros.index_add(0, groups, torch.ones_like(values))
     mean = zeros.index_add(0, groups, values) / count.clamp(min=1)
-    away = values - mean[groups]
+    ends = [
+        torch.zeros_like(zeros).scatter_reduce(0, groups, values, how, include_self=False)
+        for how in ("amin", "amax")
+    ]
+    equal = losses.no_spread(torch.stack(ends, 1), dim=1).squeeze(1)
+    away = (values - mean[groups]).masked_fill(equal[groups], 0.0)
     if not scale:
         return away
     variance = zeros.index_add(0, groups, away**2) / (count - 1).clamp(min=1)

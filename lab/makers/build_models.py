@@ -1,53 +1,35 @@
-"""Build the bundled models, or a bundle from your own labelled texts.
+"""Build a bundle from labelled texts of one's own.
 
-Writes one folder per task: tokenizer, prompts, language model, reward model or encoder, and the
-figures that say what they are worth.
+Writes tokenizer, prompts, language model, reward model, a second one as gold score, an encoder if
+asked for, and the figures that say what they are worth. The bundles that ship were built at commit
+6307f464, by code that is in the history; base/assets.sha256 has their hashes.
 """
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import tyro
 
-from tokengym.lab.makers.building.options import BuildError, CorpusOptions
+from tokengym.lab.makers.options import BuildError, CorpusOptions
 
 if TYPE_CHECKING:
-    from tokengym.lab.makers.building.bundle_files import BuiltBundle
-
-ASSETS = Path(__file__).resolve().parents[2] / "base" / "assets"
+    from tokengym.lab.makers.bundle_files import BuiltBundle
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(CorpusOptions):
-    """Thing to build: a bundled task, or a bundle from a labelled corpus."""
+    """A labelled corpus, and the bundle to make of it."""
 
-    task: Literal[
-        "movie_review",
-        "question_answer",
-        "dialogue",
-        "detox",
-        "summarize",
-        "oracle",
-        "forks",
-        "reasoning_gym",
-        "calculator",
-        "feedback",
-        "all",
-    ] = "all"
-    """Bundled task, when no corpus is given."""
-    out: Path | None = None
-    """Folder to write to: <out>/<task> for bundled tasks (default: the package's own assets), and
-    the bundle itself with --corpus."""
+    corpus: Path
+    """A csv, tsv, jsonl or parquet file of labelled texts."""
+    out: Path
+    """Folder to write the bundle to."""
     seed: int = 0
     """Seed of corpora, weights and batches."""
     threads: int = 2
     """Cores to use."""
-    corpus: Path | None = None
-    """A csv, tsv, jsonl or parquet file of labelled texts, instead of a bundled task."""
     text_column: str = "text"
     """The texts' column; integers (from 0) for both columns read a file without header."""
     label_column: str = "label"
@@ -59,74 +41,17 @@ class Options(CorpusOptions):
 
 
 def main(options: Options) -> None:
-    """Build what the options name."""
+    """Build a bundle from the corpus that the options name."""
     import torch
+
+    from tokengym.lab.makers.bundle_files import check_target, write_bundle
+    from tokengym.lab.makers.real_text import build_from_corpus, read_corpus
 
     if options.threads < 1 or options.seed < 0:
         raise BuildError(
             f"--threads must be >= 1 and --seed >= 0, got {options.threads} and {options.seed}"
         )
     torch.set_num_threads(options.threads)
-    if options.corpus is None:
-        build_bundled(options)
-    else:
-        build_corpus(options)
-
-
-def build_bundled(options: Options) -> None:
-    """Build the bundled tasks from their grammars.
-
-    Raises:
-        BuildError: Where the package is installed without the builders of the bundled tasks.
-    """
-    from tokengym.lab.makers.building.bundle_files import check_target, write_bundle
-
-    if find_spec("tokengym.lab.makers.bundles") is None:
-        raise BuildError(
-            f"--task {options.task} needs the grammars of the bundled tasks, which are part of the "
-            "repository and not installed: run scripts/build_models.py from a checkout, or give "
-            "--corpus, a file of your own labelled texts"
-        )
-    from tokengym.lab.makers.bundles.detox import build_detox
-    from tokengym.lab.makers.bundles.dialogue import build_dialogue
-    from tokengym.lab.makers.bundles.feedback import build_feedback
-    from tokengym.lab.makers.bundles.forks import build_forks
-    from tokengym.lab.makers.bundles.movie_review import build_movie_review
-    from tokengym.lab.makers.bundles.oracle import build_oracle
-    from tokengym.lab.makers.bundles.question_answer import build_question_answer
-    from tokengym.lab.makers.bundles.reasoning_gym import build_calculator, build_reasoning_gym
-    from tokengym.lab.makers.bundles.summarize import build_summarize
-
-    builders: dict[str, Callable[..., BuiltBundle]] = {
-        "movie_review": build_movie_review,
-        "question_answer": build_question_answer,
-        "dialogue": build_dialogue,
-        "detox": build_detox,
-        "summarize": build_summarize,
-        "oracle": build_oracle,
-        "forks": build_forks,
-        "reasoning_gym": build_reasoning_gym,
-        "calculator": build_calculator,
-        "feedback": build_feedback,
-    }
-    tasks = list(builders) if options.task == "all" else [options.task]
-    out = ASSETS if options.out is None else options.out
-    for task in tasks:
-        check_target(out / task)
-    for task in tasks:
-        bundle = builders[task](seed=options.seed)
-        write_bundle(bundle, out / task)
-        print_figures(bundle, out / task)
-
-
-def build_corpus(options: Options) -> None:
-    """Build a bundle from the corpus that the options name."""
-    from tokengym.lab.makers.building.bundle_files import check_target, write_bundle
-    from tokengym.lab.makers.building.real_text import build_from_corpus, read_corpus
-
-    if options.out is None:
-        raise BuildError("--corpus needs --out, the folder to write the bundle to")
-    assert options.corpus is not None
     check_target(options.out)
     columns = (options.text_column, options.label_column)
     rows = read_corpus(options.corpus, *columns, positive_label=options.positive_label)

@@ -49,7 +49,7 @@ class RED(IncrementCredit):
     r_t = beta * (R(x, y_<=t) - R(x, y_<t)), and the last token gets what is left of R: the score
     of the empty response and, below beta = 1, the sparse reward's share. A causal reward model
     gives every prefix's score in one pass, by its scores at every position. The whole score in
-    increments of single tokens suits a lambda of 0.5 (docs/results/ledger.md).
+    increments of single tokens suits a lambda of 0.5 (docs/results/earlier.md).
 
     Whoever calls ``step`` is paid token by token, for which the text so far is scored again at
     every step. Learners of this package read the finished episode and save that; so does

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.base.bundle import bundled
+from tokengym.base.bundle import Bundle, bundled
 from tokengym.envs.episode import Episode
+from tokengym.envs.prompts.tokenization import unknown_share
 from tokengym.rewards.gold.rules import load_lexicon
 from tokengym.rewards.gold.sentiment_lexicon import Lexicon, split_words
 from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer
@@ -35,6 +36,8 @@ class Sentiment(Scorer):
     def __init__(self, lexicon: Lexicon, *, include_prompt: bool = True) -> None:
         self.lexicon = lexicon
         self.include_prompt = include_prompt
+        self._bundle: Bundle | None = None
+        """Bundle whose words the lexicon was written for; None where that is not known."""
 
     @classmethod
     def from_file(
@@ -49,8 +52,11 @@ class Sentiment(Scorer):
         Raises:
             ValueError: if the file is not a lexicon.
         """
-        lexicon = bundled("movie_review").lexicon if path is None else path
-        return cls(load_lexicon(lexicon), include_prompt=include_prompt)
+        lexicon = bundled("movie_review").lexicon if path is None else Path(path)
+        made = cls(load_lexicon(lexicon), include_prompt=include_prompt)
+        if (lexicon.parent / "bundle.json").is_file():
+            made._bundle = Bundle(lexicon.parent)
+        return made
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return the polarity of each episode, in (-1, 1)."""
@@ -61,6 +67,13 @@ class Sentiment(Scorer):
             words, _ = split_words(f"{prompt}{episode.response}")
             values.append(self.lexicon.score(words))
         return Scores(values=np.array(values, dtype=np.float32))
+
+    def oov_fraction(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
+        """Return the share of each text's words that are not those of its bundle, (batch,)."""
+        if self._bundle is None or not self._bundle.has("tokenizer"):
+            return np.zeros(len(episodes))
+        texts = [f"{episode.prompt} {episode.response}" for episode in episodes]
+        return unknown_share(self._bundle.tokenizer, texts)
 
     def token_worth(
         self, episodes: Sequence[Episode], tokenizer: "PreTrainedTokenizerBase"

@@ -23,10 +23,13 @@ def comparison_settings(
     bundle: str = "",
     dataset: str | None = None,
     scorer: str | None = None,
+    reward_model: str | None = None,
+    encoder: str | None = None,
     pairs: str | None = None,
 ) -> dict[str, Any]:
     """Return the default settings of a comparison, those of its first learner."""
-    own = {"dataset": dataset, "scorer": scorer, "reward": rewards[0] if rewards else None}
+    judges = {"scorer": scorer, "reward_model": reward_model, "encoder": encoder}
+    own = {"dataset": dataset, "reward": rewards[0] if rewards else None, **judges}
     return run_settings(env, name_of(agents[0]) if agents else agent, bundle, pairs, own)
 
 
@@ -63,7 +66,8 @@ def compare(
 
     Args:
         env: Environment id, a task's bare name, or path/to/file.py:make_env (default: the
-            bundle's; TokenGeneration for --dataset with a scorer of your own; else MovieReview).
+            bundle's; TokenGeneration for --dataset with a scorer or model of your own that scores;
+            else MovieReview).
         rewards: Rewards by name or path/to/file.py:MyCredit, options after a colon. The first is
             the baseline (default: the task's).
         agent: Learner of the policies, one that learns from token rewards; train --list says what
@@ -88,19 +92,15 @@ def compare(
         evaluation: Settings of evaluation.
         task: Prompts and models that the environment is made from.
     """
-    from tokengym.evaluation.measure.environments import resolve_env
     from tokengym.evaluation.runs.config import ComparisonConfig
-    from tokengym.evaluation.runs.defaults import default_rewards, task_name, with_prompt_column
+    from tokengym.evaluation.runs.defaults import task_name, with_prompt_column
     from tokengym.evaluation.runs.executors import EXECUTORS
 
     if agents and agent != "ppo":
         raise ValueError(f"--agent {agent} has no effect beside --agents; leave one of them out")
-    own = task.sources(rewards[0] if rewards else None)
-    env = env or resolve_env(None, task.bundle, own)
-    task_rewards = default_rewards(resolve_env(env))
     config = ComparisonConfig(
         env=env,
-        rewards=rewards or (task_rewards[:1] if agents else task_rewards),
+        rewards=rewards,
         agents=agents,
         seeds=seeds,
         first_seed=first_seed,

@@ -96,9 +96,9 @@ def evaluate(
     Args:
         agent: Folder of a saved agent, or path/to/file.py:MyAgent, whose method predict is all it
             needs; without one, the untrained policy is measured.
-        env: Environment id, or a task's bare name (default: what the agent was trained in,
-            the bundle's; TokenGeneration for --dataset with a scorer of your own; else
-            MovieReview).
+        env: Environment id, or a task's bare name (default: what the agent was trained in, the
+            bundle's; TokenGeneration for --dataset with a scorer or model of your own that scores;
+            else MovieReview).
         episodes: Number of held-out prompts.
         seed: Seed of prompts and sampling.
         samples: Number of responses to print.

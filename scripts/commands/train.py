@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tokengym.base.errors import TokenGymError
 from tokengym.scripts.commands.options import (
     Tracker,
     check_counts,
@@ -27,12 +28,15 @@ def train_settings(
     bundle: str = "",
     dataset: str | None = None,
     scorer: str | None = None,
+    reward_model: str | None = None,
+    encoder: str | None = None,
     pairs: str | None = None,
 ) -> dict[str, Any]:
     """Return the default settings of one run, with few reference samples."""
     from tokengym.evaluation.measure.measures import BLOCK
 
-    own = {"dataset": dataset, "scorer": scorer, "reward": reward}
+    judges = {"scorer": scorer, "reward_model": reward_model, "encoder": encoder}
+    own = {"dataset": dataset, "reward": reward, **judges}
     return run_settings(env, agent, bundle, pairs, own, reference_samples=BLOCK)
 
 
@@ -65,7 +69,8 @@ def train(
 
     Args:
         env: Environment id, a task's bare name, or path/to/file.py:make_env (default: the
-            bundle's; TokenGeneration for --dataset with a scorer of your own; else MovieReview).
+            bundle's; TokenGeneration for --dataset with a scorer or model of your own that scores;
+            else MovieReview).
         reward: A reward by name or path/to/file.py:MyCredit, options after a colon; learners
             from whole scores use its scorer alone.
         agent: Learner of the policy; --list says what each is.
@@ -79,7 +84,6 @@ def train(
         evaluation: Settings of evaluation.
         task: Prompts and models that the environment is made from.
     """
-    from tokengym.evaluation.measure.environments import resolve_env
     from tokengym.evaluation.runs.config import ComparisonConfig
     from tokengym.evaluation.runs.defaults import with_own_prompts, with_prompt_column
 
@@ -87,7 +91,7 @@ def train(
         return _list_learners()
     check_counts(0, seed=seed)
     config = ComparisonConfig(
-        env=env or resolve_env(None, task.bundle, task.sources(reward)),
+        env=env,
         rewards=(reward,),
         seeds=1,
         first_seed=seed,
@@ -108,7 +112,11 @@ def _list_learners() -> None:
 
     table, console = Table(box=None, show_header=False, pad_edge=False), terminal()
     for name in LEARNERS.names():
-        table.add_row(line_of(name), line_of(find_learner(name).summary))
+        try:
+            summary = find_learner(name).summary
+        except TokenGymError as error:  # of a package that is broken; the others are listed
+            summary = f"! {error}"
+        table.add_row(line_of(name), line_of(summary))
     console.print(table)
     if more := missing_laboratory():
         console.print(f"\n{line_of(more.removeprefix('; '))}", soft_wrap=True)
@@ -147,7 +155,9 @@ def _train_once(config: "ComparisonConfig", out: Path | None, track: Tracker) ->
             take_over(config, out)
             missing_runs(config, out, retry_failed=True)
             if not is_complete:
-                preflight(config)
+                measured_by = preflight(config)
+                for line in (config.decided, f"measured by {measured_by}"):
+                    say(console, line)
                 plan.write(versions())  # whose settings the folder has from now on
                 keep_code(config.code, out / CODE)
     if is_complete:

@@ -28,7 +28,6 @@ from tests.campaign.requests import requests
 from tests.campaign.scorers import scorers
 from tests.campaign.slips import slips
 from tests.campaign.soak import soak
-from tests.campaign.submitted import submitted
 from tests.campaign.twice import twice
 from tests.campaign.ways import ways
 from tests.campaign.writes import writes
@@ -44,7 +43,6 @@ PARTS: dict[str, tuple[Callable[[int, int], Outcome], str]] = {
     "models": (models, "GGUF files cut short, headers of up to 2^64: one line, nothing is kept"),
     "answers": (answers, "answers and data sets of reasoning-gym that are code: none is run"),
     "bridged": (bridged, "batches of other trainers: NaN, masks of other shapes: one line"),
-    "submitted": (submitted, "submissions to the leaderboard, answers to `label`: one line"),
     "slips": (slips, "slips of a user that once broke a command: one line, nothing hangs"),
     "damaged": (damaged, "damaged files of stopped runs: one line, or resumed as if whole"),
     "pages": (pages, "hostile texts in HTML, Markdown and CSV: no script, no raw control"),

@@ -119,7 +119,7 @@ def a_word(run: Path, random: np.random.Generator) -> str:
         settings["env"] = WORD if kind == "env" else "evil:evil/Evil-v0"
     else:
         settings["task" if kind == "scorer" else "training"][kind] = WORD
-    keep_settings(run, settings, is_earlier=bool(random.integers(2)))
+    keep_settings(run, settings)
     return kind
 
 
@@ -211,7 +211,7 @@ def a_setting(run: Path, random: np.random.Generator) -> str:
     key, value = str(one_of(random, part)), one_of(random, JUNK)
     part[key] = value
     file.write_text(json.dumps(record))
-    keep_settings(run, settings, is_earlier=bool(random.integers(2)))
+    keep_settings(run, settings)
     return f"{key}={value!r} in spec.json or run.json"
 
 
@@ -227,7 +227,7 @@ def a_number(run: Path, random: np.random.Generator) -> str:
     settings, (part, name) = settings_of(run), one_of(random, NUMBERS)
     value = one_of(random, (10**9, 10**12, 2**63, 10**30))
     settings[part][name] = value
-    keep_settings(run, settings, is_earlier=bool(random.integers(2)))
+    keep_settings(run, settings)
     return f"{name}={value}"
 
 

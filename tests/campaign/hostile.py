@@ -16,6 +16,7 @@ import numpy as np
 
 from tests.campaign.garbled import call, whole
 from tests.campaign.outcome import LostError, Outcome, try_cases
+from tokengym.base.files import write_hashed
 from tokengym.envs.render import render_ansi, render_html
 from tokengym.lab.cards.page import card_page
 from tokengym.lab.constitution import ConstitutionConfig
@@ -152,9 +153,9 @@ def compared(folder: Path, random: np.random.Generator) -> list[str]:
     finished = min(runs.glob("*/seed-*/run.json"))  # of the others the errors are shown
     for path in sorted(runs.rglob("run.json")):
         record = json.loads(path.read_text())
-        del record["files"], record["hash"]  # as an earlier version wrote it
+        del record["files"], record["hash"]
         failed = {"status": "failed", "error": hostile_text(random)} if path != finished else {}
-        path.write_text(json.dumps(record | failed))
+        write_hashed(path, record | failed)
     return ["report", str(runs), "--out", f"{folder}/out"]
 
 

@@ -37,7 +37,6 @@ from tests.campaign.requests import (
 from tests.campaign.scorers import scorers
 from tests.campaign.slips import SLIPS, slips
 from tests.campaign.soak import ALLOWED, growth
-from tests.campaign.submitted import submitted
 from tests.campaign.twice import twice
 from tokengym.base.files import MAX_JSON_DEPTH, write_csv
 from tokengym.base.folders import locked
@@ -194,7 +193,7 @@ def test_code_of_a_folder_that_runs_is_found():
 @pytest.mark.parametrize(
     ("part", "count"),
     [
-        *((words, 6), (bundles, 6), (models, 12), (answers, 10), (bridged, 300), (submitted, 20)),
+        *((words, 6), (bundles, 6), (models, 12), (answers, 10), (bridged, 300)),
         (slips, len(SLIPS)),
     ],
 )

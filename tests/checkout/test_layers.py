@@ -41,8 +41,6 @@ MATHEMATICS = [
     "rewards/gold/sentiment_lexicon.py",
 ]
 """Folders and modules of pure functions."""
-UNINSTALLED = {f"tokengym.lab.makers.{name}" for name in ("bundles", "corpora")}
-"""Packages that stay in the repository: none of them is installed."""
 
 
 def mathematics() -> list[Path]:
@@ -194,7 +192,7 @@ def test_every_package_is_declared_by_its_distribution():
         "tokengym": "tokengym",
         **{f"tokengym.{floor}": floor for floor in floors if floor != "tokengym"},
     }
-    assert {*lab["packages"]} == packages_in("lab") - UNINSTALLED
+    assert {*lab["packages"]} == packages_in("lab")
     assert lab["package-dir"] == {"tokengym.lab": "."}
 
 

@@ -135,7 +135,7 @@ def test_the_site_builds(tmp_path: Path, monkeypatch: Any):
     listed = re.findall(r"^- \[.+?\]\((.+?)\)", (tmp_path / "llms.txt").read_text(), re.MULTILINE)
     assert len(listed) == len(list(pages_in(CONFIG["nav"])))
     assert all((tmp_path / link / "index.html").is_file() for link in listed)
-    for name in ("MovieReview", "default_setting"):  # not pages of the site, but files it links to
+    for name in ("MovieReview", "rewards"):  # not pages of the site, but files it links to
         page = (tmp_path / "gallery" / f"{name}.html").read_text(encoding="utf-8")
         assert "<title>tokengym" in page
     assert 'class="md-button' in (tmp_path / "index.html").read_text(encoding="utf-8")
@@ -150,12 +150,12 @@ def test_the_site_builds(tmp_path: Path, monkeypatch: Any):
     notebook = (tmp_path / "notebooks" / "learning" / "index.html").read_text(encoding="utf-8")
     assert "research.google.com/github/a/b/blob/main/docs/notebooks/learning.ipynb" in notebook
     found = (tmp_path / "search" / "search_index.json").read_text(encoding="utf-8")
-    assert "results/archive/kl/" in found
-    assert "results/archive/kl/files/" not in found
-    cards = (tmp_path / "results" / "details" / "cards" / "index.html").read_text(encoding="utf-8")
-    assert cards.count('<td class="prose">') > 5
-    assert "<td>0." in cards
-    for name in ("archive/kl", "archive/mc"):  # a page and a folder of raw numbers
+    assert "results/turns/" in found
+    assert "results/turns/files/" not in found
+    claims = (tmp_path / "results" / "claims" / "index.html").read_text(encoding="utf-8")
+    assert claims.count('<td class="prose">') > 5
+    assert re.search(r"<td>\d+</td>", claims)
+    for name in ("rewards", "turns"):  # a page and a folder of raw numbers
         text = (tmp_path / "results" / name / "index.html").read_text(encoding="utf-8")
         assert "Files of" not in text
         assert (tmp_path / "results" / name / "files" / "index.html").is_file()

@@ -1,11 +1,13 @@
 """What docs/guide/what_is_executed.md promises and no other test holds."""
 
 import copy
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoModelForCausalLM
 
 from tokengym.base.errors import DatasetError, TokenizerError
 from tokengym.base.own_code import load_from_file
@@ -41,6 +43,45 @@ def test_a_loading_script_is_no_data_set(tmp_path: Path):
     with pytest.raises(DatasetError):
         load_prompts(str(tmp_path))
     assert not (tmp_path / "ran").exists()
+
+
+PAGE = Path("docs/guide/what_is_executed.md").read_text(encoding="utf-8")
+
+
+def test_auto_map_is_ignored(tmp_path: Path, tokenizer: Any):
+    """The page says ignored, not refused: the model is read by transformers' own classes."""
+    assert "`auto_map` in its configuration is ignored" in PAGE
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from tokengym.base.pretrained import load_whole
+
+    config = GPT2Config(vocab_size=len(tokenizer), n_embd=8, n_layer=1, n_head=2)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    stored["auto_map"] = {"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M"}
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    assert type(load_whole(AutoModelForCausalLM, tmp_path)).__name__ == "GPT2LMHeadModel"
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("sentence", "test"),
+    [
+        ("one that is broken or ends the process is one line then", "test_a_broken_package_is_one"),
+        ("paths in a data set's README.md or\nstate.json", "test_a_readme_names_no_file_outside"),
+        ("A pipe or device in a bundle or data set is refused", "test_a_pipe_in_a_bundle_or_data"),
+        (
+            "in their configuration that could take for ever are refused",
+            "test_adapters_whose_fields",
+        ),
+        ("beside it, which belong to its hash", "test_a_change_of_a_neighbour_is_a_change"),
+    ],
+)
+def test_sentences_of_the_page_are_held_by_tests(sentence: str, test: str):
+    assert sentence in PAGE
+    files = Path("tests/suite/base").glob("test_*.py")
+    assert any(f"def {test}" in file.read_text(encoding="utf-8") for file in files)
 
 
 def test_a_file_imports_what_it_wants(tmp_path: Path):

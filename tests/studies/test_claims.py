@@ -1,140 +1,208 @@
-"""The figures of the README's results are those of the published curves."""
+"""The figures behind the README's sentences are those of the published runs."""
 
-import re
+from collections.abc import Iterator
 
 import pytest
 
-from studies import critic, end, frontier, ledger_fine, other_tasks, remedies
-from studies.critic import STARTED
-from studies.frontier import kl_over
+from studies import credit_v2, critic_elsewhere, other_tasks, token_credit
+from studies.parts import lead
+from studies.token_credit import LENGTHS, WARMUP, WAYS, arms, speed
 from tokengym.evaluation.report import number, signed
-from tokengym.evaluation.statistics import paired_difference
-from tokengym.lab.protocol import equivalence
-from tokengym.lab.study import DOCS
+from tokengym.evaluation.statistics import PairedDifference
+from tokengym.lab.benchmark.board import verdicts
+from tokengym.lab.protocol import NET_MARGIN, level, way
+from tokengym.lab.study import DOCS, Cell, Runs
+from tokengym.lab.tables import paired
 
-OVERVIEW = (DOCS / "README.md").read_text(encoding="utf-8")
 CLAIMS = (DOCS / "claims.md").read_text(encoding="utf-8")
-LENGTHS, PAIRS = (24, 48, 96), 10
+FILMS = token_credit.STUDY.published(DOCS)
+FIGURES = ("score", "gold_score", "kl")
+PARTS = (("score", False), ("gold_score", True), ("kl", False))
+"""Columns of the page: measurement, and whether it is that of a run's end."""
 
 
-def test_speeds() -> None:
-    read = critic.Readings(critic.STUDY.published(DOCS))
-    quoted = []
+def row(start: str) -> list[str]:
+    """Return the cells of the page's row whose sentence begins so."""
+    (line,) = (line for line in CLAIMS.splitlines() if line.startswith(f"| {start}"))
+    return [cell.strip() for cell in line.strip("|").split(" | ")]
+
+
+def shown(figure: PairedDifference) -> str:
+    return f"{signed(figure.difference)} ({number(figure.low)} to {number(figure.high)})"
+
+
+def assert_quoted(cell: str, figures: list[PairedDifference], *, with_ends: bool = False) -> None:
+    """Assert that a cell of the page has the figures, in order, and says which are not clear.
+
+    Args:
+        cell: The cell.
+        figures: What it quotes.
+        with_ends: Whether intervals stand beside them, so that nothing is said of clear.
+    """
+    place = 0
+    for figure in figures:
+        text = signed(figure.difference)
+        place = cell.index(text, place) + len(text)
+        is_clear = figure.low > 0 or figure.high < 0
+        if "none clear" in cell or "neither clear" in cell:
+            assert not is_clear
+        elif not with_ends:
+            assert is_clear != cell.startswith(" (not clear)", place)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "arm", "warmup"),
+    [
+        ("README: with a warm-up `abc-signed`", 1, WARMUP),
+        ("the same without a warm-up", 1, 0),
+        ("README: so does `sparse` with a critic", 2, WARMUP),
+    ],
+)
+def test_speeds_and_their_parts(sentence: str, arm: int, warmup: int) -> None:
+    _, score, gold, kl, pairs, _ = row(sentence)
+    cells = [arms(length, warmup=warmup) for length in LENGTHS]
+    for base, *others in cells:
+        found = speed(FILMS.runs, others[arm - 1], base, FILMS.drawn[WAYS], by_score=True)
+        assert found is not None
+        assert not found.at_most
+        assert f"{found.times:.2f} ({found.low:.2f} to {found.high:.2f})" in score
+    for cell, (measure, at_end) in zip((score, gold, kl), PARTS, strict=True):
+        each = [lead(FILMS.runs, at[arm], at[0], measure, at_end=at_end) for at in cells]
+        if measure != "kl":
+            assert_quoted(cell, each)
+        else:
+            assert cell == ", ".join(signed(figure.difference) for figure in each)
+        assert pairs == ", ".join(str(figure.pairs) for figure in each)
+
+
+def test_about_half_of_the_updates() -> None:
     for length in LENGTHS:
-        sparse, signed, *_ = ledger_fine.cells(length)
-        speed = read.fine.speed(signed, sparse, *read.ways[length])
-        assert speed is not None
-        assert len(read.fine.areas(signed)) == len(read.fine.areas(sparse)) == PAIRS
-        ratio, low, high, at_most = speed
-        assert not at_most
-        quoted.append(f"{ratio:.1f}")
-        assert f"{ratio:.1f} ({low:.2f} to {high:.2f})" in CLAIMS
-    first, second, third = quoted
-    assert f"{first}, {second} and {third} times fewer updates" in OVERVIEW
+        base, *others = arms(length, warmup=WARMUP)
+        for cell in others:
+            found = speed(FILMS.runs, cell, base, FILMS.drawn[WAYS], by_score=True)
+            assert found is not None
+            assert 1.5 < found.times < 2.5
 
 
-def test_the_end() -> None:
-    runs = end.STUDY.published(DOCS).runs
-    sparse, signed, _, started = end.cells_of(48, 120)
-    for cell in (signed, started):
-        ends = [end.ends_of(runs, one, "net") for one in (cell, sparse)]
-        assert ends[0].keys() == ends[1].keys()
-        assert len(ends[0]) == PAIRS
-        ours, theirs = ([by_seed[seed] for seed in sorted(by_seed)] for by_seed in ends)
-        figure = paired_difference(ours, theirs)
-        shown = f"{figure.difference:+.3f} ({figure.low:.3f} to {figure.high:.3f})"
-        assert shown.replace("-", "\u2212") in CLAIMS
-        assert equivalence(ours, theirs, margin=0.086).p_value < 0.05
+@pytest.mark.parametrize(
+    ("sentence", "arm"),
+    [
+        ("README: after four times the training", 1),
+        ("film reviews: that critic ends with less drift", 2),
+    ],
+)
+def test_the_end(sentence: str, arm: int) -> None:
+    _, score, gold, kl, pairs, also = row(sentence)
+    cells = [arms(length, 120) for length in LENGTHS]
+    for cell, measure in zip((score, gold, kl, also), (*FIGURES, "net"), strict=True):
+        each = [lead(FILMS.runs, at[arm], at[0], measure, at_end=True) for at in cells]
+        assert_quoted(cell, each, with_ends=cell == also)
+        assert pairs == ", ".join(str(figure.pairs) for figure in each)
+    drawn = [line for line in FILMS.drawn[WAYS] if line["length"] == 48]
+    start, goal = way(drawn)
+    ends = [token_credit.by_seed(FILMS.runs, at, "net", at_end=True) for at in cells[1][:2]]
+    assert level(*paired(*reversed(ends)), goal - start, NET_MARGIN).equivalent
 
 
-def test_a_critic_that_knows_the_score() -> None:
-    fine = critic.Readings(critic.STUDY.published(DOCS)).fine
-    gains, leads = [], []
-    for length in LENGTHS:
-        sparse, signed, *_ = ledger_fine.cells(length)
-        started = STARTED[2].but(length=length)
-        gain, lead, left = (
-            fine.difference(one, other)
-            for one, other in ((started, sparse), (signed, sparse), (started, signed))
-        )
-        assert gain is not None
-        assert lead is not None
-        assert left is not None
-        assert gain.pairs == lead.pairs == left.pairs == PAIRS
-        gains.append(f"+{number(gain.difference)}")
-        leads.append(f"+{number(lead.difference)}")
-        for figure in (gain, left):
-            shown = f"{figure.difference:+.3f} ({figure.low:.3f} to {figure.high:.3f})"
-            assert shown.replace("-", "\u2212") in CLAIMS
-    said = " ".join(OVERVIEW.split())
-    for figures in (gains, leads):
-        assert "{}, {} and {}".format(*figures) in said
+def test_the_critic_beside_token_credit() -> None:
+    also = row("README: so does `sparse` with a critic")[-1]
+    for warmup in (WARMUP, 0):
+        for length in LENGTHS:
+            _, rule, critic = arms(length, warmup=warmup)
+            assert shown(lead(FILMS.runs, critic, rule, "net")) in also
 
 
-def test_what_a_good_critic_leaves() -> None:
-    (row,) = (line for line in CLAIMS.splitlines() if "beside that critic" in line)
-    pairs = dict(remedies.left(remedies.STUDY.published(DOCS).runs))
-    for length in ("48", "96"):
-        pair = pairs[length, remedies.TUNED, remedies.MODELS]
-        found = remedies.lead(pair)
-        assert f"{signed(found.difference)} ({number(found.low)} to {number(found.high)})" in row
-        for text in frontier.minus(*pair)[:-1]:  # all but the KL at the end
-            assert text.partition(" ")[0] in row
+def by_task() -> Iterator[tuple[str, list[Cell], Cell]]:
+    for task in ("Detox", "Dialogue", "Summarize", "QuestionAnswer"):
+        yield task, other_tasks.signed_cells(task), other_tasks.cell_of(task, "sparse")
 
 
-def test_other_tasks():
+def test_other_tasks() -> None:
+    _, score, gold, kl, _, also = row("README: of four other tasks one was faster")
     runs = other_tasks.STUDY.published(DOCS).runs
-    for task in other_tasks.TASKS:
-        own, high = other_tasks.signed_cells(task)
-        shown = []
-        for cell in (own, high):
-            figure = runs.difference(cell, other_tasks.cell_of(task, "sparse"))
-            assert figure is not None
-            assert figure.pairs == 10
-            ends = f"({number(figure.low)} to {number(figure.high)})"
-            shown.append(f"{signed(figure.difference)} {ends}")
-        assert f"{task} {shown[0]} at 0.5, {shown[1]} at 0.95" in CLAIMS
-    assert "clearly ahead of `sparse` and both controls on one, Detox" in CLAIMS
+    nets = []
+    for task, cells, base in by_task():
+        both = [lead(runs, cell, base, "net") for cell in cells]
+        assert f"{task} {', '.join(map(shown, both))}" in also
+        assert both[1].pairs == 10
+        nets.append(both[1])
+    for cell, (measure, at_end) in zip((score, gold, kl), PARTS, strict=True):
+        each = [lead(runs, c[1], base, measure, at_end=at_end) for _, c, base in by_task()]
+        if measure != "kl":
+            assert_quoted(cell, each)
+        else:
+            assert cell == ", ".join(signed(figure.difference) for figure in each)
+    control = other_tasks.cell_of("QuestionAnswer", "random")
+    assert lead(runs, other_tasks.signed_cells("QuestionAnswer")[1], control, "net").high < 0
 
 
-def test_the_way_that_is_left():
-    """The page that says so is frozen, so its table stands for the curves."""
-    page = (DOCS / "archive" / "learner.md").read_text(encoding="utf-8")
-    (table,) = re.findall(r"<!-- goals -->\n(.*?)<!-- end goals -->", page, re.DOTALL)
-    cells = [line.split(" | ") for line in table.splitlines()[2:]]
-    before, now = ([row[column].rstrip("%") for row in cells] for column in (2, 4))
-    assert f"{', '.join(now)} % at prices" in CLAIMS
-    assert f"before {', '.join(before)} %" in CLAIMS
+def chosen(runs: Runs, task: str) -> tuple[Cell, Cell]:
+    critic = runs.chosen(critic_elsewhere.started_cells(task))
+    assert critic is not None
+    return critic, critic_elsewhere.base_cell(task)
 
 
-def test_score_gold_and_kl_apart() -> None:
-    """Each sentence of the README, by the parts that a lead in score - c KL may be."""
-    page = CLAIMS.replace("\u2212", "-")
-    for updates, rows in ((30, (0.845, 0.983)), (120, (-0.072, 0.101))):
-        arms = frontier.runs_of(frontier.films(96, updates), DOCS)
-        for arm, score in zip(("`abc-signed`", frontier.STARTED), rows, strict=True):
-            seeds = sorted(arms[arm].keys() & arms["`sparse`"].keys())
-            ours, sparse = ([of[seed] for seed in seeds] for of in (arms[arm], arms["`sparse`"]))
-            over, ends, golds, nats = (
-                paired_difference([*map(of, ours)], [*map(of, sparse)]).difference
-                for of in (
-                    frontier.score_over,
-                    frontier.score_at_end,
-                    frontier.gold_at_end,
-                    kl_over,
-                )
-            )
-            assert over == pytest.approx(score, abs=5e-4)
-            quoted = {30: (over, nats), 120: (ends, golds)}[updates]
-            for value, places in zip(quoted, (3, 2 if updates == 30 else 3), strict=True):
-                assert f"{value:+.{places}f}" in page
-    speeds = []
+def test_the_critic_on_other_tasks() -> None:
+    _, score, gold, kl, _, also = row("README: that critic helped on three of six")
+    runs = critic_elsewhere.STUDY.published(DOCS).runs
+    pairs = {task: chosen(runs, task) for task in critic_elsewhere.TASKS}
+    order = ("Detox", "SST-2", "IMDb", "QuestionAnswer", "Dialogue", "Summarize")
+    for task in order:
+        for cell, measure, at_end in ((score, "score", False), (gold, "gold_score", True)):
+            figure = lead(runs, *pairs[task], measure, at_end=at_end)
+            assert f"{task} {signed(figure.difference)}" in cell
+            assert figure.pairs == 5
+    nats = [lead(runs, *pairs[task], "kl") for task in order]
+    assert kl.startswith(", ".join(signed(figure.difference) for figure in nats))
+    assert_quoted(also, [lead(runs, *pairs[task], "net") for task in order[:4]], with_ends=True)
+    tables = critic_elsewhere.tables(critic_elsewhere.STUDY.published(DOCS))
+    clear = [line for line in tables["critic"].splitlines() if "**" in line]
+    assert [line.split(" | ")[0].strip("| ") for line in clear] == ["Detox", "SST-2", "IMDb"]
+
+
+def test_real_text() -> None:
+    _, score, gold, kl, _, also = row("[real text](real_text.md)")
+    runs = critic_elsewhere.STUDY.published(DOCS).runs
+    pairs = [
+        (critic_elsewhere.signed_cells(task)[0], critic_elsewhere.base_cell(task))
+        for task in ("IMDb", "SST-2")
+    ]
+    assert score == ", ".join(shown(lead(runs, *pair, "score")) for pair in pairs)
+    assert_quoted(gold, [lead(runs, *pair, "gold_score", at_end=True) for pair in pairs])
+    assert_quoted(kl, [lead(runs, *pair, "kl") for pair in pairs])
+    ends = [lead(runs, *pair, "score", at_end=True) for pair in pairs]
+    assert_quoted(also, ends, with_ends=True)
+    assert not any(figure.low > 0 or figure.high < 0 for figure in ends)
+
+
+def test_the_board() -> None:
+    _, score, _, kl, _, also = row("[tasks](tasks.md): no rule is shown ahead")
+    rows = credit_v2.published(DOCS)
+    table = credit_v2.board_table(credit_v2.once(rows)).splitlines()
+    for name in ("`abc-signed`", "sparse, critic from the reward model"):
+        (line,) = (line for line in table if line.startswith(f"| {name} |"))
+        net, of_score, of_kl, _, beyond = (cell.strip() for cell in line.strip("| ").split("|")[1:])
+        assert of_score in score
+        assert of_kl in kl
+        assert net in also
+        if name == "`abc-signed`":
+            assert beyond in also
+    for track in ("inside", "scores"):
+        words = verdicts([each for each in rows if each["track"] == track])
+        assert not any(word.startswith("ahead") for word in words.values())
+
+
+def test_the_overview_quotes_the_page_of_film_reviews() -> None:
+    overview = (DOCS / "README.md").read_text(encoding="utf-8")
     for length in LENGTHS:
-        source = frontier.films(length, 30)
-        arms = frontier.runs_of(source, DOCS)
-        speed = frontier.speed_of(source, arms["`abc-signed`"], arms["`sparse`"], DOCS, 0.0)
-        assert speed is not None
-        speeds.append(f"{speed.times:.2f} ({speed.low:.2f} to {speed.high:.2f})")
-        assert f"| {length} | " in OVERVIEW
-        assert f" | {speed.times:.1f} | 10 |" in OVERVIEW
-    assert ", ".join(speeds) in page
+        cells, long = arms(length, warmup=WARMUP), arms(length, 120)
+        for arm, name in ((1, "`abc-signed`"), (2, "critic from the reward model")):
+            times = speed(FILMS.runs, cells[arm], cells[0], FILMS.drawn[WAYS], by_score=True)
+            assert times is not None
+            over = lead(FILMS.runs, cells[arm], cells[0], "score").difference
+            ends = [
+                signed(lead(FILMS.runs, long[arm], long[0], m, at_end=True).difference)
+                for m in FIGURES[:2]
+            ]
+            line = " | ".join([str(length), name, number(times.times), signed(over), *ends])
+            assert f"| {line} |" in overview

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from studies.credit_v2 import controls_table, once
+from studies.credit_v2 import board_table, once
 
 
 def row(subject: str, leads: dict[str, float]) -> dict[str, Any]:
@@ -12,13 +12,13 @@ def row(subject: str, leads: dict[str, float]) -> dict[str, Any]:
     return {"subject": subject, "track": "inside", "is_rule": True, "settings": settings}
 
 
-def test_a_row_is_held_to_the_controls_on_the_tasks_of_both():
+def test_a_row_is_held_to_a_control_on_the_tasks_of_both():
     mine = row("mine", {"Detox": 0.05, "Dialogue": 0.02, "IMDb": 0.9})
     control = row("recency", {"Detox": 0.01, "Dialogue": 0.02})
-    lines = controls_table([mine, control]).splitlines()
+    lines = board_table([mine, control]).splitlines()
     # 4 and 0 %: a mean of 2, and Student's interval of two is 2 -+ 12.706 * 2
-    assert lines[2] == "| `mine` | inside | \u2013 | +2.00 (\u221223.4 to 27.4) | \u2013 |"
-    assert len(lines) == 3  # a control is not compared with itself
+    assert lines[2].endswith("| 3 of 3 | +2.00 (\u221223.4 to 27.4) |")
+    assert lines[3].endswith("| 2 of 2 | \u2013 |")  # a control is not compared with itself
 
 
 def test_a_control_of_both_tracks_is_drawn_once():

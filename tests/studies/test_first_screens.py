@@ -8,8 +8,8 @@ import pytest
 DOCS = Path(__file__).parents[2] / "docs" / "results"
 
 PAGES = (
-    "credit_v1", "critic", "end", "gradients", "imdb", "ledger", "overoptimisation",
-    "preferences", "real_model", "rewards", "shipped_estimators", "speed", "tasks", "turns",
+    "film_reviews", "gradients", "overoptimisation",
+    "preferences", "real_text", "rewards", "speed", "tasks", "turns",
 )  # fmt: skip
 TABLE = re.compile(r"(?:^\|.*\n)+", re.MULTILINE)
 FIGURE = re.compile(r"[+\u2212]?\d[\d,.]*%?")

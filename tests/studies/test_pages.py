@@ -7,109 +7,45 @@ from pathlib import Path
 import pytest
 
 from studies import (
-    cards,
     credit_v2,
-    critic,
     critic_elsewhere,
-    end,
-    entities,
-    feedback,
-    film_reviews,
-    forks,
-    forks_critic,
-    forks_imitated,
-    forks_noise,
-    forks_remedies,
-    frontier,
     gradients,
-    leap,
-    ledger,
     other_tasks,
-    query_types,
-    rates,
-    real_critic,
-    real_judge,
-    real_model,
-    real_r3,
-    real_reasoning,
-    real_tax,
-    relevance,
-    remedies,
-    reward_models,
+    overoptimisation,
+    preferences,
+    real_text,
+    rewards,
     shipped_estimators,
+    token_credit,
     turns,
 )
-from tokengym.lab.tables import fill
 
 
-def fill_forks(docs: Path) -> None:
-    """Fill the page that four studies share."""
-    forks.page(docs)
-    forks_noise.page(docs)
-    forks_imitated.page(docs / "no runs beside the published", docs)
-    forks_critic.STUDY.page(docs)
-
-
-def fill_frontier(docs: Path) -> None:
-    """Fill the page's tables, without its picture."""
-    fill(docs / "details/frontier.md", frontier.tables(frontier.STUDY.published(docs)))
-
-
-def fill_remedies(docs: Path) -> None:
+def fill_gradients(docs: Path) -> None:
     """Fill the page that two studies share."""
-    remedies.STUDY.page(docs)
-    forks_remedies.STUDY.page(docs)
+    gradients.publish(docs)
+    shipped_estimators.page(docs)
 
 
-def fill_real_model(docs: Path) -> None:
-    """Fill the page that six studies share."""
-    real_model.STUDY.page(docs)
-    real_r3.page(docs)
-    real_tax.page(docs)
-    real_judge.page(docs)
-    real_critic.page(docs)
-    real_reasoning.STUDY.page(docs)
-
-
-def fill_rewards(docs: Path) -> None:
+def fill_tasks(docs: Path) -> None:
     """Fill the page that three studies share."""
-    entities.STUDY.page(docs)
-    relevance.page(docs)
-    query_types.page(docs)
+    other_tasks.STUDY.page(docs)
+    critic_elsewhere.STUDY.page(docs)
+    credit_v2.page(docs)
 
 
 DOCS = Path(__file__).parents[2] / "docs" / "results"
 PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
-    "critic.md": (("critic", "ledger"), critic.STUDY.page),
-    "details/cards.md": (("cards", "v1", "ledger", "forks"), lambda docs: cards.main(docs=docs)),
-    "details/critic_elsewhere.md": (
-        ("elsewhere", "tasks", "sst2", "imdb"),
-        critic_elsewhere.STUDY.page,
+    "film_reviews.md": (("film_reviews",), token_credit.STUDY.page),
+    "gradients.md": (("gradients",), fill_gradients),
+    "overoptimisation.md": (("overoptimisation",), overoptimisation.page),
+    "preferences.md": (("preferences",), preferences.page),
+    "rewards.md": (("rewards", "tasks"), rewards.page),
+    "tasks.md": (("tasks", "elsewhere", "v2-lite", "sst2", "imdb"), fill_tasks),
+    "real_text.md": (
+        ("real_text", "imdb", "sst2", "elsewhere", "tasks"),
+        real_text.STUDY.page,
     ),
-    credit_v2.DOCUMENT: ((credit_v2.FOLDER,), credit_v2.page),
-    "details/feedback.md": (("feedback",), feedback.page),
-    "end.md": (("end", "ledger"), end.STUDY.page),
-    "details/forks.md": (("forks",), fill_forks),
-    "imdb.md": (("imdb",), film_reviews.STUDIES["imdb"].page),
-    "details/frontier.md": (
-        ("frontier", "leap", "critic", "ledger", "end", "tasks"),
-        fill_frontier,
-    ),
-    "gradients.md": (("gradients",), gradients.publish),
-    "details/leap.md": (("leap", "critic", "ledger"), leap.STUDY.page),
-    "ledger.md": (("ledger", "critic"), ledger.STUDY.page),
-    "archive/mc.md": (("ledger", "critic", "ledger.md"), ledger.STUDY.page),
-    "details/rates.md": (("rates", "ledger", "critic", "tasks"), rates.STUDY.page),
-    "details/remedies.md": (("remedies", "critic", "leap", "ledger", "forks"), fill_remedies),
-    "details/reward_models.md": (
-        ("judges", "elsewhere", "tasks", "critic", "ledger", "sst2", "imdb"),
-        reward_models.STUDY.page,
-    ),
-    "rewards.md": (("rewards",), fill_rewards),
-    shipped_estimators.PAGE: ((shipped_estimators.DATA,), shipped_estimators.page),
-    "details/sst2.md": (("sst2",), film_reviews.STUDIES["sst2"].page),
-    "tasks.md": (("tasks",), other_tasks.STUDY.page),
-    "real_model.md": (("real_model",), fill_real_model),
     "turns.md": (("turns",), turns.STUDY.page),
 }
 """Page -> the folders and files it is made from, and the function that fills it."""

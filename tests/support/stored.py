@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tokengym.base.files import write_hashed
 from tokengym.evaluation.runs.spec import comparison_of
 
 
@@ -13,13 +14,9 @@ def settings_of(run: Path) -> dict[str, Any]:
     return comparison_of(json.loads(file.read_text()))
 
 
-def keep_settings(run: Path, settings: dict[str, Any], *, is_earlier: bool) -> None:
-    """Store other settings of a run, as this version does or as an earlier one did."""
+def keep_settings(run: Path, settings: dict[str, Any]) -> None:
+    """Store other settings of a run, with a hash that fits them."""
     (file,) = run.glob("*/seed-0/spec.json")
-    if is_earlier:
-        (run / "comparison.json").write_text(json.dumps(settings))
-        file.unlink()
-        return
 
     def word(text: Any) -> Any:
         path, _, name = str(text).partition(".py:")
@@ -34,4 +31,4 @@ def keep_settings(run: Path, settings: dict[str, Any], *, is_earlier: bool) -> N
     compared = ("agents", "seeds", "first_seed", "level")
     spec["compared"] = {name: settings.get(name) for name in compared}
     spec |= {name: settings.get(name) for name in ("training", "evaluation", "task")}
-    file.write_text(json.dumps({k: v for k, v in spec.items() if k != "hash"}))
+    write_hashed(file, {k: v for k, v in spec.items() if k != "hash"})

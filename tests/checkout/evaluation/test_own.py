@@ -249,7 +249,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def foreign(trained: Path, files: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Return what writes a run of somebody else's into run/, and their code beside it."""
 
-    def write(kind: str, *, is_earlier: bool = False) -> None:
+    def write(kind: str) -> None:
         (files / "evil.py").write_text("raise SystemExit('it ran')")
         monkeypatch.syspath_prepend(str(files))
         shutil.copytree(trained, "run")
@@ -261,7 +261,7 @@ def foreign(trained: Path, files: Path, monkeypatch: pytest.MonkeyPatch) -> Call
         for name, value in FOREIGN[kind].items():
             old: Any = settings.get(name)
             settings[name] = {**old, **value} if isinstance(value, dict) else value
-        keep_settings(Path("run"), settings, is_earlier=is_earlier)
+        keep_settings(Path("run"), settings)
 
     return write
 
@@ -285,26 +285,20 @@ IN_CHECKPOINT = (
 
 
 @pytest.mark.parametrize(
-    ("kind", "arguments", "is_earlier"),
+    ("kind", "arguments"),
     [
-        *(
-            (kind, arguments, is_earlier)
-            for arguments, kinds in IN_SETTINGS.items()
-            for kind in kinds
-            for is_earlier in (False, True)
-        ),
-        *(("advantage", arguments, False) for arguments in IN_CHECKPOINT),
+        *((kind, arguments) for arguments, kinds in IN_SETTINGS.items() for kind in kinds),
+        *(("advantage", arguments) for arguments in IN_CHECKPOINT),
     ],
 )
 def test_code_runs_only_for_who_trusts_the_folder(
     kind: str,
     arguments: str,
-    is_earlier: bool,
     foreign: Callable[..., None],
     files: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    foreign(kind, is_earlier=is_earlier)
+    foreign(kind)
     digest = sha256((files / "evil.py").read_bytes()).hexdigest()
     assert main(arguments.split()) == 2
     error = capsys.readouterr().err

@@ -92,7 +92,7 @@ def test_a_rule_that_continues_responses_is_measured_where_there_is_a_policy(tmp
 def test_scar_leaves_the_best_response_and_uniform_turns_the_gradient(tmp_path: Path):
     left = parts.best_response("scar", QUICK, 0, tmp_path)["Oracle"]["centred"]
     assert left["by"] == "film film good good good good"
-    assert left["gain"] == pytest.approx(0.833, abs=2e-3)  # docs/results/archive/best_response.md
+    assert left["gain"] == pytest.approx(0.833, abs=2e-3)  # docs/results/earlier.md
     assert not left["stays"]
     assert parts.gradient("uniform", QUICK, 0, tmp_path)["rows"][0]["cosine"] < 0.99
 

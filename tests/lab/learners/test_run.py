@@ -35,7 +35,7 @@ def test_the_command_line_names_the_learner():
         training=training_settings("tokengym/MovieReview-v0", "raft", iterations=2),
     )
     assert "--agent raft --iterations 2" in command_line(ours)
-    assert ours.price is None
+    assert ours.kl_coef is None
 
 
 def test_learners_share_the_settings_that_they_have_and_keep_their_own() -> None:

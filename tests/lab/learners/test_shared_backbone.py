@@ -69,7 +69,7 @@ def load_backbone(folder: Path) -> PreTrainedModel:
 
 
 def make_agent(envs: Any, backbone: PreTrainedModel, shape: str, **settings: Any) -> PPO:
-    kwargs = {"model": backbone, "lora": lora_config(shape), "value_network": "own"}
+    kwargs = {"model": backbone, "lora": lora_config(shape)}
     return PPO("CausalLMPolicy", envs, policy_kwargs=kwargs, seed=0, device="cpu", **settings)
 
 

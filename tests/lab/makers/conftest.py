@@ -1,19 +1,20 @@
 import numpy as np
 import pytest
 
-from tokengym.lab.makers.building.language_model import ModelSize, new_language_model
-from tokengym.lab.makers.building.tokenizers import word_tokenizer
-from tokengym.lab.makers.corpora.movie_reviews import write_reviews
+from tokengym.lab.makers.models import ModelSize, new_language_model
+from tokengym.lab.makers.tokenizers import byte_tokenizer
 
 
 @pytest.fixture(scope="session")
 def reviews():
-    return write_reviews(300, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    nouns, ends = ["plot", "cast", "score", "ending"], ["soars", "drags", "charms", "fails"]
+    return [f"the {rng.choice(nouns)} of this film {rng.choice(ends)} ." for _ in range(300)]
 
 
 @pytest.fixture(scope="session")
 def tokenizer(reviews):
-    return word_tokenizer(reviews)
+    return byte_tokenizer(reviews, 300)
 
 
 @pytest.fixture

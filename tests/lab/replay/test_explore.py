@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tokengym.agents import RandomAgent
-from tokengym.agents.rollouts import Choice
+from tokengym.agents.rollouts import SampledTokens
 from tokengym.envs import Episode, Reply
 from tokengym.lab.learners.oracle import policy_table
 from tokengym.lab.replay.explore import Branch, Explorer, Fork, Response, agent_folder, saved_agents
@@ -46,9 +46,11 @@ class Scripted:
     def begin(self, observation: Any) -> None:
         del observation
 
-    def act(self, rows: Any, observation: Any, action_masks: Any, *, deterministic: bool) -> Choice:
+    def act(
+        self, rows: Any, observation: Any, action_masks: Any, *, deterministic: bool
+    ) -> SampledTokens:
         del observation, action_masks, deterministic
-        return Choice(actions=np.full(len(rows), self.tokens.pop(0)))
+        return SampledTokens(actions=np.full(len(rows), self.tokens.pop(0)))
 
 
 def test_every_rule_s_credit_sums_to_the_score(response: Response):

@@ -37,7 +37,10 @@ class Uncertain(PPO):
 
 ROWS = 8
 CASES: dict[str, dict[str, Any]] = {
-    "gae": {"clip_range_vf": None, "kl_target": 0.5, "n_value_warmup": 1},
+    "gae": {
+        **{"clip_range_vf": None, "kl_target": 0.5, "n_value_warmup": 1},
+        "value_network": "trunk",
+    },
     "recomputed": {**{"old_log_probs": "recomputed", "value_network": "own"}, "top_k": 5},
     "loo": {"advantage": "loo", "group_size": 2, "gradient_checkpointing": True},
     "grpo": {"advantage": "grpo", "group_size": 4, "drop_equal_groups": True, "kl_in": "loss"},
@@ -75,7 +78,6 @@ def make_agent(case: str, rows: int) -> PPO:
     settings = dict(CASES[case])
     policy: dict[str, Any] = {"model": make_model("llama" if case == "loo" else "gpt2")}
     policy["lora"] = lora_config() if settings.pop("lora", False) else None
-    policy["value_network"] = settings.pop("value_network", "trunk")
     policy["gradient_checkpointing"] = settings.pop("gradient_checkpointing", False)
     settings["learning_rate"] = 1e-3
     envs = make_envs(rows, prompt_sampling="sequential" if case == "grpo" else "uniform")

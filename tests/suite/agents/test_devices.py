@@ -34,7 +34,7 @@ def test_the_played_gpu_refuses_what_a_gpu_refuses(monkeypatch):
 
 CASES: dict[str, dict[str, Any]] = {
     "captured": {"top_k": 4, "kl_estimator": "k1", "target_kl": 1.0},
-    "dynamic": {"policy": {"decoding": "dynamic", "value_network": "own"}, "kl_in": "loss"},
+    "dynamic": {"policy": {"decoding": "dynamic"}, "value_network": "own", "kl_in": "loss"},
     "lora": {"policy": {"lora": lora_config()}, "old_log_probs": "recomputed", "ent_coef": 0.01},
     "groups": {"advantage": "loo", "group_size": 2},
 }

@@ -30,10 +30,9 @@ def build(make_envs: Callable[..., Any]) -> Callable[..., PPO]:
         kwargs = {
             "model": make_model(shape),
             "lora": lora_config(shape) if lora else None,
-            "value_network": settings.pop("value_network", "own"),
             "frozen_layers": settings.pop("frozen_layers", 0),
         }
-        defaults: Any = {"seed": 0, "device": "cpu"}
+        defaults: Any = {"seed": 0, "device": "cpu", "value_network": "own"}
         return PPO(
             "CausalLMPolicy",
             make_envs() if envs is None else envs,
@@ -202,22 +201,16 @@ def test_an_unknown_value_network_is_refused(build):
         build(value_network="mine")
 
 
-def test_it_is_a_setting_of_ppo_and_may_stand_among_the_policys_arguments(
-    make_ppo, make_envs, tmp_path
-):
-    own = {"model": make_model(), "value_network": "own"}
-    by_kwargs = PPO("CausalLMPolicy", make_envs(), policy_kwargs=own, device="cpu")
-    assert own["value_network"] == "own"  # the caller's dictionary is left alone
-    by_setting = make_ppo(value_network="own")
-    for agent in (by_kwargs, by_setting):
-        assert agent.settings.value_network == "own"
-        assert critic_of(agent).network is not None
-    by_setting.save(tmp_path / "agent")
+def test_it_is_a_setting_of_ppo(make_ppo, make_envs, tmp_path):
+    agent = make_ppo(value_network="own")
+    assert agent.settings.value_network == "own"
+    assert critic_of(agent).network is not None
+    agent.save(tmp_path / "agent")
     loaded = PPO.load(tmp_path / "agent", env=make_envs(), device="cpu")
     assert loaded.settings.value_network == "own"
     assert critic_of(loaded).network is not None
-    with pytest.raises(ValueError, match="value_network"):
-        PPO("CausalLMPolicy", make_envs(), policy_kwargs=own, value_network="trunk")
+    with pytest.raises(ValueError, match="value_network is a setting of PPO; pass it beside"):
+        PPO("CausalLMPolicy", make_envs(), policy_kwargs={"value_network": "own"})
 
 
 # --- a value network that starts from the reward model -------------------------------------------

@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ import torch
 
 from tokengym.base.errors import SettingsError
 from tokengym.base.settings import (
-    Removed,
     as_plain,
     changed,
     check_count,
@@ -79,23 +77,6 @@ def test_settings_survive_json():
 
     with pytest.raises(SettingsError, match="Named of another version: name is missing"):
         from_plain(Named, {})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Changed(Inner):
-    removed: ClassVar[dict[str, Removed]] = {"speed": Removed(1, "set rate")}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Kept(Changed):
-    speed: int = 1
-
-
-def test_what_is_gone_is_read_where_it_had_its_default():
-    assert from_plain(Changed, {"rate": 0.25, "speed": 1}) == Changed(rate=0.25)
-    with pytest.raises(SettingsError, match=r"Changed .*speed=2; set rate"):
-        from_plain(Changed, {"speed": 2})
-    assert from_plain(Kept, {"speed": 2}).speed == 2
 
 
 @pytest.mark.parametrize("given", [np.float64(0.25), np.float32(0.25), np.int64(3), 3, 0.25])

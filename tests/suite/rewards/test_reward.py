@@ -12,7 +12,9 @@ from tests.suite.rewards.conftest import (
     make_episode,
     random_episodes,
 )
+from tokengym.base.bundle import bundled
 from tokengym.base.device import preferred_device
+from tokengym.envs import Episode
 from tokengym.rewards import (
     ABC,
     RED,
@@ -34,6 +36,8 @@ from tokengym.rewards import (
     register,
 )
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError
+from tokengym.rewards.registry import load_scorer
+from tokengym.rewards.scorers.sentiment import Sentiment
 
 EPISODES = [make_episode(response_ids=[5, 6, 1]), make_episode(response_ids=[7])]
 
@@ -310,7 +314,7 @@ class StubBundle:
     manifest = MappingProxyType({"format": 1})
 
     def __init__(self, path, *parts):
-        self.path, self.parts = path, parts
+        self.path, self.parts, self.hidden = path, parts, frozenset()
 
     def has(self, part):
         return part in self.parts
@@ -360,6 +364,31 @@ def test_the_bundle_gives_the_scorer_that_the_reward_needs(folder, name, parts, 
 def test_a_bundle_that_lacks_the_scorer(folder, name, parts, message):
     with pytest.raises(RewardError, match=message):
         make_reward(name, bundle=StubBundle(folder, *parts))
+
+
+def test_a_bundle_that_lends_nothing_is_not_named():
+    bundle = bundled("movie_review").without("encoder", "policy")
+    with pytest.raises(RewardError, match=r"'r3' needs a scorer, but prompts or models of one's"):
+        make_reward("r3", bundle=bundle)
+
+
+@pytest.mark.parametrize("kind", ["reward_model", "encoder", "lexicon"])
+@pytest.mark.parametrize("unknown", [0, 1])
+def test_a_bundled_scorer_that_cannot_read_what_it_scores_is_named_once(kind, unknown, caplog):
+    """In every use: training, measuring and scoring from Python go through a reward."""
+    bundle = bundled("movie_review")
+    scorer = Sentiment.from_file(bundle.lexicon) if kind == "lexicon" else None
+    scorer = scorer or load_scorer(getattr(bundle, kind), kind)
+    word = ("film", "gazpacho")[unknown]
+    texts = {"prompt": "the film", "response": f"is {word} {word} {word}"}
+    ids = {f"{name}_ids": bundle.tokenizer.encode(text) for name, text in texts.items()}
+    reward = Reward(scorer, Sparse()).bind(bundle.tokenizer)
+    for _ in range(40):  # more than `READ_EPISODES`, one at a time as a single environment scores
+        reward.evaluate([Episode(**texts, **ids)])
+    assert reward.unread_share == pytest.approx(0.5 * unknown)  # 3 of 6 words
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == unknown
+    assert all("has no tokens for 50 % of the words it scores" in text for text in said)
 
 
 def test_credit_objects_find_their_scorer_in_the_bundle(folder, tokenizer):

@@ -24,7 +24,7 @@ from tokengym.agents.policy.sampler import CachedSampler, columns_needed, left_p
 from tokengym.agents.policy.sampling import draw
 from tokengym.agents.policy.streams import ModelStream
 from tokengym.agents.rollouts.given import at_temperature
-from tokengym.agents.rollouts.playing import Player
+from tokengym.agents.rollouts.playing import Sampler
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 64,
@@ -272,7 +272,7 @@ def masks_of(kind: str, rng: np.random.Generator) -> NDArray[np.bool_] | None:
 
 
 def played(
-    player: Player, masks: str, *, deterministic: bool, seed: int
+    player: Sampler, masks: str, *, deterministic: bool, seed: int
 ) -> Iterator[tuple[Tensor | None, ...]]:
     rng = np.random.default_rng(seed)
     seen = observation(seed)

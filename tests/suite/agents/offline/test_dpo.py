@@ -16,7 +16,6 @@ from transformers import TrainingArguments
 
 import tokengym  # noqa: F401  (registers the environments)
 from tests.suite.agents.conftest import EOS, lora_config, make_model, make_tokenizer
-from tests.suite.agents.test_checkpoint import rewrite
 from tokengym.agents import DPO, CausalLMPolicy, CheckpointError, NonFiniteError, collect
 from tokengym.agents.errors import ModelError
 from tokengym.agents.losses import PREFERENCE_LOSSES
@@ -350,10 +349,6 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     checkpoint = tmp_path / "run" / "checkpoint-2"
     with pytest.raises(CheckpointError, match=r"model.safetensors is of another model"):
         other.train(resume_from_checkpoint=str(checkpoint))
-    (checkpoint / "counters.json").write_text("{}")  # beside other contents of learned.json
-    with pytest.raises(CheckpointError, match=f"version 0.2 .* by model='{checkpoint}'"):
-        make_dpo(args=args).train(resume_from_checkpoint=str(checkpoint))
-    assert make_dpo(None, model=checkpoint).policy  # the remedy
 
 
 @pytest.mark.parametrize(
@@ -576,15 +571,6 @@ def test_a_given_policy_samples_as_it_did_and_is_saved_so(given, tmp_path):
         make_dpo(None, make_dpo(None).policy, **given)
 
 
-def test_an_agent_of_an_earlier_version_samples_among_all_tokens(tmp_path):
-    make_dpo(None).save(tmp_path / "agent")
-    file = tmp_path / "agent" / "checkpoint.json"
-    settings = json.loads(file.read_text())["settings"]
-    earlier = {n: value for n, value in settings.items() if n not in ("top_k", "top_p")}
-    rewrite(tmp_path / "agent", {"settings": earlier})
-    assert DPO.load(tmp_path / "agent", device="cpu").policy.settings.top_k == 0
-
-
 def test_load_names_what_does_not_fit(tmp_path):
     from tokengym.agents import SFT
 
@@ -594,11 +580,6 @@ def test_load_names_what_does_not_fit(tmp_path):
     envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=1)
     with pytest.raises(CheckpointError, match="another vocabulary than the environment"):
         DPO.load(tmp_path / "agent", env=envs)
-    (tmp_path / "agent" / "checkpoint.json").rename(tmp_path / "agent" / "agent.json")
-    weights_in = tmp_path / "agent" / "model"
-    with pytest.raises(CheckpointError, match=f"version 0.2 .* by model='{weights_in}'"):
-        DPO.load(tmp_path / "agent")
-    assert make_dpo(None, model=weights_in).policy  # the remedy
 
 
 def test_every_kind_of_environment_brings_its_model():

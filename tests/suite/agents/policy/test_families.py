@@ -80,7 +80,7 @@ def longrope(original: int) -> Any:
 def test_rotary_factors_are_those_of_the_longest_text(original, make_envs):
     """Up to 10 tokens of prompt and response; texts of 2 to 10 are read together and apart."""
     envs = make_envs()
-    kwargs: Any = {"model": longrope(original), "value_network": "own"}
+    kwargs = {"model": longrope(original)}
     agent = PPO("CausalLMPolicy", envs, policy_kwargs=kwargs, seed=0, device="cpu")
     played: Any = agent.collect()
     sequences = played.sequences(agent.device)

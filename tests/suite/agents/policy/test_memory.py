@@ -15,10 +15,10 @@ from tokengym.agents.policy.memory import memory_by_role
 
 @pytest.fixture
 def build(make_envs: Callable[..., Any]) -> Callable[..., PPO]:
-    def make(model: Any = None, **kwargs: Any) -> PPO:
-        usual = {"model": make_model() if model is None else model, "value_network": "trunk"}
-        kwargs = usual | kwargs
-        return PPO("CausalLMPolicy", make_envs(), policy_kwargs=kwargs, seed=0, device="cpu")
+    def make(model: Any = None, *, value_network: Any = "trunk", **kwargs: Any) -> PPO:
+        kwargs = {"model": make_model() if model is None else model, **kwargs}
+        settings: Any = {"seed": 0, "device": "cpu", "value_network": value_network}
+        return PPO("CausalLMPolicy", make_envs(), policy_kwargs=kwargs, **settings)
 
     return make
 

@@ -16,7 +16,7 @@ from tokengym.agents.ppo.advantages import (
     find_advantage,
     register_advantage,
 )
-from tokengym.agents.ppo.settings import EARLIER_DEFAULTS, PPOSettings
+from tokengym.agents.ppo.settings import PPOSettings
 
 
 def dense(make_envs: Callable[..., Any], num_envs: int) -> Any:
@@ -131,12 +131,6 @@ def test_settings_of_a_critic_are_refused_without_one(make_ppo, setting, value):
     message = f"{setting} has no effect with advantage='reinforce', which has no critic; leave it"
     with pytest.raises(ValueError, match=message):
         make_ppo(advantage="reinforce", **{setting: value})
-
-
-def test_the_critics_defaults_of_version_0_1_are_nothing_to_refuse(make_ppo):
-    """Saved settings of learners without a critic hold them."""
-    agent = make_ppo(advantage="reinforce", **EARLIER_DEFAULTS)
-    assert agent.policy.critic is None
 
 
 def test_an_estimator_of_ones_own_is_one_function(make_ppo, make_envs, monkeypatch):

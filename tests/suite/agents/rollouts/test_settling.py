@@ -9,7 +9,7 @@ from stable_baselines3.common.vec_env import VecMonitor
 
 from tests.suite.agents.conftest import EOS, TARGET
 from tests.suite.agents.rollouts.test_playing import MODES, Scripted
-from tokengym.agents.rollouts.playing import Round, as_sampler, play_round
+from tokengym.agents.rollouts.playing import RolloutBatch, as_sampler, play_round
 from tokengym.agents.rollouts.rounds import as_rounds
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs import Episode
@@ -42,7 +42,7 @@ class HalfToTheHorizon:
         return actions, state
 
 
-def play(envs: Any, *, rounds: int = 1) -> Round:
+def play(envs: Any, *, rounds: int = 1) -> RolloutBatch:
     played = None
     for _ in range(rounds):
         played = play_round(as_sampler(HalfToTheHorizon()), as_rounds(envs), seed=0)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tokengym.base.errors import UntrustedCodeError
-from tokengym.base.files import read_json, write_csv, write_json
+from tokengym.base.files import read_hashed, write_csv, write_hashed
 from tokengym.base.settings import changed
 from tokengym.evaluation.report.curves import COLUMNS, curve_of, read_curves
 from tokengym.evaluation.report.figures import Paper
@@ -20,7 +20,7 @@ from tokengym.evaluation.runs.config import (
     run_folder,
 )
 from tokengym.evaluation.runs.defaults import TrainingSettings, training_settings
-from tokengym.evaluation.runs.folder import SETTINGS_FILE, read_points, stored_comparison
+from tokengym.evaluation.runs.folder import read_points, stored_comparison
 from tokengym.evaluation.runs.record import UnfinishedRun
 from tokengym.evaluation.runs.results import merge_comparisons, report_curves, write_comparison
 
@@ -35,7 +35,6 @@ def make_comparison(make_rows, tmp_path: Path):
         torch: Any = "2.13.0",
         agents: tuple[str, ...] = (),
         training: TrainingSettings | None = None,
-        is_earlier: bool = False,
         **changes: Any,
     ) -> tuple[ComparisonConfig, Path]:
         settings = changed(TrainingSettings(), **changes) if training is None else training
@@ -43,13 +42,10 @@ def make_comparison(make_rows, tmp_path: Path):
             env="MovieReview", rewards=rewards, agents=agents, seeds=5, training=settings
         )
         out = tmp_path / name
-        if is_earlier:  # whose runs had no spec
-            write_json(out / SETTINGS_FILE, config.as_dict())
         for reward in config.names:
             for seed in range(5):
                 folder = run_folder(out, reward, seed)
-                if not is_earlier:
-                    config.plan(reward, seed, out).write({})
+                config.plan(reward, seed, out).write({})
                 rows = [r for r in make_rows((reward,)) if r["seed"] == seed]
                 if config.by_gold:
                     rows = [{**row, "score": row["gold_score"]} for row in rows]
@@ -61,7 +57,7 @@ def make_comparison(make_rows, tmp_path: Path):
                 )
                 result = {"status": "finished", "versions": {"torch": version}, "made": made}
                 result["measured_by"] = by
-                write_json(folder / "run.json", result)
+                write_hashed(folder / "run.json", result)
         return config, out
 
     return make
@@ -114,15 +110,11 @@ def test_the_curves_of_groups_are_read_again(make_comparison, tmp_path):
 def test_the_specs_of_the_runs_are_all_that_a_report_needs(make_comparison, tmp_path, agents):
     rewards = ("sparse", "abc:beta=0.8")
     config, out = make_comparison("new", rewards, agents=agents)
-    _, earlier = make_comparison("earlier", rewards, agents=agents, is_earlier=True)
     _, settings = stored_comparison(out) or (None, {})
     assert ComparisonConfig.from_dict(settings) == config
-    assert settings == read_json(earlier / SETTINGS_FILE)
-    assert not list(earlier.rglob("spec.json"))
+    assert settings == config.as_dict()
     written = write_comparison(config, out)
-    merged = [merge_comparisons([one], None, baseline=None) for one in (out, earlier)]
-    assert merged[0] == merged[1]
-    assert merged[0]["groups"] == written["groups"]
+    assert merge_comparisons([out], None, baseline=None)["groups"] == written["groups"]
     for name in config.names[1:]:  # any run's is enough
         shutil.rmtree(run_folder(out, name, 0).parent)
     again = merge_comparisons([out], None, baseline=None)
@@ -180,7 +172,7 @@ def test_runs_that_two_folders_lack_are_said_once(make_comparison, tmp_path):
     for out, seed in ((folders[0], 0), (folders[0], 4), (folders[1], 4)):
         folder = run_folder(out, "abc", seed)
         folder.mkdir()
-        write_json(folder / "run.json", failed)
+        write_hashed(folder / "run.json", failed)
     merged = merge_comparisons(folders, None, baseline=None)
     (group,) = merged["groups"]
     assert group["rewards"]["abc"]["seeds"] == [0, 1, 2, 3]
@@ -297,7 +289,7 @@ def test_titles_that_two_versions_word_otherwise_are_one_judge(make_comparison):
 def write_measured_by(out: Path, judge: str, runs: str = "*/*") -> None:
     """Put other words of what measured them into the runs of a folder."""
     for file in out.glob(f"{runs}/run.json"):
-        write_json(file, {**read_json(file), "measured_by": judge})
+        write_hashed(file, {**read_hashed(file), "measured_by": judge})
 
 
 RULES = """

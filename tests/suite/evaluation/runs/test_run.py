@@ -131,7 +131,6 @@ def test_every_policy_of_a_run_multiplies_by_the_library_that_it_records(
 
 
 def test_a_checkpoint_of_another_library_is_refused():
-    """Files of an earlier version name no library, the checkpoint beside them does."""
     saved = SimpleNamespace(language_model=SimpleNamespace(products="onednn"))
     unfinished = SimpleNamespace(
         training=SimpleNamespace(products="torch"),

@@ -5,12 +5,11 @@ import json
 import pytest
 
 import tokengym.agents
-from tokengym.base.files import write_hashed
+from tokengym.base.files import read_hashed, write_hashed
 from tokengym.envs import UntrustedCodeError
 from tokengym.evaluation.measure.evaluate import Evaluator
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import TaskSettings
-from tokengym.evaluation.runs.folder import SETTINGS_FILE
 from tokengym.evaluation.runs.saved import SAVED_AGENTS, known_task, load_agent
 
 
@@ -105,16 +104,18 @@ def test_data_of_a_run_that_are_gone_are_not_looked_up_on_the_hub(tmp_path, monk
 
 @pytest.mark.parametrize("rewards", [[], [3]])
 def test_damaged_rewards_are_one_line(tmp_path, rewards):
-    stored = ComparisonConfig(env="MovieReview", rewards=("sparse",)).as_dict()
-    write_hashed(tmp_path / SETTINGS_FILE, {**stored, "rewards": rewards})
-    with pytest.raises(ValueError, match=r"comparison\.json is damaged or of another version"):
+    plan = ComparisonConfig(env="MovieReview", rewards=("sparse",)).plan("sparse", 0, tmp_path)
+    plan.write({})
+    file = tmp_path / "sparse" / "seed-0" / "spec.json"
+    write_hashed(file, {**read_hashed(file), "rewards": rewards})
+    with pytest.raises(ValueError, match=r"spec\.json is damaged or of another version"):
         known_task(tmp_path, None, judged=True)
 
 
 def test_stored_lengths_are_those_that_the_run_was_measured_with(tmp_path):
     task = TaskSettings(min_new_tokens=5)
     config = ComparisonConfig(env="MovieReview", rewards=("sparse",), task=task)
-    write_hashed(tmp_path / SETTINGS_FILE, config.as_dict())  # as an earlier version did
+    config.plan("sparse", 0, tmp_path).write({})
     measured = config.env_kwargs("sparse", train=False)
     lengths = {"min_new_tokens": 5, "max_new_tokens": measured["max_new_tokens"]}
     _, kwargs = known_task(tmp_path, None)

@@ -1,1 +1,0 @@
-"""Training of models on texts, and bundles from labelled texts of one's own."""

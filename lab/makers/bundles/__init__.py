@@ -1,1 +1,0 @@
-"""Builders of the bundled tasks from their grammars; part of the repository, not of the wheel."""

@@ -1,1 +1,0 @@
-"""The seeded grammars that write the bundled tasks' texts."""

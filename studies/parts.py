@@ -1,0 +1,63 @@
+"""Parts of a lead in score - c KL, which may be score, gold or KL that was not paid."""
+
+from collections.abc import Iterator, Sequence
+
+from tokengym.evaluation.report import signed
+from tokengym.evaluation.statistics import PairedDifference, final_mean, paired_difference
+from tokengym.lab.protocol import Row, net, net_area, over_run
+from tokengym.lab.study import Cell, Runs
+from tokengym.lab.tables import paired, paired_text
+
+TENTH = 0.1
+"""Share of a run's measurements that is its end."""
+COLUMNS = (
+    ("score", False),
+    ("kl", False),
+    ("score", True),
+    ("gold_score", True),
+    ("kl", True),
+)
+"""Parts of a lead that a table shows: measurement, and whether it is that of the last tenth."""
+HEADS = ("score", "KL", "score in the last tenth", "gold", "KL there")
+"""Heads of those columns."""
+
+
+def of_run(points: Sequence[Row], measure: str, *, at_end: bool) -> float:
+    """Return the mean of a measurement over a run or its last tenth; "net" is score - c KL."""
+    if at_end:
+        return final_mean([net(r) if measure == "net" else r[measure] for r in points], TENTH)
+    return net_area(points) if measure == "net" else over_run(points, measure)
+
+
+def by_seed(runs: Runs, cell: Cell, measure: str, *, at_end: bool = False) -> dict[int, float]:
+    """Return `of_run` of each of a cell's runs, by seed."""
+    return {
+        seed: of_run(points, measure, at_end=at_end)
+        for seed, points in runs.runs.get(cell, {}).items()
+    }
+
+
+def columns(runs: Runs, cell: Cell) -> Iterator[dict[int, float]]:
+    """Yield a cell's figures of `COLUMNS` by seed."""
+    for measure, at_end in COLUMNS:
+        yield by_seed(runs, cell, measure, at_end=at_end)
+
+
+def lead(
+    runs: Runs, cell: Cell, base: Cell, measure: str, *, at_end: bool = False
+) -> PairedDifference:
+    """Return a cell's figure minus another's, paired by seed."""
+    return paired_difference(
+        *paired(*(by_seed(runs, at, measure, at_end=at_end) for at in (cell, base)))
+    )
+
+
+def parts(runs: Runs, cell: Cell, base: Cell) -> list[str]:
+    """Return `COLUMNS` of a cell minus another's; score and gold with intervals, not corrected."""
+    shown = []
+    both = zip(COLUMNS, columns(runs, cell), columns(runs, base), strict=True)
+    for (measure, _), one, other in both:
+        pairs = paired(one, other)
+        difference = signed(paired_difference(*pairs).difference)
+        shown.append(difference if measure == "kl" else paired_text(*pairs))
+    return shown

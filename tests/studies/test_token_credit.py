@@ -1,0 +1,97 @@
+"""The study of film reviews: its cells and runs, and the parts of a lead by hand."""
+
+from pathlib import Path
+
+import pytest
+
+from studies.parts import COLUMNS, HEADS, by_seed, lead, parts
+from studies.token_credit import LONG, STUDY, WARMUP, arms, beside, settings, speed
+from tokengym.lab.protocol import PRICE, SPARE_SEED
+from tokengym.lab.study import DOCS, Cell, Row, Runs
+
+ARM, BASE = Cell(rule="abc", length=48), Cell(rule="sparse", length=48)
+DRAWN = [{"length": 48, "n": n, "score": score, "kl": 0.0} for n, score in ((1, 0.0), (16, 2.0))]
+
+
+def run(cell: Cell, seed: int, scores: list[float], kl: float) -> list[Row]:
+    """Return a run measured after every update of 100 tokens; gold is half of the score."""
+    about = {**cell, "seed": seed, "kl": kl}
+    return [
+        {**about, "step": step, "tokens": 100 * step, "score": score, "gold_score": score / 2}
+        for step, score in enumerate(scores)
+    ]
+
+
+def two_pairs() -> Runs:
+    rows = [
+        row
+        for seed in (0, 1)
+        for row in (
+            *run(ARM, seed, [0.0, 3.0 + seed, 3.0 + seed], kl=2.0),
+            *run(BASE, seed, [0.0, 1.0, 2.0], kl=4.0),
+        )
+    ]
+    return Runs(rows, ("rule", "length"))
+
+
+def test_a_lead_and_its_parts() -> None:
+    """Straight lines: 0, 3, 3 and 0, 4, 4 have means of 2.25 and 3; 0, 1, 2 has 1."""
+    runs = two_pairs()
+    assert by_seed(runs, ARM, "score") == pytest.approx({0: 2.25, 1: 3.0})
+    assert by_seed(runs, ARM, "net") == pytest.approx({0: 2.25 - PRICE * 2, 1: 3.0 - PRICE * 2})
+    assert by_seed(runs, BASE, "net", at_end=True) == pytest.approx({0: 1.8, 1: 1.8})
+    found = lead(runs, ARM, BASE, "score")
+    assert (found.difference, found.pairs) == pytest.approx((1.625, 2))
+    assert lead(runs, ARM, BASE, "net").difference == pytest.approx(1.625 + PRICE * 2)
+    shown = dict(zip(HEADS, parts(runs, ARM, BASE), strict=True))
+    assert len(shown) == len(COLUMNS)
+    assert shown["KL"] == shown["KL there"] == "\u22122.00"
+    assert shown["score in the last tenth"].startswith("+1.50 (")  # 3 and 4, minus 2
+    assert shown["gold"].startswith("+0.750 (")
+
+
+def test_speed_by_score_leaves_the_price_out() -> None:
+    """75 % of the way from 0 to 2 is 1.5: at update 1.5 of `sparse`, 0.5 and 0.375 of the arm."""
+    by_score = speed(two_pairs(), ARM, BASE, DRAWN, by_score=True)
+    assert by_score is not None
+    assert by_score.times == pytest.approx((1.5 / 0.5 * 1.5 / 0.375) ** 0.5)
+    assert not by_score.at_most
+    by_net = speed(two_pairs(), ARM, BASE, DRAWN, by_score=False)
+    assert by_net is not None  # scores of 1.6 and 1.7 are 1.5 behind KL of 2 and 4
+    assert by_net.times == pytest.approx((1.7 / (1.6 / 3) * 1.7 / 0.4) ** 0.5)
+
+
+def test_every_cell_is_planned_and_published() -> None:
+    planned = {cell: seeds for cells, seeds in STUDY.rounds() for cell in cells}
+    assert set(planned) == {cell for group in settings() for cell in group}
+    assert {len(seeds) for cell, seeds in planned.items() if cell.warmup} == {5}
+    assert {len(seeds) for cell, seeds in planned.items() if not cell.warmup} == {10}
+    runs = STUDY.published(DOCS).runs
+    for cell in planned:
+        assert len(runs.runs[cell]) >= 5, cell
+        assert len(runs.sweeps[cell]) >= 3, cell
+    assert SPARE_SEED not in runs.runs[arms(48)[0]]
+
+
+def test_a_run_is_that_of_its_cell(tmp_path: Path) -> None:
+    cells = [*arms(96), *arms(96, warmup=WARMUP)[:1], *arms(96, 120)[:1], *beside(48)[-1:]]
+    made = [STUDY.config(cell.but(rate=3e-4, seed=0), tmp_path) for cell in cells]
+    learners = [each.training.learner for each in made]
+    assert [c.gae_lambda for c in learners] == [1.0, 0.5, 0.8, 1.0, 0.95, 0.5]
+    starts = ["own", "own", "reward_model", "own", "own", "reward_model"]
+    assert [c.value_network for c in learners] == starts
+    assert [c.n_warmup_updates for c in learners] == [0, 0, 0, WARMUP, 0, 0]
+    assert {(c.learning_rate, c.kl_coef) for c in learners} == {(3e-4, PRICE)}
+    assert [each.training.steps for each in made] == [30, 30, 30, 30, 120, 30]
+    assert [each.training.max_new_tokens for each in made] == [96, 96, 96, 96, 96, 48]
+    assert made[1].rewards == ("abc-signed",)
+    assert made[0].evaluation.every == 1
+
+
+@pytest.mark.parametrize("updates", LONG)
+def test_the_grid_is_that_of_the_protocol(updates: int, tmp_path: Path) -> None:
+    grid = STUDY.config(arms(48, updates)[0].but(rate=1e-3), tmp_path).evaluation
+    measured = [step for step in range(updates + 1) if grid.is_due(step)]
+    assert measured[:11] == [*range(11)]
+    assert len(measured) >= 30
+    assert measured[-1] == updates

@@ -1,0 +1,63 @@
+"""Files of the user's own, and the files beside them that they import."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tokengym.base.errors import SettingsError
+from tokengym.base.own_code import code_hash, load_from_file, neighbours
+from tokengym.base.saved_code import check_code, keep_code
+
+
+@pytest.fixture
+def rule(tmp_path: Path) -> Path:
+    """A file that imports a module and a package beside it, of which the latter imports another."""
+    (tmp_path / "beside_weights.py").write_text("W = 2.0\n")
+    (tmp_path / "beside_parts").mkdir()
+    (tmp_path / "beside_parts" / "__init__.py").write_text("from beside_weights import W\n")
+    (tmp_path / "beside_parts" / "deep.py").write_text("V = 3.0\n")
+    (tmp_path / "numpy.py").write_text("raise SystemExit\n")  # what is installed goes first
+    (tmp_path / "idea.py").write_text(
+        "import numpy\nfrom beside_parts import W\nfrom beside_parts.deep import V\nA = W + V\n"
+    )
+    return tmp_path / "idea.py"
+
+
+def test_a_file_imports_what_lies_beside_it(rule: Path):
+    before = sys.path[:]
+    assert load_from_file(rule, "A") == 5.0
+    names = [path.relative_to(rule.parent).as_posix() for path in neighbours(rule)]
+    assert names == ["beside_parts/__init__.py", "beside_parts/deep.py", "beside_weights.py"]
+    assert sys.path == before
+    assert not any(name.startswith("beside_") for name in sys.modules)
+
+
+def test_files_of_two_folders_have_neighbours_of_their_own(rule: Path, tmp_path: Path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "beside_weights.py").write_text("W = 40.0\n")
+    (other / "idea.py").write_text("from beside_weights import W\n")
+    assert load_from_file(rule, "A") == 5.0
+    assert load_from_file(other / "idea.py", "W") == 40.0
+
+
+@pytest.mark.parametrize("name", ["beside_weights.py", "beside_parts/deep.py"])
+def test_a_change_of_a_neighbour_is_a_change_of_the_file(rule: Path, name: str):
+    assert load_from_file(rule, "A") == 5.0
+    stored = {str(rule): code_hash(rule)}
+    check_code(stored, {})
+    keep_code(stored, rule.parent / "code")
+    kept = {path.read_text() for path in (rule.parent / "code").iterdir()}
+    assert (rule.parent / name).read_text() in kept
+    (rule.parent / name).write_text("W = 20.0\nV = 20.0\n")
+    with pytest.raises(SettingsError, match=r"idea\.py has changed"):
+        check_code(stored, {})
+    assert load_from_file(rule, "A") > 20.0
+
+
+def test_a_file_without_neighbours_has_the_hash_of_its_bytes(rule: Path):
+    from hashlib import sha256
+
+    alone = rule.parent / "beside_weights.py"
+    assert code_hash(alone) == sha256(alone.read_bytes()).hexdigest()
