@@ -147,7 +147,7 @@ def measure(run: Cell, record: RunRecord) -> list[Row]:
     del run
     held_out = {point["step"]: point for point in record.curve}
     logged = [*record.train, {}]
-    rows = []
+    rows: list[Row] = []
     for step, log in enumerate(logged):
         row = {name: held_out.get(step, {}).get(name) for name in MEASURES} | {"step": step}
         row |= {f"round_{name}": log.get(name) for name in ("score", "kl")}
@@ -209,12 +209,14 @@ def path_of(points: Sequence[Row]) -> RunPath:
     )
 
 
-def at_target(runs: Runs, cell: Cell, base: Cell, measure: str) -> EqualKL | None:
+def at_target(runs: Runs, cell: Cell, base: Cell, *, measure: str = "score") -> EqualKL | None:
     """Return what a cell and the baseline have where they were last at their target."""
-    arms = [
+    arm, other = (
         {seed: path_of(points) for seed, points in made(runs, at).items()} for at in (cell, base)
-    ]
-    return compare_at_kl(*arms, float(cell.target), measure=measure) if all(arms) else None
+    )
+    if not arm.keys() & other.keys():
+        return None
+    return compare_at_kl(arm, other, kl=float(cell.target), measure=measure)
 
 
 def of_rounds(measure: str) -> Callable[[Sequence[Row]], float]:
@@ -261,7 +263,7 @@ def answer_table(runs: Runs) -> str:
     """Return every arm minus `sparse` at its target: score and gold, and when they were there."""
     known: dict[str, dict[Cell, EqualKL]] = {}
     for measure in ("score", "gold_score"):
-        each = {cell: at_target(runs, cell, base, measure) for cell, base in compared()}
+        each = {cell: at_target(runs, cell, base, measure=measure) for cell, base in compared()}
         known[measure] = {cell: at for cell, at in each.items() if at is not None}
     scores, golds = (
         after_holm({cell: at.difference for cell, at in found.items()}) for found in known.values()
@@ -281,7 +283,7 @@ def course_table(runs: Runs) -> str:
     lines = []
     for cells in compared():
         cell, base = cells
-        at = at_target(runs, cell, base, "score")
+        at = at_target(runs, cell, base)
         if at is None:
             continue
         start = mean([points[0]["score"] for points in made(runs, base).values()])

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from tokengym.base.files import read_json, write_csv
 from tokengym.envs import printable
@@ -157,7 +157,7 @@ class Panel:
         """Return what each run has at its end, (runs,): the mean of its last tenth."""
         return np.array([final_mean(row, FINAL_WINDOW) for row in self._rows(runs, measure)])
 
-    def at_kl(self, runs: Runs, levels: ArrayLike, measure: str) -> Array:
+    def at_kl(self, runs: Runs, levels: Array, measure: str) -> Array:
         """Return what each run has where it was last at a KL, see `last_crossing`.
 
         Args:

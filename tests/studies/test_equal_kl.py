@@ -47,14 +47,14 @@ def runs_of(last: dict[str, float]) -> Runs:
 def test_a_lead_at_the_target_is_found_though_the_ends_differ():
     """`abc-signed` ends at 4.5 nats, `sparse` at 4.9: both were last at 5 before."""
     runs = runs_of({"sparse": 0.98, "abc-signed": 0.9})
-    pair = [cell_of("MovieReview", arm, 5.0) for arm in ("abc-signed", "sparse")]
-    at = equal_kl.at_target(runs, *pair, "score")
+    pair = cell_of("MovieReview", "abc-signed", 5.0), cell_of("MovieReview", "sparse", 5.0)
+    at = equal_kl.at_target(runs, *pair)
     assert at is not None
     assert (at.kl, at.difference.pairs) == (5.0, PAIRS)
     assert at.difference.difference == pytest.approx(0.2, abs=1e-3)
     # From 2 to .9 targets in 30 updates from 10 on: at 1 after 30 / 1.1 of them.
     assert at.update == pytest.approx(10 + 30 / 1.1)
-    gold = equal_kl.at_target(runs, *pair, "gold_score")
+    gold = equal_kl.at_target(runs, *pair, measure="gold_score")
     assert gold is not None
     assert gold.difference.difference == pytest.approx(0.05, abs=1e-3)
     table = equal_kl.answer_table(runs)
@@ -68,8 +68,8 @@ def test_a_lead_at_the_target_is_found_though_the_ends_differ():
 
 def test_a_run_that_stays_beyond_its_target_is_not_read():
     runs = runs_of({"sparse": 0.98, "abc-signed": 1.1})
-    pair = [cell_of("MovieReview", arm, 5.0) for arm in ("abc-signed", "sparse")]
-    assert equal_kl.at_target(runs, *pair, "score") is None
+    pair = cell_of("MovieReview", "abc-signed", 5.0), cell_of("MovieReview", "sparse", 5.0)
+    assert equal_kl.at_target(runs, *pair) is None
     assert "0 of 5 | 0 of 5 |" in equal_kl.held_table(runs)
 
 

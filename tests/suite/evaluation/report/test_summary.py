@@ -443,14 +443,12 @@ def test_what_is_said_of_the_end_is_corrected_over_its_measurements():
         name: group["rewards"]["other"]["versus_baseline"]["differences"][name]["final"]
         for name in ("score", "gold_score", "kl")
     }
+
+    def of_ends(credit: str, name: str) -> list[float]:
+        return [final_mean(curve.values[name]) for curve in curves if curve.credit == credit]
+
     raw = [
-        paired_difference(
-            *(
-                [final_mean(c.values[name]) for c in curves if c.credit == credit]
-                for credit in ("other", "sparse")
-            )
-        ).p_value
-        for name in ends
+        paired_difference(of_ends("other", name), of_ends("sparse", name)).p_value for name in ends
     ]
     assert [each["p_adjusted"] for each in ends.values()] == pytest.approx(holm(raw).tolist())
 
