@@ -177,7 +177,7 @@ def _legend(group: Mapping[str, Any]) -> str:
     if _knows_way(group):
         goal = f"{percent(FASTER_AT)} of the way to best of {ends['n']}"
     parts = [f"reached: {unit_of(group)} until {goal} is reached"]
-    if group["equal_kl"] is not None:
+    if any("at_kl" in entry["figures"]["score"] for entry in group["rewards"].values()):
         word = measure_of("score", group["by_gold"]).word
         parts.append(f"at equal KL: {word} {at_kl(group)} of KL")
     if ends:
