@@ -1,6 +1,7 @@
 import json
 import math
 import sys
+from typing import Any
 
 import gymnasium as gym
 import pytest
