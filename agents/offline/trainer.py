@@ -21,7 +21,6 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
-    Trainer,
     TrainerCallback,
     TrainingArguments,
     set_seed,
@@ -36,6 +35,7 @@ from tokengym.agents.checkpoint import (
 )
 from tokengym.agents.contract import Update
 from tokengym.agents.errors import CheckpointError, ModelError, NonFiniteError
+from tokengym.agents.offline.finite import FiniteTrainer
 from tokengym.agents.offline.policies import (
     Source,
     encoding_for,
@@ -46,7 +46,7 @@ from tokengym.agents.offline.policies import (
     sampling_of,
     write_weights,
 )
-from tokengym.agents.offline.scoring import REFERENCE, ResponseScorer
+from tokengym.agents.offline.scoring import INPUTS, REFERENCE, ResponseScorer
 from tokengym.agents.policy.policy import CausalLMPolicy, PlaysPolicy
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.policy.settings import Precision, Products
@@ -225,7 +225,7 @@ Self = TypeVar("Self", bound="OfflineTrainer")
 _LOG = logging.getLogger(__name__)
 
 
-class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict replaces the Trainer's
+class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its predict replaces the Trainer's
     """Learns from given texts by `transformers.Trainer`, and plays like any agent.
 
     Checkpoints made during training (``save_strategy``) hold weights as safetensors and arguments
@@ -391,6 +391,24 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
                 loss = loss * self.accelerator.num_processes  # gradients are then averaged
         return (loss, {"losses": losses}) if return_outputs else loss
 
+    def single_rows(self, inputs: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the number of each row in the data set, and the batch of it alone."""
+        assert self.encoded is not None
+        numbers = {(row.prompt, row.responses): row.row for row in self.encoded.rows}
+        size = len(inputs["prompt_lengths"]) // len(self.columns)
+        for row in range(size):
+            alone = {name: inputs[name][row::size] for name in INPUTS}  # of its responses
+            texts = [
+                (tuple(ids[:start]), tuple(ids[start : start + length]))
+                for ids, start, length in zip(*(alone[n].tolist() for n in INPUTS), strict=True)
+            ]
+            ids = texts[0][0], tuple(response for _, response in texts)
+            items = sum(map(len, ids[1])) if self.is_per_token else 1
+            alone["labels"] = torch.zeros(items, dtype=torch.int64)
+            if "ref_log_probs" in inputs:
+                alone["ref_log_probs"] = inputs["ref_log_probs"][:, row : row + 1]
+            yield f"row {numbers.get(ids, row)}", alone
+
     def prediction_step(
         self,
         model: nn.Module,
@@ -418,7 +436,7 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
 
         Raises:
             DatasetError: if there is nothing to learn from.
-            NonFiniteError: if the loss is no longer a number.
+            NonFiniteError: if a loss or gradient is not finite; the weights are those before it.
         """
         if self.train_dataset is None:
             raise DatasetError(f"{type(self).__name__} has nothing to learn from; pass it data")

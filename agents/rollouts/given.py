@@ -200,9 +200,9 @@ class GivenPrompts:
 
 def _prompt_of(episode: Episode) -> EncodedPrompt:
     """Return an episode's prompt for an environment that need not have it."""
-    ids = tuple(episode.prompt_ids)
+    annotations = (episode.reference, episode.query_type, episode.metadata)
     return EncodedPrompt(
-        episode.prompt, ids, -1, episode.reference, episode.query_type, episode.metadata
+        episode.prompt, tuple(episode.prompt_ids), -1, *annotations, episode.messages
     )
 
 

@@ -98,8 +98,9 @@ class ComparisonConfig:
     an option of a reward or another word names ("rto:policy=runs/dpo")."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rewards", tuple(self.rewards))
-        object.__setattr__(self, "agents", tuple(self.agents))
+        for name in ("rewards", "agents"):
+            given = getattr(self, name)  # a text is one word, not its letters
+            object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
         word = self._decision.env
         if (word := env_word(word) if isinstance(word, str) else word).file is None:
             object.__setattr__(self, "env", resolve_env(word))

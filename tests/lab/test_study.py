@@ -108,7 +108,6 @@ def test_a_part_that_does_not_exist_is_refused(tmp_path: Path, part: str) -> Non
     for use in (
         lambda: list(study().pending(tmp_path, part)),
         lambda: study().run(tmp_path, tmp_path, part),
-        lambda: module.run_pending([], tmp_path, part, None),
     ):
         with pytest.raises(ValueError, match=f"part must be i/n with i .*, got {part!r}"):
             use()
