@@ -16,10 +16,10 @@ import reprlib
 import sys
 import warnings
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, TypeAlias, Union, cast
 
 from tokengym.base.chat import is_messages
 from tokengym.base.errors import DatasetError, reason_of
@@ -85,7 +85,7 @@ def read_tables(
             _check_type(table, (datasets.Dataset,))
         return {name: _unformatted(table) for name, table in dataset.items()}
     if is_messages(dataset):
-        return {"": _table("dataset", list[Any](dataset))}
+        return {"": _table("dataset", [*cast(Iterable[Any], dataset)])}
     _check_type(dataset, (str, Path))
     assert isinstance(dataset, str | Path)
     path = Path(dataset)

@@ -76,7 +76,7 @@ def test_own_prompts_and_judge_are_the_environments():
     envs = gym.make_vec(
         "tokengym/TokenGeneration-v0",
         num_envs=2,
-        tokenizer=gym.make(ID).unwrapped.tokenizer,
+        tokenizer=gym.make(ID).get_wrapper_attr("tokenizer"),
         prompts=["the film", "a film"],
         reward=lambda prompt, response: float(len(prompt)),
         max_new_tokens=5,
