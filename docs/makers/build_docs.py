@@ -15,7 +15,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,8 @@ _FIGURES = (
     ("at the end (`final`)", "The mean of the curve's last tenth."),
     (
         "at equal KL (`at_kl`)",
-        "The value of the run's latest policy within a KL that all runs have reached.",
+        "The value where the run was last at the KL at which the baseline's run of the same seed "
+        "ends.",
     ),
     (
         "steps to threshold",
@@ -78,6 +79,8 @@ _ADDRESSED = {
 }
 """Files of the root that name the repository: what the line stands before, and the line."""
 _LISTINGS = ".github/listings.md"
+_FULL = "compare"
+"""Command whose page describes the options that others share with it."""
 _PUBLISHED = {
     "earlier/best_of_n.csv": ("MovieReview",),
     "overoptimisation/best_of_n.csv": ("Dialogue", "Summarize"),
@@ -187,10 +190,9 @@ def task_page(task: Task) -> str:
         ]
     if facts := list(known_facts(task)):
         blocks += ["## Known facts", _table(["", "score", "gold score"], facts)]
-    if task.reward is not None:
-        blocks.append(f"## Example\n\n{_EXAMPLE.format(id=task.id)}")
     blocks.append(
-        "Observations, actions, `info` and the arguments of all tasks: [environments](README.md)."
+        "Observations, actions, `info`, the arguments of all tasks and an example: "
+        "[environments](README.md)."
     )
     return "\n\n".join(blocks) + "\n"
 
@@ -247,7 +249,14 @@ def command_page(name: str) -> str:
     command = find_command(name)
     text = (inspect.getdoc(command) or "").partition("\nArgs:")[0].strip()
     said, _, examples = text.partition("\n\nFor example:\n")
-    rows = [_option(option) for option in options_of(command)]
+    rows, said_there = [], []
+    for option in options_of(command):
+        row = _option(option)
+        if name == _FULL or (row[0], row[2]) not in _said_of_compare():
+            rows.append(row)
+        else:
+            same = row[1] == _said_of_compare()[row[0], row[2]]
+            said_there.append(row[0] if same else f"{row[0]} (here {row[1] or 'none'})")
     lines = [line for line in textwrap.dedent(examples).splitlines() if line]
     lines = [re.sub(r"(\S) {3,}", r"\1  # ", line) for line in lines]
     blocks = [
@@ -257,7 +266,16 @@ def command_page(name: str) -> str:
         "```bash\n" + "\n".join(lines) + "\n```",
         _table(["option", "default", "meaning"], rows),
     ]
+    if said_there:
+        blocks.append(f"As in [`tokengym {_FULL}`]({_FULL}.md): {', '.join(said_there)}.")
     return "\n\n".join(blocks) + "\n"
+
+
+@cache
+def _said_of_compare() -> dict[tuple[str, str], str]:
+    """Return the defaults on the page of `_FULL`, by option and meaning."""
+    rows = map(_option, options_of(find_command(_FULL)))
+    return {(name, meaning): default for name, default, meaning in rows}
 
 
 def _option(option: Option) -> tuple[str, str, str]:

@@ -151,7 +151,7 @@ def as_text(task: str) -> str:
             colour = ", ".join(map(str, GAIN if value > 0 else LOSS))
             word = html.escape(text)
             style = f"background:rgba({colour}, {depth:.2f})"
-            words.append(word if depth < 0.02 else f'<span style="{style}">{word}</span>')
+            words.append(word if depth < 0.1 else f'<span style="{style}">{word}</span>')
         lines.append(f"<p><b>{stage}</b>, score {response['score']:.2f}<br>{''.join(words)}</p>")
     return "\n".join(['<div class="episode">', *lines, "</div>"])
 

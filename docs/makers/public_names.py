@@ -2,8 +2,7 @@
 
 import ast
 import importlib
-import inspect
-from itertools import pairwise
+import textwrap
 from pathlib import Path
 
 PUBLIC = {
@@ -56,43 +55,10 @@ def page(notice: str) -> str:
         "# Public names",
         "A package that adds tasks, rules, scorers, learners or commands imports these names and "
         "no others: modules below the packages may change. Each is loaded when it is first used. "
-        "`tokengym-lab` and the studies are written so, and a test holds them to it. "
-        "[Extending tokengym](../../extending.md) has the recipes.",
+        "`help()` says what each is. `tokengym-lab` and the studies are written so, and a test "
+        "holds them to it. [Extending tokengym](../../extending.md) has the recipes.",
     ]
     for package, said in PUBLIC.items():
-        rows = [
-            f"| `{name}` | {summary_of(home, name).replace('|', chr(92) + '|')} |"
-            for name, home in homes_of(package).items()
-            if not name.startswith("__")
-        ]
-        table = "\n".join(["| name | what it is |", "| --- | --- |", *rows])
-        blocks += [f"## `{package}`", said, table.replace("``", "`")]
+        names = (f"`{name}`" for name in homes_of(package) if not name.startswith("__"))
+        blocks += [f"## `{package}`", said, textwrap.fill(", ".join(names), 120)]
     return "\n\n".join(blocks) + "\n"
-
-
-def summary_of(home: str, name: str) -> str:
-    """Return the first sentence of a docstring, a constant's included."""
-    module = importlib.import_module(home)
-    value = getattr(module, name)
-    if inspect.isclass(value) or inspect.isroutine(value) or inspect.ismodule(value):
-        text = inspect.getdoc(value) or ""
-    else:
-        text = _said_of(home, name)
-    return " ".join(text.partition("\n\n")[0].split())
-
-
-def _said_of(home: str, name: str) -> str:
-    """Return what stands below a constant, in the module that defines it."""
-    source = Path(str(importlib.import_module(home).__file__)).read_text(encoding="utf-8")
-    body = ast.parse(source).body
-    for node in body:
-        if isinstance(node, ast.ImportFrom) and node.module != home:
-            for alias in node.names:
-                if name == (alias.asname or alias.name):
-                    return _said_of(str(node.module), alias.name)
-    for node, after in pairwise(body):
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        is_named = any(isinstance(target, ast.Name) and target.id == name for target in targets)
-        if is_named and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-            return str(after.value.value)
-    return ""

@@ -17,7 +17,6 @@ from docs.makers.build_docs import (
     command_page,
     main,
     page,
-    task_page,
 )
 from docs.makers.build_episodes import RULES as EPISODES
 from docs.makers.build_episodes import STAGES, as_text, file_of, read
@@ -64,7 +63,9 @@ def test_the_page_of_a_command_has_every_option(capsys):
         with pytest.raises(SystemExit):
             call(find_command(name), f"tokengym {name}", ["--help-all"])
         shown = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
+        text, _, elsewhere = text.partition("\nAs in [`tokengym compare`]")
         rows = re.findall(r"^\| `(--[\w-]+|[A-Z])", text, flags=re.MULTILINE)
+        rows += re.findall(r"`(--[\w-]+)", elsewhere)
         assert len(rows) == len(set(rows))
         flags = {row for row in rows if row.startswith("--")}
         assert flags == set(re.findall(r"^\W? (?:-h, )?(--[a-z][\w-]*)", shown, re.M)) - {"--help"}
@@ -91,8 +92,8 @@ def test_the_picture_of_the_readme_shows_what_the_rules_pay():
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 def test_the_example_runs(task: Task, capsys):
-    text = page() if task.reward is None else task_page(task)
-    (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    (example,) = re.findall(r"```python\n(.*?)```", page(), flags=re.DOTALL)
+    assert "tokengym/MovieReview-v0" in example
     exec(example.replace("tokengym/MovieReview-v0", task.id), {})
     assert capsys.readouterr().out
 

@@ -52,7 +52,7 @@ def test_every_public_name_is_in_the_reference():
     for module in (envs, rewards, agents, losses):
         _, _, rows = listed.partition(f"## `{module.__name__}`\n")
         for name in module.__all__:
-            assert f"| `{name}` |" in rows.partition("\n## ")[0], name
+            assert f"`{name}`" in rows.partition("\n## ")[0], name
             value = getattr(module, name)  # constants and aliases have no docstring to show
             if inspect.isclass(value) or inspect.isfunction(value):
                 assert f"{module.__name__}.{name}" in named, name
