@@ -8,14 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from tokengym.base import read_json
 from tokengym.evaluation.report import number, signed
 from tokengym.evaluation.statistics import student_interval
-from tokengym.lab.benchmark.board import check_row, draw_tasks, tasks_of
-from tokengym.lab.benchmark.definition import CONTROLS
-from tokengym.lab.benchmark.version2 import V2_LITE
+from tokengym.lab.benchmark.board import draw_tasks, families, read_rows_of, sees, tasks_of
+from tokengym.lab.benchmark.definition import CONTROLS, V2_LITE
 from tokengym.lab.study import DOCS, NET, Docs, command_line
 from tokengym.lab.tables import NONE, fill, markdown_table, mean
 
@@ -46,17 +42,27 @@ def published(docs: Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: if a file is no row of this version, or was changed.
     """
-    rows = []
-    for file in sorted((docs / FOLDER).glob("*.json")):
-        check_row(row := read_json(file), str(file), V2_LITE)
-        if row["settings"]:
-            rows.append(row)
+    rows = [row for row in read_rows_of(docs / FOLDER, V2_LITE) if row["settings"]]
     return sorted(rows, key=lambda row: -mean(_by_task(row, "net")))
 
 
 def tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Return the page's tables by name."""
-    return {"board": board_table(once(rows)), "board by task": tasks_table(once(rows))}
+    return {
+        "board": board_table(once(rows)),
+        "board sees": sees_lines(rows),
+        "board by task": tasks_table(once(rows)),
+    }
+
+
+def sees_lines(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return which lead each family of rows would have shown."""
+    lines = []
+    for members in families(rows):
+        alone, track = len(members) == 1, members[0]["track"]
+        name = members[0]["subject"] if alone else f"rules, track {track}"
+        lines.append(f"- {name}: {sees(members)}.")
+    return "\n".join(lines)
 
 
 def once(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -70,11 +76,8 @@ def once(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _by_task(row: Mapping[str, Any], figure: str) -> list[float]:
-    """Return a figure's mean in each task of a row, % of the way; NaN where it is not known."""
-    return [
-        np.nan if each[figure] is None else 100 * mean(each[figure])
-        for each in tasks_of(row).values()
-    ]
+    """Return a figure's mean in each task of a row, % of the way."""
+    return [100 * mean(each[figure]) for each in tasks_of(row).values()]
 
 
 def board_table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -270,7 +270,7 @@ def table_of(
     """Return the net leads of rows of `by_task` as `call` takes them, (rows, tasks)."""
     return np.array(
         [
-            [np.mean(np.asarray(row[task]["net"])) if task in row else np.nan for task in tasks]
+            [np.asarray(row[task]["net"]).mean() if task in row else np.nan for task in tasks]
             for row in rows
         ]
     )

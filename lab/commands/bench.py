@@ -1,8 +1,9 @@
 """``tokengym bench``: properties of a credit rule, and its row on the board."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -66,9 +67,9 @@ def bench(
     import torch
 
     torch.set_num_threads(1)
-    of_board: dict[str, Any] = {"lite": lite, "cost": cost, "out": out, "corpora": corpora}
+    of_board: dict[str, object] = {"lite": lite, "cost": cost, "out": out, "corpora": corpora}
     of_board |= {"published": published, "track": track, "jobs": jobs}
-    of_properties = {"parts": parts, "quick": quick, "seed": seed}
+    of_properties: dict[str, object] = {"parts": parts, "quick": quick, "seed": seed}
     if not v2:
         _refuse("belongs to --v2; add it", **of_board)
         return _properties(subject, parts, quick, seed or 0, device)
@@ -116,7 +117,7 @@ def _properties(subject: str, parts: tuple[str, ...], quick: bool, seed: int, de
     if not PARTS[kind]:
         raise ValueError(f"{subject} is {KINDS[kind]}; {HELD_BY[kind].format(subject)}")
     wanted = ", ".join(parts or PARTS[kind])
-    amounts = Amounts(seed=seed, **(QUICK if quick else {}))
+    amounts = replace(QUICK if quick else Amounts(), seed=seed)
     say(console, f"{subject}, {KINDS[kind]}, without training: {wanted}")
     with preferred_device(device):
         for part, figures in measured_parts(subject, kind, parts, amounts):

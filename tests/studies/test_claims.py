@@ -1,5 +1,6 @@
 """The figures behind the README's sentences are those of the published runs."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -187,9 +188,13 @@ def test_the_board() -> None:
         assert net in also
         if name == "`abc-signed`":
             assert beyond in also
-    for track in ("inside", "scores"):
-        words = verdicts([each for each in rows if each["track"] == track])
-        assert not any(word.startswith("ahead") for word in words.values())
+    rules = {(each["subject"], each["track"]) for each in rows if each["is_rule"]}
+    words = verdicts(rows)
+    assert not any(words[rule].startswith("ahead") for rule in rules)
+    assert [at for at in words if words[at] == "ahead"] == [*words.keys() - rules]
+    (inside, *_) = credit_v2.sees_lines(rows).splitlines()
+    low, high = re.findall(r"a lead of ([\d.]+) to ([\d.]+) %", inside)[0]
+    assert f"a lead of {float(low):.0f} to {float(high):.0f} % in 80 of 100 cases" in also
 
 
 def test_the_overview_quotes_the_page_of_film_reviews() -> None:

@@ -6,11 +6,9 @@ import pytest
 
 from tokengym.envs import bundled
 from tokengym.lab.benchmark import properties as parts
-from tokengym.lab.benchmark.properties import QUICK as FEW
-from tokengym.lab.benchmark.properties import Amounts
+from tokengym.lab.benchmark.properties import QUICK
 from tokengym.scripts.cli import main
 
-QUICK = Amounts(**FEW)
 RULES = """
 import numpy as np
 from tokengym.rewards.credits import Credit
