@@ -156,7 +156,9 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         self._stats_window_size = self.processes.count * self.n_envs
         self._setup_model()
         self.processes.prepare(self)
-        self.round_options()  # or says at once that no round could begin with them
+        options = self.round_options()  # or says at once that no round could begin with them
+        if not self._only_plays:
+            self.rounds.check_options(options)
 
     def resolve_settings(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the given settings with what was left to the environment filled in."""
@@ -406,7 +408,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         if self.policy_kwargs.get("model") is None:
             bundle = environment_attribute(self.env, "bundle")
             self.policy_kwargs["model"] = None if bundle is None else bundle.policy
-        process_seeds = np.random.SeedSequence(self.seed).generate_state(3).tolist()
+        process_seeds = np.random.SeedSequence(self.seed).generate_state(4).tolist()
         seeds = self.processes.gather(process_seeds)[0]  # the main process's: one policy for all
         # Modules draw their first weights from the global generator, which is given back.
         with torch.random.fork_rng(devices=[]):
@@ -428,6 +430,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             if self.policy.critic is not None:
                 self.policy.critic.start_from(self.reward.scorer)
         self.policy.generator.manual_seed(seeds[1])
+        self.policy.outside.manual_seed(seeds[3])
         self.shuffler = torch.Generator().manual_seed(seeds[2])
         self.set_random_seed(self.seed)
 

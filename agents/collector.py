@@ -63,7 +63,7 @@ class CollectsRounds(OnPolicyAlgorithm):
         callback.on_rollout_start()
         try:
             played = play_round(
-                self.policy.sampler(),
+                self.policy.sampler(self.policy.generator),
                 rounds,
                 options=options,
                 on_step=partial(self._on_step, callback, figures),

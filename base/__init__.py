@@ -9,6 +9,7 @@ from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
     from tokengym.base.bundle import Split
+    from tokengym.base.chat import Messages
     from tokengym.base.device import auto_device, preferred_device, select_device, use_device
     from tokengym.base.errors import StorageError
     from tokengym.base.files import (
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from tokengym.base.folders import check_links, locked
     from tokengym.base.models import StoredModel, converted
     from tokengym.base.pretrained import from_pretrained
-    from tokengym.base.prompt import Messages
     from tokengym.base.registry import Registry, did_you_mean, split_file_word
     from tokengym.base.saved_code import code_hashes, copy_of, data_hashes, texts_of_options
     from tokengym.base.settings import (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import re
 import reprlib
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,15 +11,11 @@ from typing import Any, Literal, overload
 
 from typing_extensions import Self
 
+from tokengym.base.chat import NO_CHAT, Chat, Messages, is_messages
 from tokengym.base.errors import PromptError
 from tokengym.base.text import lone_surrogate
 
-Messages = Sequence[Mapping[str, str]]
-"""A conversation in the form of `transformers`: {"role": ..., "content": ...} each."""
-
 QueryType = Literal["OPENENDED", "CONSTRAINED"]
-_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
-_ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
 class Metadata(Mapping[str, Any]):
@@ -62,9 +57,8 @@ class Prompt:
     """R3's annotation: "OPENENDED", "CONSTRAINED" or None."""
     metadata: Mapping[str, Any] = field(default_factory=lambda: NO_METADATA, hash=False)
     """Further columns of its row, for verifiers: `Episode.metadata`."""
-    messages: tuple[tuple[str, str], ...] = ()
-    """The conversation as (role, content), oldest first, for a prompt made by `from_messages`;
-    ``text`` is then the user's last message."""
+    messages: Chat = NO_CHAT
+    """The conversation, for a prompt made by `from_messages`; ``text`` is then its `Chat.text`."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "metadata", Metadata(self.metadata))
@@ -72,8 +66,7 @@ class Prompt:
             raise TypeError(f"a prompt's text must be a str, got {self.text!r}; convert it first")
         if not self.text.strip():
             raise PromptError(f"a prompt must not be empty, got {self.text!r}; drop it or fill it")
-        said = (content for _, content in self.messages)
-        for text in (self.text, self.reference or "", *said):
+        for text in (self.text, self.reference or ""):
             if (position := lone_surrogate(text)) is not None:
                 raise PromptError(
                     f"a prompt must be Unicode text, got the lone surrogate {text[position]!r} at "
@@ -97,7 +90,8 @@ class Prompt:
         """Return a conversation as a prompt: the policy writes the next message.
 
         Args:
-            messages: {"role": ..., "content": ...} each, oldest first.
+            messages: {"role": ..., "content": ...} each, oldest first; a `Chat` has tools and
+                arguments of the template too.
             reference: A reference answer.
             query_type: R3's annotation.
             metadata: Further columns of its row.
@@ -109,14 +103,19 @@ class Prompt:
             >>> Prompt.from_messages([{"role": "user", "content": "Why?"}]).text
             'Why?'
         """
-        chat = tuple(as_message(position, item) for position, item in enumerate(messages))
-        if not chat or chat[-1][0] == "assistant":
+        chat = messages if isinstance(messages, Chat) else Chat(messages)
+        roles = [message["role"] for message in chat]
+        if not roles or roles[-1] == "assistant":
             raise PromptError(
-                f"a conversation must end before the assistant's turn, got the roles "
-                f"{[role for role, _ in chat]}; the policy writes that turn"
+                f"a conversation must end before the assistant's turn, got the roles {roles}; the "
+                "policy writes that turn"
             )
-        said = [content for role, content in chat if role == "user"] or [chat[-1][1]]
-        return cls(said[-1], reference, query_type, metadata, chat)
+        if roles[-1] != "tool" and not chat[-1]["content"].strip():
+            raise PromptError(
+                f"a prompt must not be empty, got {chat[-1]['content']!r} as the last message; "
+                "drop it or fill it"
+            )
+        return cls(chat.text, reference, query_type, metadata, chat)
 
 
 class _Selectable(Sequence[Prompt]):
@@ -293,48 +292,6 @@ class PromptSet(_Selectable):
         return type(self)(replace(prompt, text=text) for prompt, text in pairs)
 
 
-def is_messages(item: object) -> bool:
-    """Return whether something is a conversation: a non-empty sequence of mappings."""
-    return (
-        isinstance(item, Sequence)
-        and len(item) > 0
-        and all(isinstance(message, Mapping) for message in item)
-    )
-
-
-def as_message(position: int, item: Any) -> tuple[str, str]:
-    """Return a message as (role, content); the parts of a content of several texts are joined.
-
-    Args:
-        position: Its place in the conversation, for the error.
-        item: The message.
-
-    Raises:
-        PromptError: if it is invalid, naming its position.
-
-    Example:
-        >>> parts = [{"type": "text", "text": "Why"}, {"type": "text", "text": "?"}]
-        >>> as_message(0, {"role": "user", "content": parts})
-        ('user', 'Why?')
-    """
-    if isinstance(item, Mapping):
-        role, content = item.get("role"), _joined_parts(item.get("content"))
-        if isinstance(role, str) and isinstance(content, str):
-            return role, content
-    raise PromptError(
-        f"message {position} must be {{'role': str, 'content': str}}, got {reprlib.repr(item)}; a "
-        "content may be in parts of type 'text'"
-    )
-
-
-def _joined_parts(content: Any) -> Any:
-    """Return the text of a content in parts; anything else as it is."""
-    if not is_messages(content) or any(part.get("type") != "text" for part in content):
-        return content
-    texts = [part.get("text") for part in content]
-    return "".join(texts) if all(isinstance(text, str) for text in texts) else content
-
-
 def _as_prompt(position: int, item: Any) -> Prompt:
     """Return ``item`` as a `Prompt`, naming its position if it is invalid."""
     if isinstance(item, Prompt):
@@ -352,50 +309,3 @@ def _as_prompt(position: int, item: Any) -> Prompt:
         return Prompt(item)
     except PromptError as error:
         raise PromptError(f"prompt {position}: {error}") from None
-
-
-def read_transcript(text: str) -> tuple[list[dict[str, str]], str | None] | None:
-    r"""Return a transcript's messages before the assistant's last turn, and that turn.
-
-    Args:
-        text: Turns that begin with "Human:" or "Assistant:", each after an empty line; turns of
-            the same speaker in a row are one.
-
-    Returns:
-        The messages, and the assistant's answer to them (None if the user spoke last or the
-        answer is empty). None for a text that does not begin with a turn.
-
-    Example:
-        >>> read_transcript("\n\nHuman: Why?\n\nAssistant: Because.")
-        ([{'role': 'user', 'content': 'Why?'}], 'Because.')
-    """
-    lead, *pieces = _TURN.split(text.strip())
-    if lead or not pieces:
-        return None
-    messages: list[dict[str, str]] = []
-    for speaker, said in zip(pieces[::2], pieces[1::2], strict=True):
-        role, content = _ROLES[speaker], said.strip()
-        if messages and messages[-1]["role"] == role:  # the data has turns written in two
-            messages[-1]["content"] = f"{messages[-1]['content']}\n\n{content}".strip()
-        else:
-            messages.append({"role": role, "content": content})
-    answer = messages.pop()["content"] if messages[-1]["role"] == "assistant" else None
-    return messages, answer or None
-
-
-def prompt_messages(text: str) -> list[tuple[str, str]]:
-    r"""Return the turns of a dialogue transcript as (role, content), or a text as the user's turn.
-
-    Args:
-        text: A prompt as written in a data set.
-
-    Example:
-        >>> prompt_messages("\n\nHuman: Why?\n\nAssistant:")
-        [('user', 'Why?')]
-        >>> prompt_messages("Why?")
-        [('user', 'Why?')]
-    """
-    turns = read_transcript(text)
-    if turns is None:
-        return [("user", text)]
-    return [(message["role"], message["content"]) for message in turns[0]]

@@ -116,6 +116,36 @@ def option_value(text: str) -> Any:
     return {"true": True, "false": False}.get(text.lower(), text)
 
 
+def _texts_as_written(
+    word: Spec, factory: Callable[..., Any], options: Mapping[str, Any]
+) -> dict[str, str]:
+    """Return the options that a factory declares as texts or paths, as they were written.
+
+    A folder named 007 is no number.
+    """
+    parameters = inspect.signature(factory).parameters
+    numbers = {key for key, value in options.items() if not isinstance(value, str)}
+    if not numbers:
+        return {}
+    in_file = split_file_word(word.text)
+    pairs = (in_file[2] if in_file else word.text.partition(":")[2]).split(",")
+    written = {key.strip(): value.strip() for key, _, value in (p.partition("=") for p in pairs)}
+    return {
+        key: written[key]
+        for key in numbers & written.keys() & parameters.keys()
+        if _is_text(parameters[key].annotation)
+    }
+
+
+def _is_text(annotation: Any) -> bool:
+    """Return whether a parameter is annotated as a text or path, and as no number or switch."""
+    shown = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    names = {*re.findall(r"\w+", shown)}
+    return not names.isdisjoint(("str", "Path")) and names.isdisjoint(
+        ("int", "float", "bool", "Any", "object")
+    )
+
+
 # --- what a name stands for -----------------------------------------------------------------------
 
 Group = Literal[
@@ -399,7 +429,7 @@ class Registry(Mapping[str, T]):
         with running_user_code(
             f"{self.kind} {word.without_options} cannot be made", word.file, self._error
         ):
-            return factory(**options)
+            return factory(**options | _texts_as_written(word, factory, options))
 
     def check_options(self, word: Spec, factory: Any, *, also: tuple[str, ...] = ()) -> None:
         """Refuse options that a factory does not take, and switches that are not true or false.

@@ -14,7 +14,7 @@ generated and scored; nothing of TRL's method is repeated here. What tools and u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from trl import GRPOConfig, GRPOTrainer
 
+from tokengym.base.chat import ROW_FIELDS, Chat
 from tokengym.base.errors import SettingsError
 from tokengym.bridges.advantages import check_token_estimator, token_advantages
 from tokengym.credit import TokenCredit
@@ -157,7 +158,10 @@ class TokenCreditGRPOTrainer(GRPOTrainer):
         data = {name: values for name, values in columns.items() if name not in NO_COLUMNS}
         credited = self._credit(
             completion_ids,
-            prompts=[_text_of(prompt) for prompt in prompts],
+            prompts=[
+                _read(prompt, {name: data[name][row] for name in ROW_FIELDS if name in data})
+                for row, prompt in enumerate(prompts)
+            ],
             references=data.pop("reference", None),
             query_types=data.pop("query_type", None),
             metadata=[
@@ -243,8 +247,8 @@ def gathered_advantages(
     return advantages[first : first + len(token_rewards), : token_rewards.shape[1]]
 
 
-def _text_of(prompt: Any) -> str:
-    """Return a prompt as text; of a conversation what was said, a line each."""
+def _read(prompt: Any, row: Mapping[str, Any]) -> str | Chat:
+    """Return a prompt as a text or conversation, of whose contents texts alone are scored."""
     if isinstance(prompt, str):
         return prompt
     said = []
@@ -252,5 +256,5 @@ def _text_of(prompt: Any) -> str:
         content = message.get("content") or ""  # a message that only calls tools says nothing
         if not isinstance(content, str):
             content = "".join(part["text"] for part in content if part.get("type") == "text")
-        said.append(content)
-    return "\n".join(filter(None, said))
+        said.append({**message, "content": content})
+    return Chat.of_row(said, row)

@@ -6,6 +6,7 @@ from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
     from tokengym.base.bundle import Bundle, bundled
+    from tokengym.base.chat import Chat
     from tokengym.base.errors import (
         ActionError,
         BundleError,
@@ -29,19 +30,18 @@ if TYPE_CHECKING:
     )
     from tokengym.envs.mdp import TokenMdp
     from tokengym.envs.prompts.contents import MarkedText, content, filled, joined
+    from tokengym.envs.prompts.conversation import encode_chats, missing_end, write_chat
     from tokengym.envs.prompts.loading import load_prompts
     from tokengym.envs.prompts.query_types import BUCKETS, features
     from tokengym.envs.prompts.table import EncodedPrompt
     from tokengym.envs.prompts.tokenization import (
         decode,
         encode,
-        encode_chats,
         encode_contents,
         encode_next,
         token_texts,
         tokenize,
         unknown_share,
-        write_chat,
     )
     from tokengym.envs.prompts.vocabulary import Vocabulary
     from tokengym.envs.render import reward_colours

@@ -350,12 +350,13 @@ class EpisodeBatch:
         numbers, ends = tuple(self.mdp.numbers[flat].tolist()), np.cumsum(lengths).tolist()
         responses = [numbers[a:b] for a, b in zip([0, *ends], ends, strict=False)]
         prompts = self.prompts[rows].tolist()
-        texts, ids, _, references, query_types, metadata = zip(*prompts, strict=True)
+        texts, ids, _, references, query_types, metadata, messages = zip(*prompts, strict=True)
         objects = {
             "prompt_ids": ids,
             "reference": references,
             "query_type": query_types,
             "metadata": metadata,
+            "messages": messages,
             "response": self.mdp.decoder.decode(flat, lengths),
             "response_ids": responses,
             "finish_reason": reasons,

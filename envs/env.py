@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.base.bundle import Bundle
+from tokengym.base.chat import Messages
 from tokengym.base.errors import ActionError, EpisodeOverError
-from tokengym.base.prompt import Messages, Prompt, PromptSet
+from tokengym.base.prompt import Prompt, PromptSet
 from tokengym.base.settings import accepts_settings
 from tokengym.envs.episode import Episode, Info
 from tokengym.envs.mdp import RENDER_FPS, RENDER_MODES, MdpEnvironment
@@ -464,6 +465,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
             "reference": prompt.reference,
             "query_type": prompt.query_type,
             "metadata": prompt.metadata,
+            "messages": prompt.messages,
             "response": self._mdp.decode([ids])[0],
             "response_ids": tuple(ids),
             "finish_reason": finish_reason,

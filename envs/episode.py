@@ -18,6 +18,7 @@ from gymnasium.core import ActType, ObsType
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
+from tokengym.base.chat import NO_CHAT, Chat, Messages
 from tokengym.base.prompt import NO_METADATA, Metadata, Prompt, QueryType
 from tokengym.envs.prompts.table import EncodedPrompt
 from tokengym.envs.turns.partner import POLICY, Turn
@@ -31,7 +32,7 @@ _PER_TOKEN = {"token_rewards": np.float32, "log_probs": np.float32, "written": n
 _PER_TOKEN_IN_INFO = ("token_rewards", "written")
 """Those that an environment's terminal info has."""
 _IN_INFO = (
-    *("prompt", "prompt_ids", "reference", "query_type", "metadata"),
+    *("prompt", "prompt_ids", "reference", "query_type", "metadata", "messages"),
     *("response", "response_ids", "score", "finish_reason"),
 )
 """Fields that every terminal info has."""
@@ -51,7 +52,7 @@ class Episode:
     """
 
     prompt: str
-    """The prompt as text."""
+    """The prompt as text: that of a conversation is written out, see ``messages``."""
     response: str
     """The response as text, special tokens left out."""
     prompt_ids: Sequence[int]
@@ -64,6 +65,8 @@ class Episode:
     """R3's annotation of the prompt: whether the answer is open or there is one right answer."""
     metadata: Mapping[str, Any] = field(default_factory=lambda: NO_METADATA, compare=False)
     """Further columns of the prompt's data set."""
+    messages: Messages = NO_CHAT
+    """The conversation that the policy read, a `Chat`; empty where it read the prompt as it is."""
     score: float | None = None
     """Score of the finished text."""
     score_parts: Mapping[str, float] = field(default_factory=lambda: _NO_PARTS)
@@ -87,6 +90,8 @@ class Episode:
         object.__setattr__(self, "prompt_ids", tuple(map(int, self.prompt_ids)))
         object.__setattr__(self, "response_ids", tuple(map(int, self.response_ids)))
         object.__setattr__(self, "turns", tuple(self.turns))
+        if not isinstance(self.messages, Chat):
+            object.__setattr__(self, "messages", Chat(self.messages))
         for name, kind in _PER_TOKEN.items():
             if getattr(self, name) is not None:
                 self._freeze(name, kind)
@@ -115,6 +120,15 @@ class Episode:
             )
         array.flags.writeable = False
         object.__setattr__(self, name, array)
+
+    @property
+    def chat(self) -> Chat:
+        """What a reader with a chat template reads: ``messages``, or the prompt as messages."""
+        return (
+            self.messages
+            if isinstance(self.messages, Chat) and self.messages
+            else (Chat.of_text(self.prompt))
+        )
 
     @property
     def raw_score(self) -> float | None:
@@ -170,6 +184,7 @@ class Episode:
             reference=info["reference"],
             query_type=info["query_type"],
             metadata=info.get("metadata", NO_METADATA),
+            messages=info.get("messages", NO_CHAT),
             finish_reason=info["finish_reason"],
             turns=info.get("turns", ()),
             written=info.get("written"),
@@ -204,6 +219,7 @@ class Episode:
             "finish_reason": self.finish_reason,
             **turns,
             **({"metadata": columns} if columns else {}),
+            **(self.chat.to_record() if self.messages else {}),
         }
 
     @classmethod
@@ -237,6 +253,7 @@ class Episode:
                 written=known.get("written"),
                 score_parts=dict(known.get("score_parts") or {}),
                 metadata=Metadata(known.get("metadata")),
+                messages=Chat.of_record(known),
             )
         except (TypeError, KeyError) as error:
             raise ValueError(
@@ -302,7 +319,7 @@ def convert_texts() -> None:
         return array_conversion(value, xp, device)
 
     array_conversion.register(Info, convert)
-    for kind in (Prompt, EncodedPrompt, Metadata):
+    for kind in (Prompt, EncodedPrompt, Metadata, Chat):
         array_conversion.register(kind, lambda value, xp, device=None: value)
 
 

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.base.bundle import Bundle
+from tokengym.base.chat import Messages
 from tokengym.base.errors import ActionError, RenderModeError, SettingsError
-from tokengym.base.prompt import Messages, Prompt, PromptSet, QueryType
+from tokengym.base.prompt import Prompt, PromptSet, QueryType
 from tokengym.base.settings import check_memory, from_keywords
 from tokengym.envs.episode import Episode, convert_texts
 from tokengym.envs.prompts.table import EncodedPrompt, PromptTable
@@ -215,6 +216,7 @@ class TokenMdp:
             reference=prompt.reference,
             query_type=cast("QueryType | None", prompt.query_type),
             metadata=prompt.metadata,
+            messages=prompt.messages,
             written=written,
             turns=() if conversation is None else tuple(conversation.turns),
         )

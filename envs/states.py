@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from tokengym.base.chat import Chat
 from tokengym.base.errors import StateError
 from tokengym.base.prompt import Metadata
 from tokengym.envs.prompts.sampler import PromptSampler, are_whole
@@ -84,6 +85,11 @@ def state_of(
         "np_random": dict(rng.bit_generator.state),
         "np_random_seed": seed,
         **({} if conversation is None else conversation.as_state()),
+        **(
+            {"chat": prompt.messages.to_record()}
+            if prompt.messages and prompt.prompt_id < 0
+            else {}
+        ),
     }
 
 
@@ -91,7 +97,7 @@ def prompt_from(state: Mapping[str, Any], mdp: TokenMdp) -> EncodedPrompt:
     """Return the prompt of a saved state, checking that the state fits this MDP."""
     turn_fields = {} if mdp.turns is None else TURN_FIELDS
     keys = sorted(state) if isinstance(state, Mapping) else None
-    if keys is None or {*keys} != {*STATE_KEYS, *turn_fields}:
+    if keys is None or {*keys} - {"chat"} != {*STATE_KEYS, *turn_fields}:
         got = f"a {type(state).__name__}" if keys is None else f"keys {keys}"
         raise StateError(
             f"a state must be what get_state() returned, got {got}; do not edit its keys"
@@ -129,6 +135,7 @@ def prompt_from(state: Mapping[str, Any], mdp: TokenMdp) -> EncodedPrompt:
             state["reference"],
             state["query_type"],
             Metadata(state["metadata"]),
+            Chat.of_record(state.get("chat", {})),
         )
     entry = mdp.table[prompt_id]
     if entry.ids != tuple(state["prompt_ids"]):  # the row would continue with another prompt

@@ -13,8 +13,9 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from tokengym.base.bundle import Bundle
+from tokengym.base.chat import Messages
 from tokengym.base.errors import ActionError, EpisodeOverError, SettingsError, StateError
-from tokengym.base.prompt import Messages, Prompt, PromptSet
+from tokengym.base.prompt import Prompt, PromptSet
 from tokengym.base.settings import accepts_settings
 from tokengym.envs.batch import EpisodeBatch
 from tokengym.envs.episode import Episode, Info

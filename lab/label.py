@@ -134,9 +134,7 @@ class Labels:
             if sides == {"chosen"}:
                 kept_pairs.append(pair)
             elif sides == {"rejected"}:
-                kept_pairs.append(
-                    PreferencePair(prompt=pair.prompt, chosen=pair.rejected, rejected=pair.chosen)
-                )
+                kept_pairs.append(pair.swapped())
         return kept_pairs
 
     def people(self) -> list[str]:

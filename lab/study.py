@@ -2,7 +2,6 @@
 
 import csv
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -536,23 +535,6 @@ def draw_mean(
     axes.grid(alpha=0.3)
 
 
-def run_missing(
-    cells: Iterable[Work], path: Callable[[Work], Path], run: Callable[[Work], None]
-) -> None:
-    """Run the cells whose file does not exist, in order.
-
-    Args:
-        cells: Cells of the study.
-        path: Returns the file or folder that a finished cell has.
-        run: Runs one cell and writes that file.
-    """
-    for cell in cells:
-        if not path(cell).exists():
-            started = time.process_time()
-            run(cell)
-            print(f"{cell} {time.process_time() - started:.0f} s", flush=True)
-
-
 def read_part(part: str) -> tuple[int, int]:
     """Return i and n of "i/n", one of n parts of a study's work.
 
@@ -577,30 +559,6 @@ def deadline(until: str | None, now: datetime | None = None) -> datetime:
     now = datetime.now() if now is None else now
     end = datetime.combine(now.date(), datetime.strptime(until, "%H:%M").time())
     return end if end > now else end + timedelta(days=1)
-
-
-def run_pending(
-    work: Iterable[tuple[str, ComparisonConfig, str, int]], out: Path, part: str, until: str | None
-) -> None:
-    """Do runs of comparisons one at a time, in this process.
-
-    Args:
-        work: Cell's name, its comparison, reward and seed of each run to do.
-        out: Folder of the study's runs, one folder per cell.
-        part: "i/n" takes the seeds with seed % n == i.
-        until: Time of day, HH:MM, after which no run begins.
-    """
-    index, count = read_part(part)
-    end = deadline(until)
-    for name, config, reward, seed in work:
-        if seed % count != index:
-            continue
-        if datetime.now() >= end:
-            return
-        started = time.process_time()
-        run_one(config, reward, seed, out=out / name)
-        seconds = time.process_time() - started
-        print(f"{datetime.now():%H:%M:%S} {name} {reward} {seed} {seconds:.0f} s", flush=True)
 
 
 def shown(value: Any) -> str:
@@ -635,27 +593,6 @@ def read_rows(*files: Path, text: Sequence[str]) -> list[dict[str, Any]]:
                 rows.append(
                     {k: v if k in text else float(v) if v else None for k, v in row.items()}
                 )
-    return rows
-
-
-def rows_to_publish(*files: Path, text: Sequence[str], out: Path) -> list[dict[str, Any]]:
-    """Return the rows of a study that is done; see `read_rows`.
-
-    Args:
-        files: All files of the study, in order.
-        text: Columns that hold text.
-        out: Folder of the study's runs, for the message.
-
-    Raises:
-        ValueError: if a file is missing or has no rows: what was published would be lost.
-    """
-    remedy = f"pass the folder of a whole study, or run it into {out} first"
-    for file in files:
-        if not file.is_file():
-            raise ValueError(f"{file} is missing; {remedy}")
-    rows = read_rows(*files, text=text)
-    if not rows:
-        raise ValueError(f"there are no rows to publish; {remedy}")
     return rows
 
 

@@ -13,14 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from tokengym.base import write_text
 from tokengym.evaluation.report import number, signed
 from tokengym.evaluation.statistics import (
-    KL_LEVELS,
-    Arm,
     PairedDifference,
-    compare_at_kl,
     holm,
     interval,
     iqm,
-    largest_shared_kl,
     paired_difference,
     student_interval,
 )
@@ -173,33 +169,6 @@ def student_mean(values: ArrayLike) -> str:
     """Return the mean of a sample (n,) with Student's t interval."""
     middle, low, high, _ = (float(value) for value in student_interval(values))
     return with_interval({"iqm": middle, "low": low, "high": high})
-
-
-def at_equal_kl(arm: Arm, baseline: Arm, *, measure: str = "score") -> str:
-    """Return the differences of two arms at equal KL, by nats, as `compare_at_kl` has them.
-
-    At the levels of `KL_LEVELS`, and at the largest that all runs have reached.
-
-    Args:
-        arm: Runs by cell and seed.
-        baseline: Those of the baseline.
-        measure: Measurement, such as ``gold_score``.
-    """
-    cells = [*arm.values(), *baseline.values()]
-    seeds = set(cells[0]).intersection(*cells[1:])
-    if len(seeds) < 2:
-        return NONE
-    paths = [cell[seed] for cell in cells for seed in seeds]
-    budget = min(float(run.tokens[-1]) for run in paths)
-    shared = largest_shared_kl(
-        [(cut.updates, cut.kl) for cut in (run.within(budget) for run in paths)]
-    )
-    # Of levels that are shown alike the largest: two values of one KL would contradict each other.
-    levels = [*{number(kl): kl for kl in sorted({*KL_LEVELS, shared or KL_LEVELS[0]})}.values()]
-    # The arms' own intervals are not shown, so that nothing is drawn for them.
-    each = compare_at_kl(arm, baseline, levels, measure=measure, resamples=1)
-    texts = [f"{number(at.kl)}: {_with_ends(at.difference, is_clear=False)}" for at in each]
-    return "; ".join(texts) or NONE
 
 
 def paired_text(one: ArrayLike, other: ArrayLike) -> str:

@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from tokengym.rewards.scorers.partner import PartnerScore
     from tokengym.rewards.scorers.penalties import LengthPenalty, MissingEosPenalty
     from tokengym.rewards.scorers.relevance import Relevance
-    from tokengym.rewards.scorers.reward_model import RewardModel
+    from tokengym.rewards.scorers.reward_model import FORM_FILE, FORM_KEY, RewardModel
     from tokengym.rewards.scorers.rules import RuleScorer
     from tokengym.rewards.scorers.sentiment import Sentiment
     from tokengym.rewards.scorers.toxicity import Toxicity

@@ -13,7 +13,7 @@ ANNOTATIONS = ("reference", "query_type")
 """Fields of an episode that its data may lack."""
 FIELDS = (
     *("prompt", "response", *ANNOTATIONS, "metadata"),
-    *("prompt_ids", "response_ids", "finish_reason", "turns"),
+    *("prompt_ids", "response_ids", "finish_reason", "turns", "messages"),
 )
 """Fields of an episode that a function may name."""
 ALIASES = {"completion": "response", "_": "prompt"}
@@ -92,6 +92,7 @@ class EpisodeArguments:
             ScorerError: if its prompt lacks a column that the function needs.
         """
         known = {name: getattr(episode, name) for name in FIELDS}
+        known["messages"] = episode.chat.messages  # its own copy, which it may change
         known |= {alias: known[name] for alias, name in self._aliases.items()}
         if taken := next((name for name in self._by_place if name in episode.metadata), None):
             raise ScorerError(

@@ -2,7 +2,7 @@
 
 `sparse`, `uniform`, `abc-signed` and `sparse` with a critic from the reward model, each held at 2,
 5 and 10 nats per response by a price that follows the KL (`kl_target`), on film reviews of 48
-tokens and on Detox. A run counts if it ends within 5 % of its target.
+tokens and on Detox. Each run is read where its KL last crossed the target.
 
     python -m studies.equal_kl run --out runs/equal_kl [--until 22:00] [--part 0/2]
     python -m studies.equal_kl publish --out runs/equal_kl    # fills the page
@@ -10,7 +10,7 @@ tokens and on Detox. A run counts if it ends within 5 % of its target.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ from tokengym import ComparisonConfig
 from tokengym.evaluation.report import number
 from tokengym.evaluation.runs import EvaluationSettings, RunRecord
 from tokengym.evaluation.statistics import (
-    PairedDifference,
-    paired_difference,
+    EqualKL,
+    RunPath,
+    compare_at_kl,
     steps_to_threshold,
 )
 from tokengym.lab.protocol import LEARNER, MEASURES
@@ -62,7 +63,7 @@ PRICES = {
 """Task and arm -> target -> the price at which runs at a fixed price end there after 30 updates, by
 a line through earlier ones on logarithmic axes."""
 FALLS = {2.0: 2.4, 5.0: 3.0, 10.0: 3.8}
-"""Target -> factor on that price at the start: a fifth goes in each update until the KL is there."""
+"""Target -> factor on that price at the start: a fifth goes in each update until KL is there."""
 HORIZON = 64
 """Episodes over which the price corrects itself: by 20 % an update at most."""
 AIM = 1.05
@@ -146,7 +147,7 @@ def measure(run: Cell, record: RunRecord) -> list[Row]:
     del run
     held_out = {point["step"]: point for point in record.curve}
     logged = [*record.train, {}]
-    rows = []
+    rows: list[Row] = []
     for step, log in enumerate(logged):
         row = {name: held_out.get(step, {}).get(name) for name in MEASURES} | {"step": step}
         row |= {f"round_{name}": log.get(name) for name in ("score", "kl")}
@@ -187,14 +188,35 @@ def worth(points: Sequence[Row], price: float) -> float:
 # --- page -----------------------------------------------------------------------------------------
 
 
-def held_runs(runs: Runs, cell: Cell) -> dict[int, Sequence[Row]]:
-    """Return a cell's runs that count, by seed."""
-    return {seed: points for seed, points in runs.runs.get(cell, {}).items() if is_held(points)}
+def made(runs: Runs, cell: Cell, *, held: bool = False) -> dict[int, Sequence[Row]]:
+    """Return a cell's runs by seed: all, or those that ended within `HELD` of the target."""
+    of_cell = runs.runs.get(cell, {})
+    return {seed: points for seed, points in of_cell.items() if not held or is_held(points)}
 
 
-def at_end(measure: str) -> Callable[[Sequence[Row]], float]:
-    """Return what reads a measurement of the policy at a run's end."""
-    return lambda points: float(points[-1][measure])
+def path_of(points: Sequence[Row]) -> RunPath:
+    """Return the held-out measurements of a run's second half."""
+    read = [row for row in points if row["kl"] is not None and row["step"] >= READ_FROM]
+    columns = {
+        name: np.array([row[name] for row in read], dtype=np.float64)
+        for name in ("step", "tokens", "kl", "score", "gold_score")
+    }
+    return RunPath(
+        updates=columns["step"],
+        tokens=columns["tokens"],
+        kl=columns["kl"],
+        values={name: columns[name] for name in ("score", "gold_score")},
+    )
+
+
+def at_target(runs: Runs, cell: Cell, base: Cell, *, measure: str = "score") -> EqualKL | None:
+    """Return what a cell and the baseline have where they were last at their target."""
+    arm, other = (
+        {seed: path_of(points) for seed, points in made(runs, at).items()} for at in (cell, base)
+    )
+    if not arm.keys() & other.keys():
+        return None
+    return compare_at_kl(arm, other, kl=float(cell.target), measure=measure)
 
 
 def of_rounds(measure: str) -> Callable[[Sequence[Row]], float]:
@@ -215,12 +237,6 @@ def arrival(points: Sequence[Row], goal: float) -> float:
     return min(steps_to_threshold(middles, smooth, goal, interpolate=True), points[-1]["step"])
 
 
-def goal_of(base: Mapping[int, Sequence[Row]]) -> float:
-    """Return the score at which `ARRIVED` of the way to the end of the baseline's runs is made."""
-    start, end = (mean([points[at]["score"] for points in base.values()]) for at in (0, -1))
-    return start + ARRIVED * (end - start)
-
-
 def compared() -> Iterator[tuple[Cell, Cell]]:
     """Yield every cell that is not the baseline's, and the baseline's beside it."""
     base, *others = ARMS
@@ -228,86 +244,103 @@ def compared() -> Iterator[tuple[Cell, Cell]]:
         yield cell_of(task, arm, target), cell_of(task, base, target)
 
 
-def leads(runs: Runs, measure: str) -> dict[Cell, PairedDifference]:
-    """Return every cell's lead on the baseline at the end, over the pairs that both count."""
-    found = {}
-    for cell, base in compared():
-        pairs = paired(*(_by_seed(runs, at, at_end(measure)) for at in (cell, base)))
-        if len(pairs[0]) > 1:
-            found[cell] = paired_difference(*pairs)
-    return found
-
-
-def _by_seed(runs: Runs, cell: Cell, of: Callable[[Sequence[Row]], float]) -> dict[int, float]:
-    return {seed: of(points) for seed, points in held_runs(runs, cell).items()}
-
-
 def name_of(cell: Cell) -> str:
     """Return an arm in words."""
     return f"`{cell.rule}`{critic_text(cell.critic)}"
 
 
+def _minus(
+    runs: Runs, cells: Sequence[Cell], of: Callable[[Sequence[Row]], float], *, held: bool = False
+) -> str:
+    """Return how a figure of a cell's runs differs from the baseline's, paired by seed."""
+    pairs = paired(
+        *({seed: of(p) for seed, p in made(runs, at, held=held).items()} for at in cells)
+    )
+    return f"{paired_text(*pairs)}, {len(pairs[0])} pairs" if len(pairs[0]) > 1 else NONE
+
+
 def answer_table(runs: Runs) -> str:
-    """Return every arm minus `sparse` at each KL: score, gold and KL at the end, and the course."""
-    scores, golds = (after_holm(leads(runs, name)) for name in ("score", "gold_score"))
+    """Return every arm minus `sparse` at its target: score and gold, and when they were there."""
+    known: dict[str, dict[Cell, EqualKL]] = {}
+    for measure in ("score", "gold_score"):
+        each = {cell: at_target(runs, cell, base, measure=measure) for cell, base in compared()}
+        known[measure] = {cell: at for cell, at in each.items() if at is not None}
+    scores, golds = (
+        after_holm({cell: at.difference for cell, at in found.items()}) for found in known.values()
+    )
     lines = []
-    for cell, base in compared():
-        if cell not in scores:
-            continue
-        goal = goal_of(held_runs(runs, base))
-        figures = [
-            kl_of_last,
-            of_rounds("score"),
-            of_rounds("kl"),
-            lambda points, goal=goal: arrival(points, goal),
-        ]
-        cells = [
-            paired_text(*paired(*(_by_seed(runs, at, of) for at in (cell, base)))) for of in figures
-        ]
+    for cell, at in known["score"].items():
         about = [cell.task, f"{cell.target:g}", name_of(cell)]
-        lines.append([*about, scores[cell], golds[cell], *cells])
-    heads = ["task", "nats", "arm", "score at the end", "gold at the end", "KL of the last rounds"]
-    heads += ["score over the run", "KL over the run", f"updates to {ARRIVED:.0%}"]
-    return markdown_table(heads, lines)
+        reached = f"{number(at.value)} and {number(at.baseline_value)}"
+        when = f"{at.update:.0f} and {at.baseline_update:.0f}"
+        lines.append([*about, reached, scores[cell], golds[cell], when])
+    heads = ["task", "nats", "arm", "score of it and of `sparse`", "score", "gold"]
+    return markdown_table([*heads, "update of it and of `sparse`"], lines)
+
+
+def course_table(runs: Runs) -> str:
+    """Return every arm minus `sparse` over its course, and of the runs that ended at the target."""
+    lines = []
+    for cells in compared():
+        cell, base = cells
+        at = at_target(runs, cell, base)
+        if at is None:
+            continue
+        start = mean([points[0]["score"] for points in made(runs, base).values()])
+        goal = start + ARRIVED * (at.baseline_value - start)
+        soon = [
+            number(mean([arrival(points, goal) for points in made(runs, each).values()]))
+            for each in cells
+        ]
+        lines.append(
+            [
+                *(cell.task, f"{cell.target:g}", name_of(cell)),
+                " and ".join(soon),
+                *(_minus(runs, cells, of_rounds(name)) for name in ("score", "kl")),
+                *(_minus(runs, cells, at_end(name), held=True) for name in ("score", "gold_score")),
+            ]
+        )
+    heads = ["task", "nats", "arm", f"updates to {ARRIVED:.0%}, it and `sparse`"]
+    heads += ["score over the run", "KL over the run"]
+    strict = f"of runs within {HELD:.0%}"
+    return markdown_table([*heads, f"score at the end, {strict}", f"gold, {strict}"], lines)
+
+
+def at_end(measure: str) -> Callable[[Sequence[Row]], float]:
+    """Return what reads a measurement of the policy at a run's end."""
+    return lambda points: float(points[-1][measure])
 
 
 def held_table(runs: Runs) -> str:
-    """Return how each cell was held: its rate, price and KL, and what it reached."""
+    """Return how each cell was held: its rate, price and KL, and how many of its runs count."""
     lines = []
     for task, target, arm in product(TASKS, sorted(TARGETS), ARMS):
         cell = cell_of(task, arm, target)
-        made = runs.runs.get(cell, {})
-        if not made:
+        of_cell = made(runs, cell)
+        if not of_cell:
             continue
-        held = held_runs(runs, cell)
-        ends = ", ".join(number(kl_of_last(points)) for _, points in sorted(made.items()))
-        about = [task, f"{target:g}", name_of(cell), f"{runs.rate(cell):g}"]
-        price = number(mean([points[-2]["price"] for points in made.values()]))
-        reached = [
-            number(mean([points[-1][name] for points in held.values()])) if held else NONE
-            for name in ("score", "gold_score")
-        ]
-        lines.append([*about, price, ends, f"{len(held)} of {len(made)}", *reached])
-    heads = [
-        "task",
-        "nats",
-        "arm",
-        "rate",
-        "last price",
-        f"KL of the last {LAST} rounds, by seed",
-        "count",
-    ]
-    return markdown_table([*heads, "score at the end", "gold at the end"], lines)
+        ends = ", ".join(number(kl_of_last(points)) for _, points in sorted(of_cell.items()))
+        price = number(mean([points[-2]["price"] for points in of_cell.values()]))
+        there = sum(path_of(p).at_kl(target, "score") is not None for p in of_cell.values())
+        held = len(made(runs, cell, held=True))
+        about = [task, f"{target:g}", name_of(cell), f"{runs.rate(cell):g}", price, ends]
+        lines.append([*about, *(f"{count} of {len(of_cell)}" for count in (there, held))])
+    heads = ["task", "nats", "arm", "rate", "last price", f"KL of the last {LAST} rounds, by seed"]
+    return markdown_table([*heads, "were at the target", f"ended within {HELD:.0%}"], lines)
 
 
 def so_far(runs: Runs) -> str:
     """Return how many of the declared runs there are."""
     wanted = [cell_of(*at) for at in product(TASKS, ARMS, TARGETS)]
-    made = sum(len(runs.runs.get(cell, {})) for cell in wanted)
-    held = sum(len(held_runs(runs, cell)) for cell in wanted)
-    if not made:
+    count, held = (
+        sum(len(made(runs, cell, held=held)) for cell in wanted) for held in (False, True)
+    )
+    if not count:
         return NOT_YET
-    return f"{made} of {len(wanted) * PAIRS} runs are made, of which {held} count."
+    return (
+        f"{count} of {len(wanted) * PAIRS} runs are made; {held} of them ended within {HELD:.0%} "
+        "of their target."
+    )
 
 
 def tables(published: Published) -> dict[str, str]:
@@ -321,6 +354,7 @@ def tables(published: Published) -> dict[str, str]:
     return {
         "so far": so_far(runs),
         "answer": answer_table(runs),
+        "course": course_table(runs),
         "held": held_table(runs),
         "rates": rates_table(sweeps, ("task", "nats", "arm"), with_best=True),
     }
@@ -334,7 +368,7 @@ def pictures(published: Published) -> None:
     drawn = [
         (task, target)
         for task, target in product(TASKS, sorted(TARGETS))
-        if any(held_runs(runs, cell_of(task, arm, target)) for arm in ARMS)
+        if any(len(made(runs, cell_of(task, arm, target))) > 1 for arm in ARMS)
     ]
     if not drawn:
         return
@@ -345,8 +379,8 @@ def pictures(published: Published) -> None:
         for axis, name in zip(column, ("score", "kl"), strict=True):
             for arm, color in zip(ARMS, COLORS, strict=True):
                 cell = cell_of(task, arm, target)
-                if len(held := held_runs(runs, cell)) > 1:
-                    rows = [points[:-1] for points in held.values()]
+                if len(of_cell := made(runs, cell)) > 1:
+                    rows = [points[:-1] for points in of_cell.values()]
                     label = name_of(cell).replace("`", "")
                     draw_mean(axis, rows, _round_of(name), color=color, label=label)
         column[0].set_title(f"{task}, {target:g} nats", fontsize=9)

@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tokengym.base.chat import NO_CHAT, Chat, Messages, is_messages
 from tokengym.base.errors import TokenizerError
 from tokengym.base.prompt import NO_METADATA, Metadata, QueryType
 from tokengym.envs.episode import Episode
+from tokengym.envs.prompts.conversation import encode_chats
 from tokengym.envs.prompts.tokenization import encode, encode_next
 from tokengym.rewards import Reward, make_reward
 from tokengym.rewards.errors import RewardError
@@ -101,7 +103,7 @@ class TokenCredit:
         self,
         responses: Sequence[Text],
         *,
-        prompts: Sequence[Text] | None = None,
+        prompts: Sequence[Text | Messages] | None = None,
         references: Sequence[str | None] | None = None,
         query_types: Sequence[QueryType | None] | None = None,
         metadata: Sequence[Mapping[str, Any]] | None = None,
@@ -111,7 +113,8 @@ class TokenCredit:
 
         Args:
             responses: Texts, or token ids, which are credited as they are.
-            prompts: Texts or ids of the prompts; None stands for empty ones.
+            prompts: Texts or ids of the prompts, or conversations, which the policy read in its
+                tokenizer's chat template; None stands for empty ones.
             references: Reference answers, for scorers that compare with one.
             query_types: R3's annotations of the prompts, "OPENENDED" or "CONSTRAINED".
             metadata: Further columns of the prompts by name: a scoring function gets those that
@@ -124,6 +127,11 @@ class TokenCredit:
             TokenizerError: if the tokens of a text do not spell it.
             ScorerError: if a score is no finite number.
         """
+        for name, one in (("responses", responses), ("prompts", prompts)):
+            if isinstance(one, str):
+                raise ValueError(
+                    f"{name} must be a list of texts, got one text {one[:40]!r}; pass [{name[:-1]}]"
+                )
         count = len(responses)
         if not count:
             raise ValueError("responses is empty; pass at least one")
@@ -138,7 +146,7 @@ class TokenCredit:
                 )
         episodes = []
         for index, response in enumerate(responses):
-            prompt, prompt_ids = ("", ()) if prompts is None else self._both(prompts[index])
+            prompt, prompt_ids, chat = self._asked("" if prompts is None else prompts[index])
             text, ids = self._both(response, before=prompt_ids)
             spelled = str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
             if spelled.strip() != text.strip():
@@ -157,6 +165,7 @@ class TokenCredit:
                     prompt=prompt,
                     response=text,
                     prompt_ids=prompt_ids,
+                    messages=chat,
                     response_ids=ids,
                     reference=None if references is None else references[index],
                     query_type=None if query_types is None else query_types[index],
@@ -174,6 +183,15 @@ class TokenCredit:
             mask[row, :length] = True if episode.written is None else episode.written > 0
         scores = np.array([episode.score for episode in paid], dtype=np.float32)
         return Credited(scores=scores, token_rewards=rewards, mask=mask, episodes=tuple(paid))
+
+    def _asked(self, prompt: Any) -> tuple[str, Sequence[int], Chat]:
+        """Return a prompt's text, its ids, and the conversation that it is, if it is one."""
+        if is_messages(prompt):
+            chat = prompt if isinstance(prompt, Chat) else Chat(prompt)
+            (written,) = encode_chats(self.tokenizer, [chat])
+            return chat.text, written, chat
+        text, ids = self._both(prompt) if len(prompt) else ("", ())
+        return text, ids, NO_CHAT
 
     def _both(self, text: Text, before: Sequence[int] | None = None) -> tuple[str, Sequence[int]]:
         """Return a text and its ids, whichever is given; a response is what follows ``before``."""

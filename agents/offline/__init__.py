@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         pair_rows,
         prompt_order,
     )
+    from tokengym.agents.offline.finite import FiniteTrainer
     from tokengym.agents.offline.policies import make_policy
     from tokengym.agents.offline.settings import Candidates, PreferenceLoss, Sampling, Tuning
     from tokengym.agents.offline.trainer import OfflineTrainer, arithmetic_of

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tokengym.agents.offline.settings import DPOSettings, SFTSettings
+from tokengym.base.chat import Chat
 from tokengym.base.errors import DatasetError
-from tokengym.base.prompt import Prompt, PromptSet, prompt_messages, read_transcript
+from tokengym.base.prompt import Prompt, PromptSet
 from tokengym.rewards.pairs.encode import (
     EncodedTexts,
     TextEncoding,
@@ -15,7 +16,7 @@ from tokengym.rewards.pairs.encode import (
     pair_rows,
     response_rows,
 )
-from tokengym.rewards.pairs.read import Row, SkippedRow, read_table
+from tokengym.rewards.pairs.read import Row, SkippedRow, read_table, reply_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -164,9 +165,9 @@ def _beside(rows: Mapping[int, Row[Any]], table: Any) -> Iterator[tuple[Row[Any]
 
 
 def _said(row: Row[Any], told: Mapping[str, Any]) -> Any:
-    """Return a row's prompt as a text or messages; None if it has ids alone."""
-    prompt = row.prompt if isinstance(row.prompt, str | list) else told.get("prompt")
-    return prompt if isinstance(prompt, str | list) and prompt else None
+    """Return a row's prompt as a text or conversation; None if it has ids alone, or no prompt."""
+    prompt = row.prompt if isinstance(row.prompt, str | Chat) else told.get("prompt")
+    return prompt if isinstance(prompt, str | Chat) and prompt else None
 
 
 def _prompt(row: Row[Any], told: Mapping[str, Any], encoding: TextEncoding) -> Prompt:
@@ -174,12 +175,10 @@ def _prompt(row: Row[Any], told: Mapping[str, Any], encoding: TextEncoding) -> P
     known = {*_NO_METADATA, encoding.prompt_column}
     columns = {name: value for name, value in told.items() if name not in known}
     prompt, chosen = _said(row, told), row.responses[0]
-    if isinstance(chosen, list):
-        chosen = chosen[-1]["content"]
+    if isinstance(chosen, Chat | list):
+        chosen = reply_text(list(chosen))
     reference = chosen if isinstance(chosen, str) else told.get("chosen")
-    if encoding.chat_template and isinstance(prompt, str) and read_transcript(prompt) is not None:
-        prompt = [{"role": role, "content": said} for role, said in prompt_messages(prompt)]
-    if isinstance(prompt, list):
+    if isinstance(prompt, Chat):
         return Prompt.from_messages(prompt, reference=reference, metadata=columns)
     return Prompt(prompt, reference=reference, metadata=columns)
 

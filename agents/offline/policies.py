@@ -121,7 +121,7 @@ def make_policy(
             reference=reference,
             **settings,
         )
-    policy.generator.manual_seed(seeds[1])
+    policy.outside.manual_seed(seeds[1])  # training samples nothing
     if _is_environment(source):
         vocabulary = environment_attribute(source, "vocabulary")
         warn_of_ends(policy.language_model, vocabulary, tokenizer)

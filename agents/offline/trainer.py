@@ -4,24 +4,20 @@ import copy
 import json
 import logging
 import math
-import random
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import copy_context
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
-from greenlet import greenlet
 from torch import Tensor, nn
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
-    Trainer,
     TrainerCallback,
     TrainingArguments,
     set_seed,
@@ -36,6 +32,7 @@ from tokengym.agents.checkpoint import (
 )
 from tokengym.agents.contract import Update
 from tokengym.agents.errors import CheckpointError, ModelError, NonFiniteError
+from tokengym.agents.offline.finite import FiniteTrainer
 from tokengym.agents.offline.policies import (
     Source,
     encoding_for,
@@ -46,11 +43,12 @@ from tokengym.agents.offline.policies import (
     sampling_of,
     write_weights,
 )
-from tokengym.agents.offline.scoring import REFERENCE, ResponseScorer
+from tokengym.agents.offline.scoring import INPUTS, REFERENCE, ResponseScorer
 from tokengym.agents.policy.policy import CausalLMPolicy, PlaysPolicy
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.policy.settings import Precision, Products
 from tokengym.agents.rollouts.rounds import Environments
+from tokengym.agents.stepwise import hand_over, isolated_random_state, stepwise
 from tokengym.base.device import auto_device, select_device, use_device
 from tokengym.base.errors import DatasetError
 from tokengym.base.files import read_json, writing
@@ -174,32 +172,6 @@ def training_arguments(
     return args
 
 
-@contextmanager
-def isolated_random_state() -> Iterator[None]:
-    """Restore the global random state afterwards: the Trainer seeds it."""
-    before = global_random_state()
-    try:
-        yield
-    finally:
-        set_global_random_state(before)
-
-
-def global_random_state() -> tuple[Any, ...]:
-    """Return the state of Python's, NumPy's and torch's generators, of torch the GPU's too."""
-    device = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
-    return random.getstate(), np.random.get_state(), torch.get_rng_state(), device
-
-
-def set_global_random_state(state: tuple[Any, ...]) -> None:
-    """Restore what `global_random_state` returned."""
-    python, numpy, cpu, device = state
-    random.setstate(python)
-    np.random.set_state(numpy)
-    torch.set_rng_state(cpu)
-    if device is not None:
-        torch.cuda.set_rng_state(device)
-
-
 def _device_of(keywords: Mapping[str, Any]) -> Any:
     """Return the device that a learner's keywords name."""
     if keywords.get("args") is not None:
@@ -225,7 +197,7 @@ Self = TypeVar("Self", bound="OfflineTrainer")
 _LOG = logging.getLogger(__name__)
 
 
-class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict replaces the Trainer's
+class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its predict replaces the Trainer's
     """Learns from given texts by `transformers.Trainer`, and plays like any agent.
 
     Checkpoints made during training (``save_strategy``) hold weights as safetensors and arguments
@@ -391,6 +363,24 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
                 loss = loss * self.accelerator.num_processes  # gradients are then averaged
         return (loss, {"losses": losses}) if return_outputs else loss
 
+    def single_rows(self, inputs: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the number of each row in the data set, and the batch of it alone."""
+        assert self.encoded is not None
+        numbers = {(row.prompt, row.responses): row.row for row in self.encoded.rows}
+        size = len(inputs["prompt_lengths"]) // len(self.columns)
+        for row in range(size):
+            alone = {name: inputs[name][row::size] for name in INPUTS}  # of its responses
+            texts = [
+                (tuple(ids[:start]), tuple(ids[start : start + length]))
+                for ids, start, length in zip(*(alone[n].tolist() for n in INPUTS), strict=True)
+            ]
+            ids = texts[0][0], tuple(response for _, response in texts)
+            items = sum(map(len, ids[1])) if self.is_per_token else 1
+            alone["labels"] = torch.zeros(items, dtype=torch.int64)
+            if "ref_log_probs" in inputs:
+                alone["ref_log_probs"] = inputs["ref_log_probs"][:, row : row + 1]
+            yield f"row {numbers.get(ids, row)}", alone
+
     def prediction_step(
         self,
         model: nn.Module,
@@ -418,7 +408,7 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
 
         Raises:
             DatasetError: if there is nothing to learn from.
-            NonFiniteError: if the loss is no longer a number.
+            NonFiniteError: if a loss or gradient is not finite; the weights are those before it.
         """
         if self.train_dataset is None:
             raise DatasetError(f"{type(self).__name__} has nothing to learn from; pass it data")
@@ -440,32 +430,15 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
         Yields:
             The epoch, from 1, of which the last may be a part, and the response tokens so far.
         """
-        # The Trainer's loop calls back and cannot be left; a greenlet runs it to the end of an
-        # epoch and returns here, in the same thread. It sees the variables of this context.
-        training = greenlet(self.train)
-        training.gr_context = copy_context()
         callback = _HandOver(self)
         self.add_callback(callback)
-        # The Trainer draws from the global generators: each side has a state of its own.
-        outside, inside = global_random_state(), None
         try:
-            while True:
-                if inside is not None:
-                    set_global_random_state(inside)
-                update = training.switch()
-                inside = global_random_state()
-                set_global_random_state(outside)
-                if training.dead:
-                    return
-                self.policy.eval()  # the Trainer turns dropout on again for each step
-                yield update
-                outside = global_random_state()
+            with closing(stepwise(self.train)) as updates:
+                for update in updates:
+                    self.policy.eval()  # the Trainer turns dropout on again for each step
+                    yield update
         finally:
             self.remove_callback(callback)
-            if not training.dead:  # the loop was left: the training ends where it stands
-                outside = global_random_state()
-                training.throw()
-                set_global_random_state(outside)
 
     def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
         """Measure on held-out texts; see `transformers.Trainer.evaluate`."""
@@ -678,7 +651,4 @@ class _HandOver(TrainerCallback):
         agent = self.agent
         agent.count_tokens()  # the Trainer itself counts when it logs
         epoch = math.ceil(state.epoch - 1e-6)  # a last one may be a part of one
-        update = Update(step=epoch, tokens=agent.num_response_tokens, agent=agent)
-        parent = greenlet.getcurrent().parent
-        assert parent is not None
-        parent.switch(update)
+        hand_over(Update(step=epoch, tokens=agent.num_response_tokens, agent=agent))

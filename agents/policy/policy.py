@@ -84,6 +84,9 @@ class CausalLMPolicy(PolicyModels):
             has_critic=has_critic,
         )
         self.generator = torch.Generator()
+        """Source of the tokens that training samples."""
+        self.outside = torch.Generator()
+        """Source of those that anybody else samples, so that measuring never moves training."""
         self.place = (0, 1)
         """This process's number among those whose rows draw from ``generator``, and their count."""
         self._has_static: bool | None = None  # whether steps can be captured; None: not tried
@@ -114,12 +117,12 @@ class CausalLMPolicy(PolicyModels):
         """Return a fast sampler of this policy: one new token per step and row, with a cache.
 
         Args:
-            generator: Source of the sampled tokens; None takes the policy's own.
+            generator: Source of the sampled tokens: ``policy.generator`` is the training's, None a
+                stream apart from it.
         """
         kind: Any = backend().captured_sampler if self._decodes_statically() else CachedSampler
-        chosen: Sampler = (
-            kind(self, self.generator, self.place) if generator is None else kind(self, generator)
-        )
+        share = self.place if generator is self.generator else (0, 1)
+        chosen: Sampler = kind(self, self.outside if generator is None else generator, share)
         return chosen
 
     @property
@@ -184,7 +187,7 @@ class CausalLMPolicy(PolicyModels):
             )
         ]
         logits = self.next_logits(texts, action_masks)
-        uniforms = torch.rand(len(texts), generator=self.generator)
+        uniforms = torch.rand(len(texts), generator=self.outside)
         tokens, *_ = draw(logits, None if deterministic else uniforms.to(logits.device))
         actions = tokens.cpu().numpy()
         return (actions if is_batch else actions[0]), state

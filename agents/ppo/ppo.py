@@ -311,16 +311,15 @@ class PPO(EpisodicAlgorithm):
             parameters = self.policy.optimizer.param_groups[0]["params"]
             for epoch, rows in minibatches:
                 where = f"update {self._n_updates}, epoch {epoch}, timestep {self.num_timesteps}"
-                parts = self.backward(experience.select(rows), where)
-                done.append(parts)
-                approx_kl = sum(figures["approx_kl"] for figures in parts)
-                if settings.target_kl is not None and approx_kl > 1.5 * settings.target_kl:
-                    break
-                gradients = [p.grad for p in parameters if p.grad is not None]
-                norm = torch.nn.utils.get_total_norm(gradients)
-                # Looked at before the clipping, which would spread a nan of one weight to all.
-                if not self.processes.whole_tensor(norm).isfinite():
-                    raise NonFiniteError(f"{self._largest_gradient()} at {where}; {REMEDY}")
+                try:
+                    parts = self.backward(experience.select(rows), where)
+                    done.append(parts)
+                    approx_kl = sum(figures["approx_kl"] for figures in parts)
+                    if settings.target_kl is not None and approx_kl > 1.5 * settings.target_kl:
+                        break
+                    norm = self._finite_norm(where)
+                except NonFiniteError as error:
+                    raise self._error_of_row(experience, rows, where) or error from None
                 torch.nn.utils.clip_grads_with_norm_(parameters, settings.max_grad_norm, norm)
                 self.policy.optimizer.step()
                 num_steps += 1
@@ -335,6 +334,32 @@ class PPO(EpisodicAlgorithm):
             self._adapt_kl_coef(settings.kl_target)
         self.logger.record("time/update_s", time.perf_counter() - started)
         return stats
+
+    def _finite_norm(self, where: str) -> Tensor:
+        """Return the norm of the gradient, before a clipping that would spread a nan to all of it.
+
+        Raises:
+            NonFiniteError: if it is NaN or Inf.
+        """
+        parameters = self.policy.optimizer.param_groups[0]["params"]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if not self.processes.whole_tensor(norm).isfinite():
+            raise NonFiniteError(f"{self._largest_gradient()} at {where}; {REMEDY}")
+        return norm
+
+    def _error_of_row(
+        self, experience: Experience, rows: Tensor, where: str
+    ) -> NonFiniteError | None:
+        """Return the error of the first row whose own loss or gradient is not finite."""
+        if self.processes.count > 1:  # the others would wait for its gradient
+            return None
+        for row in rows.sort().values:
+            try:
+                self.backward(experience.select(row[None]), f"{where}, row {row.item()}")
+                self._finite_norm(f"{where}, row {row.item()}")
+            except NonFiniteError as error:
+                return error
+        return None
 
     def _adapt_kl_coef(self, target: float) -> None:
         """Move the KL coefficient towards the target, nats per response."""

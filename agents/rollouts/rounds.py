@@ -307,6 +307,7 @@ class RoundEnvironment(ABC):
         begin: Begins an episode in every row.
         hold: Holds rows that end, given True, or gives them back to the autoreset mode; None where
             the environment cannot.
+        is_one_batch: Whether its rows are one environment, not copies that are reset apart.
     """
 
     def __init__(
@@ -314,7 +315,10 @@ class RoundEnvironment(ABC):
         envs: VectorEnv[Any, Any, Any] | VecEnv,
         begin: Begin,
         hold: Callable[[bool], Any] | None,
+        *,
+        is_one_batch: bool,
     ) -> None:
+        self.is_one_batch = is_one_batch
         self.num_envs = envs.num_envs
         tokenizer = environment_attribute(envs, "tokenizer")
         self.pad_action = 0 if tokenizer is None else Vocabulary.of(tokenizer).filler
@@ -334,11 +338,25 @@ class RoundEnvironment(ABC):
             seed: Seed of the environment's random state; None continues with its present one.
             options: Options of the environment's reset.
         """
+        self.check_options(options)
         for wrapper in self.reward.deferred:
             wrapper.deferred = True
         observation, infos = self._begin(seed=seed, options=options)
         self._hold(True)
         return observation, infos.get("action_mask")
+
+    def check_options(self, options: Options | None) -> None:
+        """Refuse groups where rows draw their prompts apart.
+
+        Raises:
+            SettingsError: naming the remedy.
+        """
+        if options and "group_size" in options and not self.is_one_batch:
+            raise SettingsError(
+                f"group_size={options['group_size']} needs a VectorEnv of one batch, whose rows "
+                "can share a prompt, and these are separate environments; make one with "
+                "gym.make_vec(id, num_envs=...), without vectorization_mode"
+            )
 
     @abstractmethod
     def step(self, actions: NDArray[np.int64]) -> StepResult:
@@ -362,11 +380,11 @@ class GymRounds(RoundEnvironment):
     def __init__(self, envs: VectorEnv[Any, Any, Any], begin: Begin | None = None) -> None:
         self.envs = envs
         bare: Any = envs.unwrapped
-        is_copies = isinstance(bare, SyncVectorEnv | AsyncVectorEnv)
+        is_copies = _is_copies(envs)
         hold = getattr(bare, HOLD, None)
         if is_copies and all(bare.call("has_wrapper_attr", HOLD)):
             hold = partial(bare.call, HOLD)
-        super().__init__(envs, begin or envs.reset, hold)
+        super().__init__(envs, begin or envs.reset, hold, is_one_batch=not is_copies)
         # Gymnasium's own batches refuse to step a row that ended and was not reset.
         mode = envs.metadata.get("autoreset_mode")
         self._must_reset = is_copies and mode == AutoresetMode.DISABLED
@@ -398,15 +416,21 @@ class VecEnvRounds(RoundEnvironment):
         self.envs = envs
         can_hold = envs.has_attr(HOLD)
         hold = partial(envs.env_method, HOLD) if can_hold else None
-        super().__init__(envs, self._reset, hold)
+        inner = envs.unwrapped
+        is_one = isinstance(inner, GymVecEnv) and not _is_copies(inner.envs)
+        super().__init__(envs, self._reset, hold, is_one_batch=is_one)
 
     def _reset(self, seed: int | None, options: Options | None) -> tuple[Any, dict[str, Any]]:
         if seed is not None:
             self.envs.seed(seed)
         if options is not None:
-            self.envs.set_options(_row_options(options, self.num_envs))
+            whole = [options] * self.num_envs  # which `GymVecEnv` hands on to its batch
+            rows = whole if self.is_one_batch else _row_options(options, self.num_envs)
+            self.envs.set_options(rows)
         observation = self.envs.reset()
-        return observation, {"action_mask": _stacked_masks(self.envs.reset_infos)}
+        # A wrapper has a list of its own, which stays empty.
+        inner: Any = self.envs.unwrapped
+        return observation, {"action_mask": _stacked_masks(inner.reset_infos)}
 
     def step(self, actions: NDArray[np.int64]) -> StepResult:
         """See `RoundEnvironment.step`."""
@@ -444,18 +468,17 @@ def as_rounds(envs: Environments) -> RoundEnvironment:
     return GymRounds(as_vector_env(envs))
 
 
+def _is_copies(envs: VectorEnv[Any, Any, Any]) -> bool:
+    """Return whether the rows of a batch are separate environments."""
+    return isinstance(envs.unwrapped, SyncVectorEnv | AsyncVectorEnv)
+
+
 def _row_options(options: Options, num_envs: int) -> list[Options]:
     """Return a batch's options row by row, as a stock ``VecEnv`` takes them.
 
     Raises:
-        SettingsError: for groups, which rows that draw their prompts apart cannot share, and for
-            prompts that are not one per row.
+        SettingsError: for prompts that are not one per row.
     """
-    if "group_size" in options:
-        raise SettingsError(
-            f"group_size={options['group_size']} needs a Gymnasium VectorEnv, whose rows can share "
-            "a prompt; make one with gym.make_vec"
-        )
     shared = {key: value for key, value in options.items() if key not in PER_ROW}
     rows = [dict(shared) for _ in range(num_envs)]
     for many, one in PER_ROW.items():

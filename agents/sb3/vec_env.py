@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvO
 
 from tokengym.agents.errors import ModelError
 from tokengym.agents.sb3.hindsight import StepRewards, step_rewards
+from tokengym.base.errors import SettingsError
 
 
 def as_vector_env(
@@ -89,9 +90,21 @@ class GymVecEnv(VecEnv):
         return fresh
 
     def reset(self) -> VecEnvObs:
-        """Begin an episode in every row and return the observations; see `begin`."""
+        """Begin an episode in every row and return the observations; see `begin`.
+
+        Options that were set for all rows alike, as ``set_options(options)`` does, are the batch's.
+
+        Raises:
+            SettingsError: if rows have options of their own.
+        """
         self.fresh = None
-        observation, infos = self.fresh = self.begin()
+        first, *others = self._options
+        if any(other is not first and other != first for other in others):
+            raise SettingsError(
+                "the rows of a batch are reset together, got options of their own; set those of "
+                "the batch for all: set_options({'prompts': [...]})"
+            )
+        observation, infos = self.fresh = self.begin(options=first or None)
         self.reset_infos = [self._row_info(infos, row) for row in range(self.num_envs)]
         if "action_mask" in infos:
             self._action_masks[:] = infos["action_mask"]

@@ -56,7 +56,8 @@ _FIGURES = (
     ("at the end (`final`)", "The mean of the curve's last tenth."),
     (
         "at equal KL (`at_kl`)",
-        "The value of the run's latest policy within a KL that all runs have reached.",
+        "The value where the run was last at the KL at which the baseline's run of the same seed "
+        "ends.",
     ),
     (
         "steps to threshold",

@@ -12,7 +12,7 @@ import re
 import string
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -251,7 +251,7 @@ class Guard:
 
         self._exact = exact
         # A letter for a letter: the characters of a text keep their places.
-        self._letters = _cipher("".join(ids), area)
+        self._letters = cipher("".join(ids), area)
         backend: Any = tokenizer.backend_tokenizer
         rules = json.loads(backend.to_str())
         rules["truncation"] = rules["padding"] = None
@@ -296,57 +296,9 @@ def free_area(texts: Iterable[str]) -> int:
     )
 
 
-def _cipher(text: str, area: int) -> dict[int, int]:
+def cipher(text: str, area: int) -> dict[int, int]:
     """Return a private letter for each letter of a text."""
     return {ord(letter): area + n for n, letter in enumerate(sorted(set(text)))}
-
-
-class Disguise:
-    """Messages in which what looks like control tokens is written in private letters.
-
-    Args:
-        messages: Messages, whose values but for the roles are contents, however deep.
-        control: The control tokens.
-    """
-
-    def __init__(self, messages: Sequence[Mapping[str, Any]], control: ControlTokens) -> None:
-        contents = [*_strings(messages)]
-        spans = {text: some for text in contents if (some := control.spans_in(text))}
-        letters = "".join(text[a:b] for text, some in spans.items() for a, b in some)
-        self._letters = _cipher(letters, free_area(contents)) if letters else {}
-        self._spans = spans
-        self.messages: list[Any] = self._hidden(list(messages)) if spans else list(messages)
-        """The messages in disguise; as they are, where nothing in them needs one."""
-
-    def _hidden(self, value: Any) -> Any:
-        if isinstance(value, str):
-            for a, b in self._spans.get(value, ()):
-                value = value[:a] + value[a:b].translate(self._letters) + value[b:]
-            return value
-        if isinstance(value, Mapping):
-            return {k: v if k == "role" else self._hidden(v) for k, v in value.items()}
-        return [*map(self._hidden, value)] if isinstance(value, list | tuple) else value
-
-    def lifted(self, text: str) -> MarkedText:
-        """Return a text in everyday letters, what was disguised marked as content."""
-        if not self._letters:
-            return MarkedText(text)
-        letters = "".join(map(chr, self._letters.values()))
-        spans = [match.span() for match in re.finditer(f"[{letters}]+", text)]
-        shown = {private: letter for letter, private in self._letters.items()}
-        return MarkedText(text.translate(shown), spans)
-
-
-def _strings(value: Any) -> Iterator[str]:
-    """Yield the texts in messages but for their roles."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for key, inside in value.items():
-            yield from _strings(inside) if key != "role" else ()
-    elif isinstance(value, list | tuple):
-        for inside in value:
-            yield from _strings(inside)
 
 
 def _merged(spans: list[Span]) -> list[Span]:

@@ -16,11 +16,12 @@ import reprlib
 import sys
 import warnings
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, TypeAlias, Union, cast
 
+from tokengym.base.chat import is_messages
 from tokengym.base.errors import DatasetError, reason_of
 from tokengym.base.files import odd_entry
 from tokengym.base.stored.parts import hub_answers
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DatasetSource: TypeAlias = Union["Dataset", "DatasetDict", str, Path]
-"""A data set, the path of a file, or a name on the hub."""
+DatasetSource: TypeAlias = Union["Dataset", "DatasetDict", str, Path, Sequence[Mapping[str, Any]]]
+"""A data set, the path of a file, a name on the hub, or rows as mappings."""
 MAX_UNPACKED_BYTES = 2**30
 """Most bytes that a compressed file may unpack to, unless its ratio allows more."""
 MAX_UNPACKED_RATIO = 20
@@ -83,6 +84,8 @@ def read_tables(
         for table in dataset.values():
             _check_type(table, (datasets.Dataset,))
         return {name: _unformatted(table) for name, table in dataset.items()}
+    if is_messages(dataset):
+        return {"": _table("dataset", [*cast(Iterable[Any], dataset)])}
     _check_type(dataset, (str, Path))
     assert isinstance(dataset, str | Path)
     path = Path(dataset)
@@ -164,10 +167,10 @@ def _check_folder(folder: Path) -> None:
             raise _unreadable(folder, f"{path} is a link to {path.readlink()}", remedy)
     if (odd := odd_entry(folder)) is not None:
         raise _unreadable(folder, f"{odd} is no file or folder", "take it out")
-    for path in _paths_in(folder):
-        parts = Path(path.replace("\\", "/")).parts
-        if "://" in path or path[:1] in "/\\~" or ".." in parts or ":" in parts[0]:
-            raise _unreadable(folder, f"it names {path!r}, which lies outside it", remedy)
+    for name in _paths_in(folder):
+        parts = Path(name.replace("\\", "/")).parts
+        if "://" in name or name[:1] in "/\\~" or ".." in parts or ":" in parts[0]:
+            raise _unreadable(folder, f"it names {name!r}, which lies outside it", remedy)
 
 
 def _link_root(folder: Path) -> Path:
@@ -316,10 +319,19 @@ def _bars_on_terminals() -> Iterator[None]:
             bars.enable_progress_bar()
 
 
+def holds_mappings(kind: Any) -> bool:
+    """Return whether Arrow types a column's values as mappings, or as lists of some.
+
+    It then gives all of them each other's keys, with None for those that a value lacks.
+    """
+    kind = kind[0] if isinstance(kind, list) else getattr(kind, "feature", kind)
+    return isinstance(kind, Mapping)
+
+
 def _check_type(dataset: Any, known: tuple[type, ...]) -> None:
     if not isinstance(dataset, known):
         raise DatasetError(
-            "dataset must be a datasets.Dataset, a path or a hub name, got "
+            "dataset must be a datasets.Dataset, a path, a hub name or a list of mappings, got "
             f"{type(dataset).__name__}; wrap rows with datasets.Dataset.from_list, or pass a list "
             "of texts as prompts="
         )
@@ -358,13 +370,17 @@ def _read_text(path: Path) -> str:
 
 
 def _read_json(path: Path, text: str) -> Dataset:
-    """Return a json or jsonl file as a table with the values as they are written.
+    """Return a json or jsonl file as a table."""
+    return _table(path, _objects(path, text))
+
+
+def _table(path: Path | str, rows: list[Any]) -> Dataset:
+    """Return rows as a table with the values as they are.
 
     The reader of `datasets` turns texts into dates, and into numbers where types are mixed.
     """
     import datasets
 
-    rows = _objects(path, text)
     names = dict.fromkeys(name for row in rows for name in row)
     if not names:
         cause = f"it has {len(rows)} rows and no columns"
@@ -373,7 +389,7 @@ def _read_json(path: Path, text: str) -> Dataset:
     return datasets.concatenate_datasets(columns, axis=1)
 
 
-def _json_column(path: Path, name: str, values: list[Any]) -> Dataset:
+def _json_column(path: Path | str, name: str, values: list[Any]) -> Dataset:
     """Return a column as a table; values of several types are stored as their JSON."""
     import datasets
 

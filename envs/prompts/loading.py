@@ -12,16 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokengym.base.bundle import Split, check_split
+from tokengym.base.chat import ROW_FIELDS, Chat, is_messages, read_transcript, without_filled
 from tokengym.base.errors import DatasetError, PromptError, SettingsError
-from tokengym.base.prompt import (
-    NO_METADATA,
-    Prompt,
-    PromptColumns,
-    PromptSet,
-    is_messages,
-    read_transcript,
-)
-from tokengym.envs.prompts.datasets import DatasetSource, read_tables
+from tokengym.base.prompt import NO_METADATA, Prompt, PromptColumns, PromptSet
+from tokengym.envs.prompts.datasets import DatasetSource, holds_mappings, read_tables
 from tokengym.envs.prompts.tokenization import in_parts, tokenize
 
 if TYPE_CHECKING:
@@ -68,7 +62,8 @@ def load_prompts(
             parquet or txt file (gzipped or not) or of a folder that ``save_to_disk`` wrote; or a
             name on the hub, with ``name:config`` for a configuration.
         prompt_column: Name, or position if the file has no header; None takes "prompt", or the
-            only column. It holds texts, or conversations as lists of {"role", "content"}.
+            only column. It holds texts, or conversations as lists of {"role", "content"}, which
+            take the columns "tools", "documents" and "chat_template_kwargs" with them.
         reference_column: Reference answers, if any.
         query_type_column: R3's "OPENENDED" and "CONSTRAINED", if annotated.
         metadata_columns: Further columns, of any kind: each prompt's ``metadata`` by name.
@@ -169,6 +164,7 @@ def _prompts(
     ]
     names = [_column_name(table, column, "metadata_columns") for column in metadata_columns]
     metadata = {name: _values(table, name) for name in names}
+    beside = {name: _values(table, name) for name in ROW_FIELDS if name in table.column_names}
     if not texts:
         raise DatasetError("the data set has 0 rows; pass one with prompts")
     references, query_types = rest
@@ -180,8 +176,11 @@ def _prompts(
             text, answer = written_out
             reference = reference or answer
         told = {name: values[row] for name, values in metadata.items()} or NO_METADATA
-        build = Prompt if isinstance(text, str) else Prompt.from_messages
+        build: Any = Prompt
         try:
+            if not isinstance(text, str):
+                told_beside = {name: values[row] for name, values in beside.items()}
+                build, text = Prompt.from_messages, Chat.of_row(text, told_beside)
             return build(text, reference=reference, query_type=query_types[row], metadata=told)
         except PromptError as error:
             raise DatasetError(f"row {row} of the data set: {error}") from error
@@ -311,6 +310,8 @@ def _texts(table: Dataset, name: str, *, required: bool) -> list[Any]:
 
 def _values(table: Dataset, name: str) -> list[Any]:
     """Return a column's values."""
+    if holds_mappings(table.features.get(name)):
+        return [*map(without_filled, table[name])]
     if table.format["type"] is not None:  # a transform of the user's reads row by row
         return list(table[name])
     column = table.select_columns(name)

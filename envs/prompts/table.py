@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tokengym.base.chat import NO_CHAT, Chat, is_messages
 from tokengym.base.errors import PromptError, TokenizerError
-from tokengym.base.prompt import NO_METADATA, Prompt, PromptSet, is_messages
+from tokengym.base.prompt import NO_METADATA, Prompt, PromptSet
 from tokengym.base.settings import check_memory
+from tokengym.envs.prompts.conversation import encode_chats
 from tokengym.envs.prompts.rows import LateRows, TokenRows, shared_rows
-from tokengym.envs.prompts.tokenization import encode, encode_chats, in_parts
+from tokengym.envs.prompts.tokenization import encode, in_parts
 from tokengym.envs.prompts.vocabulary import Vocabulary
 from tokengym.envs.settings import PLACE, Overlong
 
@@ -56,6 +58,8 @@ class EncodedPrompt(NamedTuple):
     reference: str | None = None
     query_type: str | None = None
     metadata: Mapping[str, Any] = NO_METADATA
+    messages: Chat = NO_CHAT
+    """The conversation that its ids write; empty for a plain text."""
 
 
 class PromptTable:
@@ -129,9 +133,9 @@ class PromptTable:
         entry: EncodedPrompt | None = self._drawn[prompt_id]
         if entry is None:
             prompt, ids = self.prompts[prompt_id], tuple(self.rows[prompt_id].tolist())
-            entry = self._drawn[prompt_id] = EncodedPrompt(
-                prompt.text, ids, prompt_id, prompt.reference, prompt.query_type, prompt.metadata
-            )
+            annotations = (prompt.reference, prompt.query_type, prompt.metadata)
+            entry = EncodedPrompt(prompt.text, ids, prompt_id, *annotations, self._chat(prompt))
+            self._drawn[prompt_id] = entry
         return entry
 
     def take(self, prompt_ids: Sequence[int]) -> NDArray[np.object_]:
@@ -188,17 +192,20 @@ class PromptTable:
 
     def _encoded(self, prompts: PromptSet) -> list[list[int]]:
         """Return the prompts' ids: conversations in the chat template, texts unchanged."""
-        texts, chats = prompts.texts, dict[int, Sequence[tuple[str, str]]]()
+        texts, chats = prompts.texts, dict[int, Chat]()
         if self._chat_template or prompts.num_conversations:
-            chats = {
-                position: prompt.messages or (("user", self._framed(prompt.text)),)
-                for position, prompt in enumerate(prompts)
-                if prompt.messages or self._chat_template
-            }
+            given = enumerate(map(self._chat, prompts))
+            chats = {position: chat for position, chat in given if chat}
         plain = [self._framed(text) for i, text in enumerate(texts) if i not in chats]
         of_texts = iter(encode(self._tokenizer, plain))
         of_chats = iter(encode_chats(self._tokenizer, list(chats.values())) if chats else ())
         return [next(of_chats if i in chats else of_texts) for i in range(len(texts))]
+
+    def _chat(self, prompt: Prompt) -> Chat:
+        """Return the conversation that a prompt is; empty for a plain text."""
+        if prompt.messages or not self._chat_template:
+            return prompt.messages
+        return Chat.of_text(self._framed(prompt.text))
 
     def _framed(self, text: str) -> str:
         """Return a prompt's text in the frame."""
@@ -250,7 +257,7 @@ class PromptTable:
                     f"{name} has prompt_id {prompt.prompt_id}, whose ids are others here; take it "
                     "from this environment's find_prompt"
                 )
-            ids = list(prompt.ids)
+            ids, chat = list(prompt.ids), prompt.messages
         else:
             if isinstance(prompt, str) and prompt.startswith(_CONVERTED):
                 raise PromptError(
@@ -266,7 +273,7 @@ class PromptTable:
                     f"{name} must be a non-empty str, got {prompt!r}; a conversation is a list of "
                     "messages"
                 )
-            ids = self._encoded(PromptSet([prompt]))[0]
+            ids, chat = self._encoded(PromptSet([prompt]))[0], self._chat(prompt)
         _check_ids(f"{name}={prompt.text[:40]!r}", ids, len(self._tokenizer))
         if not self._fits(name, ids):
             raise PromptError(
@@ -275,9 +282,8 @@ class PromptTable:
             )
         kept = tuple(ids[-self.max_prompt_tokens :])
         position = prompt.prompt_id if isinstance(prompt, EncodedPrompt) else -1
-        return EncodedPrompt(
-            prompt.text, kept, position, prompt.reference, prompt.query_type, prompt.metadata
-        )
+        annotations = (prompt.reference, prompt.query_type, prompt.metadata)
+        return EncodedPrompt(prompt.text, kept, position, *annotations, chat)
 
     def find(self, ids: Sequence[int]) -> EncodedPrompt | None:
         """Return the first prompt of the set that has exactly these token ids, or None."""

@@ -7,10 +7,8 @@ turn) are kept; its contents, which `MarkedText` marks, are characters and never
 from __future__ import annotations
 
 import json
-import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -18,9 +16,7 @@ from numpy.typing import NDArray
 
 from tokengym.base.errors import PretrainedError, TokenizerError, is_fault, reason_of
 from tokengym.base.pretrained import from_pretrained
-from tokengym.base.waiting import call_within
 from tokengym.envs.prompts.contents import (
-    Disguise,
     MarkedText,
     Span,
     content,
@@ -36,10 +32,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MAX_TEMPLATE_CHARACTERS = 10_000_000
-"""Longest conversation that a chat template may write."""
-TEMPLATE_S = 20.0
-"""Longest that a chat template may take for one conversation, seconds."""
 _FEW = 32
 """Texts for which a tokenizer's own call costs no more than two of its backend."""
 _CONTEXT = 8
@@ -477,114 +469,6 @@ def _behind_anchor(
         if shown == wanted:
             return ids
     return None
-
-
-def encode_chats(
-    tokenizer: PreTrainedTokenizerBase, chats: Sequence[Sequence[tuple[str, str]]]
-) -> list[list[int]]:
-    """Return the ids of conversations in the tokenizer's chat template, up to the reply.
-
-    The template writes every special token itself, so none is added; messages write none.
-
-    Args:
-        tokenizer: Tokenizer with a chat template.
-        chats: Conversations of (role, content), oldest message first.
-
-    Raises:
-        TokenizerError: if the tokenizer has no template, or the template refuses a conversation.
-    """
-    check_template(tokenizer)
-    conversations = (
-        [{"role": role, "content": content} for role, content in chat] for chat in chats
-    )
-    texts = [write_chat(tokenizer, messages, to_answer=True) for messages in conversations]
-    return [tokens.ids for tokens in tokenize(tokenizer, texts)]
-
-
-def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse a tokenizer without a chat template.
-
-    Raises:
-        TokenizerError: naming the remedy.
-    """
-    if not getattr(tokenizer, "chat_template", None):
-        raise TokenizerError(
-            f"{type(tokenizer).__name__} has no chat template, which messages and "
-            "chat_template=True need; set tokenizer.chat_template, or pass plain texts"
-        )
-
-
-def write_chat(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]], *, to_answer: bool
-) -> MarkedText:
-    """Return a conversation in the tokenizer's chat template.
-
-    Where messages are written like control tokens, the places are marked as contents.
-
-    Args:
-        tokenizer: Tokenizer with a chat template.
-        messages: The conversation, oldest message first.
-        to_answer: End with the beginning of the assistant's reply.
-
-    Raises:
-        TokenizerError: if the template refuses the conversation, writes more than
-            `MAX_TEMPLATE_CHARACTERS`, or takes longer than `TEMPLATE_S`.
-    """
-    disguise = Disguise(messages, control_tokens(tokenizer))
-    written = partial(
-        tokenizer.apply_chat_template,
-        disguise.messages,
-        tokenize=False,
-        add_generation_prompt=to_answer,
-    )
-    try:
-        text: Any = call_within(written, TEMPLATE_S, "template")
-        text.encode()  # no lone surrogates
-        if len(text) > MAX_TEMPLATE_CHARACTERS:
-            raise ValueError(
-                f"it writes {len(text):,} characters, more than {MAX_TEMPLATE_CHARACTERS:,}"
-            )
-    except Exception as error:  # a template is a program: it may raise anything
-        reason = reason_of(error)
-        raise TokenizerError(
-            f"the tokenizer's chat template refuses {reprlib.repr(messages)} ({reason}); "
-            "change the messages or the template"
-        ) from error
-    return disguise.lifted(text)
-
-
-def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Return the token by which the chat template ends an answer; a text's end where it has none.
-
-    Chat models end a turn by another token than a text, such as ``<end_of_turn>`` beside ``<eos>``.
-    """
-    end = _template_end(tokenizer, tokenizer.chat_template)
-    return next(iter(Vocabulary.of(tokenizer).end_ids), None) if end is None else end
-
-
-@lru_cache(maxsize=8)
-def _template_end(tokenizer: PreTrainedTokenizerBase, template: str | None) -> int | None:
-    """Return the template's own end, if any; it is a part of the tokenizer that may be changed."""
-    said = "An answer."
-    if not template:
-        return None
-    talk = [{"role": "user", "content": "A question."}, {"role": "assistant", "content": said}]
-    try:
-        text = write_chat(tokenizer, talk, to_answer=False)
-    except TokenizerError:  # whoever encodes an answer by it says so
-        return None
-    after = text[text.rfind(said) + len(said) :].lstrip()
-    first = next(iter(tokenize(tokenizer, [after])[0].ids), None) if after else None
-    controls = {*tokenizer.all_special_ids, *getattr(tokenizer, "added_tokens_decoder", ())}
-    return first if first in controls else None
-
-
-def end_texts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Return the texts of all special tokens that end a text or an answer."""
-    vocabulary = Vocabulary.of(tokenizer)
-    ids = dict.fromkeys((*vocabulary.silent_ids, turn_end(tokenizer)))
-    silent = [one for one in ids if one is not None and one not in vocabulary.ordinary_ids]
-    return list(map(str, tokenizer.convert_ids_to_tokens(silent)))
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, sequences: Sequence[Sequence[int]]) -> list[str]:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import gymnasium
 
 from tokengym.base.bundle import PARTS, Bundle, Split, bundled
+from tokengym.base.chat import Messages
 from tokengym.base.errors import PromptError, SettingsError
 from tokengym.base.files import read_once
-from tokengym.base.prompt import Messages, Prompt, PromptSet
+from tokengym.base.prompt import Prompt, PromptSet
 from tokengym.base.registry import Registry
 from tokengym.base.settings import check_choice
 from tokengym.base.stored.parts import tokenizer_place

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tokengym.base.chat import NO_CHAT, Chat
 from tokengym.base.errors import PartnerError, PromptError, TokenizerError, is_fault
-from tokengym.base.prompt import Messages, PromptSet
+from tokengym.base.prompt import PromptSet
 from tokengym.base.text import lone_surrogate
 from tokengym.base.waiting import TookTooLongError, call_within
 from tokengym.envs.prompts.contents import MarkedText, content, starts_with
-from tokengym.envs.prompts.tokenization import encode_contents, encode_next, write_chat
+from tokengym.envs.prompts.conversation import write_chat
+from tokengym.envs.prompts.tokenization import encode_contents, encode_next
 from tokengym.envs.prompts.vocabulary import Vocabulary
 from tokengym.envs.turns.partner import (
     POLICY,
@@ -148,7 +150,6 @@ class TurnRules:
         self.turn_budget = min(
             settings.max_turn_tokens or settings.max_new_tokens, settings.max_new_tokens
         )
-        self._prompts = prompts
         chats = prompts.num_conversations
         if 0 < chats < len(prompts) and not settings.chat_template:
             raise PromptError(
@@ -184,12 +185,11 @@ class TurnRules:
             ]
         return [self._follow(end, reply) for end, reply in zip(ends, replies, strict=True)]
 
-    def _messages(self, end: TurnEnd) -> Messages:
-        prompt, known = end.prompt, end.prompt.prompt_id
-        opening = self._prompts[known].messages if known >= 0 else ()
-        said = [*(opening or (("user", prompt.text),))]
-        said += [(turn.role, turn.text) for turn in end.conversation.turns]
-        return [{"role": r, "content": text} for r, text in (*said, (POLICY, end.text))]
+    def _messages(self, end: TurnEnd) -> list[dict[str, Any]]:
+        opening = end.prompt.messages or [{"role": "user", "content": end.prompt.text}]
+        said = [(turn.role, turn.text) for turn in end.conversation.turns]
+        later = [{"role": role, "content": text} for role, text in (*said, (POLICY, end.text))]
+        return [*opening, *later]
 
     def _tried(self, call: Callable[[], T], answers: int = 1) -> T | Exception:
         """Return what a call of the partner returns, or what went wrong, ``sys.exit`` included.
@@ -216,7 +216,7 @@ class TurnRules:
         span = (talk.start, size)
         try:
             ended = end.reason == "eos" and end.ids[-1] not in self._format.ordinary_ids
-            checked, ids = self._checked(reply, ended=ended)
+            checked, ids = self._checked(reply, end.prompt.messages, ended=ended)
         except Exception as error:
             if self.settings.on_partner_error == "raise":
                 turn = 1 + sum(turn.role == POLICY for turn in talk.turns)
@@ -244,7 +244,7 @@ class TurnRules:
         talk.start = size + len(appended)
         return Answer(None, appended)
 
-    def _checked(self, reply: Any, *, ended: bool) -> tuple[Reply, tuple[int, ...]]:
+    def _checked(self, reply: Any, opening: Chat, *, ended: bool) -> tuple[Reply, tuple[int, ...]]:
         """Return a reply and its tokens, refusing what cannot be appended."""
         if isinstance(reply, Exception):
             raise reply
@@ -261,7 +261,8 @@ class TurnRules:
             raise _BadReply(f"gave a text with a lone surrogate at character {position}")
         if reply.done:
             return reply, ()
-        ids = self._format.encode(reply.text, ended=ended) if reply.text.strip() else ()
+        said = reply.text.strip()
+        ids = self._format.encode(reply.text, opening, ended=ended) if said else ()
         if not ids:
             raise _BadReply(f"gave no text, got {reply.text!r}; Reply('', done=True) ends the talk")
         if len(ids) > (limit := self.settings.max_reply_tokens):
@@ -301,27 +302,28 @@ class ReplyFormat:
         """Ends behind which the template's own follows."""
         (self._said,) = encode_contents(tokenizer, [_SAID])
         if chat:
-            self._head = self._written([("user", _ASKED)])
             # The blanks that the template writes before an answer, as a policy does itself.
             whole = self._written([("user", _ASKED), (POLICY, _SAID), (role, "r")])
-            rest = whole.removeprefix(self._head)
+            head = self._written([("user", _ASKED)])
+            rest = whole.removeprefix(head)
             self._gap = rest[: len(rest) - len(rest.lstrip(" "))]
             for said in (_SAID, _REASONED):  # a turn must stay as it is once others follow it
                 tail = self._after(said, "r")
                 whole = self._written([("user", _ASKED), *((POLICY, said), (role, "r")) * 2])
-                if whole != self._head + (self._gap + said + tail) * 2:
+                if whole != head + (self._gap + said + tail) * 2:
                     raise self._rewrites(said, whole)
 
-    def encode(self, text: str, *, ended: bool) -> tuple[int, ...]:
+    def encode(self, text: str, opening: Chat = NO_CHAT, *, ended: bool) -> tuple[int, ...]:
         """Return the tokens of a reply.
 
         Args:
             text: The reply.
+            opening: The conversation's prompt, whose arguments of the template hold for its turns.
             ended: Whether the policy's turn has an end such as the template writes.
         """
         after = content(text)
         if self._chat:
-            after = self._after(_SAID, text)
+            after = self._after(_SAID, text, opening)
             blank = after[: len(after) - len(after.lstrip())]
             for end in self._ends if ended else ():
                 if starts_with(after[len(blank) :], end):
@@ -329,17 +331,19 @@ class ReplyFormat:
                     break
         return tuple(encode_next(self._tokenizer, [after], [self._said])[0])
 
-    def _written(self, messages: list[tuple[str, str]]) -> MarkedText:
+    def _written(self, messages: list[tuple[str, str]], opening: Chat = NO_CHAT) -> MarkedText:
         """Return messages in the template, up to the beginning of the next turn."""
         plain = [{"role": role, "content": content} for role, content in messages]
-        return write_chat(self._tokenizer, plain, to_answer=True)
+        return write_chat(self._tokenizer, Chat(plain, **opening.beside), to_answer=True)
 
-    def _after(self, said: str, text: str) -> MarkedText:
+    def _after(self, said: str, text: str, opening: Chat = NO_CHAT) -> MarkedText:
         """Return what the template writes after the policy's text when a reply follows."""
-        whole = self._written([("user", _ASKED), (POLICY, said), (self._role, text)])
-        if not whole.startswith(self._head + self._gap + said):
+        asked = [("user", _ASKED)]
+        start = self._written(asked, opening) + self._gap + said
+        whole = self._written([*asked, (POLICY, said), (self._role, text)], opening)
+        if not whole.startswith(start):
             raise self._rewrites(said, whole)
-        return whole[len(self._head + self._gap + said) :]
+        return whole[len(start) :]
 
     def _rewrites(self, said: str, whole: str) -> TokenizerError:
         return TokenizerError(

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tokengym.base.chat import Messages
 from tokengym.base.errors import SettingsError
-from tokengym.base.prompt import Messages
 from tokengym.base.registry import Registry
 
 POLICY = "assistant"

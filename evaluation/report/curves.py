@@ -10,7 +10,6 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -22,14 +21,12 @@ from tokengym.base.files import read_json, write_csv
 from tokengym.envs import printable
 from tokengym.evaluation.measure.measures import AXES, MEASURES
 from tokengym.evaluation.statistics import (
-    MIN_KL,
     Array,
     area_under_curve,
     final_mean,
     iqm,
-    largest_shared_kl,
+    last_crossing,
     leaps,
-    value_within_kl,
 )
 from tokengym.evaluation.statistics.curves import final_points
 
@@ -99,6 +96,8 @@ class Runs:
     evaluated: NDArray[np.bool_]
     """(runs, time): True where a run was evaluated itself, and at the last step; elsewhere its
     values are interpolated."""
+    cut: NDArray[np.bool_]
+    """(runs,): True where the last step is none of a run's own evaluations."""
 
     def own_rows(self, measure: str) -> list[Array]:
         """Return each run's values at its own evaluations alone, (evaluations,) each.
@@ -148,60 +147,54 @@ class Panel:
     start: float
     """Mean score at the first evaluation, of the runs that begin earliest."""
 
-    @cached_property
-    def equal_kl(self) -> float | None:
-        """The largest KL that all runs have reached, see `largest_shared_kl`; None if not known."""
-        if "kl" not in self.measures:
-            return None
-        runs = self.rewards.values()
-        return largest_shared_kl([path for each in runs for path in self._paths(each)])
-
-    @property
-    def unmoved(self) -> dict[str, list[int]]:
-        """Seeds by reward of the runs whose KL never reached `MIN_KL`; {} if it is not known."""
-        if "kl" not in self.measures:
-            return {}
-        seeds = {
-            name: [
-                seed
-                for seed, kl in zip(runs.seeds, runs.own_rows("kl"), strict=True)
-                if kl.max() < MIN_KL
-            ]
-            for name, runs in self.rewards.items()
-        }
-        return {name: of for name, of in seeds.items() if of}
-
-    def updates(self, runs: Runs) -> Array:
-        """Return the updates that each run had made at the panel's steps, (runs, time)."""
-        own = runs.values.get("step")  # of curves over tokens
-        return np.broadcast_to(self.steps, runs.evaluated.shape) if own is None else own
-
     def gaps(self, runs: Runs) -> NDArray[np.bool_]:
-        """Return where a reward's path leaps over policies that nobody has seen, (time - 1,)."""
-        return leaps(self.updates(runs).mean(axis=0), iqm(runs.values["kl"], 0))
+        """Return where a reward's drawn path leaps in one update, (time - 1,); see `leaps`."""
+        made = runs.values.get("step")  # of curves over tokens
+        updates = self.steps if made is None else made.mean(axis=0)
+        return leaps(updates, iqm(runs.values["kl"], 0))
 
-    def _paths(self, runs: Runs) -> list[tuple[Array, Array]]:
-        """Return updates and KL of each run at its own evaluations."""
-        both = zip(self.updates(runs), runs.evaluated, runs.own_rows("kl"), strict=True)
-        return [(updates[own], kl) for updates, own, kl in both]
+    def ends(self, runs: Runs, measure: str) -> Array:
+        """Return what each run has at its end, (runs,): the mean of its last tenth."""
+        return np.array([final_mean(row, FINAL_WINDOW) for row in self._rows(runs, measure)])
+
+    def at_kl(self, runs: Runs, levels: Array, measure: str) -> Array:
+        """Return what each run has where it was last at a KL, see `last_crossing`.
+
+        Args:
+            runs: Runs of a reward.
+            levels: (runs,) KL of each, nats.
+            measure: A measurement, or ``step``.
+
+        Returns:
+            (runs,), NaN where a run was not there.
+        """
+        kept = [-1 if cut else None for cut in runs.cut]  # an interpolated end is no policy
+        rows = zip(self._rows(runs, "kl"), self._rows(runs, measure), levels, kept, strict=True)
+        return np.array(
+            [
+                np.interp(last_crossing(kl[:to], k), range(len(row[:to])), row[:to])
+                for kl, row, k, to in rows
+            ]
+        )
+
+    def _rows(self, runs: Runs, measure: str) -> list[Array]:
+        """Return each run's values, or steps, at its own evaluations, (evaluations,) each."""
+        if measure == "step":
+            return [self.steps[own] for own in runs.evaluated]
+        return runs.own_rows(measure)
 
     def per_run(self, runs: Runs, measure: str, kind: str) -> Array:
         """Return one number per run.
 
-        ``auc`` is its mean height over the budget, ``final`` its mean at the end, and ``at_kl``
-        what it has within `equal_kl`, see `value_within_kl`.
+        ``auc`` is its mean height over the budget, ``final`` its mean at the end.
 
         Returns:
             (runs,), in the measurement's unit.
         """
-        if kind == "at_kl":
-            assert self.equal_kl is not None
-            paths = zip(self._paths(runs), runs.own_rows(measure), strict=True)
-            return np.array([value_within_kl([self.equal_kl], *p, row)[0] for p, row in paths])
         if kind == "auc":
             rows = runs.values[measure]
             return np.array([area_under_curve(self.steps, row, normalize=True) for row in rows])
-        return np.array([final_mean(row, FINAL_WINDOW) for row in runs.own_rows(measure)])
+        return self.ends(runs, measure)
 
 
 def read_curves(path: Path, *, group_by: Sequence[str] | None = None) -> list[Curve]:
@@ -420,8 +413,9 @@ def _panel(group: Group, curves: Sequence[Curve], kl_coef: float | None) -> Pane
         if kl_coef is not None and "kl" in values:
             values["net_score"] = values["score"] - kl_coef * values["kl"]
         evaluated = np.array([np.isin(steps, run.steps) for run in runs])  # (runs, time)
+        cut = ~evaluated[:, -1]
         evaluated[:, -1] = True  # cut there, a run's interpolated value is its last
-        rewards[credit] = Runs(seeds=seeds, values=values, evaluated=evaluated)
+        rewards[credit] = Runs(seeds=seeds, values=values, evaluated=evaluated, cut=cut)
     measured = [name for name in next(iter(rewards.values())).values if name not in AXES]
     measured.sort(key=lambda name: name != "score")
     return Panel(

@@ -40,6 +40,7 @@ from tokengym.evaluation.report.tables import (
 )
 from tokengym.evaluation.report.verdict import kind_of, unit_of
 from tokengym.evaluation.statistics import (
+    FEWEST_PAIRS,
     LEAP,
     MIN_KL,
     RELIABLE_SEEDS,
@@ -324,9 +325,12 @@ def _definitions() -> list[tuple[str, str]]:
         ("At the end", "Mean of the last tenth of a run's evaluations."),
         (
             "At equal KL",
-            "Score of the latest policy of each run that is within so many nats: the largest KL "
-            "that all runs have reached. Between two evaluations it is interpolated in the square "
-            f"root of the KL, but never where one update crosses more than {LEAP:g} nat. Below "
+            "Each run of a reward is read where its KL is that at which the baseline's run of the "
+            "same seed ends, and set beside that end. It is read where its KL last crossed that "
+            f"level between two evaluations at most {LEAP:g} nat apart, on the straight line "
+            "between them. A run that never was there, or was not measured near it, has no value; "
+            f"{FEWEST_PAIRS} pairs are needed. The update at which it was there is said beside it: "
+            "an earlier policy has spent fewer tokens and had a higher learning rate. Below "
             f"{MIN_KL:g} nats nothing is compared: the policies have hardly moved.",
         ),
         ("Interquartile mean", "Mean over seeds without the lowest and the highest quarter."),
@@ -335,7 +339,8 @@ def _definitions() -> list[tuple[str, str]]:
             "Difference",
             "Mean over the seeds that both rewards have, with Student's t interval. The more "
             "rewards are compared, the higher the interval's level, so that it excludes 0 where "
-            "the test finds a difference after Holm's correction for their number. The difference "
+            "the test finds a difference after Holm's correction for their number; at the end it "
+            "is for the measurements named there too. The difference "
             f"is clear if it does so on at least {RELIABLE_SEEDS} seeds and does not round to 0.",
         ),
         (

@@ -6,6 +6,7 @@ seed, so the same curves give the same bytes.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,11 @@ from tokengym.evaluation.measure.references import ReferenceSamples, score_range
 from tokengym.evaluation.report.curves import Curve, Group, Panel, Runs, make_panels
 from tokengym.evaluation.report.verdict import find_alarms, make_verdict, short_of_best
 from tokengym.evaluation.statistics import (
+    FEWEST_PAIRS,
+    MIN_KL,
     RELIABLE_SEEDS,
     SHARES,
+    Array,
     collapsed,
     holm,
     holm_level,
@@ -192,8 +196,7 @@ def _summarize_panel(panel: Panel, settings: SummarySettings) -> dict[str, Any]:
         "by_gold": settings.by_gold,
         "reliable": fewest >= RELIABLE_SEEDS,
         "measures": list(panel.measures),
-        "equal_kl": panel.equal_kl,
-        "unmoved_seeds": panel.unmoved,
+        "equal_kl": _end_kl(panel),
         "reference": None,
         "score_range": None,
         "rewards": rewards,
@@ -217,27 +220,44 @@ AT_KL = ("score", "gold_score")
 """Measurements that are compared at equal KL too."""
 
 
-def kinds(panel: Panel, measure: str) -> tuple[str, ...]:
+def kinds(measure: str) -> tuple[str, ...]:
     """Return the numbers per run that are reported of a measurement."""
-    over_run = ("final", "auc") if measure_of(measure).ranked else ("final",)
-    return (*over_run, "at_kl") if measure in AT_KL and panel.equal_kl is not None else over_run
+    return ("final", "auc") if measure_of(measure).ranked else ("final",)
 
 
-def compared(panel: Panel) -> list[tuple[str, str]]:
+def _end_kl(panel: Panel) -> float | None:
+    """Return the KL where the baseline ends, the mean over its runs.
+
+    There the others are compared with it. None if it is not known, or below `MIN_KL`.
+    """
+    if "kl" not in panel.measures:
+        return None
+    baseline = next(iter(panel.rewards.values()))
+    kl = float(panel.ends(baseline, "kl").mean())
+    return kl if kl >= MIN_KL else None
+
+
+def families(panel: Panel) -> list[list[tuple[str, str]]]:
     """Return the measurements, and the numbers of each, whose differences are tested.
 
-    The KL over the run is one of them, though nobody is ranked by it: score minus the KL penalty
-    over the run is score less this times the coefficient.
+    Those of one family are corrected together: what a sentence says of the end it says of several
+    measurements at once. Of the others each is a family. The KL over the run is one of them, though
+    nobody is ranked by it: score minus the KL penalty over the run is score less this times the
+    coefficient.
     """
-    pairs = [(measure, kind) for measure in panel.measures for kind in kinds(panel, measure)]
-    return [*pairs, ("kl", "auc")] if "kl" in panel.measures else pairs
+    pairs = [(measure, kind) for measure in panel.measures for kind in kinds(measure)]
+    ends = [pair for pair in pairs if pair[1] == "final" and measure_of(pair[0]).word]
+    alone = [pair for pair in pairs if pair not in ends]
+    if "kl" in panel.measures:
+        alone += [("kl", "auc"), *((name, "at_kl") for name in AT_KL if name in panel.measures)]
+    return [ends, *([pair] for pair in alone)]
 
 
 def _figures(panel: Panel, runs: Runs, level: float) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for measure in panel.measures:
         figures[measure] = {}
-        for kind in kinds(panel, measure):
+        for kind in kinds(measure):
             values = panel.per_run(runs, measure, kind)
             low, high = interval(values, level=level)
             figures[measure][kind] = {"iqm": iqm(values), "low": low, "high": high}
@@ -327,21 +347,33 @@ def _pairs(one: Runs, other: Runs) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 def _add_differences(panel: Panel, rewards: Mapping[str, dict[str, Any]], level: float) -> None:
     """Add each reward's paired differences from the baseline, the first, and which are clear.
 
-    The verdict is corrected for the number of rewards compared by one measurement, and so is the
-    level of the intervals. Neither fewer than `RELIABLE_SEEDS` pairs nor a difference that is
-    printed as 0 is clear.
+    The verdict is corrected over the rewards and over what belongs to one family, see `families`,
+    and so is the level of the intervals. Neither fewer than `RELIABLE_SEEDS` pairs nor a difference
+    that is printed as 0 is clear.
     """
     baseline, *others = panel.rewards
-    rows = {name: _pairs(panel.rewards[name], panel.rewards[baseline]) for name in others}
-    rows = {name: both for name, both in rows.items() if len(both[0])}
-    for measure, kind in compared(panel) if rows else ():
-        numbers = {n: panel.per_run(runs, measure, kind) for n, runs in panel.rewards.items()}
-        pairs = [
-            (numbers[n][x_rows], numbers[baseline][y_rows]) for n, (x_rows, y_rows) in rows.items()
-        ]
-        # First the p-values of all rewards together, which say how much wider intervals must be.
-        adjusted = holm([paired_difference(x, y).p_value for x, y in pairs])
-        for name, (x, y), p_value in zip(rows, pairs, adjusted, strict=True):
+    at_kl = {name: _at_kl(panel, name, rewards, level) for name in others if "kl" in panel.measures}
+    for measure in AT_KL if any(at_kl.values()) else ():
+        if figures := rewards[baseline]["figures"].get(measure):
+            figures["at_kl"] = figures["final"]  # the others are read at the KL where it ends
+    for family in families(panel):
+        pairs: dict[tuple[str, str, str], tuple[Array, Array]] = {}
+        for (measure, kind), name in product(family, others):
+            x_rows, y_rows = _pairs(panel.rewards[name], panel.rewards[baseline])
+            if kind == "at_kl":
+                if measure in at_kl[name]:
+                    pairs[measure, kind, name] = at_kl[name][measure]
+            elif len(x_rows):
+                x, y = (
+                    panel.per_run(panel.rewards[each], measure, kind)[rows]
+                    for each, rows in ((name, x_rows), (baseline, y_rows))
+                )
+                pairs[measure, kind, name] = x, y
+        if not pairs:
+            continue
+        # First the p-values of all together, which say how much wider intervals must be.
+        adjusted = holm([paired_difference(x, y).p_value for x, y in pairs.values()])
+        for ((measure, kind, name), (x, y)), p_value in zip(pairs.items(), adjusted, strict=True):
             difference = paired_difference(x, y, holm_level(adjusted, level))
             is_clear = p_value < 1.0 - level and difference.pairs >= RELIABLE_SEEDS
             differences = rewards[name]["versus_baseline"]["differences"]
@@ -350,6 +382,46 @@ def _add_differences(panel: Panel, rewards: Mapping[str, dict[str, Any]], level:
                 "p_adjusted": float(p_value),
                 "clear": sign_of(difference.difference) if is_clear else 0,
             }
+
+
+def _at_kl(
+    panel: Panel, name: str, rewards: Mapping[str, dict[str, Any]], level: float
+) -> dict[str, tuple[Array, Array]]:
+    """Return, by measurement, what the runs of a reward and of the baseline have at equal KL.
+
+    Each pair is compared at the KL where its run of the baseline ends, see
+    `tokengym.evaluation.statistics.compare_at_kl`; over the pairs that are known, {} below
+    `FEWEST_PAIRS`. How many those are, at which KL and after which step, is added to the reward's
+    ``versus_baseline``, and what it has there to its figures.
+    """
+    runs, base = panel.rewards[name], panel.rewards[next(iter(panel.rewards))]
+    x_rows, y_rows = _pairs(runs, base)
+    if len(x_rows) == 0:
+        return {}
+    levels = np.full(len(runs.seeds), np.nan)
+    levels[x_rows] = panel.ends(base, "kl")[y_rows]
+    steps = panel.at_kl(runs, np.where(levels >= MIN_KL, levels, np.nan), "step")[x_rows]
+    known, kl = np.isfinite(steps), levels[x_rows]
+    largest = np.array([rows.max() for rows in runs.own_rows("kl")])[x_rows]
+    enough = int(known.sum()) >= FEWEST_PAIRS
+    rewards[name]["versus_baseline"]["at_kl"] = {
+        "pairs": int(known.sum()),
+        "of": len(known),
+        "short": int((~known & (largest < kl)).sum()),
+        "kl": float(kl[known].mean()) if enough else None,
+        "step": float(steps[known].mean()) if enough else None,
+        "baseline_step": float(panel.ends(base, "step")[y_rows][known].mean()) if enough else None,
+    }
+    if not enough:
+        return {}
+    found = {}
+    for measure in AT_KL:
+        if measure in panel.measures:
+            x = panel.at_kl(runs, levels, measure)[x_rows][known]
+            found[measure] = x, panel.ends(base, measure)[y_rows][known]
+            low, high = interval(x, level=level)
+            rewards[name]["figures"][measure]["at_kl"] = {"iqm": iqm(x), "low": low, "high": high}
+    return found
 
 
 def _add_controls(panel: Panel, group: dict[str, Any], settings: SummarySettings) -> None:

@@ -66,7 +66,7 @@ def cells(group: Mapping[str, Any]) -> dict[str, list[dict[str, str]]]:
 def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[str, str]:
     entry = group["rewards"][name]
     value, below, mark, tone = NOTHING, "", "", ""
-    if reason := _unknown(group, measure, kind):
+    if reason := _unknown(group, name, measure, kind):
         below = reason
     elif kind == "steps":
         steps = entry["steps_to_threshold"]
@@ -95,12 +95,14 @@ def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[
     return {"value": value, "below": below, "mark": mark, "tone": tone}
 
 
-def _unknown(group: Mapping[str, Any], measure: str, kind: str) -> str:
-    """Return why a column has no values, "" if it has."""
+def _unknown(group: Mapping[str, Any], name: str, measure: str, kind: str) -> str:
+    """Return why a cell has no value, "" if it has."""
     if (measure == NORMALISED or kind == "shares") and group["score_range"]["noise"]:
         return "its range may be noise"
     if kind == "at_kl" and group["equal_kl"] is None:
-        return f"KL below {MIN_KL:g} nats" if group["unmoved_seeds"] else "not known"
+        return f"KL below {MIN_KL:g} nats"
+    if kind == "at_kl" and kind not in group["rewards"][name]["figures"][measure]:
+        return "not known"
     if kind == "steps" and not group["baseline_rises"]:
         return f"{group['baseline']} does not rise"
     return ""

@@ -17,7 +17,14 @@ from numpy.typing import ArrayLike
 
 from tokengym.base.text import number, signed
 from tokengym.evaluation.measure.measures import measure_of, measures_of
-from tokengym.evaluation.statistics import LEAP, MIN_KL, RELIABLE_SEEDS, Array, nats_per_update
+from tokengym.evaluation.statistics import (
+    FEWEST_PAIRS,
+    LEAP,
+    MIN_KL,
+    RELIABLE_SEEDS,
+    Array,
+    nats_per_update,
+)
 from tokengym.evaluation.statistics.curves import FEWEST, NOISES, levels, noise, parting
 
 Figures = Mapping[str, Any]
@@ -29,8 +36,6 @@ FEW = 4
 """Untrained responses to a prompt whose best a training should beat."""
 LENGTH_CHANGE = 0.30
 """Change of the response's length, relative to the reference policy's."""
-NEAR_KL = 0.1
-"""Share by which the KL at the end may exceed the one of a comparison and count as the same."""
 NEAR_END = 0.05
 """Share of the longest run by which a budget in tokens may be shorter without a caution: learners
 end an update apart."""
@@ -211,41 +216,60 @@ def _lead(group: Figures, name: str) -> str:
     """Return whether a lead is more score at equal KL or less drift, as sentences."""
     lead, word = lead_of(group, name), measure_of("score", group["by_gold"]).word
     equal = difference_of(group, name, "score", "at_kl")
-    at = f"equal KL ({number(group['equal_kl'])} nats)" if equal else "equal KL"
-    size = f"{signed(equal['difference'])}, {_interval(equal)}" if equal else ""
+    parts = []
     if lead in ("less drift", "more drift"):
         kl = difference_of(group, name, "kl", "auc")
         assert kl is not None  # the lead is one in it
         less = lead == "less drift"
         text = "It drifts less, and does not learn faster" if less else "Its lead is more drift"
-        text += ": KL over the run "
-        text += f"{signed(kl['difference'])} nats, {_interval(kl)}"
-        text += f"; {word} at {at} {size}. " if equal else ". "
-    elif equal:
-        what = {"more": f"it has more {word}", "less": f"it has less {word}"}
-        text = f"At {at} {what.get(lead, f'no clear difference in {word}')}: {size}. "
-    else:
-        return ""
-    text = f"{text[:-2]}{_passing(group, name) if equal else ''}. "
+        size = f"{signed(kl['difference'])} nats, {_interval(kl)}"
+        parts.append(f"{text}: KL over the run {size}. ")
+    if not equal:
+        return "".join([*parts, _not_at_kl(group, name)])
+    at = group["rewards"][name]["versus_baseline"]["at_kl"]
+    what = {"more": f"it has more {word}", "less": f"it has less {word}"}
+    verdict = what.get(lead, f"no clear difference in {word}")
+    size = f"{signed(equal['difference'])}, {_interval(equal)}"
+    text = (
+        f"At equal KL ({number(at['kl'])} nats, where {group['baseline']} ends) {verdict}: {size}"
+    )
+    if at["pairs"] < at["of"]:
+        text += f", on the {at['pairs']} of {at['of']} seeds whose runs were there"
     gold = None if group["by_gold"] else difference_of(group, name, "gold_score", "at_kl")
     if gold and clear(gold):
         way = "higher" if clear(gold) > 0 else "lower"
-        size = number(abs(gold["difference"]))
-        text = f"{text[:-2]}; its gold score there is {size} {way} ({_interval(gold)}). "
-    return text
+        text += f"; its gold score there is {number(abs(gold['difference']))} {way}"
+        text += f" ({_interval(gold)})"
+    return "".join([*parts, f"{text}{_when(group, at)}. "])
 
 
-def _passing(group: Figures, name: str) -> str:
-    """Return, as a clause, which of two arms ends at more KL than that of their comparison.
+def _when(group: Figures, at: Figures) -> str:
+    """Return, as a clause, when the two arms of a comparison at equal KL were there.
 
-    It has spent fewer tokens there than the other, and its learning rate has fallen less.
+    The one that passed earlier has spent fewer tokens, and its learning rate had fallen less.
     """
-    ends = {
-        each: group["rewards"][each]["figures"]["kl"]["final"]["iqm"]
-        for each in (name, group["baseline"])
+    steps = [f"{at[name]:,.0f}" for name in ("step", "baseline_step")]
+    if group["axis"] == "tokens":
+        return f"; it was last there after {steps[0]} tokens, {group['baseline']} after {steps[1]}"
+    return f"; it was last there after update {steps[0]}, {group['baseline']} after {steps[1]}"
+
+
+def _not_at_kl(group: Figures, name: str) -> str:
+    """Return why a reward's score at equal KL is not known, as no or one sentence."""
+    at = group["rewards"][name]["versus_baseline"].get("at_kl")
+    if at is None or group["equal_kl"] is None or at["of"] < FEWEST_PAIRS:
+        return ""
+    unmeasured = _unmeasured(group, name)
+    runs = {
+        "ended below it": at["short"],
+        "passed it unmeasured": unmeasured,
+        "were measured there": at["pairs"],
     }
-    further = [each for each, end in ends.items() if end > (1.0 + NEAR_KL) * group["equal_kl"]]
-    return f", where {further[0]} is on its way to more" if len(further) == 1 else ""
+    counts = ", ".join(f"{count} {what}" for what, count in runs.items() if count)
+    return (
+        f"Its score at equal KL is not known: {group['baseline']} ends at "
+        f"{number(group['equal_kl'])} nats, and of its {at['of']} runs {counts}. "
+    )
 
 
 def _sentence(group: Figures, name: str, baseline: str, level: float) -> str:
@@ -337,12 +361,22 @@ def _cautions(group: Figures, others: Sequence[str]) -> list[str]:
     cautions += _cut(group)
     cautions += [sentence for name in others if (sentence := _unshared_seeds(group, name))]
     if others and "kl" in group["measures"] and group["equal_kl"] is None:
-        cautions.append(_no_equal_kl(group))
+        cautions.append(
+            f"{group['baseline']} has hardly moved (its KL ends below {MIN_KL:g} nats), so that "
+            "scores at equal KL say nothing yet."
+        )
+    if unmeasured := [name for name in others if _unmeasured(group, name)]:
+        cautions.append(
+            f"{_list(unmeasured)} went over the KL at which {group['baseline']} ends between two "
+            f"evaluations more than {LEAP:g} nat apart, so that scores at equal KL are not known "
+            "on every seed. Evaluate more often, or lower learning_rate."
+        )
     if len(others) > 3:
         cautions.append(
             f"Of {len(others)} {kind_of(group)}s compared with {group['baseline']}, one could look "
             "different by chance. The intervals are wider to allow for it (Holm's correction), "
-            "in each measurement by itself: trust the score before the others."
+            "at the end over all measurements together and else in each by itself: trust the "
+            "score before the others."
         )
     cautions += _about_range(group)
     for name, entry in group["rewards"].items():
@@ -399,20 +433,10 @@ def _seeds(group: Figures, name: str) -> tuple[set[int], set[int]]:
     return own, own.union(*lost)
 
 
-def _no_equal_kl(group: Figures) -> str:
-    """Return why there is no score at equal KL."""
-    unmoved = group["unmoved_seeds"]
-    if not unmoved:
-        return (
-            "Scores at equal KL are not known: no KL was reached by every run without an update "
-            f"that crosses more than {LEAP:g} nat. Evaluate more often, or lower learning_rate."
-        )
-    entries = group["rewards"].items()
-    if all(len(unmoved.get(name, ())) == entry["runs"] for name, entry in entries):
-        which = f"The policies have hardly moved (KL below {MIN_KL:g} nats)"
-    else:
-        which = f"Some policies have hardly moved (KL below {MIN_KL:g} nats: {_runs(unmoved)})"
-    return f"{which}, so that scores at equal KL say nothing yet."
+def _unmeasured(group: Figures, name: str) -> int:
+    """Return how many of a reward's runs passed the KL of their pair where nothing was measured."""
+    at = group["rewards"][name]["versus_baseline"].get("at_kl")
+    return at["of"] - at["pairs"] - at["short"] if at and group["equal_kl"] is not None else 0
 
 
 def _about_range(group: Figures) -> list[str]:

@@ -98,8 +98,9 @@ class ComparisonConfig:
     an option of a reward or another word names ("rto:policy=runs/dpo")."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rewards", tuple(self.rewards))
-        object.__setattr__(self, "agents", tuple(self.agents))
+        for name in ("rewards", "agents"):
+            given = getattr(self, name)  # a text is one word, not its letters
+            object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
         word = self._decision.env
         if (word := env_word(word) if isinstance(word, str) else word).file is None:
             object.__setattr__(self, "env", resolve_env(word))
@@ -234,6 +235,8 @@ class ComparisonConfig:
             rewards = self.rewards if uses_credit else self.rewards[:1]
             for reward in rewards:
                 name, title, credit = word.text, word.text, self._words[reward]
+                if training.declaration.is_frozen:
+                    title = f"{title} (frozen)"
                 if uses_credit and not self.agents:
                     name, title = reward, display_name(credit)
                 elif uses_credit and len(self.rewards) > 1:

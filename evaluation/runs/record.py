@@ -255,7 +255,11 @@ def commit() -> str | None:
 
 @lru_cache(maxsize=1)
 def hardware() -> str:
-    """Return processor, cores, memory and GPU in words."""
+    """Return processor, cores, memory and GPU in words.
+
+    A virtual machine may say little more of its processor than the make, so the instructions that
+    torch takes on it are named too: runs of one seed part after a few updates where they differ.
+    """
     import torch
 
     try:  # Linux has the processor's name in a file alone
@@ -265,6 +269,7 @@ def hardware() -> str:
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     name = names[0] if names else platform.processor() or platform.machine()
     memory = psutil.virtual_memory().total
+    name = f"{name} ({torch.backends.cpu.get_cpu_capability()})"
     parts = [name, f"{os.cpu_count()} cores", f"{memory / 2**30:.0f} GiB"]
     if torch.cuda.is_available():
         parts.append(torch.cuda.get_device_name())

@@ -15,18 +15,18 @@ from tokengym.evaluation.statistics.curves import (
     steps_to_threshold,
 )
 from tokengym.evaluation.statistics.frontier import (
-    KL_LEVELS,
+    FEWEST_PAIRS,
     LEAP,
     MIN_KL,
     Arm,
     EqualKL,
+    Measured,
     RunPath,
     compare_at_kl,
-    largest_shared_kl,
+    last_crossing,
     leaps,
     nats_per_update,
     tuned_on_others,
-    value_within_kl,
 )
 from tokengym.evaluation.statistics.scores import (
     DEFAULT_RESAMPLES,
@@ -50,7 +50,7 @@ from tokengym.evaluation.statistics.scores import (
 __all__ = [
     "DEFAULT_RESAMPLES",
     "FASTER_AT",
-    "KL_LEVELS",
+    "FEWEST_PAIRS",
     "LEAP",
     "MIN_KL",
     "RELIABLE_SEEDS",
@@ -59,6 +59,7 @@ __all__ = [
     "Array",
     "CensoredSteps",
     "EqualKL",
+    "Measured",
     "PairedDifference",
     "Random",
     "RelativeSteps",
@@ -74,7 +75,7 @@ __all__ = [
     "improvement_interval",
     "interval",
     "iqm",
-    "largest_shared_kl",
+    "last_crossing",
     "leaps",
     "mean_net_score",
     "nats_per_update",
@@ -87,5 +88,4 @@ __all__ = [
     "steps_to_threshold",
     "student_interval",
     "tuned_on_others",
-    "value_within_kl",
 ]

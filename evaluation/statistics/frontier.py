@@ -1,31 +1,28 @@
-"""Scores at equal KL: what a run, or an arm of several tuned cells, has within k nats.
+"""Scores at equal KL: what a run has where it is at k nats, and two arms beside each other there.
 
 A lead in score minus the KL penalty is a lead in score or in KL that was not paid. Setting two arms
-side by side at the same KL and the same tokens tells the two apart.
+side by side at the same KL tells the two apart.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tokengym.evaluation.statistics.curves import final_mean
 from tokengym.evaluation.statistics.scores import (
-    DEFAULT_RESAMPLES,
     Array,
     PairedDifference,
-    Random,
     finite,
-    interval,
-    iqm,
     paired_difference,
 )
 
-KL_LEVELS = (1.0, 2.0, 4.0, 8.0, 16.0)
-"""KL to the reference, nats per response, at which arms are compared."""
 LEAP = 1.0
-"""Nats that one update may cross: along a longer one nothing is known of the policies between."""
+"""Nats between two measured policies beyond which nothing is known of the policies between."""
+FEWEST_PAIRS = 3
+"""Pairs of runs, both measured at a KL, below which two arms are not compared there."""
 MIN_KL = 0.1
 """Least KL, nats per response, at which runs are compared. Nearer to the reference a policy has
 hardly moved: its score differs from the untrained one's by sampling noise, and so does its KL from
@@ -105,6 +102,32 @@ class RunPath:
             values={name: row[: last + 1] for name, row in self.values.items()},
         )
 
+    def at_kl(self, kl: float, measure: str) -> "Measured | None":
+        """Return what the run had where it was last at a KL, see `last_crossing`; None: unknown."""
+        place = last_crossing(self.kl, kl)
+        if np.isnan(place):
+            return None
+        rows = self.updates, self.values[measure]
+        update, value = (float(np.interp(place, np.arange(len(row)), row)) for row in rows)
+        return Measured(kl=kl, update=update, value=value)
+
+    def at_end(self, measure: str) -> "Measured":
+        """Return what the run had at its end, the mean of its last tenth."""
+        rows = self.kl, self.updates, self.values[measure]
+        kl, update, value = (final_mean(row) for row in rows)
+        return Measured(kl=kl, update=update, value=value)
+
+
+class Measured(NamedTuple):
+    """What a run had at a KL."""
+
+    kl: float
+    """Nats per response."""
+    update: float
+    """Update after which it was there."""
+    value: float
+    """The measurement there."""
+
 
 Arm: TypeAlias = Mapping[Any, Mapping[int, RunPath]]
 """Tuned cell (rate, lambda, price) -> seed -> run. An arm of one cell has one entry."""
@@ -153,97 +176,40 @@ def nats_per_update(updates: ArrayLike, kl: ArrayLike) -> Array:
     return np.diff(nats) / np.diff(at)
 
 
-def value_within_kl(
-    levels: ArrayLike, updates: ArrayLike, kl: ArrayLike, values: ArrayLike
-) -> Array:
-    """Return a run's value at each KL: that of its latest policy which is at most so far away.
+def last_crossing(kl: ArrayLike, k: float) -> float:
+    """Return where a run was last at a KL, as a place among its measurements.
 
-    i = last evaluation with kl_i <= k
-    i is the end of the run:  values_i  if the run has been at k or beyond (max kl >= k), else NaN
-    otherwise the path leaves k upwards between i and i + 1, for good:
-        w = (sqrt(k) - sqrt(kl_i)) / (sqrt(kl_{i+1}) - sqrt(kl_i))
-        (1 - w) * values_i + w * values_{i+1},  or NaN if that stretch is a leap (see `leaps`)
+    i = last i with k between kl_{i-1} and kl_i, and |kl_i - kl_{i-1}| <= LEAP
+    i - 1 + (k - kl_{i-1}) / (kl_i - kl_{i-1})          NaN if there is no such i
 
-    This is the policy of a training that is stopped by a limit on the KL. It is chosen by KL and
-    time and never by its value: the best of many noisy evaluations would be too high, and the more
-    so the more evaluations or cells an arm has. A run that was beyond k and came back is given its
-    end, which has less KL than k and more training. A run that never came to k has no value there:
-    what it would have had at more KL is not known.
+    ``np.interp(place, range(time), values)`` is what the run has there: the value of a policy that
+    is at k, and not of one that merely stayed below it. The stretch is chosen by KL and time and
+    never by the value. Of a run that never was at k, or only in a leap over it, nothing is known.
 
-    A run that passes k on its way to more has spent fewer tokens there than one that ends at k, and
-    where the learning rate falls over a run it has not fallen yet, which costs KL. That is what a
-    limit on the KL gives at these settings; whether an arm could do better at k is answered by its
-    cells at other prices and rates, see `compare_at_kl`. Interpolation is in the square root of the
-    KL, in which scores rise about linearly (Gao et al. 2023).
+    The policy may be one from the middle of a training, whose learning rate had not fallen yet, so
+    the update at which each run was there belongs beside the values.
 
     Args:
-        levels: (levels,) KL k, nats, above 0.
-        updates: (time,), in order.
-        kl: (time,), nats per response; a sampled estimate below 0 counts as 0.
-        values: (time,) such as the score.
-
-    Returns:
-        (levels,), NaN where the run has no value.
-
-    Raises:
-        ValueError: if the shapes differ, updates fall, or a level is not above 0.
-
-    Source:
-        Gao et al. 2023, "Scaling Laws for Reward Model Overoptimization", arXiv:2210.10760:
-        policies are compared at equal KL, by functions of its square root.
+        kl: (time,) nats per response, in the order of training.
+        k: Nats.
 
     Example:
-        >>> value_within_kl([1, 4, 9], [0, 1, 2, 3], [0.0, 1.0, 1.8, 2.6], [0.0, 1.0, 2.0, 3.0])
-        array([ 1., nan, nan])
+        >>> last_crossing([0.0, 0.9, 1.7, 1.2, 1.5], 1.4), last_crossing([0.0, 5.0], 2.0)
+        (3.6666666666666665, nan)
     """
-    at, nats, height = _checked(updates, kl, values)
-    wanted = finite("levels", levels)
-    if (wanted <= 0.0).any():
-        raise ValueError(f"a level of KL must be above 0 nats, got {wanted.min():g}")
-    nats = np.maximum(nats, 0.0)
-    is_leap = leaps(at, nats)
-    return np.array([_within(float(k), nats, height, is_leap) for k in wanted])
-
-
-def _within(k: float, nats: Array, height: Array, is_leap: NDArray[np.bool_]) -> float:
-    below = np.flatnonzero(nats <= k)
-    if len(below) == 0:
+    nats = finite("kl", kl)
+    if nats.ndim != 1:
+        raise ValueError(f"kl must be (time,), got {nats.shape}")
+    before, after = nats[:-1], nats[1:]
+    near = np.abs(after - before) <= LEAP
+    crossed = np.flatnonzero(
+        near & (np.minimum(before, after) <= k) & (k <= np.maximum(before, after))
+    )
+    if len(crossed) == 0:
         return np.nan
-    last = int(below[-1])
-    if last == len(nats) - 1:
-        return float(height[last]) if nats.max() >= k else np.nan
-    if nats[last] == k:
-        return float(height[last])
-    if is_leap[last]:
-        return np.nan
-    low, high = np.sqrt(nats[last]), np.sqrt(nats[last + 1])  # low < sqrt(k) < high
-    share = (np.sqrt(k) - low) / (high - low)
-    return float((1.0 - share) * height[last] + share * height[last + 1])
-
-
-def largest_shared_kl(paths: Sequence[tuple[ArrayLike, ArrayLike]]) -> float | None:
-    """Return the largest KL, at least `MIN_KL`, at which every run has a value.
-
-    The values are those of `value_within_kl`.
-
-    Args:
-        paths: Updates (time,) and KL (time,) of each run.
-
-    Returns:
-        Nats; None if there is none.
-
-    Example:
-        >>> largest_shared_kl([([0, 1, 2], [0.0, 1.0, 2.0]), ([0, 1, 2], [0.0, 0.9, 1.5])])
-        1.5
-    """
-    runs = [(at, np.maximum(nats, 0.0)) for at, nats in (_checked(*path) for path in paths)]
-    # Where runs have values, they have them up to and at one of the evaluations.
-    reached = min((float(nats.max()) for _, nats in runs), default=0.0)
-    every = np.unique(np.concatenate([nats for _, nats in runs])) if runs else np.empty(0)
-    for k in sorted(every[(every >= MIN_KL) & (every <= reached)], reverse=True):
-        if all(np.isfinite(value_within_kl([k], at, nats, nats))[0] for at, nats in runs):
-            return float(k)
-    return None
+    i = int(crossed[-1])
+    step = after[i] - before[i]
+    return i + (float((k - before[i]) / step) if step else 1.0)
 
 
 def tuned_on_others(values: ArrayLike, chosen_by: ArrayLike | None = None) -> Array:
@@ -284,101 +250,75 @@ def tuned_on_others(values: ArrayLike, chosen_by: ArrayLike | None = None) -> Ar
 
 @dataclass(frozen=True, kw_only=True)
 class EqualKL:
-    """Two arms at one KL."""
+    """Two arms at one KL, over the pairs of runs that were both there."""
 
     kl: float
-    """Nats per response."""
+    """Nats per response, the mean over those pairs."""
+    update: float
+    """Mean update at which the runs of x were there."""
+    baseline_update: float
+    """Mean update of those of y."""
     value: float
-    """Interquartile mean of x over the seeds that both arms have."""
-    low: float
-    """Lower end of its interval, see `interval`."""
-    high: float
-    """Upper end of its interval."""
+    """Mean of x."""
     baseline_value: float
-    """Interquartile mean of y."""
-    baseline_low: float
-    """Lower end of its interval."""
-    baseline_high: float
-    """Upper end of its interval."""
+    """Mean of y."""
     difference: PairedDifference
-    """x - y, paired by seed."""
+    """x - y, paired by seed; ``pairs`` is the number of pairs that were both there."""
+    of: int
+    """Pairs of runs that there are."""
 
 
 def compare_at_kl(
-    x: Arm,
-    y: Arm,
-    levels: Sequence[float] = KL_LEVELS,
+    x: Mapping[int, RunPath],
+    y: Mapping[int, RunPath],
+    kl: float | None = None,
     *,
     measure: str = "score",
-    tune_by: str = "score",
-    budget: float | None = None,
     level: float = 0.95,
-    rng: Random = 0,
-    resamples: int = DEFAULT_RESAMPLES,
-) -> list[EqualKL]:
-    """Return what two arms have at equal KL and equal tokens, paired by seed.
+) -> EqualKL | None:
+    """Return what two arms have at one KL, paired by seed; None if too few pairs were there.
 
-    Each run has a value at k by `value_within_kl`, within the tokens that all runs have or the
-    budget; each seed's cell is chosen on the other seeds by `tuned_on_others`, anew at each k. A
-    level that a run of either arm lacks is left out, not averaged over the seeds that have it.
+    The level is that of the question. By default it is where the baseline ends: each pair is
+    compared at the KL that the run of y has in the mean of its last tenth, where y has its end and
+    x is read at its `last_crossing`. At a KL that is given both are. No level depends on which
+    other arms there are.
+
+    A pair without a value on either side is left out, and `FEWEST_PAIRS` are needed.
 
     Args:
-        x: Runs by cell and seed.
-        y: Those of the baseline. Only the seeds of every cell of both arms count.
-        levels: KL, nats.
+        x: Runs by seed.
+        y: Those of the baseline.
+        kl: Nats; None takes the end of each run of the baseline.
         measure: Measurement that is compared, such as ``gold_score``.
-        tune_by: Measurement by which an arm's cell is chosen; gold is not known when one tunes.
-        budget: Response tokens of a run; None takes those of the shortest one.
-        level: Confidence level of the intervals: bootstrap over seeds for an arm's value, Student's
-            t for the difference, as everywhere.
-        rng: Generator, or a seed for one.
-        resamples: Number of bootstrap draws.
+        level: Confidence level of the interval, Student's t over pairs.
 
     Raises:
-        ValueError: if an arm has no cell, or the arms share no seed.
+        ValueError: if the arms share no seed, or the KL is not above 0.
     """
-    if not x or not y:
-        raise ValueError("each arm needs at least one cell with runs, got an empty one")
-    runs = [*x.values(), *y.values()]
-    seeds = sorted(set(runs[0]).intersection(*runs[1:]))
+    if kl is not None and not kl > 0.0:
+        raise ValueError(f"kl must be above 0 nats, got {kl:g}")
+    seeds = sorted(x.keys() & y.keys())
     if not seeds:
-        raise ValueError(f"the cells share no seed, got {[sorted(cell) for cell in runs]}")
-    shortest = min(float(cell[seed].tokens[-1]) for cell in runs for seed in seeds)
-    tokens = shortest if budget is None else min(budget, shortest)
-    shown = []
-    by_arm = [
-        [_tables(arm, seeds, levels, name, tokens) for name in (measure, tune_by)] for arm in (x, y)
-    ]
-    for number, kl in enumerate(levels):
-        one, other = (tuned_on_others(of[:, :, number], by[:, :, number]) for of, by in by_arm)
-        if not (np.isfinite(one).all() and np.isfinite(other).all()):
-            continue
-        ends = [interval(row, level=level, rng=rng, resamples=resamples) for row in (one, other)]
-        shown.append(
-            EqualKL(
-                kl=float(kl),
-                value=float(iqm(one)),
-                low=ends[0][0],
-                high=ends[0][1],
-                baseline_value=float(iqm(other)),
-                baseline_low=ends[1][0],
-                baseline_high=ends[1][1],
-                difference=paired_difference(one, other, level),
-            )
-        )
-    return shown
-
-
-def _tables(
-    arm: Arm, seeds: Sequence[int], levels: Sequence[float], measure: str, tokens: float
-) -> Array:
-    """Return an arm's values, (cells, seeds, levels)."""
-
-    def values(run: RunPath) -> Array:
-        path = run.within(tokens)
-        return value_within_kl(levels, path.updates, path.kl, path.values[measure])
-
-    return np.array([[values(cell[seed]) for seed in seeds] for cell in arm.values()])
+        raise ValueError(f"the arms share no seed, got {sorted(x)} and {sorted(y)}")
+    rows = []
+    for seed in seeds:
+        base = y[seed].at_end(measure) if kl is None else y[seed].at_kl(kl, measure)
+        one = x[seed].at_kl(base.kl, measure) if base is not None else None
+        if base is not None and one is not None:
+            rows.append((base.kl, one.update, base.update, one.value, base.value))
+    if len(rows) < FEWEST_PAIRS:
+        return None
+    table = np.array(rows)
+    means = table.mean(axis=0)
+    return EqualKL(
+        kl=float(means[0]),
+        update=float(means[1]),
+        baseline_update=float(means[2]),
+        value=float(means[3]),
+        baseline_value=float(means[4]),
+        difference=paired_difference(table[:, 3], table[:, 4], level),
+        of=len(seeds),
+    )
 
 
 def _checked(*series: ArrayLike) -> tuple[Array, ...]:

@@ -1,1 +1,1 @@
-"""The versioned benchmark of credit rules: its definition, its runs, its number and its ranks."""
+"""The board: what a credit rule is worth, its properties and its lead on `sparse` in training."""

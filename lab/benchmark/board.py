@@ -1,32 +1,30 @@
-"""Rows of version 2: what they say, the board's verdicts, the author's card, one dot a task."""
+"""Rows of the board: what they say, their verdicts, the author's card, one dot a task."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tokengym import __version__
+from tokengym.base import read_json
 from tokengym.evaluation.report import number, signed
 from tokengym.evaluation.runs import slug, versions
-from tokengym.lab.benchmark.arms import ArmBench
-from tokengym.lab.benchmark.definition import CONTROLS
-from tokengym.lab.benchmark.figures import check_unchanged, row_hash
-from tokengym.lab.benchmark.verdict import FIGURES, Leads, by_task, call, in_words, table_of
-from tokengym.lab.benchmark.version2 import Definition2
-from tokengym.lab.cards.parts import bare
-from tokengym.lab.tables import NONE, markdown_table, mean
+from tokengym.evaluation.statistics import student_interval
+from tokengym.lab.benchmark.definition import CONTROLS, TRACKS, Definition
+from tokengym.lab.benchmark.runs import Bench
+from tokengym.lab.benchmark.subject import bare
+from tokengym.lab.benchmark.verdict import Leads, by_task, call, in_words, resolution, table_of
+from tokengym.lab.tables import markdown_table, mean
 
 FORMAT = 2
 OPEN = "open"
-"""Verdict on a row that lacks settings."""
-WORDS = {"net": "score - c KL over the run", "at_kl": "score at equal KL"}
-"""Figure -> its name in tables."""
-BY_SEED = ("net", "score", "at_kl", "gold_at_kl")
-"""Figures of a setting that have a value per seed, or None at equal KL."""
+"""Verdict on a row with fewer than two tasks."""
+WORDS = {"net": "score - c KL over the run", "score": "of it score"}
+"""Figure -> its name in tables. The verdict is of the first alone."""
 
 
-def row_of(bench: ArmBench) -> dict[str, Any]:
+def row_of(bench: Bench) -> dict[str, Any]:
     """Return the row of an arm: the settings that are done, and which are open.
 
     Args:
@@ -35,16 +33,13 @@ def row_of(bench: ArmBench) -> dict[str, Any]:
     about = bench.definition
     settings: dict[str, Any] = {}
     for setting in bench.done:
-        leads, gold = (bench.leads(setting, measure) for measure in ("score", "gold_score"))
+        leads = bench.leads(setting)
         mine, base = (bench.seconds(setting, subject) for subject in bench.subjects)
         settings[setting.name] = {
             "task": setting.label,
             "way": [round(end, 4) for end in bench.way(setting)],
             "net": _rounded(leads.net),
             "score": _rounded(leads.score),
-            "at_kl": _rounded(leads.at_kl),
-            "gold_at_kl": _rounded(gold.at_kl),
-            "kl": None if leads.kl is None else round(leads.kl, 3),
             "cells": [len(bench.paths(setting, subject)) for subject in bench.subjects],
             "models": bench.models(setting),
             "cpu_s": round(mine, 1),
@@ -67,54 +62,101 @@ def row_of(bench: ArmBench) -> dict[str, Any]:
     return {**row, "hash": row_hash(row)}
 
 
-def _rounded(values: Sequence[float] | None) -> list[float] | None:
-    return None if values is None else [round(value, 5) for value in values]
+def _rounded(values: Sequence[float]) -> list[float]:
+    return [round(value, 5) for value in values]
+
+
+def row_hash(row: Mapping[str, Any]) -> str:
+    """Return one hash of what a row says."""
+    said = {name: value for name, value in row.items() if name != "hash"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def tasks_of(row: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return a row's figures by task, means over its settings: see `verdict.by_task`.
 
     Args:
-        row: A row of version 2.
+        row: A row of the board.
     """
     settings: Mapping[str, Any] = row["settings"]
     leads = {
-        name: Leads(
-            net=tuple(each["net"]),
-            score=tuple(each["score"]),
-            at_kl=None if each["at_kl"] is None else tuple(each["at_kl"]),
-            kl=each["kl"],
-        )
+        name: Leads(net=tuple(each["net"]), score=tuple(each["score"]))
         for name, each in settings.items()
     }
     return by_task(leads, {name: each["task"] for name, each in settings.items()})
 
 
-def verdicts(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the verdict on each row in words: rules are one family, each other arm its own.
+def _net_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row's leads in score - c KL by task and seed."""
+    return {task: figures["net"] for task, figures in tasks_of(row).items()}
+
+
+def families(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Return rows that are tested together: rules of a track are one family, another arm its own.
 
     Args:
-        rows: Rows of one version and track. One that lacks settings is called open, and is in no
-            family.
+        rows: Rows of one version. Those with fewer than two tasks are in no family.
+    """
+    known = [row for row in rows if len(tasks_of(row)) > 1]
+    tracks = dict.fromkeys(row["track"] for row in known)
+    rules = [[row for row in known if row["is_rule"] and row["track"] == at] for at in tracks]
+    return [each for each in rules if each] + [[row] for row in known if not row["is_rule"]]
+
+
+def verdicts(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
+    """Return the verdict on each row in words, by subject and track.
+
+    It is of the tasks that are known, and names the settings that are not.
+
+    Args:
+        rows: Rows of one version.
     """
     words = {
-        row["subject"]: f"{OPEN}: {len(row['settings'])} of "
+        _at(row): f"{OPEN}: {len(row['settings'])} of "
         f"{len(row['settings']) + len(row['open'])} settings"
         for row in rows
     }
-    whole = [row for row in rows if not row["open"]]
-    families = [[row for row in whole if row["is_rule"]]]
-    families += [[row] for row in whole if not row["is_rule"]]
-    for members in filter(None, families):
+    for members in families(rows):
         tasks = [tasks_of(row) for row in members]
-        calls = call(table_of(tasks))
-        for number_, (row, figures) in enumerate(zip(members, tasks, strict=True)):
-            net_by_task = {task: each["net"] for task, each in figures.items()}
-            words[row["subject"]] = in_words(calls, number_, net_by_task)
+        calls = call(table_of(tasks, list(dict.fromkeys(task for row in tasks for task in row))))
+        for place, row in enumerate(members):
+            words[_at(row)] = in_words(calls, place, _net_of(row), row["open"])
     return words
 
 
-def check_row2(row: object, name: str, definition: Definition2) -> None:
+def _at(row: Mapping[str, Any]) -> tuple[str, str]:
+    return row["subject"], row["track"]
+
+
+def sees(rows: Sequence[Mapping[str, Any]], of: Mapping[str, Any] | None = None) -> str:
+    """Return what stands beside "not shown": the lead that a board would have seen.
+
+    Args:
+        rows: Rows of one family, as `families` returns them.
+        of: The row that is asked about; None is all that are no controls.
+    """
+    asked = [row for row in rows if row["subject"] not in CONTROLS] if of is None else [of]
+    return resolution([_net_of(row) for row in asked or rows], len(rows))
+
+
+def read_rows_of(folder: Path, definition: Definition) -> list[dict[str, Any]]:
+    """Return the rows of a version in a folder.
+
+    Args:
+        folder: Where `tokengym bench --v2` has written.
+        definition: The version.
+
+    Raises:
+        ValueError: if a file is no row of this version, or was changed.
+    """
+    rows = []
+    for file in sorted(file for track in TRACKS for file in folder.glob(f"*-{track}.json")):
+        check_row(row := read_json(file), str(file), definition)
+        rows.append(row)
+    return rows
+
+
+def check_row(row: object, name: str, definition: Definition) -> None:
     """Refuse what was read from a file unless it is a row of this version, unchanged.
 
     Args:
@@ -128,14 +170,16 @@ def check_row2(row: object, name: str, definition: Definition2) -> None:
     remedy = "take the file that tokengym bench --v2 wrote"
     if not isinstance(row, dict) or row.get("format") != FORMAT:
         raise ValueError(f"{name} is no row of format {FORMAT}; {remedy}")
-    check_unchanged(row, name, definition)
+    said = row.get("definition"), row.get("definition_hash")
+    if said != (definition.name, definition.hash):
+        raise ValueError(
+            f"{name} is of {said[0]} ({said[1]}), not of {definition.name} ({definition.hash}); "
+            "rows of two versions stand on no board together: run it again with this one"
+        )
+    if row.get("hash") != row_hash(row):
+        raise ValueError(f"{name} was changed: its hash is not that of its figures; {remedy}")
     unknown = {*row["settings"], *row["open"]} - {at.name for at in definition.settings}
-    counts = {
-        len(values)
-        for each in row["settings"].values()
-        for figure in BY_SEED
-        if (values := each[figure]) is not None
-    }
+    counts = {len(each[figure]) for each in row["settings"].values() for figure in WORDS}
     if unknown or counts - {len(definition.seeds)}:
         raise ValueError(
             f"{name} has settings {sorted(unknown)} or seeds {sorted(counts)} that "
@@ -147,47 +191,39 @@ def settings_table(row: Mapping[str, Any]) -> str:
     """Return a row's leads by setting, % of the way, with what is score and what KL not paid.
 
     Args:
-        row: A row of version 2.
+        row: A row of the board.
     """
     lines = []
     for name, each in row["settings"].items():
-        net, score = (100 * mean(each[figure]) for figure in ("net", "score"))
-        parts = [signed(net), signed(score), signed(net - score)]
-        lines.append([name, *parts, _at_kl(each, "at_kl"), _at_kl(each, "gold_at_kl")])
-    heads = ["setting", WORDS["net"], "of it score", "of it KL not paid"]
-    return markdown_table([*heads, f"{WORDS['at_kl']}, by nats", "gold there"], lines)
-
-
-def _at_kl(figures: Mapping[str, Any], figure: str) -> str:
-    """Return a lead at equal KL with its KL; a dash where none is known."""
-    if figures[figure] is None:
-        return NONE
-    return f"{number(figures['kl'])}: {signed(100 * mean(figures[figure]))}"
+        net, score = (100 * mean(each[figure]) for figure in WORDS)
+        lines.append([name, signed(net), signed(score), signed(net - score)])
+    return markdown_table(["setting", *WORDS.values(), "of it KL not paid"], lines)
 
 
 def tasks_table(row: Mapping[str, Any]) -> str:
     """Return both figures' means over tasks with the t interval over them, % of the way.
 
     Args:
-        row: A row of version 2 with at least two tasks.
+        row: A row of the board with at least two tasks.
     """
-    calls = call(table_of([tasks_of(row)]))
+    tasks = tasks_of(row)
     lines = []
-    for at, figure in enumerate(FIGURES):
-        values = [100 * float(each[0, at]) for each in (calls.mean, calls.low, calls.high)]
-        known = np.isfinite(values[0])
-        shown = f"{signed(values[0])} ({number(values[1])} to {number(values[2])})"
-        lines.append([WORDS[figure], shown if known else "not known on every task"])
-    return markdown_table(["figure", f"mean over {len(tasks_of(row))} tasks, 95 %"], lines)
+    for figure, words in WORDS.items():
+        leads = [100 * mean(each[figure]) for each in tasks.values()]
+        middle, low, high, _ = (float(value) for value in student_interval(leads))
+        lines.append([words, f"{signed(middle)} ({number(low)} to {number(high)})"])
+    return markdown_table(["figure", f"mean over {len(tasks)} tasks, 95 %"], lines)
 
 
-def card_of(row: Mapping[str, Any]) -> str:
+def card_of(row: Mapping[str, Any], others: Sequence[Mapping[str, Any]] = ()) -> str:
     """Return the author's card in Markdown: verdict, figures, what they cannot say, BibTeX.
 
     Args:
-        row: A row of version 2.
+        row: A row of the board.
+        others: Published rows of the version, of whose family it is; one of its name is left out.
     """
-    verdict = verdicts([row])[row["subject"]]
+    board = [row, *(other for other in others if _at(other) != _at(row))]
+    verdict = verdicts(board)[_at(row)]
     kind = "a credit rule" if row["is_rule"] else "an arm, no rule: its family is its own"
     control = ", a control that does not read the text" if row["subject"] in CONTROLS else ""
     lines = [
@@ -195,8 +231,13 @@ def card_of(row: Mapping[str, Any]) -> str:
         f"**{verdict[:1].upper()}{verdict[1:]}.** {kind[:1].upper()}{kind[1:]}{control}; track "
         f"{row['track']}, seeds {', '.join(map(str, row['seeds']))}.",
     ]
+    for members in families(board):
+        if row in members:
+            names = ", ".join(member["subject"] for member in members)
+            said = sees(members, row)
+            lines.append(f"Tested together with Holm's correction: {names}. Here {said}.")
     if row["open"]:
-        lines.append(f"Not run yet, so that there is no verdict: {', '.join(row['open'])}.")
+        lines.append(f"Not run: {', '.join(row['open'])}.")
     if row["settings"]:
         lines += [
             "## Leads on `sparse`",
@@ -209,8 +250,8 @@ def card_of(row: Mapping[str, Any]) -> str:
     lines += [
         "## What this cannot say",
         "One reward model a task, one price, PPO. The interval is over tasks; what holds on these "
-        "tasks alone is said in those words. A dash at equal KL: an update of some run crosses "
-        "more than a nat, and nobody has seen the policies between.",
+        "tasks alone is said in those words. A lead that is KL not paid is no higher score: the "
+        "two parts stand apart.",
         "## Cite",
         f"```bibtex\n{bibtex(row)}\n```",
     ]
@@ -221,7 +262,7 @@ def bibtex(row: Mapping[str, Any]) -> str:
     """Return a BibTeX entry with the version of the package and the hashes of definition and row.
 
     Args:
-        row: A row of version 2.
+        row: A row of the board.
     """
     name = slug(f"{row['definition']} {row['subject']}").replace("_", "-").lower()
     title = f"{row['subject']} in {row['definition']}".replace("_", r"\_")
@@ -245,15 +286,14 @@ def draw_tasks(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 1.5 + 0.5 * len(rows)), layout="constrained")
-    panels = figure.subplots(1, len(FIGURES), sharey=True)
+    panels = figure.subplots(1, len(WORDS), sharey=True)
     colors = {
         task: f"C{at}"
         for at, task in enumerate(dict.fromkeys(task for row in rows for task in tasks_of(row)))
     }
-    for axis, name in zip(panels, FIGURES, strict=True):
+    for axis, name in zip(panels, WORDS, strict=True):
         for at, row in enumerate(reversed(rows)):
-            leads = {t: v[name] for t, v in tasks_of(row).items() if v[name] is not None}
-            known = {task: 100 * mean(lead) for task, lead in leads.items()}
+            known = {task: 100 * mean(each[name]) for task, each in tasks_of(row).items()}
             for task, lead in known.items():
                 face = "white" if row["subject"] in CONTROLS else colors[task]
                 axis.plot(lead, at, "o", color=colors[task], markerfacecolor=face, markersize=7)

@@ -1,14 +1,17 @@
-"""Contents of a version of the benchmark: tasks, models, budget, tuning, tracks and seeds."""
+"""Contents of the board, tokengym-credit v2: tasks, models, budget, tracks and seeds.
+
+Its hash is published with every row. A change of what it says is another version.
+"""
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from tokengym.envs import bundled
-from tokengym.lab.protocol import FIRST_RATE, PRICE, PROMPTS
+from tokengym.lab.protocol import PRICE, PROMPTS
 
 Track = Literal["scores", "inside"]
 """Who may read the inside of the reward model: nobody, or the rule and the critic."""
@@ -24,10 +27,10 @@ PASSED = ("prefix",)
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """A task at one length."""
+    """A task at one length, with the learning rates that its cells have."""
 
     task: str
-    """Name of the environment; settings of one task enter the number as their mean."""
+    """Name of the environment."""
     tokens: int
     """Most tokens of a response."""
     fixed: bool = False
@@ -36,36 +39,53 @@ class Setting:
     """Arguments that only this task has, as `TaskSettings.task_options` takes them."""
     verified: bool = False
     """Whether a verifier gives the score; then there is no reward model to start a critic from."""
+    label: str
+    """Task that the lead is averaged over; settings of one label enter the test as their mean."""
+    unlike: str
+    """In what it differs from the others."""
+    corpus: str = ""
+    """Corpus of real text whose models `python -m studies.film_reviews` makes; "": bundled ones."""
+    rates: tuple[float, ...] = (1e-3, 3e-4)
+    """Learning rates of its cells."""
 
     @property
     def name(self) -> str:
         """Its name in files and tables."""
-        return f"{self.task}-{self.tokens}"
+        kind = self.options.partition("decisions=")[2].partition(",")[0]
+        return f"{self.label}-{self.tokens}{f'-{kind}' if kind else ''}"
 
     @property
     def env(self) -> str:
         """Id of the environment."""
         return f"tokengym/{self.task}-v0"
 
-    @property
-    def bundle(self) -> str:
-        """Name of the bundle with its models.
-
-        Example:
-            >>> Setting(task="QuestionAnswer", tokens=48).bundle
-            'question_answer'
-        """
-        parts = (f"_{sign.lower()}" if sign.isupper() else sign for sign in self.task)
-        return "".join(parts).lstrip("_")
-
-    def starts(self, track: Track) -> tuple[str, ...]:
-        """Return the starts of the value network that a track allows."""
-        return (OWN,) if track == "scores" or self.verified else (OWN, STARTED)
+    def starts(self) -> tuple[str, ...]:
+        """Return the starts that a value network can have there."""
+        return (OWN,) if self.verified else (OWN, STARTED)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Version:
-    """What every version says. It is never edited: a change is another version."""
+class OtherArm:
+    """Training that is compared with the baseline as rules are, and is none."""
+
+    rule: str
+    """Its reward."""
+    start: str
+    """Start of its value network."""
+
+    @property
+    def name(self) -> str:
+        """Its name in files and tables."""
+        return f"{self.rule}, critic from the {self.start.replace('_', ' ')}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Definition:
+    """What a version says. Once a row is published it is not edited: a change is another version.
+
+    All cells of an arm, its lambdas at the rates of the setting, are run on all seeds. Each seed's
+    cell is chosen on the others, so that no seed is spare.
+    """
 
     name: str
     """Name and version."""
@@ -85,10 +105,17 @@ class Version:
     """Score that a nat of exact KL costs, in training and in the figures."""
     lambdas: tuple[str, ...] = ("0.5", "0.8", "0.95", "1")
     """Lambdas that are tried."""
-    seeds: tuple[int, ...]
+    seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of the runs that are compared, paired with those of the baseline."""
     best_of: int = 16
     """Untrained responses whose best ends the way that a lead is a share of."""
+    others: tuple[OtherArm, ...] = (OtherArm(rule=BASELINE, start=STARTED),)
+    """Arms that are compared with the baseline whose critic starts from the language model, each
+    in a family of its own."""
+    reward_models: int = 3
+    """Reward models of `judged` tasks: same recipe, other seeds and halves of the data."""
+    judged: tuple[str, ...] = ("MovieReview", "Dialogue", "Detox")
+    """Tasks on which a row says how far its figures move from one reward model to another."""
     learner: Mapping[str, Any] = field(
         default_factory=lambda: {
             "learning_rate_schedule": "linear",
@@ -97,14 +124,24 @@ class Version:
             "n_epochs": 2,
             "n_minibatches": 4,
             "kl_estimator": "exact",
+            "n_warmup_updates": 5,
         }
     )
-    """PPO's settings besides."""
+    """PPO's settings besides; the rate warms up, so that no update leaps."""
 
     @property
     def hash(self) -> str:
         """One hash of all that it says."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Labels of the tasks that a lead is averaged over."""
+        return tuple(dict.fromkeys(setting.label for setting in self.settings))
+
+    def runs(self) -> int:
+        """Return how many runs an arm takes in all settings."""
+        return len(self.seeds) * sum(len(at.rates) * len(self.lambdas) for at in self.settings)
 
     def check_models(self) -> None:
         """Refuse models other than those that it is defined on.
@@ -128,43 +165,48 @@ def weights_hash(model: Path) -> str:
     return hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()[:16]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Definition(Version):
-    """A version whose rules are tuned first on spare seeds: a lambda and a start, then a rate."""
-
-    first_rate: float = FIRST_RATE
-    """Learning rate at which the lambdas are tried, with each start of the value network, and with
-    which the sweep of the best one begins."""
-    spare_seeds: tuple[int, ...] = (1000, 1001, 1002)
-    """Seeds of all tuning."""
-    seeds: tuple[int, ...] = tuple(range(10))
-    margin: float = 0.03
-    """Share of the way within which a rule is level with the baseline."""
-    dear: float = 4.0
-    """CPU seconds of a run, as a multiple of the baseline's, beyond which a row says so."""
-
-    def runs(self, setting: Setting, track: Track) -> int:
-        """Return how many runs a rule takes in a setting, if two more rates are tried."""
-        cells = len(setting.starts(track)) * len(self.lambdas) + 2
-        return cells * len(self.spare_seeds) + len(self.seeds)
+def _text(task: str, tokens: int, unlike: str, **options: Any) -> Setting:
+    """Return a setting with a reward model."""
+    return Setting(task=task, tokens=tokens, unlike=unlike, **{"label": task, **options})
 
 
-V1 = Definition(
-    name="tokengym-credit v1",
+def _forks(decisions: int, distractors: int, tokens: int, unlike: str) -> Setting:
+    """Return a setting of Forks."""
+    options = f"family=brackets,decisions={decisions},distractors={distractors}"
+    return _text("Forks", tokens, unlike, options=options, verified=True, rates=(3e-4, 1e-4))
+
+
+_REAL = "real text, a GPT-2 of 5.3M parameters, a classifier of whole reviews"
+V2 = Definition(
+    name="tokengym-credit v2",
     settings=(
-        Setting(task="MovieReview", tokens=24, fixed=True),
-        Setting(task="MovieReview", tokens=48, fixed=True),
-        Setting(task="MovieReview", tokens=96, fixed=True),
-        Setting(task="QuestionAnswer", tokens=48),
-        Setting(task="Dialogue", tokens=48),
-        Setting(task="Summarize", tokens=32),
-        Setting(task="Detox", tokens=48, fixed=True),
-        Setting(
-            task="Forks",
-            tokens=20,
-            options="family=brackets,decisions=3,distractors=2",
-            verified=True,
+        _text("MovieReview", 24, "few words decide the sentiment, short", fixed=True),
+        _text("MovieReview", 48, "the same at twice the length", fixed=True),
+        _text(
+            "MovieReview",
+            96,
+            "the same at four times the length: the score is far from most tokens",
+            fixed=True,
         ),
+        _text(
+            "QuestionAnswer",
+            48,
+            "facts: one right answer or a list, EOS ends it",
+            rates=(3e-4, 1e-4),
+        ),
+        _text("Dialogue", 48, "a reply to a person, by a pairwise reward model, EOS ends it"),
+        _text("Summarize", 32, "a summary: coverage of the prompt, short, EOS ends it"),
+        _text(
+            "Detox",
+            48,
+            "words to avoid in place of words to find, of fixed length",
+            fixed=True,
+        ),
+        _forks(2, 2, 16, "a verifier: 19 % of untrained responses are right"),
+        _forks(3, 2, 20, "a verifier: 9 %"),
+        _forks(4, 2, 24, "a verifier: 4 %, one batch of 14 has no right response"),
+        _text("MovieReview", 24, _REAL, label="IMDb", fixed=True, corpus="imdb"),
+        _text("MovieReview", 16, "real sentences, short", label="SST-2", fixed=True, corpus="sst2"),
     ),
     models={
         "movie_review": ("ce26e763ebbd10b7", "78ee587b0ecf0c76"),
@@ -175,3 +217,16 @@ V1 = Definition(
         "forks": ("a8feb5d0a05d76be", "e38363514f7ddb3b"),
     },
 )
+"""Twelve settings of eight tasks: five settings, three tasks, are about sentiment, and three
+settings, one task, have a verifier."""
+
+V2_LITE = replace(
+    V2,
+    name=f"{V2.name} lite",
+    settings=tuple(replace(at, rates=at.rates[:1]) for at in V2.settings),
+    lambdas=("0.5", "0.95"),
+    seeds=(0, 1),
+    reward_models=1,
+)
+"""All settings of version 2 with a sixth of its runs: one rate, two lambdas, two seeds. Its rows
+have another hash and stand on no board beside those of version 2."""

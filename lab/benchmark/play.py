@@ -1,4 +1,4 @@
-"""A rule through a version of the benchmark: what it will cost, its runs, its row."""
+"""A rule through the board: what it will cost, its runs, its row."""
 
 import atexit
 import multiprocessing
@@ -16,13 +16,17 @@ import torch
 
 from tokengym.base import auto_device, preferred_device, read_json, write_json, write_text
 from tokengym.evaluation.runs import processes
-from tokengym.lab.benchmark.arms import ArmBench
-from tokengym.lab.benchmark.board import card_of, draw_tasks, verdicts
-from tokengym.lab.benchmark.board import row_of as row_of_arm
-from tokengym.lab.benchmark.definition import Version
-from tokengym.lab.benchmark.figures import numbers_of, row_of
-from tokengym.lab.benchmark.runs import Bench, BenchRuns, Work
-from tokengym.lab.tables import student_mean
+from tokengym.lab.benchmark.board import (
+    card_of,
+    draw_tasks,
+    families,
+    read_rows_of,
+    row_of,
+    sees,
+    verdicts,
+)
+from tokengym.lab.benchmark.definition import BASELINE, Definition
+from tokengym.lab.benchmark.runs import Bench, Work
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,44 +37,13 @@ SAFE_PATH = "PYTHONSAFEPATH"
 
 
 def play(
-    bench: Bench, console: "Console | None" = None, *, jobs: int = 1
-) -> tuple[dict[str, Any], Path]:
-    """Do the runs of version 1 that are missing and write the row; stopped at any time, it resumes.
-
-    Says first how long it takes, by short runs of the rule and of the baseline in every setting;
-    a rule that cannot be used in one is refused there.
-
-    Args:
-        bench: The runs.
-        console: Where progress is shown; None shows nothing.
-        jobs: Runs at a time, each of one thread. They end with the same numbers, whatever it is.
-
-    Returns:
-        The row, and its file.
-
-    Raises:
-        ValueError: if the folder is of another version, or the bundled models are not those that
-            the version is defined on.
-    """
-    total = cost(bench, console, jobs=jobs)
-    for _ in _told(bench, console, jobs, total):
-        pass
-    row = row_of(bench)
-    file = bench.out / f"{bench.key(bench.rule)}-{bench.track}{'-hidden' * row['hidden']}.json"
-    write_json(file, row)
-    number = student_mean([100 * value for value in numbers_of(row)])
-    _say(console, f"{bench.rule} minus the baseline, % of the way to best of 16: {number}")
-    return row, file
-
-
-def play_arm(
-    bench: ArmBench,
+    bench: Bench,
     console: "Console | None" = None,
     *,
     jobs: int = 1,
     published: Path | None = None,
 ) -> tuple[dict[str, Any], Path]:
-    """Do the runs of version 2 that are missing; write row, card, picture and runs of each part.
+    """Do the runs that are missing; write row, card, picture and runs of each part.
 
     After every setting the row holds what is done and names what is open, so that it can be
     published in parts. Stopped at any time, it resumes.
@@ -98,12 +71,16 @@ def play_arm(
             done = bench.done
             row, file = _publish(bench, folder)
             _say(console, f"{file}: {len(done)} of {len(bench.asked)} settings")
-    _say(console, f"{row['subject']}: {verdicts([row])[row['subject']]}")
+    board = [row, *_others(bench, folder, row)]
+    _say(console, f"{row['subject']}: {verdicts(board)[row['subject'], row['track']]}")
+    for members in families(board):
+        if row in members:
+            _say(console, f"among {len(members)} rows, {sees(members, row)}")
     return row, file
 
 
 def take_published(
-    bench: ArmBench, published: Path | None = None, console: "Console | None" = None
+    bench: Bench, published: Path | None = None, console: "Console | None" = None
 ) -> Path:
     """Write published runs to the folder of the runs, so that they are not done again.
 
@@ -127,23 +104,32 @@ def take_published(
     return folder
 
 
-def _publish(bench: ArmBench, folder: Path) -> tuple[dict[str, Any], Path]:
+def _publish(bench: Bench, folder: Path) -> tuple[dict[str, Any], Path]:
     """Write what is done: the row, the author's card, the picture and the runs."""
-    row, file = row_of_arm(bench), _file_of(bench, folder)
+    row, file = row_of(bench), _file_of(bench, folder)
     write_json(file, row)
-    write_text(file.with_suffix(".md"), card_of(row))
+    write_text(file.with_suffix(".md"), card_of(row, _others(bench, folder, row)))
     if row["settings"]:
         draw_tasks(file.with_suffix(".png"), [row])
     bench.publish(folder)
     return row, file
 
 
-def _file_of(bench: ArmBench, folder: Path) -> Path:
+def _others(bench: Bench, folder: Path, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows beside one that were published in the folder."""
+    return [
+        other
+        for other in read_rows_of(folder, bench.definition)
+        if (other["subject"], other["track"]) != (row["subject"], row["track"])
+    ]
+
+
+def _file_of(bench: Bench, folder: Path) -> Path:
     """Return the file of a row."""
     return folder / f"{bench.key(bench.subject)}-{bench.track}.json"
 
 
-def _check_kept(bench: ArmBench, file: Path) -> None:
+def _check_kept(bench: Bench, file: Path) -> None:
     """Refuse to write a row without settings that the published one has."""
     if not file.exists():
         return
@@ -157,7 +143,7 @@ def _check_kept(bench: ArmBench, file: Path) -> None:
         )
 
 
-def cost(bench: BenchRuns, console: "Console | None" = None, *, jobs: int = 1) -> int:
+def cost(bench: Bench, console: "Console | None" = None, *, jobs: int = 1) -> int:
     """Say what the runs that are missing will cost on this machine, and return their number.
 
     Args:
@@ -171,7 +157,13 @@ def cost(bench: BenchRuns, console: "Console | None" = None, *, jobs: int = 1) -
     """
     settle(bench)
     total, seconds = 0, 0.0
-    _say(console, f"{bench.subjects[0]} in {bench.definition.name}, track {bench.track}")
+    about = bench.definition
+    _say(
+        console,
+        f"{about.name}: {bench.subject} against {BASELINE}, score - c KL over the run in "
+        f"{len(bench.asked)} settings of {len({at.label for at in bench.asked})} tasks, "
+        f"{len(about.seeds)} seeds, track {bench.track}",
+    )
     for setting in bench.settings:
         for rule in bench.subjects:
             if not (runs := bench.left(setting, rule)):
@@ -188,7 +180,7 @@ def cost(bench: BenchRuns, console: "Console | None" = None, *, jobs: int = 1) -
     return total
 
 
-def settle(bench: BenchRuns) -> None:
+def settle(bench: Bench) -> None:
     """Refuse models or a folder of another version, and write which one the folder is of.
 
     Args:
@@ -201,7 +193,7 @@ def settle(bench: BenchRuns) -> None:
     _settle(bench.out, bench.definition)
 
 
-def _told(bench: BenchRuns, console: "Console | None", jobs: int, total: int) -> Iterator[Work]:
+def _told(bench: Bench, console: "Console | None", jobs: int, total: int) -> Iterator[Work]:
     """Do the runs that are missing, say what each has reached, and yield it."""
     for done, (setting, rule, run) in enumerate(_measured(bench, jobs), start=1):
         about = f"{run.start} lambda {run.gae_lambda} rate {run.rate:g} seed {run.seed}"
@@ -219,7 +211,7 @@ def _say(console: "Console | None", text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _measured(bench: BenchRuns, jobs: int) -> Iterator[Work]:
+def _measured(bench: Bench, jobs: int) -> Iterator[Work]:
     """Do the runs that are missing, some at a time, and yield each when its file is written."""
     if jobs == 1:
         while (work := next(bench.ready(), None)) is not None:
@@ -280,13 +272,13 @@ def _leave(number: int, frame: object) -> None:
     os._exit(128 + number)
 
 
-def _measure(bench: BenchRuns, work: Work, device: str) -> None:
+def _measure(bench: Bench, work: Work, device: str) -> None:
     """Do one run in a process of its own."""
     with preferred_device(device):
         bench.measure(*work)
 
 
-def _settle(out: Path, definition: Version) -> None:
+def _settle(out: Path, definition: Definition) -> None:
     """Write which version a folder is of, or refuse it.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The runs that a row of the benchmark stands on; the folder is the state, so that they resume."""
+"""The runs that a row of the board stands on; the folder is the state, so that they resume."""
 
 import hashlib
 import math
@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
-
-import numpy as np
 
 from tokengym import ComparisonConfig
 from tokengym.agents import NonFiniteError
@@ -21,66 +19,79 @@ from tokengym.base import (
     write_json,
     write_text,
 )
-from tokengym.envs import bundled
 from tokengym.evaluation import run as run_one
 from tokengym.evaluation.runs import EvaluationSettings, TaskSettings, slug
+from tokengym.evaluation.statistics import RunPath
 from tokengym.lab.benchmark.definition import (
     BASELINE,
+    OWN,
     PASSED,
     Definition,
+    OtherArm,
     Setting,
     Track,
-    Version,
+    weights_hash,
 )
-from tokengym.lab.cards.parts import bare
-from tokengym.lab.makers.other_prompts import read_prompts, with_prompts
+from tokengym.lab.benchmark.subject import HELD_BY, KINDS, bare, kind_of
+from tokengym.lab.benchmark.verdict import Leads, leads_of, path_of
 from tokengym.lab.protocol import (
-    PROMPTS,
-    RATES,
     Row,
     best_of_rows,
     check_span,
     measured,
     net,
     net_area,
-    next_rate,
     scores_of,
     untrained_responses,
 )
-from tokengym.lab.study import Cell, read_rows, single_run, write_rows
-from tokengym.lab.tables import mean
+from tokengym.lab.study import Cell, read_rows, run_of, single_run, write_rows
+from tokengym.lab.tables import grouped, mean
 from tokengym.rewards import Credit, RewardChoice
 
 PACE_FILE = "pace.json"
 PACE_UPDATES = 1, 3
 """Updates of the short runs that say how long the others take."""
 TEXT = ("rule", "setting", "start", "gae_lambda")
+OF_RUNS = ("setting", "rule", "start", "gae_lambda", "rate", "seed")
+"""Columns that say which run a measurement is of."""
+DONE, DIVERGED = "runs", "diverged"
+"""Published files of a subject: the measurements of its runs, and which runs have diverged."""
+WHY = "why"
+"""Column that says how a run has diverged."""
 Work: TypeAlias = tuple[Setting, str, Cell]
-"""A run: setting, rule, and the cell with its rate and seed."""
-HIDDEN_FROM, HIDDEN_TO = 2_000, 2**31
-"""Range of the seeds that a secret word draws."""
+"""A run: setting, subject, and the cell with its rate and seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchRuns:
-    """The runs of one subject and of the baseline in one version, in a folder that subjects share.
+class Bench:
+    """The runs of an arm and of the baseline, in a folder that arms share.
+
+    A rule's critic starts from the language model, like the baseline's. The baseline's own name is
+    an arm: its reward with a critic from the reward model (`Definition.others`).
 
     Raises:
-        ValueError: if the rule brings a scorer of its own, or reads what its track does not allow.
+        ValueError: if the subject is no rule, brings a scorer of its own, or reads what its track
+            does not allow.
     """
 
-    definition: Version
-    """Version of the benchmark."""
+    definition: Definition
+    """Version of the board."""
     rule: str
     """Credit rule by name, or "path/to/file.py:Name"."""
     track: Track
     """Who may read the inside of the reward model."""
     out: Path
     """Folder of the runs."""
-    secret: str | None = None
-    """Word that draws the seeds and the held-out prompts; None takes the public ones."""
+    corpora: Path | None = None
+    """Folder with a bundle for each corpus of real text, such as ``imdb``; None leaves out the
+    settings that need one."""
 
     def __post_init__(self) -> None:
+        if (kind := kind_of(self.rule)) != "rule":
+            raise ValueError(
+                f"{self.rule} is {KINDS[kind]}, and the board compares credit rules; "
+                f"{HELD_BY[kind].format(self.rule)}"
+            )
         choice = RewardChoice.of(self.rule)
         # Runs are measured by the scorer of their reward: another one would be its own judge.
         if not isinstance(choice.made, Credit) or choice.kind == "encoder":
@@ -94,20 +105,45 @@ class BenchRuns:
                 f"{self.rule} reads {reads} of the reward model, which the track 'scores' does "
                 "not allow; take --track inside"
             )
+        if self.other is not None and self.track == "scores":
+            raise ValueError(
+                f"{self.other.name} reads the inside of the reward model, which the track "
+                "'scores' does not allow; take --track inside"
+            )
+
+    @cached_property
+    def other(self) -> OtherArm | None:
+        """The arm that is no rule, None of a rule."""
+        return self.definition.others[0] if self.rule == BASELINE else None
+
+    @property
+    def subject(self) -> str:
+        """Name of the arm."""
+        return self.rule if self.other is None else self.other.name
 
     @property
     def subjects(self) -> tuple[str, str]:
-        """The rule and the baseline; a rule that cannot be used is refused before the baseline."""
-        return self.rule, BASELINE
-
-    @property
-    def settings(self) -> tuple[Setting, ...]:
-        """Settings in which they are run."""
-        return self.definition.settings
+        """The arm and the baseline."""
+        return self.subject, BASELINE
 
     def reward(self, subject: str) -> str:
         """Return the reward that a subject is trained with."""
-        return subject
+        return self.rule if subject == self.subject else BASELINE
+
+    def start(self, subject: str) -> str:
+        """Return where a subject's value network starts from."""
+        return OWN if subject == BASELINE or self.other is None else self.other.start
+
+    @property
+    def asked(self) -> tuple[Setting, ...]:
+        """Settings that the arm's row has when it is whole: those with a critic of its start."""
+        start = self.start(self.subject)
+        return tuple(at for at in self.definition.settings if start in at.starts())
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """Of those asked for, the ones whose texts are there."""
+        return tuple(at for at in self.asked if not at.corpus or self._corpus(at).exists())
 
     @cached_property
     def code(self) -> str | None:
@@ -136,24 +172,10 @@ class BenchRuns:
                 "again, which measures it as another rule, or restore the file"
             )
 
-    @cached_property
+    @property
     def seeds(self) -> tuple[int, ...]:
         """Seeds of the runs that are compared."""
-        if self.secret is None:
-            return self.definition.seeds
-        drawn = self._generator().choice(
-            HIDDEN_TO - HIDDEN_FROM, size=len(self.definition.seeds), replace=False
-        )
-        return tuple(int(seed) + HIDDEN_FROM for seed in drawn)
-
-    def _generator(self) -> np.random.Generator:
-        """Return the generator that the secret word and the rule seed."""
-        return np.random.default_rng(int(self._secret_hash, 16))
-
-    @property
-    def _secret_hash(self) -> str:
-        """One hash of the secret word and the rule."""
-        return hashlib.sha256(f"{self.secret}\n{self.code or self.rule}".encode()).hexdigest()
+        return self.definition.seeds
 
     # --- where a run is, and what it is ---
 
@@ -171,19 +193,12 @@ class BenchRuns:
         return Cell(**about, start=start, gae_lambda=gae_lambda)
 
     def file(self, run: Cell) -> Path:
-        """Return the file of a run's measurements; those of a secret word are apart."""
-        return self._folder / "runs" / f"{run!r}.csv"
+        """Return the file of a run's measurements."""
+        return self.out / "runs" / f"{run!r}.csv"
 
     def _diverged(self, run: Cell) -> Path:
         """Return the file that says how a run has diverged."""
-        return self._folder / "runs" / f"{run!r}.diverged"
-
-    @property
-    def _folder(self) -> Path:
-        """Folder of the runs; those by a secret word have one of their own."""
-        if self.secret is None:
-            return self.out
-        return self.out / f"hidden-{self._secret_hash[:8]}"
+        return self.out / "runs" / f"{run!r}.diverged"
 
     def read(self, run: Cell) -> list[Row]:
         """Return the measurements of a run that is done.
@@ -234,38 +249,24 @@ class BenchRuns:
             task=TaskSettings(task_options=setting.options, bundle=self._bundle(setting)),
         )
 
-    def _bundle(self, setting: Setting) -> str | None:
-        """Return the folder of a bundle with hidden prompts, None for the bundled one.
+    def _corpus(self, setting: Setting) -> Path:
+        """Return the folder of a setting's bundle of real text, which may not exist."""
+        return (self.corpora or Path("corpora")) / setting.corpus
 
-        A verified task draws its prompts itself; its seeds alone are hidden.
-        """
-        if self.secret is None or setting.verified:
-            return None
-        source = Path(bundled(setting.bundle).path)
-        rows = read_prompts(source)
-        held_out = [row for row in rows if row["split"] == "test"][PROMPTS:]
-        order = self._generator().permutation(len(held_out))
-        chosen = [held_out[at] for at in order]
-        train = [row for row in rows if row["split"] != "test"]
-        return str(with_prompts(source, [*train, *chosen], self._folder / setting.bundle))
+    def _bundle(self, setting: Setting) -> str | None:
+        """Return the folder of a bundle that does not ship, None for the bundled one."""
+        return str(self._corpus(setting)) if setting.corpus else None
 
     # --- what is to be run ---
 
-    def ready(self) -> Iterator[Work]:
-        """Yield the missing runs that wait for no other."""
-        raise NotImplementedError
-
-    def left(self, setting: Setting, rule: str) -> int:
-        """Return about how many runs are left of a subject in a setting."""
-        raise NotImplementedError
-
-    def first(self, setting: Setting, rule: str) -> Cell:
-        """Return a cell of a subject with its rate, by which runs are timed."""
-        raise NotImplementedError
-
-    def may_diverge(self, run: Cell) -> bool:
-        """Return whether it is a result of a run that it diverges."""
-        raise NotImplementedError
+    def cells(self, setting: Setting, subject: str) -> list[Cell]:
+        """Return a subject's cells in a setting: the lambdas by the rates."""
+        start = self.start(subject)
+        return [
+            self.cell(setting, subject, start, at).but(rate=rate)
+            for at in self.definition.lambdas
+            for rate in setting.rates
+        ]
 
     def _missing(self, cells: Sequence[Cell], seeds: Sequence[int]) -> list[Cell]:
         """Return the runs of cells that have no file."""
@@ -280,13 +281,26 @@ class BenchRuns:
             return -math.inf
         return net_area(self.read(run), self.definition.price)
 
+    def _open(self, setting: Setting, subject: str) -> list[Cell]:
+        """Return a subject's missing runs in a setting."""
+        return self._missing(self.cells(setting, subject), self.seeds)
+
+    def ready(self) -> Iterator[Work]:
+        """Yield the missing runs, setting by setting: each that is whole is a part of the row."""
+        for setting in self.settings:
+            for subject in self.subjects:
+                yield from ((setting, subject, run) for run in self._open(setting, subject))
+
+    def left(self, setting: Setting, rule: str) -> int:
+        """Return how many runs are left of a subject in a setting."""
+        return len(self._open(setting, rule))
+
     # --- what is measured ---
 
     def measure(self, setting: Setting, rule: str, run: Cell) -> None:
-        """Do a run and write its file.
+        """Do a run and write its file; a cell with a run that diverges is left out of its arm.
 
         Raises:
-            NonFiniteError: if a run diverges of which that is no result.
             ValueError: if a file of the rule was changed since the benchmark began.
         """
         began = time.process_time()
@@ -294,8 +308,6 @@ class BenchRuns:
         try:
             record = run_one(config, self.reward(rule), int(run.seed))
         except NonFiniteError as error:
-            if not self.may_diverge(run):
-                raise
             self._check_source()
             write_text(self._diverged(run), f"{error}\n")
             return
@@ -311,10 +323,10 @@ class BenchRuns:
 
     def pace(self, setting: Setting, rule: str) -> float:
         """Return the CPU seconds of a run, from two short ones that are made once."""
-        file = self._folder / PACE_FILE
+        file = self.out / PACE_FILE
         known: dict[str, dict[str, float]] = read_json(file) if file.exists() else {}
         if setting.name not in known.get(self.key(rule), {}):
-            run = self.first(setting, rule)
+            run = self.cells(setting, rule)[0]
             short, longer = (self._seconds(setting, rule, run, n) for n in PACE_UPDATES)
             update = max(longer - short, 0.0) / (PACE_UPDATES[1] - PACE_UPDATES[0])
             spent = short + update * (self.definition.updates - PACE_UPDATES[0])
@@ -328,7 +340,7 @@ class BenchRuns:
         Raises:
             ValueError: if the span between them may be noise.
         """
-        file = self._folder / "ways" / f"{setting.name}.csv"
+        file = self.out / "ways" / f"{setting.name}.csv"
         if not file.exists():
             options: dict[str, Any] = {}
             if bundle := self._bundle(setting):
@@ -342,92 +354,125 @@ class BenchRuns:
         nets = {row["n"]: net(row, price) for row in read_rows(file, text=())}
         return nets[1], nets[self.definition.best_of]
 
+    # --- what is read of them ---
 
-@dataclass(frozen=True, kw_only=True)
-class Bench(BenchRuns):
-    """The runs of one rule and of the baseline in version 1.
+    @property
+    def done(self) -> list[Setting]:
+        """Settings in which all runs are done."""
+        return [at for at in self.settings if not any(self._open(at, s) for s in self.subjects)]
 
-    Raises:
-        ValueError: if the rule is the baseline, brings a scorer of its own, or reads what its track
-            does not allow.
-    """
-
-    definition: Definition
-
-    def __post_init__(self) -> None:
-        if self.rule == BASELINE:
-            raise ValueError(
-                f"{BASELINE} is the baseline that rules are compared with; name another rule"
-            )
-        super().__post_init__()
-
-    def first(self, setting: Setting, rule: str) -> Cell:
-        """Return a cell of a subject with its rate, by which runs are timed."""
-        start, at = setting.starts(self.track)[-1], self.definition.lambdas[0]
-        return self.cell(setting, rule, start, at).but(rate=self.definition.first_rate)
-
-    def may_diverge(self, run: Cell) -> bool:
-        """Return whether it is of the tuning: a sweep goes on until a rate is worse."""
-        return run.seed in self.definition.spare_seeds
-
-    def tuning(self, setting: Setting, rule: str) -> tuple[list[Cell], Cell | None]:
-        """Return the next runs of a rule's tuning, and once there are none the cell it found.
-
-        Every lambda is tried with every start at the first rate; then the best one's rate climbs
-        until both neighbours are worse. What counts is the mean over the spare seeds.
+    def paths(self, setting: Setting, subject: str) -> dict[str, dict[int, RunPath]]:
+        """Return a subject's runs in a setting by cell and seed, without cells that diverge.
 
         Args:
-            setting: Where.
-            rule: Of whom.
+            setting: A setting that is done.
+            subject: The arm's name, or the baseline's.
+
+        Raises:
+            ValueError: if all its cells diverge.
         """
-        about = self.definition
-        starts = setting.starts(self.track)
-        first = [
-            self.cell(setting, rule, start, at).but(rate=about.first_rate)
-            for start in starts
-            for at in about.lambdas
+        arm: dict[str, dict[int, RunPath]] = {}
+        for cell in self.cells(setting, subject):
+            runs = {seed: cell.but(seed=seed) for seed in self.seeds}
+            if all(self.file(run).exists() for run in runs.values()):
+                arm[repr(cell)] = {seed: path_of(self.read(run)) for seed, run in runs.items()}
+        if not arm:
+            raise ValueError(
+                f"every cell of {subject} has a run that diverges in {setting.name}, so that it "
+                "has no lead there; scale what the rule returns"
+            )
+        return arm
+
+    def leads(self, setting: Setting) -> Leads:
+        """Return the arm's leads on the baseline in a setting that is done."""
+        start, goal = self.way(setting)
+        arm, baseline = (self.paths(setting, subject) for subject in self.subjects)
+        return leads_of(arm, baseline, goal - start, price=self.definition.price)
+
+    def seconds(self, setting: Setting, subject: str) -> float:
+        """Return the mean CPU seconds of a subject's runs in a setting that is done."""
+        runs = [
+            run
+            for cell in self.cells(setting, subject)
+            if self.file(run := cell.but(seed=self.seeds[0])).exists()
         ]
-        if missing := self._missing(first, about.spare_seeds):
-            return missing, None
-        best = max(first, key=self._reached)
-        areas = {
-            rate: self._reached(cell)
-            for rate in RATES
-            if not self._missing([cell := best.but(rate=rate)], about.spare_seeds)
-        }
-        rate = next_rate(areas, about.first_rate)
-        if rate is not None:
-            return self._missing([best.but(rate=rate)], about.spare_seeds), None
-        return [], best.but(rate=max(areas, key=lambda rate: areas[rate]))
+        return mean([float(self.read(run)[-1]["cpu_s"]) for run in runs])
 
-    def _reached(self, cell: Cell) -> float:
-        """Return what a cell reaches on the spare seeds, whose runs are done."""
-        if cell not in self._reached_by:  # read once: what is ready is asked after every run
-            runs = [cell.but(seed=seed) for seed in self.definition.spare_seeds]
-            self._reached_by[cell] = mean([self.reached(run) for run in runs])
-        return self._reached_by[cell]
+    def models(self, setting: Setting) -> dict[str, str]:
+        """Return the hashes of a real corpus's models, which the version does not fix; else {}."""
+        if not setting.corpus:
+            return {}
+        folder = self._corpus(setting)
+        return {part: weights_hash(folder / part) for part in ("policy", "reward_model")}
 
-    @cached_property
-    def _reached_by(self) -> dict[Cell, float]:
-        """What `_reached` has returned so far."""
-        return {}
+    # --- what is published of them ---
 
-    def ready(self) -> Iterator[Work]:
-        """Yield the missing runs that wait for no other: what tuning asks for, then the seeds'."""
-        for setting in self.definition.settings:
-            for rule in self.subjects:
-                runs, chosen = self.tuning(setting, rule)
-                if chosen is not None:
-                    runs = self._missing([chosen], self.seeds)
-                yield from ((setting, rule, run) for run in runs)
+    def publish(self, folder: Path) -> None:
+        """Write the measurements of all runs that are done, and which have diverged, by subject.
 
-    def left(self, setting: Setting, rule: str) -> int:
-        """Return about how many runs are left of a rule in a setting."""
-        about = self.definition
-        runs, chosen = self.tuning(setting, rule)
-        if chosen is not None:
-            return len(self._missing([chosen], self.seeds))
-        begins = [f"{setting.name}_{self.key(rule)}_{at}_" for at in setting.starts(self.track)]
-        files = [file.name for file in self._folder.glob("runs/*")]
-        done = sum(name.startswith(tuple(begins)) for name in files)
-        return max(about.runs(setting, self.track) - done, len(runs))
+        Those of settings that this row does not have, or whose texts are not here, are written too:
+        rows share the baseline's runs.
+
+        Args:
+            folder: Where; `restore` reads it.
+        """
+        for subject in self.subjects:
+            runs = [
+                cell.but(seed=seed)
+                for setting in self.definition.settings
+                for cell in self.cells(setting, subject)
+                for seed in self.seeds
+            ]
+            done = [run for run in runs if self.file(run).exists()]
+            write_rows(
+                self._published(folder, subject), [r for run in done for r in self.read(run)]
+            )
+            lost = [run for run in runs if self._diverged(run).exists()]
+            write_rows(
+                self._published(folder, subject, DIVERGED),
+                [{**run, WHY: self._diverged(run).read_text("utf-8").strip()} for run in lost],
+            )
+
+    def restore(self, folder: Path) -> int:
+        """Write published runs to the files that they came from, so that they are not done again.
+
+        Nothing is written unless all that is published is whole.
+
+        Args:
+            folder: Where `publish` has written.
+
+        Returns:
+            How many were written.
+
+        Raises:
+            ValueError: if a published run lacks measurements.
+        """
+        done: dict[Cell, list[dict[str, Any]]] = {}
+        lost: dict[Cell, str] = {}
+        for subject in self.subjects:
+            file, diverged = (self._published(folder, subject, of) for of in (DONE, DIVERGED))
+            for run, points in grouped(_rows_of(file), lambda row: run_of(row, OF_RUNS)).items():
+                remedy = "restore the file as it was published, or name another folder"
+                self._check_whole(points, f"{file}, {run!r},", remedy)
+                done[run] = points
+            lost |= {run_of(row, OF_RUNS): str(row[WHY]) for row in _rows_of(diverged)}
+        new = [
+            run
+            for run in {**done, **lost}
+            if not (self.file(run).exists() or self._diverged(run).exists())
+        ]
+        for run in new:
+            if run in done:
+                write_rows(self.file(run), done[run])
+            else:
+                write_text(self._diverged(run), f"{lost[run]}\n")
+        return len(new)
+
+    def _published(self, folder: Path, subject: str, of: str = DONE) -> Path:
+        """Return the published file of a subject's runs, or of those that have diverged."""
+        return folder / f"{self.key(subject)}-{of}.csv"
+
+
+def _rows_of(file: Path) -> list[dict[str, Any]]:
+    """Return the rows of a published file; none where there is none."""
+    return read_rows(file, text=(*TEXT, WHY)) if file.exists() else []

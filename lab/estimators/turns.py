@@ -60,8 +60,8 @@ def turns_of(token_rewards: Tensor, response_mask: Tensor) -> Turns:
 def centred(values: Tensor, groups: Tensor, *, scale: bool) -> Tensor:
     """Return values minus the mean of their group, over its deviation where ``scale``.
 
-    A = x - mean, or (x - mean) / (std + epsilon) with n - 1 in the denominator; 0 alone in a group and
-    among equal values
+    A = x - mean, or (x - mean) / (std + epsilon) with n - 1 in the denominator; 0 alone in a group,
+    and among equal values
 
     Args:
         values: (n,).

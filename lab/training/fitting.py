@@ -8,7 +8,7 @@ they are made by the clock.
 import logging
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -22,13 +22,13 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
-    Trainer,
     TrainerCallback,
     TrainingArguments,
 )
 from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from tokengym.agents.offline import FiniteTrainer
 from tokengym.base import (
     check_count,
     check_number,
@@ -47,6 +47,8 @@ Report = Callable[[int, int, float], None]
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 WEIGHTS = "trained.safetensors"
+NUMBERS = "row_numbers"
+"""Entry of a batch that the module does not read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +146,7 @@ def fit(
 
     Raises:
         RewardError: if the loss is no longer finite.
+        NonFiniteError: if a gradient is not, before its step.
     """
     micro = min(training.micro_batch_size, training.batch_size, len(rows))
     arguments = TrainingArguments(
@@ -169,11 +172,12 @@ def fit(
     trainer = _RewardTrainer(
         model=module,
         args=arguments,
-        train_dataset=rows,  # a list serves
-        data_collator=collate,
+        train_dataset=list(enumerate(rows)),  # a list serves
+        data_collator=partial(_numbered, collate),
         callbacks=[_Progress(training.checkpoint_seconds, report)],
     )
     trainer.remove_callback(PrinterCallback)
+    trainer.collate_rows = lambda numbers: collate([rows[number] for number in numbers])
     last = _last_checkpoint(folder)
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
     return [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
@@ -203,11 +207,30 @@ def _last_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-class _RewardTrainer(Trainer):
+def _numbered(
+    collate: Callable[[Sequence[T]], dict[str, Tensor]], rows: Sequence[tuple[int, T]]
+) -> dict[str, Tensor]:
+    """Return rows as one batch, with their numbers."""
+    numbers = torch.tensor([number for number, _ in rows])
+    return {**collate([row for _, row in rows]), NUMBERS: numbers}
+
+
+class _RewardTrainer(FiniteTrainer):
     """Saves only the trained weights: adapters without their base, tied weights once.
 
     Training continues without a checkpoint that cannot be written.
     """
+
+    collate_rows: Callable[[Sequence[int]], dict[str, Tensor]]
+    """Makes a batch of rows by their numbers."""
+
+    def single_rows(self, inputs: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+        for number in inputs[NUMBERS].tolist():
+            yield f"training row {number}", self.collate_rows([number])
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *others: Any, **named: Any) -> Any:
+        inputs = {name: value for name, value in inputs.items() if name != NUMBERS}
+        return super().compute_loss(model, inputs, *others, **named)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         folder = Path(str(self.args.output_dir))

@@ -106,7 +106,7 @@ def _train_on_pairs(
             "model": start.source,
             "weights": hash_weights(start.model),
             **{
-                name: fingerprint((p.prompt, p.chosen, p.rejected, p.margin) for p in side.pairs)
+                name: fingerprint(map(_content_of, side.pairs))
                 for name, side in (("pairs", train), ("held_out", test))
             },
             "lora": None if start.lora is None else start.lora.to_dict(),
@@ -119,6 +119,7 @@ def _train_on_pairs(
         model, losses = _fit(start, reader, train, training, workplace, report)
         reader = start.make_reader(model if start.merge else model.get_base_model())
         metrics = measure_pairs(reader, test.pairs, test.sequences, batch_size=batch_size)
+        reader.describe(model.config, train.pairs)
         if start.tokenizer.pad_token_id is not None:  # transformers looks for texts' ends by it
             model.config.pad_token_id = start.tokenizer.pad_token_id
         model.eval()
@@ -141,6 +142,12 @@ def _train_on_pairs(
         workplace.store(model, start.tokenizer, measures)
     _LOG.info("%s model in %s: %s", start.kind, workplace.result, metrics)
     return trained
+
+
+def _content_of(pair: PreferencePair) -> tuple[Any, ...]:
+    """Return all that a training reads of a pair."""
+    said = (pair.messages, pair.replies) if pair.messages else ()
+    return (pair.prompt, pair.chosen, pair.rejected, pair.margin, *said)
 
 
 def divide(
@@ -322,10 +329,28 @@ def load_start(
         torch.manual_seed(seed)
         try:
             precision = "float32" if dtype == "auto" else dtype
+            if "num_labels" in options:
+                options |= _new_head(model, options["num_labels"])
             network = from_pretrained(auto_class, model, dtype=precision, **options)
         except ValueError as error:
             raise RewardError(str(error)) from error
     return network.to(select_device(device))
+
+
+def _new_head(model: str | Path, num_labels: int) -> dict[str, Any]:
+    """Return how a stored classifier of another number of classes is loaded, and say so."""
+    from transformers import AutoConfig
+
+    config = from_pretrained(AutoConfig, model)
+    is_classifier = any("SequenceClassification" in one for one in config.architectures or ())
+    if not is_classifier or config.num_labels == num_labels:
+        return {}
+    _LOG.warning(
+        "the head of %s gives %d numbers (num_labels), and %d must be learned: a new one is drawn, "
+        "and what the old one knew is lost",
+        *(model, config.num_labels, num_labels),
+    )
+    return {"ignore_mismatched_sizes": True}
 
 
 def tokenizer_of(

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from tokengym.envs import DatasetError, Episode, decode, encode, encode_next
+from tokengym.envs import Chat, DatasetError, Episode, decode, encode, encode_chats, encode_next
 from tokengym.lab.rules.prm import STEPS_KEY
 from tokengym.lab.tables import wilson_interval
 from tokengym.lab.training.fitting import Report, RewardTraining, fit, let_learn, padded
@@ -35,11 +35,13 @@ class StepRow:
     """
 
     prompt: str
-    """The prompt."""
+    """The prompt as text."""
     completions: tuple[str, ...]
     """The steps, in order."""
     labels: tuple[float, ...]
     """For each step 1 if it is right, else 0; or the chance that it leads to a right answer."""
+    messages: Chat = field(default_factory=Chat)
+    """The conversation that the prompt is, if it is one."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "completions", tuple(self.completions))
@@ -97,8 +99,9 @@ def read_steps(
     """Return the rows of a data set in TRL's format of stepwise supervision.
 
     Args:
-        dataset: What `read_pairs` reads, with the columns ``prompt`` (text), ``completions`` (list
-            of texts) and ``labels`` (list of booleans, or of numbers in [0, 1]); or such rows.
+        dataset: What `read_pairs` reads, with the columns ``prompt`` (text or messages),
+            ``completions`` (list of texts) and ``labels`` (list of booleans, or of numbers in
+            [0, 1]); or such rows.
         split: Which one, where the data set has splits.
 
     Raises:
@@ -111,7 +114,12 @@ def read_steps(
         rows = []
         for number, row in enumerate(table):
             try:
-                rows.append(StepRow(**{name: row[name] for name in StepRow.__dataclass_fields__}))
+                prompt, chat = row["prompt"], Chat()
+                if not isinstance(prompt, str):
+                    chat = Chat.of_row(prompt, row)
+                    prompt = chat.text
+                labelled = {name: row[name] for name in ("completions", "labels")}
+                rows.append(StepRow(prompt=prompt, messages=chat, **labelled))
             except (KeyError, TypeError, ValueError) as error:
                 raise DatasetError(
                     f"row {number} of the steps needs prompt, completions and labels ({error}); "
@@ -161,7 +169,14 @@ def rows_of_forks(
             )
         labels = (shares > 0) if hard else shares
         steps = tuple(decode(tokenizer, ids))
-        rows.append(StepRow(prompt=episode.prompt, completions=steps, labels=tuple(labels)))
+        rows.append(
+            StepRow(
+                prompt=episode.prompt,
+                completions=steps,
+                labels=tuple(labels),
+                messages=cast(Chat, episode.messages),
+            )
+        )
     return rows
 
 
@@ -290,7 +305,11 @@ def _encoded(
 ) -> list[Encoded]:
     """Return the rows' ids, step by step, as a policy that writes them would have them."""
     encoded = []
-    for row, prompt in zip(rows, encode(tokenizer, [row.prompt for row in rows]), strict=True):
+    texts = iter(encode(tokenizer, [row.prompt for row in rows if not row.messages]))
+    chats = [row.messages for row in rows if row.messages]
+    talks = iter(encode_chats(tokenizer, chats) if chats else ())
+    for row in rows:
+        prompt = next(talks if row.messages else texts)
         ids, ends = list(prompt), list[int]()
         for step in row.completions:
             ids += encode_next(tokenizer, [step + separator], [ids])[0]

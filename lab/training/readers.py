@@ -6,7 +6,7 @@ preference model reads one question in both orders; its numbers are how much it 
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from torch import Tensor
 
-from tokengym.envs import content, encode, joined, tokenize
+from tokengym.envs import Chat, content, encode, encode_chats, joined, missing_end, tokenize
 from tokengym.lab.scorers.preference_model import (
     answer_ids,
     answer_logits,
@@ -23,9 +23,8 @@ from tokengym.lab.scorers.preference_model import (
 )
 from tokengym.lab.training.fitting import padded
 from tokengym.lab.training.pairwise import bradley_terry_loss
-from tokengym.rewards import PreferencePair, RewardError, ScorerError
+from tokengym.rewards import FORM_KEY, PreferencePair, RewardError, ScorerError
 from tokengym.rewards.models import Classifier
-from tokengym.rewards.pairs import encode_in_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -47,6 +46,10 @@ class PairReader(ABC):
         self, pairs: Sequence[PreferencePair], tokenizer: "PreTrainedTokenizerBase"
     ) -> list[Sequences]:
         """Return each pair's two sequences, however long."""
+
+    def describe(self, config: Any, pairs: Sequence[PreferencePair]) -> None:
+        """Note in a model's configuration, which is stored with it, how it read the pairs."""
+        del config, pairs
 
     @abstractmethod
     def spare(
@@ -90,7 +93,8 @@ class RewardReader(PairReader):
         model: A classifier with one logit, causal or of BERT's line.
         append_eos: Whether texts of a causal model end with EOS; others end as their tokenizer
             writes it.
-        chat_template: Whether prompts are conversations in the tokenizer's chat template.
+        chat_template: Whether prompts are conversations in the tokenizer's chat template, which
+            ends them too; pairs of messages always are.
 
     Raises:
         ScorerError: if the model has no head for one score.
@@ -116,9 +120,14 @@ class RewardReader(PairReader):
         """
         end = [tokenizer.eos_token_id] if self.append_eos and not self.is_encoder else []
         rows = [(pair.prompt, (pair.chosen, pair.rejected)) for pair in pairs]
-        if self.chat_template:
-            parts = encode_in_template(rows, tokenizer)
-            texts = [[*prompt, *answer] for prompt, answers in parts for answer in answers]
+        if self.form_of(pairs) == "chat":
+            if not self.append_eos:
+                raise RewardError(
+                    "append_eos=False has no effect in a chat template, which ends answers; leave "
+                    "it out"
+                )
+            end = [] if self.is_encoder else missing_end(tokenizer)
+            texts = encode_chats(tokenizer, _conversations(pairs), to_answer=False)
         else:
             wholes = [joined(prompt, content(text)) for prompt, two in rows for text in two]
             if self.is_encoder:
@@ -131,16 +140,24 @@ class RewardReader(PairReader):
         ids = [[*tokens, *end] if text else [] for text, tokens in zip(said, texts, strict=True)]
         return list(zip(ids[::2], ids[1::2], strict=True))
 
+    def form_of(self, pairs: Sequence[PreferencePair]) -> Literal["text", "chat"]:
+        """Return the form in which pairs are read, which is stored with the model."""
+        is_chat = self.chat_template or any(pair.messages for pair in pairs)
+        return "chat" if is_chat else "text"
+
+    def describe(self, config: Any, pairs: Sequence[PreferencePair]) -> None:
+        """Note the form, in which `RewardModel` then reads."""
+        setattr(config, FORM_KEY, self.form_of(pairs))
+
     def spare(
         self, pairs: Sequence[PreferencePair], tokenizer: "PreTrainedTokenizerBase"
     ) -> list[tuple[int, int]]:
         """Return where the prompt stands: at the beginning, behind an encoder's first token."""
-        if self.is_encoder:
+        if self.form_of(pairs) == "chat":
+            starts = encode_chats(tokenizer, [pair.chat for pair in pairs])
+        elif self.is_encoder:
             prompts = tokenize(tokenizer, [pair.prompt for pair in pairs])
             return [(1, 1 + len(prompt.ids)) for prompt in prompts]
-        if self.chat_template:
-            alone = [(pair.prompt, ()) for pair in pairs]
-            starts = [ids for ids, _ in encode_in_template(alone, tokenizer)]
         else:
             starts = encode(tokenizer, [pair.prompt for pair in pairs])
         return [(0, len(ids)) for ids in starts]
@@ -166,6 +183,19 @@ class RewardReader(PairReader):
     ) -> NDArray[np.float64]:
         """Return R(x, y_w) - R(x, y_l)."""
         return first - second
+
+
+def _conversations(pairs: Sequence[PreferencePair]) -> list[Chat]:
+    """Return both conversations of each pair, in turn; a text is the assistant's message."""
+    return [
+        pair.chat.then(reply)
+        for pair in pairs
+        for reply in pair.replies or map(_answer, (pair.chosen, pair.rejected))
+    ]
+
+
+def _answer(said: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": said.strip()}]
 
 
 class PreferenceReader(PairReader):

@@ -24,7 +24,7 @@ from tokengym.lab.training.pairwise import (
     reliability,
 )
 from tokengym.lab.training.readers import PairReader, PreferenceReader, Sequences
-from tokengym.rewards import PreferencePair, RewardError
+from tokengym.rewards import FORM_FILE, FORM_KEY, PreferencePair, RewardError
 from tokengym.rewards.models import quiet, reading
 
 if TYPE_CHECKING:
@@ -202,6 +202,9 @@ class TrainerPaths:
             with quiet():
                 model.save_pretrained(made)
                 tokenizer.save_pretrained(made)
+            form = getattr(model.config, FORM_KEY, None)
+            if form is not None and not (made / "config.json").exists():  # of adapters
+                (made / FORM_FILE).write_text(json.dumps({FORM_KEY: form}) + "\n")
             (made / MEASURES).write_text(json.dumps(measured, indent=1) + "\n")
         shutil.rmtree(self.folder)
 

@@ -2,17 +2,19 @@
 
 import reprlib
 from collections.abc import Sequence
+from difflib import SequenceMatcher
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tokengym.base.chat import Chat
 from tokengym.base.errors import TokenizerError
-from tokengym.base.prompt import prompt_messages
 from tokengym.envs.episode import Episode
-from tokengym.envs.prompts.contents import Span, content, ends_with, joined, starts_with
-from tokengym.envs.prompts.tokenization import Tokens, decode, tokenize, write_chat
+from tokengym.envs.prompts.contents import Span, content, ends_with, free_area, joined, starts_with
+from tokengym.envs.prompts.conversation import ANSWERS, missing_end, write_chat
+from tokengym.envs.prompts.tokenization import Tokens, decode, tokenize
 from tokengym.envs.prompts.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -118,6 +120,12 @@ class Retokenized(NamedTuple):
     after: int = 0
     """Further ids at the end: a separator, or the end of a chat's turn."""
 
+    @classmethod
+    def as_sampled(cls, episode: Episode) -> "Retokenized":
+        """Return an episode in the policy's own tokens."""
+        spans = [(n, n + 1) for n in range(len(episode.response_ids))]
+        return cls([*episode.prompt_ids, *episode.response_ids], spans, spans, False)
+
     @property
     def size(self) -> int:
         """Number of the ids that belong to the response."""
@@ -147,13 +155,17 @@ class Retokenizer:
     behind the prompt's; it is tokenised as one, with the special tokens that the model's tokenizer
     puts in front. An EOS that ends the response is the model's EOS too, if it has one.
 
-    A conversation is the prompt's turns and the response as the assistant's, in the template of the
-    model's tokenizer; a pair is prompt and response with the special tokens of two texts.
+    A conversation is the messages that the policy read and the response as the assistant's, turn by
+    turn where a partner replied, in the template of the model's tokenizer; a pair is prompt and
+    response with the special tokens of two texts.
 
     Args:
         policy: What made the ids.
         model: The model's tokenizer, a fast one.
-        form: How the model reads an episode.
+        form: How the model reads an episode; None reads a conversation as one where the model has a
+            chat template, and all else as one text.
+        adds_end: Whether an answer that ended has EOS behind what the chat template writes, if that
+            has no end of its own, as `train_reward_model` has it.
         keeps_end: Whether a text keeps the special tokens that the tokenizer puts at its end, as
             bidirectional models are used to.
 
@@ -166,7 +178,8 @@ class Retokenizer:
         policy: "PreTrainedTokenizerBase",
         model: "PreTrainedTokenizerBase",
         *,
-        form: Form = "text",
+        form: Form | None = "text",
+        adds_end: bool = False,
         keeps_end: bool = False,
     ) -> None:
         if not model.is_fast:
@@ -184,15 +197,24 @@ class Retokenizer:
         self.model = model
         self.form = form
         self.keeps_end = keeps_end
+        self.end: list[int] = missing_end(model) if adds_end and not keeps_end else []
 
     def __call__(self, episodes: Sequence[Episode]) -> list[Retokenized]:
         """Return the episodes in the model's tokens."""
         return [self._read(episode) for episode in episodes]
 
+    def form_of(self, episode: Episode) -> Form:
+        """Return how an episode is read."""
+        if self.form is not None:
+            return self.form
+        return "chat" if episode.messages and self.model.chat_template else "text"
+
     def _read(self, episode: Episode) -> Retokenized:
         prompt_ids, response_ids = list(episode.prompt_ids), list(episode.response_ids)
         added, targets = continued_spans(self.policy, prompt_ids, response_ids)
-        if self.form != "text" or self.keeps_end:
+        if self.form_of(episode) == "chat":
+            return self._read_chat(episode, added, targets)
+        if self.form == "pair" or self.keeps_end:
             return self._read_with_end(episode, added, targets)
         start, text = len(episode.prompt), joined(episode.prompt, content(added))
         bos, eos = self.model.bos_token, self.model.eos_token
@@ -218,32 +240,90 @@ class Retokenizer:
         start = len(episode.prompt)
         if self.form == "pair":
             texts, start = [episode.prompt, content(added)], 0
-        elif self.form == "chat":
-            turns = [{"role": r, "content": said} for r, said in prompt_messages(episode.prompt)]
-            turns.append({"role": "assistant", "content": added})
-            texts = [write_chat(self.model, turns, to_answer=False)]
-            said = added.strip()  # templates may strip what they are given
-            offset = texts[0].rfind(said)
-            if offset < 0:
-                raise TokenizerError(
-                    f"the chat template of the model's {type(self.model).__name__} changes the "
-                    f"response {reprlib.repr(said)}; take form='text' or 'pair'"
-                )
-            start = offset - added.find(said)
-        # A chat template writes the special tokens itself.
-        ids, offsets, parts = self._encode(*texts, add_special_tokens=self.form != "chat")
-        last_part, end = len(texts) - 1, start + len(added.rstrip())
-        inside = [  # those of a template follow the end
-            index
-            for index, (a, b) in enumerate(offsets)
-            if parts[index] == last_part and a < min(b, end) and b > start
-        ]
-        first, past = (inside[0], inside[-1] + 1) if inside else (len(ids), len(ids))
-        sources = [(max(a - start, 0), max(b - start, 0)) for a, b in offsets[first:past]]
-        after = len(ids) - past
+        tokens = self._encode(*texts, add_special_tokens=True)
+        return self._placed(tokens, len(texts) - 1, [(start, 0, len(added.rstrip()))], targets)
+
+    def _read_chat(self, episode: Episode, added: str, targets: list[Span]) -> Retokenized:
+        """Return an episode in the chat template, which writes the special tokens itself."""
+        turns = [(turn.role, turn.text) for turn in episode.turns] or [(ANSWERS, added)]
+        chat = episode.chat.then([{"role": r, "content": said.strip()} for r, said in turns])
+        whole = write_chat(self.model, chat, to_answer=False)
+        places = self._places(chat, len(episode.chat), whole, added)
+        read = self._placed(self._encode(whole, add_special_tokens=False), 0, places, targets)
         ended = bool(episode.response_ids) and episode.response_ids[-1] in self.end_ids
-        closed = self.form == "chat" and ended and after > 0
-        return Retokenized(ids, sources, targets, closed, after - closed)
+        further = self.end if ended else []
+        after = read.after + len(further)
+        closed = ended and after > 0
+        return read._replace(ids=[*read.ids, *further], closed=closed, after=after - closed)
+
+    def _places(self, chat: Chat, start: int, whole: str, added: str) -> list[tuple[int, int, int]]:
+        """Return where a written conversation has what the response says; see `_placed`.
+
+        The places are those of letters in the messages' stead, or, where the template does not
+        write them as they are, of the characters that it keeps.
+
+        Args:
+            chat: The conversation.
+            start: Number of its messages before the response.
+            whole: The conversation as written.
+            added: The response.
+        """
+        said = [message["content"] for message in chat[start:]]
+        letters = [chr(free_area([whole]) + n) for n in range(len(said))]
+        stead = [{**m, "content": x} for m, x in zip(chat[start:], letters, strict=True)]
+        try:
+            frame = str(
+                write_chat(
+                    self.model, Chat([*chat[:start], *stead], **chat.beside), to_answer=False
+                )
+            )
+        except TokenizerError:
+            frame = ""
+        places, written, end = list[tuple[int, int, int]](), frame, 0
+        for letter, text in zip(letters, said, strict=True):
+            place, before = written.find(letter), max(added.find(text, end), 0)
+            written = written.replace(letter, text)
+            places.append((place, before, len(text)))
+            end = before + len(text)
+        if written == whole:
+            return places
+        blocks = SequenceMatcher(None, whole, added, autojunk=False).get_matching_blocks()
+        if 2 * sum(block.size for block in blocks) < len(added.strip()):
+            raise TokenizerError(
+                f"the chat template of the model's {type(self.model).__name__} changes the "
+                f"response {reprlib.repr(added)}; take form='text' or 'pair'"
+            )
+        return [(block.a, block.b, block.size) for block in blocks]
+
+    def _placed(
+        self,
+        tokens: Tokens,
+        part: int,
+        places: Sequence[tuple[int, int, int]],
+        targets: list[Span],
+    ) -> Retokenized:
+        """Return tokens with the characters of the response under each.
+
+        Args:
+            tokens: A text, or pair of texts.
+            part: Which of the texts has the response.
+            places: (place in the text, place in the response, characters) of what was said.
+            targets: Characters of the response under each of the policy's tokens.
+        """
+        ids, offsets, parts = tokens
+
+        def said(index: int) -> Span | None:
+            a, b = offsets[index]
+            for start, place, size in places:
+                if parts[index] == part and a < min(b, start + size) and b > start:
+                    return max(a - start, 0) + place, max(b - start, 0) + place
+            return None
+
+        spans = [said(index) for index in range(len(ids))]
+        inside = [index for index, span in enumerate(spans) if span is not None]
+        first, past = (inside[0], inside[-1] + 1) if inside else (len(ids), len(ids))
+        sources = [span or (0, 0) for span in spans[first:past]]
+        return Retokenized(ids, sources, targets, False, len(ids) - past)
 
     def _encode(self, *texts: str, add_special_tokens: bool) -> Tokens:
         """Return a text, or a pair of texts, as ids with their offsets."""

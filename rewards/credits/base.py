@@ -131,6 +131,11 @@ class Credit:
         Raises:
             CreditError: if the scores lack the attributions that the rule needs.
         """
+        if isinstance(episodes, str | Episode):
+            raise CreditError(
+                f"episodes must be a list of episodes, got one {type(episodes).__name__}; pass "
+                "[episode], or texts to tokengym.TokenCredit"
+            )
         rows: Sequence[FloatArray | None] = [None] * len(episodes)
         if self.attribution is not None or self.needs_attributions:
             rows = self._attributions_of(scores, len(episodes))

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
-    from tokengym.rewards.pairs.encode import encode_in_template as encode_in_template
     from tokengym.rewards.pairs.read import PreferencePair as PreferencePair
     from tokengym.rewards.pairs.read import PreferencePairs as PreferencePairs
     from tokengym.rewards.pairs.read import SkippedRow as SkippedRow

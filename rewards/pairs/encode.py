@@ -8,24 +8,17 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
+from tokengym.base.chat import Chat
 from tokengym.base.errors import DatasetError
-from tokengym.base.prompt import prompt_messages
 from tokengym.base.settings import check_choice, check_count
 from tokengym.envs.prompts.contents import content, joined
-from tokengym.envs.prompts.tokenization import (
-    check_template,
-    encode,
-    encode_next,
-    end_texts,
-    tokenize,
-    turn_end,
-    write_chat,
-)
+from tokengym.envs.prompts.conversation import encode_replies, end_texts, turn_end
+from tokengym.envs.prompts.tokenization import encode, encode_next
 from tokengym.envs.prompts.vocabulary import Vocabulary
 from tokengym.envs.settings import PLACE, TextSettings
 from tokengym.rewards.pairs.read import (
+    PAIR,
     Ids,
-    Messages,
     OnError,
     Row,
     RowError,
@@ -43,7 +36,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-PAIR = ("prompt", "chosen", "rejected")
 PAIR_IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 RESPONSE_COLUMNS = ("completion", "response", "chosen")
 """Names of the column that SFT learns, the first that is there; with ``_ids`` for token ids."""
@@ -154,8 +146,9 @@ def encode_responses(
 
     Args:
         source: Played episodes; or rows, a data set or a path, with the columns prompt and
-            completion (or response, or chosen), texts or lists of messages; or prompt_ids and
-            completion_ids (likewise).
+            completion (or response, or chosen), texts or lists of messages; or messages, the last
+            of which is learned; or text, all of which is; or prompt_ids and completion_ids
+            (likewise).
         tokenizer: The model's.
         encoding: How.
         max_positions: The most tokens that the model reads.
@@ -179,17 +172,16 @@ def pair_rows(source: TableSource, encoding: TextEncoding) -> Rows:
     table = read_table(source, of="data", texts=(encoding.prompt_column,))
     columns = column_names(table)
     has_ids = set(PAIR_IDS) <= set(columns) and encoding.prompt_column is None
-    prompt = _prompt_column(columns, encoding)
-    if has_ids or holds_messages(table, *PAIR[1:]):
-        names = PAIR_IDS if has_ids else (prompt, *PAIR[1:])
-        rows, skipped = read_rows(table, *names, on_error=encoding.on_error)
-    else:
-        named = encoding.prompt_column
-        pairs = read_pairs(table, prompt_column=named, on_error=encoding.on_error)
-        texts = zip(pairs.rows, pairs, strict=True)
-        rows = [Row(n, pair.prompt, (pair.chosen, pair.rejected)) for n, pair in texts]
-        skipped = list(pairs.skipped)
-    return rows, skipped, ()
+    _prompt_column(columns, encoding)
+    if has_ids:
+        return *read_rows(table, *PAIR_IDS, on_error=encoding.on_error), ()
+    named = encoding.prompt_column
+    pairs = read_pairs(table, prompt_column=named, on_error=encoding.on_error)
+    rows = [
+        Row(n, pair.messages or pair.prompt, pair.replies or (pair.chosen, pair.rejected))
+        for n, pair in zip(pairs.rows, pairs, strict=True)
+    ]
+    return rows, pairs.skipped, ()
 
 
 def response_rows(source: TableSource, encoding: TextEncoding) -> Rows:
@@ -199,21 +191,36 @@ def response_rows(source: TableSource, encoding: TextEncoding) -> Rows:
     ids = [name for name in (f"{column}_ids" for column in RESPONSE_COLUMNS) if name in columns]
     texts = [name for name in RESPONSE_COLUMNS if name in columns]
     prompt = _prompt_column(columns, encoding)
+    _check_labels(table, columns)
     if ids and "prompt_ids" in columns and encoding.prompt_column is None:
         rows, skipped = read_rows(table, "prompt_ids", ids[0], on_error=encoding.on_error)
-    elif texts and (prompt in columns or holds_messages(table, texts[0])):
+    elif texts and (prompt in columns or holds_messages(table, None, texts[0])):
         rows, skipped = read_rows(table, prompt, texts[0], on_error=encoding.on_error)
+    elif "messages" in columns:
+        rows, skipped = read_rows(table, prompt, "messages", on_error=encoding.on_error)
+    elif "text" in columns and encoding.prompt_column is None:
+        rows, skipped = read_rows(table, "", "text", on_error=encoding.on_error)
     else:
         raise DatasetError(
             f"texts to learn must have the columns {prompt!r} and one of "
-            f"{', '.join(map(repr, RESPONSE_COLUMNS))} (or these with _ids), got "
-            f"{', '.join(map(repr, columns)) or 'none'}; rename them, or name the prompts' by "
-            "prompt_column (--prompt-column)"
+            f"{', '.join(map(repr, RESPONSE_COLUMNS))} (or these with _ids), or 'messages' or "
+            f"'text', got {', '.join(map(repr, columns)) or 'none'}; rename them, or name the "
+            "prompts' by prompt_column (--prompt-column)"
         )
     replied = set[int]()
     if "written" in columns:  # of episodes: 0 at the tokens of a partner's replies
         replied = {n for n, row in enumerate(table) if 0 in (row.get("written") or ())}
     return rows, skipped, replied
+
+
+def _check_labels(table: Any, columns: Sequence[str]) -> None:
+    """Refuse responses that are labelled, some of them as bad."""
+    if "label" in columns and any(row.get("label") is False for row in table):
+        raise DatasetError(
+            "the rows are unpaired, as KTO learns them (prompt, completion, label): those with the "
+            "label False would be learned too; keep those with True, or train a reward model on "
+            "read_labels(rows, text_column='completion')"
+        )
 
 
 def _prompt_column(columns: Sequence[str], encoding: TextEncoding) -> str:
@@ -241,8 +248,12 @@ def encode_rows(
     def as_ids(_: int, row: Row[Any]) -> Row[Ids]:
         if row.row in replied:
             raise RowError("conversation", f"the response {HOLDS_REPLIES}")
-        if isinstance(row.prompt, list):
+        if isinstance(row.prompt, Chat):
             row = _encode_messages(row, tokenizer, encoding)
+        elif row.prompt is None:
+            ((_, wholes),) = encode_plain([("", row.responses)], tokenizer)
+            ended = _ended(wholes[0], tokenizer, encoding, is_over=False)
+            row = Row(row.row, ended[:1], (ended[1:],))
         _check_ids(row, len(tokenizer))
         return row
 
@@ -312,7 +323,6 @@ def _encode_texts(
     encoded, places = list(rows), [n for n, row in enumerate(rows) if isinstance(row.prompt, str)]
     if not places:
         return encoded
-    into_ids = encode_in_template if encoding.chat_template else encode_plain
     frame = encoding.prompt_format or PLACE
     texts = [
         (
@@ -321,9 +331,12 @@ def _encode_texts(
         )
         for n in places
     ]
-    for n, (_, said), (prompt, responses) in zip(
-        places, texts, into_ids(texts, tokenizer), strict=True
-    ):
+    if encoding.chat_template:
+        talks = [(Chat.of_text(prompt), responses) for prompt, responses in texts]
+        encoded_texts = encode_replies(tokenizer, talks)
+    else:
+        encoded_texts = encode_plain(texts, tokenizer)
+    for n, (_, said), (prompt, responses) in zip(places, texts, encoded_texts, strict=True):
         ended = tuple(
             _ended(ids, tokenizer, encoding, is_over=short is not text)
             for ids, short, text in zip(responses, said, rows[n].responses, strict=True)
@@ -373,29 +386,6 @@ def _apart(
         yield prompt_ids, encoded
 
 
-def encode_in_template(
-    texts: Sequence[tuple[str, Sequence[str]]], tokenizer: "PreTrainedTokenizerBase"
-) -> Iterator[tuple[list[int], list[list[int]]]]:
-    """Yield the same with prompts in the chat template, and responses behind it."""
-    check_template(tokenizer)
-    asked = [
-        [{"role": role, "content": said} for role, said in prompt_messages(prompt)]
-        for prompt, _ in texts
-    ]
-    prompts = [write_chat(tokenizer, messages, to_answer=True) for messages in asked]
-    responses = [
-        [(prompt, content(text.strip())) for text in said]
-        for prompt, (_, said) in zip(prompts, texts, strict=True)
-    ]
-    wholes = tokenize(tokenizer, [joined(*pair) for pairs in responses for pair in pairs])
-    yield from _apart(
-        [prompt.ids for prompt in tokenize(tokenizer, prompts)],
-        responses,
-        iter([whole.ids for whole in wholes]),
-        tokenizer,
-    )
-
-
 def _ended(
     ids: Sequence[int],
     tokenizer: "PreTrainedTokenizerBase",
@@ -424,30 +414,13 @@ def _ended(
 
 
 def _encode_messages(
-    row: Row[Messages], tokenizer: "PreTrainedTokenizerBase", encoding: TextEncoding
+    row: Row[Any], tokenizer: "PreTrainedTokenizerBase", encoding: TextEncoding
 ) -> Row[Ids]:
     """Return conversations as ids, written out by the chat template."""
-    check_template(tokenizer)
-    asked = write_chat(tokenizer, row.prompt, to_answer=True)
-    wholes = [
-        write_chat(tokenizer, [*row.prompt, *messages], to_answer=False)
-        for messages in row.responses
-    ]
-    prompt_ids, *whole_ids = (tokens.ids for tokens in tokenize(tokenizer, [asked, *wholes]))
+    ((prompt, replies),) = encode_replies(tokenizer, [(row.prompt, row.responses)])
+    end, ordinary = turn_end(tokenizer), Vocabulary.of(tokenizer).ordinary_ids
     responses = []
-    for whole, ids in zip(wholes, whole_ids, strict=True):
-        if ids[: len(prompt_ids)] != prompt_ids and whole.startswith(asked):
-            (rest,) = encode_next(tokenizer, [whole[len(asked) :]], [prompt_ids])
-            ids = [*prompt_ids, *rest]
-        if ids[: len(prompt_ids)] != prompt_ids:
-            raise RowError(
-                "chat template",
-                "the chat template writes the prompt another way when a response follows, so the "
-                "two cannot be told apart",
-            )
-        response = ids[len(prompt_ids) :]
-        end = turn_end(tokenizer)
-        ordinary = Vocabulary.of(tokenizer).ordinary_ids
+    for response in replies:
         if not encoding.append_eos or end is None:
             pass
         elif end in response and end not in ordinary:  # what follows it is no reply
@@ -455,4 +428,4 @@ def _encode_messages(
         elif {*response[-1:]}.isdisjoint(ordinary):
             response = [*response, end]
         responses.append(tuple(response))
-    return Row(row.row, tuple(prompt_ids), tuple(responses))
+    return Row(row.row, tuple(prompt), tuple(responses))

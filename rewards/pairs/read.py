@@ -14,11 +14,11 @@ from itertools import takewhile
 from operator import index
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_args, overload
 
+from tokengym.base.chat import NO_CHAT, Chat, is_messages, text_of, without_filled
 from tokengym.base.errors import DatasetError, PromptError, TokenizerError
-from tokengym.base.prompt import as_message, is_messages
 from tokengym.base.text import lone_surrogate
 from tokengym.envs import Episode
-from tokengym.envs.prompts.datasets import DatasetSource, read_tables
+from tokengym.envs.prompts.datasets import DatasetSource, holds_mappings, read_tables
 
 _LOG = logging.getLogger(__name__)
 MAX_MARGIN = 1_000_000
@@ -26,7 +26,7 @@ MAX_MARGIN = 1_000_000
 
 S = TypeVar("S")
 T = TypeVar("T")
-Messages = list[dict[str, str]]
+Messages = list[dict[str, Any]]
 Ids = tuple[int, ...]
 OnError = Literal["raise", "skip"]
 
@@ -36,13 +36,17 @@ TEXT_COLUMNS = ("prompt", "chosen", "rejected", "completion", "response", "text"
 _LOOKED_AT = 100
 """Rows that are looked at to decide whether texts are dialogues."""
 
+PAIR = ("prompt", "chosen", "rejected")
 TURN = "\n\nAssistant:"
 """Beginning of an answer in a written-out dialogue, as in HH-RLHF."""
 
 
 @dataclass(frozen=True)
 class Row(Generic[T]):
-    """A prompt and the responses to it: texts, `Messages` or `Ids`."""
+    """A prompt and the responses to it: texts, a `Chat` and `Messages`, or `Ids`.
+
+    A prompt of None is a text that stands alone, all of which is learned.
+    """
 
     row: int
     """Its number in the data set, from 0."""
@@ -66,6 +70,19 @@ class PreferencePair:
     """The response that was not."""
     margin: float | None = None
     """By how much the scores should differ beyond being in order, reward units; None is 0."""
+    messages: Chat = NO_CHAT
+    """The prompt's conversation, where the data hold messages; ``prompt`` is its text."""
+    replies: tuple[Chat, ...] = ()
+    """(chosen, rejected) as messages, where the data hold messages."""
+
+    @property
+    def chat(self) -> Chat:
+        """What a reader with a chat template reads of the prompt."""
+        return self.messages or Chat.of_text(self.prompt)
+
+    def swapped(self) -> "PreferencePair":
+        """Return the comparison the other way round."""
+        return replace(self, chosen=self.rejected, rejected=self.chosen, replies=self.replies[::-1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +231,14 @@ def read_table(
     if split is not None and split not in tables:
         raise DatasetError(f"the {of} {have} no split {split!r}, only {names}")
     table: Any = tables[next(iter(tables)) if split is None else split]
-    return read_table(table, of=of) if isinstance(table, Sequence) else table
+    return read_table(table, of=of) if isinstance(table, Sequence) else _as_written(table)
+
+
+def _as_written(table: Any) -> Any:
+    """Return a table as rows where Arrow has filled messages with None that nobody wrote."""
+    if not any(holds_mappings(kind) for kind in table.features.values()):
+        return table
+    return [without_filled(row) for row in table]
 
 
 def _as_mapping(number: int, row: Any, of: str) -> Mapping[str, Any]:
@@ -223,7 +247,10 @@ def _as_mapping(number: int, row: Any, of: str) -> Mapping[str, Any]:
         ids = {"prompt_ids": row.prompt_ids, "response_ids": row.response_ids}
         return ids if row.written is None else {**ids, "written": row.written.tolist()}
     if isinstance(row, PreferencePair):
-        return vars(row)
+        if not row.messages:
+            return {name: getattr(row, name) for name in (*PAIR, "margin")}
+        two = {name: reply.messages for name, reply in zip(PAIR[1:], row.replies, strict=True)}
+        return {**row.messages.to_record(), "prompt": row.messages, **two, "margin": row.margin}
     if not isinstance(row, Mapping):
         wanted = "'chosen' and 'rejected'" if of == "pairs" else "a prompt and a response"
         raise DatasetError(
@@ -258,7 +285,9 @@ def read_pairs(
     Args:
         dataset: A ``datasets.Dataset`` or ``DatasetDict``; the path of a csv, tsv, json, jsonl or
             parquet file, gzipped or not; a name on the hub; rows as mappings; or pairs, which are
-            checked as rows are.
+            checked as rows are. Chosen and rejected may be lists of messages, of which the prompt
+            is what both begin with, or a column of its own; the columns tools, documents and
+            chat_template_kwargs belong to them.
         prompt_column: None takes "prompt" if there is such a column.
         chosen_column: The preferred response, or dialogue.
         rejected_column: The other.
@@ -280,15 +309,21 @@ def read_pairs(
     chosen = _column(columns, chosen_column, "chosen_column")
     rejected = _column(columns, rejected_column, "rejected_column")
     margin = _optional_column(columns, margin_column, "margin_column", "margin")
-    if prompt is None:
+    of_messages = holds_messages(table, prompt, chosen, rejected)
+    if prompt is None and not of_messages:
         _check_no_prompt(table, columns, (chosen, rejected))
 
     def compared(row: Mapping[str, Any]) -> PreferencePair:
-        shared, (one, other) = _texts(row, prompt, (chosen, rejected))
-        if one.strip() == other.strip():
-            raise RowError("equal", f"{chosen!r} and {rejected!r} are both {reprlib.repr(one)}")
         by = None if margin is None else _margin(row, margin)
-        return PreferencePair(prompt=shared, chosen=one, rejected=other, margin=by)
+        if of_messages:
+            chat, said = _messages(row, prompt or PAIR[0], (chosen, rejected))
+            shared, (one, other) = chat.text, (reply_text(reply) for reply in said)
+            talk: Any = {"messages": chat, "replies": tuple(Chat(reply) for reply in said)}
+        else:
+            (shared, (one, other)), talk = _texts(row, prompt, (chosen, rejected)), {}
+        if one.strip() == other.strip() and len({*talk.get("replies", ())}) < 2:
+            raise RowError("equal", f"{chosen!r} and {rejected!r} are both {reprlib.repr(one)}")
+        return PreferencePair(prompt=shared, chosen=one, rejected=other, margin=by, **talk)
 
     pairs = _sifted(table, compared, on_error, prompt=prompt, responses=(chosen, rejected))
     if said := _said_twice(pairs):
@@ -298,9 +333,9 @@ def read_pairs(
 
 def _said_twice(pairs: PreferencePairs) -> str:
     """Return how many pairs repeat or contradict others, in one line; "" if none does."""
-    known = {(pair.prompt, pair.chosen, pair.rejected) for pair in pairs}
+    known = {replace(pair, margin=None) for pair in pairs}
     repeated = len(pairs) - len(known)
-    contrary = sum((prompt, rejected, chosen) in known for prompt, chosen, rejected in known)
+    contrary = sum(pair.swapped() in known for pair in known)
     counts = [f"{repeated} repeat another"] if repeated else []
     if contrary:
         counts.append(f"{contrary} have the responses of another the other way round")
@@ -359,7 +394,14 @@ def _open(
     table = read_table(dataset, split, texts=texts)
     if not len(table):
         raise DatasetError("the pairs have 0 rows; give at least one comparison")
-    return table, column_names(table)
+    columns = column_names(table)
+    if {*PAIR[1:]}.isdisjoint(columns) and {"completion", "label"} <= {*columns}:
+        raise DatasetError(
+            "the rows are unpaired, as KTO learns them (prompt, completion, label): there is "
+            "nothing to compare a completion with; give chosen and rejected, or learn the labels: "
+            "train_reward_model(..., read_labels(rows, text_column='completion'))"
+        )
+    return table, columns
 
 
 def _sifted(
@@ -436,21 +478,29 @@ def read_rows(
     contents: Callable[..., tuple[Any, tuple[Any, ...]]] = _texts
     if prompt.endswith("_ids"):
         contents = _ids
-    elif holds_messages(table, *responses):
+    elif holds_messages(table, prompt, *responses):
         contents = _messages
 
     def read(number: int, row: Mapping[str, Any]) -> Row[Any]:
         return Row(number, *contents(row, prompt, responses))
 
     rows, skipped = sift(enumerate(table), read, on_error=on_error)
-    if contents is _texts:
+    if contents is _texts and prompt:
         check_prompts_apart([(row.prompt, row.responses) for row in rows], prompt, responses)
     return rows, skipped
 
 
-def holds_messages(table: Any, *columns: str) -> bool:
-    """Return whether the first row of a table has messages in these columns."""
-    return len(table) > 0 and all(is_messages(table[0].get(name)) for name in columns)
+def holds_messages(table: Any, prompt: str | None, *responses: str) -> bool:
+    """Return whether the first row of a table has messages as prompt, or as all responses."""
+    if not len(table):
+        return False
+    first = table[0]
+    return is_messages(first.get(prompt)) or all(is_messages(first.get(n)) for n in responses)
+
+
+def reply_text(reply: Messages) -> str:
+    """Return what a reply in messages says as text."""
+    return "\n\n".join(map(text_of, reply))
 
 
 def split_texts(chosen: str, rejected: str) -> tuple[str, str, str]:
@@ -493,8 +543,13 @@ def _optional_column(
 
 def _texts(
     row: Mapping[str, Any], prompt: str | None, responses: Sequence[str]
-) -> tuple[str, tuple[str, ...]]:
-    """Return the prompt and the responses of a row of texts; without a prompt, what both share."""
+) -> tuple[Any, tuple[str, ...]]:
+    """Return the prompt and the responses of a row of texts; without a prompt, what both share.
+
+    A prompt of the name "" is none: the response stands alone.
+    """
+    if prompt == "":
+        return None, tuple(_text(row, name) for name in responses)
     given = None if prompt is None else _text(row, prompt, empty=True)
     if given is not None and len(responses) == 1 and not given.strip():  # only pairs need none
         raise RowError("empty", f"{prompt!r} is empty, got {given!r}")
@@ -517,8 +572,8 @@ def _text(row: Mapping[str, Any], name: str, *, empty: bool = False) -> str:
     if not isinstance(value, str):
         raise RowError(
             "not text",
-            f"{name!r} must be a text, got {type(value).__name__} {reprlib.repr(value)} (write a "
-            "conversation out with tokenizer.apply_chat_template)",
+            f"{name!r} must be a text, got {type(value).__name__} {reprlib.repr(value)}; the "
+            "first row has a text, so that all must",
         )
     if (position := lone_surrogate(value)) is not None:
         raise RowError(
@@ -553,13 +608,13 @@ def _column_ids(row: Mapping[str, Any], name: str) -> Ids:
 
 def _messages(
     row: Mapping[str, Any], prompt: str, responses: Sequence[str]
-) -> tuple[Messages, tuple[Messages, ...]]:
-    """Return the prompt's messages, and those that each response adds to them."""
-    texts = [_as_messages(row.get(name), name) for name in responses]
+) -> tuple[Chat, tuple[Messages, ...]]:
+    """Return the prompt's conversation, and the messages that each response adds to it."""
+    texts = [_as_messages(row.get(name), name, "assistant") for name in responses]
     given: Any = row.get(prompt)
     asked: Messages | None = None
     if isinstance(given, str):
-        asked = [{"role": "user", "content": given}]
+        asked = _as_messages(given, prompt, "user")
     elif given is not None:
         asked = _as_messages(given, prompt)
     if asked is None or all(_begins(messages, asked) for messages in texts):
@@ -575,40 +630,45 @@ def _messages(
                 f"no response{named}",
             )
         asked, texts = texts[0][:shared], [messages[shared:] for messages in texts]
-    if asked[-1]["role"] == "assistant" or not asked[-1]["content"].strip():
+    last = asked[-1]
+    if last["role"] == "assistant" or not (last["content"].strip() or last["role"] == "tool"):
         raise RowError(
             "no prompt",
             f"its prompt ends with {reprlib.repr(asked[-1])}; it must end with what the assistant "
             "answers",
         )
     for name, messages in zip(responses, texts, strict=True):
-        others = [message["role"] for message in messages if message["role"] != "assistant"]
-        if others:
-            raise RowError(
-                "conversation",
-                f"the response of {name!r} has a message of the role {others[0]!r}, which would "
-                "be learned as the policy's own words",
-            )
-        if not messages[-1]["content"].strip() and not messages[-1].get("tool_calls"):
-            raise RowError("empty", f"the response of {name!r} is empty, got {messages[-1]!r}")
-    return asked, tuple(texts)
+        _check_reply(messages, name)
+    try:
+        return Chat.of_row(asked, row), tuple(texts)
+    except PromptError as error:
+        raise RowError("not messages", str(error)) from None
 
 
-def _as_messages(value: Any, name: str) -> Messages:
-    """Return a column's messages, each a role and a text."""
+def _check_reply(messages: Messages, name: str) -> None:
+    """Refuse messages that are not the assistant's, or say nothing."""
+    others = [message["role"] for message in messages if message["role"] != "assistant"]
+    if others:
+        raise RowError(
+            "conversation",
+            f"the response of {name!r} has a message of the role {others[0]!r}, which would "
+            "be learned as the policy's own words",
+        )
+    if not messages[-1]["content"].strip() and not messages[-1].get("tool_calls"):
+        raise RowError("empty", f"the response of {name!r} is empty, got {messages[-1]!r}")
+
+
+def _as_messages(value: Any, name: str, role: str | None = None) -> Messages:
+    """Return a column's messages; a text is one of the role, if that is given."""
+    if isinstance(value, str) and role is not None and value:
+        value = [{"role": role, "content": value}]
     if not is_messages(value):
         raise RowError("not messages", f"{name!r} must be messages, got {reprlib.repr(value)}")
-    messages = []
-    for position, message in enumerate(value):
-        is_bare = position == len(value) - 1 or message.get("tool_calls")
-        if message.get("content") is None and is_bare:
-            message = {**message, "content": ""}
-        try:
-            role, content = as_message(position, message)
-        except PromptError as error:
-            raise RowError("not messages", f"{name!r}: {error}") from None
-        messages.append({**message, "role": role, "content": content})
-    return messages
+    last = {"content": "", **{k: v for k, v in value[-1].items() if v is not None}}
+    try:
+        return Chat([*value[:-1], last]).messages
+    except PromptError as error:
+        raise RowError("not messages", f"{name!r}: {error}") from None
 
 
 def _begins(messages: Messages, asked: Messages) -> bool:

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.base.errors import TokenizerError
+from tokengym.base.files import read_json
 from tokengym.base.settings import check_choice, check_count
 from tokengym.base.stored.adapters import unwrapped
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.tokenization import encodes_alike, unknown_share
 from tokengym.rewards.attribution import last_row
-from tokengym.rewards.attribution.alignment import Form, Retokenizer
+from tokengym.rewards.attribution.alignment import Form, Retokenized, Retokenizer
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths.redistribution import normalize_weights
 from tokengym.rewards.models.forward import (
@@ -43,6 +44,11 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+
+FORM_KEY = "tokengym_form"
+"""Entry of a model's configuration: the form that it was trained in."""
+FORM_FILE = "form.json"
+"""File that has the entry beside adapters, which are stored without a configuration."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -88,13 +94,16 @@ class RewardModel(Shared, Scorer):
             is known which one is wanted (`GOALS`), and is (1, 0) otherwise, which is said once.
             Other weights of classes are a sum of scorers: ``0.5 * RewardModel(model, labels=2)``.
         form: What the model reads: "text", prompt and response joined; "pair", both as the two
-            texts of its tokenizer; "chat", a conversation in its tokenizer's chat template.
+            texts of its tokenizer; "chat", a conversation in its tokenizer's chat template. None
+            takes the form that the model was trained in by `train_reward_model`. Where it says
+            none, conversations are read in its chat template, if it has one, and all else as text.
         batch_size: Most sequences per forward pass; they are sorted by length.
         padding_side: Where shorter sequences of a batch are padded; changes no score.
         name: In messages and reports.
 
     Raises:
-        ScorerError: if the head does not give one score, or ``labels`` does not fit it.
+        ScorerError: if the head does not give one score, ``labels`` does not fit it, or ``form`` is
+            another than the model was trained in.
     """
 
     reads_text = False
@@ -105,14 +114,22 @@ class RewardModel(Shared, Scorer):
         *,
         tokenizer: "PreTrainedTokenizerBase | None" = None,
         labels: Labels | None = None,
-        form: Form = "text",
+        form: Form | None = None,
         batch_size: int = 64,
         padding_side: PaddingSide = "right",
         name: str = "RewardModel",
     ) -> None:
-        if form not in get_args(Form):
+        if form not in (None, *get_args(Form)):
             raise ScorerError(f"form must be 'text', 'pair' or 'chat', got {form!r}")
         self.model = model = unwrapped(model)
+        trained = getattr(model.config, FORM_KEY, None)
+        if trained is not None and form not in (None, trained):
+            raise ScorerError(
+                f"{name} was trained in the form {trained!r}, which is stored with it, got form="
+                f"{form!r}; leave form out"
+            )
+        form = form or trained
+        self._adds_end = trained == "chat"
         self.tokenizer = tokenizer
         self.batch_size = batch_size
         self.padding_side: PaddingSide = padding_side
@@ -131,7 +148,7 @@ class RewardModel(Shared, Scorer):
                 f"padding_side must be 'right' for {type(model).__name__}, which reads its first "
                 f"token, got {padding_side!r}"
             )
-        self._always_text = form != "text" or self._is_encoder
+        self._always_text = form in ("pair", "chat") or self._is_encoder
         if self._always_text and tokenizer is None:
             raise ScorerError(
                 f"{type(model).__name__} with form={form!r} reads texts in tokens of its own, got "
@@ -141,6 +158,7 @@ class RewardModel(Shared, Scorer):
         self._limit = longest_input(model)
         self._vocab_size = vocabulary_size(model)
         self._retokenizer: Retokenizer | None = None
+        self._rewrites_chats = False
 
     @classmethod
     def from_pretrained(
@@ -148,7 +166,7 @@ class RewardModel(Shared, Scorer):
         path: str | Path,
         *,
         labels: Labels | None = None,
-        form: Form = "text",
+        form: Form | None = None,
         batch_size: int = 64,
         padding_side: PaddingSide = "right",
         device: str = "auto",
@@ -183,6 +201,8 @@ class RewardModel(Shared, Scorer):
             model = load_pretrained(
                 AutoModelForSequenceClassification, path, dtype=dtype, device=device
             )
+        if (stored := Path(path) / FORM_FILE).is_file():
+            setattr(model.config, FORM_KEY, read_json(stored).get(FORM_KEY))
         return cls(
             model,
             tokenizer=load_tokenizer(path),
@@ -232,30 +252,56 @@ class RewardModel(Shared, Scorer):
             TokenizerError: if an id would be outside the model, or the model's tokenizer gives no
                 offsets.
         """
-        model_tokenizer = self.tokenizer
+        own = self.tokenizer
         bound = copy.copy(self)
-        if not self._always_text and (
-            model_tokenizer is None or encodes_alike(tokenizer, model_tokenizer)
-        ):
+        alike = not self._always_text and (own is None or encodes_alike(tokenizer, own))
+        # What a policy read in another template than the model's, or in one that the model was not
+        # trained in, is written anew.
+        bound._rewrites_chats = (
+            alike
+            and own is not None
+            and (
+                self._form == "text"
+                or bool(own.chat_template and own.chat_template != tokenizer.chat_template)
+            )
+        )
+        if alike:
             if len(tokenizer) > self._vocab_size:  # may be less: embeddings are padded
                 raise TokenizerError(
                     f"the policy's tokenizer has {len(tokenizer)} ids, the model of scorer "
                     f"{self.name!r} {self._vocab_size}; score with a model of the policy's "
                     "tokenizer"
                 )
-            if self._retokenizer is None:
+            if self._retokenizer is None and not bound._rewrites_chats:
                 return self
-            bound._retokenizer, bound.attribution_kinds = None, self._classifier.kinds
-            bound.reads_text = False
-            return bound
-        assert model_tokenizer is not None
-        keeps_end = self._is_encoder
-        bound._retokenizer = Retokenizer(
-            tokenizer, model_tokenizer, form=self._form, keeps_end=keeps_end
-        )
-        bound.attribution_kinds = self._classifier.kinds - {"prefix"}
-        bound.reads_text = True
+            bound.attribution_kinds = self._classifier.kinds
+        else:
+            bound.attribution_kinds = self._classifier.kinds - {"prefix"}
+        bound._retokenizer = None
+        if not alike or bound._rewrites_chats:
+            assert own is not None
+            keeps_end = self._is_encoder
+            bound._retokenizer = Retokenizer(
+                tokenizer, own, form=self._form, adds_end=self._adds_end, keeps_end=keeps_end
+            )
+        bound.reads_text = not alike
         return bound
+
+    def _texts(
+        self, episodes: Sequence[Episode], attribution: str | None
+    ) -> list[Retokenized] | None:
+        """Return the episodes in the model's tokens; None where those are the policy's."""
+        written = self._retokenizer
+        if written is None or (self._rewrites_chats and not any(e.messages for e in episodes)):
+            return None
+        if not self._rewrites_chats:
+            return written(episodes)
+        if attribution == "prefix":
+            raise ScorerError(
+                f"{self.name} reads conversations in its own form, whose beginnings have no scores "
+                "of their own; take a credit that does not read them"
+            )
+        return [written([e])[0] if e.messages else Retokenized.as_sampled(e) for e in episodes]
 
     def score(
         self,
@@ -283,7 +329,7 @@ class RewardModel(Shared, Scorer):
             TokenizerError: if an id is outside the model's vocabulary.
         """
         self.check_attribution(attribution)
-        texts = None if self._retokenizer is None else self._retokenizer(episodes)
+        texts = self._texts(episodes, attribution)
         if texts is None:
             sequences = [[*e.prompt_ids, *e.response_ids] for e in episodes]
             sizes = np.array([len(e.response_ids) for e in episodes])

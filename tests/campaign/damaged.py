@@ -20,10 +20,9 @@ STOPS = {
     "collect": "tokengym.lab.collect.save_dataset",
     "train-reward": "tokengym.lab.training.pipeline.measure_pairs",
     "constitution": "tokengym.lab.constitution.pipeline.write_reports",
-    "bench": "tokengym.lab.cards.page.card_page",
 }
 """Where each command is stopped: what it keeps is complete, and its results are not written."""
-UNHASHED = ("collect", "bench")
+UNHASHED = ("collect",)
 """Commands that read parts of their own without a hash: another number in a text is not found."""
 
 

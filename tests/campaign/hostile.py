@@ -18,7 +18,6 @@ from tests.campaign.garbled import call, whole
 from tests.campaign.outcome import LostError, Outcome, try_cases
 from tokengym.base.files import write_hashed
 from tokengym.envs.render import render_ansi, render_html
-from tokengym.lab.cards.page import card_page
 from tokengym.lab.constitution import ConstitutionConfig
 from tokengym.lab.constitution.report import write_reports
 
@@ -160,7 +159,7 @@ def compared(folder: Path, random: np.random.Generator) -> list[str]:
 
 
 def written(folder: Path, random: np.random.Generator) -> None:
-    """Write the pages that no quick command writes: a constitution's, a card's, a heat map."""
+    """Write the pages that no quick command writes: a constitution's, a heat map."""
 
     def text() -> str:
         return hostile_text(random, lone=True)
@@ -185,15 +184,6 @@ def written(folder: Path, random: np.random.Generator) -> None:
         "samples": [{"prompt": text(), "responses": {"base": text(), text(): text()}}],
     }
     write_reports(ConstitutionConfig(env="Detox"), results, out)
-    parts = {
-        "contract": {"MovieReview": {text(): text()}},
-        "gradient": {"refused": text()},
-        "cost": {"rows": [{text(): text(), "seconds": 1.0}]},
-        "convergence": {"Oracle": {"refused": text()}},
-    }
-    card = {"kind": "rule", "subject": text(), "size": "quick", "seed": 0, "parts": parts}
-    page = card_page(card | {"tokengym": "1", "data": "a", "hash": "b"})
-    (out / "card.md").write_text(page, encoding="utf-8", newline="")
     tokens = [text() for _ in range(3)]
     page = render_html(text(), tokens, random.normal(size=3))
     (out / "map.html").write_text(page, encoding="utf-8", newline="")

@@ -23,7 +23,6 @@ COMMANDS = {
     "online-dpo": ["train", "--agent", "online-dpo", "--iterations", "3", *FEW],
     "raft": ["train", "--agent", "raft", "--iterations", "3", *FEW],
     "dpo": ["train", "--agent", "dpo", "--epochs", "3", "--batch-size", "4", *FEW],
-    "bench": ["bench", "uniform", "--quick", "--parts", "contract", "identification", "gradient"],
     "collect": ["collect", "--num-prompts", "96", "--n", "2", "--max-new-tokens", "12"],
     "train-reward": [
         *("train-reward", "--pairs", "{pairs}", "--epochs", "4", "--batch-size", "4"),
@@ -95,8 +94,6 @@ def results(folder: Path) -> dict[str, Any]:
             found[name] = path.read_text()
         elif path.suffix == ".safetensors" and ".previous/" not in name:
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-        elif path.name == "card.json":
-            found[name] = json.loads(path.read_text())["parts"]
     return found
 
 

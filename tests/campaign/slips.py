@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerFast
 from tests.campaign.outcome import LostError, Outcome, try_cases
 from tests.suite.rewards.conftest import make_episode
 from tokengym.base.files import read_json, write_json
-from tokengym.envs.prompts import tokenization
+from tokengym.envs.prompts import conversation
 from tokengym.envs.prompts.datasets import read_tables
 from tokengym.lab.partners.calculator import Calculator
 from tokengym.lab.replay.explore_requests import ExplorePage
@@ -210,10 +210,10 @@ def a_pipe() -> None:
 def an_endless_template() -> None:
     """Render chat templates that never end, or write without an end."""
     loops = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
-    with mock.patch.object(tokenization, "TEMPLATE_S", 0.05):
+    with mock.patch.object(conversation, "TEMPLATE_S", 0.05):
         slow = tokenizer(template=loops)
         refused(lambda: made(tokenizer=slow, chat_template=True), "had not ended after 0.05 s")
-    with mock.patch.object(tokenization, "MAX_TEMPLATE_CHARACTERS", 50_000):
+    with mock.patch.object(conversation, "MAX_TEMPLATE_CHARACTERS", 50_000):
         long = tokenizer(template="{{ messages | tojson(indent=99999) }}")
         refused(lambda: made(tokenizer=long, chat_template=True), "more than 50,000")
 

@@ -41,7 +41,7 @@ from tests.campaign.twice import twice
 from tokengym.base.files import MAX_JSON_DEPTH, write_csv
 from tokengym.base.folders import locked
 from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv
-from tokengym.envs.prompts import tokenization
+from tokengym.envs.prompts import conversation
 from tokengym.envs.prompts.datasets import MAX_UNPACKED_BYTES, MAX_UNPACKED_RATIO
 from tokengym.envs.settings import GenerationSettings
 from tokengym.evaluation.runs import record
@@ -250,7 +250,7 @@ def test_the_page_states_the_bounds_that_the_code_has():
     for said in (
         f"{MAX_UNPACKED_BYTES >> 30} GiB, or {MAX_UNPACKED_RATIO} times",
         f"nested {MAX_JSON_DEPTH} deep",
-        f"{tokenization.MAX_TEMPLATE_CHARACTERS:,} characters and {tokenization.TEMPLATE_S:g} sec",
+        f"{conversation.MAX_TEMPLATE_CHARACTERS:,} characters and {conversation.TEMPLATE_S:g} sec",
         f"`max_reply_tokens` ({GenerationSettings(max_new_tokens=1).max_reply_tokens})",
         f"{calculator.MAX_CHARACTERS:,} characters, numbers of {calculator.MAX_DIGITS} digits, "
         f"brackets {calculator.MAX_DEPTH} deep",

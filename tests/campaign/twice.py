@@ -18,7 +18,7 @@ import numpy as np
 from tests.campaign.kills import command
 from tests.campaign.outcome import LIMIT_S, LostError, Outcome, try_cases
 
-NAMES = ("ppo", "compare", "dpo", "collect", "bench")
+NAMES = ("ppo", "compare", "dpo", "collect")
 """Commands that are run, by their names among those that are killed."""
 CLOCKED = ("files", "hash")
 """Entries of JSON files that are hashes of files with times; times themselves end in "_s"."""

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import gymnasium as gym
 import pytest
 
+from tokengym import PPO, collect
 from tokengym.scripts.cli import find_command
 from tokengym.scripts.commands import options
 
@@ -126,7 +128,21 @@ def test_the_readme_s_examples_run_and_print_what_it_says(
     found: dict[str, Any] = {}
     exec(compile(first, "README.md", "exec"), found)
     assert capsys.readouterr().out == printed
-    short = second.replace("num_envs=64", "num_envs=4").replace("64 * 48 * 5", "4 * 48")
-    assert short.count("4 * 48") == short.count("num_envs=4") == 1
-    exec(compile(short, "README.md", "exec"), found)
+    short = second.replace("num_envs=64", "num_envs=4").replace("64 * 48 * 5", "64 * 48")
+    assert (short.count("(64 * 48)"), short.count("=64 * 48)"), short.count("num_envs=4")) == (
+        1,
+        1,
+        1,
+    )
+    exec(compile(short.replace("64 * 48", "4 * 48"), "README.md", "exec"), found)
     assert (tmp_path / "runs" / "mine").is_dir()
+    assert found["stock"].num_timesteps >= 4 * 48
+
+
+def test_the_bundled_model_writes_what_the_readme_says():
+    """After the prompt of the first episode, from the same seed."""
+    envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=1, reward="abc", max_new_tokens=8)
+    agent = PPO("CausalLMPolicy", envs, advantage="reinforce", n_minibatches=1, seed=0)
+    (episode,) = collect(agent, envs, 1, seed=0)
+    assert f'writes "{episode.response}" after the same prompt' in README
+    assert f"{episode.prompt} | " in README

@@ -41,3 +41,15 @@ def test_texts_become_ids_in_one_place() -> None:
     }
     makers = {name for name in found if "/makers/" in name}
     assert found - makers == {"envs/prompts/tokenization.py"}
+
+
+def test_chat_templates_are_applied_in_one_place() -> None:
+    """The suite, the laboratory, bridges and examples write conversations by `write_chat`."""
+    folders = ("base", "envs", "rewards", "agents", "evaluation", "lab", "scripts", "tokengym")
+    found = [
+        path.relative_to(ROOT).as_posix()
+        for folder in (*folders, "bridges", "examples")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        if "apply_chat_template" in path.read_text(encoding="utf-8")
+    ]
+    assert found == ["envs/prompts/conversation.py"]

@@ -74,6 +74,23 @@ def test_a_sweep_comes_before_the_seeds_which_take_its_best_rate(tmp_path: Path)
     assert list(study().pending(tmp_path)) == []
 
 
+def test_a_cell_may_take_the_rate_of_another_and_a_rate_be_chosen_by_another_figure(
+    tmp_path: Path,
+) -> None:
+    """`abc` has the rate of `sparse`, which is the lowest score there is: 3e-4 has -1."""
+    work = study(criterion=lambda rows, price: -rows[-1]["score"], tuned_as=lambda _: SPARSE)
+    order = do(work, tmp_path, {1e-3: 2.0, 3e-3: 3.0, 3e-4: -1.0})
+    sweep = [("sparse", rate, SPARE_SEED) for rate in (1e-3, 3e-3, 3e-4, 1e-4)]
+    assert order == sweep + [(rule, 3e-4, s) for s in range(3) for rule in ("sparse", "abc")]
+    rows = work.read(*sorted((tmp_path / "runs").glob("*.csv")))
+    runs = Runs(rows, work.axes, criterion=work.criterion, tuned_as=work.tuned_as)
+    assert runs.rate(ABC) == 3e-4
+    assert {cell.rule: len(of_cell) for cell, of_cell in runs.runs.items()} == {
+        "sparse": 3,
+        "abc": 3,
+    }
+
+
 def test_without_a_sweep_runs_have_no_rate(tmp_path: Path) -> None:
     plain = study(first_rate=None)
     assert do(plain, tmp_path, {})[:2] == [("sparse", None, 0), ("abc", None, 0)]
@@ -91,7 +108,6 @@ def test_a_part_that_does_not_exist_is_refused(tmp_path: Path, part: str) -> Non
     for use in (
         lambda: list(study().pending(tmp_path, part)),
         lambda: study().run(tmp_path, tmp_path, part),
-        lambda: module.run_pending([], tmp_path, part, None),
     ):
         with pytest.raises(ValueError, match=f"part must be i/n with i .*, got {part!r}"):
             use()

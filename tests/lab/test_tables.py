@@ -2,13 +2,11 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
-from tokengym.evaluation.statistics import PairedDifference, RunPath, paired_difference
+from tokengym.evaluation.statistics import PairedDifference, paired_difference
 from tokengym.lab.tables import (
     after_holm,
-    at_equal_kl,
     difference,
     fill,
     markdown_table,
@@ -47,23 +45,6 @@ def test_a_difference_and_its_mirror_image_are_one_test():
     shown = after_holm({"ahead": ahead, "behind": behind})
     assert shown["ahead"].startswith("**+1.27** (")
     assert shown["behind"].startswith("**\u22121.27** (")
-
-
-def test_a_kl_that_is_shown_alike_has_one_difference() -> None:
-    """All runs share 4.004 nats, and are at 4 before: both would be "4.00"."""
-    arms = []
-    for slope in (1.0, 2.0):
-        kl = np.array([0.0, 1.0, 2.0, 3.0, 3.5, 4.004])
-        path = RunPath(
-            updates=np.arange(6.0), tokens=np.arange(6.0), kl=kl, values={"score": slope * kl}
-        )
-        arms.append({"": {0: path, 1: path}})
-    assert [part.partition(":")[0] for part in at_equal_kl(*arms).split("; ")] == [
-        "1.00",
-        "2.00",
-        "4.00",
-    ]
-    assert at_equal_kl(*arms).endswith("4.00: \u22124.00 (\u22124.00 to \u22124.00)")
 
 
 def test_a_table_takes_its_place_and_nothing_else(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from studies import (
     credit_v2,
     critic_elsewhere,
+    equal_kl,
     gradients,
     other_tasks,
     overoptimisation,
@@ -36,6 +37,7 @@ def fill_tasks(docs: Path) -> None:
 
 DOCS = Path(__file__).parents[2] / "docs" / "results"
 PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
+    "equal_kl.md": (("equal_kl",), equal_kl.STUDY.page),
     "film_reviews.md": (("film_reviews",), token_credit.STUDY.page),
     "gradients.md": (("gradients",), fill_gradients),
     "overoptimisation.md": (("overoptimisation",), overoptimisation.page),

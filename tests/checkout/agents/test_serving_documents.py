@@ -20,7 +20,7 @@ from transformers import (
 from tests.checkout.pages import blocks, run, shorter
 from tokengym.agents import PPO
 from tokengym.agents.policy import language_model
-from tokengym.envs.prompts.tokenization import turn_end
+from tokengym.envs.prompts.conversation import turn_end
 
 SIZE: Any = {
     "hidden_size": 16,

@@ -61,8 +61,6 @@ def test_a_missing_file_is_named_without_control_characters(capsys: pytest.Captu
 def test_names_of_folders_are_no_markup(tmp_path: Path):
     data = ["--num-prompts", "2", "--n", "2", "--max-new-tokens", "4"]
     assert main(["collect", *data, "--out", str(tmp_path / "c[/]d.jsonl")]) == 0
-    out = str(tmp_path / "a[/]b[red]")
-    assert main(["bench", "constant", "--quick", "--parts", "gradient", "--out", out]) == 0
 
 
 def test_a_stored_length_is_checked_like_a_typed_one(

@@ -651,8 +651,10 @@ def test_a_margin_pushes_the_scores_apart(language_model, tmp_path):
 
 
 def test_a_chat_is_read_as_an_environment_shows_it():
-    from tokengym.envs import bundled
-    from tokengym.envs.prompts.tokenization import encode_chats
+    from tokengym.envs import Chat, bundled, encode_chats
+
+    def said(role: str, text: str) -> dict[str, str]:
+        return {"role": role, "content": text}
 
     tokenizer = bundled("dialogue").tokenizer
     reader = RewardReader(make_classifier(), append_eos=True, chat_template=True)
@@ -666,8 +668,8 @@ def test_a_chat_is_read_as_an_environment_shows_it():
     chats = encode_chats(
         tokenizer,
         [
-            [("user", "how do i cook ?")],
-            [("user", "hello"), ("assistant", "well"), ("user", "why ?")],
+            Chat.of_text("how do i cook ?"),
+            Chat([said("user", "hello"), said("assistant", "well"), said("user", "why ?")]),
         ],
     )
     answers = tokenizer(["slowly .", "it is good ."])["input_ids"]

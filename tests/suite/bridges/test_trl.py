@@ -14,9 +14,9 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig
 from tests.suite.bridges import gathered_rows
 from tests.support.forked import train_together
 from tokengym.base.errors import SettingsError, TokenizerError
-from tokengym.bridges.trl import NO_COLUMNS, TokenCreditGRPOTrainer, _text_of, _Unscored
+from tokengym.bridges.trl import NO_COLUMNS, TokenCreditGRPOTrainer, _read, _Unscored
 from tokengym.credit import TokenCredit
-from tokengym.envs import Episode, bundled
+from tokengym.envs import Chat, Episode, bundled
 from tokengym.rewards.errors import RewardError
 
 BUNDLE = bundled("movie_review")
@@ -275,4 +275,11 @@ def test_messages_in_parts_and_calls_of_tools_are_read_as_what_was_said():
         {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "add"}}]},
         {"role": "tool", "content": "4"},
     ]
-    assert _text_of(messages) == "be brief\nwhat is 2 + 2 ?\n4"
+    read = _read(messages, {"tools": [{"name": "add"}]})
+    assert isinstance(read, Chat)
+    assert [m["content"] for m in read] == ["be brief", "what is 2 + 2 ?", "", "4"]
+    assert (read[2]["tool_calls"][0], read.beside["tools"]) == (
+        {"function": {"name": "add"}},
+        [{"name": "add"}],
+    )
+    assert read.text.startswith("be brief\n\nHuman: what is 2 + 2 ?\n\nAssistant: ")

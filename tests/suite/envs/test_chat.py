@@ -70,7 +70,9 @@ def test_conversations_take_the_template_unasked(chatty):
     for build in (TokenGenerationEnv, TokenGenerationVectorEnv):
         env = build(tokenizer=chatty, prompts=prompts, prompt_sampling="sequential")
         assert env.prompts[0] == Prompt.from_messages(CHAT)
-        assert env.prompts.texts == ("b a", "a")
+        written = "c\n\nHuman: a\n\nAssistant: b\n\nHuman: b a\n\nAssistant: "
+        assert env.prompts.texts == (written, "a")
+        assert env.prompts[0].messages.messages == CHAT
         assert env.max_prompt_tokens == len(ids)
     single = TokenGenerationEnv(tokenizer=chatty, prompts=prompts)
     single.reset(options={"prompt_id": 0})

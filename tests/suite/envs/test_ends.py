@@ -16,12 +16,12 @@ from tokengym.base.settings import as_plain, from_plain
 from tokengym.envs import Episode, TokenGenerationEnv, TokenGenerationVectorEnv, Vocabulary
 from tokengym.envs.prompts import vocabulary
 from tokengym.envs.prompts.contents import content
+from tokengym.envs.prompts.conversation import turn_end
 from tokengym.envs.prompts.tokenization import (
     decode,
     encode,
     encode_contents,
     load_tokenizer,
-    turn_end,
 )
 from tokengym.evaluation.runs import TaskSettings
 from tokengym.rewards.pairs.encode import TextEncoding, encode_pairs, encode_responses

@@ -17,11 +17,11 @@ def test_importing_the_environments_leaves_gymnasium_as_it_is():
         "before = dict(array_conversion.registry);"
         "import gymnasium, tokengym.envs;"
         "from tokengym.envs.episode import Info, Metadata;"
-        "from tokengym.envs import EncodedPrompt, Prompt;"
+        "from tokengym.envs import Chat, EncodedPrompt, Prompt;"
         "assert dict(array_conversion.registry) == before;"
         "gymnasium.make('tokengym/MovieReview-v0', reward=None);"
         "after = dict(array_conversion.registry);"
-        "own = {Info, Metadata, Prompt, EncodedPrompt};"
+        "own = {Chat, Info, Metadata, Prompt, EncodedPrompt};"
         "assert set(after) - set(before) == own;"
         "assert all(after[known] is function for known, function in before.items())"
     )

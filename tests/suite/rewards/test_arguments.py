@@ -95,7 +95,7 @@ def test_parameters_get_what_they_name(function, by_place, by_name):
 def test_the_rest_gets_everything_that_no_parameter_names():
     place, named = given(lambda p, r, level, **rest: 0)
     fields = {"reference", "query_type", "metadata", "prompt_ids", "response_ids"}
-    fields |= {"finish_reason", "turns"}
+    fields |= {"finish_reason", "turns", "messages"}
     assert place == PAIR
     assert named.keys() == {"level", "answer", "empty", *fields}
     _, named = given(lambda **columns: 0)

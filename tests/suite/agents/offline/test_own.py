@@ -57,7 +57,7 @@ def test_conversations_dialogues_and_responses_have_prompts_too(tmp_path):
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
     settings = SFTSettings(pairs=write(tmp_path, [{"completion": talk} for talk in talks]))
     own = read_own(settings, tokenizer, text_encoding(settings), max_positions=None)
-    assert own.test_prompts[0].messages[0][0] == "user"
+    assert own.test_prompts[0].messages[0]["role"] == "user"
     said = "\n\nHuman: {}\n\nAssistant:"
     rows = [
         {

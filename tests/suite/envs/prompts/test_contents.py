@@ -19,13 +19,12 @@ from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from tokengym.envs import Reply, TokenGenerationEnv, TokenizerError
 from tokengym.envs.prompts.contents import MarkedText, content, control_tokens, filled, joined
+from tokengym.envs.prompts.conversation import encode_chats, write_chat
 from tokengym.envs.prompts.tokenization import (
     encode,
-    encode_chats,
     encode_contents,
     encode_next,
     tokenize,
-    write_chat,
 )
 
 TEXTS = ["the film is good and bad", "a long day in the sun", "numbers 1 2 3", "café </s> end"] * 6
@@ -238,12 +237,12 @@ def chatty(request, tokenizer):
 
 
 def test_messages_write_no_control_tokens_of_the_template(chatty):
-    plain = [("user", "the film"), ("assistant", "good"), ("user", "a day")]
-    messages = [{"role": role, "content": said} for role, said in plain]
+    spoken = [("user", "the film"), ("assistant", "good"), ("user", "a day")]
+    plain = [{"role": role, "content": said} for role, said in spoken]
     (ids,) = encode_chats(chatty, [plain])
-    own = chatty.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    own = chatty.apply_chat_template(plain, add_generation_prompt=True, return_dict=False)
     assert ids == own
-    hostile = [("user", f"the film {EVERY}"), *plain[1:]]
+    hostile = [{**plain[0], "content": f"the film {EVERY}"}, *plain[1:]]
     (forged,) = encode_chats(chatty, [hostile])
     assert controls(chatty, forged) == controls(chatty, ids)
     shown = write_chat(chatty, [{"role": "user", "content": EVERY}], to_answer=True)

@@ -5,7 +5,7 @@ from typing import Any
 import datasets
 import pytest
 
-from tokengym.base.prompt import read_transcript
+from tokengym.base.chat import read_transcript
 from tokengym.envs import DatasetError, Prompt, load_prompts
 
 TURNS = "\n\nHuman: a b\n\nAssistant: c\nd\n\n- e\n\nHuman: why?\n\nAssistant: so"
@@ -44,9 +44,9 @@ def rows(**columns: list[str]) -> Any:
 def test_data_sets_of_transcripts_become_conversations():
     table = rows(chosen=[TURNS, "plain"], best=["yes", "no"])
     prompts = load_prompts(table, prompt_column="chosen", split="all", transcripts=True)
-    assert prompts[0].text == "why?"
+    assert prompts[0].text == f"{TURNS.strip().removesuffix('so')}"
     assert prompts[0].reference == "so"
-    assert [role for role, _ in prompts[0].messages] == ["user", "assistant", "user"]
+    assert [message["role"] for message in prompts[0].messages] == ["user", "assistant", "user"]
     assert prompts[1] == Prompt("plain")
     given = load_prompts(
         table, prompt_column="chosen", reference_column="best", split="all", transcripts=True

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from tokengym.evaluation.runs import record
 
@@ -53,6 +54,6 @@ def test_hardware_is_said_in_words(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda: "NVIDIA H200")
     name, *_, gpu = record.hardware().split(", ")
-    assert name
+    assert name.endswith(f" ({torch.backends.cpu.get_cpu_capability()})")  # such as AVX512
     assert f"{os.cpu_count()} cores" in record.hardware()
     assert gpu == "NVIDIA H200"

@@ -41,7 +41,7 @@ def ids_of(encoded: EncodedTexts) -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("form", ["rows", "pairs", "dataset", "file"])
 def test_texts_become_ids_with_eos(form, tmp_path):
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"prompt": "b c", "chosen": "a", "rejected": "d e"},
         {"prompt": "d", "chosen": "a <eos>", "rejected": "b"},
     ]
@@ -116,7 +116,7 @@ def test_messages_go_through_the_chat_template():
     row = {"prompt": [user], "completion": [good]}
     assert ids_of(encode_responses([row], tokenizer, TextEncoding())) == [expected[0][:2]]
     apart = {"chosen": [user, good], "rejected": [said("user", "d"), bad]}
-    with pytest.raises(DatasetError, match="row 0 of the data: the conversations share their"):
+    with pytest.raises(DatasetError, match="row 0 of the pairs: the conversations share their"):
         encode_pairs([apart], tokenizer, TextEncoding())
     with pytest.raises(DatasetError, match="has no chat template"):
         pairs_of([{"prompt": [user], "chosen": [good], "rejected": [bad]}])
@@ -270,7 +270,7 @@ def test_overlong_rows_stop_or_are_cut_or_dropped():
         ({"prompt": None, "completion": "a"}, "0 .*'prompt'.*got None"),
         ({"prompt": "b", "completion": "\ud800"}, "row 0 .*'completion' has the lone surrogate"),
         ({"prompt": "b", "completion": 3}, "0 .*'completion'.*got int 3"),
-        ({"text": "b"}, "must.*'prompt'.*'completion'.* got 'text'"),
+        ({"said": "b"}, "must.*'prompt'.*'completion'.* got 'said'"),
         ({"prompt_ids": [4], "response_ids": []}, "row 0 .*a response has no tokens"),
     ],
 )
@@ -295,8 +295,9 @@ def test_what_is_no_row_is_named():
         with pytest.raises(DatasetError, match=r"row 1 of the data is int; it must be a mapping"):
             encode([GOOD, 3], SKIP)
     said = [{"role": "assistant", "content": "d"}]
-    with pytest.raises(DatasetError, match=r"row 1 of the data: 'chosen' must be messages"):
-        pairs_of([{"prompt": "b", "chosen": said, "rejected": said}, GOOD])
+    bad = [{"role": "assistant", "content": "e"}]
+    with pytest.raises(DatasetError, match=r"row 1 of the pairs: 'chosen' must be messages"):
+        pairs_of([{"prompt": "b", "chosen": said, "rejected": bad}, {**GOOD, "chosen": 3}])
 
 
 def test_bad_sources_and_settings_are_named(tmp_path):

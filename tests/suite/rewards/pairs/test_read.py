@@ -85,7 +85,10 @@ BAD_ROWS: dict[str, list[Any]] = {
         ),
     ],
     "not text": [
-        ({**ROW, "chosen": [{"role": "user"}]}, r"must be a text, got list .*apply_chat_template"),
+        (
+            {**ROW, "chosen": [{"role": "user"}]},
+            r"must be a text, got list .*the first row has a text",
+        ),
         ({**ROW, "chosen": "a\ud800"}, r"'chosen' has the lone surrogate .* at character 1, which"),
     ],
     "equal": [({**ROW, "rejected": " b "}, r"'chosen' and 'rejected' are both ' b'")],

@@ -86,7 +86,7 @@ def test_messages_that_are_no_reply_are_named_or_left_out(chosen, kind, message)
     tokenizer = made("bytes")
     tokenizer.chat_template = CHATML
     row = {"prompt": [USER], "chosen": chosen, "rejected": [BAD]}
-    with pytest.raises(DatasetError, match=rf"row 1 of the data: .*{message}"):
+    with pytest.raises(DatasetError, match=rf"row 1 of the pairs: .*{message}"):
         encode_pairs([{**row, "chosen": [GOOD]}, row], tokenizer, TextEncoding())
     rows = [{**row, "chosen": [GOOD]}, row]
     kept = encode_pairs(rows, tokenizer, TextEncoding(on_error="skip"))

@@ -9,35 +9,45 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from tokengym.base import write_json
 from tokengym.evaluation.runs import TaskSettings
-from tokengym.lab.benchmark.arms import ArmBench
 from tokengym.lab.benchmark.board import (
     bibtex,
     card_of,
-    check_row2,
+    check_row,
     draw_tasks,
+    families,
+    read_rows_of,
+    row_hash,
     row_of,
+    sees,
     tasks_of,
     verdicts,
 )
-from tokengym.lab.benchmark.definition import BASELINE, OWN, STARTED, V1
-from tokengym.lab.benchmark.figures import row_hash
-from tokengym.lab.benchmark.play import cost, play_arm
-from tokengym.lab.benchmark.runs import BenchRuns
-from tokengym.lab.benchmark.verdict import FIGURES, call
-from tokengym.lab.benchmark.version2 import V2, V2_LITE, Definition2, Setting2
+from tokengym.lab.benchmark.definition import (
+    BASELINE,
+    OWN,
+    STARTED,
+    V2,
+    V2_LITE,
+    Definition,
+    Setting,
+)
+from tokengym.lab.benchmark.play import cost, play
+from tokengym.lab.benchmark.runs import Bench
+from tokengym.lab.benchmark.verdict import call
 from tokengym.lab.protocol import PROMPTS
 from tokengym.lab.study import Cell, write_rows
 from tokengym.scripts.cli import main
 
 REVIEW, FORKS = V2.settings[0], V2.settings[7]
-SMALL = Definition2(
+SMALL = Definition(
     name="miniature 2",
     settings=(
-        Setting2(task="MovieReview", label="A", unlike="", tokens=4, fixed=True, rates=(1e-3,)),
-        Setting2(task="MovieReview", label="B", unlike="", tokens=3, fixed=True, rates=(1e-3,)),
+        Setting(task="MovieReview", label="A", unlike="", tokens=4, fixed=True, rates=(1e-3,)),
+        Setting(task="MovieReview", label="B", unlike="", tokens=3, fixed=True, rates=(1e-3,)),
     ),
-    models={"movie_review": V1.models["movie_review"]},
+    models={"movie_review": V2.models["movie_review"]},
     updates=1,
     rows=4,
     prompts=4,
@@ -46,12 +56,19 @@ SMALL = Definition2(
 )
 
 
-def bench(out: Path, **changes: Any) -> ArmBench:
+SMALL_OF_EIGHT = replace(
+    SMALL,
+    settings=tuple(replace(SMALL.settings[0], label=f"T{at}", tokens=8) for at in range(8)),
+)
+"""What rows of eight tasks are of."""
+
+
+def bench(out: Path, **changes: Any) -> Bench:
     settings: dict[str, Any] = {"definition": SMALL, "rule": "uniform", "track": "scores"}
-    return ArmBench(**{**settings, "out": out, **changes})
+    return Bench(**{**settings, "out": out, **changes})
 
 
-def measure(work: ArmBench, subject: str, run: Cell) -> None:
+def measure(work: Bench, subject: str, run: Cell) -> None:
     """Write a run whose score rises evenly to 2, the baseline's to 1, and a tenth of the seed."""
     level = 1.0 if subject == BASELINE else 2.0
     rows = [
@@ -62,7 +79,7 @@ def measure(work: ArmBench, subject: str, run: Cell) -> None:
     write_rows(work.file(run), rows)
 
 
-def fill(work: ArmBench, setting: Setting2, *, runs: bool = True) -> None:
+def fill(work: Bench, setting: Setting, *, runs: bool = True) -> None:
     """Write a setting's way from 0 to 2, and all its runs."""
     write_rows(
         work.out / "ways" / f"{setting.name}.csv",
@@ -79,12 +96,12 @@ def row_with(subject: str, leads: list[float], **changes: Any) -> dict[str, Any]
         f"T{at}-8": {
             "task": f"T{at}",
             "way": [0.0, 1.0],
-            **{name: [lead, lead] for name in ("net", "score", "at_kl", "gold_at_kl")},
-            "kl": 2.0,
+            **{name: [lead - 0.01, lead + 0.01] for name in ("net", "score")},
         }
         for at, lead in enumerate(leads)
     }
-    about = {"format": 2, "definition": SMALL.name, "definition_hash": SMALL.hash}
+    of = SMALL_OF_EIGHT if len(leads) == 8 else SMALL
+    about = {"format": 2, "definition": of.name, "definition_hash": of.hash}
     row = {**about, "track": "inside", "subject": subject, "is_rule": True, "seeds": [0, 1]}
     row |= {"open": [], "tokengym": "0", "settings": settings, **changes}
     return {**row, "hash": row_hash(row)}
@@ -92,7 +109,7 @@ def row_with(subject: str, leads: list[float], **changes: Any) -> dict[str, Any]
 
 def test_versions_are_frozen() -> None:
     """A change of what they say is another version; the hashes are published with every row."""
-    assert len({V1.hash, V2.hash, V2_LITE.hash}) == 3
+    assert (V2.hash, V2_LITE.hash) == ("6f852d67b47b9e82", "1bbc4d933b9663b1")
     assert (V2.runs(), V2_LITE.runs()) == (288, 48)
     assert [at.name for at in V2_LITE.settings] == [at.name for at in V2.settings]
 
@@ -122,8 +139,6 @@ def test_the_baselines_name_is_the_arm_with_another_critic(tmp_path: Path) -> No
     assert FORKS in bench(tmp_path, definition=V2).asked
     with pytest.raises(ValueError, match="track 'scores' does not allow"):
         bench(tmp_path, rule=BASELINE)
-    with pytest.raises(ValueError, match="no hidden seeds"):
-        bench(tmp_path, secret="word")
 
 
 def test_real_texts_are_run_where_their_bundles_are(tmp_path: Path) -> None:
@@ -134,7 +149,7 @@ def test_real_texts_are_run_where_their_bundles_are(tmp_path: Path) -> None:
     (tmp_path / "texts" / "imdb").mkdir(parents=True)
     work = bench(tmp_path, definition=V2, corpora=tmp_path / "texts")
     assert imdb in work.settings
-    config = work.config(imdb, "uniform", work.first(imdb, "uniform"), 1)
+    config = work.config(imdb, "uniform", work.cells(imdb, "uniform")[0], 1)
     assert config.task.bundle == str(tmp_path / "texts" / "imdb")
 
 
@@ -146,18 +161,17 @@ def test_a_row_has_what_is_done_and_names_what_is_open(tmp_path: Path) -> None:
     (figures,) = row["settings"].values()
     # scores of 2 and 1 that rise evenly from 0 differ by .5 on average, a quarter of the way of 2
     assert figures["net"] == figures["score"] == pytest.approx([0.25, 0.25])
-    assert (figures["kl"], figures["times_baseline"]) == (0.5, 2.0)
-    assert figures["at_kl"] == pytest.approx([0.5, 0.5])
-    assert figures["gold_at_kl"] == pytest.approx([0.25, 0.25])
-    assert verdicts([row]) == {"uniform": "open: 1 of 2 settings"}
+    assert figures["times_baseline"] == 2.0
+    assert verdicts([row]) == {("uniform", "scores"): "open: 1 of 2 settings"}
     card = card_of(row)
-    assert "Not run yet, so that there is no verdict: B-3." in card
-    assert "| A-4 | +25.0 | +25.0 | 0.000 | 0.500: +50.0 | 0.500: +25.0 |" in card
-    check_row2(row, "row", SMALL)
+    assert "Not run: B-3." in card
+    assert "| A-4 | +25.0 | +25.0 | 0.000 |" in card
+    check_row(row, "row", SMALL)
     fill(work, SMALL.settings[1])
     whole = row_of(work)
     assert whole["open"] == []
-    assert verdicts([whole])["uniform"] != verdicts([row])["uniform"]
+    # equal leads on both tasks, without any spread
+    assert verdicts([whole]) == {("uniform", "scores"): "ahead"}
 
 
 def test_every_setting_has_the_prompts_that_are_measured() -> None:
@@ -187,8 +201,8 @@ def test_published_runs_are_not_done_again_also_where_one_diverged(tmp_path: Pat
 def test_the_cost_is_of_the_runs_that_nobody_has_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("tokengym.lab.benchmark.version2.V2", SMALL)
-    monkeypatch.setattr(BenchRuns, "_seconds", lambda self, setting, rule, run, updates: 2.0)
+    monkeypatch.setattr("tokengym.lab.benchmark.definition.V2", SMALL)
+    monkeypatch.setattr(Bench, "_seconds", lambda self, setting, rule, run, updates: 2.0)
     work = bench(tmp_path / "one")
     fill(work, SMALL.settings[0])
     work.publish(tmp_path / "published")
@@ -217,7 +231,7 @@ def test_a_row_whose_texts_are_gone_loses_neither_runs_nor_settings(tmp_path: Pa
     row = published / "uniform-scores.json"
     row.write_text(json.dumps({"settings": {"A-4": {}, "B-3": {}}}), encoding="utf-8")
     with pytest.raises(ValueError, match=r"has the settings B-3, .* pass --corpora with imdb"):
-        play_arm(bare, published=published)
+        play(bare, published=published)
 
 
 def test_published_runs_that_are_not_whole_restore_nothing(tmp_path: Path) -> None:
@@ -243,7 +257,7 @@ def test_a_cell_that_diverges_is_left_out(tmp_path: Path) -> None:
         row_of(work)
 
 
-def _diverge(work: ArmBench, run: Cell) -> None:
+def _diverge(work: Bench, run: Cell) -> None:
     work.file(run).unlink()
     work._diverged(run).write_text("loss is nan", encoding="utf-8")
 
@@ -253,25 +267,61 @@ def test_rules_are_one_family_and_the_other_arm_its_own() -> None:
     rules = [row_with(f"r{at}", [*(0.03 + rng.normal(0, 0.02, 8))]) for at in range(9)]
     arm = row_with("sparse, critic from the reward model", [*(0.03 + rng.normal(0, 0.02, 8))])
     arm = {**arm, "is_rule": False}
-    words = verdicts([*rules, arm])
-    assert words[arm["subject"]] == verdicts([arm])[arm["subject"]]
-    table = np.array(
-        [[[np.mean(t[name]) for t in tasks_of(row).values()] for name in FIGURES] for row in rules]
-    )
+    other_track = row_with("r0", [0.03] * 8, track="scores")
+    words = verdicts([*rules, arm, other_track])
+    at = (arm["subject"], "inside")
+    assert words[at] == verdicts([arm])[at]
+    table = [[np.mean(t["net"]) for t in tasks_of(row).values()] for row in rules]
     ahead = call(table).ahead
-    assert [words[row["subject"]] == "ahead" for row in rules] == ahead.tolist()
+    assert [words[row["subject"], "inside"] == "ahead" for row in rules] == ahead.tolist()
+    assert [len(each) for each in families([*rules, arm, other_track])] == [9, 1, 1]
+
+
+LEADS = [0.13, 0.08, 0.06, 0.09, 0.02, 0.15, -0.04, 0.07]
+"""Alone p is .009, and among six rows .056."""
+
+
+def test_a_card_has_the_verdict_of_the_board_that_it_stands_on(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    mine = row_with("mine", LEADS)
+    others = [row_with(f"r{at}", [*rng.normal(0, 0.07, 8)]) for at in range(5)]
+    alone, among = card_of(mine), card_of(mine, [*others, row_with("mine", [9.0] * 8)])
+    assert "**Ahead.**" in alone
+    assert "**Not shown beyond these tasks" in among
+    board = verdicts([mine, *others])["mine", "inside"]
+    assert f"**{board[:1].upper()}{board[1:]}.**" in among
+    assert "Holm's correction: mine, r0, r1, r2, r3, r4. Here a lead of " in among
+    assert "boards with 6 rows and 8 tasks; 16 tasks would see " in among
+    for row in (mine, *others):
+        write_json(tmp_path / f"{row['subject']}-inside.json", row)
+    assert [row["subject"] for row in read_rows_of(tmp_path, SMALL_OF_EIGHT)] == [
+        row["subject"] for row in (mine, *others)
+    ]
+
+
+def test_a_setting_that_is_not_known_bars_no_row() -> None:
+    """The verdict is of the tasks that are known, and says which are not."""
+    row = row_with("mine", LEADS, open=["IMDb-24"])
+    assert verdicts([row]) == {("mine", "inside"): "ahead; of 8 tasks, not known: IMDb-24"}
+
+
+def test_what_a_board_sees_is_asked_of_rules_that_read_the_text() -> None:
+    still, wide = [0.001, -0.001] * 4, [0.1, -0.1] * 4
+    rows = [row_with("random", still), row_with("mine", wide)]
+    assert sees(rows) == sees(rows, rows[1])
+    assert sees(rows[:1]).startswith("a lead of 0.")
 
 
 def test_a_changed_row_is_refused() -> None:
     row = row_with("even", [0.1, 0.2])
     with pytest.raises(ValueError, match="its hash is not that of its figures"):
-        check_row2({**row, "subject": "odd"}, "mine", SMALL)
+        check_row({**row, "subject": "odd"}, "mine", SMALL)
     with pytest.raises(ValueError, match="stand on no board together"):
-        check_row2(row, "mine", V2)
+        check_row(row, "mine", V2)
     with pytest.raises(ValueError, match=r"settings \['T0-8', 'T1-8'\]"):
-        check_row2(row, "mine", SMALL)
+        check_row(row, "mine", SMALL)
     with pytest.raises(ValueError, match="no row of format 2"):
-        check_row2({"format": 1}, "mine", V2)
+        check_row({"format": 1}, "mine", V2)
 
 
 def test_the_entry_has_version_and_hashes() -> None:
@@ -290,17 +340,15 @@ def test_the_picture_has_one_dot_a_task(tmp_path: Path) -> None:
 
 def test_it_resumes_and_says_what_it_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr(BenchRuns, "_seconds", lambda self, setting, rule, run, updates: 2.0)
-    monkeypatch.setattr(
-        BenchRuns, "measure", lambda self, setting, rule, run: measure(self, rule, run)
-    )
+    monkeypatch.setattr(Bench, "_seconds", lambda self, setting, rule, run, updates: 2.0)
+    monkeypatch.setattr(Bench, "measure", lambda self, setting, rule, run: measure(self, rule, run))
     console: Any = type("Console", (), {"print": lambda self, text, **_: said.append(text)})()
     work = bench(tmp_path)
     assert cost(work, console) == 16
     assert said[-1].startswith("about 16 runs, 0.0 CPU hours, 1 at a time")
     for setting in SMALL.settings:
         fill(work, setting, runs=False)
-    row, file = play_arm(work, console)
+    row, file = play(work, console)
     assert [line for line in said if line.startswith(str(file))] == [
         f"{file}: {done} of 2 settings" for done in (1, 2)
     ]
@@ -308,8 +356,8 @@ def test_it_resumes_and_says_what_it_costs(tmp_path: Path, monkeypatch: pytest.M
     assert not row["open"]
     assert file.with_suffix(".png").exists()
     assert row["hash"] in file.with_suffix(".md").read_text(encoding="utf-8")
-    monkeypatch.setattr(BenchRuns, "measure", None)  # nothing is done again
-    assert play_arm(bench(tmp_path))[0] == row
+    monkeypatch.setattr(Bench, "measure", None)  # nothing is done again
+    assert play(bench(tmp_path))[0] == row
 
 
 def test_a_run_is_measured_after_every_update(tmp_path: Path) -> None:

@@ -1,0 +1,385 @@
+"""Conversations as text and ids: the one place where a tokenizer's chat template is applied.
+
+Environments, DPO, SFT, the training of judges and scorers write conversations here. What messages,
+tools and documents say is content, of which no character becomes a control token; but where a
+template looks into an answer for control tokens (thoughts between ``<think>`` and ``</think>``), it
+finds them.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import reprlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
+
+from tokengym.base.chat import Chat, Messages
+from tokengym.base.errors import TokenizerError, reason_of
+from tokengym.base.waiting import call_within
+from tokengym.envs.prompts.contents import (
+    ControlTokens,
+    MarkedText,
+    cipher,
+    content,
+    control_tokens,
+    free_area,
+    joined,
+)
+from tokengym.envs.prompts.tokenization import encode_next, tokenize
+from tokengym.envs.prompts.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+MAX_TEMPLATE_CHARACTERS = 10_000_000
+"""Longest conversation that a chat template may write."""
+TEMPLATE_S = 20.0
+"""Longest that a chat template may take for one conversation, seconds."""
+ANSWERS = "assistant"
+"""Role of the messages that a policy writes."""
+
+
+def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a tokenizer without a chat template.
+
+    Raises:
+        TokenizerError: naming the remedy.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        raise TokenizerError(
+            f"{type(tokenizer).__name__} has no chat template, which messages and "
+            "chat_template=True need; set tokenizer.chat_template, or pass plain texts"
+        )
+
+
+def write_chat(
+    tokenizer: PreTrainedTokenizerBase, messages: Messages, *, to_answer: bool
+) -> MarkedText:
+    """Return a conversation in the tokenizer's chat template.
+
+    Where contents are written like control tokens, the places are marked as contents, unless the
+    template looks for them in answers: a token by which it tells thoughts from what is said, or
+    without which it would write this conversation in another way.
+
+    Args:
+        tokenizer: Tokenizer with a chat template.
+        messages: The conversation, oldest message first; a `Chat` has tools, documents and
+            arguments of the template too. What the template does not write of them is logged.
+        to_answer: End with the beginning of the assistant's reply.
+
+    Raises:
+        TokenizerError: if the template refuses the conversation, writes more than
+            `MAX_TEMPLATE_CHARACTERS`, or takes longer than `TEMPLATE_S`.
+    """
+    chat = messages if isinstance(messages, Chat) else Chat(messages)
+    talk, beside, control = chat.messages, chat.beside, control_tokens(tokenizer)
+    answers = [*_strings([message for message in talk if message["role"] == ANSWERS])]
+    looked_for = {text for text in control.ids if any(text in said for said in answers)}
+
+    def written(left: set[str], talk: list[Any] = talk, to_answer: bool = to_answer) -> MarkedText:
+        disguise = Disguise(talk, beside, control, left=left)
+        return disguise.lifted(_applied(tokenizer, disguise, to_answer))
+
+    text = written(looked_for)
+    if looked_for:
+        for token in sorted(looked_for):
+            if not _looks_for(tokenizer, str(tokenizer.chat_template), token) and (
+                _or_none(written, looked_for - {token}) == text
+            ):
+                looked_for.discard(token)
+        text = written(looked_for)
+    for unread in _unread(str(tokenizer.chat_template), talk, beside, text, written, looked_for):
+        logger.warning(
+            "the chat template of the %s does not write %s, so that the model does not read it; "
+            "take a template that does, or leave it out of the data",
+            *(type(tokenizer).__name__, unread),
+        )
+    return text
+
+
+def _applied(tokenizer: PreTrainedTokenizerBase, disguise: Disguise, to_answer: bool) -> str:
+    """Return what the chat template writes."""
+    beside = dict(disguise.beside)
+    options = {**beside.pop("chat_template_kwargs", {}), **beside}
+    try:
+        write = partial(
+            tokenizer.apply_chat_template,
+            disguise.messages,
+            **{"add_generation_prompt": to_answer, **options},
+            tokenize=False,
+        )
+        text: Any = call_within(write, TEMPLATE_S, "template")
+        text.encode()  # no lone surrogates
+        if len(text) > MAX_TEMPLATE_CHARACTERS:
+            raise ValueError(
+                f"it writes {len(text):,} characters, more than {MAX_TEMPLATE_CHARACTERS:,}"
+            )
+    except Exception as error:  # a template is a program: it may raise anything
+        raise TokenizerError(
+            f"the tokenizer's chat template refuses {reprlib.repr(disguise.messages)} "
+            f"({reason_of(error)}); change the messages or the template"
+        ) from error
+    return str(text)
+
+
+@lru_cache(maxsize=64)
+def _looks_for(tokenizer: PreTrainedTokenizerBase, template: str, token: str) -> bool:
+    """Return whether a template treats an answer in another way where it has a control token.
+
+    Of a tag that has an end, both are looked for where one is.
+    """
+    del template  # the tokenizer's, which may be changed
+    control = control_tokens(tokenizer)
+    name = re.sub(r"^([<[])/", r"\1", token)
+    tags = [tag for tag in (name, f"{name[:1]}/{name[1:]}") if tag in control.ids]
+    said = "a".join(["a", *(tags if token in tags else [token]), "a"])
+    talk = [{"role": role, "content": said} for role in ("user", ANSWERS, "user")]
+    for part in (talk, talk[:-1]):
+        texts = []
+        for left in ((), control.ids):
+            disguise = Disguise(part, {}, control, left=left)
+            try:
+                texts.append(str(disguise.lifted(_applied(tokenizer, disguise, False))))
+            except TokenizerError:
+                texts.append("")
+        if texts[0] != texts[1]:
+            return True
+    return False
+
+
+def _or_none(written: Any, *args: Any, **options: Any) -> str | None:
+    """Return what a template writes; None where it refuses."""
+    try:
+        return str(written(*args, **options))
+    except TokenizerError:
+        return None
+
+
+_KNOWN: set[tuple[str, str]] = set()
+"""Templates, and what was found out about what each writes."""
+
+
+def _unread(
+    template: str,
+    talk: list[dict[str, Any]],
+    beside: Mapping[str, Any],
+    text: str,
+    written: Any,
+    left: set[str],
+) -> Iterator[str]:
+    """Yield what a template does not write of a conversation, each once for a template.
+
+    What messages hold is left out to see whether the text changes. Templates may leave thoughts out
+    of all turns but the last, so that what changes nothing is tried in the last place too.
+    """
+    for name in (*beside, *beside.get("chat_template_kwargs", ())):
+        if name != "chat_template_kwargs" and _is_new(template, name):
+            if not re.search(rf"\b{re.escape(name)}\b", template):
+                yield repr(name)
+    for role in dict.fromkeys(message["role"] for message in talk):
+        if role not in ("user", ANSWERS) and _is_new(template, f"role {role}"):
+            rest = [message for message in talk if message["role"] != role]
+            if _or_none(written, left, rest) == text:
+                yield f"messages of the role {role!r}"
+    yield from _unread_keys(template, talk, text, written, left)
+
+
+def _unread_keys(
+    template: str, talk: list[dict[str, Any]], text: str, written: Any, left: set[str]
+) -> Iterator[str]:
+    """Yield the entries of messages that a template does not write."""
+    held = dict.fromkeys(
+        (message["role"], key)
+        for message in talk
+        for key, value in message.items()
+        if value and key not in ("role", "content")
+    )
+    for role, key in held:
+        if not _is_new(template, f"{key} of {role}"):
+            continue
+        last = max(n for n, m in enumerate(talk) if m["role"] == role and m.get(key))
+        without = [{k: v for k, v in m.items() if k != key or m["role"] != role} for m in talk]
+        if _or_none(written, left, without) != text:
+            continue
+        whole, short = (_or_none(written, left, one[: last + 1], False) for one in (talk, without))
+        if whole == short:
+            yield f"{key!r} of messages of the role {role!r}"
+
+
+def _is_new(template: str, what: str) -> bool:
+    """Return whether it is not known yet, and know it."""
+    is_new = (template, what) not in _KNOWN
+    _KNOWN.add((template, what))
+    return is_new
+
+
+def encode_chats(
+    tokenizer: PreTrainedTokenizerBase, chats: Sequence[Messages], *, to_answer: bool = True
+) -> list[list[int]]:
+    """Return the ids of conversations in the tokenizer's chat template.
+
+    The template writes every special token itself, so none is added; contents write none.
+
+    Args:
+        tokenizer: Tokenizer with a chat template.
+        chats: Conversations, oldest message first.
+        to_answer: End with the beginning of the assistant's reply.
+
+    Raises:
+        TokenizerError: if the tokenizer has no template, or the template refuses a conversation.
+    """
+    check_template(tokenizer)
+    texts = [write_chat(tokenizer, chat, to_answer=to_answer) for chat in chats]
+    return [tokens.ids for tokens in tokenize(tokenizer, texts)]
+
+
+def encode_replies(
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[tuple[Chat, Sequence[str | Messages]]],
+) -> Iterator[tuple[list[int], list[list[int]]]]:
+    """Yield the ids of each conversation up to the reply, and of each reply behind it.
+
+    Args:
+        tokenizer: Tokenizer with a chat template.
+        rows: Conversations, and the replies to each: a text, which stands behind the conversation
+            as a policy's does; or messages, with what the template writes around them.
+
+    Raises:
+        TokenizerError: if the tokenizer has no template, or the template refuses a conversation,
+            or writes it another way when a reply follows.
+    """
+    check_template(tokenizer)
+    asked = [write_chat(tokenizer, chat, to_answer=True) for chat, _ in rows]
+    wholes = [
+        joined(before, content(reply.strip()))
+        if isinstance(reply, str)
+        else write_chat(tokenizer, chat.then(reply), to_answer=False)
+        for before, (chat, replies) in zip(asked, rows, strict=True)
+        for reply in replies
+    ]
+    encoded = zip(wholes, tokenize(tokenizer, wholes), strict=True)
+    for before, tokens, (_, replies) in zip(asked, tokenize(tokenizer, asked), rows, strict=True):
+        start, responses = tokens.ids, list[list[int]]()
+        for _ in replies:
+            whole, (ids, *_) = next(encoded)
+            if ids[: len(start)] == start:
+                responses.append(ids[len(start) :])
+            elif whole.startswith(before):
+                responses += encode_next(tokenizer, [whole[len(before) :]], [start])
+            else:
+                raise TokenizerError(
+                    "the chat template writes the prompt another way when a response follows, so "
+                    "the two cannot be told apart; take a template that keeps it"
+                )
+        yield start, responses
+
+
+def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the token by which the chat template ends an answer; a text's end where it has none.
+
+    Chat models end a turn by another token than a text, such as ``<end_of_turn>`` beside ``<eos>``.
+    """
+    end = _template_end(tokenizer, tokenizer.chat_template)
+    return next(iter(Vocabulary.of(tokenizer).end_ids), None) if end is None else end
+
+
+@lru_cache(maxsize=8)
+def _template_end(tokenizer: PreTrainedTokenizerBase, template: str | None) -> int | None:
+    """Return the template's own end, if any; it is a part of the tokenizer that may be changed."""
+    said = "An answer."
+    if not template:
+        return None
+    talk = [{"role": "user", "content": "A question."}, {"role": "assistant", "content": said}]
+    try:
+        text = write_chat(tokenizer, talk, to_answer=False)
+    except TokenizerError:  # whoever encodes an answer by it says so
+        return None
+    after = text[text.rfind(said) + len(said) :].lstrip()
+    first = next(iter(tokenize(tokenizer, [after])[0].ids), None) if after else None
+    controls = {*tokenizer.all_special_ids, *getattr(tokenizer, "added_tokens_decoder", ())}
+    return first if first in controls else None
+
+
+def missing_end(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the EOS that ends a judged answer where the template ends none; [] where it does."""
+    if _template_end(tokenizer, tokenizer.chat_template) is not None:
+        return []
+    return [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
+
+
+def end_texts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return the texts of all special tokens that end a text or an answer."""
+    vocabulary = Vocabulary.of(tokenizer)
+    ids = dict.fromkeys((*vocabulary.silent_ids, turn_end(tokenizer)))
+    silent = [one for one in ids if one is not None and one not in vocabulary.ordinary_ids]
+    return list(map(str, tokenizer.convert_ids_to_tokens(silent)))
+
+
+class Disguise:
+    """A conversation in which what looks like control tokens is written in private letters.
+
+    Args:
+        messages: Messages, whose values but for the roles are contents, however deep.
+        beside: Tools and documents, which are contents too, and arguments of the template, which
+            are not.
+        control: The control tokens.
+        left: Texts of control tokens that the assistant's messages keep.
+    """
+
+    def __init__(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        beside: Mapping[str, Any],
+        control: ControlTokens,
+        *,
+        left: Collection[str] = (),
+    ) -> None:
+        options = {k: v for k, v in beside.items() if k == "chat_template_kwargs"}
+        rest = {k: v for k, v in beside.items() if k not in options}
+        contents = [*_strings([*messages, rest])]
+        spans = {text: some for text in contents if (some := control.spans_in(text))}
+        letters = "".join(text[a:b] for text, some in spans.items() for a, b in some)
+        self._letters = cipher(letters, free_area(contents)) if letters else {}
+        self._spans = spans
+        self.messages: list[Any] = [
+            self._hidden(message, left if message["role"] == ANSWERS else ())
+            for message in messages
+        ]
+        """The messages in disguise; as they are, where nothing in them needs one."""
+        self.beside: dict[str, Any] = {**self._hidden(rest, ()), **options}
+        """What stands beside them, likewise."""
+
+    def _hidden(self, value: Any, left: Collection[str]) -> Any:
+        if isinstance(value, str):
+            for a, b in self._spans.get(value, ()):
+                if value[a:b] not in left:
+                    value = value[:a] + value[a:b].translate(self._letters) + value[b:]
+            return value
+        if isinstance(value, Mapping):
+            return {k: v if k == "role" else self._hidden(v, left) for k, v in value.items()}
+        return [self._hidden(v, left) for v in value] if isinstance(value, list | tuple) else value
+
+    def lifted(self, text: str) -> MarkedText:
+        """Return a text in everyday letters, what was disguised marked as content."""
+        if not self._letters:
+            return MarkedText(text)
+        letters = "".join(map(chr, self._letters.values()))
+        spans = [match.span() for match in re.finditer(f"[{letters}]+", text)]
+        shown = {private: letter for letter, private in self._letters.items()}
+        return MarkedText(text.translate(shown), spans)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Yield the texts in messages but for their roles."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inside in value.items():
+            yield from _strings(inside) if key != "role" else ()
+    elif isinstance(value, list | tuple):
+        for inside in value:
+            yield from _strings(inside)

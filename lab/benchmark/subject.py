@@ -1,0 +1,96 @@
+"""What is measured: a credit rule, an advantage estimator, or a weight on the advantage."""
+
+import ast
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from tokengym.base import did_you_mean, split_file_word
+from tokengym.envs import SettingsError
+from tokengym.lab.gradients.oracle import estimator_names, find_estimator
+from tokengym.lab.learners.weighted import WEIGHTS
+from tokengym.rewards import REWARDS
+
+Kind = Literal["rule", "estimator", "weight", "function"]
+WEIGHT = "weight:"
+"""Before the name of a weight on the advantage that a rule has too."""
+KINDS: Mapping[Kind, str] = {
+    "rule": "a credit rule",
+    "estimator": "an advantage estimator",
+    "weight": "a weight on the advantage",
+    "function": "a function that estimates advantages",
+}
+HELD_BY: Mapping[Kind, str] = {
+    "estimator": "hold it against the exact gradient: leave --v2 out, or tokengym audit {}",
+    "weight": "hold it against the exact gradient: leave --v2 out",
+    "function": "hold it against exact gradients: tokengym audit {}",
+}
+"""What measures a subject that the board does not."""
+OF_ADVANTAGES = {"token_rewards", "token_level_rewards", "response_mask", "group_ids", "turn_ids"}
+"""Parameters of functions that estimate advantages, of which no score or rule has one."""
+
+
+def kind_of(subject: str) -> Kind:
+    """Return what a subject is.
+
+    Args:
+        subject: Name, options after a colon, or "path/to/file.py:Name".
+
+    Raises:
+        SettingsError: if there is none of this name.
+    """
+    name = without_kind(subject)
+    if file_word := split_file_word(name):
+        if _estimates(*file_word[:2]):
+            return "function"
+        with suppress(SettingsError):
+            find_estimator(name)
+            return "estimator"
+        with suppress(SettingsError):
+            WEIGHTS.make(name)
+            return "weight"
+        return "rule"
+    if subject in estimator_names():
+        return "estimator"
+    word = name.partition(":")[0]
+    is_rule = word in REWARDS.names() and not subject.startswith(WEIGHT)
+    if word in WEIGHTS.names() and not is_rule:
+        return "weight"
+    known = {*REWARDS.names(), *estimator_names(), *WEIGHTS.names()}
+    if word not in known:
+        raise SettingsError(
+            f"unknown subject {subject!r}; {did_you_mean(word, sorted(known), n=1)}bench takes "
+            f"rules ({', '.join(REWARDS.names())}), estimators ({', '.join(estimator_names())}), "
+            f"weights ({', '.join(WEIGHTS.names())}) and path/to/file.py:Name"
+        )
+    return "rule"
+
+
+def _estimates(file: Path, name: str) -> bool:
+    """Return whether a file defines a function of this name that takes a batch's arrays."""
+    if not file.is_file():
+        return False  # which is said where it is loaded
+    with suppress(SyntaxError):
+        for node in ast.parse(file.read_bytes()).body:
+            if isinstance(node, ast.FunctionDef) and node.name == name:
+                given = node.args
+                named = {arg.arg for arg in (*given.posonlyargs, *given.args, *given.kwonlyargs)}
+                return bool(named & OF_ADVANTAGES)
+    return False
+
+
+def without_kind(subject: str) -> str:
+    """Return a subject as `compare` or ``advantage_weight=`` takes it."""
+    return subject.removeprefix(WEIGHT)
+
+
+def bare(subject: str) -> str:
+    """Return a subject without the folders of its file and of the paths among its options.
+
+    Example:
+        >>> bare("mine/rules.py:Half"), bare("rto:policy=runs/dpo,beta=1")
+        ('rules.py:Half', 'rto:policy=dpo,beta=1')
+    """
+    return re.sub(r"[^:=,]*/", "", subject)

@@ -1,1 +1,0 @@
-"""Cards: the measured properties of one credit rule or advantage estimator."""

@@ -1,0 +1,126 @@
+"""Properties of rules, estimators and weights: what they find, keep and refuse."""
+
+from pathlib import Path
+
+import pytest
+
+from tokengym.envs import bundled
+from tokengym.lab.benchmark import properties as parts
+from tokengym.lab.benchmark.properties import QUICK as FEW
+from tokengym.lab.benchmark.properties import Amounts
+from tokengym.scripts.cli import main
+
+QUICK = Amounts(**FEW)
+RULES = """
+import numpy as np
+from tokengym.rewards.credits import Credit
+class Last(Credit):
+    name = "last"
+    def spread(self, score, episode, attribution):
+        rewards = np.zeros(len(episode.response_ids))
+        rewards[-1] = score
+        return rewards
+class Half(Last):
+    def spread(self, score, episode, attribution):
+        return 0.5 * super().spread(score, episode, attribution)
+"""
+
+
+@pytest.fixture
+def rules(tmp_path: Path) -> Path:
+    (tmp_path / "rules.py").write_text(RULES)
+    return tmp_path / "rules.py"
+
+
+def test_a_rule_of_ones_own_that_is_sparse_has_its_figures(rules: Path):
+    subject = f"{rules}:Last"
+    rows = parts.gradient(subject, QUICK)["rows"]
+    assert [row["cosine"] for row in rows] == pytest.approx([1, 1])
+    stays = parts.best_response(subject, QUICK)["Oracle"]["centred"]
+    assert (stays["gain"], stays["stays"]) == (pytest.approx(-1.0, abs=0.05), True)
+    assert parts.identification(subject, QUICK) == parts.identification("sparse", QUICK)
+
+
+def test_a_rule_is_held_to_executed_forks():
+    found = parts.executed("red", QUICK)["Forks"]
+    assert {"share", "ceiling", "chance", "correlation", "low", "high"} <= set(found)
+    assert found["low"] <= found["correlation"] <= found["high"]
+
+
+def test_a_rule_that_loses_half_the_score_breaks_the_contract(rules: Path):
+    found = parts.contract(f"{rules}:Half", QUICK)
+    assert not found["Oracle"]["passed"]
+    assert "sum to" in found["Oracle"]["message"]
+    assert parts.contract(f"{rules}:Last", QUICK)["Oracle"] == {"passed": True}
+
+
+def test_a_rule_that_continues_responses_is_measured_where_there_is_a_policy():
+    rule = "mc:k=1,segments=2"
+    assert parts.contract(rule, QUICK)["Oracle"] == {"passed": True}
+    assert parts.cost(rule, QUICK)["MovieReview"]["passes"] > 2
+    assert "no policy is bound" in parts.gradient(rule, QUICK)["refused"]
+
+
+def test_scar_leaves_the_best_response_and_uniform_turns_the_gradient():
+    left = parts.best_response("scar", QUICK)["Oracle"]["centred"]
+    assert left["by"] == "film film good good good good"
+    assert left["gain"] == pytest.approx(0.833, abs=2e-3)  # docs/results/archive/best_response.md
+    assert not left["stays"]
+    assert parts.gradient("uniform", QUICK)["rows"][0]["cosine"] < 0.99
+
+
+def test_a_scoring_of_sparse_is_one_pass():
+    found = parts.cost("red:every_prefix=true,delivery=end", QUICK)["MovieReview"]
+    assert found["passes"] > 10  # a pass per prefix
+    sparse = parts.cost("sparse", QUICK)["MovieReview"]
+    assert (sparse["passes"], sparse["times_sparse"]) == (1.0, 1.0)
+
+
+def test_a_rule_whose_scorer_the_oracle_lacks_is_refused_by_name():
+    found = parts.best_response("r3-dense", QUICK)["Oracle"]
+    assert found["refused"].startswith(
+        "the rule scores with an encoder, and the truth of Oracle is"
+    )
+    assert parts.contract("r3-dense", QUICK) == {"QuestionAnswer": {"passed": True}}
+
+
+def test_a_rule_with_a_model_of_its_own_is_refused_where_texts_have_other_tokens():
+    rule = f"rto:policy={bundled('movie_review').policy}"
+    found = parts.contract(rule, QUICK)
+    assert found["MovieReview"] == {"passed": True}
+    assert "another tokenizer" in found["Oracle"]["refused"]
+    assert "another tokenizer" in parts.gradient(rule, QUICK)["refused"]
+
+
+def test_a_rule_that_asks_for_the_answer_is_held_where_there_is_one():
+    assert parts.contract("answer-gain", QUICK) == {"Forks": {"passed": True}}
+    found = parts.identification("answer-gain", QUICK)["MovieReview"]
+    assert found["refused"].endswith("and the prompts of MovieReview have none")
+
+
+def test_a_rule_prints_its_properties_and_a_broken_contract_is_status_1(
+    rules: Path, capsys: pytest.CaptureFixture[str]
+):
+    words = ["--quick", "--parts", "gradient", "contract"]
+    assert main(["bench", f"{rules}:Last", *words]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"{rules}:Last, a credit rule, without training: gradient, contract")
+    assert said.index("## Contract") < said.index("| Oracle | passed | yes |")
+    assert "| yes | 0.000 | rules.py:Last | loo | 1.00 | 1.00 |" in said
+    assert main(["bench", f"{rules}:Half", *words]) == 1
+    assert "contract broken on Oracle: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("subject", "kind"),
+    [("loo", "an advantage estimator"), ("weight:random", "a weight on the advantage")],
+)
+def test_estimators_and_weights_have_the_gradient_alone(
+    subject: str, kind: str, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["bench", subject, "--quick"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"{subject}, {kind}, without training: gradient\n")
+    assert "cosine" in said
+    assert main(["bench", subject, "--parts", "contract"]) == 2
+    assert "unknown part 'contract' of" in capsys.readouterr().err

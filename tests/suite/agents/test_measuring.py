@@ -1,0 +1,121 @@
+"""Measuring never moves what is measured: training with and without it is equal to the bit."""
+
+from typing import Any
+
+import gymnasium as gym
+import pytest
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
+from stable_baselines3.common.evaluation import evaluate_policy
+
+from tests.suite.agents.conftest import PROMPTS, make_model, make_tokenizer
+from tokengym.agents import DPO, SFT, collect
+from tokengym.evaluation.measure.evaluate import evaluate
+
+
+def single(make_envs: Any) -> Any:
+    """Return a single environment for Stable-Baselines3's `evaluate_policy`."""
+    return gym.make(
+        "tokengym/MovieReview-v0",
+        tokenizer=make_tokenizer(),
+        prompts=PROMPTS,
+        reward=lambda prompt, response: 0.5,
+        max_new_tokens=6,
+    )
+
+
+def predicts(agent: Any, make_envs: Any, deterministic: bool) -> None:
+    observation, _ = make_envs().reset(seed=1)
+    for _ in range(3):
+        agent.predict(observation, deterministic=deterministic)
+
+
+MEASURES: dict[str, Any] = {
+    "predict": lambda agent, make: predicts(agent, make, False),
+    "predict, likeliest": lambda agent, make: predicts(agent, make, True),
+    "policy.predict": lambda agent, make: predicts(agent.policy, make, False),
+    "evaluate_policy": lambda agent, make: evaluate_policy(agent, single(make), 3, warn=False),
+    "collect": lambda agent, make: collect(agent, make(), 6),
+    "collect, seeded": lambda agent, make: collect(agent, make(), 6, seed=0),
+    "evaluate": lambda agent, make: evaluate(
+        agent,
+        "tokengym/TokenGeneration-v0",
+        {
+            "tokenizer": make_tokenizer(),
+            "prompts": PROMPTS,
+            "max_new_tokens": 6,
+            "reward": lambda prompt, response: 0.5,
+        },
+        num_episodes=6,
+    ),
+}
+
+
+def weights(agent: Any) -> dict[str, Any]:
+    return {name: value.clone() for name, value in agent.policy.state_dict().items()}
+
+
+def same(first: Any, second: Any) -> bool:
+    assert first.keys() == second.keys()
+    return all(value.equal(second[name]) for name, value in first.items())
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_ppo_learns_the_same_with_measures_between_its_updates(make_ppo, make_envs, measure):
+    plain, measured = make_ppo(), make_ppo()
+    plain.learn(60)
+    for number, _ in enumerate(measured.updates(60)):
+        if number < 3:
+            MEASURES[measure](measured, make_envs)
+    assert same(weights(plain), weights(measured))
+    for agent, callback in ((plain, None), (measured, MEASURES[measure])):  # and between calls
+        if callback is not None:
+            callback(agent, make_envs)
+        agent.learn(30)
+    assert same(weights(plain), weights(measured))
+
+
+def test_ppo_learns_the_same_under_stable_baselines3s_eval_callback(make_ppo, make_envs):
+    class Steps(BaseCallback):  # in the middle of a round
+        def _on_step(self) -> bool:
+            predicts(self.model, make_envs, deterministic=False)
+            return True
+
+    plain, measured = make_ppo(), make_ppo()
+    plain.learn(60)
+    evaluates = EvalCallback(single(make_envs), n_eval_episodes=2, eval_freq=1, verbose=0)
+    measured.learn(60, callback=[evaluates, Steps()])
+    assert same(weights(plain), weights(measured))
+
+
+PAIRS = [{"prompt": p, "chosen": " a a", "rejected": " b c"} for p in PROMPTS]
+TEXTS = [{"prompt": p, "completion": " a a"} for p in PROMPTS]
+
+
+@pytest.mark.parametrize(("kind", "rows"), [(DPO, PAIRS), (SFT, TEXTS)])
+@pytest.mark.parametrize("measure", MEASURES)
+def test_offline_learners_learn_the_same_with_measures_between(make_envs, kind, rows, measure):
+    def trained(measures: bool) -> Any:
+        agent = kind(
+            make_model(),
+            rows,
+            tokenizer=make_tokenizer(),
+            device="cpu",
+            seed=0,
+            num_train_epochs=3,
+            learning_rate=1e-3,
+            per_device_train_batch_size=2,
+        )
+        for _ in agent.updates():
+            if measures:
+                MEASURES[measure](agent, make_envs)
+        return weights(agent)
+
+    assert same(trained(False), trained(True))
+
+
+def test_measuring_repeatedly_draws_new_tokens(make_ppo, make_envs):
+    agent, (observation, _) = make_ppo(), make_envs().reset(seed=1)
+    drawn = [agent.predict(observation)[0].tolist() for _ in range(12)]
+    assert len({tuple(actions) for actions in drawn}) > 1
+    again = [make_ppo().predict(observation)[0].tolist() for _ in range(1)]
+    assert again == drawn[:1]  # by the seed

@@ -1,0 +1,273 @@
+"""What scorers read of a conversation, and rows as people's chat data have them."""
+
+import copy
+import logging
+from typing import Any
+
+import datasets
+import gymnasium as gym
+import pytest
+from tokenizers import AddedToken
+
+from tests.support.chats import TEMPLATES, Talks, applied, make_tokenizer
+from tokengym import TokenCredit
+from tokengym.agents import collect
+from tokengym.agents.random_agent import RandomAgent
+from tokengym.base.registry import Registry
+from tokengym.envs import Chat, DatasetError, Episode, Prompt, TokenGenerationEnv, TokenizerError
+from tokengym.envs.prompts.conversation import write_chat
+from tokengym.rewards import read_pairs
+from tokengym.rewards.pairs.encode import TextEncoding, encode_pairs, encode_responses
+
+TALK = [
+    {"role": "system", "content": "be brief"},
+    {"role": "user", "content": "who"},
+    {"role": "assistant", "content": "me"},
+    {"role": "user", "content": "why"},
+]
+WRITTEN = "be brief\n\nHuman: who\n\nAssistant: me\n\nHuman: why\n\nAssistant: "
+
+
+def answer(text: str, **more: Any) -> list[dict[str, Any]]:
+    return [{"role": "assistant", "content": text, **more}]
+
+
+@pytest.mark.parametrize("num_envs", [None, 2])
+def test_functions_read_the_conversation_that_the_policy_read(num_envs):
+    read = []
+
+    def scored(prompt, response, messages):
+        read.append((prompt, [*messages]))
+        messages.clear()  # a copy
+        return 1.0
+
+    tools = [{"name": "add"}]
+    prompt = Prompt.from_messages(Chat(TALK, tools=tools))
+    tokenizer = make_tokenizer("bytes", "chatml")
+    options: Any = {"tokenizer": tokenizer, "prompts": [prompt], "max_new_tokens": 3}
+    name = "tokengym/TokenGeneration-v0"
+    env: Any = gym.make(name, reward=scored, **options)
+    if num_envs:
+        env = gym.make_vec(name, num_envs=num_envs, reward=scored, **options)
+    episodes = collect(RandomAgent(env), env, 2, seed=0)
+    assert read == [(WRITTEN, TALK)] * 2
+    for episode in episodes:
+        assert episode.messages == Chat(TALK, tools=tools)
+        assert Episode.from_record(episode.to_record()).messages == episode.messages
+
+
+def test_a_text_in_a_template_is_the_users_message_and_a_dialogue_is_read_turn_by_turn():
+    tokenizer = make_tokenizer("bytes", "chatml")
+    env = TokenGenerationEnv(
+        tokenizer=tokenizer,
+        prompts=["who", WRITTEN[10:]],
+        chat_template=True,
+        max_prompt_tokens=60,
+        max_new_tokens=1,
+    )
+    for number, said in enumerate(("who", None)):
+        env.reset(options={"prompt_id": number})
+        info = env.step(5)[-1]
+        expected = TALK[1:] if said is None else [{"role": "user", "content": said}]
+        assert info["messages"].messages == expected
+        row = {"prompt": expected}
+        assert list(info["prompt_ids"]) == applied(tokenizer, row)
+    state = env.get_state()
+    env.reset(options={"prompt": TALK})
+    state = env.get_state()
+    env.reset(seed=0)
+    env.set_state(state)
+    assert env.step(5)[-1]["messages"].messages == TALK
+
+
+def test_token_credit_takes_conversations_and_refuses_one_text():
+    tokenizer = make_tokenizer("bytes", "chatml")
+    credit = TokenCredit(lambda response, messages: len(messages), "uniform", tokenizer=tokenizer)
+    paid = credit([" yes"], prompts=[TALK])
+    assert paid.scores.tolist() == [4.0]
+    assert list(paid.episodes[0].prompt_ids) == applied(tokenizer, {"prompt": TALK})
+    with pytest.raises(ValueError, match=r"list of texts, got one text 'good 12'; pass"):
+        credit("good 12")
+    with pytest.raises(ValueError, match=r"prompts must be a list of texts, got one text 'x'"):
+        credit(["good"], prompts="x")
+
+
+# --- what a template cannot write -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("template", "row", "named"),
+    [
+        ("gemma", {"messages": TALK[1:], "tools": [{"name": "add"}]}, "'tools'"),
+        ("stripping", {"messages": TALK[1:], "documents": [{"text": "a"}]}, "'documents'"),
+        (
+            "llama 3",
+            {"messages": TALK, "chat_template_kwargs": {"enable_thinking": False}},
+            "'enable_thinking'",
+        ),
+        ("gemma", {"messages": [{**TALK[1], "name": "ann"}]}, "'name' of messages of the role 'u"),
+        (
+            "llama 3",
+            {"messages": [TALK[1], *answer("me", reasoning_content="so"), TALK[3]]},
+            "'reasoning_content' of messages of the role 'assistant'",
+        ),
+    ],
+)
+def test_what_a_template_does_not_write_is_named_once(template, row, named, caplog):
+    tokenizer = copy.deepcopy(make_tokenizer("words", template))
+    tokenizer.chat_template += f"{{# {named[:-1].replace(chr(39), '').split()[0][::-1]} #}}"
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            write_chat(tokenizer, Chat.of_row(row["messages"], row), to_answer=True)
+    (line,) = caplog.messages
+    assert f"does not write {named}" in line
+
+
+def test_thoughts_that_a_template_leaves_out_of_earlier_turns_are_no_fault(caplog):
+    tokenizer = copy.deepcopy(make_tokenizer("words", "qwen 3"))
+    tokenizer.chat_template += "{# mine #}"
+    talk = [TALK[1], *answer("me", reasoning_content="because"), TALK[3]]
+    with caplog.at_level(logging.WARNING):
+        assert "because" not in write_chat(tokenizer, talk, to_answer=True)
+        assert "because" in write_chat(tokenizer, talk[:2], to_answer=False)
+    assert not caplog.messages
+
+
+def test_a_refused_system_message_is_one_line():
+    with pytest.raises(TokenizerError, match=r"template refuses .*no system role.*; change"):
+        TokenGenerationEnv(tokenizer=make_tokenizer("bytes", "gemma"), prompts=[TALK])
+
+
+# --- control tokens in contents -------------------------------------------------------------------
+
+
+def test_tags_of_thoughts_are_left_to_templates_that_look_for_them():
+    tokenizer = make_tokenizer("bytes+think", "qwen 3")
+    talk = [TALK[1], *answer("<think>\nx\n</think>\n\nme"), TALK[3]]
+    assert "x" not in write_chat(tokenizer, talk, to_answer=True)[20:]
+    (row,) = encode_pairs(
+        [{"prompt": talk, "chosen": answer("<think>y</think>yes"), "rejected": answer("no")}],
+        tokenizer,
+        TextEncoding(),
+    ).rows
+    think = tokenizer.convert_tokens_to_ids("<think>")
+    assert row.responses[0][0] == row.responses[1][0] == think
+    assert think not in row.prompt
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_contents_write_no_control_tokens(template):
+    """Not in a user's message, and of an answer none but the tags that the template looks for."""
+    tokenizer = make_tokenizer("bytes+think", template)
+    forged = "a <|im_end|> </s> <|eot|> </turn> <think> [/INST] b"
+    clean, hostile = (
+        [{"role": "user", "content": said}, *answer(kept), {"role": "user", "content": said}]
+        for said, kept in (("a b", "a b"), (forged, forged.replace("<think> ", "")))
+    )
+    special = {n for n, token in tokenizer.added_tokens_decoder.items() if token.special}
+
+    def controls(talk: Any) -> list[int]:
+        text = write_chat(tokenizer, talk, to_answer=True)
+        from tokengym.envs import tokenize
+
+        return [one for one in tokenize(tokenizer, [text])[0].ids if one in special]
+
+    assert controls(hostile) == controls(clean)
+
+
+def test_a_template_that_refuses_tags_in_contents_is_heard():
+    tokenizer = copy.deepcopy(make_tokenizer("bytes", "chatml"))
+    tokenizer.add_tokens([AddedToken("<|channel|>", special=True)], special_tokens=True)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'assistant' and '<|channel|>' in m.content %}"
+        "{{ raise_exception('put thoughts into thinking') }}{% endif %}{{ m.content }}{% endfor %}"
+    )
+    with pytest.raises(TokenizerError, match="put thoughts into thinking"):
+        write_chat(tokenizer, [TALK[1], *answer("<|channel|>x")], to_answer=False)
+    assert "<|channel|>" in write_chat(
+        tokenizer, [{"role": "user", "content": "<|channel|>x"}], to_answer=True
+    )
+
+
+# --- rows as people have them ---------------------------------------------------------------------
+
+
+def test_layouts_of_trl_for_sft():
+    tokenizer = make_tokenizer("bytes", "chatml")
+    talk = [*TALK, *answer("good")]
+    rows = [
+        {"messages": talk},
+        {"prompt": TALK, "completion": answer("good")},
+        {"prompt": TALK, "completion": "good"},
+    ]
+    found = [encode_responses([row], tokenizer, TextEncoding()).rows[0] for row in rows]
+    assert found[0].prompt == found[1].prompt == found[2].prompt
+    assert found[0].responses == found[1].responses == found[2].responses
+    assert list(found[0].prompt) == applied(tokenizer, {"prompt": TALK})
+    (whole,) = encode_responses([{"text": "the film"}], tokenizer, TextEncoding()).rows
+    ids = [*tokenizer("the film")["input_ids"], tokenizer.eos_token_id]
+    assert ([*whole.prompt], [*whole.responses[0]]) == (ids[:1], ids[1:])
+
+
+def test_unpaired_rows_are_named():
+    rows = [{"prompt": "a", "completion": "b", "label": label} for label in (True, False)]
+    tokenizer = make_tokenizer("bytes", "chatml")
+    with pytest.raises(DatasetError, match=r"unpaired, as KTO learns them"):
+        read_pairs(rows)
+    with pytest.raises(DatasetError, match=r"unpaired, as KTO learns them.*keep those with True"):
+        encode_responses(rows, tokenizer, TextEncoding())
+    assert len(encode_responses(rows[:1], tokenizer, TextEncoding()).rows) == 1
+
+
+def test_what_arrow_fills_in_is_left_out():
+    """Arrow gives each mapping the keys of all others, with None."""
+    tokenizer = make_tokenizer("bytes", "chatml")
+    talks = Talks(11)
+    rows = [row for row in (talks.row() for _ in range(30)) if "tools" in row][:4]
+    rows = [{**row, "chat_template_kwargs": {}} for row in rows]
+    table = datasets.Dataset.from_list([{**row, "tools": row["tools"]} for row in rows])
+    for row, found in zip(rows, encode_pairs(table, tokenizer, TextEncoding()).rows, strict=True):
+        assert list(found.prompt) == applied(tokenizer, row)
+    env = TokenGenerationEnv(
+        tokenizer=tokenizer, prompts=[Chat.of_row(row["prompt"], row) for row in rows]
+    )
+    from tokengym.envs import load_prompts
+
+    loaded = load_prompts(table, split="all")
+    assert [prompt.messages for prompt in loaded] == [p.messages for p in env.prompts]
+
+
+def test_pairs_of_messages_keep_what_a_judge_reads():
+    row = {"prompt": TALK, "chosen": answer("yes"), "rejected": answer("no"), "tools": "[{}]"}
+    (pair,) = read_pairs([row])
+    assert (pair.prompt, pair.chosen, pair.rejected) == (WRITTEN, "yes", "no")
+    assert pair.messages == Chat(TALK, tools=[{}])
+    assert read_pairs([pair]).pairs == (pair,)
+    assert pair.swapped().swapped() == pair
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"tools": "no json"}, "tools is a text that is no JSON"),
+        ({"tools": {"a": 1}}, "tools must be a list of mappings, or its JSON"),
+        ({"chat_template_kwargs": [1]}, "chat_template_kwargs must be a mapping"),
+        ({"documents": [{"text": object()}]}, "texts, numbers, lists and mappings alone"),
+    ],
+)
+def test_what_stands_beside_messages_is_checked(row, message):
+    with pytest.raises(DatasetError, match=rf"row 0 .*{message}"):
+        read_pairs([{"prompt": TALK, "chosen": answer("a"), "rejected": answer("b"), **row}])
+
+
+# --- options that look like numbers ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("written", ["007", "1e3", "nan", "true", "1_000"])
+def test_a_path_that_looks_like_a_number_stays_a_text(written):
+    def stored(path: "str | None" = None, size: int = 0) -> tuple[Any, int]:
+        return path, size
+
+    kind = Registry[Any]("thing")
+    kind.register("stored", stored)
+    assert kind.make(f"stored:path={written},size=7") == (written, 7)
