@@ -104,6 +104,6 @@ def test_a_missing_gpu_is_said(
 
 def test_the_page_has_the_tables_of_its_rows(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(str(FOLDER))
-    docs = FOLDER.parent / "docs" / "results" / "details"
-    page, tables = (docs / "gpu.md").read_text(), importlib.import_module("gpu").tables_of
-    assert tables(docs / "gpu") in page
+    docs = FOLDER.parent / "docs" / "results"
+    page, tables = (docs / "speed.md").read_text(), importlib.import_module("gpu").tables_of
+    assert tables(docs / "speed") in page
