@@ -188,9 +188,9 @@ class TokenCredit:
         """Return a prompt's text, its ids, and the conversation that it is, if it is one."""
         if is_messages(prompt):
             chat = prompt if isinstance(prompt, Chat) else Chat(prompt)
-            return chat.text, *encode_chats(self.tokenizer, [chat]), chat
-        text, ids = self._both(prompt) if len(prompt) else ("", ())
-        return text, ids, NO_CHAT
+            (ids,) = encode_chats(self.tokenizer, [chat])
+            return chat.text, ids, chat
+        return (*(self._both(prompt) if len(prompt) else ("", ())), NO_CHAT)
 
     def _both(self, text: Text, before: Sequence[int] | None = None) -> tuple[str, Sequence[int]]:
         """Return a text and its ids, whichever is given; a response is what follows ``before``."""

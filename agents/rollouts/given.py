@@ -15,6 +15,7 @@ from tokengym.agents.rollouts.rounds import (
     as_rounds,
     environment_attribute,
 )
+from tokengym.base.chat import Chat
 from tokengym.envs import Episode, PromptSet, TokenGenerationVectorEnv
 from tokengym.envs.prompts.table import EncodedPrompt
 from tokengym.envs.settings import GenerationSettings
@@ -204,10 +205,10 @@ ChosenPrompts: TypeAlias = GivenPrompts
 
 def _prompt_of(episode: Episode) -> EncodedPrompt:
     """Return an episode's prompt for an environment that need not have it."""
+    messages = episode.messages
+    assert isinstance(messages, Chat)
     annotations = (episode.reference, episode.query_type, episode.metadata)
-    return EncodedPrompt(
-        episode.prompt, tuple(episode.prompt_ids), -1, *annotations, episode.messages
-    )
+    return EncodedPrompt(episode.prompt, tuple(episode.prompt_ids), -1, *annotations, messages)
 
 
 @contextmanager
