@@ -78,6 +78,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
     | `prompt_ids` | end | its token ids without padding, a tuple |
     | `reference`, `query_type` | end | the data set's annotations of the prompt, or None |
     | `metadata` | end | further columns of the prompt's row, a mapping |
+    | `messages` | end | the conversation that the policy read, a `Chat`; empty for a plain text |
     | `response` | end | the response's text, special tokens left out, stop string included |
     | `response_ids` | end | the sampled ids, EOS included, a tuple |
     | `finish_reason` | end | "eos", "stop" or "length" |

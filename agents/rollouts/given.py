@@ -15,7 +15,8 @@ from tokengym.agents.rollouts.rounds import (
     as_rounds,
     environment_attribute,
 )
-from tokengym.envs import Chat, Episode, PromptSet, TokenGenerationVectorEnv
+from tokengym.base.chat import Chat
+from tokengym.envs import Episode, PromptSet, TokenGenerationVectorEnv
 from tokengym.envs.prompts.table import EncodedPrompt
 from tokengym.envs.settings import GenerationSettings
 
@@ -200,10 +201,10 @@ class GivenPrompts:
 
 def _prompt_of(episode: Episode) -> EncodedPrompt:
     """Return an episode's prompt for an environment that need not have it."""
+    messages = episode.messages
+    assert isinstance(messages, Chat)
     annotations = (episode.reference, episode.query_type, episode.metadata)
-    return EncodedPrompt(
-        episode.prompt, tuple(episode.prompt_ids), -1, *annotations, cast(Chat, episode.messages)
-    )
+    return EncodedPrompt(episode.prompt, tuple(episode.prompt_ids), -1, *annotations, messages)
 
 
 @contextmanager

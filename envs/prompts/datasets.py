@@ -84,8 +84,9 @@ def read_tables(
         for table in dataset.values():
             _check_type(table, (datasets.Dataset,))
         return {name: _unformatted(table) for name, table in dataset.items()}
-    if is_messages(dataset):
-        return {"": _table("dataset", [*cast(Iterable[Any], dataset)])}
+    if isinstance(dataset, Sequence) and is_messages(dataset):
+        rows: list[Any] = list(dataset)
+        return {"": _table("dataset", rows)}
     _check_type(dataset, (str, Path))
     assert isinstance(dataset, str | Path)
     path = Path(dataset)

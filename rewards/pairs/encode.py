@@ -251,8 +251,7 @@ def encode_rows(
         if isinstance(row.prompt, Chat):
             row = _encode_messages(row, tokenizer, encoding)
         elif row.prompt is None:
-            ((prompt, (whole,)),) = encode_plain([("", row.responses)], tokenizer)
-            assert not prompt
+            ((_start, (whole,)),) = encode_plain([("", row.responses)], tokenizer)
             ended = _ended(whole, tokenizer, encoding, is_over=False)
             row = Row(row.row, ended[:1], (ended[1:],))
         _check_ids(row, len(tokenizer))

@@ -498,7 +498,7 @@ def holds_messages(table: Any, prompt: str | None, *responses: str) -> bool:
     return is_messages(first.get(prompt)) or all(is_messages(first.get(n)) for n in responses)
 
 
-def reply_text(reply: Messages) -> str:
+def reply_text(reply: Sequence[Mapping[str, Any]]) -> str:
     """Return what a reply in messages says as text."""
     return "\n\n".join(map(text_of, reply))
 

@@ -247,7 +247,12 @@ class Cached(Shared, ScorerWrapper):
         for e in episodes:
             text = (e.prompt, e.response, e.prompt_ids, e.response_ids, e.finish_reason, e.turns)
             written = None if e.written is None else e.written.tobytes()  # replies cost no length
-            asked = (e.reference, e.query_type, _as_text(e.metadata) if e.metadata else "")
+            asked = (
+                e.messages,
+                e.reference,
+                e.query_type,
+                _as_text(e.metadata) if e.metadata else "",
+            )
             keys.append((kind, text, written, asked))
         entries = {key: self._entries[key] for key in keys if key in self._entries}
         unknown = {
