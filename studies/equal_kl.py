@@ -26,6 +26,7 @@ from tokengym.evaluation.statistics import (
     compare_at_kl,
     steps_to_threshold,
 )
+from tokengym.lab.benchmark.verdict import path_of
 from tokengym.lab.protocol import LEARNER, MEASURES
 from tokengym.lab.study import Cell, Published, Round, Row, Runs, Study, draw_mean, single_run
 from tokengym.lab.tables import (
@@ -195,19 +196,9 @@ def made(runs: Runs, cell: Cell, *, held: bool = False) -> dict[int, Sequence[Ro
     return {seed: points for seed, points in of_cell.items() if not held or is_held(points)}
 
 
-def path_of(points: Sequence[Row]) -> RunPath:
+def second_half(points: Sequence[Row]) -> RunPath:
     """Return the held-out measurements of a run's second half."""
-    read = [row for row in points if row["kl"] is not None and row["step"] >= READ_FROM]
-    columns = {
-        name: np.array([row[name] for row in read], dtype=np.float64)
-        for name in ("step", "tokens", "kl", "score", "gold_score")
-    }
-    return RunPath(
-        updates=columns["step"],
-        tokens=columns["tokens"],
-        kl=columns["kl"],
-        values={name: columns[name] for name in ("score", "gold_score")},
-    )
+    return path_of([row for row in points if row["kl"] is not None and row["step"] >= READ_FROM])
 
 
 def at_kl(
@@ -224,7 +215,8 @@ def at_kl(
             near the target and known where the baseline went over the target unmeasured.
     """
     arm, other = (
-        {seed: path_of(points) for seed, points in made(runs, at).items()} for at in (cell, base)
+        {seed: second_half(points) for seed, points in made(runs, at).items()}
+        for at in (cell, base)
     )
     if not arm.keys() & other.keys():
         return None
@@ -336,7 +328,7 @@ def held_table(runs: Runs) -> str:
             continue
         ends = ", ".join(number(kl_of_last(points)) for _, points in sorted(of_cell.items()))
         price = number(mean([points[-2]["price"] for points in of_cell.values()]))
-        there = sum(path_of(p).at_kl(target, "score") is not None for p in of_cell.values())
+        there = sum(second_half(p).at_kl(target, "score") is not None for p in of_cell.values())
         held = len(made(runs, cell, held=True))
         about = [task, f"{target:g}", name_of(cell), f"{runs.rate(cell):g}", price, ends]
         lines.append([*about, *(f"{count} of {len(of_cell)}" for count in (there, held))])
