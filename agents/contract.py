@@ -120,6 +120,39 @@ def check_plays(name: str, made: Any) -> None:
         )
 
 
+STEPS = ("total_timesteps", "timesteps", "num_timesteps", "total_steps", "num_steps", "steps")
+"""First arguments of other libraries' ``learn``, which is not called with episodes."""
+
+
+def learns_from_episodes(name: str, made: Any) -> bool:
+    """Return whether an agent of the user's has ``learn``, which takes episodes by position.
+
+    Raises:
+        SettingsError: if it has, and cannot be called with one batch of episodes.
+    """
+    learn = getattr(made, "learn", None)
+    if not callable(learn):
+        return False
+    parameters = list(inspect.signature(learn).parameters.values())
+    if isinstance(made, type) and inspect.isfunction(inspect.getattr_static(made, "learn")):
+        parameters = parameters[1:]  # self
+    takes = [p for p in parameters if p.kind not in (p.KEYWORD_ONLY, p.VAR_KEYWORD)]
+    spread = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    others = [
+        p.name
+        for p in parameters
+        if p not in takes[:1] and p.default is p.empty and p.kind not in spread
+    ]
+    if not takes or takes[0].name in STEPS or others:
+        signature = f"learn({', '.join(p.name for p in parameters)})"
+        raise SettingsError(
+            f"agent {name} cannot be trained by {signature}: learn is called with the episodes of "
+            "a batch, and nothing else; write learn(self, episodes), or name a class of "
+            "Stable-Baselines3, which is given steps"
+        )
+    return True
+
+
 def _required(made: Any) -> list[str]:
     """Return the arguments, beside ``seed``, that the constructor of an agent's class needs."""
     parameters = inspect.signature(made).parameters.values() if isinstance(made, type) else ()

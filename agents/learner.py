@@ -8,7 +8,6 @@ Nothing here imports torch: naming a learner is cheap, training it loads what it
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -16,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tokengym.agents.contract import TrainingRun, Update, check_plays, make_own_agent
+from tokengym.agents.contract import TrainingRun, Update, check_plays, learns_from_episodes
 from tokengym.base.registry import Registry, imported
 from tokengym.base.settings import values_by_name
 
@@ -79,6 +78,8 @@ class Learner:
     """Defaults that differ from those of ``settings``."""
     prompts_setting: str = ""
     """Setting with the number of prompts that a round of it answers, where it collects data."""
+    is_frozen: bool = False
+    """Whether it is only played: both ends of its curve are the same agent."""
     takes_budget: bool = True
     """Whether its training can end at a number of tokens."""
     logged: Mapping[str, str] = field(default_factory=lambda: ROUND_LOG)
@@ -127,11 +128,14 @@ def register_learner(learner: Learner) -> Learner:
 def find_learner(name: str) -> Learner:
     """Return the learner of that name, or of "path/to/file.py:MyAgent".
 
-    A file or an installed package names a `Learner`, a subclass of `EpisodicAlgorithm`, or an agent
-    with ``predict``, which learns if it has ``learn(episodes)`` and is otherwise only played.
+    A file or an installed package names a `Learner`, a subclass of `EpisodicAlgorithm`, a class of
+    Stable-Baselines3 or sb3-contrib or a subclass of one, or an agent with ``predict``. That one
+    learns if it has ``learn``, which is called with the episodes, whatever it calls them; without
+    ``learn``, or as an agent of Stable-Baselines3 that is made already, it is only played.
 
     Raises:
-        ValueError: if there is none, with the near matches, or the object is neither.
+        ValueError: if there is none, with the near matches, or the object is none of these or
+            cannot be trained.
     """
     return LEARNERS.find(name)
 
@@ -157,15 +161,22 @@ def _as_learner(name: str, made: Any) -> Learner:
             algorithm=made,
             uses_credit=True,
         )
-    check_plays(name, made)
-    learn = getattr(made, "learn", None)  # that of other libraries takes steps
-    learns = callable(learn) and "episodes" in inspect.signature(learn).parameters
+    base = imported("stable_baselines3.common.base_class:BaseAlgorithm")
+    if isinstance(made, type) and issubclass(made, base):
+        imported("tokengym.agents.sb3.training:check_reads_texts")(name, made)
+        train, learns = "tokengym.agents.sb3.training:updates", True
+    else:
+        check_plays(name, made)
+        learns = not isinstance(made, base) and learns_from_episodes(name, made)
+        kind = "train_own_agent" if learns else "play_own_agent"
+        train = f"tokengym.agents.training:{kind}"
     return Learner(
         name=name,
         summary=summary,
         settings=NoSettings,
-        updates=partial(_train_own_agent if learns else _play_own_agent, name=name, made=made),
+        updates=partial(_train, train, name=name, made=made),
         uses_credit=learns,
+        is_frozen=not learns,
     )
 
 
@@ -180,18 +191,7 @@ class NoSettings:
     """Settings of an agent that has none."""
 
 
-def _play_own_agent(run: TrainingRun, *, name: str, made: Any) -> Iterator[Update]:
-    """Yield an agent that does not learn, for both ends of its curve."""
-    envs = run.make_envs(1, normalize=False)
-    agent = make_own_agent(name, made, envs, seed=run.seed)
-    yield Update(step=0, tokens=0, agent=agent)
-    yield Update(step=run.training.last_step, tokens=run.training.tokens or 0, agent=agent)
-    envs.close()
-
-
-def _train_own_agent(run: TrainingRun, *, name: str, made: Any) -> Iterator[Update]:
-    """Train an agent that has ``learn(episodes)``."""
-    updates: Iterator[Update] = imported("tokengym.agents.training:train_own_agent")(
-        run, name, made
-    )
+def _train(place: str, run: TrainingRun, **named: Any) -> Iterator[Update]:
+    """Train by the function at a place, which is imported only now."""
+    updates: Iterator[Update] = imported(place)(run, **named)
     return updates

@@ -1,5 +1,6 @@
 """Runs of learners that play batches of episodes: what each update of a run yields."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,8 @@ from tokengym.agents.processes import launched
 from tokengym.agents.rollouts.playing import collect
 from tokengym.base.errors import SettingsError
 from tokengym.base.saved_code import code_paths
+
+logger = logging.getLogger(__name__)
 
 
 def updates(run: TrainingRun, algorithm: type[EpisodicAlgorithm]) -> Iterator[Update]:
@@ -61,7 +64,7 @@ def train_own_agent(run: TrainingRun, name: str, made: Any) -> Iterator[Update]:
     Args:
         run: The run, which ends the training.
         name: What the user wrote.
-        made: The agent or its class, with ``predict`` and ``learn(episodes)``.
+        made: The agent or its class, with ``predict`` and ``learn``, which takes the episodes.
 
     Yields:
         The training before the first update and after each.
@@ -87,6 +90,26 @@ def train_own_agent(run: TrainingRun, name: str, made: Any) -> Iterator[Update]:
             yield Update(step=step, tokens=tokens, agent=agent, figures=figures)
     finally:
         envs.close()
+
+
+def play_own_agent(run: TrainingRun, name: str, made: Any) -> Iterator[Update]:
+    """Yield an agent that does not learn, for both ends of its curve.
+
+    Args:
+        run: The run.
+        name: What the user wrote.
+        made: The agent or its class, with ``predict``.
+    """
+    logger.warning(
+        "agent %s is frozen: it is played as it is, and its line is flat; one that learns is a "
+        "class with learn(episodes), or a class of Stable-Baselines3",
+        name,
+    )
+    envs = run.make_envs(1, normalize=False)
+    agent = make_own_agent(name, made, envs, seed=run.seed)
+    yield Update(step=0, tokens=0, agent=agent)
+    yield Update(step=run.training.last_step, tokens=run.training.tokens or 0, agent=agent)
+    envs.close()
 
 
 def _make_envs(run: TrainingRun) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 from tokengym.base import read_json
 from tokengym.evaluation.report import number, signed
 from tokengym.evaluation.statistics import student_interval
-from tokengym.lab.benchmark.board import check_row2, draw_tasks, tasks_of
+from tokengym.lab.benchmark.board import check_row, draw_tasks, tasks_of
 from tokengym.lab.benchmark.definition import CONTROLS
 from tokengym.lab.benchmark.version2 import V2_LITE
 from tokengym.lab.study import DOCS, NET, Docs, command_line
@@ -48,7 +48,7 @@ def published(docs: Path) -> list[dict[str, Any]]:
     """
     rows = []
     for file in sorted((docs / FOLDER).glob("*.json")):
-        check_row2(row := read_json(file), str(file), V2_LITE)
+        check_row(row := read_json(file), str(file), V2_LITE)
         if row["settings"]:
             rows.append(row)
     return sorted(rows, key=lambda row: -mean(_by_task(row, "net")))

@@ -60,9 +60,14 @@ SHIFT = 3.0
 """Added to scores that are not centred: a reward model's zero is arbitrary."""
 SHIFTED = f", scores + {SHIFT:g}"
 """End of the name of a rule whose scores are shifted."""
-LEARNER = {"learning_rate_schedule": "constant", "n_epochs": 4, "n_minibatches": 2}
+LEARNER: dict[str, Any] = {"learning_rate_schedule": "constant", "n_epochs": 4, "n_minibatches": 2}
 """Settings of the runs."""
-CRITIC = {"gae_lambda": 0.95, "value_network": "trunk", "vf_coef": 0.1, "clip_range_vf": 0.2}
+CRITIC: dict[str, Any] = {
+    "gae_lambda": 0.95,
+    "value_network": "trunk",
+    "vf_coef": 0.1,
+    "clip_range_vf": 0.2,
+}
 """Those of the runs with a critic."""
 LONG = 6
 """Horizon of the rules' ascents and runs: long enough for a rule to lead away."""

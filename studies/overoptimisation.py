@@ -31,9 +31,9 @@ def falls_table(rows: Sequence[Row]) -> str:
         gold = {step: mean([row["gold_score"] for row in at]) for step, at in by_step.items()}
         best, last = max(gold, key=lambda step: gold[step]), max(gold)
         made[key] = best, [by_step[best], by_step[last]]
-        golds = [[row["gold_score"] for row in by_step[step]] for step in (last, best)]
+        end, top = ([row["gold_score"] for row in by_step[step]] for step in (last, best))
         if best != last:
-            changes[key] = paired_difference(*golds)
+            changes[key] = paired_difference(end, top)
     shown = after_holm(changes)
     lines = []
     for key, (best, points) in made.items():

@@ -141,9 +141,11 @@ def pairs_table(rows: Sequence[Row]) -> str:
         writer = {"own": "its own", "another": "another writer's"}[key[0]]
         pairs = f"{mean([row['pairs'] for row in dpo.values()]):,.0f}, {writer}"
         judged = number(mean([row["reward_accuracy"] for row in ppo.values()]))
-        golds = [number(mean([row["gold_score"] for row in of.values()])) for of in (dpo, ppo)]
-        spent = [number(mean([row["kl"] for row in of.values()])) for of in (dpo, ppo)]
-        lines.append([pairs, judged, *golds, shown[key], *spent])
+        gold, spent = (
+            [number(mean([row[figure] for row in of.values()])) for of in (dpo, ppo)]
+            for figure in ("gold_score", "kl")
+        )
+        lines.append([pairs, judged, *gold, shown[key], *spent])
     head = ["pairs", "reward model's accuracy", "gold, DPO", "gold, PPO", "PPO minus DPO"]
     return markdown_table([*head, "KL, DPO", "KL, PPO"], lines)
 

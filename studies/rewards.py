@@ -8,6 +8,7 @@ things, and the queries whose type is predicted, were measured at commit 6307f46
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -155,13 +156,8 @@ def draw(file: Path, runs: Mapping[str, Points]) -> None:
     titles = {"gold_score": "gold score", "kl": "KL to the reference, nats"}
     for axes, (name, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         for rule, color in zip(REWARDS, COLORS, strict=True):
-            draw_mean(
-                axes,
-                [*runs[rule].values()],
-                lambda row, name=name: row[name],
-                color=color,
-                label=rule,
-            )
+            every = [*runs[rule].values()]
+            draw_mean(axes, every, itemgetter(name), color=color, label=rule)
         axes.set(title=title, xlabel="updates of 256 answers")
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[1].legend(loc="upper left", fontsize=9)

@@ -188,7 +188,8 @@ class TokenCredit:
         """Return a prompt's text, its ids, and the conversation that it is, if it is one."""
         if is_messages(prompt):
             chat = prompt if isinstance(prompt, Chat) else Chat(prompt)
-            return chat.text, *encode_chats(self.tokenizer, [chat]), chat
+            (written,) = encode_chats(self.tokenizer, [chat])
+            return chat.text, written, chat
         text, ids = self._both(prompt) if len(prompt) else ("", ())
         return text, ids, NO_CHAT
 

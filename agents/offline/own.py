@@ -176,7 +176,7 @@ def _prompt(row: Row[Any], told: Mapping[str, Any], encoding: TextEncoding) -> P
     columns = {name: value for name, value in told.items() if name not in known}
     prompt, chosen = _said(row, told), row.responses[0]
     if isinstance(chosen, Chat | list):
-        chosen = reply_text(chosen)
+        chosen = reply_text(list(chosen))
     reference = chosen if isinstance(chosen, str) else told.get("chosen")
     if isinstance(prompt, Chat):
         return Prompt.from_messages(prompt, reference=reference, metadata=columns)

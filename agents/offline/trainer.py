@@ -4,18 +4,15 @@ import copy
 import json
 import logging
 import math
-import random
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import copy_context
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
-from greenlet import greenlet
 from torch import Tensor, nn
 from transformers import (
     PreTrainedModel,
@@ -51,6 +48,7 @@ from tokengym.agents.policy.policy import CausalLMPolicy, PlaysPolicy
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.policy.settings import Precision, Products
 from tokengym.agents.rollouts.rounds import Environments
+from tokengym.agents.stepwise import hand_over, isolated_random_state, stepwise
 from tokengym.base.device import auto_device, select_device, use_device
 from tokengym.base.errors import DatasetError
 from tokengym.base.files import read_json, writing
@@ -172,32 +170,6 @@ def training_arguments(
     if args.ddp_find_unused_parameters is None:
         args.ddp_find_unused_parameters = False
     return args
-
-
-@contextmanager
-def isolated_random_state() -> Iterator[None]:
-    """Restore the global random state afterwards: the Trainer seeds it."""
-    before = global_random_state()
-    try:
-        yield
-    finally:
-        set_global_random_state(before)
-
-
-def global_random_state() -> tuple[Any, ...]:
-    """Return the state of Python's, NumPy's and torch's generators, of torch the GPU's too."""
-    device = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
-    return random.getstate(), np.random.get_state(), torch.get_rng_state(), device
-
-
-def set_global_random_state(state: tuple[Any, ...]) -> None:
-    """Restore what `global_random_state` returned."""
-    python, numpy, cpu, device = state
-    random.setstate(python)
-    np.random.set_state(numpy)
-    torch.set_rng_state(cpu)
-    if device is not None:
-        torch.cuda.set_rng_state(device)
 
 
 def _device_of(keywords: Mapping[str, Any]) -> Any:
@@ -458,32 +430,15 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
         Yields:
             The epoch, from 1, of which the last may be a part, and the response tokens so far.
         """
-        # The Trainer's loop calls back and cannot be left; a greenlet runs it to the end of an
-        # epoch and returns here, in the same thread. It sees the variables of this context.
-        training = greenlet(self.train)
-        training.gr_context = copy_context()
         callback = _HandOver(self)
         self.add_callback(callback)
-        # The Trainer draws from the global generators: each side has a state of its own.
-        outside, inside = global_random_state(), None
         try:
-            while True:
-                if inside is not None:
-                    set_global_random_state(inside)
-                update = training.switch()
-                inside = global_random_state()
-                set_global_random_state(outside)
-                if training.dead:
-                    return
-                self.policy.eval()  # the Trainer turns dropout on again for each step
-                yield update
-                outside = global_random_state()
+            with closing(stepwise(self.train)) as updates:
+                for update in updates:
+                    self.policy.eval()  # the Trainer turns dropout on again for each step
+                    yield update
         finally:
             self.remove_callback(callback)
-            if not training.dead:  # the loop was left: the training ends where it stands
-                outside = global_random_state()
-                training.throw()
-                set_global_random_state(outside)
 
     def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
         """Measure on held-out texts; see `transformers.Trainer.evaluate`."""
@@ -696,7 +651,4 @@ class _HandOver(TrainerCallback):
         agent = self.agent
         agent.count_tokens()  # the Trainer itself counts when it logs
         epoch = math.ceil(state.epoch - 1e-6)  # a last one may be a part of one
-        update = Update(step=epoch, tokens=agent.num_response_tokens, agent=agent)
-        parent = greenlet.getcurrent().parent
-        assert parent is not None
-        parent.switch(update)
+        hand_over(Update(step=epoch, tokens=agent.num_response_tokens, agent=agent))

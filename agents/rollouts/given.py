@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from tokengym.agents.rollouts.rounds import (
     as_rounds,
     environment_attribute,
 )
-from tokengym.envs import Episode, PromptSet, TokenGenerationVectorEnv
+from tokengym.envs import Chat, Episode, PromptSet, TokenGenerationVectorEnv
 from tokengym.envs.prompts.table import EncodedPrompt
 from tokengym.envs.settings import GenerationSettings
 
@@ -202,7 +202,7 @@ def _prompt_of(episode: Episode) -> EncodedPrompt:
     """Return an episode's prompt for an environment that need not have it."""
     annotations = (episode.reference, episode.query_type, episode.metadata)
     return EncodedPrompt(
-        episode.prompt, tuple(episode.prompt_ids), -1, *annotations, episode.messages
+        episode.prompt, tuple(episode.prompt_ids), -1, *annotations, cast(Chat, episode.messages)
     )
 
 

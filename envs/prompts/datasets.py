@@ -16,10 +16,10 @@ import reprlib
 import sys
 import warnings
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, TypeAlias, Union, cast
 
 from tokengym.base.chat import is_messages
 from tokengym.base.errors import DatasetError, reason_of
@@ -85,7 +85,7 @@ def read_tables(
             _check_type(table, (datasets.Dataset,))
         return {name: _unformatted(table) for name, table in dataset.items()}
     if is_messages(dataset):
-        return {"": _table("dataset", list(dataset))}
+        return {"": _table("dataset", [*cast(Iterable[Any], dataset)])}
     _check_type(dataset, (str, Path))
     assert isinstance(dataset, str | Path)
     path = Path(dataset)
@@ -167,10 +167,10 @@ def _check_folder(folder: Path) -> None:
             raise _unreadable(folder, f"{path} is a link to {path.readlink()}", remedy)
     if (odd := odd_entry(folder)) is not None:
         raise _unreadable(folder, f"{odd} is no file or folder", "take it out")
-    for path in _paths_in(folder):
-        parts = Path(path.replace("\\", "/")).parts
-        if "://" in path or path[:1] in "/\\~" or ".." in parts or ":" in parts[0]:
-            raise _unreadable(folder, f"it names {path!r}, which lies outside it", remedy)
+    for name in _paths_in(folder):
+        parts = Path(name.replace("\\", "/")).parts
+        if "://" in name or name[:1] in "/\\~" or ".." in parts or ":" in parts[0]:
+            raise _unreadable(folder, f"it names {name!r}, which lies outside it", remedy)
 
 
 def _link_root(folder: Path) -> Path:

@@ -15,7 +15,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from tokengym.base.bundle import Bundle
-from tokengym.envs import Episode, TokenGenerationVectorEnv, bundled
+from tokengym.envs import Episode, SettingsError, TokenGenerationVectorEnv, bundled
 from tokengym.evaluation.measure.environments import has_own_prompts, is_own_task, resolve_env
 from tokengym.evaluation.measure.judges import measured_by
 from tokengym.evaluation.measure.measures import policy_metrics, text_metrics
@@ -31,12 +31,14 @@ if TYPE_CHECKING:
 
     from tokengym.agents import CausalLMPolicy
     from tokengym.agents.rollouts.playing import Agent
-    from tokengym.agents.rollouts.rounds import RoundReward
+    from tokengym.agents.rollouts.rounds import Environments, RoundReward
 
 logger = logging.getLogger(__name__)
 
 ROWS = 128
 """Most environment rows played and scored at once."""
+OF_BATCH = ("task", "num_envs", "vectorization_mode", "autoreset_mode", "render_mode")
+"""Arguments in an environment's spec that another one over the same prompts has of its own."""
 MAX_UNREAD_GOLD_SHARE = 0.2
 """Largest share of texts that the gold score does not know and is still a number."""
 
@@ -308,7 +310,7 @@ class Evaluator:
 
 def evaluate(
     agent: "Agent",
-    env: str,
+    env: "str | Environments",
     env_kwargs: Mapping[str, Any] | None = None,
     *,
     num_episodes: int = 128,
@@ -319,7 +321,9 @@ def evaluate(
 
     Args:
         agent: Anything with ``predict``.
-        env: Environment id, or a task's bare name.
+        env: Environment id, a task's bare name, or an environment that ``gym.make`` or
+            ``gym.make_vec`` made, wrapped or not: another is made like it over the held-out
+            prompts, with its scorer, and it stays as it is.
         env_kwargs: Further arguments of ``gym.make_vec``, such as ``bundle`` or ``dataset``.
         num_episodes: Number of prompts.
         seed: The same seed gives the same prompts and the same random numbers; those of an agent
@@ -332,11 +336,39 @@ def evaluate(
     Raises:
         ValueError: if a value is out of range or the environment cannot be made.
     """
+    if not isinstance(env, str):
+        env, made_with = made_like(env)
+        env_kwargs = {**made_with, **(env_kwargs or {})}
     evaluator = Evaluator(env, env_kwargs, num_episodes=num_episodes, seed=seed)
     try:
         return evaluator(agent, deterministic=deterministic)
     finally:
         evaluator.close()
+
+
+def made_like(envs: "Environments") -> tuple[str, dict[str, Any]]:
+    """Return the id of an environment, and the arguments that make one like it with its scorer.
+
+    Raises:
+        TypeError: if it is no environment.
+        SettingsError: if Gymnasium did not make it of a task.
+    """
+    from tokengym.agents.rollouts.rounds import as_rounds, environment_attribute
+
+    scorer = as_rounds(envs).reward.scorer
+    spec = environment_attribute(envs, "spec")
+    if spec is None or spec.namespace not in ("tokengym", "own"):
+        raise SettingsError(
+            "evaluate makes another environment like the one that it is given, which must come "
+            "from gym.make or gym.make_vec of a task of tokengym; name a task instead, with its "
+            "arguments as env_kwargs, or play this one with tokengym.collect"
+        )
+    kwargs = {name: value for name, value in spec.kwargs.items() if name not in OF_BATCH}
+    if kwargs.get("split") == "train":
+        del kwargs["split"]
+    if "reward" in kwargs and kwargs["reward"] is None:  # a wrapper pays
+        kwargs |= {} if scorer is None else {"reward": "sparse", "scorer": scorer}
+    return spec.id, kwargs
 
 
 @contextmanager

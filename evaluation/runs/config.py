@@ -235,6 +235,8 @@ class ComparisonConfig:
             rewards = self.rewards if uses_credit else self.rewards[:1]
             for reward in rewards:
                 name, title, credit = word.text, word.text, self._words[reward]
+                if training.declaration.is_frozen:
+                    title = f"{title} (frozen)"
                 if uses_credit and not self.agents:
                     name, title = reward, display_name(credit)
                 elif uses_credit and len(self.rewards) > 1:

@@ -64,7 +64,7 @@ class Amounts:
     """Seed of prompts and sampling."""
 
 
-QUICK = {"responses": 8, "shares": (0.0,), "forked": 8, "continuations": 8}
+QUICK: dict[str, Any] = {"responses": 8, "shares": (0.0,), "forked": 8, "continuations": 8}
 """Amounts that take seconds."""
 Part = Callable[[str, Amounts], dict[str, Any]]
 """(subject, amounts) -> plain data."""

@@ -269,7 +269,10 @@ def table_of(
 ) -> NDArray[np.float64]:
     """Return the net leads of rows of `by_task` as `call` takes them, (rows, tasks)."""
     return np.array(
-        [[np.mean(row[task]["net"]) if task in row else np.nan for task in tasks] for row in rows]
+        [
+            [np.mean(np.asarray(row[task]["net"])) if task in row else np.nan for task in tasks]
+            for row in rows
+        ]
     )
 
 

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -66,7 +66,7 @@ def bench(
     import torch
 
     torch.set_num_threads(1)
-    of_board = {"lite": lite, "cost": cost, "out": out, "corpora": corpora}
+    of_board: dict[str, Any] = {"lite": lite, "cost": cost, "out": out, "corpora": corpora}
     of_board |= {"published": published, "track": track, "jobs": jobs}
     of_properties = {"parts": parts, "quick": quick, "seed": seed}
     if not v2:

@@ -107,7 +107,7 @@ def _drawer(
 
     def cut(words: Sequence[str]) -> str:
         rest = words[FEWEST_WORDS:][:LONGEST_WORDS]
-        return " ".join(rest[: rng.integers(FEWEST_WORDS, len(rest), endpoint=True)])
+        return " ".join(rest[: int(rng.integers(FEWEST_WORDS, len(rest), endpoint=True))])
 
     def draw() -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
         chosen = [texts[at] for at in rng.choice(len(texts), 2 * BATCH, replace=False)]

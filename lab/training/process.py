@@ -174,7 +174,7 @@ def rows_of_forks(
                 prompt=episode.prompt,
                 completions=steps,
                 labels=tuple(labels),
-                messages=episode.messages,
+                messages=cast(Chat, episode.messages),
             )
         )
     return rows

@@ -251,8 +251,8 @@ def encode_rows(
         if isinstance(row.prompt, Chat):
             row = _encode_messages(row, tokenizer, encoding)
         elif row.prompt is None:
-            ((_, (whole,)),) = encode_plain([("", row.responses)], tokenizer)
-            ended = _ended(whole, tokenizer, encoding, is_over=False)
+            ((_, wholes),) = encode_plain([("", row.responses)], tokenizer)
+            ended = _ended(wholes[0], tokenizer, encoding, is_over=False)
             row = Row(row.row, ended[:1], (ended[1:],))
         _check_ids(row, len(tokenizer))
         return row

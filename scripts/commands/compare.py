@@ -99,7 +99,7 @@ def compare(
     if agents and agent != "ppo":
         raise ValueError(f"--agent {agent} has no effect beside --agents; leave one of them out")
     config = ComparisonConfig(
-        env=env,
+        env=env or "",
         rewards=rewards,
         agents=agents,
         seeds=seeds,

@@ -146,8 +146,7 @@ def show_win_rate(console: "Console", versus: "WinRate", against: Path | None) -
 def _figures(group: Mapping[str, Any], width: int) -> Iterator[Table]:
     """Yield the table of figures, in parts that are no wider than the terminal."""
     entries = list(group["rewards"].values())
-    # A file's folder would push the figures out of sight; its rule's name tells enough.
-    names = [re.sub(r"^.*\.py:", "", printable(name)) for name in group["rewards"]]
+    names = short_names([printable(name) for name in group["rewards"]])
     columns = [_column(entries, WHEN["auc"], "score", "auc")]
     if "kl" in group["measures"]:
         columns.append(_column(entries, "at equal KL", "score", "at_kl"))
@@ -188,6 +187,27 @@ def _legend(group: Mapping[str, Any]) -> str:
 def _knows_way(group: Mapping[str, Any]) -> bool:
     """Return whether the way from the start to best of n is known, and more than noise."""
     return all("steps_to_shares" in entry for entry in group["rewards"].values())
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Return names without the files that define them, which push the figures out of sight.
+
+    Of two that then are one, both keep file, and folder too where that does not tell them apart.
+
+    Example:
+        >>> short_names(["ppo", "a/gru.py:Gru", "b/mine.py:Gru", "b/mine.py:Bag"])
+        ['ppo', 'gru.py:Gru', 'mine.py:Gru', 'Bag']
+    """
+    bare = [re.sub(r"^.*\.py:", "", name) for name in names]
+    files = [re.sub(r"^.*/(?=[^/]*\.py:)", "", name) for name in names]
+    return [
+        next(
+            short
+            for short, every in ((b, bare), (f, files), (n, names))
+            if every.count(short) < 2 or every is names
+        )
+        for b, f, n in zip(bare, files, names, strict=True)
+    ]
 
 
 def _arrival(group: Mapping[str, Any], entry: Mapping[str, Any]) -> str:

@@ -91,7 +91,7 @@ def train(
         return _list_learners()
     check_counts(0, seed=seed)
     config = ComparisonConfig(
-        env=env,
+        env=env or "",
         rewards=(reward,),
         seeds=1,
         first_seed=seed,

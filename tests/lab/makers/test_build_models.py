@@ -1,6 +1,7 @@
 import json
 import math
 import sys
+from typing import Any
 
 import gymnasium as gym
 import pytest
@@ -85,8 +86,8 @@ def test_a_bundle_of_ones_own_trains_under_every_kind_of_rule(tmp_path):
         for word in ("superb", "dreadful")
     ]
     path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    small = {"vocab_size": 300, "layers": 1, "width": 16, "heads": 2}
-    steps = {"language_steps": 5, "reward_steps": 5, "encoder_steps": 5}
+    small: Any = {"vocab_size": 300, "layers": 1, "width": 16, "heads": 2}
+    steps: Any = {"language_steps": 5, "reward_steps": 5, "encoder_steps": 5}
     build_models.main(Options(corpus=path, out=tmp_path / "own", threads=1, **small, **steps))
     for rule in ("sparse", "abc", "r3"):
         env = gym.make(

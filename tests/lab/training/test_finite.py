@@ -1,5 +1,7 @@
 """Fitting a judge looks at the gradient before the step, as the learners do."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -18,7 +20,7 @@ class Root(torch.nn.Module):
         return {"loss": (self.weight * x).abs().sqrt().mean()}
 
 
-def fitted(rows: list[float], folder: object, **settings: object) -> Root:
+def fitted(rows: list[float], folder: Any, **settings: Any) -> Root:
     module = Root()
     training = RewardTraining(learning_rate=0.1, warmup=0.0, **settings)
     fit(

@@ -22,7 +22,7 @@ def spoiled(kind: Any, rows: Any, value: float, **settings: Any) -> Any:
     """Return a learner whose gradient, of a finite loss, is spoiled wherever `BAD` is read."""
     model, tokenizer = make_model("llama"), make_tokenizer()
     (token,) = tokenizer(BAD, add_special_tokens=False)["input_ids"]
-    embedding = model.get_input_embeddings().weight
+    embedding: Any = model.get_input_embeddings().weight
     embedding.register_hook(lambda grad: grad * (value if grad[token].any() else 1.0))
     defaults: Any = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "seed": 0}
     return kind(

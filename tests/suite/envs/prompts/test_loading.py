@@ -210,7 +210,7 @@ def test_what_cannot_be_read(tmp_path):
     with pytest.raises(DatasetError, match=r"'nobody/nothing' cannot be read"):
         load_prompts("nobody/nothing")
     with pytest.raises(DatasetError, match=r"got list.*datasets.Dataset.from_list.*prompts="):
-        load_prompts(["a"])  # type: ignore[list-item]
+        load_prompts(["a"])
     assert load_prompts([{"prompt": "a"}], split="all").texts == ("a",)
     with pytest.raises(SettingsError, match=r"split must be 'train', 'test' or 'all', got 'dev'"):
         load_prompts(datasets.Dataset.from_list(ROWS), split="dev")  # type: ignore[arg-type]

@@ -41,7 +41,7 @@ def ids_of(encoded: EncodedTexts) -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("form", ["rows", "pairs", "dataset", "file"])
 def test_texts_become_ids_with_eos(form, tmp_path):
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"prompt": "b c", "chosen": "a", "rejected": "d e"},
         {"prompt": "d", "chosen": "a <eos>", "rejected": "b"},
     ]

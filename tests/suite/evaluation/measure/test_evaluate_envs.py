@@ -1,0 +1,94 @@
+"""`evaluate(agent, envs)`: on held-out prompts of the environment that an agent was trained on."""
+
+from typing import Any
+
+import gymnasium as gym
+import pytest
+from gymnasium.vector import SyncVectorEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
+
+from tokengym.agents import RandomAgent
+from tokengym.agents.sb3 import as_vec_env
+from tokengym.envs import SettingsError
+from tokengym.evaluation.measure.evaluate import evaluate
+from tokengym.rewards import FunctionScorer, Reward, Sparse, VectorRewardWrapper
+
+ID = "tokengym/MovieReview-v0"
+KWARGS: dict[str, Any] = {"reward": "uniform", "max_new_tokens": 5}
+
+
+def single() -> Any:
+    return gym.make(ID, **KWARGS)
+
+
+KINDS: dict[str, Any] = {
+    "native": lambda: gym.make_vec(ID, num_envs=3, **KWARGS),
+    "sync": lambda: gym.make_vec(ID, num_envs=3, vectorization_mode="sync", **KWARGS),
+    "rows": lambda: SyncVectorEnv([single] * 2),
+    "single": single,
+    "wrapped": lambda: gym.wrappers.vector.RecordEpisodeStatistics(
+        gym.make_vec(ID, num_envs=3, **KWARGS)
+    ),
+    "adapted": lambda: as_vec_env(gym.make_vec(ID, num_envs=3, **KWARGS)),
+    "monitored": lambda: VecMonitor(as_vec_env(gym.make_vec(ID, num_envs=3, **KWARGS))),
+    "dummy": lambda: DummyVecEnv([single] * 2),
+    "train": lambda: gym.make_vec(
+        ID, num_envs=3, split="train", autoreset_mode="SameStep", **KWARGS
+    ),
+}
+
+
+def measured(envs: Any, *others: Any) -> Any:
+    agent = RandomAgent(gym.make_vec(ID, num_envs=1, **KWARGS), seed=0)
+    found = evaluate(agent, envs, *others, num_episodes=6)
+    return [(episode.prompt, episode.response, episode.score) for episode in found.episodes]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_environment_measures_as_its_name_does(kind):
+    assert measured(KINDS[kind]()) == measured("MovieReview", {"max_new_tokens": 5})
+
+
+def test_arguments_overrule_the_environments():
+    found = measured(KINDS["native"](), {"max_new_tokens": 2})
+    assert found == measured(ID, {"max_new_tokens": 2})
+
+
+def test_measuring_draws_no_prompt_of_the_environment():
+    plain, envs = KINDS["native"](), KINDS["native"]()
+    measured(envs)
+    (first, _), (second, _) = plain.reset(seed=3), envs.reset(seed=3)
+    for _ in range(2):
+        measured(envs)
+        (first, _), (second, _) = plain.reset(), envs.reset()
+        assert (first["input_ids"] == second["input_ids"]).all()
+
+
+def test_the_scorer_of_a_wrapper_measures():
+    envs = gym.make_vec(ID, num_envs=2, reward=None, max_new_tokens=5)
+    wrapped = VectorRewardWrapper(
+        envs, Reward(FunctionScorer(lambda prompt, response: 7.0 + len(prompt)), Sparse())
+    )
+    assert all(score == 7.0 + len(prompt) for prompt, _, score in measured(wrapped))
+
+
+def test_own_prompts_and_judge_are_the_environments():
+    envs = gym.make_vec(
+        "tokengym/TokenGeneration-v0",
+        num_envs=2,
+        tokenizer=gym.make(ID).get_wrapper_attr("tokenizer"),
+        prompts=["the film", "a film"],
+        reward=lambda prompt, response: float(len(prompt)),
+        max_new_tokens=5,
+    )
+    assert {(prompt, score) for prompt, _, score in measured(envs)} == {
+        ("the film", 8.0),
+        ("a film", 6.0),
+    }
+
+
+def test_what_is_no_task_is_refused_in_one_line():
+    with pytest.raises(SettingsError, match=r"gym\.make.*name a task.*collect"):
+        measured(gym.make("CartPole-v1"))
+    with pytest.raises(TypeError, match=r"gym\.make_vec"):
+        measured(3)
