@@ -26,6 +26,7 @@ from tokengym.evaluation.statistics import (
     compare_at_kl,
     steps_to_threshold,
 )
+from tokengym.lab.benchmark.verdict import path_of
 from tokengym.lab.protocol import LEARNER, MEASURES
 from tokengym.lab.study import Cell, Published, Round, Row, Runs, Study, draw_mean, single_run
 from tokengym.lab.tables import (
@@ -33,6 +34,7 @@ from tokengym.lab.tables import (
     NOT_YET,
     after_holm,
     critic_text,
+    difference,
     markdown_table,
     mean,
     paired,
@@ -194,29 +196,32 @@ def made(runs: Runs, cell: Cell, *, held: bool = False) -> dict[int, Sequence[Ro
     return {seed: points for seed, points in of_cell.items() if not held or is_held(points)}
 
 
-def path_of(points: Sequence[Row]) -> RunPath:
+def second_half(points: Sequence[Row]) -> RunPath:
     """Return the held-out measurements of a run's second half."""
-    read = [row for row in points if row["kl"] is not None and row["step"] >= READ_FROM]
-    columns = {
-        name: np.array([row[name] for row in read], dtype=np.float64)
-        for name in ("step", "tokens", "kl", "score", "gold_score")
-    }
-    return RunPath(
-        updates=columns["step"],
-        tokens=columns["tokens"],
-        kl=columns["kl"],
-        values={name: columns[name] for name in ("score", "gold_score")},
-    )
+    return path_of([row for row in points if row["kl"] is not None and row["step"] >= READ_FROM])
 
 
-def at_target(runs: Runs, cell: Cell, base: Cell, *, measure: str = "score") -> EqualKL | None:
-    """Return what a cell and the baseline have where they were last at their target."""
+def at_kl(
+    runs: Runs, cell: Cell, base: Cell, *, measure: str = "score", at_end: bool = False
+) -> EqualKL | None:
+    """Return what a cell and the baseline have where they were last at their target.
+
+    Args:
+        runs: Runs of the study.
+        cell: The cell.
+        base: The baseline's at the same target.
+        measure: Measurement that is compared.
+        at_end: Whether each pair is read at the KL where its run of the baseline ends, which is
+            near the target and known where the baseline went over the target unmeasured.
+    """
     arm, other = (
-        {seed: path_of(points) for seed, points in made(runs, at).items()} for at in (cell, base)
+        {seed: second_half(points) for seed, points in made(runs, at).items()}
+        for at in (cell, base)
     )
     if not arm.keys() & other.keys():
         return None
-    return compare_at_kl(arm, other, kl=float(cell.target), measure=measure)
+    kl = None if at_end else float(cell.target)
+    return compare_at_kl(arm, other, kl, measure=measure)
 
 
 def of_rounds(measure: str) -> Callable[[Sequence[Row]], float]:
@@ -263,7 +268,7 @@ def answer_table(runs: Runs) -> str:
     """Return every arm minus `sparse` at its target: score and gold, and when they were there."""
     known: dict[str, dict[Cell, EqualKL]] = {}
     for measure in ("score", "gold_score"):
-        each = {cell: at_target(runs, cell, base, measure=measure) for cell, base in compared()}
+        each = {cell: at_kl(runs, cell, base, measure=measure) for cell, base in compared()}
         known[measure] = {cell: at for cell, at in each.items() if at is not None}
     scores, golds = (
         after_holm({cell: at.difference for cell, at in found.items()}) for found in known.values()
@@ -279,12 +284,12 @@ def answer_table(runs: Runs) -> str:
 
 
 def course_table(runs: Runs) -> str:
-    """Return every arm minus `sparse` over its course, and of the runs that ended at the target."""
+    """Return every arm minus `sparse` where its runs end, over the course, and of runs held."""
     lines = []
     for cells in compared():
         cell, base = cells
-        at = at_target(runs, cell, base)
-        if at is None:
+        at, gold = (at_kl(runs, *cells, measure=m, at_end=True) for m in ("score", "gold_score"))
+        if at is None or gold is None:
             continue
         start = mean([points[0]["score"] for points in made(runs, base).values()])
         goal = start + ARRIVED * (at.baseline_value - start)
@@ -292,16 +297,18 @@ def course_table(runs: Runs) -> str:
             number(mean([arrival(points, goal) for points in made(runs, each).values()]))
             for each in cells
         ]
+        where = f"{number(at.kl)} nats, update {at.update:.0f} and {at.baseline_update:.0f}"
         lines.append(
             [
                 *(cell.task, f"{cell.target:g}", name_of(cell)),
-                " and ".join(soon),
+                *(difference(each.difference) for each in (at, gold)),
+                *(where, " and ".join(soon)),
                 *(_minus(runs, cells, of_rounds(name)) for name in ("score", "kl")),
                 *(_minus(runs, cells, at_end(name), held=True) for name in ("score", "gold_score")),
             ]
         )
-    heads = ["task", "nats", "arm", f"updates to {ARRIVED:.0%}, it and `sparse`"]
-    heads += ["score over the run", "KL over the run"]
+    heads = ["task", "nats", "arm", "score where `sparse` ends", "gold there", "there is"]
+    heads += [f"updates to {ARRIVED:.0%}, it and `sparse`", "score over the run", "KL over the run"]
     strict = f"of runs within {HELD:.0%}"
     return markdown_table([*heads, f"score at the end, {strict}", f"gold, {strict}"], lines)
 
@@ -321,7 +328,7 @@ def held_table(runs: Runs) -> str:
             continue
         ends = ", ".join(number(kl_of_last(points)) for _, points in sorted(of_cell.items()))
         price = number(mean([points[-2]["price"] for points in of_cell.values()]))
-        there = sum(path_of(p).at_kl(target, "score") is not None for p in of_cell.values())
+        there = sum(second_half(p).at_kl(target, "score") is not None for p in of_cell.values())
         held = len(made(runs, cell, held=True))
         about = [task, f"{target:g}", name_of(cell), f"{runs.rate(cell):g}", price, ends]
         lines.append([*about, *(f"{count} of {len(of_cell)}" for count in (there, held))])

@@ -56,16 +56,14 @@ class RunPath:
                 f"tokens must be ({len(self.updates)},) and never fall, got {self.tokens}"
             )
 
-    def within(self, budget: float, *, across_leaps: bool = False) -> "RunPath":
+    def within(self, budget: float) -> "RunPath":
         """Return the path up to a budget of tokens; its end is interpolated linearly in tokens.
 
-        A run that has fewer tokens stays as it is.
+        That end is for means over equal tokens. No policy was measured there, so that the path says
+        nothing at a KL. A run that has fewer tokens stays as it is.
 
         Args:
             budget: Response tokens.
-            across_leaps: Whether the end is also interpolated within a leap (see `leaps`), as the
-                mean over a run needs it: all runs then have equal tokens. Otherwise the path ends
-                before the leap, as values at a KL need it: no policy within it is known.
 
         Raises:
             ValueError: if the budget ends before the first evaluation.
@@ -78,9 +76,6 @@ class RunPath:
                 f"budget must be above {self.tokens[0]:g} tokens, got {budget:g}: no policy was "
                 "measured within it"
             )
-        last = int(np.flatnonzero(kept)[-1])
-        if not across_leaps and leaps(self.updates, self.kl)[last]:
-            return self._until(last)
         arrays = {"updates": self.updates, "kl": self.kl, **self.values}
         cut = {
             name: np.append(row[kept], np.interp(budget, self.tokens, row))
@@ -91,15 +86,6 @@ class RunPath:
             tokens=np.append(self.tokens[kept], budget),
             kl=cut["kl"],
             values={name: cut[name] for name in self.values},
-        )
-
-    def _until(self, last: int) -> "RunPath":
-        """Return the path up to an evaluation."""
-        return RunPath(
-            updates=self.updates[: last + 1],
-            tokens=self.tokens[: last + 1],
-            kl=self.kl[: last + 1],
-            values={name: row[: last + 1] for name, row in self.values.items()},
         )
 
     def at_kl(self, kl: float, measure: str) -> "Measured | None":

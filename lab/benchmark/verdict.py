@@ -229,7 +229,7 @@ def leads_of(arm: Arm, baseline: Arm, way: float, *, price: float = PRICE) -> Le
 def _chosen(arm: Arm, budgets: Mapping[int, float], price: float) -> list[RunPath]:
     """Return each seed's run within its budget, of the cell that does best on the other seeds."""
     cells = [
-        {seed: cell[seed].within(tokens, across_leaps=True) for seed, tokens in budgets.items()}
+        {seed: cell[seed].within(tokens) for seed, tokens in budgets.items()}
         for cell in arm.values()
     ]
     areas = np.array([[net_of(run, price) for run in cell.values()] for cell in cells])

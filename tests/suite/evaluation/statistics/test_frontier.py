@@ -102,19 +102,13 @@ def test_arms_are_compared_at_a_level_of_the_question():
     assert compare_at_kl(x, y, 1.3) is None  # x never was there
 
 
-def test_no_policy_is_made_up_within_a_leap():
-    updates = np.array([0.0, 1.0, 2.0])
-    run = RunPath(
-        updates=updates,
-        tokens=10.0 * updates,
-        kl=np.array([0.0, 0.5, 6.5]),
-        values={"score": updates},
-    )
-    assert run.within(15.0).tokens.tolist() == [0.0, 10.0]
-    whole = run.within(15.0, across_leaps=True)  # for a mean over equal tokens
-    assert (whole.tokens[-1], whole.kl[-1], whole.values["score"][-1]) == (15.0, 3.5, 1.5)
-    assert run.within(5.0).values["score"].tolist() == [0.0, 0.5]
-    assert run.within(99.0) is run
+def test_a_run_is_cut_at_a_budget_of_tokens():
+    run = path(1.0, [0.0, 0.5, 6.5])
+    cut = run.within(150.0)
+    assert cut.tokens.tolist() == [0.0, 100.0, 150.0]
+    assert (cut.updates[-1], cut.kl[-1], cut.values["score"][-1]) == (1.5, 3.5, 3.5)
+    assert run.within(50.0).values["gold_score"].tolist() == [0.0, 0.125]
+    assert run.within(999.0) is run
     with pytest.raises(ValueError, match=r"budget.*0.*got 0"):
         run.within(0.0)
 
