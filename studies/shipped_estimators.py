@@ -20,10 +20,14 @@ from studies.shipped_trainers import Function, MissingError, Source
 from tokengym import __version__
 from tokengym.base import write_json
 from tokengym.lab.audit import Audit, AuditError, check_estimator, registered
-from tokengym.lab.audit.cases import LENGTH, TURN_REWARDS
-from tokengym.lab.audit.measure import expectations
-from tokengym.lab.audit.signatures import Adapted, adapt
-from tokengym.lab.audit.verdicts import NOT_APPLICABLE
+from tokengym.lab.audit.tokengym_audit import (
+    LENGTH,
+    NOT_APPLICABLE,
+    TURN_REWARDS,
+    Adapted,
+    adapt,
+    expectations,
+)
 from tokengym.lab.study import DOCS, Docs, command_line
 from tokengym.lab.tables import fill, grouped, markdown_table
 
@@ -330,7 +334,7 @@ def measured(row: Row, packages: Path) -> dict[str, Any]:
         "holds": result.holds,
         "verdicts": {check.name: check.verdict for check in result.checks},
         "says": {check.name: check.says for check in failing},
-        "faults": list(result.faults),
+        "faults": list(result.kinds),
         "refusals": list(result.refusals),
         "decision": {
             f"{worth}, {size}": round(decision(row, estimator, size, worth), 4) + 0.0
@@ -360,6 +364,7 @@ WORST = {
     "blind": "**fails**: is 0 somewhere where the gradient is not",
     "reversed": "**fails**: points against the gradient somewhere",
     "refused": "**fails**: refuses a group of equal scores",
+    "clipped": "**fails**: clips advantages or rewards that are large",
     "leaks": "**fails**: changes with padding, masked values or the order of rows",
     "not finite": "**fails**: is no finite number somewhere",
 }
@@ -374,6 +379,7 @@ COLORS = {
     "biased": "#e69f00",
     "blind": "#8c510a",
     "reversed": "#d55e00",
+    "clipped": "#999933",
     "refused": "#bbbbbb",
     "leaks": "#777777",
     "not finite": "#000000",
@@ -474,8 +480,9 @@ def _cell(verdict: str) -> str:
 
 
 def _said(row: Mapping[str, Any]) -> str:
-    """Return the first sentence of each question that a row fails."""
+    """Return the first sentence of each question that a row fails, and the mistake it is."""
     said = [f"*{name}*: {sentence.partition(';')[0]}" for name, sentence in row["says"].items()]
+    said += [f"*mistake*: {fault}" for fault in row["faults"]]
     said += [f"*refuses groups of equal scores*: {refusal}" for refusal in row["refusals"]]
     said += [f"*note*: {row['note']}"] if row["note"] else []
     return "<br>".join(said)

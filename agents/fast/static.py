@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import Cache, CacheLayerMixin, get_layer_types_and_kwargs
+from transformers.cache_utils import Cache, CacheLayerMixin
 
 from tokengym.agents.errors import ModelError
 from tokengym.agents.fast.merged import decoding_model
 from tokengym.agents.policy.language_model import LanguageModel
-from tokengym.agents.policy.streams import check_decoding
+from tokengym.agents.policy.streams import check_decoding, layer_windows
 from tokengym.rewards.models.loading import longest_input
 
 logger = logging.getLogger(__name__)
@@ -268,6 +268,9 @@ class _Layer(CacheLayerMixin):
     def get_max_length(self) -> int:
         return int(self.all_keys.shape[2])
 
+    def get_max_cache_shape(self) -> int:
+        return self.get_max_length()  # its name in transformers 5.5
+
 
 def distinct_rows(table: Tensor) -> tuple[Tensor, Tensor]:
     """Return the first row of each kind, ascending, and for every row which of these it equals.
@@ -313,8 +316,7 @@ def attention_windows(language_model: LanguageModel) -> tuple[dict[str, int | No
     """
     config: Any = language_model.model.config.get_text_config(decoder=True)
     windows: dict[str, int | None] = {}
-    for kind, settings in zip(*get_layer_types_and_kwargs(config), strict=True):
-        window = settings.get("sliding_window")
+    for kind, window in layer_windows(config):
         is_known = kind in ("full_attention", "sliding_attention")
         if not is_known or windows.setdefault(kind, window) != window:
             raise ModelError(f"layers of kind {kind!r}, window {window}, among {windows}")

@@ -76,6 +76,29 @@ def noting_reads(note: Callable[[int], None]) -> Iterator[None]:
         READ_NOTES.remove(note)
 
 
+def layer_windows(config: Any) -> list[tuple[str, int | None]]:
+    """Return each layer's kind of attention, and how many tokens it looks back; None: all.
+
+    As transformers chooses the layers of a cache. Its own function for that is newer than 5.5.
+
+    Args:
+        config: The language model's.
+    """
+    layers = getattr(config, "per_layer_config", None) or [config] * config.num_hidden_layers
+    kinds = getattr(config, "layer_types", None) or [
+        "sliding_attention" if getattr(layer, "sliding_window", None)
+        else "chunked_attention" if getattr(layer, "attention_chunk_size", None)
+        else "full_attention"
+        for layer in layers
+    ]  # fmt: skip
+    shares = getattr(config, "kv_sharing_modes", None) or getattr(config, "num_kv_shared_layers", 0)
+    return [
+        ("shared", None) if shares
+        else (kind, layer.sliding_window if kind == "sliding_attention" else None)
+        for kind, layer in zip(kinds, layers, strict=True)
+    ]  # fmt: skip
+
+
 class ModelStream:
     """A stream under any causal language model, through its own forward and ``DynamicCache``.
 

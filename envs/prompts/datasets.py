@@ -16,10 +16,10 @@ import reprlib
 import sys
 import warnings
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, Union, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from tokengym.base.chat import is_messages
 from tokengym.base.errors import DatasetError, reason_of

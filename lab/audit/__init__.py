@@ -1,7 +1,16 @@
-"""Audit of advantage estimators against exact gradients: `check_estimator`, ``tokengym audit``."""
+"""Audit of advantage estimators against exact gradients: `check_estimator`, ``tokengym audit``.
 
-from tokengym.lab.audit.audit import Audit, CheckResult, check_estimator
+The audit is the file `tokengym_audit`, which is a distribution of its own; here it is given this
+library's registered estimators.
+"""
+
 from tokengym.lab.audit.registered import registered
-from tokengym.lab.audit.signatures import ADAPTERS, AuditError
+from tokengym.lab.audit.tokengym_audit import (
+    ADAPTERS,
+    Audit,
+    AuditError,
+    CheckResult,
+    check_estimator,
+)
 
 __all__ = ["ADAPTERS", "Audit", "AuditError", "CheckResult", "check_estimator", "registered"]

@@ -8,8 +8,7 @@ from torch import Tensor
 from tokengym.agents import losses
 from tokengym.agents.ppo import ADVANTAGES, PPOSettings, RoundTensors
 from tokengym.envs import Episode, Turn
-from tokengym.lab.audit.decisions import Batch
-from tokengym.lab.audit.signatures import GAE_LAMBDA, Adapted
+from tokengym.lab.audit.tokengym_audit import GAE_LAMBDA, Adapted, Batch
 
 
 def registered(name: str) -> Adapted:

@@ -23,9 +23,9 @@ def audit(
 ) -> int:
     """Check an advantage estimator against gradients that are known.
 
-    Seven questions, each answered exactly, by going through every batch that a small policy can
-    draw: token rewards, turns, length, groups, masks, a discount, a shared prefix. Exits with 1 if
-    a check fails, with 2 if the function cannot be called.
+    Eight questions, each answered exactly, by going through every batch that a small policy can
+    draw: token rewards, turns, length, groups, masks, a discount, a shared prefix, large rewards.
+    Exits with 1 if a check fails, with 2 if the function cannot be called.
 
     For example:
       tokengym audit estimators.py:mine
@@ -43,8 +43,8 @@ def audit(
             "advantages" that a rule has measured already.
         non_negative: Whether it promises that no reward is below 0.
         group_sizes: Responses to a prompt, two sizes or more.
-        checks: Some of "token rewards", turns, length, groups, "masks and replies", discount and
-            "shared prefix" (default: all).
+        checks: Some of "token rewards", turns, length, groups, "masks and replies", discount,
+            "shared prefix" and "large rewards" (default: all).
         numpy: Pass arrays instead of tensors.
         out: File of all figures, JSON.
     """
@@ -89,8 +89,8 @@ def show(result: "Audit", console: "Console") -> None:
     console.print(Text(f"\n{result.name}"))
     for check, style in zip(result.checks, styles, strict=True):
         console.print(Text.assemble("  ", (f"{check.name}: ", style), check.says))
-    for fault in result.faults:
-        console.print(Text(f"  looks like: {fault}", "red"))
+    for kind in result.kinds:
+        console.print(Text(f"  its mistake: {kind}", "red"))
     for said in result.refusals:
         console.print(Text(f"  refuses groups of equal scores, which count as 0: {said}"))
     failing = [check.name for check in result.checks if check.fails]

@@ -14,8 +14,7 @@ import torch
 from studies import shipped_estimators as study
 from studies.shipped_trainers import MissingError, Source
 from tokengym.lab.audit import check_estimator
-from tokengym.lab.audit.cases import CHECKS
-from tokengym.lab.audit.verdicts import FAIL, HOLD
+from tokengym.lab.audit.tokengym_audit import CHECKS, FAIL, HOLD
 
 DOCS = Path(__file__).parents[2] / "docs" / "results"
 FILE = """

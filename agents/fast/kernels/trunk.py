@@ -18,12 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import GemmaModel, LlamaModel, MistralModel, Qwen2Model, Qwen3Model
 from transformers.activations import GELUTanh, SiLUActivation
-from transformers.cache_utils import get_layer_types_and_kwargs
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
 from tokengym.agents.fast.kernels.layers import added_and_normed, gated, signed, turned
 from tokengym.agents.fast.llama import ROTATIONS
 from tokengym.agents.policy.language_model import LanguageModel, full_precision
+from tokengym.agents.policy.streams import layer_windows
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +48,7 @@ def has_llama_blocks(trunk: Any) -> bool:
 
 def windows(trunk: Any) -> list[int]:
     """Return the columns that each layer's attention looks back; 0: all."""
-    layers = zip(*get_layer_types_and_kwargs(trunk.config), strict=True)
-    return [settings.get("sliding_window") or 0 for _, settings in layers]
+    return [window or 0 for _, window in layer_windows(trunk.config)]
 
 
 def activation(trunk: Any) -> str:

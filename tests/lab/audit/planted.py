@@ -123,8 +123,8 @@ def divided_by_zero(scores: Tensor, group_ids: Tensor) -> Tensor:
     return centred / group_mean(centred**2, group_ids).sqrt()
 
 
-def first_group_alone(scores: Tensor, group_ids: Tensor) -> Tensor:
-    """Scores minus the worst of the batch, whose prompt it does not ask for, times their rank."""
+def ranks(scores: Tensor, group_ids: Tensor) -> Tensor:
+    """Ranks of scores among the batch, which a rare large return does not make larger."""
     del group_ids
     return scores.argsort().argsort().to(scores.dtype) - (len(scores) - 1) / 2.0
 

@@ -13,11 +13,17 @@ from torch import Tensor
 
 from tests.lab.audit import planted
 from tokengym.lab.audit import AuditError, check_estimator, registered
-from tokengym.lab.audit import faults as names
-from tokengym.lab.audit.cases import CHECKS, LENGTH, TOKEN_REWARDS, Case
-from tokengym.lab.audit.faults import named_faults
-from tokengym.lab.audit.measure import batches, expectations
-from tokengym.lab.audit.signatures import adapt
+from tokengym.lab.audit import tokengym_audit as names
+from tokengym.lab.audit.tokengym_audit import (
+    CHECKS,
+    LENGTH,
+    TOKEN_REWARDS,
+    Case,
+    adapt,
+    batches,
+    expectations,
+    named_faults,
+)
 from tokengym.scripts.cli import main
 
 SIZES = (2, 4, 8)
@@ -49,7 +55,7 @@ MISTAKES = [
     (planted.turns_alone, "turns", "reversed", names.OWN_ALONE),
     (planted.mean_of_each_turn, "turns", "reversed", names.CENTRED),
     (planted.divided_by_zero, "groups", "not finite", None),
-    (planted.first_group_alone, "groups", "biased", None),
+    (planted.ranks, "large rewards", "reversed", None),
     (planted.neighbours, "groups", "leaks", None),
     (planted.refuses_equal, "groups", "refused", None),
     (planted.blocks, "groups", "leaks", None),
@@ -387,7 +393,7 @@ def test_the_command_ends_with_a_status(tmp_path: Any, capsys: pytest.CaptureFix
     assert main(["audit", f"{file}:wrong", *quick, "--out", str(out)]) == 1
     said = " ".join(capsys.readouterr().out.split())
     assert "fails token rewards" in said
-    assert "looks like: no reward to go" in said
+    assert "its mistake: no reward to go" in said
     stored = json.loads(out.read_text())
     assert stored["holds"] is False
     assert stored["checks"][0]["cases"][0]["case"] == "a late cost"

@@ -1,0 +1,2448 @@
+"""Audit of advantage estimators against exact policy gradients, in one file on PyTorch alone.
+
+Install it (``pip install tokengym-audit``), or copy this file beside the tests of a trainer:
+
+    pytest -p tokengym_audit --audit my.py:estimator
+
+or, parametrised:
+
+    @pytest.mark.parametrize("name", ["grpo", "rloo"])
+    def test_estimator(name):
+        audit = tokengym_audit.check_estimator(getattr(my, name), pays="outcome")
+        assert audit.holds, audit
+
+Every batch that a small policy can draw is enumerated, so that the expected gradient of an
+estimator has no sampling error; it is compared with the true one, case by case.
+
+- Decisions: small trees of responses whose gradient is known, and batches of them.
+- Cases and checks: what each decision asks.
+- Signatures: how the functions of known trainers are called.
+- Expectations, verdicts and known mistakes.
+- `check_estimator`, and the plug-in of pytest.
+"""
+
+import difflib
+import functools
+import importlib.util
+import inspect
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from itertools import combinations_with_replacement, product
+from operator import index
+from pathlib import Path as FilePath
+from time import perf_counter
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__version__ = "0.2.0"
+
+
+class AuditError(ValueError):
+    """The audit cannot be run."""
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return a suggestion for a word that is not known, or nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {near[0]!r}? " if near else ""
+
+
+# --- decisions ------------------------------------------------------------------------------------
+
+REPLY = ">"
+"""Mark before a token that the partner wrote, not the policy."""
+NEAR_BEST = 0.9
+"""Probability of the best token at each decision of a policy that has nearly learned."""
+
+PAYS = ("tokens", "outcome", "advantages")
+"""What token rewards may be: each token's own; the response's sum at its last token, as a trainer
+with one score a response has; or each token's exact advantage, the prompt's value at the first."""
+
+Path = tuple[tuple[str, float], ...]
+"""One response: its tokens, each with its reward. Tokens of replies begin with `REPLY`."""
+Prefix = tuple[int, tuple[str, ...]]
+"""A state: number of the prompt, and the tokens so far."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What an estimator may read of some responses; 0 past a response's end."""
+
+    token_rewards: Tensor
+    """(batch, time), reward units."""
+    response_mask: Tensor
+    """(batch, time) bool, True at tokens that the policy wrote."""
+    values: Tensor
+    """(batch, time), the exact expected reward to go before each token, reward units."""
+    turn_ids: Tensor
+    """(batch, time) int64, the number of each token's turn from 0; -1 where the mask is False."""
+    response_ids: Tensor
+    """(batch, time) int64, the tokens, those of replies included."""
+    scores: Tensor
+    """(batch,), sums of the token rewards."""
+    group_ids: Tensor
+    """(batch,) int64, the number of each row's prompt; rows of a prompt are neighbours."""
+    log_probs: Tensor
+    """(batch, time), nats, of the tokens under the policy."""
+    sum_pi_squared: Tensor
+    """(batch, time), the sum of the policy's squared probabilities where each token was chosen."""
+    greedy_scores: Tensor
+    """(batch,), the score of the policy's likeliest response to each row's prompt."""
+    gamma: float
+    """Discount per token."""
+
+    def take(self, rows: Tensor) -> "Batch":
+        """Return some rows, in memory of their own."""
+        tensors = {
+            name: value[rows] for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return Batch(**tensors, gamma=self.gamma)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Responses:
+    """Every response that a task allows."""
+
+    ids: tuple[tuple[int, ...], ...]
+    """Token ids of each."""
+    states: Tensor
+    """(responses, time) long, the row of the state in which each token is chosen; 0 past the
+    end."""
+    tokens: Tensor
+    """(responses, time) long, the token; 0 past the end."""
+    mask: Tensor
+    """(responses, time) bool, True on a response's own tokens."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def response_probs(probs: Tensor, responses: Responses) -> Tensor:
+    """Return the probability of each response.
+
+    P(y) = product over t of pi(y_t | y_<t)
+
+    Args:
+        probs: (states, vocab) of the policy.
+        responses: All responses.
+
+    Returns:
+        (responses,), summing to 1.
+    """
+    chosen = probs[responses.states, responses.tokens]
+    return chosen.masked_fill(~responses.mask, 1.0).prod(1)
+
+
+def weighted_gradient(probs: Tensor, responses: Responses, weights: Tensor) -> Tensor:
+    """Return the sum over responses and tokens of weight times d log pi / d logits.
+
+    G(s, a) = W(s, a) - pi(a | s) * sum_b W(s, b),  W(s, a) = the weights of a written in s
+
+    Args:
+        probs: (states, vocab) of the policy.
+        responses: All responses.
+        weights: (responses, time).
+
+    Returns:
+        (states, vocab).
+    """
+    written = torch.zeros_like(probs)
+    mask = responses.mask
+    written.index_put_(
+        (responses.states[mask], responses.tokens[mask]), weights[mask], accumulate=True
+    )
+    return written - probs * written.sum(1, keepdim=True)
+
+
+def values_to_come(probs: Tensor, responses: Responses, to_go: Tensor) -> Tensor:
+    """Return the expected reward to go before each token: what a perfect critic knows.
+
+    V(s) = sum over y through s of P(y) G(y, s) / sum over y through s of P(y)
+
+    Args:
+        probs: (states, vocab) of the policy.
+        responses: All responses.
+        to_go: (responses, time) reward to go from each token on.
+
+    Returns:
+        (responses, time); 0 past a response's end.
+    """
+    mask, states = responses.mask, responses.states
+    weight = response_probs(probs, responses)[:, None].expand(mask.shape)
+    total = torch.zeros(len(probs), dtype=probs.dtype)
+    reached = total.index_add(0, states[mask], weight[mask])
+    total = total.index_add(0, states[mask], (weight * to_go)[mask])
+    return (total / reached.clamp(min=1e-300))[states].masked_fill(~mask, 0.0)
+
+
+def rewards_to_go(rewards: Tensor, mask: Tensor, gamma: float) -> Tensor:
+    """Return what each token and its successors earn; what the policy did not write takes no time.
+
+    Args:
+        rewards: (responses, time), reward units.
+        mask: (responses, time) bool.
+        gamma: Discount per token.
+    """
+    to_go, following = torch.zeros_like(rewards), rewards.new_zeros(len(rewards))
+    for column in reversed(range(mask.shape[1])):
+        now = rewards[:, column] + gamma * following
+        following = torch.where(mask[:, column], now, following)
+        to_go[:, column] = following
+    return to_go.masked_fill(~mask, 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decisions:
+    """The responses to one or more prompts, and a policy that writes them."""
+
+    responses: Responses
+    """All of them, prompt after prompt."""
+    probs: Tensor
+    """(states, vocab) float64 of the policy."""
+    rewards: Tensor
+    """(responses, time) float64; the whole sum at the last token where the outcome is paid."""
+    turn_ids: Tensor
+    """(responses, time) int64; -1 where the mask is False."""
+    ids: Tensor
+    """(responses, time) int64, the tokens, those of replies included."""
+    prompts: Tensor
+    """(responses,) int64, the number of each one's prompt."""
+    states: tuple[Prefix, ...]
+    """What each state's row stands for."""
+    vocabulary: tuple[str, ...]
+    gamma: float
+    pays: str = "tokens"
+    """What the estimator is shown as token rewards: see `PAYS`."""
+
+    @cached_property
+    def paid(self) -> Tensor:
+        """(responses, time) the token rewards that the estimator is shown."""
+        mask = self.responses.mask
+        if self.pays != "advantages":
+            return self.rewards
+        after = torch.zeros_like(self.values)  # of the next token that the policy writes
+        following = torch.zeros(len(mask), dtype=self.values.dtype)
+        for column in reversed(range(mask.shape[1])):
+            after[:, column] = following
+            following = torch.where(mask[:, column], self.values[:, column], following)
+        advantages = self.rewards + self.gamma * after - self.values
+        advantages[:, 0] += self.values[:, 0]
+        return advantages.masked_fill(~mask, 0.0)
+
+    @cached_property
+    def chances(self) -> Tensor:
+        """(responses,) the probability of each; those of a prompt sum to 1."""
+        return response_probs(self.probs, self.responses)
+
+    @cached_property
+    def to_go(self) -> Tensor:
+        """(responses, time) discounted reward to go."""
+        return rewards_to_go(self.rewards, self.responses.mask, self.gamma)
+
+    @cached_property
+    def values(self) -> Tensor:
+        """(responses, time) exact expected reward to go before each token."""
+        return values_to_come(self.probs, self.responses, self.to_go)
+
+    @cached_property
+    def gradient(self) -> Tensor:
+        """(states, vocab) the true gradient, reward units per unit of logit.
+
+        G(s, a) = d(s) pi(a | s) (Q(s, a) - V(s)),  d(s) the probability of coming through s
+        """
+        return weighted_gradient(self.probs, self.responses, self.chances[:, None] * self.to_go)
+
+    @cached_property
+    def ideal_noise(self) -> float:
+        """Variance of one response's gradient under the rewards to go minus exact values.
+
+        Reward units squared, summed over the states and the prompts.
+        """
+        advantages = (self.to_go - self.values) ** 2 * self.lengths
+        return float((self.chances[:, None] * advantages).sum() - (self.gradient**2).sum())
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """(responses, time) squared length of d log pi / d logits at each token; 0 off the mask.
+
+        |e_a - pi|^2 = 1 - 2 pi_a + sum_b pi_b^2
+        """
+        mask, states = self.responses.mask, self.responses.states
+        chosen = self.probs[states, self.responses.tokens]
+        return (1.0 - 2.0 * chosen + (self.probs**2).sum(1)[states]).masked_fill(~mask, 0.0)
+
+    @cached_property
+    def _all(self) -> Batch:
+        """All responses as an estimator reads them."""
+        mask, states = self.responses.mask, self.responses.states
+        chosen = self.probs[states, self.responses.tokens].clamp(min=1e-30)
+        scores = self.rewards.sum(1)
+        greedy = torch.zeros_like(scores)
+        for prompt in self.prompts.unique():
+            own = self.prompts == prompt
+            greedy[own] = scores[own][self.chances[own].argmax()]
+        return Batch(
+            token_rewards=self.paid.float(),
+            response_mask=mask,
+            values=self.values.float(),
+            turn_ids=self.turn_ids,
+            response_ids=self.ids,
+            scores=scores.float(),
+            group_ids=self.prompts,
+            log_probs=chosen.log().masked_fill(~mask, 0.0).float(),
+            sum_pi_squared=(self.probs**2).sum(1)[states].masked_fill(~mask, 0.0).float(),
+            greedy_scores=greedy.float(),
+            gamma=self.gamma,
+        )
+
+    def batch(self, rows: Tensor) -> Batch:
+        """Return some responses as an estimator reads them, in float32 and in memory of its own.
+
+        Args:
+            rows: (batch,) their numbers.
+        """
+        return self._all.take(rows)
+
+    def near_best(self) -> "Decisions":
+        """Return the same responses under a policy that has nearly learned the best ones.
+
+        Where two tokens are equally good, their probabilities stay.
+        """
+        probs = self.probs.clone()
+        optimal = self._best_values()
+        for row, worth in optimal.items():
+            best = max(worth.values())
+            good = [token for token, value in worth.items() if value > best - 1e-9]
+            if len(good) == len(worth):
+                continue
+            for token in worth:
+                share, count = (
+                    (NEAR_BEST, len(good))
+                    if token in good
+                    else (1.0 - NEAR_BEST, len(worth) - len(good))
+                )
+                probs[row, token] = share / count
+        return replace(self, probs=probs)
+
+    def _best_values(self) -> dict[int, dict[int, float]]:
+        """Return Q* of every state's tokens, played on at best."""
+        worth: dict[int, dict[int, float]] = {}
+        mask, states = self.responses.mask.tolist(), self.responses.states.tolist()
+        rewards, tokens = self.rewards.tolist(), self.responses.tokens.tolist()
+        for column in reversed(range(len(mask[0]))):
+            for row in range(len(mask)):
+                if not mask[row][column]:
+                    continue
+                after = next((t for t in range(column + 1, len(mask[0])) if mask[row][t]), None)
+                follows = 0.0 if after is None else max(worth[states[row][after]].values())
+                worth.setdefault(states[row][column], {})[tokens[row][column]] = (
+                    rewards[row][column] + self.gamma * follows
+                )
+        return worth
+
+
+def decisions(
+    prompts: Sequence[Sequence[Path]],
+    chances: Mapping[str, float],
+    *,
+    gamma: float = 1.0,
+    pays: str = "tokens",
+) -> Decisions:
+    """Return trees as tensors.
+
+    Args:
+        prompts: Per prompt, every response that it allows.
+        chances: Probability of a token where there is a choice; the tokens not named share the
+            rest evenly.
+        gamma: Discount per token.
+        pays: What the estimator is shown as token rewards: see `PAYS`.
+    """
+    paths = [(number, path) for number, some in enumerate(prompts) for path in some]
+    horizon = max(len(path) for _, path in paths)
+    vocabulary = ("", *dict.fromkeys(token for _, path in paths for token, _ in path))
+    known: dict[Prefix, int] = {}
+    shape = (len(paths), horizon)
+    states, ids = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+    turn_ids = torch.full(shape, -1)
+    rewards = torch.zeros(shape, dtype=torch.float64)
+    legal: dict[int, dict[str, None]] = {}
+    for row, (number, path) in enumerate(paths):
+        turn = 0
+        for column, (token, reward) in enumerate(path):
+            ids[row, column] = vocabulary.index(token)
+            if token.startswith(REPLY):
+                turn += not path[column - 1][0].startswith(REPLY)
+                continue
+            prefix = (number, tuple(before for before, _ in path[:column]))
+            states[row, column] = known.setdefault(prefix, len(known))
+            legal.setdefault(known[prefix], {})[token] = None
+            turn_ids[row, column] = turn
+            rewards[row, column] = reward
+    mask = turn_ids >= 0
+    if pays == "outcome":
+        last = (mask * torch.arange(1, horizon + 1)).argmax(1, keepdim=True)
+        rewards = torch.zeros_like(rewards).scatter(1, last, rewards.sum(1, keepdim=True))
+    probs = torch.zeros(len(known), len(vocabulary), dtype=torch.float64)
+    for state, tokens in legal.items():
+        named = {token: chances[token] for token in tokens if token in chances}
+        others = len(tokens) - len(named)
+        rest = (1.0 - sum(named.values())) / others if others else 0.0
+        for token in tokens:
+            probs[state, vocabulary.index(token)] = named.get(token, rest)
+    return Decisions(
+        responses=Responses(
+            ids=tuple(tuple(row) for row in ids.tolist()),
+            states=states,
+            tokens=ids.masked_fill(~mask, 0),
+            mask=mask,
+        ),
+        probs=probs,
+        rewards=rewards,
+        turn_ids=turn_ids,
+        ids=ids,
+        prompts=torch.tensor([number for number, _ in paths]),
+        states=tuple(known),
+        vocabulary=vocabulary,
+        gamma=gamma,
+        pays=pays,
+    )
+
+
+# --- cases and checks -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A decision, and what it asks."""
+
+    name: str
+    when: str
+    """Its situation, after "when"."""
+    prompts: tuple[tuple[Path, ...], ...]
+    """Per prompt, every response."""
+    chances: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    """Probability of tokens where there is a choice; even otherwise."""
+    meanings: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """What a token stands for in a sentence: "the longer response"."""
+    sizes: tuple[int, ...] = (1,)
+    """Rows of each prompt, in groups."""
+    gamma: float = 1.0
+    per_token: bool = False
+    """Whether it tells a discount per token from one per turn, or one that counts replies."""
+
+    @property
+    def non_negative(self) -> bool:
+        """Whether no token costs anything."""
+        return all(reward >= 0 for some in self.prompts for path in some for _, reward in path)
+
+    def build(self, *, pays: str = "tokens", turns: bool = False) -> Decisions:
+        """Return its tensors.
+
+        Args:
+            pays: What the estimator is shown as token rewards: see `PAYS`.
+            turns: Make each token a turn of its own, with a reply of one token between, so that a
+                discount per turn and one per token are the same.
+        """
+        prompts = self.prompts
+        if turns:
+            prompts = tuple(tuple(_as_turns(path) for path in some) for some in prompts)
+        return decisions(prompts, self.chances, gamma=self.gamma, pays=pays)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One question about an estimator."""
+
+    name: str
+    question: str
+    needs: tuple[tuple[str, ...], ...]
+    """What an estimator must read for the question to apply: one of each tuple; see `Batch`."""
+    cases: tuple[Case, ...]
+
+
+LENGTHS = MappingProxyType(
+    {"stop": "the shorter response", "on": "the longer response", "more": "the longer response",
+     "far": "the longer response", "halt": "the shorter response"}
+)  # fmt: skip
+TIMES = MappingProxyType({"now": "the earlier reward", "wait": "the later reward"})
+TURNS = MappingProxyType(
+    {"now": "the reward of the earlier turn", "wait": "the reward of the later turn",
+     "stop": "ending the conversation", "on": "one turn more"}
+)  # fmt: skip
+
+
+def _as_turns(path: Path) -> Path:
+    """Return a response with a reply after each token but the last."""
+    apart = [(token, (f"{REPLY}{token[0]}", 0.0)) for token in path[:-1]]
+    return (*(token for pair in apart for token in pair), path[-1])
+
+
+def _one(*paths: Path) -> tuple[tuple[Path, ...], ...]:
+    return (paths,)
+
+
+TOKEN_REWARDS = Check(
+    name="token rewards",
+    question="Is a token credited with the rewards that follow from it?",
+    needs=(("token_rewards",),),
+    cases=(
+        Case(
+            name="a late cost",
+            when="a later token costs more than an earlier one pays",
+            prompts=_one((("now", 0.5), ("x", -0.75)), (("wait", 0.0), ("y", 0.0))),
+            meanings={"now": "the early reward", "wait": "the token without it"},
+        ),
+        Case(
+            name="a late reward",
+            when="a later token pays more than an earlier one",
+            prompts=_one((("now", 0.5), ("x", 0.0)), (("wait", 0.0), ("y", 0.75))),
+            meanings=TIMES,
+        ),
+        Case(
+            name="early or late",
+            when="an early and a late reward are equal",
+            prompts=_one((("now", 0.5), ("x", 0.0)), (("wait", 0.0), ("y", 0.5))),
+            meanings=TIMES,
+        ),
+        Case(
+            name="two decisions",
+            when="two tokens decide",
+            prompts=_one(
+                (("a", 0.25), ("x", 0.5)),
+                (("a", 0.25), ("y", 0.0)),
+                (("b", 0.0), ("z", 1.0)),
+                (("b", 0.0), ("w", 0.25)),
+            ),
+            chances={"a": 0.5, "x": 0.3, "z": 0.6},
+        ),
+        Case(
+            name="three tokens",
+            when="one of three tokens pays first and costs later",
+            prompts=_one(
+                (("a", 0.0), ("x", 0.6)), (("b", 0.5), ("y", 0.0)), (("c", 1.0), ("z", -0.75))
+            ),
+        ),
+    ),
+)
+TURN_REWARDS = Check(
+    name="turns",
+    question="Is a turn credited with the turns that follow from it, and with no others?",
+    needs=(("turn_ids",),),
+    cases=(
+        Case(
+            name="a later turn costs",
+            when="a later turn costs more than an earlier one pays",
+            prompts=_one(
+                (("now", 0.5), (">l", 0.0), ("x", -0.75)), (("wait", 0.0), (">r", 0.0), ("y", 0.0))
+            ),
+            meanings={"now": "the turn that pays at once", "wait": "the turn that does not"},
+        ),
+        Case(
+            name="a later turn pays",
+            when="a later turn pays more than an earlier one",
+            prompts=_one(
+                (("now", 0.5), (">l", 0.0), ("x", 0.0)), (("wait", 0.0), (">r", 0.0), ("y", 0.75))
+            ),
+            meanings=TURNS,
+        ),
+        Case(
+            name="earlier or later turn",
+            when="an earlier and a later turn pay the same",
+            prompts=_one(
+                (("now", 0.5), (">l", 0.0), ("x", 0.0)), (("wait", 0.0), (">r", 0.0), ("y", 0.5))
+            ),
+            meanings=TURNS,
+        ),
+        Case(
+            name="another turn pays",
+            when="one turn more earns more than it costs",
+            prompts=_one((("stop", 1.0),), (("on", 0.5), (">l", 0.0), ("end", 0.75))),
+            meanings=TURNS,
+        ),
+        Case(
+            name="another turn earns nothing",
+            when="one turn more earns as much as it costs",
+            prompts=_one((("stop", 1.0),), (("on", 0.5), (">l", 0.0), ("end", 0.5))),
+            meanings=TURNS,
+        ),
+        Case(
+            name="each turn decides",
+            when="each turn decides",
+            prompts=_one(
+                (("a", 0.0), (">l", 0.0), ("x", 1.0)),
+                (("a", 0.0), (">l", 0.0), ("y", 0.0)),
+                (("b", 0.5), (">r", 0.0), ("z", 0.0)),
+                (("b", 0.5), (">r", 0.0), ("w", 0.25)),
+            ),
+        ),
+    ),
+)
+LENGTH = Check(
+    name="length",
+    question="Does it pay for length where length earns nothing?",
+    needs=(),
+    cases=(
+        Case(
+            name="longer earns more",
+            when="the longer response earns more",
+            prompts=_one((("stop", 1.0),), (("on", 0.5), ("end", 0.75))),
+            meanings=LENGTHS,
+        ),
+        Case(
+            name="longer earns the same",
+            when="a short and a long response earn the same",
+            prompts=_one((("stop", 1.0),), (("on", 0.5), ("end", 0.5))),
+            meanings=LENGTHS,
+        ),
+        Case(
+            name="longer earns less",
+            when="the longer response earns less",
+            prompts=_one((("stop", 1.0),), (("on", 0.5), ("end", 0.25))),
+            meanings=LENGTHS,
+        ),
+        Case(
+            name="longer costs the same",
+            when="a short and a long response cost the same",
+            prompts=_one((("stop", -1.0),), (("on", 0.0), ("end", -1.0))),
+            meanings=LENGTHS,
+        ),
+        Case(
+            name="longer costs less",
+            when="every response costs something, the longer one less",
+            prompts=_one((("stop", -1.0),), (("on", -0.5), ("end", -0.25))),
+            meanings=LENGTHS,
+        ),
+        Case(
+            name="length beside success",
+            when="success and length have nothing to do with each other",
+            prompts=_one(
+                (("right", 0.0), ("stop", 1.0)),
+                (("right", 0.0), ("more", 0.0), ("so", 0.0), ("end", 1.0)),
+                (("wrong", 0.0), ("halt", 0.0)),
+                (("wrong", 0.0), ("far", 0.0), ("off", 0.0), ("over", 0.0)),
+            ),
+            chances={"right": 0.4},
+            meanings=LENGTHS,
+        ),
+    ),
+)
+GROUPS = Check(
+    name="groups",
+    question="Are groups of unlike size, unlike difficulty or equal scores kept apart?",
+    needs=(("group_ids", "group_size"),),
+    cases=(
+        Case(
+            name="an easy and a hard prompt",
+            when="an easy and a hard prompt share a batch",
+            prompts=(
+                ((("good", 2.0),), (("bad", 1.5),)),
+                ((("better", 0.5),), (("worse", 0.0),)),
+            ),
+            chances={"good": 0.8, "better": 0.2},
+            sizes=(1, 1),
+        ),
+        Case(
+            name="groups of unlike size",
+            when="a prompt has twice as many responses as another",
+            prompts=(
+                ((("good", 2.0),), (("bad", 1.5),)),
+                ((("better", 0.5),), (("worse", 0.0),)),
+            ),
+            chances={"good": 0.8, "better": 0.2},
+            sizes=(1, 2),
+        ),
+        Case(
+            name="equal scores",
+            when="all responses to a prompt score the same",
+            prompts=(
+                ((("one", 1.0),), (("other", 1.0),)),
+                ((("better", 1.0),), (("worse", 0.0),)),
+            ),
+            chances={"one": 0.3},
+            sizes=(1, 1),
+        ),
+    ),
+)
+MASKS = Check(
+    name="masks and replies",
+    question="Do padding and tokens that the policy did not write stay out of it?",
+    needs=(("response_mask", "turn_ids", "response_ids"),),
+    cases=(
+        Case(
+            name="replies of unlike length",
+            when="a long and a short reply lead to the same score",
+            prompts=_one(
+                (("ask", 0.5), (">l", 0.0), (">l", 0.0), (">l", 0.0), ("x", 0.0)),
+                (("tell", 0.0), (">r", 0.0), ("y", 0.5)),
+            ),
+            meanings={"ask": "the longer reply", "tell": "the shorter reply"},
+        ),
+        Case(
+            name="a reward past a long reply",
+            when="a reward lies past a long reply",
+            prompts=_one(
+                (("ask", 0.0), (">l", 0.0), (">l", 0.0), (">l", 0.0), ("x", 0.75)),
+                (("tell", 0.5), (">r", 0.0), ("y", 0.0)),
+            ),
+            meanings={"ask": "the longer reply", "tell": "the shorter reply"},
+        ),
+        Case(
+            name="a cost past a reply",
+            when="what follows a reply costs more than was paid before it",
+            prompts=_one(
+                (("ask", 0.5), (">l", 0.0), (">l", 0.0), ("x", -0.75)),
+                (("tell", 0.0), (">r", 0.0), ("y", 0.0)),
+            ),
+            meanings={"ask": "the token that pays at once", "tell": "the token that does not"},
+        ),
+        Case(
+            name="a reply at the end",
+            when="a response ends with a reply",
+            prompts=_one((("a", 0.5), (">l", 0.0)), (("b", 0.0), ("c", 0.75), (">r", 0.0))),
+        ),
+    ),
+)
+DISCOUNT = Check(
+    name="discount",
+    question="Does a discount weigh later rewards down?",
+    needs=(("gamma",),),
+    cases=(
+        Case(
+            name="discounted below",
+            when="a discount makes a later reward worth less than an earlier one",
+            prompts=_one((("now", 0.5), ("x", 0.0)), (("wait", 0.0), ("y", 0.75))),
+            meanings=TIMES,
+            gamma=0.5,
+        ),
+        Case(
+            name="still worth more",
+            when="a later reward is worth more even with a discount",
+            prompts=_one((("now", 0.5), ("x", 0.0)), (("wait", 0.0), ("y", 3.0))),
+            meanings=TIMES,
+            gamma=0.5,
+        ),
+        Case(
+            name="discounted to the same",
+            when="a discount makes a later reward worth as much as an earlier one",
+            prompts=_one((("now", 0.5), ("x", 0.0)), (("wait", 0.0), ("y", 1.0))),
+            meanings=TIMES,
+            gamma=0.5,
+            per_token=True,
+        ),
+    ),
+)
+PREFIX = Check(
+    name="shared prefix",
+    question="Is what responses share left out of what tells them apart?",
+    needs=(),
+    cases=(
+        Case(
+            name="the same beginning",
+            when="responses share a beginning that pays",
+            prompts=_one(
+                (("p", 1.0), ("q", 0.0), ("good", 0.5)), (("p", 1.0), ("q", 0.0), ("bad", 0.0))
+            ),
+        ),
+        Case(
+            name="two beginnings of one worth",
+            when="two beginnings are worth the same and want unlike continuations",
+            prompts=_one(
+                (("u", 1.0), ("x", 0.5)),
+                (("u", 1.0), ("y", 0.0)),
+                (("v", 0.5), ("z", 0.5)),
+                (("v", 0.5), ("w", 1.0)),
+            ),
+            meanings={"u": "the beginning that pays at once", "v": "the beginning that pays later"},
+        ),
+        Case(
+            name="a beginning that costs later",
+            when="a beginning that pays leads to a cost",
+            prompts=_one(
+                (("u", 1.0), ("x", -1.0)),
+                (("u", 1.0), ("y", -0.5)),
+                (("v", 0.0), ("z", 0.0)),
+                (("v", 0.0), ("w", 0.5)),
+            ),
+            meanings={"u": "the beginning that pays at once", "v": "the beginning that pays later"},
+        ),
+    ),
+)
+LARGE = 10.0
+"""Largest reward of any case."""
+LARGE_REWARDS = Check(
+    name="large rewards",
+    question="Is a large return worth its size, and a rare one its chance?",
+    needs=(),
+    cases=(
+        Case(
+            name="a rare large return",
+            when="a rare large return stands against a sure smaller one",
+            prompts=_one(
+                (("sure", 3.0),), (("try", 0.0), ("win", LARGE)), (("try", 0.0), ("lose", 1.0))
+            ),
+            chances={"win": 0.3},
+            meanings={"sure": "the sure return", "try": "the chance of a large one"},
+        ),
+        Case(
+            name="a rare large cost",
+            when="a rare large cost stands against a sure smaller one",
+            prompts=_one(
+                (("sure", -3.0),), (("try", 0.0), ("lose", -LARGE)), (("try", 0.0), ("win", -1.0))
+            ),
+            chances={"lose": 0.3},
+            meanings={"sure": "the sure cost", "try": "the chance of a large one"},
+        ),
+        Case(
+            name="one large reward",
+            when="one token earns more than three together",
+            prompts=_one((("one", 5.0),), (("a", 1.0), ("b", 1.0), ("c", 1.0))),
+            meanings={"one": "the large reward", "a": "the three small ones"},
+        ),
+        Case(
+            name="one large cost",
+            when="one token costs more than three together",
+            prompts=_one((("one", -5.0),), (("a", -1.0), ("b", -1.0), ("c", -1.0))),
+            meanings={"one": "the large cost", "a": "the three small ones"},
+        ),
+    ),
+)
+CHECKS = (
+    TOKEN_REWARDS, TURN_REWARDS, LENGTH, GROUPS, MASKS, DISCOUNT, PREFIX, LARGE_REWARDS
+)  # fmt: skip
+"""All, in the order of the report."""
+
+
+# --- signatures -----------------------------------------------------------------------------------
+
+GAE_LAMBDA = 1.0
+"""Lambda that an estimator is given where it asks for one: the trainers' own default."""
+
+Function = Callable[..., Any]
+Estimator = Callable[[Batch], Tensor]
+"""Returns advantages (batch, time), float64, 0 where the mask is False."""
+
+
+@dataclass(frozen=True)
+class Keyword:
+    """An argument that an adapter knows."""
+
+    make: Callable[[Batch], Any]
+    reads: tuple[str, ...]
+    """What it shows of a batch, by the names that `Check.needs` has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """The signature of a family of estimators."""
+
+    keywords: Mapping[str, Keyword]
+    marks: tuple[str, ...]
+    """Keywords of which a function names one if it is of this family; none if it must be named."""
+    read: Callable[[Any, Batch], Any] = lambda result, _: result
+    """Turns what the function returns into an array."""
+
+
+class Config(dict[str, Any]):
+    """Settings that a trainer passes as an object or as a mapping."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a setting; those not known here are absent, as in a trainer's own defaults."""
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"the audit sets no {name!r}; it sets {', '.join(self)}") from None
+
+
+def _group_size(batch: Batch) -> int:
+    """Return the rows of each prompt."""
+    counts = batch.group_ids.unique(return_counts=True)[1]
+    return int(counts[0])
+
+
+def _turn_rewards(batch: Batch) -> Tensor:
+    """Return the sum of each turn's token rewards, (batch, turns)."""
+    turns = torch.zeros(len(batch.turn_ids), int(batch.turn_ids.max()) + 1)
+    paid = batch.token_rewards.masked_fill(~batch.response_mask, 0.0)
+    return turns.scatter_add(1, batch.turn_ids.clamp(min=0), paid)
+
+
+def _steps(batch: Batch) -> list[list[float]]:
+    """Return each row's rewards of the tokens that the policy wrote."""
+    return [
+        row[mask].tolist()
+        for row, mask in zip(batch.token_rewards, batch.response_mask, strict=True)
+    ]
+
+
+def _on_steps(result: Any, batch: Batch) -> Tensor:
+    """Return the advantages of `_steps` at their tokens."""
+    advantages = torch.zeros(batch.token_rewards.shape, dtype=torch.float64)
+    for row, (mask, own) in enumerate(zip(batch.response_mask, result, strict=True)):
+        advantages[row, mask] = torch.tensor(np.asarray(own).tolist(), dtype=torch.float64)
+    return advantages
+
+
+def _by_group(batch: Batch) -> list[Any]:
+    """Return the scores of each prompt's responses."""
+    return [
+        batch.scores[batch.group_ids == group].double().numpy()
+        for group in batch.group_ids.unique()
+    ]
+
+
+def _on_groups(result: Any, batch: Batch) -> Tensor:
+    """Return the advantages of `_by_group` at their rows, (batch,)."""
+    by_group = result[0] if isinstance(result, tuple) else result
+    advantages = torch.zeros(len(batch.scores), dtype=torch.float64)
+    for group, own in zip(batch.group_ids.unique(), by_group, strict=True):
+        advantages[batch.group_ids == group] = torch.tensor(
+            np.asarray(own).tolist(), dtype=torch.float64
+        )
+    return advantages
+
+
+def _whole(name: str) -> Keyword:
+    return Keyword(lambda batch: getattr(batch, name), (name,))
+
+
+_TOKEN_REWARDS = _whole("token_rewards")
+_MASK = _whole("response_mask")
+_NUMERIC_MASK = Keyword(lambda batch: batch.response_mask.long(), ("response_mask",))
+_VALUES = _whole("values")
+_SCORES = _whole("scores")
+_TURN_IDS = _whole("turn_ids")
+_GAMMA = _whole("gamma")
+_LAMBDA = Keyword(lambda _: GAE_LAMBDA, ())
+_SIZE = Keyword(_group_size, ("group_size",))
+_CONFIG = Keyword(
+    lambda batch: Config(gamma=batch.gamma, lam=GAE_LAMBDA, norm_adv_by_std_in_grpo=True),
+    ("maybe gamma",),
+)
+
+ADAPTERS: Mapping[str, Adapter] = {
+    "tokengym": Adapter(
+        keywords={
+            "token_rewards": _TOKEN_REWARDS,
+            "response_mask": _MASK,
+            "values": _VALUES,
+            "turn_ids": _TURN_IDS,
+            "response_ids": _whole("response_ids"),
+            "scores": _SCORES,
+            "group_ids": _whole("group_ids"),
+            "group_size": _SIZE,
+            "gamma": _GAMMA,
+        },
+        marks=("token_rewards", "scores"),
+    ),
+    "verl": Adapter(
+        keywords={
+            "token_level_rewards": _TOKEN_REWARDS,
+            "response_mask": _NUMERIC_MASK,
+            "values": _VALUES,
+            "index": Keyword(
+                lambda batch: np.array([f"prompt {i}" for i in batch.group_ids], dtype=object),
+                ("group_ids",),
+            ),
+            "gamma": _GAMMA,
+            "lam": _LAMBDA,
+            "lambd": _LAMBDA,
+            "config": _CONFIG,
+            "old_log_probs": _whole("log_probs"),
+            "sum_pi_squared": _whole("sum_pi_squared"),
+            "reward_baselines": _whole("greedy_scores"),
+        },
+        marks=("token_level_rewards",),
+    ),
+    "trl": Adapter(
+        keywords={"rewards": _SCORES, "num_generations": _SIZE}, marks=("num_generations",)
+    ),
+    "openrlhf": Adapter(
+        keywords={
+            "rewards": _TOKEN_REWARDS,
+            "action_mask": _NUMERIC_MASK,
+            "values": _VALUES,
+            "gamma": _GAMMA,
+            "lambd": _LAMBDA,
+        },
+        marks=("action_mask",),
+    ),
+    "turns": Adapter(
+        keywords={
+            "rewards": Keyword(_turn_rewards, ("turn_rewards",)),
+            "turn_ids": _TURN_IDS,
+            "action_masks": _MASK,
+            "group_size": _SIZE,
+            "num_samples": Keyword(lambda batch: len(batch.scores), ()),
+            "gamma": _GAMMA,
+        },
+        marks=("action_masks",),
+    ),
+    "nemo-rl": Adapter(
+        keywords={
+            "prompt_ids": Keyword(lambda batch: batch.group_ids[:, None], ("group_ids",)),
+            "rewards": _SCORES,
+            "mask": Keyword(lambda batch: batch.response_mask.float(), ("response_mask",)),
+            "values": _VALUES,
+        },
+        marks=("prompt_ids",),
+    ),
+    "steps": Adapter(
+        keywords={"rewards": Keyword(_steps, ("token_rewards",)), "gamma": _GAMMA},
+        marks=(),
+        read=_on_steps,
+    ),
+    "groups": Adapter(
+        keywords={
+            "rewards": Keyword(_by_group, ("scores", "group_ids")),
+            "algorithm_config": _CONFIG,
+        },
+        marks=("algorithm_config",),
+        read=_on_groups,
+    ),
+}
+"""Families of signatures by name: this library's own; verl's and SkyRL's registered functions; a
+score a response and the responses of a prompt, as TRL counts; OpenRLHF's token rewards under an
+action mask; rewards a turn (AgileRL); NeMo-RL's; a list of step rewards a response (Atropos); a
+list of scores a prompt (rLLM)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapted:
+    """An estimator that can be audited."""
+
+    name: str
+    adapter: str
+    estimate: Estimator
+    reads: frozenset[str]
+    """What it is given of a batch, by the names that `Check.needs` has."""
+
+    @cached_property
+    def heeds_order(self) -> bool:
+        """Whether it gives a response another advantage when rows of its prompt change places."""
+        order = torch.tensor([3, 0, 4, 1, 5, 2, 7, 6])
+        for probe in (_probe(), _conversation()):
+            plain, mixed = _asked(self, probe), _asked(self, probe.take(order))
+            if plain is not None and mixed is not None and not _close(plain[order], mixed):
+                return True
+        return False
+
+
+def adapt(
+    function: Function, *, adapter: str | None = None, name: str | None = None, numpy: bool = False
+) -> Adapted:
+    """Return a function as an estimator of batches.
+
+    Args:
+        function: Takes arguments by keyword, and returns advantages: (batch, time), (batch, 1) or
+            (batch,), as a tensor or an array, alone or first in a tuple.
+        adapter: Name of one of `ADAPTERS`; None finds it by the keywords that the function names.
+        name: What the function is called in messages.
+        numpy: Pass arrays instead of tensors.
+
+    Raises:
+        AuditError: if the function names an argument that the audit does not have.
+    """
+    name = name or str(getattr(function, "__name__", type(function).__name__))
+    if not callable(function):
+        raise AuditError(f"{name} must be a function of token rewards or scores, got {function!r}")
+    parameters = _parameters(function, name)
+    family = _find(adapter, parameters, name)
+    keywords = ADAPTERS[family].keywords
+    unknown = [p.name for p in parameters if p.name not in keywords and p.default is p.empty]
+    if unknown:
+        raise AuditError(
+            f"{name} needs {unknown[0]!r}, which the adapter {family!r} does not have; "
+            f"{_did_you_mean(unknown[0], keywords)}it has {', '.join(keywords)}; wrap the function "
+            "in one that names these"
+        )
+    given = {p.name: keywords[p.name] for p in parameters if p.name in keywords}
+    if not given:
+        raise AuditError(
+            f"{name} names no argument of the audit; the adapter {family!r} has "
+            f"{', '.join(keywords)}"
+        )
+
+    def estimate(batch: Batch) -> Tensor:
+        mask = batch.response_mask.clone()  # the function may write into what it is given
+        arguments = {word: keyword.make(batch) for word, keyword in given.items()}
+        if numpy:
+            arguments = {
+                word: value.numpy() if isinstance(value, Tensor) else value
+                for word, value in arguments.items()
+            }
+        result = function(**arguments)
+        return _advantages(ADAPTERS[family].read(result, batch), mask, name)
+
+    reads = frozenset(word for keyword in given.values() for word in keyword.reads)
+    return Adapted(name=name, adapter=family, estimate=estimate, reads=reads)
+
+
+def _parameters(function: Function, name: str) -> list[inspect.Parameter]:
+    """Return the parameters that are passed by keyword and not fixed by a `functools.partial`."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError) as error:
+        raise AuditError(f"the arguments of {name} cannot be read: {error}; wrap it") from error
+    for parameter in parameters:
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            raise AuditError(f"{name} takes {parameter.name!r} by position alone; name it")
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    fixed = function.keywords if isinstance(function, functools.partial) else ()
+    return [p for p in parameters if p.kind in named and p.name not in fixed]
+
+
+def _find(adapter: str | None, parameters: Sequence[inspect.Parameter], name: str) -> str:
+    """Return the name of the adapter that a function's keywords belong to."""
+    if adapter is not None:
+        if adapter not in ADAPTERS:
+            raise AuditError(
+                f"unknown adapter {adapter!r}; {_did_you_mean(adapter, ADAPTERS)}"
+                f"known: {', '.join(ADAPTERS)}"
+            )
+        return adapter
+    named = [parameter.name for parameter in parameters]
+    needed = {parameter.name for parameter in parameters if parameter.default is parameter.empty}
+    marked = [
+        family for family, known in ADAPTERS.items() if any(mark in named for mark in known.marks)
+    ]
+    for family in marked:
+        if needed <= set(ADAPTERS[family].keywords):
+            return family
+    if marked:
+        return marked[0]  # whose keywords the message then lists
+    raise AuditError(
+        f"{name}({', '.join(named)}) has the signature of no adapter; name one of "
+        f"{', '.join(ADAPTERS)}, or wrap it in a function of "
+        f"{', '.join(ADAPTERS['tokengym'].keywords)}"
+    )
+
+
+def _advantages(result: Any, mask: Tensor, name: str) -> Tensor:
+    """Return what an estimator returned as (batch, time) float64."""
+    first = result[0] if isinstance(result, tuple) else result
+    try:
+        advantages = torch.as_tensor(
+            first if isinstance(first, Tensor) else np.array(first), dtype=torch.float64
+        ).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise AuditError(
+            f"{name} must return advantages as a tensor or an array, got "
+            f"{type(first).__name__}: {error}"
+        ) from error
+    rows, time = mask.shape
+    if advantages.shape == (rows,):
+        advantages = advantages[:, None]
+    if advantages.shape not in ((rows, time), (rows, 1)):
+        raise AuditError(
+            f"{name} must return advantages of shape {(rows, time)}, {(rows, 1)} or {(rows,)}, got "
+            f"{tuple(advantages.shape)} for token rewards of {(rows, time)}"
+        )
+    return advantages.expand(rows, time).masked_fill(~mask, 0.0)
+
+
+# --- expectations ---------------------------------------------------------------------------------
+
+GROUP_SIZES = (2, 4, 8, 16)
+"""Responses to a prompt."""
+BATCHES = 200
+"""Most batches of one size that are enumerated; larger groups are left out."""
+ORDERED_BATCHES = 700
+"""The same where the order of rows matters, so that each order is a batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expectation:
+    """Expected gradient of one size of groups."""
+
+    group_size: int
+    gradient: Tensor
+    """(states, vocab), a mean over the responses of each prompt."""
+    push: Tensor
+    """(states,) root mean square of one response's contribution: what a bias is held against."""
+    variance: float
+    """Of the gradient of one batch, summed over states, times the group size."""
+    not_finite: float
+    """Probability of a batch with an advantage that is no finite number; it counts as 0."""
+    refused: float
+    """Probability of a batch that the function refuses; it counts as 0."""
+    refusal: str = ""
+    """What it raised."""
+
+
+def expectations(
+    estimator: Adapted,
+    decisions: Decisions,
+    sizes: Sequence[int],
+    *,
+    prompt_sizes: Sequence[int] = (1,),
+    ordered: bool | None = None,
+) -> list[Expectation]:
+    """Return an estimator's expected gradient for groups of each size that can be enumerated.
+
+    E(s, a) = sum over batches of P(batch) sum over prompts of
+              1 / N sum_i sum_t A_it d log pi(y_it | s_it) / d logits(s, a)
+
+    Args:
+        estimator: The estimator.
+        decisions: The responses and the policy.
+        sizes: Group sizes.
+        prompt_sizes: Rows of each prompt, in groups.
+        ordered: Whether the order of a prompt's rows matters to the estimator, so that every order
+            is enumerated; None asks it.
+    """
+    if ordered is None:
+        ordered = estimator.heeds_order or _turns_with_rows(
+            estimator, decisions, min(sizes), prompt_sizes
+        )
+    return [
+        _expectation(estimator, decisions, size, prompt_sizes, ordered)
+        for size in _enumerable(decisions, sizes, prompt_sizes, ordered)
+    ]
+
+
+def _enumerable(
+    decisions: Decisions, sizes: Sequence[int], prompt_sizes: Sequence[int], ordered: bool
+) -> list[int]:
+    """Return the group sizes that can be enumerated; where order matters, 3 if 4 cannot be."""
+    limit = ORDERED_BATCHES if ordered else BATCHES
+    fit = [size for size in sizes if count_batches(decisions, size, prompt_sizes, ordered) <= limit]
+    return [2, 3] if ordered and fit == [2] and 4 in sizes else fit
+
+
+def count_batches(
+    decisions: Decisions, size: int, prompt_sizes: Sequence[int], ordered: bool = False
+) -> int:
+    """Return the number of batches, the order of rows aside if it does not matter."""
+    counts = decisions.prompts.bincount().tolist()
+    return math.prod(
+        count ** (size * share) if ordered else math.comb(count + size * share - 1, size * share)
+        for count, share in zip(counts, prompt_sizes, strict=True)
+    )
+
+
+def batches(
+    decisions: Decisions, size: int, prompt_sizes: Sequence[int], ordered: bool = False
+) -> Iterator[tuple[list[int], float]]:
+    """Yield the responses of each batch, prompt after prompt, and its probability."""
+    chances, prompts = decisions.chances.tolist(), decisions.prompts.tolist()
+    each = []
+    for prompt, share in enumerate(prompt_sizes):
+        rows = [row for row, number in enumerate(prompts) if number == prompt]
+        groups = []
+        draws: Iterator[tuple[int, ...]] = (
+            product(rows, repeat=size * share)
+            if ordered
+            else combinations_with_replacement(rows, size * share)
+        )
+        for members in draws:
+            orders = 1 if ordered else math.factorial(len(members))
+            for repeats in Counter(members).values() if not ordered else ():
+                orders //= math.factorial(repeats)
+            groups.append((members, orders * math.prod(chances[row] for row in members)))
+        each.append(groups)
+    for choice in product(*each):
+        yield (
+            [row for group, _ in choice for row in group],
+            math.prod([chance for _, chance in choice]),
+        )
+
+
+def _turns_with_rows(
+    estimator: Adapted, decisions: Decisions, size: int, prompt_sizes: Sequence[int]
+) -> bool:
+    """Return whether an answer is another when the rows of each prompt stand in reverse order."""
+    for members, _ in batches(decisions, size, prompt_sizes):
+        rows = torch.tensor(members)
+        turned = torch.cat([(decisions.prompts[rows] == prompt).nonzero()[:, 0].flip(0)
+                            for prompt in range(len(prompt_sizes))])  # fmt: skip
+        plain, other = (_asked(estimator, decisions.batch(own)) for own in (rows, rows[turned]))
+        if plain is not None and other is not None and not _close(plain[turned], other):
+            return True
+    return False
+
+
+def _expectation(
+    estimator: Adapted,
+    decisions: Decisions,
+    size: int,
+    prompt_sizes: Sequence[int],
+    ordered: bool,
+) -> Expectation:
+    each, chances, answers = [], [], []
+    not_finite = refused = 0.0
+    refusal = ""
+    for members, chance in batches(decisions, size, prompt_sizes, ordered):
+        batch = decisions.batch(torch.tensor(members))
+        try:
+            advantages = estimator.estimate(batch)
+        except AuditError:
+            raise
+        except Exception as error:
+            # Some trainers refuse a group from which nothing can be learned; any other is a fault.
+            said = f"{type(error).__name__}: {error}"
+            if not _has_equal_group(batch):
+                raise AuditError(f"{estimator.name} raised {said}") from error
+            refused, refusal = refused + chance, said
+            continue
+        if not bool(advantages.isfinite().all()):
+            not_finite += chance
+            continue
+        each.append(members)
+        chances.append(chance)
+        answers.append(advantages)
+    gradient, push, square = _moments(decisions, each, chances, answers, size, prompt_sizes)
+    return Expectation(
+        group_size=size,
+        gradient=gradient,
+        push=push,
+        variance=max(square - float((gradient**2).sum()), 0.0) * size,
+        not_finite=not_finite,
+        refused=refused,
+        refusal=refusal,
+    )
+
+
+def _has_equal_group(batch: Batch) -> bool:
+    """Return whether all responses to some prompt score the same."""
+    return any(
+        bool((own := batch.scores[batch.group_ids == group]).max() - own.min() < 1e-6)
+        for group in batch.group_ids.unique()
+    )
+
+
+def _moments(
+    decisions: Decisions,
+    members: Sequence[Sequence[int]],
+    chances: Sequence[float],
+    advantages: Sequence[Tensor],
+    size: int,
+    prompt_sizes: Sequence[int],
+) -> tuple[Tensor, Tensor, float]:
+    """Return the expected gradient, the push of `Expectation` and the expected squared length."""
+    probs = decisions.probs
+    if not members:
+        return torch.zeros_like(probs), torch.zeros_like(probs[:, 0]), 0.0
+    rows, weight = torch.tensor(members), torch.tensor(chances, dtype=probs.dtype)
+    gains = torch.stack(list(advantages))  # (batches, rows, time)
+    share = 1.0 / torch.tensor(prompt_sizes, dtype=probs.dtype)[decisions.prompts[rows]] / size
+    states, tokens = decisions.responses.states[rows], decisions.responses.tokens[rows]
+    cells = (states * probs.shape[1] + tokens).flatten(1)
+    written = torch.zeros(len(rows), probs.numel(), dtype=probs.dtype)
+    written.scatter_add_(1, cells, (gains * share[..., None]).flatten(1))
+    written = written.view(-1, *probs.shape)
+    own = written - probs * written.sum(2, keepdim=True)
+    pushed = gains**2 * decisions.lengths[rows] * share[..., None]
+    push = torch.zeros(len(rows), len(probs), dtype=probs.dtype)
+    push.scatter_add_(1, states.flatten(1), pushed.flatten(1))
+    square = float((weight * own.pow(2).sum((1, 2))).sum())
+    return torch.einsum("b,bsv->sv", weight, own), (weight @ push).sqrt(), square
+
+
+# --- verdicts -------------------------------------------------------------------------------------
+
+EXACT = 2e-3
+"""Largest share of an error that counts as rounding: estimators compute in float32."""
+LIMIT = 0.04
+"""Largest share of a push that counts as none, in the limit of large groups."""
+ROUNDING = 1e-6
+"""Share of a push below which an expected gradient is the rounding of a sum that is 0."""
+
+UNLIKE = 0.05
+"""Least spread of the weights of decisions that is said."""
+
+EQUAL = "equal"
+RESCALED = "rescaled"
+VANISHING = "vanishing bias"
+UNEVEN = "uneven"
+NOT_APPLICABLE = "not applicable"
+HOLD = (EQUAL, RESCALED, VANISHING, UNEVEN)
+"""Verdicts under which a check holds, the best first."""
+TILTED = "tilted"
+BIASED = "biased"
+BLIND = "blind"
+REVERSED = "reversed"
+NOT_FINITE = "not finite"
+REFUSED = "refused"
+LEAKS = "leaks"
+CLIPPED = "clipped"
+FAIL = (TILTED, BIASED, BLIND, REVERSED, CLIPPED, REFUSED, LEAKS, NOT_FINITE)
+"""Verdicts under which it fails, the worst last."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """Verdict on one case."""
+
+    case: str
+    verdict: str
+    says: str
+    """What a person should know, in one sentence."""
+    true: float
+    """Length of the true gradient, reward units; 0 where nothing is to be gained."""
+    scale: tuple[float | None, ...] = ()
+    """Length along the true gradient, in its lengths, by group size; None where that is 0."""
+    cosine: tuple[float | None, ...] = ()
+    """Of the angle to the true gradient, by group size."""
+    bias: tuple[float, ...] = ()
+    """What is not along the true gradient, as a share of one response's contribution."""
+    noise: float | None = None
+    """Responses until noise and signal are equally long, at the largest group; None without one."""
+    ideal_noise: float | None = None
+    """The same for rewards to go minus exact values."""
+    group_sizes: tuple[int, ...] = ()
+    refused: str = ""
+    """What the function raised for groups of equal scores, which then count as 0."""
+    best_stays: bool | None = None
+    """Whether a policy near the best response moves on to it; None where there is none."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the case is no reason to fail."""
+        return self.verdict in HOLD
+
+
+def read(
+    case: Case, decisions: Decisions, found: Sequence[Expectation], near: Expectation | None = None
+) -> Reading:
+    """Return the verdict on one case.
+
+    Args:
+        case: The case.
+        decisions: Its tensors.
+        found: What the estimator does, by group size.
+        near: What it does near the best response, at one size.
+    """
+    true = decisions.gradient
+    length = float(true.norm())
+    scale, cosine, bias = [], [], []
+    for each in found:
+        own, along = float(each.gradient.norm()), float((each.gradient * true).sum())
+        scale.append(along / length**2 if length > 1e-12 else None)
+        cosine.append(along / length / own if length > 1e-12 and own > 1e-12 else None)
+        off = _off(decisions, each.gradient)
+        bias.append(float(off.norm()) / max(float(each.push.norm()), 1e-12))
+    verdict, says = _verdict(case, decisions, found, scale, bias)
+    stays = None
+    if near is not None and length > 1e-12:
+        stays = _climbs(decisions.near_best(), near)
+        if not stays and verdict in HOLD:
+            verdict, says = REVERSED, f"leaves the best response when {case.when}"
+    last = found[-1]
+    signal = (scale[-1] or 0.0) * length
+    return Reading(
+        case=case.name,
+        verdict=verdict,
+        says=says,
+        true=length,
+        scale=tuple(scale),
+        cosine=tuple(cosine),
+        bias=tuple(bias),
+        noise=last.variance / signal**2 if signal > 1e-12 else None,
+        ideal_noise=max(decisions.ideal_noise, 0.0) / length**2 if length > 1e-12 else None,
+        group_sizes=tuple(each.group_size for each in found),
+        refused=next((each.refusal for each in found if each.refused > 0), ""),
+        best_stays=stays,
+    )
+
+
+def _off(decisions: Decisions, gradient: Tensor) -> Tensor:
+    """Return what of a gradient is not along the true one, each prompt's taken by itself."""
+    off = gradient.clone()
+    owner = torch.tensor([prompt for prompt, _ in decisions.states])
+    for prompt in owner.unique():
+        rows = owner == prompt
+        true = decisions.gradient[rows]
+        square = float((true**2).sum())
+        if square > 1e-18:
+            off[rows] -= float((gradient[rows] * true).sum()) / square * true
+    return off
+
+
+def _verdict(
+    case: Case,
+    decisions: Decisions,
+    found: Sequence[Expectation],
+    scale: Sequence[float | None],
+    bias: Sequence[float],
+) -> tuple[str, str]:
+    """Return verdict and sentence."""
+    first, last = found[0], found[-1]
+    if any(each.not_finite > 0 for each in found):
+        return NOT_FINITE, f"is no finite number for some groups when {case.when}"
+    refused = next((each for each in found if each.refused > 0), None)
+    if _equal(decisions.gradient, found):
+        verdict = EQUAL, "equals the gradient"
+    else:
+        limit = _limit(found)
+        fault = _worst(case, decisions, limit, last.push)
+        if fault is not None:
+            return fault
+        shares = _scales(decisions, limit)
+        stays = max(bias) >= EXACT and bias[-1] >= 0.95 * bias[0]
+        if shares and (stays or (_spread(shares) > UNLIKE and not _evens_out(decisions, found))):
+            verdict = (
+                UNEVEN,
+                (
+                    "has the right sign at every decision, but weighs them unlike: "
+                    f"{min(shares):.2f} to {max(shares):.2f} times the gradient"
+                ),
+            )
+        elif max(bias) < EXACT:
+            verdict = RESCALED, f"points along the gradient, {_range(scale, found)}"
+        else:
+            verdict = (
+                VANISHING,
+                (
+                    f"has a bias that falls as groups grow: {bias[0]:.0%} of a response's push at "
+                    f"G = {first.group_size}, {bias[-1]:.0%} at G = {last.group_size}"
+                ),
+            )
+    if refused is not None and case.name == "equal scores":
+        return REFUSED, f"refuses a batch of equal scores: {refused.refusal}"
+    return verdict
+
+
+def _limit(found: Sequence[Expectation]) -> Tensor:
+    """Return the expected gradient in large groups: what falls as 1 / G cancels.
+
+    (G g(G) - H g(H)) / (G - H), H and G the two largest sizes
+    """
+    if len(found) < 2:
+        return found[-1].gradient
+    before, last = found[-2:]
+    small, large = before.group_size, last.group_size
+    return (large * last.gradient - small * before.gradient) / (large - small)
+
+
+def _equal(true: Tensor, found: Sequence[Expectation]) -> bool:
+    """Return whether every expected gradient is the true one, up to rounding.
+
+    Rounding grows with the advantages; what grows past the true gradient would hide its absence.
+    """
+    length = float(true.norm())
+    most = LIMIT * length if length > 1e-9 else float("inf")
+    return all(
+        float((each.gradient - true).norm())
+        <= min(EXACT * max(float(each.push.norm()), length), most)
+        for each in found
+    )
+
+
+def _range(scale: Sequence[float | None], found: Sequence[Expectation]) -> str:
+    """Return the scales of the smallest and the largest group in words."""
+    known = [(value, each.group_size) for value, each in zip(scale, found, strict=True) if value]
+    if not known:
+        return "and is 0 where that is 0"
+    (first, small), (last, large) = known[0], known[-1]
+    if abs(first - last) < 0.005 * abs(last):
+        return f"{last:.3g} times as long"
+    return f"{first:.3g} times as long at G = {small}, {last:.3g} at G = {large}"
+
+
+def _scales(decisions: Decisions, gradient: Tensor) -> list[float]:
+    """Return the length along the true gradient at each state where there is one."""
+    squares = (decisions.gradient**2).sum(1)
+    along = (gradient * decisions.gradient).sum(1)
+    return [float(a / b) for a, b in zip(along, squares, strict=True) if b > 1e-18]
+
+
+def _spread(shares: Sequence[float]) -> float:
+    """Return by how much the largest exceeds the smallest, as a share of it."""
+    return max(shares) / min(shares) - 1.0
+
+
+def _evens_out(decisions: Decisions, found: Sequence[Expectation]) -> bool:
+    """Return whether decisions are weighed more alike in larger groups."""
+    if len(found) < 2:
+        return False
+    before, after = (_scales(decisions, each.gradient) for each in found[-2:])
+    return min(before) <= 0 or _spread(after) < 0.95 * _spread(before)
+
+
+def _worst(case: Case, decisions: Decisions, limit: Tensor, push: Tensor) -> tuple[str, str] | None:
+    """Return the worst fault of any state in the limit of large groups."""
+    faults: list[tuple[str, str]] = []
+    for row, true in enumerate(decisions.gradient):
+        own, length = limit[row], float(true.norm())
+        size, pushed = float(own.norm()), float(push[row])
+        if length < 1e-9:
+            if size > LIMIT * pushed and size > 1e-9:
+                token = decisions.vocabulary[int(own.argmax())]
+                towards = case.meanings.get(token, f"the token {token!r}")
+                faults.append(
+                    (BIASED, f"favours {towards} when {case.when}, where the gradient is 0")
+                )
+            continue
+        cosine = float((own * true).sum()) / length / max(size, 1e-12)
+        if size <= LIMIT / 4 * pushed or pushed < 1e-9:
+            faults.append((BLIND, f"is 0 when {case.when}, where the gradient is not"))
+        elif cosine < -0.5:
+            faults.append((REVERSED, f"points against the gradient when {case.when}"))
+        elif cosine < 0.98:
+            faults.append((TILTED, f"points aside from the gradient when {case.when}"))
+    return max(faults, key=lambda fault: FAIL.index(fault[0]), default=None)
+
+
+def _climbs(near: Decisions, found: Expectation) -> bool:
+    """Return whether every decision moves on to the better token."""
+    return all(
+        float((own * true).sum()) > ROUNDING * float(push) * float(true.norm())
+        for own, true, push in zip(found.gradient, near.gradient, found.push, strict=True)
+        if float(true.norm()) > 1e-9
+    )
+
+
+# --- known mistakes -------------------------------------------------------------------------------
+
+PROBE_LENGTHS = (4, 4, 3, 4, 2, 4, 3, 4)
+"""Tokens of the probe's responses."""
+LIKE = 0.05
+"""Largest distance of an estimator's figures from those of a known mistake, as a share of them."""
+
+OWN_ALONE = "no reward to go: a token or turn is credited with its own reward alone"
+OFF_BY_ONE = "off by one: a token is not credited with its own reward"
+BACKWARDS = "sums the wrong way: a token is credited with the rewards before it"
+SIGN = "has the sign reversed: a reward makes its own token less likely"
+PER_LENGTH = "divides by the length of the response"
+CENTRED = "takes a mean off every token or turn before summing, so that their number is charged"
+REPEATED = "repeats a reward at every token before summing, so that their number is paid"
+OTHER_TURNS = "the baseline of a turn is made of other turns of the same response"
+LATE_VALUE = "off by one: the baseline is the value after the token, which knows the token"
+PADDING = "counts padded positions"
+MASKED_VALUES = "reads values where the mask is False"
+UNKNOWN = "of no kind known here"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """All responses to a prompt, cut into what a mistake counts: tokens, or turns."""
+
+    rewards: Tensor
+    """(responses, parts) float64."""
+    alive: Tensor
+    """(responses, parts), 1 where a response has so many parts, else 0."""
+    chances: Tensor
+    """(responses,) the probability of each."""
+    tokens: Tensor
+    """(responses, 1) the policy's tokens in each."""
+    values_after: Tensor
+    """(responses, parts) the exact value after each token; 0 of turns."""
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the expectation over responses of (responses, ...)."""
+        return torch.tensordot(self.chances, values, 1)
+
+    def deviation(self, values: Tensor) -> Tensor:
+        """Return the standard deviation of (responses, parts) over all parts, a number."""
+        count = self.mean(self.alive).sum()
+        mean = self.mean(values * self.alive).sum() / count
+        square = self.mean(values**2 * self.alive).sum() / count - mean**2
+        return square.clamp(min=0.0).sqrt()
+
+
+def _after(values: Tensor) -> Tensor:
+    """Return the sums over each part and those after it."""
+    return values.flip(1).cumsum(1).flip(1)
+
+
+def _each_part(x: Parts, values: Tensor) -> Tensor:
+    """Return the mean over the responses that have a part, (parts,)."""
+    return x.mean(values * x.alive) / x.mean(x.alive).clamp(min=1e-12)
+
+
+def _other_parts(x: Parts) -> Tensor:
+    """Return the mean of the same response's other parts."""
+    others = x.alive.sum(1, keepdim=True) - 1.0
+    return (x.rewards.sum(1, keepdim=True) - x.rewards) / others.clamp(min=1.0)
+
+
+def _spread_of_each_part(x: Parts) -> Tensor:
+    """Return the rewards over the deviation of their part, 0 where that is 0."""
+    centred = (x.rewards - _each_part(x, x.rewards)) * x.alive
+    deviation = _each_part(x, centred**2).sqrt()
+    return torch.where(deviation > 1e-9, centred / deviation.clamp(min=1e-9), 0.0)
+
+
+Construction = Callable[[Parts], Tensor]
+_TOKENS: Sequence[tuple[str, Construction]] = (
+    (OWN_ALONE, lambda x: x.rewards),
+    (OFF_BY_ONE, lambda x: _after(x.rewards) - x.rewards),
+    (BACKWARDS, lambda x: x.rewards.cumsum(1)),
+    (SIGN, lambda x: -_after(x.rewards)),
+    (PER_LENGTH, lambda x: x.rewards.sum(1, keepdim=True) / x.tokens * x.alive),
+    (PER_LENGTH, lambda x: _after(x.rewards) / x.tokens),
+    (REPEATED, lambda x: _after(x.rewards.sum(1, keepdim=True) * x.alive)),
+    (CENTRED, lambda x: _after((x.rewards - _each_part(x, x.rewards)) * x.alive)),
+    (CENTRED, lambda x: _after(
+        (x.rewards - x.mean(x.rewards).sum() / x.mean(x.alive).sum()) * x.alive)),
+    (CENTRED, lambda x: _after(
+        (x.rewards - x.mean(x.rewards.sum(1) / x.alive.sum(1))) * x.alive)),
+    (CENTRED, lambda x: _after(_spread_of_each_part(x))),
+    (LATE_VALUE, lambda x: _after(x.rewards) - x.values_after),
+)  # fmt: skip
+_TURNS: Sequence[tuple[str, Construction]] = (
+    (OWN_ALONE, lambda x: x.rewards),
+    (OWN_ALONE, _spread_of_each_part),
+    *(pair for pair in _TOKENS if pair[0] in (BACKWARDS, CENTRED)),
+    (OTHER_TURNS, lambda x: x.rewards - _other_parts(x)),
+)
+"""How each mistake makes advantages of rewards, in large groups: what a baseline takes off alike
+has no expected gradient, and a deviation is one number."""
+_SCALES: Sequence[Callable[[Parts, Tensor], Tensor]] = (
+    lambda x, own: torch.ones(()),
+    lambda x, own: x.deviation(x.rewards.sum(1, keepdim=True) * x.alive[:, :1]),
+    lambda x, own: x.deviation(x.rewards),
+    lambda x, own: x.deviation(own),
+)
+"""What advantages may be divided by in a case: nothing, or the deviation of scores, of rewards, or
+of the advantages themselves."""
+
+
+def named_faults(
+    estimator: Adapted, pays: str = "tokens", non_negative: bool = False
+) -> tuple[str, ...]:
+    """Return the names of the known mistakes whose own construction reproduces an estimator.
+
+    A mistake is named if its expected gradients are those of the estimator over every case that
+    applies, up to one positive factor and a deviation to divide by.
+
+    Args:
+        estimator: The estimator.
+        pays: What it is promised of token rewards.
+        non_negative: Whether it promises that no reward is below 0.
+    """
+    names = [clipping(estimator)]
+    leak = reads_masked(estimator)
+    names += [name for name in (PADDING, MASKED_VALUES) if name in leak]
+    cases = [
+        (decisions, found)
+        for check in (TOKEN_REWARDS, TURN_REWARDS, LENGTH, PREFIX)
+        if not _missing(check, estimator, pays)
+        for case in check.cases
+        if len(case.prompts[0]) <= 3 and _applies(case, estimator, non_negative, False)
+        for decisions in [case.build(pays=pays)]
+        if (found := _in_large_groups(estimator, decisions)) is not None
+    ]
+    by_turns = bool({"turn_ids", "turn_rewards"} & estimator.reads)
+    for constructions, turns in ((_TOKENS, False), (_TURNS, True))[: 1 + by_turns]:
+        parts = [(decisions, *_parts(decisions, turns), found) for decisions, found in cases]
+        for name, construct in constructions:
+            if name != LATE_VALUE or "values" in estimator.reads:
+                names += [name] if _reproduces(construct, parts) else []
+    unlike = _told_apart(estimator, names)
+    return tuple(dict.fromkeys(name for name in names if name and name not in unlike))
+
+
+ALIKE = (OWN_ALONE, BACKWARDS, LATE_VALUE)
+"""Mistakes with one expected gradient: what was earned before a token is known where it is chosen,
+and the rewards after it are those that the value after it expects."""
+
+
+def _told_apart(estimator: Adapted, names: Sequence[str]) -> set[str]:
+    """Return which of `ALIKE` an estimator's own answers contradict.
+
+    The second token's or turn's advantage moves with the reward of the first one, with the value
+    after it, or with neither.
+    """
+    if len({*ALIKE} & {*names}) < 2:
+        return set()
+    by_turns = bool({"turn_ids", "turn_rewards"} & estimator.reads)
+    probe, before, token = (_conversation(), 0, 3) if by_turns else (_probe(), 0, 1)
+
+    def moved(name: str, column: int) -> float:
+        tensors = {name: getattr(probe, name).clone()}
+        tensors[name][0, column] += 0.01
+        if name == "token_rewards":
+            tensors["scores"] = tensors[name].sum(1)
+        answers = [_asked(estimator, each) for each in (probe, replace(probe, **tensors))]
+        if answers[0] is None or answers[1] is None:
+            return 0.0
+        return float((answers[1] - answers[0])[0, token])
+
+    least = 0.3 * abs(moved("token_rewards", token))
+    found = OWN_ALONE
+    if moved("token_rewards", before) > least:
+        found = BACKWARDS
+    elif "values" in estimator.reads and moved("values", token + 1) < -least:
+        found = LATE_VALUE
+    return {*ALIKE} - {found}
+
+
+def _in_large_groups(estimator: Adapted, decisions: Decisions) -> Tensor | None:
+    """Return the expected gradient in large groups; None where it is not known."""
+    ordered = estimator.heeds_order or _turns_with_rows(estimator, decisions, 2, (1,))
+    sizes = _enumerable(decisions, GROUP_SIZES, (1,), ordered)[-2:]
+    found = expectations(estimator, decisions, sizes, ordered=ordered)
+    known = len(found) == 2 and not any(each.refused or each.not_finite for each in found)
+    return _limit(found) if known else None
+
+
+def _parts(decisions: Decisions, turns: bool) -> tuple[Parts, Tensor]:
+    """Return the parts of all responses, and (responses, time) the part of each token."""
+    mask = decisions.responses.mask
+    places = decisions.turn_ids if turns else mask.cumsum(1) - 1
+    places = places.masked_fill(~mask, 0)
+    count = places.max(1, keepdim=True).values + 1
+    number = torch.arange(int(count.max()))
+    rewards = torch.zeros(len(mask), len(number), dtype=torch.float64)
+    rewards.scatter_add_(1, places, decisions.paid.masked_fill(~mask, 0.0))
+    values = torch.zeros_like(rewards)
+    if not turns:
+        values.scatter_add_(1, places, decisions.values.masked_fill(~mask, 0.0))
+    return Parts(
+        rewards=rewards,
+        alive=(number < count).double(),
+        chances=decisions.chances,
+        tokens=mask.sum(1, keepdim=True).double(),
+        values_after=torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], 1),
+    ), places
+
+
+def _reproduces(
+    construct: Construction, cases: Sequence[tuple[Decisions, Parts, Tensor, Tensor]]
+) -> bool:
+    """Return whether a mistake has the expected gradients of an estimator.
+
+    Args:
+        construct: Makes the mistake.
+        cases: Of each, the responses, their parts, the part of each token, and the gradient.
+    """
+    whole = float(sum((found**2).sum() for *_, found in cases))
+    for scale in _SCALES:
+        along, square = 0.0, 0.0
+        for decisions, parts, places, found in cases:
+            advantages = construct(parts)
+            deviation = float(scale(parts, advantages))
+            weights = decisions.chances[:, None] * advantages.gather(1, places)
+            own = weighted_gradient(decisions.probs, decisions.responses, weights)
+            own = own / deviation if deviation > 1e-9 else torch.zeros_like(own)
+            along += float((own * found).sum())
+            square += float((own**2).sum())
+        if along > 0 and whole - along**2 / square <= LIKE**2 * whole:
+            return True
+    return False
+
+
+FACTORS = (1.0, 3.0, 10.0, 30.0, 100.0, 1000.0, -1.0, -10.0, -100.0)
+"""How many times as large the probe's rewards are made."""
+TINY, HUGE = 1e-3, 1e4
+"""Factors at which no clip binds, and at which every clip does."""
+
+
+def clipping(estimator: Adapted) -> str:
+    """Return at what an estimator clips advantages or rewards, or nothing.
+
+    Its own answers to tiny rewards, made as large and clipped, must be its answers to large ones.
+    A clip beyond the largest reward of the cases is not told.
+    """
+    probe = _probe()
+
+    def answer(rewards: Tensor, scores: Tensor, values: Tensor) -> Tensor | None:
+        return _asked(
+            estimator, replace(probe, token_rewards=rewards, scores=scores, values=values)
+        )
+
+    def times(factor: float) -> Tensor | None:
+        return answer(
+            probe.token_rewards * factor, probe.scores * factor, probe.values * abs(factor)
+        )
+
+    tiny, twice, huge = times(TINY), times(2.0 * TINY), times(HUGE)
+    if tiny is None or twice is None or huge is None:
+        return ""
+    if not _close(twice, 2.0 * tiny) or _close(huge, tiny * (HUGE / TINY)):
+        return ""  # not linear in tiny rewards, or linear in huge ones too
+    answers = [times(factor) for factor in FACTORS]
+
+    ends = torch.stack([end for end in (huge, times(-HUGE)) if end is not None])
+    low, high = float(ends.min()), float(ends.max())
+    if _are_close(
+        answers, [_map(times(TINY * f), lambda a: (a / TINY).clamp(low, high)) for f in FACTORS]
+    ):
+        return _clips("advantages", low, high)
+
+    for what, paid in (("token rewards", probe.token_rewards), ("scores", probe.scores)):
+        low, high = (side * float(paid.max()) * _last_linear(times, side) for side in (-1.0, 1.0))
+        clipped = []
+        for factor in FACTORS:
+            kept = (paid * factor).clamp(low, high)
+            shares = kept / (paid * factor) if paid.ndim == 1 else None
+            rewards = kept if shares is None else probe.token_rewards * factor * shares[:, None]
+            found = answer(rewards * TINY, rewards.sum(1) * TINY, probe.values * abs(factor) * TINY)
+            clipped.append(_map(found, lambda a: a / TINY))
+        if _are_close(answers, clipped):
+            return _clips(what, low, high)
+    return ""
+
+
+def _map(answer: Tensor | None, change: Callable[[Tensor], Tensor]) -> Tensor | None:
+    """Return a changed answer; None of none."""
+    return None if answer is None else change(answer)
+
+
+def _are_close(some: Sequence[Tensor | None], others: Sequence[Tensor | None]) -> bool:
+    """Return whether all answers are there and the same up to a hundredth."""
+    return all(
+        one is not None and other is not None and _close(one, other, 1e-2)
+        for one, other in zip(some, others, strict=True)
+    )
+
+
+def _last_linear(times: Callable[[float], Tensor | None], side: float) -> float:
+    """Return the largest factor of rewards at which answers are in proportion to tiny ones.
+
+    Args:
+        times: Answers to rewards that are so many times as large.
+        side: 1.0, or -1.0 for costs.
+    """
+    least, most, tiny = TINY, HUGE, times(side * TINY)
+    while most > least * 1.0005:
+        middle = math.sqrt(least * most)
+        found = times(side * middle)
+        is_linear = (
+            tiny is not None and found is not None and _close(found, tiny * (middle / TINY), 1e-4)
+        )
+        least, most = (middle, most) if is_linear else (least, middle)
+    return least if least < 0.9 * HUGE else math.inf
+
+
+def _clips(what: str, low: float, high: float) -> str:
+    """Return a sentence on bounds within the rewards of the cases, or nothing."""
+    sides = [
+        f"{side} {bound:.3g}"
+        for side, bound in (("below", low), ("above", high))
+        if abs(bound) < LARGE
+    ]
+    return f"clips {what} {' and '.join(sides)}" if sides else ""
+
+
+def reads_masked(estimator: Adapted) -> str:
+    """Return what is read where the mask is False, or nothing."""
+    probe = _probe()
+    plain = _asked(estimator, probe)
+    if plain is None:
+        return ""
+    wider = _padded(probe, 3)
+    wide = _asked(estimator, wider)
+    if wide is not None and not _close(plain, wide[:, : plain.shape[1]]):
+        return PADDING
+    if "values" in estimator.reads:
+        noise = torch.where(probe.response_mask, probe.values, 3.0)
+        moved = _asked(estimator, replace(probe, values=noise))
+        if moved is not None and not _close(plain, moved):
+            return MASKED_VALUES
+    return ""
+
+
+def order_matters(estimator: Adapted) -> str:
+    """Return what changes when rows come in another order, or nothing."""
+    order = torch.tensor([3, 0, 4, 1, 5, 2, 6, 7])  # a prompt's own rows keep their order
+    # Who reads blocks of one size may refuse groups of unlike size.
+    for groups in ([0, 0, 0, 1, 1, 1, 1, 1], [0, 0, 0, 0, 1, 1, 1, 1]):
+        probe = replace(_probe(), group_ids=torch.tensor(groups))
+        plain, mixed = _asked(estimator, probe), _asked(estimator, probe.take(order))
+        if plain is not None and mixed is not None and not _close(plain[order], mixed):
+            return "gives a response another advantage when the rows of two prompts are interleaved"
+    return ""
+
+
+def heeds_gamma(estimator: Adapted) -> bool:
+    """Return whether an estimator's answer depends on the discount, per token or per turn."""
+    for probe in (_probe(), _conversation()):
+        plain, discounted = _asked(estimator, probe), _asked(estimator, replace(probe, gamma=0.5))
+        if plain is not None and discounted is not None and not _close(plain, discounted):
+            return True
+    return False
+
+
+# --- probes ---------------------------------------------------------------------------------------
+
+
+def _probe() -> Batch:
+    """Return responses of unlike length to one prompt, of one turn each."""
+    return _made([[0] * size for size in PROBE_LENGTHS], time=5)
+
+
+def _conversation() -> Batch:
+    """Return conversations of one or two turns of two tokens, with a reply between."""
+    return _made([[0, 0, -1, 1, 1], [0, 0, -1, 1, 1], [0, 0], [0, 0, -1, 1, 1]] * 2, time=6)
+
+
+def _made(turns: Sequence[Sequence[int]], time: int) -> Batch:
+    """Return a batch with given turns; rewards and values are unlike everywhere.
+
+    Args:
+        turns: Per row the number of each token's turn, -1 where a reply stands.
+        time: Columns.
+    """
+    shape = (len(turns), time)
+    ids = torch.full(shape, -1)
+    for row, own in enumerate(turns):
+        ids[row, : len(own)] = torch.tensor(own)
+    mask = ids >= 0
+    places = torch.arange(shape[0] * time, dtype=torch.float32).view(shape)
+    rewards = (1.5 + torch.sin(places * places)).masked_fill(~mask, 0.0)
+    size = torch.tensor([len(own) for own in turns])[:, None]
+    exists = torch.arange(time)[None] < size
+    return Batch(
+        token_rewards=rewards,
+        response_mask=mask,
+        values=torch.cos(places * 1.7).masked_fill(~mask, 0.0),
+        turn_ids=ids,
+        response_ids=(1 + (places.long() * 7) % 5).masked_fill(~exists, 0),
+        scores=rewards.sum(1),
+        group_ids=torch.zeros(len(turns), dtype=torch.long),
+        log_probs=torch.full(shape, math.log(0.5)).masked_fill(~mask, 0.0),
+        sum_pi_squared=torch.full(shape, 0.5).masked_fill(~mask, 0.0),
+        greedy_scores=torch.zeros(len(turns)),
+        gamma=1.0,
+    )
+
+
+def _padded(batch: Batch, columns: int) -> Batch:
+    """Return a batch with more padding."""
+    rows = len(batch.scores)
+    tensors: dict[str, Any] = {
+        name: torch.cat(
+            [value, value.new_full((rows, columns), -1 if name == "turn_ids" else 0)], 1
+        )
+        for name, value in vars(batch).items()
+        if isinstance(value, Tensor) and value.ndim == 2
+    }
+    return replace(batch, **tensors)
+
+
+def _asked(estimator: Adapted, batch: Batch) -> Tensor | None:
+    """Return advantages, or None where the function refuses the probe."""
+    try:
+        return estimator.estimate(batch.take(torch.arange(len(batch.scores))))
+    except AuditError:
+        raise
+    except Exception:
+        return None
+
+
+def _close(one: Tensor, other: Tensor, share: float = 1e-3) -> bool:
+    """Return whether advantages are the same up to a share of the largest."""
+    largest = max(float(one.abs().max()), 1e-6)
+    return bool(((one - other).abs() <= share * largest).all())
+
+
+# --- the audit ------------------------------------------------------------------------------------
+
+SENTENCES = 2
+"""Most cases of a failing check that are told."""
+NEAR_BEST_BATCHES = 60
+"""Most batches that are enumerated for a policy near the best response."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckResult:
+    """Verdict on one of the eight questions."""
+
+    name: str
+    question: str
+    verdict: str
+    """One of `verdicts.HOLD` or `verdicts.FAIL`, or "not applicable"."""
+    says: str
+    """One sentence for a person, whose subject is the estimator."""
+    cases: tuple[Reading, ...] = ()
+
+    @property
+    def fails(self) -> bool:
+        """Whether the estimator does something wrong."""
+        return self.verdict in FAIL
+
+    @property
+    def applies(self) -> bool:
+        """Whether the question applies to an estimator that reads what this one does."""
+        return self.verdict != NOT_APPLICABLE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """What an audit found."""
+
+    name: str
+    adapter: str
+    """Family of signatures by which the function was called."""
+    reads: tuple[str, ...]
+    """What it is given."""
+    pays: str
+    non_negative: bool
+    group_sizes: tuple[int, ...]
+    checks: tuple[CheckResult, ...]
+    faults: tuple[str, ...]
+    """Names of the known mistakes whose own construction reproduces it; none where no check
+    fails."""
+    seconds: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether no check fails."""
+        return not any(check.fails for check in self.checks)
+
+    @property
+    def refusals(self) -> tuple[str, ...]:
+        """What the function raised for groups of equal scores, which then count as 0."""
+        said = (case.refused for check in self.checks for case in check.cases if case.refused)
+        return tuple(dict.fromkeys(said))
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Names of the mistakes, or that none is known; nothing where no check fails."""
+        return () if self.holds else self.faults or (UNKNOWN,)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON: numbers, texts and lists."""
+        return {"holds": self.holds, **asdict(self)}
+
+    def __str__(self) -> str:
+        """Return a sentence on each check, those that fail first, and the kinds of mistakes."""
+        checks = sorted(self.checks, key=lambda check: not check.fails)
+        lines = [f"{check.name}: {check.verdict}: {check.says}" for check in checks]
+        return "\n".join([self.name, *lines, *(f"fails, {kind}" for kind in self.kinds)])
+
+
+def check_estimator(
+    function: Function | Adapted,
+    *,
+    adapter: str | None = None,
+    name: str | None = None,
+    pays: Literal["tokens", "outcome", "advantages"] = "tokens",
+    non_negative: bool = False,
+    group_sizes: Sequence[int] = GROUP_SIZES,
+    checks: Sequence[str] = (),
+    numpy: bool = False,
+) -> Audit:
+    """Hold an advantage estimator against exact gradients, as `check_env` holds an environment.
+
+    Every batch that a small policy can draw is enumerated, so that the expected gradient has no
+    sampling error. The objective is the sum over the response's tokens of A log pi, averaged over
+    responses; what a loss divides by afterwards is not part of an estimator.
+
+    Args:
+        function: Gets by name those that it names of ``token_rewards``, ``response_mask``,
+            ``values``, ``turn_ids``, ``response_ids`` (batch, time), ``scores``, ``group_ids``
+            (batch,), ``group_size`` and ``gamma``; returns advantages (batch, time), or one per
+            response. Functions with the signatures of known trainers are called by theirs.
+        adapter: Name of one of `ADAPTERS`; None finds it by the keywords.
+        name: What the function is called in the report.
+        pays: What its documentation promises of token rewards: any, one "outcome" a response at its
+            last token, or "advantages" that a credit rule has measured already.
+        non_negative: Whether it promises that no reward is below 0; cases with costs are left out.
+        group_sizes: Responses to a prompt, at least two sizes, each at least 2, in rising order.
+        checks: Names of the checks to make; all by default.
+        numpy: Pass arrays instead of tensors.
+
+    Returns:
+        The verdicts; ``holds`` is what a test asserts.
+
+    Raises:
+        AuditError: if the function cannot be called, raises, or returns another shape, or if none
+            of the checks applies to it.
+
+    Example:
+        >>> def reward_to_go(token_rewards, response_mask):
+        ...     return (token_rewards * response_mask).flip(1).cumsum(1).flip(1)
+        >>> check_estimator(reward_to_go, group_sizes=(2, 4)).holds
+        True
+    """
+    sizes = _sizes(group_sizes)
+    _check_words(pays, checks)
+    if isinstance(function, Adapted) and (adapter is not None or numpy):
+        raise AuditError(
+            f"adapter and numpy have no effect with {function.name}, which is adapted already; "
+            "leave them out"
+        )
+    estimator = (
+        function
+        if isinstance(function, Adapted)
+        else adapt(function, adapter=adapter, name=name, numpy=numpy)
+    )
+    started = perf_counter()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # batches are small: more threads wait for each other
+    try:
+        with torch.no_grad():
+            results = tuple(
+                _check(check, estimator, pays, non_negative, sizes)
+                for check in CHECKS
+                if not checks or check.name in checks
+            )
+            if not any(check.applies for check in results):
+                raise AuditError(
+                    f"none of the checks {', '.join(map(repr, checks))} applies: {estimator.name} "
+                    f"{results[0].says}; leave checks out to make all that apply"
+                )
+            failed = any(check.fails for check in results)
+            faults = named_faults(estimator, pays, non_negative) if failed else ()
+    finally:
+        torch.set_num_threads(threads)
+    return Audit(
+        name=name or estimator.name,
+        adapter=estimator.adapter,
+        reads=tuple(sorted(estimator.reads)),
+        pays=pays,
+        non_negative=non_negative,
+        group_sizes=sizes,
+        checks=results,
+        faults=faults,
+        seconds=perf_counter() - started,
+    )
+
+
+def _sizes(group_sizes: Sequence[int]) -> tuple[int, ...]:
+    """Return group sizes as plain whole numbers.
+
+    Raises:
+        AuditError: if they are no whole numbers, or not two or more that rise from 2 on.
+    """
+    try:
+        sizes = tuple(map(index, group_sizes))
+    except TypeError:
+        sizes = ()
+    if len(sizes) < 2 or min(sizes) < 2 or list(sizes) != sorted(set(sizes)):
+        raise AuditError(
+            f"group_sizes must be two or more rising sizes from 2 on, got {group_sizes!r}; "
+            f"pass {list(GROUP_SIZES)}"
+        )
+    return sizes
+
+
+def _check_words(pays: str, checks: Sequence[str]) -> None:
+    """Refuse arguments of `check_estimator` that name nothing.
+
+    Raises:
+        AuditError: naming the value and the remedy.
+    """
+    if pays not in PAYS:
+        raise AuditError(f"pays must be one of {', '.join(PAYS)}, got {pays!r}")
+    known = [check.name for check in CHECKS]
+    for word in checks:
+        if word not in known:
+            raise AuditError(
+                f"unknown check {word!r}; {_did_you_mean(word, known)}known: "
+                f"{', '.join(map(repr, known))}"
+            )
+
+
+def _check(
+    check: Check,
+    estimator: Adapted,
+    pays: str,
+    non_negative: bool,
+    sizes: tuple[int, ...],
+) -> CheckResult:
+    """Return the verdict on one question."""
+    missing = _missing(check, estimator, pays)
+    if missing:
+        return _result(check, NOT_APPLICABLE, missing)
+    turns = check.name == "discount" and "turn_ids" in estimator.reads
+    readings = [
+        _case(case, estimator, pays, turns, sizes)
+        for case in check.cases
+        if _applies(case, estimator, non_negative, turns)
+    ]
+    order = (*HOLD, *FAIL)
+    worst = max(readings, key=lambda reading: (order.index(reading.verdict), _size(reading)))
+    verdict, says = worst.verdict, worst.says
+    leak = _leak(check, estimator)
+    worse = CLIPPED if check is LARGE_REWARDS else LEAKS
+    if leak and order.index(verdict) < order.index(worse):
+        verdict, says = worse, leak
+    if verdict in FAIL:
+        failing = sorted(
+            (each for each in readings if not each.holds), key=lambda each: each is not worst
+        )
+        sentences = list(dict.fromkeys([*([leak] if leak else []), *(e.says for e in failing)]))
+        says = "; ".join(sentences[:SENTENCES])
+        if len(sentences) > SENTENCES:
+            says += f"; {len(sentences) - SENTENCES} more"
+    return _result(check, verdict, says, tuple(readings))
+
+
+def _result(check: Check, verdict: str, says: str, cases: tuple[Reading, ...] = ()) -> CheckResult:
+    return CheckResult(
+        name=check.name, question=check.question, verdict=verdict, says=says, cases=cases
+    )
+
+
+def _missing(check: Check, estimator: Adapted, pays: str) -> str:
+    """Return why a question does not apply, or nothing."""
+    for choices in check.needs:
+        if "gamma" in choices and "maybe gamma" in estimator.reads and heeds_gamma(estimator):
+            continue
+        if not set(choices) & estimator.reads:
+            return f"is given no {' or '.join(choices)}"
+    if check.name == "token rewards" and pays == "outcome":
+        return "is promised one reward a response"
+    return ""
+
+
+def _applies(case: Case, estimator: Adapted, non_negative: bool, turns: bool) -> bool:
+    """Return whether a case is of the input that an estimator is promised."""
+    if non_negative and not case.non_negative:
+        return False
+    if turns and case.per_token:
+        return False
+    return len(set(case.sizes)) == 1 or "group_ids" in estimator.reads
+
+
+def _case(
+    case: Case, estimator: Adapted, pays: str, turns: bool, sizes: tuple[int, ...]
+) -> Reading:
+    """Return the verdict on one decision."""
+    decisions = case.build(pays=pays, turns=turns)
+    ordered = estimator.heeds_order or _turns_with_rows(estimator, decisions, 2, case.sizes)
+    found = expectations(estimator, decisions, sizes, prompt_sizes=case.sizes, ordered=ordered)
+    if len(found) < 2:
+        raise AuditError(
+            f"group_sizes {list(sizes)} leave fewer than two that can be enumerated; begin with "
+            f"{list(GROUP_SIZES[:3])}"
+        )
+    near = None
+    if float(decisions.gradient.norm()) > 1e-9:
+        fits = [
+            size
+            for size in sizes
+            if count_batches(decisions, size, case.sizes, ordered) <= NEAR_BEST_BATCHES
+        ]
+        size = max(fits, default=sizes[0])
+        near = expectations(
+            estimator, decisions.near_best(), (size,), prompt_sizes=case.sizes, ordered=ordered
+        )[0]
+    return read(case, decisions, found, near)
+
+
+def _size(reading: Reading) -> float:
+    """Return how far a verdict goes, to name the worst of several alike."""
+    scales = [abs(math.log(abs(scale))) for scale in reading.scale if scale]
+    return max([*reading.bias, *scales], default=0.0)
+
+
+def _leak(check: Check, estimator: Adapted) -> str:
+    """Return what an answer depends on and must not, or nothing."""
+    if check.name == "masks and replies":
+        return reads_masked(estimator)
+    if check.name == "groups" and "group_ids" in estimator.reads:
+        return order_matters(estimator)
+    if check.name == "large rewards":
+        return clipping(estimator)
+    return ""
+
+
+# --- the plug-in of pytest ------------------------------------------------------------------------
+
+
+def load_function(subject: str) -> Function:
+    """Return a function that is named as "FILE.py:FUNCTION".
+
+    Raises:
+        AuditError: if there is no such file or function.
+    """
+    name, _, function = subject.rpartition(":")
+    path = FilePath(name)
+    if not path.is_file():
+        raise AuditError(
+            f"--audit takes FILE.py:FUNCTION, got {subject!r}; there is no file {name!r}"
+        )
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, function):
+        raise AuditError(
+            f"{name} has no {function!r}; {_did_you_mean(function, vars(module))}"
+            "name a function that it has"
+        )
+    return getattr(module, function)
+
+
+def pytest_addoption(parser: Any) -> None:
+    """Add the options of the plug-in to pytest's."""
+    group = parser.getgroup("audit", "audit of advantage estimators")
+    group.addoption(
+        "--audit", action="append", default=[], metavar="FILE.py:FUNCTION",
+        help="audit this estimator; without paths of tests, nothing else is run",
+    )  # fmt: skip
+    group.addoption("--audit-adapter", choices=[*ADAPTERS], help="family of its signature")
+    group.addoption("--audit-pays", choices=PAYS, default="tokens", help="what it is promised")
+    group.addoption("--audit-non-negative", action="store_true", help="no reward is below 0")
+
+
+def pytest_ignore_collect(collection_path: FilePath, config: Any) -> bool | None:
+    """Leave out the tests of a folder where only estimators were named."""
+    del collection_path
+    named = config.args_source is type(config).ArgsSource.ARGS
+    return True if config.getoption("--audit") and not named else None
+
+
+def pytest_collection_modifyitems(session: Any, config: Any, items: list[Any]) -> None:
+    """Add a test for each check of each estimator that was named."""
+    import pytest
+
+    for subject in config.getoption("--audit"):
+        try:
+            function = load_function(subject)
+        except AuditError as error:
+            raise pytest.UsageError(str(error)) from error
+        audited = functools.cache(functools.partial(_audit_of, function, subject, config))
+        item = _check_item()
+        items += [
+            item.from_parent(session, name=f"{subject}[{check.name}]", audited=audited, check=check)
+            for check in CHECKS
+        ]
+
+
+@functools.cache
+def _check_item() -> Any:
+    """Return the class of a test; pytest is imported only where it runs."""
+    import pytest
+
+    class CheckItem(pytest.Item):
+        """One check of one estimator."""
+
+        def __init__(self, *, audited: Callable[[], Audit], check: Check, **more: Any) -> None:
+            super().__init__(**more)
+            self.audited, self.check = audited, check
+
+        def runtest(self) -> None:
+            """Audit the estimator, once for all its checks."""
+            audit = self.audited()
+            (result,) = (each for each in audit.checks if each.name == self.check.name)
+            if not result.applies:
+                pytest.skip(result.says)
+            if result.fails:
+                raise AuditError("; ".join([f"{result.verdict}: {result.says}", *audit.kinds]))
+
+        def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
+            """Return the sentence of the check, without the frames of the audit."""
+            if isinstance(excinfo.value, AuditError):
+                return f"{self.name}: {excinfo.value}"
+            return super().repr_failure(excinfo, style)
+
+        def reportinfo(self) -> tuple[Any, None, str]:
+            """Return where the test is from, and its name."""
+            return self.path, None, self.name
+
+    return CheckItem
+
+
+def _audit_of(function: Function, subject: str, config: Any) -> Audit:
+    """Return the audit of an estimator under the options of a command line."""
+    return check_estimator(
+        function,
+        adapter=config.getoption("--audit-adapter"),
+        name=subject,
+        pays=config.getoption("--audit-pays"),
+        non_negative=config.getoption("--audit-non-negative"),
+    )
