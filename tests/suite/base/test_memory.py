@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from tokengym.base.errors import SettingsError
+from tokengym.base.files import write_hashed
 from tokengym.base.settings import check_memory
 from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
@@ -77,7 +78,7 @@ def test_a_stored_length_is_checked_like_a_typed_one(tmp_path, capsys):
     (file,) = run.rglob("spec.json")
     record = json.loads(file.read_text())
     record["training"]["max_new_tokens"] = 10**12
-    file.write_text(json.dumps({k: v for k, v in record.items() if k != "hash"}))
+    write_hashed(file, {k: v for k, v in record.items() if k != "hash"})
     capsys.readouterr()
     assert main(["evaluate", str(run / "agent"), "--episodes", "2"]) == 2
     assert "max_new_tokens must be at most" in capsys.readouterr().err
