@@ -174,7 +174,7 @@ def rows_of_forks(
                 prompt=episode.prompt,
                 completions=steps,
                 labels=tuple(labels),
-                messages=cast(Chat, episode.messages),
+                messages=episode.chat if episode.messages else Chat(),
             )
         )
     return rows
