@@ -187,9 +187,16 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         name = type(self).__name__
         is_known = isinstance(policy, str) and policy in self.policy_aliases
         if not is_known and not (isinstance(policy, type) and issubclass(policy, CausalLMPolicy)):
+            is_model = isinstance(policy, torch.nn.Module)  # whose repr has a line for each layer
             raise SettingsError(
-                f"policy must be 'CausalLMPolicy' or a subclass of it, got {policy!r}; stock "
-                f"policies are for stable_baselines3.{name}"
+                "policy must be 'CausalLMPolicy' or a subclass of it, got "
+                + (f"a {type(policy).__name__}" if is_model else repr(policy))
+                + (
+                    f"; pass a model as {name}('CausalLMPolicy', envs, policy_kwargs=dict(model=..."
+                    "))"
+                    if is_model
+                    else f"; stock policies are for stable_baselines3.{name}"
+                )
             )
         if isinstance(env, VectorEnv):
             observations, actions = env.single_observation_space, env.single_action_space

@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 
 import gymnasium
@@ -84,11 +85,32 @@ def _ended_by(error: BaseException) -> int:
         raise error
     if isinstance(error, (ValueError, TypeError, OSError, gymnasium.error.Error)):
         said = error.for_terminal() if isinstance(error, TokenGymError) else str(error)
+        if (place := _place_of_fault(error)) is not None:
+            said = f"{type(error).__name__}: {said} ({place}; TOKENGYM_TRACEBACK=1 shows how)"
         _say(f"error: {' '.join(printable(said).split())}")
         return USER_ERROR
     said = " ".join(f"{type(error).__name__}: {printable(str(error))}".split())
     _say(f"error: {said[:500]}; the traceback is in {_traceback_file(error)}")
     return FAULT
+
+
+def _place_of_fault(error: BaseException) -> str | None:
+    """Return file and line that raised an error; None of what this package refuses by a `raise`."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames or isinstance(error, (TokenGymError, OSError, gymnasium.error.Error)):
+        return None
+    package = str(Path(__file__).parent.parent)
+    is_ours = [frame.filename.startswith(package) for frame in frames]
+    if is_ours[-1] and (frames[-1].line or "").startswith("raise"):
+        return None
+    # The user's own code, if it was there: of libraries that it called the last line says less.
+    own = [
+        frame
+        for frame, ours in zip(frames, is_ours, strict=True)
+        if not ours and frame.filename.endswith(".py") and "-packages" not in frame.filename
+    ]
+    frame = (own or frames)[-1]
+    return f"{frame.filename}, line {frame.lineno}"
 
 
 def _print_anywhere() -> None:

@@ -50,7 +50,7 @@ from tokengym.agents.policy.settings import Precision, Products
 from tokengym.agents.rollouts.rounds import Environments
 from tokengym.agents.stepwise import hand_over, isolated_random_state, stepwise
 from tokengym.base.device import auto_device, select_device, use_device
-from tokengym.base.errors import DatasetError
+from tokengym.base.errors import DatasetError, SettingsError
 from tokengym.base.files import read_json, writing
 from tokengym.base.folders import check_entries, read_folder, write_folder
 from tokengym.base.settings import check_count, check_number, names_of
@@ -67,6 +67,14 @@ _QUIET: dict[str, Any] = {
     "weight_decay": 0.0,
     "dataloader_pin_memory": torch.cuda.is_available(),  # without a GPU it only warns
 }
+
+
+NOT_HONOURED = {
+    "label_smoothing_factor": "leave it out; DPO's losses have label_smoothing=",
+    "neftune_noise_alpha": "leave it out: the policy that plays has no noise in its embeddings",
+}
+"""Arguments of the Trainer that are of a language model's own loss and embeddings, and what to do;
+here the loss is the learner's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +143,17 @@ def arithmetic_of(policy: CausalLMPolicy) -> dict[str, str]:
     return {name: getattr(policy.settings, name) for name in ARITHMETIC}
 
 
+def _check_honoured(args: TrainingArguments) -> None:
+    """Refuse arguments of the Trainer that would change nothing.
+
+    Raises:
+        SettingsError: naming the argument and the remedy.
+    """
+    for name, remedy in NOT_HONOURED.items():
+        if (value := getattr(args, name)) not in (None, 0.0):
+            raise SettingsError(f"{name}={value!r} of args has no effect here; {remedy}")
+
+
 def training_arguments(
     options: OfflineOptions, *, defaults: Mapping[str, Any], scratch: str
 ) -> TrainingArguments:
@@ -163,6 +182,7 @@ def training_arguments(
             f"{', '.join(given)} and args= were both given; set "
             f"{'it' if len(given) == 1 else 'them'} in args"
         )
+    _check_honoured(args)
     args = copy.copy(args)
     if named is not None:
         use_device(args, named)

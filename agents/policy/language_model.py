@@ -123,6 +123,7 @@ class LanguageModel(nn.Module):
                 "AutoModelForCausalLM"
             )
         self.model = model
+        _prepare_configs(model)
         self.is_rescaled = any(getattr(model.config, name, None) for name in RESCALING)
         """Whether the logits are not the head's output, see `rescaled`."""
         self.recompute = False
@@ -523,6 +524,28 @@ def _say_excess(rows: int, num_actions: int) -> None:
         rows,
         num_actions,
     )
+
+
+def _prepare_configs(model: PreTrainedModel) -> None:
+    """Make the model's generation settings such as can be saved, and say what is not learned by.
+
+    transformers writes no temperature beside ``do_sample=False``; of a folder it says so itself.
+    """
+    settings: Any = getattr(model, "generation_config", None)
+    if settings is not None and not settings.do_sample:
+        try:
+            settings.validate(strict=True)
+        except ValueError:
+            settings.do_sample = True
+            logger.info("the model's generation_config samples, and is saved with do_sample=True")
+    coefficient = getattr(model.config, "router_aux_loss_coef", None)
+    if getattr(model.config, "output_router_logits", False) and coefficient:
+        logger.warning(
+            "the router's auxiliary loss (output_router_logits, router_aux_loss_coef=%s) is no "
+            "part of what is learned here: experts may become unequally used; set "
+            "output_router_logits=False, or freeze the routers",
+            coefficient,
+        )
 
 
 def warn_of_ends(model: LanguageModel, vocabulary: Vocabulary | None, tokenizer: Any) -> None:

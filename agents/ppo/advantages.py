@@ -390,6 +390,11 @@ TIES = (
     "update {}: the scores {} are equal, so that nothing is learned from them; take prompts that "
     "are sometimes solved, or a scorer with partial credit"
 )
+TIES_OF_CRITIC = (
+    "update {}: the scores of all responses are equal, so that the updates follow the errors of "
+    "the values and the KL's price, and nothing that was scored; take prompts that are sometimes "
+    "solved, or a scorer with partial credit"
+)
 LEAP = (
     "update {} moved the policy from {:.2f} to {:.2f} nats per response of its reference at once; "
     "lower learning_rate from {:g}, or set n_warmup_updates or target_kl"
@@ -420,6 +425,7 @@ class TrainingAlarms:
         group_size: int | None,
         learning_rate: float,
         kl_coef: float,
+        has_critic: bool,
     ) -> None:
         """Warn of what an update's figures show; updates are counted from 1.
 
@@ -433,6 +439,7 @@ class TrainingAlarms:
             group_size: Responses to each prompt, where groups are compared.
             learning_rate: The update's.
             kl_coef: Likewise.
+            has_critic: Whether values are subtracted, which equal scores do not make equal.
         """
         if update <= FIRST_UPDATES and clip_fraction > MAX_CLIP_FRACTION:
             self._warn_of_clipping(update, clip_fraction, learning_rate)
@@ -440,9 +447,11 @@ class TrainingAlarms:
             self._warn_of_collapse(update, kl_per_token, learning_rate, kl_coef)
         self._check_leap(update, kl, kl_error, learning_rate)
         if len(scores) > 1:
-            self._check_ties(update, scores, group_size)
+            self._check_ties(update, scores, group_size, has_critic=has_critic)
 
-    def _check_ties(self, update: int, scores: Sequence[float], group_size: int | None) -> None:
+    def _check_ties(
+        self, update: int, scores: Sequence[float], group_size: int | None, *, has_critic: bool
+    ) -> None:
         """Warn of scores that do not differ: nothing is learned, or nothing is left to learn."""
         least, most = min(scores), max(scores)
         rose = most >= self._most and most > self._least  # no response was ever better, some worse
@@ -454,7 +463,8 @@ class TrainingAlarms:
         groups = [scores[i : i + size] for i in range(0, len(scores), size)]
         if all(min(group) == max(group) for group in groups):
             whose = "of all responses" if group_size is None else "within every group"
-            self.warn("ties", TIES.format(update, whose))
+            of_critic = has_critic and group_size is None
+            self.warn("ties", (TIES_OF_CRITIC if of_critic else TIES).format(update, whose))
 
     def _warn_of_clipping(self, update: int, clip_fraction: float, learning_rate: float) -> None:
         self.warn(

@@ -169,6 +169,7 @@ class PPO(EpisodicAlgorithm):
             group_size=self.settings.group_size,
             learning_rate=self.policy.optimizer.param_groups[0]["lr"],
             kl_coef=self.kl_coef,
+            has_critic=self.has_critic,
         )
         if stats.ratio_error > MAX_RATIO_ERROR and self.policy.language_model.is_float32:
             raise _disagreement(self._n_updates, stats)
@@ -416,6 +417,11 @@ class PPO(EpisodicAlgorithm):
             if reads_scores and episode.score is None:  # as 0 it would bend the group's mean
                 raise _unpaid(row, f"score, which advantage={self.estimator.name!r} reads")
             rewards[row, : len(episode.response_ids)] = episode.token_rewards
+        if not rewards.any() and self._pays_nothing():
+            raise ValueError(
+                "the environment was made without a reward, so that every response earns 0; make "
+                "it with reward=..., such as 'sparse', or wrap it in tokengym.rewards.CreditReward"
+            )
         if not self.estimator.uses_token_rewards and ((rewards != 0).sum(1) > 1).any():
             self._alarms.warn("dense", UNSEEN_CREDIT.format(self.estimator.name))
         self._warn_of_declared_lambda(played)
@@ -427,6 +433,11 @@ class PPO(EpisodicAlgorithm):
         if self.settings.drop_equal_groups:
             teaches = self._varied_rows(scores, teaches)
         return torch.from_numpy(rewards).to(self.device), scores, teaches
+
+    def _pays_nothing(self) -> bool:
+        """Return whether an environment of this package has no layer that pays."""
+        paid, kind = self.rounds.reward, environment_attribute(self.env, "__module__", "")
+        return paid.reward is None and paid.is_plain and kind.startswith("tokengym.envs.")
 
     def _warn_of_declared_lambda(self, played: RolloutBatch) -> None:
         """Warn of a low lambda that nobody chose, where most responses end by themselves.

@@ -131,10 +131,7 @@ def collect(
             error.keep(episodes)
             raise
         assert played is not None  # only on_step abandons rounds
-        if played.log_probs is None:
-            episodes += played.episodes
-        else:
-            episodes += _with_log_probs(played.episodes, played.log_probs)
+        episodes += played.episodes
     return episodes[:num_episodes]
 
 
@@ -205,6 +202,8 @@ def play_round(
         if not (is_playing if keep_round is None else keep_round(is_playing)):
             return None
         recorder.check_tokens()
+        played = recorder.finish()
+        recorder.attach(played.log_probs)
         # All episodes at once: one batch for the scorer, and its statistics see the whole round.
         started = perf_counter()
         envs.reward.evaluate(recorder.episodes)
@@ -216,7 +215,11 @@ def play_round(
         raise
     finally:
         envs.finish()
-    return recorder.finish()
+    return replace(
+        played,
+        episodes=tuple(recorder.episodes[row] for row in range(envs.num_envs)),
+        env_seconds=recorder.env_seconds,
+    )
 
 
 def _cut_episode(row: int, num_tokens: int) -> SettingsError:
@@ -284,6 +287,15 @@ class RoundRecorder:
                     "learn from texts that are not its own; leave layers that change observations "
                     "or actions out"
                 )
+
+    def attach(self, log_probs: Tensor | None) -> None:
+        """Give the episodes of a whole round the log-probs, (batch, time), of their tokens.
+
+        A rule of credit may read what the policy that wrote them thought.
+        """
+        if log_probs is not None:
+            known = _with_log_probs([e for _, e in sorted(self.episodes.items())], log_probs)
+            self.episodes = {row: known[row] for row in self.episodes}
 
     def ended(self) -> list[Episode]:
         """Return the episodes that have ended so far, in the order of the rows."""

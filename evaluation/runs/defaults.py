@@ -54,12 +54,19 @@ class ModelSettings:
     and "smollm2"."""
     lora_rank: int | None = None
     """Rank of LoRA adapters; None trains all weights."""
+    lora_targets: str = "all-linear"
+    """Maps that adapters change, names with commas between them, such as "q_proj,v_proj";
+    "all-linear" takes all linear maps of the blocks."""
     threads: int = 1
     """Threads that torch computes with on the CPU, which decide the last digits of its sums; more
     are faster for large models."""
 
     def __post_init__(self) -> None:
         check_count(self, "lora_rank", optional=True)
+        if self.lora_rank is None and self.lora_targets != "all-linear":
+            raise SettingsError(
+                f"lora_targets={self.lora_targets!r} has no effect without lora_rank; pass both"
+            )
         check_count(self, "threads", most=MAX_THREADS)
         check_choice(self, "dtype", ("auto", "float32", "bfloat16"))
 
@@ -84,7 +91,9 @@ class ModelSettings:
             return None
         from peft import LoraConfig
 
-        return LoraConfig(r=self.lora_rank, lora_alpha=2 * self.lora_rank)
+        names = [name.strip() for name in self.lora_targets.split(",")]
+        targets = self.lora_targets if names == ["all-linear"] else names
+        return LoraConfig(r=self.lora_rank, lora_alpha=2 * self.lora_rank, target_modules=targets)
 
 
 @dataclass(frozen=True, kw_only=True)

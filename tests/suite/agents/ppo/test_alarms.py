@@ -19,6 +19,7 @@ CALM: dict[str, Any] = {
     "group_size": 2,
     "learning_rate": 3e-3,
     "kl_coef": 0.05,
+    "has_critic": False,
 }
 
 
@@ -35,6 +36,10 @@ CALM: dict[str, Any] = {
         ({"scores": [1.0, 1.0, 0.0, 0.0], "group_size": None}, None),
         ({"scores": [0.5, 0.5], "group_size": None}, "the scores of all responses are equal"),
         ({"scores": []}, None),
+        (
+            {"scores": [0.5, 0.5], "group_size": None, "has_critic": True},
+            "updates follow the errors of the values",
+        ),
     ],
 )
 def test_each_is_said_once(change, message, caplog):

@@ -1,0 +1,125 @@
+"""What is given and cannot be honoured is one line, or is honoured."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from transformers import MixtralConfig, MixtralForCausalLM, TrainingArguments
+
+from tests.suite.agents.conftest import EOS, PAD, PROMPTS, VOCABULARY, make_model, make_tokenizer
+from tokengym.agents import DPO, PPO, SFT
+from tokengym.envs import Episode, SettingsError
+from tokengym.rewards import Credit, FunctionScorer, Reward, Scores, Sparse
+
+PAIRS = [{"prompt": p, "chosen": " a a", "rejected": " b c"} for p in PROMPTS]
+TEXTS = [{"prompt": p, "completion": " a a"} for p in PROMPTS]
+
+
+@pytest.mark.parametrize(("kind", "rows"), [(DPO, PAIRS), (SFT, TEXTS)])
+@pytest.mark.parametrize("name", ["label_smoothing_factor", "neftune_noise_alpha"])
+def test_arguments_of_the_trainer_that_would_do_nothing_are_refused(tmp_path, kind, rows, name):
+    arguments: Any = {name: 0.3, "report_to": [], "use_cpu": True}
+    args = TrainingArguments(output_dir=str(tmp_path), **arguments)
+    with pytest.raises(SettingsError, match=rf"^{name}=0\.3 of args has no effect here; leave it"):
+        kind(make_model(), rows, tokenizer=make_tokenizer(), args=args)
+
+
+SAMPLING: list[dict[str, Any]] = [{"temperature": 0.9}, {"top_p": 0.5, "top_k": 3}]
+
+
+@pytest.mark.parametrize("changes", SAMPLING)
+@pytest.mark.parametrize("kind", ["ppo", "dpo"])
+def test_a_model_with_generation_settings_of_its_own_is_saved(make_ppo, tmp_path, changes, kind):
+    model = make_model()
+    for name, value in changes.items():
+        setattr(model.generation_config, name, value)
+    if kind == "ppo":
+        make_ppo(model=model).save(tmp_path / "agent")
+    else:
+        DPO(model, PAIRS, tokenizer=make_tokenizer(), device="cpu").save(tmp_path / "agent")
+    stored = [path.read_text() for path in (tmp_path / "agent").rglob("generation_config.json")]
+    assert stored
+    assert all(f'"{name}": {value}' in stored[0] for name, value in changes.items())
+
+
+def test_a_model_given_as_the_policy_is_named_by_its_class(make_envs):
+    with pytest.raises(SettingsError) as caught:
+        PPO(make_model(), make_envs())
+    assert "got a GPT2LMHeadModel; pass a model as PPO(" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("advantage", ["gae", "reinforce", "grpo"])
+def test_an_environment_without_a_reward_is_not_trained_on(make_ppo, advantage):
+    envs = gym.make_vec(
+        "tokengym/TokenGeneration-v0",
+        num_envs=4,
+        tokenizer=make_tokenizer(),
+        prompts=PROMPTS,
+        max_new_tokens=6,
+    )
+    groups = {"group_size": 2} if advantage == "grpo" else {}
+    agent = make_ppo(envs=envs, advantage=advantage, **groups)
+    before = {name: weight.clone() for name, weight in agent.policy.state_dict().items()}
+    with pytest.raises(ValueError, match=r"reward=\.\.\."):
+        agent.learn(24)
+    after = agent.policy.state_dict()
+    assert all(weight.equal(after[name]) for name, weight in before.items())
+
+
+def test_a_reward_that_is_zero_for_all_is_trained_on(make_ppo, make_envs):
+    zero = Reward(FunctionScorer(lambda prompt, response: 0.0), Sparse())
+    make_ppo(envs=make_envs(reward=zero)).learn(24)
+
+
+class Surprisal(Credit):
+    """Shares the score by how unlikely the tokens were to the policy that wrote them."""
+
+    name = "own-surprisal"
+    seen: list[Any]
+
+    def __init__(self) -> None:
+        self.seen = []
+
+    def assign(self, episodes: Any, scores: Scores) -> Any:
+        self.seen += [(episode.response_ids, episode.log_probs) for episode in episodes]
+        parts = [-np.asarray(episode.log_probs, dtype=float) + 0.01 for episode in episodes]
+        return [
+            (part / part.sum() * value).astype(np.float32)
+            for part, value in zip(parts, scores.values, strict=True)
+        ]
+
+
+def test_a_rule_reads_the_log_probs_of_the_policy_that_wrote_the_tokens(make_ppo, make_envs):
+    rule = Surprisal()
+    envs = make_envs(reward=Reward(FunctionScorer(lambda prompt, response: 1.0), rule))
+    played = make_ppo(envs=envs).collect()
+    assert len(rule.seen) == 4
+    for ids, log_probs in rule.seen:
+        (row,) = (n for n, e in enumerate(played.episodes) if e.log_probs is log_probs)
+        assert played.episodes[row].response_ids == ids
+        assert played.log_probs[row, : len(ids)].tolist() == log_probs.tolist()
+    assert all(isinstance(episode, Episode) for episode in played.episodes)
+
+
+@pytest.mark.parametrize(("has_loss", "says"), [(True, True), (False, False)])
+def test_a_routers_own_loss_is_said_to_be_left_out(make_ppo, caplog, has_loss, says):
+    model = MixtralForCausalLM(
+        MixtralConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=16,
+            intermediate_size=24,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            num_local_experts=2,
+            max_position_embeddings=32,
+            output_router_logits=has_loss,
+            bos_token_id=EOS,
+            eos_token_id=EOS,
+            pad_token_id=PAD,
+        )
+    )
+    make_ppo(model=model)
+    assert ("router's auxiliary loss" in caplog.text) is says
