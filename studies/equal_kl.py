@@ -380,7 +380,7 @@ def pictures(published: Published) -> None:
     if not drawn:
         return
     published.folder.mkdir(exist_ok=True)
-    figure = Figure(figsize=(1 + 2.6 * len(drawn), 6), layout="constrained")
+    figure = Figure(figsize=(2 + 2.6 * len(drawn), 6), layout="constrained")
     panels = figure.subplots(2, len(drawn), sharex=True, squeeze=False)
     for column, (task, target) in zip(panels.T, drawn, strict=True):
         for axis, name in zip(column, ("score", "kl"), strict=True):
@@ -396,7 +396,9 @@ def pictures(published: Published) -> None:
     panels[0, 0].set_ylabel("score of the round")
     panels[1, 0].set_ylabel("KL of the round, nats")
     handles = panels[0, 0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside upper center", ncols=len(ARMS), fontsize=9)
+    figure.legend(
+        *handles, loc="outside upper center", ncols=min(len(ARMS), 2 * len(drawn)), fontsize=9
+    )
     file = published.folder / "rounds.png"
     figure.savefig(file, dpi=110, metadata={"Software": None})
 
