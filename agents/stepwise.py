@@ -1,7 +1,7 @@
 """Trainings that call back and cannot be left, as generators of their updates."""
 
 import random
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
 from typing import Any
