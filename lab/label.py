@@ -209,8 +209,11 @@ class Labels:
             answers = [asdict(answer) for answer in self.answers]
             record = {"pairs": self._hash, "once": sorted(self._once), "answers": answers}
             write_json(self.folder / ANSWERS, record)
-            rows = ({k: v for k, v in asdict(p).items() if v is not None} for p in self.kept())
-            write_jsonl(self.folder / KEPT, rows)
+            rows = [pair.to_record() for pair in self.kept()]
+            write_jsonl(
+                self.folder / KEPT,
+                ({k: v for k, v in row.items() if v is not None} for row in rows),
+            )
 
 
 def _agreement(one: dict[int, Side], other: dict[int, Side]) -> Share:

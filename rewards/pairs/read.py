@@ -80,6 +80,14 @@ class PreferencePair:
         """What a reader with a chat template reads of the prompt."""
         return self.messages or Chat.of_text(self.prompt)
 
+    def to_record(self) -> dict[str, Any]:
+        """Return it as plain data, a row that `read_pairs` reads."""
+        row = {name: getattr(self, name) for name in ("prompt", "chosen", "rejected", "margin")}
+        if self.messages:
+            chosen, rejected = map(list, self.replies)
+            row |= {"prompt": list(self.messages), "chosen": chosen, "rejected": rejected}
+        return {**self.messages.beside, **row}
+
     def swapped(self) -> "PreferencePair":
         """Return the comparison the other way round."""
         return replace(self, chosen=self.rejected, rejected=self.chosen, replies=self.replies[::-1])
