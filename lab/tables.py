@@ -8,15 +8,13 @@ from statistics import NormalDist
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from tokengym.base import write_text
 from tokengym.evaluation.report import number, signed
 from tokengym.evaluation.statistics import (
     PairedDifference,
     holm,
-    interval,
-    iqm,
     paired_difference,
     student_interval,
 )
@@ -101,12 +99,6 @@ def with_interval(figure: Mapping[str, Any], value: str = "iqm") -> str:
     return f"{number(figure[value])} ({number(figure['low'])} to {number(figure['high'])})"
 
 
-def iqm_with_interval(values: NDArray[np.float64]) -> str:
-    """Return the interquartile mean of runs (runs,) with its bootstrap interval."""
-    low, high = interval(values)
-    return with_interval({"iqm": iqm(values), "low": low, "high": high})
-
-
 def grouped(rows: Iterable[Item], of: Callable[[Item], Key]) -> dict[Key, list[Item]]:
     """Return rows by what a function says of them, in the order of the first of each.
 
@@ -129,35 +121,6 @@ def paired(one: Mapping[Key, float], other: Mapping[Key, float]) -> tuple[list[f
     """
     both: list[Any] = sorted(one.keys() & other.keys())
     return [one[at] for at in both], [other[at] for at in both]
-
-
-def beside_first(
-    lines: Mapping[str, Mapping[str, Mapping[Key, float | None]]], head: Sequence[str]
-) -> str:
-    """Return what the first line has, and how the others differ from it, paired.
-
-    A mean with Student's interval, then paired differences, bold where clear after Holm's
-    correction over the table.
-
-    Args:
-        lines: Title -> column -> figures, by seed or text; None and NaN are none.
-        head: Heads of the columns.
-    """
-    known = {
-        (title, column): {at: v for at, v in values.items() if v is not None and not np.isnan(v)}
-        for title, columns in lines.items()
-        for column, values in columns.items()
-    }
-    first, *others = lines
-    gains = {
-        (title, column): paired_difference(*paired(known[title, column], known[first, column]))
-        for title in others
-        for column in lines[title]
-    }
-    shown = after_holm(gains, with_wins=False)
-    rows = [[first, *(student_mean([*known[first, column].values()]) for column in lines[first])]]
-    rows += [[title, *(shown[title, column] for column in lines[title])] for title in others]
-    return markdown_table(["", *head], rows)
 
 
 def mean(values: ArrayLike) -> float:
@@ -206,16 +169,6 @@ def times_as_fast(speed: Speed | None, unit: str = "") -> str:
     times, low, high = map(number, speed[:3])
     text = f"{times}{unit} ({low} to {high})"
     return f"at most {text}" if speed.at_most else text
-
-
-def updates_to_shares(steps: ArrayLike) -> str:
-    """Return the mean updates of runs, (runs, shares), to each share of the way.
-
-    Example:
-        >>> updates_to_shares([[2.0, 5.0], [3.0, 6.0]])
-        '2.5 / 5.5'
-    """
-    return " / ".join(f"{at:.1f}" for at in np.mean(np.asarray(steps), axis=0))
 
 
 def wilson_interval(share: float, count: int, *, level: float = 0.95) -> tuple[float, float]:
