@@ -100,14 +100,15 @@ def _place_of_fault(error: BaseException) -> str | None:
     if not frames or isinstance(error, (TokenGymError, OSError, gymnasium.error.Error)):
         return None
     package = str(Path(__file__).parent.parent)
-    is_ours = [frame.filename.startswith(package) for frame in frames]
-    if is_ours[-1] and (frames[-1].line or "").startswith("raise"):
+    is_ours = frames[-1].filename.startswith(package)
+    if is_ours and (frames[-1].line or "").startswith("raise"):
         return None
     # The user's own code, if it was there: of libraries that it called the last line says less.
+    libraries = (package, str(Path(os.__file__).parent))  # the standard one, and what is in it
     own = [
         frame
-        for frame, ours in zip(frames, is_ours, strict=True)
-        if not ours and frame.filename.endswith(".py") and "-packages" not in frame.filename
+        for frame in frames
+        if not frame.filename.startswith(libraries) and "-packages" not in frame.filename
     ]
     frame = (own or frames)[-1]
     return f"{frame.filename}, line {frame.lineno}"

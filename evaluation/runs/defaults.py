@@ -496,7 +496,8 @@ def task_defaults(
     task, wanted = Task.of(env_id), names_of_run(learner)
     if learner.uses_credit:
         wanted = (wanted | learner.default_values().keys()) - set(learner.fixed)
-    defaults = {**({} if task is None else task.training), **(bundle_defaults or {})}
+    own = {} if task is None else {**task.options, **task.training}  # its length, wherever it is
+    defaults = {**own, **(bundle_defaults or {})}
     return {name: value for name, value in defaults.items() if name in wanted}
 
 

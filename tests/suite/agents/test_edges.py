@@ -45,7 +45,7 @@ def test_a_model_with_generation_settings_of_its_own_is_saved(make_ppo, tmp_path
 
 def test_a_model_given_as_the_policy_is_named_by_its_class(make_envs):
     with pytest.raises(SettingsError) as caught:
-        PPO(make_model(), make_envs())
+        PPO(make_model(), make_envs())  # type: ignore[arg-type]
     assert "got a GPT2LMHeadModel; pass a model as PPO(" in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -25,7 +25,8 @@ class Plays:
     """A run over the stub task, which keeps what is yielded."""
 
     def __init__(self, make_envs: Any, steps: int = 2) -> None:
-        self.make, self.seed, self.updates_done = make_envs, 3, []
+        self.make, self.seed = make_envs, 3
+        self.updates_done: list[Any] = []
         self.training = SimpleNamespace(
             batch_size=4, max_new_tokens=6, steps=steps, last_step=steps, tokens=None, device="cpu"
         )
@@ -93,7 +94,7 @@ def test_stock_algorithms_learn_by_tokens(tmp_path, make_envs, name):
         "    def __init__(self, env, seed=None):\n"
         "        super().__init__('MultiInputPolicy', env, n_steps=3, seed=seed)\n"
     )
-    first = {}
+    first: dict[Any, Any] = {}
     for turn in range(2):
         run = Plays(make_envs)
         agent = run.train(learner_of(tmp_path, code, name))
@@ -148,10 +149,15 @@ def test_stock_algorithms_that_cannot_are_refused_in_one_line(tmp_path, make_env
     assert "\n" not in str(caught.value)
 
 
+def global_state() -> Any:
+    state: Any = np.random.get_state()
+    return state[1].copy()
+
+
 def test_global_random_state_is_left_alone(tmp_path, make_envs):
-    before = np.random.get_state()[1].copy()
+    before = global_state()
     Plays(make_envs).train(learner_of(tmp_path, SB3, "A2C"))
-    assert (np.random.get_state()[1] == before).all()
+    assert (global_state() == before).all()
 
 
 def test_an_agent_that_is_made_already_is_frozen(tmp_path, make_envs):

@@ -1,4 +1,5 @@
 import csv
+import importlib
 import io
 import json
 import re
@@ -401,6 +402,38 @@ def test_a_refused_training_leaves_its_folder_to_the_corrected_command(tmp_path,
     assert "take value_network='own'" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
     assert main(["train", "--reward", "uniform", "--max-new-tokens", "5", *small]) == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("len(5)", r"TypeError: object of type 'int' has no len\(\) \(.*mine\.py, line 2; "),
+        (
+            "raise ValueError('sizes 3 4')",
+            r"ValueError: sizes 3 4 \(.*mine\.py, line 2; TOKENGYM_T",
+        ),
+        ("int('x')", r"ValueError: invalid literal .* \(.*mine\.py, line 2; "),
+        ("import torch; torch.ones(2) @ torch.ones(3)", r"RuntimeError: .*the traceback is in"),
+        ("import json; json.loads('{')", r"JSONDecodeError: .* \(.*mine\.py, line 2; "),
+    ],
+)
+def test_a_fault_of_the_users_code_has_its_type_and_place(
+    tmp_path, monkeypatch, capsys, line, said
+):
+    (tmp_path / "mine.py").write_text(f"def fault(*a, **b):\n    {line}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    mine = importlib.import_module("mine")
+    monkeypatch.setattr(cli, "call", mine.fault)
+    assert main(["envs"]) in (1, 2)
+    assert re.search(rf"^error: {said}", capsys.readouterr().err)
+
+
+def test_a_refusal_of_this_package_stays_one_plain_line(capsys):
+    assert main(["train", "--env", "NoSuchTask"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: unknown environment")
+    assert "line" not in said.partition("known:")[0]
 
 
 def test_a_failed_training_is_done_again_by_the_same_command(tmp_path, monkeypatch):

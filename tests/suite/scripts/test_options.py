@@ -194,11 +194,12 @@ def test_a_bundles_defaults_suit_every_learner(agent, bundle):
 
 def test_commands_take_the_environment_of_a_bundle(monkeypatch):
     asked: list[str] = []
-    compared = {"failed": 0, "missing": 0}
-    monkeypatch.setattr(
-        "tokengym.evaluation.runs.compare.compare",
-        lambda config, *_, **__: asked.append(config.env) or compared,
-    )
+
+    def compare(config: Any, *_: Any, **__: Any) -> dict[str, int]:
+        asked.append(config.env)
+        return {"failed": 0, "missing": 0}
+
+    monkeypatch.setattr("tokengym.evaluation.runs.compare.compare", compare)
     monkeypatch.setattr("tokengym.scripts.commands.show.show_summary", lambda *_: None)
     for arguments in (["--bundle=smollm2-answers"], ["--bundle", "smollm2-reviews"], []):
         main(["compare", *arguments])

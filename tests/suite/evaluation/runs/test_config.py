@@ -9,7 +9,8 @@ from tokengym.agents.learner import LEARNERS
 from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.base.files import read_json, write_hashed, write_json
 from tokengym.base.settings import changed
-from tokengym.envs import bundled
+from tokengym.envs import SettingsError, bundled
+from tokengym.envs.tasks.task import Task
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.config import (
     ComparisonConfig,
@@ -22,6 +23,7 @@ from tokengym.evaluation.runs.defaults import (
     TaskSettings,
     TrainingSettings,
     default_rewards,
+    task_defaults,
     training_settings,
 )
 from tokengym.evaluation.runs.folder import check_folder, differences
@@ -45,6 +47,26 @@ def test_adapters_have_the_rank_that_is_asked_for():
     made = TrainingSettings(lora_rank=3).lora()
     assert made is not None
     assert (made.r, made.lora_alpha) == (3, 6)
+    assert made.target_modules == "all-linear"
+
+
+def test_adapters_change_the_maps_that_are_named():
+    made = TrainingSettings(lora_rank=3, lora_targets="q_proj, v_proj").lora()
+    assert made is not None
+    assert made.target_modules == {"q_proj", "v_proj"}
+    with pytest.raises(SettingsError, match=r"lora_targets='q_proj' has no effect without lora_"):
+        TrainingSettings(lora_targets="q_proj")
+
+
+def test_a_tasks_own_length_is_the_commands(monkeypatch):
+    """Where a task declares it, as an argument of ``gym.make`` or as a default of training."""
+    task = Task.of("tokengym/MovieReview-v0")
+    assert task is not None
+    changes: dict[str, Any]
+    for changes in ({"options": {"max_new_tokens": 12}}, {"training": {"max_new_tokens": 12}}):
+        short = replace(task, **changes)
+        monkeypatch.setattr(Task, "of", lambda env_id, short=short: short)
+        assert task_defaults(short.id, LEARNERS.find("ppo"))["max_new_tokens"] == 12
 
 
 def test_bare_names_are_completed():
