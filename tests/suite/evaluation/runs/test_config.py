@@ -62,8 +62,10 @@ def test_a_tasks_own_length_is_the_commands(monkeypatch):
     """Where a task declares it, as an argument of ``gym.make`` or as a default of training."""
     task = Task.of("tokengym/MovieReview-v0")
     assert task is not None
-    changes: dict[str, Any]
-    for changes in ({"options": {"max_new_tokens": 12}}, {"training": {"max_new_tokens": 12}}):
+    both: list[dict[str, Any]] = [
+        {name: {"max_new_tokens": 12}} for name in ("options", "training")
+    ]
+    for changes in both:
         short = replace(task, **changes)
         monkeypatch.setattr(Task, "of", lambda env_id, short=short: short)
         assert task_defaults(short.id, LEARNERS.find("ppo"))["max_new_tokens"] == 12
