@@ -11,7 +11,7 @@ BIN := .venv/bin
 # Of each, the dearest first, so that neither of the two processes ends long after the other.
 SUITE := tests/suite/evaluation tests/suite/scripts tests/suite/agents
 SUITE += $(filter-out $(SUITE) tests/suite/__pycache__,$(patsubst %/,%,$(wildcard tests/suite/*/)))
-LAB_TESTS := tests/lab tests/studies tests/campaign
+LAB_TESTS := tests/campaign tests/lab tests/studies
 # uv, where it is installed; pip where it is not, and where uv finds less than pip: it reads no settings of pip's.
 UV := $(shell command -v uv)
 PIP := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
