@@ -1,7 +1,7 @@
 """Trainings that call back and cannot be left, as generators of their updates."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
 from typing import Any
@@ -13,7 +13,7 @@ from greenlet import greenlet
 from tokengym.agents.contract import Update
 
 
-def stepwise(train: Callable[[], object]) -> Iterator[Update]:
+def stepwise(train: Callable[[], object]) -> Generator[Update, None, None]:
     """Run a training to the next `hand_over`, yield its update, and continue.
 
     A greenlet runs it, in the same thread and with the variables of this context. Both sides may
