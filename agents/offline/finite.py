@@ -48,8 +48,7 @@ class FiniteTrainer(Trainer):
             model.zero_grad()
             try:
                 with self.compute_loss_context_manager():
-                    loss = self.compute_loss(model, self._prepare_inputs(row))
-                assert isinstance(loss, torch.Tensor)
+                    loss: Any = self.compute_loss(model, self._prepare_inputs(row))
                 loss.backward()
                 self._check_gradient()
             except TokenGymError as error:
@@ -61,8 +60,8 @@ class FiniteTrainer(Trainer):
     def _check_gradient(self) -> None:
         if self.accelerator.scaler is not None:  # of float16, which leaves such steps out itself
             return
-        assert self.model is not None
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        model: Any = self.model
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
         norm: Any = torch.nn.utils.get_total_norm(gradients)
         if not torch.isfinite(norm.full_tensor() if hasattr(norm, "full_tensor") else norm):
             raise NonFiniteError(
