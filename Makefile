@@ -2,6 +2,9 @@
 # make test   complete the same .venv, then lint, types and the tests: the suite's against its wheel, without the laboratory
 # make test-lab   set up, then the tests of the laboratory and the studies, and the campaign's short form
 # make kernels   set up, and Triton beside it, then the tests of the GPU's kernels, interpreted on the CPU
+# make test-lowest   the suite's tests at the oldest versions of its dependencies, lowest.txt, in build/lowest
+# make test-newest   the same at the newest versions of the index, in build/newest
+# make test-doors   each door beside the real package of its trainer, in build/doors; DOORS_SOURCES=DIR has rllm, slime and prime-rl
 # make docs   set up, then write the documentation site to build/site
 # make notebooks   set up, then execute docs/notebooks in place, some minutes
 # PYTHON=python3.12 make test   uses another interpreter
@@ -19,7 +22,7 @@ install = $(if $(UV),VIRTUAL_ENV=.venv $(UV) pip install --quiet --constraint co
 XDIST := --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 40
 PYTEST := $(BIN)/python -m pytest $(XDIST)
 
-.PHONY: demo test test-lab kernels lint types pytest campaign package docs notebooks format clean
+.PHONY: demo test test-lab test-lowest test-newest test-doors kernels lint types pytest campaign package docs notebooks format clean
 
 demo: .venv/demo
 	$(BIN)/tokengym demo
@@ -42,6 +45,32 @@ pytest: .venv/installed
 
 test-lab: .venv/installed
 	$(PYTEST) $(LAB_TESTS)
+
+# Neither stands in .ci/run: the first pins what is old, the second nothing, so that its result is of a day.
+test-lowest test-newest: test-%:
+	$(PYTHON) -m venv build/$*
+	build/$*/bin/pip install --quiet --no-compile torch==2.13.0
+	build/$*/bin/pip install --quiet --no-compile $(if $(filter lowest,$*),--constraint lowest.txt) --editable . \
+		pytest hypothesis sb3-contrib sacrebleu rouge-score
+	build/$*/bin/python -m pytest $(SUITE)
+
+# The version of each trainer that its door was written for; verl's wheel leaves out three packages that it imports.
+DOORS := trl verl skyrl tinker verifiers openenv sources
+DOOR_trl := trl
+DOOR_verl := verl==0.9.1 cachetools fastapi uvicorn
+DOOR_skyrl := skyrl==0.3.0
+DOOR_tinker := tinker==0.38.0
+DOOR_verifiers := verifiers==0.4.0
+DOOR_openenv := openenv==0.10.0
+DOOR_sources := pydantic
+
+test-doors: $(DOORS:%=test-door-%)
+
+test-door-%:
+	$(PYTHON) -m venv build/doors/$*
+	build/doors/$*/bin/pip install --quiet --no-compile torch==2.13.0
+	build/doors/$*/bin/pip install --quiet --no-compile $(DOOR_$*) --editable . ./audit pytest
+	build/doors/$*/bin/python -m pytest tests/doors/test_$*.py $(if $(filter trl,$*),tests/suite/bridges/test_trl.py)
 
 # Triton is kept out of .venv: beside a torch for CPUs it has no other use, and 700 MB.
 kernels: .venv/installed build/triton

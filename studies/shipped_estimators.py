@@ -363,8 +363,8 @@ WORST = {
     "biased": "**fails**: favours something where nothing is to be gained",
     "blind": "**fails**: is 0 somewhere where the gradient is not",
     "reversed": "**fails**: points against the gradient somewhere",
-    "refused": "**fails**: refuses a group of equal scores",
     "clipped": "**fails**: clips advantages or rewards that are large",
+    "refused": "**fails**: refuses a group of equal scores",
     "leaks": "**fails**: changes with padding, masked values or the order of rows",
     "not finite": "**fails**: is no finite number somewhere",
 }

@@ -1,0 +1,124 @@
+"""verl: its registry, its configuration and its own loop with our rewards."""
+
+import asyncio
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tokengym_audit
+import torch
+import verl
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from verl.experimental.agent_loop.agent_loop import DictConfigWrap
+from verl.trainer.ppo import core_algos
+from verl.utils import torch_functional as verl_F
+
+from tests.doors.common import ADVANTAGES, LONG, PROMPT, SHORT, TOKENIZER, credit
+from tokengym import TokenCredit
+from tokengym.bridges.verl_loop import credited
+from tokengym.envs import bundled
+
+BUNDLE = bundled("movie_review")
+CONFIG = Path(verl.__file__).parent / "trainer" / "config"
+
+
+def test_the_plugin_registers_the_estimators_and_they_are_ours_by_hand() -> None:
+    estimate = core_algos.get_adv_estimator_fn("tokengym_loo")  # known by the entry point alone
+    rewards = torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]])
+    advantages, returns = estimate(
+        token_level_rewards=rewards,
+        response_mask=rewards,
+        index=np.array(["p", "p"], dtype=object),
+        config=OmegaConf.create({"gamma": 1.0}),
+    )
+    assert advantages.tolist() == [ADVANTAGES[0], [*ADVANTAGES[1], 0.0]]
+    assert returns is advantages
+
+
+def test_hydra_composes_the_documented_overrides() -> None:
+    with initialize_config_dir(str(CONFIG), version_base=None):
+        config = compose("ppo_trainer", overrides=[
+            "algorithm.adv_estimator=tokengym_loo",
+            "actor_rollout_ref.rollout.agent.agent_loop_config_path=tokengym.yaml",
+            "actor_rollout_ref.rollout.agent.default_agent_loop=tokengym",
+            "actor_rollout_ref.rollout.n=8",
+        ])  # fmt: skip
+    assert config.algorithm.adv_estimator == "tokengym_loo"
+    assert config.actor_rollout_ref.rollout.agent.default_agent_loop == "tokengym"
+
+
+def a_loop(rule: str) -> Any:
+    """Return our loop over verl's own, as Hydra makes it, with a server that answers."""
+    from verl.workers.rollout.replica import TokenOutput
+
+    with initialize_config_dir(str(CONFIG), version_base=None):
+        config = compose("ppo_trainer")
+
+    class Server:
+        async def generate(self, *_: Any, **__: Any) -> Any:
+            return TokenOutput(token_ids=LONG, log_probs=[-1.0] * len(LONG))
+
+    BUNDLE.tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    return instantiate(
+        {"_target_": "tokengym.bridges.verl_loop.TokenCreditLoop",
+         "scorer": str(BUNDLE.reward_model), "credit": rule},
+        trainer_config=DictConfigWrap(config), server_manager=Server(), tokenizer=BUNDLE.tokenizer,
+        processor=None, dataset_cls=types.SimpleNamespace(),
+        data_config=DictConfigWrap(config.data),
+    )  # fmt: skip
+
+
+def test_verls_own_loop_pays_our_tokens() -> None:
+    output = asyncio.run(
+        a_loop("abc-signed").run({}, raw_prompt=[{"role": "user", "content": "i saw"}])
+    )
+    found = output.as_dict()["rm_scores"]
+    own = TokenCredit(BUNDLE.reward_model, "abc-signed", tokenizer=BUNDLE.tokenizer)
+    expected = own([LONG], prompts=[output.prompt_ids])
+    torch.testing.assert_close(found, torch.from_numpy(expected.token_rewards[0]))
+    assert output.reward_score == pytest.approx(float(expected.scores[0]))
+
+
+def test_an_output_of_verl_is_paid_a_point_a_word() -> None:
+    from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
+
+    plain = AgentLoopOutput(
+        prompt_ids=PROMPT, response_ids=SHORT, response_mask=[1] * 2, metrics=AgentLoopMetrics()
+    )
+    assert credited(plain, credit()).as_dict()["rm_scores"].tolist() == pytest.approx([1.0, 1.0])
+    assert TOKENIZER.decode(SHORT) == "a film"
+
+
+TOKENS = {"gae", "reinforce_plus_plus", "optimal_token_baseline", "tir_optimal_token_baseline"}
+"""Estimators of verl that promise to read a reward a token; the others read their sum."""
+
+
+def estimators() -> dict[str, Any]:
+    """Return all of verl's registry, ours included, by name."""
+    return {getattr(name, "value", name): function
+            for name, function in core_algos.ADV_ESTIMATOR_REGISTRY.items()}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(estimators()))
+def test_a_registered_estimator_follows_the_gradient(name: str) -> None:
+    by_token = name in TOKENS or name.startswith("tokengym")
+    audit = tokengym_audit.check_estimator(
+        estimators()[name], adapter="verl", name=name, pays="tokens" if by_token else "outcome"
+    )
+    assert audit.holds, str(audit)
+
+
+def test_a_lost_reward_to_go_is_found() -> None:
+    def lost(token_level_rewards: Any, response_mask: Any, config: Any) -> Any:
+        """verl's reinforce_plus_plus with its sum over later tokens left out."""
+        del config
+        advantages = verl_F.masked_whiten(token_level_rewards, response_mask) * response_mask
+        return advantages, token_level_rewards
+
+    audit = tokengym_audit.check_estimator(lost)
+    assert not audit.holds
+    assert audit.faults == (tokengym_audit.OWN_ALONE,)
