@@ -3,8 +3,10 @@
 import importlib
 import inspect
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -106,13 +108,29 @@ def test_the_guide_takes_another_token_of_a_response(capsys: Any):
     assert float(difference) != 0
 
 
+def estimators(code: str) -> dict[str, Any]:
+    """Return what a block of code defines."""
+    found: dict[str, Any] = {}
+    exec(compile(code, "guide/audit.md", "exec"), found)
+    return found
+
+
 def test_the_guide_audits_its_estimator(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    estimator, call = blocks("guide/audit.md")
+    estimator, call, parametrised = blocks("guide/audit.md")
     (tmp_path / "estimators.py").write_text(estimator, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     run(estimator + call)
+    from tokengym.lab.audit import tokengym_audit
+
+    of_trainer = SimpleNamespace(reward_to_go=estimators(estimator)["reward_to_go"])
+    for name, module in (
+        ("tokengym_audit", tokengym_audit),  # as it is where it is installed or copied
+        ("mytrainer", SimpleNamespace(advantages=of_trainer)),
+    ):
+        monkeypatch.setitem(sys.modules, name, module)
+    estimators(parametrised.replace('pays="outcome"', ""))["test_estimator"]("reward_to_go")
     page = (DOCS / "guide" / "audit.md").read_text(encoding="utf-8")
     (command,) = re.findall(r"```bash\ntokengym (.*)\n```", page)
     (printed,) = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
