@@ -34,8 +34,8 @@ from tokengym.agents.fast.joining import joined, masks_among, moved
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.sequences import ActionMasks, Sequences
-from tokengym.agents.ppo.advantages import Experience
 from tokengym.agents.processes import Processes
+from tokengym.agents.rollouts.experience import Experience
 from tokengym.agents.rollouts.layers import layers
 from tokengym.agents.rollouts.playing import RolloutBatch
 from tokengym.base.device import select_device
