@@ -310,6 +310,21 @@ class Decisions:
         """
         return self._all.take(rows)
 
+    def batches(self, rows: Tensor) -> Iterator[Batch]:
+        """Yield batches of responses, each in memory of its own.
+
+        Args:
+            rows: (batches, batch) the numbers of their responses.
+        """
+        tensors = {
+            name: value[rows]
+            for name, value in vars(self._all).items()
+            if isinstance(value, Tensor)
+        }
+        for number in range(len(rows)):
+            own = {name: value[number] for name, value in tensors.items()}
+            yield Batch(**own, gamma=self.gamma)
+
     def near_best(self) -> "Decisions":
         """Return the same responses under a policy that has nearly learned the best ones.
 
@@ -947,7 +962,9 @@ ADAPTERS: Mapping[str, Adapter] = {
             "response_mask": _NUMERIC_MASK,
             "values": _VALUES,
             "index": Keyword(
-                lambda batch: np.array([f"prompt {i}" for i in batch.group_ids], dtype=object),
+                lambda batch: np.array(
+                    [f"prompt {i}" for i in batch.group_ids.tolist()], dtype=object
+                ),
                 ("group_ids",),
             ),
             "gamma": _GAMMA,
@@ -1278,8 +1295,9 @@ def _expectation(
     each, chances, answers = [], [], []
     not_finite = refused = 0.0
     refusal = ""
-    for members, chance in batches(decisions, size, prompt_sizes, ordered):
-        batch = decisions.batch(torch.tensor(members))
+    drawn = list(batches(decisions, size, prompt_sizes, ordered))
+    made = decisions.batches(torch.tensor([members for members, _ in drawn]))
+    for (members, chance), batch in zip(drawn, made, strict=True):
         try:
             advantages = estimator.estimate(batch)
         except AuditError:
@@ -1513,12 +1531,17 @@ def _limit(found: Sequence[Expectation]) -> Tensor:
     """Return the expected gradient in large groups: what falls as 1 / G cancels.
 
     (G g(G) - H g(H)) / (G - H), H and G the two largest sizes
+
+    What falls faster, and would come out on the other side of 0, is 0 in the limit.
     """
     if len(found) < 2:
         return found[-1].gradient
     before, last = found[-2:]
     small, large = before.group_size, last.group_size
-    return (large * last.gradient - small * before.gradient) / (large - small)
+    limit = (large * last.gradient - small * before.gradient) / (large - small)
+    stays = (before.gradient * last.gradient).sum(1) > 0
+    passes = (limit * last.gradient).sum(1) < 0
+    return limit.masked_fill((stays & passes)[:, None], 0.0)
 
 
 def _equal(true: Tensor, found: Sequence[Expectation]) -> bool:

@@ -1,4 +1,4 @@
-"""TRL: the advantages that its trainers compute, audited; the door itself is in tests/suite/bridges.
+"""TRL: the advantages of its trainers, audited; the door itself is in tests/suite/bridges.
 
 TRL computes them in the middle of a method, whose statements are run here as they stand.
 """
