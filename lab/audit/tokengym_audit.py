@@ -1498,7 +1498,7 @@ def _verdict(
     if _equal(decisions.gradient, found):
         verdict = EQUAL, "equals the gradient"
     else:
-        limit = _limit(found)
+        limit = _limit(found, decisions.gradient)
         fault = _worst(case, decisions, limit, last.push)
         if fault is not None:
             return fault
@@ -1527,21 +1527,21 @@ def _verdict(
     return verdict
 
 
-def _limit(found: Sequence[Expectation]) -> Tensor:
+def _limit(found: Sequence[Expectation], true: Tensor) -> Tensor:
     """Return the expected gradient in large groups: what falls as 1 / G cancels.
 
     (G g(G) - H g(H)) / (G - H), H and G the two largest sizes
 
-    What falls faster, and would come out on the other side of 0, is 0 in the limit.
+    What points along the true gradient and falls faster, so that it would come out against it, is 0
+    in the limit.
     """
     if len(found) < 2:
         return found[-1].gradient
     before, last = found[-2:]
     small, large = before.group_size, last.group_size
     limit = (large * last.gradient - small * before.gradient) / (large - small)
-    stays = (before.gradient * last.gradient).sum(1) > 0
-    passes = (limit * last.gradient).sum(1) < 0
-    return limit.masked_fill((stays & passes)[:, None], 0.0)
+    old, new, far = ((each * true).sum(1) for each in (before.gradient, last.gradient, limit))
+    return limit.masked_fill(((old > new) & (new > 0) & (far < 0))[:, None], 0.0)
 
 
 def _equal(true: Tensor, found: Sequence[Expectation]) -> bool:
@@ -1809,7 +1809,7 @@ def _in_large_groups(estimator: Adapted, decisions: Decisions) -> Tensor | None:
     sizes = _enumerable(decisions, GROUP_SIZES, (1,), ordered)[-2:]
     found = expectations(estimator, decisions, sizes, ordered=ordered)
     known = len(found) == 2 and not any(each.refused or each.not_finite for each in found)
-    return _limit(found) if known else None
+    return _limit(found, decisions.gradient) if known else None
 
 
 def _parts(decisions: Decisions, turns: bool) -> tuple[Parts, Tensor]:

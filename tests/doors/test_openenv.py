@@ -28,7 +28,8 @@ class Seen:
     """An observation, done at the end."""
 
     def __init__(self, done: bool) -> None:
-        self.done, self.metadata = done, {}
+        self.done = done
+        self.metadata: dict[str, Any] = {}
 
 
 def test_a_success_is_paid_once_where_openenv_pays_it_each_step() -> None:

@@ -2,6 +2,7 @@
 
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ def test_rllms_own_steps_are_paid() -> None:
 def test_slimes_own_samples_are_paid(monkeypatch: pytest.MonkeyPatch) -> None:
     misc = SimpleNamespace(decode_int32_meta_array=None)  # of what a server samples from
     for name in ("slime", "slime.utils", "slime.utils.misc"):
-        monkeypatch.setitem(sys.modules, name, misc)  # type: ignore[arg-type]
+        monkeypatch.setitem(sys.modules, name, misc)
     sample = from_sources("slime", "slime", "utils", "types.py").Sample
     samples = [
         sample(group_index=0, tokens=[*PROMPT, *ids], response_length=len(ids))
@@ -34,7 +35,7 @@ def test_slimes_own_samples_are_paid(monkeypatch: pytest.MonkeyPatch) -> None:
     args = SimpleNamespace(custom_advantage_function_path="m.advantages", context_parallel_size=1)
     scores, rows = TokenCreditRewards(credit())(args, samples)
     assert scores == [3.0, 2.0]
-    batch = {"rewards": rows, "kl": [torch.zeros(3), torch.zeros(2)]}
+    batch: dict[str, Any] = {"rewards": rows, "kl": [torch.zeros(3), torch.zeros(2)]}
     advantages(args, batch)  # as slime's loss calls it on each rank
     for row, expected in zip(batch["advantages"], ADVANTAGES, strict=True):
         assert row.tolist() == pytest.approx(expected)
