@@ -270,6 +270,7 @@ def _untie_adapted(model: Any) -> None:
         weight = getattr(base, "weight", None)
         if weight is not None and uses[id(weight)] > 1:
             base.weight = nn.Parameter(weight.detach().clone())
+            model.config.tie_word_embeddings = False  # PEFT's own merging says so from 0.21 on
 
 
 def _has_adapters(model: Any) -> bool:
