@@ -30,8 +30,8 @@ from tokengym.agents.policy.backend import backend
 from tokengym.agents.policy.language_model import load_causal_lm
 from tokengym.agents.processes import Processes, join
 from tokengym.agents.rollouts.rounds import Environments, environment_attribute
-from tokengym.agents.rollouts.states import environment_state, restore_environment
 from tokengym.agents.sb3 import GymVecEnv, NoEnvironment, as_vec_env
+from tokengym.agents.states import environment_state, restore_environment
 from tokengym.base.device import select_device
 from tokengym.base.files import read_json, write_json
 from tokengym.base.folders import check_entries, read_folder, write_folder
