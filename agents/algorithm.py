@@ -353,8 +353,10 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
                 number += 1
                 if log_interval is not None and number % log_interval == 0:
                     self.dump_logs(number)
-                tokens, lent = self.num_timesteps, self.processes.whole
-                yield Update(step=number, tokens=tokens, agent=self, figures=log.take(), lent=lent)
+                tokens, alone = self.num_timesteps, self.processes.single_process
+                yield Update(
+                    step=number, tokens=tokens, agent=self, figures=log.take(), single_process=alone
+                )
         except GeneratorExit:  # the caller has left the loop
             callback.on_training_end()
             raise

@@ -113,7 +113,7 @@ class Processes:
     # --- weights and states -----------------------------------------------------------------------
 
     @contextmanager
-    def whole(self) -> Iterator[None]:
+    def single_process(self) -> Iterator[None]:
         """Let one process use the agent alone within the block."""
         yield
 

@@ -402,8 +402,8 @@ class ShardedGroup(Group):
         return [figure for share in self.gather(figures) for figure in share]
 
     @contextmanager
-    def whole(self) -> Iterator[None]:
-        """See `Processes.whole`; all gather the reference."""
+    def single_process(self) -> Iterator[None]:
+        """See `Processes.single_process`; all gather the reference."""
         with self.shards.whole_reference():
             yield
 
