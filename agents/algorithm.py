@@ -576,7 +576,8 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
                 to, or the checkpoint is not of this algorithm or environment.
             TypeError: if a change is not an argument of the constructor.
         """
-        return load_checkpoint(cls, Path(path), env, device, changes, trust_code=trust_code)
+        agent: Self = load_checkpoint(cls, Path(path), env, device, changes, trust_code=trust_code)
+        return agent
 
     # --- Stable-Baselines3's hooks ----------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from gymnasium import spaces
@@ -78,8 +78,6 @@ MODELS = ("model", "reference", "lora")
 """Arguments of the policy that are stored as folders."""
 
 logger = logging.getLogger(__name__)
-Algorithm = TypeVar("Algorithm")
-"""A subclass of `EpisodicAlgorithm`, whose module imports this one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,17 +135,17 @@ def save_checkpoint(agent: Any, path: Path) -> None:
 
 
 def load_checkpoint(
-    algorithm: type[Algorithm],
+    algorithm: type[Any],
     path: Path,
     env: Environments | None,
     device: torch.device | str,
     changes: Mapping[str, Any],
     *,
     trust_code: bool = False,
-) -> Algorithm:
+) -> Any:
     """Return the agent that was saved; see `EpisodicAlgorithm.load`."""
 
-    def build(folder: Path, record: dict[str, Any]) -> Algorithm:
+    def build(folder: Path, record: dict[str, Any]) -> Any:
         settings = _settings(algorithm, record, changes, folder, trust_code)
         envs: Any = NoEnvironment(**record["environment"]) if env is None else as_vec_env(env)
         processes = Processes() if env is None else join(device)

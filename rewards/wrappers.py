@@ -204,7 +204,7 @@ class VectorRewardWrapper(PaysEpisodes, VectorWrapper):
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Return the tokens that are legal next, bool (num_envs, vocab)."""
-        return self.env.action_masks()  # type: ignore[attr-defined]
+        return self.env.action_masks()
 
 
 def CreditReward(
