@@ -319,9 +319,6 @@ class StepPayment:
 
     Args:
         reward: A reward with a causal credit, bound to the policy's tokenizer.
-
-    Raises:
-        RewardError: if the reward cannot be paid step by step.
     """
 
     def __init__(self, reward: Reward) -> None:
