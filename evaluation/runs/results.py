@@ -535,7 +535,7 @@ class _StoredRuns:
             kl_coef=prices.pop() if len(prices) == 1 else None,
             anchors=_anchors(curves),
             optimum=optima[0] if all(one == optima[0] for one in optima) else {},
-            episodes=min(config.evaluation.episodes for config in self.configs),
+            episodes=min(config.evaluation.episodes or 0 for config in self.configs),
             references={group: drawn for group, drawn in common.items() if drawn is not None},
             level=self.configs[0].level,
             baseline=baseline,
