@@ -37,6 +37,7 @@ from tokengym.agents.rollouts.rounds import Environments, environment_attribute
 from tokengym.agents.rollouts.states import environment_state, restore_environment
 from tokengym.agents.sb3 import GymVecEnv, NoEnvironment, as_vec_env
 from tokengym.base.device import select_device
+from tokengym.base.errors import SettingsError
 from tokengym.base.files import read_json, write_json
 from tokengym.base.folders import check_entries, read_folder, write_folder
 from tokengym.base.models import BASE, named_folder, quiet
@@ -168,7 +169,11 @@ class Checkpointed(CollectsRounds):
             StorageError: if ``path`` holds other files than a checkpoint.
         """
         if exclude or include:
-            raise ValueError("exclude and include are not supported: a checkpoint is whole")
+            given = f"exclude={exclude!r}" if exclude else f"include={include!r}"
+            raise ValueError(
+                f"{given} is not supported: a checkpoint is whole, and holds nothing of the "
+                "agent's own attributes besides; leave it out, and keep those yourself"
+            )
         save_checkpoint(self, Path(path))
 
     @classmethod
@@ -197,10 +202,16 @@ class Checkpointed(CollectsRounds):
 
         Raises:
             UntrustedCodeError: if the checkpoint names code that was not passed again.
+            SettingsError: if ``custom_objects`` is given, which SB3's files need.
             CheckpointError: if a file is damaged and there is no earlier checkpoint to fall back
                 to, or the checkpoint is not of this algorithm or environment.
             TypeError: if a change is not an argument of the constructor.
         """
+        if "custom_objects" in changes:
+            raise SettingsError(
+                "custom_objects is not supported: nothing is unpickled here; pass what it would "
+                "replace by its name, such as load(path, env=envs, learning_rate=1e-4)"
+            )
         return load_checkpoint(cls, Path(path), env, device, changes, trust_code=trust_code)
 
     @classmethod
