@@ -9,7 +9,7 @@ import io
 import re
 import textwrap
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -162,7 +162,7 @@ def plot_curves(
         draw_levels(axis, levels(summary["groups"][group]["reference"], y))
         axis.set_xlabel(AXES[x or summary["axis"]])
     axis.set_ylabel(plain(measure_of(y, summary["by_gold"]).label))
-    shown = [name for name in lines if name in panel.rewards]
+    shown = _having(lines, panel, y, *(["kl"] if x == "kl" else []))
     handles = [Line2D([], [], **lines[name]) for name in shown]
     axis.legend(handles, [plain(name) for name in shown], frameon=False)
     return axis
@@ -228,7 +228,7 @@ def draw(
     from matplotlib.ticker import MaxNLocator
 
     ends = []
-    for name in [name for name in lines if name in panel.rewards]:
+    for name in _having(lines, panel, measure):
         runs = panel.rewards[name]
         x = panel.steps if against is None else runs.values[against].mean(axis=0)
         ends += [float(x[0]), float(x[-1])]
@@ -244,11 +244,17 @@ def draw(
     axis.xaxis.set_major_locator(whole)
 
 
+def _having(names: Iterable[str], panel: Panel, *measures: str) -> list[str]:
+    """Return the rewards of a panel, of these names, that have measurements."""
+    runs = {name: panel.rewards[name] for name in names if name in panel.rewards}
+    return [name for name, one in runs.items() if {*measures} <= one.values.keys()]
+
+
 def draw_against_kl(
     axis: "Axes", panel: Panel, lines: Mapping[str, Mapping[str, Any]], measure: str = "score"
 ) -> None:
     """Draw the path of each reward's score over its KL, thin and dotted where an update leaps."""
-    for name in [name for name in lines if name in panel.rewards]:
+    for name in _having(lines, panel, "kl", measure):
         runs = panel.rewards[name]
         kl, score = (iqm(runs.values[each], 0) for each in ("kl", measure))
         at = np.flatnonzero(panel.gaps(runs))

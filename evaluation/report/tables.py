@@ -31,7 +31,7 @@ def columns(group: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return the table's columns as (title, measurement, kind)."""
     shown_columns: list[tuple[str, str, str]] = []
     for name, measure in measures_of(group["by_gold"]).items():
-        shown = all(name in entry["figures"] for entry in group["rewards"].values())
+        shown = any(name in entry["figures"] for entry in group["rewards"].values())
         shown_columns += [(measure.heading(kind), name, kind) for kind in measure.columns if shown]
         if name == "score":
             if "kl" in group["measures"]:
@@ -66,7 +66,7 @@ def cells(group: Mapping[str, Any]) -> dict[str, list[dict[str, str]]]:
 def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[str, str]:
     entry = group["rewards"][name]
     value, below, mark, tone = NOTHING, "", "", ""
-    if reason := _unknown(group, name, measure, kind):
+    if (reason := _unknown(group, name, measure, kind)) is not None:
         below = reason
     elif kind == "steps":
         steps = entry["steps_to_threshold"]
@@ -95,17 +95,25 @@ def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[
     return {"value": value, "below": below, "mark": mark, "tone": tone}
 
 
-def _unknown(group: Mapping[str, Any], name: str, measure: str, kind: str) -> str:
-    """Return why a cell has no value, "" if it has."""
+def _both_have_kl(group: Mapping[str, Any], name: str) -> bool:
+    """Return whether the KL of a reward and of the baseline is known."""
+    return all("kl" in group["rewards"][each]["figures"] for each in (name, group["baseline"]))
+
+
+def _unknown(group: Mapping[str, Any], name: str, measure: str, kind: str) -> str | None:
+    """Return why a cell has no value, "" where it was not measured, None if it has a value."""
     if (measure == NORMALISED or kind == "shares") and group["score_range"]["noise"]:
         return "its range may be noise"
+    if kind == "at_kl" and not _both_have_kl(group, name):
+        return ""
     if kind == "at_kl" and group["equal_kl"] is None:
         return f"KL below {MIN_KL:g} nats"
     if kind == "at_kl" and kind not in group["rewards"][name]["figures"][measure]:
         return "not known"
     if kind == "steps" and not group["baseline_rises"]:
         return f"{group['baseline']} does not rise"
-    return ""
+    needed = NORMALISED if kind == "shares" else measure or "score"
+    return None if needed in group["rewards"][name]["figures"] else ""
 
 
 def untrained(group: Mapping[str, Any]) -> dict[str, Any] | None:

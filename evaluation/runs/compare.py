@@ -115,6 +115,7 @@ def compare(
             for line in (
                 f"{text}, results in {out}; the time left is shown after the first runs",
                 config.decided,
+                config.measuring,
                 f"measured by {measured_by}",
             ):
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -229,7 +230,7 @@ def _preflight(config: ComparisonConfig, is_here: bool) -> str:
             payers[reward] = paid.raw_scorer.title
         envs.close()
     evaluator = config.evaluator()
-    check_ranks(evaluator, config.evaluation.reference_samples)
+    check_ranks(evaluator, config.evaluation.reference_samples or 0)
     evaluator.close()
     measured_by = evaluator.measured_by
     if evaluator.gold is not None and config.task.sources_of_words:

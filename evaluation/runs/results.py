@@ -11,6 +11,8 @@ from itertools import chain, product
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
+
 from tokengym.base.errors import SettingsError, UntrustedCodeError
 from tokengym.base.files import read_json, read_jsonl, write_json, write_text
 from tokengym.base.registry import split_file_word
@@ -246,7 +248,9 @@ def report_curves(
     if dispute is not None:
         check_gold(judged, dispute)
         curves = measured_by_gold(curves)
-    for curve in curves if kl_coef is not None else ():
+    # An agent that cannot tell its KL takes no price from the others.
+    known = [curve for curve in curves if np.isfinite(curve.values.get("kl", np.nan)).any()]
+    for curve in known or curves if kl_coef is not None else ():
         if not curve.fault() and (step := curve.hole("kl")) is not None:
             raise ValueError(
                 f"kl_coef={kl_coef:g} prices the KL, which {curve.credit}, seed {curve.seed} has "
@@ -535,7 +539,7 @@ class _StoredRuns:
             kl_coef=prices.pop() if len(prices) == 1 else None,
             anchors=_anchors(curves),
             optimum=optima[0] if all(one == optima[0] for one in optima) else {},
-            episodes=min(config.evaluation.episodes for config in self.configs),
+            episodes=min(config.evaluation.episodes or 0 for config in self.configs),
             references={group: drawn for group, drawn in common.items() if drawn is not None},
             level=self.configs[0].level,
             baseline=baseline,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 SETTINGS = (
     "--env MovieReview --rewards sparse random abc-signed --seeds 5 --updates 8 --eval-every 2 "
-    "--learning-rate 1e-3 --reference-samples 16"
+    "--learning-rate 1e-3 --reference-samples 16 --eval-episodes 128"
 )
 """Options of the comparison; it takes about 110 seconds on two cores."""
 
