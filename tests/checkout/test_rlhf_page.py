@@ -47,4 +47,5 @@ def test_the_picture_names_the_steps():
     for word in ("preferences", "reward model", "PPO", "DPO", "price", "train-reward", "train dpo"):
         assert word in texts
     style = next(node.text for node in drawn.iter() if node.tag.endswith("style"))
-    assert style and "prefers-color-scheme: dark" in style
+    assert style
+    assert "prefers-color-scheme: dark" in style
