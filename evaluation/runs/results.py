@@ -39,6 +39,7 @@ from tokengym.evaluation.report.figures import Paper, save_figure
 from tokengym.evaluation.report.learning import Log, by_epoch, final_figures
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
+from tokengym.evaluation.runs.compared import compared
 from tokengym.evaluation.runs.config import (
     ComparisonConfig,
     command_line,
@@ -463,6 +464,7 @@ class _StoredRuns:
                 "versions": {name: ", ".join(values) for name, values in self.versions.items()},
                 "made": {n: " and ".join(map(str, v)) for n, v in self.made.items() if v},
                 "measured_by": self.measured_by,
+                "compared": compared(self.configs),
                 **about,
             },
             episodes=self.episodes if with_episodes else [],
