@@ -128,6 +128,11 @@ def _unknown_option(task: Task, option: str, value: Any, accepted: Collection[st
             f"{fault}, which would cut episodes before their score is paid; pass "
             f"max_new_tokens={value!r} instead"
         )
+    if option == "num_envs":
+        return TypeError(
+            f"{fault}, being one environment; gym.make_vec({task.id!r}, num_envs={value!r}) makes a "
+            "batch"
+        )
     hint = did_you_mean(option, accepted, n=1) or f"it has {', '.join(sorted(accepted))}"
     return TypeError(f"{fault}; {hint.rstrip()}")
 
