@@ -54,20 +54,22 @@ test-lowest test-newest: test-%:
 		pytest hypothesis sb3-contrib sacrebleu rouge-score
 	build/$*/bin/python -m pytest $(SUITE)
 
-# The version of each trainer that its door was written for; verl's wheel leaves out three packages that it imports.
+# The version of each trainer that its door was written for. The wheels of verl and SkyRL leave out packages that they import;
+# SkyRL's is imported by Python 3.12 or later alone.
 DOORS := trl verl skyrl tinker verifiers openenv sources
 DOOR_trl := trl
 DOOR_verl := verl==0.9.1 cachetools fastapi uvicorn
-DOOR_skyrl := skyrl==0.3.0
+DOOR_skyrl := skyrl==0.3.0 jaxtyping loguru omegaconf ray skyrl-gym
 DOOR_tinker := tinker==0.38.0
 DOOR_verifiers := verifiers==0.4.0
 DOOR_openenv := openenv==0.10.0
 DOOR_sources := pydantic
+DOOR_PYTHON_skyrl := python3.12
 
 test-doors: $(DOORS:%=test-door-%)
 
 test-door-%:
-	$(PYTHON) -m venv build/doors/$*
+	$(or $(DOOR_PYTHON_$*),$(PYTHON)) -m venv build/doors/$*
 	build/doors/$*/bin/pip install --quiet --no-compile torch==2.13.0
 	build/doors/$*/bin/pip install --quiet --no-compile $(DOOR_$*) --editable . ./audit pytest
 	build/doors/$*/bin/python -m pytest tests/doors/test_$*.py $(if $(filter trl,$*),tests/suite/bridges/test_trl.py)

@@ -9,7 +9,7 @@ OpenEnv's own rubric pays step t of T steps gamma ** (T - 1 - t) times the score
 
     rubric = WonRubric(gamma=0.9)
 
-Tested with openenv 0.10.0.
+Run with openenv 0.10.0: `make test-doors`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Token credit in prime-rl: the sampled tokens of a group's traces, each with its advantage.
+"""Token credit in prime-rl, never run inside it: advantages of the sampled tokens of traces.
 
 prime-rl takes algorithms of its own repository alone. There, a subclass of ``Algorithm`` has
 
@@ -8,7 +8,7 @@ prime-rl takes algorithms of its own repository alone. There, a subclass of ``Al
             assign_advantages(trace, advantages)
 
 with ``self.credit = TokenCredit(scorer, "abc-signed", tokenizer=...)``. Written from prime-rl at
-559b447 (August 2026) and verifiers 0.4.0, and not run inside either.
+559b447 (August 2026), whose ``assign_advantages`` was run on traces of verifiers 0.4.0.
 """
 
 from __future__ import annotations

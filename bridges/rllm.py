@@ -1,10 +1,10 @@
-"""Token credit in rLLM: ``step.advantage`` of every step of a group's trajectories.
+"""Token credit in rLLM, never run inside it: ``step.advantage`` of a group's trajectories.
 
     pay_trajectories(trajectories, credit, groups=task_ids)  # with use_precomputed_advantage: true
 
 A trajectory whose steps continue one conversation is one row: each step's prompt begins with the
-prompt and the response of the step before. Written from rLLM at 9beb6e0 (August 2026), and not run
-inside it.
+prompt and the response of the step before. Written from rLLM at 9beb6e0 (August 2026), whose own
+trajectories and steps were paid.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Token credit in SkyRL: token rewards for what a generator returns, and advantage estimators.
+"""Token credit in SkyRL, never run inside its trainer: token rewards and advantage estimators.
 
 A generator of one's own ends with
 
@@ -6,9 +6,9 @@ A generator of one's own ends with
 
 and ``register(AdvantageEstimatorRegistry, config)`` before the run makes
 ``trainer.algorithm.advantage_estimator=tokengym_loo`` known. Written from SkyRL 0.3.0
-(`GeneratorOutput.rewards: list[list[float]]`, `AdvantageEstimatorRegistry.register`); it was called
-with hand-made data and SkyRL's own batch tensors, which pad responses on the left, and not run
-inside its trainer, whose "grpo", "rloo" and "maxrl" sum token rewards to one score.
+(`GeneratorOutput.rewards: list[list[float]]`, `AdvantageEstimatorRegistry.register`); its
+registry and its ``compute_advantages_and_returns`` were run on a CPU, on responses padded on the
+left. SkyRL's own "grpo", "rloo" and "maxrl" sum token rewards to one score.
 """
 
 from __future__ import annotations

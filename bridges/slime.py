@@ -1,4 +1,4 @@
-"""Token credit in slime: rewards for whole groups where they are together, read on every rank.
+"""Token credit in slime, never run inside it: rewards of whole groups, read on every rank.
 
 A module of your own, such as ``my_credit.py``, has the two functions that slime's options name:
 
@@ -14,8 +14,7 @@ A module of your own, such as ``my_credit.py``, has the two functions that slime
     --custom-advantage-function-path my_credit.advantages
 
 slime calls the first where all samples of a rollout are together, so that groups are whole, and the
-second on each rank. Tested against the functions of slime at 624b824 (August 2026); not run inside
-it.
+second on each rank. Written from slime at 624b824 (August 2026), whose own samples were paid.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
 
 ``forward_backward(data, "importance_sampling")`` then sums -ratio x advantage over the tokens.
 Other servers of the interface take the same datum. SkyRL's JAX engine divides the sum of each datum
-by its number of tokens, which ``mean_per_row=True`` undoes. Tested with tinker 0.38.0, and trained
+by its number of tokens, which ``mean_per_row=True`` undoes. Run with tinker 0.38.0, and trained
 with on the engine of skyrl 0.3.0: examples/tinker_on_skyrl.py.
 """
 

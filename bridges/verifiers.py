@@ -12,7 +12,7 @@ From 0.4 on a trace has one reward, and an advantage for each token that was sam
 
     pay_traces(traces, credit)  # the traces of one task; branch.advantages are then aligned
 
-Tested with the rubric of verifiers 0.3.1 and the traces of 0.4.0.
+Run with the traces of verifiers 0.4.0; the rubric is written from 0.3.1.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 verl loads this module as a plug-in (entry points of "verl.plugins"), and
 ``algorithm.adv_estimator=tokengym_loo`` is then an estimator of its own. Token rewards come from
 `tokengym.bridges.verl_loop`. verl's own "grpo", "rloo", "opo" and "gpg" sum token rewards to one
-score, so that credit has no effect under them. Tested with verl 0.9.1.
+score, so that credit has no effect under them. Run with verl 0.9.1 on a CPU: its
+registry, its configuration and its own loop; ``main_ppo``, which needs a GPU, was never started.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A credit rule on an engine for large models: SkyRL's JAX engine, fed with Tinker's datum.
 
     pip install tokengym "jax<1" flax optax orbax-checkpoint cloudpathlib sqlmodel
-    pip install --no-deps skyrl==0.3.0  # whose own pins are older than what tokengym needs
+    pip install --no-deps skyrl==0.3.0  # else transformers 5.8 and PEFT 0.18.1
     python examples/tinker_on_skyrl.py --rewards sparse abc-signed --seeds 10 --out runs/skyrl
     tokengym report --curves runs/skyrl/curves.csv --out runs/skyrl/report
 

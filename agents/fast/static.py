@@ -269,7 +269,7 @@ class _Layer(CacheLayerMixin):
         return int(self.all_keys.shape[2])
 
     def get_max_cache_shape(self) -> int:
-        return self.get_max_length()  # its name in transformers 5.5
+        return self.get_max_length()  # its name in transformers 5.8
 
 
 def distinct_rows(table: Tensor) -> tuple[Tensor, Tensor]:

@@ -79,7 +79,7 @@ def noting_reads(note: Callable[[int], None]) -> Iterator[None]:
 def layer_windows(config: Any) -> list[tuple[str, int | None]]:
     """Return each layer's kind of attention, and how many tokens it looks back; None: all.
 
-    As transformers chooses the layers of a cache. Its own function for that is newer than 5.5.
+    As transformers chooses the layers of a cache. Its own function for that is newer than 5.8.
 
     Args:
         config: The language model's.

@@ -21,7 +21,7 @@ from tokengym.base.settings import (
     check_count,
     check_given,
     check_memory,
-    from_plain,
+    from_json,
     names_of,
     values_by_name,
 )
@@ -245,14 +245,14 @@ class TrainingSettings(ModelSettings):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "TrainingSettings":
-        """Return the settings that `as_plain` wrote.
+        """Return the settings that `to_json` wrote.
 
         Raises:
             SettingsError: if another version wrote them.
         """
         learner = find_learner(data["agent"])
-        settings: Any = from_plain(learner.settings, data["learner"])
-        return from_plain(cls, {**data, "learner": settings})
+        settings: Any = from_json(learner.settings, data["learner"])
+        return from_json(cls, {**data, "learner": settings})
 
 
 CREDIT_SETTINGS = frozenset({"steps", "batch_size", "normalize"})
@@ -494,7 +494,7 @@ def task_defaults(
         bundle_defaults: Defaults that go before the task's.
     """
     task, wanted = Task.of(env_id), names_of_run(learner)
-    if learner.uses_credit:
+    if learner.uses_credit and not learner.has_own_defaults:
         wanted = (wanted | learner.default_values().keys()) - set(learner.fixed)
     own = {} if task is None else {**task.options, **task.training}  # its length, wherever it is
     defaults = {**own, **(bundle_defaults or {})}
@@ -521,6 +521,11 @@ def learner_settings(env_id: str, first: TrainingSettings, agent: Spec) -> Train
         raise SettingsError(
             f"agent {agent.text!r} has options, which an agent with predict does not take; "
             "make them defaults of its constructor, or write an EpisodicAlgorithm with settings"
+        )
+    if learner.has_own_defaults and "batch_size" in agent.options:
+        raise SettingsError(
+            f"agent {agent.text!r}: batch_size is the number of episodes per update, which all "
+            "learners share; write minibatch_size for the steps in one gradient step"
         )
     values, declared = first.values, first.declaration
     defaults = declared.default_values() | task_defaults(env_id, declared)

@@ -310,6 +310,21 @@ class Decisions:
         """
         return self._all.take(rows)
 
+    def batches(self, rows: Tensor) -> Iterator[Batch]:
+        """Yield batches of responses, each in memory of its own.
+
+        Args:
+            rows: (batches, batch) the numbers of their responses.
+        """
+        tensors = {
+            name: value[rows]
+            for name, value in vars(self._all).items()
+            if isinstance(value, Tensor)
+        }
+        for number in range(len(rows)):
+            own = {name: value[number] for name, value in tensors.items()}
+            yield Batch(**own, gamma=self.gamma)
+
     def near_best(self) -> "Decisions":
         """Return the same responses under a policy that has nearly learned the best ones.
 
@@ -947,7 +962,9 @@ ADAPTERS: Mapping[str, Adapter] = {
             "response_mask": _NUMERIC_MASK,
             "values": _VALUES,
             "index": Keyword(
-                lambda batch: np.array([f"prompt {i}" for i in batch.group_ids], dtype=object),
+                lambda batch: np.array(
+                    [f"prompt {i}" for i in batch.group_ids.tolist()], dtype=object
+                ),
                 ("group_ids",),
             ),
             "gamma": _GAMMA,
@@ -1278,8 +1295,9 @@ def _expectation(
     each, chances, answers = [], [], []
     not_finite = refused = 0.0
     refusal = ""
-    for members, chance in batches(decisions, size, prompt_sizes, ordered):
-        batch = decisions.batch(torch.tensor(members))
+    drawn = list(batches(decisions, size, prompt_sizes, ordered))
+    made = decisions.batches(torch.tensor([members for members, _ in drawn]))
+    for (members, chance), batch in zip(drawn, made, strict=True):
         try:
             advantages = estimator.estimate(batch)
         except AuditError:
@@ -1480,7 +1498,7 @@ def _verdict(
     if _equal(decisions.gradient, found):
         verdict = EQUAL, "equals the gradient"
     else:
-        limit = _limit(found)
+        limit = _limit(found, decisions.gradient)
         fault = _worst(case, decisions, limit, last.push)
         if fault is not None:
             return fault
@@ -1509,16 +1527,21 @@ def _verdict(
     return verdict
 
 
-def _limit(found: Sequence[Expectation]) -> Tensor:
+def _limit(found: Sequence[Expectation], true: Tensor) -> Tensor:
     """Return the expected gradient in large groups: what falls as 1 / G cancels.
 
     (G g(G) - H g(H)) / (G - H), H and G the two largest sizes
+
+    What points along the true gradient and falls faster, so that it would come out against it, is 0
+    in the limit.
     """
     if len(found) < 2:
         return found[-1].gradient
     before, last = found[-2:]
     small, large = before.group_size, last.group_size
-    return (large * last.gradient - small * before.gradient) / (large - small)
+    limit = (large * last.gradient - small * before.gradient) / (large - small)
+    old, new, far = ((each * true).sum(1) for each in (before.gradient, last.gradient, limit))
+    return limit.masked_fill(((old > new) & (new > 0) & (far < 0))[:, None], 0.0)
 
 
 def _equal(true: Tensor, found: Sequence[Expectation]) -> bool:
@@ -1786,7 +1809,7 @@ def _in_large_groups(estimator: Adapted, decisions: Decisions) -> Tensor | None:
     sizes = _enumerable(decisions, GROUP_SIZES, (1,), ordered)[-2:]
     found = expectations(estimator, decisions, sizes, ordered=ordered)
     known = len(found) == 2 and not any(each.refused or each.not_finite for each in found)
-    return _limit(found) if known else None
+    return _limit(found, decisions.gradient) if known else None
 
 
 def _parts(decisions: Decisions, turns: bool) -> tuple[Parts, Tensor]:

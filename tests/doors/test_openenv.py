@@ -29,7 +29,7 @@ class Seen:
 
     def __init__(self, done: bool) -> None:
         self.done = done
-        self.metadata: dict[str, object] = {}
+        self.metadata: dict[str, Any] = {}
 
 
 def test_a_success_is_paid_once_where_openenv_pays_it_each_step() -> None:

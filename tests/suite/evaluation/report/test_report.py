@@ -183,16 +183,18 @@ def test_the_picture_is_drawn(make_curves, tmp_path):
     assert data == (tmp_path / "again.png").read_bytes()
 
 
-def test_a_path_over_kl_is_interrupted_where_an_update_leaps():
+def test_a_path_over_kl_is_thin_where_an_update_leaps():
     steps, kl = np.arange(5.0), np.array([0.0, 0.5, 6.0, 6.5, 7.0])
     values = {"score": np.array([0.0, 1.0, 2.0, 3.0, 4.0]), "kl": kl}
     curves = [Curve(credit="a", seed=seed, steps=steps, values=values) for seed in range(2)]
     (panel,) = make_panels(curves)
     axis = Figure().subplots()
     draw_against_kl(axis, panel, {"a": {"color": "black"}})
-    line, dots = (np.asarray(drawn.get_xydata()) for drawn in axis.lines)
+    line, dots, leap = (np.asarray(drawn.get_xydata()) for drawn in axis.lines)
     assert dots.tolist() == [*map(list, zip(kl, values["score"], strict=True))]
     assert np.isnan(line[:, 0]).tolist() == [False, False, True, False, False, False]
+    assert leap.tolist() == [[0.5, 1.0], [6.0, 2.0]]
+    assert axis.lines[2].get_linestyle() == ":"
 
 
 def test_a_flat_curve_is_drawn():
