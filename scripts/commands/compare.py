@@ -35,9 +35,7 @@ def comparison_settings(
     return run_settings(env, first, bundle, pairs, own)
 
 
-@takes_settings(
-    comparison_settings, choice=("agent", learner_names), usual=RUN_OPTIONS - {"agent"}
-)
+@takes_settings(comparison_settings, choice=("agent", learner_names), usual=RUN_OPTIONS - {"agent"})
 def compare(
     env: str | None = None,
     rewards: tuple[str, ...] = (),

@@ -11,9 +11,7 @@ def envs():
     return gym.make_vec("tokengym/MovieReview-v0", num_envs=8, max_new_tokens=4, reward="sparse")
 
 
-@pytest.mark.parametrize(
-    ("name", "word", "group_size"), [("GRPO", "grpo", 8), ("RLOO", "rloo", 8)]
-)
+@pytest.mark.parametrize(("name", "word", "group_size"), [("GRPO", "grpo", 8), ("RLOO", "rloo", 8)])
 def test_a_name_makes_what_the_word_of_the_command_trains(name, word, group_size):
     agent = getattr(tokengym, name)("CausalLMPolicy", envs(), seed=0)
     assert type(agent) is tokengym.PPO
