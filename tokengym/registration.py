@@ -130,8 +130,7 @@ def _unknown_option(task: Task, option: str, value: Any, accepted: Collection[st
         )
     if option == "num_envs":
         return TypeError(
-            f"{fault}, being one environment; gym.make_vec({task.id!r}, num_envs={value!r}) makes a "
-            "batch"
+            f"{fault}; a batch is made by gym.make_vec({task.id!r}, num_envs={value!r})"
         )
     hint = did_you_mean(option, accepted, n=1) or f"it has {', '.join(sorted(accepted))}"
     return TypeError(f"{fault}; {hint.rstrip()}")

@@ -1,4 +1,4 @@
-"""Learners without a critic by their names: ``GRPO(...)`` makes what ``tokengym train grpo`` trains.
+"""Learners without a critic by name: ``GRPO(...)`` makes what ``tokengym train grpo`` trains.
 
 Each makes a `PPO` under the settings that the learner's declaration has for the word, so that it is
 saved, loaded and played as one.

@@ -11,7 +11,7 @@ import inspect
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, make_dataclass, replace
+from dataclasses import dataclass, field, is_dataclass, make_dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from types import NoneType
@@ -28,7 +28,7 @@ from tyro.constructors import (
 
 from tokengym.base.errors import SettingsError
 from tokengym.base.registry import did_you_mean
-from tokengym.base.settings import field_paths, with_values
+from tokengym.base.settings import field_paths, names_of, with_values
 from tokengym.scripts.commands.line import CommandLine, Option, members, read_by_tyro
 
 USED = frozenset(
@@ -341,7 +341,7 @@ def _option(name: str, parameter: inspect.Parameter, text: str = "") -> Option:
     """Return the option that a parameter is."""
     return Option(
         parameter=name,
-        flag=(flag := name.replace("_", "-")),
+        flag=name.replace("_", "-"),
         kind=parameter.annotation,
         default=parameter.default,
         text=text,
@@ -351,8 +351,8 @@ def _option(name: str, parameter: inspect.Parameter, text: str = "") -> Option:
 
 def _group_of(owner: type, name: str) -> type:
     """Return the dataclass that declares a field, by which --help-all groups the options."""
-    bases = [one for one in owner.__mro__ if name in one.__dict__.get("__annotations__", {})]
-    return bases[-1] if bases else owner
+    bases = filter(is_dataclass, reversed(owner.__mro__))
+    return next(one for one in bases if name in names_of(one))
 
 
 def _texts(command: Command) -> dict[str, str]:

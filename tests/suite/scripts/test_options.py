@@ -247,8 +247,10 @@ def test_help_shows_what_people_use_and_help_all_the_rest(name, capsys):
             assert set(re.findall(r" --([a-z][\w-]*)", line)) <= shown["--help"], line
 
 
-REAL_MODEL = """model dataset scorer advantage group-size batch-size micro-batch-size dtype lora-rank
-    lora-targets reference-samples max-new-tokens learning-rate kl-coef updates""".split()
+REAL_MODEL = """
+    model dataset scorer advantage group-size batch-size micro-batch-size dtype lora-rank
+    lora-targets reference-samples max-new-tokens learning-rate kl-coef updates
+""".split()
 
 
 @pytest.mark.parametrize("name", ["compare", "train"])

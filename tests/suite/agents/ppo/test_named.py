@@ -1,4 +1,4 @@
-"""Learners by name in Python: the same settings as the word of the command, and plain PPO agents."""
+"""Learners by name in Python: the settings of the word of the command, and plain PPO agents."""
 
 import gymnasium as gym
 import pytest
