@@ -361,6 +361,11 @@ class Registry(Mapping[str, T]):
                 f"{self.kind} {name!r} is a file; name what it defines: {name}:Name"
                 f"{defined_names(Path(name))}"
             )
+        parts = name.split(",")
+        if len(parts) > 1 and all(self.knows(part) for part in parts):
+            raise self._error(
+                f"{name!r} names several {self.kind}s; separate them by spaces: {' '.join(parts)}"
+            )
         raise self._error(
             f"unknown {self.kind} {name!r}; {did_you_mean(name, known)}"
             f"known: {', '.join(known)}{missing_laboratory() if self._group else ''}"

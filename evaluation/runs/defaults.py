@@ -575,6 +575,6 @@ def _within_budget(training: TrainingSettings, options: Mapping[str, Any]) -> Tr
 
 
 def default_rewards(env_id: str) -> tuple[str, ...]:
-    """Return the default rewards of a task's comparison."""
+    """Return the default rewards of a task's comparison, whose first is that of one training."""
     task = Task.of(env_id)
     return Task.compare if task is None else task.compare
