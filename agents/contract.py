@@ -18,17 +18,7 @@ if TYPE_CHECKING:
 
     from tokengym.agents.rollouts import playing
 
-Agent = TypeVar("Agent", bound="SavedAgent")
-
-
-class SavedAgent(Protocol):
-    """A learner that can be resumed from the folder it was saved in."""
-
-    num_timesteps: int
-    """Response tokens sampled so far."""
-
-    def save(self, path: Path) -> None:
-        """Write the learner's whole state."""
+Agent = TypeVar("Agent")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +39,14 @@ class Update:
     number, with the like figures."""
     lent: Callable[[], AbstractContextManager[Any]] = nullcontext
     """Context in which one process may use the agent: several that share its weights lend them."""
+    save: Callable[[Path], object] | None = None
+    """How the agent is saved into a folder, where its own ``save`` would not write one."""
+
+    @property
+    def saves(self) -> Callable[[Path], object] | None:
+        """How the agent is saved; None if it cannot be, as one that is only played."""
+        own = getattr(self.agent, "save", None)
+        return self.save or (own if callable(own) else None)
 
 
 class TrainingRun(Protocol):

@@ -157,6 +157,10 @@ class GymVecEnv(VecEnv):
         """Return the tokens allowed next, (num_envs, vocab)."""
         return self._action_masks.copy()
 
+    def restore_masks(self, action_masks: NDArray[np.bool_]) -> None:
+        """Take the masks that `action_masks` returned, of episodes that continue."""
+        self._action_masks[:] = action_masks
+
     def close(self) -> None:
         """Close the environments."""
         self.envs.close()

@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokengym.agents.learner import LEARNERS
+from tokengym.agents.learner import LEARNERS, check_saved_agents
 from tokengym.base.errors import SettingsError
 from tokengym.base.registry import Spec
 from tokengym.base.saved_code import (
@@ -409,6 +409,8 @@ class ComparisonConfig:
         check_saved(data, source, trust_code=trust_code)
         try:
             check_module(data["env"], source, trust_code=trust_code)
+            words = [*data.get("agents", ()), data["training"]["agent"]]
+            check_saved_agents(words, source, trust_code=trust_code)
             parts = {
                 "training": TrainingSettings.from_dict(data["training"]),
                 "evaluation": from_plain(EvaluationSettings, data["evaluation"]),

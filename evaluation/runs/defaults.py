@@ -494,7 +494,7 @@ def task_defaults(
         bundle_defaults: Defaults that go before the task's.
     """
     task, wanted = Task.of(env_id), names_of_run(learner)
-    if learner.uses_credit:
+    if learner.uses_credit and not learner.has_own_defaults:
         wanted = (wanted | learner.default_values().keys()) - set(learner.fixed)
     own = {} if task is None else {**task.options, **task.training}  # its length, wherever it is
     defaults = {**own, **(bundle_defaults or {})}
@@ -521,6 +521,11 @@ def learner_settings(env_id: str, first: TrainingSettings, agent: Spec) -> Train
         raise SettingsError(
             f"agent {agent.text!r} has options, which an agent with predict does not take; "
             "make them defaults of its constructor, or write an EpisodicAlgorithm with settings"
+        )
+    if learner.has_own_defaults and "batch_size" in agent.options:
+        raise SettingsError(
+            f"agent {agent.text!r}: batch_size is the number of episodes per update, which all "
+            "learners share; write minibatch_size for the steps in one gradient step"
         )
     values, declared = first.values, first.declaration
     defaults = declared.default_values() | task_defaults(env_id, declared)

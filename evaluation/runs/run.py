@@ -117,9 +117,9 @@ def do_plan(
             check_code(plan.code, plan.data)
             if folder is not None:
                 plan.write(versions())
-            agent = train(work)
-            if save is not None and callable(getattr(agent, "save", None)):  # a player need not
-                agent.save(save)
+            last = train(work)
+            if save is not None and last.saves is not None:
+                last.saves(save)
         except (CheckpointError, StorageError):
             raise  # the same call resumes, elsewhere or with more space
         except BaseException as error:
@@ -159,11 +159,9 @@ def do_spec(spec: RunSpec, *, checkpoint_every: int = 1, track: str | None = Non
     return None
 
 
-def train(work: "_Run") -> Any:
-    """Train and measure one agent from the first update to the last, and return it."""
-    training, agent = work.training, None
-    for update in training.declaration.train(work):  # the first is of the untrained agent
-        agent = update.agent
+def train(work: "_Run") -> Update:
+    """Train and measure one agent from the first update to the last, and return that."""
+    for update in work.training.declaration.train(work):  # the first is of the untrained agent
         work.log(update)
         is_over = work.is_over(update)
         if is_over or work.is_due(update):
@@ -172,7 +170,7 @@ def train(work: "_Run") -> Any:
                 work.keep(update)
         if is_over:
             break
-    return agent
+    return update
 
 
 def join_run(training: TrainingSettings) -> "Processes":
@@ -323,13 +321,14 @@ class _Run:
         is_due = self._resumable and self._measured % max(self.checkpoint_every, 1) == 0
         if self.unfinished is None or not is_due or update.step == self._resumed_at:
             return
-        agent: Any = update.agent
+        saves = update.saves
+        assert saves is not None  # it resumes
         if not self.processes.is_main:
-            agent.save(self.unfinished.last)  # its part of what the main process writes
+            saves(self.unfinished.last)  # its part of what the main process writes
             return
         with self.untimed():
             try:
-                self.unfinished.save(agent, self.record.state())
+                self.unfinished.save(saves, self.record.state())
             except StorageError as error:
                 # Nor would the trained agent be saved; or others wait for shards of this process.
                 if (self._saves and update.step == 0) or self.processes.saves_together:

@@ -6,10 +6,10 @@ from os.path import exists
 from pathlib import Path
 from typing import Any
 
-from tokengym.agents.learner import LEARNERS
+from tokengym.agents.learner import LEARNERS, check_saved_agents
 from tokengym.base.files import previous_folder, read_json
 from tokengym.base.own_code import code_hash
-from tokengym.base.registry import split_file_word
+from tokengym.base.registry import imported, split_file_word
 from tokengym.base.saved_code import (
     changed_files,
     check_module,
@@ -20,7 +20,7 @@ from tokengym.base.saved_code import (
     texts_of_options,
 )
 from tokengym.base.settings import as_plain, from_plain, values_by_name
-from tokengym.base.stored.parts import ADAPTER_CONFIG
+from tokengym.base.stored.parts import ADAPTER_CONFIG, STOCK_RECORD
 from tokengym.base.text import printable
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.defaults import (
@@ -158,6 +158,8 @@ def load_agent(
     from tokengym import agents
 
     path = Path(path)
+    if stock := _stock_word(path, agent_class, trust_code=trust_code):
+        return imported("tokengym.agents.sb3.saved:load")(path, LEARNERS.load(stock))
     if agent_class is None:
         made = getattr(agents, _saved_class(path))
     else:
@@ -170,6 +172,23 @@ def load_agent(
     # Those that keep no word for code have no such argument.
     takes = isinstance(made, type) and issubclass(made, agents.EpisodicAlgorithm)
     return made.load(path, trust_code=True) if trust_code and takes else made.load(path)
+
+
+def _stock_word(path: Path, agent_class: str | None, *, trust_code: bool) -> str | None:
+    """Return the word of the stock algorithm that a folder holds; None if it holds none.
+
+    Raises:
+        UntrustedCodeError: if it names code that the caller does not name.
+    """
+    file = path / STOCK_RECORD
+    if not file.is_file():
+        return None
+    word = read_json(file).get("algorithm")
+    if not isinstance(word, str):
+        raise ValueError(f"{file} is damaged; use an earlier checkpoint")
+    check_saved(word, file, named=agent_class or (), trust_code=trust_code)
+    check_saved_agents([word], file, named=agent_class, trust_code=trust_code)
+    return agent_class or word
 
 
 def _saved_class(path: Path) -> str:

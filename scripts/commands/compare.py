@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokengym.base.registry import name_of
+from tokengym.agents.learner import LEARNERS
 from tokengym.scripts.commands.options import (
     Tracker,
     learner_names,
@@ -30,7 +30,8 @@ def comparison_settings(
     """Return the default settings of a comparison, those of its first learner."""
     judges = {"scorer": scorer, "reward_model": reward_model, "encoder": encoder}
     own = {"dataset": dataset, "reward": rewards[0] if rewards else None, **judges}
-    return run_settings(env, name_of(agents[0]) if agents else agent, bundle, pairs, own)
+    first = LEARNERS.parse(agents[0]).without_options if agents else agent
+    return run_settings(env, first, bundle, pairs, own)
 
 
 @takes_settings(comparison_settings, choice=("agent", learner_names))

@@ -473,7 +473,7 @@ def test_damaged_measurements_are_left_for_those_before(tmp_path, text):
     unfinished = UnfinishedRun(tmp_path, {"a": 1})
     assert unfinished.load(Saved.load) is None
     for tokens in (10, 20):
-        unfinished.save(Saved(tokens), {"curve": [tokens]})
+        unfinished.save(Saved(tokens).save, {"curve": [tokens]})
     agent, measured = unfinished.load(Saved.load) or (None, None)
     assert (agent and agent.num_timesteps, measured) == (20, {"curve": [20]})
     assert UnfinishedRun(tmp_path, {"a": 2}).load(Saved.load) is None
@@ -488,7 +488,7 @@ def test_damaged_measurements_are_left_for_those_before(tmp_path, text):
 
 def test_code_that_a_checkpoint_names_is_not_taken_for_damage(tmp_path):
     unfinished = UnfinishedRun(tmp_path, {"a": 1})
-    unfinished.save(Saved(10), {"curve": []})
+    unfinished.save(Saved(10).save, {"curve": []})
 
     def refuse(path: Path) -> Saved:
         raise UntrustedCodeError(f"{path} names code")
