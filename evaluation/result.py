@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokengym.base.errors import TokenGymError
 from tokengym.base.files import read_hashed, read_json, read_jsonl
+from tokengym.base.objects import short
 from tokengym.base.registry import Spec
 from tokengym.base.text import printable
 from tokengym.evaluation.measure.judges import Judges
@@ -337,7 +338,7 @@ class StoredRun:
     @property
     def named(self) -> dict[str, str | None]:
         """Its arm, and the words of its reward and its learner."""
-        reward, agent = (str(self.spec[name]["text"]) for name in ("reward", "agent"))
+        reward, agent = (short(self.spec[name]["text"]) for name in ("reward", "agent"))
         return {"arm": self.arm, "reward": reward, "agent": agent}
 
     @cached_property
