@@ -12,16 +12,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from tokengym.base.errors import CheckpointError, FolderInUseError, StorageError
 from tokengym.base.files import (
-    file_hash,
+    folder_hashes,
     parse_json,
     previous_folder,
     read_text,
     record_hash,
     replacing,
+    to_json,
     writing,
 )
 
@@ -162,8 +161,7 @@ def write_folder(path: Path, record_name: str, fill: Callable[[Path], dict[str, 
         )
     with replacing(path, keep_previous=True) as part:
         part.mkdir()
-        record = fill(part) | {"files": _hashes(part)}
-        record = json.loads(json.dumps(record, default=_plain))
+        record = to_json(fill(part) | {"files": folder_hashes(part)})
         record["hash"] = record_hash(record)
         (part / record_name).write_text(json.dumps(record, indent=1))
 
@@ -256,7 +254,7 @@ def _read_record(
         )
     if record.get("hash") != record_hash(record):
         raise CheckpointError(f"{file} is damaged (its hash differs); use an earlier checkpoint")
-    hashes_now = _hashes(folder)
+    hashes_now = folder_hashes(folder)
     for name, expected in hashes.items():
         if hashes_now.get(name) != expected:
             state = "missing" if name not in hashes_now else "damaged"
@@ -318,21 +316,3 @@ def check_entries(record: object, kinds: Mapping[str, Any], name: str) -> None:
                 f"{entry} of {name} must be {getattr(kind, '__name__', kind)}, got "
                 f"{record[entry]!r}"
             )
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    """Return the hash of every file in the folder and its subfolders, by relative name."""
-    return {
-        file.relative_to(folder).as_posix(): file_hash(file)
-        for file in sorted(folder.rglob("*"))
-        if file.is_file()
-    }
-
-
-def _plain(value: Any) -> Any:
-    """Return NumPy's numbers and arrays, and paths, as JSON can hold them."""
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"a checkpoint cannot hold a {type(value).__name__}: {value!r}")

@@ -13,7 +13,6 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from math import inf
 from numbers import Real
 from operator import index
-from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
 from tokengym.base.errors import SettingsError
@@ -225,23 +224,8 @@ def changed(settings: T | type[T], **changes: Any) -> T:
     return with_values(settings, {known[k]: v for k, v in changes.items() if v is not None})
 
 
-def as_plain(value: object) -> Any:
-    """Return settings as JSON has them: dicts, lists, texts and numbers."""
-    if is_dataclass(value):
-        return {field.name: as_plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(name): as_plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [as_plain(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    raise SettingsError(f"settings that are saved must be numbers or texts, got {value!r}")
-
-
-def from_plain(declared: type[T], data: Mapping[str, Any]) -> T:
-    """Return the settings that `as_plain` wrote, built once from what was read.
+def from_json(declared: type[T], data: Mapping[str, Any]) -> T:
+    """Return the settings that `to_json` wrote, built once from what was read.
 
     One that was written before a setting existed lacks it, and has its default: a new setting's
     default is what was done before.
@@ -259,7 +243,7 @@ def from_plain(declared: type[T], data: Mapping[str, Any]) -> T:
             continue
         value = data[one.name]
         if is_dataclass(default) and not is_dataclass(value):
-            values[one.name] = from_plain(type(default), value)
+            values[one.name] = from_json(type(default), value)
         elif isinstance(value, list):
             values[one.name] = tuple(value)
     return declared(**values)

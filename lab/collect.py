@@ -1,6 +1,5 @@
 """Collecting responses or preference pairs into a file, in chunks, so that it can be stopped."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from tokengym.agents.offline import Sampling
 from tokengym.base import (
     check_choice,
     check_count,
+    content_hash,
     field_paths,
     locked,
     read_json,
@@ -43,17 +43,6 @@ CHUNK = 32
 NO_PATHS = ("words", "bundled")
 """Values of settings that may be a path which stand for something else, also where a file has
 such a name."""
-
-
-def content_hash(path: Path) -> str:
-    """Return a hash of a file's bytes, or of the names and bytes of a folder's files."""
-
-    def digest(file: Path) -> str:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
-
-    files = [file for file in sorted(path.rglob("*")) if file.is_file()]
-    named = {file.relative_to(path).as_posix(): digest(file) for file in files}
-    return hashlib.sha256(repr(named if path.is_dir() else digest(path)).encode()).hexdigest()
 
 
 def claim_folder(folder: Path, config: Any, *, remedy: str) -> None:

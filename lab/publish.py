@@ -15,6 +15,7 @@ import numpy as np
 from tokengym import ComparisonConfig
 from tokengym.base import (
     check_links,
+    content_hash,
     copy_of,
     markdown,
     replacing,
@@ -31,7 +32,6 @@ from tokengym.evaluation.runs import (
     task_name,
 )
 from tokengym.evaluation.statistics import interval
-from tokengym.lab.collect import content_hash
 
 CARD, PICTURE, CURVE = "README.md", "curve.png", "curve.csv"
 FIGURES = {"score": "score", "gold_score": "gold score", "kl": "KL to the reference, nats"}

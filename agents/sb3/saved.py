@@ -22,8 +22,9 @@ from tokengym.agents.rollouts.states import environment_state, restore_environme
 from tokengym.agents.sb3.making import make
 from tokengym.agents.sb3.settings import settings_of
 from tokengym.agents.sb3.vec_env import GymVecEnv, NoEnvironment
+from tokengym.base.files import to_json
 from tokengym.base.folders import read_folder, write_folder
-from tokengym.base.settings import as_plain, from_plain
+from tokengym.base.settings import from_json
 from tokengym.base.stored.parts import STOCK_RECORD as RECORD
 
 FORMAT = 1
@@ -69,7 +70,7 @@ def save(
         return {
             "format": FORMAT,
             "algorithm": word,
-            "settings": as_plain(settings),
+            "settings": to_json(settings),
             "num_tokens": int(actions.n),
             "length": int(observations["input_ids"].shape[0]),
         }
@@ -113,7 +114,7 @@ def load(path: Path, made: type[BaseAlgorithm]) -> BaseAlgorithm:
     """
 
     def read(folder: Path, record: dict[str, Any]) -> BaseAlgorithm:
-        settings = from_plain(settings_of(made), record["settings"])
+        settings = from_json(settings_of(made), record["settings"])
         size = {"num_tokens": record["num_tokens"], "length": record["length"]}
         envs = NoEnvironment(num_envs=1, **size)
         agent = make(made, settings, envs, name=record["algorithm"], rows=1, length=64)

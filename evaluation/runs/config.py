@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokengym.agents.learner import LEARNERS, check_saved_agents
 from tokengym.base.errors import SettingsError
+from tokengym.base.files import to_json
 from tokengym.base.objects import short
 from tokengym.base.registry import Spec
 from tokengym.base.saved_code import (
@@ -21,11 +22,10 @@ from tokengym.base.saved_code import (
     texts_of_options,
 )
 from tokengym.base.settings import (
-    as_plain,
     check_count,
     check_number,
     field_paths,
-    from_plain,
+    from_json,
     values_by_name,
 )
 from tokengym.evaluation.measure.environments import Decision, decide_env, env_word, resolve_env
@@ -262,7 +262,7 @@ class ComparisonConfig:
             training=self.training,
             evaluation=self.evaluation,
             task=self.task,
-            compared=as_plain({name: getattr(self, name) for name in names}),
+            compared=to_json({name: getattr(self, name) for name in names}),
         )
 
     @cached_property
@@ -414,8 +414,8 @@ class ComparisonConfig:
             check_saved_agents(words, source, trust_code=trust_code)
             parts = {
                 "training": TrainingSettings.from_dict(data["training"]),
-                "evaluation": from_plain(EvaluationSettings, data["evaluation"]),
-                "task": from_plain(TaskSettings, data["task"]),
+                "evaluation": from_json(EvaluationSettings, data["evaluation"]),
+                "task": from_json(TaskSettings, data["task"]),
             }
             return cls(**{**data, **parts})
         except (KeyError, TypeError, AttributeError) as error:

@@ -22,7 +22,7 @@ from tokengym.base.settings import (
     check_count,
     check_given,
     check_memory,
-    from_plain,
+    from_json,
     names_of,
     values_by_name,
 )
@@ -248,14 +248,14 @@ class TrainingSettings(ModelSettings):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "TrainingSettings":
-        """Return the settings that `as_plain` wrote.
+        """Return the settings that `to_json` wrote.
 
         Raises:
             SettingsError: if another version wrote them.
         """
         learner = find_learner(data["agent"])
-        settings: Any = from_plain(learner.settings, data["learner"])
-        return from_plain(cls, {**data, "learner": settings})
+        settings: Any = from_json(learner.settings, data["learner"])
+        return from_json(cls, {**data, "learner": settings})
 
 
 CREDIT_SETTINGS = frozenset({"steps", "batch_size", "normalize"})

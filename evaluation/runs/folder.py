@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tokengym.base.files import (
-    file_hash,
+    content_hash,
     is_leftover,
     read_hashed,
     read_json,
@@ -285,7 +285,7 @@ def read_result(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder / 'run.json'} is damaged; delete {folder} and run again")
     for name, expected in tables[-1].items():
         file = folder / name
-        if not file.is_file() or file_hash(file) != expected:
+        if not file.is_file() or content_hash(file) != expected:
             state = "was changed since its run ended" if file.exists() else "is missing"
             raise ValueError(f"{file} {state}; restore it, or delete {folder} and run again")
     return result

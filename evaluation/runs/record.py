@@ -19,7 +19,7 @@ import psutil
 from tokengym.agents.contract import Agent
 from tokengym.base.errors import CheckpointError
 from tokengym.base.files import (
-    file_hash,
+    content_hash,
     write_csv,
     write_hashed,
     write_jsonl,
@@ -157,7 +157,7 @@ class RunRecord:
             result["error"] = describe(error)
             result["traceback"] = "".join(traceback.format_exception(error))
         # A run counts as ended once run.json is there: killed before this line it is done again.
-        result["files"] = {name: file_hash(folder / name) for name in files}
+        result["files"] = {name: content_hash(folder / name) for name in files}
         write_hashed(folder / "run.json", result)
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tokengym.agents.contract import Agent, Update
 from tokengym.agents.errors import CheckpointError
 from tokengym.base.errors import SettingsError, StorageError, is_fault
-from tokengym.base.files import file_hash, write_hashed
+from tokengym.base.files import content_hash, write_hashed
 from tokengym.base.folders import locked
 from tokengym.base.saved_code import check_code
 from tokengym.envs.prompts.rows import ENCODED, rows_stored_in
@@ -477,7 +477,7 @@ def draw_plan(plan: RunSpec, *, report: Report | None = None) -> ReferenceSample
             "wall_s": round(time.perf_counter() - began, 3),
             **origin(),
             "measured_by": evaluator.measured_by,
-            "files": {SAMPLES: file_hash(folder / SAMPLES)},
+            "files": {SAMPLES: content_hash(folder / SAMPLES)},
         }
         write_hashed(folder / "run.json", record)
     return drawn

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tokengym.agents.learner import LEARNERS, check_saved_agents
-from tokengym.base.files import previous_folder, read_json
+from tokengym.base.files import previous_folder, read_json, to_json
 from tokengym.base.own_code import code_hash
 from tokengym.base.registry import imported, split_file_word
 from tokengym.base.saved_code import (
@@ -19,7 +19,7 @@ from tokengym.base.saved_code import (
     texts_in,
     texts_of_options,
 )
-from tokengym.base.settings import as_plain, from_plain, values_by_name
+from tokengym.base.settings import from_json, values_by_name
 from tokengym.base.stored.parts import ADAPTER_CONFIG, STOCK_RECORD
 from tokengym.base.text import printable
 from tokengym.evaluation.measure.environments import resolve_env
@@ -73,8 +73,8 @@ def known_task(
         return env, {**lengths, **task.env_kwargs(env)}
     file, settings = stored
     try:
-        defaults = as_plain(values_by_name(TaskSettings))
-        given = {} if task is None else as_plain(task)
+        defaults = to_json(values_by_name(TaskSettings))
+        given = {} if task is None else to_json(task)
         given = {name: value for name, value in given.items() if value != defaults[name]}
         kept = {name: value for name, value in settings["task"].items() if name not in given}
         names_scorer = any(given.get(name) is not None for name in ("scorer", "reward_model"))
@@ -88,7 +88,7 @@ def known_task(
             max_new_tokens=given.pop("max_new_tokens", trained["max_new_tokens"]),
             fixed_length=trained["fixed_length"],
         )
-        merged = from_plain(TaskSettings, {**defaults, **kept, **given})
+        merged = from_json(TaskSettings, {**defaults, **kept, **given})
         code, data = dict(settings.get("code", {})), dict(settings.get("data", {}))
     except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} is damaged or of another version ({error})") from None

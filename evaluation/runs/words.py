@@ -5,13 +5,14 @@ the task and the learner.
 """
 
 from collections.abc import Mapping, Sequence
+from numbers import Number
+from pathlib import Path
 from typing import Any
 
 from tokengym.agents.learner import LEARNERS, find_learner
-from tokengym.base.errors import SettingsError
 from tokengym.base.objects import word_of
 from tokengym.base.registry import did_you_mean
-from tokengym.base.settings import Chosen, FieldPath, as_plain, with_values
+from tokengym.base.settings import Chosen, FieldPath, with_values
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import (
@@ -171,11 +172,16 @@ def _word(given: Any, packages: Mapping[str, str] | None = None) -> str:
 
 def _plain(value: Any) -> Any:
     """Return a value as settings keep it; an object as the word that stands for it."""
-    try:
-        as_plain(value)
-    except SettingsError:
+    if not _is_plain(value):
         return word_of(value)
     return tuple(value) if isinstance(value, list) else value
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether a value is of numbers and texts alone; a dataclass may be a scorer."""
+    if isinstance(value, list | tuple | Mapping):
+        return all(map(_is_plain, value.values() if isinstance(value, Mapping) else value))
+    return value is None or isinstance(value, str | Path | Number)
 
 
 def _refuse_keyword(name: str, agent: str, known: Mapping[str, Any]) -> None:

@@ -1,13 +1,11 @@
 """Rows of the board: what they say, their verdicts, the author's card, one dot a task."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tokengym import __version__
-from tokengym.base import read_json
+from tokengym.base import json_hash, read_json
 from tokengym.evaluation.report import number, signed
 from tokengym.evaluation.runs import slug, versions
 from tokengym.evaluation.statistics import student_interval
@@ -69,7 +67,7 @@ def _rounded(values: Sequence[float]) -> list[float]:
 def row_hash(row: Mapping[str, Any]) -> str:
     """Return one hash of what a row says."""
     said = {name: value for name, value in row.items() if name != "hash"}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+    return json_hash(said)[:16]
 
 
 def tasks_of(row: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from tokengym.base import (
+    content_hash,
     locked,
     read_hashed,
     read_json,
@@ -32,7 +33,7 @@ from tokengym.base import (
 )
 from tokengym.envs import Episode
 from tokengym.evaluation.statistics import interval
-from tokengym.lab.collect import claim_folder, content_hash
+from tokengym.lab.collect import claim_folder
 from tokengym.lab.constitution.critics import draw_principles
 from tokengym.lab.constitution.report import write_reports
 from tokengym.lab.constitution.scene import ConstitutionConfig, PipelineState

@@ -1,7 +1,6 @@
 """Learning from preferences in iterations: respond, rank, train, and respond with the result."""
 
 import hashlib
-import json
 import logging
 import math
 import sys
@@ -25,7 +24,7 @@ from tokengym.agents.offline import (
     prompt_order,
 )
 from tokengym.agents.rollouts import Environments
-from tokengym.base import accepts_settings, from_keywords, read_json, write_json
+from tokengym.base import accepts_settings, from_keywords, read_json, to_json, write_json
 from tokengym.envs import Episode
 from tokengym.lab.collect import save_dataset
 from tokengym.lab.learners.settings import IterativeSettings, OnlineDPOSettings, RAFTSettings
@@ -335,8 +334,8 @@ class IterativeLearner(PlaysPolicy):
             "algorithm": type(self).__name__,
             "seed": self.seed,
             **arithmetic_of(self.policy),
-            **_plain(asdict(self.settings)),
-            "environment": _plain(asdict(self.collector.chosen.settings)),
+            **to_json(self.settings),
+            "environment": to_json(self.collector.chosen.settings),
             "prompts": hashlib.sha256(repr(prompts).encode()).hexdigest(),
             "model": hash_weights(self.policy.language_model),
             "scorer": getattr(self.collector.scorer, "name", type(self.collector.scorer).__name__),
@@ -441,7 +440,7 @@ def claim(file: Path, ours: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: naming the differences.
     """
-    ours = _plain(ours)
+    ours = to_json(ours)
     if not file.exists():
         if any(file.parent.glob("iteration-*/" + RECORD)):
             raise CheckpointError(
@@ -468,11 +467,6 @@ def _same(one: Any, other: Any) -> bool:
     if isinstance(one, float) and isinstance(other, float):
         return math.isclose(one, other, rel_tol=1e-3, abs_tol=1e-4)
     return bool(one == other)
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON gives it back."""
-    return json.loads(json.dumps(value, default=str))
 
 
 def _read_iteration(file: Path) -> Iteration:

@@ -32,13 +32,13 @@ from tokengym.agents.offline import FiniteTrainer
 from tokengym.base import (
     check_count,
     check_number,
+    content_hash,
     read_hashed,
     use_device,
     write_hashed,
     writing,
 )
 from tokengym.envs import TextSettings
-from tokengym.lab.collect import content_hash
 from tokengym.rewards import RewardError
 
 Report = Callable[[int, int, float], None]

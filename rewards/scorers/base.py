@@ -20,7 +20,7 @@ from tokengym.envs.episode import Episode
 from tokengym.rewards.arguments import EpisodeArguments
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths.shares import complete
-from tokengym.rewards.scores import SIGNED_KINDS, as_plain
+from tokengym.rewards.scores import SIGNED_KINDS, to_numpy
 from tokengym.rewards.scores import Scores as Scores
 from tokengym.rewards.scores import Shared as Shared
 
@@ -273,7 +273,7 @@ class FunctionScorer(Scorer):
         values = []
         for episode in episodes:
             value = self.value_of(episode)
-            number = np.asarray(as_plain(value))
+            number = np.asarray(to_numpy(value))
             if isinstance(value, Decimal | Fraction):
                 number = np.asarray(float(value))
             if number.size != 1 or number.dtype.kind not in "biuf":
