@@ -218,10 +218,18 @@ def forests(group: Mapping[str, Any], colours: Mapping[str, int]) -> list[dict[s
     return charts
 
 
-def group_table(
-    group: Mapping[str, Any], level: float, style: Style, measures: Sequence[str] = ()
-) -> str:
-    """Return one setting's table of results, a row per reward."""
+def short_table(
+    group: Mapping[str, Any], measures: Sequence[str] = ()
+) -> tuple[list[tuple[str, str]], dict[str, list[dict[str, str]]]]:
+    """Return the columns that terminals and papers show, and the rewards' cells in them.
+
+    Args:
+        group: One setting of a summary.
+        measures: Measurements to show; () shows those of the terminal.
+
+    Returns:
+        Headings, each of the measurement and of the number taken of it, and cells by reward.
+    """
     every_column = columns(group)
     check_measures(measures, list(dict.fromkeys(name for _, name, _ in every_column if name)))
     on_terminal = [m.name for m in measures_of(group["by_gold"]).values() if m.short]
@@ -230,7 +238,6 @@ def group_table(
         for column, (_, name, kind) in enumerate(every_column)
         if name in (measures or on_terminal) and kind in ("auc", "final", "at_kl")
     ]
-    rewards = {name: [row[column] for column in shown] for name, row in cells(group).items()}
     heads = []
     for column in shown:
         title, name, kind = every_column[column]
@@ -240,6 +247,14 @@ def group_table(
             heads.append((measure.word.capitalize(), at_kl(group)))
         else:
             heads.append((title.removesuffix(f" {WHEN[kind]}") + unit, WHEN[kind]))
+    return heads, {name: [row[column] for column in shown] for name, row in cells(group).items()}
+
+
+def group_table(
+    group: Mapping[str, Any], level: float, style: Style, measures: Sequence[str] = ()
+) -> str:
+    """Return one setting's table of results, a row per reward."""
+    heads, rewards = short_table(group, measures)
     counts = counts_of(group)
     note = (
         f"Interquartile mean and {level:.0%} bootstrap interval over "
@@ -260,7 +275,7 @@ def group_table(
 
         grid = [
             [first, *map(" ".join, heads)],
-            ["---", *("---:" for _ in shown)],
+            ["---", *("---:" for _ in heads)],
             *([name, *map(in_words, row)] for name, row in rewards.items()),
         ]
         shown_rows = (f"| {' | '.join(map(markdown, row))} |" for row in grid)
@@ -270,7 +285,7 @@ def group_table(
         rows.append([latex(name), *(latex(f"{c['mark']} {c['value']}".strip()) for c in row)])
         rows.append(["", *(rf"\scriptsize {latex(c['below'])}" if c["below"] else "" for c in row)])
     lines = [" & ".join(row) + r" \\" for row in rows]
-    begin = [f"% {note}.", f"\\begin{{tabular}}{{l{'r' * len(shown)}}}", r"\toprule", *lines[:2]]
+    begin = [f"% {note}.", f"\\begin{{tabular}}{{l{'r' * len(heads)}}}", r"\toprule", *lines[:2]]
     return "\n".join([*begin, r"\midrule", *lines[2:], r"\bottomrule", r"\end{tabular}"])
 
 
