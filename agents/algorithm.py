@@ -12,6 +12,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -50,6 +51,8 @@ from tokengym.rewards import RewardError
 
 Self = TypeVar("Self", bound="EpisodicAlgorithm")
 
+ROWS = 64
+"""Rows of the environment that is made of an id, and so episodes per update, as a run has them."""
 SB3_SETTINGS = ("gamma", "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm")
 """Settings that SB3's ``OnPolicyAlgorithm`` keeps as well."""
 
@@ -67,14 +70,16 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
 
     Args:
         policy: "CausalLMPolicy" or a subclass of it.
-        env: A Gymnasium ``VectorEnv`` or ``Env``, or an SB3 ``VecEnv``. One update plays one
-            episode per row.
+        env: A Gymnasium ``VectorEnv`` or ``Env``, an SB3 ``VecEnv``, or an id, of which a batch of
+            64 is made. One update plays one episode per row.
         learning_rate: A number or a schedule over the remaining progress, 1 to 0; None takes the
             settings' default.
         tensorboard_log: Folder for TensorBoard, or None.
         policy_kwargs: Arguments of `CausalLMPolicy`; without ``model`` the environment's bundled
             one is taken.
         verbose: 0 silent, 1 prints the log.
+        stats_window_size: Episodes that the means of the log are over; None takes those of one
+            update.
         seed: Seeds sampling, shuffling, new weights and the environment's next reset; global random
             state is not touched.
         device: "auto", "cpu", "cuda", ...
@@ -130,9 +135,10 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
     def __init__(
         self,
         policy: str | type[CausalLMPolicy],
-        env: Environments,
+        env: Environments | str,
         learning_rate: float | Schedule | None = None,
         *,
+        stats_window_size: int | None = None,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
         verbose: int = 0,
@@ -143,6 +149,8 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         if learning_rate is not None:
             settings["learning_rate"] = learning_rate
         name = type(self).__name__
+        if isinstance(env, str):
+            env = gym.make_vec(env, num_envs=ROWS)
         self._check_given(policy, env, seed, policy_kwargs)
         policy_kwargs = dict(policy_kwargs or {})
         known = names_of(self.settings_class)
@@ -176,8 +184,12 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
             device=device,
             _init_setup_model=False,
         )
-        # Means in the log are over one round's episodes.
-        self._stats_window_size = self.processes.count * self.n_envs
+        size = stats_window_size
+        if size is not None and (not isinstance(size, Integral) or size < 1):
+            raise SettingsError(
+                f"stats_window_size must be a number of episodes >= 1, or None, got {size!r}"
+            )
+        self._stats_window_size = size or self.processes.count * self.n_envs
         self._setup_model()
         self.processes.prepare(self)
         options = self.round_options()  # or says at once that no round could begin with them
@@ -543,7 +555,11 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
             StorageError: if ``path`` holds other files than a checkpoint.
         """
         if exclude or include:
-            raise ValueError("exclude and include are not supported: a checkpoint is whole")
+            given = f"exclude={exclude!r}" if exclude else f"include={include!r}"
+            raise ValueError(
+                f"{given} is not supported: a checkpoint is whole, and holds nothing of the "
+                "agent's own attributes besides; leave it out, and keep those yourself"
+            )
         save_checkpoint(self, Path(path))
 
     @classmethod
@@ -572,10 +588,16 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
 
         Raises:
             UntrustedCodeError: if the checkpoint names code that was not passed again.
+            SettingsError: if ``custom_objects`` is given, which SB3's files need.
             CheckpointError: if a file is damaged and there is no earlier checkpoint to fall back
                 to, or the checkpoint is not of this algorithm or environment.
             TypeError: if a change is not an argument of the constructor.
         """
+        if "custom_objects" in changes:
+            raise SettingsError(
+                "custom_objects is not supported: nothing is unpickled here; pass what it would "
+                "replace by its name, such as load(path, env=envs, learning_rate=1e-4)"
+            )
         agent: Self = load_checkpoint(cls, Path(path), env, device, changes, trust_code=trust_code)
         return agent
 

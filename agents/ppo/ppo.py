@@ -63,6 +63,8 @@ DECLARED_LAMBDA = (
     "{:.0%} of these ended by themselves, where abc-signed lost by it on dialogues, summaries and "
     "questions: compare with gae_lambda={:g}, and pass the one that you mean"
 )
+SB3_NAMES = {"policy_loss": "policy_gradient_loss"}
+"""Names of an update's figures in the log of Stable-Baselines3's PPO, where they are others."""
 REMEDY = "lower learning_rate or kl_coef, or clip the scores"
 """Remedy for a loss or gradient that is not finite."""
 
@@ -94,9 +96,10 @@ class PPO(EpisodicAlgorithm):
         def __init__(
             self,
             policy: str | type[CausalLMPolicy],
-            env: Environments,
+            env: Environments | str,
             learning_rate: float | Schedule | None = None,
             *,
+            stats_window_size: int | None = None,
             tensorboard_log: str | None = None,
             policy_kwargs: dict[str, Any] | None = None,
             verbose: int = 0,
@@ -289,6 +292,8 @@ class PPO(EpisodicAlgorithm):
         before = settings.n_value_warmup if self._n_updates >= settings.n_value_warmup else 0
         rate *= min(1.0, (self._n_updates - before + 1) / (settings.n_warmup_updates + 1))
         self.logger.record("train/learning_rate", rate)
+        clip_range = FloatSchedule(settings.clip_range)(self._current_progress_remaining)
+        self.logger.record("train/clip_range", clip_range)
         update_learning_rate(self.policy.optimizer, rate)
         size = len(experience.response_mask)
         # Whole responses, never parts of them: a minibatch is (rows,), shuffled anew each epoch.
@@ -372,14 +377,15 @@ class PPO(EpisodicAlgorithm):
         """Record and return an update's figures, of those of the parts of each minibatch."""
         means = {
             name: sum(figures.get(name, 0.0) for parts in done for figures in parts) / len(done)
-            for name in ("policy_loss", "value_loss", "approx_kl", "clip_fraction")
+            for name in ("loss", "policy_loss", "value_loss", "approx_kl", "clip_fraction")
         }
         if self.settings.kl_in == "loss" and self.kl_coef != 0.0:
             # Paid in each gradient step, not before them.
             self._log_kl(sum(figures["kl"] for parts in done for figures in parts) / len(done))
         for name, value in means.items():
             if name != "value_loss" or self.has_critic:
-                self.logger.record(f"train/{name}", value)
+                self.logger.record(f"train/{SB3_NAMES.get(name, name)}", value)
+        del means["loss"]
         stats = UpdateStats(
             **means,
             ratio_error=max(figures["ratio_error"] for figures in done[0]),  # no step was taken
@@ -487,7 +493,8 @@ class PPO(EpisodicAlgorithm):
         record("rollout/score", float(np.mean(self._raw_scores or [0.0])))
         assert played.entropy is not None
         entropy, tokens = played.entropy.masked_fill(~mask, 0.0), int(mask.sum())
-        record("train/entropy", entropy.sum().item() / tokens)
+        record("train/entropy", mean := entropy.sum().item() / tokens)
+        record("train/entropy_loss", -mean)
         finished = mask.any(1)  # the episodes that were not lost
         paid, sampled = (kl.sum(1)[finished] for kl in kls)  # of each of them, nats
         self._num_finished = count = len(paid)
@@ -536,7 +543,7 @@ class PPO(EpisodicAlgorithm):
                 for name, value in of_term.items():
                     if not np.isfinite(value):
                         raise NonFiniteError(f"{name} is {value} at {where}; {REMEDY}")
-                figures |= of_term
+                figures |= of_term | {"loss": figures.get("loss", 0.0) + loss.item()}
                 loss.backward()
             done.append(figures)
         return self.processes.add_gradients(self.policy, done)

@@ -450,7 +450,7 @@ def draw_plan(plan: RunSpec, *, report: Report | None = None) -> ReferenceSample
     """Draw reference samples by a plan; see `run_references`."""
     folder = plan.folder
     assert folder is not None
-    wanted = plan.evaluation.reference_samples
+    wanted = plan.evaluation.reference_samples or 0
     began = time.perf_counter()
 
     def told(drawn: ReferenceSamples) -> None:

@@ -30,7 +30,10 @@ LOGGED = {
     "rollout/score",
     "rollout/ep_len_mean",
     "rollout/ep_rew_mean",
-    "train/policy_loss",
+    "train/loss",
+    "train/policy_gradient_loss",
+    "train/entropy_loss",
+    "train/clip_range",
     "train/value_loss",
     "train/approx_kl",
     "train/clip_fraction",
@@ -231,7 +234,7 @@ def test_minibatches_are_shuffled_every_epoch_and_cover_the_batch(make_ppo):
 
 def test_one_environment_is_enough(make_envs, make_ppo):
     rows = log_of(make_ppo(envs=make_envs(num_envs=1)), 20)
-    assert all(np.isfinite(row["train/policy_loss"]) for row in rows)
+    assert all(np.isfinite(row["train/policy_gradient_loss"]) for row in rows)
 
 
 def test_the_update_ends_early_at_target_kl(make_ppo):
