@@ -510,5 +510,5 @@ def test_what_does_not_fit_the_checkpoint_is_refused(make_envs, make_ppo, tmp_pa
 
     with pytest.raises(CheckpointError, match="was saved by PPO, not Other"):
         Other.load(tmp_path / "run")
-    with pytest.raises(ValueError, match="exclude and include are not supported"):
+    with pytest.raises(ValueError, match="exclude=.*is not supported: a checkpoint is whole"):
         make_ppo().save(tmp_path / "run", exclude=["policy"])
