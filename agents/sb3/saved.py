@@ -18,10 +18,10 @@ import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from tokengym.agents.errors import CheckpointError
-from tokengym.agents.rollouts.states import environment_state, restore_environment
 from tokengym.agents.sb3.making import make
 from tokengym.agents.sb3.settings import settings_of
 from tokengym.agents.sb3.vec_env import GymVecEnv, NoEnvironment
+from tokengym.agents.states import environment_state, restore_environment
 from tokengym.base.files import to_json
 from tokengym.base.folders import read_folder, write_folder
 from tokengym.base.settings import from_json

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tokengym.base.files import write_csv
 from tokengym.envs import printable
-from tokengym.evaluation.measure.measures import AXES, MEASURES
+from tokengym.evaluation.measure.measures import AXES, MEASURES, Axis
 from tokengym.evaluation.report.reading import NEEDED, Source, Table, read_table
 from tokengym.evaluation.statistics import (
     Array,
@@ -383,6 +383,16 @@ def over_tokens(curves: Sequence[Curve]) -> list[Curve]:
         replace(curve, steps=curve.values["tokens"], values={**curve.values, "step": curve.steps})
         for curve in curves
     ]
+
+
+def on_axis(curves: Sequence[Curve], axis: Axis) -> list[Curve]:
+    """Return the curves, in steps, by what they are compared at equal amounts of."""
+    return over_tokens(curves) if axis == "tokens" else list(curves)
+
+
+def counts_tokens(curve: Curve) -> bool:
+    """Return whether a run's steps are its tokens, as those of Stable-Baselines3's logs are."""
+    return len(curve.steps) > 1 and np.array_equal(curve.steps, curve.values.get("tokens", ()))
 
 
 def _panel(group: Group, curves: Sequence[Curve], kl_coef: float | None) -> Panel:

@@ -137,7 +137,7 @@ def summarize(
                     continue
                 ended = entry["figures"][measure]["final"]["iqm"]
                 alarm = short_of_best(ended, group["reference"]["best_of_n"])
-                entry["alarms"] += [] if alarm is None else [alarm]
+                entry["alarms"] += [] if alarm is None else [alarm._asdict()]
             _add_normalised_scores(panel, group, settings.level)
         _add_controls(panel, group, settings)
         group["failed"] = sum(run.get("group", {}) == group["group"] for run in lost)
@@ -146,7 +146,7 @@ def summarize(
         group["missing_seeds"] = _seeds_by_reward(settings.missing, group)
         group["axis"] = settings.axis
         group["wanted_baseline"] = baseline or known[0]
-        group["verdict"] = make_verdict(group, settings.level)
+        group["verdict"] = make_verdict(group)
         group["verdict"]["cautions"] += [
             *_lost_measures(panel.lost),
             *settings.cautions,
@@ -179,12 +179,15 @@ def _summarize_panel(panel: Panel, settings: SummarySettings) -> dict[str, Any]:
             "collapse_rate": float(
                 np.mean([collapsed(row, score_anchor) for row in runs.own_rows("score")])
             ),
-            "alarms": find_alarms(
-                {m: iqm(runs.values[m], 0)[runs.evaluated[0]] for m in panel.measured(runs)},
-                panel.steps[runs.evaluated[0]],
-                axis=settings.axis,
-                by_gold=settings.by_gold,
-            ),
+            "alarms": [
+                alarm._asdict()
+                for alarm in find_alarms(
+                    {m: iqm(runs.values[m], 0)[runs.evaluated[0]] for m in panel.measured(runs)},
+                    panel.steps[runs.evaluated[0]],
+                    axis=settings.axis,
+                    by_gold=settings.by_gold,
+                )
+            ],
         }
         rewards[name] = entry
         if name != baseline:

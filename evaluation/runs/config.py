@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tokengym.agents.learner import LEARNERS, check_saved_agents
 from tokengym.base.errors import SettingsError
 from tokengym.base.files import to_json
+from tokengym.base.objects import short
 from tokengym.base.registry import Spec
 from tokengym.base.saved_code import (
     check_module,
@@ -242,13 +243,13 @@ class ComparisonConfig:
             uses_credit = training.declaration.uses_credit
             rewards = self.rewards if uses_credit else self.rewards[:1]
             for reward in rewards:
-                name, title, credit = word.text, word.text, self._words[reward]
+                name, title, credit = word.text, short(word.text), self._words[reward]
                 if training.declaration.is_frozen:
                     title = f"{title} (frozen)"
                 if uses_credit and not self.agents:
                     name, title = reward, display_name(credit)
                 elif uses_credit and len(self.rewards) > 1:
-                    name, title = f"{name} {reward}", f"{name} {display_name(credit)}"
+                    name, title = f"{name} {reward}", f"{title} {display_name(credit)}"
                 named = replace(whole, name=name, title=title)
                 runs.append(replace(named, agent=word, reward=credit, training=training))
         return tuple(runs)

@@ -13,6 +13,7 @@ from tokengym.agents.policy.settings import Precision, Products, check_products
 from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.base.bundle import Bundle, SettingsKind
 from tokengym.base.errors import BundleError, SettingsError
+from tokengym.base.objects import found
 from tokengym.base.registry import Spec
 from tokengym.base.settings import (
     all_optional,
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 MAX_THREADS = 1024
 """Most threads of one run; more than the largest machines have processors are a mistake."""
+PASSED = ("dataset", "prompts", "tokenizer")
+"""Options of an environment that may be objects of the caller's, which settings name by a word."""
 EPISODE_BYTES = 1_000
 """Least memory of one response with its prompt, as evaluations keep them."""
 
@@ -371,7 +374,7 @@ class TaskSettings(GenerationSettings, RewardOptions, TaskOptions):
             env: Id of the environment.
         """
         values = {
-            name: value
+            name: found(value) if name in PASSED else value
             for name, default in values_by_name(TaskSettings).items()
             if (value := getattr(self, name)) != default
         }
@@ -575,6 +578,6 @@ def _within_budget(training: TrainingSettings, options: Mapping[str, Any]) -> Tr
 
 
 def default_rewards(env_id: str) -> tuple[str, ...]:
-    """Return the default rewards of a task's comparison."""
+    """Return the default rewards of a task's comparison, whose first is that of one training."""
     task = Task.of(env_id)
     return Task.compare if task is None else task.compare

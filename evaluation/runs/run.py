@@ -165,7 +165,7 @@ def train(work: "_Run") -> Update:
         work.log(update)
         is_over = work.is_over(update)
         if is_over or work.is_due(update):
-            with update.lent():
+            with update.single_process():
                 work.measure(update)
                 work.keep(update)
         if is_over:

@@ -129,7 +129,7 @@ def test_assign_is_the_formula(make_envs, make_ppo):
             float(token == TARGET) / 6 - 0.3 * (new[t] - ref[t])
             for t, token in enumerate(episode.response_ids)
         ]
-        values = [*experience.old_values[row, :n].tolist(), 0.0]
+        values = [*experience.values[row, :n].tolist(), 0.0]
         advantage, following = [0.0] * n, 0.0
         for t in reversed(range(n)):
             delta = rewards[t] + 0.9 * values[t + 1] - values[t]
@@ -168,7 +168,7 @@ def test_the_figures_of_a_round_by_hand(make_ppo):
         p = logits.softmax(-1)
         entropies += (-p * p.log()).sum(-1).tolist()
     mask = experience.response_mask
-    returns, values = experience.returns[mask], experience.old_values[mask]
+    returns, values = experience.returns[mask], experience.values[mask]
     found = agent.logger.name_to_value
     assert found["train/entropy"] == pytest.approx(np.mean(entropies), rel=1e-4)
     explained = 1.0 - float((returns - values).var() / returns.var())

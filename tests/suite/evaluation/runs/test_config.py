@@ -116,7 +116,9 @@ def test_defaults_lie_in_one_place():
     assert (ours.learner.kl_coef, ours.batch_size, ours.steps) == (0.02, 256, 15)
     assert (dpo.batch_size, dpo.steps) == (64, 30)  # the task's own are PPO's
     assert training_settings("someone/Else-v3") == TrainingSettings()
-    assert default_rewards("tokengym/QuestionAnswer-v0") == ("r3", "r3-dense")
+    assert default_rewards(question) == ("r3", "r3-dense")
+    assert default_rewards("tokengym/MovieReview-v0") == ("sparse", "uniform", "abc-signed")
+    assert default_rewards("tokengym/TokenGeneration-v0") == ("sparse", "uniform")  # of any score
     assert changed(EvaluationSettings(), every=None, samples=1) == EvaluationSettings(samples=1)
 
 
