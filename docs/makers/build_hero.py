@@ -91,8 +91,9 @@ def picture() -> str:
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
             'font-family="system-ui, sans-serif" font-size="15" role="img" aria-label="One review '
-            "whose words are coloured by what they are worth and by what three rules pay them: sparse pays "
-            'the last full stop alone, abc all praise and all blame, abc-signed charges for blame">',
+            "whose words are coloured by what they are worth and by what three rules pay them: "
+            "sparse pays the last full stop alone, abc all praise and all blame, abc-signed "
+            'charges for blame">',
             f"<style>{STYLE}</style>",
             f'<rect class="ground" width="{width}" height="{height}" rx="10"/>',
             *parts,
