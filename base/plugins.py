@@ -12,7 +12,7 @@ from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, e
 from importlib.util import find_spec
 from typing import Any
 
-INSTALL = "pip install ./lab in a checkout (it is on no package index yet)"
+INSTALL = "pip install ./lab in a checkout"
 """Command that installs the laboratory."""
 
 
