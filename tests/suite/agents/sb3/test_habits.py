@@ -194,6 +194,8 @@ def test_evaluate_policy_plays_the_model(make_ppo, make_envs):
     mean, deviation = evaluate_policy(
         make_ppo(), as_vec_env(make_envs()), n_eval_episodes=4, warn=False
     )
+    assert isinstance(mean, float)
+    assert isinstance(deviation, float)
     assert 0.0 <= mean <= 1.0
     assert deviation >= 0.0
 
@@ -319,9 +321,18 @@ REFUSED = [
     (lambda m, p: PPO.load(p, custom_objects={"gamma": 1}), "custom_objects.*by its name, such as"),
     (lambda m, p: PPO("MlpPolicy", m.env), "'MlpPolicy'.*stock policies are for stable_baselines3"),
     (lambda m, p: PPO("CausalLMPolicy", "CartPole-v1"), "PPO writes texts.*stable_baselines3.PPO"),
-    (lambda m, p: PPO("CausalLMPolicy", m.env, n_steps=64), "no argument 'n_steps'.*known: "),
-    (lambda m, p: PPO("CausalLMPolicy", m.env, batch_size=64), "no argument 'batch_size'.*known: "),
-    (lambda m, p: PPO("CausalLMPolicy", m.env, use_sde=True), "no argument 'use_sde'.*known: "),
+    (
+        lambda m, p: PPO("CausalLMPolicy", m.env, **{"n_steps": 64}),
+        "no argument 'n_steps'.*known: ",
+    ),
+    (
+        lambda m, p: PPO("CausalLMPolicy", m.env, **{"batch_size": 64}),
+        "no argument 'batch_size'.*known: ",
+    ),
+    (
+        lambda m, p: PPO("CausalLMPolicy", m.env, **{"use_sde": True}),
+        "no argument 'use_sde'.*known: ",
+    ),
 ]
 """Habits that are refused, with what is said."""
 
