@@ -315,6 +315,11 @@ def test_a_model_is_loaded_into_another_number_of_rows(make_ppo, make_envs, tmp_
         PPO.load(tmp_path / "model", env=make_envs(num_envs=2))
 
 
+def ppo(env: Any, **settings: Any) -> PPO:
+    """Make an agent with settings that need not exist."""
+    return PPO("CausalLMPolicy", env, **settings)
+
+
 REFUSED = [
     (lambda m, p: m.save(p, exclude=["gamma"]), "exclude=.'gamma'. is not supported.*leave it out"),
     (lambda m, p: m.save(p, include=["env"]), "include=.'env'. is not supported.*leave it out"),
@@ -322,15 +327,15 @@ REFUSED = [
     (lambda m, p: PPO("MlpPolicy", m.env), "'MlpPolicy'.*stock policies are for stable_baselines3"),
     (lambda m, p: PPO("CausalLMPolicy", "CartPole-v1"), "PPO writes texts.*stable_baselines3.PPO"),
     (
-        lambda m, p: PPO("CausalLMPolicy", m.env, **{"n_steps": 64}),
+        lambda m, p: ppo(m.env, n_steps=64),
         "no argument 'n_steps'.*known: ",
     ),
     (
-        lambda m, p: PPO("CausalLMPolicy", m.env, **{"batch_size": 64}),
+        lambda m, p: ppo(m.env, batch_size=64),
         "no argument 'batch_size'.*known: ",
     ),
     (
-        lambda m, p: PPO("CausalLMPolicy", m.env, **{"use_sde": True}),
+        lambda m, p: ppo(m.env, use_sde=True),
         "no argument 'use_sde'.*known: ",
     ),
 ]
