@@ -225,6 +225,8 @@ def _series(
     """Return a measurement's lines with their bands, one per reward."""
     series = []
     for name, runs in panel.rewards.items():
+        if measure not in runs.values:
+            continue
         values = runs.values[measure][:, keep]
         low, high = curve_interval(values, level, resamples=1_000)
         series.append(
@@ -261,6 +263,7 @@ def _frontiers(
                     gaps=panel.gaps(runs) if x == "kl" else None,
                 )
                 for name, runs in panel.rewards.items()
+                if {x, y} <= runs.values.keys()
             ]
             if rows and {x, y} <= {*rows[0]}:
                 at, height = (np.array([row[name] for row in rows]) for name in (x, y))

@@ -37,7 +37,7 @@ def columns(group: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return the table's columns as (title, measurement, kind)."""
     shown_columns: list[tuple[str, str, str]] = []
     for name, measure in measures_of(group["by_gold"]).items():
-        shown = all(name in entry["figures"] for entry in group["rewards"].values())
+        shown = any(name in entry["figures"] for entry in group["rewards"].values())
         shown_columns += [(measure.heading(kind), name, kind) for kind in measure.columns if shown]
         if name == "score":
             if "kl" in group["measures"]:
@@ -72,7 +72,7 @@ def cells(group: Mapping[str, Any]) -> dict[str, list[dict[str, str]]]:
 def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[str, str]:
     entry = group["rewards"][name]
     value, below, mark, tone = NOTHING, "", "", ""
-    if reason := _unknown(group, name, measure, kind):
+    if (reason := _unknown(group, name, measure, kind)) is not None:
         below = reason
     elif kind == "steps":
         value, below = _arrival(entry, group["baseline"])
@@ -101,17 +101,25 @@ def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[
     return {"value": value, "below": below, "mark": mark, "tone": tone}
 
 
-def _unknown(group: Mapping[str, Any], name: str, measure: str, kind: str) -> str:
-    """Return why a cell has no value, "" if it has."""
+def _both_have_kl(group: Mapping[str, Any], name: str) -> bool:
+    """Return whether the KL of a reward and of the baseline is known."""
+    return all("kl" in group["rewards"][each]["figures"] for each in (name, group["baseline"]))
+
+
+def _unknown(group: Mapping[str, Any], name: str, measure: str, kind: str) -> str | None:
+    """Return why a cell has no value, "" where it was not measured, None if it has a value."""
     if (measure == NORMALISED or kind == "shares") and group["score_range"]["noise"]:
         return "its range may be noise"
+    if kind == "at_kl" and not _both_have_kl(group, name):
+        return ""
     if kind == "at_kl" and group["equal_kl"] is None:
         return f"KL below {MIN_KL:g} nats"
     if kind == "at_kl" and kind not in group["rewards"][name]["figures"][measure]:
         return _not_at_kl(group, name)
     if kind == "steps" and not group["baseline_rises"]:
         return f"{group['baseline']} does not rise"
-    return ""
+    needed = NORMALISED if kind == "shares" else measure or "score"
+    return None if needed in group["rewards"][name]["figures"] else ""
 
 
 def _arrival(entry: Mapping[str, Any], baseline: str) -> tuple[str, str]:
@@ -210,10 +218,18 @@ def forests(group: Mapping[str, Any], colours: Mapping[str, int]) -> list[dict[s
     return charts
 
 
-def group_table(
-    group: Mapping[str, Any], level: float, style: Style, measures: Sequence[str] = ()
-) -> str:
-    """Return one setting's table of results, a row per reward."""
+def short_table(
+    group: Mapping[str, Any], measures: Sequence[str] = ()
+) -> tuple[list[tuple[str, str]], dict[str, list[dict[str, str]]]]:
+    """Return the columns that terminals and papers show, and the rewards' cells in them.
+
+    Args:
+        group: One setting of a summary.
+        measures: Measurements to show; () shows those of the terminal.
+
+    Returns:
+        Headings, each of the measurement and of the number taken of it, and cells by reward.
+    """
     every_column = columns(group)
     check_measures(measures, list(dict.fromkeys(name for _, name, _ in every_column if name)))
     on_terminal = [m.name for m in measures_of(group["by_gold"]).values() if m.short]
@@ -222,7 +238,6 @@ def group_table(
         for column, (_, name, kind) in enumerate(every_column)
         if name in (measures or on_terminal) and kind in ("auc", "final", "at_kl")
     ]
-    rewards = {name: [row[column] for column in shown] for name, row in cells(group).items()}
     heads = []
     for column in shown:
         title, name, kind = every_column[column]
@@ -232,6 +247,14 @@ def group_table(
             heads.append((measure.word.capitalize(), at_kl(group)))
         else:
             heads.append((title.removesuffix(f" {WHEN[kind]}") + unit, WHEN[kind]))
+    return heads, {name: [row[column] for column in shown] for name, row in cells(group).items()}
+
+
+def group_table(
+    group: Mapping[str, Any], level: float, style: Style, measures: Sequence[str] = ()
+) -> str:
+    """Return one setting's table of results, a row per reward."""
+    heads, rewards = short_table(group, measures)
     counts = counts_of(group)
     note = (
         f"Interquartile mean and {level:.0%} bootstrap interval over "
@@ -252,7 +275,7 @@ def group_table(
 
         grid = [
             [first, *map(" ".join, heads)],
-            ["---", *("---:" for _ in shown)],
+            ["---", *("---:" for _ in heads)],
             *([name, *map(in_words, row)] for name, row in rewards.items()),
         ]
         shown_rows = (f"| {' | '.join(map(markdown, row))} |" for row in grid)
@@ -262,7 +285,7 @@ def group_table(
         rows.append([latex(name), *(latex(f"{c['mark']} {c['value']}".strip()) for c in row)])
         rows.append(["", *(rf"\scriptsize {latex(c['below'])}" if c["below"] else "" for c in row)])
     lines = [" & ".join(row) + r" \\" for row in rows]
-    begin = [f"% {note}.", f"\\begin{{tabular}}{{l{'r' * len(shown)}}}", r"\toprule", *lines[:2]]
+    begin = [f"% {note}.", f"\\begin{{tabular}}{{l{'r' * len(heads)}}}", r"\toprule", *lines[:2]]
     return "\n".join([*begin, r"\midrule", *lines[2:], r"\bottomrule", r"\end{tabular}"])
 
 

@@ -170,6 +170,7 @@ def _reached(group: Figures) -> str:
     shares = {
         name: entry["figures"]["normalised_score"]["final"]
         for name, entry in group["rewards"].items()
+        if "normalised_score" in entry["figures"]
     }
     over = [name for name, share in shares.items() if share["iqm"] >= 1.0]
     below = [name for name, share in shares.items() if max(share["iqm"], share["high"]) < 1.0]
@@ -243,7 +244,8 @@ def _cautions(group: Figures, others: Sequence[str]) -> list[str]:
     cautions += _absent_runs(group)
     cautions += _cut(group)
     cautions += _unshared_seeds(group, others)
-    if others and "kl" in group["measures"] and group["equal_kl"] is None:
+    has_kl = "kl" in group["rewards"][group["baseline"]]["figures"]
+    if others and has_kl and group["equal_kl"] is None:
         cautions.append(
             f"{group['baseline']} has hardly moved (its KL ends below {MIN_KL:g} nats), so that "
             "scores at equal KL say nothing yet."

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from tokengym.base.errors import TokenGymError
 from tokengym.scripts.commands.options import (
+    RUN_OPTIONS,
     Tracker,
     check_counts,
     learner_names,
-    run_settings,
     takes_settings,
 )
 
@@ -28,7 +28,7 @@ CURVE = "curve.png"
 def train_settings(
     env: str | None,
     agent: str,
-    reward: str,
+    reward: str | None,
     bundle: str = "",
     dataset: str | None = None,
     scorer: str | None = None,
@@ -38,16 +38,17 @@ def train_settings(
 ) -> dict[str, Any]:
     """Return the default settings of one run, with few reference samples."""
     from tokengym.evaluation.measure.measures import BLOCK
+    from tokengym.evaluation.runs.words import run_settings
 
     judges = {"scorer": scorer, "reward_model": reward_model, "encoder": encoder}
     own = {"dataset": dataset, "reward": reward, **judges}
     return run_settings(env, agent, bundle, pairs, own, reference_samples=BLOCK)
 
 
-@takes_settings(train_settings, choice=("agent", learner_names))
+@takes_settings(train_settings, choice=("agent", learner_names), usual=RUN_OPTIONS)
 def train(
     env: str | None = None,
-    reward: str = "sparse",
+    reward: str | None = None,
     agent: str = "ppo",
     seed: int = 0,
     out: Path | None = None,
@@ -66,17 +67,17 @@ def train(
     first or by --agent, which may be path/to/file.py:MyAgent.
 
     For example:
-      tokengym train --env MovieReview --reward abc --updates 60 --out runs/abc
+      tokengym train --env MovieReview --reward abc-signed --out runs/one
       tokengym train dpo --pairs pairs.jsonl --beta 0.1 --out runs/dpo
       tokengym train grpo --group-size 16 --out runs/grpo
-      tokengym evaluate runs/abc/agent
+      tokengym evaluate runs/one/agent
 
     Args:
         env: Environment id, a task's bare name, or path/to/file.py:make_env (default: the
             bundle's; TokenGeneration for --dataset with a scorer or model of your own that scores;
             else MovieReview).
         reward: A reward by name or path/to/file.py:MyCredit, options after a colon; learners
-            from whole scores use its scorer alone.
+            from whole scores use its scorer alone (default: the task's, sparse of most).
         agent: Learner of the policy; --list says what each is.
         seed: Seed of everything random.
         out: A new folder, or that of the same command, which then resumes: the agent is in agent/,
@@ -88,15 +89,20 @@ def train(
         evaluation: Settings of evaluation.
         task: Prompts and models that the environment is made from.
     """
+    from tokengym.evaluation.measure.environments import resolve_env
     from tokengym.evaluation.runs.config import ComparisonConfig
-    from tokengym.evaluation.runs.defaults import with_own_prompts, with_prompt_column
+    from tokengym.evaluation.runs.defaults import (
+        default_rewards,
+        with_own_prompts,
+        with_prompt_column,
+    )
 
     if list:
         return _list_learners()
     check_counts(0, seed=seed)
     config = ComparisonConfig(
         env=env or "",
-        rewards=(reward,),
+        rewards=(reward or default_rewards(resolve_env(env, task.bundle, task.sources()))[0],),
         seeds=1,
         first_seed=seed,
         training=with_own_prompts(with_prompt_column(training, task), task),
