@@ -80,7 +80,7 @@ def test_words_of_other_libraries_get_the_remedy_by_its_name():
     with pytest.raises(TypeError, match=said):
         gymnasium.make(NAME, num_envs=8)
     envs = gymnasium.make_vec(NAME, num_envs=4, max_new_tokens=4)
-    with pytest.raises(TypeError, match="no argument 'modl'; did you mean model.* known: model, "):
+    with pytest.raises(TypeError, match=r"no argument 'modl'; did you mean model.* known: model, "):
         tokengym.PPO("CausalLMPolicy", envs, policy_kwargs=dict(modl="x"))
 
 
