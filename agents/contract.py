@@ -37,7 +37,7 @@ class Update:
     log: Sequence[tuple[int, Mapping[str, Any]]] = ()
     """The log since the last one of a learner that makes several steps in one update: each step's
     number, with the like figures."""
-    lent: Callable[[], AbstractContextManager[Any]] = nullcontext
+    single_process: Callable[[], AbstractContextManager[Any]] = nullcontext
     """Context in which one process may use the agent: several that share its weights lend them."""
     save: Callable[[Path], object] | None = None
     """How the agent is saved into a folder, where its own ``save`` would not write one."""

@@ -27,7 +27,7 @@ ROUND_LOG = {
     "train/kl_sampled": "kl_sampled",
     "rollout/ep_len_mean": "length",
     "train/entropy": "entropy",
-    "train/policy_loss": "policy_loss",
+    "train/policy_gradient_loss": "policy_loss",
     "train/value_loss": "value_loss",
     "train/approx_kl": "approx_kl",
     "train/clip_fraction": "clip_fraction",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tokengym.agents.policy.language_model import LanguageModel
     from tokengym.agents.policy.policy import CausalLMPolicy
     from tokengym.agents.policy.sequences import ActionMasks, Sequences
-    from tokengym.agents.ppo.advantages import Experience
+    from tokengym.agents.rollouts.experience import Experience
     from tokengym.agents.rollouts.playing import RolloutBatch
 
 T = TypeVar("T")
@@ -113,7 +113,7 @@ class Processes:
     # --- weights and states -----------------------------------------------------------------------
 
     @contextmanager
-    def whole(self) -> Iterator[None]:
+    def single_process(self) -> Iterator[None]:
         """Let one process use the agent alone within the block."""
         yield
 

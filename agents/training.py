@@ -48,7 +48,10 @@ def updates(run: TrainingRun, algorithm: type[EpisodicAlgorithm]) -> Iterator[Up
             f"{training.products!r}; name another folder"
         )
     first = Update(
-        step=run.updates, tokens=agent.num_timesteps, agent=agent, lent=agent.processes.whole
+        step=run.updates,
+        tokens=agent.num_timesteps,
+        agent=agent,
+        single_process=agent.processes.single_process,
     )
     yield first
     agent.remaining = training.remaining(first.step, agent.num_timesteps)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 
 from tokengym.base.errors import SettingsError, TokenGymError
+from tokengym.base.objects import HERE, NAME
 from tokengym.base.own_code import defined_names, load_from_file, running_user_code
 from tokengym.base.plugins import missing_laboratory, plugins
 
@@ -289,7 +290,7 @@ class Registry(Mapping[str, T]):
         """Return all names in order, those of installed packages included."""
         if self._import_names:
             self._import_names(None)
-        return sorted({*self._entries, *self.plugins()})
+        return sorted({*self._entries, *self.plugins()} - HERE.keys())
 
     def parse(self, text: str | Spec) -> Spec:
         """Return a word taken apart; one that is so already is returned as it is.
@@ -337,7 +338,7 @@ class Registry(Mapping[str, T]):
         word = self._as_word(word)
         if self._import_names:
             self._import_names(word.name)
-        is_declared = word.name in self._entries or word.name in self.plugins()
+        is_declared = word.name in {*self._entries, *HERE} or word.name in self.plugins()
         return bool(word.file) or self._in_module(word.name) is not None or is_declared
 
     def _in_module(self, name: str) -> tuple[str, str] | None:
@@ -365,6 +366,11 @@ class Registry(Mapping[str, T]):
         if len(parts) > 1 and all(self.knows(part) for part in parts):
             raise self._error(
                 f"{name!r} names several {self.kind}s; separate them by spaces: {' '.join(parts)}"
+            )
+        if NAME.fullmatch(name):
+            raise self._error(
+                f"{self.kind} {name!r} is an object of the process that passed it; pass it again "
+                "with jobs=1, or name file.py:Name"
             )
         raise self._error(
             f"unknown {self.kind} {name!r}; {did_you_mean(name, known)}"
@@ -402,6 +408,8 @@ class Registry(Mapping[str, T]):
         word = self._as_word(word)
         if word.file:
             return load_from_file(word.file, word.name, error=self._error)
+        if word.name in HERE:
+            return HERE[word.name]
         if (place := self._in_module(word.name)) is not None:
             return self._load_from_module(*place)
         points = plugins(self._group, word.name) if self._group else []

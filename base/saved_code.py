@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tokengym.base.errors import SettingsError, UntrustedCodeError
 from tokengym.base.files import content_hash, write_bytes
+from tokengym.base.objects import short
 from tokengym.base.own_code import code_hash, definitions, neighbours
 from tokengym.base.registry import Spec, split_file_word, texts_in_options, words_in_options
 from tokengym.base.stored.parts import agent_folder
@@ -83,7 +84,7 @@ def display_name(word: str | Spec) -> str:
         ('Half:share=0.5', 'abc:beta=1')
     """
     if (in_file := _in_file(word)) is None:
-        return str(word)
+        return short(str(word))
     title = _own_title(*in_file)
     options = str(word).partition(".py:")[2].partition(":")[2]
     return f"{title}:{options}" if options else title

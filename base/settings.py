@@ -172,6 +172,26 @@ def field_paths(settings: Any, path: tuple[str, ...] = ()) -> Iterator[FieldPath
             )
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """Settings of which some fields have no effect, and are therefore no options."""
+
+    settings: Any
+    without: frozenset[str] = frozenset()
+    """Names of these fields, of the outer dataclass, or "inner.name" of a nested one."""
+
+    @classmethod
+    def of(cls, settings: Any) -> "Chosen":
+        """Return settings as they are, or those of which all fields have an effect."""
+        return settings if isinstance(settings, cls) else cls(settings)
+
+    def leaves(self) -> Iterator[FieldPath]:
+        """Yield the fields that have an effect, in order."""
+        for leaf in field_paths(self.settings):
+            if {leaf.path[0], ".".join(leaf.path)}.isdisjoint(self.without):
+                yield leaf
+
+
 def values_by_name(settings: Any) -> dict[str, Any]:
     """Return the values of all fields by name, those of nested dataclasses in their place."""
     return {one.path[-1]: one.value for one in field_paths(settings)}

@@ -34,8 +34,8 @@ from tokengym.agents.fast.joining import joined, masks_among, moved
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.sequences import ActionMasks, Sequences
-from tokengym.agents.ppo.advantages import Experience
 from tokengym.agents.processes import Processes
+from tokengym.agents.rollouts.experience import Experience
 from tokengym.agents.rollouts.layers import layers
 from tokengym.agents.rollouts.playing import RolloutBatch
 from tokengym.base.device import select_device
@@ -402,8 +402,8 @@ class ShardedGroup(Group):
         return [figure for share in self.gather(figures) for figure in share]
 
     @contextmanager
-    def whole(self) -> Iterator[None]:
-        """See `Processes.whole`; all gather the reference."""
+    def single_process(self) -> Iterator[None]:
+        """See `Processes.single_process`; all gather the reference."""
         with self.shards.whole_reference():
             yield
 

@@ -9,7 +9,7 @@ import io
 import re
 import textwrap
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,7 +20,7 @@ from tokengym.base.files import write_bytes
 from tokengym.envs import printable
 from tokengym.evaluation.measure.measures import AXES, check_measures, measure_of, measures_of
 from tokengym.evaluation.measure.references import levels
-from tokengym.evaluation.report.curves import SPENT, Curve, Panel, group_label, make_panels
+from tokengym.evaluation.report.curves import Curve, Panel, group_label, make_panels
 from tokengym.evaluation.report.tables import Style, group_table
 from tokengym.evaluation.statistics import curve_interval, iqm
 
@@ -126,6 +126,7 @@ def plot_curves(
     x: str | None = None,
     group: int = 0,
     intervals: bool = True,
+    taken: int = 0,
 ) -> "Axes":
     """Draw one measurement of every reward, as in curves.png, with a legend.
 
@@ -138,6 +139,7 @@ def plot_curves(
             at equal amounts of.
         group: Index of the setting.
         intervals: Whether to draw the intervals over seeds.
+        taken: Number of lines that others have drawn there, whose colours are left out.
 
     Returns:
         ``axis``.
@@ -147,38 +149,44 @@ def plot_curves(
     """
     from matplotlib.lines import Line2D
 
-    panel = make_panels(curves, kl_coef=summary["kl_coef"])[group]
+    panels = {panel.group: panel for panel in make_panels(curves, kl_coef=summary["kl_coef"])}
+    panel = panels[tuple(summary["groups"][group]["group"].items())]
     check_measures([y], panel.measures)
-    lines = line_styles(summary)
+    lines = line_styles(summary, taken)
     if x == "kl":
         check_measures(["kl"], panel.measures)
         draw_against_kl(axis, panel, lines, y)
         axis.set_xlabel(measure_of("kl").label)
     else:
-        spent = [n for n in SPENT if all(n in runs.values for runs in panel.rewards.values())]
+        spent = [n for n in AXES if all(n in runs.values for runs in panel.rewards.values())]
         check_measures([x or summary["axis"]], [*dict.fromkeys([summary["axis"], *spent]), "kl"])
         level = float(summary["level"]) if intervals else None
         draw(axis, panel, y, lines, level, None if x == summary["axis"] else x)
         draw_levels(axis, levels(summary["groups"][group]["reference"], y))
         axis.set_xlabel(AXES[x or summary["axis"]])
     axis.set_ylabel(plain(measure_of(y, summary["by_gold"]).label))
-    shown = [name for name in lines if name in panel.rewards]
+    shown = _having(lines, panel, y, *(["kl"] if x == "kl" else []))
     handles = [Line2D([], [], **lines[name]) for name in shown]
     axis.legend(handles, [plain(name) for name in shown], frameon=False)
     return axis
 
 
-def line_styles(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the style of each reward's line, by its name; the baseline's is dashed."""
+def line_styles(summary: Mapping[str, Any], taken: int = 0) -> dict[str, dict[str, Any]]:
+    """Return the style of each reward's line, by its name; the baseline's is dashed.
+
+    Args:
+        summary: Summary of the curves.
+        taken: Number of lines of others, whose colours are left out; no line is dashed then.
+    """
     names = dict.fromkeys(name for group in summary["groups"] for name in group["rewards"])
     baseline = summary["groups"][0]["baseline"]
     return {
         name: {
             "color": COLOURS[index % len(COLOURS)],
-            "linestyle": "--" if name == baseline else "-",
+            "linestyle": "--" if name == baseline and not taken else "-",
             "linewidth": 1.8,
         }
-        for index, name in enumerate(names)
+        for index, name in enumerate(names, taken)
     }
 
 
@@ -228,7 +236,7 @@ def draw(
     from matplotlib.ticker import MaxNLocator
 
     ends = []
-    for name in [name for name in lines if name in panel.rewards]:
+    for name in _having(lines, panel, measure):
         runs = panel.rewards[name]
         x = panel.steps if against is None else runs.values[against].mean(axis=0)
         ends += [float(x[0]), float(x[-1])]
@@ -244,11 +252,17 @@ def draw(
     axis.xaxis.set_major_locator(whole)
 
 
+def _having(names: Iterable[str], panel: Panel, *measures: str) -> list[str]:
+    """Return the rewards of a panel, of these names, that have measurements."""
+    runs = {name: panel.rewards[name] for name in names if name in panel.rewards}
+    return [name for name, one in runs.items() if {*measures} <= one.values.keys()]
+
+
 def draw_against_kl(
     axis: "Axes", panel: Panel, lines: Mapping[str, Mapping[str, Any]], measure: str = "score"
 ) -> None:
     """Draw the path of each reward's score over its KL, thin and dotted where an update leaps."""
-    for name in [name for name in lines if name in panel.rewards]:
+    for name in _having(lines, panel, "kl", measure):
         runs = panel.rewards[name]
         kl, score = (iqm(runs.values[each], 0) for each in ("kl", measure))
         at = np.flatnonzero(panel.gaps(runs))

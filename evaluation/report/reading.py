@@ -39,7 +39,7 @@ MOST_POINTS = 200
 """Points that a curve of single episodes is thinned to."""
 OF_SB3 = ("eval/mean_reward", "rollout/ep_rew_mean")
 """Scores of Stable-Baselines3, whose steps are those of the environment: tokens."""
-TIMESTEPS = ("time/total_timesteps", "timesteps", "global_step")
+TIMESTEPS = ("time/total_timesteps", "timesteps")
 KNOWN = {
     "score": (
         *("score", "eval/score", OF_SB3[0], "rollout/score", OF_SB3[1]),
@@ -52,9 +52,9 @@ KNOWN = {
         *("length", "eval/length", "eval/mean_ep_length", "rollout/ep_len_mean"),
         *("completions/mean_length", "train/completions/mean_length"),
     ),
-    "tokens": ("tokens", "time/total_timesteps", "timesteps"),
+    "tokens": ("tokens", *TIMESTEPS),
     "wall_s": ("wall_s", "seconds", "time/time_elapsed", "_runtime"),
-    "step": ("step", "time/iterations", "train/global_step", "global_step", "_step", *TIMESTEPS),
+    "step": ("step", "train/global_step", "global_step", "_step", *TIMESTEPS),
 }
 """Names that other tools have for ours; of several that a table has, the first counts."""
 RUN = ("credit", ARM, "run", "run_name", "Name", "name")
@@ -95,7 +95,7 @@ def read_table(
         return _of_frame(source, score, name, seed)
     path, *others = _files_in(Path(source)) if Path(source).is_dir() else [Path(source)]
     own_name, own_seed = run_name(path)
-    name, seed = name or own_name, own_seed if seed is None else seed
+    given, name, seed = seed, name or own_name, own_seed if seed is None else seed
     if path.suffix == ".json":
         return _ours(path, _trainer_rows(path), score, name, seed)
     if path.suffix == ".npz":
@@ -109,7 +109,10 @@ def read_table(
         return _by_credit(Table(path, header, rows))
     if not (_exported(header) or score or {*header} & {*KNOWN["score"][1:]}):
         return Table(path, header, rows)  # a table like ours, of which a column is missing
-    return _of_tools(path, header, [row for _, row in rows], score, name, seed)
+    of_runs = any(one in header for one in RUN) or _exported(header)  # whose names may have seeds
+    return _of_tools(
+        path, header, [row for _, row in rows], score, name, given if of_runs else seed
+    )
 
 
 def _files_in(folder: Path) -> list[Path]:

@@ -13,6 +13,7 @@ from tokengym.agents.policy.settings import Precision, Products, check_products
 from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.base.bundle import Bundle, SettingsKind
 from tokengym.base.errors import BundleError, SettingsError
+from tokengym.base.objects import found
 from tokengym.base.registry import Spec
 from tokengym.base.settings import (
     all_optional,
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 MAX_THREADS = 1024
 """Most threads of one run; more than the largest machines have processors are a mistake."""
+PASSED = ("dataset", "prompts", "tokenizer")
+"""Options of an environment that may be objects of the caller's, which settings name by a word."""
 EPISODE_BYTES = 1_000
 """Least memory of one response with its prompt, as evaluations keep them."""
 
@@ -267,15 +270,16 @@ class ReferenceSettings:
         ValueError: if a value is out of range.
     """
 
-    reference_samples: int = 64
+    reference_samples: int | None = None
     """Responses of the untrained policy to each held-out prompt, a multiple of 16: for best-of-n
     and a lower bound of the optimum. They cost as many tokens as that many evaluations; 0 draws
-    none."""
+    none, and None up to 64, so that measuring takes a third of all responses at most."""
 
     def __post_init__(self) -> None:
-        check_count(self, "reference_samples", least=0)
-        check_memory("reference_samples", self.reference_samples, bytes_each=EPISODE_BYTES)
-        if self.reference_samples % BLOCK:
+        check_count(self, "reference_samples", least=0, optional=True)
+        samples = self.reference_samples or 0
+        check_memory("reference_samples", samples, bytes_each=EPISODE_BYTES)
+        if samples % BLOCK:
             raise SettingsError(
                 f"reference_samples must be 0 or a multiple of {BLOCK}, got "
                 f"{self.reference_samples}; 16 are enough for the best of 16"
@@ -290,13 +294,15 @@ class EvaluationSettings(ReferenceSettings):
         ValueError: if a value is out of range.
     """
 
-    every: int = field(default=3, metadata={"flag": "eval-every"})
-    """Updates between two evaluations; the reference (step 0) and the end are always measured."""
+    every: int | None = field(default=None, metadata={"flag": "eval-every"})
+    """Updates between two evaluations; the reference (step 0) and the end are always measured.
+    None takes 3, or more where the budget is small."""
     every_until: int = field(default=0, metadata={"flag": "eval-every-until"})
     """Updates from the start that are all evaluated: a lead can arise in the first ones, which a
     coarse grid cuts short."""
-    episodes: int = field(default=128, metadata={"flag": "eval-episodes"})
-    """Held-out prompts per evaluation, the same at every step and for every run."""
+    episodes: int | None = field(default=None, metadata={"flag": "eval-episodes"})
+    """Held-out prompts per evaluation, the same at every step and for every run. None takes up to
+    128, so that measuring takes a third of all responses at most."""
     seed: int = field(default=20_240, metadata={"flag": "eval-seed"})
     """Seed of the sampling during evaluation, the same at every step and for every run."""
     samples: int = 4
@@ -307,17 +313,19 @@ class EvaluationSettings(ReferenceSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_count(self, "every", "episodes")
+        check_count(self, "every", "episodes", optional=True)
         check_count(self, "samples", "seed", "every_until", least=0)
-        check_memory("episodes", self.episodes, bytes_each=EPISODE_BYTES)
+        check_memory("episodes", self.episodes or 0, bytes_each=EPISODE_BYTES)
 
     def is_due(self, step: int) -> bool:
         """Return whether the policy is evaluated after that many updates.
 
         Example:
-            >>> [step for step in range(10) if EvaluationSettings(every_until=2).is_due(step)]
+            >>> grid = EvaluationSettings(every=3, every_until=2)
+            >>> [step for step in range(10) if grid.is_due(step)]
             [0, 1, 2, 3, 6, 9]
         """
+        assert self.every is not None
         return step <= self.every_until or step % self.every == 0
 
 
@@ -366,7 +374,7 @@ class TaskSettings(GenerationSettings, RewardOptions, TaskOptions):
             env: Id of the environment.
         """
         values = {
-            name: value
+            name: found(value) if name in PASSED else value
             for name, default in values_by_name(TaskSettings).items()
             if (value := getattr(self, name)) != default
         }

@@ -11,6 +11,8 @@ from itertools import chain, product
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
+
 from tokengym.base.errors import SettingsError, UntrustedCodeError
 from tokengym.base.files import read_json, read_jsonl, write_json, write_text
 from tokengym.base.registry import split_file_word
@@ -27,16 +29,19 @@ from tokengym.evaluation.report.curves import (
     Curve,
     Group,
     columns_of,
+    counts_tokens,
     curve_of,
     group_label,
-    over_tokens,
+    on_axis,
     read_curves,
     write_curves,
 )
 from tokengym.evaluation.report.figures import Paper, save_figure
 from tokengym.evaluation.report.learning import Log, by_epoch, final_figures
+from tokengym.evaluation.report.reading import Source
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
+from tokengym.evaluation.runs.compared import compared
 from tokengym.evaluation.runs.config import (
     ComparisonConfig,
     command_line,
@@ -198,8 +203,7 @@ def draw_stored(folder: Path, paper: Paper, *, baseline: str | None = None) -> d
             f"{file} is damaged or of another version ({error!r}); pass --trust-code, or the "
             f"curves alone: --curves {folder / 'curves.csv'}"
         ) from None
-    curves = over_tokens(curves) if axis == "tokens" else curves
-    return write_results(None, curves, settings, about={}, paper=paper)
+    return write_results(None, on_axis(curves, axis), settings, about={}, paper=paper)
 
 
 def report_curves(
@@ -216,37 +220,83 @@ def report_curves(
     """Write the report of learning curves made elsewhere.
 
     Args:
-        path: A CSV with the columns credit, seed, step and score, or a run's trainer_state.json;
-            several are shown together. See `tokengym.evaluation.report.curves`.
+        path: Files or runs' folders, see `tokengym.evaluation.report.reading`; several are shown
+            together.
         out: Folder for the results; None writes none.
-        baseline: Credit that the others are compared with; None takes sparse if present, else the
-            first.
-        group_by: Columns to group by; None takes all that are no known measurement.
+        baseline: As for `gather_curves`.
+        group_by: As for `gather_curves`.
         level: Confidence level of the intervals.
-        kl_coef: Price of a nat of KL, for the score minus its penalty.
-        axis: What runs are compared at equal amounts of, "step" or "tokens"; None takes that of
-            the summary.json beside the curves, as of learners, and updates where there is none.
+        kl_coef: As for `gather_curves`.
+        axis: As for `gather_curves`.
         paper: Figure and table to write.
 
     Returns:
         The summary.
 
     Raises:
-        ValueError: if the file cannot be read, lacks tokens to compare at, the baseline is
+        ValueError: as of `gather_curves`.
+    """
+    paths = [path] if isinstance(path, Path) else list(path)
+    curves, settings = gather_curves(
+        [(one, None) for one in paths],
+        baseline=baseline,
+        group_by=group_by,
+        level=level,
+        kl_coef=kl_coef,
+        axis=axis,
+    )
+    about = {"source": ", ".join(dict.fromkeys(one.name for one in paths))}
+    return write_results(out, on_axis(curves, settings.axis), settings, about=about, paper=paper)
+
+
+def gather_curves(
+    sources: Sequence[tuple[Source, str | None]],
+    *,
+    baseline: str | None = None,
+    group_by: Sequence[str] | None = None,
+    level: float = 0.95,
+    kl_coef: float | None = None,
+    axis: Axis | None = None,
+    score: str | None = None,
+) -> tuple[list[Curve], SummarySettings]:
+    """Read learning curves that were made elsewhere, and decide how they are compared.
+
+    Args:
+        sources: Each with a name for its runs, if it is another tool's; None takes that of their
+            folder. See `tokengym.evaluation.report.reading`.
+        baseline: Credit that the others are compared with; None takes sparse if present, else the
+            first.
+        group_by: Columns to group by; None takes all that are no known measurement.
+        level: Confidence level of the intervals.
+        kl_coef: Price of a nat of KL, for the score minus its penalty.
+        axis: What runs are compared at equal amounts of, "step" or "tokens"; None takes that of
+            the summary.json beside the curves, as of learners, tokens for runs that count nothing
+            else, as those of Stable-Baselines3, and updates where there is neither.
+        score: Column of other tools' tables with the score; None takes the one that is known.
+
+    Returns:
+        The curves by their steps, and what their figures depend on besides.
+
+    Raises:
+        ValueError: if a source cannot be read, lacks tokens to compare at, the baseline is
             unknown, or the summaries beside several files name different scorers and not all runs
             have one gold score.
     """
     if kl_coef is not None and not 0.0 <= kl_coef < math.inf:
         raise ValueError(f"kl_coef must be a finite number >= 0, got {kl_coef:g}")
-    paths = [path] if isinstance(path, Path) else list(path)
-    curves_of = {one: read_curves(one, group_by=group_by) for one in dict.fromkeys(paths)}
-    curves = [curve for one in paths for curve in curves_of[one]]
-    judged = [runs for one in curves_of if (runs := _judged_beside(one, curves_of[one]))]
+    read = [
+        (one, read_curves(one, group_by=group_by, name=name, score=score)) for one, name in sources
+    ]
+    curves = [curve for _, found in read for curve in found]
+    files = {one: found for one, found in read if isinstance(one, Path)}
+    judged = [runs for one, found in files.items() if (runs := _judged_beside(one, found))]
     dispute = find_dispute(judged)
     if dispute is not None:
         check_gold(judged, dispute)
         curves = measured_by_gold(curves)
-    for curve in curves if kl_coef is not None else ():
+    # An agent that cannot tell its KL takes no price from the others.
+    known = [curve for curve in curves if np.isfinite(curve.values.get("kl", np.nan)).any()]
+    for curve in known or curves if kl_coef is not None else ():
         if not curve.fault() and (step := curve.hole("kl")) is not None:
             raise ValueError(
                 f"kl_coef={kl_coef:g} prices the KL, which {curve.credit}, seed {curve.seed} has "
@@ -255,9 +305,8 @@ def report_curves(
     if baseline is None and any(curve.credit == "sparse" for curve in curves):
         baseline = "sparse"
     if axis is None:
-        axis = "tokens" if any(map(_is_over_tokens, paths)) else "step"
-    if axis == "tokens":
-        curves = over_tokens(curves)
+        by_tokens = any(map(_is_over_tokens, files)) or any(map(counts_tokens, curves))
+        axis = "tokens" if by_tokens else "step"
     settings = SummarySettings(
         kl_coef=kl_coef,
         level=level,
@@ -266,8 +315,7 @@ def report_curves(
         cautions=[] if dispute is None else [caution(dispute)],
         by_gold=dispute is not None,
     )
-    about = {"source": ", ".join(dict.fromkeys(one.name for one in paths))}
-    return write_results(out, curves, settings, about=about, paper=paper)
+    return curves, settings
 
 
 def _is_over_tokens(path: Path) -> bool:
@@ -444,9 +492,7 @@ class _StoredRuns:
         if self.lambdas and settings.get("gae_lambda", 0) is None:  # the rules decided it
             shown = ", ".join(f"{name} {value:g}" for name, value in self.lambdas.items())
             settings = {**settings, "gae_lambda": shown}
-        curves = self.curves
-        if self.by_tokens:
-            curves = over_tokens(curves)
+        curves = on_axis(self.curves, "tokens" if self.by_tokens else "step")
         summary = self._summary_settings(curves, baseline)
         if out is not None:
             write_curves(out / "curves.csv", self.rows)
@@ -459,6 +505,7 @@ class _StoredRuns:
                 "versions": {name: ", ".join(values) for name, values in self.versions.items()},
                 "made": {n: " and ".join(map(str, v)) for n, v in self.made.items() if v},
                 "measured_by": self.measured_by,
+                "compared": compared(self.configs),
                 **about,
             },
             episodes=self.episodes if with_episodes else [],
@@ -535,7 +582,7 @@ class _StoredRuns:
             kl_coef=prices.pop() if len(prices) == 1 else None,
             anchors=_anchors(curves),
             optimum=optima[0] if all(one == optima[0] for one in optima) else {},
-            episodes=min(config.evaluation.episodes for config in self.configs),
+            episodes=min(config.evaluation.episodes or 0 for config in self.configs),
             references={group: drawn for group, drawn in common.items() if drawn is not None},
             level=self.configs[0].level,
             baseline=baseline,

@@ -11,7 +11,7 @@ from tokengym.base.settings import check_choice, check_count, check_number
 from tokengym.envs.episode import RAW_SCORE, Episode
 from tokengym.rewards.errors import RewardError, ScorerError
 from tokengym.rewards.maths.redistribution import Moments, update_moments
-from tokengym.rewards.maths.shares import shift
+from tokengym.rewards.maths.shares import add_rest_evenly
 from tokengym.rewards.scorers.base import AnyScorer, call_scorer
 from tokengym.rewards.scorers.wrappers import ScorerWrapper
 from tokengym.rewards.scores import Scores, inner_parts
@@ -163,7 +163,9 @@ class Normalize(ScorerWrapper):
         if rows is not None and scores.signed:
             rows = [row.astype(np.float64) * by for by, row in zip(factors, rows, strict=True)]
         if rows is not None and scores.additive:
-            rows = [shift(float(value), row) for row, value in zip(rows, values, strict=True)]
+            rows = [
+                add_rest_evenly(float(value), row) for row, value in zip(rows, values, strict=True)
+            ]
         parts = scores.parts  # of a `Normalize`: they have the value as it was before that one
         if not isinstance(self.scorer, Normalize):
             parts = {**inner_parts(parts), RAW_SCORE: scores.values}

@@ -11,7 +11,7 @@ import inspect
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, is_dataclass, make_dataclass, replace
+from dataclasses import field, is_dataclass, make_dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from types import NoneType
@@ -28,7 +28,7 @@ from tyro.constructors import (
 
 from tokengym.base.errors import SettingsError
 from tokengym.base.registry import did_you_mean
-from tokengym.base.settings import field_paths, names_of, with_values
+from tokengym.base.settings import Chosen, names_of, with_values
 from tokengym.scripts.commands.line import CommandLine, Option, members, read_by_tyro
 
 USED = frozenset(
@@ -84,64 +84,11 @@ C = TypeVar("C", bound=Command)
 Groups = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """Settings of which some fields have no effect, and are therefore no options."""
-
-    settings: Any
-    without: frozenset[str] = frozenset()
-    """Names of these fields, of the outer dataclass, or "inner.name" of a nested one."""
-
-
 def task_settings() -> dict[str, Any]:
     """Return the default settings of a command that takes prompts and models of one's own."""
     from tokengym.evaluation.runs.defaults import TaskSettings
 
     return {"task": TaskSettings()}
-
-
-def run_settings(
-    env: str | None,
-    agent: str,
-    bundle: str,
-    pairs: str | None = None,
-    own: Groups | None = None,
-    **evaluation: Any,
-) -> dict[str, Any]:
-    """Return the default settings of a command that trains: the task's and the learner's.
-
-    Args:
-        env: Environment id, or a task's bare name; None leaves it to `resolve_env`.
-        agent: Name of the learner.
-        bundle: Name or folder of the bundle, whose own defaults go before the task's; "" for none.
-        pairs: File of pairs to learn from, on which the default of the length depends.
-        own: The texts of --dataset, --scorer and the reward, as `resolve_env` takes them.
-        evaluation: Settings of evaluation that the command has other defaults for.
-    """
-    from tokengym.agents.learner import find_learner
-    from tokengym.evaluation.measure.environments import resolve_env
-    from tokengym.evaluation.runs.defaults import (
-        CREDIT_SETTINGS,
-        EvaluationSettings,
-        bundle_settings,
-        training_settings,
-    )
-
-    # Of a learner that takes none the option is refused as any unknown one.
-    data = {"pairs": pairs} if "pairs" in find_learner(agent).default_values() else {}
-    training = training_settings(resolve_env(env, bundle, own), agent, bundle=bundle, **data)
-    learner = training.declaration
-    without = {f"learner.{name}" for name in (*learner.fixed, *learner.idle)}
-    without |= frozenset() if learner.uses_credit else CREDIT_SETTINGS
-    of_bundle = bundle_settings(bundle, "evaluation")
-    task = task_settings()["task"]
-    has_pairs_alone = data.get("pairs") is not None and (own or {}).get("dataset") is None
-    return {
-        "training": Chosen(training, without=frozenset(without)),
-        "evaluation": EvaluationSettings(**evaluation | of_bundle),
-        # --prompt-column is then that of the pairs.
-        "task": Chosen(task, frozenset({"prompt_column"} if has_pairs_alone else ())),
-    }
 
 
 def check_counts(least: int, **values: int) -> None:
@@ -292,7 +239,7 @@ def _chosen(command: Command, typed: Mapping[str, Any]) -> dict[str, Chosen]:
         return {}
     values = {one.name: typed.get(one.name, one.default) for one in _deciding(command)}
     groups = _DECLARED[command].defaults(**values)
-    return {name: one if isinstance(one, Chosen) else Chosen(one) for name, one in groups.items()}
+    return {name: Chosen.of(one) for name, one in groups.items()}
 
 
 def _options(
@@ -315,9 +262,8 @@ def _options(
             option = _option(name, parameter, texts.get(name, ""))
             yield replace(option, is_used=usual is None or option.flag in usual)
             continue
-        for leaf in field_paths(chosen[name].settings):
-            is_idle = not {leaf.path[0], ".".join(leaf.path)}.isdisjoint(chosen[name].without)
-            if leaf.flag in taken or is_idle:
+        for leaf in chosen[name].leaves():
+            if leaf.flag in taken:
                 continue
             declared = _fields(leaf.owner)[leaf.path[-1]]
             if (kind := _readable(declared.type)) is not None:

@@ -10,7 +10,6 @@ from tokengym.scripts.commands.options import (
     Tracker,
     check_counts,
     learner_names,
-    run_settings,
     takes_settings,
 )
 
@@ -35,6 +34,7 @@ def train_settings(
 ) -> dict[str, Any]:
     """Return the default settings of one run, with few reference samples."""
     from tokengym.evaluation.measure.measures import BLOCK
+    from tokengym.evaluation.runs.words import run_settings
 
     judges = {"scorer": scorer, "reward_model": reward_model, "encoder": encoder}
     own = {"dataset": dataset, "reward": reward, **judges}

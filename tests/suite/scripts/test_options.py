@@ -17,6 +17,7 @@ from tokengym.base.settings import field_paths, names_of
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tasks import TaskOptions
 from tokengym.evaluation.runs.defaults import training_settings, with_prompt_column
+from tokengym.evaluation.runs.words import run_settings
 from tokengym.scripts.cli import command_names, find_command, main
 from tokengym.scripts.commands import options
 from tokengym.scripts.commands.options import (
@@ -24,7 +25,6 @@ from tokengym.scripts.commands.options import (
     _fields,
     call,
     options_of,
-    run_settings,
     takes_settings,
 )
 
