@@ -362,6 +362,11 @@ class Registry(Mapping[str, T]):
                 f"{self.kind} {name!r} is a file; name what it defines: {name}:Name"
                 f"{defined_names(Path(name))}"
             )
+        parts = name.split(",")
+        if len(parts) > 1 and all(self.knows(part) for part in parts):
+            raise self._error(
+                f"{name!r} names several {self.kind}s; separate them by spaces: {' '.join(parts)}"
+            )
         if NAME.fullmatch(name):
             raise self._error(
                 f"{self.kind} {name!r} is an object of the process that passed it; pass it again "

@@ -27,13 +27,16 @@ def names_of(*declared: type) -> list[str]:
     return [field.name for cls in declared for field in fields(cls)]
 
 
-def from_keywords(declared: type[T], keywords: Mapping[str, Any], *, owner: str) -> T:
+def from_keywords(
+    declared: type[T], keywords: Mapping[str, Any], *, owner: str, others: Collection[str] = ()
+) -> T:
     """Return a settings dataclass built from keyword arguments.
 
     Args:
         declared: The dataclass.
         keywords: Values by field name; a field that is left out has its default.
         owner: Name of the caller, for the message.
+        others: Further arguments of the caller, for the message.
 
     Raises:
         TypeError: if a keyword is not a field, with the near matches.
@@ -42,6 +45,7 @@ def from_keywords(declared: type[T], keywords: Mapping[str, Any], *, owner: str)
     known = [one.name for one in fields(declared)]  # type: ignore[arg-type]
     for name in keywords:
         if name not in known:
+            known = [*others, *known]
             hint = did_you_mean(name, known, shown={word: word for word in known})
             raise TypeError(f"{owner}() has no argument {name!r}; {hint}known: {', '.join(known)}")
     return declared(**keywords)

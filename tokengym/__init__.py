@@ -20,7 +20,10 @@ from tokengym.version import __version__
 
 if TYPE_CHECKING:
     from tokengym.agents import DPO as DPO
+    from tokengym.agents import GRPO as GRPO
     from tokengym.agents import PPO as PPO
+    from tokengym.agents import REINFORCE as REINFORCE
+    from tokengym.agents import RLOO as RLOO
     from tokengym.agents import SFT as SFT
     from tokengym.agents import CausalLMPolicy as CausalLMPolicy
     from tokengym.agents import EpisodicAlgorithm as EpisodicAlgorithm

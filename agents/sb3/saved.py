@@ -18,10 +18,10 @@ import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from tokengym.agents.errors import CheckpointError
-from tokengym.agents.rollouts.states import environment_state, restore_environment
 from tokengym.agents.sb3.making import make
 from tokengym.agents.sb3.settings import settings_of
 from tokengym.agents.sb3.vec_env import GymVecEnv, NoEnvironment
+from tokengym.agents.states import environment_state, restore_environment
 from tokengym.base.files import to_json
 from tokengym.base.folders import read_folder, write_folder
 from tokengym.base.settings import from_json
@@ -92,7 +92,9 @@ def restored(agent: BaseAlgorithm, path: Path) -> Mapping[str, Any]:
                 f"{record['algorithm']} cannot continue where it stopped, since nothing saves its "
                 f"{', '.join(lacking)}"
             )
-        agent.set_parameters(folder / MODEL, device=agent.device)  # weights and optimisers alone
+        agent.set_parameters(
+            str(folder / MODEL), device=agent.device
+        )  # weights and optimisers alone
         vars(agent).update(_arrays(state["agent"]))
         agent.action_space.np_random.bit_generator.state = state["actions"]
         _fill_buffer(agent, _arrays(state["buffer"]))
@@ -114,11 +116,11 @@ def load(path: Path, made: type[BaseAlgorithm]) -> BaseAlgorithm:
     """
 
     def read(folder: Path, record: dict[str, Any]) -> BaseAlgorithm:
-        settings = from_json(settings_of(made), record["settings"])
+        settings: Any = from_json(settings_of(made), record["settings"])
         size = {"num_tokens": record["num_tokens"], "length": record["length"]}
         envs = NoEnvironment(num_envs=1, **size)
         agent = make(made, settings, envs, name=record["algorithm"], rows=1, length=64)
-        agent.set_parameters(folder / MODEL, device=agent.device)
+        agent.set_parameters(str(folder / MODEL), device=agent.device)
         return agent
 
     return read_folder(path, RECORD, FORMAT, ENTRIES, read)

@@ -64,7 +64,7 @@ def _train(run: TrainingRun, name: str, made: type[BaseAlgorithm]) -> None:
         agent.learn(
             budget - agent.num_timesteps,
             callback=each,
-            log_interval=None,  # the run keeps the log
+            log_interval=None,  # type: ignore[arg-type]  # the run keeps the log
             reset_num_timesteps=not is_resumed,
         )
         each.pause(agent, each.last + 1 if training.tokens is not None else training.steps)

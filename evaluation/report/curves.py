@@ -84,7 +84,7 @@ class Runs:
     seeds: tuple[int, ...]
     """(runs,), rising."""
     values: Mapping[str, Array]
-    """Per measurement that every run has: (runs, time)."""
+    """Per measurement that every run of the reward has: (runs, time)."""
     evaluated: NDArray[np.bool_]
     """(runs, time): True where a run was evaluated itself, and at the last step; elsewhere its
     values are interpolated."""
@@ -124,9 +124,10 @@ class Panel:
     rewards: Mapping[str, Runs]
     """In the order of the comparison."""
     measures: tuple[str, ...]
-    """Measurements that all rewards have, ``score`` first."""
-    lost: Mapping[str, str]
-    """The first run, and its step, without each measurement that some run has and others lack."""
+    """Measurements that a reward has, ``score`` first; another may lack some of them."""
+    lost: Mapping[str, tuple[str, ...]]
+    """Rewards without each measurement that some run has, in words: by name, with the first run and
+    step that lack it where others have it."""
     cut_at: float | None
     """The step at which longer runs were cut, so that all had one budget; None if none was."""
     longest: float
@@ -138,6 +139,10 @@ class Panel:
     begin there too; None if all begin at one step."""
     start: float
     """Mean score at the first evaluation, of the runs that begin earliest."""
+
+    def measured(self, *rewards: Runs) -> list[str]:
+        """Return the measurements that all of these rewards have."""
+        return [m for m in self.measures if all(m in runs.values for runs in rewards)]
 
     def gaps(self, runs: Runs) -> NDArray[np.bool_]:
         """Return where a reward's drawn path leaps in one update, (time - 1,); see `leaps`."""
@@ -404,7 +409,6 @@ def _panel(group: Group, curves: Sequence[Curve], kl_coef: float | None) -> Pane
             f"the runs share {len(steps)} steps (from {first:g} to {last:g}); a curve needs at "
             "least two evaluations within the budget of the shortest run"
         )
-    names = [name for name in curves[0].values if all(curve.has(name) for curve in curves)]
     rewards: dict[str, Runs] = {}
     for credit in dict.fromkeys(curve.credit for curve in curves):
         runs = sorted((c for c in curves if c.credit == credit), key=lambda c: c.seed)
@@ -415,6 +419,7 @@ def _panel(group: Group, curves: Sequence[Curve], kl_coef: float | None) -> Pane
                 f"credit {credit!r} has two runs with seed {twice}; merge only runs of different "
                 "rewards or seeds"
             )
+        names = [name for name in runs[0].values if all(run.has(name) for run in runs)]
         values = {  # (runs, time)
             name: np.stack([np.interp(steps, run.steps, run.values[name]) for run in runs])
             for name in names
@@ -425,14 +430,15 @@ def _panel(group: Group, curves: Sequence[Curve], kl_coef: float | None) -> Pane
         cut = ~evaluated[:, -1]
         evaluated[:, -1] = True  # cut there, a run's interpolated value is its last
         rewards[credit] = Runs(seeds=seeds, values=values, evaluated=evaluated, cut=cut)
-    measured = [name for name in next(iter(rewards.values())).values if name not in AXES]
+    known = dict.fromkeys(name for runs in rewards.values() for name in runs.values)
+    measured = [name for name in known if name not in AXES]
     measured.sort(key=lambda name: name != "score")
     return Panel(
         group=group,
         steps=steps,
         rewards=rewards,
         measures=tuple(measured),
-        lost=_lost(curves, measured),
+        lost=_lost(curves, rewards),
         cut_at=last if longest > last else None,
         longest=longest,
         shortest=shortest.credit,
@@ -441,17 +447,28 @@ def _panel(group: Group, curves: Sequence[Curve], kl_coef: float | None) -> Pane
     )
 
 
-def _lost(curves: Sequence[Curve], measured: Sequence[str]) -> dict[str, str]:
-    """Return where measurements are missing that some run has; see `Panel.lost`."""
-    lost: dict[str, str] = {}
+def _hole(name: str, curves: Sequence[Curve], credit: str) -> str:
+    """Return a reward, with the first of its runs, and its step, that lack a measurement.
+
+    Of one that was never measured there is no such step.
+    """
+    runs = [curve for curve in curves if curve.credit == credit]
+    if not any(np.isfinite(run.values[name]).any() for run in runs if name in run.values):
+        return credit
+    run, step = next((run, run.hole(name)) for run in runs if not run.has(name))
+    return f"{credit} (seed {run.seed}, step {step:g})"
+
+
+def _lost(curves: Sequence[Curve], rewards: Mapping[str, Runs]) -> dict[str, tuple[str, ...]]:
+    """Return which rewards lack each measurement that some run has; see `Panel.lost`."""
+    lost: dict[str, tuple[str, ...]] = {}
     for name in dict.fromkeys(name for curve in curves for name in curve.values):
         # What no run has at its start is not measured there: the figures of training's batches.
         begins = any(np.isfinite(c.values[name][0]) for c in curves if name in c.values)
-        if name in measured or name in AXES or not begins:
-            continue
-        holes = ((curve, curve.hole(name)) for curve in curves)
-        curve, step = next((curve, step) for curve, step in holes if step is not None)
-        lost[name] = f"{curve.credit}, seed {curve.seed}, step {step:g}"
+        lacking = [c for c in curves if name not in rewards[c.credit].values]
+        without = tuple(dict.fromkeys(_hole(name, lacking, c.credit) for c in lacking))
+        if without and begins and name not in AXES:
+            lost[name] = without
     return lost
 
 

@@ -174,6 +174,7 @@ def _compare(
             for line in (
                 f"{text}, results in {out}; the time left is shown after the first runs",
                 config.decided,
+                config.measuring,
                 f"measured by {measured_by}",
             ):
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -183,6 +184,7 @@ def _compare(
             missing[1:] = [replace(plan, warns=False) for plan in missing[1:]]
             do = partial(do_spec, checkpoint_every=checkpoint_every, track=track)
             execute_all = executor or processes_here(jobs, notices)
+            total -= missing[0].is_reference  # which trains nothing
             board = ProgressDisplay(console, total=total, done=done, steps=steps, specs=missing)
             with board:
                 execute(missing, board, execute_all, do)
@@ -310,7 +312,7 @@ def _preflight(config: ComparisonConfig, is_here: bool) -> str:
             payers[reward] = paid.raw_scorer.title
         envs.close()
     evaluator = config.evaluator()
-    check_ranks(evaluator, config.evaluation.reference_samples)
+    check_ranks(evaluator, config.evaluation.reference_samples or 0)
     evaluator.close()
     measured_by = evaluator.measured_by
     if evaluator.gold is not None and config.task.sources_of_words:

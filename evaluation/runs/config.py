@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ from tokengym.evaluation.runs.defaults import (
     task_defaults,
     task_name,
 )
+from tokengym.evaluation.runs.measuring import chosen, share_of
 from tokengym.evaluation.runs.spec import (
     REFERENCE,
     RunSpec,
@@ -109,6 +111,7 @@ class ComparisonConfig:
             own = default_rewards(resolve_env(self.env))
             object.__setattr__(self, "rewards", own[:1] if self.agents else own)
         self._complete_training()
+        object.__setattr__(self, "evaluation", self._with_measuring(self.evaluation))
         check_count(self, "seeds", hint="5 is the least that gives an interval")
         check_count(self, "first_seed", least=0)
         check_number(self, "level", above=0.0, below=1.0, hint="0.95 is usual")
@@ -163,6 +166,11 @@ class ComparisonConfig:
             length = training.lengths()["max_new_tokens"]
             training = replace(training, tokens=training.steps * training.batch_size * length)
         object.__setattr__(self, "training", training)
+
+    def _with_measuring(self, given: EvaluationSettings) -> EvaluationSettings:
+        """Return settings of evaluation with what was left open chosen by the budget."""
+        is_alone = self.seeds == len(self.rewards) == max(len(self.agents), 1) == 1
+        return chosen(given, self.training, is_alone=is_alone)
 
     def _name_prompt_column(self) -> None:
         """Take the column of prompts that is named for pairs for the data set's as well."""
@@ -284,6 +292,29 @@ class ComparisonConfig:
             ends = f"texts may end by themselves, after {training.max_new_tokens} tokens at most"
             ends += f" and {least} at least" if least else ""
         return f"task {task_name(self.env)}: {self._decision.why}; {ends}"
+
+    @property
+    def given_evaluation(self) -> EvaluationSettings:
+        """Settings of evaluation with all left open that would be chosen like this."""
+        fields_left = ("every", "episodes", "reference_samples")
+        for count in (3, 2, 1):
+            for names in combinations(fields_left, count):
+                given: Any = dict.fromkeys(names)
+                settings = replace(self.evaluation, **given)
+                if self._with_measuring(settings) == self.evaluation:
+                    return settings
+        return self.evaluation
+
+    @property
+    def measuring(self) -> str:
+        """What is measured, and the share of all responses that it takes, in words."""
+        settings = self.evaluation
+        share = share_of(settings, list(self.trainings.values()), self.seeds)
+        takes = "" if share is None else f"measuring takes {share:.0%} of all responses: "
+        return (
+            f"{takes}{settings.episodes} prompts every {settings.every} updates, and "
+            f"{settings.reference_samples} reference samples to each"
+        )
 
     def _word(self, reward: str) -> Spec:
         """Return the word of a reward, which the comparison need not have, taken apart."""
@@ -471,7 +502,7 @@ def command_line(config: ComparisonConfig) -> str:
         of_run["max_new_tokens"] = None
     for settings, defaults in (
         (config.training, values_by_name(TrainingSettings) | {"agent": learner.name} | of_run),
-        (config.evaluation, values_by_name(EvaluationSettings)),
+        (config.given_evaluation, values_by_name(EvaluationSettings)),
         (config.task, values_by_name(TaskSettings)),
     ):
         for leaf in field_paths(settings):

@@ -188,6 +188,11 @@ class TrainingSettings(ModelSettings):
                     f"{name} is {value!r} with agent={self.agent!r}, got {given!r}; leave it out, "
                     "or name agent='ppo'"
                 )
+        for name in learner.unused:
+            if (given := getattr(self, name)) != getattr(TrainingSettings, name):
+                raise SettingsError(
+                    f"{name}={given!r} has no effect on agent={self.agent!r}; leave it out"
+                )
         alone = getattr(self.learner, "n_value_warmup", 0)
         if alone and self.tokens is None and alone >= self.steps:
             raise SettingsError(
@@ -270,15 +275,16 @@ class ReferenceSettings:
         ValueError: if a value is out of range.
     """
 
-    reference_samples: int = 64
+    reference_samples: int | None = None
     """Responses of the untrained policy to each held-out prompt, a multiple of 16: for best-of-n
     and a lower bound of the optimum. They cost as many tokens as that many evaluations; 0 draws
-    none."""
+    none, and None up to 64, so that measuring takes a third of all responses at most."""
 
     def __post_init__(self) -> None:
-        check_count(self, "reference_samples", least=0)
-        check_memory("reference_samples", self.reference_samples, bytes_each=EPISODE_BYTES)
-        if self.reference_samples % BLOCK:
+        check_count(self, "reference_samples", least=0, optional=True)
+        samples = self.reference_samples or 0
+        check_memory("reference_samples", samples, bytes_each=EPISODE_BYTES)
+        if samples % BLOCK:
             raise SettingsError(
                 f"reference_samples must be 0 or a multiple of {BLOCK}, got "
                 f"{self.reference_samples}; 16 are enough for the best of 16"
@@ -293,13 +299,15 @@ class EvaluationSettings(ReferenceSettings):
         ValueError: if a value is out of range.
     """
 
-    every: int = field(default=3, metadata={"flag": "eval-every"})
-    """Updates between two evaluations; the reference (step 0) and the end are always measured."""
+    every: int | None = field(default=None, metadata={"flag": "eval-every"})
+    """Updates between two evaluations; the reference (step 0) and the end are always measured.
+    None takes 3, or more where the budget is small."""
     every_until: int = field(default=0, metadata={"flag": "eval-every-until"})
     """Updates from the start that are all evaluated: a lead can arise in the first ones, which a
     coarse grid cuts short."""
-    episodes: int = field(default=128, metadata={"flag": "eval-episodes"})
-    """Held-out prompts per evaluation, the same at every step and for every run."""
+    episodes: int | None = field(default=None, metadata={"flag": "eval-episodes"})
+    """Held-out prompts per evaluation, the same at every step and for every run. None takes up to
+    128, so that measuring takes a third of all responses at most."""
     seed: int = field(default=20_240, metadata={"flag": "eval-seed"})
     """Seed of the sampling during evaluation, the same at every step and for every run."""
     samples: int = 4
@@ -310,17 +318,19 @@ class EvaluationSettings(ReferenceSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_count(self, "every", "episodes")
+        check_count(self, "every", "episodes", optional=True)
         check_count(self, "samples", "seed", "every_until", least=0)
-        check_memory("episodes", self.episodes, bytes_each=EPISODE_BYTES)
+        check_memory("episodes", self.episodes or 0, bytes_each=EPISODE_BYTES)
 
     def is_due(self, step: int) -> bool:
         """Return whether the policy is evaluated after that many updates.
 
         Example:
-            >>> [step for step in range(10) if EvaluationSettings(every_until=2).is_due(step)]
+            >>> grid = EvaluationSettings(every=3, every_until=2)
+            >>> [step for step in range(10) if grid.is_due(step)]
             [0, 1, 2, 3, 6, 9]
         """
+        assert self.every is not None
         return step <= self.every_until or step % self.every == 0
 
 
@@ -483,7 +493,7 @@ def with_prompt_column(training: TrainingSettings, task: TaskSettings) -> Traini
 def names_of_run(learner: Learner) -> set[str]:
     """Return the names of the run's own settings that a learner has."""
     idle = frozenset() if learner.uses_credit else CREDIT_SETTINGS
-    return set(names_of(TrainingSettings)) - idle
+    return set(names_of(TrainingSettings)) - idle - set(learner.unused)
 
 
 def task_defaults(
@@ -573,6 +583,6 @@ def _within_budget(training: TrainingSettings, options: Mapping[str, Any]) -> Tr
 
 
 def default_rewards(env_id: str) -> tuple[str, ...]:
-    """Return the default rewards of a task's comparison."""
+    """Return the default rewards of a task's comparison, whose first is that of one training."""
     task = Task.of(env_id)
     return Task.compare if task is None else task.compare

@@ -165,7 +165,7 @@ def train(work: "_Run") -> Update:
         work.log(update)
         is_over = work.is_over(update)
         if is_over or work.is_due(update):
-            with update.lent():
+            with update.single_process():
                 work.measure(update)
                 work.keep(update)
         if is_over:
@@ -450,7 +450,7 @@ def draw_plan(plan: RunSpec, *, report: Report | None = None) -> ReferenceSample
     """Draw reference samples by a plan; see `run_references`."""
     folder = plan.folder
     assert folder is not None
-    wanted = plan.evaluation.reference_samples
+    wanted = plan.evaluation.reference_samples or 0
     began = time.perf_counter()
 
     def told(drawn: ReferenceSamples) -> None:

@@ -197,7 +197,7 @@ class RunSpec:
         return Evaluator(
             self.env_id,
             self.env_kwargs(train=False, reward=self.rewards[0]),
-            num_episodes=self.evaluation.episodes,
+            num_episodes=self.evaluation.episodes or 0,
             seed=self.evaluation.seed,
             toxicity=self.evaluation.toxicity,
             by_gold=self.by_gold,

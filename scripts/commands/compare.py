@@ -4,13 +4,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokengym.evaluation.runs.words import comparison, comparison_settings
-from tokengym.scripts.commands.options import Tracker, learner_names, takes_settings
+from tokengym.scripts.commands.options import (
+    RUN_OPTIONS,
+    Tracker,
+    learner_names,
+    takes_settings,
+)
 
 if TYPE_CHECKING:
     from tokengym.evaluation.runs.defaults import EvaluationSettings, TaskSettings, TrainingSettings
 
 
-@takes_settings(comparison_settings, choice=("agent", learner_names))
+@takes_settings(comparison_settings, choice=("agent", learner_names), usual=RUN_OPTIONS - {"agent"})
 def compare(
     env: str | None = None,
     rewards: tuple[str, ...] = (),
@@ -36,10 +41,10 @@ def compare(
     status is 1 if a run failed or was stopped, which leaves the others' results.
 
     For example:
-      tokengym compare --env MovieReview --rewards sparse uniform abc --seeds 5
+      tokengym compare --env MovieReview --rewards sparse uniform abc-signed --seeds 5
       tokengym compare --rewards sparse abc:beta=0.8 --seeds 10 --updates 60 --out runs/long
-      tokengym compare --dataset reviews.tsv --prompt-column 0 --bundle models/reviews
-      tokengym compare --agents ppo loo:group_size=16 dpo --rewards sparse abc --tokens 100000
+      tokengym compare --model Qwen/Qwen2.5-0.5B --dataset prompts.jsonl --scorer score.py:correct
+      tokengym compare --agents ppo loo:group_size=16 dpo --rewards sparse abc-signed
 
     Args:
         env: Environment id, a task's bare name, or path/to/file.py:make_env (default: the

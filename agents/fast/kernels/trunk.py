@@ -4,8 +4,9 @@ x = embedding[tokens]
 x = x + W_o attention(turned W_q norm(x), turned W_k norm(x), W_v norm(x))
 x = x + W_down (act(W_gate norm(x)) * W_up norm(x));  ...;  states = norm(x)
 
-Linear maps are the model's own modules, adapters included, and attention is torch's; what stands
-between them is in `layers`. Nothing of the model is replaced. The plain form is its own forward.
+Linear maps are the model's own modules, those with adapters are read by `adapted`, and attention is
+torch's; what stands between them is in `layers`. Nothing of the model is replaced. The plain form
+is its own forward.
 """
 
 import logging
@@ -20,8 +21,9 @@ from transformers import GemmaModel, LlamaModel, MistralModel, Qwen2Model, Qwen3
 from transformers.activations import GELUTanh, SiLUActivation
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
+from tokengym.agents.fast.adapted import Factors, adapters_of, outputs
 from tokengym.agents.fast.kernels.layers import added_and_normed, gated, signed, turned
-from tokengym.agents.fast.llama import ROTATIONS
+from tokengym.agents.fast.llama import ROTATIONS, linear_maps
 from tokengym.agents.policy.language_model import LanguageModel, full_precision
 from tokengym.agents.policy.streams import layer_windows
 
@@ -106,11 +108,12 @@ def hidden(
     """
     x, added = trunk.embed_tokens(input_ids), None
     tables = rotation(trunk, x, torch.arange(input_ids.shape[1], device=x.device))
+    factors = adapters_of(trunk, _computed(x))
     for block in trunk.layers:
         read: Any = _read
         if block.gradient_checkpointing and block.training:
             read = partial(block._gradient_checkpointing_func, _read)
-        x, added = read(block, trunk, x, added, tables, cache)
+        x, added = read(block, trunk, x, added, tables, factors, cache)
     return _normed(trunk, trunk.norm, x, added, x.dtype)[1]
 
 
@@ -120,6 +123,7 @@ def _read(
     x: Tensor,
     added: Tensor | None,
     tables: tuple[Tensor, Tensor],
+    factors: Factors,
     cache: list[tuple[Tensor, Tensor]] | None,
 ) -> tuple[Tensor, Tensor]:
     """Return the states inside a block, and what is still to be added to them.
@@ -130,12 +134,13 @@ def _read(
         x: (batch, length, hidden).
         added: The same, what the block below adds; None in the lowest.
         tables: See `rotation`.
+        factors: See `adapters_of`.
         cache: See `hidden`.
     """
-    attention, mlp, kind = block.self_attn, block.mlp, x.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    attention, dtype = block.self_attn, _computed(x)
+    reading, out, widening, down = linear_maps(block)
     x, normed = _normed(trunk, block.input_layernorm, x, added, dtype)
-    queries, keys = attention.q_proj(normed), attention.k_proj(normed)
+    queries, keys, values = outputs(reading, normed, factors)
     if isinstance(attention, Qwen3Attention):
         queries, keys = (
             _normed(trunk, norm, made.unflatten(-1, (-1, attention.head_dim)), None, dtype)[1]
@@ -145,7 +150,7 @@ def _read(
     queries, keys = (turned(made, *tables) for made in (queries, keys))
     queries, keys, values = (
         made.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
-        for made in (queries, keys, attention.v_proj(normed))
+        for made in (queries, keys, values)
     )
     if cache is not None:
         cache.append((keys, values))
@@ -156,10 +161,16 @@ def _read(
     read = F.scaled_dot_product_attention(
         queries, keys, values, is_causal=True, scale=attention.scaling, enable_gqa=True
     )
-    added = attention.o_proj(read.transpose(1, 2).flatten(-2))
+    (added,) = outputs(out, read.transpose(1, 2).flatten(-2), factors)
     x, normed = _normed(trunk, block.post_attention_layernorm, x, added, dtype)
-    made = gated(mlp.gate_proj(normed), mlp.up_proj(normed), activation(trunk))
-    return x, mlp.down_proj(made)
+    made = gated(*outputs(widening, normed, factors), activation(trunk))
+    return x, outputs(down, made, factors)[0]
+
+
+def _computed(x: Tensor) -> torch.dtype:
+    """Return the precision of products with the states."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def _normed(

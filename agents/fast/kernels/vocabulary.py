@@ -125,6 +125,7 @@ class _TokenFigures(torch.autograd.Function):
                 grad_states += product(slope, models.read[words].t())
             if grad_weight is not None:
                 grad_weight[words] = product(slope.t(), given.t())
+            del part, slope  # the largest tensors of an update, not to be there twice
         if grad_weight is not None:
             grad_weight[asked.num_actions :] = 0.0  # words that the head has and nobody samples
         grad_states = None if grad_states is None else grad_states.to(states.dtype)

@@ -114,6 +114,24 @@ def test_in_bfloat16_both_are_as_near_to_float32(family, kind):
         assert gaps[1] < max(1.3 * gaps[0], 5e-2), f"{name}: {gaps}"
 
 
+@pytest.mark.parametrize(("adapters", "most"), [(None, 43), (ADAPTERS, 72)])
+def test_adapters_add_few_kernels_to_a_block(adapters, most):
+    """By PEFT's modules they would be 134, forwards and backwards; a view is none."""
+    calls = []
+    for layers in (1, 3):
+        config = transformers.Qwen2Config(
+            vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=layers,
+            num_attention_heads=4, num_key_value_heads=2,
+        )  # fmt: skip
+        made = transformers.Qwen2ForCausalLM._from_config(config, dtype=torch.bfloat16)
+        model = LanguageModel(made, adapters).eval().to(DEVICE)
+        with Traffic() as traffic, model.computing():
+            trunk.hidden(model.model.base_model, IDS.to(DEVICE)).float().sum().backward()
+        written = [n for n in traffic.calls if "empty" not in n and n != "_unsafe_view"]
+        calls.append(sum(traffic.calls[name] for name in written))
+    assert 0.9 * most < (calls[1] - calls[0]) / 2 <= most
+
+
 def test_texts_that_kernels_do_not_read_are_left_to_the_models_own_forward(monkeypatch, caplog):
     assert trunk.longest_text(model_of("mistral").to(DEVICE)) == 5  # its window
     for family in ("gpt2", "gemma2"):
