@@ -26,8 +26,8 @@ def source(path: Path) -> str:
     return re.sub(r"(?m)^( *)%pip .*$", r"\1pass", text)
 
 
-def test_there_are_six():
-    assert len(NOTEBOOKS) == 6
+def test_there_are_seven():
+    assert len(NOTEBOOKS) == 7
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
