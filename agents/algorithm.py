@@ -1,9 +1,11 @@
 """Base class of learners from whole episodes, on Stable-Baselines3."""
 
+import logging
 import math
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from numbers import Integral, Real
 from operator import attrgetter
@@ -23,6 +25,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from tokengym.agents.checkpoint import Checkpointed
 from tokengym.agents.contract import Update
 from tokengym.agents.policy.language_model import warn_of_ends
+from tokengym.agents.policy.memory import memory_to_train
+from tokengym.agents.policy.needs import Texts, line_of_needs
 from tokengym.agents.policy.policy import CausalLMPolicy, PlaysPolicy
 from tokengym.agents.policy.settings import EpisodicSettings, PolicySettings
 from tokengym.agents.processes import Processes, join
@@ -34,7 +38,9 @@ from tokengym.agents.sb3.progress import LastLogRow, TokenProgressBar
 from tokengym.base.device import select_device
 from tokengym.base.errors import SettingsError
 from tokengym.base.settings import from_keywords, names_of, shown_signature
+from tokengym.rewards import RewardModel
 
+logger = logging.getLogger(__name__)
 Self = TypeVar("Self", bound="EpisodicAlgorithm")
 
 SB3_SETTINGS = ("gamma", "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm")
@@ -387,6 +393,10 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         self.policy.warn_of_rounding()
         self.policy.warn_of_rate(self.lr_schedule(1.0))
         self.policy.warn_of_unfrozen()
+        if self.device.type == "cuda" and self.processes.is_main:
+            with suppress(AttributeError):  # of a family whose config has names of its own
+                line = self.memory_line(torch.cuda.mem_get_info(self.device)[1])
+                logger.warning(line)  # what is less than a warning is not shown
         is_logged = self._custom_logger or self.tensorboard_log is not None
         if not is_logged:  # SB3 would leave an empty temporary folder for each training
             formats: list[KVWriter] = [HumanOutputFormat(sys.stdout)] if self.verbose else []
@@ -403,6 +413,29 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         if reset_num_timesteps or not 0 <= self.learning_since <= self.num_timesteps:
             self.learning_since = self.num_timesteps
         return total_timesteps, callback
+
+    def memory_line(self, room: float) -> str:
+        """Return in one line how much of a GPU's memory training will need, and for what.
+
+        Args:
+            room: Bytes of that memory.
+        """
+        settings, scorer = self.settings, self.reward.scorer
+        minibatch = -(-self.n_envs // getattr(settings, "n_minibatches", 1))
+        length = self.policy.max_length
+        texts = Texts(
+            rows=self.n_envs,
+            length=length,
+            new_tokens=environment_attribute(self.env, "max_new_tokens") or length,
+            micro_batch_size=getattr(settings, "micro_batch_size", None) or minibatch,
+        )
+        needed = memory_to_train(
+            self.policy,
+            texts,
+            exact_kl=getattr(settings, "kl_estimator", "") == "exact" and self.kl_coef != 0.0,
+            reward_model=scorer.model if isinstance(scorer, RewardModel) else None,
+        )
+        return line_of_needs(needed, room)
 
     # --- Stable-Baselines3's hooks ----------------------------------------------------------------
 
