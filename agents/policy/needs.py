@@ -92,8 +92,10 @@ def memory_needed(
     # read, the gate's two inputs and its product.
     item, wide = how.item, 4 if how.mixed else how.item
     per_token = 2 * (wide + item) * width + item * (2 * queries + 2 * keys + 3 * inner)
-    if not how.kernels:  # norms in float32 and before their weights, keys repeated, the activation
-        per_token = 2 * (4 + 2 * item) * width + item * (4 * queries + 4 * inner)
+    if not how.kernels:  # norms before their weights too, keys repeated, the activation
+        # Autocast copies what each map reads; without it norms are copied to float32.
+        norms = 16 + 5 * item if how.mixed else 2 * (4 + 2 * item)
+        per_token = norms * width + item * (4 * queries + 4 * inner)
     if how.adapters == "peft":  # in place of what the frozen maps would read, a copy in float32
         per_token += 4 * (5 * width + queries + inner) - item * (2 * width + inner)
     tokens = texts.micro_batch_size * texts.length
