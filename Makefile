@@ -86,7 +86,7 @@ campaign: .venv/installed
 	$(BIN)/python -m tests.campaign fuzz=10000 scorers=1000 nulls=20 garbled=150 foreign=600 slips=10 damaged=150 pages=200 \
 		terminal=100 requests=500 soak=20 disk=20 writes=1000 kills=200 ways=10 twice=10 pairs=20 --out docs/reliability.md
 
-# Builds sdist and wheel and tries the wheel in an empty environment.
+# Builds the sdist and the wheels of suite, laboratory and audit into dist/, and tries them in an empty environment.
 package:
 	$(PYTHON) tests/checkout/check_package.py
 
@@ -101,7 +101,7 @@ format: .venv/installed
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build dist *.egg-info
 
 # torch comes first and pinned: any other release may bring gigabytes of CUDA to a machine without a GPU.
 .venv/demo: pyproject.toml lab/pyproject.toml constraints.txt

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from tokengym.agents.policy.sequences import Sequences as Sequences
     from tokengym.agents.policy.settings import Precision as Precision
     from tokengym.agents.policy.streams import noting_reads as noting_reads
+    from tokengym.agents.ppo.named import GRPO as GRPO
+    from tokengym.agents.ppo.named import REINFORCE as REINFORCE
+    from tokengym.agents.ppo.named import RLOO as RLOO
     from tokengym.agents.ppo.ppo import PPO as PPO
     from tokengym.agents.random_agent import RandomAgent as RandomAgent
     from tokengym.agents.rollouts.given import bind_policy as bind_policy

@@ -3,56 +3,71 @@
 import logging
 import math
 import sys
+import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from numbers import Integral, Real
 from operator import attrgetter
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium import spaces
-from gymnasium.vector import VectorEnv
+from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import HumanOutputFormat, KVWriter, Logger
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from tokengym.agents.checkpoint import Checkpointed
 from tokengym.agents.contract import Update
 from tokengym.agents.policy.language_model import warn_of_ends
 from tokengym.agents.policy.memory import memory_to_train
 from tokengym.agents.policy.needs import Texts, line_of_needs
 from tokengym.agents.policy.policy import CausalLMPolicy, PlaysPolicy
+from tokengym.agents.policy.sampling import derived_seed
 from tokengym.agents.policy.settings import EpisodicSettings, PolicySettings
 from tokengym.agents.processes import Processes, join
+from tokengym.agents.rollouts.given import bind_policy
 from tokengym.agents.rollouts.layers import check_learnable
-from tokengym.agents.rollouts.playing import RolloutBatch
-from tokengym.agents.rollouts.rounds import Environments, as_rounds, environment_attribute
+from tokengym.agents.rollouts.logs import write_failed_round
+from tokengym.agents.rollouts.playing import RolloutBatch, SampledTokens, play_round
+from tokengym.agents.rollouts.rounds import (
+    Environments,
+    RoundEnvironment,
+    RoundReward,
+    StepResult,
+    as_rounds,
+    environment_attribute,
+)
+from tokengym.agents.saving import TrainingState, load_checkpoint, present_state, save_checkpoint
 from tokengym.agents.sb3 import NoEnvironment, as_vec_env
 from tokengym.agents.sb3.progress import LastLogRow, TokenProgressBar
 from tokengym.base.device import select_device
 from tokengym.base.errors import SettingsError
 from tokengym.base.settings import from_keywords, names_of, shown_signature
-from tokengym.rewards import RewardModel
+from tokengym.rewards import RewardError, RewardModel
 
 logger = logging.getLogger(__name__)
 Self = TypeVar("Self", bound="EpisodicAlgorithm")
 
+ROWS = 64
+"""Rows of the environment that is made of an id, and so episodes per update, as a run has them."""
 SB3_SETTINGS = ("gamma", "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm")
 """Settings that SB3's ``OnPolicyAlgorithm`` keeps as well."""
 
 
-class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
+class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
     """Base of learners from whole episodes, as a Stable-Baselines3 algorithm.
 
-    Collection is in `CollectsRounds`, checkpoints in `Checkpointed`; here are settings, the loop
-    over updates, and what Stable-Baselines3 calls. A subclass says in `learn_from` what a round
-    teaches. Where SB3 keeps steps in a ``RolloutBuffer``, episodes stay sequences.
+    Settings, the loop over updates, the playing of a round, and what Stable-Baselines3 calls;
+    checkpoints are written in `tokengym.agents.saving`. A subclass says in `learn_from` what a
+    round teaches. Where SB3 keeps steps in a ``RolloutBuffer``, episodes stay sequences.
 
     A learner's settings are one frozen dataclass, named in ``settings_class``: its fields are the
     constructor's keywords, entries of a checkpoint, and attributes of the agent. Assigning such an
@@ -60,14 +75,16 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
 
     Args:
         policy: "CausalLMPolicy" or a subclass of it.
-        env: A Gymnasium ``VectorEnv`` or ``Env``, or an SB3 ``VecEnv``. One update plays one
-            episode per row.
+        env: A Gymnasium ``VectorEnv`` or ``Env``, an SB3 ``VecEnv``, or an id, of which a batch of
+            64 is made. One update plays one episode per row.
         learning_rate: A number or a schedule over the remaining progress, 1 to 0; None takes the
             settings' default.
         tensorboard_log: Folder for TensorBoard, or None.
         policy_kwargs: Arguments of `CausalLMPolicy`; without ``model`` the environment's bundled
             one is taken.
         verbose: 0 silent, 1 prints the log.
+        stats_window_size: Episodes that the means of the log are over; None takes those of one
+            update.
         seed: Seeds sampling, shuffling, new weights and the environment's next reset; global random
             state is not touched.
         device: "auto", "cpu", "cuda", ...
@@ -93,6 +110,18 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
     policy: CausalLMPolicy  # type: ignore[assignment]
     settings: Any
     """The settings, an instance of ``settings_class``."""
+    env: VecEnv
+    """The environment; of an agent that was loaded to predict, `NoEnvironment`."""
+    rounds: RoundEnvironment
+    """The environment, as rounds of one episode per row."""
+    processes: Processes
+    """This process among those that train the agent."""
+    shuffler: torch.Generator
+    """Source of the order of a round's rows in the updates."""
+    last_round: RolloutBatch | None = None
+    """The round that `collect` played last; for callbacks, in ``on_rollout_end``."""
+    _round_start: TrainingState | None = None
+    """State before the round that is being played or learned from."""
     remaining: float = 1.0
     """Share of the training that was left when the round began, 1 to above 0: of the present call
     of `learn`, or of a run's steps or tokens."""
@@ -111,9 +140,10 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
     def __init__(
         self,
         policy: str | type[CausalLMPolicy],
-        env: Environments,
+        env: Environments | str,
         learning_rate: float | Schedule | None = None,
         *,
+        stats_window_size: int | None = None,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
         verbose: int = 0,
@@ -124,6 +154,8 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         if learning_rate is not None:
             settings["learning_rate"] = learning_rate
         name = type(self).__name__
+        if isinstance(env, str):
+            env = gym.make_vec(env, num_envs=ROWS)
         self._check_given(policy, env, seed, policy_kwargs)
         policy_kwargs = dict(policy_kwargs or {})
         known = names_of(self.settings_class)
@@ -141,7 +173,6 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         device = select_device(device)
         self._only_plays = isinstance(envs, NoEnvironment)
         self.processes = Processes() if self._only_plays else join(device)
-        """This process among those that train the agent."""
         kept_by_sb3: Any = {field: getattr(self.settings, field, 1.0) for field in SB3_SETTINGS}
         super().__init__(
             policy,  # type: ignore[arg-type]
@@ -158,8 +189,12 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             device=device,
             _init_setup_model=False,
         )
-        # Means in the log are over one round's episodes.
-        self._stats_window_size = self.processes.count * self.n_envs
+        size = stats_window_size
+        if size is not None and (not isinstance(size, Integral) or size < 1):
+            raise SettingsError(
+                f"stats_window_size must be a number of episodes >= 1, or None, got {size!r}"
+            )
+        self._stats_window_size = size or self.processes.count * self.n_envs
         self._setup_model()
         self.processes.prepare(self)
         options = self.round_options()  # or says at once that no round could begin with them
@@ -173,11 +208,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
     def _check_given(
         self, policy: object, env: Environments, seed: object, policy_kwargs: object
     ) -> None:
-        """Refuse a policy that is no language model, and an environment that has no texts.
-
-        Raises:
-            SettingsError: naming it.
-        """
+        """Refuse a policy that is no language model, and an environment that has no texts."""
         if not isinstance(policy_kwargs or {}, Mapping):
             raise SettingsError(
                 f"policy_kwargs must be a dictionary, got {policy_kwargs!r}; pass such as "
@@ -204,21 +235,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
                     else f"; stock policies are for stable_baselines3.{name}"
                 )
             )
-        if isinstance(env, VectorEnv):
-            observations, actions = env.single_observation_space, env.single_action_space
-        elif isinstance(env, gym.Env | VecEnv):
-            observations, actions = env.observation_space, env.action_space
-        else:
-            return  # `as_vec_env` says what it must be
         check_learnable(env, name)
-        needed = {"input_ids", "attention_mask"}
-        has_texts = isinstance(observations, spaces.Dict) and needed <= observations.keys()
-        if not has_texts or not isinstance(actions, spaces.Discrete):
-            raise SettingsError(
-                f"{name} writes texts, and env has {type(observations).__name__} observations and "
-                f"{type(actions).__name__} actions; make one with gym.make_vec("
-                f"'tokengym/MovieReview-v0', num_envs=64), or take stable_baselines3.{name}"
-            )
 
     def check_settings(self) -> None:
         """Refuse settings that contradict each other; called before anything is built."""
@@ -316,15 +333,8 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         """Yield after each update: a round of one episode per row, and what it teaches.
 
         Between two updates the agent may be played, measured and saved, and the loop may be left.
-
-        Args:
-            total_timesteps: Tokens, as for `learn`. None: the caller ends it, and says in
-                ``remaining``, before each update, what share of the training is left.
-            callback: See `learn`.
-            log_interval: See `learn`.
-            tb_log_name: See `learn`.
-            reset_num_timesteps: See `learn`.
-            progress_bar: See `learn`.
+        The arguments are those of `learn`, but without ``total_timesteps`` the caller ends the loop
+        and says in ``remaining``, before each update, what share of the training is left.
 
         Yields:
             The number of the update in this call, from 1, the tokens sampled so far, and the row of
@@ -356,12 +366,14 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
                 left = max(1.0 - float(self.num_timesteps) / float(budget), 0.0)
                 self._current_progress_remaining = left if has_budget else self.remaining
                 self.learn_from(played)
-                self.end_round()
+                self._round_start = None
                 number += 1
                 if log_interval is not None and number % log_interval == 0:
                     self.dump_logs(number)
-                tokens, lent = self.num_timesteps, self.processes.whole
-                yield Update(step=number, tokens=tokens, agent=self, figures=log.take(), lent=lent)
+                tokens, alone = self.num_timesteps, self.processes.single_process
+                yield Update(
+                    step=number, tokens=tokens, agent=self, figures=log.take(), single_process=alone
+                )
         except GeneratorExit:  # the caller has left the loop
             callback.on_training_end()
             raise
@@ -371,7 +383,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             self.learning_since = -1
         if self.processes.count > 1:
             # All take part in it once more; the main process may then save the agent alone.
-            self.begin_round()
+            self._round_start = present_state(self)
         callback.on_training_end()
 
     def _begin(
@@ -436,6 +448,190 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             reward_model=scorer.model if isinstance(scorer, RewardModel) else None,
         )
         return line_of_needs(needed, room)
+
+    # --- one round --------------------------------------------------------------------------------
+
+    def collect(self, callback: BaseCallback | None = None) -> RolloutBatch | None:
+        """Play one episode per row with the policy as it is.
+
+        Args:
+            callback: Its ``on_step`` is called after every environment step.
+
+        Returns:
+            The round, or None if the callback ended the training.
+
+        Raises:
+            RewardError: if the scorer fails; its ``episodes`` are those of the round that had
+                ended, and an `EpisodeLog` has them too. The policy is as it was before the round.
+        """
+        # A checkpoint that is written meanwhile has the state before the round.
+        self._round_start = present_state(self)
+        if callback is None:
+            callback = CallbackList([])
+            callback.init_callback(self)
+        self.policy.optimizer.zero_grad(set_to_none=True)  # a rollout has a use for the memory
+        started, rounds, processes = time.perf_counter(), self.rounds, self.processes
+        scored = rounds.reward.seconds
+        options = self.round_options()
+        known = self.num_timesteps
+        continuations = None
+        if rounds.reward.of_policy:  # its credit continues responses, as ``mc`` does
+            seed = derived_seed(self.policy.generator) + processes.number
+            continuations = bind_policy(self.env, self, seed=seed)
+        figures: dict[int, dict[str, Any]] = {}  # SB3's of the episodes that ended, by row
+        callback.on_rollout_start()
+        try:
+            played = play_round(
+                self.policy.sampler(self.policy.generator),
+                rounds,
+                options=options,
+                on_step=partial(self._on_step, callback, figures),
+                keep_round=lambda is_playing: all(processes.gather(is_playing)),
+            )
+        except RewardError as error:
+            write_failed_round(callback, error)
+            raise
+        if played is not None:
+            self.logger.record("time/step_s", played.env_seconds)  # the environment's share
+            if continuations is not None:
+                self.num_timesteps += continuations.count_tokens()
+            for row, episode in enumerate(played.episodes):  # scored only now
+                figures[row]["r"] = math.nan if episode.score is None else episode.score
+            infos = [{"episode": figures[row]} for row in range(self.n_envs)]
+            self._update_info_buffer(infos)
+            callback.update_locals({"infos": infos})
+            played = processes.join_rounds(self, played, self.num_timesteps - known)
+            self.last_round = played
+            callback.on_rollout_end()
+        if self.policy.decoders:  # of rollouts with a static cache
+            self.logger.record("rollout/captured", self.policy.captured)
+        self.logger.record("time/rollout_s", time.perf_counter() - started)
+        self.logger.record("time/score_s", rounds.reward.seconds - scored)  # scoring and credit
+        return played
+
+    def _on_step(
+        self,
+        callback: BaseCallback,
+        figures: dict[int, dict[str, Any]],
+        rows: NDArray[np.integer],
+        choice: SampledTokens,
+        result: StepResult,
+    ) -> bool:
+        """Tell callbacks of a step of ``rows``; return whether they let the training continue.
+
+        A round is scored at its end: until then the return "r" of an episode is nan, and it is then
+        written into the dictionaries in ``figures``, by row, which callbacks have seen.
+        """
+        self.num_timesteps += len(rows)  # one timestep is one response token
+        dones = result.terminated | result.truncated  # (num_envs,)
+        infos: list[dict[str, Any]] = [{} for _ in range(self.n_envs)]
+        for row in rows[dones[rows]].tolist():
+            episode = result.episodes[row]
+            seconds = max(time.time() - self.start_time / 1e9, 0.0)
+            score = math.nan if episode.score is None else episode.score
+            infos[row]["episode"] = {"l": episode.num_written, "t": seconds, "r": score}
+            figures[row] = infos[row]["episode"]
+        callback.update_locals(
+            {
+                "self": self,
+                "actions": choice.actions,
+                "new_obs": result.observation,
+                "rewards": result.rewards,
+                "dones": dones,
+                "infos": infos,
+            }
+        )
+        return callback.on_step()
+
+    @property
+    def reward(self) -> RoundReward:
+        """The reward of the environment, which is called once for all episodes of a round."""
+        return self.rounds.reward
+
+    def round_options(self) -> dict[str, Any] | None:
+        """Return the options of the reset that begins a round; None for none."""
+        return None
+
+    # --- saving -----------------------------------------------------------------------------------
+
+    @property
+    def saved_state(self) -> TrainingState | None:
+        """What a checkpoint keeps of a round that is played or learned from; None between two."""
+        start = self._round_start
+        is_past = start is None or start.counters["_n_updates"] != self._n_updates
+        return None if is_past else start
+
+    def save(  # type: ignore[override]
+        self,
+        path: str | Path,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """Write a checkpoint folder, from which `load` continues number for number.
+
+        Of several processes the main one writes; `load` takes any number of them that has as many
+        rows together. All must call this; without FSDP, after ``learn`` the main one alone may.
+
+        Safetensors and JSON, nothing pickled; written beside ``path`` and renamed into place. The
+        checkpoint that was there is kept as ``<path>.previous``. A callback may save at any step:
+        in the middle of a round what is written is the state before it, and the resumed run plays
+        that round again, token for token.
+
+        Args:
+            path: The folder.
+            exclude: Not supported; a checkpoint is whole.
+            include: Not supported.
+
+        Raises:
+            ValueError: if ``exclude`` or ``include`` is given.
+            StorageError: if ``path`` holds other files than a checkpoint.
+        """
+        if exclude or include:
+            given = f"exclude={exclude!r}" if exclude else f"include={include!r}"
+            raise ValueError(
+                f"{given} is not supported: a checkpoint is whole, and holds nothing of the "
+                "agent's own attributes besides; leave it out, and keep those yourself"
+            )
+        save_checkpoint(self, Path(path))
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls: type[Self],
+        path: str | Path,
+        env: Environments | None = None,
+        device: torch.device | str = "auto",
+        *,
+        trust_code: bool = False,
+        **changes: Any,
+    ) -> Self:
+        """Return the agent of a checkpoint.
+
+        Nothing of it is run: an estimator or a weight "file.py:Name" that it names must be passed
+        again, or trusted.
+
+        Args:
+            path: Folder that `save` wrote.
+            env: The environment to continue in, made as it was; its random state is restored.
+                None: the agent can only `predict`.
+            device: Device of the agent.
+            trust_code: Run the files of code that the checkpoint names.
+            changes: Arguments of the constructor to set anew, by name; schedules must be, since
+                functions cannot be saved.
+
+        Raises:
+            UntrustedCodeError: if the checkpoint names code that was not passed again.
+            SettingsError: if ``custom_objects`` is given, which SB3's files need.
+            CheckpointError: if a file is damaged and there is no earlier checkpoint to fall back
+                to, or the checkpoint is not of this algorithm or environment.
+            TypeError: if a change is not an argument of the constructor.
+        """
+        if "custom_objects" in changes:
+            raise SettingsError(
+                "custom_objects is not supported: nothing is unpickled here; pass what it would "
+                "replace by its name, such as load(path, env=envs, learning_rate=1e-4)"
+            )
+        agent: Self = load_checkpoint(cls, Path(path), env, device, changes, trust_code=trust_code)
+        return agent
 
     # --- Stable-Baselines3's hooks ----------------------------------------------------------------
 

@@ -18,17 +18,7 @@ if TYPE_CHECKING:
 
     from tokengym.agents.rollouts import playing
 
-Agent = TypeVar("Agent", bound="SavedAgent")
-
-
-class SavedAgent(Protocol):
-    """A learner that can be resumed from the folder it was saved in."""
-
-    num_timesteps: int
-    """Response tokens sampled so far."""
-
-    def save(self, path: Path) -> None:
-        """Write the learner's whole state."""
+Agent = TypeVar("Agent")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +37,16 @@ class Update:
     log: Sequence[tuple[int, Mapping[str, Any]]] = ()
     """The log since the last one of a learner that makes several steps in one update: each step's
     number, with the like figures."""
-    lent: Callable[[], AbstractContextManager[Any]] = nullcontext
+    single_process: Callable[[], AbstractContextManager[Any]] = nullcontext
     """Context in which one process may use the agent: several that share its weights lend them."""
+    save: Callable[[Path], object] | None = None
+    """How the agent is saved into a folder, where its own ``save`` would not write one."""
+
+    @property
+    def saves(self) -> Callable[[Path], object] | None:
+        """How the agent is saved; None if it cannot be, as one that is only played."""
+        own = getattr(self.agent, "save", None)
+        return self.save or (own if callable(own) else None)
 
 
 class TrainingRun(Protocol):
@@ -103,11 +101,7 @@ class TrainingRun(Protocol):
 
 
 def check_plays(name: str, made: Any) -> None:
-    """Refuse an object of the user's that cannot be played, or a class that cannot be called.
-
-    Raises:
-        SettingsError: if it has no ``predict``, or its constructor needs more than environments.
-    """
+    """Refuse an object of the user's that cannot be played, or a class that cannot be called."""
     if not callable(getattr(made, "predict", None)):
         raise SettingsError(
             f"agent {name} must be a subclass of EpisodicAlgorithm, a Learner, or have a method "
@@ -125,11 +119,7 @@ STEPS = ("total_timesteps", "timesteps", "num_timesteps", "total_steps", "num_st
 
 
 def learns_from_episodes(name: str, made: Any) -> bool:
-    """Return whether an agent of the user's has ``learn``, which takes episodes by position.
-
-    Raises:
-        SettingsError: if it has, and cannot be called with one batch of episodes.
-    """
+    """Return whether an agent of the user's has ``learn``, which takes episodes by position."""
     learn = getattr(made, "learn", None)
     if not callable(learn):
         return False
@@ -174,9 +164,6 @@ def make_own_agent(name: str, made: Any, envs: Any, *, seed: int = 0) -> Any:
             if its constructor needs an argument, and with ``seed=`` if it takes one.
         envs: The environments that it is to play.
         seed: The seed.
-
-    Raises:
-        SettingsError: if it has no ``predict``, or its constructor needs more.
     """
     check_plays(name, made)
     if not isinstance(made, type):

@@ -8,7 +8,8 @@ Nothing here imports torch: naming a learner is cheap, training it loads what it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from importlib import import_module
@@ -16,16 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from tokengym.agents.contract import TrainingRun, Update, check_plays, learns_from_episodes
-from tokengym.base.registry import Registry, imported
+from tokengym.base.errors import SettingsError, UntrustedCodeError
+from tokengym.base.registry import Registry, imported, split_file_word
 from tokengym.base.settings import values_by_name
 
+OF_MODEL = ("lora_rank", "lora_targets", "dtype", "precision", "products")
+"""Settings of a run that its language model has, which an agent of another kind has not."""
 ROUND_LOG = {
     "rollout/score": "score",
     "train/kl": "kl",
     "train/kl_sampled": "kl_sampled",
     "rollout/ep_len_mean": "length",
     "train/entropy": "entropy",
-    "train/policy_loss": "policy_loss",
+    "train/policy_gradient_loss": "policy_loss",
     "train/value_loss": "value_loss",
     "train/approx_kl": "approx_kl",
     "train/clip_fraction": "clip_fraction",
@@ -62,9 +66,9 @@ class Learner:
     ``module:function``: ``function(run: TrainingRun) -> Iterator[Update]``. It yields before the
     first update and after each; where ``uses_credit`` the run ends it, else it ends by itself and
     every point that it yields is measured."""
-    check: str = ""
-    """``module:function`` that refuses settings which cannot work, before any run begins:
-    ``function(settings, batch_size)``; empty where the dataclass refuses them all."""
+    check: str | Callable[[Any, int], object] = ""
+    """``module:function``, or itself, that refuses settings which cannot work, before any run
+    begins: ``function(settings, batch_size)``; empty where the dataclass refuses them all."""
     uses_credit: bool = False
     """Learns from the token rewards of the batches it plays, so that rewards can be compared, and
     the run's ``steps``, ``batch_size`` and ``normalize`` matter; else from whole scores alone."""
@@ -74,6 +78,8 @@ class Learner:
     """Settings that the name stands for; another value is refused."""
     idle: tuple[str, ...] = ()
     """Settings that have no effect, which are then no options of the command line."""
+    unused: tuple[str, ...] = ()
+    """Settings of the run that have no effect on it, which are then refused."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Defaults that differ from those of ``settings``."""
     prompts_setting: str = ""
@@ -82,6 +88,9 @@ class Learner:
     """Whether it is only played: both ends of its curve are the same agent."""
     takes_budget: bool = True
     """Whether its training can end at a number of tokens."""
+    has_own_defaults: bool = False
+    """Whether its settings have the same defaults on every task: a task's are for language
+    models."""
     logged: Mapping[str, str] = field(default_factory=lambda: ROUND_LOG)
     """Entries of its log that a run keeps, as trackers name them, with their columns of
     train.csv."""
@@ -117,7 +126,7 @@ class Learner:
             ValueError: naming the setting and the remedy.
         """
         if self.check:
-            imported(self.check)(settings, batch_size)
+            (self.check if callable(self.check) else imported(self.check))(settings, batch_size)
 
 
 def register_learner(learner: Learner) -> Learner:
@@ -126,12 +135,12 @@ def register_learner(learner: Learner) -> Learner:
 
 
 def find_learner(name: str) -> Learner:
-    """Return the learner of that name, or of "path/to/file.py:MyAgent".
+    """Return the learner of that name, or of "path/to/file.py:MyAgent" or "sb3:A2C".
 
-    A file or an installed package names a `Learner`, a subclass of `EpisodicAlgorithm`, a class of
-    Stable-Baselines3 or sb3-contrib or a subclass of one, or an agent with ``predict``. That one
-    learns if it has ``learn``, which is called with the episodes, whatever it calls them; without
-    ``learn``, or as an agent of Stable-Baselines3 that is made already, it is only played.
+    A file, a module or an installed package names a `Learner`, a subclass of `EpisodicAlgorithm`, a
+    class of Stable-Baselines3 or sb3-contrib or a subclass of one, or an agent with ``predict``.
+    That one learns if it has ``learn``, which is called with the episodes, whatever it calls them;
+    without ``learn``, or as an agent of Stable-Baselines3 that is made already, it is only played.
 
     Raises:
         ValueError: if there is none, with the near matches, or the object is none of these or
@@ -163,27 +172,111 @@ def _as_learner(name: str, made: Any) -> Learner:
         )
     base = imported("stable_baselines3.common.base_class:BaseAlgorithm")
     if isinstance(made, type) and issubclass(made, base):
-        imported("tokengym.agents.sb3.training:check_reads_texts")(name, made)
-        train, learns = "tokengym.agents.sb3.training:updates", True
-    else:
-        check_plays(name, made)
-        learns = not isinstance(made, base) and learns_from_episodes(name, made)
-        kind = "train_own_agent" if learns else "play_own_agent"
-        train = f"tokengym.agents.training:{kind}"
+        imported("tokengym.agents.sb3.making:check_reads_texts")(name, made)
+        return Learner(
+            name=name,
+            summary=summary,
+            settings=imported("tokengym.agents.sb3.settings:settings_of")(made),
+            updates=partial(_call, "tokengym.agents.sb3.training:updates", name=name, made=made),
+            check=partial(_call, "tokengym.agents.sb3.making:check_makes", name=name, made=made),
+            uses_credit=True,
+            unused=("normalize", *OF_MODEL),
+            has_own_defaults=True,
+        )
+    check_plays(name, made)
+    learns = not isinstance(made, base) and learns_from_episodes(name, made)
+    kind = "train_own_agent" if learns else "play_own_agent"
     return Learner(
         name=name,
         summary=summary,
         settings=NoSettings,
-        updates=partial(_train, train, name=name, made=made),
+        updates=partial(_call, f"tokengym.agents.training:{kind}", name=name, made=made),
         uses_credit=learns,
+        unused=OF_MODEL,
         is_frozen=not learns,
     )
 
 
 LEARNERS: Registry[Learner] = Registry(
-    "agent", group="agents", from_files=True, adopt=_as_learner, import_names=_load
+    "agent",
+    group="agents",
+    from_files=True,
+    adopt=_as_learner,
+    import_names=_load,
+    packages={"sb3": "stable_baselines3", "sb3_contrib": "sb3_contrib"},
 )
 """All learners by name."""
+
+
+def word_of(made: Any) -> str:
+    """Return the word by which another process finds a learner, an agent or its class.
+
+    Args:
+        made: A word, which is itself; a `Learner` or the class of one that is registered; a class
+            of Stable-Baselines3 or sb3-contrib; or what a module of the user's defines.
+
+    Raises:
+        SettingsError: if no other process can find it.
+
+    Example:
+        >>> from stable_baselines3 import A2C
+        >>> word_of("grpo"), word_of(A2C)
+        ('grpo', 'sb3:A2C')
+    """
+    if isinstance(made, str):
+        return made
+    if isinstance(made, Learner) and LEARNERS.get(made.name) is made:
+        return made.name
+    name, home = getattr(made, "__name__", ""), getattr(made, "__module__", "")
+    places = ((package, f"{short}:{name}") for short, package in LEARNERS.packages.items())
+    file = str(getattr(sys.modules.get(home), "__file__", ""))
+    own = f"{file}:{name}" if file.endswith(".py") and "." not in home else f"{home}:{name}"
+    if home.startswith("tokengym."):
+        same = (known for known in LEARNERS.names() if known.replace("-", "") == name.lower())
+        own = next(same, own)
+    if home == "__main__" and not _is_guarded(file):
+        own = ""
+    for module, word in (*places, (home, own)):
+        if word and name and getattr(sys.modules.get(module), name, None) is made:
+            return word
+    raise SettingsError(
+        f"agent {made!r} cannot be found by other processes; define it in a file or module, or "
+        "pass jobs=1"
+    )
+
+
+def check_saved_agents(
+    words: Iterable[Any],
+    source: Path | str,
+    *,
+    named: str | None = None,
+    trust_code: bool = False,
+) -> None:
+    """Refuse learners of modules, which are imported, that only a saved folder names.
+
+    Args:
+        words: The words.
+        source: Where they were read, for the message.
+        named: A word of the caller's own.
+        trust_code: Import them.
+
+    Raises:
+        UntrustedCodeError: naming the first.
+    """
+    for word in words if not trust_code else ():
+        name = LEARNERS.parse(str(word)).without_options
+        if split_file_word(name) or ":" not in name or name == named:
+            continue
+        if name.partition(":")[0] not in LEARNERS.packages:
+            raise UntrustedCodeError(
+                f"{source} names the agent {name}, for which a module is imported: only your own "
+                "command or call, or --trust-code (trust_code=True), does that; read it first"
+            )
+
+
+def _is_guarded(script: str) -> bool:
+    """Return whether a script can be imported without running what it does."""
+    return script.endswith(".py") and "__name__ ==" in Path(script).read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +284,6 @@ class NoSettings:
     """Settings of an agent that has none."""
 
 
-def _train(place: str, run: TrainingRun, **named: Any) -> Iterator[Update]:
-    """Train by the function at a place, which is imported only now."""
-    updates: Iterator[Update] = imported(place)(run, **named)
-    return updates
+def _call(place: str, *arguments: Any, **named: Any) -> Any:
+    """Call the function at a place, which is imported only now."""
+    return imported(place)(*arguments, **named)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tokengym.agents.policy.language_model import LanguageModel
     from tokengym.agents.policy.policy import CausalLMPolicy
     from tokengym.agents.policy.sequences import ActionMasks, Sequences
-    from tokengym.agents.ppo.advantages import Experience
+    from tokengym.agents.rollouts.experience import Experience
     from tokengym.agents.rollouts.playing import RolloutBatch
 
 T = TypeVar("T")
@@ -113,7 +113,7 @@ class Processes:
     # --- weights and states -----------------------------------------------------------------------
 
     @contextmanager
-    def whole(self) -> Iterator[None]:
+    def single_process(self) -> Iterator[None]:
         """Let one process use the agent alone within the block."""
         yield
 
@@ -171,11 +171,6 @@ def join(device: torch.device | str) -> Processes:
 
     Args:
         device: Device that trains.
-
-    Raises:
-        SettingsError: if the launcher was told to share the weights out in a way that is not
-            supported, or there are fewer GPUs than processes.
-        ProcessError: if several were launched, and what joins them is not installed.
     """
     if _IS_ALONE.get() or (launched() == 1 and not distributed.is_initialized()):
         return Processes()

@@ -48,7 +48,10 @@ def updates(run: TrainingRun, algorithm: type[EpisodicAlgorithm]) -> Iterator[Up
             f"{training.products!r}; name another folder"
         )
     first = Update(
-        step=run.updates, tokens=agent.num_timesteps, agent=agent, lent=agent.processes.whole
+        step=run.updates,
+        tokens=agent.num_timesteps,
+        agent=agent,
+        single_process=agent.processes.single_process,
     )
     yield first
     agent.remaining = training.remaining(first.step, agent.num_timesteps)
@@ -68,9 +71,6 @@ def train_own_agent(run: TrainingRun, name: str, made: Any) -> Iterator[Update]:
 
     Yields:
         The training before the first update and after each.
-
-    Raises:
-        SettingsError: if several processes were launched, or it cannot be made.
     """
     if launched() > 1:
         raise SettingsError(f"agent {name} trains in one process; start it without a launcher")

@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from tokengym.base.device import auto_device, preferred_device, select_device, use_device
     from tokengym.base.errors import StorageError
     from tokengym.base.files import (
+        content_hash,
+        json_hash,
         read_hashed,
         read_json,
         read_jsonl,
         replacing,
+        to_json,
         write_csv,
         write_hashed,
         write_json,

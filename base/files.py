@@ -13,11 +13,12 @@ import re
 import shutil
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from tokengym.base.errors import StorageError
+from tokengym.base.errors import SettingsError, StorageError
 
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -205,12 +206,12 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Write JSON atomically, indented; infinity and NaN, which JSON lacks, become null."""
-    write_text(path, json.dumps(_jsonable(value), indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(to_json(value, nulls=True), indent=2, ensure_ascii=False) + "\n")
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object per line, atomically."""
-    lines = [json.dumps(_jsonable(row), ensure_ascii=False) + "\n" for row in rows]
+    lines = [json.dumps(to_json(row, nulls=True), ensure_ascii=False) + "\n" for row in rows]
     write_text(path, "".join(lines))
 
 
@@ -263,7 +264,7 @@ def parse_json(text: str | bytes) -> Any:
 
 def write_hashed(path: Path, record: Mapping[str, Any]) -> None:
     """Write a JSON object atomically, with a hash of its contents; see `read_hashed`."""
-    plain = _jsonable(record)
+    plain = to_json(record, nulls=True)
     write_json(path, plain | {"hash": record_hash(plain)})
 
 
@@ -314,19 +315,31 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def _jsonable(value: Any) -> Any:
-    """Return the value with paths as text, arrays and tuples as lists, no number JSON lacks."""
+def to_json(value: Any, *, nulls: bool = False) -> Any:
+    """Return a value as JSON has it: dicts, lists, texts, numbers, truth values and None.
+
+    Dataclasses and mappings become dicts, arrays and tuples lists, paths texts.
+
+    Args:
+        value: The value.
+        nulls: Whether infinity and NaN, which JSON lacks, become None.
+
+    Raises:
+        SettingsError: if it holds anything else, such as a function.
+    """
+    if hasattr(value, "tolist"):
+        value = value.tolist()
     if isinstance(value, Mapping):
-        return {str(key): _jsonable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_jsonable(item) for item in value]
+        return {str(name): to_json(item, nulls=nulls) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item, nulls=nulls) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return None if nulls and isinstance(value, float) and not math.isfinite(value) else value
     if isinstance(value, Path):
         return str(value)
-    if hasattr(value, "tolist"):
-        return _jsonable(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    if is_dataclass(value) and not isinstance(value, type):
+        return {one.name: to_json(getattr(value, one.name), nulls=nulls) for one in fields(value)}
+    raise SettingsError(f"what is saved must be numbers or texts, got {value!r}")
 
 
 # --- what was read --------------------------------------------------------------------------------
@@ -365,13 +378,30 @@ def read_once(
 # --- hashes ---------------------------------------------------------------------------------------
 
 
+def json_hash(value: Any) -> str:
+    """Return the SHA-256 of a value's JSON, whose names are sorted."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 def record_hash(record: Mapping[str, Any]) -> str:
-    """Return a hash of a record that was read, apart from its entry "hash"."""
-    content = {name: value for name, value in record.items() if name != "hash"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    """Return the hash of a record that was read, apart from its entry "hash"."""
+    return json_hash({name: value for name, value in record.items() if name != "hash"})
 
 
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes."""
+def content_hash(path: Path) -> str:
+    """Return the SHA-256 of a file, or of the names and the SHA-256 of a folder's files."""
     check_regular(path)
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    if not path.is_dir():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    hashes = folder_hashes(path)
+    lines = [f"{digest}  {name}\n" for name, digest in hashes.items()]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def folder_hashes(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file in a folder and its subfolders, by relative name."""
+    return {
+        file.relative_to(folder).as_posix(): content_hash(file)
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }

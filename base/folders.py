@@ -12,16 +12,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from tokengym.base.errors import CheckpointError, FolderInUseError, StorageError
 from tokengym.base.files import (
-    file_hash,
+    folder_hashes,
     parse_json,
     previous_folder,
     read_text,
     record_hash,
     replacing,
+    to_json,
     writing,
 )
 
@@ -149,10 +148,6 @@ def write_folder(path: Path, record_name: str, fill: Callable[[Path], dict[str, 
         path: The folder to make.
         record_name: The JSON file that holds the record, every other file's hash, and its own.
         fill: Writes the files into the folder it is given and returns the record.
-
-    Raises:
-        StorageError: if something else than an empty folder or one with such a record is there: it
-            would be lost, at the second writing for good.
     """
     is_empty = path.is_dir() and not any(path.iterdir())
     if path.exists() and not is_empty and not (path / record_name).is_file():
@@ -162,8 +157,7 @@ def write_folder(path: Path, record_name: str, fill: Callable[[Path], dict[str, 
         )
     with replacing(path, keep_previous=True) as part:
         part.mkdir()
-        record = fill(part) | {"files": _hashes(part)}
-        record = json.loads(json.dumps(record, default=_plain))
+        record = to_json(fill(part) | {"files": folder_hashes(part)})
         record["hash"] = record_hash(record)
         (part / record_name).write_text(json.dumps(record, indent=1))
 
@@ -186,9 +180,6 @@ def read_folder(
         version: The value that the record's "format" must have.
         kinds: Types of the entries that the record must have besides; it may have no others.
         load: Called with the folder and its record.
-
-    Raises:
-        CheckpointError: if there is no complete folder of this version, or it changes every time.
     """
     path = path.absolute()
 
@@ -256,7 +247,7 @@ def _read_record(
         )
     if record.get("hash") != record_hash(record):
         raise CheckpointError(f"{file} is damaged (its hash differs); use an earlier checkpoint")
-    hashes_now = _hashes(folder)
+    hashes_now = folder_hashes(folder)
     for name, expected in hashes.items():
         if hashes_now.get(name) != expected:
             state = "missing" if name not in hashes_now else "damaged"
@@ -299,9 +290,6 @@ def check_entries(record: object, kinds: Mapping[str, Any], name: str) -> None:
         record: What was read.
         kinds: The type of each entry, or types, as ``isinstance`` takes them.
         name: What it is, for the message.
-
-    Raises:
-        CheckpointError: if it is no object, or another one.
     """
     if not isinstance(record, dict):
         raise CheckpointError(f"{name} must be an object, got {record!r}")
@@ -318,21 +306,3 @@ def check_entries(record: object, kinds: Mapping[str, Any], name: str) -> None:
                 f"{entry} of {name} must be {getattr(kind, '__name__', kind)}, got "
                 f"{record[entry]!r}"
             )
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    """Return the hash of every file in the folder and its subfolders, by relative name."""
-    return {
-        file.relative_to(folder).as_posix(): file_hash(file)
-        for file in sorted(folder.rglob("*"))
-        if file.is_file()
-    }
-
-
-def _plain(value: Any) -> Any:
-    """Return NumPy's numbers and arrays, and paths, as JSON can hold them."""
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"a checkpoint cannot hold a {type(value).__name__}: {value!r}")

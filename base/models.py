@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tokengym.base.errors import CheckpointError, FolderInUseError, PretrainedError, reason_of
-from tokengym.base.files import file_hash, read_json, read_once
+from tokengym.base.files import content_hash, read_json, read_once
 from tokengym.base.folders import locked, read_folder, write_folder
 from tokengym.base.plugins import missing_laboratory
 from tokengym.base.registry import Registry
@@ -117,7 +117,7 @@ def named_base(folder: str | Path) -> dict[str, str] | None:
     source = read_json(Path(folder) / RECORD)["sha256"]
     MODELS.import_plugins()
     names = [model.name for model in MODELS.values() if model.source == source]
-    return {"model": names[0], "sha256": weights_hash(folder)} if names else None
+    return {"model": names[0], "sha256": stored_weights_hash(folder)} if names else None
 
 
 def named_folder(base: Mapping[str, Any]) -> Path:
@@ -125,7 +125,7 @@ def named_folder(base: Mapping[str, Any]) -> Path:
     name = str(base.get("model"))
     model = MODELS.find(name)
     folder = model.path()
-    if weights_hash(folder) != base.get("sha256"):
+    if stored_weights_hash(folder) != base.get("sha256"):
         raise PretrainedError(
             f"the weights of {model.name!r} in {folder} are not those that the adapters were "
             "trained on; install the version of the package that was used then"
@@ -169,7 +169,7 @@ def converted(file: Path, *, sha256: str | None = None) -> Path:
     Raises:
         PretrainedError: if it has another hash, no package reads it, or it is no model.
     """
-    digest = file_hash(file)
+    digest = content_hash(file)
     if sha256 not in (None, digest):
         raise PretrainedError(
             f"{file} has SHA-256 {digest[:12]}..., not {str(sha256)[:12]}...: it is another "
@@ -187,7 +187,7 @@ def converted(file: Path, *, sha256: str | None = None) -> Path:
     return made
 
 
-def weights_hash(folder: str | Path) -> str:
+def stored_weights_hash(folder: str | Path) -> str:
     """Return the hash of the weights in a folder that `converted` wrote."""
     return str(read_json(Path(folder) / RECORD)["files"]["model.safetensors"])
 

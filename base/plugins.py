@@ -12,7 +12,7 @@ from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, e
 from importlib.util import find_spec
 from typing import Any
 
-INSTALL = "pip install ./lab in a checkout (it is on no package index yet)"
+INSTALL = "pip install ./lab in a checkout"
 """Command that installs the laboratory."""
 
 
@@ -71,7 +71,8 @@ def lazily(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]],
         prefix = f"{package}.".removeprefix("tokengym.")
         added = (point.name for point in plugins("names") if point.name.startswith(prefix))
         added = (name.removeprefix(prefix) for name in added)
-        return sorted({*vars(module), *homes, *(name for name in added if "." not in name)})
+        public = vars(module)["__all__"]  # more than the names here where a package adds to them
+        return sorted({*public, *(name for name in added if "." not in name)})
 
     return find, listed, sorted(homes)
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 
 from tokengym.base.errors import SettingsError, TokenGymError
+from tokengym.base.objects import HERE, NAME
 from tokengym.base.own_code import defined_names, load_from_file, running_user_code
 from tokengym.base.plugins import missing_laboratory, plugins
 
@@ -219,6 +220,9 @@ class Registry(Mapping[str, T]):
         import_names: Function that imports what registers a name, or, for None, all names.
         bare: Option that a value without an option's name sets, as in "textarena:Wordle-v0"; None
             refuses such values.
+        packages: Short names of packages whose objects are named as in "sb3:A2C:n_steps=5". Where
+            there are any, an object of another module is named as in "mylab.agents:Mine"; a module
+            without a dot in its name has none.
     """
 
     def __init__(
@@ -231,6 +235,7 @@ class Registry(Mapping[str, T]):
         adopt: Callable[[str, Any], T] | None = None,
         import_names: Callable[[str | None], None] | None = None,
         bare: str | None = None,
+        packages: Mapping[str, str] | None = None,
     ) -> None:
         self.kind = kind
         self._group = group
@@ -239,6 +244,7 @@ class Registry(Mapping[str, T]):
         self._adopt: Callable[[str, Any], T] = adopt or (lambda _, made: made)
         self._import_names = import_names
         self._bare = bare
+        self.packages = packages or {}
         self._entries: dict[str, T] = {}
         self._objects = set[str]()  # names of entries that are objects of packages, not factories
 
@@ -284,7 +290,7 @@ class Registry(Mapping[str, T]):
         """Return all names in order, those of installed packages included."""
         if self._import_names:
             self._import_names(None)
-        return sorted({*self._entries, *self.plugins()})
+        return sorted({*self._entries, *self.plugins()} - HERE.keys())
 
     def parse(self, text: str | Spec) -> Spec:
         """Return a word taken apart; one that is so already is returned as it is.
@@ -300,8 +306,16 @@ class Registry(Mapping[str, T]):
         if isinstance(text, Spec):
             return text
         in_file = split_file_word(text) if self._from_files else None
-        file, name, options = in_file or (None, *text.partition(":")[::2])
+        file, name, options = in_file or (None, *self._parted(text))
         return Spec(text, name, self._values(text, options) if options else {}, file)
+
+    def _parted(self, text: str) -> tuple[str, str]:
+        """Return the name, with the module that has it, and the options of a word."""
+        name, _, options = text.partition(":")
+        if options and self.packages and (name in self.packages or "." in name):
+            inside, _, options = options.partition(":")
+            name = f"{name}:{inside}"
+        return name, options
 
     def _values(self, text: str, options: str) -> dict[str, Any]:
         """Return the values of a word's options by name."""
@@ -324,7 +338,13 @@ class Registry(Mapping[str, T]):
         word = self._as_word(word)
         if self._import_names:
             self._import_names(word.name)
-        return bool(word.file) or word.name in self._entries or word.name in self.plugins()
+        is_declared = word.name in {*self._entries, *HERE} or word.name in self.plugins()
+        return bool(word.file) or self._in_module(word.name) is not None or is_declared
+
+    def _in_module(self, name: str) -> tuple[str, str] | None:
+        """Return module and object of a name such as "sb3:A2C"; None of any other."""
+        module, _, inside = name.partition(":")
+        return (self.packages.get(module, module), inside) if self.packages and inside else None
 
     def check(self, word: str | Spec) -> None:
         """Refuse a name or word that stands for nothing; none of a package or file is loaded.
@@ -341,6 +361,16 @@ class Registry(Mapping[str, T]):
             raise self._error(
                 f"{self.kind} {name!r} is a file; name what it defines: {name}:Name"
                 f"{defined_names(Path(name))}"
+            )
+        parts = name.split(",")
+        if len(parts) > 1 and all(self.knows(part) for part in parts):
+            raise self._error(
+                f"{name!r} names several {self.kind}s; separate them by spaces: {' '.join(parts)}"
+            )
+        if NAME.fullmatch(name):
+            raise self._error(
+                f"{self.kind} {name!r} is an object of the process that passed it; pass it again "
+                "with jobs=1, or name file.py:Name"
             )
         raise self._error(
             f"unknown {self.kind} {name!r}; {did_you_mean(name, known)}"
@@ -378,6 +408,10 @@ class Registry(Mapping[str, T]):
         word = self._as_word(word)
         if word.file:
             return load_from_file(word.file, word.name, error=self._error)
+        if word.name in HERE:
+            return HERE[word.name]
+        if (place := self._in_module(word.name)) is not None:
+            return self._load_from_module(*place)
         points = plugins(self._group, word.name) if self._group else []
         if not points:
             raise self._error(
@@ -393,6 +427,20 @@ class Registry(Mapping[str, T]):
         said = f"{word.name!r} of tokengym.{self._group} in {packages[0]} cannot be imported"
         with running_user_code(said):  # also where a module ends the process, by sys.exit
             return points[0].load()
+
+    def _load_from_module(self, module: str, name: str) -> Any:
+        """Return the object of a module, which is imported."""
+        with running_user_code(
+            f"{self.kind} {module}:{name} cannot be imported", None, self._error
+        ):
+            inside = vars(import_module(module))
+        if name not in inside:
+            classes = [one for one, value in inside.items() if isinstance(value, type)]
+            raise self._error(
+                f"{module} has no {name!r}; {did_you_mean(name, classes)}"
+                f"it has {', '.join(sorted(classes)) or 'no class'}"
+            )
+        return inside[name]
 
     def make(self, text: str | Spec) -> Any:
         """Return what a word stands for, made with its options; see `call`."""

@@ -3,12 +3,12 @@
 import ast
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from hashlib import sha256
 from os.path import isdir, isfile
 from pathlib import Path
 
 from tokengym.base.errors import SettingsError, UntrustedCodeError
-from tokengym.base.files import file_hash, write_bytes
+from tokengym.base.files import content_hash, write_bytes
+from tokengym.base.objects import short
 from tokengym.base.own_code import code_hash, definitions, neighbours
 from tokengym.base.registry import Spec, split_file_word, texts_in_options, words_in_options
 from tokengym.base.stored.parts import agent_folder
@@ -84,7 +84,7 @@ def display_name(word: str | Spec) -> str:
         ('Half:share=0.5', 'abc:beta=1')
     """
     if (in_file := _in_file(word)) is None:
-        return str(word)
+        return short(str(word))
     title = _own_title(*in_file)
     options = str(word).partition(".py:")[2].partition(":")[2]
     return f"{title}:{options}" if options else title
@@ -151,15 +151,6 @@ def texts_of_options(settings: object) -> list[str]:
     For example "runs/dpo" of "rto:policy=runs/dpo": the numbers depend on what that folder holds.
     """
     return [text for word in texts_in(settings) for text in texts_in_options(str(word))]
-
-
-def content_hash(path: Path) -> str:
-    """Return the SHA-256 of a file, or of the names and the SHA-256 of a folder's files."""
-    if path.is_file():
-        return file_hash(path)
-    files = [file for file in sorted(path.rglob("*")) if file.is_file()]
-    lines = [f"{file_hash(file)}  {file.relative_to(path).as_posix()}\n" for file in files]
-    return sha256("".join(lines).encode()).hexdigest()
 
 
 def check_code(code: Mapping[str, str], data: Mapping[str, str]) -> None:

@@ -13,7 +13,6 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from math import inf
 from numbers import Real
 from operator import index
-from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
 from tokengym.base.errors import SettingsError
@@ -28,13 +27,16 @@ def names_of(*declared: type) -> list[str]:
     return [field.name for cls in declared for field in fields(cls)]
 
 
-def from_keywords(declared: type[T], keywords: Mapping[str, Any], *, owner: str) -> T:
+def from_keywords(
+    declared: type[T], keywords: Mapping[str, Any], *, owner: str, others: Collection[str] = ()
+) -> T:
     """Return a settings dataclass built from keyword arguments.
 
     Args:
         declared: The dataclass.
         keywords: Values by field name; a field that is left out has its default.
         owner: Name of the caller, for the message.
+        others: Further arguments of the caller, for the message.
 
     Raises:
         TypeError: if a keyword is not a field, with the near matches.
@@ -43,6 +45,7 @@ def from_keywords(declared: type[T], keywords: Mapping[str, Any], *, owner: str)
     known = [one.name for one in fields(declared)]  # type: ignore[arg-type]
     for name in keywords:
         if name not in known:
+            known = [*others, *known]
             hint = did_you_mean(name, known, shown={word: word for word in known})
             raise TypeError(f"{owner}() has no argument {name!r}; {hint}known: {', '.join(known)}")
     return declared(**keywords)
@@ -169,6 +172,26 @@ def field_paths(settings: Any, path: tuple[str, ...] = ()) -> Iterator[FieldPath
             )
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """Settings of which some fields have no effect, and are therefore no options."""
+
+    settings: Any
+    without: frozenset[str] = frozenset()
+    """Names of these fields, of the outer dataclass, or "inner.name" of a nested one."""
+
+    @classmethod
+    def of(cls, settings: Any) -> "Chosen":
+        """Return settings as they are, or those of which all fields have an effect."""
+        return settings if isinstance(settings, cls) else cls(settings)
+
+    def leaves(self) -> Iterator[FieldPath]:
+        """Yield the fields that have an effect, in order."""
+        for leaf in field_paths(self.settings):
+            if {leaf.path[0], ".".join(leaf.path)}.isdisjoint(self.without):
+                yield leaf
+
+
 def values_by_name(settings: Any) -> dict[str, Any]:
     """Return the values of all fields by name, those of nested dataclasses in their place."""
     return {one.path[-1]: one.value for one in field_paths(settings)}
@@ -205,23 +228,8 @@ def changed(settings: T | type[T], **changes: Any) -> T:
     return with_values(settings, {known[k]: v for k, v in changes.items() if v is not None})
 
 
-def as_plain(value: object) -> Any:
-    """Return settings as JSON has them: dicts, lists, texts and numbers."""
-    if is_dataclass(value):
-        return {field.name: as_plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(name): as_plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [as_plain(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    raise SettingsError(f"settings that are saved must be numbers or texts, got {value!r}")
-
-
-def from_plain(declared: type[T], data: Mapping[str, Any]) -> T:
-    """Return the settings that `as_plain` wrote, built once from what was read.
+def from_json(declared: type[T], data: Mapping[str, Any]) -> T:
+    """Return the settings that `to_json` wrote, built once from what was read.
 
     One that was written before a setting existed lacks it, and has its default: a new setting's
     default is what was done before.
@@ -239,7 +247,7 @@ def from_plain(declared: type[T], data: Mapping[str, Any]) -> T:
             continue
         value = data[one.name]
         if is_dataclass(default) and not is_dataclass(value):
-            values[one.name] = from_plain(type(default), value)
+            values[one.name] = from_json(type(default), value)
         elif isinstance(value, list):
             values[one.name] = tuple(value)
     return declared(**values)

@@ -79,11 +79,11 @@ def register_plain_text() -> str:
         >>> "\u22120.5 \u25b2".encode("ascii", name)
         b'-0.5 ^'
     """
-    codecs.register_error(_PLAIN_NAME, _plain)
+    codecs.register_error(_PLAIN_NAME, _replace_lacking)
     return _PLAIN_NAME
 
 
-def _plain(error: UnicodeError) -> tuple[str, int]:
+def _replace_lacking(error: UnicodeError) -> tuple[str, int]:
     """Return plain characters for those that an encoding lacks, and where they end."""
     if not isinstance(error, UnicodeEncodeError):
         raise error

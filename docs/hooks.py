@@ -39,24 +39,33 @@ FROM_ROOT = {
 }
 
 
+_VERB = "(?<!to )(?<!you )(?<!not )(?<!may )(?<!will )"
 TERMS = {
-    "advantage": "advantages?",
+    "advantage": "advantages?(?! (of|over|that|to|in)\\b)",
     "best-of-n": "best[- ]of[- ](n|4|8|16|64)",
-    "control": "controls?",
-    "credit-credit-rule": "(token )?credit",
-    "critic-value": "critic",
-    "drift-leap": "drift|leap",
+    "control": "controls?(?! (tokens?|groups?|flow|characters?|over|of)\\b)",
+    "credit-credit-rule": f"{_VERB}(token )?credit(?! (for|to)\\b)",
+    "critic-value": "(?<!judge and )critic",
+    "dpo": "DPO",
+    "drift-leap": f"{_VERB}(?<!texts )(drift|leap)(?! (apart|away|off|from|to|too)\\b)",
+    "eos": "EOS",
+    "gae": "GAE",
     "gold-score": "gold( score)?",
     "held-out": "held-out",
     "kl": "KL",
     "kl-coefficient-price": "KL coefficient",
     "lambda": "lambda",
     "nat": "nats?",
-    "normalised-score": "normalised score|share of the way",
-    "pair": "pairs",
+    "normalised-score": "normalised score",
+    "pair": "pairs(?! (of|with|up)\\b)",
+    "ppo": "PPO",
+    "rlhf": "RLHF",
     "score-at-equal-kl": "(score )?at equal KL",
+    "sft": "SFT",
+    "way": "(share|%) of the way",
 }
-"""Headings of the glossary, and how sentences name what they explain."""
+"""Headings of the glossary, and how sentences name what they explain. Words that also mean other
+things say beside what they do not: a control token is no control, and to drift apart no drift."""
 RULES = ("sparse", "uniform", "abc", "abc-signed", "red")
 GALLERY = {
     "MovieReview": RULES,

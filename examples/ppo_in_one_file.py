@@ -2,10 +2,10 @@
 
     python examples/ppo_in_one_file.py --reward abc-signed --updates 20
 
-The environment is a Gymnasium environment, policy and value function are two transformers models,
-and the formulas are pure functions of tensors in `tokengym.agents.losses`. Everything else is here.
-A test holds the updates equal to those of `tokengym.agents.PPO` with the same seed.
-docs/agents/how_ppo_works.md walks through this file.
+tokengym gives the Gymnasium environment and the rewards of its tokens, and transformers the two
+models. Sampling, advantages and losses are all written out here. A test holds the updates equal to
+those of `tokengym.agents.PPO` with the same seed. docs/agents/how_ppo_works.md explains this file
+section by section.
 
 This is PPO (Schulman et al. 2017, arXiv:1707.06347) as language models use it (Ziegler et al. 2019,
 arXiv:1909.08593). An action is a token and an episode is a response. Choices to know about:
@@ -22,7 +22,7 @@ arXiv:1909.08593). An action is a token and an episode is a response. Choices to
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -32,7 +32,6 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, DynamicCache
 
-from tokengym.agents import losses
 from tokengym.envs import TokenGenerationVectorEnv  # importing tokengym registers its ids
 
 
@@ -68,6 +67,8 @@ class Args:
     """Weight of the value loss."""
     kl_coef: float = 0.05
     """Price of a nat of KL to the reference, reward units."""
+    kl_estimator: Literal["exact", "k1"] = "exact"
+    """KL that is paid: "exact" over the vocabulary, or "k1" of the sampled tokens alone."""
     max_grad_norm: float = 1.0
     """Longer gradients are scaled down to this norm."""
 
@@ -215,13 +216,73 @@ def play(
     )
 
 
+def gae(
+    rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, gae_lambda: float
+) -> tuple[Tensor, Tensor]:
+    """Return the advantages of all tokens and the returns that their values should learn.
+
+    delta_t = r_t + gamma * V_{t+1} - V_t
+    A_t     = delta_t + gamma * gae_lambda * A_{t+1},  return_t = A_t + V_t
+
+    Rewards, values and both results are (batch, time), reward units. Past the end of a response
+    nothing is paid and nothing expected: there V and A are 0.
+    """
+    rewards, values = rewards.masked_fill(~mask, 0.0), values.masked_fill(~mask, 0.0)
+    advantages = torch.zeros_like(values)
+    next_value = next_advantage = torch.zeros_like(values[:, 0])  # (batch,)
+    for t in reversed(range(values.shape[1])):
+        delta = rewards[:, t] + gamma * next_value - values[:, t]
+        advantages[:, t] = next_advantage = delta + gamma * gae_lambda * next_advantage
+        next_value = values[:, t]
+    return advantages, advantages + values
+
+
+def whiten(advantages: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return advantages of mean 0 and variance 1 over the batch's tokens, and their old scale."""
+    mean, variance = advantages[mask].mean(), advantages[mask].var(correction=0)
+    scale = (variance + 1e-8).sqrt()
+    return ((advantages - mean) / scale).masked_fill(~mask, 0.0), scale
+
+
+def policy_loss(
+    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip_range: float
+) -> Tensor:
+    """Return PPO's clipped loss of some tokens; all three tensors are (tokens,).
+
+    ratio = p_new / p_old,  L = -mean(min(ratio * A, clip(ratio, 1 - c, 1 + c) * A))
+    """
+    ratio = (log_probs - old_log_probs).exp()
+    clipped = ratio.clamp(1.0 - clip_range, 1.0 + clip_range)
+    return -torch.minimum(ratio * advantages, clipped * advantages).mean()
+
+
+def exact_kl(logits: Tensor, ref_logits: Tensor) -> Tensor:
+    """Return KL(policy || reference) in nats: (batch, time, vocab) twice -> (batch, time).
+
+    KL = sum over the vocabulary of p_v * (log p_v - log q_v)
+    """
+    log_p, log_q = logits.log_softmax(-1), ref_logits.log_softmax(-1)
+    # Of a forbidden token both are -inf, and their difference would be nan; it adds 0.
+    difference = (log_p - log_q).masked_fill(log_p.isneginf(), 0.0)
+    return (log_p.exp() * difference).sum(-1)
+
+
+def sampled_kl(log_probs: Tensor, ref_log_probs: Tensor) -> Tensor:
+    """Return the estimate k1 of `exact_kl`: log p - log q of the sampled tokens alone, in nats.
+
+    It needs no logits of other tokens. Its mean over samples is the exact KL; that of one token is
+    noisy, and may be negative.
+    """
+    return log_probs - ref_log_probs
+
+
 @dataclass(frozen=True)
 class Targets:
     """Targets of the gradient steps on one rollout."""
 
     old_log_probs: Tensor  # (batch, time), nats, of the sampled tokens when they were sampled
     ref_logits: Tensor  # (batch, time, vocab), of the frozen reference
-    kl: Tensor  # (batch, time), nats, KL(policy || reference) of each token's distribution
+    kl: Tensor  # (batch, time), nats, that the tokens paid for
     advantages: Tensor  # (batch, time), whitened
     advantage_scale: Tensor  # (), reward units, the deviation that whitening divided by
     returns: Tensor  # (batch, time), reward units, that the values are to predict
@@ -235,20 +296,16 @@ def assign(rollout: Rollout, critic: ValueFunction, reference: Policy, args: Arg
     texts = rollout.input_ids[:, :-1], rollout.attention_mask[:, :-1]
     values = critic(*texts, time=mask.shape[1])
     ref_logits = reference(*texts, rollout.action_mask)
-    kl = losses.full_kl(rollout.logits, ref_logits).clamp(min=0.0)  # rounding may leave -1e-8
+    old_log_probs = log_probs_of(rollout.tokens, rollout.logits)
+    if args.kl_estimator == "exact":
+        kl = exact_kl(rollout.logits, ref_logits).clamp(min=0.0)  # rounding may leave -1e-8
+    else:
+        kl = sampled_kl(old_log_probs, log_probs_of(rollout.tokens, ref_logits))
     kl = kl.masked_fill(~mask, 0.0)
     rewards = rollout.token_rewards - args.kl_coef * kl
-    advantages, returns = losses.gae(
-        rewards, values, mask, gamma=args.gamma, gae_lambda=args.gae_lambda
-    )
-    return Targets(
-        old_log_probs=log_probs_of(rollout.tokens, rollout.logits),
-        ref_logits=ref_logits,
-        kl=kl,
-        advantages=losses.masked_whiten(advantages, mask),
-        advantage_scale=losses.masked_std(advantages, mask),
-        returns=returns,
-    )
+    advantages, returns = gae(rewards, values, mask, args.gamma, args.gae_lambda)
+    advantages, scale = whiten(advantages, mask)
+    return Targets(old_log_probs, ref_logits, kl, advantages, scale, returns)
 
 
 def loss_of(
@@ -261,25 +318,26 @@ def loss_of(
 ) -> Tensor:
     """Return the loss of some rows, each term a mean over their tokens.
 
-    loss = L_policy + vf_coef * L_value + kl_coef / advantage_scale * KL
+    loss = L_policy + vf_coef * mean((V - return)^2) / 2 + kl_coef / advantage_scale * mean(KL)
 
-    Whitening divided the advantages by their scale. The price of the KL is divided by it too, and
-    so keeps the unit of the rewards.
+    The last term is the direct gradient of the exact KL. Whitening divided the advantages by their
+    scale. The price of the KL is divided by it too, and so keeps the unit of the rewards.
     """
     mask = rollout.response_mask[rows]
     texts = rollout.input_ids[rows, :-1], rollout.attention_mask[rows, :-1]
     logits = policy(*texts, rollout.action_mask[rows])
-    policy_loss = losses.policy_loss(
-        log_probs_of(rollout.tokens[rows], logits),
-        targets.old_log_probs[rows],
-        targets.advantages[rows],
-        mask,
-        clip_range=args.clip_range,
+    loss = policy_loss(
+        log_probs_of(rollout.tokens[rows], logits)[mask],
+        targets.old_log_probs[rows][mask],
+        targets.advantages[rows][mask],
+        args.clip_range,
     )
-    errors = critic(*texts, time=mask.shape[1]) - targets.returns[rows]
-    value_loss = losses.masked_mean(errors**2, mask) / 2
-    kl = losses.masked_mean(losses.full_kl(logits, targets.ref_logits[rows]), mask)
-    return policy_loss + args.vf_coef * value_loss + args.kl_coef / targets.advantage_scale * kl
+    values = critic(*texts, time=mask.shape[1])
+    loss = loss + args.vf_coef * (values - targets.returns[rows])[mask].square().mean() / 2
+    if args.kl_estimator == "exact":
+        kl = exact_kl(logits, targets.ref_logits[rows])[mask].mean()
+        loss = loss + args.kl_coef / targets.advantage_scale * kl
+    return loss
 
 
 def train(args: Args) -> tuple[Policy, ValueFunction]:

@@ -1,6 +1,5 @@
 """Collecting responses or preference pairs into a file, in chunks, so that it can be stopped."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from tokengym.agents.offline import Sampling
 from tokengym.base import (
     check_choice,
     check_count,
+    content_hash,
     field_paths,
     locked,
     read_json,
@@ -45,17 +45,6 @@ NO_PATHS = ("words", "bundled")
 such a name."""
 
 
-def content_hash(path: Path) -> str:
-    """Return a hash of a file's bytes, or of the names and bytes of a folder's files."""
-
-    def digest(file: Path) -> str:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
-
-    files = [file for file in sorted(path.rglob("*")) if file.is_file()]
-    named = {file.relative_to(path).as_posix(): digest(file) for file in files}
-    return hashlib.sha256(repr(named if path.is_dir() else digest(path)).encode()).hexdigest()
-
-
 def claim_folder(folder: Path, config: Any, *, remedy: str) -> None:
     """Note the settings of the work in a folder, or refuse a folder that was begun with others.
 
@@ -63,9 +52,6 @@ def claim_folder(folder: Path, config: Any, *, remedy: str) -> None:
         folder: Folder that keeps the finished parts of the work.
         config: The settings, a dataclass; a file or folder that they name counts by its contents.
         remedy: End of the error's sentence.
-
-    Raises:
-        ValueError: naming what differs, or that the file of settings is damaged.
     """
     hashes = {f"contents of {k}": content_hash(path) for k, path in _named_paths(config).items()}
     ours = json.loads(json.dumps({**asdict(config), **hashes}))
@@ -93,11 +79,7 @@ def _named_paths(config: Any) -> dict[str, Path]:
 
 @dataclass(frozen=True, kw_only=True)
 class CollectionConfig(Sampling):
-    """Everything that decides what is collected, and nothing else; `Sampling` has the rest.
-
-    Raises:
-        ValueError: if a value is out of range, or a name is unknown.
-    """
+    """Everything that decides what is collected, and nothing else; `Sampling` has the rest."""
 
     env: str = field(metadata={"flag": ""})
     """Id of the environment; a task's bare name is completed to its newest version."""
@@ -164,10 +146,6 @@ def collect_to_file(
         out: The file, jsonl or parquet; must not exist yet.
         report: Called with the number of prompts answered so far.
         trust_code: Run the files of code that the agent names.
-
-    Raises:
-        FolderInUseError: if another process writes the same file.
-        ValueError: if the file exists, or the parts belong to other settings.
     """
     from tokengym.agents.offline import KEPT, prompt_order
 
@@ -259,9 +237,6 @@ def save_dataset(dataset: "Dataset", path: str | Path) -> Path:
 
     Returns:
         The path.
-
-    Raises:
-        DatasetError: if the suffix is neither.
     """
     path = Path(path)
     if path.suffix not in FORMATS:
@@ -284,9 +259,6 @@ def load_pairs(path: str | Path) -> "Dataset":
     """Return a data set of pairs as `save_dataset` wrote it.
 
     Pairs of other making, texts alone, are read by `tokengym.rewards.read_pairs`.
-
-    Raises:
-        DatasetError: if it is not there, cannot be read, or is of another kind.
     """
     path = Path(path)
     if not path.is_file():

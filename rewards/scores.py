@@ -146,11 +146,11 @@ def inner_parts(parts: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
 def as_float32(values: Any) -> FloatArray:
     """Return numbers, arrays or tensors as an array."""
     if isinstance(values, list | tuple):
-        values = [as_plain(value) for value in values]
-    return np.asarray(as_plain(values), dtype=np.float32)
+        values = [to_numpy(value) for value in values]
+    return np.asarray(to_numpy(values), dtype=np.float32)
 
 
-def as_plain(value: Any) -> Any:
+def to_numpy(value: Any) -> Any:
     """Return a torch tensor as an array; anything else as it is.
 
     NumPy reads no tensor that has a gradient, is in bfloat16 or on a GPU.

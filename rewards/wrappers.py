@@ -1,6 +1,6 @@
 """Rewards as Gymnasium wrappers, for one environment and for a batch of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +31,58 @@ Delivery = Literal["end", "step"]
 NamedScorer = AnyScorer | str | Path
 
 
-class RewardWrapper(gymnasium.Wrapper):
+class PaysEpisodes:
+    """What a wrapper of one environment and one of a batch have in common."""
+
+    reward: Reward
+    """What is paid."""
+    deferred: bool = False
+    """Whether `step` leaves episodes unscored, for a learner that calls ``reward`` itself."""
+    env: Any
+
+    def _take(self, reward: Reward) -> None:
+        """Take a reward, bound to the environment's tokens."""
+        self.reward = _bound(self.env, reward)
+        self._steps = StepPayment(self.reward) if reward.credit.causal else None
+
+    @property
+    def delivery(self) -> Delivery:
+        """When `step` pays: "end", the score at the terminal step, or "step", as tokens earn."""
+        return "end" if self._steps is None else "step"
+
+    def _pay(
+        self, unfinished: Mapping[int, Episode], ended: Mapping[int, Episode]
+    ) -> tuple[dict[int, float], dict[int, Episode]]:
+        """Return what a step pays by row, and the episodes that ended with their scores.
+
+        Args:
+            unfinished: Texts so far of the rows that appended a token and did not end, where the
+                credit is paid as tokens earn it.
+            ended: Episodes that ended, by row.
+        """
+        paid: dict[int, float] = {}
+        episodes = list(ended.values())
+        if self._steps is not None and unfinished:
+            # The rows that ended are not scored yet: a failure here must not lose them.
+            with self.reward.scoring(len(unfinished), episodes):
+                newest_tokens = self._steps.pay([*unfinished], [*unfinished.values()])
+            paid |= zip(unfinished, newest_tokens.tolist(), strict=True)
+        if not ended:
+            return paid, {}
+        scored = dict(zip(ended, self.reward.evaluate(episodes), strict=True))
+        rest = [episode.score or 0.0 for episode in scored.values()]
+        if self._steps is not None:
+            rest = self._steps.settle([*scored], [*scored.values()]).tolist()
+        return paid | dict(zip(ended, rest, strict=True)), scored
+
+    def _show(self, *shown: Any) -> None:
+        """Let an environment that renders show token rewards."""
+        show = getattr(self.env.unwrapped, "show_token_rewards", None)
+        if show is not None and self.env.render_mode is not None:
+            show(*shown)
+
+
+class RewardWrapper(PaysEpisodes, gymnasium.Wrapper):
     """Pays an environment's episodes: the score at the terminal step, the credit in ``info``.
 
     A credit known in hindsight leaves ``step`` at 0 until the episode ends and returns the whole
@@ -54,21 +105,12 @@ class RewardWrapper(gymnasium.Wrapper):
         TokenizerError: if the scorer cannot read the environment's token ids.
     """
 
-    deferred: bool = False
-    """Whether `step` leaves episodes unscored, for a learner that calls ``reward`` itself."""
-
     def __init__(
         self, env: gymnasium.Env[Any, Any], reward: Reward, *, in_spec: bool = True
     ) -> None:
         super().__init__(env)
-        self.reward = _bound(env, reward)
-        self._steps = StepPayment(self.reward) if reward.credit.causal else None
+        self._take(reward)
         self._in_spec = in_spec
-
-    @property
-    def delivery(self) -> Delivery:
-        """When `step` pays: "end", the score at the terminal step, or "step", as tokens earn."""
-        return "end" if self._steps is None else "step"
 
     @property
     def spec(self) -> Any:  # type: ignore[override]
@@ -80,32 +122,26 @@ class RewardWrapper(gymnasium.Wrapper):
         observation, _, terminated, truncated, info = self.env.step(action)
         if self.deferred:
             return observation, 0.0, terminated, truncated, info
-        reward: Any = 0.0
-        if not (terminated or truncated):
-            if self._steps is not None and "waiting" not in info:
-                text = self.env.get_wrapper_attr("unfinished_episode")()
-                with self.reward.scoring(1):
-                    reward = float(self._steps.pay([0], [text])[0])
-            return observation, reward, terminated, truncated, info
-        (episode,) = self.reward.evaluate([Episode.from_info(info, scored=False)])
-        reward, rewards = episode.score, episode.token_rewards
-        assert rewards is not None
-        info["score"] = reward
-        info["score_parts"] = dict(episode.score_parts)
-        info["token_rewards"] = rewards.copy()
-        if self._steps is not None:
-            reward = float(self._steps.settle([0], [episode])[0])
-        show = getattr(self.env.unwrapped, "show_token_rewards", None)
-        if show is not None and self.env.render_mode is not None:
-            show(rewards)
-        return observation, reward, terminated, truncated, info
+        unfinished, ended = {}, {}
+        if terminated or truncated:
+            ended = {0: Episode.from_info(info, scored=False)}
+        elif self._steps is not None and "waiting" not in info:
+            unfinished = {0: self.env.get_wrapper_attr("unfinished_episode")()}
+        paid, scored = self._pay(unfinished, ended)
+        for episode in scored.values():
+            assert episode.token_rewards is not None
+            info["score"] = episode.score
+            info["score_parts"] = dict(episode.score_parts)
+            info["token_rewards"] = episode.token_rewards.copy()
+            self._show(episode.token_rewards)
+        return observation, paid.get(0, 0.0), terminated, truncated, info
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Return the tokens that are legal next, bool (vocab,)."""
         return self.env.get_wrapper_attr("action_masks")()
 
 
-class VectorRewardWrapper(VectorWrapper):
+class VectorRewardWrapper(PaysEpisodes, VectorWrapper):
     """`RewardWrapper` for a batch: every episode that ends in a step is scored in one batch.
 
     Works in every autoreset mode; the terminal information stays where the mode puts it.
@@ -114,25 +150,12 @@ class VectorRewardWrapper(VectorWrapper):
         env: A `TokenGenerationVectorEnv`, or a ``SyncVectorEnv`` of single ones.
         reward: What to pay.
 
-    Raises:
-        RewardError: if the environment has no tokenizer, or a causal credit cannot be paid step by
-            step, or a layer inside changes rewards, which this one would replace.
-        ScorerError: if the scorer needs columns that the environment's data lack.
-        TokenizerError: if the scorer cannot read the environment's token ids.
+    Raises: as `RewardWrapper`.
     """
-
-    deferred: bool = False
-    """Whether `step` leaves episodes unscored, for a learner that calls ``reward`` itself."""
 
     def __init__(self, env: VectorEnv[Any, Any, Any], reward: Reward) -> None:
         super().__init__(env)
-        self.reward = _bound(env, reward)
-        self._steps = StepPayment(self.reward) if reward.credit.causal else None
-
-    @property
-    def delivery(self) -> Delivery:
-        """When `step` pays: "end", the score at the terminal step, or "step", as tokens earn."""
-        return "end" if self._steps is None else "step"
+        self._take(reward)
 
     def step(
         self, actions: Any
@@ -141,60 +164,47 @@ class VectorRewardWrapper(VectorWrapper):
         observations, values, terminated, truncated, infos = self.env.step(actions)
         values = np.zeros_like(values)
         if not self.deferred:
-            self._pay(values, terminated | truncated, infos)
+            ended = episodes_from_infos(infos, unscored=range(self.num_envs))
+            continues = ~(terminated | truncated | infos.get("waiting", np.False_))
+            rows = [] if self._steps is None else np.flatnonzero(continues).tolist()
+            paid, scored = self._pay(self._unfinished(rows), ended)
+            values[list(paid)] = list(paid.values())
+            if scored:
+                self._write(scored, infos)
         return observations, values, terminated, truncated, infos
 
-    def _pay(
-        self, values: NDArray[np.float64], over: NDArray[np.bool_], infos: dict[str, Any]
-    ) -> None:
-        """Write what a step pays into values, (num_envs,), and scores into its infos.
+    def _unfinished(self, rows: list[int]) -> dict[int, Episode]:
+        """Return the texts of rows that have a token, those not only just begun, by row."""
+        base: Any = self.env.unwrapped
+        if not rows:
+            return {}
+        if hasattr(base, "unfinished_episodes"):
+            texts = base.unfinished_episodes(rows)
+        else:  # Gymnasium's batches of single environments
+            every = base.call("unfinished_episode")
+            texts = [every[row] for row in rows]
+        return {row: text for row, text in zip(rows, texts, strict=True) if text.response_ids}
 
-        Args:
-            values: Zeros.
-            over: (num_envs,), the rows whose episode has ended.
-            infos: The step's.
-        """
-        ended = episodes_from_infos(infos, unscored=range(self.num_envs))
-        if self._steps is not None:
-            continues = ~(over | infos.get("waiting", np.False_))
-            rows = np.flatnonzero(continues).tolist()
-            base: Any = self.env.unwrapped
-            if hasattr(base, "unfinished_episodes"):
-                unfinished = base.unfinished_episodes(rows)
-            else:  # Gymnasium's batches of single environments
-                every = base.call("unfinished_episode")
-                unfinished = [every[row] for row in rows]
-            # Those that have a token, not only just begun.
-            texts = {r: e for r, e in zip(rows, unfinished, strict=True) if e.response_ids}
-            # The rows that ended are not scored yet: a failure here must not lose them.
-            with self.reward.scoring(len(texts), list(ended.values())):
-                values[list(texts)] = self._steps.pay(list(texts), list(texts.values()))
-        if not ended:
-            return
-        rows = list(ended)
-        episodes = self.reward.evaluate(list(ended.values()))
+    def _write(self, scored: Mapping[int, Episode], infos: dict[str, Any]) -> None:
+        """Write scores and token rewards of the rows that ended into a step's infos."""
         written = infos.get("final_info", infos)
         written["score"] = np.array(written["score"], dtype=np.float64)
         written["token_rewards"] = np.array(written["token_rewards"], dtype=np.float32)
         parts: dict[str, NDArray[Any]] = {}
         written["score_parts"] = parts
-        for row, episode in zip(rows, episodes, strict=True):
-            written["score"][row] = values[row] = episode.score
+        for row, episode in scored.items():
+            written["score"][row] = episode.score
             written["token_rewards"][row] = 0.0
             written["token_rewards"][row, : len(episode.response_ids)] = episode.token_rewards
             for name, part in episode.score_parts.items():
                 parts.setdefault(name, np.zeros(self.num_envs))[row] = part
                 parts.setdefault(f"_{name}", np.zeros(self.num_envs, dtype=np.bool_))[row] = True
-        if self._steps is not None:
-            values[rows] = self._steps.settle(rows, episodes)
-        # In SAME_STEP mode the rows are in their next episode already.
-        show = getattr(self.env.unwrapped, "show_token_rewards", None)
-        if show is not None and self.env.render_mode is not None and written is infos:
-            show(infos["token_rewards"], rows)
+        if written is infos:  # in SAME_STEP mode the rows are in their next episode already
+            self._show(infos["token_rewards"], [*scored])
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Return the tokens that are legal next, bool (num_envs, vocab)."""
-        return self.env.action_masks()  # type: ignore[attr-defined]
+        return self.env.action_masks()
 
 
 def CreditReward(
@@ -309,9 +319,6 @@ class StepPayment:
 
     Args:
         reward: A reward with a causal credit, bound to the policy's tokenizer.
-
-    Raises:
-        RewardError: if the reward cannot be paid step by step.
     """
 
     def __init__(self, reward: Reward) -> None:

@@ -199,7 +199,7 @@ def _overview() -> str:
         "tokengym COMMAND --help has examples and the usual options, --help-all all of them.",
         "",
     ]
-    lines.append("  tokengym compare --env MovieReview --rewards sparse uniform abc --seeds 5")
+    lines.append("  tokengym compare --env MovieReview --rewards sparse uniform abc-signed")
     return "\n".join(lines)
 
 

@@ -78,6 +78,8 @@ READ_FROM = 20
 """First update at which a run is read: until then the KL swings to its target."""
 HELD = 0.05
 """Share of the target within which the KL of the last rounds must be for the run to count."""
+NOT_KNOWN = "not known"
+"""What stands where fewer than three pairs can be read."""
 LAST = 5
 """Rounds at the end whose mean KL is held to the target: 320 responses."""
 TUNED_AT = 5.0
@@ -242,11 +244,13 @@ def arrival(points: Sequence[Row], goal: float) -> float:
     return min(steps_to_threshold(middles, smooth, goal, interpolate=True), points[-1]["step"])
 
 
-def compared() -> Iterator[tuple[Cell, Cell]]:
-    """Yield every cell that is not the baseline's, and the baseline's beside it."""
+def compared(runs: Runs) -> Iterator[tuple[Cell, Cell]]:
+    """Yield every cell with runs that is not the baseline's, and the baseline's beside it."""
     base, *others = ARMS
     for task, target, arm in product(TASKS, sorted(TARGETS), others):
-        yield cell_of(task, arm, target), cell_of(task, base, target)
+        cells = cell_of(task, arm, target), cell_of(task, base, target)
+        if all(made(runs, cell) for cell in cells):
+            yield cells
 
 
 def name_of(cell: Cell) -> str:
@@ -266,51 +270,69 @@ def _minus(
 
 def answer_table(runs: Runs) -> str:
     """Return every arm minus `sparse` at its target: score and gold, and when they were there."""
-    known: dict[str, dict[Cell, EqualKL]] = {}
-    for measure in ("score", "gold_score"):
-        each = {cell: at_kl(runs, cell, base, measure=measure) for cell, base in compared()}
-        known[measure] = {cell: at for cell, at in each.items() if at is not None}
-    scores, golds = (
-        after_holm({cell: at.difference for cell, at in found.items()}) for found in known.values()
-    )
+    measures = ("score", "gold_score")
+    found = {
+        m: {cell: at_kl(runs, cell, base, measure=m) for cell, base in compared(runs)}
+        for m in measures
+    }
+    texts = [
+        after_holm({cell: at.difference for cell, at in each.items() if at is not None})
+        for each in found.values()
+    ]
     lines = []
-    for cell, at in known["score"].items():
-        about = [cell.task, f"{cell.target:g}", name_of(cell)]
-        reached = f"{number(at.value)} and {number(at.baseline_value)}"
-        when = f"{at.update:.0f} and {at.baseline_update:.0f}"
-        lines.append([*about, reached, scores[cell], golds[cell], when])
+    for cell, at in found["score"].items():
+        reached = when = NONE
+        if at is not None:
+            reached = f"{number(at.value)} and {number(at.baseline_value)}"
+            when = f"{at.update:.0f} and {at.baseline_update:.0f}"
+        differences = (each.get(cell, NOT_KNOWN) for each in texts)
+        lines.append([*_about(cell), reached, *differences, when])
     heads = ["task", "nats", "arm", "score of it and of `sparse`", "score", "gold"]
     return markdown_table([*heads, "update of it and of `sparse`"], lines)
 
 
 def course_table(runs: Runs) -> str:
-    """Return every arm minus `sparse` where its runs end, over the course, and of runs held."""
+    """Return every arm minus `sparse` where its runs end, and over the course."""
     lines = []
-    for cells in compared():
+    for cells in compared(runs):
         cell, base = cells
         at, gold = (at_kl(runs, *cells, measure=m, at_end=True) for m in ("score", "gold_score"))
-        if at is None or gold is None:
-            continue
-        start = mean([points[0]["score"] for points in made(runs, base).values()])
-        goal = start + ARRIVED * (at.baseline_value - start)
+        where, there = NONE, [NOT_KNOWN, NOT_KNOWN]
+        if at is not None and gold is not None:
+            where = f"{number(at.kl)} nats, update {at.update:.0f} and {at.baseline_update:.0f}"
+            there = [difference(each.difference) for each in (at, gold)]
+        of_base = made(runs, base).values()
+        start = mean([points[0]["score"] for points in of_base])
+        goal = start + ARRIVED * (mean([at_end("score")(points) for points in of_base]) - start)
         soon = [
             number(mean([arrival(points, goal) for points in made(runs, each).values()]))
             for each in cells
         ]
-        where = f"{number(at.kl)} nats, update {at.update:.0f} and {at.baseline_update:.0f}"
-        lines.append(
-            [
-                *(cell.task, f"{cell.target:g}", name_of(cell)),
-                *(difference(each.difference) for each in (at, gold)),
-                *(where, " and ".join(soon)),
-                *(_minus(runs, cells, of_rounds(name)) for name in ("score", "kl")),
-                *(_minus(runs, cells, at_end(name), held=True) for name in ("score", "gold_score")),
-            ]
-        )
+        over = (_minus(runs, cells, of_rounds(name)) for name in ("score", "kl"))
+        lines.append([*_about(cell), *there, where, " and ".join(soon), *over])
     heads = ["task", "nats", "arm", "score where `sparse` ends", "gold there", "there is"]
-    heads += [f"updates to {ARRIVED:.0%}, it and `sparse`", "score over the run", "KL over the run"]
+    heads += [f"updates to {ARRIVED:.0%}, it and `sparse`", "score over the run"]
+    return markdown_table([*heads, "KL over the run"], lines)
+
+
+def ends_table(runs: Runs) -> str:
+    """Return every arm minus `sparse` at the ends of their runs: of all, and of those held."""
+    measures = ("score", "gold_score", "kl")
+    lines = [
+        [
+            *_about(cells[0]),
+            *(_minus(runs, cells, at_end(name)) for name in measures),
+            *(_minus(runs, cells, at_end(name), held=True) for name in measures[:2]),
+        ]
+        for cells in compared(runs)
+    ]
+    heads = ["task", "nats", "arm", "score", "gold", "KL"]
     strict = f"of runs within {HELD:.0%}"
-    return markdown_table([*heads, f"score at the end, {strict}", f"gold, {strict}"], lines)
+    return markdown_table([*heads, f"score, {strict}", f"gold, {strict}"], lines)
+
+
+def _about(cell: Cell) -> tuple[str, str, str]:
+    return cell.task, f"{cell.target:g}", name_of(cell)
 
 
 def at_end(measure: str) -> Callable[[Sequence[Row]], float]:
@@ -362,6 +384,7 @@ def tables(published: Published) -> dict[str, str]:
         "so far": so_far(runs),
         "answer": answer_table(runs),
         "course": course_table(runs),
+        "ends": ends_table(runs),
         "held": held_table(runs),
         "rates": rates_table(sweeps, ("task", "nats", "arm"), with_best=True),
     }

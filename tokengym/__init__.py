@@ -20,7 +20,10 @@ from tokengym.version import __version__
 
 if TYPE_CHECKING:
     from tokengym.agents import DPO as DPO
+    from tokengym.agents import GRPO as GRPO
     from tokengym.agents import PPO as PPO
+    from tokengym.agents import REINFORCE as REINFORCE
+    from tokengym.agents import RLOO as RLOO
     from tokengym.agents import SFT as SFT
     from tokengym.agents import CausalLMPolicy as CausalLMPolicy
     from tokengym.agents import EpisodicAlgorithm as EpisodicAlgorithm
@@ -34,6 +37,9 @@ if TYPE_CHECKING:
     from tokengym.envs import bundled as bundled
     from tokengym.envs import load_prompts as load_prompts
     from tokengym.evaluation.measure.evaluate import evaluate as evaluate
+    from tokengym.evaluation.result import Result as Result
+    from tokengym.evaluation.result import read_curves as read_curves
+    from tokengym.evaluation.result import read_result as read_result
     from tokengym.evaluation.runs.compare import compare as compare
     from tokengym.evaluation.runs.config import ComparisonConfig as ComparisonConfig
     from tokengym.rewards import Credit as Credit

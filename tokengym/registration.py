@@ -128,6 +128,10 @@ def _unknown_option(task: Task, option: str, value: Any, accepted: Collection[st
             f"{fault}, which would cut episodes before their score is paid; pass "
             f"max_new_tokens={value!r} instead"
         )
+    if option == "num_envs":
+        return TypeError(
+            f"{fault}; a batch is made by gym.make_vec({task.id!r}, num_envs={value!r})"
+        )
     hint = did_you_mean(option, accepted, n=1) or f"it has {', '.join(sorted(accepted))}"
     return TypeError(f"{fault}; {hint.rstrip()}")
 

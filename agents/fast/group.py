@@ -34,8 +34,8 @@ from tokengym.agents.fast.joining import joined, masks_among, moved
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.sequences import ActionMasks, Sequences
-from tokengym.agents.ppo.advantages import Experience
 from tokengym.agents.processes import Processes
+from tokengym.agents.rollouts.experience import Experience
 from tokengym.agents.rollouts.layers import layers
 from tokengym.agents.rollouts.playing import RolloutBatch
 from tokengym.base.device import select_device
@@ -214,12 +214,7 @@ class Group(Processes):
         return tensor
 
     def prepare(self, agent: Any) -> None:
-        """See `Processes.prepare`.
-
-        Raises:
-            SettingsError: if the processes have different numbers of rows.
-            TypeError: if the environment is no native batch, whose rows alone can be counted on.
-        """
+        """See `Processes.prepare`."""
         counts = self.gather(agent.n_envs)
         if len(set(counts)) > 1:
             raise SettingsError(f"every process must have as many rows, got {counts}")
@@ -355,11 +350,7 @@ class ShardedGroup(Group):
     shards: Shards
 
     def prepare(self, agent: Any) -> None:
-        """See `Processes.prepare`.
-
-        Raises:
-            SettingsError: if the learner does not step within ``updating``, or as `Group`.
-        """
+        """See `Processes.prepare`."""
         if not agent.shards_weights:
             raise SettingsError(
                 f"{type(agent).__name__} does not learn from shards of the weights; launch it "
@@ -402,8 +393,8 @@ class ShardedGroup(Group):
         return [figure for share in self.gather(figures) for figure in share]
 
     @contextmanager
-    def whole(self) -> Iterator[None]:
-        """See `Processes.whole`; all gather the reference."""
+    def single_process(self) -> Iterator[None]:
+        """See `Processes.single_process`; all gather the reference."""
         with self.shards.whole_reference():
             yield
 

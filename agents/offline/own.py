@@ -9,6 +9,7 @@ from tokengym.agents.offline.settings import DPOSettings, SFTSettings
 from tokengym.base.chat import Chat
 from tokengym.base.errors import DatasetError
 from tokengym.base.prompt import Prompt, PromptSet
+from tokengym.envs.prompts.tables import SkippedRow
 from tokengym.rewards.pairs.encode import (
     EncodedTexts,
     TextEncoding,
@@ -16,7 +17,7 @@ from tokengym.rewards.pairs.encode import (
     pair_rows,
     response_rows,
 )
-from tokengym.rewards.pairs.read import Row, SkippedRow, read_table, reply_text
+from tokengym.rewards.pairs.read import Row, read_table, reply_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 from stable_baselines3.common.vec_env import VecEnv
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from tokengym.agents.checkpoint import stored_models
 from tokengym.agents.errors import CheckpointError, ModelError
 from tokengym.agents.policy.language_model import (
     fit_vocabulary,
@@ -25,6 +24,7 @@ from tokengym.agents.policy.language_model import (
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.settings import PolicySettings, Precision, Products
 from tokengym.agents.rollouts.rounds import Environments, environment_attribute
+from tokengym.agents.saving import stored_models
 from tokengym.base.device import select_device
 from tokengym.base.errors import TokenizerError
 from tokengym.base.models import is_cached, located

@@ -24,12 +24,6 @@ from transformers import (
 )
 from transformers.trainer_utils import TrainOutput
 
-from tokengym.agents.checkpoint import (
-    check_counts,
-    products_here,
-    restore_adapters,
-    write_policy,
-)
 from tokengym.agents.contract import Update
 from tokengym.agents.errors import CheckpointError, ModelError, NonFiniteError
 from tokengym.agents.offline.finite import FiniteTrainer
@@ -48,6 +42,12 @@ from tokengym.agents.policy.policy import CausalLMPolicy, PlaysPolicy
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.policy.settings import Precision, Products
 from tokengym.agents.rollouts.rounds import Environments
+from tokengym.agents.saving import (
+    check_counts,
+    products_here,
+    restore_adapters,
+    write_policy,
+)
 from tokengym.agents.stepwise import hand_over, isolated_random_state, stepwise
 from tokengym.base.device import auto_device, select_device, use_device
 from tokengym.base.errors import DatasetError, SettingsError
@@ -144,11 +144,7 @@ def arithmetic_of(policy: CausalLMPolicy) -> dict[str, str]:
 
 
 def _check_honoured(args: TrainingArguments) -> None:
-    """Refuse arguments of the Trainer that would change nothing.
-
-    Raises:
-        SettingsError: naming the argument and the remedy.
-    """
+    """Refuse arguments of the Trainer that would change nothing."""
     for name, remedy in NOT_HONOURED.items():
         if (value := getattr(args, name)) not in (None, 0.0):
             raise SettingsError(f"{name}={value!r} of args has no effect here; {remedy}")

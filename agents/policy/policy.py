@@ -78,7 +78,9 @@ class CausalLMPolicy(PolicyModels):
         super().__init__(
             observation_space,
             action_space,
-            from_keywords(PolicySettings, settings, owner="CausalLMPolicy"),
+            from_keywords(
+                PolicySettings, settings, owner="CausalLMPolicy", others=("model", "reference")
+            ),
             model=model,
             reference=reference,
             has_critic=has_critic,

@@ -11,11 +11,10 @@ if TYPE_CHECKING:
     from tokengym.agents.ppo.advantages import (
         ADVANTAGES,
         AdvantageEstimator,
-        Experience,
-        RoundTensors,
         find_advantage,
         register_advantage,
     )
     from tokengym.agents.ppo.settings import PPOSettings
+    from tokengym.agents.rollouts.experience import Experience, RoundTensors
 
 __getattr__, __dir__, __all__ = lazily(__name__)

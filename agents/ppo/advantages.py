@@ -1,15 +1,13 @@
-"""Advantage estimators by name, and what an update of PPO learns from and shows.
+"""Advantage estimators by name.
 
 A round goes from `RoundTensors` through the estimator that ``PPO(advantage=...)`` finds to
-`Experience`, then through the update to `UpdateStats`, of which `TrainingAlarms` warn. An estimator
-is one pure function of `tokengym.agents.losses` and a declaration of what it needs. A learner
-without a critic is such a function: value head, values and value loss are then absent.
+`Experience`, which the update learns from. An estimator is one pure function of
+`tokengym.agents.losses` and a declaration of what it needs. A learner without a critic is such a
+function: value head, values and value loss are then absent.
 """
 
-import logging
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,121 +16,10 @@ from torch import Tensor
 from tokengym.agents import losses
 from tokengym.agents.losses import rewards_to_go
 from tokengym.agents.losses.advantages import check_groups
-from tokengym.agents.policy.sequences import ActionMasks, Sequences
-from tokengym.agents.ppo.settings import CRITIC_SETTINGS, GAE_LAMBDA, PPOSettings
+from tokengym.agents.ppo.settings import GAE_LAMBDA, VARIANTS, PPOSettings
+from tokengym.agents.rollouts.experience import RoundTensors
 from tokengym.base.registry import Registry
-from tokengym.envs import Episode, SettingsError
-
-logger = logging.getLogger(__name__)
-
-MAX_CLIP_FRACTION = 0.4
-"""Largest clip fraction of one of the first updates that gives no warning."""
-FIRST_UPDATES = 5
-MAX_KL_PER_TOKEN = 1.0
-"""Largest KL to the reference per token, nats, that gives no warning."""
-MAX_LEAP, MAX_LEAP_SHARE = 1.0, 0.25
-"""Largest move of one update, nats per response and as a share of the KL to the reference after it,
-that gives no warning."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RoundTensors:
-    """Input of an estimator: one round; 0 past a response's end."""
-
-    token_rewards: Tensor
-    """(batch, time), reward units, minus the price of the KL where it is in the reward."""
-    response_mask: Tensor
-    """(batch, time) bool."""
-    values: Tensor | None
-    """(batch, time), reward units; None without a critic."""
-    final_values: Tensor | None
-    """(batch,) value past the last token of truncated episodes, 0 elsewhere; None: 0 everywhere."""
-    scores: Tensor
-    """(batch,), reward units, of whole responses, minus the price of the KL where it is in the
-    reward; not summed from token rewards, so that it is the same number under every credit."""
-    segment_ends: Tensor | None = None
-    """(batch, time) int64, the last token of each token's segment, where the estimator reads it and
-    the credit rule pays segments; None: each token is paid by itself."""
-    episodes: Sequence[Episode] = ()
-    """The round's episodes, for an estimator that reads turns or texts."""
-
-    def gae(self, gae_lambda: float | Tensor, *, gamma: float) -> tuple[Tensor, Tensor]:
-        """Return generalised advantage estimates and the values' returns, of a round with values.
-
-        Args:
-            gae_lambda: In [0, 1]; (batch,) gives each response its own.
-            gamma: Discount per token, in [0, 1].
-
-        Returns:
-            Both (batch, time), reward units; see `losses.gae`.
-        """
-        assert self.values is not None
-        return losses.gae(
-            self.token_rewards,
-            self.values,
-            self.response_mask,
-            gamma=gamma,
-            gae_lambda=gae_lambda,
-            final_values=self.final_values,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Experience:
-    """Responses with PPO's figures of each token; 0 past a response's end."""
-
-    sequences: Sequences
-    """Prompts and responses, ``len()`` = batch."""
-    action_masks: ActionMasks | None
-    """Tokens that could be sampled at each step, (batch, time) masks; None if all could."""
-    response_mask: Tensor
-    """(batch, time) bool, True on the response's own tokens."""
-    old_log_probs: Tensor
-    """(batch, time), nats, stored when sampled."""
-    old_values: Tensor | None
-    """(batch, time) V_old, reward units, stored when sampled; None without a critic."""
-    advantages: Tensor
-    """(batch, time) A, as the policy loss takes it."""
-    returns: Tensor | None
-    """(batch, time) A + V_old before whitening, reward units; None without a critic."""
-    ref_log_probs: Tensor | None = None
-    """(batch, time), nats, under the frozen reference; needed for a sampled KL in the loss."""
-    ref_states: Tensor | None = None
-    """(batch, time, hidden) of the frozen reference, for the exact KL; None computes them again."""
-    advantage_scale: float = 1.0
-    """Standard deviation that whitening divided the advantages by, reward units."""
-
-    def select(self, rows: Tensor) -> "Experience":
-        """Return the given rows, with no more padding than they need."""
-        sequences = self.sequences.select(rows)
-        time = int(sequences.response_lengths.max())
-        # All tensors are (batch, time, ...): the columns that the rows left need.
-        tensors: dict[str, Any] = {
-            field.name: value[rows, :time] if isinstance(value, Tensor) else value
-            for field in fields(self)
-            if field.name not in ("sequences", "action_masks")
-            for value in [getattr(self, field.name)]
-        }
-        masks = None if self.action_masks is None else self.action_masks.select(rows)
-        return Experience(sequences=sequences, action_masks=masks, **tensors)
-
-
-@dataclass(frozen=True, kw_only=True)
-class UpdateStats:
-    """Figures of one update, means over its minibatches."""
-
-    policy_loss: float
-    value_loss: float
-    approx_kl: float
-    clip_fraction: float
-    ratio_error: float
-    """Largest |ratio - 1| before the first gradient step: rollout and update agree when it is 0."""
-    log_prob_gap: float
-    """Largest |log_probs - old_log_probs| then, nats."""
-    num_minibatches: int
-
-
-# --- estimators -----------------------------------------------------------------------------------
+from tokengym.envs import SettingsError
 
 Estimate = Callable[[RoundTensors, PPOSettings], tuple[Tensor, Tensor]]
 """Returns advantages and returns, both (batch, time), reward units."""
@@ -194,17 +81,8 @@ def find_advantage(name: str) -> AdvantageEstimator:
     return ADVANTAGES.find(name)
 
 
-GROUP_SETTINGS = ("drop_equal_groups", "std_floor")
-"""Settings of `PPOSettings` that have no effect without groups."""
-
-
 def estimator_for(settings: PPOSettings) -> AdvantageEstimator:
-    """Return the estimator that the settings name, which must go with the others.
-
-    Raises:
-        SettingsError: if it lacks the groups that it needs, or a setting has no effect with it;
-            the message names the setting and the remedy.
-    """
+    """Return the estimator that the settings name, which must go with the others."""
     estimator = find_advantage(settings.advantage)
     check_estimator(estimator, settings)
     return estimator
@@ -212,39 +90,34 @@ def estimator_for(settings: PPOSettings) -> AdvantageEstimator:
 
 def check_estimator(estimator: AdvantageEstimator, settings: PPOSettings) -> None:
     """Refuse settings that do not go with an estimator; see `estimator_for`."""
-    if not estimator.needs_critic:
-        defaults = PPOSettings()
-        for name in CRITIC_SETTINGS:
-            if getattr(settings, name) != getattr(defaults, name):
-                raise SettingsError(
-                    f"{name} has no effect with advantage={estimator.name!r}, which has no critic; "
-                    "leave it out, or take advantage='gae'"
-                )
-    elif not estimator.reads_lambda and settings.gae_lambda is not None:
-        raise SettingsError(
-            f"gae_lambda has no effect with advantage={estimator.name!r}, which has a lambda of "
-            "its own; leave it out, or take advantage='gae'"
-        )
+    name, defaults = estimator.name, PPOSettings()
     if estimator.needs_groups and settings.group_size is None:
         raise SettingsError(
-            f"advantage={estimator.name!r} needs group_size, the responses to each prompt; pass "
+            f"advantage={name!r} needs group_size, the responses to each prompt; pass "
             "group_size=8, or take advantage='reinforce++', which has no group"
         )
-    for name in GROUP_SETTINGS if settings.group_size is None else ():
-        if getattr(settings, name) != getattr(PPOSettings, name):  # the field's default
-            raise SettingsError(f"{name} has no effect without group_size; pass both, or neither")
-    if settings.std_floor and estimator.name != "grpo":
-        raise SettingsError(
-            f"std_floor has no effect with advantage={estimator.name!r}; leave it out"
-        )
+    for setting, variant in VARIANTS.items():
+        if getattr(settings, setting) == getattr(defaults, setting):
+            continue
+        idle = f"{setting} has no effect with advantage={name!r}"
+        if variant.needs == "critic" and not estimator.needs_critic:
+            raise SettingsError(
+                f"{idle}, which has no critic; leave it out, or take advantage='gae'"
+            )
+        if setting == "gae_lambda" and not estimator.reads_lambda:
+            raise SettingsError(
+                f"{idle}, which has a lambda of its own; leave it out, or take advantage='gae'"
+            )
+        if variant.needs == "group_size" and settings.group_size is None:
+            raise SettingsError(
+                f"{setting} has no effect without group_size; pass both, or neither"
+            )
+        if variant.only not in (None, name):
+            raise SettingsError(f"{idle}; leave it out")
 
 
 def check_settings(settings: PPOSettings, batch_size: int) -> None:
-    """Refuse an unknown estimator, or settings that do not go with it.
-
-    Raises:
-        ValueError: naming the setting and the remedy.
-    """
+    """Refuse an unknown estimator, or settings that do not go with it."""
     estimator_for(settings)
     if settings.group_size is not None:
         check_groups(batch_size, settings.group_size)
@@ -377,131 +250,3 @@ for _estimator in (
     ),
 ):
     register_advantage(_estimator)
-
-
-# --- warnings -------------------------------------------------------------------------------------
-
-
-SOLVED = (
-    "update {}: all responses have the score {:g}, the highest so far; where no higher one exists "
-    "the prompts are solved: stop here, or take harder ones"
-)
-TIES = (
-    "update {}: the scores {} are equal, so that nothing is learned from them; take prompts that "
-    "are sometimes solved, or a scorer with partial credit"
-)
-TIES_OF_CRITIC = (
-    "update {}: the scores of all responses are equal, so that the updates follow the errors of "
-    "the values and the KL's price, and nothing that was scored; take prompts that are sometimes "
-    "solved, or a scorer with partial credit"
-)
-LEAP = (
-    "update {} moved the policy from {:.2f} to {:.2f} nats per response of its reference at once; "
-    "lower learning_rate from {:g}, or set n_warmup_updates or target_kl"
-)
-
-
-class TrainingAlarms:
-    """Warnings about one agent's training; each kind is said once."""
-
-    def __init__(self) -> None:
-        self._said: set[str] = set()
-        self._least = math.inf
-        """Least score of the rounds before."""
-        self._most = -math.inf
-        """Greatest score of the rounds before."""
-        self._kl_before = math.nan, math.nan
-        """KL of the round before, and its standard error; not known of an agent that was loaded."""
-
-    def check(
-        self,
-        *,
-        update: int,
-        clip_fraction: float,
-        kl: float,
-        kl_error: float,
-        kl_per_token: float,
-        scores: Sequence[float],
-        group_size: int | None,
-        learning_rate: float,
-        kl_coef: float,
-        has_critic: bool,
-    ) -> None:
-        """Warn of what an update's figures show; updates are counted from 1.
-
-        Args:
-            update: Number of the update.
-            clip_fraction: Share of tokens whose ratio left the clip range.
-            kl: Of the round's responses to the reference, nats, before the update.
-            kl_error: Standard error of its mean; nan of a single response.
-            kl_per_token: To the reference, nats.
-            scores: Of the round's responses, in order; those of one prompt are neighbours.
-            group_size: Responses to each prompt, where groups are compared.
-            learning_rate: The update's.
-            kl_coef: Likewise.
-            has_critic: Whether values are subtracted, which equal scores do not make equal.
-        """
-        if update <= FIRST_UPDATES and clip_fraction > MAX_CLIP_FRACTION:
-            self._warn_of_clipping(update, clip_fraction, learning_rate)
-        if kl_per_token > MAX_KL_PER_TOKEN:
-            self._warn_of_collapse(update, kl_per_token, learning_rate, kl_coef)
-        self._check_leap(update, kl, kl_error, learning_rate)
-        if len(scores) > 1:
-            self._check_ties(update, scores, group_size, has_critic=has_critic)
-
-    def _check_ties(
-        self, update: int, scores: Sequence[float], group_size: int | None, *, has_critic: bool
-    ) -> None:
-        """Warn of scores that do not differ: nothing is learned, or nothing is left to learn."""
-        least, most = min(scores), max(scores)
-        rose = most >= self._most and most > self._least  # no response was ever better, some worse
-        self._least, self._most = min(least, self._least), max(most, self._most)
-        if least == most and rose:
-            self.tell(logging.INFO, "solved", SOLVED.format(update, most))
-            return
-        size = group_size or len(scores)
-        groups = [scores[i : i + size] for i in range(0, len(scores), size)]
-        if all(min(group) == max(group) for group in groups):
-            whose = "of all responses" if group_size is None else "within every group"
-            of_critic = has_critic and group_size is None
-            self.warn("ties", (TIES_OF_CRITIC if of_critic else TIES).format(update, whose))
-
-    def _warn_of_clipping(self, update: int, clip_fraction: float, learning_rate: float) -> None:
-        self.warn(
-            "clip",
-            f"update {update}: {clip_fraction:.0%} of the ratios were clipped, the steps are "
-            f"too large; lower learning_rate from {learning_rate:g}",
-        )
-
-    def _warn_of_collapse(
-        self, update: int, kl_per_token: float, learning_rate: float, kl_coef: float
-    ) -> None:
-        self.warn(
-            "kl",
-            f"update {update}: the policy is {kl_per_token:.1f} nats per token from its "
-            f"reference, and its texts may have collapsed; lower learning_rate from "
-            f"{learning_rate:g} or {'raise kl_coef' if kl_coef else 'set kl_coef above 0'}",
-        )
-
-    def _check_leap(self, update: int, kl: float, kl_error: float, learning_rate: float) -> None:
-        """Warn of an update that moved the policy far at once.
-
-        moved > max(MAX_LEAP, MAX_LEAP_SHARE * kl) + 2 * standard error;  moved = kl - kl before
-
-        Of the policies between the two nothing is known, so that no score at equal KL can be given.
-        """
-        before, error_before = self._kl_before
-        self._kl_before = kl, kl_error
-        noise = 2.0 * math.hypot(kl_error, error_before)
-        if kl - before > max(MAX_LEAP, MAX_LEAP_SHARE * kl) + noise:  # never, if one is nan
-            self.warn("leap", LEAP.format(update - 1, before, kl, learning_rate))
-
-    def warn(self, kind: str, text: str) -> None:
-        """Warn of something unless that kind was warned of before."""
-        self.tell(logging.WARNING, kind, text)
-
-    def tell(self, level: int, kind: str, text: str) -> None:
-        """Log something at a level unless that kind was told before."""
-        if kind not in self._said:
-            self._said.add(kind)
-            logger.log(level, text)

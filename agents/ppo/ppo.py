@@ -29,16 +29,10 @@ from tokengym.agents.errors import ModelError, NonFiniteError
 from tokengym.agents.losses.advantages import check_groups
 from tokengym.agents.policy.models import TokenStat
 from tokengym.agents.policy.sequences import ActionMasks, Sequences
-from tokengym.agents.ppo.advantages import (
-    Experience,
-    RoundTensors,
-    TrainingAlarms,
-    UpdateStats,
-    check_estimator,
-    estimator_for,
-    find_advantage,
-)
-from tokengym.agents.ppo.settings import GAE_LAMBDA, PPOSettings
+from tokengym.agents.ppo.advantages import check_estimator, estimator_for, find_advantage
+from tokengym.agents.ppo.alarms import TrainingAlarms, UpdateStats
+from tokengym.agents.ppo.settings import GAE_LAMBDA, Objective, PPOSettings
+from tokengym.agents.rollouts.experience import Experience, RoundTensors
 from tokengym.agents.rollouts.playing import RolloutBatch
 from tokengym.agents.rollouts.rounds import Environments, environment_attribute
 from tokengym.base.errors import SettingsError
@@ -69,6 +63,8 @@ DECLARED_LAMBDA = (
     "{:.0%} of these ended by themselves, where abc-signed lost by it on dialogues, summaries and "
     "questions: compare with gae_lambda={:g}, and pass the one that you mean"
 )
+SB3_NAMES = {"policy_loss": "policy_gradient_loss"}
+"""Names of an update's figures in the log of Stable-Baselines3's PPO, where they are others."""
 REMEDY = "lower learning_rate or kl_coef, or clip the scores"
 """Remedy for a loss or gradient that is not finite."""
 
@@ -100,9 +96,10 @@ class PPO(EpisodicAlgorithm):
         def __init__(
             self,
             policy: str | type[CausalLMPolicy],
-            env: Environments,
+            env: Environments | str,
             learning_rate: float | Schedule | None = None,
             *,
+            stats_window_size: int | None = None,
             tensorboard_log: str | None = None,
             policy_kwargs: dict[str, Any] | None = None,
             verbose: int = 0,
@@ -230,11 +227,10 @@ class PPO(EpisodicAlgorithm):
         advantages, returns, scale = self._advantages(tensors)
         self._log_round(played, (paid_kl, kl), mask, values, returns)
         experience = Experience(
+            **vars(tensors),
             sequences=sequences,
             action_masks=played.action_masks,
-            response_mask=mask,
             old_log_probs=old_log_probs,
-            old_values=values,
             advantages=advantages,
             returns=None if values is None else returns,
             ref_log_probs=ref_log_probs,
@@ -296,6 +292,8 @@ class PPO(EpisodicAlgorithm):
         before = settings.n_value_warmup if self._n_updates >= settings.n_value_warmup else 0
         rate *= min(1.0, (self._n_updates - before + 1) / (settings.n_warmup_updates + 1))
         self.logger.record("train/learning_rate", rate)
+        clip_range = FloatSchedule(settings.clip_range)(self._current_progress_remaining)
+        self.logger.record("train/clip_range", clip_range)
         update_learning_rate(self.policy.optimizer, rate)
         size = len(experience.response_mask)
         # Whole responses, never parts of them: a minibatch is (rows,), shuffled anew each epoch.
@@ -379,14 +377,15 @@ class PPO(EpisodicAlgorithm):
         """Record and return an update's figures, of those of the parts of each minibatch."""
         means = {
             name: sum(figures.get(name, 0.0) for parts in done for figures in parts) / len(done)
-            for name in ("policy_loss", "value_loss", "approx_kl", "clip_fraction")
+            for name in ("loss", "policy_loss", "value_loss", "approx_kl", "clip_fraction")
         }
         if self.settings.kl_in == "loss" and self.kl_coef != 0.0:
             # Paid in each gradient step, not before them.
             self._log_kl(sum(figures["kl"] for parts in done for figures in parts) / len(done))
         for name, value in means.items():
             if name != "value_loss" or self.has_critic:
-                self.logger.record(f"train/{name}", value)
+                self.logger.record(f"train/{SB3_NAMES.get(name, name)}", value)
+        del means["loss"]
         stats = UpdateStats(
             **means,
             ratio_error=max(figures["ratio_error"] for figures in done[0]),  # no step was taken
@@ -494,7 +493,8 @@ class PPO(EpisodicAlgorithm):
         record("rollout/score", float(np.mean(self._raw_scores or [0.0])))
         assert played.entropy is not None
         entropy, tokens = played.entropy.masked_fill(~mask, 0.0), int(mask.sum())
-        record("train/entropy", entropy.sum().item() / tokens)
+        record("train/entropy", mean := entropy.sum().item() / tokens)
+        record("train/entropy_loss", -mean)
         finished = mask.any(1)  # the episodes that were not lost
         paid, sampled = (kl.sum(1)[finished] for kl in kls)  # of each of them, nats
         self._num_finished = count = len(paid)
@@ -543,10 +543,25 @@ class PPO(EpisodicAlgorithm):
                 for name, value in of_term.items():
                     if not np.isfinite(value):
                         raise NonFiniteError(f"{name} is {value} at {where}; {REMEDY}")
-                figures |= of_term
+                figures |= of_term | {"loss": figures.get("loss", 0.0) + loss.item()}
                 loss.backward()
             done.append(figures)
         return self.processes.add_gradients(self.policy, done)
+
+    def objective(self) -> Objective:
+        """Return the loss of the update that is next."""
+        settings, progress = self.settings, self._current_progress_remaining
+        low, high = FloatSchedule(settings.clip_range)(progress), settings.clip_range_high
+        of_values, mean = settings.clip_range_vf, settings.loss_mean
+        # With the price in the reward, the exact KL's direct gradient is a term of the loss too.
+        is_in_loss = settings.kl_in == "loss" or settings.kl_estimator == "exact"
+        return Objective(
+            clip_range=(low, low if high is None else high),
+            clip_range_vf=None if of_values is None else FloatSchedule(of_values)(progress),
+            kl_coef=self.kl_coef if is_in_loss else 0.0,
+            loss_mean=self.estimator.loss_mean if mean == "auto" else mean,
+            values_alone=self._n_updates < settings.n_value_warmup,
+        )
 
     def loss_terms(self, part: Experience, count: int, rows: int) -> Iterator[Term]:
         """Yield the terms of the loss of some of a minibatch's sequences that share no weights.
@@ -554,8 +569,7 @@ class PPO(EpisodicAlgorithm):
         loss = L_policy + vf_coef * L_value - ent_coef * H + kl_coef / advantage_scale * KL
 
         each a mean over the tokens of the whole minibatch; L_policy and KL take ``loss_mean``. In
-        the first ``n_value_warmup`` updates the loss is vf_coef * L_value, and its gradient reaches
-        no weights of the policy.
+        updates of the values alone the gradient reaches no weights of the policy.
 
         Where the value has a network of its own it is read when its term is asked for. A caller
         that takes the gradient of the first term before that never holds both networks' states.
@@ -567,30 +581,24 @@ class PPO(EpisodicAlgorithm):
 
         """
         settings, policy, mask = self.settings, self.policy, part.response_mask  # (batch, time)
-        progress, estimator = self._current_progress_remaining, settings.kl_estimator
-        # With the price in the reward, the exact KL's direct gradient is a term of the loss too.
-        kl_coef = self.kl_coef if settings.kl_in == "loss" or estimator == "exact" else 0.0
-        is_warmup = self._n_updates < settings.n_value_warmup
+        goal, estimator = self.objective(), settings.kl_estimator
         has_network = policy.critic is not None and policy.critic.network is not None
         now = policy.evaluate(
             part.sequences,
             part.action_masks,
             with_entropy=settings.ent_coef != 0.0,
-            with_kl=kl_coef != 0.0 and estimator == "exact",
-            with_values=is_warmup or not has_network,
+            with_kl=goal.kl_coef != 0.0 and estimator == "exact",
+            with_values=goal.values_alone or not has_network,
             ref_states=part.ref_states,
-            value_head_only=is_warmup,
+            value_head_only=goal.values_alone,
         )
         # The weight of each token in the mean, (batch, time); None: 1 / count.
-        is_auto, weights = settings.loss_mean == "auto", None
-        loss_mean = self.estimator.loss_mean if is_auto else settings.loss_mean
-        if loss_mean != "token":
+        weights = None
+        if goal.loss_mean != "token":
             horizon = environment_attribute(self.env, "max_new_tokens", 0)  # longest response
-            weights = losses.loss_weights(mask, loss_mean, rows=rows, horizon=horizon)
-
+            weights = losses.loss_weights(mask, goal.loss_mean, rows=rows, horizon=horizon)
         # Clipped surrogate: -min(ratio A, clip(ratio, 1 - low, 1 + high) A).
-        low = FloatSchedule(settings.clip_range)(progress)
-        high = low if settings.clip_range_high is None else settings.clip_range_high
+        low, high = goal.clip_range
         loss: Any = losses.policy_loss(
             now.log_probs,
             part.old_log_probs,
@@ -608,30 +616,32 @@ class PPO(EpisodicAlgorithm):
         # KL to the reference. Whitening has divided the advantages by their deviation: the price is
         # divided by it too, and so stays in the unit of the rewards.
         kl = now.kl
-        if kl_coef != 0.0:
+        if goal.kl_coef != 0.0:
             if kl is None:  # an estimate from the sampled tokens
                 assert part.ref_log_probs is not None
                 kl = losses.kl_estimate(now.log_probs, part.ref_log_probs, estimator=estimator)
             kl_mean = losses.masked_mean(kl, mask, count=count, weights=weights)
-            loss = loss + kl_coef / part.advantage_scale * kl_mean
+            loss = loss + goal.kl_coef / part.advantage_scale * kl_mean
         figures |= self._movement(now.log_probs, kl, part, (count, rows), (low, high))
         # Value loss, of the policy's states or of a network of its own, whose term is apart. It is
         # half the squared error (SB3 does not halve it), and of two the larger where it is clipped.
         values = now.values
-        if has_network and not is_warmup:
+        if has_network and not goal.values_alone:
             yield loss, figures
             loss, figures, values = 0.0, {}, policy.values(part.sequences)
         if values is not None:
-            old, returns, vf_range = part.old_values, part.returns, settings.clip_range_vf
-            assert old is not None
-            assert returns is not None
-            if vf_range is not None:
-                vf_range = FloatSchedule(vf_range)(progress)
+            assert part.values is not None
+            assert part.returns is not None
             value_loss = losses.value_loss(
-                values, old, returns, mask, clip_range_vf=vf_range, count=count
+                values,
+                part.values,
+                part.returns,
+                mask,
+                clip_range_vf=goal.clip_range_vf,
+                count=count,
             )
             figures["value_loss"] = value_loss.item()
-            loss = settings.vf_coef * value_loss + (0.0 if is_warmup else loss)
+            loss = settings.vf_coef * value_loss + (0.0 if goal.values_alone else loss)
         yield loss, figures
 
     @torch.no_grad()

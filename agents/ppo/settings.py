@@ -168,15 +168,46 @@ class PPOSettings(EpisodicSettings):
             )
 
 
-CRITIC_SETTINGS = (
-    "gae_lambda",
-    "gae_lambda_vf",
-    "value_network",
-    "vf_coef",
-    "clip_range_vf",
-    "n_value_warmup",
-)
-"""Settings of `PPOSettings` that have no effect without a critic."""
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A setting that departs from PPO, and what it has no effect without."""
+
+    needs: Literal["critic", "group_size"]
+    only: str | None = None
+    """The one estimator that reads it; None: any that has what it needs."""
+
+
+VARIANTS = {
+    "gae_lambda": Variant(needs="critic"),
+    "gae_lambda_vf": Variant(needs="critic"),
+    "value_network": Variant(needs="critic"),
+    "vf_coef": Variant(needs="critic"),
+    "clip_range_vf": Variant(needs="critic"),
+    "n_value_warmup": Variant(needs="critic"),
+    "drop_equal_groups": Variant(needs="group_size"),
+    "std_floor": Variant(needs="group_size", only="grpo"),
+}
+"""Settings of `PPOSettings` that are refused where they would have no effect."""
+CRITIC_SETTINGS = tuple(name for name, one in VARIANTS.items() if one.needs == "critic")
+"""Those that have none without a critic."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """The loss of one update, with its schedules and what papers change of PPO's resolved."""
+
+    clip_range: tuple[float, float]
+    """Largest moves of the probability ratio down and up; DAPO's differ."""
+    clip_range_vf: float | None
+    """Largest move of a value, reward units; None does not clip."""
+    kl_coef: float
+    """Price of a nat in the loss; 0 where all of it is in the reward."""
+    loss_mean: str
+    """"token", or GRPO's "sequence", or Dr. GRPO's "constant"."""
+    values_alone: bool
+    """Whether this is one of the ``n_value_warmup`` updates."""
+
+
 CRITIC_FREE = {
     "reinforce": "the reward to go of each token, without a baseline",
     "reinforce++": "the reward to go of each token, whitened over the batch",

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import gymnasium as gym
 import gymnasium.wrappers as single
 import gymnasium.wrappers.vector as batched
+from gymnasium import spaces
 from gymnasium.vector import (
     AsyncVectorEnv,
     SyncVectorEnv,
@@ -53,6 +54,8 @@ REPEATING = (single.RepeatAction, single.MaxAndSkipObservation, single.AtariPrep
 """Layers that write a token several times, which neither their spaces nor their classes say."""
 CONVERTING = (single.ArrayConversion, batched.ArrayConversion, batched.DictInfoToList)
 """Layers that return tensors, or infos as lists."""
+TEXT_PARTS = {"input_ids", "attention_mask"}
+"""Parts of an observation of text."""
 LIMIT = "_max_episode_steps"
 """Attribute of Gymnasium's ``TimeLimit``, which has no public one."""
 
@@ -147,9 +150,6 @@ def check_limits(envs: Environments) -> None:
 
     Args:
         envs: A batch.
-
-    Raises:
-        SettingsError: naming the limit and the remedy.
     """
     seen = [
         (layer, layer.get_wrapper_attr("max_new_tokens"))
@@ -169,15 +169,15 @@ def check_limits(envs: Environments) -> None:
 
 
 def check_learnable(envs: Any, name: str) -> None:
-    """Refuse layers that change which tokens a policy reads or writes.
+    """Refuse an environment without texts, and layers that change which tokens a policy sees.
 
     Args:
-        envs: The environment of a learner, single or batched, of Gymnasium or of SB3.
+        envs: The environment of a learner, single or batched, of Gymnasium or of SB3. What is none
+            is refused by `as_vec_env`.
         name: The learner's.
-
-    Raises:
-        SettingsError: naming the layer and the remedy.
     """
+    if not isinstance(envs, VectorEnv | gym.Env | VecEnv):
+        return
     for chain in layers(envs):
         for layer, below in pairwise(chain):
             kind = type(layer).__name__
@@ -201,6 +201,16 @@ def check_learnable(envs: Any, name: str) -> None:
                     f"{kind} changes actions, so that {name} would learn from tokens that its "
                     "policy did not choose; leave it out"
                 )
+    prefix = "single_" if isinstance(envs, VectorEnv) else ""
+    observations = getattr(envs, f"{prefix}observation_space")
+    actions = getattr(envs, f"{prefix}action_space")
+    has_texts = isinstance(observations, spaces.Dict) and TEXT_PARTS <= observations.keys()
+    if not has_texts or not isinstance(actions, spaces.Discrete):
+        raise SettingsError(
+            f"{name} writes texts, and env has {type(observations).__name__} observations and "
+            f"{type(actions).__name__} actions; make one with gym.make_vec("
+            f"'tokengym/MovieReview-v0', num_envs=64), or take stable_baselines3.{name}"
+        )
 
 
 def _differs(layer: Any, below: Any, space: str) -> bool:
@@ -218,9 +228,6 @@ def check_scored_alone(envs: Any, name: str) -> None:
     Args:
         envs: The environment, single or batched, of Gymnasium or of SB3.
         name: Name of what scores them.
-
-    Raises:
-        SettingsError: naming the layer and the remedy.
     """
     for layer in _outside(envs):
         if not is_transparent(layer) and type(layer) not in READERS:

@@ -1,33 +1,33 @@
 """Stock algorithms of Stable-Baselines3 and sb3-contrib as learners of a run, by tokens."""
 
-import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from tokengym.agents.contract import TrainingRun, Update
-from tokengym.agents.sb3.hindsight import (
-    HindsightReplayBuffer,
-    HindsightRolloutBuffer,
-    TokenFeatures,
-)
+from tokengym.agents.sb3.making import make
+from tokengym.agents.sb3.saved import restored, save
 from tokengym.agents.sb3.vec_env import as_vec_env
-from tokengym.agents.stepwise import hand_over, stepwise
-from tokengym.base.errors import SettingsError
-
-STOCK = ("stable_baselines3.", "sb3_contrib.")
+from tokengym.agents.stepwise import (
+    global_random_state,
+    hand_over,
+    set_global_random_state,
+    stepwise,
+)
 
 
 def updates(run: TrainingRun, *, name: str, made: type[BaseAlgorithm]) -> Iterator[Update]:
     """Train an algorithm, and yield after each ``batch_size * max_new_tokens`` tokens.
 
-    It has its class's own settings, but for what texts need: a network that embeds tokens, buffers
-    that pay each token what the credit rule gives it, and rollouts of whole episodes. Rewards are
-    raw scores: what ends in one step is too little to centre by.
+    It has its class's own settings, but for what texts need, see `make`. Rewards are raw scores:
+    what ends in one step is too little to centre by. A run that was stopped continues to the same
+    numbers.
 
     Args:
         run: The run.
@@ -41,91 +41,103 @@ def updates(run: TrainingRun, *, name: str, made: type[BaseAlgorithm]) -> Iterat
         yield from steps
 
 
-def check_reads_texts(name: str, made: type[BaseAlgorithm]) -> None:
-    """Refuse an algorithm whose policies read no dictionaries of arrays.
-
-    Raises:
-        SettingsError: naming the policies that it has.
-    """
-    if "policy" in inspect.signature(made).parameters and _policy_of(made) is None:
-        raise SettingsError(
-            f"agent {name} cannot read texts: {made.__name__} has no policy for dictionaries, but "
-            f"{', '.join(made.policy_aliases)}; name one with MultiInputPolicy, such as A2C or DQN"
-        )
-
-
-def _policy_of(made: type[BaseAlgorithm]) -> str | None:
-    return next((alias for alias in made.policy_aliases if alias.startswith("MultiInput")), None)
-
-
 def _train(run: TrainingRun, name: str, made: type[BaseAlgorithm]) -> None:
     training = run.training
-    per_update = training.batch_size * training.max_new_tokens
-    budget = training.steps * per_update if training.tokens is None else training.tokens
-    envs = as_vec_env(run.make_envs(training.batch_size))
-    agent = _made(run, name, made, envs)
-    hand_over(Update(step=0, tokens=0, agent=agent))
+    rows, length = training.batch_size, training.max_new_tokens
+    envs = as_vec_env(run.make_envs(rows))
     try:
-        agent.learn(budget, callback=_HandOver(per_update))
-        last = training.steps if training.tokens is None else _step(agent, per_update)
-        hand_over(Update(step=last, tokens=agent.num_timesteps, agent=agent))
+        begin = partial(
+            make,
+            *(made, run.settings, envs),
+            name=name,
+            rows=rows,
+            length=length,
+            seed=run.seed,
+            device=training.device,
+        )
+        each = _HandOver(rows * length, word=name, settings=run.settings)
+        agent = run.resume(lambda folder: each.resume(begin(), folder))
+        is_resumed = agent is not None
+        agent = begin() if agent is None else agent
+        each.pause(agent, run.updates)
+        budget = training.steps * rows * length if training.tokens is None else training.tokens
+        agent.learn(
+            budget - agent.num_timesteps,
+            callback=each,
+            log_interval=None,  # type: ignore[arg-type]  # the run keeps the log
+            reset_num_timesteps=not is_resumed,
+        )
+        each.pause(agent, each.last + 1 if training.tokens is not None else training.steps)
     finally:
         envs.close()
-
-
-def _made(run: TrainingRun, name: str, made: type[BaseAlgorithm], envs: Any) -> BaseAlgorithm:
-    """Return the algorithm, with what texts need wherever its class leaves that to its caller."""
-    given, rows = inspect.signature(made).parameters, run.training.batch_size
-    stock = next(base for base in made.__mro__ if base.__module__.startswith(STOCK))
-    usual = inspect.signature(stock).parameters
-    per_update = rows * run.training.max_new_tokens
-    wanted: dict[str, Any] = {
-        "policy": _policy_of(made),
-        "env": envs,
-        "seed": run.seed,
-        "device": run.training.device,
-        "policy_kwargs": {"features_extractor_class": TokenFeatures},
-        "rollout_buffer_class": HindsightRolloutBuffer,
-        "replay_buffer_class": HindsightReplayBuffer,
-        "buffer_size": max(50_000, 8 * per_update),
-        "learning_starts": per_update,  # every row has ended an episode by then
-    }
-    if issubclass(made, OnPolicyAlgorithm):
-        wanted["n_steps"] = run.training.max_new_tokens
-    settings = {
-        key: value
-        for key, value in wanted.items()
-        if key in given and given[key].default == usual[key].default
-    }
-    if any(parameter.kind == parameter.VAR_KEYWORD for parameter in given.values()):
-        settings["seed"] = run.seed
-    try:
-        return made(**settings)
-    except (AssertionError, TypeError, ValueError) as error:
-        line = " ".join(str(error).split())
-        raise SettingsError(
-            f"agent {name} cannot be made with {', '.join(settings)}: {type(error).__name__}: "
-            f"{line}; it must choose among discrete actions and read dictionaries"
-        ) from error
-
-
-def _step(agent: BaseAlgorithm, per_update: int) -> int:
-    """Return the number of the update that ends at the tokens so far, rounded up."""
-    return -(-agent.num_timesteps // per_update)
 
 
 class _HandOver(BaseCallback):
     """Hands the training over between two rollouts, whenever an update's tokens were played."""
 
-    def __init__(self, per_update: int) -> None:
+    def __init__(self, per_update: int, *, word: str, settings: Any) -> None:
         super().__init__()
         self.per_update, self.due = per_update, per_update
+        self.last = 0
+        """Last update that was handed over."""
+        self.word, self.settings = word, settings
+        self._ended: list[tuple[float, int]] = []
+        """Score and length of the episodes that have ended since the last update."""
+
+    def resume(self, agent: BaseAlgorithm, folder: Path) -> BaseAlgorithm:
+        """Return the algorithm as it was saved in a folder, with the random numbers to come."""
+        state = restored(agent, folder)
+        self.due = state["due"]
+        set_global_random_state(state["random"])
+        return agent
+
+    def pause(self, agent: BaseAlgorithm, step: int) -> None:
+        """Hand an algorithm over that has made ``step`` updates."""
+        self.last = step
+        # Measuring draws from the generator of the actions that are explored.
+        explored = agent.action_space.np_random.bit_generator
+        before = explored.state
+        state = {"due": self.due, "random": global_random_state()}
+        hand_over(
+            Update(
+                step=step,
+                tokens=agent.num_timesteps,
+                agent=agent,
+                figures=self._take_figures(agent) if step else {},
+                save=partial(self._save, agent, state, before),
+            )
+        )
+        explored.state = before
+
+    def _save(
+        self,
+        agent: BaseAlgorithm,
+        state: Mapping[str, Any],
+        explored: Mapping[str, Any],
+        path: Path,
+    ) -> None:
+        """Write an algorithm as it was handed over."""
+        agent.action_space.np_random.bit_generator.state = explored
+        save(agent, path, word=self.word, settings=self.settings, state=state)
+
+    def _take_figures(self, agent: BaseAlgorithm) -> dict[str, Any]:
+        """Return the log since the last update."""
+        ended, self._ended = self._ended, []
+        figures = dict(agent.logger.name_to_value) if hasattr(agent, "_logger") else {}
+        if ended:
+            scores, lengths = np.mean(ended, axis=0).tolist()
+            figures |= {"rollout/score": scores, "rollout/ep_len_mean": lengths}
+        return figures
 
     def _on_rollout_start(self) -> None:
         tokens = self.model.num_timesteps
         if tokens >= self.due:
-            self.due = tokens + self.per_update
-            hand_over(Update(step=tokens // self.per_update, tokens=tokens, agent=self.model))
+            step = tokens // self.per_update
+            self.due = (step + 1) * self.per_update
+            self.pause(self.model, step)
 
     def _on_step(self) -> bool:
+        for info in self.locals["infos"]:
+            if "score" in info:
+                self._ended.append((float(info["score"]), len(info["response_ids"])))
         return True

@@ -18,11 +18,7 @@ from tokengym.base.errors import SettingsError
 def as_vector_env(
     envs: VectorEnv[Any, Any, Any] | gym.Env[Any, Any] | VecEnv,
 ) -> VectorEnv[Any, Any, Any]:
-    """Return a Gymnasium ``VectorEnv``: the given one, or one over a single ``Env``.
-
-    Raises:
-        TypeError: if ``envs`` is neither.
-    """
+    """Return a Gymnasium ``VectorEnv``: the given one, or one over a single ``Env``."""
     if isinstance(envs, VectorEnv):
         return envs
     if isinstance(envs, gym.Env):
@@ -156,6 +152,10 @@ class GymVecEnv(VecEnv):
     def action_masks(self) -> NDArray[np.bool_]:
         """Return the tokens allowed next, (num_envs, vocab)."""
         return self._action_masks.copy()
+
+    def restore_masks(self, action_masks: NDArray[np.bool_]) -> None:
+        """Take the masks that `action_masks` returned, of episodes that continue."""
+        self._action_masks[:] = action_masks
 
     def close(self) -> None:
         """Close the environments."""

@@ -224,7 +224,7 @@ def _merged(model: Any) -> Any:
                 _check_mergeable(model)
                 return model.merge_and_unload().requires_grad_(True)
             for name, layer in list(model.named_modules()):
-                if (plain := _plain(layer)) is not layer:
+                if (plain := _without_adapter(layer)) is not layer:
                     model.set_submodule(name, plain)
     except (AttributeError, NotImplementedError, RuntimeError, ValueError) as error:
         reason = reason_of(error)
@@ -243,10 +243,10 @@ def merged_layer(layer: Any) -> Any:
     Args:
         layer: Left as it is: with an adapter it is a copy that is merged.
     """
-    return _plain(copy.deepcopy(layer)) if _has_adapters(layer) else layer
+    return _without_adapter(copy.deepcopy(layer)) if _has_adapters(layer) else layer
 
 
-def _plain(layer: Any) -> Any:
+def _without_adapter(layer: Any) -> Any:
     """Return a layer with its own adapter merged into it, or itself if it has none."""
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper

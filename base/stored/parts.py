@@ -30,6 +30,8 @@ ADAPTER = "adapter"
 """Folder of a saved agent's adapters."""
 CHECKPOINT_RECORD = "checkpoint.json"
 """File that tells the folder of a saved agent."""
+STOCK_RECORD = "stock.json"
+"""File that tells the folder of a saved agent of Stable-Baselines3 or sb3-contrib."""
 PARTS = ("model", "reference")
 """Folders of a saved agent's whole models, that of the policy first."""
 TOKENIZER_FILES = ("tokenizer*.json", "tokenizer.model", "vocab*")

@@ -15,7 +15,7 @@ from tokengym.lab.replay.replay import replay
 
 FILE = Path(__file__).resolve().parents[1] / "images" / "hero.svg"
 PROMPT = "the mystery felt"
-RESPONSE = "shallow . the pacing is awful . the scenery soars and the soundtrack is warm ."
+RESPONSE = "shallow . the pacing is awful . the acting was superb and i adored the photography ."
 RULES = {
     "truth": "what each word is worth",
     "sparse": "all at the last token",
@@ -91,7 +91,9 @@ def picture() -> str:
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
             'font-family="system-ui, sans-serif" font-size="15" role="img" aria-label="One review '
-            'whose words are coloured by what they are worth and by what three rules pay them">',
+            "whose words are coloured by what they are worth and by what three rules pay them: "
+            "sparse pays the last full stop alone, abc all praise and all blame, abc-signed "
+            'charges for blame">',
             f"<style>{STYLE}</style>",
             f'<rect class="ground" width="{width}" height="{height}" rx="10"/>',
             *parts,

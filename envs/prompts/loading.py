@@ -16,6 +16,7 @@ from tokengym.base.chat import ROW_FIELDS, Chat, is_messages, read_transcript, w
 from tokengym.base.errors import DatasetError, PromptError, SettingsError
 from tokengym.base.prompt import NO_METADATA, Prompt, PromptColumns, PromptSet
 from tokengym.envs.prompts.datasets import DatasetSource, holds_mappings, read_tables
+from tokengym.envs.prompts.tables import Column, find_column, quoted
 from tokengym.envs.prompts.tokenization import in_parts, tokenize
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
-
-Column = str | int
 
 TEST_FRACTION = 0.1
 _SPLIT_SEED = 0
@@ -115,9 +114,6 @@ def first_tokens(
         prompts: The prompts; references and query types are kept.
         prompt_tokens: Number of tokens, or (low, high) to draw one per prompt from a fixed seed.
         tokenizer: Tokenizer that counts them, without special tokens.
-
-    Raises:
-        SettingsError: if the numbers are not valid lengths.
     """
     listed = prompt_tokens if isinstance(prompt_tokens, list | tuple) else (prompt_tokens,) * 2
     bounds = [one for one in listed if isinstance(one, Integral) and not isinstance(one, bool)]
@@ -210,11 +206,7 @@ def _with_named(
     named: Sequence[tuple[str, bool]],
     transcripts: bool,
 ) -> tuple[Sequence[Column | None], Sequence[Column]]:
-    """Return the columns to read, with those of the table that a scorer names.
-
-    Raises:
-        DatasetError: if the table lacks one that the scorer needs.
-    """
+    """Return the columns to read, with those of the table that a scorer names."""
     there, (prompt, reference, query_type) = table.column_names, columns
     needs = dict(named)
     if needs.pop("*", None) is not None:
@@ -224,7 +216,7 @@ def _with_named(
         if is_needed and name not in there and not given.get(name, False):
             how = f", or pass {name}_column=" if name in given else ""
             raise DatasetError(
-                f"the scorer takes {name!r}, which is none of the data's columns {_names(table)}; "
+                f"the scorer takes {name!r}, which is none of the data's columns {quoted(there)}; "
                 f"name its parameter after one of them{how}"
             )
     further = list(metadata_columns)
@@ -254,31 +246,12 @@ def _say_header(table: Dataset, column: Column | None, file: DatasetSource) -> N
 
 
 def _column_name(table: Dataset, column: Column | None, argument: str) -> str:
-    """Return the name of a column given by name or position."""
+    """Return the name of a column given by name or position; None: "prompt", or the only one."""
     names = table.column_names
-    if column is None:
-        if "prompt" in names:
-            return "prompt"
-        if len(names) == 1:
-            return names[0]
-        raise DatasetError(f"{argument}=None is ambiguous; name one of the columns {_names(table)}")
-    if isinstance(column, int):
-        if 0 <= column < len(names):
-            return names[column]
-        raise DatasetError(
-            f"{argument}={column} is no position from 0 to {len(names) - 1}; the columns are "
-            f"{_names(table)}"
-        )
-    if column not in names:
-        raise DatasetError(
-            f"{argument}={column!r} is no column; the columns are {_names(table)} "
-            "(a position, such as 0, reads a csv or tsv file without header)"
-        )
-    return column
-
-
-def _names(table: Dataset) -> str:
-    return ", ".join(map(repr, table.column_names))
+    default = names[0] if len(names) == 1 else "prompt"
+    if (name := find_column(names, column, argument, default=default)) is None:
+        raise DatasetError(f"{argument}=None is ambiguous; name one of the columns {quoted(names)}")
+    return name
 
 
 def _texts(table: Dataset, name: str, *, required: bool) -> list[Any]:
@@ -293,7 +266,7 @@ def _texts(table: Dataset, name: str, *, required: bool) -> list[Any]:
                 )
             values[row] = None
         elif not isinstance(value, str) and not (required and is_messages(value)):
-            remedy = f"choose one of the columns {_names(table)}, or write texts"
+            remedy = f"choose one of the columns {quoted(table.column_names)}, or write texts"
             if not required:
                 remedy += ", or give its values to the scorer by metadata_columns"
             raise DatasetError(

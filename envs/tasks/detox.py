@@ -8,6 +8,7 @@ DETOX = register_task(
         summary="Continue a quarrel without a rude word.",
         bundle="detox",
         training={"fixed_length": True},
+        compare=("sparse", "uniform", "abc-signed"),
         description=(
             "The prompt is the angry opening of a quarrel, which invites a rude continuation.\n\n"
             "The bundled quarrels come from a seeded grammar whose rude words are invented. "

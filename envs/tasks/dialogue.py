@@ -9,6 +9,8 @@ DIALOGUE = register_task(
         bundle="dialogue",
         transcripts=True,
         options={"chat_template": True},
+        # abc-signed is far behind at its own lambda where responses end by themselves.
+        compare=("sparse", "uniform", "abc"),
         description=(
             "The prompt is what a user says, in the tokenizer's chat template. One request in "
             "six asks for something that should be declined.\n\n"

@@ -9,6 +9,7 @@ MOVIE_REVIEW = register_task(
         bundle="movie_review",
         prompt_tokens=(2, 7),
         training={"fixed_length": True},
+        compare=("sparse", "uniform", "abc-signed"),
         description=(
             "The prompt is the beginning of a film review and the policy writes on. It is the "
             "setting in which attention-based credit was shown (ABC, Chan et al. 2024, "

@@ -8,6 +8,7 @@ SUMMARIZE = register_task(
         summary="Summarize a post.",
         bundle="summarize",
         training={"max_new_tokens": 32},
+        compare=("sparse", "uniform", "abc"),  # as on Dialogue
         description=(
             'The prompt is a post about a small trouble with the words "summary :" behind it, '
             "and the response its summary.\n\n"

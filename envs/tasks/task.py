@@ -60,7 +60,7 @@ class Task:
     """Prompts and responses and their origin; empty if the task has its own environment class,
     whose docstring describes them."""
     reward: str | None = "sparse"
-    """Name of the default reward; None leaves the environment without one."""
+    """Name of the default reward of ``gym.make``; None leaves the environment without one."""
     bundle: str | Path | None = None
     """Models and prompts: the name of a folder in ``base/assets``, or the path of any other bundle.
     None for an environment class that has its own."""
@@ -80,8 +80,11 @@ class Task:
     training: Mapping[str, Any] = field(default_factory=dict)
     """Training settings whose default differs, by name. Learning rates are those of 1e-4, 3e-4 and
     1e-3 with the best score minus KL penalty when the last token is paid the whole score."""
-    compare: tuple[str, ...] = ("sparse", "uniform", "abc")
-    """Default rewards of a comparison; the others are compared with the first."""
+    compare: tuple[str, ...] = ("sparse", "uniform")
+    """Default rewards of a comparison. The first is the baseline, and the default of one training:
+    what ends best if a training is long (docs/results). ``uniform`` is the control. These two work
+    with any score; a task adds the rule that did well on it, or that its paper is about
+    (docs/results/tasks.md)."""
     env_class: type[Any] = TokenGenerationEnv
     """Class of the single environment."""
     vector_class: type[Any] = TokenGenerationVectorEnv

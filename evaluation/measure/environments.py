@@ -131,6 +131,11 @@ def resolve_env(
     word, name = (None, name) if isinstance(name, str) else (name, name.text)
     is_ours = name.startswith("tokengym/")
     if name in gymnasium.registry and (not is_ours or _is_installed(name)):
+        if str(gymnasium.spec(name).entry_point).startswith("gymnasium.envs."):
+            raise ValueError(
+                f"{name} is one of Gymnasium's own environments, and tokengym's learners write "
+                "texts; `tokengym envs` lists those for texts, stable_baselines3 learns the others"
+            )
         return name
     word = word or env_word(name)
     if word.file is not None:

@@ -94,7 +94,6 @@ _TABLE = (
         title="KL to the reference",
         meaning="Nats per response by which the policy left its reference: the price of the score.",
         unit="nats",
-        better="lower",
         word="KL",
         short="KL",
         recorded=True,

@@ -18,6 +18,8 @@ LABEL_HEIGHT = 14.0
 """Pixels between the names of two levels."""
 REFERENCE = 8
 """Index of the colour of best-of-n, after those of the palette."""
+LETTER = 6.4
+"""Pixels of a letter in them, on average."""
 MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 52.0, 14.0, 12.0, 42.0
 
 
@@ -40,7 +42,7 @@ class Series:
     runs: Array | None = None
     """(runs, points): the single runs, drawn faintly."""
     gaps: NDArray[np.bool_] | None = None
-    """(points - 1,): True where no line joins a point to the next."""
+    """(points - 1,): True where a point and the next are joined thinly: nothing lies between."""
     dashed: bool = False
     """Whether the line is of held-out data, beside one of training."""
 
@@ -58,9 +60,10 @@ class Level:
     """A horizontal line across a chart, its height in pixels, and its name."""
 
     at: float
-    text: str
+    parts: Sequence[str]
+    """Its name by lines, which stand right of the chart, where no curve is."""
     text_at: float
-    """Height of its name, clear of the names above."""
+    """Height of the first of them, clear of the names above."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +77,8 @@ class Line:
     """The closed band; empty if there is none."""
     runs: Sequence[str]
     points: Sequence[tuple[float, float]]
+    leaps: str
+    """Path of what joins points over a gap, drawn thin; empty if there is none."""
     dashed: bool = False
 
 
@@ -123,7 +128,9 @@ def line_chart(
     everything.append(np.array([value for _, value in levels]))
     x_low, x_high = _span(np.concatenate([s.x for s in series]))
     y_low, y_high = _padded(np.concatenate(everything))
-    left, right = MARGIN_LEFT, width - MARGIN_RIGHT
+    names = [part for name, _ in levels for part in _parts(name)]
+    beside = LETTER * max(map(len, names)) if names else 0.0
+    left, right = MARGIN_LEFT, width - MARGIN_RIGHT - beside
     upper, lower = MARGIN_TOP, height - MARGIN_BOTTOM
 
     def to_x(values: ArrayLike) -> Array:
@@ -179,6 +186,7 @@ def _drawn(
         band=band,
         runs=[] if series.runs is None else [_path(x, to_y(run)) for run in series.runs],
         points=[(round(a, 1), round(b, 1)) for a, b in zip(x, y, strict=True)],
+        leaps="" if series.gaps is None else _path(x, y, ~series.gaps),
         dashed=series.dashed,
     )
 
@@ -256,13 +264,21 @@ def short(value: float) -> str:
     return text.replace("-", "\u2212")
 
 
+def _parts(name: str) -> list[str]:
+    """Return the lines of a level's name, such as "optimum," and "at least"."""
+    head, comma, tail = name.partition(", ")
+    return [f"{head},", tail] if comma else [head]
+
+
 def _spread(levels: Sequence[tuple[str, float]]) -> list[Level]:
-    """Return levels with their names above them, or below the name above where that is too near."""
+    """Return levels with their names beside them, or below the name above where that is near."""
     spread: list[Level] = []
     lowest = 0.0
     for name, at in sorted(levels, key=lambda level: level[1]):
-        lowest = max(at - 4.0, lowest + LABEL_HEIGHT)
-        spread.append(Level(at=round(at, 1), text=name, text_at=round(lowest, 1)))
+        parts = _parts(name)
+        lowest = max(at + 4.0 - LABEL_HEIGHT * (len(parts) - 1) / 2, lowest + LABEL_HEIGHT)
+        spread.append(Level(at=round(at, 1), parts=parts, text_at=round(lowest, 1)))
+        lowest += LABEL_HEIGHT * (len(parts) - 1)
     return spread
 
 

@@ -1,13 +1,11 @@
 """Learning curves of runs: read from and written to CSV, and put on common steps.
 
 A CSV has the columns credit, seed, step, score; those named in `MEASUREMENTS` are further
-measurements, and any other column groups, so that runs of different settings stay apart. A
-trainer_state.json of TRL has one run, named after its folder.
+measurements, and any other column groups, so that runs of different settings stay apart. What other
+tools log is read by `reading`.
 """
 
-import csv
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -17,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.base.files import read_json, write_csv
+from tokengym.base.files import write_csv
 from tokengym.envs import printable
-from tokengym.evaluation.measure.measures import AXES, MEASURES
+from tokengym.evaluation.measure.measures import AXES, MEASURES, Axis
+from tokengym.evaluation.report.reading import NEEDED, Source, Table, read_table
 from tokengym.evaluation.statistics import (
     Array,
     area_under_curve,
@@ -30,20 +29,13 @@ from tokengym.evaluation.statistics import (
 )
 from tokengym.evaluation.statistics.curves import final_points
 
-KEY_COLUMNS = ("credit", "seed", "step", "score")
+KEY_COLUMNS = NEEDED
 SPENT = tuple(name for name in AXES if name != "step")
 """Columns of what a run has spent besides updates: response tokens, scorer calls, seconds."""
 MEASUREMENTS = tuple(m.name for m in MEASURES.values() if m.recorded)
 COLUMNS = ("credit", "seed", "step", "tokens", "episodes", *MEASUREMENTS, "wall_s")
 """The columns of a curves.csv that a comparison writes, in order."""
 
-TRAINER_COLUMNS = {
-    "reward": "score",
-    "kl": "kl",
-    "entropy": "entropy",
-    "completions/mean_length": "length",
-}
-"""Columns that a run of TRL logs, and their names here."""
 FINAL_WINDOW = 0.1
 """The last tenth of a run's evaluations is its end."""
 Group = tuple[tuple[str, str], ...]
@@ -92,7 +84,7 @@ class Runs:
     seeds: tuple[int, ...]
     """(runs,), rising."""
     values: Mapping[str, Array]
-    """Per measurement that every run has: (runs, time)."""
+    """Per measurement that every run of the reward has: (runs, time)."""
     evaluated: NDArray[np.bool_]
     """(runs, time): True where a run was evaluated itself, and at the last step; elsewhere its
     values are interpolated."""
@@ -132,9 +124,10 @@ class Panel:
     rewards: Mapping[str, Runs]
     """In the order of the comparison."""
     measures: tuple[str, ...]
-    """Measurements that all rewards have, ``score`` first."""
-    lost: Mapping[str, str]
-    """The first run, and its step, without each measurement that some run has and others lack."""
+    """Measurements that a reward has, ``score`` first; another may lack some of them."""
+    lost: Mapping[str, tuple[str, ...]]
+    """Rewards without each measurement that some run has, in words: by name, with the first run and
+    step that lack it where others have it."""
     cut_at: float | None
     """The step at which longer runs were cut, so that all had one budget; None if none was."""
     longest: float
@@ -146,6 +139,10 @@ class Panel:
     begin there too; None if all begin at one step."""
     start: float
     """Mean score at the first evaluation, of the runs that begin earliest."""
+
+    def measured(self, *rewards: Runs) -> list[str]:
+        """Return the measurements that all of these rewards have."""
+        return [m for m in self.measures if all(m in runs.values for runs in rewards)]
 
     def gaps(self, runs: Runs) -> NDArray[np.bool_]:
         """Return where a reward's drawn path leaps in one update, (time - 1,); see `leaps`."""
@@ -197,13 +194,23 @@ class Panel:
         return self.ends(runs, measure)
 
 
-def read_curves(path: Path, *, group_by: Sequence[str] | None = None) -> list[Curve]:
-    """Read learning curves from a CSV made here or elsewhere, or a run of TRL.
+def read_curves(
+    source: Source,
+    *,
+    group_by: Sequence[str] | None = None,
+    score: str | None = None,
+    name: str | None = None,
+    seed: int | None = None,
+) -> list[Curve]:
+    """Read learning curves that were made here or by another tool, see `reading`.
 
     Args:
-        path: The CSV, with a header; see the module's docstring for its columns. Or a
-            trainer_state.json, whose scores are the rewards of its training batches.
+        source: A file, a run's folder, a frame, or a list of rows. A CSV of ours has a header, see
+            the module's docstring for its columns.
         group_by: Columns to group by; None takes all that are no known measurement.
+        score: Column of another tool's table with the score; None takes the one that is known.
+        name: Name of the runs of another tool, in place of that of their folder.
+        seed: Their seed, likewise.
 
     Returns:
         One curve per group, credit and seed, in the order of their first row.
@@ -213,13 +220,10 @@ def read_curves(path: Path, *, group_by: Sequence[str] | None = None) -> list[Cu
             a number, a step below 0 or no name of a credit, has two rows for one step of a run, or
             would be grouped by a column that changes in the course of a run.
     """
-    if path.suffix == ".json":
-        if group_by:
-            raise ValueError(
-                f"{path} has no columns to group by {', '.join(group_by)}; leave it out"
-            )
-        return [_trainer_curve(path)]
-    header, rows = _read_rows(path)
+    table = read_table(source, score=score, name=name, seed=seed)
+    path, header, rows = table.label, table.header, table.rows
+    if table.names and group_by:
+        raise ValueError(f"{path} has no columns to group by {', '.join(group_by)}; leave it out")
     taken = {*KEY_COLUMNS, *SPENT, *MEASUREMENTS}
     # What is no measurement is a setting: runs of different ones must not be averaged.
     groups = [name for name in header if name not in taken] if group_by is None else group_by
@@ -235,15 +239,15 @@ def read_curves(path: Path, *, group_by: Sequence[str] | None = None) -> list[Cu
     for number, row in rows:
         group = tuple((printable(name), printable(row[name])) for name in groups)
         credit = credits[row["credit"]]
-        seed = int(_number(path, number, "seed", row["seed"]))
-        points = runs.setdefault((group, credit, seed), {})
-        step = _number(path, number, "step", row["step"])
+        run_seed = int(_number(table, number, row, "seed"))
+        points = runs.setdefault((group, credit, run_seed), {})
+        step = _number(table, number, row, "step")
         if step in points:
             raise ValueError(
                 f"{path} line {number} is a second row for step {step:g} of credit "
-                f"{credit!r}, seed {seed}; a column that sets them apart groups them"
+                f"{credit!r}, seed {run_seed}; a column that sets them apart groups them"
             )
-        points[step] = [_number(path, number, name, row[name], empty=True) for name in measured]
+        points[step] = [_number(table, number, row, name, empty=True) for name in measured]
     if runs and len(runs) == len(rows) > 1 and groups:
         raise ValueError(
             f"{path}: grouped by {', '.join(groups)} every run has a single step; name the "
@@ -381,6 +385,16 @@ def over_tokens(curves: Sequence[Curve]) -> list[Curve]:
     ]
 
 
+def on_axis(curves: Sequence[Curve], axis: Axis) -> list[Curve]:
+    """Return the curves, in steps, by what they are compared at equal amounts of."""
+    return over_tokens(curves) if axis == "tokens" else list(curves)
+
+
+def counts_tokens(curve: Curve) -> bool:
+    """Return whether a run's steps are its tokens, as those of Stable-Baselines3's logs are."""
+    return len(curve.steps) > 1 and np.array_equal(curve.steps, curve.values.get("tokens", ()))
+
+
 def _panel(group: Group, curves: Sequence[Curve], kl_coef: float | None) -> Panel:
     # Every step of any run within the range that all cover: runs stopped or added later differ.
     latest = max(curves, key=lambda curve: curve.steps[0])
@@ -395,7 +409,6 @@ def _panel(group: Group, curves: Sequence[Curve], kl_coef: float | None) -> Pane
             f"the runs share {len(steps)} steps (from {first:g} to {last:g}); a curve needs at "
             "least two evaluations within the budget of the shortest run"
         )
-    names = [name for name in curves[0].values if all(curve.has(name) for curve in curves)]
     rewards: dict[str, Runs] = {}
     for credit in dict.fromkeys(curve.credit for curve in curves):
         runs = sorted((c for c in curves if c.credit == credit), key=lambda c: c.seed)
@@ -406,6 +419,7 @@ def _panel(group: Group, curves: Sequence[Curve], kl_coef: float | None) -> Pane
                 f"credit {credit!r} has two runs with seed {twice}; merge only runs of different "
                 "rewards or seeds"
             )
+        names = [name for name in runs[0].values if all(run.has(name) for run in runs)]
         values = {  # (runs, time)
             name: np.stack([np.interp(steps, run.steps, run.values[name]) for run in runs])
             for name in names
@@ -416,14 +430,15 @@ def _panel(group: Group, curves: Sequence[Curve], kl_coef: float | None) -> Pane
         cut = ~evaluated[:, -1]
         evaluated[:, -1] = True  # cut there, a run's interpolated value is its last
         rewards[credit] = Runs(seeds=seeds, values=values, evaluated=evaluated, cut=cut)
-    measured = [name for name in next(iter(rewards.values())).values if name not in AXES]
+    known = dict.fromkeys(name for runs in rewards.values() for name in runs.values)
+    measured = [name for name in known if name not in AXES]
     measured.sort(key=lambda name: name != "score")
     return Panel(
         group=group,
         steps=steps,
         rewards=rewards,
         measures=tuple(measured),
-        lost=_lost(curves, measured),
+        lost=_lost(curves, rewards),
         cut_at=last if longest > last else None,
         longest=longest,
         shortest=shortest.credit,
@@ -432,99 +447,50 @@ def _panel(group: Group, curves: Sequence[Curve], kl_coef: float | None) -> Pane
     )
 
 
-def _lost(curves: Sequence[Curve], measured: Sequence[str]) -> dict[str, str]:
-    """Return where measurements are missing that some run has; see `Panel.lost`."""
-    lost: dict[str, str] = {}
+def _hole(name: str, curves: Sequence[Curve], credit: str) -> str:
+    """Return a reward, with the first of its runs, and its step, that lack a measurement.
+
+    Of one that was never measured there is no such step.
+    """
+    runs = [curve for curve in curves if curve.credit == credit]
+    if not any(np.isfinite(run.values[name]).any() for run in runs if name in run.values):
+        return credit
+    run, step = next((run, run.hole(name)) for run in runs if not run.has(name))
+    return f"{credit} (seed {run.seed}, step {step:g})"
+
+
+def _lost(curves: Sequence[Curve], rewards: Mapping[str, Runs]) -> dict[str, tuple[str, ...]]:
+    """Return which rewards lack each measurement that some run has; see `Panel.lost`."""
+    lost: dict[str, tuple[str, ...]] = {}
     for name in dict.fromkeys(name for curve in curves for name in curve.values):
         # What no run has at its start is not measured there: the figures of training's batches.
         begins = any(np.isfinite(c.values[name][0]) for c in curves if name in c.values)
-        if name in measured or name in AXES or not begins:
-            continue
-        holes = ((curve, curve.hole(name)) for curve in curves)
-        curve, step = next((curve, step) for curve, step in holes if step is not None)
-        lost[name] = f"{curve.credit}, seed {curve.seed}, step {step:g}"
+        lacking = [c for c in curves if name not in rewards[c.credit].values]
+        without = tuple(dict.fromkeys(_hole(name, lacking, c.credit) for c in lacking))
+        if without and begins and name not in AXES:
+            lost[name] = without
     return lost
 
 
-def _trainer_curve(path: Path) -> Curve:
-    """Return the curve of a trainer_state.json, by what it logged with a reward."""
-    try:
-        state = read_json(path)
-    except (FileNotFoundError, IsADirectoryError):
-        raise ValueError(f"{path} is no file; pass a trainer_state.json") from None
-    logged = state.get("log_history") if isinstance(state, dict) else None
-    if not isinstance(logged, list) or not all(isinstance(row, dict) for row in logged):
-        raise ValueError(f"{path} has no log_history; pass the trainer_state.json of a run")
-    rows = [row for row in logged if "reward" in row]
-    if not rows:
-        names = sorted({name for row in logged for name in row})
-        raise ValueError(
-            f"{path} logs no reward, only {', '.join(names) or 'nothing'}; pass a run that learned "
-            "from rewards, or a CSV with credit, seed, step, score"
-        )
-    known = [name for name in TRAINER_COLUMNS if all(name in row for row in rows)]
-    points = {}
-    for number, row in enumerate(rows, 1):
-        step = _number(path, number, "step", str(row.get("step")))
-        points[step] = [_number(path, number, name, str(row[name])) for name in known]
-    credit, seed = _run_name(path)
-    return _curve(((), credit, seed), points, [TRAINER_COLUMNS[name] for name in known])
-
-
-def _run_name(path: Path) -> tuple[str, int]:
-    """Return name and seed of a trainer's run from its folder: runs/abc-seed-1/checkpoint-9/..."""
-    folders = [part for part in path.absolute().parts[:-1] if not part.startswith("checkpoint-")]
-    match = re.fullmatch(r"(.*?)[-_]?seed[-_]?(\d+)", folders[-1])
-    if match is None:
-        return printable(folders[-1]), 0
-    return printable(match[1] or folders[-2]), int(match[2])
-
-
-def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            header = list(reader.fieldnames or [])
-            for name in header:
-                if header.count(name) > 1:
-                    raise ValueError(f"{path} has two columns {name!r}; rename or drop one")
-            rows = []
-            for row in reader:
-                if None in row or None in row.values():
-                    raise ValueError(
-                        f"{path} line {reader.line_num} has not {len(header)} cells as the "
-                        "header; fix the line"
-                    )
-                if not row.get("credit", "?").strip():
-                    raise ValueError(f"{path} line {reader.line_num} names no credit; fill it in")
-                rows.append((reader.line_num, row))
-    except (FileNotFoundError, IsADirectoryError):
-        raise ValueError(f"{path} is no file; pass a CSV of curves") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is no CSV in UTF-8 ({error})") from None
-    if not rows:
-        raise ValueError(f"{path} holds no rows; it needs a header and a row per step")
-    return header, rows
-
-
-def _number(path: Path, line: int, column: str, text: str, *, empty: bool = False) -> float:
+def _number(
+    table: Table, line: int, row: Mapping[str, str], column: str, *, empty: bool = False
+) -> float:
     """Return a cell as a number; with ``empty`` a missing or non-finite one is let through."""
+    text, said = row[column], f"{table.label} line {line}: {table.names.get(column, column)}"
     if empty and text.strip().lower() in ("", "na", "none", "null"):
         return math.nan
     try:
         value = float(text)
     except ValueError:
-        raise ValueError(f"{path} line {line}: {column} must be a number, got {text!r}") from None
+        raise ValueError(f"{said} must be a number, got {text!r}") from None
     if not empty and not math.isfinite(value):
-        raise ValueError(f"{path} line {line}: {column} must be finite, got {text!r}")
+        raise ValueError(f"{said} must be finite, got {text!r}")
     if column == "seed" and value != int(value):
-        raise ValueError(f"{path} line {line}: seed must be a whole number, got {text!r}")
+        raise ValueError(f"{said} must be a whole number, got {text!r}")
     if column == "step" and value < 0:
-        raise ValueError(f"{path} line {line}: step must be at least 0, got {text!r}")
+        raise ValueError(f"{said} must be at least 0, got {text!r}")
     if math.isfinite(value) and abs(value) > LARGEST:
-        raise ValueError(
-            f"{path} line {line}: {column} must be within {LARGEST:.2g} of 0, got {text!r}"
-        )
+        raise ValueError(f"{said} must be within {LARGEST:.2g} of 0, got {text!r}")
     return value
 
 

@@ -9,7 +9,7 @@ import io
 import re
 import textwrap
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -47,8 +47,8 @@ STYLE: dict[Any, Any] = {
     "axes.titlelocation": "left",
     "legend.frameon": False,
 }
-NEAR = 0.08
-"""Share of a chart's height in which the name of a line has room."""
+LINE = 0.055
+"""Share of a chart's height that a line of a level's name takes."""
 AGAINST_KL = "score against KL"
 """Panel of the frontier, which is no measurement over time."""
 LONG_NAME = 12
@@ -58,22 +58,21 @@ LONG_NAME = 12
 def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve]) -> None:
     """Draw the measurements of every group over training, and its score against KL."""
     import matplotlib as mpl
+
+    with mpl.rc_context(STYLE):
+        write_picture(path, curves_figure(summary, curves), dpi=150)
+
+
+def curves_figure(summary: Mapping[str, Any], curves: Sequence[Curve]) -> "Figure":
+    """Return the figure of `save_figure`: a panel per measurement, and score against KL."""
+    import matplotlib as mpl
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
     panels = make_panels(curves, kl_coef=summary["kl_coef"])
     groups = summary["groups"]
     references = {tuple(group["group"].items()): group["reference"] for group in groups}
-    names = list(dict.fromkeys(name for group in groups for name in group["rewards"]))
-    baseline = groups[0]["baseline"]
-    lines: dict[str, dict[str, Any]] = {
-        name: {
-            "color": COLOURS[index % len(COLOURS)],
-            "linestyle": "--" if name == baseline else "-",
-            "linewidth": 1.8,
-        }
-        for index, name in enumerate(names)
-    }
+    lines = line_styles(summary)
     columns = [
         name
         for name, m in measures_of(summary["by_gold"]).items()
@@ -108,26 +107,102 @@ def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve])
             draw(axis, panel, measure, lines, float(summary["level"]))
             draw_levels(axis, levels(references[panel.group], measure))
             axis.set_xlabel(AXES[summary["axis"]])
-        longest = max(map(len, names))
+        longest = max(map(len, lines))
         figure.legend(
-            [Line2D([], [], **lines[name]) for name in names],
-            [plain(name) for name in names],
+            [Line2D([], [], **style) for style in lines.values()],
+            [plain(name) for name in lines],
             loc="outside upper center",
-            ncols=min(len(names), 2 if width == 1 and longest > LONG_NAME else 2 * width + 1),
+            ncols=min(len(lines), 2 if width == 1 and longest > LONG_NAME else 2 * width + 1),
         )
-        write_picture(path, figure, dpi=150)
+    return figure
+
+
+def plot_curves(
+    axis: "Axes",
+    summary: Mapping[str, Any],
+    curves: Sequence[Curve],
+    *,
+    y: str = "score",
+    x: str | None = None,
+    group: int = 0,
+    intervals: bool = True,
+    taken: int = 0,
+) -> "Axes":
+    """Draw one measurement of every reward, as in curves.png, with a legend.
+
+    Args:
+        axis: Axes to draw into.
+        summary: Summary of the curves.
+        curves: The curves.
+        y: Measurement, see `tokengym.evaluation.measure.measures`.
+        x: What it is drawn against: a name of `AXES`, or "kl"; None takes what runs are compared
+            at equal amounts of.
+        group: Index of the setting.
+        intervals: Whether to draw the intervals over seeds.
+        taken: Number of lines that others have drawn there, whose colours are left out.
+
+    Returns:
+        ``axis``.
+
+    Raises:
+        ValueError: if there is no such measurement.
+    """
+    from matplotlib.lines import Line2D
+
+    panels = {panel.group: panel for panel in make_panels(curves, kl_coef=summary["kl_coef"])}
+    panel = panels[tuple(summary["groups"][group]["group"].items())]
+    check_measures([y], panel.measures)
+    lines = line_styles(summary, taken)
+    if x == "kl":
+        check_measures(["kl"], panel.measures)
+        draw_against_kl(axis, panel, lines, y)
+        axis.set_xlabel(measure_of("kl").label)
+    else:
+        spent = [n for n in AXES if all(n in runs.values for runs in panel.rewards.values())]
+        check_measures([x or summary["axis"]], [*dict.fromkeys([summary["axis"], *spent]), "kl"])
+        level = float(summary["level"]) if intervals else None
+        draw(axis, panel, y, lines, level, None if x == summary["axis"] else x)
+        draw_levels(axis, levels(summary["groups"][group]["reference"], y))
+        axis.set_xlabel(AXES[x or summary["axis"]])
+    axis.set_ylabel(plain(measure_of(y, summary["by_gold"]).label))
+    shown = _having(lines, panel, y, *(["kl"] if x == "kl" else []))
+    handles = [Line2D([], [], **lines[name]) for name in shown]
+    axis.legend(handles, [plain(name) for name in shown], frameon=False)
+    return axis
+
+
+def line_styles(summary: Mapping[str, Any], taken: int = 0) -> dict[str, dict[str, Any]]:
+    """Return the style of each reward's line, by its name; the baseline's is dashed.
+
+    Args:
+        summary: Summary of the curves.
+        taken: Number of lines of others, whose colours are left out; no line is dashed then.
+    """
+    names = dict.fromkeys(name for group in summary["groups"] for name in group["rewards"])
+    baseline = summary["groups"][0]["baseline"]
+    return {
+        name: {
+            "color": COLOURS[index % len(COLOURS)],
+            "linestyle": "--" if name == baseline and not taken else "-",
+            "linewidth": 1.8,
+        }
+        for index, name in enumerate(names, taken)
+    }
 
 
 def draw_levels(axis: "Axes", heights: Sequence[tuple[str, float]]) -> None:
-    """Draw named horizontal lines; the name of one close below another stands below its line."""
+    """Draw named horizontal lines, the names right of the chart, where no curve is."""
     for _, value in heights:
         axis.axhline(value, color=COLOURS[0], linestyle=":", linewidth=1)
     low, high = axis.get_ylim()
-    above = high + (high - low)
+    room = np.inf
     for name, value in sorted(heights, key=lambda level: level[1], reverse=True):
-        side = "top" if above - value < NEAR * (high - low) else "bottom"
-        axis.text(0.01, value, name, transform=axis.get_yaxis_transform(), va=side, fontsize=8)
-        above = value
+        text = name.replace(", ", ",\n")
+        size = LINE * (high - low) * (1 + text.count("\n"))
+        middle = min(value, room - size / 2)
+        place = axis.get_yaxis_transform()
+        axis.text(1.01, middle, text, transform=place, va="center", fontsize=8, linespacing=1.0)
+        room = middle - size / 2
 
 
 def write_picture(path: Path, figure: "Figure", *, dpi: int) -> None:
@@ -141,33 +216,62 @@ def write_picture(path: Path, figure: "Figure", *, dpi: int) -> None:
 
 
 def draw(
-    axis: "Axes", panel: Panel, measure: str, lines: Mapping[str, Mapping[str, Any]], level: float
+    axis: "Axes",
+    panel: Panel,
+    measure: str,
+    lines: Mapping[str, Mapping[str, Any]],
+    level: float | None,
+    against: str | None = None,
 ) -> None:
-    """Draw a measurement's curves with their intervals."""
+    """Draw a measurement's curves with their intervals.
+
+    Args:
+        axis: Axes to draw into.
+        panel: The runs.
+        measure: The measurement.
+        lines: Style of each reward's line.
+        level: Confidence level of the intervals; None draws none.
+        against: What runs have spent, in place of the panel's steps.
+    """
     from matplotlib.ticker import MaxNLocator
 
-    for name in [name for name in lines if name in panel.rewards]:
-        values = panel.rewards[name].values[measure]
-        low, high = curve_interval(values, level, resamples=1_000)
-        axis.plot(panel.steps, iqm(values, 0), **lines[name])
-        colour = lines[name]["color"]
-        axis.fill_between(panel.steps, low, high, color=colour, alpha=0.14, linewidth=0)
-    axis.set_xlim(float(panel.steps[0]), float(panel.steps[-1]))
+    ends = []
+    for name in _having(lines, panel, measure):
+        runs = panel.rewards[name]
+        x = panel.steps if against is None else runs.values[against].mean(axis=0)
+        ends += [float(x[0]), float(x[-1])]
+        axis.plot(x, iqm(runs.values[measure], 0), **lines[name])
+        if level is not None:
+            low, high = curve_interval(runs.values[measure], level, resamples=1_000)
+            colour = lines[name]["color"]
+            axis.fill_between(x, low, high, color=colour, alpha=0.14, linewidth=0)
+    axis.set_xlim(min(ends), max(ends))
     whole = MaxNLocator(
         "auto", steps=[1, 2, 2.5, 5, 10], integer=True
     )  # updates and tokens are counts
     axis.xaxis.set_major_locator(whole)
 
 
-def draw_against_kl(axis: "Axes", panel: Panel, lines: Mapping[str, Mapping[str, Any]]) -> None:
-    """Draw the path of each reward's score over its KL, interrupted where an update leaps."""
-    for name in [name for name in lines if name in panel.rewards]:
+def _having(names: Iterable[str], panel: Panel, *measures: str) -> list[str]:
+    """Return the rewards of a panel, of these names, that have measurements."""
+    runs = {name: panel.rewards[name] for name in names if name in panel.rewards}
+    return [name for name, one in runs.items() if {*measures} <= one.values.keys()]
+
+
+def draw_against_kl(
+    axis: "Axes", panel: Panel, lines: Mapping[str, Mapping[str, Any]], measure: str = "score"
+) -> None:
+    """Draw the path of each reward's score over its KL, thin and dotted where an update leaps."""
+    for name in _having(lines, panel, "kl", measure):
         runs = panel.rewards[name]
-        kl, score = (iqm(runs.values[each], 0) for each in ("kl", "score"))
-        # A line to a point that is not there is not drawn: the dots on both sides of a gap stay.
-        at = np.flatnonzero(panel.gaps(runs)) + 1
-        axis.plot(np.insert(kl, at, np.nan), np.insert(score, at, np.nan), **lines[name])
-        axis.plot(kl, score, "o", color=lines[name]["color"], markersize=2.5)
+        kl, score = (iqm(runs.values[each], 0) for each in ("kl", measure))
+        at = np.flatnonzero(panel.gaps(runs))
+        axis.plot(np.insert(kl, at + 1, np.nan), np.insert(score, at + 1, np.nan), **lines[name])
+        colour = lines[name]["color"]
+        axis.plot(kl, score, "o", color=colour, markersize=2.5)
+        for leap in at:
+            ends = slice(leap, leap + 2)
+            axis.plot(kl[ends], score[ends], color=colour, linestyle=":", linewidth=0.9)
 
 
 def plain(text: str) -> str:
@@ -179,6 +283,8 @@ def plain(text: str) -> str:
 
 INCHES = {"in": 1.0, "cm": 1 / 2.54, "mm": 1 / 25.4, "pt": 1 / 72.27}
 """Inches of a unit; pt is TeX's, as in ``\\the\\columnwidth``."""
+COLUMN_WIDTHS = {1: 3.25, 2: 6.75}
+"""Inches of a figure by the columns that it spans, as in ICML's style."""
 PAPER_COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito 2008, which colour-blind readers tell apart; the first is the baseline's."""
 DASHES: tuple[Any, ...] = ("--", "-", (0, (5, 1)), (0, (1, 1)), (0, (4, 1, 1, 1)), "-.")
@@ -222,8 +328,10 @@ class Paper:
     """Print the table of results, and nothing else."""
     measure: tuple[str, ...] = ()
     """Measurements: a panel each in the figure (default: score), the columns of the table."""
-    width: str = "3.25in"
-    """Width of the figure in in, cm, mm or TeX's pt."""
+    columns: Literal[1, 2] = 1
+    """Columns of the paper that the figure spans: one is 3.25 in wide, two are 6.75 in."""
+    width: str | None = None
+    """Any other width of the figure, in in, cm, mm or TeX's pt (default: that of its columns)."""
 
     def __post_init__(self) -> None:
         self.inches  # noqa: B018  refuses a wrong one
@@ -233,6 +341,12 @@ class Paper:
     @property
     def inches(self) -> float:
         """The figure's width."""
+        if self.width is None:
+            return COLUMN_WIDTHS[self.columns]
+        if self.columns != 1:
+            raise ValueError(
+                f"columns={self.columns} has no effect beside width {self.width}; leave one out"
+            )
         match = re.fullmatch(r"(\d+(?:\.\d+)?)(in|cm|mm|pt)", self.width)
         if match is None or not 1 <= (inches := float(match[1]) * INCHES[match[2]]) <= 40:
             raise ValueError(

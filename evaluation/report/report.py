@@ -28,6 +28,7 @@ from tokengym.evaluation.report.curves import (
     group_label,
     make_panels,
 )
+from tokengym.evaluation.report.intro import BEST_OF_N, address, introduction, pages
 from tokengym.evaluation.report.learning import Log, learning_charts
 from tokengym.evaluation.report.tables import (
     cells,
@@ -92,21 +93,28 @@ def render_report(
     runs = sum(entry["runs"] for g in summary["groups"] for entry in g["rewards"].values())
     source = settings.get("env") or summary.get("source") or "learning curves"
     rewards, steps = f"{len(first['rewards'])} {kind_of(first)}s", f"{first['steps'][1]:g}"
+    definitions = _definitions(summary, score)
     page = {
         "title": summary.get("title") or "tokengym: which reward learns faster",
+        "glossary": {"page": "guide/glossary.md", "address": address("guide/glossary.md")},
         "subtitle": f"{source} · {rewards} · {runs} runs · {steps} {unit_of(first)} each",
         "script_hash": f"sha256-{digest}",
         "level": f"{level:.0%}",
         "curves_note": f"Interquartile mean over seeds; the band is its {level:.0%} bootstrap "
         "interval. Point at a chart to read values; press a name to hide it.",
         "groups": [
-            _group(group, panels[tuple(group["group"].items())], colours, level, score, logs)
+            {
+                **_group(group, panels[tuple(group["group"].items())], colours, level, score, logs),
+                "compared": introduction(summary, group, score, episodes),
+            }
             for group in summary["groups"]
         ],
         "samples": side_by_side(episodes, colours),
         "command": summary.get("command"),
         "failed": summary["failed"],
-        "facts": _facts(summary, score),
+        "facts": _facts(summary),
+        "definitions": definitions,
+        "terms": {row["term"]: row["id"] for row in definitions},
         "bibtex": BIBTEX,
     }
     return render(TEMPLATES / "report.html.jinja", page)
@@ -201,11 +209,11 @@ def _axis_view(
         for name, measure in measures_of(group["by_gold"]).items()
         if name in series and name != "score"
     ]
-    wide, narrow = drawn("score", (1000.0, 400.0), (400.0, 340.0))
+    (main,) = drawn("score", (640.0, 420.0))
     return {
         "key": axis,
         "label": AXES[axis],
-        "main": {"label": score, "wide": wide, "narrow": narrow},
+        "main": {"label": score, "chart": main},
         "first": [chart for chart in small if chart["label"].word],
         "more": [chart for chart in small if not chart["label"].word],  # these fold away
     }
@@ -217,6 +225,8 @@ def _series(
     """Return a measurement's lines with their bands, one per reward."""
     series = []
     for name, runs in panel.rewards.items():
+        if measure not in runs.values:
+            continue
         values = runs.values[measure][:, keep]
         low, high = curve_interval(values, level, resamples=1_000)
         series.append(
@@ -253,6 +263,7 @@ def _frontiers(
                     gaps=panel.gaps(runs) if x == "kl" else None,
                 )
                 for name, runs in panel.rewards.items()
+                if {x, y} <= runs.values.keys()
             ]
             if rows and {x, y} <= {*rows[0]}:
                 at, height = (np.array([row[name] for row in rows]) for name in (x, y))
@@ -280,7 +291,7 @@ def _profile(panel: Panel, colours: Mapping[str, int]) -> Chart:
     return line_chart(series, width=400.0, height=270.0, hovers=True)
 
 
-def _facts(summary: Mapping[str, Any], score: Measure) -> list[tuple[str, list[tuple[str, str]]]]:
+def _facts(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     settings = summary.get("settings")
     if settings and not settings.get("model") and settings.get("bundle") in bundle_names():
         settings = {**settings, "model": bundled(settings["bundle"]).model_name("policy")}
@@ -294,7 +305,7 @@ def _facts(summary: Mapping[str, Any], score: Measure) -> list[tuple[str, list[t
             return "\u2013"
         return f"{value:g}" if isinstance(value, float) else str(value)
 
-    facts = [
+    return [
         (title, [(str(key).replace("_", " "), shown(key, value)) for key, value in table.items()])
         for title, table in (
             ("Settings", settings),
@@ -303,22 +314,34 @@ def _facts(summary: Mapping[str, Any], score: Measure) -> list[tuple[str, list[t
         )
         if table
     ]
+
+
+def _definitions(summary: Mapping[str, Any], score: Measure) -> list[dict[str, str]]:
+    """Return the terms of the page, with the sentences and the pages on them."""
     measured = summary["groups"][0]["measures"]
     table = {name: measure_of(name, summary["by_gold"]) for name in measured}
     if summary["by_gold"]:
         del table["gold_score"]  # it is the score
     table["score"] = score
-    meanings = [(measure.title, measure.meaning) for measure in table.values()]
+    rows = [(name, text, page) for name, text, page in pages(summary) if text]
+    glossary, metrics = "guide/glossary.md", "reference/metrics.md"
+    rows += [(measure.title, measure.meaning, metrics) for measure in table.values()]
+    if any(group["reference"] for group in summary["groups"]):
+        rows.append((*BEST_OF_N, glossary))
     if summary.get("measured_by"):
-        meanings.insert(0, ("Measured by", summary["measured_by"]))
+        rows.append(("Measured by", summary["measured_by"], ""))
     if anchor := summary["anchors"]["reference"]:
         values = ", ".join(f"{measure_of(k).title} {number(v)}" for k, v in anchor.items())
-        meanings.append(("Fixed anchor", f"The reference policy, before training: {values}."))
-    defined = [row for row in meanings if row[1]] + _definitions()
-    return [*facts, ("Measurements and definitions", defined)]
+        rows.append(("Fixed anchor", f"The reference policy, before training: {values}.", ""))
+    rows += [(term, text, glossary) for term, text in _terms()]
+    return [
+        {"term": term, "text": text, "address": address(page), "id": f"term-{place}"}
+        for place, (term, text, page) in enumerate(rows)
+        if text
+    ]
 
 
-def _definitions() -> list[tuple[str, str]]:
+def _terms() -> list[tuple[str, str]]:
     ranked = ", ".join(m.word for m in MEASURES.values() if m.ranked)
     return [
         ("Over the run", "Area under the curve by updates, divided by their number: mean height."),

@@ -132,30 +132,39 @@ def summarize(
                 kl_coef, by_gold=settings.by_gold, episodes=settings.episodes
             )
             measure = "score" if kl_coef is None else "net_score"
-            for entry in group["rewards"].values() if measure in panel.measures else ():
+            for entry in group["rewards"].values():
+                if measure not in entry["figures"]:
+                    continue
                 ended = entry["figures"][measure]["final"]["iqm"]
                 alarm = short_of_best(ended, group["reference"]["best_of_n"])
-                entry["alarms"] += [] if alarm is None else [alarm]
+                entry["alarms"] += [] if alarm is None else [alarm._asdict()]
             _add_normalised_scores(panel, group, settings.level)
         _add_controls(panel, group, settings)
         group["failed"] = sum(run.get("group", {}) == group["group"] for run in lost)
+        errors = [run["error"] for run in lost if run.get("group", {}) == group["group"]]
+        group["failure"] = errors[0] if errors else ""
         group["can_retry"] = any(run.get("group", {}) == group["group"] for run in settings.failed)
         group["failed_seeds"] = _seeds_by_reward(lost, group)
         group["missing_seeds"] = _seeds_by_reward(settings.missing, group)
         group["axis"] = settings.axis
         group["wanted_baseline"] = baseline or known[0]
-        group["verdict"] = make_verdict(group, settings.level)
+        group["verdict"] = make_verdict(group)
         group["verdict"]["cautions"] += [
-            *(_lost_measure(name, where) for name, where in panel.lost.items()),
+            *_lost_measures(panel.lost),
             *settings.cautions,
         ]
     return summary
 
 
-def _lost_measure(name: str, where: str) -> str:
-    """Return the caution for a measurement that runs of a panel lack."""
-    title = measure_of(name).title
-    return f"{title} is left out, as it was not measured in every run (first: {where})."
+def _lost_measures(lost: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return a caution for the measurements that the same rewards lack."""
+    titles: dict[tuple[str, ...], list[str]] = {}
+    for name, rewards in lost.items():
+        titles.setdefault(tuple(rewards), []).append(measure_of(name).title)
+    return [
+        f"{', '.join(known)}: left out of {', '.join(rewards)}, where it was not measured."
+        for rewards, known in titles.items()
+    ]
 
 
 def _summarize_panel(panel: Panel, settings: SummarySettings) -> dict[str, Any]:
@@ -172,12 +181,15 @@ def _summarize_panel(panel: Panel, settings: SummarySettings) -> dict[str, Any]:
             "collapse_rate": float(
                 np.mean([collapsed(row, score_anchor) for row in runs.own_rows("score")])
             ),
-            "alarms": find_alarms(
-                {m: iqm(runs.values[m], 0)[runs.evaluated[0]] for m in panel.measures},
-                panel.steps[runs.evaluated[0]],
-                axis=settings.axis,
-                by_gold=settings.by_gold,
-            ),
+            "alarms": [
+                alarm._asdict()
+                for alarm in find_alarms(
+                    {m: iqm(runs.values[m], 0)[runs.evaluated[0]] for m in panel.measured(runs)},
+                    panel.steps[runs.evaluated[0]],
+                    axis=settings.axis,
+                    by_gold=settings.by_gold,
+                )
+            ],
         }
         rewards[name] = entry
         if name != baseline:
@@ -230,9 +242,9 @@ def _end_kl(panel: Panel) -> float | None:
 
     There the others are compared with it. None if it is not known, or below `MIN_KL`.
     """
-    if "kl" not in panel.measures:
-        return None
     baseline = next(iter(panel.rewards.values()))
+    if "kl" not in baseline.values:
+        return None
     kl = float(panel.ends(baseline, "kl").mean())
     return kl if kl >= MIN_KL else None
 
@@ -255,7 +267,7 @@ def families(panel: Panel) -> list[list[tuple[str, str]]]:
 
 def _figures(panel: Panel, runs: Runs, level: float) -> dict[str, Any]:
     figures: dict[str, Any] = {}
-    for measure in panel.measures:
+    for measure in panel.measured(runs):
         figures[measure] = {}
         for kind in kinds(measure):
             values = panel.per_run(runs, measure, kind)
@@ -291,12 +303,13 @@ def _add_normalised_scores(panel: Panel, group: dict[str, Any], level: float) ->
     measure = score_range(group["reference"], 0.0).measure
     if measure not in panel.measures or panel.steps[0] > 0:
         return
-    starts = np.concatenate([runs.values[measure][:, 0] for runs in panel.rewards.values()])
+    having = {name: runs for name, runs in panel.rewards.items() if measure in runs.values}
+    starts = np.concatenate([runs.values[measure][:, 0] for runs in having.values()])
     ends = score_range(group["reference"], float(starts.mean()))
     group["score_range"] = asdict(ends)
     if ends.noise is not None:
         return
-    for name, runs in panel.rewards.items():
+    for name, runs in having.items():
         entry, rows = group["rewards"][name], runs.values[measure]
         figures = {measure: entry["figures"][measure]}
         normalised = _normalized(figures, {measure: ends.start}, {measure: ends.goal})
@@ -314,7 +327,8 @@ def _versus(panel: Panel, runs: Runs, baseline: Runs, level: float) -> dict[str,
     """Return the probability of improvement over the baseline and the relative speed."""
     x_rows, y_rows = _pairs(runs, baseline)
     improvement: dict[str, Any] = {}
-    for measure in panel.measures:
+    both = panel.measured(runs, baseline)
+    for measure in both:
         for kind in ("final", "auc") if measure_of(measure).ranked else ():
             x = panel.per_run(runs, measure, kind)
             y = panel.per_run(baseline, measure, kind)
@@ -326,7 +340,7 @@ def _versus(panel: Panel, runs: Runs, baseline: Runs, level: float) -> dict[str,
             }
     speed = {}
     for measure in ("score", "net_score") if len(x_rows) else ():
-        if measure in panel.measures:
+        if measure in both:
             x, y = runs.values[measure][x_rows], baseline.values[measure][y_rows]
             compared = relative_steps(panel.steps, x, y, level, end=baseline.at_end(y_rows))
             speed[measure] = None if compared is None else asdict(compared)
@@ -352,7 +366,10 @@ def _add_differences(panel: Panel, rewards: Mapping[str, dict[str, Any]], level:
     that is printed as 0 is clear.
     """
     baseline, *others = panel.rewards
-    at_kl = {name: _at_kl(panel, name, rewards, level) for name in others if "kl" in panel.measures}
+    shared = {name: panel.measured(panel.rewards[baseline], panel.rewards[name]) for name in others}
+    at_kl = {
+        name: _at_kl(panel, name, rewards, level) if "kl" in shared[name] else {} for name in others
+    }
     for measure in AT_KL if any(at_kl.values()) else ():
         if figures := rewards[baseline]["figures"].get(measure):
             figures["at_kl"] = figures["final"]  # the others are read at the KL where it ends
@@ -363,7 +380,7 @@ def _add_differences(panel: Panel, rewards: Mapping[str, dict[str, Any]], level:
             if kind == "at_kl":
                 if measure in at_kl[name]:
                     pairs[measure, kind, name] = at_kl[name][measure]
-            elif len(x_rows):
+            elif len(x_rows) and measure in shared[name]:
                 x, y = (
                     panel.per_run(panel.rewards[each], measure, kind)[rows]
                     for each, rows in ((name, x_rows), (baseline, y_rows))
@@ -416,7 +433,7 @@ def _at_kl(
         return {}
     found = {}
     for measure in AT_KL:
-        if measure in panel.measures:
+        if measure in panel.measured(runs, base):
             x = panel.at_kl(runs, levels, measure)[x_rows][known]
             found[measure] = x, panel.ends(base, measure)[y_rows][known]
             low, high = interval(x, level=level)

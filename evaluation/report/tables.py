@@ -9,7 +9,13 @@ from tokengym.base.text import markdown, number, printable, signed
 from tokengym.evaluation.measure.measures import WHEN, check_measures, measure_of, measures_of
 from tokengym.evaluation.report.charts import interval_chart
 from tokengym.evaluation.report.curves import group_label
-from tokengym.evaluation.report.verdict import clear, difference_of, kind_of, unit_of
+from tokengym.evaluation.report.verdict import (
+    clear,
+    difference_of,
+    kind_of,
+    unit_of,
+    unmeasured,
+)
 from tokengym.evaluation.statistics import MIN_KL, SHARES
 
 NOTHING = "\u2013"
@@ -31,7 +37,7 @@ def columns(group: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return the table's columns as (title, measurement, kind)."""
     shown_columns: list[tuple[str, str, str]] = []
     for name, measure in measures_of(group["by_gold"]).items():
-        shown = all(name in entry["figures"] for entry in group["rewards"].values())
+        shown = any(name in entry["figures"] for entry in group["rewards"].values())
         shown_columns += [(measure.heading(kind), name, kind) for kind in measure.columns if shown]
         if name == "score":
             if "kl" in group["measures"]:
@@ -66,12 +72,10 @@ def cells(group: Mapping[str, Any]) -> dict[str, list[dict[str, str]]]:
 def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[str, str]:
     entry = group["rewards"][name]
     value, below, mark, tone = NOTHING, "", "", ""
-    if reason := _unknown(group, name, measure, kind):
+    if (reason := _unknown(group, name, measure, kind)) is not None:
         below = reason
     elif kind == "steps":
-        steps = entry["steps_to_threshold"]
-        value = "not reached" if np.isinf(steps["iqm_curve"]) else f"{steps['iqm_curve']:.0f}"
-        below = f"{steps['reached']:.0%} of seeds arrive"
+        value, below = _arrival(entry, group["baseline"])
     elif kind == "shares":
         reached = [entry["steps_to_shares"][f"{share:g}"] for share in SHARES]
         curves = [steps["iqm_curve"] for steps in reached]
@@ -88,6 +92,8 @@ def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[
         value = number(figure["iqm"])
         if entry["runs"] > 1:  # one seed has no interval
             below = f"{number(figure['low'])} to {number(figure['high'])}"
+        if kind == "at_kl" and name != group["baseline"]:
+            below += _when(group, name)
         if sign := clear(difference_of(group, name, measure, kind)):
             better = measure_of(measure).better
             tone = "good" if (better == "higher") == (sign > 0) else "bad"
@@ -95,17 +101,58 @@ def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[
     return {"value": value, "below": below, "mark": mark, "tone": tone}
 
 
-def _unknown(group: Mapping[str, Any], name: str, measure: str, kind: str) -> str:
-    """Return why a cell has no value, "" if it has."""
+def _both_have_kl(group: Mapping[str, Any], name: str) -> bool:
+    """Return whether the KL of a reward and of the baseline is known."""
+    return all("kl" in group["rewards"][each]["figures"] for each in (name, group["baseline"]))
+
+
+def _unknown(group: Mapping[str, Any], name: str, measure: str, kind: str) -> str | None:
+    """Return why a cell has no value, "" where it was not measured, None if it has a value."""
     if (measure == NORMALISED or kind == "shares") and group["score_range"]["noise"]:
         return "its range may be noise"
+    if kind == "at_kl" and not _both_have_kl(group, name):
+        return ""
     if kind == "at_kl" and group["equal_kl"] is None:
         return f"KL below {MIN_KL:g} nats"
     if kind == "at_kl" and kind not in group["rewards"][name]["figures"][measure]:
-        return "not known"
+        return _not_at_kl(group, name)
     if kind == "steps" and not group["baseline_rises"]:
         return f"{group['baseline']} does not rise"
-    return ""
+    needed = NORMALISED if kind == "shares" else measure or "score"
+    return None if needed in group["rewards"][name]["figures"] else ""
+
+
+def _arrival(entry: Mapping[str, Any], baseline: str) -> tuple[str, str]:
+    """Return when a reward reached the baseline's final level, and how sure that is."""
+    steps = entry["steps_to_threshold"]
+    value = "not reached" if np.isinf(steps["iqm_curve"]) else f"{steps['iqm_curve']:.0f}"
+    below = f"{steps['reached']:.0%} of seeds arrive"
+    speed = (entry.get("versus_baseline") or {}).get("relative_steps")
+    if speed and not np.isinf(speed["ratio"]):
+        below = f"{number(speed['ratio'])} times {baseline}'s; {below}"
+    return value, below
+
+
+def _when(group: Mapping[str, Any], name: str) -> str:
+    """Return when a reward was at the KL of a comparison, and on how many seeds, as a clause.
+
+    One that passed earlier than the baseline had spent fewer tokens, at a higher learning rate.
+    """
+    at = group["rewards"][name]["versus_baseline"]["at_kl"]
+    step = f"{at['step']:,.0f}"
+    when = f"{step} tokens" if group["axis"] == "tokens" else f"update {step}"
+    seeds = f", {at['pairs']} of {at['of']} seeds" if at["pairs"] < at["of"] else ""
+    return f" after {when}{seeds}"
+
+
+def _not_at_kl(group: Mapping[str, Any], name: str) -> str:
+    """Return why a reward's score at equal KL is not known."""
+    at = (group["rewards"][name].get("versus_baseline") or {}).get("at_kl")
+    if not at:
+        return "not known"
+    counts = {"ended below it": at["short"], "passed it unmeasured": unmeasured(group, name)}
+    reasons = [f"{count} of {at['of']} {what}" for what, count in counts.items() if count]
+    return ", ".join(["not known", *reasons])
 
 
 def untrained(group: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -154,11 +201,15 @@ def forests(group: Mapping[str, Any], colours: Mapping[str, int]) -> list[dict[s
                 rows.append((label, colours[name], *ends, clear(d) != 0))
         if rows:
             chart, whiskers, zero = interval_chart(rows, width=400.0)
-            note = {"higher": "Right of 0 is better.", "lower": "Left of 0 is better."}
+            note = {
+                "higher": "Right of 0 is better.",
+                "lower": "Left of 0 is better.",
+                "": "Neither side of 0 is better in itself.",
+            }
             charts.append(
                 {
                     "title": measure.heading(kind),
-                    "note": note.get(measure.better, ""),
+                    "note": note[measure.better],
                     "chart": chart,
                     "rows": whiskers,
                     "zero": zero,
@@ -167,10 +218,18 @@ def forests(group: Mapping[str, Any], colours: Mapping[str, int]) -> list[dict[s
     return charts
 
 
-def group_table(
-    group: Mapping[str, Any], level: float, style: Style, measures: Sequence[str] = ()
-) -> str:
-    """Return one setting's table of results, a row per reward."""
+def short_table(
+    group: Mapping[str, Any], measures: Sequence[str] = ()
+) -> tuple[list[tuple[str, str]], dict[str, list[dict[str, str]]]]:
+    """Return the columns that terminals and papers show, and the rewards' cells in them.
+
+    Args:
+        group: One setting of a summary.
+        measures: Measurements to show; () shows those of the terminal.
+
+    Returns:
+        Headings, each of the measurement and of the number taken of it, and cells by reward.
+    """
     every_column = columns(group)
     check_measures(measures, list(dict.fromkeys(name for _, name, _ in every_column if name)))
     on_terminal = [m.name for m in measures_of(group["by_gold"]).values() if m.short]
@@ -179,7 +238,6 @@ def group_table(
         for column, (_, name, kind) in enumerate(every_column)
         if name in (measures or on_terminal) and kind in ("auc", "final", "at_kl")
     ]
-    rewards = {name: [row[column] for column in shown] for name, row in cells(group).items()}
     heads = []
     for column in shown:
         title, name, kind = every_column[column]
@@ -189,6 +247,14 @@ def group_table(
             heads.append((measure.word.capitalize(), at_kl(group)))
         else:
             heads.append((title.removesuffix(f" {WHEN[kind]}") + unit, WHEN[kind]))
+    return heads, {name: [row[column] for column in shown] for name, row in cells(group).items()}
+
+
+def group_table(
+    group: Mapping[str, Any], level: float, style: Style, measures: Sequence[str] = ()
+) -> str:
+    """Return one setting's table of results, a row per reward."""
+    heads, rewards = short_table(group, measures)
     counts = counts_of(group)
     note = (
         f"Interquartile mean and {level:.0%} bootstrap interval over "
@@ -209,7 +275,7 @@ def group_table(
 
         grid = [
             [first, *map(" ".join, heads)],
-            ["---", *("---:" for _ in shown)],
+            ["---", *("---:" for _ in heads)],
             *([name, *map(in_words, row)] for name, row in rewards.items()),
         ]
         shown_rows = (f"| {' | '.join(map(markdown, row))} |" for row in grid)
@@ -219,7 +285,7 @@ def group_table(
         rows.append([latex(name), *(latex(f"{c['mark']} {c['value']}".strip()) for c in row)])
         rows.append(["", *(rf"\scriptsize {latex(c['below'])}" if c["below"] else "" for c in row)])
     lines = [" & ".join(row) + r" \\" for row in rows]
-    begin = [f"% {note}.", f"\\begin{{tabular}}{{l{'r' * len(shown)}}}", r"\toprule", *lines[:2]]
+    begin = [f"% {note}.", f"\\begin{{tabular}}{{l{'r' * len(heads)}}}", r"\toprule", *lines[:2]]
     return "\n".join([*begin, r"\midrule", *lines[2:], r"\bottomrule", r"\end{tabular}"])
 
 

@@ -10,15 +10,14 @@ the samples, not a verdict; each of their limits is a rule of thumb.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from tokengym.base.text import number, signed
-from tokengym.evaluation.measure.measures import measure_of, measures_of
+from tokengym.evaluation.measure.measures import measure_of
 from tokengym.evaluation.statistics import (
-    FEWEST_PAIRS,
     LEAP,
     MIN_KL,
     RELIABLE_SEEDS,
@@ -43,8 +42,8 @@ LEAP_SHARE = 0.25
 """Share of the KL at the end that one update may cross without an alarm."""
 
 
-def make_verdict(group: Figures, level: float) -> dict[str, Any]:
-    """Return the headline of one line, notes on it, a sentence per reward, and cautions.
+def make_verdict(group: Figures) -> dict[str, Any]:
+    """Return the headline of one line, notes on it, a line per reward, and cautions.
 
     Rewards stand by their lead over the run, controls behind them.
     """
@@ -53,7 +52,7 @@ def make_verdict(group: Figures, level: float) -> dict[str, Any]:
     return {
         "headline": _headline(group, others),
         "notes": _notes(group, others),
-        "sentences": [_sentence(group, name, baseline, level) for name in others],
+        "differences": [_difference(group, name) for name in others],
         "cautions": _cautions(group, others),
     }
 
@@ -171,6 +170,7 @@ def _reached(group: Figures) -> str:
     shares = {
         name: entry["figures"]["normalised_score"]["final"]
         for name, entry in group["rewards"].items()
+        if "normalised_score" in entry["figures"]
     }
     over = [name for name, share in shares.items() if share["iqm"] >= 1.0]
     below = [name for name, share in shares.items() if max(share["iqm"], share["high"]) < 1.0]
@@ -212,140 +212,24 @@ def lead_of(group: Figures, name: str) -> Lead:
     return "more drift" if equal and faster > 0 and spends_more else ""
 
 
-def _lead(group: Figures, name: str) -> str:
-    """Return whether a lead is more score at equal KL or less drift, as sentences."""
-    lead, word = lead_of(group, name), measure_of("score", group["by_gold"]).word
-    equal = difference_of(group, name, "score", "at_kl")
-    parts = []
-    if lead in ("less drift", "more drift"):
-        kl = difference_of(group, name, "kl", "auc")
-        assert kl is not None  # the lead is one in it
-        less = lead == "less drift"
-        text = "It drifts less, and does not learn faster" if less else "Its lead is more drift"
-        size = f"{signed(kl['difference'])} nats, {_interval(kl)}"
-        parts.append(f"{text}: KL over the run {size}. ")
-    if not equal:
-        return "".join([*parts, _not_at_kl(group, name)])
-    at = group["rewards"][name]["versus_baseline"]["at_kl"]
-    what = {"more": f"it has more {word}", "less": f"it has less {word}"}
-    verdict = what.get(lead, f"no clear difference in {word}")
-    size = f"{signed(equal['difference'])}, {_interval(equal)}"
-    text = (
-        f"At equal KL ({number(at['kl'])} nats, where {group['baseline']} ends) {verdict}: {size}"
-    )
-    if at["pairs"] < at["of"]:
-        text += f", on the {at['pairs']} of {at['of']} seeds whose runs were there"
-    gold = None if group["by_gold"] else difference_of(group, name, "gold_score", "at_kl")
-    if gold and clear(gold):
-        way = "higher" if clear(gold) > 0 else "lower"
-        text += f"; its gold score there is {number(abs(gold['difference']))} {way}"
-        text += f" ({_interval(gold)})"
-    return "".join([*parts, f"{text}{_when(group, at)}. "])
-
-
-def _when(group: Figures, at: Figures) -> str:
-    """Return, as a clause, when the two arms of a comparison at equal KL were there.
-
-    The one that passed earlier has spent fewer tokens, and its learning rate had fallen less.
-    """
-    steps = [f"{at[name]:,.0f}" for name in ("step", "baseline_step")]
-    if group["axis"] == "tokens":
-        return f"; it was last there after {steps[0]} tokens, {group['baseline']} after {steps[1]}"
-    return f"; it was last there after update {steps[0]}, {group['baseline']} after {steps[1]}"
-
-
-def _not_at_kl(group: Figures, name: str) -> str:
-    """Return why a reward's score at equal KL is not known, as no or one sentence."""
-    at = group["rewards"][name]["versus_baseline"].get("at_kl")
-    if at is None or group["equal_kl"] is None or at["of"] < FEWEST_PAIRS:
-        return ""
-    unmeasured = _unmeasured(group, name)
-    runs = {
-        "ended below it": at["short"],
-        "passed it unmeasured": unmeasured,
-        "were measured there": at["pairs"],
-    }
-    counts = ", ".join(f"{count} {what}" for what, count in runs.items() if count)
-    return (
-        f"Its score at equal KL is not known: {group['baseline']} ends at "
-        f"{number(group['equal_kl'])} nats, and of its {at['of']} runs {counts}. "
-    )
-
-
-def _sentence(group: Figures, name: str, baseline: str, level: float) -> str:
-    area = difference_of(group, name, "score", "auc")
+def _difference(group: Figures, name: str) -> str:
+    """Return a reward's difference to the baseline over the run, and whether it is clear."""
+    area, baseline = difference_of(group, name, "score", "auc"), group["baseline"]
     if not area:
-        return f"{name} and {baseline} share no seed, so their runs cannot be paired."
+        return f"{_named(group, name)}: no seed in common with {baseline}, so nothing is paired"
     word = measure_of("score", group["by_gold"]).word
-    what = {1: "learned faster", -1: "learned slower", 0: "showed no clear difference in speed"}
-    verb = what[clear(area)] if area["pairs"] >= RELIABLE_SEEDS else "ran on too few seeds to tell"
-    text = (
-        f"{name} {verb}: {word} over the run {signed(area['difference'])}, {_interval(area)}, "
-        f"against {baseline}, ahead on {area['wins']} of {area['pairs']} seeds."
-    )
-    speed = _speed(group, name, baseline, level, is_one=area["pairs"] == 1)
-    return f"{text} {_lead(group, name)}{speed}{_ends(group, name)}"
-
-
-def _ends(group: Figures, name: str) -> str:
-    """Return the differences at the end of the run, the clear ones with their intervals."""
-    sure, unsure = [], []
-    table = measures_of(group["by_gold"])
-    for measure, label in ((name, m.word) for name, m in table.items() if m.word):
-        difference = difference_of(group, name, measure, "final")
-        if difference and clear(difference):
-            size = signed(difference["difference"])
-            sure.append(f"{label} {size} ({_interval(difference)})")
-        elif difference:
-            unsure.append(label)
-    if not unsure:
-        return f"At the end: {', '.join(sure)}."
-    if not sure:
-        return f"At the end: no clear difference in {_list(unsure)}."
-    return f"At the end: {', '.join(sure)}; no clear difference in {_list(unsure)}."
-
-
-def _speed(group: Figures, name: str, baseline: str, level: float, *, is_one: bool) -> str:
-    """Return how soon a reward reached the baseline's end, by score and by score minus KL.
-
-    They differ where a reward stops at a lower KL: it may reach the one soon, the other never. One
-    pair has no interval.
-    """
-    versus = group["rewards"][name]["versus_baseline"]
-    speed, net = versus["relative_steps"], versus.get("relative_steps_net")
-    if not speed:
-        return ""
-    unit, word = unit_of(group), measure_of("score", group["by_gold"]).word
-    arrives, arrives_net = (f and not math.isinf(f["ratio"]) for f in (speed, net))
-    net_in = f"{baseline}'s final {word} minus the KL penalty in " if arrives_net else ""
-    net_in += _times(net, unit, is_one=is_one) if arrives_net else ""
-    if arrives:
-        text = f"It reached {baseline}'s final {word} in {_times(speed, unit, is_one=is_one)}"
-        return f"{text}, and {net_in}. " if arrives_net else f"{text}. "
-    text = f"Its mean curve did not reach {baseline}'s final {word} within the budget"
-    if arrives_net:
-        text += f", but {net_in}"
-    if is_one:
-        return f"{text}. "
-    if math.isinf(speed["low"]):
-        return f"{text}; nor does the {level:.0%} interval of its {unit} begin within it. "
-    return (
-        f"{text}; the {level:.0%} interval of its {unit} runs from {number(speed['low'])} times "
-        f"{baseline}'s to beyond the budget. "
-    )
-
-
-def _times(speed: Figures, unit: str, *, is_one: bool) -> str:
-    high = "beyond the budget" if math.isinf(speed["high"]) else number(speed["high"])
-    interval = "" if is_one else f" ({number(speed['low'])} to {high})"
-    return f"{number(speed['ratio'])} times the {unit}{interval}"
+    size = f"{signed(area['difference'])} {word} over the run against {baseline}"
+    p = area["p_adjusted"]
+    corrected = "corrected p < 0.001" if p < 0.001 else f"corrected p = {p:.2g}"
+    verdict = f"{'clear' if clear(area) else 'not clear'}, {corrected}"
+    if area["pairs"] < RELIABLE_SEEDS:
+        verdict = f"too few seeds to tell ({area['pairs']})"
+    return f"{_named(group, name)}: {size}, {_interval(area)}; {verdict}"
 
 
 def _cautions(group: Figures, others: Sequence[str]) -> list[str]:
     # A gamed score puts every other sentence in doubt, so alarms come first.
-    cautions = [
-        f"{name}: {alarm}." for name, entry in group["rewards"].items() for alarm in entry["alarms"]
-    ]
+    cautions = _alarms(group)
     if group["wanted_baseline"] != group["baseline"]:
         cautions.append(
             f"{group['wanted_baseline']} has no finished run here; {group['baseline']} takes its "
@@ -359,15 +243,16 @@ def _cautions(group: Figures, others: Sequence[str]) -> list[str]:
         )
     cautions += _absent_runs(group)
     cautions += _cut(group)
-    cautions += [sentence for name in others if (sentence := _unshared_seeds(group, name))]
-    if others and "kl" in group["measures"] and group["equal_kl"] is None:
+    cautions += _unshared_seeds(group, others)
+    has_kl = "kl" in group["rewards"][group["baseline"]]["figures"]
+    if others and has_kl and group["equal_kl"] is None:
         cautions.append(
             f"{group['baseline']} has hardly moved (its KL ends below {MIN_KL:g} nats), so that "
             "scores at equal KL say nothing yet."
         )
-    if unmeasured := [name for name in others if _unmeasured(group, name)]:
+    if passed := [name for name in others if unmeasured(group, name)]:
         cautions.append(
-            f"{_list(unmeasured)} went over the KL at which {group['baseline']} ends between two "
+            f"{_list(passed)} went over the KL at which {group['baseline']} ends between two "
             f"evaluations more than {LEAP:g} nat apart, so that scores at equal KL are not known "
             "on every seed. Evaluate more often, or lower learning_rate."
         )
@@ -379,10 +264,29 @@ def _cautions(group: Figures, others: Sequence[str]) -> list[str]:
             "score before the others."
         )
     cautions += _about_range(group)
+    collapsed = [
+        f"{name} ({entry['collapse_rate']:.0%} of its seeds)"
+        for name, entry in group["rewards"].items()
+        if entry["collapse_rate"] > 0
+    ]
+    return cautions + ([f"Collapsed: {_list(collapsed)}."] if collapsed else [])
+
+
+def _alarms(group: Figures) -> list[str]:
+    """Return each sign of over-optimisation once, with the rewards that show it."""
+    shown: dict[tuple[str, str], list[str]] = {}
     for name, entry in group["rewards"].items():
-        if entry["collapse_rate"] > 0:
-            cautions.append(f"{name} collapsed on {entry['collapse_rate']:.0%} of its seeds.")
-    return cautions
+        for alarm in entry["alarms"]:
+            arms = shown.setdefault((alarm["sign"], alarm["remedy"]), [])
+            arms.append(f"{name} ({alarm['detail']})")
+    return [
+        f"{_sentence(sign)}: {_list(arms)}.{f' {_sentence(remedy)}.' if remedy else ''}"
+        for (sign, remedy), arms in shown.items()
+    ]
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _cut(group: Figures) -> list[str]:
@@ -409,18 +313,20 @@ def _cut(group: Figures) -> list[str]:
     return cautions
 
 
-def _unshared_seeds(group: Figures, name: str) -> str:
-    """Return that a reward or the baseline has seeds that the other was not run with, or ""."""
-    area = difference_of(group, name, "score", "auc")
-    both = (name, group["baseline"])
-    (own, meant), (others, others_meant) = (_seeds(group, reward) for reward in both)
-    if not area or (own <= others_meant and others <= meant):
-        return ""
-    return (
-        f"{name} has {len(own)} seeds and {group['baseline']} {len(others)}, of which "
-        f"{area['pairs']} are the same: differences are over those, all else is over the seeds of "
-        "each."
-    )
+def _unshared_seeds(group: Figures, others: Sequence[str]) -> list[str]:
+    """Return which rewards and the baseline have seeds that the other was not run with."""
+    baseline, found = group["baseline"], []
+    base, base_meant = _seeds(group, baseline)
+    for name in others:
+        area, (own, meant) = difference_of(group, name, "score", "auc"), _seeds(group, name)
+        if area and not (own <= base_meant and base <= meant):
+            found.append(f"{area['pairs']} of the {len(own)} of {name}")
+    if not found:
+        return []
+    return [
+        f"{baseline} has {len(base)} seeds, and shares {_list(found)}: differences are over the "
+        "seeds that both have, all else is over the seeds of each."
+    ]
 
 
 def _seeds(group: Figures, name: str) -> tuple[set[int], set[int]]:
@@ -433,7 +339,7 @@ def _seeds(group: Figures, name: str) -> tuple[set[int], set[int]]:
     return own, own.union(*lost)
 
 
-def _unmeasured(group: Figures, name: str) -> int:
+def unmeasured(group: Figures, name: str) -> int:
     """Return how many of a reward's runs passed the KL of their pair where nothing was measured."""
     at = group["rewards"][name]["versus_baseline"].get("at_kl")
     return at["of"] - at["pairs"] - at["short"] if at and group["equal_kl"] is not None else 0
@@ -458,7 +364,8 @@ def _absent_runs(group: Figures) -> list[str]:
         remedy = "; --retry-failed repeats what failed" if group["can_retry"] else ""
         cautions.append(
             f"Not in the figures: {group['failed']} failed {runs} "
-            f"({_runs(group['failed_seeds'])}), which may favour the {kind_of(group)}{remedy}."
+            f"({_runs(group['failed_seeds'])}), which may favour the {kind_of(group)}{remedy}. "
+            f"{'The first: ' if group['failed'] > 1 else ''}{group['failure'].rstrip('.')}."
         )
     if group["missing_seeds"]:
         cautions.append(
@@ -492,10 +399,24 @@ def _list(names: Sequence[str]) -> str:
 # --- alarms ---------------------------------------------------------------------------------------
 
 
+class Alarm(NamedTuple):
+    """A sign of over-optimisation in one reward's runs."""
+
+    sign: str
+    """What it is, as the beginning of a sentence."""
+    detail: str
+    """Its figures."""
+    remedy: str = ""
+    """What to do; empty where the samples are to be read first."""
+
+    def __str__(self) -> str:
+        return f"{self.sign} ({self.detail})" + (f": {self.remedy}" if self.remedy else "")
+
+
 def find_alarms(
     curves: Mapping[str, Array], steps: ArrayLike, *, axis: str = "update", by_gold: bool = False
-) -> list[str]:
-    """Return one sentence per sign of over-optimisation in one reward's mean curves.
+) -> list[Alarm]:
+    """Return the signs of over-optimisation in one reward's mean curves.
 
     Args:
         curves: Per measurement (time,), the first value the reference policy's.
@@ -505,8 +426,8 @@ def find_alarms(
 
     Example:
         >>> curves = {"score": np.arange(6.0), "gold_score": np.array([0, 1, 2, 1.5, 1, 0.5])}
-        >>> find_alarms(curves, [0, 10, 20, 30, 40, 50])
-        ['from update 20 on the gold score fell (2 to 0.5) while the score rose (2 to 5)']
+        >>> str(find_alarms(curves, [0, 10, 20, 30, 40, 50])[0])
+        'the gold score fell while the score rose (from update 20 on: gold 2 to 0.5, score 2 to 5)'
     """
     at = np.asarray(steps, dtype=np.float64)
     alarms = []
@@ -515,29 +436,29 @@ def find_alarms(
         if parted is not None:
             step = f"{at[parted.index]:,.0f}"
             since = f"{step} tokens" if axis == "tokens" else f"update {step}"
-            alarms.append(
-                f"from {since} on the gold score fell "
-                f"({parted.gold_best:.3g} to {parted.gold_last:.3g}) while the score rose "
-                f"({parted.score_then:.3g} to {parted.score_last:.3g})"
+            detail = (
+                f"from {since} on: gold {parted.gold_best:.3g} to {parted.gold_last:.3g}, score "
+                f"{parted.score_then:.3g} to {parted.score_last:.3g}"
             )
-    for name, limit, words in (
-        ("copy_rate", COPY_RISE, "copies more of its prompt"),
-        ("repetition", REPETITION_RISE, "repeats itself more"),
+            alarms.append(Alarm("the gold score fell while the score rose", detail))
+    for name, limit, sign in (
+        ("copy_rate", COPY_RISE, "more is copied from the prompt"),
+        ("repetition", REPETITION_RISE, "responses repeat themselves more"),
     ):
         if name in curves and curves[name][-1] - curves[name][0] > limit:
             first, last = curves[name][0], curves[name][-1]
-            alarms.append(f"it {words}: {first:.0%} of trigrams at first, {last:.0%} at the end")
+            alarms.append(Alarm(sign, f"{first:.0%} of trigrams at first, {last:.0%} at the end"))
     if "length" in curves:
         first, last = curves["length"][0], curves["length"][-1]
         if abs(last - first) > LENGTH_CHANGE * first:
-            alarms.append(f"its length went from {first:.3g} to {last:.3g} tokens")
+            alarms.append(Alarm("the length changed", f"{first:.3g} to {last:.3g} tokens"))
     if "kl" in curves and axis != "tokens":
         alarms += _leaps(curves["kl"], at)
     # Of curves that begin later the start is not known.
     return alarms + (_net_loss(curves, by_gold) if at[0] == 0 else [])
 
 
-def _net_loss(curves: Mapping[str, Array], by_gold: bool) -> list[str]:
+def _net_loss(curves: Mapping[str, Array], by_gold: bool) -> list[Alarm]:
     """Return the alarm of a training that ended below its start by what it maximised."""
     if "net_score" not in curves:
         return []
@@ -545,13 +466,12 @@ def _net_loss(curves: Mapping[str, Array], by_gold: bool) -> list[str]:
     held = levels(net)
     if len(net) < FEWEST or held[0] - held[-1] <= NOISES * noise(net):
         return []
-    ended = f"minus the KL penalty ended at {net[-1]:.3g}, below its start of {net[0]:.3g}"
-    if by_gold:
-        return [f"its gold score {ended}"]
-    return [f"its score {ended}: training lost by its own objective"]
+    word = "gold score minus the KL penalty" if by_gold else "score minus the KL penalty"
+    lost = "" if by_gold else ": training lost by its own objective"
+    return [Alarm(f"{word} ended below its start{lost}", f"{net[0]:.3g} to {net[-1]:.3g}")]
 
 
-def _leaps(kl: Array, updates: Array) -> list[str]:
+def _leaps(kl: Array, updates: Array) -> list[Alarm]:
     """Return the alarm of the longest leap in one update, if it is beyond the limits.
 
     nats_per_update > max(LEAP, LEAP_SHARE * kl at the end)
@@ -564,26 +484,31 @@ def _leaps(kl: Array, updates: Array) -> list[str]:
     i = int(np.argmax(crossed))
     if crossed[i] <= max(LEAP, LEAP_SHARE * kl[-1]):
         return []
+    at = f"update {updates[i]:g} to {updates[i + 1]:g}"
     return [
-        f"one update crossed at least {crossed[i]:.3g} nats of KL (update {updates[i]:g} to "
-        f"{updates[i + 1]:g}), and it ended at {kl[-1]:.3g}: lower learning_rate, or set "
-        "n_warmup_updates"
+        Alarm(
+            "one update crossed so much KL that no policy between was measured",
+            f"at least {crossed[i]:.3g} nats from {at}, {kl[-1]:.3g} at the end",
+            "lower learning_rate, or set n_warmup_updates",
+        )
     ]
 
 
-def short_of_best(ended: float, rows: Sequence[Mapping[str, float]]) -> str | None:
+def short_of_best(ended: float, rows: Sequence[Mapping[str, float]]) -> Alarm | None:
     """Return the alarm of a training that ended below the best of a few untrained responses.
 
     Example:
-        >>> short_of_best(0.5, [{"n": 1, "score": 0.0}, {"n": 4, "score": 1.0}])[:50]
-        'it ended at 0.5, below the 1 of the best of 4 untr'
+        >>> short_of_best(0.5, [{"n": 1, "score": 0.0}, {"n": 4, "score": 1.0}]).sign
+        'it ended below the best of 4 untrained responses (score 1), which cost no training'
     """
     row = next((row for row in rows if row["n"] == FEW), None)
     if row is None or ended >= (best := row.get("net_score", row["score"])):
         return None
     # Beside the score that is printed, a number with the penalty would contradict it.
-    less = " (score minus the KL penalty)" if "net_score" in row else ""
-    return (
-        f"it ended at {ended:.3g}, below the {best:.3g} of the best of {FEW} untrained responses"
-        f"{less}, which cost no training: train longer, or at another learning_rate"
+    word = "score minus the KL penalty" if "net_score" in row else "score"
+    return Alarm(
+        f"it ended below the best of {FEW} untrained responses ({word} {best:.3g}), which cost no "
+        "training",
+        f"{ended:.3g}",
+        "train longer, or at another learning_rate",
     )

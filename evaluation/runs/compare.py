@@ -18,16 +18,19 @@ from tokengym.agents.policy.backend import backend
 from tokengym.agents.policy.settings import check_products
 from tokengym.agents.rollouts.logs import check_tracker
 from tokengym.base.device import select_device
-from tokengym.base.errors import FolderInUseError
+from tokengym.base.errors import FolderInUseError, SettingsError
 from tokengym.base.folders import locked
-from tokengym.base.saved_code import CODE, keep_code
+from tokengym.base.objects import kept_in, short
+from tokengym.base.saved_code import CODE, keep_code, texts_in
 from tokengym.envs.prompts.rows import ENCODED, rows_stored_in
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.references import SAMPLES, check_ranks
+from tokengym.evaluation.report.curves import read_curves
+from tokengym.evaluation.result import Result
 from tokengym.evaluation.runs.config import ComparisonConfig
-from tokengym.evaluation.runs.defaults import TrainingSettings, bundle_settings
+from tokengym.evaluation.runs.defaults import TrainingSettings, bundle_settings, task_name
 from tokengym.evaluation.runs.display import ProgressDisplay
-from tokengym.evaluation.runs.executors import Executor, Fault, RunFunction, here
+from tokengym.evaluation.runs.executors import EXECUTORS, Executor, Fault, RunFunction, here
 from tokengym.evaluation.runs.folder import (
     check_folder,
     missing_runs,
@@ -40,49 +43,104 @@ from tokengym.evaluation.runs.record import versions
 from tokengym.evaluation.runs.results import write_comparison
 from tokengym.evaluation.runs.run import do_spec
 from tokengym.evaluation.runs.spec import RunSpec
+from tokengym.evaluation.runs.words import comparison_of_keywords
 from tokengym.rewards.errors import ScorerError
 
 
 def compare(
-    config: ComparisonConfig,
-    out: Path | str,
+    env: ComparisonConfig | str | None = None,
+    out: Path | str | None = None,
     *,
+    rewards: object = (),
+    agent: object = "ppo",
+    agents: object = (),
+    seeds: int = 5,
+    first_seed: int = 0,
     jobs: int | None = None,
     checkpoint_every: int = 1,
     retry_failed: bool = False,
     track: str | None = None,
-    executor: Executor | None = None,
+    executor: Executor | str | None = None,
     console: Console | None = None,
-) -> dict[str, Any]:
-    """Run what is missing of a comparison, and write its results.
+    **settings: Any,
+) -> Result:
+    """Train each reward, or each learner, with the same seeds and budget, and compare them.
 
-    Writes ``curves.csv``, ``summary.json``, ``curves.png`` and ``report.html`` into ``out``, and a
-    folder per run, one of them for the reference samples. Stopped by Ctrl-C it leaves the runs that
-    are finished; the same call resumes.
+    The arguments are the options of ``tokengym compare``, with ``_`` for ``-``. Writes
+    ``curves.csv``, ``summary.json``, ``curves.png`` and ``report.html`` into ``out``, and a folder
+    per run, one of them for the reference samples. Stopped by Ctrl-C it leaves the runs that are
+    finished; the same call resumes.
 
     Args:
-        config: The comparison.
-        out: The comparison's folder.
+        env: Id of the environment, a task's bare name, or "file.py:make_env"; None takes the one
+            that follows from the rest. Or a whole `ComparisonConfig`, beside which no other setting
+            is given.
+        out: Folder of the results; None takes runs/ and the task's name.
+        rewards: Words of rewards, or objects: a `Credit`, a scorer, a function, a class. The first
+            is the baseline.
+        agent: Learner of the policies, by its word or as a class.
+        agents: Learners to compare at equal tokens: words, classes of Stable-Baselines3, subclasses
+            of `EpisodicAlgorithm`, or what has ``predict`` and perhaps ``learn``.
+        seeds: Runs per reward.
+        first_seed: The lowest seed.
         jobs: Runs at a time; None takes the bundle's own number, else one per core, fewer where
-            each has several threads.
+            each has several threads. Objects that other processes cannot find, as those of a
+            notebook, need 1: the runs are then done in this process.
         checkpoint_every: Evaluations between two checkpoints of a run here, from which the same
             call resumes it if it was stopped; 0 keeps none, and a stopped run starts over.
         retry_failed: Do failed runs again; otherwise they stay, and are shown as failed.
         track: "tensorboard", "wandb", "mlflow" or "trackio": where the runs can be watched.
-        executor: Where runs are done, see `tokengym.evaluation.runs.executors`; None takes
-            processes of this machine, ``jobs`` at a time.
+        executor: Where runs are done, a word or a function, see
+            `tokengym.evaluation.runs.executors`; None takes processes of this machine, ``jobs`` at
+            a time.
         console: Where progress is shown; None takes the terminal.
+        settings: Settings of the training, the evaluation and the task by the words of their
+            options: ``updates=30``, ``kl_coef=0.1``, ``eval_every=3``, ``dataset=...``, where a
+            ``datasets.Dataset`` or a scorer of one's own will do, too.
 
     Returns:
-        The summary, as summary.json holds it.
+        The results, which are a mapping as summary.json is.
 
     Raises:
-        ValueError: if the folder holds another comparison, there is no such device, an environment
-            cannot be made, or every run failed.
+        TypeError: if there is no such argument, with the near matches.
+        ValueError: if a value is out of range, the folder holds another comparison, there is no
+            such device, an environment cannot be made, or every run failed.
         FolderInUseError: if another process writes the folder, or one of its runs.
         ScorerError: if the scorer fails on the reference samples, which ends all runs.
         KeyboardInterrupt: if it was stopped.
     """
+    if isinstance(env, ComparisonConfig):
+        own = {"rewards": rewards, "agents": agents, "seeds": seeds, "first_seed": first_seed}
+        usual = {"rewards": (), "agents": (), "seeds": 5, "first_seed": 0, "agent": "ppo"}
+        given = {**own, "agent": agent, **settings}
+        if beside := [name for name, value in given.items() if value != usual.get(name)]:
+            raise TypeError(f"{beside[0]} has no effect beside a ComparisonConfig; leave it out")
+        config = env
+    else:
+        config = comparison_of_keywords(env, rewards, agent, agents, seeds, first_seed, settings)
+    out = Path(out or Path("runs") / task_name(config.env))
+    executor = EXECUTORS.make(executor) if isinstance(executor, str) else executor
+    try:
+        summary = _compare(
+            *(config, out, jobs, checkpoint_every, retry_failed, track, executor, console)
+        )
+    except KeyboardInterrupt:
+        said = "stopped; what is finished is kept, the same call resumes"
+        raise KeyboardInterrupt(said) from None
+    return Result(summary, read_curves(out / "curves.csv"), out)
+
+
+def _compare(
+    config: ComparisonConfig,
+    out: Path,
+    jobs: int | None,
+    checkpoint_every: int,
+    retry_failed: bool,
+    track: str | None,
+    executor: Executor | None,
+    console: Console | None,
+) -> dict[str, Any]:
+    """Run what is missing of a comparison, write its results, and return the summary."""
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}; leave it out for one per core")
     if checkpoint_every < 0:
@@ -90,12 +148,13 @@ def compare(
     if jobs is not None and executor is not None:
         raise ValueError(f"jobs={jobs} has no effect beside an executor; leave one of them out")
     check_tracker(track)
+    if own := _objects(config):
+        executor = _executor_of_objects(own, jobs, executor)
     is_here = executor is None or executor is here
     if is_here:  # elsewhere the runs have the devices of other machines
         select_device(config.training.device)  # refuses one that is not there
     if jobs is None:
         jobs = bundle_settings(config.task.bundle, "comparison").get("jobs")
-    out = Path(out)
     check_folder(config, out)
     with locked(out):
         check_folder(config, out)  # another process may have begun and ended since
@@ -105,7 +164,7 @@ def compare(
             console, notices = console or Console(), Notices()
             with console.status("making the environments"):
                 ask = partial(preflight, out=out, is_here=is_here)
-                measured_by = run_in_subprocess(ask, config, notices)
+                measured_by = ask(config) if own else run_in_subprocess(ask, config, notices)
             training, count = config.training, sum(not plan.is_reference for plan in missing)
             size = f"{training.batch_size} x {training.max_new_tokens} tokens"
             size = f"{training.last_step} updates ({size})"
@@ -115,6 +174,7 @@ def compare(
             for line in (
                 f"{text}, results in {out}; the time left is shown after the first runs",
                 config.decided,
+                config.measuring,
                 f"measured by {measured_by}",
             ):
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -124,10 +184,33 @@ def compare(
             missing[1:] = [replace(plan, warns=False) for plan in missing[1:]]
             do = partial(do_spec, checkpoint_every=checkpoint_every, track=track)
             execute_all = executor or processes_here(jobs, notices)
+            total -= missing[0].is_reference  # which trains nothing
             board = ProgressDisplay(console, total=total, done=done, steps=steps, specs=missing)
             with board:
                 execute(missing, board, execute_all, do)
         return write_comparison(config, out)
+
+
+def _objects(config: ComparisonConfig) -> list[str]:
+    """Return the names of the objects of this process alone that a comparison has."""
+    return list(dict.fromkeys(kept_in([str(text) for text in texts_in(config.as_dict())])))
+
+
+def _executor_of_objects(
+    own: Sequence[str], jobs: int | None, executor: Executor | None
+) -> Executor:
+    """Return the executor of runs with objects of this process alone, which is this process.
+
+    Raises:
+        SettingsError: if the runs are to be done by others.
+    """
+    if executor is here or (executor is None and jobs == 1):
+        return here
+    are = "is an object" if len(own) == 1 else "are objects"
+    raise SettingsError(
+        f"{', '.join(map(short, own))} {are} of this process, which others cannot have; pass "
+        "jobs=1 to do the runs one after another here, or define it in a file: path/to/file.py:Name"
+    )
 
 
 def execute(
@@ -229,7 +312,7 @@ def _preflight(config: ComparisonConfig, is_here: bool) -> str:
             payers[reward] = paid.raw_scorer.title
         envs.close()
     evaluator = config.evaluator()
-    check_ranks(evaluator, config.evaluation.reference_samples)
+    check_ranks(evaluator, config.evaluation.reference_samples or 0)
     evaluator.close()
     measured_by = evaluator.measured_by
     if evaluator.gold is not None and config.task.sources_of_words:

@@ -4,11 +4,14 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokengym.agents.learner import LEARNERS
+from tokengym.agents.learner import LEARNERS, check_saved_agents
 from tokengym.base.errors import SettingsError
+from tokengym.base.files import to_json
+from tokengym.base.objects import short
 from tokengym.base.registry import Spec
 from tokengym.base.saved_code import (
     check_module,
@@ -20,11 +23,10 @@ from tokengym.base.saved_code import (
     texts_of_options,
 )
 from tokengym.base.settings import (
-    as_plain,
     check_count,
     check_number,
     field_paths,
-    from_plain,
+    from_json,
     values_by_name,
 )
 from tokengym.evaluation.measure.environments import Decision, decide_env, env_word, resolve_env
@@ -39,6 +41,7 @@ from tokengym.evaluation.runs.defaults import (
     task_defaults,
     task_name,
 )
+from tokengym.evaluation.runs.measuring import chosen, share_of
 from tokengym.evaluation.runs.spec import (
     REFERENCE,
     RunSpec,
@@ -108,6 +111,7 @@ class ComparisonConfig:
             own = default_rewards(resolve_env(self.env))
             object.__setattr__(self, "rewards", own[:1] if self.agents else own)
         self._complete_training()
+        object.__setattr__(self, "evaluation", self._with_measuring(self.evaluation))
         check_count(self, "seeds", hint="5 is the least that gives an interval")
         check_count(self, "first_seed", least=0)
         check_number(self, "level", above=0.0, below=1.0, hint="0.95 is usual")
@@ -162,6 +166,11 @@ class ComparisonConfig:
             length = training.lengths()["max_new_tokens"]
             training = replace(training, tokens=training.steps * training.batch_size * length)
         object.__setattr__(self, "training", training)
+
+    def _with_measuring(self, given: EvaluationSettings) -> EvaluationSettings:
+        """Return settings of evaluation with what was left open chosen by the budget."""
+        is_alone = self.seeds == len(self.rewards) == max(len(self.agents), 1) == 1
+        return chosen(given, self.training, is_alone=is_alone)
 
     def _name_prompt_column(self) -> None:
         """Take the column of prompts that is named for pairs for the data set's as well."""
@@ -234,13 +243,13 @@ class ComparisonConfig:
             uses_credit = training.declaration.uses_credit
             rewards = self.rewards if uses_credit else self.rewards[:1]
             for reward in rewards:
-                name, title, credit = word.text, word.text, self._words[reward]
+                name, title, credit = word.text, short(word.text), self._words[reward]
                 if training.declaration.is_frozen:
                     title = f"{title} (frozen)"
                 if uses_credit and not self.agents:
                     name, title = reward, display_name(credit)
                 elif uses_credit and len(self.rewards) > 1:
-                    name, title = f"{name} {reward}", f"{name} {display_name(credit)}"
+                    name, title = f"{name} {reward}", f"{title} {display_name(credit)}"
                 named = replace(whole, name=name, title=title)
                 runs.append(replace(named, agent=word, reward=credit, training=training))
         return tuple(runs)
@@ -261,7 +270,7 @@ class ComparisonConfig:
             training=self.training,
             evaluation=self.evaluation,
             task=self.task,
-            compared=as_plain({name: getattr(self, name) for name in names}),
+            compared=to_json({name: getattr(self, name) for name in names}),
         )
 
     @cached_property
@@ -283,6 +292,29 @@ class ComparisonConfig:
             ends = f"texts may end by themselves, after {training.max_new_tokens} tokens at most"
             ends += f" and {least} at least" if least else ""
         return f"task {task_name(self.env)}: {self._decision.why}; {ends}"
+
+    @property
+    def given_evaluation(self) -> EvaluationSettings:
+        """Settings of evaluation with all left open that would be chosen like this."""
+        fields_left = ("every", "episodes", "reference_samples")
+        for count in (3, 2, 1):
+            for names in combinations(fields_left, count):
+                given: Any = dict.fromkeys(names)
+                settings = replace(self.evaluation, **given)
+                if self._with_measuring(settings) == self.evaluation:
+                    return settings
+        return self.evaluation
+
+    @property
+    def measuring(self) -> str:
+        """What is measured, and the share of all responses that it takes, in words."""
+        settings = self.evaluation
+        share = share_of(settings, list(self.trainings.values()), self.seeds)
+        takes = "" if share is None else f"measuring takes {share:.0%} of all responses: "
+        return (
+            f"{takes}{settings.episodes} prompts every {settings.every} updates, and "
+            f"{settings.reference_samples} reference samples to each"
+        )
 
     def _word(self, reward: str) -> Spec:
         """Return the word of a reward, which the comparison need not have, taken apart."""
@@ -409,10 +441,12 @@ class ComparisonConfig:
         check_saved(data, source, trust_code=trust_code)
         try:
             check_module(data["env"], source, trust_code=trust_code)
+            words = [*data.get("agents", ()), data["training"]["agent"]]
+            check_saved_agents(words, source, trust_code=trust_code)
             parts = {
                 "training": TrainingSettings.from_dict(data["training"]),
-                "evaluation": from_plain(EvaluationSettings, data["evaluation"]),
-                "task": from_plain(TaskSettings, data["task"]),
+                "evaluation": from_json(EvaluationSettings, data["evaluation"]),
+                "task": from_json(TaskSettings, data["task"]),
             }
             return cls(**{**data, **parts})
         except (KeyError, TypeError, AttributeError) as error:
@@ -468,7 +502,7 @@ def command_line(config: ComparisonConfig) -> str:
         of_run["max_new_tokens"] = None
     for settings, defaults in (
         (config.training, values_by_name(TrainingSettings) | {"agent": learner.name} | of_run),
-        (config.evaluation, values_by_name(EvaluationSettings)),
+        (config.given_evaluation, values_by_name(EvaluationSettings)),
         (config.task, values_by_name(TaskSettings)),
     ):
         for leaf in field_paths(settings):

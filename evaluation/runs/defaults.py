@@ -13,6 +13,7 @@ from tokengym.agents.policy.settings import Precision, Products, check_products
 from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.base.bundle import Bundle, SettingsKind
 from tokengym.base.errors import BundleError, SettingsError
+from tokengym.base.objects import found
 from tokengym.base.registry import Spec
 from tokengym.base.settings import (
     all_optional,
@@ -21,7 +22,7 @@ from tokengym.base.settings import (
     check_count,
     check_given,
     check_memory,
-    from_plain,
+    from_json,
     names_of,
     values_by_name,
 )
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 MAX_THREADS = 1024
 """Most threads of one run; more than the largest machines have processors are a mistake."""
+PASSED = ("dataset", "prompts", "tokenizer")
+"""Options of an environment that may be objects of the caller's, which settings name by a word."""
 EPISODE_BYTES = 1_000
 """Least memory of one response with its prompt, as evaluations keep them."""
 
@@ -185,6 +188,11 @@ class TrainingSettings(ModelSettings):
                     f"{name} is {value!r} with agent={self.agent!r}, got {given!r}; leave it out, "
                     "or name agent='ppo'"
                 )
+        for name in learner.unused:
+            if (given := getattr(self, name)) != getattr(TrainingSettings, name):
+                raise SettingsError(
+                    f"{name}={given!r} has no effect on agent={self.agent!r}; leave it out"
+                )
         alone = getattr(self.learner, "n_value_warmup", 0)
         if alone and self.tokens is None and alone >= self.steps:
             raise SettingsError(
@@ -245,14 +253,14 @@ class TrainingSettings(ModelSettings):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "TrainingSettings":
-        """Return the settings that `as_plain` wrote.
+        """Return the settings that `to_json` wrote.
 
         Raises:
             SettingsError: if another version wrote them.
         """
         learner = find_learner(data["agent"])
-        settings: Any = from_plain(learner.settings, data["learner"])
-        return from_plain(cls, {**data, "learner": settings})
+        settings: Any = from_json(learner.settings, data["learner"])
+        return from_json(cls, {**data, "learner": settings})
 
 
 CREDIT_SETTINGS = frozenset({"steps", "batch_size", "normalize"})
@@ -267,15 +275,16 @@ class ReferenceSettings:
         ValueError: if a value is out of range.
     """
 
-    reference_samples: int = 64
+    reference_samples: int | None = None
     """Responses of the untrained policy to each held-out prompt, a multiple of 16: for best-of-n
     and a lower bound of the optimum. They cost as many tokens as that many evaluations; 0 draws
-    none."""
+    none, and None up to 64, so that measuring takes a third of all responses at most."""
 
     def __post_init__(self) -> None:
-        check_count(self, "reference_samples", least=0)
-        check_memory("reference_samples", self.reference_samples, bytes_each=EPISODE_BYTES)
-        if self.reference_samples % BLOCK:
+        check_count(self, "reference_samples", least=0, optional=True)
+        samples = self.reference_samples or 0
+        check_memory("reference_samples", samples, bytes_each=EPISODE_BYTES)
+        if samples % BLOCK:
             raise SettingsError(
                 f"reference_samples must be 0 or a multiple of {BLOCK}, got "
                 f"{self.reference_samples}; 16 are enough for the best of 16"
@@ -290,13 +299,15 @@ class EvaluationSettings(ReferenceSettings):
         ValueError: if a value is out of range.
     """
 
-    every: int = field(default=3, metadata={"flag": "eval-every"})
-    """Updates between two evaluations; the reference (step 0) and the end are always measured."""
+    every: int | None = field(default=None, metadata={"flag": "eval-every"})
+    """Updates between two evaluations; the reference (step 0) and the end are always measured.
+    None takes 3, or more where the budget is small."""
     every_until: int = field(default=0, metadata={"flag": "eval-every-until"})
     """Updates from the start that are all evaluated: a lead can arise in the first ones, which a
     coarse grid cuts short."""
-    episodes: int = field(default=128, metadata={"flag": "eval-episodes"})
-    """Held-out prompts per evaluation, the same at every step and for every run."""
+    episodes: int | None = field(default=None, metadata={"flag": "eval-episodes"})
+    """Held-out prompts per evaluation, the same at every step and for every run. None takes up to
+    128, so that measuring takes a third of all responses at most."""
     seed: int = field(default=20_240, metadata={"flag": "eval-seed"})
     """Seed of the sampling during evaluation, the same at every step and for every run."""
     samples: int = 4
@@ -307,17 +318,19 @@ class EvaluationSettings(ReferenceSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_count(self, "every", "episodes")
+        check_count(self, "every", "episodes", optional=True)
         check_count(self, "samples", "seed", "every_until", least=0)
-        check_memory("episodes", self.episodes, bytes_each=EPISODE_BYTES)
+        check_memory("episodes", self.episodes or 0, bytes_each=EPISODE_BYTES)
 
     def is_due(self, step: int) -> bool:
         """Return whether the policy is evaluated after that many updates.
 
         Example:
-            >>> [step for step in range(10) if EvaluationSettings(every_until=2).is_due(step)]
+            >>> grid = EvaluationSettings(every=3, every_until=2)
+            >>> [step for step in range(10) if grid.is_due(step)]
             [0, 1, 2, 3, 6, 9]
         """
+        assert self.every is not None
         return step <= self.every_until or step % self.every == 0
 
 
@@ -366,7 +379,7 @@ class TaskSettings(GenerationSettings, RewardOptions, TaskOptions):
             env: Id of the environment.
         """
         values = {
-            name: value
+            name: found(value) if name in PASSED else value
             for name, default in values_by_name(TaskSettings).items()
             if (value := getattr(self, name)) != default
         }
@@ -480,7 +493,7 @@ def with_prompt_column(training: TrainingSettings, task: TaskSettings) -> Traini
 def names_of_run(learner: Learner) -> set[str]:
     """Return the names of the run's own settings that a learner has."""
     idle = frozenset() if learner.uses_credit else CREDIT_SETTINGS
-    return set(names_of(TrainingSettings)) - idle
+    return set(names_of(TrainingSettings)) - idle - set(learner.unused)
 
 
 def task_defaults(
@@ -494,7 +507,7 @@ def task_defaults(
         bundle_defaults: Defaults that go before the task's.
     """
     task, wanted = Task.of(env_id), names_of_run(learner)
-    if learner.uses_credit:
+    if learner.uses_credit and not learner.has_own_defaults:
         wanted = (wanted | learner.default_values().keys()) - set(learner.fixed)
     own = {} if task is None else {**task.options, **task.training}  # its length, wherever it is
     defaults = {**own, **(bundle_defaults or {})}
@@ -521,6 +534,11 @@ def learner_settings(env_id: str, first: TrainingSettings, agent: Spec) -> Train
         raise SettingsError(
             f"agent {agent.text!r} has options, which an agent with predict does not take; "
             "make them defaults of its constructor, or write an EpisodicAlgorithm with settings"
+        )
+    if learner.has_own_defaults and "batch_size" in agent.options:
+        raise SettingsError(
+            f"agent {agent.text!r}: batch_size is the number of episodes per update, which all "
+            "learners share; write minibatch_size for the steps in one gradient step"
         )
     values, declared = first.values, first.declaration
     defaults = declared.default_values() | task_defaults(env_id, declared)
@@ -565,6 +583,6 @@ def _within_budget(training: TrainingSettings, options: Mapping[str, Any]) -> Tr
 
 
 def default_rewards(env_id: str) -> tuple[str, ...]:
-    """Return the default rewards of a task's comparison."""
+    """Return the default rewards of a task's comparison, whose first is that of one training."""
     task = Task.of(env_id)
     return Task.compare if task is None else task.compare

@@ -93,7 +93,13 @@ def slurm(folder: str = "runs/slurm", **parameters: Any) -> Executor:
 
     def execute(function: RunFunction, specs: Sequence[RunSpec]) -> Ended:
         # Without a cluster submitit would start all of them here, at once.
-        submitter = submitit.AutoExecutor(folder=folder, cluster="slurm")
+        try:
+            submitter = submitit.AutoExecutor(folder=folder, cluster="slurm")
+        except RuntimeError as absent:  # it looks for srun
+            raise SettingsError(
+                f"Slurm does not answer here ({absent}); start the command on a node of the cluster "
+                "that has srun, or leave --executor out to use this machine"
+            ) from None
         submitter.update_parameters(**parameters)
         with submitter.batch():
             jobs = {submitter.submit(_SlurmRun(function, spec)): spec for spec in specs}

@@ -1,5 +1,6 @@
 """Record of one run: its measurements, its machine, its files, and an unfinished checkpoint."""
 
+import logging
 import os
 import platform
 import shutil
@@ -15,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psutil
 
-from tokengym.agents.contract import Agent, SavedAgent
+from tokengym.agents.contract import Agent
 from tokengym.base.errors import CheckpointError
 from tokengym.base.files import (
-    file_hash,
+    content_hash,
     write_csv,
     write_hashed,
     write_jsonl,
@@ -32,6 +33,8 @@ from tokengym.rewards.errors import RewardError
 
 if TYPE_CHECKING:
     from tokengym.evaluation.measure.evaluate import Evaluation
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 MEASURED = "measured.json"
@@ -154,7 +157,7 @@ class RunRecord:
             result["error"] = describe(error)
             result["traceback"] = "".join(traceback.format_exception(error))
         # A run counts as ended once run.json is there: killed before this line it is done again.
-        result["files"] = {name: file_hash(folder / name) for name in files}
+        result["files"] = {name: content_hash(folder / name) for name in files}
         write_hashed(folder / "run.json", result)
 
 
@@ -172,13 +175,18 @@ class UnfinishedRun:
         self.last = self.folder / "last"
         self.settings = settings
 
-    def save(self, agent: SavedAgent, measured: Mapping[str, Any]) -> None:
-        """Keep a learner between two updates and the measurements of its run so far."""
+    def save(self, saves: Callable[[Path], object], measured: Mapping[str, Any]) -> None:
+        """Keep a learner between two updates, and the measurements of its run so far.
+
+        Args:
+            saves: Writes the learner into a folder.
+            measured: The measurements.
+        """
 
         # Filled beside the last checkpoint, which it replaces when it is whole; that one stays as
         # ".previous", so that there is a whole one whenever the run is killed.
         def fill(part: Path) -> dict[str, Any]:
-            agent.save(part / "agent")
+            saves(part / "agent")
             return {"format": FORMAT, "settings": self.settings, "measured": measured}
 
         write_folder(self.last, MEASURED, fill)
@@ -199,7 +207,9 @@ class UnfinishedRun:
         try:
             kinds = {"settings": dict, "measured": dict}
             return read_folder(self.last, MEASURED, FORMAT, kinds, read)
-        except CheckpointError:  # killed before the first was whole
+        except CheckpointError as error:
+            if self.last.exists():  # else it was killed before the first was whole
+                logger.warning("%s; the run begins anew", error)
             return None
 
     def remove(self) -> None:

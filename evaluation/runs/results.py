@@ -11,10 +11,19 @@ from itertools import chain, product
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
+
 from tokengym.base.errors import SettingsError, UntrustedCodeError
-from tokengym.base.files import read_json, read_jsonl, write_json, write_text
+from tokengym.base.files import (
+    read_hashed,
+    read_json,
+    read_jsonl,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from tokengym.base.registry import split_file_word
-from tokengym.base.saved_code import CODE
+from tokengym.base.saved_code import CODE, display_name
 from tokengym.envs import Task, printable
 from tokengym.evaluation.measure.measures import Axis
 from tokengym.evaluation.measure.references import (
@@ -27,21 +36,30 @@ from tokengym.evaluation.report.curves import (
     Curve,
     Group,
     columns_of,
+    counts_tokens,
     curve_of,
     group_label,
-    over_tokens,
+    on_axis,
     read_curves,
     write_curves,
 )
 from tokengym.evaluation.report.figures import Paper, save_figure
 from tokengym.evaluation.report.learning import Log, by_epoch, final_figures
+from tokengym.evaluation.report.reading import Source
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
+from tokengym.evaluation.runs.compared import compared
 from tokengym.evaluation.runs.config import (
     ComparisonConfig,
     command_line,
 )
-from tokengym.evaluation.runs.folder import read_log, read_points, result_of, stored_comparison
+from tokengym.evaluation.runs.folder import (
+    read_log,
+    read_points,
+    read_result,
+    result_of,
+    stored_comparison,
+)
 from tokengym.evaluation.runs.judging import (
     JudgedRuns,
     caution,
@@ -51,9 +69,20 @@ from tokengym.evaluation.runs.judging import (
 )
 from tokengym.evaluation.runs.spec import NO_NUMBERS, REFERENCE, SPEC_FILE, slug
 
+PICTURE = "curves.png"
+"""Name of the picture of a comparison's curves."""
 
-def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
+
+def write_comparison(
+    config: ComparisonConfig, out: Path, *, command: str | None = None, picture: str = PICTURE
+) -> dict[str, Any]:
     """Gather a comparison's runs and write its results beside them.
+
+    Args:
+        config: The comparison, which may be of one run.
+        out: Its folder.
+        command: The command that made it; None takes that of ``tokengym compare``.
+        picture: Name of the picture of its curves.
 
     Returns:
         The summary.
@@ -66,8 +95,9 @@ def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
     return runs.write(
         out,
         settings=config.flat(),
-        about={"command": command_line(config)},
+        about={"command": command or command_line(config)},
         baseline=config.titles[config.names[0]],
+        picture=picture,
     )
 
 
@@ -81,8 +111,8 @@ def merge_comparisons(
 ) -> dict[str, Any]:
     """Write one report of comparisons made apart, such as on several machines.
 
-    Figure and table of one comparison are made of its curves.csv where it names code that is not
-    trusted, see `draw_stored`.
+    Those of one comparison are made of the results in its folder where it names code that is not
+    trusted, see `report_stored`.
 
     Runs with equal settings are merged; runs are grouped by the settings that differ. Where all
     have the same single reward, such as at several prices of the KL, the settings are compared.
@@ -114,9 +144,9 @@ def merge_comparisons(
         try:
             configs.append(ComparisonConfig.from_dict(stored, file, trust_code=trust_code))
         except UntrustedCodeError:
-            has_curves = (Path(folder) / "curves.csv").exists()
-            if out is None and paper is not None and len(folders) == 1 and has_curves:
-                return draw_stored(Path(folder), paper, baseline=baseline)
+            has_results = all((Path(folder) / n).exists() for n in ("curves.csv", "summary.json"))
+            if len(folders) == 1 and has_results:
+                return report_stored(Path(folder), out, baseline=baseline, paper=paper)
             raise
     first, titles = configs[0], {n: title for c in configs for n, title in c.titles.items()}
     flat_settings = [config.flat() for config in configs]
@@ -160,19 +190,26 @@ def varying_names(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     return [name for name, known in values.items() if any(one != known[0] for one in known)]
 
 
-def draw_stored(folder: Path, paper: Paper, *, baseline: str | None = None) -> dict[str, Any]:
-    """Write figure and table of a comparison by the results in its folder, running no code.
+def report_stored(
+    folder: Path,
+    out: Path | None,
+    *,
+    baseline: str | None = None,
+    paper: Paper | None = None,
+) -> dict[str, Any]:
+    """Write the results of a comparison anew by those in its folder, running no code.
 
     Args:
         folder: Its folder, with curves.csv and summary.json.
-        paper: Figure and table to write.
+        out: Folder for them; None writes no report.
         baseline: Reward that the others are compared with; None takes the comparison's.
+        paper: Figure and table to write.
 
     Returns:
         The summary.
 
     Raises:
-        ValueError: if a file is missing or damaged.
+        ValueError: if a file is missing, damaged or was changed.
     """
     file = folder / "summary.json"
     try:
@@ -186,7 +223,7 @@ def draw_stored(folder: Path, paper: Paper, *, baseline: str | None = None) -> d
             optimum=stored["anchors"]["optimum"] or {},
             references={(): read_references(samples)} if samples.exists() else {},
             level=stored["level"],
-            baseline=baseline or group["wanted_baseline"],
+            baseline=display_name(baseline) if baseline else group["wanted_baseline"],
             failed=stored["failed"],
             missing=stored["missing"],
             controls=group["controls"],
@@ -198,8 +235,29 @@ def draw_stored(folder: Path, paper: Paper, *, baseline: str | None = None) -> d
             f"{file} is damaged or of another version ({error!r}); pass --trust-code, or the "
             f"curves alone: --curves {folder / 'curves.csv'}"
         ) from None
-    curves = over_tokens(curves) if axis == "tokens" else curves
-    return write_results(None, curves, settings, about={}, paper=paper)
+    episodes: list[dict[str, Any]] = []
+    logs = []
+    for spec in sorted(folder.glob(f"*/seed-*/{SPEC_FILE}")) if out is not None else ():
+        title, seed = (read_hashed(spec)[name] for name in ("title", "seed"))
+        if (spec.parent / "run.json").exists() and read_result(spec.parent)["status"] == "finished":
+            rows = read_jsonl(spec.with_name("episodes.jsonl"))
+            episodes += [row | {"credit": title} for row in rows]
+            logs.append(Log(credit=title, seed=seed, rows=read_log(spec.parent)))
+    if out is not None and out.resolve() != folder.resolve():
+        write_bytes(out / "curves.csv", (folder / "curves.csv").read_bytes())
+    return write_results(
+        out,
+        on_axis(curves, axis),
+        settings,
+        about={name: stored[name] for name in ABOUT if name in stored},
+        episodes=episodes,
+        logs=[log for log in logs if by_epoch(log.rows)],
+        paper=paper,
+    )
+
+
+ABOUT = ("settings", "versions", "made", "measured_by", "compared", "command")
+"""Entries of a summary that are no figures."""
 
 
 def report_curves(
@@ -216,37 +274,83 @@ def report_curves(
     """Write the report of learning curves made elsewhere.
 
     Args:
-        path: A CSV with the columns credit, seed, step and score, or a run's trainer_state.json;
-            several are shown together. See `tokengym.evaluation.report.curves`.
+        path: Files or runs' folders, see `tokengym.evaluation.report.reading`; several are shown
+            together.
         out: Folder for the results; None writes none.
-        baseline: Credit that the others are compared with; None takes sparse if present, else the
-            first.
-        group_by: Columns to group by; None takes all that are no known measurement.
+        baseline: As for `gather_curves`.
+        group_by: As for `gather_curves`.
         level: Confidence level of the intervals.
-        kl_coef: Price of a nat of KL, for the score minus its penalty.
-        axis: What runs are compared at equal amounts of, "step" or "tokens"; None takes that of
-            the summary.json beside the curves, as of learners, and updates where there is none.
+        kl_coef: As for `gather_curves`.
+        axis: As for `gather_curves`.
         paper: Figure and table to write.
 
     Returns:
         The summary.
 
     Raises:
-        ValueError: if the file cannot be read, lacks tokens to compare at, the baseline is
+        ValueError: as of `gather_curves`.
+    """
+    paths = [path] if isinstance(path, Path) else list(path)
+    curves, settings = gather_curves(
+        [(one, None) for one in paths],
+        baseline=baseline,
+        group_by=group_by,
+        level=level,
+        kl_coef=kl_coef,
+        axis=axis,
+    )
+    about = {"source": ", ".join(dict.fromkeys(one.name for one in paths))}
+    return write_results(out, on_axis(curves, settings.axis), settings, about=about, paper=paper)
+
+
+def gather_curves(
+    sources: Sequence[tuple[Source, str | None]],
+    *,
+    baseline: str | None = None,
+    group_by: Sequence[str] | None = None,
+    level: float = 0.95,
+    kl_coef: float | None = None,
+    axis: Axis | None = None,
+    score: str | None = None,
+) -> tuple[list[Curve], SummarySettings]:
+    """Read learning curves that were made elsewhere, and decide how they are compared.
+
+    Args:
+        sources: Each with a name for its runs, if it is another tool's; None takes that of their
+            folder. See `tokengym.evaluation.report.reading`.
+        baseline: Credit that the others are compared with; None takes sparse if present, else the
+            first.
+        group_by: Columns to group by; None takes all that are no known measurement.
+        level: Confidence level of the intervals.
+        kl_coef: Price of a nat of KL, for the score minus its penalty.
+        axis: What runs are compared at equal amounts of, "step" or "tokens"; None takes that of
+            the summary.json beside the curves, as of learners, tokens for runs that count nothing
+            else, as those of Stable-Baselines3, and updates where there is neither.
+        score: Column of other tools' tables with the score; None takes the one that is known.
+
+    Returns:
+        The curves by their steps, and what their figures depend on besides.
+
+    Raises:
+        ValueError: if a source cannot be read, lacks tokens to compare at, the baseline is
             unknown, or the summaries beside several files name different scorers and not all runs
             have one gold score.
     """
     if kl_coef is not None and not 0.0 <= kl_coef < math.inf:
         raise ValueError(f"kl_coef must be a finite number >= 0, got {kl_coef:g}")
-    paths = [path] if isinstance(path, Path) else list(path)
-    curves_of = {one: read_curves(one, group_by=group_by) for one in dict.fromkeys(paths)}
-    curves = [curve for one in paths for curve in curves_of[one]]
-    judged = [runs for one in curves_of if (runs := _judged_beside(one, curves_of[one]))]
+    read = [
+        (one, read_curves(one, group_by=group_by, name=name, score=score)) for one, name in sources
+    ]
+    curves = [curve for _, found in read for curve in found]
+    files = {one: found for one, found in read if isinstance(one, Path)}
+    judged = [runs for one, found in files.items() if (runs := _judged_beside(one, found))]
     dispute = find_dispute(judged)
     if dispute is not None:
         check_gold(judged, dispute)
         curves = measured_by_gold(curves)
-    for curve in curves if kl_coef is not None else ():
+    # An agent that cannot tell its KL takes no price from the others.
+    known = [curve for curve in curves if np.isfinite(curve.values.get("kl", np.nan)).any()]
+    for curve in known or curves if kl_coef is not None else ():
         if not curve.fault() and (step := curve.hole("kl")) is not None:
             raise ValueError(
                 f"kl_coef={kl_coef:g} prices the KL, which {curve.credit}, seed {curve.seed} has "
@@ -255,9 +359,8 @@ def report_curves(
     if baseline is None and any(curve.credit == "sparse" for curve in curves):
         baseline = "sparse"
     if axis is None:
-        axis = "tokens" if any(map(_is_over_tokens, paths)) else "step"
-    if axis == "tokens":
-        curves = over_tokens(curves)
+        by_tokens = any(map(_is_over_tokens, files)) or any(map(counts_tokens, curves))
+        axis = "tokens" if by_tokens else "step"
     settings = SummarySettings(
         kl_coef=kl_coef,
         level=level,
@@ -266,8 +369,7 @@ def report_curves(
         cautions=[] if dispute is None else [caution(dispute)],
         by_gold=dispute is not None,
     )
-    about = {"source": ", ".join(dict.fromkeys(one.name for one in paths))}
-    return write_results(out, curves, settings, about=about, paper=paper)
+    return curves, settings
 
 
 def _is_over_tokens(path: Path) -> bool:
@@ -308,6 +410,7 @@ def write_results(
     episodes: Sequence[Mapping[str, Any]] = (),
     logs: Sequence[Log] = (),
     paper: Paper | None = None,
+    picture: str = PICTURE,
 ) -> dict[str, Any]:
     """Write summary.json, curves.png and report.html of curves, and return their summary.
 
@@ -319,6 +422,7 @@ def write_results(
         episodes: Responses with the credit of their tokens.
         logs: Logs of the runs that learned from given data.
         paper: Figure and table to write.
+        picture: Name of the picture.
     """
     summary = {**summarize(curves, settings), **about}
     if logs:
@@ -327,7 +431,7 @@ def write_results(
         paper.write(summary, curves)
     if out is not None:
         write_json(out / "summary.json", summary)
-        save_figure(out / "curves.png", summary, curves)
+        save_figure(out / picture, summary, curves)
         write_text(out / "report.html", render_report(summary, curves, episodes, logs))
     return summary
 
@@ -422,6 +526,7 @@ class _StoredRuns:
         baseline: str | None,
         with_episodes: bool = True,
         paper: Paper | None = None,
+        picture: str = PICTURE,
     ) -> dict[str, Any]:
         """Write the results of all runs, see `write_results`.
 
@@ -432,6 +537,7 @@ class _StoredRuns:
             baseline: Reward that the others are compared with.
             with_episodes: Whether to show responses.
             paper: Figure and table to write.
+            picture: Name of the picture.
 
         Raises:
             ValueError: if no run has finished.
@@ -444,9 +550,7 @@ class _StoredRuns:
         if self.lambdas and settings.get("gae_lambda", 0) is None:  # the rules decided it
             shown = ", ".join(f"{name} {value:g}" for name, value in self.lambdas.items())
             settings = {**settings, "gae_lambda": shown}
-        curves = self.curves
-        if self.by_tokens:
-            curves = over_tokens(curves)
+        curves = on_axis(self.curves, "tokens" if self.by_tokens else "step")
         summary = self._summary_settings(curves, baseline)
         if out is not None:
             write_curves(out / "curves.csv", self.rows)
@@ -459,11 +563,13 @@ class _StoredRuns:
                 "versions": {name: ", ".join(values) for name, values in self.versions.items()},
                 "made": {n: " and ".join(map(str, v)) for n, v in self.made.items() if v},
                 "measured_by": self.measured_by,
+                "compared": compared(self.configs),
                 **about,
             },
             episodes=self.episodes if with_episodes else [],
             logs=self.logs,
             paper=paper,
+            picture=picture,
         )
 
     def _refuse_none(self) -> NoReturn:
@@ -535,7 +641,7 @@ class _StoredRuns:
             kl_coef=prices.pop() if len(prices) == 1 else None,
             anchors=_anchors(curves),
             optimum=optima[0] if all(one == optima[0] for one in optima) else {},
-            episodes=min(config.evaluation.episodes for config in self.configs),
+            episodes=min(config.evaluation.episodes or 0 for config in self.configs),
             references={group: drawn for group, drawn in common.items() if drawn is not None},
             level=self.configs[0].level,
             baseline=baseline,

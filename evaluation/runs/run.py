@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tokengym.agents.contract import Agent, Update
 from tokengym.agents.errors import CheckpointError
 from tokengym.base.errors import SettingsError, StorageError, is_fault
-from tokengym.base.files import file_hash, write_hashed
+from tokengym.base.files import content_hash, write_hashed
 from tokengym.base.folders import locked
 from tokengym.base.saved_code import check_code
 from tokengym.envs.prompts.rows import ENCODED, rows_stored_in
@@ -117,9 +117,9 @@ def do_plan(
             check_code(plan.code, plan.data)
             if folder is not None:
                 plan.write(versions())
-            agent = train(work)
-            if save is not None and callable(getattr(agent, "save", None)):  # a player need not
-                agent.save(save)
+            last = train(work)
+            if save is not None and last.saves is not None:
+                last.saves(save)
         except (CheckpointError, StorageError):
             raise  # the same call resumes, elsewhere or with more space
         except BaseException as error:
@@ -159,20 +159,18 @@ def do_spec(spec: RunSpec, *, checkpoint_every: int = 1, track: str | None = Non
     return None
 
 
-def train(work: "_Run") -> Any:
-    """Train and measure one agent from the first update to the last, and return it."""
-    training, agent = work.training, None
-    for update in training.declaration.train(work):  # the first is of the untrained agent
-        agent = update.agent
+def train(work: "_Run") -> Update:
+    """Train and measure one agent from the first update to the last, and return that."""
+    for update in work.training.declaration.train(work):  # the first is of the untrained agent
         work.log(update)
         is_over = work.is_over(update)
         if is_over or work.is_due(update):
-            with update.lent():
+            with update.single_process():
                 work.measure(update)
                 work.keep(update)
         if is_over:
             break
-    return agent
+    return update
 
 
 def join_run(training: TrainingSettings) -> "Processes":
@@ -323,13 +321,14 @@ class _Run:
         is_due = self._resumable and self._measured % max(self.checkpoint_every, 1) == 0
         if self.unfinished is None or not is_due or update.step == self._resumed_at:
             return
-        agent: Any = update.agent
+        saves = update.saves
+        assert saves is not None  # it resumes
         if not self.processes.is_main:
-            agent.save(self.unfinished.last)  # its part of what the main process writes
+            saves(self.unfinished.last)  # its part of what the main process writes
             return
         with self.untimed():
             try:
-                self.unfinished.save(agent, self.record.state())
+                self.unfinished.save(saves, self.record.state())
             except StorageError as error:
                 # Nor would the trained agent be saved; or others wait for shards of this process.
                 if (self._saves and update.step == 0) or self.processes.saves_together:
@@ -451,7 +450,7 @@ def draw_plan(plan: RunSpec, *, report: Report | None = None) -> ReferenceSample
     """Draw reference samples by a plan; see `run_references`."""
     folder = plan.folder
     assert folder is not None
-    wanted = plan.evaluation.reference_samples
+    wanted = plan.evaluation.reference_samples or 0
     began = time.perf_counter()
 
     def told(drawn: ReferenceSamples) -> None:
@@ -478,7 +477,7 @@ def draw_plan(plan: RunSpec, *, report: Report | None = None) -> ReferenceSample
             "wall_s": round(time.perf_counter() - began, 3),
             **origin(),
             "measured_by": evaluator.measured_by,
-            "files": {SAMPLES: file_hash(folder / SAMPLES)},
+            "files": {SAMPLES: content_hash(folder / SAMPLES)},
         }
         write_hashed(folder / "run.json", record)
     return drawn

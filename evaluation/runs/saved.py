@@ -6,10 +6,10 @@ from os.path import exists
 from pathlib import Path
 from typing import Any
 
-from tokengym.agents.learner import LEARNERS
-from tokengym.base.files import previous_folder, read_json
+from tokengym.agents.learner import LEARNERS, check_saved_agents
+from tokengym.base.files import previous_folder, read_json, to_json
 from tokengym.base.own_code import code_hash
-from tokengym.base.registry import split_file_word
+from tokengym.base.registry import imported, split_file_word
 from tokengym.base.saved_code import (
     changed_files,
     check_module,
@@ -19,8 +19,8 @@ from tokengym.base.saved_code import (
     texts_in,
     texts_of_options,
 )
-from tokengym.base.settings import as_plain, from_plain, values_by_name
-from tokengym.base.stored.parts import ADAPTER_CONFIG
+from tokengym.base.settings import from_json, values_by_name
+from tokengym.base.stored.parts import ADAPTER_CONFIG, STOCK_RECORD
 from tokengym.base.text import printable
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.defaults import (
@@ -73,8 +73,8 @@ def known_task(
         return env, {**lengths, **task.env_kwargs(env)}
     file, settings = stored
     try:
-        defaults = as_plain(values_by_name(TaskSettings))
-        given = {} if task is None else as_plain(task)
+        defaults = to_json(values_by_name(TaskSettings))
+        given = {} if task is None else to_json(task)
         given = {name: value for name, value in given.items() if value != defaults[name]}
         kept = {name: value for name, value in settings["task"].items() if name not in given}
         names_scorer = any(given.get(name) is not None for name in ("scorer", "reward_model"))
@@ -88,7 +88,7 @@ def known_task(
             max_new_tokens=given.pop("max_new_tokens", trained["max_new_tokens"]),
             fixed_length=trained["fixed_length"],
         )
-        merged = from_plain(TaskSettings, {**defaults, **kept, **given})
+        merged = from_json(TaskSettings, {**defaults, **kept, **given})
         code, data = dict(settings.get("code", {})), dict(settings.get("data", {}))
     except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} is damaged or of another version ({error})") from None
@@ -158,6 +158,8 @@ def load_agent(
     from tokengym import agents
 
     path = Path(path)
+    if stock := _stock_word(path, agent_class, trust_code=trust_code):
+        return imported("tokengym.agents.sb3.saved:load")(path, LEARNERS.load(stock))
     if agent_class is None:
         made = getattr(agents, _saved_class(path))
     else:
@@ -170,6 +172,19 @@ def load_agent(
     # Those that keep no word for code have no such argument.
     takes = isinstance(made, type) and issubclass(made, agents.EpisodicAlgorithm)
     return made.load(path, trust_code=True) if trust_code and takes else made.load(path)
+
+
+def _stock_word(path: Path, agent_class: str | None, *, trust_code: bool) -> str | None:
+    """Return the word of the stock algorithm that a folder holds; None if it holds none."""
+    file = path / STOCK_RECORD
+    if not file.is_file():
+        return None
+    word = read_json(file).get("algorithm")
+    if not isinstance(word, str):
+        raise ValueError(f"{file} is damaged; use an earlier checkpoint")
+    check_saved(word, file, named=agent_class or (), trust_code=trust_code)
+    check_saved_agents([word], file, named=agent_class, trust_code=trust_code)
+    return agent_class or word
 
 
 def _saved_class(path: Path) -> str:

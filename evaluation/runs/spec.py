@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokengym.base.errors import SettingsError
-from tokengym.base.files import read_hashed, write_hashed
+from tokengym.base.files import read_hashed, to_json, write_hashed
 from tokengym.base.pretrained import from_pretrained
 from tokengym.base.registry import Spec
 from tokengym.base.saved_code import code_paths
-from tokengym.base.settings import as_plain, from_plain
+from tokengym.base.settings import from_json
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TaskSettings, TrainingSettings
 from tokengym.rewards import Reward
@@ -197,7 +197,7 @@ class RunSpec:
         return Evaluator(
             self.env_id,
             self.env_kwargs(train=False, reward=self.rewards[0]),
-            num_episodes=self.evaluation.episodes,
+            num_episodes=self.evaluation.episodes or 0,
             seed=self.evaluation.seed,
             toxicity=self.evaluation.toxicity,
             by_gold=self.by_gold,
@@ -219,7 +219,7 @@ class RunSpec:
         """Return it as plain data, without its folder."""
         left_out = ("folder", "choices")
         shown = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
-        plain: dict[str, Any] = as_plain(shown)
+        plain: dict[str, Any] = to_json(shown)
         return plain
 
     @classmethod
@@ -233,8 +233,8 @@ class RunSpec:
         words = {name: _word(data[name]) for name in ("env", "agent", "reward")}
         parts = {
             "training": TrainingSettings.from_dict(data["training"]),
-            "evaluation": from_plain(EvaluationSettings, data["evaluation"]),
-            "task": from_plain(TaskSettings, data["task"]),
+            "evaluation": from_json(EvaluationSettings, data["evaluation"]),
+            "task": from_json(TaskSettings, data["task"]),
         }
         rewards = tuple(map(_word, data["rewards"]))
         return cls(**{**data, **words, **parts, "rewards": rewards, "folder": folder})
@@ -282,7 +282,7 @@ def comparison_of(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings of a comparison as plain data, as its files keep them."""
-    data: dict[str, Any] = as_plain(settings)
+    data: dict[str, Any] = to_json(settings)
     data["task"].pop("max_new_tokens", None)  # the training's
     return {name: value for name, value in data.items() if value or name not in ("code", "data")}
 

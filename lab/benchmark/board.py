@@ -1,13 +1,11 @@
 """Rows of the board: what they say, their verdicts, the author's card, one dot a task."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tokengym import __version__
-from tokengym.base import read_json
+from tokengym.base import json_hash, read_json
 from tokengym.evaluation.report import number, signed
 from tokengym.evaluation.runs import slug, versions
 from tokengym.evaluation.statistics import student_interval
@@ -69,7 +67,7 @@ def _rounded(values: Sequence[float]) -> list[float]:
 def row_hash(row: Mapping[str, Any]) -> str:
     """Return one hash of what a row says."""
     said = {name: value for name, value in row.items() if name != "hash"}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+    return json_hash(said)[:16]
 
 
 def tasks_of(row: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -145,9 +143,6 @@ def read_rows_of(folder: Path, definition: Definition) -> list[dict[str, Any]]:
     Args:
         folder: Where `tokengym bench --v2` has written.
         definition: The version.
-
-    Raises:
-        ValueError: if a file is no row of this version, or was changed.
     """
     rows = []
     for file in sorted(file for track in TRACKS for file in folder.glob(f"*-{track}.json")):
@@ -163,9 +158,6 @@ def check_row(row: object, name: str, definition: Definition) -> None:
         row: What was read.
         name: Where, for the message.
         definition: The version.
-
-    Raises:
-        ValueError: naming what does not fit.
     """
     remedy = "take the file that tokengym bench --v2 wrote"
     if not isinstance(row, dict) or row.get("format") != FORMAT:

@@ -3,13 +3,12 @@
 Its hash is published with every row. A change of what it says is another version.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from tokengym.base import content_hash, json_hash
 from tokengym.envs import bundled
 from tokengym.lab.protocol import PRICE, PROMPTS
 
@@ -132,7 +131,7 @@ class Definition:
     @property
     def hash(self) -> str:
         """One hash of all that it says."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        return json_hash(asdict(self))[:16]
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -144,11 +143,7 @@ class Definition:
         return len(self.seeds) * sum(len(at.rates) * len(self.lambdas) for at in self.settings)
 
     def check_models(self) -> None:
-        """Refuse models other than those that it is defined on.
-
-        Raises:
-            ValueError: naming the model and both hashes.
-        """
+        """Refuse models other than those that it is defined on."""
         for name, wanted in self.models.items():
             bundle = bundled(name)
             for part, digest in zip(("policy", "reward_model"), wanted, strict=True):
@@ -162,7 +157,7 @@ class Definition:
 
 def weights_hash(model: Path) -> str:
     """Return the first 16 digits of SHA-256 of the weights in a model's folder."""
-    return hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()[:16]
+    return content_hash(model / "model.safetensors")[:16]
 
 
 def _text(task: str, tokens: int, unlike: str, **options: Any) -> Setting:

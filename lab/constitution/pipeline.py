@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from tokengym.base import (
+    content_hash,
     locked,
     read_hashed,
     read_json,
@@ -32,7 +33,7 @@ from tokengym.base import (
 )
 from tokengym.envs import Episode
 from tokengym.evaluation.statistics import interval
-from tokengym.lab.collect import claim_folder, content_hash
+from tokengym.lab.collect import claim_folder
 from tokengym.lab.constitution.critics import draw_principles
 from tokengym.lab.constitution.report import write_reports
 from tokengym.lab.constitution.scene import ConstitutionConfig, PipelineState
@@ -101,11 +102,7 @@ class _Run:
         write_hashed(self.out / "hashes.json", self._known() | stage_hashes)
 
     def check(self, stage: str) -> None:
-        """Refuse files of a stage that have changed since their hashes were stored.
-
-        Raises:
-            ValueError: naming the file.
-        """
+        """Refuse files of a stage that have changed since their hashes were stored."""
         known = self._known()
         for path in self._files(stage):
             if path.name in known and known[path.name] != content_hash(path):

@@ -1,7 +1,6 @@
 """Learning from preferences in iterations: respond, rank, train, and respond with the result."""
 
 import hashlib
-import json
 import logging
 import math
 import sys
@@ -25,7 +24,7 @@ from tokengym.agents.offline import (
     prompt_order,
 )
 from tokengym.agents.rollouts import Environments
-from tokengym.base import accepts_settings, from_keywords, read_json, write_json
+from tokengym.base import accepts_settings, from_keywords, read_json, to_json, write_json
 from tokengym.envs import Episode
 from tokengym.lab.collect import save_dataset
 from tokengym.lab.learners.settings import IterativeSettings, OnlineDPOSettings, RAFTSettings
@@ -95,10 +94,6 @@ class IterativeLearner(PlaysPolicy):
         seed: Seed of prompts, sampling and shuffling.
         device: "auto" takes a GPU if there is one.
         settings: Fields of the learner's settings, see `tokengym.lab.learners.settings`.
-
-    Raises:
-        TypeError: if there is no setting of a name.
-        ValueError: if a value is out of range, or there is no scorer.
     """
 
     settings_class: ClassVar[type[IterativeSettings]] = IterativeSettings
@@ -180,9 +175,6 @@ class IterativeLearner(PlaysPolicy):
 
         Returns:
             The agent itself.
-
-        Raises:
-            CheckpointError: if ``output_dir`` holds iterations of other settings.
         """
         self.resume(iterations)
         while len(self.history) < iterations:
@@ -335,8 +327,8 @@ class IterativeLearner(PlaysPolicy):
             "algorithm": type(self).__name__,
             "seed": self.seed,
             **arithmetic_of(self.policy),
-            **_plain(asdict(self.settings)),
-            "environment": _plain(asdict(self.collector.chosen.settings)),
+            **to_json(self.settings),
+            "environment": to_json(self.collector.chosen.settings),
             "prompts": hashlib.sha256(repr(prompts).encode()).hexdigest(),
             "model": hash_weights(self.policy.language_model),
             "scorer": getattr(self.collector.scorer, "name", type(self.collector.scorer).__name__),
@@ -348,10 +340,6 @@ class IterativeLearner(PlaysPolicy):
 
         Args:
             iterations: Most iterations to restore.
-
-        Raises:
-            CheckpointError: if the folder holds iterations of another configuration, or a record
-                is damaged.
         """
         if self.output_dir is None or self.history:
             return
@@ -384,9 +372,6 @@ def iterations(run: TrainingRun, learner: type[IterativeLearner]) -> Iterator[Up
 
     The points of an earlier run are restored with its iterations, so that a resumed curve equals
     an uninterrupted one.
-
-    Raises:
-        CheckpointError: if the run's folder holds iterations of another configuration.
     """
     folder = None if run.folder is None else run.folder / "iterations"
     if folder is not None:
@@ -436,12 +421,8 @@ def _last_measured(folder: Path, limit: int) -> int:
 
 
 def claim(file: Path, ours: Mapping[str, Any]) -> None:
-    """Write a folder's configuration, or refuse the folder if it has another one.
-
-    Raises:
-        CheckpointError: naming the differences.
-    """
-    ours = _plain(ours)
+    """Write a folder's configuration, or refuse the folder if it has another one."""
+    ours = to_json(ours)
     if not file.exists():
         if any(file.parent.glob("iteration-*/" + RECORD)):
             raise CheckpointError(
@@ -468,11 +449,6 @@ def _same(one: Any, other: Any) -> bool:
     if isinstance(one, float) and isinstance(other, float):
         return math.isclose(one, other, rel_tol=1e-3, abs_tol=1e-4)
     return bool(one == other)
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON gives it back."""
-    return json.loads(json.dumps(value, default=str))
 
 
 def _read_iteration(file: Path) -> Iteration:

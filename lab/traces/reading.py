@@ -1,8 +1,7 @@
 """Episodes of another trainer's file, found by its content."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from tokengym.base import read_jsonl
 from tokengym.envs import Episode, Prompt, decode, encode, encode_next
 from tokengym.lab.traces import openenv, plain, skyrl, trl, verifiers, verl
 from tokengym.lab.traces.record import Record
+from tokengym.rewards.pairs import read_table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,9 +40,6 @@ def read_traces(
 
     Returns:
         The episodes, and a line for each row that was left out.
-
-    Raises:
-        ValueError: if nothing can be read.
     """
     episodes: list[Episode] = []
     left_out: list[str] = []
@@ -89,33 +86,16 @@ def _numbered(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield f"{file.name} row {number}", row
 
 
-def _rows(file: Path) -> Iterator[Mapping[str, Any]]:
-    """Yield a file's rows."""
-    if file.suffix == ".parquet":
-        import pandas as pd
-
-        for row in pd.read_parquet(file).to_dict("records"):
-            yield {str(name): _plain(value) for name, value in row.items()}
-    else:
-        yield from read_jsonl(file)
-
-
-def _plain(value: Any) -> Any:
-    """Return a cell as JSON would have it: no types of NumPy's, and None in place of NaN."""
-    if isinstance(value, (np.ndarray, list, tuple)):
-        return [_plain(one) for one in value]
-    if isinstance(value, dict):
-        return {str(name): _plain(one) for name, one in value.items()}
-    plain = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(plain, float) and isnan(plain) else plain
+def _rows(file: Path) -> Iterable[Mapping[str, Any]]:
+    """Return a file's rows, with None for a number that a parquet table lacks."""
+    if file.suffix == ".jsonl":
+        return read_jsonl(file)
+    table: Iterable[Mapping[str, Any]] = read_table(file, of="traces")
+    return ({n: None if value != value else value for n, value in row.items()} for row in table)
 
 
 def _record(row: Mapping[str, Any]) -> Record:
-    """Return what the first reader finds that knows a row.
-
-    Raises:
-        ValueError: if none does.
-    """
+    """Return what the first reader finds that knows a row."""
     for reader in READERS:
         if (record := reader.read(row)) is not None:
             return record
@@ -123,11 +103,7 @@ def _record(row: Mapping[str, Any]) -> Record:
 
 
 def _episode(record: Record, tokenizer: "PreTrainedTokenizerBase") -> Episode:
-    """Return a record as an episode.
-
-    Raises:
-        ValueError: if it has neither text nor tokens, or figures of another length than its tokens.
-    """
+    """Return a record as an episode."""
     prompt, prompt_ids = _prompt(record, tokenizer)
     response, response_ids = _response(record, tokenizer, prompt_ids)
     size, written, paid = len(response_ids), record.written, record.paid

@@ -32,13 +32,13 @@ from tokengym.agents.offline import FiniteTrainer
 from tokengym.base import (
     check_count,
     check_number,
+    content_hash,
     read_hashed,
     use_device,
     write_hashed,
     writing,
 )
 from tokengym.envs import TextSettings
-from tokengym.lab.collect import content_hash
 from tokengym.rewards import RewardError
 
 Report = Callable[[int, int, float], None]
@@ -143,10 +143,6 @@ def fit(
         device: Device that trains, where the module is.
         folder: Folder of checkpoints; training resumes from the last complete one in it.
         report: Called after each step.
-
-    Raises:
-        RewardError: if the loss is no longer finite.
-        NonFiniteError: if a gradient is not, before its step.
     """
     micro = min(training.micro_batch_size, training.batch_size, len(rows))
     arguments = TrainingArguments(

@@ -17,7 +17,7 @@ from tokengym.base.settings import check_choice, check_count
 from tokengym.envs.episode import Episode
 from tokengym.rewards.errors import CreditError, RewardError
 from tokengym.rewards.maths.shares import (
-    complete,
+    add_rest_to_last,
     on_last_tokens,
     segment_sums,
     shift_reply_credit,
@@ -145,11 +145,7 @@ class Credit:
         ]
 
     def _attributions_of(self, scores: Scores, count: int) -> Sequence[FloatArray]:
-        """Return the attributions of so many episodes, which the rule needs.
-
-        Raises:
-            CreditError: if the scores lack them.
-        """
+        """Return the attributions of so many episodes, which the rule needs."""
         if scores.attributions is None:
             kind = f"{self.attribution} " if self.attribution else ""
             raise CreditError(
@@ -308,7 +304,7 @@ class SegmentedCredit(Credit):
     ) -> NDArray[np.floating]:
         """Return beta times the attributions, the rest on the last token (`shares.complete`)."""
         assert attribution is not None
-        return complete(score, self.beta * attribution.astype(np.float64))
+        return add_rest_to_last(score, self.beta * attribution.astype(np.float64))
 
     def assign(self, episodes: Sequence[Episode], scores: Scores) -> list[FloatArray]:
         """Return the token rewards of each episode, in one sum per segment; see `Credit.assign`."""

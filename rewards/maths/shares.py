@@ -21,7 +21,7 @@ GUARD = 0.1
 """Least part of the shares' absolute sum that must be left for them to be rescaled."""
 
 
-def complete(score: float, shares: ArrayLike) -> FloatArray:
+def add_rest_to_last(score: float, shares: ArrayLike) -> FloatArray:
     """Return signed parts of a score, with what belongs to no token on the last one.
 
     r_t = a_t + 1[t = n - 1] * (R - sum_s a_s)
@@ -37,7 +37,7 @@ def complete(score: float, shares: ArrayLike) -> FloatArray:
         ValueError: if the shares are no vector of finite numbers.
 
     Example:
-        >>> complete(1.0, [2.0, -0.5, 0.0])
+        >>> add_rest_to_last(1.0, [2.0, -0.5, 0.0])
         array([ 2. , -0.5, -0.5])
     """
     rewards = _finite_vector(shares).copy()
@@ -45,7 +45,7 @@ def complete(score: float, shares: ArrayLike) -> FloatArray:
     return rewards
 
 
-def shift(score: float, shares: ArrayLike) -> FloatArray:
+def add_rest_evenly(score: float, shares: ArrayLike) -> FloatArray:
     """Return signed parts of a score with the same amount added to each.
 
     r_t = a_t + (R - sum_s a_s) / n
@@ -57,11 +57,8 @@ def shift(score: float, shares: ArrayLike) -> FloatArray:
     Returns:
         (n,) reward units, sums to the score.
 
-    Raises:
-        ValueError: if the shares are no vector of finite numbers.
-
     Example:
-        >>> shift(1.0, [2.0, -0.5, 1.0])
+        >>> add_rest_evenly(1.0, [2.0, -0.5, 1.0])
         array([ 1.5, -1. ,  0.5])
     """
     rewards = _finite_vector(shares)
@@ -89,9 +86,6 @@ def rescale_signed(score: float, shares: ArrayLike, *, guard: float = GUARD) -> 
     Returns:
         (n,) reward units, sums to the score.
 
-    Raises:
-        ValueError: if the shares are no vector of finite numbers, or ``guard`` is out of range.
-
     Source: this project; the rescaling is limitation 3 of ABC (arXiv:2402.00782) lifted.
 
     Example:
@@ -110,7 +104,7 @@ def rescale_signed(score: float, shares: ArrayLike, *, guard: float = GUARD) -> 
     total, magnitude = float(shares.sum()), float(np.abs(shares).sum())
     if score * total > 0 and abs(total) >= guard * magnitude:
         return shares * (score / total)
-    return complete(score, shares * (abs(score) / magnitude))
+    return add_rest_to_last(score, shares * (abs(score) / magnitude))
 
 
 def spread_signed(
@@ -126,7 +120,7 @@ def spread_signed(
         beta: Share of the score that is spread.
         rescale: Whether `rescale_signed` or `complete` makes them sum to R.
     """
-    spread = rescale_signed(score, shares) if rescale else complete(score, shares)
+    spread = rescale_signed(score, shares) if rescale else add_rest_to_last(score, shares)
     return beta * spread + (1.0 - beta) * sparse(score, len(spread))
 
 
@@ -155,9 +149,6 @@ def split_before_largest(values: ArrayLike, parts: int) -> list[range]:
         values: (n,) one per token, such as the entropy it was drawn with; the first token's is not
             read. Of equal ones the earlier counts as larger.
         parts: Spans; fewer where there are fewer tokens.
-
-    Raises:
-        ValueError: if the values are no vector of finite numbers, or ``parts`` is below 1.
 
     Example:
         >>> split_before_largest([0.0, 0.1, 0.9, 0.2], 2)
@@ -216,9 +207,6 @@ def segment_sums(shares: ArrayLike, segments: Sequence[range]) -> FloatArray:
 
     Returns:
         (segments,).
-
-    Raises:
-        ValueError: if the shares are no vector of finite numbers.
 
     Example:
         >>> segment_sums([1.0, 2.0, 4.0], split_evenly(3, 2))

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
+    from tokengym.envs.prompts.tables import SkippedRow as SkippedRow
     from tokengym.rewards.pairs.read import PreferencePair as PreferencePair
     from tokengym.rewards.pairs.read import PreferencePairs as PreferencePairs
-    from tokengym.rewards.pairs.read import SkippedRow as SkippedRow
     from tokengym.rewards.pairs.read import TableSource as TableSource
     from tokengym.rewards.pairs.read import read_labels as read_labels
     from tokengym.rewards.pairs.read import read_pairs as read_pairs

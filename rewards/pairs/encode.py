@@ -1,6 +1,5 @@
 """Pairs and single responses as token ids, as a policy sees them when it plays."""
 
-from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -13,23 +12,27 @@ from tokengym.base.errors import DatasetError
 from tokengym.base.settings import check_choice, check_count
 from tokengym.envs.prompts.contents import content, joined
 from tokengym.envs.prompts.conversation import encode_replies, end_texts, turn_end
+from tokengym.envs.prompts.tables import (
+    OnError,
+    RowError,
+    SkippedRow,
+    column_named,
+    column_names,
+    count_skips,
+    sift,
+)
 from tokengym.envs.prompts.tokenization import encode, encode_next
 from tokengym.envs.prompts.vocabulary import Vocabulary
 from tokengym.envs.settings import PLACE, TextSettings
 from tokengym.rewards.pairs.read import (
     PAIR,
     Ids,
-    OnError,
     Row,
-    RowError,
-    SkippedRow,
     TableSource,
-    column_names,
     holds_messages,
     read_pairs,
     read_rows,
     read_table,
-    sift,
 )
 
 if TYPE_CHECKING:
@@ -56,7 +59,7 @@ class EncodedTexts:
     def report(self) -> str:
         """Return one line: how many rows there are, and how many were left out for what."""
         line = f"{len(self.rows) + len(self.skipped)} rows, {len(self.rows)} kept"
-        counts = Counter(row.kind for row in self.skipped).most_common()
+        counts = count_skips(self.skipped).items()
         return line + "".join(f", {count} {kind}" for kind, count in counts)
 
     def digest(self) -> str:
@@ -83,11 +86,7 @@ class EncodedTexts:
 
 @dataclass(frozen=True, kw_only=True)
 class TextEncoding(TextSettings):
-    """Settings of turning texts into token ids, and of rows that cannot be.
-
-    Raises:
-        SettingsError: if a value is unknown.
-    """
+    """Settings of turning texts into token ids, and of rows that cannot be."""
 
     max_length: int | None = None
     """Most tokens of prompt and response together; None: what the model reads."""
@@ -128,9 +127,6 @@ def encode_pairs(
         tokenizer: The model's.
         encoding: How.
         max_positions: The most tokens that the model reads.
-
-    Raises:
-        DatasetError: naming the row and the remedy.
     """
     return encode_rows(*pair_rows(source, encoding), tokenizer, encoding, max_positions)
 
@@ -152,9 +148,6 @@ def encode_responses(
         tokenizer: The model's.
         encoding: How.
         max_positions: The most tokens that the model reads.
-
-    Raises:
-        DatasetError: naming the row and the remedy.
     """
     return encode_rows(*response_rows(source, encoding), tokenizer, encoding, max_positions)
 
@@ -225,14 +218,8 @@ def _check_labels(table: Any, columns: Sequence[str]) -> None:
 
 def _prompt_column(columns: Sequence[str], encoding: TextEncoding) -> str:
     """Return the name of the column of prompts; one that was named must be there."""
-    if encoding.prompt_column is None:
-        return PAIR[0]
-    if encoding.prompt_column not in columns:
-        raise DatasetError(
-            f"prompt_column={encoding.prompt_column!r} is no column of the data; the columns are "
-            f"{', '.join(map(repr, columns))}"
-        )
-    return encoding.prompt_column
+    name = encoding.prompt_column
+    return PAIR[0] if name is None else column_named(columns, name, "prompt_column", of="data")
 
 
 def encode_rows(

@@ -7,18 +7,27 @@ responses, the first of which was preferred.
 import logging
 import math
 import reprlib
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from operator import index
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_args, overload
+from typing import Any, Generic, TypeAlias, TypeVar, get_args, overload
 
 from tokengym.base.chat import NO_CHAT, Chat, is_messages, text_of, without_filled
-from tokengym.base.errors import DatasetError, PromptError, TokenizerError
+from tokengym.base.errors import DatasetError, PromptError
 from tokengym.base.text import lone_surrogate
 from tokengym.envs import Episode
 from tokengym.envs.prompts.datasets import DatasetSource, holds_mappings, read_tables
+from tokengym.envs.prompts.tables import (
+    OnError,
+    RowError,
+    SkippedRow,
+    column_named,
+    column_names,
+    count_skips,
+    find_column,
+    sift,
+)
 
 _LOG = logging.getLogger(__name__)
 MAX_MARGIN = 1_000_000
@@ -28,7 +37,6 @@ S = TypeVar("S")
 T = TypeVar("T")
 Messages = list[dict[str, Any]]
 Ids = tuple[int, ...]
-OnError = Literal["raise", "skip"]
 
 TEXT_COLUMNS = ("prompt", "chosen", "rejected", "completion", "response", "text")
 """Usual names of columns of texts."""
@@ -93,18 +101,6 @@ class PreferencePair:
         return replace(self, chosen=self.rejected, rejected=self.chosen, replies=self.replies[::-1])
 
 
-@dataclass(frozen=True, kw_only=True)
-class SkippedRow:
-    """A row that makes no comparison."""
-
-    row: int
-    """Its number in the data set, from 0."""
-    kind: str
-    """The fault in a word or two: "empty", "not text", "equal", "no shared prompt", ..."""
-    reason: str
-    """One line with the row, the value and the remedy."""
-
-
 TableSource: TypeAlias = DatasetSource | Sequence[Mapping[str, Any] | PreferencePair | Episode]
 """Rows: a data set, the path of a file, a name on the hub, or mappings, pairs or episodes."""
 
@@ -158,7 +154,7 @@ class PreferencePairs(Sequence[PreferencePair]):
 
     def skip_counts(self) -> dict[str, int]:
         """Return how many rows were left out for what, the most frequent first."""
-        return dict(Counter(row.kind for row in self.skipped).most_common())
+        return count_skips(self.skipped)
 
     @property
     def labelled(self) -> bool:
@@ -174,35 +170,6 @@ class PreferencePairs(Sequence[PreferencePair]):
 
 
 # --- reading --------------------------------------------------------------------------------------
-
-
-class RowError(Exception):
-    """The fault of a row: its kind, and a sentence."""
-
-
-def sift(
-    rows: Iterable[tuple[int, S]],
-    step: Callable[[int, S], T],
-    *,
-    on_error: OnError,
-    of: str = "data",
-) -> tuple[list[T], list[SkippedRow]]:
-    """Return what a step makes of each row, and the rows that it refuses."""
-    passed, skipped = [], []
-    for number, row in rows:
-        try:
-            passed.append(step(number, row))
-            continue
-        except RowError as fault:
-            kind, what = fault.args
-        except TokenizerError as error:
-            kind, what = "chat template", str(error)
-        remedy = "correct it, or pass on_error='skip' (--on-error skip)"
-        reason = f"row {number} of the {of}: {what}; {remedy}"
-        if on_error == "raise":
-            raise DatasetError(reason)
-        skipped.append(SkippedRow(row=number, kind=kind, reason=reason))
-    return passed, skipped
 
 
 def read_table(
@@ -267,13 +234,6 @@ def _as_mapping(number: int, row: Any, of: str) -> Mapping[str, Any]:
     return row
 
 
-def column_names(table: Any) -> list[str]:
-    """Return the names of the columns of what `read_table` returns."""
-    if not isinstance(table, list):
-        return list(table.column_names)
-    return list(dict.fromkeys(name for row in table for name in row))
-
-
 def read_pairs(
     dataset: TableSource,
     *,
@@ -313,10 +273,10 @@ def read_pairs(
     table, columns = _open(
         dataset, split, on_error, texts=(prompt_column, chosen_column, rejected_column)
     )
-    prompt = _optional_column(columns, prompt_column, "prompt_column", "prompt")
-    chosen = _column(columns, chosen_column, "chosen_column")
-    rejected = _column(columns, rejected_column, "rejected_column")
-    margin = _optional_column(columns, margin_column, "margin_column", "margin")
+    prompt = find_column(columns, prompt_column, "prompt_column", default="prompt", of="pairs")
+    chosen = column_named(columns, chosen_column, "chosen_column", of="pairs")
+    rejected = column_named(columns, rejected_column, "rejected_column", of="pairs")
+    margin = find_column(columns, margin_column, "margin_column", default="margin", of="pairs")
     of_messages = holds_messages(table, prompt, chosen, rejected)
     if prompt is None and not of_messages:
         _check_no_prompt(table, columns, (chosen, rejected))
@@ -462,9 +422,9 @@ def read_labels(
             empty, or a label is not 0 or 1.
     """
     table, columns = _open(dataset, split, on_error, texts=(prompt_column, text_column))
-    prompt = _optional_column(columns, prompt_column, "prompt_column", "prompt")
-    text = _column(columns, text_column, "text_column")
-    label = _column(columns, label_column, "label_column")
+    prompt = find_column(columns, prompt_column, "prompt_column", default="prompt", of="pairs")
+    text = column_named(columns, text_column, "text_column", of="pairs")
+    label = column_named(columns, label_column, "label_column", of="pairs")
 
     def labelled(row: Mapping[str, Any]) -> PreferencePair:
         given = "" if prompt is None else _text(row, prompt, empty=True)
@@ -528,25 +488,6 @@ def split_texts(chosen: str, rejected: str) -> tuple[str, str, str]:
         )
     start = starts[0]
     return chosen[:start], chosen[start:], rejected[start:]
-
-
-def _column(columns: Sequence[str], name: str, argument: str) -> str:
-    """Return the name that an argument gives a column, which must be there."""
-    if name not in columns:
-        raise DatasetError(
-            f"{argument}={name!r} is no column of the pairs; the columns are "
-            f"{', '.join(map(repr, columns))}"
-        )
-    return name
-
-
-def _optional_column(
-    columns: Sequence[str], name: str | None, argument: str, default: str
-) -> str | None:
-    """Return the name of a column; where the argument is None, the default if that is there."""
-    if name is not None:
-        return _column(columns, name, argument)
-    return default if default in columns else None
 
 
 def _texts(

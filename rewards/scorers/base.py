@@ -19,8 +19,8 @@ from tokengym.base.registry import Registry, imported
 from tokengym.envs.episode import Episode
 from tokengym.rewards.arguments import EpisodeArguments
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.maths.shares import complete
-from tokengym.rewards.scores import SIGNED_KINDS, as_plain
+from tokengym.rewards.maths.shares import add_rest_to_last
+from tokengym.rewards.scores import SIGNED_KINDS, to_numpy
 from tokengym.rewards.scores import Scores as Scores
 from tokengym.rewards.scores import Shared as Shared
 
@@ -273,7 +273,7 @@ class FunctionScorer(Scorer):
         values = []
         for episode in episodes:
             value = self.value_of(episode)
-            number = np.asarray(as_plain(value))
+            number = np.asarray(to_numpy(value))
             if isinstance(value, Decimal | Fraction):
                 number = np.asarray(float(value))
             if number.size != 1 or number.dtype.kind not in "biuf":
@@ -464,7 +464,7 @@ class Sum(_Combination):
         rows = [np.sum(tokens, axis=0, dtype=float) for tokens in zip(*columns, strict=True)]
         additive = all(scores.additive for scores in having)
         if additive:
-            rows = [complete(float(v), row) for v, row in zip(values, rows, strict=True)]
+            rows = [add_rest_to_last(float(v), row) for v, row in zip(values, rows, strict=True)]
         return rows, additive, all(scores.signed for scores in having)
 
 

@@ -11,7 +11,7 @@ from tokengym.base.settings import check_choice, check_count, check_number
 from tokengym.envs.episode import RAW_SCORE, Episode
 from tokengym.rewards.errors import RewardError, ScorerError
 from tokengym.rewards.maths.redistribution import Moments, update_moments
-from tokengym.rewards.maths.shares import shift
+from tokengym.rewards.maths.shares import add_rest_evenly
 from tokengym.rewards.scorers.base import AnyScorer, call_scorer
 from tokengym.rewards.scorers.wrappers import ScorerWrapper
 from tokengym.rewards.scores import Scores, inner_parts
@@ -36,9 +36,6 @@ def parse_normalization(text: str | Normalization) -> Normalization:
     Args:
         text: "batch" or "running", with options as in "running:window=512,by=query_type"; "none"
             is None.
-
-    Raises:
-        RewardError: if the name or an option is unknown.
 
     Example:
         >>> parse_normalization("running:window=512,clip=none")
@@ -163,7 +160,9 @@ class Normalize(ScorerWrapper):
         if rows is not None and scores.signed:
             rows = [row.astype(np.float64) * by for by, row in zip(factors, rows, strict=True)]
         if rows is not None and scores.additive:
-            rows = [shift(float(value), row) for row, value in zip(rows, values, strict=True)]
+            rows = [
+                add_rest_evenly(float(value), row) for row, value in zip(rows, values, strict=True)
+            ]
         parts = scores.parts  # of a `Normalize`: they have the value as it was before that one
         if not isinstance(self.scorer, Normalize):
             parts = {**inner_parts(parts), RAW_SCORE: scores.values}
@@ -222,11 +221,7 @@ class Normalize(ScorerWrapper):
         self.groups = groups
 
     def _label(self, episode: Episode) -> str | None:
-        """Return the group of an episode; None if there are no groups.
-
-        Raises:
-            ScorerError: if its prompt lacks the annotation.
-        """
+        """Return the group of an episode; None if there are no groups."""
         if self.by is None:
             return None
         if episode.query_type is None:

@@ -1,13 +1,13 @@
 """``tokengym compare``: which reward learns faster?"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tokengym.base.registry import name_of
+from tokengym.evaluation.runs.words import comparison, comparison_settings
 from tokengym.scripts.commands.options import (
+    RUN_OPTIONS,
     Tracker,
     learner_names,
-    run_settings,
     takes_settings,
 )
 
@@ -15,25 +15,7 @@ if TYPE_CHECKING:
     from tokengym.evaluation.runs.defaults import EvaluationSettings, TaskSettings, TrainingSettings
 
 
-def comparison_settings(
-    env: str | None,
-    agent: str,
-    agents: tuple[str, ...],
-    rewards: tuple[str, ...],
-    bundle: str = "",
-    dataset: str | None = None,
-    scorer: str | None = None,
-    reward_model: str | None = None,
-    encoder: str | None = None,
-    pairs: str | None = None,
-) -> dict[str, Any]:
-    """Return the default settings of a comparison, those of its first learner."""
-    judges = {"scorer": scorer, "reward_model": reward_model, "encoder": encoder}
-    own = {"dataset": dataset, "reward": rewards[0] if rewards else None, **judges}
-    return run_settings(env, name_of(agents[0]) if agents else agent, bundle, pairs, own)
-
-
-@takes_settings(comparison_settings, choice=("agent", learner_names))
+@takes_settings(comparison_settings, choice=("agent", learner_names), usual=RUN_OPTIONS - {"agent"})
 def compare(
     env: str | None = None,
     rewards: tuple[str, ...] = (),
@@ -59,10 +41,10 @@ def compare(
     status is 1 if a run failed or was stopped, which leaves the others' results.
 
     For example:
-      tokengym compare --env MovieReview --rewards sparse uniform abc --seeds 5
+      tokengym compare --env MovieReview --rewards sparse uniform abc-signed --seeds 5
       tokengym compare --rewards sparse abc:beta=0.8 --seeds 10 --updates 60 --out runs/long
-      tokengym compare --dataset reviews.tsv --prompt-column 0 --bundle models/reviews
-      tokengym compare --agents ppo loo:group_size=16 dpo --rewards sparse abc --tokens 100000
+      tokengym compare --model Qwen/Qwen2.5-0.5B --dataset prompts.jsonl --scorer score.py:correct
+      tokengym compare --agents ppo loo:group_size=16 dpo --rewards sparse abc-signed
 
     Args:
         env: Environment id, a task's bare name, or path/to/file.py:make_env (default: the
@@ -92,19 +74,16 @@ def compare(
         evaluation: Settings of evaluation.
         task: Prompts and models that the environment is made from.
     """
-    from tokengym.evaluation.runs.config import ComparisonConfig
-    from tokengym.evaluation.runs.defaults import task_name, with_prompt_column
-    from tokengym.evaluation.runs.executors import EXECUTORS
+    from tokengym.evaluation.runs.defaults import task_name
 
-    if agents and agent != "ppo":
-        raise ValueError(f"--agent {agent} has no effect beside --agents; leave one of them out")
-    config = ComparisonConfig(
-        env=env or "",
-        rewards=rewards,
-        agents=agents,
-        seeds=seeds,
-        first_seed=first_seed,
-        training=with_prompt_column(training, task),
+    config = comparison(
+        env,
+        rewards,
+        agent,
+        agents,
+        seeds,
+        first_seed,
+        training=training,
         evaluation=evaluation,
         task=task,
     )
@@ -121,7 +100,7 @@ def compare(
         checkpoint_every=checkpoint_every,
         retry_failed=retry_failed,
         track=track,
-        executor=None if executor is None else EXECUTORS.make(executor),
+        executor=executor,
         console=console,
     )
     show_summary(console, summary, out)

@@ -8,7 +8,7 @@ import tyro
 def envs(
     name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]")] = None,
 ) -> None:
-    """List the environments; with a name, show one: spaces, prompts, models.
+    """List the environments, with a line about each; with a name, show its prompts and models.
 
     For example:
       tokengym envs
@@ -22,6 +22,7 @@ def envs(
     from rich.text import Text
 
     from tokengym.envs import TokenGenerationEnv
+    from tokengym.envs.tasks import Task
     from tokengym.evaluation.measure.environments import env_ids, resolve_env
     from tokengym.evaluation.runs.defaults import default_rewards, training_settings
     from tokengym.rewards import registered_rewards
@@ -29,9 +30,11 @@ def envs(
 
     console = terminal()
     if name is None:
-        table = Table("environment", "compared by default", box=None, pad_edge=False)
+        table = Table(box=None, show_header=False, pad_edge=False)
+        table.add_column(no_wrap=True)
         for env_id in env_ids():
-            table.add_row(env_id, " ".join(default_rewards(env_id)))
+            declared = Task.of(env_id)
+            table.add_row(env_id, Text("" if declared is None else declared.summary))
         console.print(table)
         console.print(Text(f"\nrewards: {', '.join(registered_rewards())}"), soft_wrap=True)
         return
@@ -40,8 +43,10 @@ def envs(
     task = env.unwrapped
     assert isinstance(task, TokenGenerationEnv)
     training = training_settings(env_id)
+    declared = Task.of(env_id)
     rows = {
         "id": env_id,
+        "task": "" if declared is None else declared.summary,
         "prompts": f"{len(task.prompts)} for training",
         "vocabulary": f"{len(task.tokenizer)} tokens",
         "lengths": f"prompt up to {task.max_prompt_tokens}, "

@@ -172,9 +172,9 @@ def _show_references(
     references: "ReferenceSettings",
 ) -> dict[str, Any] | None:
     """Print and return what needs no training, at the price that the agent was trained at."""
-    from tokengym.agents.checkpoint import products_here
     from tokengym.agents.errors import ModelError
     from tokengym.agents.offline.policies import make_policy
+    from tokengym.agents.saving import products_here
     from tokengym.evaluation.measure.references import draw_references
     from tokengym.evaluation.runs.defaults import training_settings
     from tokengym.evaluation.runs.saved import stored_settings

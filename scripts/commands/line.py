@@ -68,6 +68,8 @@ class Option:
     """Its default."""
     text: str
     """Its meaning."""
+    group: type | None = None
+    """Dataclass that declares it; None for the command's own parameters."""
     is_used: bool
     """Whether ``--help`` shows it, and not ``--help-all`` alone."""
 

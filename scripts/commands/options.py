@@ -9,13 +9,13 @@ was typed into values, and writes the help.
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import field, is_dataclass, make_dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, NoReturn, TypeVar, Union
+from typing import Annotated, Any, NamedTuple, NoReturn, TypeVar, Union
 
 import tyro
 from tyro.constructors import (
@@ -28,7 +28,7 @@ from tyro.constructors import (
 
 from tokengym.base.errors import SettingsError
 from tokengym.base.registry import did_you_mean
-from tokengym.base.settings import field_paths, with_values
+from tokengym.base.settings import Chosen, names_of, with_values
 from tokengym.scripts.commands.line import CommandLine, Option, members, read_by_tyro
 
 USED = frozenset(
@@ -41,12 +41,39 @@ USED = frozenset(
     figure table measure width
     """.split()
 )
-"""Settings that ``--help`` shows beside those of learners outside tokengym."""
-SAID_BY = dict.fromkeys(("prompts", "prompt", "prompts-file", "prompt-file"), "dataset")
-"""Options that there are not, and those that say the same. (Prompts in Python are a list.)"""
-RARE = frozenset({"first-seed", "checkpoint-every", "retry-failed", "executor"})
-"""Parameters of commands that it does not show."""
+"""Settings that ``--help`` shows beside those of learners outside tokengym, and a command's own
+parameters, where the command does not say which are its usual options."""
+RUN_OPTIONS = frozenset(
+    """
+    env reward rewards agent agents seed seeds out
+    model dataset scorer dtype lora-rank lora-targets
+    updates batch-size micro-batch-size max-new-tokens learning-rate kl-coef advantage group-size
+    pairs beta n iterations epochs reference-samples
+    """.split()
+)
+"""Usual options of the commands that train: what a model and data of one's own need, too. Those of
+one learner are at most twenty."""
+FILE_OF_PROMPTS = "a file of prompts is --dataset FILE"
+SAID_BY = {
+    **dict.fromkeys(("prompts", "prompt", "prompts-file", "prompt-file"), FILE_OF_PROMPTS),
+    "total-timesteps": "the length of a training is --updates N, or --tokens N, a timestep being "
+    "one token",
+    "max-steps": "the length of a training is --updates N, or --tokens N",
+    "num-generations": "responses to one prompt are --group-size N",
+    "bf16": "the precision is --dtype bfloat16 (the weights), or --precision bf16-mixed",
+    "fp16": "the precision is --dtype bfloat16 (the weights), or --precision bf16-mixed",
+    "gradient-accumulation-steps": "a batch is divided by --micro-batch-size N",
+    "per-device-train-batch-size": "episodes per update are --batch-size N, of which "
+    "--micro-batch-size N at a time",
+    "num-envs": "the number of environment rows is --batch-size N",
+    "n-envs": "the number of environment rows is --batch-size N",
+    "model-name-or-path": "a model is --model PATH_OR_NAME",
+}
+"""Options of other programs, and what says the same here. (Prompts in Python are a list.)"""
 
+GROUP_NAME = re.compile(r"(Settings|Options)$")
+"""End of the name of a dataclass of settings, whose beginning is its group's in the help."""
+OPTION_NAME = re.compile(r"--([a-z-]+)")
 ARGUMENT = re.compile(r"^    (\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
 """Name and text of an argument in a docstring."""
 
@@ -57,64 +84,11 @@ C = TypeVar("C", bound=Command)
 Groups = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """Settings of which some fields have no effect, and are therefore no options."""
-
-    settings: Any
-    without: frozenset[str] = frozenset()
-    """Names of these fields, of the outer dataclass, or "inner.name" of a nested one."""
-
-
 def task_settings() -> dict[str, Any]:
     """Return the default settings of a command that takes prompts and models of one's own."""
     from tokengym.evaluation.runs.defaults import TaskSettings
 
     return {"task": TaskSettings()}
-
-
-def run_settings(
-    env: str | None,
-    agent: str,
-    bundle: str,
-    pairs: str | None = None,
-    own: Groups | None = None,
-    **evaluation: Any,
-) -> dict[str, Any]:
-    """Return the default settings of a command that trains: the task's and the learner's.
-
-    Args:
-        env: Environment id, or a task's bare name; None leaves it to `resolve_env`.
-        agent: Name of the learner.
-        bundle: Name or folder of the bundle, whose own defaults go before the task's; "" for none.
-        pairs: File of pairs to learn from, on which the default of the length depends.
-        own: The texts of --dataset, --scorer and the reward, as `resolve_env` takes them.
-        evaluation: Settings of evaluation that the command has other defaults for.
-    """
-    from tokengym.agents.learner import find_learner
-    from tokengym.evaluation.measure.environments import resolve_env
-    from tokengym.evaluation.runs.defaults import (
-        CREDIT_SETTINGS,
-        EvaluationSettings,
-        bundle_settings,
-        training_settings,
-    )
-
-    # Of a learner that takes none the option is refused as any unknown one.
-    data = {"pairs": pairs} if "pairs" in find_learner(agent).default_values() else {}
-    training = training_settings(resolve_env(env, bundle, own), agent, bundle=bundle, **data)
-    learner = training.declaration
-    without = {f"learner.{name}" for name in (*learner.fixed, *learner.idle)}
-    without |= frozenset() if learner.uses_credit else CREDIT_SETTINGS
-    of_bundle = bundle_settings(bundle, "evaluation")
-    task = task_settings()["task"]
-    has_pairs_alone = data.get("pairs") is not None and (own or {}).get("dataset") is None
-    return {
-        "training": Chosen(training, without=frozenset(without)),
-        "evaluation": EvaluationSettings(**evaluation | of_bundle),
-        # --prompt-column is then that of the pairs.
-        "task": Chosen(task, frozenset({"prompt_column"} if has_pairs_alone else ())),
-    }
 
 
 def check_counts(least: int, **values: int) -> None:
@@ -135,11 +109,26 @@ def learner_names() -> list[str]:
 
 
 Choice = tuple[str, Callable[[], Sequence[str]]] | None
-_DECLARED: dict[Command, tuple[Callable[..., Groups], Choice]] = {}
-"""Arguments of `takes_settings`."""
 
 
-def takes_settings(defaults: Callable[..., Groups], choice: Choice = None) -> Callable[[C], C]:
+class Declared(NamedTuple):
+    """Arguments of `takes_settings`."""
+
+    defaults: Callable[..., Groups]
+    choice: Choice = None
+    usual: Collection[str] | None = None
+
+
+_DECLARED: dict[Command, Declared] = {}
+NOTHING = Declared(dict)
+"""Declared of a command that takes no settings."""
+
+
+def takes_settings(
+    defaults: Callable[..., Groups],
+    choice: Choice = None,
+    usual: Collection[str] | None = None,
+) -> Callable[[C], C]:
     """Give a command the fields of settings dataclasses as options.
 
     Args:
@@ -148,10 +137,12 @@ def takes_settings(defaults: Callable[..., Groups], choice: Choice = None) -> Ca
         choice: One of these parameters, whose value may stand first on the command line, and a
             function that returns its values: an option that the command has with another value only
             is refused in these terms.
+        usual: Options that ``--help`` shows, beside those of learners outside tokengym; the others
+            are left to ``--help-all``. None takes all parameters of the command, and `USED`.
     """
 
     def decorate(command: C) -> C:
-        _DECLARED[command] = defaults, choice
+        _DECLARED[command] = Declared(defaults, choice, usual)
         return command
 
     return decorate
@@ -195,15 +186,15 @@ def call(command: Command, prog: str, arguments: Sequence[str]) -> int:
 def _named_as_typed(given: Sequence[Option]) -> Iterator[None]:
     """Name the setting that an error begins with as its option, where that has another name.
 
-    The settings of evaluations have one named ``every``, which is typed as --eval-every.
+    The settings of evaluations have one named ``every``, which is typed as --eval-every, and those
+    of training ``steps``, which is --updates.
     """
     try:
         yield
     except SettingsError as error:
         setting, _, rest = str(error).partition(" ")
         option = next((one for one in given if one.path[-1:] == (setting,)), None)
-        flag = setting.replace("_", "-")
-        if option is None or flag in (option.flag, *option.aliases):
+        if option is None or setting.replace("_", "-") == option.flag:
             raise
         raise type(error)(f"{option.name} {rest}") from error
 
@@ -222,7 +213,7 @@ def _take_deciding(command: Command, line: CommandLine) -> dict[str, Any]:
 
     A learner may be named first: "train dpo --beta 0.1" is "train --agent dpo --beta 0.1".
     """
-    _, choice = _DECLARED.get(command, (None, None))
+    choice = _DECLARED.get(command, NOTHING).choice
     first = {choice[0]: line.free.pop(0)} if choice and line.free else {}
     typed = line.take(_deciding(command))
     for name in first.keys() & typed.keys():
@@ -238,7 +229,7 @@ def _deciding(command: Command) -> list[Option]:
     if command not in _DECLARED:
         return []
     ours = inspect.signature(command).parameters
-    names = inspect.signature(_DECLARED[command][0]).parameters
+    names = inspect.signature(_DECLARED[command].defaults).parameters
     return [_option(name, ours.get(name, parameter)) for name, parameter in names.items()]
 
 
@@ -247,8 +238,8 @@ def _chosen(command: Command, typed: Mapping[str, Any]) -> dict[str, Chosen]:
     if command not in _DECLARED:
         return {}
     values = {one.name: typed.get(one.name, one.default) for one in _deciding(command)}
-    groups = _DECLARED[command][0](**values)
-    return {name: one if isinstance(one, Chosen) else Chosen(one) for name, one in groups.items()}
+    groups = _DECLARED[command].defaults(**values)
+    return {name: Chosen.of(one) for name, one in groups.items()}
 
 
 def _options(
@@ -259,7 +250,8 @@ def _options(
     A field is no option if no text can say its value, or the command itself or earlier settings
     have an option of that name.
     """
-    _, choice = _DECLARED.get(command, (None, None))
+    declares = _DECLARED.get(command, NOTHING)
+    choice, usual = declares.choice, declares.usual
     texts = _texts(command)
     parameters = inspect.signature(command).parameters
     taken = {"", *(name.replace("_", "-") for name in parameters if name not in chosen)}
@@ -268,11 +260,11 @@ def _options(
             if lists_choices and choice is not None and choice[0] == name:
                 listed = tyro.conf.arg(metavar=f"{{{','.join(choice[1]())}}}")
                 parameter = parameter.replace(annotation=Annotated[parameter.annotation, listed])
-            yield _option(name, parameter, texts.get(name, ""))
+            option = _option(name, parameter, texts.get(name, ""))
+            yield replace(option, is_used=usual is None or option.flag in usual)
             continue
-        for leaf in field_paths(chosen[name].settings):
-            is_idle = not {leaf.path[0], ".".join(leaf.path)}.isdisjoint(chosen[name].without)
-            if leaf.flag in taken or is_idle:
+        for leaf in chosen[name].leaves():
+            if leaf.flag in taken:
                 continue
             declared = _fields(leaf.owner)[leaf.path[-1]]
             if (kind := _readable(declared.type)) is not None:
@@ -286,7 +278,9 @@ def _options(
                     kind=kind,
                     default=leaf.value,
                     text=" ".join((said or "").split()),
-                    is_used=leaf.flag in USED or not leaf.owner.__module__.startswith("tokengym."),
+                    group=_group_of(leaf.owner, leaf.path[-1]),
+                    is_used=leaf.flag in (USED if usual is None else usual)
+                    or not leaf.owner.__module__.startswith("tokengym."),
                 )
 
 
@@ -294,12 +288,18 @@ def _option(name: str, parameter: inspect.Parameter, text: str = "") -> Option:
     """Return the option that a parameter is."""
     return Option(
         parameter=name,
-        flag=(flag := name.replace("_", "-")),
+        flag=name.replace("_", "-"),
         kind=parameter.annotation,
         default=parameter.default,
         text=text,
-        is_used=flag not in RARE,
+        is_used=True,
     )
+
+
+def _group_of(owner: type, name: str) -> type:
+    """Return the dataclass that declares a field, by which --help-all groups the options."""
+    bases = filter(is_dataclass, reversed(owner.__mro__))
+    return next(one for one in bases if name in names_of(one))
 
 
 def _texts(command: Command) -> dict[str, str]:
@@ -344,8 +344,14 @@ def _show_help(
     if len(shown) < len(options):
         said += f"\n\n--help-all shows {len(options) - len(shown)} more options."
     groups: dict[str, list[tuple[str, Any, Any]]] = {"": []}
+    plain = {option.name for option in options if not option.path}
     for option in shown:
-        groups.setdefault(option.parameter if option.path else "", []).append(_line_of(option))
+        name = option.parameter if option.path else ""
+        if name and shows_all and option.group is not None:
+            name = GROUP_NAME.sub("", option.group.__name__).lower()
+            name += "s" * (name in plain)  # --reward is an option, so that its group is "rewards"
+            texts.setdefault(name, (option.group.__doc__ or "").partition("\n")[0])
+        groups.setdefault(name, []).append(_line_of(option))
     own = groups.pop("")
     for name, lines in groups.items():
         made = make_dataclass(name, lines, kw_only=True, namespace={"__doc__": texts.get(name)})
@@ -385,8 +391,9 @@ def _refuse_unknown(
         raise ValueError(f"there is no --{flag}; {instead}")
     words = {name: name.split("-") for name in sorted(known)}
     short = [f"'--{n}'" for n, parts in words.items() if "".join(w[:1] for w in parts) == flag]
-    if (option := SAID_BY.get(flag)) in known:
-        raise ValueError(f"unknown option --{flag}; a file of prompts is --{option} FILE")
+    said = SAID_BY.get(flag, "")
+    if said and not {*OPTION_NAME.findall(said)}.isdisjoint(known):
+        raise ValueError(f"unknown option --{flag}; {said}")
     hint = f"did you mean {' or '.join(short)}? " if short else ""
     hint = hint or did_you_mean(f"--{flag}", [f"--{name}" for name in sorted(known)])
     raise ValueError(f"unknown option --{flag}; {hint}--help-all has all of them")
@@ -396,7 +403,7 @@ def _refuse_idle(
     command: Command, typed: Mapping[str, Any], flag: str, ours: Mapping[str, str]
 ) -> set[str]:
     """Refuse an option that the command has with another choice only; return all that it has."""
-    _, choice = _DECLARED.get(command, (None, None))
+    choice = _DECLARED.get(command, NOTHING).choice
     if choice is None:
         return set()
     name, choices = choice

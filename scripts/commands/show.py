@@ -43,25 +43,34 @@ def terminal(**options: Any) -> "Console":
 def show_summary(console: "Console", summary: Mapping[str, Any], out: Path) -> None:
     """Print a summary's verdicts and where its files are."""
     for group in summary["groups"]:
-        if group["group"]:
-            label = ", ".join(f"{name} {value}" for name, value in group["group"].items())
-            console.print(line_of(f"\n{label}", "dim"))
-        console.print(line_of(f"\n{group['verdict']['headline']}", "bold"))
-        for note in group["verdict"]["notes"]:
-            console.print(line_of(note))
-        for table in _figures(group, console.width):
-            console.print(table)
-        console.print(line_of(_legend(group), "dim"))
-        show_references(console, group["reference"])
-        for learned in summary.get("learning", ()):
-            if learned["group"] == group["group"]:
-                show_learning(console, {learned["credit"]: learned["figures"]})
-        for caution in group["verdict"]["cautions"]:
-            console.print(line_of(f"! {caution}", "yellow"))
+        _show_group(console, group, summary.get("learning", ()))
     console.print()
-    for name in ("report.html", "curves.png", "curves.csv", "summary.json"):
+    for name in ("report.html", "curves.png", "curve.png", "curves.csv", "summary.json"):
         if (out / name).exists():
             say(console, str(out / name))
+
+
+def _show_group(
+    console: "Console", group: Mapping[str, Any], learning: Sequence[Mapping[str, Any]]
+) -> None:
+    """Print the verdict of one setting: its figures, and last how far ahead each reward is."""
+    if group["group"]:
+        label = ", ".join(f"{name} {value}" for name, value in group["group"].items())
+        console.print(line_of(f"\n{label}", "dim"))
+    console.print(line_of(f"\n{group['verdict']['headline']}", "bold"))
+    for note in group["verdict"]["notes"]:
+        console.print(line_of(note))
+    for table in _figures(group, console.width):
+        console.print(table)
+    console.print(line_of(_legend(group), "dim"))
+    show_references(console, group["reference"])
+    for learned in learning:
+        if learned["group"] == group["group"]:
+            show_learning(console, {learned["credit"]: learned["figures"]})
+    for caution in group["verdict"]["cautions"]:
+        console.print(line_of(f"! {caution}", "yellow"))
+    for line in group["verdict"]["differences"]:
+        say(console, line)
 
 
 def show_references(console: "Console", lines: Mapping[str, Any] | None) -> None:
@@ -151,7 +160,7 @@ def _figures(group: Mapping[str, Any], width: int) -> Iterator[Table]:
     if "kl" in group["measures"]:
         columns.append(_column(entries, "at equal KL", "score", "at_kl"))
     for name, measure in measures_of(group["by_gold"]).items():
-        is_shown = all(name in entry["figures"] for entry in entries)
+        is_shown = any(name in entry["figures"] for entry in entries)
         if measure.short and (is_shown or (name == NORMALISED and group["score_range"])):
             columns.append(_column(entries, measure.short, name, "final"))
     columns.append([Text("reached"), *(Text(_arrival(group, entry)) for entry in entries)])
@@ -186,7 +195,7 @@ def _legend(group: Mapping[str, Any]) -> str:
 
 def _knows_way(group: Mapping[str, Any]) -> bool:
     """Return whether the way from the start to best of n is known, and more than noise."""
-    return all("steps_to_shares" in entry for entry in group["rewards"].values())
+    return any("steps_to_shares" in entry for entry in group["rewards"].values())
 
 
 def short_names(names: Sequence[str]) -> list[str]:
@@ -213,6 +222,8 @@ def short_names(names: Sequence[str]) -> list[str]:
 def _arrival(group: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
     """Return when a learner's mean curve reaches the goal: a level that no run decides, if any."""
     if _knows_way(group):
+        if "steps_to_shares" not in entry:  # its KL, and so its price, is not known
+            return NOTHING
         steps = entry["steps_to_shares"][f"{FASTER_AT:g}"]["iqm_curve"]
     elif group["baseline_rises"]:
         steps = entry["steps_to_threshold"]["iqm_curve"]
@@ -231,8 +242,8 @@ def _column(
             normalised = entry["figures"].get(measure)
             cells.append(Text(percent(normalised[kind]["iqm"]) if normalised else NOTHING))
             continue
-        figure = entry["figures"][measure].get(kind)
-        if figure is None:  # no equal KL is known
+        figure = entry["figures"].get(measure, {}).get(kind)
+        if figure is None:  # it was not measured, or no equal KL is known
             cells.append(Text(NOTHING))
             continue
         cells.append(Text(number(figure["iqm"])))

@@ -183,7 +183,7 @@ def test_nothing_of_a_hostile_folder_runs():
 def test_code_of_a_folder_that_runs_is_found():
     with (
         mock.patch("tests.campaign.foreign.ATTACKS", [a_word]),
-        mock.patch("tokengym.agents.checkpoint.check_saved"),
+        mock.patch("tokengym.agents.saving.check_saved"),
         mock.patch("tokengym.evaluation.runs.config.check_saved"),
         mock.patch("tokengym.evaluation.runs.saved.check_saved"),
     ):

@@ -1,8 +1,10 @@
 """Build the distributions, look into them, and try the wheels as a newcomer would.
 
-python tests/checkout/check_package.py [--out build/package]
+python tests/checkout/check_package.py [--out build/package] [--dist dist]
 python tests/checkout/check_package.py --alone [arguments of pytest]
 
+The wheels of the suite, the laboratory and the audit, and the suite's sources, stand in dist/
+afterwards: a folder from which a stranger installs them by one line.
 The suite's wheel is installed alone into an empty virtual environment, where the README's first
 example, a short comparison and the suite's tests run outside of the checkout. Then the laboratory's
 wheel joins it, and a response of its Oracle is scored. Prints the seconds of each step.
@@ -41,27 +43,29 @@ def main() -> None:
     """Build, check and try the distributions."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "package")
+    parser.add_argument("--dist", type=Path, default=ROOT / "dist")
     parser.add_argument("--alone", nargs=argparse.REMAINDER, metavar="...")
     options = parser.parse_args()
     if options.alone is not None:
         sys.exit(test_alone(ROOT / "build" / "alone", options.alone or ["tests/suite"]))
-    check_distributions(options.out.resolve())
+    check_distributions(options.out.resolve(), options.dist.resolve())
 
 
-def check_distributions(out: Path) -> None:
-    """Build both, and install them into an empty environment: the suite alone, then the other."""
+def check_distributions(out: Path, dist: Path) -> None:
+    """Build all into ``dist``, and try them in an empty environment: the suite alone, then all."""
     tools, empty = out / "tools", out / "empty"
     for folder in (tools, empty):
         venv.create(folder, with_pip=True, clear=True)
-    shutil.rmtree(out / "dist", ignore_errors=True)
+    shutil.rmtree(dist, ignore_errors=True)
     step("tools", tools, "-m", "pip", "install", "--quiet", "build", "twine")
-    step("build", tools, "-m", "build", "--outdir", str(out / "dist"), str(ROOT))
-    build_lab = ("-m", "build", "--wheel", "--outdir", str(out / "dist"), str(ROOT / "lab"))
-    step("build the laboratory", tools, *build_lab)
-    (wheel,) = (out / "dist").glob("tokengym-*.whl")
-    (sdist,) = (out / "dist").glob("tokengym-*.tar.gz")
-    (lab,) = (out / "dist").glob("tokengym_lab-*.whl")
-    step("twine check", tools, "-m", "twine", "check", "--strict", *map(str, (wheel, sdist, lab)))
+    step("build", tools, "-m", "build", "--outdir", str(dist), str(ROOT))
+    for name in ("lab", "audit"):
+        build = ("-m", "build", "--wheel", "--outdir", str(dist), str(ROOT / name))
+        step(f"build {name}", tools, *build)
+    (wheel,) = dist.glob("tokengym-*.whl")
+    (sdist,) = dist.glob("tokengym-*.tar.gz")
+    files = (wheel, sdist, *dist.glob("tokengym_*.whl"))
+    step("twine check", tools, "-m", "twine", "check", "--strict", *map(str, files))
     check_contents(wheel, sdist)
     pip = ("-m", "pip", "install", "--quiet", "--constraint", str(ROOT / "constraints.txt"))
     install = step("install", empty, *pip, str(wheel))
@@ -74,8 +78,11 @@ def check_distributions(out: Path) -> None:
     copy_tests(empty)
     shared = ("--numprocesses", "2", "--dist", "loadfile")
     step("the suite's tests", empty, "-m", "pytest", *shared, "tests/suite")
-    step("install the laboratory", empty, *pip, str(lab))
+    # The stranger's line, of a folder of wheels; what is installed already is not sought again.
+    rest = ("--find-links", str(dist), "tokengym[lab]", "tokengym-audit")
+    step("install the rest from the folder", empty, *pip, *rest)
     step("a task and a rule of the laboratory", empty, "-c", ORACLE)
+    step("the audit", empty, "-c", "import tokengym_audit")
 
 
 def test_alone(out: Path, arguments: list[str]) -> int:

@@ -77,7 +77,7 @@ def test_the_page_of_a_command_has_every_option(capsys):
 
 
 def test_the_picture_of_the_readme_shows_what_the_rules_pay():
-    _, columns, score = rows()
+    tokens, columns, score = rows()
     ElementTree.fromstring(text := picture())
     for name in ("sparse", "abc", "abc-signed"):
         assert abs(columns[name].sum() - score) < 1e-3
@@ -85,6 +85,12 @@ def test_the_picture_of_the_readme_shows_what_the_rules_pay():
     assert (columns["abc"] >= 0).all()
     worst = {int(place) for place in columns["abc-signed"].argsort()[:2]}
     assert worst == {place for place, value in enumerate(columns["truth"]) if value < 0}
+    # The caption: what sparse pays is worth nothing, abc pays for "awful", abc-signed charges.
+    awful = [token.strip() for token in tokens].index("awful")
+    assert columns["truth"][-1] == 0
+    assert columns["abc"][awful] > 0.1 * columns["abc"].max()
+    assert columns["abc-signed"][awful] < -0.5 * columns["abc-signed"].max()
+    assert abs(columns["abc-signed"][-1]) < 0.01 * columns["abc-signed"].max()
     stored = (FOLDER / "images" / "hero.svg").read_text(encoding="utf-8")
     words = re.compile(r"<text[^>]*>(.*?)</text>")
     assert words.findall(stored) == words.findall(text)
@@ -113,6 +119,15 @@ def test_the_responses_of_an_episode_are_what_their_rows_say(task: str):
     assert rows[STAGES[2]]["score"] >= rows[STAGES[0]]["score"]
     sums = [(sum(rows[stage]["credit"]), rows[stage]["score"]) for stage in STAGES]
     assert all(abs(total - score) < 0.06 for total, score in sums)
+
+
+@pytest.mark.parametrize("task", EPISODES)
+def test_a_page_says_what_the_trained_response_is_beside_the_best_of_16(task: str):
+    text = (FOLDER / "environments" / f"{task.lower()}.md").read_text(encoding="utf-8")
+    assert not re.search(r"^\|[ |]+\|$", text, re.MULTILINE)  # a header row of empty cells
+    trained, best = (read()[task][stage]["score"] for stage in STAGES[1:])
+    assert f"(score {trained:.2f} against {best:.2f})" in text
+    assert ("does not reach the best of 16" in text) == (trained < best)
 
 
 def test_every_argument_of_make_is_on_the_page():

@@ -1,5 +1,6 @@
-"""Titles of the site's pages, and the first output of a notebook."""
+"""Titles of the site's pages, their words in the glossary, and the first output of a notebook."""
 
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -13,6 +14,39 @@ def test_a_generated_page_begins_with_its_heading():
     page = SimpleNamespace(file=SimpleNamespace(src_uri="environments/moviereview.md"))
     text = "<!-- Written by\n a maker. -->\n\n# MovieReview\n\n<!-- kept -->\n"
     assert hooks.on_page_markdown(text, page) == "# MovieReview\n\n<!-- kept -->\n"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "heading"),
+    [
+        ("Its drift is 3 nats", "drift-leap"),
+        ("beside two controls, both", "control"),
+        ("by PPO and without", "ppo"),
+        ("70 % of the way", "way"),
+        ("its credit is known", "credit-credit-rule"),
+        ("Policies may drift apart in", None),
+        ("two texts drift far", None),
+        ("the control tokens around a reply", None),
+        ("before you credit a rule", None),
+        ("a judge and critic", None),
+        ("`PPO` and [PPO](x.md)", None),
+        ("an argument kl_coef and ppo.py", None),
+        ("ends in EOS_TOKEN or nat-like", None),
+    ],
+)
+def test_words_lead_to_the_glossary_where_they_mean_it(sentence: str, heading: str | None):
+    hooks = pytest.importorskip("docs.hooks")
+    linked = re.findall(r"\(G#([\w-]+)\)", hooks._with_terms(sentence, "G"))
+    assert (heading in linked) if heading else not linked
+
+
+def test_every_term_has_its_heading():
+    hooks = pytest.importorskip("docs.hooks")
+    text = (hooks.ROOT / "docs" / "guide" / "glossary.md").read_text(encoding="utf-8")
+    names = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert names == sorted(names, key=str.lower)
+    anchors = {re.sub(r"[^\w-]", "", name.lower().replace(" ", "-")) for name in names}
+    assert set(hooks.TERMS) <= anchors
 
 
 def test_a_notebook_without_widgets_is_not_warned_of_bars():

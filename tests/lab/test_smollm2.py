@@ -135,7 +135,7 @@ def test_a_fine_tuned_agent_has_its_tokenizer_and_names_its_base(tmp_path: Path)
 def test_a_base_that_is_another(
     change: dict[str, str], message: str, agent: PPO, tmp_path: Path
 ) -> None:
-    from tokengym.agents.checkpoint import stored_models, write_policy
+    from tokengym.agents.saving import stored_models, write_policy
 
     write_policy(agent.policy, tmp_path, tmp_path)
     base = json.loads((tmp_path / "base.json").read_text())

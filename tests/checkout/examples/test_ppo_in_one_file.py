@@ -1,4 +1,4 @@
-"""PPO in one file: its updates are the package's own, it learns, and its page shows its code."""
+"""PPO in one file: its updates are the package's own, by formulas written out in it; its page."""
 
 import ast
 import copy
@@ -94,6 +94,13 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Played:
             {"min_new_tokens": 9, "forbidden_token_ids": [5, 40]},
             {"updates": 2, "learning_rate": 3e-3},
         ),
+        (
+            torch.float64,
+            1e-9,
+            "Dialogue",
+            {"min_new_tokens": 9, "forbidden_token_ids": [5, 40]},
+            {"updates": 2, "learning_rate": 1e-3, "kl_estimator": "k1"},
+        ),
     ],
 )
 def test_its_updates_are_those_of_ppo(
@@ -122,6 +129,7 @@ def test_its_updates_are_those_of_ppo(
         envs,
         args.learning_rate,
         policy_kwargs={"model": model},
+        kl_estimator=args.kl_estimator,
         seed=0,
         device="cpu",
     )
@@ -160,6 +168,64 @@ def test_its_updates_are_those_of_ppo(
     assert gaps.max() < most
 
 
+def test_its_formulas_are_its_own():
+    """From tokengym it takes the environment and its rewards, and nothing of the agents."""
+    imported = {
+        node.module
+        for node in ast.walk(ast.parse(CODE))
+        if isinstance(node, ast.ImportFrom) and "tokengym" in (node.module or "")
+    }
+    assert imported == {"tokengym.envs"}
+    assert not re.search(r"\bimport tokengym|tokengym\.agents\.(?!PPO\b)", CODE)
+
+
+def test_advantages_worked_by_hand():
+    """The example of the page: a reward at the end, and a critic that begins too high."""
+    rewards, values = torch.tensor([[0.0, 0.0, 1.0, 9.0]]), torch.tensor([[0.5, 0.8, 0.2, 9.0]])
+    mask = torch.tensor([[True, True, True, False]])
+    advantages, returns = one.gae(rewards, values, mask, gamma=1.0, gae_lambda=0.5)
+    torch.testing.assert_close(advantages, torch.tensor([[0.2, -0.2, 0.8, 0.0]]))
+    torch.testing.assert_close(returns, torch.tensor([[0.7, 0.6, 1.0, 0.0]]))
+    assert "0.8, -0.2 and 0.2" in " ".join(PAGE.split())
+
+
+def test_clipped_losses_worked_by_hand():
+    """Those of the page, where a gradient stops at 0.2 and where it does not."""
+    for old, new, advantage, loss, flows in (
+        (0.10, 0.15, 2.0, -2.4, False),
+        (0.10, 0.11, 2.0, -2.2, True),
+        (0.10, 0.05, -2.0, 1.6, False),
+        (0.10, 0.15, -2.0, 3.0, True),
+    ):
+        log_probs = torch.tensor([new]).log().requires_grad_()
+        found = one.policy_loss(
+            log_probs, torch.tensor([old]).log(), torch.tensor([advantage]), clip_range=0.2
+        )
+        assert found.item() == pytest.approx(loss)
+        found.backward()
+        assert bool(log_probs.grad) == flows
+        row = f"| {old:.2f} | {new:.2f} | {new / old:.1f} | {advantage:g} | {loss:g} |"
+        assert row in PAGE
+
+
+def test_both_kls_worked_by_hand():
+    """ln 2 of policies (1, 0) and (1/2, 1/2); the sampled one has it as the mean over samples."""
+    logits = torch.tensor([[[0.0, -torch.inf, -torch.inf], [1.0, 0.0, -torch.inf]]])
+    reference = torch.tensor([[[0.0, 0.0, -torch.inf], [0.0, 0.0, -torch.inf]]])
+    exact = one.exact_kl(logits, reference)
+    p = 1 / (1 + np.exp(-1.0))
+    expected = p * np.log(2 * p) + (1 - p) * np.log(2 * (1 - p))
+    assert exact[0].tolist() == pytest.approx([np.log(2), expected])
+    sampled = [
+        one.sampled_kl(
+            *(one.log_probs_of(torch.tensor([[0, token]]), x) for x in (logits, reference))
+        )
+        for token in (0, 1)
+    ]
+    assert p * sampled[0][0, 1] + (1 - p) * sampled[1][0, 1] == pytest.approx(expected)
+    assert sampled[1][0, 1] < 0 < exact.min()
+
+
 def test_fewer_responses_than_minibatches_are_a_step_each(capsys: pytest.CaptureFixture[str]):
     args = one.Args(num_envs=2, max_new_tokens=4, updates=1)
     assert args.num_envs < args.n_minibatches
@@ -170,7 +236,7 @@ def test_fewer_responses_than_minibatches_are_a_step_each(capsys: pytest.Capture
 def test_its_defaults_are_those_of_ppo():
     own = {argument.name: argument.default for argument in fields(one.Args)}
     shared = {s.name: s.default for s in fields(PPOSettings) if s.name in own}
-    assert len(shared) == 9
+    assert len(shared) == 10
     shared["gae_lambda"] = GAE_LAMBDA  # what None takes under rules that declare none, as abc
     assert shared.items() <= own.items()
 

@@ -15,8 +15,8 @@ from tests.suite.agents.conftest import (
     target_share,
 )
 from tokengym.agents import PPO, losses
-from tokengym.agents.ppo.advantages import Experience
 from tokengym.agents.processes import join, launched
+from tokengym.agents.rollouts.experience import Experience
 from tokengym.agents.rollouts.logs import EpisodeLog
 from tokengym.agents.rollouts.playing import RolloutBatch
 from tokengym.envs import TokenGenerationVectorEnv

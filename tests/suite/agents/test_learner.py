@@ -25,7 +25,7 @@ class Plays:
     """A run over the stub task, which keeps what is yielded."""
 
     def __init__(self, make_envs: Any, steps: int = 2) -> None:
-        self.make, self.seed = make_envs, 3
+        self.make, self.seed, self.updates = make_envs, 3, 0
         self.updates_done: list[Any] = []
         self.training = SimpleNamespace(
             batch_size=4, max_new_tokens=6, steps=steps, last_step=steps, tokens=None, device="cpu"
@@ -35,7 +35,11 @@ class Plays:
         del normalize
         return self.make(num_envs=num_envs)
 
+    def resume(self, load: Any) -> None:
+        """Begin anew."""
+
     def train(self, learner: Any) -> Any:
+        self.settings = learner.default_settings()
         for update in learner.train(self):
             self.updates_done.append((update.step, update.tokens))
             if update.step >= self.training.steps:
@@ -129,7 +133,8 @@ def test_a_stock_algorithm_does_learn(tmp_path, make_envs):
     )
     run, scores = Plays(make_envs, steps=12), {}
     run.training.batch_size = 32
-    for update in learner_of(tmp_path, code, "Fast").train(run):
+    run.settings = (fast := learner_of(tmp_path, code, "Fast")).default_settings()
+    for update in fast.train(run):
         if update.step in (0, 12):
             played = collect(update.agent, make_envs(num_envs=32), 32, seed=0)
             scores[update.step] = np.mean([episode.score for episode in played])

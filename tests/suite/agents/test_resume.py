@@ -21,8 +21,8 @@ from tests.suite.agents.ppo.test_ppo import log_of
 from tests.suite.agents.test_checkpoint import normalised_reward, rewrite, untimed
 from tests.support.forked import Forked
 from tokengym.agents import PPO, CheckpointError
-from tokengym.agents.rollouts.states import environment_state
 from tokengym.agents.sb3 import as_vec_env
+from tokengym.agents.states import environment_state
 from tokengym.envs import PadTokenRewards, Reply, TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.rewards import RewardWrapper, VectorRewardWrapper
 

@@ -148,7 +148,7 @@ def test_old_values_are_the_network_s_and_bootstrap(build, make_envs, forbidden)
     assert all(cut) == bool(forbidden)
     experience = agent.assign(played)
     torch.testing.assert_close(
-        experience.old_values, agent.policy.response_values(experience.sequences)
+        experience.values, agent.policy.response_values(experience.sequences)
     )
     final = critic_of(agent).after_responses(experience.sequences)
     assert final.abs().min() > 1e-3

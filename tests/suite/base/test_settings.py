@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from tokengym.base.errors import SettingsError
+from tokengym.base.files import to_json
 from tokengym.base.settings import (
-    as_plain,
     changed,
     check_count,
     check_number,
     field_paths,
-    from_plain,
+    from_json,
     with_values,
 )
 
@@ -62,21 +62,21 @@ def test_fields_are_changed_by_path_and_by_name():
 
 def test_settings_survive_json():
     ours = Outer(count=2, inner=Inner(names=("x", "y")), place=Path("a"))
-    plain = json.loads(json.dumps(as_plain(ours)))
+    plain = json.loads(json.dumps(to_json(ours)))
     assert plain["inner"] == {"rate": 0.5, "names": ["x", "y"]}
-    assert from_plain(Outer, plain) == replace(ours, place="a")
+    assert from_json(Outer, plain) == replace(ours, place="a")
     with pytest.raises(SettingsError, match="must be numbers or texts, got <built-in"):
-        as_plain(Outer(place=len))
+        to_json(Outer(place=len))
     with pytest.raises(SettingsError, match="Inner of another version: speed is unknown"):
-        from_plain(Outer, {**plain, "inner": {**plain["inner"], "speed": 1}})
-    assert from_plain(Outer, {"every": 4}) == Outer(every=4)  # written before the others existed
+        from_json(Outer, {**plain, "inner": {**plain["inner"], "speed": 1}})
+    assert from_json(Outer, {"every": 4}) == Outer(every=4)  # written before the others existed
 
     @dataclass(frozen=True)
     class Named:
         name: str
 
     with pytest.raises(SettingsError, match="Named of another version: name is missing"):
-        from_plain(Named, {})
+        from_json(Named, {})
 
 
 @pytest.mark.parametrize("given", [np.float64(0.25), np.float32(0.25), np.int64(3), 3, 0.25])
@@ -85,7 +85,7 @@ def test_a_numpy_number_becomes_pythons(given):
     check_number(settings, "rate", least=0.0)
     assert settings.rate == given
     assert type(settings.rate) in (int, float)
-    assert as_plain(settings)["rate"] == given
+    assert to_json(settings)["rate"] == given
 
 
 def test_integers_that_torch_cannot_hold_become_floats_or_are_refused():

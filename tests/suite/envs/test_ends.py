@@ -12,7 +12,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import tokengym  # noqa: F401
 from tokengym.base.errors import SettingsError, TokenizerError
-from tokengym.base.settings import as_plain, from_plain
+from tokengym.base.files import to_json
+from tokengym.base.settings import from_json
 from tokengym.envs import Episode, TokenGenerationEnv, TokenGenerationVectorEnv, Vocabulary
 from tokengym.envs.prompts import vocabulary
 from tokengym.envs.prompts.contents import content
@@ -287,6 +288,6 @@ def test_messages_end_by_the_end_and_not_by_what_is_written_behind_it(append_eos
 
 def test_the_command_line_takes_several():
     settings = TaskSettings(eos_token=["<eos>", "."])
-    assert from_plain(TaskSettings, json.loads(json.dumps(as_plain(settings)))) == settings
+    assert from_json(TaskSettings, json.loads(json.dumps(to_json(settings)))) == settings
     (option,) = [one for one in options_of(evaluate) if one.flag == "eos-token"]
     assert option.values.endswith("...")

@@ -17,6 +17,7 @@ from tokengym.base.settings import field_paths, names_of
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tasks import TaskOptions
 from tokengym.evaluation.runs.defaults import training_settings, with_prompt_column
+from tokengym.evaluation.runs.words import run_settings
 from tokengym.scripts.cli import command_names, find_command, main
 from tokengym.scripts.commands import options
 from tokengym.scripts.commands.options import (
@@ -24,7 +25,6 @@ from tokengym.scripts.commands.options import (
     _fields,
     call,
     options_of,
-    run_settings,
     takes_settings,
 )
 
@@ -233,7 +233,7 @@ def test_help_shows_what_people_use_and_help_all_the_rest(name, capsys):
             assert int(hidden[1]) == sum(
                 not option.is_used for option in options_of(find_command(name))
             )
-    assert len(shown["--help"]) <= 26
+    assert len(shown["--help"] - {"help"}) <= (20 if name in ("compare", "train") else 26)
     assert shown["--help"] <= shown["--help-all"]
     named = {option.flag for option in options_of(find_command(name)) if not option.is_positional}
     assert shown["--help-all"] - {"help"} == named
@@ -245,6 +245,47 @@ def test_help_shows_what_people_use_and_help_all_the_rest(name, capsys):
         )  # which has its own help
         if words[:2] == ["tokengym", name] and not names_learner and "--agent" not in words:
             assert set(re.findall(r" --([a-z][\w-]*)", line)) <= shown["--help"], line
+
+
+REAL_MODEL = """
+    model dataset scorer advantage group-size batch-size micro-batch-size dtype lora-rank
+    lora-targets reference-samples max-new-tokens learning-rate kl-coef updates
+""".split()
+
+
+@pytest.mark.parametrize("name", ["compare", "train"])
+def test_the_usual_options_are_those_of_a_real_model_and_at_most_twenty(name):
+    for agent in LEARNERS.names():
+        usual = [o.flag for o in options_of(find_command(name), ["--agent", agent]) if o.is_used]
+        assert len(usual) <= 20, agent
+        if agent == "ppo":
+            assert {*REAL_MODEL} <= {*usual}
+
+
+def test_help_all_groups_the_options_by_what_declares_them(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help-all"])
+    groups = re.findall(r"^\W+ (\w+) options \W+$", capsys.readouterr().out, re.MULTILINE)
+    assert groups[:5] == ["model", "training", "sampling", "episodic", "ppo"]
+    assert "rewards" in groups  # that of --scorer, beside the option --reward
+    assert len(groups) == len({*groups})
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("train --total-timesteps 9", "--updates N, or --tokens N, a timestep being one token"),
+        ("train --num-generations 4", "responses to one prompt are --group-size N"),
+        ("train --bf16", "the precision is --dtype bfloat16"),
+        ("train --updates 0", "updates must be an integer >= 1, got 0"),
+        ("train --steps 0", "updates must be an integer >= 1, got 0"),
+        ("compare --rewards sparse,uniform", "separate them by spaces: sparse uniform"),
+        ("train --env CartPole-v1", "tokengym's learners write texts"),
+    ],
+)
+def test_words_of_other_programs_get_the_remedy_by_its_name(typed, said, capsys):
+    assert main(typed.split()) == 2
+    assert said in capsys.readouterr().err
 
 
 LONG = {"compare", "train", "train-reward", "collect", "constitution", "evaluate", "replay"} | {

@@ -12,7 +12,6 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from transformers.pytorch_utils import Conv1D
 
 from tokengym.agents import PPO
-from tokengym.agents.checkpoint import products_here
 from tokengym.agents.errors import ModelError
 from tokengym.agents.fast import gpt2, products
 from tokengym.agents.fast.products import use_products
@@ -21,6 +20,7 @@ from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.policy.settings import PolicySettings, Products
 from tokengym.agents.policy.streams import make_stream
+from tokengym.agents.saving import products_here
 from tokengym.base.errors import SettingsError
 
 pytestmark = pytest.mark.skipif(not products.has_onednn(), reason="torch without oneDNN")

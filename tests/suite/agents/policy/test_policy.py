@@ -67,7 +67,7 @@ def test_the_first_ratio_is_one_and_values_agree(
     mask = experience.response_mask
     ratio = (now.log_probs - experience.old_log_probs).exp()
     assert (ratio - 1.0)[mask].abs().max() < 1e-4
-    torch.testing.assert_close(now.values, experience.old_values, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(now.values, experience.values, atol=1e-4, rtol=1e-4)
     assert now.values[mask].abs().max() > 1e-3  # the head was moved, so this is no zero to zero
     assert agent.update(experience).ratio_error < 1e-4
 

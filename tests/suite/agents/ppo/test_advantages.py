@@ -110,11 +110,11 @@ def test_without_a_critic_there_is_no_value_anywhere(make_ppo, make_envs):
     played = agent.collect()
     assert played.values is None
     experience = agent.assign(played)
-    assert experience.old_values is None
+    assert experience.values is None
     assert experience.returns is None
     agent.update(experience)
     assert "train/value_loss" not in agent.logger.name_to_value
-    assert "train/policy_loss" in agent.logger.name_to_value
+    assert "train/policy_gradient_loss" in agent.logger.name_to_value
 
 
 @pytest.mark.parametrize(

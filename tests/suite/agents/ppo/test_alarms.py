@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tokengym.agents.ppo.advantages import TrainingAlarms
+from tokengym.agents.ppo.alarms import TrainingAlarms
 
 CALM: dict[str, Any] = {
     "update": 3,

@@ -27,7 +27,7 @@ def loss_by_hand(agent: PPO, experience: Any) -> torch.Tensor:
         log_p = agent.policy.language_model.model.lm_head(states).log_softmax(-1)
         values = critic_of(agent).head(states)[:, 0]
         for t in range(n):
-            advantage, old = experience.advantages[row, t], experience.old_values[row, t]
+            advantage, old = experience.advantages[row, t], experience.values[row, t]
             ratio = (log_p[t, ids[start + t]] - experience.old_log_probs[row, t]).exp()
             surrogate = torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
             target = experience.returns[row, t]
@@ -57,7 +57,7 @@ def test_the_gradient_is_that_of_the_whole_objective(make_envs, make_ppo):
     mask = experience.response_mask
     ratios = (now.log_probs - experience.old_log_probs)[mask].exp()
     assert 0.1 < ((ratios - 1).abs() > 0.2).float().mean() < 0.9
-    assert ((now.values - experience.old_values)[mask].abs() > 0.2).any()
+    assert ((now.values - experience.values)[mask].abs() > 0.2).any()
     agent.policy.optimizer.zero_grad()
     loss_by_hand(agent, experience).backward()
     expected = torch.cat([p.grad.flatten() for p in agent.policy.trained_parameters()])

@@ -30,7 +30,10 @@ LOGGED = {
     "rollout/score",
     "rollout/ep_len_mean",
     "rollout/ep_rew_mean",
-    "train/policy_loss",
+    "train/loss",
+    "train/policy_gradient_loss",
+    "train/entropy_loss",
+    "train/clip_range",
     "train/value_loss",
     "train/approx_kl",
     "train/clip_fraction",
@@ -126,7 +129,7 @@ def test_assign_is_the_formula(make_envs, make_ppo):
             float(token == TARGET) / 6 - 0.3 * (new[t] - ref[t])
             for t, token in enumerate(episode.response_ids)
         ]
-        values = [*experience.old_values[row, :n].tolist(), 0.0]
+        values = [*experience.values[row, :n].tolist(), 0.0]
         advantage, following = [0.0] * n, 0.0
         for t in reversed(range(n)):
             delta = rewards[t] + 0.9 * values[t + 1] - values[t]
@@ -165,7 +168,7 @@ def test_the_figures_of_a_round_by_hand(make_ppo):
         p = logits.softmax(-1)
         entropies += (-p * p.log()).sum(-1).tolist()
     mask = experience.response_mask
-    returns, values = experience.returns[mask], experience.old_values[mask]
+    returns, values = experience.returns[mask], experience.values[mask]
     found = agent.logger.name_to_value
     assert found["train/entropy"] == pytest.approx(np.mean(entropies), rel=1e-4)
     explained = 1.0 - float((returns - values).var() / returns.var())
@@ -231,7 +234,7 @@ def test_minibatches_are_shuffled_every_epoch_and_cover_the_batch(make_ppo):
 
 def test_one_environment_is_enough(make_envs, make_ppo):
     rows = log_of(make_ppo(envs=make_envs(num_envs=1)), 20)
-    assert all(np.isfinite(row["train/policy_loss"]) for row in rows)
+    assert all(np.isfinite(row["train/policy_gradient_loss"]) for row in rows)
 
 
 def test_the_update_ends_early_at_target_kl(make_ppo):

@@ -118,7 +118,10 @@ def test_panels_interpolate_and_cut_to_the_common_budget():
     assert panel.cut_at == 15.0
     assert list(panel.rewards["a"].values["score"][0]) == [0.0, 0.5, 1.0, 1.5]
     assert list(panel.rewards["b"].values["score"][0]) == [0.0, 5.0, 10.0, 15.0]
-    assert panel.measures == ("score",)  # b has no KL, so no reward is shown with one
+    assert panel.measures == ("score", "kl", "net_score")
+    assert list(panel.rewards["a"].values["net_score"][0]) == [0.0, 0.25, 0.5, 1.0]
+    assert panel.measured(panel.rewards["b"]) == ["score"]  # it takes nothing from the other
+    assert panel.lost == {"kl": ("b",)}
 
 
 def test_the_end_of_a_run_is_of_its_own_evaluations():

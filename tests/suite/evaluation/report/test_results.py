@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.suite.evaluation.conftest import references
 from tokengym.base.errors import UntrustedCodeError
 from tokengym.base.files import read_hashed, write_csv, write_hashed
 from tokengym.base.settings import changed
 from tokengym.evaluation.report.curves import COLUMNS, curve_of, read_curves
 from tokengym.evaluation.report.figures import Paper
 from tokengym.evaluation.report.summary import SummarySettings, summarize
+from tokengym.evaluation.report.tables import cells, columns
 from tokengym.evaluation.runs.config import (
     ComparisonConfig,
     run_folder,
@@ -22,7 +25,12 @@ from tokengym.evaluation.runs.config import (
 from tokengym.evaluation.runs.defaults import TrainingSettings, training_settings
 from tokengym.evaluation.runs.folder import read_points, stored_comparison
 from tokengym.evaluation.runs.record import UnfinishedRun
-from tokengym.evaluation.runs.results import merge_comparisons, report_curves, write_comparison
+from tokengym.evaluation.runs.results import (
+    merge_comparisons,
+    report_curves,
+    write_comparison,
+    write_results,
+)
 
 DPO = training_settings("tokengym/MovieReview-v0", "dpo")
 
@@ -193,7 +201,7 @@ def test_the_report_says_what_all_runs_are_measured_by(make_comparison, rewards)
     summary = write_comparison(config, out)
     page = (out / "report.html").read_text()
     verdict = summary["groups"][0]["verdict"]
-    words = " ".join([verdict["headline"], *verdict["sentences"]])
+    words = " ".join([verdict["headline"], *verdict["differences"]])
     by_gold = "r3" in rewards
     assert "score over the run" in words
     assert ("gold score over the run" in words) == by_gold
@@ -204,7 +212,7 @@ def test_the_report_says_what_all_runs_are_measured_by(make_comparison, rewards)
         "<h3>KL to the reference</h3>"
     )
     judge = "the gold score, Words" + ("" if by_gold else ", and the score by Model")
-    assert f"<dt>Measured by</dt><dd>{judge}</dd>" in page
+    assert f">Measured by</dt><dd>{judge}</dd>" in page
 
 
 @pytest.mark.parametrize(("has_gold", "num_cautions"), [(True, 0), (False, 1)])
@@ -429,11 +437,53 @@ def test_a_measurement_that_a_run_lacks_is_said(tmp_path):
     (tmp_path / "curves.csv").write_text(HOLED + "\nabc,1,0,nan,0\nabc,1,1,1,1\nabc,1,2,1,1")
     (group,) = report_curves(tmp_path / "curves.csv", None)["groups"]
     cautions = " ".join(group["verdict"]["cautions"])
-    assert "kl" not in group["measures"]
-    assert "KL to the reference is left out" in cautions
-    assert "abc, seed 0, step 1" in cautions
+    assert "kl" not in group["rewards"]["abc"]["figures"]
+    assert group["rewards"]["sparse"]["figures"]["kl"]["final"]["iqm"] == 2.0
+    assert "KL to the reference: left out of abc (seed 0, step 1), where it was not" in cautions
     assert "1 failed run (abc, seed 1)" in cautions
     assert "--retry-failed" not in cautions  # which curves made elsewhere have not
+
+
+def test_an_arm_without_kl_takes_nothing_from_the_others(make_curves, tmp_path):
+    """Figures, price, equal KL, tables and pictures of the others are those without it."""
+    blind = [
+        replace(
+            curve,
+            credit="stock",
+            values={
+                name: np.full_like(values, np.nan) if name == "kl" else values
+                for name, values in curve.values.items()
+            },
+        )
+        for curve in make_curves(("uniform",))
+    ]
+    settings = SummarySettings(kl_coef=0.05, references=references())
+    curves = make_curves(("sparse", "abc"))
+    (alone,) = summarize(curves, settings)["groups"]
+    summary = summarize([*curves, *blind], settings)
+    (group,) = summary["groups"]
+    for name in ("sparse", "abc"):
+        assert group["rewards"][name]["figures"] == alone["rewards"][name]["figures"]
+    versus = (each["rewards"]["abc"]["versus_baseline"] for each in (group, alone))
+    (with_it, without) = versus
+    assert with_it["at_kl"] == without["at_kl"]
+    assert with_it["differences"].keys() == without["differences"].keys()
+    assert group["equal_kl"] == alone["equal_kl"]
+    stock = group["rewards"]["stock"]
+    assert {"kl", "net_score", "normalised_score"}.isdisjoint(stock["figures"])
+    assert {"kl", "net_score"}.isdisjoint(stock["versus_baseline"]["differences"])
+    cautions = group["verdict"]["cautions"]
+    (said,) = [text for text in cautions if "stock" in text and "KL" in text]
+    assert said == "KL to the reference: left out of stock, where it was not measured."
+    row = dict(zip((title for title, *_ in columns(group)), cells(group)["stock"], strict=True))
+    blanks = [title for title, cell in row.items() if cell["value"] == "\u2013"]
+    assert [cell["below"] for title, cell in row.items() if title in blanks] == [""] * len(blanks)
+    assert any("KL" in title for title in blanks)
+    assert row["Score at the end"]["value"] != "\u2013"
+    write_results(tmp_path, [*curves, *blind], settings, about={})
+    page = (tmp_path / "report.html").read_text()
+    assert "Score against KL" in page
+    assert (tmp_path / "curves.png").stat().st_size > 1000
 
 
 def test_figures_of_training_are_not_missed_before_it_begins(tmp_path):
@@ -448,7 +498,7 @@ def test_losing_by_the_own_objective_is_warned_of(make_curves, coef, warned):
     group = summarize(make_curves(("sparse",)), SummarySettings(kl_coef=coef))["groups"][0]
     found = [text for text in group["verdict"]["cautions"] if "minus the KL penalty" in text]
     assert bool(found) == warned  # the score rises by 1.7 while the KL reaches 4.3 nats
-    assert np.all([text.startswith("sparse: its score") for text in found])
+    assert np.all([text.startswith("Score minus the KL penalty ended below") for text in found])
 
 
 class Saved:
@@ -473,7 +523,7 @@ def test_damaged_measurements_are_left_for_those_before(tmp_path, text):
     unfinished = UnfinishedRun(tmp_path, {"a": 1})
     assert unfinished.load(Saved.load) is None
     for tokens in (10, 20):
-        unfinished.save(Saved(tokens), {"curve": [tokens]})
+        unfinished.save(Saved(tokens).save, {"curve": [tokens]})
     agent, measured = unfinished.load(Saved.load) or (None, None)
     assert (agent and agent.num_timesteps, measured) == (20, {"curve": [20]})
     assert UnfinishedRun(tmp_path, {"a": 2}).load(Saved.load) is None
@@ -488,7 +538,7 @@ def test_damaged_measurements_are_left_for_those_before(tmp_path, text):
 
 def test_code_that_a_checkpoint_names_is_not_taken_for_damage(tmp_path):
     unfinished = UnfinishedRun(tmp_path, {"a": 1})
-    unfinished.save(Saved(10), {"curve": []})
+    unfinished.save(Saved(10).save, {"curve": []})
 
     def refuse(path: Path) -> Saved:
         raise UntrustedCodeError(f"{path} names code")

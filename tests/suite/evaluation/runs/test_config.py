@@ -116,7 +116,9 @@ def test_defaults_lie_in_one_place():
     assert (ours.learner.kl_coef, ours.batch_size, ours.steps) == (0.02, 256, 15)
     assert (dpo.batch_size, dpo.steps) == (64, 30)  # the task's own are PPO's
     assert training_settings("someone/Else-v3") == TrainingSettings()
-    assert default_rewards("tokengym/QuestionAnswer-v0") == ("r3", "r3-dense")
+    assert default_rewards(question) == ("r3", "r3-dense")
+    assert default_rewards("tokengym/MovieReview-v0") == ("sparse", "uniform", "abc-signed")
+    assert default_rewards("tokengym/TokenGeneration-v0") == ("sparse", "uniform")  # of any score
     assert changed(EvaluationSettings(), every=None, samples=1) == EvaluationSettings(samples=1)
 
 
@@ -306,7 +308,7 @@ def test_another_tokenizer_leaves_the_task_its_prompts_and_scorers(tmp_path):
             "float32, got dtype='bfloat16'",
         ),
         (lambda: config(training=TrainingSettings(agent="dpo")), "'sparse'.*'abc'"),
-        (lambda: EvaluationSettings(episodes=0), "episodes.*>= 1, got 0"),
+        (lambda: EvaluationSettings(episodes=0), "episodes.*>= 1, or None, got 0"),
         (lambda: EvaluationSettings(reference_samples=20), "reference_samples.*0.*16, got 20; 16"),
         (lambda: TaskSettings(prompt_column=0), "prompt_column=0"),
         (lambda: TaskSettings(horizon="end"), "horizon.*'terminated'.*'truncated'"),  # type: ignore[arg-type]
@@ -354,7 +356,9 @@ def test_a_folder_holds_one_comparison(tmp_path):
     check_folder(config(seeds=3), tmp_path)  # more seeds: the runs that are there stay
     check_folder(config(seeds=2, rewards=("sparse", "abc", "uniform")), tmp_path)
     write_hashed(run_folder(tmp_path, "abc", 0) / "run.json", {"status": "finished"})
-    with pytest.raises(ValueError, match=r"of other settings: steps 30 there, 5 here\. Name"):
+    measured = r"evaluation\.every 3 there, 6 here; evaluation\.episodes 48 there, 16 here"
+    said = rf"of other settings: steps 30 there, 5 here; {measured}\. Name"
+    with pytest.raises(ValueError, match=said):
         check_folder(config(seeds=2, training=changed(TrainingSettings(), steps=5)), tmp_path)
     training = changed(TrainingSettings(), products="onednn")
     with pytest.raises(ValueError, match=r"'torch'.*'onednn'"):
@@ -419,7 +423,7 @@ def test_names_of_folders():
 
 def test_differences_are_named():
     left = config().as_dict()
-    right = config(evaluation=EvaluationSettings(every=1)).as_dict()
+    right = config(evaluation=EvaluationSettings(every=1, episodes=48)).as_dict()
     assert differences(left, right) == ["evaluation.every 3 there, 1 here"]
 
 
@@ -458,3 +462,39 @@ def test_controls_are_known_by_their_rules(tmp_path):
     crossed = config(rewards=("sparse", "uniform"), agents=("ppo", "dpo"))
     assert crossed.controls() == ["ppo uniform"]
     assert config(rewards=("uniform",), agents=("ppo", "loo")).controls() == []
+
+
+@pytest.mark.parametrize(
+    ("steps", "batch_size", "rewards", "seeds", "measured"),
+    [
+        # 2 runs of 1920 responses allow for 1920 measurements: 48 * (2 * 11 + 16) = 1824 of 5664.
+        (30, 64, ("sparse", "abc"), 1, (3, 48, 16, "32%")),
+        # The choice is that of 2 runs; 15 of them are 48 * (15 * 11 + 16) = 8688 of 37488.
+        (30, 64, ("sparse", "abc", "uniform"), 5, (3, 48, 16, "23%")),
+        # Alone: 32 * (11 + 16) = 864 of 2784.
+        (30, 64, ("sparse",), 1, (3, 32, 16, "31%")),
+        # 2 * 6400 / 2 = 6400 allow for 128 * (2 * 15 + 16) = 5888; 32 samples would be 7936.
+        (40, 160, ("sparse", "abc"), 1, (3, 128, 16, "32%")),
+        # 2 runs of 256 responses allow for 256 measurements. Both ends alone, by the fewest prompts
+        # and samples that there are, take 16 * (2 * 2 + 16) = 320 of 832.
+        (8, 32, ("sparse", "abc"), 1, (12, 16, 16, "38%")),
+    ],
+)
+def test_measuring_takes_a_third_where_nothing_is_said(steps, batch_size, rewards, seeds, measured):
+    training = TrainingSettings(steps=steps, batch_size=batch_size)
+    chosen = ComparisonConfig(env="MovieReview", rewards=rewards, seeds=seeds, training=training)
+    every, episodes, samples, share = measured
+    found = chosen.evaluation
+    assert (found.every, found.episodes, found.reference_samples) == (every, episodes, samples)
+    assert chosen.measuring == (
+        f"measuring takes {share} of all responses: {episodes} prompts every {every} updates, and "
+        f"{samples} reference samples to each"
+    )
+    assert chosen.given_evaluation == EvaluationSettings()
+
+
+def test_what_a_person_says_of_measuring_is_kept():
+    given = EvaluationSettings(every=1, episodes=100, reference_samples=64)
+    assert config(evaluation=given).evaluation == given
+    one = config(evaluation=EvaluationSettings(episodes=100)).evaluation
+    assert (one.every, one.episodes, one.reference_samples) == (3, 100, 16)

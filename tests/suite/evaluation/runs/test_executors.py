@@ -358,6 +358,16 @@ def test_runs_are_shown_from_when_they_begin_wherever_they_are(tmp_path):
     assert (board.done, "abc:beta=0.8, seed 0: finished" in text.export_text()) == (2, True)
 
 
+def test_a_machine_without_slurm_is_said_with_the_remedy(monkeypatch):
+    def no_cluster(**_: Any) -> None:
+        raise RuntimeError('Could not detect "srun", are you indeed on a slurm cluster?')
+
+    monkeypatch.setitem(sys.modules, "submitit", SimpleNamespace(AutoExecutor=no_cluster))
+    execute = EXECUTORS.make("slurm")
+    with pytest.raises(SettingsError, match=r"\(Could not detect \"srun\".*leave --executor out"):
+        next(iter(execute(lambda spec: {}, [])))
+
+
 @pytest.mark.parametrize("word", ["slurm", "ray"])
 def test_what_is_stopped_is_cancelled(word, monkeypatch, tmp_path):
     asked: dict[str, Any] = {}

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from tokengym.base.errors import SettingsError
-from tokengym.base.files import write_hashed
-from tokengym.base.saved_code import check_code, content_hash
+from tokengym.base.files import content_hash, write_hashed
+from tokengym.base.saved_code import check_code
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import TaskSettings, training_settings
 from tokengym.evaluation.runs.folder import (

@@ -5,17 +5,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokengym.rewards.maths import redistribution as F
-from tokengym.rewards.maths.shares import complete, rescale_signed, shift, split_evenly
+from tokengym.rewards.maths.shares import (
+    add_rest_evenly,
+    add_rest_to_last,
+    rescale_signed,
+    split_evenly,
+)
 
 
 def test_complete_by_hand():
-    assert complete(3.0, [2.0, -1.0, 0.5]).tolist() == [2.0, -1.0, 2.0]
-    assert complete(3.0, [0.0]).tolist() == [3.0]
+    assert add_rest_to_last(3.0, [2.0, -1.0, 0.5]).tolist() == [2.0, -1.0, 2.0]
+    assert add_rest_to_last(3.0, [0.0]).tolist() == [3.0]
 
 
 def test_a_shift_adds_the_same_to_each():
-    assert shift(3.0, [2.0, -1.0, 0.5]).tolist() == [2.5, -0.5, 1.0]  # 1.5 was missing
-    assert shift(3.0, [0.0]).tolist() == [3.0]
+    assert add_rest_evenly(3.0, [2.0, -1.0, 0.5]).tolist() == [2.5, -0.5, 1.0]  # 1.5 was missing
+    assert add_rest_evenly(3.0, [0.0]).tolist() == [3.0]
 
 
 @pytest.mark.parametrize(
@@ -55,8 +60,8 @@ def test_split_evenly():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: shift(1.0, []), r"shares must be finite, of shape \(n,\)"),
-        (lambda: complete(1.0, []), r"shares must be finite, of shape \(n,\)"),
+        (lambda: add_rest_evenly(1.0, []), r"shares must be finite, of shape \(n,\)"),
+        (lambda: add_rest_to_last(1.0, []), r"shares must be finite, of shape \(n,\)"),
         (lambda: rescale_signed(1.0, [np.nan]), "shares must be finite"),
         (lambda: rescale_signed(1.0, [1.0], guard=0.0), r"guard.*\(0, 1\], got 0.0"),
         (lambda: split_evenly(0, 2), "length.*1, got 0.*2"),

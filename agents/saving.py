@@ -13,29 +13,25 @@ frozen.json            names of the weights that do not learn, if there are any:
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from gymnasium import spaces
 from safetensors.torch import load_file, save_file
-from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from tokengym.agents.collector import CollectsRounds
 from tokengym.agents.errors import CheckpointError
 from tokengym.agents.policy.backend import backend
 from tokengym.agents.policy.language_model import load_causal_lm
-from tokengym.agents.policy.settings import EpisodicSettings
 from tokengym.agents.processes import Processes, join
-from tokengym.agents.rollouts.playing import RolloutBatch
 from tokengym.agents.rollouts.rounds import Environments, environment_attribute
-from tokengym.agents.rollouts.states import environment_state, restore_environment
 from tokengym.agents.sb3 import GymVecEnv, NoEnvironment, as_vec_env
+from tokengym.agents.states import environment_state, restore_environment
 from tokengym.base.device import select_device
 from tokengym.base.files import read_json, write_json
 from tokengym.base.folders import check_entries, read_folder, write_folder
@@ -82,11 +78,10 @@ MODELS = ("model", "reference", "lora")
 """Arguments of the policy that are stored as folders."""
 
 logger = logging.getLogger(__name__)
-Algorithm = TypeVar("Algorithm", bound="Checkpointed")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoundStart:
+class TrainingState:
     """State before a round; weights and optimiser do not change while one is played.
 
     A checkpoint that a callback writes in the middle of a round holds this: the resumed run plays
@@ -102,122 +97,26 @@ class RoundStart:
     there is."""
 
 
-class Checkpointed(CollectsRounds):
-    """An agent that is saved, and continues from there; see `EpisodicAlgorithm`."""
-
-    settings_class: ClassVar[type[EpisodicSettings]]
-    """Declares the learner's settings."""
-    shuffler: torch.Generator
-    """Source of the order of a round's rows in the updates."""
-    _round_start: RoundStart | None = None
-    """Before the round that is being played or learned from."""
-
-    def collect(self, callback: BaseCallback | None = None) -> RolloutBatch | None:
-        """See `CollectsRounds.collect`; a checkpoint written meanwhile has the state before it."""
-        self.begin_round()
-        return super().collect(callback)
-
-    def begin_round(self) -> None:
-        """Keep the present state for checkpoints until the round is learned from."""
-        self._round_start = self._present_state()
-
-    def end_round(self) -> None:
-        """Have checkpoints take the state that is present when they are written."""
-        self._round_start = None
-
-    def round_start(self) -> RoundStart:
-        """Return the state before the next round, or before the one being played."""
-        start = self._round_start
-        is_past = start is None or start.counters["_n_updates"] != self._n_updates
-        return self._present_state() if start is None or is_past else start
-
-    def _present_state(self) -> RoundStart:
-        """Return the state between two rounds."""
-        # The reset of `learn` has drawn the next round's prompts.
-        is_begun = isinstance(self.env, GymVecEnv) and self.env.fresh is not None
-        state = environment_state(self.env, begun=is_begun and self.round_options() is None)
-        return RoundStart(
-            counters={name: getattr(self, name) for name in COUNTERS},
-            sampling=self.policy.generator.get_state(),
-            environment=self.processes.join_states(state),
-        )
-
-    def save(  # type: ignore[override]
-        self,
-        path: str | Path,
-        exclude: Iterable[str] | None = None,
-        include: Iterable[str] | None = None,
-    ) -> None:
-        """Write a checkpoint folder, from which `load` continues number for number.
-
-        Of several processes the main one writes; `load` takes any number of them that has as many
-        rows together. All must call this; without FSDP, after ``learn`` the main one alone may.
-
-        Safetensors and JSON, nothing pickled; written beside ``path`` and renamed into place. The
-        checkpoint that was there is kept as ``<path>.previous``. A callback may save at any step:
-        in the middle of a round what is written is the state before it, and the resumed run plays
-        that round again, token for token.
-
-        Args:
-            path: The folder.
-            exclude: Not supported; a checkpoint is whole.
-            include: Not supported.
-
-        Raises:
-            ValueError: if ``exclude`` or ``include`` is given.
-            StorageError: if ``path`` holds other files than a checkpoint.
-        """
-        if exclude or include:
-            raise ValueError("exclude and include are not supported: a checkpoint is whole")
-        save_checkpoint(self, Path(path))
-
-    @classmethod
-    def load(  # type: ignore[override]
-        cls: type[Algorithm],
-        path: str | Path,
-        env: Environments | None = None,
-        device: torch.device | str = "auto",
-        *,
-        trust_code: bool = False,
-        **changes: Any,
-    ) -> Algorithm:
-        """Return the agent of a checkpoint.
-
-        Nothing of it is run: an estimator or a weight "file.py:Name" that it names must be passed
-        again, or trusted.
-
-        Args:
-            path: Folder that `save` wrote.
-            env: The environment to continue in, made as it was; its random state is restored.
-                None: the agent can only `predict`.
-            device: Device of the agent.
-            trust_code: Run the files of code that the checkpoint names.
-            changes: Arguments of the constructor to set anew, by name; schedules must be, since
-                functions cannot be saved.
-
-        Raises:
-            UntrustedCodeError: if the checkpoint names code that was not passed again.
-            CheckpointError: if a file is damaged and there is no earlier checkpoint to fall back
-                to, or the checkpoint is not of this algorithm or environment.
-            TypeError: if a change is not an argument of the constructor.
-        """
-        return load_checkpoint(cls, Path(path), env, device, changes, trust_code=trust_code)
-
-    @classmethod
-    def setting_names(cls) -> list[str]:
-        """Return the constructor's arguments that a checkpoint keeps: all but the objects."""
-        return [*names_of(cls.settings_class), "tensorboard_log", "verbose", "seed"]
+def present_state(agent: Any) -> TrainingState:
+    """Return the state of an agent between two rounds."""
+    # The reset of `learn` has drawn the next round's prompts.
+    is_begun = isinstance(agent.env, GymVecEnv) and agent.env.fresh is not None
+    state = environment_state(agent.env, begun=is_begun and agent.round_options() is None)
+    return TrainingState(
+        counters={name: getattr(agent, name) for name in COUNTERS},
+        sampling=agent.policy.generator.get_state(),
+        environment=agent.processes.join_states(state),
+    )
 
 
-def save_checkpoint(agent: "Checkpointed", path: Path) -> None:
+def save_checkpoint(agent: Any, path: Path) -> None:
     """Write the agent to ``path``, atomically; what was there becomes ``<path>.previous``.
 
     Args:
         agent: The agent. In the middle of a round it is saved as it was before the round.
         path: The folder to make.
     """
-    start, envs = agent.round_start(), agent.env
-
+    start, envs = agent.saved_state or present_state(agent), agent.env
     processes = agent.processes
     if not (processes.is_main or processes.saves_together):
         return
@@ -236,17 +135,17 @@ def save_checkpoint(agent: "Checkpointed", path: Path) -> None:
 
 
 def load_checkpoint(
-    algorithm: type[Algorithm],
+    algorithm: type[Any],
     path: Path,
     env: Environments | None,
     device: torch.device | str,
     changes: Mapping[str, Any],
     *,
     trust_code: bool = False,
-) -> Algorithm:
+) -> Any:
     """Return the agent that was saved; see `EpisodicAlgorithm.load`."""
 
-    def build(folder: Path, record: dict[str, Any]) -> Algorithm:
+    def build(folder: Path, record: dict[str, Any]) -> Any:
         settings = _settings(algorithm, record, changes, folder, trust_code)
         envs: Any = NoEnvironment(**record["environment"]) if env is None else as_vec_env(env)
         processes = Processes() if env is None else join(device)
@@ -293,9 +192,14 @@ def load_checkpoint(
 # --- writing --------------------------------------------------------------------------------------
 
 
-def _record(agent: "Checkpointed", start: RoundStart) -> dict[str, Any]:
+def _setting_names(algorithm: type[Any]) -> list[str]:
+    """Return the constructor's arguments that a checkpoint keeps: all but the objects."""
+    return [*names_of(algorithm.settings_class), "tensorboard_log", "verbose", "seed"]
+
+
+def _record(agent: Any, start: TrainingState) -> dict[str, Any]:
     """Return the contents of the JSON file, without the hashes."""
-    settings = {name: getattr(agent, name) for name in agent.setting_names()}
+    settings = {name: getattr(agent, name) for name in _setting_names(type(agent))}
     if start.environment is not None and not start.environment["states"]:
         logger.warning("the environment has no get_state(): a resumed run will see other prompts")
     for entry, what in (("scales", "running scale of rewards"), ("layers", "state of its layers")):
@@ -320,7 +224,7 @@ def _record(agent: "Checkpointed", start: RoundStart) -> dict[str, Any]:
         "policy_kwargs": {
             name: value
             for name, value in agent.policy_kwargs.items()
-            if name not in (*MODELS, *agent.setting_names())
+            if name not in (*MODELS, *_setting_names(type(agent)))
         }
         | {"products": agent.policy.language_model.products},
         "environment": dict(zip(SIZES, sizes, strict=True)),
@@ -329,7 +233,7 @@ def _record(agent: "Checkpointed", start: RoundStart) -> dict[str, Any]:
     }
 
 
-def _policy_name(agent: "Checkpointed") -> str:
+def _policy_name(agent: Any) -> str:
     """Return the alias of the agent's policy class."""
     for name, policy_class in agent.policy_aliases.items():
         if policy_class is agent.policy_class:
@@ -389,7 +293,7 @@ def write_policy(
     model.base_model().save_pretrained(folder / base)
 
 
-def _training_tensors(agent: "Checkpointed", start: RoundStart) -> dict[str, Tensor]:
+def _training_tensors(agent: Any, start: TrainingState) -> dict[str, Tensor]:
     """Return the tensors besides the models' weights, on the CPU."""
     of_critic = _critic_tensors(agent.policy.critic)
     tensors = {f"critic.{name}": value.detach().clone() for name, value in of_critic.items()}
@@ -438,18 +342,14 @@ def _check_record(record: Mapping[str, Any], folder: Path) -> None:
 
 
 def check_counts(counters: Mapping[str, Any], folder: Path) -> None:
-    """Refuse counters below 0, or larger than anything that was ever counted.
-
-    Raises:
-        CheckpointError: naming the counter.
-    """
+    """Refuse counters below 0, or larger than anything that was ever counted."""
     for name, value in counters.items():
         if isinstance(value, int) and not 0 <= value < 2**64:  # a run by tokens adds to sys.maxsize
             raise CheckpointError(f"{name} of {folder} must be a count from 0 on, got {value}")
 
 
 def _settings(
-    algorithm: "type[Checkpointed]",
+    algorithm: type[Any],
     record: Mapping[str, Any],
     changes: Mapping[str, Any],
     folder: Path,
@@ -462,7 +362,7 @@ def _settings(
             f"{folder} was saved by {record['algorithm']}, not {algorithm.__name__}; load it with "
             "the class that saved it"
         )
-    known = algorithm.setting_names()
+    known = _setting_names(algorithm)
     stored = record["settings"]
     if unknown := sorted(stored.keys() - set(known)):
         raise CheckpointError(
@@ -492,9 +392,6 @@ def stored_models(folder: Path) -> dict[str, Any]:
 
     What was given frozen is frozen again. Adapters are then built anew: `restore_adapters` gives
     them their weights.
-
-    Raises:
-        CheckpointError: if a file is of another kind than `write_policy` writes.
     """
     adapters = [folder / name / ADAPTER_CONFIG for name in PARTS]
     strange = [
@@ -524,11 +421,7 @@ def stored_models(folder: Path) -> dict[str, Any]:
 
 
 def _freeze(model: nn.Module, kind: Literal["given", "later"], folder: Path) -> None:
-    """Freeze the weights of a model, or of a policy, that a written one names, if it names any.
-
-    Raises:
-        CheckpointError: if there is no such weight.
-    """
+    """Freeze the weights of a model, or of a policy, that a written one names, if it names any."""
     if not (folder / FROZEN).is_file():
         return
     record, weights = read_json(folder / FROZEN), dict(model.named_parameters())
@@ -543,12 +436,7 @@ def _freeze(model: nn.Module, kind: Literal["given", "later"], folder: Path) -> 
 
 
 def stored_base(folder: Path) -> tuple[str, str]:
-    """Return the folder of the base model that a written policy names, and its precision.
-
-    Raises:
-        CheckpointError: if the file is none that `write_policy` writes.
-        PretrainedError: if there is no such model here, or it has other weights.
-    """
+    """Return the folder of the base model that a written policy names, and its precision."""
     base = read_json(folder / BASE)
     check_entries(base, {"model": str, "sha256": str, "dtype": str}, f"{BASE} of {folder}")
     return str(named_folder(base)), base["dtype"]
@@ -565,7 +453,7 @@ def restore_adapters(policy: "CausalLMPolicy", folder: Path) -> None:
             load_adapters(policy.language_model.adapters, folder / ADAPTER)
 
 
-def _restore_training(agent: "Checkpointed", folder: Path, changed: list[str]) -> None:
+def _restore_training(agent: Any, folder: Path, changed: list[str]) -> None:
     """Put value head and network, adapters, optimiser and random generators back.
 
     Args:
@@ -608,11 +496,7 @@ def _restore_training(agent: "Checkpointed", folder: Path, changed: list[str]) -
 def _check_optimizer(
     policy: "CausalLMPolicy", state: Mapping[int, Mapping[str, Tensor]], folder: Path
 ) -> None:
-    """Refuse the optimiser's state of other weights than those that learn.
-
-    Raises:
-        CheckpointError: naming the first of them.
-    """
+    """Refuse the optimiser's state of other weights than those that learn."""
     shapes = [weight.shape for weight in policy.optimizer.param_groups[0]["params"]]
     for number, tensors in state.items():
         learns = shapes[number] if 0 <= number < len(shapes) else None

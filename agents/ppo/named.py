@@ -1,0 +1,71 @@
+"""Learners without a critic by name: ``GRPO(...)`` makes what ``tokengym train grpo`` trains.
+
+Each makes a `PPO` under the settings that the learner's declaration has for the word, so that it is
+saved, loaded and played as one.
+"""
+
+from typing import Any, ClassVar
+
+from tokengym.agents.learner import find_learner
+from tokengym.agents.ppo.ppo import PPO
+from tokengym.base.errors import SettingsError
+
+
+class CriticFree:
+    """Constructor of a `PPO` with the settings that a learner's name stands for, and its defaults.
+
+    Arguments are those of `PPO`.
+
+    Raises:
+        SettingsError: if another value was given for one that the name stands for.
+    """
+
+    learner: ClassVar[str]
+    """The name, as a word of the command line."""
+    load = PPO.load
+
+    def __new__(cls, *arguments: Any, **keywords: Any) -> PPO:  # type: ignore[misc]
+        """Return the agent."""
+        learner = find_learner(cls.learner)
+        for name, value in learner.fixed.items():
+            if keywords.get(name, value) != value:
+                raise SettingsError(
+                    f"{cls.__name__} stands for {name}={value!r}, got {keywords[name]!r}; leave it "
+                    f"out, or take PPO(..., {name}={keywords[name]!r})"
+                )
+        return PPO(*arguments, **{**learner.defaults, **keywords, **learner.fixed})
+
+
+class GRPO(CriticFree):
+    """Group relative policy optimisation: scores standardised among the responses to a prompt.
+
+    ``PPO(..., advantage="grpo", group_size=8)``, which reads the score of a whole response and no
+    token rewards.
+
+    Source: Shao et al. 2024, arXiv:2402.03300.
+    """
+
+    learner = "grpo"
+
+
+class RLOO(CriticFree):
+    """REINFORCE leave-one-out: scores minus the mean of the other responses to the prompt.
+
+    ``PPO(..., advantage="rloo", group_size=8)``, which reads the score of a whole response and no
+    token rewards.
+
+    Source: Ahmadian et al. 2024, arXiv:2402.14740.
+    """
+
+    learner = "rloo"
+
+
+class REINFORCE(CriticFree):
+    """The policy gradient without a baseline: the reward to go of each token.
+
+    ``PPO(..., advantage="reinforce")``, which sees token rewards.
+
+    Source: Williams 1992.
+    """
+
+    learner = "reinforce"

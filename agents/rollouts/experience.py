@@ -1,0 +1,90 @@
+"""A round as tensors: what an estimator of advantages reads, and what an update learns from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from torch import Tensor
+
+from tokengym.agents import losses
+from tokengym.agents.policy.sequences import ActionMasks, Sequences
+from tokengym.envs import Episode
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundTensors:
+    """Input of an estimator: one round; 0 past a response's end."""
+
+    token_rewards: Tensor
+    """(batch, time), reward units, minus the price of the KL where it is in the reward."""
+    response_mask: Tensor
+    """(batch, time) bool."""
+    values: Tensor | None
+    """(batch, time), reward units; None without a critic."""
+    final_values: Tensor | None
+    """(batch,) value past the last token of truncated episodes, 0 elsewhere; None: 0 everywhere."""
+    scores: Tensor
+    """(batch,), reward units, of whole responses, minus the price of the KL where it is in the
+    reward; not summed from token rewards, so that it is the same number under every credit."""
+    segment_ends: Tensor | None = None
+    """(batch, time) int64, the last token of each token's segment, where the estimator reads it and
+    the credit rule pays segments; None: each token is paid by itself."""
+    episodes: Sequence[Episode] = ()
+    """The round's episodes, for an estimator that reads turns or texts."""
+
+    def gae(self, gae_lambda: float | Tensor, *, gamma: float) -> tuple[Tensor, Tensor]:
+        """Return generalised advantage estimates and the values' returns, of a round with values.
+
+        Args:
+            gae_lambda: In [0, 1]; (batch,) gives each response its own.
+            gamma: Discount per token, in [0, 1].
+
+        Returns:
+            Both (batch, time), reward units; see `losses.gae`.
+        """
+        assert self.values is not None
+        return losses.gae(
+            self.token_rewards,
+            self.values,
+            self.response_mask,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            final_values=self.final_values,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experience(RoundTensors):
+    """A round whose tokens have their advantages; 0 past a response's end.
+
+    Values and rewards are those of the policy that sampled; the advantages may have been whitened.
+    """
+
+    sequences: Sequences
+    """Prompts and responses, ``len()`` = batch."""
+    action_masks: ActionMasks | None
+    """Tokens that could be sampled at each step, (batch, time) masks; None if all could."""
+    old_log_probs: Tensor
+    """(batch, time), nats, stored when sampled."""
+    advantages: Tensor
+    """(batch, time) A, as the policy loss takes it."""
+    returns: Tensor | None
+    """(batch, time) A + V_old before whitening, reward units; None without a critic."""
+    ref_log_probs: Tensor | None = None
+    """(batch, time), nats, under the frozen reference; needed for a sampled KL in the loss."""
+    ref_states: Tensor | None = None
+    """(batch, time, hidden) of the frozen reference, for the exact KL; None computes them again."""
+    advantage_scale: float = 1.0
+    """Standard deviation that whitening divided the advantages by, reward units."""
+
+    def select(self, rows: Tensor) -> "Experience":
+        """Return the given rows, with no more padding than they need, and without episodes."""
+        sequences = self.sequences.select(rows)
+        time = int(sequences.response_lengths.max())
+        kept: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name, value in kept.items():
+            if isinstance(value, Tensor):  # (batch,), or (batch, time, ...)
+                kept[name] = value[rows] if value.dim() == 1 else value[rows, :time]
+        masks = None if self.action_masks is None else self.action_masks.select(rows)
+        kept |= {"sequences": sequences, "action_masks": masks, "episodes": ()}
+        return Experience(**kept)

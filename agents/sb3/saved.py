@@ -1,0 +1,214 @@
+"""Stock algorithms in folders: what they have learned, and the state in which a run continues.
+
+```
+model.zip     Stable-Baselines3's own file, which ``A2C.load`` reads too
+state.pth     counters, replay buffer, random generators, and the environment's episodes
+stock.json    the algorithm's word and settings, and every file's hash
+```
+
+Nothing is unpickled: the algorithm is made by its settings, and takes weights and plain data.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from tokengym.agents.errors import CheckpointError
+from tokengym.agents.sb3.making import make
+from tokengym.agents.sb3.settings import settings_of
+from tokengym.agents.sb3.vec_env import GymVecEnv, NoEnvironment
+from tokengym.agents.states import environment_state, restore_environment
+from tokengym.base.files import to_json
+from tokengym.base.folders import read_folder, write_folder
+from tokengym.base.settings import from_json
+from tokengym.base.stored.parts import STOCK_RECORD as RECORD
+
+FORMAT = 1
+MODEL, STATE = "model.zip", "state.pth"
+ENTRIES = {"algorithm": str, "settings": dict, "num_tokens": int, "length": int}
+BY_STEP = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+"""Arrays of a replay buffer that have a row for each step."""
+MADE = frozenset(
+    """
+    policy policy_class policy_kwargs env observation_space action_space device lr_schedule
+    learning_rate _logger rollout_buffer rollout_buffer_class rollout_buffer_kwargs replay_buffer
+    replay_buffer_class replay_buffer_kwargs ep_info_buffer ep_success_buffer clip_range
+    clip_range_vf train_freq exploration_schedule q_net q_net_target quantile_net
+    quantile_net_target batch_norm_stats batch_norm_stats_target _episode_storage action_noise
+    """.split()
+)
+"""Attributes of stock algorithms that are made by the settings, are saved as weights or apart, or
+log."""
+
+ARRAY = "ndarray"
+"""Key of a tensor that is an array of NumPy's."""
+
+
+def save(
+    agent: BaseAlgorithm, path: Path, *, word: str, settings: Any, state: Mapping[str, Any]
+) -> None:
+    """Write an algorithm between two rollouts.
+
+    Args:
+        agent: The algorithm, in its environment.
+        path: The folder.
+        word: Word that names its class.
+        settings: An instance of its `settings_of`.
+        state: Plain data of the training's own, see `restored`.
+    """
+    whole = {**_state(agent), "training": _plain(state)}
+
+    def fill(part: Path) -> dict[str, Any]:
+        agent.save(part / MODEL)
+        torch.save(whole, part / STATE)
+        observations: Any = agent.observation_space
+        actions: Any = agent.action_space
+        return {
+            "format": FORMAT,
+            "algorithm": word,
+            "settings": to_json(settings),
+            "num_tokens": int(actions.n),
+            "length": int(observations["input_ids"].shape[0]),
+        }
+
+    write_folder(path, RECORD, fill)
+
+
+def restored(agent: BaseAlgorithm, path: Path) -> Mapping[str, Any]:
+    """Give an algorithm and its environment the state that `save` wrote; return the training's own.
+
+    Raises:
+        CheckpointError: if the state was not whole, or is of another algorithm or environment.
+    """
+
+    def read(folder: Path, record: dict[str, Any]) -> Mapping[str, Any]:
+        state = torch.load(folder / STATE, weights_only=True)
+        if lacking := state["lacking"]:
+            raise CheckpointError(
+                f"{record['algorithm']} cannot continue where it stopped, since nothing saves its "
+                f"{', '.join(lacking)}"
+            )
+        agent.set_parameters(
+            str(folder / MODEL), device=agent.device
+        )  # weights and optimisers alone
+        vars(agent).update(_arrays(state["agent"]))
+        agent.action_space.np_random.bit_generator.state = state["actions"]
+        _fill_buffer(agent, _arrays(state["buffer"]))
+        envs: Any = agent.env
+        envs.reset()  # layers around the environment begin their episodes by it
+        restore_environment(envs, state["environment"])
+        envs.restore_masks(_arrays(state["masks"]))
+        return dict(_arrays(state["training"]))
+
+    return read_folder(path, RECORD, FORMAT, ENTRIES, read)
+
+
+def load(path: Path, made: type[BaseAlgorithm]) -> BaseAlgorithm:
+    """Return a saved algorithm, to be played.
+
+    Args:
+        path: The folder that `save` wrote.
+        made: Its class.
+    """
+
+    def read(folder: Path, record: dict[str, Any]) -> BaseAlgorithm:
+        settings: Any = from_json(settings_of(made), record["settings"])
+        size = {"num_tokens": record["num_tokens"], "length": record["length"]}
+        envs = NoEnvironment(num_envs=1, **size)
+        agent = make(made, settings, envs, name=record["algorithm"], rows=1, length=64)
+        agent.set_parameters(str(folder / MODEL), device=agent.device)
+        return agent
+
+    return read_folder(path, RECORD, FORMAT, ENTRIES, read)
+
+
+def _state(agent: BaseAlgorithm) -> dict[str, Any]:
+    """Return the state of an algorithm and of its environment, as plain data and tensors."""
+    attributes, lacking = {}, []
+    for name, value in vars(agent).items():
+        try:
+            if name not in MADE:
+                attributes[name] = _plain(value)
+        except TypeError:
+            lacking.append(name)
+    envs: Any = agent.env
+    return {
+        "agent": attributes,
+        "lacking": sorted(lacking),
+        "buffer": _buffer(agent),
+        "actions": dict(agent.action_space.np_random.bit_generator.state),
+        "environment": environment_state(envs),
+        "masks": _plain(envs.action_masks()) if isinstance(envs, GymVecEnv) else None,
+    }
+
+
+def _buffer(agent: Any) -> dict[str, Any]:
+    """Return what of an algorithm's buffer outlasts a rollout."""
+    replay = getattr(agent, "replay_buffer", None)
+    if replay is None:
+        return {"paid": _plain(getattr(agent.rollout_buffer, "_paid", None))}
+    end = replay.buffer_size if replay.full else replay.pos
+    kept = {"pos": replay.pos, "full": replay.full}
+    for name in BY_STEP:
+        kept[name] = _plain(_upto(getattr(replay, name), end))
+    for name in ("_ages", "_is_known"):
+        value = getattr(replay, name, None)
+        kept[name] = _plain(value[:end] if name == "_is_known" and value is not None else value)
+    return kept
+
+
+def _upto(value: Any, end: int) -> Any:
+    return {n: v[:end] for n, v in value.items()} if isinstance(value, dict) else value[:end]
+
+
+def _fill_buffer(agent: Any, kept: Mapping[str, Any]) -> None:
+    """Give an algorithm's buffer what `_buffer` returned."""
+    if "paid" in kept:
+        if kept["paid"] is not None:
+            agent.rollout_buffer._paid = kept["paid"]
+        return
+    replay = agent.replay_buffer
+    replay.pos, replay.full = kept["pos"], kept["full"]
+    for name in (*BY_STEP, "_ages", "_is_known"):
+        there, saved = getattr(replay, name, None), kept[name]
+        if isinstance(there, dict):
+            for key, array in there.items():
+                array[: len(saved[key])] = saved[key]
+        elif there is not None:
+            there[: len(saved)] = saved
+
+
+def _plain(value: Any) -> Any:
+    """Return plain data and arrays as plain data and tensors.
+
+    Raises:
+        TypeError: if it is anything else.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        return {ARRAY: torch.from_numpy(np.array(value))}
+    if isinstance(value, torch.Tensor):
+        return value
+    if type(value) in (list, tuple):
+        return type(value)(map(_plain, value))
+    if type(value) is dict:
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    raise TypeError(f"{type(value).__name__} is no plain data")
+
+
+def _arrays(value: Any) -> Any:
+    """Return what `_plain` was given."""
+    if isinstance(value, dict) and value.keys() == {ARRAY}:
+        return value[ARRAY].numpy()
+    if isinstance(value, list | tuple):
+        return type(value)(map(_arrays, value))
+    if isinstance(value, dict):
+        return {key: _arrays(item) for key, item in value.items()}
+    return value

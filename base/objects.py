@@ -1,0 +1,110 @@
+"""Objects that a call names without a word: the words that stand for them in settings.
+
+Settings are plain data, which a folder keeps and other processes read. An object that can be found
+again is named by its file or module, as on the command line. Any other is kept here, in this
+process alone, under a name with a digest of what it is: "Mine@1a2b3c4d".
+"""
+
+import inspect
+import os
+import pickle
+import re
+import sys
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+
+HERE: dict[str, Any] = {}
+"""Objects of this process by their names."""
+NAME = re.compile(r"(\w+)@[0-9a-f]{8}")
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+
+def word_of(made: Any, packages: Mapping[str, str] | None = None) -> str:
+    """Return the word that stands for an object.
+
+    Args:
+        made: The object.
+        packages: Short names of packages, of a registry that finds objects in modules; None for
+            one that finds them in files alone.
+    """
+    return _place(made, packages) or keep(made)
+
+
+def keep(made: Any) -> str:
+    """Keep an object in this process, and return its name."""
+    name = getattr(made, "__name__", type(made).__name__)
+    name = re.sub(r"\W", "", name) or "function"
+    word = f"{name}@{_digest(made)}"
+    HERE[word] = made
+    return word
+
+
+def found(value: Any) -> Any:
+    """Return the object that a word stands for if it is kept here, else the value as it is."""
+    return HERE.get(value, value) if isinstance(value, str) else value
+
+
+def kept_in(texts: list[str]) -> list[str]:
+    """Return the names of objects of this process among texts."""
+    return [text for text in texts if NAME.fullmatch(text)]
+
+
+def short(word: str) -> str:
+    """Return a word as readers see it, without the digest of an object.
+
+    Example:
+        >>> short("Mine@1a2b3c4d"), short("abc:beta=1")
+        ('Mine', 'abc:beta=1')
+    """
+    match = NAME.fullmatch(word)
+    return match[1] if match else word
+
+
+def _place(made: Any, packages: Mapping[str, str] | None) -> str | None:
+    """Return the file or module of a class or function and its name there; None if it has none."""
+    module, name = getattr(made, "__module__", None), getattr(made, "__qualname__", "")
+    inside = sys.modules.get(module or "")
+    if inside is None or module == "__main__" or getattr(inside, name, None) is not made:
+        return None  # of a notebook, of a function, or an instance
+    for short_name, package in (packages or {}).items():
+        if package in sys.modules and getattr(sys.modules[package], name, None) is made:
+            return f"{short_name}:{name}"
+    if packages and "." in module:
+        return f"{module}:{name}"
+    file = getattr(inside, "__file__", None)
+    if "." in module or not (file or "").endswith(".py") or hasattr(inside, "__path__"):
+        return None  # a file of a package cannot be run by itself
+    path = os.path.relpath(file)
+    return f"{file if path.startswith(os.pardir) else path}:{name}"
+
+
+def _digest(made: Any) -> str:
+    """Return a digest of what an object is: of its source, and of the values that it holds.
+
+    What was computed with an object of another digest is none of its results.
+    """
+    if (fingerprint := getattr(made, "_fingerprint", None)) is not None:  # of a datasets.Dataset
+        return sha256(str(fingerprint).encode()).hexdigest()[:8]
+    is_defined = isinstance(made, type) or inspect.isfunction(made)
+    state: Any = None if is_defined else made
+    if inspect.isfunction(made):
+        cells = [cell.cell_contents for cell in made.__closure__ or ()]
+        state = cells, made.__defaults__, made.__kwdefaults__
+    parts = [_source(made if is_defined else type(made)), _state(state)]
+    return sha256(b"\0".join(parts)).hexdigest()[:8]
+
+
+def _source(defined: Any) -> bytes:
+    try:
+        return inspect.getsource(defined).encode()
+    except (OSError, TypeError):  # typed at a prompt, or not of Python
+        code = getattr(defined, "__code__", None)
+        return code.co_code + repr(code.co_consts).encode() if code else repr(defined).encode()
+
+
+def _state(state: Any) -> bytes:
+    try:
+        return pickle.dumps(state)
+    except Exception:  # what cannot be sent to another process can be told apart by what it shows
+        return ADDRESS.sub("", repr(getattr(state, "__dict__", state))).encode()

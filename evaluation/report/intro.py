@@ -1,0 +1,86 @@
+"""The beginning of a report: what was compared, for those who were not there."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tokengym.base.text import printable
+from tokengym.evaluation.measure.measures import Measure, measure_of
+from tokengym.evaluation.measure.references import BEST_OF
+from tokengym.version import REPOSITORY
+
+EXAMPLE = 140
+"""Letters of the example's response that are shown."""
+LONG_LIST = 4
+"""Rewards or learners above which their sentences stand with the definitions."""
+BEST_OF_N = (
+    f"Best of {BEST_OF}",
+    f"The best of {BEST_OF} responses that the untrained policy writes to a prompt: it needs no "
+    "training, so a trained policy should beat it.",
+)
+
+
+def introduction(
+    summary: Mapping[str, Any],
+    group: Mapping[str, Any],
+    score: Measure,
+    episodes: Sequence[Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """Return what was compared as rows of a term and its entries.
+
+    An entry has a ``name``, a ``text`` in words, a ``mark`` and an ``example`` of prompt and
+    response, each empty where there is none.
+    """
+    known, rows = summary.get("compared") or {}, []
+    for name, entry in known.get("task", {}).items():
+        rows.append(("Task", [_entry(entry["summary"], name, example=_example(episodes))]))
+    for title, kind in (("Reward", "rewards"), ("Learner", "agents")):
+        entries = known.get(kind, {})
+        is_long = len(entries) > LONG_LIST
+        named = [
+            _entry("" if is_long else entry["summary"], name, mark=_mark(group, name))
+            for name, entry in entries.items()
+        ]
+        rows.append((title + "s" * (len(named) > 1), named))
+    rows.append(("Score", [_entry(score.meaning)]))
+    if not group["by_gold"] and "gold_score" in group["measures"]:
+        rows.append(("Gold score", [_entry(measure_of("gold_score").meaning)]))
+    if group["reference"]:
+        rows.append((BEST_OF_N[0], [_entry(BEST_OF_N[1])]))
+    return [{"term": term, "entries": entries} for term, entries in rows if entries]
+
+
+def _entry(
+    text: str, name: str = "", *, mark: str = "", example: tuple[str, str] | None = None
+) -> dict[str, Any]:
+    return {"name": name, "text": text, "mark": mark, "example": example}
+
+
+def _mark(group: Mapping[str, Any], name: str) -> str:
+    """Return what an arm is besides: the baseline, or a control."""
+    if name == group["baseline"]:
+        return "baseline"
+    return "control" if name in group["controls"] else ""
+
+
+def _example(episodes: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
+    """Return a prompt and the untrained policy's response to it, cut to a line or two."""
+    rows = [row for row in episodes if row.get("step") == 0 and row.get("response")]
+    if not rows:
+        return None
+    prompt, response = (" ".join(printable(rows[0][key]).split()) for key in ("prompt", "response"))
+    return prompt[-EXAMPLE:], response[:EXAMPLE] + ("\u2026" if len(response) > EXAMPLE else "")
+
+
+def pages(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return name, sentence and page of the documentation of all that was compared."""
+    known = summary.get("compared") or {}
+    return [
+        (name, entry["summary"], entry["page"])
+        for kind in ("task", "rewards", "agents")
+        for name, entry in known.get(kind, {}).items()
+    ]
+
+
+def address(page: str) -> str:
+    """Return the address of a page of the documentation; "" where the repository has none."""
+    return f"{REPOSITORY}/blob/main/docs/{page}" if REPOSITORY and page else ""

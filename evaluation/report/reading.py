@@ -1,0 +1,404 @@
+"""Tables of learning curves: our own, and those that other tools log, by their own column names.
+
+Whatever the source, the table that is returned has our columns (credit, seed, step, score and the
+measurements that are known). Known by themselves are:
+
+- a CSV or frame with the columns credit (or arm), seed, step, score, such as our curves.csv;
+- the ``log_history`` of transformers and TRL: a list, or a trainer_state.json;
+- Stable-Baselines3's progress.csv, its monitor.csv, and the evaluations.npz of its EvalCallback,
+  the last two as rl-zoo3 lays them out, too;
+- Weights & Biases: the CSV that a chart is exported to, and the frame of a run's ``history()``.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, Union
+
+import numpy as np
+
+from tokengym.base.files import read_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Rows = Sequence[Mapping[str, Any]]
+Source = Union[str, Path, "pd.DataFrame", Rows]
+"""A file, a run's folder, a frame, or rows as a trainer keeps them."""
+NEEDED = ("credit", "seed", "step", "score")
+ARM = "arm"
+"""Column of `Result.curves` that names what our files call credit; beside it ``reward`` and
+``agent`` are its parts."""
+WINDOW = 100
+"""Episodes whose mean is the score at each of a monitor's points, as of Stable-Baselines3's
+``ep_rew_mean``."""
+MOST_POINTS = 200
+"""Points that a curve of single episodes is thinned to."""
+OF_SB3 = ("eval/mean_reward", "rollout/ep_rew_mean")
+"""Scores of Stable-Baselines3, whose steps are those of the environment: tokens."""
+TIMESTEPS = ("time/total_timesteps", "timesteps")
+KNOWN = {
+    "score": (
+        *("score", "eval/score", OF_SB3[0], "rollout/score", OF_SB3[1]),
+        *("reward", "train/reward", "objective/scores", "objective/rlhf_reward"),
+    ),
+    "gold_score": ("gold_score", "eval/gold_score"),
+    "kl": ("kl", "eval/kl", "train/kl", "objective/kl"),
+    "entropy": ("entropy", "eval/entropy", "train/entropy", "objective/entropy"),
+    "length": (
+        *("length", "eval/length", "eval/mean_ep_length", "rollout/ep_len_mean"),
+        *("completions/mean_length", "train/completions/mean_length"),
+    ),
+    "tokens": ("tokens", *TIMESTEPS),
+    "wall_s": ("wall_s", "seconds", "time/time_elapsed", "_runtime"),
+    "step": ("step", "train/global_step", "global_step", "_step", *TIMESTEPS),
+}
+"""Names that other tools have for ours; of several that a table has, the first counts."""
+RUN = ("credit", ARM, "run", "run_name", "Name", "name")
+"""Columns that tell the runs of one table apart."""
+FILES = ("curves.csv", "evaluations.npz", "progress.csv", "trainer_state.json")
+"""Files of a run's folder, the first of which is read; without one it is its monitors."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of learning curves in our columns."""
+
+    label: Path | str
+    """Where they were read, for messages."""
+    header: list[str]
+    """Names of the columns."""
+    rows: list[tuple[int, dict[str, str]]]
+    """Number of each row, for messages, and its cells."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Another tool's names of the columns, for messages; empty for a table like ours."""
+
+
+def read_table(
+    source: Source, *, score: str | None = None, name: str | None = None, seed: int | None = None
+) -> Table:
+    """Read learning curves; see the module's docstring for what is known.
+
+    Args:
+        source: A file, a run's folder, a frame, or a list of rows.
+        score: Column of another tool's table with the score; None takes the one that is known.
+        name: Name of the runs, in place of that of the run's folder.
+        seed: Their seed, likewise.
+
+    Raises:
+        ValueError: if nothing is there, or it is none of these.
+    """
+    if not isinstance(source, str | Path):
+        return _of_frame(source, score, name, seed)
+    path, *others = _files_in(Path(source)) if Path(source).is_dir() else [Path(source)]
+    own_name, own_seed = run_name(path)
+    given, name, seed = seed, name or own_name, own_seed if seed is None else seed
+    if path.suffix == ".json":
+        return _ours(path, _trainer_rows(path), score, name, seed)
+    if path.suffix == ".npz":
+        return _evaluations(path, name, seed)
+    if path.name.endswith("monitor.csv") or _begins(path).startswith("#{"):
+        return _monitors([path, *others], name, seed)
+    header, rows = _read_rows(path)
+    if not rows:
+        raise ValueError(f"{path} holds no rows; it needs a header and a row per step")
+    if _is_ours(header):
+        return _by_credit(Table(path, header, rows))
+    if not (_exported(header) or score or {*header} & {*KNOWN["score"][1:]}):
+        return Table(path, header, rows)  # a table like ours, of which a column is missing
+    of_runs = any(one in header for one in RUN) or _exported(header)  # whose names may have seeds
+    return _of_tools(
+        path, header, [row for _, row in rows], score, name, given if of_runs else seed
+    )
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """Return the file of a run's folder that has its curve, or the monitors of its environments."""
+    for name in FILES:
+        found = [folder / name, *sorted(folder.glob(f"checkpoint-*/{name}"), key=_checkpoint)[-1:]]
+        for path in found:
+            if path.is_file():
+                return [path]
+    if monitors := sorted(folder.glob("*monitor.csv")):
+        return monitors
+    raise ValueError(
+        f"{folder} holds no learning curve that is known ({', '.join(FILES)}, monitor.csv); name "
+        "the file"
+    )
+
+
+def _checkpoint(path: Path) -> int:
+    number = path.parent.name.rpartition("-")[2]
+    return int(number) if number.isdigit() else -1
+
+
+def run_name(path: Path) -> tuple[str, int]:
+    """Return name and seed of a run from the folder of its file.
+
+    Example:
+        >>> run_name(Path("runs/abc-seed-1/checkpoint-9/trainer_state.json"))
+        ('abc', 1)
+        >>> run_name(Path("logs/ppo/CartPole-v1_2/evaluations.npz"))  # as rl-zoo3 numbers runs
+        ('ppo', 2)
+    """
+    folders = [part for part in path.absolute().parts[:-1] if not part.startswith("checkpoint-")]
+    folder = folders[-1]
+    if (match := re.fullmatch(r"(.*?)[-_]?seed[-_]?(\d+)", folder)) is not None:
+        return match[1] or folders[-2], int(match[2])
+    if (match := re.fullmatch(r".+-v\d+_(\d+)", folder)) is not None and len(folders) > 1:
+        return folders[-2], int(match[1])
+    return folder, 0
+
+
+def _seed_of(run: str) -> tuple[str, int]:
+    """Return a run's name without the seed at its end, and the seed."""
+    match = re.fullmatch(r"(.+?)[-_ ,]*seed[-_ =]?(\d+)", run)
+    return (match[1], int(match[2])) if match else (run, 0)
+
+
+# --- ours -----------------------------------------------------------------------------------------
+
+
+def _is_ours(header: Iterable[str]) -> bool:
+    names = {"credit" if one == ARM else one for one in header}
+    return names.issuperset(NEEDED)
+
+
+def _by_credit(table: Table) -> Table:
+    """Return a table of ours whose runs are named by ``credit``, as files name them."""
+    if ARM not in table.header:
+        return table
+    renamed = {ARM: "credit", "seconds": "wall_s"}
+    header = [renamed.get(one, one) for one in table.header if one not in ("reward", "agent")]
+    rows = [
+        (number, {renamed.get(k, k): v for k, v in row.items() if k not in ("reward", "agent")})
+        for number, row in table.rows
+    ]
+    return Table(table.label, header, rows)
+
+
+def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Return header and rows of a CSV."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            header = list(reader.fieldnames or [])
+            for name in header:
+                if header.count(name) > 1:
+                    raise ValueError(f"{path} has two columns {name!r}; rename or drop one")
+            rows = []
+            for row in reader:
+                if None in row or None in row.values():
+                    raise ValueError(
+                        f"{path} line {reader.line_num} has not {len(header)} cells as the "
+                        "header; fix the line"
+                    )
+                if not row.get("credit", "?").strip():
+                    raise ValueError(f"{path} line {reader.line_num} names no credit; fill it in")
+                rows.append((reader.line_num, row))
+    except (FileNotFoundError, IsADirectoryError):
+        raise ValueError(f"{path} is no file; pass a CSV of curves") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is no CSV in UTF-8 ({error})") from None
+    return header, rows
+
+
+def _begins(path: Path) -> str:
+    """Return the first characters of a file, "" of one that cannot be read."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            return file.read(2)
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+# --- other tools' ---------------------------------------------------------------------------------
+
+
+def _of_frame(source: Any, score: str | None, name: str | None, seed: int | None) -> Table:
+    """Return a frame or a list of rows as a table."""
+    if hasattr(source, "to_dict") and hasattr(source, "columns"):
+        header, label = [str(one) for one in source.columns], "the frame"
+        rows = [dict(zip(header, row, strict=True)) for row in source.itertuples(index=False)]
+    elif isinstance(source, Sequence) and all(isinstance(row, Mapping) for row in source):
+        rows, label = [dict(row) for row in source], "the list"
+        header = list(dict.fromkeys(key for row in rows for key in row))
+    else:
+        raise TypeError(
+            "curves must be a file, a folder, a pandas DataFrame or a list of rows as a trainer's "
+            f"log_history is, got {type(source).__name__}"
+        )
+    if not rows:
+        raise ValueError(f"{label} holds no rows; it needs a row per step")
+    if _is_ours(header):
+        cells = [{key: _cell(value) for key, value in row.items()} for row in rows]
+        return _by_credit(Table(label, header, list(enumerate(cells, 1))))
+    return _of_tools(label, header, rows, score, name or "run", seed)
+
+
+def _cell(value: Any) -> str:
+    """Return a value as a CSV has it; what is missing is empty."""
+    is_missing = value is None or (isinstance(value, float) and np.isnan(value))
+    return "" if is_missing else str(value)
+
+
+def _of_tools(
+    label: Path | str, header: Sequence[str], rows: Rows, score: str | None, name: str, seed: Any
+) -> Table:
+    """Return another tool's table, of one run or several."""
+    if exported := _exported(header):
+        axis, runs = exported
+        step = axis if axis in KNOWN["step"] else "_step"
+        metrics = {metric for of_run in runs.values() for metric in of_run}
+        if score is None and len(metrics) == 1:  # a chart of one measurement
+            (score,) = metrics
+        parts: list[tuple[Rows, Any]] = []
+        for run, of_run in runs.items():
+            columns = {step: axis, **of_run}
+            parts.append(([{k: row.get(c) for k, c in columns.items()} for row in rows], run))
+    else:
+        column = next((one for one in RUN if one in header), None)
+        names = list(dict.fromkeys(row.get(column) for row in rows)) if column else [None]
+        parts = [([r for r in rows if not column or r.get(column) == one], one) for one in names]
+    tables = []
+    for part, run in parts:
+        credit, own = (name, None) if run is None else _seed_of(str(run))
+        given = seed if seed is not None else 0 if own is None else own
+        tables.append(_ours(label, part, score, credit, given))
+    whole = list(dict.fromkeys(one for table in tables for one in table.header))
+    names = {ours: theirs for table in tables for ours, theirs in table.names.items()}
+    rows = [(n, {k: row.get(k, "") for k in whole}) for t in tables for n, row in t.rows]
+    return Table(label, whole, rows, names)
+
+
+def _exported(header: Sequence[str]) -> tuple[str, dict[str, dict[str, str]]] | None:
+    """Return the axis and the runs' columns of a chart that W&B exported; None of other tables.
+
+    Its columns are the axis, and "RUN - METRIC" with "RUN - METRIC__MIN" and "__MAX".
+    """
+    if len(header) < 2 or not all(" - " in one for one in header[1:]):
+        return None
+    runs: dict[str, dict[str, str]] = {}
+    for column in header[1:]:
+        run, _, metric = column.rpartition(" - ")
+        if not metric.endswith(("__MIN", "__MAX")) and metric != "_step":
+            runs.setdefault(run, {})[metric] = column
+    return header[0], runs
+
+
+def _ours(label: Path | str, rows: Rows, score: str | None, name: str, seed: int) -> Table:
+    """Return the rows of one run, which have a score, in our columns."""
+    header = list(dict.fromkeys(key for row in rows for key in row))
+    column = score or next((one for one in KNOWN["score"] if _known(rows, one)), None)
+    if column is None or not _known(rows, column):
+        _refuse(label, score, header)
+    scored = [row for row in rows if _cell(row.get(column))]
+    columns = {"score": column}
+    for ours, theirs in KNOWN.items():
+        # A step that some rows lack, as an evaluation between two rollouts does, is none.
+        whole = (one for one in theirs if all(_cell(row.get(one)) for row in scored))
+        if ours != "score" and (found := next(whole, None)) is not None:
+            columns[ours] = found
+    if column in OF_SB3 and "tokens" not in columns and columns.get("step") == "global_step":
+        columns["tokens"] = "global_step"  # as TensorBoard's files give it to W&B
+    if "step" not in columns:
+        raise ValueError(
+            f"{label} has no column of steps in every row with {column}, only {', '.join(header)}; "
+            f"rename one to step (known: {', '.join(dict.fromkeys(KNOWN['step']))})"
+        )
+    points: dict[str, dict[str, str]] = {}  # of a resumed run's two rows the later counts
+    for row in scored:
+        cells = {ours: _cell(row.get(theirs)) for ours, theirs in columns.items()}
+        points[cells["step"]] = {"credit": name, "seed": str(seed), **cells}
+    return Table(label, ["credit", "seed", *columns], list(enumerate(points.values(), 1)), columns)
+
+
+def _known(rows: Rows, column: str) -> bool:
+    """Return whether a column has a number, or what should be one, in some row."""
+    return any(_cell(row.get(column)) for row in rows)
+
+
+def _refuse(label: Path | str, score: str | None, header: Sequence[str]) -> NoReturn:
+    if score is not None:
+        raise ValueError(
+            f"{label} has no column {score!r} with numbers, only {', '.join(header)}; name the "
+            "column of the score"
+        )
+    raise ValueError(
+        f"{label} logs no reward, only {', '.join(sorted(header)) or 'nothing'}; pass a run that "
+        "learned from rewards, a table with credit, seed, step, score, or read_curves(score=) with "
+        "the column of the score"
+    )
+
+
+def _trainer_rows(path: Path) -> Rows:
+    """Return the log of a trainer_state.json."""
+    try:
+        state = read_json(path)
+    except (FileNotFoundError, IsADirectoryError):
+        raise ValueError(f"{path} is no file; pass a trainer_state.json") from None
+    logged = state.get("log_history") if isinstance(state, dict) else None
+    if not isinstance(logged, list) or not all(isinstance(row, dict) for row in logged):
+        raise ValueError(f"{path} has no log_history; pass the trainer_state.json of a run")
+    return logged
+
+
+def _evaluations(path: Path, name: str, seed: int) -> Table:
+    """Return the evaluations that Stable-Baselines3's EvalCallback keeps, means over episodes."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            timesteps, results, lengths = (
+                stored[one] for one in ("timesteps", "results", "ep_lengths")
+            )
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"{path} is no evaluations.npz of Stable-Baselines3 ({error}); it has timesteps, "
+            "results, ep_lengths"
+        ) from None
+    columns = zip(timesteps, results.mean(axis=-1), lengths.mean(axis=-1), strict=True)
+    rows = [
+        {"timesteps": int(at), "score": float(mean), "length": float(length)}
+        for at, mean, length in columns
+    ]
+    return _ours(path, rows, None, name, seed)
+
+
+def _monitors(files: Sequence[Path], name: str, seed: int) -> Table:
+    """Return the episodes of Stable-Baselines3's monitors, one for each environment of a run.
+
+    The score at each is the mean of the last `WINDOW` episodes; long curves are thinned.
+    """
+    began: list[float] = []
+    episodes: list[tuple[float, float, float]] = []  # time of its end, return, length
+    for file in files:
+        try:
+            first, *lines = file.read_text(encoding="utf-8").splitlines()
+            began.append(float(json.loads(first.removeprefix("#"))["t_start"]))
+            for row in csv.DictReader(lines):
+                episodes.append((began[-1] + float(row["t"]), float(row["r"]), float(row["l"])))
+        except FileNotFoundError:
+            raise ValueError(f"{file} is no file; pass a monitor.csv") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{file} is no monitor.csv of Stable-Baselines3 ({error!r}); its lines are "
+                '#{"t_start": ...}, then r,l,t'
+            ) from None
+    if len(episodes) < 2:
+        raise ValueError(f"{files[0]} holds {len(episodes)} episodes; a curve needs at least two")
+    ends, returns, lengths = np.array(sorted(episodes)).T
+    kept = np.unique(np.linspace(0, len(ends) - 1, MOST_POINTS).round().astype(int))
+    rows = []
+    for last in kept:
+        recent = slice(max(last + 1 - WINDOW, 0), last + 1)
+        rows.append(
+            {
+                "timesteps": int(lengths[: last + 1].sum()),
+                "score": float(returns[recent].mean()),
+                "length": float(lengths[recent].mean()),
+                "wall_s": float(ends[last] - min(began)),
+            }
+        )
+    return _ours(files[0], rows, None, name, seed)

@@ -1,0 +1,549 @@
+"""A comparison's results as one object: frames of pandas, pictures, and words for a notebook.
+
+Nothing here trains, and nothing runs code of the user's: what a folder holds is read.
+"""
+
+import base64
+import html
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokengym.base.errors import TokenGymError
+from tokengym.base.files import read_hashed, read_json, read_jsonl
+from tokengym.base.objects import short
+from tokengym.base.registry import Spec
+from tokengym.base.text import printable
+from tokengym.evaluation.measure.judges import Judges
+from tokengym.evaluation.measure.measures import MEASURES, Axis, measures_of
+from tokengym.evaluation.measure.references import SAMPLES, read_references
+from tokengym.evaluation.report.curves import (
+    SPENT,
+    Curve,
+    columns_of,
+    curve_of,
+    group_label,
+    on_axis,
+)
+from tokengym.evaluation.report.curves import read_curves as read_table
+from tokengym.evaluation.report.figures import STYLE, plain, plot_curves
+from tokengym.evaluation.report.reading import Source
+from tokengym.evaluation.report.summary import SummarySettings, summarize
+from tokengym.evaluation.report.tables import group_table, short_table
+from tokengym.evaluation.report.verdict import difference_of, kind_of
+from tokengym.evaluation.runs.folder import read_points
+from tokengym.evaluation.runs.folder import read_result as read_run
+from tokengym.evaluation.runs.results import gather_curves
+from tokengym.evaluation.runs.spec import REFERENCE, SPEC_FILE, slug
+from tokengym.rewards.registry import RewardChoice
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+PARTS = ("arm", "reward", "agent")
+"""Columns that name an arm: its title in the report, and the words it was made of."""
+TEXTS = ("prompt", "response", "score", "gold_score", "tokens", "token_rewards")
+"""Columns of `Result.samples` after those that say which run and response it is."""
+UNSHOWN = ("credit", "prompt_ids", "response_ids")
+SECONDS = {"wall_s": "seconds"}
+"""Columns of curves.csv that a frame has under another name."""
+COUNTS = ("step", "tokens", "episodes")
+ARRIVALS = ("steps_to_threshold", "steps_to_shares")
+"""Parts of a summary in which infinity, which JSON lacks, is stored as null."""
+DPI = 110
+
+
+class Result(Mapping[str, Any]):
+    """What a comparison found: curves, figures and differences, responses, pictures and words.
+
+    As a mapping it is the summary, as summary.json holds it.
+
+    Args:
+        summary: The summary.
+        curves: The curves of all runs, by their steps.
+        folder: The comparison's folder, which has its responses; None for curves alone.
+    """
+
+    def __init__(
+        self, summary: Mapping[str, Any], curves: Sequence[Curve], folder: Path | None = None
+    ) -> None:
+        self._summary, self._curves, self.folder = summary, list(curves), folder
+
+    def __getitem__(self, name: str) -> Any:
+        return self._summary[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._summary)
+
+    def __len__(self) -> int:
+        return len(self._summary)
+
+    # --- frames -----------------------------------------------------------------------------------
+
+    @cached_property
+    def curves(self) -> "pd.DataFrame":
+        """All measurements, a row for each evaluation of each run.
+
+        ``arm`` is the name in the report, ``reward`` and ``agent`` are the words that it trained
+        with. A measurement that no run has is left out.
+        """
+        import pandas as pd
+
+        parts = []
+        for curve in self._curves:
+            named = {**self._named(curve.credit), "seed": curve.seed, **columns_of(curve.group)}
+            parts.append(pd.DataFrame({**named, "step": curve.steps, **curve.values}))
+        table = pd.concat(parts, ignore_index=True)
+        measured = [name for name in (*SPENT, *MEASURES) if name in table]
+        table = table[[*(name for name in table if name not in measured), *measured]]
+        table = table.drop(columns=[name for name in measured if table[name].isna().all()])
+        counts = [name for name in COUNTS if name in table and not (table[name] % 1).any()]
+        whole = {name: "int64" for name in counts if table[name].notna().all()}
+        return table.astype(whole).rename(columns=SECONDS)
+
+    @cached_property
+    def summary(self) -> "pd.DataFrame":
+        """The figures of the report's table, a row for each arm, the baseline first.
+
+        Of a measurement over the run (``score_auc``), at the end (``score_final``) or at the KL
+        where the baseline ends (``score_at_kl``) there are its interquartile mean with the ends of
+        its interval (``score_auc_low``, ``score_auc_high``) and the mean difference to the baseline
+        on the same seeds: ``score_auc_difference``, the ends of its interval
+        ``score_auc_difference_low`` and ``..._high``, and its p-value ``score_auc_p``, corrected by
+        Holm's method as the interval is. ``score_auc_clear`` is 1 or -1 where the report calls it
+        clear, else 0.
+        """
+        import pandas as pd
+
+        rows = []
+        for group in self["groups"]:
+            for name, entry in group["rewards"].items():
+                row = {**self._named(name), **columns_of(tuple(group["group"].items()))}
+                row["seeds"] = entry["runs"]
+                for measure, kind in _shown(group):
+                    row |= _figures(group, name, measure, kind)
+                rows.append(row)
+        return pd.DataFrame(rows).set_index("arm")
+
+    @cached_property
+    def samples(self) -> "pd.DataFrame":
+        """Responses kept at each run's first and last evaluation, with their token rewards.
+
+        ``tokens`` and ``token_rewards`` are lists of one length. Empty for curves alone.
+        """
+        import pandas as pd
+
+        rows = []
+        for run in self._runs:
+            file = run.folder / "episodes.jsonl"
+            rows += [row | run.named for row in (read_jsonl(file) if file.exists() else ())]
+        first = [*PARTS, "seed", "step", "sample", *TEXTS]
+        known = dict.fromkeys(name for row in rows for name in row)
+        others = [name for name in known if name not in (*first, *UNSHOWN)]
+        return pd.DataFrame(rows, columns=[*first, *others])
+
+    # --- pictures and words -----------------------------------------------------------------------
+
+    def plot(
+        self,
+        y: str = "score",
+        x: str | None = None,
+        ax: "Axes | None" = None,
+        intervals: bool = True,
+        *,
+        against: str | None = None,
+    ) -> "Axes":
+        """Draw a measurement of every arm, in the report's colours.
+
+        Args:
+            y: The measurement, a column of `curves`, or ``net_score``.
+            x: What it is drawn over: "tokens", "step", "episodes" or "seconds"; None takes tokens
+                where all runs have them, else steps.
+            ax: Axes to draw into, beside what is there; None makes a figure.
+            intervals: Whether to draw intervals over seeds.
+            against: "kl" draws the path over the KL in place of ``x``.
+
+        Returns:
+            The axes.
+
+        Raises:
+            ValueError: if it was not measured.
+        """
+        import matplotlib as mpl
+        import matplotlib.pyplot as plt
+
+        if against not in (None, "kl") or (against and x):
+            raise ValueError(
+                f"against must be 'kl', and x left out, got against={against!r}, x={x!r}; x is one "
+                "of tokens, step, episodes, seconds"
+            )
+        if x == "kl":
+            raise ValueError("x must be tokens, step, episodes or seconds, got 'kl'; pass against=")
+        if x is None and against is None and all(curve.has("tokens") for curve in self._curves):
+            x = "tokens"
+        x = next((stored for stored, shown in SECONDS.items() if x == shown), x)
+        if ax is not None:
+            return self._draw(ax, y, against or x, intervals)
+        with mpl.rc_context(STYLE):
+            _, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
+            return self._draw(axes, y, against or x, intervals)
+
+    def _draw(self, ax: "Axes", y: str, x: str | None, intervals: bool) -> "Axes":
+        """Draw every setting into axes, which may have the lines of other results."""
+        handles: list[Any] = []
+        labels: list[str] = []
+        limits = ax.get_xlim() if ax.lines else None
+        curves, legend = on_axis(self._curves, self["axis"]), ax.get_legend()
+        if legend is not None:
+            handles += legend.legend_handles
+            labels += [text.get_text() for text in legend.get_texts()]
+        for number, group in enumerate(self["groups"]):
+            taken, label = len(handles), group_label(tuple(group["group"].items()))
+            plot_curves(
+                *(ax, self, curves), y=y, x=x, group=number, intervals=intervals, taken=taken
+            )
+            drawn = ax.get_legend()
+            assert drawn is not None
+            handles += drawn.legend_handles
+            end = f" ({plain(label)})" if label else ""
+            labels += [f"{text.get_text()}{end}" for text in drawn.get_texts()]
+        ax.legend(handles, labels, frameon=False)
+        if limits is not None:
+            left, right = ax.get_xlim()
+            ax.set_xlim(min(left, limits[0]), max(right, limits[1]))
+        return ax
+
+    def __repr__(self) -> str:
+        lines: list[str] = []
+        for group in self["groups"]:
+            verdict = group["verdict"]
+            lines += [_headline(group), *verdict["notes"], *verdict["sentences"], ""]
+            lines += [group_table(group, float(self["level"]), "Markdown"), ""]
+        lines += [str(page)] if (page := self._page) else []
+        return printable("\n".join(lines)).rstrip()
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the headline, a picture and the table."""
+        parts = []
+        for group in self["groups"]:
+            verdict, picture = group["verdict"], "" if parts else self._picture()
+            parts.append(f"<p><b>{_safe(_headline(group))}</b></p>{picture}")
+            said = (*verdict["notes"], *verdict["sentences"])
+            parts.append("".join(f"<p>{_safe(text)}</p>" for text in said) + _html_table(group))
+        parts += [f"<p>{_safe(str(page))}</p>"] if (page := self._page) else []
+        return f"<div>{''.join(parts)}</div>"
+
+    def _picture(self) -> str:
+        """Return the picture of the score as an image in HTML."""
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+
+        # Not pyplot, whose figures a notebook shows by themselves.
+        with mpl.rc_context(STYLE):
+            figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+            self._draw(figure.add_subplot(), "score", None, intervals=True)
+            figure.savefig(buffer := io.BytesIO(), format="png", dpi=DPI)
+        data = base64.b64encode(buffer.getvalue()).decode()
+        return f'<img alt="Score of each arm" src="data:image/png;base64,{data}">'
+
+    @property
+    def _page(self) -> Path | None:
+        """The report beside the results, if there is one."""
+        page = None if self.folder is None else self.folder / "report.html"
+        return page if page is not None and page.exists() else None
+
+    # --- what an arm was made of ------------------------------------------------------------------
+
+    @cached_property
+    def _runs(self) -> "list[StoredRun]":
+        return [] if self.folder is None else stored_runs(self.folder)
+
+    def _named(self, arm: str) -> dict[str, str | None]:
+        """Return an arm's name with the words it was made of, as far as they are known."""
+        for run in self._runs:
+            if run.arm == arm:
+                return run.named
+        return {"arm": arm, "reward": None, "agent": None}
+
+
+def _shown(group: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the measurements and numbers of a report's table and of its charts of differences."""
+    for name, measure in measures_of(group["by_gold"]).items():
+        for kind in dict.fromkeys((*measure.columns, *measure.differences, "at_kl")):
+            if any(kind in entry["figures"].get(name, {}) for entry in group["rewards"].values()):
+                yield name, kind
+
+
+def _figures(group: Mapping[str, Any], arm: str, measure: str, kind: str) -> dict[str, Any]:
+    """Return one number of an arm with its interval, and its difference to the baseline."""
+    column = f"{measure}_{kind}"
+    known = group["rewards"][arm]["figures"].get(measure, {}).get(kind) or {}
+    row = {column: known.get("iqm"), f"{column}_low": known.get("low")}
+    row[f"{column}_high"] = known.get("high")
+    if any(difference_of(group, name, measure, kind) for name in group["rewards"]):
+        gap = difference_of(group, arm, measure, kind) or {}
+        for end, key in (("", "difference"), ("_low", "low"), ("_high", "high")):
+            row[f"{column}_difference{end}"] = gap.get(key)
+        row |= {f"{column}_p": gap.get("p_adjusted"), f"{column}_clear": gap.get("clear")}
+    return row
+
+
+def _headline(group: Mapping[str, Any]) -> str:
+    label = group_label(tuple(group["group"].items()))
+    return f"{label}: {group['verdict']['headline']}" if label else group["verdict"]["headline"]
+
+
+def _safe(text: str) -> str:
+    return html.escape(printable(text))
+
+
+def _html_table(group: Mapping[str, Any]) -> str:
+    """Return the table that terminals and papers show."""
+    heads, rewards = short_table(group)
+    first = "".join(f"<th>{_safe(' '.join(head))}</th>" for head in heads)
+    rows = [f"<tr><th>{kind_of(group).capitalize()}</th>{first}</tr>"]
+    for name, row in rewards.items():
+        shown = [f"<b>{_safe(cell['value'])}</b> {_safe(cell['mark'])}" for cell in row]
+        below = [f"<br><small>{_safe(cell['below'])}</small>" for cell in row]
+        cells = "".join(f"<td>{a}{b}</td>" for a, b in zip(shown, below, strict=True))
+        rows.append(f"<tr><th>{_safe(name)}</th>{cells}</tr>")
+    return f"<table>{''.join(rows)}</table>"
+
+
+# --- folders --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredRun:
+    """A run in a comparison's folder, by its files alone."""
+
+    folder: Path
+    arm: str
+    """Name of its arm in the results."""
+    spec: Mapping[str, Any]
+    """Its spec.json, see `RunSpec.as_dict`."""
+
+    @property
+    def seed(self) -> int:
+        """Its seed."""
+        return int(self.spec["seed"])
+
+    @property
+    def named(self) -> dict[str, str | None]:
+        """Its arm, and the words of its reward and its learner."""
+        reward, agent = (short(self.spec[name]["text"]) for name in ("reward", "agent"))
+        return {"arm": self.arm, "reward": reward, "agent": agent}
+
+    @cached_property
+    def result(self) -> dict[str, Any]:
+        """Its run.json, {} if it has not ended."""
+        return read_run(self.folder) if (self.folder / "run.json").exists() else {}
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it ended without a fault."""
+        return self.result.get("status") == "finished"
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """Place among the runs: by rewards as they are compared, learners, seeds."""
+        rewards = [word["text"] for word in self.spec["rewards"]]
+        agents = list(self.spec["compared"]["agents"]) or [self.spec["agent"]["text"]]
+        words = (rewards, self.spec["reward"]["text"]), (agents, self.spec["agent"]["text"])
+        (reward, agent) = (known.index(one) if one in known else len(known) for known, one in words)
+        return agent, reward, self.seed
+
+
+def stored_runs(folder: Path) -> list[StoredRun]:
+    """Return the runs that a comparison has begun in its folder, in its order.
+
+    Raises:
+        ValueError: if a file is damaged, or was changed.
+    """
+    specs = {file: read_hashed(file) for file in sorted(folder.glob(f"*/seed-*/{SPEC_FILE}"))}
+    titles = {(spec["name"], spec["title"]) for spec in specs.values()}
+    shown = [title for _, title in titles]
+    runs = [
+        # Of two arms with one title both keep their names.
+        StoredRun(
+            folder=file.parent,
+            arm=spec["title"] if shown.count(spec["title"]) == 1 else spec["name"],
+            spec=spec,
+        )
+        for file, spec in specs.items()
+    ]
+    return sorted(runs, key=lambda run: run.order)
+
+
+def read_result(folder: Path | str) -> Result:
+    """Read what a comparison, or a training, has left in its folder; nothing is run.
+
+    Where runs have ended since the summary was written, or none is there yet, it is made of the
+    runs that have finished.
+
+    Args:
+        folder: The folder that `compare`, ``tokengym compare``, ``train`` or ``report`` wrote.
+
+    Raises:
+        ValueError: if no run there has finished, or a file is damaged.
+    """
+    folder = Path(folder)
+    runs = stored_runs(folder)
+    written = [folder / name for name in ("summary.json", "curves.csv")]
+    if all(file.exists() for file in written):
+        curves = [_stored_group(curve) for curve in read_table(written[1])]
+        known = {(curve.credit, curve.seed) for curve in curves}
+        if all((run.arm, run.seed) in known for run in runs if run.is_finished):
+            return Result(_with_infinity(read_json(written[0])), curves, folder)
+    finished = [run for run in runs if run.is_finished]
+    if not finished:
+        fault = f"no run of {folder} has finished" if runs else f"{folder} holds no comparison"
+        raise ValueError(f"{fault}; name a folder that tokengym compare, train or report wrote")
+    curves = [curve_of(read_points(run.folder), credit=run.arm, seed=run.seed) for run in finished]
+    settings = _settings_of(runs, folder)
+    return Result(summarize(on_axis(curves, settings.axis), settings), curves, folder)
+
+
+def _stored_group(curve: Curve) -> Curve:
+    """Return a curve whose settings have the names that the summary has."""
+    group = tuple((name.removeprefix("setting "), value) for name, value in curve.group)
+    return replace(curve, group=group)
+
+
+def _with_infinity(summary: dict[str, Any]) -> dict[str, Any]:
+    """Return a stored summary with infinity where a level was never reached."""
+
+    def restored(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: restored(item) for key, item in value.items()}
+        return math.inf if value is None else value
+
+    try:
+        for group in summary["groups"]:
+            for entry in group["rewards"].values():
+                entry |= {name: restored(entry[name]) for name in ARRIVALS if name in entry}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"summary.json is damaged or of another version ({error!r}); make it again with "
+            "tokengym report"
+        ) from None
+    return summary
+
+
+def _settings_of(runs: Sequence[StoredRun], folder: Path) -> SummarySettings:
+    """Return what the figures of a comparison's runs depend on besides, by their files alone."""
+    first, began = runs[0], {(run.arm, run.seed) for run in runs}
+    compared, learners = first.spec["compared"], [run.spec["training"]["learner"] for run in runs]
+    axis: Axis = "tokens" if compared["agents"] else "step"
+    prices = {learner["kl_coef"] for learner in learners if "kl_coef" in learner}
+    seeds = range(compared["first_seed"], compared["first_seed"] + compared["seeds"])
+    finished = [run for run in runs if run.is_finished]
+    measured_by = [Judges.parse(run.result.get("measured_by") or "") for run in finished]
+    by_gold = all(judges.score == judges.gold for judges in measured_by)
+    samples = folder / slug(REFERENCE) / SAMPLES
+    missing = [
+        {"credit": arm, "seed": seed, "group": {}}
+        for arm, seed in product(dict.fromkeys(run.arm for run in runs), seeds)
+        if (arm, seed) not in began
+    ]
+    return SummarySettings(
+        kl_coef=prices.pop() if len(prices) == 1 else None,
+        episodes=first.spec["evaluation"]["episodes"],
+        references={(): read_references(samples)} if samples.exists() else {},
+        level=compared["level"],
+        baseline=first.arm,
+        failed=[
+            {"credit": run.arm, "seed": run.seed, "group": {}, "error": run.result.get("error")}
+            for run in runs
+            if run.result and not run.is_finished
+        ],
+        missing=[
+            *({"credit": r.arm, "seed": r.seed, "group": {}} for r in runs if not r.result),
+            *missing,
+        ],
+        controls=[run.arm for run in runs if _is_control(run)],
+        axis=axis,
+        by_gold=by_gold,
+    )
+
+
+def _is_control(run: StoredRun) -> bool:
+    """Return whether a run's rule does not read the text; one of the user's files is not run."""
+    word = run.spec["reward"]
+    if word["file"] is not None:
+        return False
+    with suppress(TokenGymError):  # its package is not installed any more
+        return RewardChoice.of(Spec(word["text"], word["name"], word["options"])).is_control
+    return False
+
+
+# --- curves alone ---------------------------------------------------------------------------------
+
+
+def read_curves(
+    source: Source | Result | Sequence[Any] | Mapping[str, Any],
+    *,
+    baseline: str | None = None,
+    axis: Axis | None = None,
+    group_by: Sequence[str] | None = None,
+    score: str | None = None,
+    level: float = 0.95,
+    kl_coef: float | None = None,
+) -> Result:
+    """Read learning curves made here or by other tools, by those tools' own column names.
+
+    Known are our own curves.csv and `Result.curves`, the ``log_history`` of transformers and TRL
+    (or trainer_state.json), Stable-Baselines3's progress.csv, monitor.csv and evaluations.npz (a
+    file or a run's folder, also of rl-zoo3), and Weights & Biases's exported charts and
+    ``run.history()``.
+
+    Args:
+        source: A file, a folder, a pandas DataFrame, rows, or a `Result`. Several are shown
+            together: a list of them, or a mapping from names to them.
+        baseline: Arm that the others are compared with; None takes sparse if present, else the
+            first.
+        axis: What runs are compared at equal amounts of, "step" or "tokens"; None decides.
+        group_by: Columns of our own tables to group by; None takes all that are no measurement.
+        score: Column of other tools' tables with the score; None takes the one that is known.
+        level: Confidence level of the intervals.
+        kl_coef: Price of a nat of KL, for the score minus its penalty.
+
+    Raises:
+        ValueError: if a source cannot be read.
+        TypeError: if it is none of these.
+    """
+    curves, settings = gather_curves(
+        [(_plain(one), name) for one, name in _sources(source)],
+        baseline=baseline,
+        group_by=group_by,
+        level=level,
+        kl_coef=kl_coef,
+        axis=axis,
+        score=score,
+    )
+    return Result(summarize(on_axis(curves, settings.axis), settings), curves)
+
+
+def _sources(source: Any) -> list[tuple[Any, str | None]]:
+    """Return one source or several, each with the name that it was given."""
+    if isinstance(source, Mapping) and not isinstance(source, Result):
+        return [(one, str(name)) for name, one in source.items()]
+    is_list = isinstance(source, Sequence) and not isinstance(source, str)
+    if is_list and not all(
+        isinstance(one, Mapping) and not isinstance(one, Result) for one in source
+    ):
+        return [(one, None) for one in source]
+    return [(source, None)]
+
+
+def _plain(source: Any) -> Any:
+    if isinstance(source, Result):
+        return source.curves
+    return Path(source) if isinstance(source, str) else source

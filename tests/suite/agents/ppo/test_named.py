@@ -1,0 +1,37 @@
+"""Learners by name in Python: the settings of the word of the command, and plain PPO agents."""
+
+import gymnasium as gym
+import pytest
+
+import tokengym
+from tokengym.agents.learner import find_learner
+
+
+def envs():
+    return gym.make_vec("tokengym/MovieReview-v0", num_envs=8, max_new_tokens=4, reward="sparse")
+
+
+@pytest.mark.parametrize(("name", "word", "group_size"), [("GRPO", "grpo", 8), ("RLOO", "rloo", 8)])
+def test_a_name_makes_what_the_word_of_the_command_trains(name, word, group_size):
+    agent = getattr(tokengym, name)("CausalLMPolicy", envs(), seed=0)
+    assert type(agent) is tokengym.PPO
+    assert (agent.settings.advantage, agent.settings.group_size) == (word, group_size)
+    assert agent.settings == find_learner(word).default_settings()
+    assert not agent.has_critic
+
+
+def test_an_agent_by_name_learns_and_is_loaded_by_either_name(tmp_path):
+    agent = tokengym.REINFORCE("CausalLMPolicy", envs(), 1e-3, seed=0, n_epochs=1)
+    assert agent.settings.learning_rate == 1e-3
+    agent.learn(8 * 4)
+    agent.save(tmp_path / "agent")
+    for learner in (tokengym.REINFORCE, tokengym.PPO):
+        again = learner.load(tmp_path / "agent", env=envs())
+        assert (again.settings.advantage, again.num_timesteps) == ("reinforce", 8 * 4)
+
+
+def test_what_a_name_stands_for_is_not_changed():
+    said = r"GRPO stands for advantage='grpo', got 'loo'; .* take PPO\(..., advantage='loo'\)"
+    with pytest.raises(ValueError, match=said):
+        tokengym.GRPO("CausalLMPolicy", envs(), advantage="loo")
+    assert tokengym.GRPO("CausalLMPolicy", envs(), group_size=4).settings.group_size == 4

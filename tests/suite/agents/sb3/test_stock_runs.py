@@ -1,0 +1,234 @@
+"""Stock algorithms as arms of a comparison: their words, and runs that were stopped."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import sb3_contrib
+import stable_baselines3
+
+import tokengym
+from tokengym.agents import collect
+from tokengym.agents.learner import LEARNERS, find_learner, word_of
+from tokengym.base.errors import SettingsError, UntrustedCodeError
+from tokengym.base.settings import changed
+from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
+from tokengym.evaluation.runs.defaults import (
+    EvaluationSettings,
+    TrainingSettings,
+    training_settings,
+)
+from tokengym.evaluation.runs.run import run
+from tokengym.evaluation.runs.saved import load_agent
+
+ENV = "tokengym/MovieReview-v0"
+TRAINING = changed(TrainingSettings(), steps=3, batch_size=4, max_new_tokens=6)
+EVALUATION = EvaluationSettings(every=1, episodes=4, samples=1, reference_samples=0)
+
+
+def arms(*agents: str, **changes: Any) -> ComparisonConfig:
+    settings: dict[str, Any] = {"env": ENV, "rewards": ("abc",), "seeds": 1, "agents": agents}
+    return ComparisonConfig(
+        **{**settings, "training": TRAINING, "evaluation": EVALUATION, **changes}
+    )
+
+
+# --- words ----------------------------------------------------------------------------------------
+
+
+def test_a_word_names_a_class_with_options_of_its_constructor():
+    config = arms("ppo", "sb3:A2C:learning_rate=1e-3,n_steps=5", "sb3_contrib:QRDQN")
+    a2c = config.trainings["sb3:A2C:learning_rate=1e-3,n_steps=5"]
+    assert (a2c.agent, a2c.learner.learning_rate, a2c.learner.n_steps) == ("sb3:A2C", 1e-3, 5)
+    assert config.trainings["sb3_contrib:QRDQN"].learner.learning_rate == 5e-5  # its own default
+    again = ComparisonConfig.from_dict(config.as_dict())
+    assert again.trainings == config.trainings
+
+
+def test_what_a_task_has_for_language_models_is_none_of_theirs():
+    assert training_settings("tokengym/QuestionAnswer-v0").learner.learning_rate == 3e-4
+    assert training_settings("tokengym/QuestionAnswer-v0", "sb3:A2C").learner.learning_rate == 7e-4
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("sb3:A2CC", "has no 'A2CC'; did you mean 'A2C'"),
+        ("sb3:A2C:learning_rat=1", "A2CSettings has no setting 'learning_rat'.*learning_rate"),
+        ("sb3:A2C:learning_rate=fast", "learning_rate must be of type float, got 'fast'"),
+        ("sb3:PPO:batch_size=64", "write minibatch_size"),
+        ("sb3:DQN:n_steps=3", "DQNSettings has no setting 'n_steps'"),
+        ("sb3:PPO:verbose=1", "PPOSettings has no setting 'verbose'"),
+        ("missing.package:Agent", "ModuleNotFoundError"),
+        ("sb3_contrib:ARS", "cannot read texts"),
+    ],
+)
+def test_what_a_word_cannot_say_is_refused_in_one_line(word, said):
+    with pytest.raises(SettingsError, match=said) as caught:
+        arms("ppo", word)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("normalize", "running"), ("lora_rank", 4), ("dtype", "bfloat16")]
+)
+def test_what_has_no_effect_on_a_stock_algorithm_is_refused(name, value):
+    with pytest.raises(SettingsError, match=f"{name}={value!r} has no effect on agent='sb3:A2C'"):
+        TrainingSettings(agent="sb3:A2C", **{name: value})
+    with pytest.raises(TypeError, match=f"A2CSettings has no setting {name!r}"):
+        training_settings(ENV, "sb3:A2C", **{name: value})
+    of_first = changed(TRAINING, **{name: value})
+    assert getattr(arms("ppo", "sb3:A2C", training=of_first).trainings["ppo"], name) == value
+
+
+def test_an_algorithm_without_discrete_actions_is_refused_before_any_run():
+    learner = find_learner("sb3:SAC")
+    with pytest.raises(SettingsError, match=r"sb3:SAC cannot be made.*discrete"):
+        learner.check_settings(learner.default_settings(), 4)
+
+
+@pytest.mark.parametrize(
+    ("made", "word"),
+    [
+        ("grpo", "grpo"),
+        (stable_baselines3.A2C, "sb3:A2C"),
+        (sb3_contrib.MaskablePPO, "sb3_contrib:MaskablePPO"),
+        (tokengym.PPO, "ppo"),
+        (tokengym.agents.DPO, "dpo"),
+        (find_learner("loo"), "loo"),
+        (np.random.RandomState, "numpy.random.mtrand:RandomState"),
+    ],
+)
+def test_the_word_of_a_class_finds_it_again(made, word):
+    assert word_of(made) == word
+    if isinstance(made, type) and ":" in word:
+        assert LEARNERS.load(word) is made
+
+
+def test_what_no_other_process_finds_has_no_word():
+    class Local:
+        pass
+
+    with pytest.raises(SettingsError, match="define it in a file or module, or pass jobs=1"):
+        word_of(Local)
+
+
+def test_a_module_that_a_saved_folder_names_is_not_imported():
+    saved = arms("ppo").as_dict() | {"agents": ["ppo", "antigravity.sub:Agent"]}
+    with pytest.raises(UntrustedCodeError, match=r"antigravity\.sub"):
+        ComparisonConfig.from_dict(saved)
+
+
+# --- runs -----------------------------------------------------------------------------------------
+
+
+class Killed(GeneratorExit):
+    """Stands for a process that ends at once: no handler writes anything."""
+
+
+def killed_at(evaluation: int) -> Any:
+    seen: list[int] = []
+
+    def report(step: int, point: Mapping[str, Any]) -> None:
+        seen.append(step)
+        if len(seen) == evaluation:
+            raise Killed
+
+    return report
+
+
+def files(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in ("curve.csv", "train.csv"):
+        with (folder / name).open(newline="") as file:
+            found[name] = [
+                {k: v for k, v in row.items() if not k.endswith("_s")}
+                for row in csv.DictReader(file)
+            ]
+    found["episodes"] = (folder / "episodes.jsonl").read_text()
+    return found
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "sb3:A2C",
+        "sb3:A2C:n_steps=5",  # rollouts end within episodes
+        "sb3:PPO:n_epochs=2,minibatch_size=8",
+        "sb3:DQN:train_freq=1",
+        "sb3_contrib:MaskablePPO:minibatch_size=8",
+        "sb3_contrib:QRDQN:train_freq=1",
+        "sb3_contrib:TRPO:minibatch_size=8",
+    ],
+)
+def test_a_stopped_run_goes_on_to_the_same_numbers(tmp_path, word):
+    config = arms("ppo", word)
+    run(config, word, 0, out=tmp_path / "whole", save=tmp_path / "agent")
+    whole = files(run_folder(tmp_path / "whole", word, 0))
+    assert [row["step"] for row in whole["train.csv"]] == ["1", "2", "3"]
+    assert {row["kl"] for row in whole["curve.csv"]} == {""}
+    with pytest.raises(Killed):  # the checkpoint is of step 1
+        run(config, word, 0, out=tmp_path / "cut", report=killed_at(3), checkpoint_every=1)
+    run(config, word, 0, out=tmp_path / "cut", checkpoint_every=1, save=tmp_path / "again")
+    folder = run_folder(tmp_path / "cut", word, 0)
+    assert files(folder) == whole
+    assert not (folder / "unfinished").exists()
+    first, second = (load_agent(tmp_path / name) for name in ("agent", "again"))
+    weights = first.policy.state_dict()
+    assert all(value.equal(weights[name]) for name, value in second.policy.state_dict().items())
+
+
+@pytest.mark.parametrize("reward", ["sparse", "red"])
+def test_texts_of_any_length_and_causal_credit_resume_too(tmp_path, reward):
+    training = changed(TRAINING, steps=4, max_new_tokens=12, fixed_length=False)
+    config = arms("ppo", "sb3:A2C:n_steps=5", training=training, rewards=(reward,))
+    word = "sb3:A2C:n_steps=5"
+    run(config, word, 0, out=tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(config, word, 0, out=tmp_path / "cut", report=killed_at(4), checkpoint_every=1)
+    run(config, word, 0, out=tmp_path / "cut", checkpoint_every=1)
+    whole, cut = (files(run_folder(tmp_path / name, word, 0)) for name in ("whole", "cut"))
+    assert cut == whole
+
+
+def test_what_cannot_be_resumed_says_so_and_begins_anew(tmp_path, caplog):
+    word = "sb3_contrib:RecurrentPPO:minibatch_size=8"
+    config = arms("ppo", word)
+    run(config, word, 0, out=tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(config, word, 0, out=tmp_path / "cut", report=killed_at(3), checkpoint_every=1)
+    assert "anew" not in caplog.text
+    run(config, word, 0, out=tmp_path / "cut", checkpoint_every=1)
+    assert "_last_lstm_states; the run begins anew" in caplog.text
+    whole, cut = (files(run_folder(tmp_path / name, word, 0)) for name in ("whole", "cut"))
+    assert cut == whole
+
+
+def test_a_saved_agent_is_loaded_by_sb3_too_and_plays_alike(tmp_path):
+    config = arms("ppo", "sb3:A2C")
+    run(config, "sb3:A2C", 0, out=tmp_path / "runs", save=tmp_path / "agent")
+    ours = load_agent(tmp_path / "agent")
+    stock = stable_baselines3.A2C.load(tmp_path / "agent" / "model.zip", device="cpu")
+    played = gym.make_vec(ENV, num_envs=4, max_new_tokens=6, split="test")
+    observation, _ = played.reset(seed=0)
+    assert (
+        ours.predict(observation, deterministic=True)[0]
+        == stock.predict(observation, deterministic=True)[0]
+    ).all()
+    assert len(collect(ours, played, 4, seed=0)) == 4
+
+
+def test_a_class_of_ones_own_is_loaded_where_it_is_named(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from stable_baselines3 import A2C\n\nclass Mine(A2C):\n    pass\n"
+    )
+    word = f"{tmp_path}/mine.py:Mine"
+    run(arms("ppo", word), word, 0, out=tmp_path / "runs", save=tmp_path / "agent")
+    with pytest.raises(UntrustedCodeError, match=r"mine\.py:Mine"):
+        load_agent(tmp_path / "agent")
+    assert type(load_agent(tmp_path / "agent", word)).__name__ == "Mine"
+    assert type(load_agent(tmp_path / "agent", trust_code=True)).__name__ == "Mine"

@@ -1,0 +1,212 @@
+"""Logs of other tools, by their own column names; those of Stable-Baselines3 are made by it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pandas as pd
+import pytest
+from gymnasium import spaces
+
+from tokengym.evaluation.report.curves import read_curves
+from tokengym.evaluation.runs.results import report_curves
+
+
+class Countdown(gym.Env):
+    """An episode of three steps that pays 1, 2 and 3."""
+
+    observation_space = spaces.Box(0.0, 1.0, (1,))
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        super().reset(seed=seed)
+        self.step_count = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.step_count += 1
+        return np.zeros(1, np.float32), float(self.step_count), self.step_count == 3, False, {}
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train as rl-zoo3 lays its logs out: logs/ALGORITHM/ENV_NUMBER, two monitors in it."""
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.callbacks import EvalCallback
+    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.logger import configure
+
+    root = tmp_path_factory.mktemp("zoo")
+    folder = root / "logs" / "ppo" / "Countdown-v1_2"
+    envs = make_vec_env(Countdown, n_envs=2, monitor_dir=str(folder))
+    agent = PPO("MlpPolicy", envs, n_steps=6, batch_size=12, n_epochs=1, seed=0, device="cpu")
+    agent.set_logger(configure(str(folder), ["csv"]))
+    measure = EvalCallback(
+        make_vec_env(Countdown), eval_freq=12, n_eval_episodes=2, log_path=str(folder), verbose=0
+    )
+    agent.learn(48, callback=measure)
+    return folder
+
+
+def test_the_logs_of_stable_baselines3_are_read(zoo):
+    (evaluated,) = read_curves(zoo)  # of a folder, its evaluations
+    assert (evaluated.credit, evaluated.seed) == ("ppo", 2)
+    assert evaluated.steps.tolist() == evaluated.values["tokens"].tolist() == [24.0, 48.0]
+    assert evaluated.values["score"].tolist() == [6.0, 6.0]
+    assert evaluated.values["length"].tolist() == [3.0, 3.0]
+    (same,) = read_curves(zoo / "progress.csv")  # which has both; those of evaluations count
+    assert same.steps.tolist() == [24.0, 48.0]
+    assert same.values["score"].tolist() == [6.0, 6.0]
+    (played,) = read_curves(zoo / "progress.csv", score="rollout/ep_rew_mean")
+    assert played.steps.tolist() == [12.0, 24.0, 36.0, 48.0]  # each rollout, two rows of six
+    assert played.values["score"].tolist() == [6.0] * 4
+    (episodes,) = read_curves(zoo / "0.monitor.csv")
+    assert episodes.steps.tolist() == [3.0 * number for number in range(1, 9)]
+    assert episodes.values["score"].tolist() == [6.0] * 8
+
+
+def test_the_monitors_of_a_run_are_one_curve_of_the_last_hundred_episodes(tmp_path):
+    folder = tmp_path / "a2c-seed-4"
+    folder.mkdir()
+    # Episodes of two environments by the time of their end: returns 0, 10, 2, 30.
+    (folder / "0.monitor.csv").write_text(
+        '#{"t_start": 100.0, "env_id": "x"}\nr,l,t\n0,5,1\n2,5,3\n'
+    )
+    (folder / "1.monitor.csv").write_text(
+        '#{"t_start": 101.0, "env_id": "x"}\nr,l,t\n10,1,1\n30,4,5\n'
+    )
+    (curve,) = read_curves(folder)
+    assert (curve.credit, curve.seed) == ("a2c", 4)
+    assert curve.values["tokens"].tolist() == [5.0, 6.0, 11.0, 15.0]
+    assert curve.values["score"].tolist() == [0.0, 5.0, 4.0, 10.5]
+    assert curve.values["wall_s"].tolist() == [1.0, 2.0, 3.0, 6.0]
+    lines = [f"{episode},1,{episode}" for episode in range(1001)]
+    (folder / "0.monitor.csv").write_text('#{"t_start": 0.0}\nr,l,t\n' + "\n".join(lines))
+    (folder / "1.monitor.csv").unlink()
+    (long,) = read_curves(folder / "0.monitor.csv")
+    assert len(long.steps) == 200
+    assert long.values["score"][-1] == np.mean(range(901, 1001))
+
+
+HISTORY = [
+    {"step": 1, "reward": 0.5, "kl": 0.0, "completions/mean_length": 20.0, "loss": 0.1},
+    {"step": 2, "reward": 0.7, "kl": 0.2, "completions/mean_length": 22.0, "loss": 0.1},
+    {"step": 2, "train_runtime": 3.0},
+]
+
+
+def test_a_log_history_is_read_from_rows_frames_and_folders(tmp_path):
+    for number in (2, 10):
+        folder = tmp_path / "grpo-seed-1" / f"checkpoint-{number}"
+        folder.mkdir(parents=True)
+        rows = HISTORY if number == 10 else HISTORY[:1]
+        (folder / "trainer_state.json").write_text(json.dumps({"log_history": rows}))
+    (stored,) = read_curves(tmp_path / "grpo-seed-1")  # that of the last checkpoint
+    assert (stored.credit, stored.seed) == ("grpo", 1)
+    for source in (HISTORY, pd.DataFrame(HISTORY)):
+        (curve,) = read_curves(source, name="trl", seed=7)
+        assert (curve.credit, curve.seed) == ("trl", 7)
+        for one in (curve, stored):
+            assert one.steps.tolist() == [1.0, 2.0]
+            assert one.values["score"].tolist() == [0.5, 0.7]
+            assert one.values["length"].tolist() == [20.0, 22.0]
+
+
+def test_a_chart_that_wandb_exported_is_read(tmp_path):
+    text = (
+        '"Step","abc-seed-1 - train/reward","abc-seed-1 - train/reward__MIN",'
+        '"abc-seed-1 - train/reward__MAX","my - run - train/reward","my - run - _step"\n'
+        '"0","0.1","0.1","0.1","","0"\n"5","0.3","0.3","0.3","-1","5"\n"10","0.5","0.5","0.5","2",""\n'
+    )
+    (tmp_path / "wandb.csv").write_text(text)
+    first, second = read_curves(tmp_path / "wandb.csv")
+    assert (first.credit, first.seed, second.credit, second.seed) == ("abc", 1, "my - run", 0)
+    assert first.steps.tolist() == [0.0, 5.0, 10.0]
+    assert first.values["score"].tolist() == [0.1, 0.3, 0.5]
+    assert second.steps.tolist() == [5.0, 10.0]
+    assert second.values["score"].tolist() == [-1.0, 2.0]
+    other = text.replace("train/reward", "throughput")  # a chart of one measurement is it
+    (tmp_path / "wandb.csv").write_text(other)
+    assert read_curves(tmp_path / "wandb.csv")[0].values["score"].tolist() == [0.1, 0.3, 0.5]
+
+
+def test_the_history_of_a_wandb_run_is_read():
+    nan = float("nan")
+    frame = pd.DataFrame(
+        {
+            "_step": [0, 1, 2],
+            "_runtime": [1.5, 2.5, 3.5],
+            "_timestamp": [1.7e9] * 3,
+            "train/reward": [0.1, nan, 0.5],
+            "train/kl": [0.0, nan, 0.25],
+            "train/global_step": [10, 20, 30],
+        }
+    )
+    (curve,) = read_curves(frame, name="hub")
+    assert curve.steps.tolist() == [10.0, 30.0]
+    assert curve.values["score"].tolist() == [0.1, 0.5]
+    assert curve.values["kl"].tolist() == [0.0, 0.25]
+    assert curve.values["wall_s"].tolist() == [1.5, 3.5]
+    synced = pd.DataFrame(  # TensorBoard's files of Stable-Baselines3
+        {"global_step": [64, 128], "rollout/ep_rew_mean": [1.0, 2.0], "name": ["ppo seed 3"] * 2}
+    )
+    (curve,) = read_curves(synced)
+    assert (curve.credit, curve.seed) == ("ppo", 3)
+    assert curve.steps.tolist() == curve.values["tokens"].tolist() == [64.0, 128.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "monitor.csv",
+            '#{"t_start": 1}\nr,l,t\n1,1,1\n',
+            "holds 1 episodes; a curve needs at lea",
+        ),
+        ("monitor.csv", '#{"began": 1}\nr,l,t\n1,1,1\n', "is no monitor.csv of Stable-Baselines3"),
+        ("evaluations.npz", "text", "is no evaluations.npz of Stable-Baselines3"),
+        ("p.csv", "reward,loss\n1,2\n", "has no column of steps in every row with reward, only re"),
+        ("p.csv", "reward,step\nx,2\n", "line 1: reward must be a number, got 'x'"),
+    ],
+)
+def test_a_damaged_log_is_named(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_curves(tmp_path / name)
+
+
+def test_what_has_no_score_says_how_to_name_one(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"logs no reward, only loss, step; .* read_curves\(score=\)"
+    ):
+        read_curves([{"step": 1, "loss": 2.0}])
+    with pytest.raises(ValueError, match="has no column 'accuracy' with numbers, only step, loss"):
+        read_curves([{"step": 1, "loss": 2.0}], score="accuracy")
+    (curve,) = read_curves([{"step": 1, "loss": 2.0}], score="loss")
+    assert curve.values["score"].tolist() == [2.0]
+    with pytest.raises(ValueError, match="holds no learning curve that is known"):
+        read_curves(tmp_path)
+    with pytest.raises(TypeError, match="must be a file, a folder, a pandas DataFrame or a list"):
+        read_curves(3)  # type: ignore[arg-type]
+
+
+def test_a_report_of_stable_baselines3_is_by_its_tokens(zoo, tmp_path):
+    for seed in (3, 4):
+        (tmp_path / f"dqn-seed-{seed}").mkdir()
+        (tmp_path / f"dqn-seed-{seed}" / "progress.csv").write_text(
+            "rollout/ep_rew_mean,time/total_timesteps\n1,20\n3,60\n"
+        )
+    files = [zoo / "progress.csv", *sorted(tmp_path.glob("*/progress.csv"))]
+    summary = report_curves(files, tmp_path / "report")
+    assert summary["axis"] == "tokens"
+    (group,) = summary["groups"]
+    assert {name: entry["seeds"] for name, entry in group["rewards"].items()} == {
+        "ppo": [2],
+        "dqn": [3, 4],
+    }
+    assert group["steps"] == [24.0, 48.0]  # what all share
+    # On the line from 1 at 20 to 3 at 60 dqn has 1.2 at 24 and 2.4 at 48.
+    assert group["rewards"]["dqn"]["figures"]["score"]["auc"]["iqm"] == pytest.approx(1.8)
+    assert (tmp_path / "report" / "report.html").exists()

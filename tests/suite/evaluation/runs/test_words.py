@@ -1,0 +1,218 @@
+"""The words of ``tokengym compare`` as keywords, and the objects among them."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pandas as pd
+import pytest
+import stable_baselines3
+from rich.console import Console
+
+import tokengym
+from tokengym.agents.learner import LEARNERS
+from tokengym.base.objects import HERE, NAME, short, word_of
+from tokengym.envs import Episode
+from tokengym.evaluation.result import Result
+from tokengym.evaluation.runs import compare as module
+from tokengym.evaluation.runs.compare import compare
+from tokengym.evaluation.runs.config import ComparisonConfig
+from tokengym.evaluation.runs.words import comparison_of_keywords
+from tokengym.rewards import Credit
+from tokengym.rewards.scorers import SCORERS
+from tokengym.scripts.commands import compare as command
+from tokengym.scripts.commands.options import call
+
+QUIET = Console(quiet=True)
+TINY = {
+    **{"seeds": 1, "updates": 1, "batch_size": 4, "max_new_tokens": 6, "n_epochs": 1},
+    **{"eval_every": 1, "eval_episodes": 4, "samples": 2, "reference_samples": 0},
+}
+
+
+class Tail(Credit):
+    """Pays the score at the last token."""
+
+    name = "tail"
+
+    def spread(self, score: float, episode: Episode, attribution: Any) -> np.ndarray:
+        return np.eye(len(episode.response_ids), dtype=np.float32)[-1] * score
+
+
+class Frozen:
+    """Writes the word with id 5."""
+
+    def __init__(self, envs: Any) -> None:
+        del envs
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        return np.full(len(observation["input_ids"]), 5), state
+
+
+def brief(response: str) -> float:
+    return -len(response) / 10.0
+
+
+def config_of(env: str | None = None, **given: Any) -> ComparisonConfig:
+    own = {"rewards": (), "agent": "ppo", "agents": (), "seeds": 5, "first_seed": 0}
+    named = {name: given.pop(name, default) for name, default in own.items()}
+    return comparison_of_keywords(env, *named.values(), given)
+
+
+class Stopped(Exception):
+    """Raised in place of the runs."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keywords"),
+    [
+        ("--env MovieReview", {"env": "MovieReview"}),
+        (
+            "--env Detox --rewards sparse abc:beta=0.8 --seeds 3 --first-seed 7 --updates 12 "
+            "--kl-coef 0.1 --eval-every 2 --eval-seed 9 --lora-rank 4 --fixed-length True",
+            {"env": "Detox", "rewards": ["sparse", "abc:beta=0.8"], "seeds": 3, "first_seed": 7}
+            | {"updates": 12, "kl_coef": 0.1, "eval_every": 2, "eval_seed": 9, "lora_rank": 4}
+            | {"fixed_length": True},
+        ),
+        ("--steps 12", {"steps": 12}),
+        ("--agent loo --group-size 4", {"agent": "loo", "group_size": 4}),
+        (
+            "--agents ppo:kl_coef=0.1 dpo --tokens 100000",
+            {"agents": ["ppo:kl_coef=0.1", "dpo"], "tokens": 100_000},
+        ),
+    ],
+)
+def test_the_keywords_of_a_call_are_the_options_of_the_command(arguments, keywords, monkeypatch):
+    """Both make one configuration, defaults of the task and the learner included."""
+    found: list[ComparisonConfig] = []
+
+    def stop(config: ComparisonConfig, *args: Any, **options: Any) -> None:
+        found.append(config)
+        raise Stopped
+
+    monkeypatch.setattr(module, "compare", stop)
+    with pytest.raises(Stopped):
+        call(command.compare, "tokengym compare", arguments.split())
+    assert config_of(**keywords) == found[0]
+
+
+def test_the_call_has_the_parameters_of_the_command():
+    typed = dict(inspect.signature(command.compare).parameters)
+    called = dict(inspect.signature(compare).parameters)
+    for settings in ("training", "evaluation", "task"):
+        del typed[settings]
+    assert {*typed} == {*called} - {"console", "settings"}
+    assert {n: p.default for n, p in typed.items()} == {n: called[n].default for n in typed}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"updatess": 3}, r"compare\(\) has no argument 'updatess'; did you mean updates\?"),
+        ({"reward": "abc"}, "did you mean rewards"),
+        ({"beta": 0.1}, "beta has no effect on ppo; it is a setting of dpo, online-dpo"),
+        ({"updates": 3, "steps": 3}, "got 'steps' twice, by two of its names; leave one out"),
+    ],
+)
+def test_other_keywords_are_refused(given, message):
+    with pytest.raises(TypeError, match=message):
+        config_of("MovieReview", **given)
+
+
+def test_a_configuration_has_no_setting_beside_it(tmp_path):
+    config = ComparisonConfig(env="MovieReview")
+    for given in ({"rewards": ["abc"]}, {"updates": 3}, {"seeds": 2}):
+        with pytest.raises(TypeError, match="no effect beside a ComparisonConfig; leave it out"):
+            compare(config, tmp_path / "out", **given)  # type: ignore[arg-type]
+
+
+# --- objects --------------------------------------------------------------------------------------
+
+
+def test_a_class_that_others_find_is_named_by_its_place(tmp_path, monkeypatch):
+    packages = LEARNERS.packages
+    assert word_of(stable_baselines3.A2C, packages) == "sb3:A2C"
+    assert word_of(Frozen, packages) == f"{__name__}:Frozen"
+    file = tmp_path / "mine_of_words.py"
+    file.write_text("class Mine:\n    def predict(self, observation): ...\n\n\nLAST = Mine()\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import mine_of_words  # type: ignore[import-not-found]
+
+    assert word_of(mine_of_words.Mine, packages) == f"{file}:Mine"
+    assert word_of(mine_of_words.Mine) == f"{file}:Mine"
+    monkeypatch.chdir(tmp_path)
+    assert word_of(mine_of_words.Mine) == "mine_of_words.py:Mine"
+    for own in (Tail, mine_of_words.LAST):  # of a package's module, which no file word finds
+        assert NAME.fullmatch(word_of(own))
+        assert HERE[word_of(own)] is own
+
+
+def test_the_name_of_an_object_tells_what_it_is():
+    def scorer(scale: float) -> Any:
+        return lambda response: scale * len(response)
+
+    words = [word_of(scorer(scale)) for scale in (1.0, 1.0, 2.0)]
+    assert words[0] == words[1] != words[2]
+    assert short(words[0]) == "lambda"
+    one = datasets.Dataset.from_dict({"prompt": ["a"]})
+    other = datasets.Dataset.from_dict({"prompt": ["b"]})
+    assert word_of(one) == word_of(datasets.Dataset.from_dict({"prompt": ["a"]})) != word_of(other)
+    assert word_of(one).startswith("Dataset@")
+
+
+def test_an_object_of_another_process_is_named():
+    with pytest.raises(ValueError, match="'Gone@0123abcd' is an object of the process that passed"):
+        LEARNERS.find("Gone@0123abcd")
+    assert SCORERS.find(word := word_of(brief)) is brief
+    assert word not in SCORERS.names()  # which messages and helps list
+
+
+def test_what_others_cannot_have_needs_one_job(tmp_path):
+    elsewhere = {"executor": lambda function, specs: iter(())}
+    for given in ({}, {"jobs": 2}, elsewhere):
+        with pytest.raises(ValueError, match=r"Tail is an object of this process.*pass jobs=1"):
+            compare("MovieReview", tmp_path / "out", rewards=["sparse", Tail], **given)
+    assert not (tmp_path / "out").exists()
+
+
+def test_objects_are_compared_in_this_process(tmp_path, monkeypatch):
+    """A rule, a scorer, agents and a data set; the same call finds its runs again."""
+
+    def train() -> Result:
+        texts = ["the film was shot", "a blind actor and", "the plot of this", "an old story of"]
+        return tokengym.compare(
+            "TokenGeneration",
+            tmp_path / "out",
+            bundle="movie_review",
+            rewards=[Tail],
+            agents=["ppo", stable_baselines3.A2C, Frozen],
+            dataset=datasets.Dataset.from_dict({"text": texts * 6}),
+            scorer=brief,
+            jobs=1,
+            console=QUIET,
+            **TINY,
+        )
+
+    result = train()
+    assert result["failed"] == []
+    arms = result.curves.drop_duplicates("arm")
+    assert arms.agent.tolist() == ["ppo", "sb3:A2C", f"{__name__}:Frozen"]
+    assert {*arms.reward} == {"Tail"}
+    for row in result.samples.itertuples():
+        assert row.score == pytest.approx(-len(row.response) / 10.0, abs=1e-5)
+        assert row.token_rewards == pytest.approx([0.0] * (len(row.tokens) - 1) + [row.score])
+    monkeypatch.setattr(module, "execute", None)  # nothing is left to do
+    again = train()
+    pd.testing.assert_frame_equal(again.summary, result.summary)
+    pd.testing.assert_frame_equal(again.curves, result.curves)
+
+
+def test_a_stopped_call_says_what_it_leaves(tmp_path, monkeypatch):
+    def stop(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_compare", stop)
+    with pytest.raises(KeyboardInterrupt, match="stopped; what is finished is kept, the same call"):
+        compare("MovieReview", Path(tmp_path / "out"))

@@ -1,0 +1,277 @@
+"""A comparison's results as an object, of folders whose figures are worked out by hand."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import tokengym
+from tokengym.base.files import write_csv, write_hashed
+from tokengym.base.settings import changed
+from tokengym.evaluation.report.curves import COLUMNS
+from tokengym.evaluation.result import Result, read_curves, read_result
+from tokengym.evaluation.runs.config import ComparisonConfig
+from tokengym.evaluation.runs.defaults import TrainingSettings
+from tokengym.evaluation.runs.results import write_comparison
+
+ENDS = {"sparse": (1.0, 2.0, 3.0), "abc": (2.0, 4.0, 6.0), "uniform": (2.0, 3.1, 3.9)}
+"""Scores that the runs of three seeds end at; all rise from 0 on a straight line."""
+# abc ends 1, 2 and 3 above sparse, uniform 1, 1.1 and 0.9. With two degrees of freedom the
+# two-sided p-value of t is 1 - t / sqrt(t^2 + 2); t^2 is 12 and 300.
+P_ABC, P_UNIFORM = 1.0 - np.sqrt(12.0 / 14.0), 1.0 - np.sqrt(300.0 / 302.0)
+T_975 = 4.302652729911275
+"""Quantile of Student's t with two degrees of freedom."""
+HALF = T_975 / np.sqrt(3.0)
+"""Half of the 95 % interval of abc's difference at the end, whose deviation is 1."""
+
+
+def points(end: float, tokens: int = 100) -> list[dict[str, float]]:
+    return [
+        {"step": step, "tokens": tokens * step, "score": end * step / 10.0, "wall_s": 0.5 * step}
+        for step in (0, 10)
+    ]
+
+
+def write_run(config: ComparisonConfig, out: Path, name: str, seed: int, status="finished") -> Path:
+    """Write what a run of a comparison leaves in its folder."""
+    plan = config.plan(name, seed, out)
+    assert plan.folder is not None
+    plan.write({})
+    rows = points(ENDS[plan.reward.name][seed])
+    write_csv(
+        plan.folder / "curve.csv", [{"credit": name, "seed": seed} | r for r in rows], COLUMNS
+    )
+    result = {"status": status, "versions": {}, "made": {}, "measured_by": "Words"}
+    write_hashed(plan.folder / "run.json", result | ({"error": "x"} if status == "failed" else {}))
+    texts = [
+        {"credit": name, "seed": seed, "step": step, "sample": 0, "prompt": "a", "response": " b c"}
+        | {"tokens": [" b", " c"], "token_rewards": [0.25, 0.75], "score": 1.0, "prompt_ids": [1]}
+        for step in (0, 10)
+    ]
+    (plan.folder / "episodes.jsonl").write_text("".join(json.dumps(t) + "\n" for t in texts))
+    return plan.folder
+
+
+@pytest.fixture
+def config() -> ComparisonConfig:
+    return ComparisonConfig(
+        env="TokenGeneration",
+        rewards=("sparse", "abc", "uniform"),
+        seeds=3,
+        training=changed(TrainingSettings(), max_new_tokens=8),
+    )
+
+
+@pytest.fixture
+def folder(config, tmp_path) -> Path:
+    for name in config.names:
+        for seed in range(3):
+            write_run(config, tmp_path / "runs", name, seed)
+    write_comparison(config, tmp_path / "runs")
+    return tmp_path / "runs"
+
+
+def test_the_summary_has_differences_that_are_worked_out_by_hand(folder):
+    table = read_result(folder).summary
+    assert table.index.tolist() == ["sparse", "abc", "uniform"]
+    assert table.loc["abc", ["reward", "agent", "seeds"]].tolist() == ["abc", "ppo", 3]
+    assert table["score_final"].tolist() == pytest.approx([2.0, 4.0, 3.0])  # of three, the mean
+    assert table["score_auc"].tolist() == pytest.approx([1.0, 2.0, 1.5])  # half of it
+    abc = table.loc["abc"]
+    assert abc.score_final_difference == pytest.approx(2.0)
+    assert abc.score_final_difference_low == pytest.approx(2.0 - HALF)
+    assert abc.score_final_difference_high == pytest.approx(2.0 + HALF)
+    assert abc.score_auc_difference == pytest.approx(1.0)
+    assert abc.score_auc_difference_low == pytest.approx(1.0 - HALF / 2.0)
+    # Holm's method: the smaller p-value twice, the larger once.
+    assert abc.score_auc_p == pytest.approx(P_ABC)
+    assert table.score_auc_p["uniform"] == pytest.approx(2.0 * P_UNIFORM)
+    assert table.score_auc_clear["uniform"] == 0  # three seeds are too few
+    assert np.isnan(table.score_auc_difference["sparse"])
+
+
+def test_curves_and_samples_are_frames(folder):
+    result = read_result(folder)
+    curves = result.curves
+    assert curves.columns.tolist() == [
+        *("arm", "reward", "agent", "seed", "step", "tokens", "seconds", "score")
+    ]
+    abc = curves[(curves.reward == "abc") & (curves.seed == 1)]
+    assert abc.step.tolist() == [0, 10]
+    assert abc.tokens.tolist() == [0, 1000]
+    assert abc.score.tolist() == [0.0, 4.0]
+    assert abc.seconds.tolist() == [0.0, 5.0]
+    samples = result.samples
+    assert len(samples) == 3 * 3 * 2
+    assert samples.token_rewards[0] == [0.25, 0.75]
+    assert {"arm", "reward", "agent", "prompt", "response"} <= {*samples.columns}
+    assert "prompt_ids" not in samples
+
+
+def test_it_is_the_mapping_that_the_summary_is(folder):
+    result = read_result(folder)
+    stored = json.loads((folder / "summary.json").read_text())
+    assert {*result} == {*stored}
+    assert result["settings"] == stored["settings"]
+    (group,) = result["groups"]
+    assert group["rewards"]["abc"]["figures"] == stored["groups"][0]["rewards"]["abc"]["figures"]
+    # JSON has null for a level that is never reached.
+    first = stored["groups"][0]["rewards"]["sparse"]["steps_to_threshold"]
+    restored = group["rewards"]["sparse"]["steps_to_threshold"]
+    assert {k: np.inf if v is None else v for k, v in first.items()} == restored
+
+
+def test_a_folder_with_finished_and_missing_runs_is_read(config, tmp_path):
+    out = tmp_path / "runs"
+    for name, seed in (("sparse", 0), ("sparse", 1), ("abc", 0), ("abc", 1)):
+        write_run(config, out, name, seed)
+    write_run(config, out, "uniform", 0, status="failed")
+    result = read_result(out)
+    assert result.summary["seeds"].to_dict() == {"sparse": 2, "abc": 2}
+    assert result.summary.score_final_difference["abc"] == pytest.approx(1.5)
+    assert [(run["credit"], run["seed"]) for run in result["failed"]] == [("uniform", 0)]
+    assert {(run["credit"], run["seed"]) for run in result["missing"]} == {
+        *(("sparse", 2), ("abc", 2), ("uniform", 1), ("uniform", 2))
+    }
+    assert result["groups"][0]["controls"] == []  # uniform has no finished run
+    write_comparison(config, out)
+    written = read_result(out)
+    pd.testing.assert_frame_equal(written.summary, result.summary)
+    write_run(config, out, "sparse", 2)  # which the summary has not seen
+    assert read_result(out).summary["seeds"]["sparse"] == 3
+
+
+def test_a_folder_that_names_code_is_read_and_runs_none(tmp_path):
+    file = tmp_path / "rules.py"
+    file.write_text(
+        "from tokengym.rewards import Credit\n\n\nclass Mine(Credit):\n    name = 'mine'\n"
+    )
+    config = ComparisonConfig(
+        env="TokenGeneration", rewards=("sparse", f"{file}:Mine"), seeds=3, agents=("ppo",)
+    )
+    ENDS["Mine"] = ENDS["abc"]
+    for name in config.names:
+        for seed in range(3):
+            write_run(config, tmp_path / "runs", name, seed)
+    file.write_text("raise SystemExit('run')\n")
+    result = read_result(tmp_path / "runs")
+    assert result["axis"] == "tokens"
+    assert result.summary.index.tolist() == ["ppo sparse", "ppo mine"]
+    assert result.summary.reward["ppo mine"] == f"{file}:Mine"
+    assert result.summary.score_final_difference["ppo mine"] == pytest.approx(2.0)
+    assert len(result.samples) == 12
+
+
+def test_an_empty_folder_is_refused(config, tmp_path):
+    with pytest.raises(ValueError, match="holds no comparison; name a folder that tokengym compa"):
+        read_result(tmp_path)
+    config.plan("abc", 0, tmp_path).write({})
+    with pytest.raises(ValueError, match=r"no run of .* has finished; name a folder"):
+        read_result(tmp_path)
+
+
+@pytest.fixture
+def axes():
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    mpl.use("Agg")
+    return Figure().add_subplot()
+
+
+def lines_of(ax) -> dict[str, list[tuple[float, float]]]:
+    """Return the points of the curves by their names in the legend."""
+    legend = ax.get_legend()
+    colours = [handle.get_color() for handle in legend.legend_handles]
+    names = dict(zip(colours, (text.get_text() for text in legend.get_texts()), strict=True))
+    return {
+        names[line.get_color()]: list(zip(*line.get_data(), strict=True))
+        for line in ax.lines
+        if line.get_linestyle() in ("-", "--")
+    }
+
+
+def test_a_measurement_is_drawn_over_what_was_spent(folder, axes):
+    result = read_result(folder)
+    assert result.plot(ax=axes) is axes
+    drawn = lines_of(axes)
+    assert drawn["abc"] == [(0.0, 0.0), (1000.0, pytest.approx(4.0))]
+    assert axes.get_xlabel() == "tokens generated"
+    assert len(axes.collections) == 3  # the intervals
+    for x, end in (("step", 10.0), ("seconds", 5.0)):
+        axes.clear()
+        result.plot("score", x, axes, intervals=False)
+        assert lines_of(axes)["sparse"] == [(0.0, 0.0), (end, pytest.approx(2.0))]
+        assert not axes.collections
+    with pytest.raises(ValueError, match="no measurement 'gold' here"):
+        result.plot("gold", ax=axes)
+    with pytest.raises(ValueError, match="no measurement 'kl' here"):
+        result.plot(ax=axes, against="kl")
+    for wrong in ({"x": "kl"}, {"against": "entropy"}, {"against": "kl", "x": "step"}):
+        with pytest.raises(ValueError, match=r"x (must be|left out|is one of)|against must be"):
+            result.plot(ax=axes, **wrong)
+    made = result.plot()
+    assert made.figure is not axes.figure
+
+
+def test_score_is_drawn_against_kl(axes, make_rows):
+    result = read_curves(pd.DataFrame(make_rows()))
+    result.plot(against="kl", ax=axes)
+    assert axes.get_xlabel() == "KL to the reference (nats)"
+    result.plot("gold_score", "tokens", axes)
+
+
+def test_other_tools_are_drawn_beside_it(folder, axes):
+    result = read_result(folder)
+    result.plot(ax=axes)
+    log = [{"time/total_timesteps": t, "rollout/ep_rew_mean": t / 500} for t in (500, 1500)]
+    read_curves({"stock": log}).plot(ax=axes)
+    drawn = lines_of(axes)
+    assert [*drawn] == ["sparse", "abc", "uniform", "stock"]
+    assert drawn["stock"] == [(500.0, 1.0), (1500.0, 3.0)]
+    assert axes.get_xlim() == (0.0, 1500.0)
+
+
+def test_curves_of_several_sources_are_one_result(folder, tmp_path):
+    result = read_result(folder)
+    log = [{"time/total_timesteps": t, "rollout/ep_rew_mean": t / 500} for t in (0, 1000)]
+    both = read_curves({"ours": result, "stock": log})
+    assert both["axis"] == "tokens"  # what the stock agent counts
+    assert both.summary.index.tolist() == ["sparse", "abc", "uniform", "stock"]
+    assert both.summary.score_final_difference["stock"] == pytest.approx(1.0)  # 2 less 1, one seed
+    both.curves.to_csv(tmp_path / "both.csv", index=False)
+    again = read_curves(tmp_path / "both.csv")
+    pd.testing.assert_frame_equal(again.summary, both.summary)
+    assert isinstance(again, Result)
+    assert again.samples.empty
+
+
+def test_a_notebook_shows_headline_picture_and_table(folder):
+    result = read_result(folder)
+    page, text = result._repr_html_(), repr(result)
+    headline = result["groups"][0]["verdict"]["headline"]
+    for shown in (page, text):
+        assert headline.replace("'", "&#x27;") in shown or headline in shown
+        assert "Score over the run" in shown
+        assert "4.00" in shown
+    assert page.count('<img alt="Score of each arm" src="data:image/png;base64,iVBOR') == 1
+    assert str(folder / "report.html") in text
+
+
+def test_no_name_is_markup_in_a_notebook():
+    rows = [
+        {"credit": name, "seed": 0, "step": step, "score": step}
+        for name in ("sparse", "<b>abc")
+        for step in (0, 1)
+    ]
+    page = read_curves(rows)._repr_html_()
+    assert "&lt;b&gt;abc" in page
+    assert "<b>abc" not in page
+
+
+def test_it_is_a_name_of_the_package(folder):
+    assert tokengym.Result is Result
+    assert tokengym.read_result(str(folder)).summary.index[0] == "sparse"
+    assert tokengym.read_curves is read_curves
