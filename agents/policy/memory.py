@@ -1,6 +1,7 @@
 """Memory of a policy and the models used with it."""
 
 from collections.abc import Iterable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +74,9 @@ def memory_to_train(
     """
     model = policy.language_model
     kernels = policy.kernels and texts.length <= model.longest_fused()
-    adapters = "" if model.adapters is None else "few" if kernels else "peft"
+    adapters: Literal["", "few", "peft"] = (
+        "" if model.adapters is None else "few" if kernels else "peft"
+    )
     roles = memory_by_role(policy, reward_model)
     weights = {n: size for n, size in roles.items() if n not in ("total", "decoding", "optimizer")}
     maps = [

@@ -92,7 +92,8 @@ def test_the_first_one_opens_in_colab_with_a_gpu_and_installs_from_an_address():
     assert notebook["metadata"]["accelerator"] == "GPU"
     (install, *_) = cells(FOLDER / "learning.ipynb")
     (choose, _) = "".join(install["source"]).split("if importlib")
-    address, named = "git+https://HOST/OWNER/tokengym", {}
+    address = "git+https://HOST/OWNER/tokengym"
+    named: dict[str, Any] = {}
     exec(choose.replace('REPOSITORY = ""', f'REPOSITORY = "{address}"'), named)
     assert named["PACKAGE"].split() == [address, f"{address}#subdirectory=lab"]
     exec(choose, named)

@@ -163,7 +163,8 @@ def _read(
     )
     (added,) = outputs(out, read.transpose(1, 2).flatten(-2), factors)
     x, normed = _normed(trunk, block.post_attention_layernorm, x, added, dtype)
-    made = gated(*outputs(widening, normed, factors), activation(trunk))
+    gate, up = outputs(widening, normed, factors)
+    made = gated(gate, up, activation(trunk))
     return x, outputs(down, made, factors)[0]
 
 

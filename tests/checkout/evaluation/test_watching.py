@@ -3,6 +3,7 @@
 import csv
 import re
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import pytest
@@ -25,7 +26,7 @@ def explained() -> set[str]:
 @pytest.mark.parametrize("advantage", ["gae", "grpo"])
 def test_every_name_of_progress_csv_is_explained(tmp_path, advantage):
     envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=4, max_new_tokens=4, reward="sparse")
-    groups = {} if advantage == "gae" else {"group_size": 2}
+    groups: dict[str, Any] = {} if advantage == "gae" else {"group_size": 2}
     agent = tokengym.PPO("CausalLMPolicy", envs, advantage=advantage, seed=0, **groups)
     agent.set_logger(configure(str(tmp_path), ["csv"]))
     agent.learn(2 * 4 * 4)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -209,7 +210,12 @@ def test_a_measurement_is_drawn_over_what_was_spent(folder, axes):
         result.plot("gold", ax=axes)
     with pytest.raises(ValueError, match="no measurement 'kl' here"):
         result.plot(ax=axes, against="kl")
-    for wrong in ({"x": "kl"}, {"against": "entropy"}, {"against": "kl", "x": "step"}):
+    calls: list[dict[str, Any]] = [
+        {"x": "kl"},
+        {"against": "entropy"},
+        {"against": "kl", "x": "step"},
+    ]
+    for wrong in calls:
         with pytest.raises(ValueError, match=r"x (must be|left out|is one of)|against must be"):
             result.plot(ax=axes, **wrong)
     made = result.plot()

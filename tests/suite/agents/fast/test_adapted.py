@@ -43,7 +43,7 @@ def of_block(trunk: Any, x: dict[int, Tensor], *, by_products: bool) -> list[Ten
     """Return the outputs of a block's maps, and the gradients of a weighted sum of them."""
     groups = linear_maps(trunk.layers[1])
     factors = adapters_of(trunk, next(iter(x.values())).dtype) if by_products else {}
-    given = []
+    given: list[Tensor] = []
     for group in groups:
         of_group = x[group[0].in_features]
         given += outputs(group, of_group, factors) if by_products else [m(of_group) for m in group]

@@ -189,7 +189,7 @@ def test_what_has_no_score_says_how_to_name_one(tmp_path):
     with pytest.raises(ValueError, match="holds no learning curve that is known"):
         read_curves(tmp_path)
     with pytest.raises(TypeError, match="must be a file, a folder, a pandas DataFrame or a list"):
-        read_curves(3)  # type: ignore[arg-type]
+        read_curves(3)
 
 
 def test_a_report_of_stable_baselines3_is_by_its_tokens(zoo, tmp_path):

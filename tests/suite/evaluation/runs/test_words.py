@@ -26,7 +26,7 @@ from tokengym.scripts.commands import compare as command
 from tokengym.scripts.commands.options import call
 
 QUIET = Console(quiet=True)
-TINY = {
+TINY: dict[str, Any] = {
     **{"seeds": 1, "updates": 1, "batch_size": 4, "max_new_tokens": 6, "n_epochs": 1},
     **{"eval_every": 1, "eval_episodes": 4, "samples": 2, "reference_samples": 0},
 }
@@ -57,8 +57,8 @@ def brief(response: str) -> float:
 
 def config_of(env: str | None = None, **given: Any) -> ComparisonConfig:
     own = {"rewards": (), "agent": "ppo", "agents": (), "seeds": 5, "first_seed": 0}
-    named = {name: given.pop(name, default) for name, default in own.items()}
-    return comparison_of_keywords(env, *named.values(), given)
+    named: dict[str, Any] = {name: given.pop(name, default) for name, default in own.items()}
+    return comparison_of_keywords(env, **named, keywords=given)
 
 
 class Stopped(Exception):
@@ -125,7 +125,7 @@ def test_a_configuration_has_no_setting_beside_it(tmp_path):
     config = ComparisonConfig(env="MovieReview")
     for given in ({"rewards": ["abc"]}, {"updates": 3}, {"seeds": 2}):
         with pytest.raises(TypeError, match="no effect beside a ComparisonConfig; leave it out"):
-            compare(config, tmp_path / "out", **given)  # type: ignore[arg-type]
+            compare(config, tmp_path / "out", **given)
 
 
 # --- objects --------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ def test_a_class_that_others_find_is_named_by_its_place(tmp_path, monkeypatch):
     file = tmp_path / "mine_of_words.py"
     file.write_text("class Mine:\n    def predict(self, observation): ...\n\n\nLAST = Mine()\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    import mine_of_words  # type: ignore[import-not-found]
+    import mine_of_words
 
     assert word_of(mine_of_words.Mine, packages) == f"{file}:Mine"
     assert word_of(mine_of_words.Mine) == f"{file}:Mine"

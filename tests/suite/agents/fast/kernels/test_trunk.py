@@ -148,7 +148,7 @@ def test_what_the_gradient_keeps_is_what_the_memory_is_computed_by(kernels, mixe
         model = LanguageModel(made).eval().to(DEVICE)
         model.autocasts = mixed
         stored = {p.data_ptr(): 0 for p in model.parameters()}
-        held = []  # or another tensor would get the address of one that is gone
+        held: list[Any] = []  # or another tensor would get the address of one that is gone
 
         def keep(tensor: Tensor, stored: Any = stored, held: Any = held) -> Tensor:
             storage = tensor.untyped_storage()
