@@ -118,8 +118,9 @@ def do_plan(
             if folder is not None:
                 plan.write(versions())
             last = train(work)
-            if save is not None and last.saves is not None:
-                last.saves(save)
+            saves = last and last.saves
+            if save is not None and saves:
+                saves(save)
         except (CheckpointError, StorageError):
             raise  # the same call resumes, elsewhere or with more space
         except BaseException as error:
@@ -159,8 +160,9 @@ def do_spec(spec: RunSpec, *, checkpoint_every: int = 1, track: str | None = Non
     return None
 
 
-def train(work: "_Run") -> Update:
+def train(work: "_Run") -> Update | None:
     """Train and measure one agent from the first update to the last, and return that."""
+    update = None
     for update in work.training.declaration.train(work):  # the first is of the untrained agent
         work.log(update)
         is_over = work.is_over(update)
