@@ -23,7 +23,7 @@ from tokengym.scripts.cli import main
 ROOT = Path(__file__).parents[2]
 CONFIG = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8").replace("!ENV ", ""))
 GENERATED = {  # from files of the root
-    *("gallery.md", "index.md", "contributing.md", "changelog.md", "security.md")
+    *("gallery.md", "index.md", "contributing.md", "changelog.md", "security.md", "conduct.md")
 }
 DIRECTIVE = re.compile(r"^::: (tokengym\.\S+)$", re.MULTILINE)
 
