@@ -98,7 +98,7 @@ def _made(
     of_reward = names_of(EnvReward)
     of_task = [] if task.bundle is None else names_of(TaskOptions)
     of_env = [*signature(task.env_class).parameters, *signature(task.vector_class).parameters]
-    accepted = {"split", *of_reward, *of_task, *of_env}
+    accepted = {"split", *of_reward, *of_task, *of_env} - {"num_envs"}  # which is in `batch`
     for option, value in rest.items():
         if option not in accepted:
             raise _unknown_option(task, option, value, accepted)

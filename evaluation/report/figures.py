@@ -162,7 +162,8 @@ def plot_curves(
         check_measures([x or summary["axis"]], [*dict.fromkeys([summary["axis"], *spent]), "kl"])
         level = float(summary["level"]) if intervals else None
         draw(axis, panel, y, lines, level, None if x == summary["axis"] else x)
-        draw_levels(axis, levels(summary["groups"][group]["reference"], y))
+        if not taken:  # what is beside others has the levels of the first
+            draw_levels(axis, levels(summary["groups"][group]["reference"], y))
         axis.set_xlabel(AXES[x or summary["axis"]])
     axis.set_ylabel(plain(measure_of(y, summary["by_gold"]).label))
     shown = _having(lines, panel, y, *(["kl"] if x == "kl" else []))

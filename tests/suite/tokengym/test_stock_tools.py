@@ -10,7 +10,7 @@ from gymnasium.wrappers import TimeLimit
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 
-import tokengym  # noqa: F401  (registers the ids)
+import tokengym
 from tests.support.forked import execute, forked
 from tokengym.envs import SettingsError
 
@@ -73,6 +73,15 @@ def test_episodes_that_end_by_themselves_are_not_taken_for_cut_ones():
 def test_a_batch_refuses_a_time_limit():
     with pytest.raises(TypeError, match=r"'max_episode_steps'.*max_new_tokens=5"):
         gymnasium.make_vec(NAME, num_envs=2, max_episode_steps=5)
+
+
+def test_words_of_other_libraries_get_the_remedy_by_its_name():
+    said = rf"no argument 'num_envs'; a batch is made by gym.make_vec\('{NAME}', num_envs=8\)"
+    with pytest.raises(TypeError, match=said):
+        gymnasium.make(NAME, num_envs=8)
+    envs = gymnasium.make_vec(NAME, num_envs=4, max_new_tokens=4)
+    with pytest.raises(TypeError, match=r"no argument 'modl'; did you mean model.* known: model, "):
+        tokengym.PPO("CausalLMPolicy", envs, policy_kwargs=dict(modl="x"))
 
 
 def test_what_gymnasiums_conversions_need_is_installed_with_the_package():
