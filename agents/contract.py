@@ -101,11 +101,7 @@ class TrainingRun(Protocol):
 
 
 def check_plays(name: str, made: Any) -> None:
-    """Refuse an object of the user's that cannot be played, or a class that cannot be called.
-
-    Raises:
-        SettingsError: if it has no ``predict``, or its constructor needs more than environments.
-    """
+    """Refuse an object of the user's that cannot be played, or a class that cannot be called."""
     if not callable(getattr(made, "predict", None)):
         raise SettingsError(
             f"agent {name} must be a subclass of EpisodicAlgorithm, a Learner, or have a method "
@@ -123,11 +119,7 @@ STEPS = ("total_timesteps", "timesteps", "num_timesteps", "total_steps", "num_st
 
 
 def learns_from_episodes(name: str, made: Any) -> bool:
-    """Return whether an agent of the user's has ``learn``, which takes episodes by position.
-
-    Raises:
-        SettingsError: if it has, and cannot be called with one batch of episodes.
-    """
+    """Return whether an agent of the user's has ``learn``, which takes episodes by position."""
     learn = getattr(made, "learn", None)
     if not callable(learn):
         return False
@@ -172,9 +164,6 @@ def make_own_agent(name: str, made: Any, envs: Any, *, seed: int = 0) -> Any:
             if its constructor needs an argument, and with ``seed=`` if it takes one.
         envs: The environments that it is to play.
         seed: The seed.
-
-    Raises:
-        SettingsError: if it has no ``predict``, or its constructor needs more.
     """
     check_plays(name, made)
     if not isinstance(made, type):

@@ -21,6 +21,8 @@ from tokengym.base.errors import SettingsError, UntrustedCodeError
 from tokengym.base.registry import Registry, imported, split_file_word
 from tokengym.base.settings import values_by_name
 
+OF_MODEL = ("lora_rank", "lora_targets", "dtype", "precision", "products")
+"""Settings of a run that its language model has, which an agent of another kind has not."""
 ROUND_LOG = {
     "rollout/score": "score",
     "train/kl": "kl",
@@ -76,6 +78,8 @@ class Learner:
     """Settings that the name stands for; another value is refused."""
     idle: tuple[str, ...] = ()
     """Settings that have no effect, which are then no options of the command line."""
+    unused: tuple[str, ...] = ()
+    """Settings of the run that have no effect on it, which are then refused."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Defaults that differ from those of ``settings``."""
     prompts_setting: str = ""
@@ -176,6 +180,7 @@ def _as_learner(name: str, made: Any) -> Learner:
             updates=partial(_call, "tokengym.agents.sb3.training:updates", name=name, made=made),
             check=partial(_call, "tokengym.agents.sb3.making:check_makes", name=name, made=made),
             uses_credit=True,
+            unused=("normalize", *OF_MODEL),
             has_own_defaults=True,
         )
     check_plays(name, made)
@@ -187,6 +192,7 @@ def _as_learner(name: str, made: Any) -> Learner:
         settings=NoSettings,
         updates=partial(_call, f"tokengym.agents.training:{kind}", name=name, made=made),
         uses_credit=learns,
+        unused=OF_MODEL,
         is_frozen=not learns,
     )
 

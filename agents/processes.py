@@ -171,11 +171,6 @@ def join(device: torch.device | str) -> Processes:
 
     Args:
         device: Device that trains.
-
-    Raises:
-        SettingsError: if the launcher was told to share the weights out in a way that is not
-            supported, or there are fewer GPUs than processes.
-        ProcessError: if several were launched, and what joins them is not installed.
     """
     if _IS_ALONE.get() or (launched() == 1 and not distributed.is_initialized()):
         return Processes()

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from gymnasium import spaces
@@ -78,8 +78,6 @@ MODELS = ("model", "reference", "lora")
 """Arguments of the policy that are stored as folders."""
 
 logger = logging.getLogger(__name__)
-Algorithm = TypeVar("Algorithm")
-"""A subclass of `EpisodicAlgorithm`, whose module imports this one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,17 +135,17 @@ def save_checkpoint(agent: Any, path: Path) -> None:
 
 
 def load_checkpoint(
-    algorithm: type[Algorithm],
+    algorithm: type[Any],
     path: Path,
     env: Environments | None,
     device: torch.device | str,
     changes: Mapping[str, Any],
     *,
     trust_code: bool = False,
-) -> Algorithm:
+) -> Any:
     """Return the agent that was saved; see `EpisodicAlgorithm.load`."""
 
-    def build(folder: Path, record: dict[str, Any]) -> Algorithm:
+    def build(folder: Path, record: dict[str, Any]) -> Any:
         settings = _settings(algorithm, record, changes, folder, trust_code)
         envs: Any = NoEnvironment(**record["environment"]) if env is None else as_vec_env(env)
         processes = Processes() if env is None else join(device)
@@ -344,11 +342,7 @@ def _check_record(record: Mapping[str, Any], folder: Path) -> None:
 
 
 def check_counts(counters: Mapping[str, Any], folder: Path) -> None:
-    """Refuse counters below 0, or larger than anything that was ever counted.
-
-    Raises:
-        CheckpointError: naming the counter.
-    """
+    """Refuse counters below 0, or larger than anything that was ever counted."""
     for name, value in counters.items():
         if isinstance(value, int) and not 0 <= value < 2**64:  # a run by tokens adds to sys.maxsize
             raise CheckpointError(f"{name} of {folder} must be a count from 0 on, got {value}")
@@ -398,9 +392,6 @@ def stored_models(folder: Path) -> dict[str, Any]:
 
     What was given frozen is frozen again. Adapters are then built anew: `restore_adapters` gives
     them their weights.
-
-    Raises:
-        CheckpointError: if a file is of another kind than `write_policy` writes.
     """
     adapters = [folder / name / ADAPTER_CONFIG for name in PARTS]
     strange = [
@@ -430,11 +421,7 @@ def stored_models(folder: Path) -> dict[str, Any]:
 
 
 def _freeze(model: nn.Module, kind: Literal["given", "later"], folder: Path) -> None:
-    """Freeze the weights of a model, or of a policy, that a written one names, if it names any.
-
-    Raises:
-        CheckpointError: if there is no such weight.
-    """
+    """Freeze the weights of a model, or of a policy, that a written one names, if it names any."""
     if not (folder / FROZEN).is_file():
         return
     record, weights = read_json(folder / FROZEN), dict(model.named_parameters())
@@ -449,12 +436,7 @@ def _freeze(model: nn.Module, kind: Literal["given", "later"], folder: Path) -> 
 
 
 def stored_base(folder: Path) -> tuple[str, str]:
-    """Return the folder of the base model that a written policy names, and its precision.
-
-    Raises:
-        CheckpointError: if the file is none that `write_policy` writes.
-        PretrainedError: if there is no such model here, or it has other weights.
-    """
+    """Return the folder of the base model that a written policy names, and its precision."""
     base = read_json(folder / BASE)
     check_entries(base, {"model": str, "sha256": str, "dtype": str}, f"{BASE} of {folder}")
     return str(named_folder(base)), base["dtype"]
@@ -514,11 +496,7 @@ def _restore_training(agent: Any, folder: Path, changed: list[str]) -> None:
 def _check_optimizer(
     policy: "CausalLMPolicy", state: Mapping[int, Mapping[str, Tensor]], folder: Path
 ) -> None:
-    """Refuse the optimiser's state of other weights than those that learn.
-
-    Raises:
-        CheckpointError: naming the first of them.
-    """
+    """Refuse the optimiser's state of other weights than those that learn."""
     shapes = [weight.shape for weight in policy.optimizer.param_groups[0]["params"]]
     for number, tensors in state.items():
         learns = shapes[number] if 0 <= number < len(shapes) else None

@@ -45,9 +45,6 @@ def environment_state(envs: Environments, *, begun: bool = False) -> dict[str, A
     Args:
         envs: The environment.
         begun: The next round is to play the present episodes.
-
-    Raises:
-        CheckpointError: if the state of a layer is not plain.
     """
     chains = layers(envs)
     try:
@@ -70,9 +67,6 @@ def restore_environment(envs: Environments, state: Mapping[str, Any]) -> None:
     """Restore the state that `environment_state` returned.
 
     Where the next round is to play its episodes, it has no other reset to draw prompts.
-
-    Raises:
-        CheckpointError: if the environment has other parts.
     """
     chains = layers(envs)
     owners = [chain[-1] for chain in chains if hasattr(chain[-1], "set_state")]
@@ -120,11 +114,7 @@ def _scales(chains: list[list[Any]]) -> list[tuple[Any, Any, str]]:
 
 
 def _check_count(name: str, present: Sized, saved: Sized) -> None:
-    """Refuse the states of more or fewer parts than an environment has.
-
-    Raises:
-        CheckpointError: naming both numbers.
-    """
+    """Refuse the states of more or fewer parts than an environment has."""
     if len(present) != len(saved):
         raise CheckpointError(
             f"the checkpoint holds the state of {len(saved)} {name}, the environment has "
@@ -133,11 +123,7 @@ def _check_count(name: str, present: Sized, saved: Sized) -> None:
 
 
 def _restore_scales(scales: list[tuple[Any, Any, str]], saved: list[Any] | None) -> None:
-    """Give layers their running scales back; several processes save None.
-
-    Raises:
-        CheckpointError: if they are none of these layers.
-    """
+    """Give layers their running scales back; several processes save None."""
     if saved is None:
         kinds = sorted({type(layer).__name__ for layer, *_ in scales})
         if kinds:
@@ -151,11 +137,7 @@ def _restore_scales(scales: list[tuple[Any, Any, str]], saved: list[Any] | None)
 
 
 def _restore_scale(layer: Any, moments: Any, returns: str, saved: object) -> None:
-    """Give a layer of `SCALES` its moments and returns back.
-
-    Raises:
-        CheckpointError: if they are none of this layer.
-    """
+    """Give a layer of `SCALES` its moments and returns back."""
     name, present = f"the running scale of {type(layer).__name__}", getattr(layer, returns)
     check_entries(saved, {**dict.fromkeys(MOMENTS, int | float), "returns": list}, name)
     assert isinstance(saved, dict)
@@ -188,11 +170,7 @@ def _layers_with_state(chains: list[list[Any]]) -> list[Any]:
 
 
 def _plain_state(layer: Any) -> Any:
-    """Return a copy of a layer's state.
-
-    Raises:
-        CheckpointError: if JSON would not give it back as it is.
-    """
+    """Return a copy of a layer's state."""
     state = layer.state_dict()
     try:
         plain = json.loads(json.dumps(state, allow_nan=False))
@@ -207,11 +185,7 @@ def _plain_state(layer: Any) -> Any:
 
 
 def _restore_layers(owners: list[Any], saved: list[Any] | None) -> None:
-    """Give layers their states back; several processes save None.
-
-    Raises:
-        CheckpointError: if they are none of these layers.
-    """
+    """Give layers their states back; several processes save None."""
     if saved is None:
         if owners:
             kinds = ", ".join(sorted({type(layer).__name__ for layer in owners}))

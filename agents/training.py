@@ -71,9 +71,6 @@ def train_own_agent(run: TrainingRun, name: str, made: Any) -> Iterator[Update]:
 
     Yields:
         The training before the first update and after each.
-
-    Raises:
-        SettingsError: if several processes were launched, or it cannot be made.
     """
     if launched() > 1:
         raise SettingsError(f"agent {name} trains in one process; start it without a launcher")

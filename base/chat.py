@@ -200,9 +200,6 @@ def as_message(position: int, item: Any) -> dict[str, Any]:
         position: Its place in the conversation, for the error.
         item: The message. One that calls tools or thinks may have no content.
 
-    Raises:
-        PromptError: if it is invalid, naming its position.
-
     Example:
         >>> parts = [{"type": "text", "text": "Why"}, {"type": "text", "text": "?"}]
         >>> as_message(0, {"role": "user", "content": parts})

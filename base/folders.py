@@ -148,10 +148,6 @@ def write_folder(path: Path, record_name: str, fill: Callable[[Path], dict[str, 
         path: The folder to make.
         record_name: The JSON file that holds the record, every other file's hash, and its own.
         fill: Writes the files into the folder it is given and returns the record.
-
-    Raises:
-        StorageError: if something else than an empty folder or one with such a record is there: it
-            would be lost, at the second writing for good.
     """
     is_empty = path.is_dir() and not any(path.iterdir())
     if path.exists() and not is_empty and not (path / record_name).is_file():
@@ -184,9 +180,6 @@ def read_folder(
         version: The value that the record's "format" must have.
         kinds: Types of the entries that the record must have besides; it may have no others.
         load: Called with the folder and its record.
-
-    Raises:
-        CheckpointError: if there is no complete folder of this version, or it changes every time.
     """
     path = path.absolute()
 
@@ -297,9 +290,6 @@ def check_entries(record: object, kinds: Mapping[str, Any], name: str) -> None:
         record: What was read.
         kinds: The type of each entry, or types, as ``isinstance`` takes them.
         name: What it is, for the message.
-
-    Raises:
-        CheckpointError: if it is no object, or another one.
     """
     if not isinstance(record, dict):
         raise CheckpointError(f"{name} must be an object, got {record!r}")

@@ -6,12 +6,12 @@ process alone, under a name with a digest of what it is: "Mine@1a2b3c4d".
 """
 
 import inspect
-import os
 import pickle
 import re
 import sys
 from collections.abc import Mapping
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 HERE: dict[str, Any] = {}
@@ -63,8 +63,8 @@ def short(word: str) -> str:
 
 def _place(made: Any, packages: Mapping[str, str] | None) -> str | None:
     """Return the file or module of a class or function and its name there; None if it has none."""
-    module, name = getattr(made, "__module__", None), getattr(made, "__qualname__", "")
-    inside = sys.modules.get(module or "")
+    module = str(getattr(made, "__module__", ""))
+    name, inside = getattr(made, "__qualname__", ""), sys.modules.get(module)
     if inside is None or module == "__main__" or getattr(inside, name, None) is not made:
         return None  # of a notebook, of a function, or an instance
     for short_name, package in (packages or {}).items():
@@ -72,11 +72,11 @@ def _place(made: Any, packages: Mapping[str, str] | None) -> str | None:
             return f"{short_name}:{name}"
     if packages and "." in module:
         return f"{module}:{name}"
-    file = getattr(inside, "__file__", None)
-    if "." in module or not (file or "").endswith(".py") or hasattr(inside, "__path__"):
+    file = str(getattr(inside, "__file__", ""))
+    if "." in module or not file.endswith(".py") or hasattr(inside, "__path__"):
         return None  # a file of a package cannot be run by itself
-    path = os.path.relpath(file)
-    return f"{file if path.startswith(os.pardir) else path}:{name}"
+    path, here = Path(file), Path.cwd()
+    return f"{path.relative_to(here) if path.is_relative_to(here) else path}:{name}"
 
 
 def _digest(made: Any) -> str:

@@ -144,9 +144,6 @@ def running_user_code(
         said: Beginning of the message.
         path: The code's file; None for code that is in no file of its own.
         error: Class of what is raised.
-
-    Raises:
-        TokenGymError: naming the exception.
     """
     try:
         yield

@@ -71,7 +71,8 @@ def lazily(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]],
         prefix = f"{package}.".removeprefix("tokengym.")
         added = (point.name for point in plugins("names") if point.name.startswith(prefix))
         added = (name.removeprefix(prefix) for name in added)
-        return sorted({*vars(module), *homes, *(name for name in added if "." not in name)})
+        public = vars(module)["__all__"]  # more than the names here where a package adds to them
+        return sorted({*public, *(name for name in added if "." not in name)})
 
     return find, listed, sorted(homes)
 

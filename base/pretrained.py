@@ -141,9 +141,6 @@ def load_whole(
         unread: Prefixes of weights that nothing depends on, so that they need not be stored.
         alone: Refuse every other weight that was stored, such as that of another head.
         options: As of `from_pretrained`.
-
-    Raises:
-        PretrainedError: if there is no such model, or a weight is missing or in excess.
     """
     model, report = from_pretrained(auto_class, path, output_loading_info=True, **options)
     missing = sorted({*report["missing_keys"], *map(str, report["mismatched_keys"])})
@@ -178,9 +175,6 @@ def _with_config(path: str | Path, options: Mapping[str, Any]) -> dict[str, Any]
 
     Attention and experts are computed as transformers does by itself: a name in the configuration
     could have it fetch native code from the hub.
-
-    Raises:
-        PretrainedError: for sizes that no model has, or a file of weights that is no safetensors.
     """
     from transformers import AutoConfig
 

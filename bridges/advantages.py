@@ -26,9 +26,6 @@ def check_token_estimator(estimator: str, *others: str) -> None:
     Args:
         estimator: What the user named.
         others: Further names that are known here.
-
-    Raises:
-        SettingsError: naming the remedy.
     """
     known = [*ESTIMATORS, *others]
     if estimator in known:
@@ -53,9 +50,6 @@ def check_peers(response_mask: Tensor, prompts: Sequence[Hashable], estimator: s
         response_mask: (batch, time), True or 1 on the response's own tokens.
         prompts: (batch,) what tells the prompts apart.
         estimator: See `token_advantages`.
-
-    Raises:
-        SettingsError: naming the settings of several trainers that sample a prompt again.
     """
     scored = int(response_mask.bool().any(dim=1).sum())
     if estimator == "loo" and scored > 1 and len(set(prompts)) == len(prompts):
@@ -97,10 +91,6 @@ def token_advantages(
         >>> rewards, mask = torch.tensor([[0.0, 3.0], [1.0, 0.0]]), torch.tensor([[True, True]] * 2)
         >>> token_advantages(rewards, mask, ["a", "a"]).tolist()
         [[2.0, 3.0], [-2.0, -3.0]]
-
-    Raises:
-        SettingsError: if the estimator is unknown, or gamma is not in [0, 1].
-        ValueError: if shapes differ, or a reward of the response's own tokens is no finite number.
     """
     check_token_estimator(estimator)
     if not 0.0 <= gamma <= 1.0:
@@ -181,10 +171,6 @@ def estimate(
 
     Returns:
         Both (batch, time) and the same; 0 where the mask is.
-
-    Raises:
-        SettingsError: if "loo" is not told which rows answer one prompt, or no prompt has two.
-        ValueError: if shapes differ, or a reward is no finite number; see `token_advantages`.
     """
     mask = response_mask.bool()
     if index is None:

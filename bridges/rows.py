@@ -57,11 +57,6 @@ def credit_rows(rows: Sequence[Row], credit: TokenCredit, estimator: str = "loo"
         rows: All rows of each group: a group that is split has another baseline.
         credit: Scorer, rule and tokenizer.
         estimator: See `token_advantages`.
-
-    Raises:
-        SettingsError: if the estimator is unknown, or "loo" where no group has two rows.
-        ValueError: if there are no rows, or a row's mask does not fit it.
-        ScorerError: if a score is no finite number.
     """
     check_token_estimator(estimator)
     masks: list[NDArray[Any]] = [

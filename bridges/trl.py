@@ -37,12 +37,7 @@ NO_COLUMNS = frozenset({"completions", "environments", "trainer_state", "log_ext
 
 
 def check_config(args: GRPOConfig, credit: str, estimator: str) -> None:
-    """Refuse settings of TRL under which credit is lost, or that expect one advantage a row.
-
-    Raises:
-        SettingsError: naming the setting and the remedy.
-        TypeError: if it is another trainer's configuration.
-    """
+    """Refuse settings of TRL under which credit is lost, or that expect one advantage a row."""
     if not isinstance(args, GRPOConfig):
         raise TypeError(
             f"args must be a GRPOConfig, got {type(args).__name__}, whose trainer has no place for "
@@ -109,10 +104,6 @@ class TokenCreditGRPOTrainer(GRPOTrainer):
             token. "reinforce": the reward to go. "trl": TRL's own advantage at every token.
         args: TRL's settings. ``scale_rewards`` has an effect under "trl" alone.
         others: Further arguments of `GRPOTrainer`; not ``reward_funcs``.
-
-    Raises:
-        SettingsError: if a setting loses the credit (`check_config`).
-        RewardError: if the rule does not fit the scorer.
     """
 
     def __init__(

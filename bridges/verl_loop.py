@@ -68,9 +68,6 @@ def credited(
         output: What the loop returned.
         credit: Scorer, rule and tokenizer.
         reference: The row's ground truth, for a scorer that compares with one.
-
-    Raises:
-        SettingsError: if the loop returned several outputs, which verl takes for rows of their own.
     """
     if isinstance(output, list):
         raise SettingsError(
@@ -99,9 +96,6 @@ class PaysTokens:
         credit: Credit rule by name, with options as in "abc:beta=1".
         reference_policy: Frozen language model of a rule that reads one.
         others: Arguments of the loop, from verl.
-
-    Raises:
-        SettingsError: under verl's legacy trainer, which writes a score on the last token alone.
     """
 
     def __init__(

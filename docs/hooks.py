@@ -207,9 +207,34 @@ def _with_terms(markdown: str, glossary: str) -> str:
     return "\n".join(lines)
 
 
-def on_page_content(html: str, **_: Any) -> str:
-    """Return a page whose cells of prose can be told from those of numbers: they need width."""
+def on_page_content(html: str, page: Page, **_: Any) -> str:
+    """Return a page whose cells of prose can be told from those of numbers: they need width.
+
+    On a page of the API the members of a class are folded, so that a class is about a screen.
+    """
+    if page.file.src_uri.startswith("reference/api/"):
+        html = _with_folded_members(html)
     return re.sub(r"<td>(?=(?:(?!</td>).){90})", '<td class="prose">', html)
+
+
+def _with_folded_members(html: str) -> str:
+    """Return a page with each class's methods and attributes behind a line that opens them."""
+    parts, end = [], 0
+    for begin in re.finditer(r'<div class="doc doc-children">(?=\s*<div)', html):
+        if begin.start() < end:  # of a class within a class
+            continue
+        depth = 0
+        for tag in re.finditer(r"<(/?)div\b", html[begin.start() :]):
+            depth += -1 if tag[1] else 1
+            if not depth:
+                break
+        last = begin.start() + tag.start() + len("</div>")
+        count = html[begin.start() : last].count("<h4")
+        summary = f"{count} methods and attributes" if count > 1 else "One method or attribute"
+        parts += [html[end : begin.start()], f"<details><summary>{summary}</summary>"]
+        parts += [html[begin.start() : last], "</details>"]
+        end = last
+    return "".join(parts) + html[end:]
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig, **_: Any) -> str:

@@ -107,11 +107,7 @@ class Episode:
             )
 
     def _freeze(self, name: str, kind: Any) -> None:
-        """Make an array of a field with one entry per token, which cannot be written.
-
-        Raises:
-            ValueError: if it has another shape.
-        """
+        """Make an array of a field with one entry per token, which cannot be written."""
         array = np.array(getattr(self, name), dtype=kind)
         if array.shape != (len(self.response_ids),):
             raise ValueError(

@@ -375,11 +375,7 @@ class MdpEnvironment:
         return self._mdp.settings
 
     def encoded_prompt(self, prompt_id: int) -> EncodedPrompt:
-        """Return a prompt of the set with its token ids, for reset's "prompt" or "prompts".
-
-        Raises:
-            PromptError: if there is no such prompt.
-        """
+        """Return a prompt of the set with its token ids, for reset's "prompt" or "prompts"."""
         return self._mdp.table.lookup(prompt_id)
 
     def find_prompt(self, token_ids: Sequence[int], text: str | None = None) -> EncodedPrompt:

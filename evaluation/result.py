@@ -214,7 +214,8 @@ class Result(Mapping[str, Any]):
             handles += drawn.legend_handles
             end = f" ({plain(label)})" if label else ""
             labels += [f"{text.get_text()}{end}" for text in drawn.get_texts()]
-        ax.legend(handles, labels, frameon=False)
+        behind: dict[str, Any] = {"facecolor": ax.get_facecolor(), "edgecolor": "none"}
+        ax.legend(handles, labels, frameon=True, framealpha=0.85, **behind)
         if limits is not None:
             left, right = ax.get_xlim()
             ax.set_xlim(min(left, limits[0]), max(right, limits[1]))
@@ -231,7 +232,7 @@ class Result(Mapping[str, Any]):
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: the headline, a picture and the table."""
-        parts = []
+        parts: list[str] = []
         for group in self["groups"]:
             verdict, picture = group["verdict"], "" if parts else self._picture()
             parts.append(f"<p><b>{_safe(_headline(group))}</b></p>{picture}")

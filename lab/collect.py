@@ -52,9 +52,6 @@ def claim_folder(folder: Path, config: Any, *, remedy: str) -> None:
         folder: Folder that keeps the finished parts of the work.
         config: The settings, a dataclass; a file or folder that they name counts by its contents.
         remedy: End of the error's sentence.
-
-    Raises:
-        ValueError: naming what differs, or that the file of settings is damaged.
     """
     hashes = {f"contents of {k}": content_hash(path) for k, path in _named_paths(config).items()}
     ours = json.loads(json.dumps({**asdict(config), **hashes}))
@@ -82,11 +79,7 @@ def _named_paths(config: Any) -> dict[str, Path]:
 
 @dataclass(frozen=True, kw_only=True)
 class CollectionConfig(Sampling):
-    """Everything that decides what is collected, and nothing else; `Sampling` has the rest.
-
-    Raises:
-        ValueError: if a value is out of range, or a name is unknown.
-    """
+    """Everything that decides what is collected, and nothing else; `Sampling` has the rest."""
 
     env: str = field(metadata={"flag": ""})
     """Id of the environment; a task's bare name is completed to its newest version."""
@@ -153,10 +146,6 @@ def collect_to_file(
         out: The file, jsonl or parquet; must not exist yet.
         report: Called with the number of prompts answered so far.
         trust_code: Run the files of code that the agent names.
-
-    Raises:
-        FolderInUseError: if another process writes the same file.
-        ValueError: if the file exists, or the parts belong to other settings.
     """
     from tokengym.agents.offline import KEPT, prompt_order
 
@@ -248,9 +237,6 @@ def save_dataset(dataset: "Dataset", path: str | Path) -> Path:
 
     Returns:
         The path.
-
-    Raises:
-        DatasetError: if the suffix is neither.
     """
     path = Path(path)
     if path.suffix not in FORMATS:
@@ -273,9 +259,6 @@ def load_pairs(path: str | Path) -> "Dataset":
     """Return a data set of pairs as `save_dataset` wrote it.
 
     Pairs of other making, texts alone, are read by `tokengym.rewards.read_pairs`.
-
-    Raises:
-        DatasetError: if it is not there, cannot be read, or is of another kind.
     """
     path = Path(path)
     if not path.is_file():

@@ -71,9 +71,6 @@ class Labels:
         who: Name of the person who answers now.
         once: Whether one order of each pair is asked, not both; others are judged by what they were
             asked.
-
-    Raises:
-        ValueError: if the folder holds answers about other pairs.
     """
 
     def __init__(

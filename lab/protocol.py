@@ -147,9 +147,6 @@ def equivalence(x: ArrayLike, y: ArrayLike, margin: float, level: float = 0.95) 
         margin: Largest difference that counts as none, chosen before the runs; > 0.
         level: Confidence level, in (0.5, 1).
 
-    Raises:
-        ValueError: if the two differ in length, or the margin or the level is out of range.
-
     Source:
         Schuirmann 1987, "A comparison of the two one-sided tests procedure and the power approach",
         J. Pharmacokinet. Biopharm. 15.
@@ -221,10 +218,6 @@ def check_span(scores: np.ndarray, name: str) -> None:
     Args:
         scores: (prompts, drawn) of the untrained policy.
         name: Where they were drawn, for the message.
-
-    Raises:
-        ValueError: if the best of 16 is within two standard errors of one response; see
-            `tokengym.evaluation.measure.span_error`.
     """
     span = mean(losses.mean_of_best(scores, scores, BEST_OF)) - float(scores.mean())
     error = span_error(scores, BEST_OF, len(scores))

@@ -56,9 +56,6 @@ def push_to_hub(
         private: Whether a repository that is made is private.
         token: Token of the hub; None takes the one that ``hf auth login`` stored.
         trust_code: As of `export_agent`.
-
-    Raises:
-        ValueError: if the name is none of the hub's, or the folder has no agent.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.utils import validate_repo_id
@@ -91,10 +88,6 @@ def from_hub(
         agent_class: Class of an agent that is not tokengym's, "file.py:MyAgent".
         token: Token of the hub; None takes the stored one.
         trust_code: Run the files of code that the agent names.
-
-    Raises:
-        UntrustedCodeError: if the agent names code of its own.
-        ValueError: if there is no agent.
     """
     from huggingface_hub import snapshot_download
 
@@ -116,10 +109,6 @@ def export_agent(
         folder: The folder to make.
         name: Name on the hub, for the card's example.
         trust_code: Run the files of code that the run names, to measure the agent.
-
-    Raises:
-        UntrustedCodeError: if the run names code.
-        ValueError: if ``out`` has no agent with a finished run, or a link, or the folder exists.
     """
     results = sorted(out.glob("*/seed-*/run.json"))
     if len(results) != 1 or not (out / "agent").is_dir():

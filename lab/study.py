@@ -536,11 +536,7 @@ def draw_mean(
 
 
 def read_part(part: str) -> tuple[int, int]:
-    """Return i and n of "i/n", one of n parts of a study's work.
-
-    Raises:
-        ValueError: if there is no such part.
-    """
+    """Return i and n of "i/n", one of n parts of a study's work."""
     match = re.fullmatch(r"(\d+)/(\d+)", part, re.ASCII)
     if match and int(match[1]) < int(match[2]):
         return int(match[1]), int(match[2])

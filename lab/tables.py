@@ -267,9 +267,6 @@ def fill(document: Path, tables: Mapping[str, str]) -> None:
     Args:
         document: A Markdown file.
         tables: By name.
-
-    Raises:
-        ValueError: if the document has no place for one.
     """
     text = document.read_text(encoding="utf-8")
     for name, table in tables.items():

@@ -37,9 +37,6 @@ class EpisodeArguments:
     Args:
         function: The function.
         name: Its name in messages.
-
-    Raises:
-        TypeError: if none of its parameters is the response.
     """
 
     def __init__(self, function: Callable[..., Any], name: str) -> None:
@@ -86,11 +83,7 @@ class EpisodeArguments:
         """Columns of the data that it names, and whether it needs each; `ALL_COLUMNS` for all."""
 
     def of(self, episode: Episode) -> tuple[Sequence[Any], dict[str, Any]]:
-        """Return the arguments for an episode, those by position and those by name.
-
-        Raises:
-            ScorerError: if its prompt lacks a column that the function needs.
-        """
+        """Return the arguments for an episode, those by position and those by name."""
         known = {name: getattr(episode, name) for name in FIELDS}
         known["messages"] = episode.chat.messages  # its own copy, which it may change
         known |= {alias: known[name] for alias, name in self._aliases.items()}

@@ -227,11 +227,7 @@ def registered_rewards() -> list[str]:
 
 
 def check_word(word: Spec) -> None:
-    """Refuse a word whose name or option no reward has; none is made, and no file is run.
-
-    Raises:
-        RewardError: with the names or options there are.
-    """
+    """Refuse a word whose name or option no reward has; none is made, and no file is run."""
     if word.file is None:
         entry = REWARDS.find(word)
         if word.options:

@@ -204,11 +204,7 @@ class Reward:
             warn_unread(self.raw_scorer, self.unread_share)
 
     def _attributed(self, episodes: Sequence[Episode], scores: Scores) -> Scores:
-        """Return the scores with the attributions that the credit needs, its own or the scorer's.
-
-        Raises:
-            CreditError: if they are missing, or do not fit.
-        """
+        """Return scores with the attributions that the credit needs, its own or the scorer's."""
         name, wanted = self.credit_name, self.credit.attribution
         if self.credit.needs_attributions:
             probe = Probe(self.scorer, self.tokenizer, self.continuations)

@@ -204,7 +204,7 @@ class VectorRewardWrapper(PaysEpisodes, VectorWrapper):
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Return the tokens that are legal next, bool (num_envs, vocab)."""
-        return self.env.action_masks()  # type: ignore[attr-defined]
+        return self.env.action_masks()
 
 
 def CreditReward(
@@ -319,9 +319,6 @@ class StepPayment:
 
     Args:
         reward: A reward with a causal credit, bound to the policy's tokenizer.
-
-    Raises:
-        RewardError: if the reward cannot be paid step by step.
     """
 
     def __init__(self, reward: Reward) -> None:

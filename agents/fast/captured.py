@@ -96,11 +96,7 @@ class Replayed:
         self._graphs: dict[Hashable, Any] = {}
 
     def __call__(self, key: Hashable, function: Callable[[], None]) -> None:
-        """Call the function that ``key`` stands for.
-
-        Raises:
-            ModelError: if it cannot be captured and must be.
-        """
+        """Call the function that ``key`` stands for."""
         # A graph repeats the kernels that it recorded, on the same addresses and shapes: whatever
         # changes one of them, or a branch on the way, has to be in the key.
         if self.captures and key not in self._graphs:
@@ -159,9 +155,6 @@ class Decoder:
         policy: The policy.
         rows: Most rows of a round.
         capacity: Most tokens of a text.
-
-    Raises:
-        ModelError: if the model has no static cache.
     """
 
     def __init__(self, policy: PolicyModels, rows: int, capacity: int) -> None:
@@ -378,11 +371,7 @@ class CapturedSampler:
 
     @torch.inference_mode()
     def begin(self, observation: Observation) -> None:
-        """See `Sampler.begin`.
-
-        Raises:
-            ModelError: if the caches of so many rows do not fit in the GPU's memory.
-        """
+        """See `Sampler.begin`."""
         self._device = self.policy.device
         self._time = 0
         self._num_rows = len(observation["attention_mask"])

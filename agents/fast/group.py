@@ -214,12 +214,7 @@ class Group(Processes):
         return tensor
 
     def prepare(self, agent: Any) -> None:
-        """See `Processes.prepare`.
-
-        Raises:
-            SettingsError: if the processes have different numbers of rows.
-            TypeError: if the environment is no native batch, whose rows alone can be counted on.
-        """
+        """See `Processes.prepare`."""
         counts = self.gather(agent.n_envs)
         if len(set(counts)) > 1:
             raise SettingsError(f"every process must have as many rows, got {counts}")
@@ -355,11 +350,7 @@ class ShardedGroup(Group):
     shards: Shards
 
     def prepare(self, agent: Any) -> None:
-        """See `Processes.prepare`.
-
-        Raises:
-            SettingsError: if the learner does not step within ``updating``, or as `Group`.
-        """
+        """See `Processes.prepare`."""
         if not agent.shards_weights:
             raise SettingsError(
                 f"{type(agent).__name__} does not learn from shards of the weights; launch it "

@@ -19,9 +19,6 @@ class MergedModel:
     Args:
         source: The model; where its weights move, make another copy.
         dtype: Precision of the copy; None keeps each weight's.
-
-    Raises:
-        ModelError: if the adapters cannot be merged, such as DoRA's.
     """
 
     @torch.no_grad()
@@ -95,11 +92,7 @@ def decoding_model(
 
 
 def _adapted(source: LanguageModel) -> list[Any]:
-    """Return the modules with adapters.
-
-    Raises:
-        ModelError: if one cannot be merged.
-    """
+    """Return the modules with adapters."""
     from peft.tuners.lora import Linear
     from peft.tuners.tuners_utils import BaseTunerLayer
 

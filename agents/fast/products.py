@@ -27,11 +27,7 @@ LEAST = 2**20
 
 
 def check_products(wanted: Products) -> None:
-    """Raise unless float32 matrices can be multiplied by a library.
-
-    Raises:
-        ModelError: if this build of torch has no such products.
-    """
+    """Raise unless float32 matrices can be multiplied by a library."""
     if wanted == "onednn" and not has_onednn():
         raise ModelError(
             "products='onednn' needs a build of torch with oneDNN, which this one is not; use "

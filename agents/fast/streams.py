@@ -63,10 +63,6 @@ def check_steps(
         plain: Returns a stream of the model for texts of so many tokens.
         fused: The same by kernels.
         capacity: Most tokens of a text.
-
-    Raises:
-        ModelError: if they are off by more than 1.5 times what plain steps are, and by more than
-            rounding explains.
     """
     steps = 2
     longest = min(TEXT_COLUMNS, capacity, longest_input(language_model.model) or capacity) - steps

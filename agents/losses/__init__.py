@@ -81,3 +81,8 @@ __all__ = [
     "value_loss",
     "varied_groups",
 ]
+
+
+def __dir__() -> list[str]:
+    """Return the public names alone: modules of the package are no part of it."""
+    return __all__

@@ -74,11 +74,7 @@ def best_of(scores: ArrayLike, texts: Sequence[str], *, length_penalty: float = 
 def penalised(
     scores: ArrayLike, texts: Sequence[str], length_penalty: float
 ) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
-    """Return score - length_penalty * characters, (responses,).
-
-    Raises:
-        ValueError: as `best_against_worst`.
-    """
+    """Return score - length_penalty * characters, (responses,)."""
     values = np.asarray(scores, dtype=np.float64)
     if values.shape != (len(texts),) or not len(texts):
         raise ValueError(

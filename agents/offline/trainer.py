@@ -144,11 +144,7 @@ def arithmetic_of(policy: CausalLMPolicy) -> dict[str, str]:
 
 
 def _check_honoured(args: TrainingArguments) -> None:
-    """Refuse arguments of the Trainer that would change nothing.
-
-    Raises:
-        SettingsError: naming the argument and the remedy.
-    """
+    """Refuse arguments of the Trainer that would change nothing."""
     for name, remedy in NOT_HONOURED.items():
         if (value := getattr(args, name)) not in (None, 0.0):
             raise SettingsError(f"{name}={value!r} of args has no effect here; {remedy}")

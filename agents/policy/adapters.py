@@ -44,10 +44,6 @@ def put_new_adapters(model: Any, lora: "LoraConfig") -> Any:
     Args:
         model: The model, whose own weights are frozen.
         lora: Settings of the adapters; they are copied.
-
-    Raises:
-        ModelError: if they are not LoRA's, do not fit the model, or one of them changes more than
-            turning the adapters off takes back: that is the reference of the KL.
     """
     from peft import LoraConfig
 

@@ -39,19 +39,11 @@ class Plain:
         raise NotImplementedError  # `check_static` has refused it
 
     def check_static(self, language_model: Any, dtype: torch.dtype | None) -> None:
-        """Raise unless the model decodes with a static cache to what its whole forward gives.
-
-        Raises:
-            ModelError: naming what the model lacks.
-        """
+        """Raise unless the model decodes with a static cache to what its whole forward gives."""
         raise ModelError(f"decoding='static' needs {MISSING}; use 'auto' or 'dynamic'")
 
     def check_kernels(self, device: torch.device) -> None:
-        """Raise unless Triton's kernels give on a device what their plain forms give.
-
-        Raises:
-            ModelError: naming what fails or differs.
-        """
+        """Raise unless Triton's kernels give on a device what their plain forms give."""
         raise ModelError(f"kernels need {MISSING}")
 
     def token_figures(self, states: Tensor, weight: Tensor, asked: Any) -> tuple[Tensor, ...]:
@@ -67,11 +59,7 @@ class Plain:
         raise NotImplementedError  # no text is short enough
 
     def check_products(self, wanted: Products) -> None:
-        """Raise unless float32 matrices can be multiplied by a library.
-
-        Raises:
-            ModelError: naming what is missing.
-        """
+        """Raise unless float32 matrices can be multiplied by a library."""
         if wanted == "onednn":
             raise ModelError(f"products='onednn' needs {MISSING}; use 'torch'")
 

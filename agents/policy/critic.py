@@ -48,10 +48,6 @@ class ValueFunction(nn.Module):
         Args:
             scorer: Scorer of the environment, for its policy's tokenizer. Of a `WithAttribution` it
                 is the model that says which tokens count.
-
-        Raises:
-            ModelError: if it is no causal reward model of this network's architecture that reads
-                the policy's tokens.
         """
         remedy = "take value_network='own'"
         if isinstance(scorer, WithAttribution):  # the model that stands in for a verifier

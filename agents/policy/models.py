@@ -349,9 +349,6 @@ class PolicyModels(BasePolicy):
         Args:
             sequences: The texts.
             states: The policy's `states`, where they are known and the trunk is read.
-
-        Raises:
-            ModelError: if there is no critic.
         """
         if self.critic is None:
             raise ModelError("the policy has no critic, and so no values; take has_critic=True")

@@ -192,9 +192,6 @@ def as_action_mask(
 
     Returns:
         (active, vocab), or (1, vocab) where one mask was broadcast over the rows.
-
-    Raises:
-        ActionError: if a row allows no token at all.
     """
     if masks.strides[0] == 0:  # one mask broadcast over the rows: look at it once
         masks = masks[:1]

@@ -34,9 +34,6 @@ def check_products(
         dtype: Precision of the weights.
         precision: That of the computation.
         device: Type of the policy's device.
-
-    Raises:
-        SettingsError: naming the other setting.
     """
     if products == "torch":
         return
@@ -54,11 +51,7 @@ def check_products(
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingSettings:
-    """Settings of drawing a token from the logits.
-
-    Raises:
-        SettingsError: if a value is out of range.
-    """
+    """Settings of drawing a token from the logits."""
 
     temperature: float = 1.0
     """Divides the logits in rollout, update and reference alike."""
@@ -79,11 +72,7 @@ class SamplingSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodicSettings(SamplingSettings):
-    """Settings of every learner from whole episodes.
-
-    Raises:
-        SettingsError: if a value is out of range.
-    """
+    """Settings of every learner from whole episodes."""
 
     learning_rate: Schedule = 3e-4
     """Learning rate of AdamW; a number or a schedule over the remaining progress, 1 to 0."""
@@ -97,11 +86,7 @@ class EpisodicSettings(SamplingSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class PolicySettings(SamplingSettings):
-    """Settings of a causal language model as policy.
-
-    Raises:
-        SettingsError: if a value is out of range.
-    """
+    """Settings of a causal language model as policy."""
 
     lora: LoraConfig | None = None
     """A ``peft.LoraConfig`` to train adapters only; None trains all weights."""

@@ -82,12 +82,7 @@ def find_advantage(name: str) -> AdvantageEstimator:
 
 
 def estimator_for(settings: PPOSettings) -> AdvantageEstimator:
-    """Return the estimator that the settings name, which must go with the others.
-
-    Raises:
-        SettingsError: if it lacks the groups that it needs, or a setting has no effect with it;
-            the message names the setting and the remedy.
-    """
+    """Return the estimator that the settings name, which must go with the others."""
     estimator = find_advantage(settings.advantage)
     check_estimator(estimator, settings)
     return estimator
@@ -122,11 +117,7 @@ def check_estimator(estimator: AdvantageEstimator, settings: PPOSettings) -> Non
 
 
 def check_settings(settings: PPOSettings, batch_size: int) -> None:
-    """Refuse an unknown estimator, or settings that do not go with it.
-
-    Raises:
-        ValueError: naming the setting and the remedy.
-    """
+    """Refuse an unknown estimator, or settings that do not go with it."""
     estimator_for(settings)
     if settings.group_size is not None:
         check_groups(batch_size, settings.group_size)

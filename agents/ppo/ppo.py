@@ -558,21 +558,18 @@ class PPO(EpisodicAlgorithm):
         return Objective(
             clip_range=(low, low if high is None else high),
             clip_range_vf=None if of_values is None else FloatSchedule(of_values)(progress),
-            vf_coef=settings.vf_coef,
-            ent_coef=settings.ent_coef,
             kl_coef=self.kl_coef if is_in_loss else 0.0,
-            kl_estimator=settings.kl_estimator,
             loss_mean=self.estimator.loss_mean if mean == "auto" else mean,
-            horizon=environment_attribute(self.env, "max_new_tokens", 0),
             values_alone=self._n_updates < settings.n_value_warmup,
         )
 
     def loss_terms(self, part: Experience, count: int, rows: int) -> Iterator[Term]:
         """Yield the terms of the loss of some of a minibatch's sequences that share no weights.
 
-        They are those of `Objective`, each a mean over the tokens of the whole minibatch; L_policy
-        and KL take ``loss_mean``. While the values alone learn, the gradient reaches no weights of
-        the policy.
+        loss = L_policy + vf_coef * L_value - ent_coef * H + kl_coef / advantage_scale * KL
+
+        each a mean over the tokens of the whole minibatch; L_policy and KL take ``loss_mean``. In
+        updates of the values alone the gradient reaches no weights of the policy.
 
         Where the value has a network of its own it is read when its term is asked for. A caller
         that takes the gradient of the first term before that never holds both networks' states.
@@ -583,13 +580,14 @@ class PPO(EpisodicAlgorithm):
             rows: Responses of the whole minibatch.
 
         """
-        policy, mask, goal = self.policy, part.response_mask, self.objective()  # (batch, time)
+        settings, policy, mask = self.settings, self.policy, part.response_mask  # (batch, time)
+        goal, estimator = self.objective(), settings.kl_estimator
         has_network = policy.critic is not None and policy.critic.network is not None
         now = policy.evaluate(
             part.sequences,
             part.action_masks,
-            with_entropy=goal.ent_coef != 0.0,
-            with_kl=goal.has_exact_kl,
+            with_entropy=settings.ent_coef != 0.0,
+            with_kl=goal.kl_coef != 0.0 and estimator == "exact",
             with_values=goal.values_alone or not has_network,
             ref_states=part.ref_states,
             value_head_only=goal.values_alone,
@@ -597,7 +595,8 @@ class PPO(EpisodicAlgorithm):
         # The weight of each token in the mean, (batch, time); None: 1 / count.
         weights = None
         if goal.loss_mean != "token":
-            weights = losses.loss_weights(mask, goal.loss_mean, rows=rows, horizon=goal.horizon)
+            horizon = environment_attribute(self.env, "max_new_tokens", 0)  # longest response
+            weights = losses.loss_weights(mask, goal.loss_mean, rows=rows, horizon=horizon)
         # Clipped surrogate: -min(ratio A, clip(ratio, 1 - low, 1 + high) A).
         low, high = goal.clip_range
         loss: Any = losses.policy_loss(
@@ -613,16 +612,14 @@ class PPO(EpisodicAlgorithm):
         figures = {"policy_loss": loss.item()}
         # Entropy bonus, of the distribution that the token was drawn from.
         if now.entropy is not None:
-            loss = loss - goal.ent_coef * losses.masked_mean(now.entropy, mask, count=count)
+            loss = loss - settings.ent_coef * losses.masked_mean(now.entropy, mask, count=count)
         # KL to the reference. Whitening has divided the advantages by their deviation: the price is
         # divided by it too, and so stays in the unit of the rewards.
         kl = now.kl
         if goal.kl_coef != 0.0:
             if kl is None:  # an estimate from the sampled tokens
                 assert part.ref_log_probs is not None
-                kl = losses.kl_estimate(
-                    now.log_probs, part.ref_log_probs, estimator=goal.kl_estimator
-                )
+                kl = losses.kl_estimate(now.log_probs, part.ref_log_probs, estimator=estimator)
             kl_mean = losses.masked_mean(kl, mask, count=count, weights=weights)
             loss = loss + goal.kl_coef / part.advantage_scale * kl_mean
         figures |= self._movement(now.log_probs, kl, part, (count, rows), (low, high))
@@ -644,7 +641,7 @@ class PPO(EpisodicAlgorithm):
                 count=count,
             )
             figures["value_loss"] = value_loss.item()
-            loss = goal.vf_coef * value_loss + (0.0 if goal.values_alone else loss)
+            loss = settings.vf_coef * value_loss + (0.0 if goal.values_alone else loss)
         yield loss, figures
 
     @torch.no_grad()

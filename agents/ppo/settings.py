@@ -194,31 +194,18 @@ CRITIC_SETTINGS = tuple(name for name, one in VARIANTS.items() if one.needs == "
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """The loss of one update: settings with schedules, and what papers change, resolved.
-
-    loss = L_policy + vf_coef * L_value - ent_coef * H + kl_coef / advantage_scale * KL
-    """
+    """The loss of one update, with its schedules and what papers change of PPO's resolved."""
 
     clip_range: tuple[float, float]
     """Largest moves of the probability ratio down and up; DAPO's differ."""
     clip_range_vf: float | None
     """Largest move of a value, reward units; None does not clip."""
-    vf_coef: float
-    ent_coef: float
     kl_coef: float
     """Price of a nat in the loss; 0 where all of it is in the reward."""
-    kl_estimator: KlEstimator
     loss_mean: str
-    """"token", or GRPO's "sequence", or Dr. GRPO's "constant", over the longest response."""
-    horizon: int
-    """Tokens of the longest response."""
+    """"token", or GRPO's "sequence", or Dr. GRPO's "constant"."""
     values_alone: bool
-    """Whether this is one of the ``n_value_warmup`` updates: the loss is vf_coef * L_value."""
-
-    @property
-    def has_exact_kl(self) -> bool:
-        """Whether the KL in the loss is that over the vocabulary."""
-        return self.kl_coef != 0.0 and self.kl_estimator == "exact"
+    """Whether this is one of the ``n_value_warmup`` updates."""
 
 
 CRITIC_FREE = {

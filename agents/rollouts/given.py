@@ -39,9 +39,6 @@ def copy_without_reward(
         envs: The environment, single or batched, wrapped or not.
         num_envs: Rows of the copy.
         changes: Settings of the copy that differ.
-
-    Raises:
-        TypeError: if ``envs`` is no token-generation environment.
     """
     settings = environment_attribute(envs, "settings")
     if not isinstance(settings, GenerationSettings):

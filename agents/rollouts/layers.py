@@ -150,9 +150,6 @@ def check_limits(envs: Environments) -> None:
 
     Args:
         envs: A batch.
-
-    Raises:
-        SettingsError: naming the limit and the remedy.
     """
     seen = [
         (layer, layer.get_wrapper_attr("max_new_tokens"))
@@ -178,9 +175,6 @@ def check_learnable(envs: Any, name: str) -> None:
         envs: The environment of a learner, single or batched, of Gymnasium or of SB3. What is none
             is refused by `as_vec_env`.
         name: The learner's.
-
-    Raises:
-        SettingsError: naming the layer and the remedy.
     """
     if not isinstance(envs, VectorEnv | gym.Env | VecEnv):
         return
@@ -234,9 +228,6 @@ def check_scored_alone(envs: Any, name: str) -> None:
     Args:
         envs: The environment, single or batched, of Gymnasium or of SB3.
         name: Name of what scores them.
-
-    Raises:
-        SettingsError: naming the layer and the remedy.
     """
     for layer in _outside(envs):
         if not is_transparent(layer) and type(layer) not in READERS:

@@ -154,11 +154,7 @@ TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
 
 
 def check_tracker(track: str | None) -> None:
-    """Refuse a tracker that is unknown or not installed; None passes.
-
-    Raises:
-        SettingsError: naming the extra to install.
-    """
+    """Refuse a tracker that is unknown or not installed; None passes."""
     if track is None:
         return
     if track not in TRACKERS:
@@ -177,9 +173,6 @@ def make_tracker(
         folder: Folder of TensorBoard's files; the others keep theirs where they are told to.
         name: Name of the run.
         config: Settings shown beside it, by name.
-
-    Raises:
-        SettingsError: if the tracker is unknown, not installed, or cannot begin a run.
     """
     check_tracker(track)
     if track == "tensorboard":

@@ -160,11 +160,6 @@ def play_round(
 
     Returns:
         The round, or None if it was abandoned.
-
-    Raises:
-        RewardError: if the scorer fails; its ``episodes`` are those of the round that had ended.
-        SettingsError: if a layer around the environment cut an episode, or changed the tokens that
-            a policy read or wrote.
     """
     recorder = RoundRecorder(envs.num_envs)
     active, is_playing = np.arange(envs.num_envs), True
@@ -258,9 +253,6 @@ class RoundRecorder:
         """Refuse a round in which a layer changed the tokens that the policy read or chose.
 
         An agent of unknown log-probs may read what it likes.
-
-        Raises:
-            SettingsError: naming the first row.
         """
         if self.beginning is not None and self.steps[0][1].log_probs is not None:
             self._compare_tokens(self.beginning)

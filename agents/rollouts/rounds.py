@@ -122,11 +122,7 @@ class RoundReward:
 
     @property
     def gae_lambda(self) -> float | None:
-        """The lambda that the credit rule declares, None if it declares none.
-
-        Raises:
-            SettingsError: if it is no number in [0, 1].
-        """
+        """The lambda that the credit rule declares, None if it declares none."""
         if self.reward is None or (declared := self.reward.credit.gae_lambda) is None:
             return None
         if not 0.0 <= declared <= 1.0:
@@ -147,10 +143,6 @@ class RoundReward:
 
         Args:
             episodes: The episodes by row, in the order in which they ended; replaced in place.
-
-        Raises:
-            RewardError: if the scorer fails; what had its score before keeps it. It has no
-                episodes: the caller knows what they were sampled with.
         """
         # In the order in which they ended, as a running mean would have met them step by step.
         try:
@@ -218,10 +210,6 @@ class RoundReward:
 
         Args:
             gather: Returns all processes' values, given this one's.
-
-        Raises:
-            SettingsError: if such statistics change in `step`, which processes take at different
-                times.
         """
         for statistics in (one for reward in self.rewards for one in reward.statistics):
             if not self.deferred:
@@ -346,11 +334,7 @@ class RoundEnvironment(ABC):
         return observation, infos.get("action_mask")
 
     def check_options(self, options: Options | None) -> None:
-        """Refuse groups where rows draw their prompts apart.
-
-        Raises:
-            SettingsError: naming the remedy.
-        """
+        """Refuse groups where rows draw their prompts apart."""
         if options and "group_size" in options and not self.is_one_batch:
             raise SettingsError(
                 f"group_size={options['group_size']} needs a VectorEnv of one batch, whose rows "
@@ -457,9 +441,6 @@ def as_rounds(envs: Environments) -> RoundEnvironment:
 
     Args:
         envs: A Gymnasium ``VectorEnv`` or ``Env``, or a Stable-Baselines3 ``VecEnv``.
-
-    Raises:
-        TypeError: if it is none of these.
     """
     if isinstance(envs, GymVecEnv):  # our own adapter: the batch below it is faster
         return GymRounds(envs.envs, envs.begin)
@@ -474,11 +455,7 @@ def _is_copies(envs: VectorEnv[Any, Any, Any]) -> bool:
 
 
 def _row_options(options: Options, num_envs: int) -> list[Options]:
-    """Return a batch's options row by row, as a stock ``VecEnv`` takes them.
-
-    Raises:
-        SettingsError: for prompts that are not one per row.
-    """
+    """Return a batch's options row by row, as a stock ``VecEnv`` takes them."""
     shared = {key: value for key, value in options.items() if key not in PER_ROW}
     rows = [dict(shared) for _ in range(num_envs)]
     for many, one in PER_ROW.items():

@@ -70,9 +70,6 @@ def check_paid(score: float, paid: NDArray[np.floating]) -> None:
     Args:
         score: Score of an episode, which its steps pay.
         paid: (steps,) what all its steps were paid.
-
-    Raises:
-        ValueError: naming both.
     """
     total = float(np.sum(paid, dtype=np.float64))
     size = max(abs(score), float(np.abs(paid).max(initial=0.0)))

@@ -42,9 +42,6 @@ def make(
         length: Longest response, tokens.
         seed: Seed of everything random in it.
         device: Device of its network.
-
-    Raises:
-        SettingsError: if it cannot be made for texts.
     """
     given = inspect.signature(made).parameters
     usual = inspect.signature(stock_base(made)).parameters
@@ -87,11 +84,7 @@ def check_makes(settings: Any, rows: int, *, name: str, made: type[BaseAlgorithm
 
 
 def check_reads_texts(name: str, made: type[BaseAlgorithm]) -> None:
-    """Refuse an algorithm whose policies read no dictionaries of arrays.
-
-    Raises:
-        SettingsError: naming the policies that it has.
-    """
+    """Refuse an algorithm whose policies read no dictionaries of arrays."""
     if "policy" in inspect.signature(made).parameters and policy_of(made) is None:
         raise SettingsError(
             f"agent {name} cannot read texts: {made.__name__} has no policy for dictionaries, but "

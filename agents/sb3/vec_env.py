@@ -18,11 +18,7 @@ from tokengym.base.errors import SettingsError
 def as_vector_env(
     envs: VectorEnv[Any, Any, Any] | gym.Env[Any, Any] | VecEnv,
 ) -> VectorEnv[Any, Any, Any]:
-    """Return a Gymnasium ``VectorEnv``: the given one, or one over a single ``Env``.
-
-    Raises:
-        TypeError: if ``envs`` is neither.
-    """
+    """Return a Gymnasium ``VectorEnv``: the given one, or one over a single ``Env``."""
     if isinstance(envs, VectorEnv):
         return envs
     if isinstance(envs, gym.Env):

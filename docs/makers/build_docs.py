@@ -147,10 +147,9 @@ def page() -> str:
     parts["Rewards"] += f"\n\n{_DELIVERY}"
     rows = [
         [
-            f"[{title_of(task.name)}]({task.name.lower()}.md)",
-            f"`{task.id}`",
-            f"`{task.reward!r}`",
+            f"[{title_of(task.name)}]({task.name.lower()}.md)<br>`{task.name}`",
             task.summary + _of_lab("tokengym.tasks", task.name),
+            f"`{task.reward!r}`",
         ]
         for task in tasks
     ]
@@ -158,9 +157,10 @@ def page() -> str:
         _NOTICE,
         "# Environments",
         "Every task is the same Markov decision process with its own prompts, models and score. "
-        "Each has a page; this one describes what they share. What is marked (lab) comes with "
+        "Each has a page; this one describes what they share. The id of `MovieReview` is "
+        "`tokengym/MovieReview-v0`, and so on. What is marked (lab) comes with "
         "`pip install ./lab`.",
-        _table(["task", "id", "default reward", "what it asks"], rows),
+        _table(["task", "what it asks", "default reward"], rows),
         parts["Description"],
         *(f"## {name}\n\n{parts[name]}" for name in _SECTIONS),
         "## Arguments\n\n`gymnasium.make` takes, all by keyword:",
@@ -185,16 +185,34 @@ def task_page(task: Task) -> str:
             f"`{episode['command']}`, and the best scored of {build_episodes.DRAWN} of the bundled "
             f"one. Blue tokens are paid by `{episode['rule']}`, orange ones are blamed.",
             build_episodes.as_text(task.name),
+            _against_best(episode),
             f"![{title_of(task.name)}: a trained response, written token by token]"
             f"(../images/episodes/{task.name.lower()}.svg)",
         ]
     if facts := list(known_facts(task)):
-        blocks += ["## Known facts", _table(["", "score", "gold score"], facts)]
+        blocks += ["## Known facts", _table(["policy", "score", "gold score"], facts)]
     blocks.append(
         "Observations, actions, `info`, the arguments of all tasks and an example: "
         "[environments](README.md)."
     )
     return "\n\n".join(blocks) + "\n"
+
+
+def _against_best(episode: dict[str, Any]) -> str:
+    """Return what the trained response's score says beside that of the best of several."""
+    trained, best = (episode[stage]["score"] for stage in build_episodes.STAGES[1:])
+    both = f"(score {trained:.2f} against {best:.2f})"
+    cost = f"that choice writes {build_episodes.DRAWN} responses for each that is kept"
+    if trained >= best:
+        return (
+            f"The one trained response is as good as the best of {build_episodes.DRAWN} {both}, "
+            f"and {cost}."
+        )
+    return (
+        f"After a minute of training one response does not reach the best of "
+        f"{build_episodes.DRAWN} {both}: {cost}, and needs no training. Longer training passes it "
+        "on some tasks and not on others: [where does it help?](../results/tasks.md)"
+    )
 
 
 def title_of(task: str) -> str:
@@ -319,7 +337,7 @@ def section(task: Task) -> str:
     class_parts = class_sections(task.env_class) if task.env_class is not TokenGenerationEnv else {}
     blocks = [
         task.summary,
-        _table(["", ""], list(_overview(task, env))),
+        _table(["what", "value"], list(_overview(task, env))),
         _markdown(task.description or class_parts.get("Description", "")),
         _markdown(task.rewards),
     ]

@@ -1,6 +1,7 @@
 """Execute the notebooks of docs/ in place: ``make notebooks``."""
 
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -32,6 +33,7 @@ def main() -> None:
     # Progress bars as text: a notebook's own need ipywidgets, and the warning names a path.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")
     for path in [Path(name) for name in sys.argv[1:]] or sorted(FOLDER.glob("*.ipynb")):
+        shutil.rmtree(path.parent / "runs", ignore_errors=True)  # or finished runs would be shown
         start = time.monotonic()
         execute(path)
         print(f"{path.name}: {time.monotonic() - start:.0f} s", flush=True)

@@ -196,11 +196,7 @@ class ControlTokens:
         )
 
     def guard(self, tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> Guard:
-        """Return the guard of a fast tokenizer, whose private letters are in none of the texts.
-
-        Raises:
-            TokenizerError: if they have letters of all private use areas.
-        """
+        """Return the guard of a fast tokenizer, whose private letters are in none of the texts."""
         area = free_area(texts)
         if area not in self._guards:
             self._guards[area] = Guard(tokenizer, self.ids, self._exact, area)
@@ -280,11 +276,7 @@ class Guard:
 
 
 def free_area(texts: Iterable[str]) -> int:
-    """Return the first private use area of which no text has a letter.
-
-    Raises:
-        TokenizerError: if there is none.
-    """
+    """Return the first private use area of which no text has a letter."""
     highest = [text for text in texts if not text.isascii()]
     for area in _PRIVATE_AREAS:
         letters = re.compile(f"[{chr(area)}-{chr(area + _AREA_SIZE - 1)}]")

@@ -44,11 +44,7 @@ ANSWERS = "assistant"
 
 
 def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse a tokenizer without a chat template.
-
-    Raises:
-        TokenizerError: naming the remedy.
-    """
+    """Refuse a tokenizer without a chat template."""
     if not getattr(tokenizer, "chat_template", None):
         raise TokenizerError(
             f"{type(tokenizer).__name__} has no chat template, which messages and "
@@ -247,10 +243,6 @@ def encode_replies(
         tokenizer: Tokenizer with a chat template.
         rows: Conversations, and the replies to each: a text, which stands behind the conversation
             as a policy's does; or messages, with what the template writes around them.
-
-    Raises:
-        TokenizerError: if the tokenizer has no template, or the template refuses a conversation,
-            or writes it another way when a reply follows.
     """
     check_template(tokenizer)
     asked = [write_chat(tokenizer, chat, to_answer=True) for chat, _ in rows]

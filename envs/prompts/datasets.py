@@ -72,9 +72,6 @@ def read_tables(
         headerless: Whether a csv or tsv file has no header; its columns are then positions.
         texts: Columns of a csv or tsv file that stay as they are written, by name or position, as
             an only column does. Any other has numbers where all of its values are numbers.
-
-    Raises:
-        DatasetError: if it cannot be read.
     """
     import datasets
 
@@ -475,10 +472,6 @@ def check_parquet(path: Path) -> None:
 
     Sizes and numbers of values stand in the file's metadata, but for texts that repeat: these are
     passed over once, as indices into the file's dictionaries where it has them.
-
-    Raises:
-        DatasetError: naming the limit.
-        OSError, ValueError: if the file is damaged.
     """
     import pyarrow.parquet as pq
 

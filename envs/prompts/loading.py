@@ -114,9 +114,6 @@ def first_tokens(
         prompts: The prompts; references and query types are kept.
         prompt_tokens: Number of tokens, or (low, high) to draw one per prompt from a fixed seed.
         tokenizer: Tokenizer that counts them, without special tokens.
-
-    Raises:
-        SettingsError: if the numbers are not valid lengths.
     """
     listed = prompt_tokens if isinstance(prompt_tokens, list | tuple) else (prompt_tokens,) * 2
     bounds = [one for one in listed if isinstance(one, Integral) and not isinstance(one, bool)]
@@ -209,11 +206,7 @@ def _with_named(
     named: Sequence[tuple[str, bool]],
     transcripts: bool,
 ) -> tuple[Sequence[Column | None], Sequence[Column]]:
-    """Return the columns to read, with those of the table that a scorer names.
-
-    Raises:
-        DatasetError: if the table lacks one that the scorer needs.
-    """
+    """Return the columns to read, with those of the table that a scorer names."""
     there, (prompt, reference, query_type) = table.column_names, columns
     needs = dict(named)
     if needs.pop("*", None) is not None:

@@ -22,9 +22,6 @@ class PromptSampler:
             each pass; "sequential" takes ``shard``'s prompts in order and starts over at the end.
         num_prompts: Size of the prompt set.
         shard: ``(row, rows)``: a sequential sampler takes prompts row, row + rows, ...
-
-    Raises:
-        SettingsError: if ``shard`` is not a row and a larger number of rows.
     """
 
     def __init__(
@@ -68,11 +65,7 @@ class PromptSampler:
         return {"drawn": self._drawn, "order": list(self._order)}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restore a position that ``get_state`` returned.
-
-        Raises:
-            StateError: if it is none, or belongs to a prompt set of another size.
-        """
+        """Restore a position that ``get_state`` returned."""
         try:
             drawn, order = index(state["drawn"]), list(state["order"])
         except (TypeError, KeyError, IndexError):
@@ -122,10 +115,6 @@ def chosen_prompt(table: PromptTable, options: Mapping[str, Any]) -> EncodedProm
     Args:
         table: The environment's prompts.
         options: "prompt" or "prompt_id".
-
-    Raises:
-        PromptError: if the prompt is unusable, or both ways of naming one are used.
-        SettingsError: for an option that does not exist.
     """
     if not options:
         return None
@@ -149,10 +138,6 @@ def chosen_prompts(
 
     Returns:
         (len(rows),) prompts, or None to draw them.
-
-    Raises:
-        PromptError: if a prompt is unusable, or more than one way of naming them is used.
-        SettingsError: for an option that does not exist, or a wrong number of prompts.
     """
     if not options:
         return None
@@ -171,11 +156,7 @@ def chosen_prompts(
 
 
 def per_row(given: Any, name: str, num_envs: int) -> Sequence[Any]:
-    """Return the entries of a reset option, one per row.
-
-    Raises:
-        SettingsError: if there are not as many.
-    """
+    """Return the entries of a reset option, one per row."""
     count = len(given) if hasattr(given, "__len__") and not isinstance(given, str) else repr(given)
     if count != num_envs:
         raise SettingsError(
@@ -187,11 +168,7 @@ def per_row(given: Any, name: str, num_envs: int) -> Sequence[Any]:
 
 
 def checked_group_size(group_size: Any, rows: Sequence[int], num_envs: int) -> int:
-    """Return how many consecutive rows share a prompt, refusing what makes no whole groups.
-
-    Raises:
-        SettingsError: if it does not divide the rows, or the reset rows are not whole groups.
-    """
+    """Return how many consecutive rows share a prompt, refusing what makes no whole groups."""
     try:
         size = 0 if isinstance(group_size, bool) else index(group_size)
     except TypeError:
@@ -213,11 +190,7 @@ def checked_group_size(group_size: Any, rows: Sequence[int], num_envs: int) -> i
 
 
 def as_options(options: object) -> dict[str, Any]:
-    """Return reset's options as a dictionary of the caller's own.
-
-    Raises:
-        SettingsError: if they are no mapping.
-    """
+    """Return reset's options as a dictionary of the caller's own."""
     if options is not None and not isinstance(options, Mapping):
         raise SettingsError(
             f"reset takes options as a dictionary, got {options!r}; e.g. {{'prompt_id': 3}}"

@@ -80,12 +80,6 @@ class PromptTable:
         chat_template: Whether a plain text is a user's message in the tokenizer's chat template;
             conversations always use it.
         prompt_format: Frame of the texts, with ``{prompt}`` in it.
-
-    Raises:
-        PromptError: if a prompt has no tokens or too many, all are dropped, or more than 5 % of
-            their tokens (at least 100) are unknown to the tokenizer.
-        TokenizerError: if the tokenizer gives ids outside its own vocabulary, or has no chat
-            template where one is needed.
     """
 
     prompts: PromptSet
@@ -223,11 +217,7 @@ class PromptTable:
         )
 
     def lookup(self, prompt_id: Any) -> EncodedPrompt:
-        """Return the prompt with an id given by the caller.
-
-        Raises:
-            PromptError: if there is no such prompt.
-        """
+        """Return the prompt with an id given by the caller."""
         try:
             position = index(prompt_id)
         except TypeError:
@@ -245,9 +235,6 @@ class PromptTable:
         Args:
             prompt: A text, a conversation, a `Prompt`, or an `EncodedPrompt`, whose ids are kept.
             name: What the prompt is called in messages.
-
-        Raises:
-            PromptError: if it is empty, none of these, or too long (also if the set drops those).
         """
         if isinstance(prompt, EncodedPrompt):
             position = prompt.prompt_id

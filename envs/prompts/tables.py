@@ -37,9 +37,6 @@ def column_named(columns: Sequence[str], name: Column, argument: str, *, of: str
         name: What the argument says.
         argument: Its name.
         of: What the table holds, for the message; "" is a table that may be a file without header.
-
-    Raises:
-        DatasetError: if there is no such column.
     """
     if isinstance(name, int):
         if 0 <= name < len(columns):

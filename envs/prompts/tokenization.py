@@ -159,12 +159,7 @@ def unknown_share(
 
 
 def check_tokenizer(tokenizer: Any) -> None:
-    """Check that an environment can use the tokenizer.
-
-    Raises:
-        TypeError: if it is not a Hugging Face tokenizer at all.
-        TokenizerError: if EOS or pad is missing or lies outside the vocabulary.
-    """
+    """Check that an environment can use the tokenizer."""
     _check_is_tokenizer(tokenizer)
     name, vocabulary = type(tokenizer).__name__, Vocabulary.of(tokenizer)
     size = vocabulary.size
@@ -216,11 +211,7 @@ def in_parts(items: Sequence[T], *, size: int = 5000) -> Iterator[Sequence[T]]:
 
 @contextmanager
 def panics_refused() -> Iterator[None]:
-    """Turn a panic of a tokenizer's Rust code within the block into one line.
-
-    Raises:
-        TokenizerError: naming it.
-    """
+    """Turn a panic of a tokenizer's Rust code within the block into one line."""
     try:
         yield
     except Exception:

@@ -91,9 +91,6 @@ def as_tokens(tokenizer: PreTrainedTokenizerBase, name: str, given: EosToken) ->
         tokenizer: The tokenizer.
         name: What they are given as, for the message.
         given: One or several texts or ids.
-
-    Raises:
-        TokenizerError: if one is no token of the vocabulary, or there is none.
     """
     if not isinstance(given, str | int | Iterable):
         raise TokenizerError(
@@ -134,9 +131,6 @@ def with_ends(
             ends.
         pad_token: Token that pads. None leaves its own, or takes EOS where it has none, which is
             said once.
-
-    Raises:
-        TokenizerError: if a token is not in the vocabulary.
     """
     changed: Any = copy.deepcopy(tokenizer)
     # Special also for decoding, unlike a set attribute.

@@ -133,10 +133,6 @@ class TurnRules:
         settings: The environment's, with a partner.
         tokenizer: The policy's.
         prompts: The environment's.
-
-    Raises:
-        PromptError: if some prompts are conversations and others plain texts.
-        TokenGymError: for a partner or chat template that cannot be used.
     """
 
     def __init__(
@@ -160,11 +156,7 @@ class TurnRules:
         self._format = ReplyFormat(tokenizer, self.partner.role, chat=chat)
 
     def answer(self, ends: Sequence[TurnEnd]) -> list[Answer]:
-        """Ask the partner about turns that are over, and record them and its replies.
-
-        Raises:
-            PartnerError: if the partner fails, unless ``on_partner_error`` is "skip".
-        """
+        """Ask the partner about turns that are over, and record them and its replies."""
         said = [self._messages(end) for end in ends]
         columns = [end.prompt.metadata for end in ends]
         rngs = []  # the partner's generators of these turns
@@ -285,9 +277,6 @@ class ReplyFormat:
         tokenizer: The policy's.
         role: Role of the replies.
         chat: Whether the conversation is in the tokenizer's chat template.
-
-    Raises:
-        TokenizerError: if the template refuses the role, or rewrites earlier turns.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, role: str, *, chat: bool) -> None:

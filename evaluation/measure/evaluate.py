@@ -161,9 +161,6 @@ class Evaluator:
         Args:
             agent: Anything `tokengym.agents.collect` plays.
             deterministic: Choose the likeliest token instead of sampling.
-
-        Raises:
-            ValueError: if it is a language model that cannot read the prompts.
         """
         from tokengym.agents import collect
 
@@ -347,12 +344,7 @@ def evaluate(
 
 
 def made_like(envs: "Environments") -> tuple[str, dict[str, Any]]:
-    """Return the id of an environment, and the arguments that make one like it with its scorer.
-
-    Raises:
-        TypeError: if it is no environment.
-        SettingsError: if Gymnasium did not make it of a task.
-    """
+    """Return the id of an environment, and the arguments that make one like it with its scorer."""
     from tokengym.agents.rollouts.rounds import as_rounds, environment_attribute
 
     scorer = as_rounds(envs).reward.scorer

@@ -125,9 +125,6 @@ def draw_references(
         samples: Responses per prompt, a multiple of `BLOCK`.
         file: Keeps each block once it is scored; the same call continues from it.
         told: Told all samples after each block.
-
-    Raises:
-        ValueError: if the environment has no scorer, or the file is damaged.
     """
     import torch
 

@@ -162,7 +162,8 @@ def plot_curves(
         check_measures([x or summary["axis"]], [*dict.fromkeys([summary["axis"], *spent]), "kl"])
         level = float(summary["level"]) if intervals else None
         draw(axis, panel, y, lines, level, None if x == summary["axis"] else x)
-        draw_levels(axis, levels(summary["groups"][group]["reference"], y))
+        if not taken:  # what is beside others has the levels of the first
+            draw_levels(axis, levels(summary["groups"][group]["reference"], y))
         axis.set_xlabel(AXES[x or summary["axis"]])
     axis.set_ylabel(plain(measure_of(y, summary["by_gold"]).label))
     shown = _having(lines, panel, y, *(["kl"] if x == "kl" else []))
@@ -283,6 +284,8 @@ def plain(text: str) -> str:
 
 INCHES = {"in": 1.0, "cm": 1 / 2.54, "mm": 1 / 25.4, "pt": 1 / 72.27}
 """Inches of a unit; pt is TeX's, as in ``\\the\\columnwidth``."""
+COLUMN_WIDTHS = {1: 3.25, 2: 6.75}
+"""Inches of a figure by the columns that it spans, as in ICML's style."""
 PAPER_COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito 2008, which colour-blind readers tell apart; the first is the baseline's."""
 DASHES: tuple[Any, ...] = ("--", "-", (0, (5, 1)), (0, (1, 1)), (0, (4, 1, 1, 1)), "-.")
@@ -326,8 +329,10 @@ class Paper:
     """Print the table of results, and nothing else."""
     measure: tuple[str, ...] = ()
     """Measurements: a panel each in the figure (default: score), the columns of the table."""
-    width: str = "3.25in"
-    """Width of the figure in in, cm, mm or TeX's pt."""
+    columns: Literal[1, 2] = 1
+    """Columns of the paper that the figure spans: one is 3.25 in wide, two are 6.75 in."""
+    width: str | None = None
+    """Any other width of the figure, in in, cm, mm or TeX's pt (default: that of its columns)."""
 
     def __post_init__(self) -> None:
         self.inches  # noqa: B018  refuses a wrong one
@@ -337,6 +342,12 @@ class Paper:
     @property
     def inches(self) -> float:
         """The figure's width."""
+        if self.width is None:
+            return COLUMN_WIDTHS[self.columns]
+        if self.columns != 1:
+            raise ValueError(
+                f"columns={self.columns} has no effect beside width {self.width}; leave one out"
+            )
         match = re.fullmatch(r"(\d+(?:\.\d+)?)(in|cm|mm|pt)", self.width)
         if match is None or not 1 <= (inches := float(match[1]) * INCHES[match[2]]) <= 40:
             raise ValueError(

@@ -269,9 +269,9 @@ def _of_tools(
         given = seed if seed is not None else 0 if own is None else own
         tables.append(_ours(label, part, score, credit, given))
     whole = list(dict.fromkeys(one for table in tables for one in table.header))
-    names = {ours: theirs for table in tables for ours, theirs in table.names.items()}
-    rows = [(n, {k: row.get(k, "") for k in whole}) for t in tables for n, row in t.rows]
-    return Table(label, whole, rows, names)
+    theirs = {ours: other for table in tables for ours, other in table.names.items()}
+    cells = [(n, {k: row.get(k, "") for k in whole}) for t in tables for n, row in t.rows]
+    return Table(label, whole, cells, theirs)
 
 
 def _exported(header: Sequence[str]) -> tuple[str, dict[str, dict[str, str]]] | None:

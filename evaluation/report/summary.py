@@ -141,6 +141,8 @@ def summarize(
             _add_normalised_scores(panel, group, settings.level)
         _add_controls(panel, group, settings)
         group["failed"] = sum(run.get("group", {}) == group["group"] for run in lost)
+        errors = [run["error"] for run in lost if run.get("group", {}) == group["group"]]
+        group["failure"] = errors[0] if errors else ""
         group["can_retry"] = any(run.get("group", {}) == group["group"] for run in settings.failed)
         group["failed_seeds"] = _seeds_by_reward(lost, group)
         group["missing_seeds"] = _seeds_by_reward(settings.missing, group)

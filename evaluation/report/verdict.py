@@ -364,7 +364,8 @@ def _absent_runs(group: Figures) -> list[str]:
         remedy = "; --retry-failed repeats what failed" if group["can_retry"] else ""
         cautions.append(
             f"Not in the figures: {group['failed']} failed {runs} "
-            f"({_runs(group['failed_seeds'])}), which may favour the {kind_of(group)}{remedy}."
+            f"({_runs(group['failed_seeds'])}), which may favour the {kind_of(group)}{remedy}. "
+            f"{'The first: ' if group['failed'] > 1 else ''}{group['failure'].rstrip('.')}."
         )
     if group["missing_seeds"]:
         cautions.append(

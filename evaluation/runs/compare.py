@@ -184,6 +184,7 @@ def _compare(
             missing[1:] = [replace(plan, warns=False) for plan in missing[1:]]
             do = partial(do_spec, checkpoint_every=checkpoint_every, track=track)
             execute_all = executor or processes_here(jobs, notices)
+            total -= missing[0].is_reference  # which trains nothing
             board = ProgressDisplay(console, total=total, done=done, steps=steps, specs=missing)
             with board:
                 execute(missing, board, execute_all, do)

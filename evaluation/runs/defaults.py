@@ -188,6 +188,11 @@ class TrainingSettings(ModelSettings):
                     f"{name} is {value!r} with agent={self.agent!r}, got {given!r}; leave it out, "
                     "or name agent='ppo'"
                 )
+        for name in learner.unused:
+            if (given := getattr(self, name)) != getattr(TrainingSettings, name):
+                raise SettingsError(
+                    f"{name}={given!r} has no effect on agent={self.agent!r}; leave it out"
+                )
         alone = getattr(self.learner, "n_value_warmup", 0)
         if alone and self.tokens is None and alone >= self.steps:
             raise SettingsError(
@@ -488,7 +493,7 @@ def with_prompt_column(training: TrainingSettings, task: TaskSettings) -> Traini
 def names_of_run(learner: Learner) -> set[str]:
     """Return the names of the run's own settings that a learner has."""
     idle = frozenset() if learner.uses_credit else CREDIT_SETTINGS
-    return set(names_of(TrainingSettings)) - idle
+    return set(names_of(TrainingSettings)) - idle - set(learner.unused)
 
 
 def task_defaults(

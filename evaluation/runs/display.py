@@ -15,7 +15,7 @@ from rich.text import Text
 from tokengym.base.text import fixed
 from tokengym.evaluation.report.learning import SHOWN
 from tokengym.evaluation.runs.folder import read_progress
-from tokengym.evaluation.runs.spec import RunSpec
+from tokengym.evaluation.runs.spec import REFERENCE, RunSpec
 
 Run = tuple[str, int]
 EVERY = 30.0
@@ -29,7 +29,7 @@ class ProgressDisplay:
 
     Args:
         console: The console it is shown on.
-        total: Runs of the whole comparison.
+        total: Runs of the whole comparison, the reference samples not counted.
         done: Runs that were finished before.
         steps: Updates per run.
         specs: Runs whose folders are looked at, for whether they have begun and how far they are;
@@ -71,6 +71,8 @@ class ProgressDisplay:
         self._began: float | None = None
         self._finished = 0
         self._updates: dict[Run, int] = {}  # made here by the runs that are not finished
+        self._titles = {spec.key: f"{spec.title}, seed {spec.seed}" for spec in specs}
+        self._said = ""  # the last line, where there is no terminal
         self._watched = {spec.key: spec.folder for spec in specs if spec.folder}
         self._seen: dict[Run, Any] = {}  # what each wrote last of how far it is
         self._lock = threading.RLock()
@@ -98,7 +100,7 @@ class ProgressDisplay:
 
     def start(self, run: Run) -> None:
         """A run has begun."""
-        name = f"{run[0]}, seed {run[1]}"
+        name = self._name(run)
         self._began = self._clock() if self._began is None else self._began
         self._tasks[run] = self._runs.add_task("", total=self.steps, name=name, figures="")
 
@@ -113,6 +115,19 @@ class ProgressDisplay:
         self._updates[run] = step - began
         self._runs.update(self._tasks[run], completed=step, figures=shown)
         self._overall.update(self._all, left=self._left(now))
+        if self.total == 1 and not self.console.is_terminal:
+            self._say(f"update {step} of {self.steps}: {shown}")
+
+    def _name(self, run: Run) -> str:
+        """Return a run's name as the results have it."""
+        return self._titles.get(run, f"{run[0]}, seed {run[1]}")
+
+    def _say(self, line: str) -> None:
+        """Print a line where there is no terminal, unless it was the last."""
+        if line != self._said:
+            self._said = line
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+            self.console.file.flush()  # or a log file shows nothing until the end
 
     def line(self) -> str:
         """Return how far the work is, such as "3 of 15 runs done, about 4 minutes left"."""
@@ -133,9 +148,8 @@ class ProgressDisplay:
     def _look_often(self) -> None:
         while not self._ended.wait(GLANCE if self.console.is_terminal else EVERY):
             self.look()
-            if not self.console.is_terminal:
-                self.console.print(self.line(), highlight=False, markup=False)
-                self.console.file.flush()
+            if not self.console.is_terminal and self.total > 1:  # of one run each point is a line
+                self._say(self.line())
 
     def look(self) -> None:
         """See in the runs' folders which have begun, and how far they are."""
@@ -155,10 +169,12 @@ class ProgressDisplay:
             if run in self._tasks:
                 self._runs.remove_task(self._tasks.pop(run))
             self._updates.pop(run, None)
-            self.done += 1
-            self._finished += 1
+            is_counted = run[0] != REFERENCE
+            self.done += is_counted
+            self._finished += is_counted
             self._overall.update(self._all, completed=self.done)
-        line = Text(f"[{self.done}/{self.total}] {run[0]}, seed {run[1]}: ")
+        counted = f"[{self.done}/{self.total}] {self._name(run)}" if is_counted else REFERENCE
+        line = Text(f"{counted}: ")
         ended = f"failed: {error}" if error else "finished"
         ended = f"stopped: {error}; the same command resumes it" if resumes else ended
         line.append(ended, style="red" if error else "green")

@@ -95,9 +95,9 @@ def slurm(folder: str = "runs/slurm", **parameters: Any) -> Executor:
         # Without a cluster submitit would start all of them here, at once.
         try:
             submitter = submitit.AutoExecutor(folder=folder, cluster="slurm")
-        except RuntimeError as error:  # it looks for srun
+        except RuntimeError as gone:  # it looks for srun
             raise SettingsError(
-                f"Slurm does not answer here ({error}); start the command on a node of the cluster "
+                f"Slurm does not answer here ({gone}); start the command on a node of the cluster "
                 "that has srun, or leave --executor out to use this machine"
             ) from None
         submitter.update_parameters(**parameters)

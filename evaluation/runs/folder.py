@@ -53,10 +53,6 @@ def missing_runs(
     """Return the runs that have no result yet, and how many there are with those that have.
 
     The results of runs that failed are removed where ``retry_failed`` says so.
-
-    Raises:
-        ValueError: if files of a finished run were changed.
-        FolderInUseError: if a killed comparison's process is still at work on a run.
     """
     plans, missing = config.plans(out), []
     total, wanted = len(plans), config.evaluation.reference_samples
@@ -91,9 +87,6 @@ def check_folder(config: ComparisonConfig, out: Path) -> None:
 
     Rewards and seeds may have been added, and a file of code corrected that no finished or stopped
     run used. Where all runs failed, other settings may take its place, see `take_over`.
-
-    Raises:
-        ValueError: naming what differs.
     """
     stored = stored_comparison(out)
     if stored is None:
@@ -121,9 +114,6 @@ def take_over(config: ComparisonConfig, out: Path) -> None:
     """Delete what runs of other settings left in a folder, in which none finished.
 
     The caller has locked the folder, and `check_folder` let it pass.
-
-    Raises:
-        FolderInUseError: if a killed comparison's process is still at work on a run.
     """
     stored = stored_comparison(out)
     if stored is not None and _conflicts(config, out, stored[1]):
@@ -223,11 +213,7 @@ def stored_comparison(out: Path) -> tuple[Path, dict[str, Any]] | None:
 
 
 def settings_in(file: Path) -> dict[str, Any]:
-    """Return the settings of a comparison (`ComparisonConfig.as_dict`) that a run's spec has.
-
-    Raises:
-        ValueError: if it is damaged, or was changed.
-    """
+    """Return the settings of a comparison (`ComparisonConfig.as_dict`) that a run's spec has."""
     stored = read_hashed(file)
     try:
         settings = comparison_of(stored)
@@ -292,11 +278,7 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 
 def read_points(folder: Path) -> list[dict[str, Any]]:
-    """Return the measurements of a finished run; what was not measured is None.
-
-    Raises:
-        ValueError: if there are none.
-    """
+    """Return the measurements of a finished run; what was not measured is None."""
     file = folder / "curve.csv"
     rows = _read_numbers(file)
     if not rows:
@@ -323,11 +305,7 @@ def _read_numbers(file: Path) -> list[dict[str, Any]]:
 
 
 def record_failure(plan: RunSpec, error: str) -> None:
-    """Record as failed a run that left no result of its own.
-
-    Raises:
-        FolderInUseError: if a process is at work on the run.
-    """
+    """Record as failed a run that left no result of its own."""
     assert plan.folder is not None
     name, seed = plan.key
     record = {"credit": name, "seed": seed, "status": "failed", "error": error}
@@ -337,12 +315,7 @@ def record_failure(plan: RunSpec, error: str) -> None:
 
 
 def clear_finished(folder: Path) -> None:
-    """Delete what a process left in a run's folder that was killed when the run had finished.
-
-    Raises:
-        FolderInUseError: if the process is still at work.
-        ValueError: if run.json is damaged.
-    """
+    """Delete what a process left in a run's folder that was killed when the run had finished."""
     left = [name for name in (UNFINISHED, LOCK) if (folder / name).exists()]
     ended = folder / "run.json"
     if left and ended.is_file() and read_hashed(ended).get("status") == "finished":

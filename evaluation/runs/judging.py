@@ -68,11 +68,7 @@ def find_dispute(folders: Sequence[JudgedRuns]) -> tuple[JudgedRuns, JudgedRuns]
 
 
 def check_gold(folders: Sequence[JudgedRuns], dispute: tuple[JudgedRuns, JudgedRuns]) -> None:
-    """Refuse runs whose judges differ and that the gold score cannot judge either.
-
-    Raises:
-        ValueError: if a run lacks it, or two folders of a group have different ones.
-    """
+    """Refuse runs whose judges differ and that the gold score cannot judge either."""
     curves = [curve for runs in folders for curve in runs.curves if not curve.fault()]
     same = not any(
         one.group == other.group and _differ(one.gold_scorers, other.gold_scorers)

@@ -185,11 +185,6 @@ def run_in_subprocess(
         function: One of a module's; what it returns can be pickled.
         config: The comparison.
         notices: Logs what the process does; None for ones of its own.
-
-    Raises:
-        Exception: whatever the function raises; of a class that this process cannot read, as a
-            RuntimeError that names it.
-        ChildProcessError: if the process was killed.
     """
     child = _begin(processes(), function, config, "apart", notices or Notices())
     try:

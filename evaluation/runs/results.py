@@ -14,9 +14,16 @@ from typing import Any, NoReturn
 import numpy as np
 
 from tokengym.base.errors import SettingsError, UntrustedCodeError
-from tokengym.base.files import read_json, read_jsonl, write_json, write_text
+from tokengym.base.files import (
+    read_hashed,
+    read_json,
+    read_jsonl,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from tokengym.base.registry import split_file_word
-from tokengym.base.saved_code import CODE
+from tokengym.base.saved_code import CODE, display_name
 from tokengym.envs import Task, printable
 from tokengym.evaluation.measure.measures import Axis
 from tokengym.evaluation.measure.references import (
@@ -46,7 +53,13 @@ from tokengym.evaluation.runs.config import (
     ComparisonConfig,
     command_line,
 )
-from tokengym.evaluation.runs.folder import read_log, read_points, result_of, stored_comparison
+from tokengym.evaluation.runs.folder import (
+    read_log,
+    read_points,
+    read_result,
+    result_of,
+    stored_comparison,
+)
 from tokengym.evaluation.runs.judging import (
     JudgedRuns,
     caution,
@@ -56,9 +69,20 @@ from tokengym.evaluation.runs.judging import (
 )
 from tokengym.evaluation.runs.spec import NO_NUMBERS, REFERENCE, SPEC_FILE, slug
 
+PICTURE = "curves.png"
+"""Name of the picture of a comparison's curves."""
 
-def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
+
+def write_comparison(
+    config: ComparisonConfig, out: Path, *, command: str | None = None, picture: str = PICTURE
+) -> dict[str, Any]:
     """Gather a comparison's runs and write its results beside them.
+
+    Args:
+        config: The comparison, which may be of one run.
+        out: Its folder.
+        command: The command that made it; None takes that of ``tokengym compare``.
+        picture: Name of the picture of its curves.
 
     Returns:
         The summary.
@@ -71,8 +95,9 @@ def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
     return runs.write(
         out,
         settings=config.flat(),
-        about={"command": command_line(config)},
+        about={"command": command or command_line(config)},
         baseline=config.titles[config.names[0]],
+        picture=picture,
     )
 
 
@@ -86,8 +111,8 @@ def merge_comparisons(
 ) -> dict[str, Any]:
     """Write one report of comparisons made apart, such as on several machines.
 
-    Figure and table of one comparison are made of its curves.csv where it names code that is not
-    trusted, see `draw_stored`.
+    Those of one comparison are made of the results in its folder where it names code that is not
+    trusted, see `report_stored`.
 
     Runs with equal settings are merged; runs are grouped by the settings that differ. Where all
     have the same single reward, such as at several prices of the KL, the settings are compared.
@@ -119,9 +144,9 @@ def merge_comparisons(
         try:
             configs.append(ComparisonConfig.from_dict(stored, file, trust_code=trust_code))
         except UntrustedCodeError:
-            has_curves = (Path(folder) / "curves.csv").exists()
-            if out is None and paper is not None and len(folders) == 1 and has_curves:
-                return draw_stored(Path(folder), paper, baseline=baseline)
+            has_results = all((Path(folder) / n).exists() for n in ("curves.csv", "summary.json"))
+            if len(folders) == 1 and has_results:
+                return report_stored(Path(folder), out, baseline=baseline, paper=paper)
             raise
     first, titles = configs[0], {n: title for c in configs for n, title in c.titles.items()}
     flat_settings = [config.flat() for config in configs]
@@ -165,19 +190,26 @@ def varying_names(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     return [name for name, known in values.items() if any(one != known[0] for one in known)]
 
 
-def draw_stored(folder: Path, paper: Paper, *, baseline: str | None = None) -> dict[str, Any]:
-    """Write figure and table of a comparison by the results in its folder, running no code.
+def report_stored(
+    folder: Path,
+    out: Path | None,
+    *,
+    baseline: str | None = None,
+    paper: Paper | None = None,
+) -> dict[str, Any]:
+    """Write the results of a comparison anew by those in its folder, running no code.
 
     Args:
         folder: Its folder, with curves.csv and summary.json.
-        paper: Figure and table to write.
+        out: Folder for them; None writes no report.
         baseline: Reward that the others are compared with; None takes the comparison's.
+        paper: Figure and table to write.
 
     Returns:
         The summary.
 
     Raises:
-        ValueError: if a file is missing or damaged.
+        ValueError: if a file is missing, damaged or was changed.
     """
     file = folder / "summary.json"
     try:
@@ -191,7 +223,7 @@ def draw_stored(folder: Path, paper: Paper, *, baseline: str | None = None) -> d
             optimum=stored["anchors"]["optimum"] or {},
             references={(): read_references(samples)} if samples.exists() else {},
             level=stored["level"],
-            baseline=baseline or group["wanted_baseline"],
+            baseline=display_name(baseline) if baseline else group["wanted_baseline"],
             failed=stored["failed"],
             missing=stored["missing"],
             controls=group["controls"],
@@ -203,7 +235,29 @@ def draw_stored(folder: Path, paper: Paper, *, baseline: str | None = None) -> d
             f"{file} is damaged or of another version ({error!r}); pass --trust-code, or the "
             f"curves alone: --curves {folder / 'curves.csv'}"
         ) from None
-    return write_results(None, on_axis(curves, axis), settings, about={}, paper=paper)
+    episodes: list[dict[str, Any]] = []
+    logs = []
+    for spec in sorted(folder.glob(f"*/seed-*/{SPEC_FILE}")) if out is not None else ():
+        title, seed = (read_hashed(spec)[name] for name in ("title", "seed"))
+        if (spec.parent / "run.json").exists() and read_result(spec.parent)["status"] == "finished":
+            rows = read_jsonl(spec.with_name("episodes.jsonl"))
+            episodes += [row | {"credit": title} for row in rows]
+            logs.append(Log(credit=title, seed=seed, rows=read_log(spec.parent)))
+    if out is not None and out.resolve() != folder.resolve():
+        write_bytes(out / "curves.csv", (folder / "curves.csv").read_bytes())
+    return write_results(
+        out,
+        on_axis(curves, axis),
+        settings,
+        about={name: stored[name] for name in ABOUT if name in stored},
+        episodes=episodes,
+        logs=[log for log in logs if by_epoch(log.rows)],
+        paper=paper,
+    )
+
+
+ABOUT = ("settings", "versions", "made", "measured_by", "compared", "command")
+"""Entries of a summary that are no figures."""
 
 
 def report_curves(
@@ -356,6 +410,7 @@ def write_results(
     episodes: Sequence[Mapping[str, Any]] = (),
     logs: Sequence[Log] = (),
     paper: Paper | None = None,
+    picture: str = PICTURE,
 ) -> dict[str, Any]:
     """Write summary.json, curves.png and report.html of curves, and return their summary.
 
@@ -367,6 +422,7 @@ def write_results(
         episodes: Responses with the credit of their tokens.
         logs: Logs of the runs that learned from given data.
         paper: Figure and table to write.
+        picture: Name of the picture.
     """
     summary = {**summarize(curves, settings), **about}
     if logs:
@@ -375,7 +431,7 @@ def write_results(
         paper.write(summary, curves)
     if out is not None:
         write_json(out / "summary.json", summary)
-        save_figure(out / "curves.png", summary, curves)
+        save_figure(out / picture, summary, curves)
         write_text(out / "report.html", render_report(summary, curves, episodes, logs))
     return summary
 
@@ -470,6 +526,7 @@ class _StoredRuns:
         baseline: str | None,
         with_episodes: bool = True,
         paper: Paper | None = None,
+        picture: str = PICTURE,
     ) -> dict[str, Any]:
         """Write the results of all runs, see `write_results`.
 
@@ -480,6 +537,7 @@ class _StoredRuns:
             baseline: Reward that the others are compared with.
             with_episodes: Whether to show responses.
             paper: Figure and table to write.
+            picture: Name of the picture.
 
         Raises:
             ValueError: if no run has finished.
@@ -511,6 +569,7 @@ class _StoredRuns:
             episodes=self.episodes if with_episodes else [],
             logs=self.logs,
             paper=paper,
+            picture=picture,
         )
 
     def _refuse_none(self) -> NoReturn:

@@ -175,11 +175,7 @@ def load_agent(
 
 
 def _stock_word(path: Path, agent_class: str | None, *, trust_code: bool) -> str | None:
-    """Return the word of the stock algorithm that a folder holds; None if it holds none.
-
-    Raises:
-        UntrustedCodeError: if it names code that the caller does not name.
-    """
+    """Return the word of the stock algorithm that a folder holds; None if it holds none."""
     file = path / STOCK_RECORD
     if not file.is_file():
         return None

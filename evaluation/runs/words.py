@@ -51,7 +51,7 @@ def run_settings(
     training = training_settings(resolve_env(env, bundle, own), agent, bundle=bundle, **data)
     learner = training.declaration
     without = {f"learner.{name}" for name in (*learner.fixed, *learner.idle)}
-    without |= frozenset() if learner.uses_credit else CREDIT_SETTINGS
+    without |= set(learner.unused) | (set() if learner.uses_credit else CREDIT_SETTINGS)
     of_bundle = bundle_settings(bundle, "evaluation")
     has_pairs_alone = data.get("pairs") is not None and (own or {}).get("dataset") is None
     return {

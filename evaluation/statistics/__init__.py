@@ -89,3 +89,8 @@ __all__ = [
     "student_interval",
     "tuned_on_others",
 ]
+
+
+def __dir__() -> list[str]:
+    """Return the public names alone: modules of the package are no part of it."""
+    return __all__

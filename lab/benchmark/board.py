@@ -143,9 +143,6 @@ def read_rows_of(folder: Path, definition: Definition) -> list[dict[str, Any]]:
     Args:
         folder: Where `tokengym bench --v2` has written.
         definition: The version.
-
-    Raises:
-        ValueError: if a file is no row of this version, or was changed.
     """
     rows = []
     for file in sorted(file for track in TRACKS for file in folder.glob(f"*-{track}.json")):
@@ -161,9 +158,6 @@ def check_row(row: object, name: str, definition: Definition) -> None:
         row: What was read.
         name: Where, for the message.
         definition: The version.
-
-    Raises:
-        ValueError: naming what does not fit.
     """
     remedy = "take the file that tokengym bench --v2 wrote"
     if not isinstance(row, dict) or row.get("format") != FORMAT:

@@ -143,11 +143,7 @@ class Definition:
         return len(self.seeds) * sum(len(at.rates) * len(self.lambdas) for at in self.settings)
 
     def check_models(self) -> None:
-        """Refuse models other than those that it is defined on.
-
-        Raises:
-            ValueError: naming the model and both hashes.
-        """
+        """Refuse models other than those that it is defined on."""
         for name, wanted in self.models.items():
             bundle = bundled(name)
             for part, digest in zip(("policy", "reward_model"), wanted, strict=True):

@@ -57,10 +57,6 @@ def play(
 
     Returns:
         The row, and its file.
-
-    Raises:
-        ValueError: if the folder is of another version, or the bundled models are not those that
-            the version is defined on.
     """
     folder = take_published(bench, published, console)
     total = cost(bench, console, jobs=jobs)
@@ -91,10 +87,6 @@ def take_published(
 
     Returns:
         The folder of what is published.
-
-    Raises:
-        ValueError: if a folder is of another version, the bundled models are not those that the
-            version is defined on, or the published row has settings whose texts are not here.
     """
     settle(bench)
     folder = bench.out if published is None else published
@@ -150,10 +142,6 @@ def cost(bench: Bench, console: "Console | None" = None, *, jobs: int = 1) -> in
         bench: The runs.
         console: Where it is shown; None shows nothing.
         jobs: Runs at a time.
-
-    Raises:
-        ValueError: if the folder is of another version, or the bundled models are not those that
-            the version is defined on.
     """
     settle(bench)
     total, seconds = 0, 0.0
@@ -185,9 +173,6 @@ def settle(bench: Bench) -> None:
 
     Args:
         bench: The runs.
-
-    Raises:
-        ValueError: naming what does not fit.
     """
     bench.definition.check_models()
     _settle(bench.out, bench.definition)
@@ -279,11 +264,7 @@ def _measure(bench: Bench, work: Work, device: str) -> None:
 
 
 def _settle(out: Path, definition: Definition) -> None:
-    """Write which version a folder is of, or refuse it.
-
-    Raises:
-        ValueError: if it is another one.
-    """
+    """Write which version a folder is of, or refuse it."""
     file = out / VERSION_FILE
     about = {"name": definition.name, "hash": definition.hash}
     if file.exists() and (stored := read_json(file)) != about:

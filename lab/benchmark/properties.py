@@ -234,9 +234,6 @@ def measured_parts(
         kind: What it is.
         wanted: Parts; none is all that the kind has.
         amounts: How much is played.
-
-    Raises:
-        ValueError: if the kind has no such part.
     """
     parts = PARTS[kind]
     for part in wanted:

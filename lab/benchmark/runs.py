@@ -68,10 +68,6 @@ class Bench:
 
     A rule's critic starts from the language model, like the baseline's. The baseline's own name is
     an arm: its reward with a critic from the reward model (`Definition.others`).
-
-    Raises:
-        ValueError: if the subject is no rule, brings a scorer of its own, or reads what its track
-            does not allow.
     """
 
     definition: Definition
@@ -201,11 +197,7 @@ class Bench:
         return self.out / "runs" / f"{run!r}.diverged"
 
     def read(self, run: Cell) -> list[Row]:
-        """Return the measurements of a run that is done.
-
-        Raises:
-            ValueError: if its file lacks some, or is of another run.
-        """
+        """Return the measurements of a run that is done."""
         file = self.file(run)
         rows: list[Row] = [*read_rows(file, text=TEXT)]
         self._check_whole(rows, file, "delete it, and the run is done again")
@@ -298,11 +290,7 @@ class Bench:
     # --- what is measured ---
 
     def measure(self, setting: Setting, rule: str, run: Cell) -> None:
-        """Do a run and write its file; a cell with a run that diverges is left out of its arm.
-
-        Raises:
-            ValueError: if a file of the rule was changed since the benchmark began.
-        """
+        """Do a run and write its file; a cell with a run that diverges is left out of its arm."""
         began = time.process_time()
         config = self.config(setting, rule, run, self.definition.updates)
         try:
@@ -335,11 +323,7 @@ class Bench:
         return known[self.key(rule)][setting.name]
 
     def way(self, setting: Setting) -> tuple[float, float]:
-        """Return score - c KL of the untrained policy and of its best of 16, drawn once.
-
-        Raises:
-            ValueError: if the span between them may be noise.
-        """
+        """Return score - c KL of the untrained policy and of its best of 16, drawn once."""
         file = self.out / "ways" / f"{setting.name}.csv"
         if not file.exists():
             options: dict[str, Any] = {}
@@ -367,9 +351,6 @@ class Bench:
         Args:
             setting: A setting that is done.
             subject: The arm's name, or the baseline's.
-
-        Raises:
-            ValueError: if all its cells diverge.
         """
         arm: dict[str, dict[int, RunPath]] = {}
         for cell in self.cells(setting, subject):
@@ -443,9 +424,6 @@ class Bench:
 
         Returns:
             How many were written.
-
-        Raises:
-            ValueError: if a published run lacks measurements.
         """
         done: dict[Cell, list[dict[str, Any]]] = {}
         lost: dict[Cell, str] = {}

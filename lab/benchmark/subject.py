@@ -37,9 +37,6 @@ def kind_of(subject: str) -> Kind:
 
     Args:
         subject: Name, options after a colon, or "path/to/file.py:Name".
-
-    Raises:
-        SettingsError: if there is none of this name.
     """
     name = without_kind(subject)
     if file_word := split_file_word(name):

@@ -208,9 +208,6 @@ def leads_of(arm: Arm, baseline: Arm, way: float, *, price: float = PRICE) -> Le
         baseline: Those of the baseline; the seeds of all cells of both count.
         way: From the untrained policy to its best of 16, score - c KL.
         price: Score that a nat costs.
-
-    Raises:
-        ValueError: if the arms share no seed, or several cells have one seed.
     """
     cells = [*arm.values(), *baseline.values()]
     seeds = sorted(set(cells[0]).intersection(*cells[1:]))

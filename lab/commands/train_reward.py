@@ -54,11 +54,7 @@ class PairOptions:
     """Its column of labelled texts."""
 
     def read(self, source: str) -> "PreferencePairs":
-        """Return the pairs, or labelled texts, of a file or data set.
-
-        Raises:
-            ValueError: naming an option that has no effect on them.
-        """
+        """Return the pairs, or labelled texts, of a file or data set."""
         from tokengym.rewards import read_labels, read_pairs
 
         others, kind = ["label_column", "text_column"], "without --label-column"
@@ -232,11 +228,7 @@ def _save_reliability(path: Path, table: Sequence["ReliabilityBin"], *, title: s
 
 
 def _check_process(reading: TrainingPairOptions, placement: "ModelSettings") -> None:
-    """Refuse options of pairs and adapters, which process models do not have.
-
-    Raises:
-        ValueError: naming the option.
-    """
+    """Refuse options of pairs and adapters, which process models do not have."""
     given = {**vars(reading), "lora_rank": placement.lora_rank}
     defaults = {**vars(TrainingPairOptions()), "lora_rank": None}
     for name, value in given.items():

@@ -42,11 +42,7 @@ Revision:"""
 
 @dataclass(frozen=True, kw_only=True)
 class Principle:
-    """One sentence of the constitution.
-
-    Raises:
-        ValueError: if the text is empty.
-    """
+    """One sentence of the constitution."""
 
     name: str
     """Short name for reports."""
@@ -76,9 +72,6 @@ def load_principles(path: str | Path) -> tuple[Principle, ...]:
     r"""Return the principles of a text file: one per line, "name: text" or the text alone.
 
     Empty lines and lines that begin with # are left out.
-
-    Raises:
-        ValueError: if it is not there or holds none.
 
     Example:
         >>> import tempfile, pathlib
@@ -161,9 +154,6 @@ class OffenceRules:
     Args:
         rules: Rules of a quarrel (every rude word offends) or of a dialogue (insults, and the words
             that tell how to do the harm that the prompt asks for).
-
-    Raises:
-        TypeError: if the rules are of another kind.
     """
 
     def __init__(self, rules: Any) -> None:

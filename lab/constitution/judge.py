@@ -45,9 +45,6 @@ class PrincipleJudge:
         judges: One per principle, over the same model.
         seed: Seed of the draw.
 
-    Raises:
-        ScorerError: if there is none.
-
     Source: Bai et al. 2022, arXiv:2212.08073, section 4.1: one of 16 principles for each pair, and
         the probabilities of the two answers as the label.
     """
@@ -69,10 +66,6 @@ class PrincipleJudge:
             principles: What a good response does, a sentence each.
             seed: Seed of the draw.
             device: "auto" takes a GPU if there is one.
-
-        Raises:
-            ScorerError: if there is no such model, or no principle.
-            TokenizerError: if "A" and "B" are not one token each.
         """
         model, tokenizer = load_answering_model(path, dtype="float32", device=device)
         name = f"PrincipleJudge({Path(path).name})"
@@ -96,10 +89,6 @@ class PrincipleJudge:
             principles: As for `from_pretrained`, as the next.
             seed: Seed of the draw.
             name: In messages and reports.
-
-        Raises:
-            ScorerError: if there is no principle.
-            TokenizerError: if "A" and "B" are not one token each.
         """
         return cls(
             [
@@ -131,9 +120,6 @@ class PrincipleJudge:
 
         Args:
             triples: (context, A, B).
-
-        Raises:
-            ScorerError: if a question is longer than the model reads.
         """
         result = np.zeros(len(triples))
         drawn = np.array([self.drawn(triple) for triple in triples])

@@ -102,11 +102,7 @@ class _Run:
         write_hashed(self.out / "hashes.json", self._known() | stage_hashes)
 
     def check(self, stage: str) -> None:
-        """Refuse files of a stage that have changed since their hashes were stored.
-
-        Raises:
-            ValueError: naming the file.
-        """
+        """Refuse files of a stage that have changed since their hashes were stored."""
         known = self._known()
         for path in self._files(stage):
             if path.name in known and known[path.name] != content_hash(path):

@@ -108,11 +108,7 @@ class ConstitutionConfig(ModelSettings):
 
 
 class PipelineState:
-    """Built from a configuration alone; the same one gives the same scene.
-
-    Raises:
-        ValueError: if there are no red-team prompts, or rules are wanted where there are none.
-    """
+    """Built from a configuration alone; the same one gives the same scene."""
 
     def __init__(self, config: ConstitutionConfig) -> None:
         self.config = config

@@ -85,10 +85,6 @@ def generated_prompts(word: object, split: Split) -> PromptSet:
     Returns:
         Prompts whose ``reference`` is the library's answer, and whose ``metadata`` are the word
         (``dataset``) and the item (``item``), which `verdict` reads.
-
-    Raises:
-        DatasetError: if the library is not installed, there is no such data set or option, or it
-            has too few questions.
     """
     if not isinstance(word, str):
         raise DatasetError(
@@ -108,9 +104,6 @@ def verdict(metadata: Mapping[str, Any], response: str) -> float:
     Args:
         metadata: Of the prompt, see `generated_prompts`.
         response: Text; of one with ``<answer>`` tags what is within the last pair counts.
-
-    Raises:
-        DatasetError: if the data set has no such question.
     """
     from reasoning_gym.utils import extract_answer
 

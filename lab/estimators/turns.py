@@ -112,9 +112,6 @@ def states(played: RoundTensors, group_size: int, state: State) -> Tensor:
         played: The round, with its episodes.
         group_size: Rows of a group.
         state: Names a state within a group.
-
-    Raises:
-        ValueError: if the round has no episodes, as enumerated responses have none.
     """
     if len(played.episodes) != len(played.response_mask):
         raise ValueError(

@@ -149,9 +149,6 @@ def check_gradient(
 
     Returns:
         The expected gradient and the true one.
-
-    Raises:
-        ValueError: if ``token_rewards`` does not have the responses' shape.
     """
     if token_rewards.shape != responses.mask.shape:
         raise ValueError(

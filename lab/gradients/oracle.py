@@ -75,9 +75,6 @@ def find_estimator(name: str) -> AdvantageEstimator:
     Args:
         name: As ``PPO(advantage=...)`` takes it, a name of `CONTROLS`, or "path/to/file.py:Name"
             with an `AdvantageEstimator`.
-
-    Raises:
-        ValueError: if there is none of that name.
     """
     if name in CONTROLS:
         return CONTROLS[name]
@@ -275,9 +272,6 @@ def weights_of(small: SmallOracle, probs: Tensor, weight: str) -> Tensor:
         small: The task.
         probs: (states, vocab) of the policy.
         weight: Name of a weight on the advantage, or "path/to/file.py:Name".
-
-    Raises:
-        SettingsError: if it reads a model, which a table has not, or other responses.
     """
     entry = WEIGHTS.make(weight)
     if entry.needs_model or not entry.by_response:

@@ -37,9 +37,6 @@ class BestOfN:
         seed: Seed of the candidates, if ``agent`` is a model; an agent has its own.
         candidates: Other fields of `Candidates`: ``temperatures`` and ``length_penalty``.
 
-    Raises:
-        ValueError: if n or another value is out of range, or there is no scorer.
-
     Source: Stiennon et al. 2020, arXiv:2009.01325; Nakano et al. 2021, arXiv:2112.09332.
     """
 

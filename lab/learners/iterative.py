@@ -94,10 +94,6 @@ class IterativeLearner(PlaysPolicy):
         seed: Seed of prompts, sampling and shuffling.
         device: "auto" takes a GPU if there is one.
         settings: Fields of the learner's settings, see `tokengym.lab.learners.settings`.
-
-    Raises:
-        TypeError: if there is no setting of a name.
-        ValueError: if a value is out of range, or there is no scorer.
     """
 
     settings_class: ClassVar[type[IterativeSettings]] = IterativeSettings
@@ -179,9 +175,6 @@ class IterativeLearner(PlaysPolicy):
 
         Returns:
             The agent itself.
-
-        Raises:
-            CheckpointError: if ``output_dir`` holds iterations of other settings.
         """
         self.resume(iterations)
         while len(self.history) < iterations:
@@ -347,10 +340,6 @@ class IterativeLearner(PlaysPolicy):
 
         Args:
             iterations: Most iterations to restore.
-
-        Raises:
-            CheckpointError: if the folder holds iterations of another configuration, or a record
-                is damaged.
         """
         if self.output_dir is None or self.history:
             return
@@ -383,9 +372,6 @@ def iterations(run: TrainingRun, learner: type[IterativeLearner]) -> Iterator[Up
 
     The points of an earlier run are restored with its iterations, so that a resumed curve equals
     an uninterrupted one.
-
-    Raises:
-        CheckpointError: if the run's folder holds iterations of another configuration.
     """
     folder = None if run.folder is None else run.folder / "iterations"
     if folder is not None:
@@ -435,11 +421,7 @@ def _last_measured(folder: Path, limit: int) -> int:
 
 
 def claim(file: Path, ours: Mapping[str, Any]) -> None:
-    """Write a folder's configuration, or refuse the folder if it has another one.
-
-    Raises:
-        CheckpointError: naming the differences.
-    """
+    """Write a folder's configuration, or refuse the folder if it has another one."""
     ours = to_json(ours)
     if not file.exists():
         if any(file.parent.glob("iteration-*/" + RECORD)):

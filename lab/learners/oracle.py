@@ -41,9 +41,6 @@ def policy_table(
     Returns:
         (states, vocab) in the order of ``envs.unwrapped.states`` (``states(prompt)`` of Forks), as
         ``exact_advantages`` and ``policy_values`` take it; 0 at illegal tokens.
-
-    Raises:
-        TypeError: if the environment has no exact values.
     """
     tree = _states(_oracle(envs), prompt)
     legal = torch.from_numpy(tree.legal.copy())
@@ -77,9 +74,6 @@ def value_table(
         (states,) in the order of ``envs.unwrapped.states``: the learner's estimate of the return
         to come. For an undiscounted sparse reward without a price on the KL and without
         normalisation, ``policy_values(policy_table(...)).values.array`` holds its exact value.
-
-    Raises:
-        TypeError: if the environment has no exact values, or the policy no critic.
     """
     tree = _states(_oracle(envs), prompt)
     if policy.critic is None:

@@ -15,11 +15,7 @@ Enhancer = Literal["temperatures", "checkpoint", "best-of-n", "disagreement"]
 
 @dataclass(frozen=True, kw_only=True)
 class IterativeSettings:
-    """Settings of learning in iterations of sampling, ranking and training.
-
-    Raises:
-        ValueError: if a value is out of range.
-    """
+    """Settings of learning in iterations of sampling, ranking and training."""
 
     prompts_per_iteration: int = field(default=256, metadata={"flag": "num-prompts"})
     """Prompts answered in each iteration; no prompt comes twice before all did."""
@@ -85,11 +81,7 @@ class RAFTSettings(IterativeSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class IterativeRun:
-    """Settings of a whole run of a learner in iterations.
-
-    Raises:
-        ValueError: if a value is out of range.
-    """
+    """Settings of a whole run of a learner in iterations."""
 
     iterations: int = 3
     """Iterations in all."""
@@ -120,11 +112,7 @@ class RAFTRun(IterativeRun):
 
 @dataclass(frozen=True, kw_only=True)
 class WeightedPPOSettings(PPOSettings):
-    """Settings of PPO with weights on the advantage.
-
-    Raises:
-        SettingsError: if a value is out of range.
-    """
+    """Settings of PPO with weights on the advantage."""
 
     advantage_weight: str = "constant"
     """Weight of each token's advantage, mean 1 over a response, by name with options or
@@ -138,11 +126,7 @@ class WeightedPPOSettings(PPOSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class NLPOSettings(PPOSettings):
-    """Settings of NLPO, which samples among the likeliest tokens of a masking model.
-
-    Raises:
-        SettingsError: if a value is out of range.
-    """
+    """Settings of NLPO, which samples among the likeliest tokens of a masking model."""
 
     mask_top_p: float = 0.9
     """Probability that the masking model's likeliest tokens must have together."""

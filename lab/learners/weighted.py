@@ -84,11 +84,7 @@ class AdvantageWeight(ABC):
         """Return (batch, time) weights >= 0 with mean 1 over each response."""
 
     def weighted(self, advantages: Tensor, played: WeighedRound) -> Tensor:
-        """Return the advantages times the weights.
-
-        Raises:
-            SettingsError: unless the weights are finite, >= 0, and 1 on average over each response.
-        """
+        """Return the advantages times the weights."""
         mask = played.response_mask
         weights = self.weigh(played)
         if weights.shape != mask.shape:
@@ -131,22 +127,13 @@ def register_weight(weight: type[AdvantageWeight]) -> type[AdvantageWeight]:
 
 
 def find_weight(text: str) -> AdvantageWeight:
-    """Return the weight of a name with options, "entropy:top=0.1", or of "file.py:Name".
-
-    Raises:
-        SettingsError: if there is none, with the near matches, the file's object is another, or an
-            option is unknown.
-    """
+    """Return the weight of a name with options, "entropy:top=0.1", or of "file.py:Name"."""
     weight: AdvantageWeight = WEIGHTS.make(text)
     return weight
 
 
 def check_settings(settings: WeightedPPOSettings, batch_size: int) -> None:
-    """Refuse an unknown weight, and settings that PPO refuses.
-
-    Raises:
-        ValueError: naming the setting and the remedy.
-    """
+    """Refuse an unknown weight, and settings that PPO refuses."""
     find_weight(settings.advantage_weight)
     LEARNERS.find("ppo").check_settings(settings, batch_size)
 

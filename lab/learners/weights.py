@@ -131,21 +131,13 @@ class RewardAttention(AdvantageWeight):
     needs_model = True
 
     def weigh(self, played: WeighedRound) -> Tensor:
-        """Return the attention of the last token, scaled.
-
-        Raises:
-            SettingsError: if the environment's scorer gives none.
-        """
+        """Return the attention of the last token, scaled."""
         rows = _attributions(played, "attention", self.name)
         return losses.mean_one(played.padded(rows), played.response_mask)
 
 
 def _attributions(played: WeighedRound, kind: str, name: str) -> Sequence[ArrayLike]:
-    """Return what a reward model's score rests on, for a weight of that name.
-
-    Raises:
-        SettingsError: if the environment's scorer does not say.
-    """
+    """Return what a reward model's score rests on, for a weight of that name."""
     kinds = None if played.scorer is None else played.scorer.attribution_kinds
     if kind not in (kinds or ()):
         raise SettingsError(
@@ -236,11 +228,7 @@ class OutcomeSensitivity(AdvantageWeight):
         check_number(self, "boost", finite=True)
 
     def weigh(self, played: WeighedRound) -> Tensor:
-        """Return the gated sensitivities, scaled.
-
-        Raises:
-            SettingsError: if the environment's scorer has no gradient.
-        """
+        """Return the gated sensitivities, scaled."""
         rows = _attributions(played, "gradient", self.name)
         size = played.padded([np.abs(np.asarray(row)) for row in rows])
         return weighing.gated_weights(
@@ -267,11 +255,7 @@ class SelfTeacher(AdvantageWeight):
         self.mix, self.clip = _check_share("mix", mix), _check_share("clip", clip)
 
     def weigh(self, played: WeighedRound) -> Tensor:
-        """Return the mixed evidence, scaled.
-
-        Raises:
-            SettingsError: if an episode has no reference answer.
-        """
+        """Return the mixed evidence, scaled."""
         from tokengym.rewards import PolicyReader
 
         told = []

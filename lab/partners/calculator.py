@@ -32,9 +32,6 @@ class Calculator(Partner):
         error: Reply to what is no expression.
         spaced: Whether digits are apart from each other, as in vocabularies of single digits.
 
-    Raises:
-        SettingsError: if ``begin`` is empty.
-
     Example:
         >>> said = [{"role": "assistant", "content": "Let me see: calc 2 * ( 3 + 4 ) ="}]
         >>> Calculator().reply(said, {}, np.random.default_rng(0))
@@ -72,10 +69,6 @@ class Calculator(Partner):
 
 def calculate(expression: str) -> str:
     """Return the value of an arithmetic expression, a whole number or six digits after the point.
-
-    Raises:
-        ValueError: if it is none, or too long or deep.
-        ZeroDivisionError: if it divides by 0.
 
     Example:
         >>> calculate("(1 + 2) * -3"), calculate("1 / 8"), calculate("2 / 3")

@@ -22,10 +22,6 @@ class Gem(TextGame):
     Args:
         id: Id of the environment.
 
-    Raises:
-        SettingsError: if GEM is not installed, cannot make the environment, or runs in it what the
-            policy writes.
-
     Source: Liu et al. 2025, GEM, arXiv:2510.01051; package gem-llm.
     """
 

@@ -32,9 +32,6 @@ class HigherLower(Partner):
     Args:
         cost: Score that a wrong guess takes away, at least 0.
 
-    Raises:
-        SettingsError: if ``cost`` is negative.
-
     Example:
         >>> said = [{"role": "assistant", "content": "4"}]
         >>> HigherLower().reply(said, {"secret": 6}, np.random.default_rng(0))

@@ -112,11 +112,7 @@ def _own_random_numbers(state: Any) -> Iterator[list[Any]]:
 
 
 def installed(module: str, package: str) -> Any:
-    """Import a suite that an extra of tokengym-lab brings.
-
-    Raises:
-        SettingsError: if it is not installed, with what to install.
-    """
+    """Import a suite that an extra of tokengym-lab brings."""
     from importlib import import_module
 
     try:

@@ -17,9 +17,6 @@ class TextArena(TextGame):
     Args:
         id: Id of the game, which must be one for a single player.
 
-    Raises:
-        SettingsError: if TextArena is not installed, has no such game, or cannot begin it.
-
     Source: Guertler et al. 2025, arXiv:2504.11442; package textarena 0.7.
     """
 

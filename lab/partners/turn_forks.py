@@ -38,9 +38,6 @@ class TurnForks(Partner):
             the conversation stands, as if the verdict were known at once.
         leaves: Whether "right" in a later turn ends the conversation with the verdict so far.
 
-    Raises:
-        SettingsError: if a setting is out of range.
-
     Example:
         >>> talk = [{"role": "user", "content": "go"}, {"role": "assistant", "content": "left um"}]
         >>> TurnForks().reply(talk, {}, np.random.default_rng(0))

@@ -27,9 +27,6 @@ class UserModel(Partner):
         max_tokens: Longest message, tokens.
         memory: Messages of the conversation that it reads.
         temperature: Of the drawing; 0 takes the likeliest token.
-
-    Raises:
-        SettingsError: if a setting is out of range, or the tokenizer has no chat template.
     """
 
     name = "user"

@@ -57,9 +57,6 @@ def agreement(
         truths: Per response (n,) true worth, signed.
         matters: Per response (n,) bool, the tokens that matter; None takes those whose worth is
             not 0.
-
-    Raises:
-        ValueError: if no response has a token that matters, or shapes differ.
     """
     if matters is None:
         matters = [np.asarray(truth) != 0 for truth in truths]
@@ -97,9 +94,6 @@ def rank_correlation(credit: ArrayLike, truth: ArrayLike) -> float:
     Args:
         credit: (n,).
         truth: (n,).
-
-    Raises:
-        ValueError: if shapes differ.
 
     Example:
         >>> rank_correlation([0.1, 0.2, 0.9], [1.0, 2.0, 3.0])
@@ -255,9 +249,6 @@ def executed_worth(draws: Array, score: float, *, bounds: tuple[float, float]) -
         draws: (n, k) scores of k continuations of the first t tokens, t = 0 ... n - 1; k is even.
         score: Score of the response.
         bounds: The lowest and the highest score that is known.
-
-    Raises:
-        ValueError: if there are fewer than 2 continuations of a prefix, or an odd number.
 
     Example:
         >>> found = executed_worth(np.array([[0.0, 1.0], [1.0, 1.0]]), 1.0, bounds=(0.0, 1.0))

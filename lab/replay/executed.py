@@ -21,11 +21,7 @@ FORM = "forks:k=32"
 
 @dataclass(frozen=True, kw_only=True)
 class Forks:
-    """Settings of an executed truth.
-
-    Raises:
-        ValueError: if ``k`` is no even number from 2 on.
-    """
+    """Settings of an executed truth."""
 
     k: int = DEFAULT_K
     """Continuations of each prefix; half of them make the split-half ceiling."""

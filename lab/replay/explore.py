@@ -139,9 +139,6 @@ class Explorer:
         agent: Anything `tokengym.agents.collect` plays; None takes the policy that training starts
             from.
         model: Folder or hub name of that policy's language model; None takes the task's.
-
-    Raises:
-        ValueError: if the environment cannot be made, or the agent cannot read its prompts.
     """
 
     def __init__(
@@ -204,11 +201,6 @@ class Explorer:
             seed: Seed of the sampling, which agents without generator ignore.
             temperature: Temperature of the sampling; None takes the policy's own.
             greedy: Take the likeliest tokens instead.
-
-        Raises:
-            ValueError: if the prompt is empty or longer than `longest_prompt`, or a rule cannot be
-                used.
-            TypeError: if the agent has no temperature to set.
         """
         known = self._prompt_ids.get(prompt)
         begun = self._encoded(prompt) if known is None else known
@@ -225,9 +217,6 @@ class Explorer:
             rewards: Rules by name, options after a colon.
             paid_by: Name under which the token rewards that it came with are shown; empty shows
                 none.
-
-        Raises:
-            ValueError: if a rule cannot be used.
         """
         (scored,), gold = self._scored([episode])
         policy = getattr(self.agent, "policy", self.agent)
@@ -255,9 +244,6 @@ class Explorer:
             response: Returned by `sample` or `shown`.
             k: Continuations of every beginning of the response, an even number.
             temperature: As of `sample`.
-
-        Raises:
-            ValueError: if ``k`` is none that `Forks` takes, or the agent has no policy.
         """
         policy = getattr(self.agent, "policy", self.agent)
         if not isinstance(policy, CausalLMPolicy):
@@ -296,10 +282,6 @@ class Explorer:
             time: Index of the token.
             temperature: As of `sample`.
             count: Number of tokens; the one taken is added if it is less likely.
-
-        Raises:
-            ValueError: if there is no such token, or the agent has no policy that tells its
-                probabilities.
         """
         policy = getattr(self.agent, "policy", self.agent)
         if not isinstance(policy, CausalLMPolicy):
@@ -348,10 +330,6 @@ class Explorer:
             greedy: Take the likeliest tokens instead; one continuation of each.
             seed: Seed of the continuations.
             temperature: As of `sample`.
-
-        Raises:
-            ValueError: if there is no such token, the other one is not legal there, or ``n`` is
-                not positive.
         """
         if n < 1:
             raise ValueError(f"n must be at least 1 continuation, got {n}")
@@ -485,11 +463,7 @@ def saved_agents(folder: Path) -> list[Path]:
 
 
 def agent_folder(path: Path) -> Path:
-    """Return the folder of a saved agent, given itself or the folder of its run.
-
-    Raises:
-        ValueError: if there is no such folder.
-    """
+    """Return the folder of a saved agent, given itself or the folder of its run."""
     if not path.is_dir():
         raise ValueError(f"{path} is no folder; name one that tokengym train or agent.save wrote")
     return path / AGENT if (path / AGENT).is_dir() else path

@@ -62,9 +62,6 @@ def check_rule(rule: str) -> None:
     Args:
         rule: A registered rule, options after a colon: numbers, switches and words that the rule
             declares pass.
-
-    Raises:
-        ValueError: naming the option.
     """
     remedy = f"start tokengym explore with --rewards {rule} to offer it"
     if split_file_word(rule):
@@ -118,9 +115,6 @@ class ExplorePage:
         stored_in: Name of that file.
         paid_by: Name of what paid the token rewards that they came with; empty if nothing did.
         trust_code: Run the files of code that saved agents and their runs name.
-
-    Raises:
-        ValueError: if a folder does not exist.
     """
 
     def __init__(
@@ -169,10 +163,6 @@ class ExplorePage:
         Args:
             part: One of `PARTS`, the name of the method behind it.
             sent: Arguments of that method; ``shown`` is the name that an answer to "sample" gave.
-
-        Raises:
-            ValueError: if an argument is none that the page may pass.
-            TypeError: if an argument is missing, or of another type.
         """
         if part == "begin":
             names = ("agent", "env", "rules", "prompt", "temperature")
@@ -214,9 +204,6 @@ class ExplorePage:
         Args:
             agent: Folder of a saved agent that is offered; empty for the untrained policy.
             env: Task of the untrained policy.
-
-        Raises:
-            ValueError: if it is not offered.
         """
         if not agent:
             if env not in [*self.tasks]:
@@ -276,11 +263,7 @@ class ExplorePage:
         seed: int | None,
         temperature: float | None,
     ) -> Shown:
-        """Return a response to a prompt; temperature 0 takes the likeliest tokens.
-
-        Raises:
-            ValueError: if an argument is none that the page may pass.
-        """
+        """Return a response to a prompt; temperature 0 takes the likeliest tokens."""
         agent, env = self.choose_policy(agent, env)
         self._check(rules, prompt)
         chosen_seed = _whole("seed", seed, 0, MAX_SEED)
@@ -302,9 +285,6 @@ class ExplorePage:
                 the untrained one.
             rules: Rules by name.
             number: Of the response, from 1 on.
-
-        Raises:
-            ValueError: if an argument is none that the page may pass.
         """
         agent, env = self.choose_policy(agent, env)
         if env != self.env:
@@ -322,11 +302,7 @@ class ExplorePage:
         return Shown(explorer, response, temperature=None, greedy=False, seed=0)
 
     def measure(self, shown: Shown, count: int | None) -> Response:
-        """Return a response with the executed worth of each of its tokens as its truth.
-
-        Raises:
-            ValueError: if that would sample more tokens than `MAX_MEASURED`.
-        """
+        """Return a response with the executed worth of each of its tokens as its truth."""
         k = _whole("continuations", count, 2, MAX_CONTINUATIONS)
         if (tokens := shown.explorer.longest_measurement(shown.response, k)) > MAX_MEASURED:
             raise ValueError(
@@ -382,11 +358,7 @@ class ExplorePage:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """Let one request at a time use the models.
-
-        Raises:
-            ValueError: if the one before it takes long.
-        """
+        """Let one request at a time use the models."""
         if not self._lock.acquire(timeout=WAIT_S):
             raise ValueError("the page is busy with another request; try again when it has ended")
         try:
@@ -396,11 +368,7 @@ class ExplorePage:
 
 
 def _checked(name: str, value: float | None, least: float, most: float, *, zero: str = "") -> float:
-    """Return a number of the page; 0 too, where ``zero`` says what it stands for.
-
-    Raises:
-        ValueError: if it is none, or out of range.
-    """
+    """Return a number of the page; 0 too, where ``zero`` says what it stands for."""
     wanted = f"{f'0 ({zero}) or ' if zero else ''}a number from {least} to {most}"
     if value is None:
         raise ValueError(f"{name} is empty; type {wanted}")

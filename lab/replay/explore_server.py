@@ -42,9 +42,6 @@ class Server(ThreadingTCPServer):
     Args:
         page: The page.
         port: Port; 0 takes any that is free, None the first free one of `PORTS`.
-
-    Raises:
-        OSError: if the port is taken.
     """
 
     allow_reuse_address = True

@@ -144,10 +144,6 @@ def replay(
             what the task knows.
         paid_by: Name under which the ``token_rewards`` that the episodes came with are shown as a
             rule of their own; empty shows none.
-
-    Raises:
-        ValueError: if there is no episode, a rule is unknown or named twice, or its scorer cannot
-            read an episode.
     """
     if not episodes or not rewards:
         raise ValueError(f"replay needs episodes and rewards, got {len(episodes)} and {rewards}")
@@ -306,9 +302,6 @@ def measured_truth(
         episodes: Finished responses.
         policy: The policy that continues them.
         forks: How many continuations.
-
-    Raises:
-        ValueError: if there is no policy.
     """
     if policy is None:
         raise ValueError(
@@ -387,9 +380,6 @@ def load_episodes(
 
     Returns:
         The episodes, and a line for each row of another trainer's that was left out.
-
-    Raises:
-        ValueError: if there are no episodes, or a line holds none.
     """
     files = [path] if path.is_file() else sorted(path.glob(f"**/{EPISODES_FILE}"))
     encode = _PromptEncoder(env, env_kwargs or {})

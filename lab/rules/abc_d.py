@@ -34,9 +34,6 @@ class ABCD(ABC):
         model: Folder or hub name of the language model, or a `PolicyReader`; None takes the
             bundle's policy.
 
-    Raises:
-        CreditError: if ``beta`` is outside [0, 1].
-
     Source: Chan et al. 2024, arXiv:2402.00782, ABC-D.
     """
 
@@ -53,19 +50,11 @@ class ABCD(ABC):
         self.reference = model
 
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> Self:
-        """Return the rule with its model loaded; itself where agents leave their own attention.
-
-        Raises:
-            TokenizerError: if the model's vocabulary is not the policy's.
-        """
+        """Return the rule with its model loaded; itself where agents leave their own attention."""
         return self if self.reference is None else super().bind(tokenizer)
 
     def attribute(self, probe: Probe, episodes: Sequence[Episode], scores: Scores) -> Scores:
-        """Return the scores with the policy's attention as weights.
-
-        Raises:
-            CreditError: if there is no model to read it with, or an agent's is of another shape.
-        """
+        """Return the scores with the policy's attention as weights."""
         del probe
         rows: list[NDArray[np.float64]] = [np.zeros(0)] * len(episodes)
         unread = []
@@ -128,9 +117,6 @@ def received_attention(attention: ArrayLike) -> NDArray[np.float64]:
     Returns:
         (n,) >= 0, not normalised.
 
-    Raises:
-        ValueError: if it is no square matrix.
-
     Source: ABC-D of Chan et al. 2024, arXiv:2402.00782.
     """
     matrix = _square(attention)
@@ -151,9 +137,6 @@ def last_written_row(attention: ArrayLike) -> NDArray[np.float64]:
 
     Returns:
         (n,) >= 0, not normalised; all 0 for one token, which only the prompt preceded.
-
-    Raises:
-        ValueError: if it is no square matrix.
 
     Source: ABC-D2 of Chan et al. 2024, arXiv:2402.00782.
     """

@@ -41,9 +41,6 @@ class AnswerGain(SegmentedCredit):
         segments: See `SegmentedCredit`. The papers' pieces are turns, and steps of a reasoning.
         cut: See `SegmentedCredit`.
 
-    Raises:
-        CreditError: if ``beta`` is negative, or ``segments`` or ``cut`` cannot be used.
-
     Source: RREDCoT, Ielanskyi et al. 2026, arXiv:2606.06475, redistributes by a model's own account
     of the answer; Wang et al. 2025, arXiv:2510.14967, pays gains of its probability, per turn.
     """

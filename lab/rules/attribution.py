@@ -42,10 +42,6 @@ class Attribution(SegmentedCredit):
             Gradients are summed over a piece; leave-one-out leaves a whole piece out.
         cut: Where the pieces begin, see `SegmentedCredit`.
 
-    Raises:
-        CreditError: if the method or ``cut`` is unknown, ``beta`` is outside [0, 1] or ``segments``
-            below 1.
-
     Source: Simonyan et al. 2014, arXiv:1312.6034; Sundararajan et al. 2017, arXiv:1703.01365;
     Shrikumar et al. 2017, arXiv:1704.02685.
     """

@@ -36,10 +36,6 @@ class MonteCarlo(SegmentedCredit):
             token. The paper's are the steps of a reasoning.
         cut: Where the pieces begin, see `SegmentedCredit`.
 
-    Raises:
-        CreditError: if ``k`` is out of range, ``segments`` below 1, or ``cut`` is unknown or cuts
-            nothing.
-
     Source: Kazemnejad et al. 2024, "VinePPO: Refining Credit Assignment in RL Training of LLMs",
     arXiv:2410.01679.
     """
@@ -54,11 +50,7 @@ class MonteCarlo(SegmentedCredit):
         self.gae_lambda = 0.0 if segments is None else None  # a segment is paid on its last token
 
     def attribute(self, probe: Probe, episodes: Sequence[Episode], scores: Scores) -> Scores:
-        """Return the scores with each token's change of the estimated value.
-
-        Raises:
-            SettingsError: if the memory at hand does not hold so many continuations.
-        """
+        """Return the scores with each token's change of the estimated value."""
         pieces = self.pieces(episodes)
         count = self.k * sum(len(parts) - 1 for parts in pieces)
         check_memory("mc's continuations", count, bytes_each=CONTINUATION_BYTES)

@@ -45,9 +45,6 @@ class PRM(SegmentedCredit):
         cut: Likewise.
         temperature: Of ``form="min"``, reward units. The paper uses 0.1.
 
-    Raises:
-        CreditError: if an option is unknown, out of range or without effect.
-
     Source: Lightman et al. 2023, arXiv:2305.20050 (steps); Wang et al. 2024, "Math-Shepherd",
     arXiv:2312.08935 (values); Cheng et al. 2025, arXiv:2504.15275 (min).
     """
@@ -79,12 +76,7 @@ class PRM(SegmentedCredit):
         self._tokenizer: PreTrainedTokenizerBase | None = None
 
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> Self:
-        """Return the rule with its model loaded, whose vocabulary is the policy's.
-
-        Raises:
-            CreditError: if there is no model, or it gives no scores of prefixes.
-            TokenizerError: if an id would be outside the model.
-        """
+        """Return the rule with its model loaded, whose vocabulary is the policy's."""
         from tokengym.rewards import RewardModel
 
         other = copy.copy(super().bind(tokenizer))
@@ -212,10 +204,6 @@ def step_rewards(
 
     Returns:
         (steps,) reward units.
-
-    Raises:
-        ValueError: if the values are no vector of finite numbers, or the temperature is not
-            positive.
 
     Example:
         >>> step_rewards([0.9, 0.5, 0.6], "delta", start=0.7).round(2)

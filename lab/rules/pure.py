@@ -24,10 +24,6 @@ def min_form(rewards: ArrayLike, *, temperature: float) -> NDArray[np.float64]:
     Returns:
         (n,) reward units.
 
-    Raises:
-        ValueError: if the rewards are no vector of finite numbers or the temperature is not
-            positive.
-
     Source: Cheng et al. 2025, "Stop Summation: Min-Form Credit Assignment Is All Process Reward
     Model Needs for Reasoning", arXiv:2504.15275.
 
@@ -61,9 +57,6 @@ class PURE(IncrementCredit):
         segments: Steps that a response is cut into, each paid on its last token; None takes every
             token.
         cut: Where the steps begin, see `SegmentedCredit`.
-
-    Raises:
-        CreditError: if ``temperature`` is not positive, ``segments`` below 1 or ``cut`` unknown.
 
     Source: Cheng et al. 2025, arXiv:2504.15275.
     """

@@ -35,9 +35,6 @@ class RTO(Credit):
         reference: Language model in the denominator; None takes the reference saved with the
             policy, or else the bundle's policy.
 
-    Raises:
-        CreditError: if there is no policy, or ``beta`` is negative.
-
     Source: Zhong et al. 2024, "DPO Meets PPO: Reinforced Token Optimization for RLHF",
     arXiv:2404.18922; implicit reward: Rafailov et al. 2024, arXiv:2404.12358.
     """
@@ -56,12 +53,7 @@ class RTO(Credit):
         self.reference = reference or _saved_reference(policy)
 
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> Self:
-        """Return the rule with both models loaded, whose vocabularies are the policy's.
-
-        Raises:
-            CreditError: if there is no policy or no reference.
-            TokenizerError: if a vocabulary is another one.
-        """
+        """Return the rule with both models loaded, whose vocabularies are the policy's."""
         self._trained().bind(tokenizer)
         return super().bind(tokenizer)
 

@@ -43,9 +43,6 @@ class SCAR(SegmentedCredit):
         segments: As ``spans``, in its place, but each is paid in one sum on its last token.
         cut: Where segments begin, see `SegmentedCredit`.
 
-    Raises:
-        CreditError: if an argument is out of range.
-
     Source: Cao et al. 2025, "SCAR: Shapley Credit Assignment for More Efficient RLHF",
     arXiv:2505.20417.
     """
@@ -139,9 +136,6 @@ def shapley_exact(values: ArrayLike) -> NDArray[np.float64]:
     Returns:
         (m,), sums to v(all) - v(none).
 
-    Raises:
-        ValueError: if the length is no power of two of at least 2.
-
     Source: Shapley 1953.
 
     Example:
@@ -220,9 +214,6 @@ def shapley_sampled(values: Mapping[int, float], permutations: ArrayLike) -> Sha
     Args:
         values: v of every coalition in `coalitions_of` these permutations.
         permutations: (2 * pairs, m) as `sample_permutations` gives them, at least two pairs.
-
-    Raises:
-        ValueError: if there are fewer than two pairs.
 
     Source: Castro, Gomez & Tejada 2009; pairs: Mitchell et al. 2022, arXiv:2104.12199.
     """

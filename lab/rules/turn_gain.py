@@ -27,9 +27,6 @@ class TurnGain(AnswerGain):
         reference: See `AnswerGain`. The paper reads the policy that learns, this a frozen one.
         published: Whether the last turn earns the whole score, and the rewards sum to more.
 
-    Raises:
-        CreditError: if ``beta`` is negative.
-
     Source: Wang et al. 2025, IGPO, arXiv:2510.14967. Its advantages are the rewards normalised over
     the group's turns and summed with a discount in turns: the learner's part.
     """

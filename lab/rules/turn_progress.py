@@ -29,9 +29,6 @@ class TurnProgress(TurnCredit):
             all turns up to it alike.
         published: Whether progress begins at the first scored turn, as in the source.
 
-    Raises:
-        CreditError: if ``gamma`` is outside [0, 1].
-
     Source: prime-rl's `turn_credit` (pull request 3282, 2026); the group's advantage, to which it
     adds these, is the learner's.
 

@@ -24,9 +24,6 @@ class TurnReturn(TurnCredit):
     Args:
         gamma: Discount per turn, in [0, 1]; the source uses 0.4.
 
-    Raises:
-        CreditError: if ``gamma`` is outside [0, 1].
-
     Source: Baronio et al. 2025, Kevin, arXiv:2507.11948; also verifiers' pull requests 536 and
     1554.
 

@@ -76,10 +76,6 @@ def load_answering_model(
         path: Folder or hub name; "bundled" is the judge and critic that ships with the package.
         dtype: Type of the weights: "float32", "bfloat16", "float16" or "auto" (as stored).
         device: "auto" takes a GPU if there is one.
-
-    Raises:
-        ScorerError: if there is no such model.
-        TokenizerError: if it has no tokenizer.
     """
     if path == BUNDLED:
         path = bundled("feedback").judge
@@ -106,10 +102,6 @@ class Judge(Scorer):
         unparsed: Score of a response whose rating cannot be read; None takes ``low``.
         question: Template with the fields principle, prompt, response, low and high.
         name: In messages and reports.
-
-    Raises:
-        TypeError: if ``answer`` is not callable.
-        ScorerError: if the scale is empty or the principle is missing.
 
     Source: Bai et al. 2022, "Constitutional AI", arXiv:2212.08073, the feedback model.
 
@@ -179,10 +171,6 @@ class Judge(Scorer):
             batch_size: Most questions at a time.
             device: "auto" takes a GPU if there is one.
             dtype: Type of the weights: "float32", "bfloat16", "float16" or "auto" (as stored).
-
-        Raises:
-            ScorerError: if there is no such model.
-            TokenizerError: if it has no tokenizer.
         """
         model, tokenizer = load_answering_model(path, dtype=dtype, device=device)
         return cls(
@@ -196,11 +184,7 @@ class Judge(Scorer):
         )
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return the ratings.
-
-        Raises:
-            ScorerError: if there is not one answer per question.
-        """
+        """Return the ratings."""
         self.check_attribution(attribution)
         questions = [
             filled(
@@ -235,9 +219,6 @@ class GreedyAnswers(Shared):
         tokenizer: Its own.
         max_new_tokens: Longest answer.
         batch_size: Most questions at a time.
-
-    Raises:
-        ScorerError: if a number is not positive.
     """
 
     def __init__(

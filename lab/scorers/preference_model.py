@@ -60,10 +60,6 @@ class PreferenceModel(Shared, Scorer):
         batch_size: Most questions per forward pass.
         name: In messages and reports.
 
-    Raises:
-        ScorerError: if the template lacks a field or an option is unknown.
-        TokenizerError: if an answer is not one token, or both are the same.
-
     Source: Dong et al. 2024, "RLHF Workflow", arXiv:2405.07863, section 2.3.
     """
 
@@ -114,10 +110,6 @@ class PreferenceModel(Shared, Scorer):
             batch_size: Most questions per forward pass.
             device: "auto" takes a GPU if there is one.
             dtype: Type of the weights: "float32", "bfloat16", "float16" or "auto" (as stored).
-
-        Raises:
-            ScorerError: if there is no such model.
-            TokenizerError: if it has no tokenizer.
         """
         model, tokenizer = load_answering_model(path, dtype=dtype, device=device)
         trained = stored_format(model.config) or (TEMPLATE, ANSWERS)
@@ -136,11 +128,7 @@ class PreferenceModel(Shared, Scorer):
         return unknown_share(self.tokenizer, [f"{e.prompt} {e.response}" for e in episodes])
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return how sure the model is that each response beats its reference.
-
-        Raises:
-            ScorerError: if an episode has no reference, or a question is too long.
-        """
+        """Return how sure the model is that each response beats its reference."""
         self.check_attribution(attribution)
         for episode in episodes:
             if not episode.reference:
@@ -160,9 +148,6 @@ class PreferenceModel(Shared, Scorer):
 
         Args:
             triples: (context, A, B).
-
-        Raises:
-            ScorerError: if a question is longer than the model reads.
         """
         questions = [write_question(self.template, triple) for triple in triples]
         sequences = encode(self.tokenizer, questions)
@@ -285,11 +270,7 @@ def log_odds(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def check_template(template: str) -> None:
-    """Raise unless a template has the three fields.
-
-    Raises:
-        ScorerError: if it lacks one, or has another.
-    """
+    """Raise unless a template has the three fields."""
     fields = {field for _, field, _, _ in string.Formatter().parse(template) if field}
     if fields != {"context", "a", "b"}:
         raise ScorerError(
@@ -317,11 +298,7 @@ def write_question(template: str, triple: Triple) -> MarkedText:
 
 
 def answer_ids(tokenizer: "PreTrainedTokenizerBase", answers: Sequence[str]) -> list[int]:
-    """Return the id of each answer.
-
-    Raises:
-        TokenizerError: if one is not a single known token, or both are the same.
-    """
+    """Return the id of each answer."""
     ids = [_known_ids(tokenizer, answer) for answer in answers]
     for answer, tokens in zip(answers, ids, strict=True):
         if len(tokens) != 1 or tokens[0] == tokenizer.unk_token_id:

@@ -24,12 +24,7 @@ class ReasoningGym(Scorer):
         self._has_warned = False
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return the verdict on each response, (batch,).
-
-        Raises:
-            ScorerError: if a prompt is not of `tokengym.lab.envs.reasoning`, or of another
-                version of the library.
-        """
+        """Return the verdict on each response, (batch,)."""
         self.check_attribution(attribution)
         return Scores([self._verdict(episode) for episode in episodes])
 

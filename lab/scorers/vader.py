@@ -16,9 +16,6 @@ class Vader(Shared, Scorer):
     Args:
         include_prompt: Whether the prompt is read too.
 
-    Raises:
-        ScorerError: if the package vaderSentiment is not installed.
-
     Source: Hutto and Gilbert 2014, "VADER: A parsimonious rule-based model for sentiment analysis
     of social media text".
     """

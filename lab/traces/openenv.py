@@ -13,9 +13,6 @@ def read(row: Mapping[str, Any]) -> Record | None:
     """Return a row's record, None if it is of another format.
 
     The calls of one conversation are one record: each prompt begins with the tokens before it.
-
-    Raises:
-        ValueError: if a call does not continue the one before it.
     """
     turns = row.get("turns")
     if not isinstance(turns, list) or not turns:

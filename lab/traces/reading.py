@@ -40,9 +40,6 @@ def read_traces(
 
     Returns:
         The episodes, and a line for each row that was left out.
-
-    Raises:
-        ValueError: if nothing can be read.
     """
     episodes: list[Episode] = []
     left_out: list[str] = []
@@ -98,11 +95,7 @@ def _rows(file: Path) -> Iterable[Mapping[str, Any]]:
 
 
 def _record(row: Mapping[str, Any]) -> Record:
-    """Return what the first reader finds that knows a row.
-
-    Raises:
-        ValueError: if none does.
-    """
+    """Return what the first reader finds that knows a row."""
     for reader in READERS:
         if (record := reader.read(row)) is not None:
             return record
@@ -110,11 +103,7 @@ def _record(row: Mapping[str, Any]) -> Record:
 
 
 def _episode(record: Record, tokenizer: "PreTrainedTokenizerBase") -> Episode:
-    """Return a record as an episode.
-
-    Raises:
-        ValueError: if it has neither text nor tokens, or figures of another length than its tokens.
-    """
+    """Return a record as an episode."""
     prompt, prompt_ids = _prompt(record, tokenizer)
     response, response_ids = _response(record, tokenizer, prompt_ids)
     size, written, paid = len(response_ids), record.written, record.paid

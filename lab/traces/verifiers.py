@@ -14,9 +14,6 @@ def read(row: Mapping[str, Any]) -> Record | None:
 
     ``mask`` tells the sampled tokens, ``logprobs`` and ``advantages`` have an entry for each of
     these alone.
-
-    Raises:
-        ValueError: if the trace branches, or has no tokens.
     """
     nodes = row.get("nodes")
     if not isinstance(nodes, list) or not all(isinstance(node, dict) for node in nodes):

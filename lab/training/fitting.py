@@ -143,10 +143,6 @@ def fit(
         device: Device that trains, where the module is.
         folder: Folder of checkpoints; training resumes from the last complete one in it.
         report: Called after each step.
-
-    Raises:
-        RewardError: if the loss is no longer finite.
-        NonFiniteError: if a gradient is not, before its step.
     """
     micro = min(training.micro_batch_size, training.batch_size, len(rows))
     arguments = TrainingArguments(

@@ -34,9 +34,6 @@ def bradley_terry_loss(
     Returns:
         (batch,) nats.
 
-    Raises:
-        ValueError: if the shapes differ.
-
     Source: Bradley & Terry 1952; the margin is Touvron et al. 2023, arXiv:2307.09288, eq. 2; the
     smoothing is that of conservative DPO, Mitchell 2023.
     """
@@ -142,9 +139,6 @@ def length_correlation(differences: ArrayLike, length_differences: ArrayLike) ->
     Args:
         differences: (pairs,) dR, of scores.
         length_differences: (pairs,) dL, of lengths, in the same order.
-
-    Raises:
-        ValueError: if there are not as many of both.
     """
     scores, lengths = _vector(differences), _vector(length_differences)
     if scores.shape != lengths.shape:

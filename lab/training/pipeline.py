@@ -153,11 +153,7 @@ def _content_of(pair: PreferencePair) -> tuple[Any, ...]:
 def divide(
     pairs: TableSource, held_out: float | TableSource
 ) -> tuple[PreferencePairs, PreferencePairs]:
-    """Return the pairs to train on, and those held out.
-
-    Raises:
-        DatasetError: if they cannot be read, or one side is empty.
-    """
+    """Return the pairs to train on, and those held out."""
     everything = read_pairs(pairs)
     if not isinstance(held_out, (int, float)):
         others = read_pairs(held_out)
@@ -199,9 +195,6 @@ def encode_side(
         reader: Says what of them is read.
         tokenizer: The model's.
         training: Says how long texts may be, and what happens to longer ones.
-
-    Raises:
-        DatasetError: if a text is too long and may not be.
     """
     limit = min(training.max_tokens, longest_input(reader.model) or training.max_tokens)
     sequences = reader.encode(pairs, tokenizer)
@@ -229,9 +222,6 @@ def limit_lengths(
         lengths: (pairs,) tokens of each pair's longer text, prompt included.
         max_tokens: Most tokens of a text.
         drop: Whether pairs with a longer one are left out; otherwise they stop everything.
-
-    Raises:
-        DatasetError: if one is longer and may not be, or none is left.
     """
     long = {
         index: f"row {row} of the pairs: its longer text has {length} tokens, more than max_tokens="
@@ -262,9 +252,6 @@ def split_pairs(pairs: Sequence[PreferencePair], share: float) -> tuple[list[int
 
     Returns:
         Places in ``pairs``, ascending; no prompt is on both sides.
-
-    Raises:
-        DatasetError: if nothing is left to train on, or to hold out.
 
     Example:
         >>> texts = "aabbccdd"
@@ -312,11 +299,7 @@ def cut_prompt(ids: list[int], prompt_span: tuple[int, int], limit: int) -> list
 def load_start(
     model: Any, auto_class: Any, seed: int, *, device: str, dtype: str, **options: Any
 ) -> "PreTrainedModel":
-    """Return the model to start from; weights that it lacks, such as a head, are drawn anew.
-
-    Raises:
-        RewardError: if it cannot be loaded, or is loaded already and cannot be placed.
-    """
+    """Return the model to start from; weights that it lacks, such as a head, are drawn anew."""
     if not isinstance(model, (str, Path)):
         for name, value in (("device", device), ("dtype", dtype)):
             if value != "auto":
@@ -361,9 +344,6 @@ def tokenizer_of(
     Args:
         model: A folder, a hub name, or the model itself.
         tokenizer: What was given.
-
-    Raises:
-        RewardError: if there is neither.
     """
     if tokenizer is None and isinstance(model, (str, Path)):
         tokenizer = load_tokenizer(model)

@@ -28,11 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class StepRow:
-    """One response cut into steps, with a label for each.
-
-    Raises:
-        DatasetError: if there is no step, or not one label in [0, 1] for each.
-    """
+    """One response cut into steps, with a label for each."""
 
     prompt: str
     """The prompt as text."""

@@ -95,9 +95,6 @@ class RewardReader(PairReader):
             writes it.
         chat_template: Whether prompts are conversations in the tokenizer's chat template, which
             ends them too; pairs of messages always are.
-
-    Raises:
-        ScorerError: if the model has no head for one score.
     """
 
     padding_side = "right"
@@ -206,9 +203,6 @@ class PreferenceReader(PairReader):
         tokenizer: Knows the answers.
         template: The question.
         answers: What stands for the first and the second response.
-
-    Raises:
-        TokenizerError: if an answer is not one token.
     """
 
     padding_side = "left"
@@ -228,11 +222,7 @@ class PreferenceReader(PairReader):
     def encode(
         self, pairs: Sequence[PreferencePair], tokenizer: "PreTrainedTokenizerBase"
     ) -> list[Sequences]:
-        """Return the question with the chosen response as A, and with it as B.
-
-        Raises:
-            ScorerError: if a text is labelled, and compared with none.
-        """
+        """Return the question with the chosen response as A, and with it as B."""
         if not all(pair.chosen and pair.rejected for pair in pairs):
             raise ScorerError(
                 "a preference model compares two responses, got labelled texts; train a reward "

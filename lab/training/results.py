@@ -177,12 +177,7 @@ class TrainerPaths:
 
     @contextmanager
     def begun(self) -> Iterator[None]:
-        """Make the folder and keep other processes out of it while the block runs.
-
-        Raises:
-            FolderInUseError: if another process makes the same result.
-            RewardError: if the result exists already, or another training is unfinished.
-        """
+        """Make the folder and keep other processes out of it while the block runs."""
         with locked(self.folder):
             if self.result.exists() and (not self.result.is_dir() or any(self.result.iterdir())):
                 raise RewardError(f"{self.result} already exists; name a new folder")

@@ -83,9 +83,6 @@ def spread_by_overlap(
     Returns:
         (len(targets),), sums to ``shares.sum()``.
 
-    Raises:
-        ValueError: if there are not as many shares as sources, or no target.
-
     Example:
         >>> spread_by_overlap([3.0, 1.0], [(0, 6), (6, 7)], [(0, 2), (2, 7)])
         array([1., 3.])
@@ -168,9 +165,6 @@ class Retokenizer:
             has no end of its own, as `train_reward_model` has it.
         keeps_end: Whether a text keeps the special tokens that the tokenizer puts at its end, as
             bidirectional models are used to.
-
-    Raises:
-        TokenizerError: if it gives no character offsets, or has no chat template.
     """
 
     def __init__(

@@ -272,9 +272,6 @@ def last_layer(
         begins_graph: Whether the layer's output can be differentiated by, inside a caller's
             ``torch.no_grad()``.
         remedy: What to do where the model never calls its attention function.
-
-    Raises:
-        ScorerError: if the architecture does not take its attention from there, or never calls it.
     """
     if model.config._attn_implementation != IMPLEMENTATION:
         if not (getattr(model, "_supports_sdpa", False) and model._can_set_attn_implementation()):

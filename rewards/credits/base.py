@@ -145,11 +145,7 @@ class Credit:
         ]
 
     def _attributions_of(self, scores: Scores, count: int) -> Sequence[FloatArray]:
-        """Return the attributions of so many episodes, which the rule needs.
-
-        Raises:
-            CreditError: if the scores lack them.
-        """
+        """Return the attributions of so many episodes, which the rule needs."""
         if scores.attributions is None:
             kind = f"{self.attribution} " if self.attribution else ""
             raise CreditError(

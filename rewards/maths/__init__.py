@@ -15,3 +15,8 @@ __all__ = [
     "split_evenly",
     "spread_signed",
 ]
+
+
+def __dir__() -> list[str]:
+    """Return the public names alone: modules of the package are no part of it."""
+    return __all__

@@ -52,9 +52,6 @@ def uniform(score: float, length: int) -> FloatArray:
     Returns:
         (n,) reward units.
 
-    Raises:
-        ValueError: if ``length`` is below 1.
-
     Source: the uniform baseline of Chan et al. 2024, arXiv:2402.00782.
     """
     return np.full(_check_length(length), score / length)
@@ -70,9 +67,6 @@ def normalize_weights(weights: ArrayLike) -> FloatArray:
 
     Returns:
         (n,), sums to 1.
-
-    Raises:
-        ValueError: if a weight is negative or not finite, or there is none.
     """
     weights = np.asarray(weights, dtype=np.float64)
     if weights.ndim != 1 or not len(weights):
@@ -101,9 +95,6 @@ def blend(score: float, weights: ArrayLike, *, beta: float) -> FloatArray:
     Returns:
         (n,) reward units.
 
-    Raises:
-        ValueError: if ``beta`` is outside [0, 1] or the weights are not weights.
-
     Source: Chan et al. 2024, "Dense Reward for Free in RLHF", arXiv:2402.00782, eq. 5.
 
     Example:
@@ -128,9 +119,6 @@ def recency_weights(length: int, *, tau: float) -> FloatArray:
 
     Returns:
         (n,), sums to 1.
-
-    Raises:
-        ValueError: if ``length`` is below 1 or ``tau`` is not positive.
     """
     if not tau > 0 or not math.isfinite(tau):
         raise ValueError(f"tau must be a finite number of tokens > 0, got {tau}")
@@ -149,9 +137,6 @@ def dirichlet_weights(length: int, entropy: Sequence[int]) -> FloatArray:
 
     Returns:
         (n,), sums to 1.
-
-    Raises:
-        ValueError: if ``length`` is below 1.
     """
     generator = np.random.default_rng(list(entropy))
     return generator.dirichlet(np.ones(_check_length(length)))
@@ -333,9 +318,6 @@ def update_moments(moments: Moments, batch: ArrayLike, *, window: int | None) ->
         moments: Moments of the scores seen before.
         batch: (b,) new values, at least one.
         window: Number of values remembered, or None for all.
-
-    Raises:
-        ValueError: if the batch is empty or the window below 1.
 
     Source: the parallel update of Chan, Golub & LeVeque 1979.
     """

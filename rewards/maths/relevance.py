@@ -118,9 +118,6 @@ def constrained_factor(max_len: float, *, full_relevance: float = RELEVANCE_SCAL
         full_relevance: r_full, the relevance of a reference to itself in the encoder; > 0. 3.5 is
             that of Contriever, which the paper has.
 
-    Raises:
-        ValueError: if ``max_len`` or ``full_relevance`` is not positive.
-
     Source: Kim et al. 2024, arXiv:2402.03469, section 4.2.
     """
     if not max_len > 0:
@@ -186,9 +183,6 @@ def mean_pool(hidden: ArrayLike) -> FloatArray:
 
     Returns:
         (width,).
-
-    Raises:
-        ValueError: if ``hidden`` is not a matrix.
     """
     hidden = np.asarray(hidden, dtype=np.float64)
     if hidden.ndim != 2:
@@ -207,9 +201,6 @@ def relevance_shares(query: ArrayLike, hidden: ArrayLike) -> FloatArray:
 
     Returns:
         (n,) signed, sums to the raw dot product.
-
-    Raises:
-        ValueError: if the widths differ.
     """
     query = np.asarray(query, dtype=np.float64)
     hidden = np.asarray(hidden, dtype=np.float64)

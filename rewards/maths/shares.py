@@ -57,9 +57,6 @@ def add_rest_evenly(score: float, shares: ArrayLike) -> FloatArray:
     Returns:
         (n,) reward units, sums to the score.
 
-    Raises:
-        ValueError: if the shares are no vector of finite numbers.
-
     Example:
         >>> add_rest_evenly(1.0, [2.0, -0.5, 1.0])
         array([ 1.5, -1. ,  0.5])
@@ -88,9 +85,6 @@ def rescale_signed(score: float, shares: ArrayLike, *, guard: float = GUARD) -> 
 
     Returns:
         (n,) reward units, sums to the score.
-
-    Raises:
-        ValueError: if the shares are no vector of finite numbers, or ``guard`` is out of range.
 
     Source: this project; the rescaling is limitation 3 of ABC (arXiv:2402.00782) lifted.
 
@@ -156,9 +150,6 @@ def split_before_largest(values: ArrayLike, parts: int) -> list[range]:
             read. Of equal ones the earlier counts as larger.
         parts: Spans; fewer where there are fewer tokens.
 
-    Raises:
-        ValueError: if the values are no vector of finite numbers, or ``parts`` is below 1.
-
     Example:
         >>> split_before_largest([0.0, 0.1, 0.9, 0.2], 2)
         [range(0, 2), range(2, 4)]
@@ -216,9 +207,6 @@ def segment_sums(shares: ArrayLike, segments: Sequence[range]) -> FloatArray:
 
     Returns:
         (segments,).
-
-    Raises:
-        ValueError: if the shares are no vector of finite numbers.
 
     Example:
         >>> segment_sums([1.0, 2.0, 4.0], split_evenly(3, 2))

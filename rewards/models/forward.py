@@ -249,9 +249,6 @@ class EncoderClassifier(Classifier):
         model: A sequence classifier of BERT's line: BERT, RoBERTa, DistilBERT, DeBERTa, ...
         labels: As for `Classifier`.
         pairs: Whether the response is the second text of a pair.
-
-    Raises:
-        ScorerError: if ``labels`` does not fit the head.
     """
 
     # No gradients: DeBERTa normalises each embedding alone, so that its length has no effect.
@@ -295,9 +292,6 @@ class EncoderClassifier(Classifier):
 
         Returns:
             (batch, classes) logits and (batch, time) weights, averaged over heads.
-
-        Raises:
-            ScorerError: if the model pools otherwise.
         """
         pooling = getattr(self.config, "classifier_pooling", "cls")
         if pooling != "cls":
@@ -360,10 +354,6 @@ def resolve_labels(
 
     Returns:
         None for a head with one logit, or several that are each a score, see `has_heads`.
-
-    Raises:
-        ScorerError: if the head has several classes and ``labels`` does not choose among them, or
-            one logit and ``labels`` is given; or ``labels`` is none, such as a weight per class.
     """
     config: Any = model.config
     classes = int(config.num_labels)
@@ -412,11 +402,7 @@ def has_heads(model: "PreTrainedModel") -> bool:
 
 
 def split_head(model: "PreTrainedModel") -> tuple[torch.nn.Module, torch.nn.Module]:
-    """Return the backbone and the head that reads one position of it.
-
-    Raises:
-        ScorerError: if the model has no such head.
-    """
+    """Return the backbone and the head that reads one position of it."""
     backbone = getattr(model, getattr(model, "base_model_prefix", ""), None)
     head = _score_head(model)
     if backbone is None or backbone is model or head is None:

@@ -86,11 +86,7 @@ class EncodedTexts:
 
 @dataclass(frozen=True, kw_only=True)
 class TextEncoding(TextSettings):
-    """Settings of turning texts into token ids, and of rows that cannot be.
-
-    Raises:
-        SettingsError: if a value is unknown.
-    """
+    """Settings of turning texts into token ids, and of rows that cannot be."""
 
     max_length: int | None = None
     """Most tokens of prompt and response together; None: what the model reads."""
@@ -131,9 +127,6 @@ def encode_pairs(
         tokenizer: The model's.
         encoding: How.
         max_positions: The most tokens that the model reads.
-
-    Raises:
-        DatasetError: naming the row and the remedy.
     """
     return encode_rows(*pair_rows(source, encoding), tokenizer, encoding, max_positions)
 
@@ -155,9 +148,6 @@ def encode_responses(
         tokenizer: The model's.
         encoding: How.
         max_positions: The most tokens that the model reads.
-
-    Raises:
-        DatasetError: naming the row and the remedy.
     """
     return encode_rows(*response_rows(source, encoding), tokenizer, encoding, max_positions)
 

@@ -37,9 +37,6 @@ def parse_normalization(text: str | Normalization) -> Normalization:
         text: "batch" or "running", with options as in "running:window=512,by=query_type"; "none"
             is None.
 
-    Raises:
-        RewardError: if the name or an option is unknown.
-
     Example:
         >>> parse_normalization("running:window=512,clip=none")
         ('running', {'window': 512, 'clip': None})
@@ -224,11 +221,7 @@ class Normalize(ScorerWrapper):
         self.groups = groups
 
     def _label(self, episode: Episode) -> str | None:
-        """Return the group of an episode; None if there are no groups.
-
-        Raises:
-            ScorerError: if its prompt lacks the annotation.
-        """
+        """Return the group of an episode; None if there are no groups."""
         if self.by is None:
             return None
         if episode.query_type is None:

@@ -133,9 +133,6 @@ class Toxicity(Scorer):
 class WordShare:
     """The share of a text's words that are on a list; 0 for a text without words.
 
-    Raises:
-        ScorerError: if it is empty.
-
     Example:
         >>> WordShare(["dull"])(["Dull, dull book.", ""]).round(2).tolist()
         [0.67, 0.0]
@@ -166,9 +163,6 @@ class ClassProbability(Shared):
         tokenizer: Its own.
         label: The class, by index or name; None looks for one named after `TOXIC_LABELS`.
         batch_size: Most texts per forward pass.
-
-    Raises:
-        ScorerError: if the class is unknown, or several or none are named so.
     """
 
     def __init__(

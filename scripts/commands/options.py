@@ -250,7 +250,8 @@ def _options(
     A field is no option if no text can say its value, or the command itself or earlier settings
     have an option of that name.
     """
-    _, choice, usual = _DECLARED.get(command, NOTHING)
+    declares = _DECLARED.get(command, NOTHING)
+    choice, usual = declares.choice, declares.usual
     texts = _texts(command)
     parameters = inspect.signature(command).parameters
     taken = {"", *(name.replace("_", "-") for name in parameters if name not in chosen)}

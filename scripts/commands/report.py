@@ -42,13 +42,14 @@ def report(
       tokengym report machine-a/runs machine-b/runs --out merged
       tokengym report --curves published.csv --out published
       tokengym report --curves runs/stock/trainer_state.json runs/abc/trainer_state.json
-      tokengym report runs/demo --figure fig.pdf --measure score gold_score --width 5.5in
+      tokengym report runs/demo --figure fig.pdf --measure score gold_score --columns 2
       tokengym report runs/demo --table latex
 
     Args:
         runs: Folders that tokengym compare or train wrote; runs are grouped by the settings that
             differ.
-        out: Folder of the results (default: report; none beside --figure or --table).
+        out: Folder of the results (default: that of a single run or comparison, else report; none
+            beside --figure or --table).
         curves: CSVs with the columns credit, seed, step, score. Other known measurements (kl,
             gold_score, length, ...) are drawn too, runs are grouped by any other column. Or
             trainer_state.json files of TRL, each a run named after its folder.
@@ -59,8 +60,8 @@ def report(
         kl_coef: Price of a nat of KL in curves, for the score minus its penalty.
         axis: What runs of curves are compared at equal amounts of: step (updates) or tokens
             (default: that of the summary.json beside the curves; step where there is none).
-        trust_code: Run the files of code that the comparisons name; a figure or table of one
-            comparison needs none.
+        trust_code: Run the files of code that comparisons name which are merged; the results of
+            one need none.
         paper: Figure and table for a paper.
     """
     from tokengym.evaluation.runs.results import merge_comparisons, report_curves
@@ -78,7 +79,7 @@ def report(
                 + ("" if curves else ", or name their files: --curves RUN/curves.csv")
             )
     if out is None and paper.figure is paper.table is None:
-        out = Path("report")
+        out = runs[0] if len(runs) == 1 else Path("report")
     if curves:
         summary = report_curves(
             curves,

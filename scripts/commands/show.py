@@ -43,25 +43,34 @@ def terminal(**options: Any) -> "Console":
 def show_summary(console: "Console", summary: Mapping[str, Any], out: Path) -> None:
     """Print a summary's verdicts and where its files are."""
     for group in summary["groups"]:
-        if group["group"]:
-            label = ", ".join(f"{name} {value}" for name, value in group["group"].items())
-            console.print(line_of(f"\n{label}", "dim"))
-        console.print(line_of(f"\n{group['verdict']['headline']}", "bold"))
-        for note in group["verdict"]["notes"]:
-            console.print(line_of(note))
-        for table in _figures(group, console.width):
-            console.print(table)
-        console.print(line_of(_legend(group), "dim"))
-        show_references(console, group["reference"])
-        for learned in summary.get("learning", ()):
-            if learned["group"] == group["group"]:
-                show_learning(console, {learned["credit"]: learned["figures"]})
-        for caution in group["verdict"]["cautions"]:
-            console.print(line_of(f"! {caution}", "yellow"))
+        _show_group(console, group, summary.get("learning", ()))
     console.print()
-    for name in ("report.html", "curves.png", "curves.csv", "summary.json"):
+    for name in ("report.html", "curves.png", "curve.png", "curves.csv", "summary.json"):
         if (out / name).exists():
             say(console, str(out / name))
+
+
+def _show_group(
+    console: "Console", group: Mapping[str, Any], learning: Sequence[Mapping[str, Any]]
+) -> None:
+    """Print the verdict of one setting: its figures, and last how far ahead each reward is."""
+    if group["group"]:
+        label = ", ".join(f"{name} {value}" for name, value in group["group"].items())
+        console.print(line_of(f"\n{label}", "dim"))
+    console.print(line_of(f"\n{group['verdict']['headline']}", "bold"))
+    for note in group["verdict"]["notes"]:
+        console.print(line_of(note))
+    for table in _figures(group, console.width):
+        console.print(table)
+    console.print(line_of(_legend(group), "dim"))
+    show_references(console, group["reference"])
+    for learned in learning:
+        if learned["group"] == group["group"]:
+            show_learning(console, {learned["credit"]: learned["figures"]})
+    for caution in group["verdict"]["cautions"]:
+        console.print(line_of(f"! {caution}", "yellow"))
+    for line in group["verdict"]["differences"]:
+        say(console, line)
 
 
 def show_references(console: "Console", lines: Mapping[str, Any] | None) -> None:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from tokengym.evaluation.runs.spec import RunSpec
 
 
+CURVE = "curve.png"
+"""Picture of a run's curve, in its folder."""
+
+
 def train_settings(
     env: str | None,
     agent: str,
@@ -77,7 +81,7 @@ def train(
         agent: Learner of the policy; --list says what each is.
         seed: Seed of everything random.
         out: A new folder, or that of the same command, which then resumes: the agent is in agent/,
-            the figures beside it (default: runs/train-...).
+            curve.png, report.html and the figures beside it (default: runs/train-...).
         track: Tracker that gets the log and the evaluations. Each is an extra: pip install
             'tokengym[tensorboard]'. TensorBoard's files are in each run's folder.
         list: Only print the learners, with a line about each.
@@ -148,7 +152,8 @@ def _train_once(config: "ComparisonConfig", out: Path | None, track: Tracker) ->
     # Looked at by all processes before one of them writes.
     check_folder(config, out)
     is_complete = result_of(plan).get("status") == "finished"
-    if is_complete and (out / "curves.csv").exists() and not (out / "agent").exists():
+    was_trained = (out / "agent").exists() or (out / CURVE).exists()
+    if is_complete and (out / "curves.csv").exists() and not was_trained:
         raise ValueError(
             f"{out} holds this run as tokengym compare made it, which saves no agent; name another "
             "folder with --out"
@@ -223,45 +228,77 @@ def _show(
     *,
     with_references: bool,
 ) -> None:
-    """Print where a run began and ended, where its files are, and what needs no training."""
-    from tokengym.agents.errors import ModelError
+    """Write picture and report of a run, and print how far it came and what comes next."""
     from tokengym.agents.losses.ranking import best_of_n_kl_bound
     from tokengym.base.text import fixed
+    from tokengym.evaluation.measure.references import BEST_OF
     from tokengym.evaluation.report.verdict import short_of_best
     from tokengym.evaluation.runs.folder import read_points, result_of
-    from tokengym.evaluation.runs.run import run_references
+    from tokengym.evaluation.runs.results import write_comparison
     from tokengym.scripts.commands.show import say, show_references
 
     assert plan.folder is not None
     curve = read_points(plan.folder)
-    for point in (curve[0], curve[-1]):
-        gold, kl = point.get("gold_score"), point.get("kl")
-        gold = "" if gold is None else f", gold {fixed(gold, 3)}"
-        kl = "" if kl is None else f", KL {fixed(kl, 2)} nats"
-        console.print(f"{point['tokens']} tokens: score {fixed(point['score'], 3)}{gold}{kl}")
     _show_log(console, plan.folder)
     is_best_of_n = config.training.agent == "best-of-n"
     if is_best_of_n:
         n = config.training.last_step
         console.print(f"KL of the best of {n} is at most {best_of_n_kl_bound(n):.2f} nats")
-    if (out / "agent").exists():  # an agent of one's own may have no method save
-        say(console, f"{out / 'agent'}  the agent")
-    say(console, f"{plan.folder}  its curve")
-    if not with_references or not config.evaluation.reference_samples:
-        return
+    lines = _references(console, config, out) if with_references else None
+    ended = curve[-1]["score"] - (config.kl_coef or 0.0) * (curve[-1].get("kl") or 0.0)
+    # The run has warned of a scorer whose numbers say little.
+    can_alarm = lines and not is_best_of_n and not result_of(plan).get("reads_little")
+    if lines:
+        show_references(console, lines)
+    if lines and can_alarm and (alarm := short_of_best(ended, lines["best_of_n"])):
+        say(console, f"! {plan.name}: {alarm}")
+    try:
+        write_comparison(config, out, command=_command(config), picture=CURVE)
+    except ValueError as error:  # a curve of one point, or with a score that is no number
+        say(console, f"no picture and report: {error}")
+    parts = []
+    for name, words, digits in (("score", "score", 3), ("gold_score", "gold score", 3)):
+        if curve[-1].get(name) is not None:
+            parts.append(f"{words} from {fixed(curve[0][name], digits)}")
+            parts[-1] += f" to {fixed(curve[-1][name], digits)}"
+    if curve[-1].get("kl") is not None:
+        parts.append(f"KL {fixed(curve[-1]['kl'], 2)} nats")
+    if lines:
+        best = next(row["score"] for row in lines["best_of_n"] if row["n"] == BEST_OF)
+        parts.append(f"best of {BEST_OF} untrained: score {fixed(best, 3)}")
+    say(console, f"{', '.join(parts)} ({curve[-1]['tokens']:,} tokens)")
+    written = [out / name for name in (CURVE, "report.html") if (out / name).exists()]
+    say(console, f"curve and report: {' '.join(map(str, written or [plan.folder]))}")
+    has_agent = (out / "agent").exists()  # an agent of one's own may have no method save
+    say(console, f"next: tokengym evaluate {out / 'agent'}" if has_agent else f"files: {out}")
+
+
+def _references(console: "Console", config: "ComparisonConfig", out: Path) -> dict[str, Any] | None:
+    """Return what needs no training, drawn where the folder has none; None without a model."""
+    from tokengym.agents.errors import ModelError
+    from tokengym.evaluation.runs.run import run_references
+
+    if not config.evaluation.reference_samples:
+        return None
     try:
         with console.status("best-of-n of the untrained policy"):
             drawn = run_references(config, out, warns=False)  # the run has warned
     except ModelError as error:  # an agent of one's own may need no model
         console.print(f"no best-of-n: {error}", markup=False)
-        return
-    lines = drawn.lines(config.kl_coef, by_gold=config.by_gold)
-    show_references(console, lines)
-    ended = curve[-1]["score"] - (config.kl_coef or 0.0) * (curve[-1].get("kl") or 0.0)
-    # The run has warned of a scorer whose numbers say little.
-    can_alarm = not is_best_of_n and not result_of(plan).get("reads_little")
-    if can_alarm and (alarm := short_of_best(ended, lines["best_of_n"])):
-        say(console, f"! {plan.name}: {alarm}")
+        return None
+    lines: dict[str, Any] = drawn.lines(config.kl_coef, by_gold=config.by_gold)
+    return lines
+
+
+def _command(config: "ComparisonConfig") -> str:
+    """Return the command that trains the one run of a configuration."""
+    from tokengym.evaluation.runs.config import command_line
+
+    words = {"tokengym compare": "tokengym train", "--rewards ": "--reward ", " --seeds 1": ""}
+    command = command_line(config).replace("--first-seed ", "--seed ", 1)
+    for word, own in words.items():
+        command = command.replace(word, own, 1)
+    return command
 
 
 def _show_log(console: "Console", folder: Path) -> None:

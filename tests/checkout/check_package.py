@@ -79,8 +79,8 @@ def check_distributions(out: Path, dist: Path) -> None:
     shared = ("--numprocesses", "2", "--dist", "loadfile")
     step("the suite's tests", empty, "-m", "pytest", *shared, "tests/suite")
     # The stranger's line, of a folder of wheels; what is installed already is not sought again.
-    folder = ("--find-links", str(dist), "tokengym[lab]", "tokengym-audit")
-    step("install the rest from the folder", empty, *pip, *folder)
+    rest = ("--find-links", str(dist), "tokengym[lab]", "tokengym-audit")
+    step("install the rest from the folder", empty, *pip, *rest)
     step("a task and a rule of the laboratory", empty, "-c", ORACLE)
     step("the audit", empty, "-c", "import tokengym_audit")
 

@@ -121,6 +121,15 @@ def test_the_responses_of_an_episode_are_what_their_rows_say(task: str):
     assert all(abs(total - score) < 0.06 for total, score in sums)
 
 
+@pytest.mark.parametrize("task", EPISODES)
+def test_a_page_says_what_the_trained_response_is_beside_the_best_of_16(task: str):
+    text = (FOLDER / "environments" / f"{task.lower()}.md").read_text(encoding="utf-8")
+    assert not re.search(r"^\|[ |]+\|$", text, re.MULTILINE)  # a header row of empty cells
+    trained, best = (read()[task][stage]["score"] for stage in STAGES[1:])
+    assert f"(score {trained:.2f} against {best:.2f})" in text
+    assert ("does not reach the best of 16" in text) == (trained < best)
+
+
 def test_every_argument_of_make_is_on_the_page():
     names = re.findall(
         r"^\| `(\w+)` \| `[^`]*` \| `", page().split("## Methods")[0], flags=re.MULTILINE

@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 
 import tokengym
+from docs.makers import public_names
 from tests.checkout import house
+from tokengym.base.plugins import plugins
 from tokengym.envs.tasks.task import LABORATORY
 
 ROOT = Path(__file__).parents[2]
@@ -144,6 +146,18 @@ def test_every_name_of_the_face_is_where_type_checkers_find_it():
         assert getattr(tokengym, name) is getattr(importlib.import_module(module), name)
     with pytest.raises(AttributeError, match="no attribute 'PP0'"):
         tokengym.PP0  # noqa: B018
+
+
+@pytest.mark.parametrize("package", public_names.PUBLIC)
+def test_a_public_package_shows_its_public_names_and_no_others(package: str):
+    """Not what it imports itself; those that entry points add are public too."""
+    module = importlib.import_module(package)
+    prefix = f"{package}.".removeprefix("tokengym.")
+    points = [point.name for point in plugins("names") if point.name.startswith(prefix)]
+    added = {name.removeprefix(prefix) for name in points}
+    shown = dir(module)
+    assert shown == sorted({*module.__all__, *(name for name in added if "." not in name)})
+    assert not {"TYPE_CHECKING", "lazily", "sys", "os"} & {*shown}
 
 
 def test_the_suite_imports_nothing_that_stays_out_of_its_wheel():

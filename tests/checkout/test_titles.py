@@ -49,6 +49,17 @@ def test_every_term_has_its_heading():
     assert set(hooks.TERMS) <= anchors
 
 
+def test_members_of_a_class_are_folded():
+    hooks = pytest.importorskip("docs.hooks")
+    member = '<div class="doc"><h4 id="C.m">m</h4><div>text</div></div>'
+    page = '<div class="c"><h3>C</h3>{}</div><div class="c"><h3>D</h3></div>'
+    children = f'<div class="doc doc-children">{member}{member}</div>'
+    folded = f"<details><summary>2 methods and attributes</summary>{children}</details>"
+    assert hooks._with_folded_members(page.format(children)) == page.format(folded)
+    empty = '<div class="doc doc-children"></div>'
+    assert hooks._with_folded_members(page.format(empty)) == page.format(empty)
+
+
 def test_a_notebook_without_widgets_is_not_warned_of_bars():
     kernel = (
         "import sys, types\n"

@@ -10,7 +10,6 @@ from tokengym.agents.policy.language_model import load_causal_lm
 from tokengym.base.errors import PretrainedError
 from tokengym.base.files import read_json, write_json
 from tokengym.base.models import MODELS, RECORD, located, title_of
-from tokengym.evaluation.measure.measures import measure_of
 from tokengym.evaluation.report.report import _facts
 
 pytest.importorskip("gguf", reason="SKIPPED BY NAME: the package gguf is not installed")
@@ -56,7 +55,7 @@ def test_models_have_their_titles():
         ({"model": "my/model", "bundle": "movie_review"}, "my/model"),
         ({"model": None, "bundle": "other/folder"}, "\N{EN DASH}"),
     ):
-        facts = dict(_facts({**summary, "settings": settings}, measure_of("score", False)))
+        facts = dict(_facts({**summary, "settings": settings}))
         assert dict(facts["Settings"])["model"] == shown
 
 

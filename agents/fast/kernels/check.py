@@ -21,10 +21,6 @@ def check_kernels(device: torch.device) -> None:
     A machine may lack a compiler, or its version of Triton may translate a kernel wrongly. In
     bfloat16 both forms are held against the plain one in float32, and on average over the figures
     the kernels may be off by half as much again as the plain form.
-
-    Raises:
-        ModelError: naming what failed or differs.
-        OutOfMemoryError: if the device has no room for it now, which says nothing of the kernels.
     """
     try:
         # Wherever a rollout or an update asks first, with gradients and without a graph.

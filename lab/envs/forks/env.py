@@ -57,11 +57,7 @@ def forks_tokenizer() -> PreTrainedTokenizerFast:
 
 @dataclass(frozen=True, kw_only=True)
 class ForksSettings(ResponseSettings):
-    """`ResponseSettings` with the knobs of the task.
-
-    Raises:
-        SettingsError: if a knob is out of range, or the knobs make every response wrong.
-    """
+    """`ResponseSettings` with the knobs of the task."""
 
     max_new_tokens: int = 16
     """Length of every response, tokens: the decisions, and fillers in between."""
@@ -166,10 +162,6 @@ class ForksValues:
                 (states, vocab) in the order of ``states(prompt)``, as
                 `tokengym.agents.policy_table` gives it. None is uniform over the legal tokens.
             prompt: Id or text of the prompt.
-
-        Raises:
-            PolicyError: if a prefix's probabilities are invalid.
-            SettingsError: if there are too many prefixes, as with several filler words.
         """
         return self.prefixes(prompt).under(policy_probs)
 
@@ -219,10 +211,6 @@ class ForksEnv(ForksValues, TokenGenerationEnv):
         render_mode: "ansi", "human" or "html".
         generation: Fields of `ForksSettings`.
 
-    Raises:
-        SettingsError: for a knob that makes the task unsolvable or trivial, or what
-            `TokenGenerationEnv` refuses.
-
     Example:
         >>> env = ForksEnv(family="countdown", decisions=2, distractors=0, fillers=1)
         >>> _, info = env.reset(options={"prompt": "countdown from 5 : go go"})
@@ -257,9 +245,6 @@ class ForksVectorEnv(ForksValues, TokenGenerationVectorEnv):
         prompts: See `ForksEnv`.
         render_mode: "ansi" or "html".
         generation: Fields of `ForksSettings`.
-
-    Raises:
-        SettingsError: see `ForksEnv`.
     """
 
     @accepts_settings(ForksSettings)

@@ -166,11 +166,7 @@ def write(
 
 @lru_cache(maxsize=4096)
 def read(prompt: str) -> Automaton:
-    """Return the automaton that a prompt describes.
-
-    Raises:
-        PromptError: if it describes none.
-    """
+    """Return the automaton that a prompt describes."""
     head, _, tail = prompt.rpartition(":")
     name, *words = head.split() or [""]
     if name not in FAMILIES or GO not in tail.split():
@@ -274,9 +270,6 @@ def verify(prompt: str, response: str) -> float:
 
 def solution(prompt: str) -> str:
     """Return one solution of a prompt, without fillers: the first symbol that still solves it.
-
-    Raises:
-        PromptError: if there is none.
 
     Example:
         >>> solution("maze from a to d : a b , b c , c d , b d : go go")

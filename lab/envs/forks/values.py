@@ -126,11 +126,7 @@ class PrefixTable(Mapping[Prefix, Any]):
         return np.array([self[state] for state in self.states])
 
     def along(self, response_ids: Sequence[int]) -> FloatArray:
-        """Return the entries (n,) of a response's tokens; advantages sum to score minus V().
-
-        Raises:
-            KeyError: if a token was not legal.
-        """
+        """Return the entries (n,) of a response's tokens; advantages sum to score minus V()."""
         ids = tuple(map(int, response_ids))
         entries = np.array([self[ids[:t]][token] for t, token in enumerate(ids)], dtype=np.float64)
         if np.isnan(entries).any():  # of the last one; an earlier one is no prefix
@@ -188,11 +184,7 @@ class PrefixTree:
         return backward(self.automaton, best)
 
     def state_of(self, prefix: Prefix) -> State | None:
-        """Return the automaton's state after a prefix; None where it has failed.
-
-        Raises:
-            KeyError: if a token is not legal where it stands.
-        """
+        """Return the automaton's state after a prefix; None where it has failed."""
         ids = list(map(int, prefix))
         if len(ids) > len(self.legal) or not self.legal[range(len(ids)), ids].all():
             raise KeyError(f"{prefix!r} has an illegal token, or more than {len(self.legal)}")
@@ -214,11 +206,7 @@ class PrefixTree:
 
     @cached_property
     def states(self) -> tuple[Prefix, ...]:
-        """Unfinished prefixes that can still be solved, shorter ones first.
-
-        Raises:
-            SettingsError: if there are more than `MAX_STATES`.
-        """
+        """Unfinished prefixes that can still be solved, shorter ones first."""
         level: list[tuple[Prefix, State]] = [((), self.automaton.start)]
         level = [pair for pair in level if self.best_layers[0].values.get(pair[1], 0.0) > 0]
         prefixes: list[Prefix] = []
@@ -253,10 +241,6 @@ class PrefixTree:
         """Return the values of a policy, by enumeration; None is uniform over the legal tokens.
 
         V(prefix) = sum_a policy(prefix)[a] V(prefix + a), 0 where it can no longer be solved
-
-        Raises:
-            PolicyError: if a prefix's probabilities are invalid, or an illegal token has any.
-            SettingsError: see `states`.
         """
         probs = self._probabilities(policy_probs)
         known: dict[Prefix, float] = {}

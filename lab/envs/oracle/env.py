@@ -94,9 +94,6 @@ class OracleValues:
             (vocab,) with NaN at illegal tokens; ``values.array`` (states,) and ``q_values.array``
             (states, vocab) hold all of them in the order of ``states``. ``.advantages`` is their
             difference: 0 for a best token, negative for any other.
-
-        Raises:
-            SettingsError: if ``max_new_tokens`` is too large for a table, more than 8.
         """
         return self._tree().optimal
 
@@ -110,10 +107,6 @@ class OracleValues:
         Args:
             reference: As ``policy_probs`` of `policy_values`.
             kl_coef: Price of a nat of KL, score units, above 0.
-
-        Raises:
-            PolicyError: see `policy_values`.
-            SettingsError: if ``kl_coef`` is not above 0.
 
         Example:
             >>> env = OracleEnv(max_new_tokens=3)
@@ -153,9 +146,6 @@ class OracleValues:
                 policy that is uniform over the legal tokens.
             reference: Policy to which the KL is measured, in the same forms; None has no KL.
             kl_coef: Price of a nat of that KL, score units; V is then that of score - price * KL.
-
-        Raises:
-            PolicyError: if a state's probabilities are invalid, or an illegal token has any.
         """
         return self._tree().under(policy_probs, reference, kl_coef)
 
@@ -164,9 +154,6 @@ class OracleValues:
 
         Args:
             policy_probs: See `policy_values`.
-
-        Raises:
-            PolicyError: see `policy_values`.
 
         Example:
             >>> every = OracleEnv(max_new_tokens=3).responses()
@@ -182,9 +169,6 @@ class OracleValues:
             ``advantages[state]`` (vocab,), NaN at illegal tokens; ``advantages.array`` (states,
             vocab). ``advantages.along(info["response_ids"])`` (n,) is the gold credit of an
             episode: it sums to the score minus the value of the empty response.
-
-        Raises:
-            PolicyError: see `policy_values`.
         """
         return self.policy_values(policy_probs).advantages
 
@@ -250,9 +234,6 @@ class OracleEnv(OracleValues, TokenGenerationEnv):
         render_mode: "ansi", "human" or "html".
         generation: Fields of `OracleSettings`.
 
-    Raises:
-        SettingsError: for an unknown rule, or what `TokenGenerationEnv` refuses.
-
     Example:
         >>> env = OracleEnv(max_new_tokens=3)
         >>> values, q_values = env.optimal_values()
@@ -285,9 +266,6 @@ class OracleVectorEnv(OracleValues, TokenGenerationVectorEnv):
         rules: See `OracleEnv`.
         render_mode: "ansi" or "html".
         generation: Fields of `OracleSettings`.
-
-    Raises:
-        SettingsError: for an unknown rule, or what `TokenGenerationEnv` refuses.
     """
 
     @accepts_settings(OracleSettings)

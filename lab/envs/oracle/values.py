@@ -74,9 +74,6 @@ class StateTable(Mapping[State, Any]):
         Returns:
             (n,) the entry of token t in the state of the tokens before it. The entries of
             advantages sum to the score minus the value of the empty response.
-
-        Raises:
-            KeyError: if a token was not legal.
         """
         ids = tuple(map(int, response_ids))
         entries = np.array([self[ids[:t]][token] for t, token in enumerate(ids)], dtype=np.float64)
@@ -161,11 +158,7 @@ class ResponseTree:
         return legal
 
     def row(self, state: State) -> int:
-        """Return a state's place in ``states``.
-
-        Raises:
-            KeyError: if there is no such state.
-        """
+        """Return a state's place in ``states``."""
         row = 0
         for token in state:
             if token not in self._index_of:
@@ -185,11 +178,7 @@ class ResponseTree:
         return self._tables(*optimal_values(self._scores, **self._shape))
 
     def soft_optimal(self, reference: PolicyProbs, kl_coef: float) -> ExactValues:
-        """Return the values of the policy that is best by score - kl_coef * KL.
-
-        Raises:
-            PolicyError: if a state's probabilities are invalid.
-        """
+        """Return the values of the policy that is best by score - kl_coef * KL."""
         probs = self.probabilities(reference)[:, self._columns]
         return self._tables(
             *soft_optimal_values(self._scores, probs, kl_coef=kl_coef, **self._shape)
@@ -201,11 +190,7 @@ class ResponseTree:
         reference: PolicyProbs | None = None,
         kl_coef: float = 0.0,
     ) -> ExactValues:
-        """Return the values of a policy; None is uniform over the legal tokens.
-
-        Raises:
-            PolicyError: if a state's probabilities are invalid.
-        """
+        """Return the values of a policy; None is uniform over the legal tokens."""
         probs = self.probabilities(policy_probs)[:, self._columns]
         ref = None if reference is None else self.probabilities(reference)[:, self._columns]
         return self._tables(
@@ -213,11 +198,7 @@ class ResponseTree:
         )
 
     def responses(self, policy_probs: PolicyProbs | None) -> Responses:
-        """Return all responses and their probabilities; None is uniform over the legal tokens.
-
-        Raises:
-            PolicyError: if a state's probabilities are invalid.
-        """
+        """Return all responses and their probabilities; None is uniform over the legal tokens."""
         probs = self.probabilities(policy_probs)[:, self._columns]
         branching, horizon = self._shape["branching"], self._shape["horizon"]
         end = self._columns[-1:]

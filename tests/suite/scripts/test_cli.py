@@ -323,7 +323,16 @@ def test_train_and_evaluate(tmp_path, capsys):
     price = ["--kl-coef", "0.2"]
     assert main(["train", "--reward", "abc", "--out", str(out), *small, *measured, *price]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "0 tokens: score" in printed
+    assert "update 1 of 1: score " in printed  # as it goes, though there is no terminal
+    assert re.search(
+        r" score from -?[\d.]+ to -?[\d.]+, gold score from .*, best of 16 untra", printed
+    )
+    assert f"curve and report: {out / 'curve.png'} {out / 'report.html'} " in printed
+    assert printed.endswith(f"next: tokengym evaluate {out / 'agent'}")
+    assert (out / "curve.png").read_bytes().startswith(b"\x89PNG")
+    page = (out / "report.html").read_text()
+    assert "Continue a film review, positively." in page
+    assert "tokengym train --env MovieReview --reward abc " in page
     file = tmp_path / "figures.json"
     arguments = ["--episodes", "4", "--max-new-tokens", "5", "--json", str(file)]
     assert main(["evaluate", str(out / "agent"), *arguments, "--seed", "20240"]) == 0

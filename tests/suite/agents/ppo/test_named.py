@@ -15,7 +15,7 @@ def envs():
 def test_a_name_makes_what_the_word_of_the_command_trains(name, word, group_size):
     agent = getattr(tokengym, name)("CausalLMPolicy", envs(), seed=0)
     assert type(agent) is tokengym.PPO
-    assert (agent.advantage, agent.group_size) == (word, group_size)
+    assert (agent.settings.advantage, agent.settings.group_size) == (word, group_size)
     assert agent.settings == find_learner(word).default_settings()
     assert not agent.has_critic
 
@@ -27,11 +27,11 @@ def test_an_agent_by_name_learns_and_is_loaded_by_either_name(tmp_path):
     agent.save(tmp_path / "agent")
     for learner in (tokengym.REINFORCE, tokengym.PPO):
         again = learner.load(tmp_path / "agent", env=envs())
-        assert (again.advantage, again.num_timesteps) == ("reinforce", 8 * 4)
+        assert (again.settings.advantage, again.num_timesteps) == ("reinforce", 8 * 4)
 
 
 def test_what_a_name_stands_for_is_not_changed():
     said = r"GRPO stands for advantage='grpo', got 'loo'; .* take PPO\(..., advantage='loo'\)"
     with pytest.raises(ValueError, match=said):
         tokengym.GRPO("CausalLMPolicy", envs(), advantage="loo")
-    assert tokengym.GRPO("CausalLMPolicy", envs(), group_size=4).group_size == 4
+    assert tokengym.GRPO("CausalLMPolicy", envs(), group_size=4).settings.group_size == 4

@@ -73,6 +73,18 @@ def test_what_a_word_cannot_say_is_refused_in_one_line(word, said):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("normalize", "running"), ("lora_rank", 4), ("dtype", "bfloat16")]
+)
+def test_what_has_no_effect_on_a_stock_algorithm_is_refused(name, value):
+    with pytest.raises(SettingsError, match=f"{name}={value!r} has no effect on agent='sb3:A2C'"):
+        TrainingSettings(agent="sb3:A2C", **{name: value})
+    with pytest.raises(TypeError, match=f"A2CSettings has no setting {name!r}"):
+        training_settings(ENV, "sb3:A2C", **{name: value})
+    of_first = changed(TRAINING, **{name: value})
+    assert getattr(arms("ppo", "sb3:A2C", training=of_first).trainings["ppo"], name) == value
+
+
 def test_an_algorithm_without_discrete_actions_is_refused_before_any_run():
     learner = find_learner("sb3:SAC")
     with pytest.raises(SettingsError, match=r"sb3:SAC cannot be made.*discrete"):

@@ -82,15 +82,16 @@ def test_alarms_of_over_optimisation():
         "repetition": 0.1 * RISING,
     }
     assert find_alarms(quiet, STEPS) == []
-    assert find_alarms({**quiet, "gold_score": hill(7)}, STEPS) == [
-        "from update 21 on the gold score fell (7 to 4) while the score rose (0.7 to 1)"
+    assert [*map(str, find_alarms({**quiet, "gold_score": hill(7)}, STEPS))] == [
+        "the gold score fell while the score rose (from update 21 on: gold 7 to 4, score 0.7 to 1)"
     ]
-    assert find_alarms({**quiet, "copy_rate": 0.4 * RISING}, STEPS) == [
-        "it copies more of its prompt: 0% of trigrams at first, 40% at the end"
+    assert [*map(str, find_alarms({**quiet, "copy_rate": 0.4 * RISING}, STEPS))] == [
+        "more is copied from the prompt (0% of trigrams at first, 40% at the end)"
     ]
-    assert "repeats itself more" in find_alarms({**quiet, "repetition": 0.5 * RISING}, STEPS)[0]
-    assert find_alarms({**quiet, "length": 48 - 40 * RISING}, STEPS) == [
-        "its length went from 48 to 8 tokens"
+    (again,) = find_alarms({**quiet, "repetition": 0.5 * RISING}, STEPS)
+    assert again.sign == "responses repeat themselves more"
+    assert [*map(str, find_alarms({**quiet, "length": 48 - 40 * RISING}, STEPS))] == [
+        "the length changed (48 to 8 tokens)"
     ]
 
 
@@ -100,11 +101,12 @@ def test_the_word_salad_of_film_reviews_raises_an_alarm_and_their_priced_run_non
     free = np.array([-4, 85, 184, 269, 309, 335, 348, 354, 362, 364, 365, 365, 370, 369, 370]) / 100
     salad = np.array([-4, 12, 17, 21, 24, 25, 30, 27, 30, 28, 20, 18, 15, 11, 10]) / 100
     (alarm,) = find_alarms({"score": free, "gold_score": salad}, steps)
-    assert alarm.startswith("from update 18 on the gold score fell (0.3 to 0.1) while the score")
+    assert alarm.sign == "the gold score fell while the score rose"
+    assert alarm.detail == "from update 18 on: gold 0.3 to 0.1, score 3.48 to 3.7"
     (of_tokens,) = find_alarms(
         {"score": free, "gold_score": salad}, [3072 * step for step in steps], axis="tokens"
     )
-    assert of_tokens == alarm.replace("update 18", "55,296 tokens")
+    assert of_tokens.detail == alarm.detail.replace("update 18", "55,296 tokens")
     priced = (
         np.array([-4, 92, 186, 238, 274, 293, 297, 313, 311, 309, 322, 321, 322, 330, 324]) / 100
     )
@@ -120,43 +122,44 @@ def test_curves_of_other_evaluations_are_refused():
 def test_a_loss_of_gold_is_not_called_one_of_the_objective():
     falling = {"score": RISING, "net_score": -RISING}
     (own,) = find_alarms(falling, STEPS)
-    assert own.startswith("its score minus the KL penalty ended at -1, below its start of")
-    assert own.endswith(": training lost by its own objective")
+    lost = "score minus the KL penalty ended below its start"
+    assert own.sign == f"{lost}: training lost by its own objective"
+    assert own.detail.endswith(" to -1")
     (gold,) = find_alarms({**falling, "gold_score": RISING}, STEPS, by_gold=True)
-    assert gold.startswith("its gold score minus the KL penalty ended at -1, below its start of")
-    assert "objective" not in gold
+    assert gold.sign == f"gold {lost}"
 
 
 def test_less_than_the_best_of_four_is_an_alarm():
     rows = [{"n": n, "score": n / 4, "net_score": n / 8} for n in (1, 2, 4, 8)]
     assert short_of_best(0.5, rows) is None
-    assert str(short_of_best(0.4, rows)).startswith("it ended at 0.4, below the 0.5 of the best of")
-    assert "KL penalty" in str(short_of_best(0.4, rows))  # the printed score is another number
+    alarm = short_of_best(0.4, rows)
+    assert alarm is not None
+    # The printed score is another number.
+    assert "best of 4 untrained responses (score minus the KL penalty 0.5)" in alarm.sign
+    assert alarm.detail == "0.4"
     assert short_of_best(0.4, rows[:2]) is None
     without_price = [{"n": row["n"], "score": row["score"]} for row in rows]
-    alarm = str(short_of_best(0.9, without_price))
-    assert "below the 1 of the best of 4" in alarm
-    assert "KL penalty" not in alarm
+    assert "best of 4 untrained responses (score 1)" in str(short_of_best(0.9, without_price))
 
 
 @pytest.mark.parametrize(
     ("kl", "said"),
     [
-        ([0.0, 5.0, 6.0, 8.0], "one update crossed at least 5 nats of KL (update 0 to 1), and it"),
+        ([0.0, 5.0, 6.0, 8.0], "at least 5 nats from update 0 to 1, 8 at the end"),
         ([0.0, 1.5, 3.0, 8.0], None),  # under a quarter of 8, and 5 in five updates are one each
         ([0.0, 0.9, 1.0, 1.5], None),  # within a nat
         (
             [0.0, 0.5, 2.0, 1.0],
-            "(update 1 to 2), and it ended at 1: lower learning_rate, or set n_",
+            "from update 1 to 2, 1 at the end): lower learning_rate, or set n_",
         ),
-        ([0.0, 9.0, 4.0, 3.0], "crossed at least 9 nats"),
+        ([0.0, 9.0, 4.0, 3.0], "at least 9 nats"),
     ],
 )
 def test_an_update_that_leaps_is_told(kl, said):
     curves = {"score": np.arange(4.0), "kl": np.array(kl)}
     alarms = find_alarms(curves, [0, 1, 2, 7])
     assert len(alarms) == (said is not None)
-    assert said is None or said in alarms[0]
+    assert said is None or said in str(alarms[0])
     assert find_alarms(curves, [0, 1, 2, 7], axis="tokens") == []
 
 

@@ -37,15 +37,35 @@ def test_levels_are_drawn_within_the_chart_and_their_names_apart():
     series = Series(name="a", colour=0, x=np.array([0.0, 10.0]), y=np.array([0.0, 1.0]))
     named = [("low", -1.0), ("best", 4.0), ("nearly", 3.99)]
     chart = line_chart([series], width=400.0, height=200.0, levels=named)
-    assert [level.text for level in chart.levels] == ["best", "nearly", "low"]
+    assert [level.parts for level in chart.levels] == [["best"], ["nearly"], ["low"]]
     best, nearly, low = chart.levels
     assert chart.top < best.at < nearly.at < low.at < chart.bottom
-    assert best.text_at < best.at  # above its line
+    assert best.text_at == pytest.approx(best.at + 4.0, abs=0.1)  # beside its line
     assert nearly.text_at - best.text_at >= 14.0  # though the lines are a pixel apart
-    assert low.text_at == pytest.approx(low.at - 4.0, abs=0.1)
+    assert low.text_at == pytest.approx(low.at + 4.0, abs=0.1)
+    assert chart.width - chart.right > 6.0 * len("nearly")  # no curve is where the names are
     zero = chart.lines[0].points[0][1]
     assert zero == pytest.approx(low.at + (best.at - low.at) / 5.0, abs=0.1)
     assert line_chart([series], width=400.0, height=200.0).levels == []
+
+
+def test_a_name_of_two_lines_pushes_the_next_down():
+    series = Series(name="a", colour=0, x=np.array([0.0, 10.0]), y=np.array([0.0, 1.0]))
+    named = [("optimum, at least", 4.0), ("best of 16", 3.9)]
+    optimum, best = line_chart([series], width=400.0, height=200.0, levels=named).levels
+    assert optimum.parts == ["optimum,", "at least"]
+    assert best.text_at - optimum.text_at >= 28.0
+
+
+def test_a_gap_is_joined_thinly():
+    gaps = np.array([False, True])
+    at = np.array([0.0, 1.0, 2.0])
+    (line,) = line_chart(
+        [Series(name="a", colour=0, x=at, y=at, gaps=gaps)], width=400.0, height=200.0
+    ).lines
+    assert [line.path.count(pen) for pen in "ML"] == [2, 1]
+    assert [line.leaps.count(pen) for pen in "ML"] == [2, 1]
+    assert line.leaps.rindex("L") > line.leaps.rindex("M")  # the second step, not the first
 
 
 def test_intervals_lie_around_zero():

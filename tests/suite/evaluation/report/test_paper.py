@@ -111,6 +111,7 @@ def test_a_table_names_the_way(make_curves):
     ("settings", "message"),
     [
         ({"figure": Path("a.jpg")}, r"must end in .pdf, .svg or .png, got 'a.jpg'"),
+        ({"width": "84mm", "columns": 2}, "columns=2 has no effect beside width 84mm"),
         ({"width": "3"}, "3.25in, 84mm.*240pt; got '3'"),
         ({"width": "900in"}, "1 to 40 inches"),
     ],
@@ -121,6 +122,7 @@ def test_what_cannot_be_drawn_is_refused(settings, message):
 
 
 def test_units_are_those_of_papers():
+    assert (Paper().inches, Paper(columns=2).inches) == (3.25, 6.75)
     assert Paper(width="84mm").inches == pytest.approx(3.307, abs=1e-3)
     assert Paper(width="240pt").inches == pytest.approx(3.321, abs=1e-3)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from tests.support import golden
 from tokengym.evaluation.report.curves import Curve, make_panels
 from tokengym.evaluation.report.figures import draw_against_kl, save_figure
 from tokengym.evaluation.report.report import render_report
@@ -117,18 +118,63 @@ def test_nothing_is_fetched(make_curves):
     page = render(make_curves(), hostile_samples(["sparse", "abc"]))
     for tag, attributes in Tags(page).found:
         for name in ("src", "href", "data", "srcset"):
-            assert attributes.get(name) in (None, "data:,"), (tag, attributes)
+            address = attributes.get(name) or "data:,"
+            is_place = tag == "a" and address.startswith("#")  # on this page
+            assert address == "data:," or is_place, (tag, attributes)
     assert "url(" not in page
     assert "@import" not in page
 
 
-def test_many_rewards_are_put_in_words_behind_a_fold(make_curves):
-    fold = "<summary>Reward by reward, in words</summary>"
-    few, many = (render(make_curves(names)) for names in (("sparse", "abc"), tuple("abcd")))
-    assert fold not in few
-    assert 'class="sentences"' in few
-    assert many.count(fold) == 1
-    assert many.count('class="sentences"') == 1
+COMPARED = {
+    "task": {"MovieReview": {"summary": "Continue a film review.", "page": "environments/a.md"}},
+    "rewards": {
+        "sparse": {"summary": "The whole score on the last token.", "page": "rewards/credits.md"},
+        "abc": {"summary": "The score spread.", "page": "rewards/credits.md"},
+    },
+    "agents": {"ppo": {"summary": "policy gradient", "page": ""}},
+}
+
+
+def test_what_was_compared_stands_before_the_first_picture(make_curves):
+    untrained = {"credit": "sparse", "seed": 0, "step": 0, "score": 0.1, "gold_score": None}
+    episodes = [{**untrained, "prompt": "the film", "response": "was long"}]
+    page = render(
+        make_curves(("sparse", "abc")), episodes, compared=COMPARED, settings={"env": "MovieReview"}
+    )
+    said = golden.words(page.partition('<svg class="plot')[0]).replace("\n", " ")
+    assert "Task MovieReview : Continue a film review. the film was long" in said
+    assert "Rewards sparse (baseline): The whole score on the last token. abc : The score" in said
+    assert "Learner ppo : policy gradient" in said
+    assert "Score The scorer's own value of held-out responses" in said
+    assert "Gold score The task's true score" in said
+    cautions = page.index('class="cautions"') if 'class="cautions"' in page else len(page)
+    assert page.index('<svg class="plot') < cautions
+
+
+def test_every_link_of_the_page_has_its_place(make_curves):
+    tags = Tags(render(make_curves(("sparse", "abc")), compared=COMPARED)).found
+    places = [attributes.get("id") for _, attributes in tags]
+    links = [str(attributes["href"]) for tag, attributes in tags if tag == "a"]
+    assert len(links) >= 5
+    assert all(places.count(link.removeprefix("#")) == 1 for link in links)
+
+
+def test_pages_of_the_documentation_are_linked_where_the_repository_has_an_address(
+    make_curves, monkeypatch
+):
+    monkeypatch.setattr("tokengym.evaluation.report.intro.REPOSITORY", "https://example.org/t")
+    page = render(make_curves(("sparse", "abc")), compared=COMPARED)
+    assert 'href="https://example.org/t/blob/main/docs/rewards/credits.md"' in page
+    assert 'href="https://example.org/t/blob/main/docs/guide/glossary.md"' in page
+
+
+def test_many_rewards_keep_their_sentences_for_the_terms(make_curves):
+    names = tuple("abcde")
+    rewards = {name: {"summary": f"It is {name}.", "page": ""} for name in names}
+    page = render(make_curves(names, seeds=2), compared={"rewards": rewards})
+    before, _, after = page.partition('<svg class="plot')
+    assert "It is c." not in before
+    assert after.count("It is c.") == 1
 
 
 def test_a_big_comparison_stays_under_five_megabytes(make_curves):

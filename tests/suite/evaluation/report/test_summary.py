@@ -132,8 +132,8 @@ def test_a_later_run_is_no_start_of_the_others():
 @pytest.mark.parametrize(
     ("seeds", "table", "said"),
     [
-        (range(3), "over 3 to 10 seeds;", "other has 3 seeds and sparse 10, of which 3"),
-        (range(5, 15), "over 10 seeds;", "other has 10 seeds and sparse 10, of which 5"),
+        (range(3), "over 3 to 10 seeds;", "sparse has 10 seeds, and shares 3 of the 3 of other"),
+        (range(5, 15), "over 10 seeds;", "sparse has 10 seeds, and shares 5 of the 10 of other"),
         (range(10), "over 10 seeds;", ""),
     ],
 )
@@ -142,12 +142,12 @@ def test_seeds_that_rewards_do_not_share_are_said(seeds, table, said):
     (group,) = summarize(curves)["groups"]
     cautions = " ".join(group["verdict"]["cautions"])
     assert said in cautions
-    assert ("are the same" in cautions) == bool(said)
+    assert ("and shares" in cautions) == bool(said)
     assert table in group_table(group, 0.95, "Markdown")
     lost = [{"credit": "other", "seed": s, "error": "disk"} for s in range(10) if s not in seeds]
     if lost and seeds.stop <= 10:  # another caution tells of those
         (group,) = summarize(curves, SummarySettings(failed=lost))["groups"]
-        assert not any("are the same" in caution for caution in group["verdict"]["cautions"])
+        assert not any("and shares" in caution for caution in group["verdict"]["cautions"])
 
 
 def test_runs_are_set_on_the_way_to_best_of_16(make_curves):
@@ -224,8 +224,8 @@ def test_a_page_has_the_lines_its_samples_give(make_curves):
     page = render_report(
         summarize(curves, SummarySettings(kl_coef=0.05, references=references())), curves
     )
-    # score twice (wide and narrow), gold, KL and net score, against each of four axes
-    assert page.count('class="level"') == 4 * (2 * 2 + 2 + 1 + 2)
+    # score, gold, KL and net score, against each of four axes
+    assert page.count('class="level"') == 4 * (2 + 2 + 1 + 2)
     assert page.count('class="series c8"') == 3  # best-of-n beside each frontier
     plain = render_report(summarize(curves, SummarySettings(kl_coef=0.05)), curves)
     for absent in ('class="level"', "c8"):
@@ -287,11 +287,9 @@ def test_a_lead_that_is_kl_not_spent_is_called_less_drift():
     # The last 3 of 21 evaluations: 19 / 20 of 8 nats, where no run of lazy ever was.
     assert group["equal_kl"] == pytest.approx(7.6, rel=1e-3)
     assert "at_kl" not in differences["score"]
-    assert "It drifts less, and does not learn faster" in (said := group["verdict"]["sentences"][0])
-    assert (
-        "Its score at equal KL is not known: sparse ends at 7.60 nats, and of its 6 runs 6 ended "
-        "below it." in said
-    )
+    assert group["verdict"]["headline"].endswith("than sparse; lazy drifts less.")
+    at = [kind for _, _, kind in columns(group)].index("at_kl")
+    assert cells(group)["lazy"][at]["below"] == "not known, 6 of 6 ended below it"
     # 4 nats on average, half of it: the area under a straight line to 8, and to 4
     assert differences["kl"]["auc"]["difference"] == pytest.approx(-2.0, abs=0.01)
 
@@ -356,11 +354,9 @@ def test_a_lead_in_score_at_equal_kl_has_its_size(sign):
     equal = group["rewards"]["other"]["versus_baseline"]["differences"]["score"]["at_kl"]
     # Read at 3.8 nats, which the mean of the last tenth has: half of the root.
     assert equal["difference"] == pytest.approx(sign * 0.5 * 3.8**0.5, abs=0.01)
-    assert (
-        f"At equal KL (3.80 nats, where sparse ends) it has {'more' if sign > 0 else 'less'} score"
-        in (said := group["verdict"]["sentences"][0])
-    )
-    assert "it was last there after update 19, sparse after 19." in said
+    assert lead_of(group, "other") == ("more" if sign > 0 else "less")
+    at = [kind for _, _, kind in columns(group)].index("at_kl")
+    assert cells(group)["other"][at]["below"].endswith(" after update 19")
     gold = group["rewards"]["other"]["versus_baseline"]["differences"]["gold_score"]["at_kl"]
     assert gold["difference"] == pytest.approx(sign * 0.25 * 3.8**0.5, abs=0.02)
     figure = group["rewards"]["other"]["figures"]["score"]["at_kl"]["iqm"]
@@ -424,8 +420,8 @@ def test_pairs_that_are_not_known_are_said():
     (group,) = summarize(curves)["groups"]
     at = group["rewards"]["other"]["versus_baseline"]["at_kl"]
     assert (at["pairs"], at["of"], at["short"]) == (4, 6, 2)
-    (said,) = group["verdict"]["sentences"]
-    assert ", on the 4 of 6 seeds whose runs were there; it was last there after update 15" in said
+    at = [kind for _, _, kind in columns(group)].index("at_kl")
+    assert cells(group)["other"][at]["below"].endswith(" after update 15, 4 of 6 seeds")
 
 
 def test_what_is_said_of_the_end_is_corrected_over_its_measurements():
@@ -463,8 +459,8 @@ def test_equal_kl_is_told_of_learners_at_equal_tokens_too():
     at = group["rewards"]["other"]["versus_baseline"]["at_kl"]
     assert (at["pairs"], at["baseline_step"]) == (6, 1900.0)
     assert at["step"] == pytest.approx(200.0 * 3.8 / 0.6, rel=2e-3)
-    (said,) = group["verdict"]["sentences"]
-    assert "it was last there after 1,267 tokens, sparse after 1,900." in said
+    at = [kind for _, _, kind in columns(group)].index("at_kl")
+    assert cells(group)["other"][at]["below"].endswith(" after 1,267 tokens")
     assert "step" not in group["measures"]
 
 
@@ -565,7 +561,38 @@ def test_over_optimisation_is_said_first(make_curves):
     group = summarize(curves)["groups"][0]
     assert group["rewards"]["sparse"]["alarms"] == []
     (alarm,) = group["rewards"]["abc"]["alarms"]
-    assert group["verdict"]["cautions"][0] == f"abc: {alarm}."
+    assert alarm["sign"] == "the gold score fell while the score rose"
+    assert group["verdict"]["cautions"][0] == (
+        "The gold score fell while the score rose: abc (from update 15 on: gold 0.5 to 0.2, score "
+        "1.23 to 1.49)."
+    )
+
+
+def test_each_caution_is_said_once_with_the_rewards_it_concerns(make_curves):
+    """All three end at 1.0 to 1.5, below the best of 4 of these samples, which is near 2.9."""
+    scores = np.tile(np.linspace(0.0, 3.0, 16), (3, 1))
+    drawn = ReferenceSamples(scores=scores, gold_scores=None, tokens=2304)
+    group = summarize(make_curves(), SummarySettings(references={(): drawn}))["groups"][0]
+    (said,) = [text for text in group["verdict"]["cautions"] if "best of 4" in text]
+    assert [said.count(f"{name} (") for name in ("sparse", "uniform", "abc")] == [1, 1, 1]
+    assert said.endswith(". Train longer, or at another learning_rate.")
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [
+        (5, "95% interval 0.345 to 0.390; clear, corrected p < 0.001"),
+        (3, "; too few seeds to tell (3)"),
+        (1, "against sparse, no interval; too few seeds to tell (1)"),
+    ],
+)
+def test_a_line_says_how_far_ahead_a_reward_is_and_how_surely(make_curves, seeds, said):
+    (group,) = summarize(make_curves(("sparse", "uniform", "abc"), seeds=seeds))["groups"]
+    abc, uniform = group["verdict"]["differences"]
+    assert abc.startswith("abc: +0.3")
+    assert " score over the run against sparse, " in abc
+    assert abc.endswith(said)
+    assert ("; not clear, corrected p = " in uniform) == (seeds == 5)
 
 
 def test_the_baseline_can_be_chosen(make_curves):

@@ -162,7 +162,7 @@ def test_every_kind_of_comparison_is_said_as_it_is_stored():
             verdict = group["verdict"]
             page += ["", f"## {title}", "", verdict["headline"], ""]
             page += [f"- note: {note}" for note in verdict["notes"]]
-            page += [f"- {sentence}" for sentence in verdict["sentences"]]
+            page += [f"- {line}" for line in verdict["differences"]]
             page += [f"- caution: {caution}" for caution in verdict["cautions"]]
     golden.check(STORED / "verdicts.md", "\n".join(page) + "\n")
 

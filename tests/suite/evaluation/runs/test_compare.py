@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,7 +93,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, st
 
 
 @pytest.fixture(scope="module")
-def finished(interrupted: tuple[Path, int, str]) -> tuple[Path, dict, int]:
+def finished(interrupted: tuple[Path, int, str]) -> tuple[Path, Mapping[str, Any], int]:
     """Go on with the same comparison to its end; also return when its first run was written."""
     out, _, _ = interrupted
     before = (out / "sparse" / "seed-0" / "run.json").stat().st_mtime_ns

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from tokengym.evaluation.runs.display import ProgressDisplay
+from tokengym.evaluation.runs.spec import REFERENCE
 
 RUN = ("abc", 1)
 
@@ -71,3 +72,28 @@ def test_lines_are_printed_where_there_is_no_terminal(monkeypatch):
     with ProgressDisplay(Console(file=File()), total=2, done=0, steps=10) as board:
         assert said.wait(60)
     assert board._ended.is_set()
+
+
+def test_a_line_is_printed_once_and_reference_samples_are_no_run():
+    file = io.StringIO()
+    board = ProgressDisplay(Console(file=file, width=200), total=2, done=0, steps=10)
+    for _ in range(3):
+        board._say(board.line())
+    board.finish((REFERENCE, 0), None)
+    board.finish(("abc", 1), "boom")
+    assert file.getvalue().splitlines() == [
+        "0 of 2 runs done",
+        "reference samples: finished",
+        "[1/2] abc, seed 1: failed: boom",
+    ]
+
+
+def test_the_points_of_one_run_are_lines_where_there_is_no_terminal():
+    file = io.StringIO()
+    board = ProgressDisplay(Console(file=file, width=200), total=1, done=0, steps=12)
+    board.start(RUN)
+    board.update(RUN, 0, point(0))
+    board.update(RUN, 12, point(4000))
+    first, last = file.getvalue().splitlines()
+    assert first == "update 0 of 12: score 1.250, KL 0.50 nats"
+    assert last.startswith("update 12 of 12: score 1.250, KL 0.50 nats, ")
