@@ -4,12 +4,12 @@ import shlex
 from pathlib import Path
 
 SETTINGS = (
-    "--env MovieReview --rewards sparse uniform abc-signed --seeds 5 --updates 24 "
-    "--max-new-tokens 24 --learning-rate 6e-4 --n-warmup-updates 4 --eval-every 2 "
-    "--eval-episodes 64 --reference-samples 16"
+    "--env MovieReview --rewards sparse uniform abc-signed --seeds 5 --updates 12 "
+    "--learning-rate 1e-3 --learning-rate-schedule constant --n-warmup-updates 5 --kl-coef 0.02 "
+    "--eval-every 2 --eval-episodes 64 --reference-samples 16"
 )
-"""Options of the comparison: the task's default rewards, at lengths that leave the report without a
-caution. It takes about four minutes of one core, two on two."""
+"""Options of the comparison: the task's default rewards, at a rate that warms up and a price that
+leave the report without a caution. It takes about four minutes of one core, two on two."""
 TRAINED = """\
 What is trained   a language model of 0.3 million weights, to continue film reviews positively.
                   A reward model, which was trained on such reviews, scores each finished text.

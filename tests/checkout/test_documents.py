@@ -123,7 +123,7 @@ def test_the_readme_s_examples_run_and_print_what_it_says(
     capsys: Any, tmp_path: Path, monkeypatch: Any
 ):
     monkeypatch.chdir(tmp_path)
-    first, second = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    first, second, third = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     (printed,) = re.findall(r"```text\n(.*?)```", README, re.DOTALL)
     found: dict[str, Any] = {}
     exec(compile(first, "README.md", "exec"), found)
@@ -137,6 +137,10 @@ def test_the_readme_s_examples_run_and_print_what_it_says(
     exec(compile(short.replace("64 * 48", "4 * 48"), "README.md", "exec"), found)
     assert (tmp_path / "runs" / "mine").is_dir()
     assert found["stock"].num_timesteps >= 4 * 48
+    quick = "seeds=1, updates=1, batch_size=4, eval_episodes=4, reference_samples=0, jobs=1"
+    assert "seeds=5, updates=30" in third
+    exec(compile(third.replace("seeds=5, updates=30", quick), "README.md", "exec"), found)
+    assert [*found["result"].summary.index] == ["sparse", "abc-signed"]
 
 
 def test_the_bundled_model_writes_what_the_readme_says():
