@@ -1,10 +1,12 @@
 """Base class of learners from whole episodes, on Stable-Baselines3."""
 
+import logging
 import math
 import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
@@ -25,6 +27,8 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from tokengym.agents.contract import Update
 from tokengym.agents.policy.language_model import warn_of_ends
+from tokengym.agents.policy.memory import memory_to_train
+from tokengym.agents.policy.needs import Texts, line_of_needs
 from tokengym.agents.policy.policy import CausalLMPolicy, PlaysPolicy
 from tokengym.agents.policy.sampling import derived_seed
 from tokengym.agents.policy.settings import EpisodicSettings, PolicySettings
@@ -47,8 +51,9 @@ from tokengym.agents.sb3.progress import LastLogRow, TokenProgressBar
 from tokengym.base.device import select_device
 from tokengym.base.errors import SettingsError
 from tokengym.base.settings import from_keywords, names_of, shown_signature
-from tokengym.rewards import RewardError
+from tokengym.rewards import RewardError, RewardModel
 
+logger = logging.getLogger(__name__)
 Self = TypeVar("Self", bound="EpisodicAlgorithm")
 
 ROWS = 64
@@ -400,6 +405,10 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         self.policy.warn_of_rounding()
         self.policy.warn_of_rate(self.lr_schedule(1.0))
         self.policy.warn_of_unfrozen()
+        if self.device.type == "cuda" and self.processes.is_main:
+            with suppress(AttributeError):  # of a family whose config has names of its own
+                line = self.memory_line(torch.cuda.mem_get_info(self.device)[1])
+                logger.warning(line)  # what is less than a warning is not shown
         is_logged = self._custom_logger or self.tensorboard_log is not None
         if not is_logged:  # SB3 would leave an empty temporary folder for each training
             formats: list[KVWriter] = [HumanOutputFormat(sys.stdout)] if self.verbose else []
@@ -416,6 +425,29 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         if reset_num_timesteps or not 0 <= self.learning_since <= self.num_timesteps:
             self.learning_since = self.num_timesteps
         return total_timesteps, callback
+
+    def memory_line(self, room: float) -> str:
+        """Return in one line how much of a GPU's memory training will need, and for what.
+
+        Args:
+            room: Bytes of that memory.
+        """
+        settings, scorer = self.settings, self.reward.scorer
+        minibatch = -(-self.n_envs // getattr(settings, "n_minibatches", 1))
+        length = self.policy.max_length
+        texts = Texts(
+            rows=self.n_envs,
+            length=length,
+            new_tokens=environment_attribute(self.env, "max_new_tokens") or length,
+            micro_batch_size=getattr(settings, "micro_batch_size", None) or minibatch,
+        )
+        needed = memory_to_train(
+            self.policy,
+            texts,
+            exact_kl=getattr(settings, "kl_estimator", "") == "exact" and self.kl_coef != 0.0,
+            reward_model=scorer.model if isinstance(scorer, RewardModel) else None,
+        )
+        return line_of_needs(needed, room)
 
     # --- one round --------------------------------------------------------------------------------
 

@@ -213,12 +213,12 @@ class LanguageModel(nn.Module):
         if multiple > 1:  # kernels are planned or compiled anew for each length that is new
             width = -(-ids.shape[1] // multiple) * multiple
             ids = F.pad(ids, (0, min(width, longest_input(self.model) or width) - ids.shape[1]))
-        if kernels and ids.shape[1] <= self._longest_fused():
+        if kernels and ids.shape[1] <= self.longest_fused():
             with self.computing():
                 return backend().hidden(self.model.base_model, ids)[rows, columns - 1]
         return self.hidden(ids, use_cache=False)[rows, columns - 1]
 
-    def _longest_fused(self) -> int:
+    def longest_fused(self) -> int:
         """Return the most tokens of a text that kernels read; whether they do is tried once."""
         if self._max_fused is None:
             # FSDP gathers a block when its forward is called, which kernels do not.

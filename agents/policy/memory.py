@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor, nn
 
+from tokengym.agents.policy.needs import Computing, Texts, memory_needed
 from tokengym.agents.policy.policy import CausalLMPolicy
 
 
@@ -52,3 +54,41 @@ def memory_by_role(policy: CausalLMPolicy, reward_model: nn.Module | None = None
 
 def _parameters(module: nn.Module | None) -> list[Tensor]:
     return [] if module is None else list(module.parameters())
+
+
+def memory_to_train(
+    policy: CausalLMPolicy,
+    texts: Texts,
+    *,
+    exact_kl: bool = True,
+    reward_model: nn.Module | None = None,
+) -> dict[str, float]:
+    """Return the bytes that training a policy will need, by part; see `memory_needed`.
+
+    Args:
+        policy: Before it has learned.
+        texts: Sizes of the texts.
+        exact_kl: Whether the update reads the exact KL to the reference.
+        reward_model: The scorer's ``model``, where it is on the same device.
+    """
+    model = policy.language_model
+    kernels = policy.kernels and texts.length <= model.longest_fused()
+    adapters = "" if model.adapters is None else "few" if kernels else "peft"
+    roles = memory_by_role(policy, reward_model)
+    weights = {n: size for n, size in roles.items() if n not in ("total", "decoding", "optimizer")}
+    maps = [
+        parameter.numel()
+        for block in model.blocks()
+        for name, parameter in block.named_parameters()
+        if parameter.dim() == 2 and "lora_" not in name
+    ]
+    how = Computing(
+        item=2 if model.autocasts or model.model.dtype == torch.bfloat16 else 4,
+        mixed=model.autocasts,
+        kernels=kernels,
+        recomputed=model.recompute,
+        exact_kl=exact_kl,
+        adapters=adapters,
+        trains_head=model.model.get_output_embeddings().weight.requires_grad,
+    )
+    return memory_needed(model.model.config.get_text_config(), weights, sum(maps), texts, how)

@@ -85,3 +85,15 @@ def test_it_installs_itself_where_it_is_opened(path: Path):
     text = "\n".join("".join(c["source"]) for c in json.loads(path.read_text())["cells"])
     assert 'find_spec("tokengym") is None:\n    %pip install' in text
     assert "-c constraints" not in text  # which would replace the service's torch
+
+
+def test_the_first_one_opens_in_colab_with_a_gpu_and_installs_from_an_address():
+    notebook = json.loads((FOLDER / "learning.ipynb").read_text())
+    assert notebook["metadata"]["accelerator"] == "GPU"
+    (install, *_) = cells(FOLDER / "learning.ipynb")
+    (choose, _) = "".join(install["source"]).split("if importlib")
+    address, named = "git+https://HOST/OWNER/tokengym", {}
+    exec(choose.replace('REPOSITORY = ""', f'REPOSITORY = "{address}"'), named)
+    assert named["PACKAGE"].split() == [address, f"{address}#subdirectory=lab"]
+    exec(choose, named)
+    assert named["PACKAGE"].split() == ["tokengym-*.whl", "tokengym_lab-*.whl"]

@@ -190,3 +190,37 @@ def test_the_calibration_is_a_small_picture_and_the_same_each_time(tmp_path: Pat
 def test_empty_bins_of_the_calibration_are_left_out(tmp_path: Path) -> None:
     _save_reliability(tmp_path / "a.png", reliability([3.0]))
     assert (tmp_path / "a.png").stat().st_size > 0
+
+
+def test_a_policy_explores_what_heads_trained_on_pairs_are_unsure_of(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commands of the page of preferences, smaller, on what ships."""
+    heads, out = tmp_path / "heads", tmp_path / "unsure"
+    assert (
+        main(["train-reward", "--pairs", str(pairs), "--heads", "3", "--out", str(heads), *SMALL])
+        == 0
+    )
+    asked: list[str] = []
+    score = RewardModel.score
+
+    def heard(self: RewardModel, *inputs: Any, **how: Any) -> Any:
+        scores = score(self, *inputs, **how)
+        asked.extend(scores.parts or ())
+        return scores
+
+    monkeypatch.setattr(RewardModel, "score", heard)
+    sizes = [
+        "--iterations",
+        "1",
+        "--num-prompts",
+        "4",
+        "--eval-episodes",
+        "8",
+        "--reference-samples",
+        "0",
+    ]
+    explores = ["--enhancer", "disagreement", "--reward-model", str(heads), "--max-new-tokens", "6"]
+    assert main(["train", "online-dpo", *explores, *sizes, "--out", str(out)]) == 0
+    assert "disagreement" in asked
+    assert (out / "agent").is_dir()

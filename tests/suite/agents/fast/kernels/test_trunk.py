@@ -15,6 +15,7 @@ from tests.suite.agents.conftest import make_model
 from tests.suite.agents.fast.test_static import model_of
 from tests.support.traffic import Traffic
 from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.needs import Computing, Texts, memory_needed
 from tokengym.agents.policy.sequences import Sequences
 
 pytest.importorskip("triton", reason="Triton is not installed; it comes with torch for CUDA")
@@ -130,6 +131,42 @@ def test_adapters_add_few_kernels_to_a_block(adapters, most):
         written = [n for n in traffic.calls if "empty" not in n and n != "_unsafe_view"]
         calls.append(sum(traffic.calls[name] for name in written))
     assert 0.9 * most < (calls[1] - calls[0]) / 2 <= most
+
+
+@pytest.mark.parametrize("kernels", [False, True])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_what_the_gradient_keeps_is_what_the_memory_is_computed_by(kernels, mixed):
+    """Of a block, by what three blocks keep more than one; attention's sums are beside it."""
+    kept: list[int] = []
+    for layers in (1, 3):
+        config = transformers.Qwen2Config(
+            vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=layers,
+            num_attention_heads=4, num_key_value_heads=4,
+        )  # fmt: skip
+        dtype = torch.float32 if mixed else torch.bfloat16
+        made = transformers.Qwen2ForCausalLM._from_config(config, dtype=dtype)
+        model = LanguageModel(made).eval().to(DEVICE)
+        model.autocasts = mixed
+        stored = {p.data_ptr(): 0 for p in model.parameters()}
+        held = []  # or another tensor would get the address of one that is gone
+
+        def keep(tensor: Tensor, stored: Any = stored, held: Any = held) -> Tensor:
+            storage = tensor.untyped_storage()
+            held.append(storage)
+            stored.setdefault(storage.data_ptr(), storage.nbytes())
+            return tensor
+
+        whole: Any = model.model.base_model
+        ids = (7 * torch.arange(64) % 64).view(4, 16).to(DEVICE)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x), model.computing():
+            states = trunk.hidden(whole, ids) if kernels else whole(ids, use_cache=False)[0]
+        assert states.requires_grad
+        kept.append(sum(stored.values()))
+    texts = Texts(rows=1, length=64, new_tokens=1, micro_batch_size=1)
+    linear = 3 * (4 * 32 * 32 + 3 * 32 * 48)
+    how = Computing(kernels=kernels, mixed=mixed)
+    expected = memory_needed(config, {}, linear, texts, how)["activations"]
+    assert (kept[1] - kept[0]) * 3 / 2 == pytest.approx(expected, rel=0.06)
 
 
 def test_texts_that_kernels_do_not_read_are_left_to_the_models_own_forward(monkeypatch, caplog):
