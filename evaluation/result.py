@@ -225,7 +225,7 @@ class Result(Mapping[str, Any]):
         lines: list[str] = []
         for group in self["groups"]:
             verdict = group["verdict"]
-            lines += [_headline(group), *verdict["notes"], *verdict["sentences"], ""]
+            lines += [_headline(group), *verdict["notes"], *verdict["differences"], ""]
             lines += [group_table(group, float(self["level"]), "Markdown"), ""]
         lines += [str(page)] if (page := self._page) else []
         return printable("\n".join(lines)).rstrip()
@@ -236,7 +236,7 @@ class Result(Mapping[str, Any]):
         for group in self["groups"]:
             verdict, picture = group["verdict"], "" if parts else self._picture()
             parts.append(f"<p><b>{_safe(_headline(group))}</b></p>{picture}")
-            said = (*verdict["notes"], *verdict["sentences"])
+            said = (*verdict["notes"], *verdict["differences"])
             parts.append("".join(f"<p>{_safe(text)}</p>" for text in said) + _html_table(group))
         parts += [f"<p>{_safe(str(page))}</p>"] if (page := self._page) else []
         return f"<div>{''.join(parts)}</div>"
