@@ -38,7 +38,7 @@ USED = frozenset(
     pairs eval-pairs pairs-prompt-column beta n iterations epochs num-prompts temperature keep
     agent reward seed
     critic judge toxicity ppo-steps held-out on-error label-column
-    figure table measure width
+    figure table measure columns width
     """.split()
 )
 """Settings that ``--help`` shows beside those of learners outside tokengym, and a command's own

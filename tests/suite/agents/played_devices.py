@@ -138,6 +138,7 @@ def playing(monkeypatch: pytest.MonkeyPatch, count: int = 2) -> Iterator[None]:
     monkeypatch.setattr(cuda, "current_device", lambda: 0)
     monkeypatch.setattr(cuda, "set_device", lambda device: None)
     monkeypatch.setattr(cuda, "get_device_name", lambda device=None: "a played GPU")
+    monkeypatch.setattr(cuda, "mem_get_info", lambda device=None: (2**30, 2**34))
     for module in (cuda, cuda.random):
         monkeypatch.setattr(module, "get_rng_state", lambda device="cuda": torch.zeros(1))
         monkeypatch.setattr(module, "set_rng_state", lambda state, device="cuda": None)

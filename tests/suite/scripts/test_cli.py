@@ -215,7 +215,10 @@ def test_report_of_curves_made_elsewhere(curves, tmp_path, capsys):
         (["compare", "--steps", "0"], "updates must be an integer >= 1, got 0"),
         (["train", "--updates=0"], "updates must be an integer >= 1, got 0"),
         (["train", "--seed", "-1"], "error: seed must be an integer >= 0, got -1"),
-        (["train", "--eval-every", "0"], "error: eval_every must be an integer >= 1, got 0"),
+        (
+            ["train", "--eval-every", "0"],
+            "error: eval_every must be an integer >= 1, or None, got 0",
+        ),
         (["compare", "--eval-seed", "-1"], "error: eval_seed must be an integer >= 0, got -1"),
         (["train", "dpo", "--epochs", "0"], "error: epochs must be > 0, got 0.0"),
         (["evaluate", "--episodes", "0"], "error: episodes must be an integer >= 1, got 0"),
@@ -369,6 +372,7 @@ def test_trained_folders_are_comparisons_of_one_run(tmp_path, capsys):
     both = ["compare", "--rewards", "sparse", "abc", "--seeds", "1", "--jobs", "1", *small]
     assert main([*both, "--out", folders[0]]) == 0  # which adds a run
     shutil.rmtree(tmp_path / "abc" / "agent")
+    (tmp_path / "abc" / "curve.png").unlink()
     (tmp_path / "abc" / "curves.csv").write_text("")  # compare writes it, and saves no agent
     assert main(["train", "--reward", "abc", "--out", folders[1], *small]) == 2
     assert "as tokengym compare made it, which saves no agent" in capsys.readouterr().err

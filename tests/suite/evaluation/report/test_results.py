@@ -334,10 +334,13 @@ def test_the_report_of_one_comparison_says_what_the_comparison_says(make_compari
         assert redrawn["rewards"][name]["figures"] == entry["figures"]
     assert (redrawn["controls"], redrawn["baseline"]) == (group["controls"], group["baseline"])
     assert (tmp_path / "figure.svg").exists()
+    again = merge_comparisons([out], tmp_path / "report", baseline=None)
+    assert again["groups"][0]["rewards"].keys() == group["rewards"].keys()
+    # Several are told apart by what their rules are.
     with pytest.raises(UntrustedCodeError, match="names code"):
-        merge_comparisons([out], tmp_path / "report", baseline=None)
+        merge_comparisons([out, out], tmp_path / "two", baseline=None)
     with pytest.raises(ValueError, match=r"cannot be found from here: .*rules\.py; .*code there"):
-        merge_comparisons([out], tmp_path / "report", baseline=None, trust_code=True)
+        merge_comparisons([out, out], tmp_path / "two", baseline=None, trust_code=True)
     (out / "summary.json").write_text("{}")
     with pytest.raises(ValueError, match=r"--curves .*curves\.csv"):
         merge_comparisons([out], None, baseline=None, paper=paper)
