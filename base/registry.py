@@ -387,7 +387,7 @@ class Registry(Mapping[str, T]):
             if word in self._entries:
                 return self._entries[word]
             word = self._as_word(word)
-        if word.file:
+        if word.file or self._in_module(word.name) is not None:  # names of its own are not kept
             return self._adopt(word.without_options, self.load(word))
         if word.name not in self._entries:
             self.check(word)  # which imports the file of its name

@@ -112,7 +112,7 @@ def test_the_call_has_the_parameters_of_the_command():
     [
         ({"updatess": 3}, r"compare\(\) has no argument 'updatess'; did you mean updates\?"),
         ({"reward": "abc"}, "did you mean rewards"),
-        ({"beta": 0.1}, "beta has no effect on ppo; it is a setting of dpo, online-dpo"),
+        ({"beta": 0.1}, "beta has no effect on ppo; it is a setting of dpo"),
         ({"updates": 3, "steps": 3}, "got 'steps' twice, by two of its names; leave one out"),
     ],
 )
