@@ -274,7 +274,6 @@ IN_SETTINGS = {
     "replay --agent run/agent": ("env", "scorer"),
     "replay --episodes run": ("env", "scorer"),
     "explore --agent run/agent": ("env",),
-    "report run": ("agents", "agent", "module"),
 }
 IN_CHECKPOINT = (
     *(
@@ -312,6 +311,15 @@ def test_code_runs_only_for_who_trusts_the_folder(
         return  # whose file would end the process
     assert main([*arguments.split(), "--trust-code"]) == 2
     assert "evil.py cannot be run: SystemExit: it ran" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["agents", "agent", "module"])
+def test_a_report_of_what_is_finished_runs_no_code(
+    kind: str, foreign: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    foreign(kind)
+    assert main(["report", "run"]) == 0
+    assert "it ran" not in "".join(capsys.readouterr())
 
 
 @pytest.mark.parametrize("kind", ["reward", "agent", "agents"])
