@@ -8,7 +8,6 @@ Nothing here imports torch: naming a learner is cheap, training it loads what it
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -18,6 +17,7 @@ from typing import Any
 
 from tokengym.agents.contract import TrainingRun, Update, check_plays, learns_from_episodes
 from tokengym.base.errors import SettingsError, UntrustedCodeError
+from tokengym.base.objects import place_of
 from tokengym.base.registry import Registry, imported, split_file_word
 from tokengym.base.settings import values_by_name
 
@@ -227,18 +227,13 @@ def word_of(made: Any) -> str:
         return made
     if isinstance(made, Learner) and LEARNERS.get(made.name) is made:
         return made.name
-    name, home = getattr(made, "__name__", ""), getattr(made, "__module__", "")
-    places = ((package, f"{short}:{name}") for short, package in LEARNERS.packages.items())
-    file = str(getattr(sys.modules.get(home), "__file__", ""))
-    own = f"{file}:{name}" if file.endswith(".py") and "." not in home else f"{home}:{name}"
-    if home.startswith("tokengym."):
-        same = (known for known in LEARNERS.names() if known.replace("-", "") == name.lower())
-        own = next(same, own)
-    if home == "__main__" and not _is_guarded(file):
-        own = ""
-    for module, word in (*places, (home, own)):
-        if word and name and getattr(sys.modules.get(module), name, None) is made:
-            return word
+    if str(getattr(made, "__module__", "")).startswith("tokengym."):
+        name = getattr(made, "__name__", "").lower()
+        same = (known for known in LEARNERS.names() if known.replace("-", "") == name)
+        if (known := next(same, None)) is not None:
+            return known
+    if (place := place_of(made, LEARNERS.packages)) is not None:
+        return place
     raise SettingsError(
         f"agent {made!r} cannot be found by other processes; define it in a file or module, or "
         "pass jobs=1"
@@ -272,11 +267,6 @@ def check_saved_agents(
                 f"{source} names the agent {name}, for which a module is imported: only your own "
                 "command or call, or --trust-code (trust_code=True), does that; read it first"
             )
-
-
-def _is_guarded(script: str) -> bool:
-    """Return whether a script can be imported without running what it does."""
-    return script.endswith(".py") and "__name__ ==" in Path(script).read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True, kw_only=True)

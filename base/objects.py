@@ -28,7 +28,7 @@ def word_of(made: Any, packages: Mapping[str, str] | None = None) -> str:
         packages: Short names of packages, of a registry that finds objects in modules; None for
             one that finds them in files alone.
     """
-    return _place(made, packages) or keep(made)
+    return place_of(made, packages) or keep(made)
 
 
 def keep(made: Any) -> str:
@@ -61,7 +61,7 @@ def short(word: str) -> str:
     return match[1] if match else word
 
 
-def _place(made: Any, packages: Mapping[str, str] | None) -> str | None:
+def place_of(made: Any, packages: Mapping[str, str] | None) -> str | None:
     """Return the file or module of a class or function and its name there; None if it has none."""
     module = str(getattr(made, "__module__", ""))
     name, inside = getattr(made, "__qualname__", ""), sys.modules.get(module)

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from tokengym.agents.learner import LEARNERS, find_learner
-from tokengym.base.objects import word_of
+from tokengym.agents.learner import word_of as word_of_agent
+from tokengym.base.errors import SettingsError
+from tokengym.base.objects import keep, word_of
 from tokengym.base.registry import did_you_mean
 from tokengym.base.settings import Chosen, FieldPath, with_values
 from tokengym.evaluation.measure.environments import resolve_env
@@ -127,8 +129,7 @@ def comparison_of_keywords(
         ValueError: if a value is out of range.
     """
     reward_words = tuple(map(_word, _listed(rewards)))
-    agent_words = tuple(_word(one, LEARNERS.packages) for one in _listed(agents))
-    first = _word(agent, LEARNERS.packages)
+    agent_words, first = tuple(map(_agent_word, _listed(agents))), _agent_word(agent)
     given = {name: _plain(value) for name, value in keywords.items() if value is not None}
     deciding = ("bundle", "dataset", "scorer", "reward_model", "encoder", "pairs")
     known = {name: str(given[name]) for name in deciding if name in given}
@@ -166,8 +167,16 @@ def _listed(given: Any) -> Sequence[Any]:
     return given if isinstance(given, list | tuple) else (given,)
 
 
-def _word(given: Any, packages: Mapping[str, str] | None = None) -> str:
-    return given if isinstance(given, str) else word_of(given, packages)
+def _word(given: Any) -> str:
+    return given if isinstance(given, str) else word_of(given)
+
+
+def _agent_word(given: Any) -> str:
+    """Return the word of an agent: its learner's name or its place, else one of this process."""
+    try:
+        return word_of_agent(given)
+    except SettingsError:
+        return keep(given)
 
 
 def _plain(value: Any) -> Any:

@@ -149,6 +149,13 @@ def test_a_class_that_others_find_is_named_by_its_place(tmp_path, monkeypatch):
         assert HERE[word_of(own)] is own
 
 
+def test_the_classes_of_the_package_are_the_learners_of_their_names():
+    classes = [tokengym.PPO, tokengym.GRPO, tokengym.RLOO, tokengym.DPO, stable_baselines3.A2C]
+    config = config_of("MovieReview", rewards=["sparse"], agents=classes)
+    assert config.agents == ("ppo", "grpo", "rloo", "dpo", "sb3:A2C")
+    assert config_of("MovieReview", agent=tokengym.GRPO) == config_of("MovieReview", agent="grpo")
+
+
 def test_the_name_of_an_object_tells_what_it_is():
     def scorer(scale: float) -> Any:
         return lambda response: scale * len(response)
