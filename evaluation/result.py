@@ -9,15 +9,14 @@ import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokengym.base.errors import TokenGymError
-from tokengym.base.files import read_hashed, read_json, read_jsonl
-from tokengym.base.objects import short
+from tokengym.base.files import read_json, read_jsonl
 from tokengym.base.registry import Spec
 from tokengym.base.text import printable
 from tokengym.evaluation.measure.judges import Judges
@@ -37,10 +36,9 @@ from tokengym.evaluation.report.reading import Source
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.report.tables import group_table, short_table
 from tokengym.evaluation.report.verdict import difference_of, kind_of
-from tokengym.evaluation.runs.folder import read_points
-from tokengym.evaluation.runs.folder import read_result as read_run
+from tokengym.evaluation.runs.folder import StoredRun, read_points, stored_runs
 from tokengym.evaluation.runs.results import gather_curves
-from tokengym.evaluation.runs.spec import REFERENCE, SPEC_FILE, slug
+from tokengym.evaluation.runs.spec import REFERENCE, slug
 from tokengym.rewards.registry import RewardChoice
 
 if TYPE_CHECKING:
@@ -263,7 +261,7 @@ class Result(Mapping[str, Any]):
     # --- what an arm was made of ------------------------------------------------------------------
 
     @cached_property
-    def _runs(self) -> "list[StoredRun]":
+    def _runs(self) -> list[StoredRun]:
         return [] if self.folder is None else stored_runs(self.folder)
 
     def _named(self, arm: str) -> dict[str, str | None]:
@@ -319,68 +317,6 @@ def _html_table(group: Mapping[str, Any]) -> str:
 
 
 # --- folders --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredRun:
-    """A run in a comparison's folder, by its files alone."""
-
-    folder: Path
-    arm: str
-    """Name of its arm in the results."""
-    spec: Mapping[str, Any]
-    """Its spec.json, see `RunSpec.as_dict`."""
-
-    @property
-    def seed(self) -> int:
-        """Its seed."""
-        return int(self.spec["seed"])
-
-    @property
-    def named(self) -> dict[str, str | None]:
-        """Its arm, and the words of its reward and its learner."""
-        reward, agent = (short(self.spec[name]["text"]) for name in ("reward", "agent"))
-        return {"arm": self.arm, "reward": reward, "agent": agent}
-
-    @cached_property
-    def result(self) -> dict[str, Any]:
-        """Its run.json, {} if it has not ended."""
-        return read_run(self.folder) if (self.folder / "run.json").exists() else {}
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether it ended without a fault."""
-        return self.result.get("status") == "finished"
-
-    @property
-    def order(self) -> tuple[int, int, int]:
-        """Place among the runs: by rewards as they are compared, learners, seeds."""
-        rewards = [word["text"] for word in self.spec["rewards"]]
-        agents = list(self.spec["compared"]["agents"]) or [self.spec["agent"]["text"]]
-        words = (rewards, self.spec["reward"]["text"]), (agents, self.spec["agent"]["text"])
-        (reward, agent) = (known.index(one) if one in known else len(known) for known, one in words)
-        return agent, reward, self.seed
-
-
-def stored_runs(folder: Path) -> list[StoredRun]:
-    """Return the runs that a comparison has begun in its folder, in its order.
-
-    Raises:
-        ValueError: if a file is damaged, or was changed.
-    """
-    specs = {file: read_hashed(file) for file in sorted(folder.glob(f"*/seed-*/{SPEC_FILE}"))}
-    titles = {(spec["name"], spec["title"]) for spec in specs.values()}
-    shown = [title for _, title in titles]
-    runs = [
-        # Of two arms with one title both keep their names.
-        StoredRun(
-            folder=file.parent,
-            arm=spec["title"] if shown.count(spec["title"]) == 1 else spec["name"],
-            spec=spec,
-        )
-        for file, spec in specs.items()
-    ]
-    return sorted(runs, key=lambda run: run.order)
 
 
 def read_result(folder: Path | str) -> Result:

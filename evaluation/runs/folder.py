@@ -9,7 +9,8 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 from numbers import Real
 from pathlib import Path
@@ -24,6 +25,7 @@ from tokengym.base.files import (
     write_json,
 )
 from tokengym.base.folders import LOCK, locked
+from tokengym.base.objects import short
 from tokengym.base.saved_code import CODE, changed_files, changed_paths
 from tokengym.envs.prompts.rows import ENCODED
 from tokengym.evaluation.measure.references import SAMPLES
@@ -337,3 +339,65 @@ def read_progress(folder: Path) -> tuple[bool, list[Any] | None]:
     except (OSError, ValueError):
         progress = None
     return progress is not None or (folder / LOCK).exists(), progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredRun:
+    """A run in a comparison's folder, by its files alone."""
+
+    folder: Path
+    arm: str
+    """Name of its arm in the results."""
+    spec: Mapping[str, Any]
+    """Its spec.json, see `RunSpec.as_dict`."""
+
+    @property
+    def seed(self) -> int:
+        """Its seed."""
+        return int(self.spec["seed"])
+
+    @property
+    def named(self) -> dict[str, str | None]:
+        """Its arm, and the words of its reward and its learner."""
+        reward, agent = (short(self.spec[name]["text"]) for name in ("reward", "agent"))
+        return {"arm": self.arm, "reward": reward, "agent": agent}
+
+    @cached_property
+    def result(self) -> dict[str, Any]:
+        """Its run.json, {} if it has not ended."""
+        return read_result(self.folder) if (self.folder / "run.json").exists() else {}
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it ended without a fault."""
+        return self.result.get("status") == "finished"
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """Place among the runs: by rewards as they are compared, learners, seeds."""
+        rewards = [word["text"] for word in self.spec["rewards"]]
+        agents = list(self.spec["compared"]["agents"]) or [self.spec["agent"]["text"]]
+        words = (rewards, self.spec["reward"]["text"]), (agents, self.spec["agent"]["text"])
+        (reward, agent) = (known.index(one) if one in known else len(known) for known, one in words)
+        return agent, reward, self.seed
+
+
+def stored_runs(folder: Path) -> list[StoredRun]:
+    """Return the runs that a comparison has begun in its folder, in its order.
+
+    Raises:
+        ValueError: if a file is damaged, or was changed.
+    """
+    specs = {file: read_hashed(file) for file in sorted(folder.glob(f"*/seed-*/{SPEC_FILE}"))}
+    titles = {(spec["name"], spec["title"]) for spec in specs.values()}
+    shown = [title for _, title in titles]
+    runs = [
+        # Of two arms with one title both keep their names.
+        StoredRun(
+            folder=file.parent,
+            arm=spec["title"] if shown.count(spec["title"]) == 1 else spec["name"],
+            spec=spec,
+        )
+        for file, spec in specs.items()
+    ]
+    return sorted(runs, key=lambda run: run.order)

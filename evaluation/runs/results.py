@@ -15,7 +15,6 @@ import numpy as np
 
 from tokengym.base.errors import SettingsError, UntrustedCodeError
 from tokengym.base.files import (
-    read_hashed,
     read_json,
     read_jsonl,
     write_bytes,
@@ -56,9 +55,9 @@ from tokengym.evaluation.runs.config import (
 from tokengym.evaluation.runs.folder import (
     read_log,
     read_points,
-    read_result,
     result_of,
     stored_comparison,
+    stored_runs,
 )
 from tokengym.evaluation.runs.judging import (
     JudgedRuns,
@@ -71,6 +70,8 @@ from tokengym.evaluation.runs.spec import NO_NUMBERS, REFERENCE, SPEC_FILE, slug
 
 PICTURE = "curves.png"
 """Name of the picture of a comparison's curves."""
+ABOUT = ("settings", "versions", "made", "measured_by", "compared", "command")
+"""Entries of a summary that are no figures."""
 
 
 def write_comparison(
@@ -235,14 +236,19 @@ def report_stored(
             f"{file} is damaged or of another version ({error!r}); pass --trust-code, or the "
             f"curves alone: --curves {folder / 'curves.csv'}"
         ) from None
+    runs = [run for run in stored_runs(folder) if run.is_finished]
+    known = {(curve.credit, curve.seed) for curve in curves}
+    if any((run.arm, run.seed) not in known for run in runs):
+        raise ValueError(
+            f"{file} is older than runs of {folder} that have finished; run its command again, or "
+            "pass --trust-code"
+        )
     episodes: list[dict[str, Any]] = []
     logs = []
-    for spec in sorted(folder.glob(f"*/seed-*/{SPEC_FILE}")) if out is not None else ():
-        title, seed = (read_hashed(spec)[name] for name in ("title", "seed"))
-        if (spec.parent / "run.json").exists() and read_result(spec.parent)["status"] == "finished":
-            rows = read_jsonl(spec.with_name("episodes.jsonl"))
-            episodes += [row | {"credit": title} for row in rows]
-            logs.append(Log(credit=title, seed=seed, rows=read_log(spec.parent)))
+    for run in runs if out is not None else ():
+        rows = read_jsonl(run.folder / "episodes.jsonl")
+        episodes += [row | {"credit": run.arm} for row in rows]
+        logs.append(Log(credit=run.arm, seed=run.seed, rows=read_log(run.folder)))
     if out is not None and out.resolve() != folder.resolve():
         write_bytes(out / "curves.csv", (folder / "curves.csv").read_bytes())
     return write_results(
@@ -254,10 +260,6 @@ def report_stored(
         logs=[log for log in logs if by_epoch(log.rows)],
         paper=paper,
     )
-
-
-ABOUT = ("settings", "versions", "made", "measured_by", "compared", "command")
-"""Entries of a summary that are no figures."""
 
 
 def report_curves(
