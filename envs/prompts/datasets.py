@@ -341,7 +341,7 @@ def _unreadable(dataset: Any, cause: str, remedy: str) -> DatasetError:
 
 def _read_text(path: Path) -> str:
     """Return the text of a file, gzipped or not; refuse an empty one and other encodings."""
-    limit = _max_bytes(path)
+    limit = max_unpacked(path)
     try:
         if path.suffix == ".gz":
             with gzip.open(path) as file:
@@ -351,7 +351,7 @@ def _read_text(path: Path) -> str:
     except (OSError, EOFError, zlib.error) as error:
         raise _unreadable(path, str(error), "check the file") from None
     if len(data) > limit:
-        raise _too_large(path, limit, "unpack it with gunzip, or split it")
+        raise too_large(path, limit, "unpack it with gunzip, or split it")
     if data.startswith(b"PK\3\4"):
         raise _unreadable(path, "it is a zip archive", "unpack it")
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data[:4]:
@@ -475,7 +475,7 @@ def check_parquet(path: Path) -> None:
     """
     import pyarrow.parquet as pq
 
-    limit = _max_bytes(path)
+    limit = max_unpacked(path)
     with pq.ParquetFile(path) as file:
         metadata, schema = file.metadata, file.schema
     widths = [max(8, schema.column(i).length or 0) for i in range(metadata.num_columns)]
@@ -499,7 +499,7 @@ def check_parquet(path: Path) -> None:
                     if size > limit:
                         break
     if size > limit:
-        raise _too_large(path, limit, "read the rows that you need yourself, as a datasets.Dataset")
+        raise too_large(path, limit, "read the rows that you need yourself, as a datasets.Dataset")
 
 
 def _expanded(array: Any) -> int:
@@ -518,11 +518,13 @@ def _expanded(array: Any) -> int:
     return _expanded(array.values) if is_list else int(array.nbytes)
 
 
-def _max_bytes(path: Path) -> int:
+def max_unpacked(path: Path) -> int:
+    """Return the most bytes that a compressed file may unpack to."""
     return max(MAX_UNPACKED_BYTES, MAX_UNPACKED_RATIO * path.stat().st_size)
 
 
-def _too_large(path: Path, limit: int, remedy: str) -> DatasetError:
+def too_large(path: Path, limit: int, remedy: str) -> DatasetError:
+    """Return the error of a compressed file that unpacks to more than a limit, bytes."""
     return DatasetError(
         f"{str(path)!r}, {path.stat().st_size} bytes, unpacks to more than {limit} bytes, the most "
         f"that is read of it; {remedy}"

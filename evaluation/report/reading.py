@@ -13,6 +13,7 @@ measurements that are known). Known by themselves are:
 import csv
 import json
 import re
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, Union
 
 import numpy as np
 
-from tokengym.base.files import read_json
+from tokengym.base.errors import DatasetError
+from tokengym.base.files import check_regular, read_json
+from tokengym.envs.prompts.datasets import max_unpacked, too_large
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,6 +97,8 @@ def read_table(
     if not isinstance(source, str | Path):
         return _of_frame(source, score, name, seed)
     path, *others = _files_in(Path(source)) if Path(source).is_dir() else [Path(source)]
+    for file in (path, *others):
+        check_regular(file)
     own_name, own_seed = run_name(path)
     given, name, seed = seed, name or own_name, own_seed if seed is None else seed
     if path.suffix == ".json":
@@ -348,17 +353,22 @@ def _trainer_rows(path: Path) -> Rows:
 
 def _evaluations(path: Path, name: str, seed: int) -> Table:
     """Return the evaluations that Stable-Baselines3's EvalCallback keeps, means over episodes."""
+    names = ("timesteps", "results", "ep_lengths")
     try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(archive.getinfo(f"{one}.npy").file_size for one in names)
+        if size > (limit := max_unpacked(path)):
+            raise too_large(path, limit, "pass the progress.csv of its run")
         with np.load(path, allow_pickle=False) as stored:
-            timesteps, results, lengths = (
-                stored[one] for one in ("timesteps", "results", "ep_lengths")
-            )
-    except (OSError, KeyError, ValueError) as error:
+            timesteps, results, lengths = (stored[one] for one in names)
+        columns = list(zip(timesteps, results.mean(axis=-1), lengths.mean(axis=-1), strict=True))
+    except DatasetError:
+        raise
+    except (OSError, KeyError, TypeError, ValueError, MemoryError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path} is no evaluations.npz of Stable-Baselines3 ({error}); it has timesteps, "
             "results, ep_lengths"
         ) from None
-    columns = zip(timesteps, results.mean(axis=-1), lengths.mean(axis=-1), strict=True)
     rows = [
         {"timesteps": int(at), "score": float(mean), "length": float(length)}
         for at, mean, length in columns

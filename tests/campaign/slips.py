@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.suite.rewards.conftest import make_episode
 from tokengym.base.files import read_json, write_json
 from tokengym.envs.prompts import conversation
 from tokengym.envs.prompts.datasets import read_tables
+from tokengym.evaluation.report import read_curves
 from tokengym.lab.partners.calculator import Calculator
 from tokengym.lab.replay.explore_requests import ExplorePage
 from tokengym.lab.rules.mc import MonteCarlo
@@ -207,6 +209,26 @@ def a_pipe() -> None:
             raise LostError(f"exit code {status}: {printed.getvalue()!r}")
 
 
+def logs_of_other_tools() -> None:
+    """Pass a pipe, and archives that unpack to more than they say or than memory holds, as logs."""
+    with tempfile.TemporaryDirectory() as scratch:
+        pipe = Path(scratch, "progress.csv")
+        os.mkfifo(pipe)
+        refused(lambda: read_curves(pipe), "is a pipe or a device")
+        archive = Path(scratch, "evaluations.npz")
+        header = io.BytesIO()
+        shape = {"descr": "<f8", "fortran_order": False, "shape": (10**12, 1)}
+        np.lib.format.write_array_header_1_0(header, shape)
+        arrays = ("timesteps", "results", "ep_lengths")
+        with zipfile.ZipFile(archive, "w") as made_up:
+            for name in arrays:
+                made_up.writestr(f"{name}.npy", header.getvalue())
+        refused(lambda: read_curves(archive), "is no evaluations.npz")
+        np.savez_compressed(archive, **dict.fromkeys(arrays, np.zeros((2 * 10**7, 1))))
+        with mock.patch("tokengym.envs.prompts.datasets.MAX_UNPACKED_BYTES", 10**8):
+            refused(lambda: read_curves(archive), "unpacks to more than 100000000 bytes")
+
+
 def an_endless_template() -> None:
     """Render chat templates that never end, or write without an end."""
     loops = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
@@ -241,7 +263,7 @@ SLIPS: dict[str, Callable[[], None]] = {
     slip.__name__: slip
     for slip in (
         *(a_rules_number, a_type_of_the_page, a_panic, a_panic_of_a_command, exits, a_sum),
-        *(a_lone_surrogate, a_pipe, an_endless_template, columns_and_pairs),
+        *(a_lone_surrogate, a_pipe, logs_of_other_tools, an_endless_template, columns_and_pairs),
     )
 }
 

@@ -339,7 +339,7 @@ def test_the_report_of_one_comparison_says_what_the_comparison_says(make_compari
     written = (out / "curves.csv").read_text()
     first = [line for line in written.splitlines(keepends=True) if not line.startswith("blind,")]
     (out / "curves.csv").write_text("".join(first))  # as it was before the last rule was done
-    with pytest.raises(ValueError, match="is older than runs of .* that have finished; run its"):
+    with pytest.raises(ValueError, match=r"is older than runs of .* that have finished; run its"):
         merge_comparisons([out], tmp_path / "report", baseline=None)
     (out / "curves.csv").write_text(written)
     # Several are told apart by what their rules are.
