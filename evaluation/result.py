@@ -30,7 +30,7 @@ from tokengym.evaluation.report.curves import (
     group_label,
     on_axis,
 )
-from tokengym.evaluation.report.curves import read_curves as read_table
+from tokengym.evaluation.report.curves import read_curves as read_stored
 from tokengym.evaluation.report.figures import STYLE, plain, plot_curves
 from tokengym.evaluation.report.reading import Source
 from tokengym.evaluation.report.summary import SummarySettings, summarize
@@ -335,7 +335,7 @@ def read_result(folder: Path | str) -> Result:
     runs = stored_runs(folder)
     written = [folder / name for name in ("summary.json", "curves.csv")]
     if all(file.exists() for file in written):
-        curves = [_stored_group(curve) for curve in read_table(written[1])]
+        curves = [_stored_group(curve) for curve in read_stored(written[1])]
         known = {(curve.credit, curve.seed) for curve in curves}
         if all((run.arm, run.seed) in known for run in runs if run.is_finished):
             return Result(_with_infinity(read_json(written[0])), curves, folder)

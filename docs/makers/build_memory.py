@@ -15,32 +15,25 @@ from tokengym.agents.policy.needs import GIB, Computing, Texts, memory_needed
 from tokengym.lab.tables import fill, markdown_table
 
 PAGE = Path(__file__).parents[1] / "guide" / "gpu.md"
-QWEN: dict[str, Any] = {"vocab_size": 151_936, "num_key_value_heads": 2}
+
+
+def qwen(width: int, inner: int, layers: int, heads: int) -> Qwen2Config:
+    """Return the shape of a Qwen2.5."""
+    return Qwen2Config(
+        vocab_size=151_936,
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+    )
+
+
 MODELS = {
-    "0.5B, Qwen2.5": Qwen2Config(
-        **QWEN,
-        hidden_size=896,
-        intermediate_size=4_864,
-        num_hidden_layers=24,
-        num_attention_heads=14,
-        tie_word_embeddings=True,
-    ),
-    "1.5B, Qwen2.5": Qwen2Config(
-        **QWEN,
-        hidden_size=1_536,
-        intermediate_size=8_960,
-        num_hidden_layers=28,
-        num_attention_heads=12,
-        tie_word_embeddings=True,
-    ),
-    "3B, Qwen2.5": Qwen2Config(
-        **QWEN,
-        hidden_size=2_048,
-        intermediate_size=11_008,
-        num_hidden_layers=36,
-        num_attention_heads=16,
-        tie_word_embeddings=True,
-    ),
+    "0.5B, Qwen2.5": qwen(896, 4_864, 24, 14),
+    "1.5B, Qwen2.5": qwen(1_536, 8_960, 28, 12),
+    "3B, Qwen2.5": qwen(2_048, 11_008, 36, 16),
     "8B, Llama 3.1": LlamaConfig(
         vocab_size=128_256,
         hidden_size=4_096,

@@ -219,12 +219,14 @@ def logs_of_other_tools() -> None:
         header = io.BytesIO()
         shape = {"descr": "<f8", "fortran_order": False, "shape": (10**12, 1)}
         np.lib.format.write_array_header_1_0(header, shape)
-        arrays = ("timesteps", "results", "ep_lengths")
+        arrays: dict[str, Any] = dict.fromkeys(
+            ("timesteps", "results", "ep_lengths"), np.zeros((2 * 10**7, 1))
+        )
         with zipfile.ZipFile(archive, "w") as made_up:
             for name in arrays:
                 made_up.writestr(f"{name}.npy", header.getvalue())
         refused(lambda: read_curves(archive), "is no evaluations.npz")
-        np.savez_compressed(archive, **dict.fromkeys(arrays, np.zeros((2 * 10**7, 1))))
+        np.savez_compressed(archive, **arrays)
         with mock.patch("tokengym.envs.prompts.datasets.MAX_UNPACKED_BYTES", 10**8):
             refused(lambda: read_curves(archive), "unpacks to more than 100000000 bytes")
 

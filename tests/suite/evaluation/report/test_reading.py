@@ -180,7 +180,7 @@ def test_a_damaged_log_is_named(tmp_path, name, text, message):
 @pytest.mark.parametrize("shapes", [((3,), (3,), (3,)), ((3,), (3, 2), (2, 2)), ((), (3,), (3,))])
 def test_evaluations_of_other_shapes_are_named(tmp_path, shapes):
     names = ("timesteps", "results", "ep_lengths")
-    arrays = {name: np.zeros(shape) for name, shape in zip(names, shapes, strict=True)}
+    arrays: dict[str, Any] = dict(zip(names, map(np.zeros, shapes), strict=True))
     np.savez(tmp_path / "evaluations.npz", **arrays)
     with pytest.raises(ValueError, match=r"is no evaluations\.npz of Stable-Baselines3"):
         read_curves(tmp_path)
