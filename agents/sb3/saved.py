@@ -9,9 +9,12 @@ stock.json    the algorithm's word and settings, and every file's hash
 Nothing is unpickled: the algorithm is made by its settings, and takes weights and plain data.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from pickle import UnpicklingError
+from typing import Any, TypeVar
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -27,6 +30,7 @@ from tokengym.base.folders import read_folder, write_folder
 from tokengym.base.settings import from_json
 from tokengym.base.stored.parts import STOCK_RECORD as RECORD
 
+T = TypeVar("T")
 FORMAT = 1
 MODEL, STATE = "model.zip", "state.pth"
 ENTRIES = {"algorithm": str, "settings": dict, "num_tokens": int, "length": int}
@@ -86,15 +90,13 @@ def restored(agent: BaseAlgorithm, path: Path) -> Mapping[str, Any]:
     """
 
     def read(folder: Path, record: dict[str, Any]) -> Mapping[str, Any]:
-        state = torch.load(folder / STATE, weights_only=True)
+        state = _whole(folder / STATE, partial(torch.load, weights_only=True))
         if lacking := state["lacking"]:
             raise CheckpointError(
                 f"{record['algorithm']} cannot continue where it stopped, since nothing saves its "
                 f"{', '.join(lacking)}"
             )
-        agent.set_parameters(
-            str(folder / MODEL), device=agent.device
-        )  # weights and optimisers alone
+        _set_weights(agent, folder)
         vars(agent).update(_arrays(state["agent"]))
         agent.action_space.np_random.bit_generator.state = state["actions"]
         _fill_buffer(agent, _arrays(state["buffer"]))
@@ -120,10 +122,27 @@ def load(path: Path, made: type[BaseAlgorithm]) -> BaseAlgorithm:
         size = {"num_tokens": record["num_tokens"], "length": record["length"]}
         envs = NoEnvironment(num_envs=1, **size)
         agent = make(made, settings, envs, name=record["algorithm"], rows=1, length=64)
-        agent.set_parameters(str(folder / MODEL), device=agent.device)
+        _set_weights(agent, folder)
         return agent
 
     return read_folder(path, RECORD, FORMAT, ENTRIES, read)
+
+
+def _set_weights(agent: BaseAlgorithm, folder: Path) -> None:
+    """Give an algorithm the weights and optimisers of a folder, and nothing else that it holds."""
+    _whole(folder / MODEL, lambda file: agent.set_parameters(str(file), device=agent.device))
+
+
+def _whole(file: Path, read: Callable[[Path], T]) -> T:
+    """Return what a file holds; what does not hold tensors and plain data alone is damaged."""
+    try:
+        return read(file)
+    except (OSError, KeyError, RuntimeError, ValueError, UnpicklingError, BadZipFile) as error:
+        # Of a pickle torch's message is a page that says how to run it.
+        raise CheckpointError(
+            f"{file} is damaged, or of another algorithm ({type(error).__name__}); delete "
+            f"{file.parent} and train again"
+        ) from error
 
 
 def _state(agent: BaseAlgorithm) -> dict[str, Any]:

@@ -1,20 +1,29 @@
 """Stock algorithms as arms of a comparison: their words, and runs that were stopped."""
 
-import csv
-from collections.abc import Mapping
+import json
+import pickle
+import shutil
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import sb3_contrib
 import stable_baselines3
+import torch
 
 import tokengym
+from tests.suite.evaluation.runs.killed import Killed, files, killed_at
 from tokengym.agents import collect
+from tokengym.agents.errors import CheckpointError
 from tokengym.agents.learner import LEARNERS, find_learner, word_of
+from tokengym.agents.sb3.saved import ENTRIES
 from tokengym.base.errors import SettingsError, UntrustedCodeError
+from tokengym.base.files import read_json
+from tokengym.base.folders import write_folder
 from tokengym.base.settings import changed
 from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
 from tokengym.evaluation.runs.defaults import (
@@ -126,33 +135,6 @@ def test_a_module_that_a_saved_folder_names_is_not_imported():
 # --- runs -----------------------------------------------------------------------------------------
 
 
-class Killed(GeneratorExit):
-    """Stands for a process that ends at once: no handler writes anything."""
-
-
-def killed_at(evaluation: int) -> Any:
-    seen: list[int] = []
-
-    def report(step: int, point: Mapping[str, Any]) -> None:
-        seen.append(step)
-        if len(seen) == evaluation:
-            raise Killed
-
-    return report
-
-
-def files(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name in ("curve.csv", "train.csv"):
-        with (folder / name).open(newline="") as file:
-            found[name] = [
-                {k: v for k, v in row.items() if not k.endswith("_s")}
-                for row in csv.DictReader(file)
-            ]
-    found["episodes"] = (folder / "episodes.jsonl").read_text()
-    return found
-
-
 @pytest.mark.parametrize(
     "word",
     [
@@ -220,6 +202,44 @@ def test_a_saved_agent_is_loaded_by_sb3_too_and_plays_alike(tmp_path):
         == stock.predict(observation, deterministic=True)[0]
     ).all()
     assert len(collect(ours, played, 4, seed=0)) == 4
+
+
+class Evil:
+    """Leaves a file where it is unpickled."""
+
+    def __init__(self, ran: Path) -> None:
+        self.ran = ran
+
+    def __reduce__(self):
+        return Path.touch, (self.ran,)
+
+
+@pytest.mark.parametrize("entry", ["data", "policy.pth", "state.pth"])
+def test_nothing_of_a_saved_agent_is_unpickled(tmp_path, entry):
+    """Of a folder whose hashes fit: Stable-Baselines3's own loading would run the first."""
+    config, ran = arms("ppo", "sb3:A2C"), tmp_path / "ran"
+    run(config, "sb3:A2C", 0, out=tmp_path / "runs", save=tmp_path / "agent")
+    torch.save(Evil(ran), weights := tmp_path / "evil.pth")
+    pickled = {":type:": "x", ":serialized:": b64encode(pickle.dumps(Evil(ran))).decode()}
+
+    def fill(part: Path) -> dict[str, Any]:
+        state = tmp_path / "agent" / "state.pth"
+        shutil.copy(weights if entry == "state.pth" else state, part / "state.pth")
+        with ZipFile(tmp_path / "agent/model.zip") as old, ZipFile(part / "model.zip", "w") as new:
+            for name in old.namelist():
+                content = weights.read_bytes() if name == entry else old.read(name)
+                is_data = name == entry == "data"
+                new.writestr(name, json.dumps({"evil": pickled}) if is_data else content)
+        record = read_json(tmp_path / "agent" / "stock.json")
+        return {name: record[name] for name in ("format", *ENTRIES)}
+
+    write_folder(tmp_path / "evil", "stock.json", fill)
+    if entry == "policy.pth":
+        with pytest.raises(CheckpointError, match=r"model\.zip is damaged"):
+            load_agent(tmp_path / "evil")
+    else:
+        load_agent(tmp_path / "evil")
+    assert not ran.exists()
 
 
 def test_a_class_of_ones_own_is_loaded_where_it_is_named(tmp_path):

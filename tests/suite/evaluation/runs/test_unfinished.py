@@ -1,6 +1,5 @@
 """A run that was killed goes on from its checkpoint to the numbers it would have had."""
 
-import csv
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from tests.suite.evaluation.runs.killed import Killed, files, killed_at
 from tokengym.base.errors import FolderInUseError, StorageError
 from tokengym.base.files import read_json
 from tokengym.base.folders import locked
@@ -40,34 +40,6 @@ CONFIG = ComparisonConfig(
     ),
     evaluation=EvaluationSettings(every=1, episodes=4, samples=2, reference_samples=0),
 )
-
-
-class Killed(GeneratorExit):
-    """Stands for a process that ends at once: no handler writes anything."""
-
-
-def killed_at(evaluation: int):
-    """Return a reporter that ends the run when so many evaluations are made."""
-    seen: list[int] = []
-
-    def report(step: int, point: Mapping[str, Any]) -> None:
-        seen.append(step)
-        if len(seen) == evaluation:
-            raise Killed
-
-    return report
-
-
-def files(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name in ("curve.csv", "train.csv"):
-        with (folder / name).open(newline="") as file:
-            found[name] = [
-                {k: v for k, v in row.items() if not k.endswith("_s")}
-                for row in csv.DictReader(file)
-            ]
-    found["episodes"] = (folder / "episodes.jsonl").read_text()
-    return found
 
 
 @pytest.mark.parametrize("every", [1, 2])
