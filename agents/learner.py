@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from importlib import import_module
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,7 @@ def _as_learner(name: str, made: Any) -> Learner:
     """Return the declaration of an object of the user's under the name that found it."""
     if isinstance(made, Learner):
         return replace(made, name=name)
-    summary = (made.__doc__ or "").partition("\n")[0]
+    summary = cleandoc(made.__doc__ or "").partition("\n")[0]
     if isinstance(made, type) and issubclass(
         made, imported("tokengym.agents.algorithm:EpisodicAlgorithm")
     ):

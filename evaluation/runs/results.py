@@ -699,9 +699,10 @@ def _equal_to_sparse(configs: Sequence[ComparisonConfig], blind: Sequence[str]) 
     )
     if not same_score:
         return []
+    named = ", ".join(map(display_name, same_score))
     return [
         f"{name} sees only the score of a whole response, not the credit of its tokens: where the "
-        f"score is the same, the curves of {', '.join(same_score)} must equal sparse's."
+        f"score is the same, the curves of {named} must equal sparse's."
         for name in blind
     ]
 

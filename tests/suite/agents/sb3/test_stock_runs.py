@@ -94,6 +94,10 @@ def test_what_has_no_effect_on_a_stock_algorithm_is_refused(name, value):
     assert getattr(arms("ppo", "sb3:A2C", training=of_first).trainings["ppo"], name) == value
 
 
+def test_a_class_is_summed_up_by_its_docstring():
+    assert find_learner("sb3:A2C").summary == "Advantage Actor Critic (A2C)"
+
+
 def test_an_algorithm_without_discrete_actions_is_refused_before_any_run():
     learner = find_learner("sb3:SAC")
     with pytest.raises(SettingsError, match=r"sb3:SAC cannot be made.*discrete"):
