@@ -33,7 +33,7 @@ from tokengym.envs import Episode, PromptSet
 from tokengym.rewards import Scorer
 from tokengym.rewards.arguments import check_columns
 from tokengym.rewards.models.loading import longest_input
-from tokengym.rewards.pairs.encode import HOLDS_REPLIES
+from tokengym.rewards.pairs.read import HOLDS_REPLIES
 from tokengym.rewards.pairs.store import pairs_dataset, responses_dataset
 from tokengym.rewards.scorers.base import as_scorer
 

@@ -1,6 +1,7 @@
-"""Data sets as tables, the one reader of prompts and pairs: objects, local files, hub names.
+"""Data sets as tables: objects, local files, names on the hub, lists of rows.
 
 `datasets` reads. What it would crash on, read wrongly or refuse without a place is found before.
+JSON is read here, since `datasets` turns texts into dates, and mixed types into one.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from tokengym.base.errors import DatasetError, reason_of
 from tokengym.base.files import odd_entry
 from tokengym.base.stored.parts import hub_answers
 from tokengym.base.text import lone_surrogate
+from tokengym.envs.prompts.tables import Table
 
 if TYPE_CHECKING:
     import pandas
@@ -61,14 +63,19 @@ _READERS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def read_tables(
-    dataset: DatasetSource, *, headerless: bool = False, texts: Collection[str | int] = ()
-) -> dict[str, Dataset]:
+    dataset: DatasetSource,
+    *,
+    of: str = "data set",
+    headerless: bool = False,
+    texts: Collection[str | int] = (),
+) -> dict[str, Table]:
     """Return the tables of a data set by split; a table without splits has the name "".
 
     Args:
         dataset: A ``datasets.Dataset`` or ``DatasetDict``; the path of a csv, tsv, json, jsonl,
-            parquet or txt file (gzipped or not) or of a folder that ``save_to_disk`` wrote; or a
-            name on the hub, with ``name:config`` for a configuration.
+            parquet or txt file (gzipped or not) or of a folder that ``save_to_disk`` wrote; a
+            name on the hub, with ``name:config`` for a configuration; or a list of mappings.
+        of: What the rows are, for messages.
         headerless: Whether a csv or tsv file has no header; its columns are then positions.
         texts: Columns of a csv or tsv file that stay as they are written, by name or position, as
             an only column does. Any other has numbers where all of its values are numbers.
@@ -76,14 +83,13 @@ def read_tables(
     import datasets
 
     if isinstance(dataset, datasets.Dataset):
-        return {"": _unformatted(dataset)}
+        return {"": Table(_unformatted(dataset), of)}
     if isinstance(dataset, Mapping) and dataset:
         for table in dataset.values():
             _check_type(table, (datasets.Dataset,))
-        return {name: _unformatted(table) for name, table in dataset.items()}
+        return {name: Table(_unformatted(table), of) for name, table in dataset.items()}
     if isinstance(dataset, Sequence) and is_messages(dataset):
-        rows: list[Any] = list(dataset)
-        return {"": _table("dataset", rows)}
+        return {"": Table(list(dataset), of)}
     _check_type(dataset, (str, Path))
     assert isinstance(dataset, str | Path)
     path = Path(dataset)
@@ -104,7 +110,8 @@ def read_tables(
             "pass a csv, tsv, json, jsonl, parquet or txt file, or a name that "
             "datasets.load_dataset knows",
         ) from error
-    return dict(loaded) if isinstance(loaded, Mapping) else {"": loaded}
+    tables = loaded if isinstance(loaded, Mapping) else {"": loaded}
+    return {name: Table(table, of) for name, table in tables.items()}
 
 
 def _unformatted(table: Any) -> Any:
@@ -130,7 +137,7 @@ def _loaded(
         else:
             text = _read_text(path)
         if builder == "json":
-            return _read_json(path, text)
+            return _objects(path, text)
         if builder == "csv":
             options = options | {"dtype": dict.fromkeys(texts, str)}
             return _read_csv(path, text, options | ({"header": None} if headerless else {}))
@@ -317,15 +324,6 @@ def _bars_on_terminals() -> Iterator[None]:
             bars.enable_progress_bar()
 
 
-def holds_mappings(kind: Any) -> bool:
-    """Return whether Arrow types a column's values as mappings, or as lists of some.
-
-    It then gives all of them each other's keys, with None for those that a value lacks.
-    """
-    kind = kind[0] if isinstance(kind, list) else getattr(kind, "feature", kind)
-    return isinstance(kind, Mapping)
-
-
 def _check_type(dataset: Any, known: tuple[type, ...]) -> None:
     if not isinstance(dataset, known):
         raise DatasetError(
@@ -367,50 +365,9 @@ def _read_text(path: Path) -> str:
     return text
 
 
-def _read_json(path: Path, text: str) -> Dataset:
-    """Return a json or jsonl file as a table."""
-    return _table(path, _objects(path, text))
-
-
-def _table(path: Path | str, rows: list[Any]) -> Dataset:
-    """Return rows as a table with the values as they are.
-
-    The reader of `datasets` turns texts into dates, and into numbers where types are mixed.
-    """
-    import datasets
-
-    names = dict.fromkeys(name for row in rows for name in row)
-    if not names:
-        cause = f"it has {len(rows)} rows and no columns"
-        raise _unreadable(path, cause, "pass one object per prompt")
-    columns = [_json_column(path, name, [row.get(name) for row in rows]) for name in names]
-    return datasets.concatenate_datasets(columns, axis=1)
-
-
-def _json_column(path: Path | str, name: str, values: list[Any]) -> Dataset:
-    """Return a column as a table; values of several types are stored as their JSON."""
-    import datasets
-
-    is_nested = any(isinstance(value, dict | list) for value in values)
-    try:
-        column = datasets.Dataset.from_dict({name: values})
-        if not is_nested or list(column[name]) == values:  # objects get each other's keys
-            return column
-    except (TypeError, ValueError, OverflowError):  # Arrow has one type for a column
-        pass
-    encoded = [None if value is None else json.dumps(value) for value in values]
-    features = datasets.Features({name: datasets.Json()})
-    column = datasets.Dataset.from_dict({name: encoded}, features=features)
-    for row, (kept, value) in enumerate(zip(column[name], values, strict=True)):
-        if kept != value:  # such as an integer of more than 64 bits
-            cause = f"row {row} of column {name!r}, {reprlib.repr(value)}, would become {kept!r}"
-            raise _unreadable(path, cause, "write it as text in every row")
-    return column
-
-
 def _objects(path: Path, text: str) -> list[dict[str, Any]]:
     """Return the rows of JSON; refuse those that are no objects, or have no characters."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     may_have = _SURROGATE.search(text) is not None  # the bytes are UTF-8, which has none
     try:
         for place, row in _json_rows(path, text):
@@ -424,6 +381,9 @@ def _objects(path: Path, text: str) -> list[dict[str, Any]]:
             raise _unreadable(path, f"{place} {fault}", "correct it")
     except RecursionError:
         raise _unreadable(path, "it is nested too deeply", "pass one object per prompt") from None
+    if not any(rows):
+        cause = f"it has {len(rows)} rows and no columns"
+        raise _unreadable(path, cause, "pass one object per prompt")
     return rows
 
 

@@ -205,7 +205,7 @@ def test_a_stopped_training_of_steps_is_resumed_number_for_number(tmp_path: Path
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"completions": ["a"]}, "row 0 of the steps needs prompt, completions and labels"),
+        ({"completions": ["a"]}, "row 0 of the steps: it needs prompt, completions and labels"),
         ({"completions": ["a"], "labels": []}, "got 0 for 1"),
         ({"completions": ["a"], "labels": [2.0]}, r"numbers in \[0, 1\], got \[2.0\]"),
         ({"completions": [], "labels": []}, "got 0 for 0"),
