@@ -15,10 +15,9 @@ from tokengym.rewards.credits.base import Credit, FloatArray, rules_of_any_score
 from tokengym.rewards.credits.probe import Continuations, Probe
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError, raised_by
 from tokengym.rewards.maths.redistribution import close_sum
-from tokengym.rewards.maths.shares import shift_reply_credit
+from tokengym.rewards.maths.signed_parts import shift_reply_credit
 from tokengym.rewards.scorers.base import Scorer, Scores
-from tokengym.rewards.scorers.normalize import Normalize
-from tokengym.rewards.scorers.wrappers import ScorerWrapper
+from tokengym.rewards.scorers.wrappers import Normalize, ScorerWrapper
 from tokengym.rewards.scores import inner_parts, remedy_for
 
 if TYPE_CHECKING:
@@ -354,26 +353,20 @@ def assign_policy_tokens(
         if len(rewards) != len(episodes) or not credit.sum_preserving:
             return [np.asarray(r) * m for r, m in zip(rewards, masks, strict=False)]
         return [shift_reply_credit(r, m) for r, m in zip(rewards, masks, strict=True)]
-    shown = []  # the episodes as if there had been no replies
+    written = []  # the episodes as if there had been no replies
     for episode, mask in zip(episodes, masks, strict=True):
         places = np.flatnonzero(mask).tolist()
-        known = {"log_probs": episode.log_probs, "token_rewards": episode.token_rewards}
-        kept: dict[str, Any] = {k: None if v is None else v[places] for k, v in known.items()}
+        per_token = {"log_probs": episode.log_probs, "token_rewards": episode.token_rewards}
+        fields: dict[str, Any] = {k: None if v is None else v[places] for k, v in per_token.items()}
         ids = [episode.response_ids[place] for place in places]
-        shown.append(replace(episode, response_ids=ids, written=None, turns=(), **kept))
+        written.append(replace(episode, response_ids=ids, written=None, turns=(), **fields))
     if scores.attributions is not None:
         rows = zip(scores.attributions, masks, strict=True)
-        scores = Scores(
-            scores.values,
-            scores.parts,
-            [
-                shift_reply_credit(row, mask)[mask > 0] for row, mask in rows
-            ],  # (written tokens,) each
-            additive=scores.additive,
-            signed=scores.signed,
-        )
-    rewards = _assign(credit, shown, scores)
-    if [np.shape(r) for r in rewards] != [(len(e.response_ids),) for e in shown]:
+        # (written tokens,) each
+        attributions = [shift_reply_credit(row, mask)[mask > 0] for row, mask in rows]
+        scores = replace(scores, attributions=attributions)
+    rewards = _assign(credit, written, scores)
+    if [np.shape(r) for r in rewards] != [(len(e.response_ids),) for e in written]:
         return rewards  # refused by whoever checks them
     placed = [np.zeros(len(mask), dtype=np.float32) for mask in masks]
     for target, tokens, mask in zip(placed, rewards, masks, strict=True):

@@ -15,7 +15,7 @@ from tokengym.rewards.arguments import check_columns
 from tokengym.rewards.credits import ABC, Credit, Sparse, Uniform
 from tokengym.rewards.credits.probe import Probe
 from tokengym.rewards.errors import RewardError
-from tokengym.rewards.maths.shares import shift_reply_credit
+from tokengym.rewards.maths.signed_parts import shift_reply_credit
 from tokengym.rewards.registry import make_reward
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers.base import AnyScorer as AnyScorer

@@ -81,32 +81,6 @@ class TokenRows:
         return np.where(mask, self.flat[np.maximum(columns, 0)], pad_id), mask
 
 
-@dataclass(frozen=True, eq=False)
-class LateRows:
-    """Rows of ids that are made when they are asked for, each time."""
-
-    count: int
-    """Number of rows."""
-    encoded: Callable[[Sequence[int]], TokenRows]
-    """Function that returns some of the rows."""
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, row: int) -> NDArray[np.int32]:
-        return self.encoded([row])[0]
-
-    def select(self, rows: NDArray[np.int64]) -> TokenRows:
-        """Return some of the rows."""
-        return self.encoded(rows.tolist())
-
-    def padded(
-        self, rows: Sequence[int], width: int, pad_id: int
-    ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        """Return what `TokenRows.padded` does."""
-        return self.encoded(rows).padded(range(len(rows)), width, pad_id)
-
-
 _known: WeakValueDictionary[str, TokenRows] = WeakValueDictionary()
 """Ids that some environment of this process has, by what they depend on."""
 _folders: list[Path] = []

@@ -66,9 +66,9 @@ def continued_spans(
 
 
 def spread_by_overlap(
-    shares: ArrayLike, sources: Sequence[Span], targets: Sequence[Span]
+    parts: ArrayLike, sources: Sequence[Span], targets: Sequence[Span]
 ) -> NDArray[np.float64]:
-    """Return the shares of source tokens on the target tokens of the same text; the sum is kept.
+    """Return the parts of source tokens on the target tokens of the same text; the sum is kept.
 
     out_t = sum_s share_s * overlap(s, t) / sum_u overlap(s, u)
 
@@ -76,22 +76,22 @@ def spread_by_overlap(
     tokenizer drops) is split evenly over all targets.
 
     Args:
-        shares: (len(sources),) signed.
-        sources: Spans of the tokens that have shares.
+        parts: (len(sources),) signed.
+        sources: Spans of the tokens that have parts.
         targets: Spans of the tokens that get them, at least one.
 
     Returns:
-        (len(targets),), sums to ``shares.sum()``.
+        (len(targets),), sums to ``parts.sum()``.
 
     Example:
         >>> spread_by_overlap([3.0, 1.0], [(0, 6), (6, 7)], [(0, 2), (2, 7)])
         array([1., 3.])
     """
-    shares = np.asarray(shares, dtype=np.float64)
-    if shares.shape != (len(sources),) or not targets:
+    parts = np.asarray(parts, dtype=np.float64)
+    if parts.shape != (len(sources),) or not targets:
         raise ValueError(
-            f"shares must have shape ({len(sources)},), one per source, and need a target; "
-            f"got {shares.shape} and {len(targets)} targets"
+            f"parts must have shape ({len(sources)},), one per source, and need a target; "
+            f"got {parts.shape} and {len(targets)} targets"
         )
     if not len(sources):
         return np.zeros(len(targets))
@@ -100,7 +100,7 @@ def spread_by_overlap(
     last = np.minimum(source[:, None, 1], target[None, :, 1])
     overlap = np.maximum(last - first, 0).astype(np.float64)  # (sources, targets)
     overlap[overlap.sum(axis=1) == 0] = 1.0  # a source without a place: over all targets alike
-    return shares @ (overlap / overlap.sum(axis=1, keepdims=True))
+    return parts @ (overlap / overlap.sum(axis=1, keepdims=True))
 
 
 class Retokenized(NamedTuple):
@@ -128,15 +128,15 @@ class Retokenized(NamedTuple):
         """Number of the ids that belong to the response."""
         return len(self.sources) + self.closed
 
-    def spread(self, shares: ArrayLike) -> NDArray[np.float64]:
-        """Return shares of the response's tokens here on the policy's tokens; the sum is kept.
+    def spread(self, parts: ArrayLike) -> NDArray[np.float64]:
+        """Return parts of the response's tokens here on the policy's tokens; the sum is kept.
 
         Args:
-            shares: (size,), or (size + after,): the ids at the end then count for EOS, and for all
+            parts: (size,), or (size + after,): the ids at the end then count for EOS, and for all
                 tokens alike where there is none.
         """
-        shares = np.asarray(shares, dtype=np.float64)
-        inner, rest = shares[: len(self.sources)], shares[len(self.sources) :]
+        parts = np.asarray(parts, dtype=np.float64)
+        inner, rest = parts[: len(self.sources)], parts[len(self.sources) :]
         spread = spread_by_overlap(inner, self.sources, self.targets)
         if self.closed:
             spread[-1] += rest.sum()  # EOS is EOS

@@ -16,7 +16,7 @@ from tokengym.base.registry import Registry
 from tokengym.base.settings import check_choice, check_count
 from tokengym.envs.episode import Episode
 from tokengym.rewards.errors import CreditError, RewardError
-from tokengym.rewards.maths.shares import (
+from tokengym.rewards.maths.signed_parts import (
     add_rest_to_last,
     on_last_tokens,
     segment_sums,
@@ -302,7 +302,7 @@ class SegmentedCredit(Credit):
     def spread(
         self, score: float, episode: Episode, attribution: FloatArray | None
     ) -> NDArray[np.floating]:
-        """Return beta times the attributions, the rest on the last token (`shares.complete`)."""
+        """Return beta times the attributions, the rest on the last token (`add_rest_to_last`)."""
         assert attribution is not None
         return add_rest_to_last(score, self.beta * attribution.astype(np.float64))
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.tokenization import decode
 from tokengym.rewards.errors import CreditError, ScorerError, raised_by
-from tokengym.rewards.maths.shares import on_last_tokens
+from tokengym.rewards.maths.signed_parts import on_last_tokens
 from tokengym.rewards.scorers.base import Scorer
 
 if TYPE_CHECKING:

@@ -74,7 +74,7 @@ def normalize_weights(weights: ArrayLike) -> FloatArray:
     if not np.isfinite(weights).all() or weights.min() < 0:
         raise ValueError(
             f"weights must be finite and >= 0, got {weights.min()} to {weights.max()}; "
-            "signed attributions need a credit that takes shares, such as r3-dense"
+            "signed attributions need a credit that takes signed parts, such as r3-dense"
         )
     total = weights.sum()
     return weights / total if total > 0 else np.full(len(weights), 1.0 / len(weights))

@@ -19,7 +19,7 @@ from tokengym.base.registry import Registry, imported
 from tokengym.envs.episode import Episode
 from tokengym.rewards.arguments import EpisodeArguments
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.maths.shares import add_rest_to_last
+from tokengym.rewards.maths.signed_parts import add_rest_to_last
 from tokengym.rewards.scores import SIGNED_KINDS, to_numpy
 from tokengym.rewards.scores import Scores as Scores
 from tokengym.rewards.scores import Shared as Shared

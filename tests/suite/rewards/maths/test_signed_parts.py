@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokengym.rewards.maths import redistribution as F
-from tokengym.rewards.maths.shares import (
+from tokengym.rewards.maths.signed_parts import (
     add_rest_evenly,
     add_rest_to_last,
     rescale_signed,
