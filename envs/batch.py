@@ -154,8 +154,8 @@ class EpisodeBatch:
         """Begin the rows' conversations, with the turns in them that are over."""
         for place, row in enumerate(rows.tolist()):
             self.rng(row)  # has a seed from now on
-            said = () if turns is None else turns[place]
-            self.conversations[row] = self.conversations[row].next(self.seeds[row], turns=said)
+            talk = () if turns is None else turns[place]
+            self.conversations[row] = self.conversations[row].next(self.seeds[row], turns=talk)
             self._turn_starts[row] = self.conversations[row].start
 
     def append(self, rows: Rows, tokens: NDArray[np.int64]) -> tuple[Rows, NDArray[np.object_]]:

@@ -195,11 +195,12 @@ class TokenGenerationVectorEnv(
             rows = np.flatnonzero(_checked_reset_mask(rest.pop("reset_mask"), self.num_envs))
         responses, turns = None, None
         if "responses" in rest:
-            given = per_row(rest.pop("responses"), "responses", self.num_envs)
-            begun = [
-                self._mdp.begun(given[row], f"options['responses'][{row}]") for row in rows.tolist()
+            beginnings = per_row(rest.pop("responses"), "responses", self.num_envs)
+            starts = [
+                self._mdp.begun(beginnings[row], f"options['responses'][{row}]")
+                for row in rows.tolist()
             ]
-            responses, turns = [ids for ids, _ in begun], [said for _, said in begun]
+            responses, turns = [ids for ids, _ in starts], [talk for _, talk in starts]
         prompts, group_size = None, 1
         if rest:
             prompts = chosen_prompts(self._mdp.table, rest, rows.tolist(), self.num_envs)

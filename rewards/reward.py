@@ -97,12 +97,12 @@ class Reward:
         self._began: float | None = None  # when the first scoring began
         # Not where the time is also a policy's, which continues responses.
         self._warns = not self.credit.needs_policy
-        kinds, wanted = self.scorer.attribution_kinds, self.credit.attribution
-        if wanted is not None and kinds is not None and wanted not in kinds:
+        kinds, kind = self.scorer.attribution_kinds, self.credit.attribution
+        if kind is not None and kinds is not None and kind not in kinds:
             raise RewardError(
-                f"credit {self.credit_name!r} needs {wanted} attributions, scorer "
+                f"credit {self.credit_name!r} needs {kind} attributions, scorer "
                 f"{self.scorer_name!r} gives {', '.join(sorted(kinds)) or 'none'}; "
-                f"{remedy_for(wanted)}; any scorer will do for {', '.join(rules_of_any_scorer())}"
+                f"{remedy_for(kind)}; any scorer will do for {', '.join(rules_of_any_scorer())}"
             )
 
     @property
@@ -121,11 +121,11 @@ class Reward:
     @property
     def statistics(self) -> list[Normalize]:
         """The running statistics that change as episodes are scored, the outermost first."""
-        found, scorer = [], self.scorer
+        layers, scorer = [], self.scorer
         while isinstance(scorer, ScorerWrapper):
-            found += [scorer] if isinstance(scorer, Normalize) else []
+            layers += [scorer] if isinstance(scorer, Normalize) else []
             scorer = scorer.scorer
-        return found
+        return layers
 
     def __repr__(self) -> str:
         return f"Reward({self.name})"
@@ -163,11 +163,11 @@ class Reward:
                         f"episode {index} has no response_ids, so no token can earn its score; "
                         "give the response at least one token (the EOS counts)"
                     )
-            name, wanted = self.scorer_name, self.credit.attribution
+            name, kind = self.scorer_name, self.credit.attribution
             # A scorer that does not say what it has is asked for nothing.
-            asks = wanted is not None and self.scorer.attribution_kinds is not None
-            asked = {"attribution": wanted} if asks else {}
-            scores = self.scorer.score(episodes, **asked)
+            asks = kind is not None and self.scorer.attribution_kinds is not None
+            options = {"attribution": kind} if asks else {}
+            scores = self.scorer.score(episodes, **options)
             if not isinstance(scores, Scores):
                 raise ScorerError(
                     f"scorer {name!r} returned {type(scores).__name__}; return "
@@ -204,7 +204,7 @@ class Reward:
 
     def _attributed(self, episodes: Sequence[Episode], scores: Scores) -> Scores:
         """Return scores with the attributions that the credit needs, its own or the scorer's."""
-        name, wanted = self.credit_name, self.credit.attribution
+        name, kind = self.credit_name, self.credit.attribution
         if self.credit.needs_attributions:
             probe = Probe(self.scorer, self.tokenizer, self.continuations)
             scores = self.credit.attribute(probe, episodes, scores)
@@ -214,10 +214,10 @@ class Reward:
                     "scores.with_attributions(...)"
                 )
             scores.check(episodes, name, of="credit")
-        if wanted is not None and scores.attributions is None:
+        if kind is not None and scores.attributions is None:
             raise CreditError(
-                f"credit {name!r} needs {wanted} attributions, scorer {self.scorer_name!r} "
-                f"returned none; {remedy_for(wanted)}"
+                f"credit {name!r} needs {kind} attributions, scorer {self.scorer_name!r} "
+                f"returned none; {remedy_for(kind)}"
             )
         return scores
 
@@ -298,11 +298,11 @@ class Reward:
         for row, (episode, tokens) in enumerate(zip(episodes, rewards, strict=True)):
             shape, expected = np.shape(tokens), (len(episode.response_ids),)
             if shape != expected:
-                wanted = f"expected {expected}, one reward per response token"
-                raise CreditError(f"{who} returned shape {shape} for episode {row}; {wanted}")
+                rule = f"expected {expected}, one reward per response token"
+                raise CreditError(f"{who} returned shape {shape} for episode {row}; {rule}")
             if not np.isfinite(tokens).all():
-                wanted = "rewards must be finite"
-                raise CreditError(f"{who} returned NaN or Inf for episode {row}; {wanted}")
+                rule = "rewards must be finite"
+                raise CreditError(f"{who} returned NaN or Inf for episode {row}; {rule}")
             score = float(scores.values[row])
             if self.credit.sum_preserving and not close_sum(score, tokens):
                 raise _wrong_sum(who, row, tokens, score)

@@ -75,11 +75,11 @@ class PaysEpisodes:
             rest = self._steps.settle([*scored], [*scored.values()]).tolist()
         return paid | dict(zip(ended, rest, strict=True)), scored
 
-    def _show(self, *shown: Any) -> None:
+    def _show(self, *values: Any) -> None:
         """Let an environment that renders show token rewards."""
         show = getattr(self.env.unwrapped, "show_token_rewards", None)
         if show is not None and self.env.render_mode is not None:
-            show(*shown)
+            show(*values)
 
 
 class RewardWrapper(PaysEpisodes, gymnasium.Wrapper):
@@ -367,9 +367,9 @@ class StepPayment:
             # Two pieces, what is old and the newest token; only the latter where nothing is old.
             pieces = [[range(at), range(at, end)][at == 0 :] for at, end in places]
             return Probe(reward.scorer, reward.tokenizer).increments(texts, pieces)
-        known = reward.scorer.state_dict()  # of running statistics, which finished texts move
+        statistics = reward.scorer.state_dict()  # of running statistics, which finished texts move
         scores = call_scorer(reward.scorer, texts, "prefix")
-        reward.scorer.load_state_dict(known)
+        reward.scorer.load_state_dict(statistics)
         scores.check(texts, reward.scorer.name)
         return [row.astype(np.float64) for row in scores.attributions or ()]
 
@@ -390,11 +390,11 @@ class StepPayment:
 
     def _before(self, row: int, text: Episode, *, otherwise: NDArray[np.floating]) -> float:
         """Return what a row was paid before its newest token."""
-        known, paid = self._paid.get(row, (None, 0.0))
+        last_text, paid = self._paid.get(row, (None, 0.0))
         if (
-            known is not None
-            and (known.prompt, known.prompt_ids) == (text.prompt, text.prompt_ids)
-            and known.response_ids == text.response_ids[: newest(text)]
+            last_text is not None
+            and (last_text.prompt, last_text.prompt_ids) == (text.prompt, text.prompt_ids)
+            and last_text.response_ids == text.response_ids[: newest(text)]
         ):
             return paid
         return float(otherwise.sum(dtype=np.float64))

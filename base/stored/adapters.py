@@ -86,8 +86,8 @@ def _check_fields(config: Any) -> None:
 
     PEFT matches patterns with Python's `re`, whose time is exponential in groups that are repeated.
     """
-    named = [getattr(config, name, None) for name in ("target_modules", "exclude_modules")]
-    patterns = [pattern for pattern in named if isinstance(pattern, str)]
+    targets = [getattr(config, name, None) for name in ("target_modules", "exclude_modules")]
+    patterns = [pattern for pattern in targets if isinstance(pattern, str)]
     for name in ("rank_pattern", "alpha_pattern"):
         patterns += getattr(config, name, None) or {}
     for pattern in patterns:
@@ -122,12 +122,12 @@ def load_adapters(adapted: Any, folder: Path, weights: dict[str, Tensor] | None 
     except (KeyError, RuntimeError, ValueError) as error:
         raise _unfit(adapted.get_base_model(), folder, error) from error
     prefix = PEFT_TYPE_TO_PREFIX_MAPPING[adapted.active_peft_config.peft_type]
-    own = (f".{prefix}", ".modules_to_save.", ".trainable_tokens_")
-    missing = [name for name in result.missing_keys if any(part in name for part in own)]
+    markers = (f".{prefix}", ".modules_to_save.", ".trainable_tokens_")
+    missing = [name for name in result.missing_keys if any(part in name for part in markers)]
     if missing:  # but of weights that are shared, one is enough
         state = adapted.state_dict()
-        read = {state[name].data_ptr() for name in state.keys() - {*missing}}
-        missing = [name for name in missing if state[name].data_ptr() not in read]
+        loaded = {state[name].data_ptr() for name in state.keys() - {*missing}}
+        missing = [name for name in missing if state[name].data_ptr() not in loaded]
     if missing or result.unexpected_keys:
         name = (missing or result.unexpected_keys)[0]
         fault = "is missing" if missing else "has no place in the model"

@@ -199,8 +199,8 @@ def _paths_in(folder: Path) -> Iterator[str]:
             raise _unreadable(folder, f"its README.md is damaged: {error}", "mend it") from None
         configs = card.get("configs") if isinstance(card, Mapping) else None
         for config in configs if isinstance(configs, list) else ():
-            named = config if isinstance(config, Mapping) else {}
-            yield from _texts_in([named.get("data_files"), named.get("data_dir")])
+            entries = config if isinstance(config, Mapping) else {}
+            yield from _texts_in([entries.get("data_files"), entries.get("data_dir")])
     for state in folder.rglob("state.json"):
         try:
             stored = json.loads(state.read_text("utf-8"))
@@ -324,8 +324,8 @@ def _bars_on_terminals() -> Iterator[None]:
             bars.enable_progress_bar()
 
 
-def _check_type(dataset: Any, known: tuple[type, ...]) -> None:
-    if not isinstance(dataset, known):
+def _check_type(dataset: Any, types: tuple[type, ...]) -> None:
+    if not isinstance(dataset, types):
         raise DatasetError(
             "dataset must be a datasets.Dataset, a path, a hub name or a list of mappings, got "
             f"{type(dataset).__name__}; wrap rows with datasets.Dataset.from_list, or pass a list "
@@ -451,9 +451,10 @@ def check_parquet(path: Path) -> None:
     deltas = [name for name, used in texts.items() if any(e.startswith("DELTA") for e in used)]
     others = [name for name in texts if name not in deltas]
     # No text is longer than all of them together, so that no batch is larger than the limit.
-    for columns, kept, rows in ((others, others, 2**16), (deltas, [], max(limit // (size + 1), 1))):
+    few = max(limit // (size + 1), 1)
+    for columns, dicts, rows in ((others, others, 2**16), (deltas, [], few)):
         if columns and size <= limit:
-            with pq.ParquetFile(path, read_dictionary=kept) as file:
+            with pq.ParquetFile(path, read_dictionary=dicts) as file:
                 for batch in file.iter_batches(rows, columns=columns):
                     size += sum(map(_expanded, batch.columns))
                     if size > limit:

@@ -215,7 +215,7 @@ def _column_names(
     table: Table,
     columns: Sequence[Column | None],
     metadata_columns: Sequence[Column],
-    named: Sequence[tuple[str, bool]],
+    scorer_columns: Sequence[tuple[str, bool]],
     transcripts: bool,
 ) -> _Columns:
     """Return the names of the columns to read, with those of the table that a scorer names."""
@@ -230,7 +230,7 @@ def _column_names(
             raise DatasetError(
                 f"prompt_column=None is ambiguous; name one of the columns {quoted(table.columns)}"
             )
-    needs = dict(named)
+    needs = dict(scorer_columns)
     if needs.pop("*", None) is not None:
         needs = dict.fromkeys(table.columns, False) | needs
     has_argument = {"reference": reference is not None or transcripts, "query_type": True}

@@ -143,8 +143,8 @@ def _key(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, frame: str) -
     backend: Any = tokenizer.backend_tokenizer
     rules = json.loads(backend.to_str()) | {"truncation": None, "padding": None}
     ends = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.split_special_tokens)
-    said = (tokenizers.__version__, rules, ends, frame)
-    digest = hashlib.sha256(json.dumps(said, default=str).encode())
+    parts = (tokenizers.__version__, rules, ends, frame)
+    digest = hashlib.sha256(json.dumps(parts, default=str).encode())
     digest.update(np.fromiter(map(len, texts), np.int64, len(texts)).tobytes())
     for start in range(0, len(texts), FEWEST_SHARED):
         digest.update("".join(texts[start : start + FEWEST_SHARED]).encode())

@@ -162,8 +162,8 @@ class PromptTable:
         """Return the prompts' ids: conversations in the chat template, texts unchanged."""
         texts, chats = prompts.texts, dict[int, Chat]()
         if self._chat_template or prompts.num_conversations:
-            given = enumerate(map(self._chat, prompts))
-            chats = {position: chat for position, chat in given if chat}
+            conversations = enumerate(map(self._chat, prompts))
+            chats = {position: chat for position, chat in conversations if chat}
         plain = [self._framed(text) for i, text in enumerate(texts) if i not in chats]
         of_texts = iter(encode(self._tokenizer, plain))
         of_chats = iter(encode_chats(self._tokenizer, list(chats.values())) if chats else ())
@@ -212,8 +212,8 @@ class PromptTable:
         """
         if isinstance(prompt, EncodedPrompt):
             position = prompt.prompt_id
-            known = position < len(self) and self[position].ids == tuple(prompt.ids)
-            if position >= 0 and not known:
+            is_same = position < len(self) and self[position].ids == tuple(prompt.ids)
+            if position >= 0 and not is_same:
                 raise PromptError(
                     f"{name} has prompt_id {prompt.prompt_id}, whose ids are others here; take it "
                     "from this environment's find_prompt"
@@ -241,10 +241,10 @@ class PromptTable:
                 f"{name} has {len(ids)} tokens, more than max_prompt_tokens="
                 f"{self.max_prompt_tokens}; shorten it, or pass overlong='left'"
             )
-        kept = tuple(ids[-self.max_prompt_tokens :])
+        last_ids = tuple(ids[-self.max_prompt_tokens :])
         position = prompt.prompt_id if isinstance(prompt, EncodedPrompt) else -1
         annotations = (prompt.reference, prompt.query_type, prompt.metadata)
-        return EncodedPrompt(prompt.text, kept, position, *annotations, chat)
+        return EncodedPrompt(prompt.text, last_ids, position, *annotations, chat)
 
     def find(self, ids: Sequence[int]) -> EncodedPrompt | None:
         """Return the first prompt of the set that has exactly these token ids, or None."""

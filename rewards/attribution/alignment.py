@@ -240,15 +240,15 @@ class Retokenizer:
     def _read_chat(self, episode: Episode, added: str, targets: list[Span]) -> Retokenized:
         """Return an episode in the chat template, which writes the special tokens itself."""
         turns = [(turn.role, turn.text) for turn in episode.turns] or [(ANSWERS, added)]
-        chat = episode.chat.then([{"role": r, "content": said.strip()} for r, said in turns])
+        chat = episode.chat.then([{"role": r, "content": text.strip()} for r, text in turns])
         whole = write_chat(self.model, chat, to_answer=False)
         places = self._places(chat, len(episode.chat), whole, added)
-        read = self._placed(self._encode(whole, add_special_tokens=False), 0, places, targets)
+        row = self._placed(self._encode(whole, add_special_tokens=False), 0, places, targets)
         ended = bool(episode.response_ids) and episode.response_ids[-1] in self.end_ids
         further = self.end if ended else []
-        after = read.after + len(further)
+        after = row.after + len(further)
         closed = ended and after > 0
-        return read._replace(ids=[*read.ids, *further], closed=closed, after=after - closed)
+        return row._replace(ids=[*row.ids, *further], closed=closed, after=after - closed)
 
     def _places(self, chat: Chat, start: int, whole: str, added: str) -> list[tuple[int, int, int]]:
         """Return where a written conversation has what the response says; see `_placed`.
@@ -262,8 +262,8 @@ class Retokenizer:
             whole: The conversation as written.
             added: The response.
         """
-        said = [message["content"] for message in chat[start:]]
-        letters = [chr(free_area([whole]) + n) for n in range(len(said))]
+        contents = [message["content"] for message in chat[start:]]
+        letters = [chr(free_area([whole]) + n) for n in range(len(contents))]
         stead = [{**m, "content": x} for m, x in zip(chat[start:], letters, strict=True)]
         try:
             frame = str(
@@ -274,7 +274,7 @@ class Retokenizer:
         except TokenizerError:
             frame = ""
         places, written, end = list[tuple[int, int, int]](), frame, 0
-        for letter, text in zip(letters, said, strict=True):
+        for letter, text in zip(letters, contents, strict=True):
             place, before = written.find(letter), max(added.find(text, end), 0)
             written = written.replace(letter, text)
             places.append((place, before, len(text)))

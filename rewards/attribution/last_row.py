@@ -108,11 +108,11 @@ def prefix(classifier: Classifier, inputs: Inputs) -> Reading:
     with torch.no_grad():
         logits = classifier.logits(inputs.tokens, inputs.others, None)  # (batch, time, classes)
         scores = classifier.of_logits(logits)  # (batch, time)
-    kept = inputs.others["attention_mask"].bool()
-    scores = scores.masked_fill(~kept, 0.0)  # before the first token there is no text: 0
+    mask = inputs.others["attention_mask"].bool()
+    scores = scores.masked_fill(~mask, 0.0)  # before the first token there is no text: 0
     before = torch.nn.functional.pad(scores[:, :-1], (1, 0))  # (batch, time), one to the right
     rows = torch.arange(len(scores), device=scores.device)
-    return Reading(logits[rows, inputs.ends], (scores - before).masked_fill(~kept, 0.0))
+    return Reading(logits[rows, inputs.ends], (scores - before).masked_fill(~mask, 0.0))
 
 
 IMPLEMENTATION = "tokengym_last_row"

@@ -292,8 +292,8 @@ class SegmentedCredit(Credit):
         else:
             cuts = []
             for episode, values in zip(episodes, self.reader().entropies(episodes), strict=True):
-                own = values if episode.written is None else values[episode.written > 0]
-                cuts.append(split_before_largest(own, self.segments))
+                entropies = values if episode.written is None else values[episode.written > 0]
+                cuts.append(split_before_largest(entropies, self.segments))
         return [
             cut if episode.written is None else with_replies(cut, episode.written)
             for episode, cut in zip(episodes, cuts, strict=True)

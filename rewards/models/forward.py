@@ -336,9 +336,9 @@ def named_goal(names: Mapping[int, str]) -> tuple[int, int] | None:
         ((0, 1), None)
     """
     places = {str(name).strip().lower(): index for index, name in names.items()}
-    for wanted, other in GOALS:
-        if places.keys() == {wanted, other}:
-            return places[wanted], places[other]
+    for goal, other in GOALS:
+        if places.keys() == {goal, other}:
+            return places[goal], places[other]
     return None
 
 
@@ -373,15 +373,15 @@ def resolve_labels(
     names = {int(index): str(name) for index, name in config.id2label.items()}
     if labels is None and classes == 2:
         labels = named_goal(names) or (1, 0)
-    wanted: Any = labels.split("+") if isinstance(labels, str) else labels
-    wanted = [wanted] if isinstance(wanted, int) else wanted
-    if wanted is None or len(wanted) not in (1, 2):
+    words: Any = labels.split("+") if isinstance(labels, str) else labels
+    words = [words] if isinstance(words, int) else words
+    if words is None or len(words) not in (1, 2):
         raise ScorerError(
             f"the head has {classes} classes {list(names.values())}, got labels = {labels}; "
             "pass labels=(positive, negative), or one class"
         )
     by_name = {name: index for index, name in names.items()}
-    chosen = [by_name.get(label, -1) if isinstance(label, str) else label for label in wanted]
+    chosen = [by_name.get(label, -1) if isinstance(label, str) else label for label in words]
     are_classes = all(isinstance(index, int) and 0 <= index < classes for index in chosen)
     if not are_classes or len({*chosen}) < len(chosen):
         raise ScorerError(

@@ -156,10 +156,10 @@ def pair_rows(source: TableSource | Table, encoding: TextEncoding) -> Examples:
     Raises:
         DatasetError: naming the row and the remedy.
     """
-    table, named = _opened(source, encoding), encoding.prompt_column
-    if named is None and {*PAIR_IDS} <= {*table.columns}:
+    table, column = _opened(source, encoding), encoding.prompt_column
+    if column is None and {*PAIR_IDS} <= {*table.columns}:
         return read_examples(table, *PAIR_IDS, on_error=encoding.on_error)
-    pairs = read_pairs(table, prompt_column=named, on_error=encoding.on_error)
+    pairs = read_pairs(table, prompt_column=column, on_error=encoding.on_error)
     examples = [
         Example(n, pair.messages or pair.prompt, pair.replies or (pair.chosen, pair.rejected))
         for n, pair in zip(pairs.rows, pairs, strict=True)
@@ -169,8 +169,8 @@ def pair_rows(source: TableSource | Table, encoding: TextEncoding) -> Examples:
 
 def response_rows(source: TableSource | Table, encoding: TextEncoding) -> Examples:
     """Return prompts with one response each as texts, messages or ids; see `encode_responses`."""
-    table, named = _opened(source, encoding), encoding.prompt_column
-    prompt, columns = named or PAIR[0], table.columns
+    table = _opened(source, encoding)
+    prompt, columns = encoding.prompt_column or PAIR[0], table.columns
     ids = [name for name in (f"{column}_ids" for column in RESPONSE_COLUMNS) if name in columns]
     texts = [name for name in RESPONSE_COLUMNS if name in columns]
     if "label" in columns and any(row.get("label") is False for row in table):
@@ -179,13 +179,13 @@ def response_rows(source: TableSource | Table, encoding: TextEncoding) -> Exampl
             "label False would be learned too; keep those with True, or train a reward model on "
             "read_labels(rows, text_column='completion')"
         )
-    if ids and "prompt_ids" in columns and named is None:
+    if ids and "prompt_ids" in columns and encoding.prompt_column is None:
         names = ("prompt_ids", ids[0])
     elif texts and (prompt in columns or table.holds_messages(None, texts[0])):
         names = (prompt, texts[0])
     elif "messages" in columns:
         names = (prompt, "messages")
-    elif "text" in columns and named is None:
+    elif "text" in columns and encoding.prompt_column is None:
         names = ("", "text")
     else:
         raise DatasetError(
@@ -305,10 +305,10 @@ def _encode_texts(
         encoded_texts = encode_replies(tokenizer, talks)
     else:
         encoded_texts = encode_plain(texts, tokenizer)
-    for n, (_, said), (prompt, responses) in zip(places, texts, encoded_texts, strict=True):
+    for n, (_, stripped), (prompt, responses) in zip(places, texts, encoded_texts, strict=True):
         ended = tuple(
             _ended(ids, tokenizer, encoding, is_over=short is not text)
-            for ids, short, text in zip(responses, said, rows[n].responses, strict=True)
+            for ids, short, text in zip(responses, stripped, rows[n].responses, strict=True)
         )
         # An empty prompt has no tokens, though the tokenizer may put its BOS before it.
         encoded[n] = Example(rows[n].row, tuple(prompt) if rows[n].prompt.strip() else (), ended)
@@ -332,7 +332,7 @@ def encode_plain(
     beginning of the whole, the response is encoded as what follows them, see `encode_next`.
     """
     prompts = encode(tokenizer, [prompt for prompt, _ in texts])
-    responses = [[(prompt, content(text)) for text in said] for prompt, said in texts]
+    responses = [[(prompt, content(text)) for text in replies] for prompt, replies in texts]
     wholes = iter(encode(tokenizer, [joined(*pair) for pairs in responses for pair in pairs]))
     yield from _apart(prompts, responses, wholes, tokenizer)
 

@@ -200,8 +200,8 @@ def read_table(
         return Table(source.rows, of)
     if isinstance(source, Sequence) and not isinstance(source, str):
         return Table([_as_mapping(row) for row in source], of)
-    named = {name for name in (*TEXT_COLUMNS, *texts) if name is not None}
-    tables = read_tables(source, of=of, headerless=headerless, texts=named)
+    text_columns = {name for name in (*TEXT_COLUMNS, *texts) if name is not None}
+    tables = read_tables(source, of=of, headerless=headerless, texts=text_columns)
     have = "have" if of.endswith("s") else "has"
     if split is None and len(tables) > 1:
         remedy = "choose one by split=" if of == "pairs" else "pass one of them"
@@ -273,14 +273,14 @@ def read_pairs(
         options: dict[str, Any] = {"margin": None if margin is None else _margin(row, margin)}
         if of_messages:
             chat, replies = _messages(row, prompt or PAIR[0], responses)
-            asked, (chosen, rejected) = chat.text, map(reply_text, replies)
+            shared, (chosen, rejected) = chat.text, map(reply_text, replies)
             options |= {"messages": chat, "replies": tuple(map(Chat, replies))}
         else:
-            asked, (chosen, rejected) = _texts(row, prompt, responses)
+            shared, (chosen, rejected) = _texts(row, prompt, responses)
         if chosen.strip() == rejected.strip() and len({*options.get("replies", ())}) < 2:
             one, other = responses
             raise RowError("equal", f"{one!r} and {other!r} are both {reprlib.repr(chosen)}")
-        return PreferencePair(prompt=asked, chosen=chosen, rejected=rejected, **options)
+        return PreferencePair(prompt=shared, chosen=chosen, rejected=rejected, **options)
 
     pairs = _sifted(table, compared, on_error, prompt=prompt, responses=responses)
     if repeats := _repeats(pairs):
@@ -323,8 +323,8 @@ def _check_prompts_apart(
 ) -> None:
     """Refuse texts of which every response begins with its prompt, and tell of some that do."""
     beginning = sum(
-        bool(asked.strip()) and all(text.startswith(asked) for text in texts)
-        for asked, texts in rows
+        bool(question.strip()) and all(text.startswith(question) for text in texts)
+        for question, texts in rows
     )
     if prompt is None or 2 * beginning <= len(rows):
         return
@@ -372,12 +372,12 @@ def _sifted(
         enumerate(table), lambda n, row: (n, step(n, row)), on_error=on_error, of=table.of
     )
     rows, pairs = tuple(n for n, _ in numbered), tuple(pair for _, pair in numbered)
-    read = PreferencePairs(pairs, rows, tuple(skipped))
-    if not read:
-        raise DatasetError(f"no pair is left: {read.report()}; {skipped[0].reason}")
+    result = PreferencePairs(pairs, rows, tuple(skipped))
+    if not result:
+        raise DatasetError(f"no pair is left: {result.report()}; {skipped[0].reason}")
     texts = [(pair.prompt, [*filter(None, (pair.chosen, pair.rejected))]) for pair in pairs]
     _check_prompts_apart(texts, prompt, responses)
-    return read
+    return result
 
 
 def read_labels(
@@ -411,12 +411,12 @@ def read_labels(
     label = table.column(label_column, "label_column")
 
     def labelled(_: int, row: Mapping[str, Any]) -> PreferencePair:
-        asked = "" if prompt is None else _text(row, prompt, may_be_empty=True)
+        question = "" if prompt is None else _text(row, prompt, may_be_empty=True)
         response, good = _text(row, text), row.get(label)
         if good not in (0, 1):
             raise RowError("label", f"{label!r} must be 0 or 1, got {reprlib.repr(good)}")
         chosen, rejected = (response, "") if good else ("", response)
-        return PreferencePair(prompt=asked, chosen=chosen, rejected=rejected)
+        return PreferencePair(prompt=question, chosen=chosen, rejected=rejected)
 
     return _sifted(table, labelled, on_error, prompt=prompt, responses=(text,))
 
@@ -478,17 +478,17 @@ def _texts(
     A prompt of the name "" is none: the response stands alone.
     """
     is_pair = len(responses) > 1  # and needs no prompt
-    asked = _text(row, prompt, may_be_empty=is_pair) if prompt else None
+    shared = _text(row, prompt, may_be_empty=is_pair) if prompt else None
     texts = [_text(row, name, _response(name)) for name in responses]
     if prompt is not None:
-        return asked, tuple(texts)
+        return shared, tuple(texts)
     try:
-        asked, *texts = split_texts(*texts)
+        shared, *texts = split_texts(*texts)
     except DatasetError as error:
         raise RowError("no shared prompt", str(error)) from None
     for name, text in zip(responses, texts, strict=True):
         text_value(text, _response(name))
-    return asked, tuple(texts)
+    return shared, tuple(texts)
 
 
 def _text(row: Mapping[str, Any], name: str, label: str = "", *, may_be_empty: bool = False) -> str:
@@ -529,10 +529,10 @@ def _messages(
 ) -> tuple[Chat, tuple[Messages, ...]]:
     """Return the prompt's conversation, and the messages that each response adds to it."""
     texts = [_as_messages(row.get(name), name, "assistant") for name in responses]
-    value, asked = row.get(prompt), None
+    value, request = row.get(prompt), None
     if value is not None:
-        asked = _as_messages(value, prompt, "user" if isinstance(value, str) else None)
-    if asked is None or all(_begins(messages, asked) for messages in texts):
+        request = _as_messages(value, prompt, "user" if isinstance(value, str) else None)
+    if request is None or all(_begins(messages, request) for messages in texts):
         shared = len(texts[0]) - 1  # of a single conversation, all but the last message
         if len(texts) > 1:
             together = zip(*texts, strict=False)
@@ -544,17 +544,17 @@ def _messages(
                 f"the conversations share their first {shared} messages, which leaves no prompt or "
                 f"no response{lack}",
             )
-        asked, texts = texts[0][:shared], [messages[shared:] for messages in texts]
-    last = asked[-1]
+        request, texts = texts[0][:shared], [messages[shared:] for messages in texts]
+    last = request[-1]
     if last["role"] == "assistant" or not (last["content"].strip() or last["role"] == "tool"):
         raise RowError(
             "no prompt",
-            f"its prompt ends with {reprlib.repr(asked[-1])}; it must end with what the assistant "
+            f"its prompt ends with {reprlib.repr(last)}; it must end with what the assistant "
             "answers",
         )
     for name, messages in zip(responses, texts, strict=True):
         _check_reply(messages, name)
-    return Chat.of_row(asked, row), tuple(texts)
+    return Chat.of_row(request, row), tuple(texts)
 
 
 def _check_reply(messages: Messages, name: str) -> None:
@@ -583,15 +583,16 @@ def _as_messages(value: Any, name: str, role: str | None = None) -> Messages:
         raise RowError("not messages", f"{name!r}: {error}") from None
 
 
-def _begins(messages: Messages, asked: Messages) -> bool:
+def _begins(messages: Messages, request: Messages) -> bool:
     """Return whether a conversation begins with messages, or, after a system's, with one of them.
 
     Data sets that have both a prompt and whole conversations may leave the system's message out of
     the prompt.
     """
-    start = 1 if messages[0]["role"] == "system" != asked[0]["role"] else 0
-    beginning = messages[start : start + len(asked)]
-    one, other = ([(m["role"], m["content"].strip()) for m in part] for part in (beginning, asked))
+    start = 1 if messages[0]["role"] == "system" != request[0]["role"] else 0
+    beginning = messages[start : start + len(request)]
+    parts = (beginning, request)
+    one, other = ([(m["role"], m["content"].strip()) for m in part] for part in parts)
     return one == other
 
 

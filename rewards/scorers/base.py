@@ -277,9 +277,9 @@ class FunctionScorer(Scorer):
             if isinstance(value, Decimal | Fraction):
                 number = np.asarray(float(value))
             if number.size != 1 or number.dtype.kind not in "biuf":
-                shown = " ".join(repr(value).split())[:80]
+                value_text = " ".join(repr(value).split())[:80]
                 raise ScorerError(
-                    f"scorer {self.name!r} returned {shown} for one prompt and response; "
+                    f"scorer {self.name!r} returned {value_text} for one prompt and response; "
                     "return one number"
                 )
             values.append(float(number.reshape(())))
@@ -515,12 +515,12 @@ def _load(name: str | None) -> None:
         import_module(f"tokengym.rewards.scorers.{module}")
 
 
-def _adopted(name: str, made: Any) -> Any:
+def _adopted(name: str, plugin: Any) -> Any:
     """Return what a package has under a name; its ``from_pretrained`` loads each model once."""
-    if getattr(made, "__name__", "") != "from_pretrained":
-        return made
+    if getattr(plugin, "__name__", "") != "from_pretrained":
+        return plugin
     loaded_once: Any = imported("tokengym.rewards.models.loading:loaded_once")
-    return loaded_once(made)
+    return loaded_once(plugin)
 
 
 SCORERS: Registry[Callable[..., Any]] = Registry(

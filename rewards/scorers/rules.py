@@ -32,8 +32,8 @@ class RuleScorer(Scorer):
 
     def __init__(self, rules: Rules) -> None:
         if not isinstance(rules, Rules):
-            known = ", ".join(cls.__name__ for cls in GOLD.values())
-            raise TypeError(f"rules must be one of {known}, got {type(rules).__name__}")
+            kinds = ", ".join(cls.__name__ for cls in GOLD.values())
+            raise TypeError(f"rules must be one of {kinds}, got {type(rules).__name__}")
         self.rules = rules
         self._name = f"RuleScorer({rules.kind})"
 

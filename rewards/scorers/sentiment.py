@@ -53,10 +53,10 @@ class Sentiment(Scorer):
             ValueError: if the file is not a lexicon.
         """
         lexicon = bundled("movie_review").lexicon if path is None else Path(path)
-        made = cls(load_lexicon(lexicon), include_prompt=include_prompt)
+        scorer = cls(load_lexicon(lexicon), include_prompt=include_prompt)
         if (lexicon.parent / "bundle.json").is_file():
-            made._bundle = Bundle(lexicon.parent)
-        return made
+            scorer._bundle = Bundle(lexicon.parent)
+        return scorer
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return the polarity of each episode, in (-1, 1)."""
