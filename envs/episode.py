@@ -290,7 +290,7 @@ class Info(dict[str, Any]):
 
 
 def _padded(info: Mapping[str, Any], width: int) -> dict[str, NDArray[Any]]:
-    """Return the entries with one value per token, padded with zeros."""
+    """Return the entries with one value per token, padded with zeros to (width,)."""
     keys = [key for key in _PER_TOKEN_IN_INFO if key in info]
     padded = {key: np.zeros(width, _PER_TOKEN[key]) for key in keys}
     for key, values in padded.items():

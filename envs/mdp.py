@@ -176,7 +176,7 @@ class TokenMdp:
         return observation, gymnasium.spaces.Discrete(self.vocab_size)
 
     def action_mask(self, length: int) -> NDArray[np.int8]:
-        """Return the mask of the token after ``length`` response tokens (shared: copy it)."""
+        """Return the mask (vocab,) of the token after ``length`` tokens (shared: copy it)."""
         return self.masks[self.phases[min(length, len(self.phases) - 1)]]
 
     def response_masks(self, length: int, turns: Sequence[Turn] = ()) -> NDArray[np.int8] | None:
@@ -272,7 +272,7 @@ class TokenMdp:
         return ids, turns
 
     def stops(self, responses: Sequence[Sequence[int]]) -> NDArray[np.bool_]:
-        """Return which responses were completed to a stop string by their last token.
+        """Return which responses, (rows,), were completed to a stop string by their last token.
 
         Only the tail is decoded, so the cost does not grow with the response. A token that is not
         legal, or comes before ``min_new_tokens``, never ends an episode.

@@ -101,7 +101,7 @@ def render_html(
     *,
     written: ArrayLike | None = None,
 ) -> str:
-    """Return prompt and tokens as one escaped ``<div>``; a token's title is its reward.
+    """Return prompt and tokens as one escaped ``<div>``; a token's title is its reward (n,).
 
     Arguments, errors and the treatment of control characters are those of `render_ansi`. All styles
     are inline, so that the result can be embedded in any page.
@@ -125,7 +125,7 @@ def render_html(
 
 
 def _checked(tokens: Sequence[str], rewards: ArrayLike) -> NDArray[np.float64]:
-    """Return the rewards as an array with one entry per token."""
+    """Return the rewards as an array (n,), one for each token."""
     values = np.asarray(rewards, dtype=np.float64)
     if values.shape != (len(tokens),):
         raise ValueError(

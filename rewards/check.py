@@ -128,7 +128,7 @@ def _check_episode(one: _Played, credits: Sequence[Credit]) -> None:
 def _check_delivery(
     rewards: list[float], token_rewards: NDArray[np.float32], written: NDArray[np.int8] | None
 ) -> None:
-    """Check that a causal credit was paid step by step."""
+    """Check that a causal credit, (n,), was paid step by step."""
     if written is not None and len(written) == len(token_rewards):
         token_rewards = token_rewards[written > 0]
     if len(rewards) != len(token_rewards):

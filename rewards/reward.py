@@ -309,7 +309,7 @@ class Reward:
 
 
 def _wrong_sum(who: str, row: int, tokens: NDArray[np.float32], score: float) -> CreditError:
-    """Return the error of rewards that do not sum to their score."""
+    """Return the error of rewards, (n,), that do not sum to their score."""
     total = float(np.sum(tokens, dtype=np.float64))
     return CreditError(
         f"{who} gives episode {row} rewards that sum to {total:.6g}, its score is {score:.6g}; "
@@ -318,7 +318,7 @@ def _wrong_sum(who: str, row: int, tokens: NDArray[np.float32], score: float) ->
 
 
 def _assign(credit: Credit, episodes: Sequence[Episode], scores: Scores) -> Sequence[FloatArray]:
-    """Return what a rule assigns, having made sure that it is a sequence."""
+    """Return what a rule assigns, (n,) for each episode, once it is a sequence."""
     rewards: Sequence[FloatArray] = credit.assign(episodes, scores)
     returned: Any = rewards  # by code of the user's, whatever that is
     if not isinstance(returned, Sequence | np.ndarray):

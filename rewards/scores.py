@@ -143,7 +143,7 @@ class Scores:
         who: str,
         error: type[RewardError],
     ) -> None:
-        """Raise unless there is one finite attribution per token; see `check`."""
+        """Raise unless there is one finite attribution per token, (n,); see `check`."""
         if len(attributions) != len(episodes):
             raise error(
                 f"{who} returned {len(attributions)} attributions for "
@@ -163,7 +163,7 @@ class Scores:
 
 
 def inner_parts(parts: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-    """Return the parts of a scorer inside another, or of one whose value is not scaled.
+    """Return the parts, (batch,), of a scorer inside another, or of one that is not scaled.
 
     `RAW_SCORE` is what evaluations measure, so only the outermost scaling may have that part.
     """
@@ -171,7 +171,7 @@ def inner_parts(parts: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
 
 
 def as_float32(values: Any) -> FloatArray:
-    """Return numbers, arrays or tensors as an array."""
+    """Return numbers, arrays or tensors of any shape as an array of that shape."""
     if isinstance(values, list | tuple):
         values = [to_numpy(value) for value in values]
     return np.asarray(to_numpy(values), dtype=np.float32)

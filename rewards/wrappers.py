@@ -160,7 +160,7 @@ class VectorRewardWrapper(PaysEpisodes, VectorWrapper):
     def step(
         self, actions: Any
     ) -> tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """Append one token to each row; rows whose episode ended return its score, or the rest."""
+        """Append one token to each row, (num_envs,); those that end return score or rest."""
         observations, values, terminated, truncated, infos = self.env.step(actions)
         values = np.zeros_like(values)
         if not self.deferred:
@@ -336,7 +336,7 @@ class StepPayment:
         """Text that each row was last paid for, and all that it was paid."""
 
     def pay(self, rows: Sequence[int], texts: Sequence[Episode]) -> NDArray[np.float64]:
-        """Return the reward of the newest token of each row, with that of a reply to it.
+        """Return the reward of each row's newest token, (rows,), with that of a reply to it.
 
         Args:
             rows: Rows that appended a token and did not end.
@@ -374,7 +374,7 @@ class StepPayment:
         return [row.astype(np.float64) for row in scores.attributions or ()]
 
     def settle(self, rows: Sequence[int], episodes: Sequence[Episode]) -> NDArray[np.float64]:
-        """Return the reward of the last token of each row: its score minus what it was paid.
+        """Return each row's last reward, (rows,): its score minus what it was paid.
 
         Args:
             rows: Rows that ended.
@@ -389,7 +389,7 @@ class StepPayment:
         return np.array(owed)
 
     def _before(self, row: int, text: Episode, *, otherwise: NDArray[np.floating]) -> float:
-        """Return what a row was paid before its newest token."""
+        """Return what a row was paid before its newest token; ``otherwise`` (n - 1,) if unknown."""
         last_text, paid = self._paid.get(row, (None, 0.0))
         if (
             last_text is not None

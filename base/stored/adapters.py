@@ -25,7 +25,7 @@ HEADS = ("score.weight", "classifier.weight", "classifier.out_proj.weight")
 
 
 def adapter_weights(folder: Path) -> dict[str, Tensor]:
-    """Return the weights of stored adapters under the names that PEFT gave them.
+    """Return the weights of stored adapters, of any shape, under the names of PEFT.
 
     Raises:
         PretrainedError: if there are none, or they cannot be read.
@@ -41,7 +41,7 @@ def adapter_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def head_rows(weights: dict[str, Tensor]) -> int | None:
-    """Return the classes of a classifier's head that is stored among adapters, if it is."""
+    """Return the classes of a head, (classes, width), that is stored among adapters."""
     heads = (weight for name, weight in weights.items() if name.endswith(HEADS))
     return next((len(head) for head in heads), None)
 

@@ -56,6 +56,7 @@ class TokenRows:
         return len(self.ends)
 
     def __getitem__(self, row: int) -> NDArray[np.int32]:
+        """Return a text's ids, (n,)."""
         return self.flat[self.starts[row] : self.ends[row]]
 
     @property
@@ -64,7 +65,7 @@ class TokenRows:
         return self.ends - self.starts
 
     def select(self, rows: NDArray[np.int64]) -> TokenRows:
-        """Return some of the rows, whose ids stay where they are."""
+        """Return some of the rows, by their numbers (n,); their ids stay where they are."""
         return TokenRows(self.flat, self.starts[rows], self.ends[rows])
 
     def last(self, width: int) -> TokenRows:

@@ -88,7 +88,7 @@ class Conversation:
         return Conversation(max(seed or 0, 0), number, list(turns), turn_start(turns))
 
     def written(self, size: int) -> NDArray[np.int8]:
-        """Return which of ``size`` tokens the policy wrote, the turn being written included."""
+        """Return which tokens the policy wrote, (size,), the turn being written included."""
         written = written_mask(self.turns, size)
         written[self.start :] = 1
         return written

@@ -225,7 +225,7 @@ def _forward(
     scaling: float | None = None,
     **kwargs: Any,  # transformers' own protocol: every architecture passes extras of its own
 ) -> tuple[Tensor, None]:
-    """Call SDPA; while `last_layer` is open, keep what its layer reads and returns."""
+    """Call SDPA on (batch, heads, time, width); keep what `last_layer` asks for."""
     layer = _LAYER.get()
     # A module without a number is taken for the last one.
     if layer is not None and getattr(module, "layer_idx", None) not in (None, layer.index):

@@ -45,6 +45,6 @@ class SignedABC(Credit):
     def spread(
         self, score: float, episode: Episode, attribution: FloatArray | None
     ) -> NDArray[np.floating]:
-        """Return the parts, made to sum to the score (`spread_signed_parts`)."""
+        """Return the parts, (n,), made to sum to the score; see `spread_signed_parts`."""
         assert attribution is not None
         return spread_signed_parts(score, attribution, beta=self.beta, rescale=self.rescale)

@@ -145,7 +145,7 @@ class Credit:
         ]
 
     def _attributions_of(self, scores: Scores, count: int) -> Sequence[FloatArray]:
-        """Return the attributions of so many episodes, which the rule needs."""
+        """Return the attributions, (n,) each, of so many episodes, which the rule needs."""
         if scores.attributions is None:
             kind = f"{self.attribution} " if self.attribution else ""
             raise CreditError(
@@ -302,12 +302,12 @@ class SegmentedCredit(Credit):
     def spread(
         self, score: float, episode: Episode, attribution: FloatArray | None
     ) -> NDArray[np.floating]:
-        """Return beta times the attributions, the rest on the last token (`add_rest_to_last`)."""
+        """Return beta times the attributions, (n,), with the rest on the last token."""
         assert attribution is not None
         return add_rest_to_last(score, self.beta * attribution.astype(np.float64))
 
     def assign(self, episodes: Sequence[Episode], scores: Scores) -> list[FloatArray]:
-        """Return the token rewards of each episode, in one sum per segment; see `Credit.assign`."""
+        """Return the token rewards, (n,), of each episode, in one sum per segment."""
         rows = scores.attributions
         if self.segments is None or rows is None or len(rows) != len(episodes):
             return super().assign(episodes, scores)  # which refuses what does not fit

@@ -307,7 +307,7 @@ class ToxicityRules(Rules):
         return {"clean": sum(word not in self.rude for word in words) / max(1, len(words))}
 
     def contributions(self, response: Sequence[str]) -> NDArray[np.float64]:
-        """Return -1 / words for a rude word and 0 for others: what the text is not clean by."""
+        """Return -1 / words for a rude word and 0 for others, (words,)."""
         rude, count = frozenset(self.rude), sum(word[:1].isalnum() for word in response)
         return np.array([-(word in rude) / max(1, count) for word in response], dtype=np.float64)
 

@@ -239,6 +239,7 @@ def on_last_tokens(values: ArrayLike, segments: Sequence[range]) -> FloatArray:
 
 
 def _finite_vector(parts: ArrayLike) -> FloatArray:
+    """Return parts as an array (n,), once they are finite."""
     array = np.asarray(parts, dtype=np.float64)
     if array.ndim != 1 or len(array) == 0 or not np.isfinite(array).all():
         raise ValueError(

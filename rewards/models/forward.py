@@ -101,7 +101,7 @@ def rotary_border(model: "PreTrainedModel") -> int | None:
 def _batches(
     order: NDArray[np.int64], lengths: NDArray[np.int64], batch_size: int, border: int | None
 ) -> Iterator[NDArray[np.int64]]:
-    """Yield the texts of each batch, the longest first; none has texts on both sides of a border.
+    """Yield each batch's texts, (size,), the longest first, on one side of the border.
 
     A text would otherwise be read by the factors of its neighbours.
     """
@@ -266,7 +266,7 @@ class EncoderClassifier(Classifier):
         self.has_types = pairs and "token_type_ids" in parameters
 
     def inputs(self, batch: PaddedBatch, starts: NDArray[np.integer]) -> Inputs:
-        """Return a padded batch; the tokens from ``starts`` on are the second text of a pair."""
+        """Return a padded batch; tokens from ``starts``, (batch,), on are a pair's second text."""
         inputs = super().inputs(batch, starts)
         if self.has_types:
             mask = inputs.others["attention_mask"]

@@ -360,7 +360,7 @@ class _Combination(Scorer):
         return type(self)([term.bind(tokenizer) for term in self.terms], self.number)
 
     def oov_fraction(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
-        """Return the largest share that a term cannot read."""
+        """Return the largest share that a term cannot read, (batch,)."""
         return np.max([term.oov_fraction(episodes) for term in self.terms], axis=0)
 
     def state_dict(self) -> dict[str, Any]:
@@ -379,7 +379,7 @@ class _Combination(Scorer):
             self.terms[int(number)].load_state_dict(inner)
 
     def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
-        """Return the combined scores of texts that nobody played."""
+        """Return the combined scores of texts that nobody played, (batch,)."""
         return self._combined([term.score_prefix(episodes) for term in self.terms])
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
@@ -421,10 +421,10 @@ class _Combination(Scorer):
     def _attributed(
         self, values: NDArray[np.float64], results: Sequence[Scores], kind: str
     ) -> Attributed:
-        """Return the attributions of the combined values, and whether additive and signed."""
+        """Return attributions, (n,) each, of values (batch,), and if additive and signed."""
 
     def _parts(self, results: Sequence[Scores]) -> dict[str, NDArray[np.float32]]:
-        """Return each term's value under its name, and its own parts under theirs.
+        """Return each term's values, (batch,), under its name, its own parts under theirs.
 
         A name that is taken is numbered: "Length 2".
         """
@@ -482,7 +482,7 @@ class Product(_Combination):
     def token_worth(
         self, episodes: Sequence[Episode], tokenizer: "PreTrainedTokenizerBase"
     ) -> list[NDArray[np.float64]] | None:
-        """Return that of the first factor times the number.
+        """Return that of the first factor, (n,) each, times the number.
 
         A bundle's other factor, grammaticality, is of sentences.
         """

@@ -57,7 +57,7 @@ class PartnerScore(Scorer):
         return Scores(values=values)
 
     def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
-        """Return what the partner has given so far, 0 before its first score.
+        """Return what the partner has given so far, (batch,), 0 before its first score.
 
         Of a text with parts left out it never saw the turns, and such a text is worth 0.
         """

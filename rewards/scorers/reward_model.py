@@ -382,7 +382,7 @@ class RewardModel(Shared, Scorer):
         return Scores(values, parts, rows, signed=attribution in SIGNED_KINDS)
 
     def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
-        """Return the scores of texts that nobody played; an empty one is worth 0.
+        """Return the scores of texts that nobody played, (batch,); an empty one is worth 0.
 
         The score of an empty response is read at the prompt's last token.
         """

@@ -63,7 +63,7 @@ class RuleScorer(Scorer):
     def token_worth(
         self, episodes: Sequence[Episode], tokenizer: "PreTrainedTokenizerBase"
     ) -> list[NDArray[np.float64]] | None:
-        """Return what the rules' words add to the score, None unless it rests on single words."""
+        """Return what tokens add, (n,) each; None unless the score rests on single words."""
         return words_on_tokens(self.rules.contributions, episodes, tokenizer)
 
 

@@ -78,7 +78,7 @@ class Sentiment(Scorer):
     def token_worth(
         self, episodes: Sequence[Episode], tokenizer: "PreTrainedTokenizerBase"
     ) -> list[NDArray[np.float64]] | None:
-        """Return the opinions' shares of the polarity, after intensifiers and negations.
+        """Return the opinions' shares of the polarity, (n,) each, after their modifiers.
 
         The modifiers themselves get 0 (`Lexicon.contributions`).
         """

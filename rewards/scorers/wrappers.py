@@ -100,15 +100,15 @@ class ScorerWrapper(Scorer):
     def token_worth(
         self, episodes: Sequence[Episode], tokenizer: "PreTrainedTokenizerBase"
     ) -> list[NDArray[np.float64]] | None:
-        """Return what each token adds to the score inside; None where that cannot be told."""
+        """Return what each token adds to the score inside, (n,); None where nobody can tell."""
         return self.scorer.token_worth(episodes, tokenizer)
 
     def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
-        """Return what the scorer inside says of texts that nobody played."""
+        """Return what the scorer inside says of texts that nobody played, (batch,)."""
         return self.scorer.score_prefix(episodes)
 
     def oov_fraction(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
-        """Return what the scorer inside cannot read."""
+        """Return what the scorer inside cannot read, (batch,)."""
         return self.scorer.oov_fraction(episodes)
 
     def state_dict(self) -> dict[str, Any]:
@@ -305,7 +305,7 @@ class Normalize(ScorerWrapper):
     def token_worth(
         self, episodes: Sequence[Episode], tokenizer: "PreTrainedTokenizerBase"
     ) -> list[NDArray[np.float64]] | None:
-        """Return what each token adds, scaled by the statistics as they are, and not clipped."""
+        """Return what each token adds, (n,), scaled by the statistics, and not clipped."""
         worth = self.scorer.token_worth(episodes, tokenizer)
         if worth is None:
             return None
@@ -582,7 +582,7 @@ class TimeLimit(ScorerWrapper):
             return self.scorer.score_groups(groups)
 
     def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
-        """Return the scores of texts that nobody played; see `score`."""
+        """Return the scores of texts that nobody played, (batch,); see `score`."""
         with self._limited():
             return self.scorer.score_prefix(episodes)
 
