@@ -380,7 +380,7 @@ class EpisodeBatch:
         self.put(infos, rows, entries)
 
     def add_final(self, infos: dict[str, Any], rows: Rows, reasons: NDArray[np.object_]) -> None:
-        """Add ``final_obs`` and ``final_info``, (num_envs,) each, of rows reset in their last step."""
+        """Add ``final_obs`` and ``final_info``, (num_envs,) each, of rows reset at their end."""
         final: dict[str, Any] = {}
         self.add_terminal(final, rows, reasons)
         self.add_action_masks(final, rows)
