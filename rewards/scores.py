@@ -16,6 +16,7 @@ from tokengym.rewards.errors import CreditError, RewardError, ScorerError
 from tokengym.rewards.maths.signed_parts import on_last_tokens
 
 FloatArray = NDArray[np.float32]
+"""Scores of a batch, (batch,), or values of one response's tokens, (time,)."""
 
 
 @dataclass(frozen=True, init=False, eq=False)

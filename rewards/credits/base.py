@@ -26,6 +26,7 @@ from tokengym.rewards.maths.signed_parts import (
     with_replies,
 )
 from tokengym.rewards.scorers.base import Scores
+from tokengym.rewards.scores import FloatArray as FloatArray
 from tokengym.rewards.scores import ScorerKind, as_float32
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from tokengym.rewards.attribution.policy_reader import PolicyReader
     from tokengym.rewards.credits.probe import Probe
 
-FloatArray = NDArray[np.float32]
-"""Token rewards of one response, (time,)."""
 Source = Union[str, Path, "PolicyReader"]
 """Folder or hub name of a language model, or what reads it."""
 Rule = TypeVar("Rule", bound="type[Credit]")

@@ -12,10 +12,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tokengym.rewards.maths.redistribution import sparse
-
-FloatArray = NDArray[np.float64]
-
+from tokengym.rewards.maths.redistribution import FloatArray, sparse
 
 GUARD = 0.1
 """Least share of the parts' absolute sum that must be left for them to be rescaled."""

@@ -221,7 +221,7 @@ def test_other_files_are_named(tmp_path):
         load_pairs(tmp_path / "bad.jsonl")
     with pytest.raises(DatasetError, match=r"\.jsonl or \.parquet, got 'x.csv'"):
         save_dataset(pairs_dataset([]), tmp_path / "x.csv")
-    with pytest.raises(DatasetError, match="row 0 has no 'chosen'"):
+    with pytest.raises(DatasetError, match="row 0 of the data: it has no 'chosen'"):
         pairs_dataset([{"prompt": "a"}])
 
 
