@@ -50,7 +50,7 @@ class Update:
 
 
 class TrainingRun(Protocol):
-    """One run, as a learner sees it; `tokengym.evaluation.runs.run` makes it."""
+    """One run, as a learner sees it; see `tokengym.evaluation.runs.training.Training`."""
 
     settings: Any
     """The learner's own settings, an instance of its `Learner.settings`."""
