@@ -162,17 +162,10 @@ def do_spec(spec: RunSpec, *, checkpoint_every: int = 1, track: str | None = Non
 
 def train(work: "_Run") -> Update | None:
     """Train and measure one agent from the first update to the last, and return that."""
-    update = None
     for update in work.training.declaration.train(work):  # the first is of the untrained agent
-        work.log(update)
-        is_over = work.is_over(update)
-        if is_over or work.is_due(update):
-            with update.single_process():
-                work.measure(update)
-                work.keep(update)
-        if is_over:
+        if work.follow(update):
             break
-    return update
+    return work.last
 
 
 def join_run(training: TrainingSettings) -> "Processes":
@@ -238,6 +231,8 @@ class _Run:
         if self.folder is not None and checkpoint_every > 0:
             judge = "gold score" if plan.by_gold else plan.rewards[0].text
             self.unfinished = UnfinishedRun(self.folder, {**plan.settings(), "judge": judge})
+        self.last: Update | None = None
+        """The update that was followed last."""
         self._resumable = False
         self._measured = 0
         self._resumed_at: int | None = None
@@ -284,6 +279,16 @@ class _Run:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.record.resume(state)
+
+    def follow(self, update: Update) -> bool:
+        self.last = update
+        self.log(update)
+        is_over = self.is_over(update)
+        if is_over or self.is_due(update):
+            with update.single_process():
+                self.measure(update)
+                self.keep(update)
+        return is_over
 
     @contextmanager
     def untimed(self) -> Iterator[None]:
