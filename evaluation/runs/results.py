@@ -264,6 +264,7 @@ def report_curves(
     level: float = 0.95,
     kl_coef: float | None = None,
     axis: Axis | None = None,
+    score: str | None = None,
     paper: Paper | None = None,
 ) -> dict[str, Any]:
     """Write the report of learning curves made elsewhere.
@@ -277,6 +278,7 @@ def report_curves(
         level: Confidence level of the intervals.
         kl_coef: As for `gather_curves`.
         axis: As for `gather_curves`.
+        score: As for `gather_curves`.
         paper: Figure and table to write.
 
     Returns:
@@ -293,6 +295,7 @@ def report_curves(
         level=level,
         kl_coef=kl_coef,
         axis=axis,
+        score=score,
     )
     about = {"source": ", ".join(dict.fromkeys(one.name for one in paths))}
     return write_results(out, on_axis(curves, settings.axis), settings, about=about, paper=paper)
@@ -321,7 +324,7 @@ def gather_curves(
         axis: What runs are compared at equal amounts of, "step" or "tokens"; None takes that of
             the summary.json beside the curves, as of learners, tokens for runs that count nothing
             else, as those of Stable-Baselines3, and updates where there is neither.
-        score: Column of other tools' tables with the score; None takes the one that is known.
+        score: Column with the score; None takes score, or the one that is known of other tools.
 
     Returns:
         The curves by their steps, and what their figures depend on besides.
