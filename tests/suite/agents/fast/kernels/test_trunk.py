@@ -15,7 +15,7 @@ from tests.suite.agents.conftest import make_model
 from tests.suite.agents.fast.test_static import model_of
 from tests.support.traffic import Traffic
 from tokengym.agents.policy.language_model import LanguageModel
-from tokengym.agents.policy.needs import Computing, Texts, memory_needed
+from tokengym.agents.policy.memory import Computing, Texts, memory_needed
 from tokengym.agents.policy.sequences import Sequences
 
 pytest.importorskip("triton", reason="Triton is not installed; it comes with torch for CUDA")
