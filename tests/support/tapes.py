@@ -81,12 +81,18 @@ class Tape:
             function()
 
     def replay(self) -> None:
-        """Do the operations again, with their results where they were."""
-        for func, args, kwargs, found in self._recorded.operations:
-            again = func(*args, **kwargs)
-            for old, new in zip(tree_flatten(found)[0], tree_flatten(again)[0], strict=True):
-                if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
-                    old.data.copy_(new)  # unseen by autograd, which may have kept it
+        """Do the operations again, with their results where they were, unseen by autograd."""
+        everything = tree_flatten(self._recorded.operations)[0]
+        memory = [x for x in everything if isinstance(x, Tensor) and not x.is_inference()]
+        with (
+            torch._C._AutoDispatchBelowAutograd(),
+            torch.autograd._unsafe_preserve_version_counter(tuple(memory)),
+        ):
+            for func, args, kwargs, found in self._recorded.operations:
+                again = func(*args, **kwargs)
+                for old, new in zip(tree_flatten(found)[0], tree_flatten(again)[0], strict=True):
+                    if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
+                        old.copy_(new)
 
     def check(self, function: Callable[[], object]) -> None:
         """Call the function, which it may be once more, and raise unless it does the same."""

@@ -120,7 +120,8 @@ class _Launches(TorchDispatchMode):
         monkeypatch.setattr(Tape, "replay", replayed)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += not (self._is_replaying or func.is_view)
+        writes = not func.is_view and not func.overloadpacket.__name__.startswith("empty")
+        self.count += writes and not self._is_replaying
         return func(*args, **(kwargs or {}))
 
 
@@ -147,9 +148,7 @@ def test_captured_passes_are_launched_at_once_whatever_the_depth(monkeypatch):
         record_tapes(patch)
         patch.setattr(Tape, "check", lambda tape, function: None)
         captured = [launches("captured", layers, patch) for layers in (2, 6)]
-    weights = 9 * 4  # of four blocks, whose gradients are put where they belong
-    assert captured[1] <= captured[0] + 2 * weights
-    assert captured[0] < 60
+    assert captured[1] == captured[0] < 60
 
 
 def test_the_graphs_are_few_whatever_the_texts(monkeypatch):
