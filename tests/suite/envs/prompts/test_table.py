@@ -40,12 +40,12 @@ def test_columns_are_the_prompts_that_they_stand_for():
     assert lazily.with_texts(["c", "d"]) == built.with_texts(["c", "d"]) != built
     assert lazily.num_conversations == built.num_conversations == 0
     for prompts in (lazily, built):
-        with pytest.raises(PromptError, match="must not be empty, got ' '"):
+        with pytest.raises(PromptError, match="got ' '"):
             prompts.with_texts(["c", " "])
         for texts in (["c"], ["c", "d", "e"]):
-            with pytest.raises(PromptError, match=f"must be 2, one a prompt, got {len(texts)}"):
+            with pytest.raises(PromptError, match=rf"must be 2.*got {len(texts)}"):
                 prompts.with_texts(texts)
-        with pytest.raises(PromptError, match="the prompt set is empty, 0 prompts"):
+        with pytest.raises(PromptError, match="0 prompts"):
             prompts.select([])
 
 
@@ -89,10 +89,10 @@ def test_the_first_faulty_prompt_is_named(tokenizer, monkeypatch):
         return [faulty.get(text, [1]) for text in texts]
 
     monkeypatch.setattr("tokengym.envs.prompts.table.encode", encoded)
-    with pytest.raises(PromptError, match=r"prompt 1 \('d'\) has no tokens"):
+    with pytest.raises(PromptError, match=r"prompt 1 \('d'\) has no"):
         table(tokenizer)
     faulty["d"] = [1]
-    with pytest.raises(TokenizerError, match=r"prompt 2 \('a a'\) has token id 1000000, outside"):
+    with pytest.raises(TokenizerError, match=r"prompt 2 \('a a'\).*1000000"):
         table(tokenizer)
 
 
@@ -125,12 +125,12 @@ def test_prompts_of_a_large_set_are_encoded_as_they_are_drawn(tokenizer, monkeyp
     assert (late[-1], late.take([0])[0]) == (eager[3], eager[0])
     monkeypatch.setattr(table_module, "in_parts", lambda items: [items[:2], items[2:]])
     read.clear()
-    with pytest.raises(PromptError, match=r"prompt 2 \('a a'\) has no tokens"):
+    with pytest.raises(PromptError, match=r"prompt 2 \('a a'\) has no"):
         late.find(eager[1].ids)
     assert read == [*TEXTS]  # in two parts, not one by one
     for one, other in zip(late.padded([1, -1]), eager.padded([1, 3]), strict=True):
         np.testing.assert_array_equal(one, other)
-    with pytest.raises(PromptError, match=r"prompt 2 \('a a'\) has no tokens"):
+    with pytest.raises(PromptError, match=r"prompt 2 \('a a'\) has no"):
         late.padded([0, 2])
-    with pytest.raises(PromptError, match=r"prompt 2 \('a a'\) has no tokens"):
+    with pytest.raises(PromptError, match=r"prompt 2 \('a a'\) has no"):
         table(tokenizer)  # the width of the longest needs all
