@@ -60,15 +60,9 @@ def test_split_evenly():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-<<<<<<< HEAD:tests/suite/rewards/maths/test_signed_parts.py
-        (lambda: add_rest_evenly(1.0, []), r"parts must be finite, of shape \(n,\)"),
-        (lambda: add_rest_to_last(1.0, []), r"parts must be finite, of shape \(n,\)"),
-        (lambda: rescale_signed(1.0, [np.nan]), "parts must be finite"),
-=======
-        (lambda: add_rest_evenly(1.0, []), r"shares.*\(n,\)"),
-        (lambda: add_rest_to_last(1.0, []), r"shares.*\(n,\)"),
-        (lambda: rescale_signed(1.0, [np.nan]), r"shares.*finite"),
->>>>>>> 70256ef9f9182f6896d2ab04ab6cda2fd3fa9bc9:tests/suite/rewards/maths/test_shares.py
+        (lambda: add_rest_evenly(1.0, []), r"parts.*\(n,\)"),
+        (lambda: add_rest_to_last(1.0, []), r"parts.*\(n,\)"),
+        (lambda: rescale_signed(1.0, [np.nan]), r"parts.*finite"),
         (lambda: rescale_signed(1.0, [1.0], guard=0.0), r"guard.*\(0, 1\], got 0.0"),
         (lambda: split_evenly(0, 2), "length.*1, got 0.*2"),
     ],
