@@ -10,7 +10,7 @@ from tokengym.base.errors import SettingsError, UntrustedCodeError
 from tokengym.base.files import content_hash, write_bytes
 from tokengym.base.objects import short
 from tokengym.base.own_code import code_hash, definitions, neighbours
-from tokengym.base.registry import Spec, split_file_word, texts_in_options, words_in_options
+from tokengym.base.registry import Spec, split_file_word, texts_in_options
 from tokengym.base.stored.parts import agent_folder
 
 
@@ -69,7 +69,7 @@ def texts_in(value: object) -> Iterator[str | Spec]:
         item = left.pop()
         if isinstance(item, str | Spec):
             yield item
-            left += reversed(words_in_options(str(item)))
+            left += reversed([t for t in texts_in_options(str(item)) if split_file_word(t)])
         elif isinstance(item, Mapping | list | tuple):
             left += reversed(list(item.values() if isinstance(item, Mapping) else item))
 

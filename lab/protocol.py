@@ -55,7 +55,7 @@ LEARNER: dict[str, Any] = {
 
 def measured(record: RunRecord) -> list[dict[str, Any]]:
     """Return a run's measurements, one row each, as studies keep them."""
-    return [{k: round(point[k], 4) for k in MEASURES} for point in record.curve]
+    return [{k: round(point[k], 4) for k in MEASURES} for point in record.points]
 
 
 def net(row: Row, price: float = PRICE) -> float:

@@ -177,6 +177,11 @@ def check_tokenizer(tokenizer: Any) -> None:
                 f"{name}'s {kind} token id {token_id} lies outside its vocabulary of {size}; "
                 "load the tokenizer with its added tokens"
             )
+    if size <= len(set(tokenizer.all_special_ids)):
+        raise TokenizerError(
+            f"{name} has {size} tokens and none of a text, as transformers makes it of a folder "
+            "without the tokenizer's files; pass tokenizer= (--tokenizer) with one that has them"
+        )
 
 
 def _check_is_tokenizer(tokenizer: Any) -> None:

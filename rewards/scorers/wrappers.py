@@ -34,7 +34,7 @@ from tokengym.rewards.scorers.base import (
     call_scorer,
     merged_columns,
 )
-from tokengym.rewards.scores import inner_parts
+from tokengym.rewards.scores import as_float32, inner_parts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -287,7 +287,7 @@ class Normalize(ScorerWrapper):
         parts: Any = scores.parts  # of a `Normalize`: with the value as it was before that one
         if not isinstance(self.scorer, Normalize):
             parts = {**inner_parts(parts), RAW_SCORE: scores.values}
-        return replace(scores, values=values, parts=parts, attributions=rows)
+        return replace(scores, values=as_float32(values), parts=parts, attributions=rows)
 
     def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
         """Return scores normalised by the statistics as they are, and not clipped, (batch,)."""

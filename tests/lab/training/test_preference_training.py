@@ -178,9 +178,9 @@ def test_bytes_know_every_question():
 
 def test_bad_questions(language_model, tmp_path):
     options = {"output_dir": tmp_path / "pm", "training": LEARN}
-    with pytest.raises(ScorerError, match=r"fields context, a and b, got \['a', 'b'\]"):
+    with pytest.raises(ScorerError, match=r"context.*got \['a', 'b'\]"):
         train_preference_model(language_model, good_and_bad(20), template="{a} {b}", **options)
-    with pytest.raises(TokenizerError, match=r"are the same token"):
+    with pytest.raises(TokenizerError, match="same token"):
         train_preference_model(language_model, good_and_bad(20), answers=("a", "a"), **options)
     assert not (tmp_path / "pm").exists()
 

@@ -165,7 +165,7 @@ def test_the_partners_scores(of, score):
 def test_a_partner_that_never_scored():
     scorer = find_scorer("partner")
     silent = talk(turns=[Turn("assistant", "a", (0, 5))])
-    with pytest.raises(ScorerError, match="found no score in the 1 turns of episode 0"):
+    with pytest.raises(ScorerError, match=r"no score in the 1.*episode 0"):
         scorer.score([silent])
     failed = talk(turns=[Turn("assistant", "a", (0, 5))], finish_reason="error")
     assert scorer.score([failed]).values.tolist() == [0.0]

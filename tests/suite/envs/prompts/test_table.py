@@ -40,12 +40,12 @@ def test_columns_are_the_prompts_that_they_stand_for():
     assert lazily.with_texts(["c", "d"]) == built.with_texts(["c", "d"]) != built
     assert lazily.num_conversations == built.num_conversations == 0
     for prompts in (lazily, built):
-        with pytest.raises(PromptError, match="must not be empty, got ' '"):
+        with pytest.raises(PromptError, match="got ' '"):
             prompts.with_texts(["c", " "])
         for texts in (["c"], ["c", "d", "e"]):
-            with pytest.raises(PromptError, match=f"must be 2, one a prompt, got {len(texts)}"):
+            with pytest.raises(PromptError, match=rf"must be 2.*got {len(texts)}"):
                 prompts.with_texts(texts)
-        with pytest.raises(PromptError, match="the prompt set is empty, 0 prompts"):
+        with pytest.raises(PromptError, match="0 prompts"):
             prompts.select([])
 
 
@@ -89,10 +89,10 @@ def test_the_first_faulty_prompt_is_named(tokenizer, monkeypatch):
         return [faulty.get(text, [1]) for text in texts]
 
     monkeypatch.setattr("tokengym.envs.prompts.table.encode", encoded)
-    with pytest.raises(PromptError, match=r"prompt 1 \('d'\) has no tokens"):
+    with pytest.raises(PromptError, match=r"prompt 1 \('d'\) has no"):
         table(tokenizer)
     faulty["d"] = [1]
-    with pytest.raises(TokenizerError, match=r"prompt 2 \('a a'\) has token id 1000000, outside"):
+    with pytest.raises(TokenizerError, match=r"prompt 2 \('a a'\).*1000000"):
         table(tokenizer)
 
 
