@@ -19,7 +19,6 @@ from tokengym.base.text import listed, number, signed
 from tokengym.evaluation.measure.measures import measure_of
 from tokengym.evaluation.statistics import (
     LEAP,
-    MIN_KL,
     RELIABLE_SEEDS,
     Array,
     nats_per_update,
@@ -236,18 +235,6 @@ def _cautions(group: Figures, others: Sequence[str]) -> list[str]:
     cautions += _absent_runs(group)
     cautions += _cut(group)
     cautions += _unshared_seeds(group, others)
-    has_kl = "kl" in group["rewards"][group["baseline"]]["figures"]
-    if others and has_kl and group["equal_kl"] is None:
-        cautions.append(
-            f"{group['baseline']} has hardly moved (its KL ends below {MIN_KL:g} nats), so that "
-            "scores at equal KL say nothing yet."
-        )
-    if passed := [name for name in others if unmeasured(group, name)]:
-        cautions.append(
-            f"{listed(passed)} went over the KL at which {group['baseline']} ends between two "
-            f"evaluations more than {LEAP:g} nat apart, so that scores at equal KL are not known "
-            "on every seed. Evaluate more often, or lower learning_rate."
-        )
     cautions += _about_range(group) + _unmeasured_by_some(group)
     collapsed = [
         f"{name} ({entry['collapse_rate']:.0%} of its seeds)"
