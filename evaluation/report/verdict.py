@@ -260,17 +260,23 @@ def _sentence(text: str) -> str:
 
 def _cut(group: Figures) -> list[str]:
     """Return which evaluations of longer runs are not in the figures."""
-    cautions, unit, (first, _) = [], unit_of(group), group["steps"]
+    cautions, (first, _) = [], group["steps"]
+    unit = " tokens" if group["axis"] == "tokens" else ""
     if group["late"] is not None:
+        at = f"{first:,.0f} tokens" if unit else f"step {first:g}"
         cautions.append(
-            f"The figures begin at {first:,.10g} {unit}, where {group['late']} was first "
-            "evaluated: what the others did before is left out."
+            f"The figures begin at {at}, where {group['late']} was first evaluated: what the "
+            "others did before is left out."
         )
     cut_at, longest = group["cut_at"], group["longest"]
-    near = NEAR_END * longest if group["axis"] == "tokens" else 0.0
-    if cut_at is not None and longest - cut_at > near:
+    if cut_at is not None and not unit:
         cautions.append(
-            f"Longer runs were cut at {cut_at:,.10g} of {longest:,.10g} {unit}, where "
+            f"Longer runs were cut at step {cut_at:g}, where the shortest ended, so that "
+            "all have the same budget."
+        )
+    elif cut_at is not None and longest - cut_at > NEAR_END * longest:
+        cautions.append(
+            f"Longer runs were cut at {cut_at:,.0f} of {longest:,.0f} tokens, where "
             f"{group['shortest']} ended, so that all have the same budget."
         )
     return cautions

@@ -98,8 +98,8 @@ def test_differences_are_between_runs_of_one_seed():
     [
         ("tokens", (0, 10_000), "cut at 10,000 of 100,000 tokens, where other ended"),
         ("tokens", (0, 97_000), ""),  # learners end some tokens apart
-        ("step", (0, 99_000), "cut at 99,000 of 100,000 updates, where other ended"),
-        ("step", (50_000, 100_000), "begin at 50,000 updates, where other was first evaluated"),
+        ("step", (0, 99_000), "cut at step 99000"),
+        ("step", (50_000, 100_000), "begin at step 50000, where other was first evaluated"),
         ("tokens", (50_000, 100_000), "begin at 50,000 tokens, where other was first evaluated"),
         ("step", (0, 100_000), ""),
     ],
