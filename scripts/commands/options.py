@@ -29,7 +29,6 @@ from tyro.constructors import (
 from tokengym.base.errors import SettingsError
 from tokengym.base.registry import did_you_mean
 from tokengym.base.settings import Chosen, names_of, with_values
-from tokengym.base.text import listed
 from tokengym.scripts.commands.line import CommandLine, Option, members, read_by_tyro
 
 USED = frozenset(
@@ -417,7 +416,7 @@ def _refuse_idle(
         present = typed.get(name, inspect.signature(command).parameters[name].default)
         raise ValueError(
             f"--{others[owners[0]][flag]} has no effect on {present}; it is an option of "
-            f"{listed(owners)}; {present} takes {takes}"
+            f"{_listed(owners)}; {present} takes {takes}"
         )
     return set().union(*others.values())
 
@@ -425,3 +424,8 @@ def _refuse_idle(
 def _names(options: Iterable[Option]) -> dict[str, str]:
     """Return all names of the settings among options, each with the first of its option."""
     return {name: one.flag for one in options if one.path for name in (one.flag, *one.aliases)}
+
+
+def _listed(names: Sequence[str]) -> str:
+    *rest, last = names
+    return f"{', '.join(rest)} and {last}" if rest else last
