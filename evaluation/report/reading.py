@@ -289,8 +289,8 @@ def _of_tools(
     tables = []
     for part, run, stated in parts:
         credit, own = (name, 0) if run is None else _seed_of(str(run))
-        known = next(one for one in (stated, seed, own) if one is not None)
-        tables.append(_ours(label, part, score, credit, known))
+        run_seed = next(one for one in (stated, seed, own) if one is not None)
+        tables.append(_ours(label, part, score, credit, run_seed))
     whole = list(dict.fromkeys(one for table in tables for one in table.header))
     theirs = {ours: other for table in tables for ours, other in table.names.items()}
     cells = [(n, {k: row.get(k, "") for k in whole}) for t in tables for n, row in t.rows]

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tokengym.agents.ppo.alarms import MAX_LEAP, MAX_LEAP_SHARE
 from tokengym.base.text import listed, number, signed
 from tokengym.evaluation.measure.measures import measure_of
 from tokengym.evaluation.statistics import (
@@ -37,8 +38,6 @@ LENGTH_CHANGE = 0.30
 NEAR_END = 0.05
 """Share of the longest run by which a budget in tokens may be shorter without a caution: learners
 end an update apart."""
-LEAP_SHARE = 0.25
-"""Share of the KL at the end that one update may cross without an alarm."""
 
 
 def make_verdict(group: Figures) -> dict[str, Any]:
@@ -442,7 +441,7 @@ def _net_loss(curves: Mapping[str, Array], by_gold: bool) -> list[Alarm]:
 def _leaps(kl: Array, updates: Array) -> list[Alarm]:
     """Return the alarm of the longest leap in one update, if it is beyond the limits.
 
-    nats_per_update > max(LEAP, LEAP_SHARE * kl at the end)
+    nats_per_update > max(MAX_LEAP, MAX_LEAP_SHARE * kl at the end)
 
     A single evaluation shows none.
     """
@@ -450,7 +449,7 @@ def _leaps(kl: Array, updates: Array) -> list[Alarm]:
         return []
     crossed = nats_per_update(updates, kl)
     i = int(np.argmax(crossed))
-    if crossed[i] <= max(LEAP, LEAP_SHARE * kl[-1]):
+    if crossed[i] <= max(MAX_LEAP, MAX_LEAP_SHARE * kl[-1]):
         return []
     at = f"update {updates[i]:g} to {updates[i + 1]:g}"
     return [

@@ -38,22 +38,22 @@ def points(end: float, tokens: int = 100) -> list[dict[str, float]]:
 
 def write_run(config: ComparisonConfig, out: Path, name: str, seed: int, status="finished") -> Path:
     """Write what a run of a comparison leaves in its folder."""
-    plan = config.plan(name, seed, out)
-    assert plan.folder is not None
-    plan.write({})
-    rows = points(ENDS[plan.reward.name][seed])
+    spec = config.spec(name, seed, out)
+    assert spec.folder is not None
+    spec.write({})
+    rows = points(ENDS[spec.reward.name][seed])
     write_csv(
-        plan.folder / "curve.csv", [{"credit": name, "seed": seed} | r for r in rows], COLUMNS
+        spec.folder / "curve.csv", [{"credit": name, "seed": seed} | r for r in rows], COLUMNS
     )
     result = {"status": status, "versions": {}, "made": {}, "measured_by": "Words"}
-    write_hashed(plan.folder / "run.json", result | ({"error": "x"} if status == "failed" else {}))
+    write_hashed(spec.folder / "run.json", result | ({"error": "x"} if status == "failed" else {}))
     texts = [
         {"credit": name, "seed": seed, "step": step, "sample": 0, "prompt": "a", "response": " b c"}
         | {"tokens": [" b", " c"], "token_rewards": [0.25, 0.75], "score": 1.0, "prompt_ids": [1]}
         for step in (0, 10)
     ]
-    (plan.folder / "episodes.jsonl").write_text("".join(json.dumps(t) + "\n" for t in texts))
-    return plan.folder
+    (spec.folder / "episodes.jsonl").write_text("".join(json.dumps(t) + "\n" for t in texts))
+    return spec.folder
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ def test_a_folder_that_names_code_is_read_and_runs_none(tmp_path):
 def test_an_empty_folder_is_refused(config, tmp_path):
     with pytest.raises(ValueError, match="holds no comparison; name a folder that tokengym compa"):
         read_result(tmp_path)
-    config.plan("abc", 0, tmp_path).write({})
+    config.spec("abc", 0, tmp_path).write({})
     with pytest.raises(ValueError, match=r"no run of .* has finished; name a folder"):
         read_result(tmp_path)
 

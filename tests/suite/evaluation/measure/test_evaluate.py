@@ -1,7 +1,7 @@
 """What an evaluation plays and measures, by tasks whose numbers are known."""
 
 import random
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -117,7 +117,7 @@ def test_the_entropy_of_stock_algorithms_is_that_of_what_they_choose_among(made,
     extractor = {"features_extractor_class": TokenFeatures}
     agent = made(policy, as_vec_env(envs), policy_kwargs=extractor, device="cpu")
     if entropy is not None:
-        chances = torch.full((envs.single_action_space.n,), 1e-30)
+        chances = torch.full((cast(Any, envs.single_action_space).n,), 1e-30)
         chances[[50, 60, 70]] = torch.tensor([0.5, 0.25, 0.25])
         with torch.no_grad():
             agent.policy.action_net.weight.zero_()
