@@ -19,7 +19,6 @@ from tokengym.agents.ppo.alarms import MAX_LEAP, MAX_LEAP_SHARE
 from tokengym.base.text import listed, number, signed
 from tokengym.evaluation.measure.measures import measure_of
 from tokengym.evaluation.statistics import (
-    LEAP,
     RELIABLE_SEEDS,
     Array,
     nats_per_update,
