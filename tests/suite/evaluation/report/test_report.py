@@ -156,7 +156,7 @@ def test_one_reward_is_no_baseline(make_curves):
     rewards = {"abc": {"summary": "The score spread.", "page": ""}}
     page = render(make_curves(("abc",), seeds=1), compared={"rewards": rewards})
     said = golden.words(page).replace("\n", " ")
-    assert "1 reward · 1 run · 30 updates abc went from score −0.5" in said
+    assert "1 reward · 1 run · 30 updates abc went from score \u22120.5" in said
     assert "What was run Reward abc : The score spread." in said
     assert {*re.findall(r'class="series (c\d)"', page)} == {"c1"}
     (head,) = re.findall(r"<thead>.*?</thead>", page, re.DOTALL)
