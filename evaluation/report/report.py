@@ -20,7 +20,7 @@ from tokengym.base.models import title_of
 from tokengym.base.text import number, printable_value
 from tokengym.evaluation.measure.measures import AXES, MEASURES, Measure, measure_of, measures_of
 from tokengym.evaluation.measure.references import levels
-from tokengym.evaluation.report.charts import REFERENCE, Chart, Series, line_chart, thinned
+from tokengym.evaluation.report.charts import MAX_POINTS, REFERENCE, Chart, Series, line_chart
 from tokengym.evaluation.report.curves import (
     SPENT,
     Curve,
@@ -157,7 +157,8 @@ def _group(
     spent = [name for name in SPENT if all(name in r.values for r in panel.rewards.values())]
     axes = [group["axis"], *(name for name in spent if name != group["axis"])]
     table = measures_of(group["by_gold"])
-    keep = thinned(len(panel.steps))  # or the page would grow with long runs
+    # Long runs are thinned where they are drawn, or the page would grow with them.
+    keep = np.unique(np.linspace(0, len(panel.steps) - 1, MAX_POINTS).round().astype(int))
     series = {m: _series(panel, m, keep, colours, level) for m in panel.measures if m in table}
     return {
         "label": group_label(panel.group),
