@@ -11,6 +11,7 @@ states = trunk(ids);  weight.grad += (d states / d weight) slope,  slope = d los
 import copy
 import logging
 import weakref
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
@@ -40,6 +41,7 @@ class CapturedTrunk:
         self._model = model
         self._built_on: list[Any] = []  # the weights as they were captured
         self._has_masks: bool | None = None  # not tried yet
+        self._last: Callable[[], _Reading | None] = lambda: None
         self.shapes: dict[tuple[int, int, bool], TextShape] = {}
         """What was captured, by rows, length and whether kernels read it."""
 
@@ -89,7 +91,7 @@ class CapturedTrunk:
         self._replayed = Replayed(self._model.device, name="an update")
         self._weights = [weight for weight in trunk.parameters() if weight.requires_grad]
         self._gradients = [torch.zeros_like(weight) for weight in self._weights]
-        self._last: Any = lambda: None
+        self._last = lambda: None
 
     def _takes_masks(self) -> bool:
         """Say whether the model takes masks of four axes; those that it makes wait for a GPU."""
@@ -129,7 +131,8 @@ class CapturedTrunk:
                 new.append((weight.grad, gradient))
             else:
                 more.append((weight.grad, gradient))
-        for pairs, put in ((new, torch._foreach_copy_), (more, torch._foreach_add_)):
+        puts: Any = (new, torch._foreach_copy_), (more, torch._foreach_add_)
+        for pairs, put in puts:
             if pairs:
                 put(*zip(*pairs, strict=True))
 
@@ -187,6 +190,7 @@ class TextShape:
 
     def backward(self) -> None:
         """Write the gradient of the weights with respect to the slope."""
+        assert self._kept is not None
         found = torch.autograd.grad(
             self._kept, self._weights, self.slope, retain_graph=True, allow_unused=True
         )

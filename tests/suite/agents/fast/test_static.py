@@ -106,7 +106,7 @@ def test_a_static_cache_reads_what_the_dynamic_one_reads(family):
             tokens = torch.randint(2, 64, (4 if step < 4 else 3,), generator=generator)
             static, dynamic = (stream.step(tokens) for stream in streams)
         torch.testing.assert_close(static, dynamic, atol=1e-5, rtol=1e-5)
-        with pytest.raises(ModelError, match=r"holds 20 tokens .* larger capacity"):
+        with pytest.raises(ModelError, match=r"20 tokens.*capacity"):
             streams[0].step(tokens)
         streams = streams[0], ModelStream(model)
         ids, mask = ids.flip(0), mask.flip(0)
@@ -328,7 +328,7 @@ def test_captured_functions_do_not_wait():
     with pytest.raises(TapeError, match="cannot be captured"):
         Tape(lambda: draw(logits, torch.rand(3)))
     Tape(lambda: draw(logits, torch.rand(3), looks=False))
-    with pytest.raises(TapeError, match="index reads a value"):
+    with pytest.raises(TapeError, match="index reads"):
         Tape(lambda: logits[logits > 0])
 
 
@@ -345,7 +345,7 @@ def test_a_tape_complains_of_what_a_graph_would_repeat_wrongly():
         lambda: out.copy_(2.0 * torch.ones(3)),
         lambda: out.copy_(memory),
     ):
-        with pytest.raises(TapeError, match="a graph would be stale"):
+        with pytest.raises(TapeError, match="stale"):
             tape.check(changed)
 
 

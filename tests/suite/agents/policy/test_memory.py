@@ -149,9 +149,7 @@ def test_memory_by_hand(build):
 
 
 def test_bad_settings_are_named(build):
-    with pytest.raises(
-        ModelError, match="must be less than the 2 blocks of GPT2LMHeadModel, got 2"
-    ):
+    with pytest.raises(ModelError, match="2 blocks of GPT2LMHeadModel, got 2"):
         build(frozen_layers=2)
     with pytest.raises(ValueError, match=r"frozen_layers.*>= 0.*0.*got 1"):
         build(frozen_layers=1, lora=lora_config())
