@@ -165,6 +165,7 @@ class ModelStream:
         self._cache.reorder_cache(rows)
 
     def _read(self, input_ids: Tensor, positions: Tensor) -> Tensor:
+        """Return the states of tokens, (rows, n) -> (rows, n, hidden)."""
         return self._model.hidden(
             input_ids,
             attention_mask=self._attention_mask,
