@@ -328,11 +328,11 @@ REFUSED = [
     (lambda m, p: PPO("CausalLMPolicy", "CartPole-v1"), "PPO writes texts.*stable_baselines3.PPO"),
     (
         lambda m, p: ppo(m.env, n_steps=64),
-        "no argument 'n_steps'.*known: ",
+        "no argument 'n_steps'; .* num_envs= of gym.make_vec; known: ",
     ),
     (
         lambda m, p: ppo(m.env, batch_size=64),
-        "no argument 'batch_size'.*known: ",
+        "no argument 'batch_size'; .* cut into n_minibatches=; known: ",
     ),
     (
         lambda m, p: ppo(m.env, use_sde=True),
