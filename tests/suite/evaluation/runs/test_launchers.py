@@ -68,6 +68,17 @@ def answer_apart(config: ComparisonConfig) -> str:
     return f"{os.getpid()} of {os.getppid()}"
 
 
+def test_a_script_without_a_guard_does_not_begin_anew_in_its_processes(tmp_path, monkeypatch):
+    script, began = tmp_path / "script.py", tmp_path / "began"
+    script.write_text(f"open({str(began)!r}, 'w')")
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "__file__", str(script))
+    monkeypatch.setattr(main, "__spec__", None)
+    launchers.run_in_subprocess(answer_apart, tiny())
+    assert not began.exists()
+    assert main.__file__ == str(script)
+
+
 def test_what_is_done_apart_answers_raises_and_can_be_killed():
     number, _, _ = launchers.run_in_subprocess(answer_apart, tiny()).partition(" of ")
     assert int(number) != os.getpid()
