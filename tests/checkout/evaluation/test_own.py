@@ -208,7 +208,7 @@ def test_a_stopped_run_whose_file_has_changed_is_refused(
 
     with monkeypatch.context() as patch:
         patch.setattr("tokengym.evaluation.runs.record.RunRecord.write", stopped)
-        patch.setattr("tokengym.evaluation.runs.record.UnfinishedRun.remove", stopped)
+        patch.setattr("tokengym.evaluation.runs.run.Run.remove_checkpoint", stopped)
         assert main(arguments) == 130
     (files / "rules.py").write_text(FILES["rules.py"].replace("0.8", "0.7"))
     assert main(arguments) == 2
@@ -367,7 +367,7 @@ def test_a_stopped_run_of_ones_own_code_is_resumed_by_the_same_command(
     monkeypatch.setattr(PPO, "load", classmethod(counted))
     with monkeypatch.context() as patch:
         patch.setattr("tokengym.evaluation.runs.record.RunRecord.write", stopped)
-        patch.setattr("tokengym.evaluation.runs.record.UnfinishedRun.remove", stopped)
+        patch.setattr("tokengym.evaluation.runs.run.Run.remove_checkpoint", stopped)
         assert main(arguments) == 130
     assert main(arguments) == 0
     assert loaded[0] > 0

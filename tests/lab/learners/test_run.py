@@ -67,13 +67,13 @@ def iterated(iterations: int, out: Path, agent: str = "online-dpo") -> RunRecord
 
 
 def without_time(record: RunRecord) -> list[dict[str, Any]]:
-    return [{k: v for k, v in point.items() if not k.endswith("_s")} for point in record.curve]
+    return [{k: v for k, v in point.items() if not k.endswith("_s")} for point in record.points]
 
 
 @pytest.mark.parametrize("agent", ["online-dpo", "raft"])
 def test_resumed_curve_equals_an_uninterrupted_one(tmp_path: Path, agent: str):
     whole = iterated(3, tmp_path / "whole", agent)
-    assert [point["step"] for point in whole.curve] == [0, 1, 2, 3]
+    assert [point["step"] for point in whole.points] == [0, 1, 2, 3]
     stopped = tmp_path / "stopped"
     assert without_time(iterated(2, stopped, agent)) == without_time(whole)[:3]
     folder = stopped / agent / "seed-0" / "iterations"
@@ -110,15 +110,15 @@ def test_iterations_of_another_run_are_refused(tmp_path: Path):
 def test_nlpo_is_run_by_name():
     settings = config("nlpo", steps=1, batch_size=4, n_epochs=1, mask_top_p=0.5)
     record = run(settings, "sparse", 0)
-    assert [point["step"] for point in record.curve] == [0, 1]
-    assert record.curve[-1]["episodes"] == 4
+    assert [point["step"] for point in record.points] == [0, 1]
+    assert record.points[-1]["episodes"] == 4
 
 
 def test_best_of_n_is_measured_at_every_power_of_two():
     record = run(config("best-of-n", n=6), "best-of-n", 0)
-    assert [point["step"] for point in record.curve] == [0, 2, 4, 6]
-    assert [point["tokens"] for point in record.curve[1:]] == [16 * n * 8 for n in (2, 4, 6)]
-    assert record.curve[-1]["score"] > record.curve[0]["score"]
+    assert [point["step"] for point in record.points] == [0, 2, 4, 6]
+    assert [point["tokens"] for point in record.points[1:]] == [16 * n * 8 for n in (2, 4, 6)]
+    assert record.points[-1]["score"] > record.points[0]["score"]
 
 
 def test_several_processes_are_refused(

@@ -24,7 +24,7 @@ from tokengym.lab.training import RewardTraining, read_steps, rows_of_forks, tra
 from tokengym.lab.training.process import StepRow, _divided, first_error, first_error_f1
 from tokengym.rewards import Reward, RewardModel
 from tokengym.rewards.errors import CreditError, RewardError
-from tokengym.rewards.maths.shares import split_evenly
+from tokengym.rewards.maths.signed_parts import split_evenly
 from tokengym.scripts.cli import main
 
 EPISODE = make_episode(response_ids=[5, 6, 7, 8, 1])

@@ -290,6 +290,7 @@ def test_toxicity_from_pretrained(tmp_path, tokenizer, make_env):
     assert make_reward(scorer).name == "sparse(Toxicity(m))"
 
 
+LONG = make_episode(prompt="a " * 60, response="b c", reference="d e f")
 REFUSED = [
     (lambda t: preference(t, template="{a} {b}"), ScorerError, r"context.*got \['a', 'b'\]"),
     (lambda t: preference(t, output="odds"), ScorerError, "'log-odds', got 'odds'"),
@@ -313,7 +314,7 @@ REFUSED = [
         r"max_new_tokens.*>= 1, got 0",
     ),
     (lambda t: GreedyAnswers(language_model(), t)(["a " * 60]), ScorerError, "60 tokens.*12.*64"),
-    (lambda t: Toxicity(3), TypeError, r"measure.*Toxicity.from_words\(\)"),
+    (lambda t: Toxicity(cast(Any, 3)), TypeError, r"measure.*Toxicity.from_words\(\)"),
     (lambda t: Toxicity.from_words([]), ScorerError, r"words.*got none"),
     (lambda t: ClassProbability(bert(2, t), t), ScorerError, r"label = None.*'LABEL_0'"),
     (lambda t: ClassProbability(bert(2, t), t, label="bad"), ScorerError, "label = bad names 0"),
@@ -322,7 +323,6 @@ REFUSED = [
     (lambda t: Toxicity(too_many).score([LONG]), ScorerError, r"'Toxicity' returned.*\[0, 1\]"),
     (lambda t: Toxicity.from_words().score([LONG], attribution="red"), ScorerError, "'red'"),
 ]
-LONG = make_episode(prompt="a " * 60, response="b c", reference="d e f")
 
 
 def no_answers(questions):

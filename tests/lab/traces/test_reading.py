@@ -134,12 +134,12 @@ def test_rows_that_cannot_be_read_get_one_line_each(tmp_path: Path) -> None:
     for line, said in zip(
         left_out,
         (
-            "row 2: no known format has the columns 'question'",
-            "row 3: the trace branches",
-            "row 4: call 1 does not begin",
-            "row 5: 1 rewards for 3 response tokens",
-            "row 6: the reward of response token 1 is no finite number",
-            "row 7: there is no response",
+            "row 2 of the file traces.jsonl: no known format has the columns 'question'",
+            "row 3 of the file traces.jsonl: the trace branches",
+            "row 4 of the file traces.jsonl: call 1 does not begin",
+            "row 5 of the file traces.jsonl: 1 rewards for 3 response tokens",
+            "row 6 of the file traces.jsonl: the reward of response token 1 is no finite number",
+            "row 7 of the file traces.jsonl: there is no response",
         ),
         strict=True,
     ):

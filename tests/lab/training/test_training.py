@@ -27,7 +27,7 @@ from tokengym.lab.training.pairwise import (
     length_correlation,
     pair_accuracy,
 )
-from tokengym.lab.training.readers import Collator, PairModule, RewardReader, Row, bootstrap
+from tokengym.lab.training.readers import Collator, LearnedPair, PairModule, RewardReader, bootstrap
 from tokengym.rewards import (
     RewardModel,
     RewardTraining,
@@ -130,7 +130,7 @@ def test_texts_become_ids(tokenizer):
     assert reader.encode([pair], tokenizer) == [([5, 3, 4, 1], [5, 6, 1])]
     reader = RewardReader(make_classifier(), append_eos=False)
     assert reader.encode([pair], tokenizer) == [([5, 3, 4], [5, 6])]
-    rows = [Row(([3, 4], [5, 6]), 0.5), Row(([7], [8, 9, 10]), 0.0)]
+    rows = [LearnedPair(([3, 4], [5, 6]), 0.5), LearnedPair(([7], [8, 9, 10]), 0.0)]
     batch = Collator("right")(rows)
     assert batch["input_ids"].tolist() == [[3, 4, 0], [7, 0, 0], [5, 6, 0], [8, 9, 10]]
     assert batch["attention_mask"].sum(dim=1).tolist() == [2, 1, 2, 3]
@@ -326,7 +326,10 @@ def test_the_loss_of_labels_by_hand():
             assert input_ids.tolist() == [[7, 8], [9, 0]]
             return torch.tensor([[2.0, -1.0]])
 
-    rows = [Row(sequences=([7, 8], []), margin=0.0), Row(sequences=([], [9]), margin=0.0)]
+    rows = [
+        LearnedPair(sequences=([7, 8], []), margin=0.0),
+        LearnedPair(sequences=([], [9]), margin=0.0),
+    ]
     loss = PairModule(torch.nn.Linear(1, 1), Reader())(**Collator("right")(rows))["loss"]
     # Scores 2 of a good text and -1 of a bad one: -log sigmoid(2) and -log sigmoid(0 - -1).
     assert loss.item() == pytest.approx((math.log1p(math.exp(-2)) + math.log1p(math.exp(-1))) / 2)

@@ -79,7 +79,11 @@ def test_a_file_in_an_option_is_not_the_file_of_the_word():
     word = Registry[type]("agent", from_files=True).parse("ppo:advantage=mine.py:Mean,gamma=1")
     assert (word.name, word.file) == ("ppo", None)
     assert word.options == {"advantage": "mine.py:Mean", "gamma": 1}
-    for text in ("ppo:advantage=mine.py:Mean,gamma=1", "a.py:B:c=1,advantage=mine.py:Mean"):
+    for text in (
+        "ppo:advantage=mine.py:Mean,gamma=1",
+        "a.py:B:c=1,advantage=mine.py:Mean",
+        "ppo:weight=teacher:rule=mine.py:Mean",
+    ):
         assert "mine.py" in code_paths([text])
         with pytest.raises(UntrustedCodeError, match=r"mine\.py:Mean"):
             check_saved({"agents": [text]}, "run.json", named="a.py:B")

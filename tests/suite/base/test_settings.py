@@ -11,11 +11,14 @@ import torch
 from tokengym.base.errors import SettingsError
 from tokengym.base.files import to_json
 from tokengym.base.settings import (
+    Chosen,
     changed,
     check_count,
     check_number,
     field_paths,
+    filled,
     from_json,
+    keywords_of,
     with_values,
 )
 
@@ -58,6 +61,35 @@ def test_fields_are_changed_by_path_and_by_name():
         changed(Outer(), rat=1.0)
     with pytest.raises(ValueError, match=r"every.*>= 1, got 0"):
         changed(Outer(), every=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    steps: int = field(default=3, metadata={"flag": "updates", "aliases": ("steps",)})
+
+    def __post_init__(self) -> None:
+        check_count(self, "steps")
+
+
+def test_several_settings_are_filled_by_keyword():
+    groups = {"one": Chosen(Outer(), frozenset({"place"})), "two": Chosen(Steps())}
+    names = ["count", "tell_every", "rate", "names", "updates", "steps"]
+    assert list(keywords_of(groups)) == names
+    assert filled(groups, {"tell_every": 4, "rate": 0.25, "steps": 5}) == {
+        "one": Outer(every=4, inner=Inner(rate=0.25)),
+        "two": Steps(steps=5),
+    }
+    with pytest.raises(SettingsError, match=r"^updates must be an integer >= 1, got 0"):
+        filled(groups, {"steps": 0})
+    with pytest.raises(TypeError, match="got 'steps' twice, by two of its names"):
+        filled(groups, {"updates": 1, "steps": 2})
+
+    @dataclass(frozen=True)
+    class Taken:
+        steps: int = 0
+
+    both = {"one": Chosen(Steps()), "two": Chosen(Taken())}
+    assert filled(both, {"steps": 5}) == {"one": Steps(), "two": Taken(steps=5)}
 
 
 def test_settings_survive_json():

@@ -22,7 +22,7 @@ from tokengym.rewards import (
 )
 from tokengym.rewards.credits import Uniform
 from tokengym.rewards.credits.base import REWARDS
-from tokengym.rewards.maths.shares import shift_reply_credit
+from tokengym.rewards.maths.signed_parts import shift_reply_credit
 from tokengym.rewards.registry import make_reward
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers import find_scorer

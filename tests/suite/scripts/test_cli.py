@@ -161,7 +161,7 @@ def test_no_color_leaves_no_escapes(value, styled, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "given", ["--level 0.9", "--kl-coef 0.1", "--group-by cell", "--trust-code"]
+    "given", ["--level 0.9", "--kl-coef 0.1", "--group-by cell", "--score kl", "--trust-code"]
 )
 def test_report_refuses_what_has_no_effect(given, curves, capsys):
     """Runs have their settings stored beside them, and curves name no code."""
@@ -186,6 +186,12 @@ def test_report_of_curves_made_elsewhere(curves, tmp_path, capsys):
     assert main(again) == 0
     summary = json.loads((out / "summary.json").read_text())
     assert summary["groups"][0]["baseline"] == "late"
+    curves.write_text(CURVES.replace("score", "reached", 1))
+    assert main(["report", "--curves", str(curves), "--out", str(tmp_path / "named")]) == 2
+    assert "has no column 'score'" in capsys.readouterr().err
+    named = ["report", "--curves", str(curves), "--out", str(out), "--score", "reached"]
+    assert main([*named, "--baseline", "late"]) == 0
+    assert json.loads((out / "summary.json").read_text()) == summary
 
 
 @pytest.mark.parametrize(

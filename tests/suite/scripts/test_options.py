@@ -16,7 +16,8 @@ from tokengym.base.errors import SettingsError
 from tokengym.base.settings import field_paths, names_of
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tasks import TaskOptions
-from tokengym.evaluation.runs.defaults import training_settings, with_prompt_column
+from tokengym.evaluation.runs.config import ComparisonConfig
+from tokengym.evaluation.runs.defaults import training_settings
 from tokengym.evaluation.runs.words import run_settings
 from tokengym.scripts.cli import command_names, find_command, main
 from tokengym.scripts.commands import options
@@ -338,7 +339,7 @@ def test_help_shows_the_defaults_of_the_task(capsys):
 
 def test_a_length_is_left_open_where_pairs_are_given():
     for pairs, length in (("pairs.csv", None), (None, 48)):  # so that a 48 that is typed counts
-        training = run_settings("MovieReview", "dpo", "", pairs)["training"].settings
+        training = run_settings("MovieReview", "dpo", None, pairs=pairs)["training"].settings
         assert (training.learner.pairs, training.max_new_tokens) == (pairs, length)
 
 
@@ -357,14 +358,16 @@ def test_compare_refuses_a_learner_to_which_all_rewards_are_the_same(capsys):
         ("--dataset d --prompt-column a", None, "a"),
         ("--pairs p --dataset d --prompt-column a", "a", "a"),
         ("--pairs p --dataset d --prompt-column a --pairs-prompt-column b", "b", "a"),
-        ("--pairs p --dataset d --pairs-prompt-column b", "b", None),
+        ("--pairs p --dataset d --pairs-prompt-column b", "b", "b"),
     ],
 )
 def test_pairs_and_data_set_have_a_column_of_prompts_each(line, of_pairs, of_dataset, monkeypatch):
     heard: list[Any] = []
 
     def train(training: Any, task: Any, **_: Any) -> None:
-        heard.append((with_prompt_column(training, task).learner.pairs_prompt_column, task))
+        monkeypatch.setattr(ComparisonConfig, "_data_hashes", lambda _: {})  # there are no files
+        config = ComparisonConfig(rewards=("sparse",), training=training, task=task)
+        heard.append((config.training.learner.pairs_prompt_column, config.task))
 
     train.__signature__ = inspect.signature(find_command("train"))  # type: ignore[attr-defined]
     monkeypatch.setitem(options._DECLARED, train, options._DECLARED[find_command("train")])

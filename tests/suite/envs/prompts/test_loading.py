@@ -171,7 +171,10 @@ def test_cutting_comes_before_splitting(tokenizer):
     ("columns", "message"),
     [
         ({}, "prompt_column=None.*'question', 'answer'"),
-        ({"prompt_column": "text"}, r"prompt_column='text'.*'question'"),
+        (
+            {"prompt_column": "text"},
+            r"prompt_column='text' is no column of the data set; the columns are 'quest",
+        ),
         ({"prompt_column": 3}, "prompt_column=3.*0.*2"),
         ({"prompt_column": "question", "reference_column": "gold"}, "reference_column='gold'"),
         (
@@ -188,8 +191,11 @@ def test_bad_columns(columns, message):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ({"x": [1, 2]}, r"'x'.*row 0 has int 1"),
-        ({"x": [["a"], ["b"]]}, r"'x'.*row 0 has list \['a'\]"),
+        (
+            {"x": [1, 2]},
+            r"row 0 .*'x' must be a text, got int 1; .*choose another of the columns 'x'",
+        ),
+        ({"x": [["a"], ["b"]]}, r"row 0 .*'x' must be a text, got list \['a'\]"),
         ({"x": ["a", None]}, "1.*'x'.*got None"),
         ({"x": ["a", " "]}, "1.*'x'.*got ' '"),
         ({"x": []}, "has 0 rows"),
@@ -267,7 +273,9 @@ def test_rows_with_empty_fields_are_as_wide_as_the_header(tmp_path):
 @pytest.mark.parametrize("word", ["NaN", "None", "null"])
 def test_words_for_a_missing_value_are_no_prompts(tmp_path, word):
     (tmp_path / "a.csv").write_text(f"prompt\na\n{word}\n", encoding="utf-8")
-    with pytest.raises(DatasetError, match=rf"row 1.*'prompt' is '{word}'"):
+    with pytest.raises(
+        DatasetError, match=f"row 1 of the data set: 'prompt' is '{word}', which stands for"
+    ):
         load_prompts(tmp_path / "a.csv", split="all")
     (tmp_path / "a.jsonl").write_text(f'{{"prompt": "{word}"}}\n', encoding="utf-8")
     assert load_prompts(tmp_path / "a.jsonl", split="all").texts == (word,)
@@ -353,8 +361,8 @@ def test_values_of_json_stay_as_they_are_written(tmp_path, suffix):
     assert [dict(prompt.metadata) for prompt in prompts] == [{"first": None} | row for row in rows]
     assert [prompt.reference for prompt in prompts] == [row["date"] for row in rows]
     path.write_text(json.dumps({"prompt": "a", "x": 2**70}))
-    with pytest.raises(DatasetError, match=r"row 0.*'x', 1180\d+\.*\d*,"):
-        load_prompts(path, split="all")
+    (large,) = load_prompts(path, metadata_columns=["x"], split="all")
+    assert large.metadata["x"] == 2**70  # more than the 64 bits of a table's integers
 
 
 def test_a_table_keeps_its_users_choice_of_columns(tmp_path):

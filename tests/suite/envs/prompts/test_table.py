@@ -105,32 +105,3 @@ def test_many_texts_are_encoded_as_each_is(name):
             how: Any = {"add_special_tokens": added, "max_length": length}
             each = [tokenize(tokenizer, [text], **how)[0].ids for text in texts]
             assert [tokens.ids for tokens in tokenize(tokenizer, texts, **how)] == each
-
-
-def test_prompts_of_a_large_set_are_encoded_as_they_are_drawn(tokenizer, monkeypatch):
-    eager = table(tokenizer, 2, "left")
-    monkeypatch.setattr(table_module, "FEWEST_LATE", 4)
-    monkeypatch.setattr(table_module, "CHECKED", 2)
-    read = []
-
-    def encoded(_: Any, texts: Any) -> list[list[int]]:
-        read.extend(texts)
-        return [
-            [] if text == "a a" else ids for text, ids in zip(texts, encode(_, texts), strict=True)
-        ]
-
-    monkeypatch.setattr(table_module, "encode", encoded)
-    late = table(tokenizer, 2, "left")
-    assert read == ["a b c", "d"]
-    assert (late[-1], late.take([0])[0]) == (eager[3], eager[0])
-    monkeypatch.setattr(table_module, "in_parts", lambda items: [items[:2], items[2:]])
-    read.clear()
-    with pytest.raises(PromptError, match=r"prompt 2 \('a a'\) has no"):
-        late.find(eager[1].ids)
-    assert read == [*TEXTS]  # in two parts, not one by one
-    for one, other in zip(late.padded([1, -1]), eager.padded([1, 3]), strict=True):
-        np.testing.assert_array_equal(one, other)
-    with pytest.raises(PromptError, match=r"prompt 2 \('a a'\) has no"):
-        late.padded([0, 2])
-    with pytest.raises(PromptError, match=r"prompt 2 \('a a'\) has no"):
-        table(tokenizer)  # the width of the longest needs all

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import GPT2Config, PreTrainedTokenizerFast
 
 from tokengym.envs import PromptError, TokenGenerationEnv, TokenGenerationVectorEnv, TokenizerError
 from tokengym.envs.prompts.tokenization import (
@@ -252,6 +252,13 @@ def test_tokenizers_load_from_a_folder(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     env = TokenGenerationEnv(tokenizer=str(tmp_path), prompts=["a b"])
     assert env.reset()[1]["prompt"] == "a b"
+
+
+def test_a_folder_without_the_tokenizer_s_files(tmp_path):
+    """Of the configuration of a model alone transformers makes a tokenizer without words."""
+    GPT2Config().save_pretrained(tmp_path)
+    with pytest.raises(TokenizerError, match=r"has 1 tokens and none of a text.*pass tokenizer="):
+        load_tokenizer(str(tmp_path))
 
 
 def test_special_ids_outside_the_vocabulary():
