@@ -18,6 +18,8 @@ import torch
 from rich.console import Console
 
 from tests.suite.evaluation.runs import test_compare
+from tests.support.forked import Forked
+from tests.support.signals import tell_blocked
 from tokengym.base.device import select_device
 from tokengym.base.errors import SettingsError
 from tokengym.evaluation.runs import launchers
@@ -193,10 +195,6 @@ def test_a_run_that_is_stopped_ends_as_one_that_has_finished(tmp_path, monkeypat
         handlers[signal.SIGTERM](signal.SIGTERM, None)
 
 
-def tell_blocked(sender: Any) -> None:
-    sender.send(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))
-
-
 @pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="Windows has no signal mask")
 @pytest.mark.parametrize("method", ["spawn", "fork"])
 def test_ctrl_c_does_not_reach_a_process_that_still_imports(method):
@@ -266,15 +264,13 @@ def start_runs(folder: Path) -> None:
 
 
 def test_a_run_ends_with_its_parent(tmp_path):
-    parent = multiprocessing.get_context("spawn").Process(target=start_runs, args=(tmp_path,))
-    parent.start()
+    parent = Forked(start_runs, tmp_path)
     file = tmp_path / "sparse" / "seed-0" / "pid"
     deadline = time.monotonic() + 120
     while not file.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     run = int(file.read_text())
     parent.kill()
-    parent.join()
     while psutil.pid_exists(run) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not psutil.pid_exists(run)
