@@ -290,25 +290,25 @@ def _sentence(text: str) -> str:
 
 
 def _cut(group: Figures) -> list[str]:
-    """Return which evaluations of longer runs are not in the figures."""
+    """Return where runs begin or end apart, so that pairs are not compared over whole runs."""
     cautions, (first, _) = [], group["steps"]
     unit = " tokens" if group["axis"] == "tokens" else ""
     if group["late"] is not None:
         at = f"{first:,.0f} tokens" if unit else f"step {first:g}"
         cautions.append(
-            f"The figures begin at {at}, where {group['late']} was first evaluated: what the "
-            "others did before is left out."
+            f"Of pairs with {group['late']} the differences begin at {at}, where it was first "
+            "evaluated: what the others did before is left out."
         )
     cut_at, longest = group["cut_at"], group["longest"]
     if cut_at is not None and not unit:
         cautions.append(
-            f"Longer runs were cut at step {cut_at:g}, where the shortest ended, so that "
-            "all have the same budget."
+            f"Runs end between step {cut_at:g} ({group['shortest']}) and {longest:g}: each "
+            "difference is over the steps that both runs of a pair reached."
         )
     elif cut_at is not None and longest - cut_at > NEAR_END * longest:
         cautions.append(
-            f"Longer runs were cut at {cut_at:,.0f} of {longest:,.0f} tokens, where "
-            f"{group['shortest']} ended, so that all have the same budget."
+            f"Runs end between {cut_at:,.0f} ({group['shortest']}) and {longest:,.0f} tokens: "
+            "each difference is over the tokens that both runs of a pair reached."
         )
     return cautions
 
