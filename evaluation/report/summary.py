@@ -429,7 +429,8 @@ def _at_kl(
     ``versus_baseline``, and what it has there to its figures.
     """
     runs, base = panel.rewards[name], panel.rewards[next(iter(panel.rewards))]
-    both, known, short = pairs(runs.by_seed, base.by_seed), [], 0
+    both, short = pairs(runs.by_seed, base.by_seed), 0
+    known: list[tuple[Curve, Curve, tuple[float, float, float]]] = []
     if not both:
         return {}
     for x, y in both:

@@ -36,25 +36,10 @@ def report_curves(
     score: str | None = None,
     paper: Paper | None = None,
 ) -> dict[str, Any]:
-    """Write the report of learning curves made elsewhere.
+    """Write the report of learning curves made elsewhere, several of which are shown together.
 
-    Args:
-        path: Files or runs' folders, see `tokengym.evaluation.report.reading`; several are shown
-            together.
-        out: Folder for the results; None writes none.
-        baseline: As for `gather_curves`.
-        group_by: As for `gather_curves`.
-        level: Confidence level of the intervals.
-        kl_coef: As for `gather_curves`.
-        axis: As for `gather_curves`.
-        score: As for `gather_curves`.
-        paper: Figure and table to write.
-
-    Returns:
-        The summary.
-
-    Raises:
-        ValueError: as of `gather_curves`.
+    ``path`` is as of `tokengym.evaluation.report.reading`, ``out`` and ``paper`` are
+    `write_results`'s, and the rest is `gather_curves`'s, as are the errors.
     """
     paths = [path] if isinstance(path, Path) else list(path)
     curves, settings = gather_curves(

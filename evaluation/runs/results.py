@@ -343,16 +343,7 @@ class _Gathered:
         paper: Paper | None = None,
         picture: str = PICTURE,
     ) -> dict[str, Any]:
-        """Write the results of all runs, see `write_results`.
-
-        Args:
-            out: Folder for them; None writes no report.
-            settings: Settings of the runs.
-            about: What the summary says of them besides.
-            baseline: Reward that the others are compared with.
-            with_episodes: Whether to show responses.
-            paper: Figure and table to write.
-            picture: Name of the picture.
+        """Write the results of all runs, compared with a baseline; see `write_results`.
 
         Raises:
             ValueError: if no run has finished.
