@@ -96,6 +96,15 @@ class TrainingRun(Protocol):
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over the measurements that `state` returned in an earlier run."""
 
+    def follow(self, update: Update) -> bool:
+        """Log, measure and keep the agent of an update, as of one that is yielded.
+
+        For a training that calls back and so cannot yield: its callback calls this.
+
+        Returns:
+            Whether the run ends here.
+        """
+
     def untimed(self) -> AbstractContextManager[None]:
         """Take what the block does off the run's time: it measures and trains nothing."""
 

@@ -40,9 +40,10 @@ def missing_laboratory() -> str:
 def lazily(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """Return ``__getattr__``, ``__dir__`` and ``__all__`` of a package.
 
-    It exports what the block ``if TYPE_CHECKING`` of its ``__init__.py`` imports. Editors and type
-    checkers read that block; here it is read as text, and each name is imported when it is first
-    used: torch alone takes seconds. Names that installed packages add are found too.
+    It exports what the block ``if TYPE_CHECKING`` of its ``__init__.py`` imports: read as text,
+    which takes 0.2 ms, so that each name is written once, for type checkers as well, and imported
+    when it is first used: torch alone takes seconds. ``lazy_loader`` reads a second file likewise,
+    and knows no names of other folders. Names that installed packages add are found too.
 
     Args:
         package: Its full name; it is being imported.

@@ -65,18 +65,6 @@ def split_file_word(text: str) -> tuple[Path, str, str] | None:
     return Path(f"{file}.py"), name, options
 
 
-def words_in_options(text: str) -> list[str]:
-    """Return the words for objects of files that the options of a word have as values.
-
-    Example:
-        >>> words_in_options("ppo:advantage=mine.py:Mean,n_epochs=1")
-        ['mine.py:Mean']
-    """
-    if ".py:" not in text:
-        return []
-    return [value for value in _option_values(text) if split_file_word(value)]
-
-
 def texts_in_options(text: str) -> list[str]:
     """Return the texts that the options of a word have as values, and the options within those.
 
@@ -84,16 +72,22 @@ def texts_in_options(text: str) -> list[str]:
         >>> texts_in_options("ppo:weight=teacher:path=runs/dpo,n_epochs=1")
         ['teacher:path=runs/dpo', 'runs/dpo']
     """
-    texts = [value for value in _option_values(text) if isinstance(option_value(value), str)]
+    texts = [v for v in _written(text).values() if v and isinstance(option_value(v), str)]
     return [inner for value in texts for inner in (value, *texts_in_options(value))]
 
 
-def _option_values(text: str) -> list[str]:
-    """Return the values of a word's options as they were written."""
+def _written(text: str) -> dict[str, str]:
+    """Return the values of a word's options as they were written, by name."""
     in_file = split_file_word(text)
     options = in_file[2] if in_file else text.partition(":")[2]
-    values = (option.partition("=")[2].strip() for option in options.split(","))
-    return [value for value in values if value]
+    return {key: value for key, _, value in _parted_options(options)}
+
+
+def _parted_options(options: str) -> Iterator[tuple[str, str, str]]:
+    """Yield the name, "=" and value of each option of a word; one without "=" is a name alone."""
+    for option in filter(None, options.split(",")):
+        name, equals, value = option.partition("=")
+        yield name.strip(), equals, value.strip()
 
 
 def name_of(text: str) -> str:
@@ -125,16 +119,12 @@ def _texts_as_written(
     A folder named 007 is no number.
     """
     parameters = inspect.signature(factory).parameters
-    numbers = {key for key, value in options.items() if not isinstance(value, str)}
-    if not numbers:
-        return {}
-    in_file = split_file_word(word.text)
-    pairs = (in_file[2] if in_file else word.text.partition(":")[2]).split(",")
-    written = {key.strip(): value.strip() for key, _, value in (p.partition("=") for p in pairs)}
     return {
-        key: written[key]
-        for key in numbers & written.keys() & parameters.keys()
-        if _is_text(parameters[key].annotation)
+        key: text
+        for key, text in _written(word.text).items()
+        if not isinstance(options.get(key, ""), str)
+        and key in parameters
+        and _is_text(parameters[key].annotation)
     }
 
 
@@ -320,17 +310,16 @@ class Registry(Mapping[str, T]):
     def _values(self, text: str, options: str) -> dict[str, Any]:
         """Return the values of a word's options by name."""
         values: dict[str, Any] = {}
-        for option in filter(None, options.split(",")):
-            key, equals, value = option.partition("=")
-            if not equals and self._bare and not values:
-                values[self._bare] = key.strip()
-            elif not equals:
+        for name, equals, value in _parted_options(options):
+            if equals:
+                values[name] = option_value(value)
+            elif self._bare and not values:
+                values[self._bare] = name
+            else:
                 raise self._error(
-                    f"{self.kind} {text!r} has the option {option!r}; write it as option=value, "
+                    f"{self.kind} {text!r} has the option {name!r}; write it as option=value, "
                     "e.g. 'abc:beta=1.0'"
                 )
-            else:
-                values[key.strip()] = option_value(value.strip())
         return values
 
     def knows(self, word: str | Spec) -> bool:

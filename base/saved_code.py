@@ -10,7 +10,7 @@ from tokengym.base.errors import SettingsError, UntrustedCodeError
 from tokengym.base.files import content_hash, write_bytes
 from tokengym.base.objects import short
 from tokengym.base.own_code import code_hash, definitions, neighbours
-from tokengym.base.registry import Spec, split_file_word, texts_in_options, words_in_options
+from tokengym.base.registry import Spec, split_file_word, texts_in_options
 from tokengym.base.stored.parts import agent_folder
 
 
@@ -22,10 +22,10 @@ def check_saved(
     A folder may be somebody else's: its "file.py:Name" is looked up only if the caller named the
     same object in a command or call of theirs.
     """
-    known = set() if trust_code else {named_object(text) for text in texts_in(named)}
+    trusted = set() if trust_code else {named_object(text) for text in texts_in(named)}
     for text in () if trust_code else texts_in(saved):
         code = named_object(text)
-        if code is None or code in known:
+        if code is None or code in trusted:
             continue
         path, name = code
         digest = f"SHA-256 {code_hash(path)}" if path.is_file() else "there is no such file here"
@@ -69,7 +69,7 @@ def texts_in(value: object) -> Iterator[str | Spec]:
         item = left.pop()
         if isinstance(item, str | Spec):
             yield item
-            left += reversed(words_in_options(str(item)))
+            left += reversed([t for t in texts_in_options(str(item)) if split_file_word(t)])
         elif isinstance(item, Mapping | list | tuple):
             left += reversed(list(item.values() if isinstance(item, Mapping) else item))
 

@@ -147,6 +147,11 @@ class FieldPath:
     """Whether it may name a file or folder of data or a model, whose contents decide the numbers:
     ``metadata["is_data"]`` of the field."""
 
+    @property
+    def keywords(self) -> tuple[str, ...]:
+        """Its names as keyword arguments: its options with ``_`` for ``-``, else its own name."""
+        return tuple(n.replace("-", "_") for n in (self.flag or self.path[-1], *self.aliases))
+
 
 def field_paths(settings: Any, path: tuple[str, ...] = ()) -> Iterator[FieldPath]:
     """Yield the fields of a settings dataclass in order, those of nested ones in their place.
@@ -190,6 +195,43 @@ class Chosen:
         for leaf in field_paths(self.settings):
             if {leaf.path[0], ".".join(leaf.path)}.isdisjoint(self.without):
                 yield leaf
+
+
+def keywords_of(groups: Mapping[str, Chosen]) -> dict[str, tuple[str, FieldPath]]:
+    """Return the keywords of several settings, each with its group and field.
+
+    The first field of a name counts, and a name before another field's further name.
+    """
+    known: dict[str, tuple[str, FieldPath]] = {}
+    leaves = [(name, leaf) for name, chosen in groups.items() for leaf in chosen.leaves()]
+    for part in (slice(1), slice(1, None)):
+        for group, leaf in leaves:
+            for keyword in leaf.keywords[part]:
+                known.setdefault(keyword, (group, leaf))
+    return known
+
+
+def filled(groups: Mapping[str, Chosen], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return several settings with values by keyword, see `keywords_of`.
+
+    An error names what was given, as ``eval_every`` for the field ``every``.
+    """
+    known = keywords_of(groups)
+    given: dict[str, dict[tuple[str, ...], Any]] = {name: {} for name in groups}
+    names: dict[str, str] = {}
+    for keyword, value in values.items():
+        group, leaf = known[keyword]
+        if leaf.path in given[group]:
+            raise TypeError(f"got {keyword!r} twice, by two of its names; leave one out")
+        given[group][leaf.path] = value
+        names[leaf.path[-1]] = leaf.keywords[0]
+    try:
+        return {name: with_values(one.settings, given[name]) for name, one in groups.items()}
+    except SettingsError as error:
+        field_name, _, rest = str(error).partition(" ")
+        if (name := names.get(field_name, field_name)) == field_name:
+            raise
+        raise type(error)(f"{name} {rest}") from error
 
 
 def values_by_name(settings: Any) -> dict[str, Any]:

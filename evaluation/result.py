@@ -9,7 +9,6 @@ import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -334,7 +333,7 @@ def read_result(folder: Path | str) -> Result:
     runs = stored_runs(folder)
     written = [folder / name for name in ("summary.json", "curves.csv")]
     if all(file.exists() for file in written):
-        curves = [_stored_group(curve) for curve in read_stored(written[1])]
+        curves = read_stored(written[1])
         known = {(curve.credit, curve.seed) for curve in curves}
         if all((run.arm, run.seed) in known for run in runs if run.is_finished):
             return Result(_with_infinity(read_json(written[0])), curves, folder)
@@ -345,12 +344,6 @@ def read_result(folder: Path | str) -> Result:
     curves = [run.curve for run in finished]
     settings = _settings_of(runs, folder)
     return Result(summarize(on_axis(curves, settings.axis), settings), curves, folder)
-
-
-def _stored_group(curve: Curve) -> Curve:
-    """Return a curve whose settings have the names that the summary has."""
-    group = tuple((name.removeprefix("setting "), value) for name, value in curve.group)
-    return replace(curve, group=group)
 
 
 def _with_infinity(summary: dict[str, Any]) -> dict[str, Any]:
@@ -450,7 +443,7 @@ def read_curves(
             first.
         axis: What runs are compared at equal amounts of, "step" or "tokens"; None decides.
         group_by: Columns of our own tables to group by; None takes all that are no measurement.
-        score: Column of other tools' tables with the score; None takes the one that is known.
+        score: Column with the score; None takes score, or the one that is known of other tools.
         level: Confidence level of the intervals.
         kl_coef: Price of a nat of KL, for the score minus its penalty.
 

@@ -19,6 +19,7 @@ from tokengym.lab.tables import mean
 from tokengym.rewards import gold_scorer
 
 Row = Mapping[str, Any]
+"""A row of a table of results: its values by column."""
 PRICE = 0.05
 """Score that a nat of KL costs, in training and in the criterion."""
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)

@@ -1,7 +1,7 @@
 """Configuration of a comparison: everything that decides its numbers, and nothing else."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from itertools import combinations
@@ -23,10 +23,10 @@ from tokengym.base.saved_code import (
     texts_of_options,
 )
 from tokengym.base.settings import (
+    FieldPath,
     check_count,
     check_number,
     field_paths,
-    from_json,
     values_by_name,
 )
 from tokengym.evaluation.measure.environments import Decision, decide_env, env_word, resolve_env
@@ -36,6 +36,7 @@ from tokengym.evaluation.runs.defaults import (
     TrainingSettings,
     bundle_settings,
     default_rewards,
+    groups_from_json,
     learner_settings,
     names_of_run,
     task_defaults,
@@ -110,6 +111,7 @@ class ComparisonConfig:
         if not self.rewards:
             own = default_rewards(resolve_env(self.env))
             object.__setattr__(self, "rewards", own[:1] if self.agents else own)
+        self._share_prompt_column()
         self._complete_training()
         object.__setattr__(self, "evaluation", self._with_measuring(self.evaluation))
         check_count(self, "seeds", hint="5 is the least that gives an interval")
@@ -125,7 +127,6 @@ class ComparisonConfig:
                 f"min_new_tokens={self.task.min_new_tokens} has no effect on responses of fixed "
                 "length; leave it out, or pass fixed_length=False"
             )
-        self._name_prompt_column()
         named = [leaf.value for leaf in field_paths(self)]
         object.__setattr__(self, "code", code_hashes(named, known=self.code))
         for word in self._words.values():
@@ -172,11 +173,16 @@ class ComparisonConfig:
         is_alone = self.seeds == len(self.rewards) == max(len(self.agents), 1) == 1
         return chosen(given, self.training, is_alone=is_alone)
 
-    def _name_prompt_column(self) -> None:
-        """Take the column of prompts that is named for pairs for the data set's as well."""
-        column = getattr(self.training.learner, "pairs_prompt_column", None)
-        if column is not None and self.task.dataset is not None and not self.task.prompt_column:
-            object.__setattr__(self, "task", replace(self.task, prompt_column=column))
+    def _share_prompt_column(self) -> None:
+        """Take a column of prompts that is named for the data set alone, or for pairs, for both."""
+        learner, task = self.training.learner, self.task
+        of_pairs = getattr(learner, "pairs_prompt_column", None)
+        if of_pairs is not None and task.dataset is not None and not task.prompt_column:
+            object.__setattr__(self, "task", replace(task, prompt_column=of_pairs))
+        is_open = of_pairs is None and getattr(learner, "pairs", None)
+        if is_open and isinstance(task.prompt_column, str):
+            learner = replace(learner, pairs_prompt_column=task.prompt_column)
+            object.__setattr__(self, "training", replace(self.training, learner=learner))
 
     def _data_hashes(self) -> dict[str, str]:
         """Return the hashes of data and models that these settings name, known ones unchanged.
@@ -185,9 +191,7 @@ class ComparisonConfig:
         """
         parts = [self, *(run.training for run in self.runs if self.agents)]
         leaves = [leaf for part in parts for leaf in field_paths(part)]
-        in_options = texts_of_options([leaf.value for leaf in leaves])
-        named = [leaf.value for leaf in leaves if leaf.is_data]
-        return data_hashes([*named, *in_options], known=self.data)
+        return data_hashes(_data_named(leaves), known=self.data)
 
     @cached_property
     def _words(self) -> dict[str, Spec]:
@@ -355,15 +359,11 @@ class ComparisonConfig:
     def _files_of(self, run: RunSpec) -> tuple[dict[str, str], dict[str, str]]:
         """Return the hashes of the code and data that a run's own settings name."""
         leaves = [leaf for part in (run.training, run.task) for leaf in field_paths(part)]
-        named = [
-            run.env,
-            run.rewards,
-            run.evaluation.toxicity,
-            *(leaf.value for leaf in leaves),
-        ]
-        data = {str(leaf.value) for leaf in leaves if leaf.is_data} | {*texts_of_options(named)}
+        others = [run.env, run.rewards, run.evaluation.toxicity]
+        code = code_paths([*others, *(leaf.value for leaf in leaves)])
+        data = {*map(str, _data_named(leaves, others))}
         return (
-            {path: self.code[path] for path in code_paths(named) if path in self.code},
+            {path: self.code[path] for path in code if path in self.code},
             {path: digest for path, digest in self.data.items() if path in data},
         )
 
@@ -443,12 +443,7 @@ class ComparisonConfig:
             check_module(data["env"], source, trust_code=trust_code)
             words = [*data.get("agents", ()), data["training"]["agent"]]
             check_saved_agents(words, source, trust_code=trust_code)
-            parts = {
-                "training": TrainingSettings.from_dict(data["training"]),
-                "evaluation": from_json(EvaluationSettings, data["evaluation"]),
-                "task": from_json(TaskSettings, data["task"]),
-            }
-            return cls(**{**data, **parts})
+            return cls(**{**data, **groups_from_json(data)})
         except (KeyError, TypeError, AttributeError) as error:
             raise SettingsError(f"{source} is damaged or of another version ({error})") from None
 
@@ -478,22 +473,30 @@ class ComparisonConfig:
         """
         return self._of_all.evaluator()
 
-    def policy_kwargs(self) -> dict[str, Any]:
-        """Return the arguments of a policy; what is left to the task is left out."""
-        return self._of_all.policy_kwargs()
+
+def _data_named(leaves: Sequence[FieldPath], others: Sequence[object] = ()) -> list[object]:
+    """Return what fields, and the options of words in these and others, may name files by."""
+    in_options = texts_of_options([*others, *(leaf.value for leaf in leaves)])
+    return [*(leaf.value for leaf in leaves if leaf.is_data), *in_options]
 
 
-def command_line(config: ComparisonConfig) -> str:
-    """Return the command that makes a comparison, without what is default anyway."""
+def command_line(config: ComparisonConfig, *, trains: bool = False) -> str:
+    """Return the command that makes a comparison, without what is default anyway.
+
+    Args:
+        config: Its settings.
+        trains: Whether that is ``tokengym train``, which makes the one run of a comparison.
+    """
     env = config.env if config._env.file else task_name(config._env)
-    parts = ["tokengym compare", f"--env {env}"]
-    parts.append(f"--rewards {' '.join(config.rewards)} --seeds {config.seeds}")
+    parts = [f"tokengym {'train' if trains else 'compare'} --env {env}"]
+    parts.append(f"--reward{'' if trains else 's'} {' '.join(config.rewards)}")
+    parts += [] if trains else [f"--seeds {config.seeds}"]
     if config.agents:
         parts.append(f"--agents {' '.join(config.agents)}")
     elif config.training.agent != "ppo":  # the defaults are those of the same learner
         parts.append(f"--agent {config.training.agent}")
     if config.first_seed != ComparisonConfig.first_seed:
-        parts.append(f"--first-seed {config.first_seed}")
+        parts.append(f"--{'' if trains else 'first-'}seed {config.first_seed}")
     learner = config.training.declaration
     of_task = task_defaults(config.env, learner)
     of_learner = learner.default_values() | of_task  # which may have a name that the run has too

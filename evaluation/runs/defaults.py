@@ -29,11 +29,11 @@ from tokengym.base.settings import (
 from tokengym.base.stored.parts import tokenizer_place
 from tokengym.envs.settings import TOKEN_BYTES, GenerationSettings
 from tokengym.envs.tasks import Task
-from tokengym.envs.tasks.task import TASKS, TaskOptions
-from tokengym.evaluation.measure.environments import env_word
+from tokengym.envs.tasks.task import TASKS, TaskOptions, task_name_of
+from tokengym.evaluation.measure.environments import OWN_PARTS, env_word
 from tokengym.evaluation.measure.measures import BLOCK
 from tokengym.rewards.registry import RewardOptions
-from tokengym.rewards.scorers.normalize import NORMALIZATIONS, parse_normalization
+from tokengym.rewards.scorers.wrappers import NORMALIZATIONS, parse_normalization
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -268,8 +268,8 @@ CREDIT_SETTINGS = frozenset({"steps", "batch_size", "normalize"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReferenceSettings:
-    """Settings of the responses that show what needs no training.
+class EvaluationSettings:
+    """Settings of measuring a policy: frozen, on held-out prompts, at fixed seeds.
 
     Raises:
         ValueError: if a value is out of range.
@@ -279,26 +279,6 @@ class ReferenceSettings:
     """Responses of the untrained policy to each held-out prompt, a multiple of 16: for best-of-n
     and a lower bound of the optimum. They cost as many tokens as that many evaluations; 0 draws
     none, and None up to 64, so that measuring takes a third of all responses at most."""
-
-    def __post_init__(self) -> None:
-        check_count(self, "reference_samples", least=0, optional=True)
-        samples = self.reference_samples or 0
-        check_memory("reference_samples", samples, bytes_each=EPISODE_BYTES)
-        if samples % BLOCK:
-            raise SettingsError(
-                f"reference_samples must be 0 or a multiple of {BLOCK}, got "
-                f"{self.reference_samples}; 16 are enough for the best of 16"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationSettings(ReferenceSettings):
-    """Settings of measuring a policy: frozen, on held-out prompts, at fixed seeds.
-
-    Raises:
-        ValueError: if a value is out of range.
-    """
-
     every: int | None = field(default=None, metadata={"flag": "eval-every"})
     """Updates between two evaluations; the reference (step 0) and the end are always measured.
     None takes 3, or more where the budget is small."""
@@ -317,10 +297,16 @@ class EvaluationSettings(ReferenceSettings):
     insults and the rude words of the bundled tasks; None leaves it out."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        check_count(self, "reference_samples", least=0, optional=True)
         check_count(self, "every", "episodes", optional=True)
         check_count(self, "samples", "seed", "every_until", least=0)
-        check_memory("episodes", self.episodes or 0, bytes_each=EPISODE_BYTES)
+        for name in ("reference_samples", "episodes"):
+            check_memory(name, getattr(self, name) or 0, bytes_each=EPISODE_BYTES)
+        if (self.reference_samples or 0) % BLOCK:
+            raise SettingsError(
+                f"reference_samples must be 0 or a multiple of {BLOCK}, got "
+                f"{self.reference_samples}; 16 are enough for the best of 16"
+            )
 
     def is_due(self, step: int) -> bool:
         """Return whether the policy is evaluated after that many updates.
@@ -361,8 +347,8 @@ class TaskSettings(GenerationSettings, RewardOptions, TaskOptions):
         Args:
             reward: Word of the reward; None leaves it to the task.
         """
-        names = ("dataset", "prompts", "scorer", "reward_model", "encoder")
-        return {**{name: getattr(self, name) for name in names}, "reward": reward}
+        own = {name: getattr(self, name) for name in OWN_PARTS if name != "reward"}
+        return {**own, "reward": reward}
 
     @property
     def sources_of_words(self) -> list[str]:
@@ -398,6 +384,15 @@ class TaskSettings(GenerationSettings, RewardOptions, TaskOptions):
         return values
 
 
+def groups_from_json(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of training, evaluation and task of a run that `to_json` wrote."""
+    return {
+        "training": TrainingSettings.from_dict(data["training"]),
+        "evaluation": from_json(EvaluationSettings, data["evaluation"]),
+        "task": from_json(TaskSettings, data["task"]),
+    }
+
+
 def task_name(env: str | Spec) -> str:
     """Return the task's name in an environment's id or word.
 
@@ -408,7 +403,7 @@ def task_name(env: str | Spec) -> str:
     word = env_word(env) if isinstance(env, str) else env
     if word.file is not None:
         return f"{word.file.stem}.{word.name}"
-    return word.text.rpartition("/")[2].rpartition("-v")[0] or word.text
+    return task_name_of(word.text)
 
 
 def bundle_settings(bundle: Bundle | Path | str | None, kind: SettingsKind) -> dict[str, Any]:
@@ -474,20 +469,6 @@ def with_own_prompts(training: TrainingSettings, task: TaskSettings) -> Training
     others = (task.prompts, task.dataset, task.bundle)
     is_own = task.model is not None and all(other is None for other in others)
     return replace(training, learner=changed(learner, own_prompts=is_own))
-
-
-def with_prompt_column(training: TrainingSettings, task: TaskSettings) -> TrainingSettings:
-    """Return settings whose pairs have the data set's column of prompts, if they name no other.
-
-    Args:
-        training: Settings of the run.
-        task: Prompts and models of its environment.
-    """
-    learner: Any = training.learner
-    is_open = getattr(learner, "pairs", None) and learner.pairs_prompt_column is None
-    if not is_open or not isinstance(task.prompt_column, str):
-        return training
-    return replace(training, learner=replace(learner, pairs_prompt_column=task.prompt_column))
 
 
 def names_of_run(learner: Learner) -> set[str]:

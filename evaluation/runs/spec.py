@@ -17,9 +17,13 @@ from tokengym.base.files import read_hashed, to_json, write_hashed
 from tokengym.base.pretrained import from_pretrained
 from tokengym.base.registry import Spec
 from tokengym.base.saved_code import changed_files, code_paths
-from tokengym.base.settings import from_json
 from tokengym.evaluation.measure.environments import resolve_env
-from tokengym.evaluation.runs.defaults import EvaluationSettings, TaskSettings, TrainingSettings
+from tokengym.evaluation.runs.defaults import (
+    EvaluationSettings,
+    TaskSettings,
+    TrainingSettings,
+    groups_from_json,
+)
 from tokengym.rewards import Reward
 from tokengym.rewards.registry import RewardChoice
 
@@ -228,14 +232,9 @@ class RunSpec:
             data: What it returned.
             folder: Folder of the run's results.
         """
-        words = {name: _word(data[name]) for name in ("env", "agent", "reward")}
-        parts = {
-            "training": TrainingSettings.from_dict(data["training"]),
-            "evaluation": from_json(EvaluationSettings, data["evaluation"]),
-            "task": from_json(TaskSettings, data["task"]),
-        }
-        rewards = tuple(map(_word, data["rewards"]))
-        return cls(**{**data, **words, **parts, "rewards": rewards, "folder": folder})
+        words: dict[str, Any] = {name: _word(data[name]) for name in ("env", "agent", "reward")}
+        words["rewards"] = tuple(map(_word, data["rewards"]))
+        return cls(**{**data, **words, **groups_from_json(data), "folder": folder})
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as plain data: classes of files of the user's own are looked up again."""

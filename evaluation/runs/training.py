@@ -31,17 +31,10 @@ Report = Callable[[int, Mapping[str, Any]], None]
 
 def train(work: "Training") -> Update | None:
     """Train and measure one agent from the first update to the last, and return that."""
-    update = None
     for update in work.training.declaration.train(work):  # the first is of the untrained agent
-        work.log(update)
-        is_over = work.is_over(update)
-        if is_over or work.is_due(update):
-            with update.single_process():
-                work.measure(update)
-                work.keep(update)
-        if is_over:
+        if work.follow(update):
             break
-    return update
+    return work.last
 
 
 class Training:
@@ -75,6 +68,8 @@ class Training:
         self._track = track
         self._tracker: KVWriter | None = None
         self._keeps = self.folder is not None and checkpoint_every > 0
+        self.last: Update | None = None
+        """The update that was followed last."""
         self._resumable = False
         self._measured = 0
         self._resumed_at: int | None = None
@@ -125,6 +120,17 @@ class Training:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over the measurements that `state` returned."""
         self.record.resume(state)
+
+    def follow(self, update: Update) -> bool:
+        """Log, measure and keep the agent of an update; return whether the run ends here."""
+        self.last = update
+        self.log(update)
+        is_over = self.is_over(update)
+        if is_over or self.is_due(update):
+            with update.single_process():
+                self.measure(update)
+                self.keep(update)
+        return is_over
 
     @contextmanager
     def untimed(self) -> Iterator[None]:

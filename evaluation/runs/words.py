@@ -7,60 +7,75 @@ the task and the learner.
 from collections.abc import Mapping, Sequence
 from numbers import Number
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, get_type_hints
+
+from typing_extensions import Unpack
 
 from tokengym.agents.learner import LEARNERS, find_learner
 from tokengym.agents.learner import word_of as word_of_agent
 from tokengym.base.errors import SettingsError
 from tokengym.base.objects import keep, word_of
 from tokengym.base.registry import did_you_mean
-from tokengym.base.settings import Chosen, FieldPath, with_values
+from tokengym.base.settings import Chosen, filled, keywords_of, names_of
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import (
-    CREDIT_SETTINGS,
     EvaluationSettings,
     TaskSettings,
     TrainingSettings,
     bundle_settings,
+    names_of_run,
     training_settings,
-    with_prompt_column,
 )
 
 Groups = Mapping[str, Any]
 
 
+class Sources(TypedDict, total=False):
+    """Settings that decide the defaults of others, beside environment, learner and reward."""
+
+    bundle: str | None
+    dataset: str | None
+    scorer: str | None
+    reward_model: str | None
+    encoder: str | None
+    pairs: str | None
+
+
 def run_settings(
     env: str | None,
     agent: str,
-    bundle: str,
-    pairs: str | None = None,
-    own: Groups | None = None,
-    **evaluation: Any,
+    reward: str | None,
+    *,
+    reference_samples: int | None = None,
+    **sources: Unpack[Sources],
 ) -> dict[str, Any]:
     """Return the default settings of what trains: the task's and the learner's.
 
     Args:
         env: Environment id, or a task's bare name; None leaves it to `resolve_env`.
         agent: Name of the learner.
-        bundle: Name or folder of the bundle, whose own defaults go before the task's; "" for none.
-        pairs: File of pairs to learn from, on which the default of the length depends.
-        own: The texts of --dataset, --scorer and the reward, as `resolve_env` takes them.
-        evaluation: Settings of evaluation that the command has other defaults for.
+        reward: Word of the reward; None leaves it to the task.
+        reference_samples: Default of the setting of that name.
+        sources: What prompts, models and scorers are made of; a bundle's own defaults go before
+            the task's.
     """
-    # Of a learner that takes none the option is refused as any unknown one.
+    bundle, pairs = sources.pop("bundle", None), sources.pop("pairs", None)
+    env_id = resolve_env(env, bundle, {**sources, "reward": reward})
+    # Of a learner that takes none the option is refused as any unknown one. With pairs the length
+    # of responses is left open.
     data = {"pairs": pairs} if "pairs" in find_learner(agent).default_values() else {}
-    training = training_settings(resolve_env(env, bundle, own), agent, bundle=bundle, **data)
+    training = training_settings(env_id, agent, bundle=bundle, **data)
     learner = training.declaration
     without = {f"learner.{name}" for name in (*learner.fixed, *learner.idle)}
-    without |= set(learner.unused) | (set() if learner.uses_credit else CREDIT_SETTINGS)
+    without |= {*names_of(TrainingSettings)} - names_of_run(learner)
     of_bundle = bundle_settings(bundle, "evaluation")
-    has_pairs_alone = data.get("pairs") is not None and (own or {}).get("dataset") is None
+    # Beside pairs alone --prompt-column is theirs.
+    idle = {"prompt_column"} if data.get("pairs") and not sources.get("dataset") else set()
     return {
         "training": Chosen(training, without=frozenset(without)),
-        "evaluation": EvaluationSettings(**evaluation | of_bundle),
-        # --prompt-column is then that of the pairs.
-        "task": Chosen(TaskSettings(), frozenset({"prompt_column"} if has_pairs_alone else ())),
+        "evaluation": EvaluationSettings(**{"reference_samples": reference_samples} | of_bundle),
+        "task": Chosen(TaskSettings(), without=frozenset(idle)),
     }
 
 
@@ -69,45 +84,24 @@ def comparison_settings(
     agent: str,
     agents: tuple[str, ...],
     rewards: tuple[str, ...],
-    bundle: str = "",
-    dataset: str | None = None,
-    scorer: str | None = None,
-    reward_model: str | None = None,
-    encoder: str | None = None,
-    pairs: str | None = None,
+    **sources: Unpack[Sources],
 ) -> dict[str, Any]:
-    """Return the default settings of a comparison, those of its first learner."""
-    judges = {"scorer": scorer, "reward_model": reward_model, "encoder": encoder}
-    own = {"dataset": dataset, "reward": rewards[0] if rewards else None, **judges}
+    """Return the default settings of a comparison, those of its first run."""
     first = LEARNERS.parse(agents[0]).without_options if agents else agent
-    return run_settings(env, first, bundle, pairs, own)
+    return run_settings(env, first, rewards[0] if rewards else None, **sources)
 
 
 def comparison(
-    env: str | None = None,
-    rewards: tuple[str, ...] = (),
+    env: str | None,
+    rewards: tuple[str, ...],
     agent: str = "ppo",
     agents: tuple[str, ...] = (),
-    seeds: int = 5,
-    first_seed: int = 0,
-    *,
-    training: TrainingSettings,
-    evaluation: EvaluationSettings,
-    task: TaskSettings,
+    **settings: Any,
 ) -> ComparisonConfig:
-    """Return the comparison of a command's words and settings; see ``tokengym compare``."""
+    """Return the comparison of a command's words, and other fields of `ComparisonConfig`."""
     if agents and agent != "ppo":
         raise ValueError(f"--agent {agent} has no effect beside --agents; leave one of them out")
-    return ComparisonConfig(
-        env=env or "",
-        rewards=rewards,
-        agents=agents,
-        seeds=seeds,
-        first_seed=first_seed,
-        training=with_prompt_column(training, task),
-        evaluation=evaluation,
-        task=task,
-    )
+    return ComparisonConfig(env=env or "", rewards=rewards, agents=agents, **settings)
 
 
 # --- keywords of a call ---------------------------------------------------------------------------
@@ -131,35 +125,15 @@ def comparison_of_keywords(
     reward_words = tuple(map(_word, _listed(rewards)))
     agent_words, first = tuple(map(_agent_word, _listed(agents))), _agent_word(agent)
     given = {name: _plain(value) for name, value in keywords.items() if value is not None}
-    deciding = ("bundle", "dataset", "scorer", "reward_model", "encoder", "pairs")
-    known = {name: str(given[name]) for name in deciding if name in given}
-    defaults = comparison_settings(env, first, agent_words, reward_words, **known)
+    sources: Any = {name: str(given[name]) for name in get_type_hints(Sources) if name in given}
+    defaults = comparison_settings(env, first, agent_words, reward_words, **sources)
     groups = {name: Chosen.of(one) for name, one in defaults.items()}
-    leaves = keywords_of(groups)
+    known = keywords_of(groups)
     for name in given:
-        if name not in leaves:
-            _refuse_keyword(name, (agent_words or (first,))[0], leaves)
-    values: dict[str, dict[tuple[str, ...], Any]] = {name: {} for name in groups}
-    for keyword, value in given.items():
-        group, leaf = leaves[keyword]
-        if leaf.path in values[group]:
-            raise TypeError(f"compare() got {keyword!r} twice, by two of its names; leave one out")
-        values[group][leaf.path] = value
-    made = {name: with_values(one.settings, values[name]) for name, one in groups.items()}
-    return comparison(env, reward_words, first, agent_words, seeds, first_seed, **made)
-
-
-def keywords_of(groups: Mapping[str, Chosen]) -> dict[str, tuple[str, FieldPath]]:
-    """Return the keywords of settings: the words of their options, each with its group and field.
-
-    A field that no text can say, which is no option, has its own name.
-    """
-    known: dict[str, tuple[str, FieldPath]] = {}
-    for group, chosen in groups.items():
-        for leaf in chosen.leaves():
-            for flag in (leaf.flag or leaf.path[-1], *leaf.aliases):
-                known.setdefault(flag.replace("-", "_"), (group, leaf))
-    return known
+        if name not in known:
+            _refuse_keyword(name, (agent_words or (first,))[0], known)
+    settings = {**filled(groups, given), "seeds": seeds, "first_seed": first_seed}
+    return comparison(env, reward_words, first, agent_words, **settings)
 
 
 def _listed(given: Any) -> Sequence[Any]:

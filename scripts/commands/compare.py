@@ -1,21 +1,22 @@
 """``tokengym compare``: which reward learns faster?"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from tokengym.evaluation.runs.defaults import (
+    EvaluationSettings,
+    TaskSettings,
+    TrainingSettings,
+    task_name,
+)
 from tokengym.evaluation.runs.words import comparison, comparison_settings
 from tokengym.scripts.commands.options import (
     RUN_OPTIONS,
     Tracker,
-    learner_names,
     takes_settings,
 )
 
-if TYPE_CHECKING:
-    from tokengym.evaluation.runs.defaults import EvaluationSettings, TaskSettings, TrainingSettings
 
-
-@takes_settings(comparison_settings, choice=("agent", learner_names), usual=RUN_OPTIONS - {"agent"})
+@takes_settings(comparison_settings, RUN_OPTIONS - {"agent"}, by_learner=True)
 def compare(
     env: str | None = None,
     rewards: tuple[str, ...] = (),
@@ -30,9 +31,9 @@ def compare(
     track: Tracker = None,
     executor: str | None = None,
     *,
-    training: "TrainingSettings",
-    evaluation: "EvaluationSettings",
-    task: "TaskSettings",
+    training: TrainingSettings,
+    evaluation: EvaluationSettings,
+    task: TaskSettings,
 ) -> int:
     """Train each reward, or each learner, with the same seeds and budget: which learned faster?
 
@@ -74,15 +75,13 @@ def compare(
         evaluation: Settings of evaluation.
         task: Prompts and models that the environment is made from.
     """
-    from tokengym.evaluation.runs.defaults import task_name
-
     config = comparison(
         env,
         rewards,
         agent,
         agents,
-        seeds,
-        first_seed,
+        seeds=seeds,
+        first_seed=first_seed,
         training=training,
         evaluation=evaluation,
         task=task,

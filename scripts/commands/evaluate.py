@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import tyro
 
 from tokengym.base.registry import split_file_word
+from tokengym.base.settings import Chosen, names_of
 from tokengym.scripts.commands.options import check_counts, takes_settings, task_settings
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
     from tokengym.evaluation.measure.win_rate import WinRate
-    from tokengym.evaluation.runs.defaults import ReferenceSettings, TaskSettings
+    from tokengym.evaluation.runs.defaults import EvaluationSettings, TaskSettings
 
 
 class _Player(NamedTuple):
@@ -57,11 +58,13 @@ class _Player(NamedTuple):
 
 
 def evaluation_settings() -> dict[str, Any]:
-    """Return the default settings of an evaluation."""
+    """Return the default settings: of an evaluation's, those of the reference samples alone."""
     from tokengym.evaluation.measure.measures import BLOCK
-    from tokengym.evaluation.runs.defaults import ReferenceSettings
+    from tokengym.evaluation.runs.defaults import EvaluationSettings
 
-    return {**task_settings(), "references": ReferenceSettings(reference_samples=BLOCK)}
+    others = frozenset({*names_of(EvaluationSettings)} - {"reference_samples"})
+    references = Chosen(EvaluationSettings(reference_samples=BLOCK), without=others)
+    return {**task_settings(), "references": references}
 
 
 @takes_settings(evaluation_settings)
@@ -81,16 +84,16 @@ def evaluate(
     device: str = "auto",
     *,
     task: "TaskSettings",
-    references: "ReferenceSettings",
+    references: "EvaluationSettings",
 ) -> None:
     """Measure a policy on held-out prompts: score, gold score, KL, text, and what it wrote.
 
     ROUGE (where prompts have references) and self-BLEU need pip install 'tokengym[text]'.
 
     For example:
-      tokengym evaluate runs/abc/agent
+      tokengym evaluate runs/one/agent
       tokengym evaluate --env MovieReview            the policy that training starts from
-      tokengym evaluate runs/abc/agent --against runs/sparse/agent --judge models/judge
+      tokengym evaluate runs/one/agent --against runs/sparse/agent --judge models/judge
       tokengym evaluate my_agent.py:MyAgent          an agent of your own, as it is made
 
     Args:
@@ -169,7 +172,7 @@ def _show_references(
     evaluator: "Evaluator",
     saved: Path | None,
     model: str | None,
-    references: "ReferenceSettings",
+    references: "EvaluationSettings",
 ) -> dict[str, Any] | None:
     """Print and return what needs no training, at the price that the agent was trained at."""
     from tokengym.agents.errors import ModelError

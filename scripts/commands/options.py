@@ -1,35 +1,44 @@
 """Options of the commands: their own parameters, and the fields of settings dataclasses.
 
-A command names its settings as parameters and says in `takes_settings` which instances are the
-defaults. These may depend on some options, such as the environment and the learner, which are taken
-from the command line before the others, so that ``--help`` shows the defaults of the chosen task.
-The line itself is read once. tyro reads types and texts where the fields are declared, turns what
-was typed into values, and writes the help.
+tyro reads types and texts where they are declared, turns what was typed into values and writes the
+help. What is here adds defaults that follow from other options, such as the task and the learner,
+``--help-all``, and mistakes that are said in one line with their remedy.
 """
 
 import inspect
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import field, is_dataclass, make_dataclass, replace
+from dataclasses import dataclass, field, is_dataclass, make_dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from types import NoneType
-from typing import Annotated, Any, NamedTuple, NoReturn, TypeVar, Union
+from types import NoneType, UnionType
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    NoReturn,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import tyro
 from tyro.constructors import (
     MISSING_NONPROP,
     ConstructorRegistry,
     PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
     StructFieldSpec,
     StructTypeInfo,
 )
 
 from tokengym.base.errors import SettingsError
 from tokengym.base.registry import did_you_mean
-from tokengym.base.settings import Chosen, names_of, with_values
-from tokengym.scripts.commands.line import CommandLine, Option, members, read_by_tyro
+from tokengym.base.settings import Chosen, FieldPath, filled, names_of
+from tokengym.base.text import listed
 
 USED = frozenset(
     """
@@ -76,7 +85,6 @@ GROUP_NAME = re.compile(r"(Settings|Options)$")
 OPTION_NAME = re.compile(r"--([a-z-]+)")
 ARGUMENT = re.compile(r"^    (\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
 """Name and text of an argument in a docstring."""
-
 Tracker = Annotated[str | None, tyro.conf.arg(metavar="{tensorboard,wandb,mlflow,trackio}")]
 
 Command = Callable[..., int | None]
@@ -84,65 +92,37 @@ C = TypeVar("C", bound=Command)
 Groups = Mapping[str, Any]
 
 
-def task_settings() -> dict[str, Any]:
-    """Return the default settings of a command that takes prompts and models of one's own."""
-    from tokengym.evaluation.runs.defaults import TaskSettings
-
-    return {"task": TaskSettings()}
-
-
-def check_counts(least: int, **values: int) -> None:
-    """Refuse numbers below the least, by the names of their options.
-
-    What they are passed on to may know them by other names, or take a negative one for another.
-    """
-    for name, value in values.items():
-        if value < least:
-            raise ValueError(f"{name} must be an integer >= {least}, got {value}")
-
-
-def learner_names() -> list[str]:
-    """Return the names that ``--agent`` takes."""
-    from tokengym.agents.learner import LEARNERS
-
-    return LEARNERS.names()
-
-
-Choice = tuple[str, Callable[[], Sequence[str]]] | None
-
-
 class Declared(NamedTuple):
     """Arguments of `takes_settings`."""
 
-    defaults: Callable[..., Groups]
-    choice: Choice = None
+    defaults: Callable[..., Groups] = lambda: {}
     usual: Collection[str] | None = None
+    by_learner: bool = False
 
 
 _DECLARED: dict[Command, Declared] = {}
-NOTHING = Declared(dict)
-"""Declared of a command that takes no settings."""
 
 
 def takes_settings(
     defaults: Callable[..., Groups],
-    choice: Choice = None,
     usual: Collection[str] | None = None,
+    *,
+    by_learner: bool = False,
 ) -> Callable[[C], C]:
     """Give a command the fields of settings dataclasses as options.
 
     Args:
         defaults: Returns the default settings, or `Chosen`, by the command's parameter. Its own
-            parameters are options of the command, whose values decide the defaults of the others.
-        choice: One of these parameters, whose value may stand first on the command line, and a
-            function that returns its values: an option that the command has with another value only
-            is refused in these terms.
+            parameters, those of ``**rest: Unpack[...]`` included, are options of the command, whose
+            values decide the defaults of the others; what is for a keyword alone is none.
         usual: Options that ``--help`` shows, beside those of learners outside tokengym; the others
             are left to ``--help-all``. None takes all parameters of the command, and `USED`.
+        by_learner: Whether ``agent`` is a learner, which may be named first: an option that only
+            other learners have is refused in these terms.
     """
 
     def decorate(command: C) -> C:
-        _DECLARED[command] = Declared(defaults, choice, usual)
+        _DECLARED[command] = Declared(defaults, usual, by_learner)
         return command
 
     return decorate
@@ -169,43 +149,178 @@ def call(command: Command, prog: str, arguments: Sequence[str]) -> int:
         _refuse_unknown(command, typed, options, name.replace("_", "-"))
     if line.free:
         raise ValueError(f"unexpected {line.free[0]!r}; {prog} --help shows what there is")
-    values: dict[str, Any] = {}
-    for name, one in chosen.items():
-        given = [o for o in options if o.parameter == name and o.name in typed]
-        with _named_as_typed(given):
-            values[name] = with_values(one.settings, {o.path: typed[o.name] for o in given})
+    values = filled(chosen, {o.name: typed[o.name] for o in options if o.leaf and o.name in typed})
     for option in options:
-        if not option.path:
-            values[option.parameter] = typed.get(option.name, option.default)
-            if values[option.parameter] is inspect.Parameter.empty:
+        if option.leaf is None:
+            values[option.name] = typed.get(option.name, option.default)
+            if values[option.name] is inspect.Parameter.empty:
                 raise ValueError(f"{prog} needs {option.shown}; {prog} --help has examples")
     return command(**values) or 0
 
 
-@contextmanager
-def _named_as_typed(given: Sequence[Option]) -> Iterator[None]:
-    """Name the setting that an error begins with as its option, where that has another name.
-
-    The settings of evaluations have one named ``every``, which is typed as --eval-every, and those
-    of training ``steps``, which is --updates.
-    """
-    try:
-        yield
-    except SettingsError as error:
-        setting, _, rest = str(error).partition(" ")
-        option = next((one for one in given if one.path[-1:] == (setting,)), None)
-        if option is None or setting.replace("_", "-") == option.flag:
-            raise
-        raise type(error)(f"{option.name} {rest}") from error
-
-
-def options_of(command: Command, arguments: Sequence[str] = ()) -> list[Option]:
+def options_of(command: Command, arguments: Sequence[str] = ()) -> list["Option"]:
     """Return all options that a command has beside the ones given."""
     typed = _take_deciding(command, CommandLine(arguments))
-    return list(_options(command, _chosen(command, typed), lists_choices=True))
+    return list(_options(command, _chosen(command, typed)))
+
+
+# --- a command line -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """One option of a command: a parameter of its own, or a field of the settings in one."""
+
+    parameter: str
+    """The command's parameter."""
+    flag: str
+    """Its name on the command line, without dashes."""
+    kind: Any
+    """Type that tyro reads."""
+    default: Any
+    """Its default."""
+    text: str = ""
+    """Its meaning."""
+    is_used: bool = True
+    """Whether ``--help`` shows it, and not ``--help-all`` alone."""
+    leaf: FieldPath | None = None
+    """The field; None for the command's own parameters."""
+
+    @property
+    def is_positional(self) -> bool:
+        """Whether it has no name on the command line."""
+        return tyro.conf.Positional in get_args(self.kind)
+
+    @property
+    def name(self) -> str:
+        """Its name as a keyword."""
+        return self.flag.replace("-", "_")
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """All its names on the command line."""
+        return (self.flag, *(self.leaf.aliases if self.leaf else ()))
+
+    @property
+    def shown(self) -> str:
+        """What is typed for it, in messages."""
+        return self.values if self.is_positional else f"--{self.flag}"
+
+    @property
+    def values(self) -> str:
+        """Placeholder of its values in the help; empty for a switch."""
+        for mark in get_args(self.kind):
+            if metavar := getattr(mark, "metavar", None):
+                return str(metavar)
+        if self.leaf is None and self.kind in (bool, tuple[str, ...]):
+            return "" if self.kind is bool else "NAME ..."
+        shown = [_reader(one).metavar for one in members(self.kind) if one is not NoneType]
+        short = [re.sub(r"^\[({None}\|)?(\S+) .*", r"\2 ...", metavar) for metavar in shown]
+        return "|".join(short).replace("STR", "TEXT")
+
+    def read(self, texts: list[str]) -> tuple[Any, list[str]]:
+        """Return the value of the texts that follow it, and those that it does not take."""
+        kinds = members(self.kind)
+        if texts[:1] == ["None"] and NoneType in kinds:
+            return None, texts[1:]
+        if bool in kinds and (self.leaf is None or texts[:1] not in (["True"], ["False"])):
+            return True, texts
+        reader = _reader(self.kind)
+        count = reader.nargs if isinstance(reader.nargs, int) else len(texts)
+        if len(texts) < count or not (texts or self.leaf):
+            least = "a value" if isinstance(reader.nargs, int) else "at least one value"
+            raise ValueError(
+                f"{self.shown} needs {least} ({self.values}); write it, or leave {self.shown} out"
+            )
+        kind, *others = {*kinds} - {NoneType}
+        words = [*map(str, get_args(kind))] if get_origin(kind) is Literal and not others else []
+        try:
+            if words and texts[0] not in words:
+                raise ValueError
+            return reader.instance_from_str(texts[:count]), texts[count:]
+        except ValueError:
+            numbers = {} if others else {int: "a whole number", float: "a number"}
+            what = f"{', '.join(words[:-1])} or {words[-1]}" if words else self.values
+            got = " ".join(texts[:count])
+            raise ValueError(
+                f"{self.shown} must be {numbers.get(kind, what)}, got {got!r}"
+            ) from None
+
+
+class CommandLine:
+    """What was typed, read once: texts by the option that they follow, until they are taken."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self.given: dict[str, list[str]] = {}
+        """Texts after each option, by its name without dashes; the last of several counts."""
+        self.free: list[str] = []
+        """Texts that follow no option, or are more than it takes."""
+        texts = self.free
+        for argument in arguments:
+            flag, equals, value = argument.partition("=")
+            if argument == "--":
+                texts = self.free
+            elif argument.startswith("--") or argument == "-h":
+                name = "help" if argument == "-h" else flag[2:].replace("_", "-")
+                self.given.pop(name, None)  # of two names of an option, too, the last counts
+                texts = self.given[name] = [value] if equals else []
+            else:
+                texts.append(argument)
+
+    def take(self, options: Sequence[Option]) -> dict[str, Any]:
+        """Remove what was typed of options, and return their values by name.
+
+        Raises:
+            ValueError: if a value is missing, or none of the option's.
+        """
+        values, flags = {}, {option.flag for option in options}
+        for option in sorted(options, key=lambda option: option.is_positional):  # these come last
+            own = {*option.flags} - (flags - {option.flag})
+            if option.is_positional:
+                if self.free:
+                    values[option.name], self.free = option.read(self.free)
+            elif texts := [self.given.pop(name) for name in [*self.given] if name in own]:
+                values[option.name], more = option.read(texts[-1])
+                self.free += more
+        return values
+
+
+def _reader(kind: Any) -> Any:
+    """Return how tyro reads a type from the command line, or the error that it does not."""
+    return ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(kind, set()))
+
+
+def members(kind: Any) -> tuple[Any, ...]:
+    """Return the types of a union, or the one type, without what annotates it."""
+    kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
 
 
 # --- what a command has ---------------------------------------------------------------------------
+
+
+def task_settings() -> dict[str, Any]:
+    """Return the default settings of a command that takes prompts and models of one's own."""
+    from tokengym.evaluation.runs.defaults import TaskSettings
+
+    return {"task": TaskSettings()}
+
+
+def check_counts(least: int, **values: int) -> None:
+    """Refuse numbers below the least, by the names of their options.
+
+    What they are passed on to may know them by other names, or take a negative one for another.
+    """
+    for name, value in values.items():
+        if value < least:
+            raise ValueError(f"{name} must be an integer >= {least}, got {value}")
+
+
+def learner_names() -> list[str]:
+    """Return the names that ``--agent`` takes."""
+    from tokengym.agents.learner import LEARNERS
+
+    return LEARNERS.names()
 
 
 def _take_deciding(command: Command, line: CommandLine) -> dict[str, Any]:
@@ -213,12 +328,18 @@ def _take_deciding(command: Command, line: CommandLine) -> dict[str, Any]:
 
     A learner may be named first: "train dpo --beta 0.1" is "train --agent dpo --beta 0.1".
     """
-    choice = _DECLARED.get(command, NOTHING).choice
-    first = {choice[0]: line.free.pop(0)} if choice and line.free else {}
+    is_named = _declared(command).by_learner and line.free
+    first = {"agent": line.free.pop(0)} if is_named else {}
     typed = line.take(_deciding(command))
-    for name in first.keys() & typed.keys():
-        raise ValueError(f"{first[name]} is named first, and --{name} names another; leave one out")
+    if first and "agent" in typed:
+        raise ValueError(
+            f"{first['agent']} is named first, and --agent names another; leave one out"
+        )
     return typed | first
+
+
+def _declared(command: Command) -> Declared:
+    return _DECLARED.get(command, Declared())
 
 
 def _deciding(command: Command) -> list[Option]:
@@ -226,62 +347,57 @@ def _deciding(command: Command) -> list[Option]:
 
     What is no parameter of the command is a field of the settings whose defaults depend on it.
     """
-    if command not in _DECLARED:
-        return []
-    ours = inspect.signature(command).parameters
-    names = inspect.signature(_DECLARED[command].defaults).parameters
-    return [_option(name, ours.get(name, parameter)) for name, parameter in names.items()]
+    ours, options = inspect.signature(command).parameters, []
+    for name, one in inspect.signature(_declared(command).defaults).parameters.items():
+        if one.kind is one.VAR_KEYWORD:
+            kinds = get_type_hints(*get_args(one.annotation)).items()
+            more = one.replace(kind=one.KEYWORD_ONLY, default=None)
+            options += [_option(n, more.replace(annotation=kind)) for n, kind in kinds]
+        elif one.kind is not one.KEYWORD_ONLY:
+            options.append(_option(name, ours.get(name, one)))
+    return options
 
 
 def _chosen(command: Command, typed: Mapping[str, Any]) -> dict[str, Chosen]:
     """Return the default settings that follow from the options that decide them."""
-    if command not in _DECLARED:
-        return {}
     values = {one.name: typed.get(one.name, one.default) for one in _deciding(command)}
-    groups = _DECLARED[command].defaults(**values)
+    groups = _declared(command).defaults(**values)
     return {name: Chosen.of(one) for name, one in groups.items()}
 
 
-def _options(
-    command: Command, chosen: Mapping[str, Chosen], *, lists_choices: bool = False
-) -> Iterator[Option]:
-    """Yield a command's options in order; values of a choice are listed for a reader alone.
+def _options(command: Command, chosen: Mapping[str, Chosen]) -> Iterator[Option]:
+    """Yield a command's options in order.
 
     A field is no option if no text can say its value, or the command itself or earlier settings
     have an option of that name.
     """
-    declares = _DECLARED.get(command, NOTHING)
-    choice, usual = declares.choice, declares.usual
-    texts = _texts(command)
-    parameters = inspect.signature(command).parameters
+    _, usual, by_learner = _declared(command)
+    texts, parameters = _texts(command), inspect.signature(command).parameters
     taken = {"", *(name.replace("_", "-") for name in parameters if name not in chosen)}
     for name, parameter in parameters.items():
         if name not in chosen:
-            if lists_choices and choice is not None and choice[0] == name:
-                listed = tyro.conf.arg(metavar=f"{{{','.join(choice[1]())}}}")
+            if by_learner and name == "agent":
+                listed = tyro.conf.arg(metavar=f"{{{','.join(learner_names())}}}")
                 parameter = parameter.replace(annotation=Annotated[parameter.annotation, listed])
             option = _option(name, parameter, texts.get(name, ""))
             yield replace(option, is_used=usual is None or option.flag in usual)
             continue
         for leaf in chosen[name].leaves():
-            if leaf.flag in taken:
-                continue
             declared = _fields(leaf.owner)[leaf.path[-1]]
-            if (kind := _readable(declared.type)) is not None:
-                taken.add(leaf.flag)
-                said = declared.helptext() if callable(declared.helptext) else declared.helptext
-                yield Option(
-                    parameter=name,
-                    path=leaf.path,
-                    flag=leaf.flag,
-                    aliases=leaf.aliases,
-                    kind=kind,
-                    default=leaf.value,
-                    text=" ".join((said or "").split()),
-                    group=_group_of(leaf.owner, leaf.path[-1]),
-                    is_used=leaf.flag in (USED if usual is None else usual)
-                    or not leaf.owner.__module__.startswith("tokengym."),
-                )
+            if leaf.flag in taken or (kind := _readable(declared.type)) is None:
+                continue
+            taken.add(leaf.flag)
+            said = declared.helptext() if callable(declared.helptext) else declared.helptext
+            yield Option(
+                parameter=name,
+                flag=leaf.flag,
+                kind=kind,
+                default=leaf.value,
+                text=" ".join((said or "").split()),
+                is_used=leaf.flag in (USED if usual is None else usual)
+                or not leaf.owner.__module__.startswith("tokengym."),
+                leaf=leaf,
+            )
 
 
 def _option(name: str, parameter: inspect.Parameter, text: str = "") -> Option:
@@ -292,14 +408,7 @@ def _option(name: str, parameter: inspect.Parameter, text: str = "") -> Option:
         kind=parameter.annotation,
         default=parameter.default,
         text=text,
-        is_used=True,
     )
-
-
-def _group_of(owner: type, name: str) -> type:
-    """Return the dataclass that declares a field, by which --help-all groups the options."""
-    bases = filter(is_dataclass, reversed(owner.__mro__))
-    return next(one for one in bases if name in names_of(one))
 
 
 def _texts(command: Command) -> dict[str, str]:
@@ -325,7 +434,7 @@ def _fields(owner: type) -> dict[str, StructFieldSpec]:
 
 def _readable(kind: Any) -> Any:
     """Return the part of a type that texts can say; None if there is none."""
-    kinds = [m for m in members(kind) if isinstance(read_by_tyro(m), PrimitiveConstructorSpec)]
+    kinds = [m for m in members(kind) if isinstance(_reader(m), PrimitiveConstructorSpec)]
     if str in kinds:  # it takes any text, so it comes last
         kinds = [*(m for m in kinds if m not in (str, Path)), str]
     return Union[tuple(kinds)] if set(kinds) - {NoneType} else None  # noqa: UP007
@@ -338,19 +447,20 @@ def _show_help(
     command: Command, prog: str, chosen: Mapping[str, Chosen], *, shows_all: bool
 ) -> int:
     """Print a command's options, of each group those that most need or all; tyro writes them."""
-    options = list(_options(command, chosen, lists_choices=True))
+    options = list(_options(command, chosen))
     shown = [option for option in options if shows_all or option.is_used]
     said, texts = (inspect.getdoc(command) or "").partition("\n\nArgs:")[0], _texts(command)
     if len(shown) < len(options):
         said += f"\n\n--help-all shows {len(options) - len(shown)} more options."
     groups: dict[str, list[tuple[str, Any, Any]]] = {"": []}
-    plain = {option.name for option in options if not option.path}
+    plain = {option.name for option in options if option.leaf is None}
     for option in shown:
-        name = option.parameter if option.path else ""
-        if name and shows_all and option.group is not None:
-            name = GROUP_NAME.sub("", option.group.__name__).lower()
+        name = option.parameter if option.leaf else ""
+        if option.leaf and shows_all:
+            group = _group_of(option.leaf)
+            name = GROUP_NAME.sub("", group.__name__).lower()
             name += "s" * (name in plain)  # --reward is an option, so that its group is "rewards"
-            texts.setdefault(name, (option.group.__doc__ or "").partition("\n")[0])
+            texts.setdefault(name, (group.__doc__ or "").partition("\n")[0])
         groups.setdefault(name, []).append(_line_of(option))
     own = groups.pop("")
     for name, lines in groups.items():
@@ -362,13 +472,19 @@ def _show_help(
     return 0  # unreached: tyro ends the process
 
 
+def _group_of(leaf: FieldPath) -> type:
+    """Return the dataclass that declares a field, by which --help-all groups the options."""
+    bases = filter(is_dataclass, reversed(leaf.owner.__mro__))
+    return next(one for one in bases if leaf.path[-1] in names_of(one))
+
+
 def _line_of(option: Option) -> tuple[str, Any, Any]:
     """Return an option as a dataclass has a field, with what tyro's help says of it."""
-    is_said = not option.path or "(default" in option.text  # what no default stands for
+    is_said = option.leaf is None or "(default" in option.text  # what no default stands for
     hint = "" if option.default in (None, ()) and is_said else None
     text = option.text.replace("`", "")
     shown = tyro.conf.arg(metavar=option.values, help=text, help_behavior_hint=hint)
-    switch = tyro.conf.FlagConversionOff if option.path else tyro.conf.FlagCreatePairsOff
+    switch = tyro.conf.FlagConversionOff if option.leaf else tyro.conf.FlagCreatePairsOff
     is_required = option.default is inspect.Parameter.empty
     default = field() if is_required else field(default=option.default)
     return option.name, Annotated[option.kind, shown, switch], default
@@ -382,11 +498,11 @@ def _refuse_unknown(
 ) -> NoReturn:
     """Refuse an option that the command does not have, naming those that would work."""
     ours = _names(options)
-    plain = {"help", "help-all", *(o.flag for o in options if not (o.path or o.is_positional))}
+    plain = {"help", "help-all", *(o.flag for o in options if not (o.leaf or o.is_positional))}
     known = {*plain, *ours, *_refuse_idle(command, typed, flag, ours)}
     if (positive := flag.removeprefix("no-")) != flag and positive in known:
         named = next((o for o in options if o.flag == positive), None)
-        off = named is not None and bool in members(named.kind) and named.path
+        off = named is not None and bool in members(named.kind) and named.leaf
         instead = f"write --{positive} False" if off else f"leave --{positive} out"
         raise ValueError(f"there is no --{flag}; {instead}")
     words = {name: name.split("-") for name in sorted(known)}
@@ -402,30 +518,24 @@ def _refuse_unknown(
 def _refuse_idle(
     command: Command, typed: Mapping[str, Any], flag: str, ours: Mapping[str, str]
 ) -> set[str]:
-    """Refuse an option that the command has with another choice only; return all that it has."""
-    choice = _DECLARED.get(command, NOTHING).choice
-    if choice is None:
+    """Refuse an option that only other learners have; return all that the command has."""
+    if not _declared(command).by_learner:
         return set()
-    name, choices = choice
     others = {
-        one: _names(_options(command, _chosen(command, {**typed, name: one}))) for one in choices()
+        learner: _names(_options(command, _chosen(command, {**typed, "agent": learner})))
+        for learner in learner_names()
     }
-    if owners := [one for one, names in others.items() if flag in names]:
+    if owners := [learner for learner, names in others.items() if flag in names]:
         common = set.intersection(*map(set, others.values()))
         takes = ", ".join(dict.fromkeys(f"--{o}" for o in ours.values() if o not in common))
-        present = typed.get(name, inspect.signature(command).parameters[name].default)
+        present = typed.get("agent", inspect.signature(command).parameters["agent"].default)
         raise ValueError(
             f"--{others[owners[0]][flag]} has no effect on {present}; it is an option of "
-            f"{_listed(owners)}; {present} takes {takes}"
+            f"{listed(owners)}; {present} takes {takes}"
         )
     return set().union(*others.values())
 
 
 def _names(options: Iterable[Option]) -> dict[str, str]:
     """Return all names of the settings among options, each with the first of its option."""
-    return {name: one.flag for one in options if one.path for name in (one.flag, *one.aliases)}
-
-
-def _listed(names: Sequence[str]) -> str:
-    *rest, last = names
-    return f"{', '.join(rest)} and {last}" if rest else last
+    return {name: one.flag for one in options if one.leaf for name in one.flags}

