@@ -257,25 +257,19 @@ def _sentence(text: str) -> str:
 
 
 def _cut(group: Figures) -> list[str]:
-    """Return which evaluations of longer runs are not in the figures."""
-    cautions, (first, _) = [], group["steps"]
-    unit = " tokens" if group["axis"] == "tokens" else ""
+    """Return where runs begin or end apart, so that pairs are not compared over whole runs."""
+    cautions, unit, (first, _) = [], unit_of(group), group["steps"]
     if group["late"] is not None:
-        at = f"{first:,.0f} tokens" if unit else f"step {first:g}"
         cautions.append(
-            f"The figures begin at {at}, where {group['late']} was first evaluated: what the "
-            "others did before is left out."
+            f"Of pairs with {group['late']} the differences begin at {first:,.10g} {unit}, where "
+            "it was first evaluated: what the others did before is left out."
         )
     cut_at, longest = group["cut_at"], group["longest"]
-    if cut_at is not None and not unit:
+    near = NEAR_END * longest if group["axis"] == "tokens" else 0.0
+    if cut_at is not None and longest - cut_at > near:
         cautions.append(
-            f"Longer runs were cut at step {cut_at:g}, where the shortest ended, so that "
-            "all have the same budget."
-        )
-    elif cut_at is not None and longest - cut_at > NEAR_END * longest:
-        cautions.append(
-            f"Longer runs were cut at {cut_at:,.0f} of {longest:,.0f} tokens, where "
-            f"{group['shortest']} ended, so that all have the same budget."
+            f"Runs end between {cut_at:,.10g} ({group['shortest']}) and {longest:,.10g} {unit}: "
+            f"each difference is over the {unit} that both runs of a pair reached."
         )
     return cautions
 

@@ -183,7 +183,7 @@ def test_with_a_gpu_each_run_imports_for_itself(monkeypatch):
 def test_a_run_that_is_stopped_ends_as_one_that_has_finished(tmp_path, monkeypatch):
     """So that what libraries hold, such as semaphores, is given back."""
     handlers: dict[int, Any] = {}
-    for name in launchers.QUIET:
+    for name in launchers.CHILD_ENV_QUIET:
         monkeypatch.setenv(name, os.environ.get(name, ""))  # and back again
     monkeypatch.setattr(signal, "signal", handlers.__setitem__)
     receiver, sender = multiprocessing.Pipe(duplex=False)
