@@ -234,11 +234,7 @@ class ComparisonConfig:
 
     @cached_property
     def runs(self) -> tuple[RunSpec, ...]:
-        """The runs of the first seed, resolved once; those of others are copies of them.
-
-        Raises:
-            SettingsError: if a learner has no such option.
-        """
+        """The runs of the first seed, resolved once; those of others are copies of them."""
         runs, whole = [], self._of_all
         for word in self._agents:
             training = self.training
@@ -328,9 +324,6 @@ class ComparisonConfig:
         """Return what the word of a reward stands for; a word of the user's own file runs it.
 
         It is looked up when it is first needed.
-
-        Raises:
-            RewardError: if an option is unknown.
         """
         return self._of_all.choice(self._word(reward))
 

@@ -239,11 +239,7 @@ class TrainingSettings(ModelSettings):
         return 1.0 - min(tokens / self.tokens, 1.0)
 
     def lengths(self) -> dict[str, int]:
-        """Return the arguments of ``gym.make`` that decide how long responses are.
-
-        Raises:
-            SettingsError: if the length is left to the comparison.
-        """
+        """Return the arguments of ``gym.make`` that decide how long responses are."""
         if self.max_new_tokens is None:
             raise SettingsError(
                 "max_new_tokens=None is left to a ComparisonConfig; pass it there, or name a length"
@@ -253,11 +249,7 @@ class TrainingSettings(ModelSettings):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "TrainingSettings":
-        """Return the settings that `to_json` wrote.
-
-        Raises:
-            SettingsError: if another version wrote them.
-        """
+        """Return the settings that `to_json` wrote."""
         learner = find_learner(data["agent"])
         settings: Any = from_json(learner.settings, data["learner"])
         return from_json(cls, {**data, "learner": settings})
@@ -506,9 +498,6 @@ def learner_settings(env_id: str, first: TrainingSettings, agent: Spec) -> Train
         env_id: Id of the environment.
         first: Settings of the comparison's first learner.
         agent: The learner, with options of its own.
-
-    Raises:
-        SettingsError: if it has no such option, or its data may cost more tokens than there are.
     """
     learner = LEARNERS.find(agent)
     if agent.options and learner.settings is NoSettings:
@@ -539,11 +528,7 @@ def learner_settings(env_id: str, first: TrainingSettings, agent: Spec) -> Train
 
 
 def _within_budget(training: TrainingSettings, options: Mapping[str, Any]) -> TrainingSettings:
-    """Return settings with which collecting data takes half of the tokens, and learning the rest.
-
-    Raises:
-        SettingsError: if the data may cost more tokens than there are.
-    """
+    """Return settings with which collecting data takes half of the tokens, learning the rest."""
     name = training.declaration.prompts_setting
     if not name or training.tokens is None or getattr(training.learner, "pairs", None):
         return training

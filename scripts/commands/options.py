@@ -132,9 +132,6 @@ def call(command: Command, prog: str, arguments: Sequence[str]) -> int:
 
     Returns:
         The exit status that the command returns; 0 if it returns none.
-
-    Raises:
-        ValueError: for an option that the command does not have, or that has no effect.
     """
     line = CommandLine(arguments)
     typed = _take_deciding(command, line)
@@ -267,11 +264,7 @@ class CommandLine:
                 texts.append(argument)
 
     def take(self, options: Sequence[Option]) -> dict[str, Any]:
-        """Remove what was typed of options, and return their values by name.
-
-        Raises:
-            ValueError: if a value is missing, or none of the option's.
-        """
+        """Remove what was typed of options, and return their values by name."""
         values, flags = {}, {option.flag for option in options}
         for option in sorted(options, key=lambda option: option.is_positional):  # these come last
             own = {*option.flags} - (flags - {option.flag})
