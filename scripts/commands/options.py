@@ -339,7 +339,8 @@ def _deciding(command: Command) -> list[Option]:
 
     What is no parameter of the command is a field of the settings whose defaults depend on it.
     """
-    ours, options = inspect.signature(command).parameters, []
+    ours = inspect.signature(command).parameters
+    options: list[Option] = []
     for name, one in inspect.signature(_declared(command).defaults).parameters.items():
         if one.kind is one.VAR_KEYWORD:
             kinds = get_type_hints(*get_args(one.annotation)).items()
