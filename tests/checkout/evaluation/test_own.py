@@ -328,7 +328,7 @@ def test_a_replay_of_stored_scores_runs_no_code(
 ) -> None:
     foreign(kind)
     (file,) = Path("run").glob("*/seed-0/episodes.jsonl")
-    stored = {}
+    stored: dict[tuple[Any, ...], Any] = {}
     for row in map(json.loads, file.read_text().splitlines()):
         stored.setdefault((row["prompt"], *row["response_ids"]), row)
     assert main(["replay", "--episodes", "run", "--out", "out"]) == 0
