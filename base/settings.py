@@ -249,18 +249,12 @@ def values_by_name(settings: Any) -> dict[str, Any]:
 
 def with_values(settings: T | type[T], values: Mapping[tuple[str, ...], Any]) -> T:
     """Return settings with fields replaced by `FieldPath.path`; what changes is checked again."""
-    known = {one.name: one for one in fields(settings)}  # type: ignore[arg-type]
-    is_class = isinstance(settings, type)
-    changes: dict[str, Any] = {}
-    nested: dict[str, dict[tuple[str, ...], Any]] = {}
-    for (name, *rest), value in values.items():
-        if rest:
-            nested.setdefault(name, {})[tuple(rest)] = value
-        else:
-            changes[name] = value
-    for name, inner in nested.items():
-        before = _default(known[name]) if is_class else getattr(settings, name)
-        changes[name] = with_values(before, inner)
+    changes: dict[str, Any] = {path[0]: value for path, value in values.items() if not path[1:]}
+    for name in dict.fromkeys(path[0] for path in values if path[1:]):
+        inner = {path[1:]: value for path, value in values.items() if path[0] == name}
+        (leaf,) = (one for one in fields(settings) if one.name == name)  # type: ignore[arg-type]
+        held = _default(leaf) if isinstance(settings, type) else getattr(settings, name)
+        changes[name] = with_values(held, inner)
     if isinstance(settings, type):
         return settings(**changes)
     return replace(settings, **changes) if changes else settings  # type: ignore[type-var]
