@@ -5,7 +5,7 @@ from pathlib import Path
 
 SETTINGS = (
     "--env MovieReview --rewards sparse uniform abc-signed --seeds 5 --updates 24 "
-    "--learning-rate 5e-4 --n-warmup-updates 8 --eval-every 1 --eval-episodes 64 "
+    "--learning-rate 6e-4 --n-warmup-updates 6 --eval-every 1 --eval-episodes 64 "
     "--reference-samples 16"
 )
 """Options of the comparison: the task's default rewards at its default price, at a rate that warms
