@@ -70,6 +70,17 @@ def answer_apart(config: ComparisonConfig) -> str:
     return f"{os.getpid()} of {os.getppid()}"
 
 
+def test_a_script_without_a_guard_does_not_begin_anew_in_its_processes(tmp_path, monkeypatch):
+    script, began = tmp_path / "script.py", tmp_path / "began"
+    script.write_text(f"open({str(began)!r}, 'w')")
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "__file__", str(script))
+    monkeypatch.setattr(main, "__spec__", None)
+    launchers.run_in_subprocess(answer_apart, tiny())
+    assert not began.exists()
+    assert main.__file__ == str(script)
+
+
 def test_what_is_done_apart_answers_raises_and_can_be_killed():
     number, _, _ = launchers.run_in_subprocess(answer_apart, tiny()).partition(" of ")
     assert int(number) != os.getpid()
@@ -172,7 +183,7 @@ def test_with_a_gpu_each_run_imports_for_itself(monkeypatch):
 def test_a_run_that_is_stopped_ends_as_one_that_has_finished(tmp_path, monkeypatch):
     """So that what libraries hold, such as semaphores, is given back."""
     handlers: dict[int, Any] = {}
-    for name in launchers.QUIET:
+    for name in launchers.CHILD_ENV_QUIET:
         monkeypatch.setenv(name, os.environ.get(name, ""))  # and back again
     monkeypatch.setattr(signal, "signal", handlers.__setitem__)
     receiver, sender = multiprocessing.Pipe(duplex=False)
