@@ -281,14 +281,14 @@ def test_replay_refuses_what_it_cannot_pay(make_envs):
 ALGORITHMS: dict[str, tuple[Any, int, dict[str, Any]]] = {
     "PPO": (
         StockPPO,
-        6_000,
+        4_000,
         {"n_steps": 24, "batch_size": 96, "n_epochs": 4, "learning_rate": 5e-3, "gamma": 1.0},
     ),
     "DQN": (
         DQN,
-        12_000,
+        8_000,
         {
-            "buffer_size": 12_000,
+            "buffer_size": 8_000,
             "learning_starts": 500,
             "learning_rate": 3e-3,
             "target_update_interval": 200,
