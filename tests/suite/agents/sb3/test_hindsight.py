@@ -56,7 +56,7 @@ def test_the_correction_by_hand():
     assert hindsight_correction(earned, paid, 4).tolist() == [1.0, 2.0, 3.5, -7.0]
     assert hindsight_correction(earned, paid, 2).tolist() == [6.5, -7.0]  # 1 + 2 + 3.5
     assert hindsight_correction(earned, paid, 1).tolist() == [-0.5]
-    with pytest.raises(ValueError, match="3 entries for an episode of 4 steps"):
+    with pytest.raises(ValueError, match=r"3 entries.*4 steps"):
         hindsight_correction(earned[:3], paid, 4)
 
 
@@ -178,7 +178,7 @@ def test_a_layer_inside_that_changes_rewards_is_refused(make_envs, factor):
         if factor == 1.0:
             agent.learn(32)
             continue
-        with pytest.raises(ValueError, match=r"paid .* for a score of .*: a layer around the envi"):
+        with pytest.raises(ValueError, match=r"paid.*score.*layer"):
             agent.learn(32)
     A2C(env=envs, n_steps=4, **STOCK).learn(8)
 
@@ -266,11 +266,11 @@ def test_replay_refuses_what_it_cannot_pay(make_envs):
     buffer = replay(make_envs, 2, 1)
     for _ in range(2):
         buffer.add(*transition([3], [False], {}))
-    with pytest.raises(ValueError, match="took 3 steps and the buffer holds 2 per row; raise"):
+    with pytest.raises(ValueError, match=r"3 steps.*buffer holds 2"):
         buffer.add(*transition([3], [True], {0: [1.0, 1.0, 1.0]}))
     buffer = replay(make_envs, 4, 1)
     for _ in range(2):  # as the first episode, and after another
-        with pytest.raises(ValueError, match="2 entries for an episode of 1 steps; the env"):
+        with pytest.raises(ValueError, match=r"2 entries.*1 steps"):
             buffer.add(*transition([3], [True], {0: [1.0, 1.0]}))
         buffer = replay(make_envs, 4, 1)
         buffer.add(*transition([3], [True], {0: [1.0]}))
@@ -281,14 +281,14 @@ def test_replay_refuses_what_it_cannot_pay(make_envs):
 ALGORITHMS: dict[str, tuple[Any, int, dict[str, Any]]] = {
     "PPO": (
         StockPPO,
-        6_000,
+        4_000,
         {"n_steps": 24, "batch_size": 96, "n_epochs": 4, "learning_rate": 5e-3, "gamma": 1.0},
     ),
     "DQN": (
         DQN,
-        12_000,
+        8_000,
         {
-            "buffer_size": 12_000,
+            "buffer_size": 8_000,
             "learning_starts": 500,
             "learning_rate": 3e-3,
             "target_update_interval": 200,
