@@ -84,6 +84,9 @@ def summarize(
 ) -> dict[str, Any]:
     """Return the summary of learning curves.
 
+    Figures of a reward are of its whole runs. Each difference is over the steps, or tokens, that
+    both runs of a pair reached, so that runs may differ in length.
+
     Args:
         curves: All runs; those with a fault are listed as failed and left out of the figures.
         settings: What the figures depend on besides.
