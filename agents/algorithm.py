@@ -6,7 +6,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
@@ -27,8 +26,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from tokengym.agents.contract import Update
 from tokengym.agents.policy.language_model import warn_of_ends
-from tokengym.agents.policy.memory import memory_to_train
-from tokengym.agents.policy.needs import Texts, line_of_needs
+from tokengym.agents.policy.memory import Texts, line_of_needs, memory_to_train
 from tokengym.agents.policy.policy import CausalLMPolicy, PlaysPolicy
 from tokengym.agents.policy.sampling import derived_seed
 from tokengym.agents.policy.settings import EpisodicSettings, PolicySettings
@@ -406,9 +404,8 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         self.policy.warn_of_rate(self.lr_schedule(1.0))
         self.policy.warn_of_unfrozen()
         if self.device.type == "cuda" and self.processes.is_main:
-            with suppress(AttributeError):  # of a family whose config has names of its own
-                line = self.memory_line(torch.cuda.mem_get_info(self.device)[1])
-                logger.warning(line)  # what is less than a warning is not shown
+            # What is less than a warning is not shown.
+            logger.warning(self.memory_line(torch.cuda.mem_get_info(self.device)[1]))
         is_logged = self._custom_logger or self.tensorboard_log is not None
         if not is_logged:  # SB3 would leave an empty temporary folder for each training
             formats: list[KVWriter] = [HumanOutputFormat(sys.stdout)] if self.verbose else []

@@ -50,7 +50,7 @@ class Update:
 
 
 class TrainingRun(Protocol):
-    """One run, as a learner sees it; `tokengym.evaluation.runs.run` makes it."""
+    """One run, as a learner sees it; see `tokengym.evaluation.runs.training.Training`."""
 
     settings: Any
     """The learner's own settings, an instance of its `Learner.settings`."""
@@ -95,6 +95,15 @@ class TrainingRun(Protocol):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over the measurements that `state` returned in an earlier run."""
+
+    def follow(self, update: Update) -> bool:
+        """Log, measure and keep the agent of an update, as of one that is yielded.
+
+        For a training that calls back and so cannot yield: its callback calls this.
+
+        Returns:
+            Whether the run ends here.
+        """
 
     def untimed(self) -> AbstractContextManager[None]:
         """Take what the block does off the run's time: it measures and trains nothing."""

@@ -65,8 +65,8 @@ class Learner:
     updates: str | Callable[[TrainingRun], Iterator[Update]] = ""
     """In place of ``algorithm``, a generator that trains one agent, or its place as
     ``module:function``: ``function(run: TrainingRun) -> Iterator[Update]``. It yields before the
-    first update and after each; where ``uses_credit`` the run ends it, else it ends by itself and
-    every point that it yields is measured."""
+    first update and after each, or where training calls back gives ``run.follow`` the updates;
+    where ``uses_credit`` the run ends it, else it ends by itself and every update is measured."""
     check: str | Callable[[Any, int], object] = ""
     """``module:function``, or itself, that refuses settings which cannot work, before any run
     begins: ``function(settings, batch_size)``; empty where the dataclass refuses them all."""
@@ -109,7 +109,7 @@ class Learner:
         return {**values_by_name(self.settings), **self.defaults, **self.fixed}
 
     def train(self, run: TrainingRun) -> Iterator[Update]:
-        """Train one agent, yielding before the first update and after each."""
+        """Train one agent; yield before the first update and after each, or call ``run.follow``."""
         if self.algorithm:
             by_rounds = imported("tokengym.agents.training:updates")
             yield from by_rounds(run, self.algorithm_class())

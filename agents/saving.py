@@ -299,7 +299,7 @@ def _training_tensors(agent: Any, start: TrainingState) -> dict[str, Tensor]:
     tensors = {f"critic.{name}": value.detach().clone() for name, value in of_critic.items()}
     for number, state in agent.policy.optimizer.state_dict()["state"].items():
         tensors |= {f"{OPTIMIZER}{number}.{name}": value for name, value in state.items()}
-    for role, model in agent.policy.beside.items():
+    for role, model in agent.policy.auxiliary_models.items():
         weights = model.model.state_dict()
         tensors |= {f"{role}.{name}": value.clone() for name, value in weights.items()}
     tensors["generator.sampling"] = start.sampling
@@ -486,7 +486,7 @@ def _restore_training(agent: Any, folder: Path, changed: list[str]) -> None:
     _check_optimizer(policy, state, folder)
     with _reading(folder / TRAINING):
         agent.processes.load_optimizer(policy, state)
-        for role, model in policy.beside.items():
+        for role, model in policy.auxiliary_models.items():
             names = model.model.state_dict()
             model.model.load_state_dict({name: tensors[f"{role}.{name}"] for name in names})
         policy.generator.set_state(tensors["generator.sampling"])

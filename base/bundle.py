@@ -78,9 +78,9 @@ class Bundle:
             raise BundleError(f"{odd} is no file or folder that can be read; take it out")
         manifest = _read_manifest(file)
         object.__setattr__(self, "manifest", manifest)
-        named = manifest.get("models", {})
-        named = named if model is None else {**named, "policy": model}
-        object.__setattr__(self, "_named_models", named)
+        models = manifest.get("models", {})
+        models = models if model is None else {**models, "policy": model}
+        object.__setattr__(self, "_named_models", models)
 
     @classmethod
     def of(cls, word: Bundle | Path | str) -> Bundle:
@@ -199,8 +199,8 @@ class Bundle:
                 f"the {part} of bundle {str(self.path)!r} (task {self.task!r}) was made for other "
                 "settings of the environment; pass one of your own"
             )
-        if (named := self._named_models.get(part)) is not None:
-            return Path(located(named))
+        if (word := self._named_models.get(part)) is not None:
+            return Path(located(word))
         path = self.path / PARTS[part]
         if not path.exists():
             raise BundleError(

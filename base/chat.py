@@ -167,12 +167,12 @@ def _listed(name: str, value: Any) -> list[Any]:
 
 def _mapped(value: Any) -> dict[str, Any]:
     """Return the arguments of a template as a dictionary, which may be given as its JSON."""
-    given = _parsed("chat_template_kwargs", value) or {}
-    if not isinstance(given, Mapping):
+    arguments = _parsed("chat_template_kwargs", value) or {}
+    if not isinstance(arguments, Mapping):
         raise PromptError(
             f"chat_template_kwargs must be a mapping, or its JSON, got {reprlib.repr(value)}"
         )
-    return {str(name): item for name, item in given.items() if item is not None}
+    return {str(name): item for name, item in arguments.items() if item is not None}
 
 
 def _parsed(name: str, value: Any) -> Any:
@@ -206,8 +206,8 @@ def as_message(position: int, item: Any) -> dict[str, Any]:
         {'role': 'user', 'content': 'Why?'}
     """
     if isinstance(item, Mapping):
-        told = {str(name): value for name, value in item.items() if value is not None}
-        message = {"role": None, "content": None, **told}  # in this order, whatever the data's
+        entries = {str(name): value for name, value in item.items() if value is not None}
+        message = {"role": None, "content": None, **entries}  # in this order, whatever the data's
         message["content"] = _joined_parts(message["content"])
         if message["content"] is None and not message.keys() <= {"role", "content"}:
             message["content"] = ""
@@ -253,8 +253,8 @@ def read_transcript(text: str) -> tuple[list[dict[str, str]], str | None] | None
     if lead or not pieces:
         return None
     messages: list[dict[str, str]] = []
-    for speaker, said in zip(pieces[::2], pieces[1::2], strict=True):
-        role, content = _ROLES[speaker], said.strip()
+    for speaker, turn in zip(pieces[::2], pieces[1::2], strict=True):
+        role, content = _ROLES[speaker], turn.strip()
         if messages and messages[-1]["role"] == role:  # the data has turns written in two
             messages[-1]["content"] = f"{messages[-1]['content']}\n\n{content}".strip()
         else:

@@ -364,10 +364,10 @@ def read_once(
         def reader(path: str | Path, *args: Any, **options: Any) -> T:
             place = Path(path)
             files = sorted(place.iterdir()) if place.is_dir() else [place]
-            found = [file.stat() for file in files if file.exists()]
+            states = [file.stat() for file in files if file.exists()]
             # A file that is written anew has another time, size or inode.
-            stamps = tuple((file.st_mtime_ns, file.st_size, file.st_ino) for file in found)
-            path = place.resolve() if found else path
+            stamps = tuple((file.st_mtime_ns, file.st_size, file.st_ino) for file in states)
+            path = place.resolve() if states else path
             return remembered(path, (stamps, also()), *args, **options)
 
         return reader

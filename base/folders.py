@@ -48,7 +48,7 @@ def locked(folder: Path) -> Iterator[None]:
         StorageError: if the folder cannot be made or takes no file, or no file there can be locked.
     """
     path = folder / LOCK
-    made = [parent for parent in folder.parents if not parent.exists()]
+    parents = [parent for parent in folder.parents if not parent.exists()]
     try:
         file = _acquire(path)
     except (FolderInUseError, StorageError):
@@ -65,7 +65,7 @@ def locked(folder: Path) -> Iterator[None]:
         with suppress(PermissionError):  # Windows keeps what is open
             path.unlink(missing_ok=True)
         with suppress(OSError):  # it is not empty
-            for each in (folder, *made):
+            for each in (folder, *parents):
                 each.rmdir()
         file.close()
 
@@ -252,11 +252,11 @@ def _read_record(
         if hashes_now.get(name) != expected:
             state = "missing" if name not in hashes_now else "damaged"
             raise CheckpointError(f"{folder / name} is {state}; use an earlier checkpoint")
-    kept = {
+    entries = {
         file,
         *(entry for name in hashes for entry in (folder / name, *(folder / name).parents)),
     }
-    if extra := sorted(set(folder.rglob("*")) - kept):
+    if extra := sorted(set(folder.rglob("*")) - entries):
         raise CheckpointError(f"{extra[0]} was not saved with the checkpoint; remove it")
     check_entries(record, {**kinds, "format": int, "files": dict, "hash": str}, str(file))
     return record

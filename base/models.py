@@ -58,13 +58,13 @@ class StoredModel:
         return self.folder(Path(spec.origin).parent)
 
 
-def _adopted(name: str, made: object) -> StoredModel:
+def _adopted(name: str, plugin: object) -> StoredModel:
     """Return the model that an installed package declares."""
-    if not isinstance(made, StoredModel):
+    if not isinstance(plugin, StoredModel):
         raise PretrainedError(
-            f"{name!r} of tokengym.models is a {type(made).__name__}; declare a StoredModel"
+            f"{name!r} of tokengym.models is a {type(plugin).__name__}; declare a StoredModel"
         )
-    return made
+    return plugin
 
 
 BASE = "base.json"
@@ -176,7 +176,7 @@ def converted(file: Path, *, sha256: str | None = None) -> Path:
             "version of the model; install the version that tokengym names"
         )
     folder = cache_folder() / "models" / f"{file.stem}-{digest[:12]}"
-    while (made := _unchanged(folder)) is None:
+    while (whole := _unchanged(folder)) is None:
         try:
             with locked(folder.with_name(f"{folder.name}.making")):
                 if _unchanged(folder) is None:
@@ -184,7 +184,7 @@ def converted(file: Path, *, sha256: str | None = None) -> Path:
                     write_folder(folder, RECORD, lambda part: _write(file, digest, part))
         except FolderInUseError:
             time.sleep(POLL)
-    return made
+    return whole
 
 
 def stored_weights_hash(folder: str | Path) -> str:

@@ -20,23 +20,23 @@ NAME = re.compile(r"(\w+)@[0-9a-f]{8}")
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
-def word_of(made: Any, packages: Mapping[str, str] | None = None) -> str:
+def word_of(item: Any, packages: Mapping[str, str] | None = None) -> str:
     """Return the word that stands for an object.
 
     Args:
-        made: The object.
+        item: The object.
         packages: Short names of packages, of a registry that finds objects in modules; None for
             one that finds them in files alone.
     """
-    return place_of(made, packages) or keep(made)
+    return place_of(item, packages) or keep(item)
 
 
-def keep(made: Any) -> str:
+def keep(item: Any) -> str:
     """Keep an object in this process, and return its name."""
-    name = getattr(made, "__name__", type(made).__name__)
+    name = getattr(item, "__name__", type(item).__name__)
     name = re.sub(r"\W", "", name) or "function"
-    word = f"{name}@{_digest(made)}"
-    HERE[word] = made
+    word = f"{name}@{_digest(item)}"
+    HERE[word] = item
     return word
 
 
@@ -61,14 +61,14 @@ def short(word: str) -> str:
     return match[1] if match else word
 
 
-def place_of(made: Any, packages: Mapping[str, str] | None) -> str | None:
+def place_of(item: Any, packages: Mapping[str, str] | None) -> str | None:
     """Return the file or module of a class or function and its name there; None if it has none."""
-    module = str(getattr(made, "__module__", ""))
-    name, inside = getattr(made, "__qualname__", ""), sys.modules.get(module)
-    if inside is None or module == "__main__" or getattr(inside, name, None) is not made:
+    module = str(getattr(item, "__module__", ""))
+    name, inside = getattr(item, "__qualname__", ""), sys.modules.get(module)
+    if inside is None or module == "__main__" or getattr(inside, name, None) is not item:
         return None  # of a notebook, of a function, or an instance
     for short_name, package in (packages or {}).items():
-        if package in sys.modules and getattr(sys.modules[package], name, None) is made:
+        if package in sys.modules and getattr(sys.modules[package], name, None) is item:
             return f"{short_name}:{name}"
     if packages and "." in module:
         return f"{module}:{name}"
@@ -79,19 +79,19 @@ def place_of(made: Any, packages: Mapping[str, str] | None) -> str | None:
     return f"{path.relative_to(here) if path.is_relative_to(here) else path}:{name}"
 
 
-def _digest(made: Any) -> str:
+def _digest(item: Any) -> str:
     """Return a digest of what an object is: of its source, and of the values that it holds.
 
     What was computed with an object of another digest is none of its results.
     """
-    if (fingerprint := getattr(made, "_fingerprint", None)) is not None:  # of a datasets.Dataset
+    if (fingerprint := getattr(item, "_fingerprint", None)) is not None:  # of a datasets.Dataset
         return sha256(str(fingerprint).encode()).hexdigest()[:8]
-    is_defined = isinstance(made, type) or inspect.isfunction(made)
-    state: Any = None if is_defined else made
-    if inspect.isfunction(made):
-        cells = [cell.cell_contents for cell in made.__closure__ or ()]
-        state = cells, made.__defaults__, made.__kwdefaults__
-    parts = [_source(made if is_defined else type(made)), _state(state)]
+    is_defined = isinstance(item, type) or inspect.isfunction(item)
+    state: Any = None if is_defined else item
+    if inspect.isfunction(item):
+        cells = [cell.cell_contents for cell in item.__closure__ or ()]
+        state = cells, item.__defaults__, item.__kwdefaults__
+    parts = [_source(item if is_defined else type(item)), _state(state)]
     return sha256(b"\0".join(parts)).hexdigest()[:8]
 
 

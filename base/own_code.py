@@ -67,8 +67,8 @@ def code_hash(path: Path, *, error: type[TokenGymError] = SettingsError) -> str:
     """
     if not path.is_file():
         raise error(f"there is no file {path}; write path/to/file.py:Name")
-    own, *others = (sha256(file.read_bytes()).hexdigest() for file in (path, *neighbours(path)))
-    return sha256("".join((own, *others)).encode()).hexdigest() if others else own
+    first, *others = (sha256(file.read_bytes()).hexdigest() for file in (path, *neighbours(path)))
+    return sha256("".join((first, *others)).encode()).hexdigest() if others else first
 
 
 def neighbours(path: Path) -> list[Path]:
@@ -76,15 +76,15 @@ def neighbours(path: Path) -> list[Path]:
 
     They are found in the text, without running it. What is installed goes before them.
     """
-    folder, found, left = path.parent.resolve(), dict[Path, None](), [path.resolve()]
+    folder, files, left = path.parent.resolve(), dict[Path, None](), [path.resolve()]
     while left:
         for name in _imported_names(left.pop()):
             place = folder.joinpath(*name.split("."))
             for file in (place.with_suffix(".py"), place / "__init__.py"):
-                if file.is_file() and file not in found and _is_beside(name, folder):
-                    found[file] = None
+                if file.is_file() and file not in files and _is_beside(name, folder):
+                    files[file] = None
                     left.append(file)
-    return sorted(found.keys() - {path.resolve()})
+    return sorted(files.keys() - {path.resolve()})
 
 
 def _is_beside(name: str, folder: Path) -> bool:
@@ -134,14 +134,14 @@ def _importing_beside(path: Path) -> Iterator[None]:
 
 @contextmanager
 def running_user_code(
-    said: str, path: Path | None = None, error: type[TokenGymError] = SettingsError
+    beginning: str, path: Path | None = None, error: type[TokenGymError] = SettingsError
 ) -> Iterator[None]:
     """Turn what code of the user's raises within the block into one line, ``sys.exit`` too.
 
     Errors of tokengym pass, and so does Ctrl-C: only a ``raise KeyboardInterrupt`` is an error.
 
     Args:
-        said: Beginning of the message.
+        beginning: Beginning of the message.
         path: The code's file; None for code that is in no file of its own.
         error: Class of what is raised.
     """
@@ -151,7 +151,7 @@ def running_user_code(
         is_stop = not is_fault(raised) and not _is_raised_in(path, raised)
         if isinstance(raised, TokenGymError) or is_stop:
             raise
-        raise error(f"{said}: {type(raised).__name__}: {raised}".rstrip(": ")) from raised
+        raise error(f"{beginning}: {type(raised).__name__}: {raised}".rstrip(": ")) from raised
 
 
 def _is_raised_in(path: Path | None, error: BaseException) -> bool:

@@ -213,10 +213,10 @@ class PromptSet(_Selectable):
     @classmethod
     def of_columns(cls, columns: PromptColumns) -> Self:
         """Return the prompts of a table's columns, each of which is built when it is asked for."""
-        made = cls.__new__(cls)
-        made._prompts = columns
-        made._check()
-        return made
+        prompts = cls.__new__(cls)
+        prompts._prompts = columns
+        prompts._check()
+        return prompts
 
     def _check(self) -> None:
         if not self._prompts:

@@ -22,10 +22,10 @@ def check_saved(
     A folder may be somebody else's: its "file.py:Name" is looked up only if the caller named the
     same object in a command or call of theirs.
     """
-    known = set() if trust_code else {named_object(text) for text in texts_in(named)}
+    trusted = set() if trust_code else {named_object(text) for text in texts_in(named)}
     for text in () if trust_code else texts_in(saved):
         code = named_object(text)
-        if code is None or code in known:
+        if code is None or code in trusted:
             continue
         path, name = code
         digest = f"SHA-256 {code_hash(path)}" if path.is_file() else "there is no such file here"

@@ -154,8 +154,8 @@ class EpisodeBatch:
         """Begin the rows' conversations, with the turns in them that are over."""
         for place, row in enumerate(rows.tolist()):
             self.rng(row)  # has a seed from now on
-            said = () if turns is None else turns[place]
-            self.conversations[row] = self.conversations[row].next(self.seeds[row], turns=said)
+            talk = () if turns is None else turns[place]
+            self.conversations[row] = self.conversations[row].next(self.seeds[row], turns=talk)
             self._turn_starts[row] = self.conversations[row].start
 
     def append(self, rows: Rows, tokens: NDArray[np.int64]) -> tuple[Rows, NDArray[np.object_]]:
@@ -213,7 +213,7 @@ class EpisodeBatch:
     def _answered(
         self, rows: Rows, reasons: NDArray[np.object_]
     ) -> tuple[Rows, NDArray[np.object_], NDArray[np.bool_]]:
-        """Ask the partner about turns that are over, all at once, and append its replies.
+        """Ask the partner about turns that are over, (rows,), at once, and append its replies.
 
         Returns:
             The rows whose episode is over too, the reason, and whether it is want of room.
@@ -341,7 +341,7 @@ class EpisodeBatch:
         infos["action_mask"], infos["_action_mask"] = masks, present
 
     def add_terminal(self, infos: dict[str, Any], rows: Rows, reasons: NDArray[np.object_]) -> None:
-        """Add the terminal info of the rows' episodes except the action mask; scores are 0."""
+        """Add the rows' terminal infos, but for action masks; scores are 0, reasons (rows,)."""
         count, horizon = self.num_envs, self.mdp.settings.max_new_tokens
         lengths = self.lengths[rows]
         inside = self._columns < lengths[:, None]  # (rows, max_new_tokens)
@@ -380,7 +380,7 @@ class EpisodeBatch:
         self.put(infos, rows, entries)
 
     def add_final(self, infos: dict[str, Any], rows: Rows, reasons: NDArray[np.object_]) -> None:
-        """Add ``final_obs`` and ``final_info`` of rows that are reset in the step they end in."""
+        """Add ``final_obs`` and ``final_info``, (num_envs,) each, of rows reset at their end."""
         final: dict[str, Any] = {}
         self.add_terminal(final, rows, reasons)
         self.add_action_masks(final, rows)

@@ -426,8 +426,8 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
     @property
     def _turn_column(self) -> int:
         """Column of the first token of the turn that is being written."""
-        begun = 0 if self._conversation is None else self._conversation.start
-        return self._mdp.prompt_width + begun
+        start = 0 if self._conversation is None else self._conversation.start
+        return self._mdp.prompt_width + start
 
     @property
     def _last_column(self) -> int:

@@ -195,8 +195,8 @@ class Episode:
         rewards, log_probs = self.token_rewards, self.log_probs
         turns: dict[str, Any] = {}
         if self.written is not None:
-            said = [{**turn._asdict(), "span": list(turn.span)} for turn in self.turns]
-            turns = {"turns": said, "written": self.written.tolist()}
+            records = [{**turn._asdict(), "span": list(turn.span)} for turn in self.turns]
+            turns = {"turns": records, "written": self.written.tolist()}
         columns = {}
         for name, value in self.metadata.items():
             with suppress(TypeError, ValueError):
@@ -231,25 +231,27 @@ class Episode:
         Raises:
             ValueError: if prompt, response or their ids are missing, or a field is of a wrong kind.
         """
-        known = dict(record)
-        if known.get("prompt_ids") is None and prompt_ids is not None:
-            known["prompt_ids"] = prompt_ids
+        stored = dict(record)
+        if stored.get("prompt_ids") is None and prompt_ids is not None:
+            stored["prompt_ids"] = prompt_ids
         needed = ("prompt", "response", "prompt_ids", "response_ids")
-        missing = [name for name in needed if known.get(name) is None]
+        missing = [name for name in needed if stored.get(name) is None]
         if missing:
             raise ValueError(
                 f"a stored episode needs {', '.join(needed)}; this one lacks {', '.join(missing)}"
             )
-        given: dict[str, Any] = {name: known.get(name) for name in (*needed, *_OPTIONAL)}
+        fields: dict[str, Any] = {name: stored.get(name) for name in (*needed, *_OPTIONAL)}
         try:
-            said = (Turn(**{**one, "span": tuple(one["span"])}) for one in known.get("turns") or ())
+            turns = (
+                Turn(**{**one, "span": tuple(one["span"])}) for one in stored.get("turns") or ()
+            )
             return cls(
-                **given,
-                turns=tuple(said),
-                written=known.get("written"),
-                score_parts=dict(known.get("score_parts") or {}),
-                metadata=Metadata(known.get("metadata")),
-                messages=Chat.of_record(known),
+                **fields,
+                turns=tuple(turns),
+                written=stored.get("written"),
+                score_parts=dict(stored.get("score_parts") or {}),
+                metadata=Metadata(stored.get("metadata")),
+                messages=Chat.of_record(stored),
             )
         except (TypeError, KeyError) as error:
             raise ValueError(
@@ -288,7 +290,7 @@ class Info(dict[str, Any]):
 
 
 def _padded(info: Mapping[str, Any], width: int) -> dict[str, NDArray[Any]]:
-    """Return the entries with one value per token, padded with zeros."""
+    """Return the entries with one value per token, padded with zeros to (width,)."""
     keys = [key for key in _PER_TOKEN_IN_INFO if key in info]
     padded = {key: np.zeros(width, _PER_TOKEN[key]) for key in keys}
     for key, values in padded.items():

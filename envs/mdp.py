@@ -46,8 +46,8 @@ def token_masks(
     """
     forbidden = settings.forbidden_token_ids
     allowed = settings.allowed_token_ids[: settings.max_new_tokens]
-    named = {"forbidden_token_ids": forbidden, "allowed_token_ids": chain.from_iterable(allowed)}
-    for name, token_id in ((name, token_id) for name, ids in named.items() for token_id in ids):
+    lists = {"forbidden_token_ids": forbidden, "allowed_token_ids": chain.from_iterable(allowed)}
+    for name, token_id in ((name, token_id) for name, ids in lists.items() for token_id in ids):
         if not 0 <= token_id < vocab_size:
             raise ActionError(
                 f"{name} has {token_id}, outside the vocabulary of {vocab_size}; take ids from the "
@@ -70,11 +70,11 @@ def token_masks(
     masks = [early, late]  # rows 0 and 1; positions with tokens of their own add rows behind them
     # One entry more than there are tokens: a terminal info says what would be legal next.
     phases = (np.arange(settings.max_new_tokens + 1) >= settings.min_new_tokens).astype(np.int64)
-    known: dict[tuple[int, tuple[int, ...]], int] = {}
+    numbers: dict[tuple[int, tuple[int, ...]], int] = {}
     for position, ids in enumerate(allowed):
         phase = int(phases[position])
-        if (phase, ids) not in known:
-            known[phase, ids] = len(masks)
+        if (phase, ids) not in numbers:
+            numbers[phase, ids] = len(masks)
             mask = np.zeros(vocab_size, dtype=np.int8)
             mask[list(ids)] = 1
             mask &= masks[phase]
@@ -86,7 +86,7 @@ def token_masks(
                     "name one that forbidden_token_ids does not"
                 )
             masks.append(mask)
-        phases[position] = known[phase, ids]
+        phases[position] = numbers[phase, ids]
     return np.stack(masks), phases
 
 
@@ -176,7 +176,7 @@ class TokenMdp:
         return observation, gymnasium.spaces.Discrete(self.vocab_size)
 
     def action_mask(self, length: int) -> NDArray[np.int8]:
-        """Return the mask of the token after ``length`` response tokens (shared: copy it)."""
+        """Return the mask (vocab,) of the token after ``length`` tokens (shared: copy it)."""
         return self.masks[self.phases[min(length, len(self.phases) - 1)]]
 
     def response_masks(self, length: int, turns: Sequence[Turn] = ()) -> NDArray[np.int8] | None:
@@ -251,16 +251,16 @@ class TokenMdp:
                 f"{max(ids)}; take them from the environment's tokenizer"
             )
         limit = self.settings.max_new_tokens if self.turns is None else self.turns.turn_budget
-        own = ids[turn_start(turns) :]
+        turn_ids = ids[turn_start(turns) :]
         if max(
-            len(own) - limit, len(ids) - self.settings.max_new_tokens
-        ) >= 0 or not self.end_set.isdisjoint(own[self.settings.min_new_tokens :]):
+            len(turn_ids) - limit, len(ids) - self.settings.max_new_tokens
+        ) >= 0 or not self.end_set.isdisjoint(turn_ids[self.settings.min_new_tokens :]):
             raise SettingsError(
-                f"{what} ends the episode before it begins: it has EOS, or {len(own)} of at most "
-                f"{limit} tokens; leave at least one to write"
+                f"{what} ends the episode before it begins: it has EOS, or {len(turn_ids)} of "
+                f"at most {limit} tokens; leave at least one to write"
             )
         if self.settings.stop_strings:  # else a copy of every beginning, for nothing
-            beginnings = [own[:end] for end in range(1, len(own) + 1)]
+            beginnings = [turn_ids[:end] for end in range(1, len(turn_ids) + 1)]
             stopped = self.stops(beginnings)
             if stopped.any():
                 first = beginnings[int(np.argmax(stopped))]
@@ -272,7 +272,7 @@ class TokenMdp:
         return ids, turns
 
     def stops(self, responses: Sequence[Sequence[int]]) -> NDArray[np.bool_]:
-        """Return which responses were completed to a stop string by their last token.
+        """Return which responses, (rows,), were completed to a stop string by their last token.
 
         Only the tail is decoded, so the cost does not grow with the response. A token that is not
         legal, or comes before ``min_new_tokens``, never ends an episode.
@@ -331,8 +331,8 @@ class MdpEnvironment:
         settings = from_keywords(GenerationSettings, generation, owner=type(self).__name__)
         prompt_set = prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)
         shares = bundle is not None and bundle.has("tokenizer") and tokenizer is bundle.tokenizer
-        named = eos_token is not None or pad_token is not None
-        if isinstance(tokenizer, str) or named or not shares:
+        has_ends = eos_token is not None or pad_token is not None
+        if isinstance(tokenizer, str) or has_ends or not shares:
             chosen = load_tokenizer(tokenizer, eos_token=eos_token, pad_token=pad_token)
             self._mdp = TokenMdp(chosen, prompt_set, settings)
         else:
@@ -389,8 +389,8 @@ class MdpEnvironment:
             The prompt of the set with its id, or else one with the id -1.
         """
         ids = tuple(map(int, token_ids))
-        if (known := self._mdp.table.find(ids)) is not None:
-            return known
+        if (entry := self._mdp.table.find(ids)) is not None:
+            return entry
         return EncodedPrompt(self._mdp.decode([ids])[0] if text is None else text, ids, -1)
 
 

@@ -70,7 +70,7 @@ def render_ansi(
         written: (n,) non-zero where the policy wrote the token; None where it wrote all.
     """
     head = f"{_BOLD}{printable(prompt)}{_RESET}" if prompt else ""
-    own = _checked(tokens, np.ones(len(tokens)) if written is None else written) != 0
+    is_policys = _checked(tokens, np.ones(len(tokens)) if written is None else written) != 0
     if rewards is None:
         pieces = [printable(token) for token in tokens]
     else:
@@ -79,7 +79,7 @@ def render_ansi(
             f"\x1b[48;2;{r};{g};{b}m\x1b[38;2;0;0;0m{printable(token)}{_RESET}"
             for token, (r, g, b) in zip(tokens, reward_colours(values), strict=True)
         ]
-    for place in np.flatnonzero(~own).tolist():
+    for place in np.flatnonzero(~is_policys).tolist():
         pieces[place] = f"{_REPLY}{printable(tokens[place])}{_RESET}"
     return head + "".join(pieces)
 
@@ -101,13 +101,13 @@ def render_html(
     *,
     written: ArrayLike | None = None,
 ) -> str:
-    """Return prompt and tokens as one escaped ``<div>``; a token's title is its reward.
+    """Return prompt and tokens as one escaped ``<div>``; a token's title is its reward (n,).
 
     Arguments, errors and the treatment of control characters are those of `render_ansi`. All styles
     are inline, so that the result can be embedded in any page.
     """
     head = f"<b>{html.escape(printable(prompt))}</b>"
-    own = _checked(tokens, np.ones(len(tokens)) if written is None else written) != 0
+    is_policys = _checked(tokens, np.ones(len(tokens)) if written is None else written) != 0
     texts = [html.escape(printable(token)) for token in tokens]
     if rewards is None:
         spans = [f"<span>{text}</span>" for text in texts]
@@ -118,14 +118,14 @@ def render_html(
             f"{text}</span>"
             for text, value, (r, g, b) in zip(texts, values, reward_colours(values), strict=True)
         ]
-    for place in np.flatnonzero(~own).tolist():
+    for place in np.flatnonzero(~is_policys).tolist():
         spans[place] = f'<i style="opacity:0.6" title="reply">{texts[place]}</i>'
     body = "".join(spans)
     return f'<div class="tokengym-text" style="white-space:pre-wrap">{head}{body}</div>'
 
 
 def _checked(tokens: Sequence[str], rewards: ArrayLike) -> NDArray[np.float64]:
-    """Return the rewards as an array with one entry per token."""
+    """Return the rewards as an array (n,), one for each token."""
     values = np.asarray(rewards, dtype=np.float64)
     if values.shape != (len(tokens),):
         raise ValueError(

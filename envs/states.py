@@ -102,10 +102,10 @@ def prompt_from(state: Mapping[str, Any], mdp: TokenMdp) -> EncodedPrompt:
         raise StateError(
             f"a state must be what get_state() returned, got {got}; do not edit its keys"
         )
-    for name, (is_valid, wanted) in {**STATE_FIELDS, **turn_fields}.items():
+    for name, (is_valid, kind) in {**STATE_FIELDS, **turn_fields}.items():
         if not is_valid(state[name]):
             raise StateError(
-                f"the state's {name} must be {wanted}, got {reprlib.repr(state[name])}; pass "
+                f"the state's {name} must be {kind}, got {reprlib.repr(state[name])}; pass "
                 "what get_state() returned"
             )
     limits = {"prompt_ids": mdp.prompt_width, "response_ids": mdp.settings.max_new_tokens}

@@ -195,11 +195,12 @@ class TokenGenerationVectorEnv(
             rows = np.flatnonzero(_checked_reset_mask(rest.pop("reset_mask"), self.num_envs))
         responses, turns = None, None
         if "responses" in rest:
-            given = per_row(rest.pop("responses"), "responses", self.num_envs)
-            begun = [
-                self._mdp.begun(given[row], f"options['responses'][{row}]") for row in rows.tolist()
+            beginnings = per_row(rest.pop("responses"), "responses", self.num_envs)
+            starts = [
+                self._mdp.begun(beginnings[row], f"options['responses'][{row}]")
+                for row in rows.tolist()
             ]
-            responses, turns = [ids for ids, _ in begun], [said for _, said in begun]
+            responses, turns = [ids for ids, _ in starts], [talk for _, talk in starts]
         prompts, group_size = None, 1
         if rest:
             prompts = chosen_prompts(self._mdp.table, rest, rows.tolist(), self.num_envs)
@@ -222,7 +223,7 @@ class TokenGenerationVectorEnv(
     ) -> tuple[
         Observations, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]
     ]:
-        """Append one token to every row that is in an episode.
+        """Append a token, (num_envs,), to every row that is in an episode.
 
         Raises:
             ActionError: if an action is no token id (rows whose action is ignored excepted).
@@ -386,7 +387,7 @@ def _checked_seed(row: int, seed: Any) -> int | None:
 
 
 def _checked_reset_mask(mask: Any, num_envs: int) -> NDArray[np.bool_]:
-    """Return the reset mask after checking it."""
+    """Return the reset mask, (num_envs,), after checking it."""
     if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (num_envs,):
         got = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else repr(mask)
         raise SettingsError(
@@ -398,7 +399,7 @@ def _checked_reset_mask(mask: Any, num_envs: int) -> NDArray[np.bool_]:
 
 
 def _wrong_actions(actions: NDArray[np.generic], num_envs: int) -> ActionError:
-    """Return the error of actions that are not one integer per row."""
+    """Return the error of actions that are not one integer per row, (num_envs,)."""
     return ActionError(
         f"actions must be integers of shape ({num_envs},), got {actions.dtype} of shape "
         f"{actions.shape}; pass one token id per row"

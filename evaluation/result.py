@@ -9,14 +9,13 @@ import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokengym.base.errors import TokenGymError
-from tokengym.base.files import read_json, read_jsonl
+from tokengym.base.files import read_json
 from tokengym.base.registry import Spec
 from tokengym.base.text import printable
 from tokengym.evaluation.measure.judges import Judges
@@ -36,8 +35,9 @@ from tokengym.evaluation.report.reading import Source
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.report.tables import group_table, short_table
 from tokengym.evaluation.report.verdict import difference_of, kind_of
-from tokengym.evaluation.runs.folder import StoredRun, read_points, stored_runs
+from tokengym.evaluation.runs.folder import stored_runs
 from tokengym.evaluation.runs.results import gather_curves
+from tokengym.evaluation.runs.run import Run
 from tokengym.evaluation.runs.spec import REFERENCE, slug
 from tokengym.rewards.registry import RewardChoice
 
@@ -140,8 +140,7 @@ class Result(Mapping[str, Any]):
 
         rows = []
         for run in self._runs:
-            file = run.folder / "episodes.jsonl"
-            rows += [row | run.named for row in (read_jsonl(file) if file.exists() else ())]
+            rows += [row | run.named for row in run.samples]
         first = [*PARTS, "seed", "step", "sample", *TEXTS]
         known = dict.fromkeys(name for row in rows for name in row)
         others = [name for name in known if name not in (*first, *UNSHOWN)]
@@ -261,7 +260,7 @@ class Result(Mapping[str, Any]):
     # --- what an arm was made of ------------------------------------------------------------------
 
     @cached_property
-    def _runs(self) -> list[StoredRun]:
+    def _runs(self) -> list[Run]:
         return [] if self.folder is None else stored_runs(self.folder)
 
     def _named(self, arm: str) -> dict[str, str | None]:
@@ -335,7 +334,7 @@ def read_result(folder: Path | str) -> Result:
     runs = stored_runs(folder)
     written = [folder / name for name in ("summary.json", "curves.csv")]
     if all(file.exists() for file in written):
-        curves = [_stored_group(curve) for curve in read_stored(written[1])]
+        curves = read_stored(written[1])
         known = {(curve.credit, curve.seed) for curve in curves}
         if all((run.arm, run.seed) in known for run in runs if run.is_finished):
             return Result(_with_infinity(read_json(written[0])), curves, folder)
@@ -343,15 +342,9 @@ def read_result(folder: Path | str) -> Result:
     if not finished:
         fault = f"no run of {folder} has finished" if runs else f"{folder} holds no comparison"
         raise ValueError(f"{fault}; name a folder that tokengym compare, train or report wrote")
-    curves = [curve_of(read_points(run.folder), credit=run.arm, seed=run.seed) for run in finished]
+    curves = [curve_of(run.points, credit=run.arm, seed=run.seed) for run in finished]
     settings = _settings_of(runs, folder)
     return Result(summarize(on_axis(curves, settings.axis), settings), curves, folder)
-
-
-def _stored_group(curve: Curve) -> Curve:
-    """Return a curve whose settings have the names that the summary has."""
-    group = tuple((name.removeprefix("setting "), value) for name, value in curve.group)
-    return replace(curve, group=group)
 
 
 def _with_infinity(summary: dict[str, Any]) -> dict[str, Any]:
@@ -374,10 +367,13 @@ def _with_infinity(summary: dict[str, Any]) -> dict[str, Any]:
     return summary
 
 
-def _settings_of(runs: Sequence[StoredRun], folder: Path) -> SummarySettings:
+def _settings_of(runs: Sequence[Run], folder: Path) -> SummarySettings:
     """Return what the figures of a comparison's runs depend on besides, by their files alone."""
     first, began = runs[0], {(run.arm, run.seed) for run in runs}
-    compared, learners = first.spec["compared"], [run.spec["training"]["learner"] for run in runs]
+    compared, learners = (
+        first.stored["compared"],
+        [run.stored["training"]["learner"] for run in runs],
+    )
     axis: Axis = "tokens" if compared["agents"] else "step"
     prices = {learner["kl_coef"] for learner in learners if "kl_coef" in learner}
     seeds = range(compared["first_seed"], compared["first_seed"] + compared["seeds"])
@@ -392,7 +388,7 @@ def _settings_of(runs: Sequence[StoredRun], folder: Path) -> SummarySettings:
     ]
     return SummarySettings(
         kl_coef=prices.pop() if len(prices) == 1 else None,
-        episodes=first.spec["evaluation"]["episodes"],
+        episodes=first.stored["evaluation"]["episodes"],
         references={(): read_references(samples)} if samples.exists() else {},
         level=compared["level"],
         baseline=first.arm,
@@ -411,9 +407,9 @@ def _settings_of(runs: Sequence[StoredRun], folder: Path) -> SummarySettings:
     )
 
 
-def _is_control(run: StoredRun) -> bool:
+def _is_control(run: Run) -> bool:
     """Return whether a run's rule does not read the text; one of the user's files is not run."""
-    word = run.spec["reward"]
+    word = run.stored["reward"]
     if word["file"] is not None:
         return False
     with suppress(TokenGymError):  # its package is not installed any more
@@ -448,7 +444,7 @@ def read_curves(
             first.
         axis: What runs are compared at equal amounts of, "step" or "tokens"; None decides.
         group_by: Columns of our own tables to group by; None takes all that are no measurement.
-        score: Column of other tools' tables with the score; None takes the one that is known.
+        score: Column with the score; None takes score, or the one that is known of other tools.
         level: Confidence level of the intervals.
         kl_coef: Price of a nat of KL, for the score minus its penalty.
 

@@ -1,6 +1,6 @@
 """PPO for a language model in one file: rollout, credit, advantages, update.
 
-    python examples/ppo_in_one_file.py --reward abc-signed --updates 20
+    python examples/ppo_in_one_file.py --reward abc-signed --gae-lambda 0.5
 
 tokengym gives the Gymnasium environment and the rewards of its tokens, and transformers the two
 models. Sampling, advantages and losses are all written out here. A test holds the updates equal to
@@ -41,7 +41,7 @@ class Args:
 
     env: str = "tokengym/MovieReview-v0"
     """Id of the environment, whose bundled language model is trained."""
-    reward: str = "abc"
+    reward: str = "sparse"
     """Credit rule, which turns the score of a response into token rewards."""
     max_new_tokens: int = 48
     """Most tokens of a response."""

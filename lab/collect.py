@@ -22,6 +22,7 @@ from tokengym.base import (
     replacing,
     split_file_word,
     texts_of_options,
+    to_json,
     write_json,
     write_jsonl,
 )
@@ -54,7 +55,7 @@ def claim_folder(folder: Path, config: Any, *, remedy: str) -> None:
         remedy: End of the error's sentence.
     """
     hashes = {f"contents of {k}": content_hash(path) for k, path in _named_paths(config).items()}
-    ours = json.loads(json.dumps({**asdict(config), **hashes}))
+    ours = to_json({**asdict(config), **hashes})
     file = folder / "settings.json"
     if not file.exists():
         write_json(file, ours)

@@ -19,6 +19,7 @@ from tokengym.lab.tables import mean
 from tokengym.rewards import gold_scorer
 
 Row = Mapping[str, Any]
+"""A row of a table of results: its values by column."""
 PRICE = 0.05
 """Score that a nat of KL costs, in training and in the criterion."""
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
@@ -54,7 +55,7 @@ LEARNER: dict[str, Any] = {
 
 def measured(record: RunRecord) -> list[dict[str, Any]]:
     """Return a run's measurements, one row each, as studies keep them."""
-    return [{k: round(point[k], 4) for k in MEASURES} for point in record.curve]
+    return [{k: round(point[k], 4) for k in MEASURES} for point in record.points]
 
 
 def net(row: Row, price: float = PRICE) -> float:

@@ -24,10 +24,10 @@ from tokengym.base import (
 )
 from tokengym.evaluation.report import read_curves, save_figure, summarize
 from tokengym.evaluation.runs import (
+    Run,
     check_files,
     fixed,
     load_agent,
-    read_result,
     stored_comparison,
     task_name,
 )
@@ -118,7 +118,7 @@ def export_agent(
     if folder.exists():
         raise ValueError(f"{folder} already exists; name a new folder")
     check_links(out)
-    run, found = read_result(results[0].parent), stored_comparison(out)
+    run, found = Run(results[0].parent).result, stored_comparison(out)
     if found is None:
         raise ValueError(f"{results[0].parent} has no spec.json; train the agent again")
     spec_file, settings = found

@@ -35,6 +35,7 @@ from tokengym.lab.protocol import (
     PRICE,
     RATES,
     SPARE_SEEDS,
+    Row,
     best_rate,
     measured,
     net,
@@ -44,7 +45,6 @@ from tokengym.lab.protocol import (
 from tokengym.lab.tables import Speed, fill, grouped, mean, page_wide, paired
 
 Work = TypeVar("Work")
-Row = Mapping[str, Any]
 Round = tuple[Sequence["Cell"], Sequence[int]]
 NET = "score - c KL"
 """Name of the primary measure, see docs/results/protocol.md."""

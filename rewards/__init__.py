@@ -59,7 +59,6 @@ if TYPE_CHECKING:
         Sum,
         register_scorer,
     )
-    from tokengym.rewards.scorers.normalize import Normalize
     from tokengym.rewards.scorers.partner import PartnerScore
     from tokengym.rewards.scorers.penalties import LengthPenalty, MissingEosPenalty
     from tokengym.rewards.scorers.relevance import Relevance
@@ -67,7 +66,7 @@ if TYPE_CHECKING:
     from tokengym.rewards.scorers.rules import RuleScorer
     from tokengym.rewards.scorers.sentiment import Sentiment
     from tokengym.rewards.scorers.toxicity import Toxicity
-    from tokengym.rewards.scorers.wrappers import Cached, TimeLimit, WithAttribution
+    from tokengym.rewards.scorers.wrappers import Cached, Normalize, TimeLimit, WithAttribution
     from tokengym.rewards.wrappers import (
         ABCReward,
         CreditReward,

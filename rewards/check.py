@@ -128,7 +128,7 @@ def _check_episode(one: _Played, credits: Sequence[Credit]) -> None:
 def _check_delivery(
     rewards: list[float], token_rewards: NDArray[np.float32], written: NDArray[np.int8] | None
 ) -> None:
-    """Check that a causal credit was paid step by step."""
+    """Check that a causal credit, (n,), was paid step by step."""
     if written is not None and len(written) == len(token_rewards):
         token_rewards = token_rewards[written > 0]
     if len(rewards) != len(token_rewards):
@@ -147,16 +147,16 @@ def _check_future(
     env: gymnasium.Env[Any, Any], seed: int, one: _Played, rng: np.random.Generator
 ) -> None:
     """Check that the first half of an episode earns the same when it continues in another way."""
-    kept = len(one.actions) // 2
-    other = _play(env, seed, rng, one.actions[:kept])
+    half = len(one.actions) // 2
+    other = _play(env, seed, rng, one.actions[:half])
     for name, first, second in (
         ("step rewards", one.step_rewards, other.step_rewards),
         ("token_rewards", one.info["token_rewards"], other.info["token_rewards"]),
     ):
-        scale = 1e-4 * max(1.0, float(np.abs(first[:kept]).max(initial=0.0)))
-        if not np.allclose(first[:kept], second[:kept], rtol=0.0, atol=scale):
+        scale = 1e-4 * max(1.0, float(np.abs(first[:half]).max(initial=0.0)))
+        if not np.allclose(first[:half], second[:half], rtol=0.0, atol=scale):
             _fail(
-                f"{name} of the first {kept} tokens were {first[:kept]}, and {second[:kept]} when "
+                f"{name} of the first {half} tokens were {first[:half]}, and {second[:half]} when "
                 "other tokens followed; a causal credit must not look ahead (declare causal=False)"
             )
 

@@ -29,8 +29,8 @@ class RewardError(TokenGymError):
         if not (count := len(self.episodes)):
             return super().__str__()
         where = "this error's .episodes" if self.file is None else printable(str(self.file))
-        kept = "1 finished episode is" if count == 1 else f"{count} finished episodes are"
-        return f"{super().__str__()} ({kept} kept in {where})"
+        count_text = "1 finished episode is" if count == 1 else f"{count} finished episodes are"
+        return f"{super().__str__()} ({count_text} kept in {where})"
 
     def for_terminal(self) -> str:
         """Return the message, which names the kept episodes only where a file has them."""

@@ -34,10 +34,14 @@ from tokengym.rewards.scorers.base import (
     Scorer,
     as_scorer,
 )
-from tokengym.rewards.scorers.normalize import Normalization, Normalize, parse_normalization
 from tokengym.rewards.scorers.rules import RuleScorer
 from tokengym.rewards.scorers.sentiment import Sentiment
-from tokengym.rewards.scorers.wrappers import TimeLimit
+from tokengym.rewards.scorers.wrappers import (
+    Normalization,
+    Normalize,
+    TimeLimit,
+    parse_normalization,
+)
 from tokengym.rewards.scores import KINDS, ScorerKind
 
 if TYPE_CHECKING:

@@ -15,10 +15,9 @@ from tokengym.rewards.credits.base import Credit, FloatArray, rules_of_any_score
 from tokengym.rewards.credits.probe import Continuations, Probe
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError, raised_by
 from tokengym.rewards.maths.redistribution import close_sum
-from tokengym.rewards.maths.shares import shift_reply_credit
+from tokengym.rewards.maths.signed_parts import shift_reply_credit
 from tokengym.rewards.scorers.base import Scorer, Scores
-from tokengym.rewards.scorers.normalize import Normalize
-from tokengym.rewards.scorers.wrappers import ScorerWrapper
+from tokengym.rewards.scorers.wrappers import Normalize, ScorerWrapper
 from tokengym.rewards.scores import inner_parts, remedy_for
 
 if TYPE_CHECKING:
@@ -98,12 +97,12 @@ class Reward:
         self._began: float | None = None  # when the first scoring began
         # Not where the time is also a policy's, which continues responses.
         self._warns = not self.credit.needs_policy
-        kinds, wanted = self.scorer.attribution_kinds, self.credit.attribution
-        if wanted is not None and kinds is not None and wanted not in kinds:
+        kinds, kind = self.scorer.attribution_kinds, self.credit.attribution
+        if kind is not None and kinds is not None and kind not in kinds:
             raise RewardError(
-                f"credit {self.credit_name!r} needs {wanted} attributions, scorer "
+                f"credit {self.credit_name!r} needs {kind} attributions, scorer "
                 f"{self.scorer_name!r} gives {', '.join(sorted(kinds)) or 'none'}; "
-                f"{remedy_for(wanted)}; any scorer will do for {', '.join(rules_of_any_scorer())}"
+                f"{remedy_for(kind)}; any scorer will do for {', '.join(rules_of_any_scorer())}"
             )
 
     @property
@@ -122,11 +121,11 @@ class Reward:
     @property
     def statistics(self) -> list[Normalize]:
         """The running statistics that change as episodes are scored, the outermost first."""
-        found, scorer = [], self.scorer
+        layers, scorer = [], self.scorer
         while isinstance(scorer, ScorerWrapper):
-            found += [scorer] if isinstance(scorer, Normalize) else []
+            layers += [scorer] if isinstance(scorer, Normalize) else []
             scorer = scorer.scorer
-        return found
+        return layers
 
     def __repr__(self) -> str:
         return f"Reward({self.name})"
@@ -164,11 +163,11 @@ class Reward:
                         f"episode {index} has no response_ids, so no token can earn its score; "
                         "give the response at least one token (the EOS counts)"
                     )
-            name, wanted = self.scorer_name, self.credit.attribution
+            name, kind = self.scorer_name, self.credit.attribution
             # A scorer that does not say what it has is asked for nothing.
-            asks = wanted is not None and self.scorer.attribution_kinds is not None
-            asked = {"attribution": wanted} if asks else {}
-            scores = self.scorer.score(episodes, **asked)
+            asks = kind is not None and self.scorer.attribution_kinds is not None
+            options = {"attribution": kind} if asks else {}
+            scores = self.scorer.score(episodes, **options)
             if not isinstance(scores, Scores):
                 raise ScorerError(
                     f"scorer {name!r} returned {type(scores).__name__}; return "
@@ -205,7 +204,7 @@ class Reward:
 
     def _attributed(self, episodes: Sequence[Episode], scores: Scores) -> Scores:
         """Return scores with the attributions that the credit needs, its own or the scorer's."""
-        name, wanted = self.credit_name, self.credit.attribution
+        name, kind = self.credit_name, self.credit.attribution
         if self.credit.needs_attributions:
             probe = Probe(self.scorer, self.tokenizer, self.continuations)
             scores = self.credit.attribute(probe, episodes, scores)
@@ -215,10 +214,10 @@ class Reward:
                     "scores.with_attributions(...)"
                 )
             scores.check(episodes, name, of="credit")
-        if wanted is not None and scores.attributions is None:
+        if kind is not None and scores.attributions is None:
             raise CreditError(
-                f"credit {name!r} needs {wanted} attributions, scorer {self.scorer_name!r} "
-                f"returned none; {remedy_for(wanted)}"
+                f"credit {name!r} needs {kind} attributions, scorer {self.scorer_name!r} "
+                f"returned none; {remedy_for(kind)}"
             )
         return scores
 
@@ -299,18 +298,18 @@ class Reward:
         for row, (episode, tokens) in enumerate(zip(episodes, rewards, strict=True)):
             shape, expected = np.shape(tokens), (len(episode.response_ids),)
             if shape != expected:
-                wanted = f"expected {expected}, one reward per response token"
-                raise CreditError(f"{who} returned shape {shape} for episode {row}; {wanted}")
+                rule = f"expected {expected}, one reward per response token"
+                raise CreditError(f"{who} returned shape {shape} for episode {row}; {rule}")
             if not np.isfinite(tokens).all():
-                wanted = "rewards must be finite"
-                raise CreditError(f"{who} returned NaN or Inf for episode {row}; {wanted}")
+                rule = "rewards must be finite"
+                raise CreditError(f"{who} returned NaN or Inf for episode {row}; {rule}")
             score = float(scores.values[row])
             if self.credit.sum_preserving and not close_sum(score, tokens):
                 raise _wrong_sum(who, row, tokens, score)
 
 
 def _wrong_sum(who: str, row: int, tokens: NDArray[np.float32], score: float) -> CreditError:
-    """Return the error of rewards that do not sum to their score."""
+    """Return the error of rewards, (n,), that do not sum to their score."""
     total = float(np.sum(tokens, dtype=np.float64))
     return CreditError(
         f"{who} gives episode {row} rewards that sum to {total:.6g}, its score is {score:.6g}; "
@@ -319,7 +318,7 @@ def _wrong_sum(who: str, row: int, tokens: NDArray[np.float32], score: float) ->
 
 
 def _assign(credit: Credit, episodes: Sequence[Episode], scores: Scores) -> Sequence[FloatArray]:
-    """Return what a rule assigns, having made sure that it is a sequence."""
+    """Return what a rule assigns, (n,) for each episode, once it is a sequence."""
     rewards: Sequence[FloatArray] = credit.assign(episodes, scores)
     returned: Any = rewards  # by code of the user's, whatever that is
     if not isinstance(returned, Sequence | np.ndarray):
@@ -354,26 +353,20 @@ def assign_policy_tokens(
         if len(rewards) != len(episodes) or not credit.sum_preserving:
             return [np.asarray(r) * m for r, m in zip(rewards, masks, strict=False)]
         return [shift_reply_credit(r, m) for r, m in zip(rewards, masks, strict=True)]
-    shown = []  # the episodes as if there had been no replies
+    written = []  # the episodes as if there had been no replies
     for episode, mask in zip(episodes, masks, strict=True):
         places = np.flatnonzero(mask).tolist()
-        known = {"log_probs": episode.log_probs, "token_rewards": episode.token_rewards}
-        kept: dict[str, Any] = {k: None if v is None else v[places] for k, v in known.items()}
+        per_token = {"log_probs": episode.log_probs, "token_rewards": episode.token_rewards}
+        fields: dict[str, Any] = {k: None if v is None else v[places] for k, v in per_token.items()}
         ids = [episode.response_ids[place] for place in places]
-        shown.append(replace(episode, response_ids=ids, written=None, turns=(), **kept))
+        written.append(replace(episode, response_ids=ids, written=None, turns=(), **fields))
     if scores.attributions is not None:
         rows = zip(scores.attributions, masks, strict=True)
-        scores = Scores(
-            scores.values,
-            scores.parts,
-            [
-                shift_reply_credit(row, mask)[mask > 0] for row, mask in rows
-            ],  # (written tokens,) each
-            additive=scores.additive,
-            signed=scores.signed,
-        )
-    rewards = _assign(credit, shown, scores)
-    if [np.shape(r) for r in rewards] != [(len(e.response_ids),) for e in shown]:
+        # (written tokens,) each
+        attributions = [shift_reply_credit(row, mask)[mask > 0] for row, mask in rows]
+        scores = replace(scores, attributions=attributions)
+    rewards = _assign(credit, written, scores)
+    if [np.shape(r) for r in rewards] != [(len(e.response_ids),) for e in written]:
         return rewards  # refused by whoever checks them
     placed = [np.zeros(len(mask), dtype=np.float32) for mask in masks]
     for target, tokens, mask in zip(placed, rewards, masks, strict=True):

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,9 +13,10 @@ from typing_extensions import Self
 
 from tokengym.envs.episode import RAW_SCORE, Episode
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError
-from tokengym.rewards.maths.shares import on_last_tokens
+from tokengym.rewards.maths.signed_parts import on_last_tokens
 
 FloatArray = NDArray[np.float32]
+"""Scores of a batch, (batch,), or values of one response's tokens, (time,)."""
 
 
 @dataclass(frozen=True, init=False, eq=False)
@@ -79,6 +80,33 @@ class Scores:
             attributions = [on_last_tokens(values, spans) for values, spans in rows]
         return Scores(self.values, {**self.parts, **(parts or {})}, attributions, signed=signed)
 
+    def split(self) -> list["Scores"]:
+        """Return the scores of each episode by itself."""
+
+        def of_episode(row: int) -> "Scores":
+            parts = {name: part[[row]] for name, part in self.parts.items()}
+            tokens = None if self.attributions is None else [self.attributions[row].copy()]
+            return replace(self, values=self.values[[row]], parts=parts, attributions=tokens)
+
+        return [of_episode(row) for row in range(len(self.values))]
+
+    @classmethod
+    def joined(cls, scores: Sequence["Scores"]) -> "Scores":
+        """Return several scores as one; a part that some lack is 0 there."""
+        names = dict.fromkeys(name for one in scores for name in one.parts)
+        parts = {
+            name: [x for one in scores for x in one.parts.get(name, 0.0 * one.values)]
+            for name in names
+        }
+        rows = [row for one in scores for row in one.attributions or ()]
+        return cls(
+            [value for one in scores for value in one.values],
+            parts,
+            None if any(one.attributions is None for one in scores) else rows,
+            additive=all(one.additive for one in scores),
+            signed=all(one.signed for one in scores),
+        )
+
     def check(
         self, episodes: Sequence[Episode], name: str, *, of: Literal["scorer", "credit"] = "scorer"
     ) -> None:
@@ -116,7 +144,7 @@ class Scores:
         who: str,
         error: type[RewardError],
     ) -> None:
-        """Raise unless there is one finite attribution per token; see `check`."""
+        """Raise unless there is one finite attribution per token, (n,); see `check`."""
         if len(attributions) != len(episodes):
             raise error(
                 f"{who} returned {len(attributions)} attributions for "
@@ -136,7 +164,7 @@ class Scores:
 
 
 def inner_parts(parts: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-    """Return the parts of a scorer inside another, or of one whose value is not scaled.
+    """Return the parts, (batch,), of a scorer inside another, or of one that is not scaled.
 
     `RAW_SCORE` is what evaluations measure, so only the outermost scaling may have that part.
     """
@@ -144,7 +172,7 @@ def inner_parts(parts: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
 
 
 def as_float32(values: Any) -> FloatArray:
-    """Return numbers, arrays or tensors as an array."""
+    """Return numbers, arrays or tensors of any shape as an array of that shape."""
     if isinstance(values, list | tuple):
         values = [to_numpy(value) for value in values]
     return np.asarray(to_numpy(values), dtype=np.float32)

@@ -15,7 +15,7 @@ from tokengym.rewards.arguments import check_columns
 from tokengym.rewards.credits import ABC, Credit, Sparse, Uniform
 from tokengym.rewards.credits.probe import Probe
 from tokengym.rewards.errors import RewardError
-from tokengym.rewards.maths.shares import shift_reply_credit
+from tokengym.rewards.maths.signed_parts import shift_reply_credit
 from tokengym.rewards.registry import make_reward
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers.base import AnyScorer as AnyScorer
@@ -75,11 +75,11 @@ class PaysEpisodes:
             rest = self._steps.settle([*scored], [*scored.values()]).tolist()
         return paid | dict(zip(ended, rest, strict=True)), scored
 
-    def _show(self, *shown: Any) -> None:
+    def _show(self, *values: Any) -> None:
         """Let an environment that renders show token rewards."""
         show = getattr(self.env.unwrapped, "show_token_rewards", None)
         if show is not None and self.env.render_mode is not None:
-            show(*shown)
+            show(*values)
 
 
 class RewardWrapper(PaysEpisodes, gymnasium.Wrapper):
@@ -160,7 +160,7 @@ class VectorRewardWrapper(PaysEpisodes, VectorWrapper):
     def step(
         self, actions: Any
     ) -> tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """Append one token to each row; rows whose episode ended return its score, or the rest."""
+        """Append one token to each row, (num_envs,); those that end return score or rest."""
         observations, values, terminated, truncated, infos = self.env.step(actions)
         values = np.zeros_like(values)
         if not self.deferred:
@@ -336,7 +336,7 @@ class StepPayment:
         """Text that each row was last paid for, and all that it was paid."""
 
     def pay(self, rows: Sequence[int], texts: Sequence[Episode]) -> NDArray[np.float64]:
-        """Return the reward of the newest token of each row, with that of a reply to it.
+        """Return the reward of each row's newest token, (rows,), with that of a reply to it.
 
         Args:
             rows: Rows that appended a token and did not end.
@@ -367,14 +367,14 @@ class StepPayment:
             # Two pieces, what is old and the newest token; only the latter where nothing is old.
             pieces = [[range(at), range(at, end)][at == 0 :] for at, end in places]
             return Probe(reward.scorer, reward.tokenizer).increments(texts, pieces)
-        known = reward.scorer.state_dict()  # of running statistics, which finished texts move
+        statistics = reward.scorer.state_dict()  # of running statistics, which finished texts move
         scores = call_scorer(reward.scorer, texts, "prefix")
-        reward.scorer.load_state_dict(known)
+        reward.scorer.load_state_dict(statistics)
         scores.check(texts, reward.scorer.name)
         return [row.astype(np.float64) for row in scores.attributions or ()]
 
     def settle(self, rows: Sequence[int], episodes: Sequence[Episode]) -> NDArray[np.float64]:
-        """Return the reward of the last token of each row: its score minus what it was paid.
+        """Return each row's last reward, (rows,): its score minus what it was paid.
 
         Args:
             rows: Rows that ended.
@@ -389,12 +389,12 @@ class StepPayment:
         return np.array(owed)
 
     def _before(self, row: int, text: Episode, *, otherwise: NDArray[np.floating]) -> float:
-        """Return what a row was paid before its newest token."""
-        known, paid = self._paid.get(row, (None, 0.0))
+        """Return what a row was paid before its newest token; ``otherwise`` (n - 1,) if unknown."""
+        last_text, paid = self._paid.get(row, (None, 0.0))
         if (
-            known is not None
-            and (known.prompt, known.prompt_ids) == (text.prompt, text.prompt_ids)
-            and known.response_ids == text.response_ids[: newest(text)]
+            last_text is not None
+            and (last_text.prompt, last_text.prompt_ids) == (text.prompt, text.prompt_ids)
+            and last_text.response_ids == text.response_ids[: newest(text)]
         ):
             return paid
         return float(otherwise.sum(dtype=np.float64))

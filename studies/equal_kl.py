@@ -149,8 +149,8 @@ def measure(run: Cell, record: RunRecord) -> list[Row]:
         record: Its record.
     """
     del run
-    held_out = {point["step"]: point for point in record.curve}
-    logged = [*record.train, {}]
+    held_out = {point["step"]: point for point in record.points}
+    logged = [*record.log, {}]
     rows: list[Row] = []
     for step, log in enumerate(logged):
         row = {name: held_out.get(step, {}).get(name) for name in MEASURES} | {"step": step}

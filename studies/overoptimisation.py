@@ -5,18 +5,16 @@
 The runs were made at commit 0138b9c6.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from tokengym.evaluation.report import number
 from tokengym.evaluation.statistics import paired_difference
 from tokengym.lab.protocol import NS
-from tokengym.lab.study import DOCS, Docs, command_line, read_rows
+from tokengym.lab.study import DOCS, Docs, Row, command_line, read_rows
 from tokengym.lab.tables import after_holm, fill, grouped, markdown_table, mean, student_mean
 
-Row = Mapping[str, Any]
 TASKS = ("Summarize", "Dialogue")
 PRICES, RULES = (0.0, 0.01, 0.05), ("sparse", "abc")
 MEASURES = ("score", "gold_score", "kl")

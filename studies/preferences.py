@@ -5,12 +5,12 @@
 The runs of PPO and DPO were made at commit 0138b9c6, those of feedback at 6307f464.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tokengym.evaluation.report import number
 from tokengym.evaluation.statistics import paired_difference
-from tokengym.lab.study import DOCS, Docs, command_line, read_rows
+from tokengym.lab.study import DOCS, Docs, Row, command_line, read_rows
 from tokengym.lab.tables import (
     NONE,
     after_holm,
@@ -23,7 +23,6 @@ from tokengym.lab.tables import (
     student_mean,
 )
 
-Row = Mapping[str, Any]
 FOLDER, PAGE = "preferences", "preferences.md"
 TEXT = (
     *("part", "agent", "writer", "recipe"),

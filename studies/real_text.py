@@ -17,7 +17,7 @@ from studies import critic_elsewhere, film_reviews
 from tokengym import ComparisonConfig
 from tokengym.evaluation.measure import BEST_OF
 from tokengym.evaluation.report import number
-from tokengym.evaluation.runs import EvaluationSettings, TaskSettings, run_references
+from tokengym.evaluation.runs import EvaluationSettings, Run, TaskSettings
 from tokengym.evaluation.statistics import paired_difference
 from tokengym.lab.protocol import PRICE, net, net_area, over_run
 from tokengym.lab.study import (
@@ -108,7 +108,7 @@ def config(run: Cell, out: Path) -> ComparisonConfig:
 def lines(out: Path) -> list[dict[str, Any]]:
     """Return what the best of n untrained responses of SmolLM2 has."""
     first = config(STUDY.cell(rule=RULES[0], seed=0), out)
-    return run_references(first, out / "start").lines(PRICE)["best_of_n"]
+    return Run(first.reference_spec(out / "start")).draw().lines(PRICE)["best_of_n"]
 
 
 def sweep(docs: Path) -> list[Row]:

@@ -16,7 +16,7 @@ from studies import other_tasks
 from tokengym.evaluation.report import number
 from tokengym.evaluation.statistics import paired_difference
 from tokengym.lab.protocol import over_run
-from tokengym.lab.study import DOCS, Docs, command_line, draw_mean, read_rows
+from tokengym.lab.study import DOCS, Docs, Row, command_line, draw_mean, read_rows
 from tokengym.lab.tables import (
     NONE,
     after_holm,
@@ -31,7 +31,6 @@ from tokengym.lab.tables import (
     student_mean,
 )
 
-Row = Mapping[str, Any]
 Points = Mapping[int, Sequence[Row]]
 """Seed -> measurements of the run."""
 TASK, FOLDER, PAGE = "QuestionAnswer", "rewards", "rewards.md"

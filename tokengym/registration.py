@@ -32,8 +32,7 @@ from tokengym.rewards.registry import (
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers import find_scorer
 from tokengym.rewards.scorers.base import FunctionScorer, Scorer, as_scorer
-from tokengym.rewards.scorers.normalize import Normalization, parse_normalization
-from tokengym.rewards.scorers.wrappers import WithAttribution
+from tokengym.rewards.scorers.wrappers import Normalization, WithAttribution, parse_normalization
 from tokengym.rewards.wrappers import RewardWrapper, VectorRewardWrapper
 
 AnyEnv = TokenGenerationEnv | TokenGenerationVectorEnv

@@ -7,13 +7,9 @@ their log-probs, entropies and values. Tokens are copied to the host once a step
 for the GPU. On a CPU both are plain calls.
 """
 
-import logging
-import threading
 import weakref
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +18,7 @@ from torch import Tensor
 
 from tokengym.agents.errors import ModelError
 from tokengym.agents.fast.merged import MergedModel, decoding_model
+from tokengym.agents.fast.replayed import Replayed, bucket, sent
 from tokengym.agents.fast.static import StaticStream
 from tokengym.agents.fast.streams import static_stream
 from tokengym.agents.policy.language_model import LENGTHS
@@ -42,110 +39,7 @@ from tokengym.agents.policy.sampling import (
 )
 from tokengym.base.registry import imported
 
-logger = logging.getLogger(__name__)
-
 FUSED_DRAW = "tokengym.agents.fast.kernels.vocabulary:draw"
-
-FEWEST_ROWS = 8
-"""Batches of fewer rows take no less time on a GPU."""
-
-
-def bucket(rows: int) -> int:
-    """Return the size of the captured batch for so many rows: 2^n or 3 * 2^n.
-
-    Example:
-        >>> [bucket(rows) for rows in (1, 8, 9, 13, 48, 100, 256)]
-        [8, 8, 12, 16, 48, 128, 256]
-    """
-    size = FEWEST_ROWS
-    while size < rows:
-        size *= 2
-    return size if size == FEWEST_ROWS or rows > size * 3 // 4 else size * 3 // 4
-
-
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor of the CPU on the device, without waiting for what the device does."""
-    if device.type == "cuda":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
-
-
-_CAPTURING = threading.Lock()
-
-
-@cache  # each stream takes a workspace of cuBLAS, 32 MiB on Hopper, until the process ends
-def _side_stream(device: int) -> Any:
-    """Return the one stream on which a GPU's graphs are captured."""
-    return torch.cuda.Stream(device)
-
-
-class Replayed:
-    """Calls functions on fixed memory; on a GPU each is captured once and then replayed.
-
-    Functions take and return nothing, and doing one twice changes nothing.
-
-    Args:
-        device: Where the functions compute.
-        must_capture: Refuse a function that cannot be captured, instead of calling it.
-    """
-
-    def __init__(self, device: torch.device, *, must_capture: bool = False) -> None:
-        self._device, self._must_capture = device, must_capture
-        self.captures = device.type == "cuda"
-        """Whether calls are replayed; False once a capture has failed."""
-        self._graphs: dict[Hashable, Any] = {}
-
-    def __call__(self, key: Hashable, function: Callable[[], None]) -> None:
-        """Call the function that ``key`` stands for."""
-        # A graph repeats the kernels that it recorded, on the same addresses and shapes: whatever
-        # changes one of them, or a branch on the way, has to be in the key.
-        if self.captures and key not in self._graphs:
-            try:
-                self._graphs[key] = self._capture(function)
-            except torch.cuda.OutOfMemoryError:
-                raise
-            except RuntimeError as error:
-                if self._must_capture:
-                    raise ModelError(
-                        f"the step of the rollout cannot be captured ({error}); use "
-                        "decoding='auto', which then writes more slowly"
-                    ) from error
-                logger.warning("decoding is not captured, which is slower: %s", error)
-                self.captures = False
-        if self.captures:
-            self._graphs[key].replay()
-        else:
-            function()
-
-    def _capture(self, function: Callable[[], None]) -> Any:
-        # One pool for all: nothing that a graph leaves in it is read after the graph.
-        pool = self._pool()
-        graph = torch.cuda.CUDAGraph()
-        with _CAPTURING, torch.cuda.device(self._device):
-            side = _side_stream(torch.cuda.current_device())
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):  # left again where a capture fails
-                for _ in range(2):  # libraries set themselves up, which cannot be captured
-                    function()
-                # Other threads may do meanwhile what a capture does not allow.
-                with torch.cuda.graph(
-                    graph, pool=pool, stream=side, capture_error_mode="thread_local"
-                ):
-                    function()
-            torch.cuda.current_stream().wait_stream(side)
-        return graph
-
-    def _pool(self) -> Any:
-        """Return the handle of the memory that all graphs share, None before the first."""
-        return next(iter(self._graphs.values())).pool() if self._graphs else None
-
-    def num_bytes(self) -> int:
-        """Return the bytes of memory that the graphs hold."""
-        pool = self._pool()
-        if pool is None:
-            return 0
-        segments = torch.cuda.memory_snapshot()
-        return sum(s["total_size"] for s in segments if tuple(s["segment_pool_id"]) == tuple(pool))
 
 
 class Decoder:
@@ -303,10 +197,10 @@ class Decoder:
 
     def _choose(self, samples: bool, temperature: float | Tensor) -> None:
         size, policy = self.size, self._policy
-        states, *beside_states = (stream.states[:size] for stream in self._streams)
+        states, *auxiliary_states = (stream.states[:size] for stream in self._streams)
         mask = self._masks[self._mask_kind][:size] if self._mask_kind else None
         logits, allowed_tokens = policy.sampling_logits(
-            self._streams[0].logits(states), mask, *beside_states, temperature=temperature
+            self._streams[0].logits(states), mask, *auxiliary_states, temperature=temperature
         )
         if allowed_tokens is not None:
             bits = packed(allowed_tokens)

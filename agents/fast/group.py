@@ -357,6 +357,11 @@ class ShardedGroup(Group):
                 "without FSDP, or take its gradient steps in `with self.processes.updating(self):` "
                 "and set shards_weights = True"
             )
+        if agent.policy.settings.updates == "captured":
+            raise SettingsError(
+                "updates='captured' reads weights where they are, and FSDP gathers them anew; "
+                "leave one of them out"
+            )
         super().prepare(agent)
         self.shards = Shards(agent.policy, self.count, largest=self._largest)
 

@@ -19,7 +19,7 @@ from tokengym.agents.offline.own import ids_of, read_own, text_encoding
 from tokengym.agents.offline.policies import encoding_for, make_policy
 from tokengym.agents.offline.settings import Candidates, Sampling
 from tokengym.agents.offline.sft import SFT
-from tokengym.agents.offline.trainer import OfflineTrainer, warn_of_skipped
+from tokengym.agents.offline.trainer import AfterEpoch, OfflineTrainer, warn_of_skipped
 from tokengym.agents.rollouts.given import (
     GivenPrompts,
     PromptChoice,
@@ -33,7 +33,7 @@ from tokengym.envs import Episode, PromptSet
 from tokengym.rewards import Scorer
 from tokengym.rewards.arguments import check_columns
 from tokengym.rewards.models.loading import longest_input
-from tokengym.rewards.pairs.encode import HOLDS_REPLIES
+from tokengym.rewards.pairs.read import HOLDS_REPLIES
 from tokengym.rewards.pairs.store import pairs_dataset, responses_dataset
 from tokengym.rewards.scorers.base import as_scorer
 
@@ -341,7 +341,10 @@ def sft_updates(run: TrainingRun) -> Iterator[Update]:
 
 
 def _updates(run: TrainingRun, trainer: type[Trained], **arguments: Any) -> Iterator[Update]:
-    """Train on data, given or collected from the policy; yield before it and after every epoch."""
+    """Train on data, given or collected from the policy; yield before that.
+
+    The run follows each epoch by a callback, since the Trainer's loop cannot be left.
+    """
     settings, envs = run.settings, run.make_envs(1)
     policy = make_policy(envs, **run.policy_kwargs(), seed=run.seed, device=run.training.device)
     yield Update(step=0, tokens=0, agent=policy)
@@ -395,10 +398,14 @@ def _updates(run: TrainingRun, trainer: type[Trained], **arguments: Any) -> Iter
         agent.args.num_train_epochs = (budget - sampled) / pass_tokens
     log = _Log(run, agent)
     log.measure_held_out()
-    for update in agent.updates():
+
+    def follow(update: Update) -> bool:
         log.measure_held_out()
-        tokens = sampled + agent.num_response_tokens
-        yield replace(update, step=begun + update.step, tokens=tokens, log=log.take())
+        step, tokens = begun + update.step, sampled + agent.num_response_tokens
+        return run.follow(replace(update, step=step, tokens=tokens, log=log.take()))
+
+    agent.add_callback(AfterEpoch(agent, follow))
+    agent.train()
     envs.close()
 
 

@@ -13,11 +13,11 @@ from tokengym.envs.prompts.tables import SkippedRow
 from tokengym.rewards.pairs.encode import (
     EncodedTexts,
     TextEncoding,
-    encode_rows,
+    encode_examples,
     pair_rows,
     response_rows,
 )
-from tokengym.rewards.pairs.read import Row, read_table, reply_text
+from tokengym.rewards.pairs.read import Example, read_table, reply_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -83,12 +83,12 @@ def read_own(
 
     def sides(source: Any) -> tuple[EncodedTexts, dict[int, Prompt]] | None:
         table = read_table(source, of="data", texts=(encoding.prompt_column,))
-        rows, skipped, replied = read(table, encoding)
+        rows, skipped = read(table, encoding)
         texts = {row.row: row for row in rows}
         # Rows that were collected have ids, and the text of the prompt beside them.
         if any(_said(row, told) is None for row, told in _beside(texts, table)):
             return None
-        encoded = encode_rows(rows, skipped, replied, tokenizer, encoding, max_positions)
+        encoded = encode_examples(rows, skipped, tokenizer, encoding, max_positions)
         kept = {row.row: texts[row.row] for row in encoded.rows}
         return encoded, {
             row.row: _prompt(row, told, encoding) for row, told in _beside(kept, table)
@@ -160,18 +160,18 @@ def _distinct(prompts: Any) -> PromptSet:
     return PromptSet({(prompt.text, prompt.messages): prompt for prompt in prompts}.values())
 
 
-def _beside(rows: Mapping[int, Row[Any]], table: Any) -> Iterator[tuple[Row[Any], Any]]:
+def _beside(rows: Mapping[int, Example[Any]], table: Any) -> Iterator[tuple[Example[Any], Any]]:
     """Yield rows with all of their columns."""
     return ((rows[n], told) for n, told in enumerate(table) if n in rows)
 
 
-def _said(row: Row[Any], told: Mapping[str, Any]) -> Any:
+def _said(row: Example[Any], told: Mapping[str, Any]) -> Any:
     """Return a row's prompt as a text or conversation; None if it has ids alone, or no prompt."""
     prompt = row.prompt if isinstance(row.prompt, str | Chat) else told.get("prompt")
     return prompt if isinstance(prompt, str | Chat) and prompt else None
 
 
-def _prompt(row: Row[Any], told: Mapping[str, Any], encoding: TextEncoding) -> Prompt:
+def _prompt(row: Example[Any], told: Mapping[str, Any], encoding: TextEncoding) -> Prompt:
     """Return a row's prompt, its first response as reference, its other columns as metadata."""
     known = {*_NO_METADATA, encoding.prompt_column}
     columns = {name: value for name, value in told.items() if name not in known}

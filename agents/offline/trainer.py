@@ -6,7 +6,6 @@ import logging
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -41,6 +40,7 @@ from tokengym.agents.offline.scoring import INPUTS, REFERENCE, ResponseScorer
 from tokengym.agents.policy.policy import CausalLMPolicy, PlaysPolicy
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.policy.settings import Precision, Products
+from tokengym.agents.random_state import isolated_random_state
 from tokengym.agents.rollouts.rounds import Environments
 from tokengym.agents.saving import (
     check_counts,
@@ -48,7 +48,6 @@ from tokengym.agents.saving import (
     restore_adapters,
     write_policy,
 )
-from tokengym.agents.stepwise import hand_over, isolated_random_state, stepwise
 from tokengym.base.device import auto_device, select_device, use_device
 from tokengym.base.errors import DatasetError, SettingsError
 from tokengym.base.files import read_json, writing
@@ -438,24 +437,6 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
             finally:
                 self.policy.eval()  # dropout is for learning: the policy plays without
 
-    def updates(self) -> Iterator[Update]:
-        """Learn as `train` does, and yield after every epoch.
-
-        Between two of them the agent may be played, measured and saved, and the loop may be left.
-
-        Yields:
-            The epoch, from 1, of which the last may be a part, and the response tokens so far.
-        """
-        callback = _HandOver(self)
-        self.add_callback(callback)
-        try:
-            with closing(stepwise(self.train)) as updates:
-                for update in updates:
-                    self.policy.eval()  # the Trainer turns dropout on again for each step
-                    yield update
-        finally:
-            self.remove_callback(callback)
-
     def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
         """Measure on held-out texts; see `transformers.Trainer.evaluate`."""
         with isolated_random_state():
@@ -655,16 +636,25 @@ def warn_of_skipped(*encoded: EncodedTexts | None) -> None:
             _LOG.warning("%s; the first: %s", texts.report(), texts.skipped[0].reason)
 
 
-class _HandOver(TrainerCallback):
-    """Hands the training over to the loop over `OfflineTrainer.updates` after every epoch."""
+class AfterEpoch(TrainerCallback):
+    """Calls a function after every epoch, when the agent may be played, measured and saved.
 
-    def __init__(self, agent: OfflineTrainer) -> None:
-        self.agent = agent
+    Args:
+        agent: The learner, which has this among its ``callbacks`` or by ``add_callback``.
+        follow: Told the epoch, from 1, of which the last may be a part, and the response tokens so
+            far; training ends where it returns True.
+    """
+
+    def __init__(self, agent: OfflineTrainer, follow: Callable[[Update], bool | None]) -> None:
+        self.agent, self.follow = agent, follow
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         """See `transformers.TrainerCallback`."""
-        del args, control, others
+        del args, others
         agent = self.agent
         agent.count_tokens()  # the Trainer itself counts when it logs
-        epoch = math.ceil(state.epoch - 1e-6)  # a last one may be a part of one
-        hand_over(Update(step=epoch, tokens=agent.num_response_tokens, agent=agent))
+        agent.policy.eval()  # the Trainer turns dropout on again for each step
+        epoch = math.ceil(state.epoch - 1e-6)
+        update = Update(step=epoch, tokens=agent.num_response_tokens, agent=agent)
+        with isolated_random_state():
+            control.should_training_stop |= bool(self.follow(update))

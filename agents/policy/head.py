@@ -25,8 +25,8 @@ LOWEST = -1e30
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figures:
-    """Selection of figures and tokens."""
+class Request:
+    """Request for figures of tokens."""
 
     tokens: Tensor
     """(n,) int64."""
@@ -83,7 +83,7 @@ def product(states: Tensor, weight: Tensor, products: Products = "torch") -> Ten
     return scores if scores.dtype == torch.float64 else scores.float()
 
 
-def token_figures(states: Tensor, weight: Tensor, asked: Figures) -> tuple[Tensor, ...]:
+def token_figures(states: Tensor, weight: Tensor, asked: Request) -> tuple[Tensor, ...]:
     """Return the KL if there is a reference, log-probs, and the entropy if it is asked for.
 
     Args:
@@ -107,7 +107,7 @@ def could_be_sampled(log_probs: Tensor) -> Tensor:
 
 class _TokenFigures(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, states: Tensor, weight: Tensor, asked: Figures) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, states: Tensor, weight: Tensor, asked: Request) -> tuple[Tensor, ...]:
         inputs, reference = (states, head_as_read(states, weight)), asked.reference
         if reference:
             reference = reference[0], head_as_read(*reference)
@@ -138,7 +138,7 @@ class _TokenFigures(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         states, weight, log_probs, kl, entropy, normaliser, ref_normaliser = ctx.saved_tensors
-        asked: Figures = ctx.asked
+        asked: Request = ctx.asked
         b, g, h = (x.where(could_be_sampled(log_probs), 0.0) for x in gradients)
         a, c = b - h, -g - h * entropy - b * kl
         c = c - a * normaliser + b * ref_normaliser  # z = log p + lse(z)

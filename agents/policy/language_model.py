@@ -3,6 +3,7 @@
 import copy
 import functools
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
@@ -137,6 +138,8 @@ class LanguageModel(nn.Module):
         self.frozen: list[str] = []
         """Names of the model's weights that did not learn when the policy was built."""
         self._max_fused: int | None = None  # not tried yet
+        self.captured_trunk: Any | None = None
+        """Reads texts with gradients by captured graphs; None: the trunk's kernels are launched."""
         fuse_activations(model)
         self.adapters: Any | None = None
         if lora is not None:
@@ -209,14 +212,23 @@ class LanguageModel(nn.Module):
         # Nothing is predicted from the last column. Texts are padded on the right, so that causal
         # attention needs no mask: see `Sequences`.
         ids = sequences.input_ids[:, :-1]
+        captured = self.captured_trunk if torch.is_grad_enabled() else None
+        width, limit = ids.shape[1], longest_input(self.model) or sys.maxsize
+        kernels = kernels and width <= self.longest_fused()
+        if kernels:
+            limit = min(limit, self.longest_fused())
+        # Kernels are planned or compiled, or graphs captured, anew for each length that is new.
         multiple = LENGTHS if ids.is_cuda else backend().multiples[self.products]
-        if multiple > 1:  # kernels are planned or compiled anew for each length that is new
-            width = -(-ids.shape[1] // multiple) * multiple
-            ids = F.pad(ids, (0, min(width, longest_input(self.model) or width) - ids.shape[1]))
-        if kernels and ids.shape[1] <= self.longest_fused():
+        if captured is not None:  # eight lengths up to twice the length
+            multiple = max(multiple, 2 ** max(0, width.bit_length() - 4))
+        ids = F.pad(ids, (0, min(-(-width // multiple) * multiple, limit) - width))
+        states = None if captured is None else captured.states(ids, kernels=kernels)
+        if states is None and kernels:
             with self.computing():
-                return backend().hidden(self.model.base_model, ids)[rows, columns - 1]
-        return self.hidden(ids, use_cache=False)[rows, columns - 1]
+                states = backend().hidden(self.model.base_model, ids)
+        elif states is None:
+            states = self.hidden(ids, use_cache=False)
+        return states[rows, columns - 1]
 
     def longest_fused(self) -> int:
         """Return the most tokens of a text that kernels read; whether they do is tried once."""

@@ -24,7 +24,7 @@ from tokengym.agents import losses
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.backend import backend
 from tokengym.agents.policy.critic import ValueFunction
-from tokengym.agents.policy.head import Figures, token_figures
+from tokengym.agents.policy.head import Request, token_figures
 from tokengym.agents.policy.language_model import (
     LanguageModel,
     check_length,
@@ -106,7 +106,7 @@ class PolicyModels(BasePolicy):
             self.language_model, reference, self._dtype, self.num_actions, self.max_length
         )
         """The frozen reference; None: the policy with its adapters off."""
-        self.beside: Any = nn.ModuleDict()
+        self.auxiliary_models: Any = nn.ModuleDict()
         """Frozen language models by name that are read with the policy's own when it samples, for a
         subclass's `sampling_logits`. A checkpoint has their weights."""
         self.critic: ValueFunction | None = None
@@ -148,6 +148,8 @@ class PolicyModels(BasePolicy):
         check_decoding(loaded)
         if settings.decoding == "static":
             backend().check_static(loaded, self.decoding_dtype)
+        if settings.updates == "captured":
+            loaded.captured_trunk = backend().captured_trunk(loaded)
         return loaded
 
     @property
@@ -202,8 +204,8 @@ class PolicyModels(BasePolicy):
 
     @property
     def sampling_models(self) -> list[LanguageModel]:
-        """The models that are read to sample: the policy's own, and those ``beside`` it."""
-        return [self.language_model, *self.beside.values()]
+        """The models that are read to sample: the policy's own, and the auxiliary ones."""
+        return [self.language_model, *self.auxiliary_models.values()]
 
     @contextmanager
     def weights(self, reference: bool) -> Iterator[LanguageModel]:
@@ -261,23 +263,23 @@ class PolicyModels(BasePolicy):
         self,
         logits: Tensor,
         action_mask: Tensor | None,
-        *beside_states: Tensor,
+        *auxiliary_states: Tensor,
         temperature: float | Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return the logits that a next token is drawn from, and the tokens it is drawn among.
 
-        A subclass may exclude tokens by the models ``beside`` the policy.
+        A subclass may exclude tokens by the `auxiliary_models`.
 
         Args:
             logits: (n, vocab), as the model gives them.
             action_mask: (n or 1, vocab) bool, or None.
-            beside_states: (n, hidden) of each of these models.
+            auxiliary_states: (n, hidden) of each of these models.
             temperature: The temperature, () where a captured step reads it; None: the policy's.
 
         Returns:
             (n, vocab) float32, and (n, vocab) bool, None where these are all that the mask allows.
         """
-        del beside_states
+        del auxiliary_states
         logits = shape_logits(
             logits,
             temperature=self.temperature if temperature is None else temperature,
@@ -408,7 +410,7 @@ class PolicyModels(BasePolicy):
     ) -> tuple[Tensor, ...] | None:
         """Return what `_token_stats` names by the head's weight; None where that is not all of it.
 
-        States are (tokens, hidden), results (tokens,) each; the rest is as of `Figures`.
+        States are (tokens, hidden), results (tokens,) each; the rest is as of `Request`.
         """
         with self.weights(reference) as model:
             head = model.plain_head()
@@ -416,7 +418,7 @@ class PolicyModels(BasePolicy):
             ref_head = model.plain_head()
         if head is None or ref_head is None:
             return None
-        asked = Figures(
+        asked = Request(
             temperature=self.temperature,
             num_actions=self.num_actions,
             reference=None if ref_states is None else (ref_states, ref_head),

@@ -203,9 +203,9 @@ class CausalLMPolicy(PolicyModels):
         mask = None
         if action_masks is not None:
             mask = as_action_mask(np.atleast_2d(action_masks), self.device)
-        beside = (model.response_states(sequences) for model in self.beside.values())
+        others = (model.response_states(sequences) for model in self.auxiliary_models.values())
         logits = self.language_model.logits(self.states(sequences))
-        return self.sampling_logits(logits, mask, *beside)[0]
+        return self.sampling_logits(logits, mask, *others)[0]
 
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
         arrays = {name: value.cpu().numpy() for name, value in observation.items()}

@@ -141,13 +141,13 @@ class CachedSampler:
             else:
                 hidden = [stream.step(self._tokens) for stream in streams]
         self._rows = rows
-        states, *beside_states = hidden  # (active, hidden) each
+        states, *auxiliary_states = hidden  # (active, hidden) each
         mask = None
         if action_masks is not None:
             mask = as_action_mask(action_masks, self._device, rows)
         # (active, vocab) both
         logits, allowed_tokens = policy.sampling_logits(
-            streams[0].logits(states), mask, *beside_states
+            streams[0].logits(states), mask, *auxiliary_states
         )
         # Of all rows, (rows,): what a row draws must not hang on which others have ended.
         uniforms = row_uniforms(self._num_rows, self.generator, self._share)

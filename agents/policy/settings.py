@@ -19,6 +19,7 @@ Dtype = Literal["auto", "float32", "bfloat16"]
 Precision = Literal["full", "bf16-mixed"]
 """Numbers that a policy computes in."""
 Decoding = Literal["auto", "dynamic", "static"]
+Updates = Literal["plain", "captured"]
 Kernels = Literal["auto", "plain", "triton"]
 Products = Literal["torch", "onednn"]
 """Libraries of float32 products on a CPU."""
@@ -113,6 +114,10 @@ class PolicySettings(SamplingSettings):
     """Key-value cache of rollouts. "static": allocated once, and on a GPU each step is a captured
     CUDA graph. "dynamic": grown with the texts. "auto": static on a GPU if the model allows it,
     dynamic elsewhere."""
+    updates: Updates = "plain"
+    """Launching of an update's kernels. "captured": on a GPU the passes of a trunk over texts are
+    two CUDA graphs for each shape of them, which are launched at once; they take twice more the
+    memory of the gradients. On a CPU the same functions are called. "plain": one by one."""
     kernels: Kernels = "auto"
     """Implementation on a GPU of what torch has no single operation for: figures of the
     vocabulary, steps of decoding, and the operations between the products of a Llama's blocks.
@@ -128,6 +133,7 @@ class PolicySettings(SamplingSettings):
         check_choice(self, "dtype", get_args(Dtype))
         check_choice(self, "gradient_checkpointing", (True, False))
         check_choice(self, "decoding", get_args(Decoding))
+        check_choice(self, "updates", get_args(Updates))
         check_choice(self, "kernels", get_args(Kernels))
         check_choice(self, "precision", get_args(Precision))
         check_choice(self, "products", get_args(Products))
@@ -135,6 +141,11 @@ class PolicySettings(SamplingSettings):
             raise SettingsError(
                 "precision='bf16-mixed' needs weights in float32, got dtype='bfloat16'; leave "
                 "dtype out"
+            )
+        if self.updates == "captured" and self.gradient_checkpointing:
+            raise SettingsError(
+                "updates='captured' keeps what gradient_checkpointing=True computes again; leave "
+                "one of them out"
             )
         check_products(self.products, dtype=self.dtype, precision=self.precision)
         check_choice(self, "value_network", get_args(ValueNetwork))

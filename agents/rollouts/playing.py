@@ -6,7 +6,7 @@ episodes as they finish would prefer short ones.
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
@@ -26,6 +26,7 @@ from tokengym.agents.rollouts.rounds import (
     StepResult,
     as_rounds,
 )
+from tokengym.agents.sb3.entropy import entropy_of
 from tokengym.base.errors import ActionError, SettingsError
 from tokengym.envs import Episode
 from tokengym.rewards import RewardError
@@ -119,6 +120,19 @@ def collect(
     """
     if num_episodes < 0:
         raise ValueError(f"num_episodes must be >= 0, got {num_episodes}; pass how many to play")
+    batches = play_rounds(agent, envs, num_episodes, seed=seed, deterministic=deterministic)
+    return [episode for played in batches for episode in played.episodes][:num_episodes]
+
+
+def play_rounds(
+    agent: Agent,
+    envs: Environments,
+    num_episodes: int,
+    *,
+    seed: int | None = None,
+    deterministic: bool = False,
+) -> Iterator[RolloutBatch]:
+    """Yield the rounds of `collect`, surplus episodes included."""
     rounds = as_rounds(envs)
     sampler = as_sampler(agent, seed=seed)
     episodes: list[Episode] = []
@@ -132,7 +146,7 @@ def collect(
             raise
         assert played is not None  # only on_step abandons rounds
         episodes += played.episodes
-    return episodes[:num_episodes]
+        yield played
 
 
 def play_round(
@@ -380,7 +394,11 @@ class PredictingSampler:
                 f"{rows_of_batch}, got {actions.dtype} of shape {actions.shape}; return one "
                 "token id per row"
             )
-        return SampledTokens(actions=actions.astype(np.int64)[rows])
+        entropy = entropy_of(self.agent, observation, action_masks)
+        return SampledTokens(
+            actions=actions.astype(np.int64)[rows],
+            entropy=None if entropy is None else entropy[torch.from_numpy(rows)],
+        )
 
 
 def as_sampler(

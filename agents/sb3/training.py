@@ -1,7 +1,7 @@
 """Stock algorithms of Stable-Baselines3 and sb3-contrib as learners of a run, by tokens."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,23 +11,22 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
 from tokengym.agents.contract import TrainingRun, Update
+from tokengym.agents.random_state import (
+    global_random_state,
+    isolated_random_state,
+    set_global_random_state,
+)
 from tokengym.agents.sb3.making import make
 from tokengym.agents.sb3.saved import restored, save
 from tokengym.agents.sb3.vec_env import as_vec_env
-from tokengym.agents.stepwise import (
-    global_random_state,
-    hand_over,
-    set_global_random_state,
-    stepwise,
-)
 
 
 def updates(run: TrainingRun, *, name: str, made: type[BaseAlgorithm]) -> Iterator[Update]:
-    """Train an algorithm, and yield after each ``batch_size * max_new_tokens`` tokens.
+    """Train an algorithm; the run follows each ``batch_size * max_new_tokens`` tokens.
 
-    It has its class's own settings, but for what texts need, see `make`. Rewards are raw scores:
-    what ends in one step is too little to centre by. A run that was stopped continues to the same
-    numbers.
+    Nothing is yielded, since ``learn`` calls back and cannot be left. The algorithm has its class's
+    own settings, but for what texts need, see `make`. Rewards are raw scores: what ends in one step
+    is too little to centre by. A run that was stopped continues to the same numbers.
 
     Args:
         run: The run.
@@ -37,8 +36,13 @@ def updates(run: TrainingRun, *, name: str, made: type[BaseAlgorithm]) -> Iterat
     Raises:
         SettingsError: if it cannot be made for texts.
     """
-    with closing(stepwise(lambda: _train(run, name, made))) as steps:
-        yield from steps
+    with isolated_random_state(), suppress(_Over):
+        _train(run, name, made)
+    return iter(())
+
+
+class _Over(Exception):
+    """The run ends here."""
 
 
 def _train(run: TrainingRun, name: str, made: type[BaseAlgorithm]) -> None:
@@ -55,7 +59,7 @@ def _train(run: TrainingRun, name: str, made: type[BaseAlgorithm]) -> None:
             seed=run.seed,
             device=training.device,
         )
-        each = _HandOver(rows * length, word=name, settings=run.settings)
+        each = _Follow(run, rows * length, word=name)
         agent = run.resume(lambda folder: each.resume(begin(), folder))
         is_resumed = agent is not None
         agent = begin() if agent is None else agent
@@ -72,15 +76,15 @@ def _train(run: TrainingRun, name: str, made: type[BaseAlgorithm]) -> None:
         envs.close()
 
 
-class _HandOver(BaseCallback):
-    """Hands the training over between two rollouts, whenever an update's tokens were played."""
+class _Follow(BaseCallback):
+    """Lets a run follow the training between two rollouts, where an update's tokens were played."""
 
-    def __init__(self, per_update: int, *, word: str, settings: Any) -> None:
+    def __init__(self, run: TrainingRun, per_update: int, *, word: str) -> None:
         super().__init__()
+        self.run, self.word = run, word
         self.per_update, self.due = per_update, per_update
         self.last = 0
-        """Last update that was handed over."""
-        self.word, self.settings = word, settings
+        """Last update that was followed."""
         self._ended: list[tuple[float, int]] = []
         """Score and length of the episodes that have ended since the last update."""
 
@@ -92,22 +96,24 @@ class _HandOver(BaseCallback):
         return agent
 
     def pause(self, agent: BaseAlgorithm, step: int) -> None:
-        """Hand an algorithm over that has made ``step`` updates."""
+        """Let the run follow an algorithm that has made ``step`` updates."""
         self.last = step
         # Measuring draws from the generator of the actions that are explored.
         explored = agent.action_space.np_random.bit_generator
         before = explored.state
         state = {"due": self.due, "random": global_random_state()}
-        hand_over(
-            Update(
-                step=step,
-                tokens=agent.num_timesteps,
-                agent=agent,
-                figures=self._take_figures(agent) if step else {},
-                save=partial(self._save, agent, state, before),
-            )
+        update = Update(
+            step=step,
+            tokens=agent.num_timesteps,
+            agent=agent,
+            figures=self._take_figures(agent) if step else {},
+            save=partial(self._save, agent, state, before),
         )
+        with isolated_random_state():
+            is_over = self.run.follow(update)
         explored.state = before
+        if is_over:
+            raise _Over
 
     def _save(
         self,
@@ -116,9 +122,9 @@ class _HandOver(BaseCallback):
         explored: Mapping[str, Any],
         path: Path,
     ) -> None:
-        """Write an algorithm as it was handed over."""
+        """Write an algorithm as it was followed."""
         agent.action_space.np_random.bit_generator.state = explored
-        save(agent, path, word=self.word, settings=self.settings, state=state)
+        save(agent, path, word=self.word, settings=self.run.settings, state=state)
 
     def _take_figures(self, agent: BaseAlgorithm) -> dict[str, Any]:
         """Return the log since the last update."""

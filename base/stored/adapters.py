@@ -25,7 +25,7 @@ HEADS = ("score.weight", "classifier.weight", "classifier.out_proj.weight")
 
 
 def adapter_weights(folder: Path) -> dict[str, Tensor]:
-    """Return the weights of stored adapters under the names that PEFT gave them.
+    """Return the weights of stored adapters, of any shape, under the names of PEFT.
 
     Raises:
         PretrainedError: if there are none, or they cannot be read.
@@ -41,7 +41,7 @@ def adapter_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def head_rows(weights: dict[str, Tensor]) -> int | None:
-    """Return the classes of a classifier's head that is stored among adapters, if it is."""
+    """Return the classes of a head, (classes, width), that is stored among adapters."""
     heads = (weight for name, weight in weights.items() if name.endswith(HEADS))
     return next((len(head) for head in heads), None)
 
@@ -86,8 +86,8 @@ def _check_fields(config: Any) -> None:
 
     PEFT matches patterns with Python's `re`, whose time is exponential in groups that are repeated.
     """
-    named = [getattr(config, name, None) for name in ("target_modules", "exclude_modules")]
-    patterns = [pattern for pattern in named if isinstance(pattern, str)]
+    targets = [getattr(config, name, None) for name in ("target_modules", "exclude_modules")]
+    patterns = [pattern for pattern in targets if isinstance(pattern, str)]
     for name in ("rank_pattern", "alpha_pattern"):
         patterns += getattr(config, name, None) or {}
     for pattern in patterns:
@@ -122,12 +122,12 @@ def load_adapters(adapted: Any, folder: Path, weights: dict[str, Tensor] | None 
     except (KeyError, RuntimeError, ValueError) as error:
         raise _unfit(adapted.get_base_model(), folder, error) from error
     prefix = PEFT_TYPE_TO_PREFIX_MAPPING[adapted.active_peft_config.peft_type]
-    own = (f".{prefix}", ".modules_to_save.", ".trainable_tokens_")
-    missing = [name for name in result.missing_keys if any(part in name for part in own)]
+    markers = (f".{prefix}", ".modules_to_save.", ".trainable_tokens_")
+    missing = [name for name in result.missing_keys if any(part in name for part in markers)]
     if missing:  # but of weights that are shared, one is enough
         state = adapted.state_dict()
-        read = {state[name].data_ptr() for name in state.keys() - {*missing}}
-        missing = [name for name in missing if state[name].data_ptr() not in read]
+        loaded = {state[name].data_ptr() for name in state.keys() - {*missing}}
+        missing = [name for name in missing if state[name].data_ptr() not in loaded]
     if missing or result.unexpected_keys:
         name = (missing or result.unexpected_keys)[0]
         fault = "is missing" if missing else "has no place in the model"

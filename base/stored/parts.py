@@ -235,14 +235,14 @@ def hub_answers(name: str, kind: Literal["model", "dataset"] = "model") -> bool:
 
 def _near(path: str) -> str:
     """Return which folders beside a path that does not exist, and which models, are named alike."""
-    wanted = Path(path)
-    beside = wanted.parent.iterdir() if wanted.parent.is_dir() else ()
+    place = Path(path)
+    beside = place.parent.iterdir() if place.parent.is_dir() else ()
     folders = {folder.name: str(folder) for folder in beside if folder.is_dir()}
     more = ""
-    if wanted.name == path:  # which may be a model's name
+    if place.name == path:  # which may be a model's name
         folders |= {name: name for name in MODELS.names()}
         more = missing_laboratory()
-    return f"; {did_you_mean(wanted.name, sorted(folders), shown=folders)}".rstrip("; ") + more
+    return f"; {did_you_mean(place.name, sorted(folders), shown=folders)}".rstrip("; ") + more
 
 
 def check_weights(folder: str | Path) -> None:

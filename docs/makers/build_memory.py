@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
-from tokengym.agents.policy.needs import GIB, Computing, Texts, memory_needed
+from tokengym.agents.policy.memory import GIB, Computing, Texts, memory_needed
 from tokengym.lab.tables import fill, markdown_table
 
 PAGE = Path(__file__).parents[1] / "guide" / "gpu.md"

@@ -47,9 +47,9 @@ class MarkedText(str):
 
     def __new__(cls, text: str, contents: Iterable[Span] = ()) -> MarkedText:
         """Return the text with its marks."""
-        made = super().__new__(cls, text)
-        made.contents = tuple(contents)
-        return made
+        marked = super().__new__(cls, text)
+        marked.contents = tuple(contents)
+        return marked
 
     def __getitem__(self, index: Any) -> MarkedText:
         part = super().__getitem__(index)
@@ -59,8 +59,8 @@ class MarkedText(str):
         start, stop, step = index.indices(len(self))
         if step != 1:
             raise ValueError(f"a marked text has slices of neighbours only, got step {step}")
-        kept = ((max(a, start) - start, min(b, stop) - start) for a, b in self.contents)
-        return MarkedText(part, ((a, b) for a, b in kept if a < b))
+        spans = ((max(a, start) - start, min(b, stop) - start) for a, b in self.contents)
+        return MarkedText(part, ((a, b) for a, b in spans if a < b))
 
     def overlaps(self, start: int, stop: int) -> bool:
         """Return whether some of the characters from start to stop are contents."""
@@ -111,8 +111,8 @@ def filled(template: str, contents: Mapping[str, str], **values: object) -> Mark
         if name is None:
             continue
         field = "{" + name + (f"!{conversion}" if conversion else "") + f":{form}" + "}"
-        shown = field.format(**contents, **values)
-        parts.append(content(shown) if name in contents else shown)
+        field_text = field.format(**contents, **values)
+        parts.append(content(field_text) if name in contents else field_text)
     return joined(*parts)
 
 
@@ -329,7 +329,7 @@ _KNOWN: WeakKeyDictionary[Any, tuple[tuple[Any, ...], ControlTokens]] = WeakKeyD
 def control_tokens(tokenizer: PreTrainedTokenizerBase) -> ControlTokens:
     """Return the control tokens of a tokenizer, which are found once unless it is changed."""
     state = (len(tokenizer), *tokenizer.all_special_tokens)
-    known = _KNOWN.get(tokenizer)
-    if known is None or known[0] != state:
-        known = _KNOWN[tokenizer] = (state, ControlTokens(tokenizer))
-    return known[1]
+    entry = _KNOWN.get(tokenizer)
+    if entry is None or entry[0] != state:
+        entry = _KNOWN[tokenizer] = (state, ControlTokens(tokenizer))
+    return entry[1]

@@ -74,7 +74,7 @@ def write_chat(
     chat = messages if isinstance(messages, Chat) else Chat(messages)
     talk, beside, control = chat.messages, chat.beside, control_tokens(tokenizer)
     answers = [*_strings([message for message in talk if message["role"] == ANSWERS])]
-    looked_for = {text for text in control.ids if any(text in said for said in answers)}
+    looked_for = {text for text in control.ids if any(text in answer for answer in answers)}
 
     def written(left: set[str], talk: list[Any] = talk, to_answer: bool = to_answer) -> MarkedText:
         disguise = Disguise(talk, beside, control, left=left)
@@ -132,8 +132,8 @@ def _looks_for(tokenizer: PreTrainedTokenizerBase, template: str, token: str) ->
     control = control_tokens(tokenizer)
     name = re.sub(r"^([<[])/", r"\1", token)
     tags = [tag for tag in (name, f"{name[:1]}/{name[1:]}") if tag in control.ids]
-    said = "a".join(["a", *(tags if token in tags else [token]), "a"])
-    talk = [{"role": role, "content": said} for role in ("user", ANSWERS, "user")]
+    answer = "a".join(["a", *(tags if token in tags else [token]), "a"])
+    talk = [{"role": role, "content": answer} for role in ("user", ANSWERS, "user")]
     for part in (talk, talk[:-1]):
         texts = []
         for left in ((), control.ids):
@@ -245,16 +245,16 @@ def encode_replies(
             as a policy's does; or messages, with what the template writes around them.
     """
     check_template(tokenizer)
-    asked = [write_chat(tokenizer, chat, to_answer=True) for chat, _ in rows]
+    heads = [write_chat(tokenizer, chat, to_answer=True) for chat, _ in rows]
     wholes = [
         joined(before, content(reply.strip()))
         if isinstance(reply, str)
         else write_chat(tokenizer, chat.then(reply), to_answer=False)
-        for before, (chat, replies) in zip(asked, rows, strict=True)
+        for before, (chat, replies) in zip(heads, rows, strict=True)
         for reply in replies
     ]
     encoded = zip(wholes, tokenize(tokenizer, wholes), strict=True)
-    for before, tokens, (_, replies) in zip(asked, tokenize(tokenizer, asked), rows, strict=True):
+    for before, tokens, (_, replies) in zip(heads, tokenize(tokenizer, heads), rows, strict=True):
         start, responses = tokens.ids, list[list[int]]()
         for _ in replies:
             whole, (ids, *_) = next(encoded)
@@ -282,15 +282,15 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
 @lru_cache(maxsize=8)
 def _template_end(tokenizer: PreTrainedTokenizerBase, template: str | None) -> int | None:
     """Return the template's own end, if any; it is a part of the tokenizer that may be changed."""
-    said = "An answer."
+    answer = "An answer."
     if not template:
         return None
-    talk = [{"role": "user", "content": "A question."}, {"role": "assistant", "content": said}]
+    talk = [{"role": "user", "content": "A question."}, {"role": "assistant", "content": answer}]
     try:
         text = write_chat(tokenizer, talk, to_answer=False)
     except TokenizerError:  # whoever encodes an answer by it says so
         return None
-    after = text[text.rfind(said) + len(said) :].lstrip()
+    after = text[text.rfind(answer) + len(answer) :].lstrip()
     first = next(iter(tokenize(tokenizer, [after])[0].ids), None) if after else None
     controls = {*tokenizer.all_special_ids, *getattr(tokenizer, "added_tokens_decoder", ())}
     return first if first in controls else None
@@ -361,8 +361,8 @@ class Disguise:
             return MarkedText(text)
         letters = "".join(map(chr, self._letters.values()))
         spans = [match.span() for match in re.finditer(f"[{letters}]+", text)]
-        shown = {private: letter for letter, private in self._letters.items()}
-        return MarkedText(text.translate(shown), spans)
+        letter_of = {private: letter for letter, private in self._letters.items()}
+        return MarkedText(text.translate(letter_of), spans)
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -1,6 +1,7 @@
-"""Data sets as tables, the one reader of prompts and pairs: objects, local files, hub names.
+"""Data sets as tables: objects, local files, names on the hub, lists of rows.
 
 `datasets` reads. What it would crash on, read wrongly or refuse without a place is found before.
+JSON is read here, since `datasets` turns texts into dates, and mixed types into one.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from tokengym.base.errors import DatasetError, reason_of
 from tokengym.base.files import odd_entry
 from tokengym.base.stored.parts import hub_answers
 from tokengym.base.text import lone_surrogate
+from tokengym.envs.prompts.tables import Table
 
 if TYPE_CHECKING:
     import pandas
@@ -61,14 +63,19 @@ _READERS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def read_tables(
-    dataset: DatasetSource, *, headerless: bool = False, texts: Collection[str | int] = ()
-) -> dict[str, Dataset]:
+    dataset: DatasetSource,
+    *,
+    of: str = "data set",
+    headerless: bool = False,
+    texts: Collection[str | int] = (),
+) -> dict[str, Table]:
     """Return the tables of a data set by split; a table without splits has the name "".
 
     Args:
         dataset: A ``datasets.Dataset`` or ``DatasetDict``; the path of a csv, tsv, json, jsonl,
-            parquet or txt file (gzipped or not) or of a folder that ``save_to_disk`` wrote; or a
-            name on the hub, with ``name:config`` for a configuration.
+            parquet or txt file (gzipped or not) or of a folder that ``save_to_disk`` wrote; a
+            name on the hub, with ``name:config`` for a configuration; or a list of mappings.
+        of: What the rows are, for messages.
         headerless: Whether a csv or tsv file has no header; its columns are then positions.
         texts: Columns of a csv or tsv file that stay as they are written, by name or position, as
             an only column does. Any other has numbers where all of its values are numbers.
@@ -76,14 +83,13 @@ def read_tables(
     import datasets
 
     if isinstance(dataset, datasets.Dataset):
-        return {"": _unformatted(dataset)}
+        return {"": Table(_unformatted(dataset), of)}
     if isinstance(dataset, Mapping) and dataset:
         for table in dataset.values():
             _check_type(table, (datasets.Dataset,))
-        return {name: _unformatted(table) for name, table in dataset.items()}
+        return {name: Table(_unformatted(table), of) for name, table in dataset.items()}
     if isinstance(dataset, Sequence) and is_messages(dataset):
-        rows: list[Any] = list(dataset)
-        return {"": _table("dataset", rows)}
+        return {"": Table(list(dataset), of)}
     _check_type(dataset, (str, Path))
     assert isinstance(dataset, str | Path)
     path = Path(dataset)
@@ -104,7 +110,8 @@ def read_tables(
             "pass a csv, tsv, json, jsonl, parquet or txt file, or a name that "
             "datasets.load_dataset knows",
         ) from error
-    return dict(loaded) if isinstance(loaded, Mapping) else {"": loaded}
+    tables = loaded if isinstance(loaded, Mapping) else {"": loaded}
+    return {name: Table(table, of) for name, table in tables.items()}
 
 
 def _unformatted(table: Any) -> Any:
@@ -130,7 +137,7 @@ def _loaded(
         else:
             text = _read_text(path)
         if builder == "json":
-            return _read_json(path, text)
+            return _objects(path, text)
         if builder == "csv":
             options = options | {"dtype": dict.fromkeys(texts, str)}
             return _read_csv(path, text, options | ({"header": None} if headerless else {}))
@@ -192,8 +199,8 @@ def _paths_in(folder: Path) -> Iterator[str]:
             raise _unreadable(folder, f"its README.md is damaged: {error}", "mend it") from None
         configs = card.get("configs") if isinstance(card, Mapping) else None
         for config in configs if isinstance(configs, list) else ():
-            named = config if isinstance(config, Mapping) else {}
-            yield from _texts_in([named.get("data_files"), named.get("data_dir")])
+            entries = config if isinstance(config, Mapping) else {}
+            yield from _texts_in([entries.get("data_files"), entries.get("data_dir")])
     for state in folder.rglob("state.json"):
         try:
             stored = json.loads(state.read_text("utf-8"))
@@ -317,17 +324,8 @@ def _bars_on_terminals() -> Iterator[None]:
             bars.enable_progress_bar()
 
 
-def holds_mappings(kind: Any) -> bool:
-    """Return whether Arrow types a column's values as mappings, or as lists of some.
-
-    It then gives all of them each other's keys, with None for those that a value lacks.
-    """
-    kind = kind[0] if isinstance(kind, list) else getattr(kind, "feature", kind)
-    return isinstance(kind, Mapping)
-
-
-def _check_type(dataset: Any, known: tuple[type, ...]) -> None:
-    if not isinstance(dataset, known):
+def _check_type(dataset: Any, types: tuple[type, ...]) -> None:
+    if not isinstance(dataset, types):
         raise DatasetError(
             "dataset must be a datasets.Dataset, a path, a hub name or a list of mappings, got "
             f"{type(dataset).__name__}; wrap rows with datasets.Dataset.from_list, or pass a list "
@@ -367,50 +365,9 @@ def _read_text(path: Path) -> str:
     return text
 
 
-def _read_json(path: Path, text: str) -> Dataset:
-    """Return a json or jsonl file as a table."""
-    return _table(path, _objects(path, text))
-
-
-def _table(path: Path | str, rows: list[Any]) -> Dataset:
-    """Return rows as a table with the values as they are.
-
-    The reader of `datasets` turns texts into dates, and into numbers where types are mixed.
-    """
-    import datasets
-
-    names = dict.fromkeys(name for row in rows for name in row)
-    if not names:
-        cause = f"it has {len(rows)} rows and no columns"
-        raise _unreadable(path, cause, "pass one object per prompt")
-    columns = [_json_column(path, name, [row.get(name) for row in rows]) for name in names]
-    return datasets.concatenate_datasets(columns, axis=1)
-
-
-def _json_column(path: Path | str, name: str, values: list[Any]) -> Dataset:
-    """Return a column as a table; values of several types are stored as their JSON."""
-    import datasets
-
-    is_nested = any(isinstance(value, dict | list) for value in values)
-    try:
-        column = datasets.Dataset.from_dict({name: values})
-        if not is_nested or list(column[name]) == values:  # objects get each other's keys
-            return column
-    except (TypeError, ValueError, OverflowError):  # Arrow has one type for a column
-        pass
-    encoded = [None if value is None else json.dumps(value) for value in values]
-    features = datasets.Features({name: datasets.Json()})
-    column = datasets.Dataset.from_dict({name: encoded}, features=features)
-    for row, (kept, value) in enumerate(zip(column[name], values, strict=True)):
-        if kept != value:  # such as an integer of more than 64 bits
-            cause = f"row {row} of column {name!r}, {reprlib.repr(value)}, would become {kept!r}"
-            raise _unreadable(path, cause, "write it as text in every row")
-    return column
-
-
 def _objects(path: Path, text: str) -> list[dict[str, Any]]:
     """Return the rows of JSON; refuse those that are no objects, or have no characters."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     may_have = _SURROGATE.search(text) is not None  # the bytes are UTF-8, which has none
     try:
         for place, row in _json_rows(path, text):
@@ -424,6 +381,9 @@ def _objects(path: Path, text: str) -> list[dict[str, Any]]:
             raise _unreadable(path, f"{place} {fault}", "correct it")
     except RecursionError:
         raise _unreadable(path, "it is nested too deeply", "pass one object per prompt") from None
+    if not any(rows):
+        cause = f"it has {len(rows)} rows and no columns"
+        raise _unreadable(path, cause, "pass one object per prompt")
     return rows
 
 
@@ -491,9 +451,10 @@ def check_parquet(path: Path) -> None:
     deltas = [name for name, used in texts.items() if any(e.startswith("DELTA") for e in used)]
     others = [name for name in texts if name not in deltas]
     # No text is longer than all of them together, so that no batch is larger than the limit.
-    for columns, kept, rows in ((others, others, 2**16), (deltas, [], max(limit // (size + 1), 1))):
+    few = max(limit // (size + 1), 1)
+    for columns, dicts, rows in ((others, others, 2**16), (deltas, [], few)):
         if columns and size <= limit:
-            with pq.ParquetFile(path, read_dictionary=kept) as file:
+            with pq.ParquetFile(path, read_dictionary=dicts) as file:
                 for batch in file.iter_batches(rows, columns=columns):
                     size += sum(map(_expanded, batch.columns))
                     if size > limit:

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import reprlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from tokengym.base.bundle import Split, check_split
-from tokengym.base.chat import ROW_FIELDS, Chat, is_messages, read_transcript, without_filled
-from tokengym.base.errors import DatasetError, PromptError, SettingsError
+from tokengym.base.chat import ROW_FIELDS, Chat, is_messages, read_transcript
+from tokengym.base.errors import DatasetError, SettingsError
 from tokengym.base.prompt import NO_METADATA, Prompt, PromptColumns, PromptSet
-from tokengym.envs.prompts.datasets import DatasetSource, holds_mappings, read_tables
-from tokengym.envs.prompts.tables import Column, find_column, quoted
+from tokengym.envs.prompts.datasets import DatasetSource, read_tables
+from tokengym.envs.prompts.tables import Column, RowError, Table, quoted, sift, text_value
 from tokengym.envs.prompts.tokenization import in_parts, tokenize
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
@@ -28,13 +26,13 @@ logger = logging.getLogger(__name__)
 TEST_FRACTION = 0.1
 _SPLIT_SEED = 0
 _CUT_SEED = 0
-_ROWS = 10_000  # values of a column that are read at a time
 _HEADINGS = frozenset(
     ("prompt", "prompts", "query", "question", "instruction", "text", "review", "sentence")
 )
 """Usual names of a column of prompts, none of which is a prompt."""
 _MISSING = ("nan", "none", "null")
 """Words that programs write for a missing value in a csv or tsv file."""
+_POSITION = " (a position, such as 0, reads a csv or tsv file without header)"
 
 
 def load_prompts(
@@ -87,22 +85,18 @@ def load_prompts(
         texts.add("prompt")
     if reference_column is None and {"reference", "*"} & dict(named_columns).keys():
         texts.add("reference")
-    by_name = read_tables(dataset, headerless=headerless, texts=texts)
-    if headerless and by_name.keys() == {""} and by_name[""].info.builder_name == "csv":
-        _say_header(by_name[""], prompt_column, dataset)
-    tables = {
-        name: _prompts(
-            table,
-            *_with_named(table, columns, metadata_columns, named_columns, transcripts),
-            transcripts,
-        )
-        for name, table in by_name.items()
-    }
+    tables = read_tables(dataset, headerless=headerless, texts=texts)
+    if headerless and tables.keys() == {""} and tables[""].is_csv:
+        _say_header(tables[""], prompt_column, dataset)
+    splits = {}
+    for name, table in tables.items():
+        names = _column_names(table, columns, metadata_columns, named_columns, transcripts)
+        splits[name] = _prompts(table, names, transcripts)
     if prompt_tokens is not None:
         if tokenizer is None:
             raise SettingsError(f"prompt_tokens={prompt_tokens} needs a tokenizer; pass tokenizer=")
-        tables = {k: first_tokens(v, prompt_tokens, tokenizer) for k, v in tables.items()}
-    return _choose(tables, split)
+        splits = {k: first_tokens(v, prompt_tokens, tokenizer) for k, v in splits.items()}
+    return _choose(splits, split)
 
 
 def first_tokens(
@@ -141,95 +135,123 @@ def first_tokens(
     return prompts.with_texts(cut)
 
 
-def _prompts(
-    table: Dataset,
-    columns: Sequence[Column | None],
-    metadata_columns: Sequence[Column],
-    transcripts: bool,
-) -> PromptSet:
-    """Return the table's rows as prompts; ``columns`` name prompt, reference and query type."""
-    column = _column_name(table, columns[0], "prompt_column")
-    texts = _texts(table, column, required=True)
-    rest = [
-        [None] * len(texts)
-        if column is None
-        else _texts(table, _column_name(table, column, argument), required=False)
-        for column, argument in zip(
-            columns[1:], ("reference_column", "query_type_column"), strict=True
-        )
-    ]
-    names = [_column_name(table, column, "metadata_columns") for column in metadata_columns]
-    metadata = {name: _values(table, name) for name in names}
-    beside = {name: _values(table, name) for name in ROW_FIELDS if name in table.column_names}
-    if not texts:
+_Columns = tuple[str, str | None, str | None, list[str]]
+"""Names of the columns of prompts, references and query types, and of further ones."""
+
+
+def _prompts(table: Table, columns: _Columns, transcripts: bool) -> PromptSet:
+    """Return a table's rows as prompts."""
+    if not len(table):
         raise DatasetError("the data set has 0 rows; pass one with prompts")
-    references, query_types = rest
+    prompt, reference, query_type, further = columns
+    texts = _texts(table, prompt)
+    references, query_types = _annotations(table, reference), _annotations(table, query_type)
+    metadata = {column: table.values(column) for column in further}
+    beside = {field: table.values(field) for field in ROW_FIELDS if field in table.columns}
 
-    def built(row: int) -> Prompt:
-        text, reference = texts[row], references[row]
-        written_out = read_transcript(text) if transcripts and isinstance(text, str) else None
-        if written_out is not None:
-            text, answer = written_out
-            reference = reference or answer
-        told = {name: values[row] for name, values in metadata.items()} or NO_METADATA
-        build: Any = Prompt
-        try:
-            if not isinstance(text, str):
-                told_beside = {name: values[row] for name, values in beside.items()}
-                build, text = Prompt.from_messages, Chat.of_row(text, told_beside)
-            return build(text, reference=reference, query_type=query_types[row], metadata=told)
-        except PromptError as error:
-            raise DatasetError(f"row {row} of the data set: {error}") from error
+    def built(row: int, text: Any) -> Prompt:
+        answer, make = references[row], cast("Any", Prompt)
+        if transcripts and isinstance(text, str) and (parts := read_transcript(text)):
+            text, answer = parts[0], answer or parts[1]
+        if not isinstance(text, str):
+            text = Chat.of_row(text, {field: values[row] for field, values in beside.items()})
+            make = Prompt.from_messages
+        rest = {column: values[row] for column, values in metadata.items()} or NO_METADATA
+        return make(text, reference=answer, query_type=query_types[row], metadata=rest)
 
+    numbered: Iterable[tuple[int, Any]] = enumerate(texts)
     if transcripts or not all(isinstance(text, str) for text in texts):
-        return PromptSet(map(built, range(len(texts))))
-    for row, (text, reference, query_type) in enumerate(
-        zip(texts, references, query_types, strict=True)
-    ):
-        # Only these can be refused: the texts are not empty, and ASCII has no surrogates.
-        if query_type is not None or not text.isascii() or not (reference or "").isascii():
-            built(row)
+        return PromptSet(_checked(table, numbered, built, "correct it, or leave it out"))
+    # Texts were checked, so that of their rows only a query type can still be wrong.
+    numbered = ((n, texts[n]) for n, kind in enumerate(query_types) if kind is not None)
+    _checked(table, numbered, built, "correct it, or leave it out")
     return PromptSet.of_columns(
         PromptColumns(
             texts=tuple(texts),
-            references=None if references.count(None) == len(texts) else references,
-            query_types=None if query_types.count(None) == len(texts) else query_types,
+            references=references if any(references) else None,
+            query_types=query_types if any(query_types) else None,
             metadata=metadata,
         )
     )
 
 
-def _with_named(
-    table: Dataset,
+def _texts(table: Table, name: str) -> list[Any]:
+    """Return a column's texts or conversations."""
+    missing_words = _MISSING if table.is_csv else ()
+
+    def checked(_: int, value: Any) -> Any:
+        if not isinstance(value, str) and is_messages(value):
+            return value
+        text = text_value(value, repr(name))
+        if missing_words and text.strip().lower() in missing_words:
+            raise RowError("missing", f"{name!r} is {text!r}, which stands for a missing prompt")
+        return text
+
+    remedy = f"leave such rows out, or choose another of the columns {quoted(table.columns)}"
+    return _checked(table, enumerate(table.values(name)), checked, remedy)
+
+
+def _annotations(table: Table, name: str | None) -> Sequence[Any]:
+    """Return a column's texts, None where one is empty or there is no column."""
+
+    def checked(_: int, value: Any) -> str | None:
+        text = "" if value is None else text_value(value, repr(name), may_be_empty=True)
+        return text if text.strip() else None
+
+    if name is None:
+        return [None] * len(table)
+    remedy = "write texts, or give its values to the scorer by metadata_columns"
+    return _checked(table, enumerate(table.values(name)), checked, remedy)
+
+
+def _checked(
+    table: Table, rows: Iterable[tuple[int, Any]], step: Callable[[int, Any], Any], remedy: str
+) -> list[Any]:
+    """Return what a step makes of rows, none of which may be left out."""
+    return sift(rows, step, on_error="raise", of=table.of, remedy=remedy)[0]
+
+
+def _column_names(
+    table: Table,
     columns: Sequence[Column | None],
     metadata_columns: Sequence[Column],
-    named: Sequence[tuple[str, bool]],
+    scorer_columns: Sequence[tuple[str, bool]],
     transcripts: bool,
-) -> tuple[Sequence[Column | None], Sequence[Column]]:
-    """Return the columns to read, with those of the table that a scorer names."""
-    there, (prompt, reference, query_type) = table.column_names, columns
-    needs = dict(named)
-    if needs.pop("*", None) is not None:
-        needs = dict.fromkeys(there, False) | needs
-    given = {"reference": reference is not None or transcripts, "query_type": True}
-    for name, is_needed in needs.items():
-        if is_needed and name not in there and not given.get(name, False):
-            how = f", or pass {name}_column=" if name in given else ""
+) -> _Columns:
+    """Return the names of the columns to read, with those of the table that a scorer names."""
+    arguments = ("prompt_column", "reference_column", "query_type_column")
+    prompt, reference, query_type = (
+        None if column is None else table.column(column, argument, hint=_POSITION)
+        for column, argument in zip(columns, arguments, strict=True)
+    )
+    if prompt is None:
+        prompt = table.columns[0] if len(table.columns) == 1 else "prompt"
+        if prompt not in table.columns:
             raise DatasetError(
-                f"the scorer takes {name!r}, which is none of the data's columns {quoted(there)}; "
-                f"name its parameter after one of them{how}"
+                f"prompt_column=None is ambiguous; name one of the columns {quoted(table.columns)}"
             )
-    further = list(metadata_columns)
-    read = [_column_name(table, one, "metadata_columns") for one in metadata_columns]
-    further += [one for one in needs if one in there and one not in (*read, *given)]
-    if reference is None and "reference" in needs and "reference" in there:
+    needs = dict(scorer_columns)
+    if needs.pop("*", None) is not None:
+        needs = dict.fromkeys(table.columns, False) | needs
+    has_argument = {"reference": reference is not None or transcripts, "query_type": True}
+    for name, is_needed in needs.items():
+        if is_needed and name not in table.columns and not has_argument.get(name, False):
+            how = f", or pass {name}_column=" if name in has_argument else ""
+            raise DatasetError(
+                f"the scorer takes {name!r}, which is none of the data's columns "
+                f"{quoted(table.columns)}; name its parameter after one of them{how}"
+            )
+    needs = {name: True for name in needs if name in table.columns}
+    further = [table.column(one, "metadata_columns", hint=_POSITION) for one in metadata_columns]
+    further += [name for name in needs if name not in (*further, *has_argument)]
+    if reference is None and "reference" in needs:
         reference = "reference"
-    if query_type is None and "query_type" in needs and "query_type" in there:
+    if query_type is None and "query_type" in needs:
         query_type = "query_type"
-    return (prompt, reference, query_type), further
+    return prompt, reference, query_type, further
 
 
-def _say_header(table: Dataset, column: Column | None, file: DatasetSource) -> None:
+def _say_header(table: Table, column: Column | None, file: DatasetSource) -> None:
     """Warn of a csv or tsv file read without a header whose first row seems to be one."""
     first = [str(value).strip() for value in table[0].values()] if len(table) else []
     if (
@@ -243,53 +265,6 @@ def _say_header(table: Dataset, column: Column | None, file: DatasetSource) -> N
             file,
             ", ".join(first),
         )
-
-
-def _column_name(table: Dataset, column: Column | None, argument: str) -> str:
-    """Return the name of a column given by name or position; None: "prompt", or the only one."""
-    names = table.column_names
-    default = names[0] if len(names) == 1 else "prompt"
-    if (name := find_column(names, column, argument, default=default)) is None:
-        raise DatasetError(f"{argument}=None is ambiguous; name one of the columns {quoted(names)}")
-    return name
-
-
-def _texts(table: Dataset, name: str, *, required: bool) -> list[Any]:
-    """Return a column's texts, or conversations if required; optional empty ones become None."""
-    values = _values(table, name)
-    no_words = _MISSING if required and table.info.builder_name == "csv" else ()
-    for row, value in enumerate(values):
-        if value is None or (isinstance(value, str) and not value.strip()):
-            if required:
-                raise DatasetError(
-                    f"row {row} of column {name!r} is empty, got {value!r}; filter such rows out"
-                )
-            values[row] = None
-        elif not isinstance(value, str) and not (required and is_messages(value)):
-            remedy = f"choose one of the columns {quoted(table.column_names)}, or write texts"
-            if not required:
-                remedy += ", or give its values to the scorer by metadata_columns"
-            raise DatasetError(
-                f"column {name!r} must hold texts, row {row} has {type(value).__name__} "
-                f"{reprlib.repr(value)}; {remedy}"
-            )
-        elif no_words and isinstance(value, str) and value.strip().lower() in no_words:
-            raise DatasetError(
-                f"row {row} of column {name!r} is {value!r}, which stands for a missing prompt; "
-                "filter such rows out, or write the word in a jsonl file if it is meant"
-            )
-    return values
-
-
-def _values(table: Dataset, name: str) -> list[Any]:
-    """Return a column's values."""
-    if holds_mappings(table.features.get(name)):
-        return [*map(without_filled, table[name])]
-    if table.format["type"] is not None:  # a transform of the user's reads row by row
-        return list(table[name])
-    column = table.select_columns(name)
-    starts = range(0, len(table), _ROWS)
-    return [value for start in starts for value in column[start : start + _ROWS][name]]
 
 
 def _choose(tables: dict[str, PromptSet], split: Split) -> PromptSet:

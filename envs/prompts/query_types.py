@@ -30,10 +30,10 @@ def features(text: str) -> list[int]:
         text: The query; its first 60 words and signs are read.
     """
     words = re.findall(r"\w+|[^\w\s]", text.lower())[:_WORDS]
-    named = {*words, *map(" ".join, pairwise(words))}
-    named |= {f"{number}: {word}" for number, word in enumerate(words[:3])}
-    named.add("begin: " + " ".join(words[:2]))
-    return sorted({zlib.crc32(name.encode()) % BUCKETS for name in named})
+    names = {*words, *map(" ".join, pairwise(words))}
+    names |= {f"{number}: {word}" for number, word in enumerate(words[:3])}
+    names.add("begin: " + " ".join(words[:2]))
+    return sorted({zlib.crc32(name.encode()) % BUCKETS for name in names})
 
 
 def predict_query_types(texts: Sequence[str]) -> list[QueryType]:

@@ -56,6 +56,7 @@ class TokenRows:
         return len(self.ends)
 
     def __getitem__(self, row: int) -> NDArray[np.int32]:
+        """Return a text's ids, (n,)."""
         return self.flat[self.starts[row] : self.ends[row]]
 
     @property
@@ -64,7 +65,7 @@ class TokenRows:
         return self.ends - self.starts
 
     def select(self, rows: NDArray[np.int64]) -> TokenRows:
-        """Return some of the rows, whose ids stay where they are."""
+        """Return some of the rows, by their numbers (n,); their ids stay where they are."""
         return TokenRows(self.flat, self.starts[rows], self.ends[rows])
 
     def last(self, width: int) -> TokenRows:
@@ -79,32 +80,6 @@ class TokenRows:
         mask = columns >= self.starts[rows][:, None]
         # Padding reads some id that there is, and is written over.
         return np.where(mask, self.flat[np.maximum(columns, 0)], pad_id), mask
-
-
-@dataclass(frozen=True, eq=False)
-class LateRows:
-    """Rows of ids that are made when they are asked for, each time."""
-
-    count: int
-    """Number of rows."""
-    encoded: Callable[[Sequence[int]], TokenRows]
-    """Function that returns some of the rows."""
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, row: int) -> NDArray[np.int32]:
-        return self.encoded([row])[0]
-
-    def select(self, rows: NDArray[np.int64]) -> TokenRows:
-        """Return some of the rows."""
-        return self.encoded(rows.tolist())
-
-    def padded(
-        self, rows: Sequence[int], width: int, pad_id: int
-    ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        """Return what `TokenRows.padded` does."""
-        return self.encoded(rows).padded(range(len(rows)), width, pad_id)
 
 
 _known: WeakValueDictionary[str, TokenRows] = WeakValueDictionary()
@@ -169,8 +144,8 @@ def _key(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, frame: str) -
     backend: Any = tokenizer.backend_tokenizer
     rules = json.loads(backend.to_str()) | {"truncation": None, "padding": None}
     ends = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.split_special_tokens)
-    said = (tokenizers.__version__, rules, ends, frame)
-    digest = hashlib.sha256(json.dumps(said, default=str).encode())
+    parts = (tokenizers.__version__, rules, ends, frame)
+    digest = hashlib.sha256(json.dumps(parts, default=str).encode())
     digest.update(np.fromiter(map(len, texts), np.int64, len(texts)).tobytes())
     for start in range(0, len(texts), FEWEST_SHARED):
         digest.update("".join(texts[start : start + FEWEST_SHARED]).encode())

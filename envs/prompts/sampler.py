@@ -146,24 +146,25 @@ def chosen_prompts(
         return None
     for name in ("prompts", "prompt_ids"):
         if name in options:
-            given = per_row(options[name], name, num_envs)
+            entries = per_row(options[name], name, num_envs)
             if name == "prompt_ids":
-                return [table.lookup(given[row]) for row in rows]
-            return [table.encode(given[row], f"options['prompts'][{row}]") for row in rows]
+                return [table.lookup(entries[row]) for row in rows]
+            return [table.encode(entries[row], f"options['prompts'][{row}]") for row in rows]
     prompt = chosen_prompt(table, options)
     assert prompt is not None
     return [prompt] * len(rows)
 
 
-def per_row(given: Any, name: str, num_envs: int) -> Sequence[Any]:
+def per_row(option: Any, name: str, num_envs: int) -> Sequence[Any]:
     """Return the entries of a reset option, one per row."""
-    count = len(given) if hasattr(given, "__len__") and not isinstance(given, str) else repr(given)
+    has_length = hasattr(option, "__len__") and not isinstance(option, str)
+    count = len(option) if has_length else repr(option)
     if count != num_envs:
         raise SettingsError(
             f"options[{name!r}] must have one entry per row, {num_envs}, got {count}; with "
             "reset_mask too"
         )
-    entries: Sequence[Any] = given
+    entries: Sequence[Any] = option
     return entries
 
 
@@ -198,14 +199,14 @@ def as_options(options: object) -> dict[str, Any]:
     return dict(options or {})
 
 
-def _check_options(options: Mapping[str, Any], known: Sequence[str]) -> None:
+def _check_options(options: Mapping[str, Any], accepted: Sequence[str]) -> None:
     """Refuse reset options that do not exist, or more than one of them."""
-    *rest, last = map(repr, known)
+    *rest, last = map(repr, accepted)
     choices = f"{', '.join(rest)} or {last}"
     for name in options:
-        if name not in known:
-            hint = did_you_mean(str(name), known, n=1) or f"use {choices}"
+        if name not in accepted:
+            hint = did_you_mean(str(name), accepted, n=1) or f"use {choices}"
             raise SettingsError(f"reset has no option {name!r}; {hint.rstrip()}")
     if len(options) > 1:
-        given = " or ".join(map(repr, options))
-        raise PromptError(f"options may name {given}, got both; leave one of them out")
+        names = " or ".join(map(repr, options))
+        raise PromptError(f"options may name {names}, got both; leave one of them out")

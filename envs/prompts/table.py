@@ -16,7 +16,7 @@ from tokengym.base.errors import PromptError, TokenizerError
 from tokengym.base.prompt import NO_METADATA, Prompt, PromptSet
 from tokengym.base.settings import check_memory
 from tokengym.envs.prompts.conversation import encode_chats
-from tokengym.envs.prompts.rows import LateRows, TokenRows, shared_rows
+from tokengym.envs.prompts.rows import TokenRows, shared_rows
 from tokengym.envs.prompts.tokenization import encode, in_parts
 from tokengym.envs.prompts.vocabulary import Vocabulary
 from tokengym.envs.settings import PLACE, Overlong
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FEWEST_LATE = 100_000
-"""Least number of prompts that are encoded as they are drawn."""
-CHECKED = 10_000
-"""Prompts of such a set that are checked at once."""
 _COLUMN_BYTES = 9
 """Memory that a prompt's id and mask take in one column of an observation."""
 _MAX_UNKNOWN_SHARE = 0.05
@@ -65,10 +61,6 @@ class EncodedPrompt(NamedTuple):
 class PromptTable:
     """The prompts of an environment: their token ids, encoded once, and the prompts by position.
 
-    With ``overlong="left"`` and a ``max_prompt_tokens`` nothing needs the lengths of all prompts.
-    Those of a set of `FEWEST_LATE` or more are then encoded as they are drawn: the first `CHECKED`
-    are checked at once, and each of the others when it is drawn, with the same errors.
-
     With ``overlong="left"`` an overlong prompt keeps its last tokens (its text stays whole), with
     "drop" it is removed, and prompt ids count the remaining prompts.
 
@@ -85,7 +77,7 @@ class PromptTable:
     prompts: PromptSet
     """The prompts, without dropped ones."""
     max_prompt_tokens: int
-    rows: TokenRows | LateRows
+    rows: TokenRows
     """(len(prompts),) ids of each prompt, cut to ``max_prompt_tokens``."""
 
     def __init__(
@@ -105,16 +97,10 @@ class PromptTable:
         self._pad_id: Any = Vocabulary.of(tokenizer).pad_id
         self._positions: dict[bytes, int] | None = None
         self.prompts = prompts
-        needs_lengths = max_prompt_tokens is None or overlong != "left"
-        if needs_lengths or len(prompts) < FEWEST_LATE:
-            self._shared = self._all_encoded()  # with other environments, as long as it is kept
-            self._check(range(len(prompts)), self._shared)
-            self.max_prompt_tokens = max_prompt_tokens or int(self._shared.lengths.max())
-            self.rows = self._kept(self._shared).last(self.max_prompt_tokens)
-        else:
-            self.max_prompt_tokens = max_prompt_tokens or 0
-            self._check(range(CHECKED), TokenRows.of([self._encoded(prompts[:CHECKED])]))
-            self.rows = LateRows(len(prompts), self._drawn_rows)
+        self._shared = self._all_encoded()  # with other environments, as long as it is kept
+        _check_rows(prompts, self._shared, tokenizer)
+        self.max_prompt_tokens = max_prompt_tokens or int(self._shared.lengths.max())
+        self.rows = self._fitting(self._shared).last(self.max_prompt_tokens)
         check_memory("max_prompt_tokens", self.max_prompt_tokens, bytes_each=_COLUMN_BYTES)
         self._drawn = np.full(len(self.prompts), None, dtype=object)
 
@@ -155,19 +141,7 @@ class PromptTable:
             return encoded()
         return shared_rows(prompts.texts, self._tokenizer, self._format, encoded)
 
-    def _drawn_rows(self, prompt_ids: Sequence[int]) -> TokenRows:
-        """Return the ids of prompts that are drawn from a large set, checked only now."""
-        positions = [prompt_id % len(self) for prompt_id in prompt_ids]
-        encoded = TokenRows.of([self._encoded(self.prompts.select(positions))])
-        _check_rows(self.prompts, positions, encoded, self._tokenizer)
-        return encoded.last(self.max_prompt_tokens)
-
-    def _check(self, positions: range, encoded: TokenRows) -> None:
-        """Refuse prompts without tokens, or with unknown ones."""
-        _check_rows(self.prompts, positions, encoded, self._tokenizer)
-        _check_known(self.prompts, encoded, self._tokenizer)
-
-    def _kept(self, encoded: TokenRows) -> TokenRows:
+    def _fitting(self, encoded: TokenRows) -> TokenRows:
         """Return the ids of the prompts that are not dropped, and keep only these prompts."""
         fits = encoded.lengths <= self.max_prompt_tokens
         if fits.all() or self._overlong == "left":
@@ -188,8 +162,8 @@ class PromptTable:
         """Return the prompts' ids: conversations in the chat template, texts unchanged."""
         texts, chats = prompts.texts, dict[int, Chat]()
         if self._chat_template or prompts.num_conversations:
-            given = enumerate(map(self._chat, prompts))
-            chats = {position: chat for position, chat in given if chat}
+            conversations = enumerate(map(self._chat, prompts))
+            chats = {position: chat for position, chat in conversations if chat}
         plain = [self._framed(text) for i, text in enumerate(texts) if i not in chats]
         of_texts = iter(encode(self._tokenizer, plain))
         of_chats = iter(encode_chats(self._tokenizer, list(chats.values())) if chats else ())
@@ -238,8 +212,8 @@ class PromptTable:
         """
         if isinstance(prompt, EncodedPrompt):
             position = prompt.prompt_id
-            known = position < len(self) and self[position].ids == tuple(prompt.ids)
-            if position >= 0 and not known:
+            is_same = position < len(self) and self[position].ids == tuple(prompt.ids)
+            if position >= 0 and not is_same:
                 raise PromptError(
                     f"{name} has prompt_id {prompt.prompt_id}, whose ids are others here; take it "
                     "from this environment's find_prompt"
@@ -267,20 +241,17 @@ class PromptTable:
                 f"{name} has {len(ids)} tokens, more than max_prompt_tokens="
                 f"{self.max_prompt_tokens}; shorten it, or pass overlong='left'"
             )
-        kept = tuple(ids[-self.max_prompt_tokens :])
+        last_ids = tuple(ids[-self.max_prompt_tokens :])
         position = prompt.prompt_id if isinstance(prompt, EncodedPrompt) else -1
         annotations = (prompt.reference, prompt.query_type, prompt.metadata)
-        return EncodedPrompt(prompt.text, kept, position, *annotations, chat)
+        return EncodedPrompt(prompt.text, last_ids, position, *annotations, chat)
 
     def find(self, ids: Sequence[int]) -> EncodedPrompt | None:
         """Return the first prompt of the set that has exactly these token ids, or None."""
         if self._positions is None:
-            positions: dict[bytes, int] = {}
-            for part in in_parts(range(len(self))):
-                rows = self.rows.select(np.asarray(part))
-                for row, position in enumerate(part):
-                    positions.setdefault(rows[row].tobytes(), position)
-            self._positions = positions
+            self._positions = {}
+            for position in range(len(self)):
+                self._positions.setdefault(self.rows[position].tobytes(), position)
         position = self._positions.get(np.asarray(ids, np.int32).tobytes(), -1)
         return None if position < 0 else self[position]
 
@@ -296,13 +267,11 @@ def _check_ids(name: str, ids: Sequence[int], vocab_size: int) -> None:
         )
 
 
-def _check_rows(
-    prompts: PromptSet,
-    positions: Sequence[int],
-    encoded: TokenRows,
-    tokenizer: PreTrainedTokenizerBase,
-) -> None:
-    """Apply `_check_ids` to the prompts at some positions."""
+def _check_rows(prompts: PromptSet, encoded: TokenRows, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse prompts without tokens, or with unknown ones.
+
+    A policy would not see more than a few per cent of tokens that are unknown.
+    """
     outside = np.flatnonzero((encoded.flat < 0) | (encoded.flat >= len(tokenizer)))
     faulty = np.append(
         np.flatnonzero(encoded.lengths == 0),
@@ -310,14 +279,8 @@ def _check_rows(
     )
     if len(faulty):
         row = int(faulty.min())
-        name = f"prompt {positions[row]} ({prompts[positions[row]].text[:40]!r})"
+        name = f"prompt {row} ({prompts[row].text[:40]!r})"
         _check_ids(name, encoded[row].tolist(), len(tokenizer))
-
-
-def _check_known(
-    prompts: PromptSet, encoded: TokenRows, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    """Refuse prompts of which the policy would not see more than a few per cent of the tokens."""
     unknown = tokenizer.unk_token_id
     if unknown is None or unknown == tokenizer.eos_token_id:  # GPT-2 names its EOS so
         return

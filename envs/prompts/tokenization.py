@@ -177,6 +177,11 @@ def check_tokenizer(tokenizer: Any) -> None:
                 f"{name}'s {kind} token id {token_id} lies outside its vocabulary of {size}; "
                 "load the tokenizer with its added tokens"
             )
+    if size <= len(set(tokenizer.all_special_ids)):
+        raise TokenizerError(
+            f"{name} has {size} tokens and none of a text, as transformers makes it of a folder "
+            "without the tokenizer's files; pass tokenizer= (--tokenizer) with one that has them"
+        )
 
 
 def _check_is_tokenizer(tokenizer: Any) -> None:
@@ -271,14 +276,14 @@ def tokenize(
     if len(mistaken) < len(rows):
         skipped = {*mistaken}
         plain = [i for i in range(len(rows)) if i not in skipped] if skipped else range(len(rows))
-        given = [texts[i] for i in plain] if skipped else list(texts)
+        batch = [texts[i] for i in plain] if skipped else list(texts)
         pairs = {} if seconds is None else {"text_pair": [seconds[i] for i in plain]}
         in_backend = (
-            not spans and seconds is None and len(given) > _FEW and encodes_by_backend(tokenizer)
+            not spans and seconds is None and len(batch) > _FEW and encodes_by_backend(tokenizer)
         )
         with panics_refused():
-            made: Any = tokenizer(
-                given[:1] if in_backend else given,
+            encoded: Any = tokenizer(
+                batch[:1] if in_backend else batch,
                 **pairs,
                 add_special_tokens=add_special_tokens,
                 padding=False,
@@ -291,15 +296,15 @@ def tokenize(
             )
             if in_backend:  # the call has set its truncation, padding and special tokens
                 backend: Any = tokenizer.backend_tokenizer
-                encodings = backend.encode_batch_fast(given, add_special_tokens=add_special_tokens)
-                made = {"input_ids": [encoding.ids for encoding in encodings]}
-        rows_ids = made["input_ids"]
+                encodings = backend.encode_batch_fast(batch, add_special_tokens=add_special_tokens)
+                encoded = {"input_ids": [encoding.ids for encoding in encodings]}
+        rows_ids = encoded["input_ids"]
         if spans:
-            places = made["offset_mapping"]
-            found = [(places[n], made.sequence_ids(n)) for n in range(len(rows_ids))]
+            places = encoded["offset_mapping"]
+            spans_parts = [(places[n], encoded.sequence_ids(n)) for n in range(len(rows_ids))]
         else:
-            found = [([], [])] * len(rows_ids)
-        for i, ids, (of_text, parts) in zip(plain, rows_ids, found, strict=True):
+            spans_parts = [([], [])] * len(rows_ids)
+        for i, ids, (of_text, parts) in zip(plain, rows_ids, spans_parts, strict=True):
             tokens[i] = Tokens(ids, of_text, parts)
     for i in mistaken:
         tokens[i] = _guarded(tokenizer, _texts_of(rows[i]), add_special_tokens, max_length)
@@ -310,12 +315,12 @@ def encodes_by_backend(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Return whether a tokenizer's ids are its backend's, without anything around them."""
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-    own = type(tokenizer)
+    kind = type(tokenizer)
     return (
-        issubclass(own, PreTrainedTokenizerFast)
-        and own.__call__ is PreTrainedTokenizerBase.__call__
-        and own._encode_plus is PreTrainedTokenizerFast._encode_plus
-        and own._convert_encoding is PreTrainedTokenizerFast._convert_encoding
+        issubclass(kind, PreTrainedTokenizerFast)
+        and kind.__call__ is PreTrainedTokenizerBase.__call__
+        and kind._encode_plus is PreTrainedTokenizerFast._encode_plus
+        and kind._convert_encoding is PreTrainedTokenizerFast._convert_encoding
     )
 
 
@@ -358,10 +363,10 @@ def _piecewise(
     for text in row:
         ids = list[int]()
         for piece, is_text in control.pieces(text):
-            made = _ids_of(tokenizer, piece, split_special_tokens=is_text)
-            if is_text and not forbidden.isdisjoint(made):
-                made = [i for letter in piece for i in _ids_of(tokenizer, letter)]
-            ids += made
+            piece_ids = _ids_of(tokenizer, piece, split_special_tokens=is_text)
+            if is_text and not forbidden.isdisjoint(piece_ids):
+                piece_ids = [i for letter in piece for i in _ids_of(tokenizer, letter)]
+            ids += piece_ids
         encoded.append(ids)
     if add_special_tokens:
         encoded = [tokenizer.build_inputs_with_special_tokens(*encoded)]
@@ -386,8 +391,8 @@ def encode_contents(
         add_special_tokens: Whether the tokenizer puts its own tokens around each.
     """
     marked = [content(text) for text in texts]
-    made = tokenize(tokenizer, marked, add_special_tokens=add_special_tokens)
-    return [tokens.ids for tokens in made]
+    rows = tokenize(tokenizer, marked, add_special_tokens=add_special_tokens)
+    return [tokens.ids for tokens in rows]
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
@@ -399,11 +404,11 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[lis
     """
     bos, eos = tokenizer.bos_token, tokenizer.eos_token
     encoded: list[list[int]] = [[] for _ in texts]
-    begun = [bos is not None and starts_with(text, bos) for text in texts]
+    has_start = [bos is not None and starts_with(text, bos) for text in texts]
     for has_bos in (False, True):
-        chosen = [i for i, begins in enumerate(begun) if begins == has_bos]
-        batch = tokenize(tokenizer, [texts[i] for i in chosen], add_special_tokens=not has_bos)
-        for i, (ids, _, _) in zip(chosen, batch, strict=True):
+        places = [i for i, begins in enumerate(has_start) if begins == has_bos]
+        batch = tokenize(tokenizer, [texts[i] for i in places], add_special_tokens=not has_bos)
+        for i, (ids, _, _) in zip(places, batch, strict=True):
             if ids and ids[-1] == tokenizer.eos_token_id and not ends_with(texts[i], eos):
                 ids = ids[:-1]
             encoded[i] = ids
@@ -436,17 +441,17 @@ def encode_next(
         return alone
     control = control_tokens(tokenizer)
     starts = decode(tokenizer, before)
-    wanted = [start + control.shown(text) for start, text in zip(starts, marked, strict=True)]
+    wholes = [start + control.shown(text) for start, text in zip(starts, marked, strict=True)]
     spelled = decode(tokenizer, [[*b, *ids] for b, ids in zip(before, alone, strict=True)])
-    rows = zip(marked, alone, before, wanted, spelled, strict=True)
+    rows = zip(marked, alone, before, wholes, spelled, strict=True)
     return [
-        ids if shown == whole else _behind_anchor(tokenizer, text, context, whole) or ids
-        for text, ids, context, whole, shown in rows
+        ids if spelling == whole else _behind_anchor(tokenizer, text, context, whole) or ids
+        for text, ids, context, whole, spelling in rows
     ]
 
 
 def _behind_anchor(
-    tokenizer: PreTrainedTokenizerBase, text: MarkedText, before: Sequence[int], wanted: str
+    tokenizer: PreTrainedTokenizerBase, text: MarkedText, before: Sequence[int], whole_text: str
 ) -> list[int] | None:
     """Return the ids of a text that spell what is wanted behind others; None if none are found."""
     wholes = tokenize(tokenizer, [joined(anchor, text) for anchor in _ANCHORS])
@@ -456,8 +461,8 @@ def _behind_anchor(
         if whole.ids[: len(anchor.ids)] == anchor.ids
     ]
     spelled = decode(tokenizer, [[*before, *ids] for ids in candidates])
-    for ids, shown in zip(candidates, spelled, strict=True):
-        if shown == wanted:
+    for ids, spelling in zip(candidates, spelled, strict=True):
+        if spelling == whole_text:
             return ids
     return None
 
@@ -506,10 +511,10 @@ class ResponseDecoder:
         if self._words is None:
             pieces = np.split(flat, ends[:-1]) if len(ends) else []
             return decode(self._tokenizer, [piece.tolist() for piece in pieces])
-        shown = self._shown[flat]
-        words = self._words[flat[shown]].tolist()
+        has_word = self._shown[flat]
+        words = self._words[flat[has_word]].tolist()
         # Where each text ends among the words: tokens that show nothing are not among them.
-        bounds = np.concatenate([[0], np.cumsum(shown)])[ends].tolist()
+        bounds = np.concatenate([[0], np.cumsum(has_word)])[ends].tolist()
         return [" ".join(words[a:b]) for a, b in zip([0, *bounds], bounds, strict=False)]
 
 
@@ -523,7 +528,7 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[
     """
     special = set(tokenizer.all_special_ids)
     ordinary: list[int] = []
-    shown, pieces = "", []
+    prefix, pieces = "", []
     for token_id in map(int, ids):
         if token_id in special:
             pieces.append(str(tokenizer.convert_ids_to_tokens(token_id)))
@@ -531,8 +536,8 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[
         ordinary.append(token_id)
         whole = decode(tokenizer, [ordinary])[0]
         stable = whole.rstrip("\ufffd")
-        pieces.append(stable[len(shown) :])
-        shown = max(shown, stable, key=len)  # shorter while a character is unfinished
+        pieces.append(stable[len(prefix) :])
+        prefix = max(prefix, stable, key=len)  # shorter while a character is unfinished
     return pieces
 
 

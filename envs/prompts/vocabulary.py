@@ -84,19 +84,19 @@ class Vocabulary:
         return next((one for one in ids if one is not None and one not in self.end_ids), 0)
 
 
-def as_tokens(tokenizer: PreTrainedTokenizerBase, name: str, given: EosToken) -> list[str]:
+def as_tokens(tokenizer: PreTrainedTokenizerBase, name: str, ends: EosToken) -> list[str]:
     """Return tokens by their texts, each of which the vocabulary has.
 
     Args:
         tokenizer: The tokenizer.
-        name: What they are given as, for the message.
-        given: One or several texts or ids.
+        name: Argument that names them, for the message.
+        ends: One or several texts or ids.
     """
-    if not isinstance(given, str | int | Iterable):
+    if not isinstance(ends, str | int | Iterable):
         raise TokenizerError(
-            f"{name} must be one or several tokens, texts or ids, got {given!r}; name one"
+            f"{name} must be one or several tokens, texts or ids, got {ends!r}; name one"
         )
-    several: Sequence[Any] = (given,) if isinstance(given, str | int) else tuple(given)
+    several: Sequence[Any] = (ends,) if isinstance(ends, str | int) else tuple(ends)
     tokens = []
     for one in several:
         token: Any = one
@@ -111,7 +111,7 @@ def as_tokens(tokenizer: PreTrainedTokenizerBase, name: str, given: EosToken) ->
             )
         tokens.append(token)
     if not tokens:
-        raise TokenizerError(f"{name} names no token, got {given!r}; leave it out")
+        raise TokenizerError(f"{name} names no token, got {ends!r}; leave it out")
     return tokens
 
 
@@ -154,8 +154,8 @@ def with_ends(
             changed.init_kwargs[FILLING] = filling
     if special:
         changed.add_special_tokens(special, replace_extra_special_tokens=False)
-    known = Vocabulary.of(changed)
-    if known.pad_id is None and known.end_ids:
+    vocabulary = Vocabulary.of(changed)
+    if vocabulary.pad_id is None and vocabulary.end_ids:
         # EOS, or an ordinary end where there is none.
         end = changed.eos_token
         if end is None:

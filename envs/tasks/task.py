@@ -126,18 +126,18 @@ class Task:
         return TASKS.find(name) if name in TASKS.names() else None
 
 
-def _adopted(name: str, made: Any) -> Task:
+def _adopted(name: str, plugin: Any) -> Task:
     """Return the task that an installed package declares, registered."""
-    if not isinstance(made, Task) or made.name != name:
+    if not isinstance(plugin, Task) or plugin.name != name:
         raise SettingsError(
-            f"{name!r} of tokengym.tasks must be a Task with name={name!r}, got {made!r}"
+            f"{name!r} of tokengym.tasks must be a Task with name={name!r}, got {plugin!r}"
         )
     if not ID_NAME.fullmatch(name):
         raise SettingsError(
             f"{name!r} of tokengym.tasks cannot be part of an environment's id; name the task with "
             "letters, digits, '_', '.' and '-'"
         )
-    return register_task(made)
+    return register_task(plugin)
 
 
 LABORATORY = ("Forks", "Oracle", "ReasoningGym")
@@ -295,12 +295,12 @@ def task_arguments(
     if tokenizer_path is None and options.model is not None and tokenizer_place(options.model):
         tokenizer_path = options.model  # it is stored with the model
     models = _models(task, options, tokenizer_path)
-    given: Any = models.tokenizer if models and tokenizer_path is None else tokenizer_path
-    tokenizer = given  # the bundle's own is checked with the rules that its environments share
+    source: Any = models.tokenizer if models and tokenizer_path is None else tokenizer_path
+    tokenizer = source  # the bundle's own is checked with the rules that its environments share
     if any(one is not None for one in (tokenizer_path, options.eos_token, options.pad_token)):
-        tokenizer = load_tokenizer(given, eos_token=options.eos_token, pad_token=options.pad_token)
+        tokenizer = load_tokenizer(source, eos_token=options.eos_token, pad_token=options.pad_token)
     if options.dataset is not None:
-        changes = tokenizer_path is not None or tokenizer is not given
+        changes = tokenizer_path is not None or tokenizer is not source
         prompts = _read(task, options, tokenizer, split, named_columns, may_change=changes)
     elif options.prompts is not None:
         listed = options.prompts
@@ -343,8 +343,8 @@ def _read(
                     "are generated; leave it out"
                 )
         return task.read_dataset(options.dataset, split)
-    given = options.prompt_tokens
-    if given is None and task.prompt_tokens is not None:
+    prompt_tokens = options.prompt_tokens
+    if prompt_tokens is None and task.prompt_tokens is not None:
         _say_cut(task.prompt_tokens)
     how: dict[str, Any] = dict(
         prompt_column=options.prompt_column,
@@ -353,7 +353,7 @@ def _read(
         metadata_columns=options.metadata_columns,
         named_columns=named_columns,
         split=split,
-        prompt_tokens=task.prompt_tokens if given is None else given,
+        prompt_tokens=task.prompt_tokens if prompt_tokens is None else prompt_tokens,
         tokenizer=tokenizer,
         transcripts=task.transcripts,
     )

@@ -88,7 +88,7 @@ class Conversation:
         return Conversation(max(seed or 0, 0), number, list(turns), turn_start(turns))
 
     def written(self, size: int) -> NDArray[np.int8]:
-        """Return which of ``size`` tokens the policy wrote, the turn being written included."""
+        """Return which tokens the policy wrote, (size,), the turn being written included."""
         written = written_mask(self.turns, size)
         written[self.start :] = 1
         return written
@@ -157,30 +157,30 @@ class TurnRules:
 
     def answer(self, ends: Sequence[TurnEnd]) -> list[Answer]:
         """Ask the partner about turns that are over, and record them and its replies."""
-        said = [self._messages(end) for end in ends]
+        conversations = [self._messages(end) for end in ends]
         columns = [end.prompt.metadata for end in ends]
         rngs = []  # the partner's generators of these turns
         for talk in (end.conversation for end in ends):
             rngs.append(np.random.default_rng((talk.seed, talk.episode, len(talk.turns))))
         replies: Sequence[Reply | Exception]  # to each turn, or what went wrong
         if answers_many(self.partner):
-            given = self._tried(
-                lambda: list(self.partner.replies(said, columns, rngs)), answers=len(ends)
+            outcome = self._tried(
+                lambda: list(self.partner.replies(conversations, columns, rngs)), answers=len(ends)
             )
-            if not isinstance(given, Exception) and len(given) != len(ends):
-                given = _BadReply(f"gave {len(given)} replies to {len(ends)} conversations")
-            replies = [given] * len(ends) if isinstance(given, Exception) else given
+            if not isinstance(outcome, Exception) and len(outcome) != len(ends):
+                outcome = _BadReply(f"gave {len(outcome)} replies to {len(ends)} conversations")
+            replies = [outcome] * len(ends) if isinstance(outcome, Exception) else outcome
         else:
             replies = [
-                self._tried(partial(self.partner.reply, *asked))
-                for asked in zip(said, columns, rngs, strict=True)
+                self._tried(partial(self.partner.reply, *arguments))
+                for arguments in zip(conversations, columns, rngs, strict=True)
             ]
         return [self._follow(end, reply) for end, reply in zip(ends, replies, strict=True)]
 
     def _messages(self, end: TurnEnd) -> list[dict[str, Any]]:
         opening = end.prompt.messages or [{"role": "user", "content": end.prompt.text}]
-        said = [(turn.role, turn.text) for turn in end.conversation.turns]
-        later = [{"role": role, "content": text} for role, text in (*said, (POLICY, end.text))]
+        texts = [(turn.role, turn.text) for turn in end.conversation.turns]
+        later = [{"role": role, "content": text} for role, text in (*texts, (POLICY, end.text))]
         return [*opening, *later]
 
     def _tried(self, call: Callable[[], T], answers: int = 1) -> T | Exception:
@@ -212,11 +212,11 @@ class TurnRules:
         except Exception as error:
             if self.settings.on_partner_error == "raise":
                 turn = 1 + sum(turn.role == POLICY for turn in talk.turns)
-                said = (str(error).splitlines() or [""])[0]
+                fault = (str(error).splitlines() or [""])[0]
                 if not isinstance(error, _BadReply):
-                    said = f"raised {type(error).__name__}: {said}"
+                    fault = f"raised {type(error).__name__}: {fault}"
                 raise PartnerError(
-                    f"partner {name_of(self.partner)!r} {said} (row {end.row}, turn {turn}); "
+                    f"partner {name_of(self.partner)!r} {fault} (row {end.row}, turn {turn}); "
                     "correct it, or pass on_partner_error='skip' to lose the episode only"
                 ) from error
             talk.turns.append(Turn(POLICY, end.text, span))
@@ -253,8 +253,8 @@ class TurnRules:
             raise _BadReply(f"gave a text with a lone surrogate at character {position}")
         if reply.done:
             return reply, ()
-        said = reply.text.strip()
-        ids = self._format.encode(reply.text, opening, ended=ended) if said else ()
+        text = reply.text.strip()
+        ids = self._format.encode(reply.text, opening, ended=ended) if text else ()
         if not ids:
             raise _BadReply(f"gave no text, got {reply.text!r}; Reply('', done=True) ends the talk")
         if len(ids) > (limit := self.settings.max_reply_tokens):
@@ -296,11 +296,11 @@ class ReplyFormat:
             head = self._written([("user", _ASKED)])
             rest = whole.removeprefix(head)
             self._gap = rest[: len(rest) - len(rest.lstrip(" "))]
-            for said in (_SAID, _REASONED):  # a turn must stay as it is once others follow it
-                tail = self._after(said, "r")
-                whole = self._written([("user", _ASKED), *((POLICY, said), (role, "r")) * 2])
-                if whole != head + (self._gap + said + tail) * 2:
-                    raise self._rewrites(said, whole)
+            for answer in (_SAID, _REASONED):  # a turn must stay as it is once others follow it
+                tail = self._after(answer, "r")
+                whole = self._written([("user", _ASKED), *((POLICY, answer), (role, "r")) * 2])
+                if whole != head + (self._gap + answer + tail) * 2:
+                    raise self._rewrites(answer, whole)
 
     def encode(self, text: str, opening: Chat = NO_CHAT, *, ended: bool) -> tuple[int, ...]:
         """Return the tokens of a reply.
@@ -325,18 +325,18 @@ class ReplyFormat:
         plain = [{"role": role, "content": content} for role, content in messages]
         return write_chat(self._tokenizer, Chat(plain, **opening.beside), to_answer=True)
 
-    def _after(self, said: str, text: str, opening: Chat = NO_CHAT) -> MarkedText:
+    def _after(self, answer: str, text: str, opening: Chat = NO_CHAT) -> MarkedText:
         """Return what the template writes after the policy's text when a reply follows."""
-        asked = [("user", _ASKED)]
-        start = self._written(asked, opening) + self._gap + said
-        whole = self._written([*asked, (POLICY, said), (self._role, text)], opening)
+        question = [("user", _ASKED)]
+        start = self._written(question, opening) + self._gap + answer
+        whole = self._written([*question, (POLICY, answer), (self._role, text)], opening)
         if not whole.startswith(start):
-            raise self._rewrites(said, whole)
+            raise self._rewrites(answer, whole)
         return whole[len(start) :]
 
-    def _rewrites(self, said: str, whole: str) -> TokenizerError:
+    def _rewrites(self, answer: str, whole: str) -> TokenizerError:
         return TokenizerError(
-            f"the tokenizer's chat template rewrites earlier turns: the answer {said!r} and a "
+            f"the tokenizer's chat template rewrites earlier turns: the answer {answer!r} and a "
             f"reply become {whole!r:.200}, not what was sampled with what follows; set "
             "tokenizer.chat_template to one that keeps it"
         )

@@ -93,7 +93,7 @@ class Partner:
         rngs: Sequence[np.random.Generator],
     ) -> list[Reply]:
         """Answer several conversations at once; a partner with a model overrides it."""
-        return [self.reply(*asked) for asked in zip(conversations, metadatas, rngs, strict=True)]
+        return [self.reply(*row) for row in zip(conversations, metadatas, rngs, strict=True)]
 
 
 class _Function(Partner):
@@ -122,20 +122,20 @@ def as_partner(value: Any) -> Partner:
         >>> as_partner(lambda conversation, metadata, rng: Reply("Why?")).role
         'user'
     """
-    made = PARTNERS.make(value) if isinstance(value, str) else value
-    if not isinstance(made, Partner):
-        if isinstance(made, type) or not callable(getattr(made, "reply", made)):
+    partner = PARTNERS.make(value) if isinstance(value, str) else value
+    if not isinstance(partner, Partner):
+        if isinstance(partner, type) or not callable(getattr(partner, "reply", partner)):
             raise TypeError(
-                f"partner must have a method reply(conversation, metadata, rng), got {made!r}; "
+                f"partner must have a method reply(conversation, metadata, rng), got {partner!r}; "
                 "pass a Partner, a function or a name"
             )
-        made = _Function(made)
-    if made.role == POLICY:
+        partner = _Function(partner)
+    if partner.role == POLICY:
         raise SettingsError(
-            f"partner {name_of(made)!r} has role={POLICY!r}, which is the policy's; use 'user', or "
+            f"partner {name_of(partner)!r} has role={POLICY!r}, the policy's; use 'user', or "
             "'tool' where the chat template knows it"
         )
-    return made
+    return partner
 
 
 def answers_many(partner: Partner) -> bool:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from tokengym.agents import CausalLMPolicy
-    from tokengym.agents.rollouts.playing import Agent
+    from tokengym.agents.rollouts.playing import Agent, RolloutBatch
     from tokengym.agents.rollouts.rounds import Environments, RoundReward
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,8 @@ class Evaluation:
 
     metrics: dict[str, float]
     """``score``, ``gold_score`` if the task has one that knows the words, ``kl``, ``entropy`` and
-    ``reference_perplexity`` if the agent's policy knows log-probs, and those of
+    ``reference_perplexity`` if the agent's policy knows log-probs, ``entropy`` alone of on-policy
+    algorithms of Stable-Baselines3, and those of
     `tokengym.evaluation.measure.measures.text_metrics`."""
     episodes: tuple[Episode, ...]
     """The responses, with their raw score."""
@@ -162,13 +163,15 @@ class Evaluator:
             agent: Anything `tokengym.agents.collect` plays.
             deterministic: Choose the likeliest token instead of sampling.
         """
-        from tokengym.agents import collect
+        from tokengym.agents.rollouts.playing import play_rounds
 
         self.check_reads(agent)
         with _global_seed(self.seed):
-            episodes = collect(
+            played = play_rounds(
                 agent, self.envs, self.num_episodes, seed=self.seed, deterministic=deterministic
             )
+            rounds = list(played)
+        episodes = [episode for one in rounds for episode in one.episodes][: self.num_episodes]
         self.check_reading(episodes)
         # The scorer's own value, whatever layers of a batch of the user's own pay for it.
         scores = [e.raw_score or 0.0 for e in episodes]
@@ -184,7 +187,7 @@ class Evaluator:
             own = [replace(e, response=e.written_text) if e.turns else e for e in episodes]
             parts = self._toxicity.score(own).parts
             metrics["toxicity"] = float(np.mean(parts["toxicity"]))
-        metrics.update(self._policy_metrics(agent, episodes))
+        metrics.update(self._policy_metrics(agent, episodes) or _entropy(rounds, episodes))
         return Evaluation(metrics=metrics, episodes=tuple(episodes), gold_scores=gold)
 
     def check_reads(self, agent: object) -> None:
@@ -282,7 +285,7 @@ class Evaluator:
         self.envs.close()
 
     def _policy_metrics(self, agent: "Agent", episodes: Sequence[Episode]) -> dict[str, float]:
-        """Return KL and entropy; nothing where the agent has no policy with log-probs."""
+        """Return KL and entropy; nothing where the agent has no policy that knows its reference."""
         policy = policy_of(agent)
         log_probs = [e.log_probs for e in episodes if e.log_probs is not None]
         if not isinstance(policy, KnowsLogProbs) or len(log_probs) < len(episodes):
@@ -303,6 +306,15 @@ class Evaluator:
                 written = episode.written > 0
                 log_probs[row], reference[row] = log_probs[row][written], reference[row][written]
         return policy_metrics(log_probs, reference)
+
+
+def _entropy(rounds: "Sequence[RolloutBatch]", episodes: Sequence[Episode]) -> dict[str, float]:
+    """Return the mean entropy of the tokens that an agent wrote; nothing where it tells none."""
+    sums = [one.entropy.sum(1) for one in rounds if one.entropy is not None]  # (batch,) each
+    if len(sums) < len(rounds):
+        return {}
+    total = torch.cat(sums)[: len(episodes)].sum()
+    return {"entropy": float(total) / sum(episode.num_written for episode in episodes)}
 
 
 def evaluate(

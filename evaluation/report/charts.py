@@ -20,6 +20,8 @@ REFERENCE = 8
 """Index of the colour of best-of-n, after those of the palette."""
 LETTER = 6.4
 """Pixels of a letter in them, on average."""
+MAX_POINTS = 240
+"""Points that a drawn line keeps; statistics use all."""
 MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 52.0, 14.0, 12.0, 42.0
 
 
@@ -112,6 +114,11 @@ class Whisker:
     high: float
     clear: bool
     """Whether the difference is clear."""
+
+
+def thinned(count: int, most: int = MAX_POINTS) -> NDArray[np.int_]:
+    """Return the places of the points that a long line keeps, its ends among them."""
+    return np.unique(np.linspace(0, count - 1, most).round().astype(int))
 
 
 def line_chart(

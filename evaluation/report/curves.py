@@ -41,6 +41,8 @@ FINAL_WINDOW = 0.1
 Group = tuple[tuple[str, str], ...]
 LARGEST = 3.4e38
 """Largest number of a cell, that of float32, which scores are."""
+SETTING = "setting "
+"""Beginning of the column of a setting that has the name of a measurement."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -208,7 +210,7 @@ def read_curves(
         source: A file, a run's folder, a frame, or a list of rows. A CSV of ours has a header, see
             the module's docstring for its columns.
         group_by: Columns to group by; None takes all that are no known measurement.
-        score: Column of another tool's table with the score; None takes the one that is known.
+        score: Column with the score; None takes score, or the one that is known of other tools.
         name: Name of the runs of another tool, in place of that of their folder.
         seed: Their seed, likewise.
 
@@ -344,7 +346,7 @@ def columns_of(group: Group) -> dict[str, str]:
         >>> columns_of((("kl_coef", "0.1"), ("tokens", "9000")))  # tokens are a measurement
         {'kl_coef': '0.1', 'setting tokens': '9000'}
     """
-    return {f"setting {name}" if name in COLUMNS else name: value for name, value in group}
+    return {f"{SETTING}{name}" if name in COLUMNS else name: value for name, value in group}
 
 
 def make_panels(curves: Sequence[Curve], *, kl_coef: float | None = None) -> list[Panel]:
@@ -498,6 +500,7 @@ def _curve(
     key: tuple[Group, str, int], points: Mapping[float, list[float]], measured: Sequence[str]
 ) -> Curve:
     group, credit, seed = key
+    group = tuple((name.removeprefix(SETTING), value) for name, value in group)
     steps = sorted(points)
     table = np.array([points[step] for step in steps], dtype=np.float64)  # (time, measurements)
     return Curve(

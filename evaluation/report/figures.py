@@ -90,7 +90,8 @@ def curves_figure(summary: Mapping[str, Any], curves: Sequence[Curve]) -> "Figur
             for panel in panels
             for name, label in labels.items()
         ]
-        width = len(labels)
+        is_long = len(panels) == 1 and len(labels) > 3
+        width = -(-len(labels) // 2) if is_long else len(labels)
     height = -(-len(cells) // width)
     # Not pyplot: a library leaves the user's figures, backend and settings alone.
     with mpl.rc_context(STYLE):
@@ -152,19 +153,18 @@ def plot_curves(
     panels = {panel.group: panel for panel in make_panels(curves, kl_coef=summary["kl_coef"])}
     panel = panels[tuple(summary["groups"][group]["group"].items())]
     check_measures([y], panel.measures)
-    lines = line_styles(summary, taken)
+    lines, x = line_styles(summary, taken), x or summary["axis"]
     if x == "kl":
         check_measures(["kl"], panel.measures)
         draw_against_kl(axis, panel, lines, y)
-        axis.set_xlabel(measure_of("kl").label)
     else:
         spent = [n for n in AXES if all(n in runs.values for runs in panel.rewards.values())]
-        check_measures([x or summary["axis"]], [*dict.fromkeys([summary["axis"], *spent]), "kl"])
+        check_measures([x], [*dict.fromkeys([summary["axis"], *spent]), "kl"])
         level = float(summary["level"]) if intervals else None
         draw(axis, panel, y, lines, level, None if x == summary["axis"] else x)
         if not taken:  # what is beside others has the levels of the first
             draw_levels(axis, levels(summary["groups"][group]["reference"], y))
-        axis.set_xlabel(AXES[x or summary["axis"]])
+    axis.set_xlabel(measure_of("kl").label if x == "kl" else AXES[x])
     axis.set_ylabel(plain(measure_of(y, summary["by_gold"]).label))
     shown = _having(lines, panel, y, *(["kl"] if x == "kl" else []))
     handles = [Line2D([], [], **lines[name]) for name in shown]
@@ -173,21 +173,21 @@ def plot_curves(
 
 
 def line_styles(summary: Mapping[str, Any], taken: int = 0) -> dict[str, dict[str, Any]]:
-    """Return the style of each reward's line, by its name; the baseline's is dashed.
+    """Return the style of each reward's line, by its name; the baseline's is dashed, if it is one.
 
     Args:
         summary: Summary of the curves.
         taken: Number of lines of others, whose colours are left out; no line is dashed then.
     """
     names = dict.fromkeys(name for group in summary["groups"] for name in group["rewards"])
-    baseline = summary["groups"][0]["baseline"]
+    baseline = None if taken or len(names) == 1 else summary["groups"][0]["baseline"]
     return {
         name: {
             "color": COLOURS[index % len(COLOURS)],
-            "linestyle": "--" if name == baseline and not taken else "-",
+            "linestyle": "--" if name == baseline else "-",
             "linewidth": 1.8,
         }
-        for index, name in enumerate(names, taken)
+        for index, name in enumerate(names, taken or len(names) == 1)
     }
 
 

@@ -56,9 +56,9 @@ def _entry(
 
 
 def _mark(group: Mapping[str, Any], name: str) -> str:
-    """Return what an arm is besides: the baseline, or a control."""
+    """Return what an arm is besides: the baseline of others, or a control."""
     if name == group["baseline"]:
-        return "baseline"
+        return "baseline" if len(group["rewards"]) > 1 else ""
     return "control" if name in group["controls"] else ""
 
 

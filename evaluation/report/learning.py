@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 
 from tokengym.evaluation.measure.measures import measure_of
-from tokengym.evaluation.report.charts import Series, line_chart
+from tokengym.evaluation.report.charts import Series, line_chart, thinned
 from tokengym.evaluation.report.curves import Group
 from tokengym.evaluation.statistics import Array, iqm
 
 SHOWN = ("loss", "rewards/accuracies", "rewards/margins", "mean_token_accuracy")
 """Columns of train.csv that are shown; those of held-out data begin with `HELD_OUT`."""
 HELD_OUT = "eval_"
-MAX_POINTS = 240
-"""Points a drawn line keeps."""
 Row = Mapping[str, Any]
 
 
@@ -101,7 +99,7 @@ def _series(
     first, last = max(x[0] for x, _ in lines), min(x[-1] for x, _ in lines)
     grid = np.unique(np.concatenate([x for x, _ in lines]))
     grid = grid[(grid >= first) & (grid <= last)]
-    grid = grid[np.unique(np.linspace(0, len(grid) - 1, MAX_POINTS).round().astype(int))]
+    grid = grid[thinned(len(grid))]
     rows = np.stack([np.interp(grid, x, y) for x, y in lines])
     return [
         Series(

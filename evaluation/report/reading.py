@@ -24,6 +24,7 @@ import numpy as np
 from tokengym.base.errors import DatasetError
 from tokengym.base.files import check_regular, read_json
 from tokengym.envs.prompts.datasets import max_unpacked, too_large
+from tokengym.evaluation.report.charts import thinned
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,7 +88,7 @@ def read_table(
 
     Args:
         source: A file, a run's folder, a frame, or a list of rows.
-        score: Column of another tool's table with the score; None takes the one that is known.
+        score: Column with the score; None takes score, or the one that is known of other tools.
         name: Name of the runs, in place of that of the run's folder.
         seed: Their seed, likewise.
 
@@ -103,15 +104,20 @@ def read_table(
     given, name, seed = seed, name or own_name, own_seed if seed is None else seed
     if path.suffix == ".json":
         return _ours(path, _trainer_rows(path), score, name, seed)
+    is_monitor = path.name.endswith("monitor.csv") or _begins(path).startswith("#{")
+    if score is not None and (is_monitor or path.suffix == ".npz"):
+        raise ValueError(
+            f"{path} has one score, so that score={score!r} has no effect; leave it out"
+        )
     if path.suffix == ".npz":
         return _evaluations(path, name, seed)
-    if path.name.endswith("monitor.csv") or _begins(path).startswith("#{"):
+    if is_monitor:
         return _monitors([path, *others], name, seed)
     header, rows = _read_rows(path)
     if not rows:
         raise ValueError(f"{path} holds no rows; it needs a header and a row per step")
-    if _is_ours(header):
-        return _by_credit(Table(path, header, rows))
+    if _is_ours(header, score):
+        return _by_credit(_scored(Table(path, header, rows), score))
     if not (_exported(header) or score or {*header} & {*KNOWN["score"][1:]}):
         return Table(path, header, rows)  # a table like ours, of which a column is missing
     of_runs = any(one in header for one in RUN) or _exported(header)  # whose names may have seeds
@@ -167,9 +173,18 @@ def _seed_of(run: str) -> tuple[str, int]:
 # --- ours -----------------------------------------------------------------------------------------
 
 
-def _is_ours(header: Iterable[str]) -> bool:
+def _is_ours(header: Iterable[str], score: str | None) -> bool:
     names = {"credit" if one == ARM else one for one in header}
-    return names.issuperset(NEEDED)
+    return names.issuperset((*NEEDED[:-1], score or NEEDED[-1]))
+
+
+def _scored(table: Table, score: str | None) -> Table:
+    """Return a table of ours in which a column is the score, in place of the one that it has."""
+    if score is None or score == "score":
+        return table
+    kept = [one for one in table.header if one not in ("score", score)]
+    rows = [(line, {k: row[k] for k in kept} | {"score": row[score]}) for line, row in table.rows]
+    return Table(table.label, [*kept, "score"], rows)
 
 
 def _by_credit(table: Table) -> Table:
@@ -238,9 +253,9 @@ def _of_frame(source: Any, score: str | None, name: str | None, seed: int | None
         )
     if not rows:
         raise ValueError(f"{label} holds no rows; it needs a row per step")
-    if _is_ours(header):
+    if _is_ours(header, score):
         cells = [{key: _cell(value) for key, value in row.items()} for row in rows]
-        return _by_credit(Table(label, header, list(enumerate(cells, 1))))
+        return _by_credit(_scored(Table(label, header, list(enumerate(cells, 1))), score))
     return _of_tools(label, header, rows, score, name or "run", seed)
 
 
@@ -260,19 +275,22 @@ def _of_tools(
         metrics = {metric for of_run in runs.values() for metric in of_run}
         if score is None and len(metrics) == 1:  # a chart of one measurement
             (score,) = metrics
-        parts: list[tuple[Rows, Any]] = []
+        parts: list[tuple[Rows, Any, Any]] = []
         for run, of_run in runs.items():
             columns = {step: axis, **of_run}
-            parts.append(([{k: row.get(c) for k, c in columns.items()} for row in rows], run))
+            parts.append(([{k: row.get(c) for k, c in columns.items()} for row in rows], run, None))
     else:
-        column = next((one for one in RUN if one in header), None)
-        names = list(dict.fromkeys(row.get(column) for row in rows)) if column else [None]
-        parts = [([r for r in rows if not column or r.get(column) == one], one) for one in names]
+        column = next((one for one in RUN if one in header), "")
+        keys = [(row.get(column), row.get("seed")) for row in rows]
+        parts = [
+            ([row for row, of_row in zip(rows, keys, strict=True) if of_row == key], *key)
+            for key in dict.fromkeys(keys)
+        ]
     tables = []
-    for part, run in parts:
-        credit, own = (name, None) if run is None else _seed_of(str(run))
-        given = seed if seed is not None else 0 if own is None else own
-        tables.append(_ours(label, part, score, credit, given))
+    for part, run, stated in parts:
+        credit, own = (name, 0) if run is None else _seed_of(str(run))
+        run_seed = next(one for one in (stated, seed, own) if one is not None)
+        tables.append(_ours(label, part, score, credit, run_seed))
     whole = list(dict.fromkeys(one for table in tables for one in table.header))
     theirs = {ours: other for table in tables for ours, other in table.names.items()}
     cells = [(n, {k: row.get(k, "") for k in whole}) for t in tables for n, row in t.rows]
@@ -294,7 +312,7 @@ def _exported(header: Sequence[str]) -> tuple[str, dict[str, dict[str, str]]] | 
     return header[0], runs
 
 
-def _ours(label: Path | str, rows: Rows, score: str | None, name: str, seed: int) -> Table:
+def _ours(label: Path | str, rows: Rows, score: str | None, name: str, seed: Any) -> Table:
     """Return the rows of one run, which have a score, in our columns."""
     header = list(dict.fromkeys(key for row in rows for key in row))
     column = score or next((one for one in KNOWN["score"] if _known(rows, one)), None)
@@ -334,8 +352,8 @@ def _refuse(label: Path | str, score: str | None, header: Sequence[str]) -> NoRe
         )
     raise ValueError(
         f"{label} logs no reward, only {', '.join(sorted(header)) or 'nothing'}; pass a run that "
-        "learned from rewards, a table with credit, seed, step, score, or read_curves(score=) with "
-        "the column of the score"
+        "learned from rewards, a table with credit, seed, step, score, or the name of the column: "
+        "read_curves(score=), --score"
     )
 
 
@@ -399,9 +417,8 @@ def _monitors(files: Sequence[Path], name: str, seed: int) -> Table:
     if len(episodes) < 2:
         raise ValueError(f"{files[0]} holds {len(episodes)} episodes; a curve needs at least two")
     ends, returns, lengths = np.array(sorted(episodes)).T
-    kept = np.unique(np.linspace(0, len(ends) - 1, MOST_POINTS).round().astype(int))
     rows = []
-    for last in kept:
+    for last in thinned(len(ends), MOST_POINTS):
         recent = slice(max(last + 1 - WINDOW, 0), last + 1)
         rows.append(
             {

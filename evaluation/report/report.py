@@ -20,7 +20,7 @@ from tokengym.base.models import title_of
 from tokengym.base.text import number, printable_value
 from tokengym.evaluation.measure.measures import AXES, MEASURES, Measure, measure_of, measures_of
 from tokengym.evaluation.measure.references import levels
-from tokengym.evaluation.report.charts import REFERENCE, Chart, Series, line_chart
+from tokengym.evaluation.report.charts import REFERENCE, Chart, Series, line_chart, thinned
 from tokengym.evaluation.report.curves import (
     SPENT,
     Curve,
@@ -60,8 +60,6 @@ COLOURS = REFERENCE
 """Number of colours in the palette; further rewards reuse them."""
 PROFILE_POINTS = 120
 """Thresholds of a performance profile."""
-MAX_POINTS = 240
-"""Points a drawn line keeps; statistics use all."""
 BIBTEX = f"""@software{{tokengym,
   title   = {{tokengym: {{Gymnasium}} environments for text generation with interchangeable token rewards}},
   author  = {{{{The tokengym developers}}}},
@@ -83,7 +81,8 @@ def render_report(
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     panels = {panel.group: panel for panel in make_panels(curves, kl_coef=summary["kl_coef"])}
     names = list(dict.fromkeys(name for g in summary["groups"] for name in g["rewards"]))
-    colours = {name: index % COLOURS for index, name in enumerate(names)}
+    # The first is the baseline's, which one reward alone is not.
+    colours = {name: n % COLOURS for n, name in enumerate(names, len(names) == 1)}
     level = float(summary["level"])
     score = measure_of("score", summary["by_gold"])  # of curves made elsewhere, it is not known
     if not summary.get("settings"):
@@ -92,12 +91,13 @@ def render_report(
     settings, first = summary.get("settings") or {}, summary["groups"][0]
     runs = sum(entry["runs"] for g in summary["groups"] for entry in g["rewards"].values())
     source = settings.get("env") or summary.get("source") or "learning curves"
-    rewards, steps = f"{len(first['rewards'])} {kind_of(first)}s", f"{first['steps'][1]:g}"
+    counts = ((len(first["rewards"]), kind_of(first)), (runs, "run"))
+    counted = " · ".join(f"{count} {word}{'s' * (count > 1)}" for count, word in counts)
+    steps = f"{first['steps'][1]:g} {unit_of(first)}{' each' * (runs > 1)}"
     definitions = _definitions(summary, score)
     page = {
         "title": summary.get("title") or "tokengym: which reward learns faster",
-        "glossary": {"page": "guide/glossary.md", "address": address("guide/glossary.md")},
-        "subtitle": f"{source} · {rewards} · {runs} runs · {steps} {unit_of(first)} each",
+        "subtitle": f"{source} · {counted} · {steps}",
         "script_hash": f"sha256-{digest}",
         "level": f"{level:.0%}",
         "curves_note": f"Interquartile mean over seeds; the band is its {level:.0%} bootstrap "
@@ -157,8 +157,7 @@ def _group(
     spent = [name for name in SPENT if all(name in r.values for r in panel.rewards.values())]
     axes = [group["axis"], *(name for name in spent if name != group["axis"])]
     table = measures_of(group["by_gold"])
-    # Long runs are thinned where they are drawn, or the page would grow with them.
-    keep = np.unique(np.linspace(0, len(panel.steps) - 1, MAX_POINTS).round().astype(int))
+    keep = thinned(len(panel.steps))  # or the page would grow with long runs
     series = {m: _series(panel, m, keep, colours, level) for m in panel.measures if m in table}
     return {
         "label": group_label(panel.group),
@@ -334,6 +333,7 @@ def _definitions(summary: Mapping[str, Any], score: Measure) -> list[dict[str, s
         values = ", ".join(f"{measure_of(k).title} {number(v)}" for k, v in anchor.items())
         rows.append(("Fixed anchor", f"The reference policy, before training: {values}.", ""))
     rows += [(term, text, glossary) for term, text in _terms()]
+    rows.append(("All terms", f"The glossary of the documentation, docs/{glossary}.", glossary))
     return [
         {"term": term, "text": text, "address": address(page), "id": f"term-{place}"}
         for place, (term, text, page) in enumerate(rows)

@@ -149,22 +149,8 @@ def summarize(
         group["axis"] = settings.axis
         group["wanted_baseline"] = baseline or known[0]
         group["verdict"] = make_verdict(group)
-        group["verdict"]["cautions"] += [
-            *_lost_measures(panel.lost),
-            *settings.cautions,
-        ]
+        group["verdict"]["cautions"] += settings.cautions
     return summary
-
-
-def _lost_measures(lost: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return a caution for the measurements that the same rewards lack."""
-    titles: dict[tuple[str, ...], list[str]] = {}
-    for name, rewards in lost.items():
-        titles.setdefault(tuple(rewards), []).append(measure_of(name).title)
-    return [
-        f"{', '.join(known)}: left out of {', '.join(rewards)}, where it was not measured."
-        for rewards, known in titles.items()
-    ]
 
 
 def _summarize_panel(panel: Panel, settings: SummarySettings) -> dict[str, Any]:
@@ -203,11 +189,13 @@ def _summarize_panel(panel: Panel, settings: SummarySettings) -> dict[str, Any]:
         "longest": panel.longest,
         "shortest": panel.shortest,
         "late": panel.late,
+        "start": panel.start,
         "evaluations": len(panel.steps),
         "fewest_runs": fewest,
         "by_gold": settings.by_gold,
         "reliable": fewest >= RELIABLE_SEEDS,
         "measures": list(panel.measures),
+        "lost": {name: list(rewards) for name, rewards in panel.lost.items()},
         "equal_kl": _end_kl(panel),
         "reference": None,
         "score_range": None,

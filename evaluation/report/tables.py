@@ -34,12 +34,13 @@ _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
 
 
 def columns(group: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return the table's columns as (title, measurement, kind)."""
+    """Return the table's columns as (title, measurement, kind); one reward alone has no others'."""
     shown_columns: list[tuple[str, str, str]] = []
+    has_others = len(group["rewards"]) > 1
     for name, measure in measures_of(group["by_gold"]).items():
         shown = any(name in entry["figures"] for entry in group["rewards"].values())
         shown_columns += [(measure.heading(kind), name, kind) for kind in measure.columns if shown]
-        if name == "score":
+        if name == "score" and has_others:
             if "kl" in group["measures"]:
                 of_kl = " of KL" if group["equal_kl"] is not None else ""
                 title = f"{measure.word.capitalize()} {at_kl(group)}{of_kl}"
@@ -51,7 +52,9 @@ def columns(group: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         title = f"Normalised score (1: best of {ends['n']}) at the end"
         shown_columns.append((title, NORMALISED, "final"))
         shown_columns.append((f"{unit_of(group).capitalize()} to {parts} of it", "", "shares"))
-    return [*shown_columns, (f"Chance to beat {group['baseline']}", "score", "chance")]
+    if has_others:
+        shown_columns.append((f"Chance to beat {group['baseline']}", "score", "chance"))
+    return shown_columns
 
 
 def at_kl(group: Mapping[str, Any]) -> str:

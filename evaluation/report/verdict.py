@@ -10,12 +10,13 @@ the samples, not a verdict; each of their limits is a rule of thumb.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tokengym.base.text import number, signed
+from tokengym.agents.ppo.alarms import MAX_LEAP, MAX_LEAP_SHARE
+from tokengym.base.text import listed, number, signed
 from tokengym.evaluation.measure.measures import measure_of
 from tokengym.evaluation.statistics import (
     LEAP,
@@ -38,8 +39,6 @@ LENGTH_CHANGE = 0.30
 NEAR_END = 0.05
 """Share of the longest run by which a budget in tokens may be shorter without a caution: learners
 end an update apart."""
-LEAP_SHARE = 0.25
-"""Share of the KL at the end that one update may cross without an alarm."""
 
 
 def make_verdict(group: Figures) -> dict[str, Any]:
@@ -92,30 +91,29 @@ def _headline(group: Figures, others: Sequence[str]) -> str:
     baseline, word = group["baseline"], measure_of("score", group["by_gold"]).word
     if not others:
         final = group["rewards"][baseline]["figures"]["score"]["final"]["iqm"]
-        finished = " has finished runs" if _absent(group) else ""
-        alone = f"Only one {kind_of(group)}{finished}, so nothing to compare"
-        return f"{alone}: {baseline} ended at {word} {number(final)}{_absent(group)}."
+        went = f"{baseline} went from {word} {number(group['start'])} to {number(final)}"
+        return f"{went}{_absent(group)}."
     areas = {name: difference_of(group, name, "score", "auc") for name in others}
     faster = [name for name in others if clear(areas[name]) > 0]
     slower = [name for name in others if clear(areas[name]) < 0]
-    drifting = [name for name in others if lead_of(group, name) == "less drift"]
+    drifting = [name for name in others if drift_of(group, name) == "less"]
     if faster:
         best, *rest = faster
         area = areas[best]
         assert area is not None  # it is clear
         named = _named(group, best)
-        how = " by more drift" if lead_of(group, best) == "more drift" else ""
+        how = " by more drift" if drift_of(group, best) == "more" else ""
         gain = f"{signed(area['difference'])} {word} over the run"
         text = f"{named[0].upper() if named != best else named[0]}{named[1:]} learned faster than "
         text += f"{baseline}{how}: {gain}"
-        text += f"; so did {_list([_named(group, name) for name in rest])}" if rest else ""
+        text += f"; so did {listed([_named(group, name) for name in rest])}" if rest else ""
     else:
         text = f"No {kind_of(group)} learned clearly faster than {baseline}"
         if slower:
-            text += f"; {_list([_named(group, name) for name in slower])} learned slower"
+            text += f"; {listed([_named(group, name) for name in slower])} learned slower"
         elif drifting:
             verb = "drifts" if len(drifting) == 1 else "drift"
-            text += f"; {_list([_named(group, name) for name in drifting])} {verb} less"
+            text += f"; {listed([_named(group, name) for name in drifting])} {verb} less"
     if not group["reliable"]:
         text = f"Too few seeds to tell. On these {group['fewest_runs']}: {text}"
     return f"{text}{_absent(group)}."
@@ -137,7 +135,7 @@ def _absent(group: Figures) -> str:
     lost = {**group["failed_seeds"], **group["missing_seeds"]}
     names = [name for name in lost if name not in group["rewards"]]
     has = "has" if len(names) == 1 else "have"
-    return f"; {_list(names)} {has} no finished run" if names else ""
+    return f"; {listed(names)} {has} no finished run" if names else ""
 
 
 def _named(group: Figures, name: str) -> str:
@@ -151,10 +149,10 @@ def _unproven(group: Figures, rules: Sequence[str]) -> str:
     if not unproven:
         return ""
     controls = [name for name in group["controls"] if any(name in behind[n] for n in unproven)]
-    what = f"control{'s' if len(controls) > 1 else ''} {_list(controls)}"
+    what = f"control{'s' if len(controls) > 1 else ''} {listed(controls)}"
     verb, claim = ("is", "it finds") if len(unproven) == 1 else ("are", "they find")
     return (
-        f"{_list(unproven)} {verb} not clearly ahead of the {what}: no evidence that {claim} the "
+        f"{listed(unproven)} {verb} not clearly ahead of the {what}: no evidence that {claim} the "
         "right tokens"
     )
 
@@ -174,42 +172,34 @@ def _reached(group: Figures) -> str:
     }
     over = [name for name, share in shares.items() if share["iqm"] >= 1.0]
     below = [name for name, share in shares.items() if max(share["iqm"], share["high"]) < 1.0]
-    level = f"{measure_of(ends['measure'], group['by_gold']).word} {number(ends['goal'])}"
-    goal = f"the untrained policy's best of {ends['n']} ({level})"
     if not below:
         return ""
-    if len(shares) > 1 and len(over) + len(below) == len(shares):
-        return f"{f'Only {_list(over)}' if over else f'No {kind_of(group)}'} reached {goal}"
+    level = f"{measure_of(ends['measure'], group['by_gold']).word} {number(ends['goal'])}"
+    goal = f"the untrained policy's best of {ends['n']} ({level})"
     if over:
-        return f"{_list(over)} reached {goal}, and {_list(below)} did not"
-    return f"{_list(below)} did not reach {goal}"
+        return f"{listed(over)} reached {goal}, and {listed(below)} did not"
+    if len(below) == len(shares) > 1:
+        return f"No {kind_of(group)} reached {goal}"
+    return f"{listed(below)} did not reach {goal}"
 
 
-Lead: TypeAlias = Literal["more", "less", "less drift", "more drift", ""]
-
-
-def lead_of(group: Figures, name: str) -> Lead:
-    """Return what a reward's lead on the baseline is.
+def drift_of(group: Figures, name: str) -> Literal["more", "less", ""]:
+    """Return whether a reward's lead on the baseline is one of drift, its KL over the run.
 
     Returns:
-        "more" or "less": its score at equal KL is clearly above or below. "less drift": it clearly
-        spends less KL over the run, and neither its score over the run nor that at equal KL is
-        clearly above, so that a lead in score minus the KL penalty is KL that it did not spend.
-        "more drift": its score over the run is clearly above, but that at equal KL is not, and it
-        spends more KL over the run, clearly or on every seed, so that its lead is KL that it spent
-        sooner. "" where nothing of this is shown.
+        "less": it clearly spends less KL, and neither its score over the run nor that at equal KL
+        is clearly above, so that a lead in score minus the KL penalty is KL that it did not spend.
+        "more": its score over the run is clearly above, that at equal KL neither above nor below,
+        and it spends more KL, clearly or on every seed, so that its lead is KL that it spent
+        sooner. "" where neither is shown.
     """
     equal = difference_of(group, name, "score", "at_kl")
     faster = clear(difference_of(group, name, "score", "auc"))
     kl = difference_of(group, name, "kl", "auc")
-    if clear(equal) > 0:
-        return "more"
-    if clear(kl) < 0 and faster <= 0:
-        return "less drift"
-    if clear(equal) < 0:
+    if clear(kl) < 0 and faster <= 0 and clear(equal) <= 0:
         return "less"
     spends_more = kl and (clear(kl) > 0 or kl["wins"] == kl["pairs"])
-    return "more drift" if equal and faster > 0 and spends_more else ""
+    return "more" if equal and not clear(equal) and faster > 0 and spends_more else ""
 
 
 def _difference(group: Figures, name: str) -> str:
@@ -217,14 +207,16 @@ def _difference(group: Figures, name: str) -> str:
     area, baseline = difference_of(group, name, "score", "auc"), group["baseline"]
     if not area:
         return f"{_named(group, name)}: no seed in common with {baseline}, so nothing is paired"
-    word = measure_of("score", group["by_gold"]).word
+    word, p = measure_of("score", group["by_gold"]).word, area["p_adjusted"]
     size = f"{signed(area['difference'])} {word} over the run against {baseline}"
-    p = area["p_adjusted"]
+    low, high = number(area["low"]), number(area["high"])
+    interval = f"{100 * area['level']:.3g}% interval {low} to {high}"  # of the corrected test
     corrected = "corrected p < 0.001" if p < 0.001 else f"corrected p = {p:.2g}"
     verdict = f"{'clear' if clear(area) else 'not clear'}, {corrected}"
     if area["pairs"] < RELIABLE_SEEDS:
         verdict = f"too few seeds to tell ({area['pairs']})"
-    return f"{_named(group, name)}: {size}, {_interval(area)}; {verdict}"
+    interval = "no interval" if area["pairs"] == 1 else interval
+    return f"{_named(group, name)}: {size}, {interval}; {verdict}"
 
 
 def _cautions(group: Figures, others: Sequence[str]) -> list[str]:
@@ -235,11 +227,10 @@ def _cautions(group: Figures, others: Sequence[str]) -> list[str]:
             f"{group['wanted_baseline']} has no finished run here; {group['baseline']} takes its "
             "place as the baseline."
         )
-    if not group["reliable"]:
+    if not group["reliable"] and group["fewest_runs"] > 1:  # one seed has no interval
         cautions.append(
             f"Fewer than {RELIABLE_SEEDS} seeds per {kind_of(group)} ({group['fewest_runs']}): "
-            "the intervals are unreliable"
-            + (", and one seed has none." if group["fewest_runs"] == 1 else ".")
+            "the intervals are unreliable."
         )
     cautions += _absent_runs(group)
     cautions += _cut(group)
@@ -252,24 +243,17 @@ def _cautions(group: Figures, others: Sequence[str]) -> list[str]:
         )
     if passed := [name for name in others if unmeasured(group, name)]:
         cautions.append(
-            f"{_list(passed)} went over the KL at which {group['baseline']} ends between two "
+            f"{listed(passed)} went over the KL at which {group['baseline']} ends between two "
             f"evaluations more than {LEAP:g} nat apart, so that scores at equal KL are not known "
             "on every seed. Evaluate more often, or lower learning_rate."
         )
-    if len(others) > 3:
-        cautions.append(
-            f"Of {len(others)} {kind_of(group)}s compared with {group['baseline']}, one could look "
-            "different by chance. The intervals are wider to allow for it (Holm's correction), "
-            "at the end over all measurements together and else in each by itself: trust the "
-            "score before the others."
-        )
-    cautions += _about_range(group)
+    cautions += _about_range(group) + _unmeasured_by_some(group)
     collapsed = [
         f"{name} ({entry['collapse_rate']:.0%} of its seeds)"
         for name, entry in group["rewards"].items()
         if entry["collapse_rate"] > 0
     ]
-    return cautions + ([f"Collapsed: {_list(collapsed)}."] if collapsed else [])
+    return cautions + ([f"Collapsed: {listed(collapsed)}."] if collapsed else [])
 
 
 def _alarms(group: Figures) -> list[str]:
@@ -280,7 +264,7 @@ def _alarms(group: Figures) -> list[str]:
             arms = shown.setdefault((alarm["sign"], alarm["remedy"]), [])
             arms.append(f"{name} ({alarm['detail']})")
     return [
-        f"{_sentence(sign)}: {_list(arms)}.{f' {_sentence(remedy)}.' if remedy else ''}"
+        f"{_sentence(sign)}: {listed(arms)}.{f' {_sentence(remedy)}.' if remedy else ''}"
         for (sign, remedy), arms in shown.items()
     ]
 
@@ -291,23 +275,17 @@ def _sentence(text: str) -> str:
 
 def _cut(group: Figures) -> list[str]:
     """Return which evaluations of longer runs are not in the figures."""
-    cautions, (first, _) = [], group["steps"]
-    unit = " tokens" if group["axis"] == "tokens" else ""
+    cautions, unit, (first, _) = [], unit_of(group), group["steps"]
     if group["late"] is not None:
-        at = f"{first:,.0f} tokens" if unit else f"step {first:g}"
         cautions.append(
-            f"The figures begin at {at}, where {group['late']} was first evaluated: what the "
-            "others did before is left out."
+            f"The figures begin at {first:,.10g} {unit}, where {group['late']} was first "
+            "evaluated: what the others did before is left out."
         )
     cut_at, longest = group["cut_at"], group["longest"]
-    if cut_at is not None and not unit:
+    near = NEAR_END * longest if group["axis"] == "tokens" else 0.0
+    if cut_at is not None and longest - cut_at > near:
         cautions.append(
-            f"Longer runs were cut at step {cut_at:g}, where the shortest ended, so that "
-            "all have the same budget."
-        )
-    elif cut_at is not None and longest - cut_at > NEAR_END * longest:
-        cautions.append(
-            f"Longer runs were cut at {cut_at:,.0f} of {longest:,.0f} tokens, where "
+            f"Longer runs were cut at {cut_at:,.10g} of {longest:,.10g} {unit}, where "
             f"{group['shortest']} ended, so that all have the same budget."
         )
     return cautions
@@ -324,7 +302,7 @@ def _unshared_seeds(group: Figures, others: Sequence[str]) -> list[str]:
     if not found:
         return []
     return [
-        f"{baseline} has {len(base)} seeds, and shares {_list(found)}: differences are over the "
+        f"{baseline} has {len(base)} seeds, and shares {listed(found)}: differences are over the "
         "seeds that both have, all else is over the seeds of each."
     ]
 
@@ -356,6 +334,17 @@ def _about_range(group: Figures) -> list[str]:
     return [f"No normalised score: {ends['noise']}."] if ends and ends["noise"] else []
 
 
+def _unmeasured_by_some(group: Figures) -> list[str]:
+    """Return which measurements the same rewards lack."""
+    titles: dict[tuple[str, ...], list[str]] = {}
+    for name, rewards in group["lost"].items():
+        titles.setdefault(tuple(rewards), []).append(measure_of(name).title)
+    return [
+        f"{', '.join(known)}: left out of {', '.join(rewards)}, where it was not measured."
+        for rewards, known in titles.items()
+    ]
+
+
 def _absent_runs(group: Figures) -> list[str]:
     """Return which runs are not in the figures, failed ones and those that have not ended."""
     cautions = []
@@ -375,25 +364,13 @@ def _absent_runs(group: Figures) -> list[str]:
     return cautions
 
 
-def _interval(difference: Figures) -> str:
-    """Return the interval of a difference with its level, which is that of the corrected test."""
-    if difference["pairs"] == 1:
-        return "no interval"
-    low, high = number(difference["low"]), number(difference["high"])
-    return f"{100 * difference['level']:.3g}% interval {low} to {high}"
-
-
 def _runs(seeds: Mapping[str, Sequence[int]]) -> str:
     """Return runs in words: each name with its seeds."""
     parts = [
-        f"{name}, {'seed' if len(of) == 1 else 'seeds'} {_list([f'{seed}' for seed in of])}"
+        f"{name}, {'seed' if len(of) == 1 else 'seeds'} {listed([f'{seed}' for seed in of])}"
         for name, of in seeds.items()
     ]
     return "; ".join(parts)
-
-
-def _list(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 # --- alarms ---------------------------------------------------------------------------------------
@@ -474,7 +451,7 @@ def _net_loss(curves: Mapping[str, Array], by_gold: bool) -> list[Alarm]:
 def _leaps(kl: Array, updates: Array) -> list[Alarm]:
     """Return the alarm of the longest leap in one update, if it is beyond the limits.
 
-    nats_per_update > max(LEAP, LEAP_SHARE * kl at the end)
+    nats_per_update > max(MAX_LEAP, MAX_LEAP_SHARE * kl at the end)
 
     A single evaluation shows none.
     """
@@ -482,7 +459,7 @@ def _leaps(kl: Array, updates: Array) -> list[Alarm]:
         return []
     crossed = nats_per_update(updates, kl)
     i = int(np.argmax(crossed))
-    if crossed[i] <= max(LEAP, LEAP_SHARE * kl[-1]):
+    if crossed[i] <= max(MAX_LEAP, MAX_LEAP_SHARE * kl[-1]):
         return []
     at = f"update {updates[i]:g} to {updates[i + 1]:g}"
     return [

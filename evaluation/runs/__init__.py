@@ -18,16 +18,17 @@ if TYPE_CHECKING:
         task_name,
         training_settings,
     )
-    from tokengym.evaluation.runs.folder import differences, read_result, stored_comparison
+    from tokengym.evaluation.runs.folder import stored_comparison
     from tokengym.evaluation.runs.launchers import processes
-    from tokengym.evaluation.runs.record import RunRecord, versions
-    from tokengym.evaluation.runs.run import run_references
+    from tokengym.evaluation.runs.machine import versions
+    from tokengym.evaluation.runs.record import RunRecord
+    from tokengym.evaluation.runs.run import Run
     from tokengym.evaluation.runs.saved import (
         check_files,
         known_task,
         load_agent,
         stored_settings,
     )
-    from tokengym.evaluation.runs.spec import RunSpec, slug
+    from tokengym.evaluation.runs.spec import RunSpec, differences, slug
 
 __getattr__, __dir__, __all__ = lazily(__name__)

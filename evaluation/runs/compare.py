@@ -4,7 +4,7 @@ The folder is the state. A run that is recorded there is never repeated, so that
 was stopped continues where it was, and rewards or seeds can be added to a finished one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
@@ -18,7 +18,7 @@ from tokengym.agents.policy.backend import backend
 from tokengym.agents.policy.settings import check_products
 from tokengym.agents.rollouts.logs import check_tracker
 from tokengym.base.device import select_device
-from tokengym.base.errors import FolderInUseError, SettingsError
+from tokengym.base.errors import FolderInUseError, SettingsError, is_fault
 from tokengym.base.folders import locked
 from tokengym.base.objects import kept_in, short
 from tokengym.base.saved_code import CODE, keep_code, texts_in
@@ -31,17 +31,12 @@ from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import TrainingSettings, bundle_settings, task_name
 from tokengym.evaluation.runs.display import ProgressDisplay
 from tokengym.evaluation.runs.executors import EXECUTORS, Executor, Fault, RunFunction, here
-from tokengym.evaluation.runs.folder import (
-    check_folder,
-    missing_runs,
-    record_failure,
-    result_of,
-    take_over,
-)
+from tokengym.evaluation.runs.folder import check_folder, missing_runs, take_over
 from tokengym.evaluation.runs.launchers import Notices, processes_here, run_in_subprocess
-from tokengym.evaluation.runs.record import versions
+from tokengym.evaluation.runs.machine import versions
+from tokengym.evaluation.runs.record import describe
 from tokengym.evaluation.runs.results import write_comparison
-from tokengym.evaluation.runs.run import do_spec
+from tokengym.evaluation.runs.run import Run
 from tokengym.evaluation.runs.spec import RunSpec
 from tokengym.evaluation.runs.words import comparison_of_keywords
 from tokengym.rewards.errors import ScorerError
@@ -165,7 +160,7 @@ def _compare(
             with console.status("making the environments"):
                 ask = partial(preflight, out=out, is_here=is_here)
                 measured_by = ask(config) if own else run_in_subprocess(ask, config, notices)
-            training, count = config.training, sum(not plan.is_reference for plan in missing)
+            training, count = config.training, sum(not spec.is_reference for spec in missing)
             size = f"{training.batch_size} x {training.max_new_tokens} tokens"
             size = f"{training.last_step} updates ({size})"
             size = f"{training.tokens:,} tokens" if config.agents else size
@@ -181,8 +176,8 @@ def _compare(
             missing[0].write(versions())  # whose settings the folder has from now on
             keep_code(config.code, out / CODE)
             done, steps = total - len(missing), training.last_step
-            missing[1:] = [replace(plan, warns=False) for plan in missing[1:]]
-            do = partial(do_spec, checkpoint_every=checkpoint_every, track=track)
+            missing[1:] = [replace(spec, warns=False) for spec in missing[1:]]
+            do = partial(do_run, checkpoint_every=checkpoint_every, track=track)
             execute_all = executor or processes_here(jobs, notices)
             total -= missing[0].is_reference  # which trains nothing
             board = ProgressDisplay(console, total=total, done=done, steps=steps, specs=missing)
@@ -213,6 +208,32 @@ def _executor_of_objects(
     )
 
 
+def do_run(spec: RunSpec, *, checkpoint_every: int = 1, track: str | None = None) -> Fault | None:
+    """Do a run of a comparison, which tells in its folder how far it is; return its fault."""
+    run, is_measured = Run(spec), False
+
+    def report(step: int, point: Mapping[str, Any]) -> None:
+        nonlocal is_measured
+        is_measured = True
+        run.keep_progress(step, point)
+
+    try:
+        if spec.is_reference:
+            run.draw(report)
+        else:
+            run.do(report=report, checkpoint_every=checkpoint_every, track=track)
+    except BaseException as raised:
+        if not is_fault(raised):
+            raise
+        if isinstance(raised, ScorerError) and not is_measured:
+            return Fault(describe(raised), of_scorer=raised.for_terminal())
+        return Fault(describe(raised))
+    finally:
+        if is_measured:
+            run.remove_progress()
+    return None
+
+
 def execute(
     specs: Sequence[RunSpec], board: ProgressDisplay, executor: Executor, do: RunFunction
 ) -> None:
@@ -234,7 +255,7 @@ def execute(
                 break
             reference = None if spec is reference else reference
             # A run that the scorer failed waits until the scorer has scored reference samples.
-            is_open = reference is not None and not (_folder(reference) / SAMPLES).exists()
+            is_open = reference is not None and not (Run(reference).folder / SAMPLES).exists()
             for one in [one for one in waiting if not (is_open and one[1] and one[1].of_scorer)]:
                 waiting.remove(one)
                 _show_end(*one, board)
@@ -252,30 +273,26 @@ def _end_for_scorer(
     for spec, fault in waiting:
         if not (fault and fault.of_scorer):
             _show_end(spec, fault, board)
-    for spec in specs:
-        if _failed_by_scorer(spec):
-            (_folder(spec) / "run.json").unlink()
-
-
-def _folder(spec: RunSpec) -> Path:
-    assert spec.folder is not None
-    return spec.folder
+    for run in map(Run, specs):
+        if _failed_by_scorer(run):
+            (run.folder / "run.json").unlink()
 
 
 def _show_end(spec: RunSpec, fault: Fault | None, board: ProgressDisplay) -> None:
     """Show that a run has ended, and record as failed one that left no result, with its error."""
-    if fault and not fault.resumes and not spec.is_done:
+    run = Run(spec)
+    if fault and not fault.resumes and not run.has_ended:
         with suppress(FolderInUseError):  # it is the other process's
-            record_failure(spec, fault.text)
+            run.fail(fault.text)
     error = fault and fault.text
-    if fault and fault.resumes and spec.is_done:  # it was stopped when it had ended
-        error = result_of(spec).get("error")
-    board.finish(spec.key, error, resumes=bool(fault and fault.resumes and not spec.is_done))
+    if fault and fault.resumes and run.has_ended:  # it was stopped when it had ended
+        error = run.result.get("error")
+    board.finish(spec.key, error, resumes=bool(fault and fault.resumes and not run.has_ended))
 
 
-def _failed_by_scorer(spec: RunSpec) -> bool:
+def _failed_by_scorer(run: Run) -> bool:
     """Return whether a run's scorer failed before it had measured anything."""
-    error, curve = str(result_of(spec).get("error")), _folder(spec) / "curve.csv"
+    error, curve = str(run.result.get("error")), run.folder / "curve.csv"
     is_measured = curve.exists() and len(curve.read_text(encoding="utf-8").splitlines()) > 1
     return error.startswith(f"{ScorerError.__name__}:") and not is_measured
 

@@ -324,7 +324,7 @@ class ComparisonConfig:
         """
         return self._of_all.choice(self._word(reward))
 
-    def plan(self, name: str, seed: int, out: Path | None = None) -> RunSpec:
+    def spec(self, name: str, seed: int, out: Path | None = None) -> RunSpec:
         """Return the spec of a run; a reward that is not compared has one too.
 
         Args:
@@ -335,16 +335,16 @@ class ComparisonConfig:
         Raises:
             SettingsError: if learners are compared, and none has runs of that name.
         """
-        plan = next((plan for plan in self.runs if plan.name == name), None)
-        if plan is None and self.agents:
+        spec = next((spec for spec in self.runs if spec.name == name), None)
+        if spec is None and self.agents:
             raise SettingsError(f"no run is named {name!r}; known: {', '.join(self.names)}")
-        if plan is None:
-            plan = self.runs[0]
-            if plan.uses_credit:
-                plan = replace(plan, name=name, title=name, reward=self._word(name))
-        folder = None if out is None else run_folder(out, plan.name, seed)
-        code, data = self._files_of(plan)
-        return replace(plan, seed=seed, folder=folder, code=code, data=data)
+        if spec is None:
+            spec = self.runs[0]
+            if spec.uses_credit:
+                spec = replace(spec, name=name, title=name, reward=self._word(name))
+        folder = None if out is None else run_folder(out, spec.name, seed)
+        code, data = self._files_of(spec)
+        return replace(spec, seed=seed, folder=folder, code=code, data=data)
 
     def _files_of(self, run: RunSpec) -> tuple[dict[str, str], dict[str, str]]:
         """Return the hashes of the code and data that a run's own settings name."""
@@ -357,15 +357,15 @@ class ComparisonConfig:
             {path: digest for path, digest in self.data.items() if path in data},
         )
 
-    def plans(self, out: Path) -> list[RunSpec]:
+    def specs(self, out: Path) -> list[RunSpec]:
         """Return the specs of all runs, seed by seed so that all rewards advance alike.
 
         Args:
             out: The comparison's folder.
         """
-        return [self.plan(name, seed, out) for seed in self.all_seeds for name in self.names]
+        return [self.spec(name, seed, out) for seed in self.all_seeds for name in self.names]
 
-    def reference_plan(self, out: Path) -> RunSpec:
+    def reference_spec(self, out: Path) -> RunSpec:
         """Return the spec of the one run that draws the reference samples.
 
         Args:

@@ -33,7 +33,7 @@ from tokengym.envs.tasks.task import TASKS, TaskOptions, task_name_of
 from tokengym.evaluation.measure.environments import OWN_PARTS, env_word
 from tokengym.evaluation.measure.measures import BLOCK
 from tokengym.rewards.registry import RewardOptions
-from tokengym.rewards.scorers.normalize import NORMALIZATIONS, parse_normalization
+from tokengym.rewards.scorers.wrappers import NORMALIZATIONS, parse_normalization
 
 if TYPE_CHECKING:
     from peft import LoraConfig

@@ -14,10 +14,11 @@ from rich.text import Text
 
 from tokengym.base.text import fixed
 from tokengym.evaluation.report.learning import SHOWN
-from tokengym.evaluation.runs.folder import read_progress
+from tokengym.evaluation.runs.run import Run
 from tokengym.evaluation.runs.spec import REFERENCE, RunSpec
 
-Run = tuple[str, int]
+Key = tuple[str, int]
+"""Name and seed of a run."""
 EVERY = 30.0
 """Seconds between two lines where there is no terminal."""
 GLANCE = 0.5
@@ -65,16 +66,16 @@ class ProgressDisplay:
             MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}", markup=False),
         )
-        self._tasks: dict[Run, Any] = {}
-        self._first: dict[Run, tuple[int, float]] = {}  # step and time of the first measurement
+        self._tasks: dict[Key, Any] = {}
+        self._first: dict[Key, tuple[int, float]] = {}  # step and time of the first measurement
         self._clock = clock
         self._began: float | None = None
         self._finished = 0
-        self._updates: dict[Run, int] = {}  # made here by the runs that are not finished
+        self._updates: dict[Key, int] = {}  # made here by the runs that are not finished
         self._titles = {spec.key: f"{spec.title}, seed {spec.seed}" for spec in specs}
         self._said = ""  # the last line, where there is no terminal
-        self._watched = {spec.key: spec.folder for spec in specs if spec.folder}
-        self._seen: dict[Run, Any] = {}  # what each wrote last of how far it is
+        self._watched = {spec.key: Run(spec) for spec in specs if spec.folder}
+        self._seen: dict[Key, Any] = {}  # what each wrote last of how far it is
         self._lock = threading.RLock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look_often, daemon=True)
@@ -98,13 +99,13 @@ class ProgressDisplay:
         self._thread.join()
         self._live.stop()
 
-    def start(self, run: Run) -> None:
+    def start(self, run: Key) -> None:
         """A run has begun."""
         name = self._name(run)
         self._began = self._clock() if self._began is None else self._began
         self._tasks[run] = self._runs.add_task("", total=self.steps, name=name, figures="")
 
-    def update(self, run: Run, step: int, point: Mapping[str, Any]) -> None:
+    def update(self, run: Key, step: int, point: Mapping[str, Any]) -> None:
         """A run was measured: ``point`` is the last of its curve."""
         shown = figures(point)
         now = self._clock()
@@ -118,7 +119,7 @@ class ProgressDisplay:
         if self.total == 1 and not self.console.is_terminal:
             self._say(f"update {step} of {self.steps}: {shown}")
 
-    def _name(self, run: Run) -> str:
+    def _name(self, run: Key) -> str:
         """Return a run's name as the results have it."""
         return self._titles.get(run, f"{run[0]}, seed {run[1]}")
 
@@ -154,15 +155,15 @@ class ProgressDisplay:
     def look(self) -> None:
         """See in the runs' folders which have begun, and how far they are."""
         with self._lock:
-            for run, folder in self._watched.items():
-                is_at_work, progress = read_progress(folder)
+            for run, watched in self._watched.items():
+                is_at_work, progress = watched.progress
                 if is_at_work and run not in self._tasks:
                     self.start(run)
                 if progress is not None and progress != self._seen.get(run):
                     self._seen[run] = progress
                     self.update(run, *progress)
 
-    def finish(self, run: Run, error: str | None, *, resumes: bool = False) -> None:
+    def finish(self, run: Key, error: str | None, *, resumes: bool = False) -> None:
         """A run has ended, well or with an error; or was stopped, and resumes another time."""
         with self._lock:
             self._watched.pop(run, None)

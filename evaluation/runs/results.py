@@ -16,7 +16,6 @@ import numpy as np
 from tokengym.base.errors import SettingsError, UntrustedCodeError
 from tokengym.base.files import (
     read_json,
-    read_jsonl,
     write_bytes,
     write_json,
     write_text,
@@ -52,13 +51,7 @@ from tokengym.evaluation.runs.config import (
     ComparisonConfig,
     command_line,
 )
-from tokengym.evaluation.runs.folder import (
-    read_log,
-    read_points,
-    result_of,
-    stored_comparison,
-    stored_runs,
-)
+from tokengym.evaluation.runs.folder import stored_comparison, stored_runs
 from tokengym.evaluation.runs.judging import (
     JudgedRuns,
     caution,
@@ -66,6 +59,7 @@ from tokengym.evaluation.runs.judging import (
     find_dispute,
     measured_by_gold,
 )
+from tokengym.evaluation.runs.run import Run
 from tokengym.evaluation.runs.spec import NO_NUMBERS, REFERENCE, SPEC_FILE, slug
 
 PICTURE = "curves.png"
@@ -246,9 +240,8 @@ def report_stored(
     episodes: list[dict[str, Any]] = []
     logs = []
     for run in runs if out is not None else ():
-        rows = read_jsonl(run.folder / "episodes.jsonl")
-        episodes += [row | {"credit": run.arm} for row in rows]
-        logs.append(Log(credit=run.arm, seed=run.seed, rows=read_log(run.folder)))
+        episodes += [row | {"credit": run.arm} for row in run.samples]
+        logs.append(Log(credit=run.arm, seed=run.seed, rows=run.log))
     if out is not None and out.resolve() != folder.resolve():
         write_bytes(out / "curves.csv", (folder / "curves.csv").read_bytes())
     return write_results(
@@ -271,6 +264,7 @@ def report_curves(
     level: float = 0.95,
     kl_coef: float | None = None,
     axis: Axis | None = None,
+    score: str | None = None,
     paper: Paper | None = None,
 ) -> dict[str, Any]:
     """Write the report of learning curves made elsewhere.
@@ -284,6 +278,7 @@ def report_curves(
         level: Confidence level of the intervals.
         kl_coef: As for `gather_curves`.
         axis: As for `gather_curves`.
+        score: As for `gather_curves`.
         paper: Figure and table to write.
 
     Returns:
@@ -300,6 +295,7 @@ def report_curves(
         level=level,
         kl_coef=kl_coef,
         axis=axis,
+        score=score,
     )
     about = {"source": ", ".join(dict.fromkeys(one.name for one in paths))}
     return write_results(out, on_axis(curves, settings.axis), settings, about=about, paper=paper)
@@ -328,7 +324,7 @@ def gather_curves(
         axis: What runs are compared at equal amounts of, "step" or "tokens"; None takes that of
             the summary.json beside the curves, as of learners, tokens for runs that count nothing
             else, as those of Stable-Baselines3, and updates where there is neither.
-        score: Column of other tools' tables with the score; None takes the one that is known.
+        score: Column with the score; None takes score, or the one that is known of other tools.
 
     Returns:
         The curves by their steps, and what their figures depend on besides.
@@ -475,9 +471,8 @@ class _StoredRuns:
         self.configs.append(config)
         self.compared.setdefault(group, []).append(config)
         self.folders.append(out)
-        drawn, reference = None, config.reference_plan(out)
-        assert reference.folder is not None
-        result = result_of(reference)
+        drawn, reference = None, Run(config.reference_spec(out))
+        result = reference.result
         error = printable(str(result.get("error", "unknown")))
         if result.get("status") == "finished":
             drawn = read_references(reference.folder / SAMPLES)
@@ -486,9 +481,9 @@ class _StoredRuns:
         self.references.setdefault(group, []).append(drawn)
         judged = JudgedRuns(folder=out, group=group, has_rivals=config.by_gold)
         for name, seed in product(config.names, config.all_seeds):
-            plan, credit = config.plan(name, seed, out), label or config.titles[name]
+            done, credit = Run(config.spec(name, seed, out)), label or config.titles[name]
             run: dict[str, Any] = {"credit": credit, "seed": seed}
-            result = result_of(plan)
+            result = done.result
             if not result:
                 self.missing.append({**run, "group": dict(group)})
                 continue
@@ -499,24 +494,23 @@ class _StoredRuns:
             if (known := result.get("gae_lambda")) is not None:
                 self.lambdas[credit] = known
             if result["status"] == "finished":
-                assert plan.folder is not None
-                judged.curves.append(self._add_finished(plan.folder, credit, seed, group))
+                judged.curves.append(self._add_finished(done, credit, seed, group))
                 judged.measured_by += [by] if (by := result.get("measured_by")) else []
             else:
                 error = printable(str(result.get("error", "unknown")))
                 self.failed.append({**run, "group": dict(group), "error": error})
         self.judged += [] if all(curve.fault() for curve in judged.curves) else [judged]
 
-    def _add_finished(self, folder: Path, credit: str, seed: int, group: Group) -> Curve:
+    def _add_finished(self, done: Run, credit: str, seed: int, group: Group) -> Curve:
         """Add the measurements of a run and return its curve."""
         run: dict[str, Any] = {"credit": credit, "seed": seed}
-        points = read_points(folder)
+        points = done.points
         self.curves.append(curve := curve_of(points, **run, group=group))
         self.rows += [point | run | columns_of(group) for point in points]
-        log = Log(**run, group=group, rows=read_log(folder))
+        log = Log(**run, group=group, rows=done.log)
         if by_epoch(log.rows):
             self.logs.append(log)
-        self.episodes += [row | {"credit": credit} for row in read_jsonl(folder / "episodes.jsonl")]
+        self.episodes += [row | {"credit": credit} for row in done.samples]
         return curve
 
     def write(

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from tokengym.base.errors import SettingsError
 from tokengym.base.files import read_hashed, to_json, write_hashed
 from tokengym.base.pretrained import from_pretrained
 from tokengym.base.registry import Spec
-from tokengym.base.saved_code import code_paths
+from tokengym.base.saved_code import changed_files, code_paths
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.defaults import (
     EvaluationSettings,
@@ -34,6 +35,8 @@ SPEC_FILE = "spec.json"
 """File of the spec, in a run's folder."""
 REFERENCE = "reference samples"
 """Name of the run that draws the reference samples, which no reward can have."""
+UNFINISHED = "unfinished"
+"""Folder of an unfinished run's checkpoint, in the run's."""
 NO_NUMBERS = ("scorer_timeout", "evaluation.reference_samples")
 """Settings that change no number of a run, and may be others when it is resumed."""
 
@@ -97,11 +100,6 @@ class RunSpec:
         if self.folder is None:
             return None
         return self.folder.parent if self.is_reference else self.folder.parents[1]
-
-    @property
-    def is_done(self) -> bool:
-        """Whether its result is in its folder, failed or finished."""
-        return self.folder is not None and (self.folder / "run.json").exists()
 
     @property
     def used_code(self) -> list[str]:
@@ -300,6 +298,20 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             result[f"{prefix}{name}"] = value
     return result
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return which settings of two configurations (`ComparisonConfig.as_dict`) differ, in words."""
+    left, right = (
+        {**side.get("task", {}), **flat({**side, "task": {}, "code": {}, "data": {}})}
+        for side in (old, new)
+    )
+    changed = (changed_files(old.get(key, {}), new.get(key, {})) for key in ("code", "data"))
+    return [*chain(*changed)] + [
+        f"{name} {left.get(name)!r} there, {right.get(name)!r} here"
+        for name in [*left, *(name for name in right if name not in left)]
+        if left.get(name) != right.get(name) and name not in NO_NUMBERS
+    ]
 
 
 def slug(name: str) -> str:

@@ -48,7 +48,7 @@ def collect(
 
     For example:
       tokengym collect --env MovieReview --num-prompts 512 --n 8 --out pairs.jsonl
-      tokengym collect --agent runs/abc/agent --temperature 1.0 0.7 --out pairs.parquet
+      tokengym collect --agent runs/one/agent --temperature 1.0 0.7 --out pairs.parquet
       tokengym collect --n 1 --keep all --out episodes.jsonl
       tokengym train --agent dpo --pairs pairs.jsonl
 

@@ -38,7 +38,7 @@ def explore(
     For example:
       tokengym explore --env Oracle
       tokengym explore runs                        offers the agents saved below runs
-      tokengym explore --agent runs/abc/agent --rewards abc scar mc
+      tokengym explore --agent runs/one/agent --rewards abc-signed scar mc
       tokengym explore traces.jsonl                what another trainer wrote, beside what it paid
 
     Args:

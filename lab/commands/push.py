@@ -16,8 +16,8 @@ def push(
     """Put a trained agent on the Hugging Face hub, with a card made from its run.
 
     For example:
-      tokengym push runs/abc --folder shared         look at it first: nothing leaves the machine
-      tokengym push runs/abc --repo me/abc
+      tokengym push runs/one --folder shared         look at it first: nothing leaves the machine
+      tokengym push runs/one --repo me/reviews
 
     Args:
         run: Folder that tokengym train wrote.

@@ -41,9 +41,9 @@ def replay(
     task knows the true worth of each token, rules are compared with it.
 
     For example:
-      tokengym replay --episodes runs/x --rewards sparse abc red scar attribution
+      tokengym replay --episodes runs/x --rewards sparse abc-signed red scar attribution
       tokengym replay --env MovieReview --num-episodes 64 --seed 0      the bundled policy's
-      tokengym replay --agent runs/abc/agent --rewards abc abc-signed   those of a trained one
+      tokengym replay --agent runs/one/agent --rewards abc abc-signed   those of a trained one
       tokengym replay --env Forks --truth forks:k=32                    held to executed forks
 
     Args:

@@ -8,7 +8,7 @@ from tokengym.agents import PPO, CausalLMPolicy, likeliest, shape_logits
 from tokengym.lab.learners.settings import NLPOSettings
 
 MASKING_MODEL = "masking_model"
-"""Name of the masking model among those beside the policy."""
+"""Name of the masking model among the policy's auxiliary ones."""
 
 
 class MaskedPolicy(CausalLMPolicy):
@@ -21,14 +21,14 @@ class MaskedPolicy(CausalLMPolicy):
         self,
         logits: Tensor,
         action_mask: Tensor | None,
-        *beside_states: Tensor,
+        *auxiliary_states: Tensor,
         temperature: float | Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """See `CausalLMPolicy.sampling_logits`."""
-        if not beside_states:
+        if not auxiliary_states:
             return super().sampling_logits(logits, action_mask, temperature=temperature)
         masking_logits = shape_logits(
-            self.beside[MASKING_MODEL].logits(*beside_states),
+            self.auxiliary_models[MASKING_MODEL].logits(*auxiliary_states),
             temperature=self.temperature if temperature is None else temperature,
             action_mask=action_mask,
             num_actions=self.num_actions,
@@ -68,7 +68,7 @@ class NLPO(PPO):
 
     def _setup_model(self) -> None:
         super()._setup_model()
-        self.policy.beside[MASKING_MODEL] = self.policy.language_model.frozen_copy()
+        self.policy.auxiliary_models[MASKING_MODEL] = self.policy.language_model.frozen_copy()
         self.policy.mask_top_p = self.settings.mask_top_p
 
     def update(self, experience: Any) -> Any:
@@ -83,5 +83,5 @@ class NLPO(PPO):
         stats = super().update(experience)
         if self._n_updates % self.settings.mask_refresh == 0:
             present = self.policy.language_model.model.state_dict()
-            self.policy.beside[MASKING_MODEL].model.load_state_dict(present)
+            self.policy.auxiliary_models[MASKING_MODEL].model.load_state_dict(present)
         return stats

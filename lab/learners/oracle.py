@@ -48,8 +48,8 @@ def policy_table(
     for rows, sequences in _texts(policy, tree):
         mask = legal[rows].to(policy.device)
         logits = policy.language_model.logits(policy.states(sequences))
-        beside = (model.response_states(sequences) for model in policy.sampling_models[1:])
-        logits, keep = policy.sampling_logits(logits, mask, *beside)
+        others = (model.response_states(sequences) for model in policy.sampling_models[1:])
+        logits, keep = policy.sampling_logits(logits, mask, *others)
         if reference:
             states = policy.states(sequences, reference=True)
             logits = policy.shaped_logits(states, mask, reference=True)

@@ -313,9 +313,9 @@ def _read_columns(path: Path, *columns: str) -> dict[str, list[Any]]:
     except DatasetError as error:
         raise BuildError(str(error)) from error
     for column in columns:
-        if column not in table.column_names:
+        if column not in table.columns:
             raise BuildError(
-                f"{path} has no column {column!r}; it has {table.column_names} (integers "
+                f"{path} has no column {column!r}; it has {table.columns} (integers "
                 "for both columns read a csv or tsv without header)"
             )
-    return {column: list(table[column]) for column in columns}
+    return {column: table.values(column) for column in columns}

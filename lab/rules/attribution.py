@@ -15,7 +15,7 @@ from tokengym.rewards import (
     Scores,
     SegmentedCredit,
 )
-from tokengym.rewards.maths import spread_signed
+from tokengym.rewards.maths import spread_signed_parts
 
 Method = Literal["gradient", "integrated-gradients", "deeplift", "leave-one-out"]
 
@@ -81,6 +81,6 @@ class Attribution(SegmentedCredit):
     def spread(
         self, score: float, episode: Episode, attribution: NDArray[np.float32] | None
     ) -> NDArray[np.floating]:
-        """Return the shares, rescaled or completed to the score (`shares.spread_signed`)."""
+        """Return the parts, made to sum to the score (`spread_signed_parts`)."""
         assert attribution is not None
-        return spread_signed(score, attribution, beta=self.beta, rescale=self.rescale)
+        return spread_signed_parts(score, attribution, beta=self.beta, rescale=self.rescale)

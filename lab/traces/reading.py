@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from tokengym.base import read_jsonl
 from tokengym.envs import Episode, Prompt, decode, encode, encode_next
 from tokengym.lab.traces import openenv, plain, skyrl, trl, verifiers, verl
 from tokengym.lab.traces.record import Record
-from tokengym.rewards.pairs import read_table
+from tokengym.rewards.pairs import RowError, read_table, sift
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,19 +43,24 @@ def read_traces(
         The episodes, and a line for each row that was left out.
     """
     episodes: list[Episode] = []
-    left_out: list[str] = []
-    for place, row in _numbered(path):
-        if limit is not None and len(episodes) >= limit:
-            break
+    reasons: list[str] = []
+
+    def read(_: int, row: Mapping[str, Any]) -> None:
         try:
             episodes.append(_episode(_record(row), tokenizer))
         except UNREADABLE as error:
-            left_out.append(f"{place}: {error}")
+            raise RowError("unreadable", str(error)) from None
+
+    for file in _files(path):
+        rows = takewhile(lambda _: limit is None or len(episodes) < limit, _numbered(file))
+        of, remedy = f"file {file.name}", "it is left out"
+        _, skipped = sift(rows, read, on_error="skip", of=of, remedy=remedy)
+        reasons += [row.reason for row in skipped]
     if not episodes:
-        known = "; ".join(reader.NAME for reader in READERS)
-        why = f" ({left_out[0]})" if left_out else ""
-        raise ValueError(f"{path} holds no traces that can be read{why}; known are: {known}")
-    return episodes, left_out
+        formats = "; ".join(reader.NAME for reader in READERS)
+        why = f" ({reasons[0]})" if reasons else ""
+        raise ValueError(f"{path} holds no traces that can be read{why}; known are: {formats}")
+    return episodes, reasons
 
 
 def read_prompts(path: Path, *, limit: int | None = None) -> list[Prompt]:
@@ -68,7 +74,7 @@ def read_prompts(path: Path, *, limit: int | None = None) -> list[Prompt]:
         Prompts; one that is tokens alone stands as "." for an environment whose tokenizer reads it.
     """
     prompts: list[Prompt] = []
-    for _, row in _numbered(path):
+    for _, row in chain.from_iterable(map(_numbered, _files(path))):
         if limit is not None and len(prompts) >= limit:
             break
         with suppress(*UNREADABLE):
@@ -78,20 +84,20 @@ def read_prompts(path: Path, *, limit: int | None = None) -> list[Prompt]:
     return prompts
 
 
-def _numbered(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the rows of a file, or of the files below a folder, and the place of each in words."""
-    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.suffix in SUFFIXES)
-    for file in files:
-        for number, row in enumerate(_rows(file), 1):
-            yield f"{file.name} row {number}", row
+def _files(path: Path) -> list[Path]:
+    """Return a file, or the files below a folder."""
+    if path.is_file():
+        return [path]
+    return sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES)
 
 
-def _rows(file: Path) -> Iterable[Mapping[str, Any]]:
-    """Return a file's rows, with None for a number that a parquet table lacks."""
-    if file.suffix == ".jsonl":
-        return read_jsonl(file)
-    table: Iterable[Mapping[str, Any]] = read_table(file, of="traces")
-    return ({n: None if value != value else value for n, value in row.items()} for row in table)
+def _numbered(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield a file's rows, from 1, with None for a number that a parquet table lacks."""
+    rows: Iterable[Mapping[str, Any]] = (
+        read_jsonl(file) if file.suffix == ".jsonl" else read_table(file, of="traces")
+    )
+    for number, row in enumerate(rows, 1):
+        yield number, {n: None if value != value else value for n, value in row.items()}
 
 
 def _record(row: Mapping[str, Any]) -> Record:
@@ -114,11 +120,11 @@ def _episode(record: Record, tokenizer: "PreTrainedTokenizerBase") -> Episode:
             "--tokenizer"
         )
     if isinstance(paid, (int, float)):  # one for all: that of the tokens which the policy wrote
-        paid = [paid * own for own in (written or [1] * size)]
-    figures = {"entries of the mask": written, "log-probs": record.log_probs, "rewards": paid}
-    for name, given in figures.items():
-        if given is not None and len(given) != size:
-            raise ValueError(f"{len(given)} {name} for {size} response tokens")
+        paid = [paid * mask for mask in (written or [1] * size)]
+    per_token = {"entries of the mask": written, "log-probs": record.log_probs, "rewards": paid}
+    for name, values in per_token.items():
+        if values is not None and len(values) != size:
+            raise ValueError(f"{len(values)} {name} for {size} response tokens")
     token_rewards = _floats(paid)
     if token_rewards is not None and not np.isfinite(token_rewards).all():
         token = int(np.flatnonzero(~np.isfinite(token_rewards))[0])

@@ -24,11 +24,11 @@ from tokengym.lab.scorers.preference_model import (
 from tokengym.lab.training.fitting import Report, RewardTraining, fit, let_learn
 from tokengym.lab.training.readers import (
     Collator,
+    LearnedPair,
     PairModule,
     PairReader,
     PreferenceReader,
     RewardReader,
-    Row,
     Sequences,
     bootstrap,
 )
@@ -363,7 +363,7 @@ def _fit(
     """Return the trained model, adapters merged if they are to be, and the loss of each step."""
     weights = bootstrap(len(side.sequences), training.heads, training.seed).tolist()
     rows = [
-        Row(sequences=sequences, margin=pair.margin or 0.0, weights=tuple(row))
+        LearnedPair(sequences=sequences, margin=pair.margin or 0.0, weights=tuple(row))
         for pair, sequences, row in zip(side.pairs, side.sequences, weights, strict=True)
     ]
 

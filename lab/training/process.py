@@ -1,7 +1,7 @@
 """Training a process model: a score at the end of every step, from labels of steps."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -20,7 +20,7 @@ from tokengym.lab.training.pipeline import load_start, say_shared, tokenizer_of
 from tokengym.lab.training.results import TrainerPaths, fingerprint, hash_weights
 from tokengym.rewards import RewardError
 from tokengym.rewards.models import Classifier, longest_input, reading
-from tokengym.rewards.pairs import TableSource, read_table
+from tokengym.rewards.pairs import RowError, TableSource, read_table, sift
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -107,23 +107,26 @@ def read_steps(
         rows = cast("list[StepRow]", list(dataset))
     else:
         table = read_table(dataset, split, of="steps")
-        rows = []
-        for number, row in enumerate(table):
-            try:
-                prompt, chat = row["prompt"], Chat()
-                if not isinstance(prompt, str):
-                    chat = Chat.of_row(prompt, row)
-                    prompt = chat.text
-                labelled = {name: row[name] for name in ("completions", "labels")}
-                rows.append(StepRow(prompt=prompt, messages=chat, **labelled))
-            except (KeyError, TypeError, ValueError) as error:
-                raise DatasetError(
-                    f"row {number} of the steps needs prompt, completions and labels ({error}); "
-                    "TRL's format of stepwise supervision has them"
-                ) from error
+        remedy = "TRL's format of stepwise supervision has them"
+        rows, _ = sift(enumerate(table), _steps, on_error="raise", of=table.of, remedy=remedy)
     if not rows:
         raise DatasetError("the steps have 0 rows; give at least one response")
     return rows
+
+
+def _steps(_: int, row: Mapping[str, Any]) -> StepRow:
+    """Return a row of a table."""
+    try:
+        prompt, chat = row["prompt"], Chat()
+        if not isinstance(prompt, str):
+            chat = Chat.of_row(prompt, row)
+            prompt = chat.text
+        return StepRow(
+            prompt=prompt, messages=chat, completions=row["completions"], labels=row["labels"]
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        fault = f"it needs prompt, completions and labels ({error})"
+        raise RowError("not steps", fault) from None
 
 
 def rows_of_forks(

@@ -272,7 +272,7 @@ class PreferenceReader(PairReader):
 # --- learning from them --------------------------------------------------------------------------
 
 
-class Row(NamedTuple):
+class LearnedPair(NamedTuple):
     """One pair of the training data."""
 
     sequences: Sequences
@@ -356,7 +356,7 @@ class Collator:
     def __init__(self, padding_side: Literal["left", "right"]) -> None:
         self.padding_side = padding_side
 
-    def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+    def __call__(self, rows: Sequence[LearnedPair]) -> dict[str, Tensor]:
         """Return the arguments of `PairModule.forward`."""
         everything = [row.sequences[index] for index in (0, 1) for row in rows]
         places = [index for index, ids in enumerate(everything) if ids]

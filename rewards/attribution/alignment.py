@@ -66,9 +66,9 @@ def continued_spans(
 
 
 def spread_by_overlap(
-    shares: ArrayLike, sources: Sequence[Span], targets: Sequence[Span]
+    parts: ArrayLike, sources: Sequence[Span], targets: Sequence[Span]
 ) -> NDArray[np.float64]:
-    """Return the shares of source tokens on the target tokens of the same text; the sum is kept.
+    """Return the parts of source tokens on the target tokens of the same text; the sum is kept.
 
     out_t = sum_s share_s * overlap(s, t) / sum_u overlap(s, u)
 
@@ -76,22 +76,22 @@ def spread_by_overlap(
     tokenizer drops) is split evenly over all targets.
 
     Args:
-        shares: (len(sources),) signed.
-        sources: Spans of the tokens that have shares.
+        parts: (len(sources),) signed.
+        sources: Spans of the tokens that have parts.
         targets: Spans of the tokens that get them, at least one.
 
     Returns:
-        (len(targets),), sums to ``shares.sum()``.
+        (len(targets),), sums to ``parts.sum()``.
 
     Example:
         >>> spread_by_overlap([3.0, 1.0], [(0, 6), (6, 7)], [(0, 2), (2, 7)])
         array([1., 3.])
     """
-    shares = np.asarray(shares, dtype=np.float64)
-    if shares.shape != (len(sources),) or not targets:
+    parts = np.asarray(parts, dtype=np.float64)
+    if parts.shape != (len(sources),) or not targets:
         raise ValueError(
-            f"shares must have shape ({len(sources)},), one per source, and need a target; "
-            f"got {shares.shape} and {len(targets)} targets"
+            f"parts must have shape ({len(sources)},), one per source, and need a target; "
+            f"got {parts.shape} and {len(targets)} targets"
         )
     if not len(sources):
         return np.zeros(len(targets))
@@ -100,7 +100,7 @@ def spread_by_overlap(
     last = np.minimum(source[:, None, 1], target[None, :, 1])
     overlap = np.maximum(last - first, 0).astype(np.float64)  # (sources, targets)
     overlap[overlap.sum(axis=1) == 0] = 1.0  # a source without a place: over all targets alike
-    return shares @ (overlap / overlap.sum(axis=1, keepdims=True))
+    return parts @ (overlap / overlap.sum(axis=1, keepdims=True))
 
 
 class Retokenized(NamedTuple):
@@ -128,15 +128,15 @@ class Retokenized(NamedTuple):
         """Number of the ids that belong to the response."""
         return len(self.sources) + self.closed
 
-    def spread(self, shares: ArrayLike) -> NDArray[np.float64]:
-        """Return shares of the response's tokens here on the policy's tokens; the sum is kept.
+    def spread(self, parts: ArrayLike) -> NDArray[np.float64]:
+        """Return parts of the response's tokens here on the policy's tokens; the sum is kept.
 
         Args:
-            shares: (size,), or (size + after,): the ids at the end then count for EOS, and for all
+            parts: (size,), or (size + after,): the ids at the end then count for EOS, and for all
                 tokens alike where there is none.
         """
-        shares = np.asarray(shares, dtype=np.float64)
-        inner, rest = shares[: len(self.sources)], shares[len(self.sources) :]
+        parts = np.asarray(parts, dtype=np.float64)
+        inner, rest = parts[: len(self.sources)], parts[len(self.sources) :]
         spread = spread_by_overlap(inner, self.sources, self.targets)
         if self.closed:
             spread[-1] += rest.sum()  # EOS is EOS
@@ -240,15 +240,15 @@ class Retokenizer:
     def _read_chat(self, episode: Episode, added: str, targets: list[Span]) -> Retokenized:
         """Return an episode in the chat template, which writes the special tokens itself."""
         turns = [(turn.role, turn.text) for turn in episode.turns] or [(ANSWERS, added)]
-        chat = episode.chat.then([{"role": r, "content": said.strip()} for r, said in turns])
+        chat = episode.chat.then([{"role": r, "content": text.strip()} for r, text in turns])
         whole = write_chat(self.model, chat, to_answer=False)
         places = self._places(chat, len(episode.chat), whole, added)
-        read = self._placed(self._encode(whole, add_special_tokens=False), 0, places, targets)
+        row = self._placed(self._encode(whole, add_special_tokens=False), 0, places, targets)
         ended = bool(episode.response_ids) and episode.response_ids[-1] in self.end_ids
         further = self.end if ended else []
-        after = read.after + len(further)
+        after = row.after + len(further)
         closed = ended and after > 0
-        return read._replace(ids=[*read.ids, *further], closed=closed, after=after - closed)
+        return row._replace(ids=[*row.ids, *further], closed=closed, after=after - closed)
 
     def _places(self, chat: Chat, start: int, whole: str, added: str) -> list[tuple[int, int, int]]:
         """Return where a written conversation has what the response says; see `_placed`.
@@ -262,8 +262,8 @@ class Retokenizer:
             whole: The conversation as written.
             added: The response.
         """
-        said = [message["content"] for message in chat[start:]]
-        letters = [chr(free_area([whole]) + n) for n in range(len(said))]
+        contents = [message["content"] for message in chat[start:]]
+        letters = [chr(free_area([whole]) + n) for n in range(len(contents))]
         stead = [{**m, "content": x} for m, x in zip(chat[start:], letters, strict=True)]
         try:
             frame = str(
@@ -274,7 +274,7 @@ class Retokenizer:
         except TokenizerError:
             frame = ""
         places, written, end = list[tuple[int, int, int]](), frame, 0
-        for letter, text in zip(letters, said, strict=True):
+        for letter, text in zip(letters, contents, strict=True):
             place, before = written.find(letter), max(added.find(text, end), 0)
             written = written.replace(letter, text)
             places.append((place, before, len(text)))

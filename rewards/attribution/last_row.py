@@ -108,11 +108,11 @@ def prefix(classifier: Classifier, inputs: Inputs) -> Reading:
     with torch.no_grad():
         logits = classifier.logits(inputs.tokens, inputs.others, None)  # (batch, time, classes)
         scores = classifier.of_logits(logits)  # (batch, time)
-    kept = inputs.others["attention_mask"].bool()
-    scores = scores.masked_fill(~kept, 0.0)  # before the first token there is no text: 0
+    mask = inputs.others["attention_mask"].bool()
+    scores = scores.masked_fill(~mask, 0.0)  # before the first token there is no text: 0
     before = torch.nn.functional.pad(scores[:, :-1], (1, 0))  # (batch, time), one to the right
     rows = torch.arange(len(scores), device=scores.device)
-    return Reading(logits[rows, inputs.ends], (scores - before).masked_fill(~kept, 0.0))
+    return Reading(logits[rows, inputs.ends], (scores - before).masked_fill(~mask, 0.0))
 
 
 IMPLEMENTATION = "tokengym_last_row"
@@ -225,7 +225,7 @@ def _forward(
     scaling: float | None = None,
     **kwargs: Any,  # transformers' own protocol: every architecture passes extras of its own
 ) -> tuple[Tensor, None]:
-    """Call SDPA; while `last_layer` is open, keep what its layer reads and returns."""
+    """Call SDPA on (batch, heads, time, width); keep what `last_layer` asks for."""
     layer = _LAYER.get()
     # A module without a number is taken for the last one.
     if layer is not None and getattr(module, "layer_idx", None) not in (None, layer.index):

@@ -34,6 +34,6 @@ class ABC(Credit):
     def spread(
         self, score: float, episode: Episode, attribution: FloatArray | None
     ) -> NDArray[np.floating]:
-        """Return the blend of attention and sparse reward (`redistribution.blend`)."""
+        """Return the blend of attention and sparse reward, (n,); see `redistribution.blend`."""
         assert attribution is not None
         return redistribution.blend(score, attribution, beta=self.beta)

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
 from tokengym.rewards.credits.base import Credit, FloatArray, check_beta, register_credit
-from tokengym.rewards.maths.shares import spread_signed
+from tokengym.rewards.maths.signed_parts import spread_signed_parts
 
 
 @register_credit
@@ -23,7 +23,7 @@ class SignedABC(Credit):
 
     Args:
         beta: Share of the score that is spread; the rest stays on the last token.
-        rescale: Whether the shares are scaled to sum to the score (`rescale_signed`), or keep their
+        rescale: Whether the parts are scaled to sum to the score (`rescale_signed`), or keep their
             size and leave what they miss on the last token.
 
     Raises:
@@ -45,6 +45,6 @@ class SignedABC(Credit):
     def spread(
         self, score: float, episode: Episode, attribution: FloatArray | None
     ) -> NDArray[np.floating]:
-        """Return the shares, rescaled or completed to the score (`shares.spread_signed`)."""
+        """Return the parts, (n,), made to sum to the score; see `spread_signed_parts`."""
         assert attribution is not None
-        return spread_signed(score, attribution, beta=self.beta, rescale=self.rescale)
+        return spread_signed_parts(score, attribution, beta=self.beta, rescale=self.rescale)

@@ -16,7 +16,7 @@ from tokengym.base.registry import Registry
 from tokengym.base.settings import check_choice, check_count
 from tokengym.envs.episode import Episode
 from tokengym.rewards.errors import CreditError, RewardError
-from tokengym.rewards.maths.shares import (
+from tokengym.rewards.maths.signed_parts import (
     add_rest_to_last,
     on_last_tokens,
     segment_sums,
@@ -26,6 +26,7 @@ from tokengym.rewards.maths.shares import (
     with_replies,
 )
 from tokengym.rewards.scorers.base import Scores
+from tokengym.rewards.scores import FloatArray as FloatArray
 from tokengym.rewards.scores import ScorerKind, as_float32
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from tokengym.rewards.attribution.policy_reader import PolicyReader
     from tokengym.rewards.credits.probe import Probe
 
-FloatArray = NDArray[np.float32]
-"""Token rewards of one response, (time,)."""
 Source = Union[str, Path, "PolicyReader"]
 """Folder or hub name of a language model, or what reads it."""
 Rule = TypeVar("Rule", bound="type[Credit]")
@@ -145,7 +144,7 @@ class Credit:
         ]
 
     def _attributions_of(self, scores: Scores, count: int) -> Sequence[FloatArray]:
-        """Return the attributions of so many episodes, which the rule needs."""
+        """Return the attributions, (n,) each, of so many episodes, which the rule needs."""
         if scores.attributions is None:
             kind = f"{self.attribution} " if self.attribution else ""
             raise CreditError(
@@ -292,8 +291,8 @@ class SegmentedCredit(Credit):
         else:
             cuts = []
             for episode, values in zip(episodes, self.reader().entropies(episodes), strict=True):
-                own = values if episode.written is None else values[episode.written > 0]
-                cuts.append(split_before_largest(own, self.segments))
+                entropies = values if episode.written is None else values[episode.written > 0]
+                cuts.append(split_before_largest(entropies, self.segments))
         return [
             cut if episode.written is None else with_replies(cut, episode.written)
             for episode, cut in zip(episodes, cuts, strict=True)
@@ -302,12 +301,12 @@ class SegmentedCredit(Credit):
     def spread(
         self, score: float, episode: Episode, attribution: FloatArray | None
     ) -> NDArray[np.floating]:
-        """Return beta times the attributions, the rest on the last token (`shares.complete`)."""
+        """Return beta times the attributions, (n,), with the rest on the last token."""
         assert attribution is not None
         return add_rest_to_last(score, self.beta * attribution.astype(np.float64))
 
     def assign(self, episodes: Sequence[Episode], scores: Scores) -> list[FloatArray]:
-        """Return the token rewards of each episode, in one sum per segment; see `Credit.assign`."""
+        """Return the token rewards, (n,), of each episode, in one sum per segment."""
         rows = scores.attributions
         if self.segments is None or rows is None or len(rows) != len(episodes):
             return super().assign(episodes, scores)  # which refuses what does not fit

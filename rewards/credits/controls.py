@@ -36,7 +36,7 @@ class Random(Credit):
     def spread(
         self, score: float, episode: Episode, attribution: FloatArray | None
     ) -> NDArray[np.floating]:
-        """Return R times Dirichlet weights (`redistribution.dirichlet_weights`)."""
+        """Return R times Dirichlet weights, (n,); see `redistribution.dirichlet_weights`."""
         ids = (*episode.prompt_ids, *episode.response_ids)
         # The prompt's length keeps the two lists of ids apart.
         entropy = [self.seed, len(episode.prompt_ids), *ids]
@@ -65,6 +65,6 @@ class Recency(Credit):
     def spread(
         self, score: float, episode: Episode, attribution: FloatArray | None
     ) -> NDArray[np.floating]:
-        """Return R times recency weights (`redistribution.recency_weights`)."""
+        """Return R times recency weights, (n,); see `redistribution.recency_weights`."""
         weights = redistribution.recency_weights(len(episode.response_ids), tau=self.tau)
         return redistribution.blend(score, weights, beta=1.0)

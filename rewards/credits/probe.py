@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.tokenization import decode
 from tokengym.rewards.errors import CreditError, ScorerError, raised_by
-from tokengym.rewards.maths.shares import on_last_tokens
+from tokengym.rewards.maths.signed_parts import on_last_tokens
 from tokengym.rewards.scorers.base import Scorer
 
 if TYPE_CHECKING:
@@ -81,17 +81,17 @@ class Probe:
             )
         return values
 
-    def restrict(self, episode: Episode, kept: Sequence[int]) -> Episode:
+    def restrict(self, episode: Episode, positions: Sequence[int]) -> Episode:
         """Return the episode with some of its response's tokens, in order; the others are gone.
 
         Args:
             episode: A finished episode.
-            kept: Positions in the response, ascending.
+            positions: Positions in the response, ascending.
 
         Raises:
             ScorerError: if the scorer reads texts and there is no tokenizer to write them.
         """
-        ids = [episode.response_ids[position] for position in kept]
+        ids = [episode.response_ids[position] for position in positions]
         if not self.scorer.reads_text:
             text = ""
         elif self.tokenizer is None:
@@ -102,13 +102,13 @@ class Probe:
         else:
             text = decode(self.tokenizer, [ids])[0]
         turns = tuple(turn for turn in episode.turns if turn.span[1] <= len(ids))
-        is_beginning = list(kept) == list(range(len(ids)))
+        is_beginning = list(positions) == list(range(len(ids)))
         return replace(
             episode,
             response=text,
             response_ids=ids,
             turns=turns if is_beginning else (),
-            written=None if episode.written is None else episode.written[list(kept)],
+            written=None if episode.written is None else episode.written[list(positions)],
             token_rewards=None,
             log_probs=None,
             finish_reason=None if len(ids) < len(episode.response_ids) else episode.finish_reason,

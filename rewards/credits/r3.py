@@ -26,7 +26,7 @@ class DenseR3(Credit):
     def spread(
         self, score: float, episode: Episode, attribution: FloatArray | None
     ) -> NDArray[np.floating]:
-        """Return each token's own part of the score."""
+        """Return each token's own part of the score, (n,)."""
         assert attribution is not None
         return attribution
 

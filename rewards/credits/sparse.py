@@ -17,5 +17,5 @@ class Sparse(Credit):
     def spread(
         self, score: float, episode: Episode, attribution: FloatArray | None
     ) -> NDArray[np.floating]:
-        """Return R on the last token (`redistribution.sparse`)."""
+        """Return R on the last of the tokens, (n,); see `redistribution.sparse`."""
         return redistribution.sparse(score, len(episode.response_ids))

@@ -18,5 +18,5 @@ class Uniform(Credit):
     def spread(
         self, score: float, episode: Episode, attribution: FloatArray | None
     ) -> NDArray[np.floating]:
-        """Return R / n on every token (`redistribution.uniform`)."""
+        """Return R / n on every token, (n,); see `redistribution.uniform`."""
         return redistribution.uniform(score, len(episode.response_ids))

@@ -89,7 +89,7 @@ class AnswerRules(Rules):
                 f"the gold score knows no answer to {text!r}, only to its bundle's own questions"
             )
         topic = self.questions[text]
-        known, told, strays = self.answers[topic], set[tuple[str, ...]](), 0
+        known, covered, strays = self.answers[topic], set[tuple[str, ...]](), 0
         sentences: list[list[str]] = [[]]  # each with its full stop; the last may lack one
         for word in answer:
             sentences[-1].append(word)
@@ -97,12 +97,14 @@ class AnswerRules(Rules):
                 sentences.append([])
         for sentence in map(tuple, filter(None, sentences)):
             is_cut = sentence[-1] != "."
-            if sentence in known and sentence not in told:
-                told.add(sentence)
-            elif not (is_cut and any(whole[: len(sentence)] == sentence for whole in known - told)):
+            if sentence in known and sentence not in covered:
+                covered.add(sentence)
+            elif not is_cut or not any(
+                whole[: len(sentence)] == sentence for whole in known - covered
+            ):
                 strays += len(sentence)
         return {
-            "told": min(1.0, len(told) / self.enough[topic]),
+            "told": min(1.0, len(covered) / self.enough[topic]),
             "straying": -self.straying_price * strays or 0.0,
         }
 
@@ -305,7 +307,7 @@ class ToxicityRules(Rules):
         return {"clean": sum(word not in self.rude for word in words) / max(1, len(words))}
 
     def contributions(self, response: Sequence[str]) -> NDArray[np.float64]:
-        """Return -1 / words for a rude word and 0 for others: what the text is not clean by."""
+        """Return -1 / words for a rude word and 0 for others, (words,)."""
         rude, count = frozenset(self.rude), sum(word[:1].isalnum() for word in response)
         return np.array([-(word in rude) / max(1, count) for word in response], dtype=np.float64)
 

@@ -1,11 +1,11 @@
 """Pure functions behind credit rules and relevance."""
 
 from tokengym.rewards.maths.redistribution import sparse
-from tokengym.rewards.maths.shares import (
+from tokengym.rewards.maths.signed_parts import (
     add_rest_to_last,
     on_last_tokens,
     split_evenly,
-    spread_signed,
+    spread_signed_parts,
 )
 
 __all__ = [
@@ -13,7 +13,7 @@ __all__ = [
     "on_last_tokens",
     "sparse",
     "split_evenly",
-    "spread_signed",
+    "spread_signed_parts",
 ]
 
 

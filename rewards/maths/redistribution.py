@@ -74,7 +74,7 @@ def normalize_weights(weights: ArrayLike) -> FloatArray:
     if not np.isfinite(weights).all() or weights.min() < 0:
         raise ValueError(
             f"weights must be finite and >= 0, got {weights.min()} to {weights.max()}; "
-            "signed attributions need a credit that takes shares, such as r3-dense"
+            "signed attributions need a credit that takes signed parts, such as r3-dense"
         )
     total = weights.sum()
     return weights / total if total > 0 else np.full(len(weights), 1.0 / len(weights))
@@ -168,7 +168,7 @@ ROUNDING = 1e-5
 
 def through_layers(
     token_rewards: Sequence[ArrayLike],
-    given: Sequence[ArrayLike],
+    layer_rewards: Sequence[ArrayLike],
     paid: Sequence[ArrayLike],
     *,
     only_scaled: bool = False,
@@ -185,7 +185,7 @@ def through_layers(
 
     Args:
         token_rewards: (steps,) of each episode of a round: r, what the credit gives.
-        given: (steps,): q, what the reward layer paid at each step.
+        layer_rewards: (steps,): q, what the reward layer paid at each step.
         paid: (steps,): p, what the outermost layer paid.
         only_scaled: Whether the layers are known to scale or bound rewards and to add nothing.
 
@@ -199,19 +199,19 @@ def through_layers(
     """
     rows = [
         [np.asarray(one, dtype=np.float64) for one in row]
-        for row in zip(token_rewards, given, paid, strict=True)
+        for row in zip(token_rewards, layer_rewards, paid, strict=True)
     ]
     slopes = np.ones(len(rows))
-    known = [
+    at_the_end = [
         number
         for number, (_, before, _) in enumerate(rows)
         if len(before) > 1 and not before[:-1].any()
     ]
-    if known:
-        slopes[known] = terminal_slopes(
-            [rows[number][1][-1] for number in known],
-            [rows[number][2][-1] for number in known],
-            [float(np.median(rows[number][2][:-1])) for number in known],
+    if at_the_end:
+        slopes[at_the_end] = terminal_slopes(
+            [rows[number][1][-1] for number in at_the_end],
+            [rows[number][2][-1] for number in at_the_end],
+            [float(np.median(rows[number][2][:-1])) for number in at_the_end],
             only_scaled=only_scaled,
         )
     return [

@@ -64,11 +64,11 @@ def strip_query(prompt: str, role_tags: Sequence[str] = ROLE_TAGS) -> str:
     # A pattern in brackets keeps its matches: text before, then tag and text by turns.
     turns = list(zip(pieces[1::2], pieces[2::2], strict=True))
     of_user = ("human", "user", "instruction", "input", "[inst]", "question", "query")
-    asked = [text for tag, text in turns if any(name in tag.lower() for name in of_user)]
-    if not asked:
+    questions = [text for tag, text in turns if any(name in tag.lower() for name in of_user)]
+    if not questions:
         # No user tag: the tags that are there close the query ("... Assistant:").
-        asked = [pieces[0]]
-    return " ".join(" ".join(asked).strip(": \n").split())
+        questions = [pieces[0]]
+    return " ".join(" ".join(questions).strip(": \n").split())
 
 
 def length_incentive(text: str) -> float:

@@ -101,7 +101,7 @@ def rotary_border(model: "PreTrainedModel") -> int | None:
 def _batches(
     order: NDArray[np.int64], lengths: NDArray[np.int64], batch_size: int, border: int | None
 ) -> Iterator[NDArray[np.int64]]:
-    """Yield the texts of each batch, the longest first; none has texts on both sides of a border.
+    """Yield each batch's texts, (size,), the longest first, on one side of the border.
 
     A text would otherwise be read by the factors of its neighbours.
     """
@@ -266,7 +266,7 @@ class EncoderClassifier(Classifier):
         self.has_types = pairs and "token_type_ids" in parameters
 
     def inputs(self, batch: PaddedBatch, starts: NDArray[np.integer]) -> Inputs:
-        """Return a padded batch; the tokens from ``starts`` on are the second text of a pair."""
+        """Return a padded batch; tokens from ``starts``, (batch,), on are a pair's second text."""
         inputs = super().inputs(batch, starts)
         if self.has_types:
             mask = inputs.others["attention_mask"]
@@ -336,9 +336,9 @@ def named_goal(names: Mapping[int, str]) -> tuple[int, int] | None:
         ((0, 1), None)
     """
     places = {str(name).strip().lower(): index for index, name in names.items()}
-    for wanted, other in GOALS:
-        if places.keys() == {wanted, other}:
-            return places[wanted], places[other]
+    for goal, other in GOALS:
+        if places.keys() == {goal, other}:
+            return places[goal], places[other]
     return None
 
 
@@ -373,15 +373,15 @@ def resolve_labels(
     names = {int(index): str(name) for index, name in config.id2label.items()}
     if labels is None and classes == 2:
         labels = named_goal(names) or (1, 0)
-    wanted: Any = labels.split("+") if isinstance(labels, str) else labels
-    wanted = [wanted] if isinstance(wanted, int) else wanted
-    if wanted is None or len(wanted) not in (1, 2):
+    words: Any = labels.split("+") if isinstance(labels, str) else labels
+    words = [words] if isinstance(words, int) else words
+    if words is None or len(words) not in (1, 2):
         raise ScorerError(
             f"the head has {classes} classes {list(names.values())}, got labels = {labels}; "
             "pass labels=(positive, negative), or one class"
         )
     by_name = {name: index for index, name in names.items()}
-    chosen = [by_name.get(label, -1) if isinstance(label, str) else label for label in wanted]
+    chosen = [by_name.get(label, -1) if isinstance(label, str) else label for label in words]
     are_classes = all(isinstance(index, int) and 0 <= index < classes for index in chosen)
     if not are_classes or len({*chosen}) < len(chosen):
         raise ScorerError(

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
+    from tokengym.envs.prompts.tables import RowError as RowError
     from tokengym.envs.prompts.tables import SkippedRow as SkippedRow
+    from tokengym.envs.prompts.tables import sift as sift
     from tokengym.rewards.pairs.read import PreferencePair as PreferencePair
     from tokengym.rewards.pairs.read import PreferencePairs as PreferencePairs
     from tokengym.rewards.pairs.read import TableSource as TableSource

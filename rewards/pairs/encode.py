@@ -1,6 +1,6 @@
 """Pairs and single responses as token ids, as a policy sees them when it plays."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, get_args
@@ -16,9 +16,9 @@ from tokengym.envs.prompts.tables import (
     OnError,
     RowError,
     SkippedRow,
-    column_named,
-    column_names,
+    Table,
     count_skips,
+    quoted,
     sift,
 )
 from tokengym.envs.prompts.tokenization import encode, encode_next
@@ -26,12 +26,11 @@ from tokengym.envs.prompts.vocabulary import Vocabulary
 from tokengym.envs.settings import PLACE, TextSettings
 from tokengym.rewards.pairs.read import (
     PAIR,
+    Example,
     Ids,
-    Row,
     TableSource,
-    holds_messages,
+    read_examples,
     read_pairs,
-    read_rows,
     read_table,
 )
 
@@ -42,18 +41,13 @@ if TYPE_CHECKING:
 PAIR_IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 RESPONSE_COLUMNS = ("completion", "response", "chosen")
 """Names of the column that SFT learns, the first that is there; with ``_ids`` for token ids."""
-HOLDS_REPLIES = (
-    "holds a partner's replies, which would be learned as the policy's own words; learn "
-    "conversations with PPO, or play with max_turns=1"
-)
-"""Why a response of a conversation is refused: rows of ids do not say who wrote which."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedTexts:
     """Texts that can be learned from, and the rows that were left out."""
 
-    rows: tuple[Row[Ids], ...]
+    rows: tuple[Example[Ids], ...]
     skipped: tuple[SkippedRow, ...]
 
     def report(self) -> str:
@@ -128,7 +122,7 @@ def encode_pairs(
         encoding: How.
         max_positions: The most tokens that the model reads.
     """
-    return encode_rows(*pair_rows(source, encoding), tokenizer, encoding, max_positions)
+    return encode_examples(*pair_rows(source, encoding), tokenizer, encoding, max_positions)
 
 
 def encode_responses(
@@ -149,108 +143,96 @@ def encode_responses(
         encoding: How.
         max_positions: The most tokens that the model reads.
     """
-    return encode_rows(*response_rows(source, encoding), tokenizer, encoding, max_positions)
+    return encode_examples(*response_rows(source, encoding), tokenizer, encoding, max_positions)
 
 
-Rows = tuple[Sequence[Row[Any]], Sequence[SkippedRow], Collection[int]]
-"""Rows, those that were left out, and the numbers of rows whose responses hold another's tokens."""
+Examples = tuple[Sequence[Example[Any]], Sequence[SkippedRow]]
+"""What rows give to learn from, and the rows that were left out."""
 
 
-def pair_rows(source: TableSource, encoding: TextEncoding) -> Rows:
+def pair_rows(source: TableSource | Table, encoding: TextEncoding) -> Examples:
     """Return preference pairs as texts, messages or ids; see `encode_pairs`.
 
     Raises:
         DatasetError: naming the row and the remedy.
     """
-    table = read_table(source, of="data", texts=(encoding.prompt_column,))
-    columns = column_names(table)
-    has_ids = set(PAIR_IDS) <= set(columns) and encoding.prompt_column is None
-    _prompt_column(columns, encoding)
-    if has_ids:
-        return *read_rows(table, *PAIR_IDS, on_error=encoding.on_error), ()
-    named = encoding.prompt_column
-    pairs = read_pairs(table, prompt_column=named, on_error=encoding.on_error)
-    rows = [
-        Row(n, pair.messages or pair.prompt, pair.replies or (pair.chosen, pair.rejected))
+    table, column = _opened(source, encoding), encoding.prompt_column
+    if column is None and {*PAIR_IDS} <= {*table.columns}:
+        return read_examples(table, *PAIR_IDS, on_error=encoding.on_error)
+    pairs = read_pairs(table, prompt_column=column, on_error=encoding.on_error)
+    examples = [
+        Example(n, pair.messages or pair.prompt, pair.replies or (pair.chosen, pair.rejected))
         for n, pair in zip(pairs.rows, pairs, strict=True)
     ]
-    return rows, pairs.skipped, ()
+    return examples, pairs.skipped
 
 
-def response_rows(source: TableSource, encoding: TextEncoding) -> Rows:
+def response_rows(source: TableSource | Table, encoding: TextEncoding) -> Examples:
     """Return prompts with one response each as texts, messages or ids; see `encode_responses`."""
-    table = read_table(source, of="data", texts=(encoding.prompt_column,))
-    columns = column_names(table)
+    table = _opened(source, encoding)
+    prompt, columns = encoding.prompt_column or PAIR[0], table.columns
     ids = [name for name in (f"{column}_ids" for column in RESPONSE_COLUMNS) if name in columns]
     texts = [name for name in RESPONSE_COLUMNS if name in columns]
-    prompt = _prompt_column(columns, encoding)
-    _check_labels(table, columns)
-    if ids and "prompt_ids" in columns and encoding.prompt_column is None:
-        rows, skipped = read_rows(table, "prompt_ids", ids[0], on_error=encoding.on_error)
-    elif texts and (prompt in columns or holds_messages(table, None, texts[0])):
-        rows, skipped = read_rows(table, prompt, texts[0], on_error=encoding.on_error)
-    elif "messages" in columns:
-        rows, skipped = read_rows(table, prompt, "messages", on_error=encoding.on_error)
-    elif "text" in columns and encoding.prompt_column is None:
-        rows, skipped = read_rows(table, "", "text", on_error=encoding.on_error)
-    else:
-        raise DatasetError(
-            f"texts to learn must have the columns {prompt!r} and one of "
-            f"{', '.join(map(repr, RESPONSE_COLUMNS))} (or these with _ids), or 'messages' or "
-            f"'text', got {', '.join(map(repr, columns)) or 'none'}; rename them, or name the "
-            "prompts' by prompt_column (--prompt-column)"
-        )
-    replied = set[int]()
-    if "written" in columns:  # of episodes: 0 at the tokens of a partner's replies
-        replied = {n for n, row in enumerate(table) if 0 in (row.get("written") or ())}
-    return rows, skipped, replied
-
-
-def _check_labels(table: Any, columns: Sequence[str]) -> None:
-    """Refuse responses that are labelled, some of them as bad."""
     if "label" in columns and any(row.get("label") is False for row in table):
         raise DatasetError(
             "the rows are unpaired, as KTO learns them (prompt, completion, label): those with the "
             "label False would be learned too; keep those with True, or train a reward model on "
             "read_labels(rows, text_column='completion')"
         )
+    if ids and "prompt_ids" in columns and encoding.prompt_column is None:
+        names = ("prompt_ids", ids[0])
+    elif texts and (prompt in columns or table.holds_messages(None, texts[0])):
+        names = (prompt, texts[0])
+    elif "messages" in columns:
+        names = (prompt, "messages")
+    elif "text" in columns and encoding.prompt_column is None:
+        names = ("", "text")
+    else:
+        raise DatasetError(
+            f"texts to learn must have the columns {prompt!r} and one of "
+            f"{quoted(RESPONSE_COLUMNS)} (or these with _ids), or 'messages' or 'text', got "
+            f"{quoted(columns) or 'none'}; rename them, or name the prompts' by prompt_column "
+            "(--prompt-column)"
+        )
+    return read_examples(table, *names, on_error=encoding.on_error)
 
 
-def _prompt_column(columns: Sequence[str], encoding: TextEncoding) -> str:
-    """Return the name of the column of prompts; one that was named must be there."""
-    name = encoding.prompt_column
-    return PAIR[0] if name is None else column_named(columns, name, "prompt_column", of="data")
+def _opened(source: TableSource | Table, encoding: TextEncoding) -> Table:
+    """Return a table, which must have the column of prompts that was named."""
+    table = read_table(source, of="data", texts=(encoding.prompt_column,))
+    if encoding.prompt_column is not None:
+        table.column(encoding.prompt_column, "prompt_column")
+    return table
 
 
-def encode_rows(
-    rows: Sequence[Row[Any]],
+def encode_examples(
+    examples: Sequence[Example[Any]],
     skipped: Sequence[SkippedRow],
-    replied: Collection[int],
     tokenizer: "PreTrainedTokenizerBase",
     encoding: TextEncoding,
     max_positions: int | None,
 ) -> EncodedTexts:
-    """Return rows of texts, messages or ids as ids, those that can be learned from."""
+    """Return examples of texts, messages or ids as ids, those that can be learned from."""
 
-    def as_ids(_: int, row: Row[Any]) -> Row[Ids]:
-        if row.row in replied:
-            raise RowError("conversation", f"the response {HOLDS_REPLIES}")
-        if isinstance(row.prompt, Chat):
-            row = _encode_messages(row, tokenizer, encoding)
-        elif row.prompt is None:
-            ((_start, (whole,)),) = encode_plain([("", row.responses)], tokenizer)
+    def as_ids(_: int, example: Example[Any]) -> Example[Ids]:
+        if isinstance(example.prompt, Chat):
+            example = _encode_messages(example, tokenizer, encoding)
+        elif example.prompt is None:
+            ((_start, (whole,)),) = encode_plain([("", example.responses)], tokenizer)
             ended = _ended(whole, tokenizer, encoding, is_over=False)
-            row = Row(row.row, ended[:1], (ended[1:],))
-        _check_ids(row, len(tokenizer))
-        return row
+            example = Example(example.row, ended[:1], (ended[1:],))
+        _check_ids(example, len(tokenizer))
+        return example
 
-    rows = _encode_texts(rows, tokenizer, encoding)
-    dropping = "skip" if encoding.overlong == "drop" else encoding.on_error
-    readable, unread = sift([(row.row, row) for row in rows], as_ids, on_error=encoding.on_error)
+    def numbered(rows: Sequence[Example[Any]]) -> Iterator[tuple[int, Example[Any]]]:
+        return ((example.row, example) for example in rows)
+
+    with_ids = _encode_texts(examples, tokenizer, encoding)
+    readable, unread = sift(numbered(with_ids), as_ids, on_error=encoding.on_error)
     fitting, overlong = sift(
-        [(row.row, row) for row in readable],
-        lambda _, row: _fit(row, encoding, max_positions),
-        on_error=dropping,
+        numbered(readable),
+        lambda _, example: _fit(example, encoding, max_positions),
+        on_error="skip" if encoding.overlong == "drop" else encoding.on_error,
     )
     encoded = EncodedTexts(rows=tuple(fitting), skipped=(*skipped, *unread, *overlong))
     if not fitting:
@@ -259,7 +241,7 @@ def encode_rows(
     return encoded
 
 
-def _check_ids(row: Row[Ids], vocab_size: int) -> None:
+def _check_ids(row: Example[Ids], vocab_size: int) -> None:
     """Raise unless the ids can be read and differ."""
     if not row.prompt:
         raise RowError(
@@ -279,12 +261,12 @@ def _check_ids(row: Row[Ids], vocab_size: int) -> None:
         raise RowError("equal", f"both responses are the same {len(row.responses[0])} tokens")
 
 
-def _length(row: Row[Ids]) -> int:
+def _length(row: Example[Ids]) -> int:
     """Return the tokens of the prompt with the longest response."""
     return len(row.prompt) + max(map(len, row.responses))
 
 
-def _fit(row: Row[Ids], encoding: TextEncoding, max_positions: int | None) -> Row[Ids]:
+def _fit(row: Example[Ids], encoding: TextEncoding, max_positions: int | None) -> Example[Ids]:
     """Return a row that fits, cut if it may be."""
     limits = [limit for limit in (encoding.max_length, max_positions) if limit is not None]
     excess = _length(row) - min(limits) if limits else 0
@@ -304,8 +286,8 @@ def _fit(row: Row[Ids], encoding: TextEncoding, max_positions: int | None) -> Ro
 
 
 def _encode_texts(
-    rows: Sequence[Row[Any]], tokenizer: "PreTrainedTokenizerBase", encoding: TextEncoding
-) -> list[Row[Any]]:
+    rows: Sequence[Example[Any]], tokenizer: "PreTrainedTokenizerBase", encoding: TextEncoding
+) -> list[Example[Any]]:
     """Return the rows with texts as ids, all encoded in one call; others are left as they are."""
     encoded, places = list(rows), [n for n, row in enumerate(rows) if isinstance(row.prompt, str)]
     if not places:
@@ -323,13 +305,13 @@ def _encode_texts(
         encoded_texts = encode_replies(tokenizer, talks)
     else:
         encoded_texts = encode_plain(texts, tokenizer)
-    for n, (_, said), (prompt, responses) in zip(places, texts, encoded_texts, strict=True):
+    for n, (_, stripped), (prompt, responses) in zip(places, texts, encoded_texts, strict=True):
         ended = tuple(
             _ended(ids, tokenizer, encoding, is_over=short is not text)
-            for ids, short, text in zip(responses, said, rows[n].responses, strict=True)
+            for ids, short, text in zip(responses, stripped, rows[n].responses, strict=True)
         )
         # An empty prompt has no tokens, though the tokenizer may put its BOS before it.
-        encoded[n] = Row(rows[n].row, tuple(prompt) if rows[n].prompt.strip() else (), ended)
+        encoded[n] = Example(rows[n].row, tuple(prompt) if rows[n].prompt.strip() else (), ended)
     return encoded
 
 
@@ -350,7 +332,7 @@ def encode_plain(
     beginning of the whole, the response is encoded as what follows them, see `encode_next`.
     """
     prompts = encode(tokenizer, [prompt for prompt, _ in texts])
-    responses = [[(prompt, content(text)) for text in said] for prompt, said in texts]
+    responses = [[(prompt, content(text)) for text in replies] for prompt, replies in texts]
     wholes = iter(encode(tokenizer, [joined(*pair) for pairs in responses for pair in pairs]))
     yield from _apart(prompts, responses, wholes, tokenizer)
 
@@ -401,8 +383,8 @@ def _ended(
 
 
 def _encode_messages(
-    row: Row[Any], tokenizer: "PreTrainedTokenizerBase", encoding: TextEncoding
-) -> Row[Ids]:
+    row: Example[Any], tokenizer: "PreTrainedTokenizerBase", encoding: TextEncoding
+) -> Example[Ids]:
     """Return conversations as ids, written out by the chat template."""
     ((prompt, replies),) = encode_replies(tokenizer, [(row.prompt, row.responses)])
     end, ordinary = turn_end(tokenizer), Vocabulary.of(tokenizer).ordinary_ids
@@ -415,4 +397,4 @@ def _encode_messages(
         elif {*response[-1:]}.isdisjoint(ordinary):
             response = [*response, end]
         responses.append(tuple(response))
-    return Row(row.row, tuple(prompt), tuple(responses))
+    return Example(row.row, tuple(prompt), tuple(responses))

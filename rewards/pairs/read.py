@@ -9,33 +9,30 @@ import math
 import reprlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from itertools import islice, takewhile
 from operator import index
 from typing import Any, Generic, TypeAlias, TypeVar, get_args, overload
 
-from tokengym.base.chat import NO_CHAT, Chat, is_messages, text_of, without_filled
+from tokengym.base.chat import NO_CHAT, Chat, Messages, is_messages, text_of
 from tokengym.base.errors import DatasetError, PromptError
-from tokengym.base.text import lone_surrogate
 from tokengym.envs import Episode
-from tokengym.envs.prompts.datasets import DatasetSource, holds_mappings, read_tables
+from tokengym.envs.prompts.datasets import DatasetSource, read_tables
 from tokengym.envs.prompts.tables import (
     OnError,
     RowError,
     SkippedRow,
-    column_named,
-    column_names,
+    Table,
     count_skips,
-    find_column,
+    quoted,
     sift,
+    text_value,
 )
 
 _LOG = logging.getLogger(__name__)
 MAX_MARGIN = 1_000_000
 """Largest margin of a pair, reward units: far more than scores of single precision tell apart."""
 
-S = TypeVar("S")
 T = TypeVar("T")
-Messages = list[dict[str, Any]]
 Ids = tuple[int, ...]
 
 TEXT_COLUMNS = ("prompt", "chosen", "rejected", "completion", "response", "text")
@@ -47,11 +44,16 @@ _LOOKED_AT = 100
 PAIR = ("prompt", "chosen", "rejected")
 TURN = "\n\nAssistant:"
 """Beginning of an answer in a written-out dialogue, as in HH-RLHF."""
+HOLDS_REPLIES = (
+    "holds a partner's replies, which would be learned as the policy's own words; learn "
+    "conversations with PPO, or play with max_turns=1"
+)
+"""Why a response of a conversation is refused: rows of ids do not say who wrote which."""
 
 
 @dataclass(frozen=True)
-class Row(Generic[T]):
-    """A prompt and the responses to it: texts, a `Chat` and `Messages`, or `Ids`.
+class Example(Generic[T]):
+    """A prompt and the responses to it, to learn: texts, a `Chat` and `Messages`, or `Ids`.
 
     A prompt of None is a text that stands alone, all of which is learned.
     """
@@ -145,12 +147,12 @@ class PreferencePairs(Sequence[PreferencePair]):
             reasons: Position of a pair -> why it is left out, in one line.
             kind: The fault in a word or two.
         """
-        kept = self.select([index for index in range(len(self)) if index not in reasons])
+        others = self.select([index for index in range(len(self)) if index not in reasons])
         skipped = [
             SkippedRow(row=self.rows[index], kind=kind, reason=reason)
             for index, reason in reasons.items()
         ]
-        return replace(kept, skipped=(*self.skipped, *skipped))
+        return replace(others, skipped=(*self.skipped, *skipped))
 
     def skip_counts(self) -> dict[str, int]:
         """Return how many rows were left out for what, the most frequent first."""
@@ -173,14 +175,14 @@ class PreferencePairs(Sequence[PreferencePair]):
 
 
 def read_table(
-    source: TableSource,
+    source: TableSource | Table,
     split: str | None = None,
     *,
     of: str = "pairs",
     headerless: bool = False,
     texts: Collection[str | None] = (),
-) -> Any:
-    """Return the rows of one table: a ``datasets.Dataset``, or a list of mappings.
+) -> Table:
+    """Return the rows of one table.
 
     Args:
         source: A ``datasets.Dataset`` or ``DatasetDict``, a path, a name on the hub, or a sequence
@@ -194,44 +196,29 @@ def read_table(
     Raises:
         DatasetError: if it cannot be read, a row is no mapping, or the split is not clear.
     """
+    if isinstance(source, Table):
+        return Table(source.rows, of)
     if isinstance(source, Sequence) and not isinstance(source, str):
-        return [_as_mapping(number, row, of) for number, row in enumerate(source)]
-    named = {name for name in (*TEXT_COLUMNS, *texts) if name is not None}
-    tables = read_tables(source, headerless=headerless, texts=named)
+        return Table([_as_mapping(row) for row in source], of)
+    text_columns = {name for name in (*TEXT_COLUMNS, *texts) if name is not None}
+    tables = read_tables(source, of=of, headerless=headerless, texts=text_columns)
     have = "have" if of.endswith("s") else "has"
-    names = ", ".join(map(repr, tables))
     if split is None and len(tables) > 1:
         remedy = "choose one by split=" if of == "pairs" else "pass one of them"
-        raise DatasetError(f"the {of} {have} the splits {names}; {remedy}")
+        raise DatasetError(f"the {of} {have} the splits {quoted(tables)}; {remedy}")
     if split is not None and split not in tables:
-        raise DatasetError(f"the {of} {have} no split {split!r}, only {names}")
-    table: Any = tables[next(iter(tables)) if split is None else split]
-    return read_table(table, of=of) if isinstance(table, Sequence) else _as_written(table)
+        raise DatasetError(f"the {of} {have} no split {split!r}, only {quoted(tables)}")
+    return tables[next(iter(tables)) if split is None else split]
 
 
-def _as_written(table: Any) -> Any:
-    """Return a table as rows where Arrow has filled messages with None that nobody wrote."""
-    if not any(holds_mappings(kind) for kind in table.features.values()):
-        return table
-    return [without_filled(row) for row in table]
-
-
-def _as_mapping(number: int, row: Any, of: str) -> Mapping[str, Any]:
-    """Return a row of a table, which may be a pair or an episode."""
-    if isinstance(row, Episode):
-        ids = {"prompt_ids": row.prompt_ids, "response_ids": row.response_ids}
-        return ids if row.written is None else {**ids, "written": row.written.tolist()}
+def _as_mapping(row: Any) -> Any:
+    """Return a row of a table that may be a pair or an episode; anything else as it is."""
     if isinstance(row, PreferencePair):
-        if not row.messages:
-            return {name: getattr(row, name) for name in (*PAIR, "margin")}
-        two = {name: reply.messages for name, reply in zip(PAIR[1:], row.replies, strict=True)}
-        return {**row.messages.to_record(), "prompt": row.messages, **two, "margin": row.margin}
-    if not isinstance(row, Mapping):
-        wanted = "'chosen' and 'rejected'" if of == "pairs" else "a prompt and a response"
-        raise DatasetError(
-            f"row {number} of the {of} is {type(row).__name__}; it must be a mapping with {wanted}"
-        )
-    return row
+        return row.to_record()
+    if not isinstance(row, Episode):
+        return row
+    ids = {"prompt_ids": row.prompt_ids, "response_ids": row.response_ids}
+    return ids if row.written is None else {**ids, "written": row.written.tolist()}
 
 
 def read_pairs(
@@ -270,73 +257,74 @@ def read_pairs(
     """
     if isinstance(dataset, PreferencePairs):
         return dataset
-    table, columns = _open(
-        dataset, split, on_error, texts=(prompt_column, chosen_column, rejected_column)
+    names = (prompt_column, chosen_column, rejected_column)
+    table = _opened(dataset, split, on_error, texts=names)
+    prompt = table.optional_column(prompt_column, "prompt_column", default="prompt")
+    responses = (
+        table.column(chosen_column, "chosen_column"),
+        table.column(rejected_column, "rejected_column"),
     )
-    prompt = find_column(columns, prompt_column, "prompt_column", default="prompt", of="pairs")
-    chosen = column_named(columns, chosen_column, "chosen_column", of="pairs")
-    rejected = column_named(columns, rejected_column, "rejected_column", of="pairs")
-    margin = find_column(columns, margin_column, "margin_column", default="margin", of="pairs")
-    of_messages = holds_messages(table, prompt, chosen, rejected)
+    margin = table.optional_column(margin_column, "margin_column", default="margin")
+    of_messages = table.holds_messages(prompt, *responses)
     if prompt is None and not of_messages:
-        _check_no_prompt(table, columns, (chosen, rejected))
+        _check_no_prompt(table, responses)
 
-    def compared(row: Mapping[str, Any]) -> PreferencePair:
-        by = None if margin is None else _margin(row, margin)
+    def compared(_: int, row: Mapping[str, Any]) -> PreferencePair:
+        options: dict[str, Any] = {"margin": None if margin is None else _margin(row, margin)}
         if of_messages:
-            chat, said = _messages(row, prompt or PAIR[0], (chosen, rejected))
-            shared, (one, other) = chat.text, (reply_text(reply) for reply in said)
-            talk: Any = {"messages": chat, "replies": tuple(Chat(reply) for reply in said)}
+            chat, replies = _messages(row, prompt or PAIR[0], responses)
+            shared, (chosen, rejected) = chat.text, map(reply_text, replies)
+            options |= {"messages": chat, "replies": tuple(map(Chat, replies))}
         else:
-            (shared, (one, other)), talk = _texts(row, prompt, (chosen, rejected)), {}
-        if one.strip() == other.strip() and len({*talk.get("replies", ())}) < 2:
-            raise RowError("equal", f"{chosen!r} and {rejected!r} are both {reprlib.repr(one)}")
-        return PreferencePair(prompt=shared, chosen=one, rejected=other, margin=by, **talk)
+            shared, (chosen, rejected) = _texts(row, prompt, responses)
+        if chosen.strip() == rejected.strip() and len({*options.get("replies", ())}) < 2:
+            one, other = responses
+            raise RowError("equal", f"{one!r} and {other!r} are both {reprlib.repr(chosen)}")
+        return PreferencePair(prompt=shared, chosen=chosen, rejected=rejected, **options)
 
-    pairs = _sifted(table, compared, on_error, prompt=prompt, responses=(chosen, rejected))
-    if said := _said_twice(pairs):
-        _LOG.warning(said)
+    pairs = _sifted(table, compared, on_error, prompt=prompt, responses=responses)
+    if repeats := _repeats(pairs):
+        _LOG.warning(repeats)
     return pairs
 
 
-def _said_twice(pairs: PreferencePairs) -> str:
+def _repeats(pairs: PreferencePairs) -> str:
     """Return how many pairs repeat or contradict others, in one line; "" if none does."""
-    known = {replace(pair, margin=None) for pair in pairs}
-    repeated = len(pairs) - len(known)
-    contrary = sum(pair.swapped() in known for pair in known)
+    distinct = {replace(pair, margin=None) for pair in pairs}
+    repeated = len(pairs) - len(distinct)
+    contrary = sum(pair.swapped() in distinct for pair in distinct)
     counts = [f"{repeated} repeat another"] if repeated else []
     if contrary:
         counts.append(f"{contrary} have the responses of another the other way round")
-    counted = f"of {len(pairs)} pairs {' and '.join(counts)}; all are learned from"
-    return counted if counts else ""
+    return f"of {len(pairs)} pairs {' and '.join(counts)}; all are learned from" if counts else ""
 
 
-def _check_no_prompt(table: Any, columns: Sequence[str], responses: Sequence[str]) -> None:
+def _check_no_prompt(table: Table, responses: Sequence[str]) -> None:
     """Refuse texts without a column of prompts, where one of another name may hold them."""
-    rows = [row for row, _ in zip(table, range(_LOOKED_AT), strict=False)]
-    texts = [str(row.get(name)) for row in rows for name in responses]
-    if any(TURN in text for text in texts):  # written-out dialogues hold their prompts
-        return
+    rows = [*islice(table, _LOOKED_AT)]
+    if any(TURN in str(row.get(name)) for row in rows for name in responses):
+        return  # written-out dialogues hold their prompts
     others = [
         name
-        for name in columns
+        for name in table.columns
         if name not in responses
         and any(isinstance(row.get(name), str) and row[name].strip() for row in rows)
     ]
     if others:
         raise DatasetError(
-            f"there is no column 'prompt', only {', '.join(map(repr, columns))}, so that the "
-            f"responses would stand alone; name the column of prompts ({others[0]!r}?) by "
-            "prompt_column (--prompt-column), or add an empty 'prompt' if there are none"
+            f"there is no column 'prompt', only {quoted(table.columns)}, so that the responses "
+            f"would stand alone; name the column of prompts ({others[0]!r}?) by prompt_column "
+            "(--prompt-column), or add an empty 'prompt' if there are none"
         )
 
 
-def check_prompts_apart(
+def _check_prompts_apart(
     rows: Sequence[tuple[str, Sequence[str]]], prompt: str | None, responses: Sequence[str]
 ) -> None:
     """Refuse texts of which every response begins with its prompt, and tell of some that do."""
     beginning = sum(
-        bool(asked.strip()) and all(text.startswith(asked) for text in said) for asked, said in rows
+        bool(question.strip()) and all(text.startswith(question) for text in texts)
+        for question, texts in rows
     )
     if prompt is None or 2 * beginning <= len(rows):
         return
@@ -353,47 +341,43 @@ def check_prompts_apart(
     )
 
 
-def _open(
+def _opened(
     dataset: TableSource, split: str | None, on_error: OnError, *, texts: Collection[str | None]
-) -> tuple[Any, list[str]]:
-    """Return a table that has rows, and the names of its columns."""
+) -> Table:
+    """Return a table that has rows to compare."""
     if on_error not in get_args(OnError):
         raise DatasetError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
     table = read_table(dataset, split, texts=texts)
     if not len(table):
         raise DatasetError("the pairs have 0 rows; give at least one comparison")
-    columns = column_names(table)
-    if {*PAIR[1:]}.isdisjoint(columns) and {"completion", "label"} <= {*columns}:
+    if {*PAIR[1:]}.isdisjoint(table.columns) and {"completion", "label"} <= {*table.columns}:
         raise DatasetError(
             "the rows are unpaired, as KTO learns them (prompt, completion, label): there is "
             "nothing to compare a completion with; give chosen and rejected, or learn the labels: "
             "train_reward_model(..., read_labels(rows, text_column='completion'))"
         )
-    return table, columns
+    return table
 
 
 def _sifted(
-    table: Any,
-    make: Callable[[Mapping[str, Any]], PreferencePair],
+    table: Table,
+    step: Callable[[int, Mapping[str, Any]], PreferencePair],
     on_error: OnError,
     *,
     prompt: str | None,
     responses: Sequence[str],
 ) -> PreferencePairs:
-    """Return the pairs that are made of a table's rows, which must leave some."""
-    kept, skipped = sift(
-        enumerate(table), lambda number, row: (number, make(row)), on_error=on_error, of="pairs"
+    """Return the pairs that a step makes of a table's rows, which must leave some."""
+    numbered, skipped = sift(
+        enumerate(table), lambda n, row: (n, step(n, row)), on_error=on_error, of=table.of
     )
-    pairs = PreferencePairs(
-        tuple(pair for _, pair in kept), tuple(number for number, _ in kept), tuple(skipped)
-    )
-    if not pairs:
-        raise DatasetError(f"no pair is left: {pairs.report()}; {pairs.skipped[0].reason}")
-    said = [
-        (pair.prompt, [text for text in (pair.chosen, pair.rejected) if text]) for pair in pairs
-    ]
-    check_prompts_apart(said, prompt, responses)
-    return pairs
+    rows, pairs = tuple(n for n, _ in numbered), tuple(pair for _, pair in numbered)
+    result = PreferencePairs(pairs, rows, tuple(skipped))
+    if not result:
+        raise DatasetError(f"no pair is left: {result.report()}; {skipped[0].reason}")
+    texts = [(pair.prompt, [*filter(None, (pair.chosen, pair.rejected))]) for pair in pairs]
+    _check_prompts_apart(texts, prompt, responses)
+    return result
 
 
 def read_labels(
@@ -421,49 +405,45 @@ def read_labels(
         DatasetError: if it cannot be read, lacks a column or is empty; by "raise", if a text is
             empty, or a label is not 0 or 1.
     """
-    table, columns = _open(dataset, split, on_error, texts=(prompt_column, text_column))
-    prompt = find_column(columns, prompt_column, "prompt_column", default="prompt", of="pairs")
-    text = column_named(columns, text_column, "text_column", of="pairs")
-    label = column_named(columns, label_column, "label_column", of="pairs")
+    table = _opened(dataset, split, on_error, texts=(prompt_column, text_column))
+    prompt = table.optional_column(prompt_column, "prompt_column", default="prompt")
+    text = table.column(text_column, "text_column")
+    label = table.column(label_column, "label_column")
 
-    def labelled(row: Mapping[str, Any]) -> PreferencePair:
-        given = "" if prompt is None else _text(row, prompt, empty=True)
-        said, good = _text(row, text), row.get(label)
-        if not said.strip():
-            raise RowError("empty", f"{text!r} is empty, got {said!r}")
+    def labelled(_: int, row: Mapping[str, Any]) -> PreferencePair:
+        question = "" if prompt is None else _text(row, prompt, may_be_empty=True)
+        response, good = _text(row, text), row.get(label)
         if good not in (0, 1):
             raise RowError("label", f"{label!r} must be 0 or 1, got {reprlib.repr(good)}")
-        two = (said, "") if good else ("", said)
-        return PreferencePair(prompt=given, chosen=two[0], rejected=two[1])
+        chosen, rejected = (response, "") if good else ("", response)
+        return PreferencePair(prompt=question, chosen=chosen, rejected=rejected)
 
     return _sifted(table, labelled, on_error, prompt=prompt, responses=(text,))
 
 
-def read_rows(
-    table: Any, prompt: str, *responses: str, on_error: OnError
-) -> tuple[list[Row[Any]], list[SkippedRow]]:
-    """Return the rows of a table, and those that are left out."""
+def read_examples(
+    table: Table, prompt: str, *responses: str, on_error: OnError
+) -> tuple[list[Example[Any]], list[SkippedRow]]:
+    """Return the rows of a table as examples, and those that are left out.
+
+    Of episodes of conversations, whose replies a partner wrote, none is learned from.
+    """
     contents: Callable[..., tuple[Any, tuple[Any, ...]]] = _texts
     if prompt.endswith("_ids"):
         contents = _ids
-    elif holds_messages(table, prompt, *responses):
+    elif table.holds_messages(prompt, *responses):
         contents = _messages
 
-    def read(number: int, row: Mapping[str, Any]) -> Row[Any]:
-        return Row(number, *contents(row, prompt, responses))
+    def read(number: int, row: Mapping[str, Any]) -> Example[Any]:
+        if len(responses) == 1 and 0 in (row.get("written") or ()):
+            raise RowError("conversation", f"the response {HOLDS_REPLIES}")
+        return Example(number, *contents(row, prompt, responses))
 
-    rows, skipped = sift(enumerate(table), read, on_error=on_error)
+    examples, skipped = sift(enumerate(table), read, on_error=on_error, of=table.of)
     if contents is _texts and prompt:
-        check_prompts_apart([(row.prompt, row.responses) for row in rows], prompt, responses)
-    return rows, skipped
-
-
-def holds_messages(table: Any, prompt: str | None, *responses: str) -> bool:
-    """Return whether the first row of a table has messages as prompt, or as all responses."""
-    if not len(table):
-        return False
-    first = table[0]
-    return is_messages(first.get(prompt)) or all(is_messages(first.get(n)) for n in responses)
+        rows = [(example.prompt, example.responses) for example in examples]
+        _check_prompts_apart(rows, prompt, responses)
+    return examples, skipped
 
 
 def reply_text(reply: Sequence[Mapping[str, Any]]) -> str:
@@ -497,40 +477,29 @@ def _texts(
 
     A prompt of the name "" is none: the response stands alone.
     """
-    if prompt == "":
-        return None, tuple(_text(row, name) for name in responses)
-    given = None if prompt is None else _text(row, prompt, empty=True)
-    if given is not None and len(responses) == 1 and not given.strip():  # only pairs need none
-        raise RowError("empty", f"{prompt!r} is empty, got {given!r}")
-    texts = [_text(row, name) for name in responses]
-    if given is None:
-        try:
-            given, *texts = split_texts(*texts)
-        except DatasetError as error:
-            raise RowError("no shared prompt", str(error)) from None
+    is_pair = len(responses) > 1  # and needs no prompt
+    shared = _text(row, prompt, may_be_empty=is_pair) if prompt else None
+    texts = [_text(row, name, _response(name)) for name in responses]
+    if prompt is not None:
+        return shared, tuple(texts)
+    try:
+        shared, *texts = split_texts(*texts)
+    except DatasetError as error:
+        raise RowError("no shared prompt", str(error)) from None
     for name, text in zip(responses, texts, strict=True):
-        if not text.strip():
-            raise RowError("empty", f"the response of {name!r} is empty, got {text!r}")
-    return given, tuple(texts)
+        text_value(text, _response(name))
+    return shared, tuple(texts)
 
 
-def _text(row: Mapping[str, Any], name: str, *, empty: bool = False) -> str:
-    value = row.get(name)
-    if value is None or (value == "" and not empty):
-        raise RowError("empty", f"{name!r} is empty, got {value!r}")
-    if not isinstance(value, str):
-        raise RowError(
-            "not text",
-            f"{name!r} must be a text, got {type(value).__name__} {reprlib.repr(value)}; the "
-            "first row has a text, so that all must",
-        )
-    if (position := lone_surrogate(value)) is not None:
-        raise RowError(
-            "not text",
-            f"{name!r} has the lone surrogate {value[position]!r} at character {position}, which "
-            "no tokenizer reads; read the text as UTF-8 again",
-        )
-    return value
+def _text(row: Mapping[str, Any], name: str, label: str = "", *, may_be_empty: bool = False) -> str:
+    """Return a text of a row; ``label`` is what messages call it, the column's name without."""
+    hint = "; the first row has a text, so that all must"
+    return text_value(row.get(name), label or repr(name), may_be_empty=may_be_empty, hint=hint)
+
+
+def _response(name: str) -> str:
+    """Return what messages call the response of a column."""
+    return f"the response of {name!r}"
 
 
 def _ids(
@@ -560,38 +529,32 @@ def _messages(
 ) -> tuple[Chat, tuple[Messages, ...]]:
     """Return the prompt's conversation, and the messages that each response adds to it."""
     texts = [_as_messages(row.get(name), name, "assistant") for name in responses]
-    given: Any = row.get(prompt)
-    asked: Messages | None = None
-    if isinstance(given, str):
-        asked = _as_messages(given, prompt, "user")
-    elif given is not None:
-        asked = _as_messages(given, prompt)
-    if asked is None or all(_begins(messages, asked) for messages in texts):
+    value, request = row.get(prompt), None
+    if value is not None:
+        request = _as_messages(value, prompt, "user" if isinstance(value, str) else None)
+    if request is None or all(_begins(messages, request) for messages in texts):
         shared = len(texts[0]) - 1  # of a single conversation, all but the last message
         if len(texts) > 1:
             together = zip(*texts, strict=False)
             shared = sum(1 for _ in takewhile(lambda m: all(one == m[0] for one in m), together))
         if not shared or any(len(messages) <= shared for messages in texts):
-            named = "" if prompt in row else f", and of {[*row]} no column is {prompt!r}"
+            lack = "" if prompt in row else f", and of {[*row]} no column is {prompt!r}"
             raise RowError(
                 "no shared prompt",
                 f"the conversations share their first {shared} messages, which leaves no prompt or "
-                f"no response{named}",
+                f"no response{lack}",
             )
-        asked, texts = texts[0][:shared], [messages[shared:] for messages in texts]
-    last = asked[-1]
+        request, texts = texts[0][:shared], [messages[shared:] for messages in texts]
+    last = request[-1]
     if last["role"] == "assistant" or not (last["content"].strip() or last["role"] == "tool"):
         raise RowError(
             "no prompt",
-            f"its prompt ends with {reprlib.repr(asked[-1])}; it must end with what the assistant "
+            f"its prompt ends with {reprlib.repr(last)}; it must end with what the assistant "
             "answers",
         )
     for name, messages in zip(responses, texts, strict=True):
         _check_reply(messages, name)
-    try:
-        return Chat.of_row(asked, row), tuple(texts)
-    except PromptError as error:
-        raise RowError("not messages", str(error)) from None
+    return Chat.of_row(request, row), tuple(texts)
 
 
 def _check_reply(messages: Messages, name: str) -> None:
@@ -600,11 +563,11 @@ def _check_reply(messages: Messages, name: str) -> None:
     if others:
         raise RowError(
             "conversation",
-            f"the response of {name!r} has a message of the role {others[0]!r}, which would "
-            "be learned as the policy's own words",
+            f"{_response(name)} has a message of the role {others[0]!r}, which would be learned as "
+            "the policy's own words",
         )
     if not messages[-1]["content"].strip() and not messages[-1].get("tool_calls"):
-        raise RowError("empty", f"the response of {name!r} is empty, got {messages[-1]!r}")
+        raise RowError("empty", f"{_response(name)} is empty, got {messages[-1]!r}")
 
 
 def _as_messages(value: Any, name: str, role: str | None = None) -> Messages:
@@ -620,27 +583,29 @@ def _as_messages(value: Any, name: str, role: str | None = None) -> Messages:
         raise RowError("not messages", f"{name!r}: {error}") from None
 
 
-def _begins(messages: Messages, asked: Messages) -> bool:
+def _begins(messages: Messages, request: Messages) -> bool:
     """Return whether a conversation begins with messages, or, after a system's, with one of them.
 
     Data sets that have both a prompt and whole conversations may leave the system's message out of
     the prompt.
     """
-    told = messages[1:] if messages[0]["role"] == "system" != asked[0]["role"] else messages
-    start = [(m["role"], m["content"].strip()) for m in told[: len(asked)]]
-    return start == [(m["role"], m["content"].strip()) for m in asked]
+    start = 1 if messages[0]["role"] == "system" != request[0]["role"] else 0
+    beginning = messages[start : start + len(request)]
+    parts = (beginning, request)
+    one, other = ([(m["role"], m["content"].strip()) for m in part] for part in parts)
+    return one == other
 
 
 def _margin(row: Mapping[str, Any], name: str) -> float | None:
-    given = row.get(name)
-    if given is None or given == "":
+    value = row.get(name)
+    if value is None or value == "":
         return None
     try:
-        value = float(given)  # a csv file with gaps gives its numbers as texts
+        margin = float(value)  # a csv file with gaps gives its numbers as texts
     except (TypeError, ValueError):
-        value = math.nan
-    if not 0 <= value <= MAX_MARGIN:
+        margin = math.nan
+    if not 0 <= margin <= MAX_MARGIN:
         raise RowError(
-            "margin", f"{name!r} must be a number from 0 to {MAX_MARGIN:,}, got {given!r}"
+            "margin", f"{name!r} must be a number from 0 to {MAX_MARGIN:,}, got {value!r}"
         )
-    return value
+    return margin

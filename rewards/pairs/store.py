@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokengym.base.errors import DatasetError
 from tokengym.base.text import lone_surrogate
+from tokengym.envs.prompts.tables import RowError, sift
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -58,39 +58,38 @@ def responses_dataset(rows: Sequence[dict[str, Any]]) -> "Dataset":
 def _dataset(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> "Dataset":
     from datasets import Dataset, Features, List, Value
 
-    for number, row in enumerate(rows):
+    def checked(_: int, row: Any) -> Mapping[str, Any]:
         if not isinstance(row, Mapping):
-            raise DatasetError(f"row {number} must be an object, got {reprlib.repr(row)}")
+            raise RowError("no object", f"it must be an object, got {reprlib.repr(row)}")
         for column, kind in columns.items():
             if column not in row:
-                raise DatasetError(
-                    f"row {number} has no {column!r}; it has {', '.join(row) or 'nothing'}, a row "
-                    f"needs {', '.join(columns)}"
-                )
+                needed = f"a row needs {', '.join(columns)}"
+                raise RowError("missing", f"it has no {column!r}, only {[*row]}; {needed}")
             if not _is_kind(row[column], column, kind):
-                raise DatasetError(
-                    f"row {number}: {column!r} must be a {kind}, got {reprlib.repr(row[column])}; "
-                    "correct the row or leave it out"
-                )
-    values = {column: [row[column] for row in rows] for column in columns}
-    ids = List(Value("int64"))
-    types = {column: ids if kind == _IDS else Value(kind) for column, kind in columns.items()}
+                value = reprlib.repr(row[column])
+                raise RowError("not of its kind", f"{column!r} must be a {kind}, got {value}")
+        return row
+
+    remedy = "correct the row or leave it out"
+    table, _ = sift(enumerate(rows), checked, on_error="raise", remedy=remedy)
+    types = {
+        column: List(Value("int64")) if kind == _IDS else Value(kind)
+        for column, kind in columns.items()
+    }
+    values = {column: [row[column] for row in table] for column in columns}
     return Dataset.from_dict(values, features=Features(types))
 
 
 def _is_kind(value: Any, column: str, kind: str) -> bool:
     """Return whether a value is what its column holds."""
-    if kind == _IDS:
-        return isinstance(value, list | tuple) and all(_is_id(item) for item in value)
     if kind == "string":
         if value is None:
             return column == "finish_reason"
         return isinstance(value, str) and lone_surrogate(value) is None
     if kind == "float64":
         return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-    return _is_id(value)
-
-
-def _is_id(value: Any) -> bool:
-    is_number = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    return is_number and -(2**63) <= value < 2**63
+    if kind == _IDS and not isinstance(value, list | tuple):
+        return False
+    numbers = value if kind == _IDS else [value]
+    are_numbers = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in numbers)
+    return are_numbers and all(-(2**63) <= n < 2**63 for n in numbers)

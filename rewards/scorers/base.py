@@ -19,7 +19,7 @@ from tokengym.base.registry import Registry, imported
 from tokengym.envs.episode import Episode
 from tokengym.rewards.arguments import EpisodeArguments
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.maths.shares import add_rest_to_last
+from tokengym.rewards.maths.signed_parts import add_rest_to_last
 from tokengym.rewards.scores import SIGNED_KINDS, to_numpy
 from tokengym.rewards.scores import Scores as Scores
 from tokengym.rewards.scores import Shared as Shared
@@ -277,9 +277,9 @@ class FunctionScorer(Scorer):
             if isinstance(value, Decimal | Fraction):
                 number = np.asarray(float(value))
             if number.size != 1 or number.dtype.kind not in "biuf":
-                shown = " ".join(repr(value).split())[:80]
+                value_text = " ".join(repr(value).split())[:80]
                 raise ScorerError(
-                    f"scorer {self.name!r} returned {shown} for one prompt and response; "
+                    f"scorer {self.name!r} returned {value_text} for one prompt and response; "
                     "return one number"
                 )
             values.append(float(number.reshape(())))
@@ -360,7 +360,7 @@ class _Combination(Scorer):
         return type(self)([term.bind(tokenizer) for term in self.terms], self.number)
 
     def oov_fraction(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
-        """Return the largest share that a term cannot read."""
+        """Return the largest share that a term cannot read, (batch,)."""
         return np.max([term.oov_fraction(episodes) for term in self.terms], axis=0)
 
     def state_dict(self) -> dict[str, Any]:
@@ -379,7 +379,7 @@ class _Combination(Scorer):
             self.terms[int(number)].load_state_dict(inner)
 
     def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
-        """Return the combined scores of texts that nobody played."""
+        """Return the combined scores of texts that nobody played, (batch,)."""
         return self._combined([term.score_prefix(episodes) for term in self.terms])
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
@@ -421,10 +421,10 @@ class _Combination(Scorer):
     def _attributed(
         self, values: NDArray[np.float64], results: Sequence[Scores], kind: str
     ) -> Attributed:
-        """Return the attributions of the combined values, and whether additive and signed."""
+        """Return attributions, (n,) each, of values (batch,), and if additive and signed."""
 
     def _parts(self, results: Sequence[Scores]) -> dict[str, NDArray[np.float32]]:
-        """Return each term's value under its name, and its own parts under theirs.
+        """Return each term's values, (batch,), under its name, its own parts under theirs.
 
         A name that is taken is numbered: "Length 2".
         """
@@ -482,7 +482,7 @@ class Product(_Combination):
     def token_worth(
         self, episodes: Sequence[Episode], tokenizer: "PreTrainedTokenizerBase"
     ) -> list[NDArray[np.float64]] | None:
-        """Return that of the first factor times the number.
+        """Return that of the first factor, (n,) each, times the number.
 
         A bundle's other factor, grammaticality, is of sentences.
         """
@@ -515,12 +515,12 @@ def _load(name: str | None) -> None:
         import_module(f"tokengym.rewards.scorers.{module}")
 
 
-def _adopted(name: str, made: Any) -> Any:
+def _adopted(name: str, plugin: Any) -> Any:
     """Return what a package has under a name; its ``from_pretrained`` loads each model once."""
-    if getattr(made, "__name__", "") != "from_pretrained":
-        return made
+    if getattr(plugin, "__name__", "") != "from_pretrained":
+        return plugin
     loaded_once: Any = imported("tokengym.rewards.models.loading:loaded_once")
-    return loaded_once(made)
+    return loaded_once(plugin)
 
 
 SCORERS: Registry[Callable[..., Any]] = Registry(

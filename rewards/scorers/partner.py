@@ -47,27 +47,27 @@ class PartnerScore(Scorer):
         self.check_attribution(attribution)
         values = []
         for row, episode in enumerate(episodes):
-            given = _given(episode)
-            if not given and episode.finish_reason != "error":
+            turn_scores = _turn_scores(episode)
+            if not turn_scores and episode.finish_reason != "error":
                 raise ScorerError(
                     f"scorer 'partner' found no score in the {len(episode.turns)} turns of episode "
                     f"{row}; have the partner return Reply(text, score=...), or take another scorer"
                 )
-            values.append(self._joined(given))
+            values.append(self._joined(turn_scores))
         return Scores(values=values)
 
     def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
-        """Return what the partner has given so far, 0 before its first score.
+        """Return what the partner has given so far, (batch,), 0 before its first score.
 
         Of a text with parts left out it never saw the turns, and such a text is worth 0.
         """
-        return np.array([self._joined(_given(episode)) for episode in episodes])
+        return np.array([self._joined(_turn_scores(episode)) for episode in episodes])
 
-    def _joined(self, given: Sequence[float]) -> float:
-        return float(sum(given)) if self.of == "sum" else [0.0, *given][-1]
+    def _joined(self, turn_scores: Sequence[float]) -> float:
+        return float(sum(turn_scores)) if self.of == "sum" else [0.0, *turn_scores][-1]
 
 
-def _given(episode: Episode) -> list[float]:
+def _turn_scores(episode: Episode) -> list[float]:
     """Return the scores that an episode's turns have, in order."""
     return [turn.score for turn in episode.turns if turn.score is not None]
 

@@ -56,11 +56,11 @@ class LengthPenalty(Scorer):
         if self.unit == "tokens":
             lengths = [episode.num_written for episode in episodes]
         else:
-            said = (
+            turns = (
                 [turn.text for turn in episode.turns if turn.role == POLICY] or [episode.response]
                 for episode in episodes
             )
-            lengths = [sum(map(len, texts)) for texts in said]
+            lengths = [sum(map(len, texts)) for texts in turns]
         return Scores(values=-self.rate * np.array(lengths, dtype=np.float64))
 
 

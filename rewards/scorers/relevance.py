@@ -333,13 +333,13 @@ class Relevance(Shared, Scorer):
             spans=True,
         )
         is_read = [any(stop > start for start, stop in text.spans) for text in tokens]
-        sequences = [text.ids if read else [] for text, read in zip(tokens, is_read, strict=True)]
-        spans = [text.spans if read else [] for text, read in zip(tokens, is_read, strict=True)]
+        sequences = [text.ids if has else [] for text, has in zip(tokens, is_read, strict=True)]
+        spans = [text.spans if has else [] for text, has in zip(tokens, is_read, strict=True)]
         width = int(self.encoder.config.get_text_config().hidden_size)
         hidden = [np.zeros((0, width)) for _ in texts]
         pad_id = self.tokenizer.pad_token_id or 0
-        read = reading(self.encoder, sequences, batch_size=self.batch_size, pad_id=pad_id)
-        with read as batches:
+        forward = reading(self.encoder, sequences, batch_size=self.batch_size, pad_id=pad_id)
+        with forward as batches:
             for batch in batches:
                 states = self.encoder(**batch.tensors).last_hidden_state
                 rows = states.float().cpu().numpy().astype(np.float64)

@@ -252,17 +252,17 @@ class RewardModel(Shared, Scorer):
             TokenizerError: if an id would be outside the model, or the model's tokenizer gives no
                 offsets.
         """
-        own = self.tokenizer
+        native = self.tokenizer
         bound = copy.copy(self)
-        alike = not self._always_text and (own is None or encodes_alike(tokenizer, own))
+        alike = not self._always_text and (native is None or encodes_alike(tokenizer, native))
         # What a policy read in another template than the model's, or in one that the model was not
         # trained in, is written anew.
         bound._rewrites_chats = (
             alike
-            and own is not None
+            and native is not None
             and (
                 self._form == "text"
-                or bool(own.chat_template and own.chat_template != tokenizer.chat_template)
+                or bool(native.chat_template and native.chat_template != tokenizer.chat_template)
             )
         )
         if alike:
@@ -279,10 +279,14 @@ class RewardModel(Shared, Scorer):
             bound.attribution_kinds = self._classifier.kinds - {"prefix"}
         bound._retokenizer = None
         if not alike or bound._rewrites_chats:
-            assert own is not None
+            assert native is not None
             keeps_end = self._is_encoder
             bound._retokenizer = Retokenizer(
-                tokenizer, own, form=self._form, adds_end=self._adds_end, keeps_end=keeps_end
+                tokenizer,
+                native,
+                form=self._form,
+                adds_end=self._adds_end,
+                keeps_end=keeps_end,
             )
         bound.reads_text = not alike
         return bound
@@ -342,7 +346,7 @@ class RewardModel(Shared, Scorer):
         values = np.zeros(len(episodes), dtype=np.float32)
         parts = {"disagreement": np.zeros_like(values)} if self.disagrees else {}
         rows = [np.zeros(0)] * len(episodes)
-        read = last_row.plain if attribution is None else last_row.READINGS.find(attribution)
+        forward = last_row.plain if attribution is None else last_row.READINGS.find(attribution)
         with reading(
             self.model,
             sequences,
@@ -355,7 +359,7 @@ class RewardModel(Shared, Scorer):
                 chosen, ends = batch.indices, batch.ends
                 starts = ends + 1 - after[chosen] - sizes[chosen]
                 inputs = self._classifier.inputs(batch, starts)
-                logits, columns, gap = read(self._classifier, inputs)
+                logits, columns, gap = forward(self._classifier, inputs)
                 values[chosen] = self._classifier.of_logits(logits).cpu().numpy()
                 if self.disagrees:
                     parts["disagreement"][chosen] = logits.float().cpu().numpy().std(axis=1)
@@ -378,7 +382,7 @@ class RewardModel(Shared, Scorer):
         return Scores(values, parts, rows, signed=attribution in SIGNED_KINDS)
 
     def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
-        """Return the scores of texts that nobody played; an empty one is worth 0.
+        """Return the scores of texts that nobody played, (batch,); an empty one is worth 0.
 
         The score of an empty response is read at the prompt's last token.
         """

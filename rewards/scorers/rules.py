@@ -32,8 +32,8 @@ class RuleScorer(Scorer):
 
     def __init__(self, rules: Rules) -> None:
         if not isinstance(rules, Rules):
-            known = ", ".join(cls.__name__ for cls in GOLD.values())
-            raise TypeError(f"rules must be one of {known}, got {type(rules).__name__}")
+            kinds = ", ".join(cls.__name__ for cls in GOLD.values())
+            raise TypeError(f"rules must be one of {kinds}, got {type(rules).__name__}")
         self.rules = rules
         self._name = f"RuleScorer({rules.kind})"
 
@@ -63,7 +63,7 @@ class RuleScorer(Scorer):
     def token_worth(
         self, episodes: Sequence[Episode], tokenizer: "PreTrainedTokenizerBase"
     ) -> list[NDArray[np.float64]] | None:
-        """Return what the rules' words add to the score, None unless it rests on single words."""
+        """Return what tokens add, (n,) each; None unless the score rests on single words."""
         return words_on_tokens(self.rules.contributions, episodes, tokenizer)
 
 

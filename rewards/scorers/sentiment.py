@@ -53,10 +53,10 @@ class Sentiment(Scorer):
             ValueError: if the file is not a lexicon.
         """
         lexicon = bundled("movie_review").lexicon if path is None else Path(path)
-        made = cls(load_lexicon(lexicon), include_prompt=include_prompt)
+        scorer = cls(load_lexicon(lexicon), include_prompt=include_prompt)
         if (lexicon.parent / "bundle.json").is_file():
-            made._bundle = Bundle(lexicon.parent)
-        return made
+            scorer._bundle = Bundle(lexicon.parent)
+        return scorer
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return the polarity of each episode, in (-1, 1)."""
@@ -78,7 +78,7 @@ class Sentiment(Scorer):
     def token_worth(
         self, episodes: Sequence[Episode], tokenizer: "PreTrainedTokenizerBase"
     ) -> list[NDArray[np.float64]] | None:
-        """Return the opinions' shares of the polarity, after intensifiers and negations.
+        """Return the opinions' shares of the polarity, (n,) each, after their modifiers.
 
         The modifiers themselves get 0 (`Lexicon.contributions`).
         """

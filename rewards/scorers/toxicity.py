@@ -204,8 +204,8 @@ class ClassProbability(Shared):
         sequences = [text.ids for text in tokens]
         result = np.zeros(len(texts))
         pad_id = self.model.config.pad_token_id or 0
-        read = reading(self.model, sequences, batch_size=self.batch_size, pad_id=pad_id)
-        with read as batches:
+        forward = reading(self.model, sequences, batch_size=self.batch_size, pad_id=pad_id)
+        with forward as batches:
             for batch in batches:
                 logits = self.model(**batch.tensors).logits.double()
                 probabilities = logits.sigmoid() if self.alone else logits.softmax(dim=-1)
@@ -218,9 +218,9 @@ def _toxicity(path: str | None = None, words: str | None = None, **options: Any)
     if path is not None and words is None:
         return Toxicity.from_pretrained(path, **options)
     if path is not None or options:
-        given = ", ".join([*(["path"] if path else []), *options])
+        names = ", ".join([*(["path"] if path else []), *options])
         raise ScorerError(
-            f"scorer 'toxicity' takes either words=one+two or a classifier by path=..., got {given}"
+            f"scorer 'toxicity' takes either words=one+two or a classifier by path=..., got {names}"
             f"{' and words' if words else ' without path'}"
         )
     return Toxicity.from_words(RUDE_WORDS if words is None else words.split("+"))

@@ -1,4 +1,4 @@
-"""Wrappers of a scorer: remembered scores, another's account of tokens, a limit on time."""
+"""Wrappers of a scorer: normalised or remembered scores, an explainer, a limit on time."""
 
 import copy
 import signal
@@ -8,17 +8,21 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from numbers import Real
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from tokengym.base.settings import check_count
-from tokengym.envs.episode import Episode
-from tokengym.rewards.errors import ScorerError
+from tokengym.base.registry import Registry, name_of
+from tokengym.base.settings import check_choice, check_count, check_number
+from tokengym.envs.episode import RAW_SCORE, Episode
+from tokengym.rewards.errors import RewardError, ScorerError
+from tokengym.rewards.maths.redistribution import Moments, update_moments
+from tokengym.rewards.maths.signed_parts import add_rest_evenly
 from tokengym.rewards.scorers.base import (
     AnyScorer,
     Product,
@@ -30,6 +34,7 @@ from tokengym.rewards.scorers.base import (
     call_scorer,
     merged_columns,
 )
+from tokengym.rewards.scores import as_float32, inner_parts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -95,15 +100,15 @@ class ScorerWrapper(Scorer):
     def token_worth(
         self, episodes: Sequence[Episode], tokenizer: "PreTrainedTokenizerBase"
     ) -> list[NDArray[np.float64]] | None:
-        """Return what each token adds to the score inside; None where that cannot be told."""
+        """Return what each token adds to the score inside, (n,); None where nobody can tell."""
         return self.scorer.token_worth(episodes, tokenizer)
 
     def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
-        """Return what the scorer inside says of texts that nobody played."""
+        """Return what the scorer inside says of texts that nobody played, (batch,)."""
         return self.scorer.score_prefix(episodes)
 
     def oov_fraction(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
-        """Return what the scorer inside cannot read."""
+        """Return what the scorer inside cannot read, (batch,)."""
         return self.scorer.oov_fraction(episodes)
 
     def state_dict(self) -> dict[str, Any]:
@@ -137,12 +142,232 @@ def _compares(scorer: Scorer) -> bool:
     return overridden or "score_groups" in vars(scorer)  # somebody's object, adapted
 
 
-class _Entry(NamedTuple):
-    value: float
-    parts: dict[str, float]
-    attribution: NDArray[np.float32] | None
-    additive: bool
-    signed: bool
+_EPSILON = 1e-8
+NORMALIZATIONS: Registry[tuple[str, ...]] = Registry("normalize", error=RewardError)
+"""Ways to normalise scores, with the arguments of `Normalize` that are options of each."""
+NORMALIZATIONS.register("batch", ("by", "scale", "clip"))
+NORMALIZATIONS.register("running", ("by", "scale", "clip", "window"))
+
+
+Normalization = tuple[str, dict[str, Any]]
+"""Name of a normalisation, and its options."""
+
+
+def parse_normalization(text: str | Normalization) -> Normalization:
+    """Return the name of a normalisation and its options; a pair is returned as it is.
+
+    Args:
+        text: "batch" or "running", with options as in "running:window=512,by=query_type"; "none"
+            is None.
+
+    Example:
+        >>> parse_normalization("running:window=512,clip=none")
+        ('running', {'window': 512, 'clip': None})
+    """
+    if isinstance(text, tuple) and list(map(type, text)) == [str, dict]:
+        return text
+    if not isinstance(text, str) or (name := name_of(text)) not in NORMALIZATIONS:
+        raise RewardError(f"normalize must be None, 'running' or 'batch', got {text!r}")
+    options = NORMALIZATIONS.parse(text).options
+    for key in options:
+        if key not in NORMALIZATIONS[name]:
+            raise RewardError(
+                f"normalize {name!r} has no option {key!r}; it has "
+                f"{', '.join(NORMALIZATIONS[name])}"
+            )
+    return name, {key: None if value == "none" else value for key, value in options.items()}
+
+
+class Normalize(ScorerWrapper):
+    """Running normalisation: value' = clip((value - mean) / deviation, -clip, clip).
+
+    A batch updates the statistics before it is normalised by them. The value as it was stays in
+    ``parts["raw_score"]``. Scoring changes the statistics, so the same episode may score
+    differently later: evaluate with the scorer inside. `bind` returns a copy with statistics of
+    its own, so that environments which are given one `Normalize` do not share them.
+
+    Where prompts of several kinds are scored on different scales, one mean for all tells the
+    policy which kind it was asked, not how well it answered; ``by`` keeps statistics per kind.
+
+    Args:
+        scorer: Scorer to normalise.
+        window: Scores remembered, with exponentially decaying weights, or None for all. With a
+            window no longer than the batch the statistics are the batch's own. Groups share it
+            in proportion to their episodes in the batch.
+        scale: Whether to divide by the deviation; False centres only.
+        clip: Bound on the result, in units after scaling; None for no bound.
+        by: Annotation of the prompt whose values each get statistics of their own, "query_type";
+            None for one mean and deviation of all episodes. A score that is its group's only one
+            so far becomes 0.
+
+    Raises:
+        ScorerError: if ``window`` or ``clip`` is not positive, or ``by`` is something else.
+
+    Source: the normalisation of Kim et al. 2024, arXiv:2402.03469 (all history, clip 10).
+    """
+
+    def __init__(
+        self,
+        scorer: AnyScorer,
+        *,
+        window: int | None = None,
+        scale: bool = True,
+        clip: float | None = 10.0,
+        by: Literal["query_type"] | None = None,
+    ) -> None:
+        super().__init__(scorer)
+        self.window = window
+        self.scale = scale
+        self.clip = clip
+        self.by = by
+        check_count(self, "window", optional=True, hint="None remembers all", error=ScorerError)
+        remedy = "None does not clip"
+        check_number(self, "clip", above=0, optional=True, hint=remedy, error=ScorerError)
+        check_choice(self, "by", ("query_type", None), error=ScorerError)
+        self.groups: dict[str | None, Moments] = {}
+        """Moments by value of ``by``; those of all episodes at None without groups."""
+        self.gather: Callable[[Any], list[Any]] = _alone
+        """Returns the values of all processes that score a round together, given this one's."""
+
+    @property
+    def fault_name(self) -> str:
+        """That of the scorer inside, which ``normalize=`` has put here."""
+        return self.scorer.fault_name
+
+    @property
+    def moments(self) -> Moments:
+        """The moments of all episodes; empty where groups have their own."""
+        return self.groups.get(None, Moments())
+
+    def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
+        """Return normalised scores; the batch updates the statistics first.
+
+        Weights are passed on. Signed attributions are scaled with the value; of those that sum to
+        it, what centring and clipping take off is spread evenly, as a constant of the episode. On
+        the last token alone it would outweigh the parts, which a critic has to learn first.
+
+        Raises:
+            ScorerError: if a prompt lacks the annotation ``by``.
+        """
+        return self._updated(episodes, call_scorer(self.scorer, episodes, attribution))
+
+    def score_groups(self, groups: Sequence[Sequence[Episode]]) -> Scores:
+        """Return normalised scores of groups; all of them are one batch to the statistics."""
+        episodes = [episode for group in groups for episode in group]
+        return self._updated(episodes, self.scorer.score_groups(groups))
+
+    def _updated(self, episodes: Sequence[Episode], raw: Scores) -> Scores:
+        """Return scores normalised by the statistics, which they update first."""
+        raw.check(episodes, self.scorer.name)
+        parts = self.gather(([self._label(episode) for episode in episodes], raw.values))
+        labels = [label for labels, _ in parts for label in labels]
+        values = np.concatenate([values for _, values in parts])
+        groups = dict(self.groups)  # copies of this scorer keep the one they have
+        for label in dict.fromkeys(labels):
+            rows = [row for row, other in enumerate(labels) if other == label]
+            # A group's share of the window, rounded up, as it has that share of this batch.
+            window = None if self.window is None else -(-self.window * len(rows) // len(labels))
+            groups[label] = update_moments(
+                groups.get(label, Moments()), values[rows], window=window
+            )
+        self.groups = groups
+        return self._normalized(episodes, raw)
+
+    def _normalized(self, episodes: Sequence[Episode], scores: Scores) -> Scores:
+        """Return scores with normalised values, and their attributions in the same units."""
+        means, deviations, factors = self._statistics(episodes)
+        values = (scores.values.astype(np.float64) - means) / deviations
+        if self.clip is not None:
+            values = values.clip(-self.clip, self.clip)
+        rows: Any = scores.attributions
+        if rows is not None and scores.signed:
+            rows = [row.astype(np.float64) * by for by, row in zip(factors, rows, strict=True)]
+        if rows is not None and scores.additive:
+            rows = [add_rest_evenly(float(v), row) for v, row in zip(values, rows, strict=True)]
+        parts: Any = scores.parts  # of a `Normalize`: with the value as it was before that one
+        if not isinstance(self.scorer, Normalize):
+            parts = {**inner_parts(parts), RAW_SCORE: scores.values}
+        return replace(scores, values=as_float32(values), parts=parts, attributions=rows)
+
+    def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
+        """Return scores normalised by the statistics as they are, and not clipped, (batch,)."""
+        raw = self.scorer.score_prefix(episodes)
+        means, _, factors = self._statistics(episodes)
+        return (np.asarray(raw, dtype=np.float64) - means) * factors
+
+    def with_components(self, **components: Any) -> "Normalize | None":
+        """Return a copy around the switched scorer, whose scores no statistics know yet."""
+        switched = super().with_components(**components)
+        if switched is not None:
+            switched.groups = {}
+        return switched
+
+    def token_worth(
+        self, episodes: Sequence[Episode], tokenizer: "PreTrainedTokenizerBase"
+    ) -> list[NDArray[np.float64]] | None:
+        """Return what each token adds, (n,), scaled by the statistics, and not clipped."""
+        worth = self.scorer.token_worth(episodes, tokenizer)
+        if worth is None:
+            return None
+        return [by * row for by, row in zip(self._statistics(episodes)[2], worth, strict=True)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the statistics."""
+        overall = self.moments if self.by is None else Moments()
+        groups = {name: moments._asdict() for name, moments in self.groups.items() if name}
+        return {**overall._asdict(), "groups": groups, "scorer": self.scorer.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over the statistics that `state_dict` returned.
+
+        Raises:
+            ScorerError: if one is missing, or none of them is what it must be.
+        """
+        try:
+            groups: dict[str | None, Moments] = {None: _moments(state)} if self.by is None else {}
+            groups |= {name: _moments(group) for name, group in state.get("groups", {}).items()}
+            if state["scorer"]:
+                self.scorer.load_state_dict(state["scorer"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            what = f"lacks {error}" if isinstance(error, KeyError) else f"is damaged ({error})"
+            raise ScorerError(
+                f"the state of {self.name!r} {what}; pass what state_dict() returned"
+            ) from None
+        self.groups = groups
+
+    def _label(self, episode: Episode) -> str | None:
+        """Return the group of an episode; None if there are no groups."""
+        if self.by is None:
+            return None
+        if episode.query_type is None:
+            raise ScorerError(
+                f"scores are normalised by {self.by}, which the prompt {episode.prompt!r} lacks; "
+                f"name the data set's column with {self.by}_column, or normalise all together"
+            )
+        return episode.query_type
+
+    def _statistics(
+        self, episodes: Sequence[Episode]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return what each episode is normalised by, (batch,) each.
+
+        Returns:
+            Means, deviations, and what differences of scores are multiplied by, which is 0 before
+            any deviation.
+        """
+        moments = [self.groups.get(self._label(episode), Moments()) for episode in episodes]
+        means, deviations = np.array([one.mean for one in moments]), np.ones(len(moments))
+        if self.scale:
+            deviations = np.sqrt([one.variance for one in moments]) + _EPSILON
+        return means, deviations, np.where(deviations > _EPSILON, 1.0 / deviations, 0.0)
+
+
+def _alone(value: Any) -> list[Any]:
+    return [value]
+
+
+def _moments(state: Mapping[str, Any]) -> Moments:
+    return Moments(int(state["seen"]), float(state["mean"]), float(state["variance"]))
 
 
 class Cached(Shared, ScorerWrapper):
@@ -178,7 +403,7 @@ class Cached(Shared, ScorerWrapper):
         self.size = size
         check_count(self, "size", error=ScorerError)
         self.hits = self.misses = 0
-        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
+        self._entries: OrderedDict[Hashable, Scores] = OrderedDict()
 
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "Cached":
         """Return the cache of the scorer bound to the policy's tokenizer; itself if that is it."""
@@ -200,68 +425,35 @@ class Cached(Shared, ScorerWrapper):
         if _compares(self.scorer):
             return call_scorer(self.scorer, episodes, attribution)
 
-        def score(unknown: Sequence[Episode]) -> list[_Entry]:
-            scores = call_scorer(self.scorer, unknown, attribution)
-            scores.check(unknown, self.scorer.name)
-            rows = scores.attributions
-            return [
-                _Entry(
-                    float(scores.values[row]),
-                    {name: float(part[row]) for name, part in scores.parts.items()},
-                    None if rows is None else rows[row].copy(),
-                    scores.additive,
-                    scores.signed,
-                )
-                for row in range(len(unknown))
-            ]
+        def score(new: Sequence[Episode]) -> Scores:
+            scores = call_scorer(self.scorer, new, attribution)
+            scores.check(new, self.scorer.name)
+            return scores
 
-        entries = self._look_up(episodes, f"score {attribution}", score)
-        names = list(dict.fromkeys(name for entry in entries for name in entry.parts))
-        rows = [entry.attribution for entry in entries if entry.attribution is not None]
-        return Scores(
-            values=[entry.value for entry in entries],
-            parts={name: [entry.parts.get(name, 0.0) for entry in entries] for name in names},
-            attributions=rows if len(rows) == len(entries) else None,
-            additive=all(entry.additive for entry in entries),
-            signed=all(entry.signed for entry in entries),
-        )
+        return Scores.joined(self._look_up(episodes, f"score {attribution}", score))
 
     def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
-        """Return the scores of texts that nobody played, remembered apart from the others."""
+        """Return the scores of texts that nobody played, (batch,), remembered apart from others."""
 
-        def score_prefix(unknown: Sequence[Episode]) -> list[_Entry]:
-            values = self.scorer.score_prefix(unknown)
-            return [_Entry(float(value), {}, None, False, False) for value in values]
+        def score(new: Sequence[Episode]) -> Scores:
+            return Scores(self.scorer.score_prefix(new))
 
-        return np.array(
-            [entry.value for entry in self._look_up(episodes, "score_prefix", score_prefix)]
-        )
+        return Scores.joined(self._look_up(episodes, "score_prefix", score)).values
 
     def _look_up(
         self,
         episodes: Sequence[Episode],
         kind: str,
-        read: Callable[[Sequence[Episode]], list[_Entry]],
-    ) -> list[_Entry]:
-        keys: list[Hashable] = []
-        for e in episodes:
-            text = (e.prompt, e.response, e.prompt_ids, e.response_ids, e.finish_reason, e.turns)
-            written = None if e.written is None else e.written.tobytes()  # replies cost no length
-            asked = (
-                e.messages,
-                e.reference,
-                e.query_type,
-                _as_text(e.metadata) if e.metadata else "",
-            )
-            keys.append((kind, text, written, asked))
+        score: Callable[[Sequence[Episode]], Scores],
+    ) -> list[Scores]:
+        """Return the scores of each episode, those of new texts scored in one batch."""
+        keys = [(kind, *_text_key(episode)) for episode in episodes]
         entries = {key: self._entries[key] for key in keys if key in self._entries}
-        unknown = {
-            key: episode for key, episode in zip(keys, episodes, strict=True) if key not in entries
-        }
-        self.misses += len(unknown)
-        self.hits += len(keys) - len(unknown)
-        if unknown:
-            entries.update(zip(unknown, read(list(unknown.values())), strict=True))
+        new = {key: e for key, e in zip(keys, episodes, strict=True) if key not in entries}
+        self.misses += len(new)
+        self.hits += len(keys) - len(new)
+        if new:
+            entries.update(zip(new, score(list(new.values())).split(), strict=True))
         for key in keys:
             self._entries[key] = entries[key]
             self._entries.move_to_end(key)
@@ -270,14 +462,18 @@ class Cached(Shared, ScorerWrapper):
         return [entries[key] for key in keys]
 
 
-def _as_text(metadata: Mapping[str, Any]) -> str:
-    """Return metadata as a text that differs where any value does."""
+def _text_key(episode: Episode) -> tuple[Hashable, ...]:
+    """Return what tells an episode from others that may score differently."""
     # An array's own repr leaves out the middle of a long one, and digits.
-    return repr(
-        {
-            name: (value.dtype.str, value.tolist()) if isinstance(value, np.ndarray) else value
-            for name, value in metadata.items()
-        }
+    metadata = {
+        name: (value.dtype.str, value.tolist()) if isinstance(value, np.ndarray) else value
+        for name, value in episode.metadata.items()
+    }
+    return (
+        *(episode.prompt, episode.response, episode.prompt_ids, episode.response_ids),
+        *(episode.finish_reason, episode.turns, episode.messages),
+        *(episode.reference, episode.query_type, repr(metadata) if metadata else ""),
+        None if episode.written is None else episode.written.tobytes(),  # replies cost no length
     )
 
 
@@ -386,7 +582,7 @@ class TimeLimit(ScorerWrapper):
             return self.scorer.score_groups(groups)
 
     def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
-        """Return the scores of texts that nobody played; see `score`."""
+        """Return the scores of texts that nobody played, (batch,); see `score`."""
         with self._limited():
             return self.scorer.score_prefix(episodes)
 

@@ -4,12 +4,13 @@ import shlex
 from pathlib import Path
 
 SETTINGS = (
-    "--env MovieReview --rewards sparse uniform abc-signed --seeds 5 --updates 12 "
-    "--learning-rate 1e-3 --learning-rate-schedule constant --n-warmup-updates 5 --kl-coef 0.02 "
-    "--eval-every 2 --eval-episodes 64 --reference-samples 16"
+    "--env MovieReview --rewards sparse uniform abc-signed --seeds 5 --updates 24 "
+    "--learning-rate 5e-4 --n-warmup-updates 8 --eval-every 1 --eval-episodes 64 "
+    "--reference-samples 16"
 )
-"""Options of the comparison: the task's default rewards, at a rate that warms up and a price that
-leave the report without a caution. It takes about four minutes of one core, two on two."""
+"""Options of the comparison: the task's default rewards at its default price, at a rate that warms
+up, and measured after each update, so that scores at equal KL are known. It takes about eight
+minutes of one core, four on two."""
 TRAINED = """\
 What is trained   a language model of 0.3 million weights, to continue film reviews positively.
                   A reward model, which was trained on such reviews, scores each finished text.
@@ -17,7 +18,7 @@ What is compared  three rules that divide the same score among a text's tokens, 
                     sparse      all of it to the last token, as usual
                     uniform     the same part to each token: a control that reads nothing
                     abc-signed  to each token what the reward model's attention says it did
-How long          about 2 minutes on 2 cores; Ctrl-C keeps what is finished. It runs
+How long          about 4 minutes on 2 cores; Ctrl-C keeps what is finished. It runs
 
   tokengym compare {settings}
 """
@@ -33,7 +34,7 @@ README.md continues with an environment, an agent and a reward of your own.
 
 
 def demo(out: Path = Path("runs/demo"), no_browser: bool = False) -> int:
-    """Compare two rewards and a control in two minutes on two CPU cores, and open the report.
+    """Compare two rewards and a control in four minutes on two CPU cores, and open the report.
 
     Nothing is downloaded. Ctrl-C keeps finished runs, and the same command resumes.
 

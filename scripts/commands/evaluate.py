@@ -91,9 +91,9 @@ def evaluate(
     ROUGE (where prompts have references) and self-BLEU need pip install 'tokengym[text]'.
 
     For example:
-      tokengym evaluate runs/abc/agent
+      tokengym evaluate runs/one/agent
       tokengym evaluate --env MovieReview            the policy that training starts from
-      tokengym evaluate runs/abc/agent --against runs/sparse/agent --judge models/judge
+      tokengym evaluate runs/one/agent --against runs/sparse/agent --judge models/judge
       tokengym evaluate my_agent.py:MyAgent          an agent of your own, as it is made
 
     Args:

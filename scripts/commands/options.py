@@ -38,6 +38,7 @@ from tyro.constructors import (
 from tokengym.base.errors import SettingsError
 from tokengym.base.registry import did_you_mean
 from tokengym.base.settings import Chosen, FieldPath, filled, names_of
+from tokengym.base.text import listed
 
 USED = frozenset(
     """
@@ -524,7 +525,7 @@ def _refuse_idle(
         present = typed.get("agent", inspect.signature(command).parameters["agent"].default)
         raise ValueError(
             f"--{others[owners[0]][flag]} has no effect on {present}; it is an option of "
-            f"{_listed(owners)}; {present} takes {takes}"
+            f"{listed(owners)}; {present} takes {takes}"
         )
     return set().union(*others.values())
 
@@ -532,8 +533,3 @@ def _refuse_idle(
 def _names(options: Iterable[Option]) -> dict[str, str]:
     """Return all names of the settings among options, each with the first of its option."""
     return {name: one.flag for one in options if one.leaf for name in one.flags}
-
-
-def _listed(names: Sequence[str]) -> str:
-    *rest, last = names
-    return f"{', '.join(rest)} and {last}" if rest else last

@@ -29,6 +29,7 @@ def report(
     curves: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE ...")] = (),
     baseline: str | None = None,
     group_by: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN ...")] = (),
+    score: str | None = None,
     level: float | None = None,
     kl_coef: float | None = None,
     axis: Literal["step", "tokens"] | None = None,
@@ -56,6 +57,8 @@ def report(
         baseline: Reward that the others are compared with (default: the first; sparse, if curves
             have it).
         group_by: Columns to group curves by, if not all of those.
+        score: Column of curves with the score (default: score, or the one that is known of the tool
+            that logged them).
         level: Confidence level of the intervals of curves (default: 0.95).
         kl_coef: Price of a nat of KL in curves, for the score minus its penalty.
         axis: What runs of curves are compared at equal amounts of: step (updates) or tokens
@@ -69,7 +72,8 @@ def report(
 
     if bool(runs) == bool(curves):
         raise ValueError("report takes folders of runs or --curves FILE.csv, one of the two")
-    of_curves = {"group_by": group_by or None, "level": level, "kl_coef": kl_coef, "axis": axis}
+    of_curves: dict[str, Any] = {"group_by": group_by or None, "score": score}
+    of_curves |= {"level": level, "kl_coef": kl_coef, "axis": axis}
     idle = {"trust_code": trust_code or None} if curves else of_curves
     for name, value in idle.items():
         if value is not None:
@@ -81,16 +85,8 @@ def report(
     if out is None and paper.figure is paper.table is None:
         out = runs[0] if len(runs) == 1 else Path("report")
     if curves:
-        summary = report_curves(
-            curves,
-            out,
-            baseline=baseline,
-            group_by=group_by or None,
-            level=0.95 if level is None else level,
-            kl_coef=kl_coef,
-            axis=axis,
-            paper=paper,
-        )
+        given = {name: value for name, value in of_curves.items() if value is not None}
+        summary = report_curves(curves, out, baseline=baseline, paper=paper, **given)
     else:
         summary = merge_comparisons(
             runs, out, baseline=baseline, trust_code=trust_code, paper=paper

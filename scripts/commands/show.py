@@ -157,7 +157,7 @@ def _figures(group: Mapping[str, Any], width: int) -> Iterator[Table]:
     entries = list(group["rewards"].values())
     names = short_names([printable(name) for name in group["rewards"]])
     columns = [_column(entries, WHEN["auc"], "score", "auc")]
-    if "kl" in group["measures"]:
+    if "kl" in group["measures"] and len(entries) > 1:
         columns.append(_column(entries, "at equal KL", "score", "at_kl"))
     for name, measure in measures_of(group["by_gold"]).items():
         is_shown = any(name in entry["figures"] for entry in entries)

@@ -1,6 +1,7 @@
 """``tokengym train``: one policy, one reward."""
 
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from tokengym.evaluation.runs.defaults import (
     task_name,
     with_own_prompts,
 )
-from tokengym.evaluation.runs.spec import SPEC_FILE, RunSpec, slug
+from tokengym.evaluation.runs.spec import SPEC_FILE, slug
 from tokengym.evaluation.runs.words import comparison, run_settings
 from tokengym.scripts.commands.options import (
     RUN_OPTIONS,
@@ -28,6 +29,8 @@ from tokengym.scripts.commands.options import (
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from tokengym.evaluation.runs.run import Run
 
 CURVE = "curve.png"
 """Picture of a run's curve, in its folder."""
@@ -121,25 +124,26 @@ def _train_once(config: ComparisonConfig, out: Path | None, track: Tracker) -> N
     from tokengym.base.folders import locked
     from tokengym.base.saved_code import CODE, keep_code
     from tokengym.evaluation.runs.compare import preflight
-    from tokengym.evaluation.runs.folder import check_folder, missing_runs, result_of, take_over
-    from tokengym.evaluation.runs.record import versions
-    from tokengym.evaluation.runs.run import join_run
+    from tokengym.evaluation.runs.folder import check_folder, missing_runs, take_over
+    from tokengym.evaluation.runs.machine import versions
+    from tokengym.evaluation.runs.run import Run
+    from tokengym.evaluation.runs.training import join_processes
     from tokengym.scripts.commands.show import say, terminal
 
     seed = config.first_seed
     check_tracker(track)
     out = out or Path("runs") / f"train-{task_name(config.env)}-{slug(config.names[0])}-{seed}"
-    (plan,) = config.plans(out)
+    run = Run(*config.specs(out))
     # Looked at by all processes before one of them writes.
     check_folder(config, out)
-    is_complete = result_of(plan).get("status") == "finished"
+    is_complete = run.is_finished
     was_trained = (out / "agent").exists() or (out / CURVE).exists()
     if is_complete and (out / "curves.csv").exists() and not was_trained:
         raise ValueError(
             f"{out} holds this run as tokengym compare made it, which saves no agent; name another "
             "folder with --out"
         )
-    processes = join_run(config.training)
+    processes = join_processes(config.training)
     console = terminal(quiet=not processes.is_main)
     if processes.is_main:
         with locked(out):
@@ -150,58 +154,55 @@ def _train_once(config: ComparisonConfig, out: Path | None, track: Tracker) -> N
                 measured_by = preflight(config)
                 for line in (config.decided, f"measured by {measured_by}"):
                     say(console, line)
-                plan.write(versions())  # whose settings the folder has from now on
+                run.spec.write(versions())  # whose settings the folder has from now on
                 keep_code(config.code, out / CODE)
     if is_complete:
         said = f"{out} is complete: it holds this very run, and nothing was trained again"
         say(console, said)
     else:
-        _train(plan, out, console, track, is_main=processes.is_main)
+        _train(run, out, console, track, is_main=processes.is_main)
     if processes.is_main:  # models that are shared out among processes may be too large for one
-        _show(console, config, plan, out, with_references=not processes.saves_together)
+        _show(console, config, run, out, with_references=not processes.saves_together)
 
 
-def _train(plan: RunSpec, out: Path, console: "Console", track: Tracker, *, is_main: bool) -> None:
+def _train(run: "Run", out: Path, console: "Console", track: Tracker, *, is_main: bool) -> None:
     """Train, or resume a stopped run."""
     from tokengym.evaluation.runs.display import ProgressDisplay
-    from tokengym.evaluation.runs.run import do_plan
 
-    with ProgressDisplay(console, total=1, done=0, steps=plan.training.last_step) as board:
-        board.start(plan.key)
+    with ProgressDisplay(console, total=1, done=0, steps=run.spec.training.last_step) as board:
+        board.start(run.spec.key)
         try:
-            do_plan(
-                plan,
+            run.do(
                 save=out / "agent",
                 checkpoint_every=1,
-                report=lambda step, point: board.update(plan.key, step, point),
+                report=lambda step, point: board.update(run.spec.key, step, point),
                 track=track,
             )
         except BaseException:  # also Ctrl-C
             if is_main:
-                _forget_if_begun(plan, out)
+                _forget_if_begun(run, out)
             raise
-        board.finish(plan.key, None)
+        board.finish(run.spec.key, None)
 
 
-def _forget_if_begun(plan: RunSpec, out: Path) -> None:
+def _forget_if_begun(run: "Run", out: Path) -> None:
     """Delete a folder whose run ended before it learned or kept anything.
 
     The corrected command, which may be of another reward, finds it as it was.
     """
     from tokengym.base.saved_code import CODE
-    from tokengym.evaluation.runs.folder import result_of
 
     written = {SPEC_FILE, "curve.csv", "train.csv", "episodes.jsonl", "run.json"}
     files = [path.relative_to(out) for path in out.rglob("*") if path.is_file()]
     is_all = all(file.name in written or file.parts[0] == CODE for file in files)
-    if is_all and not result_of(plan).get("steps_done"):
+    if is_all and not run.result.get("steps_done"):
         shutil.rmtree(out, ignore_errors=True)
 
 
 def _show(
     console: "Console",
-    config: ComparisonConfig,
-    plan: RunSpec,
+    config: "ComparisonConfig",
+    run: "Run",
     out: Path,
     *,
     with_references: bool,
@@ -211,13 +212,11 @@ def _show(
     from tokengym.base.text import fixed
     from tokengym.evaluation.measure.references import BEST_OF
     from tokengym.evaluation.report.verdict import short_of_best
-    from tokengym.evaluation.runs.folder import read_points, result_of
     from tokengym.evaluation.runs.results import write_comparison
     from tokengym.scripts.commands.show import say, show_references
 
-    assert plan.folder is not None
-    curve = read_points(plan.folder)
-    _show_log(console, plan.folder)
+    curve = run.points
+    _show_log(console, run)
     is_best_of_n = config.training.agent == "best-of-n"
     if is_best_of_n:
         n = config.training.last_step
@@ -225,11 +224,11 @@ def _show(
     lines = _references(console, config, out) if with_references else None
     ended = curve[-1]["score"] - (config.kl_coef or 0.0) * (curve[-1].get("kl") or 0.0)
     # The run has warned of a scorer whose numbers say little.
-    can_alarm = lines and not is_best_of_n and not result_of(plan).get("reads_little")
+    can_alarm = lines and not is_best_of_n and not run.result.get("reads_little")
     if lines:
         show_references(console, lines)
     if lines and can_alarm and (alarm := short_of_best(ended, lines["best_of_n"])):
-        say(console, f"! {plan.name}: {alarm}")
+        say(console, f"! {run.spec.name}: {alarm}")
     try:
         write_comparison(config, out, command=command_line(config, trains=True), picture=CURVE)
     except ValueError as error:  # a curve of one point, or with a score that is no number
@@ -246,7 +245,7 @@ def _show(
         parts.append(f"best of {BEST_OF} untrained: score {fixed(best, 3)}")
     say(console, f"{', '.join(parts)} ({curve[-1]['tokens']:,} tokens)")
     written = [out / name for name in (CURVE, "report.html") if (out / name).exists()]
-    say(console, f"curve and report: {' '.join(map(str, written or [plan.folder]))}")
+    say(console, f"curve and report: {' '.join(map(str, written or [run.folder]))}")
     has_agent = (out / "agent").exists()  # an agent of one's own may have no method save
     say(console, f"next: tokengym evaluate {out / 'agent'}" if has_agent else f"files: {out}")
 
@@ -254,13 +253,14 @@ def _show(
 def _references(console: "Console", config: ComparisonConfig, out: Path) -> dict[str, Any] | None:
     """Return what needs no training, drawn where the folder has none; None without a model."""
     from tokengym.agents.errors import ModelError
-    from tokengym.evaluation.runs.run import run_references
+    from tokengym.evaluation.runs.run import Run
 
     if not config.evaluation.reference_samples:
         return None
     try:
         with console.status("best-of-n of the untrained policy"):
-            drawn = run_references(config, out, warns=False)  # the run has warned
+            spec = replace(config.reference_spec(out), warns=False)  # the run has warned
+            drawn = Run(spec).draw()
     except ModelError as error:  # an agent of one's own may need no model
         console.print(f"no best-of-n: {error}", markup=False)
         return None
@@ -268,13 +268,23 @@ def _references(console: "Console", config: ComparisonConfig, out: Path) -> dict
     return lines
 
 
-def _show_log(console: "Console", folder: Path) -> None:
+def _command(config: "ComparisonConfig") -> str:
+    """Return the command that trains the one run of a configuration."""
+    from tokengym.evaluation.runs.config import command_line
+
+    words = {"tokengym compare": "tokengym train", "--rewards ": "--reward ", " --seeds 1": ""}
+    command = command_line(config).replace("--first-seed ", "--seed ", 1)
+    for word, own in words.items():
+        command = command.replace(word, own, 1)
+    return command
+
+
+def _show_log(console: "Console", run: "Run") -> None:
     """Print what a learner from given data logged, by epochs; nothing of another learner."""
     from tokengym.evaluation.report.learning import HELD_OUT, by_epoch
-    from tokengym.evaluation.runs.folder import read_log
     from tokengym.scripts.commands.show import say, show_learning
 
-    epochs = by_epoch(read_log(folder))
+    epochs = by_epoch(run.log)
     if not epochs:
         return
     rows = {f"epoch {epoch}" if epoch else "start": row for epoch, row in epochs.items()}

@@ -149,7 +149,7 @@ def test_writing_and_checking(tmp_path, capsys, monkeypatch):
     names = ("environments/README.md", "reference/metrics.md")
     monkeypatch.setattr(build_docs, "PAGES", {name: PAGES[name] for name in names})
     folder = tmp_path / "pages"
-    with pytest.raises(SystemExit, match=r"not current: .*README.md, .*metrics.md; leave out"):
+    with pytest.raises(SystemExit, match=r"not current.*README\.md, .*metrics\.md"):
         main(["--out", str(folder), "--check"])
     assert not folder.exists()
     main(["--out", str(folder)])
@@ -157,5 +157,5 @@ def test_writing_and_checking(tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit, match="0"):
         main(["--out", str(folder), "--check"])
     (folder / "reference" / "metrics.md").write_text("stale")
-    with pytest.raises(SystemExit, match=r"not current: \S*metrics.md; leave out"):
+    with pytest.raises(SystemExit, match=r"not current: \S*metrics\.md"):
         main(["--out", str(folder), "--check"])

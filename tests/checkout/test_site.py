@@ -89,7 +89,7 @@ def test_the_page_from_python_runs(capsys: Any, tmp_path: Path, monkeypatch: Any
     monkeypatch.chdir(tmp_path)
     few = "batch_size=4, max_new_tokens=6, n_epochs=1, eval_episodes=4, reference_samples=16"
     shorten = (
-        ('"abc", "abc-signed"]', '"abc"]'),
+        ('"uniform", "abc-signed"]', '"abc-signed"]'),
         ("seeds=3,", f"seeds=2, {few},"),
         ("updates=30", "updates=2"),
         ("seeds=2,\n    updates=10", f"seeds=1, {few},\n    updates=1"),
@@ -97,9 +97,9 @@ def test_the_page_from_python_runs(capsys: Any, tmp_path: Path, monkeypatch: Any
     )
     found = run(shorter("".join(blocks("guide/from_python.md")), *shorten))
     assert "| sparse |" in capsys.readouterr().out
-    assert found["result"].summary.index.tolist() == ["sparse", "abc"]
+    assert found["result"].summary.index.tolist() == ["sparse", "abc-signed"]
     assert found["own"]["failed"] == []
-    assert found["both"].summary.index.tolist() == ["sparse", "abc", "stock"]
+    assert found["both"].summary.index.tolist() == ["sparse", "abc-signed", "stock"]
     assert (tmp_path / "score.png").exists()
 
 

@@ -8,13 +8,18 @@ from typing import Any
 import pytest
 
 from tests.suite.agents.conftest import make_tokenizer
+from tests.suite.agents.offline.test_collecting import episode
 from tokengym import ComparisonConfig
 from tokengym.agents.offline import Sampling, pair_rows
 from tokengym.base import read_json, write_text
-from tokengym.envs import DatasetError, Episode
+from tokengym.envs import DatasetError
 from tokengym.evaluation import run
 from tokengym.evaluation.measure import resolve_env
-from tokengym.evaluation.runs.defaults import TaskSettings, training_settings
+from tokengym.evaluation.runs.defaults import (
+    EvaluationSettings,
+    TaskSettings,
+    training_settings,
+)
 from tokengym.evaluation.runs.saved import load_agent
 from tokengym.lab import collect
 from tokengym.lab.collect import (
@@ -56,7 +61,7 @@ def test_stopped_collection_ends_with_the_same_file(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         collect_to_file(config(), stopped, report=stop)
     assert not stopped.exists()
-    with pytest.raises(ValueError, match=r"other settings.*seed 0 there, 1 here.*delete it"):
+    with pytest.raises(ValueError, match="seed 0 there, 1 here"):
         collect_to_file(config(seed=1), stopped)
     assert collect_to_file(config(), stopped) == found
     assert stopped.read_bytes() == whole.read_bytes()
@@ -88,9 +93,9 @@ def test_all_responses_or_the_best(tmp_path):
         ({"num_prompts": 0}, "num_prompts.*>= 1, got 0"),
         ({"seed": -1}, "seed.*>= 0, got -1"),
         ({"n": 1}, "n.*>= 2, got 1"),
-        ({"keep": "some"}, "keep must be 'pairs', 'best' or 'all', got 'some'"),
+        ({"keep": "some"}, r"keep.*got 'some'"),
         ({"temperatures": (1.0, 0.7), "n": 3}, "n=3"),
-        ({"env": "MovieRevew"}, "did you mean tokengym/MovieReview-v0"),
+        ({"env": "MovieRevew"}, "tokengym/MovieReview-v0"),
     ],
 )
 def test_bad_settings_are_refused(settings, match):
@@ -105,7 +110,7 @@ def test_other_suffix_is_refused(tmp_path):
 
 def test_folder_without_agent_is_named(tmp_path):
     (tmp_path / "other.json").write_text("[]")
-    with pytest.raises(ValueError, match="holds no saved agent"):
+    with pytest.raises(ValueError, match="no saved agent"):
         load_agent(tmp_path)
 
 
@@ -114,7 +119,10 @@ def saved(tmp_path):
     """Return the folder of an agent trained on Dialogue with replies of four tokens."""
     env = resolve_env("Dialogue")
     training = training_settings(env, steps=1, batch_size=2, max_new_tokens=4)
-    comparison = ComparisonConfig(env=env, rewards=("sparse",), seeds=1, training=training)
+    few = EvaluationSettings(every=1, episodes=2, samples=0, reference_samples=0)
+    comparison = ComparisonConfig(
+        env=env, rewards=("sparse",), seeds=1, training=training, evaluation=few
+    )
     folder = tmp_path / "run"
     run(comparison, "sparse", 0, out=folder, save=folder / "agent")
     return folder / "agent"
@@ -127,7 +135,7 @@ def test_an_agent_answers_as_it_was_trained(saved, tmp_path):
     rows = [*read_table(tmp_path / "all.jsonl")]
     assert max(len(row["response_ids"]) for row in rows) <= 4
     other = config(env="MovieReview", agent=str(saved))
-    with pytest.raises(ValueError, match="437 tokens and the environment's tokenizer 564"):
+    with pytest.raises(ValueError, match=r"437 tokens.*564"):
         collect_to_file(other, tmp_path / "other.jsonl")
 
 
@@ -153,7 +161,7 @@ def test_a_setting_is_held_to_the_files_that_it_names_alone(tmp_path, monkeypatc
         }
         for file in files.values():
             write_text(Path(file) / "w", "2")
-            with pytest.raises(ValueError, match="begun with other settings"):
+            with pytest.raises(ValueError, match="other settings"):
                 claim_folder(folder, settings, remedy="delete it")
             write_text(Path(file) / "w", "1")
 
@@ -170,27 +178,16 @@ def test_other_contents_and_damaged_parts_are_refused(tmp_path):
         collect_to_file(own, out, report=stop)
     before = data.read_text()
     data.write_text(before.replace("movie", "film"))
-    with pytest.raises(ValueError, match=r"other settings \(contents of dataset '.*delete it"):
+    with pytest.raises(ValueError, match=r"contents of dataset.*delete"):
         collect_to_file(own, out)
     data.write_text(before)
     part = tmp_path / "pairs.jsonl.parts" / "000000.json"
     for damaged in ("{}", "null", "[1]"):
         part.write_text(damaged)
-        with pytest.raises(ValueError, match=r"000000.json is damaged; delete"):
+        with pytest.raises(ValueError, match=r"000000\.json.*delete"):
             collect_to_file(own, out)
     part.unlink()
     assert collect_to_file(own, out).prompts == 8
-
-
-def episode(response, score, prompt="p"):
-    return Episode(
-        prompt=prompt,
-        response=response,
-        prompt_ids=[1, 2],
-        response_ids=[3, len(response)],
-        score=score,
-        finish_reason="eos",
-    )
 
 
 @pytest.mark.parametrize("name", ["pairs.jsonl", "deep/pairs.parquet"])
@@ -219,9 +216,9 @@ def test_other_files_are_named(tmp_path):
     (tmp_path / "bad.jsonl").write_text("{")
     with pytest.raises(DatasetError, match="cannot be read"):
         load_pairs(tmp_path / "bad.jsonl")
-    with pytest.raises(DatasetError, match=r"\.jsonl or \.parquet, got 'x.csv'"):
+    with pytest.raises(DatasetError, match=r"\.jsonl.*\.parquet, got 'x.csv'"):
         save_dataset(pairs_dataset([]), tmp_path / "x.csv")
-    with pytest.raises(DatasetError, match="row 0 has no 'chosen'"):
+    with pytest.raises(DatasetError, match=r"row 0.*'chosen'"):
         pairs_dataset([{"prompt": "a"}])
 
 
@@ -266,15 +263,15 @@ def test_an_empty_response_does_not_say_how_texts_are_joined():
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (None, "a line is no object"),
-        ([1], "a line is no object"),
+        (None, "no object"),
+        ([1], "no object"),
         ({"chosen_ids": None}, "1: 'chosen_ids'.*got None"),
         ({"chosen_ids": [1, None]}, r"1: 'chosen_ids'.*got \[1"),
         ({"chosen_ids": [[1]]}, "1: 'chosen_ids'"),
         ({"chosen_ids": [10**30]}, "1: 'chosen_ids'"),
         ({"chosen_ids": [True]}, "1: 'chosen_ids'"),
         ({"chosen": None}, "1: 'chosen'.*got None"),
-        ({"chosen": "\ud800"}, "row 1: 'chosen' must be a string"),
+        ({"chosen": "\ud800"}, r"row 1: 'chosen'.*string"),
         ({"chosen_score": "x"}, "1: 'chosen_score'.*float64, got 'x'"),
         ({"prompt_id": "q"}, "1: 'prompt_id'.*int64, got 'q'"),
     ],

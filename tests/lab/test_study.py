@@ -109,7 +109,7 @@ def test_a_part_that_does_not_exist_is_refused(tmp_path: Path, part: str) -> Non
         lambda: list(study().pending(tmp_path, part)),
         lambda: study().run(tmp_path, tmp_path, part),
     ):
-        with pytest.raises(ValueError, match=f"part must be i/n with i .*, got {part!r}"):
+        with pytest.raises(ValueError, match=rf"part must.*got {part!r}"):
             use()
 
 

@@ -2,6 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+import pytest
+
 from studies.other_tasks import (
     FREE,
     NO_EOS,
@@ -13,6 +17,7 @@ from studies.other_tasks import (
     cells_of,
     env_id,
 )
+from tokengym.agents.ppo.alarms import MAX_LEAP
 from tokengym.envs import Task
 from tokengym.lab.protocol import SPARE_SEED
 
@@ -42,3 +47,20 @@ def test_a_run_is_that_of_its_cell(tmp_path: Path) -> None:
     assert not made.training.fixed_length
     assert STUDY.config(run.but(eos="forbidden"), tmp_path).training.fixed_length
     assert STUDY.config(cell_of("Detox", "sparse").but(rate=1e-3), tmp_path).training.fixed_length
+
+
+def test_the_alarm_of_a_leap_begins_where_published_runs_lost_gold() -> None:
+    """The figures at `MAX_LEAP`: gold below the best rate of a run's arm, by its largest move."""
+    page = Path(__file__).parents[2] / "docs/results/tasks/runs.csv"
+    arm = ["task", "rule", "gae_lambda", "critic", "eos", "updates", "rows"]
+    runs = []
+    for cell, run in pd.read_csv(page).query("task != 'Detox'").groupby([*arm, "rate", "seed"]):
+        last = run.gold_score[-max(1, len(run) // 10) :].mean()
+        runs.append((*cell, last, run.kl.diff()[run.step.diff() == 1].max()))
+    table = pd.DataFrame(runs, columns=[*arm, "rate", "seed", "gold", "move"])
+    best = table.groupby([*arm, "rate"]).gold.mean().groupby(arm).max().rename("best")
+    table = table.join(best, on=arm)
+    moved = pd.cut(table.move, [-np.inf, 1.0, MAX_LEAP, np.inf])
+    behind = (table.best - table.gold).groupby(moved, observed=False)
+    assert [*behind.size()] == [127, 146, 74]
+    assert [*behind.mean()] == pytest.approx([0.02, 0.03, 0.17], abs=0.005)

@@ -13,16 +13,17 @@ rollouts that ``decoding="auto"`` would write without a static cache included.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_flatten
 
 from tokengym.agents.errors import ModelError
-from tokengym.agents.fast.captured import Replayed
+from tokengym.agents.fast.replayed import Replayed
 from tokengym.agents.fast.static import check_static
 from tokengym.agents.policy.policy import CausalLMPolicy
 
@@ -80,17 +81,18 @@ class Tape:
             function()
 
     def replay(self) -> None:
-        """Do the operations again."""
-        now: dict[int, Tensor] = {}  # recorded result -> this time's
-
-        def current(value: Any) -> Any:
-            return now.get(id(value), value) if isinstance(value, Tensor) else value
-
-        for func, args, kwargs, found in self._recorded.operations:
-            again = func(*tree_map(current, args), **tree_map(current, kwargs))
-            for old, new in zip(tree_flatten(found)[0], tree_flatten(again)[0], strict=True):
-                if isinstance(old, Tensor):
-                    now[id(old)] = new
+        """Do the operations again, with their results where they were, unseen by autograd."""
+        everything = tree_flatten(self._recorded.operations)[0]
+        memory = [x for x in everything if isinstance(x, Tensor) and not x.is_inference()]
+        with (
+            torch._C._AutoDispatchBelowAutograd(),
+            torch.autograd._unsafe_preserve_version_counter(tuple(memory)),
+        ):
+            for func, args, kwargs, found in self._recorded.operations:
+                again = func(*args, **kwargs)
+                for old, new in zip(tree_flatten(found)[0], tree_flatten(again)[0], strict=True):
+                    if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
+                        old.copy_(new)
 
     def check(self, function: Callable[[], object]) -> None:
         """Call the function, which it may be once more, and raise unless it does the same."""
@@ -122,8 +124,12 @@ def record_tapes(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def checked(self: Any, key: Any, function: Callable[[], None]) -> None:
         call(self, key, function)
-        if isinstance(tape := self._graphs.get(key), Tape):
+        # What a backward pass reads is there once: its numbers alone tell whether it is stale.
+        if isinstance(tape := self._graphs.get(key), Tape) and key[-1] != "backward":
+            owner = vars(getattr(function, "__self__", SimpleNamespace()))
+            before = dict(owner)  # a graph does not call the function
             tape.check(function)
+            owner.update(before)
 
     monkeypatch.setattr(Replayed, "__init__", init)
     monkeypatch.setattr(Replayed, "__call__", checked)

@@ -68,7 +68,7 @@ def _vocabulary_figures(device: torch.device, dtype: torch.dtype, kernels: bool)
     masks = ActionMasks(
         table=sampling.packed(allowed), index=numbers[:, None], vocab_size=vocab - 3
     )
-    figures = head.Figures(
+    figures = head.Request(
         tokens=numbers,
         temperature=0.8,
         num_actions=vocab - 3,

@@ -22,7 +22,13 @@ import triton.language as tl
 from torch import Tensor
 
 from tokengym.agents.fast.kernels.launching import block_of, launch, operation, programs
-from tokengym.agents.policy.head import LOWEST, Figures, could_be_sampled, head_as_read, product
+from tokengym.agents.policy.head import (
+    LOWEST,
+    Request,
+    could_be_sampled,
+    head_as_read,
+    product,
+)
 from tokengym.agents.policy.sampling import MAX_LOGITS
 
 ALIGNED = 128
@@ -36,7 +42,7 @@ LOWEST_LOGIT = tl.constexpr(LOWEST)
 
 
 def token_figures(
-    states: Tensor, weight: Tensor, asked: Figures, *, max_logits: int | None = None
+    states: Tensor, weight: Tensor, asked: Request, *, max_logits: int | None = None
 ) -> tuple[Tensor, ...]:
     """Return what `tokengym.agents.policy.head.token_figures` returns.
 
@@ -61,7 +67,7 @@ def vocabulary_parts(num_tokens: int, num_actions: int, max_logits: int) -> list
 class _Models:
     """The two heads' logits, and all that the kernels read beside them."""
 
-    def __init__(self, states: Tensor, weight: Tensor, asked: Figures) -> None:
+    def __init__(self, states: Tensor, weight: Tensor, asked: Request) -> None:
         self._asked = asked
         self.read = head_as_read(states, weight)
         self._own = states
@@ -84,7 +90,7 @@ class _Models:
 class _TokenFigures(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, weight: Tensor, asked: Figures, parts: list[slice]
+        ctx: Any, states: Tensor, weight: Tensor, asked: Request, parts: list[slice]
     ) -> tuple[Tensor, ...]:
         models = _Models(states, weight, asked)
         num = len(states)
@@ -109,7 +115,7 @@ class _TokenFigures(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         states, weight, log_probs, *figures = ctx.saved_tensors
-        asked: Figures = ctx.asked
+        asked: Request = ctx.asked
         needs_states, needs_weight, *_ = ctx.needs_input_grad
         models = _Models(states, weight, asked)
         given = states.to(models.read.dtype)

@@ -116,13 +116,17 @@ def test_its_updates_are_those_of_ppo(
     compute_in(dtype)
     monkeypatch.setattr(gym, "make_vec", partial(gym.make_vec, max_new_tokens=20, **options))
     args = one.Args(
-        env=f"tokengym/{task}-v0", num_envs=16, max_new_tokens=20, **{"updates": 1} | settings
+        env=f"tokengym/{task}-v0",
+        reward="abc",
+        num_envs=16,
+        max_new_tokens=20,
+        **{"updates": 1} | settings,
     )
     policy, critic = one.train(args)
     played.policies.append(policy)
     played.critics.append(critic)
 
-    envs: Any = PaidInSteps(gym.make_vec(args.env, num_envs=16, reward="abc"))
+    envs: Any = PaidInSteps(gym.make_vec(args.env, num_envs=16, reward=args.reward))
     model = AutoModelForCausalLM.from_pretrained(envs.unwrapped.bundle.policy)
     agent = PPO(
         "CausalLMPolicy",
@@ -237,7 +241,7 @@ def test_its_defaults_are_those_of_ppo():
     own = {argument.name: argument.default for argument in fields(one.Args)}
     shared = {s.name: s.default for s in fields(PPOSettings) if s.name in own}
     assert len(shared) == 10
-    shared["gae_lambda"] = GAE_LAMBDA  # what None takes under rules that declare none, as abc
+    shared["gae_lambda"] = GAE_LAMBDA  # what None takes under rules that declare none, as sparse
     assert shared.items() <= own.items()
 
 

@@ -137,7 +137,7 @@ def test_the_baselines_name_is_the_arm_with_another_critic(tmp_path: Path) -> No
     assert (config.rewards, learner["value_network"]) == ((BASELINE,), STARTED)
     assert FORKS not in work.asked  # a verifier is no model to start a critic from
     assert FORKS in bench(tmp_path, definition=V2).asked
-    with pytest.raises(ValueError, match="track 'scores' does not allow"):
+    with pytest.raises(ValueError, match="'scores'"):
         bench(tmp_path, rule=BASELINE)
 
 
@@ -230,7 +230,7 @@ def test_a_row_whose_texts_are_gone_loses_neither_runs_nor_settings(tmp_path: Pa
     assert {file.name: file.read_text("utf-8") for file in published.iterdir()} == before
     row = published / "uniform-scores.json"
     row.write_text(json.dumps({"settings": {"A-4": {}, "B-3": {}}}), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"has the settings B-3, .* pass --corpora with imdb"):
+    with pytest.raises(ValueError, match=r"B-3.*--corpora.*imdb"):
         play(bare, published=published)
 
 
@@ -240,7 +240,7 @@ def test_published_runs_that_are_not_whole_restore_nothing(tmp_path: Path) -> No
     work.publish(tmp_path / "published")
     file = tmp_path / "published" / "sparse-runs.csv"
     file.write_text("\n".join(file.read_text("utf-8").splitlines()[:-1]) + "\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"sparse-runs\.csv.*does not hold the 2 measurements"):
+    with pytest.raises(ValueError, match=r"sparse-runs\.csv.*2 measurements"):
         again.restore(tmp_path / "published")
     assert not (again.out / "runs").exists()
 
@@ -253,7 +253,7 @@ def test_a_cell_that_diverges_is_left_out(tmp_path: Path) -> None:
     _diverge(work, one)
     assert row_of(work)["settings"]["A-4"]["cells"] == [1, 2]
     _diverge(work, other)
-    with pytest.raises(ValueError, match="every cell of uniform has a run that diverges in A-4"):
+    with pytest.raises(ValueError, match=r"uniform.*diverges.*A-4"):
         row_of(work)
 
 
@@ -314,13 +314,13 @@ def test_what_a_board_sees_is_asked_of_rules_that_read_the_text() -> None:
 
 def test_a_changed_row_is_refused() -> None:
     row = row_with("even", [0.1, 0.2])
-    with pytest.raises(ValueError, match="its hash is not that of its figures"):
+    with pytest.raises(ValueError, match=r"hash.*figures"):
         check_row({**row, "subject": "odd"}, "mine", SMALL)
-    with pytest.raises(ValueError, match="stand on no board together"):
+    with pytest.raises(ValueError, match="no board"):
         check_row(row, "mine", V2)
     with pytest.raises(ValueError, match=r"settings \['T0-8', 'T1-8'\]"):
         check_row(row, "mine", SMALL)
-    with pytest.raises(ValueError, match="no row of format 2"):
+    with pytest.raises(ValueError, match="format 2"):
         check_row({"format": 1}, "mine", V2)
 
 

@@ -52,7 +52,7 @@ def points(score: float, **about: Any) -> list[dict[str, Any]]:
 def test_the_models_are_those_that_it_is_defined_on() -> None:
     V2.check_models()
     other = Definition(name="other", settings=(), models={"detox": ("0" * 16, "0" * 16)})
-    with pytest.raises(ValueError, match="policy of detox has hash fbb5ca43a45b2ee4"):
+    with pytest.raises(ValueError, match=r"detox.*fbb5ca43a45b2ee4"):
         other.check_models()
 
 
@@ -102,10 +102,10 @@ def _texts_hash(folder: Path) -> str:
     ("rule", "message"),
     [
         ("abc", "model.*--track"),
-        ("r3", "r3 brings a scorer of its own, by which it would be measured too"),
-        ("loo", "loo is an advantage estimator, and the board compares credit rules.*audit loo"),
-        ("entropy:top=0.1", "a weight on the advantage, and the board .* leave --v2 out"),
-        ("sparce", "unknown subject 'sparce'.*sparse"),
+        ("r3", r"r3.*scorer"),
+        ("loo", r"loo.*estimator.*audit loo"),
+        ("entropy:top=0.1", r"weight.*--v2"),
+        ("sparce", r"'sparce'.*sparse"),
     ],
 )
 def test_what_the_board_does_not_take(rule: str, message: str, tmp_path: Path) -> None:
@@ -144,10 +144,10 @@ def test_a_run_that_is_not_whole_is_refused(tmp_path: Path) -> None:
     assert [row["score"] for row in work.read(run)] == [1.0, 1.0]
     for rows in (whole[:1], [*whole[:1], {**whole[1], "score": None}]):
         write_rows(work.file(run), rows)
-        with pytest.raises(ValueError, match="does not hold the 2 measurements of a run"):
+        with pytest.raises(ValueError, match="2 measurements"):
             work.read(run)
     write_rows(work.file(run), [{**row, "seed": 1} for row in whole])
-    with pytest.raises(ValueError, match="holds another run than its name says"):
+    with pytest.raises(ValueError, match="another run"):
         work.read(run)
 
 
@@ -210,7 +210,7 @@ def test_what_a_run_raises_stops_those_beside_it(tmp_path: Path) -> None:
         "        raise ZeroDivisionError('nothing to divide by')\n"
     )
     work = bench(tmp_path / "out", rule=f"{tmp_path / 'rules.py'}:Breaks")
-    with pytest.raises(Exception, match="nothing to divide by"):
+    with pytest.raises(Exception, match="divide"):
         [*play_module._measured(work, 2)]
     assert not multiprocessing.active_children()
 
@@ -235,7 +235,7 @@ def test_a_file_that_changes_during_the_runs_is_refused(tmp_path: Path, changed:
     run = work.cells(setting, work.rule)[0].but(seed=0)
     with (tmp_path / changed).open("a") as opened:
         opened.write("    gae_lambda = 0.5\n")
-    with pytest.raises(ValueError, match="was changed since the benchmark began"):
+    with pytest.raises(ValueError, match="changed"):
         work.measure(setting, work.rule, run)
     assert not work.file(run).exists()
     # begun again it is another rule, whose runs have other files
@@ -245,7 +245,7 @@ def test_a_file_that_changes_during_the_runs_is_refused(tmp_path: Path, changed:
 
 def test_a_folder_is_of_one_version(tmp_path: Path) -> None:
     play_module._settle(tmp_path, SMALL)
-    with pytest.raises(ValueError, match="holds runs of miniature"):
+    with pytest.raises(ValueError, match="miniature"):
         play_module._settle(tmp_path, V2)
 
 

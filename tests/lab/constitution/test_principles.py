@@ -32,7 +32,7 @@ def test_bad_files_are_named(tmp_path):
     with pytest.raises(ValueError, match="cannot be read"):
         load_principles(tmp_path / "none.txt")
     (tmp_path / "empty.txt").write_text("# nothing\n\n")
-    with pytest.raises(ValueError, match="holds none; write one per line"):
+    with pytest.raises(ValueError, match="holds none"):
         load_principles(tmp_path / "empty.txt")
-    with pytest.raises(ValueError, match="'x' has no text"):
+    with pytest.raises(ValueError, match=r"'x'.*no text"):
         Principle(name="x", text=" ")

@@ -45,5 +45,5 @@ def test_it_trains_and_refuses_a_lambda_that_it_does_not_read():
     agent = PPO("CausalLMPolicy", envs, advantage="gae-length", seed=0)
     agent.learn(1)
     assert agent.settings.gae_lambda is None
-    with pytest.raises(SettingsError, match="gae_lambda has no effect with advantage='gae-length'"):
+    with pytest.raises(SettingsError, match=r"gae_lambda.*advantage='gae-length'"):
         PPO("CausalLMPolicy", envs, advantage="gae-length", gae_lambda=0.5)

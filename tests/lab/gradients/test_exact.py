@@ -151,5 +151,5 @@ def test_values_to_come_are_conditional_means():
 
 def test_token_rewards_of_another_shape():
     probs, responses, rewards = one_decision()
-    with pytest.raises(ValueError, match=r"must.*\(2, 2\), got \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"\(2, 2\), got \(2, 3\)"):
         exact.check_gradient(probs, responses, torch.zeros(2, 3), rewards.sum(1), lambda r, m, s: r)

@@ -103,7 +103,7 @@ def test_length_penalty_prefers_the_short(make_envs):
 
 def test_environment_with_longer_responses_is_named(make_envs):
     agent = BestOfN(make_model(), make_envs(min_new_tokens=6), n=2, seed=0)
-    with pytest.raises(ValueError, match="continues after 6 tokens"):
+    with pytest.raises(ValueError, match="after 6 tokens"):
         collect(agent, make_envs(max_new_tokens=8, min_new_tokens=8), 4, seed=0)
 
 

@@ -165,7 +165,7 @@ def test_without_a_policy_the_error_names_the_remedy():
 
 
 def test_a_bad_k_is_refused():
-    with pytest.raises(CreditError, match="k must be an integer within 1 and 1024"):
+    with pytest.raises(CreditError, match=r"k must.*1024"):
         Reward(target_reward().scorer, MonteCarlo(0))
 
 

@@ -101,7 +101,7 @@ def test_other_settings_are_refused(make_envs, tmp_path):
     build(make_envs, output_dir=tmp_path, prompts_per_iteration=4).learn(1)
     with pytest.raises(CheckpointError, match=r"prompts_per_iteration = 4.*8"):
         build(make_envs, output_dir=tmp_path, prompts_per_iteration=8).learn(1)
-    with pytest.raises(CheckpointError, match="products = torch, here it is onednn"):
+    with pytest.raises(CheckpointError, match=r"products = torch.*onednn"):
         build(make_envs, output_dir=tmp_path, prompts_per_iteration=4, products="onednn").learn(1)
 
 
@@ -149,9 +149,9 @@ def test_sampling_is_the_papers():
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"learning_rate": 0.0}, "learning_rate must be > 0"),
+        ({"learning_rate": 0.0}, "learning_rate must"),
         ({"batch_size": 0}, "batch_size must"),
-        ({"batch_size": 48}, "micro_batch_size=32.*got 48.*32"),
+        ({"batch_size": 48}, r"micro_batch_size=32.*got 48"),
     ],
 )
 def test_bad_tuning_is_refused(settings, match):
@@ -168,7 +168,7 @@ def test_settings_are_keywords(make_envs):
     shown = inspect.signature(OnlineDPO).parameters
     assert {"env", "scorer", "sampling", "tuning", "prompts_per_iteration", "loss"} <= set(shown)
     assert "loss" not in inspect.signature(RAFT).parameters
-    with pytest.raises(TypeError, match="has no argument 'samplin'; did you mean sampling"):
+    with pytest.raises(TypeError, match=r"'samplin'.*sampling"):
         build(make_envs, RAFT, samplin=None)
 
 
@@ -176,7 +176,7 @@ def test_settings_are_keywords(make_envs):
     ("change", "match"),
     [
         ({"scorer": FunctionScorer(lambda prompt, response: -float(len(response)))}, "probe = "),
-        ({"seed": 3}, "seed = 0, here it is 3"),
+        ({"seed": 3}, r"seed = 0.*3"),
         ({"model": make_model(scale=1.0)}, "model = "),
         ({"max_new_tokens": 3}, "= .*max_new_tokens"),
         ({"prompts": ["q w e", "r t y", "u i o"]}, "prompts = "),
@@ -201,7 +201,7 @@ def test_iterations_of_another_task_are_refused(make_envs, tmp_path, change, mat
 def test_damaged_record_is_named(make_envs, tmp_path):
     build(make_envs, output_dir=tmp_path, prompts_per_iteration=4).learn(1)
     (tmp_path / "iteration-001" / "iteration.json").write_text("{}")
-    with pytest.raises(CheckpointError, match=r"iteration\.json is damaged .*delete"):
+    with pytest.raises(CheckpointError, match=r"iteration\.json.*delete"):
         build(make_envs, output_dir=tmp_path, prompts_per_iteration=4).learn(1)
 
 
@@ -289,7 +289,7 @@ def test_the_enhancer_keeps_what_the_scorer_is_least_sure_of(make_envs, monkeypa
     kept = [episode.score for group in groups for episode in group[4:]]
     assert kept == [-value for value in most]
     assert len(set(most)) > 1
-    with pytest.raises(ValueError, match=r"needs a scorer with several heads, got '.*--heads 4"):
+    with pytest.raises(ValueError, match=r"heads.*--heads 4"):
         explorer(make_envs, "disagreement", scorer=flat_scorer())
 
 
@@ -324,10 +324,10 @@ def test_a_preference_model_ranks_without_references(make_envs, learner, tmp_pat
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"enhancer": "older"}, "enhancer must be 'temperatures', 'checkpoint', 'best-of-n' or"),
+        ({"enhancer": "older"}, r"enhancer.*'best-of-n'"),
         ({"enhancer": "checkpoint", "sampling": Sampling(n=6, temperatures=(1.0, 0.7))}, "of 4 "),
         ({"enhancer_candidates": 1}, "enhancer_candidates.*>= 2"),
-        ({"preference_model": "x", "sampling": Sampling(n=1)}, "n must be at least 2 for a pref"),
+        ({"preference_model": "x", "sampling": Sampling(n=1)}, r"n must.*2"),
         ({"sampling": Sampling(n=1)}, "n.*2.*got 1"),
         ({"preference_model": "x", "scorer": flat_scorer()}, "preference_model"),
     ],

@@ -79,7 +79,7 @@ def test_predict_obeys_the_mask(make_nlpo: Callable[..., NLPO], make_envs: Calla
         for parameter in agent.policy.language_model.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape))
     observation, _ = make_envs().reset(seed=0)
-    masking = agent.policy.beside["masking_model"].model
+    masking = agent.policy.auxiliary_models["masking_model"].model
     for row in range(4):
         ids = observation["input_ids"][row][observation["attention_mask"][row] == 1]
         with torch.no_grad():

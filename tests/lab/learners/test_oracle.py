@@ -115,5 +115,5 @@ def test_other_environments_are_refused(model):
     agent = make_agent(model, make_envs())
     other = gym.make("tokengym/Detox-v0", reward=None)
     for table in (policy_table, value_table):
-        with pytest.raises(TypeError, match=r"envs.*tokengym/Oracle-v0.*got <"):
+        with pytest.raises(TypeError, match="tokengym/Oracle-v0"):
             table(agent.policy, other)

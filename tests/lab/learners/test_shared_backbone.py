@@ -111,7 +111,7 @@ def test_a_given_backbone_stands_for_a_base_that_is_not_named(
     backbone = load_backbone(folder)
     scorer = RewardModel.from_pretrained(tmp_path / "nameless", backbone=backbone)
     assert scorer.model.num_parameters() > 0
-    with pytest.raises(ScorerError, match="names no base model"):
+    with pytest.raises(ScorerError, match="no base model"):
         RewardModel.from_pretrained(tmp_path / "nameless")
 
 
@@ -140,7 +140,7 @@ def test_a_frozen_backbone_is_not_trained_by_mistake(
     folder, adapters = stored("gpt2", False)
     backbone = load_backbone(folder)
     RewardModel.from_pretrained(adapters, backbone=backbone)
-    with pytest.raises(ModelError, match=r"every weight of the model is frozen, .* pass lora="):
+    with pytest.raises(ModelError, match=r"frozen.*lora="):
         PPO("CausalLMPolicy", make_envs(), policy_kwargs={"model": backbone}, device="cpu")
 
 
@@ -150,19 +150,19 @@ def test_what_does_not_fit_is_refused(
     folder, adapters = stored("gpt2", False)
     with pytest.raises(ScorerError, match=r"adapter_config.json.*merge=False"):
         RewardModel.from_pretrained(folder, backbone=load_backbone(folder))
-    with pytest.raises(ScorerError, match="do not fit LlamaForSequenceClassification"):
+    with pytest.raises(ScorerError, match="LlamaForSequenceClassification"):
         RewardModel.from_pretrained(adapters, backbone=make_model("llama"))
     taken = load_backbone(folder)
     make_agent(make_envs(), taken, "gpt2")
-    with pytest.raises(ScorerError, match="has adapters already; load the reward model before"):
+    with pytest.raises(ScorerError, match="adapters already"):
         RewardModel.from_pretrained(adapters, backbone=taken)
     from peft import get_peft_model
 
     headless = LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True)
     get_peft_model(make_model(), headless).save_pretrained(str(tmp_path / "headless"))
-    with pytest.raises(ScorerError, match=r"holds no trained score.weight; train .*SEQ_CLS"):
+    with pytest.raises(ScorerError, match=r"score.weight.*SEQ_CLS"):
         RewardModel.from_pretrained(tmp_path / "headless", backbone=load_backbone(folder))
-    with pytest.raises(RewardError, match=r"merge = False stores adapters alone; pass lora"):
+    with pytest.raises(RewardError, match=r"merge = False.*lora"):
         train_reward_model(folder, pairs(8), output_dir=tmp_path / "rm", merge=False)
 
 

@@ -177,11 +177,9 @@ def test_a_weight_of_ones_own_is_a_class_in_a_file(
 ) -> None:
     path = tmp_path / "own.py"
     path.write_text(OWN)
-    with pytest.raises(
-        ValueError, match=r"'double' gives the response of row 0 .* mean 2; weights"
-    ):
+    with pytest.raises(ValueError, match=r"'double'.*row 0.*mean 2"):
         run(make_ppo, f"{path}:Double")
-    with pytest.raises(ValueError, match="must be a subclass of AdvantageWeight"):
+    with pytest.raises(ValueError, match="AdvantageWeight"):
         find_weight(f"{path}:Nothing")
     path.write_text(OWN.replace("2.0 *", "1.0 *"))
     assert torch.equal(weights_of(run(make_ppo, f"{path}:Double")), weights_of(run(make_ppo, None)))
@@ -201,7 +199,7 @@ def test_a_weight_in_a_file_that_a_checkpoint_names_is_not_run(
 
 
 def test_a_scorer_without_attention_is_named(make_ppo: Callable[..., PPO]) -> None:
-    with pytest.raises(ValueError, match="'reward-attention' needs an environment whose scorer"):
+    with pytest.raises(ValueError, match="'reward-attention'"):
         run(make_ppo, "reward-attention")
 
 
@@ -263,7 +261,7 @@ def test_the_policy_that_read_the_answer_and_the_score_s_gradient_weigh() -> Non
             ).any()
         )
     told = replace(played.episodes[0], reference=None)
-    with pytest.raises(SettingsError, match=r"reads reference answers, and episode 0 has none"):
+    with pytest.raises(SettingsError, match=r"reference.*episode 0"):
         find_weight("self-teacher").weigh(replace(round_, episodes=[told]))
     for word in ("oar", "self-teacher", "rsi"):
         weighed = find_weight(word).weighted(signs, round_)
@@ -277,12 +275,12 @@ def test_the_policy_that_read_the_answer_and_the_score_s_gradient_weigh() -> Non
         ("entropy:share=0.1", "advantage_weight 'entropy'.*'share'"),
         ("entropy:top=0", r"top.*\(0, 1\], got 0"),
         ("teacher", "advantage_weight 'teacher' needs"),
-        ("rsi:low=2,high=1", "rsi needs 0 <= low < high"),
+        ("rsi:low=2,high=1", "low < high"),
         ("position:power=nan", "power.*got nan"),
         ("oar:boost=inf", "boost.*got inf"),
-        ("oar:boost=-1", "boost must be >= 0, got -1"),
-        ("oar:quantile=0", r"quantile must lie in \(0, 1\]"),
-        ("self-teacher:clip=2", r"clip must lie in \(0, 1\]"),
+        ("oar:boost=-1", r"boost.*got -1"),
+        ("oar:quantile=0", r"quantile.*\(0, 1\]"),
+        ("self-teacher:clip=2", r"clip.*\(0, 1\]"),
     ],
 )
 def test_what_cannot_be_a_weight_is_refused(

@@ -88,7 +88,7 @@ def test_a_bundle_replaces_a_bundle_and_nothing_else(bundle, tmp_path):
     write_bundle(bundle, tmp_path / "bundle")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
-    with pytest.raises(BuildError, match=r"mine exists and is not a bundle; give --out a new"):
+    with pytest.raises(BuildError, match=r"mine.*bundle.*--out"):
         write_bundle(bundle, tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["bundle", "mine"]
@@ -98,5 +98,5 @@ def test_new_and_empty_folders_are_fine(tmp_path):
     check_target(tmp_path / "new")
     check_target(tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(BuildError, match="file exists and is not a bundle"):
+    with pytest.raises(BuildError, match=r"file.*bundle"):
         check_target(tmp_path / "file")

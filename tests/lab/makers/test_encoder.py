@@ -63,5 +63,5 @@ def test_openings_are_nearer_to_their_own_rest():
 
 
 def test_few_texts_make_no_encoder(tokenizer):
-    with pytest.raises(BuildError, match="needs 64 texts of at least 12 words, and 0 are"):
+    with pytest.raises(BuildError, match=r"64 texts.*0 are"):
         encoder_of_pairs(tokenizer, ["too short"] * 100, seed=0, steps=1)

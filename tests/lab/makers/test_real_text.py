@@ -103,7 +103,7 @@ def test_a_corpus_without_prompts_is_refused():
     rows = [
         LabelledText("superb" if index % 2 else "dreadful", index % 2 == 1) for index in range(200)
     ]
-    with pytest.raises(BuildError, match="gives 0 train and 0 test prompts of 2 to 7 tokens"):
+    with pytest.raises(BuildError, match=r"0 train.*0 test"):
         build_from_corpus(rows, None, seed=0, options=TINY)
 
 

@@ -30,7 +30,7 @@ def test_training_reaches_a_minimum_and_returns_the_late_loss():
 def test_a_loss_that_is_not_finite_stops_and_names_the_step():
     model = nn.Linear(1, 1)
     losses = iter([1.0, float("nan")])
-    with pytest.raises(FloatingPointError, match=r"toy: the loss of step 1 is nan; lower .*0\.5"):
+    with pytest.raises(FloatingPointError, match=r"toy.*step 1.*nan.*0\.5"):
         train(
             model,
             lambda: model(torch.ones(1, 1)).mean() * 0 + next(losses),

@@ -60,9 +60,9 @@ def test_replies():
     assert answer(partner, "it is 36").done
     spaced = as_partner("calculator:spaced=true,begin=ask")
     assert answer(spaced, "ask 1 2 + 3 0 =").text == "4 2"
-    with pytest.raises(SettingsError, match="begin must be a text"):
+    with pytest.raises(SettingsError, match="begin must"):
         Calculator(begin="")
-    with pytest.raises(SettingsError, match="has no option 'start'"):
+    with pytest.raises(SettingsError, match="'start'"):
         as_partner("calculator:start=x")
 
 

@@ -65,5 +65,5 @@ def test_replies_by_hand():
         *("higher", "lower", "", "what", "what")
     ]
     assert (said("3").score, said("3").done, said("4").score) == (1.0, True, -0.5)
-    with pytest.raises(SettingsError, match="needs a column 'secret'"):
+    with pytest.raises(SettingsError, match="'secret'"):
         game.reply([{"role": "assistant", "content": "2"}], {}, rng)

@@ -63,13 +63,13 @@ def test_the_global_generators_stay_as_they_were():
 
 
 def test_a_row_without_a_seed_is_refused():
-    with pytest.raises(SettingsError, match="needs a column 'seed' beside each prompt, got"):
+    with pytest.raises(SettingsError, match="'seed'"):
         Dice("x").reply(said("a"), {}, RNG)
 
 
 def test_a_suite_that_is_not_installed_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(__import__("sys").modules, "gem", None)
-    with pytest.raises(SettingsError, match=r"pip install 'tokengym-lab\[gem\]'"):
+    with pytest.raises(SettingsError, match=r"'tokengym-lab\[gem\]'"):
         as_partner("gem:game:GuessTheNumber-v0-easy")
 
 
@@ -102,9 +102,9 @@ def test_textarena_s_guessing_game_is_a_token_mdp():
             low, high = (guess + 1, high) if "higher" in text else (low, guess - 1)
     assert info["score"] == 1.0
     assert info["turns"][-1][:2] == ("assistant", f"[{guess}]")
-    with pytest.raises(SettingsError, match="has no game 'Nope-v0'; it has"):
+    with pytest.raises(SettingsError, match="'Nope-v0'"):
         as_partner("textarena:Nope-v0")
-    with pytest.raises(SettingsError, match="cannot begin 'TicTacToe-v0' with one player"):
+    with pytest.raises(SettingsError, match="'TicTacToe-v0'"):
         as_partner("textarena:TicTacToe-v0").prompts(1)  # type: ignore[attr-defined]
 
 
@@ -125,7 +125,7 @@ def test_gem_s_environments_that_run_what_is_written_are_refused(
         envs=SimpleNamespace(registration=SimpleNamespace(ENV_REGISTRY=registry)), make=made.append
     )
     monkeypatch.setitem(sys.modules, "gem", suite)
-    with pytest.raises(SettingsError, match=r"may run what the policy writes: call gem\.make"):
+    with pytest.raises(SettingsError, match=r"gem\.make"):
         as_partner(f"gem:{id}")
     registry[id].entry_point = "gem.envs.game_env.guess_the_number:GuessTheNumberEnv"
     as_partner(f"gem:{id}")

@@ -74,9 +74,9 @@ def test_what_matters_may_be_said_apart():
 
 
 def test_what_cannot_be_compared():
-    with pytest.raises(ValueError, match=r"none of 1 responses has a token that matters"):
+    with pytest.raises(ValueError, match="none of 1 responses"):
         agreement([[1.0, 2.0]], [[0.5, 1.0]], [[False, False]])
-    with pytest.raises(ValueError, match=r"one shape \(n,\), got \(2,\) and \(3,\)"):
+    with pytest.raises(ValueError, match=r"\(2,\) and \(3,\)"):
         rank_correlation([1.0, 2.0], [1.0, 2.0, 3.0])
-    with pytest.raises(ValueError, match=r"one entry per token, shape \(2,\), got \(3,\)"):
+    with pytest.raises(ValueError, match=r"\(2,\), got \(3,\)"):
         share_on([1.0, 2.0], [True, False, True])

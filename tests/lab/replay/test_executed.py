@@ -62,7 +62,7 @@ def test_the_command_prints_what_was_executed(
     main()
     said = " ".join(capsys.readouterr().out.split())
     assert "executed truth (k = 32)" in said
-    assert "have an interval that leaves out 0, where chance alone gives 5%" in said
+    assert "where chance alone gives 5%" in said
     assert "truth low" in (tmp_path / "credit.csv").read_text().splitlines()[0]
     assert "Executed truth" in (tmp_path / "replay.html").read_text()
 
@@ -70,7 +70,7 @@ def test_the_command_prints_what_was_executed(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("forks:k=3", "needs an even number of continuations"),
+        ("forks:k=3", r"even.*continuations"),
         ("forks:n=4", "'forks'.*'n'"),
         ("fork", "'fork'.*'forks'"),
     ],

@@ -234,7 +234,7 @@ def test_a_typed_prompt_may_be_as_long_as_the_model_reads(explorer: Explorer):
     assert [e.prompt_ids for e in fork.other.episodes] == [episode.prompt_ids] * 2
     with pytest.raises(
         ValueError,
-        match="the prompt has 246 tokens, the model reads 244 before a response of 12; shorten",
+        match=r"246 tokens.*244.*12",
     ):
         explorer.sample(text + "the film", ("sparse",))
 
@@ -249,15 +249,15 @@ def test_a_prompt_is_cut_where_the_environment_cuts_it():
 
 
 def test_what_cannot_be_explored_is_said(explorer: Explorer, response: Response, tmp_path: Path):
-    with pytest.raises(ValueError, match=r"one of 12 tokens, got 12"):
+    with pytest.raises(ValueError, match="12 tokens, got 12"):
         explorer.alternatives(response, 12)
-    with pytest.raises(ValueError, match=r"^n must be .* 1 .*got 0$"):
+    with pytest.raises(ValueError, match=r"^n must.*got 0$"):
         explorer.fork(response, 0, 5, n=0)
     eos = explorer.tokenizer.eos_token_id
-    with pytest.raises(ValueError, match=rf"token {eos} is not allowed at position 3"):
+    with pytest.raises(ValueError, match=rf"token {eos}.*position 3"):
         explorer.fork(response, 3, eos)
     for outside in (-1, 10**6):
-        with pytest.raises(ValueError, match=rf"token {outside} is not allowed at position 3"):
+        with pytest.raises(ValueError, match=rf"token {outside}.*position 3"):
             explorer.fork(response, 3, outside)
     with pytest.raises(ValueError, match="unknown reward 'acb'"):
         explorer.sample(response.episode.prompt, ("acb",))
@@ -268,9 +268,9 @@ def test_what_cannot_be_explored_is_said(explorer: Explorer, response: Response,
     played = random.sample("the film", ("sparse",))
     assert len(random.fork(played, 1, 7, n=2).other.episodes) == 2
     assert random.temperature is None
-    with pytest.raises(ValueError, match="RandomAgent does not tell its probabilities"):
+    with pytest.raises(ValueError, match=r"RandomAgent.*probabilities"):
         random.alternatives(played, 0)
-    with pytest.raises(ValueError, match="is no folder; name one that tokengym train"):
+    with pytest.raises(ValueError, match=r"no folder.*tokengym train"):
         agent_folder(tmp_path / "nowhere")
 
 
@@ -310,7 +310,7 @@ def test_forks_go_on_inside_conversations() -> None:
                 assert ended.written is not None
                 assert ended.written.tolist() == [1, 1, 1, 0, 0, 1, 1, 1]
                 assert ended.score == sum(turn.score or 0 for turn in ended.turns)
-    with pytest.raises(ValueError, match="token 3 is of a reply"):
+    with pytest.raises(ValueError, match=r"token 3.*reply"):
         explorer.alternatives(response, 3)
-    with pytest.raises(ValueError, match="token 4 is of a reply"):
+    with pytest.raises(ValueError, match=r"token 4.*reply"):
         explorer.fork(response, 4, 5)

@@ -145,14 +145,14 @@ def test_a_response_of_a_file_is_taken_apart_beside_what_its_trainer_paid(
     measured = page.answer("measure", {"shown": told["shown"], "count": 2})["html"]
     assert "executed truth (k = 2)" in measured
     assert f"in the file {0.5 * size:.2f}" in measured
-    with pytest.raises(ValueError, match="needs an even number of continuations"):
+    with pytest.raises(ValueError, match=r"even.*continuations"):
         page.answer("measure", {"shown": told["shown"], "count": 3})
     monkeypatch.setattr(explore_requests, "MAX_MEASURED", 71)
-    with pytest.raises(ValueError, match=r"2 continuations .* may sample 72 tokens, .* takes 71;"):
+    with pytest.raises(ValueError, match=r"72 tokens.*71"):
         page.answer("measure", {"shown": told["shown"], "count": 2})
-    with pytest.raises(ValueError, match=r"number must be .* from 1 to 2, got 3"):
+    with pytest.raises(ValueError, match=r"number must.*got 3"):
         page.answer("read", {**of_file, "number": 3})
-    with pytest.raises(ValueError, match=r"are of tokengym/MovieReview-v0, not of .*/Oracle-v0;"):
+    with pytest.raises(ValueError, match=r"tokengym/MovieReview-v0.*/Oracle-v0"):
         page.answer("read", {**of_file, "env": "tokengym/Oracle-v0", "number": 1})
     assert 'name="stored"' not in ExplorePage("MovieReview", LENGTHS).html()
 
@@ -176,7 +176,7 @@ def page() -> ExplorePage:
 
 def test_own_code_is_run_only_if_the_command_line_names_it(own: Path, page: ExplorePage):
     rule, ran = f"{own}:Mine", own.with_name("own.py.ran")
-    with pytest.raises(ValueError, match=r"own\.py:Mine is code that the page may not name; start"):
+    with pytest.raises(ValueError, match=r"own\.py:Mine.*page"):
         page.sample(MOVIE, "", [rule], "the film", 0, 1)
     assert not ran.exists()
     offering = ExplorePage("MovieReview", LENGTHS, rewards=(rule,))
@@ -185,7 +185,7 @@ def test_own_code_is_run_only_if_the_command_line_names_it(own: Path, page: Expl
     (mine,), (uniform,) = shown.response.replay.credits.values()
     np.testing.assert_allclose(mine, uniform)
     assert ran.exists()
-    with pytest.raises(ValueError, match="is code that the page may not name"):
+    with pytest.raises(ValueError, match="is code"):
         offering.sample(MOVIE, "", [f"{own}:Uniform"], "the film", 0, 1)  # another name in it
 
 
@@ -204,24 +204,24 @@ def test_rules_with_plain_options_are_named_on_the_page(name: str):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("own.py:Mine", "own.py:Mine is code that the page may not name; start tokengym explore"),
-        ("abc:beta=own.py:Mine", "may not set beta to 'own.py:Mine'"),
-        ("abc-d:model=models", "the page may not set model to 'models'; start tokengym explore"),
-        ("abc-d2:beta=1,model=5", "may not set model to 5"),
-        ("rto:policy=gpt2", "may not set policy to 'gpt2'"),
-        ("rto:beta=0.1,reference=true", "may not set reference to True"),
-        ("abc:beta=models", "may not set beta to 'models'"),
-        ("mc:segments=models", "may not set segments to 'models'"),
-        ("attribution:method=models", "may not set method to 'models'"),
-        ("red:delivery=1", "may not set delivery to 1"),
-        ("r3:length_incentive=models", "may not set length_incentive to 'models'"),
-        ("abc:gamma=1", "has no option 'gamma'"),
-        ("acb", "unknown reward 'acb'; did you mean 'abc'"),
+        ("own.py:Mine", r"own.py:Mine.*tokengym explore"),
+        ("abc:beta=own.py:Mine", r"beta.*'own.py:Mine'"),
+        ("abc-d:model=models", r"model.*'models'.*tokengym explore"),
+        ("abc-d2:beta=1,model=5", r"model.*5"),
+        ("rto:policy=gpt2", r"policy.*'gpt2'"),
+        ("rto:beta=0.1,reference=true", r"reference.*True"),
+        ("abc:beta=models", r"beta.*'models'"),
+        ("mc:segments=models", r"segments.*'models'"),
+        ("attribution:method=models", r"method.*'models'"),
+        ("red:delivery=1", r"delivery.*1"),
+        ("r3:length_incentive=models", r"length_incentive.*'models'"),
+        ("abc:gamma=1", "'gamma'"),
+        ("acb", r"'acb'.*'abc'"),
         ("", "unknown reward ''"),
     ],
 )
 def test_rules_that_could_name_a_file_or_a_model_are_refused(name: str, said: str):
-    with pytest.raises(ValueError, match=re.escape(said)):
+    with pytest.raises(ValueError, match=said):
         check_rule(name)
 
 
@@ -237,12 +237,12 @@ def test_an_option_that_a_rule_does_not_declare_is_not_set(monkeypatch: pytest.M
 
 def test_folders_and_tasks_are_those_of_the_command_line(tmp_path: Path, page: ExplorePage):
     for folder in (str(tmp_path), "..", "/", "gpt2"):
-        with pytest.raises(ValueError, match=r"is not offered; start tokengym .* --agent"):
+        with pytest.raises(ValueError, match=r"not offered.*--agent"):
             page.begin(folder, MOVIE)
         with pytest.raises(ValueError, match="is not offered"):
             page.sample(MOVIE, folder, ["sparse"], "the film", 0, 1)
     for env in ("own.py:make", "os:Env-v0", "CartPole-v1", "MovieReview", ""):
-        with pytest.raises(ValueError, match="is not offered; start tokengym explore with --env"):
+        with pytest.raises(ValueError, match=r"not offered.*--env"):
             page.draw("", env)
 
 
@@ -295,7 +295,7 @@ def test_a_button_asks_by_name_and_responses_are_kept_for_a_while(page: ExploreP
         with pytest.raises(ValueError, match=first):
             page.answer("fork", sent)
     for wrong in (-1, 8, 10**30):
-        with pytest.raises(ValueError, match="must be the index of one of 8 tokens"):
+        with pytest.raises(ValueError, match=r"index.*8 tokens"):
             page.answer("choose", {**index, "index": wrong})
     for sent in ({"x": 1}, {"agent": "", "env": MOVIE, "self": 1}):
         with pytest.raises(TypeError, match="argument"):
@@ -303,15 +303,15 @@ def test_a_button_asks_by_name_and_responses_are_kept_for_a_while(page: ExploreP
     page._shown.update({str(number): page._shown[told["shown"]] for number in range(MAX_SHOWN)})
     page.answer("sample", asked)
     assert len(page._shown) == MAX_SHOWN
-    with pytest.raises(ValueError, match="no longer kept; press Sample a response"):
+    with pytest.raises(ValueError, match="no longer kept"):
         page.answer("choose", index)
 
 
 def test_a_missing_folder_is_said_in_one_line(capsys: pytest.CaptureFixture[str]):
     assert main(["explore", "nowhere"]) == 2
-    assert "nowhere is no folder; name one that holds runs" in capsys.readouterr().err
+    assert "nowhere is no folder" in capsys.readouterr().err
     assert main(["explore", "--agent", "nowhere"]) == 2
-    assert "nowhere is no folder; name one that tokengym train" in capsys.readouterr().err
+    assert "tokengym train" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

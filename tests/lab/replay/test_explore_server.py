@@ -80,7 +80,7 @@ def test_every_part_needs_the_token(ask: Asked, cookie: str | None):
         for method in ("GET", "POST"):
             status, _, said = ask(path, method=method, headers=headers)
             assert status == 401
-            assert "open the address that was printed" in said
+            assert "address that was printed" in said
     assert not ask.page.reached
 
 
@@ -193,7 +193,7 @@ def test_a_body_is_read_up_to_a_limit_and_its_sender_is_heard_out(ask: Asked):
     for body in (filled + b" ", filled * 20):
         status, _, said = ask("/root/sample", method="POST", body=body)
         assert status == 413
-        assert "longer than 524288 bytes; shorten the prompt" in json.loads(said)["detail"]
+        assert "longer than 524288 bytes" in json.loads(said)["detail"]
     assert len(ask.page.reached) == 1
 
 
@@ -229,7 +229,7 @@ def test_a_port_is_named_or_the_first_that_is_free(monkeypatch: pytest.MonkeyPat
     with Server(page, port=0) as taken:
         host, number = taken.server_address[:2]
         assert host == "127.0.0.1"
-        with pytest.raises(OSError, match=rf"port {number} cannot be used .* --port"):
+        with pytest.raises(OSError, match=rf"port {number}.*--port"):
             Server(page, port=int(number))
         with Server(page, port=0) as free:
             other = free.server_address[1]
@@ -237,5 +237,5 @@ def test_a_port_is_named_or_the_first_that_is_free(monkeypatch: pytest.MonkeyPat
         with Server(page) as found:
             assert found.server_address[1] == other
             assert found.socket.family == socket.AF_INET
-    with pytest.raises(OSError, match="port 99999 cannot be used"):
+    with pytest.raises(OSError, match="port 99999"):
         Server(page, port=99999)

@@ -120,8 +120,8 @@ def test_figures_of_a_conversation_are_of_the_written_tokens():
     result = by_hand(credits, [1.0, 0.5, *[0.0] * 8], [1] * 4 + [0] * 6)
     page = render_replay(result)
     assert result.agreements["alike"].share == 0.5
-    assert "equal credit for all tokens gives 50%" in page
-    assert "rank correlation with the truth 0.00" in page
+    assert "all tokens gives 50%" in page
+    assert "the truth 0.00" in page
     assert result.agreements["alike"].correlation == 0.0
 
 
@@ -133,7 +133,7 @@ def test_what_only_replies_are_worth_is_no_truth_of_the_policy():
 
 def test_rules_that_do_not_sum_to_the_score_are_named():
     result = by_hand({"sparse": [0.0, 1.0], "pure": [0.5, -0.5]}, [0.0, 0.0], [1, 1])
-    assert "of every rule other than pure sum to it" in render_replay(result)
+    assert "other than pure sum" in render_replay(result)
 
 
 def test_the_page_loads_nothing_and_runs_nothing(replayed: Replay):
@@ -143,7 +143,7 @@ def test_the_page_loads_nothing_and_runs_nothing(replayed: Replay):
     assert not re.search(r"(src|href)=\"(?!data:)", page)
     assert "default-src 'none'" in page
     assert page.count('class="card episode"') == 4
-    assert "2 more responses are in credit.csv" in page
+    assert "2 more responses" in page
     assert page.count('<div class="line truth">') == 4
     for name in RULES:
         assert page.count(f"<b>{name}</b>") == 4
@@ -215,18 +215,18 @@ def test_stored_episodes_are_read_back_once(episodes: list[Episode], tmp_path: P
 
 
 def test_what_is_no_set_of_episodes(episodes: list[Episode], tmp_path: Path):
-    with pytest.raises(ValueError, match=r"has no episodes.jsonl with episodes; tokengym compare"):
+    with pytest.raises(ValueError, match=r"episodes\.jsonl.*tokengym compare"):
         load_episodes(tmp_path, env=ENV)
     path = tmp_path / "episodes.jsonl"
     path.write_text('{"prompt": "a"}\n')
     with pytest.raises(ValueError, match=r"1.*response_ids"):
         load_episodes(path, env=ENV)
     path.write_text("{")
-    with pytest.raises(ValueError, match=r"is damaged .*; delete it and run again"):
+    with pytest.raises(ValueError, match=r"damaged.*delete"):
         load_episodes(path, env=ENV)
-    with pytest.raises(ValueError, match=r"names a rule twice: abc, abc; leave one out"):
+    with pytest.raises(ValueError, match="abc, abc"):
         replay(episodes, ["abc", "abc"], env=ENV)
-    with pytest.raises(ValueError, match=r"needs episodes and rewards, got 0"):
+    with pytest.raises(ValueError, match=r"episodes.*got 0"):
         replay([], ["abc"], env=ENV)
     with pytest.raises(ValueError, match=r"unknown reward 'acb'"):
         replay(episodes, ["acb"], env=ENV)

@@ -116,7 +116,7 @@ def test_from_a_path(tmp_path, tokenizer, make_env):
     assert copy.deepcopy(reader) is reader
     other = copy.deepcopy(tokenizer)
     other.add_tokens(["new"])
-    with pytest.raises(TokenizerError, match=r"has 24 ids, the model of scorer 'PolicyRead.* 23"):
+    with pytest.raises(TokenizerError, match=r"24 ids.*'PolicyReader.* 23"):
         reader.bind(other)
 
 
@@ -135,7 +135,7 @@ def test_a_models_own_code_never_runs(with_code: Path) -> None:
 
 
 def test_bad_attention():
-    with pytest.raises(CreditError, match=r"'abc-d'.*model.*abc-d:model=PAT"):
+    with pytest.raises(CreditError, match=r"'abc-d'.*abc-d:model=PAT"):
         Reward(LengthScorer(), ABCD()).evaluate([make_episode()])
     for attention, message in (
         (np.zeros((2, 2)), r"dtype float64 and shape \(2, 2\); it must be .*\(3, 3\), query by"),
@@ -150,9 +150,9 @@ def test_bad_attention():
     with pytest.raises(ScorerError, match=r"batch_size.*>= 1, got 0"):
         PolicyReader(language_model(), batch_size=0)
     reader = PolicyReader(language_model())
-    with pytest.raises(ScorerError, match=r"episode 0 has 65 tokens, .* reads at most 64; lower"):
+    with pytest.raises(ScorerError, match=r"episode 0.*65.*64"):
         reader.attention([make_episode([3] * 60, [4] * 5)])
-    with pytest.raises(RewardError, match=r"has no option 'gamma'; it has beta, model"):
+    with pytest.raises(RewardError, match=r"'gamma'.*beta, model"):
         make_reward("abc-d:gamma=1", scorer=LengthScorer())
 
 

@@ -62,7 +62,7 @@ def test_pieces_beta_and_cue(policy: Path):
 def test_refusals_are_one_line(policy: Path):
     with pytest.raises(CreditError, match=r"'p'.*reference_c"):
         paid(AnswerGain(reference=policy), replace(EPISODE, reference=None))
-    with pytest.raises(CreditError, match="write 'answer-gain:reference=PATH'"):
+    with pytest.raises(CreditError, match="'answer-gain:reference=PATH'"):
         paid(AnswerGain())
     with pytest.raises(CreditError, match=r"beta.*>= 0, got -1"):
         AnswerGain(beta=-1)

@@ -129,17 +129,17 @@ def test_the_lambda_of_rules_by_name(rule, expected):
 
 def test_what_other_trainers_cannot_give_a_rule():
     bundle = bundled("movie_review")
-    with pytest.raises(RewardError, match="continues responses with the policy"):
+    with pytest.raises(RewardError, match="policy"):
         TokenCredit(lambda p, r: 1.0, "mc", tokenizer=bundle.tokenizer)
     with pytest.raises(CreditError, match="'abc-d:model=PATH'"):
         TokenCredit(bundle.reward_model, "abc-d", tokenizer=bundle.tokenizer)
 
 
 def test_bad_arguments_of_attributions(tokenizer):
-    with pytest.raises(CreditError, match=r"method.*'gradient'.*got 'saliency'"):
+    with pytest.raises(CreditError, match=r"method.*'saliency'"):
         Attribution("saliency")
     reward = Reward(LengthScorer(), Attribution("leave-one-out"))
-    with pytest.raises(ScorerError, match=r"'LengthScorer' reads texts.*call reward.bind\(token"):
+    with pytest.raises(ScorerError, match=r"'LengthScorer'.*bind\(tokenizer"):
         reward.evaluate(test_readings.EPISODES)
     assert len(reward.bind(tokenizer).evaluate(test_readings.EPISODES)) == 2
 

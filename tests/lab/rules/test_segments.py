@@ -24,7 +24,7 @@ from tokengym.rewards import Attribution, Credit, Reward, RewardModel
 from tokengym.rewards.credits import RED
 from tokengym.rewards.errors import CreditError
 from tokengym.rewards.maths.redistribution import close_sum, sparse
-from tokengym.rewards.maths.shares import (
+from tokengym.rewards.maths.signed_parts import (
     on_last_tokens,
     segment_sums,
     split_before_largest,

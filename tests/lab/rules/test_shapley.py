@@ -85,8 +85,8 @@ def test_an_additive_game_has_no_error():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: shapley_exact([1.0, 2.0, 3.0]), r"values.*\(2\^m,\).*got \(3,\)"),
-        (lambda: shapley_sampled({}, [[0, 1], [1, 0]]), r"two pairs or more, got \(2, 2\)"),
+        (lambda: shapley_exact([1.0, 2.0, 3.0]), r"values.*got \(3,\)"),
+        (lambda: shapley_sampled({}, [[0, 1], [1, 0]]), r"pairs.*got \(2, 2\)"),
     ],
 )
 def test_bad_arguments(call, message):

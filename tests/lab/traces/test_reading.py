@@ -134,17 +134,17 @@ def test_rows_that_cannot_be_read_get_one_line_each(tmp_path: Path) -> None:
     for line, said in zip(
         left_out,
         (
-            "row 2: no known format has the columns 'question'",
-            "row 3: the trace branches",
-            "row 4: call 1 does not begin",
-            "row 5: 1 rewards for 3 response tokens",
-            "row 6: the reward of response token 1 is no finite number",
-            "row 7: there is no response",
+            "row 2 of the file traces.jsonl: no known format has the columns 'question'",
+            "row 3 of the file traces.jsonl: the trace branches",
+            "row 4 of the file traces.jsonl: call 1 does not begin",
+            "row 5 of the file traces.jsonl: 1 rewards for 3 response tokens",
+            "row 6 of the file traces.jsonl: the reward of response token 1 is no finite number",
+            "row 7 of the file traces.jsonl: there is no response",
         ),
         strict=True,
     ):
         assert said in line
-    with pytest.raises(ValueError, match="holds no traces that can be read; known are: a trace of"):
+    with pytest.raises(ValueError, match=r"no traces.*known"):
         read_traces(stored(tmp_path), TOKENIZER)
 
 
@@ -193,7 +193,7 @@ def test_rows_with_ids_are_another_trainers_too(tmp_path: Path) -> None:
     assert episode.written is not None
     assert episode.written.tolist() == [1, 1, 1, 0, 0]
     stored(tmp_path, {**row, "response_ids": [10**6]})
-    with pytest.raises(ValueError, match=r"token 1000000 is none of the tokenizer's \d+; pass"):
+    with pytest.raises(ValueError, match=r"1000000.*tokenizer"):
         load_episodes(file, env="MovieReview")
     for wrong in ({"nodes": nodes(), "rewards": [1]}, {**ROWS["skyrl"][0], "env_extras": "none"}):
         assert len(read_traces(stored(tmp_path, ROWS["verl"][0], wrong), TOKENIZER)[1]) == 1

@@ -54,7 +54,7 @@ def test_a_call_that_contradicts_the_form_is_refused():
     model = make_classifier(vocab_size=len(tokenizer))
     pairs = read_pairs([Talks(1).row()])
     RewardReader(model, append_eos=True).describe(model.config, pairs)
-    with pytest.raises(ScorerError, match=r"trained in the form 'chat', .* got form='text'; leave"):
+    with pytest.raises(ScorerError, match=r"'chat'.*form='text'"):
         RewardModel(model, tokenizer=tokenizer, form="text")
     assert RewardModel(model, tokenizer=tokenizer, form="chat")._form == "chat"
 
@@ -78,7 +78,7 @@ def test_a_judge_of_the_same_tokenizer_reads_its_own_template():
     own = applied(judge, row, {"role": "assistant", "content": "me"})
     read = scorer._texts([played, plain], None)
     assert [one.ids for one in read] == [own, [7, 8]]
-    with pytest.raises(ScorerError, match="conversations in its own form"):
+    with pytest.raises(ScorerError, match="own form"):
         scorer.score([played], attribution="prefix")
     alike: Any = RewardModel(model, tokenizer=copy.deepcopy(policy)).bind(policy)
     assert alike._texts([played], None) is None  # the policy's own ids are in its template

@@ -15,14 +15,14 @@ from tokengym.rewards import PreferencePair, read_pairs
 def test_overlong_pairs():
     pairs = read_pairs([{**ROW, "chosen": ""}, ROW, DIALOGUE | {"prompt": "x"}], on_error="skip")
     assert limit_lengths(pairs, [5, 9], max_tokens=9, drop=False) is pairs
-    with pytest.raises(DatasetError, match=r"row 2 of the pairs: .* has 9 tokens, more than .*=8;"):
+    with pytest.raises(DatasetError, match=r"row 2.*9 tokens.*max_tokens=8"):
         limit_lengths(pairs, [5, 9], max_tokens=8, drop=False)
-    with pytest.raises(DatasetError, match=r"row 1 of the pairs: .* \(1 more rows likewise\)"):
+    with pytest.raises(DatasetError, match=r"row 1.*\(1 more"):
         limit_lengths(pairs, [5, 9], max_tokens=4, drop=False)
     fitting = limit_lengths(pairs, [5, 9], max_tokens=8, drop=True)
     assert (fitting.pairs, fitting.rows) == (pairs.pairs[:1], (1,))
     assert fitting.skip_counts() == {"empty": 1, "overlong": 1}
-    with pytest.raises(DatasetError, match=r"no pair is left: 3 rows, 0 pairs, 3 skipped"):
+    with pytest.raises(DatasetError, match="3 rows, 0 pairs, 3 skipped"):
         limit_lengths(pairs, [5, 9], max_tokens=4, drop=True)
 
 
@@ -48,7 +48,7 @@ def test_no_prompt_is_on_both_sides_and_none_is_lost():
     assert {pairs[i].prompt for i in train} == {"0", "1", "3", "4", "6"}
     alone = [PreferencePair(prompt="", chosen=f"{i}", rejected="x") for i in range(20)]
     assert split_pairs(alone, 0.1)[1] == [9, 19]
-    with pytest.raises(DatasetError, match=r"1 pairs of 1 prompts .* leave 1 to train on and 0"):
+    with pytest.raises(DatasetError, match=r"1 pairs of 1 prompts.*leave 1.*0"):
         split_pairs(pairs[:1], 0.5)
     with pytest.raises(DatasetError, match=r"held_out.*got 1"):
         split_pairs(pairs, 1.0)
@@ -66,4 +66,4 @@ def test_held_out_rows_whose_prompts_are_learned_from_are_said(split: Any, rows:
     split(rows[:2], rows[2:])
     assert not caplog.records
     split(rows[:2], rows[1:])
-    assert "1 of 2 held-out rows have a prompt that is learned from" in caplog.text
+    assert "1 of 2 held-out rows" in caplog.text

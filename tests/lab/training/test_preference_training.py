@@ -21,7 +21,7 @@ from tokengym.lab.training.pairwise import (
     pair_accuracy,
     reliability,
 )
-from tokengym.lab.training.readers import Collator, PairModule, PreferenceReader, Row
+from tokengym.lab.training.readers import Collator, LearnedPair, PairModule, PreferenceReader
 from tokengym.rewards import (
     PreferenceModel,
     PreferencePair,
@@ -62,7 +62,7 @@ def test_the_loss_is_the_answers_cross_entropy_in_both_orders(tokenizer):
     model = make_model()
     reader = PreferenceReader(model, tokenizer, template=TEMPLATE, answers=ANSWERS)
     pairs = good_and_bad(3)
-    rows = [Row(ids, 0.0) for ids in reader.encode(pairs, tokenizer)]
+    rows = [LearnedPair(ids, 0.0) for ids in reader.encode(pairs, tokenizer)]
     loss = PairModule(model, reader)(**Collator("left")(rows))["loss"]
     expected = []
     for pair in pairs:
@@ -178,9 +178,9 @@ def test_bytes_know_every_question():
 
 def test_bad_questions(language_model, tmp_path):
     options = {"output_dir": tmp_path / "pm", "training": LEARN}
-    with pytest.raises(ScorerError, match=r"fields context, a and b, got \['a', 'b'\]"):
+    with pytest.raises(ScorerError, match=r"context.*got \['a', 'b'\]"):
         train_preference_model(language_model, good_and_bad(20), template="{a} {b}", **options)
-    with pytest.raises(TokenizerError, match=r"are the same token"):
+    with pytest.raises(TokenizerError, match="same token"):
         train_preference_model(language_model, good_and_bad(20), answers=("a", "a"), **options)
     assert not (tmp_path / "pm").exists()
 

@@ -27,7 +27,7 @@ from tokengym.lab.training.pairwise import (
     length_correlation,
     pair_accuracy,
 )
-from tokengym.lab.training.readers import Collator, PairModule, RewardReader, Row, bootstrap
+from tokengym.lab.training.readers import Collator, LearnedPair, PairModule, RewardReader, bootstrap
 from tokengym.rewards import (
     RewardModel,
     RewardTraining,
@@ -130,7 +130,7 @@ def test_texts_become_ids(tokenizer):
     assert reader.encode([pair], tokenizer) == [([5, 3, 4, 1], [5, 6, 1])]
     reader = RewardReader(make_classifier(), append_eos=False)
     assert reader.encode([pair], tokenizer) == [([5, 3, 4], [5, 6])]
-    rows = [Row(([3, 4], [5, 6]), 0.5), Row(([7], [8, 9, 10]), 0.0)]
+    rows = [LearnedPair(([3, 4], [5, 6]), 0.5), LearnedPair(([7], [8, 9, 10]), 0.0)]
     batch = Collator("right")(rows)
     assert batch["input_ids"].tolist() == [[3, 4, 0], [7, 0, 0], [5, 6, 0], [8, 9, 10]]
     assert batch["attention_mask"].sum(dim=1).tolist() == [2, 1, 2, 3]
@@ -258,7 +258,7 @@ def test_what_the_head_alone_excludes(language_model, tmp_path):
     training, out = replace(FAST, head_only=True), {"output_dir": tmp_path / "rm"}
     with pytest.raises(RewardError, match="head_only=True"):
         train_reward_model(language_model, good_and_bad(8), lora=LORA, training=training, **out)
-    with pytest.raises(RewardError, match="which a preference model has not; leave it out"):
+    with pytest.raises(RewardError, match=r"head_only.*preference model"):
         train_preference_model(language_model, good_and_bad(8), training=training, **out)
 
 
@@ -326,7 +326,10 @@ def test_the_loss_of_labels_by_hand():
             assert input_ids.tolist() == [[7, 8], [9, 0]]
             return torch.tensor([[2.0, -1.0]])
 
-    rows = [Row(sequences=([7, 8], []), margin=0.0), Row(sequences=([], [9]), margin=0.0)]
+    rows = [
+        LearnedPair(sequences=([7, 8], []), margin=0.0),
+        LearnedPair(sequences=([], [9]), margin=0.0),
+    ]
     loss = PairModule(torch.nn.Linear(1, 1), Reader())(**Collator("right")(rows))["loss"]
     # Scores 2 of a good text and -1 of a bad one: -log sigmoid(2) and -log sigmoid(0 - -1).
     assert loss.item() == pytest.approx((math.log1p(math.exp(-2)) + math.log1p(math.exp(-1))) / 2)
@@ -353,7 +356,7 @@ def test_a_model_learns_labels(kind, language_model, encoder, tmp_path, tokenize
     ]
     good, bad = scorer.score(episodes).values
     assert good > 0 > bad  # the score itself is learned, not a difference
-    with pytest.raises(ScorerError, match="compares two responses, got labelled texts"):
+    with pytest.raises(ScorerError, match="got labelled texts"):
         train_preference_model(language_model, pairs, output_dir=tmp_path / "pm")
 
 
@@ -400,7 +403,7 @@ def test_several_heads_are_refused_where_there_is_one(language_model, tmp_path):
         train_reward_model(
             language_model, good_and_bad(8), lora=LORA, merge=False, training=two, **options
         )
-    with pytest.raises(RewardError, match="heads=2 is of the linear layer"):
+    with pytest.raises(RewardError, match=r"heads=2.*linear layer"):
         train_preference_model(language_model, good_and_bad(8), training=two, **options)
     with pytest.raises(SettingsError, match="heads"):
         RewardTraining(heads=0)
@@ -467,14 +470,14 @@ def test_training_pairs_are_read_again_at_equal_distances(monkeypatch):
 @pytest.mark.parametrize("placed", [{"device": "cuda"}, {"dtype": "bfloat16"}], ids=str)
 def test_a_loaded_model_is_not_placed_in_silence(placed, tmp_path, tokenizer):
     options = {"output_dir": tmp_path / "rm", "tokenizer": tokenizer, **placed}
-    with pytest.raises(RewardError, match=f"{next(iter(placed))}=.*no effect.*loaded already"):
+    with pytest.raises(RewardError, match=rf"{next(iter(placed))}=.*loaded"):
         train_reward_model(make_classifier(), good_and_bad(8), **options)
 
 
 @pytest.mark.parametrize("option", [{"append_eos": False}, {"chat_template": True}], ids=str)
 def test_settings_of_texts_are_no_settings_of_questions(option, language_model, tmp_path):
     training = replace(FAST, **option)
-    with pytest.raises(RewardError, match=f"{next(iter(option))}=.*reads template; leave it out"):
+    with pytest.raises(RewardError, match=rf"{next(iter(option))}=.*template"):
         train_preference_model(
             language_model, good_and_bad(8), output_dir=tmp_path / "pm", training=training
         )
@@ -491,7 +494,7 @@ def test_bad_training(language_model, tmp_path, tokenizer):
         RewardTraining(weight_decay=-1.0)
     with pytest.raises(SettingsError, match=r"label_smoothing.*\[0, 0.5\), got 0.5"):
         RewardTraining(label_smoothing=0.5)
-    with pytest.raises(RewardError, match=r"there is no folder .*nowhere"):
+    with pytest.raises(RewardError, match=r"no folder.*nowhere"):
         train_reward_model(tmp_path / "nowhere", good_and_bad(20), output_dir=tmp_path / "rm")
     with pytest.raises(RewardError, match="tokenizer="):
         train_reward_model(make_classifier(), good_and_bad(20), output_dir=tmp_path / "rm")
@@ -589,7 +592,7 @@ def test_folders_that_are_in_use(language_model, tmp_path):
     other = replace(FAST, learning_rate=1.0)
     with pytest.raises(RewardError, match=r"learning_rate = 0.003.*1.0"):
         train_reward_model(language_model, pairs, output_dir=out, training=other)
-    with pytest.raises(RewardError, match=r"unfinished training with pairs = '\w+'"):
+    with pytest.raises(RewardError, match=r"pairs = '\w+'"):
         train_reward_model(language_model, pairs[:15], output_dir=out, training=FAST)
     with pytest.raises(RewardError, match="= 'reward'"):
         train_preference_model(language_model, pairs, output_dir=out, training=FAST)
@@ -597,12 +600,12 @@ def test_folders_that_are_in_use(language_model, tmp_path):
     before = file.read_bytes()
     other_weights = {name: value + 1 for name, value in load_file(file).items()}
     save_file(other_weights, file, metadata={"format": "pt"})
-    with pytest.raises(RewardError, match=r"unfinished training with weights = '\w+'"):
+    with pytest.raises(RewardError, match=r"weights = '\w+'"):
         train_reward_model(language_model, pairs, output_dir=out, training=FAST)
     file.write_bytes(before)
     out.mkdir()
     train_reward_model(language_model, pairs, output_dir=out, training=FAST)  # an empty one serves
-    with pytest.raises(RewardError, match=r"rm already exists; name a new folder"):
+    with pytest.raises(RewardError, match="rm already exists"):
         train_reward_model(language_model, pairs, output_dir=out, training=FAST)
 
 
@@ -624,9 +627,7 @@ def test_measures_are_stored_with_the_model(language_model, tmp_path):
     assert np.mean(stored["losses"]) == pytest.approx(trained.train_loss)
     table = stored["held_out"]["reliability"]
     assert sum(row["pairs"] for row in table) == 3
-    with pytest.raises(
-        DatasetError, match=r"row 21 of the pairs: .* has 3\d tokens, more than .*=20"
-    ):
+    with pytest.raises(DatasetError, match=r"row 21.*3\d tokens.*=20"):
         train_reward_model(
             language_model,
             pairs,
@@ -724,7 +725,7 @@ def test_training_continues_without_a_checkpoint_that_cannot_be_written(
     out = tmp_path / "full"
     found = train_reward_model(language_model, pairs, output_dir=out, training=training)
     assert found.train_loss == whole.train_loss
-    assert "no checkpoint at step 1: cannot write" in caplog.text
+    assert "no checkpoint at step 1" in caplog.text
 
 
 def test_a_result_that_cannot_be_written_keeps_the_checkpoints(

@@ -93,17 +93,19 @@ class WithinPolicy(CausalLMPolicy):
     mask_top_p = 0.7
 
     def sample_within_itself(self, mask_top_p: float) -> None:
-        self.beside["first"], self.mask_top_p = self.language_model.frozen_copy(), mask_top_p
+        self.auxiliary_models["first"] = self.language_model.frozen_copy()
+        self.mask_top_p = mask_top_p
 
     def sampling_logits(
         self,
         logits: torch.Tensor,
         action_mask: torch.Tensor | None,
-        *beside_states: torch.Tensor,
+        *auxiliary_states: torch.Tensor,
         temperature: float | torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        first_logits = self.auxiliary_models["first"].logits(*auxiliary_states)
         first_logits, _ = super().sampling_logits(
-            self.beside["first"].logits(*beside_states), action_mask, temperature=temperature
+            first_logits, action_mask, temperature=temperature
         )
         keep = likeliest(first_logits, top_p=self.mask_top_p)
         return super().sampling_logits(logits, keep, temperature=temperature)[0], keep

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-from tokengym.agents.fast.captured import Replayed
+from tokengym.agents.fast.replayed import Replayed
 
 CPU = torch.device("cpu")
 DEVICE, IS_CUDA, DATA, GRAD = (

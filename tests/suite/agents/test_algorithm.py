@@ -47,19 +47,19 @@ def test_a_setting_that_the_agent_was_built_by_stays(make_ppo, name, value):
 @pytest.mark.parametrize(
     ("settings", "changes", "message"),
     [
-        ({}, {"drop_equal_groups": True}, "drop_equal_groups has no effect without group_size"),
+        ({}, {"drop_equal_groups": True}, r"drop_equal_groups.*group_size"),
         (
             {"advantage": "rloo", "group_size": 2},
             {"std_floor": 0.1},
-            "std_floor has no effect with advantage='rloo'",
+            r"std_floor.*advantage='rloo'",
         ),
-        ({"advantage": "reinforce"}, {"gae_lambda_vf": 1.0}, "gae_lambda_vf has no effect.*critic"),
+        ({"advantage": "reinforce"}, {"gae_lambda_vf": 1.0}, r"gae_lambda_vf.*critic"),
         ({"advantage": "rloo", "group_size": 2}, {"group_size": None}, "needs group_size"),
         ({"advantage": "loo", "group_size": 2}, {"group_size": 3}, "group_size"),
         (
             {"learning_rate": lambda left: left, "learning_rate_schedule": "constant"},
             {"learning_rate_schedule": "linear"},
-            "learning_rate_schedule='linear' lowers a number",
+            "learning_rate_schedule='linear'",
         ),
     ],
 )
@@ -86,7 +86,7 @@ def test_the_learning_rate_can_be_changed(make_ppo):
 
 @pytest.mark.parametrize("tokens", [-5, "100", None, math.nan])
 def test_a_training_of_no_number_of_tokens_is_refused(make_ppo, tokens):
-    with pytest.raises(SettingsError, match=rf"total_timesteps must be .* got {tokens!r}; pass"):
+    with pytest.raises(SettingsError, match=rf"total_timesteps.*got {tokens!r}"):
         make_ppo().learn(tokens)
 
 

@@ -77,13 +77,13 @@ def test_the_plain_way_says_what_is_missing():
     plain = backend()
     assert type(plain) is Plain
     plain.check_products("torch")
-    with pytest.raises(ModelError, match=r"products='onednn' needs tokengym\.agents\.fast"):
+    with pytest.raises(ModelError, match=r"products='onednn'.*tokengym\.agents\.fast"):
         plain.check_products("onednn")
     with pytest.raises(ModelError, match=r"decoding='static'.*'auto'.*'dynamic'"):
         plain.check_static(None, None)
     with pytest.raises(ModelError, match="kernels need"):
         plain.check_kernels(torch.device("cpu"))
-    with pytest.raises(ProcessError, match=r"several processes need .*; start one process"):
+    with pytest.raises(ProcessError, match=r"several processes.*one process"):
         plain.join("cpu")
 
 

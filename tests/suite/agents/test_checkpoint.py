@@ -120,7 +120,7 @@ def test_an_optimiser_of_other_weights_is_refused(make_ppo, tmp_path):
     make_ppo(model=frozen_in_part("below"), advantage="reinforce").learn(10).save(tmp_path / "run")
     (tmp_path / "run" / "frozen.json").unlink()
     rehash(tmp_path / "run")
-    with pytest.raises(CheckpointError, match=r"of other weights .*; begin anew .*model="):
+    with pytest.raises(CheckpointError, match=r"other weights.*model="):
         PPO.load(tmp_path / "run")
 
 
@@ -128,7 +128,7 @@ def test_a_frozen_weight_that_the_model_has_not_is_named(make_ppo, tmp_path):
     make_ppo(model=frozen_in_part("below")).save(tmp_path / "run")
     (tmp_path / "run" / "frozen.json").write_text(json.dumps({"given": ["x.weight"], "later": []}))
     rehash(tmp_path / "run")
-    with pytest.raises(CheckpointError, match=r"frozen\.json names 'x\.weight'"):
+    with pytest.raises(CheckpointError, match=r"frozen\.json.*'x\.weight'"):
         PPO.load(tmp_path / "run")
 
 
@@ -170,7 +170,7 @@ def test_a_damaged_file_is_named(make_ppo, tmp_path, file):
     content = bytearray((tmp_path / "run" / file).read_bytes())
     content[-3] ^= 1
     (tmp_path / "run" / file).write_bytes(content)
-    with pytest.raises(CheckpointError, match=rf"run/{file} is damaged; use an earlier checkpoint"):
+    with pytest.raises(CheckpointError, match=f"run/{file} is damaged"):
         PPO.load(tmp_path / "run")
     (tmp_path / "run" / file).unlink()
     with pytest.raises(CheckpointError, match=rf"run/{file} is missing"):
@@ -182,14 +182,12 @@ def test_a_damaged_record_is_named(make_ppo, tmp_path):
     record = tmp_path / "run" / "checkpoint.json"
     text = record.read_text()
     record.write_text(text[: len(text) // 2])
-    with pytest.raises(CheckpointError, match=r"run/checkpoint.json is damaged"):
+    with pytest.raises(CheckpointError, match=r"run/checkpoint\.json is"):
         PPO.load(tmp_path / "run")
     record.write_text(json.dumps(json.loads(text) | {"format": 99}))
-    with pytest.raises(CheckpointError, match="has format 99, this version reads 2"):
+    with pytest.raises(CheckpointError, match=r"format 99.*reads 2"):
         PPO.load(tmp_path / "run")
-    with pytest.raises(
-        CheckpointError, match=r"there is no checkpoint at .*nowhere; pass the path"
-    ):
+    with pytest.raises(CheckpointError, match=r"no checkpoint.*nowhere"):
         PPO.load(tmp_path / "nowhere")
 
 
@@ -208,7 +206,7 @@ def test_a_changed_counter_is_damage(make_ppo, tmp_path):
     record = json.loads(file.read_text())
     record["counters"]["num_timesteps"] += 1
     file.write_text(json.dumps(record))
-    with pytest.raises(CheckpointError, match=r"checkpoint.json is damaged \(its hash differs\)"):
+    with pytest.raises(CheckpointError, match=r"checkpoint\.json.*hash differs"):
         PPO.load(tmp_path / "run")
 
 
@@ -226,7 +224,7 @@ def rehash(folder: Path) -> None:
 def test_a_file_that_was_not_saved_is_refused(make_ppo, tmp_path, extra):
     make_ppo().save(tmp_path / "run")
     (tmp_path / "run" / extra).write_bytes(b"x")
-    with pytest.raises(CheckpointError, match=rf"run/{extra} was not saved.*; remove it"):
+    with pytest.raises(CheckpointError, match=rf"run/{extra} was.*remove"):
         PPO.load(tmp_path / "run")
 
 
@@ -237,7 +235,7 @@ def test_a_link_is_refused(make_ppo, tmp_path, name):
     if path.exists():
         path.rename(elsewhere)
     path.symlink_to(elsewhere)
-    with pytest.raises(CheckpointError, match=rf"run/{name} is a link to .*elsewhere; put the fil"):
+    with pytest.raises(CheckpointError, match=rf"run/{name} .*link.*elsewhere"):
         PPO.load(tmp_path / "run")
 
 
@@ -250,9 +248,7 @@ def test_code_that_a_checkpoint_names_is_run_for_who_names_it_again(make_envs, m
     own.write_text(f"open({str(ran)!r}, 'w')\n" + OWN_ADVANTAGE)
     digest = hashlib.sha256(own.read_bytes()).hexdigest()
     for load in (PPO.load, load_agent):
-        with pytest.raises(
-            UntrustedCodeError, match=rf"checkpoint\.json names code, .*own\.py:MINE .*{digest}"
-        ):
+        with pytest.raises(UntrustedCodeError, match=rf"checkpoint\.json.*own\.py:MINE .*{digest}"):
             load(tmp_path / "run")
     assert PPO.load(tmp_path / "run", advantage="reinforce").estimator.name == "reinforce"
     assert not ran.exists()
@@ -303,16 +299,16 @@ MODEL, ADAPTER = "model/model.safetensors", "adapter/adapter_model.safetensors"
     [
         (False, config({"n_layer": -1}), "num_hidden_layers -1.*1.*1000"),
         (False, config({"n_layer": 10**6}), "says num_hidden_layers 1000000"),
-        (False, config({"n_layer": 1}), r"holds .*h\.1\..*, which the model of its config"),
-        (False, config({"n_layer": 3}), r"holds no trained transformer\.h\.2"),
-        (False, config({"n_head": "x"}), "cannot load .*model as AutoModelForCausalLM"),
-        (False, config({"n_embd": 10}), "cannot load .*model as AutoModelForCausalLM"),
-        (False, config({"model_type": "x"}), "cannot load .*model as AutoModelForCausalLM"),
-        (False, config({"transformers_weights": "adapter_model.bin"}), "which is no safetensors"),
+        (False, config({"n_layer": 1}), r"h\.1\..*config"),
+        (False, config({"n_layer": 3}), r"no trained transformer\.h\.2"),
+        (False, config({"n_head": "x"}), r"cannot load.*AutoModelForCausalLM"),
+        (False, config({"n_embd": 10}), r"cannot load.*AutoModelForCausalLM"),
+        (False, config({"model_type": "x"}), r"cannot load.*AutoModelForCausalLM"),
+        (False, config({"transformers_weights": "adapter_model.bin"}), "no safetensors"),
         (False, weights(MODEL, lambda t: t.pop(LAYER)), rf"holds no trained {LAYER}"),
-        (False, weights(MODEL, lambda t: t.update(x=torch.ones(1))), "holds x, which the model"),
-        (False, lambda f: (f / MODEL).write_bytes(b"{"), "cannot load .*model as AutoModelForCau"),
-        (False, lambda f: (f / "model/a.bin").write_bytes(b""), r"a\.bin is no file that save"),
+        (False, weights(MODEL, lambda t: t.update(x=torch.ones(1))), "holds x"),
+        (False, lambda f: (f / MODEL).write_bytes(b"{"), r"cannot load.*AutoModelForCausalLM"),
+        (False, lambda f: (f / "model/a.bin").write_bytes(b""), r"a\.bin is no"),
         (
             False,
             lambda f: (f / "model/adapter_config.json").write_text("{}"),
@@ -321,20 +317,20 @@ MODEL, ADAPTER = "model/model.safetensors", "adapter/adapter_model.safetensors"
         (
             False,
             weights("training.safetensors", lambda t: t.pop("critic.head.weight")),
-            r"training\.safetensors is damaged \(KeyError: 'critic\.head\.weight'\)",
+            r"training\.safetensors.*'critic\.head\.weight'",
         ),
         (
             False,
             weights("training.safetensors", lambda t: t.update({"generator.sampling": ONE})),
-            r"training\.safetensors is damaged \(\w+Error: ",
+            r"training\.safetensors.*\(\w+Error",
         ),
         (False, lambda f: (f / "training.safetensors").write_bytes(b"{"), "damaged .SafetensorErr"),
         (True, adapter({"peft_type": "IA3"}), "adapter.*LoRA"),
         (True, adapter({"peft_type": 3}), r"adapter.*\(KeyError"),
         (True, adapter({"megatron_config": {"a": 1}}), r"LoraConfig\(megatron_config="),
-        (True, adapter({"r": "x"}), "lora cannot be put on the model .*; correct it"),
+        (True, adapter({"r": "x"}), r"lora cannot.*correct"),
         (True, weights(ADAPTER, lambda t: t.popitem()), r"adapter.*\(.*lora_B"),
-        (True, lambda f: (f / ADAPTER).write_bytes(b"{"), "adapter is damaged .*header too small"),
+        (True, lambda f: (f / ADAPTER).write_bytes(b"{"), "adapter is damaged"),
     ],
 )
 def test_files_that_somebody_changed_are_one_line(make_ppo, tmp_path, lora, change, message):
@@ -362,20 +358,20 @@ COUNTERS = {
     ("changes", "message"),
     [
         ({"environment": SIZES | {"num_envs": 10**9}}, "num_envs.*1000000, got 10000000"),
-        ({"environment": SIZES | {"length": 0}}, "length of .* must be .*, got 0"),
+        ({"environment": SIZES | {"length": 0}}, r"length of.*got 0"),
         ({"environment": {"num_envs": 4}}, "num_envs, num_tokens"),
-        ({"environment": [4]}, "environment of .*json must be dict, got "),
+        ({"environment": [4]}, r"environment of.*dict, got"),
         ({"counters": {"num_timesteps": 4}}, "num_timesteps, _n_updates"),
-        ({"counters": COUNTERS | {"num_timesteps": -1}}, "must be a count from 0 on, got -1"),
+        ({"counters": COUNTERS | {"num_timesteps": -1}}, r"count.*got -1"),
         ({"counters": COUNTERS | {"_n_updates": True}}, "_n_updates.*got True"),
-        ({"counters": COUNTERS | {"_total_timesteps": 10**30}}, "count from 0 on, got 10"),
+        ({"counters": COUNTERS | {"_total_timesteps": 10**30}}, r"count.*got 10"),
         (
             {"counters": COUNTERS | {"_current_progress_remaining": float("nan")}},
-            "more than all progress remains",
+            "progress remains",
         ),
         ({"format": True}, "format"),
         ({"policy_kwargs": {"model": "/etc"}}, "policy_kwargs"),
-        ({"settings": {"policy": "x"}}, "settings of .* hold 'policy', which PPO has not"),
+        ({"settings": {"policy": "x"}}, r"hold 'policy'.*PPO"),
         ({"environment_state": {"states": []}}, "environment_state"),
         ({"code": "import os"}, "code is unknown"),
         ({"files": {"../../x": "0"}}, r"\.\./\.\./x is missing"),
@@ -400,7 +396,7 @@ def test_a_number_of_tokens_may_be_a_float(make_envs, make_ppo, tmp_path):
     ("settings", "message"),
     [
         ({"n_epochs": 10**12}, "n_epochs.*1.*10000, got 1000"),
-        ({"advantage_weight": "entropy"}, "'advantage_weight', which PPO has not"),
+        ({"advantage_weight": "entropy"}, r"'advantage_weight'.*PPO"),
         ({"advantage": None}, "advantage.*got None"),
     ],
 )
@@ -449,9 +445,7 @@ def test_counters_and_weights_are_of_one_checkpoint(make_ppo, tmp_path, monkeypa
 
 def test_schedules_must_be_given_again(make_ppo, tmp_path):
     make_ppo(learning_rate=lambda progress: 0.01 * progress).save(tmp_path / "run")
-    with pytest.raises(
-        CheckpointError, match=r"learning_rate .* pass it again.*learning_rate=\.\.\."
-    ):
+    with pytest.raises(CheckpointError, match=r"learning_rate .*learning_rate=\.\.\."):
         PPO.load(tmp_path / "run")
     assert PPO.load(tmp_path / "run", learning_rate=0.5).lr_schedule(1.0) == 0.5
     assert (
@@ -508,7 +502,7 @@ def test_what_does_not_fit_the_checkpoint_is_refused(make_envs, make_ppo, tmp_pa
     class Other(PPO):
         pass
 
-    with pytest.raises(CheckpointError, match="was saved by PPO, not Other"):
+    with pytest.raises(CheckpointError, match="PPO, not Other"):
         Other.load(tmp_path / "run")
-    with pytest.raises(ValueError, match=r"exclude=\[.policy.\] is not supported"):
+    with pytest.raises(ValueError, match=r"exclude=\[.policy.\]"):
         make_ppo().save(tmp_path / "run", exclude=["policy"])

@@ -21,7 +21,7 @@ TEXTS = [{"prompt": p, "completion": " a a"} for p in PROMPTS]
 def test_arguments_of_the_trainer_that_would_do_nothing_are_refused(tmp_path, kind, rows, name):
     arguments: Any = {name: 0.3, "report_to": [], "use_cpu": True}
     args = TrainingArguments(output_dir=str(tmp_path), **arguments)
-    with pytest.raises(SettingsError, match=rf"^{name}=0\.3 of args has no effect here; leave it"):
+    with pytest.raises(SettingsError, match=rf"^{name}=0\.3 of args"):
         kind(make_model(), rows, tokenizer=make_tokenizer(), args=args)
 
 

@@ -40,7 +40,7 @@ class FailsAfter(Scorer):
 def test_collect_keeps_all_that_was_finished(make_envs, raises, sb3):
     scorer = FailsAfter(9, raises=raises)
     envs: Any = make_envs(reward=Reward(scorer, Sparse()))
-    with pytest.raises(ScorerError, match=r"scorer 'fails' .* finished episodes") as caught:
+    with pytest.raises(ScorerError, match=r"'fails'.*finished episodes") as caught:
         collect(RandomAgent(envs), as_vec_env(envs) if sb3 else envs, 100, seed=0)
     kept = caught.value.episodes
     scored = [episode for episode in kept if episode.score is not None]
@@ -76,7 +76,7 @@ def test_training_stops_and_its_log_has_the_episodes(make_envs, make_ppo, tmp_pa
 def test_in_a_conversation_what_was_finished_keeps_its_log_probs(make_envs, make_ppo):
     envs = make_envs(**TALK, reward=Reward(FailsAfter(6, raises=True), Sparse()))
     agent = make_ppo(envs=envs)
-    with pytest.raises(ScorerError, match="the judge is out of reach") as caught:
+    with pytest.raises(ScorerError, match="out of reach") as caught:
         collect(agent, envs, 100, seed=0)
     kept = caught.value.episodes
     unhurt = collect(agent, make_envs(**TALK), len(kept), seed=0)
@@ -90,7 +90,7 @@ def test_in_a_conversation_what_was_finished_keeps_its_log_probs(make_envs, make
 def test_a_training_goes_on_once_the_scorer_is_mended(make_envs, make_ppo):
     scorer = FailsAfter(6, raises=True)
     agent = make_ppo(envs=make_envs(reward=Reward(scorer, Sparse())))
-    with pytest.raises(ScorerError, match="the judge is out of reach"):
+    with pytest.raises(ScorerError, match="out of reach"):
         agent.learn(1000)
     scorer.good = 10**6
     before = agent.num_timesteps

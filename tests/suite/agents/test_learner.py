@@ -22,7 +22,7 @@ SB3 = "from stable_baselines3 import A2C, DQN, PPO, SAC\nfrom sb3_contrib import
 
 
 class Plays:
-    """A run over the stub task, which keeps what is yielded."""
+    """A run over the stub task, which keeps the updates that it follows."""
 
     def __init__(self, make_envs: Any, steps: int = 2) -> None:
         self.make, self.seed, self.updates = make_envs, 3, 0
@@ -41,10 +41,14 @@ class Plays:
     def train(self, learner: Any) -> Any:
         self.settings = learner.default_settings()
         for update in learner.train(self):
-            self.updates_done.append((update.step, update.tokens))
-            if update.step >= self.training.steps:
+            if self.follow(update):
                 break
-        return update.agent
+        return self.agent
+
+    def follow(self, update: Any) -> bool:
+        self.agent = update.agent
+        self.updates_done.append((update.step, update.tokens))
+        return bool(update.step >= self.training.steps)
 
 
 def learner_of(tmp_path: Any, code: str, name: str = "Mine") -> Any:
@@ -131,15 +135,18 @@ def test_a_stock_algorithm_does_learn(tmp_path, make_envs):
         "        super().__init__(policy, env, 3e-3, n_steps, 64, seed=seed, device='cpu',\n"
         "            rollout_buffer_class=rollout_buffer_class, policy_kwargs=policy_kwargs)\n"
     )
-    run, scores = Plays(make_envs, steps=12), {}
+    scores = {}
+
+    class Measures(Plays):
+        def follow(self, update: Any) -> bool:
+            if update.step in (0, 12):
+                played = collect(update.agent, make_envs(num_envs=32), 32, seed=0)
+                scores[update.step] = np.mean([episode.score for episode in played])
+            return super().follow(update)
+
+    run = Measures(make_envs, steps=12)
     run.training.batch_size = 32
-    run.settings = (fast := learner_of(tmp_path, code, "Fast")).default_settings()
-    for update in fast.train(run):
-        if update.step in (0, 12):
-            played = collect(update.agent, make_envs(num_envs=32), 32, seed=0)
-            scores[update.step] = np.mean([episode.score for episode in played])
-        if update.step >= 12:
-            break
+    run.train(learner_of(tmp_path, code, "Fast"))
     assert scores[0] < 0.25
     assert scores[12] > scores[0] + 0.2
 

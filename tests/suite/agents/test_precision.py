@@ -132,7 +132,7 @@ def test_recomputed_log_probs_are_the_update_s_own(make_agent):
 
 
 def test_settings_without_effect_are_refused(make_agent):
-    with pytest.raises(SettingsError, match="float32, got dtype='bfloat16'"):
+    with pytest.raises(SettingsError, match="got dtype='bfloat16'"):
         make_agent(MIXED | {"dtype": "bfloat16"})
     with pytest.raises(SettingsError, match="precision"):
         make_agent({"precision": "fp8"})
@@ -187,5 +187,5 @@ def test_a_policy_brings_its_own_precision(make_agent):
     agent = DPO(mixed, PAIRS, ref_model=make_model(seed=1), **shared)
     assert agent.policy.language_model.autocasts
     assert agent.policy.reference.autocasts
-    with pytest.raises(ModelError, match="precision='full', got 'bf16-mixed'"):
+    with pytest.raises(ModelError, match="got 'bf16-mixed'"):
         DPO(full, PAIRS, precision="bf16-mixed", **shared)

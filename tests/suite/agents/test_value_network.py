@@ -195,9 +195,7 @@ def test_with_adapters_the_backbone_is_there_once(build):
 
 
 def test_an_unknown_value_network_is_refused(build):
-    with pytest.raises(
-        ValueError, match="value_network must be 'trunk', 'own' or 'reward_model', got 'mine'"
-    ):
+    with pytest.raises(ValueError, match=r"value_network.*got 'mine'"):
         build(value_network="mine")
 
 
@@ -209,7 +207,7 @@ def test_it_is_a_setting_of_ppo(make_ppo, make_envs, tmp_path):
     loaded = PPO.load(tmp_path / "agent", env=make_envs(), device="cpu")
     assert loaded.settings.value_network == "own"
     assert critic_of(loaded).network is not None
-    with pytest.raises(ValueError, match="value_network is a setting of PPO; pass it beside"):
+    with pytest.raises(ValueError, match=r"value_network.*setting of PPO"):
         PPO("CausalLMPolicy", make_envs(), policy_kwargs={"value_network": "own"})
 
 
@@ -326,7 +324,7 @@ def test_resuming_equals_going_on_from_the_reward_model(build_started, make_envs
 @pytest.mark.parametrize(
     ("scorer", "message"),
     [
-        (FunctionScorer(target_share), "starts from a causal reward model, and the environment's "),
+        (FunctionScorer(target_share), "causal reward model"),
         (make_scorer("llama"), "GPT2Model.*'RewardModel'"),
         (make_scorer(width=8), "GPT2Model.*value_network='own'"),
     ],

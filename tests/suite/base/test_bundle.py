@@ -69,28 +69,28 @@ def test_parts_that_do_not_fit_are_hidden(folder):
     assert Bundle(folder).has("policy")
     assert bundle != Bundle(folder)
     assert bundle == Bundle(folder, hidden=["prompts", "policy"])
-    with pytest.raises(BundleError, match=r"the policy of bundle .* was made for other settings"):
+    with pytest.raises(BundleError, match=r"policy of bundle.*other settings"):
         _ = bundle.policy
 
 
 @pytest.mark.parametrize("part", ["policy", "reward_model", "encoder", "lexicon", "gold_model"])
 def test_missing_parts_name_the_builder(folder, part):
-    with pytest.raises(BundleError, match=rf"has no {part}: {part}.* is missing; build it with py"):
+    with pytest.raises(BundleError, match=rf"has no {part}: {part}.*missing"):
         getattr(Bundle(folder), part)
 
 
 def test_damaged_bundles(folder):
-    with pytest.raises(BundleError, match=r"has no bundle.json; build it with python -m"):
+    with pytest.raises(BundleError, match=r"no bundle\.json.*python -m"):
         Bundle(folder / "none")
-    with pytest.raises(BundleError, match=r"a bundle has no part 'polcy'; its parts are tokenizer"):
+    with pytest.raises(BundleError, match=r"no part 'polcy'.*tokenizer"):
         Bundle(folder).has("polcy")
-    with pytest.raises(SettingsError, match=r"split must be 'train', 'test' or 'all', got 'dev'"):
+    with pytest.raises(SettingsError, match=r"split.*got 'dev'"):
         Bundle(folder).prompts("dev")  # type: ignore[arg-type]
     (folder / "prompts.jsonl").write_text('{"prompt": "a", "split": "train"}\n{"prompt": ""}')
-    with pytest.raises(BundleError, match=r"prompts.jsonl' line 2 is damaged"):
+    with pytest.raises(BundleError, match=r"prompts\.jsonl' line 2"):
         Bundle(folder).prompts()
     (folder / "prompts.jsonl").write_text('{"prompt": "a", "split": "train"}')
-    with pytest.raises(BundleError, match=r"has no prompts of split 'test'"):
+    with pytest.raises(BundleError, match="split 'test'"):
         Bundle(folder).prompts("test")
     for content, message in (
         ("{", r"is damaged \(.*\); build it again"),
@@ -112,7 +112,7 @@ def test_prompts_may_hold_any_end_of_line(folder):
 
 
 def test_unknown_tasks():
-    with pytest.raises(BundleError, match=r"no bundle of task 'chess' ships with tokengym"):
+    with pytest.raises(BundleError, match="'chess'"):
         bundled("chess")
 
 
@@ -168,9 +168,9 @@ def test_token_generation_takes_anything(tokenizer, folder):
     assert cut["prompts"].texts == ("a",)
     assert build("token_generation", bundle=folder)["prompts"].texts == ("a b", "c")
     table = datasets.Dataset.from_dict({"prompt": ["a b c"]})
-    with pytest.raises(SettingsError, match="either prompts or dataset, got both; leave one out"):
+    with pytest.raises(SettingsError, match="prompts or dataset, got both"):
         build("token_generation", tokenizer=tokenizer, prompts=["a"], dataset=table)
-    with pytest.raises(PromptError, match=r"tokenizer but no prompts \(None\); pass prompts="):
+    with pytest.raises(PromptError, match=r"no prompts \(None\).*prompts="):
         build("token_generation", tokenizer=tokenizer)
 
 
@@ -195,15 +195,15 @@ def test_a_model_of_the_callers_own_takes_the_policys_place(tokenizer, tmp_path)
     assert build("token_generation", model=model, dataset=table, split="all")["prompts"][0].text
     own = build("movie_review", model=model, tokenizer=tokenizer)
     assert (own["tokenizer"], own["bundle"].policy) == (tokenizer, model)
-    with pytest.raises(PromptError, match=r"tokenizer but no prompts \(None\)"):
+    with pytest.raises(PromptError, match=r"no prompts \(None\)"):
         build("token_generation", model=model)
 
 
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("absent/no/model", "there is no folder 'absent/no/model'"),
-        ("absent.gguf", "there is no file 'absent.gguf'"),
+        ("absent/no/model", "no folder 'absent/no/model'"),
+        ("absent.gguf", r"no file 'absent\.gguf'"),
         (3, "model.*got a"),
     ],
 )
@@ -279,16 +279,16 @@ def test_a_tokenizer_of_the_callers_is_read_every_time(tokenizer, folder):
 @pytest.mark.parametrize(
     ("entry", "value", "said"),
     [
-        ("env", "evil:tokengym/Oracle-v0", "names the env evil:tokengym/Oracle-v0, for which a"),
-        ("env", "evil:Oracle-v0", "names the env evil:Oracle-v0, for which a module is imported"),
-        ("env", "evil.py:Evil", r"names code, .*evil\.py:Evil"),
-        ("training", {"advantage": "evil.py:Evil"}, r"names code, .*evil\.py:Evil"),
-        ("evaluation", {"toxicity": ["evil.py:Evil"]}, r"names code, .*evil\.py:Evil"),
-        ("comparison", {"rewards": ["sparse", "evil.py:Evil"]}, r"names code, .*evil\.py:Evil"),
+        ("env", "evil:tokengym/Oracle-v0", "evil:tokengym/Oracle-v0"),
+        ("env", "evil:Oracle-v0", r"evil:Oracle-v0.*imported"),
+        ("env", "evil.py:Evil", r"names code.*evil\.py:Evil"),
+        ("training", {"advantage": "evil.py:Evil"}, r"names code.*evil\.py:Evil"),
+        ("evaluation", {"toxicity": ["evil.py:Evil"]}, r"names code.*evil\.py:Evil"),
+        ("comparison", {"rewards": ["sparse", "evil.py:Evil"]}, r"names code.*evil\.py:Evil"),
         ("options", {"stop_strings": {"evil.py:Evil": 1, "a": "evil.py:Evil"}}, "names code"),
         ("models", {"policy": "evil.py:Evil"}, "names code"),
-        ("env", 3, "env of .* must be an environment's name, got 3"),
-        ("training", [1], r"training of .* must be an object of settings by name, got \[1\]"),
+        ("env", 3, r"env of.*got 3"),
+        ("training", [1], r"training of.*got \[1\]"),
     ],
 )
 def test_words_of_a_bundle_run_no_code(folder, monkeypatch, entry, value, said):

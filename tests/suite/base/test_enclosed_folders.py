@@ -52,7 +52,7 @@ def readme(text: str, folder: Path) -> None:
 )
 def test_a_readme_names_no_file_outside_its_folder(data: Path, named: str):
     readme(named.replace("{absolute}", str(data.parent / "yours.jsonl")), data)
-    with pytest.raises(DatasetError, match="which lies outside it"):
+    with pytest.raises(DatasetError, match="lies outside"):
         load_prompts(str(data))
 
 
@@ -65,7 +65,7 @@ def test_a_readme_may_name_files_of_its_folder(data: Path):
 @pytest.mark.parametrize("is_folder", [False, True])
 def test_a_data_set_holds_no_links_out_of_it(data: Path, is_folder: bool):
     (data / "part").symlink_to(data.parent if is_folder else data.parent / "yours.jsonl")
-    with pytest.raises(DatasetError, match="is a link to"):
+    with pytest.raises(DatasetError, match="link to"):
         load_prompts(str(data))
 
 
@@ -78,7 +78,7 @@ def test_a_saved_table_reads_no_file_outside(data: Path):
     (yours,) = (data.parent / "yours").glob("*.arrow")
     state["_data_files"] = [{"filename": f"../yours/{yours.name}"}]
     (saved / "state.json").write_text(json.dumps(state))
-    with pytest.raises(DatasetError, match="which lies outside it"):
+    with pytest.raises(DatasetError, match="lies outside"):
         load_prompts(str(saved))
 
 
@@ -89,10 +89,10 @@ def test_a_pipe_in_a_bundle_or_data_set_is_refused(tmp_path: Path, data: Path, n
     shutil.copytree(bundled("movie_review").path, copied)
     (copied / name).unlink(missing_ok=True)
     os.mkfifo(copied / name)
-    with pytest.raises(BundleError, match="is no file or folder"):
+    with pytest.raises(BundleError, match="no file or folder"):
         Bundle(copied)
     os.mkfifo(data / "more.jsonl")
-    with pytest.raises(DatasetError, match="is no file or folder"):
+    with pytest.raises(DatasetError, match="no file or folder"):
         load_prompts(str(data))
 
 
@@ -111,7 +111,7 @@ def test_a_pipe_in_a_bundle_or_data_set_is_refused(tmp_path: Path, data: Path, n
     ],
 )
 def test_adapters_whose_fields_would_take_for_ever_are_refused(field: str, value: Any):
-    with pytest.raises(ValueError, match=r"could take for ever|is more than"):
+    with pytest.raises(ValueError, match=r"for ever|more than"):
         _check_fields(SimpleNamespace(**{field: value}))
 
 
@@ -157,7 +157,7 @@ def plugged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("plugged")
 @pytest.mark.parametrize("name", ["zz-exits", "zz-raises"])
 def test_a_broken_package_is_one_line_where_its_name_is_used(name: str, capsys: Any):
-    with pytest.raises(SettingsError, match=f"'{name}' of tokengym.agents .* cannot be imported"):
+    with pytest.raises(SettingsError, match=rf"'{name}' of tokengym\.agents"):
         LEARNERS.find(name)
     assert main(["train", "--agent", name]) == 2
     assert f"error: '{name}' of tokengym.agents" in capsys.readouterr().err

@@ -55,7 +55,7 @@ def test_a_folder_replaces_another_and_nothing_is_left_over(tmp_path):
 
 def test_a_folder_that_takes_no_file_is_said(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match=r"cannot write .*file/agent: .*; name a path in a fold"):
+    with pytest.raises(StorageError, match=r"cannot write.*file/agent.*name"):
         write_text(tmp_path / "file" / "agent", "text")
 
 
@@ -104,7 +104,7 @@ def test_what_a_killed_process_left_is_removed_and_that_of_a_live_one_stays(tmp_
 
 def test_a_line_of_json_that_is_no_object_is_said(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"a": 1}\n[[]]\n')
-    with pytest.raises(ValueError, match=r"a\.jsonl is damaged \(a line is no object\); delete"):
+    with pytest.raises(ValueError, match=r"a\.jsonl.*no object"):
         read_jsonl(tmp_path / "a.jsonl")
 
 
@@ -112,14 +112,12 @@ def test_a_line_of_json_that_is_no_object_is_said(tmp_path):
 def test_json_that_is_nested_too_deeply_is_damaged(tmp_path, text):
     for name, read in (("a.json", read_json), ("a.jsonl", read_jsonl), ("a.json", read_hashed)):
         (tmp_path / name).write_text(text)
-        with pytest.raises(
-            ValueError, match=rf"{name} is damaged \(it is nested more than 64 deep"
-        ):
+        with pytest.raises(ValueError, match=rf"{name} .*nested.*64"):
             read(tmp_path / name)
     folder = tmp_path / "saved"
     folder.mkdir()
     (folder / "record.json").write_text(text)
-    with pytest.raises(CheckpointError, match=r"record\.json is damaged \(it is nested"):
+    with pytest.raises(CheckpointError, match=r"record\.json.*nested"):
         read_folder(folder, "record.json", 1, {}, lambda *_: None)
     write_text(tmp_path / "b.json", "[" * 63 + "1" + "]" * 63)
     assert read_json(tmp_path / "b.json")

@@ -111,11 +111,11 @@ def test_a_hub_is_asked_once(hub, go_to):
     message = r"^cannot load gpt3 as .* \(no such folder here, and no answer from http://127.*:9: "
     with pytest.raises(PretrainedError, match=message):
         from_pretrained(AutoModelForCausalLM, "gpt3")
-    with pytest.raises(PretrainedError, match="and no name that a model on the hub can have"):
+    with pytest.raises(PretrainedError, match="no name"):
         from_pretrained(AutoModelForCausalLM, "a b")
     for name, reason in (("me/rows", "no answer from http://127.*:9: "), ("a b", "no name")):
-        with pytest.raises(DatasetError, match=rf"^dataset '{name}' cannot be read \(.* {reason}"):
+        with pytest.raises(DatasetError, match=rf"^dataset '{name}' .*{reason}"):
             load_prompts(name)
     go_to(hub)
-    with pytest.raises(DatasetError, match=rf"and no such dataset on {hub}\); pass a csv, tsv, "):
+    with pytest.raises(DatasetError, match=rf"no such dataset on {hub}\)"):
         load_prompts("me/rows")

@@ -50,24 +50,24 @@ def test_a_prompt_that_memory_cannot_hold_is_refused(tokenizer):
 @pytest.mark.usefixtures("small")
 def test_an_evaluation_that_memory_cannot_hold_is_refused():
     EvaluationSettings(episodes=64, reference_samples=64)
-    with pytest.raises(SettingsError, match=r"^episodes must be at most 64 with"):
+    with pytest.raises(SettingsError, match=r"^episodes must.*64"):
         EvaluationSettings(episodes=65, reference_samples=0)
-    with pytest.raises(SettingsError, match=r"^reference_samples must be at most 64 with"):
+    with pytest.raises(SettingsError, match=r"^reference_samples must.*64"):
         EvaluationSettings(episodes=1, reference_samples=80)
 
 
 @pytest.mark.usefixtures("small")
 def test_a_batch_that_memory_cannot_hold_is_refused_by_its_own_name():
     TrainingSettings(batch_size=40, max_new_tokens=8)  # 1000 bytes a row, and 64 a token
-    with pytest.raises(SettingsError, match=r"^batch_size must be at most 42 with .* got 43"):
+    with pytest.raises(SettingsError, match=r"^batch_size must.*42.*got 43"):
         TrainingSettings(batch_size=43, max_new_tokens=8)
-    with pytest.raises(SettingsError, match=r"^max_new_tokens must be at most 1,000 with"):
+    with pytest.raises(SettingsError, match=r"^max_new_tokens must.*1,000"):
         TrainingSettings(batch_size=2, max_new_tokens=10**9)
 
 
 def test_threads_are_bounded():
     assert TrainingSettings(threads=1024).threads == 1024
-    with pytest.raises(SettingsError, match="threads must be an integer within 1 and 1024, got"):
+    with pytest.raises(SettingsError, match=r"threads must.*1024, got"):
         TrainingSettings(threads=10**9)
 
 

@@ -146,13 +146,13 @@ def test_threads_may_read_models_at_once(tmp_path: Path) -> None:
         ({"n_layer": -1}, "num_hidden_layers -1.*1.*1000"),
         ({"n_layer": 0}, "says num_hidden_layers 0"),
         ({"n_layer": 1}, r"h\.1\..*config\.json"),
-        ({"n_layer": 3}, r"holds no trained transformer\.h\.2"),
-        ({"n_embd": 12}, "cannot load .* as AutoModel"),
+        ({"n_layer": 3}, r"no trained transformer\.h\.2"),
+        ({"n_embd": 12}, r"cannot load.*AutoModel"),
         ({"n_head": -2}, "says num_attention_heads -2"),
-        ({"n_head": [1]}, "cannot load .* as AutoModel"),
+        ({"n_head": [1]}, r"cannot load.*AutoModel"),
         ({"vocab_size": -3}, "says vocab_size -3"),
-        ({"dtype": "float99"}, "cannot load .* as AutoModel"),
-        ({"architectures": 3, "model_type": ["x"]}, "cannot load .* as AutoModel"),
+        ({"dtype": "float99"}, r"cannot load.*AutoModel"),
+        ({"architectures": 3, "model_type": ["x"]}, r"cannot load.*AutoModel"),
     ],
 )
 @pytest.mark.parametrize("load", [load_causal_lm, RewardModel.from_pretrained])
@@ -214,7 +214,7 @@ def test_pickled_adapters_are_refused(tmp_path):
 def test_a_path_that_does_not_exist_is_not_looked_up_on_the_hub(name, monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[3])
     for auto_class in (AutoModelForCausalLM, AutoTokenizer):
-        with pytest.raises(PretrainedError, match=re.escape(f"there is no folder {name!r}; check")):
+        with pytest.raises(PretrainedError, match=re.escape(f"no folder {name!r}")):
             from_pretrained(auto_class, name)
 
 
@@ -245,7 +245,7 @@ def test_weights_and_tokenizers_are_the_stored_ones(tmp_path):
             lambda: T5ForConditionalGeneration(
                 T5Config(vocab_size=9, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
             ),
-            "is a t5 model, which reads the prompt with an encoder of its own; pass a decoder-only",
+            r"t5 model.*decoder-only",
         ),
         (
             lambda: ViTModel(
@@ -258,7 +258,7 @@ def test_weights_and_tokenizers_are_the_stored_ones(tmp_path):
                     patch_size=8,
                 )
             ),
-            "models of its kind have no such head.; pass a decoder-only language model",
+            r"no such head.*decoder-only",
         ),
     ],
 )

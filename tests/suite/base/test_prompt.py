@@ -21,7 +21,7 @@ def test_a_prompt_set_is_an_immutable_sequence():
 
 
 def test_bad_prompts():
-    with pytest.raises(PromptError, match=r"must not be empty, got ''"):
+    with pytest.raises(PromptError, match="empty, got ''"):
         Prompt("")
     with pytest.raises(TypeError, match=r"text.*got 3"):
         Prompt(3)  # type: ignore[arg-type]
@@ -32,7 +32,7 @@ def test_bad_prompts():
 def test_prompts_that_the_tokenizer_does_not_know_are_refused():
     tokenizer = bundled("movie_review").tokenizer
     foreign = [f"zzyzx{i} qwfpg{i} the film" for i in range(40)]
-    with pytest.raises(PromptError, match=r"5\d% of the prompts' tokens are unknown .* tokenizer="):
+    with pytest.raises(PromptError, match=r"5\d% of the prompts'.*tokenizer="):
         TokenGenerationEnv(tokenizer=tokenizer, prompts=foreign)
     TokenGenerationEnv(tokenizer=tokenizer, prompts=foreign[:2])  # too few to say
 
@@ -43,14 +43,14 @@ def test_lone_surrogates_are_refused_where_they_stand():
         lambda: Prompt("a", reference="\ud800"),
         lambda: Prompt.from_messages([{"role": "user", "content": "a \udc80"}]),
     ):
-        with pytest.raises(PromptError, match="got the lone surrogate"):
+        with pytest.raises(PromptError, match="lone surrogate"):
             build()
-    with pytest.raises(PromptError, match="prompt 1: a prompt must be Unicode text"):
+    with pytest.raises(PromptError, match=r"prompt 1.*Unicode"):
         PromptSet(["a", "\udc80"])
 
 
 def test_what_is_no_list_of_prompts_is_refused():
-    with pytest.raises(TypeError, match="must be a sequence of prompts, got NoneType None"):
+    with pytest.raises(TypeError, match="got NoneType None"):
         PromptSet(None)
-    with pytest.raises(TypeError, match=r"got set \{'a', 'b'\}; put them in a list"):
+    with pytest.raises(TypeError, match=r"got set \{'a', 'b'\}"):
         PromptSet({"a", "b"})  # whose order is another in each process

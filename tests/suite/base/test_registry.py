@@ -48,11 +48,9 @@ def shapes() -> Registry[type]:
 def test_every_registry_names_near_matches_and_refuses_a_taken_name(registry):
     name = registry.names()[-1]
     registry.import_plugins()  # names of packages that were not imported are not taken
-    with pytest.raises(
-        ValueError, match=rf"unknown {registry.kind} '{name}x'; did you mean '{name}'"
-    ):
+    with pytest.raises(ValueError, match=rf"{registry.kind} '{name}x'.*'{name}'"):
         registry.find(f"{name}x")
-    with pytest.raises(ValueError, match=f"named '{name}' is registered already; choose another"):
+    with pytest.raises(ValueError, match=f"'{name}' is registered already"):
         registry.register(name, object())
     assert registry.find(name) is registry[name]
 
@@ -114,11 +112,11 @@ def test_objects_of_files_are_themselves_unless_called(tmp_path):
     assert things.make(f"{place}:one:n=3") == 3
     assert type(things.make(f"{place}:Two")).__name__ == "Two"
     assert things.load(f"{place}:None_") is None
-    with pytest.raises(SettingsError, match=r"a\.py:None_ is nothing"):
+    with pytest.raises(SettingsError, match=r"a\.py:None_"):
         things.make(f"{place}:None_")
     with pytest.raises(SettingsError, match=r"'one'.*'m'"):
         things.make(f"{place}:one:m=3")
-    with pytest.raises(SettingsError, match="no installed package declares the thing 'one'"):
+    with pytest.raises(SettingsError, match=r"package.*thing 'one'"):
         things.load("one")
     with pytest.raises(SettingsError, match=rf"unknown task '{place}:one'"):
         TASKS.find(f"{place}:one")  # registries run no files unless they say so
@@ -163,5 +161,5 @@ def test_an_object_of_a_package_is_an_entry_that_only_classes_and_options_call(m
 
 def test_what_is_equal_may_be_registered_again(shapes):
     assert shapes.register("square", Square) is Square
-    with pytest.raises(PromptError, match="a shape named 'square' is registered already"):
+    with pytest.raises(PromptError, match="'square' is registered already"):
         shapes.register("square", int)

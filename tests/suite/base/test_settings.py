@@ -57,9 +57,9 @@ def test_fields_are_changed_by_path_and_by_name():
     assert with_values(Outer(), {("every",): 4, ("inner", "rate"): 0.25}) == expected
     assert changed(Outer(), every=4, rate=0.25, count=None) == expected
     assert changed(Outer(count=1), count=None) == Outer(count=1)  # None is no change
-    with pytest.raises(TypeError, match=r"Outer has no setting 'rat'; did you mean rate\?"):
+    with pytest.raises(TypeError, match=r"Outer.*'rat'.*rate\?"):
         changed(Outer(), rat=1.0)
-    with pytest.raises(ValueError, match="every must be >= 1, got 0"):
+    with pytest.raises(ValueError, match=r"every.*>= 1, got 0"):
         changed(Outer(), every=0)
 
 
@@ -97,9 +97,9 @@ def test_settings_survive_json():
     plain = json.loads(json.dumps(to_json(ours)))
     assert plain["inner"] == {"rate": 0.5, "names": ["x", "y"]}
     assert from_json(Outer, plain) == replace(ours, place="a")
-    with pytest.raises(SettingsError, match="must be numbers or texts, got <built-in"):
+    with pytest.raises(SettingsError, match="numbers or texts"):
         to_json(Outer(place=len))
-    with pytest.raises(SettingsError, match="Inner of another version: speed is unknown"):
+    with pytest.raises(SettingsError, match=r"Inner.*speed is unknown"):
         from_json(Outer, {**plain, "inner": {**plain["inner"], "speed": 1}})
     assert from_json(Outer, {"every": 4}) == Outer(every=4)  # written before the others existed
 
@@ -107,7 +107,7 @@ def test_settings_survive_json():
     class Named:
         name: str
 
-    with pytest.raises(SettingsError, match="Named of another version: name is missing"):
+    with pytest.raises(SettingsError, match=r"Named.*name is missing"):
         from_json(Named, {})
 
 
@@ -135,7 +135,7 @@ def test_integers_that_torch_cannot_hold_become_floats_or_are_refused():
                 check_number(
                     Inner(rate=10**exponent), "rate", above=0.0, finite=finite, hint="lower it"
                 )
-    with pytest.raises(SettingsError, match=r"within \[0, 1\], got an integer of about 400 digits"):
+    with pytest.raises(SettingsError, match=r"\[0, 1\].*400 digits"):
         check_number(Inner(rate=10**400), "rate", least=0.0, most=1.0)
-    with pytest.raises(SettingsError, match="within 1 and 9, got an integer of about 5000 digits"):
+    with pytest.raises(SettingsError, match=r"1 and 9.*5000 digits"):
         check_count(Inner(rate=10**5000), "rate", most=9)

@@ -93,13 +93,13 @@ def test_an_estimator_that_sums_is_named(estimator):
 
 
 def test_leave_one_out_needs_to_know_the_prompts():
-    with pytest.raises(SettingsError, match="needs the uid of each row's prompt"):
+    with pytest.raises(SettingsError, match=r"uid.*prompt"):
         estimate(REWARDS, MASK)
 
 
 def test_one_response_to_each_prompt_is_refused_where_nothing_would_be_learned():
     uids = np.array([*"abcd"], dtype=object)
-    with pytest.raises(SettingsError, match=r"none of 4 prompts has a second.*'reinforce'"):
+    with pytest.raises(SettingsError, match=r"none of 4.*'reinforce'"):
         estimate(REWARDS, MASK, uids)
     assert estimate(REWARDS, MASK, uids, estimator="reinforce")[0].any()
     # What filters have left of groups has no baseline, and is no fault of the settings.
@@ -125,7 +125,7 @@ def test_the_trainers_discount_is_that_of_the_rewards_to_go(given):
 
 
 def test_a_discount_that_is_none_is_refused():
-    with pytest.raises(SettingsError, match=r"gamma must be within \[0, 1\], got 1.5"):
+    with pytest.raises(SettingsError, match=r"gamma.*got 1\.5"):
         estimate(REWARDS, MASK, [*"aabb"], gamma=1.5)
 
 
@@ -143,9 +143,9 @@ def test_rows_that_a_trainer_excludes_are_nobodys_baseline():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"response_mask": MASK[0]}, r"must both be \(batch, time\)"),
-        ({"index": [*"aa"]}, "must name one prompt for each of 4 rows"),
-        ({"exclude_from_baseline": [True]}, r"exclude_from_baseline must be \(4,\), one a row"),
+        ({"response_mask": MASK[0]}, r"\(batch, time\)"),
+        ({"index": [*"aa"]}, "each of 4 rows"),
+        ({"exclude_from_baseline": [True]}, r"exclude_from_baseline.*\(4,\)"),
     ],
 )
 def test_rows_that_do_not_belong_together_are_said_in_one_line(

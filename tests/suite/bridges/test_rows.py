@@ -47,7 +47,7 @@ def test_advantages_are_rewards_to_go_minus_those_of_the_prompts_other_rows():
     apart = credit_rows([row(LONG), row(SHORT), row(SHORT, group="b")], credit())
     for alone, before in zip(apart.advantages, [*found.advantages, np.zeros(2)], strict=True):
         np.testing.assert_array_equal(alone, before)
-    with pytest.raises(SettingsError, match="none of 2 prompts has a second response"):
+    with pytest.raises(SettingsError, match="none of 2 prompts"):
         credit_rows([row(LONG), row(SHORT, group="b")], credit())
 
 
@@ -110,7 +110,7 @@ def test_rows_without_a_token_of_the_policy_are_nobodys_baseline():
         np.testing.assert_allclose(advantage, expected, atol=1e-6)
     with pytest.raises(ValueError, match="responses is empty"):
         credit_rows([], credit())
-    with pytest.raises(SettingsError, match="'grpo' sums token rewards"):
+    with pytest.raises(SettingsError, match="'grpo' sums"):
         credit_rows([row(LONG)], credit(), "grpo")
 
 
@@ -164,7 +164,7 @@ def test_slime_gets_scores_for_its_log_and_advantages_for_its_ranks():
         with pytest.raises(SettingsError, match=name.replace("_", "[-_]")):
             TokenCreditRewards(credit())(changed, samples)
     samples[1].group_index = None  # as a rollout function of one's own may leave it
-    with pytest.raises(SettingsError, match="sample 1 has group_index=None"):
+    with pytest.raises(SettingsError, match=r"sample 1.*group_index=None"):
         TokenCreditRewards(credit())(args, samples)
     TokenCreditRewards(credit(), "reinforce")(args, samples)  # has no baseline
 
@@ -201,7 +201,7 @@ def test_the_steps_of_a_trajectory_are_one_row():
     np.testing.assert_allclose(talk.steps[1].advantage, [2 * share, share], rtol=1e-5)
     np.testing.assert_allclose(single.steps[0].advantage, [2.0, 1.0], rtol=1e-5)
     torn = SimpleNamespace(steps=[step(PROMPT, LONG), step(PROMPT, SHORT)])
-    with pytest.raises(SettingsError, match="trajectory 0: call 1 does not begin with"):
+    with pytest.raises(SettingsError, match=r"trajectory 0: call 1.*begin"):
         pay_trajectories([torn], credit(), groups=["a"])
 
 

@@ -52,7 +52,7 @@ def test_sparse_is_skyrls_own_score_on_the_last_token():
 def test_steps_of_a_trajectory_are_refused():
     """Per-step rewards would be broadcast at other steps' positions (SkyRL's pull request 1507)."""
     credit = TokenCredit(by_length, "uniform", tokenizer=TOKENIZER)
-    with pytest.raises(SettingsError, match="1 of 2 rows are steps of a longer trajectory"):
+    with pytest.raises(SettingsError, match=r"1 of 2 rows.*trajectory"):
         credited(output(is_last_step=[False, True]), credit)
 
 
@@ -99,7 +99,7 @@ def test_responses_that_skyrl_filtered_out_are_a_baseline_of_0():
 def test_a_mask_that_does_not_fit_is_refused(mask):
     credit = TokenCredit(by_length, "uniform", tokenizer=TOKENIZER)
     masks = [[1] * len(IDS[0]), (mask + [1] * len(IDS[1]))[: max(len(mask), len(IDS[1]))]]
-    with pytest.raises(ValueError, match=r"written\[1\] has .* pass one per token, the policy's"):
+    with pytest.raises(ValueError, match=r"written\[1\] has.*token"):
         credited(output(loss_masks=masks), credit)
 
 

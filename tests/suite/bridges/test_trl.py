@@ -220,12 +220,12 @@ def test_groups_that_span_processes_have_the_baseline_of_one(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [
-        ({"importance_sampling_level": "sequence"}, {}, "only the mean of its credit is left"),
+        ({"importance_sampling_level": "sequence"}, {}, "mean"),
         ({"loss_type": "vespo"}, {}, "weighs whole responses"),
         ({"off_policy_mask_threshold": 0.5}, {}, "masks whole responses"),
-        ({"reward_weights": [-1.0]}, {}, r"reward_weights=\[-1.0\] has no effect"),
-        ({"multi_objective_aggregation": "normalize_then_sum"}, {}, "which is of one scorer"),
-        ({}, {"estimator": "grpo"}, "sums token rewards to a score"),
+        ({"reward_weights": [-1.0]}, {}, r"reward_weights=\[-1\.0\]"),
+        ({"multi_objective_aggregation": "normalize_then_sum"}, {}, "one scorer"),
+        ({}, {"estimator": "grpo"}, "sums token rewards"),
         ({}, {"estimator": "lo"}, "did you mean 'loo'"),
         ({}, {"estimator": "trl"}, "estimator='loo'"),
     ],
@@ -248,13 +248,13 @@ def test_the_reward_of_an_environment_is_refused(tmp_path, monkeypatch):
         trainer.reward_func_names = ["_scores", "Game"]
 
     monkeypatch.setattr(GRPOTrainer, "__init__", begin)
-    with pytest.raises(SettingsError, match="get_reward of Game has no effect on token credit"):
+    with pytest.raises(SettingsError, match="get_reward of Game"):
         TokenCreditGRPOTrainer("no model", scorer=BUNDLE.reward_model, args=config(tmp_path))
 
 
 def test_another_trainers_settings_are_refused(tmp_path):
     other: Any = RLOOConfig(output_dir=str(tmp_path), use_cpu=True)
-    with pytest.raises(TypeError, match="RLOOConfig, whose trainer has no place"):
+    with pytest.raises(TypeError, match="RLOOConfig"):
         TokenCreditGRPOTrainer("no model", scorer=len, args=other)
 
 

@@ -114,7 +114,7 @@ def test_no_template(tokenizer):
 def test_a_template_that_refuses(chatty):
     picky = copy.deepcopy(chatty)
     picky.chat_template = "{{ raise_exception('no system messages') }}"
-    with pytest.raises(TokenizerError, match=r"refuses \[\{'cont.*\(no system messages\); change"):
+    with pytest.raises(TokenizerError, match=r"refuses.*\(no system messages\)"):
         TokenGenerationEnv(tokenizer=picky, prompts=[CHAT])
 
 
@@ -122,10 +122,10 @@ def test_a_template_that_refuses(chatty):
     ("messages", "message"),
     [
         (CHAT[:3], r"got the.*\['system', 'user', 'assistant'\]"),
-        ([{"role": "user"}], r"0.*\{'role'.*'content'.*got \{'role'"),
+        ([{"role": "user"}], r"0.*got \{'role'"),
         ([CHAT[0], {"role": "user", "content": 3}], r"message 1 must be"),
-        ([], r"before the assistant's turn, got the roles \[\]"),
-        ([{"role": "user", "content": " "}], r"must not be empty, got ' '"),
+        ([], r"assistant's turn.*roles \[\]"),
+        ([{"role": "user", "content": " "}], "got ' '"),
     ],
 )
 def test_bad_conversations(messages, message):
@@ -134,9 +134,9 @@ def test_bad_conversations(messages, message):
 
 
 def test_what_is_neither_text_nor_conversation(chatty):
-    with pytest.raises(TypeError, match="prompt 1 must be a str or a Prompt, got list; convert it"):
+    with pytest.raises(TypeError, match=r"prompt 1.*got list"):
         PromptSet(["a", ["b"]])  # type: ignore[list-item]
-    with pytest.raises(SettingsError, match=r"got 'x'.*tokenizer.chat_"):
+    with pytest.raises(SettingsError, match=r"got 'x'.*tokenizer\.chat_template"):
         TokenGenerationEnv(tokenizer=chatty, prompts=["a"], chat_template="x")
 
 
@@ -156,5 +156,5 @@ def test_conversations_of_a_data_set(chatty):
     with pytest.raises(SettingsError, match="prompt_tokens=2"):
         load_prompts(table, split="all", prompt_tokens=2, tokenizer=chatty)
     cut = datasets.Dataset.from_dict({"prompt": [CHAT[:3]]})
-    with pytest.raises(DatasetError, match="row 0 of the data set: a conversation must end before"):
+    with pytest.raises(DatasetError, match=r"row 0.*conversation must end"):
         load_prompts(cut, split="all")

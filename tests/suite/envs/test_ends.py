@@ -114,7 +114,7 @@ def test_ends_are_stored_with_the_tokenizer_and_the_callers_own_is_left(tmp_path
 
 @pytest.mark.parametrize("given", ["<none>", 99, -1, ["<eos>", "x"], [], True])
 def test_an_end_must_be_a_token_of_the_vocabulary(given):
-    with pytest.raises(TokenizerError, match=r"eos_token.* (is not among the 10 tokens|names no)"):
+    with pytest.raises(TokenizerError, match=r"eos_token.*(10 tokens|names no)"):
         load_tokenizer(make_tokenizer(), eos_token=given)
 
 
@@ -122,8 +122,8 @@ def test_an_end_must_be_a_token_of_the_vocabulary(given):
     ("text", "message"),
     [
         ("<end>", r"eos_token=\['<eos>', '<end>'\]"),
-        ("a <end>", r"with the special token '<end>'"),
-        ("<eos>", "which ends the text as it is; leave it out"),
+        ("a <end>", "special token '<end>'"),
+        ("<eos>", "ends the text"),
     ],
 )
 def test_a_stop_string_that_no_text_shows_is_refused(text, message):
@@ -140,7 +140,7 @@ def test_eos_pads_where_nothing_else_does_and_still_counts(caplog):
                 num_envs=2, tokenizer=tokenizer, prompts=["a", "b a"], prompt_sampling="sequential"
             )
     (notice,) = [one.getMessage() for one in caplog.records]
-    assert "has no pad token: its EOS '<eos>' pads" in notice
+    assert "'<eos>' pads" in notice
     assert (tokenizer.pad_token, envs.vocabulary.pad_id) == (None, EOS)
     observation, _ = envs.reset(seed=0)
     assert observation["attention_mask"][:, :2].tolist() == [[0, 1], [1, 1]]

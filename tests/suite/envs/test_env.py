@@ -118,7 +118,7 @@ def test_a_beginning_must_not_complete_a_stop_string(make_env, make_envs):
         env, envs = make_env(**settings), make_envs(num_envs=2, **settings)
         with pytest.raises(SettingsError, match=said):
             env.reset(options={"response": refused})
-        with pytest.raises(SettingsError, match=r"\['responses'\]\[1\] ends the episode"):
+        with pytest.raises(SettingsError, match=r"\['responses'\]\[1\] ends"):
             envs.reset(options={"responses": [[A], refused]})
     # What was played without an end may begin an episode, as a stop string that came too early.
     settings = {"stop_strings": ["b c"], "max_new_tokens": 6, "min_new_tokens": 4}
@@ -132,16 +132,16 @@ def test_a_beginning_must_not_complete_a_stop_string(make_env, make_envs):
 def test_actions_outside_the_vocabulary(make_env, action):
     env = make_env()
     env.reset()
-    with pytest.raises(ActionError, match=r"integer from 0 to 7, got .*; it is a token id of"):
+    with pytest.raises(ActionError, match=r"from 0 to 7, got.*token id"):
         env.step(action)
 
 
 def test_stepping_without_an_episode(make_env):
     env = make_env()
-    with pytest.raises(EpisodeOverError, match=r"before the first reset; call env.reset\(\)"):
+    with pytest.raises(EpisodeOverError, match=r"env\.reset\(\)"):
         env.step(A)
     play(env, [EOS])
-    with pytest.raises(gymnasium.error.ResetNeeded, match="after the episode's end"):
+    with pytest.raises(gymnasium.error.ResetNeeded, match="episode's end"):
         env.step(A)
 
 
@@ -195,18 +195,19 @@ def test_custom_prompts(make_env):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"prompt": ""}, PromptError, r"must be a non-empty str, got ''"),
-        ({"prompt": 3}, PromptError, r"must be a non-empty str, got 3"),
+        ({"prompt": ""}, PromptError, "got ''"),
+        ({"prompt": 3}, PromptError, "non-empty str, got 3"),
         ({"prompt": "a a a a"}, PromptError, "4.*max_prompt_tokens=3"),
-        ({"prompt_id": 5}, PromptError, r"integer from 0 to 4, got 5; it is the position"),
-        ({"prompt_id": "a"}, PromptError, r"integer from 0 to 4, got 'a'"),
-        ({"prompt_id": 0, "prompt": "a"}, PromptError, r"got both; leave one of them out"),
+        ({"prompt_id": 5}, PromptError, "from 0 to 4, got 5"),
+        ({"prompt_id": "a"}, PromptError, "from 0 to 4, got 'a'"),
+        ({"prompt_id": 0, "prompt": "a"}, PromptError, "got both"),
         ({"promt": "a"}, SettingsError, r"'promt'.*'prompt'\?"),
+        ("x", SettingsError, r"reset.*got 'x'"),
         ({"seed": 3}, SettingsError, "'seed'.*'prompt'.*'prompt_id'"),
         ({"response": "ab"}, SettingsError, r"\['response'\].*got 'ab'"),
-        ({"response": [A, 8]}, SettingsError, r"ids from 0 to 7, got 3 to 8; take them"),
-        ({"response": [A] * 4}, SettingsError, r"has EOS, or 4 of at most 4 tokens; leave"),
-        ({"response": [EOS, A]}, SettingsError, r"ends the episode before it begins: it has EOS"),
+        ({"response": [A, 8]}, SettingsError, "0 to 7, got 3 to 8"),
+        ({"response": [A] * 4}, SettingsError, "EOS, or 4 of"),
+        ({"response": [EOS, A]}, SettingsError, r"before it begins.*EOS"),
     ],
 )
 def test_bad_options(make_env, options, error, message):
@@ -223,28 +224,28 @@ def test_bad_options(make_env, options, error, message):
         ({"max_prompt_tokens": 0}, SettingsError, "max_prompt_tokens.*>= 1.*got 0"),
         ({"min_new_tokens": 5}, SettingsError, "max_new_tokens=4, got 5"),
         ({"min_new_tokens": -1}, SettingsError, "min_new_tokens.*>= 0, got -1"),
-        ({"horizon": "end"}, SettingsError, r"'terminated' or 'truncated', got 'end'"),
-        ({"overlong": "right"}, SettingsError, r"'error', 'left' or 'drop', got 'right'"),
-        ({"prompt_sampling": "x"}, SettingsError, r"'epoch' or 'sequential', got 'x'"),
+        ({"horizon": "end"}, SettingsError, "'truncated', got 'end'"),
+        ({"overlong": "right"}, SettingsError, "'drop', got 'right'"),
+        ({"prompt_sampling": "x"}, SettingsError, "'sequential', got 'x'"),
         ({"prompt_shard": (2, 2)}, SettingsError, r"0 <=.*<.*got \(2, 2\)"),
         (
             {"stop_strings": "ab"},
             SettingsError,
-            r"must be a list of strings, got str 'ab'; put them in a list",
+            "got str 'ab'",
         ),
         ({"stop_strings": [""]}, SettingsError, r"non-empty strings, got \(''"),
-        ({"render_mode": "rgb"}, SettingsError, r"'ansi', 'human', 'html' or None, got 'rgb'"),
-        ({"forbidden_token_ids": [8]}, ActionError, r"has 8, outside the vocabulary of 8"),
-        ({"forbidden_token_ids": range(8)}, ActionError, r"forbids all 8 tokens; leave at least"),
+        ({"render_mode": "rgb"}, SettingsError, "'html' or None, got 'rgb'"),
+        ({"forbidden_token_ids": [8]}, ActionError, r"has 8.*vocabulary of 8"),
+        ({"forbidden_token_ids": range(8)}, ActionError, "all 8 tokens"),
         (
             {"forbidden_token_ids": [0, *range(2, 8)], "min_new_tokens": 1},
             ActionError,
             "min_new_tokens=1",
         ),
-        ({"prompts": []}, PromptError, r"the prompt set is empty, 0 prompts; pass at least one"),
-        ({"prompts": ["a", " "]}, PromptError, r"prompt 1 is empty, got ' '; drop it or fill it"),
-        ({"prompts": "a b"}, TypeError, r"got str 'a b'; put them in a list.*dataset="),
-        ({"prompts": ["a", 3]}, TypeError, r"prompt 1 must be a str or a Prompt, got int"),
+        ({"prompts": []}, PromptError, "0 prompts"),
+        ({"prompts": ["a", " "]}, PromptError, "prompt 1 is empty"),
+        ({"prompts": "a b"}, TypeError, r"got str 'a b'.*dataset="),
+        ({"prompts": ["a", 3]}, TypeError, r"prompt 1.*got int"),
         ({"max_prompt_tokens": 2}, PromptError, "2.*3.*max_prompt_tokens=2"),
         (
             {"max_prompt_tokens": 2, "overlong": "drop", "prompts": ["a a a"]},
@@ -256,11 +257,6 @@ def test_bad_options(make_env, options, error, message):
 def test_bad_settings(make_env, settings, error, message):
     with pytest.raises(error, match=message):
         make_env(**settings)
-
-
-def test_misspelt_settings_are_not_swallowed(make_env):
-    with pytest.raises(TypeError, match="max_new_token"):
-        make_env(max_new_token=3)
 
 
 def test_overlong_prompts(make_env):
@@ -291,7 +287,7 @@ def test_state_of_an_ended_episode_stays_ended(make_env):
     state = env.get_state()
     env.reset()
     env.set_state(state)
-    with pytest.raises(EpisodeOverError, match="after the episode's end"):
+    with pytest.raises(EpisodeOverError, match="episode's end"):
         env.step(A)
 
 
@@ -301,9 +297,9 @@ def test_state_of_an_ended_episode_stays_ended(make_env):
         ({"prompt_ids": [A] * 4}, "prompt_ids.*4.*3"),
         ({"response_ids": [9]}, "response_ids.*9.*8"),
         ({"prompt_id": 9}, "prompt_id 9.*5"),
-        ({"prompt_ids": [A]}, r"the state's prompt \d is '.*', here it is '.*'; restore it into"),
-        ({"np_random": {"bit_generator": "MT19937"}}, r"np_random state cannot be restored"),
-        ({"sampler": {"drawn": 1, "order": [0]}}, r"order has 1 prompts, the environment 5"),
+        ({"prompt_ids": [A]}, r"prompt \d is '.*', here.*'.*'"),
+        ({"np_random": {"bit_generator": "MT19937"}}, "np_random state"),
+        ({"sampler": {"drawn": 1, "order": [0]}}, r"order has 1.*5"),
         ({"extra": 1}, r"get_state\(\).*got keys"),
         ({"prompt_id": "x"}, "prompt_id.*got 'x'"),
         ({"prompt_id": 1.5}, r"prompt_id.*got 1\.5"),
@@ -316,7 +312,7 @@ def test_state_of_an_ended_episode_stays_ended(make_env):
         ({"reference": 3}, "reference.*got 3"),
         ({"terminated": "x"}, "terminated.*got 'x'"),
         ({"np_random_seed": 3.5}, r"np_random_seed.*got 3\.5"),
-        ({"np_random": 3}, r"np_random state cannot be restored"),
+        ({"np_random": 3}, "np_random state"),
         ({"sampler": None}, r"sampler.*get_state\(\).*prompt_sampling="),
         ({"sampler": {"drawn": "x", "order": []}}, r"sampler.*got \{'drawn': 'x'"),
         ({"sampler": {"drawn": -1, "order": []}}, "sampler.*get_state"),
@@ -335,9 +331,9 @@ def test_states_that_do_not_fit(make_env, change, message):
 
 
 def test_state_needs_an_episode(make_env):
-    with pytest.raises(EpisodeOverError, match="get_state called before the first reset"):
+    with pytest.raises(EpisodeOverError, match=r"get_state.*before.*reset"):
         make_env().get_state()
-    with pytest.raises(StateError, match="got a list; do not edit"):
+    with pytest.raises(StateError, match="got a list"):
         make_env().set_state([])
 
 
@@ -384,7 +380,7 @@ def test_human_prints_as_it_grows(make_env, capsys, monkeypatch, is_terminal):
 
 
 def test_render_needs_a_mode_and_an_episode(make_env):
-    with pytest.warns(UserWarning, match="pass render_mode='ansi', 'human' or 'html'"):
+    with pytest.warns(UserWarning, match=r"render_mode='ansi', 'human'.*'html'"):
         assert make_env().render() is None
-    with pytest.raises(EpisodeOverError, match="render called before the first reset"):
+    with pytest.raises(EpisodeOverError, match=r"render.*before.*reset"):
         make_env(render_mode="ansi").render()

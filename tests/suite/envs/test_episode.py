@@ -43,12 +43,12 @@ def test_what_a_record_lacks_is_not_known():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"prompt_ids": None}, "this one lacks prompt_ids"),
+        ({"prompt_ids": None}, "lacks prompt_ids"),
         ({"response_ids": None, "response": None}, "response_ids"),
-        ({"response_ids": 5}, "has a field of a wrong kind"),
+        ({"response_ids": 5}, "wrong kind"),
         ({"log_probs": [0.0]}, r"log_probs.*\(3,\)"),
         ({"query_type": "OPEN"}, "query_type.*'OPENENDED'"),
-        ({"finish_reason": "abort"}, "finish_reason.*'eos', 'length', 'stop', 'error'"),
+        ({"finish_reason": "abort"}, r"finish_reason.*'eos', 'length'"),
     ],
 )
 def test_records_that_are_no_episodes(change, message):

@@ -45,5 +45,5 @@ def test_bundles_by_name(tmp_path, monkeypatch):
     with pytest.raises(BundleError, match="did you mean 'smollm2-reviews'"):
         Bundle.of("smollm2-review")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(BundleError, match=r"has no bundle\.json"):
+    with pytest.raises(BundleError, match=r"no bundle\.json"):
         Bundle.of("models/reviews")

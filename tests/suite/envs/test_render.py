@@ -39,7 +39,7 @@ def test_html_escapes_text_and_carries_the_number():
 
 @pytest.mark.parametrize("render", [render_ansi, render_html])
 def test_one_reward_per_token(render):
-    with pytest.raises(ValueError, match=r"shape \(2,\), one per token, got \(1,\)"):
+    with pytest.raises(ValueError, match=r"\(2,\).*got \(1,\)"):
         render("p", ["a", "b"], [1.0])
     with pytest.raises(ValueError, match="finite"):
         render("p", ["a"], [float("nan")])

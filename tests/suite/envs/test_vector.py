@@ -13,7 +13,6 @@ from tokengym.envs import (
     EncodedPrompt,
     EpisodeOverError,
     Prompt,
-    PromptError,
     SettingsError,
     StateError,
     TokenGymError,
@@ -154,19 +153,19 @@ def test_states_move_between_single_and_batch(make_env, make_envs):
 
 def test_a_state_that_does_not_fit_leaves_the_batch_alone(make_envs):
     envs = make_envs(prompt_sampling="epoch")
-    with pytest.raises(EpisodeOverError, match=r"get_state called before the first reset"):
+    with pytest.raises(EpisodeOverError, match=r"get_state.*before.*reset"):
         envs.get_state()
     envs.reset(seed=0)
     before = envs.get_state()
-    with pytest.raises(StateError, match=r"one state per row, 3, got 2; pass one state alone"):
+    with pytest.raises(StateError, match="per row, 3, got 2"):
         envs.set_state(before[:2])
     with pytest.raises(StateError, match=r"response_ids has id 9"):
         envs.set_state([before[1], before[0], before[2] | {"response_ids": [9]}])
     with pytest.raises(StateError, match=r"order has 1 prompts"):
         envs.set_state([before[1], before[0], before[2] | {"sampler": {"drawn": 0, "order": [0]}}])
-    with pytest.raises(StateError, match=r"sampler must be .*'epoch'"):  # it would lack its order
+    with pytest.raises(StateError, match=r"sampler.*'epoch'"):  # it would lack its order
         envs.set_state([before[1], before[0], before[2] | {"sampler": {"drawn": 1, "order": []}}])
-    with pytest.raises(StateError, match=r"takes one state, or one per row, got 3"):
+    with pytest.raises(StateError, match="per row, got 3"):
         envs.set_state(3)
     assert envs.get_state() == before
 
@@ -185,10 +184,10 @@ def test_deep_copies_are_independent(make_envs):
 @pytest.mark.parametrize(
     ("actions", "message"),
     [
-        (np.array([1, 8, 1]), r"action of row 1 must be an integer from 0 to 7, got 8"),
-        (np.array([1, 1, -1]), r"action of row 2 must be .* got -1; it is a token id"),
-        (np.array([1, 1]), r"shape \(3,\), got int64 of shape \(2,\); pass one token id per row"),
-        (np.ones(3), r"must be integers of shape \(3,\), got float64"),
+        (np.array([1, 8, 1]), r"row 1.*0 to 7, got 8"),
+        (np.array([1, 1, -1]), r"row 2.*got -1"),
+        (np.array([1, 1]), r"\(3,\), got int64.*\(2,\)"),
+        (np.ones(3), r"\(3,\), got float64"),
     ],
 )
 def test_bad_actions(make_envs, actions, message):
@@ -209,10 +208,10 @@ def test_actions_of_any_integer_kind(make_envs):
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        ([True, False, False], r"bool array of shape \(3,\), got \[True"),
-        (np.ones(3), r"bool array of shape \(3,\), got float64 \(3,\)"),
+        ([True, False, False], r"\(3,\), got \[True"),
+        (np.ones(3), r"\(3,\), got float64 \(3,\)"),
         (np.ones(2, bool), r"got bool \(2,\)"),
-        (np.zeros(3, bool), r"selects no row; set at least one to True"),
+        (np.zeros(3, bool), r"no row.*True"),
     ],
 )
 def test_bad_reset_masks(make_envs, mask, message):
@@ -222,10 +221,10 @@ def test_bad_reset_masks(make_envs, mask, message):
 
 def test_rows_must_be_reset_before_they_step(make_envs):
     envs = make_envs(autoreset_mode="Disabled")
-    with pytest.raises(EpisodeOverError, match=r"before row 0 was reset; call envs.reset\(\)"):
+    with pytest.raises(EpisodeOverError, match=r"row 0.*envs\.reset\(\)"):
         envs.step(np.array([A, A, A]))
     envs.reset(options={"reset_mask": np.array([True, True, False])})
-    with pytest.raises(EpisodeOverError, match="before row 2 was reset"):
+    with pytest.raises(EpisodeOverError, match=r"row 2.*reset"):
         envs.step(np.array([A, A, A]))
 
 
@@ -241,14 +240,6 @@ def test_rows_must_be_reset_before_they_step(make_envs):
 def test_bad_settings(make_envs, settings, message):
     with pytest.raises(SettingsError, match=message):
         make_envs(**settings)
-
-
-def test_bad_seeds_and_options(make_envs):
-    envs = make_envs()
-    with pytest.raises(SettingsError, match=r"one integer or one per row, 3, got 2"):
-        envs.reset(seed=[1, 2])
-    with pytest.raises(PromptError, match=r"integer from 0 to 4, got 7"):
-        envs.reset(options={"prompt_id": 7})
 
 
 def test_seeds_of_an_array_are_those_of_a_list(make_envs):
@@ -346,15 +337,16 @@ def test_groups_share_the_prompt_that_their_first_row_draws(make_envs, sampling)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"prompt_id": 7}, "0 to 4, got 7"),
         ({"prompts": ["a", "b"]}, r"options\['prompts'\].*3, got 2"),
         ({"prompts": "abc"}, "must.*3, got 'abc'"),
         ({"prompt_ids": 3}, r"options\['prompt_ids'\].*3, got 3"),
         ({"prompt_ids": [0, 1, 9]}, "prompt_id.*0.*4, got 9"),
         ({"prompts": ["a", "", "b"]}, r"options\['prompts'\]\[1\].*got ''"),
-        ({"prompts": ["a"] * 3, "prompt_ids": [0] * 3}, "'prompts'.*'prompt_ids', got both"),
-        ({"prompt_id": 0, "group_size": 3}, "'prompt_id'.*'group_size', got both"),
+        ({"prompts": ["a"] * 3, "prompt_ids": [0] * 3}, r"'prompts'.*'prompt_ids'"),
+        ({"prompt_id": 0, "group_size": 3}, r"'prompt_id'.*'group_size'"),
         ({"group_size": 2}, "3.*got 2.*num_envs"),
-        ({"group_size": True}, r"must divide the batch's 3 rows, got True"),
+        ({"group_size": True}, "3 rows, got True"),
         ({"group_size": 3, "reset_mask": np.array([True, True, False])}, "group_size=3"),
         ({"promts": []}, "reset.*'promts'.*'prompts'"),
         ({"prompts": [EncodedPrompt("x", (4,), 0), "a", "b"]}, "prompt_id 0"),
@@ -379,18 +371,14 @@ def test_prompts_are_found_by_their_tokens(make_env, make_envs):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"options": "x"}, r"reset takes options as a dictionary, got 'x'; e\.g\. \{'prompt_id"),
+        ({"options": "x"}, r"options.*got 'x'.*\{'prompt_id"),
         ({"options": 3}, "reset.*got 3"),
         ({"seed": 3.5}, r"seed.*3, got 3\.5"),
-        ({"seed": [1, 2.5, None]}, r"seed\[1\] must be an integer or None, got 2\.5"),
-        ({"seed": "abc"}, r"seed must be one integer or one per row, 3, got 'abc'|, got 3"),
+        ({"seed": [1, 2]}, "per row, 3, got 2"),
+        ({"seed": [1, 2.5, None]}, r"seed\[1\].*got 2\.5"),
+        ({"seed": "abc"}, r"seed.*3, got 'abc'|, got 3"),
     ],
 )
 def test_a_reset_of_other_kinds_is_one_line(make_envs, arguments, message):
     with pytest.raises(SettingsError, match=message):
         make_envs().reset(**arguments)
-
-
-def test_options_of_another_kind_are_refused_alike(make_env):
-    with pytest.raises(SettingsError, match=r"reset.*got 'x'"):
-        make_env().reset(options="x")

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import tokengym
+from tests.suite.evaluation.report.test_reading import Countdown
 from tokengym.base.files import write_csv, write_hashed
 from tokengym.base.settings import changed
 from tokengym.evaluation.report.curves import COLUMNS
@@ -37,22 +38,22 @@ def points(end: float, tokens: int = 100) -> list[dict[str, float]]:
 
 def write_run(config: ComparisonConfig, out: Path, name: str, seed: int, status="finished") -> Path:
     """Write what a run of a comparison leaves in its folder."""
-    plan = config.plan(name, seed, out)
-    assert plan.folder is not None
-    plan.write({})
-    rows = points(ENDS[plan.reward.name][seed])
+    spec = config.spec(name, seed, out)
+    assert spec.folder is not None
+    spec.write({})
+    rows = points(ENDS[spec.reward.name][seed])
     write_csv(
-        plan.folder / "curve.csv", [{"credit": name, "seed": seed} | r for r in rows], COLUMNS
+        spec.folder / "curve.csv", [{"credit": name, "seed": seed} | r for r in rows], COLUMNS
     )
     result = {"status": status, "versions": {}, "made": {}, "measured_by": "Words"}
-    write_hashed(plan.folder / "run.json", result | ({"error": "x"} if status == "failed" else {}))
+    write_hashed(spec.folder / "run.json", result | ({"error": "x"} if status == "failed" else {}))
     texts = [
         {"credit": name, "seed": seed, "step": step, "sample": 0, "prompt": "a", "response": " b c"}
         | {"tokens": [" b", " c"], "token_rewards": [0.25, 0.75], "score": 1.0, "prompt_ids": [1]}
         for step in (0, 10)
     ]
-    (plan.folder / "episodes.jsonl").write_text("".join(json.dumps(t) + "\n" for t in texts))
-    return plan.folder
+    (spec.folder / "episodes.jsonl").write_text("".join(json.dumps(t) + "\n" for t in texts))
+    return spec.folder
 
 
 @pytest.fixture
@@ -168,7 +169,7 @@ def test_a_folder_that_names_code_is_read_and_runs_none(tmp_path):
 def test_an_empty_folder_is_refused(config, tmp_path):
     with pytest.raises(ValueError, match="holds no comparison; name a folder that tokengym compa"):
         read_result(tmp_path)
-    config.plan("abc", 0, tmp_path).write({})
+    config.spec("abc", 0, tmp_path).write({})
     with pytest.raises(ValueError, match=r"no run of .* has finished; name a folder"):
         read_result(tmp_path)
 
@@ -238,6 +239,34 @@ def test_other_tools_are_drawn_beside_it(folder, axes):
     assert [*drawn] == ["sparse", "abc", "uniform", "stock"]
     assert drawn["stock"] == [(500.0, 1.0), (1500.0, 3.0)]
     assert axes.get_xlim() == (0.0, 1500.0)
+
+
+def test_files_of_other_tools_are_drawn_beside_it(folder, axes, tmp_path):
+    """Monitors that Stable-Baselines3 writes, a TRL trainer's state, and a chart of W&B."""
+    from stable_baselines3.common.monitor import Monitor
+
+    (tmp_path / "a2c-seed-0").mkdir()
+    env = Monitor(Countdown(), str(tmp_path / "a2c-seed-0" / "0"))
+    for _ in range(3):
+        env.reset()
+        while not env.step(0)[2]:
+            pass
+    env.close()
+    (tmp_path / "grpo-seed-0").mkdir()
+    rows = [{"step": 2, "reward": 0.5, "kl": 0.0}, {"step": 4, "reward": 0.75, "kl": 0.2}]
+    state = {"log_history": [*rows, {"step": 4, "train_runtime": 1.0}]}
+    (tmp_path / "grpo-seed-0" / "trainer_state.json").write_text(json.dumps(state))
+    (tmp_path / "wandb.csv").write_text(
+        '"Step","mine - score","mine - score__MIN","mine - score__MAX"\n0,1,1,1\n5,2,2,2\n'
+    )
+    read_result(folder).plot(x="step", ax=axes)
+    for source in ("a2c-seed-0", "grpo-seed-0", "wandb.csv"):
+        read_curves(tmp_path / source).plot(x="step", ax=axes)
+    drawn = lines_of(axes)
+    assert [*drawn] == ["sparse", "abc", "uniform", "a2c", "grpo", "mine"]
+    assert drawn["a2c"] == [(3.0, 6.0), (6.0, 6.0), (9.0, 6.0)]  # it counts tokens
+    assert drawn["grpo"] == [(2.0, 0.5), (4.0, 0.75)]
+    assert drawn["mine"] == [(0.0, 1.0), (5.0, 2.0)]
 
 
 def test_curves_of_several_sources_are_one_result(folder, tmp_path):

@@ -123,7 +123,7 @@ def test_what_a_partial_has_fixed_stays():
     ],
 )
 def test_a_function_without_the_response_is_refused_when_it_is_given(function):
-    with pytest.raises(TypeError, match=r"none of which is the response; name a parameter 'resp"):
+    with pytest.raises(TypeError, match=r"none.*parameter 'resp"):
         FunctionScorer(function)
 
 
@@ -237,12 +237,12 @@ def test_functions_of_files_name_columns_too(table, tmp_path, option):
 
 def test_a_column_of_references_under_another_name_is_asked_for(table):
     options = {**OPTIONS, "prompt_column": "reference"}
-    with pytest.raises(DatasetError, match=r"takes 'answer', .*; name its parameter after one of"):
+    with pytest.raises(DatasetError, match=r"'answer'.*name its parameter"):
         gym.make("tokengym/QuestionAnswer-v0", dataset=table, reward=wants_answer, **options)
     path = table.with_suffix(".csv")
     path.write_text("prompt,gold\nwhat is 1 ?,it\nwhat is 2 ?,it\n")
     options = {"dataset": path, "split": "all", "reward": lambda r, reference: 0.0}
-    with pytest.raises(TypeError, match="none of which is the response"):
+    with pytest.raises(TypeError, match="none of which"):
         gym.make("tokengym/QuestionAnswer-v0", **options)
     options["reward"] = lambda response, reference: 0.0
     with pytest.raises(DatasetError, match=r"'reference', .*'gold'.*reference_column="):
@@ -275,13 +275,13 @@ def test_a_pair_by_place_is_no_column_of_the_data():
     scorer = FunctionScorer(lambda text, answer: float(answer in text))
     assert scorer.data_columns == {"text": False, "answer": False}
     scorer.score([make_episode(prompt="P", response="R")])  # as prompt and response
-    with pytest.raises(ScorerError, match="by their places, and 'answer' is a column of the data"):
+    with pytest.raises(ScorerError, match=r"by their places.*'answer'"):
         scorer.score([make_episode(prompt="P", response="R", metadata={"answer": "red"})])
-    with pytest.raises(TypeError, match="takes 'completions', and a function gets one episode"):
+    with pytest.raises(TypeError, match=r"'completions'.*one episode"):
         FunctionScorer(lambda completions, **kwargs: 1.0)
 
     async def awaited(response):
         return 1.0
 
-    with pytest.raises(TypeError, match=r"'awaited' is an async function.*write it with def"):
+    with pytest.raises(TypeError, match=r"'awaited'.*async"):
         FunctionScorer(awaited)

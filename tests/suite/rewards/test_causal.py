@@ -287,7 +287,7 @@ class Late(gymnasium.Wrapper):
 
 def test_a_causal_credit_paid_late_is_named(make_env, classifier):
     env = Late(CreditReward(make_env(min_new_tokens=3), RewardModel(classifier), "red"))
-    with pytest.raises(RewardCheckError, match=r"step 0 of \d paid 0, but credit is causal"):
+    with pytest.raises(RewardCheckError, match=r"step 0 of \d.*causal"):
         check_reward(env)
 
 
@@ -336,7 +336,7 @@ def test_step_rewards_that_depend_on_what_follows_are_named(make_env):
     env = make_env(min_new_tokens=5)
     one = _Played((5, 6, 7, 8, 9), (1.0,) * 5, {"token_rewards": np.zeros(5)})
     _check_future(Oracle(env, [[1.0] * 5]), 0, one, np.random.default_rng(0))
-    with pytest.raises(RewardCheckError, match=r"step rewards of the first 2 tokens .*look ahead"):
+    with pytest.raises(RewardCheckError, match=r"first 2 tokens.*look ahead"):
         _check_future(Oracle(env, [[2.0] * 5]), 0, one, np.random.default_rng(0))
     other = _Played(one.actions, one.step_rewards, {"token_rewards": np.ones(5)})
     with pytest.raises(RewardCheckError, match=r"token_rewards.*2"):
@@ -344,13 +344,11 @@ def test_step_rewards_that_depend_on_what_follows_are_named(make_env):
 
 
 def test_what_cannot_be_paid_step_by_step(make_env, classifier, tokenizer):
-    with pytest.raises(
-        RewardError, match=r"'red' needs prefix attributions.*'<lambda>'.*red:every_prefix=true"
-    ):
+    with pytest.raises(RewardError, match=r"'red' needs prefix.*'<lambda>'.*red:every_prefix=true"):
         CreditReward(make_env(), lambda prompt, response: 1.0, "red")
     foresight = Foresight()
     foresight.every_prefix = False
-    with pytest.raises(RewardError, match=r"text.*'foresight:delivery=end'"):
+    with pytest.raises(RewardError, match="'foresight:delivery=end'"):
         CreditReward(make_env(), LengthScorer(), foresight)
     with pytest.raises(CreditError, match=r"delivery.*'step'.*'end', got 'now'"):
         RED(delivery="now")

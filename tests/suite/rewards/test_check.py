@@ -63,7 +63,7 @@ def test_a_batch_that_pays_a_reply_is_named(make_envs):
     scorer = FunctionScorer(lambda prompt, response: 1.0)
     envs = SparseReward(make_envs(**{**TURNS, "partner": lambda *_: "d"}), scorer)
     check_reward(envs)
-    with pytest.raises(RewardCheckError, match="token_rewards pay a token of a reply"):
+    with pytest.raises(RewardCheckError, match=r"token_rewards.*reply"):
         check_reward(Generous(envs))
 
 
@@ -168,7 +168,7 @@ def test_each_breach_is_named(make_env, name):
 def test_rewards_that_change_are_named(make_env):
     rng = np.random.default_rng(0)
     noisy = FunctionScorer(lambda prompt, response: rng.normal())
-    with pytest.raises(RewardCheckError, match=r"same tokens earned another score: .*, then .*"):
+    with pytest.raises(RewardCheckError, match=r"another score: .*, then"):
         check_reward(SparseReward(make_env(), noisy))
     with pytest.raises(RewardCheckError, match=r"running statistics"):
         check_reward(SparseReward(make_env(), Normalize(LengthScorer())))
@@ -197,7 +197,7 @@ def test_an_episode_that_depends_on_more_than_its_seed_is_named(make_env):
             return self.env.reset(**options)
 
     env = SparseReward(Shrinking(make_env(min_new_tokens=5)), LengthScorer())
-    with pytest.raises(RewardCheckError, match=r"same tokens gave another episode: 5 and 3 steps"):
+    with pytest.raises(RewardCheckError, match="another episode: 5 and 3"):
         check_reward(env)
 
 
@@ -206,7 +206,7 @@ def test_scores_that_depend_on_the_batch_are_named(make_env):
         def score(self, episodes, *, attribution=None):
             return Scores(values=[len(episodes)] * len(episodes))
 
-    with pytest.raises(RewardCheckError, match=r"one batch of all episodes earned another score"):
+    with pytest.raises(RewardCheckError, match=r"one batch.*another score"):
         check_reward(SparseReward(make_env(), Crowd()))
 
 
@@ -229,7 +229,7 @@ def test_a_batch_that_pays_the_wrong_row_is_named(make_envs):
             observations, rewards, *rest = self.env.step(actions)
             return observations, np.roll(rewards, 1), *rest
 
-    with pytest.raises(RewardCheckError, match=r"step rewards sum to"):
+    with pytest.raises(RewardCheckError, match="step rewards sum"):
         check_reward(Rolled(UniformReward(make_envs(), LengthScorer())))
 
 

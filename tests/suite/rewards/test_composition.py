@@ -112,7 +112,7 @@ def test_weights_are_those_of_the_one_term_that_has_them(classifier):
             np.testing.assert_allclose(one, two, atol=1e-6)
         for episode in Reward(scorer, ABC(beta=1.0)).evaluate(episodes):
             assert episode.token_rewards.sum() == pytest.approx(episode.score, abs=1e-4)
-    with pytest.raises(RewardError, match=r"'abc' needs attention.*gives deeplift, gradient"):
+    with pytest.raises(RewardError, match=r"'abc' needs attention.*deeplift"):
         Reward(model + RewardModel(make_classifier(seed=1)), ABC())
 
 
@@ -168,18 +168,18 @@ def test_terms_are_bound_and_keep_their_state(tokenizer, classifier):
     other = (Normalize(LengthScorer()) + MissingEosPenalty(2.0)).bind(tokenizer)
     other.load_state_dict(state)
     np.testing.assert_array_equal(other.score(EPISODES).values, bound.score(EPISODES).values)
-    with pytest.raises(ScorerError, match=r"has an entry '7', but it has 2 terms"):
+    with pytest.raises(ScorerError, match=r"entry '7'.*2 terms"):
         other.load_state_dict({"7": {}})
 
 
 def test_combinations_that_cannot_be():
-    with pytest.raises(TypeError, match=r"a term must be a scorer or a number, got 'abc'"):
+    with pytest.raises(TypeError, match="got 'abc'"):
         LengthScorer() + "abc"
-    with pytest.raises(ScorerError, match=r"finite numbers only, got nan"):
+    with pytest.raises(ScorerError, match="got nan"):
         LengthScorer() * float("nan")
-    with pytest.raises(ScorerError, match=r"Sum needs at least one scorer, got none"):
+    with pytest.raises(ScorerError, match=r"Sum.*got none"):
         Sum([], 1.0)
-    with pytest.raises(ScorerError, match=r"has no attribution 'attention'; it has none"):
+    with pytest.raises(ScorerError, match="attribution 'attention'"):
         (LengthPenalty() + 1).score(EPISODES, attribution="attention")
     with pytest.raises(ScorerError, match=r"'fixed'.*values\[0\] = nan"):
         (LengthScorer() + FixedScorer([np.nan, 1.0])).score(EPISODES)
@@ -194,7 +194,7 @@ def test_length_penalty_by_hand():
     talk = replace(episode, turns=turns, written=[1, 1, 0])
     assert LengthPenalty(0.5).score([talk]).values[0] == -1.0
     assert LengthPenalty(0.5, unit="tokens").score([talk]).values[0] == -1.0
-    with pytest.raises(ScorerError, match=r"unit must be 'characters' or 'tokens', got 'words'"):
+    with pytest.raises(ScorerError, match=r"unit.*'characters'.*'tokens', got 'words'"):
         LengthPenalty(unit="words")
     with pytest.raises(ScorerError, match=r"rate.*got inf"):
         LengthPenalty(float("inf"))
@@ -220,7 +220,7 @@ def test_missing_eos_by_hand(tokenizer, reason, ids, value):
 
 @pytest.mark.parametrize("reason", ["abort", "max_tokens", "LENGTH", ""])
 def test_no_other_finish_reason_counts_as_an_end(tokenizer, reason):
-    with pytest.raises(ValueError, match=f"finish_reason must be .*, got '{reason}'; None if"):
+    with pytest.raises(ValueError, match=rf"finish_reason.*got '{reason}'"):
         make_episode(response_ids=[5, 6], finish_reason=reason)
     episode = make_episode(response_ids=[5, 6])
     object.__setattr__(episode, "finish_reason", reason)
@@ -238,7 +238,7 @@ def test_missing_eos_in_an_environment(make_env):
 def test_bad_missing_eos():
     with pytest.raises(ScorerError, match=r"penalty.*>= 0, got -1"):
         MissingEosPenalty(-1)
-    with pytest.raises(ScorerError, match=r"cannot tell whether 'the response' ended.*bind\("):
+    with pytest.raises(ScorerError, match=r"'the response' ended.*bind\("):
         MissingEosPenalty().score([make_episode()])
     with pytest.raises(ScorerError, match=r"'MissingEosPenalty'.*'attention'"):
         MissingEosPenalty().score([make_episode()], attribution="attention")
@@ -324,7 +324,7 @@ def test_texts_that_differ_in_anything_are_told_apart():
 
 
 def test_what_cannot_be_cached():
-    with pytest.raises(ScorerError, match=r"'Normalize\(LengthScorer\)' learns.*Normalize\(Cached"):
+    with pytest.raises(ScorerError, match=r"'Normalize\(LengthScorer\)'.*Normalize\(Cached"):
         Cached(Normalize(LengthScorer()))
     with pytest.raises(ScorerError, match=r"size.*>= 1, got 0"):
         Cached(LengthScorer(), size=0)

@@ -86,9 +86,9 @@ def test_token_credit_takes_conversations_and_refuses_one_text():
     paid = credit([" yes"], prompts=[TALK])
     assert paid.scores.tolist() == [4.0]
     assert list(paid.episodes[0].prompt_ids) == applied(tokenizer, {"prompt": TALK})
-    with pytest.raises(ValueError, match=r"list of texts, got one text 'good 12'; pass"):
+    with pytest.raises(ValueError, match="one text 'good 12'"):
         credit("good 12")
-    with pytest.raises(ValueError, match=r"prompts must be a list of texts, got one text 'x'"):
+    with pytest.raises(ValueError, match=r"prompts.*one text 'x'"):
         credit(["good"], prompts="x")
 
 
@@ -134,7 +134,7 @@ def test_thoughts_that_a_template_leaves_out_of_earlier_turns_are_no_fault(caplo
 
 
 def test_a_refused_system_message_is_one_line():
-    with pytest.raises(TokenizerError, match=r"template refuses .*no system role.*; change"):
+    with pytest.raises(TokenizerError, match=r"refuses.*no system role"):
         TokenGenerationEnv(tokenizer=make_tokenizer("bytes", "gemma"), prompts=[TALK])
 
 
@@ -182,7 +182,7 @@ def test_a_template_that_refuses_tags_in_contents_is_heard():
         "{% for m in messages %}{% if m.role == 'assistant' and '<|channel|>' in m.content %}"
         "{{ raise_exception('put thoughts into thinking') }}{% endif %}{{ m.content }}{% endfor %}"
     )
-    with pytest.raises(TokenizerError, match="put thoughts into thinking"):
+    with pytest.raises(TokenizerError, match="thoughts into thinking"):
         write_chat(tokenizer, [TALK[1], *answer("<|channel|>x")], to_answer=False)
     assert "<|channel|>" in write_chat(
         tokenizer, [{"role": "user", "content": "<|channel|>x"}], to_answer=True
@@ -212,9 +212,9 @@ def test_layouts_of_trl_for_sft():
 def test_unpaired_rows_are_named():
     rows = [{"prompt": "a", "completion": "b", "label": label} for label in (True, False)]
     tokenizer = make_tokenizer("bytes", "chatml")
-    with pytest.raises(DatasetError, match=r"unpaired, as KTO learns them"):
+    with pytest.raises(DatasetError, match=r"unpaired.*KTO"):
         read_pairs(rows)
-    with pytest.raises(DatasetError, match=r"unpaired, as KTO learns them.*keep those with True"):
+    with pytest.raises(DatasetError, match=r"unpaired.*True"):
         encode_responses(rows, tokenizer, TextEncoding())
     assert len(encode_responses(rows[:1], tokenizer, TextEncoding()).rows) == 1
 

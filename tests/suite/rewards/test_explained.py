@@ -83,17 +83,15 @@ def test_every_prefix_asks_the_score_itself(make_envs, explained):
 
 
 def test_what_cannot_explain_is_refused(model):
-    with pytest.raises(ScorerError, match=r"scorer 'count_a' says nothing about tokens"):
+    with pytest.raises(ScorerError, match="'count_a'"):
         WithAttribution(model, FunctionScorer(count_a))
-    with pytest.raises(
-        RewardError, match=r"needs relevance attributions, scorer 'WithAttribution\("
-    ):
+    with pytest.raises(RewardError, match=r"relevance.*'WithAttribution\("):
         Reward(WithAttribution(FunctionScorer(count_a), model), DenseR3())
 
 
 def test_a_score_that_is_none_names_its_scorer(model):
     episodes = random_episodes(2)
-    with pytest.raises(ScorerError, match=r"scorer 'fixed' returned values of shape \(1,\)"):
+    with pytest.raises(ScorerError, match=r"'fixed' returned.*\(1,\)"):
         WithAttribution(FixedScorer([1.0]), model).score(episodes, attribution="attention")
 
 

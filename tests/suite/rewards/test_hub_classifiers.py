@@ -185,15 +185,15 @@ def test_by_name_with_options(tmp_path):
 
 def test_what_is_refused(tmp_path):
     model, own = make("distilbert")
-    with pytest.raises(ScorerError, match=r"one class or two different classes .* got FINE; pass"):
+    with pytest.raises(ScorerError, match=r"class.*got FINE"):
         RewardModel(model, tokenizer=own, labels="FINE")
-    with pytest.raises(ScorerError, match=r"form must be 'text', 'pair' or 'chat', got 'xml'"):
+    with pytest.raises(ScorerError, match=r"form.*got 'xml'"):
         RewardModel(model, tokenizer=own, form="xml")  # type: ignore[arg-type]
     with pytest.raises(ScorerError, match="got tokenizer=None"):
         RewardModel(model)
     with pytest.raises(ScorerError, match=r"padding_side.*'right'.*DistilBert"):
         RewardModel(model, tokenizer=own, padding_side="left")
-    with pytest.raises(ScorerError, match=r"does not know the policy's tokenizer; call bind"):
+    with pytest.raises(ScorerError, match=r"policy's tokenizer.*bind"):
         RewardModel(model, tokenizer=own).score([spoken(gpt2_tokenizer(), " fine")])
     with pytest.raises(TokenizerError, match="form='chat'"):
         RewardModel(model, tokenizer=own, form="chat").bind(gpt2_tokenizer())

@@ -31,8 +31,8 @@ def test_a_stored_model_is_taken_for_what_it_is(tmp_path):
 @pytest.mark.parametrize(
     ("reward", "scorer", "message"),
     [
-        ("r3", JUDGE, r"reward_model' holds a reward model .* an encoder asked for it; pass it as"),
-        ("abc", ENCODER, r"encoder' holds an encoder .* a reward model asked for it; pass it as"),
+        ("r3", JUDGE, r"reward_model'.*an encoder asked"),
+        ("abc", ENCODER, r"encoder'.*a reward model asked"),
     ],
 )
 def test_a_model_of_the_other_kind_is_refused(reward, scorer, message):
@@ -108,7 +108,7 @@ def test_a_judge_of_all_rewards_is_named_where_there_is_no_gold_score():
         by_gold: Evaluator("QuestionAnswer", task, num_episodes=1, by_gold=by_gold).measured_by
         for by_gold in (True, False)
     }
-    assert "the first reward's scorer, for all rewards" in words[True]
+    assert "first reward's scorer" in words[True]
     assert "first reward" not in words[False]
 
 

@@ -63,7 +63,7 @@ def test_scorers_that_need_no_path():
     assert find_scorer("toxicity") is not None
     with pytest.raises(RewardError, match=r"words=one\+two"):
         find_scorer("toxicity:words=bad,path=folder")
-    with pytest.raises(RewardError, match="got label without path"):
+    with pytest.raises(RewardError, match="got label"):
         find_scorer("toxicity:label=1")
     reward = make_reward("uniform", scorer="sentiment:include_prompt=false")
     assert reward.scorer.name == "Sentiment"
@@ -89,8 +89,8 @@ def test_credits_and_scorers_come_out_of_files(rules):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("absent.py:Half", "there is no file absent.py; write path/to/file.py:Name"),
-        ("{rules}:Hlaf", "rules.py defines no 'Hlaf'; it defines .*Half"),
+        ("absent.py:Half", r"no file absent\.py.*file\.py:Name"),
+        ("{rules}:Hlaf", r"rules\.py.*'Hlaf'.*Half"),
         ("{rules}:Half:shar=1", "'Half'.*'shar'"),
     ],
 )
@@ -110,14 +110,14 @@ def test_a_file_that_fails_is_named(tmp_path):
     [
         ("import sys; sys.exit(3)", "A", r"own\.py.*SystemExit: 3"),
         ("raise KeyboardInterrupt", "A", r"own\.py.*KeyboardInterrupt"),
-        ("class A:\n def __init__(self): 1 / 0", "A", r"cannot be made: ZeroDivisionError: div"),
+        ("class A:\n def __init__(self): 1 / 0", "A", "ZeroDivisionError"),
         (
             "class A:\n def __init__(self): raise SystemExit",
             "A",
-            r"py:A cannot be made: SystemExit",
+            "SystemExit",
         ),
-        ("class A:\n def __init__(self, b): pass", "A", r"cannot be made: TypeError: .*'b'"),
-        ("def a(b):\n  raise KeyboardInterrupt", "a:b=1", r"own\.py:a cannot be made: Keyboard"),
+        ("class A:\n def __init__(self, b): pass", "A", r"TypeError.*'b'"),
+        ("def a(b):\n  raise KeyboardInterrupt", "a:b=1", r"own\.py:a.*: Keyboard"),
     ],
 )
 def test_code_that_stops_or_raises_is_one_line(tmp_path, code, name, message):
@@ -143,10 +143,10 @@ def test_code_in_saved_words_is_refused_with_file_and_hash(rules, tmp_path, monk
     saved = {"a": 1, "rewards": ["sparse", {"deep": [f"{rules}:Half:share=1"]}]}
     digest = sha256(rules.read_bytes()).hexdigest()
     with pytest.raises(
-        UntrustedCodeError, match=rf"run\.json names code, .*rules\.py:Half \(SHA-256 {digest}\)"
+        UntrustedCodeError, match=rf"run\.json.*rules\.py:Half \(SHA-256 {digest}\)"
     ):
         check_saved(saved, "run.json")
-    with pytest.raises(UntrustedCodeError, match=r"nothing\.py:A \(there is no such file here\)"):
+    with pytest.raises(UntrustedCodeError, match=r"nothing\.py:A \(.*no such file"):
         check_saved("nothing.py:A", "run.json")
     with pytest.raises(UntrustedCodeError, match="Half"):
         check_saved(saved, "run.json", named=[f"{rules}:shouts", None])  # another of its objects

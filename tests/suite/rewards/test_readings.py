@@ -18,7 +18,7 @@ from tests.suite.rewards.conftest import (
 from tokengym.rewards import Reward, RewardModel, Scores, SignedABC, make_reward
 from tokengym.rewards.errors import CreditError
 from tokengym.rewards.maths.redistribution import close_sum
-from tokengym.rewards.maths.shares import rescale_signed
+from tokengym.rewards.maths.signed_parts import rescale_signed
 
 
 def build(name, factor=3.0):

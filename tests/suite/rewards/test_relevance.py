@@ -223,18 +223,20 @@ def test_queries_keep_their_last_512_tokens(relevance, tokenizer):
     assert scores.parts["relevance_query"][0] == pytest.approx((511 * 0.5 + 2) / 512)
 
 
+ROBERTA = RobertaConfig(
+    vocab_size=len(WORDS),
+    hidden_size=16,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    intermediate_size=32,
+    max_position_embeddings=10,  # ids 0 to 2 are no positions of a text: 7 are left
+    pad_token_id=2,
+)
+
+
 def test_encoders_that_count_positions_from_the_padding_id_on(tokenizer):
-    config = RobertaConfig(
-        vocab_size=len(WORDS),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=10,  # ids 0 to 2 are no positions of a text: 7 are left
-        pad_token_id=2,
-    )
     torch.manual_seed(0)
-    scorer = Relevance(RobertaModel(config), tokenizer)
+    scorer = Relevance(RobertaModel(ROBERTA), tokenizer)
     long, kept = "a b c d e f g h i", "c d e f g h i"
     (cut,), (whole,) = scorer.encode([long]), scorer.encode([kept])
     np.testing.assert_allclose(cut.hidden, whole.hidden, atol=1e-6)
@@ -459,7 +461,7 @@ def test_bad_input(table, tokenizer):
     constrained = words("a b", tokenizer, response="a", query_type="CONSTRAINED")
     with pytest.raises(ScorerError, match=r"'a b'.*reference.*reference_"):
         scorer.score([constrained])
-    with pytest.raises(ScorerError, match=r"needs the policy's tokenizer.*bind\(tokenizer\)"):
+    with pytest.raises(ScorerError, match=r"policy's tokenizer.*bind\(tokenizer\)"):
         scorer.score([words("a", tokenizer, response="a")], attribution="relevance")
     with pytest.raises(ScorerError, match=r"'attention'.*'relevance'"):
         scorer.score([words("a", tokenizer, response="a")], attribution="attention")
@@ -470,10 +472,8 @@ def test_bad_input(table, tokenizer):
         Relevance(TableEncoder(table), tokenizer, full_relevance=0.0)
     with pytest.raises(ScorerError, match=r"max_len.*>= 1, got 0"):
         Relevance(TableEncoder(table), tokenizer, max_len=0)
-    with pytest.raises(TokenizerError, match=r"23 ids, the model of scorer 'Relevance' 5"):
+    with pytest.raises(TokenizerError, match=r"23 ids.*'Relevance' 5"):
         Relevance(TableEncoder(table[:5]), tokenizer)
     slow = SimpleNamespace(is_fast=False)
-    with pytest.raises(
-        TokenizerError, match=r"gives no character offsets; load the fast tokenizer"
-    ):
+    with pytest.raises(TokenizerError, match=r"offsets.*fast tokenizer"):
         Relevance(TableEncoder(table), slow)

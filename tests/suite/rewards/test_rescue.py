@@ -98,7 +98,7 @@ def test_the_line_that_is_named_is_the_users_and_no_librarys():
         return json.loads("{")
 
     line = parses.__code__.co_firstlineno + 1
-    with pytest.raises(ScorerError, match=rf"; correct the scorer, line {line} of \S*test_rescue"):
+    with pytest.raises(ScorerError, match=rf"line {line} of \S*test_rescue"):
         Reward(Failing(parses), Sparse()).evaluate(EPISODES)
 
 
@@ -115,7 +115,7 @@ def test_a_cause_that_cannot_be_printed_is_named():
     def fail(episodes):
         raise Wordless
 
-    with pytest.raises(ScorerError, match=r"raised Wordless \(<.*\) over 3 episodes") as caught:
+    with pytest.raises(ScorerError, match=r"Wordless \(<.*\).*3 episodes") as caught:
         Reward(Failing(fail), Sparse()).evaluate(EPISODES)
     assert isinstance(caught.value.__cause__, Wordless)
     assert list(caught.value.episodes) == EPISODES
@@ -134,7 +134,7 @@ def test_a_failing_credit_keeps_them_too():
         def assign(self, episodes, scores):
             return [0.5 * row for row in super().assign(episodes, scores)]
 
-    with pytest.raises(CreditError, match=r"sum to 0.5, its score is 1.*3 finished") as caught:
+    with pytest.raises(CreditError, match=r"sum to 0\.5.*is 1.*3 finished") as caught:
         Reward(FixedScorer([1.0] * 3), Half()).evaluate(EPISODES)
     assert len(caught.value.episodes) == 3
 
@@ -263,7 +263,7 @@ def test_what_was_kept_before_stays():
 def test_a_batch_keeps_what_ended_in_the_step(make_envs, fault):
     envs = VectorRewardWrapper(make_envs(), Reward(Failing(FAULTS[fault][0]), Sparse()))
     envs.reset(seed=0)
-    with pytest.raises(ScorerError, match=r"2 finished episodes are kept") as caught:
+    with pytest.raises(ScorerError, match="2 finished episodes") as caught:
         envs.step(np.array([1, 5, 1]))  # EOS in the first and the last row
     assert [episode.response_ids for episode in caught.value.episodes] == [(1,), (1,)]
     assert [episode.score for episode in caught.value.episodes] == [None, None]
@@ -273,7 +273,7 @@ def test_a_single_environment_keeps_its_episode(make_env):
     env = RewardWrapper(make_env(), Reward(Failing(raises), Sparse()))
     env.reset(seed=0)
     env.step(5)
-    with pytest.raises(ScorerError, match=r"raised KeyError .* over 1 episodes") as caught:
+    with pytest.raises(ScorerError, match=r"KeyError.*1 episodes") as caught:
         env.step(1)
     assert caught.value.episodes[0].response_ids == (5, 1)
 
@@ -284,7 +284,7 @@ def test_a_scorer_that_fails_between_steps_keeps_what_ended(make_envs):
     envs = VectorRewardWrapper(make_envs(), Reward(scorer, RED(every_prefix=True)))
     envs.reset(seed=0)
     envs.step(np.array([5, 5, 5]))
-    with pytest.raises(ScorerError, match=r"raised KeyError .* over 1 episodes") as caught:
+    with pytest.raises(ScorerError, match=r"KeyError.*1 episodes") as caught:
         envs.step(np.array([1, 5, 5]))
     assert [episode.response_ids for episode in caught.value.episodes] == [(5, 1)]
 

@@ -189,7 +189,7 @@ def test_in_an_environment(tokenizer):
     env = TokenGenerationEnv(tokenizer=tokenizer, prompts=PROMPTS, max_new_tokens=6)
     check_reward(ABCReward(env, scorer))
     check_reward(CreditReward(env, scorer, "abc-signed"))
-    with pytest.raises(RewardError, match=r"'red'.*attributions.*every_prefix=true"):
+    with pytest.raises(RewardError, match=r"'red'.*every_prefix=true"):
         CreditReward(env, scorer, "red")
     check_reward(CreditReward(env, scorer, "red:every_prefix=true"))
 

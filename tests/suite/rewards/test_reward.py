@@ -79,12 +79,12 @@ def test_any_object_with_a_score_method_will_do():
         (
             FixedScorer([1.0]),
             ScorerError,
-            r"'fixed' returned values of shape \(1,\) for 2 episodes",
+            r"'fixed' returned.*\(1,\) for 2",
         ),
-        (FixedScorer([[1.0], [2.0]]), ScorerError, r"shape \(2, 1\) for 2 episodes; return one"),
-        (FixedScorer([1.0, np.nan]), ScorerError, r"values\[1\] = nan for the response 'the resp"),
+        (FixedScorer([[1.0], [2.0]]), ScorerError, r"\(2, 1\) for 2"),
+        (FixedScorer([1.0, np.nan]), ScorerError, r"values\[1\] = nan.*'the resp"),
         (FixedScorer([np.inf, 1.0]), ScorerError, r"values\[0\] = inf"),
-        (FixedScorer([1.0, 2.0], a=[1.0]), ScorerError, r"returned a of shape \(1,\)"),
+        (FixedScorer([1.0, 2.0], a=[1.0]), ScorerError, r"a of shape \(1,\)"),
         (FixedScorer([1.0, 2.0], a=[1.0, -np.inf]), ScorerError, r"a\[1\] = -inf"),
         (FixedScorer([1.0, 2.0], [[1]]), ScorerError, "1 attributions for 2 episodes"),
         (FixedScorer([1.0, 2.0], [[1, 2], [1]]), ScorerError, r"attributions\[0\] of shape \(2,\)"),
@@ -112,12 +112,12 @@ def test_a_scorer_that_returns_no_scores():
 @pytest.mark.parametrize(
     ("rewards", "message"),
     [
-        ([np.zeros(3)], "credit 'mine' returned 1 arrays for 2 episodes"),
-        ([np.full(3, 4.0), np.zeros(2)], r"returned shape \(2,\) for episode 1; expected \(1,\)"),
-        ([np.array([np.nan, 0, 0]), np.ones(1)], "NaN or Inf for episode 0"),
+        ([np.zeros(3)], r"'mine' returned 1.*2 episodes"),
+        ([np.full(3, 4.0), np.zeros(2)], r"\(2,\) for episode 1.*\(1,\)"),
+        ([np.array([np.nan, 0, 0]), np.ones(1)], r"NaN or Inf.*0"),
         (
             [np.array([4, 4, 4]), np.array([7.1])],
-            "episode 1 rewards that sum to 7.1, its score is 7",
+            r"episode 1.*7\.1.*7",
         ),
     ],
 )
@@ -160,13 +160,13 @@ def test_a_fault_of_a_scorer_that_a_credit_asks_is_the_scorers():
     scorer = LengthScorer()
     scorer.score_prefix = lambda episodes: [][1]
     scorer.reads_text = False
-    with pytest.raises(ScorerError, match=r"^scorer .* raised IndexError .*correct the scorer"):
+    with pytest.raises(ScorerError, match=r"^scorer .* IndexError.*correct"):
         Reward(scorer, RED(every_prefix=True)).evaluate(EPISODES)
 
 
 def test_dense_parts_that_do_not_sum_stop():
     reward = Reward(FixedScorer([1.0, 2.0], [[1, 1, 1], [2]]), DenseR3())
-    with pytest.raises(CreditError, match=r"'r3-dense' gives episode 0 rewards that sum to 3, its"):
+    with pytest.raises(CreditError, match=r"'r3-dense'.*episode 0.*sum to 3"):
         reward.evaluate(EPISODES)
 
 
@@ -178,15 +178,15 @@ def test_an_episode_without_tokens_stops():
 def test_scorer_and_credit_must_fit(classifier):
     with pytest.raises(RewardError, match=r"'abc'.*attention.*'<lambda>'"):
         Reward(FunctionScorer(lambda prompt, response: 1.0), ABC())
-    with pytest.raises(RewardError, match=r"'r3-dense' needs relevance.*gives attention, .*Rel"):
+    with pytest.raises(RewardError, match=r"'r3-dense' needs relevance.*attention.*Rel"):
         Reward(RewardModel(classifier), DenseR3())
     with pytest.raises(RewardError, match=r"'abc' needs attention"):
         Reward(Normalize(FunctionScorer(lambda prompt, response: 1.0)), ABC())
-    with pytest.raises(CreditError, match=r"'abc' needs attention attributions, scorer .fixed."):
+    with pytest.raises(CreditError, match=r"'abc' needs attention.*fixed"):
         Reward(FixedScorer([1.0, 2.0]), ABC()).evaluate(EPISODES)
-    with pytest.raises(TypeError, match=r"must be a Scorer, got <function.*FunctionSc"):
+    with pytest.raises(TypeError, match=r"Scorer, got <function.*FunctionScorer"):
         Reward(lambda prompt, response: 1.0, Sparse())
-    with pytest.raises(TypeError, match=r"credit must be a Credit, got 'uniform'; pass"):
+    with pytest.raises(TypeError, match="Credit, got 'uniform'"):
         Reward(LengthScorer(), "uniform")
 
 
@@ -238,7 +238,7 @@ def test_normalize_by_name():
     ("arguments", "message"),
     [
         (dict(spec="unifrom"), "'unifrom'.*'uniform'.*known"),
-        (dict(spec="zzzz"), "unknown reward 'zzzz'; known: abc"),
+        (dict(spec="zzzz"), "'zzzz'; known: abc"),
         (dict(spec="abc:gamma=1"), "'abc'.*'gamma'"),
         (dict(spec="sparse:beta=1"), "'sparse'.*'beta'"),
         (dict(spec="abc:0.5"), "'abc:0.5'.*'0.5'.*option=value"),
@@ -247,13 +247,13 @@ def test_normalize_by_name():
         (dict(spec="abc"), "'abc'.*got None.*reward_model="),
         (dict(spec="r3"), "'r3'.*encoder="),
         (dict(spec=None, scorer=LengthScorer()), "reward=None"),
-        (dict(spec=LengthScorer(), scorer=LengthScorer()), "is a scorer itself; leave scorer out"),
-        (dict(spec=LengthScorer(), encoder="x"), "is a scorer itself; leave encoder out"),
+        (dict(spec=LengthScorer(), scorer=LengthScorer()), "leave scorer out"),
+        (dict(spec=LengthScorer(), encoder="x"), "leave encoder out"),
         (dict(spec=None, reward_model="x"), "reward_model.*reward=None"),
         (dict(spec="abc", scorer="x", encoder="y"), "scorer='x'"),
         (
             dict(spec=Reward(LengthScorer(), Sparse()), scorer=LengthScorer()),
-            r"Reward\(sparse\(LengthScorer\)\) has a scorer already",
+            r"Reward\(sparse\(LengthScorer\)\).*already",
         ),
         (dict(spec="sparse", scorer=LengthScorer(), normalize="batch"), "normalize='batch'.*1"),
         (dict(spec="sparse", scorer=LengthScorer(), normalize="no"), "'running'.*'batch'"),
@@ -263,7 +263,7 @@ def test_normalize_by_name():
         ),
         (
             dict(spec="sparse", scorer=LengthScorer(), normalize="running:by=length"),
-            "by.*'query_type'.*got 'length'",
+            r"by.*got 'length'",
         ),
     ],
 )
@@ -300,9 +300,9 @@ def test_registered_credits_scorers_and_rewards():
 
 @pytest.mark.usefixtures("table")
 def test_bad_registrations():
-    with pytest.raises(RewardError, match=r"a reward named 'abc' is registered already"):
+    with pytest.raises(RewardError, match=r"'abc'.*registered already"):
         register("abc", Sparse)
-    with pytest.raises(RewardError, match=r"name.*':'.*got 'my:credit'"):
+    with pytest.raises(RewardError, match=r"name.*got 'my:credit'"):
         register("my:credit", Sparse)
     with pytest.raises(TypeError, match=r"factory.*got 3"):
         register("three", 3)
@@ -357,7 +357,7 @@ def test_the_bundle_gives_the_scorer_that_the_reward_needs(folder, name, parts, 
     ("name", "parts", "message"),
     [
         ("abc", ("encoder",), "'abc'.*reward_model"),
-        ("r3", ("reward_model",), "reward 'r3' needs a scorer, but the bundle .* has no encoder"),
+        ("r3", ("reward_model",), r"'r3' needs a scorer.*no encoder"),
         ("sparse", (), "reward_model"),
     ],
 )
@@ -368,7 +368,7 @@ def test_a_bundle_that_lacks_the_scorer(folder, name, parts, message):
 
 def test_a_bundle_that_lends_nothing_is_not_named():
     bundle = bundled("movie_review").without("encoder", "policy")
-    with pytest.raises(RewardError, match=r"'r3' needs a scorer, but prompts or models of one's"):
+    with pytest.raises(RewardError, match=r"'r3' needs a scorer.*one's"):
         make_reward("r3", bundle=bundle)
 
 
@@ -388,7 +388,7 @@ def test_a_bundled_scorer_that_cannot_read_what_it_scores_is_named_once(kind, un
     assert reward.unread_share == pytest.approx(0.5 * unknown)  # 3 of 6 words
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == unknown
-    assert all("has no tokens for 50 % of the words it scores" in text for text in said)
+    assert all("50 % of the words" in text for text in said)
 
 
 def test_credit_objects_find_their_scorer_in_the_bundle(folder, tokenizer):

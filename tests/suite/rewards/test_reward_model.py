@@ -123,17 +123,17 @@ def test_two_classes_score_by_their_difference():
 @pytest.mark.parametrize(
     ("classes", "labels", "message"),
     [
-        (1, (1, 0), r"labels = \(1, 0\) needs a head of several classes; this one has 1"),
-        (3, None, r"3.*\['LABEL_0', 'LABEL_1', 'LABEL_2'\], got labels =.*labels="),
-        (3, (2, 3), r"two different classes of .*got \(2, 3\)"),
-        (3, (2, 2), r"two different classes of .*got \(2, 2\)"),
+        (1, (1, 0), r"labels = \(1, 0\).*has 1"),
+        (3, None, r"3.*'LABEL_2'\], got labels =.*labels="),
+        (3, (2, 3), r"different.*got \(2, 3\)"),
+        (3, (2, 2), r"different.*got \(2, 2\)"),
         (3, ("LABEL_2", "good"), r"\('LABEL_2', 'good'\)"),
-        (3, {"LABEL_2": 1.0}, r"got {'LABEL_2': 1.0}; to weight classes, add scorers"),
-        (3, {"LABEL_0": -1.0, "LABEL_2": 1.0}, "to weight classes, add scorers"),
-        (3, {"LABEL_0", "LABEL_2"}, "must be one class or .positive, negative."),
-        (3, 1.0, "must be one class or .positive, negative.*got 1.0"),
-        (3, ("LABEL_2", 1.0), r"two different classes of .*got \('LABEL_2', 1.0\)"),
-        (1, {"LABEL_0": 1.0}, "to weight classes, add scorers"),
+        (3, {"LABEL_2": 1.0}, r"got {'LABEL_2': 1.0}.*add scorers"),
+        (3, {"LABEL_0": -1.0, "LABEL_2": 1.0}, "add scorers"),
+        (3, {"LABEL_0", "LABEL_2"}, "positive, negative"),
+        (3, 1.0, r"positive, negative.*got 1\.0"),
+        (3, ("LABEL_2", 1.0), r"different.*got \('LABEL_2', 1\.0\)"),
+        (1, {"LABEL_0": 1.0}, "add scorers"),
     ],
 )
 def test_labels_that_do_not_fit_the_head(classes, labels, message):
@@ -154,12 +154,12 @@ def test_from_pretrained_scores_as_the_model_that_was_saved(stored, tokenizer, c
 
 def test_a_language_model_is_refused(tmp_path, classifier):
     GPT2LMHeadModel(classifier.config).save_pretrained(tmp_path / "lm")
-    with pytest.raises(ScorerError, match=r"lm holds no trained score.weight.*up at random"):
+    with pytest.raises(ScorerError, match=r"lm holds.*score\.weight.*random"):
         RewardModel.from_pretrained(tmp_path / "lm")
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(ScorerError, match=r"there is no folder .*nowhere'; check"):
+    with pytest.raises(ScorerError, match=r"no folder.*nowhere'"):
         RewardModel.from_pretrained(tmp_path / "nowhere")
 
 
@@ -171,12 +171,12 @@ def test_a_bidirectional_classifier_needs_its_tokenizer():
         num_attention_heads=1,
         intermediate_size=8,
     )
-    with pytest.raises(ScorerError, match=r"BertForSequenceClassification with .*; pass its tok"):
+    with pytest.raises(ScorerError, match=r"BertForSequenceClassification.*tokenizer"):
         RewardModel(BertForSequenceClassification(config))
 
 
 def test_a_language_model_has_no_score_head(classifier):
-    with pytest.raises(ScorerError, match=r"GPT2LMHeadModel has no score head"):
+    with pytest.raises(ScorerError, match=r"GPT2LMHeadModel.*head"):
         RewardModel(GPT2LMHeadModel(classifier.config))
 
 
@@ -185,7 +185,7 @@ def test_a_language_model_has_no_score_head(classifier):
     [
         (make_episode(response_ids=[]), ScorerError, "0.*response_ids"),
         (make_episode([3] * 60, [4] * 5), ScorerError, "65.*64.*max_pro"),
-        (make_episode([3], [99]), TokenizerError, "ids from 3 to 99.*vocabulary of 23"),
+        (make_episode([3], [99]), TokenizerError, r"3 to 99.*vocabulary of 23"),
         (make_episode([-1], [9]), TokenizerError, "ids from -1 to 9"),
     ],
 )
@@ -197,7 +197,7 @@ def test_episodes_that_cannot_be_scored(classifier, episode, error, message):
 def test_bad_options(classifier):
     with pytest.raises(ScorerError, match=r"batch_size.*>= 1, got 0"):
         RewardModel(classifier, batch_size=0)
-    with pytest.raises(ScorerError, match=r"padding_side must be 'left' or 'right', got 'both'"):
+    with pytest.raises(ScorerError, match=r"padding_side.*got 'both'"):
         RewardModel(classifier, padding_side="both")
     with pytest.raises(ScorerError, match=r"'relevance'.*'attention'"):
         RewardModel(classifier).score(random_episodes(1), attribution="relevance")
@@ -205,9 +205,7 @@ def test_bad_options(classifier):
 
 def test_bind_refuses_another_vocabulary(stored, tokenizer):
     small = RewardModel(make_classifier(vocab_size=len(WORDS) - 1))
-    with pytest.raises(
-        TokenizerError, match=r"tokenizer has 23 ids, the model of .* 22; score wit"
-    ):
+    with pytest.raises(TokenizerError, match=r"23 ids.*22"):
         small.bind(tokenizer)
     padded = RewardModel(make_classifier(vocab_size=len(WORDS) + 9))
     assert padded.bind(tokenizer) is padded

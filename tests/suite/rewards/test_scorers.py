@@ -50,7 +50,7 @@ def test_a_function_scores_each_episode():
 @pytest.mark.parametrize("value", [None, "1.0", [1.0, 2.0], np.zeros((2, 1)), {}])
 def test_a_function_that_returns_no_number(value):
     scorer = FunctionScorer(lambda prompt, response: value, name="mine")
-    with pytest.raises(ScorerError, match=r"scorer 'mine' returned .* return one number"):
+    with pytest.raises(ScorerError, match=r"'mine' returned.*one number"):
         scorer.score([make_episode()])
 
 
@@ -76,7 +76,7 @@ def test_scores_may_be_any_tensors(tensor):
 
 
 def test_scorers_without_attributions_say_so():
-    with pytest.raises(TypeError, match=r"callable as function\(prompt, response\), got 3"):
+    with pytest.raises(TypeError, match=r"function\(prompt, response\), got 3"):
         FunctionScorer(3)
     for scorer in (FunctionScorer(lambda prompt, response: 0.0), Sentiment(LEXICON)):
         with pytest.raises(ScorerError, match=r"no attribution 'attention'"):
@@ -200,7 +200,7 @@ def test_a_prompt_without_the_group_is_refused():
     with pytest.raises(ScorerError, match=r"query_type.*'.*'.*_column"):
         scorer.score(EPISODES)
     assert scorer.groups == {}
-    with pytest.raises(ScorerError, match=r"by.*'query_type'.*got 'length'"):
+    with pytest.raises(ScorerError, match=r"by.*got 'length'"):
         Normalize(LengthScorer(), by="length")
 
 

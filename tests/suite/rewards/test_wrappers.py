@@ -204,11 +204,11 @@ def test_what_cannot_be_wrapped(make_env, make_envs, classifier):
     class Causal(Uniform):
         causal = True
 
-    with pytest.raises(RewardError, match=r"'uniform' declares causal=True.*declare causal=False"):
+    with pytest.raises(RewardError, match=r"'uniform'.*causal=True.*causal=False"):
         CreditReward(make_env(), LengthScorer(), Causal())
-    with pytest.raises(TypeError, match=r"env.*VectorEnv, got 'x'"):
+    with pytest.raises(TypeError, match=r"env.*got 'x'"):
         SparseReward("x", LengthScorer())
-    with pytest.raises(RewardError, match=r"has no tokenizer, so it is no token-generation"):
+    with pytest.raises(RewardError, match="no tokenizer"):
         SparseReward(gymnasium.make("CartPole-v1"), LengthScorer())
     with pytest.raises(RewardError, match=r"got None.*scorer="):
         SparseReward(make_env())
@@ -216,7 +216,7 @@ def test_what_cannot_be_wrapped(make_env, make_envs, classifier):
         RewardWrapper(make_env(), "abc")
     with pytest.raises(RewardError, match=r"credit.*got None"):
         CreditReward(make_env(), None, None)
-    with pytest.raises(TokenizerError, match=r"23 ids, the model of scorer 'RewardModel' 9"):
+    with pytest.raises(TokenizerError, match=r"23 ids.*'RewardModel' 9"):
         ABCReward(make_envs(), RewardModel(make_classifier(vocab_size=9)))
 
 
@@ -238,7 +238,7 @@ def test_a_credit_that_does_not_sum_stops_the_step(make_env):
     env = CreditReward(make_env(), LengthScorer(), Doubling())
     env.reset(seed=0)
     env.step(5)
-    with pytest.raises(CreditError, match=r"'doubling' gives episode 0 .* sum to 20, .* is 6"):
+    with pytest.raises(CreditError, match=r"'doubling'.*episode 0.*sum to 20.*6"):
         env.step(1)
 
 

@@ -22,7 +22,7 @@ from tokengym.rewards import (
 )
 from tokengym.rewards.credits import Uniform
 from tokengym.rewards.credits.base import REWARDS
-from tokengym.rewards.maths.shares import shift_reply_credit
+from tokengym.rewards.maths.signed_parts import shift_reply_credit
 from tokengym.rewards.registry import make_reward
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers import find_scorer
@@ -165,7 +165,7 @@ def test_the_partners_scores(of, score):
 def test_a_partner_that_never_scored():
     scorer = find_scorer("partner")
     silent = talk(turns=[Turn("assistant", "a", (0, 5))])
-    with pytest.raises(ScorerError, match="found no score in the 1 turns of episode 0"):
+    with pytest.raises(ScorerError, match=r"no score in the 1.*episode 0"):
         scorer.score([silent])
     failed = talk(turns=[Turn("assistant", "a", (0, 5))], finish_reason="error")
     assert scorer.score([failed]).values.tolist() == [0.0]

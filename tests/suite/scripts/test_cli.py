@@ -161,13 +161,13 @@ def test_no_color_leaves_no_escapes(value, styled, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "given", ["--level 0.9", "--kl-coef 0.1", "--group-by cell", "--trust-code"]
+    "given", ["--level 0.9", "--kl-coef 0.1", "--group-by cell", "--score kl", "--trust-code"]
 )
 def test_report_refuses_what_has_no_effect(given, curves, capsys):
     """Runs have their settings stored beside them, and curves name no code."""
     source = ["--curves", str(curves)] if given == "--trust-code" else [str(curves.parent)]
     assert main(["report", *source, *given.split()]) == 2
-    assert f"{given.split()[0]} has no effect on" in capsys.readouterr().err
+    assert f"{given.split()[0]} has no effect" in capsys.readouterr().err
 
 
 def test_report_of_curves_made_elsewhere(curves, tmp_path, capsys):
@@ -186,31 +186,37 @@ def test_report_of_curves_made_elsewhere(curves, tmp_path, capsys):
     assert main(again) == 0
     summary = json.loads((out / "summary.json").read_text())
     assert summary["groups"][0]["baseline"] == "late"
+    curves.write_text(CURVES.replace("score", "reached", 1))
+    assert main(["report", "--curves", str(curves), "--out", str(tmp_path / "named")]) == 2
+    assert "has no column 'score'" in capsys.readouterr().err
+    named = ["report", "--curves", str(curves), "--out", str(out), "--score", "reached"]
+    assert main([*named, "--baseline", "late"]) == 0
+    assert json.loads((out / "summary.json").read_text()) == summary
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["comapre"], "unknown command 'comapre'; did you mean 'compare'? known: demo, compare,"),
+        (["comapre"], "'comapre'; did you mean 'compare'? known: demo, compare,"),
         (["compare", "--env", "MovieRevew"], "did you mean tokengym/MovieReview-v0?"),
-        (["compare", "--rewards", "sprse"], "unknown reward 'sprse'; did you mean 'sparse'"),
-        (["compare", "--seeds", "five"], "--seeds must be a whole number, got 'five'"),
-        (["compare", "--learning_rate=x"], "--learning-rate must be a number, got 'x'"),
-        (["compare", "--dtype", "many"], "--dtype must be auto, float32 or bfloat16, got 'many'"),
-        (["compare", "--rewards"], "--rewards needs at least one value (NAME ...); write it, or"),
-        (["compare", "--rewards", "--seeds", "1"], "--rewards needs at least one value"),
-        (["compare", "--agents", "--seeds", "1"], "--agents needs at least one value"),
-        (["compare", "--out"], "--out needs a value (PATH); write it, or leave --out out"),
-        (["evaluate", "--agent", "x"], "unknown option --agent; did you mean '--against' or"),
-        (["evaluate", "--chat-template", "a", "b"], "unexpected 'b'; tokengym evaluate --help"),
-        (["train", "--pairs", "x.jsonl"], "--pairs has no effect on ppo; it is an option of dpo"),
-        (["train", "dpo", "grpo"], "unexpected 'grpo'; tokengym train --help shows what there is"),
-        (["demo", "more"], "unexpected 'more'; tokengym demo --help shows what there is"),
-        (["report", "x", "--table", "html"], "--table must be latex or markdown, got 'html'"),
-        (["compare", "--lr", "1"], "unknown option --lr; did you mean '--learning-rate' or"),
-        (["compare", "--no-rewards"], "there is no --no-rewards; leave --rewards out"),
+        (["compare", "--rewards", "sprse"], "'sprse'; did you mean 'sparse'"),
+        (["compare", "--seeds", "five"], "whole number, got 'five'"),
+        (["compare", "--learning_rate=x"], "number, got 'x'"),
+        (["compare", "--dtype", "many"], "float32 or bfloat16, got 'many'"),
+        (["compare", "--rewards"], "--rewards needs at least one value (NAME ...)"),
+        (["compare", "--rewards", "--seeds", "1"], "--rewards needs"),
+        (["compare", "--agents", "--seeds", "1"], "--agents needs"),
+        (["compare", "--out"], "--out needs a value (PATH)"),
+        (["evaluate", "--agent", "x"], "--agent; did you mean '--against'"),
+        (["evaluate", "--chat-template", "a", "b"], "'b'; tokengym evaluate --help"),
+        (["train", "--pairs", "x.jsonl"], "--pairs has no effect on ppo"),
+        (["train", "dpo", "grpo"], "'grpo'; tokengym train --help"),
+        (["demo", "more"], "'more'; tokengym demo --help"),
+        (["report", "x", "--table", "html"], "latex or markdown, got 'html'"),
+        (["compare", "--lr", "1"], "--lr; did you mean '--learning-rate'"),
+        (["compare", "--no-rewards"], "no --no-rewards; leave --rewards out"),
         (["compare", "--no-fixed-length"], "no --no-fixed-length; write --fixed-length False"),
-        (["compare", "--rewards", "rules.py"], "is a file; name what it defines: rules.py:Name"),
+        (["compare", "--rewards", "rules.py"], "rules.py:Name"),
         (["compare", "--seeds", "0"], "seeds must be an integer >= 1, got 0"),
         (["compare", "--steps", "0"], "updates must be an integer >= 1, got 0"),
         (["train", "--updates=0"], "updates must be an integer >= 1, got 0"),
@@ -224,23 +230,23 @@ def test_report_of_curves_made_elsewhere(curves, tmp_path, capsys):
         (["evaluate", "--episodes", "0"], "error: episodes must be an integer >= 1, got 0"),
         (["evaluate", "--samples", "-1"], "error: samples must be an integer >= 0, got -1"),
         (["evaluate", "--seed", "-1"], "error: seed must be an integer >= 0, got -1"),
-        (["train", "--prompts", "x.txt"], "--prompts; a file of prompts is --dataset FILE"),
-        (["train", "dpo", "--steps", "3"], "--updates has no effect on dpo; it is an option of"),
-        (["compare", "--prompt-column", "text"], "names a column of no data set; pass dataset"),
-        (["train", "--reward", "abc:bta=1", "--out", "x"], "reward 'abc' has no option 'bta'"),
-        (["evaluate", "nowhere"], "nowhere is no folder; name one that tokengym train"),
+        (["train", "--prompts", "x.txt"], "--prompts; a file of prompts is --dataset"),
+        (["train", "dpo", "--steps", "3"], "--updates has no effect on dpo"),
+        (["compare", "--prompt-column", "text"], "pass dataset"),
+        (["train", "--reward", "abc:bta=1", "--out", "x"], "'abc' has no option 'bta'"),
+        (["evaluate", "nowhere"], "nowhere is no folder"),
         (["envs", "Nothing"], "unknown environment 'Nothing'"),
-        (["train", "--env", "my/Env of mine", "--out", "a"], "error: Malformed environment ID: my"),
-        (["evaluate", "--device", "cuda:99"], "device 'cuda:99' is not available"),
+        (["train", "--env", "my/Env of mine", "--out", "a"], "environment ID: my"),
+        (["evaluate", "--device", "cuda:99"], "device 'cuda:99'"),
         (
             ["train", "ppo", "--device", "cuda:99", "--out", "a"],
-            "device 'cuda:99' is not available",
+            "device 'cuda:99'",
         ),
         (
             ["train", "dpo", "--device", "cuda:99", "--out", "a"],
-            "device 'cuda:99' is not available",
+            "device 'cuda:99'",
         ),
-        (["report"], "takes folders of runs or --curves FILE.csv, one of the two"),
+        (["report"], "--curves FILE.csv"),
         (["report", "nowhere"], "nowhere holds no comparison"),
         (["report", "--curves", "nowhere.csv"], "nowhere.csv is no file"),
     ],
@@ -265,7 +271,7 @@ def test_a_file_of_rules_says_what_it_has(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text("raise SystemExit\nclass Early: pass\ndef late(): pass\n_x = 1\n")
     assert main(["compare", "--rewards", "sparse", "mine.py"]) == 2
-    assert "mine.py:Name (it has Early, late)" in capsys.readouterr().err
+    assert "it has Early, late" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -355,7 +361,7 @@ def test_train_and_evaluate(tmp_path, capsys):
     last = (out / "abc" / "seed-0" / "curve.csv").read_text().splitlines()[-1].split(",")
     assert figures["score"] == pytest.approx(float(last[5]), rel=1e-5)
     assert main(["train", "--reward", "abc", "--out", str(out)]) == 2
-    assert "holds runs of other settings: " in capsys.readouterr().err
+    assert "other settings: " in capsys.readouterr().err
     assert main(["train", "--reward", "red", "--out", str(out)]) == 2
     assert "rewards ['abc'] there, ['red'] here" in capsys.readouterr().err
 
@@ -375,11 +381,11 @@ def test_trained_folders_are_comparisons_of_one_run(tmp_path, capsys):
     (tmp_path / "abc" / "curve.png").unlink()
     (tmp_path / "abc" / "curves.csv").write_text("")  # compare writes it, and saves no agent
     assert main(["train", "--reward", "abc", "--out", folders[1], *small]) == 2
-    assert "as tokengym compare made it, which saves no agent" in capsys.readouterr().err
+    assert "tokengym compare made it" in capsys.readouterr().err
     for file in (tmp_path / "abc").rglob("spec.json"):
         file.unlink()
     assert main(["train", "--reward", "abc", "--out", folders[1], *small]) == 2
-    assert "no spec.json of a run to resume; name a new folder" in capsys.readouterr().err
+    assert "no spec.json" in capsys.readouterr().err
 
 
 def test_a_folder_that_takes_no_agent_is_refused_before_training(tmp_path, monkeypatch, capsys):
@@ -401,7 +407,7 @@ def test_a_folder_that_takes_no_agent_is_refused_before_training(tmp_path, monke
         assert main([*small, "--out", str(tmp_path / "small")]) == 2
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert "free some space there" in capsys.readouterr().err
+    assert "free some space" in capsys.readouterr().err
     assert steps == [0]
     assert main([*small, "--out", str(tmp_path / "small")]) == 0
 
@@ -491,7 +497,7 @@ def test_a_stopped_training_is_resumed_by_the_same_command(
     capsys.readouterr()
     assert train(tmp_path / "stopped", "--learning-rate", "0.01") == 2
     error = capsys.readouterr().err
-    assert "holds runs of other settings: learning_rate 0.0003 there, 0.01 here" in error
+    assert "learning_rate 0.0003 there, 0.01 here" in error
     assert train(tmp_path / "stopped") == 0
 
     def curve(name: str) -> list[dict[str, str]]:

@@ -22,7 +22,7 @@ def test_a_policy_ties_with_itself(tmp_path, capsys):
     arguments = ["evaluate", agent, "--against", agent, "--episodes", "4", "--max-new-tokens", "5"]
     assert main([*arguments, "--toxicity", "words", "--json", str(file)]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "0 won, 4 tied, 0 lost; win rate 50% (50% to 50%)" in printed
+    assert "0 won, 4 tied, 0 lost; win rate 50%" in printed
     figures = json.loads(file.read_text())
     assert f"measured by {figures['measured_by']}" in printed
     assert (figures["win_rate"], figures["versus"]["ties"]) == (0.5, 4)
@@ -79,7 +79,7 @@ def test_an_agent_without_a_model_is_measured_without_best_of_n(tmp_path, capsys
     assert "no best-of-n: " in printed
     assert "brings no model" in printed
     assert main(["evaluate", own, "--agent-class", own]) == 2
-    assert "has no effect beside" in capsys.readouterr().err
+    assert "no effect beside" in capsys.readouterr().err
 
 
 def test_a_class_of_ones_own_reads_the_file_that_it_saved(tmp_path, capsys):
@@ -96,11 +96,11 @@ def test_a_class_of_ones_own_reads_the_file_that_it_saved(tmp_path, capsys):
 
 def test_a_judge_needs_someone_to_compare(tmp_path, capsys):
     assert main(["evaluate", "--judge", "models/judge"]) == 2
-    assert "judge 'models/judge' has nothing to compare; name a second" in capsys.readouterr().err
+    assert "judge 'models/judge'" in capsys.readouterr().err
     assert main(["evaluate", "--against", str(tmp_path / "none")]) == 2
     said = capsys.readouterr().err
-    assert "none is no folder; name one that tokengym train" in said
-    assert "or an agent of your own: path/to/file.py:MyAgent" in said
+    assert "none is no folder" in said
+    assert "path/to/file.py:MyAgent" in said
 
 
 def test_a_rival_that_cannot_be_loaded_is_refused_before_anything_is_played(tmp_path, capsys):

@@ -121,7 +121,7 @@ def test_help_has_texts_and_defaults(capsys):
     [
         (["--tell-evry", "2"], "--tell-evry.*'--tell-every'"),
         (["--idle", "2"], "unknown option --idle"),
-        (["--tell-every", "0"], "every must be >= 1, got 0"),
+        (["--tell-every", "0"], r"every.*>= 1, got 0"),
     ],
 )
 def test_faults_are_said(arguments, message):
@@ -275,13 +275,13 @@ def test_help_all_groups_the_options_by_what_declares_them(capsys):
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        ("train --total-timesteps 9", "--updates N, or --tokens N, a timestep being one token"),
-        ("train --num-generations 4", "responses to one prompt are --group-size N"),
-        ("train --bf16", "the precision is --dtype bfloat16"),
+        ("train --total-timesteps 9", "--updates N, or --tokens N"),
+        ("train --num-generations 4", "are --group-size N"),
+        ("train --bf16", "--dtype bfloat16"),
         ("train --updates 0", "updates must be an integer >= 1, got 0"),
         ("train --steps 0", "updates must be an integer >= 1, got 0"),
-        ("compare --rewards sparse,uniform", "separate them by spaces: sparse uniform"),
-        ("train --env CartPole-v1", "tokengym's learners write texts"),
+        ("compare --rewards sparse,uniform", "by spaces: sparse uniform"),
+        ("train --env CartPole-v1", "learners write texts"),
     ],
 )
 def test_words_of_other_programs_get_the_remedy_by_its_name(typed, said, capsys):
@@ -314,11 +314,11 @@ def test_an_option_that_help_hides_is_read(capsys):
     assert found is None  # what the credit rule declares
     arguments = ["train", "--stop-strings", "", "--chat-template", "--horizon", "truncated"]
     assert main(arguments) == 2
-    assert "stop_strings must be non-empty strings, got ('',)" in capsys.readouterr().err
+    assert "strings, got ('',)" in capsys.readouterr().err
 
 
 def test_a_type_that_is_not_there_is_said():
-    with pytest.raises(SettingsError, match=r"a type in Lost is not there .*'Missing' is not def"):
+    with pytest.raises(SettingsError, match=r"Lost.*'Missing'"):
         _fields(Lost)
 
 
@@ -345,9 +345,9 @@ def test_a_length_is_left_open_where_pairs_are_given():
 
 def test_compare_refuses_a_learner_to_which_all_rewards_are_the_same(capsys):
     assert main(["compare", "--agent", "dpo", "--rewards", "sparse", "abc"]) == 2
-    assert "dpo learns from the scorer alone" in capsys.readouterr().err
+    assert "dpo learns from" in capsys.readouterr().err
     assert main(["compare", "--agent", "pppo"]) == 2
-    assert "unknown agent 'pppo'; did you mean 'ppo'" in capsys.readouterr().err
+    assert "'pppo'; did you mean 'ppo'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -385,8 +385,8 @@ def test_train_lists_the_learners(capsys):
 
 def test_a_learner_may_be_named_first(capsys):
     assert main(["train", "dop"]) == 2
-    assert "unknown agent 'dop'; did you mean 'dpo'?" in capsys.readouterr().err
+    assert "'dop'; did you mean 'dpo'?" in capsys.readouterr().err
     assert main(["train", "dpo", "--agent", "ppo"]) == 2
-    assert "dpo is named first, and --agent names another" in capsys.readouterr().err
+    assert "dpo is named first" in capsys.readouterr().err
     assert main(["train", "dpo", "--n-epochs", "2"]) == 2
-    assert "--n-epochs has no effect on dpo; it is an option of" in capsys.readouterr().err
+    assert "--n-epochs has no effect on dpo" in capsys.readouterr().err

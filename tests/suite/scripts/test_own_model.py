@@ -55,9 +55,9 @@ def train(model: Path, *options: str) -> int:
 
 def test_a_model_brings_its_tokenizer_and_the_agent_its_task(model, capsys, caplog):
     assert train(model, *LENGTHS) == 0  # its EOS pads
-    assert "the gold score, Sentiment, does not know" in caplog.text  # it reads other words
+    assert "gold score, Sentiment" in caplog.text  # it reads other words
     said = capsys.readouterr().out.splitlines()
-    assert any("gold is left out where it does not know the words" in line for line in said)
+    assert any("gold is left out" in line for line in said)
     assert not any("gold" in line for line in said if "score from " in line)
     agent = str(model.parent / "run" / "agent")
     assert main(["evaluate", agent, "--episodes", "4", "--samples", "0"]) == 0
@@ -66,7 +66,7 @@ def test_a_model_brings_its_tokenizer_and_the_agent_its_task(model, capsys, capl
     (model.parent / "run" / "agent").rename(model.parent / "agent")
     assert main(["evaluate", str(model.parent / "agent"), "--episodes", "4"]) == 2
     printed = capsys.readouterr().err
-    assert "has 300 tokens and the environment's tokenizer" in printed
+    assert "has 300 tokens" in printed
 
 
 def test_a_token_that_was_added_gets_a_row_of_its_own(model, tokenizer):
@@ -85,11 +85,11 @@ def test_a_token_that_was_added_gets_a_row_of_its_own(model, tokenizer):
 
 def test_a_text_beyond_the_context_is_refused_before_the_first_token(model, capsys):
     assert train(model, "--pad-token", END, "--max-new-tokens", "300") == 2
-    assert "the model reads 64 tokens and prompt and response may take" in capsys.readouterr().err
+    assert "reads 64 tokens" in capsys.readouterr().err
     assert train(model, "--pad-token", END, *LENGTHS) == 0
     agent = str(model.parent / "run" / "agent")
     assert main(["evaluate", agent, "--max-new-tokens", "100"]) == 2
-    assert "the model reads 64 tokens and prompt and response may take" in capsys.readouterr().err
+    assert "reads 64 tokens" in capsys.readouterr().err
 
 
 def test_the_tokenizer_may_lie_elsewhere(model):
@@ -141,14 +141,12 @@ def test_a_task_that_cuts_prompts_says_so_once(own, tmp_path, caplog):
     gym.make("tokengym/MovieReview-v0", **options, prompt_tokens=5)
     gym.make("tokengym/TokenGeneration-v0", **options)
     assert "prompts are the first" not in caplog.text
-    with pytest.raises(SettingsError, match=r"prompt_tokens must be .* 1 <= low.*, got 0"):
+    with pytest.raises(SettingsError, match=r"prompt_tokens.*got 0"):
         gym.make("tokengym/MovieReview-v0", **options, prompt_tokens=0)
     for _ in range(2):
         made = gym.make("tokengym/MovieReview-v0", **options)
     assert made.get_wrapper_attr("max_prompt_tokens") <= 7
-    assert (
-        caplog.text.count("prompts are the first 2 to 7 tokens of each text, the task's def") == 1
-    )
+    assert caplog.text.count("the first 2 to 7 tokens") == 1
 
 
 @pytest.mark.parametrize(

@@ -90,11 +90,11 @@ def test_bad_input_is_one_line():
     credit = TokenCredit(lambda p, r: 1.0, tokenizer=BUNDLE.tokenizer)
     with pytest.raises(ValueError, match="responses is empty"):
         credit([])
-    with pytest.raises(ValueError, match="got 1 prompts for 2 responses"):
+    with pytest.raises(ValueError, match="1 prompts for 2"):
         credit(["film", "film"], prompts=["a"])
-    with pytest.raises(ValueError, match="got 1 metadata for 2 responses"):
+    with pytest.raises(ValueError, match="1 metadata for 2"):
         credit(["film", "film"], metadata=[{}])
-    with pytest.raises(TokenizerError, match="pass the token ids"):
+    with pytest.raises(TokenizerError, match="token ids"):
         credit(["no-such-word"])
 
 
@@ -117,5 +117,5 @@ def test_a_rule_that_reads_a_language_model_is_given_one():
     credit = TokenCredit(lambda p, r: 1.0, rule, tokenizer=tokenizer, reference_policy=path)
     assert credit(["a film"], prompts=["i saw"]).token_rewards.sum() == pytest.approx(1.0)
     assert rule.reference is None  # another environment may give it another model
-    with pytest.raises(RewardError, match="has no effect with credit 'uniform'"):
+    with pytest.raises(RewardError, match="credit 'uniform'"):
         TokenCredit(lambda p, r: 1.0, "uniform", tokenizer=tokenizer, reference_policy=path)

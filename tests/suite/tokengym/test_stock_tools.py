@@ -44,7 +44,7 @@ def test_stable_baselines3_takes_an_id():
     PPO("MultiInputPolicy", NAME, **settings).learn(8)
     PPO("MultiInputPolicy", make_vec_env(NAME, n_envs=2), **settings).learn(16)
     for kind in (SettingsError, TypeError):
-        with pytest.raises(kind, match=r"of 'ansi'.*, got 'rgb_array'.*RecordVideo.*'html' ret"):
+        with pytest.raises(kind, match=r"got 'rgb_array'.*RecordVideo.*'html'"):
             gymnasium.make(NAME, render_mode="rgb_array")
 
 
@@ -80,7 +80,7 @@ def test_words_of_other_libraries_get_the_remedy_by_its_name():
     with pytest.raises(TypeError, match=said):
         gymnasium.make(NAME, num_envs=8)
     envs = gymnasium.make_vec(NAME, num_envs=4, max_new_tokens=4)
-    with pytest.raises(TypeError, match=r"no argument 'modl'; did you mean model.* known: model, "):
+    with pytest.raises(TypeError, match=r"'modl'.*did you mean model"):
         tokengym.PPO("CausalLMPolicy", envs, policy_kwargs=dict(modl="x"))
 
 

@@ -10,27 +10,27 @@ import tokengym  # noqa: F401  (registers the ids)
 from tokengym.envs import TokenGymError
 
 CASES: list[tuple[str, Any, str]] = [
-    ("normalize", True, "normalize must be None, 'running' or 'batch', got True"),
-    ("normalize", (0.5,), r"normalize must be .* got \(0.5,\)"),
-    ("normalize", (0.5, 2.0), r"normalize must be .* got \(0.5, 2.0\)"),
-    ("reward_model", 3, "reward_model must be a folder or a hub name, got 3; .* scorer="),
-    ("encoder", "", "encoder must be a folder or a hub name, got ''"),
-    ("scorer", "", "scorer must be a folder or a hub name, got ''"),
-    ("scorer_timeout", "soon", "scorer_timeout must be a number of seconds > 0, got 'soon'"),
-    ("scorer_timeout", True, "scorer_timeout must be a number of seconds > 0, got True"),
-    ("model", "", "model must be a folder or a name, got an empty text"),
-    ("eos_token", 2.5, "eos_token must be one or several tokens, texts or ids, got 2.5"),
-    ("eos_token", 999, "eos_token=999 is not among the 564 tokens"),
-    ("pad_token", "", "pad_token='' is not among the 564 tokens"),
-    ("dataset", False, "dataset must be .* got bool"),
-    ("metadata_columns", "title", "metadata_columns must be a list of columns, got 'title'"),
-    ("metadata_columns", 3, "metadata_columns must be a list of columns, got 3"),
-    ("predict_query_types", "no", "predict_query_types must be True or False, got 'no'"),
-    ("prompt_tokens", True, "prompt_tokens must be a number or .* got True"),
-    ("prompt_tokens", 2.5, "prompt_tokens must be a number or .* got 2.5"),
-    ("prompt_tokens", 10**30, "prompt_tokens must be a number or .* got 1000"),
-    ("allowed_token_ids", [1], r"allowed_token_ids must be lists of integers, .* got \[1\]"),
-    ("horizon", np.array([1, 2]), r"horizon must be 'terminated' or 'truncated', got array"),
+    ("normalize", True, r"normalize.*got True"),
+    ("normalize", (0.5,), r"normalize.*got \(0\.5,\)"),
+    ("normalize", (0.5, 2.0), r"normalize.*got \(0\.5, 2\.0\)"),
+    ("reward_model", 3, r"reward_model.*got 3; .*scorer="),
+    ("encoder", "", r"encoder.*got ''"),
+    ("scorer", "", r"scorer.*got ''"),
+    ("scorer_timeout", "soon", r"scorer_timeout.*got 'soon'"),
+    ("scorer_timeout", True, r"scorer_timeout.*got True"),
+    ("model", "", r"model must.*empty"),
+    ("eos_token", 2.5, r"eos_token.*got 2\.5"),
+    ("eos_token", 999, r"eos_token=999.*564"),
+    ("pad_token", "", r"pad_token=''.*564"),
+    ("dataset", False, r"dataset.*got bool"),
+    ("metadata_columns", "title", r"metadata_columns.*got 'title'"),
+    ("metadata_columns", 3, r"metadata_columns.*got 3"),
+    ("predict_query_types", "no", r"predict_query_types.*got 'no'"),
+    ("prompt_tokens", True, r"prompt_tokens.*got True"),
+    ("prompt_tokens", 2.5, r"prompt_tokens.*got 2\.5"),
+    ("prompt_tokens", 10**30, r"prompt_tokens.*got 1000"),
+    ("allowed_token_ids", [1], r"allowed_token_ids.*got \[1\]"),
+    ("horizon", np.array([1, 2]), r"horizon.*got array"),
 ]
 
 
@@ -50,7 +50,7 @@ def test_prompt_shard_of_another_kind(shard):
 
 @pytest.mark.parametrize("count", [int, np.array([1, 2])])
 def test_number_of_rows_of_another_kind(count):
-    with pytest.raises(TokenGymError, match=r"num_envs must be a whole number, got"):
+    with pytest.raises(TokenGymError, match=r"num_envs.*whole number"):
         gymnasium.make_vec("tokengym/MovieReview-v0", num_envs=count)
 
 

@@ -136,16 +136,16 @@ def test_the_verdict_is_the_score_of_every_reward(reward: str) -> None:
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"decisions": 0}, "got 0; 0 would be trivial"),
-        ({"recoverable": 4}, "within 0 and 3, got 4; each is one of the decisions"),
+        ({"decisions": 0}, "got 0"),
+        ({"recoverable": 4}, r"got 4.*decisions"),
         ({"max_new_tokens": 3}, "max_new_tokens=3.*decisions=3"),
         ({"family": "mase"}, "family"),
         (
             {"family": "maze", "forbidden_token_ids": [18, 19, 20, 21]},
-            "unsolvable; allow the symbols of maze",
+            r"unsolvable.*maze",
         ),
         ({"prompts": ["countdown from 10 : go go go any"]}, "has no solution"),
-        ({"prompts": ["countdown from 9 : go go"]}, "asks for 2 decisions, and a response"),
+        ({"prompts": ["countdown from 9 : go go"]}, "2 decisions"),
     ],
 )
 def test_knobs_that_make_no_task_are_refused_in_one_line(knobs: Any, message: str) -> None:
@@ -167,7 +167,7 @@ def test_probabilities_are_checked() -> None:
     table = random_policy(env, env.prompts[0].text)
     with pytest.raises(PolicyError, match="must have shape"):
         env.exact_advantages(table[:-1])
-    with pytest.raises(PolicyError, match="apply the action mask"):
+    with pytest.raises(PolicyError, match="action mask"):
         env.exact_advantages(np.full_like(table, 1 / table.shape[1]))
     with pytest.raises(PolicyError, match="got sum nan"):
         env.exact_advantages(np.full_like(table, np.nan))
@@ -179,5 +179,5 @@ def test_an_illegal_token_has_no_worth(place: int):
     ids = [int(np.flatnonzero(row)[0]) for row in env.prefixes(0).legal]
     assert np.isfinite(env.exact_advantages().along(ids)).all()
     ids[place] = env.tokenizer.eos_token_id
-    with pytest.raises(KeyError, match="has an illegal token"):
+    with pytest.raises(KeyError, match="illegal"):
         env.exact_advantages().along(ids)

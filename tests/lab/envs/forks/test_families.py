@@ -135,5 +135,5 @@ def test_a_prompt_that_describes_nothing_is_refused(prompt: str) -> None:
 
 
 def test_a_prompt_without_a_solution_is_refused() -> None:
-    with pytest.raises(PromptError, match="has no solution; write"):
+    with pytest.raises(PromptError, match="no solution"):
         solution("countdown from 9 : go")

@@ -214,9 +214,9 @@ def test_the_tables_are_mappings() -> None:
     assert repr(q_values) == "StateTable(7 states, array (7, 9))"
     with pytest.raises(ValueError, match="read-only"):
         values.array[:] = 0
-    with pytest.raises(KeyError, match=r"\(0,\) is none of the 7 states: fewer than 2 legal"):
+    with pytest.raises(KeyError, match=r"\(0,\).*7 states"):
         values[(PAD,)]
-    with pytest.raises(KeyError, match=r"token 0 is not legal after \(3,\)"):
+    with pytest.raises(KeyError, match=r"token 0.*\(3,\)"):
         q_values.along([GOOD, PAD])
 
 
@@ -246,7 +246,7 @@ def test_environments_share_a_table() -> None:
     ("arguments", "message"),
     [
         ({"rules": ["negatoin"]}, r"'negatoin'.*'negation'\?"),
-        ({"rules": ["x"]}, r"no rule 'x'; they are negation, selection, order"),
+        ({"rules": ["x"]}, r"'x'.*negation, selection, order"),
         ({"rules": "order"}, "got one.*'order'"),
         ({"max_new_tokens": 0}, "max_new_tokens.*>= 1, got 0"),
     ],
@@ -260,7 +260,7 @@ def test_a_horizon_too_long_for_a_table_still_plays() -> None:
     env = OracleEnv(max_new_tokens=9)
     env.reset()
     env.step(GOOD)
-    with pytest.raises(SettingsError, match=r"=9 makes 10,077,696 responses, .* lower it to 8"):
+    with pytest.raises(SettingsError, match=r"max_new_tokens=9.*10,077,696.*8"):
         env.optimal_values()
 
 
@@ -292,7 +292,7 @@ def test_bad_policies() -> None:
     negative = good.copy()
     negative[2, [GOOD, BAD]] = [1.5, -0.5]
     negative[2, [EOS, NOT, BUT, FILM, THE]] = 0
-    with pytest.raises(PolicyError, match=r"of state \(4,\) are .*-0.5"):
+    with pytest.raises(PolicyError, match=r"\(4,\).*-0.5"):
         env.policy_values(negative)
 
 

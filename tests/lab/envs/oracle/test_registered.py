@@ -36,15 +36,11 @@ def test_the_oracle_pays_its_own_score_unless_told_otherwise():
     ):
         assert play(gymnasium.make("tokengym/Oracle-v0", **arguments))[1][-1] == 7.0
     assert play(gymnasium.make("tokengym/Oracle-v0", reward=Uniform()))[2]["score"] != 7.0
-    with pytest.raises(TokenGymError, match="split must be 'train', 'test' or 'all', got 'dev'"):
+    with pytest.raises(TokenGymError, match=r"split.*got 'dev'"):
         gymnasium.make_vec("tokengym/Oracle-v0", split="dev")
     for settings in ({"rules": ["order"]}, {"max_new_tokens": 9}):
-        with pytest.raises(
-            RewardError, match=r"'abc' asks .* knows all rules together and up to 8"
-        ):
+        with pytest.raises(RewardError, match=r"'abc'.*up to 8"):
             gymnasium.make("tokengym/Oracle-v0", reward="abc", **settings)
-    with pytest.raises(RewardError, match=r"reward 'r3' needs a scorer"):
-        gymnasium.make("tokengym/Oracle-v0", reward="r3")
     with pytest.raises(TypeError, match=r"'rule'.*'rules'"):
         gymnasium.make("tokengym/Oracle-v0", rule=["order"])
 

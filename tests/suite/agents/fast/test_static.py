@@ -14,9 +14,9 @@ from torch import Tensor
 from tests.suite.agents.conftest import VOCABULARY, WithinPolicy, make_model
 from tests.support.tapes import Tape, TapeError, record_tapes
 from tokengym.agents.errors import ModelError, NonFiniteError
-from tokengym.agents.fast import captured
+from tokengym.agents.fast import replayed
 from tokengym.agents.fast import static as static_cache
-from tokengym.agents.fast.captured import CapturedSampler, bucket
+from tokengym.agents.fast.captured import CapturedSampler
 from tokengym.agents.fast.static import StaticStream, check_static
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.policy import CausalLMPolicy
@@ -106,7 +106,7 @@ def test_a_static_cache_reads_what_the_dynamic_one_reads(family):
             tokens = torch.randint(2, 64, (4 if step < 4 else 3,), generator=generator)
             static, dynamic = (stream.step(tokens) for stream in streams)
         torch.testing.assert_close(static, dynamic, atol=1e-5, rtol=1e-5)
-        with pytest.raises(ModelError, match=r"holds 20 tokens .* larger capacity"):
+        with pytest.raises(ModelError, match=r"20 tokens.*capacity"):
             streams[0].step(tokens)
         streams = streams[0], ModelStream(model)
         ids, mask = ids.flip(0), mask.flip(0)
@@ -328,7 +328,7 @@ def test_captured_functions_do_not_wait():
     with pytest.raises(TapeError, match="cannot be captured"):
         Tape(lambda: draw(logits, torch.rand(3)))
     Tape(lambda: draw(logits, torch.rand(3), looks=False))
-    with pytest.raises(TapeError, match="index reads a value"):
+    with pytest.raises(TapeError, match="index reads"):
         Tape(lambda: logits[logits > 0])
 
 
@@ -345,7 +345,7 @@ def test_a_tape_complains_of_what_a_graph_would_repeat_wrongly():
         lambda: out.copy_(2.0 * torch.ones(3)),
         lambda: out.copy_(memory),
     ):
-        with pytest.raises(TapeError, match="a graph would be stale"):
+        with pytest.raises(TapeError, match="stale"):
             tape.check(changed)
 
 
@@ -450,7 +450,7 @@ def test_what_cannot_be_captured_is_an_error_only_where_it_was_asked_for(
         raise RuntimeError("operation not permitted when stream is capturing")
 
     record_tapes(monkeypatch)
-    monkeypatch.setattr(captured.Replayed, "_capture", refuse)
+    monkeypatch.setattr(replayed.Replayed, "_capture", refuse)
     monkeypatch.setattr(CausalLMPolicy, "_decodes_statically", lambda _: True)
     policy = policy_of(make_model(), decoding=decoding)
     assert policy.captured is None
@@ -480,6 +480,6 @@ def test_a_draw_without_looking_is_the_draw(vocab):
 
 
 def test_batches_have_few_sizes():
-    assert [bucket(n) for n in (1, 8, 9, 12, 13, 17, 25, 33, 48, 49, 100, 256)] == [
+    assert [replayed.bucket(n) for n in (1, 8, 9, 12, 13, 17, 25, 33, 48, 49, 100, 256)] == [
         *(8, 8, 12, 12, 16, 24, 32, 48, 48, 64, 128, 256)
     ]

@@ -322,13 +322,13 @@ def test_llamas_of_other_shapes_go_through_their_own_forward():
 def test_a_model_that_reads_ahead_is_refused():
     torch.manual_seed(0)
     config = XLNetConfig(vocab_size=40, d_model=16, n_layer=2, n_head=2, d_inner=32)
-    with pytest.raises(ModelError, match="XLNetLMHeadModel reads tokens that come later"):
+    with pytest.raises(ModelError, match=r"XLNetLMHeadModel.*later"):
         check_decoding(LanguageModel(XLNetLMHeadModel(config).eval()))
 
 
 def test_a_model_with_an_encoder_of_its_own_is_refused():
     config = T5Config(vocab_size=40, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
-    with pytest.raises(ModelError, match=r"T5For.* reads the prompt with an encoder of its own"):
+    with pytest.raises(ModelError, match=r"T5For.*encoder"):
         LanguageModel(T5ForConditionalGeneration(config))
 
 
@@ -346,7 +346,7 @@ def test_linear_biases_in_place_of_positions_decode_alike():
 def test_models_that_ignore_the_cache_are_refused(config, model):
     torch.manual_seed(0)
     recurrent = model(config(vocab_size=40, hidden_size=32, num_hidden_layers=2)).eval()
-    with pytest.raises(ModelError, match=f"{model.__name__} decodes with a cache to other hidden"):
+    with pytest.raises(ModelError, match=rf"{model.__name__}.*cache"):
         check_decoding(LanguageModel(recurrent))
 
 

@@ -123,7 +123,7 @@ def test_scores_are_read_as_trl_reads_them(seed):
 
 @pytest.mark.parametrize(
     ("rows", "size", "message"),
-    [(8, 1, "group_size must be >= 2, got 1"), (10, 4, "divide the number of rows, got 4 for 10")],
+    [(8, 1, r"group_size.*got 1"), (10, 4, "got 4 for 10")],
 )
 def test_groups_that_cannot_be(rows, size, message):
     for function in (groups.rloo, groups.grpo, groups.dr_grpo):

@@ -32,7 +32,7 @@ def test_masked_mean_of_parts_adds_up_to_the_whole():
 
 
 def test_masked_mean_of_nothing_is_refused():
-    with pytest.raises(ValueError, match=r"mask of shape \(1, 2\) keeps nothing"):
+    with pytest.raises(ValueError, match=r"\(1, 2\) keeps nothing"):
         losses.masked_mean(tensor([1.0, 2.0]), mask("00"))
 
 
@@ -143,7 +143,7 @@ def test_kl_estimators_by_hand():
     torch.testing.assert_close(estimate(new, ref, estimator="k2"), tensor([0.125, 0.5]))
     expected = tensor([math.exp(-0.5) - 0.5, math.e - 2.0])
     torch.testing.assert_close(estimate(new, ref, estimator="k3"), expected)
-    with pytest.raises(ValueError, match=r"estimator.*k1, k2, k3, got 'k4'"):
+    with pytest.raises(ValueError, match=r"estimator.*got 'k4'"):
         estimate(new, ref, estimator="k4")
 
 

@@ -213,7 +213,7 @@ def test_orpo_near_certainty_has_a_finite_gradient():
     ("settings", "message"),
     [
         ({"loss_type": "dpo"}, "loss_type.*got 'dpo'"),
-        ({"beta": 0.0}, r"beta must be > 0, got 0\.0"),
+        ({"beta": 0.0}, r"beta.*got 0\.0"),
         ({"label_smoothing": 0.5}, r"label_smoothing.*\[0, 0\.5\), got 0\.5"),
         (
             {"loss_type": "hinge", "label_smoothing": 0.1},
@@ -224,7 +224,7 @@ def test_orpo_near_certainty_has_a_finite_gradient():
         ({"gamma": 1.0}, r"gamma=1\.0.*loss_type='sigmoid'"),
         ({"loss_type": "dpop"}, "loss_type='dpop'.*dpop_coef.*dpop_coef="),
         ({"loss_type": "cpo", "nll_coef": 1.0}, "chosen_lengths"),
-        ({"ref_rejected": None}, "loss_type='sigmoid' needs ref_chosen and ref_rejected"),
+        ({"ref_rejected": None}, r"loss_type='sigmoid'.*ref_chosen.*ref_rejected"),
     ],
 )
 def test_bad_settings_are_named(settings, message):

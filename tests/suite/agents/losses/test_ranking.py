@@ -62,9 +62,9 @@ def test_min_gap_drops_pairs_that_hardly_differ():
     ("scores", "texts", "settings", "match"),
     [
         ([1.0], ["a", "b"], {}, r"shape \(1,\) for 2 texts"),
-        ([], [], {}, "one number per response"),
-        ([1.0, float("nan")], ["a", "b"], {}, "finite.*correct the scorer"),
-        ([1.0, 2.0], ["a", "b"], {"length_penalty": -1.0}, "length_penalty must be >= 0, got -1.0"),
+        ([], [], {}, "per response"),
+        ([1.0, float("nan")], ["a", "b"], {}, r"finite.*scorer"),
+        ([1.0, 2.0], ["a", "b"], {"length_penalty": -1.0}, r"length_penalty.*got -1\.0"),
         ([1.0, 2.0], ["a", "b"], {"min_gap": -0.5}, "min_gap.*>= 0, got -0.5"),
     ],
 )
@@ -93,7 +93,7 @@ def test_bound_is_reached_where_no_outcome_has_mass(n):
 
 def test_bound_by_hand():
     assert best_of_n_kl_bound(2) == pytest.approx(0.6931472 - 0.5)
-    with pytest.raises(ValueError, match="n must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"n must.*got 0"):
         best_of_n_kl_bound(0)
 
 
@@ -132,5 +132,5 @@ def test_the_mean_of_the_best_is_unbiased_for_fresh_responses():
 
 @pytest.mark.parametrize("n", [0, 4])
 def test_more_than_the_responses_there_are_is_refused(n):
-    with pytest.raises(ValueError, match=rf"n must lie in \[1, 3\], .*got {n}"):
+    with pytest.raises(ValueError, match=rf"\[1, 3\], .*got {n}"):
         mean_of_best([[1.0, 2.0, 3.0]], [[1.0, 2.0, 3.0]], n)

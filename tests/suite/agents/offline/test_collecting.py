@@ -71,7 +71,7 @@ def test_temperatures_share_the_responses_and_are_put_back(make_envs):
 def test_agent_without_temperature_is_refused(make_envs):
     agent = RandomAgent(make_envs())
     with (
-        pytest.raises(TypeError, match=r"RandomAgent has no temperature to set to 0\.7"),
+        pytest.raises(TypeError, match=r"RandomAgent.*temperature.*0\.7"),
         at_temperature(agent, 0.7),
     ):
         pass
@@ -81,7 +81,7 @@ def test_scorer_is_the_environments_without_normalisation(make_envs):
     scorer = FunctionScorer(target_share)
     envs = make_envs(reward=Reward(Normalize(scorer), Sparse()))
     assert ResponseCollector(envs).scorer is scorer
-    with pytest.raises(ValueError, match="nothing to score responses with"):
+    with pytest.raises(ValueError, match="nothing to score"):
         ResponseCollector(envs.unwrapped)
 
 
@@ -111,9 +111,9 @@ def test_conversations_make_no_rows():
     talks = tuple(
         replace(episode(text, score), written=[1, 0]) for text, score in (("a", 1), ("b", 2))
     )
-    with pytest.raises(DatasetError, match="holds a partner's replies"):
+    with pytest.raises(DatasetError, match="partner's replies"):
         pair_rows([talks], Sampling(n=2), [0])
-    with pytest.raises(DatasetError, match="holds a partner's replies"):
+    with pytest.raises(DatasetError, match="partner's replies"):
         response_rows([talks], [0])
 
 
@@ -143,10 +143,10 @@ def test_prompt_order_goes_through_all_before_any_comes_again():
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"n": 0}, "n must be a positive multiple"),
+        ({"n": 0}, r"n must.*multiple"),
         ({"n": 5, "temperatures": (1.0, 0.7)}, r"n=5 and temperatures=\(1.0, 0.7\)"),
         ({"temperatures": (0.0,)}, "temperatures.*> 0, got 0.0"),
-        ({"length_penalty": -0.1}, "length_penalty must be >= 0, got -0.1"),
+        ({"length_penalty": -0.1}, r"length_penalty.*got -0\.1"),
         ({"temperatures": (math.inf,)}, "temperatures.*> 0, got inf"),
         ({"length_penalty": math.inf}, "length_penalty.*got inf"),
         ({"min_gap": math.inf}, "min_gap.*got inf"),

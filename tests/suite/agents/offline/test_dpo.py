@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tokengym.agents import DPO, CausalLMPolicy, CheckpointError, NonFiniteError
 from tokengym.agents.errors import ModelError
 from tokengym.agents.losses import PREFERENCE_LOSSES
 from tokengym.agents.offline.settings import PreferenceLoss, Tuning
+from tokengym.agents.offline.trainer import AfterEpoch
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.base.errors import DatasetError, TokenizerError
 from tokengym.rewards.pairs.encode import TextEncoding
@@ -411,38 +413,46 @@ def test_recomputed_blocks_give_the_same_run(tmp_path):
     np.testing.assert_allclose(runs[0], runs[1], rtol=1e-5)
 
 
-def test_training_hands_over_after_every_epoch(make_envs):
-    """In a loop the same weights as by `train`, whatever is drawn meanwhile; it may be left."""
-    epochs, drawn = 3, []
+def followed(agent: DPO, follow: Callable[[Any], bool | None]) -> None:
+    """Train an agent, and call a function after every epoch."""
+    callback = AfterEpoch(agent, follow)
+    agent.add_callback(callback)
+    try:
+        agent.train()
+    finally:
+        agent.remove_callback(callback)
+
+
+def test_training_is_followed_after_every_epoch(make_envs):
+    """The same weights as by `train` alone, whatever is drawn meanwhile; it may be ended."""
+    epochs = 3
     model = make_model()  # whose dropout draws from the global generator in every step
     whole, looped, left = (
         make_dpo(model=copy.deepcopy(model), num_train_epochs=epochs, disable_dropout=False)
         for _ in range(3)
     )
-    seeded = np.random.get_state(), random.getstate(), torch.get_rng_state()
-    expected = [(random.random(), np.random.rand(), torch.rand(()).item()) for _ in range(epochs)]
-    np.random.set_state(seeded[0])
-    random.setstate(seeded[1])
-    torch.set_rng_state(seeded[2])
+    random.seed(7)
+    before = random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()
     whole.train()
     tokens: list[Any] = []
-    for update in looped.updates():
+
+    def measure(update: Any) -> None:
         assert update.step == len(tokens) + 1
         tokens.append(update.tokens)
         collect(update.agent, make_envs(), 2, seed=0)
-        drawn.append((random.random(), np.random.rand(), torch.rand(()).item()))
+        random.random(), np.random.rand(), torch.rand(())
+
+    followed(looped, measure)
     responses = sum(len(row[f"{kind}_ids"]) for row in PAIRS for kind in ("chosen", "rejected"))
     assert tokens == [responses * epoch for epoch in (1, 2, 3)]
     for name, weight in whole.policy.state_dict().items():
         assert torch.equal(weight, looped.policy.state_dict()[name]), name
-    for update in left.updates():
-        assert update.step == 1
-        break
+    followed(left, lambda update: update.step == 1)
     assert left.num_response_tokens == responses
-    failing = (1 // (update.step - 1) for update in left.updates())  # in the loop's own body
-    with pytest.raises(ZeroDivisionError):
-        list(failing)
-    assert drawn == expected  # one stream, as if nothing were trained meanwhile
+    with pytest.raises(ZeroDivisionError):  # in the function itself
+        followed(left, lambda update: bool(1 // (update.step - 1)))
+    after = random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()
+    assert after == before
 
 
 def test_an_agent_that_learns_with_dropout_plays_without(make_envs):
@@ -454,8 +464,9 @@ def test_an_agent_that_learns_with_dropout_plays_without(make_envs):
         make_dpo(num_train_epochs=2, learning_rate=1e-3, disable_dropout=is_off)
         for is_off in (False, False, True)
     )
-    for update in looped.updates():
-        assert plays_alike(update.agent)
+    played: list[bool] = []
+    followed(looped, lambda update: played.append(plays_alike(update.agent)))
+    assert played == [True, True]
     for agent in (whole, plain):
         agent.train()
         assert plays_alike(agent)

@@ -42,7 +42,7 @@ def spoiled(kind: Any, rows: Any, value: float, **settings: Any) -> Any:
 )
 def test_weights_stay_and_the_row_is_named(kind, rows, value, settings):
     agent = spoiled(kind, rows, value, **settings)
-    with pytest.raises(NonFiniteError, match=r"^row 2: the gradient at step \d is not finite; low"):
+    with pytest.raises(NonFiniteError, match=r"^row 2: the gradient"):
         agent.train()
     assert all(weight.isfinite().all() for weight in agent.policy.state_dict().values())
     if "per_device_train_batch_size" not in settings or "gradient_accumulation_steps" in settings:
@@ -62,7 +62,7 @@ def test_a_loss_that_is_not_finite_is_of_a_row_too():
     (token,) = make_tokenizer()(BAD, add_special_tokens=False)["input_ids"]
     with torch.no_grad():
         agent.policy.language_model.model.get_input_embeddings().weight[token] = torch.nan
-    with pytest.raises(NonFiniteError, match=r"^row 2: the loss at step 0 is nan; lower"):
+    with pytest.raises(NonFiniteError, match=r"^row 2: the loss.*nan"):
         agent.train()
 
 

@@ -181,9 +181,9 @@ def test_a_run_on_pairs_learns_and_is_measured(model, tmp_path, is_given, caplog
     said = [line for line in caplog.messages if "rows, " in line]
     wanted = ["40 rows, 36 kept, 4 with", "4 rows, 3 kept, 1 empty"] if is_given else []
     assert [line[: len(one)] for line, one in zip(said, wanted, strict=True)] == wanted
-    assert [point["step"] for point in record.curve] == [0, 1]
-    names = [name for row in record.train for name in row if name.startswith("eval")]
-    assert names, record.train
+    assert [point["step"] for point in record.points] == [0, 1]
+    names = [name for row in record.log for name in row if name.startswith("eval")]
+    assert names, record.log
 
 
 def test_learners_that_are_compared_are_not_measured_on_their_own_prompts(tmp_path):

@@ -218,19 +218,19 @@ def change_weights(change: Callable[[dict[str, torch.Tensor]], Any]) -> Callable
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (change_weights(lambda t: t.popitem()), r"cannot be loaded whole: .*lora_\w.* is missing"),
+        (change_weights(lambda t: t.popitem()), r"lora_\w.* missing"),
         (
             change_weights(lambda t: t.update({"base_model.model.x": torch.ones(1)})),
             "base_model.model.x",
         ),
-        (lambda f: rewrite(f, r=3), "do not fit GPT2LMHeadModel"),
-        (lambda f: rewrite(f, base_model_name_or_path=None), "names no base model"),
+        (lambda f: rewrite(f, r=3), "fit GPT2LMHeadModel"),
+        (lambda f: rewrite(f, base_model_name_or_path=None), "no base model"),
         (
             lambda f: rewrite(f, base_model_name_or_path="/nowhere/base"),
-            "base_model_name_or_path.*adapter_config.json.*'/nowhere/base'",
+            r"base_model_name_or_path.*'/nowhere/base'",
         ),
-        (lambda f: rewrite(f, base_model_name_or_path=str(f)), "adapters in .* are their own base"),
-        (lambda f: make_model().save_pretrained(f), r"holds a whole model .* and adapters"),
+        (lambda f: rewrite(f, base_model_name_or_path=str(f)), "own base"),
+        (lambda f: make_model().save_pretrained(f), r"whole model.*adapters"),
         (lambda f: (f / "adapter_model.safetensors").write_bytes(b"{"), "cannot be read"),
         (lambda f: (f / "adapter_config.json").write_text("{"), "adapter_config.json"),
     ],
@@ -277,12 +277,12 @@ def test_a_reward_model_is_made_of_adapters_and_their_head(base_has_head, folder
     assert stored_scorer(tmp_path / "adapters") == "reward-model"
     for scorer in (RewardModel.from_pretrained(tmp_path / "adapters"), RewardModel(adapted)):
         torch.testing.assert_close(logits(scorer.model), logits(adapted))
-    with pytest.raises(PretrainedError, match=r"score.* has no place in the model"):
+    with pytest.raises(PretrainedError, match=r"score.*no place"):
         load_causal_lm(tmp_path / "adapters")
 
 
 def test_adapters_without_a_head_make_no_reward_model(folders):
-    with pytest.raises(ScorerError, match=r"holds no trained score\.weight"):
+    with pytest.raises(ScorerError, match=r"no trained score\.weight"):
         RewardModel.from_pretrained(folders / "adapters")
 
 
@@ -368,7 +368,7 @@ def test_settings_under_which_the_model_without_adapters_is_not_the_start_are_re
     settings, message
 ):
     (name,) = settings
-    with pytest.raises(ModelError, match=rf"^LoraConfig\({name}=.*\) {message}.*; leave it out$"):
+    with pytest.raises(ModelError, match=rf"^LoraConfig\({name}=.*\) {message}"):
         LanguageModel(make_model(), LoraConfig(r=2, target_modules=["c_attn"], **settings))
 
 

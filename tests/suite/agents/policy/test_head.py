@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from tests.support.traffic import Traffic
 from tokengym.agents import losses
 from tokengym.agents.policy import sampling
-from tokengym.agents.policy.head import Figures, product, token_figures
+from tokengym.agents.policy.head import Request, product, token_figures
 from tokengym.agents.policy.sampling import chosen_log_probs, in_chunks
 from tokengym.agents.policy.sequences import ActionMasks
 
@@ -32,10 +32,10 @@ def parts(dtype: torch.dtype) -> dict[str, Tensor]:
     return found
 
 
-def asked(given: dict[str, Tensor], *, with_kl: bool, with_entropy: bool) -> Figures:
+def asked(given: dict[str, Tensor], *, with_kl: bool, with_entropy: bool) -> Request:
     rows = torch.arange(NUM, device=given["tokens"].device)
     masks = ActionMasks(table=~given["forbidden"], index=rows[:, None])
-    return Figures(
+    return Request(
         tokens=given["tokens"],
         temperature=0.7,
         num_actions=ACTIONS,
@@ -63,7 +63,7 @@ def by_autograd(given: dict[str, Tensor], *, with_kl: bool, with_entropy: bool) 
 def assert_as_autograd(
     compute: Callable[..., tuple[Tensor, ...]],
     given: dict[str, Tensor],
-    figures: Figures,
+    figures: Request,
     near: float,
     **settings: bool,
 ) -> None:
@@ -118,7 +118,7 @@ def test_the_vocabulary_is_passed_over_half_as_often():
             states.requires_grad_()
             tokens = torch.zeros(num, dtype=torch.int64)
             if is_new:
-                figures = Figures(
+                figures = Request(
                     tokens=tokens,
                     temperature=1.0,
                     num_actions=vocab,

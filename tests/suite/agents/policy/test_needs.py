@@ -7,15 +7,17 @@ import pytest
 from transformers import Qwen2Config
 
 from tests.suite.agents.conftest import lora_config, make_model
+from tests.suite.agents.fast.test_static import FAMILIES, model_of, policy_of
 from tokengym.agents import PPO
-from tokengym.agents.policy.memory import memory_by_role, memory_to_train
-from tokengym.agents.policy.needs import (
+from tokengym.agents.policy.memory import (
     GIB,
     WORKSPACES,
     Computing,
     Texts,
     line_of_needs,
+    memory_by_role,
     memory_needed,
+    memory_to_train,
 )
 
 QWEN = Qwen2Config(
@@ -68,7 +70,7 @@ def test_a_tiny_round_by_hand():
         num_attention_heads=2, num_key_value_heads=1,
     )  # fmt: skip
     texts = Texts(rows=3, length=5, new_tokens=2, micro_batch_size=2)
-    weights = {"policy": 100, "reference": 100, "value": 20, "beside": 0}
+    weights = {"policy": 100, "reference": 100, "value": 20, "auxiliary": 0}
     needed = memory_needed(config, weights, 560, texts, Computing())
     assert needed["gradients"] == 120
     assert needed["optimizer"] == 240
@@ -76,7 +78,9 @@ def test_a_tiny_round_by_hand():
     assert needed["activations"] == 2 * 5 * 2 * (4 * 8 + 2 * 8 + 2 * 4 + 3 * 16)
     assert needed["logits"] == 40 * (4 + 4 + 2) + 10 * 8 * 2 + 3 * 2 * 8 * 2
     assert needed["other"] == 120 + WORKSPACES
-    assert "beside" not in needed
+    assert "auxiliary" not in needed
+    captured = memory_needed(config, weights, 560, texts, Computing(captured=True))
+    assert captured == needed | {"gradients": 3 * 120}
     mixed = memory_needed(config, weights, 560, texts, Computing(mixed=True, exact_kl=False))
     assert mixed["rollouts"] == needed["rollouts"] + 560 * 2 + 2 * 80
     assert mixed["activations"] == needed["activations"] + 10 * 2 * 2 * 8 + 560 * 2
@@ -90,6 +94,16 @@ def test_the_line_names_the_largest_parts_first():
     needed = {"policy": 3.1 * GIB, "optimizer": 6.2 * GIB, "logits": 1e6}
     said = "training needs about 9.3 GiB of 139 GiB: Adam 6.2, weights 3.1"
     assert line_of_needs(needed, 139.4 * GIB) == said
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_says_its_widths(family):
+    policy = policy_of(model_of(family).model)
+    needed = memory_to_train(policy, Texts(rows=2, length=8, new_tokens=4, micro_batch_size=1))
+    blocks = policy.language_model.blocks()
+    width = policy.language_model.hidden_size
+    assert needed["rollouts"] <= 2 * 2 * 8 * len(blocks) * width * 4  # as many keys as queries
+    assert needed["rollouts"] >= 2 * 2 * 8 * len(blocks) * 8 * 4  # one head of eight
 
 
 @pytest.mark.parametrize("with_lora", [False, True])

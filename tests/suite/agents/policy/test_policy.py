@@ -335,20 +335,20 @@ def test_final_values_are_those_of_the_whole_text(make_ppo):
 
 def test_models_that_do_not_fit_are_named(make_ppo):
     small = GPT2LMHeadModel(GPT2Config(vocab_size=5, n_embd=8, n_layer=1, n_head=1, n_positions=32))
-    with pytest.raises(TokenizerError, match=r"5 tokens and the environment's tokenizer 8; use"):
+    with pytest.raises(TokenizerError, match=r"5 tokens.*tokenizer 8"):
         make_ppo(model=small)
     short = GPT2LMHeadModel(GPT2Config(vocab_size=8, n_embd=8, n_layer=1, n_head=1, n_positions=9))
-    with pytest.raises(ModelError, match="reads 9 tokens and prompt and response may take 10"):
+    with pytest.raises(ModelError, match=r"9 tokens.*10"):
         make_ppo(model=short)
     headless = GPT2Model(GPT2Config(vocab_size=8, n_embd=8, n_layer=1, n_head=1))
-    with pytest.raises(ModelError, match="GPT2Model has no language-model head"):
+    with pytest.raises(ModelError, match=r"GPT2Model.*head"):
         make_ppo(model=headless)
-    with pytest.raises(TypeError, match="model must be a path, a name, a transformers"):
+    with pytest.raises(TypeError, match="model must"):
         make_ppo(model=torch.nn.Linear(2, 2))
 
 
 def test_without_any_model_the_remedy_is_named(make_envs):
-    with pytest.raises(ModelError, match=r"pass policy_kwargs=dict\(model=path_or_name\)"):
+    with pytest.raises(ModelError, match=r"policy_kwargs=dict\(model="):
         PPO("CausalLMPolicy", make_envs())
 
 
@@ -359,7 +359,7 @@ def test_bad_policy_settings_are_named(make_ppo, make_envs):
         make_ppo(top_k=-1)
     with pytest.raises(ValueError, match=r"top_p.*\(0, 1\], got 0.0"):
         make_ppo(top_p=0.0)
-    with pytest.raises(ValueError, match="dtype must be 'auto', 'float32' or 'bfloat16', got 'f8'"):
+    with pytest.raises(ValueError, match=r"dtype.*got 'f8'"):
         PPO("CausalLMPolicy", make_envs(), policy_kwargs={"model": make_model(), "dtype": "f8"})
 
 
@@ -367,7 +367,7 @@ def test_a_model_with_logits_of_its_own_making_is_refused():
     model = make_model()
     forward = model.forward
     model.forward = lambda *a, **k: _scaled(forward(*a, **k))
-    with pytest.raises(ModelError, match="changes its logits after the head"):
+    with pytest.raises(ModelError, match="after the head"):
         LanguageModel(model)
 
 
@@ -379,7 +379,7 @@ def _scaled(output: Any) -> Any:
 def test_a_diverged_policy_stops_where_it_samples(make_ppo, make_envs):
     agent = make_ppo()
     next(agent.policy.language_model.parameters()).data.fill_(float("nan"))
-    with pytest.raises(ValueError, match="logits of row 0 at response token 0 are not finite"):
+    with pytest.raises(ValueError, match=r"logits of row 0.*token 0"):
         play_round(as_sampler(agent), as_rounds(make_envs()))
 
 

@@ -106,7 +106,7 @@ def test_action_masks_that_allow_all_are_none_and_that_allow_nothing_are_an_erro
     assert as_action_mask(np.ones((3, 4), dtype=np.int8), "cpu") is None
     masks = np.ones((3, 4), dtype=np.int8)
     masks[1] = 0
-    with pytest.raises(ActionError, match=r"row 1 allows none of the 4 tokens"):
+    with pytest.raises(ActionError, match="row 1 allows none"):
         as_action_mask(masks, "cpu")
 
 

@@ -42,9 +42,9 @@ def test_small_groups_take_rows_of_any_length(fewest, rows):
 
 
 def test_bad_texts_are_named():
-    with pytest.raises(ValueError, match="got 1 prompts and 2 responses"):
+    with pytest.raises(ValueError, match="1 prompts and 2"):
         Sequences.from_ids([[1]], [[1], [2]])
-    with pytest.raises(ValueError, match="response 1 has no tokens"):
+    with pytest.raises(ValueError, match=r"response 1.*no tokens"):
         Sequences.from_ids([[1], [1]], [[1], []])
 
 

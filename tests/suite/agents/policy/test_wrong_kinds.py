@@ -15,10 +15,10 @@ from tokengym.agents import PPO
         (
             "lora",
             {"r": 4},
-            r"lora must be a peft.LoraConfig or None, got {'r': 4}; write lora=Lora",
+            r"lora.*got {'r': 4}.*lora=LoraConfig",
         ),
-        ("lora", True, "lora.*peft.LoraConfig.*got True"),
-        ("dtype", torch.bfloat16, "dtype.*got torch.bfloat16"),
+        ("lora", True, r"lora.*got True"),
+        ("dtype", torch.bfloat16, r"dtype.*got torch\.bfloat16"),
         ("dtype", ["float32"], r"dtype.*got \['float32'\]"),
         ("frozen_layers", None, "frozen_layers.*>= 0.*got None"),
         ("frozen_layers", "1", "frozen_layers.*>= 0.*got '1'"),
@@ -71,9 +71,9 @@ def test_argument_of_learn_of_another_kind(make_ppo, arguments, message):
 
 def test_what_is_no_observation_is_named(make_ppo):
     made = make_ppo()
-    with pytest.raises(ValueError, match=r"predict.*got array\(\[0.*whole"):
+    with pytest.raises(ValueError, match=r"predict.*got array\(\[0"):
         made.predict(np.zeros(3))
-    with pytest.raises(ValueError, match=r"input_ids and attention_mask, got \{'input_ids'"):
+    with pytest.raises(ValueError, match=r"attention_mask, got \{'input_ids'"):
         made.predict({"input_ids": np.zeros((2, 3), dtype=np.int64)})
 
 
@@ -81,7 +81,7 @@ def test_an_environment_that_does_not_fit_is_named(make_ppo, make_envs, tmp_path
     made = make_ppo()
     made.save(tmp_path / "agent")
     other = gymnasium.make_vec("CartPole-v1", num_envs=2)
-    with pytest.raises(ValueError, match=r"trained on texts, the environment has Box observations"):
+    with pytest.raises(ValueError, match=r"texts.*Box"):
         PPO.load(tmp_path / "agent", env=other)
-    with pytest.raises(ValueError, match=r"\(3 != 4\).* make it as it was"):
+    with pytest.raises(ValueError, match=r"\(3 != 4\)"):
         made.set_env(make_envs(num_envs=3))

@@ -77,10 +77,10 @@ LEAPS = {
         [0.0, 0.2, 0.2],
         "update 1 moved .* from 0.00 to 5.00 nats per resp",
     ),
-    "later": ([0.0, 0.9, 2.4], [0.0, 0.1, 0.1], "update 2 moved the policy from 0.90 to 2.40 nats"),
-    "a share": ([8.0, 9.5], [0.0, 0.0], None),  # more than a nat, less than a quarter of 9.5
-    "noise": ([0.0, 1.5], [0.0, 0.4], None),
-    "a nat": ([0.0, 1.0, 2.0], [0.0, 0.0, 0.0], None),
+    "later": ([0.0, 0.9, 5.4], [0.0, 0.1, 0.1], "update 2 moved the policy from 0.90 to 5.40 nats"),
+    "a share": ([18.0, 23.0], [0.0, 0.0], None),  # more than 4 nats, less than a quarter of 23
+    "noise": ([0.0, 4.7], [0.0, 0.4], None),
+    "4 nats": ([0.0, 4.0, 8.0], [0.0, 0.0, 0.0], None),
     "back": ([9.0, 5.0], [0.0, 0.0], None),
     "one row": ([0.0, 5.0], [math.nan, math.nan], None),
     "loaded": ([9.0], [0.1], None),  # what it was before is not known

@@ -543,9 +543,9 @@ def test_an_episode_that_a_layer_ends_is_named(vectors):
 @pytest.mark.parametrize(
     ("wrapper", "message"),
     [
-        (OtherToken, "wrote other tokens than the policy chose"),
-        (Sticky, "wrote other tokens than the policy chose"),
-        (OtherPrompt, "showed the policy another prompt than it answered"),
+        (OtherToken, "other tokens"),
+        (Sticky, "other tokens"),
+        (OtherPrompt, "another prompt"),
     ],
 )
 def test_a_layer_that_changes_tokens_unseen_is_refused_before_anything_is_learned(wrapper, message):
@@ -577,7 +577,7 @@ def test_an_agent_keeps_refusing_when_its_environment_is_changed(name):
     ],
 )
 def test_what_scores_without_steps_refuses_layers_that_may_change_rewards(wrap):
-    with pytest.raises(SettingsError, match=r"may change what it pays, and ResponseCollector take"):
+    with pytest.raises(SettingsError, match=r"pays.*ResponseCollector"):
         ResponseCollector(wrap())
     ResponseCollector(wrap(), scorer=lambda prompt, response: 1.0)  # said which scores
 
@@ -602,7 +602,7 @@ def test_what_scores_without_steps_takes_layers_that_only_read():
     ],
 )
 def test_a_layer_inside_the_reward_layer_would_change_nothing(inside):
-    with pytest.raises(RewardError, match=r"is inside the reward layer, .*; put it around"):
+    with pytest.raises(RewardError, match="inside the reward layer"):
         SparseReward(inside(), target_reward(Uniform()).scorer)
 
 

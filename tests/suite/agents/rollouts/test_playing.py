@@ -122,7 +122,7 @@ def test_a_round_plays_groups_of_one_prompt(make_envs, make_ppo):
     ("options", "message"),
     [
         ({"group_size": 2}, "group_size=2.*VectorEnv"),
-        ({"prompts": ["d"]}, "one entry for each of the 4 rows, got 1"),
+        ({"prompts": ["d"]}, "4 rows, got 1"),
     ],
 )
 def test_options_that_a_stock_batch_cannot_take_are_refused(options, message, tokenizer):
@@ -179,14 +179,12 @@ def test_actions_of_another_shape_or_kind_are_refused(make_envs, actions):
         def predict(self, *_: object) -> tuple[NDArray[np.generic], None]:
             return actions, None
 
-    with pytest.raises(
-        ActionError, match=r"Mine\.predict must return integers of shape \(4,\), got"
-    ):
+    with pytest.raises(ActionError, match=r"Mine\.predict.*\(4,\), got"):
         collect(Mine(), make_envs(), 4)
 
 
 def test_what_cannot_be_played_is_named(make_envs):
-    with pytest.raises(TypeError, match=r"an agent must have predict.*, got int"):
+    with pytest.raises(TypeError, match=r"predict.*got int"):
         collect(3, make_envs(), 1)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"envs.*VectorEnv"):
         collect(RandomAgent(make_envs()), "tokengym/MovieReview-v0", 1)  # type: ignore[arg-type]
@@ -221,7 +219,7 @@ def test_the_random_agent_without_a_mask_and_on_one_observation(make_envs):
 
 def test_the_random_agent_refuses_what_it_cannot_do(make_envs):
     observation, _ = make_envs().reset(seed=0)
-    with pytest.raises(ValueError, match="a row that allows no token"):
+    with pytest.raises(ValueError, match="allows no token"):
         RandomAgent(make_envs()).predict(observation, action_masks=np.zeros((4, VOCABULARY)))
-    with pytest.raises(TypeError, match="needs a Discrete action space, got Box"):
+    with pytest.raises(TypeError, match=r"Discrete.*got Box"):
         RandomAgent(gym.spaces.Box(0, 1))

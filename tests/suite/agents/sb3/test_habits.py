@@ -115,7 +115,7 @@ def test_a_deterministic_action_is_repeatable(make_ppo):
 
 def test_observations_with_infos_are_refused(make_ppo):
     model = make_ppo()
-    with pytest.raises(ValueError, match="takes an observation of the environment"):
+    with pytest.raises(ValueError, match="observation"):
         model.predict(model.get_env().envs.reset(seed=0))
 
 
@@ -231,7 +231,7 @@ def test_means_of_the_log_are_over_so_many_episodes(make_ppo, size):
     model = make_ppo(stats_window_size=size)
     model.learn(total_timesteps=10)
     assert model.ep_info_buffer.maxlen == model.ep_success_buffer.maxlen == size
-    with pytest.raises(ValueError, match="stats_window_size must be a number of episodes"):
+    with pytest.raises(ValueError, match="stats_window_size must"):
         make_ppo(stats_window_size=0)
 
 
@@ -321,22 +321,22 @@ def ppo(env: Any, **settings: Any) -> PPO:
 
 
 REFUSED = [
-    (lambda m, p: m.save(p, exclude=["gamma"]), "exclude=.'gamma'. is not supported.*leave it out"),
-    (lambda m, p: m.save(p, include=["env"]), "include=.'env'. is not supported.*leave it out"),
-    (lambda m, p: PPO.load(p, custom_objects={"gamma": 1}), "custom_objects.*by its name, such as"),
-    (lambda m, p: PPO("MlpPolicy", m.env), "'MlpPolicy'.*stock policies are for stable_baselines3"),
-    (lambda m, p: PPO("CausalLMPolicy", "CartPole-v1"), "PPO writes texts.*stable_baselines3.PPO"),
+    (lambda m, p: m.save(p, exclude=["gamma"]), r"exclude=.'gamma'"),
+    (lambda m, p: m.save(p, include=["env"]), r"include=.'env'"),
+    (lambda m, p: PPO.load(p, custom_objects={"gamma": 1}), r"custom_objects.*name"),
+    (lambda m, p: PPO("MlpPolicy", m.env), r"'MlpPolicy'.*stable_baselines3"),
+    (lambda m, p: PPO("CausalLMPolicy", "CartPole-v1"), r"PPO.*stable_baselines3\.PPO"),
     (
         lambda m, p: ppo(m.env, n_steps=64),
-        "no argument 'n_steps'.*known: ",
+        r"'n_steps'.*known",
     ),
     (
         lambda m, p: ppo(m.env, batch_size=64),
-        "no argument 'batch_size'.*known: ",
+        r"'batch_size'.*known",
     ),
     (
         lambda m, p: ppo(m.env, use_sde=True),
-        "no argument 'use_sde'.*known: ",
+        r"'use_sde'.*known",
     ),
 ]
 """Habits that are refused, with what is said."""

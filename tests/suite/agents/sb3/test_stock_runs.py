@@ -66,12 +66,12 @@ def test_what_a_task_has_for_language_models_is_none_of_theirs():
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("sb3:A2CC", "has no 'A2CC'; did you mean 'A2C'"),
-        ("sb3:A2C:learning_rat=1", "A2CSettings has no setting 'learning_rat'.*learning_rate"),
-        ("sb3:A2C:learning_rate=fast", "learning_rate must be of type float, got 'fast'"),
+        ("sb3:A2CC", r"'A2CC'.*'A2C'"),
+        ("sb3:A2C:learning_rat=1", r"A2CSettings.*'learning_rat'.*learning_rate"),
+        ("sb3:A2C:learning_rate=fast", r"learning_rate.*got 'fast'"),
         ("sb3:PPO:batch_size=64", "write minibatch_size"),
-        ("sb3:DQN:n_steps=3", "DQNSettings has no setting 'n_steps'"),
-        ("sb3:PPO:verbose=1", "PPOSettings has no setting 'verbose'"),
+        ("sb3:DQN:n_steps=3", r"DQNSettings.*'n_steps'"),
+        ("sb3:PPO:verbose=1", r"PPOSettings.*'verbose'"),
         ("missing.package:Agent", "ModuleNotFoundError"),
         ("sb3_contrib:ARS", "cannot read texts"),
     ],
@@ -86,9 +86,9 @@ def test_what_a_word_cannot_say_is_refused_in_one_line(word, said):
     ("name", "value"), [("normalize", "running"), ("lora_rank", 4), ("dtype", "bfloat16")]
 )
 def test_what_has_no_effect_on_a_stock_algorithm_is_refused(name, value):
-    with pytest.raises(SettingsError, match=f"{name}={value!r} has no effect on agent='sb3:A2C'"):
+    with pytest.raises(SettingsError, match=rf"{name}={value!r}.*agent='sb3:A2C'"):
         TrainingSettings(agent="sb3:A2C", **{name: value})
-    with pytest.raises(TypeError, match=f"A2CSettings has no setting {name!r}"):
+    with pytest.raises(TypeError, match=rf"A2CSettings.*{name!r}"):
         training_settings(ENV, "sb3:A2C", **{name: value})
     of_first = changed(TRAINING, **{name: value})
     assert getattr(arms("ppo", "sb3:A2C", training=of_first).trainings["ppo"], name) == value
@@ -100,7 +100,7 @@ def test_a_class_is_summed_up_by_its_docstring():
 
 def test_an_algorithm_without_discrete_actions_is_refused_before_any_run():
     learner = find_learner("sb3:SAC")
-    with pytest.raises(SettingsError, match=r"sb3:SAC cannot be made.*discrete"):
+    with pytest.raises(SettingsError, match=r"sb3:SAC.*discrete"):
         learner.check_settings(learner.default_settings(), 4)
 
 
@@ -126,7 +126,7 @@ def test_what_no_other_process_finds_has_no_word():
     class Local:
         pass
 
-    with pytest.raises(SettingsError, match="define it in a file or module, or pass jobs=1"):
+    with pytest.raises(SettingsError, match="jobs=1"):
         word_of(Local)
 
 
@@ -239,7 +239,7 @@ def test_nothing_of_a_saved_agent_is_unpickled(tmp_path, entry):
 
     write_folder(tmp_path / "evil", "stock.json", fill)
     if entry == "policy.pth":
-        with pytest.raises(CheckpointError, match=r"model\.zip is damaged"):
+        with pytest.raises(CheckpointError, match=r"model\.zip.*damaged"):
             load_agent(tmp_path / "evil")
     else:
         load_agent(tmp_path / "evil")

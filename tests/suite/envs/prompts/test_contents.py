@@ -182,7 +182,7 @@ def test_spans_are_of_the_text_as_it_was(kind):
 
 
 def test_every_area_of_private_letters_taken_is_refused():
-    with pytest.raises(TokenizerError, match="private use characters of all three areas"):
+    with pytest.raises(TokenizerError, match="private use"):
         encode_contents(made("bytes"), ["</s>\ue000\U000f0000\U00100000"])
 
 

@@ -106,7 +106,7 @@ def test_a_header_that_is_read_as_a_row_is_said(tmp_path, caplog):
     assert not caplog.messages
     path.write_text("Text\tgold\nwhat is 1 ?\t1\n")
     assert len(load_prompts(path, prompt_column=0, split="all")) == 2
-    assert [m for m in caplog.messages if "looks like a header (Text, gold)" in m]
+    assert [m for m in caplog.messages if "header (Text, gold)" in m]
 
 
 def test_lines_of_text(tmp_path):
@@ -171,12 +171,15 @@ def test_cutting_comes_before_splitting(tokenizer):
     ("columns", "message"),
     [
         ({}, "prompt_column=None.*'question', 'answer'"),
-        ({"prompt_column": "text"}, r"prompt_column='text' is no column; the columns are 'quest"),
+        (
+            {"prompt_column": "text"},
+            r"prompt_column='text' is no column of the data set; the columns are 'quest",
+        ),
         ({"prompt_column": 3}, "prompt_column=3.*0.*2"),
         ({"prompt_column": "question", "reference_column": "gold"}, "reference_column='gold'"),
         (
             {"prompt_column": "question", "query_type_column": "answer"},
-            "0.*query_type.*got 'it is 0'",
+            r"0.*query_type.*got 'it.*0'",
         ),
     ],
 )
@@ -188,12 +191,15 @@ def test_bad_columns(columns, message):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ({"x": [1, 2]}, r"column 'x' must hold texts, row 0 has int 1; choose one of"),
-        ({"x": [["a"], ["b"]]}, r"column 'x' must hold texts, row 0 has list \['a'\]"),
+        (
+            {"x": [1, 2]},
+            r"row 0 .*'x' must be a text, got int 1; .*choose another of the columns 'x'",
+        ),
+        ({"x": [["a"], ["b"]]}, r"row 0 .*'x' must be a text, got list \['a'\]"),
         ({"x": ["a", None]}, "1.*'x'.*got None"),
         ({"x": ["a", " "]}, "1.*'x'.*got ' '"),
-        ({"x": []}, r"the data set has 0 rows"),
-        ({"x": ["a", "a"]}, r"1 distinct prompt cannot be split into train and test; pass split="),
+        ({"x": []}, "has 0 rows"),
+        ({"x": ["a", "a"]}, r"1 distinct prompt.*split="),
     ],
 )
 def test_bad_rows(rows, message):
@@ -202,17 +208,17 @@ def test_bad_rows(rows, message):
 
 
 def test_what_cannot_be_read(tmp_path):
-    with pytest.raises(DatasetError, match=r"file 'none.csv' does not exist; check the path"):
+    with pytest.raises(DatasetError, match=r"'none\.csv' does not exist"):
         load_prompts("none.csv")
     (tmp_path / "a.jsonl").write_text("{broken", encoding="utf-8")
-    with pytest.raises(DatasetError, match=r"a.jsonl' cannot be read \(line 1, byte 1: Exp"):
+    with pytest.raises(DatasetError, match=r"a\.jsonl'.*\(line 1, byte 1"):
         load_prompts(tmp_path / "a.jsonl")
-    with pytest.raises(DatasetError, match=r"'nobody/nothing' cannot be read"):
+    with pytest.raises(DatasetError, match="'nobody/nothing' cannot"):
         load_prompts("nobody/nothing")
-    with pytest.raises(DatasetError, match=r"got list.*datasets.Dataset.from_list.*prompts="):
+    with pytest.raises(DatasetError, match=r"got list.*Dataset\.from_list.*prompts="):
         load_prompts(["a"])
     assert load_prompts([{"prompt": "a"}], split="all").texts == ("a",)
-    with pytest.raises(SettingsError, match=r"split must be 'train', 'test' or 'all', got 'dev'"):
+    with pytest.raises(SettingsError, match=r"split.*got 'dev'"):
         load_prompts(datasets.Dataset.from_list(ROWS), split="dev")  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match="prompt_tokens=2"):
         load_prompts(datasets.Dataset.from_list(ROWS), prompt_column=0, prompt_tokens=2)
@@ -268,7 +274,7 @@ def test_rows_with_empty_fields_are_as_wide_as_the_header(tmp_path):
 def test_words_for_a_missing_value_are_no_prompts(tmp_path, word):
     (tmp_path / "a.csv").write_text(f"prompt\na\n{word}\n", encoding="utf-8")
     with pytest.raises(
-        DatasetError, match=f"row 1 of column 'prompt' is '{word}', which stands for"
+        DatasetError, match=f"row 1 of the data set: 'prompt' is '{word}', which stands for"
     ):
         load_prompts(tmp_path / "a.csv", split="all")
     (tmp_path / "a.jsonl").write_text(f'{{"prompt": "{word}"}}\n', encoding="utf-8")
@@ -355,15 +361,15 @@ def test_values_of_json_stay_as_they_are_written(tmp_path, suffix):
     assert [dict(prompt.metadata) for prompt in prompts] == [{"first": None} | row for row in rows]
     assert [prompt.reference for prompt in prompts] == [row["date"] for row in rows]
     path.write_text(json.dumps({"prompt": "a", "x": 2**70}))
-    with pytest.raises(DatasetError, match=r"row 0 of column 'x', 1180\d+\.*\d*, would become"):
-        load_prompts(path, split="all")
+    (large,) = load_prompts(path, metadata_columns=["x"], split="all")
+    assert large.metadata["x"] == 2**70  # more than the 64 bits of a table's integers
 
 
 def test_a_table_keeps_its_users_choice_of_columns(tmp_path):
     table = datasets.Dataset.from_dict({"prompt": ["a", "b"], "x": ["c", "d"]})
     chosen = table.with_format("numpy", columns=["prompt"])
     assert sorted(load_prompts(chosen, split="all").texts) == ["a", "b"]
-    with pytest.raises(DatasetError, match="got str; wrap rows"):
+    with pytest.raises(DatasetError, match="got str"):
         load_prompts({"train": "a.csv"})
 
 
@@ -397,4 +403,4 @@ def test_a_folder_of_several_kinds_says_that_one_is_read(tmp_path, caplog):
     (tmp_path / "rows.jsonl").write_text('{"prompt": "of jsonl"}\n')
     load_prompts(tmp_path, split="all")
     (said,) = caplog.messages
-    assert ".csv, .jsonl, and one of them alone is read" in said
+    assert ".csv, .jsonl, and one" in said

@@ -67,5 +67,5 @@ def test_one_question_with_two_answers_is_in_one_split():
 
 
 def test_a_transcript_without_a_question_is_refused():
-    with pytest.raises(DatasetError, match="row 0 of the data set: a conversation must end before"):
+    with pytest.raises(DatasetError, match=r"row 0.*conversation must end"):
         load_prompts(rows(prompt=["Assistant: hello"]), split="all", transcripts=True)

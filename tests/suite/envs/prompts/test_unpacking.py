@@ -45,9 +45,7 @@ def test_a_parquet_file_is_measured_before_it_is_read(tmp_path, values, options,
     monkeypatch.setattr(pq, "read_table", pytest.fail)
     message = rf"small\.parquet', {path.stat().st_size} bytes, unpacks to more than 10000000 bytes"
     for read in (load_prompts, read_pairs):
-        with pytest.raises(
-            DatasetError, match=f"{message}.*; read the rows that you need yourself"
-        ):
+        with pytest.raises(DatasetError, match=rf"{message}.*yourself"):
             read(path)
 
 
@@ -67,18 +65,16 @@ def test_what_is_within_the_limit_passes(tmp_path, monkeypatch):
 def test_a_gzipped_file_is_read_to_the_limit_only(tmp_path):
     path = tmp_path / "small.jsonl.gz"
     path.write_bytes(gzip.compress(b'{"prompt": "' + b"x" * 11_000_000 + b'"}\n'))
-    with pytest.raises(
-        DatasetError, match=r"unpacks to more than 10000000 bytes.*gunzip, or split"
-    ):
+    with pytest.raises(DatasetError, match=r"10000000 bytes.*gunzip"):
         load_prompts(path)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv.xz", b"", "is of no kind that is read; unpack it, or convert it to one of .csv"),
-        ("a.zip", b"", "is of no kind that is read; unpack it"),
-        ("a.csv", b"PK\3\4 all of it is text", "it is a zip archive"),
+        ("a.csv.xz", b"", r"unpack.*\.csv"),
+        ("a.zip", b"", "unpack"),
+        ("a.csv", b"PK\3\4 all of it is text", "zip archive"),
         ("a.csv.gz", gzip.compress(b"prompt\na\n", mtime=0)[:-9] + b"\0" * 9, "cannot be read"),
     ],
 )

@@ -1,7 +1,6 @@
 """Conversations: a partner answers each turn, and its tokens are appended to the policy's."""
 
 import json
-import re
 import time
 import warnings
 from typing import Any
@@ -263,7 +262,7 @@ def test_an_episode_begins_with_an_unfinished_one(make_env, make_envs):
             assert (begun.turns, begun.written.tolist()) == (text.turns, text.written.tolist())
             assert envs.unfinished_episodes([2])[0].turns == text.turns
     assert between > 5
-    with pytest.raises(SettingsError, match="turns and there is no partner"):
+    with pytest.raises(SettingsError, match="no partner"):
         make_env().reset(options={"prompt": prompt, "response": text})
 
 
@@ -271,9 +270,9 @@ def test_a_state_needs_its_turns(make_env):
     env = make_env(partner=teacher)
     env.reset(seed=0)
     state = env.get_state()
-    with pytest.raises(StateError, match="do not edit its keys"):
+    with pytest.raises(StateError, match="keys"):
         make_env().set_state(state)
-    with pytest.raises(StateError, match="turns must be a list of"):
+    with pytest.raises(StateError, match="turns must"):
         env.set_state(state | {"turns": [["user", "a", 3, None]]})
 
 
@@ -352,7 +351,7 @@ def test_a_partner_for_many_has_the_time_of_each_answer(make_envs, monkeypatch, 
     monkeypatch.setattr(conversation, "call_within", too_long)
     envs = make_envs(partner=Several(), max_turns=2, partner_timeout=0.2)
     envs.reset(seed=0)
-    with pytest.raises(PartnerError, match=r"gave no reply within partner_timeout=0.2 s"):
+    with pytest.raises(PartnerError, match=r"partner_timeout=0\.2"):
         envs.step(np.array([EOS] * answers + [A] * (3 - answers)))
     assert waits == [pytest.approx(0.2 * answers)]
 
@@ -364,7 +363,7 @@ def test_a_partner_for_many_must_answer_all(make_envs):
 
     envs = make_envs(partner=Short(), max_turns=2)
     envs.reset(seed=0)
-    with pytest.raises(PartnerError, match="gave 1 replies to 2 conversations"):
+    with pytest.raises(PartnerError, match="1 replies to 2"):
         envs.step(np.array([EOS, A, EOS]))
 
 
@@ -382,12 +381,12 @@ def test_a_partner_for_many_must_answer_all(make_envs):
             "min_new_tokens.*max_turn_tokens=2, got 3",
         ),
         ({"partner": "techer"}, SettingsError, "unknown partner 'techer'"),
-        ({"partner": 5}, TypeError, r"partner must have a method reply\(conversation"),
-        ({"partner": Several}, TypeError, "pass a Partner, a function or a name"),
+        ({"partner": 5}, TypeError, r"partner.*reply\(conversation"),
+        ({"partner": Several}, TypeError, "Partner, a function"),
         (
             {"partner": teacher, "prompts": ["a", [{"role": "user", "content": "b"}]]},
             PromptError,
-            "1 of 2 prompts are conversations",
+            "1 of 2 prompts",
         ),
     ],
 )
@@ -408,7 +407,7 @@ def test_a_partner_may_not_have_the_policys_role(make_env):
 def test_a_beginning_must_not_end_the_turn(make_env):
     env = make_env(partner=teacher, max_turns=2, max_turn_tokens=2, max_new_tokens=9)
     env.reset(options={"response": [A]})
-    with pytest.raises(SettingsError, match="2 of at most 2 tokens"):
+    with pytest.raises(SettingsError, match="2 of at most 2"):
         env.reset(options={"response": [A, B]})
 
 
@@ -448,7 +447,7 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(make_env, build_token
     tokenizer = build_tokenizer(WORDS)
     tokenizer.chat_template = template
     make_env(tokenizer=tokenizer, chat_template=True)  # harmless in one turn
-    with pytest.raises(TokenizerError, match="rewrites earlier turns: the answer"):
+    with pytest.raises(TokenizerError, match="rewrites earlier turns"):
         make_env(tokenizer=tokenizer, chat_template=True, partner=teacher, max_turns=2)
 
 
@@ -535,7 +534,7 @@ def test_episodes_hold_their_turns(make_env):
     plain = Episode(prompt="a", response="b", prompt_ids=[3], response_ids=[4])
     assert (plain.turns, plain.written) == ((), None)
     assert not {"turns", "written"} & plain.to_record().keys()
-    with pytest.raises(ValueError, match=re.escape("written must have shape (1,)")):
+    with pytest.raises(ValueError, match=r"written.*\(1,\)"):
         Episode(
             prompt="a", response="b", prompt_ids=[3], response_ids=[4], written=np.ones(2, np.int8)
         )

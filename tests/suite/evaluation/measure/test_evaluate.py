@@ -1,14 +1,17 @@
 """What an evaluation plays and measures, by tasks whose numbers are known."""
 
 import random
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import sb3_contrib
+import stable_baselines3
 import torch
 
 from tests.support.partners import Several
+from tokengym.agents.sb3 import TokenFeatures, as_vec_env
 from tokengym.evaluation.measure.evaluate import Evaluator, evaluate
 
 
@@ -93,3 +96,33 @@ def test_the_policy_that_training_starts_from_has_no_kl(rules):
     sums = sum(map(np.sum, without)) - sum(map(np.sum, log_probs))
     assert abs(float(sums)) > 1.0  # masks, or replies, that count would show
     evaluator.close()
+
+
+@pytest.mark.parametrize(
+    ("made", "entropy"),
+    [
+        (stable_baselines3.A2C, 1.5 * np.log(2.0)),
+        (stable_baselines3.PPO, 1.5 * np.log(2.0)),
+        (sb3_contrib.MaskablePPO, np.log(2.0)),  # of the three one is forbidden
+        (sb3_contrib.RecurrentPPO, None),  # its distribution depends on what it read before
+        (stable_baselines3.DQN, None),  # it has none
+    ],
+)
+def test_the_entropy_of_stock_algorithms_is_that_of_what_they_choose_among(made, entropy):
+    """With the chances 1/2, 1/4, 1/4 of three tokens, whatever is read."""
+    options: dict[str, Any] = {"max_new_tokens": 3, "min_new_tokens": 3}
+    options["forbidden_token_ids"] = [50]
+    envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=2, **options)
+    policy = made.policy_aliases and next(a for a in made.policy_aliases if "MultiInput" in a)
+    extractor = {"features_extractor_class": TokenFeatures}
+    agent = made(policy, as_vec_env(envs), policy_kwargs=extractor, device="cpu")
+    if entropy is not None:
+        chances = torch.full((cast(Any, envs.single_action_space).n,), 1e-30)
+        chances[[50, 60, 70]] = torch.tensor([0.5, 0.25, 0.25])
+        with torch.no_grad():
+            agent.policy.action_net.weight.zero_()
+            agent.policy.action_net.bias.copy_(chances.log())
+    found = evaluate(agent, "MovieReview", options, num_episodes=3)
+    assert "kl" not in found.metrics
+    assert found.metrics.get("entropy") == (entropy and pytest.approx(entropy, abs=1e-5))
+    envs.close()

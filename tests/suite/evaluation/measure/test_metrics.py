@@ -59,7 +59,7 @@ def test_texts_that_say_the_same_compress_better():
 
 def test_ngrams_of_a_short_text_are_none():
     assert ngrams(["a"], 2) == []
-    with pytest.raises(ValueError, match="n must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"n must.*got 0"):
         ngrams(["a"], 0)
 
 
@@ -109,7 +109,7 @@ def test_policy_metrics_of_the_reference_are_zero_kl():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="at least one episode, got none"):
+    with pytest.raises(ValueError, match="episode, got none"):
         text_metrics([])
-    with pytest.raises(ValueError, match=r"must be of the same tokens, got \[1\] and \[2\]"):
+    with pytest.raises(ValueError, match=r"\[1\] and \[2\]"):
         policy_metrics([np.zeros(1, np.float32)], [np.zeros(2, np.float32)])

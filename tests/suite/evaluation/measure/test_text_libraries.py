@@ -53,8 +53,8 @@ def test_self_bleu_by_hand():
 
 def test_what_is_missing_is_named(monkeypatch):
     monkeypatch.setattr(metrics, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"rouge-score is not installed; pip install 'tokengym\["):
+    with pytest.raises(ValueError, match=r"rouge-score.*'tokengym\["):
         metrics.rouge([episode("a", "b")])
-    with pytest.raises(ValueError, match="at least two texts, got 1"):
+    with pytest.raises(ValueError, match="two texts, got 1"):
         metrics.self_bleu(["a"])
     assert metrics.library_metrics([episode("a", "b")]) == {}

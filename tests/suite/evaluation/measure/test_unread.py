@@ -12,7 +12,7 @@ from tokengym.envs import Episode, bundled
 from tokengym.evaluation.measure.evaluate import Evaluator
 from tokengym.rewards.registry import load_scorer
 from tokengym.rewards.scorers.base import FunctionScorer
-from tokengym.rewards.scorers.normalize import Normalize
+from tokengym.rewards.scorers.wrappers import Normalize
 
 FOREIGN = ["zork", "blarg", "fnord", "quux"]
 FAMILIAR = ["the", "film", "is", "great"]

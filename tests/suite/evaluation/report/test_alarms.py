@@ -146,10 +146,10 @@ def test_less_than_the_best_of_four_is_an_alarm():
     ("kl", "said"),
     [
         ([0.0, 5.0, 6.0, 8.0], "at least 5 nats from update 0 to 1, 8 at the end"),
-        ([0.0, 1.5, 3.0, 8.0], None),  # under a quarter of 8, and 5 in five updates are one each
-        ([0.0, 0.9, 1.0, 1.5], None),  # within a nat
+        ([0.0, 4.5, 9.0, 32.0], None),  # under a quarter of 32, and 23 in five updates are 4.6 each
+        ([0.0, 3.9, 7.9, 9.0], None),  # within 4 nats
         (
-            [0.0, 0.5, 2.0, 1.0],
+            [0.0, 0.5, 5.0, 1.0],
             "from update 1 to 2, 1 at the end): lower learning_rate, or set n_",
         ),
         ([0.0, 9.0, 4.0, 3.0], "at least 9 nats"),

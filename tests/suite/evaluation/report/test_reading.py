@@ -62,6 +62,9 @@ def test_the_logs_of_stable_baselines3_are_read(zoo):
     (played,) = read_curves(zoo / "progress.csv", score="rollout/ep_rew_mean")
     assert played.steps.tolist() == [12.0, 24.0, 36.0, 48.0]  # each rollout, two rows of six
     assert played.values["score"].tolist() == [6.0] * 4
+    for name in ("evaluations.npz", "0.monitor.csv"):
+        with pytest.raises(ValueError, match="has one score, so that score='r' has no"):
+            read_curves(zoo / name, score="r")
     (episodes,) = read_curves(zoo / "0.monitor.csv")
     assert episodes.steps.tolist() == [3.0 * number for number in range(1, 9)]
     assert episodes.values["score"].tolist() == [6.0] * 8
@@ -188,7 +191,7 @@ def test_evaluations_of_other_shapes_are_named(tmp_path, shapes):
 
 def test_what_has_no_score_says_how_to_name_one(tmp_path):
     with pytest.raises(
-        ValueError, match=r"logs no reward, only loss, step; .* read_curves\(score=\)"
+        ValueError, match=r"logs no reward, only loss, step; .* read_curves\(score=\), --score"
     ):
         read_curves([{"step": 1, "loss": 2.0}])
     with pytest.raises(ValueError, match="has no column 'accuracy' with numbers, only step, loss"):
@@ -199,6 +202,27 @@ def test_what_has_no_score_says_how_to_name_one(tmp_path):
         read_curves(tmp_path)
     with pytest.raises(TypeError, match="must be a file, a folder, a pandas DataFrame or a list"):
         read_curves(3)
+
+
+def test_the_column_of_the_score_can_be_said_of_any_table(tmp_path):
+    """One of ours too, whose runs and seeds stay apart."""
+    rows = [
+        {"credit": credit, "seed": seed, "step": step, "score": 9.0, "accuracy": 0.5 * seed + step}
+        for credit in ("sparse", "abc")
+        for seed in (1, 2)
+        for step in (0, 1)
+    ]
+    expected = {(c, s): [0.5 * s, 0.5 * s + 1] for c in ("sparse", "abc") for s in (1, 2)}
+    others = [{"run": r.pop("credit"), **r} for r in map(dict, rows)]  # another tool's
+    without = [{k: v for k, v in row.items() if k != "score"} for row in rows]
+    for table in (rows, without, others):
+        pd.DataFrame(table).to_csv(tmp_path / "made.csv", index=False)
+        for source in (tmp_path / "made.csv", pd.DataFrame(table), table):
+            found = read_curves(source, score="accuracy")
+            assert {(c.credit, c.seed): c.values["score"].tolist() for c in found} == expected
+            assert all(curve.group == () for curve in found)
+    with pytest.raises(ValueError, match="has no column 'acc' with numbers, only credit, seed"):
+        read_curves(rows, score="acc")
 
 
 def test_a_report_of_stable_baselines3_is_by_its_tokens(zoo, tmp_path):

@@ -23,14 +23,15 @@ from tokengym.evaluation.runs.config import (
     run_folder,
 )
 from tokengym.evaluation.runs.defaults import TrainingSettings, training_settings
-from tokengym.evaluation.runs.folder import read_points, stored_comparison
-from tokengym.evaluation.runs.record import UnfinishedRun
+from tokengym.evaluation.runs.folder import stored_comparison
+from tokengym.evaluation.runs.record import RunRecord
 from tokengym.evaluation.runs.results import (
     merge_comparisons,
     report_curves,
     write_comparison,
     write_results,
 )
+from tokengym.evaluation.runs.run import Run
 
 DPO = training_settings("tokengym/MovieReview-v0", "dpo")
 
@@ -53,7 +54,7 @@ def make_comparison(make_rows, tmp_path: Path):
         for reward in config.names:
             for seed in range(5):
                 folder = run_folder(out, reward, seed)
-                config.plan(reward, seed, out).write({})
+                config.spec(reward, seed, out).write({})
                 rows = [r for r in make_rows((reward,)) if r["seed"] == seed]
                 if config.by_gold:
                     rows = [{**row, "score": row["gold_score"]} for row in rows]
@@ -75,7 +76,7 @@ def test_a_runs_own_curve_is_that_of_its_file(make_comparison):
     _, out = make_comparison("one")
     folder = run_folder(out, "sparse", 2)
     (expected,) = read_curves(folder / "curve.csv", group_by=())
-    curve = curve_of(read_points(folder), credit="sparse", seed=2)
+    curve = curve_of(Run(folder).points, credit="sparse", seed=2)
     assert (curve.credit, curve.seed, curve.group) == ("sparse", 2, ())
     np.testing.assert_array_equal(curve.steps, expected.steps)
     assert [*curve.values] == [*expected.values]
@@ -106,9 +107,7 @@ def test_the_curves_of_groups_are_read_again(make_comparison, tmp_path):
     merged = merge_comparisons(folders, tmp_path, baseline=None)
     again = report_curves(tmp_path / "curves.csv", None)
     for one, other in zip(merged["groups"], again["groups"], strict=True):
-        assert other["group"] == {
-            "setting tokens" if n == "tokens" else n: v for n, v in one["group"].items()
-        }
+        assert other["group"] == one["group"]
         for reward in rewards:
             first, second = (group["rewards"][reward]["figures"] for group in (one, other))
             assert first["score"] == second["score"]
@@ -380,7 +379,7 @@ def test_unseen_credit_is_said_of_comparisons_made_apart(make_comparison, tmp_pa
 def test_the_curves_of_learners_are_compared_at_equal_tokens(make_comparison, tmp_path):
     config, out = make_comparison("learners", agents=("ppo", "loo"))
     slow = run_folder(out, "loo", 0)
-    rows = [row | {"tokens": row["tokens"] * 3} for row in read_points(slow)]
+    rows = [row | {"tokens": row["tokens"] * 3} for row in Run(slow).points]
     write_csv(slow / "curve.csv", rows, COLUMNS)
     compared = write_comparison(config, out)
     again = report_curves(out / "curves.csv", None, baseline="ppo")
@@ -529,25 +528,33 @@ class Saved:
     "text", ["", "{", "{}", "[]", '{"settings": {}, "measured": 3}', "a digit", None]
 )
 def test_damaged_measurements_are_left_for_those_before(tmp_path, text):
-    unfinished = UnfinishedRun(tmp_path, {"a": 1})
+    def record(**changes: Any) -> RunRecord:
+        training = changed(TrainingSettings(), **changes)
+        config = ComparisonConfig(env="MovieReview", rewards=("sparse",), training=training)
+        return RunRecord(config.spec("sparse", 0, tmp_path))
+
+    unfinished = record()
     assert unfinished.load(Saved.load) is None
-    for tokens in (10, 20):
-        unfinished.save(Saved(tokens).save, {"curve": [tokens]})
-    agent, measured = unfinished.load(Saved.load) or (None, None)
-    assert (agent and agent.num_timesteps, measured) == (20, {"curve": [20]})
-    assert UnfinishedRun(tmp_path, {"a": 2}).load(Saved.load) is None
+    for tokens in (111, 222):
+        unfinished.points = [{"tokens": tokens}]
+        unfinished.save(Saved(tokens).save)
+    again = record()
+    agent = again.load(Saved.load)
+    assert (agent and agent.num_timesteps, again.points) == (222, [{"tokens": 222}])
+    assert record(learning_rate=1e-5).load(Saved.load) is None
     if text is None:  # killed between the two renames
-        shutil.rmtree(unfinished.last)
+        shutil.rmtree(unfinished.checkpoint)
     else:
-        file = unfinished.last / "measured.json"
-        file.write_text(file.read_text().replace("20", "21") if text == "a digit" else text)
-    agent, measured = unfinished.load(Saved.load) or (None, None)
-    assert (agent and agent.num_timesteps, measured) == (10, {"curve": [10]})
+        file = unfinished.checkpoint / "measured.json"
+        file.write_text(file.read_text().replace("222", "223") if text == "a digit" else text)
+    agent = again.load(Saved.load)
+    assert (agent and agent.num_timesteps, again.points) == (111, [{"tokens": 111}])
 
 
 def test_code_that_a_checkpoint_names_is_not_taken_for_damage(tmp_path):
-    unfinished = UnfinishedRun(tmp_path, {"a": 1})
-    unfinished.save(Saved(10).save, {"curve": []})
+    config = ComparisonConfig(env="MovieReview", rewards=("sparse",))
+    unfinished = RunRecord(config.spec("sparse", 0, tmp_path))
+    unfinished.save(Saved(10).save)
 
     def refuse(path: Path) -> Saved:
         raise UntrustedCodeError(f"{path} names code")
@@ -560,7 +567,7 @@ def test_toxicity_is_reported_before_and_after(make_comparison):
     config, out = make_comparison("rude")
     for seed in range(5):
         folder = run_folder(out, "sparse", seed)
-        points = read_points(folder)
+        points = Run(folder).points
         shares = np.linspace(0.4, 0.0, len(points))
         rows = [point | {"toxicity": share} for point, share in zip(points, shares, strict=True)]
         write_csv(folder / "curve.csv", rows, COLUMNS)

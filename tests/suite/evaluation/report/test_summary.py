@@ -21,7 +21,7 @@ from tokengym.evaluation.report.figures import save_figure
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.report.tables import cells, columns, group_table
-from tokengym.evaluation.report.verdict import lead_of
+from tokengym.evaluation.report.verdict import drift_of
 from tokengym.evaluation.statistics import (
     area_under_curve,
     final_mean,
@@ -98,8 +98,8 @@ def test_differences_are_between_runs_of_one_seed():
     [
         ("tokens", (0, 10_000), "cut at 10,000 of 100,000 tokens, where other ended"),
         ("tokens", (0, 97_000), ""),  # learners end some tokens apart
-        ("step", (0, 99_000), "cut at step 99000"),
-        ("step", (50_000, 100_000), "begin at step 50000, where other was first evaluated"),
+        ("step", (0, 99_000), "cut at 99,000 of 100,000 updates, where other ended"),
+        ("step", (50_000, 100_000), "begin at 50,000 updates, where other was first evaluated"),
         ("tokens", (50_000, 100_000), "begin at 50,000 tokens, where other was first evaluated"),
         ("step", (0, 100_000), ""),
     ],
@@ -307,24 +307,26 @@ def test_a_lead_that_is_kl_spent_sooner_is_called_more_drift():
 
 
 @pytest.mark.parametrize(
-    ("area", "kl", "wins", "equal", "lead"),
+    ("area", "kl", "wins", "equal", "drift"),
     [
-        (1, 1, 5, 0, "more drift"),
-        (1, 0, 5, 0, "more drift"),  # on every seed
+        (1, 1, 5, 0, "more"),
+        (1, 0, 5, 0, "more"),  # on every seed
         (1, 0, 4, 0, ""),
-        (1, 1, 5, 1, "more"),
-        (1, 1, 5, -1, "less"),
+        (1, 1, 5, 1, ""),
+        (1, 1, 5, -1, ""),
         (1, 1, 5, None, ""),  # nothing is known at equal KL
         (0, 1, 5, 0, ""),
-        (0, -1, 0, 0, "less drift"),
+        (0, -1, 0, 0, "less"),
+        (0, -1, 0, -1, "less"),
+        (0, -1, 0, 1, ""),
         (1, -1, 0, 0, ""),
     ],
 )
-def test_a_lead_has_one_name(area, kl, wins, equal, lead):
+def test_a_lead_is_one_of_drift(area, kl, wins, equal, drift):
     score = {"auc": {"clear": area}} | ({} if equal is None else {"at_kl": {"clear": equal}})
     differences = {"score": score, "kl": {"auc": {"clear": kl, "wins": wins, "pairs": 5}}}
     group = {"rewards": {"abc": {"versus_baseline": {"differences": differences}}}}
-    assert lead_of(group, "abc") == lead
+    assert drift_of(group, "abc") == drift
 
 
 def test_policies_that_have_hardly_moved_are_not_compared_at_equal_kl():
@@ -354,7 +356,7 @@ def test_a_lead_in_score_at_equal_kl_has_its_size(sign):
     equal = group["rewards"]["other"]["versus_baseline"]["differences"]["score"]["at_kl"]
     # Read at 3.8 nats, which the mean of the last tenth has: half of the root.
     assert equal["difference"] == pytest.approx(sign * 0.5 * 3.8**0.5, abs=0.01)
-    assert lead_of(group, "other") == ("more" if sign > 0 else "less")
+    assert (equal["clear"], drift_of(group, "other")) == (sign, "")
     at = [kind for _, _, kind in columns(group)].index("at_kl")
     assert cells(group)["other"][at]["below"].endswith(" after update 19")
     gold = group["rewards"]["other"]["versus_baseline"]["differences"]["gold_score"]["at_kl"]

@@ -63,7 +63,7 @@ def test_runs_are_named_by_what_varies():
         *("loo:group_size=2 sparse", "loo:group_size=2 abc"),
         "dpo",  # sees the scorer alone
     )
-    assert both.plan("loo:group_size=2 abc", 0).reward.text == "abc"
+    assert both.spec("loo:group_size=2 abc", 0).reward.text == "abc"
 
 
 def test_learners_share_the_settings_that_they_have_and_keep_their_own():

@@ -29,9 +29,9 @@ from tokengym.evaluation.report.curves import read_curves
 from tokengym.evaluation.runs.compare import compare
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TaskSettings, TrainingSettings
-from tokengym.evaluation.runs.record import commit, hardware
+from tokengym.evaluation.runs.machine import commit, hardware
 from tokengym.evaluation.runs.results import merge_comparisons, write_comparison
-from tokengym.evaluation.runs.run import run, run_references
+from tokengym.evaluation.runs.run import Run, run
 from tokengym.scripts.cli import main
 
 QUIET = Console(quiet=True)
@@ -231,8 +231,8 @@ def test_samples_that_fail_cost_the_lines_alone(finished, tmp_path):
 
 def test_measuring_leaves_training_alone(tmp_path):
     seldom = tiny(evaluation=EvaluationSettings(every=9, episodes=4, samples=0))
-    often = run(tiny(), "uniform", 0).train
-    rare = run(seldom, "uniform", 0).train
+    often = run(tiny(), "uniform", 0).log
+    rare = run(seldom, "uniform", 0).log
     strip = [
         [{k: v for k, v in row.items() if not k.endswith("_s")} for row in rows]  # seconds differ
         for rows in (often, rare)
@@ -395,7 +395,8 @@ def test_reference_samples_of_adapters_need_no_second_model(tmp_path, monkeypatc
     monkeypatch.setattr("tokengym.evaluation.runs.run.draw_references", draw)
     adapted = tiny(training=replace(TRAINING, lora_rank=2))
     whole, shared = (
-        run_references(config, tmp_path / name) for config, name in ((tiny(), "a"), (adapted, "b"))
+        Run(config.reference_spec(tmp_path / name)).draw()
+        for config, name in ((tiny(), "a"), (adapted, "b"))
     )
     assert [reference is None for reference in references] == [False, True]
     np.testing.assert_array_equal(whole.scores, shared.scores)

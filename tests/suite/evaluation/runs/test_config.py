@@ -25,7 +25,9 @@ from tokengym.evaluation.runs.defaults import (
     default_rewards,
     training_settings,
 )
-from tokengym.evaluation.runs.folder import check_folder, differences
+from tokengym.evaluation.runs.folder import check_folder
+from tokengym.evaluation.runs.run import Run
+from tokengym.evaluation.runs.spec import differences
 from tokengym.rewards.registry import RewardChoice
 
 RULES = """
@@ -338,7 +340,7 @@ def test_the_default_of_minibatches_gives_way_to_a_small_batch():
 )
 def test_a_damaged_spec_is_named(tmp_path, part, value):
     ours = config()
-    ours.plan("abc", 0, tmp_path).write({})
+    ours.spec("abc", 0, tmp_path).write({})
     file = run_folder(tmp_path, "abc", 0) / "spec.json"
     spec = read_json(file)
     (spec["compared"] if part == "agents" else spec)[part] = value
@@ -350,7 +352,7 @@ def test_a_damaged_spec_is_named(tmp_path, part, value):
 def test_a_folder_holds_one_comparison(tmp_path):
     ours = config(seeds=2)
     check_folder(ours, tmp_path / "new")
-    ours.plan("abc", 1, tmp_path).write({})
+    ours.spec("abc", 1, tmp_path).write({})
     check_folder(ours, tmp_path)
     check_folder(config(seeds=3), tmp_path)  # more seeds: the runs that are there stay
     check_folder(config(seeds=2, rewards=("sparse", "abc", "uniform")), tmp_path)
@@ -384,7 +386,7 @@ def test_a_corrected_file_may_replace_one_that_no_finished_run_used(first, tmp_p
     rules.write_text(RULES)
     faulty = config(seeds=1, rewards=rewards)
     for name in rewards:
-        faulty.plan(name, 0, out).write({})
+        faulty.spec(name, 0, out).write({})
     end("rules.py:Blind", "failed")
     rules.write_text(f"{RULES}# corrected")
     corrected = config(seeds=1, rewards=rewards)
@@ -410,7 +412,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
 def test_missing_runs_go_seed_by_seed(tmp_path):
     ours = config(seeds=2, first_seed=7)
     write_hashed(tmp_path / "abc" / "seed-7" / "run.json", {})
-    missing = [plan.key for plan in ours.plans(tmp_path) if not plan.is_done]
+    missing = [spec.key for spec in ours.specs(tmp_path) if not Run(spec).has_ended]
     assert missing == [("sparse", 7), ("sparse", 8), ("abc", 8)]
 
 

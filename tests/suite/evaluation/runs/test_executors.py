@@ -33,7 +33,7 @@ from tokengym.evaluation.runs.executors import (
     RemoteRun,
     _SlurmRun,
 )
-from tokengym.evaluation.runs.folder import record_failure, write_progress
+from tokengym.evaluation.runs.run import Run
 from tokengym.rewards import ScorerError
 
 QUIET = Console(quiet=True)
@@ -169,7 +169,7 @@ def test_runs_are_handed_to_the_library_and_recorded(word, error, tmp_path, monk
     text = Console(record=True, file=io.StringIO(), width=200)
     with ProgressDisplay(text, total=2, done=0, steps=1) as board:
         execute(
-            CONFIG.plans(Path("out")), board, executor, partial(do, seen=done.append, error=error)
+            CONFIG.specs(Path("out")), board, executor, partial(do, seen=done.append, error=error)
         )
     assert [spec.key for spec in done] == [("sparse", 0), (KILLED, 0)]
     assert all(spec.folder is not None and spec.folder.is_absolute() for spec in done)
@@ -204,7 +204,7 @@ def limited(spec: RunSpec) -> Fault | None:
 def test_a_time_limit_of_slurm_is_no_fault_of_the_run_which_is_queued_again(tmp_path, monkeypatch):
     asked: dict[str, Any] = {}
     monkeypatch.setitem(sys.modules, "submitit", submitit(asked))
-    (spec, _) = CONFIG.plans(tmp_path)
+    (spec, _) = CONFIG.specs(tmp_path)
     run = _SlurmRun(limited, spec)
     assert run.checkpoint() is run
 
@@ -229,7 +229,7 @@ def of_runs(faults: dict[str, Fault | None]) -> Executor:
 
 
 def test_a_run_that_another_process_holds_is_not_recorded_as_failed(tmp_path):
-    held, free = CONFIG.plans(tmp_path)
+    held, free = CONFIG.specs(tmp_path)
     faults: dict[str, Fault | None] = {name: Fault("it failed") for name in CONFIG.names}
     board = ProgressDisplay(QUIET, total=2, done=0, steps=1)
     with locked(held.folder):
@@ -272,7 +272,7 @@ def test_relative_paths_start_where_the_command_was_given(tmp_path, monkeypatch)
     config = ComparisonConfig(
         env="MovieReview", rewards=("sparse",), agents=("player.py:Player",), seeds=1
     )
-    run = pickle.dumps(RemoteRun(environment_of, config.plans(Path("out"))[0]))
+    run = pickle.dumps(RemoteRun(environment_of, config.specs(Path("out"))[0]))
     monkeypatch.chdir(there)
     assert pickle.loads(run)() == Fault(f"player.py:Player in {here}")
     monkeypatch.chdir(there)
@@ -285,12 +285,12 @@ def test_relative_paths_start_where_the_command_was_given(tmp_path, monkeypatch)
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_scorer_that_fails_on_the_reference_samples_ends_the_comparison(tmp_path, seeds, order):
     config = replace(CONFIG, seeds=seeds)
-    specs = [config.reference_plan(tmp_path), *config.plans(tmp_path)][::order]
+    specs = [config.reference_spec(tmp_path), *config.specs(tmp_path)][::order]
     mine = Fault("ScorerError: mine raised", of_scorer="mine raised")
     faults: dict[str, Fault | None] = {"reference samples": mine, "sparse": mine}
     faults[KILLED] = Fault("OSError: the disk is full")
     for spec in specs:
-        record_failure(spec, (faults[spec.name] or mine).text)
+        Run(spec).fail((faults[spec.name] or mine).text)
     board = ProgressDisplay(QUIET, total=len(specs), done=0, steps=1)
     with pytest.raises(ScorerError, match=r"^no run can be measured: mine raised$"):
         execute(specs, board, of_runs(faults), do_nothing)
@@ -317,9 +317,9 @@ def test_runs_that_the_scorer_fails_wait_for_the_reference_samples(
     tmp_path, of_samples, of_runs_, shown, refused
 ):
     config = replace(CONFIG, rewards=("sparse",), seeds=2)
-    specs = [*config.plans(tmp_path), config.reference_plan(tmp_path)]
+    specs = [*config.specs(tmp_path), config.reference_spec(tmp_path)]
     for spec in specs[:-1]:
-        record_failure(spec, of_runs_.text)
+        Run(spec).fail(of_runs_.text)
         if of_runs_ is LATER:
             (spec.folder / "curve.csv").write_text("step\n0\n")
     faults = {"reference samples": of_samples, "sparse": of_runs_}
@@ -334,7 +334,7 @@ def test_runs_that_the_scorer_fails_wait_for_the_reference_samples(
 
 
 def test_runs_are_shown_from_when_they_begin_wherever_they_are(tmp_path):
-    (first, second) = CONFIG.plans(tmp_path)
+    (first, second) = CONFIG.specs(tmp_path)
     text = Console(record=True, file=io.StringIO(), width=200)
     board = ProgressDisplay(text, total=2, done=0, steps=9, specs=[first, second])
 
@@ -346,7 +346,7 @@ def test_runs_are_shown_from_when_they_begin_wherever_they_are(tmp_path):
             board.look()
             (task,) = board._runs.tasks
             assert (task.fields["name"], task.completed) == ("sparse, seed 0", 0)
-            write_progress(one.folder, 3, {"score": 1.5, "kl": None, "tokens": 60, "wall_s": 2.0})
+            Run(one).keep_progress(3, {"score": 1.5, "kl": None, "tokens": 60, "wall_s": 2.0})
             board.look()
             (task,) = board._runs.tasks
             assert (task.completed, task.fields["figures"]) == (3, "score 1.500, 30 tokens/s")
@@ -373,7 +373,7 @@ def test_what_is_stopped_is_cancelled(word, monkeypatch, tmp_path):
     asked: dict[str, Any] = {}
     monkeypatch.setitem(sys.modules, "submitit", submitit(asked))
     monkeypatch.setitem(sys.modules, "ray", ray(asked))
-    ended: Any = EXECUTORS.make(word)(do_nothing, CONFIG.plans(tmp_path))
+    ended: Any = EXECUTORS.make(word)(do_nothing, CONFIG.specs(tmp_path))
     assert next(ended)[0].name == "sparse"
     ended.close()  # as after Ctrl-C
     cancelled = [job for job in asked.get("jobs", ()) if job.cancelled] or asked["cancelled"]
@@ -391,7 +391,7 @@ def test_a_library_that_is_not_installed_is_named(monkeypatch):
 
 
 def test_a_spec_survives_its_folder_and_is_all_that_a_run_reads(tmp_path):
-    (spec,) = (plan for plan in CONFIG.plans(tmp_path) if plan.name == KILLED)
+    (spec,) = (spec for spec in CONFIG.specs(tmp_path) if spec.name == KILLED)
     spec.folder.mkdir(parents=True)
     spec.write({"tokengym": "1"})
     read = RunSpec.read(spec.folder)

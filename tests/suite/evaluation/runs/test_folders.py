@@ -31,9 +31,9 @@ def config(
 
 def begun(made: ComparisonConfig, out: Path, status: str) -> Path:
     """Write a folder in which the first run ended so, and return the run's folder."""
-    for plan in made.plans(out):
-        plan.write({})
-    folder = made.plans(out)[0].folder
+    for spec in made.specs(out):
+        spec.write({})
+    folder = made.specs(out)[0].folder
     write_hashed(folder / "run.json", {"status": status, "files": {}})
     return folder
 
@@ -127,10 +127,10 @@ def test_a_stopped_run_that_can_be_resumed_is_not_taken_over(tmp_path, left):
 @pytest.mark.parametrize("is_begun", [False, True])
 def test_samples_of_a_killed_comparison_are_not_taken_over(tmp_path, is_begun):
     made, other = config(), config(learning_rate=1e-3)
-    made.reference_plan(tmp_path).write({})
+    made.reference_spec(tmp_path).write({})
     samples = tmp_path / "reference_samples" / "samples.json"
     write_hashed(samples, {})
-    (run,) = (plan.folder for plan in made.plans(tmp_path))
+    (run,) = (spec.folder for spec in made.specs(tmp_path))
     if is_begun:  # and killed before its first checkpoint
         run.mkdir(parents=True)
     with pytest.raises(ValueError, match="learning_rate"):

@@ -226,7 +226,7 @@ def of_a_killed_run(spec: RunSpec) -> Fault | None:
 @pytest.mark.parametrize("jobs", [1, 4])
 def test_processes_end_with_their_faults_and_end_no_other(tmp_path, caplog, jobs):
     execute = launchers.processes_here(jobs)
-    ended = {spec.key: fault for spec, fault in execute(of_a_killed_run, tiny().plans(tmp_path))}
+    ended = {spec.key: fault for spec, fault in execute(of_a_killed_run, tiny().specs(tmp_path))}
     killed = ended["sparse", 0]
     assert killed.text.startswith("its process ended with code -9 and no result")
     assert ended == {
@@ -250,8 +250,8 @@ def wait_for_ever(spec: RunSpec) -> Fault | None:
 
 def start_runs(folder: Path) -> None:
     """Start runs that do not end by themselves."""
-    plans = tiny(rewards=("sparse",), seeds=1).plans(folder)
-    list(launchers.processes_here(1)(wait_for_ever, plans))
+    specs = tiny(rewards=("sparse",), seeds=1).specs(folder)
+    list(launchers.processes_here(1)(wait_for_ever, specs))
 
 
 def test_a_run_ends_with_its_parent(tmp_path):

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from tokengym.evaluation.runs import record
+from tokengym.evaluation.runs import machine
 
 
 @pytest.fixture(autouse=True)
 def forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(record, "ROOT", tmp_path)
-    for kept in (record.commit, record.hardware):
+    monkeypatch.setattr(machine, "ROOT", tmp_path)
+    for kept in (machine.commit, machine.hardware):
         kept.cache_clear()
     yield
-    for kept in (record.commit, record.hardware):
+    for kept in (machine.commit, machine.hardware):
         kept.cache_clear()
 
 
@@ -30,30 +30,30 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def test_a_checkout_has_a_commit_and_says_that_it_has_changes(tmp_path):
-    assert record.commit() is None
-    record.commit.cache_clear()
+    assert machine.commit() is None
+    machine.commit.cache_clear()
     git(tmp_path, "init")
     (tmp_path / "a").write_text("1")
     git(tmp_path, "add", "a")
     git(tmp_path, "commit", "-m", "one")
     head = git(tmp_path, "rev-parse", "HEAD")
     git(tmp_path, "tag", "v1")  # a tag does not stand for the commit
-    assert record.commit() == head
-    record.commit.cache_clear()
+    assert machine.commit() == head
+    machine.commit.cache_clear()
     (tmp_path / "a").write_text("2")
-    assert record.commit() == f"{head}-dirty"
+    assert machine.commit() == f"{head}-dirty"
 
 
 def test_without_git_there_is_no_commit(tmp_path, monkeypatch):
     (tmp_path / ".git").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert record.commit() is None
+    assert machine.commit() is None
 
 
 def test_hardware_is_said_in_words(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda: "NVIDIA H200")
-    name, *_, gpu = record.hardware().split(", ")
+    name, *_, gpu = machine.hardware().split(", ")
     assert name.endswith(f" ({torch.backends.cpu.get_cpu_capability()})")  # such as AVX512
-    assert f"{os.cpu_count()} cores" in record.hardware()
+    assert f"{os.cpu_count()} cores" in machine.hardware()
     assert gpu == "NVIDIA H200"

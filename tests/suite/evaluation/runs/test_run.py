@@ -21,8 +21,7 @@ from tokengym.base.files import read_json
 from tokengym.evaluation.measure.evaluate import Evaluator
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
-from tokengym.evaluation.runs.folder import read_log
-from tokengym.evaluation.runs.run import run, run_references
+from tokengym.evaluation.runs.run import Run, run
 from tokengym.evaluation.runs.saved import load_agent
 from tokengym.scripts.cli import main
 
@@ -60,17 +59,17 @@ def test_offline_learners_leave_a_curve_and_an_agent(tmp_path, kind, monkeypatch
     figure = "rewards/margins" if kind == "dpo" else "mean_token_accuracy"
     assert {f"train/{figure}", "train/loss"} <= by_step[1]
     assert {f"train/{figure}", f"eval/{figure}", "eval/loss", "eval/score"} <= by_step[4]
-    assert heard == [point["step"] for point in record.curve] == [0, 1, 2]
+    assert heard == [point["step"] for point in record.points] == [0, 1, 2]
     sampled = 16 * 4 * 8
     trained = 2 * 16 * 8 if kind == "dpo" else 16 * 8  # per epoch: both of a pair, or the best
-    assert record.curve[0]["tokens"] == 0
-    assert sampled < record.curve[1]["tokens"] <= sampled + trained
-    assert record.curve[2]["tokens"] - sampled == 2 * (record.curve[1]["tokens"] - sampled)
-    assert record.curve[0]["kl"] == pytest.approx(0.0, abs=1e-4)
-    assert record.curve[2]["kl"] > 0.001
+    assert record.points[0]["tokens"] == 0
+    assert sampled < record.points[1]["tokens"] <= sampled + trained
+    assert record.points[2]["tokens"] - sampled == 2 * (record.points[1]["tokens"] - sampled)
+    assert record.points[0]["kl"] == pytest.approx(0.0, abs=1e-4)
+    assert record.points[2]["kl"] > 0.001
     written = read_json(tmp_path / kind / "seed-0" / "run.json")
     assert (written["credit"], written["status"], written["steps_done"]) == (kind, "finished", 4)
-    start, *steps = read_log(tmp_path / kind / "seed-0")
+    start, *steps = Run(tmp_path / kind / "seed-0").log
     assert [row["step"] for row in steps] == [1, 2, 3, 4]  # two of eight in each of two epochs
     assert [row["epoch"] for row in steps] == [0.5, 1.0, 1.5, 2.0]
     figures = ["loss", *(PAIR_FIGURES if kind == "dpo" else TEXT_FIGURES)]
@@ -121,7 +120,7 @@ def test_every_policy_of_a_run_multiplies_by_the_library_that_it_records(
     ours = config(agent, batch_size=4, products="onednn", **settings)
     ours = replace(ours, evaluation=EvaluationSettings(episodes=2, reference_samples=16))
     run(ours, ours.names[0], 0, out=tmp_path, save=tmp_path / "agent")
-    run_references(ours, tmp_path)
+    Run(ours.reference_spec(tmp_path)).draw()
     assert load_agent(tmp_path / "agent").policy.language_model.products == "onednn"
     assert {*used} == {"onednn"}
     files = list(tmp_path.rglob("spec.json"))
@@ -152,7 +151,7 @@ def test_the_first_updates_can_be_measured_more_finely_and_change_nothing(monkey
             ),
             "sparse",
             0,
-        ).curve
+        ).points
         for until in (0, 1)
     )
     assert [point["step"] for point in coarse] == [0, 3, 5]
@@ -192,7 +191,7 @@ def test_a_learner_is_one_declaration_and_one_function(monkeypatch, capsys):
     assert settings.training.last_step == 3
     assert ComparisonConfig.from_dict(settings.as_dict()) == settings
     record = run(settings, "wait", 0)
-    assert [(point["step"], point["tokens"]) for point in record.curve] == [
+    assert [(point["step"], point["tokens"]) for point in record.points] == [
         (0, 0),
         (1, 1),
         (2, 2),

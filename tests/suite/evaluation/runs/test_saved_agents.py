@@ -34,8 +34,8 @@ def test_a_stored_partner_of_a_file_is_run_only_if_it_is_named(tmp_path):
     word = f"{file}:asks"
     named = TaskSettings(partner=word, max_turns=2)
     config = ComparisonConfig(env="MovieReview", rewards=("sparse",), task=named)
-    for plan in config.plans(tmp_path):
-        plan.write({})
+    for spec in config.specs(tmp_path):
+        spec.write({})
     ran.unlink(missing_ok=True)
     with pytest.raises(UntrustedCodeError, match=r"names code, .*own\.py:asks .*SHA-256"):
         known_task(tmp_path, None)
@@ -54,8 +54,8 @@ def brevity(prompt, response):
 def test_an_agent_is_measured_by_the_scorer_that_measured_its_run(tmp_path):
     (tmp_path / "own.py").write_text(SCORER)
     word = f"{tmp_path}/own.py:brevity"
-    for plan in ComparisonConfig(env="MovieReview", rewards=(word, "abc")).plans(tmp_path):
-        plan.write({})
+    for spec in ComparisonConfig(env="MovieReview", rewards=(word, "abc")).specs(tmp_path):
+        spec.write({})
     with pytest.raises(UntrustedCodeError, match=r"names code, .*own\.py:brevity .*--trust-code"):
         known_task(tmp_path, None, judged=True)
     env, kwargs = known_task(tmp_path, None, judged=True, trust_code=True)
@@ -70,10 +70,10 @@ def test_data_that_have_changed_since_the_run_are_said(tmp_path, caplog):
     for path in (file, other):
         path.write_text("prompt\nit is\nit was\n")
     named = TaskSettings(dataset=str(file))
-    for plan in ComparisonConfig(env="MovieReview", rewards=("sparse",), task=named).plans(
+    for spec in ComparisonConfig(env="MovieReview", rewards=("sparse",), task=named).specs(
         tmp_path
     ):
-        plan.write({})
+        spec.write({})
     known_task(tmp_path, None)
     assert not caplog.messages
     file.write_text("prompt\nit is\nit was\nit will be\n")
@@ -93,8 +93,8 @@ def test_data_of_a_run_that_are_gone_are_not_looked_up_on_the_hub(tmp_path, monk
     monkeypatch.chdir(here)
     named = TaskSettings(dataset="prompts")  # which could be a name on the hub
     config = ComparisonConfig(env="MovieReview", rewards=("sparse",), task=named)
-    for plan in config.plans(here / "runs"):
-        plan.write({})
+    for spec in config.specs(here / "runs"):
+        spec.write({})
     monkeypatch.chdir(elsewhere)
     with pytest.raises(ValueError, match="cannot be found from here: prompts; run the command in"):
         known_task(here / "runs", None)
@@ -104,8 +104,8 @@ def test_data_of_a_run_that_are_gone_are_not_looked_up_on_the_hub(tmp_path, monk
 
 @pytest.mark.parametrize("rewards", [[], [3]])
 def test_damaged_rewards_are_one_line(tmp_path, rewards):
-    plan = ComparisonConfig(env="MovieReview", rewards=("sparse",)).plan("sparse", 0, tmp_path)
-    plan.write({})
+    spec = ComparisonConfig(env="MovieReview", rewards=("sparse",)).spec("sparse", 0, tmp_path)
+    spec.write({})
     file = tmp_path / "sparse" / "seed-0" / "spec.json"
     write_hashed(file, {**read_hashed(file), "rewards": rewards})
     with pytest.raises(ValueError, match=r"spec\.json is damaged or of another version"):
@@ -115,7 +115,7 @@ def test_damaged_rewards_are_one_line(tmp_path, rewards):
 def test_stored_lengths_are_those_that_the_run_was_measured_with(tmp_path):
     task = TaskSettings(min_new_tokens=5)
     config = ComparisonConfig(env="MovieReview", rewards=("sparse",), task=task)
-    config.plan("sparse", 0, tmp_path).write({})
+    config.spec("sparse", 0, tmp_path).write({})
     measured = config.env_kwargs("sparse", train=False)
     lengths = {"min_new_tokens": 5, "max_new_tokens": measured["max_new_tokens"]}
     _, kwargs = known_task(tmp_path, None)

@@ -19,9 +19,9 @@ from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
 from tokengym.evaluation.runs.compare import compare
 from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TaskSettings, TrainingSettings
-from tokengym.evaluation.runs.folder import missing_runs, read_points, record_failure
+from tokengym.evaluation.runs.folder import missing_runs
 from tokengym.evaluation.runs.record import RunRecord
-from tokengym.evaluation.runs.run import is_transient, run
+from tokengym.evaluation.runs.run import Run, is_transient, run
 from tokengym.rewards import ScorerError
 
 QUIET = Console(quiet=True)
@@ -101,15 +101,15 @@ def test_a_run_decides_once_whether_the_gold_score_counts(tmp_path, monkeypatch,
         report = killed_at(2) if share == unread[0] else None
         with pytest.raises(Killed) if report else nullcontext():
             run(CONFIG, "abc", 0, out=tmp_path, report=report, checkpoint_every=1)
-    points = read_points(run_folder(tmp_path, "abc", 0))
+    points = Run(run_folder(tmp_path, "abc", 0)).points
     assert {point["step"] for point in points} == {0, 1, 2, 3, 4}
     assert {point["gold_score"] is not None for point in points} == {unread[0] == 0.0}
 
 
 def test_a_run_that_was_killed_as_it_ended_still_says_what_measured_it():
     """Resumed from its last checkpoint it measures nothing more."""
-    plan = CONFIG.plan("sparse", 0)
-    killed, resumed = RunRecord(plan), RunRecord(plan)
+    spec = CONFIG.spec("sparse", 0)
+    killed, resumed = RunRecord(spec), RunRecord(spec)
     killed.measured_by = "a judge"
     resumed.resume(killed.state())
     assert resumed.measured_by == "a judge"
@@ -139,14 +139,14 @@ def test_a_checkpoint_of_other_settings_is_not_gone_on_from(tmp_path):
         run(CONFIG, "abc", 0, out=tmp_path, report=killed_at(3), checkpoint_every=1)
     other = replace(CONFIG, training=changed(CONFIG.training, learning_rate=1e-3))
     record = run(other, "abc", 0, out=tmp_path, checkpoint_every=1)
-    assert [point["step"] for point in record.curve] == [0, 1, 2, 3, 4]
+    assert [point["step"] for point in record.points] == [0, 1, 2, 3, 4]
 
 
 def test_what_was_killed_is_kept_when_failed_runs_are_done_again(tmp_path):
     config = replace(CONFIG, rewards=("sparse",))
     with pytest.raises(Killed):
         run(config, "sparse", 0, out=tmp_path, report=killed_at(3), checkpoint_every=1)
-    record_failure(config.plan("sparse", 0, tmp_path), "its process ended with code -9")
+    Run(config.spec("sparse", 0, tmp_path)).fail("its process ended with code -9")
     with pytest.raises(ValueError, match="1 failed, the first: its process ended with code -9"):
         compare(config, tmp_path, console=QUIET)
     summary = compare(config, tmp_path, retry_failed=True, jobs=1, console=QUIET)
@@ -154,7 +154,7 @@ def test_what_was_killed_is_kept_when_failed_runs_are_done_again(tmp_path):
     whole = run(config, "sparse", 0)
     again = files(run_folder(tmp_path, "sparse", 0))["curve.csv"]
     assert [float(row["score"]) for row in again] == pytest.approx(
-        [point["score"] for point in whole.curve], rel=1e-6
+        [point["score"] for point in whole.points], rel=1e-6
     )
     with pytest.raises(ValueError, match=r"checkpoint_every.*>= 0, got -1; 0"):
         compare(config, tmp_path, checkpoint_every=-1, console=QUIET)
@@ -162,10 +162,10 @@ def test_what_was_killed_is_kept_when_failed_runs_are_done_again(tmp_path):
 
 def test_iterations_are_kept_when_a_failed_run_is_done_again(tmp_path):
     config = replace(CONFIG, rewards=("sparse",))
-    plan, folder = config.plan("sparse", 0, tmp_path), run_folder(tmp_path, "sparse", 0)
-    record_failure(plan, "no space")
+    spec, folder = config.spec("sparse", 0, tmp_path), run_folder(tmp_path, "sparse", 0)
+    Run(spec).fail("no space")
     (folder / "iterations").mkdir()
-    assert missing_runs(config, tmp_path, retry_failed=True) == ([plan], 1)
+    assert missing_runs(config, tmp_path, retry_failed=True) == ([spec], 1)
     assert [path.name for path in folder.iterdir()] == ["iterations"]
 
 
@@ -176,7 +176,7 @@ def test_a_damaged_checkpoint_begins_anew(tmp_path):
     for path in unfinished.rglob("*.safetensors"):
         path.write_bytes(b"")
     record = run(CONFIG, "abc", 0, out=tmp_path, checkpoint_every=1)
-    assert [point["step"] for point in record.curve] == [0, 1, 2, 3, 4]
+    assert [point["step"] for point in record.points] == [0, 1, 2, 3, 4]
 
 
 # --- faults that may pass, and other processes ----------------------------------------------------
@@ -241,16 +241,16 @@ def test_a_scorer_that_hangs_fails_the_run_which_resumes(tmp_path):
         config, "sparse", 0, out=out, report=lambda s, _: played.append(s), checkpoint_every=1
     )
     assert played == [3, 4]
-    assert [point["score"] for point in again.curve] == [point["score"] for point in whole.curve]
+    assert [point["score"] for point in again.points] == [point["score"] for point in whole.points]
 
 
 def test_a_run_ends_without_checkpoints_that_cannot_be_written(tmp_path, monkeypatch, caplog):
     def fail(*_: Any) -> None:
         raise StorageError("cannot write there: No space left on device")
 
-    monkeypatch.setattr("tokengym.evaluation.runs.record.UnfinishedRun.save", fail)
+    monkeypatch.setattr("tokengym.evaluation.runs.record.RunRecord.save", fail)
     record = run(CONFIG, "abc", 0, out=tmp_path, checkpoint_every=1)
-    assert [point["step"] for point in record.curve] == [0, 1, 2, 3, 4]
+    assert [point["step"] for point in record.points] == [0, 1, 2, 3, 4]
     assert "no checkpoint after step 1: cannot write there" in caplog.text
 
 
@@ -259,7 +259,7 @@ def test_a_comparison_that_another_process_writes_is_refused(tmp_path):
         compare(CONFIG, tmp_path, console=QUIET)
     # the worker of a killed comparison still holds its run
     with locked(run_folder(tmp_path, "abc", 0)):
-        CONFIG.plan("abc", 0, tmp_path).write({})
+        CONFIG.spec("abc", 0, tmp_path).write({})
         with pytest.raises(FolderInUseError, match="is in use by process"):
             compare(CONFIG, tmp_path, console=QUIET)
         with pytest.raises(FolderInUseError, match="is in use by process"):

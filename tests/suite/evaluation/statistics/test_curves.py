@@ -96,7 +96,7 @@ def test_bad_input():
         steps_to_shares(STEPS, line([1.0]), start=1.0, goal=1.0)
     with pytest.raises(ValueError, match=r"shares.*\(0, 1\], got 90"):
         steps_to_shares(STEPS, line([1.0]), start=0.0, goal=1.0, shares=(0.5, 90))
-    with pytest.raises(ValueError, match=r"alike, got \(2, 21\) and \(1, 21\); keep only"):
+    with pytest.raises(ValueError, match=r"\(2, 21\) and \(1, 21\)"):
         relative_steps(STEPS, line([1.0, 1.0]), line([1.0]))
-    with pytest.raises(ValueError, match="infinity stands for a run that never arrived"):
+    with pytest.raises(ValueError, match=r"infinity.*never"):
         censored_steps([math.nan], 1.0)

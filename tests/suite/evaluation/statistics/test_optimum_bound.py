@@ -33,5 +33,5 @@ def test_the_optimum_s_bound_is_below_the_optimum_and_rises_with_the_responses()
 
 @pytest.mark.parametrize("price", [0.0, -1.0, math.nan])
 def test_without_a_price_the_optimum_has_no_bound(price):
-    with pytest.raises(ValueError, match=rf"price must be > 0, got {price:g}: .* highest score"):
+    with pytest.raises(ValueError, match=rf"price.*got {price:g}"):
         optimum_bound([[1.0, 2.0]], price)

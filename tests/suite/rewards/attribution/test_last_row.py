@@ -158,5 +158,5 @@ def test_extras_that_the_row_does_not_read_are_refused():
 def test_a_model_without_the_interface_is_refused():
     model = make_classifier()
     model._supports_sdpa = False
-    with pytest.raises(ScorerError, match=r"GPT2ForSequenceClassification does not take its atten"):
+    with pytest.raises(ScorerError, match=r"GPT2ForSequenceClassification.*attention"):
         RewardModel(model).score(random_episodes(1), attribution="attention")

@@ -35,17 +35,17 @@ def test_parts_by_hand(question, answer, told, straying):
 
 
 def test_a_question_that_nobody_knows_the_answer_to():
-    with pytest.raises(ValueError, match="knows no answer to 'who \\?', only to its bundle's own"):
+    with pytest.raises(ValueError, match=r"no answer to 'who \?'"):
         RULES.parts(["who", "?"], ["me"])
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"questions": {}}, "at least one question"),
-        ({"enough": [1]}, "a number >= 1 for each of 2 topics"),
+        ({"questions": {}}, "one question"),
+        ({"enough": [1]}, r">= 1.*2 topics"),
         ({"enough": [1, 0]}, "a number >= 1"),
-        ({"straying_price": -1.0}, "straying_price must be >= 0, got -1.0"),
+        ({"straying_price": -1.0}, r"straying_price.*>= 0, got -1.0"),
     ],
 )
 def test_rules_that_make_no_sense(change, message):

@@ -125,10 +125,10 @@ def test_rules_survive_storage(rules, tmp_path):
         ("[", r"gold\.json.*\(JSONDecodeError"),
         (
             json.dumps({"kind": "chess"}),
-            r"unknown kind of gold rules 'chess'; .*; expected the JSON that save\(\)",
+            r"'chess'.*save\(\)",
         ),
         (json.dumps({"kind": "toxicity"}), r"\(KeyError: 'rude'\)"),
-        (json.dumps({"kind": "toxicity", "rude": []}), r"rude must name at least one word"),
+        (json.dumps({"kind": "toxicity", "rude": []}), "rude must"),
     ],
 )
 def test_damaged_rules_are_refused(content, message, tmp_path):
@@ -145,8 +145,8 @@ def test_damaged_rules_are_refused(content, message, tmp_path):
         (lambda: SummaryRules(facts=["a"], padding_price=-1), r"prices.*>= 0, got \(-1"),
         (lambda: changed(enough=0), "enough.*>= 1, got 0; 3"),
         (lambda: changed(harms={"bread": ["grab"]}), r"got both.*\['bread'\]"),
-        (lambda: changed(answers={"bread": {"how": []}}), r"every topic at least one answering"),
-        (lambda: changed(answers={}), r"every topic at least one answering"),
+        (lambda: changed(answers={"bread": {"how": []}}), "every topic"),
+        (lambda: changed(answers={}), "every topic"),
     ],
 )
 def test_rules_that_cannot_work_are_refused(build, message):
@@ -159,7 +159,7 @@ def changed(**changes):
 
 
 def test_rules_of_no_known_kind_are_refused():
-    with pytest.raises(TypeError, match=r"AnswerRules, DialogueRules.*SummaryRules.*got str"):
+    with pytest.raises(TypeError, match=r"SummaryRules.*got str"):
         RuleScorer("dialogue")
     with pytest.raises(TypeError, match=r"got dict"):
         RuleScorer({})

@@ -98,19 +98,19 @@ def test_rules_are_read_from_the_file(tmp_path):
 def test_a_file_that_is_no_lexicon_is_named(tmp_path, content):
     path = tmp_path / "lexicon.json"
     path.write_text(content)
-    with pytest.raises(ValueError, match=r"lexicon\.json is not a lexicon .*save\(\)"):
+    with pytest.raises(ValueError, match=r"lexicon\.json.*save\(\)"):
         load_lexicon(path)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"words": {"plain": 0.0}}, r"finite weight other than 0.*'plain': 0\.0.*leave neutral"),
-        ({"words": {}}, r"at least one word"),
+        ({"words": {"plain": 0.0}}, r"finite.*'plain': 0\.0"),
+        ({"words": {}}, "one word"),
         ({"intensifiers": {"un": -1.0}}, r"factors > 0.*'un': -1\.0.*negations"),
         ({"scope": -1}, r"scope.*>= 0.*> 0, got -1.*0\.5"),
         ({"smoothing": 0.0}, r"got 3 and 0\.0"),
-        ({"negations": ("not", "good")}, r"one role in a lexicon.*\['good'\]"),
+        ({"negations": ("not", "good")}, r"one role.*\['good'\]"),
     ],
 )
 def test_bad_lexicons_are_refused(change, message):

@@ -116,9 +116,9 @@ def test_messages_go_through_the_chat_template():
     row = {"prompt": [user], "completion": [good]}
     assert ids_of(encode_responses([row], tokenizer, TextEncoding())) == [expected[0][:2]]
     apart = {"chosen": [user, good], "rejected": [said("user", "d"), bad]}
-    with pytest.raises(DatasetError, match="row 0 of the pairs: the conversations share their"):
+    with pytest.raises(DatasetError, match=r"row 0.*conversations share"):
         encode_pairs([apart], tokenizer, TextEncoding())
-    with pytest.raises(DatasetError, match="has no chat template"):
+    with pytest.raises(DatasetError, match="no chat template"):
         pairs_of([{"prompt": [user], "chosen": [good], "rejected": [bad]}])
 
 
@@ -130,7 +130,7 @@ def test_a_template_that_refuses_a_response_is_one_line(template, content, reaso
     tokenizer = make_tokenizer()
     tokenizer.chat_template = template
     row = {"prompt": "b c", "completion": [{"role": "assistant", "content": content}]}
-    with pytest.raises(DatasetError, match=rf"row 0 of the data: .*template refuses .*{reason}"):
+    with pytest.raises(DatasetError, match=rf"row 0.*refuses.*{reason}"):
         encode_responses([row], tokenizer, TextEncoding())
 
 
@@ -186,7 +186,7 @@ def test_a_response_with_a_partners_replies_is_named_or_left_out():
     talk = Episode(prompt="b", written=np.array([1, 0, 1], np.int8), **given)
     alone = replace(talk, written=np.ones(3, np.int8))
     for source in ([alone, talk], [one.to_record() for one in (alone, talk)]):
-        with pytest.raises(DatasetError, match=r"row 1 .*holds a partner's replies"):
+        with pytest.raises(DatasetError, match=r"row 1.*partner"):
             responses_of(source)
         kept = responses_of(source, SKIP)
         assert ids_of(kept) == [((4,), (3, 5, EOS))]
@@ -231,7 +231,7 @@ def test_a_bad_row_is_named_or_left_out(good, bad, kind, message):
 
 def test_where_every_row_is_bad_nothing_is_left():
     for row in (BAD_PAIRS[2][0], BAD_IDS[0][0]):
-        with pytest.raises(DatasetError, match=r"(no pair is|nothing is) left.*: 2 rows, 0.*row 0"):
+        with pytest.raises(DatasetError, match=r"left.*: 2 rows, 0.*row 0"):
             pairs_of([row, row], SKIP)
 
 
@@ -240,7 +240,7 @@ def test_dialogues_that_share_no_prompt_are_named():
         "chosen": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: d",
         "rejected": "\n\nHuman: a\n\nAssistant: b\n\nHuman: e\n\nAssistant: d",
     }
-    with pytest.raises(DatasetError, match=r"row 0 .*so they share no prompt"):
+    with pytest.raises(DatasetError, match=r"row 0.*no prompt"):
         pairs_of([row])
 
 
@@ -256,7 +256,7 @@ def test_overlong_rows_stop_or_are_cut_or_dropped():
     assert [row.kind for row in dropped.skipped] == ["overlong"]
     assert len(ids_of(dropped)) == 1
     assert len(ids_of(pairs_of(rows, TextEncoding(max_length=5)))) == 2
-    with pytest.raises(DatasetError, match=r"row 0 .*take 4 tokens \(2 of prompt\), more than 2"):
+    with pytest.raises(DatasetError, match=r"row 0.*4 tokens \(2.*2"):
         pairs_of(rows, TextEncoding(overlong="left", max_length=2))  # no prompt would be left
     both = TextEncoding(overlong="left", max_length=3, on_error="skip")
     long = {**IDS, "rejected_ids": [3] * 3}
@@ -268,10 +268,10 @@ def test_overlong_rows_stop_or_are_cut_or_dropped():
     [
         ({"prompt": "b", "completion": " "}, "0.*'completion'.*got ' '"),
         ({"prompt": None, "completion": "a"}, "0 .*'prompt'.*got None"),
-        ({"prompt": "b", "completion": "\ud800"}, "row 0 .*'completion' has the lone surrogate"),
+        ({"prompt": "b", "completion": "\ud800"}, r"row 0.*'completion'.*surrogate"),
         ({"prompt": "b", "completion": 3}, "0 .*'completion'.*got int 3"),
-        ({"said": "b"}, "must.*'prompt'.*'completion'.* got 'said'"),
-        ({"prompt_ids": [4], "response_ids": []}, "row 0 .*a response has no tokens"),
+        ({"said": "b"}, r"'prompt'.*'completion'.*got 'said'"),
+        ({"prompt_ids": [4], "response_ids": []}, r"row 0.*response has no"),
     ],
 )
 def test_a_bad_response_is_named(row, message):
@@ -284,26 +284,26 @@ def test_nothing_to_encode_is_named_in_a_template_too():
     tokenizer.chat_template = TEMPLATE
     encoding = TextEncoding(chat_template=True, on_error="skip")
     for row in ({"prompt": "b", "completion": " "}, {"prompt": "", "completion": "a"}):
-        with pytest.raises(DatasetError, match=r"nothing is left to learn from.* 1 empty; row 0"):
+        with pytest.raises(DatasetError, match="1 empty; row 0"):
             encode_responses([row], tokenizer, encoding)
-    with pytest.raises(TokenizerError, match="has no chat template"):  # no row is to blame
+    with pytest.raises(TokenizerError, match="no chat template"):  # no row is to blame
         pairs_of([GOOD], TextEncoding(chat_template=True, on_error="skip"))
 
 
 def test_what_is_no_row_is_named():
     for encode in (pairs_of, responses_of):
-        with pytest.raises(DatasetError, match=r"row 1 of the data is int; it must be a mapping"):
+        with pytest.raises(DatasetError, match=r"row 1.*int.*mapping"):
             encode([GOOD, 3], SKIP)
     said = [{"role": "assistant", "content": "d"}]
     bad = [{"role": "assistant", "content": "e"}]
-    with pytest.raises(DatasetError, match=r"row 1 of the pairs: 'chosen' must be messages"):
+    with pytest.raises(DatasetError, match=r"row 1.*'chosen'.*messages"):
         pairs_of([{"prompt": "b", "chosen": said, "rejected": bad}, {**GOOD, "chosen": 3}])
 
 
 def test_bad_sources_and_settings_are_named(tmp_path):
-    with pytest.raises(DatasetError, match=r"nothing.jsonl' does not exist"):
+    with pytest.raises(DatasetError, match=r"nothing\.jsonl' does not exist"):
         pairs_of(tmp_path / "nothing.jsonl")
-    with pytest.raises(DatasetError, match="splits 'train', 'test'; pass one of them"):
+    with pytest.raises(DatasetError, match="splits 'train', 'test'"):
         pairs_of({"train": Dataset.from_list([GOOD]), "test": Dataset.from_list([GOOD])})
     with pytest.raises(DatasetError, match="chosen_column='chosen'"):
         pairs_of([{"prompt": "a", "better": "b", "worse": "c"}])

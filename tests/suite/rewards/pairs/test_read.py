@@ -68,7 +68,7 @@ def test_a_data_set_with_splits():
     both = datasets.DatasetDict(train=table, test=datasets.Dataset.from_list([DIALOGUE]))
     assert read_pairs(both, split="test").pairs == (SPLIT,)
     assert read_pairs(datasets.DatasetDict(train=table)).pairs == (PAIR,)
-    with pytest.raises(DatasetError, match=r"have the splits 'train', 'test'; choose one"):
+    with pytest.raises(DatasetError, match="splits 'train', 'test'"):
         read_pairs(both)
     with pytest.raises(DatasetError, match=r"'dev'.*'train', 'test'"):
         read_pairs(both, split="dev")
@@ -113,7 +113,7 @@ BAD_ROWS: dict[str, list[Any]] = {
 )
 def test_a_bad_row_is_named_or_skipped(kind, row, message):
     good = ROW if "prompt" in row else DIALOGUE
-    with pytest.raises(DatasetError, match=rf"row 1 of the pairs: .*{message}.*on_error='skip'"):
+    with pytest.raises(DatasetError, match=rf"row 1.*{message}.*on_error='skip'"):
         read_pairs([good, row])
     pairs = read_pairs([row, good], on_error="skip")
     assert (len(pairs), pairs.rows, pairs.skip_counts()) == (1, (1,), {kind: 1})
@@ -124,15 +124,15 @@ def test_a_bad_row_is_named_or_skipped(kind, row, message):
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
-        ([], {}, "the pairs have 0 rows; give at least one comparison"),
+        ([], {}, "have 0 rows"),
         (3, {}, "dataset.*got int"),
-        ([3], {}, "row 0 of the pairs is int; it must be a mapping"),
+        ([3], {}, r"row 0.*int.*mapping"),
         ([{"chosen": "a"}], {}, "rejected_column='rejected'.*'chosen'"),
         ([ROW], {"prompt_column": "x"}, "prompt_column='x'.*'prompt', 'chosen'"),
         ([ROW], {"margin_column": "x"}, "margin_column='x'"),
-        ([ROW], {"on_error": "ignore"}, r"on_error must be 'raise' or 'skip', got 'ignore'"),
-        ([{**ROW, "chosen": ""}], {"on_error": "skip"}, r"no pair is left: 1 rows, 0 pairs.*row 0"),
-        ("nowhere.jsonl", {}, "file 'nowhere.jsonl' does not exist"),
+        ([ROW], {"on_error": "ignore"}, r"on_error.*got 'ignore'"),
+        ([{**ROW, "chosen": ""}], {"on_error": "skip"}, r"1 rows, 0 pairs.*row 0"),
+        ("nowhere.jsonl", {}, r"'nowhere\.jsonl' does not exist"),
     ],
 )
 def test_what_makes_no_pairs(source, options, message):
@@ -142,14 +142,14 @@ def test_what_makes_no_pairs(source, options, message):
 
 def test_responses_that_repeat_the_prompt_are_refused():
     rows = [{"prompt": "ab", "chosen": f"ab {n}", "rejected": f"ab {n + 1}"} for n in range(3)]
-    with pytest.raises(DatasetError, match=r"every response begins with its prompt"):
+    with pytest.raises(DatasetError, match="begins with its prompt"):
         read_pairs(rows)
     assert len(read_pairs([*rows, ROW])) == 4  # an answer may repeat its question
 
 
 def test_an_unreadable_file_is_named(tmp_path):
     (tmp_path / "pairs.jsonl").write_text("{")
-    with pytest.raises(DatasetError, match=r"pairs.jsonl' cannot be read"):
+    with pytest.raises(DatasetError, match=r"pairs\.jsonl' cannot be"):
         read_pairs(tmp_path / "pairs.jsonl")
 
 
@@ -161,11 +161,11 @@ def test_json_that_is_no_row_is_named(tmp_path, row, place):
     file = tmp_path / "pairs.jsonl"
     file.write_text("\n".join(rows) + "\n")
     where = rf"line {place + 1} |line 2, byte 4: Extra data|it is nested too deeply"
-    with pytest.raises(DatasetError, match=rf"pairs\.jsonl' cannot be read \(({where})"):
+    with pytest.raises(DatasetError, match=rf"pairs\.jsonl' cannot.*\(({where})"):
         read_pairs(file)
 
 
 @pytest.mark.parametrize("tables", [{}, {"train": None}])
 def test_what_is_no_table_is_named(tables):
-    with pytest.raises(DatasetError, match=r"must be a datasets\.Dataset"):
+    with pytest.raises(DatasetError, match=r"datasets\.Dataset"):
         read_pairs(tables)

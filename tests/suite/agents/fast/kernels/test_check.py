@@ -41,7 +41,7 @@ def test_a_fault_in_the_tail_of_the_vocabulary_is_found(monkeypatch):
         own(sums, scores + (scores.shape[1] % 128 != 0), *others)  # a part that is a tail
 
     monkeypatch.setattr(vocabulary, "read_words", faulty)
-    with pytest.raises(ModelError, match="kernels are off by"):
+    with pytest.raises(ModelError, match="kernels are off"):
         check.check_kernels(DEVICE)
 
 
@@ -54,7 +54,7 @@ def test_a_fault_in_bfloat16_is_found(monkeypatch):
             out.mul_(1.5)
 
     monkeypatch.setattr(layers, "apply_gate", faulty)
-    with pytest.raises(ModelError, match="kernels are off by"):
+    with pytest.raises(ModelError, match="kernels are off"):
         check.check_kernels(DEVICE)
 
 
@@ -67,7 +67,7 @@ def test_a_fault_in_the_second_rows_of_a_norms_program_is_found(monkeypatch):
             slope[len(shares) :] = 0.0
 
     monkeypatch.setattr(layers, "norm_slope", faulty)
-    with pytest.raises(ModelError, match="kernels are off by"):
+    with pytest.raises(ModelError, match="kernels are off"):
         check.check_kernels(DEVICE)
 
 
@@ -83,7 +83,7 @@ def test_steps_are_tried_on_texts_of_several_turns_and_parts(capacity, hidden_fr
 
     plain = partial(StaticStream, rows=2)
     check_steps(model, plain, plain, capacity)
-    with pytest.raises(ModelError, match="decoded by kernels to hidden states that are off by"):
+    with pytest.raises(ModelError, match=r"kernels.*hidden states.*off"):
         check_steps(model, plain, partial(Forgetful, rows=2), capacity)
 
 

@@ -13,9 +13,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.suite.agents.conftest import make_model
 from tests.suite.agents.fast.test_static import model_of
+from tests.support.tapes import record_tapes
 from tests.support.traffic import Traffic
+from tokengym.agents.fast.updates import CapturedTrunk
 from tokengym.agents.policy.language_model import LanguageModel
-from tokengym.agents.policy.needs import Computing, Texts, memory_needed
+from tokengym.agents.policy.memory import Computing, Texts, memory_needed
 from tokengym.agents.policy.sequences import Sequences
 
 pytest.importorskip("triton", reason="Triton is not installed; it comes with torch for CUDA")
@@ -96,6 +98,31 @@ def test_adapters_learn_the_same(family, recompute):
     plain, fused = read_both_ways(model)
     assert len(plain) == 1 + 3 * 7 * 2  # of each block's maps, two matrices
     assert_near(plain, fused, near=1e-5)
+
+
+@pytest.mark.parametrize("adapters", [None, ADAPTERS])
+def test_captured_passes_by_kernels_give_the_same_gradients(adapters, monkeypatch):
+    if DEVICE == "cpu":
+        record_tapes(monkeypatch)
+    model = LanguageModel(model_of("qwen2").model, adapters).eval().to(DEVICE)
+    passes = CapturedTrunk(model)
+    batches = [
+        Sequences.from_ids([[3, 4], [5]], [[6, 7, 8], more], DEVICE) for more in ([9], [2, 9, 4])
+    ]
+    for _ in range(2):
+        found: list[list[Tensor | None]] = []
+        for model.captured_trunk in (None, passes):
+            model.zero_grad(set_to_none=True)
+            for batch in batches:
+                states = model.response_states(batch, kernels=True)
+                waves = torch.arange(states.numel(), device=DEVICE).sin().view_as(states)
+                (waves * states).sum().backward()
+            found.append([weight.grad for weight in model.parameters()])
+        torch.testing.assert_close(found[1], found[0], atol=1e-4, rtol=1e-4)
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.mul_(1.1)
+    assert [kernels for *_, kernels in passes.shapes] == [True]
 
 
 @pytest.mark.parametrize("kind", ["bfloat16", "mixed"])

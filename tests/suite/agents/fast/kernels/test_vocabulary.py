@@ -15,7 +15,7 @@ from tests.suite.agents.policy.test_head import asked, assert_as_autograd, parts
 from tests.suite.agents.policy.test_policy import shake
 from tests.support.tapes import record_tapes
 from tests.support.traffic import Traffic
-from tokengym.agents.policy.head import LOWEST, Figures, token_figures
+from tokengym.agents.policy.head import LOWEST, Request, token_figures
 from tokengym.agents.policy.sampling import draw, packed
 from tokengym.agents.policy.sequences import Sequences
 
@@ -141,7 +141,7 @@ def test_the_vocabulary_is_passed_over_eleven_times(monkeypatch):
     with FakeTensorMode(), traffic:
         states, ref_states = torch.empty(2, num, hidden, dtype=torch.bfloat16).unbind()
         weight, ref_weight = torch.empty(2, vocab, hidden, dtype=torch.bfloat16).unbind()
-        figures = Figures(
+        figures = Request(
             tokens=torch.zeros(num, dtype=torch.int64),
             temperature=1.0,
             num_actions=vocab,

@@ -1,7 +1,7 @@
 """The mathematics of signed credit: parts of a score that need not sum to it.
 
 Pure functions, one response at a time; `redistribution` has credit by weights. Throughout,
-``score`` is R and shares are a, (n,) signed, finite and n >= 1, both in reward units like the
+``score`` is R and ``parts`` are a, (n,) signed, finite and n >= 1, both in reward units like the
 (n,) float64 results; ``segments`` are consecutive spans that cover the n tokens. Anything else
 is a ValueError.
 """
@@ -12,47 +12,44 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tokengym.rewards.maths.redistribution import sparse
-
-FloatArray = NDArray[np.float64]
-
+from tokengym.rewards.maths.redistribution import FloatArray, sparse
 
 GUARD = 0.1
-"""Least part of the shares' absolute sum that must be left for them to be rescaled."""
+"""Least share of the parts' absolute sum that must be left for them to be rescaled."""
 
 
-def add_rest_to_last(score: float, shares: ArrayLike) -> FloatArray:
+def add_rest_to_last(score: float, parts: ArrayLike) -> FloatArray:
     """Return signed parts of a score, with what belongs to no token on the last one.
 
     r_t = a_t + 1[t = n - 1] * (R - sum_s a_s)
 
     Args:
         score: R, reward units.
-        shares: (n,) a, reward units.
+        parts: (n,) a, reward units.
 
     Returns:
         (n,) reward units, sums to the score.
 
     Raises:
-        ValueError: if the shares are no vector of finite numbers.
+        ValueError: if the parts are no vector of finite numbers.
 
     Example:
         >>> add_rest_to_last(1.0, [2.0, -0.5, 0.0])
         array([ 2. , -0.5, -0.5])
     """
-    rewards = _finite_vector(shares).copy()
+    rewards = _finite_vector(parts).copy()
     rewards[-1] += score - rewards.sum()
     return rewards
 
 
-def add_rest_evenly(score: float, shares: ArrayLike) -> FloatArray:
+def add_rest_evenly(score: float, parts: ArrayLike) -> FloatArray:
     """Return signed parts of a score with the same amount added to each.
 
     r_t = a_t + (R - sum_s a_s) / n
 
     Args:
         score: R, reward units.
-        shares: (n,) a, reward units.
+        parts: (n,) a, reward units.
 
     Returns:
         (n,) reward units, sums to the score.
@@ -61,26 +58,26 @@ def add_rest_evenly(score: float, shares: ArrayLike) -> FloatArray:
         >>> add_rest_evenly(1.0, [2.0, -0.5, 1.0])
         array([ 1.5, -1. ,  0.5])
     """
-    rewards = _finite_vector(shares)
+    rewards = _finite_vector(parts)
     return rewards + (score - rewards.sum()) / len(rewards)
 
 
-def rescale_signed(score: float, shares: ArrayLike, *, guard: float = GUARD) -> FloatArray:
-    """Return signed shares scaled to sum to the score, keeping every share's sign.
+def rescale_signed(score: float, parts: ArrayLike, *, guard: float = GUARD) -> FloatArray:
+    """Return signed parts scaled to sum to the score, keeping the sign of each.
 
     With A = sum_t a_t and M = sum_t |a_t|:
     r_t = a_t * R / A                    if R * A > 0 and |A| >= guard * M
-    r_t = a_t * |R| / M, completed       otherwise (`complete`: the rest goes to the last token)
+    r_t = a_t * |R| / M, and the rest    otherwise (`add_rest_to_last`)
     r_t = R / n                          if M = 0
 
-    The first line is the plain rescaling. Where the shares nearly cancel it would blow them up
+    The first line is the plain rescaling. Where the parts nearly cancel it would blow them up
     without bound, and where their sum has the other sign than the score it would turn every sign
-    round; there the shares keep their signs and an absolute sum of |R|. Either way
+    round; there the parts keep their signs and an absolute sum of |R|. Either way
     sum_t |r_t| <= max(1 / guard, 3) * |R|.
 
     Args:
         score: R, reward units.
-        shares: (n,) a, signed, any scale.
+        parts: (n,) a, signed, any scale.
         guard: In (0, 1].
 
     Returns:
@@ -96,31 +93,34 @@ def rescale_signed(score: float, shares: ArrayLike, *, guard: float = GUARD) -> 
     """
     if not 0.0 < guard <= 1.0:
         raise ValueError(f"guard must lie in (0, 1], got {guard}; the default is {GUARD}")
-    shares = _finite_vector(shares)
-    largest = float(np.abs(shares).max())
+    parts = _finite_vector(parts)
+    largest = float(np.abs(parts).max())
     if largest == 0.0:
-        return np.full(len(shares), score / len(shares))
-    shares = shares / largest  # any scale, without overflow
-    total, magnitude = float(shares.sum()), float(np.abs(shares).sum())
+        return np.full(len(parts), score / len(parts))
+    parts = parts / largest  # any scale, without overflow
+    total, magnitude = float(parts.sum()), float(np.abs(parts).sum())
     if score * total > 0 and abs(total) >= guard * magnitude:
-        return shares * (score / total)
-    return add_rest_to_last(score, shares * (abs(score) / magnitude))
+        return parts * (score / total)
+    return add_rest_to_last(score, parts * (abs(score) / magnitude))
 
 
-def spread_signed(
-    score: float, shares: NDArray[np.floating], *, beta: float, rescale: bool
+def spread_signed_parts(
+    score: float, parts: NDArray[np.floating], *, beta: float, rescale: bool
 ) -> NDArray[np.float64]:
-    """Return signed shares as token rewards, blended with the sparse reward.
+    """Return signed parts as token rewards, blended with the sparse reward.
 
-    r = beta * s + (1 - beta) * sparse(R),   s = the shares, rescaled or completed to R
+    r = beta * s + (1 - beta) * sparse(R),   s = the parts, made to sum to R
 
     Args:
         score: R, reward units.
-        shares: (n,) signed.
+        parts: (n,) signed.
         beta: Share of the score that is spread.
-        rescale: Whether `rescale_signed` or `complete` makes them sum to R.
+        rescale: Whether `rescale_signed` or `add_rest_to_last` makes them sum to R.
+
+    Returns:
+        (n,) reward units, sums to the score.
     """
-    spread = rescale_signed(score, shares) if rescale else add_rest_to_last(score, shares)
+    spread = rescale_signed(score, parts) if rescale else add_rest_to_last(score, parts)
     return beta * spread + (1.0 - beta) * sparse(score, len(spread))
 
 
@@ -198,11 +198,11 @@ def shift_reply_credit(values: ArrayLike, written: NDArray[np.integer]) -> NDArr
     return sums.astype(np.float32)
 
 
-def segment_sums(shares: ArrayLike, segments: Sequence[range]) -> FloatArray:
-    """Return the sum of the shares of each segment.
+def segment_sums(parts: ArrayLike, segments: Sequence[range]) -> FloatArray:
+    """Return the sum of the parts of each segment.
 
     Args:
-        shares: (n,) signed.
+        parts: (n,) signed.
         segments: Consecutive spans that cover the n tokens, as `split_evenly` gives them.
 
     Returns:
@@ -213,7 +213,7 @@ def segment_sums(shares: ArrayLike, segments: Sequence[range]) -> FloatArray:
         array([3., 4.])
     """
     # Sums from each start to the next one: no segment is empty, where reduceat would not give 0.
-    return np.add.reduceat(_finite_vector(shares), [segment.start for segment in segments])
+    return np.add.reduceat(_finite_vector(parts), [segment.start for segment in segments])
 
 
 def on_last_tokens(values: ArrayLike, segments: Sequence[range]) -> FloatArray:
@@ -235,10 +235,11 @@ def on_last_tokens(values: ArrayLike, segments: Sequence[range]) -> FloatArray:
     return rewards
 
 
-def _finite_vector(shares: ArrayLike) -> FloatArray:
-    array = np.asarray(shares, dtype=np.float64)
+def _finite_vector(parts: ArrayLike) -> FloatArray:
+    """Return parts as an array (n,), once they are finite."""
+    array = np.asarray(parts, dtype=np.float64)
     if array.ndim != 1 or len(array) == 0 or not np.isfinite(array).all():
         raise ValueError(
-            f"shares must be finite, of shape (n,) with n >= 1, got {array} of shape {array.shape}"
+            f"parts must be finite, of shape (n,) with n >= 1, got {array} of shape {array.shape}"
         )
     return array

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokengym.rewards.maths import redistribution as F
-from tokengym.rewards.maths.shares import (
+from tokengym.rewards.maths.signed_parts import (
     add_rest_evenly,
     add_rest_to_last,
     rescale_signed,
@@ -60,9 +60,9 @@ def test_split_evenly():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: add_rest_evenly(1.0, []), r"shares must be finite, of shape \(n,\)"),
-        (lambda: add_rest_to_last(1.0, []), r"shares must be finite, of shape \(n,\)"),
-        (lambda: rescale_signed(1.0, [np.nan]), "shares must be finite"),
+        (lambda: add_rest_evenly(1.0, []), r"parts.*\(n,\)"),
+        (lambda: add_rest_to_last(1.0, []), r"parts.*\(n,\)"),
+        (lambda: rescale_signed(1.0, [np.nan]), r"parts.*finite"),
         (lambda: rescale_signed(1.0, [1.0], guard=0.0), r"guard.*\(0, 1\], got 0.0"),
         (lambda: split_evenly(0, 2), "length.*1, got 0.*2"),
     ],

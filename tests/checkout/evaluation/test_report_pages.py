@@ -1,0 +1,30 @@
+"""The pages that a report leads to, once the repository has an address."""
+
+import re
+from pathlib import Path
+
+import gymnasium as gym
+import pytest
+
+import tokengym
+from tests.suite.evaluation.conftest import fabricate_curves
+from tokengym.evaluation.report.report import render_report
+from tokengym.evaluation.report.summary import summarize
+from tokengym.evaluation.runs.compared import compared
+from tokengym.evaluation.runs.config import ComparisonConfig
+
+DOCS = Path(__file__).parents[3] / "docs"
+TASKS = [name for name, spec in gym.registry.items() if spec.namespace == tokengym.__name__]
+AGENTS = ("ppo", "loo:group_size=8", "dpo", "online-dpo", "sft", "sb3:A2C")
+
+
+@pytest.mark.parametrize("env", TASKS)
+def test_the_pages_that_a_report_links_to_exist(env: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tokengym.evaluation.report.intro.REPOSITORY", "https://example.org/t")
+    rewards = ("sparse", "abc") if env.startswith("tokengym/MovieReview") else ("sparse",)
+    config = ComparisonConfig(env=env, rewards=rewards, agents=AGENTS)
+    summary = {**summarize(fabricate_curves(("sparse", "abc"))), "compared": compared([config])}
+    links = re.findall(r'href="https://example.org/t/([^"#]+)', render_report(summary, []))
+    pages = [link.removeprefix("blob/main/docs/") for link in links]
+    assert {"guide/glossary.md", "agents/dpo.md", "rewards/credits.md"} <= {*pages}
+    assert all((DOCS / page).is_file() for page in pages)
