@@ -28,7 +28,12 @@ def names_of(*declared: type) -> list[str]:
 
 
 def from_keywords(
-    declared: type[T], keywords: Mapping[str, Any], *, owner: str, others: Collection[str] = ()
+    declared: type[T],
+    keywords: Mapping[str, Any],
+    *,
+    owner: str,
+    others: Collection[str] = (),
+    said_by: Mapping[str, str] | None = None,
 ) -> T:
     """Return a settings dataclass built from keyword arguments.
 
@@ -37,9 +42,10 @@ def from_keywords(
         keywords: Values by field name; a field that is left out has its default.
         owner: Name of the caller, for the message.
         others: Further arguments of the caller, for the message.
+        said_by: Keywords of other libraries, and what says the same here.
 
     Raises:
-        TypeError: if a keyword is not a field, with the near matches.
+        TypeError: if a keyword is not a field, with what says the same or the near matches.
         ValueError: if a value is out of range.
     """
     known = [one.name for one in fields(declared)]  # type: ignore[arg-type]
@@ -47,6 +53,8 @@ def from_keywords(
         if name not in known:
             known = [*others, *known]
             hint = did_you_mean(name, known, shown={word: word for word in known})
+            if said := (said_by or {}).get(name):
+                hint = f"{said}; "
             raise TypeError(f"{owner}() has no argument {name!r}; {hint}known: {', '.join(known)}")
     return declared(**keywords)
 
