@@ -113,8 +113,8 @@ def takes_settings(
 
     Args:
         defaults: Returns the default settings, or `Chosen`, by the command's parameter. Its own
-            parameters, those of ``**rest: Unpack[...]`` included, are options of the command, whose
-            values decide the defaults of the others; what is for a keyword alone is none.
+            parameters, and those of ``**rest: Unpack[...]``, are options of the command, whose
+            values decide the defaults of the others; keyword-only parameters are none.
         usual: Options that ``--help`` shows, beside those of learners outside tokengym; the others
             are left to ``--help-all``. None takes all parameters of the command, and `USED`.
         by_learner: Whether ``agent`` is a learner, which may be named first: an option that only

@@ -30,6 +30,7 @@ from tokengym.base.files import write_csv
 from tokengym.base.text import number
 from tokengym.envs import Episode
 from tokengym.evaluation.runs.display import ProgressDisplay
+from tokengym.evaluation.runs.run import Run
 from tokengym.rewards import RewardModel
 from tokengym.scripts import cli
 from tokengym.scripts.cli import COMMANDS, command_names, main
@@ -137,7 +138,7 @@ def test_what_a_learner_from_data_logged_is_shown_by_epochs(held_out, tmp_path, 
     figures = ("loss", *PAIR_FIGURES)
     columns = ["step", "epoch", *figures, *(f"eval_{name}" for name in figures)]
     write_csv(tmp_path / "train.csv", rows, columns)
-    _show_log(terminal(), tmp_path)
+    _show_log(terminal(), Run(tmp_path))
     head, *lines = (line.split() for line in capsys.readouterr().out.splitlines())
     assert head == ["loss", "rewards/accuracies"]
     assert lines[0] == ["epoch", "1", "training", "0.500", "0.750"]
@@ -147,7 +148,7 @@ def test_what_a_learner_from_data_logged_is_shown_by_epochs(held_out, tmp_path, 
         else "no held-out data: --eval-pairs FILE tells whether these figures carry over".split()
     )
     write_csv(tmp_path / "train.csv", [{"step": 1, "score": 0.5}], ["step", "score"])
-    _show_log(terminal(), tmp_path)  # of a learner by rounds
+    _show_log(terminal(), Run(tmp_path))  # of a learner by rounds
     assert capsys.readouterr().out == ""
 
 
