@@ -25,7 +25,6 @@ from tokengym.evaluation.report.curves import (
     SPENT,
     Curve,
     columns_of,
-    curve_of,
     group_label,
     on_axis,
 )
@@ -36,7 +35,7 @@ from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.report.tables import group_table, short_table
 from tokengym.evaluation.report.verdict import difference_of, kind_of
 from tokengym.evaluation.runs.folder import stored_runs
-from tokengym.evaluation.runs.results import gather_curves
+from tokengym.evaluation.runs.foreign_curves import gather_curves
 from tokengym.evaluation.runs.run import Run
 from tokengym.evaluation.runs.spec import REFERENCE, slug
 from tokengym.rewards.registry import RewardChoice
@@ -342,7 +341,7 @@ def read_result(folder: Path | str) -> Result:
     if not finished:
         fault = f"no run of {folder} has finished" if runs else f"{folder} holds no comparison"
         raise ValueError(f"{fault}; name a folder that tokengym compare, train or report wrote")
-    curves = [curve_of(run.points, credit=run.arm, seed=run.seed) for run in finished]
+    curves = [run.curve for run in finished]
     settings = _settings_of(runs, folder)
     return Result(summarize(on_axis(curves, settings.axis), settings), curves, folder)
 

@@ -14,7 +14,7 @@ from tokengym.agents.offline import ResponseCollector, Sampling, make_policy
 from tokengym.envs import Episode, Task
 from tokengym.evaluation.measure import BEST_OF, MIN_ERRORS, span_error
 from tokengym.evaluation.runs import EvaluationSettings, RunRecord, training_settings
-from tokengym.evaluation.statistics import area_under_curve, mean_net_score, paired_difference
+from tokengym.evaluation.statistics import Curve, paired_difference
 from tokengym.lab.tables import mean
 from tokengym.rewards import gold_scorer
 
@@ -63,16 +63,14 @@ def net(row: Row, price: float = PRICE) -> float:
     return float(row["score"] - price * row["kl"])
 
 
+def curve_of(rows: Sequence[Row], price: float = PRICE) -> Curve:
+    """Return a run's curve over its tokens, with ``net_score``: score - c KL."""
+    return Curve.of(rows).over_tokens().priced(price)
+
+
 def net_area(rows: Sequence[Row], price: float = PRICE) -> float:
-    """Return the mean of score - c KL over the tokens of a run."""
-    tokens, scores, kl = ([row[name] for row in rows] for name in ("tokens", "score", "kl"))
-    return mean_net_score(tokens, scores, kl, price)
-
-
-def over_run(rows: Sequence[Row], measure: str) -> float:
-    """Return the mean of a measurement over the tokens of a run."""
-    tokens = [row["tokens"] for row in rows]
-    return float(area_under_curve(tokens, [row[measure] for row in rows], normalize=True))
+    """Return the criterion of the protocol, the mean of score - c KL over the tokens of a run."""
+    return curve_of(rows, price).area("net_score")
 
 
 def way(drawn: Iterable[Row], of: Callable[[Row], float] = net) -> tuple[float, float]:

@@ -21,12 +21,11 @@ from tokengym import ComparisonConfig
 from tokengym.evaluation.report import number
 from tokengym.evaluation.runs import EvaluationSettings, RunRecord
 from tokengym.evaluation.statistics import (
+    Curve,
     EqualKL,
-    RunPath,
     compare_at_kl,
     steps_to_threshold,
 )
-from tokengym.lab.benchmark.verdict import path_of
 from tokengym.lab.protocol import LEARNER, MEASURES
 from tokengym.lab.study import Cell, Published, Round, Row, Runs, Study, draw_mean, single_run
 from tokengym.lab.tables import (
@@ -198,9 +197,10 @@ def made(runs: Runs, cell: Cell, *, held: bool = False) -> dict[int, Sequence[Ro
     return {seed: points for seed, points in of_cell.items() if not held or is_held(points)}
 
 
-def second_half(points: Sequence[Row]) -> RunPath:
+def second_half(points: Sequence[Row]) -> Curve:
     """Return the held-out measurements of a run's second half."""
-    return path_of([row for row in points if row["kl"] is not None and row["step"] >= READ_FROM])
+    rows = [row for row in points if row["kl"] is not None and row["step"] >= READ_FROM]
+    return Curve.of(rows, ("tokens", "score", "gold_score", "kl"))
 
 
 def at_kl(

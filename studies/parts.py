@@ -3,13 +3,11 @@
 from collections.abc import Iterator, Sequence
 
 from tokengym.evaluation.report import signed
-from tokengym.evaluation.statistics import PairedDifference, final_mean, paired_difference
-from tokengym.lab.protocol import Row, net, net_area, over_run
+from tokengym.evaluation.statistics import PairedDifference, paired_difference
+from tokengym.lab.protocol import Row, curve_of
 from tokengym.lab.study import Cell, Runs
 from tokengym.lab.tables import paired, paired_text
 
-TENTH = 0.1
-"""Share of a run's measurements that is its end."""
 COLUMNS = (
     ("score", False),
     ("kl", False),
@@ -24,9 +22,8 @@ HEADS = ("score", "KL", "score in the last tenth", "gold", "KL there")
 
 def of_run(points: Sequence[Row], measure: str, *, at_end: bool) -> float:
     """Return the mean of a measurement over a run or its last tenth; "net" is score - c KL."""
-    if at_end:
-        return final_mean([net(r) if measure == "net" else r[measure] for r in points], TENTH)
-    return net_area(points) if measure == "net" else over_run(points, measure)
+    curve, name = curve_of(points), "net_score" if measure == "net" else measure
+    return curve.end(name) if at_end else curve.area(name)
 
 
 def by_seed(runs: Runs, cell: Cell, measure: str, *, at_end: bool = False) -> dict[int, float]:

@@ -19,7 +19,7 @@ from tokengym.evaluation.measure import BEST_OF
 from tokengym.evaluation.report import number
 from tokengym.evaluation.runs import EvaluationSettings, Run, TaskSettings
 from tokengym.evaluation.statistics import paired_difference
-from tokengym.lab.protocol import PRICE, net, net_area, over_run
+from tokengym.lab.protocol import PRICE, curve_of, net, net_area
 from tokengym.lab.study import (
     NET,
     Cell,
@@ -66,8 +66,8 @@ Points = Mapping[int, Sequence[Row]]
 """Seed -> measurements of the run."""
 FIGURES = {
     f"{NET} over the run": net_area,
-    "score over the run": lambda rows: over_run(rows, "score"),
-    "KL over the run": lambda rows: over_run(rows, "kl"),
+    "score over the run": lambda rows: curve_of(rows).area("score"),
+    "KL over the run": lambda rows: curve_of(rows).area("kl"),
     "score at the end": lambda rows: float(rows[-1]["score"]),
     "gold at the end": lambda rows: float(rows[-1]["gold_score"]),
     "KL at the end": lambda rows: float(rows[-1]["kl"]),

@@ -15,7 +15,7 @@ from typing import Any
 from studies import other_tasks
 from tokengym.evaluation.report import number
 from tokengym.evaluation.statistics import paired_difference
-from tokengym.lab.protocol import over_run
+from tokengym.lab.protocol import curve_of
 from tokengym.lab.study import DOCS, Docs, Row, command_line, draw_mean, read_rows
 from tokengym.lab.tables import (
     NONE,
@@ -55,12 +55,12 @@ KIN = (
 )
 """Rules that spread the reward model's score, and their lambdas, beside `sparse` at 0.95."""
 FIGURES: dict[str, Callable[[Sequence[Row]], float]] = {
-    "gold over the run": lambda rows: over_run(rows, "gold_score"),
+    "gold over the run": lambda rows: curve_of(rows).area("gold_score"),
     "gold at the end": lambda rows: float(rows[-1]["gold_score"]),
     "KL at the end": lambda rows: float(rows[-1]["kl"]),
 }
 SCORE: dict[str, Callable[[Sequence[Row]], float]] = {
-    "score over the run": lambda rows: over_run(rows, "score"),
+    "score over the run": lambda rows: curve_of(rows).area("score"),
     "score at the end": lambda rows: float(rows[-1]["score"]),
 }
 """Of rewards that read one reward model."""

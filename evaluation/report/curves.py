@@ -7,7 +7,7 @@ tools log is read by `reading`.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,8 @@ from tokengym.base.files import write_csv
 from tokengym.envs import printable
 from tokengym.evaluation.measure.measures import AXES, MEASURES, Axis
 from tokengym.evaluation.report.reading import NEEDED, Source, Table, read_table
-from tokengym.evaluation.statistics import (
-    Array,
-    area_under_curve,
-    final_mean,
-    iqm,
-    last_crossing,
-    leaps,
-)
+from tokengym.evaluation.statistics import Array, Curve, iqm, leaps
+from tokengym.evaluation.statistics.curve import FINAL, Group
 from tokengym.evaluation.statistics.curves import final_points
 
 KEY_COLUMNS = NEEDED
@@ -36,9 +30,6 @@ MEASUREMENTS = tuple(m.name for m in MEASURES.values() if m.recorded)
 COLUMNS = ("credit", "seed", "step", "tokens", "episodes", *MEASUREMENTS, "wall_s")
 """The columns of a curves.csv that a comparison writes, in order."""
 
-FINAL_WINDOW = 0.1
-"""The last tenth of a run's evaluations is its end."""
-Group = tuple[tuple[str, str], ...]
 LARGEST = 3.4e38
 """Largest number of a cell, that of float32, which scores are."""
 SETTING = "setting "
@@ -47,71 +38,53 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curve:
-    """One run: its measurements at each evaluation."""
-
-    credit: str
-    """The reward it trained with."""
-    seed: int
-    """Its seed; runs of different rewards with one seed are pairs."""
-    group: Group = ()
-    """Settings that set it apart, as (column, value) pairs; () where there is one setting."""
-    steps: Array
-    """(time,) updates, rising."""
-    values: Mapping[str, Array]
-    """Per measurement (time,); NaN where it was not taken. ``score`` is always present."""
-
-    def has(self, name: str) -> bool:
-        """Return whether a measurement was taken at every step."""
-        return self.hole(name) is None
-
-    def hole(self, name: str) -> float | None:
-        """Return the first step at which a measurement was not taken, or None."""
-        values = self.values.get(name, np.full(len(self.steps), np.nan))
-        missing = self.steps[~np.isfinite(values)]
-        return float(missing[0]) if len(missing) else None
-
-    def fault(self) -> str | None:
-        """Return why the run cannot enter statistics, or None."""
-        for step, score in zip(self.steps, self.values["score"], strict=True):
-            if not np.isfinite(score):
-                return f"score is {score} at step {step:g}"
-        return None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Runs:
-    """All runs of one reward, on the panel's steps."""
+    """All runs of one reward, whole and on common steps."""
 
-    seeds: tuple[int, ...]
-    """(runs,), rising."""
+    curves: tuple[Curve, ...]
+    """The runs, by rising seed, each as long as it is."""
+    steps: Array
+    """(time,): every step at which a run of the panel was evaluated, within what all of these runs
+    cover."""
     values: Mapping[str, Array]
-    """Per measurement that every run of the reward has: (runs, time)."""
-    evaluated: NDArray[np.bool_]
-    """(runs, time): True where a run was evaluated itself, and at the last step; elsewhere its
-    values are interpolated."""
-    cut: NDArray[np.bool_]
-    """(runs,): True where the last step is none of a run's own evaluations."""
+    """Per measurement that every run of the reward has: (runs, time), interpolated linearly between
+    a run's own evaluations."""
 
-    def own_rows(self, measure: str) -> list[Array]:
-        """Return each run's values at its own evaluations alone, (evaluations,) each.
+    @classmethod
+    def of(cls, curves: Sequence[Curve], grid: Array) -> "Runs":
+        """Return runs on the steps of a grid that all of them cover."""
+        first = max(curve.steps[0] for curve in curves)
+        last = min(curve.steps[-1] for curve in curves)
+        steps = grid[(grid >= first) & (grid <= last)]
+        names = [n for n in curves[0].values if all(curve.has(n) for curve in curves)]
+        values = {
+            name: np.stack([np.interp(steps, curve.steps, curve.values[name]) for curve in curves])
+            for name in names
+        }
+        return cls(curves=tuple(curves), steps=steps, values=values)
 
-        What counts evaluations, or looks at the noise from one to the next, reads these: other runs
-        may have been evaluated at many steps between two of its own.
-        """
-        rows = self.values[measure]
-        return [row[own] for row, own in zip(rows, self.evaluated, strict=True)]
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """(runs,), rising."""
+        return tuple(curve.seed for curve in self.curves)
 
-    def at_end(self, rows: NDArray[np.integer] | slice = slice(None)) -> NDArray[np.bool_]:
-        """Return the steps that are a final evaluation of a run, (time,): of its last tenth.
+    @property
+    def by_seed(self) -> dict[int, Curve]:
+        """The runs by their seeds."""
+        return {curve.seed: curve for curve in self.curves}
 
-        Args:
-            rows: Runs that count.
-        """
-        end = np.zeros(self.evaluated.shape[1], dtype=bool)
-        for own in self.evaluated[rows]:
-            steps = np.flatnonzero(own)
-            end[steps[-final_points(len(steps), FINAL_WINDOW) :]] = True
+    @property
+    def own_steps(self) -> NDArray[np.bool_]:
+        """Which of the steps the first run was evaluated at itself, (time,)."""
+        return np.isin(self.steps, self.curves[0].steps)
+
+    @property
+    def at_end(self) -> NDArray[np.bool_]:
+        """Steps that are a final evaluation of a run, (time,): of its last tenth."""
+        end = np.zeros(len(self.steps), dtype=bool)
+        for curve in self.curves:
+            steps = curve.between(self.steps[0], self.steps[-1]).steps
+            end |= np.isin(self.steps, steps[-final_points(len(steps), FINAL) :])
         return end
 
 
@@ -122,7 +95,7 @@ class Panel:
     group: Group
     """Values that set this setting apart; () where there is one."""
     steps: Array
-    """(time,): every step at which a run was evaluated, up to the last that all runs reached."""
+    """(time,): every step at which a run was evaluated, within what all runs cover."""
     rewards: Mapping[str, Runs]
     """In the order of the comparison."""
     measures: tuple[str, ...]
@@ -131,7 +104,7 @@ class Panel:
     """Rewards without each measurement that some run has, in words: by name, with the first run and
     step that lack it where others have it."""
     cut_at: float | None
-    """The step at which longer runs were cut, so that all had one budget; None if none was."""
+    """The last step of the shortest run, where others are longer; None where all are alike."""
     longest: float
     """The last step of the longest run."""
     shortest: str
@@ -149,51 +122,17 @@ class Panel:
     def gaps(self, runs: Runs) -> NDArray[np.bool_]:
         """Return where a reward's drawn path leaps in one update, (time - 1,); see `leaps`."""
         made = runs.values.get("step")  # of curves over tokens
-        updates = self.steps if made is None else made.mean(axis=0)
+        updates = runs.steps if made is None else made.mean(axis=0)
         return leaps(updates, iqm(runs.values["kl"], 0))
 
-    def ends(self, runs: Runs, measure: str) -> Array:
-        """Return what each run has at its end, (runs,): the mean of its last tenth."""
-        return np.array([final_mean(row, FINAL_WINDOW) for row in self._rows(runs, measure)])
-
-    def at_kl(self, runs: Runs, levels: Array, measure: str) -> Array:
-        """Return what each run has where it was last at a KL, see `last_crossing`.
-
-        Args:
-            runs: Runs of a reward.
-            levels: (runs,) KL of each, nats.
-            measure: A measurement, or ``step``.
-
-        Returns:
-            (runs,), NaN where a run was not there.
-        """
-        kept = [-1 if cut else None for cut in runs.cut]  # an interpolated end is no policy
-        rows = zip(self._rows(runs, "kl"), self._rows(runs, measure), levels, kept, strict=True)
-        return np.array(
-            [
-                np.interp(last_crossing(kl[:to], k), range(len(row[:to])), row[:to])
-                for kl, row, k, to in rows
-            ]
-        )
-
-    def _rows(self, runs: Runs, measure: str) -> list[Array]:
-        """Return each run's values, or steps, at its own evaluations, (evaluations,) each."""
-        if measure == "step":
-            return [self.steps[own] for own in runs.evaluated]
-        return runs.own_rows(measure)
-
     def per_run(self, runs: Runs, measure: str, kind: str) -> Array:
-        """Return one number per run.
+        """Return one number per run, (runs,), in the measurement's unit; see `figure`."""
+        return np.array([figure(curve, measure, kind) for curve in runs.curves])
 
-        ``auc`` is its mean height over the budget, ``final`` its mean at the end.
 
-        Returns:
-            (runs,), in the measurement's unit.
-        """
-        if kind == "auc":
-            rows = runs.values[measure]
-            return np.array([area_under_curve(self.steps, row, normalize=True) for row in rows])
-        return self.ends(runs, measure)
+def figure(curve: Curve, measure: str, kind: str) -> float:
+    """Return a number of a run: ``auc`` its mean over the run, ``final`` its mean at the end."""
+    return curve.area(measure) if kind == "auc" else curve.end(measure)
 
 
 def read_curves(
@@ -299,15 +238,7 @@ def curve_of(
 ) -> Curve:
     """Return the curve of one run from its measurements."""
     measured = [name for name in points[0] if name in {*SPENT, *MEASUREMENTS}]
-    return Curve(
-        credit=credit,
-        seed=seed,
-        group=group,
-        steps=np.array([point["step"] for point in points], dtype=np.float64),
-        values={  # None becomes NaN
-            name: np.array([point[name] for point in points], dtype=np.float64) for name in measured
-        },
-    )
+    return Curve.of(points, measured, credit=credit, seed=seed, group=group)
 
 
 def write_curves(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
@@ -350,14 +281,14 @@ def columns_of(group: Group) -> dict[str, str]:
 
 
 def make_panels(curves: Sequence[Curve], *, kl_coef: float | None = None) -> list[Panel]:
-    """Group curves by setting and put each group's on common steps.
+    """Group curves by setting, and put each reward's on common steps to draw them.
 
     Between its own evaluations a run is interpolated linearly. Where the KL was measured and
     ``kl_coef`` is given, ``net_score`` = score - kl_coef * kl is added: the objective of a PPO with
     that coefficient.
 
     Args:
-        curves: Runs; those with a fault (`Curve.fault`) are left out.
+        curves: Runs; those with a fault (`Curve.invalid`) are left out.
         kl_coef: The KL coefficient the runs trained with.
 
     Raises:
@@ -365,31 +296,14 @@ def make_panels(curves: Sequence[Curve], *, kl_coef: float | None = None) -> lis
     """
     groups: dict[Group, list[Curve]] = {}
     for curve in curves:
-        if not curve.fault():
+        if not curve.invalid():
             groups.setdefault(curve.group, []).append(curve)
     return [_panel(group, members, kl_coef) for group, members in groups.items()]
 
 
-def over_tokens(curves: Sequence[Curve]) -> list[Curve]:
-    """Return the curves with response tokens in place of updates, as learners are compared.
-
-    The updates stay as the measurement ``step``.
-    """
-    for curve in curves:
-        if not curve.has("tokens") or not (np.diff(curve.values["tokens"]) >= 0.0).all():
-            raise ValueError(
-                f"the tokens of {curve.credit}, seed {curve.seed}, are not known at every step, or "
-                "fall, so that runs cannot be compared at equal tokens; take axis step"
-            )
-    return [
-        replace(curve, steps=curve.values["tokens"], values={**curve.values, "step": curve.steps})
-        for curve in curves
-    ]
-
-
 def on_axis(curves: Sequence[Curve], axis: Axis) -> list[Curve]:
     """Return the curves, in steps, by what they are compared at equal amounts of."""
-    return over_tokens(curves) if axis == "tokens" else list(curves)
+    return [curve.over_tokens() if axis == "tokens" else curve for curve in curves]
 
 
 def counts_tokens(curve: Curve) -> bool:
@@ -398,46 +312,37 @@ def counts_tokens(curve: Curve) -> bool:
 
 
 def _panel(group: Group, curves: Sequence[Curve], kl_coef: float | None) -> Panel:
-    # Every step of any run within the range that all cover: runs stopped or added later differ.
-    latest = max(curves, key=lambda curve: curve.steps[0])
-    shortest = min(curves, key=lambda curve: curve.steps[-1])
-    first, last = float(latest.steps[0]), float(shortest.steps[-1])
-    longest = max(float(curve.steps[-1]) for curve in curves)
-    earliest = min(float(curve.steps[0]) for curve in curves)
-    steps = np.unique(np.concatenate([curve.steps for curve in curves]))
-    steps = steps[(steps >= first) & (steps <= last)]
-    if len(steps) < 2:
-        raise ValueError(
-            f"the runs share {len(steps)} steps (from {first:g} to {last:g}); a curve needs at "
-            "least two evaluations within the budget of the shortest run"
-        )
+    grid = np.unique(np.concatenate([curve.steps for curve in curves]))
     rewards: dict[str, Runs] = {}
     for credit in dict.fromkeys(curve.credit for curve in curves):
         runs = sorted((c for c in curves if c.credit == credit), key=lambda c: c.seed)
-        seeds = tuple(curve.seed for curve in runs)
+        seeds = [curve.seed for curve in runs]
         if len(set(seeds)) < len(seeds):
             twice = next(seed for seed in seeds if seeds.count(seed) > 1)
             raise ValueError(
                 f"credit {credit!r} has two runs with seed {twice}; merge only runs of different "
                 "rewards or seeds"
             )
-        names = [name for name in runs[0].values if all(run.has(name) for run in runs)]
-        values = {  # (runs, time)
-            name: np.stack([np.interp(steps, run.steps, run.values[name]) for run in runs])
-            for name in names
-        }
-        if kl_coef is not None and "kl" in values:
-            values["net_score"] = values["score"] - kl_coef * values["kl"]
-        evaluated = np.array([np.isin(steps, run.steps) for run in runs])  # (runs, time)
-        cut = ~evaluated[:, -1]
-        evaluated[:, -1] = True  # cut there, a run's interpolated value is its last
-        rewards[credit] = Runs(seeds=seeds, values=values, evaluated=evaluated, cut=cut)
+        if kl_coef is not None and all(run.has("kl") for run in runs):
+            runs = [run.priced(kl_coef) for run in runs]
+        rewards[credit] = Runs.of(runs, grid)
+    latest = max(curves, key=lambda curve: curve.steps[0])
+    shortest = min(curves, key=lambda curve: curve.steps[-1])
+    first, last = float(latest.steps[0]), float(shortest.steps[-1])
+    shared = grid[(grid >= first) & (grid <= last)]
+    if len(shared) < 2:
+        raise ValueError(
+            f"the runs share {len(shared)} steps (from {first:g} to {last:g}); a curve needs at "
+            "least two evaluations within the budget of the shortest run"
+        )
+    longest = max(float(curve.steps[-1]) for curve in curves)
+    earliest = min(float(curve.steps[0]) for curve in curves)
     known = dict.fromkeys(name for runs in rewards.values() for name in runs.values)
     measured = [name for name in known if name not in AXES]
     measured.sort(key=lambda name: name != "score")
     return Panel(
         group=group,
-        steps=steps,
+        steps=shared,
         rewards=rewards,
         measures=tuple(measured),
         lost=_lost(curves, rewards),
@@ -457,7 +362,7 @@ def _hole(name: str, curves: Sequence[Curve], credit: str) -> str:
     runs = [curve for curve in curves if curve.credit == credit]
     if not any(np.isfinite(run.values[name]).any() for run in runs if name in run.values):
         return credit
-    run, step = next((run, run.hole(name)) for run in runs if not run.has(name))
+    run, step = next((run, run.nan_step(name)) for run in runs if not run.has(name))
     return f"{credit} (seed {run.seed}, step {step:g})"
 
 

@@ -239,7 +239,7 @@ def draw(
     ends = []
     for name in _having(lines, panel, measure):
         runs = panel.rewards[name]
-        x = panel.steps if against is None else runs.values[against].mean(axis=0)
+        x = runs.steps if against is None else runs.values[against].mean(axis=0)
         ends += [float(x[0]), float(x[-1])]
         axis.plot(x, iqm(runs.values[measure], 0), **lines[name])
         if level is not None:

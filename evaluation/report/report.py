@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tokengym.base.bundle import bundle_names, bundled
 from tokengym.base.models import title_of
@@ -157,8 +156,7 @@ def _group(
     spent = [name for name in SPENT if all(name in r.values for r in panel.rewards.values())]
     axes = [group["axis"], *(name for name in spent if name != group["axis"])]
     table = measures_of(group["by_gold"])
-    keep = thinned(len(panel.steps))  # or the page would grow with long runs
-    series = {m: _series(panel, m, keep, colours, level) for m in panel.measures if m in table}
+    series = {m: _series(panel, m, colours, level) for m in panel.measures if m in table}
     return {
         "label": group_label(panel.group),
         "verdict": group["verdict"],
@@ -166,7 +164,7 @@ def _group(
         "kind": kind_of(group),
         "runs_note": f"Seeds per {kind_of(group)}: {counts_of(group)}.",
         "legend": [{"name": name, "colour": colours[name]} for name in group["rewards"]],
-        "axes": [_axis_view(panel, key, keep, series, score, group) for key in axes],
+        "axes": [_axis_view(panel, key, series, score, group) for key in axes],
         "untrained": untrained(group),
         "columns": [title for title, _, _ in columns(group)],
         "rows": [
@@ -184,19 +182,20 @@ def _group(
 def _axis_view(
     panel: Panel,
     axis: str,
-    keep: NDArray[np.int_],
     series: Mapping[str, Sequence[Series]],
     score: Measure,
     group: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return the charts of all measurements' lines against what runs have spent."""
     spent = {
-        name: runs.values[axis].mean(axis=0) if axis in runs.values else panel.steps
+        name: (runs.values[axis].mean(axis=0) if axis in runs.values else runs.steps)[
+            thinned(len(runs.steps))
+        ]
         for name, runs in panel.rewards.items()
     }
 
     def drawn(measure: str, *sizes: tuple[float, float]) -> list[Chart]:
-        against = [replace(one, x=spent[one.name][keep]) for one in series[measure]]
+        against = [replace(one, x=spent[one.name]) for one in series[measure]]
         lines = levels(group["reference"], measure)
         return [
             line_chart(against, width=w, height=h, whole_x=True, levels=lines, hovers=True)
@@ -218,21 +217,20 @@ def _axis_view(
     }
 
 
-def _series(
-    panel: Panel, measure: str, keep: NDArray[np.int_], colours: Mapping[str, int], level: float
-) -> list[Series]:
+def _series(panel: Panel, measure: str, colours: Mapping[str, int], level: float) -> list[Series]:
     """Return a measurement's lines with their bands, one per reward."""
     series = []
     for name, runs in panel.rewards.items():
         if measure not in runs.values:
             continue
+        keep = thinned(len(runs.steps))  # or the page would grow with long runs
         values = runs.values[measure][:, keep]
         low, high = curve_interval(values, level, resamples=1_000)
         series.append(
             Series(
                 name=name,
                 colour=colours[name],
-                x=panel.steps[keep],
+                x=runs.steps[keep],
                 y=iqm(values, 0),
                 low=low,
                 high=high,

@@ -10,12 +10,11 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tokengym.base.text import sign_of
 from tokengym.evaluation.measure.measures import Axis, measure_of
 from tokengym.evaluation.measure.references import ReferenceSamples, score_range
-from tokengym.evaluation.report.curves import Curve, Group, Panel, Runs, make_panels
+from tokengym.evaluation.report.curves import Panel, Runs, figure, make_panels
 from tokengym.evaluation.report.verdict import find_alarms, make_verdict, short_of_best
 from tokengym.evaluation.statistics import (
     FEWEST_PAIRS,
@@ -23,6 +22,7 @@ from tokengym.evaluation.statistics import (
     RELIABLE_SEEDS,
     SHARES,
     Array,
+    Curve,
     collapsed,
     holm,
     holm_level,
@@ -30,10 +30,12 @@ from tokengym.evaluation.statistics import (
     interval,
     iqm,
     paired_difference,
+    pairs,
     probability_of_improvement,
     steps_to_shares,
     steps_to_threshold,
 )
+from tokengym.evaluation.statistics.curve import Group
 from tokengym.evaluation.statistics.curves import censored_steps, relative_steps
 
 FORMAT = 1
@@ -93,13 +95,13 @@ def summarize(
         ValueError: if no run is without fault.
     """
     baseline, failed, kl_coef = settings.baseline, settings.failed, settings.kl_coef
-    sound = [curve for curve in curves if not curve.fault()]
+    sound = [curve for curve in curves if not curve.invalid()]
     lost = [
         *failed,
         *(
             {"credit": c.credit, "seed": c.seed, "group": dict(c.group), "error": str(fault)}
             for c in curves
-            if (fault := c.fault())
+            if (fault := c.invalid())
         ),
     ]
     if not sound:
@@ -165,13 +167,13 @@ def _summarize_panel(panel: Panel, settings: SummarySettings) -> dict[str, Any]:
             "seeds": list(runs.seeds),
             "figures": _normalized(_figures(panel, runs, level), anchors, settings.optimum),
             "collapse_rate": float(
-                np.mean([collapsed(row, score_anchor) for row in runs.own_rows("score")])
+                np.mean([collapsed(curve["score"], score_anchor) for curve in runs.curves])
             ),
             "alarms": [
                 alarm._asdict()
                 for alarm in find_alarms(
-                    {m: iqm(runs.values[m], 0)[runs.evaluated[0]] for m in panel.measured(runs)},
-                    panel.steps[runs.evaluated[0]],
+                    {m: iqm(runs.values[m], 0)[runs.own_steps] for m in panel.measured(runs)},
+                    runs.steps[runs.own_steps],
                     axis=settings.axis,
                     by_gold=settings.by_gold,
                 )
@@ -233,7 +235,7 @@ def _end_kl(panel: Panel) -> float | None:
     baseline = next(iter(panel.rewards.values()))
     if "kl" not in baseline.values:
         return None
-    kl = float(panel.ends(baseline, "kl").mean())
+    kl = float(panel.per_run(baseline, "kl", "final").mean())
     return kl if kl >= MIN_KL else None
 
 
@@ -302,10 +304,10 @@ def _add_normalised_scores(panel: Panel, group: dict[str, Any], level: float) ->
         figures = {measure: entry["figures"][measure]}
         normalised = _normalized(figures, {measure: ends.start}, {measure: ends.goal})
         entry["figures"]["normalised_score"] = normalised[f"normalized_{measure}"]
-        arrivals = steps_to_shares(panel.steps, rows, ends.start, ends.goal)
-        means = steps_to_shares(panel.steps, [iqm(rows, 0)], ends.start, ends.goal)
+        arrivals = steps_to_shares(runs.steps, rows, ends.start, ends.goal)
+        means = steps_to_shares(runs.steps, [iqm(rows, 0)], ends.start, ends.goal)
         entry["steps_to_shares"] = {
-            f"{share:g}": asdict(censored_steps(row, float(panel.steps[-1]), level))
+            f"{share:g}": asdict(censored_steps(row, float(runs.steps[-1]), level))
             | {"iqm_curve": float(mean)}
             for share, row, (mean,) in zip(SHARES, arrivals, means, strict=True)
         }
@@ -313,25 +315,32 @@ def _add_normalised_scores(panel: Panel, group: dict[str, Any], level: float) ->
 
 def _versus(panel: Panel, runs: Runs, baseline: Runs, level: float) -> dict[str, Any]:
     """Return the probability of improvement over the baseline and the relative speed."""
-    x_rows, y_rows = _pairs(runs, baseline)
     improvement: dict[str, Any] = {}
     both = panel.measured(runs, baseline)
+    # Runs that are no pairs are compared over the steps that all of the two rewards reached.
+    first = max(runs.steps[0], baseline.steps[0])
+    last = min(runs.steps[-1], baseline.steps[-1])
     for measure in both:
         for kind in ("final", "auc") if measure_of(measure).ranked else ():
-            x = panel.per_run(runs, measure, kind)
-            y = panel.per_run(baseline, measure, kind)
+            x, y = (
+                [figure(curve.between(first, last), measure, kind) for curve in each.curves]
+                for each in (runs, baseline)
+            )
             low, high = improvement_interval(x, y, level)
             improvement.setdefault(measure, {})[kind] = {
                 "probability": probability_of_improvement(x, y),
                 "low": low,
                 "high": high,
             }
-    speed = {}
-    for measure in ("score", "net_score") if len(x_rows) else ():
-        if measure in both:
-            x, y = runs.values[measure][x_rows], baseline.values[measure][y_rows]
-            compared = relative_steps(panel.steps, x, y, level, end=baseline.at_end(y_rows))
-            speed[measure] = None if compared is None else asdict(compared)
+    speed, paired = {}, pairs(runs.by_seed, baseline.by_seed)
+    if paired:  # on the steps that all of these pairs have
+        grid = np.union1d(runs.steps, baseline.steps)
+        x_runs, y_runs = (Runs.of(each, grid) for each in zip(*paired, strict=True))
+        for measure in ("score", "net_score"):
+            if measure in both:
+                rows = x_runs.values[measure], y_runs.values[measure]
+                compared = relative_steps(x_runs.steps, *rows, level, end=y_runs.at_end)
+                speed[measure] = None if compared is None else asdict(compared)
     return {
         "differences": {},
         "probability_of_improvement": improvement,
@@ -340,10 +349,14 @@ def _versus(panel: Panel, runs: Runs, baseline: Runs, level: float) -> dict[str,
     }
 
 
-def _pairs(one: Runs, other: Runs) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the rows of the seeds that both have, in one order: only those are pairs."""
-    _, rows, others = np.intersect1d(one.seeds, other.seeds, return_indices=True)
-    return rows, others
+def _pairs(one: Runs, other: Runs, measure: str, kind: str) -> tuple[Array, Array]:
+    """Return a number of the runs of the seeds that both have, (pairs,) each.
+
+    Each pair is compared over the steps that both of its runs reached, see `pairs`.
+    """
+    both = pairs(one.by_seed, other.by_seed)
+    x, y = (np.array([figure(pair[side], measure, kind) for pair in both]) for side in (0, 1))
+    return x, y
 
 
 def _add_differences(panel: Panel, rewards: Mapping[str, dict[str, Any]], level: float) -> None:
@@ -361,24 +374,28 @@ def _add_differences(panel: Panel, rewards: Mapping[str, dict[str, Any]], level:
     for measure in AT_KL if any(at_kl.values()) else ():
         if figures := rewards[baseline]["figures"].get(measure):
             figures["at_kl"] = figures["final"]  # the others are read at the KL where it ends
+
+    def numbers(measure: str, kind: str, name: str) -> tuple[Array, Array]:
+        """Return what the runs of a reward and of the baseline have, (pairs,); none if unknown."""
+        if kind == "at_kl":
+            return at_kl[name].get(measure, (np.array([]), np.array([])))
+        if measure not in shared[name]:
+            return np.array([]), np.array([])
+        return _pairs(panel.rewards[name], panel.rewards[baseline], measure, kind)
+
     for family in families(panel):
-        pairs: dict[tuple[str, str, str], tuple[Array, Array]] = {}
-        for (measure, kind), name in product(family, others):
-            x_rows, y_rows = _pairs(panel.rewards[name], panel.rewards[baseline])
-            if kind == "at_kl":
-                if measure in at_kl[name]:
-                    pairs[measure, kind, name] = at_kl[name][measure]
-            elif len(x_rows) and measure in shared[name]:
-                x, y = (
-                    panel.per_run(panel.rewards[each], measure, kind)[rows]
-                    for each, rows in ((name, x_rows), (baseline, y_rows))
-                )
-                pairs[measure, kind, name] = x, y
-        if not pairs:
+        compared = {
+            (measure, kind, name): values
+            for (measure, kind), name in product(family, others)
+            if len((values := numbers(measure, kind, name))[0])
+        }
+        if not compared:
             continue
         # First the p-values of all together, which say how much wider intervals must be.
-        adjusted = holm([paired_difference(x, y).p_value for x, y in pairs.values()])
-        for ((measure, kind, name), (x, y)), p_value in zip(pairs.items(), adjusted, strict=True):
+        adjusted = holm([paired_difference(x, y).p_value for x, y in compared.values()])
+        for ((measure, kind, name), (x, y)), p_value in zip(
+            compared.items(), adjusted, strict=True
+        ):
             difference = paired_difference(x, y, holm_level(adjusted, level))
             is_clear = p_value < 1.0 - level and difference.pairs >= RELIABLE_SEEDS
             differences = rewards[name]["versus_baseline"]["differences"]
@@ -400,32 +417,33 @@ def _at_kl(
     ``versus_baseline``, and what it has there to its figures.
     """
     runs, base = panel.rewards[name], panel.rewards[next(iter(panel.rewards))]
-    x_rows, y_rows = _pairs(runs, base)
-    if len(x_rows) == 0:
+    both, short = pairs(runs.by_seed, base.by_seed), 0
+    known: list[tuple[Curve, Curve, tuple[float, float, float]]] = []
+    if not both:
         return {}
-    levels = np.full(len(runs.seeds), np.nan)
-    levels[x_rows] = panel.ends(base, "kl")[y_rows]
-    steps = panel.at_kl(runs, np.where(levels >= MIN_KL, levels, np.nan), "step")[x_rows]
-    known, kl = np.isfinite(steps), levels[x_rows]
-    largest = np.array([rows.max() for rows in runs.own_rows("kl")])[x_rows]
-    enough = int(known.sum()) >= FEWEST_PAIRS
+    for x, y in both:
+        end = y.at_end()
+        if end.kl >= MIN_KL and (at := x.at_kl(end.kl)) is not None:
+            known.append((x, y, (end.kl, at.step, end.step)))
+        else:
+            short += bool(x["kl"].max() < end.kl)
+    enough = len(known) >= FEWEST_PAIRS
+    means = np.mean([at for *_, at in known], axis=0).tolist() if enough else [None] * 3
     rewards[name]["versus_baseline"]["at_kl"] = {
-        "pairs": int(known.sum()),
-        "of": len(known),
-        "short": int((~known & (largest < kl)).sum()),
-        "kl": float(kl[known].mean()) if enough else None,
-        "step": float(steps[known].mean()) if enough else None,
-        "baseline_step": float(panel.ends(base, "step")[y_rows][known].mean()) if enough else None,
+        "pairs": len(known),
+        "of": len(both),
+        "short": short,
+        **dict(zip(("kl", "step", "baseline_step"), means, strict=True)),
     }
-    if not enough:
-        return {}
     found = {}
-    for measure in AT_KL:
+    for measure in AT_KL if enough else ():
         if measure in panel.measured(runs, base):
-            x = panel.at_kl(runs, levels, measure)[x_rows][known]
-            found[measure] = x, panel.ends(base, measure)[y_rows][known]
-            low, high = interval(x, level=level)
-            rewards[name]["figures"][measure]["at_kl"] = {"iqm": iqm(x), "low": low, "high": high}
+            there = [x.at_kl(kl, measure) for x, _, (kl, *_) in known]
+            values = np.array([at.value for at in there if at is not None])
+            found[measure] = values, np.array([y.end(measure) for _, y, _ in known])
+            low, high = interval(values, level=level)
+            at_kl = {"iqm": iqm(values), "low": low, "high": high}
+            rewards[name]["figures"][measure]["at_kl"] = at_kl
     return found
 
 
@@ -437,13 +455,11 @@ def _add_controls(panel: Panel, group: dict[str, Any], settings: SummarySettings
     """
     _, *others = panel.rewards
     group["controls"] = [name for name in others if name in settings.controls]
-    areas = {name: panel.per_run(panel.rewards[name], "score", "auc") for name in others}
     for name in [name for name in others if name not in settings.controls]:
         unbeaten = group["rewards"][name]["unbeaten_controls"] = []
         for control in group["controls"]:
-            x_rows, y_rows = _pairs(panel.rewards[name], panel.rewards[control])
-            x, y = areas[name][x_rows], areas[control][y_rows]
-            gap = paired_difference(x, y, settings.level) if len(x_rows) >= RELIABLE_SEEDS else None
+            x, y = _pairs(panel.rewards[name], panel.rewards[control], "score", "auc")
+            gap = paired_difference(x, y, settings.level) if len(x) >= RELIABLE_SEEDS else None
             if gap is None or gap.p_value >= 1.0 - settings.level or sign_of(gap.difference) <= 0:
                 unbeaten.append(control)
 
@@ -452,16 +468,16 @@ def _add_steps_to_threshold(panel: Panel, summary: dict[str, Any], level: float)
     """Add every reward's steps to where the baseline's interquartile mean curve ends."""
     baseline = panel.rewards[summary["baseline"]]
     curve = iqm(baseline.values["score"], 0)
-    threshold = float(curve[baseline.at_end()].mean())
+    threshold = float(curve[baseline.at_end].mean())
     summary["threshold"] = threshold
     summary["baseline_rises"] = bool(threshold > curve[0])
     for name, runs in panel.rewards.items():
         steps = [
-            steps_to_threshold(panel.steps, row, threshold, interpolate=True)
+            steps_to_threshold(runs.steps, row, threshold, interpolate=True)
             for row in runs.values["score"]
         ]
-        censored = censored_steps(steps, float(panel.steps[-1]), level)
+        censored = censored_steps(steps, float(runs.steps[-1]), level)
         mean = steps_to_threshold(
-            panel.steps, iqm(runs.values["score"], 0), threshold, interpolate=True
+            runs.steps, iqm(runs.values["score"], 0), threshold, interpolate=True
         )
         summary["rewards"][name]["steps_to_threshold"] = {**asdict(censored), "iqm_curve": mean}

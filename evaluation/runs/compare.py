@@ -2,6 +2,9 @@
 
 The folder is the state. A run that is recorded there is never repeated, so that a comparison that
 was stopped continues where it was, and rewards or seeds can be added to a finished one.
+
+It is a list of specs: `compare` finds those without a result, an executor has each done (`do_run`),
+and results are made of all. One run is `Run.do`, and its loop `training.train`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,29 +14,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 from rich.console import Console
 
-from tokengym.agents.policy.backend import backend
-from tokengym.agents.policy.settings import check_products
 from tokengym.agents.rollouts.logs import check_tracker
 from tokengym.base.device import select_device
 from tokengym.base.errors import FolderInUseError, SettingsError, is_fault
 from tokengym.base.folders import locked
 from tokengym.base.objects import kept_in, short
 from tokengym.base.saved_code import CODE, keep_code, texts_in
-from tokengym.envs.prompts.rows import ENCODED, rows_stored_in
-from tokengym.evaluation.measure.environments import resolve_env
-from tokengym.evaluation.measure.references import SAMPLES, check_ranks
+from tokengym.evaluation.measure.references import SAMPLES
 from tokengym.evaluation.report.curves import read_curves
 from tokengym.evaluation.result import Result
 from tokengym.evaluation.runs.config import ComparisonConfig
-from tokengym.evaluation.runs.defaults import TrainingSettings, bundle_settings, task_name
+from tokengym.evaluation.runs.defaults import bundle_settings, task_name
 from tokengym.evaluation.runs.display import ProgressDisplay
 from tokengym.evaluation.runs.executors import EXECUTORS, Executor, Fault, RunFunction, here
 from tokengym.evaluation.runs.folder import check_folder, missing_runs, take_over
 from tokengym.evaluation.runs.launchers import Notices, processes_here, run_in_subprocess
 from tokengym.evaluation.runs.machine import versions
+from tokengym.evaluation.runs.preflight import preflight
 from tokengym.evaluation.runs.record import describe
 from tokengym.evaluation.runs.results import write_comparison
 from tokengym.evaluation.runs.run import Run
@@ -152,22 +151,16 @@ def _compare(
         jobs = bundle_settings(config.task.bundle, "comparison").get("jobs")
     check_folder(config, out)
     with locked(out):
-        check_folder(config, out)  # another process may have begun and ended since
-        take_over(config, out)
+        take_over(config, out)  # checked again: another process may have begun and ended since
         missing, total = missing_runs(config, out, retry_failed)
         if missing:
             console, notices = console or Console(), Notices()
             with console.status("making the environments"):
                 ask = partial(preflight, out=out, is_here=is_here)
                 measured_by = ask(config) if own else run_in_subprocess(ask, config, notices)
-            training, count = config.training, sum(not spec.is_reference for spec in missing)
-            size = f"{training.batch_size} x {training.max_new_tokens} tokens"
-            size = f"{training.last_step} updates ({size})"
-            size = f"{training.tokens:,} tokens" if config.agents else size
-            text = f"{count} run{'s' if count != 1 else ''} of {size}"
-            text += " and the reference samples" if count < len(missing) else ""
             for line in (
-                f"{text}, results in {out}; the time left is shown after the first runs",
+                f"{_work(config, missing)}, results in {out}; the time left is shown after the "
+                "first runs",
                 config.decided,
                 config.measuring,
                 f"measured by {measured_by}",
@@ -175,7 +168,7 @@ def _compare(
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
             missing[0].write(versions())  # whose settings the folder has from now on
             keep_code(config.code, out / CODE)
-            done, steps = total - len(missing), training.last_step
+            done, steps = total - len(missing), config.training.last_step
             missing[1:] = [replace(spec, warns=False) for spec in missing[1:]]
             do = partial(do_run, checkpoint_every=checkpoint_every, track=track)
             execute_all = executor or processes_here(jobs, notices)
@@ -184,6 +177,16 @@ def _compare(
             with board:
                 execute(missing, board, execute_all, do)
         return write_comparison(config, out)
+
+
+def _work(config: ComparisonConfig, missing: Sequence[RunSpec]) -> str:
+    """Return how many runs of what size are missing, in words."""
+    training, count = config.training, sum(not spec.is_reference for spec in missing)
+    size = f"{training.batch_size} x {training.max_new_tokens} tokens"
+    size = f"{training.last_step} updates ({size})"
+    size = f"{training.tokens:,} tokens" if config.agents else size
+    text = f"{count} run{'s' if count != 1 else ''} of {size}"
+    return text + (" and the reference samples" if count < len(missing) else "")
 
 
 def _objects(config: ComparisonConfig) -> list[str]:
@@ -295,55 +298,3 @@ def _failed_by_scorer(run: Run) -> bool:
     error, curve = str(run.result.get("error")), run.folder / "curve.csv"
     is_measured = curve.exists() and len(curve.read_text(encoding="utf-8").splitlines()) > 1
     return error.startswith(f"{ScorerError.__name__}:") and not is_measured
-
-
-def preflight(config: ComparisonConfig, out: Path | None = None, *, is_here: bool = True) -> str:
-    """Make every environment once, so that what cannot work is said before any work is done.
-
-    Args:
-        config: The comparison.
-        out: Its folder, where large prompt sets are stored encoded for its runs; None stores none.
-        is_here: Whether the runs are done on this machine, whose devices and libraries then count.
-
-    Returns:
-        What all runs are measured by, in words.
-
-    Raises:
-        ValueError: whatever an environment says.
-    """
-    with rows_stored_in(None if out is None else out / ENCODED):
-        return _preflight(config, is_here)
-
-
-def _preflight(config: ComparisonConfig, is_here: bool) -> str:
-    """Return what all runs are measured by, having made every environment."""
-    for training in config.trainings.values():
-        if is_here:
-            _check_products(training)
-        training.declaration.check_settings(training.learner, training.batch_size)
-    payers: dict[str, str] = {}
-    for reward in config.rewards:
-        kwargs, rows = config.env_kwargs(reward, train=True), min(2, config.training.batch_size)
-        envs = gym.make_vec(resolve_env(config.env), num_envs=rows, **kwargs)
-        if (paid := getattr(envs, "reward", None)) is not None:
-            payers[reward] = paid.raw_scorer.title
-        envs.close()
-    evaluator = config.evaluator()
-    check_ranks(evaluator, config.evaluation.reference_samples or 0)
-    evaluator.close()
-    measured_by = evaluator.measured_by
-    if evaluator.gold is not None and config.task.sources_of_words:
-        measured_by += "; gold is left out where it does not know the words of the texts"
-    first = payers.get(config.rewards[0])
-    others = [f"{reward} is paid by {payer}" for reward, payer in payers.items() if payer != first]
-    return "; ".join([measured_by, *others])
-
-
-def _check_products(training: TrainingSettings) -> None:
-    """Refuse products that are not there, or that nothing would be multiplied by.
-
-    Raises:
-        ValueError: naming the setting.
-    """
-    backend().check_products(training.products)
-    check_products(training.products, device=select_device(training.device).type)

@@ -58,21 +58,24 @@ def missing_runs(
     return missing, total
 
 
-def check_folder(config: ComparisonConfig, out: Path) -> None:
-    """Refuse a folder that holds another comparison.
+def check_folder(config: ComparisonConfig, out: Path) -> bool:
+    """Refuse a folder that holds another comparison; return whether `take_over` would clear it.
 
     Rewards and seeds may have been added, and a file of code corrected that no finished or stopped
-    run used. Where all runs failed, other settings may take its place, see `take_over`.
+    run used. Where all runs failed, other settings may take its place.
     """
     stored = stored_comparison(out)
     if stored is None:
         _check_empty(out)
-    elif (differ := _conflicts(config, out, stored[1])) and _holds_work(out):
+        return False
+    differ = _conflicts(config, out, stored[1])
+    if differ and _holds_work(out):
         kept = f" ({out / CODE} has the files as they were)" if stored[1].get("code") else ""
         raise ValueError(
             f"{out} holds runs of other settings: {'; '.join(differ)}. Name another folder, or "
             f"repeat those settings{kept}"
         )
+    return bool(differ)
 
 
 def _check_empty(out: Path) -> None:
@@ -87,12 +90,11 @@ def _check_empty(out: Path) -> None:
 
 
 def take_over(config: ComparisonConfig, out: Path) -> None:
-    """Delete what runs of other settings left in a folder, in which none finished.
+    """Delete what runs of other settings left in a folder, if none of them finished.
 
-    The caller has locked the folder, and `check_folder` let it pass.
+    The caller has locked the folder, which is checked as by `check_folder`.
     """
-    stored = stored_comparison(out)
-    if stored is not None and _conflicts(config, out, stored[1]):
+    if check_folder(config, out):
         for folder in (*_run_folders(out), out / slug(REFERENCE), out / CODE):
             if folder.is_dir():
                 with locked(folder):

@@ -34,7 +34,7 @@ class JudgedRuns:
             curve.has("gold_score")
             and np.array_equal(curve.values["score"], curve.values["gold_score"])
             for curve in self.curves
-            if not curve.fault()
+            if not curve.invalid()
         )
 
     @property
@@ -69,7 +69,7 @@ def find_dispute(folders: Sequence[JudgedRuns]) -> tuple[JudgedRuns, JudgedRuns]
 
 def check_gold(folders: Sequence[JudgedRuns], dispute: tuple[JudgedRuns, JudgedRuns]) -> None:
     """Refuse runs whose judges differ and that the gold score cannot judge either."""
-    curves = [curve for runs in folders for curve in runs.curves if not curve.fault()]
+    curves = [curve for runs in folders for curve in runs.curves if not curve.invalid()]
     same = not any(
         one.group == other.group and _differ(one.gold_scorers, other.gold_scorers)
         for one, other in combinations(folders, 2)

@@ -30,9 +30,9 @@ from tokengym.evaluation.runs.record import describe
 from tokengym.evaluation.runs.spec import RunSpec
 
 SECONDS_TO_STOP = 5.0
-QUIET = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+CHILD_ENV_QUIET = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 """Environment in which transformers is imported: the board is the only display."""
-SAFE_PATH = {"PYTHONSAFEPATH": "1"}
+CHILD_ENV_NO_CWD = {"PYTHONSAFEPATH": "1"}
 """Environment in which Python looks for no module in the current folder; read since Python 3.11."""
 LIBRARIES = (
     *("torch", "scipy.stats", "gymnasium", "datasets", "peft", "stable_baselines3"),
@@ -49,7 +49,7 @@ class Notices:
     Alarms of an update that differ in their numbers alone count as one text: many runs raise them.
     """
 
-    said: set[str] = field(default_factory=set)
+    logged: set[str] = field(default_factory=set)
     """Texts that were logged."""
 
     def take(self, message: Any) -> bool:
@@ -59,13 +59,13 @@ class Notices:
         text, logger = message.getMessage(), logging.getLogger(message.name)
         if re.match(r"update \d", text):
             text = re.sub(r"-?\d[\d.]*", "N", text)
-        if text not in self.said and logger.isEnabledFor(message.levelno):
-            self.said.add(text)
+        if text not in self.logged and logger.isEnabledFor(message.levelno):
+            self.logged.add(text)
             logger.handle(message)
         return True
 
 
-class _Speech(QueueHandler):
+class _LogForwarder(QueueHandler):
     """Sends the log of a process through a connection to its parent, from any thread."""
 
     def __init__(self, connection: Any) -> None:
@@ -78,14 +78,14 @@ class _Speech(QueueHandler):
 
 
 @contextmanager
-def _speaking(connection: Any) -> Iterator[None]:
+def _forwarding_logs(connection: Any) -> Iterator[None]:
     """Send tokengym's log through a connection, in place of this process's stderr."""
-    speech, logger = _Speech(connection), logging.getLogger("tokengym")
-    logger.addHandler(speech)
+    forwarder, logger = _LogForwarder(connection), logging.getLogger("tokengym")
+    logger.addHandler(forwarder)
     try:
         yield
     finally:
-        logger.removeHandler(speech)
+        logger.removeHandler(forwarder)
 
 
 @dataclass
@@ -119,15 +119,17 @@ def processes_here(jobs: int | None = None, notices: Notices | None = None) -> E
     """
 
     def execute(function: RunFunction, specs: Sequence[RunSpec]) -> Ended:
-        context, said, waiting = processes(), notices or Notices(), deque(specs)
-        most = jobs or max(1, (os.cpu_count() or 1) // (specs[0].training.threads if specs else 1))
+        context, log, waiting = processes(), notices or Notices(), deque(specs)
+        at_a_time = jobs or max(
+            1, (os.cpu_count() or 1) // (specs[0].training.threads if specs else 1)
+        )
         working: list[tuple[RunSpec, _Child]] = []
         try:
             while waiting or working:
-                while waiting and len(working) < most:
+                while waiting and len(working) < at_a_time:
                     spec = waiting.popleft()
                     name = f"{spec.name} seed {spec.seed}"
-                    working.append((spec, _begin(context, function, spec, name, said)))
+                    working.append((spec, _begin(context, function, spec, name, log)))
                 # A process that is killed sends nothing: its sentinel wakes this one too.
                 children = [child for _, child in working]
                 speaking = [child.connection for child in children if child.is_open]
@@ -167,7 +169,7 @@ def processes() -> Any:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(LIBRARIES))
-    with _starting({**SAFE_PATH, **QUIET}):
+    with _starting({**CHILD_ENV_NO_CWD, **CHILD_ENV_QUIET}):
         multiprocessing.forkserver.ensure_running()
     return context
 
@@ -227,7 +229,7 @@ def _begin(
     # code would not be found.
     work = function, pickle.dumps(argument), sender, *here
     process = context.Process(target=_work, args=work, name=name, daemon=True)
-    with _starting():
+    with _starting(), _apart_from_main():
         process.start()
     sender.close()  # or reading would never meet the end of the process, which has the other copy
     return _Child(process, receiver, notices)
@@ -239,7 +241,7 @@ def _work(
     """Send what a function returns, or what it raises, in words and with its traceback."""
     answer = fault = error = None
     try:
-        with _settled(*here), _speaking(connection):
+        with _as_child(*here), _forwarding_logs(connection):
             answer = function(pickle.loads(pickled))
     except BaseException as raised:
         if not is_fault(raised):
@@ -252,7 +254,7 @@ def _work(
 
 
 @contextmanager
-def _starting(environment: Mapping[str, str] = SAFE_PATH) -> Iterator[None]:
+def _starting(environment: Mapping[str, str] = CHILD_ENV_NO_CWD) -> Iterator[None]:
     """Start processes with these variables that neither Ctrl-C nor a file of this folder reaches.
 
     multiprocessing starts Python with ``-c``, which looks for modules in the current folder first:
@@ -274,6 +276,23 @@ def _starting(environment: Mapping[str, str] = SAFE_PATH) -> Iterator[None]:
         os.environ.update(before)
 
 
+@contextmanager
+def _apart_from_main() -> Iterator[None]:
+    """Start processes that do not run this program's script, of which a run needs no name.
+
+    multiprocessing does it by the script's file or module, and one that compares without
+    ``if __name__ == "__main__":`` would begin anew in each.
+    """
+    main = vars(sys.modules["__main__"])
+    kept = {name: main[name] for name in ("__file__", "__spec__") if name in main}
+    main.pop("__file__", None)
+    main["__spec__"] = None
+    try:
+        yield
+    finally:
+        main.update(kept)
+
+
 def _stop(running: Sequence[Any]) -> None:
     """End processes; those that do not end by themselves are killed."""
     for process in running:  # first all, then wait: they end at the same time
@@ -286,7 +305,7 @@ def _stop(running: Sequence[Any]) -> None:
 
 
 @contextmanager
-def _settled(path: list[str], environment: Mapping[str, str], device: str) -> Iterator[None]:
+def _as_child(path: list[str], environment: Mapping[str, str], device: str) -> Iterator[None]:
     """Give a new process the path, variables and device of its parent, which handles Ctrl-C."""
     gc.freeze()  # a collection would copy the server's objects, which are shared until written to
     if parent := multiprocessing.parent_process():
@@ -294,9 +313,9 @@ def _settled(path: list[str], environment: Mapping[str, str], device: str) -> It
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)  # or semaphores of libraries would be left behind
     sys.path[:] = path
-    for name in SAFE_PATH.keys() - environment.keys():
+    for name in CHILD_ENV_NO_CWD.keys() - environment.keys():
         os.environ.pop(name, None)  # what the run starts is its own affair
-    os.environ.update({**environment, **QUIET})  # a server's is that of its own start
+    os.environ.update({**environment, **CHILD_ENV_QUIET})  # a server's is that of its own start
     with preferred_device(device):
         yield
 

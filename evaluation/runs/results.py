@@ -3,15 +3,11 @@
 All but the wall-clock column of curves.csv are a function of the settings and the versions.
 """
 
-import math
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from functools import cached_property
 from itertools import chain, product
 from pathlib import Path
 from typing import Any, NoReturn
-
-import numpy as np
 
 from tokengym.base.errors import SettingsError, UntrustedCodeError
 from tokengym.base.files import (
@@ -26,7 +22,6 @@ from tokengym.envs import Task, printable
 from tokengym.evaluation.measure.measures import Axis
 from tokengym.evaluation.measure.references import (
     SAMPLES,
-    ReferenceSamples,
     common_samples,
     read_references,
 )
@@ -34,8 +29,6 @@ from tokengym.evaluation.report.curves import (
     Curve,
     Group,
     columns_of,
-    counts_tokens,
-    curve_of,
     group_label,
     on_axis,
     read_curves,
@@ -43,7 +36,6 @@ from tokengym.evaluation.report.curves import (
 )
 from tokengym.evaluation.report.figures import Paper, save_figure
 from tokengym.evaluation.report.learning import Log, by_epoch, final_figures
-from tokengym.evaluation.report.reading import Source
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.runs.compared import compared
@@ -85,9 +77,7 @@ def write_comparison(
     Raises:
         ValueError: if no run finished.
     """
-    runs = _StoredRuns()
-    runs.add(config, out)
-    return runs.write(
+    return _Gathered([_Part(config, out)]).write(
         out,
         settings=config.flat(),
         about={"command": command or command_line(config)},
@@ -120,47 +110,29 @@ def merge_comparisons(
         ValueError: if a folder holds no comparison, a run is there twice, or runs to compare were
             measured by different scorers and not all have one gold score.
     """
-    configs = []
-    for folder in folders:
-        found = stored_comparison(Path(folder))
-        if found is None:
-            raise ValueError(
-                f"{folder} holds no comparison (no run there has a {SPEC_FILE}); name a folder "
-                "that tokengym compare or train wrote"
-            )
-        file, stored = found
-        gone = [path for path in stored.get("code", ()) if not Path(path).is_file()]
-        if trust_code and gone:
-            raise ValueError(
-                f"{folder} names code that cannot be found from here: {', '.join(gone)}; run the "
-                "command in the folder in which the comparison was started, or put the copies of "
-                f"{Path(folder) / CODE} there"
-            )
-        try:
-            configs.append(ComparisonConfig.from_dict(stored, file, trust_code=trust_code))
-        except UntrustedCodeError:
-            has_results = all((Path(folder) / n).exists() for n in ("curves.csv", "summary.json"))
-            if len(folders) == 1 and has_results:
-                return report_stored(Path(folder), out, baseline=baseline, paper=paper)
+    try:
+        configs = [_stored_config(Path(folder), trust_code=trust_code) for folder in folders]
+    except UntrustedCodeError:
+        only = Path(folders[0])
+        has_results = all((only / name).exists() for name in ("curves.csv", "summary.json"))
+        if len(folders) > 1 or not has_results:
             raise
+        return report_stored(only, out, baseline=baseline, paper=paper)
     first, titles = configs[0], {n: title for c in configs for n, title in c.titles.items()}
     flat_settings = [config.flat() for config in configs]
     apart = ("rewards", "seeds", "first_seed")
     varying = [name for name in varying_names(flat_settings) if name not in apart]
     # One reward at several settings: the settings are what is compared, not groups of one each.
     single = bool(varying) and len({c.names for c in configs}) == len(first.names) == 1
-    runs = _StoredRuns()
+    parts = []
     for config, folder, settings in zip(configs, folders, flat_settings, strict=True):
         # Learners have settings that others lack.
         group = tuple((name, str(settings[name])) for name in varying if name in settings)
-        if single:
-            label = f"{titles[config.names[0]]} ({group_label(group)})"
-            runs.add(config, Path(folder), label=label)
-        else:
-            runs.add(config, Path(folder), group)
+        label = f"{titles[config.names[0]]} ({group_label(group)})" if single else None
+        parts.append(_Part(config, Path(folder), () if single else group, label))
     default_baseline = None if single else titles[first.names[0]]
     shared = {n: v for n, v in flat_settings[0].items() if n not in (*varying, *apart)}
-    return runs.write(
+    return _Gathered(parts).write(
         out,
         settings=shared,
         about={"source": f"{len(folders)} comparisons"},
@@ -168,6 +140,25 @@ def merge_comparisons(
         with_episodes=not varying,
         paper=paper,
     )
+
+
+def _stored_config(folder: Path, *, trust_code: bool) -> ComparisonConfig:
+    """Return the comparison of a folder, as the specs of its runs say."""
+    found = stored_comparison(folder)
+    if found is None:
+        raise ValueError(
+            f"{folder} holds no comparison (no run there has a {SPEC_FILE}); name a folder that "
+            "tokengym compare or train wrote"
+        )
+    file, stored = found
+    gone = [path for path in stored.get("code", ()) if not Path(path).is_file()]
+    if trust_code and gone:
+        raise ValueError(
+            f"{folder} names code that cannot be found from here: {', '.join(gone)}; run the "
+            "command in the folder in which the comparison was started, or put the copies of "
+            f"{folder / CODE} there"
+        )
+    return ComparisonConfig.from_dict(stored, file, trust_code=trust_code)
 
 
 def varying_names(settings: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -237,11 +228,8 @@ def report_stored(
             f"{file} is older than runs of {folder} that have finished; run its command again, or "
             "pass --trust-code"
         )
-    episodes: list[dict[str, Any]] = []
-    logs = []
-    for run in runs if out is not None else ():
-        episodes += [row | {"credit": run.arm} for row in run.samples]
-        logs.append(Log(credit=run.arm, seed=run.seed, rows=run.log))
+    if out is None:  # no page shows them
+        runs = []
     if out is not None and out.resolve() != folder.resolve():
         write_bytes(out / "curves.csv", (folder / "curves.csv").read_bytes())
     return write_results(
@@ -249,154 +237,10 @@ def report_stored(
         on_axis(curves, axis),
         settings,
         about={name: stored[name] for name in ABOUT if name in stored},
-        episodes=episodes,
-        logs=[log for log in logs if by_epoch(log.rows)],
+        episodes=[row | {"credit": run.arm} for run in runs for row in run.samples],
+        logs=_logs(runs),
         paper=paper,
     )
-
-
-def report_curves(
-    path: Path | Sequence[Path],
-    out: Path | None,
-    *,
-    baseline: str | None = None,
-    group_by: Sequence[str] | None = None,
-    level: float = 0.95,
-    kl_coef: float | None = None,
-    axis: Axis | None = None,
-    score: str | None = None,
-    paper: Paper | None = None,
-) -> dict[str, Any]:
-    """Write the report of learning curves made elsewhere.
-
-    Args:
-        path: Files or runs' folders, see `tokengym.evaluation.report.reading`; several are shown
-            together.
-        out: Folder for the results; None writes none.
-        baseline: As for `gather_curves`.
-        group_by: As for `gather_curves`.
-        level: Confidence level of the intervals.
-        kl_coef: As for `gather_curves`.
-        axis: As for `gather_curves`.
-        score: As for `gather_curves`.
-        paper: Figure and table to write.
-
-    Returns:
-        The summary.
-
-    Raises:
-        ValueError: as of `gather_curves`.
-    """
-    paths = [path] if isinstance(path, Path) else list(path)
-    curves, settings = gather_curves(
-        [(one, None) for one in paths],
-        baseline=baseline,
-        group_by=group_by,
-        level=level,
-        kl_coef=kl_coef,
-        axis=axis,
-        score=score,
-    )
-    about = {"source": ", ".join(dict.fromkeys(one.name for one in paths))}
-    return write_results(out, on_axis(curves, settings.axis), settings, about=about, paper=paper)
-
-
-def gather_curves(
-    sources: Sequence[tuple[Source, str | None]],
-    *,
-    baseline: str | None = None,
-    group_by: Sequence[str] | None = None,
-    level: float = 0.95,
-    kl_coef: float | None = None,
-    axis: Axis | None = None,
-    score: str | None = None,
-) -> tuple[list[Curve], SummarySettings]:
-    """Read learning curves that were made elsewhere, and decide how they are compared.
-
-    Args:
-        sources: Each with a name for its runs, if it is another tool's; None takes that of their
-            folder. See `tokengym.evaluation.report.reading`.
-        baseline: Credit that the others are compared with; None takes sparse if present, else the
-            first.
-        group_by: Columns to group by; None takes all that are no known measurement.
-        level: Confidence level of the intervals.
-        kl_coef: Price of a nat of KL, for the score minus its penalty.
-        axis: What runs are compared at equal amounts of, "step" or "tokens"; None takes that of
-            the summary.json beside the curves, as of learners, tokens for runs that count nothing
-            else, as those of Stable-Baselines3, and updates where there is neither.
-        score: Column with the score; None takes score, or the one that is known of other tools.
-
-    Returns:
-        The curves by their steps, and what their figures depend on besides.
-
-    Raises:
-        ValueError: if a source cannot be read, lacks tokens to compare at, the baseline is
-            unknown, or the summaries beside several files name different scorers and not all runs
-            have one gold score.
-    """
-    if kl_coef is not None and not 0.0 <= kl_coef < math.inf:
-        raise ValueError(f"kl_coef must be a finite number >= 0, got {kl_coef:g}")
-    read = [
-        (one, read_curves(one, group_by=group_by, name=name, score=score)) for one, name in sources
-    ]
-    curves = [curve for _, found in read for curve in found]
-    files = {one: found for one, found in read if isinstance(one, Path)}
-    judged = [runs for one, found in files.items() if (runs := _judged_beside(one, found))]
-    dispute = find_dispute(judged)
-    if dispute is not None:
-        check_gold(judged, dispute)
-        curves = measured_by_gold(curves)
-    # An agent that cannot tell its KL takes no price from the others.
-    known = [curve for curve in curves if np.isfinite(curve.values.get("kl", np.nan)).any()]
-    for curve in known or curves if kl_coef is not None else ():
-        if not curve.fault() and (step := curve.hole("kl")) is not None:
-            raise ValueError(
-                f"kl_coef={kl_coef:g} prices the KL, which {curve.credit}, seed {curve.seed} has "
-                f"not at step {step:g}; fill in the column kl, or leave kl_coef out"
-            )
-    if baseline is None and any(curve.credit == "sparse" for curve in curves):
-        baseline = "sparse"
-    if axis is None:
-        by_tokens = any(map(_is_over_tokens, files)) or any(map(counts_tokens, curves))
-        axis = "tokens" if by_tokens else "step"
-    settings = SummarySettings(
-        kl_coef=kl_coef,
-        level=level,
-        baseline=baseline,
-        axis=axis,
-        cautions=[] if dispute is None else [caution(dispute)],
-        by_gold=dispute is not None,
-    )
-    return curves, settings
-
-
-def _is_over_tokens(path: Path) -> bool:
-    """Say whether curves lie beside a summary of runs at equal tokens."""
-    return _summary_beside(path).get("axis") == "tokens"
-
-
-def _judged_beside(path: Path, curves: Sequence[Curve]) -> JudgedRuns | None:
-    """Return the curves of a comparison with what measured them, by the summary beside them."""
-    summary = _summary_beside(path)
-    words = summary.get("measured_by")
-    if not words or not isinstance(words, str):
-        return None  # curves made elsewhere do not tell
-    return JudgedRuns(
-        folder=path.absolute().parent,
-        group=(),
-        has_rivals=summary.get("by_gold") is True,
-        curves=list(curves),
-        measured_by=[words],
-    )
-
-
-def _summary_beside(path: Path) -> dict[str, Any]:
-    """Return the summary beside a file of curves, {} if there is none."""
-    try:
-        summary = read_json(path.with_name("summary.json"))
-    except (OSError, ValueError):
-        return {}
-    return summary if isinstance(summary, dict) else {}
 
 
 def write_results(
@@ -434,84 +278,59 @@ def write_results(
     return summary
 
 
-@dataclass
-class _StoredRuns:
-    """Runs of one or more comparisons, as their folders hold them."""
+class _Part:
+    """One comparison among those that are shown together, as its folder holds it.
 
-    configs: list[ComparisonConfig] = field(default_factory=list)
-    compared: dict[Group, list[ComparisonConfig]] = field(default_factory=dict)
-    """Those whose runs are compared with one another."""
-    folders: list[Path] = field(default_factory=list)
-    curves: list[Curve] = field(default_factory=list)
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    """The curves' rows of curves.csv."""
-    episodes: list[dict[str, Any]] = field(default_factory=list)
-    logs: list[Log] = field(default_factory=list)
-    """Logs of the runs that learned from given data."""
-    failed: list[dict[str, Any]] = field(default_factory=list)
-    missing: list[dict[str, Any]] = field(default_factory=list)
-    """Runs that have not ended."""
-    versions: dict[str, list[str]] = field(default_factory=dict)
-    """Versions met of each package, in the order of the runs."""
-    judged: list[JudgedRuns] = field(default_factory=list)
-    """The runs of each folder that has sound ones, with the scorers that their scores are of."""
-    lambdas: dict[str, float] = field(default_factory=dict)
-    """Lambda that each rule's runs had, where the rule decides it."""
-    made: dict[str, list[str]] = field(default_factory=dict)
-    """Commits and machines of the runs, likewise."""
-    references: dict[Group, list[ReferenceSamples | None]] = field(default_factory=dict)
-    """Each comparison's reference samples, if it has them."""
-    lost_references: list[str] = field(default_factory=list)
-    """Cautions for those that could not be drawn."""
+    Args:
+        config: The comparison.
+        folder: Its folder.
+        group: Settings that set its runs apart.
+        label: Name of its runs in place of their own.
+    """
 
-    def add(
-        self, config: ComparisonConfig, out: Path, group: Group = (), label: str | None = None
+    def __init__(
+        self, config: ComparisonConfig, folder: Path, group: Group = (), label: str | None = None
     ) -> None:
-        """Add the runs of a comparison, as of ``group``; ``label`` replaces their names."""
-        self.configs.append(config)
-        self.compared.setdefault(group, []).append(config)
-        self.folders.append(out)
-        drawn, reference = None, Run(config.reference_spec(out))
-        result = reference.result
-        error = printable(str(result.get("error", "unknown")))
-        if result.get("status") == "finished":
-            drawn = read_references(reference.folder / SAMPLES)
-        elif result:
-            self.lost_references.append(f"No best-of-n: its responses failed ({error}).")
-        self.references.setdefault(group, []).append(drawn)
-        judged = JudgedRuns(folder=out, group=group, has_rivals=config.by_gold)
+        self.config, self.folder, self.group = config, folder, group
+        self.results: dict[Run, dict[str, Any]] = {}
+        """Its runs, each with its run.json, {} if it has not ended."""
         for name, seed in product(config.names, config.all_seeds):
-            done, credit = Run(config.spec(name, seed, out)), label or config.titles[name]
-            run: dict[str, Any] = {"credit": credit, "seed": seed}
-            result = done.result
-            if not result:
-                self.missing.append({**run, "group": dict(group)})
-                continue
-            for kept, met in ((self.versions, "versions"), (self.made, "made")):
-                for key, value in (result.get(met) or {}).items():
-                    listed = kept.setdefault(key, [])
-                    listed += [value] if value and value not in listed else []
-            if (known := result.get("gae_lambda")) is not None:
-                self.lambdas[credit] = known
-            if result["status"] == "finished":
-                judged.curves.append(self._add_finished(done, credit, seed, group))
-                judged.measured_by += [by] if (by := result.get("measured_by")) else []
-            else:
-                error = printable(str(result.get("error", "unknown")))
-                self.failed.append({**run, "group": dict(group), "error": error})
-        self.judged += [] if all(curve.fault() for curve in judged.curves) else [judged]
+            run = Run(config.spec(name, seed, folder))
+            run.arm, run.group = label or config.titles[name], group
+            self.results[run] = run.result
+        reference = Run(config.reference_spec(folder))
+        result, self.drawn, self.cautions = reference.result, None, []
+        if result.get("status") == "finished":
+            self.drawn = read_references(reference.folder / SAMPLES)
+        elif result:
+            self.cautions = [f"No best-of-n: its responses failed ({_error(result)})."]
 
-    def _add_finished(self, done: Run, credit: str, seed: int, group: Group) -> Curve:
-        """Add the measurements of a run and return its curve."""
-        run: dict[str, Any] = {"credit": credit, "seed": seed}
-        points = done.points
-        self.curves.append(curve := curve_of(points, **run, group=group))
-        self.rows += [point | run | columns_of(group) for point in points]
-        log = Log(**run, group=group, rows=done.log)
-        if by_epoch(log.rows):
-            self.logs.append(log)
-        self.episodes += [row | {"credit": credit} for row in done.samples]
-        return curve
+    @cached_property
+    def judged(self) -> JudgedRuns:
+        """Its finished runs, and the scorers that their scores are of."""
+        finished = _finished(self.results)
+        return JudgedRuns(
+            folder=self.folder,
+            group=self.group,
+            has_rivals=self.config.by_gold,
+            curves=[run.curve for run in finished],
+            measured_by=[by for run in finished if (by := self.results[run].get("measured_by"))],
+        )
+
+
+class _Gathered:
+    """Comparisons that are shown together."""
+
+    def __init__(self, parts: Sequence[_Part]) -> None:
+        self.parts = parts
+        self.configs = [part.config for part in parts]
+        self.results = {run: result for part in parts for run, result in part.results.items()}
+        self.finished = _finished(self.results)
+        self.judged = [
+            part.judged for part in parts if not all(c.invalid() for c in part.judged.curves)
+        ]
+        self.dispute = find_dispute(self.judged)
+        """Two folders whose scores are those of different judges, None if there are none."""
 
     def write(
         self,
@@ -524,72 +343,74 @@ class _StoredRuns:
         paper: Paper | None = None,
         picture: str = PICTURE,
     ) -> dict[str, Any]:
-        """Write the results of all runs, see `write_results`.
-
-        Args:
-            out: Folder for them; None writes no report.
-            settings: Settings of the runs.
-            about: What the summary says of them besides.
-            baseline: Reward that the others are compared with.
-            with_episodes: Whether to show responses.
-            paper: Figure and table to write.
-            picture: Name of the picture.
+        """Write the results of all runs, compared with a baseline; see `write_results`.
 
         Raises:
             ValueError: if no run has finished.
         """
-        if not self.curves:
+        if not self.finished:
             self._refuse_none()
+        curves = [run.curve for run in self.finished]
+        rows = [row for run in self.finished for row in _rows(run)]
         if self.dispute is not None:
             check_gold(self.judged, self.dispute)
-            self._measure_by_gold()
-        if self.lambdas and settings.get("gae_lambda", 0) is None:  # the rules decided it
-            shown = ", ".join(f"{name} {value:g}" for name, value in self.lambdas.items())
-            settings = {**settings, "gae_lambda": shown}
-        curves = on_axis(self.curves, "tokens" if self.by_tokens else "step")
-        summary = self._summary_settings(curves, baseline)
+            curves = measured_by_gold(curves)
+            golds = [row.get("gold_score") for row in rows]
+            rows = [
+                row if gold is None else row | {"score": gold}
+                for row, gold in zip(rows, golds, strict=True)
+            ]
+        curves = on_axis(curves, self.axis)
         if out is not None:
-            write_curves(out / "curves.csv", self.rows)
+            write_curves(out / "curves.csv", rows)
+        samples = [row | {"credit": run.arm} for run in self.finished for row in run.samples]
         return write_results(
             out,
             curves,
-            summary,
+            self._summary_settings(curves, baseline),
             about={
-                "settings": settings,
-                "versions": {name: ", ".join(values) for name, values in self.versions.items()},
-                "made": {n: " and ".join(map(str, v)) for n, v in self.made.items() if v},
+                "settings": self._with_lambdas(settings),
+                "versions": {name: ", ".join(met) for name, met in self._met("versions").items()},
+                "made": {n: " and ".join(map(str, v)) for n, v in self._met("made").items() if v},
                 "measured_by": self.measured_by,
                 "compared": compared(self.configs),
                 **about,
             },
-            episodes=self.episodes if with_episodes else [],
-            logs=self.logs,
+            episodes=samples if with_episodes else [],
+            logs=_logs(self.finished),
             paper=paper,
             picture=picture,
         )
 
     def _refuse_none(self) -> NoReturn:
         """Refuse to write results of no run."""
-        fault = f"no run of {self.folders[0]} has finished"
-        if not self.failed:
+        fault = f"no run of {self.parts[0].folder} has finished"
+        failed = [result for result in self.results.values() if result]
+        if not failed:
             raise ValueError(f"{fault}; the same command resumes them")
         raise ValueError(
-            f"{fault} ({len(self.failed)} failed, the first: {self.failed[0]['error']}); the runs' "
+            f"{fault} ({len(failed)} failed, the first: {_error(failed[0])}); the runs' "
             "run.json has the whole error, and --retry-failed repeats them"
         )
 
-    def _measure_by_gold(self) -> None:
-        """Take the gold score as the score of every run, also in its rows."""
-        self.curves = measured_by_gold(self.curves)
-        self.rows = [
-            row if row.get("gold_score") is None else row | {"score": row["gold_score"]}
-            for row in self.rows
-        ]
+    def _met(self, part: str) -> dict[str, list[str]]:
+        """Return what the runs' ``versions``, or ``made``, name, in the order of the runs."""
+        met: dict[str, dict[str, None]] = {}
+        for result in self.results.values():
+            for key, value in (result.get(part) or {}).items():
+                met.setdefault(key, {}).update({value: None} if value else {})
+        return {key: list(values) for key, values in met.items()}
 
-    @cached_property
-    def dispute(self) -> tuple[JudgedRuns, JudgedRuns] | None:
-        """Two folders whose scores are those of different judges, None if there are none."""
-        return find_dispute(self.judged)
+    def _with_lambdas(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return settings with the lambda that each rule's runs had, where the rules decided it."""
+        lambdas = {
+            run.arm: known
+            for run, result in self.results.items()
+            if (known := result.get("gae_lambda")) is not None
+        }
+        if not lambdas or settings.get("gae_lambda", 0) is not None:
+            return settings
+        return {**settings, "gae_lambda": ", ".join(f"{n} {v:g}" for n, v in lambdas.items())}
 
     @property
     def measured_by(self) -> str:
@@ -600,38 +421,27 @@ class _StoredRuns:
         return "; ".join(dict.fromkeys(words for runs in self.judged for words in runs.measured_by))
 
     @property
-    def by_tokens(self) -> bool:
-        """Whether learners are compared, at equal tokens; rewards are at equal updates."""
-        return any(config.agents for config in self.configs)
+    def axis(self) -> Axis:
+        """What runs are compared at equal amounts of: learners tokens, rewards updates."""
+        return "tokens" if any(config.agents for config in self.configs) else "step"
 
     def _summary_settings(self, curves: Sequence[Curve], baseline: str | None) -> SummarySettings:
         """Return what the figures of curves depend on besides them; see `write`."""
         # Runs may have been shared out: what one folder lacks, or failed in, another may have.
-        here = {(curve.credit, curve.seed, curve.group) for curve in self.curves}
-        failed = _others(self.failed, here)
-        missing = _others(self.missing, here | set(failed))
+        here = set(map(_key, self.finished))
+        failed = _others({run: result for run, result in self.results.items() if result}, here)
+        missing = _others(self.results, here | set(failed))
         by_gold = self.dispute is not None or all(runs.by_gold for runs in self.judged)
+        by_group: dict[Group, list[_Part]] = {}
+        for part in self.parts:
+            by_group.setdefault(part.group, []).append(part)
         common = {
-            group: common_samples(drawn, by_gold=by_gold)
-            for group, drawn in self.references.items()
+            group: common_samples([part.drawn for part in parts], by_gold=by_gold)
+            for group, parts in by_group.items()
         }
-        mixed = [f"{name} {' and '.join(v)}" for name, v in self.versions.items() if len(v) > 1]
-        unseen = [_unseen_credit(configs) for configs in self.compared.values()]
-        all_cautions = [*self.lost_references, *dict.fromkeys(chain(*unseen))]
-        if mixed:
-            made_with = f"The runs were made with different versions: {', '.join(mixed)}."
-            all_cautions.insert(0, made_with)
         prices = {config.kl_coef for config in self.configs}
         controls = [config.titles[name] for config in self.configs for name in config.controls()]
         optima = [known_optimum(config) for config in self.configs]
-        if self.dispute is not None:
-            all_cautions.append(caution(self.dispute))
-        elif not by_gold and any(runs.has_rivals for runs in self.judged):
-            first = self.configs[0].rewards[0]
-            all_cautions.append(
-                f"The rewards have different scorers, and no gold score judges them: {first}'s "
-                "scorer measures all, which favours the rewards that train by it."
-            )
         return SummarySettings(
             # Learners at prices of their own have no one objective.
             kl_coef=prices.pop() if len(prices) == 1 else None,
@@ -643,24 +453,66 @@ class _StoredRuns:
             baseline=baseline,
             failed=list(failed.values()),
             missing=list(missing.values()),
-            cautions=all_cautions,
+            cautions=list(self._cautions(by_group.values(), by_gold=by_gold)),
             controls=controls,
-            axis="tokens" if self.by_tokens else "step",
+            axis=self.axis,
             by_gold=by_gold,
         )
 
+    def _cautions(self, groups: Iterable[Sequence[_Part]], *, by_gold: bool) -> Iterator[str]:
+        """Yield what to be careful of: versions, samples, blind learners, judges."""
+        mixed = [f"{n} {' and '.join(v)}" for n, v in self._met("versions").items() if len(v) > 1]
+        if mixed:
+            yield f"The runs were made with different versions: {', '.join(mixed)}."
+        yield from (text for part in self.parts for text in part.cautions)
+        unseen = [_unseen_credit([part.config for part in parts]) for parts in groups]
+        yield from dict.fromkeys(chain(*unseen))
+        if self.dispute is not None:
+            yield caution(self.dispute)
+        elif not by_gold and any(runs.has_rivals for runs in self.judged):
+            first = self.configs[0].rewards[0]
+            yield (
+                f"The rewards have different scorers, and no gold score judges them: {first}'s "
+                "scorer measures all, which favours the rewards that train by it."
+            )
 
-RunKey = tuple[str, int, Group]
-"""Credit, seed and group of a run."""
+
+def _finished(results: Mapping[Run, Mapping[str, Any]]) -> list[Run]:
+    """Return the runs that ended without a fault."""
+    return [run for run, result in results.items() if result.get("status") == "finished"]
 
 
-def _others(runs: Sequence[dict[str, Any]], known: Set[RunKey]) -> dict[RunKey, dict[str, Any]]:
-    """Return the runs that are not known, each once."""
-    others: dict[RunKey, dict[str, Any]] = {}
-    for run in runs:
-        key = run["credit"], run["seed"], tuple(run["group"].items())
-        if key not in known:
-            others.setdefault(key, run)
+def _rows(run: Run) -> list[dict[str, Any]]:
+    """Return a run's rows of curves.csv."""
+    named = {"credit": run.arm, "seed": run.seed} | columns_of(run.group)
+    return [point | named for point in run.points]
+
+
+def _logs(runs: Iterable[Run]) -> list[Log]:
+    """Return the logs of the runs that learned from given data."""
+    logs = [Log(credit=run.arm, seed=run.seed, group=run.group, rows=run.log) for run in runs]
+    return [log for log in logs if by_epoch(log.rows)]
+
+
+def _error(result: Mapping[str, Any]) -> str:
+    """Return the error of a run that failed, in one printable line."""
+    return printable(str(result.get("error", "unknown")))
+
+
+def _key(run: Run) -> tuple[str, int, Group]:
+    return run.arm, run.seed, run.group
+
+
+def _others(
+    results: Mapping[Run, Mapping[str, Any]], known: Set[tuple[str, int, Group]]
+) -> dict[tuple[str, int, Group], dict[str, Any]]:
+    """Return the runs that are not known, each once, as a summary lists them."""
+    others: dict[tuple[str, int, Group], dict[str, Any]] = {}
+    for run, result in results.items():
+        if _key(run) not in known:
+            about = {"credit": run.arm, "seed": run.seed, "group": dict(run.group)}
+            error = {"error": _error(result)} if result else {}
+            others.setdefault(_key(run), about | error)
     return others
 
 

@@ -31,11 +31,14 @@ from tokengym.base.objects import short
 from tokengym.base.saved_code import check_code
 from tokengym.envs.prompts.rows import ENCODED, rows_stored_in
 from tokengym.evaluation.measure.references import SAMPLES, ReferenceSamples, draw_references
+from tokengym.evaluation.report.curves import curve_of
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.machine import origin, versions
 from tokengym.evaluation.runs.record import RunRecord
 from tokengym.evaluation.runs.spec import SPEC_FILE, UNFINISHED, RunSpec
 from tokengym.evaluation.runs.training import Report, Training, join_processes, train
+from tokengym.evaluation.statistics import Curve
+from tokengym.evaluation.statistics.curve import Group
 
 PROGRESS = "progress.json"
 """File of how far a run is, in its folder while it is at work."""
@@ -52,7 +55,7 @@ def run(
     checkpoint_every: int = 0,
     track: str | None = None,
 ) -> RunRecord:
-    """Train one policy of a comparison and measure it along the way.
+    """Do one run of a comparison, see `Run.do`, and return its measurements.
 
     Args:
         config: The comparison.
@@ -62,13 +65,10 @@ def run(
         out: The comparison's folder; files are written at the end, or when the run fails. None
             writes nothing. Online DPO and RAFT keep their iterations in the run's folder and resume
             after the last one there.
-        save: As of `Run.do`, as are the others.
+        save: Folder that the trained agent is saved in; None saves none.
         report: Told after each evaluation.
-        checkpoint_every: Evaluations between two checkpoints.
-        track: Tracker of the log and the evaluations.
-
-    Returns:
-        The measurements.
+        checkpoint_every: Evaluations between two checkpoints; 0 keeps none.
+        track: Tracker that the log and the evaluations are passed on to.
 
     Raises:
         CheckpointError: if the folder holds iterations of other settings.
@@ -88,10 +88,12 @@ class Run:
         of: The spec, or the folder of a run that has begun.
     """
 
-    def __init__(self, of: RunSpec | Path) -> None:
+    def __init__(self, of: RunSpec | Path | str) -> None:
+        self.group: Group = ()
+        """Settings that set it apart from runs of other comparisons that are shown with it."""
+        self._given_folder = of.folder if isinstance(of, RunSpec) else Path(of)
         if isinstance(of, RunSpec):
-            self.spec = of
-        self._given_folder = of.folder if isinstance(of, RunSpec) else of
+            self.spec, self.seed, self.arm = of, of.seed, of.title
 
     @cached_property
     def spec(self) -> RunSpec:
@@ -109,9 +111,9 @@ class Run:
         assert self._given_folder is not None
         return self._given_folder
 
-    @property
+    @cached_property
     def seed(self) -> int:
-        """Its seed, as stored."""
+        """Its seed."""
         return int(self.stored["seed"])
 
     @cached_property
@@ -187,6 +189,11 @@ class Run:
         if not rows:
             raise ValueError(f"{file} holds no rows; it needs a header and a row per step")
         return rows
+
+    @cached_property
+    def curve(self) -> Curve:
+        """Its curve by steps, once it has finished."""
+        return curve_of(self.points, credit=self.arm, seed=self.seed, group=self.group)
 
     @property
     def log(self) -> list[dict[str, Any]]:

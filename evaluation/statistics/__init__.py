@@ -1,5 +1,14 @@
 """Statistics of learning curves and scores: pure functions of arrays."""
 
+from tokengym.evaluation.statistics.curve import (
+    LEAP,
+    Curve,
+    Measured,
+    last_crossing,
+    leaps,
+    nats_per_update,
+    pairs,
+)
 from tokengym.evaluation.statistics.curves import (
     FASTER_AT,
     SHARES,
@@ -9,23 +18,16 @@ from tokengym.evaluation.statistics.curves import (
     censored_steps,
     collapsed,
     final_mean,
-    mean_net_score,
     relative_steps,
     steps_to_shares,
     steps_to_threshold,
 )
 from tokengym.evaluation.statistics.frontier import (
     FEWEST_PAIRS,
-    LEAP,
     MIN_KL,
     Arm,
     EqualKL,
-    Measured,
-    RunPath,
     compare_at_kl,
-    last_crossing,
-    leaps,
-    nats_per_update,
     tuned_on_others,
 )
 from tokengym.evaluation.statistics.scores import (
@@ -58,12 +60,12 @@ __all__ = [
     "Arm",
     "Array",
     "CensoredSteps",
+    "Curve",
     "EqualKL",
     "Measured",
     "PairedDifference",
     "Random",
     "RelativeSteps",
-    "RunPath",
     "area_under_curve",
     "censored_steps",
     "collapsed",
@@ -77,10 +79,10 @@ __all__ = [
     "iqm",
     "last_crossing",
     "leaps",
-    "mean_net_score",
     "nats_per_update",
     "optimum_bound",
     "paired_difference",
+    "pairs",
     "performance_profile",
     "probability_of_improvement",
     "relative_steps",

@@ -64,26 +64,6 @@ def area_under_curve(steps: ArrayLike, values: ArrayLike, *, normalize: bool = F
     return area / float(at[-1] - at[0]) if normalize else area
 
 
-def mean_net_score(tokens: ArrayLike, scores: ArrayLike, kl: ArrayLike, kl_coef: float) -> float:
-    """Return the mean of score - kl_coef * KL over the tokens of a run, by the trapezoid rule.
-
-    Args:
-        tokens: (time,) response tokens sampled, strictly increasing.
-        scores: (time,).
-        kl: (time,) nats per response to the reference.
-        kl_coef: Score that a nat costs; 0 gives the mean score.
-
-    Raises:
-        ValueError: as `area_under_curve`.
-
-    Example:
-        >>> mean_net_score([0, 10, 20], [0.0, 1.0, 1.0], [0.0, 2.0, 2.0], 0.1)
-        0.6
-    """
-    nets = finite("scores", scores) - kl_coef * finite("kl", kl)
-    return area_under_curve(tokens, nets, normalize=True)
-
-
 def final_mean(values: ArrayLike, fraction: float = 0.1) -> float:
     """Return the mean of the last ``fraction`` of a curve's points, at least of one.
 

@@ -38,7 +38,7 @@ def row_of(bench: Bench) -> dict[str, Any]:
             "way": [round(end, 4) for end in bench.way(setting)],
             "net": _rounded(leads.net),
             "score": _rounded(leads.score),
-            "cells": [len(bench.paths(setting, subject)) for subject in bench.subjects],
+            "cells": [len(bench.curves(setting, subject)) for subject in bench.subjects],
             "models": bench.models(setting),
             "cpu_s": round(mine, 1),
             "times_baseline": round(mine / max(base, 1e-9), 2),

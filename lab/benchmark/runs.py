@@ -21,7 +21,7 @@ from tokengym.base import (
 )
 from tokengym.evaluation import run as run_one
 from tokengym.evaluation.runs import EvaluationSettings, TaskSettings, slug
-from tokengym.evaluation.statistics import RunPath
+from tokengym.evaluation.statistics import Curve
 from tokengym.lab.benchmark.definition import (
     BASELINE,
     OWN,
@@ -33,11 +33,12 @@ from tokengym.lab.benchmark.definition import (
     weights_hash,
 )
 from tokengym.lab.benchmark.subject import HELD_BY, KINDS, bare, kind_of
-from tokengym.lab.benchmark.verdict import Leads, leads_of, path_of
+from tokengym.lab.benchmark.verdict import Leads, leads_of
 from tokengym.lab.protocol import (
     Row,
     best_of_rows,
     check_span,
+    curve_of,
     measured,
     net,
     net_area,
@@ -345,18 +346,18 @@ class Bench:
         """Settings in which all runs are done."""
         return [at for at in self.settings if not any(self._open(at, s) for s in self.subjects)]
 
-    def paths(self, setting: Setting, subject: str) -> dict[str, dict[int, RunPath]]:
+    def curves(self, setting: Setting, subject: str) -> dict[str, dict[int, Curve]]:
         """Return a subject's runs in a setting by cell and seed, without cells that diverge.
 
         Args:
             setting: A setting that is done.
             subject: The arm's name, or the baseline's.
         """
-        arm: dict[str, dict[int, RunPath]] = {}
+        arm: dict[str, dict[int, Curve]] = {}
         for cell in self.cells(setting, subject):
             runs = {seed: cell.but(seed=seed) for seed in self.seeds}
             if all(self.file(run).exists() for run in runs.values()):
-                arm[repr(cell)] = {seed: path_of(self.read(run)) for seed, run in runs.items()}
+                arm[repr(cell)] = {seed: curve_of(self.read(run)) for seed, run in runs.items()}
         if not arm:
             raise ValueError(
                 f"every cell of {subject} has a run that diverges in {setting.name}, so that it "
@@ -367,7 +368,7 @@ class Bench:
     def leads(self, setting: Setting) -> Leads:
         """Return the arm's leads on the baseline in a setting that is done."""
         start, goal = self.way(setting)
-        arm, baseline = (self.paths(setting, subject) for subject in self.subjects)
+        arm, baseline = (self.curves(setting, subject) for subject in self.subjects)
         return leads_of(arm, baseline, goal - start, price=self.definition.price)
 
     def seconds(self, setting: Setting, subject: str) -> float:

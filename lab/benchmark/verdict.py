@@ -16,13 +16,12 @@ from scipy import optimize, stats
 from tokengym.evaluation.report import number
 from tokengym.evaluation.statistics import (
     Arm,
-    RunPath,
+    Curve,
     holm,
-    mean_net_score,
     student_interval,
     tuned_on_others,
 )
-from tokengym.lab.protocol import PRICE, Row
+from tokengym.lab.protocol import PRICE
 from tokengym.lab.tables import CLEAR
 
 POWER = 0.8
@@ -168,34 +167,6 @@ def resolution(rows: Sequence[Mapping[str, ArrayLike]], family: int) -> str:
     )
 
 
-def path_of(points: Sequence[Row]) -> RunPath:
-    """Return a run's measurements as a path.
-
-    Args:
-        points: Measurements of the run, in order.
-    """
-    columns = {
-        name: np.array([row[name] for row in points], dtype=np.float64)
-        for name in ("step", "tokens", "kl", "score", "gold_score")
-    }
-    return RunPath(
-        updates=columns["step"],
-        tokens=columns["tokens"],
-        kl=columns["kl"],
-        values={name: columns[name] for name in ("score", "gold_score")},
-    )
-
-
-def net_of(path: RunPath, price: float = PRICE) -> float:
-    """Return the mean of score - c KL over the tokens of a path.
-
-    Args:
-        path: The run.
-        price: Score that a nat costs.
-    """
-    return mean_net_score(path.tokens, path.values["score"], path.kl, price)
-
-
 def leads_of(arm: Arm, baseline: Arm, way: float, *, price: float = PRICE) -> Leads:
     """Return an arm's leads in one setting, tuning included.
 
@@ -204,7 +175,7 @@ def leads_of(arm: Arm, baseline: Arm, way: float, *, price: float = PRICE) -> Le
     (`tuned_on_others`), for both arms, and the figures are of the cells so chosen.
 
     Args:
-        arm: Runs by cell and seed.
+        arm: Runs over tokens, by cell and seed.
         baseline: Those of the baseline; the seeds of all cells of both count.
         way: From the untrained policy to its best of 16, score - c KL.
         price: Score that a nat costs.
@@ -213,23 +184,23 @@ def leads_of(arm: Arm, baseline: Arm, way: float, *, price: float = PRICE) -> Le
     seeds = sorted(set(cells[0]).intersection(*cells[1:]))
     if not seeds:
         raise ValueError("the cells of the two arms share no seed; run them on the same seeds")
-    budgets = {seed: min(float(cell[seed].tokens[-1]) for cell in cells) for seed in seeds}
+    budgets = {seed: min(float(cell[seed].steps[-1]) for cell in cells) for seed in seeds}
     mine, theirs = (_chosen(each, budgets, price) for each in (arm, baseline))
 
     def shares(price: float) -> tuple[float, ...]:
-        nets = [np.array([net_of(run, price) for run in runs]) for runs in (mine, theirs)]
+        nets = [_nets(runs, price) for runs in (mine, theirs)]
         return tuple(((nets[0] - nets[1]) / way).tolist())
 
     return Leads(net=shares(price), score=shares(0.0))
 
 
-def _chosen(arm: Arm, budgets: Mapping[int, float], price: float) -> list[RunPath]:
+def _chosen(arm: Arm, budgets: Mapping[int, float], price: float) -> list[Curve]:
     """Return each seed's run within its budget, of the cell that does best on the other seeds."""
     cells = [
-        {seed: cell[seed].within(tokens) for seed, tokens in budgets.items()}
+        {seed: cell[seed].between(0.0, tokens) for seed, tokens in budgets.items()}
         for cell in arm.values()
     ]
-    areas = np.array([[net_of(run, price) for run in cell.values()] for cell in cells])
+    areas = np.array([_nets(list(cell.values()), price) for cell in cells])
     numbers = np.broadcast_to(np.arange(len(cells), dtype=np.float64)[:, None], areas.shape)
     picked = tuned_on_others(numbers, areas)
     if not np.isfinite(picked).all():
@@ -238,6 +209,11 @@ def _chosen(arm: Arm, budgets: Mapping[int, float], price: float) -> list[RunPat
             "so that two are needed"
         )
     return [cells[int(number)][seed] for number, seed in zip(picked, budgets, strict=True)]
+
+
+def _nets(runs: Sequence[Curve], price: float) -> NDArray[np.float64]:
+    """Return the mean of score - c KL over each run, (runs,)."""
+    return np.array([run.priced(price).area("net_score") for run in runs])
 
 
 def by_task(

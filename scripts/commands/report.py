@@ -67,7 +67,8 @@ def report(
             one need none.
         paper: Figure and table for a paper.
     """
-    from tokengym.evaluation.runs.results import merge_comparisons, report_curves
+    from tokengym.evaluation.runs.foreign_curves import report_curves
+    from tokengym.evaluation.runs.results import merge_comparisons
     from tokengym.scripts.commands.show import say, show_summary, terminal
 
     if bool(runs) == bool(curves):

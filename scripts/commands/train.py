@@ -123,9 +123,9 @@ def _train_once(config: ComparisonConfig, out: Path | None, track: Tracker) -> N
     from tokengym.agents.rollouts.logs import check_tracker
     from tokengym.base.folders import locked
     from tokengym.base.saved_code import CODE, keep_code
-    from tokengym.evaluation.runs.compare import preflight
     from tokengym.evaluation.runs.folder import check_folder, missing_runs, take_over
     from tokengym.evaluation.runs.machine import versions
+    from tokengym.evaluation.runs.preflight import preflight
     from tokengym.evaluation.runs.run import Run
     from tokengym.evaluation.runs.training import join_processes
     from tokengym.scripts.commands.show import say, terminal
@@ -147,8 +147,7 @@ def _train_once(config: ComparisonConfig, out: Path | None, track: Tracker) -> N
     console = terminal(quiet=not processes.is_main)
     if processes.is_main:
         with locked(out):
-            check_folder(config, out)  # another process may have begun since
-            take_over(config, out)
+            take_over(config, out)  # checked again: another process may have begun since
             missing_runs(config, out, retry_failed=True)
             if not is_complete:
                 measured_by = preflight(config)

@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 
 from tokengym.evaluation.report import number
-from tokengym.evaluation.statistics import RunPath
+from tokengym.evaluation.statistics import Curve
 from tokengym.lab.benchmark.definition import V2
 from tokengym.lab.benchmark.verdict import (
     Leads,
@@ -14,16 +14,14 @@ from tokengym.lab.benchmark.verdict import (
     detectable_lead,
     in_words,
     leads_of,
-    net_of,
-    path_of,
     resolution,
     spread_of,
     table_of,
 )
-from tokengym.lab.protocol import RATES
+from tokengym.lab.protocol import RATES, curve_of
 
 
-def run(score: float, kl: float = 3.0, tokens: float = 300.0) -> RunPath:
+def run(score: float, kl: float = 3.0, tokens: float = 300.0) -> Curve:
     """Return a run whose KL goes to ``kl`` in three updates, a score of so much at each but 0."""
     steps = np.arange(4.0)
     points = [
@@ -31,13 +29,13 @@ def run(score: float, kl: float = 3.0, tokens: float = 300.0) -> RunPath:
         | {"gold_score": 2.0 * score * (s > 0)}
         for s in steps
     ]
-    return path_of(points)
+    return curve_of(points)
 
 
 def test_a_run_is_scored_less_its_kl_over_its_tokens():
     # score 1 from the first third on: 1 - 1/6 of it; KL rises evenly to 3: 1.5 nats
-    assert net_of(run(1.0), price=0.1) == pytest.approx(5 / 6 - 0.15)
-    assert net_of(run(1.0), price=0.0) == pytest.approx(5 / 6)
+    assert run(1.0).priced(0.1).area("net_score") == pytest.approx(5 / 6 - 0.15)
+    assert run(1.0).priced(0.0).area("net_score") == pytest.approx(5 / 6)
 
 
 def test_leads_are_shares_of_the_way_by_seed_with_their_parts():

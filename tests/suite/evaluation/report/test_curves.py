@@ -68,8 +68,8 @@ def test_a_column_that_changes_in_the_course_of_a_run_is_refused(tmp_path, colum
 def test_a_nan_score_is_a_fault_not_an_error(tmp_path):
     path = csv(tmp_path, "credit,seed,step,score\na,0,0,1\na,0,1,nan\na,1,0,1\na,1,1,2\n")
     bad, good = read_curves(path)
-    assert bad.fault() == "score is nan at step 1"
-    assert good.fault() is None
+    assert bad.invalid() == "score is nan at step 1"
+    assert good.invalid() is None
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def curve(credit: str, seed: int, steps: list[float], score: list[float], **more
     return Curve(credit=credit, seed=seed, steps=np.array(steps, float), values=values)
 
 
-def test_panels_interpolate_and_cut_to_the_common_budget():
+def test_each_reward_is_drawn_over_what_its_own_runs_cover():
     panel = make_panels(
         [
             curve("a", 0, [0, 10, 20], [0.0, 1.0, 2.0], kl=[0.0, 1.0, 1.0]),
@@ -116,10 +116,12 @@ def test_panels_interpolate_and_cut_to_the_common_budget():
     )[0]
     assert list(panel.steps) == [0.0, 5.0, 10.0, 15.0]
     assert panel.cut_at == 15.0
-    assert list(panel.rewards["a"].values["score"][0]) == [0.0, 0.5, 1.0, 1.5]
+    assert list(panel.rewards["a"].steps) == [0.0, 5.0, 10.0, 15.0, 20.0]
+    assert list(panel.rewards["a"].values["score"][0]) == [0.0, 0.5, 1.0, 1.5, 2.0]
+    assert list(panel.rewards["b"].steps) == [0.0, 5.0, 10.0, 15.0]
     assert list(panel.rewards["b"].values["score"][0]) == [0.0, 5.0, 10.0, 15.0]
     assert panel.measures == ("score", "kl", "net_score")
-    assert list(panel.rewards["a"].values["net_score"][0]) == [0.0, 0.25, 0.5, 1.0]
+    assert list(panel.rewards["a"].values["net_score"][0]) == [0.0, 0.25, 0.5, 1.0, 1.5]
     assert panel.measured(panel.rewards["b"]) == ["score"]  # it takes nothing from the other
     assert panel.lost == {"kl": ("b",)}
 
@@ -132,9 +134,9 @@ def test_the_end_of_a_run_is_of_its_own_evaluations():
     for curves in ([alone], [alone, finer]):
         panel = make_panels(curves)[0]
         assert panel.per_run(panel.rewards["a"], "score", "final") == [(81 + 100) / 2]
-        assert panel.rewards["a"].own_rows("score")[0].tolist() == scores
-    cut = make_panels([alone, curve("c", 0, [0, 9.5], [0.0, 1.0])])[0]
-    assert cut.rewards["a"].own_rows("score")[0].tolist() == [*scores[:10], (81 + 100) / 2]
+    cut, _ = alone.beside(curve("c", 0, [0, 9.5], [0.0, 1.0]))
+    assert cut["score"].tolist() == [*scores[:10], (81 + 100) / 2]
+    assert cut.end() == (81 + (81 + 100) / 2) / 2
 
 
 def test_net_score_takes_the_price_of_kl_off():

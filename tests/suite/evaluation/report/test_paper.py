@@ -40,7 +40,9 @@ def test_a_figure_is_as_wide_as_it_is_asked_to_be(make_curves, tmp_path, ending,
 def test_ticks_of_updates_are_whole_numbers(make_curves):
     (panel,) = make_panels(make_curves(("sparse",), seeds=2))
     axis = Figure(figsize=(3.25, 2)).subplots()
-    short = replace(panel, steps=panel.steps / panel.steps[-1])
+    runs = panel.rewards["sparse"]
+    runs = replace(runs, steps=runs.steps / runs.steps[-1])
+    short = replace(panel, rewards={"sparse": runs})
     draw(axis, short, "score", {"sparse": {"color": "k"}}, 0.95)
     assert [tick for tick in axis.get_xticks() if 0 <= tick <= 1] == [0, 1]
 

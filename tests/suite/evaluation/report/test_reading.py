@@ -11,7 +11,7 @@ import pytest
 from gymnasium import spaces
 
 from tokengym.evaluation.report.curves import read_curves
-from tokengym.evaluation.runs.results import report_curves
+from tokengym.evaluation.runs.foreign_curves import report_curves
 
 
 class Countdown(gym.Env):
@@ -240,6 +240,9 @@ def test_a_report_of_stable_baselines3_is_by_its_tokens(zoo, tmp_path):
         "dqn": [3, 4],
     }
     assert group["steps"] == [24.0, 48.0]  # what all share
-    # On the line from 1 at 20 to 3 at 60 dqn has 1.2 at 24 and 2.4 at 48.
-    assert group["rewards"]["dqn"]["figures"]["score"]["auc"]["iqm"] == pytest.approx(1.8)
+    dqn = group["rewards"]["dqn"]
+    assert dqn["figures"]["score"]["auc"]["iqm"] == pytest.approx(2.0)  # from 1 to 3, its own runs
+    # Beside the 6 of ppo it has 1.2 at 24 and 2.4 at 48.
+    better = dqn["versus_baseline"]["probability_of_improvement"]["score"]["auc"]
+    assert better["probability"] == 0.0
     assert (tmp_path / "report" / "report.html").exists()

@@ -24,10 +24,10 @@ from tokengym.evaluation.runs.config import (
 )
 from tokengym.evaluation.runs.defaults import TrainingSettings, training_settings
 from tokengym.evaluation.runs.folder import stored_comparison
+from tokengym.evaluation.runs.foreign_curves import report_curves
 from tokengym.evaluation.runs.record import RunRecord
 from tokengym.evaluation.runs.results import (
     merge_comparisons,
-    report_curves,
     write_comparison,
     write_results,
 )

@@ -16,6 +16,7 @@ from tokengym.evaluation.runs.folder import (
     stored_comparison,
     take_over,
 )
+from tokengym.evaluation.runs.run import Run
 
 ENV = "tokengym/MovieReview-v0"
 
@@ -161,3 +162,25 @@ def test_what_is_written_beside_an_agent_is_not_part_of_it(tmp_path: Path) -> No
     assert hashes() == before
     weights.write_text('{"n_layer": 2}')
     assert hashes() != before
+
+
+def test_how_far_a_run_is_is_asked_of_it(tmp_path: Path) -> None:
+    (spec,) = config().specs(tmp_path)
+    run, folder = Run(spec), spec.folder
+    assert (run.has_ended, run.can_resume, run.status, run.result) == (False, False, "", {})
+    (folder / "unfinished").mkdir(parents=True)
+    run.fail("no space")
+    assert (run.status, run.is_finished, run.result["error"]) == ("failed", False, "no space")
+    run.retry()
+    assert (run.status, run.can_resume) == ("", True)  # what was paid for is kept
+    curve = folder / "curve.csv"
+    curve.write_text("step,score\n0,1.0\n10,2.0\n")
+    write_hashed(
+        folder / "run.json", {"status": "finished", "files": {"curve.csv": content_hash(curve)}}
+    )
+    run.clear()
+    assert (Run(folder).is_finished, run.can_resume) == (True, False)
+    assert run.curve.area() == 1.5
+    curve.write_text("step,score\n0,9.0\n")
+    with pytest.raises(ValueError, match="was changed since its run ended"):
+        run.result  # noqa: B018

@@ -1,11 +1,14 @@
 """Settings that cannot work stop a comparison before its first run."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
-from tokengym.evaluation.runs.compare import compare, preflight
+from tokengym.evaluation.runs.compare import compare
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import training_settings
+from tokengym.evaluation.runs.preflight import preflight
 
 
 @pytest.mark.parametrize(
@@ -27,6 +30,48 @@ def test_a_comparison_is_refused_before_its_first_run(settings, message):
         training=training_settings("tokengym/MovieReview-v0", **settings),
     )
     with pytest.raises(ValueError, match=message):
+        preflight(config)
+
+
+RULES = """
+from tokengym.rewards import Credit
+class Short(Credit):
+    def spread(self, score, episode):
+        return [score]
+class Batch(Credit):
+    def assign(self, episodes):
+        return []
+class Idle(Credit):
+    pass
+class Broken(Credit):
+    def __init__(self):
+        raise ValueError("no lexicon")
+    def spread(self, score, episode, attribution):
+        return [score]
+class Sound(Credit):
+    def spread(self, score, episode, *rest):
+        return [score]
+"""
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("Short", r"spread of rule Short must take .*attribution.*got \(self, score, episode\)"),
+        ("Batch", r"assign of rule Batch must take .*scores.*got \(self, episodes\)"),
+        ("Idle", r"rule Idle pays nothing; define spread\("),
+        ("Broken", "no lexicon"),
+        ("Sound", ""),
+    ],
+)
+def test_a_rule_whose_first_batch_would_fail_is_refused_before_the_first_run(
+    tmp_path, rule, message
+):
+    (tmp_path / "rules.py").write_text(RULES)
+    config = ComparisonConfig(
+        env="MovieReview", rewards=("sparse", f"{tmp_path / 'rules.py'}:{rule}"), seeds=1
+    )
+    with pytest.raises(ValueError, match=message) if message else nullcontext():
         preflight(config)
 
 

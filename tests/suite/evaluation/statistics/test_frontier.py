@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tokengym.evaluation.statistics import (
-    RunPath,
+    Curve,
     compare_at_kl,
     last_crossing,
     leaps,
@@ -64,12 +64,12 @@ def test_choosing_among_equal_cells_gains_nothing():
     assert draws.mean(axis=2).max(axis=1).mean() > 0.6
 
 
-def path(slope: float, kl: Sequence[float], noise: float = 0.0) -> RunPath:
+def path(slope: float, kl: Sequence[float], noise: float = 0.0) -> Curve:
     """Return a run whose score is slope * KL + noise, and whose gold is half of it."""
     updates, nats = np.arange(len(kl), dtype=float), np.array(kl)
     score = slope * nats + noise
-    values = {"score": score, "gold_score": score / 2.0}
-    return RunPath(updates=updates, tokens=100.0 * updates, kl=nats, values=values)
+    values = {"score": score, "gold_score": score / 2.0, "kl": nats, "tokens": 100.0 * updates}
+    return Curve(steps=updates, values=values)
 
 
 def test_arms_are_compared_where_the_run_of_the_baseline_ends():
@@ -103,23 +103,23 @@ def test_arms_are_compared_at_a_level_of_the_question():
 
 
 def test_a_run_is_cut_at_a_budget_of_tokens():
-    run = path(1.0, [0.0, 0.5, 6.5])
-    cut = run.within(150.0)
-    assert cut.tokens.tolist() == [0.0, 100.0, 150.0]
-    assert (cut.updates[-1], cut.kl[-1], cut.values["score"][-1]) == (1.5, 3.5, 3.5)
-    assert run.within(50.0).values["gold_score"].tolist() == [0.0, 0.125]
-    assert run.within(999.0) is run
-    with pytest.raises(ValueError, match=r"budget.*0.*got 0"):
-        run.within(0.0)
+    run = path(1.0, [0.0, 0.5, 6.5]).over_tokens()
+    cut = run.between(0.0, 150.0)
+    assert cut.steps.tolist() == [0.0, 100.0, 150.0]
+    assert (cut["step"][-1], cut["kl"][-1], cut["score"][-1]) == (1.5, 3.5, 3.5)
+    assert run.between(0.0, 50.0)["gold_score"].tolist() == [0.0, 0.125]
+    assert run.between(0.0, 999.0) is run
+    with pytest.raises(ValueError, match=r"above 0 .*got 0"):
+        run.between(0.0, 0.0)
 
 
 def test_a_run_that_is_none_is_refused():
     with pytest.raises(ValueError, match=r"\(time,\), got \(1, 2\)"):
         last_crossing([[0.0, 1.0]], 0.5)
-    with pytest.raises(ValueError, match="updates must"):
-        replace(path(1.0, [0.0, 1.0]), updates=np.array([1.0, 0.0]))
+    with pytest.raises(ValueError, match="steps must"):
+        replace(path(1.0, [0.0, 1.0]), steps=np.array([1.0, 0.0]))
     with pytest.raises(ValueError, match=r"alike, got \[\(2,\), \(3,\)"):
-        replace(path(1.0, [0.0, 1.0]), kl=np.zeros(3))
+        Curve(steps=np.arange(2.0), values={"kl": np.zeros(3)})
 
 
 def test_arms_without_runs_in_common_are_refused():
@@ -180,12 +180,8 @@ def figures(
                 true = (shape * (1.0 + generator.normal(0.0, SPEEDS)))[::every]
                 noise = generator.normal(0.0, 1.0, (2, len(true)))
                 score = FRONTIERS[frontier](true) + gain + SCORE_NOISE * noise[0]
-                runs[seed] = RunPath(
-                    updates=STEPS[::every],
-                    tokens=STEPS[::every],
-                    kl=true + KL_NOISE * noise[1] * (true > 0.0),
-                    values={"score": score},
-                )
+                kl_measured = true + KL_NOISE * noise[1] * (true > 0.0)
+                runs[seed] = Curve(steps=STEPS[::every], values={"score": score, "kl": kl_measured})
             arms.append(runs)
         if (at := compare_at_kl(arms[0], arms[1], kl)) is not None:
             errors.append(at.difference.difference - lead)

@@ -1,0 +1,105 @@
+"""Faults of a comparison that show before its first run: every environment is made once."""
+
+import inspect
+from pathlib import Path
+
+import gymnasium as gym
+
+from tokengym.agents.policy.backend import backend
+from tokengym.agents.policy.settings import check_products
+from tokengym.base.device import select_device
+from tokengym.envs.prompts.rows import ENCODED, rows_stored_in
+from tokengym.evaluation.measure.environments import resolve_env
+from tokengym.evaluation.measure.references import check_ranks
+from tokengym.evaluation.runs.config import ComparisonConfig
+from tokengym.evaluation.runs.defaults import TrainingSettings
+from tokengym.rewards.credits.base import Credit
+from tokengym.rewards.errors import CreditError
+
+
+def preflight(config: ComparisonConfig, out: Path | None = None, *, is_here: bool = True) -> str:
+    """Make every environment once, so that what cannot work is said before any work is done.
+
+    Args:
+        config: The comparison.
+        out: Its folder, where large prompt sets are stored encoded for its runs; None stores none.
+        is_here: Whether the runs are done on this machine, whose devices and libraries then count.
+
+    Returns:
+        What all runs are measured by, in words.
+
+    Raises:
+        ValueError: whatever an environment says.
+    """
+    with rows_stored_in(None if out is None else out / ENCODED):
+        return _preflight(config, is_here)
+
+
+def _preflight(config: ComparisonConfig, is_here: bool) -> str:
+    """Return what all runs are measured by, having made every environment."""
+    for training in config.trainings.values():
+        if is_here:
+            _check_products(training)
+        training.declaration.check_settings(training.learner, training.batch_size)
+    payers: dict[str, str] = {}
+    for reward in config.rewards:
+        kwargs, rows = config.env_kwargs(reward, train=True), min(2, config.training.batch_size)
+        envs = gym.make_vec(resolve_env(config.env), num_envs=rows, **kwargs)
+        if (paid := getattr(envs, "reward", None)) is not None:
+            _check_methods(paid.credit)
+            payers[reward] = paid.raw_scorer.title
+        envs.close()
+    evaluator = config.evaluator()
+    check_ranks(evaluator, config.evaluation.reference_samples or 0)
+    evaluator.close()
+    measured_by = evaluator.measured_by
+    if evaluator.gold is not None and config.task.sources_of_words:
+        measured_by += "; gold is left out where it does not know the words of the texts"
+    first = payers.get(config.rewards[0])
+    others = [f"{reward} is paid by {payer}" for reward, payer in payers.items() if payer != first]
+    return "; ".join([measured_by, *others])
+
+
+def _check_methods(rule: Credit) -> None:
+    """Refuse a rule that its first batch of episodes would fail: its methods cannot be called so.
+
+    Raises:
+        CreditError: naming the method, and what it takes.
+    """
+    own = [
+        name for name in ("spread", "assign") if getattr(type(rule), name) is not vars(Credit)[name]
+    ]
+    name = rule.name or type(rule).__name__
+    if not own:
+        raise CreditError(
+            f"rule {name} pays nothing; define spread(self, {', '.join(_arguments('spread'))})"
+        )
+    for method in own:
+        try:
+            signature = inspect.signature(getattr(rule, method))
+        except ValueError:  # code in C may have none
+            continue
+        try:
+            signature.bind(*_arguments(method))
+        except TypeError:
+            wanted, taken = ", ".join(_arguments(method)), ", ".join(signature.parameters)
+            raise CreditError(
+                f"{method} of rule {name} must take (self, {wanted}), got (self, {taken})"
+            ) from None
+
+
+def _arguments(method: str) -> list[str]:
+    """Return what a method of a rule is called with."""
+    return [
+        name for name in inspect.signature(getattr(Credit, method)).parameters if name != "self"
+    ]
+
+
+def _check_products(training: TrainingSettings) -> None:
+    """Refuse products that are not there, or that nothing would be multiplied by.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    backend().check_products(training.products)
+    check_products(training.products, device=select_device(training.device).type)

@@ -1,0 +1,329 @@
+"""The learning curve of one run: its measurements by steps, and the figures that are read off it.
+
+The report, the laboratory and the studies all ask `Curve` for what they compare: means over a run,
+ends, values at a KL, and pairs of runs.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tokengym.evaluation.statistics.curves import area_under_curve, final_mean
+from tokengym.evaluation.statistics.scores import Array, finite
+
+LEAP = 1.0
+"""Nats between two measured policies beyond which nothing is known of the policies between."""
+FINAL = 0.1
+"""The last tenth of a run's evaluations is its end."""
+NET = "net_score"
+"""Measurement score - c KL, see `Curve.priced`."""
+Group = tuple[tuple[str, str], ...]
+
+
+class Measured(NamedTuple):
+    """Measurement of a run at a KL."""
+
+    kl: float
+    """Nats per response."""
+    step: float
+    """Step of the curve, an update or tokens, at which the run was there."""
+    value: float
+    """The measurement there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One run: its measurements at each evaluation.
+
+    Raises:
+        ValueError: if the arrays differ in length, or steps fall.
+    """
+
+    steps: Array
+    """(time,) updates, rising; of a curve over tokens those, with the updates as ``step``."""
+    values: Mapping[str, Array]
+    """Per measurement (time,); NaN where it was not taken. ``score`` is always present."""
+    credit: str = ""
+    """The reward it trained with."""
+    seed: int = 0
+    """Its seed; runs of different rewards with one seed are pairs."""
+    group: Group = ()
+    """Settings that set it apart, as (column, value) pairs; () where there is one setting."""
+    cut: tuple[int, int] = (0, 0)
+    """Points at its start and at its end that were interpolated, where `between` cut it: no policy
+    was measured there."""
+
+    def __post_init__(self) -> None:
+        shapes = [np.shape(row) for row in (self.steps, *self.values.values())]
+        if len(shapes[0]) != 1 or len({*shapes}) > 1:
+            raise ValueError(f"steps and values must be (time,) alike, got {shapes}")
+        if (np.diff(self.steps) < 0.0).any():
+            raise ValueError(f"steps must not fall, got {self.steps}; sort the evaluations")
+
+    @classmethod
+    def of(
+        cls,
+        rows: Sequence[Mapping[str, Any]],
+        measures: Iterable[str] | None = None,
+        *,
+        credit: str = "",
+        seed: int = 0,
+        group: Group = (),
+    ) -> "Curve":
+        """Return the curve of rows, one for each evaluation, in order.
+
+        Args:
+            rows: Each with ``step``, and None where something was not measured.
+            measures: Columns to take; None takes all that hold numbers.
+            credit: The reward the run trained with.
+            seed: Its seed.
+            group: Settings that set it apart.
+        """
+        if measures is None:
+            numbers = (Real, type(None))
+            measures = [n for n in rows[0] if all(isinstance(row[n], numbers) for row in rows)]
+        columns = {  # None becomes NaN
+            name: np.array([row[name] for row in rows], dtype=np.float64)
+            for name in ("step", *measures)
+        }
+        steps = columns.pop("step")
+        return cls(steps=steps, values=columns, credit=credit, seed=seed, group=group)
+
+    def __getitem__(self, name: str) -> Array:
+        """Return a measurement, (time,)."""
+        return self.values[name]
+
+    # --- what it has ------------------------------------------------------------------------------
+
+    def has(self, name: str) -> bool:
+        """Return whether a measurement was taken at every step."""
+        return self.nan_step(name) is None
+
+    def nan_step(self, name: str) -> float | None:
+        """Return the first step at which a measurement was not taken, or None."""
+        values = self.values.get(name, np.full(len(self.steps), np.nan))
+        missing = self.steps[~np.isfinite(values)]
+        return float(missing[0]) if len(missing) else None
+
+    def invalid(self) -> str | None:
+        """Return why the run cannot enter statistics, or None."""
+        for step, score in zip(self.steps, self.values["score"], strict=True):
+            if not np.isfinite(score):
+                return f"score is {score} at step {step:g}"
+        return None
+
+    # --- other curves of the run ------------------------------------------------------------------
+
+    def over_tokens(self) -> "Curve":
+        """Return the curve over response tokens, as learners are compared; ``step`` is kept.
+
+        Raises:
+            ValueError: if the tokens are not known at every step, or fall.
+        """
+        if not self.has("tokens") or not (np.diff(self.values["tokens"]) >= 0.0).all():
+            named = f" of {self.credit}, seed {self.seed}," if self.credit else ""
+            raise ValueError(
+                f"the tokens{named} are not known at every step, or fall, so that runs cannot be "
+                "compared at equal tokens; take axis step"
+            )
+        return replace(
+            self, steps=self.values["tokens"], values={**self.values, "step": self.steps}
+        )
+
+    def priced(self, price: float) -> "Curve":
+        """Return the curve with ``net_score`` = score - price * KL, where the KL is known.
+
+        It is the objective of a PPO with that coefficient, and what the protocol compares.
+
+        Example:
+            >>> rows = [{"step": 0, "score": 0.0, "kl": 0.0}, {"step": 10, "score": 1.0, "kl": 2.0}]
+            >>> Curve.of(rows).priced(0.1).area("net_score")
+            0.4
+        """
+        if "kl" not in self.values:
+            return self
+        net = self.values["score"] - price * self.values["kl"]
+        return replace(self, values={**self.values, NET: net})
+
+    def between(self, first: float, last: float) -> "Curve":
+        """Return the part between two steps; its ends are interpolated linearly in steps.
+
+        Ends that were interpolated are for means over equal steps. A run that covers less stays as
+        it is.
+
+        Raises:
+            ValueError: if no policy was measured between them.
+        """
+        if first <= self.steps[0] and last >= self.steps[-1]:
+            return self
+        first, last = max(first, self.steps[0]), min(last, self.steps[-1])
+        if not first < last:
+            raise ValueError(
+                f"the end must be above {first:g} steps, got {last:g}: no policy was measured "
+                "within it"
+            )
+        inside = self.steps[(self.steps > first) & (self.steps < last)]
+        at = np.concatenate([[first], inside, [last]])
+        values = {name: np.interp(at, self.steps, row) for name, row in self.values.items()}
+        cut = int(first not in self.steps), int(last not in self.steps)
+        return replace(self, steps=at, values=values, cut=cut)
+
+    def beside(self, other: "Curve") -> tuple["Curve", "Curve"]:
+        """Return this run and another, each over the steps that both have reached.
+
+        Raises:
+            ValueError: if they share no steps.
+        """
+        first = max(self.steps[0], other.steps[0])
+        last = min(self.steps[-1], other.steps[-1])
+        if not first < last:
+            raise ValueError(
+                f"the runs of {self.credit} and {other.credit}, seed {self.seed}, share no two "
+                f"steps (from {first:g} to {last:g}); a pair needs a budget that both have reached"
+            )
+        return self.between(first, last), other.between(first, last)
+
+    # --- figures ----------------------------------------------------------------------------------
+
+    def area(self, measure: str = "score") -> float:
+        """Return a measurement's mean over the steps of the run, by the trapezoid rule."""
+        at = np.unique(self.steps)  # several evaluations may have seen as many tokens
+        return area_under_curve(at, np.interp(at, self.steps, self[measure]), normalize=True)
+
+    def at(self, step: float, measure: str = "score") -> float:
+        """Return a measurement at a step, interpolated linearly; NaN where the run is not.
+
+        Args:
+            step: Tokens of a curve over tokens, else updates.
+            measure: The measurement.
+        """
+        return float(np.interp(step, self.steps, self[measure], left=np.nan, right=np.nan))
+
+    def end(self, measure: str = "score") -> float:
+        """Return a measurement at the end of the run, the mean of its last tenth."""
+        return final_mean(self[measure][self.cut[0] :], FINAL)
+
+    def at_end(self, measure: str = "score") -> Measured:
+        """Return a measurement at the end of the run, and the KL and the step there."""
+        steps = final_mean(self.steps[self.cut[0] :], FINAL)
+        return Measured(self.end("kl"), steps, self.end(measure))
+
+    def at_kl(self, kl: float, measure: str = "score") -> Measured | None:
+        """Return a measurement where the run was last at a KL, see `last_crossing`; None: unknown.
+
+        An end that was interpolated is no policy, and tells nothing.
+        """
+        own = slice(self.cut[0], len(self.steps) - self.cut[1])
+        place = last_crossing(self["kl"][own], kl)
+        if np.isnan(place):
+            return None
+        rows = self.steps[own], self[measure][own]
+        step, value = (float(np.interp(place, np.arange(len(row)), row)) for row in rows)
+        return Measured(kl, step, value)
+
+
+def pairs(x: Mapping[int, Curve], y: Mapping[int, Curve]) -> list[tuple[Curve, Curve]]:
+    """Return the runs of the seeds that both arms have, each pair over the steps that both reached.
+
+    Runs may differ in length: a pair loses only what one of its two lacks, whatever others have.
+
+    Args:
+        x: Runs by seed.
+        y: Those of the other arm.
+    """
+    return [x[seed].beside(y[seed]) for seed in sorted(x.keys() & y.keys())]
+
+
+def leaps(updates: ArrayLike, kl: ArrayLike) -> NDArray[np.bool_]:
+    """Return which stretches between two evaluations hold an update that crosses over a nat.
+
+    leap_i = |kl_{i+1} - kl_i| > LEAP * (updates_{i+1} - updates_i)
+
+    Where several updates are made between two evaluations, some one of them must have crossed more
+    than `LEAP`; a leap that slower updates hide is not found. Measure after every update.
+
+    Args:
+        updates: (time,), in order.
+        kl: (time,), nats.
+
+    Returns:
+        (time - 1,).
+
+    Example:
+        >>> leaps([0, 1, 2, 5], [0.0, 0.5, 4.0, 6.0]).tolist()
+        [False, True, False]
+    """
+    at, nats = _checked(updates, kl)
+    return np.abs(np.diff(nats)) > LEAP * np.diff(at)
+
+
+def last_crossing(kl: ArrayLike, k: float) -> float:
+    """Return where a run was last at a KL, as a place among its measurements.
+
+    i = last i with k between kl_{i-1} and kl_i, and |kl_i - kl_{i-1}| <= LEAP
+    i - 1 + (k - kl_{i-1}) / (kl_i - kl_{i-1})          NaN if there is no such i
+
+    ``np.interp(place, range(time), values)`` is what the run has there: the value of a policy that
+    is at k, and not of one that merely stayed below it. The stretch is chosen by KL and time and
+    never by the value. Of a run that never was at k, or only in a leap over it, nothing is known.
+
+    The policy may be one from the middle of a training, whose learning rate had not fallen yet, so
+    the update at which each run was there belongs beside the values.
+
+    Args:
+        kl: (time,) nats per response, in the order of training.
+        k: Nats.
+
+    Example:
+        >>> last_crossing([0.0, 0.9, 1.7, 1.2, 1.5], 1.4), last_crossing([0.0, 5.0], 2.0)
+        (3.6666666666666665, nan)
+    """
+    nats = finite("kl", kl)
+    if nats.ndim != 1:
+        raise ValueError(f"kl must be (time,), got {nats.shape}")
+    before, after = nats[:-1], nats[1:]
+    near = np.abs(after - before) <= LEAP
+    crossed = np.flatnonzero(
+        near & (np.minimum(before, after) <= k) & (k <= np.maximum(before, after))
+    )
+    if len(crossed) == 0:
+        return np.nan
+    i = int(crossed[-1])
+    step = after[i] - before[i]
+    return i + (float((k - before[i]) / step) if step else 1.0)
+
+
+def nats_per_update(updates: ArrayLike, kl: ArrayLike) -> Array:
+    """Return the KL that an update crossed, a mean over those between two evaluations.
+
+    (kl_{i+1} - kl_i) / (updates_{i+1} - updates_i)
+
+    Args:
+        updates: (time,), strictly increasing.
+        kl: (time,), nats.
+
+    Returns:
+        (time - 1,) nats.
+
+    Example:
+        >>> nats_per_update([0, 1, 5], [0.0, 0.5, 4.5]).tolist()
+        [0.5, 1.0]
+    """
+    at, nats = _checked(updates, kl)
+    return np.diff(nats) / np.diff(at)
+
+
+def _checked(*series: ArrayLike) -> tuple[Array, ...]:
+    """Return updates and what was measured after them as arrays of one length."""
+    arrays = tuple(finite("updates, kl and values", row) for row in series)
+    if any(row.ndim != 1 or row.shape != arrays[0].shape for row in arrays):
+        raise ValueError(
+            f"updates, kl and values must be (time,) alike, got {[row.shape for row in arrays]}"
+        )
+    if (np.diff(arrays[0]) < 0.0).any():
+        raise ValueError(f"updates must not fall, got {arrays[0]}; sort the evaluations")
+    return arrays

@@ -1,0 +1,80 @@
+"""The curve of one run, by numbers that are worked out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from tokengym.evaluation.statistics import Curve, Measured, pairs
+
+ROWS = [
+    {"rule": "abc", "step": 0, "tokens": 0, "score": 0.0, "kl": 0.0, "gold_score": None},
+    {"rule": "abc", "step": 1, "tokens": 100, "score": 1.0, "kl": 0.5, "gold_score": 0.5},
+    {"rule": "abc", "step": 2, "tokens": 400, "score": 2.0, "kl": 1.0, "gold_score": 1.0},
+]
+
+
+def test_a_curve_is_made_of_rows_and_knows_what_it_lacks():
+    curve = Curve.of(ROWS, credit="abc", seed=3)
+    assert curve.steps.tolist() == [0.0, 1.0, 2.0]
+    assert "rule" not in curve.values
+    assert (curve.has("score"), curve.has("gold_score"), curve.has("length")) == (
+        True,
+        False,
+        False,
+    )
+    assert (curve.nan_step("gold_score"), curve.nan_step("score")) == (0.0, None)
+    assert curve.invalid() is None
+    broken = Curve.of([*ROWS, ROWS[2] | {"step": 3, "score": math.inf}])
+    assert broken.invalid() == "score is inf at step 3"
+    assert Curve.of(ROWS, ("score",)).values.keys() == {"score"}
+
+
+def test_means_are_over_updates_or_over_tokens():
+    curve = Curve.of(ROWS)
+    assert curve.area() == pytest.approx(1.0)  # (.5 + 1.5) / 2
+    over = curve.over_tokens()
+    assert over["step"].tolist() == [0.0, 1.0, 2.0]
+    assert over.area() == pytest.approx((0.5 * 100 + 1.5 * 300) / 400)
+    # Score - 0.4 KL is 0, .8 and 1.6.
+    assert over.priced(0.4).area("net_score") == pytest.approx((0.4 * 100 + 1.2 * 300) / 400)
+    assert (over.at(250.0), over.at(250.0, "step")) == (1.5, 1.5)
+    assert math.isnan(over.at(401.0))
+    with pytest.raises(ValueError, match="tokens of abc, seed 0, are not known"):
+        Curve.of([{"step": 0, "score": 1.0}], credit="abc").over_tokens()
+
+
+def test_evaluations_at_equal_tokens_count_once():
+    curve = Curve.of([{"step": s, "tokens": t, "score": 1.0} for s, t in ((0, 0), (1, 9), (2, 9))])
+    assert curve.over_tokens().area() == 1.0
+
+
+def test_an_end_that_was_interpolated_is_in_means_and_is_no_policy():
+    cut = Curve.of(ROWS).over_tokens().between(50.0, 250.0)
+    assert cut.steps.tolist() == [50.0, 100.0, 250.0]
+    assert cut["score"].tolist() == [0.5, 1.0, 1.5]
+    assert cut.cut == (1, 1)
+    assert cut.area() == pytest.approx((0.75 * 50 + 1.25 * 150) / 200)
+    assert cut.at_kl(0.7) is None  # between .5 nats, which was measured, and .75 at the cut
+    assert Curve.of(ROWS).at_kl(0.7) == Measured(kl=0.7, step=1.4, value=1.4)
+
+
+def test_the_end_is_the_last_tenth():
+    rows = [{"step": at, "score": float(at), "kl": 0.1 * at} for at in range(21)]
+    end = Curve.of(rows).at_end()
+    assert (end.kl, end.step, end.value) == pytest.approx((1.9, 19.0, 19.0))  # of 18, 19 and 20
+
+
+def test_pairs_are_of_one_seed_and_over_what_both_reached():
+    def run(seed: int, *tokens: float) -> Curve:
+        at = np.array(tokens)
+        return Curve(steps=at, values={"score": at}, seed=seed)
+
+    x = {0: run(0, 0, 10, 20), 1: run(1, 0, 10, 20), 2: run(2, 0, 10)}
+    y = {0: run(0, 0, 15), 1: run(1, 5, 30), 9: run(9, 0, 5)}
+    (first, second) = pairs(x, y)
+    assert [curve.steps.tolist() for curve in first] == [[0, 10, 15], [0, 15]]
+    assert [curve.steps.tolist() for curve in second] == [[5, 10, 20], [5, 20]]
+    assert [curve.area() for curve in first] == [7.5, 7.5]
+    with pytest.raises(ValueError, match=r"seed 0, share no two steps \(from 20 to 10\)"):
+        pairs({0: run(0, 0, 10)}, {0: run(0, 20, 30)})
