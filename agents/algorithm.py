@@ -219,10 +219,10 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         for setting in names_of(self.settings_class):
             if setting in keywords:
                 raise ValueError(f"{setting} is a setting of {name}; pass it beside policy_kwargs")
-        if seed is not None and not (isinstance(seed, Integral) and seed >= 0):
+        if seed is not None and (not isinstance(seed, Integral) or int(seed) < 0):
             raise SettingsError(f"seed must be an integer >= 0, or None, got {seed!r}; 0 will do")
         size = stats_window_size
-        if size is not None and not (isinstance(size, Integral) and size >= 1):
+        if size is not None and (not isinstance(size, Integral) or int(size) < 1):
             raise SettingsError(
                 f"stats_window_size must be a number of episodes >= 1, or None, got {size!r}"
             )
