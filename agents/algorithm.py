@@ -160,18 +160,15 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         name = type(self).__name__
         if isinstance(env, str):
             env = gym.make_vec(env, num_envs=ROWS)
-        self._check_given(policy, env, seed, policy_kwargs)
-        policy_kwargs = dict(policy_kwargs or {})
-        known = names_of(self.settings_class)
+        self._check_arguments(policy, policy_kwargs, seed, stats_window_size)
+        check_learnable(env, name)
         envs = as_vec_env(env)
         self.rounds = as_rounds(envs)
-        given = self.resolve_settings(settings)
-        self.settings = from_keywords(self.settings_class, given, owner=name, said_by=SAID_BY)
-        for field in known:
-            if field in policy_kwargs:
-                raise ValueError(f"{field} is a setting of {name}; pass it beside policy_kwargs")
+        resolved = self.resolve_settings(settings)
+        self.settings = from_keywords(self.settings_class, resolved, owner=name, said_by=SAID_BY)
+        policy_kwargs = dict(policy_kwargs or {})
         for field in names_of(PolicySettings):
-            if field in known:  # a setting of the learner that its policy has too
+            if hasattr(self.settings, field):  # a setting of the learner that its policy has too
                 policy_kwargs[field] = getattr(self.settings, field)
         self.check_settings()
         device = select_device(device)
@@ -193,12 +190,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
             device=device,
             _init_setup_model=False,
         )
-        size = stats_window_size
-        if size is not None and (not isinstance(size, Integral) or size < 1):
-            raise SettingsError(
-                f"stats_window_size must be a number of episodes >= 1, or None, got {size!r}"
-            )
-        self._stats_window_size = size or self.processes.count * self.n_envs
+        self._stats_window_size = stats_window_size or self.processes.count * self.n_envs
         self._setup_model()
         self.processes.prepare(self)
         options = self.round_options()  # or says at once that no round could begin with them
@@ -209,50 +201,47 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         """Return the given settings with what was left to the environment filled in."""
         return given
 
-    def _check_given(
-        self, policy: object, env: Environments, seed: object, policy_kwargs: object
+    def _check_arguments(
+        self, policy: object, policy_kwargs: object, seed: object, stats_window_size: object
     ) -> None:
-        """Refuse a policy that is no language model, and an environment that has no texts."""
-        if not isinstance(policy_kwargs or {}, Mapping):
+        """Refuse a policy that is no language model, and what is no dictionary or number."""
+        name, keywords = type(self).__name__, policy_kwargs or {}
+        if not isinstance(keywords, Mapping):
             raise SettingsError(
                 f"policy_kwargs must be a dictionary, got {policy_kwargs!r}; pass such as "
                 "dict(model='smollm2')"
             )
-        if isinstance(policy_kwargs, Mapping) and "has_critic" in policy_kwargs:
+        if "has_critic" in keywords:
             raise ValueError(
-                f"has_critic={policy_kwargs['has_critic']!r} in policy_kwargs has no effect, the "
+                f"has_critic={keywords['has_critic']!r} in policy_kwargs has no effect, the "
                 "estimator of advantages decides it; leave it out"
             )
-        if seed is not None and (not isinstance(seed, Integral) or seed < 0):
+        for setting in names_of(self.settings_class):
+            if setting in keywords:
+                raise ValueError(f"{setting} is a setting of {name}; pass it beside policy_kwargs")
+        if seed is not None and (not isinstance(seed, Integral) or int(seed) < 0):
             raise SettingsError(f"seed must be an integer >= 0, or None, got {seed!r}; 0 will do")
-        name = type(self).__name__
-        is_known = isinstance(policy, str) and policy in self.policy_aliases
-        if not is_known and not (isinstance(policy, type) and issubclass(policy, CausalLMPolicy)):
-            is_model = isinstance(policy, torch.nn.Module)  # whose repr has a line for each layer
+        size = stats_window_size
+        if size is not None and (not isinstance(size, Integral) or int(size) < 1):
             raise SettingsError(
-                "policy must be 'CausalLMPolicy' or a subclass of it, got "
-                + (f"a {type(policy).__name__}" if is_model else repr(policy))
-                + (
-                    f"; pass a model as {name}('CausalLMPolicy', envs, policy_kwargs=dict(model=..."
-                    "))"
-                    if is_model
-                    else f"; stock policies are for stable_baselines3.{name}"
-                )
+                f"stats_window_size must be a number of episodes >= 1, or None, got {size!r}"
             )
-        check_learnable(env, name)
+        is_class = isinstance(policy, type) and issubclass(policy, CausalLMPolicy)
+        if is_class or (isinstance(policy, str) and policy in self.policy_aliases):
+            return
+        wanted = "policy must be 'CausalLMPolicy' or a subclass of it, got"
+        if isinstance(policy, torch.nn.Module):  # whose repr has a line for each layer
+            raise SettingsError(
+                f"{wanted} a {type(policy).__name__}; pass a model as {name}('CausalLMPolicy', "
+                "envs, policy_kwargs=dict(model=...))"
+            )
+        raise SettingsError(f"{wanted} {policy!r}; stock policies are for stable_baselines3.{name}")
 
     def check_settings(self) -> None:
         """Refuse settings that contradict each other; called before anything is built."""
 
     def check_change(self, changed: Any) -> None:
-        """Refuse settings of `change` that contradict each other.
-
-        Args:
-            changed: The settings as they would be, an instance of ``settings_class``.
-
-        Raises:
-            SettingsError: naming the setting and the remedy.
-        """
+        """Refuse the settings that `change` would make, if they contradict each other."""
 
     def change(self, **settings: Any) -> None:
         """Replace settings by others, which are checked.
@@ -312,15 +301,8 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
             SettingsError: if the number of tokens is no number, or negative.
         """
         _check_learning(total_timesteps, callback, log_interval)  # None would have no end
-        updates = self.updates(
-            total_timesteps,
-            callback,
-            log_interval,
-            tb_log_name,
-            reset_num_timesteps=reset_num_timesteps,
-            progress_bar=progress_bar,
-        )
-        for _ in updates:
+        how: Any = {"reset_num_timesteps": reset_num_timesteps, "progress_bar": progress_bar}
+        for _ in self.updates(total_timesteps, callback, log_interval, tb_log_name, **how):
             pass
         return self
 
@@ -348,64 +330,64 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
             SettingsError: if the number of tokens is no number, or negative.
         """
         has_budget = total_timesteps is not None
-        budget, callback = self._begin(
-            sys.maxsize if total_timesteps is None else total_timesteps,
-            callback,
-            log_interval,
-            tb_log_name,
-            reset_num_timesteps=reset_num_timesteps,
-            progress_bar=progress_bar,
+        total_timesteps = sys.maxsize if total_timesteps is None else total_timesteps
+        _check_learning(total_timesteps, callback, log_interval)
+        total_timesteps, callback = self._setup_learn(
+            total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
+        callback.on_training_start(locals(), globals())
         log, formats = LastLogRow(), self.logger.output_formats
         formats.append(log)
-        number, span = 0, budget - self.learning_since
+        iteration, span = 0, total_timesteps - self.learning_since
         try:
-            while self.num_timesteps < budget:
+            while self.num_timesteps < total_timesteps:
                 if has_budget:
-                    self.remaining = (budget - self.num_timesteps) / span
+                    self.remaining = (total_timesteps - self.num_timesteps) / span
                 played = self.collect(callback)
                 if played is None:
                     break
-                # SB3's; the last round ends past the tokens that were asked for.
-                left = max(1.0 - float(self.num_timesteps) / float(budget), 0.0)
-                self._current_progress_remaining = left if has_budget else self.remaining
+                if has_budget:  # the last round ends past the tokens that were asked for
+                    left = 1.0 - float(self.num_timesteps) / float(total_timesteps)
+                    self._current_progress_remaining = max(left, 0.0)
+                else:
+                    self._current_progress_remaining = self.remaining
                 self.learn_from(played)
                 self._round_start = None
-                number += 1
-                if log_interval is not None and number % log_interval == 0:
-                    self.dump_logs(number)
-                tokens, alone = self.num_timesteps, self.processes.single_process
+                iteration += 1
+                if log_interval is not None and iteration % log_interval == 0:
+                    self.dump_logs(iteration)
                 yield Update(
-                    step=number, tokens=tokens, agent=self, figures=log.take(), single_process=alone
+                    step=iteration,
+                    tokens=self.num_timesteps,
+                    agent=self,
+                    figures=log.take(),
+                    single_process=self.processes.single_process,
                 )
         except GeneratorExit:  # the caller has left the loop
             callback.on_training_end()
             raise
         finally:
             formats.remove(log)  # also where a callback has set another logger meanwhile
-        if self.num_timesteps >= budget:
+        if self.num_timesteps >= total_timesteps:
             self.learning_since = -1
         if self.processes.count > 1:
             # All take part in it once more; the main process may then save the agent alone.
             self._round_start = present_state(self)
         callback.on_training_end()
 
-    def _begin(
+    def _setup_learn(
         self,
-        total_timesteps: int,
-        callback: MaybeCallback,
-        log_interval: int | None,
-        tb_log_name: str,
-        *,
-        reset_num_timesteps: bool,
-        progress_bar: bool,
+        total_timesteps: float,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
-        """Check the arguments of `learn`, set logger and callbacks up, and begin counting.
+        """Set logger and callbacks up, and begin counting.
 
         Returns:
             ``num_timesteps`` at which the training ends, and the callback.
         """
-        _check_learning(total_timesteps, callback, log_interval)
         self.policy.warn_of_rounding()
         self.policy.warn_of_rate(self.lr_schedule(1.0))
         self.policy.warn_of_unfrozen()
@@ -417,17 +399,16 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
             formats: list[KVWriter] = [HumanOutputFormat(sys.stdout)] if self.verbose else []
             self.set_logger(Logger(folder=None, output_formats=formats))
         # A number such as 1e5 is a float, and what a checkpoint keeps is a count.
-        total_timesteps, callback = self._setup_learn(
+        budget, callback = super()._setup_learn(
             math.ceil(total_timesteps), callback, reset_num_timesteps, tb_log_name
         )
         self._custom_logger = is_logged and self._custom_logger
         if progress_bar and self.processes.is_main:
             callback = CallbackList([callback, TokenProgressBar()])
             callback.init_callback(self)
-        callback.on_training_start(locals(), globals())
         if reset_num_timesteps or not 0 <= self.learning_since <= self.num_timesteps:
             self.learning_since = self.num_timesteps
-        return total_timesteps, callback
+        return budget, callback
 
     def memory_line(self, room: float) -> str:
         """Return in one line how much of a GPU's memory training will need, and for what.
@@ -476,7 +457,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         started, rounds, processes = time.perf_counter(), self.rounds, self.processes
         scored = rounds.reward.seconds
         options = self.round_options()
-        known = self.num_timesteps
+        tokens_before = self.num_timesteps
         continuations = None
         if rounds.reward.of_policy:  # its credit continues responses, as ``mc`` does
             seed = derived_seed(self.policy.generator) + processes.number
@@ -503,7 +484,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
             infos = [{"episode": figures[row]} for row in range(self.n_envs)]
             self._update_info_buffer(infos)
             callback.update_locals({"infos": infos})
-            played = processes.join_rounds(self, played, self.num_timesteps - known)
+            played = processes.join_rounds(self, played, self.num_timesteps - tokens_before)
             self.last_round = played
             callback.on_rollout_end()
         if self.policy.decoders:  # of rollouts with a static cache
@@ -520,7 +501,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         choice: SampledTokens,
         result: StepResult,
     ) -> bool:
-        """Tell callbacks of a step of ``rows``; return whether they let the training continue.
+        """Tell callbacks of a step of ``rows``, (active,); return whether training continues.
 
         A round is scored at its end: until then the return "r" of an episode is nan, and it is then
         written into the dictionaries in ``figures``, by row, which callbacks have seen.
@@ -534,16 +515,8 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
             score = math.nan if episode.score is None else episode.score
             infos[row]["episode"] = {"l": episode.num_written, "t": seconds, "r": score}
             figures[row] = infos[row]["episode"]
-        callback.update_locals(
-            {
-                "self": self,
-                "actions": choice.actions,
-                "new_obs": result.observation,
-                "rewards": result.rewards,
-                "dones": dones,
-                "infos": infos,
-            }
-        )
+        names = {"self": self, "actions": choice.actions, "new_obs": result.observation}
+        callback.update_locals(names | {"rewards": result.rewards, "dones": dones, "infos": infos})
         return callback.on_step()
 
     @property
@@ -590,9 +563,9 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
             StorageError: if ``path`` holds other files than a checkpoint.
         """
         if exclude or include:
-            given = f"exclude={exclude!r}" if exclude else f"include={include!r}"
+            argument = f"exclude={exclude!r}" if exclude else f"include={include!r}"
             raise ValueError(
-                f"{given} is not supported: a checkpoint is whole, and holds nothing of the "
+                f"{argument} is not supported: a checkpoint is whole, and holds nothing of the "
                 "agent's own attributes besides; leave it out, and keep those yourself"
             )
         save_checkpoint(self, Path(path))
@@ -712,7 +685,6 @@ def _check_learning(total_timesteps: Any, callback: object, log_interval: object
     if log_interval is not None and (not isinstance(log_interval, Integral) or log_interval < 1):
         wanted = "a number of updates >= 1, got {!r}; None logs nothing"
         raise SettingsError(f"log_interval must be {wanted.format(log_interval)}")
-    known = (BaseCallback, list, type(None))
-    if not isinstance(callback, known) and not callable(callback):
+    if not isinstance(callback, BaseCallback | list | None) and not callable(callback):
         wanted = "a BaseCallback, a list of them or a function"
         raise SettingsError(f"callback must be {wanted}, got {callback!r}")

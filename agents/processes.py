@@ -1,7 +1,9 @@
 """The process that trains an agent, alone or among several.
 
 What a process does alone stands in the learner; where there are several, their `Processes` join
-what each has played, read and learned. `join` returns them.
+what each has played, read and learned. `join` returns them. What accelerate lacks, which DPO and
+SFT use as it is: a round's rows, prompts, baselines and masks are those of all processes, and under
+FSDP a rollout, which reads all weights for every token, keeps the policy whole.
 """
 
 from __future__ import annotations

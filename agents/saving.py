@@ -1,8 +1,10 @@
-"""Checkpoints: a folder of safetensors and JSON from which training continues number for number.
+"""Saved agents: a folder of safetensors and JSON, the same for all learners of this package.
 
 ```
-checkpoint.json        settings, counters, the environment's state, every file's hash and its own
-training.safetensors   value head (and its own network), optimiser, random generators
+checkpoint.json        algorithm, settings, counters, every file's hash and its own; of a learner by
+                       rounds also the environment's state
+training.safetensors   of a learner by rounds: value head (and its own network), optimiser, random
+                       generators, by which training continues number for number
 model/                 the policy's weights (or adapter/, its LoRA weights) and its tokenizer
 reference/             the frozen reference, which with LoRA is the base that adapter/ names
 base.json              in place of either: name and hash of a base model that is found by name
@@ -13,11 +15,11 @@ frozen.json            names of the weights that do not learn, if there are any:
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from gymnasium import spaces
@@ -31,7 +33,7 @@ from tokengym.agents.policy.language_model import load_causal_lm
 from tokengym.agents.processes import Processes, join
 from tokengym.agents.rollouts.rounds import Environments, environment_attribute
 from tokengym.agents.sb3 import GymVecEnv, NoEnvironment, as_vec_env
-from tokengym.agents.states import environment_state, restore_environment
+from tokengym.agents.states import environment_state, restore_environment, with_layers
 from tokengym.base.device import select_device
 from tokengym.base.files import read_json, write_json
 from tokengym.base.folders import check_entries, read_folder, write_folder
@@ -47,18 +49,18 @@ if TYPE_CHECKING:
     from tokengym.agents.policy.critic import ValueFunction
     from tokengym.agents.policy.policy import CausalLMPolicy
 
+T = TypeVar("T")
 FORMAT = 2
-ENTRIES = {
-    "algorithm": str,
+ENTRIES = {"algorithm": str, "settings": dict, "counters": dict}
+"""Types of the record's entries, of any learner."""
+ENTRIES_OF_ROUNDS = ENTRIES | {
     "policy": str,
-    "settings": dict,
     "schedules": list,
     "policy_kwargs": dict,
     "environment": dict,
-    "counters": dict,
     "environment_state": dict | None,
 }
-"""Types of the record's entries."""
+"""Those of a learner by rounds."""
 TRAINING = "training.safetensors"
 FROZEN = "frozen.json"
 OPTIMIZER = "optimizer."
@@ -110,28 +112,22 @@ def present_state(agent: Any) -> TrainingState:
 
 
 def save_checkpoint(agent: Any, path: Path) -> None:
-    """Write the agent to ``path``, atomically; what was there becomes ``<path>.previous``.
-
-    Args:
-        agent: The agent. In the middle of a round it is saved as it was before the round.
-        path: The folder to make.
-    """
-    start, envs = agent.saved_state or present_state(agent), agent.env
-    processes = agent.processes
+    """Write a learner by rounds; in the middle of a round, as it was before it."""
+    start, processes = agent.saved_state or present_state(agent), agent.processes
     if not (processes.is_main or processes.saves_together):
         return
     # Where weights are shared out, all processes gather them; only the main one then writes.
     tensors = _training_tensors(agent, start)
     reference = processes.reference_weights(agent.policy.reference)
-
-    def fill(folder: Path) -> dict[str, Any]:
-        tokenizer = None if envs is None else environment_attribute(envs, "tokenizer")
-        write_policy(agent.policy, folder, path, tokenizer=tokenizer, ref_weights=reference)
-        save_file(tensors, folder / TRAINING)
-        return _record(agent, start)
-
     if processes.is_main:
-        write_folder(path, RECORD, fill)
+        write_agent(
+            agent.policy,
+            path,
+            _record(agent, start),
+            tokenizer=environment_attribute(agent.env, "tokenizer"),
+            tensors=tensors,
+            ref_weights=reference,
+        )
 
 
 def load_checkpoint(
@@ -186,10 +182,53 @@ def load_checkpoint(
             agent._last_obs = {}  # or learn() would begin with a reset that the first run lacked
         return agent
 
-    return read_folder(path, RECORD, FORMAT, ENTRIES, build)
+    return read_agent(path, algorithm, ENTRIES_OF_ROUNDS, build)
+
+
+def read_agent(
+    path: Path,
+    algorithm: type[T],
+    entries: Mapping[str, Any],
+    build: Callable[[Path, dict[str, Any]], T],
+) -> T:
+    """Return what ``build`` makes of the folder and record of an agent that a class has saved."""
+
+    def checked(folder: Path, record: dict[str, Any]) -> T:
+        if record["algorithm"] != algorithm.__name__:
+            raise CheckpointError(
+                f"{folder} was saved by {record['algorithm']}, not {algorithm.__name__}; load it "
+                "with the class that saved it"
+            )
+        return build(folder, record)
+
+    return read_folder(path, RECORD, FORMAT, entries, checked)
 
 
 # --- writing --------------------------------------------------------------------------------------
+
+
+def write_agent(
+    policy: "CausalLMPolicy",
+    path: Path,
+    record: Mapping[str, Any],
+    *,
+    tokenizer: Any,
+    tensors: dict[str, Tensor] | None = None,
+    ref_weights: dict[str, Tensor] | None = None,
+) -> None:
+    """Write a learner into a folder, atomically; what was there becomes ``<path>.previous``.
+
+    The record lacks format and hashes, ``tensors`` are those besides the models' weights, and the
+    rest is as of `write_policy`.
+    """
+
+    def fill(folder: Path) -> dict[str, Any]:
+        write_policy(policy, folder, path, tokenizer=tokenizer, ref_weights=ref_weights)
+        if tensors is not None:
+            save_file(tensors, folder / TRAINING)
+        return {"format": FORMAT, **record}
+
+    write_folder(path, RECORD, fill)
 
 
 def _setting_names(algorithm: type[Any]) -> list[str]:
@@ -198,17 +237,15 @@ def _setting_names(algorithm: type[Any]) -> list[str]:
 
 
 def _record(agent: Any, start: TrainingState) -> dict[str, Any]:
-    """Return the contents of the JSON file, without the hashes."""
+    """Return the record of a learner by rounds."""
     settings = {name: getattr(agent, name) for name in _setting_names(type(agent))}
     if start.environment is not None and not start.environment["states"]:
         logger.warning("the environment has no get_state(): a resumed run will see other prompts")
-    for entry, what in (("scales", "running scale of rewards"), ("layers", "state of its layers")):
-        if start.environment is not None and start.environment.get(entry, ()) is None:
-            logger.warning(
-                "each process has a %s of its own, which is not saved: a resumed run begins it "
-                "anew",
-                what,
-            )
+    if start.environment is not None and start.environment["layers"] is None:
+        logger.warning(
+            "each process has states of layers of its own, which are not saved: a resumed run "
+            "begins them anew"
+        )
     schedules = sorted(name for name, value in settings.items() if callable(value))
     sizes = (
         agent.processes.count * agent.n_envs,
@@ -216,7 +253,6 @@ def _record(agent: Any, start: TrainingState) -> dict[str, Any]:
         agent.policy.max_length,
     )
     return {
-        "format": FORMAT,
         "algorithm": type(agent).__name__,
         "policy": _policy_name(agent),
         "settings": {k: v for k, v in settings.items() if k not in schedules},
@@ -316,7 +352,7 @@ def _critic_tensors(critic: "ValueFunction | None") -> dict[str, nn.Parameter]:
 # --- reading --------------------------------------------------------------------------------------
 
 
-def _check_record(record: Mapping[str, Any], folder: Path) -> None:
+def _check_record(record: dict[str, Any], folder: Path) -> None:
     """Refuse counters and sizes that no agent has, and models from outside the checkpoint."""
     counters = record["counters"]
     check_entries(counters, COUNTERS, f"counters of {folder}")
@@ -329,10 +365,8 @@ def _check_record(record: Mapping[str, Any], folder: Path) -> None:
         if not 0 < size <= MAX_SIZE:
             raise CheckpointError(f"{name} of {folder} must be within 1 and {MAX_SIZE}, got {size}")
     if (state := record["environment_state"]) is not None:
-        if isinstance(state, dict):
-            state.setdefault("layers", None)  # lacking where no layer has a state
-        lists = {"states": list, "scorers": list, "scales": list | None, "layers": list | None}
-        kinds = lists | {"begun": int}
+        kinds = {"states": list, "scorers": list, "layers": list | None, "begun": int}
+        record["environment_state"] = state = with_layers(state)
         check_entries(state, kinds, f"environment_state of {folder}")
     if outside := record["policy_kwargs"].keys() & set(MODELS):
         raise CheckpointError(
@@ -350,29 +384,24 @@ def check_counts(counters: Mapping[str, Any], folder: Path) -> None:
 
 def _settings(
     algorithm: type[Any],
-    record: Mapping[str, Any],
+    record: dict[str, Any],
     changes: Mapping[str, Any],
     folder: Path,
     trust_code: bool,
 ) -> dict[str, Any]:
     """Return the constructor's settings of a whole record: as saved, with the changes."""
     _check_record(record, folder)
-    if record["algorithm"] != algorithm.__name__:
-        raise CheckpointError(
-            f"{folder} was saved by {record['algorithm']}, not {algorithm.__name__}; load it with "
-            "the class that saved it"
-        )
-    known = _setting_names(algorithm)
+    names = _setting_names(algorithm)
     stored = record["settings"]
-    if unknown := sorted(stored.keys() - set(known)):
+    if unknown := sorted(stored.keys() - set(names)):
         raise CheckpointError(
             f"settings of {folder} hold {unknown[0]!r}, which {algorithm.__name__} has not; use a "
             "checkpoint that this version saved"
         )
     for name in changes:
-        if name not in known:
+        if name not in names:
             raise TypeError(
-                f"load() got {name!r}; what can be changed is: {', '.join(sorted(known))}"
+                f"load() got {name!r}; what can be changed is: {', '.join(sorted(names))}"
             )
     for name in record["schedules"]:
         if name not in changes:
@@ -380,11 +409,11 @@ def _settings(
                 f"{name} of {folder} was a schedule, which cannot be saved; pass it again: "
                 f"load(path, env=envs, {name}=...)"
             )
-    kept = {name: value for name, value in stored.items() if name not in changes}
+    settings = {name: value for name, value in stored.items() if name not in changes}
     if callable(changes.get("learning_rate")):
-        kept.pop("learning_rate_schedule", None)  # which was for a number
-    check_saved(kept, folder / RECORD, named=dict(changes), trust_code=trust_code)
-    return {**kept, **changes}
+        settings.pop("learning_rate_schedule", None)  # which was for a number
+    check_saved(settings, folder / RECORD, named=dict(changes), trust_code=trust_code)
+    return {**settings, **changes}
 
 
 def stored_models(folder: Path) -> dict[str, Any]:

@@ -53,14 +53,8 @@ def environment_state(envs: Environments, *, begun: bool = False) -> dict[str, A
         return None
     # Copied: what a state holds may change in the round.
     scorers = [copy.deepcopy(scorer.state_dict()) for scorer in _scorers(chains)]
-    scales = [
-        {name: float(getattr(moments, name)) for name in MOMENTS}
-        | {"returns": np.asarray(getattr(layer, returns)).tolist()}
-        for layer, moments, returns in _scales(chains)
-    ]
-    state = {"states": states, "scorers": scorers, "scales": scales, "begun": int(begun)}
-    kept = [_plain_state(layer) for layer in _layers_with_state(chains)]
-    return state | ({"layers": kept} if kept else {})
+    of_layers = [_state_of(layer) for layer in _layers_with_state(chains)]
+    return {"states": states, "scorers": scorers, "layers": of_layers, "begun": int(begun)}
 
 
 def restore_environment(envs: Environments, state: Mapping[str, Any]) -> None:
@@ -80,8 +74,7 @@ def restore_environment(envs: Environments, state: Mapping[str, Any]) -> None:
     starts = [owner.set_state(saved) for owner, saved in zip(owners, state["states"], strict=True)]
     if begun is not None:
         begun.fresh = starts[0] if isinstance(owners[0], VectorEnv) else _as_batch(starts)
-    _restore_scales(_scales(chains), state["scales"])
-    _restore_layers(_layers_with_state(chains), state.get("layers"))
+    _restore_layers(_layers_with_state(chains), with_layers(state)["layers"])
     for scorer, saved in zip(scorers, state["scorers"], strict=True):
         if not isinstance(saved, Mapping):
             raise CheckpointError(f"the state of a scorer must be an object, got {saved!r}")
@@ -94,23 +87,22 @@ def restore_environment(envs: Environments, state: Mapping[str, Any]) -> None:
             ) from error
 
 
+def with_layers(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a state in the present form; checkpoints of version 0.2 have the scales apart."""
+    if "scales" not in state:
+        return state
+    others = {name: value for name, value in state.items() if name != "scales"}
+    parts = state["scales"], state.get("layers", [])
+    is_lost = not all(isinstance(part, list) for part in parts)  # of several processes
+    return {**others, "layers": None if is_lost else [*parts[0], *parts[1]]}
+
+
 def _as_batch(starts: list[tuple[Any, dict[str, Any]]]) -> tuple[Any, dict[str, Any]]:
     """Return what single environments returned as their batch would."""
     rows = [observation for observation, _ in starts]
     masks = [info["action_mask"] for _, info in starts]
     batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     return batch, {"action_mask": np.stack(masks)}
-
-
-def _scales(chains: list[list[Any]]) -> list[tuple[Any, Any, str]]:
-    """Return each layer of `SCALES`, its moments, and the name of its returns, in a fixed order."""
-    return [
-        (layer, getattr(layer, moments), returns)
-        for chain in chains
-        for layer in chain
-        for kind, (moments, returns) in SCALES.items()
-        if isinstance(layer, kind)
-    ]
 
 
 def _check_count(name: str, present: Sized, saved: Sized) -> None:
@@ -122,54 +114,51 @@ def _check_count(name: str, present: Sized, saved: Sized) -> None:
         )
 
 
-def _restore_scales(scales: list[tuple[Any, Any, str]], saved: list[Any] | None) -> None:
-    """Give layers their running scales back; several processes save None."""
-    if saved is None:
-        kinds = sorted({type(layer).__name__ for layer, *_ in scales})
-        if kinds:
-            logger.warning(
-                "the checkpoint has no running scale of %s: it begins anew", ", ".join(kinds)
-            )
-        return
-    _check_count("running scales of rewards", scales, saved)
-    for scale, kept in zip(scales, saved, strict=True):
-        _restore_scale(*scale, kept)
+class _Scale:
+    """State of a layer of `SCALES`, as torch's modules have theirs."""
 
-
-def _restore_scale(layer: Any, moments: Any, returns: str, saved: object) -> None:
-    """Give a layer of `SCALES` its moments and returns back."""
-    name, present = f"the running scale of {type(layer).__name__}", getattr(layer, returns)
-    check_entries(saved, {**dict.fromkeys(MOMENTS, int | float), "returns": list}, name)
-    assert isinstance(saved, dict)
-    try:
-        kept = np.asarray(saved["returns"], dtype=present.dtype)
-    except (TypeError, ValueError):
-        kept = np.empty(0)
-    if kept.shape != present.shape:
-        raise CheckpointError(
-            f"returns of {name} must be numbers of shape {present.shape}, got "
-            f"{saved['returns']!r}; make the environment as it was"
+    def __init__(self, layer: Any) -> None:
+        self.layer = layer
+        self.moments, self.returns = next(
+            n for kind, n in SCALES.items() if isinstance(layer, kind)
         )
-    setattr(layer, returns, kept)
-    for moment in MOMENTS:
-        setattr(moments, moment, np.float64(saved[moment]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the moments and the returns that they are of."""
+        moments = getattr(self.layer, self.moments)
+        returns = np.asarray(getattr(self.layer, self.returns)).tolist()
+        return {name: float(getattr(moments, name)) for name in MOMENTS} | {"returns": returns}
+
+    def load_state_dict(self, state: object) -> None:
+        """Give them back."""
+        name = f"the running scale of {type(self.layer).__name__}"
+        check_entries(state, {**dict.fromkeys(MOMENTS, int | float), "returns": list}, name)
+        assert isinstance(state, dict)
+        present = getattr(self.layer, self.returns)
+        returns = np.asarray(state["returns"], dtype=present.dtype)
+        if returns.shape != present.shape:
+            raise ValueError(f"returns must be {present.shape} numbers")
+        setattr(self.layer, self.returns, returns)
+        for moment in MOMENTS:
+            setattr(getattr(self.layer, self.moments), moment, np.float64(state[moment]))
 
 
 def _layers_with_state(chains: list[list[Any]]) -> list[Any]:
-    """Return the layers with a state to save, as torch's modules have it, in a fixed order.
+    """Return the layers with a state to save, or what has it for them, in a fixed order.
 
     The class is asked: a layer of a batch passes attributes of those inside it on.
     """
     hooks = ("state_dict", "load_state_dict")
-    return [
+    every = [layer for chain in chains for layer in chain[:-1]]  # the innermost has get_state
+    scaling = [_Scale(layer) for layer in every if isinstance(layer, tuple(SCALES))]
+    return scaling + [
         layer
-        for chain in chains
-        for layer in chain[:-1]  # the innermost has get_state
+        for layer in every
         if all(callable(getattr(type(layer), hook, None)) for hook in hooks)
     ]
 
 
-def _plain_state(layer: Any) -> Any:
+def _state_of(layer: Any) -> Any:
     """Return a copy of a layer's state."""
     state = layer.state_dict()
     try:
@@ -178,7 +167,7 @@ def _plain_state(layer: Any) -> Any:
         plain = None
     if plain is None or plain != state:
         raise CheckpointError(
-            f"state_dict() of {type(layer).__name__} must be an object of texts, finite numbers "
+            f"state_dict() of {_name(layer)} must be an object of texts, finite numbers "
             f"and lists, for the checkpoint, got {reprlib.repr(state)}; convert arrays by tolist()"
         )
     return plain
@@ -188,18 +177,23 @@ def _restore_layers(owners: list[Any], saved: list[Any] | None) -> None:
     """Give layers their states back; several processes save None."""
     if saved is None:
         if owners:
-            kinds = ", ".join(sorted({type(layer).__name__ for layer in owners}))
+            kinds = ", ".join(sorted({_name(layer) for layer in owners}))
             logger.warning("the checkpoint has no state of %s: it begins anew", kinds)
         return
-    _check_count("layers with state_dict()", owners, saved)
-    for layer, kept in zip(owners, saved, strict=True):
+    _check_count("layers with a state", owners, saved)
+    for layer, state in zip(owners, saved, strict=True):
         try:
-            layer.load_state_dict(kept)
+            layer.load_state_dict(state)
         except Exception as error:
             raise CheckpointError(
-                f"{type(layer).__name__} cannot load its state {reprlib.repr(kept)} "
+                f"{_name(layer)} cannot load its state {reprlib.repr(state)} "
                 f"({type(error).__name__}: {reason_of(error)}); make the environment as it was"
             ) from error
+
+
+def _name(layer: Any) -> str:
+    """Return the class name of a layer."""
+    return type(layer.layer if isinstance(layer, _Scale) else layer).__name__
 
 
 def _scorers(chains: list[list[Any]]) -> list[Scorer]:

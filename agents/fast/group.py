@@ -328,18 +328,18 @@ class Group(Processes):
         if state is None:
             return None
         rows = [row for part in parts if part is not None for row in part["states"][0]]
-        return {**_without_own(state), "states": [rows]}
+        return {**_without_layers(state), "states": [rows]}
 
     def own_state(self, state: dict[str, Any], rows: int) -> dict[str, Any]:
         """See `Processes.own_state`."""
         first = self.number * rows
         states = [state["states"][0][first : first + rows]]
-        return {**_without_own(state), "states": states}
+        return {**_without_layers(state), "states": states}
 
 
-def _without_own(state: dict[str, Any]) -> dict[str, Any]:
-    """Return an environment's state without what each process has of its own, which is None."""
-    return {**state, **dict.fromkeys(name for name in ("scales", "layers") if state.get(name))}
+def _without_layers(state: dict[str, Any]) -> dict[str, Any]:
+    """Return an environment's state without its layers', of which each process has its own."""
+    return {**state, "layers": None} if state["layers"] else state
 
 
 class ShardedGroup(Group):

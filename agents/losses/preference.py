@@ -211,7 +211,7 @@ def _cpo(x: Ratios) -> Tensor:
 
 
 def _log_odds(log_probs: Tensor) -> Tensor:
-    """Return log(p / (1 - p)) of log p, 0 being taken as the nearest below it that float32 tells.
+    """Return log(p / (1 - p)), (batch,), of log p; 0 is taken as the nearest below in float32.
 
     1 - p is -expm1(log p): exact where p is near 1, unlike 1 - exp(log p).
     """

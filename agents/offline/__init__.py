@@ -18,6 +18,6 @@ if TYPE_CHECKING:
     from tokengym.agents.offline.finite import FiniteTrainer
     from tokengym.agents.offline.policies import make_policy
     from tokengym.agents.offline.settings import Candidates, PreferenceLoss, Sampling, Tuning
-    from tokengym.agents.offline.trainer import OfflineTrainer, arithmetic_of
+    from tokengym.agents.offline.trainer import AfterEpoch, OfflineTrainer, arithmetic_of
 
 __getattr__, __dir__, __all__ = lazily(__name__)

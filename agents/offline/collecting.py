@@ -425,17 +425,20 @@ class _Collected:
 
     def held_out_rows(self) -> "Dataset | None":
         """Return the data of further prompts, as far as there are some; None if there are none."""
-        settings, known = self.settings, len(self.collector.prompts)
-        wanted = settings.num_eval_prompts
-        wanted = settings.num_prompts // 8 if wanted is None else wanted
-        prompts = self._prompts(min(wanted, known - settings.num_prompts), settings.num_prompts)
+        settings, num_prompts = self.settings, len(self.collector.prompts)
+        count = settings.num_eval_prompts
+        if count is None:
+            count = settings.num_prompts // 8
+        prompts = self._prompts(
+            min(count, num_prompts - settings.num_prompts), settings.num_prompts
+        )
         groups = self.collector.collect(self.policy, prompts, seed=self.seeds[2])
         rows = self.kept.rows(groups, settings.sampling, prompts)
         return self.kept.dataset(rows) if rows else None
 
     def _prompts(self, count: int, skip: int = 0) -> list[int]:
-        known = len(self.collector.prompts)
-        return prompt_order(known, max(count, 0), seed=self.seeds[0], skip=skip)
+        num_prompts = len(self.collector.prompts)
+        return prompt_order(num_prompts, max(count, 0), seed=self.seeds[0], skip=skip)
 
 
 class _Log(TrainerCallback):

@@ -98,8 +98,8 @@ class DPO(OfflineTrainer):
         precompute_ref_log_probs: bool = False,
         **keywords: "Unpack[DPOKeywords]",
     ) -> None:
-        given: dict[str, Any] = dict(keywords)
-        of_loss = {name: given.pop(name) for name in given.keys() & names_of(PreferenceLoss)}
+        options: dict[str, Any] = dict(keywords)
+        of_loss = {name: options.pop(name) for name in options.keys() & names_of(PreferenceLoss)}
         self.loss = loss or PreferenceLoss(**of_loss)
         has_reference = self.loss.formula.has_reference
         self._precomputes = precompute_ref_log_probs and has_reference
@@ -108,7 +108,7 @@ class DPO(OfflineTrainer):
             envs_or_model,
             pairs,
             eval_pairs,
-            from_keywords(OfflineOptions, given, owner="DPO"),
+            from_keywords(OfflineOptions, options, owner="DPO"),
             settings={"loss": asdict(self.loss)},
             with_reference=self._asks_reference,
         )

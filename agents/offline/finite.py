@@ -28,7 +28,7 @@ class FiniteTrainer(Trainer):
         inputs: dict[str, Tensor | Any],
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """Take the gradient of a batch.
+        """Take the gradient of a batch; return its loss, ().
 
         Raises:
             NonFiniteError: if it, or the loss, is not finite.

@@ -1,7 +1,7 @@
 """Prompts of given pairs: a part is held out of learning, and the policy is measured on them."""
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -84,15 +84,14 @@ def read_own(
     def sides(source: Any) -> tuple[EncodedTexts, dict[int, Prompt]] | None:
         table = read_table(source, of="data", texts=(encoding.prompt_column,))
         rows, skipped = read(table, encoding)
-        texts = {row.row: row for row in rows}
+        examples = {row.row: row for row in rows}
+        columns = {n: told for n, told in enumerate(table) if n in examples}
         # Rows that were collected have ids, and the text of the prompt beside them.
-        if any(_said(row, told) is None for row, told in _beside(texts, table)):
+        if any(_said(row, columns[n]) is None for n, row in examples.items()):
             return None
         encoded = encode_examples(rows, skipped, tokenizer, encoding, max_positions)
-        kept = {row.row: texts[row.row] for row in encoded.rows}
-        return encoded, {
-            row.row: _prompt(row, told, encoding) for row, told in _beside(kept, table)
-        }
+        numbers = [row.row for row in encoded.rows]
+        return encoded, {n: _prompt(examples[n], columns[n], encoding) for n in numbers}
 
     if (given := sides(settings.pairs)) is None:
         return None
@@ -160,11 +159,6 @@ def _distinct(prompts: Any) -> PromptSet:
     return PromptSet({(prompt.text, prompt.messages): prompt for prompt in prompts}.values())
 
 
-def _beside(rows: Mapping[int, Example[Any]], table: Any) -> Iterator[tuple[Example[Any], Any]]:
-    """Yield rows with all of their columns."""
-    return ((rows[n], told) for n, told in enumerate(table) if n in rows)
-
-
 def _said(row: Example[Any], told: Mapping[str, Any]) -> Any:
     """Return a row's prompt as a text or conversation; None if it has ids alone, or no prompt."""
     prompt = row.prompt if isinstance(row.prompt, str | Chat) else told.get("prompt")
@@ -173,8 +167,8 @@ def _said(row: Example[Any], told: Mapping[str, Any]) -> Any:
 
 def _prompt(row: Example[Any], told: Mapping[str, Any], encoding: TextEncoding) -> Prompt:
     """Return a row's prompt, its first response as reference, its other columns as metadata."""
-    known = {*_NO_METADATA, encoding.prompt_column}
-    columns = {name: value for name, value in told.items() if name not in known}
+    others = {*_NO_METADATA, encoding.prompt_column}
+    columns = {name: value for name, value in told.items() if name not in others}
     prompt, chosen = _said(row, told), row.responses[0]
     if isinstance(chosen, Chat | list):
         chosen = reply_text(list(chosen))

@@ -139,7 +139,7 @@ def _given_policy(
     if lora is not None:
         raise ModelError("a policy brings its own adapters; pass its model to put lora= on it")
     weights = str(policy.language_model.model.dtype).removeprefix("torch.")
-    present = {**vars(policy.settings), **sampling_of(policy), "dtype": weights}
+    present = {**vars(policy.settings), "temperature": policy.temperature, "dtype": weights}
     for name, given in {**settings, "dtype": dtype}.items():
         default = getattr(PolicySettings, name)  # which may be what the caller left open
         if given not in (default, has := present[name]):
@@ -153,16 +153,6 @@ def _given_policy(
         )
         policy.reference = None if frozen is None else frozen.to(policy.device)
     return policy
-
-
-def sampling_of(policy: CausalLMPolicy) -> dict[str, Any]:
-    """Return how a policy samples, by the names of `SamplingSettings`; its temperature may move."""
-    settings = policy.settings
-    return {
-        "temperature": policy.temperature,
-        "top_k": settings.top_k,
-        "top_p": settings.top_p,
-    }
 
 
 def encoding_for(source: object, encoding: TextEncoding | None) -> TextEncoding:
@@ -212,7 +202,7 @@ def _name(source: object) -> str:
 # --- on disk --------------------------------------------------------------------------------------
 
 
-def read_agent(folder: Path, env: Environments | None) -> tuple[Any, dict[str, Any]]:
+def read_models(folder: Path, env: Environments | None) -> tuple[Any, dict[str, Any]]:
     """Return the model of a folder that `write_policy` wrote, and what else it holds by keyword."""
     tokenizer = load_tokenizer(folder)
     if tokenizer is None:

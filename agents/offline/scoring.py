@@ -130,7 +130,7 @@ class ResponseScorer(nn.Module):
     def _bucket_sums(
         self, sequences: Sequences, *, reference: bool, with_likeliest: bool
     ) -> tuple[Tensor, ...]:
-        """Return the same by one forward."""
+        """Return the same, (rows,) each, by one forward."""
         rows, _, columns = sequences.response_positions
         with self.policy.weights(reference) as model:
 

@@ -32,8 +32,7 @@ from tokengym.agents.offline.policies import (
     find_tokenizer,
     load_weights,
     make_policy,
-    read_agent,
-    sampling_of,
+    read_models,
     write_weights,
 )
 from tokengym.agents.offline.scoring import INPUTS, REFERENCE, ResponseScorer
@@ -43,15 +42,17 @@ from tokengym.agents.policy.settings import Precision, Products
 from tokengym.agents.random_state import isolated_random_state
 from tokengym.agents.rollouts.rounds import Environments
 from tokengym.agents.saving import (
+    ENTRIES,
     check_counts,
     products_here,
+    read_agent,
     restore_adapters,
-    write_policy,
+    write_agent,
 )
 from tokengym.base.device import auto_device, select_device, use_device
 from tokengym.base.errors import DatasetError, SettingsError
-from tokengym.base.files import read_json, writing
-from tokengym.base.folders import check_entries, read_folder, write_folder
+from tokengym.base.files import read_json, write_json, writing
+from tokengym.base.folders import check_entries
 from tokengym.base.settings import check_count, check_number, names_of
 from tokengym.base.stored.parts import CHECKPOINT_RECORD as RECORD
 from tokengym.rewards.models.loading import longest_input
@@ -156,31 +157,31 @@ def training_arguments(
     device = options.device
     if device == "auto" and options.args is None:
         device = auto_device()
-    chosen = select_device(device)
-    named = None if device == "auto" else chosen
-    if options.args is None and chosen.type == "cuda":  # the Trainer itself would take every GPU
-        named = chosen
-    known = names_of(TrainingArguments)
-    given = {k: v for k, v in vars(options).items() if k in known and v is not None}
-    if "output_dir" in given:
-        given["output_dir"] = str(given["output_dir"])
-    if named is not None and named.type == "cpu":
-        given["use_cpu"] = True
+    target = select_device(device)
+    forced = None if device == "auto" else target
+    if options.args is None and target.type == "cuda":  # the Trainer itself would take every GPU
+        forced = target
+    names = names_of(TrainingArguments)
+    arguments = {k: v for k, v in vars(options).items() if k in names and v is not None}
+    if "output_dir" in arguments:
+        arguments["output_dir"] = str(arguments["output_dir"])
+    if forced is not None and forced.type == "cpu":
+        arguments["use_cpu"] = True
     args = options.args
     if args is None:
-        settings = {"output_dir": scratch, "seed": 0, **_QUIET, **defaults, **given}
-        if "output_dir" in given:
+        settings = {"output_dir": scratch, "seed": 0, **_QUIET, **defaults, **arguments}
+        if "output_dir" in arguments:
             settings["save_strategy"] = "epoch"
         args = TrainingArguments(**settings)
-    elif given:
+    elif arguments:
         raise ValueError(
-            f"{', '.join(given)} and args= were both given; set "
-            f"{'it' if len(given) == 1 else 'them'} in args"
+            f"{', '.join(arguments)} and args= were both given; set "
+            f"{'it' if len(arguments) == 1 else 'them'} in args"
         )
     _check_honoured(args)
     args = copy.copy(args)
-    if named is not None:
-        use_device(args, named)
+    if forced is not None:
+        use_device(args, forced)
     args.remove_unused_columns = False  # the columns are ids of responses, not the model's inputs
     if args.ddp_find_unused_parameters is None:
         args.ddp_find_unused_parameters = False
@@ -195,12 +196,8 @@ def _device_of(keywords: Mapping[str, Any]) -> Any:
     return auto_device() if device == "auto" else device
 
 
-FORMAT = 2
-ENTRIES = {"algorithm": str, "settings": dict, "counters": dict}
 ARITHMETIC = ("precision", "products")
 """Settings of the policy that decide its rounding."""
-LEARNED = "learned.json"
-"""File of a Trainer's checkpoint with its counters and what its numbers depend on."""
 DECISIVE = (
     *("learning_rate", "lr_scheduler_type", "warmup_steps", "optim", "weight_decay"),
     *("adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "seed"),
@@ -215,9 +212,9 @@ _LOG = logging.getLogger(__name__)
 class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its predict replaces the Trainer's
     """Learns from given texts by `transformers.Trainer`, and plays like any agent.
 
-    Checkpoints made during training (``save_strategy``) hold weights as safetensors and arguments
-    as JSON; optimiser, schedule and random state are PyTorch files, read with
-    ``weights_only=True``. `save` writes safetensors and JSON alone.
+    Checkpoints made during training (``save_strategy``) are the Trainer's, with weights as
+    safetensors and arguments as JSON, and with the record that `save` writes; optimiser, schedule
+    and random state are PyTorch files, read with ``weights_only=True``.
 
     Args:
         source: An environment, a path or name, a model, or a policy; see `make_policy`.
@@ -288,7 +285,8 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
             None if texts is None else self.encode(texts, tokenizer, rules, max_positions=limit)
             for texts in (data, eval_data)
         )
-        self.settings = {**settings, "temperature": policy.temperature, **arithmetic_of(policy)}
+        chosen = {name: getattr(policy.settings, name) for name in ("top_k", "top_p", *ARITHMETIC)}
+        self.settings = {**settings, "temperature": policy.temperature, **chosen}
         self.encoded = train_texts
         """The texts as ids with their rows, and those that were left out."""
         self.num_tokens = 0
@@ -343,8 +341,8 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
             "prompt_lengths": sequences.prompt_lengths,
             "response_lengths": sequences.response_lengths,
         }
-        if known := [[row[name] for row in rows] for name in REFERENCE if name in rows[0]]:
-            batch["ref_log_probs"] = torch.tensor(known, dtype=torch.float32)
+        if log_probs := [[row[name] for row in rows] for name in REFERENCE if name in rows[0]]:
+            batch["ref_log_probs"] = torch.tensor(log_probs, dtype=torch.float32)
         return batch
 
     def compute_loss(
@@ -354,7 +352,7 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Return the mean loss: of this batch, or its part of the accumulated batch's."""
+        """Return the mean loss, (): of this batch, or its part of the accumulated batch's."""
         losses, metrics = self.losses(inputs, model)
         # A sum, divided by all items of the accumulated batch: a mean of the batches' means would
         # weigh the texts of small batches more.
@@ -365,8 +363,8 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
                 "or raise beta"
             )
         items = len(inputs["labels"])
-        known = torch.stack([total.new_tensor(items), total.detach()])
-        self._sums[self._mode] += torch.cat([known, metrics.detach()]).double().cpu()
+        sums = torch.stack([total.new_tensor(items), total.detach()])
+        self._sums[self._mode] += torch.cat([sums, metrics.detach()]).double().cpu()
         if self._mode == "train":
             responses = int(inputs["response_lengths"].sum())
             self._new_tokens += (responses + int(inputs["prompt_lengths"].sum()), responses)
@@ -403,7 +401,7 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Return the loss of a batch without gradient, and nothing else."""
+        """Return the loss of a batch, (), without gradient, and nothing else."""
         del prediction_loss_only, ignore_keys
         inputs = self._prepare_inputs(inputs)
         self._mode = "eval"
@@ -465,7 +463,7 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
         super().log(logs, start_time)
 
     def _zeros(self) -> Tensor:
-        """Return the items, and the sums of their loss and metrics, before there are any."""
+        """Return the items and sums of their loss and metrics, (2 + metrics,), before any."""
         return torch.zeros(2 + len(self.metric_names), dtype=torch.float64)
 
     def count_tokens(self) -> None:
@@ -479,7 +477,7 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
         self.num_response_tokens += int(responses)
 
     def _reduced(self, sums: Tensor) -> Tensor:
-        """Return the sum over processes."""
+        """Return the sum over processes of a tensor of any shape."""
         if self.accelerator.num_processes == 1:
             return sums
         gathered: Any = self.accelerator.reduce(sums.to(self.accelerator.device), "sum")
@@ -501,17 +499,8 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
                 "save_model(path), then load that path as a model"
             )
 
-        def fill(folder: Path) -> dict[str, Any]:
-            write_policy(self.policy, folder, Path(path), tokenizer=self.tokenizer)
-            return {
-                "format": FORMAT,
-                "algorithm": type(self).__name__,
-                "settings": {**self.settings, **sampling_of(self.policy)},
-                "counters": self.counters(),
-            }
-
         if self.args.should_save:
-            write_folder(Path(path), RECORD, fill)
+            write_agent(self.policy, Path(path), self._record(), tokenizer=self.tokenizer)
 
     @classmethod
     def load(
@@ -529,12 +518,7 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
         """
 
         def build(folder: Path, record: dict[str, Any]) -> Self:
-            if record["algorithm"] != cls.__name__:
-                raise CheckpointError(
-                    f"{folder} was saved by {record['algorithm']}, not {cls.__name__}; load it "
-                    "with the class that saved it"
-                )
-            model, keywords = read_agent(folder, env)
+            model, keywords = read_models(folder, env)
             settings = dict(record["settings"])
             check_entries(settings, cls.stored_settings, f"settings of {folder}")
             settings["products"] = products_here(settings["products"], folder, _device_of(changes))
@@ -545,12 +529,20 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
             agent._set_counters(record["counters"], folder)
             return agent
 
-        return read_folder(Path(path), RECORD, FORMAT, ENTRIES, build)
+        return read_agent(Path(path), cls, ENTRIES, build)
 
     @classmethod
     def read_settings(cls, stored: Mapping[str, Any]) -> dict[str, Any]:
         """Return the constructor's arguments of the settings that `save` stored as JSON."""
         return dict(stored)
+
+    def _record(self) -> dict[str, Any]:
+        """Return the record of the agent, see `tokengym.agents.saving`."""
+        return {
+            "algorithm": type(self).__name__,
+            "settings": {**self.settings, "temperature": self.policy.temperature},
+            "counters": self.counters(),
+        }
 
     def counters(self) -> dict[str, int]:
         """Return what has been learned from so far."""
@@ -558,10 +550,10 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
 
     def _set_counters(self, counters: Any, folder: Path) -> None:
         """Continue the counts that a folder holds."""
-        known = self.counters()
-        check_entries(counters, dict.fromkeys(known, int), f"counters of {folder}")
+        names = self.counters()
+        check_entries(counters, dict.fromkeys(names, int), f"counters of {folder}")
         check_counts(counters, folder)
-        vars(self).update({name: counters[name] for name in known})
+        vars(self).update({name: counters[name] for name in names})
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self.count_tokens()  # on every process, before the first of them writes
@@ -577,27 +569,26 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
         write_weights(self.policy, folder, state_dict)
         self.tokenizer.save_pretrained(str(folder))
         (folder / "training_args.json").write_text(self.args.to_json_string())
-        learned = {"counters": self.counters(), "training": self._training()}
-        (folder / LEARNED).write_text(json.dumps(learned))
+        write_json(folder / RECORD, self._record() | {"training": self._training()})
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
     ) -> None:
         """Put the weights of a checkpoint back."""
         folder = Path(resume_from_checkpoint)
-        if not (folder / LEARNED).exists():
+        if not (folder / RECORD).exists():
             raise CheckpointError(
-                f"{folder} holds no checkpoint of this trainer, which writes {LEARNED} beside the "
+                f"{folder} holds no checkpoint of this trainer, which writes {RECORD} beside the "
                 "weights; load weights alone by model="
             )
-        learned = read_json(folder / LEARNED)
-        check_entries(learned, {"counters": dict, "training": dict}, str(folder / LEARNED))
-        self._check_training(learned["training"], folder)
+        record = read_json(folder / RECORD)
+        check_entries(record, {**ENTRIES, "training": dict}, str(folder / RECORD))
+        self._check_training(record["training"], folder)
         if self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             load_weights(self.policy, folder)
-        self._set_counters(learned["counters"], folder)
+        self._set_counters(record["counters"], folder)
 
     def _training(self) -> dict[str, Any]:
         """Return what the numbers of a training depend on, but for its length."""
@@ -610,16 +601,16 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
         """Refuse a checkpoint of a training by other settings or on other data."""
         here = self._training()
         differ = [name for name in here if there.get(name) != here[name]]
-        said = [
+        differences = [
             "its data are others"
             if name == "data"
             else f"{name} {there.get(name)!r} there, {here[name]!r} here"
             for name in differ
         ]
-        if said:
+        if differences:
             raise CheckpointError(
-                f"{folder} is of a training of other settings: {'; '.join(said)}; repeat those, or "
-                "begin anew without resume_from_checkpoint"
+                f"{folder} is of a training of other settings: {'; '.join(differences)}; repeat "
+                "those, or begin anew without resume_from_checkpoint"
             )
 
     def _load_best_model(self) -> None:

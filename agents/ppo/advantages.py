@@ -16,7 +16,7 @@ from torch import Tensor
 from tokengym.agents import losses
 from tokengym.agents.losses import rewards_to_go
 from tokengym.agents.losses.advantages import check_groups
-from tokengym.agents.ppo.settings import GAE_LAMBDA, VARIANTS, PPOSettings
+from tokengym.agents.ppo.settings import GAE_LAMBDA, NEEDS, VARIANTS, PPOSettings
 from tokengym.agents.rollouts.experience import RoundTensors
 from tokengym.base.registry import Registry
 from tokengym.envs import SettingsError
@@ -96,24 +96,17 @@ def check_estimator(estimator: AdvantageEstimator, settings: PPOSettings) -> Non
             f"advantage={name!r} needs group_size, the responses to each prompt; pass "
             "group_size=8, or take advantage='reinforce++', which has no group"
         )
-    for setting, variant in VARIANTS.items():
-        if getattr(settings, setting) == getattr(defaults, setting):
-            continue
-        idle = f"{setting} has no effect with advantage={name!r}"
-        if variant.needs == "critic" and not estimator.needs_critic:
-            raise SettingsError(
-                f"{idle}, which has no critic; leave it out, or take advantage='gae'"
-            )
-        if setting == "gae_lambda" and not estimator.reads_lambda:
-            raise SettingsError(
-                f"{idle}, which has a lambda of its own; leave it out, or take advantage='gae'"
-            )
-        if variant.needs == "group_size" and settings.group_size is None:
-            raise SettingsError(
-                f"{setting} has no effect without group_size; pass both, or neither"
-            )
-        if variant.only not in (None, name):
-            raise SettingsError(f"{idle}; leave it out")
+    has = {
+        "critic": estimator.needs_critic,
+        "lambda": estimator.reads_lambda,
+        "group_size": settings.group_size is not None,
+        "grpo": name == "grpo",
+    }
+    for setting, needs in VARIANTS.items():
+        if getattr(settings, setting) != getattr(defaults, setting):
+            for need in needs:
+                if not has[need]:
+                    raise SettingsError(f"{setting} has no effect {NEEDS[need].format(name)}")
 
 
 def check_settings(settings: PPOSettings, batch_size: int) -> None:

@@ -1,9 +1,18 @@
-"""Figures of an update of PPO, and the warnings that they give rise to."""
+"""Figures of a round and an update of PPO, and the warnings that they give rise to."""
 
 import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from tokengym.agents import losses
+from tokengym.agents.ppo.settings import GAE_LAMBDA, Objective
+from tokengym.agents.rollouts.experience import Experience
+from tokengym.envs import Episode
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +27,14 @@ that gives no warning. Of the published runs on questions, dialogues and summari
 (docs/results/tasks/runs.csv), 146 whose largest move was 1 to 4 nats ended with a gold score 0.03
 below that of the best learning rate of their arm, 127 that moved less 0.02, and 74 that moved more
 0.17. On Detox and film reviews leaps cost no gold."""
+CLIPPED = (
+    "update {}: {:.0%} of the ratios were clipped, the steps are too large; lower learning_rate "
+    "from {:g}"
+)
+FAR = (
+    "update {}: the policy is {:.1f} nats per token from its reference, and its texts may have "
+    "collapsed; lower learning_rate from {:g} or {}"
+)
 SOLVED = (
     "update {}: all responses have the score {:g}, the highest so far; where no higher one exists "
     "the prompts are solved: stop here, or take harder ones"
@@ -31,32 +48,115 @@ TIES_OF_CRITIC = (
     "the values and the KL's price, and nothing that was scored; take prompts that are sometimes "
     "solved, or a scorer with partial credit"
 )
+UNSEEN_CREDIT = (
+    "advantage={!r} reads the score of a whole response and not the token rewards: its updates are "
+    "those of the sparse reward; 'loo' and 'reinforce++' see the credit"
+)
+DECLARED_LAMBDA = (
+    "credit {!r} declares gae_lambda={:g}, which was measured on responses of a fixed length; "
+    "{:.0%} of these ended by themselves, where abc-signed lost by it on dialogues, summaries and "
+    "questions: compare with gae_lambda={:g}, and pass the one that you mean"
+)
 LEAP = (
     "update {} moved the policy from {:.2f} to {:.2f} nats per response of its reference at once; "
     "lower learning_rate from {:g}, or set n_warmup_updates or target_kl"
 )
 
 
+Figures: TypeAlias = dict[str, float]
+"""Figures of a minibatch, or of a part of one, as `UpdateStats` names them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundStats:
+    """Figures of one round, of the policy that played it."""
+
+    scores: Sequence[float]
+    """The scorer's own, in order, of the responses that have one."""
+    kl: float
+    """Mean KL of a response to the reference, as it is paid for, nats."""
+    kl_error: float
+    """Standard error of that mean; nan of a single response."""
+    num_finished: int
+    """Responses that no partner's failure has lost."""
+    tokens_per_row: float
+    """Mean tokens of these."""
+
+    @property
+    def kl_per_token(self) -> float:
+        """The KL per token, nats."""
+        return self.kl / self.tokens_per_row
+
+
 @dataclass(frozen=True, kw_only=True)
 class UpdateStats:
     """Figures of one update, means over its minibatches."""
 
+    loss: float
     policy_loss: float
     value_loss: float
     approx_kl: float
     clip_fraction: float
+    kl: float
+    """KL of a response to the reference, nats, where the loss has a price for it."""
     ratio_error: float
     """Largest |ratio - 1| before the first gradient step: rollout and update agree when it is 0."""
     log_prob_gap: float
     """Largest |log_probs - old_log_probs| then, nats."""
     num_minibatches: int
 
+    @classmethod
+    def of(cls, minibatches: Sequence[Sequence[Figures]]) -> "UpdateStats":
+        """Return an update's figures, given those of the parts of each minibatch."""
+        names = ("loss", "policy_loss", "value_loss", "approx_kl", "clip_fraction", "kl")
+        figures = [part for parts in minibatches for part in parts]
+        means = {n: sum(part.get(n, 0.0) for part in figures) / len(minibatches) for n in names}
+        first = minibatches[0]  # before a step was taken
+        return cls(
+            **means,
+            ratio_error=max(part["ratio_error"] for part in first),
+            log_prob_gap=max(part["log_prob_gap"] for part in first),
+            num_minibatches=len(minibatches),
+        )
+
+
+@torch.no_grad()
+def movement(
+    log_probs: Tensor, kl: Tensor | None, part: Experience, goal: Objective, count: int, rows: int
+) -> Figures:
+    """Return how far the policy has moved from the one that sampled, and from the reference.
+
+    Args:
+        log_probs: (batch, time), nats, of the policy now.
+        kl: (batch, time), nats, to the reference; None where the loss has none.
+        part: Part of a minibatch; of several processes some have parts without tokens.
+        goal: The loss.
+        count: Tokens of the whole minibatch.
+        rows: Responses of the whole minibatch.
+    """
+    mask, (low, high) = part.response_mask, goal.clip_range
+    log_ratio = (log_probs - part.old_log_probs).masked_fill(~mask, 0.0)
+    move = log_ratio.expm1()  # of the probability ratio
+    is_clipped = ((move > high) | (move < -low)).float()
+    # KL(old || new) from the old policy's samples: k3 of old against new.
+    moved = losses.kl_estimate(-log_ratio, torch.zeros_like(log_ratio), estimator="k3")
+    figures = {
+        "approx_kl": losses.masked_mean(moved, mask, count=count),
+        "clip_fraction": losses.masked_mean(is_clipped, mask, count=count),
+        "ratio_error": move.abs().max(),
+        "log_prob_gap": log_ratio.abs().max(),
+    }
+    if kl is not None:
+        figures["kl"] = losses.masked_mean(kl, mask, count=rows)
+    # A GPU is waited for once.
+    return dict(zip(figures, torch.stack([*figures.values()]).tolist(), strict=True))
+
 
 class TrainingAlarms:
     """Warnings about one agent's training; each kind is said once."""
 
     def __init__(self) -> None:
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
         self._least = math.inf
         """Least score of the rounds before."""
         self._most = -math.inf
@@ -64,15 +164,18 @@ class TrainingAlarms:
         self._kl_before = math.nan, math.nan
         """KL of the round before, and its standard error; not known of an agent that was loaded."""
 
+    def check_lambda(self, declared: float, credit: str, episodes: Sequence[Episode]) -> None:
+        """Warn of a low lambda that a rule declares, where most responses end by themselves."""
+        ended = sum(e.finish_reason in ("eos", "stop") for e in episodes) / len(episodes)
+        if declared < GAE_LAMBDA and ended > 0.5:
+            self.warn("lambda", DECLARED_LAMBDA.format(credit, declared, ended, GAE_LAMBDA))
+
     def check(
         self,
         *,
         update: int,
+        played: RoundStats,
         clip_fraction: float,
-        kl: float,
-        kl_error: float,
-        kl_per_token: float,
-        scores: Sequence[float],
         group_size: int | None,
         learning_rate: float,
         kl_coef: float,
@@ -82,23 +185,27 @@ class TrainingAlarms:
 
         Args:
             update: Number of the update.
+            played: Of its round; scores of one prompt are neighbours.
             clip_fraction: Share of tokens whose ratio left the clip range.
-            kl: Of the round's responses to the reference, nats, before the update.
-            kl_error: Standard error of its mean; nan of a single response.
-            kl_per_token: To the reference, nats.
-            scores: Of the round's responses, in order; those of one prompt are neighbours.
             group_size: Responses to each prompt, where groups are compared.
             learning_rate: The update's.
             kl_coef: Likewise.
             has_critic: Whether values are subtracted, which equal scores do not make equal.
         """
         if update <= FIRST_UPDATES and clip_fraction > MAX_CLIP_FRACTION:
-            self._warn_of_clipping(update, clip_fraction, learning_rate)
-        if kl_per_token > MAX_KL_PER_TOKEN:
-            self._warn_of_collapse(update, kl_per_token, learning_rate, kl_coef)
-        self._check_leap(update, kl, kl_error, learning_rate)
-        if len(scores) > 1:
-            self._check_ties(update, scores, group_size, has_critic=has_critic)
+            self.warn("clip", CLIPPED.format(update, clip_fraction, learning_rate))
+        if played.kl_per_token > MAX_KL_PER_TOKEN:
+            remedy = "raise kl_coef" if kl_coef else "set kl_coef above 0"
+            self.warn("kl", FAR.format(update, played.kl_per_token, learning_rate, remedy))
+        # moved > max(MAX_LEAP, MAX_LEAP_SHARE * kl) + 2 * standard error: the policies between the
+        # two were not measured, and beyond the limits the gold score tends to end lower.
+        kl, (kl_before, error_before) = played.kl, self._kl_before
+        self._kl_before = kl, played.kl_error
+        noise = 2.0 * math.hypot(played.kl_error, error_before)
+        if kl - kl_before > max(MAX_LEAP, MAX_LEAP_SHARE * kl) + noise:  # never, if one is nan
+            self.warn("leap", LEAP.format(update - 1, kl_before, kl, learning_rate))
+        if len(played.scores) > 1:
+            self._check_ties(update, played.scores, group_size, has_critic=has_critic)
 
     def _check_ties(
         self, update: int, scores: Sequence[float], group_size: int | None, *, has_critic: bool
@@ -108,7 +215,7 @@ class TrainingAlarms:
         rose = most >= self._most and most > self._least  # no response was ever better, some worse
         self._least, self._most = min(least, self._least), max(most, self._most)
         if least == most and rose:
-            self.tell(logging.INFO, "solved", SOLVED.format(update, most))
+            self.warn("solved", SOLVED.format(update, most), level=logging.INFO)
             return
         size = group_size or len(scores)
         groups = [scores[i : i + size] for i in range(0, len(scores), size)]
@@ -117,43 +224,8 @@ class TrainingAlarms:
             of_critic = has_critic and group_size is None
             self.warn("ties", (TIES_OF_CRITIC if of_critic else TIES).format(update, whose))
 
-    def _warn_of_clipping(self, update: int, clip_fraction: float, learning_rate: float) -> None:
-        self.warn(
-            "clip",
-            f"update {update}: {clip_fraction:.0%} of the ratios were clipped, the steps are "
-            f"too large; lower learning_rate from {learning_rate:g}",
-        )
-
-    def _warn_of_collapse(
-        self, update: int, kl_per_token: float, learning_rate: float, kl_coef: float
-    ) -> None:
-        self.warn(
-            "kl",
-            f"update {update}: the policy is {kl_per_token:.1f} nats per token from its "
-            f"reference, and its texts may have collapsed; lower learning_rate from "
-            f"{learning_rate:g} or {'raise kl_coef' if kl_coef else 'set kl_coef above 0'}",
-        )
-
-    def _check_leap(self, update: int, kl: float, kl_error: float, learning_rate: float) -> None:
-        """Warn of an update that moved the policy far at once.
-
-        moved > max(MAX_LEAP, MAX_LEAP_SHARE * kl) + 2 * standard error;  moved = kl - kl before
-
-        The policies between the two were not measured, and beyond the limits the gold score tends
-        to end lower.
-        """
-        before, error_before = self._kl_before
-        self._kl_before = kl, kl_error
-        noise = 2.0 * math.hypot(kl_error, error_before)
-        if kl - before > max(MAX_LEAP, MAX_LEAP_SHARE * kl) + noise:  # never, if one is nan
-            self.warn("leap", LEAP.format(update - 1, before, kl, learning_rate))
-
-    def warn(self, kind: str, text: str) -> None:
-        """Warn of something unless that kind was warned of before."""
-        self.tell(logging.WARNING, kind, text)
-
-    def tell(self, level: int, kind: str, text: str) -> None:
-        """Log something at a level unless that kind was told before."""
-        if kind not in self._said:
-            self._said.add(kind)
+    def warn(self, kind: str, text: str, *, level: int = logging.WARNING) -> None:
+        """Log something at a level unless that kind was logged before."""
+        if kind not in self._logged:
+            self._logged.add(kind)
             logger.log(level, text)

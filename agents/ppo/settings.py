@@ -168,28 +168,27 @@ class PPOSettings(EpisodicSettings):
             )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Variant:
-    """A setting that departs from PPO, and what it has no effect without."""
-
-    needs: Literal["critic", "group_size"]
-    only: str | None = None
-    """The one estimator that reads it; None: any that has what it needs."""
-
-
-VARIANTS = {
-    "gae_lambda": Variant(needs="critic"),
-    "gae_lambda_vf": Variant(needs="critic"),
-    "value_network": Variant(needs="critic"),
-    "vf_coef": Variant(needs="critic"),
-    "clip_range_vf": Variant(needs="critic"),
-    "n_value_warmup": Variant(needs="critic"),
-    "drop_equal_groups": Variant(needs="group_size"),
-    "std_floor": Variant(needs="group_size", only="grpo"),
+NEEDS = {
+    "critic": "with advantage={!r}, which has no critic; leave it out, or take advantage='gae'",
+    "lambda": "with advantage={!r}, which has a lambda of its own; leave it out, or take "
+    "advantage='gae'",
+    "group_size": "without group_size; pass both, or neither",
+    "grpo": "with advantage={!r}; leave it out",
 }
-"""Settings of `PPOSettings` that are refused where they would have no effect."""
-CRITIC_SETTINGS = tuple(name for name, one in VARIANTS.items() if one.needs == "critic")
-"""Those that have none without a critic."""
+"""What a variant of PPO may need, with the end of the error where it lacks it."""
+VARIANTS = {
+    "gae_lambda": ("critic", "lambda"),
+    "gae_lambda_vf": ("critic",),
+    "value_network": ("critic",),
+    "vf_coef": ("critic",),
+    "clip_range_vf": ("critic",),
+    "n_value_warmup": ("critic",),
+    "drop_equal_groups": ("group_size",),
+    "std_floor": ("group_size", "grpo"),
+}
+"""Settings of `PPOSettings` that are refused without what they need: they would do nothing."""
+CRITIC_SETTINGS = tuple(name for name, needs in VARIANTS.items() if "critic" in needs)
+"""Those that do nothing without a critic."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,12 +199,18 @@ class Objective:
     """Largest moves of the probability ratio down and up; DAPO's differ."""
     clip_range_vf: float | None
     """Largest move of a value, reward units; None does not clip."""
+    ent_coef: float
+    vf_coef: float
     kl_coef: float
     """Price of a nat in the loss; 0 where all of it is in the reward."""
+    kl_estimator: str
+    """"exact", or "k2", or GRPO's "k3"."""
     loss_mean: str
     """"token", or GRPO's "sequence", or Dr. GRPO's "constant"."""
     values_alone: bool
     """Whether this is one of the ``n_value_warmup`` updates."""
+    reads_values: bool
+    """Whether the policy's pass gives the values too; a network of their own is read apart."""
 
 
 CRITIC_FREE = {

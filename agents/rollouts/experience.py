@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tokengym.agents import losses
+from tokengym.agents.errors import NonFiniteError
 from tokengym.agents.policy.sequences import ActionMasks, Sequences
 from tokengym.envs import Episode
 
@@ -81,10 +84,58 @@ class Experience(RoundTensors):
         """Return the given rows, with no more padding than they need, and without episodes."""
         sequences = self.sequences.select(rows)
         time = int(sequences.response_lengths.max())
-        kept: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        for name, value in kept.items():
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name, value in values.items():
             if isinstance(value, Tensor):  # (batch,), or (batch, time, ...)
-                kept[name] = value[rows] if value.dim() == 1 else value[rows, :time]
+                values[name] = value[rows] if value.dim() == 1 else value[rows, :time]
         masks = None if self.action_masks is None else self.action_masks.select(rows)
-        kept |= {"sequences": sequences, "action_masks": masks, "episodes": ()}
-        return Experience(**kept)
+        values |= {"sequences": sequences, "action_masks": masks, "episodes": ()}
+        return Experience(**values)
+
+
+def token_rewards_of(episodes: Sequence[Episode], time: int, place: str) -> NDArray[np.float32]:
+    """Return the token rewards of a round's episodes, (batch, time); 0 past a response's end.
+
+    Args:
+        episodes: (batch,) finished episodes.
+        time: Tokens of the longest response.
+        place: Place in the training, for an error's message.
+    """
+    rewards = np.zeros((len(episodes), time), dtype=np.float32)
+    for row, episode in enumerate(episodes):
+        if episode.token_rewards is None:
+            raise _unpaid(row, "token_rewards")
+        rewards[row, : len(episode.response_ids)] = episode.token_rewards
+    if not np.isfinite(rewards).all():
+        raise _not_finite(rewards, place)
+    return rewards
+
+
+def scores_of(episodes: Sequence[Episode], reader: str | None) -> NDArray[np.float32]:
+    """Return the scores of a round's episodes, (batch,); nan where there is none.
+
+    Args:
+        episodes: (batch,) finished episodes.
+        reader: Advantage estimator that reads them, and so refuses one without; None: none does.
+    """
+    for row, episode in enumerate(episodes):
+        if reader is not None and episode.score is None:
+            raise _unpaid(row, f"score, which advantage={reader!r} reads")
+    return np.array([np.nan if e.score is None else e.score for e in episodes], dtype=np.float32)
+
+
+def _not_finite(rewards: NDArray[np.float32], place: str) -> NonFiniteError:
+    """Return the error of token rewards, (batch, time), of which one is not finite."""
+    row, step = np.argwhere(~np.isfinite(rewards))[0]
+    return NonFiniteError(
+        f"token_rewards of row {row} is {rewards[row, step]} at response token {step} ({place}); "
+        "fix the scorer"
+    )
+
+
+def _unpaid(row: int, what: str) -> ValueError:
+    """Return the error of an episode that lacks what the update reads."""
+    return ValueError(
+        f"the episode of row {row} has no {what}; make the environment with reward=..., or wrap it "
+        "in tokengym.rewards.CreditReward"
+    )

@@ -135,9 +135,9 @@ class GivenPrompts:
             prompts: As of `play`, like the beginnings.
             beginnings: Of each response.
         """
-        known = [_prompt_of(one) if isinstance(one, Episode) else one for one in prompts]
-        envs = self.envs(known)
-        encoded = [envs.encoded_prompt(one) if isinstance(one, int) else one for one in known]
+        choices = [_prompt_of(one) if isinstance(one, Episode) else one for one in prompts]
+        envs = self.envs(choices)
+        encoded = [envs.encoded_prompt(one) if isinstance(one, int) else one for one in choices]
         return envs, {"prompts": encoded} | ({"responses": beginnings} if beginnings else {})
 
     def encode(self, text: str) -> EncodedPrompt:
@@ -258,8 +258,8 @@ class PolicyContinuations:
         # Responses of similar length end together, and need the least padding.
         order = sorted(range(len(prefixes)), key=lambda row: len(prefixes[row].response_ids))
         begun = [prefixes[row] for row in order]
-        chosen = GivenPrompts(self._rules, max_rows=ROWS)
-        ended = chosen.play(self._sampler, begun, beginnings=begun)
+        player = GivenPrompts(self._rules, max_rows=ROWS)
+        ended = player.play(self._sampler, begun, beginnings=begun)
         finished = list(prefixes)
         for row, episode in zip(order, ended, strict=True):
             self._uncounted += episode.num_written - prefixes[row].num_written

@@ -151,13 +151,13 @@ def check_limits(envs: Environments) -> None:
     Args:
         envs: A batch.
     """
-    seen = [
+    timed = [
         (layer, layer.get_wrapper_attr("max_new_tokens"))
         for chain in layers(envs)
         for layer in chain
         if isinstance(layer, single.TimeLimit) and layer.has_wrapper_attr("max_new_tokens")
     ]
-    limits = [(getattr(layer, LIMIT), horizon) for layer, horizon in seen]
+    limits = [(getattr(layer, LIMIT), horizon) for layer, horizon in timed]
     if not limits and (unseen := row_attributes(envs, LIMIT)) is not None:
         limits = list(zip(unseen, row_attributes(envs, "max_new_tokens") or (), strict=False))
     for limit, horizon in limits:
@@ -189,14 +189,14 @@ def check_learnable(envs: Any, name: str) -> None:
                 raise SettingsError(
                     f"{kind} gives {name} other arrays or infos than it reads; leave it out"
                 )
-            shown = isinstance(layer, gym.ObservationWrapper | VectorObservationWrapper)
-            if shown or _differs(layer, below, "observation_space"):
+            shows_others = isinstance(layer, gym.ObservationWrapper | VectorObservationWrapper)
+            if shows_others or _differs(layer, below, "observation_space"):
                 raise SettingsError(
                     f"{kind} changes observations, and {name} reads the token ids of the "
                     "environment itself; leave it out"
                 )
-            moved = isinstance(layer, (gym.ActionWrapper, VectorActionWrapper, *REPEATING))
-            if moved or _differs(layer, below, "action_space"):
+            acts_otherwise = isinstance(layer, (gym.ActionWrapper, VectorActionWrapper, *REPEATING))
+            if acts_otherwise or _differs(layer, below, "action_space"):
                 raise SettingsError(
                     f"{kind} changes actions, so that {name} would learn from tokens that its "
                     "policy did not choose; leave it out"

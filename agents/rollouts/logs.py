@@ -69,9 +69,9 @@ class EpisodeLog(BaseCallback):
         log_probs = None if played.log_probs is None else played.log_probs.cpu().tolist()
         timestep = self.model.num_timesteps  # the other processes' tokens included
         for row, episode in enumerate(played.episodes):
-            known = None if log_probs is None else log_probs[row][: len(episode.response_ids)]
+            of_row = None if log_probs is None else log_probs[row][: len(episode.response_ids)]
             moment = {"timestep": timestep, "update": self.model._n_updates, "row": row}
-            line = moment | episode.to_record() | {"log_probs": known}
+            line = moment | episode.to_record() | {"log_probs": of_row}
             self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
         self._file.flush()
         for name, text in samples(list(played.episodes), self.num_shown).items():

@@ -279,13 +279,13 @@ class RoundRecorder:
             wrote = np.array(episode.response_ids)
             if episode.written is not None:
                 wrote = wrote[episode.written > 0]
-            chosen = actions[rows == row]
-            read = beginning["input_ids"][row][beginning["attention_mask"][row] > 0]
-            text = np.array((*episode.prompt_ids, *episode.response_ids))[: len(read)]
+            choices = actions[rows == row]
+            prompt = beginning["input_ids"][row][beginning["attention_mask"][row] > 0]
+            text = np.array((*episode.prompt_ids, *episode.response_ids))[: len(prompt)]
             what = None
-            if len(wrote) < len(chosen) or not np.array_equal(wrote[-len(chosen) :], chosen):
+            if len(wrote) < len(choices) or not np.array_equal(wrote[-len(choices) :], choices):
                 what = "wrote other tokens than the policy chose"
-            elif len(read) < len(episode.prompt_ids) or not np.array_equal(read, text):
+            elif len(prompt) < len(episode.prompt_ids) or not np.array_equal(prompt, text):
                 what = "showed the policy another prompt than it answered"
             if what is not None:
                 raise SettingsError(
@@ -300,8 +300,8 @@ class RoundRecorder:
         A rule of credit may read what the policy that wrote them thought.
         """
         if log_probs is not None:
-            known = _with_log_probs([e for _, e in sorted(self.episodes.items())], log_probs)
-            self.episodes = {row: known[row] for row in self.episodes}
+            by_row = _with_log_probs([e for _, e in sorted(self.episodes.items())], log_probs)
+            self.episodes = {row: by_row[row] for row in self.episodes}
 
     def ended(self) -> list[Episode]:
         """Return the episodes that have ended so far, in the order of the rows."""
@@ -330,8 +330,8 @@ class RoundRecorder:
         places = torch.from_numpy(rows), torch.from_numpy(times)
         placed = partial(_at_places, places, (self.num_envs, time))
         choices = [choice for _, choice in self.steps]
-        known = {name: [getattr(choice, name) for choice in choices] for name in TENSORS}
-        tensors = {k: None if v[0] is None else placed(torch.cat(v)) for k, v in known.items()}
+        columns = {name: [getattr(choice, name) for choice in choices] for name in TENSORS}
+        tensors = {k: None if v[0] is None else placed(torch.cat(v)) for k, v in columns.items()}
         if choices[0].allowed_tokens is None:
             device = "cpu" if choices[0].log_probs is None else choices[0].log_probs.device
             masks = self.masks.finish(placed, device)

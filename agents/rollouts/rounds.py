@@ -102,6 +102,11 @@ class RoundReward:
         """Rows whose episodes come without score from a round's steps."""
         self.is_plain = are_plain([shared, *rows])
         """Whether nothing but this package decides what is read, written and paid."""
+        place = type((rows[0] if rows else shared)[-1]).__module__
+        self.pays_nothing = (
+            self.is_plain and not self.rewards and place.startswith("tokengym.envs.")
+        )
+        """Whether it is an environment of this package without a layer that pays."""
         self.is_only_scaled = are_plain([shared, *rows], (*TRANSPARENT, *READERS, *SCALING))
         """Whether layers that change rewards are known to scale or bound them."""
         is_heard = not self.is_plain and any(row not in self.unscored for row in range(num_rows))
@@ -170,17 +175,17 @@ class RoundReward:
         """
         rows = [row for row in episodes if row not in self.unscored]
         rows = [row for row in rows if episodes[row].token_rewards is not None]
-        known = [_episode_steps(episodes[row], paid[row], self._deliveries[row]) for row in rows]
-        changed = [not _agree(steps.given, steps.paid) for steps in known]
+        by_steps = [_episode_steps(episodes[row], paid[row], self._deliveries[row]) for row in rows]
+        changed = [not _agree(steps.given, steps.paid) for steps in by_steps]
         if not any(changed):
             return
-        heard = through_layers(
-            [steps.earned for steps in known],
-            [steps.given for steps in known],
-            [steps.paid for steps in known],
+        rewards_of_rows = through_layers(
+            [steps.earned for steps in by_steps],
+            [steps.given for steps in by_steps],
+            [steps.paid for steps in by_steps],
             only_scaled=self.is_only_scaled,
         )
-        for row, steps, rewards in zip(rows, known, heard, strict=True):
+        for row, steps, rewards in zip(rows, by_steps, rewards_of_rows, strict=True):
             episode = episodes[row]
             assert episode.token_rewards is not None
             tokens = episode.token_rewards.copy()
@@ -241,8 +246,8 @@ def _episode_steps(
 
     Args:
         episode: With score and token rewards.
-        paid: What the outermost layer paid at the steps of the round; a response that was begun has
-            tokens before them, for which no layer was asked.
+        paid: (steps,), what the outermost layer paid at the steps of the round; a response that was
+            begun has tokens before them, for which no layer was asked.
         delivery: When the reward layer pays; None where there is none in sight.
     """
     assert episode.token_rewards is not None
@@ -261,7 +266,7 @@ def _episode_steps(
 
 
 def _agree(given: NDArray[np.floating], paid: NDArray[np.floating]) -> bool:
-    """Return whether two streams of rewards are the same, but for rounding."""
+    """Return whether two streams of rewards, (steps,), are the same, but for rounding."""
     return bool(np.allclose(given, paid, rtol=0.0, atol=1e-5 * float(np.abs(given).max())))
 
 
@@ -320,7 +325,7 @@ class RoundEnvironment(ABC):
     def reset(
         self, seed: int | None = None, options: Options | None = None
     ) -> tuple[Observation, NDArray[np.generic] | None]:
-        """Begin an episode in every row; return observation and action masks.
+        """Begin an episode in every row; return observation and action masks, (num_envs, ...).
 
         Args:
             seed: Seed of the environment's random state; None continues with its present one.
@@ -344,7 +349,7 @@ class RoundEnvironment(ABC):
 
     @abstractmethod
     def step(self, actions: NDArray[np.int64]) -> StepResult:
-        """Append one token to every row; what rows that ended return is not read."""
+        """Append a token to every row, (num_envs,); what rows that ended return is not read."""
 
     def finish(self) -> None:
         """End the round: the environment pays episodes and resets rows as before it."""
@@ -471,6 +476,6 @@ def _row_options(options: Options, num_envs: int) -> list[Options]:
 
 
 def _stacked_masks(infos: Any) -> NDArray[np.generic] | None:
-    """Return the rows' action masks as one array, if every row has one."""
+    """Return the rows' action masks as (num_envs, vocab), if every row has one."""
     masks = [info.get("action_mask") for info in infos]
     return None if any(mask is None for mask in masks) else np.stack(masks)

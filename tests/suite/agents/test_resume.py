@@ -167,17 +167,24 @@ def test_a_running_scale_of_rewards_continues(tmp_path, layer, caplog):
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert "scale" not in caplog.text
     state = json.loads((tmp_path / "run" / "checkpoint.json").read_text())["environment_state"]
-    for scales, message in (
-        (state["scales"][1:], r"holds the state of \d running scales .*; make it as it was"),
-        ([{**state["scales"][0], "returns": ["x"]}, *state["scales"][1:]], "must be numbers of sh"),
+    first, *rest = state["layers"]
+    for layers, message in (
+        (rest, r"holds the state of \d layers .*; make it as it was"),
+        ([{**first, "returns": ["x"]}, *rest], r"Normalize\w* cannot load its state .*ValueError"),
+        ([{**first, "returns": []}, *rest], r"cannot load its state .*returns must be \(\d,\) num"),
+        ([{**first, "mean": "x"}, *rest], "cannot load its state .*mean of the running scale"),
     ):
-        rewrite(tmp_path / "run", {"environment_state": {**state, "scales": scales}})
+        rewrite(tmp_path / "run", {"environment_state": {**state, "layers": layers}})
         with pytest.raises(CheckpointError, match=message):
             PPO.load(tmp_path / "run", env=SCALED[layer]())
-    state["scales"] = None  # as several processes save it
+    del state["layers"]
+    rewrite(tmp_path / "run", {"environment_state": {**state, "scales": [first, *rest]}})
+    earlier = PPO.load(tmp_path / "run", env=SCALED[layer]())  # as version 0.2 saved it
+    assert environment_state(earlier.env)["layers"] == [first, *rest]
+    state["layers"] = None  # as several processes save it
     rewrite(tmp_path / "run", {"environment_state": state})
     PPO.load(tmp_path / "run", env=SCALED[layer]())
-    assert "no running scale of" in caplog.text
+    assert "no state of " in caplog.text
 
 
 class Rising(gymnasium.RewardWrapper):

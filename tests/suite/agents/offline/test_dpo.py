@@ -318,7 +318,7 @@ def test_a_resumed_run_is_an_uninterrupted_one(lora, tmp_path):
         assert torch.equal(value, weights(resumed)[name]), name
     files = {file.name for file in (tmp_path / "whole" / "checkpoint-3").iterdir()}
     assert "training_args.bin" not in files  # it would be a pickle
-    assert {"training_args.json", "learned.json"} <= files
+    assert {"training_args.json", "checkpoint.json"} <= files
 
 
 def test_the_best_weights_come_back_at_the_end(tmp_path):
@@ -384,9 +384,9 @@ def test_counters_of_a_checkpoint_are_counts(tmp_path, counters, said):
     args = make_args(tmp_path / "run", save_strategy="steps", save_steps=2)
     make_dpo(args=args).train()
     checkpoint = tmp_path / "run" / "checkpoint-2"
-    learned = json.loads((checkpoint / "learned.json").read_text())
-    learned["counters"] = json.loads(counters)
-    (checkpoint / "learned.json").write_text(json.dumps(learned))
+    record = json.loads((checkpoint / "checkpoint.json").read_text())
+    record["counters"] = json.loads(counters)
+    (checkpoint / "checkpoint.json").write_text(json.dumps(record))
     other = make_dpo(args=make_args(tmp_path / "other"))
     with pytest.raises(CheckpointError, match=said):
         other.train(resume_from_checkpoint=str(checkpoint))

@@ -7,20 +7,28 @@ from typing import Any
 
 import pytest
 
-from tokengym.agents.ppo.alarms import TrainingAlarms
+from tokengym.agents.ppo.alarms import RoundStats, TrainingAlarms
 
 CALM: dict[str, Any] = {
     "update": 3,
     "clip_fraction": 0.1,
-    "kl": 1.0,
-    "kl_error": 0.1,
-    "kl_per_token": 0.1,
-    "scores": [0.0, 1.0, 1.0, 0.0],
     "group_size": 2,
     "learning_rate": 3e-3,
     "kl_coef": 0.05,
     "has_critic": False,
 }
+CALM_ROUND: dict[str, Any] = {
+    "kl": 1.0,
+    "kl_error": 0.1,
+    "scores": [0.0, 1.0, 1.0, 0.0],
+    "num_finished": 4,
+    "tokens_per_row": 100.0,
+}
+
+
+def check(alarms: TrainingAlarms, **change: Any) -> None:
+    played = CALM_ROUND | {name: change.pop(name) for name in CALM_ROUND if name in change}
+    alarms.check(played=RoundStats(**played), **CALM | change)
 
 
 @pytest.mark.parametrize(
@@ -29,9 +37,9 @@ CALM: dict[str, Any] = {
         ({}, None),
         ({"clip_fraction": 0.6}, "60% of the ratios were clipped.*lower learning_rate from 0.003"),
         ({"clip_fraction": 0.6, "update": 9}, None),
-        ({"kl_per_token": 3.25}, "update 3: the policy is 3.2 nats per token from its reference"),
-        ({"kl_per_token": 3.25}, "lower learning_rate from 0.003 or raise kl_coef"),
-        ({"kl_per_token": 3.25, "kl_coef": 0.0}, "from 0.003 or set kl_coef above 0"),
+        ({"kl": 325.0}, "update 3: the policy is 3.2 nats per token from its reference"),
+        ({"kl": 325.0}, "lower learning_rate from 0.003 or raise kl_coef"),
+        ({"kl": 325.0, "kl_coef": 0.0}, "from 0.003 or set kl_coef above 0"),
         ({"scores": [1.0, 1.0, 0.0, 0.0]}, "the scores within every group are equal"),
         ({"scores": [1.0, 1.0, 0.0, 0.0], "group_size": None}, None),
         ({"scores": [0.5, 0.5], "group_size": None}, "the scores of all responses are equal"),
@@ -45,7 +53,7 @@ CALM: dict[str, Any] = {
 def test_each_is_said_once(change, message, caplog):
     alarms = TrainingAlarms()
     for _ in range(2):
-        alarms.check(**{**CALM, **change})
+        check(alarms, **change)
     assert len(caplog.messages) == (message is not None)
     if message is not None:
         assert re.search(message, caplog.messages[0])
@@ -63,8 +71,8 @@ def test_each_is_said_once(change, message, caplog):
 def test_solved_prompts_are_told_from_equal_scores(before, message, caplog):
     caplog.set_level(logging.INFO)
     alarms = TrainingAlarms()
-    alarms.check(**{**CALM, "scores": before})
-    alarms.check(**{**CALM, "scores": [1.0] * 4})
+    check(alarms, scores=before)
+    check(alarms, scores=[1.0] * 4)
     assert re.search(message, caplog.messages[-1])
     assert len(caplog.messages) == 1
     alarming = "solved" not in message  # the highest score is news, and no alarm
@@ -92,7 +100,7 @@ def test_an_update_that_leaps_is_told(case, caplog):
     kls, errors, message = LEAPS[case]
     alarms = TrainingAlarms()
     for update, (kl, error) in enumerate(zip(kls, errors, strict=True), 1):
-        alarms.check(**{**CALM, "update": update, "kl": kl, "kl_error": error})
+        check(alarms, update=update, kl=kl, kl_error=error)
     assert len(caplog.messages) == (message is not None)
     if message is not None:
         assert re.search(message, caplog.messages[0])
