@@ -9,6 +9,8 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 from tests.suite.agents.conftest import PROMPTS, make_model, make_tokenizer
 from tokengym.agents import DPO, SFT, collect
+from tokengym.agents.contract import Update
+from tokengym.agents.offline import AfterEpoch
 from tokengym.evaluation.measure.evaluate import evaluate
 
 
@@ -105,9 +107,16 @@ def test_offline_learners_learn_the_same_with_measures_between(make_envs, kind, 
             learning_rate=1e-3,
             per_device_train_batch_size=2,
         )
-        for _ in agent.updates():
-            if measures:
-                MEASURES[measure](agent, make_envs)
+
+        def follow(update: Update) -> None:
+            MEASURES[measure](update.agent, make_envs)
+            epochs.append(update.step)
+
+        epochs: list[int] = []
+        if measures:
+            agent.add_callback(AfterEpoch(agent, follow))
+        agent.train()
+        assert epochs == ([1, 2, 3] if measures else [])
         return weights(agent)
 
     assert same(trained(False), trained(True))

@@ -74,7 +74,7 @@ def test_a_script_without_a_guard_does_not_begin_anew_in_its_processes(tmp_path,
     script, began = tmp_path / "script.py", tmp_path / "began"
     script.write_text(f"open({str(began)!r}, 'w')")
     main = sys.modules["__main__"]
-    monkeypatch.setattr(main, "__file__", str(script))
+    monkeypatch.setattr(main, "__file__", str(script), raising=False)
     monkeypatch.setattr(main, "__spec__", None)
     launchers.run_in_subprocess(answer_apart, tiny())
     assert not began.exists()

@@ -74,7 +74,7 @@ def test_spread_keeps_the_sum(data):
 
 
 def test_bad_shapes():
-    with pytest.raises(ValueError, match=r"shares.*\(2,\).*got \(1,\)"):
+    with pytest.raises(ValueError, match=r"parts.*\(2,\).*got \(1,\)"):
         spread_by_overlap([1.0], [(0, 1), (1, 2)], [(0, 2)])
     with pytest.raises(ValueError, match=r"0 targets"):
         spread_by_overlap([1.0], [(0, 1)], [])
