@@ -10,6 +10,8 @@
 # PYTHON=python3.12 make test   uses another interpreter
 PYTHON ?= python3
 BIN := .venv/bin
+# Each of the tests' hundreds of processes would compile torch and transformers anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Of each, the dearest first, so that neither of the two processes ends long after the other.
 SUITE := tests/suite/evaluation tests/suite/scripts tests/suite/agents

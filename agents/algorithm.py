@@ -56,6 +56,12 @@ Self = TypeVar("Self", bound="EpisodicAlgorithm")
 
 ROWS = 64
 """Rows of the environment that is made of an id, and so episodes per update, as a run has them."""
+SAID_BY = {
+    "n_steps": "an update plays one episode in each row, num_envs= of gym.make_vec",
+    "batch_size": "a round, an episode in each of num_envs= rows, is cut into n_minibatches=",
+    "num_generations": "responses to one prompt are group_size=",
+}
+"""Settings of other libraries, and what says the same here."""
 SB3_SETTINGS = ("gamma", "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm")
 """Settings that SB3's ``OnPolicyAlgorithm`` keeps as well."""
 
@@ -160,7 +166,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         envs = as_vec_env(env)
         self.rounds = as_rounds(envs)
         given = self.resolve_settings(settings)
-        self.settings = from_keywords(self.settings_class, given, owner=name)
+        self.settings = from_keywords(self.settings_class, given, owner=name, said_by=SAID_BY)
         for field in known:
             if field in policy_kwargs:
                 raise ValueError(f"{field} is a setting of {name}; pass it beside policy_kwargs")

@@ -336,11 +336,7 @@ class Registry(Mapping[str, T]):
         return (self.packages.get(module, module), inside) if self.packages and inside else None
 
     def check(self, word: str | Spec) -> None:
-        """Refuse a name or word that stands for nothing; none of a package or file is loaded.
-
-        Raises:
-            TokenGymError: with the near matches.
-        """
+        """Refuse a name or word that stands for nothing; none of a package or file is loaded."""
         if not self.knows(word):
             self._refuse_unknown(self._as_word(word).name)
 
@@ -389,11 +385,7 @@ class Registry(Mapping[str, T]):
         return self._entries[word.name]
 
     def load(self, word: str | Spec) -> Any:
-        """Return the object that a file or an installed package has under a name, as it is.
-
-        Raises:
-            TokenGymError: if none has it, two packages do, or it cannot be imported.
-        """
+        """Return the object that a file or an installed package has under a name, as it is."""
         word = self._as_word(word)
         if word.file:
             return load_from_file(word.file, word.name, error=self._error)
@@ -469,11 +461,7 @@ class Registry(Mapping[str, T]):
             return factory(**options | _texts_as_written(word, factory, options))
 
     def check_options(self, word: Spec, factory: Any, *, also: tuple[str, ...] = ()) -> None:
-        """Refuse options that a factory does not take, and switches that are not true or false.
-
-        Raises:
-            TokenGymError: with the options there are.
-        """
+        """Refuse options that a factory does not take, and switches that are not true or false."""
         parameters = inspect.signature(factory).parameters
         accepted = [*parameters, *also]
         takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())

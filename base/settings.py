@@ -28,7 +28,12 @@ def names_of(*declared: type) -> list[str]:
 
 
 def from_keywords(
-    declared: type[T], keywords: Mapping[str, Any], *, owner: str, others: Collection[str] = ()
+    declared: type[T],
+    keywords: Mapping[str, Any],
+    *,
+    owner: str,
+    others: Collection[str] = (),
+    said_by: Mapping[str, str] | None = None,
 ) -> T:
     """Return a settings dataclass built from keyword arguments.
 
@@ -37,9 +42,10 @@ def from_keywords(
         keywords: Values by field name; a field that is left out has its default.
         owner: Name of the caller, for the message.
         others: Further arguments of the caller, for the message.
+        said_by: Keywords of other libraries, and what says the same here.
 
     Raises:
-        TypeError: if a keyword is not a field, with the near matches.
+        TypeError: if a keyword is not a field, with what says the same or the near matches.
         ValueError: if a value is out of range.
     """
     known = [one.name for one in fields(declared)]  # type: ignore[arg-type]
@@ -47,6 +53,8 @@ def from_keywords(
         if name not in known:
             known = [*others, *known]
             hint = did_you_mean(name, known, shown={word: word for word in known})
+            if said := (said_by or {}).get(name):
+                hint = f"{said}; "
             raise TypeError(f"{owner}() has no argument {name!r}; {hint}known: {', '.join(known)}")
     return declared(**keywords)
 
@@ -241,18 +249,12 @@ def values_by_name(settings: Any) -> dict[str, Any]:
 
 def with_values(settings: T | type[T], values: Mapping[tuple[str, ...], Any]) -> T:
     """Return settings with fields replaced by `FieldPath.path`; what changes is checked again."""
-    known = {one.name: one for one in fields(settings)}  # type: ignore[arg-type]
-    is_class = isinstance(settings, type)
-    changes: dict[str, Any] = {}
-    nested: dict[str, dict[tuple[str, ...], Any]] = {}
-    for (name, *rest), value in values.items():
-        if rest:
-            nested.setdefault(name, {})[tuple(rest)] = value
-        else:
-            changes[name] = value
-    for name, inner in nested.items():
-        before = _default(known[name]) if is_class else getattr(settings, name)
-        changes[name] = with_values(before, inner)
+    changes: dict[str, Any] = {path[0]: value for path, value in values.items() if not path[1:]}
+    for name in dict.fromkeys(path[0] for path in values if path[1:]):
+        inner = {path[1:]: value for path, value in values.items() if path[0] == name}
+        (leaf,) = (one for one in fields(settings) if one.name == name)  # type: ignore[arg-type]
+        held = _default(leaf) if isinstance(settings, type) else getattr(settings, name)
+        changes[name] = with_values(held, inner)
     if isinstance(settings, type):
         return settings(**changes)
     return replace(settings, **changes) if changes else settings  # type: ignore[type-var]

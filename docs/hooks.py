@@ -100,10 +100,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are not Markdown of docs/."""
     docs = ROOT / "docs"
     for name, page in FROM_ROOT.items():
-        text = (ROOT / name).read_text(encoding="utf-8").replace("](docs/", "](")
-        text = text.replace('src="docs/', 'src="')
-        # Badges are fetched from elsewhere, and the site has all it shows.
-        text = re.sub(r"(?m)^!\[[^]]*\]\(https://img\.shields\.io.*\n\n", "", text)
+        text = _below_docs((ROOT / name).read_text(encoding="utf-8"))
         if page == "index.md":
             text = text.replace("\n## Install", f"\n{_BUTTONS}\n## Install", 1)
         if config.site_url and config.repo_url:  # only a deployment knows its addresses
@@ -125,6 +122,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         page = f"{folder.relative_to(docs)}/files.md"
         files.append(File.generated(config, page, content=text))
     return files
+
+
+def _below_docs(text: str) -> str:
+    """Return a page of the root with its paths as from docs/, and without badges.
+
+    Badges are fetched from elsewhere, and the site has all it shows.
+    """
+    text = re.sub(r'(\]\(|(?:src|srcset)=")docs/', r"\1", text)
+    return re.sub(r"(?m)^!\[[^]]*\]\(https://img\.shields\.io.*\n\n", "", text)
 
 
 def _add_gallery(files: Files, config: MkDocsConfig) -> None:

@@ -134,11 +134,7 @@ class RewardChoice:
     def scored(
         self, options: RewardOptions, bundle: Bundle | None = None, max_len: int | None = None
     ) -> Reward:
-        """Return the reward, a rule with the scorer that `make_reward` describes.
-
-        Raises:
-            RewardError: if there is no scorer, or it does not have the switches.
-        """
+        """Return the reward, a rule with the scorer that `make_reward` describes."""
         if isinstance(self.made, Reward):
             return self.made
         if not isinstance(self.made, Credit):

@@ -173,11 +173,7 @@ def command_names() -> list[str]:
 
 
 def find_command(name: str) -> Command:
-    """Return a command, which an installed package may declare.
-
-    Raises:
-        ValueError: if there is none, with the near match.
-    """
+    """Return a command, which an installed package may declare."""
     if name in COMMANDS:
         return COMMANDS[name]
     if PLUGGED.knows(name):

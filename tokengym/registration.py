@@ -212,11 +212,7 @@ def _exact_scorer(task: Task, env: AnyEnv, choice: RewardChoice, path: Any) -> S
 
 
 def _normalization(task: Task, env: AnyEnv, text: str) -> Normalization:
-    """Return a normalisation, by the task's groups unless its option ``by`` says otherwise.
-
-    Raises:
-        SettingsError: if a prompt has no value of what scores are normalised by.
-    """
+    """Return a normalisation, by the task's groups unless its option ``by`` says otherwise."""
     name, given = parse_normalization(text)
     by = given.get("by", task.normalize_by)
     for position, prompt in enumerate(env.prompts if by == "query_type" else ()):

@@ -71,7 +71,7 @@ def outputs(modules: Sequence[Any], x: Tensor, factors: Factors) -> list[Tensor]
 
 
 def _adapter(module: Any) -> tuple[Tensor, Tensor, float] | None:
-    """Return A, B and s of a map with one adapter of plain LoRA that is on; None of any other."""
+    """Return A (rank, in), B (out, rank) and s of a map with one plain LoRA that is on, or None."""
     if type(module) is nn.Linear or not has_plain_lora(module, nn.Linear):
         return None
     active = [name for name in module.active_adapters if name in module.lora_A]
@@ -82,7 +82,7 @@ def _adapter(module: Any) -> tuple[Tensor, Tensor, float] | None:
 
 
 def _brought(weights: Sequence[Tensor], dtype: torch.dtype, scale: float = 1.0) -> list[Tensor]:
-    """Return weights times a scale in a precision."""
+    """Return matrices, (rank, in) or (out, rank), times a scale in a precision."""
     flat = torch.cat([weight.flatten() for weight in weights])
     flat = (flat if scale == 1.0 else flat * scale).to(dtype)
     parts = flat.split([weight.numel() for weight in weights])

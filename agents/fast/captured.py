@@ -332,7 +332,7 @@ class CapturedSampler:
         )
 
     def _drop_all_but(self, rows: NDArray[np.integer]) -> None:
-        """Take finished rows out of the batch, where that leaves half of it or less."""
+        """Keep (kept,) rows and drop the others, where that leaves half the batch or less."""
         if len(rows) == len(self._rows):
             return
         self._places = self._places[torch.from_numpy(np.searchsorted(self._rows, rows))]

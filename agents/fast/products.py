@@ -55,7 +55,7 @@ def multiplied(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def product(x: Tensor, weight: Tensor) -> Tensor | None:
-    """Return x W^T by oneDNN, without gradient; None where torch is as fast."""
+    """Return x W^T by oneDNN, (n, in), (out, in) -> (n, out); None where it is no faster."""
     return multiplied(x, weight) if is_faster(x, weight) else None
 
 

@@ -4,13 +4,10 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
-import torch
-from torch import Tensor
-
 from tokengym.agents.errors import ModelError
 from tokengym.agents.fast.static import StaticStream
-from tokengym.agents.policy.language_model import LanguageModel, full_precision
-from tokengym.agents.policy.streams import Stream, check_decoding
+from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.streams import Stream, check_decoding, decoded
 from tokengym.base.registry import imported
 from tokengym.rewards.models.loading import longest_input
 
@@ -64,39 +61,15 @@ def check_steps(
         fused: The same by kernels.
         capacity: Most tokens of a text.
     """
-    steps = 2
-    longest = min(TEXT_COLUMNS, capacity, longest_input(language_model.model) or capacity) - steps
-    lengths = longest, max(1, longest - 37)
-    ids = 7 * torch.arange(1, 2 * (longest + steps) + 1, device=language_model.device)
-    ids = (ids % language_model.vocab_size).view(2, -1)
-    prompts, mask = torch.zeros_like(ids[:, :longest]), torch.zeros_like(ids[:, :longest])
-    for row, length in enumerate(lengths):
-        prompts[row, longest - length :], mask[row, longest - length :] = ids[row, :length], 1
-    with torch.no_grad(), full_precision():
-        wholes = [
-            language_model.hidden(ids[row : row + 1, : length + steps], use_cache=False)[0]
-            for row, length in enumerate(lengths)
-        ]
-        gaps = []
-        for make in (plain, fused):
-            stream = make(language_model, max(capacity, longest + steps))
-            states = [stream.start(prompts, mask)]
-            states += [
-                stream.step(torch.stack([ids[row, n + step] for row, n in enumerate(lengths)]))
-                for step in range(steps)
-            ]
-            expected = torch.stack(
-                [x[n - 1 : n + steps] for x, n in zip(wholes, lengths, strict=True)]
-            )
-            gaps.append(_distance(expected.transpose(0, 1), torch.stack(states)))
+    longest = min(TEXT_COLUMNS, capacity, longest_input(language_model.model) or capacity) - 2
+    lengths, capacity = (longest, max(1, longest - 37)), max(capacity, longest + 2)
+    gaps = []
+    for make in (plain, fused):
+        states, expected, _ = decoded(language_model, make, lengths, capacity)
+        gaps.append(float((states - expected).norm() / expected.norm()))
     rounding = 1e-3 if language_model.is_float32 else 0.02
     if not gaps[1] <= max(1.5 * gaps[0], rounding):
         raise ModelError(
             f"texts of {longest} tokens are decoded by kernels to hidden states that are off by "
             f"{gaps[1]:.3g} of their size, by the model's own forward by {gaps[0]:.3g}"
         )
-
-
-def _distance(expected: Tensor, computed: Tensor) -> float:
-    """Return how far states are off, as a share of their size."""
-    return float((computed.float() - expected.float()).norm() / expected.float().norm())

@@ -75,7 +75,7 @@ class Plain:
         """Let a model's linear maps multiply by a library, which `check_products` has passed."""
 
     def product(self, x: Tensor, weight: Tensor) -> Tensor | None:
-        """Return x W^T by oneDNN, without gradient; None where torch is as fast."""
+        """Return x W^T by oneDNN, (n, in), (out, in) -> (n, out); None where it is no faster."""
         return None
 
     def transposed_product(self, left: Tensor, right: Tensor) -> Tensor:

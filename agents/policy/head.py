@@ -60,7 +60,10 @@ class Request:
 
 
 def head_as_read(states: Tensor, weight: Tensor) -> Tensor:
-    """Return a head as a product with the states reads it: on a GPU in bfloat16 where they are."""
+    """Return a head, (vocab, hidden), as a product with (n, hidden) states reads it.
+
+    On a GPU that is in bfloat16 where the states are.
+    """
     is_mixed = states.dtype == torch.bfloat16 and weight.is_cuda
     return weight.to(states.dtype) if is_mixed else weight
 

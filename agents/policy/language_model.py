@@ -255,7 +255,7 @@ class LanguageModel(nn.Module):
         return head.weight if is_plain and not self.is_rescaled else None
 
     def rescaled(self, logits: Tensor) -> Tensor:
-        """Return the head's output, scaled and capped as some models do."""
+        """Return the head's output, (..., vocab), scaled and capped as some models do."""
         config = self.model.config
         if scale := getattr(config, "logit_scale", None):  # Cohere
             logits = logits * scale

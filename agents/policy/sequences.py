@@ -114,7 +114,7 @@ class Sequences:
         return figures.new_zeros(self.response_mask.shape).index_put((rows, times), figures)
 
     def select(self, rows: Tensor) -> "Sequences":
-        """Return the batch of the given rows, with no more padding than they need."""
+        """Return the batch of (kept,) rows, with no more padding than they need."""
         lengths, written = self.lengths[rows], self.written
         if written is not None:
             written = written[rows, : int(self.response_lengths[rows].max())]
@@ -244,7 +244,7 @@ class ActionMasks:
         return self.table if self.vocab_size else packed(self.table), self.index[rows, times]
 
     def select(self, rows: Tensor) -> "ActionMasks":
-        """Return the masks of the given rows."""
+        """Return the masks of (kept,) rows."""
         return replace(self, index=self.index[rows])
 
     def shares(self) -> Tensor:

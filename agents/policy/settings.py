@@ -116,8 +116,8 @@ class PolicySettings(SamplingSettings):
     dynamic elsewhere."""
     updates: Updates = "plain"
     """Launching of an update's kernels. "captured": on a GPU the passes of a trunk over texts are
-    two CUDA graphs for each shape of them, which are launched at once; they take twice more the
-    memory of the gradients. On a CPU the same functions are called. "plain": one by one."""
+    two CUDA graphs for each shape of them, which are launched at once; the gradients then take
+    three times the memory. On a CPU the same functions are called. "plain": one by one."""
     kernels: Kernels = "auto"
     """Implementation on a GPU of what torch has no single operation for: figures of the
     vocabulary, steps of decoding, and the operations between the products of a Llama's blocks.

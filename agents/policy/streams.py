@@ -165,6 +165,7 @@ class ModelStream:
         self._cache.reorder_cache(rows)
 
     def _read(self, input_ids: Tensor, positions: Tensor) -> Tensor:
+        """Return the states of tokens, (rows, n) -> (rows, n, hidden)."""
         return self._model.hidden(
             input_ids,
             attention_mask=self._attention_mask,
@@ -190,6 +191,46 @@ def make_stream(language_model: LanguageModel, capacity: int) -> Stream:
 
 @torch.no_grad()
 @full_precision()
+def decoded(
+    language_model: LanguageModel,
+    make: Callable[[LanguageModel, int], Stream],
+    lengths: tuple[int, int],
+    capacity: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the hidden states that a stream and the model's whole forward give of two texts.
+
+    One of the texts is padded, and two steps are taken: the second reads a cache that a step has
+    written to.
+
+    Args:
+        language_model: The model.
+        make: Returns a stream of the model for texts of so many tokens.
+        lengths: Tokens of the prompts, the longer first.
+        capacity: Most tokens of a text.
+
+    Returns:
+        (rows, 3, hidden) float32 of the stream and of the whole texts, at the last token of a
+        prompt and after each step; and how far the prompts' states are off where nothing follows.
+    """
+    steps, width = 2, lengths[0]
+    ids = 7 * torch.arange(1, 2 * (width + steps) + 1, device=language_model.device).view(2, -1)
+    ids %= language_model.vocab_size
+    prompts, mask = torch.zeros_like(ids[:, :width]), torch.zeros_like(ids[:, :width])
+    for row, length in enumerate(lengths):
+        prompts[row, width - length :], mask[row, width - length :] = ids[row, :length], 1
+    stream = make(language_model, capacity)
+    states = [stream.start(prompts, mask)]
+    for step in range(steps):
+        states.append(stream.step(torch.stack([ids[r, n + step] for r, n in enumerate(lengths)])))
+    expected, ahead = [], []
+    for row, length in enumerate(lengths):
+        whole = language_model.hidden(ids[row : row + 1, : length + steps], use_cache=False)[0]
+        prompt = language_model.hidden(ids[row : row + 1, :length], use_cache=False)[0]
+        ahead.append((prompt - whole[:length]).abs().max().float())
+        expected.append(whole[length - 1 : length + steps].float())
+    return torch.stack(states, 1).float(), torch.stack(expected), torch.stack(ahead).max()
+
+
 def check_decoding(
     language_model: LanguageModel,
     make: Callable[[LanguageModel, int], Stream] = make_stream,
@@ -207,31 +248,9 @@ def check_decoding(
     Raises:
         ModelError: naming the model and how far its hidden states are off.
     """
-    # Two texts of different lengths, so that one is padded, and two steps: the second reads a cache
-    # that a step has written to.
-    lengths, steps = (5, 3), 2
-    width = max(lengths)
     name = type(language_model.model).__name__
-    ids = torch.arange(1, len(lengths) * (width + steps) + 1).view(len(lengths), -1) * 7
-    ids = (ids % language_model.vocab_size).to(language_model.device)
-    prompts, mask = torch.zeros_like(ids[:, :width]), torch.zeros_like(ids[:, :width])
-    for row, length in enumerate(lengths):
-        prompts[row, width - length :], mask[row, width - length :] = ids[row, :length], 1
-    gap, ahead, scale = 0.0, 0.0, 0.0
     try:
-        stream = make(language_model, width + steps)
-        step_states = [stream.start(prompts, mask)]
-        for step in range(steps):
-            rows = enumerate(lengths)
-            step_states.append(stream.step(torch.stack([ids[r, n + step] for r, n in rows])))
-        for row, length in enumerate(lengths):
-            whole = language_model.hidden(ids[row : row + 1, : length + steps], use_cache=False)[0]
-            prompt = language_model.hidden(ids[row : row + 1, :length], use_cache=False)[0]
-            ahead = max(ahead, (prompt - whole[:length]).abs().max().item())
-            for step, states in enumerate(step_states):
-                expected = whole[length - 1 + step].float()
-                gap = max(gap, (states[row].float() - expected).abs().max().item())
-                scale = max(scale, expected.abs().max().item())
+        states, expected, ahead = decoded(language_model, make, (5, 3), 7)
     except torch.OutOfMemoryError:  # which says nothing of the model
         raise
     except Exception as error:
@@ -239,6 +258,7 @@ def check_decoding(
             f"{name} cannot be decoded with a key-value cache ({type(error).__name__}: {error}); "
             "use a decoder-only transformer such as GPT-2, Llama or Qwen"
         ) from error
+    gap, scale = (states - expected).abs().max().item(), expected.abs().max().item()
     if not ahead <= (1e-4 if language_model.is_float32 else 0.05) * scale:
         raise ModelError(
             f"{name} reads tokens that come later (hidden states change by {ahead:.3g} of "

@@ -19,8 +19,6 @@ from tokengym.agents.ppo.alarms import MAX_LEAP, MAX_LEAP_SHARE
 from tokengym.base.text import listed, number, signed
 from tokengym.evaluation.measure.measures import measure_of
 from tokengym.evaluation.statistics import (
-    LEAP,
-    MIN_KL,
     RELIABLE_SEEDS,
     Array,
     nats_per_update,
@@ -101,19 +99,16 @@ def _headline(group: Figures, others: Sequence[str]) -> str:
         best, *rest = faster
         area = areas[best]
         assert area is not None  # it is clear
-        named = _named(group, best)
+        first = _sentence(_named(group, best)) if best in group["controls"] else best
         how = " by more drift" if drift_of(group, best) == "more" else ""
-        gain = f"{signed(area['difference'])} {word} over the run"
-        text = f"{named[0].upper() if named != best else named[0]}{named[1:]} learned faster than "
-        text += f"{baseline}{how}: {gain}"
-        text += f"; so did {listed([_named(group, name) for name in rest])}" if rest else ""
+        text = f"{first} learned faster than {baseline}{how}: {signed(area['difference'])} {word} "
+        text += f"over the run; so did {_named(group, *rest)}" if rest else "over the run"
     else:
         text = f"No {kind_of(group)} learned clearly faster than {baseline}"
         if slower:
-            text += f"; {listed([_named(group, name) for name in slower])} learned slower"
+            text += f"; {_named(group, *slower)} learned slower"
         elif drifting:
-            verb = "drifts" if len(drifting) == 1 else "drift"
-            text += f"; {listed([_named(group, name) for name in drifting])} {verb} less"
+            text += f"; {_named(group, *drifting)} drift{'s' * (len(drifting) == 1)} less"
     if not group["reliable"]:
         text = f"Too few seeds to tell. On these {group['fewest_runs']}: {text}"
     return f"{text}{_absent(group)}."
@@ -138,8 +133,8 @@ def _absent(group: Figures) -> str:
     return f"; {listed(names)} {has} no finished run" if names else ""
 
 
-def _named(group: Figures, name: str) -> str:
-    return f"the control {name}" if name in group["controls"] else name
+def _named(group: Figures, *names: str) -> str:
+    return listed([f"the control {n}" if n in group["controls"] else n for n in names])
 
 
 def _unproven(group: Figures, rules: Sequence[str]) -> str:
@@ -235,18 +230,6 @@ def _cautions(group: Figures, others: Sequence[str]) -> list[str]:
     cautions += _absent_runs(group)
     cautions += _cut(group)
     cautions += _unshared_seeds(group, others)
-    has_kl = "kl" in group["rewards"][group["baseline"]]["figures"]
-    if others and has_kl and group["equal_kl"] is None:
-        cautions.append(
-            f"{group['baseline']} has hardly moved (its KL ends below {MIN_KL:g} nats), so that "
-            "scores at equal KL say nothing yet."
-        )
-    if passed := [name for name in others if unmeasured(group, name)]:
-        cautions.append(
-            f"{listed(passed)} went over the KL at which {group['baseline']} ends between two "
-            f"evaluations more than {LEAP:g} nat apart, so that scores at equal KL are not known "
-            "on every seed. Evaluate more often, or lower learning_rate."
-        )
     cautions += _about_range(group) + _unmeasured_by_some(group)
     collapsed = [
         f"{name} ({entry['collapse_rate']:.0%} of its seeds)"

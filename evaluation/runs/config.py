@@ -27,20 +27,17 @@ from tokengym.base.settings import (
     check_count,
     check_number,
     field_paths,
-    values_by_name,
 )
 from tokengym.evaluation.measure.environments import Decision, decide_env, env_word, resolve_env
 from tokengym.evaluation.runs.defaults import (
     EvaluationSettings,
     TaskSettings,
     TrainingSettings,
-    bundle_settings,
     default_rewards,
     groups_from_json,
     learner_settings,
-    names_of_run,
-    task_defaults,
     task_name,
+    training_settings,
 )
 from tokengym.evaluation.runs.measuring import chosen, share_of
 from tokengym.evaluation.runs.spec import (
@@ -234,11 +231,7 @@ class ComparisonConfig:
 
     @cached_property
     def runs(self) -> tuple[RunSpec, ...]:
-        """The runs of the first seed, resolved once; those of others are copies of them.
-
-        Raises:
-            SettingsError: if a learner has no such option.
-        """
+        """The runs of the first seed, resolved once; those of others are copies of them."""
         runs, whole = [], self._of_all
         for word in self._agents:
             training = self.training
@@ -328,9 +321,6 @@ class ComparisonConfig:
         """Return what the word of a reward stands for; a word of the user's own file runs it.
 
         It is looked up when it is first needed.
-
-        Raises:
-            RewardError: if an option is unknown.
         """
         return self._of_all.choice(self._word(reward))
 
@@ -460,10 +450,8 @@ class ComparisonConfig:
         """Return the longest response, tokens, where none is given."""
         if (own := own_texts(self.training, self.task)) is not None:
             return own.longest_response
-        of_bundle = bundle_settings(self.task.bundle, "training")
-        defaults = task_defaults(self.env, self.training.declaration, of_bundle)
-        declared = values_by_name(TrainingSettings)
-        return int((declared | defaults)["max_new_tokens"])
+        usual = training_settings(self.env, self.training.declaration, bundle=self.task.bundle)
+        return usual.lengths()["max_new_tokens"]
 
     def evaluator(self) -> "Evaluator":
         """Return what measures every run alike.
@@ -497,20 +485,17 @@ def command_line(config: ComparisonConfig, *, trains: bool = False) -> str:
         parts.append(f"--agent {config.training.agent}")
     if config.first_seed != ComparisonConfig.first_seed:
         parts.append(f"--{'' if trains else 'first-'}seed {config.first_seed}")
-    learner = config.training.declaration
-    of_task = task_defaults(config.env, learner)
-    of_learner = learner.default_values() | of_task  # which may have a name that the run has too
-    of_run = {name: of_task[name] for name in of_task.keys() & names_of_run(learner)}
+    usual = training_settings(config.env, config.training.declaration)
     if has_own_prompts(config.training):
-        of_run["max_new_tokens"] = None
-    for settings, defaults in (
-        (config.training, values_by_name(TrainingSettings) | {"agent": learner.name} | of_run),
-        (config.given_evaluation, values_by_name(EvaluationSettings)),
-        (config.task, values_by_name(TaskSettings)),
+        usual = replace(usual, max_new_tokens=None)
+    for settings, default in (
+        (config.training, usual),
+        (config.given_evaluation, EvaluationSettings()),
+        (config.task, TaskSettings()),
     ):
+        defaults = {leaf.path: leaf.value for leaf in field_paths(default)}
         for leaf in field_paths(settings):
-            of_leaf = defaults if leaf.owner is type(settings) else of_learner
-            if leaf.flag and leaf.value != of_leaf[leaf.path[-1]]:
+            if leaf.flag and leaf.value != defaults[leaf.path]:
                 values = leaf.value if isinstance(leaf.value, tuple) else (leaf.value,)
                 parts.append(f"--{leaf.flag} {shlex.join(map(str, values))}")
     return " ".join(parts)

@@ -239,11 +239,7 @@ class TrainingSettings(ModelSettings):
         return 1.0 - min(tokens / self.tokens, 1.0)
 
     def lengths(self) -> dict[str, int]:
-        """Return the arguments of ``gym.make`` that decide how long responses are.
-
-        Raises:
-            SettingsError: if the length is left to the comparison.
-        """
+        """Return the arguments of ``gym.make`` that decide how long responses are."""
         if self.max_new_tokens is None:
             raise SettingsError(
                 "max_new_tokens=None is left to a ComparisonConfig; pass it there, or name a length"
@@ -253,11 +249,7 @@ class TrainingSettings(ModelSettings):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "TrainingSettings":
-        """Return the settings that `to_json` wrote.
-
-        Raises:
-            SettingsError: if another version wrote them.
-        """
+        """Return the settings that `to_json` wrote."""
         learner = find_learner(data["agent"])
         settings: Any = from_json(learner.settings, data["learner"])
         return from_json(cls, {**data, "learner": settings})
@@ -441,8 +433,13 @@ def training_settings(
         TypeError: if there is no setting of a name.
     """
     learner = find_learner(agent) if isinstance(agent, str) else agent
-    of_runs = names_of_run(learner)
-    known = task_defaults(env_id, learner, bundle_settings(bundle, "training"))
+    task, of_runs = Task.of(env_id), names_of_run(learner)
+    wanted = of_runs
+    if learner.uses_credit and not learner.has_own_defaults:
+        wanted = (of_runs | learner.default_values().keys()) - learner.fixed.keys()
+    own = {} if task is None else {**task.options, **task.training}  # its length, wherever it is
+    own |= bundle_settings(bundle, "training")
+    known = {name: value for name, value in own.items() if name in wanted}
     known |= {name: value for name, value in changes.items() if value is not None}
     if known.get("pairs") and changes.get("max_new_tokens") is None:
         known["max_new_tokens"] = None  # whose default may be that of the data
@@ -477,24 +474,6 @@ def names_of_run(learner: Learner) -> set[str]:
     return set(names_of(TrainingSettings)) - idle - set(learner.unused)
 
 
-def task_defaults(
-    env_id: str, learner: Learner, bundle_defaults: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """Return a task's defaults that differ from those declared, by name; see `training_settings`.
-
-    Args:
-        env_id: Id of the environment.
-        learner: The learner; what its name stands for has no other default.
-        bundle_defaults: Defaults that go before the task's.
-    """
-    task, wanted = Task.of(env_id), names_of_run(learner)
-    if learner.uses_credit and not learner.has_own_defaults:
-        wanted = (wanted | learner.default_values().keys()) - set(learner.fixed)
-    own = {} if task is None else {**task.options, **task.training}  # its length, wherever it is
-    defaults = {**own, **(bundle_defaults or {})}
-    return {name: value for name, value in defaults.items() if name in wanted}
-
-
 def learner_settings(env_id: str, first: TrainingSettings, agent: Spec) -> TrainingSettings:
     """Return the settings of a learner that is compared with others.
 
@@ -506,9 +485,6 @@ def learner_settings(env_id: str, first: TrainingSettings, agent: Spec) -> Train
         env_id: Id of the environment.
         first: Settings of the comparison's first learner.
         agent: The learner, with options of its own.
-
-    Raises:
-        SettingsError: if it has no such option, or its data may cost more tokens than there are.
     """
     learner = LEARNERS.find(agent)
     if agent.options and learner.settings is NoSettings:
@@ -522,14 +498,14 @@ def learner_settings(env_id: str, first: TrainingSettings, agent: Spec) -> Train
             "learners share; write minibatch_size for the steps in one gradient step"
         )
     values, declared = first.values, first.declaration
-    defaults = declared.default_values() | task_defaults(env_id, declared)
+    usual = training_settings(env_id, declared).values
     of_run = names_of_run(learner) - {"agent", "learner"}
     shared = {name: getattr(first, name) for name in of_run}
     # A setting of the first learner counts as explicit where it is not its default.
     explicit = {
         name: values[name]
-        for name in (learner.default_values().keys() & defaults.keys()) - declared.fixed.keys()
-        if values[name] != defaults[name]
+        for name in learner.default_values().keys() & declared.default_values().keys()
+        if values[name] != usual[name]
     }
     try:
         training = training_settings(env_id, learner, **{**shared, **explicit, **agent.options})
@@ -539,11 +515,7 @@ def learner_settings(env_id: str, first: TrainingSettings, agent: Spec) -> Train
 
 
 def _within_budget(training: TrainingSettings, options: Mapping[str, Any]) -> TrainingSettings:
-    """Return settings with which collecting data takes half of the tokens, and learning the rest.
-
-    Raises:
-        SettingsError: if the data may cost more tokens than there are.
-    """
+    """Return settings with which collecting data takes half of the tokens, learning the rest."""
     name = training.declaration.prompts_setting
     if not name or training.tokens is None or getattr(training.learner, "pairs", None):
         return training

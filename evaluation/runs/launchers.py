@@ -229,7 +229,7 @@ def _begin(
     # code would not be found.
     work = function, pickle.dumps(argument), sender, *here
     process = context.Process(target=_work, args=work, name=name, daemon=True)
-    with _starting():
+    with _starting(), _apart_from_main():
         process.start()
     sender.close()  # or reading would never meet the end of the process, which has the other copy
     return _Child(process, receiver, notices)
@@ -274,6 +274,23 @@ def _starting(environment: Mapping[str, str] = CHILD_ENV_NO_CWD) -> Iterator[Non
             signal.pthread_sigmask(signal.SIG_SETMASK, unmasked)
         os.environ.clear()
         os.environ.update(before)
+
+
+@contextmanager
+def _apart_from_main() -> Iterator[None]:
+    """Start processes that do not run this program's script, of which a run needs no name.
+
+    multiprocessing does it by the script's file or module, and one that compares without
+    ``if __name__ == "__main__":`` would begin anew in each.
+    """
+    main = vars(sys.modules["__main__"])
+    kept = {name: main[name] for name in ("__file__", "__spec__") if name in main}
+    main.pop("__file__", None)
+    main["__spec__"] = None
+    try:
+        yield
+    finally:
+        main.update(kept)
 
 
 def _stop(running: Sequence[Any]) -> None:

@@ -116,12 +116,7 @@ def comparison_of_keywords(
     first_seed: int,
     keywords: Mapping[str, Any],
 ) -> ComparisonConfig:
-    """Return the comparison of a call's keywords; objects among them become words.
-
-    Raises:
-        TypeError: if there is no such keyword, with the near matches.
-        ValueError: if a value is out of range.
-    """
+    """Return the comparison of a call's keywords; objects among them become words."""
     reward_words = tuple(map(_word, _listed(rewards)))
     agent_words, first = tuple(map(_agent_word, _listed(agents))), _agent_word(agent)
     given = {name: _plain(value) for name, value in keywords.items() if value is not None}

@@ -1041,6 +1041,11 @@ class Adapted:
     """What it is given of a batch, by the names that `Check.needs` has."""
 
     @cached_property
+    def answers(self) -> "Answers":
+        """What it has answered."""
+        return Answers()
+
+    @cached_property
     def heeds_order(self) -> bool:
         """Whether it gives a response another advantage when rows of its prompt change places."""
         order = torch.tensor([3, 0, 4, 1, 5, 2, 7, 6])
@@ -1049,6 +1054,44 @@ class Adapted:
             if plain is not None and mixed is not None and not _close(plain[order], mixed):
                 return True
         return False
+
+
+class Answers:
+    """Answers of an estimator, which reads the same of many batches.
+
+    One that answers otherwise when it is asked again, as it remembers or draws, is always asked.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[Any, int] = {}  # of a response, by what is read of it
+        self._known: dict[tuple[int, ...], Tensor] = {}
+        self._asks_again, self._is_function = ASKED_AGAIN, True
+
+    def numbers(self, responses: Batch, reads: Iterable[str]) -> list[int]:
+        """Return a number for each response, the same where all that is read of it is."""
+        read = [
+            value.numpy()
+            for name, value in vars(responses).items()
+            if isinstance(value, Tensor) and (name not in BY_NAME_ALONE or name in reads)
+        ]
+        return [
+            self._numbers.setdefault(
+                (responses.gamma, *(part.tobytes() for part in parts)), len(self._numbers)
+            )
+            for parts in zip(*read, strict=True)
+        ]
+
+    def of(self, batch: tuple[int, ...]) -> Tensor | None:
+        """Return the answer to the responses of these numbers, None where it is to be asked."""
+        is_settled = self._is_function and self._asks_again == 0
+        return self._known.get(batch) if is_settled else None
+
+    def add(self, batch: tuple[int, ...], answer: Tensor) -> None:
+        """Note an answer."""
+        known = self._known.setdefault(batch, answer)
+        if known is not answer and self._asks_again:
+            self._asks_again -= 1
+            self._is_function &= torch.equal(known, answer)
 
 
 def adapt(
@@ -1168,6 +1211,10 @@ def _advantages(result: Any, mask: Tensor, name: str) -> Tensor:
 
 GROUP_SIZES = (2, 4, 8, 16)
 """Responses to a prompt."""
+ASKED_AGAIN = 16
+"""Batches that an estimator is asked about again, to see whether its answers can be kept."""
+BY_NAME_ALONE = ("values", "response_ids", "log_probs", "sum_pi_squared", "greedy_scores")
+"""Parts of a batch that an estimator reads only if it names them."""
 BATCHES = 200
 """Most batches of one size that are enumerated; larger groups are left out."""
 ORDERED_BATCHES = 700
@@ -1292,14 +1339,19 @@ def _expectation(
     prompt_sizes: Sequence[int],
     ordered: bool,
 ) -> Expectation:
-    each, chances, answers = [], [], []
+    each, chances, gains = [], [], []
     not_finite = refused = 0.0
     refusal = ""
+    answers = estimator.answers
+    numbers = answers.numbers(decisions._all, estimator.reads)
     drawn = list(batches(decisions, size, prompt_sizes, ordered))
     made = decisions.batches(torch.tensor([members for members, _ in drawn]))
     for (members, chance), batch in zip(drawn, made, strict=True):
+        rows = tuple(numbers[row] for row in members)
         try:
-            advantages = estimator.estimate(batch)
+            advantages = answers.of(rows)
+            if advantages is None:
+                answers.add(rows, advantages := estimator.estimate(batch))
         except AuditError:
             raise
         except Exception as error:
@@ -1309,13 +1361,13 @@ def _expectation(
                 raise AuditError(f"{estimator.name} raised {said}") from error
             refused, refusal = refused + chance, said
             continue
-        if not bool(advantages.isfinite().all()):
+        if not math.isfinite(advantages.sum().item()):  # one operation: it is asked often
             not_finite += chance
             continue
         each.append(members)
         chances.append(chance)
-        answers.append(advantages)
-    gradient, push, square = _moments(decisions, each, chances, answers, size, prompt_sizes)
+        gains.append(advantages)
+    gradient, push, square = _moments(decisions, each, chances, gains, size, prompt_sizes)
     return Expectation(
         group_size=size,
         gradient=gradient,

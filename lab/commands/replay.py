@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tokengym.scripts.commands import takes_settings, task_settings
 
 if TYPE_CHECKING:
+    from tokengym.envs import UntrustedCodeError
     from tokengym.evaluation.runs import TaskSettings
     from tokengym.lab.replay.executed import Forks
     from tokengym.lab.replay.replay import Replay
@@ -59,7 +60,8 @@ def replay(
         samples: Number of responses in replay.html; the figures are of all.
         out: Folder of the results (default: runs/replay- and the task's name).
         trust_code: Run the files of code that the agent and the run name, which your command does
-            not.
+            not. Stored episodes whose environment or scorer is such code are shown without it, by
+            the rules that divide the score alone.
         device: Device of the models: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).
         truth: "forks:k=32" measures the worth of every token: the mean score of 32 continuations
             with it minus that of 32 without, by the policy that plays (default: what the task
@@ -69,7 +71,8 @@ def replay(
     import torch
 
     from tokengym.base import preferred_device, write_text
-    from tokengym.evaluation.runs import task_name
+    from tokengym.envs import UntrustedCodeError
+    from tokengym.evaluation.runs import TaskSettings, task_name
     from tokengym.lab.commands.show import show_replay
     from tokengym.lab.replay.executed import TRUTHS
     from tokengym.lab.replay.page import render_replay
@@ -86,7 +89,15 @@ def replay(
     seed = seed or 0
     with preferred_device(device):
         forks = None if truth is None else TRUTHS.make(truth)
-        result = _replay(episodes, rewards, env, agent, num_episodes, seed, task, trust_code, forks)
+        try:
+            result = _replay(
+                episodes, rewards, env, agent, num_episodes, seed, task, trust_code, forks
+            )
+        except UntrustedCodeError as error:
+            wants_more = agent is not None or forks is not None or task != TaskSettings()
+            if episodes is None or wants_more:
+                raise
+            result = _replay_stored(episodes, rewards, env, num_episodes, error)
     out = out or Path("runs") / f"replay-{task_name(result.env)}"
     write_text(out / "replay.html", render_replay(result, num_episodes=samples))
     write_credit(out / "credit.csv", result)
@@ -158,6 +169,29 @@ def _replay(
         forks=forks,
         paid_by=paid_by,
     )
+
+
+def _replay_stored(
+    episodes: Path,
+    rewards: tuple[str, ...],
+    env: str | None,
+    num_episodes: int,
+    error: "UntrustedCodeError",
+) -> "Replay":
+    """Return the replay of a run's episodes whose environment or scorer is code that is not run.
+
+    Raises:
+        UntrustedCodeError: if a rule needs that code.
+    """
+    from tokengym.evaluation.runs import stored_settings
+    from tokengym.lab.replay.replay import is_by_score, replay_stored
+
+    if more := ", ".join(rule for rule in rewards if not is_by_score(rule)):
+        raise type(error)(f"{more} cannot be paid by the scores that are stored: {error}")
+    found = stored_settings(episodes, below=episodes.is_dir())
+    assert found is not None  # it is what names the code
+    env = env or str(found[1]["env"])
+    return replay_stored(episodes, rewards, env=env, limit=num_episodes)
 
 
 def say_left_out(lines: Sequence[str]) -> None:

@@ -26,7 +26,16 @@ from tokengym.lab.envs.oracle.env import OracleEnv, OracleVectorEnv
 from tokengym.lab.replay.agreement import Agreement, Array, agreement, varies
 from tokengym.lab.replay.executed import ExecutedTruth, Forks, executed_truth, written_places
 from tokengym.lab.traces.reading import SUFFIXES, read_traces
-from tokengym.rewards import Probe, Reward, RewardChoice, RewardError, gold_scorer
+from tokengym.rewards import (
+    Credit,
+    Probe,
+    Reward,
+    RewardChoice,
+    RewardError,
+    Scorer,
+    Scores,
+    gold_scorer,
+)
 
 if TYPE_CHECKING:
     from tokengym.agents import CausalLMPolicy
@@ -48,6 +57,8 @@ USUAL: tuple[tuple[str, ...], ...] = (
 """Default rules: the first of each group that the scorer allows."""
 CONTROL = "random"
 """Rule that knows nothing, shown beside another trainer's credit: agreement by chance."""
+PAID = "paid in the run"
+"""Name of the token rewards that are stored with the episodes of a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +197,73 @@ def replay(
         agreements={},
     )
     return unheld.with_truth(truth)
+
+
+class StoredScores(Scorer):
+    """Gives each episode the score that is stored with it, and has none for other texts."""
+
+    def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
+        """See `Scorer.score`."""
+        self.check_attribution(attribution)
+        return Scores(values=np.array([episode.score for episode in episodes], dtype=np.float32))
+
+
+def is_by_score(rule: str) -> bool:
+    """Return whether a rule divides the score of a text by nothing but the text and that score."""
+    choice = RewardChoice.of(rule)
+    made = choice.made
+    return (
+        isinstance(made, Credit)
+        and choice.kind == "any"
+        and made.attribution is None
+        and not (made.needs_attributions or made.needs_reference or made.needs_model)
+    )
+
+
+def replay_stored(
+    path: Path, rewards: Sequence[str] = (), *, env: str, limit: int | None = None
+) -> Replay:
+    """Show what the rewards of a run's episodes were, beside rules that need their scores alone.
+
+    No environment is made and nothing is scored, so no code of the run is needed.
+
+    Args:
+        path: As for `load_episodes`, with texts and rewards of the tokens, as runs store them.
+        rewards: Rules for which `is_by_score`, by name; () takes the usual ones.
+        env: Name of the environment.
+        limit: Largest number of episodes.
+
+    Raises:
+        ValueError: if an episode lacks its tokens, their rewards or its score.
+    """
+    usual = [rule for group in USUAL for rule in group if is_by_score(rule)]
+    texts: dict[tuple[Any, ...], Sequence[str]] = {}
+    for file, number, row in _records(path):
+        if lacks := [n for n in ("tokens", "token_rewards", "score") if row.get(n) is None]:
+            raise ValueError(
+                f"{file} line {number} lacks {', '.join(lacks)}, by which episodes are shown "
+                "without the code of their run; pass --trust-code"
+            )
+        texts[tuple(row["prompt_ids"]), tuple(row["response_ids"])] = row["tokens"]
+    episodes, _ = load_episodes(path, env=env, limit=limit)
+    credits = {PAID: tuple(np.asarray(e.token_rewards, dtype=np.float64) for e in episodes)}
+    for rule in rewards or (*usual, CONTROL):
+        made = RewardChoice.of(rule).made
+        assert isinstance(made, Credit)
+        paid = Reward(StoredScores(), made).evaluate(episodes)
+        credits[rule] = tuple(np.asarray(e.token_rewards, dtype=np.float64) for e in paid)
+    scores = np.array([episode.score for episode in episodes])
+    return Replay(
+        env=env,
+        source=f"Stored in {path}; nothing was scored, and no code of the run was executed",
+        episodes=tuple(episodes),
+        tokens=tuple(tuple(texts[e.prompt_ids, e.response_ids]) for e in episodes),
+        credits=credits,
+        scores=dict.fromkeys(credits, scores),
+        scorers=dict.fromkeys(credits, "the run's scorer"),
+        truth=None,
+        agreements={},
+    )
 
 
 def _agreements(
@@ -381,13 +459,10 @@ def load_episodes(
     Returns:
         The episodes, and a line for each row of another trainer's that was left out.
     """
-    files = [path] if path.is_file() else sorted(path.glob(f"**/{EPISODES_FILE}"))
     encode = _PromptEncoder(env, env_kwargs or {})
     if is_foreign(path):
         return read_traces(path, encode.envs.unwrapped.tokenizer, limit=limit)
-    records = [
-        (file, number, row) for file in files for number, row in enumerate(read_jsonl(file), 1)
-    ]
+    records = _records(path)
     if not records:
         raise ValueError(
             f"{path} has no {EPISODES_FILE} with episodes; tokengym compare, tokengym train and "
@@ -405,6 +480,12 @@ def load_episodes(
         if limit is not None and len(episodes) >= limit:
             break
     return list(episodes.values()), []
+
+
+def _records(path: Path) -> list[tuple[Path, int, dict[str, Any]]]:
+    """Return the rows of the files of episodes at a path, each with its file and line."""
+    files = [path] if path.is_file() else sorted(path.glob(f"**/{EPISODES_FILE}"))
+    return [(file, number, row) for file in files for number, row in enumerate(read_jsonl(file), 1)]
 
 
 def is_foreign(path: Path) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from itertools import islice
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -332,22 +333,11 @@ def encode_plain(
     beginning of the whole, the response is encoded as what follows them, see `encode_next`.
     """
     prompts = encode(tokenizer, [prompt for prompt, _ in texts])
-    responses = [[(prompt, content(text)) for text in replies] for prompt, replies in texts]
-    wholes = iter(encode(tokenizer, [joined(*pair) for pairs in responses for pair in pairs]))
-    yield from _apart(prompts, responses, wholes, tokenizer)
-
-
-def _apart(
-    prompts: Sequence[list[int]],
-    responses: Sequence[Sequence[tuple[str, str]]],
-    wholes: Iterator[list[int]],
-    tokenizer: "PreTrainedTokenizerBase",
-) -> Iterator[tuple[list[int], list[list[int]]]]:
-    """Yield the ids of each prompt, and of what follows them in the whole texts."""
-    for prompt_ids, pairs in zip(prompts, responses, strict=True):
+    pairs = [(prompt, content(text)) for prompt, replies in texts for text in replies]
+    wholes = zip(pairs, encode(tokenizer, [joined(*pair) for pair in pairs]), strict=True)
+    for prompt_ids, (_, replies) in zip(prompts, texts, strict=True):
         encoded = []
-        for _, text in pairs:
-            whole = next(wholes)
+        for (_, text), whole in islice(wholes, len(replies)):
             if whole[: len(prompt_ids)] == prompt_ids:
                 encoded.append(whole[len(prompt_ids) :])
             else:

@@ -133,9 +133,6 @@ def call(command: Command, prog: str, arguments: Sequence[str]) -> int:
 
     Returns:
         The exit status that the command returns; 0 if it returns none.
-
-    Raises:
-        ValueError: for an option that the command does not have, or that has no effect.
     """
     line = CommandLine(arguments)
     typed = _take_deciding(command, line)
@@ -268,11 +265,7 @@ class CommandLine:
                 texts.append(argument)
 
     def take(self, options: Sequence[Option]) -> dict[str, Any]:
-        """Remove what was typed of options, and return their values by name.
-
-        Raises:
-            ValueError: if a value is missing, or none of the option's.
-        """
+        """Remove what was typed of options, and return their values by name."""
         values, flags = {}, {option.flag for option in options}
         for option in sorted(options, key=lambda option: option.is_positional):  # these come last
             own = {*option.flags} - (flags - {option.flag})
@@ -347,7 +340,8 @@ def _deciding(command: Command) -> list[Option]:
 
     What is no parameter of the command is a field of the settings whose defaults depend on it.
     """
-    ours, options = inspect.signature(command).parameters, []
+    ours = inspect.signature(command).parameters
+    options: list[Option] = []
     for name, one in inspect.signature(_declared(command).defaults).parameters.items():
         if one.kind is one.VAR_KEYWORD:
             kinds = get_type_hints(*get_args(one.annotation)).items()

@@ -188,6 +188,8 @@ def _legend(group: Mapping[str, Any]) -> str:
     if any("at_kl" in entry["figures"]["score"] for entry in group["rewards"].values()):
         word = measure_of("score", group["by_gold"]).word
         parts.append(f"at equal KL: {word} {at_kl(group)} of KL")
+    elif "kl" in group["measures"] and len(group["rewards"]) > 1:
+        parts.append("at equal KL: not known, see the report")
     if ends:
         parts.append(f"norm.: 0 at the start, 1 at best of {ends['n']}")
     return "; ".join(parts)

@@ -73,3 +73,12 @@ def test_a_notebook_without_widgets_is_not_warned_of_bars():
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert ("TqdmWarning" in done.stderr) == warned
+
+
+def test_the_start_page_finds_its_pictures_in_both_modes():
+    hooks = pytest.importorskip("docs.hooks")
+    page = hooks._below_docs((hooks.ROOT / "README.md").read_text(encoding="utf-8"))
+    shown = re.findall(r'(?:src|srcset)="([^"]+)"|!\[[^]]*\]\(([^)]+)\)', page)
+    pictures = [one or other for one, other in shown]
+    assert pictures == ["images/hero.svg", "images/learning-dark.png", "images/learning-light.png"]
+    assert all((hooks.ROOT / "docs" / picture).is_file() for picture in pictures)

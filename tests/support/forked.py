@@ -71,6 +71,12 @@ class Forked:
         self._file.unlink()
 
     @property
+    def pid(self) -> int:
+        """Its number."""
+        pid: int = self._process.pid
+        return pid
+
+    @property
     def is_alive(self) -> bool:
         """Whether it is still at work."""
         alive: bool = self._process.is_alive()

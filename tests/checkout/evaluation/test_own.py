@@ -272,7 +272,7 @@ IN_SETTINGS = {
     "evaluate run/agent": ("env", "module", "scorer"),
     "push run --folder out": ("env", "module", "reward", "scorer", "agent", "agents"),
     "replay --agent run/agent": ("env", "scorer"),
-    "replay --episodes run": ("env", "scorer"),
+    "replay --episodes run --rewards sparse red": ("env", "scorer"),
     "explore --agent run/agent": ("env",),
 }
 IN_CHECKPOINT = (
@@ -320,6 +320,32 @@ def test_a_report_of_what_is_finished_runs_no_code(
     foreign(kind)
     assert main(["report", "run"]) == 0
     assert "it ran" not in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("kind", ["env", "scorer", "module"])
+def test_a_replay_of_stored_scores_runs_no_code(
+    kind: str, foreign: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    foreign(kind)
+    (file,) = Path("run").glob("*/seed-0/episodes.jsonl")
+    stored: dict[tuple[Any, ...], Any] = {}
+    for row in map(json.loads, file.read_text().splitlines()):
+        stored.setdefault((row["prompt"], *row["response_ids"]), row)
+    assert main(["replay", "--episodes", "run", "--out", "out"]) == 0
+    assert "it ran" not in "".join(capsys.readouterr())
+    tokens = list(csv.DictReader(Path("out/credit.csv").read_text().splitlines()))
+    assert list(tokens[0])[4:] == ["paid in the run", "sparse", "uniform", "random"]
+    for number, row in enumerate(stored.values()):
+        shown = [token for token in tokens if int(token["episode"]) == number]
+        assert [float(token["paid in the run"]) for token in shown] == pytest.approx(
+            row["token_rewards"]
+        )
+        assert [token["text"] for token in shown] == row["tokens"]
+        share = row["score"] / len(shown)
+        assert [float(token["uniform"]) for token in shown] == pytest.approx([share] * len(shown))
+        assert float(shown[-1]["sparse"]) == pytest.approx(row["score"])
+        assert sum(float(token["random"]) for token in shown) == pytest.approx(row["score"])
+    assert main("replay --episodes run --rewards rules.py:FrontLoaded --out own".split()) == 0
 
 
 @pytest.mark.parametrize("kind", ["reward", "agent", "agents"])

@@ -23,8 +23,9 @@ def test_the_pages_that_a_report_links_to_exist(env: str, monkeypatch: pytest.Mo
     monkeypatch.setattr("tokengym.evaluation.report.intro.REPOSITORY", "https://example.org/t")
     rewards = ("sparse", "abc") if env.startswith("tokengym/MovieReview") else ("sparse",)
     config = ComparisonConfig(env=env, rewards=rewards, agents=AGENTS)
-    summary = {**summarize(fabricate_curves(("sparse", "abc"))), "compared": compared([config])}
-    links = re.findall(r'href="https://example.org/t/([^"#]+)', render_report(summary, []))
+    curves = fabricate_curves(("sparse", "abc"), seeds=2)
+    page = render_report({**summarize(curves), "compared": compared([config])}, curves)
+    links = re.findall(r'href="https://example.org/t/([^"#]+)', page)
     pages = [link.removeprefix("blob/main/docs/") for link in links]
     assert {"guide/glossary.md", "agents/dpo.md", "rewards/credits.md"} <= {*pages}
     assert all((DOCS / page).is_file() for page in pages)

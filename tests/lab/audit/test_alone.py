@@ -2,12 +2,12 @@
 
 import ast
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.forked import Forked, execute
 from tokengym.lab.audit import tokengym_audit
 
 FILE = Path(tokengym_audit.__file__)
@@ -45,9 +45,13 @@ def copied(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, *arguments: str) -> tuple[int, str]:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout + done.stderr
+    command = ["-q", "-p", "no:cacheprovider", *arguments]
+    code = "import os, sys; os.chdir({!r}); sys.path.insert(0, ''); import pytest\n"
+    process = Forked(execute, f"{code.format(str(folder))}sys.exit(pytest.main({command}))")
+    try:
+        return process.end(), process.printed
+    finally:
+        process.kill()
 
 
 def test_copied_it_is_a_plug_in(copied: Path) -> None:
@@ -57,8 +61,8 @@ def test_copied_it_is_a_plug_in(copied: Path) -> None:
     assert (status, "5 passed, 3 skipped" in said) == (0, True), said
     status, said = run(copied, *plug, "my.py:wrong")
     assert status == 1
-    assert "my.py:wrong[token rewards]: reversed: points against" in said
-    assert "no reward to go: a token or turn is credited with its own reward alone" in said
+    assert "my.py:wrong[token rewards]: reversed" in said
+    assert "no reward to go" in said
     status, said = run(copied, *plug, "my.py:rigth")
     assert (status, "did you mean 'right'" in said) == (4, True), said
 

@@ -138,9 +138,9 @@ def test_bad_attention():
     with pytest.raises(CreditError, match=r"'abc-d'.*abc-d:model=PAT"):
         Reward(LengthScorer(), ABCD()).evaluate([make_episode()])
     for attention, message in (
-        (np.zeros((2, 2)), r"dtype float64 and shape \(2, 2\); it must be .*\(3, 3\), query by"),
-        (np.full((3, 3), -1.0), r"lies in -1.0 .. -1.0; attention must be finite and >= 0"),
-        (np.full((3, 3), np.nan), "attention must be finite"),
+        (np.zeros((2, 2)), r"float64 and shape \(2, 2\).*\(3, 3\)"),
+        (np.full((3, 3), -1.0), r"-1\.0 .. -1\.0.*>= 0"),
+        (np.full((3, 3), np.nan), "must be finite"),
     ):
         episode = make_episode(metadata={"policy_attention": attention})
         with pytest.raises(CreditError, match=message):

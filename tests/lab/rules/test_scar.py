@@ -146,14 +146,14 @@ def test_the_spans_of_a_conversation_are_those_of_its_written_tokens():
 
 def test_bad_arguments():
     for arguments, message in (
-        (dict(spans=0), r"spans must be within \[1, 62\], got 0"),
-        (dict(spans=63), r"spans must be within \[1, 62\], got 63"),
-        (dict(spans=3.5), "spans must be an integer >= 1, got 3.5"),
-        (dict(permutations=4.0), "permutations must be an integer >= 1, got 4.0"),
-        (dict(permutations=5), "permutations must be an even number from 4 to 4096, got 5"),
-        (dict(permutations=4098), "permutations must be an even number from 4 to 4096, got 4098"),
-        (dict(seed=-1), "seed must be an integer >= 0, got -1"),
-        (dict(beta=1.5), r"beta must lie in \[0, 1\], got 1.5"),
+        (dict(spans=0), r"spans.*got 0"),
+        (dict(spans=63), r"spans.*62.*got 63"),
+        (dict(spans=3.5), r"spans.*got 3\.5"),
+        (dict(permutations=4.0), r"permutations.*got 4\.0"),
+        (dict(permutations=5), r"permutations.*got 5"),
+        (dict(permutations=4098), r"permutations.*4096, got 4098"),
+        (dict(seed=-1), r"seed.*got -1"),
+        (dict(beta=1.5), r"beta.*got 1\.5"),
     ):
         with pytest.raises(CreditError, match=message):
             SCAR(**arguments)

@@ -37,7 +37,7 @@ def test_the_settings_are_attributes_that_refuse_bad_values(make_ppo):
 )
 def test_a_setting_that_the_agent_was_built_by_stays(make_ppo, name, value):
     agent: Any = make_ppo()
-    said = rf"{name}=.* is what the agent was built by, got {value!r}; make a new one"
+    said = rf"{name}=.*built by, got {value!r}"
     with pytest.raises(SettingsError, match=said):
         setattr(agent, name, value)
     assert getattr(agent, name) != value
@@ -143,7 +143,7 @@ def test_a_loop_without_a_budget_ends_where_it_is_left(make_ppo, rate):
 
 @pytest.mark.parametrize("make", [gym.make, gym.make_vec])
 def test_an_environment_without_texts_is_refused(make):
-    said = r"PPO writes texts, and env has Box observations and Discrete actions; make one with .*"
+    said = r"PPO.*Box.*Discrete.*"
     with pytest.raises(SettingsError, match=said + r"or take stable_baselines3\.PPO"):
         PPO("CausalLMPolicy", make("CartPole-v1"))
 

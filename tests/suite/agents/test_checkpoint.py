@@ -487,7 +487,7 @@ def test_another_critic_than_the_saved_one_is_refused(
 ):
     """Its parameters would get the optimiser's state of others."""
     make_ppo(**saved).learn(10).save(tmp_path / "run")
-    message = f"no critic, or another one; load it without a change of {min(changed)}"
+    message = rf"critic.*change of {min(changed)}"
     with pytest.raises(CheckpointError, match=message):
         PPO.load(tmp_path / "run", env=make_envs(), device="cpu", **changed)
 

@@ -102,7 +102,7 @@ def test_overlong_conversations(chatty):
 
 
 def test_no_template(tokenizer):
-    message = r" has no chat template, which messages and .* need; set tokenizer.chat_template, or"
+    message = r"no chat template.*tokenizer\.chat_template"
     with pytest.raises(TokenizerError, match=message):
         TokenGenerationEnv(tokenizer=tokenizer, prompts=["a"], chat_template=True)
     with pytest.raises(TokenizerError, match=message):

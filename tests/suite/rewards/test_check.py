@@ -116,43 +116,43 @@ def paid_early(reward, terminated, info, steps):
 BREACHES = {
     "score missing": (
         at_the_end(lambda reward, info: info.pop("score") * 0),
-        "the terminal info has no 'score'; it has",
+        "no 'score'; it has",
     ),
-    "reward nan": (nan_reward, "reward of step 0 must be finite, got nan"),
+    "reward nan": (nan_reward, r"reward of step 0.*got nan"),
     "reward no number": (
         at_the_end(lambda reward, info: [reward]),
-        r"reward of step \d must be a number, got \[",
+        r"reward of step \d.*got \[",
     ),
     "score nan": (put("score", float("nan")), "score must be finite, got nan"),
-    "part nan": (put("score_parts", {"a": np.inf}), r"score_parts\['a'\] must be finite, got inf"),
+    "part nan": (put("score_parts", {"a": np.inf}), r"score_parts\['a'\].*got inf"),
     "sum": (
         at_the_end(lambda reward, info: reward + 1),
-        r"step rewards sum to [\d.]+, but info\['score'\] is",
+        r"step rewards sum to [\d.]+.*info\['score'\]",
     ),
-    "early": (paid_early, r"step 0 of \d paid 5, but credit is not causal; pay the score at"),
+    "early": (paid_early, r"step 0 of \d paid 5.*causal"),
     "ids": (
         put("response_ids", lambda info: (*info["response_ids"], 3)),
-        r"response_ids \(.*\) are not the \d actions taken",
+        r"response_ids \(.*\d actions",
     ),
     "dtype": (
         put("token_rewards", lambda info: info["token_rewards"].astype(float)),
-        "token_rewards must be a float32 array, got float64",
+        r"token_rewards.*float32.*got float64",
     ),
     "list": (
         put("token_rewards", lambda info: info["token_rewards"].tolist()),
-        "token_rewards must be a float32 array, got list",
+        r"token_rewards.*float32.*got list",
     ),
     "alignment": (
         put("token_rewards", lambda info: np.append(info["token_rewards"], np.float32(0))),
-        r"token_rewards has shape \(\d,\) for \d response_ids; expected one reward per",
+        r"token_rewards.*\(\d,\) for \d response_ids",
     ),
     "token nan": (
         put("token_rewards", lambda info: info["token_rewards"] * np.float32("nan")),
-        "token_rewards must be finite, got",
+        r"token_rewards.*finite, got",
     ),
     "token sum": (
         put("token_rewards", lambda info: info["token_rewards"] * 2),
-        r"token_rewards sum to [\d.]+, but info\['score'\] is",
+        r"token_rewards sum to [\d.]+.*info\['score'\]",
     ),
 }
 

@@ -55,7 +55,7 @@ def raises(episodes):
 
 
 FAULTS = {
-    "NaN": (lambda e: Scores([np.nan] * len(e)), r"returned values\[0\] = nan for the response"),
+    "NaN": (lambda e: Scores([np.nan] * len(e)), r"values\[0\] = nan for"),
     "infinite": (lambda e: Scores([np.inf] * len(e)), r"returned values\[0\] = inf"),
     "NaN part": (
         lambda e: Scores([0.0] * len(e), {"x": [np.nan] * len(e)}),
@@ -63,21 +63,21 @@ FAULTS = {
     ),
     "wrong shape": (
         lambda e: Scores(np.zeros((len(e), 2))),
-        r"returned values of shape \(\d, 2\) for \d",
+        r"values of shape \(\d, 2\) for \d",
     ),
     "wrong length": (
         lambda e: Scores(np.zeros(len(e) + 1)),
-        r"returned values of shape \(\d,\) for \d",
+        r"values of shape \(\d,\) for \d",
     ),
     "no scores": (lambda e: [0.0] * len(e), r"returned list; return Scores"),
-    "raises": (raises, r"raised KeyError \('no such word\\nin the lexicon'\) over \d episodes"),
+    "raises": (raises, r"KeyError \('no such word\\nin the lexicon'\).*\d episodes"),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_failing_scorer_is_named_in_one_line_and_keeps_the_episodes(fault):
     fail, message = FAULTS[fault]
-    with pytest.raises(ScorerError, match=rf"scorer 'failing' {message}") as caught:
+    with pytest.raises(ScorerError, match=rf"scorer 'failing' .*{message}") as caught:
         Reward(Failing(fail), Sparse()).evaluate(EPISODES)
     assert list(caught.value.episodes) == EPISODES
     assert "\n" not in str(caught.value)

@@ -54,7 +54,7 @@ def test_a_time_limit_that_leaves_every_score_unpaid_is_named(limit):
         env = TimeLimit(gymnasium.make(NAME, max_new_tokens=8), 5)
     else:
         env = gymnasium.make(NAME, max_new_tokens=8, max_episode_steps=5)
-    remedy = r"last 3 episodes were left after 5 tokens.*TimeLimit.*pass max_new_tokens=5 instead"
+    remedy = r"3 episodes.*5 tokens.*TimeLimit.*max_new_tokens=5"
     with pytest.warns(UserWarning, match=remedy) as caught:
         play(env, times=9)
     assert len(caught) == 1
@@ -76,7 +76,7 @@ def test_a_batch_refuses_a_time_limit():
 
 
 def test_words_of_other_libraries_get_the_remedy_by_its_name():
-    said = rf"no argument 'num_envs'; a batch is made by gym.make_vec\('{NAME}', num_envs=8\)"
+    said = rf"'num_envs'.*gym.make_vec\('{NAME}', num_envs=8\)"
     with pytest.raises(TypeError, match=said):
         gymnasium.make(NAME, num_envs=8)
     envs = gymnasium.make_vec(NAME, num_envs=4, max_new_tokens=4)

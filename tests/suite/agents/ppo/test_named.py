@@ -31,7 +31,7 @@ def test_an_agent_by_name_learns_and_is_loaded_by_either_name(tmp_path):
 
 
 def test_what_a_name_stands_for_is_not_changed():
-    said = r"GRPO stands for advantage='grpo', got 'loo'; .* take PPO\(..., advantage='loo'\)"
+    said = r"GRPO.*got 'loo'.*PPO\(..., advantage='loo'\)"
     with pytest.raises(ValueError, match=said):
         tokengym.GRPO("CausalLMPolicy", envs(), advantage="loo")
     assert tokengym.GRPO("CausalLMPolicy", envs(), group_size=4).settings.group_size == 4

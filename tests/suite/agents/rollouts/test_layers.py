@@ -511,7 +511,7 @@ def limited(limit):
 
 @pytest.mark.parametrize("vectors", [SyncVectorEnv, DummyVecEnv])
 def test_a_time_limit_below_the_horizon_is_refused_and_any_other_harmless(vectors):
-    message = rf"TimeLimit of 5 steps .* episodes of up to {TOKENS} tokens.*max_new_tokens=5 inst"
+    message = rf"TimeLimit of 5 .*{TOKENS} tokens.*max_new_tokens=5"
     for wrappers in ([limited(5)], [limited(5), Doubles], [limited(9), limited(5)]):
         with pytest.raises(SettingsError, match=message):
             as_rounds(vectors(copies(*wrappers)))  # which learners are made on

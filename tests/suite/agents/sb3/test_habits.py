@@ -328,11 +328,11 @@ REFUSED = [
     (lambda m, p: PPO("CausalLMPolicy", "CartPole-v1"), r"PPO.*stable_baselines3\.PPO"),
     (
         lambda m, p: ppo(m.env, n_steps=64),
-        r"'n_steps'.*known",
+        r"'n_steps'.*num_envs=",
     ),
     (
         lambda m, p: ppo(m.env, batch_size=64),
-        r"'batch_size'.*known",
+        r"'batch_size'.*n_minibatches=",
     ),
     (
         lambda m, p: ppo(m.env, use_sde=True),

@@ -43,7 +43,7 @@ def test_a_parquet_file_is_measured_before_it_is_read(tmp_path, values, options,
     assert path.stat().st_size < 300_000
     monkeypatch.setattr("datasets.load_dataset", pytest.fail)
     monkeypatch.setattr(pq, "read_table", pytest.fail)
-    message = rf"small\.parquet', {path.stat().st_size} bytes, unpacks to more than 10000000 bytes"
+    message = rf"small\.parquet', {path.stat().st_size} bytes.*10000000 bytes"
     for read in (load_prompts, read_pairs):
         with pytest.raises(DatasetError, match=rf"{message}.*yourself"):
             read(path)

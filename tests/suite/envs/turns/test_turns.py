@@ -286,13 +286,13 @@ def test_a_batch_is_asked_together(make_envs):
 
 
 FAULTS: dict[str, tuple[Any, str]] = {
-    "raises": (ConnectionError("no route\nto host"), "raised ConnectionError: no route"),
-    "none": (None, r"must return Reply\(text, score=None, done=False\), got None"),
+    "raises": (ConnectionError("no route\nto host"), "ConnectionError: no route"),
+    "none": (None, r"Reply\(text, .*got None"),
     "empty": (Reply("  "), "gave no text, got '  '"),
     "no_text": (Reply(3), "must return Reply"),  # type: ignore[arg-type]
-    "long": (Reply("a b c d"), "gave 4 tokens, more than max_reply_tokens=3: 'a b c d'"),
-    "nan": (Reply("a", float("nan")), "gave the score nan; it must be finite, or None"),
-    "surrogate": (Reply("a \ud800"), "gave a text with a lone surrogate at character 2"),
+    "long": (Reply("a b c d"), r"4 tokens.*max_reply_tokens=3"),
+    "nan": (Reply("a", float("nan")), "score nan"),
+    "surrogate": (Reply("a \ud800"), "surrogate at character 2"),
 }
 
 
@@ -334,7 +334,7 @@ def test_a_partner_that_hangs(make_env):
     env = make_env(partner=slow, max_turns=2, partner_timeout=0.05)
     env.reset(seed=0)
     begin = time.monotonic()
-    message = r"'slow' gave no reply within partner_timeout=0.05 s \(row 0, turn 1\)"
+    message = r"'slow'.*partner_timeout=0\.05 s \(row 0, turn 1\)"
     with pytest.raises(PartnerError, match=message):
         env.step(EOS)
     assert time.monotonic() - begin < 1.5

@@ -151,6 +151,19 @@ def test_what_was_compared_stands_before_the_first_picture(make_curves):
     assert page.index('<svg class="plot') < cautions
 
 
+def test_one_reward_is_no_baseline(make_curves):
+    """It is drawn in the colour and line of any reward, with no column of differences."""
+    rewards = {"abc": {"summary": "The score spread.", "page": ""}}
+    page = render(make_curves(("abc",), seeds=1), compared={"rewards": rewards})
+    said = golden.words(page).replace("\n", " ")
+    assert "1 reward · 1 run · 30 updates abc went from score \u22120.5" in said
+    assert "What was run Reward abc : The score spread." in said
+    assert {*re.findall(r'class="series (c\d)"', page)} == {"c1"}
+    (head,) = re.findall(r"<thead>.*?</thead>", page, re.DOTALL)
+    assert "Score over the run" in head
+    assert not any(part in head for part in ("final level", "Chance to beat", "nats of KL"))
+
+
 def test_every_link_of_the_page_has_its_place(make_curves):
     tags = Tags(render(make_curves(("sparse", "abc")), compared=COMPARED)).found
     places = [attributes.get("id") for _, attributes in tags]

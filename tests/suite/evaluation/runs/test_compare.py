@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from rich.console import Console
 
+from tests.support.forked import Forked
 from tokengym import rewards
 from tokengym.base.files import read_hashed, write_hashed
 from tokengym.base.settings import changed
@@ -69,27 +69,29 @@ def without_clock(path: Path) -> list[dict[str, str]]:
         ]
 
 
+def compare_in_a_terminal(out: str) -> None:
+    """Be the command: Ctrl-C goes to its whole group of processes, which do not ignore it."""
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    sys.argv = ["tokengym", "compare", *ARGUMENTS, "--out", out]
+    sys.exit(main())
+
+
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str]:
     """Start the command, and press Ctrl-C when its first run is done."""
     out = tmp_path_factory.mktemp("compare") / "runs"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tokengym.scripts.cli", "compare", *ARGUMENTS, "--out", str(out)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        start_new_session=True,  # Ctrl-C goes to the whole group of processes, as in a terminal
-        # A shell's background job, which the tests may be, has Ctrl-C ignored; not this one.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = Forked(compare_in_a_terminal, str(out), environment={"OMP_NUM_THREADS": "1"})
     first = out / "sparse" / "seed-0" / "run.json"
     deadline = time.monotonic() + 120
-    while not first.exists() and process.poll() is None and time.monotonic() < deadline:
+    while not first.exists() and process.is_alive and time.monotonic() < deadline:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
-    return out, process.returncode, output
+    try:
+        return out, process.end(60), process.printed
+    finally:
+        process.kill()
 
 
 @pytest.fixture(scope="module")

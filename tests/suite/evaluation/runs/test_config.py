@@ -23,7 +23,6 @@ from tokengym.evaluation.runs.defaults import (
     TaskSettings,
     TrainingSettings,
     default_rewards,
-    task_defaults,
     training_settings,
 )
 from tokengym.evaluation.runs.folder import check_folder
@@ -70,7 +69,7 @@ def test_a_tasks_own_length_is_the_commands(monkeypatch):
     for changes in both:
         short = replace(task, **changes)
         monkeypatch.setattr(Task, "of", lambda env_id, short=short: short)
-        assert task_defaults(short.id, LEARNERS.find("ppo"))["max_new_tokens"] == 12
+        assert training_settings(short.id).max_new_tokens == 12
 
 
 def test_bare_names_are_completed():

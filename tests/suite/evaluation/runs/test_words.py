@@ -79,6 +79,11 @@ class Stopped(Exception):
         ("--steps 12", {"steps": 12}),
         ("--agent loo --group-size 4", {"agent": "loo", "group_size": 4}),
         (
+            "--agent dpo --rewards sparse --pairs p --dataset d --prompt-column a",
+            {"agent": "dpo", "rewards": "sparse", "pairs": "p", "dataset": "d"}
+            | {"prompt_column": "a"},
+        ),
+        (
             "--agents ppo:kl_coef=0.1 dpo --tokens 100000",
             {"agents": ["ppo:kl_coef=0.1", "dpo"], "tokens": 100_000},
         ),

@@ -208,11 +208,11 @@ BAD_PAIRS = [
 ]
 BAD_IDS = [
     ({**IDS, "chosen_ids": []}, "empty", "a response has no tokens"),
-    ({**IDS, "rejected_ids": [3]}, "equal", "both responses are the same 1 tokens"),
-    ({**IDS, "chosen_ids": [99]}, "unknown id", "token id 99 lies outside .* vocabulary of 8"),
-    ({**IDS, "chosen_ids": [-1]}, "unknown id", "token id -1 lies outside"),
-    ({**IDS, "chosen_ids": "a"}, "not ids", "'chosen_ids' must be a list of token ids, got 'a'"),
-    ({**IDS, "prompt_ids": None}, "empty", "it has no 'prompt_ids'"),
+    ({**IDS, "rejected_ids": [3]}, "equal", "the same 1 tokens"),
+    ({**IDS, "chosen_ids": [99]}, "unknown id", r"token id 99 .*8"),
+    ({**IDS, "chosen_ids": [-1]}, "unknown id", "token id -1"),
+    ({**IDS, "chosen_ids": "a"}, "not ids", r"'chosen_ids'.*got 'a'"),
+    ({**IDS, "prompt_ids": None}, "empty", "no 'prompt_ids'"),
 ]
 
 
@@ -247,7 +247,7 @@ def test_dialogues_that_share_no_prompt_are_named():
 def test_overlong_rows_stop_or_are_cut_or_dropped():
     rows = [IDS, {**IDS, "prompt_ids": [4, 5, 6]}]
     limits: Any = {"max_positions": 4}
-    message = r"row 1 .*take 5 tokens \(3 of prompt\), more than 4; .*overlong='left' or 'drop'"
+    message = r"row 1 .*5 tokens \(3.*4; .*overlong='left' or 'drop'"
     with pytest.raises(DatasetError, match=message):
         pairs_of(rows, **limits)
     cut = pairs_of(rows, TextEncoding(overlong="left"), **limits)
@@ -308,11 +308,11 @@ def test_bad_sources_and_settings_are_named(tmp_path):
     with pytest.raises(DatasetError, match="chosen_column='chosen'"):
         pairs_of([{"prompt": "a", "better": "b", "worse": "c"}])
     for settings, message in (
-        ({"overlong": "cut"}, "overlong must be 'error', 'left' or 'drop', got 'cut'"),
-        ({"on_error": "stop"}, "on_error must be 'raise' or 'skip', got 'stop'"),
+        ({"overlong": "cut"}, r"overlong.*got 'cut'"),
+        ({"on_error": "stop"}, r"on_error.*got 'stop'"),
         (
             {"max_length": 1},
-            "max_length must be an integer >= 2, or None, got 1; a token of prompt",
+            r"max_length.*>= 2.*got 1",
         ),
     ):
         with pytest.raises(ValueError, match=message):

@@ -77,32 +77,32 @@ def test_a_data_set_with_splits():
 BAD_ROWS: dict[str, list[Any]] = {
     "empty": [
         ({**ROW, "chosen": None}, r"'chosen' is empty, got None"),
-        ({**ROW, "rejected": " "}, r"the response of 'rejected' is empty, got ' '"),
+        ({**ROW, "rejected": " "}, "'rejected' is empty, got ' '"),
         ({**ROW, "prompt": None}, r"'prompt' is empty, got None"),
         (
             {"chosen": PROMPT, "rejected": DIALOGUE["rejected"]},
-            r"the response of 'chosen' is empty, got ''",
+            "'chosen' is empty, got ''",
         ),
     ],
     "not text": [
         (
             {**ROW, "chosen": [{"role": "user"}]},
-            r"must be a text, got list .*the first row has a text",
+            r"text, got list.*first row",
         ),
-        ({**ROW, "chosen": "a\ud800"}, r"'chosen' has the lone surrogate .* at character 1, which"),
+        ({**ROW, "chosen": "a\ud800"}, r"'chosen'.*surrogate.*character 1"),
     ],
     "equal": [({**ROW, "rejected": " b "}, r"'chosen' and 'rejected' are both ' b'")],
     "no shared prompt": [
         (
             {"chosen": DIALOGUE["chosen"], "rejected": "\n\nHuman: Ho\n\nAssistant: No"},
-            r"part at character 10, before the last 'Assistant:' \(characters 50 and 23\)",
+            r"character 10, .*'Assistant:' \(characters 50 and 23\)",
         ),
-        ({"chosen": DIALOGUE["chosen"], "rejected": "No"}, r"part at character 0, before"),
+        ({"chosen": DIALOGUE["chosen"], "rejected": "No"}, "part at character 0"),
     ],
     "margin": [
-        ({**ROW, "margin": -1.0}, r"'margin' must be a number from 0 to 1,000,000, got -1.0"),
-        ({**ROW, "margin": float("nan")}, r"must be a number from 0 to 1,000,000, got nan"),
-        ({**ROW, "margin": "much"}, r"'margin' must be a number from 0 to 1,000,000, got 'much'"),
+        ({**ROW, "margin": -1.0}, r"'margin'.*got -1\.0"),
+        ({**ROW, "margin": float("nan")}, "1,000,000, got nan"),
+        ({**ROW, "margin": "much"}, r"'margin'.*got 'much'"),
     ],
 }
 

@@ -130,7 +130,7 @@ def test_texts_that_have_no_prompts_stand_for_themselves():
 @pytest.mark.parametrize("rows", [1, 3])
 def test_responses_that_begin_with_their_prompts_are_refused(rows, caplog):
     row = {"prompt": "the film", "chosen": "the film is good", "rejected": "the film is bad"}
-    message = "every response begins with its prompt.*'prompt' out of "
+    message = r"begins with its prompt.*'prompt' out of "
     tokenizer = made("bytes")
     with pytest.raises(DatasetError, match=f"{message}'chosen' and 'rejected'"):
         encode_pairs([row] * rows, tokenizer, TextEncoding())
