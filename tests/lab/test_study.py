@@ -150,7 +150,7 @@ def test_run_draws_trains_and_stops_in_time(
     def train(config: ComparisonConfig, rule: str, seed: int) -> SimpleNamespace:
         trained.append((rule, seed))
         point = {"step": 1, "tokens": 4, "score": 0.123456, "gold_score": 0.0, "kl": 0.0}
-        return SimpleNamespace(curve=[point])
+        return SimpleNamespace(points=[point])
 
     monkeypatch.setattr(module, "run_one", train)
     work = study(first_rate=None)
