@@ -284,7 +284,7 @@ def _apart_from_main() -> Iterator[None]:
     ``if __name__ == "__main__":`` would begin anew in each.
     """
     main = vars(sys.modules["__main__"])
-    kept = {name: main[name] for name in ("__file__", "__spec__") if name in main}
+    kept: dict[str, Any] = {name: main[name] for name in ("__file__", "__spec__") if name in main}
     main.pop("__file__", None)
     main["__spec__"] = None
     try:
