@@ -109,7 +109,7 @@ def test_the_row_of_an_update_has_the_round_of_the_policy_after_it():
         for step, score in ((0, 0.1), (2, 0.3))
     ]
     train = [{"score": 0.5, "kl": 0.0, "kl_coef": 0.2}, {"score": 0.6, "kl": 0.4, "kl_coef": 0.1}]
-    rows = equal_kl.measure(Cell(), SimpleNamespace(curve=curve, train=train))  # type: ignore[arg-type]
+    rows = equal_kl.measure(Cell(), SimpleNamespace(points=curve, log=train))  # type: ignore[arg-type]
     assert [row["score"] for row in rows] == [0.1, None, 0.3]
     assert [row["round_kl"] for row in rows] == [0.0, 0.4, None]
     assert [row["step"] for row in rows] == [0, 1, 2]
