@@ -121,11 +121,15 @@ def _importing_beside(path: Path) -> Iterator[None]:
     """
     folder = str(path.parent.resolve())
     files = set() if folder in sys.path else set(map(str, neighbours(path)))
-    before = set(sys.modules)
+    before, writes_no_bytecode = set(sys.modules), sys.dont_write_bytecode
     sys.path.append(folder)
+    # Python tells a compiled file from its source by second and size: of two edits in one second
+    # the first would be run, under the hash of the second.
+    sys.dont_write_bytecode = True
     try:
         yield
     finally:
+        sys.dont_write_bytecode = writes_no_bytecode
         sys.path.remove(folder)
         for name in set(sys.modules) - before:
             if getattr(sys.modules[name], "__file__", None) in files:

@@ -1,5 +1,6 @@
 """Files of the user's own, and the files beside them that they import."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -54,6 +55,26 @@ def test_a_change_of_a_neighbour_is_a_change_of_the_file(rule: Path, name: str):
     with pytest.raises(SettingsError, match=r"idea\.py has changed"):
         check_code(stored, {})
     assert load_from_file(rule, "A") > 20.0
+
+
+@pytest.mark.parametrize("edited", ["rule.py", "neighbour.py"])
+def test_what_was_compiled_of_another_text_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edited: str
+):
+    """Python takes a compiled file for that of a text of the same size and second."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    (tmp_path / "neighbour.py").write_text("VALUE = 1\n")
+    (tmp_path / "rule.py").write_text(
+        "import neighbour\nOWN = 1\ndef value(): return OWN, neighbour.VALUE\n"
+    )
+    values = []
+    for text in ("= 1", "= 2"):
+        file = tmp_path / edited
+        file.write_text(file.read_text().replace("= 1", text))
+        os.utime(file, (1e9, 1e9))
+        values.append(sum(load_from_file(tmp_path / "rule.py", "value")()))
+    assert values == [2, 3]
+    assert not (tmp_path / "__pycache__").exists()
 
 
 def test_a_file_without_neighbours_has_the_hash_of_its_bytes(rule: Path):
