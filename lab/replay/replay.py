@@ -59,6 +59,8 @@ CONTROL = "random"
 """Rule that knows nothing, shown beside another trainer's credit: agreement by chance."""
 PAID = "paid in the run"
 """Name of the token rewards that are stored with the episodes of a run."""
+STORED = ("prompt_ids", "response_ids", "tokens", "token_rewards", "score")
+"""What the rows of a run have, by which it is shown without its environment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,13 +241,13 @@ def replay_stored(
     usual = [rule for group in USUAL for rule in group if is_by_score(rule)]
     texts: dict[tuple[Any, ...], Sequence[str]] = {}
     for file, number, row in _records(path):
-        if lacks := [n for n in ("tokens", "token_rewards", "score") if row.get(n) is None]:
+        if lacks := [name for name in STORED if row.get(name) is None]:
             raise ValueError(
                 f"{file} line {number} lacks {', '.join(lacks)}, by which episodes are shown "
                 "without the code of their run; pass --trust-code"
             )
         texts[tuple(row["prompt_ids"]), tuple(row["response_ids"])] = row["tokens"]
-    episodes, _ = load_episodes(path, env=env, limit=limit)
+    episodes = _own_episodes(path, None, limit)
     credits = {PAID: tuple(np.asarray(e.token_rewards, dtype=np.float64) for e in episodes)}
     for rule in rewards or (*usual, CONTROL):
         made = RewardChoice.of(rule).made
@@ -462,6 +464,11 @@ def load_episodes(
     encode = _PromptEncoder(env, env_kwargs or {})
     if is_foreign(path):
         return read_traces(path, encode.envs.unwrapped.tokenizer, limit=limit)
+    return _own_episodes(path, encode, limit), []
+
+
+def _own_episodes(path: Path, encode: "_PromptEncoder | None", limit: int | None) -> list[Episode]:
+    """Return the episodes of our own files, each text once; without an encoder nothing is made."""
     records = _records(path)
     if not records:
         raise ValueError(
@@ -471,7 +478,8 @@ def load_episodes(
     episodes: dict[tuple[Any, ...], Episode] = {}
     for file, number, row in records:
         try:
-            prompt_ids = None if row.get("prompt_ids") else encode(row.get("prompt"))
+            has_ids = encode is None or row.get("prompt_ids")
+            prompt_ids = None if has_ids else encode(row.get("prompt"))
             episode = Episode.from_record(row, prompt_ids=prompt_ids)
         except (AttributeError, ValueError) as error:
             raise ValueError(f"{file} line {number}: {error}") from None
@@ -479,7 +487,7 @@ def load_episodes(
             episodes.setdefault((episode.prompt_ids, episode.response_ids), episode)
         if limit is not None and len(episodes) >= limit:
             break
-    return list(episodes.values()), []
+    return list(episodes.values())
 
 
 def _records(path: Path) -> list[tuple[Path, int, dict[str, Any]]]:

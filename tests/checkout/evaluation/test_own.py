@@ -348,6 +348,25 @@ def test_a_replay_of_stored_scores_runs_no_code(
     assert main("replay --episodes run --rewards rules.py:FrontLoaded --out own".split()) == 0
 
 
+@pytest.mark.parametrize("prompt_ids", [None, [], "none of the run"])
+def test_a_replay_of_rows_that_lack_something_runs_no_code(
+    prompt_ids: Any, foreign: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An environment would be made to encode prompts, or to read another trainer's texts."""
+    foreign("env")
+    for file in Path("run").rglob("episodes.jsonl"):
+        rows = map(json.loads, file.read_text().splitlines())
+        lines = [json.dumps(row | {"prompt_ids": prompt_ids}) for row in rows]
+        file.write_text("\n".join(lines))
+        if prompt_ids == "none of the run":
+            file.rename(file.with_name("others.jsonl"))
+    assert main(["replay", "--episodes", "run", "--out", "out"]) == (0 if prompt_ids == [] else 2)
+    printed = "".join(capsys.readouterr())
+    assert "it ran" not in printed
+    if prompt_ids is None:
+        assert "lacks prompt_ids" in printed
+
+
 @pytest.mark.parametrize("kind", ["reward", "agent", "agents"])
 def test_what_is_not_needed_of_a_folder_is_not_looked_up(
     kind: str, foreign: Callable[[str], None], capsys: pytest.CaptureFixture[str]
