@@ -478,8 +478,9 @@ def _own_episodes(path: Path, encode: "_PromptEncoder | None", limit: int | None
     episodes: dict[tuple[Any, ...], Episode] = {}
     for file, number, row in records:
         try:
-            has_ids = encode is None or row.get("prompt_ids")
-            prompt_ids = None if has_ids else encode(row.get("prompt"))
+            prompt_ids = None
+            if encode is not None and not row.get("prompt_ids"):
+                prompt_ids = encode(row.get("prompt"))
             episode = Episode.from_record(row, prompt_ids=prompt_ids)
         except (AttributeError, ValueError) as error:
             raise ValueError(f"{file} line {number}: {error}") from None
