@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.machinery
 import importlib.util
 import linecache
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from types import TracebackType
+from types import CodeType, TracebackType
 from typing import Any
 
 from tokengym.base.errors import SettingsError, TokenGymError, is_fault
@@ -44,13 +45,13 @@ def load_from_file(path: Path, name: str, *, error: type[TokenGymError] = Settin
     module_name = f"{MODULE_PREFIX}{digest}"
     module = sys.modules.get(module_name)
     if module is None:
-        spec = importlib.util.spec_from_file_location(module_name, path)
+        loader = _FromSource(module_name, str(path))
+        spec = importlib.util.spec_from_file_location(module_name, path, loader=loader)
         assert spec is not None
-        assert spec.loader is not None
         module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
         try:
             with running_user_code(f"{path} cannot be run", path, error), _importing_beside(path):
-                spec.loader.exec_module(module)
+                loader.exec_module(module)
         except BaseException:
             del sys.modules[module_name]
             raise
@@ -113,24 +114,50 @@ def _imported_names(path: Path) -> set[str]:
     return {".".join(part[:end]) for part in parts for end in range(1, len(part) + 1)}
 
 
+class _FromSource(importlib.machinery.SourceFileLoader):
+    """Compiles a file as it stands, whose hash is shown and kept.
+
+    What was compiled before is told by size and second, and a downloaded folder may bring it: it
+    can be of another text than the one that was read and trusted.
+    """
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        """See `importlib.abc.InspectLoader.get_code`."""
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
 @contextmanager
 def _importing_beside(path: Path) -> Iterator[None]:
     """Let a file import what lies beside it, after everything that is installed.
 
     Such a module is of this file alone: another folder may have one of the same name.
     """
-    folder = str(path.parent.resolve())
-    files = set() if folder in sys.path else set(map(str, neighbours(path)))
-    before, writes_no_bytecode = set(sys.modules), sys.dont_write_bytecode
+    folder, beside = str(path.parent.resolve()), neighbours(path)
+    files = set() if folder in sys.path else set(map(str, beside))
+    folders = {folder, *(str(file.parent) for file in beside)}
+
+    def finder(place: str) -> importlib.machinery.FileFinder:
+        if place not in folders:
+            raise ImportError(place)
+        machinery = importlib.machinery
+        extensions = machinery.ExtensionFileLoader, machinery.EXTENSION_SUFFIXES
+        return machinery.FileFinder(place, extensions, (_FromSource, machinery.SOURCE_SUFFIXES))
+
+    def forget_finders() -> None:
+        for place in folders:
+            sys.path_importer_cache.pop(place, None)
+
+    before = set(sys.modules)
     sys.path.append(folder)
-    # Python tells a compiled file from its source by second and size: of two edits in one second
-    # the first would be run, under the hash of the second.
-    sys.dont_write_bytecode = True
+    sys.path_hooks.insert(0, finder)
+    forget_finders()
     try:
         yield
     finally:
-        sys.dont_write_bytecode = writes_no_bytecode
         sys.path.remove(folder)
+        sys.path_hooks.remove(finder)
+        forget_finders()
         for name in set(sys.modules) - before:
             if getattr(sys.modules[name], "__file__", None) in files:
                 del sys.modules[name]

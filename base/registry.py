@@ -72,8 +72,13 @@ def texts_in_options(text: str) -> list[str]:
         >>> texts_in_options("ppo:weight=teacher:path=runs/dpo,n_epochs=1")
         ['teacher:path=runs/dpo', 'runs/dpo']
     """
-    texts = [v for v in _written(text).values() if v and isinstance(option_value(v), str)]
-    return [inner for value in texts for inner in (value, *texts_in_options(value))]
+    texts, words = [], [text]  # a stored word may be nested deeper than Python calls functions
+    while words:
+        word = words.pop()
+        texts.append(word)
+        values = [v for v in _written(word).values() if v and isinstance(option_value(v), str)]
+        words += reversed(values)
+    return texts[1:]
 
 
 def _written(text: str) -> dict[str, str]:

@@ -69,7 +69,7 @@ def texts_in(value: object) -> Iterator[str | Spec]:
         item = left.pop()
         if isinstance(item, str | Spec):
             yield item
-            left += reversed([t for t in texts_in_options(str(item)) if split_file_word(t)])
+            yield from filter(split_file_word, texts_in_options(str(item)))
         elif isinstance(item, Mapping | list | tuple):
             left += reversed(list(item.values() if isinstance(item, Mapping) else item))
 

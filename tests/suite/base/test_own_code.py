@@ -1,6 +1,7 @@
 """Files of the user's own, and the files beside them that they import."""
 
 import os
+import py_compile
 import sys
 from pathlib import Path
 
@@ -55,6 +56,22 @@ def test_a_change_of_a_neighbour_is_a_change_of_the_file(rule: Path, name: str):
     with pytest.raises(SettingsError, match=r"idea\.py has changed"):
         check_code(stored, {})
     assert load_from_file(rule, "A") > 20.0
+
+
+@pytest.mark.parametrize("compiled", ["rule.py", "neighbour.py", "parts/__init__.py"])
+def test_what_somebody_else_compiled_is_not_run(tmp_path: Path, compiled: str):
+    """A folder may bring a compiled file, which Python takes unread for the one that is shown."""
+    (tmp_path / "parts").mkdir()
+    for name in ("neighbour.py", "parts/__init__.py"):
+        (tmp_path / name).write_text("VALUE = 1\n")
+    rule = "import neighbour, parts\nVALUE = 1\nfound = VALUE, neighbour.VALUE, parts.VALUE\n"
+    (tmp_path / "rule.py").write_text(rule)
+    file, shown = tmp_path / compiled, (tmp_path / compiled).read_text()
+    file.write_text(shown.replace("VALUE = 1", "VALUE = 9"))
+    how = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    py_compile.compile(str(file), invalidation_mode=how)
+    file.write_text(shown)
+    assert load_from_file(tmp_path / "rule.py", "found") == (1, 1, 1)
 
 
 @pytest.mark.parametrize("edited", ["rule.py", "neighbour.py"])

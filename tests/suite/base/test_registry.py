@@ -8,8 +8,8 @@ from tokengym.agents.learner import LEARNERS
 from tokengym.agents.ppo.advantages import ADVANTAGES
 from tokengym.base import plugins
 from tokengym.base.errors import PromptError, UntrustedCodeError
-from tokengym.base.registry import Registry, Spec
-from tokengym.base.saved_code import check_saved, code_paths
+from tokengym.base.registry import Registry, Spec, texts_in_options
+from tokengym.base.saved_code import check_saved, code_paths, texts_in
 from tokengym.envs import SettingsError
 from tokengym.envs.tasks import TASKS
 from tokengym.evaluation.measure.measures import MEASURES
@@ -163,3 +163,10 @@ def test_what_is_equal_may_be_registered_again(shapes):
     assert shapes.register("square", Square) is Square
     with pytest.raises(PromptError, match="'square' is registered already"):
         shapes.register("square", int)
+
+
+def test_texts_in_options_are_found_once_each_at_any_depth():
+    """A stored word is taken apart before anybody trusts its folder."""
+    words = ["f.py:A:x=" * left + "g.py:B" for left in range(2_000, -1, -1)]
+    assert texts_in_options(words[0]) == words[1:]
+    assert [*texts_in(words[0])] == words
