@@ -331,18 +331,19 @@ def read_result(folder: Path | str) -> Result:
     """
     folder = Path(folder)
     runs = stored_runs(folder)
+    results = {run: run.result for run in runs}  # each looks at all files of its run
+    finished = [run for run in runs if results[run].get("status") == "finished"]
     written = [folder / name for name in ("summary.json", "curves.csv")]
     if all(file.exists() for file in written):
         curves = read_stored(written[1])
         known = {(curve.credit, curve.seed) for curve in curves}
-        if all((run.arm, run.seed) in known for run in runs if run.is_finished):
+        if all((run.arm, run.seed) in known for run in finished):
             return Result(_with_infinity(read_json(written[0])), curves, folder)
-    finished = [run for run in runs if run.is_finished]
     if not finished:
         fault = f"no run of {folder} has finished" if runs else f"{folder} holds no comparison"
         raise ValueError(f"{fault}; name a folder that tokengym compare, train or report wrote")
     curves = [run.curve for run in finished]
-    settings = _settings_of(runs, folder)
+    settings = _settings_of(results, folder)
     return Result(summarize(on_axis(curves, settings.axis), settings), curves, folder)
 
 
@@ -366,18 +367,20 @@ def _with_infinity(summary: dict[str, Any]) -> dict[str, Any]:
     return summary
 
 
-def _settings_of(runs: Sequence[Run], folder: Path) -> SummarySettings:
+def _settings_of(results: Mapping[Run, Mapping[str, Any]], folder: Path) -> SummarySettings:
     """Return what the figures of a comparison's runs depend on besides, by their files alone."""
+    runs = list(results)
     first, began = runs[0], {(run.arm, run.seed) for run in runs}
-    compared, learners = (
-        first.stored["compared"],
-        [run.stored["training"]["learner"] for run in runs],
-    )
+    compared = first.stored["compared"]
+    learners = [run.stored["training"]["learner"] for run in runs]
     axis: Axis = "tokens" if compared["agents"] else "step"
+    # As `ComparisonConfig.controls`: under one reward the arms are learners, and none is a control.
+    are_learners = compared["agents"] and len(first.stored["rewards"]) == 1
     prices = {learner["kl_coef"] for learner in learners if "kl_coef" in learner}
     seeds = range(compared["first_seed"], compared["first_seed"] + compared["seeds"])
-    finished = [run for run in runs if run.is_finished]
-    measured_by = [Judges.parse(run.result.get("measured_by") or "") for run in finished]
+    ended = {run: result for run, result in results.items() if result}
+    finished = [r for r in ended.values() if r.get("status") == "finished"]
+    measured_by = [Judges.parse(result.get("measured_by") or "") for result in finished]
     by_gold = all(judges.score == judges.gold for judges in measured_by)
     samples = folder / slug(REFERENCE) / SAMPLES
     missing = [
@@ -392,15 +395,15 @@ def _settings_of(runs: Sequence[Run], folder: Path) -> SummarySettings:
         level=compared["level"],
         baseline=first.arm,
         failed=[
-            {"credit": run.arm, "seed": run.seed, "group": {}, "error": run.result.get("error")}
-            for run in runs
-            if run.result and not run.is_finished
+            {"credit": run.arm, "seed": run.seed, "group": {}, "error": result.get("error")}
+            for run, result in ended.items()
+            if result.get("status") != "finished"
         ],
         missing=[
-            *({"credit": r.arm, "seed": r.seed, "group": {}} for r in runs if not r.result),
+            *({"credit": r.arm, "seed": r.seed, "group": {}} for r in runs if not results[r]),
             *missing,
         ],
-        controls=[run.arm for run in runs if _is_control(run)],
+        controls=[] if are_learners else [run.arm for run in runs if _is_control(run)],
         axis=axis,
         by_gold=by_gold,
     )

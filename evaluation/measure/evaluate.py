@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from tokengym.agents import CausalLMPolicy
-    from tokengym.agents.rollouts.playing import Agent, RolloutBatch
+    from tokengym.agents.rollouts.playing import Agent
     from tokengym.agents.rollouts.rounds import Environments, RoundReward
 
 logger = logging.getLogger(__name__)
@@ -170,8 +170,9 @@ class Evaluator:
             played = play_rounds(
                 agent, self.envs, self.num_episodes, seed=self.seed, deterministic=deterministic
             )
-            rounds = list(played)
-        episodes = [episode for one in rounds for episode in one.episodes][: self.num_episodes]
+            # The masks of a round may be a gigabyte: its episodes and entropies alone are kept.
+            rounds = [(one.episodes, one.entropy) for one in played]
+        episodes = [e for of_round, _ in rounds for e in of_round][: self.num_episodes]
         self.check_reading(episodes)
         # The scorer's own value, whatever layers of a batch of the user's own pay for it.
         scores = [e.raw_score or 0.0 for e in episodes]
@@ -187,7 +188,10 @@ class Evaluator:
             own = [replace(e, response=e.written_text) if e.turns else e for e in episodes]
             parts = self._toxicity.score(own).parts
             metrics["toxicity"] = float(np.mean(parts["toxicity"]))
-        metrics.update(self._policy_metrics(agent, episodes) or _entropy(rounds, episodes))
+        metrics.update(
+            self._policy_metrics(agent, episodes)
+            or _entropy([entropy for _, entropy in rounds], episodes)
+        )
         return Evaluation(metrics=metrics, episodes=tuple(episodes), gold_scores=gold)
 
     def check_reads(self, agent: object) -> None:
@@ -308,10 +312,17 @@ class Evaluator:
         return policy_metrics(log_probs, reference)
 
 
-def _entropy(rounds: "Sequence[RolloutBatch]", episodes: Sequence[Episode]) -> dict[str, float]:
-    """Return the mean entropy of the tokens that an agent wrote; nothing where it tells none."""
-    sums = [one.entropy.sum(1) for one in rounds if one.entropy is not None]  # (batch,) each
-    if len(sums) < len(rounds):
+def _entropy(
+    entropies: Sequence[torch.Tensor | None], episodes: Sequence[Episode]
+) -> dict[str, float]:
+    """Return the mean entropy of the tokens an agent wrote; nothing where it tells none.
+
+    Args:
+        entropies: (batch, time) of each round.
+        episodes: The episodes of all rounds.
+    """
+    sums = [entropy.sum(1) for entropy in entropies if entropy is not None]  # (batch,) each
+    if len(sums) < len(entropies):
         return {}
     total = torch.cat(sums)[: len(episodes)].sum()
     return {"entropy": float(total) / sum(episode.num_written for episode in episodes)}

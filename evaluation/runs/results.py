@@ -363,7 +363,11 @@ class _Gathered:
         curves = on_axis(curves, self.axis)
         if out is not None:
             write_curves(out / "curves.csv", rows)
-        samples = [row | {"credit": run.arm} for run in self.finished for row in run.samples]
+        shows_samples = with_episodes and out is not None
+        samples = chain.from_iterable(
+            [row | {"credit": run.arm} for row in run.samples]
+            for run in (self.finished if shows_samples else ())
+        )
         return write_results(
             out,
             curves,
@@ -376,7 +380,7 @@ class _Gathered:
                 "compared": compared(self.configs),
                 **about,
             },
-            episodes=samples if with_episodes else [],
+            episodes=list(samples),
             logs=_logs(self.finished),
             paper=paper,
             picture=picture,

@@ -181,7 +181,7 @@ class Run:
 
     # --- what it measured -------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def points(self) -> list[dict[str, Any]]:
         """Its evaluations, once it has finished; what was not measured is None."""
         file = self.folder / "curve.csv"

@@ -14,7 +14,7 @@ from tokengym.agents.contract import Agent, Update
 from tokengym.base.errors import SettingsError, StorageError
 from tokengym.envs.prompts.tokenization import token_texts
 from tokengym.evaluation.runs.defaults import TrainingSettings
-from tokengym.evaluation.runs.record import RunRecord
+from tokengym.evaluation.runs.record import OF_COMPARISON, RunRecord
 from tokengym.evaluation.runs.spec import NO_NUMBERS, RunSpec, flat
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Training:
         """Settings that decide the run's numbers, by name, without the length of training."""
         named = flat(self.spec.settings())
         length = self.training.declaration.steps_setting
-        left_out = ("rewards", "agents", "seeds", "first_seed", "level", length, *NO_NUMBERS)
+        left_out = (*OF_COMPARISON, length, *NO_NUMBERS)
         return {"reward": self.spec.reward.text} | {
             k: v for k, v in named.items() if k not in left_out
         }

@@ -267,17 +267,6 @@ def _references(console: "Console", config: ComparisonConfig, out: Path) -> dict
     return lines
 
 
-def _command(config: "ComparisonConfig") -> str:
-    """Return the command that trains the one run of a configuration."""
-    from tokengym.evaluation.runs.config import command_line
-
-    words = {"tokengym compare": "tokengym train", "--rewards ": "--reward ", " --seeds 1": ""}
-    command = command_line(config).replace("--first-seed ", "--seed ", 1)
-    for word, own in words.items():
-        command = command.replace(word, own, 1)
-    return command
-
-
 def _show_log(console: "Console", run: "Run") -> None:
     """Print what a learner from given data logged, by epochs; nothing of another learner."""
     from tokengym.evaluation.report.learning import HELD_OUT, by_epoch

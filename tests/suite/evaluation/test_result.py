@@ -1,6 +1,7 @@
 """A comparison's results as an object, of folders whose figures are worked out by hand."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import pytest
 
 import tokengym
 from tests.suite.evaluation.report.test_reading import Countdown
-from tokengym.base.files import write_csv, write_hashed
+from tokengym.base.files import content_hash, read_hashed, write_csv, write_hashed
 from tokengym.base.settings import changed
 from tokengym.evaluation.report.curves import COLUMNS
 from tokengym.evaluation.result import Result, read_curves, read_result
+from tokengym.evaluation.runs import run as run_module
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import TrainingSettings
 from tokengym.evaluation.runs.results import write_comparison
@@ -123,6 +125,31 @@ def test_it_is_the_mapping_that_the_summary_is(folder):
     first = stored["groups"][0]["rewards"]["sparse"]["steps_to_threshold"]
     restored = group["rewards"]["sparse"]["steps_to_threshold"]
     assert {k: np.inf if v is None else v for k, v in first.items()} == restored
+
+
+def test_learners_under_one_reward_are_no_controls(config, tmp_path):
+    config = replace(config, agents=("ppo", "loo"), rewards=("uniform",))
+    for name in config.names:
+        for seed in range(3):
+            write_run(config, tmp_path, name, seed)
+    assert config.controls() == []
+    assert read_result(tmp_path)["groups"][0]["controls"] == []
+
+
+def test_the_files_of_a_run_are_looked_at_once(config, tmp_path, monkeypatch):
+    for seed in range(3):
+        file = write_run(config, tmp_path, "sparse", seed) / "curve.csv"
+        run = file.with_name("run.json")
+        write_hashed(run, read_hashed(run) | {"files": {"curve.csv": content_hash(file)}})
+    looked: list[Path] = []
+
+    def counting(file: Path) -> str:
+        looked.append(file)
+        return content_hash(file)
+
+    monkeypatch.setattr(run_module, "content_hash", counting)
+    read_result(tmp_path)
+    assert len(looked) == len({*looked}) == 3
 
 
 def test_a_folder_with_finished_and_missing_runs_is_read(config, tmp_path):
