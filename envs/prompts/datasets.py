@@ -89,7 +89,7 @@ def read_tables(
             _check_type(table, (datasets.Dataset,))
         return {name: Table(_unformatted(table), of) for name, table in dataset.items()}
     if isinstance(dataset, Sequence) and is_messages(dataset):
-        return {"": Table(list(dataset), of)}
+        return {"": Table(_with_columns("dataset", list(dataset)), of)}
     _check_type(dataset, (str, Path))
     assert isinstance(dataset, str | Path)
     path = Path(dataset)
@@ -381,9 +381,14 @@ def _objects(path: Path, text: str) -> list[dict[str, Any]]:
             raise _unreadable(path, f"{place} {fault}", "correct it")
     except RecursionError:
         raise _unreadable(path, "it is nested too deeply", "pass one object per prompt") from None
+    return _with_columns(path, rows)
+
+
+def _with_columns(source: Path | str, rows: list[Any]) -> list[Any]:
+    """Return rows, of which one at least must have a column."""
     if not any(rows):
         cause = f"it has {len(rows)} rows and no columns"
-        raise _unreadable(path, cause, "pass one object per prompt")
+        raise _unreadable(source, cause, "pass one object per prompt")
     return rows
 
 

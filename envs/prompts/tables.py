@@ -7,6 +7,7 @@ Its columns are found by name, and each of its rows is kept, or left out for a r
 import reprlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -62,6 +63,12 @@ class Table(Sequence[Mapping[str, Any]]):
             self.columns = list(rows.column_names)
             self._has_filled = any(map(_holds_mappings, rows.features.values()))
         self.rows = rows
+
+    def named(self, of: str) -> "Table":
+        """Return the table under another name, with the rows as they were checked."""
+        table = copy(self)
+        table.of = of
+        return table
 
     @property
     def is_csv(self) -> bool:

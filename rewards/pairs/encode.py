@@ -174,7 +174,7 @@ def response_rows(source: TableSource | Table, encoding: TextEncoding) -> Exampl
     prompt, columns = encoding.prompt_column or PAIR[0], table.columns
     ids = [name for name in (f"{column}_ids" for column in RESPONSE_COLUMNS) if name in columns]
     texts = [name for name in RESPONSE_COLUMNS if name in columns]
-    if "label" in columns and any(row.get("label") is False for row in table):
+    if "label" in columns and any(label is False for label in table.values("label")):
         raise DatasetError(
             "the rows are unpaired, as KTO learns them (prompt, completion, label): those with the "
             "label False would be learned too; keep those with True, or train a reward model on "

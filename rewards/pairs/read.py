@@ -197,7 +197,7 @@ def read_table(
         DatasetError: if it cannot be read, a row is no mapping, or the split is not clear.
     """
     if isinstance(source, Table):
-        return Table(source.rows, of)
+        return source.named(of)
     if isinstance(source, Sequence) and not isinstance(source, str):
         return Table([_as_mapping(row) for row in source], of)
     text_columns = {name for name in (*TEXT_COLUMNS, *texts) if name is not None}
@@ -435,7 +435,8 @@ def read_examples(
         contents = _messages
 
     def read(number: int, row: Mapping[str, Any]) -> Example[Any]:
-        if len(responses) == 1 and 0 in (row.get("written") or ()):
+        written = row.get("written")  # a column of the user's may have this name
+        if len(responses) == 1 and isinstance(written, list | tuple) and 0 in written:
             raise RowError("conversation", f"the response {HOLDS_REPLIES}")
         return Example(number, *contents(row, prompt, responses))
 

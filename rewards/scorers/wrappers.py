@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from numbers import Real
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,8 @@ from tokengym.rewards.scores import as_float32, inner_parts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+T = TypeVar("T")
 
 
 class ScorerWrapper(Scorer):
@@ -403,7 +405,7 @@ class Cached(Shared, ScorerWrapper):
         self.size = size
         check_count(self, "size", error=ScorerError)
         self.hits = self.misses = 0
-        self._entries: OrderedDict[Hashable, Scores] = OrderedDict()
+        self._entries: OrderedDict[Hashable, Any] = OrderedDict()
 
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "Cached":
         """Return the cache of the scorer bound to the policy's tokenizer; itself if that is it."""
@@ -425,27 +427,27 @@ class Cached(Shared, ScorerWrapper):
         if _compares(self.scorer):
             return call_scorer(self.scorer, episodes, attribution)
 
-        def score(new: Sequence[Episode]) -> Scores:
+        def score(new: Sequence[Episode]) -> list[Scores]:
             scores = call_scorer(self.scorer, new, attribution)
             scores.check(new, self.scorer.name)
-            return scores
+            return scores.split()
 
         return Scores.joined(self._look_up(episodes, f"score {attribution}", score))
 
     def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
         """Return the scores of texts that nobody played, (batch,), remembered apart from others."""
 
-        def score(new: Sequence[Episode]) -> Scores:
-            return Scores(self.scorer.score_prefix(new))
+        def score(new: Sequence[Episode]) -> list[float]:
+            return np.asarray(self.scorer.score_prefix(new), dtype=np.float64).tolist()
 
-        return Scores.joined(self._look_up(episodes, "score_prefix", score)).values
+        return np.array(self._look_up(episodes, "score_prefix", score))
 
     def _look_up(
         self,
         episodes: Sequence[Episode],
         kind: str,
-        score: Callable[[Sequence[Episode]], Scores],
-    ) -> list[Scores]:
+        score: Callable[[Sequence[Episode]], list[T]],
+    ) -> list[T]:
         """Return the scores of each episode, those of new texts scored in one batch."""
         keys = [(kind, *_text_key(episode)) for episode in episodes]
         entries = {key: self._entries[key] for key in keys if key in self._entries}
@@ -453,7 +455,7 @@ class Cached(Shared, ScorerWrapper):
         self.misses += len(new)
         self.hits += len(keys) - len(new)
         if new:
-            entries.update(zip(new, score(list(new.values())).split(), strict=True))
+            entries.update(zip(new, score(list(new.values())), strict=True))
         for key in keys:
             self._entries[key] = entries[key]
             self._entries.move_to_end(key)

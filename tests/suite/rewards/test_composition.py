@@ -284,6 +284,18 @@ def test_attributions_are_remembered_by_kind(classifier):
     assert paid[0].token_rewards.sum() == pytest.approx(paid[0].score, abs=1e-4)
 
 
+def test_remembered_scores_of_prefixes_are_the_scorers_own():
+    """A rule takes differences of them, which their rounding would change."""
+
+    class Exact(LengthScorer):
+        def score_prefix(self, episodes):
+            return np.array([1e6 + 0.001 * len(e.response_ids) for e in episodes])
+
+    scorer, episodes = Cached(Exact()), random_episodes(3)
+    for _ in range(2):
+        assert scorer.score_prefix(episodes).tolist() == Exact().score_prefix(episodes).tolist()
+
+
 def test_a_full_cache_forgets_what_was_not_used_for_longest():
     inner = Counting()
     scorer = Cached(inner, size=2)

@@ -313,6 +313,13 @@ def test_a_number_among_texts_of_a_long_file_stays_too(tmp_path):
     assert {prompt.reference for prompt in prompts[70_000:]} == {"007"}
 
 
+@pytest.mark.parametrize("source", ["list", "a.json"])
+def test_rows_without_columns_are_named(tmp_path, source):
+    (tmp_path / "a.json").write_text("[{}]")
+    with pytest.raises(DatasetError, match="1 rows and no columns"):
+        load_prompts([{}] if source == "list" else tmp_path / source)
+
+
 @pytest.mark.parametrize(
     ("header", "columns"),
     [

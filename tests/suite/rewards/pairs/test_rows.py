@@ -8,7 +8,12 @@ import pytest
 from tests.suite.envs.prompts.test_contents import INST, made
 from tokengym.base.errors import DatasetError
 from tokengym.rewards import read_pairs
-from tokengym.rewards.pairs.encode import TextEncoding, encode_pairs, encode_responses
+from tokengym.rewards.pairs.encode import (
+    TextEncoding,
+    encode_pairs,
+    encode_responses,
+    response_rows,
+)
 
 CHATML = (
     "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}.{% endfor %}"
@@ -168,3 +173,11 @@ def test_ids_spell_the_text_that_was_given(kind, template):
         assert whole == asked + said or tokenizer.unk_token_id in found.responses[0]
         assert found.responses[0].count(tokenizer.eos_token_id) == 1
     tokenizer.chat_template = None
+
+
+@pytest.mark.parametrize("value", ["2020-01-01", 5, 0.0, {"by": "me"}, [1, 1]])
+def test_a_column_written_of_the_users_own_is_no_mask_of_replies(value):
+    rows = [{"prompt": "a", "completion": " b", "written": value}]
+    examples, skipped = response_rows(rows, TextEncoding())
+    assert [example.responses for example in examples] == [(" b",)]
+    assert not skipped
