@@ -6,6 +6,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
@@ -392,8 +393,9 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         self.policy.warn_of_rate(self.lr_schedule(1.0))
         self.policy.warn_of_unfrozen()
         if self.device.type == "cuda" and self.processes.is_main:
-            # What is less than a warning is not shown.
-            logger.warning(self.memory_line(torch.cuda.mem_get_info(self.device)[1]))
+            with suppress(AttributeError):  # a family whose config has names of its own trains too
+                # What is less than a warning is not shown.
+                logger.warning(self.memory_line(torch.cuda.mem_get_info(self.device)[1]))
         is_logged = self._custom_logger or self.tensorboard_log is not None
         if not is_logged:  # SB3 would leave an empty temporary folder for each training
             formats: list[KVWriter] = [HumanOutputFormat(sys.stdout)] if self.verbose else []

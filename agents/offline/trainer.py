@@ -54,7 +54,6 @@ from tokengym.base.errors import DatasetError, SettingsError
 from tokengym.base.files import read_json, write_json, writing
 from tokengym.base.folders import check_entries
 from tokengym.base.settings import check_count, check_number, names_of
-from tokengym.base.stored.parts import CHECKPOINT_RECORD as RECORD
 from tokengym.rewards.models.loading import longest_input
 from tokengym.rewards.pairs.encode import EncodedTexts, TextEncoding
 from tokengym.rewards.pairs.read import TableSource
@@ -205,6 +204,11 @@ DECISIVE = (
 """The Trainer's arguments that a resumed training must repeat; it may become longer, and spread
 its batches over other processes."""
 
+LEARNED = "learned.json"
+"""File of a Trainer's checkpoint with its counters and what its numbers depend on."""
+SAMPLING = ("top_k", "top_p")
+"""Settings of the policy that its responses are sampled by, and none of the training."""
+
 Self = TypeVar("Self", bound="OfflineTrainer")
 _LOG = logging.getLogger(__name__)
 
@@ -213,8 +217,8 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
     """Learns from given texts by `transformers.Trainer`, and plays like any agent.
 
     Checkpoints made during training (``save_strategy``) are the Trainer's, with weights as
-    safetensors and arguments as JSON, and with the record that `save` writes; optimiser, schedule
-    and random state are PyTorch files, read with ``weights_only=True``.
+    safetensors and arguments as JSON, and with `LEARNED`; an agent is what `save` writes.
+    Optimiser, schedule and random state are PyTorch files, read with ``weights_only=True``.
 
     Args:
         source: An environment, a path or name, a model, or a policy; see `make_policy`.
@@ -285,8 +289,9 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
             None if texts is None else self.encode(texts, tokenizer, rules, max_positions=limit)
             for texts in (data, eval_data)
         )
-        chosen = {name: getattr(policy.settings, name) for name in ("top_k", "top_p", *ARITHMETIC)}
-        self.settings = {**settings, "temperature": policy.temperature, **chosen}
+        sampling = {name: getattr(policy.settings, name) for name in SAMPLING}
+        read = {"temperature": policy.temperature, **sampling, **arithmetic_of(policy)}
+        self.settings = {**settings, **read}
         self.encoded = train_texts
         """The texts as ids with their rows, and those that were left out."""
         self.num_tokens = 0
@@ -569,32 +574,33 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
         write_weights(self.policy, folder, state_dict)
         self.tokenizer.save_pretrained(str(folder))
         (folder / "training_args.json").write_text(self.args.to_json_string())
-        write_json(folder / RECORD, self._record() | {"training": self._training()})
+        write_json(folder / LEARNED, {"counters": self.counters(), "training": self._training()})
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
     ) -> None:
         """Put the weights of a checkpoint back."""
         folder = Path(resume_from_checkpoint)
-        if not (folder / RECORD).exists():
+        if not (folder / LEARNED).exists():
             raise CheckpointError(
-                f"{folder} holds no checkpoint of this trainer, which writes {RECORD} beside the "
+                f"{folder} holds no checkpoint of this trainer, which writes {LEARNED} beside the "
                 "weights; load weights alone by model="
             )
-        record = read_json(folder / RECORD)
-        check_entries(record, {**ENTRIES, "training": dict}, str(folder / RECORD))
-        self._check_training(record["training"], folder)
+        learned = read_json(folder / LEARNED)
+        check_entries(learned, {"counters": dict, "training": dict}, str(folder / LEARNED))
+        self._check_training(learned["training"], folder)
         if self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             load_weights(self.policy, folder)
-        self._set_counters(record["counters"], folder)
+        self._set_counters(learned["counters"], folder)
 
     def _training(self) -> dict[str, Any]:
         """Return what the numbers of a training depend on, but for its length."""
         assert self.encoded is not None
         args = json.loads(self.args.to_json_string())
         settings = {name: args[name] for name in DECISIVE} | self.settings
+        settings = {name: value for name, value in settings.items() if name not in SAMPLING}
         return {**json.loads(json.dumps(settings)), "data": self.encoded.digest()}
 
     def _check_training(self, there: Mapping[str, Any], folder: Path) -> None:

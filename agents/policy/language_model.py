@@ -213,15 +213,17 @@ class LanguageModel(nn.Module):
         # attention needs no mask: see `Sequences`.
         ids = sequences.input_ids[:, :-1]
         captured = self.captured_trunk if torch.is_grad_enabled() else None
-        width, limit = ids.shape[1], longest_input(self.model) or sys.maxsize
+        width = ids.shape[1]
         kernels = kernels and width <= self.longest_fused()
-        if kernels:
-            limit = min(limit, self.longest_fused())
         # Kernels are planned or compiled, or graphs captured, anew for each length that is new.
         multiple = LENGTHS if ids.is_cuda else backend().multiples[self.products]
         if captured is not None:  # eight lengths up to twice the length
             multiple = max(multiple, 2 ** max(0, width.bit_length() - 4))
-        ids = F.pad(ids, (0, min(-(-width // multiple) * multiple, limit) - width))
+        if multiple > 1:
+            limit = longest_input(self.model) or sys.maxsize
+            if kernels:
+                limit = min(limit, self.longest_fused())
+            ids = F.pad(ids, (0, min(-(-width // multiple) * multiple, limit) - width))
         states = None if captured is None else captured.states(ids, kernels=kernels)
         if states is None and kernels:
             with self.computing():

@@ -26,6 +26,8 @@ def entropy_of(
     if not isinstance(agent, OnPolicyAlgorithm):
         return None
     policy: Any = agent.policy
+    if not hasattr(policy, "get_distribution"):  # a policy of the user's own
+        return None
     reads = inspect.signature(policy.get_distribution).parameters
     if "lstm_states" in reads:
         return None

@@ -137,6 +137,8 @@ def _whole(file: Path, read: Callable[[Path], T]) -> T:
     """Return what a file holds; what does not hold tensors and plain data alone is damaged."""
     try:
         return read(file)
+    except (torch.OutOfMemoryError, PermissionError):
+        raise  # it is whole, and may be read elsewhere
     except (OSError, KeyError, RuntimeError, ValueError, UnpicklingError, BadZipFile) as error:
         # Of a pickle torch's message is a page that says how to run it.
         raise CheckpointError(

@@ -23,7 +23,7 @@ from tokengym.agents.losses import PREFERENCE_LOSSES
 from tokengym.agents.offline.settings import PreferenceLoss, Tuning
 from tokengym.agents.offline.trainer import AfterEpoch
 from tokengym.agents.sb3 import as_vec_env
-from tokengym.base.errors import DatasetError, TokenizerError
+from tokengym.base.errors import DatasetError, StorageError, TokenizerError
 from tokengym.rewards.pairs.encode import TextEncoding
 
 # Of different lengths, so that padding and buckets matter: responses of 1 to 12 tokens.
@@ -318,7 +318,7 @@ def test_a_resumed_run_is_an_uninterrupted_one(lora, tmp_path):
         assert torch.equal(value, weights(resumed)[name]), name
     files = {file.name for file in (tmp_path / "whole" / "checkpoint-3").iterdir()}
     assert "training_args.bin" not in files  # it would be a pickle
-    assert {"training_args.json", "checkpoint.json"} <= files
+    assert {"training_args.json", "learned.json"} <= files
 
 
 def test_the_best_weights_come_back_at_the_end(tmp_path):
@@ -342,6 +342,19 @@ def test_the_best_weights_come_back_at_the_end(tmp_path):
     best = load_file(tmp_path / "checkpoint-2" / "model.safetensors")
     found = dpo.policy.language_model.model.state_dict()
     assert all(torch.equal(found[name], value) for name, value in best.items())
+
+
+def test_a_checkpoint_is_no_saved_agent_and_is_resumed_under_other_sampling(tmp_path):
+    """Responses alone are sampled by top_k; the training reads whole distributions."""
+    args = make_args(tmp_path / "run", save_strategy="steps", save_steps=2, max_steps=2)
+    make_dpo(args=args).train()
+    checkpoint = tmp_path / "run" / "checkpoint-2"
+    other = make_dpo(args=make_args(tmp_path / "other", max_steps=3), top_k=3)
+    other.train(resume_from_checkpoint=str(checkpoint))
+    assert other.state.global_step == 3
+    with pytest.raises(StorageError, match=r"checkpoint-2.*other files"):
+        other.save(checkpoint)
+    assert (checkpoint / "optimizer.pt").exists()
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
@@ -384,9 +397,9 @@ def test_counters_of_a_checkpoint_are_counts(tmp_path, counters, said):
     args = make_args(tmp_path / "run", save_strategy="steps", save_steps=2)
     make_dpo(args=args).train()
     checkpoint = tmp_path / "run" / "checkpoint-2"
-    record = json.loads((checkpoint / "checkpoint.json").read_text())
+    record = json.loads((checkpoint / "learned.json").read_text())
     record["counters"] = json.loads(counters)
-    (checkpoint / "checkpoint.json").write_text(json.dumps(record))
+    (checkpoint / "learned.json").write_text(json.dumps(record))
     other = make_dpo(args=make_args(tmp_path / "other"))
     with pytest.raises(CheckpointError, match=said):
         other.train(resume_from_checkpoint=str(checkpoint))

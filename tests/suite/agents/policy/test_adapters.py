@@ -375,7 +375,7 @@ def test_settings_under_which_the_model_without_adapters_is_not_the_start_are_re
 def test_adapters_of_another_policy_are_no_checkpoint_to_resume(tmp_path):
     agent = SFT(make_model(), ROWS, tokenizer=make_tokenizer(), lora=lora_config(), max_steps=1)
     tuned().save_pretrained(str(tmp_path))
-    with pytest.raises(CheckpointError, match=r"checkpoint\.json"):
+    with pytest.raises(CheckpointError, match=r"learned\.json"):
         agent._load_from_checkpoint(str(tmp_path))
 
 
