@@ -32,7 +32,7 @@ def test_the_commands_turn_kernels_of_the_hub_off(
 def test_a_chat_template_runs_in_the_sandbox(tokenizer: Any, reach: str):
     hostile = copy.deepcopy(tokenizer)
     hostile.chat_template = reach
-    with pytest.raises(TokenizerError, match=r"unsafe|refuses"):
+    with pytest.raises(TokenizerError, match=r"access to attribute .* is unsafe|refuses"):
         TokenGenerationEnv(tokenizer=hostile, prompts=[[{"role": "user", "content": "a"}]])
 
 

@@ -150,7 +150,7 @@ def test_what_does_not_fit_is_refused(
     folder, adapters = stored("gpt2", False)
     with pytest.raises(ScorerError, match=r"adapter_config.json.*merge=False"):
         RewardModel.from_pretrained(folder, backbone=load_backbone(folder))
-    with pytest.raises(ScorerError, match="LlamaForSequenceClassification"):
+    with pytest.raises(ScorerError, match="do not fit LlamaForSequenceClassification"):
         RewardModel.from_pretrained(adapters, backbone=make_model("llama"))
     taken = load_backbone(folder)
     make_agent(make_envs(), taken, "gpt2")

@@ -145,7 +145,7 @@ def test_a_turn_gains_what_it_and_its_reply_told_of_the_answer(tmp_path: Any):
 def test_gains_need_an_answer(tmp_path: Any):
     make_model(seed=1).save_pretrained(tmp_path)
     rule = Reward(verdict(2.0), TurnGain(reference=tmp_path)).bind(make_tokenizer())
-    with pytest.raises(CreditError, match="'turn-gain'"):
+    with pytest.raises(CreditError, match="'turn-gain' asks how likely the reference answer is"):
         rule.evaluate([talk(None)])
 
 

@@ -368,6 +368,11 @@ def test_prompts_are_found_by_their_tokens(make_env, make_envs):
         assert env.find_prompt([4, 4], "B") == EncodedPrompt("B", (4, 4), -1)
 
 
+def test_options_of_another_kind_are_refused_alike(make_env):
+    with pytest.raises(SettingsError, match=r"reset.*got 'x'"):
+        make_env().reset(options="x")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -83,7 +83,7 @@ def test_every_prefix_asks_the_score_itself(make_envs, explained):
 
 
 def test_what_cannot_explain_is_refused(model):
-    with pytest.raises(ScorerError, match="'count_a'"):
+    with pytest.raises(ScorerError, match="'count_a' says nothing about tokens"):
         WithAttribution(model, FunctionScorer(count_a))
     with pytest.raises(RewardError, match=r"relevance.*'WithAttribution\("):
         Reward(WithAttribution(FunctionScorer(count_a), model), DenseR3())

@@ -270,7 +270,7 @@ def test_a_state_needs_its_turns(make_env):
     env = make_env(partner=teacher)
     env.reset(seed=0)
     state = env.get_state()
-    with pytest.raises(StateError, match="keys"):
+    with pytest.raises(StateError, match="do not edit its keys"):
         make_env().set_state(state)
     with pytest.raises(StateError, match="turns must"):
         env.set_state(state | {"turns": [["user", "a", 3, None]]})
