@@ -92,14 +92,7 @@ class Bundle:
         if isinstance(word, Bundle):
             return word
         name = str(word)
-        if Path(name).exists() or Path(name).name != name:
-            return cls(word)
-        if name not in (names := bundle_names()):
-            raise BundleError(
-                f"{name!r} has no bundle.json, and no bundle of this name ships with tokengym; "
-                f"{did_you_mean(name, names)}build one with {_BUILDER}"
-            )
-        return bundled(name)
+        return cls(word) if Path(name).exists() or Path(name).name != name else bundled(name)
 
     @property
     def task(self) -> str:
@@ -173,19 +166,11 @@ class Bundle:
         )
 
     def without(self, *parts: str) -> Bundle:
-        """Return the bundle with some of its parts treated as missing.
-
-        Args:
-            parts: Names as in `has`.
-        """
+        """Return the bundle with some of its parts, named as in `has`, treated as missing."""
         return Bundle(self.path, hidden=self.hidden.union(parts), model=self.model)
 
     def with_policy(self, model: str | Path) -> Bundle:
-        """Return the bundle with another language model as its policy.
-
-        Args:
-            model: Folder, GGUF file, registered name or hub name.
-        """
+        """Return the bundle with another model (folder, file or name) as its policy."""
         return Bundle(self.path, hidden=self.hidden - {"policy"}, model=str(model))
 
     def for_other_prompts(self) -> Bundle:
@@ -224,35 +209,24 @@ class Bundle:
 
 @read_once(maxsize=32)
 def _read_manifest(file: Path) -> dict[str, Any]:
-    """Return what a ``bundle.json`` holds."""
+    def damaged(fault: str) -> BundleError:
+        return BundleError(f"{str(file)!r} {fault}; build it again with {_BUILDER}")
+
     try:
         manifest = parse_json(read_text(file))
     except ValueError as error:
-        raise BundleError(
-            f"{str(file)!r} is damaged ({error}); build it again with {_BUILDER}"
-        ) from error
+        raise damaged(f"is damaged ({error})") from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("task"), str):
-        raise BundleError(f"{str(file)!r} names no task; build it again with {_BUILDER}")
+        raise damaged("names no task")
     if manifest.get("format") != FORMAT:
-        raise BundleError(
-            f"{str(file)!r} has format {manifest.get('format')!r}, not {FORMAT}; "
-            f"build it again with {_BUILDER}"
-        )
-    for name in ("models", *get_args(SettingsKind)):
-        if not isinstance(manifest.get(name, {}), dict):
-            raise BundleError(
-                f"{name} of {str(file)!r} must be an object of settings by name, got "
-                f"{manifest[name]!r}; build it again with {_BUILDER}"
-            )
-        check_saved(manifest.get(name, {}), file)
-    env = manifest.get("env")
-    if env is not None and not isinstance(env, str):
-        raise BundleError(
-            f"env of {str(file)!r} must be an environment's name, got {env!r}; build it again "
-            f"with {_BUILDER}"
-        )
-    check_saved(env, file)
-    check_module(env or "", file)
+        raise damaged(f"has format {manifest.get('format')!r}, not {FORMAT}")
+    kinds: dict[str, type] = dict.fromkeys(("models", *get_args(SettingsKind)), dict)
+    for name, kind in {**kinds, "env": str}.items():
+        value = manifest.get(name) or kind()
+        if not isinstance(value, kind):
+            raise damaged(f"must have an entry {name} of type {kind.__name__}, got {value!r}")
+        check_saved(value, file)
+    check_module(manifest.get("env") or "", file)
     return manifest
 
 
@@ -269,10 +243,10 @@ def bundled(task: str) -> Bundle:
     """
     if (_ASSETS / task / "bundle.json").is_file():
         return Bundle(_ASSETS / task)
+    names = bundle_names()
     raise BundleError(
-        f"no bundle of task {task!r} ships with tokengym, only "
-        f"{', '.join(bundle_names()) or 'none'}; build one with {_BUILDER} and pass "
-        "bundle=Bundle(path)"
+        f"{task!r} has no bundle.json, and no bundle of this name ships with tokengym; "
+        f"{did_you_mean(task, names)}known: {', '.join(names)}; build one with {_BUILDER}"
     )
 
 
@@ -289,7 +263,6 @@ def check_split(split: object) -> None:
 
 @read_once()
 def _read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of a folder."""
     from transformers import AutoTokenizer
 
     return from_pretrained(AutoTokenizer, folder)
@@ -297,19 +270,14 @@ def _read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 @read_once()
 def _read_prompts(file: Path, split: Split) -> PromptSet:
-    """Return a split's prompts."""
     check_split(split)
     lines = read_text(file).split("\n")  # a text may hold other ends of lines, such as U+2028
     prompts = []
     for number, line in enumerate(filter(str.strip, lines), start=1):
         try:
             row = parse_json(line)
-            prompt = Prompt(
-                row["prompt"],
-                row.get("reference"),
-                row.get("query_type"),
-                row.get("metadata", {}),
-            )
+            further = (row.get("reference"), row.get("query_type"), row.get("metadata", {}))
+            prompt = Prompt(row["prompt"], *further)
             if split in ("all", row["split"]):
                 prompts.append(prompt)
         except (ValueError, KeyError, TypeError) as error:

@@ -194,11 +194,7 @@ def is_messages(item: object) -> bool:
 
 
 def as_message(position: int, item: Any) -> dict[str, Any]:
-    """Return a message with all that it holds; the parts of a content of several texts are joined.
-
-    Args:
-        position: Its place in the conversation, for the error.
-        item: The message. One that calls tools or thinks may have no content.
+    """Return a message, which may call tools and say nothing; a content's texts are joined.
 
     Example:
         >>> parts = [{"type": "text", "text": "Why"}, {"type": "text", "text": "?"}]
@@ -235,15 +231,10 @@ def without_filled(value: Any) -> Any:
 
 
 def read_transcript(text: str) -> tuple[list[dict[str, str]], str | None] | None:
-    r"""Return a transcript's messages before the assistant's last turn, and that turn.
+    r"""Return a transcript's messages before the assistant's last turn, and that turn or None.
 
-    Args:
-        text: Turns that begin with "Human:" or "Assistant:", each after an empty line; turns of
-            the same speaker in a row are one.
-
-    Returns:
-        The messages, and the assistant's answer to them (None if the user spoke last or the
-        answer is empty). None for a text that does not begin with a turn.
+    Turns begin with "Human:" or "Assistant:" after an empty line; those of one speaker in a row are
+    joined. A text that does not begin with a turn is None.
 
     Example:
         >>> read_transcript("\n\nHuman: Why?\n\nAssistant: Because.")

@@ -61,11 +61,6 @@ def select_device(device: str | torch.device) -> torch.device:
         device = preferred.device
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return _named_device(device)
-
-
-def _named_device(device: str | torch.device) -> torch.device:
-    """Return a device that is named, and there."""
     try:
         chosen = torch.device(device)
     except RuntimeError:
@@ -81,12 +76,7 @@ def _named_device(device: str | torch.device) -> torch.device:
 
 
 def use_device(arguments: "TrainingArguments", device: torch.device) -> None:
-    """Make the Trainer use one GPU, which its arguments cannot name; otherwise it uses them all.
-
-    Args:
-        arguments: Changed in place. Those of a launcher's process keep the GPU it was given.
-        device: A GPU; any other device changes nothing.
-    """
+    """Have a Trainer's arguments name one GPU, unless a launcher did; else it uses them all."""
     state = arguments.distributed_state if arguments.device.type == "cuda" else None
     if device.type != "cuda" or state is None or state.num_processes > 1:
         return

@@ -28,10 +28,7 @@ class SettingsError(TokenGymError):
 
 
 class RenderModeError(SettingsError, TypeError):
-    """An unknown render mode.
-
-    Stable-Baselines3 asks for "rgb_array", and takes a ``TypeError`` for a refusal.
-    """
+    """An unknown render mode; Stable-Baselines3 takes a ``TypeError`` for a refusal."""
 
 
 class PromptError(TokenGymError):
@@ -93,12 +90,7 @@ class Stopped(SystemExit):
 def is_fault(error: BaseException) -> bool:
     """Return whether an exception is an error of the code that raised it, not a stop of it.
 
-    A panic of a library in Rust derives from ``BaseException``, and so passes every
-    ``except Exception``.
-
-    Example:
-        >>> is_fault(ValueError()), is_fault(SystemExit(0)), is_fault(KeyboardInterrupt())
-        (True, True, False)
+    A panic of a library in Rust derives from ``BaseException`` alone.
     """
     return not isinstance(error, KeyboardInterrupt | GeneratorExit | Stopped)
 

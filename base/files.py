@@ -33,10 +33,7 @@ _TORCH_SIGNS = ("PytorchStreamWriter", "inline_container", "iostream error")
 
 
 def odd_entry(folder: Path) -> Path | None:
-    """Return an entry of a folder, at any depth, that is no file or folder, or None.
-
-    Reading a pipe waits for ever, and an archive of somebody else's can hold one.
-    """
+    """Return a pipe or device in a folder, at any depth, which might be read for ever; or None."""
     entries = sorted(folder.rglob("*"))
     return next((path for path in entries if not (path.is_file() or path.is_dir())), None)
 
@@ -64,7 +61,13 @@ def writing(path: Path | str) -> Iterator[None]:
 
 def _storage_error(path: Path | str, error: Exception) -> StorageError | None:
     """Return the error of a disk that took no more; None if an exception tells of no such thing."""
-    if (number := _system_error(error)) is None:
+    number = error.errno if isinstance(error, OSError) else None
+    if type(error).__name__ == "SafetensorError":
+        said = re.search(r"os error (\d+)", str(error))
+        number = int(said[1]) if said else None
+    elif isinstance(error, RuntimeError) and any(sign in str(error) for sign in _TORCH_SIGNS):
+        number = errno.ENOSPC
+    if number not in _FAILURES:
         return None
     failure = StorageError(
         f"cannot write {path}: {os.strerror(number)}; free some space there and run the same "
@@ -72,19 +75,6 @@ def _storage_error(path: Path | str, error: Exception) -> StorageError | None:
     )
     failure.errno = number
     return failure
-
-
-def _system_error(error: BaseException) -> int | None:
-    """Return the number of the failed write that an exception tells of; None for any other."""
-    if isinstance(error, OSError):
-        return error.errno if error.errno in _FAILURES else None
-    if type(error).__name__ == "SafetensorError" and (
-        error_number := re.search(r"os error (\d+)", str(error))
-    ):
-        return int(error_number[1]) if int(error_number[1]) in _FAILURES else None
-    if isinstance(error, RuntimeError) and any(sign in str(error) for sign in _TORCH_SIGNS):
-        return errno.ENOSPC
-    return None
 
 
 @contextmanager
@@ -191,10 +181,7 @@ def previous_folder(path: Path) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically; its folder is made if needed.
-
-    A lone surrogate, which UTF-8 lacks, is written as its escape, as JSON has it.
-    """
+    """Write a text file atomically; a lone surrogate, which UTF-8 lacks, becomes its escape."""
     write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
 
 
@@ -228,11 +215,7 @@ def check_regular(path: Path) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        ValueError: if it is missing, damaged or no regular file.
-    """
+    """Read a JSON file; one that is missing or damaged is a ``ValueError``."""
     check_regular(path)
     try:
         return parse_json(path.read_text(encoding="utf-8"))
@@ -269,11 +252,7 @@ def write_hashed(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def read_hashed(path: Path) -> dict[str, Any]:
-    """Read what `write_hashed` wrote, without the hash.
-
-    Raises:
-        ValueError: if it is missing, damaged, or was changed since it was written.
-    """
+    """Read what `write_hashed` wrote, without the hash; refuse it if it was changed since."""
     record = read_json(path)
     if not isinstance(record, dict):
         raise ValueError(f"{path} is damaged; delete {path.parent} and run again")
@@ -348,10 +327,7 @@ def to_json(value: Any, *, nulls: bool = False) -> Any:
 def read_once(
     maxsize: int | None = 8, also: Callable[[], Hashable] = tuple
 ) -> Callable[[Callable[Concatenate[Any, P], T]], Callable[Concatenate[str | Path, P], T]]:
-    """Return a decorator of readers of a file or folder, which reads anew only what has changed.
-
-    The reader's first argument is the path, or a name of no file; the others can be hashed.
-    """
+    """Return a decorator of readers of a path, which reads anew only what ``also`` or files say."""
 
     def decorated(
         read: Callable[Concatenate[Any, P], T],

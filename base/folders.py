@@ -1,12 +1,11 @@
 """Folders of results: written by one process at a time, and read whole, as they were written."""
 
-import errno
+import fcntl
 import io
 import json
 import logging
 import os
 import socket
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -45,15 +44,14 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises:
         FolderInUseError: if another process, or another block of this one, has it.
-        StorageError: if the folder cannot be made or takes no file, or no file there can be locked.
+        StorageError: if no file can be written or locked there.
     """
     path = folder / LOCK
     parents = [parent for parent in folder.parents if not parent.exists()]
     try:
         file = _acquire(path)
-    except (FolderInUseError, StorageError):
-        raise
     except OSError as error:
+        _remove_empty(folder, *parents)
         raise StorageError(
             f"cannot write to {folder}: {error.strerror or error}; name another folder"
         ) from error
@@ -62,12 +60,16 @@ def locked(folder: Path) -> Iterator[None]:
             os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
     finally:
-        with suppress(PermissionError):  # Windows keeps what is open
-            path.unlink(missing_ok=True)
-        with suppress(OSError):  # it is not empty
-            for each in (folder, *parents):
-                each.rmdir()
+        path.unlink(missing_ok=True)
+        _remove_empty(folder, *parents)
         file.close()
+
+
+def _remove_empty(*folders: Path) -> None:
+    """Remove folders up to the first that holds something."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def _acquire(path: Path) -> io.TextIOWrapper:
@@ -83,56 +85,24 @@ def _acquire(path: Path) -> io.TextIOWrapper:
                 raise
             continue
         try:
-            _lock(file)
-        except BlockingIOError:
-            raise _in_use(path, file) from None
-        except OSError as error:
-            raise _without_locks(path, file, error) from error
-        try:  # the last owner may have deleted the file between opening and locking
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The last owner may have deleted the file between opening and locking.
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 file.truncate(0)
                 return file
-        except FileNotFoundError:
-            pass
-        file.close()
-
-
-def _in_use(path: Path, file: io.TextIOWrapper) -> FolderInUseError:
-    """Close a lock file that another process has locked, and return the error."""
-    with file:
-        file.seek(0)
-        owner = file.read() or "another process"
-    return FolderInUseError(
-        f"{path.parent} is in use by {owner}; wait for it to end or stop it, or name another folder"
-    )
-
-
-def _without_locks(path: Path, file: io.TextIOWrapper, error: OSError) -> StorageError:
-    """Remove a lock file that cannot be locked, and return the error."""
-    file.close()
-    path.unlink(missing_ok=True)
-    with suppress(OSError):  # it was not empty
-        path.parent.rmdir()
-    return StorageError(
-        f"the file system of {path.parent} has no locks ({error.strerror or error}), and without "
-        "them two processes could write there at once; name a folder on another one"
-    )
-
-
-def _lock(file: io.TextIOWrapper) -> None:
-    """Lock an open file without waiting; `BlockingIOError` says that another process has it."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        file.seek(1 << 30)  # a byte that nobody reads: locked ones cannot be
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError as error:
-            raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK)) from error
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.close()
+        except BlockingIOError:
+            with file:
+                file.seek(0)
+                owner = file.read() or "another process"
+            raise FolderInUseError(
+                f"{path.parent} is in use by {owner}; wait for it to end or stop it, or name "
+                "another folder"
+            ) from None
+        except OSError:  # a file system without locks
+            file.close()
+            path.unlink(missing_ok=True)
+            raise
 
 
 # --- folders with a record of their files ---------------------------------------------------------
@@ -252,24 +222,16 @@ def _read_record(
         if hashes_now.get(name) != expected:
             state = "missing" if name not in hashes_now else "damaged"
             raise CheckpointError(f"{folder / name} is {state}; use an earlier checkpoint")
-    entries = {
-        file,
-        *(entry for name in hashes for entry in (folder / name, *(folder / name).parents)),
-    }
-    if extra := sorted(set(folder.rglob("*")) - entries):
+    recorded = {file, *(folder / name for name in hashes)}
+    recorded |= {parent for entry in recorded for parent in entry.parents}
+    if extra := sorted(set(folder.rglob("*")) - recorded):
         raise CheckpointError(f"{extra[0]} was not saved with the checkpoint; remove it")
     check_entries(record, {**kinds, "format": int, "files": dict, "hash": str}, str(file))
     return record
 
 
 def check_links(folder: Path) -> None:
-    """Refuse links in a folder, by which files outside it would be read as its own.
-
-    The hub's cache, which is made of links into itself, passes.
-
-    Raises:
-        CheckpointError: naming a link.
-    """
+    """Refuse links in a folder to files outside it; those of the hub's cache into itself pass."""
     links = [path for path in sorted(folder.rglob("*")) if path.is_symlink()]
     if not links:
         return
@@ -284,13 +246,7 @@ def check_links(folder: Path) -> None:
 
 
 def check_entries(record: object, kinds: Mapping[str, Any], name: str) -> None:
-    """Refuse what was read from JSON unless it has these entries and no others.
-
-    Args:
-        record: What was read.
-        kinds: The type of each entry, or types, as ``isinstance`` takes them.
-        name: What it is, for the message.
-    """
+    """Refuse what was read from JSON unless it has entries of these types, and no others."""
     if not isinstance(record, dict):
         raise CheckpointError(f"{name} must be an object, got {record!r}")
     if differ := sorted(record.keys() ^ kinds.keys()):
@@ -300,9 +256,7 @@ def check_entries(record: object, kinds: Mapping[str, Any], name: str) -> None:
             "that save() wrote"
         )
     for entry, kind in kinds.items():
-        is_kind = isinstance(record[entry], kind) and not isinstance(record[entry], bool)
-        if not is_kind:
-            raise CheckpointError(
-                f"{entry} of {name} must be {getattr(kind, '__name__', kind)}, got "
-                f"{record[entry]!r}"
-            )
+        value = record[entry]
+        if isinstance(value, bool) or not isinstance(value, kind):
+            wanted = getattr(kind, "__name__", kind)
+            raise CheckpointError(f"{entry} of {name} must be {wanted}, got {value!r}")

@@ -214,10 +214,10 @@ _LIBRARY = threading.RLock()
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Use transformers alone, its progress bars and loading reports off: errors say what matters.
+    """Use transformers alone, its progress bars and loading reports off.
 
-    Other threads wait: while a model is read, transformers replaces methods of its classes, such as
-    ``PreTrainedModel.tie_weights``, and of two threads at once one would put back the other's.
+    Other threads wait: while a model is read, transformers replaces methods of its classes, and of
+    two threads at once one would put back the other's.
     """
     from transformers.utils import logging
 
@@ -245,10 +245,9 @@ def _write(file: Path, sha256: str, folder: Path) -> dict[str, Any]:
         )
     try:
         FORMATS.find(suffix)(file, folder)
-    except (MemoryError, PretrainedError):
-        raise
     except Exception as error:  # transformers and gguf raise a dozen kinds
-        if isinstance(error, OSError) and error.errno:
+        is_of_system = isinstance(error, OSError) and error.errno
+        if is_of_system or isinstance(error, MemoryError | PretrainedError):
             raise
         remedy = "pass one of a family that transformers reads, such as llama or qwen2"
         if isinstance(error, ImportError):

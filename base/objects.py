@@ -21,13 +21,7 @@ ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def word_of(item: Any, packages: Mapping[str, str] | None = None) -> str:
-    """Return the word that stands for an object.
-
-    Args:
-        item: The object.
-        packages: Short names of packages, of a registry that finds objects in modules; None for
-            one that finds them in files alone.
-    """
+    """Return the word that stands for an object; ``packages`` as a `Registry` has them."""
     return place_of(item, packages) or keep(item)
 
 
@@ -80,10 +74,7 @@ def place_of(item: Any, packages: Mapping[str, str] | None) -> str | None:
 
 
 def _digest(item: Any) -> str:
-    """Return a digest of what an object is: of its source, and of the values that it holds.
-
-    What was computed with an object of another digest is none of its results.
-    """
+    """Return a digest of an object's source, and of the values that it holds."""
     if (fingerprint := getattr(item, "_fingerprint", None)) is not None:  # of a datasets.Dataset
         return sha256(str(fingerprint).encode()).hexdigest()[:8]
     is_defined = isinstance(item, type) or inspect.isfunction(item)

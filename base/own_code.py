@@ -5,13 +5,13 @@ from __future__ import annotations
 import ast
 import importlib.machinery
 import importlib.util
-import linecache
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from types import CodeType, TracebackType
+from types import CodeType
 from typing import Any
 
 from tokengym.base.errors import SettingsError, TokenGymError, is_fault
@@ -62,10 +62,7 @@ def load_from_file(path: Path, name: str, *, error: type[TokenGymError] = Settin
 
 
 def code_hash(path: Path, *, error: type[TokenGymError] = SettingsError) -> str:
-    """Return the SHA-256 of a Python file of the user's, and of what it imports beside it.
-
-    A change of either changes what it does. Of a file that imports none it is the file's own.
-    """
+    """Return the SHA-256 of a Python file; of a file that imports some beside it, that of all."""
     if not path.is_file():
         raise error(f"there is no file {path}; write path/to/file.py:Name")
     first, *others = (sha256(file.read_bytes()).hexdigest() for file in (path, *neighbours(path)))
@@ -73,10 +70,7 @@ def code_hash(path: Path, *, error: type[TokenGymError] = SettingsError) -> str:
 
 
 def neighbours(path: Path) -> list[Path]:
-    """Return the files beside a Python file that it imports, and those that these import.
-
-    They are found in the text, without running it. What is installed goes before them.
-    """
+    """Return the files beside a Python file, not run, that it and these import."""
     folder, files, left = path.parent.resolve(), dict[Path, None](), [path.resolve()]
     while left:
         for name in _imported_names(left.pop()):
@@ -115,14 +109,10 @@ def _imported_names(path: Path) -> set[str]:
 
 
 class _FromSource(importlib.machinery.SourceFileLoader):
-    """Compiles a file as it stands, whose hash is shown and kept.
-
-    What was compiled before is told by size and second, and a downloaded folder may bring it: it
-    can be of another text than the one that was read and trusted.
-    """
+    """Compiles a file as it stands: what was compiled before can be of another, untrusted text."""
 
     def get_code(self, fullname: str) -> CodeType | None:
-        """See `importlib.abc.InspectLoader.get_code`."""
+        """Return the code of the text, see `importlib.abc.InspectLoader.get_code`."""
         path = self.get_filename(fullname)
         return self.source_to_code(self.get_data(path), path)
 
@@ -170,11 +160,6 @@ def running_user_code(
     """Turn what code of the user's raises within the block into one line, ``sys.exit`` too.
 
     Errors of tokengym pass, and so does Ctrl-C: only a ``raise KeyboardInterrupt`` is an error.
-
-    Args:
-        beginning: Beginning of the message.
-        path: The code's file; None for code that is in no file of its own.
-        error: Class of what is raised.
     """
     try:
         yield
@@ -187,10 +172,7 @@ def running_user_code(
 
 def _is_raised_in(path: Path | None, error: BaseException) -> bool:
     """Return whether a file says ``raise`` where an exception comes from."""
-    last: TracebackType | None = error.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    file = "" if last is None else last.tb_frame.f_code.co_filename
-    if path is None or last is None or Path(file).resolve() != path.resolve():
+    frames = traceback.extract_tb(error.__traceback__)
+    if path is None or not frames or Path(frames[-1].filename).resolve() != path.resolve():
         return False
-    return "raise" in linecache.getline(file, last.tb_lineno).split()
+    return "raise" in (frames[-1].line or "").split()

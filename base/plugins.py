@@ -23,10 +23,7 @@ def plugins(group: str, name: str | None = None) -> list[EntryPoint]:
 
 
 def missing_laboratory() -> str:
-    """Return where else an unknown name may come from; "" where tokengym-lab is installed.
-
-    It ends a message, and begins with its separator.
-    """
+    """Return the end of a message on an unknown name; "" where tokengym-lab is installed."""
     try:
         distribution("tokengym-lab")
     except PackageNotFoundError:
@@ -40,13 +37,9 @@ def missing_laboratory() -> str:
 def lazily(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """Return ``__getattr__``, ``__dir__`` and ``__all__`` of a package.
 
-    It exports what the block ``if TYPE_CHECKING`` of its ``__init__.py`` imports: read as text,
-    which takes 0.2 ms, so that each name is written once, for type checkers as well, and imported
-    when it is first used: torch alone takes seconds. ``lazy_loader`` reads a second file likewise,
-    and knows no names of other folders. Names that installed packages add are found too.
-
-    Args:
-        package: Its full name; it is being imported.
+    It exports what the block ``if TYPE_CHECKING`` of its ``__init__.py`` imports, read as text in
+    0.2 ms, and imports each name when it is first used: torch alone takes seconds. Names that
+    installed packages add are found too.
     """
     module = sys.modules[package]
     loader: Any = module.__spec__ and module.__spec__.loader

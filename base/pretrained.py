@@ -115,10 +115,9 @@ def _read_model(auto_class: Any, parts: StoredParts, options: Mapping[str, Any])
 
 
 def _align(model: Any) -> None:
-    """Put a model's weights where torch would: products round by where a matrix begins in memory.
+    """Put a model's weights where torch would, not where the header of a file ended.
 
-    Weights of a file begin where its header ends, so that the same weights in another file, such as
-    those of an agent that goes on, would compute other last digits.
+    Products round by where a matrix begins in memory.
     """
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.data_ptr() % ALIGNED:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 import reprlib
-from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, overload
@@ -118,35 +117,9 @@ class Prompt:
         return cls(chat.text, reference, query_type, metadata, chat)
 
 
-class _Selectable(Sequence[Prompt]):
-    """Prompts whose slices are of their own class."""
-
-    @overload
-    def __getitem__(self, index: int) -> Prompt: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Self: ...
-
-    def __getitem__(self, index: int | slice) -> Prompt | Self:
-        if isinstance(index, slice):
-            return self.select(range(*index.indices(len(self))))
-        return self._at(index)
-
-    @abstractmethod
-    def select(self, positions: Sequence[int]) -> Self:
-        """Return the prompts at some positions, in the order of these."""
-
-    @abstractmethod
-    def _at(self, position: int) -> Prompt:
-        """Return one prompt."""
-
-
 @dataclass(frozen=True, kw_only=True)
-class PromptColumns(_Selectable):
-    """Prompts as columns, which take a fraction of the memory of as many `Prompt` objects.
-
-    Whoever builds it has checked the columns as `Prompt` does.
-    """
+class PromptColumns(Sequence[Prompt]):
+    """Prompts as checked columns, which take a fraction of the memory of `Prompt` objects."""
 
     texts: tuple[str, ...]
     """The texts."""
@@ -160,7 +133,7 @@ class PromptColumns(_Selectable):
     def __len__(self) -> int:
         return len(self.texts)
 
-    def _at(self, position: int) -> Prompt:
+    def __getitem__(self, position: Any) -> Any:
         return Prompt(
             self.texts[position],
             None if self.references is None else self.references[position],
@@ -183,7 +156,7 @@ class PromptColumns(_Selectable):
         )
 
 
-class PromptSet(_Selectable):
+class PromptSet(Sequence[Prompt]):
     """An immutable, non-empty sequence of prompts; a prompt's id is its position.
 
     Args:
@@ -225,8 +198,16 @@ class PromptSet(_Selectable):
     def __len__(self) -> int:
         return len(self._prompts)
 
-    def _at(self, position: int) -> Prompt:
-        return self._prompts[position]
+    @overload
+    def __getitem__(self, index: int) -> Prompt: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+
+    def __getitem__(self, index: int | slice) -> Prompt | Self:
+        if isinstance(index, slice):
+            return self.select(range(*index.indices(len(self))))
+        return self._prompts[index]
 
     def __iter__(self) -> Iterator[Prompt]:
         return iter(self._prompts)
@@ -260,27 +241,13 @@ class PromptSet(_Selectable):
         return sum(bool(prompt.messages) for prompt in self._prompts)
 
     def select(self, positions: Sequence[int]) -> Self:
-        """Return the prompts at some positions, in the order of these.
-
-        Args:
-            positions: The positions, at least one.
-
-        Raises:
-            PromptError: if there are none.
-        """
+        """Return the prompts at some positions, at least one, in the order of these."""
         if isinstance(self._prompts, PromptColumns):
             return self.of_columns(self._prompts.select(positions))
         return type(self)(self._prompts[position] for position in positions)
 
     def with_texts(self, texts: Sequence[str]) -> Self:
-        """Return the prompts with other texts, in the same order.
-
-        Args:
-            texts: (len(self),) texts.
-
-        Raises:
-            PromptError: if one is empty, or there are not as many as prompts.
-        """
+        """Return the prompts with other texts, (len(self),), in the same order."""
         if len(texts) != len(self):
             raise PromptError(f"texts must be {len(self)}, one a prompt, got {len(texts)}")
         if isinstance(self._prompts, PromptColumns):

@@ -82,7 +82,6 @@ def texts_in_options(text: str) -> list[str]:
 
 
 def _written(text: str) -> dict[str, str]:
-    """Return the values of a word's options as they were written, by name."""
     in_file = split_file_word(text)
     options = in_file[2] if in_file else text.partition(":")[2]
     return {key: value for key, _, value in _parted_options(options)}
@@ -116,30 +115,12 @@ def option_value(text: str) -> Any:
     return {"true": True, "false": False}.get(text.lower(), text)
 
 
-def _texts_as_written(
-    word: Spec, factory: Callable[..., Any], options: Mapping[str, Any]
-) -> dict[str, str]:
-    """Return the options that a factory declares as texts or paths, as they were written.
-
-    A folder named 007 is no number.
-    """
-    parameters = inspect.signature(factory).parameters
-    return {
-        key: text
-        for key, text in _written(word.text).items()
-        if not isinstance(options.get(key, ""), str)
-        and key in parameters
-        and _is_text(parameters[key].annotation)
-    }
-
-
-def _is_text(annotation: Any) -> bool:
-    """Return whether a parameter is annotated as a text or path, and as no number or switch."""
-    shown = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    names = {*re.findall(r"\w+", shown)}
-    return not names.isdisjoint(("str", "Path")) and names.isdisjoint(
-        ("int", "float", "bool", "Any", "object")
-    )
+def _is_text(parameter: inspect.Parameter) -> bool:
+    """Return whether a parameter is a text or path, and no number: a folder may be named 007."""
+    kind = parameter.annotation
+    names = {*re.findall(r"\w+", kind.__name__ if isinstance(kind, type) else str(kind))}
+    numbers = ("int", "float", "bool", "Any", "object")
+    return not names.isdisjoint(("str", "Path")) and names.isdisjoint(numbers)
 
 
 # --- what a name stands for -----------------------------------------------------------------------
@@ -188,11 +169,7 @@ def did_you_mean(
 
 
 def imported(address: str) -> Any:
-    """Import and return what ``module:name`` names.
-
-    What only some runs need is reached this way: a GPU's decoding, the training of rewards,
-    learners that sample and rank. Naming it loads nothing.
-    """
+    """Import and return what ``module:name`` names, which only some runs need."""
     module, _, name = address.partition(":")
     return getattr(import_module(module), name)
 
@@ -271,10 +248,7 @@ class Registry(Mapping[str, T]):
         return sorted({point.name for point in plugins(self._group)}) if self._group else []
 
     def import_plugins(self) -> None:
-        """Import what installed packages declare, so that the mapping has it too.
-
-        One that cannot be imported is named in a warning, and the others are there.
-        """
+        """Import what installed packages declare; what cannot be is named in a warning."""
         for name in self.plugins():
             try:
                 self.find(name)
@@ -313,7 +287,6 @@ class Registry(Mapping[str, T]):
         return name, options
 
     def _values(self, text: str, options: str) -> dict[str, Any]:
-        """Return the values of a word's options by name."""
         values: dict[str, Any] = {}
         for name, equals, value in _parted_options(options):
             if equals:
@@ -352,11 +325,6 @@ class Registry(Mapping[str, T]):
                 f"{self.kind} {name!r} is a file; name what it defines: {name}:Name"
                 f"{defined_names(Path(name))}"
             )
-        parts = name.split(",")
-        if len(parts) > 1 and all(self.knows(part) for part in parts):
-            raise self._error(
-                f"{name!r} names several {self.kind}s; separate them by spaces: {' '.join(parts)}"
-            )
         if NAME.fullmatch(name):
             raise self._error(
                 f"{self.kind} {name!r} is an object of the process that passed it; pass it again "
@@ -368,11 +336,7 @@ class Registry(Mapping[str, T]):
         )
 
     def find(self, word: str | Spec) -> T:
-        """Return the entry of a name, "abc" or "rules.py:Half", or of a word.
-
-        Raises:
-            TokenGymError: if there is none, with the near matches, or it cannot be imported.
-        """
+        """Return the entry of a name, "abc" or "rules.py:Half", or of a word; or refuse it."""
         if isinstance(word, str):
             if word in self._entries:
                 return self._entries[word]
@@ -415,17 +379,12 @@ class Registry(Mapping[str, T]):
             return points[0].load()
 
     def _load_from_module(self, module: str, name: str) -> Any:
-        """Return the object of a module, which is imported."""
-        with running_user_code(
-            f"{self.kind} {module}:{name} cannot be imported", None, self._error
-        ):
+        said = f"{self.kind} {module}:{name} cannot be imported"
+        with running_user_code(said, None, self._error):
             inside = vars(import_module(module))
         if name not in inside:
-            classes = [one for one, value in inside.items() if isinstance(value, type)]
-            raise self._error(
-                f"{module} has no {name!r}; {did_you_mean(name, classes)}"
-                f"it has {', '.join(sorted(classes)) or 'no class'}"
-            )
+            classes = sorted(one for one, value in inside.items() if isinstance(value, type))
+            raise self._error(f"{module} has no {name!r}; it has {', '.join(classes)}")
         return inside[name]
 
     def make(self, text: str | Spec) -> Any:
@@ -434,7 +393,6 @@ class Registry(Mapping[str, T]):
         return self.call(word, self.find(word))
 
     def _as_word(self, name: str | Spec) -> Spec:
-        """Return a name without options as a word."""
         if isinstance(name, Spec):
             return name
         in_file = split_file_word(name) if self._from_files and ".py:" in name else None
@@ -460,10 +418,12 @@ class Registry(Mapping[str, T]):
             return factory
         if word.options:
             self.check_options(word, factory, also=also)
-        with running_user_code(
-            f"{self.kind} {word.without_options} cannot be made", word.file, self._error
-        ):
-            return factory(**options | _texts_as_written(word, factory, options))
+        for key, parameter in inspect.signature(factory).parameters.items():
+            if key in options and _is_text(parameter):
+                options[key] = _written(word.text)[key]
+        said = f"{self.kind} {word.without_options} cannot be made"
+        with running_user_code(said, word.file, self._error):
+            return factory(**options)
 
     def check_options(self, word: Spec, factory: Any, *, also: tuple[str, ...] = ()) -> None:
         """Refuse options that a factory does not take, and switches that are not true or false."""

@@ -17,11 +17,7 @@ from tokengym.base.stored.parts import agent_folder
 def check_saved(
     saved: object, source: Path | str, *, named: object = (), trust_code: bool = False
 ) -> None:
-    """Refuse code of one's own that a saved folder names, where words of it become objects.
-
-    A folder may be somebody else's: its "file.py:Name" is looked up only if the caller named the
-    same object in a command or call of theirs.
-    """
+    """Refuse a "file.py:Name" of a saved folder, maybe somebody's, that the caller did not name."""
     trusted = set() if trust_code else {named_object(text) for text in texts_in(named)}
     for text in () if trust_code else texts_in(saved):
         code = named_object(text)
@@ -51,9 +47,8 @@ def named_object(word: str | Spec) -> tuple[Path, str] | None:
 
 
 def _in_file(word: str | Spec) -> tuple[Path, str] | None:
-    """Return the file and the object of a word for code, which may be taken apart; else None."""
     if isinstance(word, Spec):
-        return None if word.file is None else (word.file, word.name)
+        return word.file and (word.file, word.name)
     in_file = split_file_word(word) if ".py:" in word else None
     return in_file and in_file[:2]
 
@@ -75,9 +70,7 @@ def texts_in(value: object) -> Iterator[str | Spec]:
 
 
 def display_name(word: str | Spec) -> str:
-    """Return a word as readers see it: an object of a file by the ``name`` that its class has.
-
-    The file is not run; an object without a name, or a file that is gone, leaves the object's own.
+    """Return a word as readers see it: an object of a file, not run, by the ``name`` it has.
 
     Example:
         >>> display_name("gone.py:Half:share=0.5"), display_name("abc:beta=1")
@@ -92,17 +85,14 @@ def display_name(word: str | Spec) -> str:
 
 def _own_title(path: Path, title: str) -> str:
     """Return the ``name`` that a class of a file has, else the class's own."""
-    for definition in definitions(path):
-        if definition.name != title or not isinstance(definition, ast.ClassDef):
-            continue
-        for line in definition.body:
-            match line:
-                case (
-                    ast.Assign(targets=[ast.Name("name")], value=ast.Constant(str(named)))
-                    | ast.AnnAssign(target=ast.Name("name"), value=ast.Constant(str(named)))
-                ) if named:
-                    title = named
-        break
+    defined = {one.name: one for one in definitions(path)}.get(title)
+    for line in defined.body if isinstance(defined, ast.ClassDef) else ():
+        match line:
+            case (
+                ast.Assign(targets=[ast.Name("name")], value=ast.Constant(str(named)))
+                | ast.AnnAssign(target=ast.Name("name"), value=ast.Constant(str(named)))
+            ):
+                title = named or title
     return title
 
 
@@ -118,9 +108,6 @@ def code_hashes(settings: object, known: Mapping[str, str] | None = None) -> dic
     Args:
         settings: Settings as plain data.
         known: Hashes that were stored with the settings, which stay.
-
-    Raises:
-        SettingsError: if there is no such file.
     """
     stored = known or {}
     return {path: stored.get(path) or code_hash(Path(path)) for path in code_paths(settings)}
@@ -146,10 +133,7 @@ def data_hashes(settings: Iterable[object], known: Mapping[str, str]) -> dict[st
 
 
 def texts_of_options(settings: object) -> list[str]:
-    """Return the texts in options of the words that settings name, some of which may be paths.
-
-    For example "runs/dpo" of "rto:policy=runs/dpo": the numbers depend on what that folder holds.
-    """
+    """Return the texts in options of the words that settings name, maybe paths of data."""
     return [text for word in texts_in(settings) for text in texts_in_options(str(word))]
 
 
@@ -161,7 +145,7 @@ def check_code(code: Mapping[str, str], data: Mapping[str, str]) -> None:
 
 
 def changed_files(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    """Return in words which files have other hashes than before, of those that have a new one."""
+    """Return in words which files have another hash, see `changed_paths`."""
     return [
         f"{path} has changed: its SHA-256 was {old[path][:12]} and is now {new[path][:12]}"
         for path in changed_paths(old, new)
@@ -169,15 +153,12 @@ def changed_files(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
 
 
 def changed_paths(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    """Return the paths of the files that `changed_files` tells of."""
+    """Return the paths of files whose hash has become another."""
     return [path for path, before in old.items() if new.get(path, before) != before]
 
 
 def keep_code(code: Mapping[str, str], folder: Path) -> None:
-    """Write a copy of each file, and of what it imports beside it, into a folder.
-
-    They are compared with what the files become.
-    """
+    """Write a copy of each file, and of what it imports beside it, into a folder."""
     for path in code:
         for file in (path, *map(str, neighbours(Path(path)))):
             write_bytes(copy_of(file, folder), Path(file).read_bytes())

@@ -7,10 +7,9 @@ value in one line that names it, what is accepted, and the remedy.
 """
 
 import inspect
-import math
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
-from math import inf
+from math import inf, isfinite
 from numbers import Real
 from operator import index
 from typing import Any, NoReturn, TypeVar, get_type_hints
@@ -49,21 +48,16 @@ def from_keywords(
         ValueError: if a value is out of range.
     """
     known = [one.name for one in fields(declared)]  # type: ignore[arg-type]
-    for name in keywords:
-        if name not in known:
-            known = [*others, *known]
-            hint = did_you_mean(name, known, shown={word: word for word in known})
-            if said := (said_by or {}).get(name):
-                hint = f"{said}; "
-            raise TypeError(f"{owner}() has no argument {name!r}; {hint}known: {', '.join(known)}")
+    for name in [name for name in keywords if name not in known]:
+        known = [*others, *known]
+        said = (said_by or {}).get(name)
+        hint = f"{said}; " if said else did_you_mean(name, known)
+        raise TypeError(f"{owner}() has no argument {name!r}; {hint}known: {', '.join(known)}")
     return declared(**keywords)
 
 
 def shown_signature(function: Callable[..., Any], *declared: type) -> inspect.Signature:
-    """Return a function's signature with the fields of settings dataclasses in it.
-
-    The function's own ``**keywords`` parameter is replaced by one keyword-only parameter per field.
-    """
+    """Return a function's signature with fields in it, keyword-only, for its ``**keywords``."""
     signature = inspect.signature(function)
     declared_parameters = [
         parameter
@@ -86,12 +80,9 @@ def shown_signature(function: Callable[..., Any], *declared: type) -> inspect.Si
 
 
 def accepts_settings(*declared: type) -> Callable[[F], F]:
-    """Show the fields of settings dataclasses in the signature of a method that takes them.
+    """Show the fields of settings dataclasses in the signature of what takes them.
 
     `inspect.signature`, `help` and editors then show what is accepted.
-
-    Args:
-        declared: The dataclasses, in the order of their parameters.
     """
 
     def decorate(function: F) -> F:
@@ -105,7 +96,6 @@ def accepts_settings(*declared: type) -> Callable[[F], F]:
 
 
 def _default(field: Any) -> Any:
-    """Return a field's default, as a signature shows it."""
     if field.default is not MISSING:
         return field.default
     return inspect.Parameter.empty if field.default_factory is MISSING else field.default_factory()
@@ -265,30 +255,23 @@ def changed(settings: T | type[T], **changes: Any) -> T:
     known = {leaf.path[-1]: leaf.path for leaf in reversed(list(field_paths(settings)))}
     for name in changes:
         if name not in known:
-            hint = did_you_mean(name, known, shown={word: word for word in known})
             owner = settings if isinstance(settings, type) else type(settings)
-            said = f"{owner.__name__} has no setting {name!r}; {hint}"
-            raise TypeError(said.rstrip("; "))
+            hint = did_you_mean(name, known) or f"it has {', '.join(known)}"
+            raise TypeError(f"{owner.__name__} has no setting {name!r}; {hint}".rstrip())
     return with_values(settings, {known[k]: v for k, v in changes.items() if v is not None})
 
 
 def from_json(declared: type[T], data: Mapping[str, Any]) -> T:
-    """Return the settings that `to_json` wrote, built once from what was read.
-
-    One that was written before a setting existed lacks it, and has its default: a new setting's
-    default is what was done before.
-    """
+    """Return the settings that `to_json` wrote; one that it lacks is newer and has its default."""
     values = dict(data)
     if unknown := sorted({*values} - {*names_of(declared)}):
         raise SettingsError(f"{declared.__name__} of another version: {unknown[0]} is unknown")
     for one in fields(declared):  # type: ignore[arg-type]
         default = _default(one)
         if one.name not in data:
-            if default is inspect.Parameter.empty:
-                raise SettingsError(
-                    f"{declared.__name__} of another version: {one.name} is missing"
-                )
-            continue
+            if default is not inspect.Parameter.empty:
+                continue
+            raise SettingsError(f"{declared.__name__} of another version: {one.name} is missing")
         value = data[one.name]
         if is_dataclass(default) and not is_dataclass(value):
             values[one.name] = from_json(type(default), value)
@@ -353,21 +336,21 @@ def check_number(
         if value is None and optional:
             continue
         is_number = isinstance(value, Real) and not isinstance(value, bool)
+        try:
+            number = float(value) if is_number else None
+        except OverflowError:
+            number = None
         if not (
-            is_number
+            number is not None
             and (above is None or value > above)
             and (least is None or value >= least)
             and (below is None or value < below)
             and (most is None or value <= most)
-            and (not finite or -inf < value < inf)  # no overflow, as math.isfinite has
+            and (not finite or isfinite(number))
         ):
-            _refuse(name, value, wanted.strip(), optional, hint, error)
+            _refuse(name, value, wanted.strip() or "a number", optional, hint, error)
         if type(value) is not float and not (isinstance(value, int) and abs(value) < 2**63):
-            try:
-                object.__setattr__(owner, name, float(value))
-            except OverflowError:
-                wanted = f"{wanted or 'a number'} and within 1.8e308 of 0"
-                _refuse(name, value, wanted.strip(), optional, hint, error)
+            object.__setattr__(owner, name, number)
 
 
 def check_choice(
@@ -386,10 +369,7 @@ def check_choice(
 
 
 def check_memory(name: str, value: int, *, bytes_each: int) -> None:
-    """Refuse a number of things that the memory at hand cannot hold.
-
-    It is refused before anything is allocated: a system that lends memory which it does not have
-    would otherwise end the process later.
+    """Refuse a number of things that memory cannot hold, before the system ends the process.
 
     Args:
         name: Setting that says how many there are, for the message.
@@ -413,8 +393,6 @@ def _refuse(
     name: str, value: Any, wanted: str, optional: bool, hint: str, error: type[ValueError]
 ) -> NoReturn:
     also, end = ", or None" if optional else "", f"; {hint}" if hint else ""
-    if isinstance(value, int) and abs(value) >= 10**40:  # Python refuses to print the longest
-        shown = f"an integer of about {round(value.bit_length() * math.log10(2))} digits"
-    else:
-        shown = repr(value)
+    is_huge = isinstance(value, int) and value.bit_length() > 128  # Python prints not all of them
+    shown = f"an integer of {value.bit_length()} bits" if is_huge else repr(value)
     raise error(f"{name} must be {wanted}{also}, got {shown}{end}")

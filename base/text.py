@@ -1,6 +1,5 @@
 """Texts and numbers as reports and terminals show them: safe to show, and 0 without a sign."""
 
-import codecs
 import html
 import math
 import re
@@ -10,15 +9,6 @@ from typing import Any
 
 _BIDIRECTIONAL = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 """Code points that change the direction of text."""
-
-
-_PLAIN_NAME = "tokengym.plain"
-_PLAIN = {
-    **{"\u2212": "-", "\u2013": "-", "\u2026": "...", "\u221e": "inf", "\u00b1": "+-"},
-    **{"\u25b2": "^", "\u25bc": "v", "\u00b7": "|", "\u00d7": "x", "\u00b2": "^2"},
-    **{"\u201c": '"', "\u201d": '"', "\u2018": "'", "\u2019": "'", "\u2192": "->"},
-}
-"""Characters that an encoding may lack, with others that stand for them."""
 
 
 def printable(text: str) -> str:
@@ -37,8 +27,8 @@ def printable(text: str) -> str:
 
 
 def printable_value(value: object) -> Any:
-    """Return a template's value, a text without what a browser would not show as it is."""
-    return printable(value) if type(value) is str else value  # markup is a subclass
+    """Return a template's value, a text as `printable` has it; markup is a subclass of texts."""
+    return printable(value) if type(value) is str else value
 
 
 def markdown(text: str) -> str:
@@ -70,26 +60,6 @@ def _shown(character: str) -> str:
     if character in "\n\t" or not hidden:
         return character
     return chr(0x2400 + code) if code < 0x20 else "\ufffd"
-
-
-def register_plain_text() -> str:
-    """Have a codec's errors replaced by plain characters, and return the name to ask for it by.
-
-    Example:
-        >>> name = register_plain_text()
-        >>> "\u22120.5 \u25b2".encode("ascii", name)
-        b'-0.5 ^'
-    """
-    codecs.register_error(_PLAIN_NAME, _replace_lacking)
-    return _PLAIN_NAME
-
-
-def _replace_lacking(error: UnicodeError) -> tuple[str, int]:
-    """Return plain characters for those that an encoding lacks, and where they end."""
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    lacking = error.object[error.start : error.end]
-    return "".join(_PLAIN.get(character, "?") for character in lacking), error.end
 
 
 def listed(names: Sequence[str]) -> str:

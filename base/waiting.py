@@ -14,13 +14,8 @@ class TookTooLongError(Exception):
 def call_within(call: Callable[[], T], seconds: float | None, name: str = "call") -> T:
     """Return what a call returns, and raise what it raises.
 
-    One that takes too long is left behind in a thread that ends with the process: Python cannot
-    stop it, and signals would work in the main thread only.
-
-    Args:
-        call: Called in a thread of its own.
-        seconds: Longest that it may take; None waits for it, in this thread.
-        name: Name of that thread.
+    One that takes longer than ``seconds``, unless that is None, is left behind in a thread that
+    ends with the process: Python cannot stop it, and signals would work in the main thread only.
     """
     if seconds is None:
         return call()

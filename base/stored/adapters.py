@@ -25,11 +25,7 @@ HEADS = ("score.weight", "classifier.weight", "classifier.out_proj.weight")
 
 
 def adapter_weights(folder: Path) -> dict[str, Tensor]:
-    """Return the weights of stored adapters, of any shape, under the names of PEFT.
-
-    Raises:
-        PretrainedError: if there are none, or they cannot be read.
-    """
+    """Return the weights of stored adapters, of any shape, under the names of PEFT."""
     from safetensors.torch import load_file
 
     check_weights(folder)
@@ -82,10 +78,7 @@ COUNT = re.compile(r"\d+")
 
 
 def _check_fields(config: Any) -> None:
-    """Refuse patterns and numbers of a configuration, somebody else's, that would take for ever.
-
-    PEFT matches patterns with Python's `re`, whose time is exponential in groups that are repeated.
-    """
+    """Refuse patterns, which PEFT matches in exponential time, and numbers that take for ever."""
     targets = [getattr(config, name, None) for name in ("target_modules", "exclude_modules")]
     patterns = [pattern for pattern in targets if isinstance(pattern, str)]
     for name in ("rank_pattern", "alpha_pattern"):
@@ -103,16 +96,7 @@ def _check_fields(config: Any) -> None:
 
 
 def load_adapters(adapted: Any, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
-    """Give a model's adapters the weights that are stored in a folder.
-
-    Args:
-        adapted: A ``PeftModel``.
-        folder: Folder of the adapters.
-        weights: What `adapter_weights` read of it; None reads them.
-
-    Raises:
-        PretrainedError: if a weight is missing, in excess or of another shape.
-    """
+    """Give a ``PeftModel`` the weights of a folder, all of them; see `put_adapters`."""
     from peft import set_peft_model_state_dict
     from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
 
@@ -200,11 +184,7 @@ def merged(model: Any) -> Any:
 
 
 def unwrapped(model: Any) -> Any:
-    """Return the transformers model in a ``PeftModel``, its adapters on; any other model itself.
-
-    Raises:
-        PretrainedError: if the adapters are no part of its weights, as with learned prompts.
-    """
+    """Return the transformers model in a ``PeftModel``, its adapters on; any other model itself."""
     from peft import PeftModel
 
     if not isinstance(model, PeftModel):
@@ -238,11 +218,7 @@ def _merged(model: Any) -> Any:
 
 
 def merged_layer(layer: Any) -> Any:
-    """Return a layer without an adapter that computes what the given one does.
-
-    Args:
-        layer: Left as it is: with an adapter it is a copy that is merged.
-    """
+    """Return a layer that computes what one with an adapter does, a copy if it has one."""
     return _without_adapter(copy.deepcopy(layer)) if _has_adapters(layer) else layer
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,14 +109,10 @@ def _fetched_adapters(name: str, options: Mapping[str, Any]) -> Path | None:
     """Return the folder of adapters of the hub; None if it has none of that name."""
     from transformers.utils import cached_file
 
-    fetch = functools.partial(
-        cached_file,
-        name,
-        local_files_only=options["local_files_only"],
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_gated_repo=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
+    faults = ("missing_entries", "gated_repo", "connection_errors")
+    quietly: Any = dict.fromkeys((f"_raise_exceptions_for_{fault}" for fault in faults), False)
+    is_local = options["local_files_only"]
+    fetch = functools.partial(cached_file, name, local_files_only=is_local, **quietly)
     file = fetch(ADAPTER_CONFIG)
     if file is None:
         return None
@@ -127,11 +124,7 @@ def _fetched_adapters(name: str, options: Mapping[str, Any]) -> Path | None:
 
 
 def _base_of(folder: Path) -> tuple[str | Path, dict[str, Any]]:
-    """Return the model that adapters were trained on, and its revision.
-
-    A saved agent's folder holds it, wherever that folder has been moved to. Beside other adapters
-    may be anything, such as the model that they were merged into.
-    """
+    """Return the model that adapters were trained on, a saved agent's own, and its revision."""
     agent, file = folder.parent, folder / ADAPTER_CONFIG
     if folder.name == ADAPTER and (agent / CHECKPOINT_RECORD).is_file():
         if (agent / BASE).is_file():
@@ -161,10 +154,7 @@ def _base_of(folder: Path) -> tuple[str | Path, dict[str, Any]]:
 
 
 def tokenizer_place(word: str | Path) -> str | Path | None:
-    """Return where a stored model's tokenizer is; None if a folder has none, nor its base.
-
-    It is stored with the model, beside it as bundles do, or with the base that adapters go on.
-    """
+    """Return where a stored model's tokenizer is: with it, beside it, or with its base; or None."""
     path = located(word)
     folder = Path(path)
     if not folder.is_dir():
@@ -192,16 +182,13 @@ def say_merged(adapters: Path, base: str | Path) -> None:
 def check_place(path: str | Path) -> None:
     """Refuse a path of this machine that does not exist, before the hub is asked for it.
 
-    A hub name is "name" or "owner/name". What begins with ".", "/" or "~", has two slashes or a
-    backslash, or whose first part is a folder here, is a path.
+    A hub name is "name" or "owner/name", whose first part is no folder here.
     """
     text = str(path)
     if text and Path(text).exists():
         return
-    first = Path(text).parts[0] if text else ""
-    is_path = text.startswith((".", "/", "~")) or "\\" in text
-    is_path = is_path or text.count("/") > 1 or text.endswith("/")
-    if is_path or not text or ("/" in text and Path(first).is_dir()):
+    is_name = re.fullmatch(r"[^./~\\][^/\\]*(/[^/\\]+)?", text)
+    if not is_name or ("/" in text and Path(text).parent.is_dir()):
         near = _near(text) if text else ""
         raise PretrainedError(f"there is no folder {text!r}; check the path of the model{near}")
 
@@ -209,8 +196,7 @@ def check_place(path: str | Path) -> None:
 def hub_answers(name: str, kind: Literal["model", "dataset"] = "model") -> bool:
     """Return whether the hub has a name; False where the copy that is stored here must do.
 
-    It is asked once: transformers and datasets would try again for half a minute where no hub can
-    be reached. What else it may say, such as that a licence must be accepted, they say as well.
+    It is asked once: transformers and datasets would try again for half a minute without a hub.
     """
     from huggingface_hub import constants, errors, get_hf_file_metadata, hf_hub_url
 

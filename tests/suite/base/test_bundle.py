@@ -287,8 +287,8 @@ def test_a_tokenizer_of_the_callers_is_read_every_time(tokenizer, folder):
         ("comparison", {"rewards": ["sparse", "evil.py:Evil"]}, r"names code.*evil\.py:Evil"),
         ("options", {"stop_strings": {"evil.py:Evil": 1, "a": "evil.py:Evil"}}, "names code"),
         ("models", {"policy": "evil.py:Evil"}, "names code"),
-        ("env", 3, r"env of.*got 3"),
-        ("training", [1], r"training of.*got \[1\]"),
+        ("env", 3, r"env of type str, got 3"),
+        ("training", [1], r"training of type dict, got \[1\]"),
     ],
 )
 def test_words_of_a_bundle_run_no_code(folder, monkeypatch, entry, value, said):

@@ -57,7 +57,7 @@ def test_fields_are_changed_by_path_and_by_name():
     assert with_values(Outer(), {("every",): 4, ("inner", "rate"): 0.25}) == expected
     assert changed(Outer(), every=4, rate=0.25, count=None) == expected
     assert changed(Outer(count=1), count=None) == Outer(count=1)  # None is no change
-    with pytest.raises(TypeError, match=r"Outer.*'rat'.*rate\?"):
+    with pytest.raises(TypeError, match=r"Outer.*'rat'.*'rate'"):
         changed(Outer(), rat=1.0)
     with pytest.raises(ValueError, match=r"every.*>= 1, got 0"):
         changed(Outer(), every=0)
@@ -125,17 +125,12 @@ def test_integers_that_torch_cannot_hold_become_floats_or_are_refused():
     check_number(settings, "rate", above=0.0, finite=True)
     assert (type(settings.rate), settings.rate) == (float, 1e30)
     assert (torch.ones(2) / settings.rate).tolist() == pytest.approx([1e-30, 1e-30])
-    for exponent in (400, 5000):  # Python prints no integer of more than 4300 digits
-        for finite in (False, True):
-            with pytest.raises(
-                SettingsError,
-                match=rf"rate must be .*> 0 and within 1.8e308 of 0, got an integer of about "
-                rf"{exponent} digits; lower it",
-            ):
-                check_number(
-                    Inner(rate=10**exponent), "rate", above=0.0, finite=finite, hint="lower it"
-                )
-    with pytest.raises(SettingsError, match=r"\[0, 1\].*400 digits"):
-        check_number(Inner(rate=10**400), "rate", least=0.0, most=1.0)
-    with pytest.raises(SettingsError, match=r"1 and 9.*5000 digits"):
-        check_count(Inner(rate=10**5000), "rate", most=9)
+    huge = Inner(rate=10**5000)  # Python prints no integer of more than 4300 digits
+    for check in (
+        lambda: check_number(huge, "rate", above=0.0, hint="lower it"),
+        lambda: check_number(huge, "rate", above=0.0, finite=True),
+        lambda: check_number(huge, "rate", least=0.0, most=1.0),
+        lambda: check_count(huge, "rate", most=9),
+    ):
+        with pytest.raises(SettingsError, match=r"rate must be .*, got an integer of 16610 bits"):
+            check()
