@@ -84,11 +84,7 @@ class Bundle:
 
     @classmethod
     def of(cls, word: Bundle | Path | str) -> Bundle:
-        """Return a bundle, that of a folder, or the bundled one of a name ("smollm2-reviews").
-
-        Raises:
-            BundleError: if there is none.
-        """
+        """Return a bundle, that of a folder, or the bundled one of a name ("smollm2-reviews")."""
         if isinstance(word, Bundle):
             return word
         name = str(word)
@@ -110,11 +106,7 @@ class Bundle:
         return _read_tokenizer(self._part("tokenizer"))
 
     def prompts(self, split: Split = "train") -> PromptSet:
-        """Return the prompts of a split.
-
-        Raises:
-            BundleError: if the file is missing or damaged, or has no prompts of this split.
-        """
+        """Return the prompts of a split, at least one."""
         return _read_prompts(self._part("prompts"), split)
 
     @property
@@ -199,11 +191,7 @@ class Bundle:
         return self._named_models.get(part)
 
     def settings(self, kind: SettingsKind) -> dict[str, Any]:
-        """Return settings whose defaults are the bundle's own, by name.
-
-        Args:
-            kind: Of environments ("options"), of training, of evaluation or of a comparison.
-        """
+        """Return settings of a kind, "options" being an environment's, by name."""
         return dict(self.manifest.get(kind, {}))
 
 

@@ -52,11 +52,7 @@ def auto_device() -> str:
 
 
 def select_device(device: str | torch.device) -> torch.device:
-    """Return the device; "auto" is the preferred one, or the GPU if there is one.
-
-    Raises:
-        ValueError: if it is unknown, or a GPU that this machine lacks.
-    """
+    """Return the device, refused if it is not there; "auto" is the preferred one, or a GPU."""
     if device == "auto":
         device = preferred.device
     if device == "auto":

@@ -139,14 +139,14 @@ def read_folder(
     kinds: Mapping[str, Any],
     load: Callable[[Path, dict[str, Any]], T],
 ) -> T:
-    """Return what ``load`` makes of a folder whose files are unchanged since they were written.
+    """Return what ``load`` makes of a folder that `write_folder` wrote, and of its record.
 
-    If another process replaces the folder meanwhile, ``load`` is called again, so that no result
-    holds files of two folders.
+    If a file is damaged, the previous folder is read. If another process replaces the folder
+    meanwhile, ``load`` is called again, so that no result holds files of two folders.
 
     Args:
-        path: The path given to `write_folder`; if a file is damaged, the previous folder is read.
-        record_name: The name given to `write_folder`.
+        path: The folder.
+        record_name: Name of its record.
         version: The value that the record's "format" must have.
         kinds: Types of the entries that the record must have besides; it may have no others.
         load: Called with the folder and its record.

@@ -45,11 +45,7 @@ class StoredModel:
     """SHA-256 of the file that the folder is made from, if it is."""
 
     def path(self) -> Path:
-        """Return the model's folder, made first if need be.
-
-        Raises:
-            PretrainedError: if the package is not installed, with the command.
-        """
+        """Return the model's folder, made first if need be; or say what to install."""
         spec = importlib.util.find_spec(self.package)
         if spec is None or spec.origin is None:
             raise PretrainedError(

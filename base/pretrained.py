@@ -135,8 +135,8 @@ def load_whole(
     """Return a stored model, every weight of which was stored with it, and no block left out.
 
     Args:
-        auto_class: An ``AutoModel...`` of transformers.
-        path: Folder or hub name.
+        auto_class: As of `from_pretrained`.
+        path: As of `from_pretrained`.
         unread: Prefixes of weights that nothing depends on, so that they need not be stored.
         alone: Refuse every other weight that was stored, such as that of another head.
         options: As of `from_pretrained`.
@@ -170,17 +170,14 @@ def _is_block_left_out(model: Any, name: str) -> bool:
 
 
 def _with_config(path: str | Path, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a model's ``from_pretrained`` with its configuration among them.
-
-    Attention and experts are computed as transformers does by itself: a name in the configuration
-    could have it fetch native code from the hub.
-    """
+    """Return the arguments of a model's ``from_pretrained`` with its configuration among them."""
     from transformers import AutoConfig
 
     apart = {name: value for name, value in options.items() if name == "dtype"}
     rest = {name: value for name, value in options.items() if name not in apart}
     arguments: Any = {"trust_remote_code": False, "return_unused_kwargs": True, **rest}
     config, rest = AutoConfig.from_pretrained(str(path), **arguments)
+    # A name in the configuration could have transformers fetch native code from the hub.
     config._attn_implementation = config._experts_implementation = None
     sizes = dict.fromkeys(("hidden_size", "num_attention_heads", "vocab_size"), sys.maxsize)
     for name, limit in {"num_hidden_layers": MAX_LAYERS, **sizes}.items():

@@ -230,11 +230,7 @@ class Registry(Mapping[str, T]):
         return len(self._entries)
 
     def register(self, name: str, entry: T) -> T:
-        """Make an entry known by name, and return it; an equal one may be registered again.
-
-        Raises:
-            TokenGymError: if another has the name, or it cannot be written in front of options.
-        """
+        """Make an entry known by name, and return it; an equal one may be registered again."""
         if not name or any(mark in name for mark in ":=, "):
             raise self._error(f"name must be free of ':', '=', ',' and spaces, got {name!r}")
         if self._entries.setdefault(name, entry) != entry:
@@ -263,9 +259,6 @@ class Registry(Mapping[str, T]):
 
     def parse(self, text: str | Spec) -> Spec:
         """Return a word taken apart; one that is so already is returned as it is.
-
-        Raises:
-            TokenGymError: if an option has no value.
 
         Example:
             >>> word = Registry("reward", from_files=True).parse("rules.py:Half:share=0.5")
@@ -402,15 +395,7 @@ class Registry(Mapping[str, T]):
         """Return what a factory makes of a word's options.
 
         An object of a package or file is itself unless it is a class, a method of one such as
-        ``from_pretrained``, or has options.
-
-        Args:
-            word: The word.
-            factory: What `find` returned, or its callable part.
-            also: Options that somebody else takes.
-
-        Raises:
-            TokenGymError: if an option is unknown, or the call raises.
+        ``from_pretrained``, or has options. Somebody else takes the options ``also``.
         """
         options = {key: value for key, value in word.options.items() if key not in also}
         is_object = not _makes(factory) if word.file else word.name in self._objects

@@ -54,11 +54,7 @@ def _in_file(word: str | Spec) -> tuple[Path, str] | None:
 
 
 def texts_in(value: object) -> Iterator[str | Spec]:
-    """Yield the texts, and the words taken apart, of mappings and sequences of any depth.
-
-    Each is followed by the words for code in its options, "mine.py:Mean" of
-    "ppo:advantage=mine.py:Mean".
-    """
+    """Yield the texts and words of mappings and sequences, and the words for code in options."""
     left = [value]
     while left:
         item = left.pop()

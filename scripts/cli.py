@@ -20,7 +20,7 @@ import gymnasium
 from tokengym.base.errors import TokenGymError, is_fault
 from tokengym.base.plugins import missing_laboratory
 from tokengym.base.registry import Registry, did_you_mean
-from tokengym.base.text import printable, register_plain_text
+from tokengym.base.text import printable
 from tokengym.scripts.commands.agents import agents
 from tokengym.scripts.commands.compare import compare
 from tokengym.scripts.commands.demo import demo
@@ -104,21 +104,17 @@ def _place_of_fault(error: BaseException) -> str | None:
     if is_ours and (frames[-1].line or "").startswith("raise"):
         return None
     # The user's own code, if it was there: of libraries that it called the last line says less.
-    libraries = (package, str(Path(os.__file__).parent))  # the standard one, and what is in it
-    own = [
-        frame
-        for frame in frames
-        if not frame.filename.startswith(libraries) and "-packages" not in frame.filename
-    ]
-    frame = (own or frames)[-1]
+    libraries = (package, str(Path(os.__file__).parent))
+    own = [f for f in frames if not f.filename.startswith(libraries)]
+    frame = [*frames[-1:], *(f for f in own if "-packages" not in f.filename)][-1]
     return f"{frame.filename}, line {frame.lineno}"
 
 
 def _print_anywhere() -> None:
-    """Have this process print plain characters where its terminal's encoding has no others."""
+    """Have this process print escapes where its terminal's encoding lacks characters."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
-            stream.reconfigure(errors=register_plain_text())
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _process() -> int:
@@ -150,21 +146,13 @@ def _dispatch(arguments: Sequence[str]) -> int:
         print(f"tokengym {__version__}")
         return 0
     command = find_command(name)
-    # torchrun sets RANK; without it torch, which takes seconds, is not imported to ask.
-    if "RANK" in os.environ and name != "train":
-        _refuse_several(name)
-    return call(command, f"tokengym {name}", rest)
-
-
-def _refuse_several(name: str) -> None:
-    """Refuse a command that several processes were launched for, and which runs in one."""
-    from tokengym.agents.processes import launched
-
-    if launched() > 1:
+    launched = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+    if launched > 1 and name != "train":
         raise ValueError(
-            f"tokengym {name} runs in one process, got {launched()}; start it without torchrun or "
+            f"tokengym {name} runs in one process, got {launched}; start it without torchrun or "
             "accelerate launch, which are for tokengym train"
         )
+    return call(command, f"tokengym {name}", rest)
 
 
 def command_names() -> list[str]:
@@ -179,8 +167,7 @@ def find_command(name: str) -> Command:
     if PLUGGED.knows(name):
         return PLUGGED.find(name)
     known = command_names()
-    hint = did_you_mean(name, known, n=1)
-    hint += f"known: {', '.join(known)}{missing_laboratory()}"
+    hint = f"{did_you_mean(name, known, n=1)}known: {', '.join(known)}{missing_laboratory()}"
     raise ValueError(f"unknown command {name!r}; {hint}")
 
 
@@ -190,13 +177,9 @@ def _overview() -> str:
     for name in command_names():
         command = find_command(name)
         lines.append(f"  {name:<14}{(command.__doc__ or '').splitlines()[0]}")
-    lines += [
-        "",
-        "tokengym COMMAND --help has examples and the usual options, --help-all all of them.",
-        "",
-    ]
-    lines.append("  tokengym compare --env MovieReview --rewards sparse uniform abc-signed")
-    return "\n".join(lines)
+    usage = "tokengym COMMAND --help has examples and the usual options, --help-all all of them."
+    example = "  tokengym compare --env MovieReview --rewards sparse uniform abc-signed"
+    return "\n".join([*lines, "", usage, "", example])
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

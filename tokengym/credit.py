@@ -85,9 +85,8 @@ class TokenCredit:
             reading = reward.credit.with_reference(reference_policy)
             if reading is reward.credit:
                 raise RewardError(
-                    f"reference_policy={str(reference_policy)!r} has no effect with "
-                    f"credit {reward.credit_name!r}, which reads no language model or has one; "
-                    "leave it out"
+                    f"reference_policy={str(reference_policy)!r} has no effect with credit "
+                    f"{reward.credit_name!r}, which reads no language model or has one; omit it"
                 )
             reward = Reward(reward.scorer, reading)
         self.reward = reward.bind(tokenizer)
@@ -135,45 +134,19 @@ class TokenCredit:
         count = len(responses)
         if not count:
             raise ValueError("responses is empty; pass at least one")
-        every = (
-            *(("prompts", prompts), ("references", references), ("query_types", query_types)),
-            *(("metadata", metadata), ("masks", written)),
+        columns: dict[str, Sequence[Any] | None] = {
+            **{"prompts": prompts, "references": references, "query_types": query_types},
+            **{"metadata": metadata, "written": written},
+        }
+        for name, column in columns.items():
+            if column is not None and len(column) != count:
+                raise ValueError(
+                    f"got {len(column)} {name} for {count} responses; pass one for each"
+                )
+        filled = ([None] * count if column is None else column for column in columns.values())
+        paid = self.reward.evaluate(
+            [self._episode(*row) for row in zip(responses, *filled, strict=True)]
         )
-        for name, given in every:
-            if given is not None and len(given) != count:
-                raise ValueError(
-                    f"got {len(given)} {name} for {count} responses; pass one for each"
-                )
-        episodes = []
-        for index, response in enumerate(responses):
-            prompt, prompt_ids, chat = self._asked("" if prompts is None else prompts[index])
-            text, ids = self._both(response, before=prompt_ids)
-            spelled = str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
-            if spelled.strip() != text.strip():
-                raise TokenizerError(
-                    f"the tokens of {text[:40]!r} spell {spelled[:40]!r}, so that credit would "
-                    "fall on another text than the scored one; pass the token ids"
-                )
-            own = None if written is None else np.array(written[index], dtype=np.int8)
-            if own is not None and (len(own) != len(ids) or not own[:1].all()):
-                raise ValueError(
-                    f"written[{index}] has {len(own)} entries for {len(ids)} tokens and begins "
-                    f"with {own[:1].tolist()}; pass one per token, the policy's first"
-                )
-            episodes.append(
-                Episode(
-                    prompt=prompt,
-                    response=text,
-                    prompt_ids=prompt_ids,
-                    messages=chat,
-                    response_ids=ids,
-                    reference=None if references is None else references[index],
-                    query_type=None if query_types is None else query_types[index],
-                    metadata=NO_METADATA if metadata is None else Metadata(metadata[index]),
-                    written=None if own is None or own.all() else own,
-                )
-            )
-        paid = self.reward.evaluate(episodes)
         longest = max(len(episode.response_ids) for episode in paid)
         rewards = np.zeros((count, longest), dtype=np.float32)
         mask = np.zeros((count, longest), dtype=bool)
@@ -183,6 +156,42 @@ class TokenCredit:
             mask[row, :length] = True if episode.written is None else episode.written > 0
         scores = np.array([episode.score for episode in paid], dtype=np.float32)
         return Credited(scores=scores, token_rewards=rewards, mask=mask, episodes=tuple(paid))
+
+    def _episode(
+        self,
+        response: Text,
+        prompt: Any,
+        reference: str | None,
+        query_type: QueryType | None,
+        columns: Mapping[str, Any] | None,
+        written: Sequence[int] | None,
+    ) -> Episode:
+        """Return one response as an episode; arguments are rows of those of `__call__`."""
+        asked, prompt_ids, chat = self._asked("" if prompt is None else prompt)
+        text, ids = self._both(response, before=prompt_ids)
+        spelled = str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+        if spelled.strip() != text.strip():
+            raise TokenizerError(
+                f"the tokens of {text[:40]!r} spell {spelled[:40]!r}, so that credit would "
+                "fall on another text than the scored one; pass the token ids"
+            )
+        marks = np.array([1] * len(ids) if written is None else written, dtype=np.int8)
+        if len(marks) != len(ids) or not marks[:1].all():
+            raise ValueError(
+                f"written has {len(marks)} entries for the {len(ids)} tokens of {text[:40]!r} and "
+                f"begins with {marks[:1].tolist()}; pass one per token, the policy's first"
+            )
+        return Episode(
+            prompt=asked,
+            response=text,
+            prompt_ids=prompt_ids,
+            messages=chat,
+            response_ids=ids,
+            reference=reference,
+            query_type=query_type,
+            metadata=NO_METADATA if columns is None else Metadata(columns),
+            written=None if marks.all() else marks,
+        )
 
     def _asked(self, prompt: Any) -> tuple[str, Sequence[int], Chat]:
         """Return a prompt's text, its ids, and the conversation that it is, if it is one."""

@@ -188,11 +188,7 @@ def _reward_for(
 def _exact_scorer(task: Task, env: AnyEnv, choice: RewardChoice, path: Any) -> Scorer:
     """Return the task's exact score; for a rule that asks which tokens count, with a model's word.
 
-    Args:
-        task: Has an exact score.
-        env: Its environment.
-        choice: The rule.
-        path: Folder or hub name of the reward model that is asked; None takes the bundle's.
+    ``path`` names the reward model that is asked; None takes the bundle's.
     """
     if task.exact_score is not None:
         scorer: Any = FunctionScorer(task.exact_score(env), name=task.name.lower())

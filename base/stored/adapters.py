@@ -43,17 +43,11 @@ def head_rows(weights: dict[str, Tensor]) -> int | None:
 
 
 def put_adapters(model: Any, folder: Path, weights: dict[str, Tensor] | None = None) -> Any:
-    """Return a model with stored adapters on it, a ``PeftModel`` over the same weights.
+    """Return the base of a folder's adapters with them on it, a ``PeftModel`` over its weights.
 
-    Args:
-        model: The base that they were trained on. Where tokens were added to it for the adapters,
-            whose file then has its embeddings, it is given as many rows.
-        folder: Folder of the adapters.
-        weights: What `adapter_weights` read of it; None reads them.
-
-    Raises:
-        PretrainedError: if they are of a kind that changes no weights, or do not fit the model:
-            a weight that is missing, in excess or of another shape.
+    A base without the tokens that were added for the adapters is given as many rows. Adapters that
+    change no weights are refused, and a weight that is missing, in excess or of another shape.
+    ``weights`` is what `adapter_weights` read of the folder.
     """
     from peft import PeftConfig
 
@@ -167,15 +161,7 @@ def merge_stored(model: Any, folder: Path, weights: dict[str, Tensor] | None = N
 
 
 def merged(model: Any) -> Any:
-    """Return a model without adapters of its own that computes what the given one does.
-
-    Args:
-        model: A ``PeftModel``, or a model into which adapters were loaded; it is left as it is, and
-            a copy returned. Any other model is returned itself.
-
-    Raises:
-        PretrainedError: if its adapters cannot be merged.
-    """
+    """Return a model that computes what one with adapters does: a copy; any other model itself."""
     from peft import PeftModel
 
     if not isinstance(model, PeftModel) and not _has_adapters(model):

@@ -21,10 +21,8 @@ if TYPE_CHECKING:
 class _Player(NamedTuple):
     """Who answers the prompts; without a folder and a class, the untrained policy."""
 
-    folder: Path | None
-    """Folder of a saved agent; what a class of the user's own saved may be a file."""
-    own_class: str | None
-    """Word for a class of the user's own, which reads the folder, or is played as it is made."""
+    folder: Path | None  # or the file that a class of the user's own saved
+    own_class: str | None  # word for a class that reads the folder, or is played as it is made
 
     @classmethod
     def named(cls, agent: Path | None, own_class: str | None = None) -> "_Player":
@@ -51,9 +49,8 @@ class _Player(NamedTuple):
 
         if self.folder is not None:
             return load_agent(self.folder, self.own_class, trust_code=trust_code)
-        if self.own_class is not None:
-            made = LEARNERS.load(self.own_class)
-            return make_own_agent(self.own_class, made, evaluator.envs)
+        if (word := self.own_class) is not None:
+            return make_own_agent(word, LEARNERS.load(word), evaluator.envs)
         return evaluator.untrained(model)
 
 
@@ -137,13 +134,7 @@ def evaluate(
     saved = first.folder and first.folder.parent
     env, kwargs = known_task(saved, env, task=task, judged=True, trust_code=trust_code)
     with preferred_device(device):
-        evaluator = Evaluator(
-            env,
-            kwargs,
-            num_episodes=episodes,
-            seed=seed,
-            toxicity=toxicity,
-        )
+        evaluator = Evaluator(env, kwargs, num_episodes=episodes, seed=seed, toxicity=toxicity)
         player = first.load(evaluator, task.model, trust_code=trust_code)
         # Before the first is evaluated: what cannot be loaded is refused at once.
         rival: Any = second and second.load(evaluator, None, trust_code=trust_code)

@@ -15,7 +15,6 @@ from types import NoneType, UnionType
 from typing import (
     Annotated,
     Any,
-    Literal,
     NamedTuple,
     NoReturn,
     TypeVar,
@@ -35,7 +34,6 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from tokengym.base.errors import SettingsError
 from tokengym.base.registry import did_you_mean
 from tokengym.base.settings import Chosen, FieldPath, filled, names_of
 from tokengym.base.text import listed
@@ -62,27 +60,9 @@ RUN_OPTIONS = frozenset(
 )
 """Usual options of the commands that train: what a model and data of one's own need, too. Those of
 one learner are at most twenty."""
-FILE_OF_PROMPTS = "a file of prompts is --dataset FILE"
-SAID_BY = {
-    **dict.fromkeys(("prompts", "prompt", "prompts-file", "prompt-file"), FILE_OF_PROMPTS),
-    "total-timesteps": "the length of a training is --updates N, or --tokens N, a timestep being "
-    "one token",
-    "max-steps": "the length of a training is --updates N, or --tokens N",
-    "num-generations": "responses to one prompt are --group-size N",
-    "bf16": "the precision is --dtype bfloat16 (the weights), or --precision bf16-mixed",
-    "fp16": "the precision is --dtype bfloat16 (the weights), or --precision bf16-mixed",
-    "gradient-accumulation-steps": "a batch is divided by --micro-batch-size N",
-    "per-device-train-batch-size": "episodes per update are --batch-size N, of which "
-    "--micro-batch-size N at a time",
-    "num-envs": "the number of environment rows is --batch-size N",
-    "n-envs": "the number of environment rows is --batch-size N",
-    "model-name-or-path": "a model is --model PATH_OR_NAME",
-}
-"""Options of other programs, and what says the same here. (Prompts in Python are a list.)"""
 
 GROUP_NAME = re.compile(r"(Settings|Options)$")
 """End of the name of a dataclass of settings, whose beginning is its group's in the help."""
-OPTION_NAME = re.compile(r"--([a-z-]+)")
 ARGUMENT = re.compile(r"^    (\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
 """Name and text of an argument in a docstring."""
 Tracker = Annotated[str | None, tyro.conf.arg(metavar="{tensorboard,wandb,mlflow,trackio}")]
@@ -129,17 +109,13 @@ def takes_settings(
 
 
 def call(command: Command, prog: str, arguments: Sequence[str]) -> int:
-    """Run a command with the options of a command line.
-
-    Returns:
-        The exit status that the command returns; 0 if it returns none.
-    """
+    """Run a command with the options of a command line, and return its exit status."""
     line = CommandLine(arguments)
     typed = _take_deciding(command, line)
     chosen = _chosen(command, typed)
-    if asked := {"help", "help-all"} & line.given.keys():
-        return _show_help(command, prog, chosen, shows_all="help-all" in asked)
     options = list(_options(command, chosen))
+    if asked := {"help", "help-all"} & line.given.keys():
+        _show_help(command, prog, options, shows_all="help-all" in asked)
     typed |= line.take(options)
     known = {option.name for option in options}
     for name in (*(name for name in typed if name not in known), *line.given):
@@ -211,13 +187,13 @@ class Option:
                 return str(metavar)
         if self.leaf is None and self.kind in (bool, tuple[str, ...]):
             return "" if self.kind is bool else "NAME ..."
-        shown = [_reader(one).metavar for one in members(self.kind) if one is not NoneType]
+        shown = [_reader(one).metavar for one in _members(self.kind) if one is not NoneType]
         short = [re.sub(r"^\[({None}\|)?(\S+) .*", r"\2 ...", metavar) for metavar in shown]
         return "|".join(short).replace("STR", "TEXT")
 
     def read(self, texts: list[str]) -> tuple[Any, list[str]]:
         """Return the value of the texts that follow it, and those that it does not take."""
-        kinds = members(self.kind)
+        kinds = _members(self.kind)
         if texts[:1] == ["None"] and NoneType in kinds:
             return None, texts[1:]
         if bool in kinds and (self.leaf is None or texts[:1] not in (["True"], ["False"])):
@@ -225,23 +201,14 @@ class Option:
         reader = _reader(self.kind)
         count = reader.nargs if isinstance(reader.nargs, int) else len(texts)
         if len(texts) < count or not (texts or self.leaf):
-            least = "a value" if isinstance(reader.nargs, int) else "at least one value"
             raise ValueError(
-                f"{self.shown} needs {least} ({self.values}); write it, or leave {self.shown} out"
+                f"{self.shown} needs a value ({self.values}); write it, or leave it out"
             )
-        kind, *others = {*kinds} - {NoneType}
-        words = [*map(str, get_args(kind))] if get_origin(kind) is Literal and not others else []
         try:
-            if words and texts[0] not in words:
-                raise ValueError
             return reader.instance_from_str(texts[:count]), texts[count:]
         except ValueError:
-            numbers = {} if others else {int: "a whole number", float: "a number"}
-            what = f"{', '.join(words[:-1])} or {words[-1]}" if words else self.values
             got = " ".join(texts[:count])
-            raise ValueError(
-                f"{self.shown} must be {numbers.get(kind, what)}, got {got!r}"
-            ) from None
+            raise ValueError(f"{self.shown} must be {self.values}, got {got!r}") from None
 
 
 class CommandLine:
@@ -283,7 +250,7 @@ def _reader(kind: Any) -> Any:
     return ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(kind, set()))
 
 
-def members(kind: Any) -> tuple[Any, ...]:
+def _members(kind: Any) -> tuple[Any, ...]:
     """Return the types of a union, or the one type, without what annotates it."""
     kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
     return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
@@ -300,10 +267,7 @@ def task_settings() -> dict[str, Any]:
 
 
 def check_counts(least: int, **values: int) -> None:
-    """Refuse numbers below the least, by the names of their options.
-
-    What they are passed on to may know them by other names, or take a negative one for another.
-    """
+    """Refuse numbers below the least, by the names of their options."""
     for name, value in values.items():
         if value < least:
             raise ValueError(f"{name} must be an integer >= {least}, got {value}")
@@ -317,10 +281,7 @@ def learner_names() -> list[str]:
 
 
 def _take_deciding(command: Command, line: CommandLine) -> dict[str, Any]:
-    """Take the options that decide the defaults of the others.
-
-    A learner may be named first: "train dpo --beta 0.1" is "train --agent dpo --beta 0.1".
-    """
+    """Take the options that decide the defaults of the others; a learner may be named first."""
     is_named = _declared(command).by_learner and line.free
     first = {"agent": line.free.pop(0)} if is_named else {}
     typed = line.take(_deciding(command))
@@ -415,20 +376,14 @@ def _texts(command: Command) -> dict[str, str]:
 def _fields(owner: type) -> dict[str, StructFieldSpec]:
     """Return a dataclass's fields by name as tyro reads them, those of its bases included."""
     # tyro reads the text below each field from the source, where it is declared.
-    try:
-        made = StructTypeInfo.make(owner, MISSING_NONPROP, in_union_context=False)
-        spec: Any = ConstructorRegistry.get_struct_spec(made)
-    except NameError as error:
-        raise SettingsError(
-            f"a type in {owner.__name__} is not there at run time ({error}); import it outside of "
-            "TYPE_CHECKING"
-        ) from None
+    made = StructTypeInfo.make(owner, MISSING_NONPROP, in_union_context=False)
+    spec: Any = ConstructorRegistry.get_struct_spec(made)
     return {one.name: one for one in spec.fields}
 
 
 def _readable(kind: Any) -> Any:
     """Return the part of a type that texts can say; None if there is none."""
-    kinds = [m for m in members(kind) if isinstance(_reader(m), PrimitiveConstructorSpec)]
+    kinds = [m for m in _members(kind) if isinstance(_reader(m), PrimitiveConstructorSpec)]
     if str in kinds:  # it takes any text, so it comes last
         kinds = [*(m for m in kinds if m not in (str, Path)), str]
     return Union[tuple(kinds)] if set(kinds) - {NoneType} else None  # noqa: UP007
@@ -438,10 +393,9 @@ def _readable(kind: Any) -> Any:
 
 
 def _show_help(
-    command: Command, prog: str, chosen: Mapping[str, Chosen], *, shows_all: bool
-) -> int:
-    """Print a command's options, of each group those that most need or all; tyro writes them."""
-    options = list(_options(command, chosen))
+    command: Command, prog: str, options: Sequence[Option], *, shows_all: bool
+) -> NoReturn:
+    """Print a command's options, of each group those that most need or all, and end the process."""
     shown = [option for option in options if shows_all or option.is_used]
     said, texts = (inspect.getdoc(command) or "").partition("\n\nArgs:")[0], _texts(command)
     if len(shown) < len(options):
@@ -463,7 +417,7 @@ def _show_help(
     parser = make_dataclass(command.__name__, own, kw_only=True)
     marks = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff)
     tyro.cli(parser, prog=prog, description=said, args=["--help"], config=marks)
-    return 0  # unreached: tyro ends the process
+    raise SystemExit(0)
 
 
 def _group_of(leaf: FieldPath) -> type:
@@ -490,46 +444,22 @@ def _line_of(option: Option) -> tuple[str, Any, Any]:
 def _refuse_unknown(
     command: Command, typed: Mapping[str, Any], options: Sequence[Option], flag: str
 ) -> NoReturn:
-    """Refuse an option that the command does not have, naming those that would work."""
-    ours = _names(options)
-    plain = {"help", "help-all", *(o.flag for o in options if not (o.leaf or o.is_positional))}
-    known = {*plain, *ours, *_refuse_idle(command, typed, flag, ours)}
-    if (positive := flag.removeprefix("no-")) != flag and positive in known:
-        named = next((o for o in options if o.flag == positive), None)
-        off = named is not None and bool in members(named.kind) and named.leaf
-        instead = f"write --{positive} False" if off else f"leave --{positive} out"
-        raise ValueError(f"there is no --{flag}; {instead}")
-    words = {name: name.split("-") for name in sorted(known)}
-    short = [f"'--{n}'" for n, parts in words.items() if "".join(w[:1] for w in parts) == flag]
-    said = SAID_BY.get(flag, "")
-    if said and not {*OPTION_NAME.findall(said)}.isdisjoint(known):
-        raise ValueError(f"unknown option --{flag}; {said}")
-    hint = f"did you mean {' or '.join(short)}? " if short else ""
-    hint = hint or did_you_mean(f"--{flag}", [f"--{name}" for name in sorted(known)])
+    """Refuse an option that the command does not have, or that only other learners have."""
+    known = {"help", "help-all", *_names(options)}
+    owners = []
+    for learner in learner_names() if _declared(command).by_learner else ():
+        names = _names(_options(command, _chosen(command, {**typed, "agent": learner})))
+        owners += [learner] if flag in names else []
+        known |= names
+    if owners:
+        present = typed.get("agent", inspect.signature(command).parameters["agent"].default)
+        raise ValueError(
+            f"--{flag} has no effect on {present}; it is an option of {listed(owners)}"
+        )
+    hint = did_you_mean(f"--{flag}", [f"--{name}" for name in sorted(known)])
     raise ValueError(f"unknown option --{flag}; {hint}--help-all has all of them")
 
 
-def _refuse_idle(
-    command: Command, typed: Mapping[str, Any], flag: str, ours: Mapping[str, str]
-) -> set[str]:
-    """Refuse an option that only other learners have; return all that the command has."""
-    if not _declared(command).by_learner:
-        return set()
-    others = {
-        learner: _names(_options(command, _chosen(command, {**typed, "agent": learner})))
-        for learner in learner_names()
-    }
-    if owners := [learner for learner, names in others.items() if flag in names]:
-        common = set.intersection(*map(set, others.values()))
-        takes = ", ".join(dict.fromkeys(f"--{o}" for o in ours.values() if o not in common))
-        present = typed.get("agent", inspect.signature(command).parameters["agent"].default)
-        raise ValueError(
-            f"--{others[owners[0]][flag]} has no effect on {present}; it is an option of "
-            f"{listed(owners)}; {present} takes {takes}"
-        )
-    return set().union(*others.values())
-
-
-def _names(options: Iterable[Option]) -> dict[str, str]:
-    """Return all names of the settings among options, each with the first of its option."""
-    return {name: one.flag for one in options if one.leaf for name in one.flags}
+def _names(options: Iterable[Option]) -> set[str]:
+    """Return all names that options have on the command line."""
+    return {name for one in options if not one.is_positional for name in one.flags}

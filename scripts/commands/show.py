@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 import sys
 import webbrowser
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,11 +28,7 @@ if TYPE_CHECKING:
 
 
 def terminal(**options: Any) -> "Console":
-    """Return the console that commands print on; under NO_COLOR it writes no escape sequences.
-
-    Args:
-        options: Arguments of rich's ``Console``.
-    """
+    """Return rich's console that commands print on; under NO_COLOR it writes no escapes."""
     from rich.console import Console
 
     plain: dict[str, Any] = {"color_system": None} if os.environ.get("NO_COLOR") else {}
@@ -91,12 +86,7 @@ def show_references(console: "Console", lines: Mapping[str, Any] | None) -> None
 
 
 def show_learning(console: "Console", figures: Mapping[Any, Mapping[str, float]]) -> None:
-    """Print a table of what a learner from given data logged, in training and on held-out data.
-
-    Args:
-        console: Where.
-        figures: Columns of train.csv with their values, by what heads their rows.
-    """
+    """Print columns of train.csv, in training and on held-out data, by what heads their rows."""
     shown = [name for name in SHOWN if any(name in row for row in figures.values())]
     table = Table("", "", *shown, box=None, pad_edge=False)
     for head, row in figures.items():
@@ -114,8 +104,8 @@ def say(console: "Console", text: str) -> None:
 
 def open_page(console: "Console", address: str) -> None:
     """Open an address in the browser, for someone at a terminal who has a display."""
-    displays = sys.platform in ("darwin", "win32") or {"DISPLAY", "WAYLAND_DISPLAY"} & {*os.environ}
-    if console.is_terminal and displays:  # without one, a browser of texts would take the terminal
+    display = sys.platform == "darwin" or {"DISPLAY", "WAYLAND_DISPLAY"} & {*os.environ}
+    if console.is_terminal and display:  # without one, a browser of texts would take the terminal
         webbrowser.open(address)
 
 
@@ -155,7 +145,7 @@ def show_win_rate(console: "Console", versus: "WinRate", against: Path | None) -
 def _figures(group: Mapping[str, Any], width: int) -> Iterator[Table]:
     """Yield the table of figures, in parts that are no wider than the terminal."""
     entries = list(group["rewards"].values())
-    names = short_names([printable(name) for name in group["rewards"]])
+    names = [printable(name) for name in group["rewards"]]
     columns = [_column(entries, WHEN["auc"], "score", "auc")]
     if "kl" in group["measures"] and len(entries) > 1:
         columns.append(_column(entries, "at equal KL", "score", "at_kl"))
@@ -200,27 +190,6 @@ def _knows_way(group: Mapping[str, Any]) -> bool:
     return any("steps_to_shares" in entry for entry in group["rewards"].values())
 
 
-def short_names(names: Sequence[str]) -> list[str]:
-    """Return names without the files that define them, which push the figures out of sight.
-
-    Of two that then are one, both keep file, and folder too where that does not tell them apart.
-
-    Example:
-        >>> short_names(["ppo", "a/gru.py:Gru", "b/mine.py:Gru", "b/mine.py:Bag"])
-        ['ppo', 'gru.py:Gru', 'mine.py:Gru', 'Bag']
-    """
-    bare = [re.sub(r"^.*\.py:", "", name) for name in names]
-    files = [re.sub(r"^.*/(?=[^/]*\.py:)", "", name) for name in names]
-    return [
-        next(
-            short
-            for short, every in ((b, bare), (f, files), (n, names))
-            if every.count(short) < 2 or every is names
-        )
-        for b, f, n in zip(bare, files, names, strict=True)
-    ]
-
-
 def _arrival(group: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
     """Return when a learner's mean curve reaches the goal: a level that no run decides, if any."""
     if _knows_way(group):
@@ -239,17 +208,12 @@ def _column(
 ) -> list[Text]:
     """Return a column's title and its cells: a value above its interval, if there is one."""
     cells = [Text(title, "bold")]
+    shown = percent if measure == NORMALISED else number
     for entry in entries:
-        if measure == NORMALISED:
-            normalised = entry["figures"].get(measure)
-            cells.append(Text(percent(normalised[kind]["iqm"]) if normalised else NOTHING))
-            continue
-        figure = entry["figures"].get(measure, {}).get(kind)
-        if figure is None:  # it was not measured, or no equal KL is known
-            cells.append(Text(NOTHING))
-            continue
-        cells.append(Text(number(figure["iqm"])))
-        if entry["runs"] > 1:  # one seed has no interval
+        figure = (entry["figures"].get(measure) or {}).get(kind)
+        # None was not measured, or no equal KL is known.
+        cells.append(Text(NOTHING if figure is None else shown(figure["iqm"])))
+        if figure and shown is number and entry["runs"] > 1:  # one seed has no interval
             cells[-1].append(f"\n{number(figure['low'])}, {number(figure['high'])}", "dim")
     return cells
 

@@ -156,8 +156,7 @@ def _train_once(config: ComparisonConfig, out: Path | None, track: Tracker) -> N
                 run.spec.write(versions())  # whose settings the folder has from now on
                 keep_code(config.code, out / CODE)
     if is_complete:
-        said = f"{out} is complete: it holds this very run, and nothing was trained again"
-        say(console, said)
+        say(console, f"{out} is complete: it holds this very run, and nothing was trained again")
     else:
         _train(run, out, console, track, is_main=processes.is_main)
     if processes.is_main:  # models that are shared out among processes may be too large for one
@@ -185,10 +184,7 @@ def _train(run: "Run", out: Path, console: "Console", track: Tracker, *, is_main
 
 
 def _forget_if_begun(run: "Run", out: Path) -> None:
-    """Delete a folder whose run ended before it learned or kept anything.
-
-    The corrected command, which may be of another reward, finds it as it was.
-    """
+    """Delete a folder whose run ended before it learned anything, for the corrected command."""
     from tokengym.base.saved_code import CODE
 
     written = {SPEC_FILE, "curve.csv", "train.csv", "episodes.jsonl", "run.json"}
@@ -199,12 +195,7 @@ def _forget_if_begun(run: "Run", out: Path) -> None:
 
 
 def _show(
-    console: "Console",
-    config: "ComparisonConfig",
-    run: "Run",
-    out: Path,
-    *,
-    with_references: bool,
+    console: "Console", config: ComparisonConfig, run: "Run", out: Path, *, with_references: bool
 ) -> None:
     """Write picture and report of a run, and print how far it came and what comes next."""
     from tokengym.agents.losses.ranking import best_of_n_kl_bound
@@ -232,17 +223,18 @@ def _show(
         write_comparison(config, out, command=command_line(config, trains=True), picture=CURVE)
     except ValueError as error:  # a curve of one point, or with a score that is no number
         say(console, f"no picture and report: {error}")
-    parts = []
-    for name, words, digits in (("score", "score", 3), ("gold_score", "gold score", 3)):
-        if curve[-1].get(name) is not None:
-            parts.append(f"{words} from {fixed(curve[0][name], digits)}")
-            parts[-1] += f" to {fixed(curve[-1][name], digits)}"
-    if curve[-1].get("kl") is not None:
-        parts.append(f"KL {fixed(curve[-1]['kl'], 2)} nats")
+    first, last = curve[0], curve[-1]
+    parts = [
+        f"{name.replace('_', ' ')} from {fixed(first[name], 3)} to {fixed(last[name], 3)}"
+        for name in ("score", "gold_score")
+        if last.get(name) is not None
+    ]
+    if last.get("kl") is not None:
+        parts.append(f"KL {fixed(last['kl'], 2)} nats")
     if lines:
         best = next(row["score"] for row in lines["best_of_n"] if row["n"] == BEST_OF)
         parts.append(f"best of {BEST_OF} untrained: score {fixed(best, 3)}")
-    say(console, f"{', '.join(parts)} ({curve[-1]['tokens']:,} tokens)")
+    say(console, f"{', '.join(parts)} ({last['tokens']:,} tokens)")
     written = [out / name for name in (CURVE, "report.html") if (out / name).exists()]
     say(console, f"curve and report: {' '.join(map(str, written or [run.folder]))}")
     has_agent = (out / "agent").exists()  # an agent of one's own may have no method save
@@ -263,8 +255,7 @@ def _references(console: "Console", config: ComparisonConfig, out: Path) -> dict
     except ModelError as error:  # an agent of one's own may need no model
         console.print(f"no best-of-n: {error}", markup=False)
         return None
-    lines: dict[str, Any] = drawn.lines(config.kl_coef, by_gold=config.by_gold)
-    return lines
+    return dict(drawn.lines(config.kl_coef, by_gold=config.by_gold))
 
 
 def _show_log(console: "Console", run: "Run") -> None:

@@ -5,8 +5,6 @@ Imports inside functions and for type checkers count like others, and so do addr
 
 import ast
 import re
-import subprocess
-from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -115,29 +113,3 @@ def installed_files(root: Path) -> list[Path]:
             else:
                 files.update({path.with_suffix(".py"), path.with_name("__init__.py")})
     return sorted(files)
-
-
-def sizes(root: Path) -> dict[str, dict[str, int]]:
-    """Return lines of Python and words of documents, of what git lists, by folder, largest first.
-
-    Tests and documents count by their second folder. A link counts where it leads to.
-    """
-    listed = subprocess.run(
-        ["git", "-C", str(root), "ls-files", "-co", "--exclude-standard", "-z"],
-        capture_output=True,
-        text=True,
-        check=False,  # without git there is nothing to say
-    )
-    python, documents = Counter[str](), Counter[str]()
-    for name in filter(None, listed.stdout.split("\0")):
-        path = root / name
-        if path.suffix not in (".py", ".md") or path.is_symlink() or not path.is_file():
-            continue
-        parts = Path(name).parts[:-1]
-        room = "/".join(parts[: 2 if parts and parts[0] in ("tests", "docs") else 1]) or "."
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".py":
-            python[room] += text.count("\n")
-        else:
-            documents[room] += len(text.split())
-    return {"Python": dict(python.most_common()), "documents": dict(documents.most_common())}

@@ -28,20 +28,6 @@ USES = {
 }
 
 
-def test_each_kind_of_thing_has_a_recipe():
-    assert list(RECIPES) == [
-        "A credit rule",
-        "A scorer",
-        "A task",
-        "An environment option",
-        "A PPO setting",
-        "An advantage estimator",
-        "A preference loss",
-        "A learner",
-        "A metric",
-    ]
-
-
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """Return a folder with links to every file of this checkout, which a recipe may replace."""
@@ -128,15 +114,3 @@ def test_an_environment_option_fails_until_it_has_a_case(checkout: Path):
     follow(*case, checkout)
     done = run(checkout, *arguments)
     assert done.returncode == 0, done.stdout[-2000:]
-
-
-def test_the_page_counts_the_recipes():
-    for title, blocks in RECIPES.items():
-        names = ", ".join(dict.fromkeys(f"`{name}`" for _, name, _ in blocks))
-        lines = [
-            line
-            for kind, _, block in blocks
-            for line in block.splitlines()
-            if line.strip() and (kind == "python" or line.startswith("+"))
-        ]
-        assert f"| {title.lower().replace('ppo', 'PPO')} | {names} | {len(lines)} |" in PAGE

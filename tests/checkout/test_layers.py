@@ -100,9 +100,7 @@ def test_folders_import_one_way():
 @pytest.mark.parametrize(
     "text",
     [
-        "from tokengym.envs import first",
         "def use():\n    from tokengym.envs.first import name",
-        "if TYPE_CHECKING:\n    from tokengym.envs.first import name",
         'ADDRESS = "tokengym.envs.first:name"',
     ],
 )

@@ -98,16 +98,3 @@ TRL = {
 def test_the_paper_s_settings_are_those_of_its_ppo() -> None:
     (compared,) = (c for c in commands_of(GUIDE / "recipe_gpt2_imdb.md") if c[0] == "compare")
     assert {flag: compared[compared.index(f"--{flag}") + 1] for flag in TRL} == TRL
-
-
-def test_every_name_has_a_stand_in(names: dict[str, str]) -> None:
-    text = "".join(
-        word
-        for page in ("recipe_gpt2_imdb.md", "recipe_qwen.md")
-        for command in commands_of(GUIDE / page)
-        for word in command
-    )
-    for name in names:
-        assert name in text
-        text = text.replace(name, "")
-    assert not re.search(r"\b[A-Za-z]\w*/[A-Z]", text), text  # no other owner/Name is left

@@ -76,15 +76,6 @@ def test_the_page_on_watching_a_run_runs(tmp_path: Path, monkeypatch: pytest.Mon
     assert type(found["fetched"](tmp_path / "shared")) is PPO
 
 
-def test_the_first_steps_run(capsys: Any):
-    few = (("64, 32, 15", "4, 8, 1"), ("num_episodes=64", "num_episodes=4"))
-    found = run(shorter("".join(blocks("guide/getting_started.md")), *few))
-    assert found["agent"].num_timesteps == 4 * 8
-    printed = capsys.readouterr().out
-    assert re.search(r"^before .*'score'.*'gold_score'.*'kl': -?0.0}$", printed, re.MULTILINE)
-    assert re.search(r"^after ", printed, re.MULTILINE)
-
-
 def test_the_page_from_python_runs(capsys: Any, tmp_path: Path, monkeypatch: Any):
     monkeypatch.chdir(tmp_path)
     few = "batch_size=4, max_new_tokens=6, n_epochs=1, eval_episodes=4, reference_samples=16"
@@ -112,18 +103,6 @@ def test_the_data_set_of_the_guide_is_read(capsys: Any, tmp_path: Path, monkeypa
     played = found["evaluate"](found["agent"], "MovieReview", found["task"], num_episodes=4)
     trained = {prompt.text for prompt in found["envs"].unwrapped.prompts}
     assert trained.isdisjoint(episode.prompt for episode in played.episodes)
-
-
-def test_the_guide_says_which_device_learns(capsys: Any):
-    run("".join(blocks("guide/gpu.md")))
-    assert capsys.readouterr().out == "True\n"
-
-
-def test_the_guide_takes_another_token_of_a_response(capsys: Any):
-    run("".join(blocks("guide/explore.md")))
-    *_, (difference, error) = map(str.split, capsys.readouterr().out.splitlines())
-    assert float(error) > 0  # 0 where a token is exchanged for itself
-    assert float(difference) != 0
 
 
 def estimators(code: str) -> dict[str, Any]:

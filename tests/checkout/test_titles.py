@@ -19,19 +19,13 @@ def test_a_generated_page_begins_with_its_heading():
 @pytest.mark.parametrize(
     ("sentence", "heading"),
     [
-        ("Its drift is 3 nats", "drift-leap"),
         ("beside two controls, both", "control"),
         ("by PPO and without", "ppo"),
-        ("70 % of the way", "way"),
         ("its credit is known", "credit-credit-rule"),
-        ("Policies may drift apart in", None),
-        ("two texts drift far", None),
         ("the control tokens around a reply", None),
         ("before you credit a rule", None),
-        ("a judge and critic", None),
         ("`PPO` and [PPO](x.md)", None),
         ("an argument kl_coef and ppo.py", None),
-        ("ends in EOS_TOKEN or nat-like", None),
     ],
 )
 def test_words_lead_to_the_glossary_where_they_mean_it(sentence: str, heading: str | None):

@@ -10,7 +10,6 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from tokengym.base.errors import DatasetError, TokenizerError
-from tokengym.base.own_code import load_from_file
 from tokengym.envs import TokenGenerationEnv, load_prompts
 from tokengym.scripts.cli import main
 
@@ -45,12 +44,8 @@ def test_a_loading_script_is_no_data_set(tmp_path: Path):
     assert not (tmp_path / "ran").exists()
 
 
-PAGE = Path("docs/guide/what_is_executed.md").read_text(encoding="utf-8")
-
-
 def test_auto_map_is_ignored(tmp_path: Path, tokenizer: Any):
-    """The page says ignored, not refused: the model is read by transformers' own classes."""
-    assert "`auto_map` in its configuration is ignored" in PAGE
+    """The model is read by transformers' own classes."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     from tokengym.base.pretrained import load_whole
@@ -63,32 +58,3 @@ def test_auto_map_is_ignored(tmp_path: Path, tokenizer: Any):
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     assert type(load_whole(AutoModelForCausalLM, tmp_path)).__name__ == "GPT2LMHeadModel"
     assert not (tmp_path / "ran").exists()
-
-
-@pytest.mark.parametrize(
-    ("sentence", "test"),
-    [
-        ("one that is broken or ends the process is one line then", "test_a_broken_package_is_one"),
-        ("paths in a data set's README.md or\nstate.json", "test_a_readme_names_no_file_outside"),
-        ("A pipe or device in a bundle or data set is refused", "test_a_pipe_in_a_bundle_or_data"),
-        (
-            "in their configuration that could take for ever are refused",
-            "test_adapters_whose_fields",
-        ),
-        ("beside it, which belong to its hash", "test_a_change_of_a_neighbour_is_a_change"),
-    ],
-)
-def test_sentences_of_the_page_are_held_by_tests(sentence: str, test: str):
-    assert sentence in PAGE
-    files = Path("tests/suite/base").glob("test_*.py")
-    assert any(f"def {test}" in file.read_text(encoding="utf-8") for file in files)
-
-
-def test_a_file_imports_what_it_wants(tmp_path: Path):
-    ran = tmp_path / "ran"
-    (tmp_path / "other_of_mine.py").write_text(f"open({str(ran)!r}, 'w')\n")
-    (tmp_path / "mine.py").write_text(
-        f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nimport other_of_mine\nA = 1\n"
-    )
-    assert load_from_file(tmp_path / "mine.py", "A") == 1
-    assert ran.exists()

@@ -64,17 +64,6 @@ def test_the_stock_algorithms_run(capsys: Any):
     assert (buffer.rewards != 0).sum() > 2 * (buffer.dones != 0).sum()
 
 
-def test_the_dpo_runs(capsys: Any, tmp_path: Path, monkeypatch: Any):
-    monkeypatch.chdir(tmp_path)
-    few = ("HELD_OUT = 4096, 2, 128", "HELD_OUT = 512, 4, 32")
-    found = run(shorter(code_of("dpo.md"), few))
-    assert len(found["pairs"]) > 10
-    assert capsys.readouterr().out.count("gold_score") == 2
-    rows = found["dpo"].state.log_history
-    assert rows[-2]["rewards/margins"] > 0.01
-    assert (tmp_path / "runs" / "dpo" / "model" / "model.safetensors").is_file()
-
-
 def test_a_loop_of_ones_own_writes_curves_that_the_report_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

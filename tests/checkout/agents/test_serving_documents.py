@@ -11,13 +11,11 @@ from peft import LoraConfig
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
-    Gemma3TextConfig,
-    LlamaConfig,
     PreTrainedTokenizerFast,
     Qwen3Config,
 )
 
-from tests.checkout.pages import blocks, run, shorter
+from tests.checkout.pages import blocks, run
 from tokengym.agents import PPO
 from tokengym.agents.policy import language_model
 from tokengym.envs.prompts.conversation import turn_end
@@ -31,90 +29,57 @@ SIZE: Any = {
     "head_dim": 8,
     "max_position_embeddings": 512,
 }
-LLAMA = (
-    "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n"
-    "{{ m.content }}<|eot_id|>{% endfor %}"
-    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
-)
-QWEN = (
+NAME = "Qwen/Qwen3-0.6B"
+ENDS = ["<|im_end|>", "<|endoftext|>"]
+TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-GEMMA = (
-    "{{ bos_token }}{% for m in messages %}<start_of_turn>"
-    "{{ 'model' if m.role == 'assistant' else m.role }}\n{{ m.content | trim }}<end_of_turn>\n"
-    "{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
-)
-# Configuration, template, special tokens by role, the others, and those that generation ends by.
-FAMILIES: dict[str, tuple[Any, str, dict[str, str], list[str], list[str]]] = {
-    "meta-llama/Llama-3.2-1B-Instruct": (
-        LlamaConfig,
-        LLAMA,
-        {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"},  # it has no pad token
-        ["<|end_of_text|>", "<|eom_id|>", "<|start_header_id|>", "<|end_header_id|>"],
-        ["<|end_of_text|>", "<|eom_id|>", "<|eot_id|>"],
-    ),
-    "Qwen/Qwen3-0.6B": (
-        Qwen3Config,
-        QWEN,
-        {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"},
-        ["<|im_start|>"],
-        ["<|im_end|>", "<|endoftext|>"],
-    ),
-    "google/gemma-3-1b-it": (
-        Gemma3TextConfig,
-        GEMMA,
-        {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"},
-        ["<start_of_turn>", "<end_of_turn>"],
-        ["<eos>", "<end_of_turn>"],
-    ),
-}
 
 
-def store(folder: Path, name: str) -> Any:
-    """Store a tiny random model of a family with its tokenizer, and return the tokenizer."""
-    kind, template, special, further, ends = FAMILIES[name]
+def store(folder: Path) -> Any:
+    """Store a tiny random model of the family with its tokenizer, and return the tokenizer."""
     words = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = Tokenizer(models.BPE({word: i for i, word in enumerate(words)}, []))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, extra_special_tokens=further, **special
+        tokenizer_object=backend,
+        extra_special_tokens=["<|im_start|>"],
+        eos_token=ENDS[0],
+        pad_token=ENDS[1],
     )
-    tokenizer.chat_template = template
-    ids = {f"{role}_token_id": getattr(tokenizer, f"{role}_token_id") for role in ("bos", "pad")}
-    config = kind(vocab_size=len(tokenizer) + 24, **SIZE, **ids)
+    tokenizer.chat_template = TEMPLATE
+    pad = tokenizer.pad_token_id
+    config = Qwen3Config(vocab_size=len(tokenizer) + 24, **SIZE, pad_token_id=pad)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config)
-    model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(ends)
+    model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(ENDS)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return tokenizer
 
 
-@pytest.mark.parametrize("name", FAMILIES)
 def test_the_ends_of_a_chat_model(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
     language_model._say_ends.cache_clear()
-    tokenizer = store(tmp_path / name, name)
+    tokenizer = store(tmp_path / NAME)
     _, recipe, _ = blocks("agents/own_model.md")
-    chosen = ('CHAT_MODEL = "Qwen/Qwen3-0.6B"', f"CHAT_MODEL = {name!r}")
     with caplog.at_level(logging.WARNING):
-        names: Any = {"gym": gym, "PPO": PPO, "ROWS": 4, "TOKENS": 6}
-        found = run(shorter(recipe, chosen), names)
+        found = run(recipe, {"gym": gym, "PPO": PPO, "ROWS": 4, "TOKENS": 6})
     assert "ends its texts" not in caplog.text
     assert found["agent"]._n_updates > 0
-    envs, ends = found["envs"].unwrapped, FAMILIES[name][-1]
-    assert set(envs.vocabulary.end_ids) == set(tokenizer.convert_tokens_to_ids(ends))
+    envs = found["envs"].unwrapped
+    assert set(envs.vocabulary.end_ids) == set(tokenizer.convert_tokens_to_ids(ENDS))
     assert turn_end(envs.tokenizer) == envs.tokenizer.eos_token_id
-    for end in ends:
+    for end in ENDS:
         env = gym.make(
             "tokengym/TokenGeneration-v0",
-            tokenizer=name,
-            eos_token=found["ENDS"][name],
+            tokenizer=NAME,
+            eos_token=found["ENDS"][NAME],
             chat_template=True,
             prompts=["a"],
         )
@@ -122,9 +87,9 @@ def test_the_ends_of_a_chat_model(
         assert env.step(tokenizer.convert_tokens_to_ids(end))[4]["finish_reason"] == "eos"
     with caplog.at_level(logging.WARNING):  # and without the recipe it is said
         plain: Any = gym.make_vec(
-            "tokengym/TokenGeneration-v0", num_envs=1, tokenizer=name, prompts=["a"]
+            "tokengym/TokenGeneration-v0", num_envs=1, tokenizer=NAME, prompts=["a"]
         )
-        PPO("CausalLMPolicy", plain, policy_kwargs={"model": name})
+        PPO("CausalLMPolicy", plain, policy_kwargs={"model": NAME})
     assert "ends its texts" in caplog.text
 
 
@@ -132,17 +97,16 @@ def test_what_was_trained_is_served(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    name = "Qwen/Qwen3-0.6B"
-    store(tmp_path / name, name)
+    store(tmp_path / NAME)
     envs: Any = gym.make_vec(
         "tokengym/TokenGeneration-v0",
         num_envs=4,
-        tokenizer=name,
+        tokenizer=NAME,
         prompts=["a", "b c"],
         max_new_tokens=4,
         reward=lambda prompt, response: float(len(response)),
     )
-    kwargs: Any = {"model": name, "lora": LoraConfig(r=4, target_modules="all-linear")}
+    kwargs: Any = {"model": NAME, "lora": LoraConfig(r=4, target_modules="all-linear")}
     agent = PPO("CausalLMPolicy", envs, policy_kwargs=kwargs, learning_rate=1e-2, device="cpu")
     agent.learn(16).save("runs/ten_words")
     found = run("".join(blocks("agents/serving.md")))
@@ -153,5 +117,5 @@ def test_what_was_trained_is_served(
         logits = agent.policy.language_model.model(ids).logits
         torch.testing.assert_close(found["model"](ids).logits, logits)
         torch.testing.assert_close(merged(ids).logits, logits)
-        base = AutoModelForCausalLM.from_pretrained(name)(ids).logits
+        base = AutoModelForCausalLM.from_pretrained(NAME)(ids).logits
     assert not torch.allclose(base, logits)

@@ -20,11 +20,10 @@ from tests.support.stored import keep_settings, settings_of
 from tokengym.agents import PPO
 from tokengym.agents.learner import LEARNERS, find_learner
 from tokengym.base.errors import SettingsError
-from tokengym.base.saved_code import check_code
 from tokengym.envs.tasks import find_task
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.evaluate import make_eval_envs
-from tokengym.evaluation.runs.config import ComparisonConfig, command_line
+from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.folder import settings_in
 from tokengym.rewards import LengthPenalty, RewardError, make_reward
 from tokengym.rewards.credits.base import REWARDS
@@ -131,15 +130,6 @@ def test_an_agent_of_ones_own_trains_resumes_and_is_evaluated(
     assert "saved by Reinforce" in capsys.readouterr().err
 
 
-def test_an_agent_of_ones_own_is_compared_with_options(files: Path):
-    agent = "agents.py:Reinforce:baseline=0.25"
-    config = ComparisonConfig(env="MovieReview", rewards=("sparse",), agents=("ppo", agent))
-    assert config.names == ("ppo", agent)
-    assert config.trainings[agent].learner.baseline == 0.25
-    assert set(config.code) == {"agents.py"}
-    assert "--agents ppo agents.py:Reinforce:baseline=0.25" in command_line(config)
-
-
 def test_an_agent_with_predict_alone_is_played(
     files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -164,17 +154,7 @@ def test_an_agent_with_predict_alone_is_played(
 @pytest.mark.parametrize(
     ("code", "arguments", "message"),
     [
-        (
-            "class Mute: pass",
-            "compare --agents x.py:Mute --rewards sparse",
-            "have a method predict",
-        ),
         ("class Mute: pass", "evaluate --agent-class x.py:Mute", "have a method predict"),
-        (
-            "class Two:\n    def __init__(self, one, two): pass\n    predict = None.__eq__",
-            "evaluate --agent-class x.py:Two",
-            "its constructor needs one, two; give the others a default",
-        ),
         (
             "class Two:\n    def __init__(self, one, two): pass\n    predict = None.__eq__",
             "compare --agents ppo x.py:Two --rewards sparse",  # before ppo is trained
@@ -215,17 +195,6 @@ def test_a_stopped_run_whose_file_has_changed_is_refused(
     assert "rules.py has changed" in capsys.readouterr().err
     (files / "rules.py").write_text(FILES["rules.py"])
     assert main(arguments) == 0
-
-
-def test_a_worker_refuses_a_file_that_changed_under_it(files: Path):
-    config = ComparisonConfig(env="MovieReview", rewards=("rules.py:FrontLoaded",))
-    stored = config.as_dict()
-    (files / "rules.py").write_text("other = 1")
-    again = ComparisonConfig.from_dict(stored, trust_code=True)
-    assert again.code == config.code
-    with pytest.raises(SettingsError, match=r"rules\.py has changed"):
-        check_code(again.code, again.data)
-    assert "code" not in ComparisonConfig(env="MovieReview", rewards=("abc",)).as_dict()
 
 
 FOREIGN: dict[str, Any] = {

@@ -7,28 +7,6 @@ from tests.support.suite import of_laboratory
 from tokengym.scripts.cli import main
 from tokengym.scripts.commands.options import options_of
 
-FOREIGN = {
-    "ppo": (
-        ["--iterations", "3"],
-        "is an option of online-dpo and raft; ppo takes",
-        "--gae-lambda",
-    ),
-    "nlpo": (["--beta", "1"], "is an option of dpo and online-dpo; nlpo takes", "--mask-top-p"),
-    "online-dpo": (
-        ["--updates", "3"],
-        "nlpo, ppo, reinforce, reinforce++, rloo, vineppo and weighted-ppo; online-dpo takes",
-        "--beta",
-    ),
-    "weighted-ppo": (["--beta", "1"], "is an option of dpo and online-dpo", "--gae-lambda"),
-    "raft": (["--loss-type=ipo"], "is an option of dpo and online-dpo; raft takes", "--iterations"),
-    "best-of-n": (["--learning-rate", "1"], "; best-of-n takes", "--length-penalty"),
-}
-
-
-@pytest.mark.parametrize("agent", FOREIGN)
-def test_an_option_without_effect_is_refused(agent: str, capsys: pytest.CaptureFixture[str]):
-    suite.refuse(agent, FOREIGN[agent], capsys)
-
 
 @pytest.mark.parametrize("agent", of_laboratory("agents"))
 def test_every_setting_of_a_learner_is_an_option(agent: str, capsys: pytest.CaptureFixture[str]):

@@ -16,15 +16,18 @@ def names(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.iterdir())
 
 
+def save(path: Path, number: int) -> None:
+    """Write a folder whose record and whose file hold a number."""
+
+    def write(folder: Path) -> dict[str, int]:
+        (folder / "data").write_text(str(number))
+        return {"format": 1, "number": number}
+
+    write_folder(path, "record.json", write)
+
+
 def test_a_damaged_folder_falls_back_to_the_previous_one(tmp_path):
     path = tmp_path / "saved"
-
-    def fill(number: int) -> None:
-        def write(folder: Path) -> dict[str, int]:
-            (folder / "data").write_text(str(number))
-            return {"format": 1, "number": number}
-
-        write_folder(path, "record.json", write)
 
     def read(path: Path, version: int = 1) -> tuple[Path, int]:
         kinds = {"number": int}
@@ -32,8 +35,8 @@ def test_a_damaged_folder_falls_back_to_the_previous_one(tmp_path):
             path, "record.json", version, kinds, lambda *read: (read[0], read[1]["number"])
         )
 
-    fill(1)
-    fill(2)
+    save(path, 1)
+    save(path, 2)
     assert read(path) == (path, 2)
     (path / "data").write_text("changed")
     folder, number = read(path)
@@ -66,40 +69,33 @@ def test_what_is_loaded_is_what_was_hashed(tmp_path):
     """Another process replaces the folder while it is read."""
     path, seen = tmp_path / "saved", []
 
-    def save(number: int) -> None:
-        def write(folder: Path) -> dict[str, int]:
-            (folder / "data").write_text(str(number))
-            return {"format": 1, "number": number}
-
-        write_folder(path, "record.json", write)
-
     def load(folder: Path, record: dict[str, int]) -> tuple[int, int]:
         seen.append(record["number"])
         if len(seen) < 4:
-            save(len(seen) + 1)
+            save(path, len(seen) + 1)
         if len(seen) == 3:  # it is renamed between two reads
             raise FileNotFoundError("data")
         return record["number"], int((folder / "data").read_text())
 
-    save(1)
+    save(path, 1)
     assert read_folder(path, "record.json", 1, {"number": int}, load) == (4, 4)
     assert seen == [1, 2, 3, 4]
 
     def there_and_back(folder: Path, record: dict[str, int]) -> tuple[int, int]:
         if len(seen) == 4:
             seen.append(0)
-            save(5)
+            save(path, 5)
             data = int((folder / "data").read_text())
-            save(record["number"])
+            save(path, record["number"])
             return record["number"], data
         return record["number"], int((folder / "data").read_text())
 
-    save(5)
-    save(4)
+    save(path, 5)
+    save(path, 4)
     assert read_folder(path, "record.json", 1, {"number": int}, there_and_back) == (4, 4)
 
     def never(folder: Path, record: dict[str, int]) -> None:
-        save(record["number"] + 1)
+        save(path, record["number"] + 1)
 
     with pytest.raises(CheckpointError, match="replaced 10 times"):
         read_folder(path, "record.json", 1, {"number": int}, never)

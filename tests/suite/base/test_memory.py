@@ -65,12 +65,6 @@ def test_a_batch_that_memory_cannot_hold_is_refused_by_its_own_name():
         TrainingSettings(batch_size=2, max_new_tokens=10**9)
 
 
-def test_threads_are_bounded():
-    assert TrainingSettings(threads=1024).threads == 1024
-    with pytest.raises(SettingsError, match=r"threads must.*1024, got"):
-        TrainingSettings(threads=10**9)
-
-
 def test_a_stored_length_is_checked_like_a_typed_one(tmp_path, capsys):
     tiny = ["--steps", "1", "--batch-size", "4", "--eval-episodes", "2", "--max-new-tokens", "4"]
     run = tmp_path / "run"

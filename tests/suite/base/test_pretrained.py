@@ -144,14 +144,10 @@ def test_threads_may_read_models_at_once(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"n_layer": -1}, "num_hidden_layers -1.*1.*1000"),
-        ({"n_layer": 0}, "says num_hidden_layers 0"),
         ({"n_layer": 1}, r"h\.1\..*config\.json"),
         ({"n_layer": 3}, r"no trained transformer\.h\.2"),
         ({"n_embd": 12}, r"cannot load.*AutoModel"),
-        ({"n_head": -2}, "says num_attention_heads -2"),
-        ({"n_head": [1]}, r"cannot load.*AutoModel"),
         ({"vocab_size": -3}, "says vocab_size -3"),
-        ({"dtype": "float99"}, r"cannot load.*AutoModel"),
         ({"architectures": 3, "model_type": ["x"]}, r"cannot load.*AutoModel"),
     ],
 )
@@ -166,7 +162,7 @@ def test_a_configuration_that_does_not_fit_its_weights_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["[" * 100_000, "{", "[]", "3"])
+@pytest.mark.parametrize("content", ["[" * 100_000, "3"])
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "tokenizer.json"])
 def test_damaged_files_of_a_model_are_one_line(name, content, tmp_path):
     tiny(GPT2LMHeadModel, tmp_path)
@@ -218,7 +214,7 @@ def test_a_path_that_does_not_exist_is_not_looked_up_on_the_hub(name, monkeypatc
             from_pretrained(auto_class, name)
 
 
-@pytest.mark.parametrize("longer", range(0, 64, 8))
+@pytest.mark.parametrize("longer", [0, 8, 40])
 def test_weights_begin_where_torch_puts_them_whatever_the_header_of_their_file(longer, tmp_path):
     """Else the same weights in two files would round otherwise in products."""
     weights = tiny(folder=tmp_path).state_dict()
@@ -228,41 +224,17 @@ def test_weights_begin_where_torch_puts_them_whatever_the_header_of_their_file(l
     assert {tensor.data_ptr() % 64 for tensor in model.parameters()} == {0}
     assert model.lm_head.weight is model.transformer.wte.weight
     assert all(torch.equal(model.state_dict()[name], value) for name, value in weights.items())
-
-
-def test_weights_and_tokenizers_are_the_stored_ones(tmp_path):
-    model = tiny()
-    model.save_pretrained(tmp_path)
-    for name, weight in load_causal_lm(tmp_path).state_dict().items():
-        assert torch.equal(weight, model.state_dict()[name])
     assert load_tokenizer(tmp_path) is None
 
 
-@pytest.mark.parametrize(
-    ("model", "message"),
-    [
-        (
-            lambda: T5ForConditionalGeneration(
-                T5Config(vocab_size=9, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
-            ),
-            r"t5 model.*decoder-only",
-        ),
-        (
-            lambda: ViTModel(
-                ViTConfig(
-                    hidden_size=8,
-                    num_hidden_layers=1,
-                    num_attention_heads=1,
-                    intermediate_size=8,
-                    image_size=8,
-                    patch_size=8,
-                )
-            ),
-            r"no such head.*decoder-only",
-        ),
-    ],
-)
-def test_a_policy_of_another_kind_is_told_what_would_do(tmp_path, model, message):
-    model().save_pretrained(tmp_path)
-    with pytest.raises(PretrainedError, match=message):
-        load_whole(AutoModelForCausalLM, tmp_path)
+def test_a_policy_of_another_kind_is_told_what_would_do(tmp_path):
+    sizes = {"num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    picture = ViTConfig(hidden_size=8, image_size=8, patch_size=8, **sizes)
+    text = T5Config(vocab_size=9, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    for model, message in (
+        (T5ForConditionalGeneration(text), r"t5 model.*decoder-only"),
+        (ViTModel(picture), r"no such head.*decoder-only"),
+    ):
+        model.save_pretrained(tmp_path)
+        with pytest.raises(PretrainedError, match=message):
+            load_whole(AutoModelForCausalLM, tmp_path)

@@ -99,7 +99,7 @@ def test_responses_that_skyrl_filtered_out_are_a_baseline_of_0():
 def test_a_mask_that_does_not_fit_is_refused(mask):
     credit = TokenCredit(by_length, "uniform", tokenizer=TOKENIZER)
     masks = [[1] * len(IDS[0]), (mask + [1] * len(IDS[1]))[: max(len(mask), len(IDS[1]))]]
-    with pytest.raises(ValueError, match=r"written\[1\] has.*token"):
+    with pytest.raises(ValueError, match=r"written has.*token"):
         credited(output(loss_masks=masks), credit)
 
 

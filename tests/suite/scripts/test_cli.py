@@ -4,7 +4,6 @@ import io
 import json
 import re
 import resource
-import runpy
 import shutil
 import signal
 import subprocess
@@ -23,7 +22,6 @@ from numpy.typing import NDArray
 from tests.support.suite import of_suite
 from tokengym import __main__ as program
 from tokengym.agents import PPO
-from tokengym.agents.errors import CheckpointError
 from tokengym.agents.offline.settings import PAIR_FIGURES
 from tokengym.base.device import preferred_device, select_device
 from tokengym.base.files import write_csv
@@ -86,13 +84,9 @@ def test_hostile_names_reach_neither_terminal_nor_markup(tmp_path, capsys):
     assert not any(mark in shown for mark in ("\x1b", "\x07", "\u202e"))
 
 
-def test_version(capsys, monkeypatch):
+def test_version(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"tokengym {__version__}\n"
-    monkeypatch.setattr("sys.argv", ["tokengym", "--version"])
-    with pytest.raises(SystemExit) as stop:
-        runpy.run_module("tokengym", run_name="__main__")
-    assert (stop.value.code, capsys.readouterr().out) == (0, f"tokengym {__version__}\n")
 
 
 def test_the_demo_is_a_comparison_that_opens_its_report(tmp_path, capsys, monkeypatch):
@@ -113,18 +107,14 @@ def test_the_demo_is_a_comparison_that_opens_its_report(tmp_path, capsys, monkey
     assert opened == []
     assert main(["demo", "--out", str(out)]) == 0
     assert opened == [(out / "report.html").as_uri()]
-    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
-        monkeypatch.delenv(name, raising=False)
-    assert main(["demo", "--out", str(out)]) == 0
-    assert len(opened) == 1
 
 
-def test_a_terminal_that_lacks_characters_gets_plain_ones(monkeypatch):
+def test_a_terminal_that_lacks_characters_gets_escapes(monkeypatch):
     written = io.BytesIO()
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii"))
     cli._print_anywhere()
     print("\u22120.5 \u25b2 \u4e2d", flush=True)
-    assert written.getvalue() == b"-0.5 ^ ?\n"
+    assert written.getvalue() == rb"\u22120.5 \u25b2 \u4e2d" + b"\n"
 
 
 @pytest.mark.parametrize("held_out", [True, False])
@@ -183,16 +173,13 @@ def test_report_of_curves_made_elsewhere(curves, tmp_path, capsys):
     assert summary["groups"][0]["baseline"] == "sparse"  # though another one comes first
     assert {path.name for path in out.iterdir()} == {"summary.json", "curves.png", "report.html"}
     assert curves.read_text() == CURVES
+    curves.write_text(CURVES.replace("score", "reached", 1))
     again = ["report", "--curves", str(curves), "--out", str(out), "--baseline", "late"]
-    assert main(again) == 0
+    assert main(again) == 2
+    assert "has no column 'score'" in capsys.readouterr().err
+    assert main([*again, "--score", "reached"]) == 0
     summary = json.loads((out / "summary.json").read_text())
     assert summary["groups"][0]["baseline"] == "late"
-    curves.write_text(CURVES.replace("score", "reached", 1))
-    assert main(["report", "--curves", str(curves), "--out", str(tmp_path / "named")]) == 2
-    assert "has no column 'score'" in capsys.readouterr().err
-    named = ["report", "--curves", str(curves), "--out", str(out), "--score", "reached"]
-    assert main([*named, "--baseline", "late"]) == 0
-    assert json.loads((out / "summary.json").read_text()) == summary
 
 
 @pytest.mark.parametrize(
@@ -201,51 +188,36 @@ def test_report_of_curves_made_elsewhere(curves, tmp_path, capsys):
         (["comapre"], "'comapre'; did you mean 'compare'? known: demo, compare,"),
         (["compare", "--env", "MovieRevew"], "did you mean tokengym/MovieReview-v0?"),
         (["compare", "--rewards", "sprse"], "'sprse'; did you mean 'sparse'"),
-        (["compare", "--seeds", "five"], "whole number, got 'five'"),
-        (["compare", "--learning_rate=x"], "number, got 'x'"),
-        (["compare", "--dtype", "many"], "float32 or bfloat16, got 'many'"),
-        (["compare", "--rewards"], "--rewards needs at least one value (NAME ...)"),
-        (["compare", "--rewards", "--seeds", "1"], "--rewards needs"),
-        (["compare", "--agents", "--seeds", "1"], "--agents needs"),
+        (["compare", "--agent", "pppo"], "'pppo'; did you mean 'ppo'"),
+        (["compare", "--agent", "dpo", "--rewards", "sparse", "abc"], "dpo learns from"),
+        (["compare", "--seeds", "five"], "--seeds must be INT, got 'five'"),
+        (["compare", "--learning_rate=x"], "FLOAT, got 'x'"),
+        (["compare", "--dtype", "many"], "bfloat16}, got 'many'"),
+        (["compare", "--rewards", "--seeds", "1"], "--rewards needs a value (NAME ...)"),
         (["compare", "--out"], "--out needs a value (PATH)"),
         (["evaluate", "--agent", "x"], "--agent; did you mean '--against'"),
         (["evaluate", "--chat-template", "a", "b"], "'b'; tokengym evaluate --help"),
-        (["train", "--pairs", "x.jsonl"], "--pairs has no effect on ppo"),
         (["train", "dpo", "grpo"], "'grpo'; tokengym train --help"),
-        (["demo", "more"], "'more'; tokengym demo --help"),
-        (["report", "x", "--table", "html"], "latex or markdown, got 'html'"),
-        (["compare", "--lr", "1"], "--lr; did you mean '--learning-rate'"),
-        (["compare", "--no-rewards"], "no --no-rewards; leave --rewards out"),
-        (["compare", "--no-fixed-length"], "no --no-fixed-length; write --fixed-length False"),
+        (["train", "dpo", "--agent", "ppo"], "dpo is named first"),
+        (["train", "dpo", "--steps", "3"], "--steps has no effect on dpo"),
+        (["train", "--env", "CartPole-v1"], "learners write texts"),
         (["compare", "--rewards", "rules.py"], "rules.py:Name"),
         (["compare", "--seeds", "0"], "seeds must be an integer >= 1, got 0"),
-        (["compare", "--steps", "0"], "updates must be an integer >= 1, got 0"),
         (["train", "--updates=0"], "updates must be an integer >= 1, got 0"),
         (["train", "--seed", "-1"], "error: seed must be an integer >= 0, got -1"),
         (
             ["train", "--eval-every", "0"],
             "error: eval_every must be an integer >= 1, or None, got 0",
         ),
-        (["compare", "--eval-seed", "-1"], "error: eval_seed must be an integer >= 0, got -1"),
-        (["train", "dpo", "--epochs", "0"], "error: epochs must be > 0, got 0.0"),
         (["evaluate", "--episodes", "0"], "error: episodes must be an integer >= 1, got 0"),
-        (["evaluate", "--samples", "-1"], "error: samples must be an integer >= 0, got -1"),
-        (["evaluate", "--seed", "-1"], "error: seed must be an integer >= 0, got -1"),
-        (["train", "--prompts", "x.txt"], "--prompts; a file of prompts is --dataset"),
-        (["train", "dpo", "--steps", "3"], "--updates has no effect on dpo"),
         (["compare", "--prompt-column", "text"], "pass dataset"),
         (["train", "--reward", "abc:bta=1", "--out", "x"], "'abc' has no option 'bta'"),
         (["evaluate", "nowhere"], "nowhere is no folder"),
         (["envs", "Nothing"], "unknown environment 'Nothing'"),
         (["train", "--env", "my/Env of mine", "--out", "a"], "environment ID: my"),
-        (["evaluate", "--device", "cuda:99"], "device 'cuda:99'"),
-        (
-            ["train", "ppo", "--device", "cuda:99", "--out", "a"],
-            "device 'cuda:99'",
-        ),
-        (
-            ["train", "dpo", "--device", "cuda:99", "--out", "a"],
-            "device 'cuda:99'",
+        *(
+            ([*command.split(), "--device", "cuda:99"], "device 'cuda:99'")
+            for command in ("evaluate", "train ppo --out a", "train dpo --out a")
         ),
         (["report"], "--curves FILE.csv"),
         (["report", "nowhere"], "nowhere holds no comparison"),
@@ -266,13 +238,6 @@ def test_a_traceback_is_there_for_who_wants_it(monkeypatch):
     monkeypatch.setenv("TOKENGYM_TRACEBACK", "1")
     with pytest.raises(ValueError, match="unknown command"):
         main(["comapre"])
-
-
-def test_a_file_of_rules_says_what_it_has(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("mine.py").write_text("raise SystemExit\nclass Early: pass\ndef late(): pass\n_x = 1\n")
-    assert main(["compare", "--rewards", "sparse", "mine.py"]) == 2
-    assert "it has Early, late" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -329,7 +294,7 @@ def check_missing_file(command: list[str], capsys: Any) -> None:
 def test_train_and_evaluate(tmp_path, capsys):
     small = ["--steps", "1", "--batch-size", "4", "--max-new-tokens", "5", "--n-epochs", "1"]
     measured = ["--eval-episodes", "4", "--samples", "1"]
-    out = tmp_path / "run"
+    out = tmp_path / "a[/]b[red]"  # no markup
     price = ["--kl-coef", "0.2"]
     assert main(["train", "--reward", "abc", "--out", str(out), *small, *measured, *price]) == 0
     printed = " ".join(capsys.readouterr().out.split())
@@ -427,12 +392,7 @@ def test_a_refused_training_leaves_its_folder_to_the_corrected_command(tmp_path,
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("len(5)", r"TypeError: object of type 'int' has no len\(\) \(.*mine\.py, line 2; "),
-        (
-            "raise ValueError('sizes 3 4')",
-            r"ValueError: sizes 3 4 \(.*mine\.py, line 2; TOKENGYM_T",
-        ),
-        ("int('x')", r"ValueError: invalid literal .* \(.*mine\.py, line 2; "),
+        ("raise ValueError('sizes')", r"ValueError: sizes \(.*mine\.py, line 2; TOKENGYM_T"),
         ("import torch; torch.ones(2) @ torch.ones(3)", r"RuntimeError: .*the traceback is in"),
         ("import json; json.loads('{')", r"JSONDecodeError: .* \(.*mine\.py, line 2; "),
     ],
@@ -447,13 +407,6 @@ def test_a_fault_of_the_users_code_has_its_type_and_place(
     monkeypatch.setattr(cli, "call", mine.fault)
     assert main(["envs"]) in (1, 2)
     assert re.search(rf"^error: {said}", capsys.readouterr().err)
-
-
-def test_a_refusal_of_this_package_stays_one_plain_line(capsys):
-    assert main(["train", "--env", "NoSuchTask"]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: unknown environment")
-    assert "line" not in said.partition("known:")[0]
 
 
 def test_a_failed_training_is_done_again_by_the_same_command(tmp_path, monkeypatch):
@@ -556,13 +509,6 @@ def test_a_fault_ends_in_one_line_and_its_traceback_in_a_file(monkeypatch, capsy
     kept.unlink()
 
 
-def test_names_of_folders_are_no_markup(tmp_path, capsys):
-    out = tmp_path / "a[/]b[red]"
-    short = ["--steps", "1", "--batch-size", "4", "--max-new-tokens", "4", "--eval-episodes", "2"]
-    assert main(["train", *short, "--out", str(out)]) == 0
-    assert "a[/]b[red]" in capsys.readouterr().out
-
-
 def test_interruption_of_the_imports_is_one_line(monkeypatch, capsys):
     class Interrupted(ModuleType):
         def __getattr__(self, name: str) -> None:
@@ -585,8 +531,6 @@ def test_agents_are_trained_once_and_go_on(tmp_path, capsys, monkeypatch):
     assert main(["agents", "--out", str(out)]) == 0
     assert (agent / "checkpoint.json").stat().st_mtime_ns == written
     made: dict[str, Any] = {"num_envs": 2, "reward": "uniform", "max_new_tokens": 2}
-    with pytest.raises(CheckpointError, match="normalize="):
-        PPO.load(agent, env=gym.make_vec("tokengym/MovieReview-v0", **made))
     envs = gym.make_vec("tokengym/MovieReview-v0", **made, normalize="batch")
     loaded = PPO.load(agent, env=envs)
     steps = loaded.num_timesteps

@@ -92,8 +92,6 @@ def test_bad_input_is_one_line():
         credit([])
     with pytest.raises(ValueError, match="1 prompts for 2"):
         credit(["film", "film"], prompts=["a"])
-    with pytest.raises(ValueError, match="1 metadata for 2"):
-        credit(["film", "film"], metadata=[{}])
     with pytest.raises(TokenizerError, match="token ids"):
         credit(["no-such-word"])
 

@@ -10,7 +10,6 @@ from gymnasium.wrappers import TimeLimit
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 
-import tokengym
 from tests.support.forked import execute, forked
 from tokengym.envs import SettingsError
 
@@ -70,18 +69,16 @@ def test_episodes_that_end_by_themselves_are_not_taken_for_cut_ones():
             play(env, times=9)
 
 
-def test_a_batch_refuses_a_time_limit():
-    with pytest.raises(TypeError, match=r"'max_episode_steps'.*max_new_tokens=5"):
-        gymnasium.make_vec(NAME, num_envs=2, max_episode_steps=5)
-
-
-def test_words_of_other_libraries_get_the_remedy_by_its_name():
-    said = rf"'num_envs'.*gym.make_vec\('{NAME}', num_envs=8\)"
-    with pytest.raises(TypeError, match=said):
-        gymnasium.make(NAME, num_envs=8)
-    envs = gymnasium.make_vec(NAME, num_envs=4, max_new_tokens=4)
-    with pytest.raises(TypeError, match=r"'modl'.*did you mean model"):
-        tokengym.PPO("CausalLMPolicy", envs, policy_kwargs=dict(modl="x"))
+@pytest.mark.parametrize(
+    ("make", "option", "words"),
+    [
+        (gymnasium.make_vec, {"max_episode_steps": 5}, r"max_new_tokens=5"),
+        (gymnasium.make, {"num_envs": 8}, rf"gym.make_vec\('{NAME}', num_envs=8\)"),
+    ],
+)
+def test_words_of_other_libraries_get_the_remedy_by_its_name(make, option, words):
+    with pytest.raises(TypeError, match=words):
+        make(NAME, **option)
 
 
 def test_what_gymnasiums_conversions_need_is_installed_with_the_package():
