@@ -67,7 +67,7 @@ def _storage_error(path: Path | str, error: Exception) -> StorageError | None:
         number = int(said[1]) if said else None
     elif isinstance(error, RuntimeError) and any(sign in str(error) for sign in _TORCH_SIGNS):
         number = errno.ENOSPC
-    if number not in _FAILURES:
+    if number is None or number not in _FAILURES:
         return None
     failure = StorageError(
         f"cannot write {path}: {os.strerror(number)}; free some space there and run the same "

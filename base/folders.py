@@ -1,11 +1,12 @@
 """Folders of results: written by one process at a time, and read whole, as they were written."""
 
-import fcntl
+import errno
 import io
 import json
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -60,7 +61,8 @@ def locked(folder: Path) -> Iterator[None]:
             os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(PermissionError):  # Windows keeps what is open
+            path.unlink(missing_ok=True)
         _remove_empty(folder, *parents)
         file.close()
 
@@ -85,12 +87,7 @@ def _acquire(path: Path) -> io.TextIOWrapper:
                 raise
             continue
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The last owner may have deleted the file between opening and locking.
-            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                file.truncate(0)
-                return file
-            file.close()
+            _lock(file)
         except BlockingIOError:
             with file:
                 file.seek(0)
@@ -103,6 +100,28 @@ def _acquire(path: Path) -> io.TextIOWrapper:
             file.close()
             path.unlink(missing_ok=True)
             raise
+        # The last owner may have deleted the file between opening and locking.
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                file.truncate(0)
+                return file
+        file.close()
+
+
+def _lock(file: io.TextIOWrapper) -> None:
+    """Lock an open file without waiting; `BlockingIOError` says that another process has it."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        file.seek(1 << 30)  # a byte that nobody reads: locked ones cannot be
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK)) from error
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 # --- folders with a record of their files ---------------------------------------------------------

@@ -104,8 +104,8 @@ def say(console: "Console", text: str) -> None:
 
 def open_page(console: "Console", address: str) -> None:
     """Open an address in the browser, for someone at a terminal who has a display."""
-    display = sys.platform == "darwin" or {"DISPLAY", "WAYLAND_DISPLAY"} & {*os.environ}
-    if console.is_terminal and display:  # without one, a browser of texts would take the terminal
+    displays = sys.platform in ("darwin", "win32") or {"DISPLAY", "WAYLAND_DISPLAY"} & {*os.environ}
+    if console.is_terminal and displays:  # without one, a browser of texts would take the terminal
         webbrowser.open(address)
 
 

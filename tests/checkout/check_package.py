@@ -3,15 +3,11 @@
 python tests/checkout/check_package.py [--out build/package] [--dist dist]
 python tests/checkout/check_package.py --alone [arguments of pytest]
 
-The wheels of the suite, the laboratory and the audit, and the suite's sources, stand in dist/
-afterwards: a folder from which a stranger installs them by one line.
-The suite's wheel is installed alone into an empty virtual environment, where the README's first
-example, a short comparison and the suite's tests run outside of the checkout. Then the laboratory's
-wheel joins it, and a response of its Oracle is scored. Prints the seconds of each step.
+The wheels and the suite's sources stand in dist/ afterwards. The suite's wheel is tried alone in an
+empty environment, outside of the checkout; then the laboratory's joins it.
 
-With --alone, as `make test` does: the suite's wheel stands beside links to what is installed here,
-the laboratory left out, and a copy of the suite's tests runs against it. That takes seconds to set
-up, and needs no network.
+With --alone, as `make test` does, the suite's wheel stands beside links to what is installed here,
+the laboratory left out, and a copy of the suite's tests runs against it; no network is needed.
 """
 
 import argparse
@@ -85,15 +81,7 @@ def check_distributions(out: Path, dist: Path) -> None:
 
 
 def test_alone(out: Path, arguments: list[str]) -> int:
-    """Run the suite's tests against its wheel, beside links to the packages of this environment.
-
-    Args:
-        out: Folder that is emptied for the wheel, the links and a copy of the tests.
-        arguments: Those of pytest, paths as in the checkout.
-
-    Returns:
-        The exit code of pytest.
-    """
+    """Run tests of the suite against its wheel, beside links to what is installed here."""
     for stale in (out, ROOT / "build" / "lib"):  # setuptools would pack what was built before
         shutil.rmtree(stale, ignore_errors=True)
     build = ("wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(out))

@@ -24,14 +24,6 @@ def test_every_section_has_its_plot_and_a_remedy():
         assert f"](../images/mistakes/{name}.png)" in section(number)
         assert "**Do:** " in section(number)
         assert (build_plots.FOLDER / f"{name}.png").stat().st_size < 80_000
-    assert len(build_plots.PLOTS) == 10
-
-
-def test_a_stock_buffer_holds_the_score_alone():
-    stock, hindsight = build_plots.stock_buffer().values()
-    assert 1 <= np.count_nonzero(stock) <= 4
-    assert np.count_nonzero(hindsight) > 20
-    assert hindsight.sum() == pytest.approx(stock.sum(), abs=1e-5)
 
 
 def test_the_figures_are_those_of_the_data():
@@ -69,9 +61,3 @@ def test_the_band_of_a_line_is_that_of_its_mean():
     (drawn,) = band.get_paths()
     heights = np.asarray(drawn.vertices)[:, 1]
     assert (heights.min(), heights.max()) == pytest.approx((found.low, found.high))
-
-
-def test_a_plot_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(build_plots, "FOLDER", tmp_path / "plots")
-    build_plots.main(["estimators", "gold"])
-    assert {file.name for file in (tmp_path / "plots").iterdir()} == {"estimators.png", "gold.png"}

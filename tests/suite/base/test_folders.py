@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -145,6 +146,26 @@ def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
     assert names(tmp_path) == []
 
 
+def test_windows_has_locks_of_its_own(tmp_path, monkeypatch):
+    held: list[int] = []
+
+    def locking(file: int, mode: int, count: int) -> None:
+        if held:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        held.append(file)
+
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # as there
+    monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(LK_NBLCK=2, locking=locking))
+    monkeypatch.setattr("sys.platform", "win32")
+    with (
+        locked(tmp_path / "x"),
+        pytest.raises(FolderInUseError, match=r"x is in use.*\d+ on"),
+        locked(tmp_path / "x"),
+    ):
+        pass
+    assert len(held) == 1
+
+
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with (
@@ -154,6 +175,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
         pass
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a working folder cannot be removed there")
 def test_a_folder_that_cannot_be_made_is_no_race(tmp_path, monkeypatch):
     gone = tmp_path / "gone"
     gone.mkdir()
