@@ -147,16 +147,16 @@ def _looks_for(tokenizer: PreTrainedTokenizerBase, template: str, token: str) ->
     return False
 
 
-def _or_none(written: Any, *args: Any, **options: Any) -> str | None:
+def _or_none(written: Any, *args: Any) -> str | None:
     """Return what a template writes; None where it refuses."""
     try:
-        return str(written(*args, **options))
+        return str(written(*args))
     except TokenizerError:
         return None
 
 
 _KNOWN: set[tuple[str, str]] = set()
-"""Templates, and what was found out about what each writes."""
+"""Templates, and parts of conversations that each was tried on."""
 
 
 def _unread(
@@ -173,41 +173,30 @@ def _unread(
     of all turns but the last, so that what changes nothing is tried in the last place too.
     """
     for name in (*beside, *beside.get("chat_template_kwargs", ())):
-        if name != "chat_template_kwargs" and _is_new(template, name):
+        if name != "chat_template_kwargs" and _is_new(template, repr(name)):
             if not re.search(rf"\b{re.escape(name)}\b", template):
                 yield repr(name)
-    for role in dict.fromkeys(message["role"] for message in talk):
-        if role not in ("user", ANSWERS) and _is_new(template, f"role {role}"):
-            rest = [message for message in talk if message["role"] != role]
-            if _or_none(written, left, rest) == text:
-                yield f"messages of the role {role!r}"
-    yield from _unread_keys(template, talk, text, written, left)
-
-
-def _unread_keys(
-    template: str, talk: list[dict[str, Any]], text: str, written: Any, left: set[str]
-) -> Iterator[str]:
-    """Yield the entries of messages that a template does not write."""
-    held = dict.fromkeys(
-        (message["role"], key)
-        for message in talk
-        for key, value in message.items()
-        if value and key not in ("role", "content")
-    )
-    for role, key in held:
-        if not _is_new(template, f"{key} of {role}"):
+    held = [(m["role"], key) for m in talk for key, value in m.items() if value and key != "role"]
+    for role, key in dict.fromkeys(held):
+        what = f"messages of the role {role!r}"
+        without = [message for message in talk if message["role"] != role]
+        if key != "content":
+            what = f"{key!r} of {what}"
+            without = [{k: v for k, v in m.items() if k != key or m["role"] != role} for m in talk]
+        elif role in ("user", ANSWERS):
             continue
-        last = max(n for n, m in enumerate(talk) if m["role"] == role and m.get(key))
-        without = [{k: v for k, v in m.items() if k != key or m["role"] != role} for m in talk]
-        if _or_none(written, left, without) != text:
+        if not _is_new(template, what) or _or_none(written, left, without) != text:
             continue
-        whole, short = (_or_none(written, left, one[: last + 1], False) for one in (talk, without))
-        if whole == short:
-            yield f"{key!r} of messages of the role {role!r}"
+        if key != "content":
+            end = 1 + max(n for n, m in enumerate(talk) if m["role"] == role and m.get(key))
+            whole, short = (_or_none(written, left, one[:end], False) for one in (talk, without))
+            if whole != short:
+                continue
+        yield what
 
 
 def _is_new(template: str, what: str) -> bool:
-    """Return whether it is not known yet, and know it."""
+    """Return whether a template was not tried on something yet, and say that it is now."""
     is_new = (template, what) not in _KNOWN
     _KNOWN.add((template, what))
     return is_new

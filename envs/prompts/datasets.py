@@ -1,7 +1,7 @@
 """Data sets as tables: objects, local files, names on the hub, lists of rows.
 
-`datasets` reads. What it would crash on, read wrongly or refuse without a place is found before.
-JSON is read here, since `datasets` turns texts into dates, and mixed types into one.
+`datasets` reads, but for csv, which it types part by part, and json, of whose texts it makes dates,
+and one type of mixed ones.
 """
 
 from __future__ import annotations
@@ -13,12 +13,8 @@ import io
 import json
 import logging
 import re
-import reprlib
-import sys
-import warnings
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
@@ -26,11 +22,9 @@ from tokengym.base.chat import is_messages
 from tokengym.base.errors import DatasetError, reason_of
 from tokengym.base.files import odd_entry
 from tokengym.base.stored.parts import hub_answers
-from tokengym.base.text import lone_surrogate
 from tokengym.envs.prompts.tables import Table
 
 if TYPE_CHECKING:
-    import pandas
     from datasets import Dataset, DatasetDict
 
 logger = logging.getLogger(__name__)
@@ -41,25 +35,8 @@ MAX_UNPACKED_BYTES = 2**30
 """Most bytes that a compressed file may unpack to, unless its ratio allows more."""
 MAX_UNPACKED_RATIO = 20
 """Most times its own size that a compressed file may unpack to, unless that is few bytes."""
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-"""The beginning of a surrogate's escape in JSON."""
-_CSV = {
-    "sep": ",",
-    "quoting": csv.QUOTE_MINIMAL,
-    "index_col": False,  # or the first of too many fields would be an index, and all shift by one
-    "keep_default_na": False,  # "NA" is a word, and an empty reference is allowed
-    "low_memory": False,  # or "007" among texts would be read as 7 where a part has numbers only
-}
-# A tab-separated text may hold lone quotation marks.
-_TSV = {**_CSV, "sep": "\t", "quoting": csv.QUOTE_NONE}
-_READERS: dict[str, tuple[str, dict[str, Any]]] = {
-    ".csv": ("csv", _CSV),
-    ".tsv": ("csv", _TSV),
-    ".json": ("json", {}),
-    ".jsonl": ("json", {}),
-    ".parquet": ("parquet", {}),
-    ".txt": ("text", {"encoding": "utf-8-sig"}),
-}
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+_KINDS = (*_SEPARATORS, ".json", ".jsonl", ".parquet", ".txt")
 
 
 def read_tables(
@@ -72,9 +49,7 @@ def read_tables(
     """Return the tables of a data set by split; a table without splits has the name "".
 
     Args:
-        dataset: A ``datasets.Dataset`` or ``DatasetDict``; the path of a csv, tsv, json, jsonl,
-            parquet or txt file (gzipped or not) or of a folder that ``save_to_disk`` wrote; a
-            name on the hub, with ``name:config`` for a configuration; or a list of mappings.
+        dataset: What `load_prompts` takes.
         of: What the rows are, for messages.
         headerless: Whether a csv or tsv file has no header; its columns are then positions.
         texts: Columns of a csv or tsv file that stay as they are written, by name or position, as
@@ -82,83 +57,79 @@ def read_tables(
     """
     import datasets
 
-    if isinstance(dataset, datasets.Dataset):
-        return {"": Table(_unformatted(dataset), of)}
-    if isinstance(dataset, Mapping) and dataset:
-        for table in dataset.values():
-            _check_type(table, (datasets.Dataset,))
-        return {name: Table(_unformatted(table), of) for name, table in dataset.items()}
-    if isinstance(dataset, Sequence) and is_messages(dataset):
-        return {"": Table(_with_columns("dataset", list(dataset)), of)}
-    _check_type(dataset, (str, Path))
-    assert isinstance(dataset, str | Path)
-    path = Path(dataset)
+    tables: Any
+    if isinstance(dataset, str | Path):
+        tables = _read(dataset, headerless=headerless, texts=texts)
+    elif isinstance(dataset, Sequence) and is_messages(dataset):
+        tables = _with_columns("dataset", list(dataset))
+    else:
+        tables = dataset
+        for table in dataset.values() if isinstance(dataset, Mapping) and dataset else [dataset]:
+            if not isinstance(table, datasets.Dataset):
+                raise DatasetError(
+                    "dataset must be a datasets.Dataset, a path, a hub name or a list of mappings, "
+                    f"got {type(table).__name__}; wrap rows with datasets.Dataset.from_list, or "
+                    "pass a list of texts as prompts="
+                )
+    tables = tables if isinstance(tables, Mapping) else {"": tables}
+    return {name: Table(_unformatted(table), of) for name, table in tables.items()}
+
+
+def _unformatted(table: Any) -> Any:
+    """Return a table whose values are Python's, not arrays; a transform of the user's stays."""
+    if isinstance(table, list) or table.format["type"] in (None, "custom"):
+        return table
+    return table.with_format(None, columns=table.format["columns"])
+
+
+def _read(dataset: Path | str, *, headerless: bool, texts: Collection[str | int]) -> Any:
+    """Return a table, or several by split, of a path or of a name on the hub."""
     try:
-        loaded = _loaded(path, dataset, headerless=headerless, texts=texts)
+        return _loaded(Path(dataset), dataset, headerless=headerless, texts=texts)
     except DatasetError:
         raise
     except Exception as error:  # datasets raises a dozen kinds; all mean that it is unreadable
         cause: BaseException = error
         while cause.__cause__ is not None:  # datasets says only that an error occurred
             cause = cause.__cause__
-        reason = reason_of(cause)
-        if "corresponds to no data" in reason:
-            reason = "it has a header and no rows"
-        raise _unreadable(
-            dataset,
-            reason,
-            "pass a csv, tsv, json, jsonl, parquet or txt file, or a name that "
-            "datasets.load_dataset knows",
-        ) from error
-    tables = loaded if isinstance(loaded, Mapping) else {"": loaded}
-    return {name: Table(table, of) for name, table in tables.items()}
-
-
-def _unformatted(table: Any) -> Any:
-    """Return a table whose values are Python's, not arrays; a transform of the user's stays."""
-    if table.format["type"] in (None, "custom"):
-        return table
-    return table.with_format(None, columns=table.format["columns"])
+        remedy = f"pass a file of {', '.join(_KINDS)}, or a name that datasets.load_dataset knows"
+        raise _unreadable(dataset, reason_of(cause), remedy) from error
 
 
 def _loaded(
     path: Path, dataset: Path | str, *, headerless: bool, texts: Collection[str | int]
 ) -> Any:
-    """Return what `datasets` makes of a file, a folder that it saved, or a name on the hub."""
+    """Return the rows of a file, a saved folder, or a name on the hub."""
     import datasets
 
-    suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
-    if (reader := _READERS.get(suffixes[-1] if suffixes else "")) is not None:
-        builder, options = reader
-        if not path.is_file():
-            raise DatasetError(f"dataset file {str(dataset)!r} does not exist; check the path")
-        if builder == "parquet":
-            check_parquet(path)
-        else:
-            text = _read_text(path)
-        if builder == "json":
-            return _objects(path, text)
-        if builder == "csv":
-            options = options | {"dtype": dict.fromkeys(texts, str)}
-            return _read_csv(path, text, options | ({"header": None} if headerless else {}))
-        with _bars_on_terminals():
-            return datasets.load_dataset(builder, data_files=str(path), split="train", **options)
+    kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    if kind in _KINDS and not path.is_file():
+        raise DatasetError(f"dataset file {str(dataset)!r} does not exist; check the path")
+    if kind == ".parquet":
+        check_parquet(path)
+        return datasets.load_dataset("parquet", data_files=str(path), split="train")
+    if kind in _KINDS:
+        text = _read_text(path)
+        if kind == ".txt":
+            return [{"text": line.rstrip("\n")} for line in io.StringIO(text, newline=None)]
+        if kind in _SEPARATORS:
+            return _read_csv(path, text, _SEPARATORS[kind], headerless=headerless, texts=texts)
+        return _with_columns(path, list(_json_rows(path, text)))
+    if path.is_file():
+        raise DatasetError(
+            f"dataset file {str(dataset)!r} is of no kind that is read; unpack it, or convert "
+            f"it to one of {', '.join(_KINDS)}"
+        )
     if path.is_dir():
         _check_folder(path)
     if any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
         return datasets.load_from_disk(str(path))
-    if path.is_file():
-        raise DatasetError(
-            f"dataset file {str(dataset)!r} is of no kind that is read; unpack it, or convert "
-            f"it to one of {', '.join(_READERS)}"
-        )
     name, _, config = str(dataset).partition(":")
     if Path(name).exists():
         _say_left_out(Path(name))
     else:
         hub_answers(name, "dataset")
-    with _bars_on_terminals():
-        return datasets.load_dataset(name, config or None)
+    return datasets.load_dataset(name, config or None)
 
 
 def _check_folder(folder: Path) -> None:
@@ -167,8 +138,11 @@ def _check_folder(folder: Path) -> None:
     It may be somebody else's, and its rows are shown and published with the episodes.
     """
     remedy = "name the data themselves, or put them into the folder"
+    root, cache = folder, folder.resolve().parent.parent
+    if (cache / "snapshots").is_dir() and (cache / "blobs").is_dir():
+        root = cache  # of the hub, whose links lead into it
     for path in sorted(folder.rglob("*")):
-        if path.is_symlink() and not path.resolve().is_relative_to(_link_root(folder)):
+        if path.is_symlink() and not path.resolve().is_relative_to(root):
             raise _unreadable(folder, f"{path} is a link to {path.readlink()}", remedy)
     if (odd := odd_entry(folder)) is not None:
         raise _unreadable(folder, f"{odd} is no file or folder", "take it out")
@@ -178,36 +152,21 @@ def _check_folder(folder: Path) -> None:
             raise _unreadable(folder, f"it names {name!r}, which lies outside it", remedy)
 
 
-def _link_root(folder: Path) -> Path:
-    """Return the folder that links may lead into: of the hub's cache its data set, else itself."""
-    cache = folder.resolve().parent.parent
-    return cache if (cache / "snapshots").is_dir() and (cache / "blobs").is_dir() else folder
-
-
 def _paths_in(folder: Path) -> Iterator[str]:
     """Yield the paths of files that a folder's own metadata name: its README and state files."""
     import yaml
 
-    readme = folder / "README.md"
-    if readme.is_file():
-        front = re.match(
-            r"---\s*\n(.*?)\n---", readme.read_text("utf-8", errors="replace"), re.DOTALL
-        )
-        try:
-            card = yaml.safe_load(front[1]) if front else None
-        except yaml.YAMLError as error:
-            raise _unreadable(folder, f"its README.md is damaged: {error}", "mend it") from None
+    if (readme := folder / "README.md").is_file():
+        text = readme.read_text("utf-8", errors="replace")
+        front = re.match(r"---\s*\n(.*?)\n---", text, re.DOTALL)
+        card = yaml.safe_load(front[1]) if front else None
         configs = card.get("configs") if isinstance(card, Mapping) else None
         for config in configs if isinstance(configs, list) else ():
             entries = config if isinstance(config, Mapping) else {}
             yield from _texts_in([entries.get("data_files"), entries.get("data_dir")])
     for state in folder.rglob("state.json"):
-        try:
-            stored = json.loads(state.read_text("utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise _unreadable(folder, f"{state} is damaged: {error}", "save it anew") from None
-        files = stored.get("_data_files") if isinstance(stored, Mapping) else None
-        yield from _texts_in(files)
+        stored = json.loads(state.read_text("utf-8"))
+        yield from _texts_in(stored.get("_data_files") if isinstance(stored, Mapping) else None)
 
 
 def _texts_in(value: Any) -> Iterator[str]:
@@ -226,42 +185,37 @@ def _say_left_out(folder: Path) -> None:
     """Warn of a folder with several kinds of files, of which `datasets` reads the most frequent."""
     # A text beside tables is a licence or a description, and so is the json that `datasets` writes.
     files = [file for file in folder.rglob("*") if not file.name.startswith("dataset_info")]
-    kinds = {file.suffix: _READERS[file.suffix][0] for file in files if file.suffix in _READERS}
-    tables = sorted(suffix for suffix, kind in kinds.items() if kind != "text")
-    if len({kinds[suffix] for suffix in tables}) > 1:
+    kinds = sorted({file.suffix for file in files}.intersection(_KINDS).difference([".txt"]))
+    if len(kinds) > 1 and kinds != [".json", ".jsonl"]:
         logger.warning(
             "dataset folder %r holds files of several kinds, %s, and one of them alone is read; "
             "name a file, or keep one kind",
             str(folder),
-            ", ".join(tables),
+            ", ".join(kinds),
         )
 
 
-def _read_csv(path: Path, text: str, options: Mapping[str, Any]) -> Dataset:
-    """Return a csv or tsv file as a table, each column typed by all of its rows.
-
-    The reader of `datasets` types a column part by part, and knows no ``low_memory``.
-    """
+def _read_csv(
+    path: Path, text: str, separator: str, *, headerless: bool, texts: Collection[str | int]
+) -> Dataset:
+    """Return a csv or tsv file as a table, each column typed by all of its rows."""
     import datasets
     import pandas
 
-    if "header" not in options:
-        header = pandas.read_csv(path, **{**options, "dtype": str}, header=None, nrows=1).iloc[0]
-        _check_header(path, header, options["sep"])
-        if len(header) == 1:
-            options = {**options, "dtype": str}
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", pandas.errors.ParserWarning)  # that fields are left out
-        try:
-            frame = pandas.read_csv(path, **options)
-        except pandas.errors.ParserWarning:
-            _check_widths(path, text, options)
-            raise
+    # A tab-separated text may hold lone quotation marks.
+    quoting = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
+    width = _check_widths(path, text, separator, quoting, headerless=headerless)
+    frame = pandas.read_csv(
+        io.StringIO(text),
+        sep=separator,
+        quoting=quoting,
+        header=None if headerless else "infer",
+        dtype=str if width == 1 else dict.fromkeys(texts, str),
+        keep_default_na=False,  # "NA" is a word, and an empty reference is allowed
+        low_memory=False,  # or "007" among texts would be read as 7 where a part has numbers only
+    )
     if frame.empty:
         raise _unreadable(path, "it has a header and no rows", "add some")
-    last = frame.iloc[:, -1]
-    if (last.isna() | last.eq("")).any():  # the reader fills short rows up
-        _check_widths(path, text, options)
     for name, column in frame.items():
         if column.dtype == object and isinstance(column.iloc[0], int):  # of more than 64 bits
             frame[name] = column.astype(str)
@@ -269,68 +223,33 @@ def _read_csv(path: Path, text: str, options: Mapping[str, Any]) -> Dataset:
     return datasets.Dataset.from_pandas(frame, info=info, preserve_index=False)
 
 
-def _check_header(path: Path, names: pandas.Series[str], separator: str) -> None:
-    """Refuse names that stand there twice, and one name that has several in it."""
-    if repeated := names[names.duplicated() & names.astype(bool)].tolist():  # "" has no name
-        cause = f"its header has the column {repeated[0]!r} twice"
-        raise _unreadable(path, cause, "rename one, or leave it out")
-    others = [other for other in ";\t," if other != separator and other in names[0]]
-    if len(names) == 1 and others:
-        cause = f"its header is one column, {names[0]!r}"
-        remedy = f"separate columns by {separator!r}, not by {others[0]!r}, or rename the column"
-        raise _unreadable(path, cause, remedy)
-
-
-def _check_widths(path: Path, text: str, options: Mapping[str, Any]) -> None:
-    """Refuse a row that has more fields than the first, or fewer; blank lines are left out."""
-    separator, quoting = options["sep"], options["quoting"]
+def _check_widths(path: Path, text: str, separator: str, quoting: Any, *, headerless: bool) -> int:
+    """Return the number of columns, refusing a header or a row whose fields do not tell them."""
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, quoting=quoting)
     limit = csv.field_size_limit(len(text) + 1)
     try:
-        width = len(next(row for row in rows if _is_filled(row)))
-        odd = ((rows.line_num, len(row)) for row in rows if len(row) != width and _is_filled(row))
-        line, count = next(odd, (0, width))
+        filled = (row for row in rows if len(row) > 1 or any(map(str.strip, row)))  # or blank
+        names = next(filled)
+        odd = next(((rows.line_num, len(row)) for row in filled if len(row) != len(names)), None)
     finally:
         csv.field_size_limit(limit)
-    if count == width:
-        return
-    remedy = "name each column in the header"
-    special = repr(separator)
-    if count < width:
-        remedy, special = f"write {separator!r} before each empty field too", "line breaks"
-    if quoting != csv.QUOTE_NONE:
-        remedy += f", or put texts with {special} in double quotation marks"
-    fields = f"{count} field{'s' * (count != 1)}"
-    raise _unreadable(path, f"line {line} has {fields}, its header {width}", remedy)
-
-
-def _is_filled(row: list[str]) -> bool:
-    """Return whether a row is of more than a blank line."""
-    return len(row) > 1 or any(field.strip() for field in row)
-
-
-@contextmanager
-def _bars_on_terminals() -> Iterator[None]:
-    """Keep the progress bars of `datasets` out of logs and pipes."""
-    from datasets.utils import logging as bars
-
-    hides = bars.is_progress_bar_enabled() and not sys.stderr.isatty()
-    if hides:
-        bars.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if hides:
-            bars.enable_progress_bar()
-
-
-def _check_type(dataset: Any, types: tuple[type, ...]) -> None:
-    if not isinstance(dataset, types):
-        raise DatasetError(
-            "dataset must be a datasets.Dataset, a path, a hub name or a list of mappings, got "
-            f"{type(dataset).__name__}; wrap rows with datasets.Dataset.from_list, or pass a list "
-            "of texts as prompts="
+    twice = [name for name in names if name and names.count(name) > 1]
+    if twice and not headerless:
+        cause = f"its header has the column {twice[0]!r} twice"
+        raise _unreadable(path, cause, "rename one, or leave it out")
+    others = [other for other in ";\t," if other != separator and other in names[0]]
+    if len(names) == 1 and others and not headerless:
+        cause = f"its header is one column, {names[0]!r}"
+        remedy = f"separate columns by {separator!r}, not by {others[0]!r}, or rename the column"
+        raise _unreadable(path, cause, remedy)
+    if odd is not None:
+        raise _unreadable(
+            path,
+            f"line {odd[0]} has {odd[1]} fields, its header {len(names)}",
+            f"write {separator!r} before each empty field too, and put a csv file's texts that "
+            "have it, or line breaks, in double quotation marks",
         )
+    return len(names)
 
 
 def _unreadable(dataset: Any, cause: str, remedy: str) -> DatasetError:
@@ -365,25 +284,6 @@ def _read_text(path: Path) -> str:
     return text
 
 
-def _objects(path: Path, text: str) -> list[dict[str, Any]]:
-    """Return the rows of JSON; refuse those that are no objects, or have no characters."""
-    rows: list[dict[str, Any]] = []
-    may_have = _SURROGATE.search(text) is not None  # the bytes are UTF-8, which has none
-    try:
-        for place, row in _json_rows(path, text):
-            if not isinstance(row, dict):
-                fault = f"is {reprlib.repr(row)}, not an object with the columns"
-            elif may_have and lone_surrogate(json.dumps(row, ensure_ascii=False)) is not None:
-                fault = "has a lone surrogate, which is no character"
-            else:
-                rows.append(row)
-                continue
-            raise _unreadable(path, f"{place} {fault}", "correct it")
-    except RecursionError:
-        raise _unreadable(path, "it is nested too deeply", "pass one object per prompt") from None
-    return _with_columns(path, rows)
-
-
 def _with_columns(source: Path | str, rows: list[Any]) -> list[Any]:
     """Return rows, of which one at least must have a column."""
     if not any(rows):
@@ -392,32 +292,24 @@ def _with_columns(source: Path | str, rows: list[Any]) -> list[Any]:
     return rows
 
 
-def _json_rows(path: Path, text: str) -> Iterator[tuple[str, Any]]:
-    """Yield the place and the value of each row of JSON, or of each JSON line."""
+def _json_rows(path: Path, text: str) -> Iterator[Any]:
+    """Yield the rows of JSON, or of JSON lines."""
     try:
         whole = json.loads(text)
     except ValueError as error:
         if text.lstrip().startswith("["):
             raise _broken(path, error, 0, text) from None
-        for number, (start, line) in enumerate(_lines(text), start=1):
-            if line and not line.isspace():
-                try:
-                    yield f"line {number}", json.loads(line)
-                except ValueError as broken:
-                    raise _broken(path, broken, start, text) from None
     else:
-        rows = whole if isinstance(whole, list) else [whole]
-        yield from ((f"row {number}", row) for number, row in enumerate(rows))
-
-
-def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """Yield the start and the text of each line; all of them at once would be a second copy."""
+        yield from whole if isinstance(whole, list) else [whole]
+        return
     start = 0
-    while start <= len(text):
-        end = text.find("\n", start)
-        end = len(text) if end < 0 else end
-        yield start, text[start:end]
-        start = end + 1
+    for line in io.StringIO(text):  # all lines at once would be a second copy
+        if not line.isspace():
+            try:
+                yield json.loads(line.removesuffix("\n"))
+            except ValueError as error:
+                raise _broken(path, error, start, text) from None
+        start += len(line)
 
 
 def _broken(path: Path, error: ValueError, start: int, text: str) -> DatasetError:
@@ -433,55 +325,14 @@ def _broken(path: Path, error: ValueError, start: int, text: str) -> DatasetErro
 
 
 def check_parquet(path: Path) -> None:
-    """Refuse a parquet file whose tables are larger than `MAX_UNPACKED_BYTES` allows.
-
-    Sizes and numbers of values stand in the file's metadata, but for texts that repeat: these are
-    passed over once, as indices into the file's dictionaries where it has them.
-    """
+    """Refuse a parquet file that is larger by its metadata than `MAX_UNPACKED_BYTES` allows."""
     import pyarrow.parquet as pq
 
-    limit = max_unpacked(path)
-    with pq.ParquetFile(path) as file:
-        metadata, schema = file.metadata, file.schema
-    widths = [max(8, schema.column(i).length or 0) for i in range(metadata.num_columns)]
-    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    parts = [(group.column(i), width) for group in groups for i, width in enumerate(widths)]
-    size = sum(max(part.total_uncompressed_size, width * part.num_values) for part, width in parts)
-    encodings: dict[str, set[str]] = {}
-    for part, _ in parts:
-        if part.physical_type == "BYTE_ARRAY":
-            encodings.setdefault(part.path_in_schema, set()).update(part.encodings)
-    repeating = ("PLAIN_DICTIONARY", "RLE_DICTIONARY", "DELTA_BYTE_ARRAY")
-    texts = {name: used for name, used in encodings.items() if not used.isdisjoint(repeating)}
-    deltas = [name for name, used in texts.items() if any(e.startswith("DELTA") for e in used)]
-    others = [name for name in texts if name not in deltas]
-    # No text is longer than all of them together, so that no batch is larger than the limit.
-    few = max(limit // (size + 1), 1)
-    for columns, dicts, rows in ((others, others, 2**16), (deltas, [], few)):
-        if columns and size <= limit:
-            with pq.ParquetFile(path, read_dictionary=dicts) as file:
-                for batch in file.iter_batches(rows, columns=columns):
-                    size += sum(map(_expanded, batch.columns))
-                    if size > limit:
-                        break
+    limit, metadata = max_unpacked(path), pq.read_metadata(path)
+    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+    size = max(sum(group.total_byte_size for group in groups), 8 * metadata.num_rows)
     if size > limit:
         raise too_large(path, limit, "read the rows that you need yourself, as a datasets.Dataset")
-
-
-def _expanded(array: Any) -> int:
-    """Return the bytes of an Arrow array's values; a text in a dictionary counts each time."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if pa.types.is_dictionary(array.type):
-        lengths = pc.binary_length(array.dictionary)
-        return pc.sum(lengths.take(array.indices)).as_py() or 0
-    if pa.types.is_struct(array.type):
-        return sum(map(_expanded, array.flatten()))
-    if pa.types.is_map(array.type):
-        return _expanded(array.keys) + _expanded(array.items)
-    is_list = pa.types.is_list(array.type) or pa.types.is_large_list(array.type)
-    return _expanded(array.values) if is_list else int(array.nbytes)
 
 
 def max_unpacked(path: Path) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, cast
@@ -21,15 +20,9 @@ from tokengym.envs.prompts.tokenization import in_parts, tokenize
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-logger = logging.getLogger(__name__)
-
 TEST_FRACTION = 0.1
 _SPLIT_SEED = 0
 _CUT_SEED = 0
-_HEADINGS = frozenset(
-    ("prompt", "prompts", "query", "question", "instruction", "text", "review", "sentence")
-)
-"""Usual names of a column of prompts, none of which is a prompt."""
 _MISSING = ("nan", "none", "null")
 """Words that programs write for a missing value in a csv or tsv file."""
 _POSITION = " (a position, such as 0, reads a csv or tsv file without header)"
@@ -86,8 +79,6 @@ def load_prompts(
     if reference_column is None and {"reference", "*"} & dict(named_columns).keys():
         texts.add("reference")
     tables = read_tables(dataset, headerless=headerless, texts=texts)
-    if headerless and tables.keys() == {""} and tables[""].is_csv:
-        _say_header(tables[""], prompt_column, dataset)
     splits = {}
     for name, table in tables.items():
         names = _column_names(table, columns, metadata_columns, named_columns, transcripts)
@@ -102,13 +93,7 @@ def load_prompts(
 def first_tokens(
     prompts: PromptSet, prompt_tokens: int | tuple[int, ...], tokenizer: PreTrainedTokenizerBase
 ) -> PromptSet:
-    """Return the prompts cut to their first tokens.
-
-    Args:
-        prompts: The prompts; references and query types are kept.
-        prompt_tokens: Number of tokens, or (low, high) to draw one per prompt from a fixed seed.
-        tokenizer: Tokenizer that counts them, without special tokens.
-    """
+    """Return the prompts cut to their first tokens, as `load_prompts` says."""
     listed = prompt_tokens if isinstance(prompt_tokens, list | tuple) else (prompt_tokens,) * 2
     bounds = [one for one in listed if isinstance(one, Integral) and not isinstance(one, bool)]
     if len(listed) != 2 or len(bounds) != 2 or not 1 <= bounds[0] <= bounds[1] < 2**31:
@@ -116,18 +101,17 @@ def first_tokens(
             f"prompt_tokens must be a number or (low, high) with 1 <= low <= high, got "
             f"{prompt_tokens!r}"
         )
-    rng = np.random.default_rng(_CUT_SEED)
-    lengths = rng.integers(bounds[0], bounds[1] + 1, size=len(prompts)).tolist()
     if prompts.num_conversations:
         raise SettingsError(
             f"prompt_tokens={prompt_tokens} cannot cut a conversation; leave it out, or shorten "
             "the messages"
         )
+    rng = np.random.default_rng(_CUT_SEED)
+    lengths = iter(rng.integers(bounds[0], bounds[1] + 1, size=len(prompts)).tolist())
     cut: list[str] = []
-    for part in in_parts(list(zip(prompts.texts, lengths, strict=True))):
-        texts = [text for text, _ in part]
+    for texts in in_parts(prompts.texts):
         encoded = tokenize(tokenizer, texts, spans=tokenizer.is_fast)
-        for (text, length), (ids, spans, _) in zip(part, encoded, strict=True):
+        for text, (ids, spans, _), length in zip(texts, encoded, lengths, strict=False):
             if len(ids) > length:
                 fast = tokenizer.is_fast
                 text = text[: spans[length - 1][1]] if fast else str(tokenizer.decode(ids[:length]))
@@ -249,22 +233,6 @@ def _column_names(
     if query_type is None and "query_type" in needs:
         query_type = "query_type"
     return prompt, reference, query_type, further
-
-
-def _say_header(table: Table, column: Column | None, file: DatasetSource) -> None:
-    """Warn of a csv or tsv file read without a header whose first row seems to be one."""
-    first = [str(value).strip() for value in table[0].values()] if len(table) else []
-    if (
-        isinstance(column, int)
-        and first[column : column + 1]
-        and first[column].lower() in _HEADINGS
-    ):
-        logger.warning(
-            "the first row of %s looks like a header (%s) and is read as a prompt, because columns "
-            "are given by position; name them to have it read as a header",
-            file,
-            ", ".join(first),
-        )
 
 
 def _choose(tables: dict[str, PromptSet], split: Split) -> PromptSet:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from operator import index
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,14 +18,12 @@ from tokengym.base.errors import PromptError, TokenizerError
 from tokengym.base.prompt import NO_METADATA, Prompt, PromptSet
 from tokengym.base.settings import check_memory
 from tokengym.envs.prompts.conversation import encode_chats
-from tokengym.envs.prompts.rows import TokenRows, shared_rows
 from tokengym.envs.prompts.tokenization import encode, in_parts
 from tokengym.envs.prompts.vocabulary import Vocabulary
 from tokengym.envs.settings import PLACE, Overlong
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
 
 logger = logging.getLogger(__name__)
 
@@ -33,15 +33,6 @@ _MAX_UNKNOWN_SHARE = 0.05
 _FEWEST_TOKENS = 100  # of fewer a share says little, and they are read by whoever wrote them
 _CONVERTED = "<generator object _iterable_array_conversion"
 """Result of `gymnasium.wrappers.NumpyToTorch` and its relatives for any text in reset's options."""
-
-
-@functools.cache
-def _say_dropped(dropped: int, total: int, longest: int) -> None:
-    """Log, once, how many prompts are left out."""
-    logger.warning(
-        "%d of %d prompts are longer than max_prompt_tokens=%d and are left out (overlong='drop')",
-        *(dropped, total, longest),
-    )
 
 
 class EncodedPrompt(NamedTuple):
@@ -58,20 +49,63 @@ class EncodedPrompt(NamedTuple):
     """The conversation that its ids write; empty for a plain text."""
 
 
+@dataclass(frozen=True, eq=False)
+class TokenRows:
+    """The token ids of many texts, one after another: no list and no padding for each."""
+
+    flat: NDArray[np.int32]
+    """(tokens,) the ids of all texts."""
+    starts: NDArray[np.int64]
+    """(rows,) position of each text's first id."""
+    ends: NDArray[np.int64]
+    """(rows,) position after each text's last id."""
+
+    @classmethod
+    def of(cls, parts: Iterable[Sequence[Sequence[int]]]) -> TokenRows:
+        """Return the rows of texts that were encoded in parts."""
+        flat, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+        for rows in parts:
+            lengths.append(np.fromiter(map(len, rows), np.int64, len(rows)))
+            flat.append(np.fromiter(chain.from_iterable(rows), np.int32, int(lengths[-1].sum())))
+        ends = np.cumsum(np.concatenate(lengths))
+        return cls(np.concatenate(flat), ends - np.concatenate(lengths), ends)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, row: int) -> NDArray[np.int32]:
+        """Return a text's ids, (n,)."""
+        return self.flat[self.starts[row] : self.ends[row]]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(rows,) number of ids of each text."""
+        return self.ends - self.starts
+
+    def select(self, rows: NDArray[np.int64]) -> TokenRows:
+        """Return some of the rows, by their numbers (n,); their ids stay where they are."""
+        return TokenRows(self.flat, self.starts[rows], self.ends[rows])
+
+    def last(self, width: int) -> TokenRows:
+        """Return the rows cut to their last ids."""
+        return TokenRows(self.flat, np.maximum(self.starts, self.ends - width), self.ends)
+
+    def padded(
+        self, rows: Sequence[int], width: int, pad_id: int
+    ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        """Return ids and mask of some rows, (len(rows), width) each, ending at the last column."""
+        columns = self.ends[rows][:, None] + np.arange(-width, 0)
+        mask = columns >= self.starts[rows][:, None]
+        # Padding reads some id that there is, and is written over.
+        return np.where(mask, self.flat[np.maximum(columns, 0)], pad_id), mask
+
+
 class PromptTable:
-    """The prompts of an environment: their token ids, encoded once, and the prompts by position.
+    """The prompts of an environment, and their token ids, encoded once.
 
     With ``overlong="left"`` an overlong prompt keeps its last tokens (its text stays whole), with
-    "drop" it is removed, and prompt ids count the remaining prompts.
-
-    Args:
-        prompts: The prompts.
-        tokenizer: Encodes them.
-        max_prompt_tokens: Most tokens of a prompt; None takes the longest prompt.
-        overlong: Treatment of longer prompts.
-        chat_template: Whether a plain text is a user's message in the tokenizer's chat template;
-            conversations always use it.
-        prompt_format: Frame of the texts, with ``{prompt}`` in it.
+    "drop" it is removed, and prompt ids count the remaining prompts. The arguments are those of
+    `GenerationSettings`.
     """
 
     prompts: PromptSet
@@ -97,10 +131,11 @@ class PromptTable:
         self._pad_id: Any = Vocabulary.of(tokenizer).pad_id
         self._positions: dict[bytes, int] | None = None
         self.prompts = prompts
-        self._shared = self._all_encoded()  # with other environments, as long as it is kept
-        _check_rows(prompts, self._shared, tokenizer)
-        self.max_prompt_tokens = max_prompt_tokens or int(self._shared.lengths.max())
-        self.rows = self._fitting(self._shared).last(self.max_prompt_tokens)
+        parts = in_parts(range(len(prompts)))
+        encoded = TokenRows.of(self._encoded(prompts.select(part)) for part in parts)
+        _check_rows(prompts, encoded, tokenizer)
+        self.max_prompt_tokens = max_prompt_tokens or int(encoded.lengths.max())
+        self.rows = self._fitting(encoded).last(self.max_prompt_tokens)
         check_memory("max_prompt_tokens", self.max_prompt_tokens, bytes_each=_COLUMN_BYTES)
         self._drawn = np.full(len(self.prompts), None, dtype=object)
 
@@ -129,34 +164,25 @@ class PromptTable:
         """Return ids and attention mask, each (len(prompt_ids), max_prompt_tokens), left-padded."""
         return self.rows.padded(prompt_ids, self.max_prompt_tokens, self._pad_id)
 
-    def _all_encoded(self) -> TokenRows:
-        """Return all prompts' ids, which environments of many plain texts share."""
-        prompts = self.prompts
-
-        def encoded() -> TokenRows:
-            parts = in_parts(range(len(prompts)))
-            return TokenRows.of(self._encoded(prompts.select(part)) for part in parts)
-
-        if self._chat_template or prompts.num_conversations:  # a template may write the date
-            return encoded()
-        return shared_rows(prompts.texts, self._tokenizer, self._format, encoded)
-
     def _fitting(self, encoded: TokenRows) -> TokenRows:
         """Return the ids of the prompts that are not dropped, and keep only these prompts."""
         fits = encoded.lengths <= self.max_prompt_tokens
         if fits.all() or self._overlong == "left":
             return encoded
         first = int(np.argmin(fits))
-        self._fits(f"prompt {first}", encoded[first].tolist())  # raises where that is an error
-        if not fits.any():
-            raise PromptError(
-                f"all {len(fits)} prompts are longer than max_prompt_tokens="
-                f"{self.max_prompt_tokens} and were dropped; raise it or pass overlong='left'"
-            )
+        if self._overlong == "error" or not fits.any():
+            raise self._too_long(f"prompt {first} of {len(fits)}", encoded[first])
         _say_dropped(int((~fits).sum()), len(fits), self.max_prompt_tokens)
         positions = np.flatnonzero(fits)
         self.prompts = self.prompts.select(positions.tolist())
         return encoded.select(positions)
+
+    def _too_long(self, name: str, ids: Sequence[int] | NDArray[np.int32]) -> PromptError:
+        return PromptError(
+            f"{name} has {len(ids)} tokens, more than max_prompt_tokens={self.max_prompt_tokens}; "
+            "raise it, shorten the prompt, or pass overlong='left' (its last tokens) or 'drop' "
+            "(the prompts that fit)"
+        )
 
     def _encoded(self, prompts: PromptSet) -> list[list[int]]:
         """Return the prompts' ids: conversations in the chat template, texts unchanged."""
@@ -179,17 +205,6 @@ class PromptTable:
         """Return a prompt's text in the frame."""
         return text if self._format == PLACE else self._format.replace(PLACE, text)
 
-    def _fits(self, name: str, ids: Sequence[int]) -> bool:
-        """Return whether a prompt is kept; raise if overlong prompts are errors."""
-        if len(ids) <= self.max_prompt_tokens or self._overlong == "left":
-            return True
-        if self._overlong == "drop":
-            return False
-        raise PromptError(
-            f"{name} has {len(ids)} tokens, more than max_prompt_tokens={self.max_prompt_tokens}; "
-            "raise it, or pass overlong='left' to keep the last tokens, or overlong='drop'"
-        )
-
     def lookup(self, prompt_id: Any) -> EncodedPrompt:
         """Return the prompt with an id given by the caller."""
         try:
@@ -204,12 +219,7 @@ class PromptTable:
         return self[position]
 
     def encode(self, prompt: Any, name: str = "options['prompt']") -> EncodedPrompt:
-        """Return a prompt passed by the caller, encoded.
-
-        Args:
-            prompt: A text, a conversation, a `Prompt`, or an `EncodedPrompt`, whose ids are kept.
-            name: What the prompt is called in messages.
-        """
+        """Return a caller's prompt: a text, conversation, `Prompt` or `EncodedPrompt`."""
         if isinstance(prompt, EncodedPrompt):
             position = prompt.prompt_id
             is_same = position < len(self) and self[position].ids == tuple(prompt.ids)
@@ -236,11 +246,8 @@ class PromptTable:
                 )
             ids, chat = self._encoded(PromptSet([prompt]))[0], self._chat(prompt)
         _check_ids(f"{name}={prompt.text[:40]!r}", ids, len(self._tokenizer))
-        if not self._fits(name, ids):
-            raise PromptError(
-                f"{name} has {len(ids)} tokens, more than max_prompt_tokens="
-                f"{self.max_prompt_tokens}; shorten it, or pass overlong='left'"
-            )
+        if len(ids) > self.max_prompt_tokens and self._overlong != "left":
+            raise self._too_long(name, ids)
         last_ids = tuple(ids[-self.max_prompt_tokens :])
         position = prompt.prompt_id if isinstance(prompt, EncodedPrompt) else -1
         annotations = (prompt.reference, prompt.query_type, prompt.metadata)
@@ -256,6 +263,15 @@ class PromptTable:
         return None if position < 0 else self[position]
 
 
+@functools.cache
+def _say_dropped(dropped: int, total: int, longest: int) -> None:
+    """Log, once, how many prompts are left out."""
+    logger.warning(
+        "%d of %d prompts are longer than max_prompt_tokens=%d and are left out (overlong='drop')",
+        *(dropped, total, longest),
+    )
+
+
 def _check_ids(name: str, ids: Sequence[int], vocab_size: int) -> None:
     """Refuse a prompt without tokens, or with ids outside the action space."""
     if not ids:
@@ -268,10 +284,7 @@ def _check_ids(name: str, ids: Sequence[int], vocab_size: int) -> None:
 
 
 def _check_rows(prompts: PromptSet, encoded: TokenRows, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse prompts without tokens, or with unknown ones.
-
-    A policy would not see more than a few per cent of tokens that are unknown.
-    """
+    """Refuse prompts without tokens, or of whose tokens several per cent are unknown."""
     outside = np.flatnonzero((encoded.flat < 0) | (encoded.flat >= len(tokenizer)))
     faulty = np.append(
         np.flatnonzero(encoded.lengths == 0),

@@ -98,22 +98,14 @@ class Table(Sequence[Mapping[str, Any]]):
         return [value for part in parts for value in part]
 
     def column(self, name: Column, argument: str, *, hint: str = "") -> str:
-        """Return the name of the column that an argument names, or gives the position of.
-
-        Args:
-            name: What the argument says.
-            argument: Its name.
-            hint: What else it may be, for the message.
-        """
+        """Return the name of the column that an argument names, or gives the position of."""
         if isinstance(name, str) and name in self.columns:
             return name
         if isinstance(name, int) and 0 <= name < len(self.columns):
             return self.columns[name]
-        fault = f"no column of the {self.of}"
-        if isinstance(name, int):
-            fault = f"no position from 0 to {len(self.columns) - 1}"
         raise DatasetError(
-            f"{argument}={name!r} is {fault}; the columns are {quoted(self.columns)}{hint}"
+            f"{argument}={name!r} is no column of the {self.of}, nor the position of one; the "
+            f"columns are {quoted(self.columns)}{hint}"
         )
 
     def optional_column(self, name: str | None, argument: str, *, default: str) -> str | None:
@@ -159,17 +151,7 @@ class RowError(Exception):
 
 
 def text_value(value: Any, label: str, *, may_be_empty: bool = False, hint: str = "") -> str:
-    """Return a value of a column of texts, which must be a text that can be read.
-
-    Args:
-        value: The value.
-        label: What messages call it, such as the column's name in quotes.
-        may_be_empty: Whether a text of white space will do.
-        hint: End of the message about what is no text.
-
-    Raises:
-        RowError: if it is missing, no text, or has a lone surrogate.
-    """
+    """Return a value, which messages call by the label, if it is a text that can be read."""
     if value is None or (isinstance(value, str) and not may_be_empty and not value.strip()):
         raise RowError("empty", f"{label} is empty, got {value!r}")
     if not isinstance(value, str):
@@ -194,7 +176,7 @@ def sift(
     of: str = "data",
     remedy: str = "correct it, or pass on_error='skip' (--on-error skip)",
 ) -> tuple[list[T], list[SkippedRow]]:
-    """Return what a step makes of each row, and the rows that it refuses.
+    """Return what a step makes of each numbered row, and the rows that it refuses.
 
     Args:
         rows: The number of each row, and what the step takes.

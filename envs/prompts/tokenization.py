@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_FEW = 32
-"""Texts for which a tokenizer's own call costs no more than two of its backend."""
 _CONTEXT = 8
 """Tokens that are enough for the text of the next: a character may be spread over several."""
 
@@ -64,7 +62,11 @@ def load_tokenizer(
             loaded = from_pretrained(AutoTokenizer, tokenizer)
         except PretrainedError as error:
             raise TokenizerError(str(error)) from error
-    _check_is_tokenizer(loaded)
+    if not hasattr(loaded, "eos_token_id") or not callable(loaded):
+        raise TypeError(
+            f"tokenizer must be a transformers tokenizer, got {type(loaded).__name__}; "
+            "load one with AutoTokenizer.from_pretrained"
+        )
     is_named = eos_token is not None or pad_token is not None
     if is_named or Vocabulary.of(loaded).pad_id is None:
         loaded = with_ends(loaded, eos_token, pad_token)
@@ -78,31 +80,19 @@ def encodes_alike(policy: PreTrainedTokenizerBase, model: PreTrainedTokenizerBas
     Vocabulary, merges, normalizer, pre-tokenizer, the tokens put around a text and EOS must be
     equal. The model's may have further special tokens, such as one for padding, which no text has.
     Of tokenizers that are not both fast, vocabularies and the ids of some texts are compared.
-
-    Args:
-        policy: The policy's.
-        model: The model's.
     """
     if policy is model:
         return True
     if policy.eos_token_id != model.eos_token_id:
         return False
+    if not all(_framed(policy, text) == _framed(model, text) for text in _PROBES):
+        return False
     if not (policy.is_fast and model.is_fast):
-        return policy.get_vocab() == model.get_vocab() and all(
-            _framed(policy, text) == _framed(model, text) for text in _PROBES
-        )
-    if _description(policy) == _description(model):
-        return True
-    ours, theirs = _rules(policy), _rules(model)
-    further = [token for token in theirs["added"] if token not in ours["added"]]
-    is_further = all(token[2] and token[0] >= len(policy) for token in further)
-    ours["added"] += further
-    return (
-        is_further
-        and sorted(ours.pop("added")) == sorted(theirs.pop("added"))
-        and ours == theirs
-        and all(_framed(policy, text) == _framed(model, text) for text in _PROBES[:2])
-    )
+        return policy.get_vocab() == model.get_vocab()
+    (ours, own), (theirs, added) = _rules(policy), _rules(model)
+    further = {index: token for index, token in added.items() if own.get(index) != token}
+    are_further = all(token["special"] and i >= len(policy) for i, token in further.items())
+    return are_further and added == own | further and ours == theirs
 
 
 _PROBES = ("", "a", " b", "The End.\n", "1 + 23 = 24", "caf\u00e9 \u00fc")
@@ -112,29 +102,12 @@ def _framed(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return tokenize(tokenizer, [content(text)], add_special_tokens=True)[0].ids
 
 
-def _description(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the JSON of a fast tokenizer's rules."""
+def _rules(tokenizer: PreTrainedTokenizerBase) -> tuple[list[Any], dict[int, dict[str, Any]]]:
+    """Return what makes ids of a text without its frame: the rules, and the added tokens by id."""
     backend: Any = tokenizer.backend_tokenizer
-    return str(backend.to_str())
-
-
-def _rules(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """Return all that decides which ids a fast tokenizer makes of a text without its frame."""
-    rules = json.loads(_description(tokenizer))
-    added = [
-        (
-            token["id"],
-            token["content"],
-            token["special"],
-            token["lstrip"],
-            token["rstrip"],
-            token["single_word"],
-            token["normalized"],
-        )
-        for token in rules["added_tokens"]
-    ]
-    parts = {name: rules[name] for name in ("normalizer", "pre_tokenizer", "model")}
-    return {**parts, "added": added}
+    rules = json.loads(backend.to_str())
+    parts = [rules[name] for name in ("normalizer", "pre_tokenizer", "model")]
+    return parts, {token["id"]: token for token in rules["added_tokens"]}
 
 
 def unknown_share(
@@ -159,19 +132,17 @@ def unknown_share(
 
 
 def check_tokenizer(tokenizer: Any) -> None:
-    """Check that an environment can use the tokenizer."""
-    _check_is_tokenizer(tokenizer)
+    """Refuse a tokenizer without EOS, padding token or tokens of a text."""
     name, vocabulary = type(tokenizer).__name__, Vocabulary.of(tokenizer)
     size = vocabulary.size
-    remedies = {
-        "eos": "pass eos_token= with the token of its vocabulary that ends a text",
-        "pad": "pass pad_token= with a token of its vocabulary; the EOS token will do",
-    }
-    ids = {"eos": next(iter(vocabulary.end_ids), None), "pad": vocabulary.pad_id}
-    for kind, remedy in remedies.items():
-        token_id = ids[kind]
+    for kind, token_id in (
+        ("eos", next(iter(vocabulary.end_ids), None)),
+        ("pad", vocabulary.pad_id),
+    ):
         if token_id is None:
-            raise TokenizerError(f"{name} has no {kind} token (None); {remedy}")
+            raise TokenizerError(
+                f"{name} has no {kind} token (None); pass {kind}_token= with one of its vocabulary"
+            )
         if not 0 <= token_id < size:
             raise TokenizerError(
                 f"{name}'s {kind} token id {token_id} lies outside its vocabulary of {size}; "
@@ -184,34 +155,9 @@ def check_tokenizer(tokenizer: Any) -> None:
         )
 
 
-def _check_is_tokenizer(tokenizer: Any) -> None:
-    """Refuse anything but a Hugging Face tokenizer."""
-    if not hasattr(tokenizer, "eos_token_id") or not callable(tokenizer):
-        raise TypeError(
-            f"tokenizer must be a transformers tokenizer, got {type(tokenizer).__name__}; "
-            "load one with AutoTokenizer.from_pretrained"
-        )
-
-
 def in_parts(items: Sequence[T], *, size: int = 5000) -> Iterator[Sequence[T]]:
-    """Yield consecutive parts of the prompts to encode, with a progress bar if there are several.
-
-    The bar is drawn on a terminal or in a notebook only.
-    """
-    from tqdm.auto import tqdm
-
-    several = len(items) > size
-    with tqdm(
-        desc="encoding prompts",
-        total=len(items),
-        unit=" prompts",
-        leave=False,
-        disable=None if several else True,
-    ) as bar:
-        for start in range(0, len(items), size):
-            part = items[start : start + size]
-            yield part
-            bar.update(len(part))
+    """Yield consecutive parts, whose encodings take less memory than all at once."""
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 @contextmanager
@@ -264,26 +210,18 @@ def tokenize(
             None cuts none.
         spans: Whether to say which characters each token has.
     """
-    rows: list[Any] = list(texts) if seconds is None else list(zip(texts, seconds, strict=True))
+    rows = [*zip(texts)] if seconds is None else [*zip(texts, seconds, strict=True)]
     if not rows:
         return []
-    marked = [i for i, row in enumerate(rows) if _is_marked(row)]
-    control = control_tokens(tokenizer) if marked else None
-    mistaken = []
-    if control is not None:
-        mistaken = [i for i in marked if any(map(control.mistaken, _texts_of(rows[i])))]
-    tokens: list[Any] = [None] * len(rows)
-    if len(mistaken) < len(rows):
-        skipped = {*mistaken}
-        plain = [i for i in range(len(rows)) if i not in skipped] if skipped else range(len(rows))
-        batch = [texts[i] for i in plain] if skipped else list(texts)
+    control = control_tokens(tokenizer)
+    mistaken = {i for i, row in enumerate(rows) if any(map(control.mistaken, row))}
+    plain = [i for i in range(len(rows)) if i not in mistaken]
+    tokens: dict[int, Tokens] = {}
+    if plain:
         pairs = {} if seconds is None else {"text_pair": [seconds[i] for i in plain]}
-        in_backend = (
-            not spans and seconds is None and len(batch) > _FEW and encodes_by_backend(tokenizer)
-        )
         with panics_refused():
             encoded: Any = tokenizer(
-                batch[:1] if in_backend else batch,
+                [texts[i] for i in plain],
                 **pairs,
                 add_special_tokens=add_special_tokens,
                 padding=False,
@@ -294,34 +232,12 @@ def tokenize(
                 return_token_type_ids=False,
                 verbose=False,
             )
-            if in_backend:  # the call has set its truncation, padding and special tokens
-                backend: Any = tokenizer.backend_tokenizer
-                encodings = backend.encode_batch_fast(batch, add_special_tokens=add_special_tokens)
-                encoded = {"input_ids": [encoding.ids for encoding in encodings]}
-        rows_ids = encoded["input_ids"]
-        if spans:
-            places = encoded["offset_mapping"]
-            spans_parts = [(places[n], encoded.sequence_ids(n)) for n in range(len(rows_ids))]
-        else:
-            spans_parts = [([], [])] * len(rows_ids)
-        for i, ids, (of_text, parts) in zip(plain, rows_ids, spans_parts, strict=True):
-            tokens[i] = Tokens(ids, of_text, parts)
+        for n, (i, ids) in enumerate(zip(plain, encoded["input_ids"], strict=True)):
+            places = (encoded["offset_mapping"][n], encoded.sequence_ids(n)) if spans else ([], [])
+            tokens[i] = Tokens(ids, *places)
     for i in mistaken:
-        tokens[i] = _guarded(tokenizer, _texts_of(rows[i]), add_special_tokens, max_length)
-    return tokens
-
-
-def encodes_by_backend(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Return whether a tokenizer's ids are its backend's, without anything around them."""
-    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
-
-    kind = type(tokenizer)
-    return (
-        issubclass(kind, PreTrainedTokenizerFast)
-        and kind.__call__ is PreTrainedTokenizerBase.__call__
-        and kind._encode_plus is PreTrainedTokenizerFast._encode_plus
-        and kind._convert_encoding is PreTrainedTokenizerFast._convert_encoding
-    )
+        tokens[i] = _guarded(tokenizer, rows[i], add_special_tokens, max_length)
+    return [tokens[i] for i in range(len(rows))]
 
 
 def _guarded(
@@ -341,14 +257,6 @@ def _guarded(
         encoding = twin.encode(*map(guard.rewritten, row), add_special_tokens=add_special_tokens)
     twin.no_truncation()
     return Tokens(encoding.ids, encoding.offsets, encoding.sequence_ids)
-
-
-def _is_marked(row: str | tuple[str, str]) -> bool:
-    return isinstance(row, MarkedText) or not isinstance(row, str)
-
-
-def _texts_of(row: str | tuple[str, str]) -> tuple[str, ...]:
-    return (row,) if isinstance(row, str) else row
 
 
 def _piecewise(
@@ -385,10 +293,7 @@ def encode_contents(
 ) -> list[list[int]]:
     """Return the ids of contents: what a policy, a partner or a data set says.
 
-    Args:
-        tokenizer: The tokenizer.
-        texts: The contents.
-        add_special_tokens: Whether the tokenizer puts its own tokens around each.
+    ``add_special_tokens`` has the tokenizer put its own tokens around each.
     """
     marked = [content(text) for text in texts]
     rows = tokenize(tokenizer, marked, add_special_tokens=add_special_tokens)
@@ -470,7 +375,7 @@ def _behind_anchor(
 def decode(tokenizer: PreTrainedTokenizerBase, sequences: Sequence[Sequence[int]]) -> list[str]:
     """Return the texts of many id sequences, without special tokens.
 
-    Equal to ``tokenizer.decode`` on each; fast tokenizers decode the batch in one call.
+    Equal to ``tokenizer.decode`` on each; fast tokenizers decode all in one call.
     """
     lists = [ids if isinstance(ids, list) else list(ids) for ids in sequences]
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -482,11 +387,8 @@ def decode(tokenizer: PreTrainedTokenizerBase, sequences: Sequence[Sequence[int]
 class ResponseDecoder:
     """Fast `decode` for the many responses of a batch.
 
-    A word-level tokenizer without a decoder (the bundled ones) joins its tokens by
-    spaces; then a table of words is used, several times faster than the tokenizer itself.
-
-    Args:
-        tokenizer: The tokenizer; later changes to its vocabulary have no effect.
+    A word-level tokenizer without a decoder (the bundled ones) joins its tokens by spaces; a table
+    of words is then several times faster than the tokenizer, and knows no later changes to it.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -501,12 +403,7 @@ class ResponseDecoder:
             self._shown = np.array([bool(word) for word in singles])
 
     def decode(self, flat: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[str]:
-        """Return the texts of concatenated sequences, without special tokens.
-
-        Args:
-            flat: (sum of lengths,) ids of all sequences.
-            lengths: (sequences,) number of ids of each.
-        """
+        """Return the texts of sequences of some lengths, (sequences,), in one array of ids."""
         ends = np.cumsum(lengths)
         if self._words is None:
             pieces = np.split(flat, ends[:-1]) if len(ends) else []

@@ -156,7 +156,7 @@ def _compare(
         if missing:
             console, notices = console or Console(), Notices()
             with console.status("making the environments"):
-                ask = partial(preflight, out=out, is_here=is_here)
+                ask = partial(preflight, is_here=is_here)
                 measured_by = ask(config) if own else run_in_subprocess(ask, config, notices)
             for line in (
                 f"{_work(config, missing)}, results in {out}; the time left is shown after the "

@@ -14,7 +14,6 @@ from typing import Any
 from tokengym.base.files import is_leftover, read_hashed
 from tokengym.base.folders import LOCK, locked
 from tokengym.base.saved_code import CODE, changed_paths
-from tokengym.envs.prompts.rows import ENCODED
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.run import Run
 from tokengym.evaluation.runs.spec import (
@@ -83,7 +82,7 @@ def _check_empty(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; name a folder for the results")
     files = out.iterdir() if out.is_dir() else ()
-    if any(path.name not in (LOCK, ENCODED) and not is_leftover(path) for path in files):
+    if any(path.name != LOCK and not is_leftover(path) for path in files):
         raise ValueError(
             f"{out} holds other files, no {SPEC_FILE} of a run to resume; name a new folder"
         )

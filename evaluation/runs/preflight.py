@@ -1,14 +1,12 @@
 """Faults of a comparison that show before its first run: every environment is made once."""
 
 import inspect
-from pathlib import Path
 
 import gymnasium as gym
 
 from tokengym.agents.policy.backend import backend
 from tokengym.agents.policy.settings import check_products
 from tokengym.base.device import select_device
-from tokengym.envs.prompts.rows import ENCODED, rows_stored_in
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.references import check_ranks
 from tokengym.evaluation.runs.config import ComparisonConfig
@@ -17,12 +15,11 @@ from tokengym.rewards.credits.base import Credit
 from tokengym.rewards.errors import CreditError
 
 
-def preflight(config: ComparisonConfig, out: Path | None = None, *, is_here: bool = True) -> str:
+def preflight(config: ComparisonConfig, *, is_here: bool = True) -> str:
     """Make every environment once, so that what cannot work is said before any work is done.
 
     Args:
         config: The comparison.
-        out: Its folder, where large prompt sets are stored encoded for its runs; None stores none.
         is_here: Whether the runs are done on this machine, whose devices and libraries then count.
 
     Returns:
@@ -31,12 +28,6 @@ def preflight(config: ComparisonConfig, out: Path | None = None, *, is_here: boo
     Raises:
         ValueError: whatever an environment says.
     """
-    with rows_stored_in(None if out is None else out / ENCODED):
-        return _preflight(config, is_here)
-
-
-def _preflight(config: ComparisonConfig, is_here: bool) -> str:
-    """Return what all runs are measured by, having made every environment."""
     for training in config.trainings.values():
         if is_here:
             _check_products(training)

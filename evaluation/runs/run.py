@@ -29,7 +29,6 @@ from tokengym.base.files import (
 from tokengym.base.folders import LOCK, locked
 from tokengym.base.objects import short
 from tokengym.base.saved_code import check_code
-from tokengym.envs.prompts.rows import ENCODED, rows_stored_in
 from tokengym.evaluation.measure.references import SAMPLES, ReferenceSamples, draw_references
 from tokengym.evaluation.report.curves import curve_of
 from tokengym.evaluation.runs.config import ComparisonConfig
@@ -237,9 +236,7 @@ class Run:
         spec, processes = self.spec, join_processes(self.spec.training)
         # Of processes that share a run one locks and writes; the lock would refuse the others.
         folder = spec.folder if processes.is_main else None
-        shared = spec.comparison_folder
-        rows = rows_stored_in(shared / ENCODED if shared else None)
-        with locked(folder) if folder else nullcontext(), spec.training.applied(), rows:
+        with locked(folder) if folder else nullcontext(), spec.training.applied():
             work = Training(spec, processes, report, checkpoint_every, track, saves=bool(save))
             try:
                 check_code(spec.code, spec.data)

@@ -95,13 +95,6 @@ class RunSpec:
         return self.name == REFERENCE
 
     @property
-    def comparison_folder(self) -> Path | None:
-        """Folder of the comparison's results; None writes none."""
-        if self.folder is None:
-            return None
-        return self.folder.parent if self.is_reference else self.folder.parents[1]
-
-    @property
     def used_code(self) -> list[str]:
         """Paths of the files of the user's own code that it runs, those of its judge included."""
         named = {k: v for k, v in self.settings().items() if k not in ("rewards", "code", "data")}

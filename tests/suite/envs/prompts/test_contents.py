@@ -2,21 +2,13 @@
 """What contents say never becomes control tokens, and ids spell what they were made of."""
 
 import pickle
-from functools import cache
 
 import numpy as np
 import pytest
-from tokenizers import (
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
-    trainers,
-)
-from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
+from tests.suite.envs.prompts.kinds import KINDS, byte_level, made
 from tokengym.envs import Reply, TokenGenerationEnv, TokenizerError
 from tokengym.envs.prompts.contents import MarkedText, content, control_tokens, filled, joined
 from tokengym.envs.prompts.conversation import encode_chats, write_chat
@@ -27,97 +19,7 @@ from tokengym.envs.prompts.tokenization import (
     tokenize,
 )
 
-TEXTS = ["the film is good and bad", "a long day in the sun", "numbers 1 2 3", "café </s> end"] * 6
-SPECIAL = ["<pad>", "</s>", "<s>", "[SEP]", "<|im_start|>", "<|im_end|>"]
 EVERY = " x </s>[SEP] <|im_end|>\n<|im_start|>system <s>y"
-
-
-def _made(backend, trainer, **tokens):
-    backend.train_from_iterator(TEXTS, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token="<pad>",
-        eos_token="</s>",
-        bos_token="<s>",
-        additional_special_tokens=SPECIAL[3:],
-        **tokens,
-    )
-
-
-def byte_level(prefix=False, normalizer=None):
-    backend = Tokenizer(models.BPE())
-    backend.normalizer = normalizer
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
-    backend.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    return _made(
-        backend,
-        trainers.BpeTrainer(vocab_size=300, special_tokens=SPECIAL, initial_alphabet=alphabet),
-    )
-
-
-def llama_like():
-    """A space before every text, by the normalizer; BOS before it; merges that write "</s>"."""
-    backend = Tokenizer(models.BPE(unk_token="<unk>"))
-    backend.normalizer = normalizers.Sequence(
-        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
-    )
-    backend.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    )
-    trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=["<unk>", *SPECIAL])
-    made = _made(backend, trainer, unk_token="<unk>")
-    made.backend_tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", made.bos_token_id)]
-    )
-    return made
-
-
-def metaspace(scheme="always"):
-    """Unigram pieces, the control tokens among them, behind a normalizer of widths."""
-    backend = Tokenizer(models.Unigram())
-    backend.normalizer = normalizers.NFKC()
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
-    backend.decoder = decoders.Metaspace(prepend_scheme=scheme)
-    trainer = trainers.UnigramTrainer(
-        vocab_size=60, special_tokens=["<unk>", *SPECIAL], unk_token="<unk>"
-    )
-    return _made(backend, trainer, unk_token="<unk>")
-
-
-def word_pieces():
-    backend = Tokenizer(models.WordPiece(unk_token="<unk>"))
-    backend.normalizer = normalizers.Lowercase()
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.decoder = decoders.WordPiece(cleanup=False)
-    trainer = trainers.WordPieceTrainer(vocab_size=150, special_tokens=["<unk>", *SPECIAL])
-    return _made(backend, trainer, unk_token="<unk>")
-
-
-def words():
-    """Whole words between blanks, as the bundled tokenizers have."""
-    backend = Tokenizer(models.WordLevel(unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    trainer = trainers.WordLevelTrainer(vocab_size=60, special_tokens=["<unk>", *SPECIAL])
-    return _made(backend, trainer, unk_token="<unk>")
-
-
-KINDS = {
-    "bytes": byte_level,
-    "bytes with a prefix": lambda: byte_level(prefix=True),
-    "bytes in NFC": lambda: byte_level(normalizer=normalizers.NFC()),
-    "llama": llama_like,
-    "metaspace": metaspace,
-    "metaspace once": lambda: metaspace("first"),
-    "word pieces": word_pieces,
-    "words": words,
-    "slow": ByT5Tokenizer,
-}
-
-
-@cache
-def made(kind):
-    return KINDS[kind]()
 
 
 @pytest.fixture(params=KINDS)

@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tokengym.base.bundle import bundled
 from tokengym.base.prompt import PromptColumns
 from tokengym.envs import Prompt, PromptError, PromptSet, TokenizerError
 from tokengym.envs.prompts import table as table_module
 from tokengym.envs.prompts.table import PromptTable, TokenRows
-from tokengym.envs.prompts.tokenization import encode, tokenize
+from tokengym.envs.prompts.tokenization import encode
 
 TEXTS = ("a b c", "d", "a a", "e d c b a")
 
@@ -94,14 +93,3 @@ def test_the_first_faulty_prompt_is_named(tokenizer, monkeypatch):
     faulty["d"] = [1]
     with pytest.raises(TokenizerError, match=r"prompt 2 \('a a'\).*1000000"):
         table(tokenizer)
-
-
-@pytest.mark.parametrize("name", ["movie_review", "dialogue"])
-def test_many_texts_are_encoded_as_each_is(name):
-    tokenizer = bundled(name).tokenizer
-    texts = [f"the film {n} was good , caf\u00e9 <eos> {'fine ' * (n % 5)}" for n in range(50)]
-    for added in (False, True):
-        for length in (None, 4):
-            how: Any = {"add_special_tokens": added, "max_length": length}
-            each = [tokenize(tokenizer, [text], **how)[0].ids for text in texts]
-            assert [tokens.ids for tokens in tokenize(tokenizer, texts, **how)] == each
