@@ -6,7 +6,6 @@ from typing import Any, NoReturn
 
 import gymnasium
 import numpy as np
-from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
@@ -79,17 +78,19 @@ def check_reward(
             _check_future(env, seed + number, one, rng)
     if rewards:
         together = rewards[0].evaluate([Episode.from_info(one.info) for one in played])
-        for one, episode in zip(played, together, strict=True):
-            info = {"score": episode.score, "token_rewards": episode.token_rewards}
-            _check_same("one batch of all episodes", one, replace(one, info=info))
+        infos = [{"score": e.score, "token_rewards": e.token_rewards} for e in together]
+        rows = [replace(one, info=info) for one, info in zip(played, infos, strict=True)]
+        _check_all_same("one batch of all episodes", played, rows)
     spec = env.spec
     if spec is not None and spec.vector_entry_point is not None and not spec.additional_wrappers:
-        _check_native_batch(spec, played, seed)
+        envs = gymnasium.make_vec(spec, num_envs=len(played))
+        rows = _play_rows(envs, seed, None, [one.actions for one in played])
+        envs.close()
+        _check_all_same("the vector form", played, rows)
 
 
 def _check_episode(one: _Played, credits: Sequence[Credit]) -> None:
     """Check one episode by itself."""
-    causal = any(credit.causal for credit in credits)
     info = one.info
     for key in _TERMINAL_KEYS:
         if key not in info:
@@ -100,14 +101,20 @@ def _check_episode(one: _Played, credits: Sequence[Credit]) -> None:
     rewards = [_finite(f"reward of step {t}", value) for t, value in enumerate(one.step_rewards)]
     if not close_sum(score, rewards):
         _fail(f"step rewards sum to {sum(rewards):.6g}, but info['score'] is {score:.6g}")
-    if causal:
-        _check_delivery(rewards, info["token_rewards"], info.get("written"))
-    elif any(rewards[:-1]):
+    if any(rewards[:-1]) and not any(credit.causal for credit in credits):
         step = next(t for t, value in enumerate(rewards) if value)
         _fail(
             f"step {step} of {len(rewards)} paid {rewards[step]:.6g}, but credit is not causal; "
             "pay the score at the terminal step, the credit goes to info['token_rewards']"
         )
+    _check_tokens(one, score, rewards, credits)
+
+
+def _check_tokens(
+    one: _Played, score: float, rewards: list[float], credits: Sequence[Credit]
+) -> None:
+    """Check an episode's token rewards, which must be those of its step rewards if causal."""
+    info = one.info
     size = len(info["response_ids"])
     written = np.asarray(info.get("written", np.ones(size)), dtype=np.bool_)
     if tuple(np.array(info["response_ids"])[written].tolist()) != one.actions:
@@ -115,24 +122,22 @@ def _check_episode(one: _Played, credits: Sequence[Credit]) -> None:
             f"response_ids {tuple(info['response_ids'])} are not the {len(one.actions)} actions "
             f"taken, {one.actions}"
         )
-    _check_token_rewards(info["token_rewards"], size)
-    if info["token_rewards"][~written].any():
+    tokens = info["token_rewards"]
+    if getattr(tokens, "dtype", None) != np.float32 or tokens.shape != (size,):
+        _fail(f"token_rewards must be float32, ({size},) for {size} response_ids, got {tokens!r}")
+    if not np.isfinite(tokens).all():
+        _fail(f"token_rewards must be finite, got {tokens}")
+    if tokens[~written].any():
         _fail("token_rewards pay a token of a reply; pay those that the policy wrote")
-    total = float(info["token_rewards"].sum(dtype=np.float64))
-    if all(credit.sum_preserving for credit in credits) and not close_sum(
-        score, info["token_rewards"]
-    ):
+    if any(credit.causal for credit in credits):
+        _check_delivery(rewards, tokens[written])
+    if all(credit.sum_preserving for credit in credits) and not close_sum(score, tokens):
+        total = float(tokens.sum(dtype=np.float64))
         _fail(f"token_rewards sum to {total:.6g}, but info['score'] is {score:.6g}")
 
 
-def _check_delivery(
-    rewards: list[float], token_rewards: NDArray[np.float32], written: NDArray[np.int8] | None
-) -> None:
-    """Check that a causal credit, (n,), was paid step by step."""
-    if written is not None and len(written) == len(token_rewards):
-        token_rewards = token_rewards[written > 0]
-    if len(rewards) != len(token_rewards):
-        return  # named by the check of token_rewards
+def _check_delivery(rewards: list[float], token_rewards: NDArray[np.float32]) -> None:
+    """Check that a causal credit of the written tokens, (n,), was paid step by step."""
     scale = 1e-4 * max(1.0, float(np.abs(token_rewards).max(initial=0.0)))
     apart = np.flatnonzero(~(np.abs(np.array(rewards) - token_rewards) <= scale))
     if apart.size:
@@ -149,29 +154,13 @@ def _check_future(
     """Check that the first half of an episode earns the same when it continues in another way."""
     half = len(one.actions) // 2
     other = _play(env, seed, rng, one.actions[:half])
-    for name, first, second in (
-        ("step rewards", one.step_rewards, other.step_rewards),
-        ("token_rewards", one.info["token_rewards"], other.info["token_rewards"]),
-    ):
-        scale = 1e-4 * max(1.0, float(np.abs(first[:half]).max(initial=0.0)))
-        if not np.allclose(first[:half], second[:half], rtol=0.0, atol=scale):
-            _fail(
-                f"{name} of the first {half} tokens were {first[:half]}, and {second[:half]} when "
-                "other tokens followed; a causal credit must not look ahead (declare causal=False)"
-            )
-
-
-def _check_token_rewards(rewards: Any, length: int) -> None:
-    if not isinstance(rewards, np.ndarray) or rewards.dtype != np.float32:
-        kind = getattr(rewards, "dtype", type(rewards).__name__)
-        _fail(f"token_rewards must be a float32 array, got {kind}")
-    if rewards.shape != (length,):
+    first, second = one.info["token_rewards"][:half], other.info["token_rewards"][:half]
+    scale = 1e-4 * max(1.0, float(np.abs(first).max(initial=0.0)))
+    if not np.allclose(first, second, rtol=0.0, atol=scale):
         _fail(
-            f"token_rewards has shape {rewards.shape} for {length} response_ids; "
-            "expected one reward per response token"
+            f"token_rewards of the first {half} tokens were {first}, and {second} when other "
+            "tokens followed; a causal credit must not look ahead (declare causal=False)"
         )
-    if not np.isfinite(rewards).all():
-        _fail(f"token_rewards must be finite, got {rewards}")
 
 
 def _check_same(what: str, first: _Played, second: _Played) -> None:
@@ -195,15 +184,9 @@ def _check_same(what: str, first: _Played, second: _Played) -> None:
             )
 
 
-def _check_native_batch(spec: EnvSpec, played: list[_Played], seed: int) -> None:
-    """Check that the batched environment of the same spec pays what the single one paid."""
-    envs = gymnasium.make_vec(spec, num_envs=len(played))
-    try:
-        rows = _play_rows(envs, seed, None, [one.actions for one in played])
-    finally:
-        envs.close()
-    for one, row in zip(played, rows, strict=True):
-        _check_same("the vector form", one, row)
+def _check_all_same(what: str, first: Sequence[_Played], second: Sequence[_Played]) -> None:
+    for one, other in zip(first, second, strict=True):
+        _check_same(what, one, other)
 
 
 def _check_vector(envs: VectorEnv[Any, Any, Any], seed: int) -> None:
@@ -215,8 +198,7 @@ def _check_vector(envs: VectorEnv[Any, Any, Any], seed: int) -> None:
     if any(credit.needs_policy for credit in credits):
         return
     second = _play_rows(envs, seed, None, [one.actions for one in first])
-    for row, one in enumerate(first):
-        _check_same(f"the same tokens in row {row}", one, second[row])
+    _check_all_same("the same tokens", first, second)
 
 
 def _play(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, cast, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 from typing_extensions import Self
@@ -28,12 +28,7 @@ from tokengym.rewards.credits.base import REWARDS
 from tokengym.rewards.errors import RewardError, ScorerError
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers import find_scorer, scorer_names
-from tokengym.rewards.scorers.base import (
-    SCORERS,
-    AnyScorer,
-    Scorer,
-    as_scorer,
-)
+from tokengym.rewards.scorers.base import SCORERS, AnyScorer, Scorer, as_scorer
 from tokengym.rewards.scorers.rules import RuleScorer
 from tokengym.rewards.scorers.sentiment import Sentiment
 from tokengym.rewards.scorers.wrappers import (
@@ -116,8 +111,7 @@ class RewardChoice:
             switches = {k: v for k, v in word.options.items() if k in entry.scorer_options}
             made = REWARDS.call(word, entry.factory, also=entry.scorer_options)
         if isinstance(made, Credit):
-            if (asked := KINDS.get(made.attribution or "")) is not None:
-                kind = asked.scorer
+            kind = KINDS.get(made.attribution or "", kind)
             return cls(made, label or made.name or type(made).__name__, kind, switches)
         if isinstance(made, Reward | Scorer) or callable(made):
             return cls(made, label, None)
@@ -142,25 +136,22 @@ class RewardChoice:
         assert self.kind is not None
         chosen = self._scorer(options, self.kind, bundle, max_len)
         if self.switches:
-            configured = chosen.with_components(**self.switches)
-            if configured is None:
+            from tokengym.rewards.scorers.relevance import Relevance
+
+            if not isinstance(chosen, Relevance):
                 raise RewardError(
                     f"reward {self.label!r} has the options {', '.join(self.switches)} of "
                     f"Relevance, but scores with {chosen.name!r}; pass "
                     "scorer=rewards.Relevance(...) or leave them out"
                 )
-            chosen = configured
+            chosen = chosen.with_components(**self.switches)
         rule = self.made
-        if rule.needs_reference and bundle is not None and bundle.has("policy"):
+        if bundle is not None and bundle.has("policy"):
             rule = rule.with_reference(bundle.policy)
         return Reward(chosen, rule)
 
     def _scorer(
-        self,
-        options: RewardOptions,
-        kind: ScorerKind,
-        bundle: Bundle | None,
-        max_len: int | None,
+        self, options: RewardOptions, kind: ScorerKind, bundle: Bundle | None, max_len: int | None
     ) -> Scorer:
         """Return the scorer that was passed, that of the model that was passed, or the bundle's."""
         path: Any = options.scorer
@@ -169,53 +160,41 @@ class RewardChoice:
             passed = [part for part in wanted if getattr(options, part, None) is not None]
             held = [part for part in wanted if bundle is not None and bundle.has(part)]
             if not passed and not held:
-                self._refuse_none(wanted, bundle)
+                raise RewardError(
+                    f"reward {self.label!r} needs a scorer, but {_lack(wanted, bundle)}; pass "
+                    f"scorer=, or {'encoder' if wanted[0] == 'encoder' else 'reward_model'}= with "
+                    "a model's folder"
+                )
             (part, *_) = [*passed, *held]
             path = getattr(options if passed else bundle, part)
             if part == "lexicon":
                 return Sentiment.from_file(path)
-            kind = cast(ScorerKind, part)
-        elif not isinstance(path, str | Path):
+            return load_scorer(path, cast(ScorerKind, part), max_len=max_len)
+        if not isinstance(path, str | Path):
             return as_scorer(path)
-        elif isinstance(path, str) and (named := find_scorer(path)) is not None:
+        if isinstance(path, str) and (named := find_scorer(path)) is not None:
             return named
-        return self._loaded(path, kind, max_len)
-
-    def _refuse_none(self, wanted: Sequence[str], bundle: Bundle | None) -> NoReturn:
-        """Refuse a rule for which there is no scorer of the kinds that it takes."""
-        lack = "got None"
-        if bundle is not None and bundle.hidden.issuperset(wanted):
-            lack = "prompts or models of one's own are lent none of a bundle's"
-        elif bundle is not None:
-            lack = f"the bundle {bundle.path} has no {' or '.join(wanted)}"
-        raise RewardError(
-            f"reward {self.label!r} needs a scorer, but {lack}; pass scorer=, or "
-            f"{'encoder' if wanted[0] == 'encoder' else 'reward_model'}= with a model's folder"
-        )
-
-    def _loaded(self, path: str | Path, kind: ScorerKind, max_len: int | None) -> Scorer:
-        """Return the scorer of a stored model."""
         try:
             return load_scorer(path, kind, max_len=max_len)
         except ScorerError as error:
-            if (unknown := _unknown_scorer(path, error)) is None:
+            name = str(path).partition(":")[0]
+            if isinstance(path, Path) or "/" in name or Path(path).exists():
                 raise
-            raise unknown from error
+            said, names = str(error), scorer_names()
+            if hint := did_you_mean(name, names):
+                said = (
+                    f"no scorer and no folder is called {path!r}; {hint}known: {', '.join(names)}"
+                )
+            raise ScorerError(f"{said}{missing_laboratory()}") from error
 
 
-def _unknown_scorer(path: str | Path, error: ScorerError) -> ScorerError | None:
-    """Return the error of a word that may have been meant for a scorer's name; None of a path."""
-    name = str(path).partition(":")[0]
-    hint = did_you_mean(name, scorer_names())
-    more = "" if "/" in name else missing_laboratory()
-    if isinstance(path, Path) or Path(path).exists() or not (hint or more):
-        return None
-    if not hint:  # it may be a model of the hub, of which the error says more
-        return ScorerError(f"{error}{more}")
-    return ScorerError(
-        f"unknown scorer {path!r}; {hint}"
-        f"there is no folder of that name either; known: {', '.join(scorer_names())}{more}"
-    )
+def _lack(wanted: Sequence[str], bundle: Bundle | None) -> str:
+    """Return why there is no scorer of the kinds that a rule takes."""
+    if bundle is None:
+        return "got None"
+    if bundle.hidden.issuperset(wanted):
+        return "prompts or models of one's own are lent none of a bundle's"
+    return f"the bundle {bundle.path} has no {' or '.join(wanted)}"
 
 
 RewardSpec = None | str | Spec | RewardChoice | Payer
@@ -268,23 +247,26 @@ def make_reward(
         TypeError: if ``spec`` is something else.
     """
     given = from_keywords(RewardOptions, options, owner="make_reward")
-    passed = [name for name in ("reward_model", "encoder") if getattr(given, name) is not None]
-    if given.scorer is not None and passed:
+    passed = [
+        name for name in ("scorer", "reward_model", "encoder") if getattr(given, name) is not None
+    ]
+    if "scorer" in passed[:-1]:
         raise RewardError(
-            f"scorer={given.scorer!r} leaves {passed[0]} no effect; pass one of the two"
+            f"scorer={given.scorer!r} leaves {passed[1]} no effect; pass one of the two"
         )
-    passed = ["scorer"] if given.scorer is not None else passed[:1]
     if spec is None:
-        if passed or normalize is not None or given.scorer_timeout is not None:
-            idle = [*passed, "scorer_timeout" if normalize is None else "normalize"]
+        idle = [*passed, *(["normalize"] if normalize is not None else [])]
+        idle += ["scorer_timeout"] if given.scorer_timeout is not None else []
+        if idle:
             raise RewardError(
                 f"{idle[0]} has no effect with reward=None; name a reward, e.g. 'sparse'"
             )
         return None
     choice = RewardChoice.of(spec)
     if choice.kind is None and passed:
-        what = "has a scorer already" if isinstance(choice.made, Reward) else "is a scorer itself"
-        raise RewardError(f"{choice.made!r} {what}; leave {passed[0]} out, or pass a credit")
+        raise RewardError(
+            f"{choice.made!r} has its own scorer; leave {passed[0]} out, or pass a credit"
+        )
     reward = choice.scored(given, bundle, max_len)
     if given.scorer_timeout is not None:
         reward = Reward(_limited(reward.scorer, given.scorer_timeout), reward.credit)
@@ -362,12 +344,7 @@ def stored_scorer(path: str | Path) -> str | None:
     return "relevance" if is_headless or name.endswith("ForMaskedLM") else None
 
 
-def load_scorer(
-    path: str | Path,
-    kind: ScorerKind,
-    *,
-    max_len: int | None = None,
-) -> Scorer:
+def load_scorer(path: str | Path, kind: ScorerKind, *, max_len: int | None = None) -> Scorer:
     """Return the scorer of a stored model; a process loads each model once.
 
     Args:
@@ -384,13 +361,10 @@ def load_scorer(
     if kind == "any":
         kind = "encoder" if is_encoder else "reward_model"
     elif stored is not None and is_encoder != (kind == "encoder"):
-        held, wanted = "a reward model", "an encoder"
-        if is_encoder:
-            held, wanted = wanted, held
+        held = "encoder" if is_encoder else "reward_model"
         raise ScorerError(
-            f"{str(path)!r} holds {held} and a reward that is scored by {wanted} asked for it; "
-            f"pass it as {'encoder' if is_encoder else 'reward_model'}=, and {kind}= of the right "
-            "kind"
+            f"{str(path)!r} holds a model for {held}=, and the reward asks for one of the other "
+            f"kind; pass {kind}="
         )
     name = "relevance" if kind == "encoder" else stored or "reward-model"
     options = {"max_len": max_len} if max_len is not None and name == "relevance" else {}

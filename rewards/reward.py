@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
-from tokengym.rewards.credits.base import Credit, FloatArray, rules_of_any_scorer
+from tokengym.rewards.credits.base import Credit, FloatArray
 from tokengym.rewards.credits.probe import Continuations, Probe
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError, raised_by
 from tokengym.rewards.maths.redistribution import close_sum
@@ -77,10 +77,8 @@ class Reward:
             )
         self.scorer = scorer
         self.credit = credit
-        self.scorer_name = self.scorer.name
-        """The scorer's name."""
-        self.credit_name: str = self.credit.name or type(self.credit).__name__
-        """The credit's name, its class's if it does not say."""
+        self.scorer_name = scorer.name
+        self.credit_name: str = credit.name or type(credit).__name__
         self.tokenizer = tokenizer
         self.continuations: Continuations | None = None
         """The policy that learns, where one is bound; for credit with ``needs_policy``."""
@@ -93,16 +91,14 @@ class Reward:
         so many were scored."""
         self._shares: list[float] = []
         self.clock = time.monotonic
-        """Returns seconds since some moment."""
-        self._began: float | None = None  # when the first scoring began
-        # Not where the time is also a policy's, which continues responses.
-        self._warns = not self.credit.needs_policy
-        kinds, kind = self.scorer.attribution_kinds, self.credit.attribution
+        self._began: float | None = None
+        self._warns = not credit.needs_policy  # whose time is also that of a policy
+        kinds, kind = scorer.attribution_kinds, credit.attribution
         if kind is not None and kinds is not None and kind not in kinds:
             raise RewardError(
                 f"credit {self.credit_name!r} needs {kind} attributions, scorer "
                 f"{self.scorer_name!r} gives {', '.join(sorted(kinds)) or 'none'}; "
-                f"{remedy_for(kind)}; any scorer will do for {', '.join(rules_of_any_scorer())}"
+                f"{remedy_for(kind)}"
             )
 
     @property
@@ -177,7 +173,10 @@ class Reward:
             self._check_reading(episodes)
             with self.crediting(len(episodes)):
                 scores = self._attributed(episodes, scores)
-                rewards = self._assigned(episodes, scores)
+                is_talk = any(episode.written is not None for episode in episodes)
+                rewards = (assign_policy_tokens if is_talk else _assign)(
+                    self.credit, episodes, scores
+                )
                 self._check_rewards(episodes, scores, rewards)
             is_scaled = isinstance(self.scorer, Normalize)
             parts = scores.parts if is_scaled else inner_parts(scores.parts)
@@ -221,18 +220,8 @@ class Reward:
             )
         return scores
 
-    def _assigned(self, episodes: Sequence[Episode], scores: Scores) -> Sequence[FloatArray]:
-        """Return the credit's token rewards, per episode (response,) once they are checked."""
-        if any(episode.written is not None for episode in episodes):
-            return assign_policy_tokens(self.credit, episodes, scores)
-        return _assign(self.credit, episodes, scores)
-
     def crediting(self, count: int) -> AbstractContextManager[None]:
-        """Return a context in which what is raised is the credit's fault; see `raised_by`.
-
-        Args:
-            count: Episodes whose tokens are credited.
-        """
+        """Return a context in which what is raised over so many episodes is the credit's fault."""
         return raised_by(f"credit {self.credit_name!r}", CreditError, count)
 
     @contextmanager
@@ -254,7 +243,7 @@ class Reward:
             self._began = started
         naming: AbstractContextManager[None] = nullcontext()
         if finished is not None:
-            naming = raised_by(f"scorer {self.scorer.fault_name!r}", ScorerError, len(finished))
+            naming = raised_by(f"scorer {self.scorer.name!r}", ScorerError, len(finished))
         try:
             with naming:
                 yield
@@ -269,21 +258,15 @@ class Reward:
             self.scored += count
             passed = now - self._began
             if self._warns and self.seconds >= max(SLOW_SECONDS, SLOW_SHARE * passed):
-                self._warn_of_slowness(passed)
-
-    def _warn_of_slowness(self, passed: float) -> None:
-        """Name a scorer that has taken most of the seconds that passed, once."""
-        self._warns = False
-        _LOG.warning(
-            "scorer %r takes %.0f %% of the time: %.0f of %.0f s for %d episodes, %.2g s each; "
-            "score more rows at once (num_envs), or wrap it in Cached where texts repeat",
-            self.scorer_name,
-            100 * self.seconds / passed,
-            self.seconds,
-            passed,
-            self.scored,
-            self.seconds / max(self.scored, 1),
-        )
+                self._warns = False
+                _LOG.warning(
+                    "scorer %r takes %.0f %% of the time, %.2g s for each of %d episodes; score "
+                    "more rows at once (num_envs), or wrap it in Cached where texts repeat",
+                    self.scorer_name,
+                    100 * self.seconds / passed,
+                    self.seconds / max(self.scored, 1),
+                    self.scored,
+                )
 
     def _check_rewards(
         self,
@@ -291,6 +274,7 @@ class Reward:
         scores: Scores,
         rewards: Sequence[NDArray[np.float32]],
     ) -> None:
+        """Raise unless there is one finite reward per token, (n,), and they sum to the score."""
         who = f"credit {self.credit_name!r}"
         if len(rewards) != len(episodes):
             counts = f"{len(rewards)} arrays for {len(episodes)} episodes"
@@ -303,18 +287,12 @@ class Reward:
             if not np.isfinite(tokens).all():
                 rule = "rewards must be finite"
                 raise CreditError(f"{who} returned NaN or Inf for episode {row}; {rule}")
-            score = float(scores.values[row])
+            score, total = float(scores.values[row]), float(np.sum(tokens, dtype=np.float64))
             if self.credit.sum_preserving and not close_sum(score, tokens):
-                raise _wrong_sum(who, row, tokens, score)
-
-
-def _wrong_sum(who: str, row: int, tokens: NDArray[np.float32], score: float) -> CreditError:
-    """Return the error of rewards, (n,), that do not sum to their score."""
-    total = float(np.sum(tokens, dtype=np.float64))
-    return CreditError(
-        f"{who} gives episode {row} rewards that sum to {total:.6g}, its score is {score:.6g}; "
-        "rescale them, or declare sum_preserving = False"
-    )
+                raise CreditError(
+                    f"{who} gives episode {row} rewards that sum to {total:.6g}, its score is "
+                    f"{score:.6g}; rescale them, or declare sum_preserving = False"
+                )
 
 
 def _assign(credit: Credit, episodes: Sequence[Episode], scores: Scores) -> Sequence[FloatArray]:

@@ -3,6 +3,7 @@
 `KINDS` is the one table of the ways in which a score is attributed to tokens.
 """
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Self
 
 from tokengym.envs.episode import RAW_SCORE, Episode
-from tokengym.rewards.errors import CreditError, RewardError, ScorerError
+from tokengym.rewards.errors import CreditError, ScorerError
 from tokengym.rewards.maths.signed_parts import on_last_tokens
 
 FloatArray = NDArray[np.float32]
@@ -132,34 +133,21 @@ class Scores:
                 row = int(np.flatnonzero(~np.isfinite(array))[0])
                 raise error(
                     f"{who} returned {label}[{row}] = {array[row]} for the response "
-                    f"{_short(episodes[row].response)}; scores must be finite"
+                    f"{reprlib.repr(episodes[row].response)}; scores must be finite"
                 )
-        if self.attributions is not None:
-            self._check_attributions(self.attributions, episodes, who, error)
-
-    def _check_attributions(
-        self,
-        attributions: Sequence[FloatArray],
-        episodes: Sequence[Episode],
-        who: str,
-        error: type[RewardError],
-    ) -> None:
-        """Raise unless there is one finite attribution per token, (n,); see `check`."""
-        if len(attributions) != len(episodes):
+        rows = self.attributions
+        if rows is None:
+            return
+        if len(rows) != len(episodes):
             raise error(
-                f"{who} returned {len(attributions)} attributions for "
-                f"{len(episodes)} episodes; return one array per episode"
+                f"{who} returned {len(rows)} attributions for {len(episodes)} episodes; return one "
+                "array per episode"
             )
-        for index, (episode, tokens) in enumerate(zip(episodes, attributions, strict=True)):
-            if tokens.shape != (len(episode.response_ids),):
+        for index, (episode, tokens) in enumerate(zip(episodes, rows, strict=True)):
+            if tokens.shape != (len(episode.response_ids),) or not np.isfinite(tokens).all():
                 raise error(
-                    f"{who} returned attributions[{index}] of shape {tokens.shape}; "
-                    f"expected ({len(episode.response_ids)},), one per response token"
-                )
-            if not np.isfinite(tokens).all():
-                raise error(
-                    f"{who} returned attributions[{index}] with NaN or Inf for the "
-                    f"response {_short(episode.response)}; attributions must be finite"
+                    f"{who} returned attributions[{index}] = {tokens} of shape {tokens.shape}; "
+                    f"expected finite ones, ({len(episode.response_ids)},), one per response token"
                 )
 
 
@@ -194,52 +182,33 @@ class Shared:
         return self
 
 
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else f"{text[:57]}...")
-
-
 # --- kinds of attribution -------------------------------------------------------------------------
 
 ScorerKind = Literal["any", "reward_model", "encoder"]
 """Kind of scorer of a credit: a reward model, an encoder, or whichever the bundle has."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class AttributionKind:
-    """One way in which a score is attributed to the tokens of a response."""
-
-    scorer: ScorerKind = "reward_model"
-    """Kind of model that gives it."""
-    is_signed: bool = True
-    """Signed and in reward units; False: weights >= 0 of any scale."""
-    remedy: str = "score with RewardModel or take credit 'uniform'"
-    """Remedy where a scorer lacks it."""
-
-
-KINDS = {
-    "attention": AttributionKind(is_signed=False),
-    "signed-attention": AttributionKind(),
-    "prefix": AttributionKind(
-        remedy="score with RewardModel or take 'red:every_prefix=true' (one scoring per token)"
-    ),
-    "gradient": AttributionKind(),
-    "integrated-gradients": AttributionKind(),
-    "deeplift": AttributionKind(),
-    "relevance": AttributionKind(
-        scorer="encoder", remedy="score with Relevance or take credit 'uniform'"
-    ),
+KINDS: Mapping[str, ScorerKind] = {
+    "attention": "reward_model",
+    "signed-attention": "reward_model",
+    "prefix": "reward_model",
+    "gradient": "reward_model",
+    "integrated-gradients": "reward_model",
+    "deeplift": "reward_model",
+    "relevance": "encoder",
 }
-"""All kinds by the name that credits ask for and scorers offer; see `RewardModel.score`."""
+"""Kinds of attribution that credits ask for and scorers offer, see `RewardModel.score`, each with
+the kind of model that gives it."""
+REWARD_MODEL_KINDS = frozenset(name for name, kind in KINDS.items() if kind == "reward_model")
+ENCODER_KINDS = frozenset(KINDS) - REWARD_MODEL_KINDS
+SIGNED_KINDS = frozenset(KINDS) - {"attention"}
+"""Those that are signed and in reward units; attention is weights >= 0 of any scale."""
 
-REWARD_MODEL_KINDS = frozenset(
-    name for name, kind in KINDS.items() if kind.scorer == "reward_model"
-)
-ENCODER_KINDS = frozenset(name for name, kind in KINDS.items() if kind.scorer == "encoder")
-SIGNED_KINDS = frozenset(name for name, kind in KINDS.items() if kind.is_signed)
 
-
-def remedy_for(name: str) -> str:
+def remedy_for(kind: str) -> str:
     """Return what to do where a scorer lacks a kind of attribution."""
-    if name in KINDS:
-        return KINDS[name].remedy
-    return "score with one that gives them or take credit 'uniform'"
+    if kind == "prefix":
+        return "score with RewardModel or take 'red:every_prefix=true' (one scoring per token)"
+    scorers = {"reward_model": "RewardModel", "encoder": "Relevance"}
+    scorer = scorers.get(KINDS.get(kind, ""), "one that gives them")
+    return f"score with {scorer} or take credit 'uniform'"

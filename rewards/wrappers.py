@@ -32,23 +32,29 @@ NamedScorer = AnyScorer | str | Path
 
 
 class PaysEpisodes:
-    """What a wrapper of one environment and one of a batch have in common."""
+    """Payment of a step, as the wrapper of one environment and that of a batch have it.
+
+    A causal credit pays each token what `Credit.step_reward` gives for it, and the last one what is
+    left. Every step scores the whole text so far again: n passes over growing texts for a response
+    of n tokens. Learners of this package do without, they read the credit of the finished episode.
+    """
 
     reward: Reward
     """What is paid."""
+    delivery: Delivery
+    """When `step` pays: "end", the score at the terminal step, or "step", as tokens earn."""
     deferred: bool = False
     """Whether `step` leaves episodes unscored, for a learner that calls ``reward`` itself."""
     env: Any
 
     def _take(self, reward: Reward) -> None:
-        """Take a reward, bound to the environment's tokens."""
         self.reward = _bound(self.env, reward)
-        self._steps = StepPayment(self.reward) if reward.credit.causal else None
-
-    @property
-    def delivery(self) -> Delivery:
-        """When `step` pays: "end", the score at the terminal step, or "step", as tokens earn."""
-        return "end" if self._steps is None else "step"
+        self.delivery = "end"
+        if self.reward.credit.causal:
+            _check_step_payment(self.reward)
+            self.delivery = "step"
+        self._paid: dict[int, tuple[Episode, float]] = {}
+        """Text that each row was last paid for, and all that it was paid."""
 
     def _pay(
         self, unfinished: Mapping[int, Episode], ended: Mapping[int, Episode]
@@ -56,24 +62,72 @@ class PaysEpisodes:
         """Return what a step pays by row, and the episodes that ended with their scores.
 
         Args:
-            unfinished: Texts so far of the rows that appended a token and did not end, where the
-                credit is paid as tokens earn it.
+            unfinished: Texts so far, with a token at least, of the rows that appended a token and
+                did not end, where the credit is paid as tokens earn it.
             ended: Episodes that ended, by row.
         """
         paid: dict[int, float] = {}
         episodes = list(ended.values())
-        if self._steps is not None and unfinished:
+        if unfinished:
             # The rows that ended are not scored yet: a failure here must not lose them.
             with self.reward.scoring(len(unfinished), episodes):
-                newest_tokens = self._steps.pay([*unfinished], [*unfinished.values()])
-            paid |= zip(unfinished, newest_tokens.tolist(), strict=True)
+                paid = self._pay_newest(unfinished)
         if not ended:
             return paid, {}
         scored = dict(zip(ended, self.reward.evaluate(episodes), strict=True))
-        rest = [episode.score or 0.0 for episode in scored.values()]
-        if self._steps is not None:
-            rest = self._steps.settle([*scored], [*scored.values()]).tolist()
-        return paid | dict(zip(ended, rest, strict=True)), scored
+        for row, episode in scored.items():
+            paid[row] = episode.score or 0.0
+            if self.delivery == "step":
+                assert episode.token_rewards is not None
+                paid[row] -= self._paid_before(row, episode, episode.token_rewards)
+                self._paid.pop(row, None)
+        return paid, scored
+
+    def _pay_newest(self, texts: Mapping[int, Episode]) -> dict[int, float]:
+        """Return the reward of each row's newest token, with that of a reply to it."""
+        paid = {}
+        increments = self._increments([*texts.values()])
+        for (row, text), moves in zip(texts.items(), increments, strict=True):
+            owned = moves if text.written is None else shift_reply_credit(moves, text.written)
+            with self.reward.crediting(1):
+                pay = self.reward.credit.step_reward
+                tokens = np.array([pay(float(value)) for value in owned])
+            paid[row] = float(tokens[_newest(text)])
+            self._paid[row] = text, self._paid_before(row, text, tokens) + paid[row]
+        return paid
+
+    def _increments(self, texts: Sequence[Episode]) -> list[NDArray[np.float64]]:
+        """Return, per text (n,), by how much its tokens moved its score.
+
+        With ``every_prefix`` the text is scored without its newest token and without its response
+        too, so that earlier increments only add up to theirs.
+        """
+        reward, scorer = self.reward, self.reward.scorer
+        if reward.credit.every_prefix:
+            places = [(_newest(text), len(text.response_ids)) for text in texts]
+            # Two pieces, what is old and the newest token; only the latter where nothing is old.
+            pieces = [[range(at), range(at, end)][at == 0 :] for at, end in places]
+            return Probe(scorer, reward.tokenizer).increments(texts, pieces)
+        statistics = scorer.state_dict()  # of running statistics, which finished texts move
+        scores = call_scorer(scorer, texts, "prefix")
+        scorer.load_state_dict(statistics)
+        scores.check(texts, scorer.name)
+        return [row.astype(np.float64) for row in scores.attributions or ()]
+
+    def _paid_before(self, row: int, text: Episode, tokens: NDArray[np.floating]) -> float:
+        """Return what a row was paid before its newest token: of a fork, what ``tokens`` (n,) say.
+
+        A fork is a text that does not continue the one that the row was last paid for.
+        """
+        last_text, paid = self._paid.get(row, (None, 0.0))
+        at = _newest(text)
+        if (
+            last_text is not None
+            and (last_text.prompt, last_text.prompt_ids) == (text.prompt, text.prompt_ids)
+            and last_text.response_ids == text.response_ids[:at]
+        ):
+            return paid
+        return float(tokens[:at].sum(dtype=np.float64))
 
     def _show(self, *values: Any) -> None:
         """Let an environment that renders show token rewards."""
@@ -125,7 +179,7 @@ class RewardWrapper(PaysEpisodes, gymnasium.Wrapper):
         unfinished, ended = {}, {}
         if terminated or truncated:
             ended = {0: Episode.from_info(info, scored=False)}
-        elif self._steps is not None and "waiting" not in info:
+        elif self.delivery == "step" and "waiting" not in info:
             unfinished = {0: self.env.get_wrapper_attr("unfinished_episode")()}
         paid, scored = self._pay(unfinished, ended)
         for episode in scored.values():
@@ -149,8 +203,6 @@ class VectorRewardWrapper(PaysEpisodes, VectorWrapper):
     Args:
         env: A `TokenGenerationVectorEnv`, or a ``SyncVectorEnv`` of single ones.
         reward: What to pay.
-
-    Raises: as `RewardWrapper`.
     """
 
     def __init__(self, env: VectorEnv[Any, Any, Any], reward: Reward) -> None:
@@ -166,7 +218,7 @@ class VectorRewardWrapper(PaysEpisodes, VectorWrapper):
         if not self.deferred:
             ended = episodes_from_infos(infos, unscored=range(self.num_envs))
             continues = ~(terminated | truncated | infos.get("waiting", np.False_))
-            rows = [] if self._steps is None else np.flatnonzero(continues).tolist()
+            rows = np.flatnonzero(continues).tolist() if self.delivery == "step" else []
             paid, scored = self._pay(self._unfinished(rows), ended)
             values[list(paid)] = list(paid.values())
             if scored:
@@ -224,14 +276,13 @@ def CreditReward(
         raise TypeError(
             f"env must be a Gymnasium Env or VectorEnv, got {env!r}; make it with gym.make"
         )
-    base = getattr(env.unwrapped, "envs", [env])[0].unwrapped  # the first of Gymnasium's copies
+    if credit is None:
+        raise RewardError("credit must be a Credit or a name, got None; e.g. credit='uniform'")
+    base = _first(env)
     max_len, bundle = getattr(base, "max_new_tokens", None), getattr(base, "bundle", None)
     reward = make_reward(credit, bundle=bundle, scorer=scorer, max_len=max_len)
-    if reward is None:
-        raise RewardError("credit must be a Credit or a name, got None; e.g. credit='uniform'")
-    if isinstance(env, VectorEnv):
-        return VectorRewardWrapper(env, reward)
-    return RewardWrapper(env, reward)
+    wrapper: Any = VectorRewardWrapper if isinstance(env, VectorEnv) else RewardWrapper
+    return wrapper(env, reward)
 
 
 def SparseReward(env: AnyEnv, scorer: NamedScorer | None = None) -> Any:
@@ -252,9 +303,6 @@ def ABCReward(env: AnyEnv, scorer: NamedScorer | None = None, *, beta: float = 0
         scorer: A `RewardModel` or its path; None takes the bundle's.
         beta: Share of the score that is spread.
 
-    Raises:
-        RewardError: if there is no scorer, or it has no attention.
-
     Source: Chan et al. 2024, arXiv:2402.00782.
     """
     return CreditReward(env, scorer, ABC(beta=beta))
@@ -268,12 +316,14 @@ def R3Reward(env: AnyEnv, scorer: NamedScorer | None = None, *, dense: bool = Fa
         scorer: A `Relevance` or the path of an encoder; None takes the bundle's.
         dense: Whether tokens get their exact parts of the score, or the last token all of it.
 
-    Raises:
-        RewardError: if there is no scorer.
-
     Source: Kim et al. 2024, arXiv:2402.03469.
     """
     return CreditReward(env, scorer, "r3-dense" if dense else "r3")
+
+
+def _first(env: Any) -> Any:
+    """Return the environment inside all wrappers; of Gymnasium's batches the first copy."""
+    return getattr(env.unwrapped, "envs", [env])[0].unwrapped
 
 
 def _bound(env: AnyEnv, reward: Reward) -> Reward:
@@ -283,7 +333,7 @@ def _bound(env: AnyEnv, reward: Reward) -> Reward:
             f"reward must be a Reward, got {reward!r}; build one with make_reward, or use "
             "CreditReward(env, scorer, credit)"
         )
-    base = getattr(env.unwrapped, "envs", [env])[0].unwrapped  # the first of Gymnasium's copies
+    base = _first(env)
     tokenizer = getattr(base, "tokenizer", None)
     if tokenizer is None:
         raise RewardError(
@@ -308,99 +358,20 @@ def _refuse_replaced(env: Any) -> None:
         _refuse_replaced(row)
 
 
-# --- causal credit, paid token by token -----------------------------------------------------------
+def _check_step_payment(reward: Reward) -> None:
+    """Refuse a causal credit that cannot be paid step by step."""
+    credit, scorer = reward.credit, reward.scorer
+    credit.step_reward(0.0)  # or says that it has none
+    if not credit.every_prefix and "prefix" not in (scorer.attribution_kinds or ()):
+        name = reward.credit_name
+        raise RewardError(
+            f"scorer {scorer.name!r} cannot score a growing text token by token, so credit "
+            f"{name!r} cannot be paid at each step; take '{name}:delivery=end', or "
+            f"'{name}:every_prefix=true' (scores the whole text at every step)"
+        )
 
 
-class StepPayment:
-    """Pays each token what `Credit.step_reward` gives for it, and the last one what is left.
-
-    Every step scores the whole text so far again: n passes over growing texts for a response of n
-    tokens. Learners of this package do without, they read the credit of the finished episode.
-
-    Args:
-        reward: A reward with a causal credit, bound to the policy's tokenizer.
-    """
-
-    def __init__(self, reward: Reward) -> None:
-        credit, scorer = reward.credit, reward.scorer
-        credit.step_reward(0.0)  # or says that it has none
-        if not credit.every_prefix and "prefix" not in (scorer.attribution_kinds or ()):
-            name = reward.credit_name
-            raise RewardError(
-                f"scorer {scorer.name!r} cannot score a growing text token by token, so credit "
-                f"{name!r} cannot be paid at each step; take '{name}:delivery=end', or "
-                f"'{name}:every_prefix=true' (scores the whole text at every step)"
-            )
-        self._reward = reward
-        self._paid: dict[int, tuple[Episode, float]] = {}
-        """Text that each row was last paid for, and all that it was paid."""
-
-    def pay(self, rows: Sequence[int], texts: Sequence[Episode]) -> NDArray[np.float64]:
-        """Return the reward of each row's newest token, (rows,), with that of a reply to it.
-
-        Args:
-            rows: Rows that appended a token and did not end.
-            texts: Their texts so far, with a token at least.
-        """
-        rewards = np.zeros(len(rows))
-        increments = self._increments(texts) if rows else []
-        for place, (row, text, moves) in enumerate(zip(rows, texts, increments, strict=True)):
-            owned = moves if text.written is None else shift_reply_credit(moves, text.written)
-            with self._reward.crediting(1):
-                pay = self._reward.credit.step_reward
-                tokens = np.array([pay(float(value)) for value in owned])
-            at = newest(text)
-            rewards[place] = tokens[at]
-            before = self._before(row, text, otherwise=tokens[:at])
-            self._paid[row] = text, before + float(tokens[at])
-        return rewards
-
-    def _increments(self, texts: Sequence[Episode]) -> list[NDArray[np.float64]]:
-        """Return, per text (n,), by how much its tokens moved its score.
-
-        With ``every_prefix`` the text is scored without its newest token and without its response
-        too, so that earlier increments only add up to theirs.
-        """
-        reward = self._reward
-        if reward.credit.every_prefix:
-            places = [(newest(text), len(text.response_ids)) for text in texts]
-            # Two pieces, what is old and the newest token; only the latter where nothing is old.
-            pieces = [[range(at), range(at, end)][at == 0 :] for at, end in places]
-            return Probe(reward.scorer, reward.tokenizer).increments(texts, pieces)
-        statistics = reward.scorer.state_dict()  # of running statistics, which finished texts move
-        scores = call_scorer(reward.scorer, texts, "prefix")
-        reward.scorer.load_state_dict(statistics)
-        scores.check(texts, reward.scorer.name)
-        return [row.astype(np.float64) for row in scores.attributions or ()]
-
-    def settle(self, rows: Sequence[int], episodes: Sequence[Episode]) -> NDArray[np.float64]:
-        """Return each row's last reward, (rows,): its score minus what it was paid.
-
-        Args:
-            rows: Rows that ended.
-            episodes: What they wrote, with score and token rewards.
-        """
-        owed = []
-        for row, episode in zip(rows, episodes, strict=True):
-            assert episode.token_rewards is not None
-            before = self._before(row, episode, otherwise=episode.token_rewards[: newest(episode)])
-            owed.append((episode.score or 0.0) - before)
-            self._paid.pop(row, None)
-        return np.array(owed)
-
-    def _before(self, row: int, text: Episode, *, otherwise: NDArray[np.floating]) -> float:
-        """Return what a row was paid before its newest token; ``otherwise`` (n - 1,) if unknown."""
-        last_text, paid = self._paid.get(row, (None, 0.0))
-        if (
-            last_text is not None
-            and (last_text.prompt, last_text.prompt_ids) == (text.prompt, text.prompt_ids)
-            and last_text.response_ids == text.response_ids[: newest(text)]
-        ):
-            return paid
-        return float(otherwise.sum(dtype=np.float64))
-
-
-def newest(text: Episode) -> int:
+def _newest(text: Episode) -> int:
     """Return the place of the token that the policy wrote last."""
     if text.written is None:
         return len(text.response_ids) - 1

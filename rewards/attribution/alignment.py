@@ -2,6 +2,7 @@
 
 import reprlib
 from collections.abc import Sequence
+from contextlib import suppress
 from difflib import SequenceMatcher
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -197,16 +198,11 @@ class Retokenizer:
         """Return the episodes in the model's tokens."""
         return [self._read(episode) for episode in episodes]
 
-    def form_of(self, episode: Episode) -> Form:
-        """Return how an episode is read."""
-        if self.form is not None:
-            return self.form
-        return "chat" if episode.messages and self.model.chat_template else "text"
-
     def _read(self, episode: Episode) -> Retokenized:
-        prompt_ids, response_ids = list(episode.prompt_ids), list(episode.response_ids)
-        added, targets = continued_spans(self.policy, prompt_ids, response_ids)
-        if self.form_of(episode) == "chat":
+        response_ids = episode.response_ids
+        added, targets = continued_spans(self.policy, episode.prompt_ids, response_ids)
+        is_talk = self.form is None and episode.messages and self.model.chat_template
+        if self.form == "chat" or is_talk:
             return self._read_chat(episode, added, targets)
         if self.form == "pair" or self.keeps_end:
             return self._read_with_end(episode, added, targets)
@@ -219,14 +215,13 @@ class Retokenizer:
         # The first token that reaches into the response may begin in the prompt.
         first = next((i for i, (_, end) in enumerate(offsets) if end > start), len(ids))
         sources = [(max(a - start, 0), max(b - start, 0)) for a, b in offsets[first:]]
-        closed = (
-            bool(response_ids)
-            and response_ids[-1] in self.end_ids
-            and self.model.eos_token_id is not None
-        )
+        closed = self._has_ended(episode) and self.model.eos_token_id is not None
         if closed:
             ids = [*ids, int(self.model.eos_token_id)]
         return Retokenized(ids, sources, targets, closed)
+
+    def _has_ended(self, episode: Episode) -> bool:
+        return bool(episode.response_ids) and episode.response_ids[-1] in self.end_ids
 
     def _read_with_end(self, episode: Episode, added: str, targets: list[Span]) -> Retokenized:
         """Return an episode whose form puts further tokens behind the response."""
@@ -244,35 +239,24 @@ class Retokenizer:
         whole = write_chat(self.model, chat, to_answer=False)
         places = self._places(chat, len(episode.chat), whole, added)
         row = self._placed(self._encode(whole, add_special_tokens=False), 0, places, targets)
-        ended = bool(episode.response_ids) and episode.response_ids[-1] in self.end_ids
+        ended = self._has_ended(episode)
         further = self.end if ended else []
         after = row.after + len(further)
         closed = ended and after > 0
         return row._replace(ids=[*row.ids, *further], closed=closed, after=after - closed)
 
     def _places(self, chat: Chat, start: int, whole: str, added: str) -> list[tuple[int, int, int]]:
-        """Return where a written conversation has what the response says; see `_placed`.
+        """Return where a conversation written whole has what the response says; see `_placed`.
 
-        The places are those of letters in the messages' stead, or, where the template does not
-        write them as they are, of the characters that it keeps.
-
-        Args:
-            chat: The conversation.
-            start: Number of its messages before the response.
-            whole: The conversation as written.
-            added: The response.
+        The places are those of letters in the stead of the messages from ``start`` on, or, where
+        the template does not write them as they are, of the characters that it keeps.
         """
         contents = [message["content"] for message in chat[start:]]
         letters = [chr(free_area([whole]) + n) for n in range(len(contents))]
         stead = [{**m, "content": x} for m, x in zip(chat[start:], letters, strict=True)]
-        try:
-            frame = str(
-                write_chat(
-                    self.model, Chat([*chat[:start], *stead], **chat.beside), to_answer=False
-                )
-            )
-        except TokenizerError:
-            frame = ""
+        frame, lettered = "", Chat([*chat[:start], *stead], **chat.beside)
+        with suppress(TokenizerError):
+            frame = str(write_chat(self.model, lettered, to_answer=False))
         places, written, end = list[tuple[int, int, int]](), frame, 0
         for letter, text in zip(letters, contents, strict=True):
             place, before = written.find(letter), max(added.find(text, end), 0)
@@ -290,11 +274,7 @@ class Retokenizer:
         return [(block.a, block.b, block.size) for block in blocks]
 
     def _placed(
-        self,
-        tokens: Tokens,
-        part: int,
-        places: Sequence[tuple[int, int, int]],
-        targets: list[Span],
+        self, tokens: Tokens, part: int, places: Sequence[tuple[int, int, int]], targets: list[Span]
     ) -> Retokenized:
         """Return tokens with the characters of the response under each.
 
@@ -321,7 +301,7 @@ class Retokenizer:
 
     def _encode(self, *texts: str, add_special_tokens: bool) -> Tokens:
         """Return a text, or a pair of texts, as ids with their offsets."""
-        seconds = [text for text in texts[1:]] or None
+        first, second = texts[:1], [*texts[1:]] or None
         return tokenize(
-            self.model, texts[:1], seconds, add_special_tokens=add_special_tokens, spans=True
+            self.model, first, second, add_special_tokens=add_special_tokens, spans=True
         )[0]

@@ -261,7 +261,6 @@ def last_layer(
     model: PreTrainedModel,
     *,
     begins_graph: bool = False,
-    remedy: str = "take credit 'uniform' or another reward model",
 ) -> Iterator[LastLayer]:
     """Keep what a model's last layer reads during the forward pass made in this context.
 
@@ -271,7 +270,6 @@ def last_layer(
         model: Any model that takes its attention from transformers' interface.
         begins_graph: Whether the layer's output can be differentiated by, inside a caller's
             ``torch.no_grad()``.
-        remedy: What to do where the model never calls its attention function.
     """
     if model.config._attn_implementation != IMPLEMENTATION:
         if not (getattr(model, "_supports_sdpa", False) and model._can_set_attn_implementation()):
@@ -290,5 +288,5 @@ def last_layer(
     if not layer.was_seen:
         raise ScorerError(
             f"{type(model).__name__} did not call its attention function in layer {layer.index}; "
-            f"{remedy}"
+            "take a credit that reads no attention, or another model"
         )

@@ -97,11 +97,7 @@ class PolicyReader(Shared):
         return bound
 
     def batches(self, episodes: Sequence[Episode]) -> Iterator[PaddedBatch]:
-        """Yield prompts and responses as padded batches, to be read.
-
-        Raises:
-            ScorerError: if an episode is longer than the model reads.
-        """
+        """Yield prompts and responses as padded batches, refusing what the model cannot read."""
         sequences = [[*episode.prompt_ids, *episode.response_ids] for episode in episodes]
         limit = longest_input(self.model)
         for index, ids in enumerate(sequences):
@@ -119,20 +115,13 @@ class PolicyReader(Shared):
         """Return, per episode, log pi(y_t | x, y_<t) of its tokens, (n,) nats.
 
         Neither temperature nor action mask is applied.
-
-        Raises:
-            ScorerError: if an episode is longer than the model reads.
         """
         return self._of_tokens(
             episodes, lambda logits, tokens: logits.log_softmax(-1).gather(-1, tokens)[..., 0]
         )
 
     def entropies(self, episodes: Sequence[Episode]) -> list[NDArray[np.float64]]:
-        """Return, per episode, the entropy of pi( | x, y_<t) before each token, (n,) nats.
-
-        Raises:
-            ScorerError: if an episode is longer than the model reads.
-        """
+        """Return, per episode, the entropy of pi( | x, y_<t) before each token, (n,) nats."""
         return self._of_tokens(
             episodes, lambda logits, _: torch.special.entr(logits.softmax(-1)).sum(-1)
         )
@@ -166,13 +155,11 @@ class PolicyReader(Shared):
             each row fell on the prompt.
 
         Raises:
-            ScorerError: if an episode is longer than the model reads, or the model's attention
-                cannot be read.
+            ScorerError: if the model's attention cannot be read.
         """
-        remedy = "take another model, or pass metadata['policy_attention']"
         result = [np.zeros((0, 0))] * len(episodes)
         for batch in self.batches(episodes):
-            with last_row.last_layer(self.model, remedy=remedy) as layer:
+            with last_row.last_layer(self.model) as layer:
                 self.model.base_model(**batch.tensors, use_cache=False)
             matrix = last_row.mean_attention(
                 layer.query, layer.key, layer.mask, scaling=layer.scaling

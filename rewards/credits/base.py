@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, Union, get_args
@@ -11,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from tokengym.base.errors import TokenGymError
 from tokengym.base.registry import Registry
 from tokengym.base.settings import check_choice, check_count
 from tokengym.envs.episode import Episode
@@ -130,33 +128,19 @@ class Credit:
         Raises:
             CreditError: if the scores lack the attributions that the rule needs.
         """
-        if isinstance(episodes, str | Episode):
+        rows: Sequence[FloatArray | None] | None = scores.attributions
+        if self.attribution is None and not self.needs_attributions:
+            rows = [None] * len(episodes)
+        if rows is None or len(rows) != len(episodes):
             raise CreditError(
-                f"episodes must be a list of episodes, got one {type(episodes).__name__}; pass "
-                "[episode], or texts to tokengym.TokenCredit"
+                f"credit {self.name!r} needs {self.attribution or 'its own'} attributions of "
+                f"{len(episodes)} episodes, got {'none' if rows is None else len(rows)}; pass the "
+                "scores of these episodes by a scorer that has them, or take credit 'uniform'"
             )
-        rows: Sequence[FloatArray | None] = [None] * len(episodes)
-        if self.attribution is not None or self.needs_attributions:
-            rows = self._attributions_of(scores, len(episodes))
         return [
             as_float32(self.spread(float(value), episode, row))
             for episode, value, row in zip(episodes, scores.values, rows, strict=True)
         ]
-
-    def _attributions_of(self, scores: Scores, count: int) -> Sequence[FloatArray]:
-        """Return the attributions, (n,) each, of so many episodes, which the rule needs."""
-        if scores.attributions is None:
-            kind = f"{self.attribution} " if self.attribution else ""
-            raise CreditError(
-                f"credit {self.name!r} needs {kind}attributions, but the scores have none; score "
-                "with a scorer that gives them, or take credit 'uniform'"
-            )
-        if len(scores.attributions) != count:
-            raise CreditError(
-                f"credit {self.name!r} got {len(scores.attributions)} attributions for {count} "
-                "episodes; pass the scores of these episodes"
-            )
-        return scores.attributions
 
     def attribute(self, probe: "Probe", episodes: Sequence[Episode], scores: Scores) -> Scores:
         """Return the scores with attributions that the rule finds by scoring other texts.
@@ -177,9 +161,6 @@ class Credit:
 
         Args:
             increment: R(x, y_<=t) - R(x, y_<t).
-
-        Raises:
-            RewardError: if the rule has no such payment.
         """
         raise RewardError(
             f"credit {self.name!r} declares causal=True, but has no method "
@@ -193,16 +174,14 @@ class Credit:
             CreditError: if it reads a language model and has none.
             TokenizerError: if that model's vocabulary is another one.
         """
-        if not self.needs_reference:
-            return self
-        other = copy.copy(self)
-        other.reference = self.reader().bind(tokenizer)
-        return other
+        return self._reading(self.reader().bind(tokenizer)) if self.needs_reference else self
 
     def with_reference(self, source: Source) -> Self:
         """Return the rule with a language model to read; itself if it has one or reads none."""
-        if not self.needs_reference or self.reference is not None:
-            return self
+        is_wanted = self.needs_reference and self.reference is None
+        return self._reading(source) if is_wanted else self
+
+    def _reading(self, source: Source) -> Self:
         other = copy.copy(self)
         other.reference = source
         return other
@@ -215,18 +194,11 @@ class Credit:
         Returns:
             Per episode (len(response_ids),) nats, of the frozen language model ``reference``,
             without temperature or action mask.
-
-        Raises:
-            CreditError: if there is no such model.
         """
         return self.reader().log_probs(episodes)
 
     def reader(self) -> "PolicyReader":
-        """Return what reads the language model ``reference``, loaded when it is first needed.
-
-        Raises:
-            CreditError: if there is none, or the rule does not say that it needs one.
-        """
+        """Return what reads the language model ``reference``, loaded when it is first needed."""
         from tokengym.rewards.attribution.policy_reader import PolicyReader
 
         if not self.needs_reference:
@@ -371,43 +343,14 @@ def register(
     REWARDS.register(name, RewardEntry(factory, scorer, scorer_options))
 
 
-def rules_of_any_scorer() -> list[str]:
-    """Return the names of rules that need nothing of a scorer but its score.
-
-    Those that need a policy, another model or data with annotations are left out, and of the
-    controls all but ``uniform``.
-    """
-    names = []
-    for name in REWARDS.names():
-        with suppress(TokenGymError, TypeError):  # not there, or not without options
-            entry = REWARDS.find(name)
-            rule = entry.factory()
-            if not isinstance(rule, Credit) or (rule.control and name != "uniform"):
-                continue
-            needs = (rule.needs_policy, rule.needs_reference, rule.needs_answer, rule.needs_model)
-            asks = rule.attribution is not None or entry.scorer == "encoder" or rule.reads_turns
-            if not asks and not any(needs):
-                names.append(name)
-    return names
-
-
 def register_credit(rule: Rule) -> Rule:
-    """Register a credit rule's class under its own name: a class decorator.
-
-    Args:
-        rule: A subclass of `Credit` with a ``name``.
-    """
-    # What it scores with follows from the attributions that the rule, once made, asks for.
+    """Register a subclass of `Credit` under its own name: a class decorator."""
     register(rule.name, rule)
     return rule
 
 
 def check_beta(beta: float) -> float:
-    """Return ``beta`` if it is in [0, 1].
-
-    Raises:
-        CreditError: if it is not.
-    """
+    """Return ``beta`` if it is in [0, 1]; otherwise a CreditError is raised."""
     if not 0.0 <= beta <= 1.0:
         raise CreditError(
             f"beta must lie in [0, 1], got {beta}: 0 is sparse, 1 spreads the whole score"

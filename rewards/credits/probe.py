@@ -44,11 +44,7 @@ class Probe:
     """The policy, for credit rules with ``needs_policy``."""
 
     def finish(self, prefixes: Sequence[Episode]) -> list[Episode]:
-        """Return responses continued by the policy; see `Continuations`.
-
-        Raises:
-            CreditError: if no policy is bound.
-        """
+        """Return responses continued by the policy that is bound; see `Continuations`."""
         if self.continuations is None:
             raise CreditError(
                 "this credit continues responses with the policy, and no policy is bound to the "
@@ -62,22 +58,16 @@ class Probe:
 
         Args:
             episodes: Texts as `restrict` returns them; their responses may be empty.
-
-        Raises:
-            ScorerError: if a score is not one finite number per episode.
         """
         if not episodes:
             return np.zeros(0)
-        name = self.scorer.name
-        who = f"scorer {self.scorer.fault_name!r}"
-        with raised_by(who, ScorerError, len(episodes)):
-            values: NDArray[np.float64] = np.asarray(
-                self.scorer.score_prefix(episodes), dtype=np.float64
-            )
-        if values.shape != (len(episodes),) or not np.isfinite(values).all():
+        who, count = f"scorer {self.scorer.name!r}", len(episodes)
+        with raised_by(who, ScorerError, count):
+            values = np.asarray(self.scorer.score_prefix(episodes), dtype=np.float64)
+        if values.shape != (count,) or not np.isfinite(values).all():
             raise ScorerError(
-                f"scorer {name!r} returned {values} of shape {values.shape} for {len(episodes)} "
-                "texts with parts left out; scores must be finite, one per text"
+                f"{who} returned {values} of shape {values.shape} for {count} texts with parts "
+                "left out; scores must be finite, one per text"
             )
         return values
 
@@ -87,9 +77,6 @@ class Probe:
         Args:
             episode: A finished episode.
             positions: Positions in the response, ascending.
-
-        Raises:
-            ScorerError: if the scorer reads texts and there is no tokenizer to write them.
         """
         ids = [episode.response_ids[position] for position in positions]
         if not self.scorer.reads_text:

@@ -96,9 +96,5 @@ class RED(IncrementCredit):
         self.gae_lambda = 0.5 if beta == 1.0 and segments is None else None
 
     def step_reward(self, increment: float) -> float:
-        """Return what a token earns at once that moved the score of the text so far.
-
-        Args:
-            increment: R(x, y_<=t) - R(x, y_<t).
-        """
+        """Return beta times the increment R(x, y_<=t) - R(x, y_<t), reward units."""
         return self.beta * increment

@@ -32,10 +32,10 @@ class GrammarRules(Rules):
     """Whether "a" in an alternative is written as "an" before a vowel."""
 
     def __post_init__(self) -> None:
-        rules = {symbol: tuple(choices) for symbol, choices in self.rules.items()}
-        object.__setattr__(self, "rules", rules)
-        used = {name for texts in rules.values() for text in texts for name in _SLOT.findall(text)}
-        if unknown := sorted({self.start, *used} - set(rules)):
+        super().__post_init__()
+        texts = [text for choices in self.rules.values() for text in choices]
+        used = {name for text in texts for name in _SLOT.findall(text)}
+        if unknown := sorted({self.start, *used} - set(self.rules)):
             raise ValueError(f"rules must have every symbol that is used, they lack {unknown}")
 
     @cached_property
@@ -82,10 +82,6 @@ class GrammarRules(Rules):
         may begin within a sentence; otherwise the prompt is not read. The last sentence may be cut
         off: it counts if the grammar can complete it. 0 for a response without words. Full stops
         and commas are words.
-
-        Args:
-            prompt: Lower-cased words of the prompt; the first one begins a sentence.
-            response: Lower-cased words of the response.
 
         Example:
             >>> rules = GrammarRules(rules={"sentence": ["it is {how} ."], "how": ["good", "bad"]})

@@ -14,7 +14,6 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.base.errors import SettingsError
 from tokengym.base.registry import Registry
 from tokengym.rewards.gold.base import Rules
 from tokengym.rewards.gold.grammar import GrammarRules
@@ -41,15 +40,12 @@ class AnswerRules(Rules):
     """Penalty of each word that does not belong there."""
 
     def __post_init__(self) -> None:
-        if not self.questions:
-            raise ValueError("questions must hold at least one question, got none")
+        super().__post_init__()
         if len(self.topics) != len(self.enough) or any(count < 1 for count in self.enough):
             raise ValueError(
                 f"enough must have a number >= 1 for each of {len(self.topics)} topics, got "
                 f"{list(self.enough)[:8]}"
             )
-        if not self.straying_price >= 0:
-            raise ValueError(f"straying_price must be >= 0, got {self.straying_price}; 0 is none")
 
     @cached_property
     def answers(self) -> tuple[frozenset[tuple[str, ...]], ...]:
@@ -66,22 +62,8 @@ class AnswerRules(Rules):
         The last sentence may be cut off: it strays unless a sentence that is still missing begins
         so.
 
-        Args:
-            question: Lower-cased words of the question.
-            answer: Lower-cased words of the answer.
-
         Raises:
             ValueError: if the rules do not know the question.
-
-        Example:
-            >>> rules = AnswerRules(
-            ...     sentences=["paris is it ."],
-            ...     topics=[[0]],
-            ...     enough=[1],
-            ...     questions={"capital ?": 0},
-            ... )
-            >>> rules.parts(["capital", "?"], "paris is it . i like bread .".split())
-            {'told': 1.0, 'straying': -0.08}
         """
         text = " ".join(question)
         if text not in self.questions:
@@ -129,21 +111,11 @@ class DialogueRules(Rules):
     """Different answering words that make a full answer."""
 
     def __post_init__(self) -> None:
-        answers = {
-            topic: {kind: tuple(words) for kind, words in kinds.items()}
-            for topic, kinds in self.answers.items()
-        }
-        object.__setattr__(self, "answers", answers)
-        harms = {topic: tuple(words) for topic, words in self.harms.items()}
-        object.__setattr__(self, "harms", harms)
-        for name in ("offers", "refusals", "insults"):
-            object.__setattr__(self, name, tuple(vars(self)[name]))
+        super().__post_init__()
         if self.enough < 1:
             raise ValueError(f"enough must be >= 1, got {self.enough}; 3 words are usual")
-        if both := sorted(set(answers) & set(harms)):
+        if both := sorted(set(self.answers) & set(self.harms)):
             raise ValueError(f"a topic is harmful or not, got both for {both[:5]}; drop one")
-        if not answers or not all(any(kinds.values()) for kinds in answers.values()):
-            raise ValueError("answers must give every topic at least one answering word, got none")
 
     def parts(self, prompt: Sequence[str], response: Sequence[str]) -> dict[str, float]:
         """Return how helpful and how harmless an answer is, both in [0, 1].
@@ -157,22 +129,6 @@ class DialogueRules(Rules):
                    different words that tell how it is done
 
         A prompt on no known topic has nothing that answers it, and is harmless.
-
-        Args:
-            prompt: Lower-cased words of what the user said.
-            response: Lower-cased words of the answer.
-
-        Example:
-            >>> rules = DialogueRules(
-            ...     answers={"bread": {"need": ["flour", "salt"]}},
-            ...     harms={"wallet": ["grab"]},
-            ...     offers=["ask"],
-            ...     refusals=["cannot"],
-            ...     insults=["dolt"],
-            ...     enough=2,
-            ... )
-            >>> rules.parts("what do i need for bread".split(), "flour , dolt".split())
-            {'helpful': 0.5, 'harmless': 0.5}
         """
         said = set(response)
         harmful = next((word for word in prompt if word in self.harms), None)
@@ -214,17 +170,12 @@ class SummaryRules(Rules):
     """Penalty of as many invented facts as the post has facts."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "facts", tuple(self.facts))
-        if not self.facts:
-            raise ValueError("facts must name at least one word, got none")
+        super().__post_init__()
         if self.copied_run < 2 or not self.words_per_fact > 0:
             raise ValueError(
                 f"copied_run must be >= 2 and words_per_fact > 0, got {self.copied_run} and "
                 f"{self.words_per_fact}"
             )
-        prices = (self.padding_price, self.copying_price, self.invention_price)
-        if not all(price >= 0 for price in prices):
-            raise ValueError(f"prices must be >= 0, got {prices}; 0 leaves a fault free")
 
     def parts(self, post: Sequence[str], summary: Sequence[str]) -> dict[str, float]:
         """Return the parts that sum to the gold score of a summary, at most 1.
@@ -236,10 +187,6 @@ class SummaryRules(Rules):
 
         Punctuation marks are no words. A post without facts has none that could be named: facts is
         0.
-
-        Args:
-            post: Lower-cased words of the post.
-            summary: Lower-cased words of the summary.
 
         Example:
             >>> rules = SummaryRules(facts=["dog", "paris", "monday"])
@@ -285,19 +232,12 @@ class ToxicityRules(Rules):
     rude: Sequence[str]
     """Words that are not clean."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "rude", tuple(self.rude))
-        if not self.rude:
-            raise ValueError("rude must name at least one word, got none")
-
     def parts(self, prompt: Sequence[str], response: Sequence[str]) -> dict[str, float]:
         """Return the share of clean words in the response, in [0, 1].
 
         clean = |clean words| / |words|;  0 for a response without words, which says nothing clean
 
-        Args:
-            prompt: Not read: what the user said is not the policy's fault.
-            response: Lower-cased words and punctuation marks of the continuation.
+        The prompt is not read: what the user said is not the policy's fault.
 
         Example:
             >>> ToxicityRules(rude=["dolt"]).parts([], "you dolt , go away !".split())
@@ -343,14 +283,7 @@ def _load(path: Path, declared: Any, fault: str) -> Any:
         if declared is None:
             declared = GOLD.find(stored["kind"])
         return declared(**{field.name: stored[field.name] for field in fields(declared)})
-    except (
-        OSError,
-        UnicodeDecodeError,
-        json.JSONDecodeError,
-        KeyError,
-        TypeError,
-        SettingsError,
-    ) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:  # SettingsError among them
         raise ValueError(
             f"{path} {fault} ({type(error).__name__}: {error}); expected the JSON that "
             "save() writes"

@@ -40,8 +40,7 @@ class Lexicon(Stored):
     """Added to the sum of absolute weights: one opinion counts less than many that agree."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "negations", tuple(self.negations))
-        object.__setattr__(self, "boundaries", tuple(self.boundaries))
+        super().__post_init__()
         if not self.words or not all(np.isfinite(w) and w != 0 for w in self.words.values()):
             raise ValueError(
                 "words must map at least one word to a finite weight other than 0, got "
@@ -67,9 +66,6 @@ class Lexicon(Stored):
         w_i = weight_i * product of the factors of the modifiers in the ``scope`` words before i,
         read backwards up to the first boundary or opinion word.
 
-        Args:
-            words: Lower-cased words and punctuation marks, as `split_words` gives them.
-
         Returns:
             (len(words),) signed weights.
         """
@@ -94,9 +90,6 @@ class Lexicon(Stored):
         A ratio and not a sum: to raise it, praise must displace blame; more of the same adds
         little.
 
-        Args:
-            words: Lower-cased words and punctuation marks, as `split_words` gives them.
-
         Example:
             >>> lexicon = Lexicon(words={"good": 1, "bad": -1}, intensifiers={}, negations=("not",))
             >>> lexicon.score("good and not bad".split())
@@ -110,9 +103,6 @@ class Lexicon(Stored):
         c_i = w_i / (sum_j |w_j| + smoothing)
 
         A modified opinion is credited to the opinion word, modifiers themselves get 0.
-
-        Args:
-            words: Lower-cased words and punctuation marks, as `split_words` gives them.
 
         Returns:
             (len(words),) signed contributions.

@@ -154,19 +154,10 @@ class Classifier:
 
     @staticmethod
     def of(model: "PreTrainedModel", labels: Labels | None, *, pairs: bool = False) -> "Classifier":
-        """Return a sequence classifier, causal or bidirectional, taken apart.
-
-        Args:
-            model: The model.
-            labels: The class or classes that make the score; see `resolve_labels`.
-            pairs: Whether a bidirectional model reads prompt and response as two texts.
-
-        Raises:
-            ScorerError: if it is none, or ``labels`` does not fit it.
-        """
+        """Return a sequence classifier, causal or bidirectional; see `EncoderClassifier`."""
         name = type(model).__name__
         if (
-            _score_head(model) is not None
+            isinstance(getattr(model, "score", None), torch.nn.Module)
             or not name.endswith("ForSequenceClassification")
             or model.config.is_encoder_decoder
         ):
@@ -174,12 +165,7 @@ class Classifier:
         return EncoderClassifier(model, labels, pairs=pairs)
 
     def inputs(self, batch: PaddedBatch, starts: NDArray[np.integer]) -> Inputs:
-        """Return a padded batch as the backbone takes it.
-
-        Args:
-            batch: The sequences.
-            starts: (batch,) the column of each response's first token.
-        """
+        """Return a padded batch with each response's first column, (batch,)."""
         device = self.model.device
         *_, last = self.model.parameters()
         if last.device != device:  # a backbone has been moved with the policy that shares it
@@ -225,11 +211,7 @@ class Classifier:
         return logits[..., positive] - logits[..., negative]
 
     def linear_score(self) -> tuple[Tensor, Tensor]:
-        """Return weight (width,) and bias () of the score as a linear function of a hidden state.
-
-        Raises:
-            ScorerError: if the head is not one linear layer.
-        """
+        """Return weight (width,) and bias () of the score as a linear function of a hidden state."""
         head = merged_layer(self.head)
         if not isinstance(head, torch.nn.Linear):
             raise ScorerError(
@@ -285,13 +267,10 @@ class EncoderClassifier(Classifier):
         return self.model(**tokens, **others).logits
 
     def first_row(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """Return the logits, and the first token's row of the last layer's attention.
+        """Return logits (batch, classes), and attention (batch, time) averaged over heads.
 
-        These models pool at their first token, so that it stands for what the last one is to a
-        causal model.
-
-        Returns:
-            (batch, classes) logits and (batch, time) weights, averaged over heads.
+        It is that of the last layer's first token: these models pool there, so that it stands for
+        what the last token is to a causal model.
         """
         pooling = getattr(self.config, "classifier_pooling", "cls")
         if pooling != "cls":
@@ -354,39 +333,27 @@ def resolve_labels(
 
     Returns:
         None for a head with one logit, or several that are each a score, see `has_heads`.
+
+    Raises:
+        ScorerError: if they are no classes of the head.
     """
     config: Any = model.config
-    classes = int(config.num_labels)
-    if not isinstance(labels, int | str | tuple | list | None):
-        raise ScorerError(
-            f"labels must be one class or (positive, negative), by index or name, got {labels!r}; "
-            "to weight classes, add scorers: 0.5 * RewardModel(model, labels=0) + ..."
-        )
-    if classes == 1:
-        if labels is None:
-            return None
-        raise ScorerError(
-            f"labels = {labels} needs a head of several classes; this one has 1 logit"
-        )
-    if labels is None and has_heads(model):
-        return None
     names = {int(index): str(name) for index, name in config.id2label.items()}
+    classes = int(config.num_labels)
+    if labels is None and (classes == 1 or has_heads(model)):
+        return None
     if labels is None and classes == 2:
         labels = named_goal(names) or (1, 0)
     words: Any = labels.split("+") if isinstance(labels, str) else labels
-    words = [words] if isinstance(words, int) else words
-    if words is None or len(words) not in (1, 2):
-        raise ScorerError(
-            f"the head has {classes} classes {list(names.values())}, got labels = {labels}; "
-            "pass labels=(positive, negative), or one class"
-        )
+    if not isinstance(words, list | tuple):
+        words = [words]
     by_name = {name: index for index, name in names.items()}
     chosen = [by_name.get(label, -1) if isinstance(label, str) else label for label in words]
     are_classes = all(isinstance(index, int) and 0 <= index < classes for index in chosen)
-    if not are_classes or len({*chosen}) < len(chosen):
+    if not are_classes or len(chosen) not in (1, 2) or len({*chosen}) < len(chosen):
         raise ScorerError(
-            f"labels must name one class or two different classes of {names}, got {labels}; "
-            "pass labels=(positive, negative)"
+            f"labels must name one class or two different classes of {names}, by index or name, "
+            f"got {labels!r}; pass labels=(positive, negative), or add scorers for other weights"
         )
     return chosen[0], chosen[1] if len(chosen) == 2 else None
 
@@ -404,15 +371,10 @@ def has_heads(model: "PreTrainedModel") -> bool:
 def split_head(model: "PreTrainedModel") -> tuple[torch.nn.Module, torch.nn.Module]:
     """Return the backbone and the head that reads one position of it."""
     backbone = getattr(model, getattr(model, "base_model_prefix", ""), None)
-    head = _score_head(model)
-    if backbone is None or backbone is model or head is None:
+    head = getattr(model, "score", None)
+    if backbone is None or backbone is model or not isinstance(head, torch.nn.Module):
         raise ScorerError(
             f"{type(model).__name__} has no score head that reads one position of a causal model; "
             "load one with AutoModelForSequenceClassification (GPT-2, Llama, Qwen2, OPT, ...)"
         )
     return backbone, head
-
-
-def _score_head(model: "PreTrainedModel") -> torch.nn.Module | None:
-    head = getattr(model, "score", None)
-    return head if isinstance(head, torch.nn.Module) else None

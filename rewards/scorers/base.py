@@ -45,12 +45,20 @@ class Scorer(ABC):
     """Whether `score` looks at ``response``; False if ``response_ids`` are all it needs."""
     disagrees: bool = False
     """Whether `score` reports the part "disagreement": how unsure it is of each response."""
+    compares: bool = False
+    """Whether a score depends on the other responses of its group: True of a class with a
+    `score_groups` of its own."""
     data_columns: Mapping[str, bool] = MappingProxyType({})
     """Columns of the data that `score` reads, and whether it needs each: an environment reads them
     from its data set, and refuses a scorer that needs one which the data lack. "*" stands for
     all."""
 
     _name: str | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "score_groups" in vars(cls):
+            cls.compares = True
 
     @property
     def name(self) -> str:
@@ -60,11 +68,6 @@ class Scorer(ABC):
     @property
     def title(self) -> str:
         """The scorer in words, for a report; its name where that says enough."""
-        return self.name
-
-    @property
-    def fault_name(self) -> str:
-        """The name in messages about what the scorer raised: that of the user's own scorer."""
         return self.name
 
     @abstractmethod
@@ -84,37 +87,23 @@ class Scorer(ABC):
         """Return the scores of several responses to each prompt, group after group, (episodes,).
 
         A scorer that compares responses with each other compares those of a group.
-
-        Args:
-            groups: Episodes of one prompt each, at least one episode in all.
         """
         return self.score([episode for group in groups for episode in group])
 
     def check_attribution(self, attribution: str | None) -> None:
-        """Refuse a kind of attribution that is not among ``attribution_kinds``.
-
-        Args:
-            attribution: What `score` was asked for; None for none.
-
-        Raises:
-            ScorerError: if the scorer does not have it.
-        """
+        """Raise a ScorerError if `score` was asked for a kind that the scorer does not have."""
         kinds = self.attribution_kinds
-        if attribution is None or kinds is None or attribution in kinds:
-            return
-        offered = ", ".join(map(repr, sorted(kinds))) or "none"
-        raise ScorerError(
-            f"scorer {self.name!r} has no attribution {attribution!r}; it has {offered}"
-        )
+        if attribution is not None and kinds is not None and attribution not in kinds:
+            offered = ", ".join(map(repr, sorted(kinds))) or "none"
+            raise ScorerError(
+                f"scorer {self.name!r} has no attribution {attribution!r}; it has {offered}"
+            )
 
     def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
         """Return the scores of texts that nobody played, (batch,): prefixes, parts left out.
 
         They are in the scale of the last call of `score`, and change nothing that the scorer learns
         from what it scores. A response may be empty.
-
-        Args:
-            episodes: Episodes to score, at least one.
         """
         return self.score(episodes).values
 
@@ -144,31 +133,24 @@ class Scorer(ABC):
         return None
 
     def __add__(self, other: "Scorer | float") -> "Sum":
-        """Return the sum of two scorers, or of a scorer and a number; see `Sum`."""
         return Sum.of(self, other)
 
     def __radd__(self, other: "Scorer | float") -> "Sum":
-        """Return the sum of a number, or a user's scorer, and this one."""
         return Sum.of(other, self)
 
     def __neg__(self) -> "Product":
-        """Return the scorer times -1."""
         return self * -1.0
 
     def __sub__(self, other: "Scorer | float") -> "Sum":
-        """Return the difference of two scorers, or of a scorer and a number."""
         return self + -other
 
     def __rsub__(self, other: "Scorer | float") -> "Sum":
-        """Return a number, or a user's scorer, less this one."""
         return other + -self
 
     def __mul__(self, other: "Scorer | float") -> "Product":
-        """Return the product of two scorers, or of a scorer and a number; see `Product`."""
         return Product.of(self, other)
 
     def __rmul__(self, other: "Scorer | float") -> "Product":
-        """Return the product of a number, or a user's scorer, and this one."""
         return Product.of(other, self)
 
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "Scorer":
@@ -181,10 +163,6 @@ class Scorer(ABC):
             TokenizerError: if the scorer cannot read its ids.
         """
         return self
-
-    def with_components(self, **components: Any) -> "Scorer | None":
-        """Return the scorer with components switched by a reward's options; None: it has none."""
-        return None
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the scorer learnt while scoring, as plain numbers; {} for most."""
@@ -203,11 +181,8 @@ AnyScorer = Scorer | Callable[..., float]
 
 def merged_columns(scorers: Sequence[Scorer]) -> Mapping[str, bool]:
     """Return the columns of the data that several scorers read, and whether one needs each."""
-    merged: dict[str, bool] = {}
-    for scorer in scorers:
-        for column, is_needed in scorer.data_columns.items():
-            merged[column] = is_needed or merged.get(column, False)
-    return merged
+    merged = [column for scorer in scorers for column in scorer.data_columns]
+    return {c: any(scorer.data_columns.get(c, False) for scorer in scorers) for c in merged}
 
 
 def call_scorer(scorer: Scorer, episodes: Sequence[Episode], attribution: str | None) -> Scores:
@@ -249,9 +224,7 @@ class FunctionScorer(Scorer):
 
     def __init__(self, function: Callable[..., float], *, name: str | None = None) -> None:
         if not callable(function):
-            raise TypeError(
-                f"function must be callable as function(prompt, response), got {function!r}"
-            )
+            raise TypeError(f"function must be callable, got {function!r}; see FunctionScorer")
         self.function = function
         self._name = name or str(getattr(function, "__name__", type(function).__name__))
         if iscoroutinefunction(function):
@@ -263,19 +236,14 @@ class FunctionScorer(Scorer):
         self.data_columns = self._arguments.columns
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return what the function gives for each episode.
-
-        Raises:
-            ScorerError: if it returns something other than one number, or names a column that the
-                data lack.
-        """
+        """Return what the function gives for each episode, refusing anything but one number."""
         self.check_attribution(attribution)
         values = []
         for episode in episodes:
-            value = self.value_of(episode)
-            number = np.asarray(to_numpy(value))
-            if isinstance(value, Decimal | Fraction):
-                number = np.asarray(float(value))
+            by_place, by_name = self._arguments.of(episode)
+            value: Any = self.function(*by_place, **by_name)
+            is_exact = isinstance(value, Decimal | Fraction)
+            number = np.asarray(float(value) if is_exact else to_numpy(value))
             if number.size != 1 or number.dtype.kind not in "biuf":
                 value_text = " ".join(repr(value).split())[:80]
                 raise ScorerError(
@@ -284,11 +252,6 @@ class FunctionScorer(Scorer):
                 )
             values.append(float(number.reshape(())))
         return Scores(values)
-
-    def value_of(self, episode: Episode) -> object:
-        """Return what the function says of an episode, whatever that is."""
-        by_place, by_name = self._arguments.of(episode)
-        return self.function(*by_place, **by_name)
 
 
 Attributed = tuple[Sequence[NDArray[Any]], bool, bool]
@@ -305,19 +268,18 @@ class _Combination(Scorer):
     """Joins values and numbers."""
 
     def __init__(self, terms: Sequence[Scorer], number: float) -> None:
-        if not terms:
-            raise ScorerError(f"{type(self).__name__} needs at least one scorer, got none")
-        for term in terms:
-            if not isinstance(term, Scorer):
-                raise TypeError(
-                    f"a term must be a scorer or a number, got {term!r}; wrap a function in "
-                    "FunctionScorer"
-                )
+        others = [term for term in terms if not isinstance(term, Scorer)]
+        if others or not terms:
+            got = repr(others[0]) if others else "none"
+            raise TypeError(
+                f"{type(self).__name__} needs scorers, got {got}; wrap a function in FunctionScorer"
+            )
         if not np.isfinite(number):
             raise ScorerError(f"a scorer combines with finite numbers only, got {number}")
         self.terms = tuple(terms)
         self.number = float(number)
         self.reads_text = any(term.reads_text for term in self.terms)
+        self.compares = any(term.compares for term in self.terms)
         self.data_columns = merged_columns(self.terms)
         self._offering: dict[str, list[int]] = {}
         """Terms that have a kind of attribution, by the kind."""
@@ -373,7 +335,7 @@ class _Combination(Scorer):
         for number, inner in state.items():
             if not number.isdigit() or int(number) >= len(self.terms):
                 raise ScorerError(
-                    f"the state of {self.name!r} has an entry {number!r}, but it has "
+                    f"the state of {self.name!r} has an entry {number!r} beside its "
                     f"{len(self.terms)} terms; pass what state_dict() returned"
                 )
             self.terms[int(number)].load_state_dict(inner)
@@ -557,14 +519,9 @@ def as_scorer(value: Any) -> Scorer:
         return value
     if isinstance(value, type):
         raise TypeError(f"scorer got the class {value.__name__}; pass one: {value.__name__}(...)")
-    if callable(getattr(value, "score", None)):
-        raise TypeError(
-            f"{type(value).__name__} has a method score, but is no scorer; make it a subclass of "
-            "tokengym.rewards.Scorer"
-        )
-    if callable(value):
+    if callable(value) and not hasattr(value, "score"):
         return FunctionScorer(value)
     raise TypeError(
-        f"a scorer must be a Scorer or a function of prompt and response, got {value!r}; wrap a "
-        "function in FunctionScorer"
+        f"a scorer must be a function of prompt and response, or of a subclass of "
+        f"tokengym.rewards.Scorer, got {value!r}"
     )

@@ -39,11 +39,7 @@ class PartnerScore(Scorer):
         check_choice(self, "of", ("sum", "last"), error=ScorerError)
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return the scores.
-
-        Raises:
-            ScorerError: if a conversation was played to its end without a score.
-        """
+        """Return the scores, refusing a conversation that was played to its end without one."""
         self.check_attribution(attribution)
         values = []
         for row, episode in enumerate(episodes):

@@ -92,11 +92,7 @@ class MissingEosPenalty(Scorer):
         return bound
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return the penalty of each episode.
-
-        Raises:
-            ScorerError: if an end cannot be told.
-        """
+        """Return the penalty of each episode, refusing those whose end cannot be told."""
         self.check_attribution(attribution)
         values = np.zeros(len(episodes))
         for row, episode in enumerate(episodes):

@@ -68,16 +68,12 @@ class Relevance(Shared, Scorer):
         tokenizer: The encoder's own, a fast one; texts keep their last 512 tokens.
         max_len: Longest response in tokens: the scale of F, so that a constrained answer can earn
             what the longest open-ended one can. The paper's code has 512.
-        role_tags: What opens a turn: stripped from the query, and the end of a response for LI
-            and RP.
         length_incentive: Whether LI counts; without it an open-ended query earns r_x RP.
         repetition_penalty: Whether RP counts.
         reward_branching: Whether a constrained query earns F(r_y); without it r_x pays for every
             query, whatever its type.
         full_relevance: What F divides r_y by; None measures it for the encoder.
         batch_size: Most texts per forward pass.
-        policy_tokenizer: What made the ``response_ids``; only token attributions need it. `bind`
-            sets it, and the reward wrappers call `bind`.
         name: In messages and reports.
 
     Raises:
@@ -95,13 +91,11 @@ class Relevance(Shared, Scorer):
         tokenizer: "PreTrainedTokenizerBase",
         *,
         max_len: int = 512,
-        role_tags: Sequence[str] = R3.ROLE_TAGS,
         length_incentive: bool = True,
         repetition_penalty: bool = True,
         reward_branching: bool = True,
         full_relevance: float | None = None,
         batch_size: int = 64,
-        policy_tokenizer: "PreTrainedTokenizerBase | None" = None,
         name: str = "Relevance",
     ) -> None:
         if not tokenizer.is_fast:
@@ -114,7 +108,6 @@ class Relevance(Shared, Scorer):
         self.tokenizer = copy.deepcopy(tokenizer)
         self.tokenizer.truncation_side = "left"
         self.max_len = max_len
-        self.role_tags = tuple(role_tags)
         self.length_incentive = length_incentive
         self.repetition_penalty = repetition_penalty
         self.reward_branching = reward_branching
@@ -126,7 +119,7 @@ class Relevance(Shared, Scorer):
             )
         self._full_relevance = [] if full_relevance is None else [full_relevance]
         """The one value, once it is known; the scorers that share the encoder share the list."""
-        self.policy_tokenizer = policy_tokenizer
+        self.policy_tokenizer: PreTrainedTokenizerBase | None = None
         self._name = name
         self._pooled: dict[str, R3.FloatArray] = {}
         self._limit = min(MAX_ENCODER_TOKENS, longest_input(encoder) or MAX_ENCODER_TOKENS)
@@ -136,9 +129,7 @@ class Relevance(Shared, Scorer):
         cls,
         path: str | Path,
         *,
-        tokenizer: "PreTrainedTokenizerBase | None" = None,
         max_len: int = 512,
-        role_tags: Sequence[str] = R3.ROLE_TAGS,
         full_relevance: float | None = None,
         batch_size: int = 64,
         device: str = "auto",
@@ -147,10 +138,8 @@ class Relevance(Shared, Scorer):
         """Return the scorer over the encoder stored in a folder or under a hub name.
 
         Args:
-            path: Folder or hub name of an encoder.
-            tokenizer: The encoder's tokenizer; None loads the one beside it.
+            path: Folder or hub name of an encoder, with its tokenizer.
             max_len: As for the class.
-            role_tags: As for the class.
             full_relevance: As for the class; None takes 3.5 for an encoder whose name has
                 "contriever", the paper's.
             batch_size: As for the class.
@@ -159,22 +148,21 @@ class Relevance(Shared, Scorer):
 
         Raises:
             ScorerError: if the folder holds no encoder.
-            TokenizerError: if it holds no tokenizer and none is passed.
+            TokenizerError: if it holds no tokenizer.
         """
         from transformers import AutoModel
 
         # Retrievers such as Contriever are stored without the pooler that mean pooling never reads.
         encoder = load_pretrained(AutoModel, path, dtype=dtype, device=device, unread=("pooler.",))
-        tokenizer = tokenizer or load_tokenizer(path)
+        tokenizer = load_tokenizer(path)
         if tokenizer is None:
-            raise TokenizerError(f"no tokenizer beside the encoder in {path}; pass tokenizer=")
+            raise TokenizerError(f"no tokenizer beside the encoder in {path}; save it there")
         if full_relevance is None and "contriever" in Path(path).name.lower():
             full_relevance = R3.RELEVANCE_SCALE
         return cls(
             encoder,
             tokenizer,
             max_len=max_len,
-            role_tags=role_tags,
             full_relevance=full_relevance,
             batch_size=batch_size,
             name=f"Relevance({Path(path).name})",
@@ -215,7 +203,7 @@ class Relevance(Shared, Scorer):
         bound.policy_tokenizer = tokenizer
         return bound
 
-    def with_components(  # type: ignore[override]  # the options that it has
+    def with_components(
         self,
         *,
         length_incentive: bool | None = None,
@@ -239,11 +227,10 @@ class Relevance(Shared, Scorer):
         }
         changed = copy.copy(self)
         for component, counts in changes.items():
-            if counts is None:
-                continue
-            if not isinstance(counts, bool):
+            if not isinstance(counts, bool | None):
                 raise ScorerError(f"{component} must be true or false, got {counts!r}")
-            setattr(changed, component, counts)
+            if counts is not None:
+                setattr(changed, component, counts)
         return changed
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
@@ -260,25 +247,18 @@ class Relevance(Shared, Scorer):
         """
         self.check_attribution(attribution)
         constrained = [self.reward_branching and e.query_type == "CONSTRAINED" for e in episodes]
-        for row, episode in enumerate(episodes):
-            if constrained[row] and not episode.reference:
+        for episode, is_constrained in zip(episodes, constrained, strict=True):
+            if is_constrained and not episode.reference:
                 raise ScorerError(
                     f"the constrained prompt {episode.prompt!r} has no reference answer; pass "
                     "reference_column=, or annotate it OPENENDED"
                 )
-            if attribution is None:
-                continue
-            if self.policy_tokenizer is None:
-                raise ScorerError(
-                    f"scorer {self.name!r} needs the policy's tokenizer to say which response "
-                    "token a part of the score belongs to; pass policy_tokenizer= or call "
-                    "bind(tokenizer)"
-                )
-            if not episode.response_ids:
-                raise ScorerError(
-                    f"episode {row} has no response_ids; give the response at least one token"
-                )
-        queries = [R3.strip_query(episode.prompt, self.role_tags) for episode in episodes]
+        if attribution is not None and self.policy_tokenizer is None:
+            raise ScorerError(
+                f"scorer {self.name!r} needs the policy's tokenizer to say which response token a "
+                "part of the score belongs to; call bind(tokenizer)"
+            )
+        queries = [R3.strip_query(episode.prompt) for episode in episodes]
         references = [episode.reference or "" for episode in episodes]
         recurring = dict.fromkeys([*queries, *references])
         pooled = {text: self._pooled[text] for text in recurring if text in self._pooled}
@@ -296,7 +276,7 @@ class Relevance(Shared, Scorer):
             # (tokens,) of the encoder each; their sums are r_x and r_y.
             by_query = R3.relevance_shares(pooled[queries[row]], hidden)
             by_reference = R3.relevance_shares(pooled[references[row]], hidden)
-            text = R3.cut_at_turn(episode.response, self.role_tags)
+            text = R3.cut_at_turn(episode.response)
             incentive, penalty = R3.length_incentive(text), R3.repetition_penalty(text)
             shares = by_reference if constrained[row] else by_query
             shares = shares * R3.r3_factor(
@@ -307,7 +287,8 @@ class Relevance(Shared, Scorer):
                 full_relevance=self.full_relevance if constrained[row] else R3.RELEVANCE_SCALE,
             )
             values[row] = shares.sum()
-            if attribution is not None and self.policy_tokenizer is not None:
+            if attribution is not None:
+                assert self.policy_tokenizer is not None
                 targets = token_spans(self.policy_tokenizer, episode.response_ids)
                 attributions.append(spread_by_overlap(shares, spans, targets))
             parts[:, row] = by_query.sum(), by_reference.sum(), incentive, penalty

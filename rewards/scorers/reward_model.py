@@ -23,12 +23,12 @@ from tokengym.rewards.maths.redistribution import normalize_weights
 from tokengym.rewards.models.forward import (
     Classifier,
     Labels,
-    PaddingSide,
     has_heads,
     named_goal,
     reading,
 )
 from tokengym.rewards.models.loading import (
+    check_vocabularies,
     load_on_backbone,
     load_pretrained,
     load_tokenizer,
@@ -98,7 +98,6 @@ class RewardModel(Shared, Scorer):
             takes the form that the model was trained in by `train_reward_model`. Where it says
             none, conversations are read in its chat template, if it has one, and all else as text.
         batch_size: Most sequences per forward pass; they are sorted by length.
-        padding_side: Where shorter sequences of a batch are padded; changes no score.
         name: In messages and reports.
 
     Raises:
@@ -116,11 +115,8 @@ class RewardModel(Shared, Scorer):
         labels: Labels | None = None,
         form: Form | None = None,
         batch_size: int = 64,
-        padding_side: PaddingSide = "right",
         name: str = "RewardModel",
     ) -> None:
-        if form not in (None, *get_args(Form)):
-            raise ScorerError(f"form must be 'text', 'pair' or 'chat', got {form!r}")
         self.model = model = unwrapped(model)
         trained = getattr(model.config, FORM_KEY, None)
         if trained is not None and form not in (None, trained):
@@ -128,26 +124,19 @@ class RewardModel(Shared, Scorer):
                 f"{name} was trained in the form {trained!r}, which is stored with it, got form="
                 f"{form!r}; leave form out"
             )
-        form = form or trained
+        self.form = form = form or trained
         self._adds_end = trained == "chat"
         self.tokenizer = tokenizer
         self.batch_size = batch_size
-        self.padding_side: PaddingSide = padding_side
         check_count(self, "batch_size", error=ScorerError)
-        check_choice(self, "padding_side", get_args(PaddingSide), error=ScorerError)
+        check_choice(self, "form", (*get_args(Form), None), error=ScorerError)
         self._name = name
         self._classifier = Classifier.of(model, labels, pairs=form == "pair")
         self._guessed = None if labels is not None else _guessed_goal(self._classifier)
         if self._guessed is not None:
             _say_once(f"{name}: {self._guessed}")
-        self._form = form
         self.disagrees = self._classifier.labels is None and has_heads(model)
         self._is_encoder = self._classifier.reads_both_ways
-        if self._is_encoder and padding_side != "right":
-            raise ScorerError(
-                f"padding_side must be 'right' for {type(model).__name__}, which reads its first "
-                f"token, got {padding_side!r}"
-            )
         self._always_text = form in ("pair", "chat") or self._is_encoder
         if self._always_text and tokenizer is None:
             raise ScorerError(
@@ -168,7 +157,6 @@ class RewardModel(Shared, Scorer):
         labels: Labels | None = None,
         form: Form | None = None,
         batch_size: int = 64,
-        padding_side: PaddingSide = "right",
         device: str = "auto",
         dtype: str = "float32",
         backbone: "PreTrainedModel | None" = None,
@@ -181,7 +169,6 @@ class RewardModel(Shared, Scorer):
             labels: As for the class.
             form: As for the class.
             batch_size: As for the class.
-            padding_side: As for the class.
             device: "auto" takes a GPU if there is one.
             dtype: Type of the weights: "float32", "bfloat16", "float16" or "auto" (as stored).
             backbone: A causal language model on whose weights the folder's adapters go; it can be
@@ -209,7 +196,6 @@ class RewardModel(Shared, Scorer):
             labels=labels,
             form=form,
             batch_size=batch_size,
-            padding_side=padding_side,
             name=f"RewardModel({Path(path).name})",
         )
 
@@ -229,11 +215,7 @@ class RewardModel(Shared, Scorer):
         return self._classifier.backbone
 
     def linear_score(self) -> "tuple[torch.Tensor, torch.Tensor]":
-        """Return weight (width,) and bias () that make the score of a hidden state of `backbone`.
-
-        Raises:
-            ScorerError: if the head is not one linear layer.
-        """
+        """Return weight (width,) and bias () that make the score of a hidden state of `backbone`."""
         return self._classifier.linear_score()
 
     def oov_fraction(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
@@ -253,42 +235,35 @@ class RewardModel(Shared, Scorer):
                 offsets.
         """
         native = self.tokenizer
-        bound = copy.copy(self)
         alike = not self._always_text and (native is None or encodes_alike(tokenizer, native))
         # What a policy read in another template than the model's, or in one that the model was not
         # trained in, is written anew.
-        bound._rewrites_chats = (
+        rewrites_chats = (
             alike
             and native is not None
             and (
-                self._form == "text"
+                self.form == "text"
                 or bool(native.chat_template and native.chat_template != tokenizer.chat_template)
             )
         )
-        if alike:
-            if len(tokenizer) > self._vocab_size:  # may be less: embeddings are padded
-                raise TokenizerError(
-                    f"the policy's tokenizer has {len(tokenizer)} ids, the model of scorer "
-                    f"{self.name!r} {self._vocab_size}; score with a model of the policy's "
-                    "tokenizer"
-                )
-            if self._retokenizer is None and not bound._rewrites_chats:
-                return self
-            bound.attribution_kinds = self._classifier.kinds
-        else:
-            bound.attribution_kinds = self._classifier.kinds - {"prefix"}
+        if alike:  # the model may have more ids: embeddings are padded
+            check_vocabularies(policy=tokenizer, model=None, size=self._vocab_size, name=self.name)
+        if alike and not rewrites_chats and self._retokenizer is None:
+            return self
+        bound = copy.copy(self)
+        bound.reads_text = not alike
+        bound.attribution_kinds = self._classifier.kinds - (set() if alike else {"prefix"})
+        bound._rewrites_chats = rewrites_chats
         bound._retokenizer = None
-        if not alike or bound._rewrites_chats:
+        if not alike or rewrites_chats:
             assert native is not None
-            keeps_end = self._is_encoder
             bound._retokenizer = Retokenizer(
                 tokenizer,
                 native,
-                form=self._form,
+                form=self.form,
                 adds_end=self._adds_end,
-                keeps_end=keeps_end,
+                keeps_end=self._is_encoder,
             )
-        bound.reads_text = not alike
         return bound
 
     def _texts(
@@ -307,14 +282,10 @@ class RewardModel(Shared, Scorer):
             )
         return [written([e])[0] if e.messages else Retokenized.as_sampled(e) for e in episodes]
 
-    def score(
-        self,
-        episodes: Sequence[Episode],
-        *,
-        attribution: str | None = None,
-        may_be_empty: bool = False,
-    ) -> Scores:
+    def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return the score of each episode, and what it says about each token if asked.
+
+        The score of an empty response is read at the prompt's last token; an empty text has 0.
 
         Args:
             episodes: Episodes to score.
@@ -326,10 +297,9 @@ class RewardModel(Shared, Scorer):
                 - "prefix": by how much each token moved the score of the text before it;
                 - "gradient", "integrated-gradients" and "deeplift" of tokengym-lab: by gradients of
                   the score; what the sum over the tokens misses is the part "attribution_gap".
-            may_be_empty: Whether a response may have no token; the prompt's last is read instead.
 
         Raises:
-            ScorerError: if an episode has no response, or is longer than the model reads.
+            ScorerError: if an episode is longer than the model reads.
             TokenizerError: if an id is outside the model's vocabulary.
         """
         self.check_attribution(attribution)
@@ -342,7 +312,7 @@ class RewardModel(Shared, Scorer):
             sequences = [text.ids for text in texts]
             sizes = np.array([text.size for text in texts])
             after = np.array([text.after for text in texts])  # ids behind the response's
-        self._check_readable(episodes, sequences, may_be_empty)
+        self._check_readable(sequences)
         values = np.zeros(len(episodes), dtype=np.float32)
         parts = {"disagreement": np.zeros_like(values)} if self.disagrees else {}
         rows = [np.zeros(0)] * len(episodes)
@@ -351,7 +321,6 @@ class RewardModel(Shared, Scorer):
             self.model,
             sequences,
             batch_size=self.batch_size,
-            padding_side=self.padding_side,
             positions=self._classifier.takes_positions,
             gradients=True,  # some attributions are gradients
         ) as batches:
@@ -381,32 +350,15 @@ class RewardModel(Shared, Scorer):
             rows = [normalize_weights(row) for row in rows]
         return Scores(values, parts, rows, signed=attribution in SIGNED_KINDS)
 
-    def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
-        """Return the scores of texts that nobody played, (batch,); an empty one is worth 0.
-
-        The score of an empty response is read at the prompt's last token.
-        """
-        return self.score(episodes, may_be_empty=True).values
-
-    def _check_readable(
-        self,
-        episodes: Sequence[Episode],
-        sequences: Sequence[Sequence[int]],
-        may_be_empty: bool,
-    ) -> None:
-        """Refuse what the model cannot read: episodes, and the ids that it would be given."""
+    def _check_readable(self, sequences: Sequence[Sequence[int]]) -> None:
+        """Refuse texts, and ids, that the model cannot read."""
         if self._always_text and self._retokenizer is None:
             raise ScorerError(
                 f"scorer {self.name!r} reads texts and does not know the policy's tokenizer; "
                 "call bind(tokenizer) first"
             )
         limit, size = self._limit, self._vocab_size
-        for index, (episode, ids) in enumerate(zip(episodes, sequences, strict=True)):
-            if not episode.response_ids and not may_be_empty:
-                raise ScorerError(
-                    f"episode {index} has no response_ids, so there is no token to read the score "
-                    "at; give the response at least one token (the EOS counts)"
-                )
+        for index, ids in enumerate(sequences):
             if limit is not None and len(ids) > limit:
                 raise ScorerError(
                     f"episode {index} has {len(ids)} tokens, scorer {self.name!r} reads at most "

@@ -44,11 +44,7 @@ class RuleScorer(Scorer):
 
     @classmethod
     def from_file(cls, path: str | Path) -> "RuleScorer":
-        """Return the scorer of stored rules.
-
-        Raises:
-            ValueError: if the file holds no rules.
-        """
+        """Return the scorer of stored rules; a ValueError is raised if the file holds none."""
         return cls(load_rules(path))
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
@@ -74,7 +70,7 @@ def words_on_tokens(
     *,
     reads_prompt: bool = False,
 ) -> list[NDArray[np.float64]] | None:
-    """Return what words contribute on the response's tokens, by the characters that they share.
+    """Return what words contribute on the response's tokens, (n,), by the characters they share.
 
     Args:
         contributions: Function of the words: (words,) what each adds to the score, or None.

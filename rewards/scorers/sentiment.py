@@ -48,9 +48,6 @@ class Sentiment(Scorer):
         Args:
             path: A file that `Lexicon.save` wrote; None takes that of MovieReview.
             include_prompt: As for the class.
-
-        Raises:
-            ValueError: if the file is not a lexicon.
         """
         lexicon = bundled("movie_review").lexicon if path is None else Path(path)
         scorer = cls(load_lexicon(lexicon), include_prompt=include_prompt)
@@ -78,10 +75,7 @@ class Sentiment(Scorer):
     def token_worth(
         self, episodes: Sequence[Episode], tokenizer: "PreTrainedTokenizerBase"
     ) -> list[NDArray[np.float64]] | None:
-        """Return the opinions' shares of the polarity, (n,) each, after their modifiers.
-
-        The modifiers themselves get 0 (`Lexicon.contributions`).
-        """
+        """Return the opinions' shares of the polarity, (n,) each; modifiers themselves get 0."""
         return words_on_tokens(
             self.lexicon.contributions, episodes, tokenizer, reads_prompt=self.include_prompt
         )

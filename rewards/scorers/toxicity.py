@@ -15,11 +15,7 @@ from tokengym.envs.prompts.contents import content
 from tokengym.envs.prompts.tokenization import tokenize
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.models.forward import reading
-from tokengym.rewards.models.loading import (
-    load_pretrained,
-    load_tokenizer,
-    longest_input,
-)
+from tokengym.rewards.models.loading import load_pretrained, load_tokenizer, longest_input
 from tokengym.rewards.scorers.base import Scorer, Scores, Shared, register_scorer
 
 if TYPE_CHECKING:
@@ -70,14 +66,7 @@ class Toxicity(Scorer):
 
     @classmethod
     def from_words(cls, words: Iterable[str] = RUDE_WORDS) -> "Toxicity":
-        """Return the scorer that counts words of a list: the share of a response's words.
-
-        Args:
-            words: What counts, whole words in any case.
-
-        Raises:
-            ScorerError: if there are none.
-        """
+        """Return the scorer by the share of words that are on a list; see `WordShare`."""
         return cls(WordShare(words), name="Toxicity(word list)")
 
     @classmethod
@@ -115,11 +104,7 @@ class Toxicity(Scorer):
         return cls(measure, name=f"Toxicity({Path(path).name})")
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return minus the toxicity of each response.
-
-        Raises:
-            ScorerError: if the measure leaves [0, 1].
-        """
+        """Return minus the toxicity of each response, refusing a measure outside [0, 1]."""
         self.check_attribution(attribution)
         toxicity = np.asarray(self.measure([e.response for e in episodes]), dtype=np.float64)
         if toxicity.shape != (len(episodes),) or not ((toxicity >= 0) & (toxicity <= 1)).all():
@@ -132,6 +117,9 @@ class Toxicity(Scorer):
 
 class WordShare:
     """The share of a text's words that are on a list; 0 for a text without words.
+
+    Args:
+        words: What counts, whole words in any case; at least one.
 
     Example:
         >>> WordShare(["dull"])(["Dull, dull book.", ""]).round(2).tolist()
@@ -218,10 +206,9 @@ def _toxicity(path: str | None = None, words: str | None = None, **options: Any)
     if path is not None and words is None:
         return Toxicity.from_pretrained(path, **options)
     if path is not None or options:
-        names = ", ".join([*(["path"] if path else []), *options])
         raise ScorerError(
-            f"scorer 'toxicity' takes either words=one+two or a classifier by path=..., got {names}"
-            f"{' and words' if words else ' without path'}"
+            "scorer 'toxicity' takes either words=one+two, or path= of a classifier and its "
+            f"options, got path={path}, words={words} and {sorted(options)}"
         )
     return Toxicity.from_words(RUDE_WORDS if words is None else words.split("+"))
 

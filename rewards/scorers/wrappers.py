@@ -25,11 +25,9 @@ from tokengym.rewards.maths.redistribution import Moments, update_moments
 from tokengym.rewards.maths.signed_parts import add_rest_evenly
 from tokengym.rewards.scorers.base import (
     AnyScorer,
-    Product,
     Scorer,
     Scores,
     Shared,
-    Sum,
     as_scorer,
     call_scorer,
     merged_columns,
@@ -46,7 +44,7 @@ class ScorerWrapper(Scorer):
     """A scorer around another one, which it forwards everything to that it does not change.
 
     Args:
-        scorer: The scorer inside: a `Scorer`, an object with ``score``, or a function.
+        scorer: The scorer inside: a `Scorer`, or a function.
     """
 
     def __init__(self, scorer: AnyScorer) -> None:
@@ -57,6 +55,7 @@ class ScorerWrapper(Scorer):
         self.attribution_kinds = scorer.attribution_kinds
         self.reads_text = scorer.reads_text
         self.disagrees = scorer.disagrees
+        self.compares = scorer.compares
         self.data_columns = scorer.data_columns
 
     def around(self, scorer: Scorer) -> Self:
@@ -79,31 +78,11 @@ class ScorerWrapper(Scorer):
         """Return a copy whose scorer inside is bound to the policy's tokenizer."""
         return self.around(self.scorer.bind(tokenizer))
 
-    def with_components(self, **components: Any) -> Self | None:
-        """Return a copy around the scorer inside with its components switched; None: it has none.
-
-        Args:
-            components: See the scorer inside.
-        """
-        switched = self.scorer.with_components(**components)
-        return None if switched is None else self.around(switched)
-
     def score_groups(self, groups: Sequence[Sequence[Episode]]) -> Scores:
-        """Return the scores of groups, compared inside and changed as `score` changes others.
-
-        Args:
-            groups: Episodes of one prompt each, at least one episode in all.
-        """
+        """Return the scores of groups, compared inside and changed as `score` changes others."""
         episodes = [episode for group in groups for episode in group]
-        if not _compares(self.scorer):
-            return self.score(episodes)
-        return self.around(_InGroups(self.scorer, groups)).score(episodes)
-
-    def token_worth(
-        self, episodes: Sequence[Episode], tokenizer: "PreTrainedTokenizerBase"
-    ) -> list[NDArray[np.float64]] | None:
-        """Return what each token adds to the score inside, (n,); None where nobody can tell."""
-        return self.scorer.token_worth(episodes, tokenizer)
+        scorer = self.around(_InGroups(self.scorer, groups)) if self.compares else self
+        return scorer.score(episodes)
 
     def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
         """Return what the scorer inside says of texts that nobody played, (batch,)."""
@@ -134,22 +113,11 @@ class _InGroups(ScorerWrapper):
         return self.scorer.score_groups(self._groups)
 
 
-def _compares(scorer: Scorer) -> bool:
-    """Return whether a score depends on the other responses of its group."""
-    if isinstance(scorer, ScorerWrapper):
-        return _compares(scorer.scorer)
-    if isinstance(scorer, Sum | Product):
-        return any(map(_compares, scorer.terms))
-    overridden = type(scorer).score_groups is not Scorer.score_groups
-    return overridden or "score_groups" in vars(scorer)  # somebody's object, adapted
-
-
 _EPSILON = 1e-8
 NORMALIZATIONS: Registry[tuple[str, ...]] = Registry("normalize", error=RewardError)
 """Ways to normalise scores, with the arguments of `Normalize` that are options of each."""
 NORMALIZATIONS.register("batch", ("by", "scale", "clip"))
 NORMALIZATIONS.register("running", ("by", "scale", "clip", "window"))
-
 
 Normalization = tuple[str, dict[str, Any]]
 """Name of a normalisation, and its options."""
@@ -171,12 +139,9 @@ def parse_normalization(text: str | Normalization) -> Normalization:
     if not isinstance(text, str) or (name := name_of(text)) not in NORMALIZATIONS:
         raise RewardError(f"normalize must be None, 'running' or 'batch', got {text!r}")
     options = NORMALIZATIONS.parse(text).options
-    for key in options:
-        if key not in NORMALIZATIONS[name]:
-            raise RewardError(
-                f"normalize {name!r} has no option {key!r}; it has "
-                f"{', '.join(NORMALIZATIONS[name])}"
-            )
+    known = NORMALIZATIONS[name]
+    if other := next((key for key in options if key not in known), None):
+        raise RewardError(f"normalize {name!r} has no option {other!r}; it has {', '.join(known)}")
     return name, {key: None if value == "none" else value for key, value in options.items()}
 
 
@@ -184,9 +149,9 @@ class Normalize(ScorerWrapper):
     """Running normalisation: value' = clip((value - mean) / deviation, -clip, clip).
 
     A batch updates the statistics before it is normalised by them. The value as it was stays in
-    ``parts["raw_score"]``. Scoring changes the statistics, so the same episode may score
-    differently later: evaluate with the scorer inside. `bind` returns a copy with statistics of
-    its own, so that environments which are given one `Normalize` do not share them.
+    ``parts["raw_score"]``. The same episode may score differently later: evaluate with the scorer
+    inside. `bind` returns a copy with statistics of its own, so that environments which are given
+    one `Normalize` do not share them.
 
     Where prompts of several kinds are scored on different scales, one mean for all tells the
     policy which kind it was asked, not how well it answered; ``by`` keeps statistics per kind.
@@ -228,13 +193,8 @@ class Normalize(ScorerWrapper):
         check_choice(self, "by", ("query_type", None), error=ScorerError)
         self.groups: dict[str | None, Moments] = {}
         """Moments by value of ``by``; those of all episodes at None without groups."""
-        self.gather: Callable[[Any], list[Any]] = _alone
+        self.gather: Callable[[Any], list[Any]] = lambda value: [value]
         """Returns the values of all processes that score a round together, given this one's."""
-
-    @property
-    def fault_name(self) -> str:
-        """That of the scorer inside, which ``normalize=`` has put here."""
-        return self.scorer.fault_name
 
     @property
     def moments(self) -> Moments:
@@ -247,9 +207,6 @@ class Normalize(ScorerWrapper):
         Weights are passed on. Signed attributions are scaled with the value; of those that sum to
         it, what centring and clipping take off is spread evenly, as a constant of the episode. On
         the last token alone it would outweigh the parts, which a critic has to learn first.
-
-        Raises:
-            ScorerError: if a prompt lacks the annotation ``by``.
         """
         return self._updated(episodes, call_scorer(self.scorer, episodes, attribution))
 
@@ -297,43 +254,21 @@ class Normalize(ScorerWrapper):
         means, _, factors = self._statistics(episodes)
         return (np.asarray(raw, dtype=np.float64) - means) * factors
 
-    def with_components(self, **components: Any) -> "Normalize | None":
-        """Return a copy around the switched scorer, whose scores no statistics know yet."""
-        switched = super().with_components(**components)
-        if switched is not None:
-            switched.groups = {}
-        return switched
-
-    def token_worth(
-        self, episodes: Sequence[Episode], tokenizer: "PreTrainedTokenizerBase"
-    ) -> list[NDArray[np.float64]] | None:
-        """Return what each token adds, (n,), scaled by the statistics, and not clipped."""
-        worth = self.scorer.token_worth(episodes, tokenizer)
-        if worth is None:
-            return None
-        return [by * row for by, row in zip(self._statistics(episodes)[2], worth, strict=True)]
-
     def state_dict(self) -> dict[str, Any]:
         """Return the statistics."""
-        overall = self.moments if self.by is None else Moments()
         groups = {name: moments._asdict() for name, moments in self.groups.items() if name}
-        return {**overall._asdict(), "groups": groups, "scorer": self.scorer.state_dict()}
+        return {**self.moments._asdict(), "groups": groups, "scorer": self.scorer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over the statistics that `state_dict` returned.
-
-        Raises:
-            ScorerError: if one is missing, or none of them is what it must be.
-        """
+        """Take over the statistics that `state_dict` returned."""
         try:
             groups: dict[str | None, Moments] = {None: _moments(state)} if self.by is None else {}
             groups |= {name: _moments(group) for name, group in state.get("groups", {}).items()}
             if state["scorer"]:
                 self.scorer.load_state_dict(state["scorer"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            what = f"lacks {error}" if isinstance(error, KeyError) else f"is damaged ({error})"
             raise ScorerError(
-                f"the state of {self.name!r} {what}; pass what state_dict() returned"
+                f"the state of {self.name!r} is damaged ({error!r}); pass that of state_dict()"
             ) from None
         self.groups = groups
 
@@ -351,21 +286,12 @@ class Normalize(ScorerWrapper):
     def _statistics(
         self, episodes: Sequence[Episode]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Return what each episode is normalised by, (batch,) each.
-
-        Returns:
-            Means, deviations, and what differences of scores are multiplied by, which is 0 before
-            any deviation.
-        """
+        """Return means, deviations, and factors of differences, 0 before any spread; (batch,)."""
         moments = [self.groups.get(self._label(episode), Moments()) for episode in episodes]
         means, deviations = np.array([one.mean for one in moments]), np.ones(len(moments))
         if self.scale:
             deviations = np.sqrt([one.variance for one in moments]) + _EPSILON
         return means, deviations, np.where(deviations > _EPSILON, 1.0 / deviations, 0.0)
-
-
-def _alone(value: Any) -> list[Any]:
-    return [value]
 
 
 def _moments(state: Mapping[str, Any]) -> Moments:
@@ -416,15 +342,9 @@ class Cached(Shared, ScorerWrapper):
         """Return an empty cache of another scorer."""
         return Cached(scorer, size=self.size)
 
-    def score_groups(self, groups: Sequence[Sequence[Episode]]) -> Scores:
-        """Return the scores of groups; those of a scorer that compares are not remembered."""
-        if _compares(self.scorer):
-            return self.scorer.score_groups(groups)
-        return self.score([episode for group in groups for episode in group])
-
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return the scores; unknown texts are scored in one batch, each once."""
-        if _compares(self.scorer):
+        if self.compares:
             return call_scorer(self.scorer, episodes, attribution)
 
         def score(new: Sequence[Episode]) -> list[Scores]:
@@ -443,10 +363,7 @@ class Cached(Shared, ScorerWrapper):
         return np.array(self._look_up(episodes, "score_prefix", score))
 
     def _look_up(
-        self,
-        episodes: Sequence[Episode],
-        kind: str,
-        score: Callable[[Sequence[Episode]], list[T]],
+        self, episodes: Sequence[Episode], kind: str, score: Callable[[Sequence[Episode]], list[T]]
     ) -> list[T]:
         """Return the scores of each episode, those of new texts scored in one batch."""
         keys = [(kind, *_text_key(episode)) for episode in episodes]
@@ -483,8 +400,7 @@ class WithAttribution(ScorerWrapper):
     """The values of one scorer; which tokens they rest on is said by another.
 
     Where the true score is a function that knows no tokens, a model that learnt it can still lend
-    its attention, its gradients or its scores of prefixes. Every credit then redistributes the
-    same score, and only the account of the tokens is learnt. Signed attributions stay in the
+    its attention, its gradients or its scores of prefixes. Signed attributions stay in the
     explainer's units: what they leave of the score is the credit's to place (RED's last token).
 
     ``score_parts`` holds the explainer's own value under its name, so that its error shows.
@@ -522,11 +438,7 @@ class WithAttribution(ScorerWrapper):
         return WithAttribution(self.scorer.bind(tokenizer), self.explainer.bind(tokenizer))
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return the scorer's values and, if asked for, the explainer's attributions.
-
-        Raises:
-            ScorerError: if a score is not one finite number per episode.
-        """
+        """Return the scorer's values and, if asked for, the explainer's attributions."""
         scores = self.scorer.score(episodes)
         if attribution is None:
             return scores
@@ -544,7 +456,7 @@ class TimeLimit(ScorerWrapper):
 
     It takes the alarm clock of the process (SIGALRM) for as long as the scorer works, and so works
     in the main thread alone. A call into other code that never returns to Python is not
-    interrupted. Of limits inside each other, each counts from its own call.
+    interrupted. Of limits inside each other, the one that is due first stops both.
 
     Args:
         scorer: Scorer that may take long.
@@ -569,19 +481,9 @@ class TimeLimit(ScorerWrapper):
         return self.scorer.name
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return the scores.
-
-        Raises:
-            TimeoutError: if they take too long.
-            ScorerError: outside the main thread.
-        """
+        """Return the scores; a TimeoutError is raised if they take too long."""
         with self._limited():
             return call_scorer(self.scorer, episodes, attribution)
-
-    def score_groups(self, groups: Sequence[Sequence[Episode]]) -> Scores:
-        """Return the scores of groups; see `score`."""
-        with self._limited():
-            return self.scorer.score_groups(groups)
 
     def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
         """Return the scores of texts that nobody played, (batch,); see `score`."""
@@ -597,26 +499,18 @@ class TimeLimit(ScorerWrapper):
                 f"scorer_timeout={self.seconds:g} works in the main thread only; score there, or "
                 "pass None"
             )
-
         began = time.monotonic()
-        due, every = signal.getitimer(signal.ITIMER_REAL)  # of a limit around this one; 0 is none
-        sooner = 0.0 < due < self.seconds
-        rung = False
+        due, every = signal.getitimer(signal.ITIMER_REAL)
+        if 0.0 < due <= self.seconds:  # that of a limit around this one, which stops both
+            yield
+            return
 
         def stop(number: int, frame: FrameType | None) -> None:
-            nonlocal rung
-            left = began + self.seconds - time.monotonic()
-            if sooner and left > 0.0:
-                rung = True
-                signal.setitimer(signal.ITIMER_REAL, left, self.seconds)
-                if callable(handler):
-                    handler(number, frame)
-                return
             raise TimeoutError(f"no answer within scorer_timeout={self.seconds:g} s")
 
         handler = signal.signal(signal.SIGALRM, stop)
         # Again and again: the scorer may catch the error and try once more.
-        signal.setitimer(signal.ITIMER_REAL, due if sooner else self.seconds, self.seconds)
+        signal.setitimer(signal.ITIMER_REAL, self.seconds, self.seconds)
         try:
             yield
         finally:
@@ -625,5 +519,5 @@ class TimeLimit(ScorerWrapper):
             finally:  # also if the alarm rings just now
                 signal.signal(signal.SIGALRM, handler or signal.SIG_DFL)  # None: other code's
                 if due:  # less the time that passed here; at once if that was all of it
-                    left = every if rung else max(due - (time.monotonic() - began), 1e-6)
+                    left = max(due - (time.monotonic() - began), 1e-6)
                     signal.setitimer(signal.ITIMER_REAL, left, every)

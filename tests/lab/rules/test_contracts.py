@@ -48,7 +48,8 @@ __all__ = ["explained", "folder", "model"]
     ],
 )
 def test_options_that_do_without_a_reward_model(folder, name, scorer):
-    test_reward.test_options_that_do_without_a_reward_model(folder, name, scorer)
+    parts = ("encoder",) if scorer.startswith("Relevance") else ("encoder", "reward_model")
+    test_reward.test_the_bundle_gives_the_scorer_that_the_reward_needs(folder, name, parts, scorer)
 
 
 @pytest.mark.parametrize("wrap", [lambda scorer: scorer, Normalize])

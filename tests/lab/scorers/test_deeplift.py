@@ -54,10 +54,9 @@ def qwen3() -> Qwen3Config:
     return Qwen3Config(**shape, vocab_size=40, pad_token_id=0, eos_token_id=1)
 
 
-@pytest.mark.parametrize("padding_side", ["left", "right"])
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("name", [*CONFIGS, "qwen3"])
-def test_the_attributions_sum_to_the_change_of_score(name, attention, padding_side):
+def test_the_attributions_sum_to_the_change_of_score(name, attention):
     """The weights have gradients, as those that are shared with a policy."""
     torch.manual_seed(0)
     config = {**CONFIGS, "qwen3": qwen3}[name]()
@@ -65,7 +64,7 @@ def test_the_attributions_sum_to_the_change_of_score(name, attention, padding_si
         config, attn_implementation=attention
     )
     scale_weights(model, 3.0)
-    scorer = RewardModel(model, padding_side=padding_side, batch_size=3)
+    scorer = RewardModel(model, batch_size=3)
     episodes = random_episodes(5, vocab_size=40)
     plain = scorer.score(episodes)
     found = scorer.score(episodes, attribution="deeplift")

@@ -56,7 +56,7 @@ def test_a_call_that_contradicts_the_form_is_refused():
     RewardReader(model, append_eos=True).describe(model.config, pairs)
     with pytest.raises(ScorerError, match=r"'chat'.*form='text'"):
         RewardModel(model, tokenizer=tokenizer, form="text")
-    assert RewardModel(model, tokenizer=tokenizer, form="chat")._form == "chat"
+    assert RewardModel(model, tokenizer=tokenizer, form="chat").form == "chat"
 
 
 def test_a_judge_of_the_same_tokenizer_reads_its_own_template():

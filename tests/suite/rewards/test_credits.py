@@ -81,7 +81,7 @@ def test_random_credit_tells_prompt_from_response():
         (lambda: ABC().assign(EPISODES, Scores(values=[1.0, 2.0])), "'abc'.*'uniform'"),
         (
             lambda: DenseR3().assign(EPISODES, Scores(values=[1.0], attributions=[[1.0]])),
-            r"'r3-dense' got 1.*2 episodes",
+            r"'r3-dense'.*2 episodes, got 1",
         ),
     ],
 )

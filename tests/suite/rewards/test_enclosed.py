@@ -8,7 +8,6 @@ from tests.suite.rewards.conftest import make_episode
 from tokengym.rewards import (
     Cached,
     Normalize,
-    Product,
     RewardModel,
     Scorer,
     Scores,
@@ -40,22 +39,13 @@ class Ranking(Scorer):
 
     calls = 0
 
-    def __init__(self, factor=1.0):
-        self.factor = factor
-
     def score(self, episodes, *, attribution=None):
         return self.score_groups([episodes])
 
     def score_groups(self, groups):
         self.calls += 1
         lengths = [np.array([len(e.response_ids) for e in group]) for group in groups]
-        return Scores(self.factor * np.concatenate([one - one.mean() for one in lengths]))
-
-    def token_worth(self, episodes, tokenizer):
-        return [np.full(len(e.response_ids), self.factor) for e in episodes]
-
-    def with_components(self, *, factor):
-        return Ranking(factor)
+        return Scores(np.concatenate([one - one.mean() for one in lengths]))
 
 
 class Halved(ScorerWrapper):
@@ -113,41 +103,3 @@ def test_statistics_take_all_groups_for_one_batch():
     scores = scorer.score_groups(GROUPS)
     assert scores.parts["raw_score"].tolist() == AGAINST_THE_MEAN
     assert (scorer.moments.seen, scorer.moments.mean, scorer.moments.variance) == (4, 0.0, 2.5)
-
-
-def test_the_worth_of_tokens_by_hand(tokenizer):
-    for scorer in (Cached(Ranking()), TimeLimit(Ranking(), 60.0), Halved(Ranking())):
-        assert [row.tolist() for row in scorer.token_worth(GROUPS[0], tokenizer)] == [
-            [1.0],
-            [1.0, 1.0, 1.0],
-        ]
-    normal = Normalize(Ranking())
-    normal.score_groups([[make_episode(response_ids=[5] * n) for n in (1, 5)]])  # -2 and 2
-    (worth, _) = normal.token_worth(GROUPS[1], tokenizer)
-    np.testing.assert_allclose(worth, [0.5, 0.5])
-    assert Normalize(Lengths()).token_worth(EPISODES, tokenizer) is None
-    (worth, _) = Product([Ranking()], -3.0).token_worth(GROUPS[1], tokenizer)
-    assert worth.tolist() == [-3.0, -3.0]
-
-
-def test_components_are_switched_inside(classifier):
-    cached = Cached(Ranking())
-    cached.score(GROUPS[0])
-    for scorer in (
-        cached,
-        TimeLimit(Ranking(), 60.0),
-        WithAttribution(Ranking(), RewardModel(classifier)),
-    ):
-        switched = scorer.with_components(factor=3.0)
-        assert type(switched) is type(scorer)
-        assert switched.score(GROUPS[0]).values.tolist() == [-3.0, 3.0]
-    assert cached.score(GROUPS[0]).values.tolist() == [-1.0, 1.0]
-    assert Cached(Lengths()).with_components(factor=3.0) is None
-
-
-def test_statistics_of_other_components_are_left_behind():
-    scorer = Normalize(Ranking(), scale=False)
-    scorer.score([make_episode(response_ids=[5] * n) for n in (1, 5)])
-    switched = scorer.with_components(factor=3.0)
-    assert (switched.moments.seen, scorer.moments.seen) == (0, 2)
-    assert switched.score_groups(GROUPS).values.tolist() == [-3.0, 3.0, -6.0, 6.0]

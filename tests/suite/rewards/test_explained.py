@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from tests.suite.rewards.conftest import FixedScorer, random_episodes
+from tests.suite.rewards.conftest import random_episodes
 from tokengym.rewards import (
     ABC,
     RED,
@@ -87,12 +87,6 @@ def test_what_cannot_explain_is_refused(model):
         WithAttribution(model, FunctionScorer(count_a))
     with pytest.raises(RewardError, match=r"relevance.*'WithAttribution\("):
         Reward(WithAttribution(FunctionScorer(count_a), model), DenseR3())
-
-
-def test_a_score_that_is_none_names_its_scorer(model):
-    episodes = random_episodes(2)
-    with pytest.raises(ScorerError, match=r"'fixed' returned.*\(1,\)"):
-        WithAttribution(FixedScorer([1.0]), model).score(episodes, attribution="attention")
 
 
 def test_a_scorer_that_learns_keeps_its_state(model):

@@ -34,6 +34,11 @@ def logits(model: Any, tokenizer: Any, *texts: str) -> Any:
         return model(**tokenizer(*texts, return_tensors="pt")).logits[0].numpy()
 
 
+def judge(kind: str = "distilbert", **options: Any) -> RewardModel:
+    model, own = make(kind)
+    return RewardModel(model, **{"tokenizer": own, **options})
+
+
 @pytest.mark.parametrize(
     ("labels", "weights"),
     [
@@ -71,11 +76,9 @@ def test_the_second_text_of_a_pair_has_its_own_type():
     policy = gpt2_tokenizer()
     own = make("distilbert")[1]
     torch.manual_seed(0)
-    sizes: dict[str, Any] = dict(
-        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
-    )
-    sizes["num_labels"] = 1
-    config = BertConfig(vocab_size=len(own), initializer_range=0.5, **sizes)
+    sizes: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes |= {"intermediate_size": 16, "num_labels": 1, "initializer_range": 0.5}
+    config = BertConfig(vocab_size=len(own), **sizes)
     model = BertForSequenceClassification(config).eval()
     scorer = RewardModel(model, tokenizer=own, form="pair").bind(policy)
     episodes = [spoken(policy, response) for response in RESPONSES]
@@ -154,18 +157,15 @@ def test_chat_credit_falls_on_the_response_and_its_end():
     assert not scorer._retokenizer([cut])[0].closed
 
 
+@pytest.mark.parametrize("credit", [ABC()])
 @pytest.mark.parametrize(
-    ("kind", "form", "credit"),
-    [("distilbert", "text", ABC()), ("deberta", "pair", ABC()), ("qwen3", "chat", ABC())],
+    ("kind", "form"), [("distilbert", "text"), ("deberta", "pair"), ("qwen3", "chat")]
 )
 def test_the_contract_of_rewards(kind, form, credit):
-    policy = qwen_tokenizer()
-    model, own = make(kind)
     env = TokenGenerationEnv(
-        tokenizer=policy, prompts=[TEXTS[2], TEXTS[3]], max_new_tokens=5, chat_template=True
+        tokenizer=qwen_tokenizer(), prompts=TEXTS[2:], max_new_tokens=5, chat_template=True
     )
-    scorer = RewardModel(model, tokenizer=own, form=form)
-    check_reward(CreditReward(env, scorer, credit))
+    check_reward(CreditReward(env, judge(kind, form=form), credit))
 
 
 def test_by_name_with_options(tmp_path):
@@ -183,20 +183,20 @@ def test_by_name_with_options(tmp_path):
         find_scorer(f"reward-model:path={path},label=POSITIVE")
 
 
-def test_what_is_refused(tmp_path):
-    model, own = make("distilbert")
-    with pytest.raises(ScorerError, match=r"class.*got FINE"):
-        RewardModel(model, tokenizer=own, labels="FINE")
-    with pytest.raises(ScorerError, match=r"form.*got 'xml'"):
-        RewardModel(model, tokenizer=own, form="xml")  # type: ignore[arg-type]
-    with pytest.raises(ScorerError, match="got tokenizer=None"):
-        RewardModel(model)
-    with pytest.raises(ScorerError, match=r"padding_side.*'right'.*DistilBert"):
-        RewardModel(model, tokenizer=own, padding_side="left")
-    with pytest.raises(ScorerError, match=r"policy's tokenizer.*bind"):
-        RewardModel(model, tokenizer=own).score([spoken(gpt2_tokenizer(), " fine")])
-    with pytest.raises(TokenizerError, match="form='chat'"):
-        RewardModel(model, tokenizer=own, form="chat").bind(gpt2_tokenizer())
-    long = spoken(gpt2_tokenizer(), " fine" * 200)
-    with pytest.raises(ScorerError, match=r"128.*max_prompt_tokens"):
-        RewardModel(model, tokenizer=own).bind(gpt2_tokenizer()).score([long])
+LONG = spoken(gpt2_tokenizer(), " fine" * 200)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: judge(labels="FINE"), ScorerError, "labels.*got 'FINE'"),
+        (lambda: judge(form="xml"), ScorerError, "form.*got 'xml'"),
+        (lambda: judge(tokenizer=None), ScorerError, "got tokenizer=None"),
+        (lambda: judge().score([LONG]), ScorerError, "policy's tokenizer.*bind"),
+        (lambda: judge(form="chat").bind(gpt2_tokenizer()), TokenizerError, "form='chat'"),
+        (lambda: judge().bind(gpt2_tokenizer()).score([LONG]), ScorerError, "128.*max_prompt"),
+    ],
+)
+def test_what_is_refused(call, error, words):
+    with pytest.raises(error, match=words):
+        call()

@@ -9,7 +9,6 @@ from tests.suite.rewards.attribution.test_alignment import byte_tokenizer
 from tokengym.envs import bundled
 from tokengym.evaluation.measure.evaluate import Evaluator
 from tokengym.evaluation.runs.config import ComparisonConfig
-from tokengym.evaluation.runs.defaults import TaskSettings
 from tokengym.rewards import Relevance, RewardModel, ScorerError, load_scorer, make_reward
 from tokengym.rewards.registry import stored_scorer
 
@@ -31,24 +30,21 @@ def test_a_stored_model_is_taken_for_what_it_is(tmp_path):
 @pytest.mark.parametrize(
     ("reward", "scorer", "message"),
     [
-        ("r3", JUDGE, r"reward_model'.*an encoder asked"),
-        ("abc", ENCODER, r"encoder'.*a reward model asked"),
+        ("r3", JUDGE, "reward_model'.*pass encoder="),
+        ("abc", ENCODER, "encoder'.*pass reward_model="),
     ],
 )
 def test_a_model_of_the_other_kind_is_refused(reward, scorer, message):
-    with pytest.raises(ScorerError, match=message):
-        gym.make("tokengym/MovieReview-v0", reward=reward, scorer=str(scorer))
-    models: dict[str, Any] = {"encoder" if reward == "r3" else "reward_model": str(scorer)}
-    with pytest.raises(ScorerError, match=message):
-        make_reward(reward, **models)
+    for option in ("scorer", "encoder" if reward == "r3" else "reward_model"):
+        with pytest.raises(ScorerError, match=message):
+            make_reward(reward, **{option: str(scorer)})
 
 
 def test_each_reward_takes_the_model_of_its_kind():
     models: dict[str, Any] = {"reward_model": JUDGE, "encoder": ENCODER}
     kinds = {"sparse": RewardModel, "abc": RewardModel, "r3": Relevance, "r3-dense": Relevance}
     for name, kind in kinds.items():
-        made = make_reward(name, **models)
-        assert isinstance(made.scorer, kind), name
+        assert isinstance(make_reward(name, **models).scorer, kind), name
     assert isinstance(make_reward("sparse", encoder=ENCODER).scorer, Relevance)
     bundle = bundled("movie_review")  # what is passed comes before what the bundle has
     assert isinstance(make_reward("sparse", encoder=ENCODER, bundle=bundle).scorer, Relevance)
@@ -74,25 +70,19 @@ def test_every_reward_works_on_every_bundled_task(task, reward):
     assert sum(info["token_rewards"]) == pytest.approx(info["score"], abs=1e-4)
 
 
-def comparison(*rewards: str, **task: Any) -> ComparisonConfig:
-    return ComparisonConfig(
-        env="tokengym/QuestionAnswer-v0", rewards=rewards, seeds=1, task=TaskSettings(**task)
-    )
+GOLD = "the gold score, RuleScorer(answer)"
 
 
 @pytest.mark.parametrize(
     ("rewards", "measured_by"),
     [
-        (
-            ("sparse", "abc"),
-            "the gold score, RuleScorer(answer), and the score by RewardModel(rewa",
-        ),
-        (("r3", "r3-dense"), "the gold score, RuleScorer(answer), and the score by Relevance(enco"),
-        (("sparse", "r3"), "the gold score, RuleScorer(answer)"),
+        (("sparse", "abc"), f"{GOLD}, and the score by RewardModel(rewa"),
+        (("r3", "r3-dense"), f"{GOLD}, and the score by Relevance(enco"),
+        (("sparse", "r3"), GOLD),
     ],
 )
 def test_rewards_of_different_scorers_are_measured_by_the_gold_score(rewards, measured_by):
-    evaluator = comparison(*rewards).evaluator()
+    evaluator = ComparisonConfig(env="QuestionAnswer", rewards=rewards, seeds=1).evaluator()
     try:
         assert evaluator.measured_by.startswith(measured_by)
         is_gold_alone = evaluator.measured_by == measured_by
@@ -112,7 +102,7 @@ def test_a_judge_of_all_rewards_is_named_where_there_is_no_gold_score():
     assert "first reward" not in words[False]
 
 
-def test_a_policy_of_other_words_is_not_held_to_the_bundles_grammar():
+def test_other_words_and_questions_are_not_held_to_the_bundles_gold_score():
     bundle = bundled("movie_review")
     words, letters = (
         gym.make("tokengym/MovieReview-v0", bundle=bundle, tokenizer=tokenizer)
@@ -120,10 +110,5 @@ def test_a_policy_of_other_words_is_not_held_to_the_bundles_grammar():
     )
     assert words.unwrapped.bundle.has("grammar")  # type: ignore[attr-defined]
     assert not letters.unwrapped.bundle.has("grammar")  # type: ignore[attr-defined]
-    assert letters.unwrapped.bundle.has("lexicon")  # type: ignore[attr-defined]
-
-
-def test_questions_of_ones_own_have_no_gold_score():
-    env = gym.make("tokengym/QuestionAnswer-v0", prompts=["what is it like in mauritius ?"])
-    assert not env.unwrapped.bundle.has("gold")  # type: ignore[attr-defined]
-    assert gym.make("tokengym/QuestionAnswer-v0").unwrapped.bundle.has("gold")  # type: ignore[attr-defined]
+    own = gym.make("tokengym/QuestionAnswer-v0", prompts=["what is it like in mauritius ?"])
+    assert not own.unwrapped.bundle.has("gold")  # type: ignore[attr-defined]

@@ -48,30 +48,14 @@ def test_scorers_have_names_with_options():
     scorer = find_scorer("length-penalty:rate=0.5,unit=tokens")
     assert isinstance(scorer, LengthPenalty)
     assert (scorer.rate, scorer.unit) == (0.5, "tokens")
-    assert (
-        make_reward("uniform", scorer="length-penalty:rate=0.5").evaluate([EPISODE])[0].score == -2
-    )
+    reward = make_reward("uniform", scorer="length-penalty:rate=0.5")
+    assert reward.evaluate([EPISODE])[0].score == -2
     assert find_scorer("models/some-folder") is None
     assert set(scorer_names()) >= {"reward-model", "relevance", "toxicity", "sentiment"}
-    with pytest.raises(RewardError, match=r"'length-penalty'.*'rat'"):
-        find_scorer("length-penalty:rat=1")
-
-
-def test_scorers_that_need_no_path():
-    scorer = find_scorer("toxicity:words=bad+on")
-    assert scorer.score([EPISODE]).values.tolist() == [-1.0]
-    assert find_scorer("toxicity") is not None
-    with pytest.raises(RewardError, match=r"words=one\+two"):
-        find_scorer("toxicity:words=bad,path=folder")
-    with pytest.raises(RewardError, match="got label"):
-        find_scorer("toxicity:label=1")
-    reward = make_reward("uniform", scorer="sentiment:include_prompt=false")
-    assert reward.scorer.name == "Sentiment"
-
-
-def test_a_misspelt_scorer_is_named_with_its_near_matches():
-    with pytest.raises(RewardError, match=r"'sentimemt'.*'sentiment'\?.*no"):
-        make_reward("sparse", scorer="sentimemt")
+    assert find_scorer("toxicity:words=bad+on").score([EPISODE]).values.tolist() == [-1.0]
+    assert (
+        make_reward("uniform", scorer="sentiment:include_prompt=false").scorer_name == "Sentiment"
+    )
 
 
 def test_credits_and_scorers_come_out_of_files(rules):
@@ -87,35 +71,29 @@ def test_credits_and_scorers_come_out_of_files(rules):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("scorer", "words"),
     [
-        ("absent.py:Half", r"no file absent\.py.*file\.py:Name"),
+        ("length-penalty:rat=1", "'length-penalty'.*'rat'"),
+        ("toxicity:words=bad,path=folder", r"words=one\+two"),
+        ("toxicity:label=1", "label"),
+        ("sentimemt", r"'sentimemt'.*'sentiment'\?"),
+        ("absent.py:Half", r"no file absent\.py"),
         ("{rules}:Hlaf", r"rules\.py.*'Hlaf'.*Half"),
-        ("{rules}:Half:shar=1", "'Half'.*'shar'"),
+        ("{rules}:make:rat=1", "'make'.*'rat'"),
     ],
 )
-def test_files_that_do_not_serve(rules, text, message):
-    with pytest.raises(RewardError, match=message):
-        make_reward(text.format(rules=rules), scorer=LengthPenalty())
-
-
-def test_a_file_that_fails_is_named(tmp_path):
-    (tmp_path / "bad.py").write_text("1 / 0")
-    with pytest.raises(RewardError, match=r"bad\.py.*ZeroDivisionError"):
-        make_reward(f"{tmp_path / 'bad.py'}:Anything")
+def test_scorers_that_do_not_serve(rules, scorer, words):
+    with pytest.raises(RewardError, match=words):
+        make_reward("sparse", scorer=scorer.format(rules=rules))
 
 
 @pytest.mark.parametrize(
     ("code", "name", "message"),
     [
+        ("1 / 0", "A", r"own\.py.*ZeroDivisionError"),
         ("import sys; sys.exit(3)", "A", r"own\.py.*SystemExit: 3"),
         ("raise KeyboardInterrupt", "A", r"own\.py.*KeyboardInterrupt"),
-        ("class A:\n def __init__(self): 1 / 0", "A", "ZeroDivisionError"),
-        (
-            "class A:\n def __init__(self): raise SystemExit",
-            "A",
-            "SystemExit",
-        ),
+        ("class A:\n def __init__(self): raise SystemExit", "A", "SystemExit"),
         ("class A:\n def __init__(self, b): pass", "A", r"TypeError.*'b'"),
         ("def a(b):\n  raise KeyboardInterrupt", "a:b=1", r"own\.py:a.*: Keyboard"),
     ],
@@ -157,7 +135,6 @@ def test_code_in_saved_words_is_refused_with_file_and_hash(rules, tmp_path, monk
 
 
 def test_environments_do_not_share_the_statistics_of_one_normalize():
-    """Binding returned the scorer itself: two environments changed each other's mean."""
     shared = Normalize(LengthPenalty(1.0))
     envs = [
         gym.make("tokengym/MovieReview-v0", reward=make_reward("sparse", scorer=shared))
@@ -166,4 +143,3 @@ def test_environments_do_not_share_the_statistics_of_one_normalize():
     first, second = (env.get_wrapper_attr("reward").scorer for env in envs)
     first.score([EPISODE])
     assert (first.moments.seen, second.moments.seen, shared.moments.seen) == (1, 0, 0)
-    assert first.scorer is not second.scorer or first.moments is not second.moments

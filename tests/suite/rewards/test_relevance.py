@@ -23,8 +23,10 @@ from transformers import (
 from tests.suite.rewards.conftest import WORDS, LengthScorer, make_episode
 from tokengym.base.bundle import bundled
 from tokengym.envs import TokenizerError
-from tokengym.rewards import Cached, FunctionScorer, Relevance, TimeLimit, make_reward
+from tokengym.rewards import Cached, Relevance, make_reward
+from tokengym.rewards.credits.r3 import COMPONENTS
 from tokengym.rewards.errors import RewardError, ScorerError
+from tokengym.rewards.scorers.relevance import PARTS
 
 
 class TableEncoder(torch.nn.Module):
@@ -71,21 +73,19 @@ def words(text, tokenizer, **fields):
     return make_episode(response_ids=[*ids, 1], **{"prompt": text} | fields)
 
 
+PLAIN = make_episode(prompt="a", response="a")
+ASKED = make_episode(prompt="a b", response="a", query_type="CONSTRAINED")
+ANSWERED = make_episode(prompt="a b", response="a", query_type="CONSTRAINED", reference="c")
+
+
 def test_open_ended_by_hand(relevance, tokenizer):
     # M(x) = mean(a, b) = (.5, 1); M(y) = mean(a, a, b, c) = (.25, .75); r_x = .875
     # LI = 4 / 100; trigrams a-a-b, a-b-c: RP = 1
     episode = words("a b", tokenizer, response="a a b c")
     scores = relevance.score([episode])
     assert scores.values[0] == pytest.approx(0.875 * 0.04)
-    parts = {name: float(part[0]) for name, part in scores.parts.items()}
-    assert parts == pytest.approx(
-        {
-            "relevance_query": 0.875,
-            "relevance_reference": 0.0,
-            "length_incentive": 0.04,
-            "repetition_penalty": 1.0,
-        }
-    )
+    assert [*scores.parts] == [*PARTS]
+    assert [part[0] for part in scores.parts.values()] == pytest.approx([0.875, 0.0, 0.04, 1.0])
 
 
 def test_constrained_by_hand(relevance, tokenizer):
@@ -107,11 +107,7 @@ def test_constrained_by_hand(relevance, tokenizer):
         ({"repetition_penalty": False}, 0.5 * 0.05, -1 / 7),
         ({"reward_branching": False}, 0.5 * 0.05 / 3, 0.5 * 0.05 / 3),
         ({"length_incentive": False, "repetition_penalty": False}, 0.5, -1 / 7),
-        (
-            {"length_incentive": False, "repetition_penalty": False, "reward_branching": False},
-            0.5,
-            0.5,
-        ),
+        (dict.fromkeys(COMPONENTS, False), 0.5, 0.5),
     ],
 )
 def test_components_by_hand(relevance, tokenizer, components, open_ended, constrained):
@@ -140,33 +136,20 @@ def test_components_come_back(relevance, tokenizer):
     assert bare.with_components(repetition_penalty=True).length_incentive is False
     again = bare.with_components(length_incentive=True)
     assert again.score([episode]).values == pytest.approx([0.875 * 0.04])
-
-
-def test_without_branching_no_reference_is_needed(relevance, tokenizer):
-    episode = words("a b", tokenizer, response="a a b c", query_type="CONSTRAINED")
+    # Without branching no reference is needed.
+    asked = words("a b", tokenizer, response="a a b c", query_type="CONSTRAINED")
     scorer = relevance.with_components(reward_branching=False)
-    assert scorer.score([episode]).values == pytest.approx([0.875 * 0.04])
+    assert scorer.score([asked]).values == pytest.approx([0.875 * 0.04])
 
 
-def test_a_rewards_options_reach_a_scorer_inside(relevance, tokenizer):
-    episodes = [words("a b", tokenizer, response="a a b c")]
-    plain = make_reward("r3:length_incentive=false", scorer=relevance).scorer.score(episodes)
-    for scorer in (Cached(relevance), TimeLimit(relevance, 60.0)):
-        reward = make_reward("r3:length_incentive=false", scorer=scorer)
-        np.testing.assert_allclose(reward.scorer.score(episodes).values, plain.values, rtol=1e-6)
-    with pytest.raises(RewardError, match="length_incentive"):
-        make_reward(
-            "r3:length_incentive=false", scorer=Cached(FunctionScorer(lambda prompt, response: 1.0))
-        )
-
-
-def test_bad_components(relevance, classifier):
+def test_bad_components(relevance):
     with pytest.raises(ScorerError, match=r"length_incentive.*got 'off'"):
         make_reward("r3:length_incentive=off", scorer=relevance)
     with pytest.raises(RewardError, match=r"'r3'.*'factors'.*length_incentive"):
         make_reward("r3:factors=none", scorer=relevance)
-    with pytest.raises(RewardError, match=r"length_incentive.*'LengthScorer'"):
-        make_reward("r3:length_incentive=false", scorer=LengthScorer())
+    for scorer in (LengthScorer(), Cached(relevance)):
+        with pytest.raises(RewardError, match=r"length_incentive.*scorer=rewards\.Relevance"):
+            make_reward("r3:length_incentive=false", scorer=scorer)
 
 
 @pytest.mark.parametrize("query_type", ["OPENENDED", "CONSTRAINED"])
@@ -186,7 +169,6 @@ def test_shares_by_hand(relevance, tokenizer, query_type):
 def test_role_tags_and_blank_lines_are_left_out(relevance, tokenizer):
     plain = words("a b", tokenizer, response="a a b")
     tagged = words("a b", tokenizer, prompt="q Human: a b Assistant:", response="a a b")
-    cut = words("a b", tokenizer, response="a a b")
     cut = make_episode(prompt="a b", response="a a b\n\n\nc", response_ids=[3])
     values = relevance.score([plain, tagged, cut])
     assert values.values[1] == pytest.approx(values.values[0])
@@ -196,12 +178,9 @@ def test_role_tags_and_blank_lines_are_left_out(relevance, tokenizer):
 
 
 def test_an_empty_response_scores_zero(relevance, tokenizer):
-    scores = relevance.score([make_episode(prompt="a", response="", response_ids=[1])])
-    assert scores.values.tolist() == [0.0]
-    rewards = relevance.score(
-        [make_episode(prompt="a", response="", response_ids=[1])], attribution="relevance"
-    ).attributions
-    assert rewards[0].tolist() == [0.0]
+    empty = make_episode(prompt="a", response="", response_ids=[1])
+    scores = relevance.score([empty], attribution="relevance")
+    assert scores.values.tolist() == scores.attributions[0].tolist() == [0.0]
 
 
 def test_texts_keep_their_end(table, tokenizer):
@@ -223,14 +202,13 @@ def test_queries_keep_their_last_512_tokens(relevance, tokenizer):
     assert scores.parts["relevance_query"][0] == pytest.approx((511 * 0.5 + 2) / 512)
 
 
+SIZES = {"num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 32}
 ROBERTA = RobertaConfig(
     vocab_size=len(WORDS),
-    hidden_size=16,
     num_hidden_layers=1,
-    num_attention_heads=2,
-    intermediate_size=32,
     max_position_embeddings=10,  # ids 0 to 2 are no positions of a text: 7 are left
     pad_token_id=2,
+    **SIZES,
 )
 
 
@@ -255,15 +233,7 @@ def word_piece_tokenizer():
 
 
 def test_a_contriever_from_a_folder(tmp_path, tokenizer):
-    config = BertConfig(
-        vocab_size=10,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=8,
-        pad_token_id=0,
-    )
+    config = BertConfig(vocab_size=10, num_hidden_layers=2, max_position_embeddings=8, **SIZES)
     torch.manual_seed(0)
     encoder = BertModel(config, add_pooling_layer=False).eval()  # stored so, as Contriever is
     encoder.save_pretrained(tmp_path)
@@ -325,24 +295,17 @@ def test_minilm_of_the_encoder_extra(tokenizer):
     assert (products.argmax(axis=0) == np.arange(3)).all()
 
 
+def tiny_encoder(shape):
+    torch.manual_seed(0)
+    if shape == "gpt2":
+        sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64}
+        return GPT2Model(GPT2Config(vocab_size=len(WORDS), **sizes)).eval()
+    return BertModel(BertConfig(vocab_size=len(WORDS), num_hidden_layers=2, **SIZES)).eval()
+
+
 @pytest.mark.parametrize("shape", ["bert", "gpt2"])
 def test_batches_and_padding_change_nothing_for_real_encoders(shape, tokenizer):
-    torch.manual_seed(0)
-    encoder = {
-        "bert": lambda: BertModel(
-            BertConfig(
-                vocab_size=len(WORDS),
-                hidden_size=16,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                intermediate_size=32,
-                pad_token_id=0,
-            )
-        ),
-        "gpt2": lambda: GPT2Model(
-            GPT2Config(vocab_size=len(WORDS), n_embd=16, n_layer=2, n_head=2, n_positions=64)
-        ),
-    }[shape]().eval()
+    encoder = tiny_encoder(shape)
     rng = np.random.default_rng(0)
     episodes = []
     for _ in range(15):
@@ -391,27 +354,10 @@ def test_queries_and_references_are_encoded_once(relevance, tokenizer, monkeypat
     assert seen[2:] == [["b", "a"], ["a b", "a a b c"]]
 
 
-def test_dense_r3_as_a_reward_pays_the_parts(relevance, tokenizer):
-    episode = words("a b", tokenizer, response="a b c")
-    (paid,) = make_reward("r3-dense", scorer=relevance).evaluate([episode])
-    assert paid.token_rewards[1] == pytest.approx(2.0 / 3 * 0.03)
-    (sparse,) = make_reward("r3", scorer=relevance).evaluate([episode])
-    assert sparse.score == pytest.approx(paid.score)
-    assert sparse.token_rewards.tolist() == pytest.approx([0, 0, 0, paid.score])
-
-
-def test_the_tokenizer_of_the_environment_is_left_alone(table, tokenizer):
-    before = tokenizer.truncation_side
-    Relevance(TableEncoder(table), tokenizer)
-    assert tokenizer.truncation_side == before
-
-
 def test_from_pretrained(tmp_path, tokenizer):
-    encoder = GPT2Model(
-        GPT2Config(vocab_size=len(WORDS), n_embd=16, n_layer=1, n_head=2, n_positions=64)
-    ).eval()
+    encoder = tiny_encoder("gpt2")
     encoder.save_pretrained(tmp_path / "encoder")
-    with pytest.raises(TokenizerError, match="tokenizer="):
+    with pytest.raises(TokenizerError, match="save it there"):
         Relevance.from_pretrained(tmp_path / "encoder")
     tokenizer.save_pretrained(tmp_path / "encoder")
     loaded = Relevance.from_pretrained(tmp_path / "encoder", device="cpu")
@@ -456,24 +402,23 @@ def test_a_reference_given_back_earns_the_whole_of_f():
     assert scorer.title == f"{scorer.name}, full relevance {scorer.full_relevance:.4g}"
 
 
-def test_bad_input(table, tokenizer):
-    scorer = Relevance(TableEncoder(table), tokenizer)
-    constrained = words("a b", tokenizer, response="a", query_type="CONSTRAINED")
-    with pytest.raises(ScorerError, match=r"'a b'.*reference.*reference_"):
-        scorer.score([constrained])
-    with pytest.raises(ScorerError, match=r"policy's tokenizer.*bind\(tokenizer\)"):
-        scorer.score([words("a", tokenizer, response="a")], attribution="relevance")
-    with pytest.raises(ScorerError, match=r"'attention'.*'relevance'"):
-        scorer.score([words("a", tokenizer, response="a")], attribution="attention")
-    answered = words("a b", tokenizer, response="a", reference="c", query_type="CONSTRAINED")
-    with pytest.raises(ScorerError, match=r"0.*full_relevance="):
-        Relevance(TableEncoder([[0.0, 0.0]] * len(WORDS)), tokenizer).score([answered])
-    with pytest.raises(ScorerError, match=r"full_relevance.*0, got 0"):
-        Relevance(TableEncoder(table), tokenizer, full_relevance=0.0)
-    with pytest.raises(ScorerError, match=r"max_len.*>= 1, got 0"):
-        Relevance(TableEncoder(table), tokenizer, max_len=0)
-    with pytest.raises(TokenizerError, match=r"23 ids.*'Relevance' 5"):
-        Relevance(TableEncoder(table[:5]), tokenizer)
-    slow = SimpleNamespace(is_fast=False)
-    with pytest.raises(TokenizerError, match=r"offsets.*fast tokenizer"):
-        Relevance(TableEncoder(table), slow)
+@pytest.mark.parametrize(
+    ("score", "error", "words"),
+    [
+        (lambda of: of().score([ASKED]), ScorerError, "'a b'.*reference.*reference_"),
+        (lambda of: of().score([PLAIN], attribution="relevance"), ScorerError, "bind"),
+        (lambda of: of().score([PLAIN], attribution="attention"), ScorerError, "'attention'"),
+        (lambda of: of([[0.0, 0.0]] * 23).score([ANSWERED]), ScorerError, "full_relevance="),
+        (lambda of: of(full_relevance=0.0), ScorerError, "full_relevance.*got 0"),
+        (lambda of: of(max_len=0), ScorerError, "max_len.*got 0"),
+        (lambda of: of([[0.0, 0.0]] * 5), TokenizerError, "23 ids.*'Relevance' 5"),
+    ],
+)
+def test_bad_input(table, tokenizer, score, error, words):
+    with pytest.raises(error, match=words):
+        score(lambda rows=table, **options: Relevance(TableEncoder(rows), tokenizer, **options))
+
+
+def test_a_slow_tokenizer_is_refused(table):
+    with pytest.raises(TokenizerError, match="fast tokenizer"):
+        Relevance(TableEncoder(table), SimpleNamespace(is_fast=False))

@@ -1,31 +1,25 @@
 # mypy: no-check-untyped-defs
 import copy
+import re
 
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification, GPT2LMHeadModel
+from transformers import GPT2LMHeadModel
 
 from tests.suite.rewards.conftest import WORDS, make_classifier, make_episode, random_episodes
 from tokengym.envs import TokenizerError
 from tokengym.rewards import RewardModel
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.maths.redistribution import normalize_weights
 from tokengym.rewards.models.forward import reading
 
 
 @pytest.fixture
 def stored(tmp_path, tokenizer):
-    """Return a builder that saves a classifier with its tokenizer."""
-
-    def build(num_labels=1, **labels):
-        model = make_classifier(num_labels)
-        model.config.update(labels)
-        model.save_pretrained(tmp_path / "model")
-        tokenizer.save_pretrained(tmp_path / "model")
-        return tmp_path / "model"
-
-    return build
+    """Return the folder of a saved classifier with its tokenizer."""
+    make_classifier().save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
 
 
 def test_the_score_is_read_at_the_last_response_token(classifier):
@@ -40,11 +34,10 @@ def test_the_score_is_read_at_the_last_response_token(classifier):
     assert values[-1] == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("padding_side", ["left", "right"])
-def test_batches_and_padding_change_nothing(classifier, padding_side):
+def test_batches_and_padding_change_nothing(classifier):
     episodes = random_episodes(40)
     alone = RewardModel(classifier, batch_size=1).score(episodes, attribution="attention")
-    scorer = RewardModel(classifier, batch_size=16, padding_side=padding_side)
+    scorer = RewardModel(classifier, batch_size=16)
     batched = scorer.score(episodes, attribution="attention")
     np.testing.assert_allclose(batched.values, alone.values, atol=1e-5)
     for one, two in zip(batched.attributions, alone.attributions, strict=True):
@@ -52,22 +45,6 @@ def test_batches_and_padding_change_nothing(classifier, padding_side):
     order = np.random.default_rng(0).permutation(40)
     shuffled = scorer.score([episodes[index] for index in order])
     np.testing.assert_allclose(shuffled.values, alone.values[order], atol=1e-5)
-
-
-def test_weights_are_one_per_response_token_and_sum_to_one(classifier):
-    episodes = random_episodes(20)
-    rows = RewardModel(classifier).score(episodes, attribution="attention").attributions
-    for episode, row in zip(episodes, rows, strict=True):
-        assert row.shape == (len(episode.response_ids),)
-        assert row.min() >= 0
-        assert row.sum() == pytest.approx(1.0, abs=1e-5)
-
-
-def test_normalize_weights_by_hand():
-    np.testing.assert_allclose(normalize_weights(np.array([0.1, 0.3])), [0.25, 0.75])
-    assert normalize_weights(np.zeros(2)).tolist() == [0.5, 0.5]
-    with pytest.raises(ValueError, match=r"n >= 1, got \(0,\)"):
-        normalize_weights(np.zeros(0))
 
 
 def test_dropout_is_off_and_the_mode_comes_back(classifier):
@@ -100,12 +77,6 @@ def test_what_reads_a_model_leaves_it_as_it_was():
         assert torch.is_grad_enabled()
 
 
-def test_no_gradient_is_kept(classifier):
-    scores = RewardModel(classifier).score(random_episodes(2), attribution="attention")
-    assert all(isinstance(row, np.ndarray) for row in [scores.values, *scores.attributions])
-    assert all(parameter.grad is None for parameter in classifier.parameters())
-
-
 def test_two_classes_score_by_their_difference():
     model, episodes = make_classifier(num_labels=2), random_episodes(6)
     plain = RewardModel(model).score(episodes).values
@@ -121,28 +92,26 @@ def test_two_classes_score_by_their_difference():
 
 
 @pytest.mark.parametrize(
-    ("classes", "labels", "message"),
+    ("classes", "labels"),
     [
-        (1, (1, 0), r"labels = \(1, 0\).*has 1"),
-        (3, None, r"3.*'LABEL_2'\], got labels =.*labels="),
-        (3, (2, 3), r"different.*got \(2, 3\)"),
-        (3, (2, 2), r"different.*got \(2, 2\)"),
-        (3, ("LABEL_2", "good"), r"\('LABEL_2', 'good'\)"),
-        (3, {"LABEL_2": 1.0}, r"got {'LABEL_2': 1.0}.*add scorers"),
-        (3, {"LABEL_0": -1.0, "LABEL_2": 1.0}, "add scorers"),
-        (3, {"LABEL_0", "LABEL_2"}, "positive, negative"),
-        (3, 1.0, r"positive, negative.*got 1\.0"),
-        (3, ("LABEL_2", 1.0), r"different.*got \('LABEL_2', 1\.0\)"),
-        (1, {"LABEL_0": 1.0}, "add scorers"),
+        (1, (1, 0)),
+        (3, None),
+        (3, (2, 3)),
+        (3, (2, 2)),
+        (3, ("LABEL_2", "good")),
+        (3, {"LABEL_2": 1.0}),
+        (3, {"LABEL_0", "LABEL_2"}),
+        (3, 1.0),
+        (3, ("LABEL_2", 1.0)),
     ],
 )
-def test_labels_that_do_not_fit_the_head(classes, labels, message):
-    with pytest.raises(ScorerError, match=message):
+def test_labels_that_do_not_fit_the_head(classes, labels):
+    with pytest.raises(ScorerError, match=f"got {re.escape(repr(labels))}; pass labels="):
         RewardModel(make_classifier(classes), labels=labels)
 
 
 def test_from_pretrained_scores_as_the_model_that_was_saved(stored, tokenizer, classifier):
-    scorer = RewardModel.from_pretrained(stored(), batch_size=3, device="cpu")
+    scorer = RewardModel.from_pretrained(stored, batch_size=3, device="cpu")
     episodes = random_episodes(7)
     np.testing.assert_allclose(
         scorer.score(episodes).values, RewardModel(classifier).score(episodes).values, atol=1e-6
@@ -156,26 +125,6 @@ def test_a_language_model_is_refused(tmp_path, classifier):
     GPT2LMHeadModel(classifier.config).save_pretrained(tmp_path / "lm")
     with pytest.raises(ScorerError, match=r"lm holds.*score\.weight.*random"):
         RewardModel.from_pretrained(tmp_path / "lm")
-
-
-def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(ScorerError, match=r"no folder.*nowhere'"):
-        RewardModel.from_pretrained(tmp_path / "nowhere")
-
-
-def test_a_bidirectional_classifier_needs_its_tokenizer():
-    config = BertConfig(
-        vocab_size=20,
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        intermediate_size=8,
-    )
-    with pytest.raises(ScorerError, match=r"BertForSequenceClassification.*tokenizer"):
-        RewardModel(BertForSequenceClassification(config))
-
-
-def test_a_language_model_has_no_score_head(classifier):
     with pytest.raises(ScorerError, match=r"GPT2LMHeadModel.*head"):
         RewardModel(GPT2LMHeadModel(classifier.config))
 
@@ -183,7 +132,6 @@ def test_a_language_model_has_no_score_head(classifier):
 @pytest.mark.parametrize(
     ("episode", "error", "message"),
     [
-        (make_episode(response_ids=[]), ScorerError, "0.*response_ids"),
         (make_episode([3] * 60, [4] * 5), ScorerError, "65.*64.*max_pro"),
         (make_episode([3], [99]), TokenizerError, r"3 to 99.*vocabulary of 23"),
         (make_episode([-1], [9]), TokenizerError, "ids from -1 to 9"),
@@ -197,13 +145,11 @@ def test_episodes_that_cannot_be_scored(classifier, episode, error, message):
 def test_bad_options(classifier):
     with pytest.raises(ScorerError, match=r"batch_size.*>= 1, got 0"):
         RewardModel(classifier, batch_size=0)
-    with pytest.raises(ScorerError, match=r"padding_side.*got 'both'"):
-        RewardModel(classifier, padding_side="both")
     with pytest.raises(ScorerError, match=r"'relevance'.*'attention'"):
         RewardModel(classifier).score(random_episodes(1), attribution="relevance")
 
 
-def test_bind_refuses_another_vocabulary(stored, tokenizer):
+def test_bind_refuses_another_vocabulary(tokenizer):
     small = RewardModel(make_classifier(vocab_size=len(WORDS) - 1))
     with pytest.raises(TokenizerError, match=r"23 ids.*22"):
         small.bind(tokenizer)
@@ -214,7 +160,7 @@ def test_bind_refuses_another_vocabulary(stored, tokenizer):
 def test_bind_reads_texts_where_the_tokenizers_differ(stored, tokenizer):
     other = copy.deepcopy(tokenizer)
     other.add_tokens(["new"])
-    scorer = RewardModel.from_pretrained(stored())
+    scorer = RewardModel.from_pretrained(stored)
     bound = scorer.bind(other)
     assert bound is not scorer
     assert bound.reads_text

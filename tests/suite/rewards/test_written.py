@@ -13,7 +13,6 @@ from tokengym.rewards import (
     Credit,
     CreditReward,
     FunctionScorer,
-    PartnerScore,
     Probe,
     Scorer,
     ScorerError,
@@ -22,7 +21,6 @@ from tokengym.rewards import (
 )
 from tokengym.rewards.credits import Uniform
 from tokengym.rewards.credits.base import REWARDS
-from tokengym.rewards.maths.signed_parts import shift_reply_credit
 from tokengym.rewards.registry import make_reward
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers import find_scorer
@@ -80,21 +78,14 @@ def test_uniform_pays_the_written_tokens_alone():
     assert all_paid.token_rewards.tolist() == pytest.approx([1.2] * 5)
 
 
-def test_what_a_reply_is_given_belongs_to_the_step_that_appended_it():
+@pytest.mark.parametrize("reads_turns", [False, True])
+def test_what_a_reply_is_given_belongs_to_the_step_that_appended_it(reads_turns):
     rule = Given()
+    rule.reads_turns = reads_turns
     (paid,) = Reward(Attributed(lambda prompt, response: 0.0), rule).evaluate([talk()])
     assert paid.token_rewards.tolist() == [1.0, 14.0, 0.0, 0.0, 16.0]
-    assert rule.seen.response_ids == (3, 1, 1)
-
-
-def test_rules_that_read_turns_see_them():
-    class Reads(Given):
-        reads_turns = True
-
-    rule = Reads()
-    (paid,) = Reward(Attributed(lambda prompt, response: 0.0), rule).evaluate([talk()])
-    assert paid.token_rewards.tolist() == [1.0, 14.0, 0.0, 0.0, 16.0]
-    assert rule.seen.turns == talk().turns
+    assert rule.seen.response_ids == ((3, 1, 6, 7, 1) if reads_turns else (3, 1, 1))
+    assert rule.seen.turns == (talk().turns if reads_turns else ())
 
 
 def test_segments_are_of_written_tokens_and_end_with_the_reply():
@@ -119,14 +110,11 @@ def test_segments_are_of_written_tokens_and_end_with_the_reply():
     ("of", "expected"), [("sum", [0, 0, 0.25, 0.75]), ("last", [0, 0, 0.25, 0.5])]
 )
 def test_a_partner_has_given_a_beginning_the_scores_of_its_turns(of, expected):
-    probe = Probe(PartnerScore(of))
+    scorer = find_scorer(f"partner:of={of}")
+    assert scorer.score([talk()]).values.tolist() == expected[-1:]
+    probe = Probe(scorer)
     texts = [probe.restrict(talk(), range(size)) for size in (0, 1, 2, 5)]
     assert probe.values(texts).tolist() == expected
-
-
-def test_values_are_moved_to_the_turn_before():
-    written = np.array([1, 0, 1, 1, 0, 0], np.int8)
-    assert shift_reply_credit(np.arange(6.0), written).tolist() == [1.0, 0.0, 2.0, 12.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -154,12 +142,6 @@ def test_batch_and_single_are_paid_the_same(make_env, make_envs, rule):
         np.testing.assert_array_equal(native[1], sync[1])
         if "token_rewards" in native[4]:
             np.testing.assert_array_equal(native[4]["token_rewards"], sync[4]["token_rewards"])
-
-
-@pytest.mark.parametrize(("of", "score"), [("sum", 0.75), ("last", 0.5)])
-def test_the_partners_scores(of, score):
-    scorer = find_scorer(f"partner:of={of}")
-    assert scorer.score([talk()]).values.tolist() == [score]
 
 
 def test_a_partner_that_never_scored():
@@ -238,26 +220,3 @@ def test_every_rule_pays_all_of_the_score_to_the_policy(rule):
             assert not tokens[written == 0].any()
             paid[row] = 0.0
     assert ended > 12
-
-
-def test_registered_tasks_take_a_partner():
-    """A bundled reward model reads the whole conversation; abc pays the policy's tokens."""
-    env = gymnasium.make(
-        "tokengym/MovieReview-v0",
-        reward="abc",
-        partner=lambda conversation, metadata, rng: Reply("and why ?", score=1.0),
-        max_turns=3,
-        max_turn_tokens=5,
-        max_new_tokens=40,
-    )
-    _, info = env.reset(seed=0)
-    rng = np.random.default_rng(0)
-    over = False
-    while not over:
-        _, reward, *flags, info = env.step(rng.choice(np.flatnonzero(info["action_mask"])))
-        over = any(flags)
-    assert len(info["turns"]) == 6
-    assert not info["token_rewards"][info["written"] == 0].any()
-    assert np.count_nonzero(info["token_rewards"][info["written"] == 1]) > 5
-    assert float(info["token_rewards"].sum()) == pytest.approx(info["score"], rel=1e-5)
-    assert reward == info["score"]

