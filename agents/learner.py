@@ -177,7 +177,7 @@ def _as_learner(name: str, made: Any) -> Learner:
         return Learner(
             name=name,
             summary=summary,
-            settings=imported("tokengym.agents.sb3.settings:settings_of")(made),
+            settings=imported("tokengym.agents.sb3.making:settings_of")(made),
             updates=partial(_call, "tokengym.agents.sb3.training:updates", name=name, made=made),
             check=partial(_call, "tokengym.agents.sb3.making:check_makes", name=name, made=made),
             uses_credit=True,

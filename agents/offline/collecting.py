@@ -6,7 +6,7 @@ DPO and SFT learn from data that is given, or collected once from the policy.
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,16 +15,12 @@ from transformers import TrainerCallback
 from tokengym.agents.contract import TrainingRun, Update
 from tokengym.agents.losses.ranking import best_against_worst, best_of
 from tokengym.agents.offline.dpo import DPO
-from tokengym.agents.offline.own import ids_of, read_own, text_encoding
+from tokengym.agents.offline.own import read_own, text_encoding
 from tokengym.agents.offline.policies import encoding_for, make_policy
-from tokengym.agents.offline.settings import Candidates, Sampling
+from tokengym.agents.offline.settings import Candidates, DPOSettings, Sampling
 from tokengym.agents.offline.sft import SFT
-from tokengym.agents.offline.trainer import AfterEpoch, OfflineTrainer, warn_of_skipped
-from tokengym.agents.rollouts.given import (
-    GivenPrompts,
-    PromptChoice,
-    at_temperature,
-)
+from tokengym.agents.offline.trainer import AfterEpoch, OfflineTrainer
+from tokengym.agents.rollouts.given import GivenPrompts, PromptChoice, at_temperature
 from tokengym.agents.rollouts.layers import check_scored_alone
 from tokengym.agents.rollouts.playing import Agent, as_sampler
 from tokengym.agents.rollouts.rounds import Environments, RoundReward, environment_attribute
@@ -151,15 +147,13 @@ class ResponseCollector:
             return []
         scores = self.scorer.score_groups(groups)
         scores.check(flat, self.scorer.name)
-        scored = iter(
-            [
-                replace(
-                    episode,
-                    score=float(scores.values[i]),
-                    score_parts={name: float(part[i]) for name, part in scores.parts.items()},
-                )
-                for i, episode in enumerate(flat)
-            ]
+        scored = (
+            replace(
+                episode,
+                score=float(scores.values[i]),
+                score_parts={name: float(part[i]) for name, part in scores.parts.items()},
+            )
+            for i, episode in enumerate(flat)
         )
         return [tuple(next(scored) for _ in group) for group in groups]
 
@@ -231,16 +225,18 @@ def best_rows(
             length_penalty=sampling.length_penalty,
         )
         best.append((group[best_index],))
-    return response_rows(best, prompts)
+    return response_rows(best, sampling, prompts)
 
 
-def response_rows(groups: Sequence[Group], prompts: Sequence[PromptChoice]) -> list[Row]:
-    """Return one row per response: text, ids and score.
+def response_rows(
+    groups: Sequence[Group], sampling: Candidates, prompts: Sequence[PromptChoice]
+) -> list[Row]:
+    """Return one row per response, all of them; see `best_rows`.
 
-    Args:
-        groups: Scored responses to each prompt.
-        prompts: (groups,) the prompt of each group; a prompt id is kept.
+    Returns:
+        Rows with the columns of `tokengym.rewards.pairs.store.RESPONSE_COLUMNS`.
     """
+    del sampling
     _check_written([episode for group in groups for episode in group])
     return [
         {
@@ -272,11 +268,7 @@ class Kept:
 KEPT = {
     "pairs": Kept(rows=pair_rows, dataset=pairs_dataset, score="chosen_score"),
     "best": Kept(rows=best_rows, dataset=responses_dataset, score="score"),
-    "all": Kept(
-        rows=lambda groups, sampling, prompts: response_rows(groups, prompts),
-        dataset=responses_dataset,
-        score="score",
-    ),
+    "all": Kept(rows=response_rows, dataset=responses_dataset, score="score"),
 }
 """Data by name: the best response against the worst, for `DPO`; the best, or all, for `SFT`."""
 
@@ -327,25 +319,16 @@ def _score(episode: Episode) -> float:
     return episode.score
 
 
-Trained = TypeVar("Trained", bound=OfflineTrainer)
-
-
-def dpo_updates(run: TrainingRun) -> Iterator[Update]:
-    """Train `DPO` on pairs."""
-    return _updates(run, DPO, loss=run.settings.loss)
-
-
-def sft_updates(run: TrainingRun) -> Iterator[Update]:
-    """Train `SFT` on responses."""
-    return _updates(run, SFT)
-
-
-def _updates(run: TrainingRun, trainer: type[Trained], **arguments: Any) -> Iterator[Update]:
-    """Train on data, given or collected from the policy; yield before that.
+def updates(run: TrainingRun) -> Iterator[Update]:
+    """Train `DPO` or `SFT` on data, given or collected from the policy; yield before that.
 
     The run follows each epoch by a callback, since the Trainer's loop cannot be left.
     """
     settings, envs = run.settings, run.make_envs(1)
+    trainer: type[OfflineTrainer] = SFT
+    arguments: dict[str, Any] = {}
+    if isinstance(settings, DPOSettings):
+        trainer, arguments = DPO, {"loss": settings.loss}
     policy = make_policy(envs, **run.policy_kwargs(), seed=run.seed, device=run.training.device)
     yield Update(step=0, tokens=0, agent=policy)
     data: Any = settings.pairs
@@ -362,18 +345,16 @@ def _updates(run: TrainingRun, trainer: type[Trained], **arguments: Any) -> Iter
                 settings.pairs,
             )
         else:
-            warn_of_skipped(own.train, own.held_out)
-            data, held_out = (ids_of(side, trainer.columns) for side in (own.train, own.held_out))
-            encoding = replace(encoding, prompt_column=None)
+            data, held_out = own.train, own.held_out
     if data is None:
         source = _Collected(run, envs, policy, KEPT[trainer.learns_from])
-        data = source.rows(settings.num_prompts)
+        data = source.train()
         sampled = source.collector.num_tokens
         if held_out is None:
             with run.untimed():
-                held_out = source.held_out_rows()
+                held_out = source.held_out()
     build: Any = trainer
-    agent: Trained = build(
+    agent = build(
         policy,
         data,
         **{trainer.held_out: held_out},
@@ -417,28 +398,25 @@ class _Collected:
         self.collector = ResponseCollector(envs, sampling=self.settings.sampling, max_rows=256)
         self.seeds = np.random.SeedSequence(run.seed).generate_state(3).tolist()
 
-    def rows(self, count: int) -> "Dataset":
-        """Return the data of that many prompts."""
-        prompts = self._prompts(count)
-        groups = self.collector.collect(self.policy, prompts, seed=self.seeds[1])
-        return self.kept.dataset(self.kept.rows(groups, self.settings.sampling, prompts))
+    def train(self) -> "Dataset":
+        """Return the data to learn from."""
+        return self.kept.dataset(self._rows(0, self.settings.num_prompts, self.seeds[1]))
 
-    def held_out_rows(self) -> "Dataset | None":
+    def held_out(self) -> "Dataset | None":
         """Return the data of further prompts, as far as there are some; None if there are none."""
-        settings, num_prompts = self.settings, len(self.collector.prompts)
-        count = settings.num_eval_prompts
+        used, count = self.settings.num_prompts, self.settings.num_eval_prompts
         if count is None:
-            count = settings.num_prompts // 8
-        prompts = self._prompts(
-            min(count, num_prompts - settings.num_prompts), settings.num_prompts
-        )
-        groups = self.collector.collect(self.policy, prompts, seed=self.seeds[2])
-        rows = self.kept.rows(groups, settings.sampling, prompts)
+            count = used // 8
+        count = min(count, len(self.collector.prompts) - used)
+        rows = self._rows(used, max(count, 0), self.seeds[2])
         return self.kept.dataset(rows) if rows else None
 
-    def _prompts(self, count: int, skip: int = 0) -> list[int]:
+    def _rows(self, skip: int, count: int, seed: int) -> list[Row]:
+        """Return the rows of so many prompts, after as many as are skipped."""
         num_prompts = len(self.collector.prompts)
-        return prompt_order(num_prompts, max(count, 0), seed=self.seeds[0], skip=skip)
+        prompts = prompt_order(num_prompts, count, seed=self.seeds[0], skip=skip)
+        groups = self.collector.collect(self.policy, prompts, seed=seed)
+        return self.kept.rows(groups, self.settings.sampling, prompts)
 
 
 class _Log(TrainerCallback):

@@ -16,7 +16,7 @@ DPO_LEARNER = register_learner(
         name="dpo",
         summary="direct preference optimisation on pairs, given or collected from the policy",
         settings=DPOSettings,
-        updates="tokengym.agents.offline.collecting:dpo_updates",
+        updates="tokengym.agents.offline.collecting:updates",
         steps_setting="num_train_epochs",
         prompts_setting="num_prompts",
         logged=logged(PAIR_FIGURES),
@@ -28,7 +28,6 @@ register_learner(
         name="sft",
         summary="supervised fine-tuning on responses, given or the best of the policy's own",
         settings=SFTSettings,
-        updates="tokengym.agents.offline.collecting:sft_updates",
         logged=logged(TEXT_FIGURES),
     )
 )

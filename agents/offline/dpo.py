@@ -1,31 +1,34 @@
 """Direct preference optimisation and its family, on `transformers.Trainer`."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers.trainer_utils import TrainOutput
 
 from tokengym.agents.losses import dpo_loss
 from tokengym.agents.offline.policies import Source
-from tokengym.agents.offline.scoring import REFERENCE, reference_log_probs
+from tokengym.agents.offline.scoring import INPUTS, REFERENCE
 from tokengym.agents.offline.settings import PAIR_FIGURES, PreferenceLoss
 from tokengym.agents.offline.trainer import OfflineOptions, OfflineTrainer
+from tokengym.agents.policy.sequences import Sequences
 from tokengym.base.settings import accepts_settings, from_keywords, names_of
-from tokengym.rewards.pairs.encode import encode_pairs
+from tokengym.rewards.pairs.encode import EncodedTexts, encode_pairs
 from tokengym.rewards.pairs.read import TableSource
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from typing_extensions import Unpack
 
     from tokengym.agents.keywords import DPOKeywords
 
 
-@dataclass(frozen=True, kw_only=True)
-class PairLogProbs:
-    """Input of a loss, each (batch,); log-probabilities are sums over a response, nats."""
+class PairLogProbs(NamedTuple):
+    """Input of a loss, each (pairs,); log-probabilities are sums over a response, nats."""
 
     policy_chosen: Tensor
     policy_rejected: Tensor
@@ -33,9 +36,9 @@ class PairLogProbs:
     """Response tokens of y_w."""
     rejected_lengths: Tensor
     """Response tokens of y_l."""
-    ref_chosen: Tensor | None = None
+    ref_chosen: Tensor | None
     """None: the loss needs no reference."""
-    ref_rejected: Tensor | None = None
+    ref_rejected: Tensor | None
 
 
 class DPO(OfflineTrainer):
@@ -70,18 +73,10 @@ class DPO(OfflineTrainer):
 
     metric_names = PAIR_FIGURES
 
-    stored_settings: ClassVar[Mapping[str, Any]] = {
-        **OfflineTrainer.stored_settings,
-        "loss": dict,
-    }
-    defaults: ClassVar[Mapping[str, Any]] = {
-        "learning_rate": 5e-7,
-        "lr_scheduler_type": "cosine",
-        "num_train_epochs": 1,
-        "per_device_train_batch_size": 16,
-    }
-    """Rate and schedule: RLHF Workflow, Dong et al. 2024, arXiv:2405.07863, for 8B parameters. Tiny
-    models and adapters want rates of 1e-5 to 1e-3."""
+    stored_settings: ClassVar[Mapping[str, Any]] = {**OfflineTrainer.stored_settings, "loss": dict}
+    default_rate = 5e-7
+    """As its cosine schedule: RLHF Workflow, Dong et al. 2024, arXiv:2405.07863, for 8B parameters.
+    Tiny models and adapters want rates of 1e-5 to 1e-3."""
     encode = staticmethod(encode_pairs)
     columns: ClassVar[tuple[str, ...]] = ("chosen_ids", "rejected_ids")
     learns_from = "pairs"
@@ -91,9 +86,9 @@ class DPO(OfflineTrainer):
     def __init__(
         self,
         envs_or_model: Source,
-        pairs: TableSource | None = None,
+        pairs: TableSource | EncodedTexts | None = None,
         *,
-        eval_pairs: TableSource | None = None,
+        eval_pairs: TableSource | EncodedTexts | None = None,
         loss: PreferenceLoss | None = None,
         precompute_ref_log_probs: bool = False,
         **keywords: "Unpack[DPOKeywords]",
@@ -124,73 +119,68 @@ class DPO(OfflineTrainer):
 
     def log_probs(self, inputs: Mapping[str, Tensor], model: nn.Module) -> PairLogProbs:
         """Return what the loss reads of a batch, by one call of the model."""
-        sums, reference = model(  # (2 * pairs,): all chosen responses, then all rejected ones
-            inputs["input_ids"],
-            inputs["prompt_lengths"],
-            inputs["response_lengths"],
-            with_reference=self._asks_reference,
-        )
+        texts = (inputs[name] for name in INPUTS)
+        # (2 * pairs,): all chosen responses, then all rejected ones
+        sums, reference = model(*texts, with_reference=self._asks_reference)
         if self._precomputes:
             reference = inputs["ref_log_probs"].flatten()
-        chosen, rejected = sums.chunk(2)
-        lengths = inputs["response_lengths"].chunk(2)
         references = (None, None) if reference is None else reference.chunk(2)
-        return PairLogProbs(
-            policy_chosen=chosen,
-            policy_rejected=rejected,
-            chosen_lengths=lengths[0],
-            rejected_lengths=lengths[1],
-            ref_chosen=references[0],
-            ref_rejected=references[1],
-        )
+        return PairLogProbs(*sums.chunk(2), *inputs["response_lengths"].chunk(2), *references)
 
     def losses(self, inputs: Mapping[str, Tensor], model: nn.Module) -> tuple[Tensor, Tensor]:
         """Return the loss of each pair, (pairs,), and the sums of `metric_names`."""
         pairs = self.log_probs(inputs, model)
-        policy_chosen, policy_rejected = pairs.policy_chosen, pairs.policy_rejected
         with torch.no_grad():
-            chosen, rejected = policy_chosen, policy_rejected
+            chosen, rejected = policies = pairs.policy_chosen, pairs.policy_rejected
             # A loss without a reference has a uniform one, whose log-probabilities are a constant
             # that TRL's CPO and ORPO log as 0 too.
             if pairs.ref_chosen is not None and pairs.ref_rejected is not None:
                 chosen, rejected = chosen - pairs.ref_chosen, rejected - pairs.ref_rejected
             chosen, rejected = self.loss.beta * chosen, self.loss.beta * rejected
-            right = (chosen > rejected).float()
-            logged = chosen, rejected, chosen - rejected, right, policy_chosen, policy_rejected
+            logged = (chosen, rejected, chosen - rejected, (chosen > rejected).float(), *policies)
             sums = torch.stack([values.sum() for values in logged])
-        return dpo_loss(**vars(pairs), **self.loss.arguments()), sums
+        return dpo_loss(**pairs._asdict(), **self.loss.arguments()), sums
 
     # --- the reference ----------------------------------------------------------------------------
 
-    def train(
-        self,
-        resume_from_checkpoint: str | bool | None = None,
-        trial: Any = None,
-        ignore_keys_for_eval: list[str] | None = None,
-    ) -> TrainOutput:
+    def train(self, *arguments: Any, **named: Any) -> TrainOutput:
         """Learn; see `OfflineTrainer.train`."""
         idle = self.policy.reference if self._precomputes else None
         learning = {id(p) for p in self.policy.language_model.parameters()}
         if idle is None or not learning.isdisjoint(id(p) for p in idle.parameters()):
-            return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+            return super().train(*arguments, **named)
         idle.to("cpu")
         try:
-            return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+            return super().train(*arguments, **named)
         finally:
             idle.to(self.args.device)
 
     def _precompute(self) -> None:
         """Give every pair its log-probabilities under the reference."""
-        scorer: Any = self.model
         for name in ("train_dataset", "eval_dataset"):
             if (dataset := getattr(self, name)) is not None:
-                log_probs = reference_log_probs(
-                    scorer,
-                    dataset,
-                    self.collate,
-                    batch_size=self.args.per_device_train_batch_size,
-                    accelerator=self.accelerator,
-                )
+                log_probs = self._reference_log_probs(dataset)
                 for column, sums in zip(REFERENCE, log_probs.T, strict=True):
                     dataset = dataset.add_column(column, sums.tolist())
                 setattr(self, name, dataset)
+
+    @torch.no_grad()
+    def _reference_log_probs(self, dataset: "Dataset") -> NDArray[np.float32]:
+        """Return those of chosen and rejected responses, (pairs, 2), nats.
+
+        Each process scores a share of the pairs, similar lengths together.
+        """
+        scorer: Any = self.model
+        accelerator, size = self.accelerator, self.args.per_device_train_batch_size
+        order = np.argsort(dataset["length"], kind="stable")
+        mine = order[accelerator.process_index :: accelerator.num_processes]
+        sums = torch.zeros(len(dataset), 2, dtype=torch.float32, device=accelerator.device)
+        for start in range(0, len(mine), size):
+            rows = mine[start : start + size]
+            batch = self.collate([dataset[int(row)] for row in rows])
+            inputs = {name: batch[name].to(accelerator.device) for name in INPUTS}
+            (both,) = scorer.response_sums(Sequences(**inputs), reference=True)  # (2 * rows,)
+            sums[torch.from_numpy(rows).to(sums.device)] = both.view(2, -1).T  # chosen come first
+        total: Any = accelerator.reduce(sums, "sum")  # each row is one process's, 0 at the others
+        log_probs: NDArray[np.float32] = total.cpu().numpy()
+        return log_probs

@@ -1,7 +1,7 @@
 """Prompts of given pairs: a part is held out of learning, and the policy is measured on them."""
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +24,8 @@ if TYPE_CHECKING:
 
 HELD_OUT = 0.1
 """Share of the distinct prompts that are held out."""
-_NO_METADATA = frozenset(
-    name + ids
-    for name in ("prompt", "chosen", "rejected", "completion", "response")
-    for ids in ("", "_ids")
-)
+_TEXTS = ("prompt", "chosen", "rejected", "completion", "response")
+_NO_METADATA = {*_TEXTS, *(f"{name}_ids" for name in _TEXTS)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +44,13 @@ class OwnTexts:
     @property
     def longest_prompt(self) -> int:
         """Most tokens of a prompt."""
-        return max(len(row.prompt) for side in (self.train, self.held_out) for row in side.rows)
+        return max(len(row.prompt) for row in (*self.train.rows, *self.held_out.rows))
 
     @property
     def longest_response(self) -> int:
         """Most tokens of a response, EOS included."""
-        sides = (self.train, self.held_out)
-        return max(len(ids) for side in sides for row in side.rows for ids in row.responses)
+        rows = (*self.train.rows, *self.held_out.rows)
+        return max(len(ids) for row in rows for ids in row.responses)
 
 
 def text_encoding(settings: SFTSettings, **how: Any) -> TextEncoding:
@@ -117,7 +114,19 @@ def read_own(
             )
         held_out, held_prompts = other
         held = {_key(prompt) for prompt in held_prompts.values()}
-        skipped = [*texts.skipped, *_overlap(texts, prompts, held)]
+        skipped = [
+            *texts.skipped,
+            *(
+                SkippedRow(
+                    row=n,
+                    kind="with prompts of eval_pairs",
+                    reason=f"row {n} of the data has the prompt {prompt.text[:40]!r}, which "
+                    "eval_pairs holds out",
+                )
+                for n, prompt in prompts.items()
+                if _key(prompt) in held
+            ),
+        ]
     learned = [row for row in texts.rows if _key(prompts[row.row]) not in held]
     train = EncodedTexts(rows=tuple(learned), skipped=tuple(skipped))
     if not learned:
@@ -133,30 +142,13 @@ def read_own(
     )
 
 
-def _overlap(
-    texts: EncodedTexts, prompts: Mapping[int, Prompt], held: Collection[str]
-) -> list[SkippedRow]:
-    """Return the rows whose prompts are held out in another file, as rows that are left out."""
-    return [
-        SkippedRow(
-            row=row.row,
-            kind="with prompts of eval_pairs",
-            reason=f"row {row.row} of the data has the prompt {prompts[row.row].text[:40]!r}, "
-            "which eval_pairs holds out",
-        )
-        for row in texts.rows
-        if _key(prompts[row.row]) in held
-    ]
-
-
 def _key(prompt: Prompt) -> str:
     """Return what two prompts that read the same share."""
     return repr((prompt.text, prompt.messages))
 
 
-def _distinct(prompts: Any) -> PromptSet:
-    """Return the prompts, each once."""
-    return PromptSet({(prompt.text, prompt.messages): prompt for prompt in prompts}.values())
+def _distinct(prompts: Iterable[Prompt]) -> PromptSet:
+    return PromptSet({_key(prompt): prompt for prompt in prompts}.values())
 
 
 def _said(row: Example[Any], told: Mapping[str, Any]) -> Any:
@@ -176,11 +168,3 @@ def _prompt(row: Example[Any], told: Mapping[str, Any], encoding: TextEncoding) 
     if isinstance(prompt, Chat):
         return Prompt.from_messages(prompt, reference=reference, metadata=columns)
     return Prompt(prompt, reference=reference, metadata=columns)
-
-
-def ids_of(encoded: EncodedTexts, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Return encoded texts as rows of ids, which learners take as they are."""
-    return [
-        {"prompt_ids": row.prompt, **dict(zip(columns, row.responses, strict=True))}
-        for row in encoded.rows
-    ]

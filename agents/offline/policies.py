@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
-from safetensors.torch import load_file
+from safetensors.torch import load_model
 from stable_baselines3.common.vec_env import VecEnv
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -37,7 +37,6 @@ from tokengym.rewards.pairs.encode import TextEncoding
 if TYPE_CHECKING:
     from peft import LoraConfig
 
-
 Model: TypeAlias = str | Path | PreTrainedModel
 """A model's path, its name, or the model."""
 Source: TypeAlias = Environments | Model | CausalLMPolicy
@@ -47,10 +46,12 @@ Source: TypeAlias = Environments | Model | CausalLMPolicy
 def find_tokenizer(
     source: Source, tokenizer: PreTrainedTokenizerBase | None
 ) -> PreTrainedTokenizerBase:
-    """Return the tokenizer that belongs to what learns."""
-    if tokenizer is None and _is_environment(source):
+    """Return the tokenizer that was given, or the one that belongs to what learns."""
+    if tokenizer is not None:
+        return tokenizer
+    if _is_environment(source):
         tokenizer = environment_attribute(source, "tokenizer")
-    elif tokenizer is None and isinstance(source, str | Path):
+    elif isinstance(source, str | Path):
         tokenizer = load_tokenizer(source)
     if tokenizer is None:
         raise TokenizerError(
@@ -171,7 +172,6 @@ def encoding_for(source: object, encoding: TextEncoding | None) -> TextEncoding:
 
 
 def _is_environment(source: object) -> TypeGuard[Environments]:
-    """Say whether it is a Gymnasium or Stable-Baselines3 environment."""
     return isinstance(source, VectorEnv | gym.Env | VecEnv)
 
 
@@ -226,13 +226,9 @@ def write_weights(
     stored: Any = language_model.adapters or language_model.model
     weights = None
     if gathered is not None:
-        name = "model" if language_model.adapters is None else "adapters"
-        inside = f"language_model.{name}."
-        weights = {
-            name.removeprefix(inside): value
-            for name, value in gathered.items()
-            if name.startswith(inside)
-        }
+        inside = f"language_model.{'model' if language_model.adapters is None else 'adapters'}."
+        names = {name.removeprefix(inside): name for name in gathered if name.startswith(inside)}
+        weights = {inner: gathered[name] for inner, name in names.items()}
     with quiet():
         stored.save_pretrained(str(folder), state_dict=weights)
 
@@ -246,13 +242,9 @@ def load_weights(policy: CausalLMPolicy, folder: Path) -> None:
     if adapters is not None:
         load_adapters(adapters, folder)
         return
-    weights = load_file(folder / name)
-    keys = policy.language_model.model.load_state_dict(weights, strict=False)
-    policy.language_model.model.tie_weights()
-    tied = getattr(policy.language_model.model, "all_tied_weights_keys", None) or ()
-    missing = [name for name in keys.missing_keys if name not in tied]  # others hold those
-    if missing or keys.unexpected_keys:
+    try:
+        load_model(policy.language_model.model, folder / name)
+    except RuntimeError as error:
         raise CheckpointError(
-            f"{folder / name} is of another model ({(missing + keys.unexpected_keys)[0]!r} does "
-            "not fit); resume with the model that wrote it"
-        )
+            f"{folder / name} is of another model; resume with the one that wrote it"
+        ) from error

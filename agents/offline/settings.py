@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from math import inf
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from tokengym.base.errors import SettingsError
 from tokengym.base.settings import check_choice, check_count, check_number
+from tokengym.envs.prompts.tables import OnError
 from tokengym.envs.settings import Overlong
 
 if TYPE_CHECKING:
     from tokengym.agents.losses.preference import PreferenceFormula
-
 
 PAIR_FIGURES = (
     "rewards/chosen",
@@ -62,9 +62,9 @@ class PreferenceLoss:
     """DPOP's penalty; 5 to 500 in arXiv:2402.13228."""
 
     def __post_init__(self) -> None:
-        check_number(self, "beta", above=0.0, hint="0.1 is usual")
-        check_number(self, "gamma", "nll_coef", "dpop_coef", least=0.0, hint="0 turns it off")
-        check_number(self, "beta", "gamma", "nll_coef", "dpop_coef", finite=True, hint="lower it")
+        check_number(self, "beta", above=0.0, finite=True, hint="0.1 is usual")
+        others = ("gamma", "nll_coef", "dpop_coef")
+        check_number(self, *others, least=0.0, finite=True, hint="0 turns it off")
         chosen = vars(self)
         changed = {f.name: chosen[f.name] for f in fields(self) if chosen[f.name] != f.default}
         if changed:  # the defaults need no check, and settings load no torch
@@ -107,8 +107,7 @@ class Tuning:
     """Schedule of the learning rate, one of ``transformers``."""
 
     def __post_init__(self) -> None:
-        check_number(self, "learning_rate", "num_train_epochs", above=0.0)
-        check_number(self, "learning_rate", "num_train_epochs", finite=True, hint="lower it")
+        check_number(self, "learning_rate", "num_train_epochs", above=0.0, finite=True)
         check_count(self, "batch_size", "micro_batch_size")
         batch, micro = self.batch_size, self.micro_batch_size
         if batch > micro and batch % micro:  # whole forward passes are accumulated
@@ -156,19 +155,18 @@ class Candidates:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "temperatures", tuple(self.temperatures))
-        if self.n < 1 or not self.temperatures or self.n % len(self.temperatures):
-            raise ValueError(
-                f"n must be a positive multiple of the number of temperatures, got n={self.n} and "
+        check_count(self, "n")
+        if not self.temperatures or self.n % len(self.temperatures):
+            raise SettingsError(
+                f"n must be a multiple of the number of temperatures, got n={self.n} and "
                 f"temperatures={self.temperatures}; 8 responses at (1.0, 0.7) are usual"
             )
-        check_count(self, "n")
         for temperature in self.temperatures:
             if temperature is not None and not 0.0 < temperature < inf:
-                raise ValueError(
-                    f"temperatures must be > 0, got {temperature}; take a finite one, or None"
+                raise SettingsError(
+                    f"temperatures must be > 0 and finite, or None, got {temperature}"
                 )
-        check_number(self, "length_penalty", least=0.0, hint="0 leaves it out")
-        check_number(self, "length_penalty", finite=True, hint="0 leaves it out")
+        check_number(self, "length_penalty", least=0.0, finite=True, hint="0 leaves it out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,19 +182,11 @@ class Sampling(Candidates):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number(self, "min_gap", least=0.0, hint="0 leaves it out")
-        check_number(self, "min_gap", finite=True, hint="0 leaves it out")
+        check_number(self, "min_gap", least=0.0, finite=True, hint="0 leaves it out")
 
     def check_for_pairs(self) -> None:
-        """Refuse a single response per prompt, of which no pair can be made.
-
-        Raises:
-            SettingsError: naming the number.
-        """
-        if self.n < 2:
-            raise SettingsError(
-                f"n must be at least 2 for a pair, got {self.n}; 8 responses are usual"
-            )
+        """Refuse a single response per prompt, of which no pair can be made."""
+        check_count(self, "n", least=2, hint="one response makes no pair, 8 is usual")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +208,7 @@ class SFTSettings:
     num_eval_prompts: int | None = None
     """Further prompts answered for such held-out data, where data is collected; None takes an
     eighth of ``num_prompts``. Their tokens are not counted, as those of evaluations are not."""
-    on_error: Literal["raise", "skip"] = "raise"
+    on_error: OnError = "raise"
     """Whether a row of that file that cannot be learned from stops the run, or is left out and
     counted."""
     overlong_rows: Overlong = "error"
@@ -234,24 +224,21 @@ class SFTSettings:
     def __post_init__(self) -> None:
         check_count(self, "num_prompts")
         check_count(self, "num_eval_prompts", least=0, optional=True)
-        if self.num_eval_prompts is not None and (self.pairs or self.eval_pairs):
-            raise SettingsError(
-                f"num_eval_prompts={self.num_eval_prompts} has no effect beside "
-                f"{'eval_pairs' if self.eval_pairs else 'pairs'}; pass held-out data as eval_pairs"
-            )
-        if self.pairs is None and (self.own_prompts or self.pairs_prompt_column):
-            name = "own_prompts" if self.own_prompts else "pairs_prompt_column"
-            raise SettingsError(
-                f"{name}={getattr(self, name)!r} has no effect on collected data; pass pairs"
-            )
-        check_choice(self, "on_error", ("raise", "skip"))
+        check_choice(self, "on_error", get_args(OnError))
         check_choice(self, "overlong_rows", get_args(Overlong))
-        given = {"on_error": self.on_error, "overlong_rows": self.overlong_rows}
-        for name, value in given.items():
-            if not (self.pairs or self.eval_pairs) and value not in ("raise", "error"):
-                raise SettingsError(
-                    f"{name}={value!r} has no effect on data that is collected; pass pairs"
-                )
+        has_files = bool(self.pairs or self.eval_pairs)
+        idle = {
+            "num_eval_prompts": has_files and self.num_eval_prompts is not None,
+            "own_prompts": self.pairs is None and self.own_prompts,
+            "pairs_prompt_column": self.pairs is None and self.pairs_prompt_column,
+            "on_error": not has_files and self.on_error != "raise",
+            "overlong_rows": not has_files and self.overlong_rows != "error",
+        }
+        for name in (name for name, is_idle in idle.items() if is_idle):
+            where = "beside pairs or eval_pairs; leave it out"
+            if name != "num_eval_prompts":
+                where = "on data that is collected; pass pairs"
+            raise SettingsError(f"{name}={getattr(self, name)!r} has no effect {where}")
 
 
 @dataclass(frozen=True, kw_only=True)

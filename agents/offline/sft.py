@@ -1,16 +1,17 @@
 """Supervised fine-tuning on responses, on `transformers.Trainer`."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from tokengym.agents.offline.policies import Source
+from tokengym.agents.offline.scoring import INPUTS
 from tokengym.agents.offline.settings import TEXT_FIGURES
 from tokengym.agents.offline.trainer import OfflineOptions, OfflineTrainer
 from tokengym.base.settings import accepts_settings, from_keywords
-from tokengym.rewards.pairs.encode import encode_responses
+from tokengym.rewards.pairs.encode import EncodedTexts, encode_responses
 from tokengym.rewards.pairs.read import TableSource
 
 if TYPE_CHECKING:
@@ -43,12 +44,7 @@ class SFT(OfflineTrainer):
 
     metric_names = TEXT_FIGURES
 
-    defaults: ClassVar[Mapping[str, Any]] = {
-        "learning_rate": 2e-5,
-        "lr_scheduler_type": "cosine",
-        "num_train_epochs": 1,
-        "per_device_train_batch_size": 16,
-    }
+    default_rate = 2e-5
     """As TRL's SFT, for models of some billion parameters; tiny ones and adapters want 1e-4 to
     1e-3."""
     encode = staticmethod(encode_responses)
@@ -61,9 +57,9 @@ class SFT(OfflineTrainer):
     def __init__(
         self,
         envs_or_model: Source,
-        texts: TableSource | None = None,
+        texts: TableSource | EncodedTexts | None = None,
         *,
-        eval_texts: TableSource | None = None,
+        eval_texts: TableSource | EncodedTexts | None = None,
         **keywords: "Unpack[SFTKeywords]",
     ) -> None:
         options = from_keywords(OfflineOptions, dict(keywords), owner="SFT")
@@ -73,10 +69,5 @@ class SFT(OfflineTrainer):
 
     def losses(self, inputs: Mapping[str, Tensor], model: nn.Module) -> tuple[Tensor, Tensor]:
         """Return the loss of each response, (texts,), and the sums of `metric_names`."""
-        log_probs, likeliest = model(
-            inputs["input_ids"],
-            inputs["prompt_lengths"],
-            inputs["response_lengths"],
-            with_likeliest=True,
-        )
+        log_probs, likeliest = model(*(inputs[name] for name in INPUTS), with_likeliest=True)
         return -log_probs, torch.stack([log_probs.detach().sum(), likeliest.sum()])

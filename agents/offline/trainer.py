@@ -5,7 +5,7 @@ import json
 import logging
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -35,7 +35,7 @@ from tokengym.agents.offline.policies import (
     read_models,
     write_weights,
 )
-from tokengym.agents.offline.scoring import INPUTS, REFERENCE, ResponseScorer
+from tokengym.agents.offline.scoring import REFERENCE, ResponseScorer
 from tokengym.agents.policy.policy import CausalLMPolicy, PlaysPolicy
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.policy.settings import Precision, Products
@@ -58,16 +58,18 @@ from tokengym.rewards.models.loading import longest_input
 from tokengym.rewards.pairs.encode import EncodedTexts, TextEncoding
 from tokengym.rewards.pairs.read import TableSource
 
-_QUIET: dict[str, Any] = {
+DEFAULTS: dict[str, Any] = {
+    "seed": 0,
+    "lr_scheduler_type": "cosine",
+    "num_train_epochs": 1,
+    "per_device_train_batch_size": 16,
+    "weight_decay": 0.0,
     "logging_steps": 10,
-    "save_strategy": "no",
     "report_to": [],
     "disable_tqdm": True,
-    "weight_decay": 0.0,
     "dataloader_pin_memory": torch.cuda.is_available(),  # without a GPU it only warns
 }
-
-
+"""The Trainer's arguments where the caller gives none."""
 NOT_HONOURED = {
     "label_smoothing_factor": "leave it out; DPO's losses have label_smoothing=",
     "neftune_noise_alpha": "leave it out: the policy that plays has no noise in its embeddings",
@@ -130,11 +132,9 @@ class OfflineOptions:
 
     def __post_init__(self) -> None:
         rates = ("learning_rate", "num_train_epochs")
-        check_number(self, *rates, least=0.0, optional=True)
-        check_number(self, *rates, finite=True, optional=True, hint="lower it")
-        check_count(
-            self, "per_device_train_batch_size", "gradient_accumulation_steps", optional=True
-        )
+        check_number(self, *rates, least=0.0, finite=True, optional=True)
+        counts = ("per_device_train_batch_size", "gradient_accumulation_steps")
+        check_count(self, *counts, optional=True)
 
 
 def arithmetic_of(policy: CausalLMPolicy) -> dict[str, str]:
@@ -142,61 +142,47 @@ def arithmetic_of(policy: CausalLMPolicy) -> dict[str, str]:
     return {name: getattr(policy.settings, name) for name in ARITHMETIC}
 
 
-def _check_honoured(args: TrainingArguments) -> None:
-    """Refuse arguments of the Trainer that would change nothing."""
-    for name, remedy in NOT_HONOURED.items():
-        if (value := getattr(args, name)) not in (None, 0.0):
-            raise SettingsError(f"{name}={value!r} of args has no effect here; {remedy}")
-
-
 def training_arguments(
-    options: OfflineOptions, *, defaults: Mapping[str, Any], scratch: str
+    options: OfflineOptions, *, learning_rate: float, scratch: str
 ) -> TrainingArguments:
     """Return the Trainer's arguments."""
     device = options.device
     if device == "auto" and options.args is None:
         device = auto_device()
     target = select_device(device)
-    forced = None if device == "auto" else target
-    if options.args is None and target.type == "cuda":  # the Trainer itself would take every GPU
-        forced = target
+    # Of "auto" beside args the Trainer decides; left to itself it would take every GPU.
+    forced = device != "auto" or (options.args is None and target.type == "cuda")
     names = names_of(TrainingArguments)
     arguments = {k: v for k, v in vars(options).items() if k in names and v is not None}
-    if "output_dir" in arguments:
-        arguments["output_dir"] = str(arguments["output_dir"])
-    if forced is not None and forced.type == "cpu":
+    if options.output_dir is not None:
+        arguments["output_dir"] = str(options.output_dir)
+    if forced and target.type == "cpu":
         arguments["use_cpu"] = True
     args = options.args
     if args is None:
-        settings = {"output_dir": scratch, "seed": 0, **_QUIET, **defaults, **arguments}
-        if "output_dir" in arguments:
-            settings["save_strategy"] = "epoch"
-        args = TrainingArguments(**settings)
+        saves = "no" if options.output_dir is None else "epoch"
+        made = {"output_dir": scratch, "save_strategy": saves, "learning_rate": learning_rate}
+        args = TrainingArguments(**DEFAULTS | made | arguments)
     elif arguments:
-        raise ValueError(
-            f"{', '.join(arguments)} and args= were both given; set "
-            f"{'it' if len(arguments) == 1 else 'them'} in args"
-        )
-    _check_honoured(args)
+        raise ValueError(f"{', '.join(arguments)} and args= were both given; set them in args")
+    for name, remedy in NOT_HONOURED.items():
+        if (value := getattr(args, name)) not in (None, 0.0):
+            raise SettingsError(f"{name}={value!r} of args has no effect here; {remedy}")
     args = copy.copy(args)
-    if forced is not None:
-        use_device(args, forced)
+    if forced:
+        use_device(args, target)
     args.remove_unused_columns = False  # the columns are ids of responses, not the model's inputs
     if args.ddp_find_unused_parameters is None:
         args.ddp_find_unused_parameters = False
     return args
 
 
-def _device_of(keywords: Mapping[str, Any]) -> Any:
-    """Return the device that a learner's keywords name."""
-    if keywords.get("args") is not None:
-        return keywords["args"].device
-    device = keywords.get("device", "auto")
-    return auto_device() if device == "auto" else device
-
-
 ARITHMETIC = ("precision", "products")
 """Settings of the policy that decide its rounding."""
+SAMPLING = ("top_k", "top_p")
+"""Settings of the policy that its responses are sampled by, and none of the training."""
+OF_POLICY = ("lora", "dtype", "temperature", *SAMPLING, *ARITHMETIC)
+"""Options that `make_policy` takes."""
 DECISIVE = (
     *("learning_rate", "lr_scheduler_type", "warmup_steps", "optim", "weight_decay"),
     *("adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "seed"),
@@ -206,8 +192,6 @@ its batches over other processes."""
 
 LEARNED = "learned.json"
 """File of a Trainer's checkpoint with its counters and what its numbers depend on."""
-SAMPLING = ("top_k", "top_p")
-"""Settings of the policy that its responses are sampled by, and none of the training."""
 
 Self = TypeVar("Self", bound="OfflineTrainer")
 _LOG = logging.getLogger(__name__)
@@ -231,9 +215,8 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
 
     metric_names: ClassVar[tuple[str, ...]] = ()
     """Metrics logged beside the loss: means over the texts since the last log."""
-
-    defaults: ClassVar[Mapping[str, Any]]
-    """The Trainer's arguments where the caller gives none."""
+    default_rate: ClassVar[float]
+    """Learning rate where the caller gives none."""
     encode: ClassVar[Callable[..., EncodedTexts]]
     """Function that makes token ids of the data, `encode_pairs` or `encode_responses`."""
     columns: ClassVar[tuple[str, ...]]
@@ -258,8 +241,8 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
     def __init__(
         self,
         source: Source,
-        data: TableSource | None,
-        eval_data: TableSource | None,
+        data: TableSource | EncodedTexts | None,
+        eval_data: TableSource | EncodedTexts | None,
         options: OfflineOptions,
         *,
         settings: Mapping[str, Any],
@@ -267,31 +250,31 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
     ) -> None:
         # The Trainer wants a folder even where it stores nothing: one that goes with the agent.
         self._scratch = tempfile.TemporaryDirectory(prefix="tokengym-")
-        args = training_arguments(options, defaults=self.defaults, scratch=self._scratch.name)
+        args = training_arguments(
+            options, learning_rate=self.default_rate, scratch=self._scratch.name
+        )
         self.tokenizer = tokenizer = find_tokenizer(source, options.tokenizer)
         self.policy = policy = make_policy(
             source,
             tokenizer=tokenizer,
             reference=options.ref_model,
-            lora=options.lora,
-            dtype=options.dtype,
-            precision=options.precision,
-            products=options.products,
-            temperature=options.temperature,
-            top_k=options.top_k,
-            top_p=options.top_p,
             seed=args.seed,
             device=None,  # the Trainer says which
+            **{name: getattr(options, name) for name in OF_POLICY},
         )
         rules = encoding_for(source, options.encoding)
         limit = longest_input(policy.language_model.model)
         train_texts, eval_texts = (
-            None if texts is None else self.encode(texts, tokenizer, rules, max_positions=limit)
+            texts
+            if texts is None or isinstance(texts, EncodedTexts)
+            else self.encode(texts, tokenizer, rules, max_positions=limit)
             for texts in (data, eval_data)
         )
-        sampling = {name: getattr(policy.settings, name) for name in SAMPLING}
-        read = {"temperature": policy.temperature, **sampling, **arithmetic_of(policy)}
-        self.settings = {**settings, **read}
+        self.settings = {
+            **settings,
+            **{name: getattr(policy.settings, name) for name in SAMPLING},
+            **arithmetic_of(policy),
+        }
         self.encoded = train_texts
         """The texts as ids with their rows, and those that were left out."""
         self.num_tokens = 0
@@ -300,7 +283,9 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
         """Tokens of the responses, which carry loss."""
         self._sums = {mode: self._zeros() for mode in ("train", "eval")}
         self._new_tokens = np.zeros(2, dtype=np.int64)  # all, the responses'; of this process
-        warn_of_skipped(train_texts, eval_texts)
+        for texts in (train_texts, eval_texts):
+            if texts is not None and texts.skipped:
+                _LOG.warning("%s; the first: %s", texts.report(), texts.skipped[0].reason)
         scorer = ResponseScorer(
             policy, disable_dropout=options.disable_dropout, with_reference=with_reference
         )
@@ -381,33 +366,11 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
                 loss = loss * self.accelerator.num_processes  # gradients are then averaged
         return (loss, {"losses": losses}) if return_outputs else loss
 
-    def single_rows(self, inputs: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield the number of each row in the data set, and the batch of it alone."""
-        assert self.encoded is not None
-        numbers = {(row.prompt, row.responses): row.row for row in self.encoded.rows}
-        size = len(inputs["prompt_lengths"]) // len(self.columns)
-        for row in range(size):
-            alone = {name: inputs[name][row::size] for name in INPUTS}  # of its responses
-            texts = [
-                (tuple(ids[:start]), tuple(ids[start : start + length]))
-                for ids, start, length in zip(*(alone[n].tolist() for n in INPUTS), strict=True)
-            ]
-            ids = texts[0][0], tuple(response for _, response in texts)
-            items = sum(map(len, ids[1])) if self.is_per_token else 1
-            alone["labels"] = torch.zeros(items, dtype=torch.int64)
-            if "ref_log_probs" in inputs:
-                alone["ref_log_probs"] = inputs["ref_log_probs"][:, row : row + 1]
-            yield f"row {numbers.get(ids, row)}", alone
-
     def prediction_step(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Tensor | Any],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
+        self, model: nn.Module, inputs: dict[str, Tensor | Any], *others: Any, **named: Any
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Return the loss of a batch, (), without gradient, and nothing else."""
-        del prediction_loss_only, ignore_keys
+        del others, named
         inputs = self._prepare_inputs(inputs)
         self._mode = "eval"
         try:
@@ -416,12 +379,7 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
         finally:
             self._mode = "train"
 
-    def train(
-        self,
-        resume_from_checkpoint: str | bool | None = None,
-        trial: Any = None,
-        ignore_keys_for_eval: list[str] | None = None,
-    ) -> TrainOutput:
+    def train(self, *arguments: Any, **named: Any) -> TrainOutput:
         """Learn; see `transformers.Trainer.train`. Global random state is left as it was.
 
         Raises:
@@ -436,7 +394,7 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
         with isolated_random_state():
             set_seed(self.args.seed)
             try:
-                return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+                return super().train(*arguments, **named)
             finally:
                 self.policy.eval()  # dropout is for learning: the policy plays without
 
@@ -468,7 +426,7 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
         super().log(logs, start_time)
 
     def _zeros(self) -> Tensor:
-        """Return the items and sums of their loss and metrics, (2 + metrics,), before any."""
+        """Return 0 items and sums of their loss and metrics, (2 + metrics,)."""
         return torch.zeros(2 + len(self.metric_names), dtype=torch.float64)
 
     def count_tokens(self) -> None:
@@ -503,7 +461,6 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
                 f"{path} was not written: under FSDP no process has all weights; write them with "
                 "save_model(path), then load that path as a model"
             )
-
         if self.args.should_save:
             write_agent(self.policy, Path(path), self._record(), tokenizer=self.tokenizer)
 
@@ -526,7 +483,9 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
             model, keywords = read_models(folder, env)
             settings = dict(record["settings"])
             check_entries(settings, cls.stored_settings, f"settings of {folder}")
-            settings["products"] = products_here(settings["products"], folder, _device_of(changes))
+            args = changes.get("args")
+            device = changes.get("device", "auto") if args is None else args.device
+            settings["products"] = products_here(settings["products"], folder, device)
             keywords |= {**cls.read_settings(settings), **changes}
             make: Any = cls
             agent: Self = make(model, **keywords)
@@ -542,12 +501,9 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
         return dict(stored)
 
     def _record(self) -> dict[str, Any]:
-        """Return the record of the agent, see `tokengym.agents.saving`."""
-        return {
-            "algorithm": type(self).__name__,
-            "settings": {**self.settings, "temperature": self.policy.temperature},
-            "counters": self.counters(),
-        }
+        settings = {**self.settings, "temperature": self.policy.temperature}
+        counters = self.counters()
+        return {"algorithm": type(self).__name__, "settings": settings, "counters": counters}
 
     def counters(self) -> dict[str, int]:
         """Return what has been learned from so far."""
@@ -599,19 +555,16 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
         """Return what the numbers of a training depend on, but for its length."""
         assert self.encoded is not None
         args = json.loads(self.args.to_json_string())
-        settings = {name: args[name] for name in DECISIVE} | self.settings
+        settings = {name: args[name] for name in DECISIVE} | self._record()["settings"]
         settings = {name: value for name, value in settings.items() if name not in SAMPLING}
         return {**json.loads(json.dumps(settings)), "data": self.encoded.digest()}
 
     def _check_training(self, there: Mapping[str, Any], folder: Path) -> None:
         """Refuse a checkpoint of a training by other settings or on other data."""
-        here = self._training()
-        differ = [name for name in here if there.get(name) != here[name]]
         differences = [
-            "its data are others"
-            if name == "data"
-            else f"{name} {there.get(name)!r} there, {here[name]!r} here"
-            for name in differ
+            f"{name} {there.get(name)!r} there, {value!r} here"
+            for name, value in self._training().items()
+            if there.get(name) != value
         ]
         if differences:
             raise CheckpointError(
@@ -624,13 +577,6 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
         if best is None:
             raise CheckpointError("no best checkpoint was kept; set save_strategy='best'")
         load_weights(self.policy, Path(best))
-
-
-def warn_of_skipped(*encoded: EncodedTexts | None) -> None:
-    """Warn of texts that nothing is learned from."""
-    for texts in encoded:
-        if texts is not None and texts.skipped:
-            _LOG.warning("%s; the first: %s", texts.report(), texts.skipped[0].reason)
 
 
 class AfterEpoch(TrainerCallback):

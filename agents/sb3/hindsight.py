@@ -16,7 +16,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.buffers import DictReplayBuffer, DictRolloutBuffer
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-from stable_baselines3.common.type_aliases import DictReplayBufferSamples, DictRolloutBufferSamples
+from stable_baselines3.common.type_aliases import DictReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor, nn
 
@@ -65,12 +65,7 @@ def step_rewards(info: Mapping[str, Any]) -> NDArray[np.float32]:
 
 
 def check_paid(score: float, paid: NDArray[np.floating]) -> None:
-    """Refuse rewards that a layer around the reward layer changed: a correction would undo it.
-
-    Args:
-        score: Score of an episode, which its steps pay.
-        paid: (steps,) what all its steps were paid.
-    """
+    """Refuse payments of an episode's steps, (steps,), that do not add up to its score."""
     total = float(np.sum(paid, dtype=np.float64))
     size = max(abs(score), float(np.abs(paid).max(initial=0.0)))
     if abs(total - score) > 1e-4 * size:
@@ -164,26 +159,25 @@ class HindsightRolloutBuffer(MaskableDictRolloutBuffer):
             shape = (self.buffer_size, self.n_envs, self.mask_dims)
             self.action_masks = np.ones(shape, dtype=np.float32)
         masks = {} if action_masks is None else {"action_masks": action_masks}
-        step = self.pos
+        end = self.pos + 1
         super().add(obs, action, reward, episode_start, value, log_prob, **masks)
         for row in range(self.n_envs):
             if episode_start[row]:
                 self._paid[row] = []
             self._paid[row].append(float(reward.paid[row]))
         for row, token_rewards in reward.token_rewards.items():
-            if len(self._paid[row]) == len(token_rewards):
-                check_paid(reward.scores[row], np.array(self._paid[row]))
-            num_kept = min(len(self._paid[row]), step + 1)
-            self.rewards[step + 1 - num_kept : step + 1, row] += hindsight_correction(
-                token_rewards, np.array(self._paid[row]), num_kept
-            )
+            paid = np.array(self._paid[row])
+            if len(paid) == len(token_rewards):
+                check_paid(reward.scores[row], paid)
+            num_kept = min(len(paid), end)
+            correction = hindsight_correction(token_rewards, paid, num_kept)
+            self.rewards[end - num_kept : end, row] += correction
 
     def _get_samples(self, batch_inds: NDArray[np.integer], env: VecNormalize | None = None) -> Any:
         """Return samples as the algorithm knows them, with action masks where it passes masks."""
         if self.mask_dims > 1:
             return super()._get_samples(batch_inds, env)
-        samples: DictRolloutBufferSamples = DictRolloutBuffer._get_samples(self, batch_inds, env)
-        return samples
+        return DictRolloutBuffer._get_samples(self, batch_inds, env)
 
 
 class HindsightReplayBuffer(DictReplayBuffer):
@@ -239,11 +233,10 @@ class HindsightReplayBuffer(DictReplayBuffer):
             # Steps before these are of an episode that a reset, as of learn(), broke off.
             age = min(self._ages[row], len(token_rewards))
             steps = np.arange(step + 1 - age, step + 1) % self.buffer_size
+            paid = self.rewards[steps, row]
             if age == len(token_rewards) and "score" in infos[row]:
-                check_paid(float(infos[row]["score"]), self.rewards[steps, row])
-            self.rewards[steps, row] += hindsight_correction(
-                token_rewards, self.rewards[steps, row], len(steps)
-            )
+                check_paid(float(infos[row]["score"]), paid)
+            self.rewards[steps, row] += hindsight_correction(token_rewards, paid, len(steps))
             self._is_known[steps, row] = True
         self._ages[done] = 0
 
@@ -263,15 +256,18 @@ class HindsightReplayBuffer(DictReplayBuffer):
             )
         chosen = np.random.choice(places, batch_size)  # SB3 seeds and draws from this generator
         steps, rows = np.unravel_index(chosen, self._is_known.shape)
-        seen: Any = {name: array[steps, rows] for name, array in self.observations.items()}
-        then: Any = {name: array[steps, rows] for name, array in self.next_observations.items()}
-        seen, then = self._normalize_obs(seen, env), self._normalize_obs(then, env)
+
+        def read(observations: dict[str, NDArray[Any]]) -> dict[str, Tensor]:
+            drawn = {name: array[steps, rows] for name, array in observations.items()}
+            normalized: Any = self._normalize_obs(drawn, env)
+            return {name: self.to_torch(array) for name, array in normalized.items()}
+
         ended = self.dones[steps, rows] * (1.0 - self.timeouts[steps, rows])
         rewards = self._normalize_reward(self.rewards[steps, rows].reshape(-1, 1), env)
         return DictReplayBufferSamples(
-            observations={name: self.to_torch(array) for name, array in seen.items()},
+            observations=read(self.observations),
             actions=self.to_torch(self.actions[steps, rows]),
-            next_observations={name: self.to_torch(array) for name, array in then.items()},
+            next_observations=read(self.next_observations),
             dones=self.to_torch(ended).reshape(-1, 1),
             rewards=self.to_torch(rewards),
         )

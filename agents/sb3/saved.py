@@ -21,8 +21,7 @@ import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from tokengym.agents.errors import CheckpointError
-from tokengym.agents.sb3.making import make
-from tokengym.agents.sb3.settings import settings_of
+from tokengym.agents.sb3.making import make, settings_of
 from tokengym.agents.sb3.vec_env import GymVecEnv, NoEnvironment
 from tokengym.agents.states import environment_state, restore_environment
 from tokengym.base.files import to_json
@@ -34,7 +33,10 @@ T = TypeVar("T")
 FORMAT = 1
 MODEL, STATE = "model.zip", "state.pth"
 ENTRIES = {"algorithm": str, "settings": dict, "num_tokens": int, "length": int}
-BY_STEP = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+BY_STEP = (
+    *("observations", "next_observations", "actions", "rewards", "dones", "timeouts"),
+    "_is_known",
+)
 """Arrays of a replay buffer that have a row for each step."""
 MADE = frozenset(
     """
@@ -62,7 +64,7 @@ def save(
         path: The folder.
         word: Word that names its class.
         settings: An instance of its `settings_of`.
-        state: Plain data of the training's own, see `restored`.
+        state: Plain data of the training's own, which `restored` returns.
     """
     whole = {**_state(agent), "training": _plain(state)}
 
@@ -110,12 +112,7 @@ def restored(agent: BaseAlgorithm, path: Path) -> Mapping[str, Any]:
 
 
 def load(path: Path, made: type[BaseAlgorithm]) -> BaseAlgorithm:
-    """Return a saved algorithm, to be played.
-
-    Args:
-        path: The folder that `save` wrote.
-        made: Its class.
-    """
+    """Return an algorithm of a class that `save` wrote, to be played."""
 
     def read(folder: Path, record: dict[str, Any]) -> BaseAlgorithm:
         settings: Any = from_json(settings_of(made), record["settings"])
@@ -173,16 +170,14 @@ def _buffer(agent: Any) -> dict[str, Any]:
     if replay is None:
         return {"paid": _plain(getattr(agent.rollout_buffer, "_paid", None))}
     end = replay.buffer_size if replay.full else replay.pos
-    kept = {"pos": replay.pos, "full": replay.full}
-    for name in BY_STEP:
-        kept[name] = _plain(_upto(getattr(replay, name), end))
-    for name in ("_ages", "_is_known"):
-        value = getattr(replay, name, None)
-        kept[name] = _plain(value[:end] if name == "_is_known" and value is not None else value)
-    return kept
+    steps = {name: _upto(getattr(replay, name, None), end) for name in BY_STEP}
+    ages = getattr(replay, "_ages", None)
+    return _plain({"pos": replay.pos, "full": replay.full, "_ages": ages, **steps})
 
 
 def _upto(value: Any, end: int) -> Any:
+    if value is None:
+        return None
     return {n: v[:end] for n, v in value.items()} if isinstance(value, dict) else value[:end]
 
 
@@ -194,7 +189,7 @@ def _fill_buffer(agent: Any, kept: Mapping[str, Any]) -> None:
         return
     replay = agent.replay_buffer
     replay.pos, replay.full = kept["pos"], kept["full"]
-    for name in (*BY_STEP, "_ages", "_is_known"):
+    for name in (*BY_STEP, "_ages"):
         there, saved = getattr(replay, name, None), kept[name]
         if isinstance(there, dict):
             for key, array in there.items():

@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
+from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
@@ -121,12 +122,9 @@ class GymVecEnv(VecEnv):
         # SB3's convention: what ended is in the infos, what is returned has begun anew. Only one of
         # Gymnasium's modes, SAME_STEP, does that by itself; in the others the rows are reset below.
         dones = terminated | truncated
-        final_infos = infos
-        final_observation = observation
+        final_infos, final_observation, reset_infos = infos, observation, infos
         if self._mode == AutoresetMode.SAME_STEP:
-            final_infos = infos.get("final_info", {})
-            final_observation = infos.get("final_obs")
-            reset_infos = infos
+            final_infos, final_observation = infos.get("final_info", {}), infos.get("final_obs")
         row_infos = [
             self._row_info(final_infos if dones[row] else infos, row)
             for row in range(self.num_envs)
@@ -144,9 +142,9 @@ class GymVecEnv(VecEnv):
                 self._action_masks[dones] = reset_infos["action_mask"][dones]
             for row in np.flatnonzero(dones).tolist():
                 self.reset_infos[row] = self._row_info(reset_infos, row)
-        ended = [r for r in np.flatnonzero(dones).tolist() if "token_rewards" in row_infos[r]]
-        token_rewards = {row: step_rewards(row_infos[row]) for row in ended}
-        scores = {row: float(row_infos[row]["score"]) for row in ended}
+        ended = {r: i for r, i in enumerate(row_infos) if dones[r] and "token_rewards" in i}
+        token_rewards = {row: step_rewards(info) for row, info in ended.items()}
+        scores = {row: float(info["score"]) for row, info in ended.items()}
         return observation, StepRewards.of(rewards, token_rewards, scores), dones, row_infos
 
     def action_masks(self) -> NDArray[np.bool_]:
@@ -161,14 +159,21 @@ class GymVecEnv(VecEnv):
         """Close the environments."""
         self.envs.close()
 
+    def _envs_of(self, indices: VecEnvIndices) -> list[Any]:
+        """Return the environment of each row asked for; a native batch is that of all."""
+        bare, rows = self.envs.unwrapped, self._get_indices(indices)
+        if isinstance(bare, SyncVectorEnv):
+            return [bare.envs[row] for row in rows]
+        return [bare for _ in rows]
+
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """Return an attribute of the innermost environments, one per row asked for."""
-        rows = list(self._get_indices(indices))
-        bare = self.envs.unwrapped
-        if isinstance(bare, SyncVectorEnv):
-            return [bare.envs[row].get_wrapper_attr(attr_name) for row in rows]
-        owner = self.envs if hasattr(self.envs, attr_name) else bare
-        return [getattr(owner, attr_name)] * len(rows)
+        return [
+            env.get_wrapper_attr(attr_name)
+            if isinstance(env, gym.Env)
+            else getattr(self.envs if hasattr(self.envs, attr_name) else env, attr_name)
+            for env in self._envs_of(indices)
+        ]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Set an attribute of the innermost environments; a native batch has one for all rows.
@@ -176,17 +181,16 @@ class GymVecEnv(VecEnv):
         Raises:
             ValueError: if some rows only are asked for, of a batch whose rows share the attribute.
         """
-        bare = self.envs.unwrapped
-        if isinstance(bare, SyncVectorEnv):
-            for row in self._get_indices(indices):
-                bare.envs[row].set_wrapper_attr(attr_name, value)
-        elif indices is None:
-            setattr(bare, attr_name, value)
-        else:
-            raise ValueError(
-                f"the rows of {type(bare).__name__} share {attr_name!r}, got indices={indices}; "
-                "omit indices to set it for all"
-            )
+        for env in self._envs_of(indices):
+            if isinstance(env, gym.Env):
+                env.set_wrapper_attr(attr_name, value)
+            elif indices is None:
+                setattr(env, attr_name, value)
+            else:
+                raise ValueError(
+                    f"the rows of {type(env).__name__} share {attr_name!r}, got indices={indices}; "
+                    "omit indices to set it for all"
+                )
 
     def env_method(
         self,
@@ -196,28 +200,16 @@ class GymVecEnv(VecEnv):
         **method_kwargs: Any,
     ) -> list[Any]:
         """Call a method of the environments and return its result for each row asked for."""
-        rows = list(self._get_indices(indices))
         if method_name == "action_masks":
-            return [self._action_masks[row] for row in rows]
-        return [
-            method(*method_args, **method_kwargs) for method in self.get_attr(method_name, rows)
-        ]
+            return [self._action_masks[row] for row in self._get_indices(indices)]
+        methods = self.get_attr(method_name, indices)
+        return [method(*method_args, **method_kwargs) for method in methods]
 
     def env_is_wrapped(
         self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None
     ) -> list[bool]:
         """Say whether each row asked for is wrapped in ``wrapper_class``."""
-        rows = list(self._get_indices(indices))
-        bare = self.envs.unwrapped
-        if not isinstance(bare, SyncVectorEnv):
-            return [False] * len(rows)
-        wrapped = []
-        for row in rows:
-            env: Any = bare.envs[row]
-            while isinstance(env, gym.Wrapper) and not isinstance(env, wrapper_class):
-                env = env.env
-            wrapped.append(isinstance(env, wrapper_class))
-        return wrapped
+        return [is_wrapped(env, wrapper_class) for env in self._envs_of(indices)]
 
     def has_attr(self, attr_name: str) -> bool:
         """Say whether every row has the attribute."""
@@ -235,11 +227,8 @@ class GymVecEnv(VecEnv):
             present = infos.get(f"_{key}")
             if key in ("final_obs", "final_info") or present is None or not present[row]:
                 continue
-            if isinstance(values, dict):
-                info[key] = GymVecEnv._row_info(values, row)
-            else:
-                value = values[row]
-                info[key] = value.item() if isinstance(value, np.generic) else value
+            value = GymVecEnv._row_info(values, row) if isinstance(values, dict) else values[row]
+            info[key] = value.item() if isinstance(value, np.generic) else value
         for key in ("token_rewards", "written"):
             if key in info and "response_ids" in info:  # a batch pads them to the horizon
                 info[key] = info[key][: len(info["response_ids"])]
@@ -282,10 +271,9 @@ class NoEnvironment(VecEnv):
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """Return the tokenizer, or the render mode, None; there is no other attribute."""
-        known = {"render_mode": None, "tokenizer": self.tokenizer}
-        if attr_name not in known:
+        if attr_name not in ("render_mode", "tokenizer"):
             raise AttributeError(attr_name)
-        return [known[attr_name]] * self.num_envs
+        return [self.tokenizer if attr_name == "tokenizer" else None] * self.num_envs
 
     def env_is_wrapped(
         self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None

@@ -8,7 +8,7 @@ they are made by the clock.
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -47,8 +47,6 @@ Report = Callable[[int, int, float], None]
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 WEIGHTS = "trained.safetensors"
-NUMBERS = "row_numbers"
-"""Entry of a batch that the module does not read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,12 +166,11 @@ def fit(
     trainer = _RewardTrainer(
         model=module,
         args=arguments,
-        train_dataset=list(enumerate(rows)),  # a list serves
-        data_collator=partial(_numbered, collate),
+        train_dataset=list(rows),
+        data_collator=collate,
         callbacks=[_Progress(training.checkpoint_seconds, report)],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.collate_rows = lambda numbers: collate([rows[number] for number in numbers])
     last = _last_checkpoint(folder)
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
     return [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
@@ -203,30 +200,11 @@ def _last_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-def _numbered(
-    collate: Callable[[Sequence[T]], dict[str, Tensor]], rows: Sequence[tuple[int, T]]
-) -> dict[str, Tensor]:
-    """Return rows as one batch, with their numbers."""
-    numbers = torch.tensor([number for number, _ in rows])
-    return {**collate([row for _, row in rows]), NUMBERS: numbers}
-
-
 class _RewardTrainer(FiniteTrainer):
     """Saves only the trained weights: adapters without their base, tied weights once.
 
     Training continues without a checkpoint that cannot be written.
     """
-
-    collate_rows: Callable[[Sequence[int]], dict[str, Tensor]]
-    """Makes a batch of rows by their numbers."""
-
-    def single_rows(self, inputs: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-        for number in inputs[NUMBERS].tolist():
-            yield f"training row {number}", self.collate_rows([number])
-
-    def compute_loss(self, model: Any, inputs: dict[str, Any], *others: Any, **named: Any) -> Any:
-        inputs = {name: value for name, value in inputs.items() if name != NUMBERS}
-        return super().compute_loss(model, inputs, *others, **named)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         folder = Path(str(self.args.output_dir))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from itertools import islice
+from itertools import chain
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -18,7 +18,6 @@ from tokengym.envs.prompts.tables import (
     RowError,
     SkippedRow,
     Table,
-    count_skips,
     quoted,
     sift,
 )
@@ -26,13 +25,13 @@ from tokengym.envs.prompts.tokenization import encode, encode_next
 from tokengym.envs.prompts.vocabulary import Vocabulary
 from tokengym.envs.settings import PLACE, TextSettings
 from tokengym.rewards.pairs.read import (
-    PAIR,
     Example,
     Ids,
     TableSource,
     read_examples,
     read_pairs,
     read_table,
+    rows_read,
 )
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PAIR_IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
-RESPONSE_COLUMNS = ("completion", "response", "chosen")
+LEARNED = ("completion", "response", "chosen")
 """Names of the column that SFT learns, the first that is there; with ``_ids`` for token ids."""
 
 
@@ -53,17 +52,15 @@ class EncodedTexts:
 
     def report(self) -> str:
         """Return one line: how many rows there are, and how many were left out for what."""
-        line = f"{len(self.rows) + len(self.skipped)} rows, {len(self.rows)} kept"
-        counts = count_skips(self.skipped).items()
-        return line + "".join(f", {count} {kind}" for kind, count in counts)
+        return rows_read(len(self.rows), "kept", self.skipped)
 
     def digest(self) -> str:
-        """Return the SHA-256 of the rows' ids."""
+        """Return the first 16 digits of the SHA-256 of the rows' ids."""
         digest = sha256()
         for row in self.rows:
             for ids in (row.prompt, *row.responses):
                 digest.update(f"{len(ids)}:".encode() + np.asarray(ids, dtype=np.int64).tobytes())
-        return digest.hexdigest()
+        return digest.hexdigest()[:16]
 
     def dataset(self) -> "Dataset":
         """Return the rows as a `datasets.Dataset`.
@@ -72,22 +69,22 @@ class EncodedTexts:
         """
         from datasets import Dataset
 
-        names = PAIR_IDS[1:] if len(self.rows[0].responses) == 2 else ("response_ids",)
-        columns: dict[str, Any] = {"prompt_ids": [row.prompt for row in self.rows]}
-        for column, name in enumerate(names):
-            columns[name] = [row.responses[column] for row in self.rows]
-        return Dataset.from_dict({**columns, "length": [_length(row) for row in self.rows]})
+        ids = PAIR_IDS if len(self.rows[0].responses) == 2 else ("prompt_ids", "response_ids")
+        names = (*ids, "length")
+        values = [(row.prompt, *row.responses, _length(row)) for row in self.rows]
+        return Dataset.from_list([dict(zip(names, one, strict=True)) for one in values])
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextEncoding(TextSettings):
-    """Settings of turning texts into token ids, and of rows that cannot be."""
+    """Settings of turning texts into token ids, and of rows that cannot be.
+
+    Responses given as text end with EOS, or with the token by which the chat template ends an
+    answer where they are in it; those given as ids are left as they are.
+    """
 
     max_length: int | None = None
     """Most tokens of prompt and response together; None: what the model reads."""
-    append_eos: bool = True
-    """Whether responses given as text end with EOS, or with the token by which the chat template
-    ends an answer where they are in it; those given as ids are left as they are."""
     chat_template: bool | None = None  # type: ignore[assignment]
     """As of `TextSettings`, a written-out dialogue turn by turn; None: as the environment has it
     from which the model comes, else not."""
@@ -115,13 +112,15 @@ def encode_pairs(
     """Return preference pairs as ids.
 
     Args:
-        source: What `tokengym.rewards.read_pairs` reads; or rows or a data set with the columns
-            prompt_ids, chosen_ids and rejected_ids, which are taken as they are; or with chosen and
-            rejected as lists of messages (and prompt, or the messages that both begin with), which
-            the tokenizer's chat template writes out.
+        source: Input of `tokengym.rewards.read_pairs`, whose messages the tokenizer's chat template
+            writes out; or rows or a data set with the columns prompt_ids, chosen_ids and
+            rejected_ids, which are taken as they are.
         tokenizer: The model's.
         encoding: How.
         max_positions: The most tokens that the model reads.
+
+    Raises:
+        DatasetError: naming the row and the remedy.
     """
     return encode_examples(*pair_rows(source, encoding), tokenizer, encoding, max_positions)
 
@@ -143,6 +142,9 @@ def encode_responses(
         tokenizer: The model's.
         encoding: How.
         max_positions: The most tokens that the model reads.
+
+    Raises:
+        DatasetError: naming the row and the remedy.
     """
     return encode_examples(*response_rows(source, encoding), tokenizer, encoding, max_positions)
 
@@ -152,12 +154,9 @@ Examples = tuple[Sequence[Example[Any]], Sequence[SkippedRow]]
 
 
 def pair_rows(source: TableSource | Table, encoding: TextEncoding) -> Examples:
-    """Return preference pairs as texts, messages or ids; see `encode_pairs`.
-
-    Raises:
-        DatasetError: naming the row and the remedy.
-    """
-    table, column = _opened(source, encoding), encoding.prompt_column
+    """Return preference pairs as texts, messages or ids; see `encode_pairs`."""
+    column = encoding.prompt_column
+    table = read_table(source, of="data", texts=(column,))
     if column is None and {*PAIR_IDS} <= {*table.columns}:
         return read_examples(table, *PAIR_IDS, on_error=encoding.on_error)
     pairs = read_pairs(table, prompt_column=column, on_error=encoding.on_error)
@@ -170,40 +169,33 @@ def pair_rows(source: TableSource | Table, encoding: TextEncoding) -> Examples:
 
 def response_rows(source: TableSource | Table, encoding: TextEncoding) -> Examples:
     """Return prompts with one response each as texts, messages or ids; see `encode_responses`."""
-    table = _opened(source, encoding)
-    prompt, columns = encoding.prompt_column or PAIR[0], table.columns
-    ids = [name for name in (f"{column}_ids" for column in RESPONSE_COLUMNS) if name in columns]
-    texts = [name for name in RESPONSE_COLUMNS if name in columns]
+    column = encoding.prompt_column
+    table = read_table(source, of="data", texts=(column,))
+    prompt = table.optional_column(column, "prompt_column", default="prompt") or "prompt"
+    columns = table.columns
+    ids = [f"{name}_ids" for name in LEARNED if f"{name}_ids" in columns]
+    texts = [name for name in LEARNED if name in columns]
     if "label" in columns and any(label is False for label in table.values("label")):
         raise DatasetError(
-            "the rows are unpaired, as KTO learns them (prompt, completion, label): those with the "
-            "label False would be learned too; keep those with True, or train a reward model on "
-            "read_labels(rows, text_column='completion')"
+            "the rows are unpaired, as KTO learns them, and those with the label False would be "
+            "learned too; keep those with True, or train a reward model on read_labels(rows, "
+            "text_column='completion')"
         )
-    if ids and "prompt_ids" in columns and encoding.prompt_column is None:
+    if ids and "prompt_ids" in columns and column is None:
         names = ("prompt_ids", ids[0])
     elif texts and (prompt in columns or table.holds_messages(None, texts[0])):
         names = (prompt, texts[0])
     elif "messages" in columns:
         names = (prompt, "messages")
-    elif "text" in columns and encoding.prompt_column is None:
+    elif "text" in columns and column is None:
         names = ("", "text")
     else:
         raise DatasetError(
-            f"texts to learn must have the columns {prompt!r} and one of "
-            f"{quoted(RESPONSE_COLUMNS)} (or these with _ids), or 'messages' or 'text', got "
-            f"{quoted(columns) or 'none'}; rename them, or name the prompts' by prompt_column "
-            "(--prompt-column)"
+            f"texts to learn must have the columns {prompt!r} and one of {quoted(LEARNED)} (or "
+            f"these with _ids), or 'messages' or 'text', got {quoted(columns) or 'none'}; rename "
+            "them, or name the prompts' by prompt_column (--prompt-column)"
         )
     return read_examples(table, *names, on_error=encoding.on_error)
-
-
-def _opened(source: TableSource | Table, encoding: TextEncoding) -> Table:
-    """Return a table, which must have the column of prompts that was named."""
-    table = read_table(source, of="data", texts=(encoding.prompt_column,))
-    if encoding.prompt_column is not None:
-        table.column(encoding.prompt_column, "prompt_column")
-    return table
 
 
 def encode_examples(
@@ -217,21 +209,21 @@ def encode_examples(
 
     def as_ids(_: int, example: Example[Any]) -> Example[Ids]:
         if isinstance(example.prompt, Chat):
-            example = _encode_messages(example, tokenizer, encoding)
+            example = _encode_messages(example, tokenizer)
         elif example.prompt is None:
-            ((_start, (whole,)),) = encode_plain([("", example.responses)], tokenizer)
-            ended = _ended(whole, tokenizer, encoding, is_over=False)
+            ((_start, (whole,)),) = _encode_plain([("", example.responses)], tokenizer)
+            ended = _ended(whole, tokenizer, encoding)
             example = Example(example.row, ended[:1], (ended[1:],))
         _check_ids(example, len(tokenizer))
         return example
 
-    def numbered(rows: Sequence[Example[Any]]) -> Iterator[tuple[int, Example[Any]]]:
-        return ((example.row, example) for example in rows)
-
-    with_ids = _encode_texts(examples, tokenizer, encoding)
-    readable, unread = sift(numbered(with_ids), as_ids, on_error=encoding.on_error)
+    if examples and isinstance(examples[0].prompt, str):
+        examples = _encode_texts(examples, tokenizer, encoding)
+    readable, unread = sift(
+        ((example.row, example) for example in examples), as_ids, on_error=encoding.on_error
+    )
     fitting, overlong = sift(
-        numbered(readable),
+        ((example.row, example) for example in readable),
         lambda _, example: _fit(example, encoding, max_positions),
         on_error="skip" if encoding.overlong == "drop" else encoding.on_error,
     )
@@ -248,16 +240,11 @@ def _check_ids(row: Example[Ids], vocab_size: int) -> None:
         raise RowError(
             "no prompt", "the prompt has no tokens, so nothing predicts the response's first"
         )
-    for ids in row.responses:
-        if not ids:
-            raise RowError("empty", "a response has no tokens")
-    for ids in (row.prompt, *row.responses):
-        if not 0 <= min(ids) <= max(ids) < vocab_size:
-            wrong = next(token for token in ids if not 0 <= token < vocab_size)
-            raise RowError(
-                "unknown id",
-                f"token id {wrong} lies outside the tokenizer's vocabulary of {vocab_size}",
-            )
+    if not all(row.responses):
+        raise RowError("empty", "a response has no tokens")
+    for token in chain(row.prompt, *row.responses):
+        if not 0 <= token < vocab_size:
+            raise RowError("unknown id", f"token id {token} must be from 0 to {vocab_size - 1}")
     if len(row.responses) == 2 and row.responses[0] == row.responses[1]:
         raise RowError("equal", f"both responses are the same {len(row.responses[0])} tokens")
 
@@ -287,43 +274,37 @@ def _fit(row: Example[Ids], encoding: TextEncoding, max_positions: int | None) -
 
 
 def _encode_texts(
-    rows: Sequence[Example[Any]], tokenizer: "PreTrainedTokenizerBase", encoding: TextEncoding
-) -> list[Example[Any]]:
-    """Return the rows with texts as ids, all encoded in one call; others are left as they are."""
-    encoded, places = list(rows), [n for n, row in enumerate(rows) if isinstance(row.prompt, str)]
-    if not places:
-        return encoded
+    rows: Sequence[Example[str]], tokenizer: "PreTrainedTokenizerBase", encoding: TextEncoding
+) -> list[Example[Ids]]:
+    """Return rows of texts as ids, all encoded in one call."""
     frame = encoding.prompt_format or PLACE
     texts = [
-        (
-            frame.replace(PLACE, rows[n].prompt),
-            [without_end(text, tokenizer) for text in rows[n].responses],
-        )
-        for n in places
+        (frame.replace(PLACE, row.prompt), [_without_end(t, tokenizer) for t in row.responses])
+        for row in rows
     ]
     if encoding.chat_template:
         talks = [(Chat.of_text(prompt), responses) for prompt, responses in texts]
         encoded_texts = encode_replies(tokenizer, talks)
     else:
-        encoded_texts = encode_plain(texts, tokenizer)
-    for n, (_, stripped), (prompt, responses) in zip(places, texts, encoded_texts, strict=True):
-        ended = tuple(
-            _ended(ids, tokenizer, encoding, is_over=short is not text)
-            for ids, short, text in zip(responses, stripped, rows[n].responses, strict=True)
+        encoded_texts = _encode_plain(texts, tokenizer)
+    return [
+        Example(
+            row.row,
+            # An empty prompt has no tokens, though the tokenizer may put its BOS before it.
+            tuple(prompt) if row.prompt.strip() else (),
+            tuple(_ended(ids, tokenizer, encoding) for ids in responses),
         )
-        # An empty prompt has no tokens, though the tokenizer may put its BOS before it.
-        encoded[n] = Example(rows[n].row, tuple(prompt) if rows[n].prompt.strip() else (), ended)
-    return encoded
+        for row, (prompt, responses) in zip(rows, encoded_texts, strict=True)
+    ]
 
 
-def without_end(text: str, tokenizer: "PreTrainedTokenizerBase") -> str:
+def _without_end(text: str, tokenizer: "PreTrainedTokenizerBase") -> str:
     """Return a response without the end that is written behind it, as data sets have it."""
     written = (end for end in end_texts(tokenizer) if text.rstrip().endswith(end))
-    end = next(written, None)
-    return text if end is None else text.rstrip().removesuffix(end)
+    return next((text.rstrip().removesuffix(end) for end in written), text)
 
 
-def encode_plain(
+def _encode_plain(
     texts: Sequence[tuple[str, Sequence[str]]], tokenizer: "PreTrainedTokenizerBase"
 ) -> Iterator[tuple[list[int], list[list[int]]]]:
     """Yield the ids of each prompt, and of the responses to it, without EOS.
@@ -333,58 +314,46 @@ def encode_plain(
     beginning of the whole, the response is encoded as what follows them, see `encode_next`.
     """
     prompts = encode(tokenizer, [prompt for prompt, _ in texts])
-    pairs = [(prompt, content(text)) for prompt, replies in texts for text in replies]
-    wholes = zip(pairs, encode(tokenizer, [joined(*pair) for pair in pairs]), strict=True)
+    wholes = iter(
+        encode(
+            tokenizer, [joined(prompt, content(t)) for prompt, replies in texts for t in replies]
+        )
+    )
     for prompt_ids, (_, replies) in zip(prompts, texts, strict=True):
         encoded = []
-        for (_, text), whole in islice(wholes, len(replies)):
+        for text in replies:
+            whole = next(wholes)
             if whole[: len(prompt_ids)] == prompt_ids:
                 encoded.append(whole[len(prompt_ids) :])
             else:
-                encoded += encode_next(tokenizer, [text], [prompt_ids])
+                encoded += encode_next(tokenizer, [content(text)], [prompt_ids])
         yield prompt_ids, encoded
 
 
-def _ended(
-    ids: Sequence[int],
-    tokenizer: "PreTrainedTokenizerBase",
-    encoding: TextEncoding,
-    *,
-    is_over: bool,
-) -> Ids:
-    """Return a response with its end, which ``is_over`` says that it was written with.
-
-    That is the chat template's, by which the model ends an answer, or EOS.
-    """
+def _ended(ids: Sequence[int], tokenizer: "PreTrainedTokenizerBase", encoding: TextEncoding) -> Ids:
+    """Return a response with its end."""
     vocabulary = Vocabulary.of(tokenizer)
     end = next(iter(vocabulary.end_ids), None)
     if encoding.chat_template:
         end = turn_end(tokenizer)
-    if (not encoding.append_eos and not is_over) or (
-        ids and ids[-1] in (end, *vocabulary.ordinary_ids)
-    ):
+    if ids and ids[-1] in (end, *vocabulary.ordinary_ids):
         return tuple(ids)
     if end is None:
         raise DatasetError(
-            "the tokenizer has no EOS token to end responses with; set tokenizer.eos_token, or "
-            "pass append_eos=False"
+            "the tokenizer has no EOS token to end responses with; set tokenizer.eos_token"
         )
     return (*ids, end)
 
 
-def _encode_messages(
-    row: Example[Any], tokenizer: "PreTrainedTokenizerBase", encoding: TextEncoding
-) -> Example[Ids]:
+def _encode_messages(row: Example[Any], tokenizer: "PreTrainedTokenizerBase") -> Example[Ids]:
     """Return conversations as ids, written out by the chat template."""
     ((prompt, replies),) = encode_replies(tokenizer, [(row.prompt, row.responses)])
     end, ordinary = turn_end(tokenizer), Vocabulary.of(tokenizer).ordinary_ids
     responses = []
     for response in replies:
-        if not encoding.append_eos or end is None:
-            pass
-        elif end in response and end not in ordinary:  # what follows it is no reply
+        if end in response and end not in ordinary:  # what follows it is no reply
             response = response[: len(response) - response[::-1].index(end)]
-        elif {*response[-1:]}.isdisjoint(ordinary):
+        elif end is not None and {*response[-1:]}.isdisjoint(ordinary):
             response = [*response, end]
         responses.append(tuple(response))
     return Example(row.row, tuple(prompt), tuple(responses))

@@ -1,17 +1,17 @@
 """Rows of a prompt and the responses to it: read from data sets, checked one by one, held out.
 
-A prompt and its responses are texts, messages or token ids. A pair is a row of texts with two
-responses, the first of which was preferred.
+A prompt and its responses are texts, messages or token ids. A pair is a row with two responses, the
+first of which was preferred.
 """
 
 import logging
 import math
 import reprlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, takewhile
 from operator import index
-from typing import Any, Generic, TypeAlias, TypeVar, get_args, overload
+from typing import Any, Generic, TypeAlias, TypeVar, get_args
 
 from tokengym.base.chat import NO_CHAT, Chat, Messages, is_messages, text_of
 from tokengym.base.errors import DatasetError, PromptError
@@ -37,11 +37,6 @@ Ids = tuple[int, ...]
 
 TEXT_COLUMNS = ("prompt", "chosen", "rejected", "completion", "response", "text")
 """Usual names of columns of texts."""
-
-_LOOKED_AT = 100
-"""Rows that are looked at to decide whether texts are dialogues."""
-
-PAIR = ("prompt", "chosen", "rejected")
 TURN = "\n\nAssistant:"
 """Beginning of an answer in a written-out dialogue, as in HH-RLHF."""
 HOLDS_REPLIES = (
@@ -63,6 +58,8 @@ class Example(Generic[T]):
     prompt: T
     responses: tuple[T, ...]
     """(chosen, rejected) of a pair, or the one response."""
+    margin: float | None = None
+    """As of `PreferencePair`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,36 +118,25 @@ class PreferencePairs(Sequence[PreferencePair]):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    @overload
-    def __getitem__(self, index: int) -> PreferencePair: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[PreferencePair, ...]: ...
-    def __getitem__(self, index: int | slice) -> PreferencePair | tuple[PreferencePair, ...]:
+    def __getitem__(self, index: Any) -> Any:
         return self.pairs[index]
 
-    def __iter__(self) -> Iterator[PreferencePair]:
-        return iter(self.pairs)
-
     def select(self, places: Sequence[int]) -> "PreferencePairs":
-        """Return some of the pairs, with the record of all rows that were left out.
-
-        Args:
-            places: Positions of the pairs, not of their rows.
-        """
-        pairs = tuple(self.pairs[index] for index in places)
-        return PreferencePairs(pairs, tuple(self.rows[index] for index in places), self.skipped)
+        """Return the pairs at these places, with the record of all rows that were left out."""
+        pairs = tuple(self.pairs[place] for place in places)
+        return PreferencePairs(pairs, tuple(self.rows[place] for place in places), self.skipped)
 
     def without(self, reasons: Mapping[int, str], kind: str) -> "PreferencePairs":
         """Return the pairs but for some, whose rows join the record of those left out.
 
         Args:
-            reasons: Position of a pair -> why it is left out, in one line.
+            reasons: Place of a pair -> why it is left out, in one line.
             kind: The fault in a word or two.
         """
-        others = self.select([index for index in range(len(self)) if index not in reasons])
+        others = self.select([place for place in range(len(self)) if place not in reasons])
         skipped = [
-            SkippedRow(row=self.rows[index], kind=kind, reason=reason)
-            for index, reason in reasons.items()
+            SkippedRow(row=self.rows[place], kind=kind, reason=reason)
+            for place, reason in reasons.items()
         ]
         return replace(others, skipped=(*self.skipped, *skipped))
 
@@ -158,20 +144,20 @@ class PreferencePairs(Sequence[PreferencePair]):
         """Return how many rows were left out for what, the most frequent first."""
         return count_skips(self.skipped)
 
-    @property
-    def labelled(self) -> bool:
-        """Whether they are labelled texts, each a comparison with no text."""
-        return any(not (pair.chosen and pair.rejected) for pair in self)
-
     def report(self) -> str:
         """Return one line: the rows, the pairs or texts, and what was left out for what."""
-        kind = "labelled texts" if self.labelled else "pairs"
-        line = f"{len(self) + len(self.skipped)} rows, {len(self)} {kind}"
-        counts = ", ".join(f"{count} {kind}" for kind, count in self.skip_counts().items())
-        return f"{line}, {len(self.skipped)} skipped ({counts})" if counts else line
+        are_pairs = all(pair.chosen and pair.rejected for pair in self)
+        return rows_read(len(self), "pairs" if are_pairs else "labelled texts", self.skipped)
 
 
-# --- reading --------------------------------------------------------------------------------------
+def rows_read(count: int, of: str, skipped: Sequence[SkippedRow]) -> str:
+    """Return one line: all rows, how many gave something, and what was left out for what."""
+    line = f"{count + len(skipped)} rows, {count} {of}"
+    kinds = ", ".join(f"{number} {kind}" for kind, number in count_skips(skipped).items())
+    return f"{line}, {len(skipped)} skipped ({kinds})" if kinds else line
+
+
+# --- tables ---------------------------------------------------------------------------------------
 
 
 def read_table(
@@ -202,13 +188,13 @@ def read_table(
         return Table([_as_mapping(row) for row in source], of)
     text_columns = {name for name in (*TEXT_COLUMNS, *texts) if name is not None}
     tables = read_tables(source, of=of, headerless=headerless, texts=text_columns)
-    have = "have" if of.endswith("s") else "has"
-    if split is None and len(tables) > 1:
-        remedy = "choose one by split=" if of == "pairs" else "pass one of them"
-        raise DatasetError(f"the {of} {have} the splits {quoted(tables)}; {remedy}")
-    if split is not None and split not in tables:
-        raise DatasetError(f"the {of} {have} no split {split!r}, only {quoted(tables)}")
-    return tables[next(iter(tables)) if split is None else split]
+    name = next(iter(tables)) if split is None and len(tables) == 1 else split
+    if name not in tables:
+        raise DatasetError(
+            f"split={split!r} of the {of} must be one of the splits {quoted(tables)}; pass it, or "
+            "that table alone"
+        )
+    return tables[name]
 
 
 def _as_mapping(row: Any) -> Any:
@@ -257,127 +243,21 @@ def read_pairs(
     """
     if isinstance(dataset, PreferencePairs):
         return dataset
-    names = (prompt_column, chosen_column, rejected_column)
-    table = _opened(dataset, split, on_error, texts=names)
+    table = _opened(dataset, split, on_error, (prompt_column, chosen_column, rejected_column))
     prompt = table.optional_column(prompt_column, "prompt_column", default="prompt")
     responses = (
         table.column(chosen_column, "chosen_column"),
         table.column(rejected_column, "rejected_column"),
     )
     margin = table.optional_column(margin_column, "margin_column", default="margin")
-    of_messages = table.holds_messages(prompt, *responses)
-    if prompt is None and not of_messages:
+    if prompt is None and not table.holds_messages(prompt, *responses):
         _check_no_prompt(table, responses)
-
-    def compared(_: int, row: Mapping[str, Any]) -> PreferencePair:
-        options: dict[str, Any] = {"margin": None if margin is None else _margin(row, margin)}
-        if of_messages:
-            chat, replies = _messages(row, prompt or PAIR[0], responses)
-            shared, (chosen, rejected) = chat.text, map(reply_text, replies)
-            options |= {"messages": chat, "replies": tuple(map(Chat, replies))}
-        else:
-            shared, (chosen, rejected) = _texts(row, prompt, responses)
-        if chosen.strip() == rejected.strip() and len({*options.get("replies", ())}) < 2:
-            one, other = responses
-            raise RowError("equal", f"{one!r} and {other!r} are both {reprlib.repr(chosen)}")
-        return PreferencePair(prompt=shared, chosen=chosen, rejected=rejected, **options)
-
-    pairs = _sifted(table, compared, on_error, prompt=prompt, responses=responses)
-    if repeats := _repeats(pairs):
-        _LOG.warning(repeats)
+    examples, skipped = read_examples(
+        table, prompt, *responses, margin_column=margin, on_error=on_error
+    )
+    pairs = _pairs(examples, skipped)
+    _warn_of_repeats(pairs)
     return pairs
-
-
-def _repeats(pairs: PreferencePairs) -> str:
-    """Return how many pairs repeat or contradict others, in one line; "" if none does."""
-    distinct = {replace(pair, margin=None) for pair in pairs}
-    repeated = len(pairs) - len(distinct)
-    contrary = sum(pair.swapped() in distinct for pair in distinct)
-    counts = [f"{repeated} repeat another"] if repeated else []
-    if contrary:
-        counts.append(f"{contrary} have the responses of another the other way round")
-    return f"of {len(pairs)} pairs {' and '.join(counts)}; all are learned from" if counts else ""
-
-
-def _check_no_prompt(table: Table, responses: Sequence[str]) -> None:
-    """Refuse texts without a column of prompts, where one of another name may hold them."""
-    rows = [*islice(table, _LOOKED_AT)]
-    if any(TURN in str(row.get(name)) for row in rows for name in responses):
-        return  # written-out dialogues hold their prompts
-    others = [
-        name
-        for name in table.columns
-        if name not in responses
-        and any(isinstance(row.get(name), str) and row[name].strip() for row in rows)
-    ]
-    if others:
-        raise DatasetError(
-            f"there is no column 'prompt', only {quoted(table.columns)}, so that the responses "
-            f"would stand alone; name the column of prompts ({others[0]!r}?) by prompt_column "
-            "(--prompt-column), or add an empty 'prompt' if there are none"
-        )
-
-
-def _check_prompts_apart(
-    rows: Sequence[tuple[str, Sequence[str]]], prompt: str | None, responses: Sequence[str]
-) -> None:
-    """Refuse texts of which every response begins with its prompt, and tell of some that do."""
-    beginning = sum(
-        bool(question.strip()) and all(text.startswith(question) for text in texts)
-        for question, texts in rows
-    )
-    if prompt is None or 2 * beginning <= len(rows):
-        return
-    names = " and ".join(map(repr, responses))
-    if beginning < len(rows):
-        _LOG.warning(
-            "%d of %d rows of %s begin with their %r, which a model reads twice",
-            *(beginning, len(rows), names, prompt),
-        )
-        return
-    raise DatasetError(
-        f"every response begins with its prompt, which a model would read twice; leave the text of "
-        f"{prompt!r} out of {names}"
-    )
-
-
-def _opened(
-    dataset: TableSource, split: str | None, on_error: OnError, *, texts: Collection[str | None]
-) -> Table:
-    """Return a table that has rows to compare."""
-    if on_error not in get_args(OnError):
-        raise DatasetError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
-    table = read_table(dataset, split, texts=texts)
-    if not len(table):
-        raise DatasetError("the pairs have 0 rows; give at least one comparison")
-    if {*PAIR[1:]}.isdisjoint(table.columns) and {"completion", "label"} <= {*table.columns}:
-        raise DatasetError(
-            "the rows are unpaired, as KTO learns them (prompt, completion, label): there is "
-            "nothing to compare a completion with; give chosen and rejected, or learn the labels: "
-            "train_reward_model(..., read_labels(rows, text_column='completion'))"
-        )
-    return table
-
-
-def _sifted(
-    table: Table,
-    step: Callable[[int, Mapping[str, Any]], PreferencePair],
-    on_error: OnError,
-    *,
-    prompt: str | None,
-    responses: Sequence[str],
-) -> PreferencePairs:
-    """Return the pairs that a step makes of a table's rows, which must leave some."""
-    numbered, skipped = sift(
-        enumerate(table), lambda n, row: (n, step(n, row)), on_error=on_error, of=table.of
-    )
-    rows, pairs = tuple(n for n, _ in numbered), tuple(pair for _, pair in numbered)
-    result = PreferencePairs(pairs, rows, tuple(skipped))
-    if not result:
-        raise DatasetError(f"no pair is left: {result.report()}; {skipped[0].reason}")
-    texts = [(pair.prompt, [*filter(None, (pair.chosen, pair.rejected))]) for pair in pairs]
-    _check_prompts_apart(texts, prompt, responses)
-    return result
 
 
 def read_labels(
@@ -405,31 +285,134 @@ def read_labels(
         DatasetError: if it cannot be read, lacks a column or is empty; by "raise", if a text is
             empty, or a label is not 0 or 1.
     """
-    table = _opened(dataset, split, on_error, texts=(prompt_column, text_column))
+    table = _opened(dataset, split, on_error, (prompt_column, text_column))
     prompt = table.optional_column(prompt_column, "prompt_column", default="prompt")
     text = table.column(text_column, "text_column")
     label = table.column(label_column, "label_column")
 
-    def labelled(_: int, row: Mapping[str, Any]) -> PreferencePair:
+    def labelled(number: int, row: Mapping[str, Any]) -> Example[str]:
         question = "" if prompt is None else _text(row, prompt, may_be_empty=True)
         response, good = _text(row, text), row.get(label)
         if good not in (0, 1):
             raise RowError("label", f"{label!r} must be 0 or 1, got {reprlib.repr(good)}")
-        chosen, rejected = (response, "") if good else ("", response)
-        return PreferencePair(prompt=question, chosen=chosen, rejected=rejected)
+        return Example(number, question, (response, "") if good else ("", response))
 
-    return _sifted(table, labelled, on_error, prompt=prompt, responses=(text,))
+    examples, skipped = sift(enumerate(table), labelled, on_error=on_error, of=table.of)
+    _check_prompts_apart(examples, prompt, [text])
+    return _pairs(examples, skipped)
+
+
+def _opened(
+    dataset: TableSource, split: str | None, on_error: OnError, texts: Collection[str | None]
+) -> Table:
+    """Return a table that has rows to compare."""
+    if on_error not in get_args(OnError):
+        raise DatasetError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
+    table = read_table(dataset, split, texts=texts)
+    if not len(table):
+        raise DatasetError("the pairs have 0 rows; give at least one comparison")
+    return table
+
+
+def _pairs(examples: Sequence[Example[Any]], skipped: Sequence[SkippedRow]) -> PreferencePairs:
+    """Return examples as comparisons, of which there must be some."""
+    pairs = []
+    for one in examples:
+        of_messages: dict[str, Any] = {}
+        prompt, (chosen, rejected) = one.prompt, one.responses
+        if isinstance(prompt, Chat):
+            of_messages = {"messages": prompt, "replies": tuple(map(Chat, one.responses))}
+            prompt, chosen, rejected = prompt.text, reply_text(chosen), reply_text(rejected)
+        pairs.append(
+            PreferencePair(
+                prompt=prompt, chosen=chosen, rejected=rejected, margin=one.margin, **of_messages
+            )
+        )
+    result = PreferencePairs(tuple(pairs), tuple(one.row for one in examples), tuple(skipped))
+    if not result:
+        raise DatasetError(f"no pair is left: {result.report()}; {skipped[0].reason}")
+    return result
+
+
+def _warn_of_repeats(pairs: PreferencePairs) -> None:
+    """Warn of pairs that repeat or contradict others."""
+    distinct = {replace(pair, margin=None) for pair in pairs}
+    counts = {
+        "repeat another": len(pairs) - len(distinct),
+        "have the responses of another the other way round": sum(
+            pair.swapped() in distinct for pair in distinct
+        ),
+    }
+    said = " and ".join(f"{count} {what}" for what, count in counts.items() if count)
+    if said:
+        _LOG.warning(f"of {len(pairs)} pairs {said}; all are learned from")
+
+
+def _check_no_prompt(table: Table, responses: Sequence[str]) -> None:
+    """Refuse texts without a column of prompts, where one of another name may hold them."""
+    rows = [*islice(table, 100)]
+    if any(TURN in str(row.get(name)) for row in rows for name in responses):
+        return  # written-out dialogues hold their prompts
+    others = [
+        name
+        for name in table.columns
+        if name not in responses
+        and any(isinstance(row.get(name), str) and row[name].strip() for row in rows)
+    ]
+    if others:
+        raise DatasetError(
+            f"there is no column 'prompt', only {quoted(table.columns)}, so that the responses "
+            f"would stand alone; name the column of prompts ({others[0]!r}?) by prompt_column "
+            "(--prompt-column), or add an empty 'prompt' if there are none"
+        )
+
+
+def _check_prompts_apart(
+    examples: Sequence[Example[Any]], prompt: str | None, responses: Sequence[str]
+) -> None:
+    """Refuse texts of which every response begins with its prompt, and tell of some that do."""
+    beginning = sum(
+        bool(one.prompt.strip()) and all(text.startswith(one.prompt) for text in one.responses)
+        for one in examples
+    )
+    if prompt is None or 2 * beginning <= len(examples):
+        return
+    names = " and ".join(map(repr, responses))
+    if beginning == len(examples):
+        raise DatasetError(
+            f"every response begins with its prompt, which a model would read twice; leave the "
+            f"text of {prompt!r} out of {names}"
+        )
+    _LOG.warning(
+        "%d of %d rows of %s begin with their %r, which a model reads twice",
+        *(beginning, len(examples), names, prompt),
+    )
+
+
+# --- rows -----------------------------------------------------------------------------------------
 
 
 def read_examples(
-    table: Table, prompt: str, *responses: str, on_error: OnError
+    table: Table,
+    prompt: str | None,
+    *responses: str,
+    margin_column: str | None = None,
+    on_error: OnError,
 ) -> tuple[list[Example[Any]], list[SkippedRow]]:
     """Return the rows of a table as examples, and those that are left out.
 
     Of episodes of conversations, whose replies a partner wrote, none is learned from.
+
+    Args:
+        table: The rows.
+        prompt: Column of prompts, of ids where its name ends so. None: what both responses of a
+            pair begin with; "": none, each response stands alone.
+        responses: Columns of (chosen, rejected), or of the one response.
+        margin_column: Column of margins, if any.
+        on_error: What becomes of rows that cannot be learned from.
     """
     contents: Callable[..., tuple[Any, tuple[Any, ...]]] = _texts
-    if prompt.endswith("_ids"):
+    if prompt is not None and prompt.endswith("_ids"):
         contents = _ids
     elif table.holds_messages(prompt, *responses):
         contents = _messages
@@ -438,97 +421,84 @@ def read_examples(
         written = row.get("written")  # a column of the user's may have this name
         if len(responses) == 1 and isinstance(written, list | tuple) and 0 in written:
             raise RowError("conversation", f"the response {HOLDS_REPLIES}")
-        return Example(number, *contents(row, prompt, responses))
+        said, texts = contents(row, prompt, responses)
+        margin = None if margin_column is None else _margin(row, margin_column)
+        return Example(number, said, texts, margin)
 
     examples, skipped = sift(enumerate(table), read, on_error=on_error, of=table.of)
     if contents is _texts and prompt:
-        rows = [(example.prompt, example.responses) for example in examples]
-        _check_prompts_apart(rows, prompt, responses)
+        _check_prompts_apart(examples, prompt, responses)
     return examples, skipped
-
-
-def reply_text(reply: Sequence[Mapping[str, Any]]) -> str:
-    """Return what a reply in messages says as text."""
-    return "\n\n".join(map(text_of, reply))
-
-
-def split_texts(chosen: str, rejected: str) -> tuple[str, str, str]:
-    r"""Return the prompt that two texts share, and what each says after it.
-
-    Example:
-        >>> split_texts("Human: Hi\n\nAssistant: Hello", "Human: Hi\n\nAssistant: Go")
-        ('Human: Hi\n\nAssistant:', ' Hello', ' Go')
-    """
-    ends = [text.rfind(TURN) for text in (chosen, rejected)]
-    starts = [end + len(TURN) if end >= 0 else 0 for end in ends]  # 0 for a text without an answer
-    if chosen[: starts[0]] != rejected[: starts[1]]:
-        same = takewhile(bool, (a == b for a, b in zip(chosen, rejected, strict=False)))
-        raise DatasetError(
-            f"chosen and rejected part at character {sum(1 for _ in same)}, before the last "
-            f"'Assistant:' (characters {starts[0]} and {starts[1]}), so they share no prompt"
-        )
-    start = starts[0]
-    return chosen[:start], chosen[start:], rejected[start:]
 
 
 def _texts(
     row: Mapping[str, Any], prompt: str | None, responses: Sequence[str]
-) -> tuple[Any, tuple[str, ...]]:
-    """Return the prompt and the responses of a row of texts; without a prompt, what both share.
-
-    A prompt of the name "" is none: the response stands alone.
-    """
+) -> tuple[str | None, tuple[str, ...]]:
+    """Return the prompt and the responses of a row of texts."""
     is_pair = len(responses) > 1  # and needs no prompt
     shared = _text(row, prompt, may_be_empty=is_pair) if prompt else None
     texts = [_text(row, name, _response(name)) for name in responses]
-    if prompt is not None:
-        return shared, tuple(texts)
-    try:
-        shared, *texts = split_texts(*texts)
-    except DatasetError as error:
-        raise RowError("no shared prompt", str(error)) from None
-    for name, text in zip(responses, texts, strict=True):
-        text_value(text, _response(name))
+    if prompt is None:
+        shared, *texts = _split_texts(*texts)
+        for name, text in zip(responses, texts, strict=True):
+            text_value(text, _response(name))
+    if is_pair and texts[0].strip() == texts[1].strip():
+        _refuse_equal(responses, texts[0])
     return shared, tuple(texts)
 
 
+def _split_texts(chosen: str, rejected: str) -> tuple[str, str, str]:
+    """Return the prompt that two dialogues share, and what each says after it."""
+    ends = [text.rfind(TURN) for text in (chosen, rejected)]
+    starts = [end + len(TURN) if end >= 0 else 0 for end in ends]  # 0 for a text without an answer
+    if chosen[: starts[0]] != rejected[: starts[1]]:
+        same = takewhile(bool, (a == b for a, b in zip(chosen, rejected, strict=False)))
+        raise RowError(
+            "no shared prompt",
+            f"chosen and rejected part at character {sum(same)}, before the last 'Assistant:' "
+            f"(characters {starts[0]} and {starts[1]}), so they share no prompt",
+        )
+    return chosen[: starts[0]], chosen[starts[0] :], rejected[starts[0] :]
+
+
 def _text(row: Mapping[str, Any], name: str, label: str = "", *, may_be_empty: bool = False) -> str:
-    """Return a text of a row; ``label`` is what messages call it, the column's name without."""
     hint = "; the first row has a text, so that all must"
     return text_value(row.get(name), label or repr(name), may_be_empty=may_be_empty, hint=hint)
 
 
 def _response(name: str) -> str:
-    """Return what messages call the response of a column."""
     return f"the response of {name!r}"
+
+
+def _refuse_equal(responses: Sequence[str], text: str) -> None:
+    raise RowError("equal", f"{' and '.join(map(repr, responses))} are both {reprlib.repr(text)}")
 
 
 def _ids(
     row: Mapping[str, Any], prompt: str, responses: Sequence[str]
 ) -> tuple[Ids, tuple[Ids, ...]]:
     """Return the prompt and the responses of a row of token ids."""
-    return _column_ids(row, prompt), tuple(_column_ids(row, name) for name in responses)
+    shared, *texts = (_column_ids(row.get(name), name) for name in (prompt, *responses))
+    return shared, tuple(texts)
 
 
-def _column_ids(row: Mapping[str, Any], name: str) -> Ids:
-    """Return the ids of a column."""
-    value = row.get(name)
+def _column_ids(value: Any, name: str) -> Ids:
     if value is None:
         raise RowError("empty", f"it has no {name!r}")
     try:
         if isinstance(value, str | bytes | Mapping):
             raise TypeError
-        return tuple(index(token) for token in value)
+        return tuple(map(index, value))
     except TypeError:
-        raise RowError(
-            "not ids", f"{name!r} must be a list of token ids, got {reprlib.repr(value)}"
-        ) from None
+        value = reprlib.repr(value)
+        raise RowError("not ids", f"{name!r} must be a list of token ids, got {value}") from None
 
 
 def _messages(
-    row: Mapping[str, Any], prompt: str, responses: Sequence[str]
+    row: Mapping[str, Any], prompt: str | None, responses: Sequence[str]
 ) -> tuple[Chat, tuple[Messages, ...]]:
     """Return the prompt's conversation, and the messages that each response adds to it."""
+    prompt = prompt or "prompt"
     texts = [_as_messages(row.get(name), name, "assistant") for name in responses]
     value, request = row.get(prompt), None
     if value is not None:
@@ -537,7 +507,7 @@ def _messages(
         shared = len(texts[0]) - 1  # of a single conversation, all but the last message
         if len(texts) > 1:
             together = zip(*texts, strict=False)
-            shared = sum(1 for _ in takewhile(lambda m: all(one == m[0] for one in m), together))
+            shared = sum(1 for _ in takewhile(lambda both: both[0] == both[1], together))
         if not shared or any(len(messages) <= shared for messages in texts):
             lack = "" if prompt in row else f", and of {[*row]} no column is {prompt!r}"
             raise RowError(
@@ -555,20 +525,9 @@ def _messages(
         )
     for name, messages in zip(responses, texts, strict=True):
         _check_reply(messages, name)
+    if len(texts) > 1 and texts[0] == texts[1]:
+        _refuse_equal(responses, reply_text(texts[0]))
     return Chat.of_row(request, row), tuple(texts)
-
-
-def _check_reply(messages: Messages, name: str) -> None:
-    """Refuse messages that are not the assistant's, or say nothing."""
-    others = [message["role"] for message in messages if message["role"] != "assistant"]
-    if others:
-        raise RowError(
-            "conversation",
-            f"{_response(name)} has a message of the role {others[0]!r}, which would be learned as "
-            "the policy's own words",
-        )
-    if not messages[-1]["content"].strip() and not messages[-1].get("tool_calls"):
-        raise RowError("empty", f"{_response(name)} is empty, got {messages[-1]!r}")
 
 
 def _as_messages(value: Any, name: str, role: str | None = None) -> Messages:
@@ -591,10 +550,27 @@ def _begins(messages: Messages, request: Messages) -> bool:
     the prompt.
     """
     start = 1 if messages[0]["role"] == "system" != request[0]["role"] else 0
-    beginning = messages[start : start + len(request)]
-    parts = (beginning, request)
+    parts = (messages[start : start + len(request)], request)
     one, other = ([(m["role"], m["content"].strip()) for m in part] for part in parts)
     return one == other
+
+
+def _check_reply(messages: Messages, name: str) -> None:
+    """Refuse messages that are not the assistant's, or say nothing."""
+    others = [message["role"] for message in messages if message["role"] != "assistant"]
+    if others:
+        raise RowError(
+            "conversation",
+            f"{_response(name)} has a message of the role {others[0]!r}, which would be learned as "
+            "the policy's own words",
+        )
+    if not messages[-1]["content"].strip() and not messages[-1].get("tool_calls"):
+        raise RowError("empty", f"{_response(name)} is empty, got {messages[-1]!r}")
+
+
+def reply_text(reply: Sequence[Mapping[str, Any]]) -> str:
+    """Return what a reply in messages says as text."""
+    return "\n\n".join(map(text_of, reply))
 
 
 def _margin(row: Mapping[str, Any], name: str) -> float | None:

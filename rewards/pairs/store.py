@@ -12,30 +12,25 @@ from tokengym.envs.prompts.tables import RowError, sift
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_IDS = "list of int"
+_IDS, _TEXT, _SCORE, _NUMBER = "list of int", "string", "float64", "int64"
 PAIR_COLUMNS = {
-    "prompt": "string",
-    "chosen": "string",
-    "rejected": "string",
-    "prompt_ids": _IDS,
-    "chosen_ids": _IDS,
-    "rejected_ids": _IDS,
-    "chosen_score": "float64",
-    "rejected_score": "float64",
-    "prompt_id": "int64",
+    **dict.fromkeys(("prompt", "chosen", "rejected"), _TEXT),
+    **dict.fromkeys(("prompt_ids", "chosen_ids", "rejected_ids"), _IDS),
+    **dict.fromkeys(("chosen_score", "rejected_score"), _SCORE),
+    "prompt_id": _NUMBER,
 }
 """Columns of a row of pairs: texts, the ids as they were sampled (so that nothing is encoded a
 second time), scores, and the prompt's position in its environment's set, -1 where unknown."""
 RESPONSE_COLUMNS = {
-    "prompt": "string",
-    "response": "string",
-    "prompt_ids": _IDS,
-    "response_ids": _IDS,
-    "score": "float64",
-    "finish_reason": "string",
-    "prompt_id": "int64",
+    **dict.fromkeys(("prompt", "response"), _TEXT),
+    **dict.fromkeys(("prompt_ids", "response_ids"), _IDS),
+    "score": _SCORE,
+    "finish_reason": _TEXT,
+    "prompt_id": _NUMBER,
 }
 """Columns of a row of responses; the same, with the reason why the response ended."""
+_OPTIONAL = ("chosen_score", "rejected_score", "score", "finish_reason")
+"""Columns that may be None."""
 
 
 def pairs_dataset(rows: Sequence[dict[str, Any]]) -> "Dataset":
@@ -65,31 +60,29 @@ def _dataset(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> "Datase
             if column not in row:
                 needed = f"a row needs {', '.join(columns)}"
                 raise RowError("missing", f"it has no {column!r}, only {[*row]}; {needed}")
-            if not _is_kind(row[column], column, kind):
-                value = reprlib.repr(row[column])
-                raise RowError("not of its kind", f"{column!r} must be a {kind}, got {value}")
+            value = row[column]
+            if not ((value is None and column in _OPTIONAL) or _is_kind(value, kind)):
+                fault = f"{column!r} must be a {kind}, got {reprlib.repr(value)}"
+                raise RowError("not of its kind", fault)
         return row
 
     remedy = "correct the row or leave it out"
     table, _ = sift(enumerate(rows), checked, on_error="raise", remedy=remedy)
     types = {
-        column: List(Value("int64")) if kind == _IDS else Value(kind)
+        column: List(Value(_NUMBER)) if kind == _IDS else Value(kind)
         for column, kind in columns.items()
     }
     values = {column: [row[column] for row in table] for column in columns}
     return Dataset.from_dict(values, features=Features(types))
 
 
-def _is_kind(value: Any, column: str, kind: str) -> bool:
-    """Return whether a value is what its column holds."""
-    if kind == "string":
-        if value is None:
-            return column == "finish_reason"
+def _is_kind(value: Any, kind: str) -> bool:
+    if kind == _IDS:
+        return isinstance(value, list | tuple) and all(_is_kind(one, _NUMBER) for one in value)
+    if kind == _TEXT:
         return isinstance(value, str) and lone_surrogate(value) is None
-    if kind == "float64":
-        return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-    if kind == _IDS and not isinstance(value, list | tuple):
+    if isinstance(value, bool):
         return False
-    numbers = value if kind == _IDS else [value]
-    are_numbers = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in numbers)
-    return are_numbers and all(-(2**63) <= n < 2**63 for n in numbers)
+    if kind == _SCORE:
+        return isinstance(value, int | float)
+    return isinstance(value, int | np.integer) and -(2**63) <= value < 2**63

@@ -277,13 +277,12 @@ def test_targets_in_a_template_end_as_the_model_ends_a_turn(said):
     assert plain.rows[0].responses == ((B, EOS), (A, EOS))
 
 
-@pytest.mark.parametrize("append_eos", [True, False])
-def test_messages_end_by_the_end_and_not_by_what_is_written_behind_it(append_eos):
+def test_messages_end_by_the_end_and_not_by_what_is_written_behind_it():
     tokenizer = make_tokenizer(GEMMA)
     messages = [{"role": "user", "content": "a"}], [{"role": "assistant", "content": "b"}]
     rows = [dict(zip(("prompt", "completion"), messages, strict=True))]
-    encoded = encode_responses(rows, tokenizer, TextEncoding(append_eos=append_eos))
-    assert encoded.rows[0].responses == ((B, END) if append_eos else (B, END, LINE),)
+    encoded = encode_responses(rows, tokenizer, TextEncoding())
+    assert encoded.rows[0].responses == ((B, END),)
 
 
 def test_the_command_line_takes_several():

@@ -212,8 +212,6 @@ def test_layouts_of_trl_for_sft():
 def test_unpaired_rows_are_named():
     rows = [{"prompt": "a", "completion": "b", "label": label} for label in (True, False)]
     tokenizer = make_tokenizer("bytes", "chatml")
-    with pytest.raises(DatasetError, match=r"unpaired.*KTO"):
-        read_pairs(rows)
     with pytest.raises(DatasetError, match=r"unpaired.*True"):
         encode_responses(rows, tokenizer, TextEncoding())
     assert len(encode_responses(rows[:1], tokenizer, TextEncoding()).rows) == 1

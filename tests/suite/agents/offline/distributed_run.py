@@ -2,14 +2,10 @@
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainingArguments
-
-from tests.suite.agents.conftest import make_model, make_tokenizer
-from tests.suite.agents.offline.test_dpo import PAIRS
+from tests.suite.agents.offline.conftest import PAIRS, make_args, make_learner
 from tokengym.agents import DPO, SFT
 
 SHARDED: dict[str, Any] = {
@@ -23,24 +19,6 @@ SHARDED: dict[str, Any] = {
 }
 
 
-def make_args(folder: Path, batch_size: int, **settings: Any) -> TrainingArguments:
-    return TrainingArguments(
-        output_dir=str(folder / "checkpoints"),
-        per_device_train_batch_size=batch_size,
-        num_train_epochs=3,
-        learning_rate=1e-2,
-        lr_scheduler_type="constant",
-        optim="sgd",
-        logging_steps=1,
-        save_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        use_cpu=True,
-        ddp_backend="gloo" if "WORLD_SIZE" in os.environ else None,
-        **settings,
-    )
-
-
 def run(folder: Path, batch_size: int) -> None:
     """Train the learners and write down what was logged, and the weights.
 
@@ -49,21 +27,24 @@ def run(folder: Path, batch_size: int) -> None:
     texts = [
         {"prompt_ids": pair["prompt_ids"], "response_ids": pair["rejected_ids"]} for pair in PAIRS
     ]
-    shared: Any = {"tokenizer": make_tokenizer()}
-    plain = make_args(folder, batch_size)
-    learners: dict[str, Callable[[], DPO | SFT]] = {
-        "dpo": lambda: DPO(make_model(), PAIRS, args=plain, **shared),
-        "precomputed": lambda: DPO(
-            make_model(), PAIRS, precompute_ref_log_probs=True, args=plain, **shared
-        ),
-        "sft": lambda: SFT(make_model(), texts, args=plain, **shared),
+    is_launched = "WORLD_SIZE" in os.environ
+    training: dict[str, Any] = {
+        "per_device_train_batch_size": batch_size,
+        "num_train_epochs": 3,
+        "learning_rate": 1e-2,
+        "optim": "sgd",
+        "ddp_backend": "gloo" if is_launched else None,
     }
-    if "WORLD_SIZE" in os.environ:
-        learners["fsdp"] = lambda: DPO(
-            make_model(), PAIRS, args=make_args(folder, batch_size, **SHARDED), **shared
-        )
-    for name, make in learners.items():
-        learner = make()
+    learners: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+        "dpo": (DPO, PAIRS, {}),
+        "precomputed": (DPO, PAIRS, {"precompute_ref_log_probs": True}),
+        "sft": (SFT, texts, {}),
+    }
+    if is_launched:
+        learners["fsdp"] = (DPO, PAIRS, {})
+    for name, (kind, rows, options) in learners.items():
+        args = make_args(folder / "checkpoints", **training, **(SHARDED if name == "fsdp" else {}))
+        learner = make_learner(kind, rows, args=args, **options)
         learner.train()
         learner.save_model(str(folder / name))
         if learner.args.should_save:

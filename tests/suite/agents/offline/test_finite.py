@@ -1,4 +1,4 @@
-"""A gradient that is not finite is seen before its step, and the row that has it is named."""
+"""A gradient that is not finite is seen before its step."""
 
 from typing import Any
 
@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from tests.suite.agents.conftest import make_model, make_tokenizer
+from tests.suite.agents.offline.conftest import make_learner
 from tokengym.agents import DPO, SFT, NonFiniteError
 
 BAD = "f"  # a word of one row alone
+(TOKEN,) = make_tokenizer()(BAD, add_special_tokens=False)["input_ids"]
 PAIRS = [
     {"prompt": "b c", "chosen": " a a", "rejected": " b c"},
     {"prompt": "d", "chosen": " a b", "rejected": " d"},
@@ -20,14 +22,11 @@ TEXTS = [{"prompt": pair["prompt"], "completion": pair["rejected"]} for pair in 
 
 def spoiled(kind: Any, rows: Any, value: float, **settings: Any) -> Any:
     """Return a learner whose gradient, of a finite loss, is spoiled wherever `BAD` is read."""
-    model, tokenizer = make_model("llama"), make_tokenizer()
-    (token,) = tokenizer(BAD, add_special_tokens=False)["input_ids"]
+    model = make_model("llama")
     embedding: Any = model.get_input_embeddings().weight
-    embedding.register_hook(lambda grad: grad * (value if grad[token].any() else 1.0))
-    defaults: Any = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "seed": 0}
-    return kind(
-        model, rows, tokenizer=tokenizer, device="cpu", learning_rate=1e-2, **defaults | settings
-    )
+    embedding.register_hook(lambda grad: grad * (value if grad[TOKEN].any() else 1.0))
+    defaults: Any = {"per_device_train_batch_size": 4, "learning_rate": 1e-2}
+    return make_learner(kind, rows, model, **defaults | settings)
 
 
 @pytest.mark.parametrize(("kind", "rows"), [(DPO, PAIRS), (SFT, TEXTS)])
@@ -40,29 +39,22 @@ def spoiled(kind: Any, rows: Any, value: float, **settings: Any) -> Any:
         {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
     ],
 )
-def test_weights_stay_and_the_row_is_named(kind, rows, value, settings):
+def test_weights_stay_as_they_were(kind, rows, value, settings):
     agent = spoiled(kind, rows, value, **settings)
-    with pytest.raises(NonFiniteError, match=r"^row 2: the gradient"):
+    with pytest.raises(NonFiniteError, match=r"^the gradient at step"):
         agent.train()
-    assert all(weight.isfinite().all() for weight in agent.policy.state_dict().values())
-    if "per_device_train_batch_size" not in settings or "gradient_accumulation_steps" in settings:
+    there = agent.policy.language_model.model.state_dict()
+    assert all(weight.isfinite().all() for weight in there.values())
+    if settings.get("per_device_train_batch_size") != 1:
         fresh = make_model("llama").state_dict()
-        there = agent.policy.language_model.model.state_dict()
         assert all(there[name].equal(weight) for name, weight in fresh.items())
 
 
-def test_the_row_of_a_precomputed_reference_is_named():
-    agent = spoiled(DPO, PAIRS, float("nan"), precompute_ref_log_probs=True)
-    with pytest.raises(NonFiniteError, match=r"^row 2: the gradient"):
-        agent.train()
-
-
-def test_a_loss_that_is_not_finite_is_of_a_row_too():
+def test_a_loss_that_is_not_finite_is_named():
     agent = spoiled(SFT, TEXTS, 1.0)
-    (token,) = make_tokenizer()(BAD, add_special_tokens=False)["input_ids"]
     with torch.no_grad():
-        agent.policy.language_model.model.get_input_embeddings().weight[token] = torch.nan
-    with pytest.raises(NonFiniteError, match=r"^row 2: the loss.*nan"):
+        agent.policy.language_model.model.get_input_embeddings().weight[TOKEN] = torch.nan
+    with pytest.raises(NonFiniteError, match=r"^the loss at step.*nan"):
         agent.train()
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, disable_progress_bars, enable_progress_bars
-from transformers import PrinterCallback, TrainingArguments
+from transformers import PrinterCallback
 
 from tests.suite.agents.conftest import make_model, make_tokenizer
-from tests.suite.agents.offline.test_dpo import PAIRS
+from tests.suite.agents.offline.conftest import PAIRS, logged, make_args
 from tokengym.agents import DPO
 
 trl = pytest.importorskip("trl")
@@ -21,17 +21,7 @@ BETA = 0.3
 TRAINING: dict[str, Any] = {
     "per_device_train_batch_size": 4,
     "max_steps": 3,
-    "learning_rate": 1e-3,
-    "lr_scheduler_type": "constant",
     "train_sampling_strategy": "sequential",
-    "seed": 0,
-    "logging_steps": 1,
-    "save_strategy": "no",
-    "report_to": [],
-    "disable_tqdm": True,
-    "use_cpu": True,
-    "gradient_checkpointing": False,
-    "bf16": False,
 }
 
 
@@ -44,10 +34,20 @@ def trl_trainer(tmp_path: Path) -> Iterator[Any]:
             return dataset
 
     disable_progress_bars()
-    config = trl.DPOConfig(output_dir=str(tmp_path), beta=BETA, max_length=None, **TRAINING)
-    model = make_model(scale=1.0)
+    args = make_args(tmp_path, **TRAINING)
+    names = ("learning_rate", "lr_scheduler_type", "logging_steps", "save_strategy", "use_cpu")
+    shared = {name: getattr(args, name) for name in (*names, "report_to", "disable_tqdm")}
+    config = trl.DPOConfig(
+        output_dir=str(tmp_path),
+        beta=BETA,
+        max_length=None,
+        gradient_checkpointing=False,
+        bf16=False,
+        **shared,
+        **TRAINING,
+    )
     trainer = IdsTrainer(
-        model=model,
+        model=make_model(scale=1.0),
         ref_model=make_model(seed=1, scale=1.0),
         args=config,
         train_dataset=Dataset.from_list(PAIRS),
@@ -65,7 +65,7 @@ def make_ours(tmp_path: Path, **settings: Any) -> DPO:
         tokenizer=make_tokenizer(),
         ref_model=make_model(seed=1, scale=1.0),
         beta=BETA,
-        args=TrainingArguments(output_dir=str(tmp_path), **TRAINING),
+        args=make_args(tmp_path, **TRAINING),
         **settings,
     )
 
@@ -106,10 +106,7 @@ def test_the_first_steps_are_those_of_trl(trl_trainer, tmp_path):
     start = copy.deepcopy(ours.policy.language_model.model.state_dict())
     for trainer in (trl_trainer, ours):
         trainer.train()
-    losses = [
-        [row["loss"] for row in trainer.state.log_history if "loss" in row]
-        for trainer in (trl_trainer, ours)
-    ]
+    losses = [logged(trainer) for trainer in (trl_trainer, ours)]
     assert len(losses[0]) == 3
     assert losses[0][2] != losses[0][0]
     np.testing.assert_allclose(losses[1], losses[0], atol=1e-5)

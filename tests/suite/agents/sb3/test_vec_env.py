@@ -7,9 +7,8 @@ import pytest
 from gymnasium.vector import SyncVectorEnv
 from sb3_contrib import MaskablePPO
 from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
-from stable_baselines3 import A2C
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from tests.suite.agents.conftest import PROMPTS, target_reward
 from tokengym.agents.sb3 import GymVecEnv, NoEnvironment, as_vec_env
@@ -62,13 +61,6 @@ def test_a_vec_env_stays_itself_and_an_env_becomes_one(tokenizer):
     assert as_vec_env(single(tokenizer)).num_envs == 1
     with pytest.raises(TypeError, match=r"envs.*gym.make_vec"):
         as_vec_env(3)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_stock_algorithms_learn_on_it(make_envs, mode):
-    envs = VecMonitor(as_vec_env(make_envs(autoreset_mode=mode)))
-    agent = A2C("MultiInputPolicy", envs, n_steps=4, seed=0).learn(40)
-    assert agent.ep_info_buffer
 
 
 def test_maskable_ppo_never_takes_a_forbidden_token(make_envs):

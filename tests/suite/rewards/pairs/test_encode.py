@@ -1,6 +1,5 @@
 """Pairs and responses as ids; rows that cannot be learned from are named, or left out."""
 
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +15,6 @@ from tests.suite.agents.conftest import EOS, make_tokenizer
 from tokengym.agents.offline.policies import encoding_for
 from tokengym.base.errors import DatasetError, TokenizerError
 from tokengym.envs import Episode
-from tokengym.rewards import PreferencePair
 from tokengym.rewards.pairs.encode import EncodedTexts, TextEncoding, encode_pairs, encode_responses
 
 TOKENIZER = make_tokenizer()  # a 3, b 4, c 5, d 6, e 7
@@ -39,32 +37,22 @@ def ids_of(encoded: EncodedTexts) -> list[tuple[Any, ...]]:
 # --- what is read ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", ["rows", "pairs", "dataset", "file"])
-def test_texts_become_ids_with_eos(form, tmp_path):
+@pytest.mark.parametrize("form", [list, Dataset.from_list])
+def test_texts_become_ids_with_eos(form):
     rows: list[dict[str, Any]] = [
         {"prompt": "b c", "chosen": "a", "rejected": "d e"},
         {"prompt": "d", "chosen": "a <eos>", "rejected": "b"},
     ]
-    source: Any = rows
-    if form == "pairs":
-        source = [PreferencePair(**row, margin=None) for row in rows]
-    elif form == "dataset":
-        source = Dataset.from_list(rows)
-    elif form == "file":
-        source = tmp_path / "pairs.jsonl"
-        source.write_text("\n".join(map(json.dumps, rows)))
-    encoded = pairs_of(source)
+    encoded = pairs_of(form(rows))
     assert ids_of(encoded) == [((4, 5), (3, EOS), (6, 7, EOS)), ((6,), (3, EOS), (4, EOS))]
     dataset = encoded.dataset()
     assert dataset.column_names == ["prompt_ids", "chosen_ids", "rejected_ids", "length"]
     assert dataset["length"] == [5, 3]
-    assert ids_of(pairs_of(rows, TextEncoding(append_eos=False)))[0] == ((4, 5), (3,), (6, 7))
 
 
 def test_ids_are_taken_as_they_are():
     row = {**IDS, "prompt": "not", "chosen": "looked", "rejected": "at"}
-    for source in ([row], Dataset.from_list([row])):
-        assert ids_of(pairs_of(source)) == [((4, 5), (3,), (6, 7))]
+    assert ids_of(pairs_of([row])) == [((4, 5), (3,), (6, 7))]
 
 
 def test_a_dialogue_is_split_after_what_both_share():
@@ -95,66 +83,44 @@ TEMPLATE = (
 )
 
 
-REFUSING = "{% if messages[1:] %}{{ raise_exception('no answers here') }}{% endif %}b "
-
-
-def test_messages_go_through_the_chat_template():
+def test_messages_need_a_chat_template_and_stay_messages():
     tokenizer = make_tokenizer()
     tokenizer.chat_template = TEMPLATE  # "user" begins with "u", unknown: 2; "assistant" with "a"
-
-    def said(role: str, content: str) -> dict[str, str]:
-        return {"role": role, "content": content}
-
-    user, good, bad = said("user", "b c"), said("assistant", "d"), said("assistant", "e e")
-    expected = [((2, 4, 5, EOS, 3), (6, EOS), (7, 7, EOS))]
-    for row in (
-        {"prompt": [user], "chosen": [good], "rejected": [bad]},
-        {"prompt": "b c", "chosen": [good], "rejected": [bad]},
-        {"chosen": [user, good], "rejected": [user, bad]},
-    ):
-        assert ids_of(encode_pairs([row], tokenizer, TextEncoding())) == expected
-    row = {"prompt": [user], "completion": [good]}
-    assert ids_of(encode_responses([row], tokenizer, TextEncoding())) == [expected[0][:2]]
-    apart = {"chosen": [user, good], "rejected": [said("user", "d"), bad]}
+    user, good, bad = (
+        [{"role": role, "content": said}]
+        for role, said in (("user", "b c"), ("assistant", "d"), ("assistant", "e e"))
+    )
+    row = {"prompt": user, "chosen": good, "rejected": bad}
+    expected = ((2, 4, 5, EOS, 3), (6, EOS), (7, 7, EOS))
+    assert ids_of(encode_pairs([row], tokenizer, TextEncoding())) == [expected]
+    learned = {"prompt": user, "completion": good}
+    assert ids_of(encode_responses([learned], tokenizer, TextEncoding())) == [expected[:2]]
+    apart = {"chosen": user + good, "rejected": [{"role": "user", "content": "d"}, *bad]}
     with pytest.raises(DatasetError, match=r"row 0.*conversations share"):
         encode_pairs([apart], tokenizer, TextEncoding())
+    with pytest.raises(DatasetError, match=r"row 1.*'chosen'.*messages"):
+        encode_pairs([row, {**GOOD, "chosen": 3}], tokenizer, TextEncoding())
     with pytest.raises(DatasetError, match="no chat template"):
-        pairs_of([{"prompt": [user], "chosen": [good], "rejected": [bad]}])
-
-
-@pytest.mark.parametrize(
-    ("template", "content", "reason"),
-    [(TEMPLATE, "\ud800", "surrogates not allowed"), (REFUSING, "d", "no answers here")],
-)
-def test_a_template_that_refuses_a_response_is_one_line(template, content, reason):
-    tokenizer = make_tokenizer()
-    tokenizer.chat_template = template
-    row = {"prompt": "b c", "completion": [{"role": "assistant", "content": content}]}
-    with pytest.raises(DatasetError, match=rf"row 0.*refuses.*{reason}"):
-        encode_responses([row], tokenizer, TextEncoding())
+        pairs_of([row])
 
 
 def test_prompts_go_through_the_template_as_an_environments_do():
     envs: Any = gym.make_vec("tokengym/Dialogue-v0", num_envs=1)
-    question = envs.unwrapped.prompts[0].text
+    question, tokenizer = envs.unwrapped.prompts[0].text, envs.unwrapped.tokenizer
+    asked = f"\n\nHuman: {question}\n\nAssistant:"
     rows = [
         {"prompt": question, "chosen": "gladly .", "rejected": "no ."},
-        {
-            "chosen": f"\n\nHuman: {question}\n\nAssistant: gladly .",
-            "rejected": f"\n\nHuman: {question}\n\nAssistant: no .",
-        },
+        {"chosen": f"{asked} gladly .", "rejected": f"{asked} no ."},
     ]
     expected = np.array(envs.reset(options={"prompt": question})[0]["input_ids"][0])
-    tokenizer = envs.unwrapped.tokenizer
+    expected = expected[expected != tokenizer.pad_token_id]
     answers = [
-        tokenizer(text)["input_ids"] + [tokenizer.eos_token_id] for text in ("gladly .", "no .")
+        (*tokenizer(text)["input_ids"], tokenizer.eos_token_id) for text in ("gladly .", "no .")
     ]
+    encoding = encoding_for(envs, None)
     for row in rows:
-        encoding = encoding_for(envs, None)
-        assert encoding.chat_template
         (found,) = encode_pairs([row], tokenizer, encoding).rows
-        assert list(found.prompt) == expected[expected != tokenizer.pad_token_id].tolist()
-        assert [list(ids) for ids in found.responses] == answers
+        assert (found.prompt, [*found.responses]) == (tuple(expected), answers)
     (plain,) = encode_pairs(rows[:1], tokenizer, TextEncoding()).rows
     assert plain.prompt != found.prompt
 
@@ -186,11 +152,9 @@ def test_a_response_with_a_partners_replies_is_named_or_left_out():
     talk = Episode(prompt="b", written=np.array([1, 0, 1], np.int8), **given)
     alone = replace(talk, written=np.ones(3, np.int8))
     for source in ([alone, talk], [one.to_record() for one in (alone, talk)]):
-        with pytest.raises(DatasetError, match=r"row 1.*partner"):
-            responses_of(source)
         kept = responses_of(source, SKIP)
         assert ids_of(kept) == [((4,), (3, 5, EOS))]
-        assert kept.skipped[0].kind == "conversation"
+        assert [(row.row, row.kind) for row in kept.skipped] == [(1, "conversation")]
     texts = [{"prompt": "b", "response": "a", "written": [1, 0]}, {"prompt": "c", "response": "d"}]
     kept = responses_of(texts, SKIP)
     assert ids_of(kept) == [((5,), (6, EOS))]
@@ -200,16 +164,14 @@ def test_a_response_with_a_partners_replies_is_named_or_left_out():
 # --- what is refused ------------------------------------------------------------------------------
 
 GOOD = {"prompt": "b", "chosen": "a", "rejected": "c"}
-BAD_PAIRS = [
-    ({"prompt": "b", "chosen": "a"}, "empty", "'rejected' is empty, got None"),
+BAD_TEXTS = [
     ({"prompt": "b", "chosen": "", "rejected": "c"}, "empty", "'chosen' is empty, got ''"),
-    ({"prompt": "b", "chosen": "c", "rejected": "c "}, "equal", "are both 'c'"),
     ({"prompt": "", "chosen": "a", "rejected": "c"}, "no prompt", "the prompt has no tokens"),
 ]
 BAD_IDS = [
     ({**IDS, "chosen_ids": []}, "empty", "a response has no tokens"),
     ({**IDS, "rejected_ids": [3]}, "equal", "the same 1 tokens"),
-    ({**IDS, "chosen_ids": [99]}, "unknown id", r"token id 99 .*8"),
+    ({**IDS, "chosen_ids": [8]}, "unknown id", r"token id 8 .*from 0 to 7"),
     ({**IDS, "chosen_ids": [-1]}, "unknown id", "token id -1"),
     ({**IDS, "chosen_ids": "a"}, "not ids", r"'chosen_ids'.*got 'a'"),
     ({**IDS, "prompt_ids": None}, "empty", "no 'prompt_ids'"),
@@ -218,7 +180,7 @@ BAD_IDS = [
 
 @pytest.mark.parametrize(
     ("good", "bad", "kind", "message"),
-    [(GOOD, *case) for case in BAD_PAIRS] + [(IDS, *case) for case in BAD_IDS],
+    [(GOOD, *case) for case in BAD_TEXTS] + [(IDS, *case) for case in BAD_IDS],
 )
 def test_a_bad_row_is_named_or_left_out(good, bad, kind, message):
     with pytest.raises(DatasetError, match=f"row 1 .*{message}"):
@@ -226,22 +188,13 @@ def test_a_bad_row_is_named_or_left_out(good, bad, kind, message):
     encoded = pairs_of([good, bad, good], SKIP)
     assert [row.row for row in encoded.rows] == [0, 2]
     assert [(row.row, row.kind) for row in encoded.skipped] == [(1, kind)]
-    assert encoded.report() == f"3 rows, 2 kept, 1 {kind}"
+    assert encoded.report() == f"3 rows, 2 kept, 1 skipped (1 {kind})"
 
 
 def test_where_every_row_is_bad_nothing_is_left():
-    for row in (BAD_PAIRS[2][0], BAD_IDS[0][0]):
+    for row in (BAD_TEXTS[0][0], BAD_IDS[0][0]):
         with pytest.raises(DatasetError, match=r"left.*: 2 rows, 0.*row 0"):
             pairs_of([row, row], SKIP)
-
-
-def test_dialogues_that_share_no_prompt_are_named():
-    row = {
-        "chosen": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: d",
-        "rejected": "\n\nHuman: a\n\nAssistant: b\n\nHuman: e\n\nAssistant: d",
-    }
-    with pytest.raises(DatasetError, match=r"row 0.*no prompt"):
-        pairs_of([row])
 
 
 def test_overlong_rows_stop_or_are_cut_or_dropped():
@@ -268,10 +221,7 @@ def test_overlong_rows_stop_or_are_cut_or_dropped():
     [
         ({"prompt": "b", "completion": " "}, "0.*'completion'.*got ' '"),
         ({"prompt": None, "completion": "a"}, "0 .*'prompt'.*got None"),
-        ({"prompt": "b", "completion": "\ud800"}, r"row 0.*'completion'.*surrogate"),
-        ({"prompt": "b", "completion": 3}, "0 .*'completion'.*got int 3"),
         ({"said": "b"}, r"'prompt'.*'completion'.*got 'said'"),
-        ({"prompt_ids": [4], "response_ids": []}, r"row 0.*response has no"),
     ],
 )
 def test_a_bad_response_is_named(row, message):
@@ -284,36 +234,14 @@ def test_nothing_to_encode_is_named_in_a_template_too():
     tokenizer.chat_template = TEMPLATE
     encoding = TextEncoding(chat_template=True, on_error="skip")
     for row in ({"prompt": "b", "completion": " "}, {"prompt": "", "completion": "a"}):
-        with pytest.raises(DatasetError, match="1 empty; row 0"):
+        with pytest.raises(DatasetError, match=r"\(1 empty\); row 0"):
             encode_responses([row], tokenizer, encoding)
     with pytest.raises(TokenizerError, match="no chat template"):  # no row is to blame
         pairs_of([GOOD], TextEncoding(chat_template=True, on_error="skip"))
 
 
-def test_what_is_no_row_is_named():
-    for encode in (pairs_of, responses_of):
-        with pytest.raises(DatasetError, match=r"row 1.*int.*mapping"):
-            encode([GOOD, 3], SKIP)
-    said = [{"role": "assistant", "content": "d"}]
-    bad = [{"role": "assistant", "content": "e"}]
-    with pytest.raises(DatasetError, match=r"row 1.*'chosen'.*messages"):
-        pairs_of([{"prompt": "b", "chosen": said, "rejected": bad}, {**GOOD, "chosen": 3}])
-
-
-def test_bad_sources_and_settings_are_named(tmp_path):
-    with pytest.raises(DatasetError, match=r"nothing\.jsonl' does not exist"):
-        pairs_of(tmp_path / "nothing.jsonl")
-    with pytest.raises(DatasetError, match="splits 'train', 'test'"):
-        pairs_of({"train": Dataset.from_list([GOOD]), "test": Dataset.from_list([GOOD])})
-    with pytest.raises(DatasetError, match="chosen_column='chosen'"):
-        pairs_of([{"prompt": "a", "better": "b", "worse": "c"}])
-    for settings, message in (
-        ({"overlong": "cut"}, r"overlong.*got 'cut'"),
-        ({"on_error": "stop"}, r"on_error.*got 'stop'"),
-        (
-            {"max_length": 1},
-            r"max_length.*>= 2.*got 1",
-        ),
-    ):
-        with pytest.raises(ValueError, match=message):
-            TextEncoding(**settings)
+@pytest.mark.parametrize("given", [{"overlong": "cut"}, {"on_error": "stop"}, {"max_length": 1}])
+def test_settings_out_of_range_are_named(given):
+    ((name, value),) = given.items()
+    with pytest.raises(ValueError, match=rf"{name}.*got {value!r}"):
+        TextEncoding(**given)

@@ -1,8 +1,6 @@
 # mypy: no-check-untyped-defs
 """Preference pairs: what is read, how dialogues are split, which rows are refused and why."""
 
-import gzip
-import json
 from typing import Any
 
 import datasets
@@ -41,17 +39,10 @@ def test_columns_by_other_names():
     assert pair == PreferencePair(prompt="a", chosen=" b", rejected=" c", margin=2.0)
 
 
-def test_files(tmp_path):
-    table = datasets.Dataset.from_list([ROW, {**ROW, "margin": None}])
-    table.to_csv(tmp_path / "pairs.csv")
-    table.to_csv(tmp_path / "pairs.tsv", sep="\t")
-    table.to_parquet(tmp_path / "pairs.parquet")
-    table.to_json(tmp_path / "pairs.jsonl")
-    with gzip.open(tmp_path / "more.jsonl.gz", "wt") as file:
-        file.writelines(json.dumps(row) + "\n" for row in [ROW, {**ROW, "margin": None}])
+def test_a_csv_file_with_a_gap(tmp_path):
+    datasets.Dataset.from_list([ROW, {**ROW, "margin": None}]).to_csv(tmp_path / "pairs.csv")
     without = PreferencePair(prompt="a", chosen=" b", rejected=" c")
-    for name in ("pairs.csv", "pairs.tsv", "pairs.parquet", "pairs.jsonl", "more.jsonl.gz"):
-        assert read_pairs(tmp_path / name).pairs == (PAIR, without), name
+    assert read_pairs(tmp_path / "pairs.csv").pairs == (PAIR, without)
 
 
 def test_numbers_of_a_csv_file_are_texts(tmp_path):
@@ -68,10 +59,9 @@ def test_a_data_set_with_splits():
     both = datasets.DatasetDict(train=table, test=datasets.Dataset.from_list([DIALOGUE]))
     assert read_pairs(both, split="test").pairs == (SPLIT,)
     assert read_pairs(datasets.DatasetDict(train=table)).pairs == (PAIR,)
-    with pytest.raises(DatasetError, match="splits 'train', 'test'"):
-        read_pairs(both)
-    with pytest.raises(DatasetError, match=r"'dev'.*'train', 'test'"):
-        read_pairs(both, split="dev")
+    for split in (None, "dev"):
+        with pytest.raises(DatasetError, match=rf"split={split!r}.*'train', 'test'"):
+            read_pairs(both, split=split)
 
 
 BAD_ROWS: dict[str, list[Any]] = {
@@ -79,16 +69,10 @@ BAD_ROWS: dict[str, list[Any]] = {
         ({**ROW, "chosen": None}, r"'chosen' is empty, got None"),
         ({**ROW, "rejected": " "}, "'rejected' is empty, got ' '"),
         ({**ROW, "prompt": None}, r"'prompt' is empty, got None"),
-        (
-            {"chosen": PROMPT, "rejected": DIALOGUE["rejected"]},
-            "'chosen' is empty, got ''",
-        ),
+        ({"chosen": PROMPT, "rejected": DIALOGUE["rejected"]}, "'chosen' is empty, got ''"),
     ],
     "not text": [
-        (
-            {**ROW, "chosen": [{"role": "user"}]},
-            r"text, got list.*first row",
-        ),
+        ({**ROW, "chosen": [{"role": "user"}]}, r"text, got list.*first row"),
         ({**ROW, "chosen": "a\ud800"}, r"'chosen'.*surrogate.*character 1"),
     ],
     "equal": [({**ROW, "rejected": " b "}, r"'chosen' and 'rejected' are both ' b'")],
@@ -125,14 +109,11 @@ def test_a_bad_row_is_named_or_skipped(kind, row, message):
     ("source", "options", "message"),
     [
         ([], {}, "have 0 rows"),
-        (3, {}, "dataset.*got int"),
-        ([3], {}, r"row 0.*int.*mapping"),
         ([{"chosen": "a"}], {}, "rejected_column='rejected'.*'chosen'"),
         ([ROW], {"prompt_column": "x"}, "prompt_column='x'.*'prompt', 'chosen'"),
         ([ROW], {"margin_column": "x"}, "margin_column='x'"),
         ([ROW], {"on_error": "ignore"}, r"on_error.*got 'ignore'"),
         ([{**ROW, "chosen": ""}], {"on_error": "skip"}, r"1 rows, 0 pairs.*row 0"),
-        ("nowhere.jsonl", {}, r"'nowhere\.jsonl' does not exist"),
     ],
 )
 def test_what_makes_no_pairs(source, options, message):
@@ -140,20 +121,7 @@ def test_what_makes_no_pairs(source, options, message):
         read_pairs(source, **options)
 
 
-def test_responses_that_repeat_the_prompt_are_refused():
-    rows = [{"prompt": "ab", "chosen": f"ab {n}", "rejected": f"ab {n + 1}"} for n in range(3)]
-    with pytest.raises(DatasetError, match="begins with its prompt"):
-        read_pairs(rows)
-    assert len(read_pairs([*rows, ROW])) == 4  # an answer may repeat its question
-
-
-def test_an_unreadable_file_is_named(tmp_path):
-    (tmp_path / "pairs.jsonl").write_text("{")
-    with pytest.raises(DatasetError, match=r"pairs\.jsonl' cannot be"):
-        read_pairs(tmp_path / "pairs.jsonl")
-
-
-@pytest.mark.parametrize("row", ["null", "[1]", "3", '"x"', '{"chosen": "a \\ud800"}', "[" * 5000])
+@pytest.mark.parametrize("row", ["[1]", '{"chosen": "a \\ud800"}', "[" * 5000])
 @pytest.mark.parametrize("place", [0, 1])
 def test_json_that_is_no_row_is_named(tmp_path, row, place):
     rows = ['{"chosen": "a", "rejected": "b"}', '{"chosen": "c", "rejected": "d"}']
@@ -163,9 +131,3 @@ def test_json_that_is_no_row_is_named(tmp_path, row, place):
     where = rf"row {place} of the pairs|line 2, byte 4: Extra data|maximum recursion depth"
     with pytest.raises(DatasetError, match=where):
         read_pairs(file)
-
-
-@pytest.mark.parametrize("tables", [{}, {"train": None}])
-def test_what_is_no_table_is_named(tables):
-    with pytest.raises(DatasetError, match=r"datasets\.Dataset"):
-        read_pairs(tables)

@@ -78,25 +78,18 @@ def test_a_prompt_may_stand_before_whole_conversations(prompt, start, tokenizer)
         ([said(None)], "empty", "response of 'chosen' is empty"),
         ([said("")], "empty", "response of 'chosen' is empty"),
         ([said([])], "not messages", "message 0 must be"),
-        ([said([{"type": "image", "url": "a"}])], "not messages", "parts of type 'text'"),
-        ([{"role": None, "content": "good"}], "not messages", "message 0 must be"),
         ([{"from": "gpt", "value": "good"}], "not messages", "message 0 must be"),
-        ([GOOD, said("and", "user"), GOOD], "conversation", "of the role 'user', which would"),
-        ([GOOD, said("bye", "user")], "conversation", "of the role 'user'"),
+        ([GOOD, said("bye", "user")], "conversation", "of the role 'user', which would"),
         ([said("3", "tool"), GOOD], "conversation", "of the role 'tool'"),
-        ([SYSTEM, GOOD], "conversation", "of the role 'system'"),
+        ([BAD], "equal", "are both 'bad'"),
     ],
 )
 def test_messages_that_are_no_reply_are_named_or_left_out(chosen, kind, message):
-    tokenizer = made("bytes")
-    tokenizer.chat_template = CHATML
     row = {"prompt": [USER], "chosen": chosen, "rejected": [BAD]}
-    with pytest.raises(DatasetError, match=rf"row 1.*{message}"):
-        encode_pairs([{**row, "chosen": [GOOD]}, row], tokenizer, TextEncoding())
-    rows = [{**row, "chosen": [GOOD]}, row]
-    kept = encode_pairs(rows, tokenizer, TextEncoding(on_error="skip"))
-    assert [one.kind for one in kept.skipped] == [kind]
-    tokenizer.chat_template = None
+    kept = read_pairs([{**row, "chosen": [GOOD]}, row], on_error="skip")
+    (left_out,) = kept.skipped
+    assert (kept.rows, left_out.row, left_out.kind) == ((0,), 1, kind)
+    assert message in left_out.reason
 
 
 @pytest.mark.parametrize(
@@ -105,13 +98,13 @@ def test_messages_that_are_no_reply_are_named_or_left_out(chosen, kind, message)
 def test_a_prompt_that_asks_nothing_is_named(prompt):
     row = {"prompt": prompt, "chosen": [GOOD], "rejected": [BAD]}
     with pytest.raises(DatasetError, match=r"row 0.*(ends with|message 0)"):
-        encode_pairs([row], made("bytes"), TextEncoding())
+        read_pairs([row])
 
 
 # --- columns --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("column", ["question", "instruction", "Prompt", "prompt ", "system"])
+@pytest.mark.parametrize("column", ["question", "Prompt"])
 def test_a_prompt_column_of_another_name_is_named(column):
     rows = [{"id": 3, column: "the film", "chosen": " good", "rejected": " bad"}]
     for read in (read_pairs, lambda rows: encode_pairs(rows, made("llama"), TextEncoding())):
@@ -132,16 +125,15 @@ def test_texts_that_have_no_prompts_stand_for_themselves():
             encode_pairs([{**rows[0], **prompt}], made("llama"), TextEncoding())
 
 
-@pytest.mark.parametrize("rows", [1, 3])
-def test_responses_that_begin_with_their_prompts_are_refused(rows, caplog):
+def test_responses_that_begin_with_their_prompts_are_refused(caplog):
     row = {"prompt": "the film", "chosen": "the film is good", "rejected": "the film is bad"}
     message = r"begins with its prompt.*'prompt' out of "
     tokenizer = made("bytes")
     with pytest.raises(DatasetError, match=f"{message}'chosen' and 'rejected'"):
-        encode_pairs([row] * rows, tokenizer, TextEncoding())
+        read_pairs([row])
     one = {"prompt": row["prompt"], "completion": row["chosen"]}
     with pytest.raises(DatasetError, match=f"{message}'completion'"):
-        encode_responses([one] * rows, tokenizer, TextEncoding())
+        encode_responses([one] * 3, tokenizer, TextEncoding())
     apart = {**one, "completion": " is good"}
     with caplog.at_level(logging.WARNING):
         assert len(encode_responses([one, one, apart], tokenizer, TextEncoding()).rows) == 3
