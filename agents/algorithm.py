@@ -110,8 +110,6 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
     """Whether the policy has a value function."""
     built_in: ClassVar[frozenset[str]] = frozenset({*names_of(PolicySettings), "advantage"})
     """Settings that an agent is built by: assigned later, they would do nothing."""
-    shards_weights: ClassVar[bool] = False
-    """Whether the learner's gradient steps stand within `Processes.updating`, as FSDP needs it."""
     policy: CausalLMPolicy  # type: ignore[assignment]
     settings: Any
     """The settings, an instance of ``settings_class``."""
@@ -362,7 +360,6 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
                     tokens=self.num_timesteps,
                     agent=self,
                     figures=log.take(),
-                    single_process=self.processes.single_process,
                 )
         except GeneratorExit:  # the caller has left the loop
             callback.on_training_end()
@@ -548,7 +545,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         """Write a checkpoint folder, from which `load` continues number for number.
 
         Of several processes the main one writes; `load` takes any number of them that has as many
-        rows together. All must call this; without FSDP, after ``learn`` the main one alone may.
+        rows together. All must call this; after ``learn`` the main one alone may.
 
         Safetensors and JSON, nothing pickled; written beside ``path`` and renamed into place. The
         checkpoint that was there is kept as ``<path>.previous``. A callback may save at any step:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -37,8 +37,6 @@ class Update:
     log: Sequence[tuple[int, Mapping[str, Any]]] = ()
     """The log since the last one of a learner that makes several steps in one update: each step's
     number, with the like figures."""
-    single_process: Callable[[], AbstractContextManager[Any]] = nullcontext
-    """Context in which one process may use the agent: several that share its weights lend them."""
     save: Callable[[Path], object] | None = None
     """How the agent is saved into a folder, where its own ``save`` would not write one."""
 

@@ -2,14 +2,13 @@
 
 What a process does alone stands in the learner; where there are several, their `Processes` join
 what each has played, read and learned. `join` returns them. What accelerate lacks, which DPO and
-SFT use as it is: a round's rows, prompts, baselines and masks are those of all processes, and under
-FSDP a rollout, which reads all weights for every token, keeps the policy whole.
+SFT use as it is: a round's rows, prompts, baselines and masks are those of all processes.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,7 +19,6 @@ from torch import Tensor, distributed
 from tokengym.agents.policy.backend import backend
 
 if TYPE_CHECKING:
-    from tokengym.agents.policy.language_model import LanguageModel
     from tokengym.agents.policy.policy import CausalLMPolicy
     from tokengym.agents.policy.sequences import ActionMasks, Sequences
     from tokengym.agents.rollouts.experience import Experience
@@ -40,8 +38,6 @@ class Processes:
     """This process's place among those that train the agent."""
     count = 1
     """Processes that train the agent, each of which has as many rows."""
-    saves_together = False
-    """Whether all processes take part in writing a checkpoint."""
     keeps_states = True
     """Whether each row's hidden states, read before the update, are here when it is learned from.
     Several processes deal rows out anew for each gradient step."""
@@ -103,41 +99,7 @@ class Processes:
         """
         return figures
 
-    @contextmanager
-    def updating(self, agent: Any) -> Iterator[None]:
-        """Let the agent's policy be the one that its optimiser steps on within the block.
-
-        Under FSDP that is the shards', whose gradients are means over the processes, which
-        `add_gradients` adds up.
-        """
-        yield
-
-    # --- weights and states -----------------------------------------------------------------------
-
-    @contextmanager
-    def single_process(self) -> Iterator[None]:
-        """Let one process use the agent alone within the block."""
-        yield
-
-    def whole_tensor(self, tensor: Tensor, *, keep: bool = True) -> Tensor:
-        """Return a tensor on the CPU, whole where the processes share it out.
-
-        Args:
-            tensor: The tensor.
-            keep: Whether this process wants it.
-        """
-        return tensor.detach().cpu().contiguous() if keep else torch.empty(0)
-
-    def reference_weights(self, model: LanguageModel | None) -> dict[str, Tensor] | None:
-        """Return a reference's weights by name where the processes share them out, else None."""
-        return None
-
-    def load_optimizer(
-        self, policy: CausalLMPolicy, state: Mapping[int, Mapping[str, Tensor]]
-    ) -> None:
-        """Give a policy's optimiser its state, by the parameters' numbers."""
-        groups = policy.optimizer.state_dict()["param_groups"]
-        policy.optimizer.load_state_dict({"state": state, "param_groups": groups})
+    # --- states -----------------------------------------------------------------------------------
 
     def join_states(self, state: dict[str, Any] | None) -> dict[str, Any] | None:
         """Return an environment's state with the rows of all processes."""

@@ -113,20 +113,14 @@ def present_state(agent: Any) -> TrainingState:
 
 def save_checkpoint(agent: Any, path: Path) -> None:
     """Write a learner by rounds; in the middle of a round, as it was before it."""
-    start, processes = agent.saved_state or present_state(agent), agent.processes
-    if not (processes.is_main or processes.saves_together):
-        return
-    # Where weights are shared out, all processes gather them; only the main one then writes.
-    tensors = _training_tensors(agent, start)
-    reference = processes.reference_weights(agent.policy.reference)
-    if processes.is_main:
+    start = agent.saved_state or present_state(agent)  # which all processes join
+    if agent.processes.is_main:
         write_agent(
             agent.policy,
             path,
             _record(agent, start),
             tokenizer=environment_attribute(agent.env, "tokenizer"),
-            tensors=tensors,
-            ref_weights=reference,
+            tensors=_training_tensors(agent, start),
         )
 
 
@@ -214,7 +208,6 @@ def write_agent(
     *,
     tokenizer: Any,
     tensors: dict[str, Tensor] | None = None,
-    ref_weights: dict[str, Tensor] | None = None,
 ) -> None:
     """Write a learner into a folder, atomically; what was there becomes ``<path>.previous``.
 
@@ -223,7 +216,7 @@ def write_agent(
     """
 
     def fill(folder: Path) -> dict[str, Any]:
-        write_policy(policy, folder, path, tokenizer=tokenizer, ref_weights=ref_weights)
+        write_policy(policy, folder, path, tokenizer=tokenizer)
         if tensors is not None:
             save_file(tensors, folder / TRAINING)
         return {"format": FORMAT, **record}
@@ -287,7 +280,6 @@ def write_policy(
     place: Path,
     *,
     tokenizer: Any = None,
-    ref_weights: dict[str, Tensor] | None = None,
 ) -> None:
     """Write the policy and its reference in Hugging Face's format, which others load as it stands.
 
@@ -299,12 +291,11 @@ def write_policy(
         folder: Where it is written.
         place: Where the folder will be in the end.
         tokenizer: The policy's tokenizer, if there is one of transformers'.
-        ref_weights: The reference's weights where its own are shards.
     """
     model, reference = policy.language_model, policy.reference
     whole, ref = PARTS
     if reference is not None:
-        reference.model.save_pretrained(folder / ref, state_dict=ref_weights)
+        reference.model.save_pretrained(folder / ref)
     main = whole if model.adapters is None else ADAPTER
     if isinstance(
         tokenizer, PreTrainedTokenizerBase
@@ -340,8 +331,7 @@ def _training_tensors(agent: Any, start: TrainingState) -> dict[str, Tensor]:
         tensors |= {f"{role}.{name}": value.clone() for name, value in weights.items()}
     tensors["generator.sampling"] = start.sampling
     tensors["generator.shuffling"] = agent.shuffler.get_state()
-    whole, is_main = agent.processes.whole_tensor, agent.processes.is_main
-    return {name: whole(value, keep=is_main) for name, value in tensors.items()}
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
 
 def _critic_tensors(critic: "ValueFunction | None") -> dict[str, nn.Parameter]:
@@ -514,7 +504,8 @@ def _restore_training(agent: Any, folder: Path, changed: list[str]) -> None:
         state = {number: kept for number, kept in state.items() if number < count}
     _check_optimizer(policy, state, folder)
     with _reading(folder / TRAINING):
-        agent.processes.load_optimizer(policy, state)
+        groups = policy.optimizer.state_dict()["param_groups"]
+        policy.optimizer.load_state_dict({"state": state, "param_groups": groups})
         for role, model in policy.auxiliary_models.items():
             names = model.model.state_dict()
             model.model.load_state_dict({name: tensors[f"{role}.{name}"] for name in names})

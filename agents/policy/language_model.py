@@ -235,9 +235,7 @@ class LanguageModel(nn.Module):
     def longest_fused(self) -> int:
         """Return the most tokens of a text that kernels read; whether they do is tried once."""
         if self._max_fused is None:
-            # FSDP gathers a block when its forward is called, which kernels do not.
-            is_whole = type(self) is LanguageModel
-            self._max_fused = backend().longest_text(self) if is_whole else 0
+            self._max_fused = backend().longest_text(self)
         return self._max_fused
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -253,7 +251,6 @@ class LanguageModel(nn.Module):
         """Return the head's weight, (vocab, hidden), where it is all that makes the logits."""
         head = self.model.get_output_embeddings()
         is_plain = type(head) is nn.Linear and head.bias is None
-        is_plain &= type(self) is LanguageModel  # FSDP's is not: its shards are whole in `logits`
         return head.weight if is_plain and not self.is_rescaled else None
 
     def rescaled(self, logits: Tensor) -> Tensor:

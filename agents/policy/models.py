@@ -5,7 +5,7 @@ large part, are computed at response positions alone, and a chunk at a time wher
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial, partialmethod
@@ -112,8 +112,6 @@ class PolicyModels(BasePolicy):
         self.critic: ValueFunction | None = None
         if has_critic:
             self.critic = ValueFunction(self.language_model, settings.value_network)
-        self.largest: Callable[[int], int] | None = None
-        """Returns the largest of all processes' numbers where they share the reference out."""
         self.decoders = []
         self._has_warned = self._has_warned_of_rate = False
 
@@ -482,14 +480,10 @@ class PolicyModels(BasePolicy):
             ref_states: "ref_states" that were read before; None computes them again.
             max_size: Most texts in one forward.
         """
-        buckets = sequences.buckets(max_size)
         by_reference = name in ("ref_log_probs", "kl", "ref_states")
-        if by_reference and self.largest is not None:
-            # Processes that share the reference out have to let it read equally often.
-            buckets += buckets[-1:] * (self.largest(len(buckets)) - len(buckets))
         # Texts of similar length are read together, and their figures put where their rows are.
         whole = None
-        for bucket in buckets:
+        for bucket in sequences.buckets(max_size):
             part = sequences.select(bucket)
             rows, times, _ = part.response_positions
             places = bucket[rows], times

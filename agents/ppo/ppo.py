@@ -90,7 +90,6 @@ class PPO(EpisodicAlgorithm):
     """
 
     settings_class = PPOSettings
-    shards_weights = True
     settings: PPOSettings
     _declared_lambda: float | None = None
     """Lambda that the credit rule declares and training takes; None if it was given."""
@@ -278,30 +277,27 @@ class PPO(EpisodicAlgorithm):
         num_minibatches = min(settings.n_minibatches, size)
         minibatches: list[list[Figures]] = []  # figures of the parts of each
         num_steps, continue_training = 0, True
-        with self.processes.updating(self):
-            parameters = self.policy.optimizer.param_groups[0]["params"]
-            for epoch in range(settings.n_epochs):
-                # Whole responses, never parts of them: (rows,), shuffled anew each epoch.
-                order = torch.randperm(size, generator=self.shuffler).to(self.device)
-                for rows in order.tensor_split(num_minibatches):
-                    where = (
-                        f"update {self._n_updates}, epoch {epoch}, timestep {self.num_timesteps}"
-                    )
-                    try:
-                        parts = self.backward(experience.select(rows), where)
-                        minibatches.append(parts)
-                        approx_kl = sum(figures["approx_kl"] for figures in parts)
-                        if settings.target_kl is not None and approx_kl > 1.5 * settings.target_kl:
-                            continue_training = False
-                            break
-                        norm = self._finite_norm(where)
-                    except NonFiniteError as error:
-                        raise self._error_of_row(experience, rows, where) or error from None
-                    torch.nn.utils.clip_grads_with_norm_(parameters, settings.max_grad_norm, norm)
-                    self.policy.optimizer.step()
-                    num_steps += 1
-                if not continue_training:
-                    break
+        parameters = self.policy.optimizer.param_groups[0]["params"]
+        for epoch in range(settings.n_epochs):
+            # Whole responses, never parts of them: (rows,), shuffled anew each epoch.
+            order = torch.randperm(size, generator=self.shuffler).to(self.device)
+            for rows in order.tensor_split(num_minibatches):
+                where = f"update {self._n_updates}, epoch {epoch}, timestep {self.num_timesteps}"
+                try:
+                    parts = self.backward(experience.select(rows), where)
+                    minibatches.append(parts)
+                    approx_kl = sum(figures["approx_kl"] for figures in parts)
+                    if settings.target_kl is not None and approx_kl > 1.5 * settings.target_kl:
+                        continue_training = False
+                        break
+                    norm = self._finite_norm(where)
+                except NonFiniteError as error:
+                    raise self._error_of_row(experience, rows, where) or error from None
+                torch.nn.utils.clip_grads_with_norm_(parameters, settings.max_grad_norm, norm)
+                self.policy.optimizer.step()
+                num_steps += 1
+            if not continue_training:
+                break
         self._n_updates += 1
         record("train/n_updates", self._n_updates)
         if settings.target_kl is not None:
@@ -527,14 +523,14 @@ class PPO(EpisodicAlgorithm):
         """Return the gradient's norm, (), before a clipping that would spread a nan of it."""
         parameters = self.policy.optimizer.param_groups[0]["params"]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if not self.processes.whole_tensor(norm).isfinite():
+        if not norm.isfinite():
             raise NonFiniteError(f"{self._gradient_fault()} at {where}; {REMEDY}")
         return norm
 
     def _gradient_fault(self) -> str:
         """Return in words which gradient is not finite, or the largest if only the norm is not."""
         sizes = {
-            name: self.processes.whole_tensor(parameter.grad).abs().max().item()
+            name: parameter.grad.abs().max().item()
             for name, parameter in self.policy.named_parameters()
             if parameter.grad is not None
         }

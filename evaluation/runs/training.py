@@ -127,9 +127,8 @@ class Training:
         self.log(update)
         is_over = self.is_over(update)
         if is_over or self.is_due(update):
-            with update.single_process():
-                self.measure(update)
-                self.keep(update)
+            self.measure(update)
+            self.keep(update)
         return is_over
 
     @contextmanager
@@ -180,8 +179,7 @@ class Training:
             try:
                 self.record.save(saves)
             except StorageError as error:
-                # Nor would the trained agent be saved; or others wait for shards of this process.
-                if (self._saves and update.step == 0) or self.processes.saves_together:
+                if self._saves and update.step == 0:  # nor would the trained agent be saved
                     raise
                 logger.warning("no checkpoint after step %d: %s", update.step, error)
 

@@ -159,8 +159,8 @@ def _train_once(config: ComparisonConfig, out: Path | None, track: Tracker) -> N
         say(console, f"{out} is complete: it holds this very run, and nothing was trained again")
     else:
         _train(run, out, console, track, is_main=processes.is_main)
-    if processes.is_main:  # models that are shared out among processes may be too large for one
-        _show(console, config, run, out, with_references=not processes.saves_together)
+    if processes.is_main:
+        _show(console, config, run, out)
 
 
 def _train(run: "Run", out: Path, console: "Console", track: Tracker, *, is_main: bool) -> None:
@@ -194,9 +194,7 @@ def _forget_if_begun(run: "Run", out: Path) -> None:
         shutil.rmtree(out, ignore_errors=True)
 
 
-def _show(
-    console: "Console", config: ComparisonConfig, run: "Run", out: Path, *, with_references: bool
-) -> None:
+def _show(console: "Console", config: ComparisonConfig, run: "Run", out: Path) -> None:
     """Write picture and report of a run, and print how far it came and what comes next."""
     from tokengym.agents.losses.ranking import best_of_n_kl_bound
     from tokengym.base.text import fixed
@@ -211,7 +209,7 @@ def _show(
     if is_best_of_n:
         n = config.training.last_step
         console.print(f"KL of the best of {n} is at most {best_of_n_kl_bound(n):.2f} nats")
-    lines = _references(console, config, out) if with_references else None
+    lines = _references(console, config, out)
     ended = curve[-1]["score"] - (config.kl_coef or 0.0) * (curve[-1].get("kl") or 0.0)
     # The run has warned of a scorer whose numbers say little.
     can_alarm = lines and not is_best_of_n and not run.result.get("reads_little")

@@ -27,7 +27,6 @@ ACCELERATE = (
 )
 # "--multi_gpu" is the launcher's word for several processes: its "--cpu" wants mpirun.
 MULTI = (*ACCELERATE, "--multi_gpu")
-FSDP = (*ACCELERATE, "--use_fsdp", "--fsdp_version", "2")
 TELL = """
 import json, os, pathlib, sys
 pathlib.Path(sys.argv[1], os.environ["RANK"]).write_text(json.dumps(dict(os.environ)))

@@ -1,6 +1,5 @@
 """Trainings that test_processes does in two processes, and by itself in one."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,24 +97,6 @@ def run(folder: Path, rows: int) -> None:
         agent = make_agent(case, rows)
         update(agent, UPDATES, folder / f"{case}.jsonl")
         agent.save(folder / case)
-        if agent.processes.saves_together:
-            number = agent.processes.number
-            (folder / f"{case}-{number}.json").write_text(json.dumps(sizes(agent)))
-
-
-def sizes(agent: PPO) -> dict[str, int]:
-    """Return the numbers that this process holds of what learns, and of the reference."""
-    processes: Any = agent.processes
-    learns = processes.shards.policy.trained_parameters()
-    moments = [agent.policy.optimizer.state[parameter]["exp_avg"] for parameter in learns]
-    reference = agent.policy.reference
-    frozen = [] if reference is None else list(reference.parameters())
-    found = {"weights": learns, "moments": moments, "reference": frozen}
-    return {name: sum(local(tensor).numel() for tensor in found[name]) for name in found}
-
-
-def local(tensor: Any) -> torch.Tensor:
-    return tensor.to_local()
 
 
 def resume(saved: Path, folder: Path, rows: int) -> None:

@@ -13,15 +13,13 @@ import torch
 from safetensors.torch import load_file
 
 from tests.suite.agents import shared_run
-from tests.support.forked import FSDP, TORCHRUN, execute, train_together
+from tests.support.forked import execute, train_together
 from tokengym.agents import PPO
-from tokengym.agents.fast.group import Group, ShardedGroup
+from tokengym.agents.fast.group import Group
 from tokengym.agents.fast.joining import joined as joined_rounds
 from tokengym.agents.fast.joining import moved
 from tokengym.envs import Episode
 from tokengym.scripts.cli import main
-
-KINDS = {"ddp": TORCHRUN, "fsdp": FSDP}
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +31,11 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def two(
-    request: pytest.FixtureRequest, one: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """Return the folder of what two processes have trained, all weights in each, or shared out."""
-    folder = tmp_path_factory.mktemp(request.param)
-    done = train_together(shared_run.train, folder, one, launcher=KINDS[request.param])
+@pytest.fixture(scope="module")
+def two(one: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of what two processes have trained."""
+    folder = tmp_path_factory.mktemp("two")
+    done = train_together(shared_run.train, folder, one)
     codes, printed = zip(*done, strict=True)
     assert codes == (0, 0), printed
     (folder / "printed.txt").write_text("".join(printed))
@@ -91,35 +87,11 @@ def test_a_checkpoint_loads_at_another_number_of_processes(two, case):
     assert_same_agent(two / "one" / f"{case}-resumed", two / f"{case}-resumed")
 
 
-def test_two_processes_share_weights_and_optimizer_state(one, two):
-    """Under FSDP; without it each has all."""
-    for case in shared_run.CASES:
-        shares = [json.loads(file.read_text()) for file in sorted(two.glob(f"{case}-[01].json"))]
-        if two.name.startswith("ddp"):
-            assert shares == []
-            continue
-        moments = {
-            name: value.numel()
-            for name, value in load_file(one / case / "training.safetensors").items()
-            if name.endswith("exp_avg")
-        }
-        whole = sum(moments.values())
-        stored = one / case / "reference" / "model.safetensors"
-        frozen = sum(value.numel() for value in load_file(stored).values())
-        frozen = 0 if case == "reinforce++" else frozen  # with LoRA the base of the policy
-        for name, expected in (("weights", whole), ("moments", whole), ("reference", frozen)):
-            assert sum(share[name] for share in shares) == expected
-            for share in shares:  # the value head is one row, which one of them has
-                assert share[name] == pytest.approx(expected / 2, rel=0.02)
-
-
 def test_train_writes_one_folder_and_prints_once(one, two):
     trained = {1: one / "train", 2: two / "train"}
     files = {n: {p.relative_to(f) for p in f.rglob("*") if p.is_file()} for n, f in trained.items()}
-    drawn = {file for file in files[1] if file.parts[0] == "reference_samples"}
-    # The main process draws them by itself, unless the weights are shared out.
-    assert files[2] == (files[1] if two.name.startswith("ddp") else files[1] - drawn)
-    assert drawn
+    assert files[2] == files[1]
+    assert any(file.parts[0] == "reference_samples" for file in files[1])
     for name in ("curve", "train"):
         rows = {
             count: list(csv.DictReader((folder / "abc" / "seed-0" / f"{name}.csv").open()))
@@ -149,29 +121,15 @@ except ProcessError as error:
 """
 
 
-def test_parts_are_dealt_out_and_idle_ones_teach_nothing():
-    """A process of shards passes as often as any other, over a row without tokens at the end."""
+def test_rows_are_dealt_out():
     agent = shared_run.make_agent("gae", shared_run.ROWS)
     experience = agent.assign(agent.collect())
-    count = int(experience.response_mask.sum())
-    groups = [ShardedGroup.__new__(ShardedGroup) for _ in range(2)]
-    for number, group in enumerate(groups):
-        group.number, group.count = number, len(groups)
-    dealt = [row for group in groups for rows in group.own_rows(experience, 2) for row in rows]
+    dealt: list[Any] = []
+    for number in range(2):
+        group = Group.__new__(Group)
+        group.number, group.count = number, 2
+        dealt += [row for rows in group.own_rows(experience, 2) for row in rows]
     assert sorted(map(int, dealt)) == list(range(shared_run.ROWS))
-    idle = groups[1]
-    idle.gather = lambda value: [value, value + 2]  # type: ignore[method-assign,operator,list-item]
-    *own, one, other = idle.parts(experience, 2)
-    assert len(own) == len(idle.own_rows(experience, 2))
-    assert all(part.response_mask.any() for part in own)
-    for part in (one, other):
-        agent.policy.optimizer.zero_grad(set_to_none=True)
-        for loss, figures in agent.loss_terms(part, count, len(experience.sequences)):
-            loss.backward()
-            assert set(figures.values()) == {0.0}
-        given = [p.grad for p in agent.policy.trained_parameters() if p.grad is not None]
-        assert given  # the others' shards are gathered by passes that need all of them
-        assert not any(gradient.any() for gradient in given)
 
 
 def test_each_process_keeps_the_masks_of_its_rows():
@@ -253,18 +211,13 @@ def test_what_several_processes_cannot_do_is_refused(monkeypatch, capsys, tmp_pa
     for arguments, message in refused.items():
         assert main(arguments) == 2
         assert message in capsys.readouterr().err
-    launched = {
-        "ACCELERATE_USE_DEEPSPEED": ("true", "DeepSpeed is not supported"),
-        "FSDP_OFFLOAD_PARAMS": ("true", "fsdp_offload_params is not supported"),
-        "FSDP_SHARDING_STRATEGY": ("NO_SHARD", "must be FULL_SHARD, got NO_SHARD"),
-    }
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    for variable, (value, message) in launched.items():
-        monkeypatch.setenv(variable, value)
+    for kind in ("FSDP", "DeepSpeed"):
+        monkeypatch.setenv(f"ACCELERATE_USE_{kind.upper()}", "true")
         assert main(["train", "--device", "cpu", *out]) == 2
-        assert message in capsys.readouterr().err
-        monkeypatch.delenv(variable)
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "false")
+        message = capsys.readouterr().err
+        assert kind in message
+        assert "--lora-rank" in message
+        monkeypatch.delenv(f"ACCELERATE_USE_{kind.upper()}")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert main(["train", "--device", "cuda", *out]) == 2
