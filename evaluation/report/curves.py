@@ -20,8 +20,8 @@ from tokengym.envs import printable
 from tokengym.evaluation.measure.measures import AXES, MEASURES, Axis
 from tokengym.evaluation.report.reading import NEEDED, Source, Table, read_table
 from tokengym.evaluation.statistics import Array, Curve, iqm, leaps
-from tokengym.evaluation.statistics.curve import FINAL, Group
-from tokengym.evaluation.statistics.curves import final_points
+from tokengym.evaluation.statistics.curve import Group
+from tokengym.evaluation.statistics.series import final_points
 
 KEY_COLUMNS = NEEDED
 SPENT = tuple(name for name in AXES if name != "step")
@@ -64,11 +64,6 @@ class Runs:
         return cls(curves=tuple(curves), steps=steps, values=values)
 
     @property
-    def seeds(self) -> tuple[int, ...]:
-        """(runs,), rising."""
-        return tuple(curve.seed for curve in self.curves)
-
-    @property
     def by_seed(self) -> dict[int, Curve]:
         """The runs by their seeds."""
         return {curve.seed: curve for curve in self.curves}
@@ -84,8 +79,19 @@ class Runs:
         end = np.zeros(len(self.steps), dtype=bool)
         for curve in self.curves:
             steps = curve.between(self.steps[0], self.steps[-1]).steps
-            end |= np.isin(self.steps, steps[-final_points(len(steps), FINAL) :])
+            end |= np.isin(self.steps, steps[-final_points(len(steps)) :])
         return end
+
+    @property
+    def gaps(self) -> NDArray[np.bool_]:
+        """Where the drawn path over the KL leaps in one update, (time - 1,); see `leaps`."""
+        made = self.values.get("step")  # of curves over tokens
+        updates = self.steps if made is None else made.mean(axis=0)
+        return leaps(updates, iqm(self.values["kl"], 0))
+
+    def figures(self, measure: str, kind: str) -> Array:
+        """Return a number of each run, (runs,), in the measurement's unit; see `Curve.figure`."""
+        return np.array([curve.figure(measure, kind) for curve in self.curves])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,21 +124,6 @@ class Panel:
     def measured(self, *rewards: Runs) -> list[str]:
         """Return the measurements that all of these rewards have."""
         return [m for m in self.measures if all(m in runs.values for runs in rewards)]
-
-    def gaps(self, runs: Runs) -> NDArray[np.bool_]:
-        """Return where a reward's drawn path leaps in one update, (time - 1,); see `leaps`."""
-        made = runs.values.get("step")  # of curves over tokens
-        updates = runs.steps if made is None else made.mean(axis=0)
-        return leaps(updates, iqm(runs.values["kl"], 0))
-
-    def per_run(self, runs: Runs, measure: str, kind: str) -> Array:
-        """Return one number per run, (runs,), in the measurement's unit; see `figure`."""
-        return np.array([figure(curve, measure, kind) for curve in runs.curves])
-
-
-def figure(curve: Curve, measure: str, kind: str) -> float:
-    """Return a number of a run: ``auc`` its mean over the run, ``final`` its mean at the end."""
-    return curve.area(measure) if kind == "auc" else curve.end(measure)
 
 
 def read_curves(

@@ -266,7 +266,7 @@ def draw_against_kl(
     for name in _having(lines, panel, "kl", measure):
         runs = panel.rewards[name]
         kl, score = (iqm(runs.values[each], 0) for each in ("kl", measure))
-        at = np.flatnonzero(panel.gaps(runs))
+        at = np.flatnonzero(runs.gaps)
         axis.plot(np.insert(kl, at + 1, np.nan), np.insert(score, at + 1, np.nan), **lines[name])
         colour = lines[name]["color"]
         axis.plot(kl, score, "o", color=colour, markersize=2.5)

@@ -257,7 +257,7 @@ def _frontiers(
                     colour=colours[name],
                     x=iqm(runs.values[x], 0),
                     y=iqm(runs.values[y], 0),
-                    gaps=panel.gaps(runs) if x == "kl" else None,
+                    gaps=runs.gaps if x == "kl" else None,
                 )
                 for name, runs in panel.rewards.items()
                 if {x, y} <= runs.values.keys()
@@ -274,7 +274,7 @@ def _frontiers(
 
 def _profile(panel: Panel, colours: Mapping[str, int]) -> Chart:
     """Return the share of each reward's runs whose score at the end exceeds a threshold."""
-    ends = {name: panel.per_run(runs, "score", "final") for name, runs in panel.rewards.items()}
+    ends = {name: runs.figures("score", "final") for name, runs in panel.rewards.items()}
     everything = np.concatenate(list(ends.values()))
     low, high = float(everything.min()), float(everything.max())
     margin = 0.02 * (high - low) or 1.0

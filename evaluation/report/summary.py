@@ -14,7 +14,7 @@ import numpy as np
 from tokengym.base.text import sign_of
 from tokengym.evaluation.measure.measures import Axis, measure_of
 from tokengym.evaluation.measure.references import ReferenceSamples, score_range
-from tokengym.evaluation.report.curves import Panel, Runs, figure, make_panels
+from tokengym.evaluation.report.curves import Panel, Runs, make_panels
 from tokengym.evaluation.report.verdict import find_alarms, make_verdict, short_of_best
 from tokengym.evaluation.statistics import (
     FEWEST_PAIRS,
@@ -23,6 +23,7 @@ from tokengym.evaluation.statistics import (
     SHARES,
     Array,
     Curve,
+    censored_steps,
     collapsed,
     holm,
     holm_level,
@@ -32,13 +33,21 @@ from tokengym.evaluation.statistics import (
     paired_difference,
     pairs,
     probability_of_improvement,
-    steps_to_shares,
+    relative_steps,
     steps_to_threshold,
 )
 from tokengym.evaluation.statistics.curve import Group
-from tokengym.evaluation.statistics.curves import censored_steps, relative_steps
+from tokengym.evaluation.statistics.frontier import at_equal_kl
 
 FORMAT = 1
+KINDS = ("final", "auc")
+"""Numbers per run: the mean at its end, and over all of it."""
+AT_KL = ("score", "gold_score")
+"""Measurements that are compared at equal KL too."""
+Pairs = Sequence[tuple[Curve, Curve]]
+"""Runs of a reward with those of the baseline of the same seeds, see `pairs`."""
+Numbers = dict[tuple[str, str], tuple[Array, Array]]
+"""By measurement and kind, what the two runs of each pair have, (pairs,) each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,12 +106,12 @@ def summarize(
     Raises:
         ValueError: if no run is without fault.
     """
-    baseline, failed, kl_coef = settings.baseline, settings.failed, settings.kl_coef
+    baseline = settings.baseline
     sound = [curve for curve in curves if not curve.invalid()]
     lost = [
-        *failed,
+        *settings.failed,
         *(
-            {"credit": c.credit, "seed": c.seed, "group": dict(c.group), "error": str(fault)}
+            {"credit": c.credit, "seed": c.seed, "group": dict(c.group), "error": fault}
             for c in curves
             if (fault := c.invalid())
         ),
@@ -110,16 +119,16 @@ def summarize(
     if not sound:
         error = f" (the first: {lost[0]['error']})" if lost else ""
         raise ValueError(f"no run to summarise, {len(lost)} failed{error}")
-    others = [run["credit"] for run in (*failed, *settings.missing)]
+    others = [run["credit"] for run in (*settings.failed, *settings.missing)]
     known = list(dict.fromkeys([c.credit for c in curves] + others))
     if baseline is not None and baseline not in known:
         raise ValueError(f"baseline {baseline!r} is none of the rewards: {', '.join(known)}")
     sound.sort(key=lambda curve: curve.credit != baseline)  # stable: the baseline comes first
-    panels = make_panels(sound, kl_coef=kl_coef)
-    summary: dict[str, Any] = {
+    panels = make_panels(sound, kl_coef=settings.kl_coef)
+    return {
         "format": FORMAT,
         "level": settings.level,
-        "kl_coef": kl_coef,
+        "kl_coef": settings.kl_coef,
         "axis": settings.axis,
         "by_gold": settings.by_gold,
         "anchors": {
@@ -128,67 +137,27 @@ def summarize(
         },
         "failed": lost,
         "missing": list(settings.missing),
-        "groups": [_summarize_panel(panel, settings) for panel in panels],
+        "groups": [_group(panel, settings, lost, baseline or known[0]) for panel in panels],
     }
-    for group, panel in zip(summary["groups"], panels, strict=True):
-        drawn = settings.references.get(panel.group)
-        if drawn is not None:
-            group["reference"] = drawn.lines(
-                kl_coef, by_gold=settings.by_gold, episodes=settings.episodes
-            )
-            measure = "score" if kl_coef is None else "net_score"
-            for entry in group["rewards"].values():
-                if measure not in entry["figures"]:
-                    continue
-                ended = entry["figures"][measure]["final"]["iqm"]
-                alarm = short_of_best(ended, group["reference"]["best_of_n"])
-                entry["alarms"] += [] if alarm is None else [alarm._asdict()]
-            _add_normalised_scores(panel, group, settings.level)
-        _add_controls(panel, group, settings)
-        group["failed"] = sum(run.get("group", {}) == group["group"] for run in lost)
-        errors = [run["error"] for run in lost if run.get("group", {}) == group["group"]]
-        group["failure"] = errors[0] if errors else ""
-        group["can_retry"] = any(run.get("group", {}) == group["group"] for run in settings.failed)
-        group["failed_seeds"] = _seeds_by_reward(lost, group)
-        group["missing_seeds"] = _seeds_by_reward(settings.missing, group)
-        group["axis"] = settings.axis
-        group["wanted_baseline"] = baseline or known[0]
-        group["verdict"] = make_verdict(group)
-        group["verdict"]["cautions"] += settings.cautions
-    return summary
 
 
-def _summarize_panel(panel: Panel, settings: SummarySettings) -> dict[str, Any]:
-    baseline, level, anchors = next(iter(panel.rewards)), settings.level, settings.anchors
-    # The first point is the reference policy, before any update, where a curve begins at 0.
-    score_anchor = anchors.get("score", panel.start)
-    fewest = min(len(runs.seeds) for runs in panel.rewards.values())
-    rewards = {}
-    for name, runs in panel.rewards.items():
-        entry: dict[str, Any] = {
-            "runs": len(runs.seeds),
-            "seeds": list(runs.seeds),
-            "figures": _normalized(_figures(panel, runs, level), anchors, settings.optimum),
-            "collapse_rate": float(
-                np.mean([collapsed(curve["score"], score_anchor) for curve in runs.curves])
-            ),
-            "alarms": [
-                alarm._asdict()
-                for alarm in find_alarms(
-                    {m: iqm(runs.values[m], 0)[runs.own_steps] for m in panel.measured(runs)},
-                    runs.steps[runs.own_steps],
-                    axis=settings.axis,
-                    by_gold=settings.by_gold,
-                )
-            ],
-        }
-        rewards[name] = entry
-        if name != baseline:
-            entry["versus_baseline"] = _versus(panel, runs, panel.rewards[baseline], level)
-    _add_differences(panel, rewards, level)
-    summary = {
+def _group(
+    panel: Panel, settings: SummarySettings, lost: Sequence[Mapping[str, Any]], wanted: str
+) -> dict[str, Any]:
+    """Return the figures and the verdict of one setting, and which of its runs are not in them."""
+    reference = None
+    if (drawn := settings.references.get(panel.group)) is not None:
+        reference = drawn.lines(
+            settings.kl_coef, by_gold=settings.by_gold, episodes=settings.episodes
+        )
+    rewards = {
+        name: _figures(panel, runs, settings, reference) for name, runs in panel.rewards.items()
+    }
+    _add_comparisons(panel, rewards, settings.level)
+    fewest = min(entry["runs"] for entry in rewards.values())
+    group: dict[str, Any] = {
         "group": dict(panel.group),
-        "baseline": baseline,
+        "baseline": next(iter(panel.rewards)),
         "steps": [float(panel.steps[0]), float(panel.steps[-1])],
         "cut_at": panel.cut_at,
         "longest": panel.longest,
@@ -200,34 +169,39 @@ def _summarize_panel(panel: Panel, settings: SummarySettings) -> dict[str, Any]:
         "by_gold": settings.by_gold,
         "reliable": fewest >= RELIABLE_SEEDS,
         "measures": list(panel.measures),
-        "lost": {name: list(rewards) for name, rewards in panel.lost.items()},
+        "lost": {name: list(lacking) for name, lacking in panel.lost.items()},
         "equal_kl": _end_kl(panel),
-        "reference": None,
+        "reference": reference,
         "score_range": None,
         "rewards": rewards,
     }
-    _add_steps_to_threshold(panel, summary, level)
-    return summary
+    _add_steps_to_threshold(panel, group, settings.level)
+    if reference is not None:
+        _add_normalised_scores(panel, group, settings.level)
+    _add_controls(panel, group, settings)
+    failed, retried, missing = (
+        [run for run in runs if run.get("group", {}) == group["group"]]
+        for runs in (lost, settings.failed, settings.missing)
+    )
+    group |= {
+        "failed": len(failed),
+        "failure": failed[0]["error"] if failed else "",
+        "can_retry": bool(retried),
+        "failed_seeds": _seeds_by_reward(failed),
+        "missing_seeds": _seeds_by_reward(missing),
+        "axis": settings.axis,
+        "wanted_baseline": wanted,
+    }
+    group["verdict"] = make_verdict(group)
+    group["verdict"]["cautions"] += settings.cautions
+    return group
 
 
-def _seeds_by_reward(
-    runs: Sequence[Mapping[str, Any]], group: Mapping[str, Any]
-) -> dict[str, list[int]]:
-    """Return the seeds of a group's runs by their rewards."""
+def _seeds_by_reward(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
     seeds: dict[str, list[int]] = {}
     for run in runs:
-        if run.get("group", {}) == group["group"]:
-            seeds.setdefault(run["credit"], []).append(run["seed"])
+        seeds.setdefault(run["credit"], []).append(run["seed"])
     return seeds
-
-
-AT_KL = ("score", "gold_score")
-"""Measurements that are compared at equal KL too."""
-
-
-def kinds(measure: str) -> tuple[str, ...]:
-    """Return the numbers per run that are reported of a measurement."""
-    return ("final", "auc") if measure_of(measure).ranked else ("final",)
 
 
 def _end_kl(panel: Panel) -> float | None:
@@ -238,52 +212,85 @@ def _end_kl(panel: Panel) -> float | None:
     baseline = next(iter(panel.rewards.values()))
     if "kl" not in baseline.values:
         return None
-    kl = float(panel.per_run(baseline, "kl", "final").mean())
+    kl = float(baseline.figures("kl", "final").mean())
     return kl if kl >= MIN_KL else None
 
 
-def families(panel: Panel) -> list[list[tuple[str, str]]]:
-    """Return the measurements, and the numbers of each, whose differences are tested.
-
-    Those of one family are corrected together: what a sentence says of the end it says of several
-    measurements at once. Of the others each is a family. The KL over the run is one of them, though
-    nobody is ranked by it: score minus the KL penalty over the run is score less this times the
-    coefficient.
-    """
-    pairs = [(measure, kind) for measure in panel.measures for kind in kinds(measure)]
-    ends = [pair for pair in pairs if pair[1] == "final" and measure_of(pair[0]).word]
-    alone = [pair for pair in pairs if pair not in ends]
-    if "kl" in panel.measures:
-        alone += [("kl", "auc"), *((name, "at_kl") for name in AT_KL if name in panel.measures)]
-    return [ends, *([pair] for pair in alone)]
+# --- figures of a reward --------------------------------------------------------------------------
 
 
-def _figures(panel: Panel, runs: Runs, level: float) -> dict[str, Any]:
+def kinds_of(measure: str) -> tuple[str, ...]:
+    """Return the numbers per run that are reported of a measurement."""
+    return KINDS if measure_of(measure).ranked else KINDS[:1]
+
+
+def _figures(
+    panel: Panel, runs: Runs, settings: SummarySettings, reference: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return what a reward's runs are by themselves."""
     figures: dict[str, Any] = {}
     for measure in panel.measured(runs):
-        figures[measure] = {}
-        for kind in kinds(measure):
-            values = panel.per_run(runs, measure, kind)
-            low, high = interval(values, level=level)
-            figures[measure][kind] = {"iqm": iqm(values), "low": low, "high": high}
-    return figures
-
-
-def _normalized(
-    figures: dict[str, Any], anchors: Mapping[str, float], optimum: Mapping[str, float]
-) -> dict[str, Any]:
-    """Add figures between the fixed anchors: (x - reference) / (optimum - reference).
-
-    The anchors are never taken from the runs at hand, so that two comparisons stay comparable.
-    """
-    for name, best in optimum.items():
+        figures[measure] = {
+            kind: _estimate(runs.figures(measure, kind), settings.level)
+            for kind in kinds_of(measure)
+        }
+    anchors = settings.anchors
+    for name, best in settings.optimum.items():
         if name in figures and name in anchors and best > anchors[name]:
-            span = best - anchors[name]
-            figures[f"normalized_{name}"] = {
-                kind: {key: (value - anchors[name]) / span for key, value in figure.items()}
-                for kind, figure in figures[name].items()
-            }
-    return figures
+            figures[f"normalized_{name}"] = _normalised(figures[name], anchors[name], best)
+    # The first point is the reference policy, before any update, where a curve begins at 0.
+    anchor, own = anchors.get("score", panel.start), runs.own_steps
+    means = {measure: iqm(runs.values[measure], 0)[own] for measure in panel.measured(runs)}
+    alarms = find_alarms(means, runs.steps[own], axis=settings.axis, by_gold=settings.by_gold)
+    maximised = "score" if settings.kl_coef is None else "net_score"
+    if reference is not None and maximised in figures:
+        alarm = short_of_best(figures[maximised]["final"]["iqm"], reference["best_of_n"])
+        alarms += [alarm] if alarm else []
+    return {
+        "runs": len(runs.curves),
+        "seeds": list(runs.by_seed),
+        "figures": figures,
+        "collapse_rate": float(np.mean([collapsed(c["score"], anchor) for c in runs.curves])),
+        "alarms": [alarm._asdict() for alarm in alarms],
+    }
+
+
+def _estimate(values: Array, level: float) -> dict[str, float]:
+    """Return the interquartile mean of a number per run with its interval."""
+    low, high = interval(values, level=level)
+    return {"iqm": iqm(values), "low": low, "high": high}
+
+
+def _normalised(figures: Mapping[str, Any], start: float, goal: float) -> dict[str, Any]:
+    """Return figures between fixed ends: (x - start) / (goal - start).
+
+    The ends are never taken from the runs at hand, so that two comparisons stay comparable.
+    """
+    return {
+        kind: {key: (value - start) / (goal - start) for key, value in figure.items()}
+        for kind, figure in figures.items()
+    }
+
+
+def _arrival(runs: Runs, measure: str, threshold: float, level: float) -> dict[str, float]:
+    """Return the steps to a level: those of the runs, and those of their mean curve."""
+    rows = runs.values[measure]
+    *steps, of_mean = (
+        steps_to_threshold(runs.steps, row, threshold, interpolate=True)
+        for row in (*rows, iqm(rows, 0))
+    )
+    censored = censored_steps(steps, float(runs.steps[-1]), level)
+    return asdict(censored) | {"iqm_curve": of_mean}
+
+
+def _add_steps_to_threshold(panel: Panel, group: dict[str, Any], level: float) -> None:
+    """Add every reward's steps to where the baseline's interquartile mean curve ends."""
+    baseline = panel.rewards[group["baseline"]]
+    curve = iqm(baseline.values["score"], 0)
+    threshold = float(curve[baseline.at_end].mean())
+    group |= {"threshold": threshold, "baseline_rises": bool(threshold > curve[0])}
+    for name, runs in panel.rewards.items():
+        group["rewards"][name]["steps_to_threshold"] = _arrival(runs, "score", threshold, level)
 
 
 def _add_normalised_scores(panel: Panel, group: dict[str, Any], level: float) -> None:
@@ -303,44 +310,145 @@ def _add_normalised_scores(panel: Panel, group: dict[str, Any], level: float) ->
     if ends.noise is not None:
         return
     for name, runs in having.items():
-        entry, rows = group["rewards"][name], runs.values[measure]
-        figures = {measure: entry["figures"][measure]}
-        normalised = _normalized(figures, {measure: ends.start}, {measure: ends.goal})
-        entry["figures"]["normalised_score"] = normalised[f"normalized_{measure}"]
-        arrivals = steps_to_shares(runs.steps, rows, ends.start, ends.goal)
-        means = steps_to_shares(runs.steps, [iqm(rows, 0)], ends.start, ends.goal)
+        entry = group["rewards"][name]
+        figures = _normalised(entry["figures"][measure], ends.start, ends.goal)
+        entry["figures"]["normalised_score"] = figures
         entry["steps_to_shares"] = {
-            f"{share:g}": asdict(censored_steps(row, float(runs.steps[-1]), level))
-            | {"iqm_curve": float(mean)}
-            for share, row, (mean,) in zip(SHARES, arrivals, means, strict=True)
+            f"{share:g}": _arrival(
+                runs, measure, ends.start + share * (ends.goal - ends.start), level
+            )
+            for share in SHARES
         }
 
 
-def _versus(panel: Panel, runs: Runs, baseline: Runs, level: float) -> dict[str, Any]:
+# --- comparisons with the baseline ----------------------------------------------------------------
+
+
+def _add_comparisons(panel: Panel, rewards: Mapping[str, dict[str, Any]], level: float) -> None:
+    """Add to each reward but the first, the baseline, how it compares with it."""
+    baseline, *others = panel.rewards
+    base = panel.rewards[baseline]
+    numbers: dict[str, Numbers] = {}
+    for name in others:
+        runs, entry = panel.rewards[name], rewards[name]
+        both, shared = pairs(runs.by_seed, base.by_seed), panel.measured(base, runs)
+        versus = entry["versus_baseline"] = _versus(runs, base, both, shared, level)
+        numbers[name] = {
+            (measure, kind): _numbers(both, measure, kind)
+            for measure in (shared if both else ())
+            for kind in KINDS
+        }
+        if both and "kl" in shared:
+            versus["at_kl"], at_kl = _at_kl(both, shared)
+            numbers[name] |= at_kl
+            for (measure, kind), (values, _) in at_kl.items():
+                entry["figures"][measure][kind] = _estimate(values, level)
+                figures = rewards[baseline]["figures"][measure]
+                figures[kind] = figures["final"]  # the others are read at the KL where it ends
+    for family in families(panel):
+        _add_differences(family, numbers, rewards, level)
+
+
+def _add_differences(
+    family: Sequence[tuple[str, str]],
+    numbers: Mapping[str, Numbers],
+    rewards: Mapping[str, dict[str, Any]],
+    level: float,
+) -> None:
+    """Add the differences, paired by seed, of the numbers of a family, and which are clear.
+
+    The verdict is corrected over the rewards and over the family, and so is the level of the
+    intervals. Neither fewer than `RELIABLE_SEEDS` pairs nor a difference that is printed as 0 is
+    clear.
+    """
+    keys = [(of, name) for of, name in product(family, numbers) if of in numbers[name]]
+    if not keys:
+        return
+    # First the p-values of all together, which say how much wider intervals must be.
+    adjusted = holm([paired_difference(*numbers[name][of]).p_value for of, name in keys])
+    corrected = holm_level(adjusted, level)
+    for ((measure, kind), name), p_value in zip(keys, adjusted, strict=True):
+        difference = paired_difference(*numbers[name][measure, kind], corrected)
+        is_clear = p_value < 1.0 - level and difference.pairs >= RELIABLE_SEEDS
+        differences = rewards[name]["versus_baseline"]["differences"]
+        differences.setdefault(measure, {})[kind] = {
+            **asdict(difference),
+            "p_adjusted": float(p_value),
+            "clear": sign_of(difference.difference) if is_clear else 0,
+        }
+
+
+def families(panel: Panel) -> list[list[tuple[str, str]]]:
+    """Return the measurements, and the numbers of each, whose differences are tested.
+
+    Those of one family are corrected together: what a sentence says of the end it says of several
+    measurements at once. Of the others each is a family. The KL over the run is one of them, though
+    nobody is ranked by it: score minus the KL penalty over the run is score less this times the
+    coefficient.
+    """
+    numbers = [(measure, kind) for measure in panel.measures for kind in kinds_of(measure)]
+    ends = [pair for pair in numbers if pair[1] == "final" and measure_of(pair[0]).word]
+    alone = [pair for pair in numbers if pair not in ends]
+    if "kl" in panel.measures:
+        alone += [("kl", "auc"), *((name, "at_kl") for name in AT_KL if name in panel.measures)]
+    return [ends, *([pair] for pair in alone)]
+
+
+def _numbers(both: Pairs, measure: str, kind: str) -> tuple[Array, Array]:
+    """Return a number of each pair's two runs, (pairs,) each."""
+    x, y = (np.array([pair[side].figure(measure, kind) for pair in both]) for side in (0, 1))
+    return x, y
+
+
+def _at_kl(both: Pairs, shared: Sequence[str]) -> tuple[dict[str, Any], Numbers]:
+    """Return how the pairs stand at the KL where the baseline ends, and their numbers there.
+
+    The numbers are of the pairs that are known, and {} below `FEWEST_PAIRS`. How many those are,
+    at which KL and after which step, stands beside them.
+    """
+    table = at_equal_kl(both)
+    known = np.isfinite(table).all(axis=1) & (table[:, 0] >= MIN_KL)
+    reached = [x["kl"].max() for x, _ in both]
+    enough = known.sum() >= FEWEST_PAIRS
+    means = table[known, :3].mean(axis=0).tolist() if enough else [None] * 3
+    counts = {
+        "pairs": int(known.sum()),
+        "of": len(both),
+        "short": int((~known & (reached < table[:, 0])).sum()),
+        **dict(zip(("kl", "step", "baseline_step"), means, strict=True)),
+    }
+    numbers: Numbers = {}
+    for measure in AT_KL:
+        if enough and measure in shared:
+            there = at_equal_kl(both, measure=measure)[known]
+            numbers[measure, "at_kl"] = there[:, 3], there[:, 4]
+    return counts, numbers
+
+
+def _versus(
+    runs: Runs, baseline: Runs, both: Pairs, shared: Sequence[str], level: float
+) -> dict[str, Any]:
     """Return the probability of improvement over the baseline and the relative speed."""
     improvement: dict[str, Any] = {}
-    both = panel.measured(runs, baseline)
     # Runs that are no pairs are compared over the steps that all of the two rewards reached.
     first = max(runs.steps[0], baseline.steps[0])
     last = min(runs.steps[-1], baseline.steps[-1])
-    for measure in both:
-        for kind in ("final", "auc") if measure_of(measure).ranked else ():
-            x, y = (
-                [figure(curve.between(first, last), measure, kind) for curve in each.curves]
-                for each in (runs, baseline)
-            )
+    whole = [[curve.between(first, last) for curve in each.curves] for each in (runs, baseline)]
+    for measure in shared:
+        for kind in kinds_of(measure) if measure_of(measure).ranked else ():
+            x, y = ([curve.figure(measure, kind) for curve in each] for each in whole)
             low, high = improvement_interval(x, y, level)
             improvement.setdefault(measure, {})[kind] = {
                 "probability": probability_of_improvement(x, y),
                 "low": low,
                 "high": high,
             }
-    speed, paired = {}, pairs(runs.by_seed, baseline.by_seed)
-    if paired:  # on the steps that all of these pairs have
+    speed: dict[str, Any] = {}
+    if both:  # on the steps that all of these pairs have
         grid = np.union1d(runs.steps, baseline.steps)
-        x_runs, y_runs = (Runs.of(each, grid) for each in zip(*paired, strict=True))
+        x_runs, y_runs = (Runs.of(each, grid) for each in zip(*both, strict=True))
         for measure in ("score", "net_score"):
-            if measure in both:
+            if measure in shared:
                 rows = x_runs.values[measure], y_runs.values[measure]
                 compared = relative_steps(x_runs.steps, *rows, level, end=y_runs.at_end)
                 speed[measure] = None if compared is None else asdict(compared)
@@ -350,104 +458,6 @@ def _versus(panel: Panel, runs: Runs, baseline: Runs, level: float) -> dict[str,
         "relative_steps": speed.get("score"),
         "relative_steps_net": speed.get("net_score"),
     }
-
-
-def _pairs(one: Runs, other: Runs, measure: str, kind: str) -> tuple[Array, Array]:
-    """Return a number of the runs of the seeds that both have, (pairs,) each.
-
-    Each pair is compared over the steps that both of its runs reached, see `pairs`.
-    """
-    both = pairs(one.by_seed, other.by_seed)
-    x, y = (np.array([figure(pair[side], measure, kind) for pair in both]) for side in (0, 1))
-    return x, y
-
-
-def _add_differences(panel: Panel, rewards: Mapping[str, dict[str, Any]], level: float) -> None:
-    """Add each reward's paired differences from the baseline, the first, and which are clear.
-
-    The verdict is corrected over the rewards and over what belongs to one family, see `families`,
-    and so is the level of the intervals. Neither fewer than `RELIABLE_SEEDS` pairs nor a difference
-    that is printed as 0 is clear.
-    """
-    baseline, *others = panel.rewards
-    shared = {name: panel.measured(panel.rewards[baseline], panel.rewards[name]) for name in others}
-    at_kl = {
-        name: _at_kl(panel, name, rewards, level) if "kl" in shared[name] else {} for name in others
-    }
-    for measure in AT_KL if any(at_kl.values()) else ():
-        if figures := rewards[baseline]["figures"].get(measure):
-            figures["at_kl"] = figures["final"]  # the others are read at the KL where it ends
-
-    def numbers(measure: str, kind: str, name: str) -> tuple[Array, Array]:
-        """Return what the runs of a reward and of the baseline have, (pairs,); none if unknown."""
-        if kind == "at_kl":
-            return at_kl[name].get(measure, (np.array([]), np.array([])))
-        if measure not in shared[name]:
-            return np.array([]), np.array([])
-        return _pairs(panel.rewards[name], panel.rewards[baseline], measure, kind)
-
-    for family in families(panel):
-        compared = {
-            (measure, kind, name): values
-            for (measure, kind), name in product(family, others)
-            if len((values := numbers(measure, kind, name))[0])
-        }
-        if not compared:
-            continue
-        # First the p-values of all together, which say how much wider intervals must be.
-        adjusted = holm([paired_difference(x, y).p_value for x, y in compared.values()])
-        for ((measure, kind, name), (x, y)), p_value in zip(
-            compared.items(), adjusted, strict=True
-        ):
-            difference = paired_difference(x, y, holm_level(adjusted, level))
-            is_clear = p_value < 1.0 - level and difference.pairs >= RELIABLE_SEEDS
-            differences = rewards[name]["versus_baseline"]["differences"]
-            differences.setdefault(measure, {})[kind] = {
-                **asdict(difference),
-                "p_adjusted": float(p_value),
-                "clear": sign_of(difference.difference) if is_clear else 0,
-            }
-
-
-def _at_kl(
-    panel: Panel, name: str, rewards: Mapping[str, dict[str, Any]], level: float
-) -> dict[str, tuple[Array, Array]]:
-    """Return, by measurement, what the runs of a reward and of the baseline have at equal KL.
-
-    Each pair is compared at the KL where its run of the baseline ends, see
-    `tokengym.evaluation.statistics.compare_at_kl`; over the pairs that are known, {} below
-    `FEWEST_PAIRS`. How many those are, at which KL and after which step, is added to the reward's
-    ``versus_baseline``, and what it has there to its figures.
-    """
-    runs, base = panel.rewards[name], panel.rewards[next(iter(panel.rewards))]
-    both, short = pairs(runs.by_seed, base.by_seed), 0
-    known: list[tuple[Curve, Curve, tuple[float, float, float]]] = []
-    if not both:
-        return {}
-    for x, y in both:
-        end = y.at_end()
-        if end.kl >= MIN_KL and (at := x.at_kl(end.kl)) is not None:
-            known.append((x, y, (end.kl, at.step, end.step)))
-        else:
-            short += bool(x["kl"].max() < end.kl)
-    enough = len(known) >= FEWEST_PAIRS
-    means = np.mean([at for *_, at in known], axis=0).tolist() if enough else [None] * 3
-    rewards[name]["versus_baseline"]["at_kl"] = {
-        "pairs": len(known),
-        "of": len(both),
-        "short": short,
-        **dict(zip(("kl", "step", "baseline_step"), means, strict=True)),
-    }
-    found = {}
-    for measure in AT_KL if enough else ():
-        if measure in panel.measured(runs, base):
-            there = [x.at_kl(kl, measure) for x, _, (kl, *_) in known]
-            values = np.array([at.value for at in there if at is not None])
-            found[measure] = values, np.array([y.end(measure) for _, y, _ in known])
-            low, high = interval(values, level=level)
-            at_kl = {"iqm": iqm(values), "low": low, "high": high}
-            rewards[name]["figures"][measure]["at_kl"] = at_kl
-    return found
 
 
 def _add_controls(panel: Panel, group: dict[str, Any], settings: SummarySettings) -> None:
@@ -461,26 +471,8 @@ def _add_controls(panel: Panel, group: dict[str, Any], settings: SummarySettings
     for name in [name for name in others if name not in settings.controls]:
         unbeaten = group["rewards"][name]["unbeaten_controls"] = []
         for control in group["controls"]:
-            x, y = _pairs(panel.rewards[name], panel.rewards[control], "score", "auc")
+            both = pairs(panel.rewards[name].by_seed, panel.rewards[control].by_seed)
+            x, y = _numbers(both, "score", "auc")
             gap = paired_difference(x, y, settings.level) if len(x) >= RELIABLE_SEEDS else None
             if gap is None or gap.p_value >= 1.0 - settings.level or sign_of(gap.difference) <= 0:
                 unbeaten.append(control)
-
-
-def _add_steps_to_threshold(panel: Panel, summary: dict[str, Any], level: float) -> None:
-    """Add every reward's steps to where the baseline's interquartile mean curve ends."""
-    baseline = panel.rewards[summary["baseline"]]
-    curve = iqm(baseline.values["score"], 0)
-    threshold = float(curve[baseline.at_end].mean())
-    summary["threshold"] = threshold
-    summary["baseline_rises"] = bool(threshold > curve[0])
-    for name, runs in panel.rewards.items():
-        steps = [
-            steps_to_threshold(runs.steps, row, threshold, interpolate=True)
-            for row in runs.values["score"]
-        ]
-        censored = censored_steps(steps, float(runs.steps[-1]), level)
-        mean = steps_to_threshold(
-            runs.steps, iqm(runs.values["score"], 0), threshold, interpolate=True
-        )
-        summary["rewards"][name]["steps_to_threshold"] = {**asdict(censored), "iqm_curve": mean}

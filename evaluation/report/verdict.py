@@ -23,7 +23,7 @@ from tokengym.evaluation.statistics import (
     Array,
     nats_per_update,
 )
-from tokengym.evaluation.statistics.curves import FEWEST, NOISES, levels, noise, parting
+from tokengym.evaluation.statistics.series import FEWEST, NOISES, levels, noise, parting
 
 Figures = Mapping[str, Any]
 COPY_RISE = 0.10
@@ -418,7 +418,7 @@ def find_alarms(
     return alarms + (_net_loss(curves, by_gold) if at[0] == 0 else [])
 
 
-def _net_loss(curves: Mapping[str, Array], by_gold: bool) -> list[Alarm]:
+def _net_loss(curves: Mapping[str, Array], by_gold: bool) -> Alarm | None:
     """Return the alarm of a training that ended below its start by what it maximised."""
     if "net_score" not in curves:
         return []

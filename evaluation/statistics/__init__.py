@@ -1,27 +1,16 @@
 """Statistics of learning curves and scores: pure functions of arrays."""
 
-from tokengym.evaluation.statistics.curve import (
-    LEAP,
-    Curve,
-    Measured,
-    last_crossing,
-    leaps,
-    nats_per_update,
-    pairs,
-)
-from tokengym.evaluation.statistics.curves import (
+from tokengym.evaluation.statistics.arrivals import (
     FASTER_AT,
     SHARES,
     CensoredSteps,
     RelativeSteps,
-    area_under_curve,
     censored_steps,
-    collapsed,
-    final_mean,
     relative_steps,
     steps_to_shares,
     steps_to_threshold,
 )
+from tokengym.evaluation.statistics.curve import Curve, Measured, pairs
 from tokengym.evaluation.statistics.frontier import (
     FEWEST_PAIRS,
     MIN_KL,
@@ -47,6 +36,15 @@ from tokengym.evaluation.statistics.scores import (
     performance_profile,
     probability_of_improvement,
     student_interval,
+)
+from tokengym.evaluation.statistics.series import (
+    LEAP,
+    area_under_curve,
+    collapsed,
+    final_mean,
+    last_crossing,
+    leaps,
+    nats_per_update,
 )
 
 __all__ = [

@@ -10,15 +10,10 @@ from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
-from tokengym.evaluation.statistics.curves import area_under_curve, final_mean
-from tokengym.evaluation.statistics.scores import Array, finite
+from tokengym.evaluation.statistics.scores import Array
+from tokengym.evaluation.statistics.series import area_under_curve, final_mean, last_crossing
 
-LEAP = 1.0
-"""Nats between two measured policies beyond which nothing is known of the policies between."""
-FINAL = 0.1
-"""The last tenth of a run's evaluations is its end."""
 NET = "net_score"
 """Measurement score - c KL, see `Curve.priced`."""
 Group = tuple[tuple[str, str], ...]
@@ -172,21 +167,6 @@ class Curve:
         cut = int(first not in self.steps), int(last not in self.steps)
         return replace(self, steps=at, values=values, cut=cut)
 
-    def beside(self, other: "Curve") -> tuple["Curve", "Curve"]:
-        """Return this run and another, each over the steps that both have reached.
-
-        Raises:
-            ValueError: if they share no steps.
-        """
-        first = max(self.steps[0], other.steps[0])
-        last = min(self.steps[-1], other.steps[-1])
-        if not first < last:
-            raise ValueError(
-                f"the runs of {self.credit} and {other.credit}, seed {self.seed}, share no two "
-                f"steps (from {first:g} to {last:g}); a pair needs a budget that both have reached"
-            )
-        return self.between(first, last), other.between(first, last)
-
     # --- figures ----------------------------------------------------------------------------------
 
     def area(self, measure: str = "score") -> float:
@@ -205,11 +185,15 @@ class Curve:
 
     def end(self, measure: str = "score") -> float:
         """Return a measurement at the end of the run, the mean of its last tenth."""
-        return final_mean(self[measure][self.cut[0] :], FINAL)
+        return final_mean(self[measure][self.cut[0] :])
+
+    def figure(self, measure: str, kind: str) -> float:
+        """Return a number of the run: ``auc`` its mean over the run, ``final`` that at the end."""
+        return self.area(measure) if kind == "auc" else self.end(measure)
 
     def at_end(self, measure: str = "score") -> Measured:
         """Return a measurement at the end of the run, and the KL and the step there."""
-        steps = final_mean(self.steps[self.cut[0] :], FINAL)
+        steps = final_mean(self.steps[self.cut[0] :])
         return Measured(self.end("kl"), steps, self.end(measure))
 
     def at_kl(self, kl: float, measure: str = "score") -> Measured | None:
@@ -234,96 +218,19 @@ def pairs(x: Mapping[int, Curve], y: Mapping[int, Curve]) -> list[tuple[Curve, C
     Args:
         x: Runs by seed.
         y: Those of the other arm.
+
+    Raises:
+        ValueError: if two runs share no steps.
     """
-    return [x[seed].beside(y[seed]) for seed in sorted(x.keys() & y.keys())]
-
-
-def leaps(updates: ArrayLike, kl: ArrayLike) -> NDArray[np.bool_]:
-    """Return which stretches between two evaluations hold an update that crosses over a nat.
-
-    leap_i = |kl_{i+1} - kl_i| > LEAP * (updates_{i+1} - updates_i)
-
-    Where several updates are made between two evaluations, some one of them must have crossed more
-    than `LEAP`; a leap that slower updates hide is not found. Measure after every update.
-
-    Args:
-        updates: (time,), in order.
-        kl: (time,), nats.
-
-    Returns:
-        (time - 1,).
-
-    Example:
-        >>> leaps([0, 1, 2, 5], [0.0, 0.5, 4.0, 6.0]).tolist()
-        [False, True, False]
-    """
-    at, nats = _checked(updates, kl)
-    return np.abs(np.diff(nats)) > LEAP * np.diff(at)
-
-
-def last_crossing(kl: ArrayLike, k: float) -> float:
-    """Return where a run was last at a KL, as a place among its measurements.
-
-    i = last i with k between kl_{i-1} and kl_i, and |kl_i - kl_{i-1}| <= LEAP
-    i - 1 + (k - kl_{i-1}) / (kl_i - kl_{i-1})          NaN if there is no such i
-
-    ``np.interp(place, range(time), values)`` is what the run has there: the value of a policy that
-    is at k, and not of one that merely stayed below it. The stretch is chosen by KL and time and
-    never by the value. Of a run that never was at k, or only in a leap over it, nothing is known.
-
-    The policy may be one from the middle of a training, whose learning rate had not fallen yet, so
-    the update at which each run was there belongs beside the values.
-
-    Args:
-        kl: (time,) nats per response, in the order of training.
-        k: Nats.
-
-    Example:
-        >>> last_crossing([0.0, 0.9, 1.7, 1.2, 1.5], 1.4), last_crossing([0.0, 5.0], 2.0)
-        (3.6666666666666665, nan)
-    """
-    nats = finite("kl", kl)
-    if nats.ndim != 1:
-        raise ValueError(f"kl must be (time,), got {nats.shape}")
-    before, after = nats[:-1], nats[1:]
-    near = np.abs(after - before) <= LEAP
-    crossed = np.flatnonzero(
-        near & (np.minimum(before, after) <= k) & (k <= np.maximum(before, after))
-    )
-    if len(crossed) == 0:
-        return np.nan
-    i = int(crossed[-1])
-    step = after[i] - before[i]
-    return i + (float((k - before[i]) / step) if step else 1.0)
-
-
-def nats_per_update(updates: ArrayLike, kl: ArrayLike) -> Array:
-    """Return the KL that an update crossed, a mean over those between two evaluations.
-
-    (kl_{i+1} - kl_i) / (updates_{i+1} - updates_i)
-
-    Args:
-        updates: (time,), strictly increasing.
-        kl: (time,), nats.
-
-    Returns:
-        (time - 1,) nats.
-
-    Example:
-        >>> nats_per_update([0, 1, 5], [0.0, 0.5, 4.5]).tolist()
-        [0.5, 1.0]
-    """
-    at, nats = _checked(updates, kl)
-    return np.diff(nats) / np.diff(at)
-
-
-def _checked(*series: ArrayLike) -> tuple[Array, ...]:
-    """Return updates and what was measured after them as arrays of one length."""
-    arrays = tuple(finite("updates, kl and values", row) for row in series)
-    if any(row.ndim != 1 or row.shape != arrays[0].shape for row in arrays):
-        raise ValueError(
-            f"updates, kl and values must be (time,) alike, got {[row.shape for row in arrays]}"
-        )
-    if (np.diff(arrays[0]) < 0.0).any():
-        raise ValueError(f"updates must not fall, got {arrays[0]}; sort the evaluations")
-    return arrays
+    both = []
+    for seed in sorted(x.keys() & y.keys()):
+        one, other = x[seed], y[seed]
+        first = max(one.steps[0], other.steps[0])
+        last = min(one.steps[-1], other.steps[-1])
+        if not first < last:
+            raise ValueError(
+                f"the runs of {one.credit} and {other.credit}, seed {seed}, share no two "
+                f"steps (from {first:g} to {last:g}); a pair needs a budget that both have reached"
+            )
+        both.append((one.between(first, last), other.between(first, last)))
+    return both

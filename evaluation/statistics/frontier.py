@@ -4,7 +4,7 @@ A lead in score minus the KL penalty is a lead in score or in KL that was not pa
 side by side at the same KL tells the two apart.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -20,8 +20,6 @@ MIN_KL = 0.1
 """Least KL, nats per response, at which runs are compared. Nearer to the reference a policy has
 hardly moved: its score differs from the untrained one's by sampling noise, and so does its KL from
 0, which is a mean over a few hundred sampled responses."""
-
-
 Arm: TypeAlias = Mapping[Any, Mapping[int, Curve]]
 """Tuned cell (rate, lambda, price) -> seed -> run. An arm of one cell has one entry."""
 
@@ -114,22 +112,37 @@ def compare_at_kl(
     seeds = sorted(x.keys() & y.keys())
     if not seeds:
         raise ValueError(f"the arms share no seed, got {sorted(x)} and {sorted(y)}")
-    rows = []
-    for seed in seeds:
-        base = y[seed].at_end(measure) if kl is None else y[seed].at_kl(kl, measure)
-        one = x[seed].at_kl(base.kl, measure) if base is not None else None
-        if base is not None and one is not None:
-            rows.append((base.kl, one.step, base.step, one.value, base.value))
-    if len(rows) < FEWEST_PAIRS:
+    table = at_equal_kl([(x[seed], y[seed]) for seed in seeds], kl, measure)
+    table = table[np.isfinite(table).all(axis=1)]
+    if len(table) < FEWEST_PAIRS:
         return None
-    table = np.array(rows)
-    means = table.mean(axis=0)
+    nats, update, baseline_update, value, baseline_value = map(float, table.mean(axis=0))
     return EqualKL(
-        kl=float(means[0]),
-        update=float(means[1]),
-        baseline_update=float(means[2]),
-        value=float(means[3]),
-        baseline_value=float(means[4]),
+        kl=nats,
+        update=update,
+        baseline_update=baseline_update,
+        value=value,
+        baseline_value=baseline_value,
         difference=paired_difference(table[:, 3], table[:, 4], level),
         of=len(seeds),
     )
+
+
+def at_equal_kl(
+    both: Sequence[tuple[Curve, Curve]], kl: float | None = None, measure: str = "score"
+) -> Array:
+    """Return what each pair of runs has at one KL, see `compare_at_kl`.
+
+    Returns:
+        (pairs, 5): the KL, the steps at which x and y were there, and their values; NaN where x
+        was not there, or at a given KL one of them was not.
+    """
+    table = np.full((len(both), 5), np.nan)
+    for row, (x, y) in zip(table, both, strict=True):
+        base = y.at_end(measure) if kl is None else y.at_kl(kl, measure)
+        if base is None:
+            continue
+        row[0] = base.kl
+        if (one := x.at_kl(base.kl, measure)) is not None:
+            row[1:] = one.step, base.step, one.value, base.value
+    return table

@@ -100,12 +100,12 @@ def interval(
             ``resamples`` is out of range.
     """
     table = score_table("scores", scores)
-    drawn = resample(table, checked_draws(level, resamples), rng)  # (resamples, runs, tasks)
+    drawn = _resampled(table, checked_draws(level, resamples), rng)  # (resamples, runs, tasks)
     if statistic is iqm:  # one sort of all resamples instead of a call for each
         values = iqm(drawn.reshape(resamples, -1), axis=1)
     else:
         values = np.array([statistic(sample) for sample in drawn])
-    return central(values, level)
+    return _central(values, level)
 
 
 def curve_interval(
@@ -183,20 +183,11 @@ def probability_of_improvement(x: ArrayLike, y: ArrayLike) -> float:
     return float(_improvement(left[None], right[None])[0])
 
 
-def improvement_interval(
-    x: ArrayLike,
-    y: ArrayLike,
-    level: float = 0.95,
-    *,
-    rng: Random = 0,
-    resamples: int = DEFAULT_RESAMPLES,
-) -> tuple[float, float]:
+def improvement_interval(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> tuple[float, float]:
     """Return the bootstrap interval of `probability_of_improvement`, x and y drawn apart."""
-    left, right = _both_tables(x, y)
-    generator = np.random.default_rng(rng)
-    count = checked_draws(level, resamples)
-    values = _improvement(resample(left, count, generator), resample(right, count, generator))
-    return central(values, level)
+    rng, count = np.random.default_rng(0), checked_draws(level, DEFAULT_RESAMPLES)
+    left, right = (_resampled(table, count, rng) for table in _both_tables(x, y))
+    return _central(_improvement(left, right), level)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,10 +304,8 @@ def holm(p_values: ArrayLike) -> Array:
         [0.03, 0.06, 0.06]
     """
     values = finite("p_values", p_values)
-    order = np.argsort(
-        values, axis=-1
-    )  # the smallest p-value is multiplied by m, the next by m - 1
-    factors = np.arange(values.shape[-1], 0, -1)
+    order = np.argsort(values, axis=-1)
+    factors = np.arange(values.shape[-1], 0, -1)  # m for the smallest, then m - 1
     scaled = np.minimum(1.0, np.take_along_axis(values, order, axis=-1) * factors)
     adjusted = np.empty_like(values)
     # A running maximum: no p-value may pass where a smaller one failed.
@@ -379,15 +368,14 @@ def optimum_bound(scores: ArrayLike, price: float) -> float:
 # --- checks and draws -----------------------------------------------------------------------------
 
 
-def resample(table: Array, count: int, rng: Random) -> Array:
+def _resampled(table: Array, count: int, rng: Random) -> Array:
     """Return ``count`` tables, each task's runs drawn with replacement on their own."""
-    runs, tasks = table.shape
-    # Stratified: a row index of its own for each task, so that every task keeps its number of runs.
+    runs, tasks = table.shape  # each task has row indices of its own, so it keeps all its runs
     rows = np.random.default_rng(rng).integers(0, runs, (count, runs, tasks))
     return table[rows, np.arange(tasks)]  # (count, runs, tasks)
 
 
-def central(values: Array, level: float) -> tuple[float, float]:
+def _central(values: Array, level: float) -> tuple[float, float]:
     """Return the two quantiles between which the central ``level`` of the values falls."""
     tail = (1.0 - level) / 2.0
     low, high = np.quantile(values, [tail, 1.0 - tail])
@@ -395,7 +383,7 @@ def central(values: Array, level: float) -> tuple[float, float]:
 
 
 def checked_draws(level: float, resamples: int) -> int:
-    """Return the number of resamples after checking it and the level."""
+    """Return the number of resamples, which is checked with the level."""
     if not 0.0 < level < 1.0:
         raise ValueError(f"level must lie in (0, 1), got {level}; 0.95 is the usual one")
     if resamples < 1:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tokengym.evaluation.report.verdict import find_alarms, short_of_best
-from tokengym.evaluation.statistics.curves import noise, parting
+from tokengym.evaluation.statistics.series import noise, parting
 
 STEPS = np.linspace(0.0, 30.0, 11)
 RISING = STEPS / 30.0
@@ -112,11 +112,6 @@ def test_the_word_salad_of_film_reviews_raises_an_alarm_and_their_priced_run_non
     )
     sentences = np.array([-4, 16, 35, 44, 51, 60, 61, 63, 64, 62, 68, 68, 69, 70, 68]) / 100
     assert find_alarms({"score": np.array(priced), "gold_score": sentences}, steps) == []
-
-
-def test_curves_of_other_evaluations_are_refused():
-    with pytest.raises(ValueError, match=r"alike, got \(11,\) and \(10,\); take both"):
-        parting(RISING, RISING[1:])
 
 
 def test_a_loss_of_gold_is_not_called_one_of_the_objective():

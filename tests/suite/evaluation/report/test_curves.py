@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from tokengym.evaluation.report.curves import Curve, make_panels, read_curves, write_curves
+from tokengym.evaluation.statistics import pairs
 
 
 def csv(folder: Path, text: str) -> Path:
@@ -133,8 +134,8 @@ def test_the_end_of_a_run_is_of_its_own_evaluations():
     finer = curve("b", 0, [0.1 * at for at in range(101)], [0.0] * 101)
     for curves in ([alone], [alone, finer]):
         panel = make_panels(curves)[0]
-        assert panel.per_run(panel.rewards["a"], "score", "final") == [(81 + 100) / 2]
-    cut, _ = alone.beside(curve("c", 0, [0, 9.5], [0.0, 1.0]))
+        assert panel.rewards["a"].figures("score", "final") == [(81 + 100) / 2]
+    ((cut, _),) = pairs({0: alone}, {0: curve("c", 0, [0, 9.5], [0.0, 1.0])})
     assert cut["score"].tolist() == [*scores[:10], (81 + 100) / 2]
     assert cut.end() == (81 + (81 + 100) / 2) / 2
 

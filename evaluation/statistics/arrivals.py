@@ -1,0 +1,251 @@
+"""Steps that runs need to a level, in which those that stay below it are kept.
+
+A run that stays below a level is censored at its budget instead of being left out: it enters order
+statistics as infinity and the restricted mean as its budget.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tokengym.evaluation.statistics.scores import (
+    DEFAULT_RESAMPLES,
+    Array,
+    checked_draws,
+    interval,
+    iqm,
+    score_table,
+)
+from tokengym.evaluation.statistics.series import final_points, rising
+
+SHARES = (0.5, 0.75, 0.9)
+"""Shares of the way to a goal at which steps are counted."""
+FASTER_AT = 0.75
+"""The one of them at which speeds are compared."""
+
+
+def steps_to_threshold(
+    steps: ArrayLike, values: ArrayLike, threshold: float, *, interpolate: bool = False
+) -> float:
+    """Return the first step at which a curve is at or above a threshold; infinity if never.
+
+    A run that never gets there is censored at its last step, not left out: see `censored_steps`.
+    Infinity keeps such runs in order statistics: a median of steps is right as long as more than
+    half the runs arrive.
+
+    Args:
+        steps: (time,), strictly increasing.
+        values: (time,).
+        threshold: Level to reach, in the unit of ``values``.
+        interpolate: Where the curve first comes up to the threshold between two points, return
+            the crossing of the straight line between them, not the later point.
+
+    Raises:
+        ValueError: if the shapes differ, steps do not rise, or the threshold is not finite.
+
+    Example:
+        >>> steps_to_threshold([0, 10, 20], [0.0, 1.0, 3.0], 2.0)
+        20.0
+        >>> steps_to_threshold([0, 10, 20], [0.0, 1.0, 3.0], 2.0, interpolate=True)
+        15.0
+        >>> steps_to_threshold([0, 10, 20], [0.0, 1.0, 3.0], 9.0)
+        inf
+    """
+    at, height = rising(steps, values)
+    if not math.isfinite(threshold):
+        raise ValueError(f"threshold must be finite, got {threshold}; pass a score to reach")
+    reached = np.flatnonzero(height >= threshold)
+    if len(reached) == 0:
+        return math.inf
+    first = int(reached[0])
+    if not interpolate or first == 0:
+        return float(at[first])
+    below, above = height[first - 1], height[first]  # below < threshold <= above
+    share = (threshold - below) / (above - below)
+    return float(at[first - 1] + share * (at[first] - at[first - 1]))
+
+
+def steps_to_shares(steps: ArrayLike, curves: ArrayLike, start: float, goal: float) -> Array:
+    """Return the steps at which runs come `SHARES` of the way from a start to a goal.
+
+    threshold = start + share * (goal - start);  interpolated, infinity if never
+
+    Start and goal must not depend on the runs, unlike a baseline's final score: then the steps of
+    one comparison can be set beside another's. `censored_steps` summarises each row, and
+    ``paired_difference`` of min(steps, budget) compares two rules.
+
+    Args:
+        steps: (time,), rising.
+        curves: (runs, time).
+        start: Level before training, in the unit of ``curves``.
+        goal: Level at the end of the way, above ``start``.
+
+    Returns:
+        (shares, runs).
+
+    Raises:
+        ValueError: if the goal is not above the start.
+
+    Example:
+        >>> steps_to_shares([0, 10], [[0.0, 2.0], [0.0, 1.0]], start=0.0, goal=2.0).tolist()
+        [[5.0, 10.0], [7.5, inf], [9.0, inf]]
+    """
+    if not goal > start:
+        raise ValueError(f"goal must be above start, got {goal} and {start}: there is no way to it")
+    levels = [start + share * (goal - start) for share in SHARES]
+    rows = score_table("curves", curves)
+    return np.array(
+        [[steps_to_threshold(steps, row, at, interpolate=True) for row in rows] for at in levels]
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CensoredSteps:
+    """Steps to a threshold over runs, those that never reach it kept as censored."""
+
+    reached: float
+    """Share of runs that reach the threshold within the budget."""
+    median: float
+    """Median steps; infinity when half the runs or fewer arrive."""
+    restricted_mean: float
+    """Mean of min(steps, budget): a lower bound on the mean when a run is censored."""
+    low: float
+    """Lower end of the restricted mean's interval."""
+    high: float
+    """Upper end of the restricted mean's interval."""
+
+
+def censored_steps(steps: ArrayLike, budget: float, level: float = 0.95) -> CensoredSteps:
+    """Summarise the result of `steps_to_threshold` over runs.
+
+    All runs share one budget, so the Kaplan-Meier mean restricted to it is the plain mean of
+    min(steps, budget).
+
+    Args:
+        steps: (runs,), infinity for a run that never arrived.
+        budget: The steps every run had.
+        level: Confidence level of the interval, in (0, 1).
+
+    Raises:
+        ValueError: if there are no runs, or one is NaN.
+
+    Example:
+        >>> censored_steps([10.0, 20.0, float("inf")], 45.0).restricted_mean
+        25.0
+    """
+    values = np.asarray(steps, dtype=np.float64)
+    if values.ndim != 1 or len(values) == 0 or np.isnan(values).any():
+        raise ValueError(
+            f"steps must be (runs,) numbers or infinity, got {steps!r}; "
+            "infinity stands for a run that never arrived"
+        )
+    restricted = np.minimum(values, budget)
+    low, high = interval(restricted, lambda runs: float(runs.mean()), level)
+    return CensoredSteps(
+        reached=float((values <= budget).mean()),
+        # An interpolated median would lie between a number and infinity.
+        median=float(np.quantile(values, 0.5, method="higher")),
+        restricted_mean=float(restricted.mean()),
+        low=low,
+        high=high,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelativeSteps:
+    """The steps x needs to reach y's final level, as a share of the steps y needs itself."""
+
+    threshold: float
+    """y's final level: the mean of the last points of its interquartile mean curve."""
+    steps: float
+    """Steps at which x's interquartile mean curve gets there; infinity if it never does."""
+    baseline_steps: float
+    """Steps at which y's own does."""
+    ratio: float
+    """steps / baseline_steps; under 1 x is faster, infinity if it never arrives."""
+    low: float
+    """Lower end of the ratio's interval."""
+    high: float
+    """Upper end of the ratio's interval; infinity where too many resamples never arrive."""
+
+
+def relative_steps(
+    steps: ArrayLike,
+    x: ArrayLike,
+    y: ArrayLike,
+    level: float = 0.95,
+    *,
+    end: ArrayLike | None = None,
+) -> RelativeSteps | None:
+    """Compare the steps two rewards need to y's final level, on curves paired by seed.
+
+    threshold = mean of iqm_runs(y) at its end;  s(c) = first step with iqm_runs(c) >= threshold,
+    interpolated;  ratio = s(x) / s(y)
+
+    Seeds are resampled with replacement, each with both its curves. The threshold is computed for
+    each resample, so the interval includes its uncertainty.
+
+    Args:
+        steps: (time,), rising.
+        x: (pairs, time).
+        y: (pairs, time) of the same seeds, in the same order.
+        level: Confidence level of the interval, in (0, 1).
+        end: (time,) bool, True at y's end; None takes the last tenth. Where y was interpolated at
+            the evaluations of other runs, the last points are not its last evaluations.
+
+    Returns:
+        None if y ends no higher than it begins, so that there is no rise to compare.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    curves_x, curves_y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if curves_x.shape != curves_y.shape or curves_x.ndim != 2:
+        raise ValueError(
+            f"x and y must be (pairs, time) alike, got {curves_x.shape} and {curves_y.shape}; "
+            "keep only the seeds that both have"
+        )
+    at = np.asarray(steps, dtype=np.float64)
+    last = np.arange(len(at)) >= len(at) - final_points(len(at))
+    ending = last if end is None else np.asarray(end, dtype=bool)
+    threshold, needed, baseline = _arrivals(at, iqm(curves_x, 0), iqm(curves_y, 0), ending)
+    if baseline <= at[0]:
+        return None
+    pairs, tail = len(curves_x), (1.0 - level) / 2.0
+    count = checked_draws(level, DEFAULT_RESAMPLES)
+    rows = np.random.default_rng(0).integers(0, pairs, (count, pairs))
+    ratios = []
+    # One draw of seeds for both, (draws, pairs, time) each: what a seed does to both cancels.
+    for mean_x, mean_y in zip(iqm(curves_x[rows], 1), iqm(curves_y[rows], 1), strict=True):
+        _, reached, other = _arrivals(at, mean_x, mean_y, ending)
+        ratios.append(_ratio(reached, other))
+    # Of ratios some are infinite: interpolated between two of those, an end would be NaN.
+    low, high = np.quantile(ratios, [tail, 1.0 - tail], method="inverted_cdf")
+    return RelativeSteps(
+        threshold=threshold,
+        steps=needed,
+        baseline_steps=baseline,
+        ratio=_ratio(needed, baseline),
+        low=float(low),
+        high=float(high),
+    )
+
+
+def _arrivals(
+    steps: Array, x: Array, y: Array, end: NDArray[np.bool_]
+) -> tuple[float, float, float]:
+    """Return y's final level, and the steps at which the curves x and y reach it."""
+    threshold = min(float(y[end].mean()), float(y.max()))  # by rounding, y might not reach it
+    return (
+        threshold,
+        steps_to_threshold(steps, x, threshold, interpolate=True),
+        steps_to_threshold(steps, y, threshold, interpolate=True),
+    )
+
+
+def _ratio(steps: float, baseline: float) -> float:
+    if baseline > 0.0:
+        return float(steps / baseline)
+    return 1.0 if steps == 0.0 else math.inf

@@ -1,0 +1,298 @@
+"""Figures of one series of evaluations: area, end, collapse, over-optimisation, and KL crossed."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tokengym.evaluation.statistics.scores import Array, finite
+
+FINAL = 0.1
+"""The last tenth of a run's evaluations is its end."""
+LEAP = 1.0
+"""Nats between two measured policies beyond which nothing is known of the policies between."""
+LOST = 0.5
+"""Share of a run's gain whose loss is a collapse."""
+GOLD_LOSS = 0.25
+"""Share of the gold score's best gain that is lost while the score still rises."""
+NOISES = 3.5
+"""Standard deviations of a curve's noise below which nothing is called a fall or a rise: the best
+of a dozen flat noisy points lies that far above the last one in one curve of ten."""
+FEWEST = 4
+"""Evaluations below which no fall is told from noise."""
+HELD = 3
+"""Evaluations in a row that make a level of a flat curve, whose single steps may be luck."""
+
+
+def area_under_curve(steps: ArrayLike, values: ArrayLike, *, normalize: bool = False) -> float:
+    """Return the area under a learning curve by the trapezoid rule.
+
+    area = sum_i (values_i + values_{i+1}) / 2 * (steps_{i+1} - steps_i)
+
+    Args:
+        steps: (time,), strictly increasing.
+        values: (time,).
+        normalize: Divide by the steps covered, which gives the curve's mean height, in its own
+            unit.
+
+    Raises:
+        ValueError: if the shapes differ, there are fewer than two points, or steps do not rise.
+
+    Example:
+        >>> area_under_curve([0, 10, 20], [0.0, 1.0, 1.0])
+        15.0
+        >>> area_under_curve([0, 10, 20], [0.0, 1.0, 1.0], normalize=True)
+        0.75
+    """
+    at, height = rising(steps, values)
+    if len(at) < 2:
+        raise ValueError(f"an area needs at least two points, got {len(at)}; evaluate more often")
+    area = float(np.trapezoid(height, at))
+    return area / float(at[-1] - at[0]) if normalize else area
+
+
+def final_mean(values: ArrayLike) -> float:
+    """Return the mean of the last tenth of a curve's points, their number rounded up.
+
+    Args:
+        values: (time,).
+
+    Example:
+        >>> final_mean([0.0] * 9 + [1.0, 2.0])
+        1.5
+    """
+    height = finite("values", values)
+    return float(height[-final_points(len(height)) :].mean())
+
+
+def final_points(count: int) -> int:
+    """Return how many of a curve's points are its end: the last `FINAL`, rounded up."""
+    return math.ceil(count * FINAL - 1e-9)
+
+
+def collapsed(values: ArrayLike, anchor: float) -> bool:
+    """Return whether a run lost most of what it had gained.
+
+    best  = highest mean of a tenth of the points in a row;  final = the last such mean
+    noise = median |difference of neighbouring points| / (0.6745 * sqrt(2))
+    collapsed = best - final > max(LOST * (best - anchor), 2 * noise)  and  best > anchor
+
+    The noise keeps a run that never learnt from counting as one that lost everything. On a flat
+    curve (`is_flat`) the root mean square replaces the median, and `HELD` points or more make a
+    mean. Fewer than `FEWEST` points show no collapse.
+
+    Args:
+        values: (time,) scores.
+        anchor: Score before training, that of the reference policy.
+
+    Example:
+        >>> collapsed([0.0, 1.0, 2.0, 3.0, 3.0, 0.2], anchor=0.0)
+        True
+    """
+    height = finite("values", values)
+    if len(height) < FEWEST:
+        return False
+    width = final_points(len(height))
+    # Running means: a single high point is luck, not a level that was lost.
+    means = _running_means(height, max(width, HELD) if is_flat(height) else width)
+    best, final = float(means.max()), float(means[-1])
+    noise = _deviation(np.diff(height)) / math.sqrt(2.0)
+    return best > anchor and best - final > max(LOST * (best - anchor), 2.0 * noise)
+
+
+class Parting(NamedTuple):
+    """The point where proxy and gold part: gold was best and then fell, the proxy kept rising."""
+
+    index: int
+    """Index of the evaluation at which gold was best; 0 if it fell from the start."""
+    gold_best: float
+    gold_last: float
+    score_then: float
+    score_last: float
+
+
+def parting(score: ArrayLike, gold: ArrayLike) -> Parting | None:
+    """Return where the gold score turned down while the score still rose; None if it did not.
+
+    best = argmax(gold);  gain = gold_best - gold_0;  loss = gold_best - gold_last
+    parted = loss > max(GOLD_LOSS * gain, NOISES * noise(gold))
+             and score_last - score_best > NOISES * noise(score)
+
+    Both are taken as `levels`. Fewer than `FEWEST` evaluations have not parted.
+
+    Proxy and gold rise together until the proxy is over-optimised, then gold falls (Gao et al.
+    2023, arXiv:2210.10760).
+
+    Args:
+        score: (time,) the proxy that training maximises, a mean over seeds.
+        gold: (time,) the score it stands for, at the same evaluations.
+
+    Example:
+        >>> parting([0.0, 1.0, 2.0, 3.0, 4.0, 5.0], [0.0, 1.0, 2.0, 1.5, 1.0, 0.5]).index
+        2
+    """
+    proxy, truth = levels(score), levels(gold)
+    if len(proxy) < FEWEST:
+        return None
+    best = int(np.argmax(truth))
+    gain, loss = truth[best] - truth[0], truth[best] - truth[-1]
+    fell = loss > max(GOLD_LOSS * gain, NOISES * noise(gold), 0.0)
+    rose = proxy[-1] - proxy[best] > NOISES * noise(score)
+    if not (fell and rose):
+        return None
+    return Parting(best, *map(float, (truth[best], truth[-1], proxy[best], proxy[-1])))
+
+
+def noise(curve: ArrayLike) -> float:
+    """Return the standard deviation of a curve's noise about its trend; 0 below three points.
+
+    noise = median_i |y_{i+1} - 2 y_i + y_{i-1}| / (0.6745 * sqrt(6))
+
+    Second differences are 0 on a straight rise or fall; the median ignores single jumps. Where it
+    is 0, as of a score that seldom changes, the root mean square takes its place.
+
+    Example:
+        >>> noise([0.0, 1.0, 2.0, 3.0])
+        0.0
+    """
+    return _deviation(np.diff(np.asarray(curve, dtype=np.float64), n=2)) / 6.0**0.5
+
+
+def is_flat(curve: ArrayLike) -> bool:
+    """Return whether half of a curve's points or more equal the one before, as discrete scores do.
+
+    Example:
+        >>> is_flat([0.0, 0.0, 0.25, 0.0, 0.0, 0.0])
+        True
+    """
+    steps = np.abs(np.diff(np.asarray(curve, dtype=np.float64)))
+    return len(steps) > 0 and float(np.median(steps)) == 0.0
+
+
+def levels(curve: ArrayLike) -> Array:
+    """Return a curve, or the running means of `HELD` points of a flat one, (time,).
+
+    The first and last mean stand at its ends too.
+
+    Example:
+        >>> levels([0.0, 0.0, 0.75, 0.0, 0.0, 0.0]).tolist()
+        [0.25, 0.25, 0.25, 0.25, 0.0, 0.0]
+    """
+    height = np.asarray(curve, dtype=np.float64)
+    if len(height) < FEWEST or not is_flat(height):
+        return height
+    return np.pad(_running_means(height, HELD), HELD // 2, mode="edge")
+
+
+def _running_means(height: Array, width: int) -> Array:
+    return np.convolve(height, np.full(width, 1.0 / width), mode="valid")
+
+
+def _deviation(differences: Array) -> float:
+    """Return the standard deviation of differences about 0; 0 of none.
+
+    By the median, as a collapse is itself a large step and must not pass for noise. It is 0 where
+    half of them are, which says nothing of the others.
+    """
+    if not len(differences):
+        return 0.0
+    middle = float(np.median(np.abs(differences))) / 0.6745
+    return middle or float(np.sqrt(np.mean(differences**2)))
+
+
+# --- KL -------------------------------------------------------------------------------------------
+
+
+def last_crossing(kl: ArrayLike, k: float) -> float:
+    """Return where a run was last at a KL, as a place among its measurements.
+
+    i = last i with k between kl_{i-1} and kl_i, and |kl_i - kl_{i-1}| <= LEAP
+    i - 1 + (k - kl_{i-1}) / (kl_i - kl_{i-1})          NaN if there is no such i
+
+    ``np.interp(place, range(time), values)`` is what the run has there: the value of a policy that
+    is at k, and not of one that merely stayed below it. The stretch is chosen by KL and time and
+    never by the value. Of a run that never was at k, or only in a leap over it, nothing is known.
+
+    The policy may be one from the middle of a training, whose learning rate had not fallen yet, so
+    the update at which each run was there belongs beside the values.
+
+    Args:
+        kl: (time,) nats per response, in the order of training.
+        k: Nats.
+
+    Example:
+        >>> last_crossing([0.0, 0.9, 1.7, 1.2, 1.5], 1.4), last_crossing([0.0, 5.0], 2.0)
+        (3.6666666666666665, nan)
+    """
+    nats = finite("kl", kl)
+    if nats.ndim != 1:
+        raise ValueError(f"kl must be (time,), got {nats.shape}")
+    before, after = nats[:-1], nats[1:]
+    near = np.abs(after - before) <= LEAP
+    crossed = np.flatnonzero(
+        near & (np.minimum(before, after) <= k) & (k <= np.maximum(before, after))
+    )
+    if len(crossed) == 0:
+        return np.nan
+    i = int(crossed[-1])
+    step = after[i] - before[i]
+    return i + (float((k - before[i]) / step) if step else 1.0)
+
+
+def leaps(updates: ArrayLike, kl: ArrayLike) -> NDArray[np.bool_]:
+    """Return which stretches between two evaluations hold an update that crosses over a nat.
+
+    leap_i = |kl_{i+1} - kl_i| > LEAP * (updates_{i+1} - updates_i)
+
+    Where several updates are made between two evaluations, some one of them must have crossed more
+    than `LEAP`; a leap that slower updates hide is not found. Measure after every update.
+
+    Args:
+        updates: (time,), in order.
+        kl: (time,), nats.
+
+    Returns:
+        (time - 1,).
+
+    Example:
+        >>> leaps([0, 1, 2, 5], [0.0, 0.5, 4.0, 6.0]).tolist()
+        [False, True, False]
+    """
+    return np.abs(np.diff(finite("kl", kl))) > LEAP * np.diff(finite("updates", updates))
+
+
+def nats_per_update(updates: ArrayLike, kl: ArrayLike) -> Array:
+    """Return the KL that an update crossed, a mean over those between two evaluations.
+
+    (kl_{i+1} - kl_i) / (updates_{i+1} - updates_i)
+
+    Args:
+        updates: (time,), strictly increasing.
+        kl: (time,), nats.
+
+    Returns:
+        (time - 1,) nats.
+
+    Example:
+        >>> nats_per_update([0, 1, 5], [0.0, 0.5, 4.5]).tolist()
+        [0.5, 1.0]
+    """
+    at, nats = rising(updates, kl)
+    return np.diff(nats) / np.diff(at)
+
+
+def rising(steps: ArrayLike, values: ArrayLike) -> tuple[Array, Array]:
+    """Return steps, which must rise, and the values there as arrays, (time,) each."""
+    at, height = finite("steps", steps), finite("values", values)
+    if at.ndim != 1 or at.shape != height.shape:
+        raise ValueError(
+            f"steps and values must be (time,) alike, got {at.shape} and {height.shape}"
+        )
+    if (np.diff(at) <= 0).any():
+        where = int(np.argmax(np.diff(at) <= 0))
+        raise ValueError(
+            f"steps must rise, got {at[where]:g} then {at[where + 1]:g}; sort the curve and keep "
+            "one value per step"
+        )
+    return at, height
