@@ -211,7 +211,7 @@ class Classifier:
         return logits[..., positive] - logits[..., negative]
 
     def linear_score(self) -> tuple[Tensor, Tensor]:
-        """Return weight (width,) and bias () of the score as a linear function of a hidden state."""
+        """Return weight (width,) and bias () of the score as a function of a hidden state."""
         head = merged_layer(self.head)
         if not isinstance(head, torch.nn.Linear):
             raise ScorerError(

@@ -215,7 +215,7 @@ class RewardModel(Shared, Scorer):
         return self._classifier.backbone
 
     def linear_score(self) -> "tuple[torch.Tensor, torch.Tensor]":
-        """Return weight (width,) and bias () that make the score of a hidden state of `backbone`."""
+        """Return weight (width,) and bias () of the score of `backbone`'s hidden state."""
         return self._classifier.linear_score()
 
     def oov_fraction(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
