@@ -240,8 +240,7 @@ class FunctionScorer(Scorer):
         self.check_attribution(attribution)
         values = []
         for episode in episodes:
-            by_place, by_name = self._arguments.of(episode)
-            value: Any = self.function(*by_place, **by_name)
+            value = self.value_of(episode)
             is_exact = isinstance(value, Decimal | Fraction)
             number = np.asarray(float(value) if is_exact else to_numpy(value))
             if number.size != 1 or number.dtype.kind not in "biuf":
@@ -252,6 +251,11 @@ class FunctionScorer(Scorer):
                 )
             values.append(float(number.reshape(())))
         return Scores(values)
+
+    def value_of(self, episode: Episode) -> Any:
+        """Return what the function says of an episode, whatever that is."""
+        by_place, by_name = self._arguments.of(episode)
+        return self.function(*by_place, **by_name)
 
 
 Attributed = tuple[Sequence[NDArray[Any]], bool, bool]
