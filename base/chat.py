@@ -6,7 +6,7 @@ import json
 import re
 import reprlib
 from collections.abc import Mapping, Sequence
-from typing import Any, overload
+from typing import Any
 
 from tokengym.base.errors import PromptError
 
@@ -54,12 +54,9 @@ class Chat(Sequence[dict[str, Any]]):
         chat_template_kwargs: Mapping[str, Any] | str | None = None,
     ) -> None:
         talk = [as_message(position, item) for position, item in enumerate(messages)]
-        beside = {
-            "tools": _listed("tools", tools),
-            "documents": _listed("documents", documents),
-            "chat_template_kwargs": _mapped(chat_template_kwargs),
-        }
-        beside = {name: value for name, value in beside.items() if value}
+        given = zip(ROW_FIELDS, (tools, documents, chat_template_kwargs), strict=True)
+        read = {name: _beside(name, value) for name, value in given}
+        beside = {name: value for name, value in read.items() if value}
         try:
             self._json = json.dumps([talk, beside], ensure_ascii=False)
         except (TypeError, ValueError, RecursionError) as error:
@@ -112,12 +109,6 @@ class Chat(Sequence[dict[str, Any]]):
     def __len__(self) -> int:
         return self._size
 
-    @overload
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
-
     def __getitem__(self, index: Any) -> Any:
         return self.messages[index]
 
@@ -132,7 +123,7 @@ class Chat(Sequence[dict[str, Any]]):
         return f"Chat({self.messages!r}{beside})"
 
     def to_record(self) -> dict[str, Any]:
-        """Return it as plain data; `of_record` reads it."""
+        """Return it as plain data, which `of_record` reads."""
         return {"messages": self.messages, **self.beside}
 
     @classmethod
@@ -155,33 +146,22 @@ def _written_out(message: Mapping[str, Any], *, at_start: bool) -> str:
     return f"{_SPEAKERS.get(role, role.capitalize())}: {text_of(message)}"
 
 
-def _listed(name: str, value: Any) -> list[Any]:
-    """Return tools or documents as a list, which may be given as its JSON."""
-    items = _parsed(name, value) or []
-    if not isinstance(items, list | tuple) or not all(isinstance(i, Mapping) for i in items):
-        raise PromptError(
-            f"{name} must be a list of mappings, or its JSON, got {reprlib.repr(value)}"
-        )
-    return [*items]
-
-
-def _mapped(value: Any) -> dict[str, Any]:
-    """Return the arguments of a template as a dictionary, which may be given as its JSON."""
-    arguments = _parsed("chat_template_kwargs", value) or {}
-    if not isinstance(arguments, Mapping):
-        raise PromptError(
-            f"chat_template_kwargs must be a mapping, or its JSON, got {reprlib.repr(value)}"
-        )
-    return {str(name): item for name, item in arguments.items() if item is not None}
-
-
-def _parsed(name: str, value: Any) -> Any:
+def _beside(name: str, value: Any) -> Any:
+    """Return what a row says beside its messages, which may be given as JSON."""
     try:
-        return json.loads(value) if isinstance(value, str) and value.strip() else value
+        parsed = json.loads(value) if isinstance(value, str) and value.strip() else value
     except ValueError as error:
         raise PromptError(
             f"{name} is a text that is no JSON ({error}), got {reprlib.repr(value)}; correct it"
         ) from None
+    is_one = name == "chat_template_kwargs"
+    items = [parsed or {}] if is_one else parsed or []
+    if not isinstance(items, list | tuple) or not all(isinstance(i, Mapping) for i in items):
+        wanted = "a mapping" if is_one else "a list of mappings"
+        raise PromptError(f"{name} must be {wanted}, or its JSON, got {reprlib.repr(value)}")
+    if is_one:
+        return {str(key): item for key, item in items[0].items() if item is not None}
+    return [*items]
 
 
 def is_messages(item: object) -> bool:

@@ -33,7 +33,7 @@ _TORCH_SIGNS = ("PytorchStreamWriter", "inline_container", "iostream error")
 
 
 def odd_entry(folder: Path) -> Path | None:
-    """Return a pipe or device in a folder, at any depth, which might be read for ever; or None."""
+    """Return a pipe or device in a folder, at any depth, which could be read for ever; or None."""
     entries = sorted(folder.rglob("*"))
     return next((path for path in entries if not (path.is_file() or path.is_dir())), None)
 
@@ -327,7 +327,7 @@ def to_json(value: Any, *, nulls: bool = False) -> Any:
 def read_once(
     maxsize: int | None = 8, also: Callable[[], Hashable] = tuple
 ) -> Callable[[Callable[Concatenate[Any, P], T]], Callable[Concatenate[str | Path, P], T]]:
-    """Return a decorator of readers of a path, which reads anew only what ``also`` or files say."""
+    """Have a reader of a path read again only when a file there, or what ``also`` says, changes."""
 
     def decorated(
         read: Callable[Concatenate[Any, P], T],

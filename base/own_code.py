@@ -109,7 +109,7 @@ def _imported_names(path: Path) -> set[str]:
 
 
 class _FromSource(importlib.machinery.SourceFileLoader):
-    """Compiles a file as it stands: what was compiled before can be of another, untrusted text."""
+    """Compiles the text of a file, which is shown and hashed; a compiled one may be of another."""
 
     def get_code(self, fullname: str) -> CodeType | None:
         """Return the code of the text, see `importlib.abc.InspectLoader.get_code`."""

@@ -403,9 +403,10 @@ class Registry(Mapping[str, T]):
             return factory
         if word.options:
             self.check_options(word, factory, also=also)
+        written = _written(word.text)
         for key, parameter in inspect.signature(factory).parameters.items():
-            if key in options and _is_text(parameter):
-                options[key] = _written(word.text)[key]
+            if key in options and key in written and _is_text(parameter):
+                options[key] = written[key]
         said = f"{self.kind} {word.without_options} cannot be made"
         with running_user_code(said, word.file, self._error):
             return factory(**options)

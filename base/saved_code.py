@@ -17,7 +17,10 @@ from tokengym.base.stored.parts import agent_folder
 def check_saved(
     saved: object, source: Path | str, *, named: object = (), trust_code: bool = False
 ) -> None:
-    """Refuse a "file.py:Name" of a saved folder, maybe somebody's, that the caller did not name."""
+    """Refuse code, "file.py:Name", that a saved folder names and the caller did not.
+
+    The folder may be somebody else's.
+    """
     trusted = set() if trust_code else {named_object(text) for text in texts_in(named)}
     for text in () if trust_code else texts_in(saved):
         code = named_object(text)
@@ -48,7 +51,7 @@ def named_object(word: str | Spec) -> tuple[Path, str] | None:
 
 def _in_file(word: str | Spec) -> tuple[Path, str] | None:
     if isinstance(word, Spec):
-        return word.file and (word.file, word.name)
+        return None if word.file is None else (word.file, word.name)
     in_file = split_file_word(word) if ".py:" in word else None
     return in_file and in_file[:2]
 
@@ -129,7 +132,7 @@ def data_hashes(settings: Iterable[object], known: Mapping[str, str]) -> dict[st
 
 
 def texts_of_options(settings: object) -> list[str]:
-    """Return the texts in options of the words that settings name, maybe paths of data."""
+    """Return the texts in options of the words that settings name; some are paths of data."""
     return [text for word in texts_in(settings) for text in texts_in_options(str(word))]
 
 

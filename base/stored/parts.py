@@ -112,7 +112,7 @@ def _fetched_adapters(name: str, options: Mapping[str, Any]) -> Path | None:
     faults = ("missing_entries", "gated_repo", "connection_errors")
     quietly: Any = dict.fromkeys((f"_raise_exceptions_for_{fault}" for fault in faults), False)
     is_local = options["local_files_only"]
-    fetch = functools.partial(cached_file, name, local_files_only=is_local, **quietly)
+    fetch: Any = functools.partial(cached_file, name, local_files_only=is_local, **quietly)
     file = fetch(ADAPTER_CONFIG)
     if file is None:
         return None

@@ -446,10 +446,11 @@ def _refuse_unknown(
 ) -> NoReturn:
     """Refuse an option that the command does not have, or that only other learners have."""
     known = {"help", "help-all", *_names(options)}
-    owners = []
+    owners: list[str] = []
     for learner in learner_names() if _declared(command).by_learner else ():
         names = _names(_options(command, _chosen(command, {**typed, "agent": learner})))
-        owners += [learner] if flag in names else []
+        if flag in names:
+            owners.append(learner)
         known |= names
     if owners:
         present = typed.get("agent", inspect.signature(command).parameters["agent"].default)

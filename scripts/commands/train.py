@@ -198,7 +198,6 @@ def _show(console: "Console", config: ComparisonConfig, run: "Run", out: Path) -
     """Write picture and report of a run, and print how far it came and what comes next."""
     from tokengym.agents.losses.ranking import best_of_n_kl_bound
     from tokengym.base.text import fixed
-    from tokengym.evaluation.measure.references import BEST_OF
     from tokengym.evaluation.report.verdict import short_of_best
     from tokengym.evaluation.runs.results import write_comparison
     from tokengym.scripts.commands.show import say, show_references
@@ -211,10 +210,9 @@ def _show(console: "Console", config: ComparisonConfig, run: "Run", out: Path) -
         console.print(f"KL of the best of {n} is at most {best_of_n_kl_bound(n):.2f} nats")
     lines = _references(console, config, out)
     ended = curve[-1]["score"] - (config.kl_coef or 0.0) * (curve[-1].get("kl") or 0.0)
+    show_references(console, lines)
     # The run has warned of a scorer whose numbers say little.
-    can_alarm = lines and not is_best_of_n and not run.result.get("reads_little")
-    if lines:
-        show_references(console, lines)
+    can_alarm = not is_best_of_n and not run.result.get("reads_little")
     if lines and can_alarm and (alarm := short_of_best(ended, lines["best_of_n"])):
         say(console, f"! {run.spec.name}: {alarm}")
     try:
@@ -229,9 +227,6 @@ def _show(console: "Console", config: ComparisonConfig, run: "Run", out: Path) -
     ]
     if last.get("kl") is not None:
         parts.append(f"KL {fixed(last['kl'], 2)} nats")
-    if lines:
-        best = next(row["score"] for row in lines["best_of_n"] if row["n"] == BEST_OF)
-        parts.append(f"best of {BEST_OF} untrained: score {fixed(best, 3)}")
     say(console, f"{', '.join(parts)} ({last['tokens']:,} tokens)")
     written = [out / name for name in (CURVE, "report.html") if (out / name).exists()]
     say(console, f"curve and report: {' '.join(map(str, written or [run.folder]))}")

@@ -120,9 +120,7 @@ def test_the_agent_of_the_page_learns_in_a_comparison(tmp_path: Path, monkeypatc
         )
         with torch.random.fork_rng():
             record = run_one(config, config.names[config.rewards.index(reward)], seed)
-        assert [point["step"] for point in record.points] == [0, 10, 20]
         assert [point["tokens"] for point in record.points] == [0, tokens // 2, tokens]
-        assert [row["score"] is None for row in record.log] == [False] * 20
         scores = [point["score"] for point in record.points]
         assert ends.setdefault(f"{reward} {seed}", scores) == scores  # the same seed
     assert len({tuple(scores) for scores in ends.values()}) == 3  # another rule, another seed

@@ -36,6 +36,11 @@ def unit(scale: float = 1.0) -> float:
     return scale
 
 
+def named(id: str, size: int = 1) -> tuple[str, int]:
+    """Return its options, of which the first may be a value alone."""
+    return id, size
+
+
 @pytest.fixture
 def shapes() -> Registry[type]:
     registry: Registry[type] = Registry("shape", error=PromptError, from_files=True)
@@ -71,6 +76,9 @@ def test_a_word_is_taken_apart_once(shapes):
     assert shapes.parse("dir/a.py:B:c=1").without_options == "dir/a.py:B"
     with pytest.raises(PromptError, match=r"'square:a'.*'a'"):
         shapes.parse("square:a")
+    games: Registry[type] = Registry("game", bare="id")
+    games.register("square", named)  # type: ignore[arg-type]
+    assert games.make("square:Wordle-v0,size=3") == ("Wordle-v0", 3)
 
 
 def test_a_file_in_an_option_is_not_the_file_of_the_word():
