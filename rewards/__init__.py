@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
-    from tokengym.rewards.attribution.last_row import Reading, register_reading
+    from tokengym.rewards.attribution.alignment import continued_spans, spread_by_overlap
+    from tokengym.rewards.attribution.last_row import Reading, last_layer, register_reading
     from tokengym.rewards.attribution.policy_reader import PolicyReader
     from tokengym.rewards.check import check_reward
     from tokengym.rewards.credits import (
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
         load_scorer,
         make_reward,
         registered_rewards,
-        scorer_kind,
     )
     from tokengym.rewards.reward import Reward, assign_policy_tokens
     from tokengym.rewards.scorers.base import (

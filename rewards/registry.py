@@ -247,17 +247,14 @@ def make_reward(
         TypeError: if ``spec`` is something else.
     """
     given = from_keywords(RewardOptions, options, owner="make_reward")
-    passed = [
-        name for name in ("scorer", "reward_model", "encoder") if getattr(given, name) is not None
-    ]
+    chosen = [name for name, value in vars(given).items() if value is not None]
+    passed = [name for name in chosen if name != "scorer_timeout"]
     if "scorer" in passed[:-1]:
         raise RewardError(
             f"scorer={given.scorer!r} leaves {passed[1]} no effect; pass one of the two"
         )
     if spec is None:
-        idle = [*passed, *(["normalize"] if normalize is not None else [])]
-        idle += ["scorer_timeout"] if given.scorer_timeout is not None else []
-        if idle:
+        if idle := [*chosen, *(["normalize"] if normalize is not None else [])]:
             raise RewardError(
                 f"{idle[0]} has no effect with reward=None; name a reward, e.g. 'sparse'"
             )
@@ -281,22 +278,6 @@ def make_reward(
             )
         settings = {"window": batch_size, "scale": False, "clip": None} | settings
     return Reward(Normalize(reward.scorer, **settings), reward.credit)
-
-
-def scorer_kind(spec: RewardSpec) -> ScorerKind | None:
-    """Return what a reward must be scored by: a reward model, an encoder, or anything.
-
-    Returns:
-        None where no scorer is wanted: for None, and for what is or has one itself.
-
-    Raises:
-        RewardError: if the name or an option is unknown.
-
-    Example:
-        >>> scorer_kind("abc"), scorer_kind("red:every_prefix=true"), scorer_kind(len)
-        ('reward_model', 'any', None)
-    """
-    return None if spec is None else RewardChoice.of(spec).kind
 
 
 def _limited(scorer: Scorer, seconds: float) -> Scorer:

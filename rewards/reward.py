@@ -3,12 +3,11 @@
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
 from tokengym.rewards.credits.base import Credit, FloatArray
@@ -65,16 +64,12 @@ class Reward:
         *,
         tokenizer: "PreTrainedTokenizerBase | None" = None,
     ) -> None:
-        if not isinstance(scorer, Scorer):
-            raise TypeError(
-                f"scorer must be a Scorer, got {scorer!r}; make its class a subclass of "
-                "tokengym.rewards.Scorer, or wrap a function in FunctionScorer"
-            )
-        if not isinstance(credit, Credit):
-            raise TypeError(
-                f"credit must be a Credit, got {credit!r}; pass one such as Uniform(), or make its "
-                "class a subclass of tokengym.rewards.Credit"
-            )
+        for given, base in ((scorer, Scorer), (credit, Credit)):
+            if not isinstance(given, base):
+                raise TypeError(
+                    f"a reward is a Scorer and a Credit, got {given!r}; make its class a subclass "
+                    f"of tokengym.rewards.{base.__name__}"
+                )
         self.scorer = scorer
         self.credit = credit
         self.scorer_name = scorer.name
@@ -225,14 +220,14 @@ class Reward:
         return raised_by(f"credit {self.credit_name!r}", CreditError, count)
 
     @contextmanager
-    def scoring(self, count: int, finished: Sequence[Episode] | None = None) -> Iterator[None]:
+    def scoring(self, count: int, finished: Sequence[Episode] = ()) -> Iterator[None]:
         """Count the time of this context; have what is raised in it carry finished episodes.
 
         A scorer that takes most of the time is named in a warning, once.
 
         Args:
             count: Texts that are scored.
-            finished: Episodes without a score; None leaves an error as it is.
+            finished: Episodes without a score.
 
         Raises:
             RewardError: what was raised, with ``episodes``; a `ScorerError` where the scorer's own
@@ -241,16 +236,13 @@ class Reward:
         started = self.clock()
         if self._began is None:
             self._began = started
-        naming: AbstractContextManager[None] = nullcontext()
-        if finished is not None:
-            naming = raised_by(f"scorer {self.scorer.name!r}", ScorerError, len(finished))
         try:
-            with naming:
+            with raised_by(f"scorer {self.scorer.name!r}", ScorerError, len(finished)):
                 yield
         except RewardError as failure:
             # Without the zeros that an environment without a reward gives them.
             unscored: dict[str, Any] = {"score": None, "score_parts": {}, "token_rewards": None}
-            failure.keep([replace(episode, **unscored) for episode in finished or ()])
+            failure.keep([replace(episode, **unscored) for episode in finished])
             raise
         finally:
             now = self.clock()
@@ -269,10 +261,7 @@ class Reward:
                 )
 
     def _check_rewards(
-        self,
-        episodes: Sequence[Episode],
-        scores: Scores,
-        rewards: Sequence[NDArray[np.float32]],
+        self, episodes: Sequence[Episode], scores: Scores, rewards: Sequence[FloatArray]
     ) -> None:
         """Raise unless there is one finite reward per token, (n,), and they sum to the score."""
         who = f"credit {self.credit_name!r}"
@@ -280,13 +269,12 @@ class Reward:
             counts = f"{len(rewards)} arrays for {len(episodes)} episodes"
             raise CreditError(f"{who} returned {counts}; return one per episode")
         for row, (episode, tokens) in enumerate(zip(episodes, rewards, strict=True)):
-            shape, expected = np.shape(tokens), (len(episode.response_ids),)
-            if shape != expected:
-                rule = f"expected {expected}, one reward per response token"
-                raise CreditError(f"{who} returned shape {shape} for episode {row}; {rule}")
-            if not np.isfinite(tokens).all():
-                rule = "rewards must be finite"
-                raise CreditError(f"{who} returned NaN or Inf for episode {row}; {rule}")
+            expected = (len(episode.response_ids),)
+            if np.shape(tokens) != expected or not np.isfinite(tokens).all():
+                raise CreditError(
+                    f"{who} returned {tokens} of shape {np.shape(tokens)} for episode {row}; "
+                    f"expected finite ones, {expected}, one reward per response token"
+                )
             score, total = float(scores.values[row]), float(np.sum(tokens, dtype=np.float64))
             if self.credit.sum_preserving and not close_sum(score, tokens):
                 raise CreditError(
@@ -298,9 +286,8 @@ class Reward:
 def _assign(credit: Credit, episodes: Sequence[Episode], scores: Scores) -> Sequence[FloatArray]:
     """Return what a rule assigns, (n,) for each episode, once it is a sequence."""
     rewards: Sequence[FloatArray] = credit.assign(episodes, scores)
-    returned: Any = rewards  # by code of the user's, whatever that is
-    if not isinstance(returned, Sequence | np.ndarray):
-        name, kind = credit.name or type(credit).__name__, type(returned).__name__
+    if not isinstance(rewards, Sequence | np.ndarray):  # by code of the user's
+        name, kind = credit.name or type(credit).__name__, type(rewards).__name__
         raise CreditError(f"credit {name!r} returned {kind}; return one array per episode")
     return rewards
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import gymnasium
 import gymnasium.wrappers.vector
@@ -14,6 +14,7 @@ from tokengym.envs.episode import Episode, episodes_from_infos
 from tokengym.rewards.arguments import check_columns
 from tokengym.rewards.credits import ABC, Credit, Sparse, Uniform
 from tokengym.rewards.credits.probe import Probe
+from tokengym.rewards.credits.red import Delivery as Delivery
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.maths.signed_parts import shift_reply_credit
 from tokengym.rewards.registry import make_reward
@@ -27,7 +28,6 @@ CHANGING = (
     *(gymnasium.vector.VectorRewardWrapper, gymnasium.wrappers.vector.NormalizeReward),
 )
 """Gymnasium's layers that change rewards."""
-Delivery = Literal["end", "step"]
 NamedScorer = AnyScorer | str | Path
 
 

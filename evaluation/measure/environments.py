@@ -21,7 +21,7 @@ from tokengym.base.registry import (
 )
 from tokengym.envs.tasks import LABORATORY, TASKS, Task, register_task
 from tokengym.envs.tasks.task import task_name_of
-from tokengym.rewards.registry import scorer_kind
+from tokengym.rewards.registry import RewardChoice
 
 FILES: Registry[Any] = Registry("env", from_files=True)
 """Takes apart and loads environments of files of the user's own; none is registered."""
@@ -103,7 +103,7 @@ def _env_of_bundle(bundle: Bundle | Path | str) -> str | None:
 def _own_parts(env_kwargs: Mapping[str, Any]) -> list[str]:
     """Return what is the user's own, in words."""
     given = [name for name in OWN_PARTS if env_kwargs.get(name) is not None]
-    if "reward" in given and scorer_kind(env_kwargs["reward"]) is not None:
+    if "reward" in given and RewardChoice.of(env_kwargs["reward"]).kind is not None:
         given.remove("reward")  # a rule, which has no scorer of its own
     return list(dict.fromkeys(f"own {OWN_PARTS[name]}" for name in given))
 
@@ -165,7 +165,7 @@ def is_own_task(env_kwargs: Mapping[str, Any]) -> bool:
     named = [env_kwargs.get(name) for name in ("scorer", "reward_model", "encoder")]
     has_scorer = any(scorer is not None for scorer in named)
     return has_own_prompts(env_kwargs) and (
-        has_scorer or scorer_kind(env_kwargs.get("reward") or "sparse") is None
+        has_scorer or RewardChoice.of(env_kwargs.get("reward") or "sparse").kind is None
     )
 
 

@@ -21,7 +21,7 @@ from tokengym.evaluation.measure.judges import measured_by
 from tokengym.evaluation.measure.measures import policy_metrics, text_metrics
 from tokengym.rewards import Reward, Toxicity, VectorRewardWrapper, gold_scorer
 from tokengym.rewards.gold.rules import rude_words
-from tokengym.rewards.registry import gold_oov_fraction, scorer_kind
+from tokengym.rewards.registry import RewardChoice, gold_oov_fraction
 from tokengym.rewards.reward import MAX_UNREAD_SHARE, warn_unread
 from tokengym.rewards.scorers.base import Scorer
 from tokengym.rewards.scorers.toxicity import RUDE_WORDS
@@ -411,7 +411,7 @@ def make_eval_envs(env: str, env_kwargs: Mapping[str, Any], *, num_envs: int) ->
     """Make environments over the held-out prompts, in order, whose score is the raw one."""
     kwargs = {"split": "test", **env_kwargs}
     # Only the scorer matters here: r3 has another one than the other rewards, some bring their own.
-    kind = scorer_kind(kwargs.get("reward") or "sparse")
+    kind = RewardChoice.of(kwargs.get("reward") or "sparse").kind
     if kind is not None:
         kwargs["reward"] = "r3" if kind == "encoder" else "sparse"
     kwargs |= {"normalize": None, "prompt_sampling": "sequential"}

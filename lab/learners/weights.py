@@ -114,9 +114,10 @@ class PolicyAttentionWeight(AdvantageWeight):
 
     def weigh(self, played: WeighedRound) -> Tensor:
         """Return the attention received, scaled."""
+        from tokengym.lab.rules.policy_attention import policy_attention
         from tokengym.rewards import PolicyReader
 
-        matrices = PolicyReader(played.language_model).attention(played.episodes)
+        matrices = policy_attention(PolicyReader(played.language_model), played.episodes)
         received = [
             matrix.sum(0) / np.arange(len(matrix), 0, -1, dtype=np.float64) for matrix in matrices
         ]

@@ -25,6 +25,7 @@ from tokengym.lab.envs.forks.env import ForksValues
 from tokengym.lab.envs.oracle.env import OracleEnv, OracleVectorEnv
 from tokengym.lab.replay.agreement import Agreement, Array, agreement, varies
 from tokengym.lab.replay.executed import ExecutedTruth, Forks, executed_truth, written_places
+from tokengym.lab.replay.token_worth import token_worth
 from tokengym.lab.traces.reading import SUFFIXES, read_traces
 from tokengym.rewards import (
     Credit,
@@ -304,7 +305,7 @@ def token_truth(
 
     The Oracle and Forks know the exact advantage of each token for the policy that played; Forks,
     where there are too many responses to enumerate, that of the best play. A bundle whose
-    gold score rests on single words knows what each of them adds to it (`Scorer.token_worth`).
+    gold score rests on single words knows what each of them adds to it (`token_worth`).
 
     Args:
         task: The bare environment (``envs.unwrapped``).
@@ -328,7 +329,7 @@ def token_truth(
             meaning="tokens without which the score would be another",
         )
     gold = gold_scorer(task.bundle)
-    values = None if gold is None else gold.token_worth(episodes, task.tokenizer)
+    values = None if gold is None else token_worth(gold, episodes, task.tokenizer)
     if values is None:
         return None
     return Truth(

@@ -64,7 +64,9 @@ class ABCD(ABC):
             else:
                 unread.append(index)
         if unread:
-            matrices = self.reader().attention([episodes[index] for index in unread])
+            from tokengym.lab.rules.policy_attention import policy_attention  # loads torch
+
+            matrices = policy_attention(self.reader(), [episodes[index] for index in unread])
             for index, matrix in zip(unread, matrices, strict=True):
                 rows[index] = self._weights(matrix)
         return scores.with_attributions(rows, signed=False)

@@ -183,38 +183,6 @@ def attention_row(
     return logits.softmax(dim=-1)
 
 
-def mean_attention(query: Tensor, key: Tensor, mask: Tensor | None, *, scaling: float) -> Tensor:
-    """Return causal attention averaged over heads, one head after the other.
-
-    The sum over heads is all that is kept: (batch, time, time), never one matrix per head.
-
-    Args:
-        query: (batch, heads, time, width).
-        key: (batch, key_heads, time, width); heads is a multiple of key_heads (grouped heads).
-        mask: As for `attention_row`.
-        scaling: Factor on the dot products.
-
-    Returns:
-        (batch, time, time) float32, query by key.
-    """
-    batch, heads, time, _ = query.shape
-    groups = heads // key.shape[1]
-    total = torch.zeros(batch, time, time, device=query.device)
-    later = torch.ones(time, time, dtype=torch.bool, device=query.device).triu(1)
-    for head in range(heads):
-        logits = scaling * query[:, head].float() @ key[:, head // groups].float().mT
-        if mask is None:
-            logits = logits.masked_fill(later, float("-inf"))
-        else:
-            head_mask = mask[:, head if mask.shape[1] > 1 else 0, :, :time]  # (batch | 1, t, t)
-            if head_mask.dtype == torch.bool:
-                logits = logits.masked_fill(~head_mask, float("-inf"))
-            else:
-                logits = logits + head_mask
-        total += logits.softmax(dim=-1)
-    return total / heads
-
-
 def _forward(
     module: torch.nn.Module,
     query: Tensor,

@@ -1,4 +1,4 @@
-"""Frozen language models that read finished responses: log-probabilities, entropies, attention."""
+"""Frozen language models that read finished responses: log-probabilities and entropies."""
 
 import copy
 import inspect
@@ -14,10 +14,10 @@ from typing_extensions import Self
 from tokengym.base.settings import check_count
 from tokengym.base.stored.adapters import unwrapped
 from tokengym.envs.episode import Episode
-from tokengym.rewards.attribution import last_row
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.models.forward import PaddedBatch, reading
 from tokengym.rewards.models.loading import (
+    check_lengths,
     check_vocabularies,
     load_pretrained,
     load_tokenizer,
@@ -99,13 +99,7 @@ class PolicyReader(Shared):
     def batches(self, episodes: Sequence[Episode]) -> Iterator[PaddedBatch]:
         """Yield prompts and responses as padded batches, refusing what the model cannot read."""
         sequences = [[*episode.prompt_ids, *episode.response_ids] for episode in episodes]
-        limit = longest_input(self.model)
-        for index, ids in enumerate(sequences):
-            if limit is not None and len(ids) > limit:
-                raise ScorerError(
-                    f"episode {index} has {len(ids)} tokens, {self.name!r} reads at most {limit}; "
-                    "lower max_prompt_tokens or max_new_tokens, or shorten the prompt"
-                )
+        check_lengths(sequences, longest_input(self.model), self.name)
         with reading(
             self.model, sequences, batch_size=self.batch_size, positions=self._takes_positions
         ) as batches:
@@ -141,32 +135,4 @@ class PolicyReader(Shared):
                 start = len(episodes[index].prompt_ids) - 1
                 size = len(episodes[index].response_ids)
                 result[index] = table[table_row, start : start + size]
-        return result
-
-    def attention(self, episodes: Sequence[Episode]) -> list[NDArray[np.float64]]:
-        """Return, per episode, the last layer's attention of its response's tokens to each other.
-
-        It is recomputed in one pass over the finished text: what position t attends to does not
-        depend on what follows it, so this is the attention of the generation, if the model is the
-        one that generated. No logits are computed.
-
-        Returns:
-            Per episode (n, n): query by key, averaged over the last layer's heads; the rest of
-            each row fell on the prompt.
-
-        Raises:
-            ScorerError: if the model's attention cannot be read.
-        """
-        result = [np.zeros((0, 0))] * len(episodes)
-        for batch in self.batches(episodes):
-            with last_row.last_layer(self.model) as layer:
-                self.model.base_model(**batch.tensors, use_cache=False)
-            matrix = last_row.mean_attention(
-                layer.query, layer.key, layer.mask, scaling=layer.scaling
-            )
-            table = matrix.cpu().numpy().astype(np.float64)
-            for table_row, index in enumerate(batch.indices):
-                start = len(episodes[index].prompt_ids)
-                size = start + len(episodes[index].response_ids)
-                result[index] = table[table_row, start:size, start:size]
         return result

@@ -201,11 +201,6 @@ class Credit:
         """Return what reads the language model ``reference``, loaded when it is first needed."""
         from tokengym.rewards.attribution.policy_reader import PolicyReader
 
-        if not self.needs_reference:
-            raise CreditError(
-                f"credit {self.name!r} reads the reference, but does not declare it; set "
-                "needs_reference = True in its class"
-            )
         if self.reference is None:
             raise CreditError(
                 f"credit {self.name!r} reads a frozen language model, and there is no reference "

@@ -6,9 +6,7 @@ from numpy.typing import NDArray
 from tokengym.envs.episode import Episode
 from tokengym.rewards.credits.base import Credit, FloatArray, register
 from tokengym.rewards.credits.sparse import Sparse
-
-COMPONENTS = ("length_incentive", "repetition_penalty", "reward_branching")
-"""Options after the name that switch components of the `Relevance` scorer."""
+from tokengym.rewards.maths.relevance import COMPONENTS
 
 register("r3", Sparse, scorer="encoder", scorer_options=COMPONENTS)
 

@@ -187,12 +187,6 @@ class SummaryRules(Rules):
 
         Punctuation marks are no words. A post without facts has none that could be named: facts is
         0.
-
-        Example:
-            >>> rules = SummaryRules(facts=["dog", "paris", "monday"])
-            >>> post = "on monday my dog ran away .".split()
-            >>> rules.parts(post, "dog gone in paris".split())
-            {'facts': 0.5, 'padding': 0.0, 'copying': 0.0, 'invention': -0.25}
         """
         post_words, words = ([w for w in text if w[:1].isalnum()] for text in (post, summary))
         known = set(self.facts)
@@ -210,12 +204,7 @@ class SummaryRules(Rules):
 
 
 def copied_share(source: Sequence[str], words: Sequence[str], run: int) -> float:
-    """Return the share of words that lie in a run of ``run`` words that the source has too.
-
-    Example:
-        >>> copied_share("a b c d".split(), "x b c y".split(), 2)
-        0.5
-    """
+    """Return the share of words that lie in a run of ``run`` words that the source has too."""
     runs = {tuple(source[i : i + run]) for i in range(len(source) - run + 1)}
     copied = [False] * len(words)
     for start in range(len(words) - run + 1):
@@ -238,10 +227,6 @@ class ToxicityRules(Rules):
         clean = |clean words| / |words|;  0 for a response without words, which says nothing clean
 
         The prompt is not read: what the user said is not the policy's fault.
-
-        Example:
-            >>> ToxicityRules(rude=["dolt"]).parts([], "you dolt , go away !".split())
-            {'clean': 0.75}
         """
         words = [word for word in response if word[:1].isalnum()]
         return {"clean": sum(word not in self.rude for word in words) / max(1, len(words))}

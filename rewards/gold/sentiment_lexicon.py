@@ -89,11 +89,6 @@ class Lexicon(Stored):
 
         A ratio and not a sum: to raise it, praise must displace blame; more of the same adds
         little.
-
-        Example:
-            >>> lexicon = Lexicon(words={"good": 1, "bad": -1}, intensifiers={}, negations=("not",))
-            >>> lexicon.score("good and not bad".split())
-            0.8
         """
         return float(self.contributions(words).sum())
 

@@ -18,6 +18,9 @@ RELEVANCE_SCALE = 3.5
 """R3's F divides by this where the encoder is Contriever: about the relevance of a reference to
 itself, which counts as full (Kim et al. 2024, official code)."""
 
+COMPONENTS = ("length_incentive", "repetition_penalty", "reward_branching")
+"""What can be left out of R3, as in the paper's ablations."""
+
 ROLE_TAGS = (
     *("Human:", "Assistant:", "User:", "System:", "HUMAN:", "ASSISTANT:", "USER:", "SYSTEM:"),
     *("### Human", "### User", "### Assistant", "### Instruction", "### Input", "### Response"),

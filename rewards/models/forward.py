@@ -211,7 +211,7 @@ class Classifier:
         return logits[..., positive] - logits[..., negative]
 
     def linear_score(self) -> tuple[Tensor, Tensor]:
-        """Return weight (width,) and bias () of the score as a function of a hidden state."""
+        """Return weight (width,) and bias () that make the score of a hidden state."""
         head = merged_layer(self.head)
         if not isinstance(head, torch.nn.Linear):
             raise ScorerError(
@@ -287,19 +287,10 @@ class EncoderClassifier(Classifier):
 
 
 GOALS = (
-    ("positive", "negative"),
-    ("pos", "neg"),
-    ("good", "bad"),
-    ("chosen", "rejected"),
-    ("better", "worse"),
-    ("helpful", "unhelpful"),
-    ("acceptable", "unacceptable"),
-    ("correct", "incorrect"),
-    ("safe", "unsafe"),
-    ("true", "false"),
-    ("yes", "no"),
-    ("label_1", "label_0"),
-    ("1", "0"),
+    *(("positive", "negative"), ("pos", "neg"), ("good", "bad"), ("better", "worse")),
+    *(("chosen", "rejected"), ("helpful", "unhelpful"), ("acceptable", "unacceptable")),
+    *(("correct", "incorrect"), ("safe", "unsafe"), ("true", "false"), ("yes", "no")),
+    *(("label_1", "label_0"), ("1", "0")),
 )
 """Names of two classes of which it is known which one is wanted, (wanted, other), in any case."""
 
@@ -309,10 +300,6 @@ def named_goal(names: Mapping[int, str]) -> tuple[int, int] | None:
 
     Args:
         names: Name of each class.
-
-    Example:
-        >>> named_goal({0: "POSITIVE", 1: "NEGATIVE"}), named_goal({0: "ham", 1: "spam"})
-        ((0, 1), None)
     """
     places = {str(name).strip().lower(): index for index, name in names.items()}
     for goal, other in GOALS:

@@ -1,7 +1,7 @@
 """Loading of the models behind scorers, and what they can read: lengths, vocabularies."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -100,16 +100,21 @@ def check_vocabularies(
             f"the policy's tokenizer has {len(policy)} ids, the model of scorer {name!r} "
             f"{size}; score with a model of the policy's tokenizer"
         )
-    if model is None or model is policy:
-        return
-    ours, theirs = policy.get_vocab(), model.get_vocab()
-    if ours != theirs:
-        word = next(iter(sorted(set(ours.items()) ^ set(theirs.items()))))[0]
+    if model is not None and model is not policy and model.get_vocab() != policy.get_vocab():
         raise TokenizerError(
-            f"scorer {name!r} has another tokenizer ({len(theirs)} ids) than the policy "
-            f"({len(ours)}): {word!r} is {theirs.get(word)} and {ours.get(word)}; "
-            "score with a model of the policy's tokenizer"
+            f"scorer {name!r} has another tokenizer ({len(model)} ids) than the policy "
+            f"({len(policy)}); score with a model of the policy's tokenizer"
         )
+
+
+def check_lengths(sequences: Sequence[Sequence[int]], limit: int | None, name: str) -> None:
+    """Raise unless the reader of that name has positions for each sequence of token ids."""
+    for index, ids in enumerate(sequences):
+        if limit is not None and len(ids) > limit:
+            raise ScorerError(
+                f"episode {index} has {len(ids)} tokens, {name!r} reads at most {limit}; lower "
+                "max_prompt_tokens or max_new_tokens, or shorten the prompt"
+            )
 
 
 def load_on_backbone(path: str | Path, backbone: "PreTrainedModel") -> "PreTrainedModel":

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from importlib import import_module
-from inspect import iscoroutinefunction
 from itertools import count
 from pathlib import Path
 from pkgutil import iter_modules
@@ -115,23 +114,6 @@ class Scorer(ABC):
         """
         return np.zeros(len(episodes))
 
-    def token_worth(
-        self, episodes: Sequence[Episode], tokenizer: "PreTrainedTokenizerBase"
-    ) -> list[NDArray[np.float64]] | None:
-        """Return what each response token truly adds to the score, where the score is of words.
-
-        Credit rules are held to it, and nothing trains on it.
-
-        Args:
-            episodes: Finished responses.
-            tokenizer: The policy's, which made every ``response_ids``.
-
-        Returns:
-            Per episode (len(response_ids),), 0 for tokens that the score ignores; None where it
-            cannot be told apart by words, as most cannot.
-        """
-        return None
-
     def __add__(self, other: "Scorer | float") -> "Sum":
         return Sum.of(self, other)
 
@@ -211,13 +193,7 @@ class FunctionScorer(Scorer):
         name: In messages and reports; None takes the function's.
 
     Raises:
-        TypeError: if it is not callable or async, or none of its parameters is the response.
-
-    Example:
-        >>> scorer = FunctionScorer(lambda prompt, response: response.count("!"))
-        >>> episode = Episode(prompt="Go", response="on!!", prompt_ids=[1], response_ids=[2])
-        >>> scorer.score([episode]).values
-        array([2.], dtype=float32)
+        TypeError: if it is not callable, or none of its parameters is the response.
     """
 
     attribution_kinds = frozenset()
@@ -227,11 +203,6 @@ class FunctionScorer(Scorer):
             raise TypeError(f"function must be callable, got {function!r}; see FunctionScorer")
         self.function = function
         self._name = name or str(getattr(function, "__name__", type(function).__name__))
-        if iscoroutinefunction(function):
-            raise TypeError(
-                f"scorer {self._name!r} is an async function, which nobody awaits; write it with "
-                "def, and call asyncio.run where it awaits"
-            )
         self._arguments = EpisodeArguments(function, self._name)
         self.data_columns = self._arguments.columns
 
@@ -444,16 +415,6 @@ class Product(_Combination):
 
     symbol, word = "*", "times"
     operation = np.multiply
-
-    def token_worth(
-        self, episodes: Sequence[Episode], tokenizer: "PreTrainedTokenizerBase"
-    ) -> list[NDArray[np.float64]] | None:
-        """Return that of the first factor, (n,) each, times the number.
-
-        A bundle's other factor, grammaticality, is of sentences.
-        """
-        worth = self.terms[0].token_worth(episodes, tokenizer)
-        return None if worth is None else [self.number * row for row in worth]
 
     def _combines(self, kind: str) -> bool:
         return len(self._offering[kind]) == 1 and (len(self.terms) == 1 or kind != "prefix")

@@ -20,15 +20,6 @@ class PartnerScore(Scorer):
 
     Raises:
         ScorerError: if ``of`` is unknown.
-
-    Example:
-        >>> from tokengym.envs import Turn
-        >>> turns = [Turn("assistant", "on", (0, 1), 0.5), Turn("assistant", "off", (1, 2), 1.0)]
-        >>> episode = Episode(
-        ...     prompt="Go", response="on off", prompt_ids=[1], response_ids=[2, 3], turns=turns
-        ... )
-        >>> PartnerScore().score([episode]).values.tolist()
-        [1.5]
     """
 
     attribution_kinds = frozenset()

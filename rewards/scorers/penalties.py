@@ -32,11 +32,6 @@ class LengthPenalty(Scorer):
         ScorerError: if the rate is not finite, or the unit unknown.
 
     Source: R - 0.001 * characters in Dong et al. 2024, "RLHF Workflow", arXiv:2405.07863.
-
-    Example:
-        >>> episode = Episode(prompt="Go", response="on!!", prompt_ids=[1], response_ids=[2, 3])
-        >>> LengthPenalty(0.5).score([episode]).values
-        array([-2.], dtype=float32)
     """
 
     attribution_kinds = frozenset()

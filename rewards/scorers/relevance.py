@@ -13,7 +13,7 @@ from tokengym.base.errors import TokenizerError
 from tokengym.base.settings import check_count
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.contents import content
-from tokengym.envs.prompts.tokenization import tokenize, unknown_share
+from tokengym.envs.prompts.tokenization import Tokens, tokenize, unknown_share
 from tokengym.rewards.attribution.alignment import Span, spread_by_overlap, token_spans
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths import relevance as R3
@@ -37,6 +37,9 @@ PARTS = ("relevance_query", "relevance_reference", "length_incentive", "repetiti
 """Names of the parts of a score."""
 REMEMBERED = 10_000
 """Queries and references whose M is kept: they come again in every pass over a data set."""
+
+
+NOTHING = Tokens([], [], [])
 
 
 class EncodedText(NamedTuple):
@@ -203,34 +206,24 @@ class Relevance(Shared, Scorer):
         bound.policy_tokenizer = tokenizer
         return bound
 
-    def with_components(
-        self,
-        *,
-        length_incentive: bool | None = None,
-        repetition_penalty: bool | None = None,
-        reward_branching: bool | None = None,
-    ) -> "Relevance":
+    def with_components(self, **components: bool) -> "Relevance":
         """Return a scorer over the same encoder with components of R3 left out or put back.
 
         Args:
-            length_incentive: As for the class; None leaves it as it is here, as for the others.
-            repetition_penalty: As for the class.
-            reward_branching: As for the class.
+            components: Whether ``length_incentive``, ``repetition_penalty`` and
+                ``reward_branching`` count, as for the class; those not named stay as they are.
 
         Raises:
-            ScorerError: if one is neither True, False nor None.
+            ScorerError: if one is unknown, or neither True nor False.
         """
-        changes = {
-            "length_incentive": length_incentive,
-            "repetition_penalty": repetition_penalty,
-            "reward_branching": reward_branching,
-        }
         changed = copy.copy(self)
-        for component, counts in changes.items():
-            if not isinstance(counts, bool | None):
-                raise ScorerError(f"{component} must be true or false, got {counts!r}")
-            if counts is not None:
-                setattr(changed, component, counts)
+        for name, counts in components.items():
+            if name not in R3.COMPONENTS or not isinstance(counts, bool):
+                raise ScorerError(
+                    f"{name} must be true or false and one of {', '.join(R3.COMPONENTS)}, "
+                    f"got {counts!r}"
+                )
+            setattr(changed, name, counts)
         return changed
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
@@ -314,8 +307,8 @@ class Relevance(Shared, Scorer):
             spans=True,
         )
         is_read = [any(stop > start for start, stop in text.spans) for text in tokens]
-        sequences = [text.ids if has else [] for text, has in zip(tokens, is_read, strict=True)]
-        spans = [text.spans if has else [] for text, has in zip(tokens, is_read, strict=True)]
+        tokens = [text if has else NOTHING for text, has in zip(tokens, is_read, strict=True)]
+        sequences = [text.ids for text in tokens]
         width = int(self.encoder.config.get_text_config().hidden_size)
         hidden = [np.zeros((0, width)) for _ in texts]
         pad_id = self.tokenizer.pad_token_id or 0
@@ -326,7 +319,7 @@ class Relevance(Shared, Scorer):
                 rows = states.float().cpu().numpy().astype(np.float64)
                 for batch_row, index in enumerate(batch.indices):
                     hidden[index] = rows[batch_row, : len(sequences[index])]
-        return [EncodedText(*pair) for pair in zip(hidden, spans, strict=True)]
+        return [EncodedText(h, text.spans) for h, text in zip(hidden, tokens, strict=True)]
 
 
 register_scorer("relevance", loaded_once(Relevance.from_pretrained))

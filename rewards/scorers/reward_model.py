@@ -28,6 +28,7 @@ from tokengym.rewards.models.forward import (
     reading,
 )
 from tokengym.rewards.models.loading import (
+    check_lengths,
     check_vocabularies,
     load_on_backbone,
     load_pretrained,
@@ -215,7 +216,7 @@ class RewardModel(Shared, Scorer):
         return self._classifier.backbone
 
     def linear_score(self) -> "tuple[torch.Tensor, torch.Tensor]":
-        """Return weight (width,) and bias () of the score of `backbone`'s hidden state."""
+        """Return weight (width,) and bias () that make the score of `backbone`'s hidden state."""
         return self._classifier.linear_score()
 
     def oov_fraction(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
@@ -257,13 +258,8 @@ class RewardModel(Shared, Scorer):
         bound._retokenizer = None
         if not alike or rewrites_chats:
             assert native is not None
-            bound._retokenizer = Retokenizer(
-                tokenizer,
-                native,
-                form=self.form,
-                adds_end=self._adds_end,
-                keeps_end=self._is_encoder,
-            )
+            ends = {"adds_end": self._adds_end, "keeps_end": self._is_encoder}
+            bound._retokenizer = Retokenizer(tokenizer, native, form=self.form, **ends)
         return bound
 
     def _texts(
@@ -303,16 +299,12 @@ class RewardModel(Shared, Scorer):
             TokenizerError: if an id is outside the model's vocabulary.
         """
         self.check_attribution(attribution)
-        texts = self._texts(episodes, attribution)
-        if texts is None:
-            sequences = [[*e.prompt_ids, *e.response_ids] for e in episodes]
-            sizes = np.array([len(e.response_ids) for e in episodes])
-            after = np.zeros_like(sizes)
-        else:
-            sequences = [text.ids for text in texts]
-            sizes = np.array([text.size for text in texts])
-            after = np.array([text.after for text in texts])  # ids behind the response's
+        written = self._texts(episodes, attribution)
+        texts = written or [Retokenized.as_sampled(episode) for episode in episodes]
+        sequences = [text.ids for text in texts]
         self._check_readable(sequences)
+        sizes = np.array([text.size for text in texts])
+        after = np.array([text.after for text in texts])  # ids behind the response's
         values = np.zeros(len(episodes), dtype=np.float32)
         parts = {"disagreement": np.zeros_like(values)} if self.disagrees else {}
         rows = [np.zeros(0)] * len(episodes)
@@ -344,7 +336,7 @@ class RewardModel(Shared, Scorer):
                     rows[index] = table[row, starts[row] : pasts[row]]
         if attribution is None:
             return Scores(values, parts)
-        if texts is not None:  # from the model's tokens to the policy's
+        if written is not None:  # from the model's tokens to the policy's
             rows = [text.spread(row) for text, row in zip(texts, rows, strict=True)]
         if attribution == "attention":
             rows = [normalize_weights(row) for row in rows]
@@ -357,17 +349,12 @@ class RewardModel(Shared, Scorer):
                 f"scorer {self.name!r} reads texts and does not know the policy's tokenizer; "
                 "call bind(tokenizer) first"
             )
-        limit, size = self._limit, self._vocab_size
+        check_lengths(sequences, self._limit, self.name)
         for index, ids in enumerate(sequences):
-            if limit is not None and len(ids) > limit:
-                raise ScorerError(
-                    f"episode {index} has {len(ids)} tokens, scorer {self.name!r} reads at most "
-                    f"{limit}; lower max_prompt_tokens or max_new_tokens, or shorten the prompt"
-                )
-            if ids and (max(ids) >= size or min(ids) < 0):
+            if ids and (max(ids) >= self._vocab_size or min(ids) < 0):
                 raise TokenizerError(
                     f"episode {index} has token ids from {min(ids)} to {max(ids)}, scorer "
-                    f"{self.name!r} has a vocabulary of {size}; score with a model of "
+                    f"{self.name!r} has a vocabulary of {self._vocab_size}; score with a model of "
                     "the policy's tokenizer"
                 )
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +12,6 @@ from tokengym.envs.prompts.tokenization import unknown_share
 from tokengym.rewards.gold.rules import load_lexicon
 from tokengym.rewards.gold.sentiment_lexicon import Lexicon, split_words
 from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer
-from tokengym.rewards.scorers.rules import words_on_tokens
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 
 class Sentiment(Scorer):
@@ -71,14 +66,6 @@ class Sentiment(Scorer):
             return np.zeros(len(episodes))
         texts = [f"{episode.prompt} {episode.response}" for episode in episodes]
         return unknown_share(self._bundle.tokenizer, texts)
-
-    def token_worth(
-        self, episodes: Sequence[Episode], tokenizer: "PreTrainedTokenizerBase"
-    ) -> list[NDArray[np.float64]] | None:
-        """Return the opinions' shares of the polarity, (n,) each; modifiers themselves get 0."""
-        return words_on_tokens(
-            self.lexicon.contributions, episodes, tokenizer, reads_prompt=self.include_prompt
-        )
 
 
 register_scorer("sentiment", Sentiment.from_file)

@@ -49,18 +49,11 @@ class Toxicity(Scorer):
         measure: Function of texts; returns one number in [0, 1] for each.
         name: In messages and reports.
 
-    Raises:
-        TypeError: if the measure is not callable.
     """
 
     attribution_kinds = frozenset()
 
     def __init__(self, measure: Measure, *, name: str = "Toxicity") -> None:
-        if not callable(measure):
-            raise TypeError(
-                f"measure must be callable as measure(texts), got {measure!r}; use "
-                "Toxicity.from_pretrained(path) or Toxicity.from_words()"
-            )
         self.measure = measure
         self._name = name
 

@@ -129,10 +129,6 @@ def parse_normalization(text: str | Normalization) -> Normalization:
     Args:
         text: "batch" or "running", with options as in "running:window=512,by=query_type"; "none"
             is None.
-
-    Example:
-        >>> parse_normalization("running:window=512,clip=none")
-        ('running', {'window': 512, 'clip': None})
     """
     if isinstance(text, tuple) and list(map(type, text)) == [str, dict]:
         return text
@@ -312,13 +308,6 @@ class Cached(Shared, ScorerWrapper):
 
     Raises:
         ScorerError: if ``size`` is not positive, or the scorer learns from what it scores.
-
-    Example:
-        >>> from tokengym.rewards import FunctionScorer
-        >>> scorer = Cached(FunctionScorer(lambda prompt, response: len(response)))
-        >>> episode = Episode(prompt="Go", response="on", prompt_ids=[1], response_ids=[2])
-        >>> scorer.score([episode, episode]).values.tolist(), scorer.hits, scorer.misses
-        ([2.0, 2.0], 1, 1)
     """
 
     def __init__(self, scorer: AnyScorer, *, size: int = 10_000) -> None:

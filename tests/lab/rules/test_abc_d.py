@@ -15,7 +15,9 @@ from tests.suite.rewards.attribution.test_last_row import CONFIGS
 from tests.suite.rewards.conftest import LengthScorer, make_episode, random_episodes, scale_weights
 from tokengym.envs import TokenizerError
 from tokengym.lab.rules.abc_d import last_written_row, received_attention
+from tokengym.lab.rules.policy_attention import mean_attention, policy_attention
 from tokengym.rewards import ABCD, ABCD2, CreditReward, Reward, check_reward, make_reward
+from tokengym.rewards.attribution import last_row
 from tokengym.rewards.attribution.policy_reader import PolicyReader
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError
 from tokengym.rewards.maths.redistribution import blend
@@ -151,7 +153,7 @@ def test_bad_attention():
         PolicyReader(language_model(), batch_size=0)
     reader = PolicyReader(language_model())
     with pytest.raises(ScorerError, match=r"episode 0.*65.*64"):
-        reader.attention([make_episode([3] * 60, [4] * 5)])
+        policy_attention(reader, [make_episode([3] * 60, [4] * 5)])
     with pytest.raises(RewardError, match=r"'gamma'.*beta, model"):
         make_reward("abc-d:gamma=1", scorer=LengthScorer())
 
@@ -162,3 +164,19 @@ def test_received_attention_by_hand():
     assert received_attention([[1.0]]).tolist() == [0.0]
     with pytest.raises(ValueError, match=r">= 1, got \(2, 3\)"):
         received_attention(np.zeros((2, 3)))
+
+
+def test_mean_attention_by_rows():
+    query, key = torch.randn(2, 4, 5, 3), torch.randn(2, 2, 5, 3)
+    keep = torch.ones(5, 5, dtype=torch.bool).tril().expand(2, 1, 5, 5).clone()
+    keep[1, :, :, 1] = False
+    keep[1, :, 1, 0] = True
+    additive = torch.zeros(keep.shape).masked_fill(~keep, -1e9)
+    per_head = keep.expand(2, 4, 5, 5)
+    for mask in (None, keep, additive, per_head):
+        matrix = mean_attention(query, key, mask, scaling=0.7)
+        for position in range(5):
+            row = last_row.attention_row(
+                query, key, mask, torch.tensor([position] * 2), scaling=0.7
+            )
+            np.testing.assert_allclose(matrix[:, position], row.mean(dim=1), atol=1e-6)

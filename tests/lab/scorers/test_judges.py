@@ -314,7 +314,6 @@ REFUSED = [
         r"max_new_tokens.*>= 1, got 0",
     ),
     (lambda t: GreedyAnswers(language_model(), t)(["a " * 60]), ScorerError, "60 tokens.*12.*64"),
-    (lambda t: Toxicity(cast(Any, 3)), TypeError, r"measure.*Toxicity.from_words\(\)"),
     (lambda t: Toxicity.from_words([]), ScorerError, r"words.*got none"),
     (lambda t: ClassProbability(bert(2, t), t), ScorerError, r"label = None.*'LABEL_0'"),
     (lambda t: ClassProbability(bert(2, t), t, label="bad"), ScorerError, "label = bad names 0"),

@@ -40,19 +40,23 @@ CHATML = (
 )
 
 
-def byte_level(special: list[str], **names: str) -> PreTrainedTokenizerFast:
-    """Return a byte-level BPE tokenizer, as GPT-2 and Qwen have it."""
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=340,
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
+def trained(
+    backend: Tokenizer, trainer: Any, pre_tokenizer: Any, decoder: Any, **names: Any
+) -> PreTrainedTokenizerFast:
+    """Return a tokenizer trained on `TEXTS`."""
+    backend.pre_tokenizer, backend.decoder = pre_tokenizer, decoder
     backend.train_from_iterator(TEXTS, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=backend, **names)
+
+
+def byte_level(special: list[str], **names: str) -> PreTrainedTokenizerFast:
+    """Return a byte-level BPE tokenizer, as GPT-2 and Qwen have it."""
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=340, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    bytes_of = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return trained(Tokenizer(models.BPE()), trainer, bytes_of, decoders.ByteLevel(), **names)
 
 
 @cache  # training breaks ties as it likes
@@ -71,26 +75,21 @@ def qwen_tokenizer(*more: str) -> PreTrainedTokenizerFast:
     return made
 
 
+BERT_NAMES = {"pad_token": "[PAD]", "unk_token": "[UNK]", "mask_token": "[MASK]"}
+BERT_NAMES |= {"cls_token": "[CLS]", "sep_token": "[SEP]"}
+
+
 @cache
 def wordpiece_tokenizer() -> PreTrainedTokenizerFast:
     """Return BERT's kind: lower case, pieces of words, [CLS] and [SEP] around a text."""
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer(lowercase=True)
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(vocab_size=150, special_tokens=special, show_progress=False)
-    backend.train_from_iterator(TEXTS, trainer)
     backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-        model_input_names=["input_ids", "attention_mask"],
-    )
+    trainer = trainers.WordPieceTrainer(vocab_size=150, special_tokens=special, show_progress=False)
+    words, pieces = pre_tokenizers.BertPreTokenizer(), decoders.WordPiece()
+    inputs = {"model_input_names": ["input_ids", "attention_mask"]}
+    return trained(backend, trainer, words, pieces, **BERT_NAMES, **inputs)
 
 
 @cache
@@ -98,27 +97,16 @@ def sentencepiece_tokenizer() -> PreTrainedTokenizerFast:
     """Return DeBERTa-v3's kind: Unigram over words that begin with their space."""
     special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
     backend = Tokenizer(models.Unigram())
-    backend.pre_tokenizer = pre_tokenizers.Metaspace()
-    backend.decoder = decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(
-        vocab_size=150, special_tokens=special, unk_token="[UNK]", show_progress=False
-    )
-    backend.train_from_iterator(TEXTS, trainer)
     backend.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[("[CLS]", 1), ("[SEP]", 2)],
     )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        bos_token="[CLS]",
-        eos_token="[SEP]",
-        mask_token="[MASK]",
+    trainer = trainers.UnigramTrainer(
+        vocab_size=150, special_tokens=special, unk_token="[UNK]", show_progress=False
     )
+    spaces, ends = pre_tokenizers.Metaspace(), {"bos_token": "[CLS]", "eos_token": "[SEP]"}
+    return trained(backend, trainer, spaces, decoders.Metaspace(), **BERT_NAMES, **ends)
 
 
 def _small(tokenizer: PreTrainedTokenizerFast, **more: Any) -> dict[str, Any]:
@@ -153,18 +141,11 @@ def make(kind: str, *, seed: int = 0) -> tuple[Any, PreTrainedTokenizerFast]:
         model: Any = Qwen3ForSequenceClassification(Qwen3Config(**own))
     elif kind == "distilbert":
         tokenizer = wordpiece_tokenizer()
-        model = DistilBertForSequenceClassification(
-            DistilBertConfig(
-                vocab_size=len(tokenizer),
-                dim=16,
-                n_layers=2,
-                n_heads=2,
-                hidden_dim=32,
-                max_position_embeddings=128,
-                id2label={0: "NEGATIVE", 1: "POSITIVE"},
-                label2id={"NEGATIVE": 0, "POSITIVE": 1},
-            )
-        )
+        own = {"vocab_size": len(tokenizer), "dim": 16, "n_layers": 2, "n_heads": 2}
+        own |= {"hidden_dim": 32, "max_position_embeddings": 128}
+        own |= {"id2label": {0: "NEGATIVE", 1: "POSITIVE"}}
+        own |= {"label2id": {"NEGATIVE": 0, "POSITIVE": 1}}
+        model = DistilBertForSequenceClassification(DistilBertConfig(**own))
     else:
         tokenizer = sentencepiece_tokenizer()
         own = _small(tokenizer, num_labels=1, relative_attention=True, type_vocab_size=0)

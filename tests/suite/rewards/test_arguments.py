@@ -190,10 +190,9 @@ def test_columns_are_read_from_the_data_because_a_function_names_them(
     assert info["reference"] == reference
 
 
-@pytest.mark.parametrize("option", ["reward", "scorer"])
-def test_functions_of_files_name_columns_too(table, tmp_path, option):
+def test_functions_of_files_name_columns_too(table, tmp_path):
     def score(word):
-        pays = {"reward": "sparse", option: f"{tmp_path / 'mine.py'}:{word}"}
+        pays = {"reward": "sparse", "scorer": f"{tmp_path / 'mine.py'}:{word}"}
         env = gym.make("tokengym/QuestionAnswer-v0", dataset=table, **OPTIONS, **pays)
         env.reset(seed=0)
         return env.step(5)[1]
@@ -242,9 +241,3 @@ def test_a_pair_by_place_is_no_column_of_the_data():
         scorer.score([make_episode(prompt="P", response="R", metadata={"answer": "red"})])
     with pytest.raises(TypeError, match=r"'completions'.*one episode"):
         FunctionScorer(lambda completions, **kwargs: 1.0)
-
-    async def awaited(response):
-        return 1.0
-
-    with pytest.raises(TypeError, match=r"'awaited'.*async"):
-        FunctionScorer(awaited)

@@ -27,7 +27,7 @@ from tokengym.rewards import (
 )
 from tokengym.rewards.check import _check_future, _Played
 from tokengym.rewards.credits import Credit
-from tokengym.rewards.errors import CreditError, RewardCheckError, RewardError
+from tokengym.rewards.errors import RewardCheckError, RewardError
 
 MODES = list(AutoresetMode)
 TOLERANCE = 2e-5
@@ -299,5 +299,3 @@ def test_what_cannot_be_paid_step_by_step(make_env):
     foresight.every_prefix = False
     with pytest.raises(RewardError, match="'foresight:delivery=end'"):
         CreditReward(make_env(), LengthScorer(), foresight)
-    with pytest.raises(CreditError, match=r"delivery.*'step'.*'end', got 'now'"):
-        RED(delivery="now")

@@ -72,7 +72,6 @@ def test_a_text_in_a_template_is_the_users_message_and_a_dialogue_is_read_turn_b
         assert info["messages"].messages == expected
         row = {"prompt": expected}
         assert list(info["prompt_ids"]) == applied(tokenizer, row)
-    state = env.get_state()
     env.reset(options={"prompt": TALK})
     state = env.get_state()
     env.reset(seed=0)
@@ -131,11 +130,6 @@ def test_thoughts_that_a_template_leaves_out_of_earlier_turns_are_no_fault(caplo
         assert "because" not in write_chat(tokenizer, talk, to_answer=True)
         assert "because" in write_chat(tokenizer, talk[:2], to_answer=False)
     assert not caplog.messages
-
-
-def test_a_refused_system_message_is_one_line():
-    with pytest.raises(TokenizerError, match=r"refuses.*no system role"):
-        TokenGenerationEnv(tokenizer=make_tokenizer("bytes", "gemma"), prompts=[TALK])
 
 
 # --- control tokens in contents -------------------------------------------------------------------

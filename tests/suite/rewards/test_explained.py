@@ -18,7 +18,7 @@ from tokengym.rewards import (
     check_reward,
 )
 from tokengym.rewards.errors import RewardError
-from tokengym.rewards.registry import scorer_kind
+from tokengym.rewards.registry import RewardChoice
 from tokengym.rewards.scorers.wrappers import WithAttribution
 
 
@@ -100,7 +100,6 @@ def test_a_scorer_that_learns_keeps_its_state(model):
 @pytest.mark.parametrize(
     ("spec", "kind"),
     [
-        (None, None),
         ("sparse", "any"),
         ("abc:beta=1", "reward_model"),
         ("r3-dense", "encoder"),
@@ -111,4 +110,4 @@ def test_a_scorer_that_learns_keeps_its_state(model):
     ],
 )
 def test_what_a_reward_is_scored_by(spec, kind):
-    assert scorer_kind(spec) == kind
+    assert RewardChoice.of(spec).kind == kind

@@ -58,48 +58,36 @@ def test_a_classifier_of_toxicity_reads_characters():
 # --- which tokenizers are one ---------------------------------------------------------------------
 
 
-def changed(change: str) -> Any:
-    """Return the policy's tokenizer with something changed."""
-    tokenizer = copy.deepcopy(made("bytes"))
+def adds_bos(tokenizer: Any) -> None:
+    bos = [("<s>", tokenizer.bos_token_id)]
+    processor = processors.TemplateProcessing(single="<s> $A", special_tokens=bos)
+    tokenizer.backend_tokenizer.post_processor = processor
+
+
+def merges_less(tokenizer: Any) -> None:
     backend = tokenizer.backend_tokenizer
-    if change == "bos":
-        backend.post_processor = processors.TemplateProcessing(
-            single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)]
-        )
-    elif change == "normalizer":
-        backend.normalizer = normalizers.Lowercase()
-    elif change == "prefix":
-        backend.pre_tokenizer.add_prefix_space = True
-    elif change == "merges":
-        merges = json.loads(backend.to_str())["model"]["merges"]
-        backend.model = models.BPE(tokenizer.get_vocab(), [*map(tuple, merges[:1])])
-    elif change == "eos":
-        tokenizer.eos_token = "<|im_end|>"
-    elif change == "pad":
-        tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
-    elif change == "word":
-        tokenizer.add_tokens(["film"])
-    elif change == "template":
-        tokenizer.chat_template = CHATML
-    return tokenizer
+    merges = json.loads(backend.to_str())["model"]["merges"]
+    backend.model = models.BPE(tokenizer.get_vocab(), [*map(tuple, merges[:1])])
 
 
 @pytest.mark.parametrize(
     ("change", "same"),
     [
-        ("nothing", True),
-        ("template", True),
-        ("pad", True),
-        ("bos", False),
-        ("normalizer", False),
-        ("prefix", False),
-        ("merges", False),
-        ("eos", False),
-        ("word", False),
+        (lambda own: None, True),
+        (lambda own: setattr(own, "chat_template", CHATML), True),
+        (lambda own: own.add_special_tokens({"pad_token": "<|pad|>"}), True),
+        (adds_bos, False),
+        (lambda own: setattr(own.backend_tokenizer, "normalizer", normalizers.Lowercase()), False),
+        (lambda own: setattr(own.backend_tokenizer.pre_tokenizer, "add_prefix_space", True), False),
+        (merges_less, False),
+        (lambda own: setattr(own, "eos_token", "<|im_end|>"), False),
+        (lambda own: own.add_tokens(["film"]), False),
     ],
 )
 def test_tokenizers_are_one_where_their_encodings_are(change, same):
-    policy, own = made("bytes"), changed(change)
+    policy = made("bytes")
+    own = copy.deepcopy(policy)
+    change(own)
     assert encodes_alike(policy, own) is same
     model = make_classifier(vocab_size=400)
     scorer = RewardModel(model, tokenizer=own).bind(policy)
@@ -128,13 +116,7 @@ def test_slow_tokenizers_are_compared_by_what_they_encode():
         (("POSITIVE", "NEGATIVE"), (0, 1)),
         (("Chosen", "rejected"), (0, 1)),
         (("bad", "Good "), (1, 0)),
-        (("good", "bad"), (0, 1)),
-        (("pos", "neg"), (0, 1)),
-        (("better", "worse"), (0, 1)),
-        (("safe", "unsafe"), (0, 1)),
-        (("yes", "no"), (0, 1)),
         (("LABEL_0", "LABEL_1"), (1, 0)),
-        (("0", "1"), (1, 0)),
         (("not_hate", "hate"), None),
         (("ham", "spam"), None),
         (("positive", "bad"), None),

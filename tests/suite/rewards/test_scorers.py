@@ -8,11 +8,9 @@ import torch
 
 from tests.suite.rewards.conftest import FixedScorer, LengthScorer, make_episode
 from tokengym.rewards import (
-    ABC,
     FunctionScorer,
     Normalize,
     Reward,
-    RewardModel,
     Scorer,
     Scores,
     Sentiment,
@@ -190,13 +188,6 @@ def test_a_prompt_without_the_group_is_refused():
     with pytest.raises(ScorerError, match=r"query_type.*'.*'.*_column"):
         scorer.score(EPISODES)
     assert scorer.groups == {}
-
-
-def test_normalize_passes_the_attribution_on(classifier):
-    paid = Reward(Normalize(RewardModel(classifier)), ABC()).evaluate(EPISODES)
-    assert [sum(e.token_rewards) for e in paid] == pytest.approx([e.score for e in paid], rel=1e-5)
-    plain = RewardModel(classifier).score(EPISODES).values
-    assert [e.score_parts["raw_score"] for e in paid] == pytest.approx(plain.tolist())
 
 
 class Squashed(Scorer):

@@ -11,7 +11,6 @@ from tokengym.envs import PadTokenRewards, TokenGenerationEnv, TokenizerError, e
 from tokengym.rewards import (
     ABCReward,
     CreditReward,
-    Normalize,
     R3Reward,
     Relevance,
     Reward,
@@ -185,15 +184,6 @@ def test_episodes_that_end_together_are_scored_in_one_batch(make_envs):
     envs.step(np.array([5, 5, 1]))
     envs.step(np.array([1, 1, 5]))
     assert sizes == [1, 2]
-
-
-def test_normalisation_sees_the_batch(make_envs):
-    scorer = Normalize(LengthScorer(), window=3, scale=False)
-    envs = SparseReward(make_envs(max_new_tokens=1), scorer)
-    envs.reset(seed=0)
-    _, rewards, _, _, infos = envs.step(np.array([5, 6, 10]))
-    assert rewards.tolist() == pytest.approx([-2.0, -1.0, 3.0])
-    assert infos["score_parts"]["raw_score"].tolist() == [5.0, 6.0, 10.0]
 
 
 @pytest.mark.parametrize(

@@ -97,22 +97,6 @@ def test_attention_row_by_hand():
     np.testing.assert_allclose(row[:, 0], [[1 / 4, 0, 3 / 4]] * 2, rtol=1e-6)
 
 
-def test_mean_attention_by_rows():
-    query, key = torch.randn(2, 4, 5, 3), torch.randn(2, 2, 5, 3)
-    keep = torch.ones(5, 5, dtype=torch.bool).tril().expand(2, 1, 5, 5).clone()
-    keep[1, :, :, 1] = False
-    keep[1, :, 1, 0] = True
-    additive = torch.zeros(keep.shape).masked_fill(~keep, -1e9)
-    per_head = keep.expand(2, 4, 5, 5)
-    for mask in (None, keep, additive, per_head):
-        matrix = last_row.mean_attention(query, key, mask, scaling=0.7)
-        for position in range(5):
-            row = last_row.attention_row(
-                query, key, mask, torch.tensor([position] * 2), scaling=0.7
-            )
-            np.testing.assert_allclose(matrix[:, position], row.mean(dim=1), atol=1e-6)
-
-
 def test_extras_that_the_row_does_not_read_are_refused():
     tensor = torch.zeros(1, 1, 2, 2)
     with (

@@ -9,6 +9,7 @@ import pytest
 from tests.suite.rewards.conftest import make_episode
 from tokengym.envs import Bundle
 from tokengym.rewards.gold.rules import (
+    AnswerRules,
     DialogueRules,
     SummaryRules,
     ToxicityRules,
@@ -126,17 +127,51 @@ def test_damaged_rules_are_refused(content, words, tmp_path):
         load_rules(tmp_path / "gold.json")
 
 
+ANSWERS = AnswerRules(
+    sentences=["paris is it .", "it is paris .", "france has bread .", "france is big ."],
+    topics=[[0, 1], [2, 3]],
+    enough=[1, 2],
+    questions={"capital ?": 0, "france ?": 1},
+)
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "told", "straying"),
+    [
+        ("capital ?", "paris is it .", 1.0, 0.0),
+        ("capital ?", "paris is it . it is paris .", 1.0, 0.0),  # both are right, one is enough
+        ("capital ?", "rome is it .", 0.0, -0.08),
+        ("capital ?", "paris is it . paris is it .", 1.0, -0.08),  # said twice
+        ("capital ?", "it is", 0.0, 0.0),  # cut off where it may still become right
+        ("capital ?", "paris is it . paris is", 1.0, -0.04),  # as it was said already
+        ("france ?", "france has bread .", 0.5, 0.0),
+        ("france ?", "france is big . france has bread .", 1.0, 0.0),
+        ("france ?", "bread bread france big", 0.0, -0.08),
+        ("france ?", "", 0.0, 0.0),
+    ],
+)
+def test_answers_by_hand(question, answer, told, straying):
+    parts = ANSWERS.parts(question.split(), answer.split())
+    assert parts == pytest.approx({"told": told, "straying": straying})
+
+
+def test_a_question_that_nobody_knows_the_answer_to():
+    with pytest.raises(ValueError, match=r"no answer to 'who \?'"):
+        ANSWERS.parts(["who", "?"], ["me"])
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
+        (lambda: replace(ANSWERS, enough=[1]), r">= 1.*2 topics"),
+        (lambda: replace(ANSWERS, enough=[1, 0]), "a number >= 1"),
         (lambda: SummaryRules(facts=["a"], copied_run=1), "copied_run.*>= 2.*got 1"),
         (lambda: replace(DIALOGUE, enough=0), "enough.*>= 1, got 0; 3"),
         (lambda: replace(DIALOGUE, harms={"bread": ["grab"]}), r"got both.*\['bread'\]"),
-        (lambda: RuleScorer("dialogue"), "SummaryRules.*got str"),
     ],
 )
 def test_rules_that_cannot_work_are_refused(build, message):
-    with pytest.raises((ValueError, TypeError), match=message):
+    with pytest.raises(ValueError, match=message):
         build()
 
 

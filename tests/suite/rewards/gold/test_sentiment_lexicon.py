@@ -93,14 +93,11 @@ def test_a_file_that_is_no_lexicon_is_named(tmp_path, content):
     ("change", "message"),
     [
         ({"words": {"plain": 0.0}}, r"finite.*'plain': 0\.0"),
-        ({"words": {}}, "one word"),
-        ({"intensifiers": {"un": -1.0}}, r"factors > 0.*'un': -1\.0.*negations"),
-        ({"scope": -1}, r"scope.*>= 0.*> 0, got -1.*0\.5"),
-        ({"smoothing": 0.0}, r"got 3 and 0\.0"),
+        ({"intensifiers": {"un": -1.0}}, r"factors > 0.*'un': -1\.0"),
+        ({"scope": -1}, r"scope.*got -1"),
         ({"negations": ("not", "good")}, r"one role.*\['good'\]"),
     ],
 )
 def test_bad_lexicons_are_refused(change, message):
-    arguments = {"words": {"good": 1.0}, "intensifiers": {}, "negations": ()} | change
     with pytest.raises(ValueError, match=message):
-        Lexicon(**arguments)
+        Lexicon(**{"words": {"good": 1.0}, "intensifiers": {}, "negations": ()} | change)

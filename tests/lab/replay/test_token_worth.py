@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from tokengym.envs import Episode
+from tokengym.lab.replay.token_worth import token_worth
 from tokengym.rewards import RuleScorer, Sentiment
 from tokengym.rewards.gold.grammar import GrammarRules
 from tokengym.rewards.gold.rules import SummaryRules, ToxicityRules
@@ -38,7 +39,7 @@ def episode(tokenizer, prompt: str, response: str) -> Episode:
 )
 def test_opinions_by_hand(tokenizer, prompt, response, worth):
     gold = Sentiment(LEXICON)
-    (found,) = gold.token_worth([episode(tokenizer, prompt, response)], tokenizer)
+    (found,) = token_worth(gold, [episode(tokenizer, prompt, response)], tokenizer)
     np.testing.assert_allclose(found, worth)
 
 
@@ -50,11 +51,11 @@ def test_it_sums_to_the_gold_score_less_what_the_prompt_has(tokenizer):
     ]
     gold = Sentiment(LEXICON)
     for found, score in zip(
-        gold.token_worth(episodes, tokenizer), gold.score(episodes).values, strict=True
+        token_worth(gold, episodes, tokenizer), gold.score(episodes).values, strict=True
     ):
         assert found.sum() == pytest.approx(score, abs=1e-6)
     alone = Sentiment(LEXICON, include_prompt=False)
-    (found,) = alone.token_worth([episode(tokenizer, "f e", "b f")], tokenizer)
+    (found,) = token_worth(alone, [episode(tokenizer, "f e", "b f")], tokenizer)
     np.testing.assert_allclose(found, [1 / 1.5, 0])
 
 
@@ -62,16 +63,16 @@ def test_opinions_keep_their_worth_where_grammar_takes_it(tokenizer):
     gold = Sentiment(LEXICON) * RuleScorer(GrammarRules(rules={"sentence": ["f c ."]}))
     salad = episode(tokenizer, "f", "c c")
     assert gold.score([salad]).values.tolist() == [0.0]
-    (found,) = gold.token_worth([salad], tokenizer)
+    (found,) = token_worth(gold, [salad], tokenizer)
     np.testing.assert_allclose(found, [-1 / 2.5, -1 / 2.5])
 
 
 def test_rude_words_are_charged(tokenizer):
     gold = RuleScorer(ToxicityRules(rude=["c"]))
-    (found,) = gold.token_worth([episode(tokenizer, "c", "a c c f <eos>")], tokenizer)
+    (found,) = token_worth(gold, [episode(tokenizer, "c", "a c c f <eos>")], tokenizer)
     np.testing.assert_allclose(found, [0, -1 / 4, -1 / 4, 0, 0])
 
 
 def test_no_truth_where_the_gold_score_is_not_of_words(tokenizer):
     gold = RuleScorer(SummaryRules(facts=["a"]))
-    assert gold.token_worth([episode(tokenizer, "a", "b")], tokenizer) is None
+    assert token_worth(gold, [episode(tokenizer, "a", "b")], tokenizer) is None
