@@ -98,7 +98,7 @@ def test_the_ends_of_a_chat_model(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    language_model._say_ends.cache_clear()
+    language_model.warn_once.cache_clear()
     tokenizer = store(tmp_path / name, name)
     _, recipe, _ = blocks("agents/own_model.md")
     chosen = ('CHAT_MODEL = "Qwen/Qwen3-0.6B"', f"CHAT_MODEL = {name!r}")
