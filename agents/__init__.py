@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from tokengym.agents.offline.dpo import DPO as DPO
     from tokengym.agents.offline.sft import SFT as SFT
     from tokengym.agents.policy.language_model import load_causal_lm as load_causal_lm
-    from tokengym.agents.policy.likeliest import likeliest as likeliest
     from tokengym.agents.policy.policy import CausalLMPolicy as CausalLMPolicy
     from tokengym.agents.policy.policy import PlaysPolicy as PlaysPolicy
     from tokengym.agents.policy.sampling import chosen_log_probs as chosen_log_probs
+    from tokengym.agents.policy.sampling import likeliest as likeliest
     from tokengym.agents.policy.sampling import shape_logits as shape_logits
     from tokengym.agents.policy.sequences import Sequences as Sequences
     from tokengym.agents.policy.settings import Precision as Precision

@@ -386,8 +386,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         Returns:
             ``num_timesteps`` at which the training ends, and the callback.
         """
-        self.policy.warn_of_rounding()
-        self.policy.warn_of_rate(self.lr_schedule(1.0))
+        self.policy.warn_before_learning(self.lr_schedule(1.0))
         self.policy.warn_of_unfrozen()
         if self.device.type == "cuda" and self.processes.is_main:
             with suppress(AttributeError):  # a family whose config has names of its own trains too

@@ -63,10 +63,7 @@ class Processes:
     def join_rounds(self, agent: Any, played: RolloutBatch, num_tokens: int) -> RolloutBatch:
         """Return the round of all processes' rows, which the agent has counted as one.
 
-        Args:
-            agent: The agent that played.
-            played: This process's rows.
-            num_tokens: Tokens that they took.
+        The agent has played this process's, which took so many tokens.
         """
         return played
 
@@ -81,21 +78,14 @@ class Processes:
         inputs = [sequences] if masks is None else [sequences, masks]
         return figure(*inputs, **how)
 
-    def parts(self, minibatch: Experience, max_rows: int | None) -> Iterator[Experience]:
-        """Yield the parts of a minibatch that this process passes over, each of similar lengths.
-
-        Args:
-            minibatch: The minibatch of all processes.
-            max_rows: Most rows of a part.
-        """
-        yield from map(minibatch.select, minibatch.sequences.buckets(max_rows))
+    def own_rows(self, minibatch: Experience, max_rows: int | None) -> list[Tensor]:
+        """Return the rows of a minibatch's parts that this process passes over, of like lengths."""
+        return minibatch.sequences.buckets(max_rows)
 
     def add_gradients(self, policy: CausalLMPolicy, figures: list[T]) -> list[T]:
         """Make a minibatch's gradients those of all processes' parts; return all parts' figures.
 
-        Args:
-            policy: The policy, whose gradients are those of this process's parts.
-            figures: Figures of each of these.
+        The policy's gradients, and the figures, are those of this process's parts.
         """
         return figures
 

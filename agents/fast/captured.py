@@ -7,9 +7,10 @@ their log-probs, entropies and values. Tokens are copied to the host once a step
 for the GPU. On a CPU both are plain calls.
 """
 
+import logging
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,11 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokengym.agents.errors import ModelError
-from tokengym.agents.fast.merged import MergedModel, decoding_model
+from tokengym.agents.fast.lora import MergedModel, decoding_model
 from tokengym.agents.fast.replayed import Replayed, bucket, sent
 from tokengym.agents.fast.static import StaticStream
-from tokengym.agents.fast.streams import static_stream
-from tokengym.agents.policy.language_model import LENGTHS
+from tokengym.agents.policy.language_model import LENGTHS, LanguageModel
 from tokengym.agents.policy.models import PolicyModels
 from tokengym.agents.policy.sampler import (
     Observation,
@@ -31,25 +31,23 @@ from tokengym.agents.policy.sampler import (
     left_padded,
     not_finite,
 )
-from tokengym.agents.policy.sampling import (
-    as_action_mask,
-    draw,
-    packed,
-    row_uniforms,
-)
+from tokengym.agents.policy.sampling import as_action_mask, draw, packed, row_uniforms
+from tokengym.agents.policy.streams import Stream, check_decoding, decoded
 from tokengym.base.registry import imported
+from tokengym.rewards.models.loading import longest_input
 
+logger = logging.getLogger(__name__)
+
+HAS_FUSED_SHAPE = "tokengym.agents.fast.kernels.blocks:has_fused_shape"
+FUSED_STREAM = "tokengym.agents.fast.kernels.blocks:FusedStream"
+TEXT_COLUMNS = 640
+"""Columns of the texts that kernels are tried on: attention's take 16 to 64 a turn, and those of
+few rows 512 a program."""
 FUSED_DRAW = "tokengym.agents.fast.kernels.vocabulary:draw"
 
 
 class Decoder:
-    """Memory and captured functions of a policy's rollouts, kept from one round to the next.
-
-    Args:
-        policy: The policy.
-        rows: Most rows of a round.
-        capacity: Most tokens of a text.
-    """
+    """Memory and captured functions of a policy's rollouts, kept from one round to the next."""
 
     def __init__(self, policy: PolicyModels, rows: int, capacity: int) -> None:
         self._policy = policy
@@ -70,8 +68,6 @@ class Decoder:
         device = policy.device
         self._draw = imported(FUSED_DRAW) if kernels else draw
         self._replayed = Replayed(device, must_capture=policy.settings.decoding == "static")
-        self.runs_ahead = self._replayed.captures
-        """Whether `read` returns before it is done, and so is worth starting early."""
         self._temperature = torch.ones((), device=device)  # filled before a replay
         self._masks: dict[str, Tensor] = {}
         self._mask_kind = ""  # "": everything is allowed; "shared" by all rows; one per row: "rows"
@@ -89,12 +85,12 @@ class Decoder:
 
     @property
     def size(self) -> int:
-        """Rows of the batch as it is now."""
+        """Rows of the batch."""
         return self._streams[0].size
 
     @property
     def captured(self) -> bool:
-        """Whether the steps are captured graphs."""
+        """Whether steps are captured graphs: `read` then returns before it is done."""
         return self._replayed.captures
 
     @property
@@ -154,11 +150,9 @@ class Decoder:
             stream.append(sent(tokens, device), sent(counts, device))
 
     def allow(self, masks: Tensor | None, places: Tensor) -> None:
-        """Set the action masks of the next tokens.
+        """Set the action masks, (1 or kept, vocab) bool on the CPU, of the next tokens.
 
-        Args:
-            masks: (1 or kept, vocab) bool on the CPU; None allows everything.
-            places: (kept,) rows of the batch.
+        The (kept,) places are rows of the batch.
         """
         self._mask_kind = "" if masks is None else "shared" if len(masks) == 1 else "rows"
         if masks is None:
@@ -176,11 +170,7 @@ class Decoder:
             self._shared_mask = masks
 
     def choose(self, uniforms: Tensor | None) -> None:
-        """Choose the next token of every row.
-
-        Args:
-            uniforms: (size,) in [0, 1), on the CPU; None takes the likeliest tokens.
-        """
+        """Choose the next token of every row by (size,) numbers of the CPU; None: the likeliest."""
         # From pinned memory numbers are copied without waiting for what the GPU is doing.
         samples = uniforms is not None
         if uniforms is not None:
@@ -246,11 +236,6 @@ class CapturedSampler:
     """Plays a `CausalLMPolicy` as `CachedSampler` does, by steps that a GPU replays.
 
     Rows that end stay in the batch until half of it has ended.
-
-    Args:
-        policy: The policy to play.
-        generator: Source of the uniform numbers that choose tokens.
-        share: See `row_uniforms`.
     """
 
     def __init__(
@@ -273,9 +258,8 @@ class CapturedSampler:
         multiple = LENGTHS if self._device.type == "cuda" else 1
         ids, attention_mask = left_padded(observation, self._device, multiple=multiple)
         self._capacity = columns_needed(observation, multiple=multiple)
-        with self._explained():
-            self._decoder = self._borrowed()
-            self._decoder.start(ids, attention_mask)
+        self._decoder = self._borrowed()
+        self._decoder.start(ids, attention_mask)
         self._is_read = True
         # Environment rows that still write
         self._rows: NDArray[np.integer] = np.arange(self._num_rows)
@@ -301,33 +285,31 @@ class CapturedSampler:
         uniforms = torch.zeros(decoder.size)
         drawn = row_uniforms(self._num_rows, self.generator, self._share)
         uniforms[self._places] = drawn[self._rows]
-        with self._explained():
-            if not self._is_read:
-                decoder.read()
-            if appended is not None:  # with the tokens chosen, which are read
-                is_reply = np.ones(len(appended.tokens), dtype=bool)
-                is_reply[np.cumsum(appended.counts) - appended.counts] = False
-                counts = torch.zeros(decoder.size, dtype=torch.int64)
-                counts[self._places] = torch.from_numpy(appended.counts - 1)
-                decoder.append(torch.from_numpy(appended.tokens[is_reply]), counts)
-            decoder.allow(masks, self._on_device)
-            decoder.choose(None if deterministic else uniforms)
-            # The GPU reads the tokens while the environment steps; rows that end are read in vain.
-            self._is_read = decoder.runs_ahead and not decoder.is_full
-            if self._is_read:
-                decoder.read()
+        if not self._is_read:
+            decoder.read()
+        if appended is not None:  # with the tokens chosen, which are read
+            is_reply = np.ones(len(appended.tokens), dtype=bool)
+            is_reply[np.cumsum(appended.counts) - appended.counts] = False
+            counts = torch.zeros(decoder.size, dtype=torch.int64)
+            counts[self._places] = torch.from_numpy(appended.counts - 1)
+            decoder.append(torch.from_numpy(appended.tokens[is_reply]), counts)
+        decoder.allow(masks, self._on_device)
+        decoder.choose(None if deterministic else uniforms)
+        # The GPU reads the tokens while the environment steps; rows that end are read in vain.
+        self._is_read = decoder.captured and not decoder.is_full
+        if self._is_read:
+            decoder.read()
         actions = decoder.chosen()[self._places].numpy()
         for row in rows[actions < 0]:
             raise not_finite(int(row), self._time)
         self._time += 1
+        here, allowed_tokens = self._on_device, decoder.allowed_tokens
         return SampledTokens(
             actions=actions,
-            log_probs=decoder.log_probs[self._on_device],
-            values=None if decoder.values is None else decoder.values[self._on_device],
-            entropy=decoder.entropy[self._on_device],
-            allowed_tokens=None
-            if decoder.allowed_tokens is None
-            else decoder.allowed_tokens[self._on_device],
+            log_probs=decoder.log_probs[here],
+            values=None if decoder.values is None else decoder.values[here],
+            entropy=decoder.entropy[here],
+            allowed_tokens=None if allowed_tokens is None else allowed_tokens[here],
             vocab_size=decoder.vocab_size,
         )
 
@@ -360,13 +342,47 @@ class CapturedSampler:
         decoder.user = weakref.ref(self)
         return decoder
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Say what to lower where memory runs out."""
+
+# --- the stream under captured steps: the model's own forward, or kernels that equal it ----------
+
+
+def static_stream(
+    language_model: LanguageModel, capacity: int, *, rows: int, kernels: bool
+) -> StaticStream:
+    """Return a static stream: by kernels where they decode what the model's forward gives."""
+    if kernels and imported(HAS_FUSED_SHAPE)(language_model):
+        fused: type[StaticStream] = imported(FUSED_STREAM)
         try:
-            yield
-        except torch.cuda.OutOfMemoryError as error:
-            raise ModelError(
-                f"{self._num_rows} rows of {self._capacity} tokens do not fit in the GPU's memory; "
-                "lower num_envs, max_prompt_tokens or max_new_tokens"
-            ) from error
+            streams = partial(StaticStream, rows=2), partial(fused, rows=2)
+            check_decoding(language_model, streams[1])
+            check_steps(language_model, *streams, capacity)
+        except ModelError as error:
+            logger.warning("steps are not fused, which is slower: %s", error)
+        else:
+            return fused(language_model, capacity, rows=rows)
+    return StaticStream(language_model, capacity, rows=rows)
+
+
+def check_steps(
+    language_model: LanguageModel,
+    plain: Callable[..., Stream],
+    fused: Callable[..., Stream],
+    capacity: int,
+) -> None:
+    """Raise unless a model's fused steps read what its whole forward reads, as plain steps do.
+
+    The texts are long enough that attention takes several turns and, where the cache is as large,
+    several programs a row; they begin at different columns.
+    """
+    longest = min(TEXT_COLUMNS, capacity, longest_input(language_model.model) or capacity) - 2
+    lengths, capacity = (longest, max(1, longest - 37)), max(capacity, longest + 2)
+    gaps = []
+    for make in (plain, fused):
+        states, expected, _ = decoded(language_model, make, lengths, capacity)
+        gaps.append(float((states - expected).norm() / expected.norm()))
+    rounding = 1e-3 if language_model.is_float32 else 0.02
+    if not gaps[1] <= max(1.5 * gaps[0], rounding):
+        raise ModelError(
+            f"texts of {longest} tokens are decoded by kernels to hidden states that are off by "
+            f"{gaps[1]:.3g} of their size, by the model's own forward by {gaps[0]:.3g}"
+        )

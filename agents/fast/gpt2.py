@@ -1,10 +1,10 @@
-"""GPT-2 one token at a time, without the overhead of its modules.
+"""GPT-2 one token at a time on a CPU, without the overhead of its modules.
 
 Prompts and steps are the plain formulas on the model's own weights and a cache allocated once:
-twice as fast for small models, whose time goes into modules, masks and growing caches. On a CPU,
-attention of one query is two batched products, faster than PyTorch's attention, and its cache is
-float32 even for bfloat16, where those products are five times slower. Checked against the model's
-own forward by test. Under oneDNN's products weights are brought into its order once a round.
+twice as fast for small models, whose time goes into modules, masks and growing caches. Attention
+of one query is two batched products, faster than PyTorch's attention, and the cache is float32
+even for bfloat16, where those products are five times slower. Checked against the model's own
+forward by test. Under oneDNN's products weights are brought into its order once a round.
 
 x = wte[token] + wpe[position]
 x = x + W_o attention(W_qkv ln_1(x));  x = x + W_proj act(W_fc ln_2(x));  ...;  state = ln_f(x)
@@ -21,7 +21,7 @@ from transformers import GPT2Model
 from transformers.activations import GELUTanh, NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
-from tokengym.agents.fast.merged import has_plain_lora, merged_weight
+from tokengym.agents.fast.lora import has_plain_lora, merged_weight
 from tokengym.agents.fast.products import MULTIPLES, has_onednn, packed_map
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.settings import Products
@@ -60,57 +60,38 @@ class Layer:
             self.up = lambda x: act(rise(x))
 
     def finish_(self, x: Tensor, attended: Tensor) -> None:
-        """Add to the states, in place, what they read and what the block makes of it.
-
-        Args:
-            x: (n, width), the states below the block.
-            attended: (n, width), what the heads read.
-        """
+        """Add to states, (n, width) in place, what heads read and the block makes of it."""
         x += self.out(attended)
         x += self.down(self.up(self.norm_2(x)))
 
 
 class Cache:
-    """One layer's keys and values, with views of them that are made once: each takes some time.
-
-    Args:
-        both: (2, rows, heads, capacity, head width).
-    """
+    """One layer's keys and values, with views of them that are made once: each takes some time."""
 
     def __init__(self, both: Tensor) -> None:
-        self.both = both
-        self.columns = both.unbind(3)
-        """(2, rows, heads, head width) each."""
-        self.keys, self.values = both.flatten(1, 2)
-        """(rows * heads, capacity, head width) each."""
+        self.both = both  # (2, rows, heads, capacity, head width)
+        self.columns = both.unbind(3)  # (2, rows, heads, head width) each
+        self.keys, self.values = both.flatten(1, 2)  # (rows * heads, capacity, head width) each
 
 
 def has_gpt2_shape(language_model: LanguageModel) -> bool:
-    """Say whether the model is a plain GPT-2, or one with plain LoRA adapters in float32."""
+    """Say whether the model is a plain GPT-2 on a CPU, or one with plain LoRA in float32."""
     trunk: Any = language_model.model.base_model
     if language_model.autocasts or type(trunk) is not GPT2Model:
         return False
-    if trunk.config.add_cross_attention:
+    if trunk.config.add_cross_attention or trunk.device.type != "cpu":
         return False
-    if not all(isinstance(part, nn.Embedding) for part in (trunk.wte, trunk.wpe)):
-        return False
-    blocks: Any = trunk.h
-    return all(
+    return all(isinstance(part, nn.Embedding) for part in (trunk.wte, trunk.wpe)) and all(
         isinstance(m, Conv1D)
         # In bfloat16 the sum with the adapters would be rounded.
         or (has_plain_lora(m, Conv1D) and m.base_layer.weight.dtype == torch.float32)
-        for b in blocks
+        for b in trunk.h
         for m in (b.attn.c_attn, b.attn.c_proj, b.mlp.c_fc, b.mlp.c_proj)
     )
 
 
 class GPT2Stream:
-    """A `Stream` under a GPT-2.
-
-    Args:
-        language_model: A model that `has_gpt2_shape`; its weights are those of this moment.
-        capacity: Most tokens of a text.
-    """
+    """A `Stream` under a model that `has_gpt2_shape`, with its weights of this moment."""
 
     appends = True
     _scale = 1.0  # of the scores, where queries come without it
@@ -124,14 +105,7 @@ class GPT2Stream:
         self._num_heads: int = trunk.config.num_attention_heads
         self._num_keys, self._width = self._num_heads, self._words.shape[1] // self._num_heads
         self._capacity = capacity
-        self._on_cpu = self._words.device.type == "cpu"
-        head = language_model.model.get_output_embeddings()
-        self._head: Map = head
-        if type(head) is nn.Linear:
-            if packs(head.weight, language_model.products):
-                self._head = linear_map(head.weight.t(), head.bias, language_model.products)
-            elif self._on_cpu and head.weight.numel() <= SMALL_HEAD:
-                self._head = linear_map(head.weight.t().contiguous(), head.bias)
+        self._head = head_map(language_model)
 
     def start(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """See `Stream.start`."""
@@ -142,7 +116,7 @@ class GPT2Stream:
         x = self._embedded(input_ids, places).flatten(0, 1)  # (rows * width, hidden)
         for note in READ_NOTES:
             note(rows)
-        dtype = torch.float32 if self._on_cpu else x.dtype
+        dtype = torch.float32
         column = 2 * rows * self._num_keys * self._width * len(self._layers) * dtype.itemsize
         check_memory("prompt and response tokens", self._capacity, bytes_each=column)
         shape = (2, rows, self._num_keys, self._capacity, self._width)
@@ -206,23 +180,15 @@ class GPT2Stream:
                 cache.both[:, every, :, self._ends] = both.to(cache.both.dtype)
             # Views of what is written so far, (rows * key heads, seen, head width): not copied.
             keys, values = cache.keys.narrow(1, 0, seen), cache.values.narrow(1, 0, seen)
-            if self._on_cpu:  # two batched products; all queries of a group read its keys in one
-                grouped = query.reshape(len(keys), -1, self._width).to(keys.dtype)
-                if self._scale == 1.0:
-                    scores = torch.bmm(grouped, keys.transpose(1, 2))
-                else:
-                    scores = torch.baddbmm(zero, grouped, keys.transpose(1, 2), alpha=self._scale)
-                if bias is not None:
-                    scores = (scores.view(rows, -1, seen) + bias).view(scores.shape)
-                attended = torch.bmm(scores.softmax(-1), values)
+            # Two batched products; all queries of a group read its keys in one.
+            grouped = query.reshape(len(keys), -1, self._width).to(keys.dtype)
+            if self._scale == 1.0:
+                scores = torch.bmm(grouped, keys.transpose(1, 2))
             else:
-                attended = F.scaled_dot_product_attention(
-                    query.unsqueeze(2),
-                    keys.unflatten(0, (rows, -1)),
-                    values.unflatten(0, (rows, -1)),
-                    attn_mask=None if bias is None else bias.unsqueeze(1),
-                    scale=1.0,
-                )
+                scores = torch.baddbmm(zero, grouped, keys.transpose(1, 2), alpha=self._scale)
+            if bias is not None:
+                scores = (scores.view(rows, -1, seen) + bias).view(scores.shape)
+            attended = torch.bmm(scores.softmax(-1), values)
             layer.finish_(x, attended.to(x.dtype).reshape(rows, -1))
         states = self._norm(x)
         return states if alive is None else states[alive]
@@ -293,15 +259,9 @@ class GPT2Stream:
             self._alive = torch.arange(len(rows), device=rows.device) if rest > 0 else None
 
     def _heads(self, layer: Any, x: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the heads of a layer make of states.
+        """Return what a layer's heads make of states, (n, hidden), at places, (n,).
 
-        Args:
-            layer: The layer.
-            x: (n, hidden).
-            places: (n,) of the tokens in their texts.
-
-        Returns:
-            Queries, (n, heads, head width); keys and values, (n, 2, key heads, head width).
+        Queries, (n, heads, head width); keys and values, (n, 2, key heads, head width).
         """
         qkv = layer.qkv(layer.norm_1(x)).view(len(x), 3, self._num_heads, -1)
         return qkv[:, 0] * layer.scale, qkv[:, 1:]
@@ -318,13 +278,12 @@ def _norm(norm: nn.LayerNorm) -> Map:
 
 
 def activation(mlp: Any) -> Map:
-    """Return a block's activation, twice as fast where it is the tanh GELU in float32 on a CPU.
+    """Return a block's activation, twice as fast where it is the tanh GELU in float32.
 
     x (1 + tanh u) / 2 = x sigmoid(2 u),  u = sqrt(2 / pi) (x + .044715 x^3)
     """
     weight = mlp.c_fc.weight
-    is_tanh_gelu = type(mlp.act) in (GELUTanh, NewGELUActivation)
-    if not is_tanh_gelu or weight.device.type != "cpu" or weight.dtype != torch.float32:
+    if type(mlp.act) not in (GELUTanh, NewGELUActivation) or weight.dtype != torch.float32:
         return mlp.act
     slope = weight.new_tensor(2.0 * math.sqrt(2.0 / math.pi))
     cubic = 0.044715 * slope.item()
@@ -338,8 +297,6 @@ def packs(weight: Tensor, products: Products) -> bool:
     product would first reorder its weights, which for a vocabulary of 50,257 takes a third of the
     time.
     """
-    if weight.device.type != "cpu":
-        return False
     if weight.dtype == torch.float32:
         return products == "onednn" and weight.numel() >= LEAST_PACKED
     if weight.dtype != torch.bfloat16 or not has_onednn():
@@ -349,18 +306,23 @@ def packs(weight: Tensor, products: Products) -> bool:
 
 
 def linear_map(weight: Tensor, bias: Tensor | None, products: Products = "torch") -> Map:
-    """Return x -> x W + b for many calls without gradient; later changes of W may not count.
+    """Return x -> x W + b, (rows, in) -> (rows, out), for many calls without gradient.
 
-    Args:
-        weight: (in, out).
-        bias: (out,), or None.
-        products: The library of float32 products.
-
-    Returns:
-        A function (rows, in) -> (rows, out).
+    W is (in, out); later changes of it may not count.
     """
     if packs(weight, products):
         return packed_map(weight.t(), bias)
     if bias is None:
         return lambda x: x @ weight
     return lambda x: torch.addmm(bias, x, weight)
+
+
+def head_map(language_model: LanguageModel) -> Map:
+    """Return a model's head, (rows, hidden) -> (rows, vocab), for many calls without gradient."""
+    head: Any = language_model.model.get_output_embeddings()
+    if type(head) is nn.Linear:
+        if packs(head.weight, language_model.products):
+            return linear_map(head.weight.t(), head.bias, language_model.products)
+        if head.weight.numel() <= SMALL_HEAD:
+            return linear_map(head.weight.t().contiguous(), head.bias)
+    return head

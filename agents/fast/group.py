@@ -12,24 +12,29 @@ import atexit
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed
 
 from tokengym.agents.errors import ProcessError
-from tokengym.agents.fast.joining import joined, masks_among, moved
 from tokengym.agents.policy.policy import CausalLMPolicy
-from tokengym.agents.policy.sequences import ActionMasks, Sequences
+from tokengym.agents.policy.sequences import (
+    IN_ANOTHER_PROCESS,
+    ActionMasks,
+    Sequences,
+    few_forbidden,
+)
 from tokengym.agents.processes import Processes
 from tokengym.agents.rollouts.experience import Experience
 from tokengym.agents.rollouts.layers import layers
-from tokengym.agents.rollouts.playing import RolloutBatch
+from tokengym.agents.rollouts.playing import TENSORS, RolloutBatch
 from tokengym.base.device import select_device
 from tokengym.base.errors import SettingsError
 from tokengym.envs import TokenGenerationVectorEnv
@@ -134,11 +139,7 @@ class Group(Processes):
         return self.add(whole)
 
     def own_rows(self, minibatch: Experience, max_rows: int | None) -> list[Tensor]:
-        """Return the rows of the parts of this process.
-
-        They are dealt out from the longest to the shortest, so that all have as much to do, or are
-        those whose masks it has.
-        """
+        """See `Processes.own_rows`; they are dealt out, or those whose masks this process has."""
         # Dealt like cards, longest first, so that no process waits long for another.
         order = minibatch.sequences.lengths.argsort(descending=True, stable=True)
         masks = minibatch.action_masks
@@ -149,11 +150,6 @@ class Group(Processes):
         if not len(rows):
             return []
         return [rows[part] for part in minibatch.sequences.select(rows).buckets(max_rows)]
-
-    def parts(self, minibatch: Experience, max_rows: int | None) -> Iterator[Experience]:
-        """See `Processes.parts`."""
-        for rows in self.own_rows(minibatch, max_rows):
-            yield minibatch.select(rows)
 
     def add_gradients(self, policy: CausalLMPolicy, figures: list[T]) -> list[T]:
         """See `Processes.add_gradients`; gradients that no process has stay None."""
@@ -193,6 +189,76 @@ class Group(Processes):
 def _without_layers(state: dict[str, Any]) -> dict[str, Any]:
     """Return an environment's state without its layers', of which each process has its own."""
     return {**state, "layers": None} if state["layers"] else state
+
+
+# --- rounds of several processes as one, row after row --------------------------------------------
+
+
+def joined(rounds: Sequence[RolloutBatch]) -> RolloutBatch:
+    """Return rounds on the CPU as one, row after row."""
+    rows = [len(played.episodes) for played in rounds]
+    time = max(len(e.response_ids) for played in rounds for e in played.episodes)
+    tensors: dict[str, Any] = {}
+    for name in TENSORS:  # (rows, own time) each -> (batch, time)
+        parts: list[Any] = [getattr(played, name) for played in rounds]
+        is_known = parts[0] is not None
+        padded = [F.pad(part, (0, time - part.shape[1])) for part in parts if is_known]
+        tensors[name] = torch.cat(padded) if is_known else None
+    return RolloutBatch(
+        episodes=tuple(episode for played in rounds for episode in played.episodes),
+        truncated=np.concatenate([played.truncated for played in rounds]),
+        action_masks=joined_masks([played.action_masks for played in rounds], rows, time),
+        **tensors,
+    )
+
+
+def moved(played: RolloutBatch, device: torch.device | str) -> RolloutBatch:
+    """Return a round with its tensors on a device."""
+    tensors: dict[str, Any] = {}
+    for name in ("action_masks", *TENSORS):
+        if (given := getattr(played, name)) is not None:
+            tensors[name] = given.to(device)
+    return replace(played, **tensors)
+
+
+def joined_masks(
+    parts: Sequence[ActionMasks | None], rows: Sequence[int], time: int
+) -> ActionMasks | None:
+    """Return the masks of batches of so many rows as those of one, whose longest response is time.
+
+    They are on the CPU and not packed; None allows all tokens.
+    """
+    first = next((part for part in parts if part is not None), None)
+    if first is None:
+        return None
+    tables, indices, before = [], [], 0
+    for part, count in zip(parts, rows, strict=True):
+        table = torch.ones_like(first.table[:1]) if part is None else part.table
+        index = torch.zeros(count, time, dtype=torch.int64)
+        if part is not None:
+            index[:, : part.index.shape[1]] = part.index
+        tables.append(table)
+        indices.append(index + before)
+        before += len(table)
+    # Processes have the same few masks, in orders of their own: each is kept once again.
+    table, places = torch.cat(tables).unique(dim=0, return_inverse=True)
+    index = places[torch.cat(indices)]
+    return ActionMasks(table=table, index=index, columns=few_forbidden(table))
+
+
+def masks_among(masks: ActionMasks, before: int, rows: int, time: int) -> ActionMasks:
+    """Return masks as those of some rows of a batch, (rows, time), with so many rows before them.
+
+    The others' are in another process.
+    """
+    index = masks.index.new_full((rows, time), IN_ANOTHER_PROCESS)
+    here = index[before : before + len(masks.index)]
+    here[:] = 0
+    here[:, : masks.index.shape[1]] = masks.index
+    return replace(masks, index=index, has_all=False)
+
+
+# --- a launch -------------------------------------------------------------------------------------
 
 
 def join(device: torch.device | str) -> Processes:

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import LlamaModel, Qwen2Model
 
-from tokengym.agents.fast.gpt2 import GPT2Stream, Map, has_gpt2_shape, linear_map, packs
-from tokengym.agents.fast.merged import has_plain_lora
+from tokengym.agents.fast.gpt2 import GPT2Stream, Map, has_gpt2_shape, head_map, linear_map, packs
+from tokengym.agents.fast.lora import factors_of, has_plain_lora
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.settings import Products
 
@@ -43,12 +43,7 @@ class LlamaLayer:
     down: Map
 
     def finish_(self, x: Tensor, attended: Tensor) -> None:
-        """Add to the states, in place, what they read and what the block makes of it.
-
-        Args:
-            x: (n, width), the states below the block.
-            attended: (n, heads * head width), what the heads read.
-        """
+        """See `gpt2.Layer.finish_`."""
         x += self.out(attended)
         gate, up = self.gate_and_up(self.norm_2(x)).chunk(2, -1)
         x += self.down(self.activation(gate) * up)
@@ -68,26 +63,16 @@ def has_llama_shape(language_model: LanguageModel) -> bool:
         return False
     if words.weight.dtype not in (torch.float32, torch.bfloat16):
         return False
-    return all(
-        type(m) is nn.Linear or has_plain_lora(m, nn.Linear)
-        for block in trunk.layers
-        for group in linear_maps(block)
-        for m in group
-    )
+    return all(type(m) is nn.Linear or has_plain_lora(m, nn.Linear) for m in all_maps(trunk))
 
 
 class LlamaStream(GPT2Stream):
-    """A `Stream` under a Llama or Qwen2; steps, rows and logits are a `GPT2Stream`'s.
-
-    Args:
-        language_model: A model that `has_llama_shape`; its weights are those of this moment.
-        capacity: Most tokens of a text.
-    """
+    """A `Stream` under a model that `has_llama_shape`; steps and rows are a `GPT2Stream`'s."""
 
     def __init__(self, language_model: LanguageModel, capacity: int) -> None:
         self._model = language_model
         trunk: Any = language_model.model.base_model
-        self._words, self._on_cpu = trunk.embed_tokens.weight, True
+        self._words = trunk.embed_tokens.weight
         self._norm = _norm(trunk.norm)
         self._layers = [_layer(block, language_model.products) for block in trunk.layers]
         attention = trunk.layers[0].self_attn
@@ -99,10 +84,7 @@ class LlamaStream(GPT2Stream):
         cos, sin = (table[0].float() for table in trunk.rotary_emb(self._words[:1], places))
         lower, upper = sin.chunk(2, -1)
         self._cos, self._sin = cos, torch.cat([-lower, upper], -1)  # (capacity, head width)
-        head = language_model.model.get_output_embeddings()
-        self._head = head
-        if type(head) is nn.Linear and packs(head.weight, language_model.products):
-            self._head = linear_map(head.weight.t(), head.bias, language_model.products)
+        self._head = head_map(language_model)
 
     def _embedded(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """See `GPT2Stream._embedded`; positions turn queries and keys."""
@@ -148,6 +130,11 @@ def linear_maps(block: Any) -> tuple[list[Any], ...]:
     )
 
 
+def all_maps(trunk: Any) -> list[Any]:
+    """Return the linear maps of all blocks."""
+    return [m for block in trunk.layers for group in linear_maps(block) for m in group]
+
+
 def _layer(block: Any, products: Products) -> LlamaLayer:
     qkv, out, gate_and_up, down = (side_by_side(m, products) for m in linear_maps(block))
     return LlamaLayer(
@@ -167,10 +154,6 @@ def side_by_side(modules: Sequence[Any], products: Products) -> Map:
     In float32, adapters are added to the weights, which torch's products read where they are else.
     Packed weights make one product; in bfloat16, where their sum with the adapters would be
     rounded, theirs is another.
-
-    Args:
-        modules: Linear maps that `has_llama_shape` takes.
-        products: The library of float32 products.
     """
     bases = [m if type(m) is nn.Linear else m.base_layer for m in modules]
     bias = None if bases[0].bias is None else torch.cat([base.bias for base in bases])
@@ -198,17 +181,8 @@ def side_by_side(modules: Sequence[Any], products: Products) -> Map:
 
 
 def _adapters(module: Any) -> list[tuple[Tensor, Tensor]]:
-    """Return the two factors, (rank, in) and (out, rank), of each adapter of a map that is on."""
-    if type(module) is nn.Linear or module.disable_adapters:
-        return []
-    return [
-        (
-            module.lora_A[name].weight.float(),
-            module.lora_B[name].weight.float() * module.scaling[name],
-        )
-        for name in module.active_adapters
-        if name in module.lora_A
-    ]
+    """Return A, (rank, in), and s B, (out, rank), of each adapter that is on, in float32."""
+    return [(lower.float(), upper.float() * scale) for lower, upper, scale in factors_of(module)]
 
 
 STREAMS = ((has_gpt2_shape, GPT2Stream), (has_llama_shape, LlamaStream))

@@ -74,12 +74,10 @@ def transposed_product(left: Tensor, right: Tensor) -> Tensor:
 def packed_map(
     weight: Tensor, bias: Tensor | None, *, activation: tuple[str, str] = ("none", "")
 ) -> Callable[[Tensor], Tensor]:
-    """Return the same for many calls without gradient, by weights in oneDNN's own order.
+    """Return `multiplied` for many calls, by weights in oneDNN's own order.
 
-    Args:
-        weight: (out, in); later changes do not count.
-        bias: (out,), or None.
-        activation: A function of the outputs and its formula, such as ("gelu", "tanh").
+    Later changes of the weight, (out, in), do not count. An activation is a function of the outputs
+    and its formula, such as ("gelu", "tanh").
     """
     operators: Any = torch.ops.mkldnn
     packed = operators._reorder_linear_weight(weight.detach(), None)

@@ -49,12 +49,8 @@ def _side_stream(device: int) -> Any:
 class Replayed:
     """Calls functions on fixed memory; on a GPU each is captured once and then replayed.
 
-    Functions take and return nothing, and doing one twice changes nothing.
-
-    Args:
-        device: Where the functions compute.
-        name: What they do, for a warning.
-        must_capture: Refuse a function that cannot be captured, instead of calling it.
+    Functions take and return nothing, and doing one twice changes nothing. One that cannot be
+    captured is called, or refused with ``must_capture``.
     """
 
     def __init__(

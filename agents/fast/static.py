@@ -6,7 +6,6 @@ hundreds of small kernels. Every layer's cache has room for the whole text; what
 from the number of the column. The prompts go through the model's own forward and cache.
 """
 
-import logging
 from functools import partial
 from typing import Any
 
@@ -16,12 +15,10 @@ from transformers import DynamicCache
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from tokengym.agents.errors import ModelError
-from tokengym.agents.fast.merged import decoding_model
+from tokengym.agents.fast.lora import decoding_model
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.streams import check_decoding, layer_windows
 from tokengym.rewards.models.loading import longest_input
-
-logger = logging.getLogger(__name__)
 
 MAX_PREFILLED_TOKENS = 2**15
 """Most tokens of prompts that are read at once, so that long ones do not decide the memory."""
@@ -30,11 +27,7 @@ ALIGNMENT = 8
 
 
 class StaticStream:
-    """A `Stream` under any causal language model of full or sliding-window attention.
-
-    Raises:
-        ModelError: if a layer of the model has another kind of cache.
-    """
+    """A `Stream` under any causal language model of full or sliding-window attention."""
 
     appends = True
 
@@ -97,13 +90,8 @@ class StaticStream:
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Return the states of the prompts' last tokens, and each layer's keys and values.
 
-        Args:
-            input_ids: (rows, width) int64, padded on the left.
-            attention_mask: (rows, width) int64, 1 on the prompts' own tokens.
-            places: (rows, width) int64, the positions of the tokens in their texts.
-
-        Returns:
-            (rows, hidden), and (rows, key heads, width, head width) twice for each layer.
+        Of ids, mask and places in the texts, (rows, width) int64 padded on the left: (rows, hidden)
+        and for each layer (rows, key heads, width, head width) twice.
         """
         prompts: Any = DynamicCache()  # no config: sliding layers keep the whole prompt
         hidden = self._model.hidden(
@@ -123,11 +111,7 @@ class StaticStream:
         return self.states[: self.size].clone()
 
     def advance(self) -> None:
-        """Move to the next column.
-
-        Raises:
-            ModelError: if the cache is full.
-        """
+        """Move to the next column."""
         if self.length == self.capacity:
             raise ModelError(
                 f"the cache holds {self.capacity} tokens of a text and all are used; make it with "
@@ -273,13 +257,7 @@ class _Layer(CacheLayerMixin):
 
 
 def distinct_rows(table: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the first row of each kind, ascending, and for every row which of these it equals.
-
-    Args:
-        table: (rows, width) int64.
-
-    Returns:
-        (kinds,) and (rows,) int64.
+    """Return the first row of each kind, (kinds,) ascending, and which of these each row equals.
 
     Example:
         >>> distinct_rows(torch.tensor([[5, 1], [2, 2], [5, 1]]))
@@ -293,11 +271,7 @@ def distinct_rows(table: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_static(language_model: LanguageModel, dtype: torch.dtype | None = None) -> None:
-    """Raise unless the model decodes with a static cache to what its whole forward gives.
-
-    Raises:
-        ModelError: naming what the model lacks.
-    """
+    """Raise unless the model decodes with a static cache to what its whole forward gives."""
     try:
         decodes, _ = decoding_model(language_model, dtype)
         check_decoding(decodes, partial(StaticStream, rows=2))
@@ -309,11 +283,7 @@ def check_static(language_model: LanguageModel, dtype: torch.dtype | None = None
 
 
 def attention_windows(language_model: LanguageModel) -> tuple[dict[str, int | None], bool]:
-    """Return how far each kind of layer looks back, and whether the model takes a mask per kind.
-
-    Raises:
-        ModelError: if a layer is neither of full nor of sliding-window attention.
-    """
+    """Return how far each kind of layer looks back, and whether the model takes a mask per kind."""
     config: Any = language_model.model.config.get_text_config(decoder=True)
     windows: dict[str, int | None] = {}
     for kind, window in layer_windows(config):

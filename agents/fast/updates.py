@@ -12,6 +12,7 @@ import copy
 import logging
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
@@ -28,13 +29,10 @@ logger = logging.getLogger(__name__)
 
 
 class CapturedTrunk:
-    """Reads texts with gradients by few launches.
+    """Reads texts through a model's trunk with gradients by few launches.
 
     The graphs of all shapes share memory, which has what is kept from a forward pass for its
     backward pass. Between the two no other texts are read.
-
-    Args:
-        model: The language model whose trunk it is.
     """
 
     def __init__(self, model: LanguageModel) -> None:
@@ -49,15 +47,10 @@ class CapturedTrunk:
         return type(self)(copy.deepcopy(self._model, memo))
 
     def states(self, ids: Tensor, *, kernels: bool) -> Tensor | None:
-        """Return the trunk's last hidden states, (batch, length, hidden), with gradients.
+        """Return the trunk's states of ids, (batch, length) -> (batch, length, hidden).
 
-        Args:
-            ids: (batch, length) int64; a token reads those before it and itself.
-            kernels: Whether kernels read them, see `LanguageModel.longest_fused`.
-
-        Returns:
-            None where the caller has to read them: the gradient of other texts is still to be
-            taken, or nothing learns, or the trunk cannot be captured.
+        None where the caller has to read them: the gradient of other texts is still to be taken,
+        or nothing learns, or the trunk cannot be captured.
         """
         self._forget_what_moved()
         last = self._last()
@@ -105,12 +98,7 @@ class CapturedTrunk:
         return self._has_masks
 
     def add_gradients(self, reading: "_Reading", slope: Tensor) -> None:
-        """Add the gradient of the texts read last to that of the weights.
-
-        Args:
-            reading: These texts.
-            slope: (rows, length, hidden), of their states.
-        """
+        """Add the gradient of the texts read last to the weights', by their states' slope."""
         if reading.is_over or self._last() is not reading:
             raise RuntimeError(
                 "the gradient of captured texts can be taken once, before others are read; build "
@@ -140,13 +128,8 @@ class CapturedTrunk:
 class TextShape:
     """Fixed memory of texts of one shape, and the two functions that are captured on it.
 
-    Args:
-        model: The language model.
-        rows: Texts; those that are not used are read in vain.
-        length: Tokens of each.
-        kernels: Whether kernels read them.
-        weights: Those that learn.
-        gradients: Of these, written by `backward`; those of all shapes.
+    Rows that are not used are read in vain. The gradients of the weights, which `backward` writes,
+    are those of all shapes.
     """
 
     def __init__(
@@ -205,12 +188,14 @@ class TextShape:
         self._kept = None
 
 
+@dataclass(eq=False)
 class _Reading:
     """Texts whose states were read, and the gradient perhaps not yet."""
 
-    def __init__(self, trunk: CapturedTrunk, key: tuple[int, int, bool], rows: int) -> None:
-        self.trunk, self.key, self.rows = trunk, key, rows
-        self.is_over = False
+    trunk: CapturedTrunk
+    key: tuple[int, int, bool]
+    rows: int
+    is_over: bool = False
 
 
 class _Read(torch.autograd.Function):

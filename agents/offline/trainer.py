@@ -388,8 +388,7 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
         """
         if self.train_dataset is None:
             raise DatasetError(f"{type(self).__name__} has nothing to learn from; pass it data")
-        self.policy.warn_of_rounding()
-        self.policy.warn_of_rate(self.args.learning_rate)
+        self.policy.warn_before_learning(self.args.learning_rate)
         self.optimizer = self.lr_scheduler = None  # a second call begins anew
         with isolated_random_state():
             set_seed(self.args.seed)

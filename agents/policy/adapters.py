@@ -27,24 +27,10 @@ ALLOWED: dict[str, tuple[Any, ...]] = {
     "task_type": (None, "CAUSAL_LM"),
 }
 """Other fields with the values that are so too; the rest must have their defaults."""
-REASONS = {
-    "bias": "trains biases that stay on when the adapters are off, which the KL is measured to",
-    "inference_mode": "lets nothing learn",
-    "task_type": "is for another kind of model than a policy",
-}
-CHANGED_START = (
-    "changes the model before it learns, or what is left of it with the adapters off, which the KL "
-    "is measured to"
-)
 
 
 def put_new_adapters(model: Any, lora: "LoraConfig") -> Any:
-    """Return a ``PeftModel`` of new adapters over a model, which computes what the model does.
-
-    Args:
-        model: The model, whose own weights are frozen.
-        lora: Settings of the adapters; they are copied.
-    """
+    """Return a ``PeftModel`` of new adapters over a model, which computes what the model does."""
     from peft import LoraConfig
 
     if type(lora) is not LoraConfig:  # the others are trained, and stored, in ways of their own
@@ -57,7 +43,8 @@ def put_new_adapters(model: Any, lora: "LoraConfig") -> Any:
         allowed = ALLOWED.get(name, (getattr(usual, name),))
         if not any(type(value) is type(one) and value == one for one in allowed):
             raise ModelError(
-                f"LoraConfig({name}={value!r}) {REASONS.get(name, CHANGED_START)}; leave it out"
+                f"LoraConfig({name}={value!r}) leaves nothing to learn, or another model at the "
+                "start or with the adapters off, which the KL is measured to; leave it out"
             )
     try:
         return adapt(model, copy.deepcopy(lora))

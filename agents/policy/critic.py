@@ -15,10 +15,8 @@ from tokengym.rewards.scorers.base import Scorer
 class ValueFunction(nn.Module):
     """Values of texts, in reward units; they start at zero, or at a reward model's scores.
 
-    Args:
-        trunk: The policy's language model, whose hidden states the head reads by default.
-        network: "own" and "reward_model" read those of a network of its own instead, see
-            `PolicySettings.value_network`.
+    The head reads the hidden states of the policy's trunk, or of a network of its own, see
+    `PolicySettings.value_network`.
     """
 
     def __init__(self, trunk: LanguageModel, network: ValueNetwork) -> None:
@@ -44,13 +42,9 @@ class ValueFunction(nn.Module):
         new head at zero the first updates would have to find again how the score is read. Values
         then are the score's own before any update, not the score to expect; that is learned. They
         are in units of the raw score, which a reward that divides by a running deviation leaves.
-
-        Args:
-            scorer: Scorer of the environment, for its policy's tokenizer. Of a `WithAttribution` it
-                is the model that says which tokens count.
         """
         remedy = "take value_network='own'"
-        if isinstance(scorer, WithAttribution):  # the model that stands in for a verifier
+        if isinstance(scorer, WithAttribution):  # the model that says which tokens count
             scorer = scorer.explainer
         if not isinstance(scorer, RewardModel) or not scorer.is_causal:
             name = "none" if scorer is None else repr(scorer.name)
@@ -63,14 +57,14 @@ class ValueFunction(nn.Module):
             end = None if scorer.tokenizer is None else scorer.tokenizer.eos_token
             raise ModelError(
                 "value_network='reward_model' needs a reward model of the policy's tokenizer, and "
-                f"scorer {scorer.name!r} reads texts: its tokenizer, its EOS ({end!r}) or its form "
-                f"is another; score with one that is alike, or {remedy}"
+                f"scorer {scorer.name!r} reads texts: its tokenizer, EOS ({end!r}) or form is "
+                f"another; {remedy}"
             )
         assert self.network is not None
         trunk = self.network.model.base_model
         own = _without_adapters(trunk.state_dict())
         weights = merged(scorer.backbone).state_dict()
-        if _shapes(weights) != _shapes(own):
+        if {n: w.shape for n, w in weights.items()} != {n: w.shape for n, w in own.items()}:
             raise ModelError(
                 "value_network='reward_model' needs a reward model of the policy's architecture, "
                 f"{type(trunk).__name__}, and scorer {scorer.name!r} is "
@@ -96,12 +90,7 @@ class ValueFunction(nn.Module):
 
     @torch.no_grad()
     def after_responses(self, sequences: Sequences, *, max_size: int = 64) -> Tensor:
-        """Return the value of the text after each response's last token, (batch,).
-
-        Args:
-            sequences: Any number of texts; similar lengths are run together.
-            max_size: Most texts in one forward.
-        """
+        """Return the value of the text after each response's last token, (batch,)."""
         reader = self.network or self._trunk[0]
         values = torch.zeros(len(sequences), device=self.head.weight.device)
         for bucket in sequences.buckets(max_size):
@@ -119,8 +108,3 @@ def _without_adapters(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         for name, weight in weights.items()
         if ".lora_" not in name
     }
-
-
-def _shapes(weights: dict[str, Tensor]) -> dict[str, torch.Size]:
-    """Return the shape of each weight by name."""
-    return {name: weight.shape for name, weight in weights.items()}

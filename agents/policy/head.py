@@ -71,12 +71,7 @@ def head_as_read(states: Tensor, weight: Tensor) -> Tensor:
 def product(states: Tensor, weight: Tensor, products: Products = "torch") -> Tensor:
     """Return states W^T, in float32 at least: (n, hidden), (vocab, hidden) -> (n, vocab).
 
-    On a GPU products of bfloat16 are added up, and given, in float32.
-
-    Args:
-        states: Of tokens.
-        weight: Of the head.
-        products: Library of float32 products on a CPU; oneDNN's have no gradient.
+    On a GPU products of bfloat16 are added up, and given, in float32. oneDNN's have no gradient.
     """
     if products == "onednn" and (scores := backend().product(states, weight)) is not None:
         return scores
@@ -89,14 +84,9 @@ def product(states: Tensor, weight: Tensor, products: Products = "torch") -> Ten
 def token_figures(states: Tensor, weight: Tensor, asked: Request) -> tuple[Tensor, ...]:
     """Return the KL if there is a reference, log-probs, and the entropy if it is asked for.
 
-    Args:
-        states: (n, hidden), before each token.
-        weight: (vocab, hidden), of the head.
-        asked: The figures.
-
-    Returns:
-        Each (n,), nats. Gradients reach states and weight, but none from a token that its mask
-        forbids, which has log-probability `LOWEST` and which nobody has sampled.
+    Each is (n,), nats, of states (n, hidden) and a head (vocab, hidden). Gradients reach both, but
+    none from a token that its mask forbids, which has log-probability `LOWEST` and which nobody has
+    sampled.
     """
     kl, log_probs, entropy = _TokenFigures.apply(states, weight, asked)
     computed = ([kl] if asked.reference else []) + [log_probs]

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,10 +94,7 @@ def load_causal_lm(
             "model must be a path, a name, a transformers PreTrainedModel or a PeftModel, got "
             f"{type(model).__name__}; pass lora=LoraConfig(...) to train adapters"
         )
-    if dtype != "auto":
-        wanted = DTYPES[dtype]
-    else:
-        wanted = torch.float32 if loaded.dtype == torch.float16 else loaded.dtype
+    wanted = DTYPES.get(dtype, torch.float32 if loaded.dtype == torch.float16 else loaded.dtype)
     if loaded.dtype != wanted:
         nn.Module.to(loaded, wanted)
     return loaded
@@ -147,11 +143,7 @@ class LanguageModel(nn.Module):
         self._check_head()
 
     def use_products(self, products: Products) -> None:
-        """Multiply float32 matrices by this library on a CPU, in rollouts, updates and scoring.
-
-        Raises:
-            ModelError: if it is not there.
-        """
+        """Multiply float32 matrices by this library on a CPU, in rollouts, updates and scoring."""
         backend().check_products(products)
         self.products = products
         backend().use_products(self.model, products)
@@ -177,14 +169,12 @@ class LanguageModel(nn.Module):
         return int(self.model.get_output_embeddings().weight.shape[1])
 
     def hidden(self, input_ids: Tensor, **inputs: Any) -> Tensor:
-        """Return the trunk's last hidden states, (batch, length, hidden).
+        """Return the trunk's last hidden states: (batch, length) -> (batch, length, hidden).
 
-        Args:
-            input_ids: (batch, length) int64.
-            inputs: Other arguments of the model's forward: masks, positions, a cache. Without an
-                attention mask every token counts (said, not left out: models warn otherwise where
-                a text begins or ends with their pad token).
+        Other inputs are of the model's forward: masks, positions, a cache.
         """
+        # Without a mask every token counts. It is said, or models warn where a text begins or ends
+        # with their pad token.
         inputs.setdefault("attention_mask", torch.ones_like(input_ids))
         with self.computing():
             return self.model.base_model(input_ids=input_ids, **inputs)[0]
@@ -197,16 +187,13 @@ class LanguageModel(nn.Module):
             if self.recompute and torch.is_grad_enabled():
                 contexts.enter_context(self._recomputed_blocks())
             contexts.enter_context(torch.autocast(kind, torch.bfloat16, self.autocasts))
-            if kind == "cuda":
-                contexts.enter_context(attention_kernels(kind))
+            contexts.enter_context(attention_kernels(kind))
             yield
 
     def response_states(self, sequences: Sequences, *, kernels: bool = False) -> Tensor:
         """Return the hidden states before each response token, (tokens, hidden), row by row.
 
-        Args:
-            sequences: The texts.
-            kernels: Whether to read them by kernels if the model's shape allows it.
+        They are read by kernels where these are wanted and the model's shape allows it.
         """
         rows, _, columns = sequences.response_positions
         # Nothing is predicted from the last column. Texts are padded on the right, so that causal
@@ -271,13 +258,9 @@ class LanguageModel(nn.Module):
         return frozen
 
     def twin(self, *, shares_frozen: bool = True) -> "LanguageModel":
-        """Return a copy whose trunk is trained apart; its head is shared.
+        """Return a copy whose trunk is trained apart, or its adapters; its head is shared.
 
-        With adapters it is a second set of them.
-
-        Args:
-            shares_frozen: Whether it shares the frozen parameters too, such as the backbone under
-                adapters.
+        It may share the frozen parameters too, such as the backbone under adapters.
         """
         return self._copied(self.model.get_output_embeddings(), shares_frozen=shares_frozen)
 
@@ -297,20 +280,7 @@ class LanguageModel(nn.Module):
         return copy.deepcopy(self, {id(self.adapters): None, **memo})
 
     def freeze_lower(self, num_layers: int) -> None:
-        """Freeze the embeddings and the lowest blocks; a head tied to the embeddings with them.
-
-        Args:
-            num_layers: How many blocks, at least one.
-
-        Raises:
-            ModelError: if there are no more blocks than that, or there are adapters.
-        """
-        is_count = isinstance(num_layers, Integral) and num_layers >= 0
-        if not is_count or self.adapters is not None:
-            raise ModelError(
-                "frozen_layers must be >= 0, and 0 with lora, which freezes all, got "
-                f"{num_layers!r}; pass a number of blocks"
-            )
+        """Freeze the embeddings and the lowest blocks; a head tied to the embeddings with them."""
         blocks = self.blocks()
         if num_layers >= len(blocks):
             raise ModelError(
@@ -357,17 +327,10 @@ class LanguageModel(nn.Module):
         return nullcontext(), attention_kernels(self.device.type)
 
     def base_model(self) -> PreTrainedModel:
-        """Return the model that adapters were put on, over the same weights.
-
-        Raises:
-            ModelError: if there are no adapters.
-        """
+        """Return the model that adapters were put on, over the same weights."""
         from peft.utils import ModulesToSaveWrapper
 
-        if self.adapters is None:
-            raise ModelError(
-                "the policy has no adapters, and so no base; take language_model.model"
-            )
+        assert self.adapters is not None
         shared: dict[int, Any] = {id(weight): weight for weight in self.adapters.parameters()}
         base: Any = copy.deepcopy(self.adapters, shared)
         for name, module in [*base.named_modules()]:
@@ -394,9 +357,7 @@ class LanguageModel(nn.Module):
         if not torch.allclose(whole, ours, atol=1e-4, rtol=1e-4):
             raise ModelError(
                 f"{type(self.model).__name__} changes its logits after the head (by up to "
-                f"{(whole - ours).abs().max().item():.3g}); teach "
-                "tokengym.agents.policy.language_model.LanguageModel.logits how, or use another "
-                "model"
+                f"{(whole - ours).abs().max().item():.3g}); use another model"
             )
 
 
@@ -434,11 +395,7 @@ def fuse_activations(model: nn.Module) -> None:
 
 
 def check_length(model: LanguageModel, max_tokens: int) -> None:
-    """Raise unless the model can read the longest text of the environment.
-
-    Raises:
-        ModelError: if the model has fewer positions.
-    """
+    """Raise unless the model can read the longest text of the environment."""
     limit = longest_input(model.model)
     if limit is not None and limit < max_tokens:
         raise ModelError(
@@ -453,10 +410,6 @@ def fix_rotary(model: PreTrainedModel, max_tokens: int) -> None:
     With "longrope" and "dynamic" a text's probability would depend on its neighbours, and what was
     sampled step by step would not be what an update computes. The length decides as vLLM's
     ``max_model_len`` does.
-
-    Args:
-        model: Is changed if it has such factors.
-        max_tokens: Most tokens of prompt and response.
     """
     for module in model.modules():
         kinds = getattr(module, "rope_type", None)
@@ -477,16 +430,9 @@ def fix_rotary(model: PreTrainedModel, max_tokens: int) -> None:
 
 
 def fit_vocabulary(model: PreTrainedModel, num_tokens: int) -> bool:
-    """Give a model rows for the few tokens that were added to its tokenizer, a pad token say.
+    """Give a model rows for the few tokens that were added to its tokenizer; say whether it was.
 
     Each starts as the mean of the others, so that it is neither likely nor forbidden.
-
-    Args:
-        model: Is changed if up to `MAX_ADDED_TOKENS` tokens are missing.
-        num_tokens: Size of the tokenizer.
-
-    Returns:
-        Whether it was changed.
     """
     (old, _) = next(model.get_input_embeddings().parameters()).shape
     if not 0 < num_tokens - old <= MAX_ADDED_TOKENS:
@@ -510,9 +456,6 @@ def check_vocabulary(model: LanguageModel, num_actions: int) -> None:
 
     Models often round their vocabulary up; the further logits are cut off and never sampled. More
     than `LARGE_EXCESS` of them are warned of, as the tokenizer may be another model's.
-
-    Raises:
-        TokenizerError: if the model has fewer logits.
     """
     rows = model.vocab_size
     if rows < num_actions:
@@ -523,18 +466,16 @@ def check_vocabulary(model: LanguageModel, num_actions: int) -> None:
             f"the model has {rows} tokens and the environment's tokenizer {num_actions}; {remedy}"
         )
     if rows > (1 + LARGE_EXCESS) * num_actions:
-        _say_excess(rows, num_actions)
+        warn_once(
+            f"the model's head has {rows} rows and the environment's tokenizer {num_actions} "
+            "tokens: the further rows are never sampled; check that the two belong together"
+        )
 
 
 @functools.cache
-def _say_excess(rows: int, num_actions: int) -> None:
-    """Log, once, that a head has many rows that are no tokens."""
-    logger.warning(
-        "the model's head has %d rows and the environment's tokenizer %d tokens: the further rows "
-        "are never sampled; check that the two belong together",
-        rows,
-        num_actions,
-    )
+def warn_once(message: str) -> None:
+    """Log a message the first time."""
+    logger.warning(message)
 
 
 def _prepare_configs(model: PreTrainedModel) -> None:
@@ -560,13 +501,7 @@ def _prepare_configs(model: PreTrainedModel) -> None:
 
 
 def warn_of_ends(model: LanguageModel, vocabulary: Vocabulary | None, tokenizer: Any) -> None:
-    """Warn, once, of tokens that the model ends its texts by and the environment does not.
-
-    Args:
-        model: The policy's.
-        vocabulary: The environment's; None is not known.
-        tokenizer: The environment's.
-    """
+    """Warn, once, of tokens that the model ends its texts by and the environment does not."""
     if vocabulary is None:
         return
     configs = (getattr(model.model, "generation_config", None), model.model.config)
@@ -574,20 +509,15 @@ def warn_of_ends(model: LanguageModel, vocabulary: Vocabulary | None, tokenizer:
     ends = (named,) if isinstance(named, int) else tuple(named)
     unknown = [i for i in ends if i not in vocabulary.end_ids and 0 <= i < vocabulary.size]
     if unknown:
-        known = tokenizer.convert_ids_to_tokens(list(vocabulary.end_ids))
-        others = tokenizer.convert_ids_to_tokens(unknown)
-        _say_ends(tuple(map(str, others)), tuple(map(str, known)))
-
-
-@functools.cache
-def _say_ends(others: tuple[str, ...], known: tuple[str, ...]) -> None:
-    """Log, once, the ends that an environment does not know."""
-    logger.warning(
-        "the model ends its texts by %s too, which end none here: responses may run to the "
-        "horizon; pass eos_token=%s to the environment",
-        ", ".join(map(repr, others)),
-        [*known, *others],
-    )
+        known, others = (
+            [*map(str, tokenizer.convert_ids_to_tokens(list(ids)))]
+            for ids in (vocabulary.end_ids, unknown)
+        )
+        warn_once(
+            f"the model ends its texts by {', '.join(map(repr, others))} too, which end none here: "
+            f"responses may run to the horizon; pass eos_token={[*known, *others]} to the "
+            "environment"
+        )
 
 
 # --- the frozen reference: a copy of a policy's model, or the model with its adapters off ---------
@@ -602,16 +532,8 @@ def make_reference(
 ) -> LanguageModel | None:
     """Return the frozen model that the KL is measured to; None: the policy with its adapters off.
 
-    Args:
-        policy: The policy's language model, before it learns.
-        model: The reference where it is not the policy as it is now; the policy's own model means
-            a frozen copy of it, as None does. A path's model gets rows for added tokens.
-        dtype: See `load_causal_lm`.
-        num_actions: Tokens of the environment.
-        max_length: Most tokens of a text.
-
-    Raises:
-        TokenizerError: if the reference has no logit for one of them.
+    The policy's own model means a frozen copy of it, as None does. A path's model gets rows for
+    added tokens.
     """
     if model is not None and model is not policy.model:
         loaded = load_causal_lm(model, dtype)

@@ -120,14 +120,7 @@ def memory_to_train(
     exact_kl: bool = True,
     reward_model: nn.Module | None = None,
 ) -> dict[str, float]:
-    """Return the bytes that training a policy will need, by part; see `memory_needed`.
-
-    Args:
-        policy: Before it has learned.
-        texts: Sizes of the texts.
-        exact_kl: Whether the update reads the exact KL to the reference.
-        reward_model: The scorer's ``model``, where it is on the same device.
-    """
+    """Return the bytes that training a policy will need, by part; see `memory_needed`."""
     model = policy.language_model
     kernels = policy.kernels and texts.length <= model.longest_fused()
     adapters: Literal["", "few", "peft"] = (

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial, partialmethod
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -34,11 +34,11 @@ from tokengym.agents.policy.language_model import (
     load_causal_lm,
     make_reference,
 )
-from tokengym.agents.policy.likeliest import likeliest
 from tokengym.agents.policy.sampling import (
     chosen_log_probs,
     chunk_size,
     in_chunks,
+    likeliest,
     shape_logits,
 )
 from tokengym.agents.policy.sequences import ActionMasks, Sequences
@@ -113,7 +113,7 @@ class PolicyModels(BasePolicy):
         if has_critic:
             self.critic = ValueFunction(self.language_model, settings.value_network)
         self.decoders = []
-        self._has_warned = self._has_warned_of_rate = False
+        self._has_warned = False
 
     def _load(self, model: str | Path | PreTrainedModel) -> LanguageModel:
         """Return the language model, fit for the environment."""
@@ -166,27 +166,21 @@ class PolicyModels(BasePolicy):
         del mode
         return super().train(False)
 
-    def warn_of_rounding(self) -> None:
-        """Warn once if weights that are about to learn are bfloat16; one that only plays may be."""
-        if not self._has_warned and any(
-            parameter.dtype == torch.bfloat16 for parameter in self.trained_parameters()
-        ):
+    def warn_before_learning(self, rate: float) -> None:
+        """Warn once of bfloat16 weights about to learn, and of a rate for few where they are many.
+
+        The default rate is for the bundled models; adapters of any model, which are few, take it.
+        """
+        if self._has_warned:
+            return
+        self._has_warned, learning = True, self.trained_parameters()
+        if any(parameter.dtype == torch.bfloat16 for parameter in learning):
             logger.warning(
                 "the weights that learn are bfloat16, in which small steps are rounded away; use "
                 "precision='bf16-mixed', or lora="
             )
-            self._has_warned = True
-
-    def warn_of_rate(self, rate: float) -> None:
-        """Warn once if many weights are about to learn at a rate for few.
-
-        The defaults are for the bundled models; adapters of any model, which are few, take them.
-
-        Args:
-            rate: Learning rate at the start.
-        """
-        count = sum(parameter.numel() for parameter in self.trained_parameters())
-        if not self._has_warned_of_rate and rate > HIGH_RATE and count > MANY_WEIGHTS:
+        count = sum(parameter.numel() for parameter in learning)
+        if rate > HIGH_RATE and count > MANY_WEIGHTS:
             logger.warning(
                 "%.0f million weights learn at a learning rate of %g, which suits tiny models and "
                 "adapters; pass learning_rate= of 1e-5 or less (--learning-rate), or lora= "
@@ -194,7 +188,6 @@ class PolicyModels(BasePolicy):
                 count / 1e6,
                 rate,
             )
-            self._has_warned_of_rate = True
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that learn, in a fixed order."""
@@ -320,26 +313,31 @@ class PolicyModels(BasePolicy):
             with_entropy: Compute the entropy too.
             with_kl: Compute the exact KL to the reference too.
             with_values: Compute the values too, if there is a critic.
-            ref_states: (batch, time, hidden) from `reference_states`; None computes them again.
+            ref_states: (batch, time, hidden), "ref_states" of `token_stats`; None reads them again.
             value_head_only: Let gradients reach the value head alone, and its own network.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not value_head_only):
             states = self.states(sequences)  # (tokens, hidden): at response positions alone
-        of_reference = None  # (tokens, hidden)
-        if with_kl and ref_states is not None:
-            rows, times, _ = sequences.response_positions
-            of_reference = ref_states[rows, times]
-        elif with_kl:
-            with torch.no_grad():
-                of_reference = self.states(sequences, reference=True)
         figures = self._token_stats(
-            sequences, states, action_masks, ref_states=of_reference, with_entropy=with_entropy
+            sequences,
+            states,
+            action_masks,
+            ref_states=self._read_reference(sequences, ref_states) if with_kl else None,
+            with_entropy=with_entropy,
         )
         values = None
         if with_values and self.critic is not None:
             values = self.values(sequences, states)
         padded = {name: sequences.padded(figure) for name, figure in figures.items()}
         return Evaluation(values=values, **padded)
+
+    def _read_reference(self, sequences: Sequences, known: Tensor | None) -> Tensor:
+        """Return the reference's states, (tokens, hidden): known ones, (batch, time, hidden)."""
+        if known is not None:
+            rows, times, _ = sequences.response_positions
+            return known[rows, times]
+        with torch.no_grad():
+            return self.states(sequences, reference=True)
 
     def values(self, sequences: Sequences, states: Tensor | None = None) -> Tensor:
         """Return the values before each response token, (batch, time), with gradients.
@@ -369,15 +367,8 @@ class PolicyModels(BasePolicy):
     ) -> dict[str, Tensor]:
         """Return figures of the response tokens by name, (tokens,) each, nats.
 
-        Always "log_probs", with ``ref_states`` also "kl", and "entropy" if asked for.
-
-        Args:
-            sequences: The texts.
-            states: (tokens, hidden) of the policy, or of the reference.
-            action_masks: Tokens that could be sampled at each step; None: all.
-            reference: Whether ``states`` are the reference's, and the log-probs with them.
-            ref_states: (tokens, hidden) of the reference.
-            with_entropy: Compute the entropy too.
+        Always "log_probs", with ``ref_states`` also "kl", and "entropy" if asked for. States are
+        (tokens, hidden), of the policy, or of the reference, and the log-probs with them.
         """
         rows, times, columns = sequences.response_positions
         tokens = sequences.input_ids[rows, columns]  # (tokens,)
@@ -395,20 +386,30 @@ class PolicyModels(BasePolicy):
                 return dict(zip(names, stats, strict=True))
 
         # By the logits elsewhere, and where the head is not the weight alone.
-        compute = partial(
-            self._token_stats_of_chunk, action_masks, reference=reference, with_entropy=with_entropy
-        )
+        def by_logits(rows: Tensor, times: Tensor, tokens: Tensor, *of_models: Tensor) -> Any:
+            both = []  # (chunk, vocab) of the policy, then of the reference
+            for i, of_model in enumerate(of_models):
+                # Over the same tokens as the policy: the KL is that of what is sampled from.
+                with torch.set_grad_enabled(torch.is_grad_enabled() and i == 0):
+                    logits = self.shaped_logits(of_model, None, reference=reference or i == 1)
+                    if action_masks is not None:
+                        logits = action_masks.forbid_(logits, rows, times)
+                both.append(logits)
+            found = [losses.full_kl(*both)] if len(both) > 1 else []
+            found.append(chosen_log_probs(both[0], tokens))
+            return (*found, losses.entropy(both[0])) if with_entropy else tuple(found)
+
         inputs = [rows, times, tokens, states] + ([] if ref_states is None else [ref_states])
         if len(tokens) <= size:
-            return dict(zip(names, compute(*inputs), strict=True))
-        return dict(zip(names, in_chunks(compute, *inputs, size=size), strict=True))
+            return dict(zip(names, by_logits(*inputs), strict=True))
+        return dict(zip(names, in_chunks(by_logits, *inputs, size=size), strict=True))
 
     def _token_stats_of_head(
         self, states: Tensor, ref_states: Tensor | None, *, reference: bool, **how: Any
     ) -> tuple[Tensor, ...] | None:
         """Return what `_token_stats` names by the head's weight; None where that is not all of it.
 
-        States are (tokens, hidden), results (tokens,) each; the rest is as of `Request`.
+        States are (tokens, hidden), results (tokens,) each; ``how`` is of `Request`.
         """
         with self.weights(reference) as model:
             head = model.plain_head()
@@ -427,38 +428,6 @@ class PolicyModels(BasePolicy):
         compute = backend().token_figures if has_kernels else token_figures
         return compute(states, head, asked)
 
-    def _token_stats_of_chunk(
-        self,
-        action_masks: ActionMasks | None,
-        rows: Tensor,
-        times: Tensor,
-        tokens: Tensor,
-        states: Tensor,
-        ref_states: Tensor | None = None,
-        *,
-        reference: bool,
-        with_entropy: bool,
-    ) -> tuple[Tensor, ...]:
-        """Return what `_token_stats` names of some tokens, (chunk,) each, by their logits.
-
-        Rows, times and tokens are (chunk,), states (chunk, hidden); the others as there.
-        """
-        figures = []
-        logits = self.shaped_logits(states, None, reference=reference)  # (chunk, vocab)
-        if action_masks is not None:
-            logits = action_masks.forbid_(logits, rows, times)
-        if ref_states is not None:
-            # Over the same tokens as the policy: the KL is that of what is sampled from.
-            with torch.no_grad():
-                ref_logits = self.shaped_logits(ref_states, None, reference=True)
-                if action_masks is not None:
-                    ref_logits = action_masks.forbid_(ref_logits, rows, times)
-            figures.append(losses.full_kl(logits, ref_logits))
-        figures.append(chosen_log_probs(logits, tokens))
-        if with_entropy:
-            figures.append(losses.entropy(logits))
-        return tuple(figures)
-
     # --- the same without gradients, of any number of responses -----------------------------------
 
     @torch.no_grad()
@@ -476,62 +445,33 @@ class PolicyModels(BasePolicy):
         Args:
             sequences: Any number of texts; similar lengths are run together.
             action_masks: Tokens that could be sampled at each step; None: all.
-            name: The figure.
+            name: The figure, see `TokenStat`.
             ref_states: "ref_states" that were read before; None computes them again.
             max_size: Most texts in one forward.
         """
-        by_reference = name in ("ref_log_probs", "kl", "ref_states")
         # Texts of similar length are read together, and their figures put where their rows are.
         whole = None
         for bucket in sequences.buckets(max_size):
             part = sequences.select(bucket)
             rows, times, _ = part.response_positions
-            places = bucket[rows], times
             masks = None if action_masks is None else action_masks.select(bucket)
-            of_reference: Any = None  # (tokens, hidden)
-            if by_reference and ref_states is not None:
-                of_reference = ref_states[places]
-            elif by_reference:
-                of_reference = self.states(part, reference=True)
+            known = None if ref_states is None else ref_states[bucket]
             if name == "ref_states":
-                figures = of_reference
+                figures = self._read_reference(part, known)
+            elif name == "ref_log_probs":
+                states = self._read_reference(part, known)
+                figures = self._token_stats(part, states, masks, reference=True)["log_probs"]
             elif name == "values":
                 figures = self.values(part)[rows, times]
-            elif name == "ref_log_probs":
-                figures = self._token_stats(part, of_reference, masks, reference=True)["log_probs"]
             else:
-                figures = self._token_stats(
-                    part,
-                    self.states(part),
-                    masks,
-                    ref_states=of_reference,
-                    with_entropy=name == "entropy",
-                )[name]
+                asked = {"with_entropy": name == "entropy", "with_kl": name == "kl"}
+                computed = self.evaluate(part, masks, **asked, with_values=False, ref_states=known)
+                figures = getattr(computed, name)[rows, times]
             if whole is None:
                 whole = figures.new_zeros(*sequences.response_mask.shape, *figures.shape[1:])
-            whole[places] = figures  # (tokens, ...) -> (batch, time, ...)
+            whole[bucket[rows], times] = figures  # (tokens, ...) -> (batch, time, ...)
         assert whole is not None
         return whole
-
-    def response_log_probs(
-        self,
-        sequences: Sequences,
-        action_masks: ActionMasks | None = None,
-        *,
-        reference: bool = False,
-        ref_states: Tensor | None = None,
-        max_size: int = 64,
-    ) -> Tensor:
-        """Return log-probs under the policy or the reference; see `token_stats`."""
-        name: TokenStat = "ref_log_probs" if reference else "log_probs"
-        return self.token_stats(
-            sequences, action_masks, name=name, ref_states=ref_states, max_size=max_size
-        )
-
-    response_kl = partialmethod(token_stats, name="kl")
-    response_entropy = partialmethod(token_stats, name="entropy")
-    response_values = partialmethod(token_stats, name="values")
-    reference_states = partialmethod(token_stats, name="ref_states")
 
     def log_probs(
         self,
@@ -556,7 +496,8 @@ class PolicyModels(BasePolicy):
         masks = None
         if action_masks is not None:
             masks = ActionMasks.from_arrays(action_masks, self.device)
-        log_probs = self.response_log_probs(sequences, masks, reference=reference).cpu().numpy()
+        name: TokenStat = "ref_log_probs" if reference else "log_probs"
+        log_probs = self.token_stats(sequences, masks, name=name).cpu().numpy()
         return [row[: len(ids)] for row, ids in zip(log_probs, response_ids, strict=True)]
 
 

@@ -23,10 +23,7 @@ from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.backend import backend
 from tokengym.agents.policy.models import PolicyModels
 from tokengym.agents.policy.sampler import CachedSampler, Observation, Sampler
-from tokengym.agents.policy.sampling import (
-    as_action_mask,
-    draw,
-)
+from tokengym.agents.policy.sampling import as_action_mask, draw
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.policy.settings import PolicySettings
 from tokengym.base.settings import accepts_settings, from_keywords
@@ -137,17 +134,13 @@ class CausalLMPolicy(PolicyModels):
         if self.settings.decoding != "auto" or self.device.type != "cuda":
             return self.settings.decoding == "static"
         if self._has_static is None:
-            self._has_static = self._can_be_captured()
+            self._has_static = True
+            try:
+                backend().check_static(self.language_model, self.decoding_dtype)
+            except ModelError as error:
+                logger.warning("rollouts are slower, as their steps cannot be captured: %s", error)
+                self._has_static = False
         return self._has_static
-
-    def _can_be_captured(self) -> bool:
-        """Say whether the model has a static cache, with a warning where it has none."""
-        try:
-            backend().check_static(self.language_model, self.decoding_dtype)
-        except ModelError as error:
-            logger.warning("rollouts are slower, as their steps cannot be captured: %s", error)
-            return False
-        return True
 
     @torch.inference_mode()
     def predict(  # type: ignore[override]

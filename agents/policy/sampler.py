@@ -15,12 +15,7 @@ from torch import Tensor
 
 from tokengym.agents.errors import NonFiniteError
 from tokengym.agents.policy.models import PolicyModels
-from tokengym.agents.policy.sampling import (
-    as_action_mask,
-    draw,
-    packed,
-    row_uniforms,
-)
+from tokengym.agents.policy.sampling import as_action_mask, draw, packed, row_uniforms
 from tokengym.agents.policy.streams import make_stream
 
 Observation: TypeAlias = Mapping[str, NDArray[np.generic]]
@@ -78,11 +73,6 @@ class CachedSampler:
     Prompts are padded on the left, so that all rows' next tokens are in one column. A row that is
     no longer asked for is removed. Every row draws its own random number at each step whether
     it acts or not, so what it samples does not depend on when others end.
-
-    Args:
-        policy: The policy to play.
-        generator: Source of the uniform numbers that choose tokens.
-        share: See `row_uniforms`.
     """
 
     def __init__(
@@ -170,21 +160,15 @@ class CachedSampler:
 
 
 class Replies:
-    """Notices the replies of partners, which observations have beside the tokens chosen.
+    """Notices the replies of partners, which observations have beside the tokens chosen."""
 
-    Args:
-        observation: The environment's at the beginning of a round.
-    """
-
-    def __init__(self, observation: Observation) -> None:
+    def __init__(self, observation: Observation) -> None:  # at the beginning of a round
         self._ends = text_ends(np.asarray(observation["attention_mask"]))
 
     def since(self, rows: NDArray[np.integer], observation: Observation) -> Appended | None:
-        """Return what was appended to the rows since the last call, None where no reply was.
+        """Return what was appended to the rows that act since the last call, None without reply.
 
-        Args:
-            rows: Rows that act, each of which had a token appended since the last call.
-            observation: The environment's, with every row.
+        Each of them had a token appended; the observation has every row.
         """
         masks = np.asarray(observation["attention_mask"])
         ends = self._ends[rows]
@@ -211,13 +195,7 @@ def left_padded(
 ) -> tuple[Tensor, Tensor]:
     """Return the texts of an observation and their attention mask, padded on the left.
 
-    Args:
-        observation: The environment's.
-        device: Where they are needed.
-        multiple: The width is one of this number.
-
-    Returns:
-        Both (rows, width) int64.
+    Both are (rows, width) int64, the width a multiple of the number given.
     """
     masks = np.asarray(observation["attention_mask"], dtype=bool)  # (rows, length)
     prompts = [
@@ -236,11 +214,8 @@ def columns_needed(observation: Observation, *, multiple: int = 1) -> int:
     """Return the columns of a cache in which all rows can be written to their end.
 
     Texts are aligned at their end. Where some responses are begun and others are not, the longest
-    text decides where the shortest continues, and that one has further to go.
-
-    Args:
-        observation: The environment's.
-        multiple: See `left_padded`; there is room for every round's padding.
+    text decides where the shortest continues, and that one has further to go. There is room for
+    every round's padding to a multiple, see `left_padded`.
     """
     masks = np.asarray(observation["attention_mask"], dtype=bool)  # (rows, length)
     length, ends = masks.shape[1], text_ends(masks)

@@ -47,6 +47,41 @@ def shape_logits(
     return shaped if action_mask is None else shaped.masked_fill(~action_mask, -torch.inf)
 
 
+def likeliest(logits: Tensor, *, top_k: int = 0, top_p: float = 1.0) -> Tensor | None:
+    """Return the tokens kept by top-k and nucleus sampling, or None where all are kept.
+
+    First the top_k likeliest; then, of what those are renormalised to, the fewest of the likeliest
+    whose probabilities add up to top_p. As transformers' ``generate`` does it, but for ties: all
+    that equal the last of the top_k are kept, as there; of those that tie on the edge of the
+    nucleus the lower ids are, where ``generate`` leaves it to its sorting. Nothing looks at a
+    value, so a captured step can do it.
+
+    Args:
+        logits: (batch, vocab), shaped.
+        top_k: Number of tokens kept; 0 keeps all.
+        top_p: Probability that the kept tokens have together; 1.0 keeps all.
+
+    Returns:
+        (batch, vocab) bool, at least one True per row.
+
+    Source: Fan et al. 2018, arXiv:1805.04833; Holtzman et al. 2020, arXiv:1904.09751.
+    """
+    keep = None
+    if 0 < top_k < logits.shape[-1]:
+        keep = logits >= logits.topk(top_k, dim=-1).values[..., -1:]
+        keep &= ~torch.isneginf(logits)  # fewer than top_k may be allowed at all
+        logits = logits.masked_fill(~keep, -torch.inf)
+    if top_p < 1.0:
+        descending, order = logits.sort(dim=-1, descending=True, stable=True)
+        probs = descending.softmax(-1)
+        before = probs.cumsum(-1) - probs  # probability of the likelier ones
+        in_nucleus = before < top_p
+        nucleus = torch.zeros_like(in_nucleus).scatter(-1, order, in_nucleus)
+        nucleus &= ~torch.isneginf(logits)
+        keep = nucleus if keep is None else keep & nucleus
+    return keep
+
+
 class _Forbid(torch.autograd.Function):
     """Sets logits to -inf in place; what reads them gives them gradient 0 anyway."""
 
@@ -63,13 +98,10 @@ class _Forbid(torch.autograd.Function):
 
 
 def forbid_(logits: Tensor, forbidden: Tensor, value: float = -torch.inf) -> Tensor:
-    """Return the logits with the forbidden ones -inf, without a copy.
+    """Return logits, (n, vocab), with the forbidden ones at a value, in place.
 
-    Args:
-        logits: (n, vocab), shaped, the result of an operation that does not need it any more;
-            changed in place.
-        forbidden: (n or 1, vocab) bool, or (few,) int64 tokens that are forbidden in all rows.
-        value: Logit of a forbidden token.
+    The operation that made them must not need them any more. Forbidden are (n or 1, vocab) bool, or
+    (few,) int64 tokens in all rows.
     """
     return _Forbid.apply(logits, forbidden, value)
 
@@ -115,14 +147,7 @@ def inverse_cdf(probs: Tensor, uniforms: Tensor, *, looks: bool = True) -> Tenso
     token = min {v : p_0 + ... + p_v > u * (p_0 + ... + p_{vocab-1})}
 
     Some twenty times faster than ``torch.multinomial``. A token of probability 0 is never returned.
-
-    Args:
-        probs: (batch, vocab), >= 0, each row's sum > 0.
-        uniforms: (batch,) in [0, 1).
-        looks: See `draw`.
-
-    Returns:
-        (batch,) int64.
+    Probabilities are (batch, vocab), each row's sum > 0; numbers, in [0, 1), and tokens (batch,).
 
     Example:
         >>> inverse_cdf(torch.tensor([[0.25, 0.0, 0.75]] * 3), torch.tensor([0.0, 0.2, 0.25]))
@@ -165,13 +190,11 @@ def _in_two_stages(probs: Tensor, uniforms: Tensor) -> Tensor:
 
 
 def row_uniforms(rows: int, generator: torch.Generator, share: tuple[int, int] = (0, 1)) -> Tensor:
-    """Return a uniform number for each row, (rows,) in [0, 1).
+    """Return a uniform number for each row of this process, (rows,) in [0, 1).
 
-    Args:
-        rows: Rows of this process.
-        generator: In the same state in all processes.
-        share: This process's number, and how many there are; each takes its rows' numbers from
-            those of all rows, so that these are the same however the rows are shared out.
+    The share is this process's number, and how many there are, whose generators have one state:
+    each takes its rows' numbers from those of all rows, so that these are the same however the rows
+    are shared out.
     """
     # On the CPU, whatever computes the logits: a seed gives the same numbers on every device.
     number, count = share
@@ -183,15 +206,9 @@ def as_action_mask(
     device: torch.device | str,
     rows: NDArray[np.integer] | None = None,
 ) -> Tensor | None:
-    """Return a batch of action masks as a bool tensor, or None if they forbid nothing.
+    """Return action masks, (batch, vocab), as a bool tensor, or None if they forbid nothing.
 
-    Args:
-        masks: (batch, vocab), non-zero where the token is allowed.
-        device: Device of the logits.
-        rows: (active,) the rows wanted; None: all.
-
-    Returns:
-        (active, vocab), or (1, vocab) where one mask was broadcast over the rows.
+    It is (active, vocab), of the rows wanted, or (1, vocab) where one was broadcast over the rows.
     """
     if masks.strides[0] == 0:  # one mask broadcast over the rows: look at it once
         masks = masks[:1]
@@ -217,16 +234,12 @@ def derived_seed(generator: torch.Generator) -> int:
 def draw(
     logits: Tensor, uniforms: Tensor | None, *, looks: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return one token per row, its log-probability, and the entropy it was drawn with.
+    """Return one token per row, its log-probability, and the entropy it was drawn with, nats.
 
-    Args:
-        logits: (batch, vocab) float32, shaped.
-        uniforms: (batch,) in [0, 1); None takes the likeliest token.
-        looks: Whether to skip work by looking at values, which on a GPU means to wait for it, and
-            which a captured step cannot; the results differ by rounding only.
-
-    Returns:
-        Tokens (batch,) int64; log-probabilities and entropies (batch,) float32, nats.
+    Logits are (batch, vocab) float32, shaped; uniform numbers, in [0, 1), and results (batch,).
+    None in place of numbers takes the likeliest tokens. With ``looks`` work is skipped by looking
+    at values, which on a GPU means to wait for it, and which a captured step cannot; the results
+    differ by rounding only.
     """
     probs = logits.softmax(-1)
     tokens = probs.argmax(-1) if uniforms is None else inverse_cdf(probs, uniforms, looks=looks)
@@ -266,12 +279,8 @@ def in_chunks(
 ) -> tuple[Tensor, ...]:
     """Return the figures of many tokens, with the logits of one chunk in memory at a time.
 
-    Each chunk's logits are computed again in the backward pass.
-
-    Args:
-        figures: A function of tensors (n, ...) to tensors (n,), token by token.
-        inputs: Its arguments for all tokens, (tokens, ...) each.
-        size: Tokens of a chunk, see `chunk_size`.
+    Each chunk's logits are computed again in the backward pass. The function takes inputs,
+    (n, ...) each, to figures, (n,) each, token by token.
     """
     run: Callable[..., Any] = figures
     if torch.is_grad_enabled():

@@ -185,12 +185,7 @@ class ActionMasks:
     def from_arrays(
         cls, masks: Sequence[NDArray[np.generic]], device: torch.device | str = "cpu"
     ) -> "ActionMasks | None":
-        """Return the masks of several responses, or None if nothing is ever forbidden.
-
-        Args:
-            masks: One (response length, vocab) array per response, non-zero where allowed.
-            device: Device of the logits.
-        """
+        """Return the masks of responses, (length, vocab) each; None if nothing is forbidden."""
         recorder = MaskRecorder()
         for of_response in masks:
             recorder.add(of_response)
@@ -211,12 +206,9 @@ class ActionMasks:
         return replace(self, table=table, index=index, columns=columns)
 
     def at(self, rows: Tensor, times: Tensor, *, allowed: bool = True) -> Tensor:
-        """Return the masks of the given tokens, (tokens, vocab) or, if all are one, (1, vocab).
+        """Return the masks of tokens at (tokens,) rows and times, (tokens or 1, vocab).
 
-        Args:
-            rows: (tokens,) int64.
-            times: (tokens,) int64.
-            allowed: False returns the opposite, True where a token is forbidden.
+        Without ``allowed`` it is the opposite, True where a token is forbidden.
         """
         table = self.table if len(self.table) == 1 else self.table[self.index[rows, times]]
         if self.vocab_size:
@@ -226,13 +218,9 @@ class ActionMasks:
     def forbid_(
         self, logits: Tensor, rows: Tensor, times: Tensor, *, value: float = -torch.inf
     ) -> Tensor:
-        """Return the logits of the given tokens with what could not be sampled -inf, in place.
+        """Return logits, (tokens, vocab), with what could not be sampled at a value, in place.
 
-        Args:
-            logits: (tokens, vocab); see `tokengym.agents.policy.sampling.forbid_`.
-            rows: (tokens,) int64.
-            times: (tokens,) int64.
-            value: Logit of what could not be sampled.
+        See `tokengym.agents.policy.sampling.forbid_`; rows and times are (tokens,) int64.
         """
         columns = self.columns
         if columns is None:
@@ -297,9 +285,7 @@ class MaskRecorder:
     ) -> ActionMasks | None:
         """Return the recorded masks, or None if nothing was ever forbidden.
 
-        Args:
-            placed: Returns figures of the recorded tokens, (tokens,), as (batch, time).
-            device: Where the masks are needed.
+        ``placed`` returns figures of the recorded tokens, (tokens,), as (batch, time).
         """
         if all(mask.all() for mask in self._table):
             return None

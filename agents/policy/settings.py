@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from tokengym.base.errors import SettingsError
@@ -28,22 +29,11 @@ Products = Literal["torch", "onednn"]
 def check_products(
     products: str, *, dtype: str = "auto", precision: str = "full", device: str = "cpu"
 ) -> None:
-    """Refuse a library of products beside what it does not multiply.
-
-    Args:
-        products: The library.
-        dtype: Precision of the weights.
-        precision: That of the computation.
-        device: Type of the policy's device.
-    """
-    if products == "torch":
-        return
-    for name, value, is_other in (
-        ("dtype", dtype, dtype == "bfloat16"),
-        ("precision", precision, precision != "full"),
-        ("device", device, device != "cpu"),
-    ):
-        if is_other:
+    """Refuse a library of products beside a precision or type of device that it is not for."""
+    fits = {"dtype": ("auto", "float32"), "precision": ("full",), "device": ("cpu",)}
+    given = {"dtype": dtype, "precision": precision, "device": device}
+    for name, value in given.items():
+        if products != "torch" and value not in fits[name]:
             raise SettingsError(
                 f"products={products!r} is for computation in float32 on a CPU, got "
                 f"{name}={value!r}; leave one of them out"
@@ -130,13 +120,13 @@ class PolicySettings(SamplingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice(self, "dtype", get_args(Dtype))
-        check_choice(self, "gradient_checkpointing", (True, False))
-        check_choice(self, "decoding", get_args(Decoding))
-        check_choice(self, "updates", get_args(Updates))
-        check_choice(self, "kernels", get_args(Kernels))
-        check_choice(self, "precision", get_args(Precision))
-        check_choice(self, "products", get_args(Products))
+        choices = {"dtype": Dtype, "precision": Precision, "value_network": ValueNetwork}
+        choices |= {"decoding": Decoding, "updates": Updates, "kernels": Kernels}
+        choices |= {"products": Products, "gradient_checkpointing": Literal[True, False]}
+        for name, kind in choices.items():
+            check_choice(self, name, get_args(kind))
+        most = inf if self.lora is None else 0
+        check_count(self, "frozen_layers", least=0, most=most, hint="with lora all are frozen")
         if self.precision == "bf16-mixed" and self.dtype == "bfloat16":
             raise SettingsError(
                 "precision='bf16-mixed' needs weights in float32, got dtype='bfloat16'; leave "
@@ -148,4 +138,3 @@ class PolicySettings(SamplingSettings):
                 "one of them out"
             )
         check_products(self.products, dtype=self.dtype, precision=self.precision)
-        check_choice(self, "value_network", get_args(ValueNetwork))

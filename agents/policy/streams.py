@@ -16,6 +16,8 @@ from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.backend import backend
 from tokengym.agents.policy.language_model import LanguageModel, full_precision
 
+REMEDY = "use a decoder-only transformer such as GPT-2, Llama or Qwen"
+
 
 class Stream(Protocol):
     """Texts being written, one per row."""
@@ -25,30 +27,18 @@ class Stream(Protocol):
         """Whether `append` takes several tokens; else texts with more are to be read anew."""
 
     def start(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Read the prompts and return the hidden states of their last tokens.
+        """Read prompts, perhaps anew; return the hidden states of their last tokens.
 
-        A stream that was started before starts over.
-
-        Args:
-            input_ids: (rows, width) int64, padded on the left.
-            attention_mask: (rows, width) int64, 1 on the prompts' own tokens.
-
-        Returns:
-            (rows, hidden).
+        Ids and mask are (rows, width) int64, padded on the left; the states (rows, hidden).
         """
 
     def step(self, tokens: Tensor) -> Tensor:
         """Append one token to every row, (rows,); return its hidden states, (rows, hidden)."""
 
     def append(self, tokens: Tensor, counts: Tensor) -> Tensor:
-        """Append several tokens to some rows and one to others, in one pass.
+        """Append counts of tokens, (rows,) >= 1, in one pass; return states of each row's last.
 
-        Args:
-            tokens: (sum of counts,) int64, row after row.
-            counts: (rows,) int64, >= 1.
-
-        Returns:
-            (rows, hidden), the hidden states of each row's last token.
+        The tokens are (sum of counts,) int64, row after row; the states (rows, hidden).
         """
 
     def logits(self, states: Tensor) -> Tensor:
@@ -80,9 +70,6 @@ def layer_windows(config: Any) -> list[tuple[str, int | None]]:
     """Return each layer's kind of attention, and how many tokens it looks back; None: all.
 
     As transformers chooses the layers of a cache. Its own function for that is newer than 5.8.
-
-    Args:
-        config: The language model's.
     """
     layers = getattr(config, "per_layer_config", None) or [config] * config.num_hidden_layers
     kinds = getattr(config, "layer_types", None) or [
@@ -176,12 +163,7 @@ class ModelStream:
 
 
 def make_stream(language_model: LanguageModel, capacity: int) -> Stream:
-    """Return the fastest stream that there is for the model.
-
-    Args:
-        language_model: The model, with its adapters on or off as they are now.
-        capacity: Most tokens of a text.
-    """
+    """Return the fastest stream of a model, with its adapters on or off as they are now."""
     for fits, stream in backend().stream_kinds:
         if fits(language_model):
             faster: Stream = stream(language_model, capacity)
@@ -199,18 +181,10 @@ def decoded(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the hidden states that a stream and the model's whole forward give of two texts.
 
-    One of the texts is padded, and two steps are taken: the second reads a cache that a step has
-    written to.
-
-    Args:
-        language_model: The model.
-        make: Returns a stream of the model for texts of so many tokens.
-        lengths: Tokens of the prompts, the longer first.
-        capacity: Most tokens of a text.
-
-    Returns:
-        (rows, 3, hidden) float32 of the stream and of the whole texts, at the last token of a
-        prompt and after each step; and how far the prompts' states are off where nothing follows.
+    The prompts have two lengths, the longer first, so that one is padded, and two steps are taken:
+    the second reads a cache that a step has written to. States are (rows, 3, hidden) float32, at
+    the last token of a prompt and after each step; then comes how far the prompts' states are off
+    where nothing follows.
     """
     steps, width = 2, lengths[0]
     ids = 7 * torch.arange(1, 2 * (width + steps) + 1, device=language_model.device).view(2, -1)
@@ -240,13 +214,6 @@ def check_decoding(
     A model that ignores the cache or the padding (recurrent ones, which take a cache of another
     kind) would sample from other distributions than the ones that it is trained with, and so would
     one that reads ahead (XLNet).
-
-    Args:
-        language_model: The model.
-        make: Returns a stream of the model for texts of so many tokens.
-
-    Raises:
-        ModelError: naming the model and how far its hidden states are off.
     """
     name = type(language_model.model).__name__
     try:
@@ -256,18 +223,17 @@ def check_decoding(
     except Exception as error:
         raise ModelError(
             f"{name} cannot be decoded with a key-value cache ({type(error).__name__}: {error}); "
-            "use a decoder-only transformer such as GPT-2, Llama or Qwen"
+            f"{REMEDY}"
         ) from error
     gap, scale = (states - expected).abs().max().item(), expected.abs().max().item()
     if not ahead <= (1e-4 if language_model.is_float32 else 0.05) * scale:
         raise ModelError(
             f"{name} reads tokens that come later (hidden states change by {ahead:.3g} of "
-            f"{scale:.3g}); use a decoder-only transformer such as GPT-2, Llama or Qwen"
+            f"{scale:.3g}); {REMEDY}"
         )
     tolerance = 0.01 if language_model.is_float32 else 0.25
     if not gap <= tolerance * scale:
         raise ModelError(
             f"{name} decodes with a cache to other hidden states than its whole forward gives (off "
-            f"by {gap:.3g} of {scale:.3g}), as recurrent models do here; use a decoder-only "
-            "transformer such as GPT-2, Llama or Qwen"
+            f"by {gap:.3g} of {scale:.3g}), as recurrent models do here; {REMEDY}"
         )

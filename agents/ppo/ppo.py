@@ -334,7 +334,8 @@ class PPO(EpisodicAlgorithm):
         count, rows = int(minibatch.response_mask.sum()), len(minibatch.response_mask)
         parts: list[Figures] = []
         self.policy.optimizer.zero_grad(set_to_none=True)
-        for part in self.processes.parts(minibatch, self.settings.micro_batch_size):
+        for own in self.processes.own_rows(minibatch, self.settings.micro_batch_size):
+            part = minibatch.select(own)
             figures: Figures = {}
             # Term by term, each with its backward: two networks' states are never held at once.
             for loss, of_term in self.loss_terms(part, count, rows):

@@ -80,7 +80,9 @@ def value_table(
         raise TypeError("the policy has no critic, and so no values; train it with advantage='gae'")
     table = np.zeros(len(tree.states))
     for rows, sequences in _texts(policy, tree):
-        table[rows] = policy.response_values(sequences, max_size=ROWS)[:, 0].cpu().numpy()
+        table[rows] = (
+            policy.token_stats(sequences, max_size=ROWS, name="values")[:, 0].cpu().numpy()
+        )
     return table
 
 

@@ -100,8 +100,12 @@ def test_an_agent_is_stored_without_its_base(envs: Any, agent: PPO, tmp_path: Pa
     sequences = played.sequences(agent.device)
     for reference in (False, True):
         torch.testing.assert_close(
-            loaded.policy.response_log_probs(sequences, None, reference=reference),
-            agent.policy.response_log_probs(sequences, None, reference=reference),
+            loaded.policy.token_stats(
+                sequences, None, name="ref_log_probs" if reference else "log_probs"
+            ),
+            agent.policy.token_stats(
+                sequences, None, name="ref_log_probs" if reference else "log_probs"
+            ),
         )
     loaded.save(tmp_path / "again")  # and so is one that was loaded
     assert json.loads((tmp_path / "again" / "base.json").read_text()) == base

@@ -34,13 +34,7 @@ pathlib.Path(sys.argv[1], os.environ["RANK"]).write_text(json.dumps(dict(os.envi
 
 
 class Forked:
-    """A function at work in a process.
-
-    Args:
-        function: One of a module's.
-        arguments: Its arguments, which can be pickled.
-        environment: Variables besides those of now.
-    """
+    """A module's function at work in a process, on arguments that can be pickled."""
 
     def __init__(
         self,
@@ -105,13 +99,7 @@ def execute(code: str) -> None:
 def train_together(
     function: Callable[..., Any], *arguments: Any, launcher: Sequence[str] = TORCHRUN
 ) -> list[tuple[int, str]]:
-    """Call a function in the processes of a launcher; return their exit codes, and what is printed.
-
-    Args:
-        function: One of a module's.
-        arguments: Its arguments.
-        launcher: Module and arguments of the launcher.
-    """
+    """Call a module's function in the processes of a launcher; return exit codes and prints."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])

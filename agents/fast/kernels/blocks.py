@@ -34,7 +34,7 @@ from tokengym.agents.fast.kernels.launching import block_of, launch, operation, 
 from tokengym.agents.fast.kernels.layers import add_and_norm, apply_gate, turned_heads
 from tokengym.agents.fast.kernels.trunk import activation, has_llama_blocks, rotation, windows
 from tokengym.agents.fast.kernels.trunk import hidden as trunk_hidden
-from tokengym.agents.fast.llama import linear_maps
+from tokengym.agents.fast.llama import all_maps, linear_maps
 from tokengym.agents.fast.static import StaticStream
 from tokengym.agents.policy.language_model import LanguageModel
 
@@ -78,8 +78,7 @@ def has_fused_shape(language_model: LanguageModel) -> bool:
     trunk: Any = language_model.model.base_model
     if language_model.autocasts or not has_llama_blocks(trunk):
         return False
-    maps = [m for block in trunk.layers for group in linear_maps(block) for m in group]
-    return all(type(m) is nn.Linear for m in maps)
+    return all(type(m) is nn.Linear for m in all_maps(trunk))
 
 
 class FusedStream(StaticStream):
@@ -103,11 +102,9 @@ class FusedStream(StaticStream):
     def read_prompts(
         self, input_ids: Tensor, attention_mask: Tensor, places: Tensor
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """See `StaticStream.read_prompts`.
-
-        The prompts are moved to the left, where a token reads all before it and no mask is needed,
-        and their keys and values back to the right.
-        """
+        """See `StaticStream.read_prompts`."""
+        # The prompts are moved to the left, where a token reads all before it and no mask is
+        # needed, and their keys and values back to the right.
         width = input_ids.shape[1]
         if any(window and window < width for window in windows(self._trunk)):
             return super().read_prompts(input_ids, attention_mask, places)
@@ -195,10 +192,6 @@ def turns(width: int, itemsize: int) -> tuple[int, int]:
 
     What is loaded has to fit into a multiprocessor's shared memory, 100 KiB on smaller cards, and
     a matrix unit takes 16 columns at least.
-
-    Args:
-        width: Of a head.
-        itemsize: Bytes of a number in the cache.
     """
     block = 64 if itemsize == 2 else 16
     return (block, 3) if width <= 128 else (max(16, block // 2), 2)
@@ -226,21 +219,14 @@ def attend(
 ) -> None:
     """Turn queries and keys, write keys and values into the cache, and attend.
 
-    Args:
-        out: (rows, heads * width), what the heads read.
-        keys: (rows, key heads, room, width), the cache.
-        values: The same of the values.
-        qkv: (rows, (heads + 2 * key heads) * width).
-        query_norm: (width,), weight of the queries' norm; None has none.
-        key_norm: The same of the keys.
-        cos: (room, width) float32 by position.
-        sin: The same, with the lower half's sign.
-        positions: (rows or more, 1) int64 of the tokens in their texts.
-        column: (rows or more, 1) int64, where the tokens are in the cache.
-        first: (rows or more,) int64, each text's first column.
-        scale: Of the scores.
-        eps: Of the norms.
-        window: Columns that are looked back; 0: all.
+    - out: (rows, heads * width), what the heads read
+    - keys, values: (rows, key heads, room, width), the cache
+    - qkv: (rows, (heads + 2 * key heads) * width)
+    - query_norm, key_norm: (width,), weights of the norms; None has none
+    - cos, sin: (room, width) float32 by position; the lower half's sign is in the sines
+    - positions, column: (rows or more, 1) int64 of the tokens in their texts and in the cache
+    - first: (rows or more,) int64, each text's first column
+    - scale of the scores, eps of the norms, columns that are looked back (0: all)
     """
     rows, num_keys, room, width = keys.shape
     shared = out.shape[1] // (num_keys * width)

@@ -15,10 +15,8 @@ def operation(*, mutates: tuple[str, ...]) -> Callable[[Callable[..., None]], An
     """Make a function an operation of torch, so that what it reads and writes can be counted.
 
     ``torch.library.custom_op`` does the same with ten times the time on the host for each call;
-    what it adds, gradients and version counters, the callers do not need.
-
-    Args:
-        mutates: Names of the arguments that are written.
+    what it adds, gradients and version counters, the callers do not need. ``mutates`` names the
+    arguments that are written.
     """
 
     def register(function: Callable[..., None]) -> Any:

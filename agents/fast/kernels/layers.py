@@ -26,27 +26,19 @@ least; each adds up its share of the weight's gradient."""
 def added_and_normed(
     x: Tensor, added: Tensor | None, weight: Tensor, eps: float, above_one: bool, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Return the sum of two tensors and the RMS norm of the sum.
+    """Return the sum of two tensors, (..., width), and the RMS norm of the sum in a precision.
 
-    Args:
-        x: (..., width).
-        added: The same; None adds nothing.
-        weight: (width,).
-        eps: Added to the mean square.
-        above_one: Whether 1 is added to the weights, as Gemma does.
-        dtype: Precision of the norm.
+    With ``above_one`` 1 is added to the weight, (width,), as Gemma does.
     """
     total, normed = _AddAndNorm.apply(x, added, weight, eps, above_one, dtype)
     return total, normed
 
 
 def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Return heads turned by their place.
+    """Return heads, (rows, length, heads * width), turned by their place.
 
-    Args:
-        x: (rows, length, heads * width).
-        cos: (length, width) float32.
-        sin: The same, with the lower half's sign; both halves are equal but for it.
+    Cosines and sines are (length, width) float32, the sines' lower half with its sign; both halves
+    are equal but for it.
     """
     rotated: Tensor = _Turn.apply(x, cos, sin)
     return rotated
@@ -153,16 +145,9 @@ def add_and_norm(
     eps: float,
     above_one: bool,
 ) -> None:
-    """Write the sum of two tensors and its RMS norm; see `added_and_normed`.
+    """Write the sum of two tensors, perhaps into x itself, and its RMS norm of any float type.
 
-    Args:
-        normed: (..., width), of any float type.
-        total: (..., width), the sum; may be ``x`` itself. None if nothing is added.
-        x: See there.
-        added: See there.
-        weight: See there.
-        eps: See there.
-        above_one: See there.
+    See `added_and_normed`; the total is None if nothing is added.
     """
     width = x.shape[-1]
     launch(
@@ -192,17 +177,9 @@ def norm_slope(
     """Write the gradient with respect to the states x of an RMS norm, and to its weight.
 
     n = x / rms(x);  dL / dx = (g w - n mean(g w n)) / rms(x) + dL / dx without the norm
-    dL / dw = sum of g n
+    dL / dw = sum of g n, of which each row of the shares, (programs, width) float32, has a part
 
-    Args:
-        slope: (..., width), dL / dx.
-        shares: (programs, width) float32, to be added up to dL / dw; None where it is not wanted.
-        x: (..., width).
-        weight: (width,).
-        given: (..., width), g = dL / dnormed.
-        passed: (..., width), dL / dx without the norm; None: 0.
-        eps: Added to the mean square.
-        above_one: Whether 1 is added to the weights.
+    Slope dL / dx, x, given g = dL / dnormed and passed dL / dx without the norm are (..., width).
     """
     width = x.shape[-1]
     rows = x.numel() // width

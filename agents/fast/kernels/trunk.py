@@ -4,7 +4,7 @@ x = embedding[tokens]
 x = x + W_o attention(turned W_q norm(x), turned W_k norm(x), W_v norm(x))
 x = x + W_down (act(W_gate norm(x)) * W_up norm(x));  ...;  states = norm(x)
 
-Linear maps are the model's own modules, those with adapters are read by `adapted`, and attention is
+Linear maps are the model's own modules, those with adapters are read by `lora`, and attention is
 torch's; what stands between them is in `layers`. Nothing of the model is replaced. The plain form
 is its own forward.
 """
@@ -21,9 +21,9 @@ from transformers import GemmaModel, LlamaModel, MistralModel, Qwen2Model, Qwen3
 from transformers.activations import GELUTanh, SiLUActivation
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
-from tokengym.agents.fast.adapted import Factors, adapters_of, outputs
 from tokengym.agents.fast.kernels.layers import added_and_normed, gated, signed, turned
-from tokengym.agents.fast.llama import ROTATIONS, linear_maps
+from tokengym.agents.fast.llama import ROTATIONS, all_maps, linear_maps
+from tokengym.agents.fast.lora import Factors, adapters_of, outputs
 from tokengym.agents.policy.language_model import LanguageModel, full_precision
 from tokengym.agents.policy.streams import layer_windows
 
@@ -59,12 +59,9 @@ def activation(trunk: Any) -> str:
 
 
 def rotation(trunk: Any, near: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-    """Return cosines and signed sines of places, (n,), rounded as the model does; (n, width) each.
+    """Return cosines and signed sines of places, (n,) -> (n, width) each, as the model rounds them.
 
-    Args:
-        trunk: The model's.
-        near: A tensor of the precision that it rounds them to.
-        places: (n,) int64.
+    ``near`` is a tensor of the precision that it rounds them to.
     """
     cos, sin = trunk.rotary_emb(near, places[None])
     return cos[0].float().contiguous(), signed(sin[0])
@@ -98,17 +95,14 @@ def _gap(language_model: LanguageModel, length: int) -> float:
 def hidden(
     trunk: Any, input_ids: Tensor, cache: list[tuple[Tensor, Tensor]] | None = None
 ) -> Tensor:
-    """Return a trunk's last hidden states, (batch, length, hidden), with gradients.
+    """Return the last hidden states, (batch, length, hidden), of a trunk that `has_llama_blocks`.
 
-    Args:
-        trunk: One that `has_llama_blocks`.
-        input_ids: (batch, length) int64; a token reads those before it and itself.
-        cache: Is given each block's keys and values, (batch, key heads, length, width); None keeps
-            none.
+    A token reads those before it and itself. A cache is given each block's keys and values, (batch,
+    key heads, length, width).
     """
     x, added = trunk.embed_tokens(input_ids), None
     tables = rotation(trunk, x, torch.arange(input_ids.shape[1], device=x.device))
-    factors = adapters_of(trunk, _computed(x))
+    factors = adapters_of(all_maps(trunk), _computed(x))
     for block in trunk.layers:
         read: Any = _read
         if block.gradient_checkpointing and block.training:
@@ -128,14 +122,8 @@ def _read(
 ) -> tuple[Tensor, Tensor]:
     """Return the states inside a block, and what is still to be added to them.
 
-    Args:
-        block: The block.
-        trunk: Its trunk.
-        x: (batch, length, hidden).
-        added: The same, what the block below adds; None in the lowest.
-        tables: See `rotation`.
-        factors: See `adapters_of`.
-        cache: See `hidden`.
+    States, and what the block below adds (None in the lowest), are (batch, length, hidden); for
+    tables, factors and cache see `rotation`, `adapters_of` and `hidden`.
     """
     attention, dtype = block.self_attn, _computed(x)
     reading, out, widening, down = linear_maps(block)

@@ -22,13 +22,7 @@ import triton.language as tl
 from torch import Tensor
 
 from tokengym.agents.fast.kernels.launching import block_of, launch, operation, programs
-from tokengym.agents.policy.head import (
-    LOWEST,
-    Request,
-    could_be_sampled,
-    head_as_read,
-    product,
-)
+from tokengym.agents.policy.head import LOWEST, Request, could_be_sampled, head_as_read, product
 from tokengym.agents.policy.sampling import MAX_LOGITS
 
 ALIGNED = 128
@@ -44,14 +38,7 @@ LOWEST_LOGIT = tl.constexpr(LOWEST)
 def token_figures(
     states: Tensor, weight: Tensor, asked: Request, *, max_logits: int | None = None
 ) -> tuple[Tensor, ...]:
-    """Return what `tokengym.agents.policy.head.token_figures` returns.
-
-    Args:
-        states: See there.
-        weight: See there.
-        asked: See there.
-        max_logits: Most logits in memory at a time; None: `MAX_LOGITS`.
-    """
+    """Return what `tokengym.agents.policy.head.token_figures` returns."""
     parts = vocabulary_parts(len(states), asked.num_actions, max_logits or MAX_LOGITS)
     kl, log_probs, entropy = _TokenFigures.apply(states, weight, asked, parts)
     computed = ([kl] if asked.reference else []) + [log_probs]
@@ -166,16 +153,12 @@ def read_words(
 ) -> None:
     """Add some words to the sums of their tokens' figures.
 
-    Args:
-        sums: (n, 7) float32: the largest logit m, S = sum of e = exp(z - m), sum of e z, sum of
-            e (z - z'), the same m' and S' of the reference, and the token's own logit.
-        scores: (n, words) float32, as the head gives them.
-        reference: The reference's, or None.
-        tokens: (n,) int64.
-        bits: (masks, bytes) uint8, see `packed`; None allows all words.
-        numbers: (n,) int64, the mask of each token.
-        first: Number of the first word.
-        inverse: 1 / temperature.
+    - sums: (n, 7) float32: the largest logit m, S = sum of e = exp(z - m), sum of e z, sum of
+      e (z - z'), the same m' and S' of the reference, and the token's own logit
+    - scores, reference: (n, words) float32, as the heads give them
+    - tokens: (n,) int64; first: number of the first word; inverse: 1 / temperature
+    - bits: (masks, bytes) uint8, see `packed`; None allows all words
+    - numbers: (n,) int64, the mask of each token
     """
     block = block_of(scores.shape[1], 2**12)
     launch(
@@ -207,17 +190,9 @@ def write_slope(
 
     dL / dz_v = p_v (b (log p_v - log q_v - KL) - h (log p_v + H) - g) + [v = token] g
 
-    Args:
-        slope: (n, words), of any float type.
-        per_token: (n, 7) float32: b, g, h = dL / dKL, dL / dlog_prob, dL / dH; KL, H, and the
-            normalisers of policy and reference.
-        scores: This and what follows as in `read_words`.
-        reference: See there.
-        tokens: See there.
-        bits: See there.
-        numbers: See there.
-        first: See there.
-        inverse: See there.
+    The slope is (n, words) of any float type; per_token, (n, 7) float32, has b, g, h = dL / dKL,
+    dL / dlog_prob, dL / dH; KL, H, and the normalisers of policy and reference. The rest is as in
+    `read_words`.
     """
     block = block_of(scores.shape[1], 2**11)
     launch(
@@ -254,15 +229,7 @@ def _operands(
 def draw_words(
     tokens: Tensor, log_probs: Tensor, entropy: Tensor, logits: Tensor, uniforms: Tensor | None
 ) -> None:
-    """Write a token of each row, its log-probability and the entropy it is drawn with.
-
-    Args:
-        tokens: (rows,) int64.
-        log_probs: (rows,) float32.
-        entropy: (rows,) float32.
-        logits: (rows, vocab) float32, shaped; -inf where forbidden.
-        uniforms: (rows,) in [0, 1); None takes the likeliest token.
-    """
+    """Write what `tokengym.agents.policy.sampling.draw` returns of shaped logits in float32."""
     rows, count = logits.shape
     parts = programs(count, WORDS_PER_PROGRAM)
     sums = torch.empty(rows, parts, 3, device=logits.device)

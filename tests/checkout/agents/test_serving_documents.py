@@ -65,7 +65,7 @@ def test_the_ends_of_a_chat_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    language_model._say_ends.cache_clear()
+    language_model.warn_once.cache_clear()
     tokenizer = store(tmp_path / NAME)
     _, recipe, _ = blocks("agents/own_model.md")
     with caplog.at_level(logging.WARNING):

@@ -48,7 +48,7 @@ def round_to_weigh(
         response_mask=sequences.response_mask,
         advantages=advantages,
         seed=0,
-        entropy=partial(agent.policy.response_entropy, sequences, played.action_masks),
+        entropy=partial(agent.policy.token_stats, sequences, played.action_masks, name="entropy"),
         log_probs=played.log_probs,
         episodes=played.episodes,
         tokenizer=agent.env.get_attr("tokenizer")[0],
@@ -108,7 +108,7 @@ def test_entropy_weights_are_those_of_the_sampling_policy(make_ppo: Callable[...
             ids = torch.tensor([[*episode.prompt_ids, *episode.response_ids]])
             log_probs = agent.policy.language_model.model(ids).logits[0].log_softmax(-1)
             expected = -(log_probs.exp() * log_probs).sum(-1)[len(episode.prompt_ids) - 1 : -1]
-            found = agent.policy.response_entropy(sequences)[row, : len(expected)]
+            found = agent.policy.token_stats(sequences, name="entropy")[row, : len(expected)]
             np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-4, atol=1e-5)
     carried = agent.assign(played).advantages != 0
     for row, episode in enumerate(played.episodes):
@@ -167,7 +167,7 @@ def test_a_teacher_that_is_the_reference_weighs_all_tokens_alike(
     played = agent.collect()
     assert played is not None
     sequences = played.sequences(agent.device)
-    ref = agent.policy.response_log_probs(sequences, reference=True)
+    ref = agent.policy.token_stats(sequences, name="ref_log_probs")
     found = weight.weigh(round_to_weigh(agent, played, ref, ref))
     torch.testing.assert_close(found, sequences.response_mask.float(), rtol=1e-4, atol=1e-4)
 

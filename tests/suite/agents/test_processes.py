@@ -4,7 +4,6 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,7 @@ from safetensors.torch import load_file
 
 from tests.suite.agents import shared_run
 from tests.support.forked import execute, train_together
-from tokengym.agents import PPO
 from tokengym.agents.fast.group import Group
-from tokengym.agents.fast.joining import joined as joined_rounds
-from tokengym.agents.fast.joining import moved
 from tokengym.envs import Episode
 from tokengym.scripts.cli import main
 
@@ -119,53 +115,6 @@ try:
 except ProcessError as error:
     sys.exit(f"told: {error}")
 """
-
-
-def test_rows_are_dealt_out():
-    agent = shared_run.make_agent("gae", shared_run.ROWS)
-    experience = agent.assign(agent.collect())
-    dealt: list[Any] = []
-    for number in range(2):
-        group = Group.__new__(Group)
-        group.number, group.count = number, 2
-        dealt += [row for rows in group.own_rows(experience, 2) for row in rows]
-    assert sorted(map(int, dealt)) == list(range(shared_run.ROWS))
-
-
-def test_each_process_keeps_the_masks_of_its_rows():
-    """Those of top-k, a bit for every word and token, do not travel."""
-    agents = [shared_run.make_agent("recomputed", 4) for _ in range(2)]
-    for agent, seed in zip(agents, (1, 2), strict=True):
-        agent.policy.generator.manual_seed(seed)
-    played: list[Any] = [agent.collect() for agent in agents]
-    assert all(one.action_masks.vocab_size for one in played)
-    joined: list[Any] = []
-    sent: list[Any] = []
-    for number, agent in enumerate(agents):
-        group = Group.__new__(Group)
-        group.number, group.count = number, 2
-
-        def gather(share: Any, number: int = number, agent: PPO = agent) -> list[Any]:
-            sent.append(share[0].action_masks)
-            other = replace(played[1 - number], action_masks=None)
-            shares = [share, (other, *share[1:])]
-            return shares if number == 0 else shares[::-1]
-
-        group.gather = gather  # type: ignore[method-assign,assignment]
-        joined.append(group.join_rounds(agent, played[number], 0))
-        given: Any = SimpleNamespace(
-            sequences=joined[-1].sequences("cpu"), action_masks=joined[-1].action_masks
-        )
-        own = torch.cat(group.own_rows(given, 2)).sort().values
-        assert own.tolist() == ([0, 1, 2, 3] if number == 0 else [4, 5, 6, 7])
-    assert sent == [None, None]
-    whole = joined_rounds([moved(one, "cpu") for one in played]).action_masks
-    for number, one in enumerate(joined):
-        rows = torch.arange(4) + 4 * number
-        masks: Any = one.action_masks.select(rows)
-        times = torch.zeros(4, dtype=torch.int64)
-        expected = whole.select(rows).at(torch.arange(4), times)
-        assert torch.equal(masks.at(torch.arange(4), times), expected)
 
 
 def test_the_generator_is_that_of_the_round_that_wrote_most():

@@ -162,7 +162,9 @@ def test_the_gradient_is_that_of_the_written_tokens(make_envs, make_ppo):
     weight = agent.policy.language_model.model.base_model.wte.weight
     given = weight.grad.clone()
     agent.policy.optimizer.zero_grad()
-    log_probs = agent.policy.response_log_probs(experience.sequences, experience.action_masks)
+    log_probs = agent.policy.token_stats(
+        experience.sequences, experience.action_masks, name="log_probs"
+    )
     assert not log_probs[~experience.response_mask].any()
     rows, times, columns = experience.sequences.response_positions
     ids = experience.sequences.input_ids

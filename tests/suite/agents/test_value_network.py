@@ -55,14 +55,14 @@ def test_values_are_the_network_s_own(build, shape, lora):
     agent = build(shape, lora=lora)
     texts = [[3, 4], [5]], [[6, 1], [7, 3, 4, 4]]
     sequences = Sequences.from_ids(*texts)
-    assert agent.policy.response_values(sequences).abs().max() == 0.0
+    assert agent.policy.token_stats(sequences, name="values").abs().max() == 0.0
     before = agent.policy.log_probs(*texts)
     assert critic_of(agent).network is not None
     learning = [*critic_of(agent).network.trunk_parameters().values()]
     generator = torch.Generator().manual_seed(3)
     for parameter in [*learning, *critic_of(agent).head.parameters()]:
         parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    found = agent.policy.response_values(sequences)
+    found = agent.policy.token_stats(sequences, name="values")
     final = critic_of(agent).after_responses(sequences)
     trunk: Any = critic_of(agent).network.model.base_model
     for row, (prompt, response) in enumerate(zip(*texts, strict=True)):
@@ -148,7 +148,7 @@ def test_old_values_are_the_network_s_and_bootstrap(build, make_envs, forbidden)
     assert all(cut) == bool(forbidden)
     experience = agent.assign(played)
     torch.testing.assert_close(
-        experience.values, agent.policy.response_values(experience.sequences)
+        experience.values, agent.policy.token_stats(experience.sequences, name="values")
     )
     final = critic_of(agent).after_responses(experience.sequences)
     assert final.abs().min() > 1e-3
@@ -252,7 +252,7 @@ def test_first_values_are_the_reward_models_scores_of_the_text_so_far(
     sequences = Sequences.from_ids([prompt], [response])
     critic = critic_of(agent)
     torch.testing.assert_close(
-        agent.policy.response_values(sequences)[0], torch.stack(expected[:-1])
+        agent.policy.token_stats(sequences, name="values")[0], torch.stack(expected[:-1])
     )
     torch.testing.assert_close(critic.after_responses(sequences)[0], expected[-1])
     body = scorer.backbone.state_dict()
@@ -287,7 +287,7 @@ def test_it_starts_from_a_reward_model_that_is_adapters_on_a_shared_base(build_s
 def test_beside_a_verifier_it_starts_from_the_model_that_explains_it(build_started):
     text = Sequences.from_ids([[6, 5]], [[7, 3, 4]])
     alone, beside = (
-        build_started(scorer).policy.response_values(text)
+        build_started(scorer).policy.token_stats(text, name="values")
         for scorer in (make_scorer(), WithAttribution(FunctionScorer(target_share), make_scorer()))
     )
     assert torch.equal(alone, beside)
@@ -301,9 +301,9 @@ def test_starting_from_it_leaves_policy_and_scorer_alone(build_started):
     own = build_started(scorer, learning_rate=1e-2, value_network="own")
     for name, weight in own.policy.language_model.state_dict().items():
         assert torch.equal(weight, agent.policy.language_model.state_dict()[name])
-    values = agent.policy.response_values(Sequences.from_ids([[6]], [[7, 3]]))
+    values = agent.policy.token_stats(Sequences.from_ids([[6]], [[7, 3]]), name="values")
     agent.learn(1)
-    after = agent.policy.response_values(Sequences.from_ids([[6]], [[7, 3]]))
+    after = agent.policy.token_stats(Sequences.from_ids([[6]], [[7, 3]]), name="values")
     assert not torch.equal(values, after)  # it learns
     for name, weight in scorer.model.state_dict().items():
         assert torch.equal(weight, before[name])  # on weights of its own
@@ -365,20 +365,20 @@ def test_beside_weights_that_the_policy_shares_it_has_its_own(
     base = copy.deepcopy(agent.policy.reference or agent.policy.language_model).state_dict()
     network = critic_of(agent).network
     frozen = {n: p.clone() for n, p in network.named_parameters() if not p.requires_grad}
-    before = agent.policy.response_values(text)
+    before = agent.policy.token_stats(text, name="values")
     agent.learn(30)
-    assert not torch.equal(agent.policy.response_values(text), before)
+    assert not torch.equal(agent.policy.token_stats(text, name="values"), before)
     assert all(torch.equal(network.get_parameter(n), value) for n, value in frozen.items())
     if name == "lora":
         after = agent.policy.language_model.state_dict()
         assert all(torch.equal(after[n], w) for n, w in base.items() if "lora_" not in n)
     agent.save(tmp_path / "run")
     uninterrupted = untimed(log_of(agent, 40, reset_num_timesteps=False))
-    values = agent.policy.response_values(text)
+    values = agent.policy.token_stats(text, name="values")
     envs = make_envs(reward=Reward(make_scorer(shape), Sparse()))
     resumed = PPO.load(tmp_path / "run", env=envs, device="cpu")
     assert str(untimed(log_of(resumed, 40, reset_num_timesteps=False))) == str(uninterrupted)
-    assert torch.equal(resumed.policy.response_values(text), values)
+    assert torch.equal(resumed.policy.token_stats(text, name="values"), values)
     resumed.save(tmp_path / "again")
     played = PPO.load(tmp_path / "again", device="cpu")  # without a reward model to start from
-    assert torch.equal(played.policy.response_values(text), values)
+    assert torch.equal(played.policy.token_stats(text, name="values"), values)

@@ -432,16 +432,6 @@ def test_diverged_weights_are_named():
         list(played(policy.sampler(), "none", deterministic=False, seed=0))
 
 
-def test_too_many_rows_for_the_memory_are_named(monkeypatch):
-    def full(*_: Any) -> None:
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-
-    policy = policy_of(make_model(), decoding="static")
-    monkeypatch.setattr(StaticStream, "start", full)
-    with pytest.raises(ModelError, match=r"21.*24.*num_envs"):
-        list(played(policy.sampler(), "none", deterministic=False, seed=0))
-
-
 @pytest.mark.parametrize("decoding", ["auto", "static"])
 def test_what_cannot_be_captured_is_an_error_only_where_it_was_asked_for(
     decoding, monkeypatch, caplog
@@ -477,9 +467,3 @@ def test_a_draw_without_looking_is_the_draw(vocab):
     for given in (uniforms, None):
         expected, found = draw(logits, given), draw(logits, given, looks=False)
         torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-10)
-
-
-def test_batches_have_few_sizes():
-    assert [replayed.bucket(n) for n in (1, 8, 9, 12, 13, 17, 25, 33, 48, 49, 100, 256)] == [
-        *(8, 8, 12, 12, 16, 24, 32, 48, 48, 64, 128, 256)
-    ]

@@ -7,18 +7,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.suite.agents.conftest import lora_config, make_model
 from tests.suite.agents.fast.test_static import FAMILIES, NOT_STATIC, model_of
-from tests.support.tapes import Tape, record_tapes
+from tests.support.tapes import record_tapes
 from tokengym.agents import PPO
 from tokengym.agents.fast.replayed import Replayed
 from tokengym.agents.fast.updates import CapturedTrunk
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.sequences import Sequences
-from tokengym.base.errors import SettingsError
 
 
 def texts(*lengths: int, seed: int = 0) -> Sequences:
@@ -107,69 +104,6 @@ def test_a_training_is_the_plain_one(make_envs, shape, value_network, is_taped, 
         torch.testing.assert_close(weights[1][name], weight, atol=2e-5, rtol=2e-4)
 
 
-class _Launches(TorchDispatchMode):
-    """Counts operations that write something, and what is replayed as one."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        super().__init__()
-        self.count, self._is_replaying = 0, False
-        replay = Tape.replay
-
-        def replayed(tape: Tape) -> None:
-            self.count += 1
-            self._is_replaying = True
-            replay(tape)
-            self._is_replaying = False
-
-        monkeypatch.setattr(Tape, "replay", replayed)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        writes = not func.is_view and not func.overloadpacket.__name__.startswith("empty")
-        self.count += writes and not self._is_replaying
-        return func(*args, **(kwargs or {}))
-
-
-def launches(updates: str, num_layers: int, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Return the launches for the gradient of a loss of texts, once their shape is captured."""
-    config = LlamaConfig(
-        vocab_size=64, hidden_size=16, intermediate_size=16, num_hidden_layers=num_layers,
-        num_attention_heads=2, num_key_value_heads=2,
-    )  # fmt: skip
-    model = LanguageModel(LlamaForCausalLM(config)).eval()
-    if updates == "captured":
-        model.captured_trunk = CapturedTrunk(model)
-    gradients(model, texts(9, 6))
-    with monkeypatch.context() as patch, _Launches(patch) as counted:
-        gradients(model, texts(9, 6))
-    return counted.count
-
-
-def test_captured_passes_are_launched_at_once_whatever_the_depth(monkeypatch):
-    plain = [launches("plain", layers, monkeypatch) for layers in (2, 6)]
-    assert plain[1] > plain[0] + 4 * 60  # a Llama's block is at least so many operations
-    with monkeypatch.context() as patch:
-        patch.setattr(Replayed, "__call__", Replayed.__call__)
-        record_tapes(patch)
-        patch.setattr(Tape, "check", lambda tape, function: None)
-        captured = [launches("captured", layers, patch) for layers in (2, 6)]
-    assert captured[1] == captured[0] < 60
-
-
-def test_the_graphs_are_few_whatever_the_texts(monkeypatch):
-    """Rows of 2^n or 3 * 2^n, and of lengths no more than eight to a doubling."""
-    record_tapes(monkeypatch)
-    model = model_of("gpt2")
-    model.captured_trunk = trunk = CapturedTrunk(model)
-    generator = torch.Generator().manual_seed(0)
-    for seed in range(40):
-        rows = int(torch.randint(1, 13, (), generator=generator))
-        lengths = torch.randint(17, 33, (rows,), generator=generator).tolist()
-        gradients(model, texts(*lengths, seed=seed))
-    # 16 to 32 tokens are read; the longest of one text in two is above 30.
-    assert {rows for rows, _, _ in trunk.shapes} == {8, 12}
-    assert {length for _, length, _ in trunk.shapes} <= {16, 18, 20, 22, 24, 26, 28, 30, 32}
-
-
 def test_texts_between_a_forward_and_its_backward_pass_are_read_plainly():
     plain, captured = model_of("llama"), model_of("llama")
     captured.captured_trunk = trunk = CapturedTrunk(captured)
@@ -250,14 +184,3 @@ def test_a_refused_capture_is_a_plain_call(monkeypatch, caplog):
     for batch in (texts(9, 6), texts(9, 6), texts(4, 3)):
         assert_same(gradients(captured, batch), gradients(plain, batch))
     assert "an update is not captured, which is slower: operation not permitted" in caplog.text
-
-
-def test_what_captured_passes_are_not_for_is_refused(make_ppo):
-    with pytest.raises(SettingsError, match=r"captured.*gradient_checkpointing.*leave one"):
-        PPO(
-            "CausalLMPolicy",
-            "tokengym/MovieReview-v0",
-            policy_kwargs={"updates": "captured", "gradient_checkpointing": True},
-        )
-    with pytest.raises(SettingsError, match=r"updates.*'graphs'"):
-        PPO("CausalLMPolicy", "tokengym/MovieReview-v0", policy_kwargs={"updates": "graphs"})

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -22,11 +21,10 @@ from transformers import (
 
 from tests.suite.agents.conftest import lora_config, make_model, make_tokenizer
 from tokengym.agents import DPO, PPO, SFT
-from tokengym.agents.errors import CheckpointError, ModelError
+from tokengym.agents.errors import ModelError
 from tokengym.agents.offline.policies import make_policy
 from tokengym.agents.policy.language_model import LanguageModel, fuse_activations, load_causal_lm
 from tokengym.base.errors import PretrainedError
-from tokengym.base.stored import parts
 from tokengym.base.stored.adapters import merged
 from tokengym.rewards import RewardModel, ScorerError
 from tokengym.rewards.attribution.policy_reader import PolicyReader
@@ -92,11 +90,6 @@ def given(folders: Path, kind: str) -> Any:
 
 LEARNERS: dict[str, Callable[..., Any]] = {
     "PPO": lambda envs, kw: PPO("CausalLMPolicy", envs, policy_kwargs=kw, device="cpu").policy,
-    "no critic": lambda envs, kw: (
-        PPO(
-            "CausalLMPolicy", envs, policy_kwargs=kw, advantage="loo", group_size=4, device="cpu"
-        ).policy
-    ),
     "DPO": lambda _, kw: DPO(**source(kw), pairs=PAIRS, device="cpu").policy,
     "SFT": lambda _, kw: SFT(**source(kw), texts=ROWS, device="cpu").policy,
     "best of n, evaluate": lambda envs, kw: make_policy(envs, **kw),
@@ -168,15 +161,6 @@ def test_adapters_of_other_programs_are_read_whole(config, tmp_path):
         torch.testing.assert_close(logits(load_causal_lm(model)), after, atol=1e-4, rtol=1e-4)
 
 
-def test_it_is_said_once(folders, tmp_path, caplog):
-    adapters = shutil.copytree(folders / "adapters", tmp_path / "adapters")
-    with caplog.at_level(logging.WARNING):
-        for _ in range(2):
-            load_causal_lm(adapters)
-    message = f"the adapters in {adapters} are merged into their base, {folders / 'base'}"
-    assert [one.getMessage() for one in caplog.records].count(message) == 1
-
-
 def test_adapters_go_on_adapters(folders, tmp_path):
     """As those of a Trainer's checkpoint do that began with adapters."""
     agent = SFT(folders / "adapters", ROWS, lora=lora_config(), max_steps=1, device="cpu")
@@ -243,15 +227,10 @@ def test_adapters_that_cannot_be_loaded_whole_are_one_line(change, message, fold
     assert "\n" not in str(caught.value)
 
 
-def test_prompts_that_were_learned_are_no_adapters(folders, tmp_path):
+def test_prompts_that_were_learned_are_no_adapters():
     config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
-    model: Any = get_peft_model(make_model(), config)
     with pytest.raises(PretrainedError, match="PROMPT_TUNING"):
-        load_causal_lm(model)
-    model.save_pretrained(str(tmp_path))
-    rewrite(tmp_path, base_model_name_or_path=str(folders / "base"))
-    with pytest.raises(PretrainedError, match="PROMPT_TUNING"):
-        load_causal_lm(tmp_path)
+        load_causal_lm(get_peft_model(make_model(), config))
 
 
 def test_rows_of_added_tokens_come_with_the_adapters(folders, tmp_path):
@@ -279,9 +258,6 @@ def test_a_reward_model_is_made_of_adapters_and_their_head(base_has_head, folder
         torch.testing.assert_close(logits(scorer.model), logits(adapted))
     with pytest.raises(PretrainedError, match=r"score.*no place"):
         load_causal_lm(tmp_path / "adapters")
-
-
-def test_adapters_without_a_head_make_no_reward_model(folders):
     with pytest.raises(ScorerError, match=r"no trained score\.weight"):
         RewardModel.from_pretrained(folders / "adapters")
 
@@ -320,6 +296,8 @@ def test_what_is_saved_is_loaded_to_the_number_here_and_elsewhere(
     base = AutoModelForCausalLM.from_pretrained(tmp_path / "agent" / "reference")
     elsewhere = PeftModel.from_pretrained(base, str(tmp_path / "agent" / "adapter"))
     torch.testing.assert_close(logits(elsewhere), after)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "agent" / "adapter")
+    assert tokenizer.get_vocab() == make_tokenizer().get_vocab()
     moved = (tmp_path / "agent").rename(tmp_path / "moved")
     for path in (moved, moved / "adapter"):  # which name another place as that of their base
         torch.testing.assert_close(logits(load_causal_lm(path)), after)
@@ -333,54 +311,18 @@ def test_adapters_beside_another_model_go_on_the_base_that_they_name(sibling, fo
     torch.testing.assert_close(logits(load_causal_lm(adapter)), logits(expected))
 
 
-@pytest.mark.parametrize("learner", ["PPO", "SFT"])
-def test_a_saved_agents_adapters_are_loaded_as_they_stand(learner, make_envs, tmp_path):
-    if learner == "PPO":
-        kwargs: Any = {"model": make_model(), "lora": lora_config()}
-        agent: Any = PPO("CausalLMPolicy", make_envs(), policy_kwargs=kwargs, device="cpu")
-    else:
-        agent = SFT(make_model(), ROWS, tokenizer=make_tokenizer(), lora=lora_config())
-    shaken(agent.policy.language_model.adapters)
-    agent.save(tmp_path / "agent")
-    folder = tmp_path / "agent" / "adapter"
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    torch.testing.assert_close(logits(model), logits(agent.policy.language_model))
-    assert AutoTokenizer.from_pretrained(folder).get_vocab() == make_tokenizer().get_vocab()
-    loaded: Any = type(agent).load(tmp_path / "agent")  # to predict, and to be saved again
-    loaded.save(tmp_path / "again")
-    assert (tmp_path / "again" / "adapter" / "tokenizer.json").is_file()
-
-
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    "settings",
     [
-        ({"bias": "all"}, "trains biases that stay on"),
-        ({"bias": "lora_only"}, "trains biases that stay on"),
-        ({"init_lora_weights": "pissa"}, "changes the model before it learns"),
-        ({"init_lora_weights": "olora"}, "changes the model before it learns"),
-        ({"init_lora_weights": False}, "changes the model before it learns"),
-        ({"layer_replication": [(0, 2), (1, 2)]}, "changes the model before it learns"),
-        ({"task_type": "SEQ_CLS"}, "is for another kind of model"),
-        ({"inference_mode": True}, "lets nothing learn"),
+        {"bias": "all"},
+        {"init_lora_weights": "pissa"},
+        {"init_lora_weights": False},
+        {"layer_replication": [(0, 2), (1, 2)]},
+        {"task_type": "SEQ_CLS"},
+        {"inference_mode": True},
     ],
 )
-def test_settings_under_which_the_model_without_adapters_is_not_the_start_are_refused(
-    settings, message
-):
+def test_settings_under_which_the_model_without_adapters_is_not_the_start_are_refused(settings):
     (name,) = settings
-    with pytest.raises(ModelError, match=rf"^LoraConfig\({name}=.*\) {message}"):
+    with pytest.raises(ModelError, match=rf"^LoraConfig\({name}=.*leave it out"):
         LanguageModel(make_model(), LoraConfig(r=2, target_modules=["c_attn"], **settings))
-
-
-def test_adapters_of_another_policy_are_no_checkpoint_to_resume(tmp_path):
-    agent = SFT(make_model(), ROWS, tokenizer=make_tokenizer(), lora=lora_config(), max_steps=1)
-    tuned().save_pretrained(str(tmp_path))
-    with pytest.raises(CheckpointError, match=r"learned\.json"):
-        agent._load_from_checkpoint(str(tmp_path))
-
-
-def test_an_agents_folder_is_told_from_a_models(folders, tmp_path):
-    make_model().save_pretrained(tmp_path / "out" / "agent" / "model")
-    assert parts.agent_folder(tmp_path / "out") == tmp_path / "out" / "agent"
-    assert parts.parts_of(tmp_path / "out").weights == tmp_path / "out" / "agent" / "model"
-    assert parts.agent_folder(folders / "base") is None

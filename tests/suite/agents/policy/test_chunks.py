@@ -102,15 +102,18 @@ def test_stored_reference_states_and_log_probs_without_gradient_in_chunks(make_p
     agent = make_ppo()
     shake(agent)
     sequences, masks = Sequences.from_ids(*TEXTS), masks_of("several")
-    states = agent.policy.reference_states(sequences, max_size=1)
+    states = agent.policy.token_stats(sequences, max_size=1, name="ref_states")
 
     def figures() -> list[Tensor]:
-        kl = agent.policy.response_kl(sequences, masks)
-        same = agent.policy.response_kl(sequences, masks, ref_states=states, max_size=1)
+        kl = agent.policy.token_stats(sequences, masks, name="kl")
+        same = agent.policy.token_stats(sequences, masks, ref_states=states, max_size=1, name="kl")
         torch.testing.assert_close(same, kl, atol=1e-6, rtol=1e-5)
         policy = agent.policy
-        own = [policy.response_log_probs(sequences, masks, reference=r) for r in (False, True)]
-        same = policy.response_log_probs(sequences, masks, reference=True, ref_states=states)
+        own = [
+            policy.token_stats(sequences, masks, name="ref_log_probs" if r else "log_probs")
+            for r in (False, True)
+        ]
+        same = policy.token_stats(sequences, masks, ref_states=states, name="ref_log_probs")
         torch.testing.assert_close(same, own[1], atol=1e-6, rtol=1e-5)
         return [kl, *own]
 

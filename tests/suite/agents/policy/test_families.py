@@ -86,7 +86,9 @@ def test_rotary_factors_are_those_of_the_longest_text(original, make_envs):
     sequences = played.sequences(agent.device)
     sampled = torch.as_tensor(played.log_probs)[sequences.response_mask]
     for reference in (False, True):
-        again = agent.policy.response_log_probs(sequences, reference=reference)
+        again = agent.policy.token_stats(
+            sequences, name="ref_log_probs" if reference else "log_probs"
+        )
         torch.testing.assert_close(again[sequences.response_mask], sampled, atol=1e-4, rtol=1e-4)
     # By transformers' own forward over one text of the longest length.
     longest = int(envs.single_observation_space["input_ids"].shape[0])

@@ -9,7 +9,7 @@ import torch
 
 from tests.suite.agents.conftest import lora_config, make_model
 from tests.suite.agents.ppo.test_ppo import gradient
-from tokengym.agents import PPO, ModelError
+from tokengym.agents import PPO
 from tokengym.agents.policy.memory import memory_by_role
 
 
@@ -146,12 +146,3 @@ def test_memory_by_hand(build):
     assert lora["reference"] == 0
     assert lora["policy"] < weights
     assert lora["total"] == sum(value for role, value in lora.items() if role != "total")
-
-
-def test_bad_settings_are_named(build):
-    with pytest.raises(ModelError, match="2 blocks of GPT2LMHeadModel, got 2"):
-        build(frozen_layers=2)
-    with pytest.raises(ValueError, match=r"frozen_layers.*>= 0.*0.*got 1"):
-        build(frozen_layers=1, lora=lora_config())
-    with pytest.raises(ValueError, match=r"frozen_layers.*>= 0.*got -1"):
-        build(frozen_layers=-1)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.suite.agents.conftest import EOS, PAD, VOCABULARY, make_model, make_tokenizer
+from tests.suite.agents.conftest import EOS, VOCABULARY, make_model, make_tokenizer
 from tokengym.agents import DPO, PPO, SFT
 from tokengym.agents.policy import language_model
 from tokengym.agents.policy.language_model import LanguageModel, check_vocabulary, warn_of_ends
@@ -51,12 +51,12 @@ def test_rows_past_the_tokenizer_are_masked_everywhere(rows, decoding, make_envs
         torch.testing.assert_close(torch.from_numpy(found), chosen, atol=1e-5, rtol=1e-5)
     sequences = played.sequences(agent.device)
     figures = policy.evaluate(sequences, with_entropy=True, with_kl=True)
-    again = policy.response_log_probs(sequences)[sequences.response_mask]
+    again = policy.token_stats(sequences, name="log_probs")[sequences.response_mask]
     torch.testing.assert_close(figures.log_probs[sequences.response_mask], again)
     sampled = torch.as_tensor(played.log_probs)[sequences.response_mask]
     torch.testing.assert_close(sampled, again, atol=1e-4, rtol=1e-4)
     one = Sequences.from_ids([PROMPT], [SAID], agent.device)
-    entropies = policy.response_entropy(one)[one.response_mask]
+    entropies = policy.token_stats(one, name="entropy")[one.response_mask]
     torch.testing.assert_close(entropies, -(table.exp() * table).sum(-1), atol=1e-5, rtol=1e-5)
     assert figures.kl.abs().max() < 1e-5
 
@@ -78,7 +78,7 @@ def test_readers_and_pairs_count_tokens_alone():
 
 
 def test_a_large_excess_is_one_warning_and_a_lack_is_refused(caplog):
-    language_model._say_excess.cache_clear()
+    language_model.warn_once.cache_clear()
     model = LanguageModel(padded(105))
     with caplog.at_level(logging.WARNING, "tokengym"):
         check_vocabulary(model, 100)
@@ -89,15 +89,6 @@ def test_a_large_excess_is_one_warning_and_a_lack_is_refused(caplog):
     assert "head has 105 rows and the environment's tokenizer 99 tokens" in warning
     with pytest.raises(TokenizerError, match=r"105 tokens.*106"):
         check_vocabulary(model, 106)
-
-
-@pytest.mark.parametrize("role", ["model", "reference"])
-def test_a_model_without_a_logit_for_a_token_is_refused(make_envs, role):
-    small = make_model()
-    small.resize_token_embeddings(5, mean_resizing=False)
-    remedy = r"5 tokens.*8; .*resize_token_embeddings\(8\)"
-    with pytest.raises(TokenizerError, match=remedy):
-        PPO("CausalLMPolicy", make_envs(), policy_kwargs={"model": make_model(), role: small})
 
 
 def test_an_added_token_gets_a_row_wherever_a_model_is_named(tmp_path):
@@ -130,7 +121,7 @@ def test_an_added_token_gets_a_row_wherever_a_model_is_named(tmp_path):
     ],
 )
 def test_ends_that_the_environment_does_not_know_are_named_once(ends, known, named, caplog):
-    language_model._say_ends.cache_clear()
+    language_model.warn_once.cache_clear()
     model = make_model()
     model.generation_config.eos_token_id = ends
     tokenizer = load_tokenizer(make_tokenizer(), eos_token=known)
@@ -140,12 +131,3 @@ def test_ends_that_the_environment_does_not_know_are_named_once(ends, known, nam
     messages = [one.getMessage() for one in caplog.records]
     assert len(messages) == (named is not None)
     assert all(str(named) in one and "pass eos_token=['<eos>', 'e'" in one for one in messages)
-
-
-def test_an_agent_says_so(make_envs, caplog):
-    language_model._say_ends.cache_clear()
-    model = make_model()
-    model.generation_config.eos_token_id = [EOS, PAD]
-    with caplog.at_level(logging.WARNING, "tokengym"):
-        PPO("CausalLMPolicy", make_envs(), policy_kwargs={"model": model}, device="cpu")
-    assert "the model ends its texts by '<pad>' too" in caplog.text

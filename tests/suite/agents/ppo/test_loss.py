@@ -105,7 +105,7 @@ def test_schedules_of_the_clip_ranges_are_read_where_training_is(make_ppo):
     )
     experience = agent.assign(agent.collect())
     shake(agent, 0.1)
-    values = agent.policy.response_values(experience.sequences)
+    values = agent.policy.token_stats(experience.sequences, name="values")
     squared = ((values - experience.returns)[experience.response_mask] ** 2).mean()
     found = []
     for left in (1.0, 0.5):

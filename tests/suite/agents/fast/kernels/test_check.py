@@ -11,8 +11,8 @@ from torch import Tensor
 from tests.suite.agents.conftest import make_model
 from tests.suite.agents.fast.test_static import model_of
 from tokengym.agents.errors import ModelError
+from tokengym.agents.fast.captured import check_steps
 from tokengym.agents.fast.static import StaticStream
-from tokengym.agents.fast.streams import check_steps
 from tokengym.agents.policy import models
 from tokengym.agents.policy.language_model import LanguageModel
 
@@ -32,41 +32,36 @@ def long_model(family: str) -> LanguageModel:
 
 def test_sound_kernels_pass():
     check.check_kernels(DEVICE)
+    kinds = (partial(kind, rows=2) for kind in (StaticStream, FusedStream))
+    check_steps(long_model("qwen2"), *kinds, 140)
 
 
-def test_a_fault_in_the_tail_of_the_vocabulary_is_found(monkeypatch):
-    own = vocabulary.read_words
-
-    def faulty(sums: Tensor, scores: Tensor, *others: Any) -> None:
-        own(sums, scores + (scores.shape[1] % 128 != 0), *others)  # a part that is a tail
-
-    monkeypatch.setattr(vocabulary, "read_words", faulty)
-    with pytest.raises(ModelError, match="kernels are off"):
-        check.check_kernels(DEVICE)
+def in_a_tail(own: Any, sums: Tensor, scores: Tensor, *others: Any) -> None:
+    own(sums, scores + (scores.shape[1] % 128 != 0), *others)  # a part of the vocabulary
 
 
-def test_a_fault_in_bfloat16_is_found(monkeypatch):
-    own = layers.apply_gate
-
-    def faulty(out: Tensor, *others: Any) -> None:
-        own(out, *others)
-        if out.dtype == torch.bfloat16:
-            out.mul_(1.5)
-
-    monkeypatch.setattr(layers, "apply_gate", faulty)
-    with pytest.raises(ModelError, match="kernels are off"):
-        check.check_kernels(DEVICE)
+def in_bfloat16(own: Any, out: Tensor, *others: Any) -> None:
+    own(out, *others)
+    if out.dtype == torch.bfloat16:
+        out.mul_(1.5)
 
 
-def test_a_fault_in_the_second_rows_of_a_norms_program_is_found(monkeypatch):
-    own = layers.norm_slope
+def in_second_rows(own: Any, slope: Tensor, shares: Tensor | None, *others: Any) -> None:
+    own(slope, shares, *others)
+    if shares is not None:
+        slope[len(shares) :] = 0.0  # of each program
 
-    def faulty(slope: Tensor, shares: Tensor | None, *others: Any) -> None:
-        own(slope, shares, *others)
-        if shares is not None:
-            slope[len(shares) :] = 0.0
 
-    monkeypatch.setattr(layers, "norm_slope", faulty)
+@pytest.mark.parametrize(
+    ("module", "name", "fault"),
+    [
+        (vocabulary, "read_words", in_a_tail),
+        (layers, "apply_gate", in_bfloat16),
+        (layers, "norm_slope", in_second_rows),
+    ],
+)
+def test_a_fault_is_found(module, name, fault, monkeypatch):
+    monkeypatch.setattr(module, name, partial(fault, getattr(module, name)))
     with pytest.raises(ModelError, match="kernels are off"):
         check.check_kernels(DEVICE)
 
@@ -85,11 +80,6 @@ def test_steps_are_tried_on_texts_of_several_turns_and_parts(capacity, hidden_fr
     check_steps(model, plain, plain, capacity)
     with pytest.raises(ModelError, match=r"kernels.*hidden states.*off"):
         check_steps(model, plain, partial(Forgetful, rows=2), capacity)
-
-
-def test_fused_steps_pass():
-    model = long_model("qwen2")
-    check_steps(model, partial(StaticStream, rows=2), partial(FusedStream, rows=2), 140)
 
 
 def test_out_of_memory_is_not_remembered_as_a_fault(make_ppo, monkeypatch):
