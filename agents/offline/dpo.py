@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +16,6 @@ from tokengym.agents.offline.trainer import OfflineOptions, OfflineTrainer
 from tokengym.base.settings import accepts_settings, from_keywords, names_of
 from tokengym.rewards.pairs.encode import encode_pairs
 from tokengym.rewards.pairs.read import TableSource
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from tokengym.agents.keywords import DPOKeywords
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +91,7 @@ class DPO(OfflineTrainer):
         eval_pairs: TableSource | None = None,
         loss: PreferenceLoss | None = None,
         precompute_ref_log_probs: bool = False,
-        **keywords: "Unpack[DPOKeywords]",
+        **keywords: Any,
     ) -> None:
         options: dict[str, Any] = dict(keywords)
         of_loss = {name: options.pop(name) for name in options.keys() & names_of(PreferenceLoss)}

@@ -1,7 +1,7 @@
 """Supervised fine-tuning on responses, on `transformers.Trainer`."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +12,6 @@ from tokengym.agents.offline.trainer import OfflineOptions, OfflineTrainer
 from tokengym.base.settings import accepts_settings, from_keywords
 from tokengym.rewards.pairs.encode import encode_responses
 from tokengym.rewards.pairs.read import TableSource
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from tokengym.agents.keywords import SFTKeywords
 
 
 class SFT(OfflineTrainer):
@@ -64,7 +59,7 @@ class SFT(OfflineTrainer):
         texts: TableSource | None = None,
         *,
         eval_texts: TableSource | None = None,
-        **keywords: "Unpack[SFTKeywords]",
+        **keywords: Any,
     ) -> None:
         options = from_keywords(OfflineOptions, dict(keywords), owner="SFT")
         super().__init__(

@@ -1,8 +1,7 @@
 """Writes the reference pages of the environments, the command line and the metrics.
 
 Everything on them comes from the docstrings, the settings, the spaces and the tasks, so they cannot
-say what the code does not. So do the types of the learners' keywords in agents/keywords.py. The
-repository's address, once known, is written where it is named:
+say what the code does not. The repository's address, once known, is written where it is named:
 
     python -m docs.makers.build_docs [--out docs] [--check]
 """
@@ -23,7 +22,7 @@ from typing import Any
 import docstring_parser
 import gymnasium
 
-from docs.makers import build_episodes, build_keywords, public_names
+from docs.makers import build_episodes, public_names
 from tokengym.base.bundle import PARTS
 from tokengym.envs import GenerationSettings, TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.envs.tasks import Task, TaskOptions, registered_tasks
@@ -126,7 +125,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     stale = []
     files = {options.out / name: write for name, write in PAGES.items()}
-    files[_ROOT / "agents" / "keywords.py"] = build_keywords.text
     files |= {_ROOT / name: partial(addressed, name) for name in (*_ADDRESSED, _LISTINGS)}
     for file, write in files.items():
         text = write()

@@ -23,7 +23,6 @@ from tokengym.agents import PPO
         ("frozen_layers", None, "frozen_layers.*>= 0.*got None"),
         ("frozen_layers", "1", "frozen_layers.*>= 0.*got '1'"),
         ("gradient_checkpointing", "no", "gradient_checkpointing.*got 'no'"),
-        ("has_critic", False, "has_critic=False.*policy_kwargs"),
     ],
 )
 def test_policy_setting_of_another_kind(make_envs, name, value, message):
@@ -61,7 +60,6 @@ def test_argument_of_another_kind(make_envs, arguments, message):
         ({"total_timesteps": float("inf")}, "total_timesteps.*got inf"),
         ({"log_interval": 0}, "log_interval.*>= 1, got 0"),
         ({"log_interval": "x"}, "log_interval.*>= 1, got 'x'"),
-        ({"callback": "x"}, "callback.*BaseCallback.*got 'x'"),
     ],
 )
 def test_argument_of_learn_of_another_kind(make_ppo, arguments, message):
