@@ -5,7 +5,7 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -70,13 +70,10 @@ SB3_SETTINGS = ("gamma", "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm")
 class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
     """Base of learners from whole episodes, as a Stable-Baselines3 algorithm.
 
-    Settings, the loop over updates, the playing of a round, and what Stable-Baselines3 calls;
-    checkpoints are written in `tokengym.agents.saving`. A subclass says in `learn_from` what a
-    round teaches. Where SB3 keeps steps in a ``RolloutBuffer``, episodes stay sequences.
-
-    A learner's settings are one frozen dataclass, named in ``settings_class``: its fields are the
-    constructor's keywords, entries of a checkpoint, and attributes of the agent. Assigning such an
-    attribute is `change`.
+    A subclass says in `learn_from` what a round teaches. Where SB3 keeps steps in a
+    ``RolloutBuffer``, episodes stay sequences. A learner's settings are one frozen dataclass, named
+    in ``settings_class``: its fields are the constructor's keywords, entries of a checkpoint, and
+    attributes of the agent. Assigning such an attribute is `change`.
 
     Args:
         policy: "CausalLMPolicy" or a subclass of it.
@@ -124,7 +121,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
     last_round: RolloutBatch | None = None
     """The round that `collect` played last; for callbacks, in ``on_rollout_end``."""
     _round_start: TrainingState | None = None
-    """State before the round that is being played or learned from."""
+    """State before the round that is being played or learned from, which a checkpoint keeps."""
     remaining: float = 1.0
     """Share of the training that was left when the round began, 1 to above 0: of the present call
     of `learn`, or of a run's steps or tokens."""
@@ -163,8 +160,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         check_learnable(env, name)
         envs = as_vec_env(env)
         self.rounds = as_rounds(envs)
-        resolved = self.resolve_settings(settings)
-        self.settings = from_keywords(self.settings_class, resolved, owner=name, said_by=SAID_BY)
+        self.settings = from_keywords(self.settings_class, settings, owner=name, said_by=SAID_BY)
         policy_kwargs = dict(policy_kwargs or {})
         for field in names_of(PolicySettings):
             if hasattr(self.settings, field):  # a setting of the learner that its policy has too
@@ -196,10 +192,6 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         if not self._only_plays:
             self.rounds.check_options(options)
 
-    def resolve_settings(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the given settings with what was left to the environment filled in."""
-        return given
-
     def _check_arguments(
         self, policy: object, policy_kwargs: object, seed: object, stats_window_size: object
     ) -> None:
@@ -210,31 +202,25 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
                 f"policy_kwargs must be a dictionary, got {policy_kwargs!r}; pass such as "
                 "dict(model='smollm2')"
             )
-        if "has_critic" in keywords:
-            raise ValueError(
-                f"has_critic={keywords['has_critic']!r} in policy_kwargs has no effect, the "
-                "estimator of advantages decides it; leave it out"
-            )
         for setting in names_of(self.settings_class):
             if setting in keywords:
                 raise ValueError(f"{setting} is a setting of {name}; pass it beside policy_kwargs")
-        if seed is not None and (not isinstance(seed, Integral) or int(seed) < 0):
-            raise SettingsError(f"seed must be an integer >= 0, or None, got {seed!r}; 0 will do")
-        size = stats_window_size
-        if size is not None and (not isinstance(size, Integral) or int(size) < 1):
-            raise SettingsError(
-                f"stats_window_size must be a number of episodes >= 1, or None, got {size!r}"
-            )
+        for argument, value, least in (
+            ("seed", seed, 0),
+            ("stats_window_size", stats_window_size, 1),
+        ):
+            if value is not None and (not isinstance(value, Integral) or int(value) < least):
+                raise SettingsError(
+                    f"{argument} must be an integer >= {least}, or None, got {value!r}"
+                )
         is_class = isinstance(policy, type) and issubclass(policy, CausalLMPolicy)
-        if is_class or (isinstance(policy, str) and policy in self.policy_aliases):
-            return
-        wanted = "policy must be 'CausalLMPolicy' or a subclass of it, got"
-        if isinstance(policy, torch.nn.Module):  # whose repr has a line for each layer
+        if not is_class and not (isinstance(policy, str) and policy in self.policy_aliases):
+            is_module = isinstance(policy, torch.nn.Module)  # whose repr has a line for each layer
             raise SettingsError(
-                f"{wanted} a {type(policy).__name__}; pass a model as {name}('CausalLMPolicy', "
-                "envs, policy_kwargs=dict(model=...))"
+                "policy must be 'CausalLMPolicy' or a subclass of it, got "
+                f"{type(policy).__name__ if is_module else repr(policy)}; pass a model by "
+                f"policy_kwargs=dict(model=...), or take stable_baselines3.{name}"
             )
-        raise SettingsError(f"{wanted} {policy!r}; stock policies are for stable_baselines3.{name}")
 
     def check_settings(self) -> None:
         """Refuse settings that contradict each other; called before anything is built."""
@@ -256,12 +242,11 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         # SB3's constructor hands back what it got.
         others = {name: v for name, v in settings.items() if v is not present[name]}
         changed = replace(self.settings, **others)
-        for name, value in others.items():
-            if name in self.built_in:
-                raise SettingsError(
-                    f"{name}={present[name]!r} is what the agent was built by, got {value!r}; make "
-                    f"a new one, or {type(self).__name__}.load(path, env=envs, {name}={value!r})"
-                )
+        for name in others.keys() & self.built_in:
+            raise SettingsError(
+                f"{name}={present[name]!r} is what the agent was built by, got {others[name]!r}; "
+                f"make a new one, or {type(self).__name__}.load(path, env=envs, {name}=...)"
+            )
         if others:
             self.check_change(changed)
         self.settings = changed
@@ -299,7 +284,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         Raises:
             SettingsError: if the number of tokens is no number, or negative.
         """
-        _check_learning(total_timesteps, callback, log_interval)  # None would have no end
+        _check_learning(total_timesteps, log_interval)  # None would have no end
         how: Any = {"reset_num_timesteps": reset_num_timesteps, "progress_bar": progress_bar}
         for _ in self.updates(total_timesteps, callback, log_interval, tb_log_name, **how):
             pass
@@ -330,7 +315,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         """
         has_budget = total_timesteps is not None
         total_timesteps = sys.maxsize if total_timesteps is None else total_timesteps
-        _check_learning(total_timesteps, callback, log_interval)
+        _check_learning(total_timesteps, log_interval)
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
@@ -381,11 +366,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         tb_log_name: str = "run",
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
-        """Set logger and callbacks up, and begin counting.
-
-        Returns:
-            ``num_timesteps`` at which the training ends, and the callback.
-        """
+        """Set logger and callbacks up; return ``num_timesteps`` at the end, and the callback."""
         self.policy.warn_before_learning(self.lr_schedule(1.0))
         self.policy.warn_of_unfrozen()
         if self.device.type == "cuda" and self.processes.is_main:
@@ -409,11 +390,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         return budget, callback
 
     def memory_line(self, room: float) -> str:
-        """Return in one line how much of a GPU's memory training will need, and for what.
-
-        Args:
-            room: Bytes of that memory.
-        """
+        """Return in one line how much of ``room`` bytes training will need, and for what."""
         settings, scorer = self.settings, self.reward.scorer
         minibatch = -(-self.n_envs // getattr(settings, "n_minibatches", 1))
         length = self.policy.max_length
@@ -528,19 +505,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
 
     # --- saving -----------------------------------------------------------------------------------
 
-    @property
-    def saved_state(self) -> TrainingState | None:
-        """What a checkpoint keeps of a round that is played or learned from; None between two."""
-        start = self._round_start
-        is_past = start is None or start.counters["_n_updates"] != self._n_updates
-        return None if is_past else start
-
-    def save(  # type: ignore[override]
-        self,
-        path: str | Path,
-        exclude: Iterable[str] | None = None,
-        include: Iterable[str] | None = None,
-    ) -> None:
+    def save(self, path: str | Path) -> None:  # type: ignore[override]
         """Write a checkpoint folder, from which `load` continues number for number.
 
         Of several processes the main one writes; `load` takes any number of them that has as many
@@ -553,19 +518,10 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
 
         Args:
             path: The folder.
-            exclude: Not supported; a checkpoint is whole.
-            include: Not supported.
 
         Raises:
-            ValueError: if ``exclude`` or ``include`` is given.
             StorageError: if ``path`` holds other files than a checkpoint.
         """
-        if exclude or include:
-            argument = f"exclude={exclude!r}" if exclude else f"include={include!r}"
-            raise ValueError(
-                f"{argument} is not supported: a checkpoint is whole, and holds nothing of the "
-                "agent's own attributes besides; leave it out, and keep those yourself"
-            )
         save_checkpoint(self, Path(path))
 
     @classmethod
@@ -594,16 +550,10 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
 
         Raises:
             UntrustedCodeError: if the checkpoint names code that was not passed again.
-            SettingsError: if ``custom_objects`` is given, which SB3's files need.
             CheckpointError: if a file is damaged and there is no earlier checkpoint to fall back
                 to, or the checkpoint is not of this algorithm or environment.
             TypeError: if a change is not an argument of the constructor.
         """
-        if "custom_objects" in changes:
-            raise SettingsError(
-                "custom_objects is not supported: nothing is unpickled here; pass what it would "
-                "replace by its name, such as load(path, env=envs, learning_rate=1e-4)"
-            )
         agent: Self = load_checkpoint(cls, Path(path), env, device, changes, trust_code=trust_code)
         return agent
 
@@ -636,9 +586,8 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         warn_of_ends(self.policy.language_model, vocabulary, tokenizer)
         starts_from_reward_model = self.policy.settings.value_network == "reward_model"
         # An agent without an environment is being loaded, and its values with it.
-        if starts_from_reward_model and not self._only_plays:
-            if self.policy.critic is not None:
-                self.policy.critic.start_from(self.reward.scorer)
+        if starts_from_reward_model and self.policy.critic is not None and not self._only_plays:
+            self.policy.critic.start_from(self.reward.scorer)
         self.policy.generator.manual_seed(seeds[1])
         self.policy.outside.manual_seed(seeds[3])
         self.shuffler = torch.Generator().manual_seed(seeds[2])
@@ -674,15 +623,14 @@ def _attribute(name: str) -> property:
     return property(attrgetter(f"settings.{name}"), assign)
 
 
-def _check_learning(total_timesteps: Any, callback: object, log_interval: object) -> None:
+def _check_learning(total_timesteps: Any, log_interval: Any) -> None:
     """Refuse arguments of ``learn`` that would stop it, or not let it stop, after work was done."""
-    is_number = isinstance(total_timesteps, Real)
-    if not is_number or not 0 <= total_timesteps < math.inf:
-        wanted = "a number of tokens >= 0, got {!r}; pass such as 200_000"
-        raise SettingsError(f"total_timesteps must be {wanted.format(total_timesteps)}")
+    if not isinstance(total_timesteps, Real) or not 0 <= total_timesteps < math.inf:
+        raise SettingsError(
+            f"total_timesteps must be a number of tokens >= 0, got {total_timesteps!r}; pass such "
+            "as 200_000"
+        )
     if log_interval is not None and (not isinstance(log_interval, Integral) or log_interval < 1):
-        wanted = "a number of updates >= 1, got {!r}; None logs nothing"
-        raise SettingsError(f"log_interval must be {wanted.format(log_interval)}")
-    if not isinstance(callback, BaseCallback | list | None) and not callable(callback):
-        wanted = "a BaseCallback, a list of them or a function"
-        raise SettingsError(f"callback must be {wanted}, got {callback!r}")
+        raise SettingsError(
+            f"log_interval must be a number of updates >= 1, got {log_interval!r}; None logs none"
+        )

@@ -68,24 +68,19 @@ class TrainingRun(Protocol):
         """Settings that determine the run's numbers, by name, without the training's length."""
 
     def make_envs(self, num_envs: int, *, normalize: bool = False) -> VectorEnv[Any, Any, Any]:
-        """Return the task's training environments under the run's reward.
+        """Return the task's training environments, a batch of rows, under the run's reward.
 
-        Args:
-            num_envs: Number of rows.
-            normalize: Centre the scores as the run's settings say; otherwise they are raw.
+        With ``normalize`` the scores are centred as the run's settings say; otherwise they are raw.
         """
 
     def policy_kwargs(self) -> dict[str, Any]:
         """Return the run's model, adapters and arithmetic, as `CausalLMPolicy` takes them."""
 
     def resume(self, load: Callable[[Path], Agent]) -> Agent | None:
-        """Return the learner of the run's checkpoint; None if training starts over.
+        """Return the learner that ``load`` reads from the run's checkpoint; None if there is none.
 
         A learner that calls this is saved after measurements, where the caller of the run wants
         checkpoints.
-
-        Args:
-            load: Returns the learner that was saved in a folder.
         """
 
     def state(self) -> Mapping[str, Any]:
@@ -95,12 +90,9 @@ class TrainingRun(Protocol):
         """Take over the measurements that `state` returned in an earlier run."""
 
     def follow(self, update: Update) -> bool:
-        """Log, measure and keep the agent of an update, as of one that is yielded.
+        """Log, measure and keep the agent of an update; return whether the run ends here.
 
         For a training that calls back and so cannot yield: its callback calls this.
-
-        Returns:
-            Whether the run ends here.
         """
 
     def untimed(self) -> AbstractContextManager[None]:
@@ -133,19 +125,17 @@ def learns_from_episodes(name: str, made: Any) -> bool:
     parameters = list(inspect.signature(learn).parameters.values())
     if isinstance(made, type) and inspect.isfunction(inspect.getattr_static(made, "learn")):
         parameters = parameters[1:]  # self
-    takes = [p for p in parameters if p.kind not in (p.KEYWORD_ONLY, p.VAR_KEYWORD)]
-    spread = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    others = [
-        p.name
-        for p in parameters
-        if p not in takes[:1] and p.default is p.empty and p.kind not in spread
-    ]
-    if not takes or takes[0].name in STEPS or others:
-        signature = f"learn({', '.join(p.name for p in parameters)})"
+    names = [parameter.name for parameter in parameters]
+    try:
+        inspect.Signature(parameters).bind("the episodes")
+        takes_episodes = names[0] not in STEPS
+    except TypeError:
+        takes_episodes = False
+    if not takes_episodes:
         raise SettingsError(
-            f"agent {name} cannot be trained by {signature}: learn is called with the episodes of "
-            "a batch, and nothing else; write learn(self, episodes), or name a class of "
-            "Stable-Baselines3, which is given steps"
+            f"agent {name} cannot be trained by learn({', '.join(names)}): learn is called with "
+            "the episodes of a batch, and nothing else; write learn(self, episodes), or name a "
+            "class of Stable-Baselines3, which is given steps"
         )
     return True
 
@@ -165,12 +155,8 @@ def _required(made: Any) -> list[str]:
 def make_own_agent(name: str, made: Any, envs: Any, *, seed: int = 0) -> Any:
     """Return the agent that "path/to/file.py:MyAgent" stands for, which needs only ``predict``.
 
-    Args:
-        name: What the user wrote.
-        made: The object of that name: an agent, or a class, which is called with the environments
-            if its constructor needs an argument, and with ``seed=`` if it takes one.
-        envs: The environments that it is to play.
-        seed: The seed.
+    A class is called with the environments if its constructor needs an argument, and with ``seed=``
+    if it takes one.
     """
     check_plays(name, made)
     if not isinstance(made, type):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from importlib import import_module
 from inspect import cleandoc
 from pathlib import Path
@@ -96,13 +96,9 @@ class Learner:
     """Entries of its log that a run keeps, as trackers name them, with their columns of
     train.csv."""
 
-    @cached_property
-    def _default_settings(self) -> Any:
-        return self.settings(**self.defaults, **self.fixed)
-
     def default_settings(self) -> Any:
         """Return the settings of a run that changes none."""
-        return self._default_settings
+        return self.settings(**self.defaults, **self.fixed)
 
     def default_values(self) -> dict[str, Any]:
         """Return the values of these settings by name, without making them."""
@@ -212,10 +208,6 @@ LEARNERS: Registry[Learner] = Registry(
 def word_of(made: Any) -> str:
     """Return the word by which another process finds a learner, an agent or its class.
 
-    Args:
-        made: A word, which is itself; a `Learner` or the class of one that is registered; a class
-            of Stable-Baselines3 or sb3-contrib; or what a module of the user's defines.
-
     Raises:
         SettingsError: if no other process can find it.
 
@@ -251,10 +243,10 @@ def check_saved_agents(
     """Refuse learners of modules, which are imported, that only a saved folder names.
 
     Args:
-        words: The words.
+        words: The words that were read in ``source``.
         source: Where they were read, for the message.
-        named: A word of the caller's own.
-        trust_code: Import them.
+        named: A word of the caller's own, which may be imported.
+        trust_code: Import all.
 
     Raises:
         UntrustedCodeError: naming the first.

@@ -14,7 +14,6 @@ frozen.json            names of the weights that do not learn, if there are any:
 """
 
 import logging
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
-from gymnasium import spaces
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
@@ -31,9 +29,10 @@ from tokengym.agents.errors import CheckpointError
 from tokengym.agents.policy.backend import backend
 from tokengym.agents.policy.language_model import load_causal_lm
 from tokengym.agents.processes import Processes, join
+from tokengym.agents.rollouts.layers import check_learnable
 from tokengym.agents.rollouts.rounds import Environments, environment_attribute
 from tokengym.agents.sb3 import GymVecEnv, NoEnvironment, as_vec_env
-from tokengym.agents.states import environment_state, restore_environment, with_layers
+from tokengym.agents.states import environment_state, restore_environment
 from tokengym.base.device import select_device
 from tokengym.base.files import read_json, write_json
 from tokengym.base.folders import check_entries, read_folder, write_folder
@@ -46,7 +45,6 @@ from tokengym.base.stored.parts import CHECKPOINT_RECORD as RECORD
 from tokengym.rewards.models.loading import load_tokenizer
 
 if TYPE_CHECKING:
-    from tokengym.agents.policy.critic import ValueFunction
     from tokengym.agents.policy.policy import CausalLMPolicy
 
 T = TypeVar("T")
@@ -113,7 +111,9 @@ def present_state(agent: Any) -> TrainingState:
 
 def save_checkpoint(agent: Any, path: Path) -> None:
     """Write a learner by rounds; in the middle of a round, as it was before it."""
-    start = agent.saved_state or present_state(agent)  # which all processes join
+    start = agent._round_start
+    if start is None or start.counters["_n_updates"] != agent._n_updates:  # between two rounds
+        start = present_state(agent)  # which all processes join
     if agent.processes.is_main:
         write_agent(
             agent.policy,
@@ -137,15 +137,10 @@ def load_checkpoint(
 
     def build(folder: Path, record: dict[str, Any]) -> Any:
         settings = _settings(algorithm, record, changes, folder, trust_code)
+        check_learnable(env, algorithm.__name__)
         envs: Any = NoEnvironment(**record["environment"]) if env is None else as_vec_env(env)
         processes = Processes() if env is None else join(device)
-        space = envs.observation_space
-        if not isinstance(space, spaces.Dict) or "input_ids" not in space.keys():
-            raise CheckpointError(
-                f"{folder} was trained on texts, the environment has {type(space).__name__} "
-                "observations; make it as it was"
-            )
-        (length,) = space["input_ids"].shape or ()
+        (length,) = envs.observation_space["input_ids"].shape
         rows = processes.count * envs.num_envs
         sizes = dict(zip(SIZES, (rows, int(envs.action_space.n), length), strict=True))
         if sizes != record["environment"]:
@@ -211,8 +206,7 @@ def write_agent(
 ) -> None:
     """Write a learner into a folder, atomically; what was there becomes ``<path>.previous``.
 
-    The record lacks format and hashes, ``tensors`` are those besides the models' weights, and the
-    rest is as of `write_policy`.
+    The record lacks format and hashes; ``tensors`` are those besides the models' weights.
     """
 
     def fill(folder: Path) -> dict[str, Any]:
@@ -283,23 +277,16 @@ def write_policy(
 ) -> None:
     """Write the policy and its reference in Hugging Face's format, which others load as it stands.
 
-    The tokenizer is stored with the policy's weights, or with its adapters, whose configuration
-    names the base that is stored here too, or the folder of one that is found by name.
-
-    Args:
-        policy: The policy.
-        folder: Where it is written.
-        place: Where the folder will be in the end.
-        tokenizer: The policy's tokenizer, if there is one of transformers'.
+    The folder will be at ``place`` in the end. The tokenizer is stored with the policy's weights,
+    or with its adapters, whose configuration names the base that is stored here too, or the folder
+    of one that is found by name.
     """
     model, reference = policy.language_model, policy.reference
     whole, ref = PARTS
     if reference is not None:
         reference.model.save_pretrained(folder / ref)
     main = whole if model.adapters is None else ADAPTER
-    if isinstance(
-        tokenizer, PreTrainedTokenizerBase
-    ):  # an environment of one's own may have others
+    if isinstance(tokenizer, PreTrainedTokenizerBase):  # own environments may have others
         tokenizer.save_pretrained(str(folder / main))
     frozen = [name for name, weight in policy.named_parameters() if not weight.requires_grad]
     later = [name for name in frozen if name in policy.learned]
@@ -322,7 +309,8 @@ def write_policy(
 
 def _training_tensors(agent: Any, start: TrainingState) -> dict[str, Tensor]:
     """Return the tensors besides the models' weights, on the CPU."""
-    of_critic = _critic_tensors(agent.policy.critic)
+    critic = agent.policy.critic
+    of_critic = {} if critic is None else critic.own_parameters()
     tensors = {f"critic.{name}": value.detach().clone() for name, value in of_critic.items()}
     for number, state in agent.policy.optimizer.state_dict()["state"].items():
         tensors |= {f"{OPTIMIZER}{number}.{name}": value for name, value in state.items()}
@@ -334,42 +322,24 @@ def _training_tensors(agent: Any, start: TrainingState) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
 
-def _critic_tensors(critic: "ValueFunction | None") -> dict[str, nn.Parameter]:
-    """Return a value function's own parameters by name."""
-    return {} if critic is None else critic.own_parameters()
-
-
 # --- reading --------------------------------------------------------------------------------------
 
 
 def _check_record(record: dict[str, Any], folder: Path) -> None:
-    """Refuse counters and sizes that no agent has, and models from outside the checkpoint."""
-    counters = record["counters"]
-    check_entries(counters, COUNTERS, f"counters of {folder}")
-    since = counters["learning_since"] + 1  # -1: no call of learn is unfinished
-    check_counts({**counters, "learning_since": since}, folder)
-    if not -math.inf < record["counters"]["_current_progress_remaining"] <= 1:
-        raise CheckpointError(f"counters of {folder} say that more than all progress remains")
+    """Refuse entries of other types, and models from outside the checkpoint."""
+    check_entries(record["counters"], COUNTERS, f"counters of {folder}")
     check_entries(record["environment"], dict.fromkeys(SIZES, int), f"environment of {folder}")
     for name, size in record["environment"].items():
         if not 0 < size <= MAX_SIZE:
             raise CheckpointError(f"{name} of {folder} must be within 1 and {MAX_SIZE}, got {size}")
     if (state := record["environment_state"]) is not None:
         kinds = {"states": list, "scorers": list, "layers": list | None, "begun": int}
-        record["environment_state"] = state = with_layers(state)
         check_entries(state, kinds, f"environment_state of {folder}")
     if outside := record["policy_kwargs"].keys() & set(MODELS):
         raise CheckpointError(
             f"policy_kwargs of {folder} must not hold {min(outside)}: models are read from the "
             "checkpoint itself; use one that save() wrote"
         )
-
-
-def check_counts(counters: Mapping[str, Any], folder: Path) -> None:
-    """Refuse counters below 0, or larger than anything that was ever counted."""
-    for name, value in counters.items():
-        if isinstance(value, int) and not 0 <= value < 2**64:  # a run by tokens adds to sys.maxsize
-            raise CheckpointError(f"{name} of {folder} must be a count from 0 on, got {value}")
 
 
 def _settings(
@@ -400,8 +370,6 @@ def _settings(
                 f"load(path, env=envs, {name}=...)"
             )
     settings = {name: value for name, value in stored.items() if name not in changes}
-    if callable(changes.get("learning_rate")):
-        settings.pop("learning_rate_schedule", None)  # which was for a number
     check_saved(settings, folder / RECORD, named=dict(changes), trust_code=trust_code)
     return {**settings, **changes}
 
@@ -424,7 +392,9 @@ def stored_models(folder: Path) -> dict[str, Any]:
     if "model" in models:
         _freeze(models["model"], "given", folder)
     if (folder / BASE).is_file():
-        models |= dict(zip(("model", "dtype"), stored_base(folder), strict=True))
+        base = read_json(folder / BASE)
+        check_entries(base, {"model": str, "sha256": str, "dtype": str}, f"{BASE} of {folder}")
+        models |= {"model": str(named_folder(base)), "dtype": base["dtype"]}
     if (folder / ADAPTER).is_dir():
         from peft import LoraConfig, PeftConfig
 
@@ -443,22 +413,9 @@ def _freeze(model: nn.Module, kind: Literal["given", "later"], folder: Path) -> 
     """Freeze the weights of a model, or of a policy, that a written one names, if it names any."""
     if not (folder / FROZEN).is_file():
         return
-    record, weights = read_json(folder / FROZEN), dict(model.named_parameters())
-    check_entries(record, {"given": list, "later": list}, f"{FROZEN} of {folder}")
-    for name in record[kind]:
-        if not isinstance(name, str) or name not in weights:
-            raise CheckpointError(
-                f"{folder / FROZEN} names {name!r}, which no weight in {folder} is called; use a "
-                "checkpoint that save() wrote"
-            )
-        weights[name].requires_grad_(False)
-
-
-def stored_base(folder: Path) -> tuple[str, str]:
-    """Return the folder of the base model that a written policy names, and its precision."""
-    base = read_json(folder / BASE)
-    check_entries(base, {"model": str, "sha256": str, "dtype": str}, f"{BASE} of {folder}")
-    return str(named_folder(base)), base["dtype"]
+    with _reading(folder / FROZEN):
+        for name in read_json(folder / FROZEN)[kind]:
+            model.get_parameter(name).requires_grad_(False)
 
 
 def restore_adapters(policy: "CausalLMPolicy", folder: Path) -> None:
@@ -475,23 +432,21 @@ def restore_adapters(policy: "CausalLMPolicy", folder: Path) -> None:
 def _restore_training(agent: Any, folder: Path, changed: list[str]) -> None:
     """Put value head and network, adapters, optimiser and random generators back.
 
-    Args:
-        agent: The agent, as its settings make it.
-        folder: The checkpoint.
-        changed: Settings that decide on the critic and were given to `load`.
+    ``changed`` are settings that decide on the critic and were given to `load`.
     """
     policy = agent.policy
+    of_critic = {} if policy.critic is None else policy.critic.own_parameters()
     restore_adapters(policy, folder)
     with _reading(folder / TRAINING):
         tensors = load_file(folder / TRAINING)
-    wanted = {f"critic.{name}" for name in _critic_tensors(policy.critic)}
+    wanted = {f"critic.{name}" for name in of_critic}
     if changed and wanted and wanted != {name for name in tensors if name.startswith("critic.")}:
         raise CheckpointError(
             f"{folder} holds no critic, or another one; load it without a change of "
             f"{' and '.join(changed)}"
         )
     with _reading(folder / TRAINING):
-        for name, parameter in _critic_tensors(policy.critic).items():
+        for name, parameter in of_critic.items():
             parameter.data.copy_(tensors[f"critic.{name}"])
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
@@ -502,7 +457,6 @@ def _restore_training(agent: Any, folder: Path, changed: list[str]) -> None:
         # The critic was left out by a change; its weights come after those that are here.
         count = len(policy.optimizer.param_groups[0]["params"])
         state = {number: kept for number, kept in state.items() if number < count}
-    _check_optimizer(policy, state, folder)
     with _reading(folder / TRAINING):
         groups = policy.optimizer.state_dict()["param_groups"]
         policy.optimizer.load_state_dict({"state": state, "param_groups": groups})
@@ -513,30 +467,10 @@ def _restore_training(agent: Any, folder: Path, changed: list[str]) -> None:
         agent.shuffler.set_state(tensors["generator.shuffling"])
 
 
-def _check_optimizer(
-    policy: "CausalLMPolicy", state: Mapping[int, Mapping[str, Tensor]], folder: Path
-) -> None:
-    """Refuse the optimiser's state of other weights than those that learn."""
-    shapes = [weight.shape for weight in policy.optimizer.param_groups[0]["params"]]
-    for number, tensors in state.items():
-        learns = shapes[number] if 0 <= number < len(shapes) else None
-        for tensor in tensors.values():
-            if tensor.dim() and tensor.shape != learns:  # the number of steps is a scalar
-                raise CheckpointError(
-                    f"{folder / TRAINING} holds the optimiser's state of other weights than those "
-                    f"that learn (number {number}: {tuple(tensor.shape)} there, "
-                    f"{'none' if learns is None else tuple(learns)} here); begin anew from its "
-                    f"weights by policy_kwargs=dict(model={str(folder)!r})"
-                )
-
-
 def products_here(products: str, folder: Path, device: str | torch.device) -> str:
     """Return the library of products that an agent was saved with; torch's where it is not there.
 
-    Args:
-        products: The library.
-        folder: Where it was read, for the warning.
-        device: Where the agent goes; a GPU has no oneDNN.
+    A GPU has no oneDNN.
     """
     if products == "torch" or (backend().has_onednn() and select_device(device).type == "cpu"):
         return products

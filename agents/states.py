@@ -14,13 +14,12 @@ from gymnasium.vector import VectorEnv
 from stable_baselines3.common.vec_env import VecNormalize
 
 from tokengym.agents.errors import CheckpointError
-from tokengym.agents.rollouts.layers import Environments, layers
+from tokengym.agents.rollouts.layers import REWARD_WRAPPERS, Environments, layers
 from tokengym.agents.sb3.vec_env import GymVecEnv
 from tokengym.base.errors import reason_of
-from tokengym.base.folders import check_entries
 from tokengym.envs import EpisodeOverError
 from tokengym.envs.mdp import MdpEnvironment
-from tokengym.rewards import RewardWrapper, Scorer, VectorRewardWrapper
+from tokengym.rewards import Scorer
 from tokengym.rewards.errors import ScorerError
 
 SCALES: dict[type, tuple[str, str]] = {
@@ -40,11 +39,8 @@ def environment_state(envs: Environments, *, begun: bool = False) -> dict[str, A
 
     That is every ``get_state()`` of the innermost environments (prompts to come, random state),
     every ``state_dict()`` of reward wrappers' scorers (running means) and of layers of the user's
-    own, and the running scale of each layer of `SCALES`. None: no episode has begun.
-
-    Args:
-        envs: The environment.
-        begun: The next round is to play the present episodes.
+    own, and the running scale of each layer of `SCALES`. None: no episode has begun. ``begun`` says
+    that the next round is to play the present episodes.
     """
     chains = layers(envs)
     try:
@@ -74,7 +70,7 @@ def restore_environment(envs: Environments, state: Mapping[str, Any]) -> None:
     starts = [owner.set_state(saved) for owner, saved in zip(owners, state["states"], strict=True)]
     if begun is not None:
         begun.fresh = starts[0] if isinstance(owners[0], VectorEnv) else _as_batch(starts)
-    _restore_layers(_layers_with_state(chains), with_layers(state)["layers"])
+    _restore_layers(_layers_with_state(chains), state["layers"])
     for scorer, saved in zip(scorers, state["scorers"], strict=True):
         if not isinstance(saved, Mapping):
             raise CheckpointError(f"the state of a scorer must be an object, got {saved!r}")
@@ -85,16 +81,6 @@ def restore_environment(envs: Environments, state: Mapping[str, Any]) -> None:
                 f"{error}; make the environment as it was when the agent was saved, with the same "
                 "normalize= (`tokengym train` sets 'batch')"
             ) from error
-
-
-def with_layers(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a state in the present form; checkpoints of version 0.2 have the scales apart."""
-    if "scales" not in state:
-        return state
-    others = {name: value for name, value in state.items() if name != "scales"}
-    parts = state["scales"], state.get("layers", [])
-    is_lost = not all(isinstance(part, list) for part in parts)  # of several processes
-    return {**others, "layers": None if is_lost else [*parts[0], *parts[1]]}
 
 
 def _as_batch(starts: list[tuple[Any, dict[str, Any]]]) -> tuple[Any, dict[str, Any]]:
@@ -129,33 +115,23 @@ class _Scale:
         returns = np.asarray(getattr(self.layer, self.returns)).tolist()
         return {name: float(getattr(moments, name)) for name in MOMENTS} | {"returns": returns}
 
-    def load_state_dict(self, state: object) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Give them back."""
-        name = f"the running scale of {type(self.layer).__name__}"
-        check_entries(state, {**dict.fromkeys(MOMENTS, int | float), "returns": list}, name)
-        assert isinstance(state, dict)
-        present = getattr(self.layer, self.returns)
-        returns = np.asarray(state["returns"], dtype=present.dtype)
-        if returns.shape != present.shape:
-            raise ValueError(f"returns must be {present.shape} numbers")
+        present, moments = getattr(self.layer, self.returns), getattr(self.layer, self.moments)
+        returns = np.asarray(state["returns"], dtype=present.dtype).reshape(present.shape)
         setattr(self.layer, self.returns, returns)
-        for moment in MOMENTS:
-            setattr(getattr(self.layer, self.moments), moment, np.float64(state[moment]))
+        for name in MOMENTS:
+            setattr(moments, name, np.float64(state[name]))
 
 
 def _layers_with_state(chains: list[list[Any]]) -> list[Any]:
-    """Return the layers with a state to save, or what has it for them, in a fixed order.
-
-    The class is asked: a layer of a batch passes attributes of those inside it on.
-    """
-    hooks = ("state_dict", "load_state_dict")
+    """Return the layers with a state to save, or what has it for them, in a fixed order."""
     every = [layer for chain in chains for layer in chain[:-1]]  # the innermost has get_state
     scaling = [_Scale(layer) for layer in every if isinstance(layer, tuple(SCALES))]
-    return scaling + [
-        layer
-        for layer in every
-        if all(callable(getattr(type(layer), hook, None)) for hook in hooks)
-    ]
+    # The class is asked: a layer of a batch passes attributes of those inside it on.
+    hooks = ("state_dict", "load_state_dict")
+    own = [layer for layer in every if all(hasattr(type(layer), hook) for hook in hooks)]
+    return [*scaling, *own]
 
 
 def _state_of(layer: Any) -> Any:
@@ -198,9 +174,5 @@ def _name(layer: Any) -> str:
 
 def _scorers(chains: list[list[Any]]) -> list[Scorer]:
     """Return the scorers of all reward wrappers, in a fixed order."""
-    return [
-        layer.reward.scorer
-        for chain in chains
-        for layer in chain
-        if isinstance(layer, RewardWrapper | VectorRewardWrapper)
-    ]
+    every = [layer for chain in chains for layer in chain]
+    return [layer.reward.scorer for layer in every if isinstance(layer, REWARD_WRAPPERS)]

@@ -59,13 +59,7 @@ def updates(run: TrainingRun, algorithm: type[EpisodicAlgorithm]) -> Iterator[Up
 def train_own_agent(run: TrainingRun, name: str, made: Any) -> Iterator[Update]:
     """Train an agent of the user's: it plays a batch of episodes and learns from them, and again.
 
-    Args:
-        run: The run, which ends the training.
-        name: What the user wrote.
-        made: The agent or its class, with ``predict`` and ``learn``, which takes the episodes.
-
-    Yields:
-        The training before the first update and after each.
+    The agent or its class has ``predict`` and ``learn``, which takes the episodes.
     """
     if launched() > 1:
         raise SettingsError(f"agent {name} trains in one process; start it without a launcher")
@@ -88,13 +82,7 @@ def train_own_agent(run: TrainingRun, name: str, made: Any) -> Iterator[Update]:
 
 
 def play_own_agent(run: TrainingRun, name: str, made: Any) -> Iterator[Update]:
-    """Yield an agent that does not learn, for both ends of its curve.
-
-    Args:
-        run: The run.
-        name: What the user wrote.
-        made: The agent or its class, with ``predict``.
-    """
+    """Yield an agent with ``predict`` that does not learn, for both ends of its curve."""
     logger.warning(
         "agent %s is frozen: it is played as it is, and its line is flat; one that learns is a "
         "class with learn(episodes), or a class of Stable-Baselines3",

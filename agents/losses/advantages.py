@@ -373,7 +373,7 @@ def _turn_advantages(to_go: Tensor, response_mask: Tensor, response_ids: Tensor)
     return (to_go - baseline).masked_fill(equal, 0.0)
 
 
-def varied_groups(scores: Tensor, group_size: int, *, floor: float = 0.0) -> Tensor:
+def varied_groups(scores: Tensor, group_size: int) -> Tensor:
     """Return which rows belong to groups whose scores differ, (batch,) bool.
 
     A group of equal scores teaches nothing under a group baseline; DAPO drops it
@@ -382,7 +382,6 @@ def varied_groups(scores: Tensor, group_size: int, *, floor: float = 0.0) -> Ten
     Args:
         scores: (batch,), reward units, group after group.
         group_size: N, at least 2.
-        floor: Standard deviation that a group must exceed, reward units.
 
     Raises:
         ValueError: if the rows are not whole groups of at least two.
@@ -392,8 +391,7 @@ def varied_groups(scores: Tensor, group_size: int, *, floor: float = 0.0) -> Ten
         >>> varied_groups(torch.tensor([1.0, 1.0, 0.0, 1.0]), 2).tolist()
         [False, False, True, True]
     """
-    groups = _groups(scores, group_size)
-    varied = (_deviations(groups) > floor) & ~no_spread(groups, dim=1)
+    varied = ~no_spread(_groups(scores, group_size), dim=1)
     return varied.flatten().repeat_interleave(group_size)
 
 

@@ -43,7 +43,6 @@ from tokengym.agents.random_state import isolated_random_state
 from tokengym.agents.rollouts.rounds import Environments
 from tokengym.agents.saving import (
     ENTRIES,
-    check_counts,
     products_here,
     read_agent,
     restore_adapters,
@@ -512,7 +511,6 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
         """Continue the counts that a folder holds."""
         names = self.counters()
         check_entries(counters, dict.fromkeys(names, int), f"counters of {folder}")
-        check_counts(counters, folder)
         vars(self).update({name: counters[name] for name in names})
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:

@@ -81,15 +81,8 @@ def find_advantage(name: str) -> AdvantageEstimator:
     return ADVANTAGES.find(name)
 
 
-def estimator_for(settings: PPOSettings) -> AdvantageEstimator:
-    """Return the estimator that the settings name, which must go with the others."""
-    estimator = find_advantage(settings.advantage)
-    check_estimator(estimator, settings)
-    return estimator
-
-
 def check_estimator(estimator: AdvantageEstimator, settings: PPOSettings) -> None:
-    """Refuse settings that do not go with an estimator; see `estimator_for`."""
+    """Refuse settings that do not go with an estimator."""
     name, defaults = estimator.name, PPOSettings()
     if estimator.needs_groups and settings.group_size is None:
         raise SettingsError(
@@ -111,7 +104,7 @@ def check_estimator(estimator: AdvantageEstimator, settings: PPOSettings) -> Non
 
 def check_settings(settings: PPOSettings, batch_size: int) -> None:
     """Refuse an unknown estimator, or settings that do not go with it."""
-    estimator_for(settings)
+    check_estimator(find_advantage(settings.advantage), settings)
     if settings.group_size is not None:
         check_groups(batch_size, settings.group_size)
 

@@ -27,41 +27,6 @@ that gives no warning. Of the published runs on questions, dialogues and summari
 (docs/results/tasks/runs.csv), 146 whose largest move was 1 to 4 nats ended with a gold score 0.03
 below that of the best learning rate of their arm, 127 that moved less 0.02, and 74 that moved more
 0.17. On Detox and film reviews leaps cost no gold."""
-CLIPPED = (
-    "update {}: {:.0%} of the ratios were clipped, the steps are too large; lower learning_rate "
-    "from {:g}"
-)
-FAR = (
-    "update {}: the policy is {:.1f} nats per token from its reference, and its texts may have "
-    "collapsed; lower learning_rate from {:g} or {}"
-)
-SOLVED = (
-    "update {}: all responses have the score {:g}, the highest so far; where no higher one exists "
-    "the prompts are solved: stop here, or take harder ones"
-)
-TIES = (
-    "update {}: the scores {} are equal, so that nothing is learned from them; take prompts that "
-    "are sometimes solved, or a scorer with partial credit"
-)
-TIES_OF_CRITIC = (
-    "update {}: the scores of all responses are equal, so that the updates follow the errors of "
-    "the values and the KL's price, and nothing that was scored; take prompts that are sometimes "
-    "solved, or a scorer with partial credit"
-)
-UNSEEN_CREDIT = (
-    "advantage={!r} reads the score of a whole response and not the token rewards: its updates are "
-    "those of the sparse reward; 'loo' and 'reinforce++' see the credit"
-)
-DECLARED_LAMBDA = (
-    "credit {!r} declares gae_lambda={:g}, which was measured on responses of a fixed length; "
-    "{:.0%} of these ended by themselves, where abc-signed lost by it on dialogues, summaries and "
-    "questions: compare with gae_lambda={:g}, and pass the one that you mean"
-)
-LEAP = (
-    "update {} moved the policy from {:.2f} to {:.2f} nats per response of its reference at once; "
-    "lower learning_rate from {:g}, or set n_warmup_updates or target_kl"
-)
-
 
 Figures: TypeAlias = dict[str, float]
 """Figures of a minibatch, or of a part of one, as `UpdateStats` names them."""
@@ -81,11 +46,6 @@ class RoundStats:
     """Responses that no partner's failure has lost."""
     tokens_per_row: float
     """Mean tokens of these."""
-
-    @property
-    def kl_per_token(self) -> float:
-        """The KL per token, nats."""
-        return self.kl / self.tokens_per_row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +92,7 @@ def movement(
         part: Part of a minibatch; of several processes some have parts without tokens.
         goal: The loss.
         count: Tokens of the whole minibatch.
-        rows: Responses of the whole minibatch.
+        rows: Its responses.
     """
     mask, (low, high) = part.response_mask, goal.clip_range
     log_ratio = (log_probs - part.old_log_probs).masked_fill(~mask, 0.0)
@@ -168,7 +128,12 @@ class TrainingAlarms:
         """Warn of a low lambda that a rule declares, where most responses end by themselves."""
         ended = sum(e.finish_reason in ("eos", "stop") for e in episodes) / len(episodes)
         if declared < GAE_LAMBDA and ended > 0.5:
-            self.warn("lambda", DECLARED_LAMBDA.format(credit, declared, ended, GAE_LAMBDA))
+            self.warn(
+                "lambda",
+                f"credit {credit!r} declares gae_lambda={declared:g}, which was measured on "
+                f"responses of a fixed length; {ended:.0%} of these ended by themselves: compare "
+                f"with gae_lambda={GAE_LAMBDA:g}, and pass the one that you mean",
+            )
 
     def check(
         self,
@@ -181,29 +146,33 @@ class TrainingAlarms:
         kl_coef: float,
         has_critic: bool,
     ) -> None:
-        """Warn of what an update's figures show; updates are counted from 1.
-
-        Args:
-            update: Number of the update.
-            played: Of its round; scores of one prompt are neighbours.
-            clip_fraction: Share of tokens whose ratio left the clip range.
-            group_size: Responses to each prompt, where groups are compared.
-            learning_rate: The update's.
-            kl_coef: Likewise.
-            has_critic: Whether values are subtracted, which equal scores do not make equal.
-        """
+        """Warn of what the figures of an update, counted from 1, and of its round show."""
+        lower = f"lower learning_rate from {learning_rate:g}"
         if update <= FIRST_UPDATES and clip_fraction > MAX_CLIP_FRACTION:
-            self.warn("clip", CLIPPED.format(update, clip_fraction, learning_rate))
-        if played.kl_per_token > MAX_KL_PER_TOKEN:
+            self.warn(
+                "clip",
+                f"update {update}: {clip_fraction:.0%} of the ratios were clipped, the steps are "
+                f"too large; {lower}",
+            )
+        kl_per_token = played.kl / played.tokens_per_row
+        if kl_per_token > MAX_KL_PER_TOKEN:
             remedy = "raise kl_coef" if kl_coef else "set kl_coef above 0"
-            self.warn("kl", FAR.format(update, played.kl_per_token, learning_rate, remedy))
+            self.warn(
+                "kl",
+                f"update {update}: the policy is {kl_per_token:.1f} nats per token from its "
+                f"reference, and its texts may have collapsed; {lower} or {remedy}",
+            )
         # moved > max(MAX_LEAP, MAX_LEAP_SHARE * kl) + 2 * standard error: the policies between the
         # two were not measured, and beyond the limits the gold score tends to end lower.
         kl, (kl_before, error_before) = played.kl, self._kl_before
         self._kl_before = kl, played.kl_error
         noise = 2.0 * math.hypot(played.kl_error, error_before)
         if kl - kl_before > max(MAX_LEAP, MAX_LEAP_SHARE * kl) + noise:  # never, if one is nan
-            self.warn("leap", LEAP.format(update - 1, kl_before, kl, learning_rate))
+            self.warn(
+                "leap",
+                f"update {update - 1} moved the policy from {kl_before:.2f} to {kl:.2f} nats per "
+                f"response of its reference at once; {lower}, or set n_warmup_updates or target_kl",
+            )
         if len(played.scores) > 1:
             self._check_ties(update, played.scores, group_size, has_critic=has_critic)
 
@@ -215,14 +184,25 @@ class TrainingAlarms:
         rose = most >= self._most and most > self._least  # no response was ever better, some worse
         self._least, self._most = min(least, self._least), max(most, self._most)
         if least == most and rose:
-            self.warn("solved", SOLVED.format(update, most), level=logging.INFO)
+            self.warn(
+                "solved",
+                f"update {update}: all responses have the score {most:g}, the highest so far; "
+                "where no higher one exists the prompts are solved: stop here, or take harder ones",
+                level=logging.INFO,
+            )
             return
         size = group_size or len(scores)
         groups = [scores[i : i + size] for i in range(0, len(scores), size)]
         if all(min(group) == max(group) for group in groups):
             whose = "of all responses" if group_size is None else "within every group"
-            of_critic = has_critic and group_size is None
-            self.warn("ties", (TIES_OF_CRITIC if of_critic else TIES).format(update, whose))
+            learned = "nothing is learned from them"
+            if has_critic and group_size is None:
+                learned = "the updates follow the errors of the values and the KL's price"
+            self.warn(
+                "ties",
+                f"update {update}: the scores {whose} are equal, so that {learned}; take prompts "
+                "that are sometimes solved, or a scorer with partial credit",
+            )
 
     def warn(self, kind: str, text: str, *, level: int = logging.WARNING) -> None:
         """Log something at a level unless that kind was logged before."""

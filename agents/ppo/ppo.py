@@ -12,7 +12,7 @@ to read, held equal by a test, is examples/ppo_in_one_file.py.
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -28,9 +28,8 @@ from tokengym.agents.errors import ModelError, NonFiniteError
 from tokengym.agents.losses.advantages import check_groups
 from tokengym.agents.policy.models import TokenStat
 from tokengym.agents.policy.sequences import ActionMasks, Sequences
-from tokengym.agents.ppo.advantages import check_estimator, estimator_for, find_advantage
+from tokengym.agents.ppo.advantages import check_estimator, find_advantage
 from tokengym.agents.ppo.alarms import (
-    UNSEEN_CREDIT,
     Figures,
     RoundStats,
     TrainingAlarms,
@@ -46,7 +45,6 @@ from tokengym.agents.rollouts.experience import (
 )
 from tokengym.agents.rollouts.playing import RolloutBatch
 from tokengym.agents.rollouts.rounds import Environments, environment_attribute
-from tokengym.base.errors import SettingsError
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -59,8 +57,6 @@ MAX_RATIO_ERROR = 0.1
 """Largest |ratio - 1| before the first gradient step that rounding in float32 explains."""
 MAX_ROWS_WITHOUT_GRADIENT = 64
 """Most texts in a forward pass without gradients; fewer with a smaller ``micro_batch_size``."""
-SB3_NAMES = {"policy_loss": "policy_gradient_loss"}
-"""Names of an update's figures in the log of Stable-Baselines3's PPO, where they are others."""
 ALL_LOST = (
     "a partner's failure lost every episode of the round, so that there is nothing to learn from; "
     "pass on_partner_error='raise' to see why"
@@ -112,36 +108,26 @@ class PPO(EpisodicAlgorithm):
         ) -> None: ...
 
     def check_settings(self) -> None:
-        """Refuse an unknown estimator, and settings of a critic where it has none."""
-        self.estimator = estimator_for(self.settings)
+        """Find the estimator, and take the lambda that the environment's credit rule declares.
+
+        Raises:
+            SettingsError: if the estimator is unknown, or lacks what a setting is for.
+        """
+        self.estimator = find_advantage(self.settings.advantage)
+        check_estimator(self.estimator, self.settings)
         self.has_critic = self.estimator.needs_critic
         self._alarms, self._log_prob_gap = TrainingAlarms(), 0.0
+        reads_lambda = self.has_critic and self.estimator.reads_lambda
+        if self.settings.gae_lambda is None and reads_lambda:
+            self._declared_lambda = declared = self.rounds.reward.gae_lambda
+            gae_lambda = GAE_LAMBDA if declared is None else declared
+            self.settings = replace(self.settings, gae_lambda=gae_lambda)
 
     def check_change(self, changed: PPOSettings) -> None:
         """Refuse what has no effect with the estimator, or is no whole number of groups."""
         check_estimator(self.estimator, changed)
         if changed.group_size is not None:
             check_groups(self.n_envs, changed.group_size)
-        was_linear = self.settings.learning_rate_schedule == "linear"
-        if changed.learning_rate_schedule == "linear" and not was_linear:
-            _check_schedules(changed.learning_rate)
-
-    def resolve_settings(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the settings with the lambda that the environment's credit rule declares.
-
-        Raises:
-            SettingsError: if two schedules of the learning rate were given.
-        """
-        if given.get("learning_rate_schedule") == "linear":
-            _check_schedules(given.get("learning_rate"))
-        name = given.get("advantage", self.settings_class.advantage)
-        if given.get("gae_lambda") is not None or not isinstance(name, str):
-            return given
-        estimator = find_advantage(name)
-        if not (estimator.needs_critic and estimator.reads_lambda):
-            return given
-        self._declared_lambda = declared = self.rounds.reward.gae_lambda
-        return {**given, "gae_lambda": GAE_LAMBDA if declared is None else declared}
 
     def round_options(self) -> dict[str, Any] | None:
         """Return the options of a round's reset: rows in groups that share a prompt."""
@@ -253,12 +239,7 @@ class PPO(EpisodicAlgorithm):
         return experience if teaches.all() else experience.select(teaches.nonzero()[:, 0])
 
     def weigh(self, experience: Experience, played: RolloutBatch) -> Experience:
-        """Return what the update learns from; a subclass may weigh the advantages of tokens.
-
-        Args:
-            experience: All rows of the round.
-            played: The round.
-        """
+        """Return what the update learns from; a subclass may weigh the advantages of tokens."""
         del played
         return experience
 
@@ -276,27 +257,24 @@ class PPO(EpisodicAlgorithm):
         size = len(experience.response_mask)
         num_minibatches = min(settings.n_minibatches, size)
         minibatches: list[list[Figures]] = []  # figures of the parts of each
-        num_steps, continue_training = 0, True
+        num_steps, is_over = 0, False
         parameters = self.policy.optimizer.param_groups[0]["params"]
         for epoch in range(settings.n_epochs):
             # Whole responses, never parts of them: (rows,), shuffled anew each epoch.
             order = torch.randperm(size, generator=self.shuffler).to(self.device)
+            where = f"update {self._n_updates}, epoch {epoch}, timestep {self.num_timesteps}"
             for rows in order.tensor_split(num_minibatches):
-                where = f"update {self._n_updates}, epoch {epoch}, timestep {self.num_timesteps}"
-                try:
-                    parts = self.backward(experience.select(rows), where)
-                    minibatches.append(parts)
-                    approx_kl = sum(figures["approx_kl"] for figures in parts)
-                    if settings.target_kl is not None and approx_kl > 1.5 * settings.target_kl:
-                        continue_training = False
-                        break
-                    norm = self._finite_norm(where)
-                except NonFiniteError as error:
-                    raise self._error_of_row(experience, rows, where) or error from None
+                parts = self.backward(experience.select(rows), where)
+                minibatches.append(parts)
+                approx_kl = sum(figures["approx_kl"] for figures in parts)
+                if settings.target_kl is not None and approx_kl > 1.5 * settings.target_kl:
+                    is_over = True
+                    break
+                norm = self._finite_norm(where)
                 torch.nn.utils.clip_grads_with_norm_(parameters, settings.max_grad_norm, norm)
                 self.policy.optimizer.step()
                 num_steps += 1
-            if not continue_training:
+            if is_over:
                 break
         self._n_updates += 1
         record("train/n_updates", self._n_updates)
@@ -317,14 +295,11 @@ class PPO(EpisodicAlgorithm):
         return stats
 
     def backward(self, minibatch: Experience, where: str) -> list[Figures]:
-        """Take the gradient of a minibatch's loss.
+        """Take the gradient of a minibatch's loss; return its parts' figures, which add up to its.
 
         Args:
             minibatch: The minibatch, of all processes.
             where: Place in the training, for an error's message.
-
-        Returns:
-            The figures of its parts, which add up to its own.
 
         Raises:
             NonFiniteError: if the loss is NaN or Inf.
@@ -354,16 +329,12 @@ class PPO(EpisodicAlgorithm):
 
         loss = L_policy + vf_coef * L_value - ent_coef * H + kl_coef / advantage_scale * KL
 
-        each a mean over the tokens of the whole minibatch; L_policy and KL take ``loss_mean``. What
-        papers change of it is resolved in `objective`.
+        each a mean over the ``count`` tokens of the whole minibatch of ``rows`` responses, so that
+        the losses of its parts add up to its own; L_policy and KL take ``loss_mean``. What papers
+        change of it is resolved in `objective`.
 
         Where the value has a network of its own it is read when its term is asked for. A caller
         that takes the gradient of the first term before that never holds both networks' states.
-
-        Args:
-            part: The sequences.
-            count: Tokens of the whole minibatch, so that the losses of its parts add up to its own.
-            rows: Responses of the whole minibatch.
         """
         goal, policy, mask = self.objective(), self.policy, part.response_mask  # (batch, time)
         now = policy.evaluate(  # figures of tokens, (batch, time)
@@ -477,7 +448,12 @@ class PPO(EpisodicAlgorithm):
         if not rewards.any() and self.reward.pays_nothing:
             raise ValueError(NO_REWARD)
         if not estimator.uses_token_rewards and ((rewards != 0).sum(1) > 1).any():
-            self._alarms.warn("dense", UNSEEN_CREDIT.format(estimator.name))
+            self._alarms.warn(
+                "dense",
+                f"advantage={estimator.name!r} reads the score of a whole response and not the "
+                "token rewards: its updates are those of the sparse reward; 'loo' and "
+                "'reinforce++' see the credit",
+            )
         # `mc` declares 0, since its rewards are advantages: that holds whatever the lengths are.
         if self._declared_lambda and (credit := self.reward.reward) is not None:
             name = credit.credit_name
@@ -505,12 +481,7 @@ class PPO(EpisodicAlgorithm):
     ) -> Tensor:
         """Return a figure of a round's tokens, (batch, time), without gradient.
 
-        Args:
-            sequences: The texts of all rows.
-            action_masks: Tokens that could be sampled at each step; None: all.
-            name: The figure.
-            ref_states: "ref_states", (batch, time, hidden), that were read before; None computes
-                them again.
+        ``ref_states``, (batch, time, hidden), were read before; None computes them again.
         """
         how: Any = {"name": name, "ref_states": ref_states, "max_size": self._max_rows}
         return self.processes.of_rows(self.policy.token_stats, sequences, action_masks, **how)
@@ -529,7 +500,7 @@ class PPO(EpisodicAlgorithm):
         return norm
 
     def _gradient_fault(self) -> str:
-        """Return in words which gradient is not finite, or the largest if only the norm is not."""
+        """Return which gradient is not finite, or the largest if only the norm is not."""
         sizes = {
             name: parameter.grad.abs().max().item()
             for name, parameter in self.policy.named_parameters()
@@ -540,20 +511,6 @@ class PPO(EpisodicAlgorithm):
                 return f"the gradient of {name} is not finite"
         name, size = max(sizes.items(), key=lambda entry: entry[1])
         return f"the gradient norm overflows (largest entry {size:.3g}, in {name})"
-
-    def _error_of_row(
-        self, experience: Experience, rows: Tensor, where: str
-    ) -> NonFiniteError | None:
-        """Return the error of the first row, of (rows,), whose loss or gradient is not finite."""
-        if self.processes.count > 1:  # the others would wait for its gradient
-            return None
-        for row in rows.sort().values:
-            try:
-                self.backward(experience.select(row[None]), f"{where}, row {row.item()}")
-                self._finite_norm(f"{where}, row {row.item()}")
-            except NonFiniteError as error:
-                return error
-        return None
 
     # --- the log ----------------------------------------------------------------------------------
 
@@ -606,18 +563,10 @@ class PPO(EpisodicAlgorithm):
         stats, record = UpdateStats.of(minibatches), self.logger.record
         if self.settings.kl_in == "loss" and self.kl_coef != 0.0:
             self._log_kl(stats.kl)  # paid in each gradient step, not before them
-        for name in ("loss", "policy_loss", "value_loss", "approx_kl", "clip_fraction"):
-            if name != "value_loss" or self.has_critic:
-                record(f"train/{SB3_NAMES.get(name, name)}", getattr(stats, name))
-        record("train/ratio_error", stats.ratio_error)
+        record("train/policy_gradient_loss", stats.policy_loss)  # as SB3's PPO calls it
+        if self.has_critic:
+            record("train/value_loss", stats.value_loss)
+        for name in ("loss", "approx_kl", "clip_fraction", "ratio_error"):
+            record(f"train/{name}", getattr(stats, name))
         record("train/log_prob_gap", max(stats.log_prob_gap, self._log_prob_gap))
         return stats
-
-
-def _check_schedules(learning_rate: object) -> None:
-    """Refuse a learning rate that is a schedule beside ``learning_rate_schedule='linear'``."""
-    if callable(learning_rate):
-        raise SettingsError(
-            "learning_rate_schedule='linear' lowers a number, and learning_rate is a schedule of "
-            "its own, which is taken as it is; leave one of them out"
-        )

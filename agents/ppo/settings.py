@@ -16,6 +16,16 @@ KlEstimator = Literal["k1", "k2", "k3", "exact"]
 OldLogProbs = Literal["sampled", "recomputed"]
 GAE_LAMBDA = 0.95
 """``gae_lambda`` where neither the user nor the credit rule names one."""
+CHOICES = {
+    "learning_rate_schedule": get_args(LrSchedule),
+    "drop_equal_groups": (True, False),
+    "value_network": get_args(ValueNetwork),
+    "loss_mean": get_args(LossMean),
+    "old_log_probs": get_args(OldLogProbs),
+    "kl_in": get_args(KlPlace),
+    "kl_estimator": get_args(KlEstimator),
+}
+"""Values of the settings that have a choice."""
 MAX_PASSES = 10_000
 """Most passes over a batch, and gradient steps in one: an update with more would not end."""
 
@@ -121,17 +131,14 @@ class PPOSettings(EpisodicSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice(self, "learning_rate_schedule", get_args(LrSchedule))
+        for name, choices in CHOICES.items():
+            check_choice(self, name, choices)
         if not isinstance(self.advantage, str):
             raise SettingsError(f"advantage must be a name, got {self.advantage!r}")
         check_count(self, "n_epochs", "n_minibatches", most=MAX_PASSES)
         check_count(
             self, "group_size", least=2, optional=True, hint="a group of one has no baseline"
         )
-        check_choice(self, "drop_equal_groups", (True, False))
-        check_choice(self, "value_network", get_args(ValueNetwork))
-        check_choice(self, "loss_mean", get_args(LossMean))
-        check_number(self, "std_floor", least=0.0)
         for name in ("clip_range", "clip_range_vf"):
             if not callable(getattr(self, name)):
                 check_number(self, name, above=0.0, optional=name == "clip_range_vf")
@@ -140,13 +147,8 @@ class PPOSettings(EpisodicSettings):
         check_count(self, "micro_batch_size", optional=True)
         check_number(self, "gamma", least=0.0, most=1.0)
         check_number(self, "gae_lambda", "gae_lambda_vf", least=0.0, most=1.0, optional=True)
-        check_number(self, "vf_coef", least=0.0, hint="0 is no critic")
         check_number(self, "ent_coef", finite=True, hint="0 leaves it out")
-        check_number(self, "kl_coef", least=0.0, hint="0 puts no price on the KL")
-        check_number(self, "vf_coef", "kl_coef", "std_floor", finite=True, hint="lower it")
-        check_choice(self, "old_log_probs", get_args(OldLogProbs))
-        check_choice(self, "kl_in", get_args(KlPlace))
-        check_choice(self, "kl_estimator", get_args(KlEstimator))
+        check_number(self, "vf_coef", "kl_coef", "std_floor", least=0.0, finite=True)
         # An estimator has to carry the KL's gradient where it stands.
         if self.kl_in == "loss" and self.kl_estimator == "k1":
             raise SettingsError(
@@ -158,8 +160,8 @@ class PPOSettings(EpisodicSettings):
                 f"kl_estimator={self.kl_estimator!r} with kl_in='reward' lacks the KL's direct "
                 "gradient; take 'k1' or 'exact' there, or kl_in='loss'"
             )
-        check_number(self, "kl_target", "target_kl", above=0.0, optional=True)
-        check_number(self, "kl_target", finite=True, optional=True, hint="None keeps kl_coef fixed")
+        check_number(self, "target_kl", above=0.0, optional=True)
+        check_number(self, "kl_target", above=0.0, finite=True, optional=True)
         check_number(self, "kl_horizon", "max_grad_norm", above=0.0)
         if self.kl_target is not None and self.kl_coef == 0.0:
             raise SettingsError(

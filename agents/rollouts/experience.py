@@ -106,8 +106,12 @@ def token_rewards_of(episodes: Sequence[Episode], time: int, place: str) -> NDAr
         if episode.token_rewards is None:
             raise _unpaid(row, "token_rewards")
         rewards[row, : len(episode.response_ids)] = episode.token_rewards
-    if not np.isfinite(rewards).all():
-        raise _not_finite(rewards, place)
+    if len(places := np.argwhere(~np.isfinite(rewards))):
+        row, step = places[0]
+        raise NonFiniteError(
+            f"token_rewards of row {row} is {rewards[row, step]} at response token {step} "
+            f"({place}); fix the scorer"
+        )
     return rewards
 
 
@@ -122,15 +126,6 @@ def scores_of(episodes: Sequence[Episode], reader: str | None) -> NDArray[np.flo
         if reader is not None and episode.score is None:
             raise _unpaid(row, f"score, which advantage={reader!r} reads")
     return np.array([np.nan if e.score is None else e.score for e in episodes], dtype=np.float32)
-
-
-def _not_finite(rewards: NDArray[np.float32], place: str) -> NonFiniteError:
-    """Return the error of token rewards, (batch, time), of which one is not finite."""
-    row, step = np.argwhere(~np.isfinite(rewards))[0]
-    return NonFiniteError(
-        f"token_rewards of row {row} is {rewards[row, step]} at response token {step} ({place}); "
-        "fix the scorer"
-    )
 
 
 def _unpaid(row: int, what: str) -> ValueError:

@@ -32,13 +32,8 @@ def copy_without_reward(
     """Return a private copy of a token-generation environment, without reward, as a batch.
 
     It has the tokenizer, prompts, lengths, legal tokens and stop strings of the innermost
-    environment, shares no random state with it, and does not touch it. Rows are not reset by
-    themselves.
-
-    Args:
-        envs: The environment, single or batched, wrapped or not.
-        num_envs: Rows of the copy.
-        changes: Settings of the copy that differ.
+    environment but for ``changes``, shares no random state with it, and does not touch it. Rows are
+    not reset by themselves.
     """
     settings = environment_attribute(envs, "settings")
     if not isinstance(settings, GenerationSettings):
@@ -129,12 +124,7 @@ class GivenPrompts:
         prompts: Sequence[PromptChoice],
         beginnings: Sequence[Sequence[int] | Episode] | None = None,
     ) -> tuple[TokenGenerationVectorEnv, dict[str, Any]]:
-        """Return an environment with a row for each prompt, and the options of its ``reset``.
-
-        Args:
-            prompts: As of `play`, like the beginnings.
-            beginnings: Of each response.
-        """
+        """Return an environment with a row for each prompt, and the options of its ``reset``."""
         choices = [_prompt_of(one) if isinstance(one, Episode) else one for one in prompts]
         envs = self.envs(choices)
         encoded = [envs.encoded_prompt(one) if isinstance(one, int) else one for one in choices]
@@ -167,12 +157,7 @@ class GivenPrompts:
         ]
 
     def find(self, prompt_ids: tuple[int, ...], text: str) -> int | EncodedPrompt:
-        """Return the prompt with these tokens.
-
-        Args:
-            prompt_ids: The prompt's tokens.
-            text: Text of the prompt, where it is not in the environment's set.
-        """
+        """Return the prompt with these tokens; one that is not in the set has the given text."""
         prompt = self._single.find_prompt(prompt_ids, text)
         return prompt if prompt.prompt_id < 0 else prompt.prompt_id
 
@@ -236,11 +221,6 @@ class PolicyContinuations:
     """Finishes responses with an agent's policy, by the rules of an environment.
 
     The environment is not stepped, and neither its random state nor the agent's is touched.
-
-    Args:
-        envs: A token-generation environment, single or batched, wrapped or not.
-        agent: See `tokengym.agents.collect`.
-        seed: Seed of the sampling.
     """
 
     def __init__(self, envs: Environments, agent: Agent, *, seed: int) -> None:

@@ -4,8 +4,8 @@ What an environment pays is what its outermost layer pays. A layer is known by w
 spaces that it shows, and whether its class has a ``step`` of its own.
 """
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
+from itertools import pairwise, takewhile
 from typing import Any, TypeAlias
 
 import gymnasium as gym
@@ -82,14 +82,9 @@ def layers(envs: Any) -> list[list[Any]]:
 
 
 def row_attributes(envs: Environments, name: str) -> list[Any] | None:
-    """Return a public attribute of every row's layers, also where rows are in other processes.
+    """Return an attribute of every row's layers, also where rows are in other processes.
 
-    Args:
-        envs: A batch.
-        name: Name of the attribute.
-
-    Returns:
-        One value per row; None where a row has no such attribute.
+    None where a row has no such attribute.
     """
     if isinstance(envs, VecEnv):
         return envs.get_attr(name) if envs.has_attr(name) else None
@@ -134,9 +129,7 @@ def outermost_reward(chain: list[Any]) -> Any:
 def are_plain(chains: list[list[Any]], known: Sequence[type] = TRANSPARENT) -> bool:
     """Return whether nothing but this package decides what is read, written and paid.
 
-    Args:
-        chains: See `layers`.
-        known: Classes of layers that may be there beside those of this package.
+    Layers of the classes in ``known`` may be there too.
     """
     innermost = [chain[-1] for chain in (chains[1:] or chains)]
     around = [layer for chain in chains for layer in chain if not is_reward_wrapper(layer)]
@@ -146,18 +139,13 @@ def are_plain(chains: list[list[Any]], known: Sequence[type] = TRANSPARENT) -> b
 
 
 def check_limits(envs: Environments) -> None:
-    """Refuse time limits that cut episodes before their score is paid.
-
-    Args:
-        envs: A batch.
-    """
-    timed = [
-        (layer, layer.get_wrapper_attr("max_new_tokens"))
+    """Refuse time limits that cut the episodes of a batch before their score is paid."""
+    limits = [
+        (getattr(layer, LIMIT), layer.get_wrapper_attr("max_new_tokens"))
         for chain in layers(envs)
         for layer in chain
         if isinstance(layer, single.TimeLimit) and layer.has_wrapper_attr("max_new_tokens")
     ]
-    limits = [(getattr(layer, LIMIT), horizon) for layer, horizon in timed]
     if not limits and (unseen := row_attributes(envs, LIMIT)) is not None:
         limits = list(zip(unseen, row_attributes(envs, "max_new_tokens") or (), strict=False))
     for limit, horizon in limits:
@@ -169,41 +157,20 @@ def check_limits(envs: Environments) -> None:
 
 
 def check_learnable(envs: Any, name: str) -> None:
-    """Refuse an environment without texts, and layers that change which tokens a policy sees.
+    """Refuse an environment without texts, and layers that change which tokens a learner sees.
 
-    Args:
-        envs: The environment of a learner, single or batched, of Gymnasium or of SB3. What is none
-            is refused by `as_vec_env`.
-        name: The learner's.
+    What is no environment is refused by `as_vec_env`.
     """
     if not isinstance(envs, VectorEnv | gym.Env | VecEnv):
         return
     for chain in layers(envs):
         for layer, below in pairwise(chain):
-            kind = type(layer).__name__
-            if isinstance(layer, VecNormalize) and layer.norm_obs:
+            if (reason := _unfit(layer, below)) is not None:
                 raise SettingsError(
-                    f"VecNormalize normalises token ids, which {name} reads; pass norm_obs=False"
+                    f"{type(layer).__name__} {reason}: {name} reads the environment's own token "
+                    "ids, and learns from the tokens that its policy chose"
                 )
-            if isinstance(layer, CONVERTING):
-                raise SettingsError(
-                    f"{kind} gives {name} other arrays or infos than it reads; leave it out"
-                )
-            shows_others = isinstance(layer, gym.ObservationWrapper | VectorObservationWrapper)
-            if shows_others or _differs(layer, below, "observation_space"):
-                raise SettingsError(
-                    f"{kind} changes observations, and {name} reads the token ids of the "
-                    "environment itself; leave it out"
-                )
-            acts_otherwise = isinstance(layer, (gym.ActionWrapper, VectorActionWrapper, *REPEATING))
-            if acts_otherwise or _differs(layer, below, "action_space"):
-                raise SettingsError(
-                    f"{kind} changes actions, so that {name} would learn from tokens that its "
-                    "policy did not choose; leave it out"
-                )
-    prefix = "single_" if isinstance(envs, VectorEnv) else ""
-    observations = getattr(envs, f"{prefix}observation_space")
-    actions = getattr(envs, f"{prefix}action_space")
+    observations, actions = _space(envs, "observation"), _space(envs, "action")
     has_texts = isinstance(observations, spaces.Dict) and TEXT_PARTS <= observations.keys()
     if not has_texts or not isinstance(actions, spaces.Discrete):
         raise SettingsError(
@@ -213,37 +180,38 @@ def check_learnable(envs: Any, name: str) -> None:
         )
 
 
-def _differs(layer: Any, below: Any, space: str) -> bool:
-    """Return whether a layer shows another space than what it is around."""
-    spaces = [
-        getattr(one, f"single_{space}" if isinstance(one, VectorEnv) else space)
-        for one in (layer, below)
-    ]
-    return bool(spaces[0] != spaces[1])
+def _unfit(layer: Any, below: Any) -> str | None:
+    """Return what a layer around another does to tokens, and the remedy; None if nothing."""
+    if isinstance(layer, VecNormalize) and layer.norm_obs:
+        return "normalises token ids; pass norm_obs=False"
+    if isinstance(layer, CONVERTING):
+        return "returns other arrays or infos; leave it out"
+    shows_others = isinstance(layer, gym.ObservationWrapper | VectorObservationWrapper)
+    if shows_others or _space(layer, "observation") != _space(below, "observation"):
+        return "changes observations; leave it out"
+    acts_otherwise = isinstance(layer, (gym.ActionWrapper, VectorActionWrapper, *REPEATING))
+    if acts_otherwise or _space(layer, "action") != _space(below, "action"):
+        return "changes actions; leave it out"
+    return None
+
+
+def _space(envs: Any, kind: str) -> spaces.Space[Any]:
+    """Return the observation or action space of one row."""
+    prefix = "single_" if isinstance(envs, VectorEnv) else ""
+    space: spaces.Space[Any] = getattr(envs, f"{prefix}{kind}_space")
+    return space
 
 
 def check_scored_alone(envs: Any, name: str) -> None:
-    """Refuse layers whose rewards are not heard where responses are scored without steps.
-
-    Args:
-        envs: The environment, single or batched, of Gymnasium or of SB3.
-        name: Name of what scores them.
-    """
-    for layer in _outside(envs):
+    """Refuse layers whose rewards are not heard where responses are scored without steps."""
+    shared, *rows = layers(envs)
+    outside = list(takewhile(lambda layer: not is_reward_wrapper(layer), shared))
+    if len(outside) == len(shared):  # each row has its reward layer
+        for row in rows:
+            outside += takewhile(lambda layer: not is_reward_wrapper(layer), row)
+    for layer in outside:
         if not is_transparent(layer) and type(layer) not in READERS:
             raise SettingsError(
                 f"{type(layer).__name__} around the environment may change what it pays, and "
                 f"{name} takes the value of its scorer alone; leave it out, or pass scorer="
             )
-
-
-def _outside(envs: Any) -> Iterator[Any]:
-    """Yield the layers around the reward layers, or all where there are none."""
-    shared, *rows = layers(envs)
-    for chain in [shared, *rows]:
-        for layer in chain:
-            if is_reward_wrapper(layer):
-                if chain is shared:
-                    return
-                break
-            yield layer

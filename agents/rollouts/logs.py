@@ -1,4 +1,4 @@
-"""Logs of a run: its episodes in a file, a table of samples, and trackers by name.
+"""Logs of a run: its episodes in a file, and trackers by name.
 
 Each is an output format of Stable-Baselines3's logger, so that it also serves any agent:
 ``agent.set_logger(Logger(None, [make_tracker("wandb", folder, name="try")]))``.
@@ -17,7 +17,6 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import KVWriter, TensorBoardOutputFormat
 
 from tokengym.base.errors import SettingsError, reason_of
-from tokengym.envs import Episode
 from tokengym.rewards import RewardError
 
 
@@ -33,22 +32,11 @@ class EpisodeLog(BaseCallback):
 
     Args:
         path: The file; made with its folders, an existing one is appended to.
-        every: Updates between two rounds that are written.
-        num_shown: Episodes of such a round that SB3's logger gets as ``samples/...`` text, best,
-            median and worst score first; 0 for none.
-
-    Raises:
-        ValueError: if ``every`` is not positive.
     """
 
-    def __init__(self, path: str | Path, *, every: int = 1, num_shown: int = 0) -> None:
+    def __init__(self, path: str | Path) -> None:
         super().__init__()
-        if every < 1:
-            raise ValueError(f"every must be an integer >= 1, got {every}")
         self.path = Path(path)
-        self.every = every
-        self.num_shown = num_shown
-        self._num_rounds = 0
         self._file: TextIO | None = None
 
     def _on_training_start(self) -> None:
@@ -62,8 +50,7 @@ class EpisodeLog(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         """Write the round that `EpisodicAlgorithm.collect` has just played."""
-        self._num_rounds += 1
-        if self._file is None or (self._num_rounds - 1) % self.every != 0:
+        if self._file is None:
             return
         played: Any = self.model.last_round  # type: ignore[attr-defined]
         log_probs = None if played.log_probs is None else played.log_probs.cpu().tolist()
@@ -74,8 +61,6 @@ class EpisodeLog(BaseCallback):
             line = moment | episode.to_record() | {"log_probs": of_row}
             self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
         self._file.flush()
-        for name, text in samples(list(played.episodes), self.num_shown).items():
-            self.logger.record(f"samples/{name}", text, exclude=("csv", "json", "stdout", "log"))
 
     def write_failed(self, error: RewardError) -> None:
         """Write the episodes that an error keeps."""
@@ -101,32 +86,11 @@ def write_failed_round(callback: BaseCallback | None, error: RewardError) -> Non
         callback.write_failed(error)
 
 
-def samples(episodes: list[Episode], num_shown: int) -> dict[str, str]:
-    """Return some of a round's episodes as text: best, worst, then evenly between.
-
-    Returns:
-        Text with its score, by rank ("1 of 64" is the best).
-    """
-    ranked = sorted(episodes, key=lambda episode: -(episode.score or 0.0))
-    count = min(num_shown, len(ranked))
-    places = [0] if count == 1 else [i * (len(ranked) - 1) // (count - 1) for i in range(count)]
-    return {
-        f"{rank + 1} of {len(ranked)}": (
-            f"{ranked[rank].score or 0.0:.3f}  {ranked[rank].prompt} | {ranked[rank].response}"
-        )
-        for rank in places[:count]
-    }
-
-
 PROJECT = "tokengym"
 
 
 class Tracked(KVWriter):
-    """Passes the numbers of each row on to a tracker of accelerate.
-
-    Args:
-        tracker: The tracker, begun.
-    """
+    """Passes the numbers of each row on to a tracker of accelerate that has begun."""
 
     def __init__(self, tracker: GeneralTracker) -> None:
         self.tracker = tracker

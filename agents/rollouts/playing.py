@@ -8,7 +8,6 @@ episodes as they finish would prefer short ones.
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -131,10 +130,16 @@ def play_rounds(
     *,
     seed: int | None = None,
     deterministic: bool = False,
+    with_entropy: bool = False,
 ) -> Iterator[RolloutBatch]:
-    """Yield the rounds of `collect`, surplus episodes included."""
+    """Yield the rounds of `collect`, surplus episodes included.
+
+    ``with_entropy`` asks stock agents for their distribution too, which costs a pass for each step.
+    """
     rounds = as_rounds(envs)
     sampler = as_sampler(agent, seed=seed)
+    if isinstance(sampler, PredictingSampler):
+        sampler.with_entropy = with_entropy
     episodes: list[Episode] = []
     while len(episodes) < num_episodes:
         try:
@@ -202,7 +207,10 @@ def play_round(
             is_over = (result.terminated | result.truncated)[active]  # (active,)
             for row in active[is_over].tolist():
                 if row not in result.episodes:
-                    raise _cut_episode(row, len(recorder.steps))
+                    raise SettingsError(
+                        f"a layer around the environment cut row {row} after {len(recorder.steps)} "
+                        "tokens, before its score was paid; lower max_new_tokens instead"
+                    )
                 recorder.episodes[row] = result.episodes[row]
                 recorder.truncated[row] = result.truncated[row]
             is_playing = on_step is None or on_step(active, choice, result)
@@ -212,7 +220,6 @@ def play_round(
             return None
         recorder.check_tokens()
         played = recorder.finish()
-        recorder.attach(played.log_probs)
         # All episodes at once: one batch for the scorer, and its statistics see the whole round.
         started = perf_counter()
         envs.reward.evaluate(recorder.episodes)
@@ -228,14 +235,6 @@ def play_round(
         played,
         episodes=tuple(recorder.episodes[row] for row in range(envs.num_envs)),
         env_seconds=recorder.env_seconds,
-    )
-
-
-def _cut_episode(row: int, num_tokens: int) -> SettingsError:
-    """Return the error of an episode that ended without its score."""
-    return SettingsError(
-        f"the episode of row {row} was cut after {num_tokens} tokens by a layer around the "
-        "environment, before its score was paid; lower max_new_tokens instead"
     )
 
 
@@ -268,11 +267,9 @@ class RoundRecorder:
 
         An agent of unknown log-probs may read what it likes.
         """
-        if self.beginning is not None and self.steps[0][1].log_probs is not None:
-            self._compare_tokens(self.beginning)
-
-    def _compare_tokens(self, beginning: Observation) -> None:
-        """Refuse other tokens than those that were read, at the beginning, or chosen."""
+        beginning = self.beginning
+        if beginning is None or self.steps[0][1].log_probs is None:
+            return
         rows = np.concatenate([rows for rows, _ in self.steps])
         actions = np.concatenate([choice.actions for _, choice in self.steps])
         for row, episode in self.episodes.items():
@@ -289,28 +286,13 @@ class RoundRecorder:
                 what = "showed the policy another prompt than it answered"
             if what is not None:
                 raise SettingsError(
-                    f"a layer around the environment {what} (row {row}), so that the policy would "
-                    "learn from texts that are not its own; leave layers that change observations "
-                    "or actions out"
+                    f"a layer around the environment {what} (row {row}); leave layers that change "
+                    "observations or actions out"
                 )
 
-    def attach(self, log_probs: Tensor | None) -> None:
-        """Give the episodes of a whole round the log-probs, (batch, time), of their tokens.
-
-        A rule of credit may read what the policy that wrote them thought.
-        """
-        if log_probs is not None:
-            by_row = _with_log_probs([e for _, e in sorted(self.episodes.items())], log_probs)
-            self.episodes = {row: by_row[row] for row in self.episodes}
-
-    def ended(self) -> list[Episode]:
+    def ended(self) -> Sequence[Episode]:
         """Return the episodes that have ended so far, in the order of the rows."""
-        if not self.episodes:
-            return []
-        played = self.finish()
-        if played.log_probs is None:
-            return list(played.episodes)
-        return _with_log_probs(played.episodes, played.log_probs[sorted(self.episodes)])
+        return self.finish().episodes if self.episodes else ()
 
     def finish(self) -> RolloutBatch:
         """Return the round; one that was not played to its end lacks episodes."""
@@ -328,10 +310,22 @@ class RoundRecorder:
             times[mine] = tokens[-len(mine) :]
         time = max(len(episode.response_ids) for episode in self.episodes.values())
         places = torch.from_numpy(rows), torch.from_numpy(times)
-        placed = partial(_at_places, places, (self.num_envs, time))
+
+        def placed(figures: Tensor) -> Tensor:
+            """Return figures, (choices,), at their places of (batch, time)."""
+            # One scatter in place of one write per step: a GPU is not waited for.
+            at_places = figures.new_zeros((self.num_envs, time))
+            at_places[places] = figures
+            return at_places
+
         choices = [choice for _, choice in self.steps]
         columns = {name: [getattr(choice, name) for choice in choices] for name in TENSORS}
         tensors = {k: None if v[0] is None else placed(torch.cat(v)) for k, v in columns.items()}
+        if (log_probs := tensors["log_probs"]) is not None:  # which a rule of credit may read
+            of_rows = log_probs.cpu().numpy()
+            for row, episode in self.episodes.items():
+                own = of_rows[row, : len(episode.response_ids)]
+                self.episodes[row] = replace(episode, log_probs=own)
         if choices[0].allowed_tokens is None:
             device = "cpu" if choices[0].log_probs is None else choices[0].log_probs.device
             masks = self.masks.finish(placed, device)
@@ -349,19 +343,12 @@ class RoundRecorder:
         )
 
 
-def _at_places(places: tuple[Tensor, Tensor], shape: tuple[int, int], figures: Tensor) -> Tensor:
-    """Return figures, (choices,), at their places, rows and times, of (batch, time)."""
-    # One scatter in place of one write per step: a GPU is not waited for.
-    placed = figures.new_zeros(shape)
-    placed[places] = figures
-    return placed
-
-
 class PredictingSampler:
     """Plays any agent through its ``predict``, on the whole batch at each step."""
 
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
+        self.with_entropy = False
         self._takes_masks = "action_masks" in inspect.signature(agent.predict).parameters
         self._state: Any = None
         self._episode_start = np.zeros(0, dtype=bool)
@@ -394,7 +381,9 @@ class PredictingSampler:
                 f"{rows_of_batch}, got {actions.dtype} of shape {actions.shape}; return one "
                 "token id per row"
             )
-        entropy = entropy_of(self.agent, observation, action_masks)
+        entropy = None
+        if self.with_entropy:
+            entropy = entropy_of(self.agent, observation, action_masks)
         return SampledTokens(
             actions=actions.astype(np.int64)[rows],
             entropy=None if entropy is None else entropy[torch.from_numpy(rows)],
@@ -415,8 +404,7 @@ def as_sampler(
     Raises:
         TypeError: if the agent has no ``predict``.
     """
-    make = getattr(agent, "sampler", None)
-    if make is not None:
+    if (make := getattr(agent, "sampler", None)) is not None:
         sampler: Sampler = make(generator if seed is None else torch.Generator().manual_seed(seed))
         return sampler
     if not callable(getattr(agent, "predict", None)):
@@ -425,11 +413,3 @@ def as_sampler(
             f"{type(agent).__name__}"
         )
     return PredictingSampler(agent)
-
-
-def _with_log_probs(episodes: Sequence[Episode], log_probs: Tensor) -> list[Episode]:
-    """Return the episodes with the log-probabilities of their tokens, (batch, time) nats."""
-    return [
-        replace(episode, log_probs=row[: len(episode.response_ids)])
-        for episode, row in zip(episodes, log_probs.cpu().numpy(), strict=True)
-    ]

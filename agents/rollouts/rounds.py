@@ -69,9 +69,6 @@ class RoundReward:
     inside another layer that may read what it pays (``RecordEpisodeStatistics``, ``VecNormalize``,
     one of the user's own) keeps paying in `step`, and so do rows in other processes: what the
     outermost layer then pays is what is learned from (`take_paid_rewards`).
-
-    Args:
-        envs: The environment, single or batched, wrapped or not.
     """
 
     def __init__(self, envs: Environments) -> None:
@@ -112,12 +109,8 @@ class RoundReward:
         is_heard = not self.is_plain and any(row not in self.unscored for row in range(num_rows))
         self.reads_step_rewards = is_heard
         """Whether rewards of steps are listened to."""
-        of_all = next(
-            (layer.delivery for layer in shared if isinstance(layer, REWARD_WRAPPERS)), None
-        )
-        of_rows = None
-        if self.reads_step_rewards and of_all is None:
-            of_rows = row_attributes(envs, "delivery")
+        of_all = wrappers[0][0].delivery if wrappers[0] else None
+        of_rows = row_attributes(envs, "delivery") if is_heard and of_all is None else None
         self._deliveries: list[Delivery | None] = of_rows or [of_all] * num_rows
 
     @property
@@ -144,11 +137,7 @@ class RoundReward:
         return sum(reward.seconds for reward in distinct.values())
 
     def evaluate(self, episodes: dict[int, Episode]) -> None:
-        """Give a round's episodes their scores and token rewards.
-
-        Args:
-            episodes: The episodes by row, in the order in which they ended; replaced in place.
-        """
+        """Give a round's episodes, by row, their scores and token rewards, in place."""
         # In the order in which they ended, as a running mean would have met them step by step.
         try:
             if self._of_all is not None:
@@ -173,8 +162,11 @@ class RoundReward:
             episodes: The episodes by row, with score and token rewards; replaced in place.
             paid: By row (steps,), what the outermost layer paid at each step of the round.
         """
-        rows = [row for row in episodes if row not in self.unscored]
-        rows = [row for row in rows if episodes[row].token_rewards is not None]
+        rows = [
+            row
+            for row, episode in episodes.items()
+            if row not in self.unscored and episode.token_rewards is not None
+        ]
         by_steps = [_episode_steps(episodes[row], paid[row], self._deliveries[row]) for row in rows]
         changed = [not _agree(steps.given, steps.paid) for steps in by_steps]
         if not any(changed):
@@ -196,12 +188,7 @@ class RoundReward:
     def segment_ends(self, episodes: Sequence[Episode], time: int) -> NDArray[np.int64]:
         """Return the last token of each token's segment, as the credit rule pays them.
 
-        Args:
-            episodes: Finished episodes.
-            time: Columns of the result, at least the longest response.
-
-        Returns:
-            (episodes, time) positions; past a response's end and without a rule, each its own.
+        (episodes, time) positions; past a response's end and without a rule, each its own.
         """
         ends = np.tile(np.arange(time), (len(episodes), 1))
         if self.reward is not None:
@@ -211,11 +198,7 @@ class RoundReward:
         return ends
 
     def share(self, gather: Callable[[Any], list[Any]]) -> None:
-        """Take running statistics over the rounds of several processes.
-
-        Args:
-            gather: Returns all processes' values, given this one's.
-        """
+        """Take running statistics over all processes' values, which ``gather`` returns."""
         for statistics in (one for reward in self.rewards for one in reward.statistics):
             if not self.deferred:
                 raise SettingsError(
@@ -244,11 +227,9 @@ def _episode_steps(
 ) -> _EpisodeSteps:
     """Return an episode by its steps.
 
-    Args:
-        episode: With score and token rewards.
-        paid: (steps,), what the outermost layer paid at the steps of the round; a response that was
-            begun has tokens before them, for which no layer was asked.
-        delivery: When the reward layer pays; None where there is none in sight.
+    ``paid``, (steps,), is what the outermost layer paid at the steps of the round; a response that
+    was begun has tokens before them, for which no layer was asked. ``delivery`` is when the reward
+    layer pays; None where there is none in sight.
     """
     assert episode.token_rewards is not None
     written = np.ones(len(episode.response_ids)) if episode.written is None else episode.written
@@ -298,8 +279,7 @@ class RoundEnvironment(ABC):
     Args:
         envs: The batch.
         begin: Begins an episode in every row.
-        hold: Holds rows that end, given True, or gives them back to the autoreset mode; None where
-            the environment cannot.
+        hold: Holds rows that end, given True, or gives them back to the autoreset mode.
         is_one_batch: Whether its rows are one environment, not copies that are reset apart.
     """
 
@@ -327,9 +307,7 @@ class RoundEnvironment(ABC):
     ) -> tuple[Observation, NDArray[np.generic] | None]:
         """Begin an episode in every row; return observation and action masks, (num_envs, ...).
 
-        Args:
-            seed: Seed of the environment's random state; None continues with its present one.
-            options: Options of the environment's reset.
+        Without a seed the environment's random state continues.
         """
         self.check_options(options)
         for wrapper in self.reward.deferred:
@@ -359,12 +337,7 @@ class RoundEnvironment(ABC):
 
 
 class GymRounds(RoundEnvironment):
-    """Rounds on a Gymnasium ``VectorEnv`` in any autoreset mode.
-
-    Args:
-        envs: The batch.
-        begin: Begins an episode in every row; None takes the batch's own ``reset``.
-    """
+    """Rounds on a Gymnasium ``VectorEnv`` in any autoreset mode."""
 
     def __init__(self, envs: VectorEnv[Any, Any, Any], begin: Begin | None = None) -> None:
         self.envs = envs
@@ -395,11 +368,7 @@ class GymRounds(RoundEnvironment):
 
 
 class VecEnvRounds(RoundEnvironment):
-    """Rounds on a Stable-Baselines3 ``VecEnv``.
-
-    Args:
-        envs: The batch.
-    """
+    """Rounds on a Stable-Baselines3 ``VecEnv``."""
 
     def __init__(self, envs: VecEnv) -> None:
         self.envs = envs

@@ -167,9 +167,8 @@ class Evaluator:
 
         self.check_reads(agent)
         with _global_seed(self.seed):
-            played = play_rounds(
-                agent, self.envs, self.num_episodes, seed=self.seed, deterministic=deterministic
-            )
+            how: Any = {"seed": self.seed, "deterministic": deterministic, "with_entropy": True}
+            played = play_rounds(agent, self.envs, self.num_episodes, **how)
             # The masks of a round may be a gigabyte: its episodes and entropies alone are kept.
             rounds = [(one.episodes, one.entropy) for one in played]
         episodes = [e for of_round, _ in rounds for e in of_round][: self.num_episodes]

@@ -20,8 +20,16 @@ from transformers import (
 from tests.support.words import WORDS
 from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import PPO, CausalLMPolicy, likeliest
-from tokengym.envs import Episode, TokenGenerationVectorEnv
-from tokengym.rewards import Credit, FunctionScorer, Reward, Scores, Sparse, VectorRewardWrapper
+from tokengym.envs import Episode, TokenGenerationEnv, TokenGenerationVectorEnv
+from tokengym.rewards import (
+    Credit,
+    FunctionScorer,
+    Reward,
+    RewardWrapper,
+    Scores,
+    Sparse,
+    VectorRewardWrapper,
+)
 
 VOCABULARY = len(WORDS)
 PAD, EOS, TARGET = 0, 1, 3  # TARGET is "a"
@@ -109,6 +117,16 @@ class WithinPolicy(CausalLMPolicy):
         )
         keep = likeliest(first_logits, top_p=self.mask_top_p)
         return super().sampling_logits(logits, keep, temperature=temperature)[0], keep
+
+
+def single_env(reward: Reward | None = None, *wrappers: Any, **settings: Any) -> Any:
+    """Return a single environment as `make_envs` has rows of, within wrappers."""
+    defaults: Any = {"tokenizer": make_tokenizer(), "prompts": PROMPTS, "max_new_tokens": 6}
+    env: Any = TokenGenerationEnv(**defaults | settings)
+    env = RewardWrapper(env, target_reward() if reward is None else reward)
+    for wrapper in wrappers:
+        env = wrapper(env)
+    return env
 
 
 def critic_of(agent: PPO) -> Any:

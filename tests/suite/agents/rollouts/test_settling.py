@@ -13,7 +13,7 @@ from tokengym.agents.rollouts.playing import RolloutBatch, as_sampler, play_roun
 from tokengym.agents.rollouts.rounds import as_rounds
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs import Episode
-from tokengym.rewards import RED, Credit, FunctionScorer, Normalize, Random, Reward, Sparse, Uniform
+from tokengym.rewards import RED, Credit, FunctionScorer, Normalize, Reward, Sparse, Uniform
 
 ROWS = 4
 
@@ -42,11 +42,8 @@ class HalfToTheHorizon:
         return actions, state
 
 
-def play(envs: Any, *, rounds: int = 1) -> RolloutBatch:
-    played = None
-    for _ in range(rounds):
-        played = play_round(as_sampler(HalfToTheHorizon()), as_rounds(envs), seed=0)
-    return played
+def play(envs: Any) -> RolloutBatch:
+    return play_round(as_sampler(HalfToTheHorizon()), as_rounds(envs), seed=0)
 
 
 def normalized(credit: Credit | None = None, **options: Any) -> Reward:
@@ -82,7 +79,7 @@ def test_through_an_adapter_but_not_a_monitor(make_envs):
 
 
 @pytest.mark.parametrize(
-    "options", [{"window": None}, {"window": 6}, {"window": 6, "clip": 1.0}, {"scale": False}]
+    "options", [{"window": None}, {"window": 6, "clip": 1.0}, {"scale": False}]
 )
 def test_running_statistics_are_those_of_a_batch_scored_at_once(make_envs, options):
     options = {"scale": True, "clip": 10.0} | options
@@ -98,14 +95,10 @@ def test_running_statistics_are_those_of_a_batch_scored_at_once(make_envs, optio
     assert found == pytest.approx(wanted)
 
 
-@pytest.mark.parametrize(
-    "credit", [Uniform(), Random(), RED(every_prefix=True), RED(every_prefix=True, delivery="end")]
-)
-@pytest.mark.parametrize("scale", [True, False])
-def test_every_credit_follows_the_centred_score(make_envs, tokenizer, credit, scale):
-    options = {"window": None, "scale": scale}
-    at_once = normalized(credit, **options).bind(tokenizer)
-    envs = make_envs(reward=normalized(credit, **options))
+@pytest.mark.parametrize("credit", [Uniform(), RED(every_prefix=True)])
+def test_every_credit_follows_the_centred_score(make_envs, tokenizer, credit):
+    at_once = normalized(credit, window=None).bind(tokenizer)
+    envs = make_envs(reward=normalized(credit, window=None))
     for _ in range(2):
         played = play(envs).episodes
         for episode, other in zip(played, at_once.evaluate(played), strict=True):
@@ -137,15 +130,3 @@ def test_an_abandoned_round_is_dropped(make_envs):
     assert play_round(as_sampler(Scripted()), rounds, seed=0, on_step=stop) is None
     assert not envs.deferred
     assert [episode.score for episode in play(envs).episodes] == [-3.5, -1.5, 2.5, 2.5]
-
-
-def test_ppo_learns_from_centred_scores(make_envs, make_ppo):
-    agent = make_ppo(envs=make_envs(reward=normalized(), num_envs=8))
-    varied = 0
-    for _ in range(4):
-        played = agent.collect()
-        varied += len({len(episode.response_ids) for episode in played.episodes}) > 1
-        raw = [episode.score_parts["raw_score"] for episode in played.episodes]
-        paid = [float(tokens_of(episode).sum()) for episode in played.episodes]
-        assert paid == pytest.approx([value - np.mean(raw) for value in raw], abs=1e-6)
-    assert varied

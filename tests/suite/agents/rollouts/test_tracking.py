@@ -1,6 +1,5 @@
 """Trackers by name: TensorBoard where it is installed, and stand-ins for the other libraries."""
 
-import json
 import sys
 from importlib.machinery import ModuleSpec
 from importlib.metadata import metadata
@@ -94,8 +93,7 @@ def test_a_missing_library_is_named_with_its_extra(track, monkeypatch, capsys):
     with pytest.raises(SettingsError, match=rf"pip install 'tokengym\[{track}\]'"):
         check_tracker(track)
     assert main(["train", "--track", track, *TINY]) == 2
-    assert main(["compare", "--track", track, *TINY]) == 2
-    assert capsys.readouterr().err.count(f"pip install 'tokengym[{track}]'") == 2
+    assert f"pip install 'tokengym[{track}]'" in capsys.readouterr().err
     assert track in (metadata("tokengym").get_all("Provides-Extra") or ())
 
 
@@ -105,31 +103,11 @@ def test_an_unknown_tracker_is_refused():
         check_tracker("tensorbored")
 
 
-@pytest.mark.parametrize("library", ["wandb"], indirect=True)
-def test_a_run_passes_on_its_log_and_its_evaluations(library, tmp_path):
-    out = tmp_path / "run"
-    assert main(["train", "--track", "wandb", *TINY, "--seed", "3", "--out", str(out)]) == 0
-    (begin, *rows, end) = library.made
-    assert (begin[2]["name"], begin[2]["config"]["seed"]) == ("sparse, seed 3", 3)
-    assert end[0] == "finish"
-    logged = [(args[0], kwargs["step"]) for _, args, kwargs in rows]
-    evaluated = {step: row["eval/score"] for row, step in logged if "eval/score" in row}
-    (curve,) = out.glob("*/seed-3/curve.csv")
-    lines = [line.split(",") for line in curve.read_text().splitlines()]
-    place = lines[0].index("score")
-    expected = {n: float(line[place]) for n, line in enumerate(lines[1:])}
-    assert evaluated == pytest.approx(expected, rel=1e-6)
-    assert [step for row, step in logged if "train/kl" in row] == [1, 2]
-
-
 def test_tensorboard_s_files_hold_the_run(tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    out = tmp_path / "runs"
-    arguments = ["--rewards", "sparse", "--seeds", "1", "--jobs", "1", *TINY, "--out", str(out)]
-    assert main(["compare", "--track", "tensorboard", *arguments]) == 0
-    folder = out / "sparse/seed-0"
-    events = accumulator.EventAccumulator(str(folder / "tensorboard")).Reload()
-    summary = json.loads((out / "summary.json").read_text())
-    assert summary["groups"]
+    out = tmp_path / "run"
+    assert main(["train", "--track", "tensorboard", *TINY, "--out", str(out)]) == 0
+    (folder,) = out.glob("*/seed-0/tensorboard")
+    events = accumulator.EventAccumulator(str(folder)).Reload()
     assert [scalar.step for scalar in events.Scalars("eval/score")] == [0, 1, 2]
     assert [scalar.step for scalar in events.Scalars("train/kl")] == [1, 2]

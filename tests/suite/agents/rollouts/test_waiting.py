@@ -1,6 +1,5 @@
 """Rows that wait for the slowest one do nothing, also where padding is the EOS (as in GPT-2)."""
 
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,7 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
-from tests.suite.agents.conftest import EOS, TARGET, make_tokenizer
+from tests.suite.agents.conftest import EOS, TARGET, make_tokenizer, single_env
 from tests.suite.agents.rollouts.test_playing import MODES, Scripted
 from tokengym.agents import collect
 from tokengym.agents.rollouts.playing import as_sampler, play_round
@@ -22,7 +21,6 @@ from tokengym.rewards import (
     Credit,
     FunctionScorer,
     Reward,
-    RewardWrapper,
     Sparse,
     VectorRewardWrapper,
 )
@@ -61,14 +59,11 @@ def native(counting: Counting, mode: str) -> Any:
 
 
 def copies(counting: Counting, *wrappers: Any) -> list[Any]:
-    def make(row: int) -> Any:
-        env: Any = TokenGenerationEnv(tokenizer=pad_is_eos(), prompt_shard=(row, ROWS), **SETTINGS)
-        env = RewardWrapper(env, counting.reward)
-        for wrapper in wrappers:
-            env = wrapper(env)
-        return env
-
-    return [lambda row=row: make(row) for row in range(ROWS)]
+    how = SETTINGS | {"tokenizer": pad_is_eos()}
+    return [
+        lambda row=row: single_env(counting.reward, *wrappers, prompt_shard=(row, ROWS), **how)
+        for row in range(ROWS)
+    ]
 
 
 def sync(counting: Counting, mode: str) -> Any:
@@ -88,11 +83,9 @@ def sync_paid_as_a_batch(counting: Counting, mode: str) -> Any:
 BACKENDS: dict[str, Callable[[Counting], Any]] = {
     **{f"native {m}": lambda c, m=m: native(c, m) for m in MODES},  # type: ignore[misc]
     **{f"sync {m}": lambda c, m=m: sync(c, m) for m in MODES},  # type: ignore[misc]
-    **{f"sync in a batch {m}": lambda c, m=m: sync_paid_as_a_batch(c, m) for m in MODES},  # type: ignore[misc]
-    **{f"adapted {m}": lambda c, m=m: as_vec_env(native(c, m)) for m in MODES},  # type: ignore[misc]
+    "sync in a batch": lambda c: sync_paid_as_a_batch(c, "NextStep"),
     **{f"monitored {m}": lambda c, m=m: VecMonitor(as_vec_env(native(c, m))) for m in MODES},  # type: ignore[misc]
     "adapted sync": lambda c: VecMonitor(as_vec_env(sync(c, "NextStep"))),
-    "stock": lambda c: DummyVecEnv(copies(c)),
     "stock monitored": lambda c: DummyVecEnv(copies(c, Monitor)),
 }
 
@@ -120,9 +113,8 @@ def test_a_causal_credit_reads_each_row_once(backend):
     assert len(counting.scored) == at_end + in_steps
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_a_row_that_waits_in_another_process_does_nothing(mode):
-    envs = AsyncVectorEnv(copies(Counting(), PadTokenRewards), autoreset_mode=mode)
+def test_a_row_that_waits_in_another_process_does_nothing():
+    envs = AsyncVectorEnv(copies(Counting(), PadTokenRewards))
     try:
         episodes = collect(Scripted(), envs, len(PROMPTS), seed=0)
     finally:
@@ -175,13 +167,3 @@ def test_an_abandoned_round_lets_go_of_its_rows():
     assert "waiting" not in infos
     _, infos = envs.reset()
     assert list(infos["prompt"]) != list(PROMPTS[:ROWS])
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_learning_plays_each_prompt_once_per_pass(make_ppo, mode):
-    counting = Counting()
-    agent = make_ppo(envs=native(counting, mode))
-    agent.learn(1)  # one round
-    while len(counting.scored) < 2 * len(PROMPTS):
-        agent.learn(1, reset_num_timesteps=False)
-    assert Counter(prompt for prompt, _ in counting.scored) == dict.fromkeys(PROMPTS, 2)

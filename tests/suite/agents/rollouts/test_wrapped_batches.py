@@ -6,14 +6,12 @@ import pytest
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper, VecMonitor, VecNormalize
 
-from tests.suite.agents.conftest import EOS, PROMPTS, make_tokenizer, target_reward
-from tokengym.agents import collect
+from tests.suite.agents.conftest import EOS, PROMPTS, single_env
 from tokengym.agents.rollouts.playing import as_sampler, play_round
 from tokengym.agents.rollouts.rounds import as_rounds
 from tokengym.agents.sb3 import as_vec_env
-from tokengym.envs import SettingsError, TokenGenerationEnv
+from tokengym.envs import SettingsError
 from tokengym.evaluation.runs.launchers import processes
-from tokengym.rewards import RewardWrapper
 
 
 class Passes(VecEnvWrapper):
@@ -27,18 +25,10 @@ class Passes(VecEnvWrapper):
 
 
 WRAPPERS: dict[str, Any] = {
-    "monitor": VecMonitor,
     "normalize": lambda envs: VecNormalize(envs, norm_obs=False, norm_reward=False),
     "own": Passes,
     "two": lambda envs: Passes(VecMonitor(envs)),
 }
-
-
-def single(**settings: Any) -> Any:
-    env = TokenGenerationEnv(
-        tokenizer=make_tokenizer(), prompts=PROMPTS, max_new_tokens=6, **settings
-    )
-    return RewardWrapper(env, target_reward())
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
@@ -49,7 +39,7 @@ def test_the_first_token_is_sampled_under_the_mask_too(make_envs, make_ppo, wrap
     def make() -> Any:
         if rows == "batch":
             return as_vec_env(make_envs(**limits))
-        return DummyVecEnv([lambda: single(**limits)] * 4)
+        return DummyVecEnv([lambda: single_env(**limits)] * 4)
 
     def play(envs: Any) -> Any:
         return play_round(as_sampler(make_ppo(), seed=3), as_rounds(envs), seed=3)
@@ -73,13 +63,6 @@ def test_a_wrapped_batch_is_asked_the_prompts_that_were_named(
     assert [episode.prompt for episode in played.episodes] == list(named)
 
 
-def test_a_batch_refuses_options_of_single_rows(make_envs):
-    envs = as_vec_env(make_envs())
-    envs.set_options([{"prompt": prompt} for prompt in PROMPTS])
-    with pytest.raises(SettingsError, match=r"set_options\(\{'prompts'"):
-        envs.reset()
-
-
 @pytest.mark.parametrize("wrapper", [None, *WRAPPERS])
 def test_rows_of_one_batch_share_prompts_behind_wrappers(make_envs, make_ppo, wrapper):
     envs = make_envs() if wrapper is None else WRAPPERS[wrapper](as_vec_env(make_envs()))
@@ -92,10 +75,10 @@ def test_rows_of_one_batch_share_prompts_behind_wrappers(make_envs, make_ppo, wr
 
 
 APART: dict[str, Any] = {
-    "sync": lambda: SyncVectorEnv([single] * 4),
-    "async": lambda: AsyncVectorEnv([single] * 2, context=processes().get_start_method()),
-    "wrapped sync": lambda: VecMonitor(as_vec_env(SyncVectorEnv([single] * 4))),
-    "dummy": lambda: DummyVecEnv([single] * 4),
+    "sync": lambda: SyncVectorEnv([single_env] * 4),
+    "async": lambda: AsyncVectorEnv([single_env] * 2, context=processes().get_start_method()),
+    "wrapped sync": lambda: VecMonitor(as_vec_env(SyncVectorEnv([single_env] * 4))),
+    "dummy": lambda: DummyVecEnv([single_env] * 4),
 }
 
 
@@ -105,9 +88,3 @@ def test_rows_that_draw_their_prompts_apart_make_no_groups(make_ppo, kind):
     with pytest.raises(SettingsError, match=r"group_size=2.*gym\.make_vec"):
         make_ppo(envs=envs, advantage="grpo", group_size=2)
     envs.close()
-
-
-def test_collect_is_given_masks_behind_wrappers(make_envs, make_ppo):
-    envs = VecMonitor(as_vec_env(make_envs(min_new_tokens=6)))
-    episodes = collect(make_ppo(), envs, 8, seed=0)
-    assert [len(episode.response_ids) for episode in episodes] == [6] * 8

@@ -188,9 +188,6 @@ def ppo(env: Any, **settings: Any) -> PPO:
 
 
 REFUSED = [
-    (lambda m, p: m.save(p, exclude=["gamma"]), r"exclude=.'gamma'"),
-    (lambda m, p: m.save(p, include=["env"]), r"include=.'env'"),
-    (lambda m, p: PPO.load(p, custom_objects={"gamma": 1}), r"custom_objects.*name"),
     (lambda m, p: PPO("MlpPolicy", m.env), r"'MlpPolicy'.*stable_baselines3"),
     (lambda m, p: PPO("CausalLMPolicy", "CartPole-v1"), r"PPO.*stable_baselines3\.PPO"),
     (lambda m, p: m.predict(m.get_env().envs.reset(seed=0)), "observation"),
