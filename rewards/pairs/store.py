@@ -85,4 +85,4 @@ def _is_kind(value: Any, kind: str) -> bool:
         return False
     if kind == _SCORE:
         return isinstance(value, int | float)
-    return isinstance(value, int | np.integer) and -(2**63) <= value < 2**63
+    return isinstance(value, int | np.integer) and -(2**63) <= int(value) < 2**63

@@ -172,12 +172,12 @@ def test_accumulated_batches_are_one_whose_pairs_weigh_alike(tmp_path, count, si
 def test_the_reference_is_the_first_model_however_it_is_read(tmp_path, lora, how):
     """Without any of these, a copy that is made at first, or the model with its adapters off."""
     model = make_model()
-    settings: dict[str, Any] = {
+    settings: dict[str, dict[str, Any]] = {
         "precomputed": {"precompute_ref_log_probs": True},
         "a copy": {"ref_model": make_model()},
         "the model itself": {"model": model, "ref_model": model},
-    }[how]
-    plain, dpo = trained(tmp_path, lora=lora), trained(tmp_path, lora=lora, **settings)
+    }
+    plain, dpo = trained(tmp_path, lora=lora), trained(tmp_path, lora=lora, **settings[how])
     assert (plain.policy.reference is None) == (lora is not None)
     assert ("ref_log_probs" in batch_of(dpo)) == (how == "precomputed")
     assert logged(plain)[-1] != logged(plain)[0]
@@ -298,8 +298,10 @@ def test_counters_of_a_checkpoint_are_counts(tmp_path, checkpoint, counters, sai
 
 
 def test_the_seed_is_the_order_of_the_pairs_and_recomputed_blocks_change_nothing(tmp_path):
-    runs = ({}, {"gradient_checkpointing": True}, {"seed": 1})
-    first, recomputed, other = (logged(trained(tmp_path, args)) for args in runs)
+    recomputes, seed = {"gradient_checkpointing": True}, {"seed": 1}
+    first, recomputed, other = (
+        logged(trained(tmp_path, args)) for args in (None, recomputes, seed)
+    )
     np.testing.assert_allclose(first, recomputed, rtol=1e-5)
     assert first != other
 

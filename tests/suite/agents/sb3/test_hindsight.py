@@ -29,14 +29,12 @@ ROLLOUT: dict[str, Any] = {
 
 
 class Ledger(BaseCallback):
-    """Keeps every rollout's rewards and every ended episode's token rewards."""
+    """Keeps every rollout's rewards, and step, row and token rewards of every ended episode."""
 
     def __init__(self) -> None:
         super().__init__()
         self.rollouts: list[Any] = []
-        self.starts: list[Any] = []
         self.ended: list[tuple[int, int, Any]] = []
-        """(step over all rollouts, row, token rewards)"""
 
     def _on_step(self) -> bool:
         for row, info in enumerate(self.locals["infos"]):
@@ -45,8 +43,10 @@ class Ledger(BaseCallback):
         return True
 
     def _on_rollout_end(self) -> None:
-        buffer = self.model.rollout_buffer  # type: ignore[attr-defined]
-        self.rollouts.append(buffer.rewards.copy())
+        self.rollouts.append(self.model.rollout_buffer.rewards.copy())  # type: ignore[attr-defined]
+
+    def total(self) -> Any:
+        return pytest.approx(sum(rewards.sum() for _, _, rewards in self.ended), abs=1e-4)
 
 
 def dense(make_envs: Callable[..., Any], **settings: Any) -> Any:
@@ -97,18 +97,17 @@ def test_every_token_is_paid_its_own_and_none_is_lost_at_the_edges(make_envs, mo
             expected[max(step, edge), row] += reward
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert straddling > 0
-    assert found.sum() == pytest.approx(sum(t.sum() for _, _, t in ledger.ended), abs=1e-4)
-    ends = np.zeros_like(found, dtype=bool)
+    assert found.sum() == ledger.total()
     for last, row, _ in ledger.ended:
-        ends[last, row] = True
-    assert (found[~ends] != 0).sum() > 5  # dense indeed: paid before episodes end
+        found[last, row] = 0.0
+    assert (found != 0).sum() > 5  # dense indeed: paid before episodes end
 
 
 def test_a_budget_s_bootstrapped_value_stays_on_the_last_token(make_envs):
     ledger = Ledger()
     env = dense(make_envs, horizon="truncated", forbidden_token_ids=(1,))
     # Without EOS every rollout of 6 steps is one whole episode per row.
-    agent = StockPPO(env=env, n_steps=6, gamma=0.5, **ROLLOUT)
+    agent = StockPPO(env=env, n_steps=6, gamma=0.5, **ROLLOUT | {"batch_size": 24})
     policy: Any = agent.policy
     policy.value_net.weight.data.zero_()
     policy.value_net.bias.data.fill_(3.0)
@@ -130,9 +129,7 @@ def test_maskable_ppo_gets_masks_and_token_rewards(make_envs):
     assert sample.action_masks.shape == (48, 8)
     assert sample.action_masks[:, [0, 2, 7]].sum() == 0
     assert not torch.isin(sample.actions, torch.tensor([0, 2, 7])).any()
-    assert np.concatenate(ledger.rollouts).sum() == pytest.approx(
-        sum(t.sum() for _, _, t in ledger.ended), abs=1e-4
-    )
+    assert np.concatenate(ledger.rollouts).sum() == ledger.total()
 
 
 def test_rewards_that_were_changed_are_refused(make_envs, tokenizer):
@@ -161,33 +158,42 @@ def test_a_layer_inside_that_changes_rewards_is_refused(make_envs, stock):
 # --- replay -------------------------------------------------------------------------------------
 
 
-def transition(ids: list[int], done: list[bool], token_rewards: dict[int, Any]) -> tuple[Any, ...]:
+def add(buffer: Any, ids: list[int], ended: dict[int, Any], *, truncated: Any = ()) -> None:
+    """Add a step of each row, of which some end with token rewards."""
     observation = {
         "input_ids": np.array(ids, dtype=np.int64)[:, None].repeat(10, 1),
         "attention_mask": np.ones((len(ids), 10), dtype=np.int8),
     }
-    infos = [{"token_rewards": t} if (t := token_rewards.get(r)) else {} for r in range(len(ids))]
-    paid = np.array([sum(token_rewards.get(row, [0.0])) for row in range(len(ids))])
-    return observation, observation, np.array(ids), paid, np.array(done), infos
+    rows = range(len(ids))
+    infos: list[Any] = [{"token_rewards": ended[row]} if ended.get(row) else {} for row in rows]
+    for row in truncated:
+        infos[row]["TimeLimit.truncated"] = True
+    paid = np.array([sum(ended.get(row, [0.0])) for row in rows])
+    done = np.array([row in ended for row in rows])
+    buffer.add(observation, observation, np.array(ids), paid, done, infos)
 
 
 def replay(make_envs: Callable[..., Any], size: int, rows: int) -> HindsightReplayBuffer:
     envs = as_vec_env(make_envs())
-    return HindsightReplayBuffer(
-        size, envs.observation_space, envs.action_space, "cpu", n_envs=rows
-    )
+    spaces = envs.observation_space, envs.action_space
+    return HindsightReplayBuffer(size, *spaces, "cpu", n_envs=rows)
+
+
+def drawn(buffer: Any, what: str) -> set[float]:
+    """Return all that many draws have of a field."""
+    return {*getattr(buffer.sample(400), what).flatten().tolist()}
 
 
 def test_replayed_rewards_are_the_tokens_own_across_the_wrap(make_envs):
     buffer = replay(make_envs, 8, 2)  # 4 steps per row
     with pytest.raises(ValueError, match="learning_starts"):
         buffer.sample(1)
-    buffer.add(*transition([3, 4], [False, True], {1: [7.0]}))
-    buffer.add(*transition([3, 4], [False, False], {}))
-    assert set(buffer.sample(50).rewards.flatten().tolist()) == {7.0}  # row 0 is not known yet
-    buffer.add(*transition([3, 4], [True, False], {0: [1.0, 2.0, 3.0]}))
-    buffer.add(*transition([5, 4], [False, False], {}))
-    buffer.add(*transition([5, 4], [True, True], {0: [4.0, 5.0], 1: [0.5, 0.25, 0.125, 0.0]}))
+    add(buffer, [3, 4], {1: [7.0]})
+    add(buffer, [3, 4], {})
+    assert drawn(buffer, "rewards") == {7.0}  # row 0 is not known yet
+    add(buffer, [3, 4], {0: [1.0, 2.0, 3.0]})
+    add(buffer, [5, 4], {})
+    add(buffer, [5, 4], {0: [4.0, 5.0], 1: [0.5, 0.25, 0.125, 0.0]})
     # place 0 was overwritten; row 0: steps 4, 1, 2, 3; row 1: steps 4, 1, 2, 3
     assert buffer.rewards[:, 0].tolist() == [5.0, 2.0, 3.0, 4.0]
     assert buffer.rewards[:, 1].tolist() == [0.0, 0.5, 0.25, 0.125]
@@ -200,91 +206,73 @@ def test_replayed_rewards_are_the_tokens_own_across_the_wrap(make_envs):
 def test_steps_that_overwrite_an_episode_are_drawn_once_theirs_has_ended(make_envs):
     buffer = replay(make_envs, 4, 1)
     for token in (2, 3, 4):
-        buffer.add(*transition([token], [False], {}))
-    buffer.add(*transition([5], [True], {0: [1.0, 2.0, 3.0, 4.0]}))
-    assert {*buffer.sample(100).actions.flatten().tolist()} == {2, 3, 4, 5}
-    buffer.add(*transition([6], [False], {}))
-    assert {*buffer.sample(100).actions.flatten().tolist()} == {3, 4, 5}
-    buffer.add(*transition([7], [True], {0: [5.0, 6.0]}))
-    drawn = buffer.sample(100)
-    assert {*drawn.actions.flatten().tolist()} == {6, 7, 4, 5}
-    assert {*drawn.rewards.flatten().tolist()} == {5.0, 6.0, 3.0, 4.0}
+        add(buffer, [token], {})
+    add(buffer, [5], {0: [1.0, 2.0, 3.0, 4.0]})
+    assert drawn(buffer, "actions") == {2, 3, 4, 5}
+    add(buffer, [6], {})
+    assert drawn(buffer, "actions") == {3, 4, 5}
+    add(buffer, [7], {0: [5.0, 6.0]})
+    assert drawn(buffer, "actions") == {6, 7, 4, 5}
+    assert drawn(buffer, "rewards") == {5.0, 6.0, 3.0, 4.0}
 
 
 def test_a_truncated_episode_is_bootstrapped(make_envs):
     """As in SB3's own buffer: its last step is no end for the value that is learned."""
     buffer = replay(make_envs, 8, 2)
-    step = transition([3, 4], [True, True], {0: [1.0], 1: [2.0]})
-    step[-1][1]["TimeLimit.truncated"] = True
-    buffer.add(*step)
-    drawn = buffer.sample(100)
-    by_reward = zip(drawn.rewards.flatten().tolist(), drawn.dones.flatten().tolist(), strict=True)
+    add(buffer, [3, 4], {0: [1.0], 1: [2.0]}, truncated=[1])
+    found = buffer.sample(100)
+    by_reward = zip(found.rewards.flatten().tolist(), found.dones.flatten().tolist(), strict=True)
     assert {*by_reward} == {(1.0, 1.0), (2.0, 0.0)}
 
 
 def test_an_episode_that_learn_broke_off_is_never_paid(make_envs):
     buffer = replay(make_envs, 4, 1)
-    buffer.add(*transition([3], [False], {}))  # learn() ends here, and the next one resets
-    buffer.add(*transition([4], [False], {}))
-    buffer.add(*transition([5], [True], {0: [1.0, 2.0]}))
+    add(buffer, [3], {})  # learn() ends here, and the next one resets
+    add(buffer, [4], {})
+    add(buffer, [5], {0: [1.0, 2.0]})
     assert buffer.rewards[:3, 0].tolist() == [0.0, 1.0, 2.0]
-    assert set(buffer.sample(50).actions.flatten().tolist()) == {4, 5}
+    assert drawn(buffer, "actions") == {4, 5}
     settings: Any = {"replay_buffer_class": HindsightReplayBuffer, "buffer_size": 400, **STOCK}
     agent = DQN(env=dense(make_envs, min_new_tokens=6), learning_starts=30, seed=0, **settings)
     assert agent.learn(40).learn(40).num_timesteps == 48  # whole calls of train_freq
 
 
 def test_replay_refuses_what_it_cannot_pay(make_envs):
-    buffer = replay(make_envs, 2, 1)
     with pytest.raises(ValueError, match=r"0.*token_rewards"):
-        buffer.add(*transition([3], [True], {}))
+        add(replay(make_envs, 2, 1), [3], {0: []})
     buffer = replay(make_envs, 2, 1)
     for _ in range(2):
-        buffer.add(*transition([3], [False], {}))
+        add(buffer, [3], {})
     with pytest.raises(ValueError, match=r"3 steps.*buffer holds 2"):
-        buffer.add(*transition([3], [True], {0: [1.0, 1.0, 1.0]}))
+        add(buffer, [3], {0: [1.0, 1.0, 1.0]})
     buffer = replay(make_envs, 4, 1)
     for _ in range(2):  # as the first episode, and after another
         with pytest.raises(ValueError, match=r"2 entries.*1 steps"):
-            buffer.add(*transition([3], [True], {0: [1.0, 1.0]}))
+            add(buffer, [3], {0: [1.0, 1.0]})
         buffer = replay(make_envs, 4, 1)
-        buffer.add(*transition([3], [True], {0: [1.0]}))
+        add(buffer, [3], {0: [1.0]})
 
 
 # --- learning -----------------------------------------------------------------------------------
 
-ALGORITHMS: dict[str, tuple[Any, int, dict[str, Any]]] = {
-    "PPO": (
-        StockPPO,
-        4_000,
-        {"n_steps": 24, "batch_size": 96, "n_epochs": 4, "learning_rate": 5e-3, "gamma": 1.0},
-    ),
-    "DQN": (
-        DQN,
-        8_000,
-        {
-            "buffer_size": 8_000,
-            "learning_starts": 500,
-            "learning_rate": 3e-3,
-            "target_update_interval": 200,
-            "exploration_fraction": 0.5,
-            "train_freq": 1,
-            "gradient_steps": 4,
-            "gamma": 1.0,
-        },
-    ),
+PPO_SETTINGS: dict[str, Any] = {
+    **{"n_steps": 24, "batch_size": 96, "n_epochs": 4, "learning_rate": 5e-3},
+    "rollout_buffer_class": HindsightRolloutBuffer,
+}
+DQN_SETTINGS: dict[str, Any] = {
+    **{"buffer_size": 8_000, "learning_starts": 500, "learning_rate": 3e-3, "train_freq": 1},
+    **{"target_update_interval": 200, "exploration_fraction": 0.5, "gradient_steps": 4},
+    "replay_buffer_class": HindsightReplayBuffer,
 }
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
-def test_stock_algorithms_solve_the_task(make_envs, name, tmp_path):
-    algorithm, timesteps, settings = ALGORITHMS[name]
-    buffer: dict[str, Any] = {"rollout_buffer_class": HindsightRolloutBuffer}
-    if name == "DQN":
-        buffer = {"replay_buffer_class": HindsightReplayBuffer}
-    agent = algorithm(
-        env=VecMonitor(dense(make_envs, num_envs=16)), seed=0, **buffer, **settings, **STOCK
-    )
+@pytest.mark.parametrize(
+    ("algorithm", "timesteps", "settings"),
+    [(StockPPO, 4_000, PPO_SETTINGS), (DQN, 8_000, DQN_SETTINGS)],
+)
+def test_stock_algorithms_solve_the_task(make_envs, algorithm, timesteps, settings, tmp_path):
+    env = VecMonitor(dense(make_envs, num_envs=16))
+    agent = algorithm(env=env, seed=0, gamma=1.0, **settings, **STOCK)
     evaluation = EvalCallback(
         VecMonitor(dense(make_envs)),
         n_eval_episodes=32,
