@@ -8,37 +8,24 @@ import html
 import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import cached_property
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokengym.base.errors import TokenGymError
 from tokengym.base.files import read_json
-from tokengym.base.registry import Spec
 from tokengym.base.text import printable
-from tokengym.evaluation.measure.judges import Judges
 from tokengym.evaluation.measure.measures import MEASURES, Axis, measures_of
-from tokengym.evaluation.measure.references import SAMPLES, read_references
-from tokengym.evaluation.report.curves import (
-    SPENT,
-    Curve,
-    columns_of,
-    group_label,
-    on_axis,
-)
+from tokengym.evaluation.report.curves import SPENT, Curve, columns_of, group_label, on_axis
 from tokengym.evaluation.report.curves import read_curves as read_stored
 from tokengym.evaluation.report.figures import STYLE, plain, plot_curves
 from tokengym.evaluation.report.reading import Source
-from tokengym.evaluation.report.summary import SummarySettings, summarize
+from tokengym.evaluation.report.summary import summarize
 from tokengym.evaluation.report.tables import group_table, short_table
 from tokengym.evaluation.report.verdict import difference_of, kind_of
 from tokengym.evaluation.runs.folder import stored_runs
 from tokengym.evaluation.runs.foreign_curves import gather_curves
+from tokengym.evaluation.runs.results import settings_of_files
 from tokengym.evaluation.runs.run import Run
-from tokengym.evaluation.runs.spec import REFERENCE, slug
-from tokengym.rewards.registry import RewardChoice
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -343,7 +330,7 @@ def read_result(folder: Path | str) -> Result:
         fault = f"no run of {folder} has finished" if runs else f"{folder} holds no comparison"
         raise ValueError(f"{fault}; name a folder that tokengym compare, train or report wrote")
     curves = [run.curve for run in finished]
-    settings = _settings_of(results, folder)
+    settings = settings_of_files(results, folder)
     return Result(summarize(on_axis(curves, settings.axis), settings), curves, folder)
 
 
@@ -365,58 +352,6 @@ def _with_infinity(summary: dict[str, Any]) -> dict[str, Any]:
             "tokengym report"
         ) from None
     return summary
-
-
-def _settings_of(results: Mapping[Run, Mapping[str, Any]], folder: Path) -> SummarySettings:
-    """Return what the figures of a comparison's runs depend on besides, by their files alone."""
-    runs = list(results)
-    first, began = runs[0], {(run.arm, run.seed) for run in runs}
-    compared = first.stored["compared"]
-    learners = [run.stored["training"]["learner"] for run in runs]
-    axis: Axis = "tokens" if compared["agents"] else "step"
-    # As `ComparisonConfig.controls`: under one reward the arms are learners, and none is a control.
-    are_learners = compared["agents"] and len(first.stored["rewards"]) == 1
-    prices = {learner["kl_coef"] for learner in learners if "kl_coef" in learner}
-    seeds = range(compared["first_seed"], compared["first_seed"] + compared["seeds"])
-    ended = {run: result for run, result in results.items() if result}
-    finished = [r for r in ended.values() if r.get("status") == "finished"]
-    measured_by = [Judges.parse(result.get("measured_by") or "") for result in finished]
-    by_gold = all(judges.score == judges.gold for judges in measured_by)
-    samples = folder / slug(REFERENCE) / SAMPLES
-    missing = [
-        {"credit": arm, "seed": seed, "group": {}}
-        for arm, seed in product(dict.fromkeys(run.arm for run in runs), seeds)
-        if (arm, seed) not in began
-    ]
-    return SummarySettings(
-        kl_coef=prices.pop() if len(prices) == 1 else None,
-        episodes=first.stored["evaluation"]["episodes"],
-        references={(): read_references(samples)} if samples.exists() else {},
-        level=compared["level"],
-        baseline=first.arm,
-        failed=[
-            {"credit": run.arm, "seed": run.seed, "group": {}, "error": result.get("error")}
-            for run, result in ended.items()
-            if result.get("status") != "finished"
-        ],
-        missing=[
-            *({"credit": r.arm, "seed": r.seed, "group": {}} for r in runs if not results[r]),
-            *missing,
-        ],
-        controls=[] if are_learners else [run.arm for run in runs if _is_control(run)],
-        axis=axis,
-        by_gold=by_gold,
-    )
-
-
-def _is_control(run: Run) -> bool:
-    """Return whether a run's rule does not read the text; one of the user's files is not run."""
-    word = run.stored["reward"]
-    if word["file"] is not None:
-        return False
-    with suppress(TokenGymError):  # its package is not installed any more
-        return RewardChoice.of(Spec(word["text"], word["name"], word["options"])).is_control
-    return False
 
 
 # --- curves alone ---------------------------------------------------------------------------------

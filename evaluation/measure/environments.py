@@ -13,12 +13,7 @@ import gymnasium
 from tokengym.base.bundle import Bundle
 from tokengym.base.errors import BundleError, SettingsError
 from tokengym.base.own_code import code_hash, running_user_code
-from tokengym.base.registry import (
-    Registry,
-    Spec,
-    did_you_mean,
-    split_file_word,
-)
+from tokengym.base.registry import Registry, Spec, did_you_mean, split_file_word
 from tokengym.envs.tasks import LABORATORY, TASKS, Task, register_task
 from tokengym.envs.tasks.task import task_name_of
 from tokengym.rewards.registry import RewardChoice
@@ -65,10 +60,8 @@ def decide_env(
 ) -> Decision:
     """Return the environment that follows from what was given; nothing else chooses one.
 
-    Args:
-        name: Its id, its task or "file.py:make_env"; None if none was named.
-        bundle: Itself, its name or folder; "" or None for none.
-        env_kwargs: What is known of the arguments of ``gym.make_vec``, see `is_own_task`.
+    ``name`` is its id, its task or "file.py:make_env"; ``bundle`` a bundle, its name or folder;
+    ``env_kwargs`` what is known of the arguments of ``gym.make_vec``.
 
     Example:
         >>> decide_env(env_kwargs={"dataset": "mine.csv", "reward_model": "models/judge"}).why
@@ -117,8 +110,8 @@ def resolve_env(
 
     Args:
         name: None takes the environment that `decide_env` returns for the rest.
-        bundle: As for `decide_env`.
-        env_kwargs: As for `decide_env`.
+        bundle: A bundle, its name or folder; "" or None for none.
+        env_kwargs: What is known of the arguments of ``gym.make_vec``.
 
     Raises:
         ValueError: if there is none, with the near matches.
@@ -162,11 +155,7 @@ def is_own_task(env_kwargs: Mapping[str, Any]) -> bool:
 
     A scorer, a reward model, an encoder or a reward that is a scorer itself are alike in this.
     """
-    named = [env_kwargs.get(name) for name in ("scorer", "reward_model", "encoder")]
-    has_scorer = any(scorer is not None for scorer in named)
-    return has_own_prompts(env_kwargs) and (
-        has_scorer or RewardChoice.of(env_kwargs.get("reward") or "sparse").kind is None
-    )
+    return has_own_prompts(env_kwargs) and len(_own_parts(env_kwargs)) > 1
 
 
 def env_ids() -> list[str]:

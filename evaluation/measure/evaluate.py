@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
@@ -41,21 +41,6 @@ OF_BATCH = ("task", "num_envs", "vectorization_mode", "autoreset_mode", "render_
 """Arguments in an environment's spec that another one over the same prompts has of its own."""
 MAX_UNREAD_GOLD_SHARE = 0.2
 """Largest share of texts that the gold score does not know and is still a number."""
-
-
-@runtime_checkable
-class KnowsLogProbs(Protocol):
-    """A policy that gives its own and its reference's log-probs, such as `CausalLMPolicy`."""
-
-    def log_probs(
-        self,
-        prompt_ids: Sequence[Sequence[int]],
-        response_ids: Sequence[Sequence[int]],
-        *,
-        reference: bool = False,
-        action_masks: Sequence[NDArray[np.generic]] | None = None,
-    ) -> list[NDArray[np.float32]]:
-        """Return each response's token log-probs, nats."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +150,7 @@ class Evaluator:
         """
         from tokengym.agents.rollouts.playing import play_rounds
 
-        self.check_reads(agent)
+        check_reads(agent, self.envs)
         with _global_seed(self.seed):
             how: Any = {"seed": self.seed, "deterministic": deterministic, "with_entropy": True}
             played = play_rounds(agent, self.envs, self.num_episodes, **how)
@@ -192,14 +177,6 @@ class Evaluator:
             or _entropy([entropy for _, entropy in rounds], episodes)
         )
         return Evaluation(metrics=metrics, episodes=tuple(episodes), gold_scores=gold)
-
-    def check_reads(self, agent: object) -> None:
-        """Refuse a policy of another vocabulary, or one too short for the longest text.
-
-        Raises:
-            ValueError: if it cannot read the prompts.
-        """
-        check_reads(agent, self.envs)
 
     def check_reading(self, episodes: Sequence[Episode]) -> None:
         """Warn once of judges that cannot read texts; a gold score that knows few words is dropped.
@@ -289,9 +266,11 @@ class Evaluator:
 
     def _policy_metrics(self, agent: "Agent", episodes: Sequence[Episode]) -> dict[str, float]:
         """Return KL and entropy; nothing where the agent has no policy that knows its reference."""
+        from tokengym.agents import CausalLMPolicy
+
         policy = policy_of(agent)
         log_probs = [e.log_probs for e in episodes if e.log_probs is not None]
-        if not isinstance(policy, KnowsLogProbs) or len(log_probs) < len(episodes):
+        if not isinstance(policy, CausalLMPolicy) or len(log_probs) < len(episodes):
             return {}
         reference, task = [], _task(self.envs)
         for start in range(0, len(episodes), ROWS):
@@ -314,12 +293,7 @@ class Evaluator:
 def _entropy(
     entropies: Sequence[torch.Tensor | None], episodes: Sequence[Episode]
 ) -> dict[str, float]:
-    """Return the mean entropy of the tokens an agent wrote; nothing where it tells none.
-
-    Args:
-        entropies: (batch, time) of each round.
-        episodes: The episodes of all rounds.
-    """
+    """Return the mean entropy of the tokens written, by (batch, time) of each round, if known."""
     sums = [entropy.sum(1) for entropy in entropies if entropy is not None]  # (batch,) each
     if len(sums) < len(entropies):
         return {}

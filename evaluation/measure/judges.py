@@ -41,12 +41,9 @@ def measured_by(
 ) -> str:
     """Return the scorer of ``score``, and that of ``gold_score`` if there is one, in words.
 
-    Args:
-        scorer: Title of the scorer that pays; None if nothing does.
-        gold: Title of the gold score's; None without one.
-        by_gold: Whether the gold score is the score too.
-        has_rivals: Whether the rewards have different scorers.
-        is_own: Whether prompts or scorer are the user's own.
+    ``scorer`` and ``gold`` are their titles. The gold score is the score too if ``by_gold``; the
+    rewards have different scorers if ``has_rivals``; prompts and scorer are the user's if
+    ``is_own``.
     """
     if gold is None and scorer is not None:
         whose = "prompts and a scorer of your own have" if is_own else "the task has"

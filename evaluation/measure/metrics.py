@@ -37,15 +37,11 @@ def rouge(episodes: Sequence[Episode]) -> dict[str, float]:
     Returns:
         Empty if no episode has a reference.
 
-    Raises:
-        ValueError: if rouge-score is not installed.
-
     Source: Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries".
     """
     pairs = [(e.reference, e.written_text) for e in episodes if e.reference]
     if not pairs:
         return {}
-    _need("rouge_score", "rouge-score")
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer: Any = RougeScorer(list(ROUGE.values()), tokenizer=Words())
@@ -65,7 +61,6 @@ def self_bleu(texts: Sequence[str]) -> float:
     """
     if len(texts) < 2:
         raise ValueError(f"self-BLEU compares at least two texts, got {len(texts)}")
-    _need("sacrebleu", "sacrebleu")
     from sacrebleu.metrics import BLEU
 
     bleu = BLEU(effective_order=True)
@@ -84,8 +79,3 @@ def library_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
     if find_spec("sacrebleu") and len(episodes) > 1:
         figures["self_bleu"] = self_bleu([episode.written_text for episode in episodes])
     return figures
-
-
-def _need(module: str, package: str) -> None:
-    if find_spec(module) is None:
-        raise ValueError(f"{package} is not installed; pip install 'tokengym[text]'")

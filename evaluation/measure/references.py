@@ -16,7 +16,6 @@ import numpy as np
 from tokengym.agents.losses.ranking import best_of_n_kl_bound, mean_of_best
 from tokengym.agents.offline.settings import Candidates
 from tokengym.base.files import read_hashed, write_hashed
-from tokengym.base.registry import imported
 from tokengym.evaluation.measure.measures import BLOCK
 from tokengym.evaluation.statistics import Array, optimum_bound
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from tokengym.agents.policy.policy import CausalLMPolicy
     from tokengym.evaluation.measure.evaluate import Evaluator
 
-COLLECTOR = "tokengym.agents.offline.collecting:ResponseCollector"
 SAMPLES = "samples.json"
 """File of the samples in the folder of their run."""
 ROWS = 256
@@ -128,10 +126,12 @@ def draw_references(
     """
     import torch
 
+    from tokengym.agents.offline.collecting import ResponseCollector
+
     check_ranks(evaluator, samples)
     is_large = policy.device.type == "cpu" and policy.num_actions > LARGE
     rows = FEWER if is_large else ROWS
-    collector = imported(COLLECTOR)(evaluator.envs, sampling=Candidates(n=BLOCK), max_rows=rows)
+    collector = ResponseCollector(evaluator.envs, sampling=Candidates(n=BLOCK), max_rows=rows)
     prompts = range(min(evaluator.num_episodes, len(collector.prompts)))
     drawn = None if file is None or not file.exists() else read_references(file)
     while drawn is None or drawn.scores.shape[1] < samples:
@@ -291,9 +291,7 @@ def common_samples(
 ) -> ReferenceSamples | None:
     """Return the most samples, if all have some and these agree; lengths or models may differ.
 
-    Args:
-        drawn: Each comparison's samples, if it has them.
-        by_gold: Whether the gold score ranks them where there is one; scorers may then differ.
+    ``by_gold`` ranks them by the gold score where there is one; scorers may then differ.
     """
     present = [one for one in drawn if one is not None]
     if not present or len(present) < len(drawn):
@@ -313,8 +311,9 @@ def _table(values: Any, prompts: int) -> Array:
 
 
 def _joined(drawn: ReferenceSamples, more: ReferenceSamples) -> ReferenceSamples:
-    gold = None
-    if drawn.gold_scores is not None and more.gold_scores is not None:
-        gold = np.concatenate([drawn.gold_scores, more.gold_scores], axis=1)
-    scores = np.concatenate([drawn.scores, more.scores], axis=1)
-    return ReferenceSamples(scores=scores, gold_scores=gold, tokens=drawn.tokens + more.tokens)
+    golds = [one.gold_scores for one in (drawn, more) if one.gold_scores is not None]
+    return ReferenceSamples(
+        scores=np.concatenate([drawn.scores, more.scores], axis=1),
+        gold_scores=np.concatenate(golds, axis=1) if len(golds) == 2 else None,
+        tokens=drawn.tokens + more.tokens,
+    )

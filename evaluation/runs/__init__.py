@@ -23,12 +23,7 @@ if TYPE_CHECKING:
     from tokengym.evaluation.runs.machine import versions
     from tokengym.evaluation.runs.record import RunRecord
     from tokengym.evaluation.runs.run import Run
-    from tokengym.evaluation.runs.saved import (
-        check_files,
-        known_task,
-        load_agent,
-        stored_settings,
-    )
+    from tokengym.evaluation.runs.saved import check_files, known_task, load_agent, stored_settings
     from tokengym.evaluation.runs.spec import RunSpec, differences, slug
 
 __getattr__, __dir__, __all__ = lazily(__name__)

@@ -7,7 +7,7 @@ It is a list of specs: `compare` finds those without a result, an executor has e
 and results are made of all. One run is `Run.do`, and its loop `training.train`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
@@ -22,7 +22,6 @@ from tokengym.base.errors import FolderInUseError, SettingsError, is_fault
 from tokengym.base.folders import locked
 from tokengym.base.objects import kept_in, short
 from tokengym.base.saved_code import CODE, keep_code, texts_in
-from tokengym.evaluation.measure.references import SAMPLES
 from tokengym.evaluation.report.curves import read_curves
 from tokengym.evaluation.result import Result
 from tokengym.evaluation.runs.config import ComparisonConfig
@@ -114,27 +113,6 @@ def compare(
         config = comparison_of_keywords(env, rewards, agent, agents, seeds, first_seed, settings)
     out = Path(out or Path("runs") / task_name(config.env))
     executor = EXECUTORS.make(executor) if isinstance(executor, str) else executor
-    try:
-        summary = _compare(
-            *(config, out, jobs, checkpoint_every, retry_failed, track, executor, console)
-        )
-    except KeyboardInterrupt:
-        said = "stopped; what is finished is kept, the same call resumes"
-        raise KeyboardInterrupt(said) from None
-    return Result(summary, read_curves(out / "curves.csv"), out)
-
-
-def _compare(
-    config: ComparisonConfig,
-    out: Path,
-    jobs: int | None,
-    checkpoint_every: int,
-    retry_failed: bool,
-    track: str | None,
-    executor: Executor | None,
-    console: Console | None,
-) -> dict[str, Any]:
-    """Run what is missing of a comparison, write its results, and return the summary."""
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}; leave it out for one per core")
     if checkpoint_every < 0:
@@ -142,9 +120,30 @@ def _compare(
     if jobs is not None and executor is not None:
         raise ValueError(f"jobs={jobs} has no effect beside an executor; leave one of them out")
     check_tracker(track)
-    if own := _objects(config):
-        executor = _executor_of_objects(own, jobs, executor)
-    is_here = executor is None or executor is here
+    do = partial(do_run, checkpoint_every=checkpoint_every, track=track)
+    summary = _do_all(config, out, do, executor, jobs, retry_failed, console or Console())
+    return Result(summary, read_curves(out / "curves.csv"), out)
+
+
+def _do_all(
+    config: ComparisonConfig,
+    out: Path,
+    do: RunFunction,
+    executor: Executor | None,
+    jobs: int | None,
+    retry_failed: bool,
+    console: Console,
+) -> dict[str, Any]:
+    """Do what is missing of a comparison, write its results, and return the summary."""
+    own = list(dict.fromkeys(kept_in([str(text) for text in texts_in(config.as_dict())])))
+    if own and executor is None and jobs == 1:
+        executor = here
+    if own and executor is not here:
+        raise SettingsError(
+            f"{', '.join(map(short, own))} is an object of this process, which others cannot have; "
+            "pass jobs=1 to do the runs here, or define it in a file: path/to/file.py:Name"
+        )
+    is_here = executor in (None, here)
     if is_here:  # elsewhere the runs have the devices of other machines
         select_device(config.training.device)  # refuses one that is not there
     if jobs is None:
@@ -154,7 +153,7 @@ def _compare(
         take_over(config, out)  # checked again: another process may have begun and ended since
         missing, total = missing_runs(config, out, retry_failed)
         if missing:
-            console, notices = console or Console(), Notices()
+            notices = Notices()
             with console.status("making the environments"):
                 ask = partial(preflight, is_here=is_here)
                 measured_by = ask(config) if own else run_in_subprocess(ask, config, notices)
@@ -170,7 +169,6 @@ def _compare(
             keep_code(config.code, out / CODE)
             done, steps = total - len(missing), config.training.last_step
             missing[1:] = [replace(spec, warns=False) for spec in missing[1:]]
-            do = partial(do_run, checkpoint_every=checkpoint_every, track=track)
             execute_all = executor or processes_here(jobs, notices)
             total -= missing[0].is_reference  # which trains nothing
             board = ProgressDisplay(console, total=total, done=done, steps=steps, specs=missing)
@@ -189,51 +187,22 @@ def _work(config: ComparisonConfig, missing: Sequence[RunSpec]) -> str:
     return text + (" and the reference samples" if count < len(missing) else "")
 
 
-def _objects(config: ComparisonConfig) -> list[str]:
-    """Return the names of the objects of this process alone that a comparison has."""
-    return list(dict.fromkeys(kept_in([str(text) for text in texts_in(config.as_dict())])))
-
-
-def _executor_of_objects(
-    own: Sequence[str], jobs: int | None, executor: Executor | None
-) -> Executor:
-    """Return the executor of runs with objects of this process alone, which is this process.
-
-    Raises:
-        SettingsError: if the runs are to be done by others.
-    """
-    if executor is here or (executor is None and jobs == 1):
-        return here
-    are = "is an object" if len(own) == 1 else "are objects"
-    raise SettingsError(
-        f"{', '.join(map(short, own))} {are} of this process, which others cannot have; pass "
-        "jobs=1 to do the runs one after another here, or define it in a file: path/to/file.py:Name"
-    )
-
-
 def do_run(spec: RunSpec, *, checkpoint_every: int = 1, track: str | None = None) -> Fault | None:
     """Do a run of a comparison, which tells in its folder how far it is; return its fault."""
-    run, is_measured = Run(spec), False
-
-    def report(step: int, point: Mapping[str, Any]) -> None:
-        nonlocal is_measured
-        is_measured = True
-        run.keep_progress(step, point)
-
+    run = Run(spec)
     try:
         if spec.is_reference:
-            run.draw(report)
+            run.draw(run.keep_progress)
         else:
-            run.do(report=report, checkpoint_every=checkpoint_every, track=track)
+            run.do(report=run.keep_progress, checkpoint_every=checkpoint_every, track=track)
     except BaseException as raised:
         if not is_fault(raised):
             raise
-        if isinstance(raised, ScorerError) and not is_measured:
+        if isinstance(raised, ScorerError) and not run.can_resume:
             return Fault(describe(raised), of_scorer=raised.for_terminal())
         return Fault(describe(raised))
     finally:
-        if is_measured:
-            run.remove_progress()
+        run.remove_progress()
     return None
 
 
@@ -248,37 +217,17 @@ def execute(
     """
     # Another machine may have another current folder.
     specs = [replace(spec, folder=spec.folder and spec.folder.resolve()) for spec in specs]
-    waiting: list[tuple[RunSpec, Fault | None]] = []  # ended, and not shown yet
-    reference = next((spec for spec in specs if spec.is_reference), None)
     scorer_error: str | None = None
     with closing(executor(do, specs)) as ended:
         for spec, fault in ended:
-            waiting.append((spec, fault))
-            if spec is reference and fault and (scorer_error := fault.of_scorer):
+            if spec.is_reference and fault and (scorer_error := fault.of_scorer):
                 break
-            reference = None if spec is reference else reference
-            # A run that the scorer failed waits until the scorer has scored reference samples.
-            is_open = reference is not None and not (Run(reference).folder / SAMPLES).exists()
-            for one in [one for one in waiting if not (is_open and one[1] and one[1].of_scorer)]:
-                waiting.remove(one)
-                _show_end(*one, board)
-    if scorer_error is not None:
-        _end_for_scorer(specs, waiting, board)
-        raise ScorerError(f"no run can be measured: {scorer_error}")
-
-
-def _end_for_scorer(
-    specs: Sequence[RunSpec],
-    waiting: Sequence[tuple[RunSpec, Fault | None]],
-    board: ProgressDisplay,
-) -> None:
-    """Show runs that the scorer did not fail, and forget the results of those that it failed."""
-    for spec, fault in waiting:
-        if not (fault and fault.of_scorer):
             _show_end(spec, fault, board)
-    for run in map(Run, specs):
-        if _failed_by_scorer(run):
-            (run.folder / "run.json").unlink()
+    if scorer_error is not None:
+        for run in map(Run, specs):
+            if _failed_by_scorer(run):
+                (run.folder / "run.json").unlink()
+        raise ScorerError(f"no run can be measured: {scorer_error}")
 
 
 def _show_end(spec: RunSpec, fault: Fault | None, board: ProgressDisplay) -> None:

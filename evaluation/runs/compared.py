@@ -24,9 +24,8 @@ OF_AGENT = {"ppo": "how_ppo_works", "dpo": "dpo", "online-dpo": "dpo", "sft": "d
 def compared(configs: Iterable[ComparisonConfig]) -> dict[str, Any]:
     """Return the sentences on what comparisons compared, by the names in their results.
 
-    Returns:
-        ``task``, ``rewards`` and ``agents``: by name a ``summary`` of one sentence, empty where
-        none is declared, and the ``page`` that says more, empty where there is none.
+    ``task``, ``rewards`` and ``agents`` have by name a ``summary`` of one sentence, and the
+    ``page`` that says more; both are empty where there is none.
     """
     found: dict[str, dict[str, Mapping[str, str]]] = {"task": {}, "rewards": {}, "agents": {}}
     for config in configs:

@@ -22,12 +22,7 @@ from tokengym.base.saved_code import (
     display_name,
     texts_of_options,
 )
-from tokengym.base.settings import (
-    FieldPath,
-    check_count,
-    check_number,
-    field_paths,
-)
+from tokengym.base.settings import FieldPath, check_count, check_number, field_paths
 from tokengym.evaluation.measure.environments import Decision, decide_env, env_word, resolve_env
 from tokengym.evaluation.runs.defaults import (
     EvaluationSettings,
@@ -51,7 +46,7 @@ from tokengym.evaluation.runs.spec import (
     slug,
 )
 from tokengym.rewards.credits.base import REWARDS
-from tokengym.rewards.registry import RewardChoice, check_word
+from tokengym.rewards.registry import check_word
 
 if TYPE_CHECKING:
     from tokengym.evaluation.measure.evaluate import Evaluator
@@ -128,6 +123,14 @@ class ComparisonConfig:
         object.__setattr__(self, "code", code_hashes(named, known=self.code))
         for word in self._words.values():
             check_word(word)
+        self._check_runs()
+        # A setting of learners that are compared, or of a task that was saved, may name data, too.
+        parts = [self, *(run.training for run in self.runs if self.agents)]
+        leaves = [leaf for part in parts for leaf in field_paths(part)]
+        object.__setattr__(self, "data", data_hashes(_data_named(leaves), known=self.data))
+
+    def _check_runs(self) -> None:
+        """Refuse runs that are the same, would have one folder, or cannot be compared."""
         learner = self.training.declaration
         if not self.agents and not learner.uses_credit and len(self.rewards) > 1:
             raise SettingsError(
@@ -142,11 +145,6 @@ class ComparisonConfig:
                 raise ValueError(
                     f"{what} names {self.names[index]!r} twice; leave one out, seeds repeats it"
                 )
-        self._check_prompts()
-        object.__setattr__(self, "data", self._data_hashes())
-
-    def _check_prompts(self) -> None:
-        """Refuse learners that are compared, and of which one is measured on its own prompts."""
         for run in self.runs if self.agents else ():
             if has_own_prompts(run.training):
                 raise SettingsError(
@@ -158,7 +156,13 @@ class ComparisonConfig:
         """Take the length of responses, and learners' tokens, from the rest where none is given."""
         training = self.training
         if training.max_new_tokens is None:
-            training = replace(training, max_new_tokens=self._default_length())
+            if (own := own_texts(training, self.task)) is not None:
+                length = own.longest_response
+            else:
+                learner, bundle = training.declaration, self.task.bundle
+                usual = training_settings(self.env, learner, bundle=bundle)
+                length = usual.lengths()["max_new_tokens"]
+            training = replace(training, max_new_tokens=length)
         if self.agents and training.tokens is None:
             # Learners are compared at equal tokens: those of the steps, if all were full length.
             length = training.lengths()["max_new_tokens"]
@@ -166,7 +170,6 @@ class ComparisonConfig:
         object.__setattr__(self, "training", training)
 
     def _with_measuring(self, given: EvaluationSettings) -> EvaluationSettings:
-        """Return settings of evaluation with what was left open chosen by the budget."""
         is_alone = self.seeds == len(self.rewards) == max(len(self.agents), 1) == 1
         return chosen(given, self.training, is_alone=is_alone)
 
@@ -180,15 +183,6 @@ class ComparisonConfig:
         if is_open and isinstance(task.prompt_column, str):
             learner = replace(learner, pairs_prompt_column=task.prompt_column)
             object.__setattr__(self, "training", replace(self.training, learner=learner))
-
-    def _data_hashes(self) -> dict[str, str]:
-        """Return the hashes of data and models that these settings name, known ones unchanged.
-
-        A setting of learners that are compared, or of a task that was saved, may be such a name.
-        """
-        parts = [self, *(run.training for run in self.runs if self.agents)]
-        leaves = [leaf for part in parts for leaf in field_paths(part)]
-        return data_hashes(_data_named(leaves), known=self.data)
 
     @cached_property
     def _words(self) -> dict[str, Spec]:
@@ -314,15 +308,7 @@ class ComparisonConfig:
         )
 
     def _word(self, reward: str) -> Spec:
-        """Return the word of a reward, which the comparison need not have, taken apart."""
         return self._words.get(reward) or REWARDS.parse(reward)
-
-    def choice(self, reward: str) -> RewardChoice:
-        """Return what the word of a reward stands for; a word of the user's own file runs it.
-
-        It is looked up when it is first needed.
-        """
-        return self._of_all.choice(self._word(reward))
 
     def spec(self, name: str, seed: int, out: Path | None = None) -> RunSpec:
         """Return the spec of a run; a reward that is not compared has one too.
@@ -358,19 +344,11 @@ class ComparisonConfig:
         )
 
     def specs(self, out: Path) -> list[RunSpec]:
-        """Return the specs of all runs, seed by seed so that all rewards advance alike.
-
-        Args:
-            out: The comparison's folder.
-        """
+        """Return the specs of all runs, seed by seed so that all rewards advance alike."""
         return [self.spec(name, seed, out) for seed in self.all_seeds for name in self.names]
 
     def reference_spec(self, out: Path) -> RunSpec:
-        """Return the spec of the one run that draws the reference samples.
-
-        Args:
-            out: The comparison's folder.
-        """
+        """Return the spec of the one run that draws the reference samples."""
         folder = out / slug(REFERENCE)
         return replace(self._of_all, folder=folder, code=self.code, data=self.data)
 
@@ -446,18 +424,10 @@ class ComparisonConfig:
         """
         return self.runs[0].env_kwargs(train=train, reward=self._word(reward))
 
-    def _default_length(self) -> int:
-        """Return the longest response, tokens, where none is given."""
-        if (own := own_texts(self.training, self.task)) is not None:
-            return own.longest_response
-        usual = training_settings(self.env, self.training.declaration, bundle=self.task.bundle)
-        return usual.lengths()["max_new_tokens"]
-
     def evaluator(self) -> "Evaluator":
-        """Return what measures every run alike.
+        """Return what measures every run alike: the first reward's scorer, and the gold score.
 
-        By the first reward's scorer, and by the gold score where the task has one; by that alone
-        where the rewards are scored by different scorers.
+        That alone measures them where the rewards are scored by different scorers.
         """
         return self._of_all.evaluator()
 
@@ -471,9 +441,7 @@ def _data_named(leaves: Sequence[FieldPath], others: Sequence[object] = ()) -> l
 def command_line(config: ComparisonConfig, *, trains: bool = False) -> str:
     """Return the command that makes a comparison, without what is default anyway.
 
-    Args:
-        config: Its settings.
-        trains: Whether that is ``tokengym train``, which makes the one run of a comparison.
+    It is ``tokengym train`` if it ``trains`` the one run of a comparison.
     """
     env = config.env if config._env.file else task_name(config._env)
     parts = [f"tokengym {'train' if trains else 'compare'} --env {env}"]

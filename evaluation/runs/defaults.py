@@ -342,12 +342,6 @@ class TaskSettings(GenerationSettings, RewardOptions, TaskOptions):
         own = {name: getattr(self, name) for name in OWN_PARTS if name != "reward"}
         return {**own, "reward": reward}
 
-    @property
-    def sources_of_words(self) -> list[str]:
-        """Names of the options given by which texts may have other words than the task's."""
-        names = ("model", "tokenizer", "dataset", "prompts")
-        return [name for name in names if getattr(self, name) is not None]
-
     def env_kwargs(self, env: str) -> dict[str, Any]:
         """Return the arguments of ``gym.make`` that are not left to the task.
 
@@ -399,12 +393,7 @@ def task_name(env: str | Spec) -> str:
 
 
 def bundle_settings(bundle: Bundle | Path | str | None, kind: SettingsKind) -> dict[str, Any]:
-    """Return the settings whose defaults are a bundle's own; none of a folder that is no bundle.
-
-    Args:
-        bundle: Itself, its name or folder; "" or None for none.
-        kind: What they are settings of.
-    """
+    """Return the settings whose defaults are a bundle's own; none of a folder that is no bundle."""
     try:
         return Bundle.of(bundle).settings(kind) if bundle else {}
     except BundleError:  # whoever makes the environment says what is wrong
@@ -455,10 +444,6 @@ def with_own_prompts(training: TrainingSettings, task: TaskSettings) -> Training
     """Return the settings of one run, measured on the prompts of its own pairs where that is meant.
 
     It is meant where pairs are given with a model of one's own, and neither prompts nor a bundle.
-
-    Args:
-        training: Settings of the run.
-        task: Prompts and models of its environment.
     """
     learner: Any = training.learner
     if getattr(learner, "pairs", None) is None or learner.own_prompts is not None:
@@ -480,11 +465,6 @@ def learner_settings(env_id: str, first: TrainingSettings, agent: Spec) -> Train
     They are its own options, else what ``first`` says: every setting of the run that the learner
     has, and the first learner's that differ from their defaults. An explicit setting is shared, a
     default is not. Where there is a budget of tokens, collecting data takes half of it.
-
-    Args:
-        env_id: Id of the environment.
-        first: Settings of the comparison's first learner.
-        agent: The learner, with options of its own.
     """
     learner = LEARNERS.find(agent)
     if agent.options and learner.settings is NoSettings:

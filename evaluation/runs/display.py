@@ -28,14 +28,9 @@ GLANCE = 0.5
 class ProgressDisplay:
     """Shows the runs of a comparison, which may be at work on any machine.
 
-    Args:
-        console: The console it is shown on.
-        total: Runs of the whole comparison, the reference samples not counted.
-        done: Runs that were finished before.
-        steps: Updates per run.
-        specs: Runs whose folders are looked at, for whether they have begun and how far they are;
-            others are told of by `start` and `update`.
-        clock: Returns the time, seconds.
+    ``done`` of its ``total`` runs, the reference samples not counted, were finished before. The
+    folders of ``specs`` are looked at, for whether they have begun and how far they are; of others
+    `start` and `update` tell.
     """
 
     def __init__(
@@ -120,31 +115,30 @@ class ProgressDisplay:
             self._say(f"update {step} of {self.steps}: {shown}")
 
     def _name(self, run: Key) -> str:
-        """Return a run's name as the results have it."""
         return self._titles.get(run, f"{run[0]}, seed {run[1]}")
 
     def _say(self, line: str) -> None:
         """Print a line where there is no terminal, unless it was the last."""
         if line != self._said:
             self._said = line
-            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
-            self.console.file.flush()  # or a log file shows nothing until the end
+            self._print(Text(line))
+
+    def _print(self, line: Text) -> None:
+        self.console.print(line, soft_wrap=True)
+        self.console.file.flush()  # or a log file shows nothing until the end
 
     def line(self) -> str:
-        """Return how far the work is, such as "3 of 15 runs done, about 4 minutes left"."""
+        """Return how far the work is, such as "3 of 15 runs done, about 4:00 left"."""
         left = self._left(self._clock())
         return f"{self.done} of {self.total} runs done{', ' if left else ''}{left}"
 
     def _left(self, now: float) -> str:
-        """Return the time that the rest takes at the pace so far, in words; "" before one is known.
-
-        A run without updates, of reference samples, is counted as if it were like the others.
-        """
+        """Return the time that the rest takes at the pace so far; "" before one is known."""
         made = self._finished * self.steps + sum(self._updates.values())
         if self._began is None or not made:
             return ""
         whole = (self.total - self.done + self._finished) * self.steps
-        return f"about {duration((now - self._began) / made * (whole - made))} left"
+        return f"about {clock_time((now - self._began) / made * (whole - made))} left"
 
     def _look_often(self) -> None:
         while not self._ended.wait(GLANCE if self.console.is_terminal else EVERY):
@@ -178,9 +172,7 @@ class ProgressDisplay:
         line = Text(f"{counted}: ")
         ended = f"failed: {error}" if error else "finished"
         ended = f"stopped: {error}; the same command resumes it" if resumes else ended
-        line.append(ended, style="red" if error else "green")
-        self.console.print(line, soft_wrap=True)
-        self.console.file.flush()  # or a log file shows nothing until the end
+        self._print(line.append(ended, style="red" if error else "green"))
 
 
 def figures(point: Mapping[str, Any]) -> str:
@@ -199,21 +191,6 @@ def figures(point: Mapping[str, Any]) -> str:
     if point["tokens"] and point["wall_s"] > 0:
         shown.append(f"{point['tokens'] / point['wall_s']:.0f} tokens/s")
     return ", ".join(shown)
-
-
-def duration(seconds: float) -> str:
-    """Return a duration in words, to about a tenth.
-
-    Example:
-        >>> duration(41), duration(340), duration(9000)
-        ('40 seconds', '6 minutes', '2.5 hours')
-    """
-    if seconds < 55:
-        return f"{max(10, round(seconds, -1)):.0f} seconds"
-    minutes = max(1, round(seconds / 60))
-    if minutes < 90:
-        return f"{minutes} minute{'s' if minutes > 1 else ''}"
-    return f"{seconds / 3600:.1f} hours"
 
 
 def clock_time(seconds: float) -> str:

@@ -48,11 +48,9 @@ def here(function: RunFunction, specs: Sequence[RunSpec]) -> Ended:
 
 
 class RemoteRun:
-    """A run as another machine is given it, done in the folder where the command was given.
+    """A run as another machine is given it.
 
-    Args:
-        function: Function that does it.
-        spec: The run. It is read there, in that folder, which relative paths in it start from.
+    It is read and done in the folder of the command, which relative paths in it start from.
     """
 
     def __init__(self, function: RunFunction, spec: RunSpec) -> None:

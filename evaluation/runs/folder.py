@@ -105,13 +105,11 @@ def _run_folders(out: Path) -> list[Path]:
 
 
 def _holds_work(out: Path) -> bool:
-    """Return whether a run has finished or can be resumed, or samples were drawn for runs to come.
-
-    Where all runs failed, the samples drawn for them are of no use either.
-    """
+    """Return whether a run has finished or can resume, or samples were drawn for runs to come."""
     runs = list(map(Run, _run_folders(out)))
     if any(run.can_resume or run.status == "finished" for run in runs):
         return True
+    # Where all runs failed, the samples drawn for them are of no use either.
     all_failed = bool(runs) and all(run.has_ended for run in runs)
     return not all_failed and Run(out / slug(REFERENCE)).can_resume
 
@@ -172,7 +170,9 @@ def stored_comparison(out: Path) -> tuple[Path, dict[str, Any]] | None:
     largest = max(stored, key=size)
     # A file of code may have been corrected since the runs failed that used it.
     parts = [stored[file] for file in sorted(stored, key=has_failed, reverse=True)]
-    hashes = {key: dict(chain(*(part.get(key, {}).items() for part in parts))) for key in HASHES}
+    hashes = {
+        key: dict(chain(*(part.get(key, {}).items() for part in parts))) for key in ("code", "data")
+    }
     return largest, stored[largest] | {key: known for key, known in hashes.items() if known}
 
 
@@ -180,29 +180,13 @@ def settings_in(file: Path) -> dict[str, Any]:
     """Return the settings of a comparison (`ComparisonConfig.as_dict`) that a run's spec has."""
     stored = read_hashed(file)
     try:
-        settings = comparison_of(stored)
-        has_needed = all(isinstance(settings[name], kind) for name, kind in KINDS.items())
-        others = {name: settings[name] for name in OTHER_KINDS if name in settings}
-        if has_needed and all(isinstance(others[name], OTHER_KINDS[name]) for name in others):
-            return dict(settings)
+        return comparison_of(stored)
     except (KeyError, TypeError, ValueError, AttributeError):
-        pass
-    raise ValueError(f"{file} is damaged or of another version; name another folder")
-
-
-HASHES = ("code", "data")
-KINDS = {"env": str, "rewards": list, "seeds": int, "training": dict, "task": dict}
-"""Settings that any file of a comparison has, and their types."""
-OTHER_KINDS = {"agents": list, "evaluation": dict, "code": dict, "data": dict}
-"""Those that it may lack."""
+        raise ValueError(f"{file} is damaged or of another version; name another folder") from None
 
 
 def stored_runs(folder: Path) -> list[Run]:
-    """Return the runs that a comparison has begun in its folder, in its order.
-
-    Raises:
-        ValueError: if a file is damaged, or was changed.
-    """
+    """Return the runs that a comparison has begun in its folder, in its order."""
     runs = [Run(file.parent) for file in sorted(folder.glob(f"*/seed-*/{SPEC_FILE}"))]
     titles = [title for _, title in {(run.stored["name"], run.stored["title"]) for run in runs}]
     for run in runs:

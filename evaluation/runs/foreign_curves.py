@@ -13,13 +13,7 @@ from tokengym.evaluation.report.curves import counts_tokens, on_axis, read_curve
 from tokengym.evaluation.report.figures import Paper
 from tokengym.evaluation.report.reading import Source
 from tokengym.evaluation.report.summary import SummarySettings
-from tokengym.evaluation.runs.judging import (
-    JudgedRuns,
-    caution,
-    check_gold,
-    find_dispute,
-    measured_by_gold,
-)
+from tokengym.evaluation.runs.judging import JudgedRuns, settle_judges
 from tokengym.evaluation.runs.results import write_results
 from tokengym.evaluation.statistics import Curve
 
@@ -38,8 +32,7 @@ def report_curves(
 ) -> dict[str, Any]:
     """Write the report of learning curves made elsewhere, several of which are shown together.
 
-    ``path`` is as of `tokengym.evaluation.report.reading`, ``out`` and ``paper`` are
-    `write_results`'s, and the rest is `gather_curves`'s, as are the errors.
+    ``out`` and ``paper`` are `write_results`'s, the rest is `gather_curves`'s, as are the errors.
     """
     paths = [path] if isinstance(path, Path) else list(path)
     curves, settings = gather_curves(
@@ -67,21 +60,10 @@ def gather_curves(
 ) -> tuple[list[Curve], SummarySettings]:
     """Read learning curves that were made elsewhere, and decide how they are compared.
 
-    Args:
-        sources: Each with a name for its runs, if it is another tool's; None takes that of their
-            folder. See `tokengym.evaluation.report.reading`.
-        baseline: Credit that the others are compared with; None takes sparse if present, else the
-            first.
-        group_by: Columns to group by; None takes all that are no known measurement.
-        level: Confidence level of the intervals.
-        kl_coef: Price of a nat of KL, for the score minus its penalty.
-        axis: What runs are compared at equal amounts of, "step" or "tokens"; None takes that of
-            the summary.json beside the curves, as of learners, tokens for runs that count nothing
-            else, as those of Stable-Baselines3, and updates where there is neither.
-        score: Column with the score; None takes score, or the one that is known of other tools.
-
-    Returns:
-        The curves by their steps, and what their figures depend on besides.
+    Each source has a name for its runs, or None, which takes that of their folder; the rest is of
+    `tokengym.read_curves`. An axis of None is that of the summary.json beside the curves, as of
+    learners, tokens for runs that count nothing else, as those of Stable-Baselines3, and updates
+    where there is neither.
 
     Raises:
         ValueError: if a source cannot be read, lacks tokens to compare at, the baseline is
@@ -95,11 +77,19 @@ def gather_curves(
     ]
     curves = [curve for _, found in read for curve in found]
     files = {one: found for one, found in read if isinstance(one, Path)}
-    judged = [runs for one, found in files.items() if (runs := _judged_beside(one, found))]
-    dispute = find_dispute(judged)
-    if dispute is not None:
-        check_gold(judged, dispute)
-        curves = measured_by_gold(curves)
+    beside = {one: _summary_beside(one) for one in files}
+    judged = [
+        JudgedRuns(
+            folder=one.absolute().parent,
+            group=(),
+            has_rivals=beside[one].get("by_gold") is True,
+            curves=found,
+            measured_by=[words],
+        )
+        for one, found in files.items()
+        if (words := beside[one].get("measured_by")) and isinstance(words, str)
+    ]  # curves made elsewhere do not tell
+    curves, caution = settle_judges(judged, curves)
     # An agent that cannot tell its KL takes no price from the others.
     known = [curve for curve in curves if np.isfinite(curve.values.get("kl", np.nan)).any()]
     for curve in known or curves if kl_coef is not None else ():
@@ -111,37 +101,18 @@ def gather_curves(
     if baseline is None and any(curve.credit == "sparse" for curve in curves):
         baseline = "sparse"
     if axis is None:
-        by_tokens = any(map(_is_over_tokens, files)) or any(map(counts_tokens, curves))
+        by_tokens = any(summary.get("axis") == "tokens" for summary in beside.values())
+        by_tokens = by_tokens or any(map(counts_tokens, curves))
         axis = "tokens" if by_tokens else "step"
     settings = SummarySettings(
         kl_coef=kl_coef,
         level=level,
         baseline=baseline,
         axis=axis,
-        cautions=[] if dispute is None else [caution(dispute)],
-        by_gold=dispute is not None,
+        cautions=[] if caution is None else [caution],
+        by_gold=caution is not None,
     )
     return curves, settings
-
-
-def _is_over_tokens(path: Path) -> bool:
-    """Say whether curves lie beside a summary of runs at equal tokens."""
-    return _summary_beside(path).get("axis") == "tokens"
-
-
-def _judged_beside(path: Path, curves: Sequence[Curve]) -> JudgedRuns | None:
-    """Return the curves of a comparison with what measured them, by the summary beside them."""
-    summary = _summary_beside(path)
-    words = summary.get("measured_by")
-    if not words or not isinstance(words, str):
-        return None  # curves made elsewhere do not tell
-    return JudgedRuns(
-        folder=path.absolute().parent,
-        group=(),
-        has_rivals=summary.get("by_gold") is True,
-        curves=list(curves),
-        measured_by=[words],
-    )
 
 
 def _summary_beside(path: Path) -> dict[str, Any]:

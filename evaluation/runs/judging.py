@@ -55,49 +55,41 @@ class JudgedRuns:
         )
 
 
-def find_dispute(folders: Sequence[JudgedRuns]) -> tuple[JudgedRuns, JudgedRuns] | None:
-    """Return the first two folders whose scores are those of different judges, None if none are.
+def settle_judges(
+    folders: Sequence[JudgedRuns], curves: Sequence[Curve]
+) -> tuple[list[Curve], str | None]:
+    """Return curves with the gold score as their score where folders have different judges.
 
-    Groups may have judges of their own, but gold scores and others are not shown as one.
+    Groups may have judges of their own, but gold scores and others are not shown as one. A curve
+    with a fault may lack a gold score.
+
+    Returns:
+        The curves, and the sentence that says it; None where one judge measured all.
     """
     for one, other in combinations(folders, 2):
         differs = one.group == other.group and _differ(one.scorers, other.scorers)
         if differs or one.by_gold != other.by_gold:
-            return one, other
-    return None
-
-
-def check_gold(folders: Sequence[JudgedRuns], dispute: tuple[JudgedRuns, JudgedRuns]) -> None:
-    """Refuse runs whose judges differ and that the gold score cannot judge either."""
-    curves = [curve for runs in folders for curve in runs.curves if not curve.invalid()]
-    same = not any(
-        one.group == other.group and _differ(one.gold_scorers, other.gold_scorers)
-        for one, other in combinations(folders, 2)
+            break
+    else:
+        return list(curves), None
+    is_common = not any(
+        a.group == b.group and _differ(a.gold_scorers, b.gold_scorers)
+        for a, b in combinations(folders, 2)
     )
-    if same and all(curve.has("gold_score") for curve in curves):
-        return
-    one, other = dispute
-    raise ValueError(
-        f"the runs of {one.folder} are measured by {one.judge}, those of {other.folder} by "
-        f"{other.judge}, and no gold score is the same for all, so that their scores cannot be "
-        "compared; report each folder alone"
-    )
-
-
-def measured_by_gold(curves: Sequence[Curve]) -> list[Curve]:
-    """Return the curves with the gold score as their score; one with a fault may have none."""
-    return [
+    sound = [curve for runs in folders for curve in runs.curves if not curve.invalid()]
+    if not is_common or not all(curve.has("gold_score") for curve in sound):
+        raise ValueError(
+            f"the runs of {one.folder} are measured by {one.judge}, those of {other.folder} by "
+            f"{other.judge}, and no gold score is the same for all, so that their scores cannot be "
+            "compared; report each folder alone"
+        )
+    by_gold = [
         replace(curve, values={**curve.values, "score": curve.values["gold_score"]})
         if curve.has("gold_score")
         else curve
         for curve in curves
     ]
-
-
-def caution(dispute: tuple[JudgedRuns, JudgedRuns]) -> str:
-    """Return the sentence that the gold score measures runs of different judges."""
-    one, other = dispute
-    return (
+    return by_gold, (
         f"The runs of {one.folder.name} were measured by {one.judge}, those of "
         f"{other.folder.name} by {other.judge}: here the gold score measures all."
     )

@@ -18,7 +18,7 @@ from logging.handlers import QueueHandler
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.pool import ExceptionWithTraceback  # type: ignore[attr-defined]
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -39,7 +39,6 @@ LIBRARIES = (
     *("transformers.models.auto.modeling_auto", "transformers.models.gpt2.modeling_gpt2"),
 )
 """Modules that take seconds to import, and that a run needs."""
-T = TypeVar("T")
 
 
 @dataclass
@@ -113,16 +112,13 @@ class _Child:
 def processes_here(jobs: int | None = None, notices: Notices | None = None) -> Executor:
     """Return the executor that does each run in a process of its own, on this machine.
 
-    Args:
-        jobs: Runs at a time; None takes one per core, fewer where each has several threads.
-        notices: What was logged before; None for nothing.
+    ``jobs`` of them run at a time; None takes one per core, fewer where each has several threads.
     """
 
     def execute(function: RunFunction, specs: Sequence[RunSpec]) -> Ended:
         context, log, waiting = processes(), notices or Notices(), deque(specs)
-        at_a_time = jobs or max(
-            1, (os.cpu_count() or 1) // (specs[0].training.threads if specs else 1)
-        )
+        threads = specs[0].training.threads if specs else 1
+        at_a_time = jobs or max(1, (os.cpu_count() or 1) // threads)
         working: list[tuple[RunSpec, _Child]] = []
         try:
             while waiting or working:
@@ -175,18 +171,13 @@ def processes() -> Any:
 
 
 def run_in_subprocess(
-    function: Callable[[ComparisonConfig], T],
+    function: Callable[[ComparisonConfig], str],
     config: ComparisonConfig,
     notices: Notices | None = None,
-) -> T:
+) -> str:
     """Return what a function says of a comparison, asked in a process that ends with the answer.
 
     The models that it loads stay out of this process, which has no use for them.
-
-    Args:
-        function: One of a module's; what it returns can be pickled.
-        config: The comparison.
-        notices: Logs what the process does; None for ones of its own.
     """
     child = _begin(processes(), function, config, "apart", notices or Notices())
     try:
@@ -200,8 +191,7 @@ def run_in_subprocess(
         _stop([child.process])
     if child.answer is None or child.answer[1] is not None:
         raise _error_of(child)
-    answer: T = child.answer[0]
-    return answer
+    return str(child.answer[0])
 
 
 def _error_of(child: _Child) -> Exception:
@@ -320,9 +310,8 @@ def _as_child(path: list[str], environment: Mapping[str, str], device: str) -> I
         yield
 
 
-def _leave(number: int, frame: object) -> None:
+def _leave(*_: object) -> None:
     """End a process that is stopped as one ends that has finished."""
-    del number, frame
     raise Stopped(128 + signal.SIGTERM)
 
 

@@ -27,11 +27,8 @@ def chosen(
 
     Prompts are fewer before reference samples are, of which 16 to each prompt are always drawn.
     Evaluations are further apart only where the budget is too small for `FEWEST` prompts.
-
-    Args:
-        given: The settings; what is not None stays.
-        training: Settings of the run.
-        is_alone: Whether there is no other run, which would share the reference samples.
+    What is not None in ``given`` stays. A run that ``is_alone`` shares its reference samples with
+    no other.
 
     Example: two runs of 30 updates of 64 episodes; 2 * 11 * 48 + 16 * 48 = 1824 of 5664 responses.
         >>> found = chosen(EvaluationSettings(), TrainingSettings())
@@ -65,10 +62,7 @@ def share_of(
 ) -> float | None:
     """Return the share of a comparison's responses that are measurements; None if not known.
 
-    Args:
-        evaluation: Its settings, with nothing left open.
-        runs: Settings of the runs of one seed.
-        seeds: Seeds of each.
+    ``runs`` are those of one seed.
     """
     trained = [_responses(training) for training in runs]
     if any(count is None for count in trained):

@@ -10,27 +10,25 @@ from tokengym.base.device import select_device
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.references import check_ranks
 from tokengym.evaluation.runs.config import ComparisonConfig
-from tokengym.evaluation.runs.defaults import TrainingSettings
 from tokengym.rewards.credits.base import Credit
 from tokengym.rewards.errors import CreditError
+
+SOURCES_OF_WORDS = ("model", "tokenizer", "dataset", "prompts")
+"""Options by which texts may have other words than the task's."""
 
 
 def preflight(config: ComparisonConfig, *, is_here: bool = True) -> str:
     """Make every environment once, so that what cannot work is said before any work is done.
 
-    Args:
-        config: The comparison.
-        is_here: Whether the runs are done on this machine, whose devices and libraries then count.
+    Where the runs are done ``is_here``, the devices and libraries of this machine count.
 
     Returns:
         What all runs are measured by, in words.
-
-    Raises:
-        ValueError: whatever an environment says.
     """
     for training in config.trainings.values():
         if is_here:
-            _check_products(training)
+            backend().check_products(training.products)
+            check_products(training.products, device=select_device(training.device).type)
         training.declaration.check_settings(training.learner, training.batch_size)
     payers: dict[str, str] = {}
     for reward in config.rewards:
@@ -44,7 +42,8 @@ def preflight(config: ComparisonConfig, *, is_here: bool = True) -> str:
     check_ranks(evaluator, config.evaluation.reference_samples or 0)
     evaluator.close()
     measured_by = evaluator.measured_by
-    if evaluator.gold is not None and config.task.sources_of_words:
+    own_words = (getattr(config.task, name) for name in SOURCES_OF_WORDS)
+    if evaluator.gold is not None and any(source is not None for source in own_words):
         measured_by += "; gold is left out where it does not know the words of the texts"
     first = payers.get(config.rewards[0])
     others = [f"{reward} is paid by {payer}" for reward, payer in payers.items() if payer != first]
@@ -52,14 +51,9 @@ def preflight(config: ComparisonConfig, *, is_here: bool = True) -> str:
 
 
 def _check_methods(rule: Credit) -> None:
-    """Refuse a rule that its first batch of episodes would fail: its methods cannot be called so.
-
-    Raises:
-        CreditError: naming the method, and what it takes.
-    """
-    own = [
-        name for name in ("spread", "assign") if getattr(type(rule), name) is not vars(Credit)[name]
-    ]
+    """Refuse a rule whose methods cannot be called: its first batch of episodes would fail."""
+    methods = ("spread", "assign")
+    own = [name for name in methods if getattr(type(rule), name) is not vars(Credit)[name]]
     name = rule.name or type(rule).__name__
     if not own:
         raise CreditError(
@@ -81,16 +75,4 @@ def _check_methods(rule: Credit) -> None:
 
 def _arguments(method: str) -> list[str]:
     """Return what a method of a rule is called with."""
-    return [
-        name for name in inspect.signature(getattr(Credit, method)).parameters if name != "self"
-    ]
-
-
-def _check_products(training: TrainingSettings) -> None:
-    """Refuse products that are not there, or that nothing would be multiplied by.
-
-    Raises:
-        ValueError: naming the setting.
-    """
-    backend().check_products(training.products)
-    check_products(training.products, device=select_device(training.device).type)
+    return [*inspect.signature(getattr(Credit, method)).parameters][1:]  # without self

@@ -4,34 +4,27 @@ All but the wall-clock column of curves.csv are a function of the settings and t
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain, product
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tokengym.base.errors import SettingsError, UntrustedCodeError
-from tokengym.base.files import (
-    read_json,
-    write_bytes,
-    write_json,
-    write_text,
-)
-from tokengym.base.registry import split_file_word
+from tokengym.base.errors import SettingsError, TokenGymError, UntrustedCodeError
+from tokengym.base.files import read_json, write_json, write_text
+from tokengym.base.registry import Spec, split_file_word
 from tokengym.base.saved_code import CODE, display_name
 from tokengym.envs import Task, printable
+from tokengym.evaluation.measure.judges import Judges
 from tokengym.evaluation.measure.measures import Axis
-from tokengym.evaluation.measure.references import (
-    SAMPLES,
-    common_samples,
-    read_references,
-)
+from tokengym.evaluation.measure.references import SAMPLES, common_samples, read_references
 from tokengym.evaluation.report.curves import (
     Curve,
     Group,
     columns_of,
     group_label,
     on_axis,
-    read_curves,
     write_curves,
 )
 from tokengym.evaluation.report.figures import Paper, save_figure
@@ -39,20 +32,12 @@ from tokengym.evaluation.report.learning import Log, by_epoch, final_figures
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.runs.compared import compared
-from tokengym.evaluation.runs.config import (
-    ComparisonConfig,
-    command_line,
-)
+from tokengym.evaluation.runs.config import ComparisonConfig, command_line
 from tokengym.evaluation.runs.folder import stored_comparison, stored_runs
-from tokengym.evaluation.runs.judging import (
-    JudgedRuns,
-    caution,
-    check_gold,
-    find_dispute,
-    measured_by_gold,
-)
+from tokengym.evaluation.runs.judging import JudgedRuns, settle_judges
 from tokengym.evaluation.runs.run import Run
 from tokengym.evaluation.runs.spec import NO_NUMBERS, REFERENCE, SPEC_FILE, slug
+from tokengym.rewards.registry import RewardChoice
 
 PICTURE = "curves.png"
 """Name of the picture of a comparison's curves."""
@@ -63,16 +48,10 @@ ABOUT = ("settings", "versions", "made", "measured_by", "compared", "command")
 def write_comparison(
     config: ComparisonConfig, out: Path, *, command: str | None = None, picture: str = PICTURE
 ) -> dict[str, Any]:
-    """Gather a comparison's runs and write its results beside them.
+    """Gather a comparison's runs, write its results beside them, and return their summary.
 
-    Args:
-        config: The comparison, which may be of one run.
-        out: Its folder.
-        command: The command that made it; None takes that of ``tokengym compare``.
-        picture: Name of the picture of its curves.
-
-    Returns:
-        The summary.
+    ``command`` is the one that made it, None that of ``tokengym compare``; ``picture`` is the name
+    of the picture of its curves.
 
     Raises:
         ValueError: if no run finished.
@@ -96,12 +75,10 @@ def merge_comparisons(
 ) -> dict[str, Any]:
     """Write one report of comparisons made apart, such as on several machines.
 
-    Those of one comparison are made of the results in its folder where it names code that is not
-    trusted, see `report_stored`.
-
     Runs with equal settings are merged; runs are grouped by the settings that differ. Where all
     have the same single reward, such as at several prices of the KL, the settings are compared.
-    Where folders were measured by different scorers, the gold score measures all.
+    Where folders were measured by different scorers, the gold score measures all. A single folder
+    that names code which is not trusted is reported by its files alone.
     ``trust_code`` lets the folders name files of code, which are run. ``out`` and ``paper`` are
     `write_results`'s.
 
@@ -113,11 +90,9 @@ def merge_comparisons(
     try:
         configs = [_stored_config(Path(folder), trust_code=trust_code) for folder in folders]
     except UntrustedCodeError:
-        only = Path(folders[0])
-        has_results = all((only / name).exists() for name in ("curves.csv", "summary.json"))
-        if len(folders) > 1 or not has_results:
+        if len(folders) > 1 or not (Path(folders[0]) / "summary.json").exists():
             raise
-        return report_stored(only, out, baseline=baseline, paper=paper)
+        return _report_untrusted(Path(folders[0]), out, baseline, paper)
     first, titles = configs[0], {n: title for c in configs for n, title in c.titles.items()}
     flat_settings = [config.flat() for config in configs]
     apart = ("rewards", "seeds", "first_seed")
@@ -176,44 +151,27 @@ def varying_names(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     return [name for name, known in values.items() if any(one != known[0] for one in known)]
 
 
-def report_stored(
-    folder: Path,
-    out: Path | None,
-    *,
-    baseline: str | None = None,
-    paper: Paper | None = None,
+def _report_untrusted(
+    folder: Path, out: Path | None, baseline: str | None, paper: Paper | None
 ) -> dict[str, Any]:
-    """Write the results of a comparison anew by those in its folder, running no code.
+    """Write the results of a comparison anew by the files in its folder, running no code.
 
-    Args:
-        folder: Its folder, with curves.csv and summary.json.
-        out: Folder for them; None writes no report.
-        baseline: Reward that the others are compared with; None takes the comparison's.
-        paper: Figure and table to write.
-
-    Returns:
-        The summary.
-
-    Raises:
-        ValueError: if a file is missing, damaged or was changed.
+    What its rules' code decides is taken from its summary.json.
     """
     file = folder / "summary.json"
+    results = {run: run.result for run in stored_runs(folder)}
+    finished = _finished(results)
+    settings = settings_of_files(results, folder)
+    curves = on_axis([run.curve for run in finished], settings.axis)
     try:
         stored = read_json(file)
-        group, axis = stored["groups"][0], stored["axis"]
-        curves = read_curves(folder / "curves.csv", group_by=())
-        samples = folder / slug(REFERENCE) / SAMPLES
-        settings = SummarySettings(
-            kl_coef=stored["kl_coef"],
-            anchors=stored["anchors"]["reference"] or {},
+        group = stored["groups"][0]
+        settings = replace(
+            settings,
+            anchors=_anchors(curves),
             optimum=stored["anchors"]["optimum"] or {},
-            references={(): read_references(samples)} if samples.exists() else {},
-            level=stored["level"],
             baseline=display_name(baseline) if baseline else group["wanted_baseline"],
-            failed=stored["failed"],
-            missing=stored["missing"],
             controls=group["controls"],
-            axis=axis,
             by_gold=stored["by_gold"],
         )
     except (OSError, KeyError, TypeError, IndexError) as error:
@@ -221,26 +179,61 @@ def report_stored(
             f"{file} is damaged or of another version ({error!r}); pass --trust-code, or the "
             f"curves alone: --curves {folder / 'curves.csv'}"
         ) from None
-    runs = [run for run in stored_runs(folder) if run.is_finished]
-    known = {(curve.credit, curve.seed) for curve in curves}
-    if any((run.arm, run.seed) not in known for run in runs):
-        raise ValueError(
-            f"{file} is older than runs of {folder} that have finished; run its command again, or "
-            "pass --trust-code"
-        )
-    if out is None:  # no page shows them
-        runs = []
-    if out is not None and out.resolve() != folder.resolve():
-        write_bytes(out / "curves.csv", (folder / "curves.csv").read_bytes())
+    if out is not None:
+        write_curves(out / "curves.csv", [row for run in finished for row in _rows(run)])
     return write_results(
         out,
-        on_axis(curves, axis),
+        curves,
         settings,
         about={name: stored[name] for name in ABOUT if name in stored},
-        episodes=[row | {"credit": run.arm} for run in runs for row in run.samples],
-        logs=_logs(runs),
+        episodes=_episodes(finished) if out is not None else (),
+        logs=_logs(finished),
         paper=paper,
     )
+
+
+def settings_of_files(results: Mapping[Run, Mapping[str, Any]], folder: Path) -> SummarySettings:
+    """Return what the figures of a comparison's runs depend on besides, by their files alone.
+
+    ``results`` are its runs that have begun, each with its `Run.result`.
+    """
+    runs = list(results)
+    first, began = runs[0], {(run.arm, run.seed) for run in runs}
+    compared = first.stored["compared"]
+    learners = [run.stored["training"]["learner"] for run in runs]
+    # As `ComparisonConfig.controls`: under one reward the arms are learners, and none is a control.
+    are_learners = compared["agents"] and len(first.stored["rewards"]) == 1
+    prices = {learner["kl_coef"] for learner in learners if "kl_coef" in learner}
+    seeds = range(compared["first_seed"], compared["first_seed"] + compared["seeds"])
+    measured_by = [results[run].get("measured_by") or "" for run in _finished(results)]
+    samples = folder / slug(REFERENCE) / SAMPLES
+    ended = {run: result for run, result in results.items() if result}
+    missing = [(run.arm, run.seed) for run in runs if not results[run]]
+    missing += [
+        key for key in product(dict.fromkeys(r.arm for r in runs), seeds) if key not in began
+    ]
+    return SummarySettings(
+        kl_coef=prices.pop() if len(prices) == 1 else None,
+        episodes=first.stored["evaluation"]["episodes"],
+        references={(): read_references(samples)} if samples.exists() else {},
+        level=compared["level"],
+        baseline=first.arm,
+        failed=list(_others(ended, set(map(_key, _finished(results)))).values()),
+        missing=[{"credit": arm, "seed": seed, "group": {}} for arm, seed in missing],
+        controls=[] if are_learners else [run.arm for run in runs if _is_control(run)],
+        axis="tokens" if compared["agents"] else "step",
+        by_gold=all(judges.score == judges.gold for judges in map(Judges.parse, measured_by)),
+    )
+
+
+def _is_control(run: Run) -> bool:
+    """Return whether a run's rule does not read the text; one of the user's files is not run."""
+    word = run.stored["reward"]
+    if word["file"] is not None:
+        return False
+    with suppress(TokenGymError):  # its package is not installed any more
+        return RewardChoice.of(Spec(word["text"], word["name"], word["options"])).is_control
+    return False
 
 
 def write_results(
@@ -256,15 +249,9 @@ def write_results(
 ) -> dict[str, Any]:
     """Write summary.json, curves.png and report.html of curves, and return their summary.
 
-    Args:
-        out: Folder for them; None writes none.
-        curves: The runs.
-        settings: What the figures depend on besides.
-        about: Settings, versions and origin of the runs, which the summary repeats.
-        episodes: Responses with the credit of their tokens.
-        logs: Logs of the runs that learned from given data.
-        paper: Figure and table to write.
-        picture: Name of the picture.
+    An ``out`` of None writes none. The summary repeats what is ``about`` the runs: their settings,
+    versions and origin. ``episodes`` are responses with the credit of their tokens, ``logs`` those
+    of the runs that learned from given data; ``paper`` is a figure and a table to write beside.
     """
     summary = {**summarize(curves, settings), **about}
     if logs:
@@ -281,11 +268,7 @@ def write_results(
 class _Part:
     """One comparison among those that are shown together, as its folder holds it.
 
-    Args:
-        config: The comparison.
-        folder: Its folder.
-        group: Settings that set its runs apart.
-        label: Name of its runs in place of their own.
+    ``group`` sets its runs apart; ``label`` is their name in place of their own.
     """
 
     def __init__(
@@ -326,11 +309,15 @@ class _Gathered:
         self.configs = [part.config for part in parts]
         self.results = {run: result for part in parts for run, result in part.results.items()}
         self.finished = _finished(self.results)
+        if not self.finished:
+            self._refuse_none()
         self.judged = [
             part.judged for part in parts if not all(c.invalid() for c in part.judged.curves)
         ]
-        self.dispute = find_dispute(self.judged)
-        """Two folders whose scores are those of different judges, None if there are none."""
+        curves, self.caution = settle_judges(self.judged, [run.curve for run in self.finished])
+        self.axis: Axis = "tokens" if any(config.agents for config in self.configs) else "step"
+        """What runs are compared at equal amounts of: learners tokens, rewards updates."""
+        self.curves = on_axis(curves, self.axis)
 
     def write(
         self,
@@ -343,35 +330,20 @@ class _Gathered:
         paper: Paper | None = None,
         picture: str = PICTURE,
     ) -> dict[str, Any]:
-        """Write the results of all runs, compared with a baseline; see `write_results`.
-
-        Raises:
-            ValueError: if no run has finished.
-        """
-        if not self.finished:
-            self._refuse_none()
-        curves = [run.curve for run in self.finished]
+        """Write the results of all runs, compared with a baseline; see `write_results`."""
         rows = [row for run in self.finished for row in _rows(run)]
-        if self.dispute is not None:
-            check_gold(self.judged, self.dispute)
-            curves = measured_by_gold(curves)
+        if self.caution is not None:
             golds = [row.get("gold_score") for row in rows]
             rows = [
                 row if gold is None else row | {"score": gold}
                 for row, gold in zip(rows, golds, strict=True)
             ]
-        curves = on_axis(curves, self.axis)
         if out is not None:
             write_curves(out / "curves.csv", rows)
-        shows_samples = with_episodes and out is not None
-        samples = chain.from_iterable(
-            [row | {"credit": run.arm} for row in run.samples]
-            for run in (self.finished if shows_samples else ())
-        )
         return write_results(
             out,
-            curves,
-            self._summary_settings(curves, baseline),
+            self.curves,
+            self._summary_settings(baseline),
             about={
                 "settings": self._with_lambdas(settings),
                 "versions": {name: ", ".join(met) for name, met in self._met("versions").items()},
@@ -380,7 +352,7 @@ class _Gathered:
                 "compared": compared(self.configs),
                 **about,
             },
-            episodes=list(samples),
+            episodes=_episodes(self.finished) if with_episodes and out is not None else (),
             logs=_logs(self.finished),
             paper=paper,
             picture=picture,
@@ -419,23 +391,18 @@ class _Gathered:
     @property
     def measured_by(self) -> str:
         """The scorers that the runs' scores are of, in words."""
-        if self.dispute is not None:
+        if self.caution is not None:
             golds = sorted({gold for runs in self.judged for gold in runs.gold_scorers})
             return f"the gold score, {'; '.join(golds)}" if golds else "the gold score"
         return "; ".join(dict.fromkeys(words for runs in self.judged for words in runs.measured_by))
 
-    @property
-    def axis(self) -> Axis:
-        """What runs are compared at equal amounts of: learners tokens, rewards updates."""
-        return "tokens" if any(config.agents for config in self.configs) else "step"
-
-    def _summary_settings(self, curves: Sequence[Curve], baseline: str | None) -> SummarySettings:
-        """Return what the figures of curves depend on besides them; see `write`."""
+    def _summary_settings(self, baseline: str | None) -> SummarySettings:
+        """Return what the figures of the curves depend on besides them."""
         # Runs may have been shared out: what one folder lacks, or failed in, another may have.
         here = set(map(_key, self.finished))
         failed = _others({run: result for run, result in self.results.items() if result}, here)
         missing = _others(self.results, here | set(failed))
-        by_gold = self.dispute is not None or all(runs.by_gold for runs in self.judged)
+        by_gold = self.caution is not None or all(runs.by_gold for runs in self.judged)
         by_group: dict[Group, list[_Part]] = {}
         for part in self.parts:
             by_group.setdefault(part.group, []).append(part)
@@ -449,7 +416,7 @@ class _Gathered:
         return SummarySettings(
             # Learners at prices of their own have no one objective.
             kl_coef=prices.pop() if len(prices) == 1 else None,
-            anchors=_anchors(curves),
+            anchors=_anchors(self.curves),
             optimum=optima[0] if all(one == optima[0] for one in optima) else {},
             episodes=min(config.evaluation.episodes or 0 for config in self.configs),
             references={group: drawn for group, drawn in common.items() if drawn is not None},
@@ -471,8 +438,8 @@ class _Gathered:
         yield from (text for part in self.parts for text in part.cautions)
         unseen = [_unseen_credit([part.config for part in parts]) for parts in groups]
         yield from dict.fromkeys(chain(*unseen))
-        if self.dispute is not None:
-            yield caution(self.dispute)
+        if self.caution is not None:
+            yield self.caution
         elif not by_gold and any(runs.has_rivals for runs in self.judged):
             first = self.configs[0].rewards[0]
             yield (
@@ -490,6 +457,11 @@ def _rows(run: Run) -> list[dict[str, Any]]:
     """Return a run's rows of curves.csv."""
     named = {"credit": run.arm, "seed": run.seed} | columns_of(run.group)
     return [point | named for point in run.points]
+
+
+def _episodes(runs: Iterable[Run]) -> list[dict[str, Any]]:
+    """Return the responses that runs kept, by their arms."""
+    return [row | {"credit": run.arm} for run in runs for row in run.samples]
 
 
 def _logs(runs: Iterable[Run]) -> list[Log]:
@@ -521,10 +493,9 @@ def _others(
 
 
 def _unseen_credit(configs: Sequence[ComparisonConfig]) -> list[str]:
-    """Return a caution for each learner that sees only the sum of the token rewards.
+    """Return a caution for each learner, of runs that are compared, that sees the score alone.
 
-    Args:
-        configs: Comparisons whose runs are compared with one another.
+    Its curves under the rules that share sparse's score must equal those of sparse.
     """
     from tokengym.agents.ppo.advantages import find_advantage
 
@@ -533,27 +504,20 @@ def _unseen_credit(configs: Sequence[ComparisonConfig]) -> list[str]:
         learner.advantage for learner in learners if hasattr(learner, "advantage")
     )
     blind = [name for name in names if not find_advantage(name).uses_token_rewards]
-    has_sparse = any("sparse" in config.rewards for config in configs)
-    return _equal_to_sparse(configs, blind) if blind and has_sparse else []
-
-
-def _equal_to_sparse(configs: Sequence[ComparisonConfig], blind: Sequence[str]) -> list[str]:
-    """Return a caution for each of these learners, whose curves must equal those of sparse."""
+    if not blind or not any("sparse" in config.rewards for config in configs):
+        return []
     same_score = dict.fromkeys(
-        reward
+        display_name(reward)
         for config in configs
         for reward in config.rewards
         if reward != "sparse"
         and split_file_word(reward) is None
-        and config.choice(reward).kind in ("any", "reward_model")
+        and RewardChoice.of(reward).kind in ("any", "reward_model")
     )
-    if not same_score:
-        return []
-    named = ", ".join(map(display_name, same_score))
     return [
         f"{name} sees only the score of a whole response, not the credit of its tokens: where the "
-        f"score is the same, the curves of {named} must equal sparse's."
-        for name in blind
+        f"score is the same, the curves of {', '.join(same_score)} must equal sparse's."
+        for name in (blind if same_score else ())
     ]
 
 
@@ -577,21 +541,16 @@ def _anchors(curves: Sequence[Curve]) -> dict[str, float]:
 
 def known_optimum(config: ComparisonConfig) -> dict[str, float]:
     """Return the best expected gold score, V* of the empty text, where a task can compute it."""
-    task = Task.of(config.env)
-    computes = task is not None and hasattr(task.vector_class, "optimal_values")
-    return _computed_optimum(config) if computes else {}
-
-
-def _computed_optimum(config: ComparisonConfig) -> dict[str, float]:
-    """Return V* of the empty text; {} where there are too many responses to enumerate."""
     from tokengym.evaluation.measure.evaluate import make_eval_envs
 
-    envs: Any = make_eval_envs(
-        config.env, config.env_kwargs(config.rewards[0], train=False), num_envs=1
-    )
+    task = Task.of(config.env)
+    if task is None or not hasattr(task.vector_class, "optimal_values"):
+        return {}
+    kwargs = config.env_kwargs(config.rewards[0], train=False)
+    envs: Any = make_eval_envs(config.env, kwargs, num_envs=1)
     try:
         values, _ = envs.unwrapped.optimal_values()
-    except SettingsError:
+    except SettingsError:  # too many responses to enumerate
         return {}
     finally:
         envs.close()

@@ -23,11 +23,7 @@ from tokengym.base.settings import from_json, values_by_name
 from tokengym.base.stored.parts import ADAPTER_CONFIG, STOCK_RECORD
 from tokengym.base.text import printable
 from tokengym.evaluation.measure.environments import resolve_env
-from tokengym.evaluation.runs.defaults import (
-    TaskSettings,
-    TrainingSettings,
-    training_settings,
-)
+from tokengym.evaluation.runs.defaults import TaskSettings, TrainingSettings, training_settings
 from tokengym.evaluation.runs.folder import settings_in, stored_comparison
 from tokengym.evaluation.runs.spec import SPEC_FILE
 
@@ -79,8 +75,6 @@ def known_task(
         kept = {name: value for name, value in settings["task"].items() if name not in given}
         names_scorer = any(given.get(name) is not None for name in ("scorer", "reward_model"))
         judge = {"reward": settings["rewards"][0]} if judged and not names_scorer else {}
-        if not all(isinstance(word, str) for word in judge.values()):
-            raise TypeError(f"rewards {settings['rewards']!r:.80}")
         check_saved([settings["env"], kept, judge], file, named=[env], trust_code=trust_code)
         check_module(settings["env"], file, trust_code=trust_code or env is not None)
         trained = settings["training"]

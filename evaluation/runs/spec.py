@@ -324,23 +324,20 @@ def run_folder(out: Path, name: str, seed: int) -> Path:
 
 def own_texts(training: TrainingSettings, task: TaskSettings) -> "OwnTexts | None":
     """Return the given pairs of a run that is measured on their prompts; None for all others."""
-    return _read_own(training, task) if has_own_prompts(training) else None
-
-
-def _read_own(training: TrainingSettings, task: TaskSettings) -> "OwnTexts | None":
-    """Return the pairs of a run's settings, read with the tokenizer of its model."""
+    if not has_own_prompts(training):
+        return None
     from tokengym.agents.offline.own import read_own, text_encoding
     from tokengym.envs.prompts.tokenization import load_tokenizer
 
-    learner: Any = training.learner
     named: Any = task.tokenizer or task.model
     if named is None:
         raise SettingsError("own_prompts=True needs a model of one's own; pass model")
     encoding = text_encoding(
-        learner, chat_template=bool(task.chat_template), prompt_format=task.prompt_format
+        training.learner, chat_template=bool(task.chat_template), prompt_format=task.prompt_format
     )
     tokenizer = load_tokenizer(named, eos_token=task.eos_token, pad_token=task.pad_token)
-    return read_own(learner, tokenizer, encoding, max_positions=positions_of(task.model))
+    limit = positions_of(task.model)
+    return read_own(training.learner, tokenizer, encoding, max_positions=limit)
 
 
 def has_own_prompts(training: TrainingSettings) -> bool:

@@ -40,13 +40,7 @@ def train(work: "Training") -> Update | None:
 class Training:
     """One run at work: what a learner trains by, a `TrainingRun`, and what is done after an update.
 
-    Args:
-        spec: The run.
-        processes: Those that share it.
-        report: Told after each evaluation.
-        checkpoint_every: Evaluations between two checkpoints; 0 keeps none.
-        track: Tracker that the log and the evaluations are passed on to; None for none.
-        saves: Whether the trained agent will be saved.
+    Its arguments are those of `Run.do`; ``processes`` share it.
     """
 
     def __init__(
@@ -63,6 +57,8 @@ class Training:
         self.seed, self.folder = spec.seed, spec.folder
         self.training, self.settings = spec.training, spec.training.learner
         self.record = RunRecord(spec)
+        self.state, self.restore = self.record.state, self.record.resume
+        self.policy_kwargs = spec.policy_kwargs
         self.checkpoint_every = checkpoint_every
         self._saves = saves
         self._track = track
@@ -96,14 +92,8 @@ class Training:
         """Return the training environments under the run's reward."""
         import gymnasium as gym
 
-        kwargs = self.spec.env_kwargs(train=True)
-        if not normalize:
-            kwargs["normalize"] = None
+        kwargs = self.spec.env_kwargs(train=True) | ({} if normalize else {"normalize": None})
         return gym.make_vec(self.spec.env_id, num_envs=num_envs, **kwargs)
-
-    def policy_kwargs(self) -> dict[str, Any]:
-        """Return the arguments of a policy."""
-        return self.spec.policy_kwargs()
 
     def resume(self, load: Callable[[Path], Agent]) -> Agent | None:
         """Return the learner of the checkpoint, whose measurements count from here on."""
@@ -112,14 +102,6 @@ class Training:
         if agent is not None:
             self._measured, self._resumed_at = len(self.record.points), self.updates
         return agent
-
-    def state(self) -> dict[str, Any]:
-        """Return the measurements so far as plain data."""
-        return self.record.state()
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over the measurements that `state` returned."""
-        self.record.resume(state)
 
     def follow(self, update: Update) -> bool:
         """Log, measure and keep the agent of an update; return whether the run ends here."""
@@ -142,13 +124,11 @@ class Training:
 
     def is_over(self, update: Update) -> bool:
         """Return whether the run ends here; other learners than those by updates end themselves."""
-        by_updates = self.training.declaration.uses_credit
-        return by_updates and self.training.is_over(update.step, _count(update.tokens))
+        return self.spec.uses_credit and self.training.is_over(update.step, _count(update.tokens))
 
     def is_due(self, update: Update) -> bool:
         """Return whether the agent is measured after this update."""
-        by_updates = self.training.declaration.uses_credit
-        return not by_updates or self.spec.evaluation.is_due(update.step)
+        return not self.spec.uses_credit or self.spec.evaluation.is_due(update.step)
 
     def log(self, update: Update) -> None:
         """Keep the learner's log of an update."""
@@ -201,7 +181,7 @@ class Training:
         # A tracker has one axis, and some drop rows of steps before their last one.
         moment = self.record.steps_done if self.record.log else step
         self._watch(moment, {f"eval/{name}": value for name, value in evaluation.metrics.items()})
-        if self.training.declaration.uses_credit and (step == 0 or self.is_over(update)):
+        if self.spec.uses_credit and (step == 0 or self.is_over(update)):
             self.record.samples += self._credited_samples(step, evaluation, update.agent)
         if self.report is not None:
             budget = self.training.tokens
@@ -271,11 +251,7 @@ def _rounded(values: NDArray[np.floating] | None) -> list[float] | None:
 
 
 def join_processes(training: TrainingSettings) -> "Processes":
-    """Return this process among those that `tokengym train` was launched in, which share its runs.
-
-    Raises:
-        SettingsError: if the learner, or the number of its rows, cannot be shared out.
-    """
+    """Return this process among those that `tokengym train` was launched in."""
     from tokengym.agents.processes import join, launched
 
     if launched() > 1 and not training.declaration.uses_credit:

@@ -28,8 +28,6 @@ from tokengym.evaluation.runs.defaults import (
     training_settings,
 )
 
-Groups = Mapping[str, Any]
-
 
 class Sources(TypedDict, total=False):
     """Settings that decide the defaults of others, beside environment, learner and reward."""
@@ -50,15 +48,9 @@ def run_settings(
     reference_samples: int | None = None,
     **sources: Unpack[Sources],
 ) -> dict[str, Any]:
-    """Return the default settings of what trains: the task's and the learner's.
+    """Return the default settings of what trains: the bundle's, else the task's and the learner's.
 
-    Args:
-        env: Environment id, or a task's bare name; None leaves it to `resolve_env`.
-        agent: Name of the learner.
-        reward: Word of the reward; None leaves it to the task.
-        reference_samples: Default of the setting of that name.
-        sources: What prompts, models and scorers are made of; a bundle's own defaults go before
-            the task's.
+    ``env`` and ``reward`` are words, None where they follow from the rest.
     """
     bundle, pairs = sources.pop("bundle", None), sources.pop("pairs", None)
     env_id = resolve_env(env, bundle, {**sources, "reward": reward})
@@ -87,21 +79,10 @@ def comparison_settings(
     **sources: Unpack[Sources],
 ) -> dict[str, Any]:
     """Return the default settings of a comparison, those of its first run."""
-    first = LEARNERS.parse(agents[0]).without_options if agents else agent
-    return run_settings(env, first, rewards[0] if rewards else None, **sources)
-
-
-def comparison(
-    env: str | None,
-    rewards: tuple[str, ...],
-    agent: str = "ppo",
-    agents: tuple[str, ...] = (),
-    **settings: Any,
-) -> ComparisonConfig:
-    """Return the comparison of a command's words, and other fields of `ComparisonConfig`."""
     if agents and agent != "ppo":
         raise ValueError(f"--agent {agent} has no effect beside --agents; leave one of them out")
-    return ComparisonConfig(env=env or "", rewards=rewards, agents=agents, **settings)
+    first = LEARNERS.parse(agents[0]).without_options if agents else agent
+    return run_settings(env, first, rewards[0] if rewards else None, **sources)
 
 
 # --- keywords of a call ---------------------------------------------------------------------------
@@ -127,8 +108,14 @@ def comparison_of_keywords(
     for name in given:
         if name not in known:
             _refuse_keyword(name, (agent_words or (first,))[0], known)
-    settings = {**filled(groups, given), "seeds": seeds, "first_seed": first_seed}
-    return comparison(env, reward_words, first, agent_words, **settings)
+    return ComparisonConfig(
+        env=env or "",
+        rewards=reward_words,
+        agents=agent_words,
+        seeds=seeds,
+        first_seed=first_seed,
+        **filled(groups, given),
+    )
 
 
 def _listed(given: Any) -> Sequence[Any]:

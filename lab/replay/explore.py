@@ -11,7 +11,7 @@ import torch
 from tokengym.agents import CausalLMPolicy
 from tokengym.agents.rollouts import GivenPrompts, as_sampler, at_temperature
 from tokengym.envs import Episode, PromptError, TokenGenerationVectorEnv, token_texts, tokenize
-from tokengym.evaluation.measure import Evaluator, resolve_env
+from tokengym.evaluation.measure import Evaluator, check_reads, resolve_env
 from tokengym.lab.replay.agreement import Array, forked_worth
 from tokengym.lab.replay.executed import Forks, written_places
 from tokengym.lab.replay.replay import Replay, measured_truth, replay
@@ -152,7 +152,7 @@ class Explorer:
         self.env, self.env_kwargs = resolve_env(env), dict(env_kwargs or {})
         evaluator = Evaluator(self.env, self.env_kwargs, num_episodes=1)
         if agent is not None:
-            evaluator.check_reads(agent)
+            check_reads(agent, evaluator.envs)
         self.agent = evaluator.untrained(model) if agent is None else agent
         task = evaluator.envs.unwrapped
         assert isinstance(task, TokenGenerationVectorEnv)

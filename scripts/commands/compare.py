@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import (
     EvaluationSettings,
     TaskSettings,
     TrainingSettings,
     task_name,
 )
-from tokengym.evaluation.runs.words import comparison, comparison_settings
+from tokengym.evaluation.runs.words import comparison_settings
 from tokengym.scripts.commands.options import (
     RUN_OPTIONS,
     Tracker,
@@ -75,11 +76,11 @@ def compare(
         evaluation: Settings of evaluation.
         task: Prompts and models that the environment is made from.
     """
-    config = comparison(
-        env,
-        rewards,
-        agent,
-        agents,
+    del agent  # which the defaults of training are of
+    config = ComparisonConfig(
+        env=env or "",
+        rewards=rewards,
+        agents=agents,
         seeds=seeds,
         first_seed=first_seed,
         training=training,

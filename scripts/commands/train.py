@@ -19,7 +19,7 @@ from tokengym.evaluation.runs.defaults import (
     with_own_prompts,
 )
 from tokengym.evaluation.runs.spec import SPEC_FILE, slug
-from tokengym.evaluation.runs.words import comparison, run_settings
+from tokengym.evaluation.runs.words import run_settings
 from tokengym.scripts.commands.options import (
     RUN_OPTIONS,
     Tracker,
@@ -86,9 +86,9 @@ def train(
     if list:
         return _list_learners()
     check_counts(0, seed=seed)
-    config = comparison(
-        env,
-        (reward or default_rewards(resolve_env(env, task.bundle, task.sources()))[0],),
+    config = ComparisonConfig(
+        env=env or "",
+        rewards=(reward or default_rewards(resolve_env(env, task.bundle, task.sources()))[0],),
         seeds=1,
         first_seed=seed,
         training=with_own_prompts(training, task),

@@ -9,13 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import tokengym
-from tests.suite.evaluation.report.test_reading import Countdown
-from tokengym.base.files import content_hash, read_hashed, write_csv, write_hashed
+from tokengym.base.files import write_csv, write_hashed
 from tokengym.base.settings import changed
 from tokengym.evaluation.report.curves import COLUMNS
 from tokengym.evaluation.result import Result, read_curves, read_result
-from tokengym.evaluation.runs import run as run_module
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import TrainingSettings
 from tokengym.evaluation.runs.results import write_comparison
@@ -136,22 +133,6 @@ def test_learners_under_one_reward_are_no_controls(config, tmp_path):
     assert read_result(tmp_path)["groups"][0]["controls"] == []
 
 
-def test_the_files_of_a_run_are_looked_at_once(config, tmp_path, monkeypatch):
-    for seed in range(3):
-        file = write_run(config, tmp_path, "sparse", seed) / "curve.csv"
-        run = file.with_name("run.json")
-        write_hashed(run, read_hashed(run) | {"files": {"curve.csv": content_hash(file)}})
-    looked: list[Path] = []
-
-    def counting(file: Path) -> str:
-        looked.append(file)
-        return content_hash(file)
-
-    monkeypatch.setattr(run_module, "content_hash", counting)
-    read_result(tmp_path)
-    assert len(looked) == len({*looked}) == 3
-
-
 def test_a_folder_with_finished_and_missing_runs_is_read(config, tmp_path):
     out = tmp_path / "runs"
     for name, seed in (("sparse", 0), ("sparse", 1), ("abc", 0), ("abc", 1)):
@@ -268,34 +249,6 @@ def test_other_tools_are_drawn_beside_it(folder, axes):
     assert axes.get_xlim() == (0.0, 1500.0)
 
 
-def test_files_of_other_tools_are_drawn_beside_it(folder, axes, tmp_path):
-    """Monitors that Stable-Baselines3 writes, a TRL trainer's state, and a chart of W&B."""
-    from stable_baselines3.common.monitor import Monitor
-
-    (tmp_path / "a2c-seed-0").mkdir()
-    env = Monitor(Countdown(), str(tmp_path / "a2c-seed-0" / "0"))
-    for _ in range(3):
-        env.reset()
-        while not env.step(0)[2]:
-            pass
-    env.close()
-    (tmp_path / "grpo-seed-0").mkdir()
-    rows = [{"step": 2, "reward": 0.5, "kl": 0.0}, {"step": 4, "reward": 0.75, "kl": 0.2}]
-    state = {"log_history": [*rows, {"step": 4, "train_runtime": 1.0}]}
-    (tmp_path / "grpo-seed-0" / "trainer_state.json").write_text(json.dumps(state))
-    (tmp_path / "wandb.csv").write_text(
-        '"Step","mine - score","mine - score__MIN","mine - score__MAX"\n0,1,1,1\n5,2,2,2\n'
-    )
-    read_result(folder).plot(x="step", ax=axes)
-    for source in ("a2c-seed-0", "grpo-seed-0", "wandb.csv"):
-        read_curves(tmp_path / source).plot(x="step", ax=axes)
-    drawn = lines_of(axes)
-    assert [*drawn] == ["sparse", "abc", "uniform", "a2c", "grpo", "mine"]
-    assert drawn["a2c"] == [(3.0, 6.0), (6.0, 6.0), (9.0, 6.0)]  # it counts tokens
-    assert drawn["grpo"] == [(2.0, 0.5), (4.0, 0.75)]
-    assert drawn["mine"] == [(0.0, 1.0), (5.0, 2.0)]
-
-
 def test_curves_of_several_sources_are_one_result(folder, tmp_path):
     result = read_result(folder)
     log = [{"time/total_timesteps": t, "rollout/ep_rew_mean": t / 500} for t in (0, 1000)]
@@ -331,9 +284,3 @@ def test_no_name_is_markup_in_a_notebook():
     page = read_curves(rows)._repr_html_()
     assert "&lt;b&gt;abc" in page
     assert "<b>abc" not in page
-
-
-def test_it_is_a_name_of_the_package(folder):
-    assert tokengym.Result is Result
-    assert tokengym.read_result(str(folder)).summary.index[0] == "sparse"
-    assert tokengym.read_curves is read_curves

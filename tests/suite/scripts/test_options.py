@@ -255,7 +255,6 @@ def test_pairs_and_data_set_have_a_column_of_prompts_each(line, of_pairs, of_dat
     heard: list[Any] = []
 
     def train(training: Any, task: Any, **_: Any) -> None:
-        monkeypatch.setattr(ComparisonConfig, "_data_hashes", lambda _: {})  # there are no files
         config = ComparisonConfig(rewards=("sparse",), training=training, task=task)
         heard.append((config.training.learner.pairs_prompt_column, config.task))
 

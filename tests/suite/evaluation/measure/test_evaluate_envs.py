@@ -7,10 +7,10 @@ import pytest
 from gymnasium.vector import SyncVectorEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
-from tokengym.agents import RandomAgent
+from tokengym.agents import RandomAgent, collect
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs import SettingsError
-from tokengym.evaluation.measure.evaluate import evaluate
+from tokengym.evaluation.measure.evaluate import Evaluator, evaluate
 from tokengym.rewards import FunctionScorer, Reward, Sparse, VectorRewardWrapper
 
 ID = "tokengym/MovieReview-v0"
@@ -92,3 +92,29 @@ def test_what_is_no_task_is_refused_in_one_line():
         measured(gym.make("CartPole-v1"))
     with pytest.raises(TypeError, match=r"gym\.make_vec"):
         measured(3)
+
+
+FILE = """
+import gymnasium as gym
+import tokengym
+
+
+def make_env(num_envs, **options):
+    envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=num_envs, **options)
+    return gym.wrappers.vector.TransformReward(envs, lambda rewards: 10.0 * rewards - 1.0)
+"""
+
+
+def test_the_score_is_the_scorers_and_not_what_a_layer_pays(tmp_path):
+    (tmp_path / "mine.py").write_text(FILE)
+    options = {"max_new_tokens": 3, "reward": "uniform"}
+    alone = Evaluator("MovieReview", options, num_episodes=4)
+    shaped = Evaluator(f"{tmp_path / 'mine.py'}:make_env", options, num_episodes=4)
+    found = [one(RandomAgent(one.envs, seed=0)).metrics for one in (alone, shaped)]
+    assert found[0] == pytest.approx(found[1])
+    episodes = collect(RandomAgent(shaped.envs, seed=0), shaped.envs, 4, seed=0)
+    for episode in episodes:  # which a learner hears
+        expected = 10.0 * episode.score_parts["raw_score"] - len(episode.response_ids)
+        assert episode.score == pytest.approx(expected, rel=1e-5)
+    for one in (alone, shaped):
+        one.close()

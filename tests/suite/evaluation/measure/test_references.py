@@ -96,14 +96,6 @@ def test_a_draw_that_was_stopped_continues(evaluator, policy, whole, tmp_path):
     assert len({tuple(row) for row in whole.scores.T}) == 32  # no two samples share a seed
 
 
-def test_a_changed_file_is_refused(evaluator, policy, whole, tmp_path):
-    file = tmp_path / "samples.json"
-    draw_references(evaluator, policy, 16, file=file)
-    file.write_text(file.read_text().replace('"tokens": 1', '"tokens": 2'))
-    with pytest.raises(ValueError, match=r"samples\.json was changed"):
-        draw_references(evaluator, policy, 32, file=file)
-
-
 def test_without_a_scorer_nothing_can_be_ranked(evaluator):
     scored, evaluator.envs = evaluator.envs, gym.make_vec("tokengym/MovieReview-v0", num_envs=1)
     try:

@@ -38,12 +38,6 @@ def test_words_are_those_of_rouge_score_in_english_and_of_any_script():
     assert metrics.Words().tokenize("Очень хорошо!") == ["очень", "хорошо"]
 
 
-def test_self_bleu_of_one_text_twice_is_100():
-    pytest.importorskip("sacrebleu")
-    same = "a very good film indeed"
-    assert metrics.self_bleu([same, same]) == pytest.approx(100.0)
-
-
 def test_self_bleu_by_hand():
     pytest.importorskip("sacrebleu")
     # Each text against the other: 1-grams 4/5, 2-grams 3/4, 3-grams 2/3, 4-grams 1/2, no brevity.
@@ -51,10 +45,8 @@ def test_self_bleu_by_hand():
     assert metrics.self_bleu(["a b c d e", "a b c d f"]) == pytest.approx(expected)
 
 
-def test_what_is_missing_is_named(monkeypatch):
+def test_what_is_missing_is_left_out(monkeypatch):
     monkeypatch.setattr(metrics, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"rouge-score.*'tokengym\["):
-        metrics.rouge([episode("a", "b")])
     with pytest.raises(ValueError, match="two texts, got 1"):
         metrics.self_bleu(["a"])
     assert metrics.library_metrics([episode("a", "b")]) == {}

@@ -1,6 +1,7 @@
-"""Texts that the judges of a task cannot read."""
+"""Judges: texts that they cannot read, and their words in a run's files."""
 
 import logging
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from tests.support.words import make_word_tokenizer
 from tokengym.agents import RandomAgent
 from tokengym.envs import Episode, bundled
 from tokengym.evaluation.measure.evaluate import Evaluator
+from tokengym.evaluation.measure.judges import Judges, measured_by
 from tokengym.rewards.registry import load_scorer
 from tokengym.rewards.scorers.base import FunctionScorer
 from tokengym.rewards.scorers.wrappers import Normalize
@@ -94,3 +96,12 @@ def test_a_scorer_says_which_share_it_cannot_read():
     for judge in (scorer, Normalize(scorer), scorer + plain, plain * scorer):
         np.testing.assert_allclose(judge.oov_fraction(episodes), [0.0, 0.25, 0.5])
     np.testing.assert_array_equal(plain.oov_fraction(episodes), np.zeros(3))
+
+
+@pytest.mark.parametrize("gold", [None, "Sentiment times grammaticality", "Relevance(e), full 0.3"])
+@pytest.mark.parametrize("scorer", ["RewardModel(m) (guessed; class 1)", "Relevance(e), full 0.3"])
+def test_judges_are_read_from_their_words(gold, scorer):
+    for by_gold, has_rivals, is_own in product((False, True), repeat=3):
+        words = measured_by(scorer, gold, by_gold=by_gold, has_rivals=has_rivals, is_own=is_own)
+        score = gold if by_gold and gold is not None else scorer
+        assert Judges.parse(words) == Judges(score=score, gold=gold)

@@ -7,17 +7,12 @@ import pytest
 from tests.support.suite import of_suite
 from tokengym.agents.learner import LEARNERS
 from tokengym.agents.ppo.settings import PPOSettings
-from tokengym.base.files import read_json, write_hashed, write_json
+from tokengym.base.files import read_hashed, read_json, write_hashed, write_json
 from tokengym.base.settings import changed
-from tokengym.envs import SettingsError, bundled
+from tokengym.envs import bundled
 from tokengym.envs.tasks.task import Task
 from tokengym.evaluation.measure.environments import resolve_env
-from tokengym.evaluation.runs.config import (
-    ComparisonConfig,
-    command_line,
-    run_folder,
-    slug,
-)
+from tokengym.evaluation.runs.config import ComparisonConfig, command_line, run_folder, slug
 from tokengym.evaluation.runs.defaults import (
     EvaluationSettings,
     TaskSettings,
@@ -28,7 +23,6 @@ from tokengym.evaluation.runs.defaults import (
 from tokengym.evaluation.runs.folder import check_folder
 from tokengym.evaluation.runs.run import Run
 from tokengym.evaluation.runs.spec import differences
-from tokengym.rewards.registry import RewardChoice
 
 RULES = """
 from tokengym.rewards.credits.uniform import Uniform
@@ -43,41 +37,33 @@ def config(**changes) -> ComparisonConfig:
     return ComparisonConfig(**{"env": "MovieReview", "rewards": ("sparse", "abc"), **changes})
 
 
-def test_adapters_have_the_rank_that_is_asked_for():
+def test_adapters_have_the_rank_and_the_maps_that_are_named():
     assert TrainingSettings().lora() is None
-    made = TrainingSettings(lora_rank=3).lora()
-    assert made is not None
-    assert (made.r, made.lora_alpha) == (3, 6)
-    assert made.target_modules == "all-linear"
+    for named, maps in (
+        ({}, "all-linear"),
+        ({"lora_targets": "q_proj, v_proj"}, {"q_proj", "v_proj"}),
+    ):
+        made = TrainingSettings(lora_rank=3, **named).lora()
+        assert made is not None
+        assert (made.r, made.lora_alpha, made.target_modules) == (3, 6, maps)
 
 
-def test_adapters_change_the_maps_that_are_named():
-    made = TrainingSettings(lora_rank=3, lora_targets="q_proj, v_proj").lora()
-    assert made is not None
-    assert made.target_modules == {"q_proj", "v_proj"}
-    with pytest.raises(SettingsError, match=r"lora_targets='q_proj' has no effect without lora_"):
-        TrainingSettings(lora_targets="q_proj")
+def test_bare_names_are_completed_and_a_runs_folder_has_a_safe_name():
+    for name in ("MovieReview", "tokengym/MovieReview", "MovieReview-v0"):
+        assert resolve_env(name) == "tokengym/MovieReview-v0"
+    assert resolve_env("someone/Else-v3") == "someone/Else-v3"
+    assert (slug("abc:beta=0.8"), slug("../x"), slug("..")) == ("abc_beta=0.8", "_x", "_")
 
 
 def test_a_tasks_own_length_is_the_commands(monkeypatch):
     """Where a task declares it, as an argument of ``gym.make`` or as a default of training."""
     task = Task.of("tokengym/MovieReview-v0")
     assert task is not None
-    both: list[dict[str, Any]] = [
-        {name: {"max_new_tokens": 12}} for name in ("options", "training")
-    ]
-    for changes in both:
+    for name in ("options", "training"):
+        changes: dict[str, Any] = {name: {"max_new_tokens": 12}}
         short = replace(task, **changes)
         monkeypatch.setattr(Task, "of", lambda env_id, short=short: short)
         assert training_settings(short.id).max_new_tokens == 12
-
-
-def test_bare_names_are_completed():
-    assert resolve_env("MovieReview") == "tokengym/MovieReview-v0"
-    assert resolve_env("tokengym/MovieReview") == "tokengym/MovieReview-v0"
-    assert resolve_env("MovieReview-v0") == "tokengym/MovieReview-v0"
-    assert resolve_env("someone/Else-v3") == "someone/Else-v3"
-    assert config().env == "tokengym/MovieReview-v0"
 
 
 OWN = {"dataset": "food.csv"}
@@ -123,18 +109,13 @@ def test_defaults_lie_in_one_place():
     assert changed(EvaluationSettings(), every=None, samples=1) == EvaluationSettings(samples=1)
 
 
-def test_a_configuration_survives_its_file(tmp_path):
-    ours = config(
-        training=changed(TrainingSettings(), steps=9, kl_target=6.0),
-        task=TaskSettings(dataset="a.csv", prompt_column=0),
-    )
-    write_json(tmp_path / "c.json", ours.as_dict())
-    assert ComparisonConfig.from_dict(read_json(tmp_path / "c.json")) == ours
-
-
 @pytest.mark.parametrize("agent", of_suite(LEARNERS.names(), "agents"))
 def test_every_learner_survives_the_file(agent, tmp_path):
-    ours = config(rewards=("sparse",), training=TrainingSettings(agent=agent, lora_rank=4))
+    ours = config(
+        rewards=("sparse",),
+        training=TrainingSettings(agent=agent, lora_rank=4),
+        task=TaskSettings(dataset="a.csv", prompt_column=0),
+    )
     write_json(tmp_path / "c.json", ours.as_dict())
     read = ComparisonConfig.from_dict(read_json(tmp_path / "c.json"))
     assert read == ours
@@ -152,7 +133,7 @@ def test_a_setting_of_another_version_is_named():
 def test_environment_arguments(tmp_path):
     ours = config(task=TaskSettings(dataset="a.csv", prompt_column=0, model=str(tmp_path)))
     train = ours.env_kwargs("abc", train=True)
-    assert train.pop("reward") is ours.choice("abc")  # parsed, not a text again
+    assert train.pop("reward").kind == "reward_model"  # parsed, not a text again
     assert train == {
         "dataset": "a.csv",
         "prompt_column": 0,
@@ -168,23 +149,6 @@ def test_environment_arguments(tmp_path):
     assert fixed.env_kwargs("abc", train=True)["min_new_tokens"] == 20
     measured = ours.env_kwargs("abc", train=False)
     assert (measured["split"], measured["normalize"]) == ("test", None)
-
-
-def test_the_word_of_a_reward_is_parsed_once(monkeypatch):
-    ours = config(rewards=("abc:beta=0.7", "random"))
-    calls: list[Any] = []
-    parse = RewardChoice.of
-
-    def counted(spec: Any) -> RewardChoice:
-        calls.append(spec)
-        return parse(spec)
-
-    monkeypatch.setattr(RewardChoice, "of", counted)
-    assert ours.controls() == ["random"]
-    assert not ours.by_gold
-    assert sorted(map(str, calls)) == ["abc:beta=0.7", "random"]
-    assert ours.choice("abc:beta=0.7").kind == "reward_model"
-    assert len(calls) == 2
 
 
 SCORERS = """
@@ -229,22 +193,17 @@ def test_all_learners_are_measured_alike(rewards, by_gold):
 
 
 def test_every_option_of_the_environment_reaches_it():
-    given = TaskSettings(
-        stop_strings=["."],
-        horizon="truncated",
-        prompt_sampling="epoch",
-        forbidden_token_ids=[7, 5],
-        min_new_tokens=2,
-        chat_template=False,
-        prompt_tokens=4,
-    )
-    kwargs = config(env="Dialogue", task=given).env_kwargs("abc", train=True)
-    assert kwargs["stop_strings"] == (".",)
-    assert kwargs["forbidden_token_ids"] == (5, 7)
-    assert (kwargs["horizon"], kwargs["prompt_sampling"]) == ("truncated", "epoch")
-    assert (kwargs["min_new_tokens"], kwargs["max_new_tokens"]) == (2, 48)
-    assert kwargs["chat_template"] is False  # the task's own is True
-    assert kwargs["prompt_tokens"] == 4
+    given: dict[str, Any] = {
+        "stop_strings": (".",),
+        "horizon": "truncated",
+        "prompt_sampling": "epoch",
+        "forbidden_token_ids": (5, 7),
+        "min_new_tokens": 2,
+        "chat_template": False,  # the task's own is True
+        "prompt_tokens": 4,
+    }
+    kwargs = config(env="Dialogue", task=TaskSettings(**given)).env_kwargs("abc", train=True)
+    assert kwargs | given | {"max_new_tokens": 48} == kwargs
     assert "chat_template" not in config(env="Dialogue").env_kwargs("abc", train=True)
     # Outside of a comparison the length is an option too, and the task says if it is fixed.
     lengths = {"min_new_tokens": 8, "max_new_tokens": 8}
@@ -271,10 +230,8 @@ def test_another_tokenizer_leaves_the_task_its_prompts_and_scorers(tmp_path):
         (lambda: config(rewards=("sprse",)), "'sprse'.*'sparse'"),
         (lambda: config(rewards=("abc", "abc")), "rewards.*'abc'"),
         (lambda: config(seeds=0), "seeds.*>= 1, got 0; 5"),
-        (lambda: config(first_seed=-1), "first_seed.*>= 0, got -1"),
         (lambda: config(level=95.0), r"level.*\(0, 1\), got 95"),
         (lambda: changed(TrainingSettings(), steps=0), "steps.*>= 1, got 0"),
-        (lambda: changed(TrainingSettings(), fixed_length="no"), "fixed_length"),
         (
             lambda: changed(TrainingSettings(), batch_size=3, n_minibatches=5),
             "batch_size=3, got 5; raise batch_size",
@@ -287,33 +244,21 @@ def test_another_tokenizer_leaves_the_task_its_prompts_and_scorers(tmp_path):
             lambda: changed(TrainingSettings(), steps=3, n_value_warmup=3),
             "n_value_warmup=3 leaves the policy none of 3 updates",
         ),
-        (lambda: changed(TrainingSettings(), learning_rate=0.0), "learning_rate.*> 0, got 0"),
-        (lambda: changed(TrainingSettings(), gae_lambda=1.5), r"gae_lambda.*\[0, 1\].*got 1.5"),
-        (lambda: changed(TrainingSettings(), vf_coef=-0.1), "vf_coef.*>= 0, got -0.1"),
-        (lambda: changed(TrainingSettings(), kl_coef=-1.0), "kl_coef.*>= 0, got -1"),
         (lambda: changed(TrainingSettings(), normalize="none"), "or 'off', got 'none'"),
         (lambda: changed(TrainingSettings(), normalize="running:windw=3"), "'running'.*'windw'"),
-        (
-            lambda: changed(
-                TrainingSettings(), normalize="batch:by=none", batch_size=1, n_minibatches=1
-            ),
-            "batch_size >= 2, got 1",
-        ),
         (lambda: TrainingSettings(agent="pp0"), "'pp0'.*'ppo'"),
         (lambda: TrainingSettings(agent="dpo", learner=PPOSettings()), "must be DPOSettings for"),
-        (lambda: TrainingSettings(lora_rank=0), "lora_rank.*>= 1"),
-        (lambda: TrainingSettings(dtype="half"), "or 'bfloat16', got 'half'"),  # type: ignore[arg-type]
+        (lambda: TrainingSettings(lora_targets="q_proj"), "'q_proj' has no effect without lora_"),
         (lambda: TrainingSettings(precision="bf16"), "'full' or 'bf16-mixed', got 'bf16'"),  # type: ignore[arg-type]
+        (lambda: TrainingSettings(products="onednn", dtype="bfloat16"), "'onednn'.*float32"),
+        (lambda: TrainingSettings(products="onednn", precision="bf16-mixed"), "'onednn'.*float32"),
         (
             lambda: TrainingSettings(precision="bf16-mixed", dtype="bfloat16"),
             "float32, got dtype='bfloat16'",
         ),
         (lambda: config(training=TrainingSettings(agent="dpo")), "'sparse'.*'abc'"),
-        (lambda: EvaluationSettings(episodes=0), "episodes.*>= 1, or None, got 0"),
         (lambda: EvaluationSettings(reference_samples=20), "reference_samples.*0.*16, got 20; 16"),
         (lambda: TaskSettings(prompt_column=0), "prompt_column=0"),
-        (lambda: TaskSettings(horizon="end"), "horizon.*'terminated'.*'truncated'"),  # type: ignore[arg-type]
-        (lambda: TaskSettings(stop_strings="a"), "stop_strings"),
         (lambda: TaskSettings(overlong="left"), "max_prompt_tokens"),
         (lambda: config(rewards=("abc:bta=1",)), "no option 'bta'.*beta"),
         (lambda: config(task=TaskSettings(max_new_tokens=8)), "max_new_tokens.*got 8"),
@@ -335,16 +280,12 @@ def test_the_default_of_minibatches_gives_way_to_a_small_batch():
 
 
 @pytest.mark.parametrize("value", [5, "x"])
-@pytest.mark.parametrize(
-    "part", ["compared", "agents", "training", "env", "task", "evaluation", "code"]
-)
-def test_a_damaged_spec_is_named(tmp_path, part, value):
+@pytest.mark.parametrize("part", ["compared", "env", "task"])
+def test_a_spec_of_another_version_is_named(tmp_path, part, value):
     ours = config()
     ours.spec("abc", 0, tmp_path).write({})
     file = run_folder(tmp_path, "abc", 0) / "spec.json"
-    spec = read_json(file)
-    (spec["compared"] if part == "agents" else spec)[part] = value
-    write_hashed(file, {name: kept for name, kept in spec.items() if name != "hash"})
+    write_hashed(file, {**read_hashed(file), part: value})
     with pytest.raises(ValueError, match=r"spec\.json is damaged"):
         check_folder(ours, tmp_path)
 
@@ -353,10 +294,10 @@ def test_a_folder_holds_one_comparison(tmp_path):
     ours = config(seeds=2)
     check_folder(ours, tmp_path / "new")
     ours.spec("abc", 1, tmp_path).write({})
+    write_hashed(run_folder(tmp_path, "abc", 0) / "run.json", {"status": "finished"})
     check_folder(ours, tmp_path)
     check_folder(config(seeds=3), tmp_path)  # more seeds: the runs that are there stay
     check_folder(config(seeds=2, rewards=("sparse", "abc", "uniform")), tmp_path)
-    write_hashed(run_folder(tmp_path, "abc", 0) / "run.json", {"status": "finished"})
     measured = r"evaluation\.every 3 there, 6 here; evaluation\.episodes 48 there, 16 here"
     said = rf"of other settings: steps 30 there, 5 here; {measured}\. Name"
     with pytest.raises(ValueError, match=said):
@@ -414,18 +355,6 @@ def test_missing_runs_go_seed_by_seed(tmp_path):
     write_hashed(tmp_path / "abc" / "seed-7" / "run.json", {})
     missing = [spec.key for spec in ours.specs(tmp_path) if not Run(spec).has_ended]
     assert missing == [("sparse", 7), ("sparse", 8), ("abc", 8)]
-
-
-def test_names_of_folders():
-    assert slug("abc:beta=0.8") == "abc_beta=0.8"
-    assert "/" not in slug("../x")
-    assert slug("..") == "_"
-
-
-def test_differences_are_named():
-    left = config().as_dict()
-    right = config(evaluation=EvaluationSettings(every=1, episodes=48)).as_dict()
-    assert differences(left, right) == ["evaluation.every 3 there, 1 here"]
 
 
 def test_the_command_names_what_is_not_default():

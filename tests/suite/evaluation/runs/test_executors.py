@@ -3,7 +3,6 @@
 import io
 import os
 import pickle
-import re
 import shutil
 import signal
 import sys
@@ -15,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from rich.console import Console
@@ -66,30 +66,17 @@ def result(spec: RunSpec) -> Path:
     return spec.folder / "run.json"
 
 
-class Job:
-    """A job of submitit's, done when it is submitted."""
-
-    def __init__(self, function: Any) -> None:
-        self.cancelled, self.value = False, None
-        self.error: BaseException | None = None
-        try:
-            self.value = function()
-        except UncompletedJobError as error:
-            self.error = error
-        except RuntimeError as error:
-            self.error = FailedJobError(str(error))
-
-    def exception(self) -> BaseException | None:
-        return self.error
-
-    def result(self) -> Any:
-        return self.value
-
-    def done(self) -> bool:
-        return self.error is not None
-
-    def cancel(self) -> None:
-        self.cancelled = True
+def job_of(function: Any) -> Mock:
+    """Return a job of submitit's, done when it is submitted."""
+    job = Mock(exception=Mock(return_value=None))
+    try:
+        job.result.return_value = function()
+    except UncompletedJobError as error:
+        job.exception.return_value = error
+    except RuntimeError as error:
+        job.exception.return_value = FailedJobError(str(error))
+    job.done.return_value = job.exception() is not None
+    return job
 
 
 def submitit(asked: dict[str, Any]) -> Any:
@@ -106,10 +93,9 @@ def submitit(asked: dict[str, Any]) -> Any:
         def batch(self) -> Any:
             return nullcontext()
 
-        def submit(self, function: Any) -> Job:
-            job = Job(function)
-            asked.setdefault("jobs", []).append(job)
-            return job
+        def submit(self, function: Any) -> Mock:
+            asked.setdefault("jobs", []).append(job_of(function))
+            return asked["jobs"][-1]
 
     helpers = SimpleNamespace(
         as_completed=lambda jobs: jobs, DelayedSubmission=lambda function: function
@@ -127,21 +113,13 @@ def ray(asked: dict[str, Any]) -> Any:
     class RayTaskError(RayError):
         pass
 
-    class Task:
-        def __init__(self, run: Callable[[], Any]) -> None:
-            self.run = run
-
     def remote(**options: Any) -> Any:
         asked["options"] = options
+        return lambda function: SimpleNamespace(remote=partial(partial, function))
 
-        def of(function: Any) -> Any:
-            return SimpleNamespace(remote=lambda run: Task(partial(function, run)))
-
-        return of
-
-    def get(task: Task) -> Any:
+    def get(task: Callable[[], Any]) -> Any:
         try:
-            return task.run()
+            return task()
         except UncompletedJobError as error:
             raise RayError(str(error)) from error
         except RuntimeError as error:
@@ -281,56 +259,41 @@ def test_relative_paths_start_where_the_command_was_given(tmp_path, monkeypatch)
     assert (str(here) in fault.text, fault.resumes) == (True, True)
 
 
-@pytest.mark.parametrize("seeds", [1, 2])
-@pytest.mark.parametrize("order", [1, -1])
-def test_a_scorer_that_fails_on_the_reference_samples_ends_the_comparison(tmp_path, seeds, order):
-    config = replace(CONFIG, seeds=seeds)
-    specs = [config.reference_spec(tmp_path), *config.specs(tmp_path)][::order]
-    mine = Fault("ScorerError: mine raised", of_scorer="mine raised")
-    faults: dict[str, Fault | None] = {"reference samples": mine, "sparse": mine}
-    faults[KILLED] = Fault("OSError: the disk is full")
-    for spec in specs:
-        Run(spec).fail((faults[spec.name] or mine).text)
-    board = ProgressDisplay(QUIET, total=len(specs), done=0, steps=1)
-    with pytest.raises(ScorerError, match=r"^no run can be measured: mine raised$"):
-        execute(specs, board, of_runs(faults), do_nothing)
-    # Runs that failed for the same reason are done again by the same command.
-    assert [result(spec).exists() for spec in specs] == [spec.name == KILLED for spec in specs]
-
-
 FAULT = Fault("ScorerError: mine raised TypeError", of_scorer="mine raised TypeError")
 OTHER = Fault("OSError: the disk is full")
 LATER = Fault("ScorerError: mine raised TypeError")  # the run had measured before
 
 
+@pytest.mark.parametrize("order", [1, -1])
 @pytest.mark.parametrize(
-    ("of_samples", "of_runs_", "shown", "refused"),
+    ("of_samples", "of_runs_", "refused"),
     [
-        (FAULT, FAULT, [], True),
-        (FAULT, LATER, ["failed", "failed"], True),  # scored before, perhaps by another
-        (FAULT, OTHER, ["failed", "failed"], True),
-        (None, FAULT, ["failed", "failed", "finished"], False),
-        (OTHER, FAULT, ["failed", "failed", "failed"], False),  # it did not get so far
+        (FAULT, FAULT, True),
+        (FAULT, LATER, True),
+        (FAULT, OTHER, True),
+        (None, FAULT, False),
+        (OTHER, FAULT, False),
     ],
 )
-def test_runs_that_the_scorer_fails_wait_for_the_reference_samples(
-    tmp_path, of_samples, of_runs_, shown, refused
+def test_a_scorer_that_fails_on_the_reference_samples_ends_the_comparison(
+    tmp_path, of_samples, of_runs_, refused, order
 ):
-    config = replace(CONFIG, rewards=("sparse",), seeds=2)
-    specs = [*config.specs(tmp_path), config.reference_spec(tmp_path)]
-    for spec in specs[:-1]:
-        Run(spec).fail(of_runs_.text)
-        if of_runs_ is LATER:
+    specs = [*CONFIG.specs(tmp_path), CONFIG.reference_spec(tmp_path)]
+    for spec in specs:
+        fault = of_samples if spec.is_reference else of_runs_
+        if fault is not None:
+            Run(spec).fail(fault.text)
+        if of_runs_ is LATER and not spec.is_reference:
             (spec.folder / "curve.csv").write_text("step\n0\n")
-    faults = {"reference samples": of_samples, "sparse": of_runs_}
-    text = Console(record=True, file=io.StringIO(), width=200)
-    board = ProgressDisplay(text, total=3, done=0, steps=2)
-    refusal = pytest.raises(ScorerError, match="no run can be measured: mine raised TypeError")
+    faults = {"reference samples": of_samples, **dict.fromkeys(CONFIG.names, of_runs_)}
+    board = ProgressDisplay(QUIET, total=3, done=0, steps=2)
+    refusal = pytest.raises(ScorerError, match=r"^no run can be measured: mine raised TypeError$")
     with refusal if refused else nullcontext():
-        execute(specs, board, of_runs(faults), do_nothing)
-    assert sorted(re.findall(r": (failed|finished)", text.export_text())) == shown
-    # A run that failed for the same reason is done again by the same command.
-    assert [result(spec).exists() for spec in specs[:-1]] == [not refused or shown != []] * 2
+        execute(specs[::order], board, of_runs(faults), do_nothing)
+    # Runs that failed for the same reason are done again by the same command.
+    kept = not refused or of_runs_ is not FAULT
+    assert [result(spec).exists() for spec in specs[:-1]] == [kept, kept]
+    assert result(specs[-1]).exists() == (of_samples is OTHER)
 
 
 def test_runs_are_shown_from_when_they_begin_wherever_they_are(tmp_path):
@@ -358,16 +321,6 @@ def test_runs_are_shown_from_when_they_begin_wherever_they_are(tmp_path):
     assert (board.done, "abc:beta=0.8, seed 0: finished" in text.export_text()) == (2, True)
 
 
-def test_a_machine_without_slurm_is_said_with_the_remedy(monkeypatch):
-    def no_cluster(**_: Any) -> None:
-        raise RuntimeError('Could not detect "srun", are you indeed on a slurm cluster?')
-
-    monkeypatch.setitem(sys.modules, "submitit", SimpleNamespace(AutoExecutor=no_cluster))
-    execute = EXECUTORS.make("slurm")
-    with pytest.raises(SettingsError, match=r"\(Could not detect \"srun\".*leave --executor out"):
-        next(iter(execute(lambda spec: {}, [])))
-
-
 @pytest.mark.parametrize("word", ["slurm", "ray"])
 def test_what_is_stopped_is_cancelled(word, monkeypatch, tmp_path):
     asked: dict[str, Any] = {}
@@ -376,11 +329,16 @@ def test_what_is_stopped_is_cancelled(word, monkeypatch, tmp_path):
     ended: Any = EXECUTORS.make(word)(do_nothing, CONFIG.specs(tmp_path))
     assert next(ended)[0].name == "sparse"
     ended.close()  # as after Ctrl-C
-    cancelled = [job for job in asked.get("jobs", ()) if job.cancelled] or asked["cancelled"]
-    assert cancelled
+    assert any(job.cancel.called for job in asked.get("jobs", ())) or asked["cancelled"]
 
 
-def test_a_library_that_is_not_installed_is_named(monkeypatch):
+def test_what_is_not_there_is_named(monkeypatch):
+    def no_cluster(**_: Any) -> None:
+        raise RuntimeError('Could not detect "srun", are you indeed on a slurm cluster?')
+
+    monkeypatch.setitem(sys.modules, "submitit", SimpleNamespace(AutoExecutor=no_cluster))
+    with pytest.raises(SettingsError, match=r"\(Could not detect \"srun\".*leave --executor out"):
+        next(iter(EXECUTORS.make("slurm")(lambda spec: {}, [])))
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(SettingsError, match=r"needs submitit, .*: pip install submitit"):
         EXECUTORS.make("slurm")

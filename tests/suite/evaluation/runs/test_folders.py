@@ -1,5 +1,6 @@
 """Which folder a comparison continues, takes over, or leaves alone."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,7 @@ from tokengym.base.files import content_hash, write_hashed
 from tokengym.base.saved_code import check_code
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import TaskSettings, training_settings
-from tokengym.evaluation.runs.folder import (
-    check_folder,
-    missing_runs,
-    stored_comparison,
-    take_over,
-)
+from tokengym.evaluation.runs.folder import check_folder, missing_runs, stored_comparison, take_over
 from tokengym.evaluation.runs.run import Run
 
 ENV = "tokengym/MovieReview-v0"
@@ -47,46 +43,41 @@ class Reads(Uniform):
 """
 
 
-MODELS = ("bundle", "model", "tokenizer", "scorer", "reward_model", "encoder")
+def data_named_by(where: str, named: Path, rules: Path) -> ComparisonConfig:
+    """Return a comparison of which one setting names a file or folder of data or a model."""
+    task: dict[str, Any] = {where: str(named)}
+    match where:
+        case "agents":
+            training = config("ppo", tokens=100_000).training
+            agents = ("ppo", f"dpo:pairs={named}")
+            return replace(config("ppo"), agents=agents, training=training)
+        case "rewards":
+            return replace(config("ppo"), rewards=("sparse", f"{rules}:Reads:model={named}"))
+        case "advantage":
+            return config("ppo", advantage=f"{rules}:Reads:model={named}")
+        case "pairs" | "eval_pairs":
+            return config(**task)
+        case "scorer_option":
+            return config("ppo", TaskSettings(scorer=f"toxicity:path={named}"))
+    return config("ppo", TaskSettings(**task))
 
 
 @pytest.mark.parametrize(
-    "where",
-    ["pairs", "eval_pairs", "agents", "dataset", "folder", "rule", "option", "learner", *MODELS],
+    ("where", "is_file"),
+    [
+        *((where, True) for where in ("pairs", "eval_pairs", "agents", "dataset")),
+        *((where, False) for where in ("dataset", "rewards", "advantage", "scorer_option")),
+        *((where, False) for where in ("bundle", "model", "tokenizer", "scorer")),
+        *((where, False) for where in ("reward_model", "encoder")),
+    ],
 )
-def test_other_contents_of_the_same_file_are_other_data(tmp_path, where):
+def test_other_contents_of_the_same_file_are_other_data(tmp_path, where, is_file):
     (tmp_path / "rules.py").write_text(RULE)
-    folder = tmp_path / "data"
-    folder.mkdir()
-    file = folder / "data.csv"
-    named = file if where in ("pairs", "eval_pairs", "agents", "dataset") else folder
+    file = tmp_path / "data" / "data.csv"
+    file.parent.mkdir()
     file.write_text("prompt\nit is\n")
-
-    def make() -> ComparisonConfig:
-        if where == "agents":
-            one = config("ppo", tokens=100_000)
-            agents = ("ppo", f"dpo:pairs={named}")
-            return ComparisonConfig(
-                env=ENV, rewards=("sparse",), agents=agents, seeds=1, training=one.training
-            )
-        if where in ("dataset", "folder"):
-            return config("ppo", TaskSettings(dataset=str(named)))
-        if where == "rule":
-            rule = f"{tmp_path / 'rules.py'}:Reads:model={named}"
-            return ComparisonConfig(env=ENV, rewards=("sparse", rule), seeds=1)
-        if where in MODELS:
-            models: dict[str, Any] = {where: str(named)}
-            return config("ppo", TaskSettings(**models))
-        if where == "option":
-            return config("ppo", TaskSettings(scorer=f"toxicity:path={named}"))
-        if where == "learner":
-            estimator = f"{tmp_path / 'rules.py'}:Reads:model={named}"
-            return config("ppo", advantage=estimator)
-        changes: dict[str, Any] = {where: str(named)}
-        return config(**changes)
-
-    out = tmp_path / "runs" / "one"
-    before = make()
+    named, out = file if is_file else file.parent, tmp_path / "runs" / "one"
+    before = data_named_by(where, named, tmp_path / "rules.py")
     assert before.data == {str(named): content_hash(named)}
     begun(before, out, "finished")
     check_folder(before, out)
@@ -95,7 +86,7 @@ def test_other_contents_of_the_same_file_are_other_data(tmp_path, where):
     file.write_text("prompt\nit was\n")
     said = rf"holds runs of other settings: {named} has changed: its SHA-256 was"
     with pytest.raises(ValueError, match=said):
-        check_folder(make(), out)
+        check_folder(data_named_by(where, named, tmp_path / "rules.py"), out)
     with pytest.raises(SettingsError, match=r"has changed.*begin again"):
         check_code({}, before.data)  # which a run asks before it trains
 
@@ -108,9 +99,10 @@ def test_data_that_are_no_file_are_no_part_of_the_settings():
 def test_a_folder_in_which_nothing_finished_is_taken_over(tmp_path):
     failed = begun(config(), tmp_path, "failed")
     write_hashed(tmp_path / "reference_samples" / "run.json", {"status": "finished", "files": {}})
+    take_over(config(), tmp_path)
     other = config(learning_rate=1e-3)
     check_folder(other, tmp_path)
-    assert failed.exists()  # a look deletes nothing
+    assert failed.exists()  # a look deletes nothing, nor is anything deleted of the same settings
     take_over(other, tmp_path)
     assert not failed.exists()
     missing, total = missing_runs(other, tmp_path, retry_failed=False)
@@ -143,12 +135,6 @@ def test_samples_of_a_killed_comparison_are_not_taken_over(tmp_path, is_begun):
     check_folder(other, tmp_path)  # all runs failed: the samples were for nothing
 
 
-def test_what_failed_stays_where_the_settings_are_the_same(tmp_path):
-    failed = begun(config(), tmp_path, "failed")
-    take_over(config(), tmp_path)
-    assert failed.exists()
-
-
 def test_what_is_written_beside_an_agent_is_not_part_of_it(tmp_path: Path) -> None:
     weights = tmp_path / "run" / "agent" / "model" / "config.json"
     weights.parent.mkdir(parents=True)
@@ -178,8 +164,10 @@ def test_how_far_a_run_is_is_asked_of_it(tmp_path: Path) -> None:
     write_hashed(
         folder / "run.json", {"status": "finished", "files": {"curve.csv": content_hash(curve)}}
     )
-    run.clear()
+    (folder / ".lock").write_text("process 1 on another")
+    run.clear()  # what a process left that was killed when the run had finished
     assert (Run(folder).is_finished, run.can_resume) == (True, False)
+    assert not (folder / ".lock").exists()
     assert run.curve.area() == 1.5
     curve.write_text("step,score\n0,9.0\n")
     with pytest.raises(ValueError, match="was changed since its run ended"):

@@ -3,10 +3,8 @@
 import logging
 import multiprocessing.util
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -38,25 +36,34 @@ def tiny(**changes) -> ComparisonConfig:
 
 
 PLAYER = """
+import os
 from tokengym.rewards.models.loading import select_device
 
 
 class Player:
     def __init__(self):
-        raise RuntimeError(f"models are on {select_device('auto')}")
+        raise RuntimeError(f"on {select_device('auto')}, the variable is {os.environ.get('LATE')}")
 
     def predict(self, *arguments, **options):
         raise NotImplementedError
 """
 
 
-def test_models_of_a_run_are_on_its_device_in_its_own_process_too(tmp_path):
+@pytest.mark.skipif("TOKENGYM_PLAY_GPUS" in os.environ, reason="a GPU is played")
+def test_a_run_of_a_running_server_has_the_device_and_the_variables_of_now(tmp_path, monkeypatch):
+    method = launchers.processes().get_start_method()
+    assert method == ("forkserver" if sys.platform == "linux" else "spawn")
+    monkeypatch.delenv("TRANSFORMERS_VERBOSITY", raising=False)  # a command run here sets it
+    monkeypatch.setenv("LATE", "five")
+    (tmp_path / "player.py").write_text(PLAYER)
+    config = tiny(rewards=("sparse",), agents=(f"{tmp_path}/player.py:Player",), seeds=1)
     with TrainingSettings(device="meta").applied(), TrainingSettings().applied():
         assert select_device("auto").type == "meta"  # scorers with the policy
-        (tmp_path / "player.py").write_text(PLAYER)
-        config = tiny(rewards=("sparse",), agents=(f"{tmp_path}/player.py:Player",), seeds=1)
-        with pytest.raises(ValueError, match="models are on meta"):
+        with pytest.raises(ValueError, match="on meta, the variable is five"):
             compare(config, tmp_path / "out", console=QUIET)
+    assert "TRANSFORMERS_VERBOSITY" not in os.environ
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert launchers.processes().get_start_method() == "spawn"
 
 
 def answer_apart(config: ComparisonConfig) -> str:
@@ -120,25 +127,6 @@ def test_an_alarm_of_updates_is_said_once_whatever_its_numbers(caplog):
     assert caplog.messages == [said[0], *said[2:]]
 
 
-def leave_a_file(config: ComparisonConfig) -> str:
-    """Answer where a file will be that this process writes while it ends."""
-    file = Path(tempfile.mkdtemp()) / "ended"
-
-    def write() -> None:
-        time.sleep(0.5)
-        file.touch()
-
-    multiprocessing.util.Finalize(None, write, exitpriority=0)
-    return str(file)
-
-
-def test_what_is_done_apart_ends_by_itself():
-    # Stopped, it would leave semaphores.
-    file = Path(launchers.run_in_subprocess(leave_a_file, tiny()))
-    assert file.exists()
-    shutil.rmtree(file.parent)
-
-
 def test_a_comparison_loads_no_model_in_its_own_process(tmp_path, monkeypatch):
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
@@ -147,52 +135,6 @@ def test_a_comparison_loads_no_model_in_its_own_process(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "__init__", lambda *_: pytest.fail("a model is loaded"))
     with pytest.raises(KeyboardInterrupt):
         compare(tiny(), tmp_path / "out", console=QUIET)
-
-
-TELLING = """
-import os
-
-
-class Player:
-    def __init__(self):
-        raise RuntimeError(f"the variable is {os.environ.get('SET_LATE')}")
-
-    def predict(self, *arguments, **options):
-        raise NotImplementedError
-"""
-
-
-@pytest.mark.skipif("TOKENGYM_PLAY_GPUS" in os.environ, reason="a GPU is played")
-def test_a_run_of_a_running_server_has_the_variables_of_now(tmp_path, monkeypatch):
-    method = launchers.processes().get_start_method()
-    assert method == ("forkserver" if sys.platform == "linux" else "spawn")
-    monkeypatch.delenv("TRANSFORMERS_VERBOSITY", raising=False)  # a command run here sets it
-    monkeypatch.setenv("SET_LATE", "five")
-    (tmp_path / "player.py").write_text(TELLING)
-    config = tiny(rewards=("sparse",), agents=(f"{tmp_path}/player.py:Player",), seeds=1)
-    with pytest.raises(ValueError, match="the variable is five"):
-        compare(config, tmp_path / "out", console=QUIET)
-    assert "TRANSFORMERS_VERBOSITY" not in os.environ
-
-
-def test_with_a_gpu_each_run_imports_for_itself(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert launchers.processes().get_start_method() == "spawn"
-
-
-def test_a_run_that_is_stopped_ends_as_one_that_has_finished(tmp_path, monkeypatch):
-    """So that what libraries hold, such as semaphores, is given back."""
-    handlers: dict[int, Any] = {}
-    for name in launchers.CHILD_ENV_QUIET:
-        monkeypatch.setenv(name, os.environ.get(name, ""))  # and back again
-    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
-    receiver, sender = multiprocessing.Pipe(duplex=False)
-    launchers._work(print, b"", sender, sys.path[:], {}, "cpu")
-    answer, fault, _ = receiver.recv()  # why there is no run
-    assert (answer, type(fault)) == (None, str)
-    assert handlers[signal.SIGINT] is signal.SIG_IGN
-    with pytest.raises(SystemExit):
-        handlers[signal.SIGTERM](signal.SIGTERM, None)
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="Windows has no signal mask")

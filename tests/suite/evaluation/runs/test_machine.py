@@ -22,31 +22,25 @@ def forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 
 def git(folder: Path, *arguments: str) -> str:
-    who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
-    done = subprocess.run(
-        ["git", "-C", str(folder), *who, *arguments], capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
+    command = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b.c", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def test_a_checkout_has_a_commit_and_says_that_it_has_changes(tmp_path):
+def test_a_checkout_has_a_commit_and_says_that_it_has_changes(tmp_path, monkeypatch):
     assert machine.commit() is None
-    machine.commit.cache_clear()
     git(tmp_path, "init")
     (tmp_path / "a").write_text("1")
     git(tmp_path, "add", "a")
     git(tmp_path, "commit", "-m", "one")
     head = git(tmp_path, "rev-parse", "HEAD")
     git(tmp_path, "tag", "v1")  # a tag does not stand for the commit
-    assert machine.commit() == head
     machine.commit.cache_clear()
+    assert machine.commit() == head
     (tmp_path / "a").write_text("2")
+    machine.commit.cache_clear()
     assert machine.commit() == f"{head}-dirty"
-
-
-def test_without_git_there_is_no_commit(tmp_path, monkeypatch):
-    (tmp_path / ".git").mkdir()
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))  # without git
+    machine.commit.cache_clear()
     assert machine.commit() is None
 
 

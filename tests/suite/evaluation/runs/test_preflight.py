@@ -3,9 +3,7 @@
 from contextlib import nullcontext
 
 import pytest
-import torch
 
-from tokengym.evaluation.runs.compare import compare
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import training_settings
 from tokengym.evaluation.runs.preflight import preflight
@@ -73,18 +71,3 @@ def test_a_rule_whose_first_batch_would_fail_is_refused_before_the_first_run(
     )
     with pytest.raises(ValueError, match=message) if message else nullcontext():
         preflight(config)
-
-
-@pytest.mark.parametrize("settings", [{"dtype": "bfloat16"}, {"precision": "bf16-mixed"}])
-def test_products_of_float32_are_refused_beside_bfloat16(settings):
-    with pytest.raises(ValueError, match=r"products='onednn'.*float32"):
-        training_settings("tokengym/MovieReview-v0", products="onednn", **settings)
-
-
-def test_a_gpu_that_is_missing_is_refused_before_the_first_run(monkeypatch, tmp_path):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    training = training_settings("tokengym/MovieReview-v0", device="cuda")
-    config = ComparisonConfig(env="MovieReview", rewards=("sparse",), training=training)
-    with pytest.raises(ValueError, match="device 'cuda' is not available: torch sees 0 GPUs"):
-        compare(config, tmp_path / "out")
-    assert not (tmp_path / "out").exists()

@@ -53,10 +53,10 @@ def test_the_time_left_is_that_of_all_runs_at_the_pace_so_far():
     assert board.line() == "1 of 4 runs done"
     now = 160.0
     board.update(("abc", 1), 5, point(500))  # 5 of the 30 updates took a minute
-    assert board.line() == "1 of 4 runs done, about 5 minutes left"
+    assert board.line() == "1 of 4 runs done, about 5:00 left"
     now = 220.0
     board.finish(("abc", 1), None)
-    assert board.line() == "2 of 4 runs done, about 4 minutes left"
+    assert board.line() == "2 of 4 runs done, about 4:00 left"
 
 
 def test_lines_are_printed_where_there_is_no_terminal(monkeypatch):
@@ -74,26 +74,22 @@ def test_lines_are_printed_where_there_is_no_terminal(monkeypatch):
     assert board._ended.is_set()
 
 
-def test_a_line_is_printed_once_and_reference_samples_are_no_run():
+def test_a_line_is_printed_once_and_the_points_of_one_run_alone_are_lines():
     file = io.StringIO()
-    board = ProgressDisplay(Console(file=file, width=200), total=2, done=0, steps=10)
+    several = ProgressDisplay(Console(file=file, width=200), total=2, done=0, steps=10)
     for _ in range(3):
-        board._say(board.line())
-    board.finish((REFERENCE, 0), None)
-    board.finish(("abc", 1), "boom")
-    assert file.getvalue().splitlines() == [
+        several._say(several.line())
+    several.finish((REFERENCE, 0), None)  # which is no run
+    several.finish(("abc", 1), "boom")
+    alone = ProgressDisplay(Console(file=file, width=200), total=1, done=0, steps=12)
+    alone.start(RUN)
+    alone.update(RUN, 0, point(0))
+    alone.update(RUN, 12, point(4000))
+    *lines, last = file.getvalue().splitlines()
+    assert lines == [
         "0 of 2 runs done",
         "reference samples: finished",
         "[1/2] abc, seed 1: failed: boom",
+        "update 0 of 12: score 1.250, KL 0.50 nats",
     ]
-
-
-def test_the_points_of_one_run_are_lines_where_there_is_no_terminal():
-    file = io.StringIO()
-    board = ProgressDisplay(Console(file=file, width=200), total=1, done=0, steps=12)
-    board.start(RUN)
-    board.update(RUN, 0, point(0))
-    board.update(RUN, 12, point(4000))
-    first, last = file.getvalue().splitlines()
-    assert first == "update 0 of 12: score 1.250, KL 0.50 nats"
     assert last.startswith("update 12 of 12: score 1.250, KL 0.50 nats, ")

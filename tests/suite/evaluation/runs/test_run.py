@@ -2,16 +2,16 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from tokengym.agents import PPO
-from tokengym.agents.contract import TrainingRun, Update
-from tokengym.agents.learner import LEARNERS, Learner
-from tokengym.agents.offline.settings import PAIR_FIGURES, TEXT_FIGURES, Sampling
+from tokengym.agents.contract import Update
+from tokengym.agents.learner import Learner
+from tokengym.agents.offline.settings import PAIR_FIGURES, TEXT_FIGURES
 from tokengym.agents.policy.backend import backend
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.settings import Products
@@ -23,7 +23,6 @@ from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
 from tokengym.evaluation.runs.run import Run, run
 from tokengym.evaluation.runs.saved import load_agent
-from tokengym.scripts.cli import main
 
 SMALL = {"n": 4, "batch_size": 8, "learning_rate": 1e-3}
 
@@ -158,79 +157,3 @@ def test_the_first_updates_can_be_measured_more_finely_and_change_nothing(monkey
     assert [point["step"] for point in fine] == [0, 1, 3, 5]
     assert [p["score"] for p in fine if p["step"] != 1] == [p["score"] for p in coarse]
     assert len(closed) == 2  # what a run has opened is closed at its end
-
-
-@dataclass(frozen=True, kw_only=True)
-class WaitSettings:
-    """How a learner waits."""
-
-    waits: int = 2
-    """Times that it waits."""
-
-
-def wait(run: TrainingRun) -> Iterator[Update]:
-    """Train nothing."""
-    from tokengym.agents.offline.policies import make_policy
-
-    envs = run.make_envs(1)
-    policy = make_policy(envs, **run.policy_kwargs(), seed=run.seed, device=run.training.device)
-    for step in range(run.settings.waits + 1):
-        yield Update(step=step, tokens=step, agent=policy)
-
-
-def test_a_learner_is_one_declaration_and_one_function(monkeypatch, capsys):
-    declared = Learner(
-        name="wait",
-        summary="waits",
-        settings=WaitSettings,
-        updates=f"{__name__}:wait",
-        steps_setting="waits",
-    )
-    monkeypatch.setattr(LEARNERS, "_entries", {**LEARNERS, "wait": declared})
-    settings = config("wait", waits=3)
-    assert settings.training.last_step == 3
-    assert ComparisonConfig.from_dict(settings.as_dict()) == settings
-    record = run(settings, "wait", 0)
-    assert [(point["step"], point["tokens"]) for point in record.points] == [
-        (0, 0),
-        (1, 1),
-        (2, 2),
-        (3, 3),
-    ]
-    with pytest.raises(SystemExit):
-        main(["train", "--agent", "wait", "--help"])
-    assert "--waits INT" in capsys.readouterr().out
-    assert main(["train", "--waits", "1"]) == 2
-    assert "is an option of wait; ppo takes" in capsys.readouterr().err
-
-
-def test_settings_are_checked():
-    assert config("dpo", n=4).training.learner.sampling == Sampling(n=4, temperatures=(1.0, 0.7))
-    with pytest.raises(ValueError, match="beta must be > 0"):
-        config("dpo", beta=-1.0)
-    with pytest.raises(ValueError, match=r"unknown agent 'dqn'; .*known: .*dpo, dr-"):
-        config("dqn")
-    with pytest.raises(TypeError, match="DPOSettings has no setting 'steps'"):
-        config("dpo", steps=3)
-
-
-@pytest.mark.parametrize("command", ["train", "compare"])
-def test_what_a_kill_left_beside_a_finished_run_is_cleared(tmp_path, command):
-    """A SIGKILL between run.json and the deletion of the checkpoint and the lock."""
-    out = tmp_path / "out"
-    arguments = [command, "--steps", "1", "--batch-size", "4", "--max-new-tokens", "4"]
-    arguments += ["--eval-episodes", "4", "--samples", "1", "--out", str(out)]
-    if command == "compare":
-        arguments += ["--rewards", "sparse", "--seeds", "1", "--jobs", "1"]
-    assert main(arguments) == 0
-    (folder,) = out.glob("*/seed-0")
-    (folder / "unfinished" / "agent").mkdir(parents=True)
-    (folder / ".lock").write_text("process 1 on another")
-    assert main(arguments) == 0
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "curve.csv",
-        "episodes.jsonl",
-        "run.json",
-        "spec.json",
-        "train.csv",
-    ]

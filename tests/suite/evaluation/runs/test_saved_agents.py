@@ -1,6 +1,8 @@
 """What a saved folder names: the class of its agent, and a partner."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,17 +15,21 @@ from tokengym.evaluation.runs.defaults import TaskSettings
 from tokengym.evaluation.runs.saved import SAVED_AGENTS, known_task, load_agent
 
 
+def begun(folder: Path, *rewards: str, **task: Any) -> ComparisonConfig:
+    """Write what the runs of a comparison have in their folders from their beginning."""
+    config = ComparisonConfig(
+        env="MovieReview", rewards=rewards or ("sparse",), seeds=1, task=TaskSettings(**task)
+    )
+    for spec in config.specs(folder):
+        spec.write({})
+    return config
+
+
 @pytest.mark.parametrize("name", sorted({*tokengym.agents.__all__} - {*SAVED_AGENTS}))
 def test_what_is_no_saved_learner_is_refused_by_name(tmp_path, name):
     (tmp_path / "checkpoint.json").write_text(json.dumps({"algorithm": name}))
     with pytest.raises(ValueError, match=f"was saved by {name}, which is none"):
         load_agent(tmp_path)
-
-
-def test_every_saved_learner_loads():
-    of_laboratory = {"NLPO", "WeightedPPO"}  # tests/lab/learners loads one of each
-    for name in {*SAVED_AGENTS} - of_laboratory:
-        assert callable(getattr(tokengym.agents, name).load)
 
 
 def test_a_stored_partner_of_a_file_is_run_only_if_it_is_named(tmp_path):
@@ -32,10 +38,7 @@ def test_a_stored_partner_of_a_file_is_run_only_if_it_is_named(tmp_path):
         f"open({str(ran)!r}, 'w').close()\n\n\ndef asks(said, metadata, rng):\n    return None\n"
     )
     word = f"{file}:asks"
-    named = TaskSettings(partner=word, max_turns=2)
-    config = ComparisonConfig(env="MovieReview", rewards=("sparse",), task=named)
-    for spec in config.specs(tmp_path):
-        spec.write({})
+    begun(tmp_path, partner=word, max_turns=2)
     ran.unlink(missing_ok=True)
     with pytest.raises(UntrustedCodeError, match=r"names code, .*own\.py:asks .*SHA-256"):
         known_task(tmp_path, None)
@@ -54,8 +57,7 @@ def brevity(prompt, response):
 def test_an_agent_is_measured_by_the_scorer_that_measured_its_run(tmp_path):
     (tmp_path / "own.py").write_text(SCORER)
     word = f"{tmp_path}/own.py:brevity"
-    for spec in ComparisonConfig(env="MovieReview", rewards=(word, "abc")).specs(tmp_path):
-        spec.write({})
+    begun(tmp_path, word, "abc")
     with pytest.raises(UntrustedCodeError, match=r"names code, .*own\.py:brevity .*--trust-code"):
         known_task(tmp_path, None, judged=True)
     env, kwargs = known_task(tmp_path, None, judged=True, trust_code=True)
@@ -69,11 +71,7 @@ def test_data_that_have_changed_since_the_run_are_said(tmp_path, caplog):
     file, other = tmp_path / "prompts.csv", tmp_path / "other.csv"
     for path in (file, other):
         path.write_text("prompt\nit is\nit was\n")
-    named = TaskSettings(dataset=str(file))
-    for spec in ComparisonConfig(env="MovieReview", rewards=("sparse",), task=named).specs(
-        tmp_path
-    ):
-        spec.write({})
+    begun(tmp_path, dataset=str(file))
     known_task(tmp_path, None)
     assert not caplog.messages
     file.write_text("prompt\nit is\nit was\nit will be\n")
@@ -85,17 +83,12 @@ def test_data_that_have_changed_since_the_run_are_said(tmp_path, caplog):
 
 def test_data_of_a_run_that_are_gone_are_not_looked_up_on_the_hub(tmp_path, monkeypatch):
     """Their paths are relative to the folder in which the run was started."""
-    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
-    here.mkdir()
-    elsewhere.mkdir()
-    (here / "prompts").mkdir()
+    here = tmp_path / "here"
+    (here / "prompts").mkdir(parents=True)
     (here / "prompts" / "a.csv").write_text("prompt\nit is\nit was\n")
     monkeypatch.chdir(here)
-    named = TaskSettings(dataset="prompts")  # which could be a name on the hub
-    config = ComparisonConfig(env="MovieReview", rewards=("sparse",), task=named)
-    for spec in config.specs(here / "runs"):
-        spec.write({})
-    monkeypatch.chdir(elsewhere)
+    begun(here / "runs", dataset="prompts")  # which could be a name on the hub
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="cannot be found from here: prompts; run the command in"):
         known_task(here / "runs", None)
     other = TaskSettings(dataset=str(here / "prompts"))
@@ -104,8 +97,7 @@ def test_data_of_a_run_that_are_gone_are_not_looked_up_on_the_hub(tmp_path, monk
 
 @pytest.mark.parametrize("rewards", [[], [3]])
 def test_damaged_rewards_are_one_line(tmp_path, rewards):
-    spec = ComparisonConfig(env="MovieReview", rewards=("sparse",)).spec("sparse", 0, tmp_path)
-    spec.write({})
+    begun(tmp_path)
     file = tmp_path / "sparse" / "seed-0" / "spec.json"
     write_hashed(file, {**read_hashed(file), "rewards": rewards})
     with pytest.raises(ValueError, match=r"spec\.json is damaged or of another version"):
@@ -113,9 +105,7 @@ def test_damaged_rewards_are_one_line(tmp_path, rewards):
 
 
 def test_stored_lengths_are_those_that_the_run_was_measured_with(tmp_path):
-    task = TaskSettings(min_new_tokens=5)
-    config = ComparisonConfig(env="MovieReview", rewards=("sparse",), task=task)
-    config.spec("sparse", 0, tmp_path).write({})
+    config = begun(tmp_path, min_new_tokens=5)
     measured = config.env_kwargs("sparse", train=False)
     lengths = {"min_new_tokens": 5, "max_new_tokens": measured["max_new_tokens"]}
     _, kwargs = known_task(tmp_path, None)

@@ -1,7 +1,6 @@
 """The words of ``tokengym compare`` as keywords, and the objects among them."""
 
 import inspect
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -219,12 +218,3 @@ def test_objects_are_compared_in_this_process(tmp_path, monkeypatch):
     again = train()
     pd.testing.assert_frame_equal(again.summary, result.summary)
     pd.testing.assert_frame_equal(again.curves, result.curves)
-
-
-def test_a_stopped_call_says_what_it_leaves(tmp_path, monkeypatch):
-    def stop(*args: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(module, "_compare", stop)
-    with pytest.raises(KeyboardInterrupt, match="stopped; what is finished is kept, the same call"):
-        compare("MovieReview", Path(tmp_path / "out"))
