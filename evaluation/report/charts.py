@@ -6,8 +6,9 @@ it.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -49,16 +50,14 @@ class Series:
     """Whether the line is of held-out data, beside one of training."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tick:
+class Tick(NamedTuple):
     """A mark on an axis, in pixels, and its number."""
 
     at: float
     text: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Level:
+class Level(NamedTuple):
     """A horizontal line across a chart, its height in pixels, and its name."""
 
     at: float
@@ -81,7 +80,7 @@ class Line:
     points: Sequence[tuple[float, float]]
     leaps: str
     """Path of what joins points over a gap, drawn thin; empty if there is none."""
-    dashed: bool = False
+    dashed: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,15 +94,14 @@ class Chart:
     top: float
     bottom: float
     x_ticks: Sequence[Tick]
-    y_ticks: Sequence[Tick]
+    y_ticks: Sequence[Tick] = ()
     lines: Sequence[Line] = ()
     levels: Sequence[Level] = ()
-    hover: dict[str, object] = field(default_factory=dict)
-    """Data of the script that shows values under the pointer."""
+    hover: Mapping[str, object] | None = None
+    """Data of the lines, for the script that shows values under the pointer."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Whisker:
+class Whisker(NamedTuple):
     """One interval of an interval chart: the row's label, its height, ends and point in pixels."""
 
     name: str
@@ -147,17 +145,6 @@ def line_chart(
         return lower - (np.asarray(values) - y_low) / (y_high - y_low) * (lower - upper)
 
     lines = [_drawn(one, to_x, to_y) for one in series]
-    hover = []
-    for s, line in zip(series, lines, strict=True):
-        values = {"y": s.y, "low": s.low, "high": s.high}
-        at = [x for x, _ in line.points]
-        hover.append(
-            {"name": s.name, "x": [float(f"{v:.6g}") for v in s.x], "at": at}
-            | {
-                name: None if row is None else [float(f"{v:.4g}") for v in row]
-                for name, row in values.items()
-            }
-        )
     return Chart(
         width=width,
         height=height,
@@ -166,15 +153,26 @@ def line_chart(
         top=upper,
         bottom=lower,
         x_ticks=[
-            Tick(at=float(to_x(v)), text=short(v))
+            Tick(float(to_x(v)), short(v))
             for v in ticks(x_low, x_high, int(width / 90))
             if not whole_x or v == int(v)
         ],
-        y_ticks=[Tick(at=float(to_y(v)), text=short(v)) for v in ticks(y_low, y_high, 5)],
+        y_ticks=[Tick(float(to_y(v)), short(v)) for v in ticks(y_low, y_high, 5)],
         lines=lines,
         levels=_spread([(name, float(to_y(value))) for name, value in levels]),
-        hover={"series": hover} if hovers else {},
+        hover={"series": [*map(_hover, series, lines)]} if hovers else None,
     )
+
+
+def _hover(series: Series, line: Line) -> dict[str, object]:
+    """Return the values of a line, with the pixels at which they stand."""
+
+    def rounded(row: Array | None, digits: int = 4) -> list[float] | None:
+        return None if row is None else [float(f"{value:.{digits}g}") for value in row]
+
+    x, at = rounded(series.x, 6), [at for at, _ in line.points]
+    rows = {"y": series.y, "low": series.low, "high": series.high}
+    return {"name": series.name, "x": x, "at": at, **{k: rounded(v) for k, v in rows.items()}}
 
 
 def _drawn(
@@ -200,8 +198,8 @@ def _drawn(
 
 def interval_chart(
     rows: Sequence[tuple[str, int, float, float, float, bool]], *, width: float
-) -> tuple[Chart, list[Whisker], float]:
-    """Lay out one interval per row around a line at 0.
+) -> dict[str, Any]:
+    """Lay out one interval per row around a line at 0: the chart, its rows, and the line's place.
 
     Args:
         rows: (name, colour, low, mid, high, whether it is clear).
@@ -215,16 +213,8 @@ def interval_chart(
         return round(left + (value - low) / (high - low) * (right - left), 1)
 
     whiskers = [
-        Whisker(
-            name=name,
-            colour=colour,
-            y=top + 40.0 * row + 28.0,
-            low=to_x(a),
-            mid=to_x(mid),
-            high=to_x(b),
-            clear=clear,
-        )
-        for row, (name, colour, a, mid, b, clear) in enumerate(rows)
+        Whisker(name, colour, top + 40.0 * row + 28.0, to_x(start), to_x(mid), to_x(end), clear)
+        for row, (name, colour, start, mid, end, clear) in enumerate(rows)
     ]
     chart = Chart(
         width=width,
@@ -233,10 +223,9 @@ def interval_chart(
         right=right,
         top=top,
         bottom=bottom,
-        x_ticks=[Tick(at=to_x(v), text=short(v)) for v in ticks(low, high, 5)],
-        y_ticks=[],
+        x_ticks=[Tick(to_x(v), short(v)) for v in ticks(low, high, 5)],
     )
-    return chart, whiskers, to_x(0.0)
+    return {"chart": chart, "rows": whiskers, "zero": to_x(0.0)}
 
 
 def ticks(low: float, high: float, max_ticks: int) -> list[float]:
@@ -284,7 +273,7 @@ def _spread(levels: Sequence[tuple[str, float]]) -> list[Level]:
     for name, at in sorted(levels, key=lambda level: level[1]):
         parts = _parts(name)
         lowest = max(at + 4.0 - LABEL_HEIGHT * (len(parts) - 1) / 2, lowest + LABEL_HEIGHT)
-        spread.append(Level(at=round(at, 1), parts=parts, text_at=round(lowest, 1)))
+        spread.append(Level(round(at, 1), parts, round(lowest, 1)))
         lowest += LABEL_HEIGHT * (len(parts) - 1)
     return spread
 

@@ -166,11 +166,10 @@ def read_curves(
                 "(needed: credit, seed, step, score)"
             )
     measured = [name for name in header if name in {*SPENT, *MEASUREMENTS}]
-    credits = {cell: printable(from_cell(cell)) for cell in {row["credit"] for _, row in rows}}
-    runs: dict[tuple[Group, str, int], dict[float, list[float]]] = {}
+    runs: dict[tuple[Group, str, int], dict[float, dict[str, float]]] = {}
     for number, row in rows:
         group = tuple((printable(name), printable(row[name])) for name in groups)
-        credit = credits[row["credit"]]
+        credit = printable(from_cell(row["credit"]))
         run_seed = int(_number(table, number, row, "seed"))
         points = runs.setdefault((group, credit, run_seed), {})
         step = _number(table, number, row, "step")
@@ -179,7 +178,8 @@ def read_curves(
                 f"{path} line {number} is a second row for step {step:g} of credit "
                 f"{credit!r}, seed {run_seed}; a column that sets them apart groups them"
             )
-        points[step] = [_number(table, number, row, name, empty=True) for name in measured]
+        values = {name: _number(table, number, row, name, empty=True) for name in measured}
+        points[step] = {"step": step, **values}
     if runs and len(runs) == len(rows) > 1 and groups:
         raise ValueError(
             f"{path}: grouped by {', '.join(groups)} every run has a single step; name the "
@@ -192,7 +192,16 @@ def read_curves(
             "fall apart; name the columns that group with --group-by, the others are then left "
             "aside"
         )
-    return [_curve(key, points, measured) for key, points in runs.items()]
+    return [
+        Curve.of(
+            [points[step] for step in sorted(points)],
+            measured,
+            credit=credit,
+            seed=run_seed,
+            group=tuple((name.removeprefix(SETTING), value) for name, value in group),
+        )
+        for (group, credit, run_seed), points in runs.items()
+    ]
 
 
 def _is_progress(
@@ -203,25 +212,16 @@ def _is_progress(
     Runs of two settings have steps in common, the first at least; parts of one run have none. Runs
     with all other columns alike tell, or all runs, as several columns may change together.
     """
-    return any(_has_parts(column, runs, keep_others=keep) for keep in (True, False))
-
-
-def _has_parts(
-    column: str,
-    runs: Mapping[tuple[Group, str, int], Mapping[float, object]],
-    *,
-    keep_others: bool,
-) -> bool:
-    """Return whether some runs have several values of a column, and none a step under two."""
-    steps: dict[tuple[object, ...], dict[str, set[float]]] = {}
-    for (group, credit, seed), points in runs.items():
-        others = tuple(pair for pair in group if keep_others and pair[0] != column)
-        parts = steps.setdefault((others, credit, seed), {})
-        parts.setdefault(dict(group)[column], set()).update(points)
-    parted = [list(parts.values()) for parts in steps.values() if len(parts) > 1]
-    return bool(parted) and all(
-        one.isdisjoint(other) for parts in parted for one, other in combinations(parts, 2)
-    )
+    for keep_others in (True, False):
+        runs_parts: dict[tuple[object, ...], dict[str, set[float]]] = {}
+        for (group, credit, seed), points in runs.items():
+            others = tuple(pair for pair in group if keep_others and pair[0] != column)
+            parts = runs_parts.setdefault((others, credit, seed), {})
+            parts.setdefault(dict(group)[column], set()).update(points)
+        parted = [list(parts.values()) for parts in runs_parts.values() if len(parts) > 1]
+        if parted and all(a.isdisjoint(b) for parts in parted for a, b in combinations(parts, 2)):
+            return True
+    return False
 
 
 def curve_of(
@@ -345,29 +345,27 @@ def _panel(group: Group, curves: Sequence[Curve], kl_coef: float | None) -> Pane
     )
 
 
-def _hole(name: str, curves: Sequence[Curve], credit: str) -> str:
-    """Return a reward, with the first of its runs, and its step, that lack a measurement.
-
-    Of one that was never measured there is no such step.
-    """
-    runs = [curve for curve in curves if curve.credit == credit]
-    if not any(np.isfinite(run.values[name]).any() for run in runs if name in run.values):
-        return credit
-    run, step = next((run, run.nan_step(name)) for run in runs if not run.has(name))
-    return f"{credit} (seed {run.seed}, step {step:g})"
-
-
 def _lost(curves: Sequence[Curve], rewards: Mapping[str, Runs]) -> dict[str, tuple[str, ...]]:
     """Return which rewards lack each measurement that some run has; see `Panel.lost`."""
     lost: dict[str, tuple[str, ...]] = {}
     for name in dict.fromkeys(name for curve in curves for name in curve.values):
         # What no run has at its start is not measured there: the figures of training's batches.
         begins = any(np.isfinite(c.values[name][0]) for c in curves if name in c.values)
-        lacking = [c for c in curves if name not in rewards[c.credit].values]
-        without = tuple(dict.fromkeys(_hole(name, lacking, c.credit) for c in lacking))
-        if without and begins and name not in AXES:
-            lost[name] = without
+        lacking = {of: runs.curves for of, runs in rewards.items() if name not in runs.values}
+        if lacking and begins and name not in AXES:
+            lost[name] = tuple(_hole(name, of, runs) for of, runs in lacking.items())
     return lost
+
+
+def _hole(name: str, credit: str, runs: Sequence[Curve]) -> str:
+    """Return a reward, with the first of its runs, and its step, that lack a measurement.
+
+    Of one that was never measured there is no such step.
+    """
+    if not any(np.isfinite(run.values[name]).any() for run in runs if name in run.values):
+        return credit
+    run, step = next((run, run.nan_step(name)) for run in runs if not run.has(name))
+    return f"{credit} (seed {run.seed}, step {step:g})"
 
 
 def _number(
@@ -390,19 +388,3 @@ def _number(
     if math.isfinite(value) and abs(value) > LARGEST:
         raise ValueError(f"{said} must be within {LARGEST:.2g} of 0, got {text!r}")
     return value
-
-
-def _curve(
-    key: tuple[Group, str, int], points: Mapping[float, list[float]], measured: Sequence[str]
-) -> Curve:
-    group, credit, seed = key
-    group = tuple((name.removeprefix(SETTING), value) for name, value in group)
-    steps = sorted(points)
-    table = np.array([points[step] for step in steps], dtype=np.float64)  # (time, measurements)
-    return Curve(
-        credit=credit,
-        seed=seed,
-        group=group,
-        steps=np.array(steps, dtype=np.float64),
-        values={name: table[:, column] for column, name in enumerate(measured)},
-    )

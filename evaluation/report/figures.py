@@ -56,33 +56,23 @@ LONG_NAME = 12
 
 
 def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve]) -> None:
-    """Draw the measurements of every group over training, and its score against KL."""
-    import matplotlib as mpl
-
-    with mpl.rc_context(STYLE):
-        write_picture(path, curves_figure(summary, curves), dpi=150)
-
-
-def curves_figure(summary: Mapping[str, Any], curves: Sequence[Curve]) -> "Figure":
-    """Return the figure of `save_figure`: a panel per measurement, and score against KL."""
+    """Draw every setting's curves: a panel per measurement, and score against KL."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
     panels = make_panels(curves, kl_coef=summary["kl_coef"])
-    groups = summary["groups"]
-    references = {tuple(group["group"].items()): group["reference"] for group in groups}
+    references = {tuple(g["group"].items()): g["reference"] for g in summary["groups"]}
     lines = line_styles(summary)
-    columns = [
-        name
+    labels = {
+        name: m.label
         for name, m in measures_of(summary["by_gold"]).items()
         if (m.short or m.ranked) and all(name in panel.measures for panel in panels)
-    ]
-    if len(columns) == 1 and len(panels) > 1:  # only scores: groups side by side
+    }
+    if len(labels) == 1 and len(panels) > 1:  # only scores: groups side by side
         cells = [(panel, "score", group_label(panel.group)) for panel in panels]
         width = 2 if len(cells) == 4 else min(len(cells), 3)
     else:
-        labels = {name: measure_of(name, summary["by_gold"]).label for name in columns}
         if all("kl" in panel.measures for panel in panels):
             labels[AGAINST_KL] = f"{labels['score']} against KL"
         cells = [
@@ -115,7 +105,7 @@ def curves_figure(summary: Mapping[str, Any], curves: Sequence[Curve]) -> "Figur
             loc="outside upper center",
             ncols=min(len(lines), 2 if width == 1 and longest > LONG_NAME else 2 * width + 1),
         )
-    return figure
+        write_picture(path, figure, dpi=150)
 
 
 def plot_curves(
@@ -175,9 +165,7 @@ def plot_curves(
 def line_styles(summary: Mapping[str, Any], taken: int = 0) -> dict[str, dict[str, Any]]:
     """Return the style of each reward's line, by its name; the baseline's is dashed, if it is one.
 
-    Args:
-        summary: Summary of the curves.
-        taken: Number of lines of others, whose colours are left out; no line is dashed then.
+    ``taken`` lines of others leave their colours out; no line is dashed then.
     """
     names = dict.fromkeys(name for group in summary["groups"] for name in group["rewards"])
     baseline = None if taken or len(names) == 1 else summary["groups"][0]["baseline"]
@@ -224,15 +212,10 @@ def draw(
     level: float | None,
     against: str | None = None,
 ) -> None:
-    """Draw a measurement's curves with their intervals.
+    """Draw a measurement's curves, with their intervals at a level, if one is given.
 
-    Args:
-        axis: Axes to draw into.
-        panel: The runs.
-        measure: The measurement.
-        lines: Style of each reward's line.
-        level: Confidence level of the intervals; None draws none.
-        against: What runs have spent, in place of the panel's steps.
+    ``lines`` has the style of each reward's line; ``against`` is what runs have spent, in place of
+    the panel's steps.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -247,10 +230,8 @@ def draw(
             colour = lines[name]["color"]
             axis.fill_between(x, low, high, color=colour, alpha=0.14, linewidth=0)
     axis.set_xlim(min(ends), max(ends))
-    whole = MaxNLocator(
-        "auto", steps=[1, 2, 2.5, 5, 10], integer=True
-    )  # updates and tokens are counts
-    axis.xaxis.set_major_locator(whole)
+    # Updates and tokens are counts.
+    axis.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True))
 
 
 def _having(names: Iterable[str], panel: Panel, *measures: str) -> list[str]:
@@ -358,63 +339,53 @@ class Paper:
     def write(self, summary: Mapping[str, Any], curves: Sequence[Curve]) -> None:
         """Write the figure and print the table, whichever is asked for."""
         if self.figure is not None:
-            write_paper_figure(self.figure, summary, curves, self.measure, self.inches)
+            self._draw(self.figure, summary, curves)
         if self.table is not None:
             style: Style = "LaTeX" if self.table == "latex" else "Markdown"
             level = float(summary["level"])
             tables = [group_table(g, level, style, self.measure) for g in summary["groups"]]
             print("\n\n".join(tables))
 
+    def _draw(self, path: Path, summary: Mapping[str, Any], curves: Sequence[Curve]) -> None:
+        """Draw learning curves: a column of panels per measurement, a row per setting."""
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+        from matplotlib.lines import Line2D
 
-def write_paper_figure(
-    path: Path,
-    summary: Mapping[str, Any],
-    curves: Sequence[Curve],
-    measures: Sequence[str] = (),
-    inches: float = 3.25,
-) -> None:
-    """Draw learning curves: a column of panels per measurement, a row per setting."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-
-    panels = make_panels(curves, kl_coef=summary["kl_coef"])
-    measures = measures or ("score",)
-    for panel in panels:
-        check_measures(measures, panel.measures)
-    names = list(dict.fromkeys(name for group in summary["groups"] for name in group["rewards"]))
-    lines: dict[str, dict[str, Any]] = {}
-    baseline = summary["groups"][0]["baseline"]
-    for name in sorted(names, key=lambda name: name != baseline):
-        number = len(lines)
-        lines[name] = {
-            "color": PAPER_COLOURS[number % len(PAPER_COLOURS)],
-            "linestyle": DASHES[number % len(DASHES)],
-            "marker": MARKERS[number % len(MARKERS)],
-            "markevery": (number % 3, 3),
-            "clip_on": False,  # a marker at the end is drawn whole
+        panels = make_panels(curves, kl_coef=summary["kl_coef"])
+        measures, inches = self.measure or ("score",), self.inches
+        for panel in panels:
+            check_measures(measures, panel.measures)
+        names = list(dict.fromkeys(n for group in summary["groups"] for n in group["rewards"]))
+        baseline = summary["groups"][0]["baseline"]
+        lines: dict[str, dict[str, Any]] = {
+            name: {
+                "color": PAPER_COLOURS[number % len(PAPER_COLOURS)],
+                "linestyle": DASHES[number % len(DASHES)],
+                "marker": MARKERS[number % len(MARKERS)],
+                "markevery": (number % 3, 3),
+                "clip_on": False,  # a marker at the end is drawn whole
+            }
+            for number, name in enumerate(sorted(names, key=lambda name: name != baseline))
         }
-    across, down = len(measures), len(panels)
-    # Not pyplot: a library leaves the user's figures, backend and settings alone.
-    with mpl.rc_context(PAPER_STYLE):
-        height = down * ((0.68 if across == 1 else 1.05) * inches / across) + 0.25
-        figure = Figure(figsize=(inches, height), layout="constrained")
-        axes = figure.subplots(down, across, squeeze=False, sharex="row")
-        for row, panel in zip(axes, panels, strict=True):
-            for axis, measure in zip(row, measures, strict=True):
-                draw(axis, panel, measure, lines, float(summary["level"]))
-                title = plain(measure_of(measure, summary["by_gold"]).label)
-                room = int((0.5 if across == 1 else 0.8) * inches / across / LETTER)
-                (axis.set_ylabel if across == 1 else axis.set_title)(textwrap.fill(title, room))
-                axis.set_xlabel(AXES[summary["axis"]].capitalize())
-            if panel.group:
-                row[0].annotate(
-                    plain(group_label(panel.group)), (0.02, 1), xycoords="axes fraction"
-                )
-        figure.legend(
-            [Line2D([], [], **{**lines[name], "markevery": None}) for name in names],
-            [plain(name) for name in names],
-            loc="outside upper center",
-            ncols=max(1, min(len(names), int(inches / 1.05))),
-        )
-        write_picture(path, figure, dpi=300)
+        across, down = len(measures), len(panels)
+        with mpl.rc_context(PAPER_STYLE):
+            height = down * ((0.68 if across == 1 else 1.05) * inches / across) + 0.25
+            figure = Figure(figsize=(inches, height), layout="constrained")
+            axes = figure.subplots(down, across, squeeze=False, sharex="row")
+            for row, panel in zip(axes, panels, strict=True):
+                for axis, measure in zip(row, measures, strict=True):
+                    draw(axis, panel, measure, lines, float(summary["level"]))
+                    title = plain(measure_of(measure, summary["by_gold"]).label)
+                    room = int((0.5 if across == 1 else 0.8) * inches / across / LETTER)
+                    (axis.set_ylabel if across == 1 else axis.set_title)(textwrap.fill(title, room))
+                    axis.set_xlabel(AXES[summary["axis"]].capitalize())
+                if label := plain(group_label(panel.group)):
+                    row[0].annotate(label, (0.02, 1), xycoords="axes fraction")
+            figure.legend(
+                [Line2D([], [], **{**lines[name], "markevery": None}) for name in names],
+                [plain(name) for name in names],
+                loc="outside upper center",
+                ncols=max(1, min(len(names), int(inches / 1.05))),
+            )
+            write_picture(path, figure, dpi=300)

@@ -71,16 +71,6 @@ def _example(episodes: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
     return prompt[-EXAMPLE:], response[:EXAMPLE] + ("\u2026" if len(response) > EXAMPLE else "")
 
 
-def pages(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return name, sentence and page of the documentation of all that was compared."""
-    known = summary.get("compared") or {}
-    return [
-        (name, entry["summary"], entry["page"])
-        for kind in ("task", "rewards", "agents")
-        for name, entry in known.get(kind, {}).items()
-    ]
-
-
 def address(page: str) -> str:
     """Return the address of a page of the documentation; "" where the repository has none."""
     return f"{REPOSITORY}/blob/main/docs/{page}" if REPOSITORY and page else ""

@@ -17,7 +17,7 @@ import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Union
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 
@@ -96,34 +96,33 @@ def read_table(
         ValueError: if nothing is there, or it is none of these.
     """
     if not isinstance(source, str | Path):
-        return _of_frame(source, score, name, seed)
+        label, rows = _frame_rows(source)
+        if _is_ours(header := _header(rows), score):
+            return _ours(label, header, list(enumerate(rows, 1)), score)
+        return _of_tools(label, rows, score, (name or "run", 0), seed)
     path, *others = _files_in(Path(source)) if Path(source).is_dir() else [Path(source)]
     for file in (path, *others):
         check_regular(file)
     own_name, own_seed = run_name(path)
-    given, name, seed = seed, name or own_name, own_seed if seed is None else seed
-    if path.suffix == ".json":
-        return _ours(path, _trainer_rows(path), score, name, seed)
     is_monitor = path.name.endswith("monitor.csv") or _begins(path).startswith("#{")
     if score is not None and (is_monitor or path.suffix == ".npz"):
         raise ValueError(
             f"{path} has one score, so that score={score!r} has no effect; leave it out"
         )
-    if path.suffix == ".npz":
-        return _evaluations(path, name, seed)
-    if is_monitor:
-        return _monitors([path, *others], name, seed)
-    header, rows = _read_rows(path)
-    if not rows:
-        raise ValueError(f"{path} holds no rows; it needs a header and a row per step")
-    if _is_ours(header, score):
-        return _by_credit(_scored(Table(path, header, rows), score))
-    if not (_exported(header) or score or {*header} & {*KNOWN["score"][1:]}):
-        return Table(path, header, rows)  # a table like ours, of which a column is missing
-    of_runs = any(one in header for one in RUN) or _exported(header)  # whose names may have seeds
-    return _of_tools(
-        path, header, [row for _, row in rows], score, name, given if of_runs else seed
-    )
+    if path.suffix == ".json":
+        rows = _trainer_rows(path)
+    elif path.suffix == ".npz":
+        rows = _evaluations(path)
+    elif is_monitor:
+        rows = _monitors([path, *others])
+    else:
+        header, numbered = _read_rows(path)
+        if _is_ours(header, score):
+            return _ours(path, header, numbered, score)
+        if not (_exported(header) or score or {*header} & {*KNOWN["score"][1:]}):
+            return Table(path, header, numbered)  # a table like ours, of which a column is missing
+        rows = [row for _, row in numbered]
+    return _of_tools(path, rows, score, (name or own_name, own_seed), seed)
 
 
 def _files_in(folder: Path) -> list[Path]:
@@ -178,26 +177,20 @@ def _is_ours(header: Iterable[str], score: str | None) -> bool:
     return names.issuperset((*NEEDED[:-1], score or NEEDED[-1]))
 
 
-def _scored(table: Table, score: str | None) -> Table:
-    """Return a table of ours in which a column is the score, in place of the one that it has."""
-    if score is None or score == "score":
-        return table
-    kept = [one for one in table.header if one not in ("score", score)]
-    rows = [(line, {k: row[k] for k in kept} | {"score": row[score]}) for line, row in table.rows]
-    return Table(table.label, [*kept, "score"], rows)
-
-
-def _by_credit(table: Table) -> Table:
-    """Return a table of ours whose runs are named by ``credit``, as files name them."""
-    if ARM not in table.header:
-        return table
-    renamed = {ARM: "credit", "seconds": "wall_s"}
-    header = [renamed.get(one, one) for one in table.header if one not in ("reward", "agent")]
-    rows = [
-        (number, {renamed.get(k, k): v for k, v in row.items() if k not in ("reward", "agent")})
-        for number, row in table.rows
-    ]
-    return Table(table.label, header, rows)
+def _ours(
+    label: Path | str,
+    header: Sequence[str],
+    rows: Sequence[tuple[int, Mapping[str, Any]]],
+    score: str | None,
+) -> Table:
+    """Return a table of ours with the column that is the score, and runs named by ``credit``."""
+    names, others = {score or "score": "score"}, {"score"} - {score or "score"}
+    if ARM in header:
+        names |= {ARM: "credit", "seconds": "wall_s"}
+        others |= {"reward", "agent"}
+    columns = {names.get(one, one): one for one in header if one not in others}
+    cells = [(n, {ours: _cell(row.get(c)) for ours, c in columns.items()}) for n, row in rows]
+    return Table(label, [*columns], cells)
 
 
 def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
@@ -219,6 +212,8 @@ def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]
                 if not row.get("credit", "?").strip():
                     raise ValueError(f"{path} line {reader.line_num} names no credit; fill it in")
                 rows.append((reader.line_num, row))
+            if not rows:
+                raise ValueError(f"{path} holds no rows; it needs a header and a row per step")
     except (FileNotFoundError, IsADirectoryError):
         raise ValueError(f"{path} is no file; pass a CSV of curves") from None
     except (UnicodeDecodeError, csv.Error) as error:
@@ -238,14 +233,14 @@ def _begins(path: Path) -> str:
 # --- other tools' ---------------------------------------------------------------------------------
 
 
-def _of_frame(source: Any, score: str | None, name: str | None, seed: int | None) -> Table:
-    """Return a frame or a list of rows as a table."""
+def _frame_rows(source: Any) -> tuple[str, Rows]:
+    """Return what a frame or a list of rows is called, and its rows."""
+    rows: Rows
     if hasattr(source, "to_dict") and hasattr(source, "columns"):
         header, label = [str(one) for one in source.columns], "the frame"
         rows = [dict(zip(header, row, strict=True)) for row in source.itertuples(index=False)]
     elif isinstance(source, Sequence) and all(isinstance(row, Mapping) for row in source):
-        rows, label = [dict(row) for row in source], "the list"
-        header = list(dict.fromkeys(key for row in rows for key in row))
+        rows, label = source, "the list"
     else:
         raise TypeError(
             "curves must be a file, a folder, a pandas DataFrame or a list of rows as a trainer's "
@@ -253,10 +248,12 @@ def _of_frame(source: Any, score: str | None, name: str | None, seed: int | None
         )
     if not rows:
         raise ValueError(f"{label} holds no rows; it needs a row per step")
-    if _is_ours(header, score):
-        cells = [{key: _cell(value) for key, value in row.items()} for row in rows]
-        return _by_credit(_scored(Table(label, header, list(enumerate(cells, 1))), score))
-    return _of_tools(label, header, rows, score, name or "run", seed)
+    return label, rows
+
+
+def _header(rows: Rows) -> list[str]:
+    """Return the names of all columns, in order."""
+    return list(dict.fromkeys(key for row in rows for key in row))
 
 
 def _cell(value: Any) -> str:
@@ -266,31 +263,34 @@ def _cell(value: Any) -> str:
 
 
 def _of_tools(
-    label: Path | str, header: Sequence[str], rows: Rows, score: str | None, name: str, seed: Any
+    label: Path | str, rows: Rows, score: str | None, own: tuple[str, int], seed: int | None
 ) -> Table:
-    """Return another tool's table, of one run or several."""
-    if exported := _exported(header):
+    """Return another tool's table, of one run or several.
+
+    ``own`` are the name and the seed of a run that the table does not name, ``seed`` is the one
+    that was asked for.
+    """
+    parts: list[tuple[Rows, Any, Any]] = []  # rows, run and seed
+    if exported := _exported(header := _header(rows)):
         axis, runs = exported
         step = axis if axis in KNOWN["step"] else "_step"
         metrics = {metric for of_run in runs.values() for metric in of_run}
         if score is None and len(metrics) == 1:  # a chart of one measurement
             (score,) = metrics
-        parts: list[tuple[Rows, Any, Any]] = []
         for run, of_run in runs.items():
             columns = {step: axis, **of_run}
             parts.append(([{k: row.get(c) for k, c in columns.items()} for row in rows], run, None))
     else:
         column = next((one for one in RUN if one in header), "")
         keys = [(row.get(column), row.get("seed")) for row in rows]
-        parts = [
-            ([row for row, of_row in zip(rows, keys, strict=True) if of_row == key], *key)
-            for key in dict.fromkeys(keys)
-        ]
+        for key in dict.fromkeys(keys):
+            of_key = [row for row, of_row in zip(rows, keys, strict=True) if of_row == key]
+            parts.append((of_key, *key))
     tables = []
     for part, run, stated in parts:
-        credit, own = (name, 0) if run is None else _seed_of(str(run))
-        run_seed = next(one for one in (stated, seed, own) if one is not None)
-        tables.append(_ours(label, part, score, credit, run_seed))
+        credit, own_seed = own if run is None else _seed_of(str(run))
+        run_seed = next(one for one in (stated, seed, own_seed) if one is not None)
+        tables.append(_of_run(label, part, score, credit, run_seed))
     whole = list(dict.fromkeys(one for table in tables for one in table.header))
     theirs = {ours: other for table in tables for ours, other in table.names.items()}
     cells = [(n, {k: row.get(k, "") for k in whole}) for t in tables for n, row in t.rows]
@@ -312,12 +312,25 @@ def _exported(header: Sequence[str]) -> tuple[str, dict[str, dict[str, str]]] | 
     return header[0], runs
 
 
-def _ours(label: Path | str, rows: Rows, score: str | None, name: str, seed: Any) -> Table:
+def _of_run(label: Path | str, rows: Rows, score: str | None, name: str, seed: Any) -> Table:
     """Return the rows of one run, which have a score, in our columns."""
-    header = list(dict.fromkeys(key for row in rows for key in row))
-    column = score or next((one for one in KNOWN["score"] if _known(rows, one)), None)
-    if column is None or not _known(rows, column):
-        _refuse(label, score, header)
+
+    def has_values(column: str) -> bool:
+        return any(_cell(row.get(column)) for row in rows)
+
+    header = _header(rows)
+    column = score or next((one for one in KNOWN["score"] if has_values(one)), None)
+    if column is None:
+        raise ValueError(
+            f"{label} logs no reward, only {', '.join(sorted(header)) or 'nothing'}; pass a run "
+            "that learned from rewards, a table with credit, seed, step, score, or the name of the "
+            "column: read_curves(score=), --score"
+        )
+    if not has_values(column):
+        raise ValueError(
+            f"{label} has no column {score!r} with numbers, only {', '.join(header)}; name the "
+            "column of the score"
+        )
     scored = [row for row in rows if _cell(row.get(column))]
     columns = {"score": column}
     for ours, theirs in KNOWN.items():
@@ -339,24 +352,6 @@ def _ours(label: Path | str, rows: Rows, score: str | None, name: str, seed: Any
     return Table(label, ["credit", "seed", *columns], list(enumerate(points.values(), 1)), columns)
 
 
-def _known(rows: Rows, column: str) -> bool:
-    """Return whether a column has a number, or what should be one, in some row."""
-    return any(_cell(row.get(column)) for row in rows)
-
-
-def _refuse(label: Path | str, score: str | None, header: Sequence[str]) -> NoReturn:
-    if score is not None:
-        raise ValueError(
-            f"{label} has no column {score!r} with numbers, only {', '.join(header)}; name the "
-            "column of the score"
-        )
-    raise ValueError(
-        f"{label} logs no reward, only {', '.join(sorted(header)) or 'nothing'}; pass a run that "
-        "learned from rewards, a table with credit, seed, step, score, or the name of the column: "
-        "read_curves(score=), --score"
-    )
-
-
 def _trainer_rows(path: Path) -> Rows:
     """Return the log of a trainer_state.json."""
     try:
@@ -369,7 +364,7 @@ def _trainer_rows(path: Path) -> Rows:
     return logged
 
 
-def _evaluations(path: Path, name: str, seed: int) -> Table:
+def _evaluations(path: Path) -> Rows:
     """Return the evaluations that Stable-Baselines3's EvalCallback keeps, means over episodes."""
     names = ("timesteps", "results", "ep_lengths")
     try:
@@ -387,14 +382,13 @@ def _evaluations(path: Path, name: str, seed: int) -> Table:
             f"{path} is no evaluations.npz of Stable-Baselines3 ({error}); it has timesteps, "
             "results, ep_lengths"
         ) from None
-    rows = [
+    return [
         {"timesteps": int(at), "score": float(mean), "length": float(length)}
         for at, mean, length in columns
     ]
-    return _ours(path, rows, None, name, seed)
 
 
-def _monitors(files: Sequence[Path], name: str, seed: int) -> Table:
+def _monitors(files: Sequence[Path]) -> Rows:
     """Return the episodes of Stable-Baselines3's monitors, one for each environment of a run.
 
     The score at each is the mean of the last `WINDOW` episodes; long curves are thinned.
@@ -428,4 +422,4 @@ def _monitors(files: Sequence[Path], name: str, seed: int) -> Table:
                 "wall_s": float(ends[last] - min(began)),
             }
         )
-    return _ours(files[0], rows, None, name, seed)
+    return rows

@@ -20,14 +20,8 @@ from tokengym.base.text import number, printable_value
 from tokengym.evaluation.measure.measures import AXES, MEASURES, Measure, measure_of, measures_of
 from tokengym.evaluation.measure.references import levels
 from tokengym.evaluation.report.charts import REFERENCE, Chart, Series, line_chart, thinned
-from tokengym.evaluation.report.curves import (
-    SPENT,
-    Curve,
-    Panel,
-    group_label,
-    make_panels,
-)
-from tokengym.evaluation.report.intro import BEST_OF_N, address, introduction, pages
+from tokengym.evaluation.report.curves import SPENT, Curve, Panel, group_label, make_panels
+from tokengym.evaluation.report.intro import BEST_OF_N, address, introduction
 from tokengym.evaluation.report.learning import Log, learning_charts
 from tokengym.evaluation.report.tables import (
     cells,
@@ -46,7 +40,6 @@ from tokengym.evaluation.statistics import (
     RELIABLE_SEEDS,
     curve_interval,
     iqm,
-    performance_profile,
 )
 from tokengym.version import REPOSITORY, __version__
 
@@ -57,8 +50,6 @@ TEMPLATES = Path(__file__).parent / "templates"
 """Folder of the report's templates and styles."""
 COLOURS = REFERENCE
 """Number of colours in the palette; further rewards reuse them."""
-PROFILE_POINTS = 120
-"""Thresholds of a performance profile."""
 BIBTEX = f"""@software{{tokengym,
   title   = {{tokengym: {{Gymnasium}} environments for text generation with interchangeable token rewards}},
   author  = {{{{The tokengym developers}}}},
@@ -175,7 +166,6 @@ def _group(
         "forests": forests(group, colours),
         "learning": learning_charts(logs, panel.group, colours),
         "frontiers": _frontiers(panel, colours, group),
-        "profile": _profile(panel, colours),
     }
 
 
@@ -194,24 +184,20 @@ def _axis_view(
         for name, runs in panel.rewards.items()
     }
 
-    def drawn(measure: str, *sizes: tuple[float, float]) -> list[Chart]:
+    def chart(measure: str, width: float, height: float) -> Chart:
         against = [replace(one, x=spent[one.name]) for one in series[measure]]
-        lines = levels(group["reference"], measure)
-        return [
-            line_chart(against, width=w, height=h, whole_x=True, levels=lines, hovers=True)
-            for w, h in sizes
-        ]
+        sizes: dict[str, Any] = {"width": width, "height": height, "whole_x": True, "hovers": True}
+        return line_chart(against, levels=levels(group["reference"], measure), **sizes)
 
     small: list[dict[str, Any]] = [
-        {"label": measure, "chart": drawn(name, (400.0, 250.0))[0]}
+        {"label": measure, "chart": chart(name, 400.0, 250.0)}
         for name, measure in measures_of(group["by_gold"]).items()
         if name in series and name != "score"
     ]
-    (main,) = drawn("score", (640.0, 420.0))
     return {
         "key": axis,
         "label": AXES[axis],
-        "main": {"label": score, "chart": main},
+        "main": {"label": score, "chart": chart("score", 640.0, 420.0)},
         "first": [chart for chart in small if chart["label"].word],
         "more": [chart for chart in small if not chart["label"].word],  # these fold away
     }
@@ -272,22 +258,6 @@ def _frontiers(
     return frontiers
 
 
-def _profile(panel: Panel, colours: Mapping[str, int]) -> Chart:
-    """Return the share of each reward's runs whose score at the end exceeds a threshold."""
-    ends = {name: runs.figures("score", "final") for name, runs in panel.rewards.items()}
-    everything = np.concatenate(list(ends.values()))
-    low, high = float(everything.min()), float(everything.max())
-    margin = 0.02 * (high - low) or 1.0
-    thresholds = np.linspace(low - margin, high + margin, PROFILE_POINTS)
-    series = [
-        Series(
-            name=name, colour=colours[name], x=thresholds, y=performance_profile(end, thresholds)
-        )
-        for name, end in ends.items()
-    ]
-    return line_chart(series, width=400.0, height=270.0, hovers=True)
-
-
 def _facts(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     settings = summary.get("settings")
     if settings and not settings.get("model") and settings.get("bundle") in bundle_names():
@@ -302,31 +272,34 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]
             return "\u2013"
         return f"{value:g}" if isinstance(value, float) else str(value)
 
+    tables = {
+        "Settings": settings,
+        "Versions": summary.get("versions"),
+        "Made on": summary.get("made"),
+    }
     return [
         (title, [(str(key).replace("_", " "), shown(key, value)) for key, value in table.items()])
-        for title, table in (
-            ("Settings", settings),
-            ("Versions", summary.get("versions")),
-            ("Made on", summary.get("made")),
-        )
+        for title, table in tables.items()
         if table
     ]
 
 
 def _definitions(summary: Mapping[str, Any], score: Measure) -> list[dict[str, str]]:
     """Return the terms of the page, with the sentences and the pages on them."""
-    measured = summary["groups"][0]["measures"]
-    table = {name: measure_of(name, summary["by_gold"]) for name in measured}
-    if summary["by_gold"]:
-        del table["gold_score"]  # it is the score
-    table["score"] = score
-    rows = [(name, text, page) for name, text, page in pages(summary) if text]
     glossary, metrics = "guide/glossary.md", "reference/metrics.md"
-    rows += [(measure.title, measure.meaning, metrics) for measure in table.values()]
+    compared = summary.get("compared") or {}
+    rows = [
+        (name, entry["summary"], entry["page"])
+        for kind in ("task", "rewards", "agents")
+        for name, entry in compared.get(kind, {}).items()
+    ]
+    for name in summary["groups"][0]["measures"]:
+        measure = score if name == "score" else measure_of(name, summary["by_gold"])
+        if not (name == "gold_score" and summary["by_gold"]):  # which is the score
+            rows.append((measure.title, measure.meaning, metrics))
     if any(group["reference"] for group in summary["groups"]):
         rows.append((*BEST_OF_N, glossary))
-    if summary.get("measured_by"):
-        rows.append(("Measured by", summary["measured_by"], ""))
+    rows.append(("Measured by", summary.get("measured_by") or "", ""))
     if anchor := summary["anchors"]["reference"]:
         values = ", ".join(f"{measure_of(k).title} {number(v)}" for k, v in anchor.items())
         rows.append(("Fixed anchor", f"The reference policy, before training: {values}.", ""))
@@ -334,8 +307,7 @@ def _definitions(summary: Mapping[str, Any], score: Measure) -> list[dict[str, s
     rows.append(("All terms", f"The glossary of the documentation, docs/{glossary}.", glossary))
     return [
         {"term": term, "text": text, "address": address(page), "id": f"term-{place}"}
-        for place, (term, text, page) in enumerate(rows)
-        if text
+        for place, (term, text, page) in enumerate(row for row in rows if row[1])
     ]
 
 
@@ -368,11 +340,6 @@ def _terms() -> list[tuple[str, str]]:
             "Updates to a level",
             "Where the interquartile mean curve first crosses the level. Seeds that never reach it "
             "count as not arrived; they are not left out.",
-        ),
-        (
-            "Performance profile",
-            "Share of a reward's seeds whose score at the end exceeds each level: a curve that is "
-            "nowhere below another is better at every level.",
         ),
         ("Chance to beat", "Probability that a run of one reward has the larger area."),
         ("Ranked", f"Rewards are ranked only by {ranked}."),

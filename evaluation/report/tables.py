@@ -9,13 +9,7 @@ from tokengym.base.text import markdown, number, printable, signed
 from tokengym.evaluation.measure.measures import WHEN, check_measures, measure_of, measures_of
 from tokengym.evaluation.report.charts import interval_chart
 from tokengym.evaluation.report.curves import group_label
-from tokengym.evaluation.report.verdict import (
-    clear,
-    difference_of,
-    kind_of,
-    unit_of,
-    unmeasured,
-)
+from tokengym.evaluation.report.verdict import clear, difference_of, kind_of, unit_of
 from tokengym.evaluation.statistics import MIN_KL, SHARES
 
 NOTHING = "\u2013"
@@ -36,22 +30,21 @@ _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
 def columns(group: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return the table's columns as (title, measurement, kind); one reward alone has no others'."""
     shown_columns: list[tuple[str, str, str]] = []
-    has_others = len(group["rewards"]) > 1
+    has_others, unit = len(group["rewards"]) > 1, unit_of(group).capitalize()
     for name, measure in measures_of(group["by_gold"]).items():
-        shown = any(name in entry["figures"] for entry in group["rewards"].values())
-        shown_columns += [(measure.heading(kind), name, kind) for kind in measure.columns if shown]
+        if any(name in entry["figures"] for entry in group["rewards"].values()):
+            shown_columns += [(measure.heading(kind), name, kind) for kind in measure.columns]
         if name == "score" and has_others:
             if "kl" in group["measures"]:
                 of_kl = " of KL" if group["equal_kl"] is not None else ""
                 title = f"{measure.word.capitalize()} {at_kl(group)}{of_kl}"
                 shown_columns.append((title, name, "at_kl"))
-            unit = unit_of(group).capitalize()
             shown_columns.append((f"{unit} to {group['baseline']}'s final level", "", "steps"))
     if ends := group["score_range"]:
         parts = " / ".join(f"{share:.0%}" for share in SHARES)
         title = f"Normalised score (1: best of {ends['n']}) at the end"
         shown_columns.append((title, NORMALISED, "final"))
-        shown_columns.append((f"{unit_of(group).capitalize()} to {parts} of it", "", "shares"))
+        shown_columns.append((f"{unit} to {parts} of it", "", "shares"))
     if has_others:
         shown_columns.append((f"Chance to beat {group['baseline']}", "score", "chance"))
     return shown_columns
@@ -104,25 +97,31 @@ def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[
     return {"value": value, "below": below, "mark": mark, "tone": tone}
 
 
-def _both_have_kl(group: Mapping[str, Any], name: str) -> bool:
-    """Return whether the KL of a reward and of the baseline is known."""
-    return all("kl" in group["rewards"][each]["figures"] for each in (name, group["baseline"]))
-
-
 def _unknown(group: Mapping[str, Any], name: str, measure: str, kind: str) -> str | None:
     """Return why a cell has no value, "" where it was not measured, None if it has a value."""
+    figures, base = (group["rewards"][each]["figures"] for each in (name, group["baseline"]))
     if (measure == NORMALISED or kind == "shares") and group["score_range"]["noise"]:
         return "its range may be noise"
-    if kind == "at_kl" and not _both_have_kl(group, name):
+    if kind == "steps" and not group["baseline_rises"]:
+        return f"{group['baseline']} does not rise"
+    if kind == "at_kl" and not ("kl" in figures and "kl" in base):
         return ""
     if kind == "at_kl" and group["equal_kl"] is None:
         return f"KL below {MIN_KL:g} nats"
-    if kind == "at_kl" and kind not in group["rewards"][name]["figures"][measure]:
-        return _not_at_kl(group, name)
-    if kind == "steps" and not group["baseline_rises"]:
-        return f"{group['baseline']} does not rise"
+    if kind == "at_kl" and kind not in figures[measure]:
+        return _not_at_kl((group["rewards"][name].get("versus_baseline") or {}).get("at_kl"))
     needed = NORMALISED if kind == "shares" else measure or "score"
-    return None if needed in group["rewards"][name]["figures"] else ""
+    return None if needed in figures else ""
+
+
+def _not_at_kl(at: Mapping[str, Any] | None) -> str:
+    """Return why a reward's score at equal KL is not known."""
+    if not at:
+        return "not known"
+    passed = at["of"] - at["pairs"] - at["short"]
+    counts = {"ended below it": at["short"], "passed it unmeasured": passed}
+    reasons = [f"{count} of {at['of']} {what}" for what, count in counts.items() if count]
+    return ", ".join(["not known", *reasons])
 
 
 def _arrival(entry: Mapping[str, Any], baseline: str) -> tuple[str, str]:
@@ -148,54 +147,42 @@ def _when(group: Mapping[str, Any], name: str) -> str:
     return f" after {when}{seeds}"
 
 
-def _not_at_kl(group: Mapping[str, Any], name: str) -> str:
-    """Return why a reward's score at equal KL is not known."""
-    at = (group["rewards"][name].get("versus_baseline") or {}).get("at_kl")
-    if not at:
-        return "not known"
-    counts = {"ended below it": at["short"], "passed it unmeasured": unmeasured(group, name)}
-    reasons = [f"{count} of {at['of']} {what}" for what, count in counts.items() if count]
-    return ", ".join(["not known", *reasons])
-
-
 def untrained(group: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the table of what needs no training: best-of-n, and the optimum's lower bound."""
     lines = group["reference"]
     if lines is None:
         return None
-    table = measures_of(group["by_gold"])
-    shown = [name for name in lines["best_of_n"][0] if name in table]
-    heads = {name: table[name].title + (", at most" if name == "kl" else "") for name in shown}
-    rows = [
-        [f"best of {row['n']}", *(number(row[name]) for name in shown)]
-        for row in lines["best_of_n"]
-    ]
-    if lines["optimum"] is not None:
-        bound = {"net_score": f"at least {number(lines['optimum'])}"}
-        rows.append(["optimum", *(bound.get(name, NOTHING) for name in shown)])
+    table, best_of_n = measures_of(group["by_gold"]), lines["best_of_n"]
+    shown = [name for name in best_of_n[0] if name in table]
+    heads = [table[name].title + (", at most" if name == "kl" else "") for name in shown]
+    rows = [[f"best of {row['n']}", *(number(row[name]) for name in shown)] for row in best_of_n]
     note = (
         f"{lines['samples']} responses of the policy that training starts from to each of "
         f"{lines['prompts']} held-out prompts, {lines['tokens']:,} tokens in all. Best of n "
         "is the best of n fresh responses by the score: it costs n times the tokens at every use. "
     )
     if lines["optimum"] is not None:
+        bound = {"net_score": f"at least {number(lines['optimum'])}"}
+        rows.append(["optimum", *(bound.get(name, NOTHING) for name in shown)])
         note += (
             "The best policy by score minus the KL penalty has at least c log mean exp(score / c) "
             "over these responses, c the price, and at least what any best of n has: the larger is "
             "shown."
         )
-    elif "net_score" in lines["best_of_n"][0]:
+    elif "net_score" in best_of_n[0]:
         note += "At price 0 the best policy has the highest score there is, which no sample bounds."
-    largest = lines["best_of_n"][-1]["n"]
-    return {"columns": ["", *heads.values()], "rows": rows, "note": note, "largest": largest}
+    return {"columns": ["", *heads], "rows": rows, "note": note, "largest": best_of_n[-1]["n"]}
 
 
 def forests(group: Mapping[str, Any], colours: Mapping[str, int]) -> list[dict[str, Any]]:
     """Return a chart of paired differences per measurement."""
-    table = measures_of(group["by_gold"])
-    wanted = [(measure, kind) for measure in table.values() for kind in measure.differences]
-    charts = []
-    for measure, kind in wanted:
+    notes = {
+        "higher": "Right of 0 is better.",
+        "lower": "Left of 0 is better.",
+        "": "Neither side of 0 is better in itself.",
+    }
+    table, charts = measures_of(group["by_gold"]), []
+    for measure, kind in [(m, kind) for m in table.values() for kind in m.differences]:
         rows = []
         for name in group["rewards"]:
             if d := difference_of(group, name, measure.name, kind):
@@ -203,21 +190,8 @@ def forests(group: Mapping[str, Any], colours: Mapping[str, int]) -> list[dict[s
                 ends = (d["low"], d["difference"], d["high"])
                 rows.append((label, colours[name], *ends, clear(d) != 0))
         if rows:
-            chart, whiskers, zero = interval_chart(rows, width=400.0)
-            note = {
-                "higher": "Right of 0 is better.",
-                "lower": "Left of 0 is better.",
-                "": "Neither side of 0 is better in itself.",
-            }
-            charts.append(
-                {
-                    "title": measure.heading(kind),
-                    "note": note[measure.better],
-                    "chart": chart,
-                    "rows": whiskers,
-                    "zero": zero,
-                }
-            )
+            title, note = measure.heading(kind), notes[measure.better]
+            charts.append({"title": title, "note": note, **interval_chart(rows, width=400.0)})
     return charts
 
 

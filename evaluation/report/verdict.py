@@ -9,7 +9,7 @@ the samples, not a verdict; each of their limits is a rule of thumb.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -18,11 +18,7 @@ from numpy.typing import ArrayLike
 from tokengym.agents.ppo.alarms import MAX_LEAP, MAX_LEAP_SHARE
 from tokengym.base.text import listed, number, signed
 from tokengym.evaluation.measure.measures import measure_of
-from tokengym.evaluation.statistics import (
-    RELIABLE_SEEDS,
-    Array,
-    nats_per_update,
-)
+from tokengym.evaluation.statistics import RELIABLE_SEEDS, Array, nats_per_update
 from tokengym.evaluation.statistics.series import FEWEST, NOISES, levels, noise, parting
 
 Figures = Mapping[str, Any]
@@ -44,24 +40,18 @@ def make_verdict(group: Figures) -> dict[str, Any]:
 
     Rewards stand by their lead over the run, controls behind them.
     """
-    baseline = group["baseline"]
-    others = _ordered(group, [name for name in group["rewards"] if name != baseline])
-    return {
-        "headline": _headline(group, others),
-        "notes": _notes(group, others),
-        "differences": [_difference(group, name) for name in others],
-        "cautions": _cautions(group, others),
-    }
-
-
-def _ordered(group: Figures, others: Sequence[str]) -> list[str]:
-    """Return the rewards by their lead over the run, the controls last."""
 
     def place(name: str) -> tuple[bool, float]:
         area = difference_of(group, name, "score", "auc")
         return name in group["controls"], -float(area["difference"]) if area else math.inf
 
-    return sorted(others, key=place)
+    others = sorted((name for name in group["rewards"] if name != group["baseline"]), key=place)
+    return {
+        "headline": _headline(group, others),
+        "notes": [f"{note}." for note in (_unproven(group, others), _reached(group)) if note],
+        "differences": [_difference(group, name) for name in others],
+        "cautions": [*_alarms(group), *_about_runs(group, others), *_about_measures(group)],
+    }
 
 
 def kind_of(group: Figures) -> str:
@@ -87,17 +77,21 @@ def difference_of(group: Figures, name: str, measure: str, kind: str) -> Figures
 
 def _headline(group: Figures, others: Sequence[str]) -> str:
     baseline, word = group["baseline"], measure_of("score", group["by_gold"]).word
+    lost = {**group["failed_seeds"], **group["missing_seeds"]}
+    absent = [name for name in lost if name not in group["rewards"]]
+    has = "has" if len(absent) == 1 else "have"
+    end = f"; {listed(absent)} {has} no finished run." if absent else "."
     if not others:
         final = group["rewards"][baseline]["figures"]["score"]["final"]["iqm"]
-        went = f"{baseline} went from {word} {number(group['start'])} to {number(final)}"
-        return f"{went}{_absent(group)}."
-    areas = {name: difference_of(group, name, "score", "auc") for name in others}
-    faster = [name for name in others if clear(areas[name]) > 0]
-    slower = [name for name in others if clear(areas[name]) < 0]
+        return f"{baseline} went from {word} {number(group['start'])} to {number(final)}{end}"
+    faster, slower = (
+        [name for name in others if clear(difference_of(group, name, "score", "auc")) == sign]
+        for sign in (1, -1)
+    )
     drifting = [name for name in others if drift_of(group, name) == "less"]
     if faster:
         best, *rest = faster
-        area = areas[best]
+        area = difference_of(group, best, "score", "auc")
         assert area is not None  # it is clear
         first = _sentence(_named(group, best)) if best in group["controls"] else best
         how = " by more drift" if drift_of(group, best) == "more" else ""
@@ -111,44 +105,29 @@ def _headline(group: Figures, others: Sequence[str]) -> str:
             text += f"; {_named(group, *drifting)} drift{'s' * (len(drifting) == 1)} less"
     if not group["reliable"]:
         text = f"Too few seeds to tell. On these {group['fewest_runs']}: {text}"
-    return f"{text}{_absent(group)}."
-
-
-def _notes(group: Figures, others: Sequence[str]) -> list[str]:
-    """Return what a headline must not be read without: controls that are level, and best of n."""
-    faster = [
-        name
-        for name in others
-        if name not in group["controls"] and clear(difference_of(group, name, "score", "auc")) > 0
-    ]
-    notes = [_unproven(group, faster), _reached(group)]
-    return [f"{note}." for note in notes if note]
-
-
-def _absent(group: Figures) -> str:
-    """Return which rewards have no run in the figures, as a clause."""
-    lost = {**group["failed_seeds"], **group["missing_seeds"]}
-    names = [name for name in lost if name not in group["rewards"]]
-    has = "has" if len(names) == 1 else "have"
-    return f"; {listed(names)} {has} no finished run" if names else ""
+    return text + end
 
 
 def _named(group: Figures, *names: str) -> str:
     return listed([f"the control {n}" if n in group["controls"] else n for n in names])
 
 
-def _unproven(group: Figures, rules: Sequence[str]) -> str:
+def _unproven(group: Figures, others: Sequence[str]) -> str:
     """Return which faster rules are not clearly ahead of a control, as a sentence."""
-    behind = {name: group["rewards"][name]["unbeaten_controls"] for name in rules}
-    unproven = [name for name in rules if behind[name]]
-    if not unproven:
+    behind = {
+        name: controls
+        for name in others
+        if clear(difference_of(group, name, "score", "auc")) > 0
+        and (controls := group["rewards"][name].get("unbeaten_controls"))
+    }
+    if not behind:
         return ""
-    controls = [name for name in group["controls"] if any(name in behind[n] for n in unproven)]
+    controls = [name for name in group["controls"] if any(name in of for of in behind.values())]
     what = f"control{'s' if len(controls) > 1 else ''} {listed(controls)}"
-    verb, claim = ("is", "it finds") if len(unproven) == 1 else ("are", "they find")
+    verb, claim = ("is", "it finds") if len(behind) == 1 else ("are", "they find")
     return (
-        f"{listed(unproven)} {verb} not clearly ahead of the {what}: no evidence that {claim} the "
-        "right tokens"
+        f"{listed(list(behind))} {verb} not clearly ahead of the {what}: no evidence that {claim} "
+        "the right tokens"
     )
 
 
@@ -214,140 +193,48 @@ def _difference(group: Figures, name: str) -> str:
     return f"{_named(group, name)}: {size}, {interval}; {verdict}"
 
 
-def _cautions(group: Figures, others: Sequence[str]) -> list[str]:
-    # A gamed score puts every other sentence in doubt, so alarms come first.
-    cautions = _alarms(group)
-    if group["wanted_baseline"] != group["baseline"]:
-        cautions.append(
-            f"{group['wanted_baseline']} has no finished run here; {group['baseline']} takes its "
-            "place as the baseline."
+def _about_runs(group: Figures, others: Sequence[str]) -> Iterator[str]:
+    """Yield which runs the figures are of, and over which steps."""
+    baseline, kind, unit = group["baseline"], kind_of(group), unit_of(group)
+    if group["wanted_baseline"] != baseline:
+        yield (
+            f"{group['wanted_baseline']} has no finished run here; {baseline} takes its place as "
+            "the baseline."
         )
     if not group["reliable"] and group["fewest_runs"] > 1:  # one seed has no interval
-        cautions.append(
-            f"Fewer than {RELIABLE_SEEDS} seeds per {kind_of(group)} ({group['fewest_runs']}): "
-            "the intervals are unreliable."
+        yield (
+            f"Fewer than {RELIABLE_SEEDS} seeds per {kind} ({group['fewest_runs']}): the "
+            "intervals are unreliable."
         )
-    cautions += _absent_runs(group)
-    cautions += _cut(group)
-    cautions += _unshared_seeds(group, others)
-    cautions += _about_range(group) + _unmeasured_by_some(group)
-    collapsed = [
-        f"{name} ({entry['collapse_rate']:.0%} of its seeds)"
-        for name, entry in group["rewards"].items()
-        if entry["collapse_rate"] > 0
-    ]
-    return cautions + ([f"Collapsed: {listed(collapsed)}."] if collapsed else [])
-
-
-def _alarms(group: Figures) -> list[str]:
-    """Return each sign of over-optimisation once, with the rewards that show it."""
-    shown: dict[tuple[str, str], list[str]] = {}
-    for name, entry in group["rewards"].items():
-        for alarm in entry["alarms"]:
-            arms = shown.setdefault((alarm["sign"], alarm["remedy"]), [])
-            arms.append(f"{name} ({alarm['detail']})")
-    return [
-        f"{_sentence(sign)}: {listed(arms)}.{f' {_sentence(remedy)}.' if remedy else ''}"
-        for (sign, remedy), arms in shown.items()
-    ]
-
-
-def _sentence(text: str) -> str:
-    return text[0].upper() + text[1:]
-
-
-def _cut(group: Figures) -> list[str]:
-    """Return where runs begin or end apart, so that pairs are not compared over whole runs."""
-    cautions, unit, (first, _) = [], unit_of(group), group["steps"]
+    if group["failed_seeds"]:
+        runs, first = ("run", "") if group["failed"] == 1 else ("runs", "The first: ")
+        remedy = "; --retry-failed repeats what failed" if group["can_retry"] else ""
+        yield (
+            f"Not in the figures: {group['failed']} failed {runs} "
+            f"({_seeds_of(group['failed_seeds'])}), which may favour the {kind}{remedy}. "
+            f"{first}{group['failure'].rstrip('.')}."
+        )
+    if group["missing_seeds"]:
+        yield (
+            "Not in the figures: runs that have not ended "
+            f"({_seeds_of(group['missing_seeds'])}); the comparison's own command resumes."
+        )
     if group["late"] is not None:
-        cautions.append(
-            f"Of pairs with {group['late']} the differences begin at {first:,.10g} {unit}, where "
-            "it was first evaluated: what the others did before is left out."
+        yield (
+            f"Of pairs with {group['late']} the differences begin at {group['steps'][0]:,.10g} "
+            f"{unit}, where it was first evaluated: what the others did before is left out."
         )
     cut_at, longest = group["cut_at"], group["longest"]
     near = NEAR_END * longest if group["axis"] == "tokens" else 0.0
     if cut_at is not None and longest - cut_at > near:
-        cautions.append(
+        yield (
             f"Runs end between {cut_at:,.10g} ({group['shortest']}) and {longest:,.10g} {unit}: "
             f"each difference is over the {unit} that both runs of a pair reached."
         )
-    return cautions
+    yield from _unshared_seeds(group, others)
 
 
-def _unshared_seeds(group: Figures, others: Sequence[str]) -> list[str]:
-    """Return which rewards and the baseline have seeds that the other was not run with."""
-    baseline, found = group["baseline"], []
-    base, base_meant = _seeds(group, baseline)
-    for name in others:
-        area, (own, meant) = difference_of(group, name, "score", "auc"), _seeds(group, name)
-        if area and not (own <= base_meant and base <= meant):
-            found.append(f"{area['pairs']} of the {len(own)} of {name}")
-    if not found:
-        return []
-    return [
-        f"{baseline} has {len(base)} seeds, and shares {listed(found)}: differences are over the "
-        "seeds that both have, all else is over the seeds of each."
-    ]
-
-
-def _seeds(group: Figures, name: str) -> tuple[set[int], set[int]]:
-    """Return the seeds of a reward's runs, and with those of its failed and missing ones.
-
-    Of what failed or has not ended another caution tells.
-    """
-    own = set(group["rewards"][name]["seeds"])
-    lost = (group[kind].get(name, ()) for kind in ("failed_seeds", "missing_seeds"))
-    return own, own.union(*lost)
-
-
-def unmeasured(group: Figures, name: str) -> int:
-    """Return how many of a reward's runs passed the KL of their pair where nothing was measured."""
-    at = group["rewards"][name]["versus_baseline"].get("at_kl")
-    return at["of"] - at["pairs"] - at["short"] if at and group["equal_kl"] is not None else 0
-
-
-def _about_range(group: Figures) -> list[str]:
-    """Return why there is no best of n, or no normalised score, as no or one sentence."""
-    rows, ends = group["reference"]["best_of_n"] if group["reference"] else [], group["score_range"]
-    if rows and rows[-1]["score"] == rows[0]["score"]:
-        return [
-            "The scorer gives all of the untrained policy's responses to a prompt the same score: "
-            "it cannot rank them, so there is no best of n."
-        ]
-    return [f"No normalised score: {ends['noise']}."] if ends and ends["noise"] else []
-
-
-def _unmeasured_by_some(group: Figures) -> list[str]:
-    """Return which measurements the same rewards lack."""
-    titles: dict[tuple[str, ...], list[str]] = {}
-    for name, rewards in group["lost"].items():
-        titles.setdefault(tuple(rewards), []).append(measure_of(name).title)
-    return [
-        f"{', '.join(known)}: left out of {', '.join(rewards)}, where it was not measured."
-        for rewards, known in titles.items()
-    ]
-
-
-def _absent_runs(group: Figures) -> list[str]:
-    """Return which runs are not in the figures, failed ones and those that have not ended."""
-    cautions = []
-    if group["failed_seeds"]:
-        runs = "run" if group["failed"] == 1 else "runs"
-        remedy = "; --retry-failed repeats what failed" if group["can_retry"] else ""
-        cautions.append(
-            f"Not in the figures: {group['failed']} failed {runs} "
-            f"({_runs(group['failed_seeds'])}), which may favour the {kind_of(group)}{remedy}. "
-            f"{'The first: ' if group['failed'] > 1 else ''}{group['failure'].rstrip('.')}."
-        )
-    if group["missing_seeds"]:
-        cautions.append(
-            f"Not in the figures: runs that have not ended ({_runs(group['missing_seeds'])}); the "
-            "comparison's own command resumes."
-        )
-    return cautions
-
-
-def _runs(seeds: Mapping[str, Sequence[int]]) -> str:
+def _seeds_of(seeds: Mapping[str, Sequence[int]]) -> str:
     """Return runs in words: each name with its seeds."""
     parts = [
         f"{name}, {'seed' if len(of) == 1 else 'seeds'} {listed([f'{seed}' for seed in of])}"
@@ -356,7 +243,73 @@ def _runs(seeds: Mapping[str, Sequence[int]]) -> str:
     return "; ".join(parts)
 
 
+def _unshared_seeds(group: Figures, others: Sequence[str]) -> Iterator[str]:
+    """Yield which rewards and the baseline have seeds that the other was not run with.
+
+    Of those that failed or have not ended another caution tells.
+    """
+
+    def seeds(name: str) -> tuple[set[int], set[int]]:
+        own = set(group["rewards"][name]["seeds"])
+        lost = (group[of].get(name, ()) for of in ("failed_seeds", "missing_seeds"))
+        return own, own.union(*lost)
+
+    base, base_meant = seeds(group["baseline"])
+    unlike = []
+    for name in others:
+        area, (own, meant) = difference_of(group, name, "score", "auc"), seeds(name)
+        if area and not (own <= base_meant and base <= meant):
+            unlike.append(f"{area['pairs']} of the {len(own)} of {name}")
+    if unlike:
+        yield (
+            f"{group['baseline']} has {len(base)} seeds, and shares {listed(unlike)}: differences "
+            "are over the seeds that both have, all else is over the seeds of each."
+        )
+
+
+def _about_measures(group: Figures) -> Iterator[str]:
+    """Yield what has no best of n or was not measured, and which runs collapsed."""
+    rows, ends = group["reference"]["best_of_n"] if group["reference"] else [], group["score_range"]
+    if rows and rows[-1]["score"] == rows[0]["score"]:
+        yield (
+            "The scorer gives all of the untrained policy's responses to a prompt the same score: "
+            "it cannot rank them, so there is no best of n."
+        )
+    elif ends and ends["noise"]:
+        yield f"No normalised score: {ends['noise']}."
+    titles: dict[tuple[str, ...], list[str]] = {}
+    for name, rewards in group["lost"].items():
+        titles.setdefault(tuple(rewards), []).append(measure_of(name).title)
+    for rewards, measures in titles.items():
+        yield f"{', '.join(measures)}: left out of {', '.join(rewards)}, where it was not measured."
+    collapsed = [
+        f"{name} ({entry['collapse_rate']:.0%} of its seeds)"
+        for name, entry in group["rewards"].items()
+        if entry["collapse_rate"] > 0
+    ]
+    if collapsed:
+        yield f"Collapsed: {listed(collapsed)}."
+
+
 # --- alarms ---------------------------------------------------------------------------------------
+
+
+def _alarms(group: Figures) -> Iterator[str]:
+    """Yield each sign of over-optimisation once, with the rewards that show it.
+
+    They stand before all cautions: a gamed score puts every other sentence in doubt.
+    """
+    shown: dict[tuple[str, str], list[str]] = {}
+    for name, entry in group["rewards"].items():
+        for alarm in entry["alarms"]:
+            arms = shown.setdefault((alarm["sign"], alarm["remedy"]), [])
+            arms.append(f"{name} ({alarm['detail']})")
+    for (sign, remedy), arms in shown.items():
+        yield f"{_sentence(sign)}: {listed(arms)}.{f' {_sentence(remedy)}.' if remedy else ''}"
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 class Alarm(NamedTuple):
@@ -390,68 +343,67 @@ def find_alarms(
         'the gold score fell while the score rose (from update 20 on: gold 2 to 0.5, score 2 to 5)'
     """
     at = np.asarray(steps, dtype=np.float64)
-    alarms = []
-    if "gold_score" in curves:
-        parted = parting(curves["score"], curves["gold_score"])
-        if parted is not None:
-            step = f"{at[parted.index]:,.0f}"
-            since = f"{step} tokens" if axis == "tokens" else f"update {step}"
-            detail = (
-                f"from {since} on: gold {parted.gold_best:.3g} to {parted.gold_last:.3g}, score "
-                f"{parted.score_then:.3g} to {parted.score_last:.3g}"
-            )
-            alarms.append(Alarm("the gold score fell while the score rose", detail))
+    return [
+        *_parted(curves, at, axis),
+        *_of_texts(curves),
+        *(_leap(curves, at) if axis != "tokens" else ()),
+        *(_net_loss(curves, by_gold) if at[0] == 0 else ()),  # else the start is not known
+    ]
+
+
+def _parted(curves: Mapping[str, Array], steps: Array, axis: str) -> Iterator[Alarm]:
+    if "gold_score" in curves and (at := parting(curves["score"], curves["gold_score"])):
+        step = f"{steps[at.best_at]:,.0f}"
+        since = f"{step} tokens" if axis == "tokens" else f"update {step}"
+        detail = (
+            f"from {since} on: gold {at.gold_best:.3g} to {at.gold_last:.3g}, score "
+            f"{at.score_then:.3g} to {at.score_last:.3g}"
+        )
+        yield Alarm("the gold score fell while the score rose", detail)
+
+
+def _of_texts(curves: Mapping[str, Array]) -> Iterator[Alarm]:
+    ends = {name: (curve[0], curve[-1]) for name, curve in curves.items()}
     for name, limit, sign in (
         ("copy_rate", COPY_RISE, "more is copied from the prompt"),
         ("repetition", REPETITION_RISE, "responses repeat themselves more"),
     ):
-        if name in curves and curves[name][-1] - curves[name][0] > limit:
-            first, last = curves[name][0], curves[name][-1]
-            alarms.append(Alarm(sign, f"{first:.0%} of trigrams at first, {last:.0%} at the end"))
-    if "length" in curves:
-        first, last = curves["length"][0], curves["length"][-1]
-        if abs(last - first) > LENGTH_CHANGE * first:
-            alarms.append(Alarm("the length changed", f"{first:.3g} to {last:.3g} tokens"))
-    if "kl" in curves and axis != "tokens":
-        alarms += _leaps(curves["kl"], at)
-    # Of curves that begin later the start is not known.
-    return alarms + (_net_loss(curves, by_gold) if at[0] == 0 else [])
+        first, last = ends.get(name, (0.0, 0.0))
+        if last - first > limit:
+            yield Alarm(sign, f"{first:.0%} of trigrams at first, {last:.0%} at the end")
+    first, last = ends.get("length", (0.0, 0.0))
+    if abs(last - first) > LENGTH_CHANGE * first:
+        yield Alarm("the length changed", f"{first:.3g} to {last:.3g} tokens")
 
 
-def _net_loss(curves: Mapping[str, Array], by_gold: bool) -> Alarm | None:
-    """Return the alarm of a training that ended below its start by what it maximised."""
-    if "net_score" not in curves:
-        return []
-    net = curves["net_score"]
-    held = levels(net)
-    if len(net) < FEWEST or held[0] - held[-1] <= NOISES * noise(net):
-        return []
-    word = "gold score minus the KL penalty" if by_gold else "score minus the KL penalty"
-    lost = "" if by_gold else ": training lost by its own objective"
-    return [Alarm(f"{word} ended below its start{lost}", f"{net[0]:.3g} to {net[-1]:.3g}")]
-
-
-def _leaps(kl: Array, updates: Array) -> list[Alarm]:
-    """Return the alarm of the longest leap in one update, if it is beyond the limits.
+def _leap(curves: Mapping[str, Array], updates: Array) -> Iterator[Alarm]:
+    """Yield the alarm of the longest leap in one update, if it is beyond the limits.
 
     nats_per_update > max(MAX_LEAP, MAX_LEAP_SHARE * kl at the end)
 
     A single evaluation shows none.
     """
+    kl = curves.get("kl", np.empty(0))
     if len(kl) < 2:
-        return []
+        return
     crossed = nats_per_update(updates, kl)
     i = int(np.argmax(crossed))
-    if crossed[i] <= max(MAX_LEAP, MAX_LEAP_SHARE * kl[-1]):
-        return []
-    at = f"update {updates[i]:g} to {updates[i + 1]:g}"
-    return [
-        Alarm(
+    if crossed[i] > max(MAX_LEAP, MAX_LEAP_SHARE * kl[-1]):
+        at = f"update {updates[i]:g} to {updates[i + 1]:g}"
+        yield Alarm(
             "one update crossed so much KL that no policy between was measured",
             f"at least {crossed[i]:.3g} nats from {at}, {kl[-1]:.3g} at the end",
             "lower learning_rate, or set n_warmup_updates",
         )
-    ]
+
+
+def _net_loss(curves: Mapping[str, Array], by_gold: bool) -> Iterator[Alarm]:
+    """Yield the alarm of a training that ended below its start by what it maximised."""
+    net = curves.get("net_score", np.empty(0))
+    if len(net) >= FEWEST and (held := levels(net))[0] - held[-1] > NOISES * noise(net):
+        word = "gold score minus the KL penalty" if by_gold else "score minus the KL penalty"
+        lost = "" if by_gold else ": training lost by its own objective"
+        yield Alarm(f"{word} ended below its start{lost}", f"{net[0]:.3g} to {net[-1]:.3g}")
 
 
 def short_of_best(ended: float, rows: Sequence[Mapping[str, float]]) -> Alarm | None:

@@ -33,7 +33,6 @@ from tokengym.evaluation.statistics.scores import (
     iqm,
     optimum_bound,
     paired_difference,
-    performance_profile,
     probability_of_improvement,
     student_interval,
 )
@@ -81,7 +80,6 @@ __all__ = [
     "optimum_bound",
     "paired_difference",
     "pairs",
-    "performance_profile",
     "probability_of_improvement",
     "relative_steps",
     "steps_to_shares",

@@ -174,15 +174,6 @@ class Curve:
         at = np.unique(self.steps)  # several evaluations may have seen as many tokens
         return area_under_curve(at, np.interp(at, self.steps, self[measure]), normalize=True)
 
-    def at(self, step: float, measure: str = "score") -> float:
-        """Return a measurement at a step, interpolated linearly; NaN where the run is not.
-
-        Args:
-            step: Tokens of a curve over tokens, else updates.
-            measure: The measurement.
-        """
-        return float(np.interp(step, self.steps, self[measure], left=np.nan, right=np.nan))
-
     def end(self, measure: str = "score") -> float:
         """Return a measurement at the end of the run, the mean of its last tenth."""
         return final_mean(self[measure][self.cut[0] :])

@@ -138,25 +138,6 @@ def curve_interval(
     return edges[0], edges[1]
 
 
-def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> Array:
-    """Return the share of runs whose score exceeds each threshold, tasks weighing alike.
-
-    F(tau) = mean over tasks of mean over runs of [score > tau]
-
-    Args:
-        scores: (runs, tasks) or (runs,).
-        thresholds: (thresholds,), score units.
-
-    Returns:
-        (thresholds,) shares in [0, 1], falling.
-
-    Source:
-        arXiv:2108.13264, section 4.2 (run-score distributions).
-    """
-    table, levels = score_table("scores", scores), finite("thresholds", thresholds)
-    return (table[None] > levels[:, None, None]).mean(axis=(1, 2))
-
-
 def probability_of_improvement(x: ArrayLike, y: ArrayLike) -> float:
     """Return the probability that a run of x beats a run of y, ties counting half.
 

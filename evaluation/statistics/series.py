@@ -104,7 +104,7 @@ def collapsed(values: ArrayLike, anchor: float) -> bool:
 class Parting(NamedTuple):
     """The point where proxy and gold part: gold was best and then fell, the proxy kept rising."""
 
-    index: int
+    best_at: int
     """Index of the evaluation at which gold was best; 0 if it fell from the start."""
     gold_best: float
     gold_last: float
@@ -129,7 +129,7 @@ def parting(score: ArrayLike, gold: ArrayLike) -> Parting | None:
         gold: (time,) the score it stands for, at the same evaluations.
 
     Example:
-        >>> parting([0.0, 1.0, 2.0, 3.0, 4.0, 5.0], [0.0, 1.0, 2.0, 1.5, 1.0, 0.5]).index
+        >>> parting([0.0, 1.0, 2.0, 3.0, 4.0, 5.0], [0.0, 1.0, 2.0, 1.5, 1.0, 0.5]).best_at
         2
     """
     proxy, truth = levels(score), levels(gold)

@@ -8,6 +8,7 @@ import pytest
 
 from tokengym.evaluation.measure.references import ReferenceSamples
 from tokengym.evaluation.report.curves import Curve
+from tokengym.evaluation.report.summary import SummarySettings, summarize
 
 SEEDS = np.linspace(-1.0, 1.0, 6)
 SPEED = {"sparse": 1.0, "uniform": 1.0, "abc": 2.0}
@@ -46,22 +47,23 @@ def fabricate_curves(
     rewards: Sequence[str] = ("sparse", "uniform", "abc"), seeds: int = 5, last: int = 30
 ) -> list[Curve]:
     """Return the same as curves."""
-    found: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for row in fabricate_rows(rewards, seeds, last):
-        found.setdefault((row["credit"], row["seed"]), []).append(row)
-    return [
-        Curve(
-            credit=credit,
-            seed=seed,
-            steps=np.array([row["step"] for row in points], dtype=np.float64),
-            values={
-                name: np.array([row[name] for row in points])
-                for name in points[0]
-                if name not in ("credit", "seed", "step")
-            },
-        )
-        for (credit, seed), points in found.items()
-    ]
+    rows = fabricate_rows(rewards, seeds, last)
+    made: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in rows:
+        made.setdefault((row["credit"], row["seed"]), []).append(row)
+    measures = [name for name in rows[0] if name not in ("credit", "seed", "step")]
+    return [Curve.of(of, measures, credit=name, seed=seed) for (name, seed), of in made.items()]
+
+
+def group_of(curves: Sequence[Curve], **settings: Any) -> dict[str, Any]:
+    """Return the summary of the one setting that curves have."""
+    (group,) = summarize(curves, SummarySettings(**settings))["groups"]
+    return group
+
+
+def root_of(nats: dict[str, float]) -> list[Curve]:
+    """Return `paths_of` on which the score is the root of the KL, whatever the reward."""
+    return paths_of(nats, lambda _, kl: np.sqrt(kl))
 
 
 def references() -> dict[Any, ReferenceSamples]:

@@ -46,12 +46,7 @@ def test_levels_are_drawn_within_the_chart_and_their_names_apart():
     assert chart.width - chart.right > 6.0 * len("nearly")  # no curve is where the names are
     zero = chart.lines[0].points[0][1]
     assert zero == pytest.approx(low.at + (best.at - low.at) / 5.0, abs=0.1)
-    assert line_chart([series], width=400.0, height=200.0).levels == []
-
-
-def test_a_name_of_two_lines_pushes_the_next_down():
-    series = Series(name="a", colour=0, x=np.array([0.0, 10.0]), y=np.array([0.0, 1.0]))
-    named = [("optimum, at least", 4.0), ("best of 16", 3.9)]
+    named = [("optimum, at least", 4.0), ("best of 16", 3.9)]  # two lines push the next down
     optimum, best = line_chart([series], width=400.0, height=200.0, levels=named).levels
     assert optimum.parts == ["optimum,", "at least"]
     assert best.text_at - optimum.text_at >= 28.0
@@ -70,7 +65,8 @@ def test_a_gap_is_joined_thinly():
 
 def test_intervals_lie_around_zero():
     rows = [("up", 0, 0.5, 1.0, 1.5, True), ("either", 1, -0.5, 0.1, 0.7, False)]
-    _, (up, either), zero = interval_chart(rows, width=300.0)
+    chart = interval_chart(rows, width=300.0)
+    (up, either), zero = chart["rows"], chart["zero"]
     assert zero < up.low < up.mid < up.high
     assert either.low < zero < either.high
     assert (up.clear, either.clear) == (True, False)

@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import numpy as np
@@ -66,18 +65,11 @@ def test_a_column_that_changes_in_the_course_of_a_run_is_refused(tmp_path, colum
     assert len(read_curves(path, group_by=("price",) if len(prices) == 2 else ())) == len(prices)
 
 
-def test_a_nan_score_is_a_fault_not_an_error(tmp_path):
-    path = csv(tmp_path, "credit,seed,step,score\na,0,0,1\na,0,1,nan\na,1,0,1\na,1,1,2\n")
-    bad, good = read_curves(path)
-    assert bad.invalid() == "score is nan at step 1"
-    assert good.invalid() is None
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("seed,step,score\n0,0,1\n", "has no column 'credit', only seed, step, score; rename one"),
-        ("credit,seed,step,score\n", "holds no rows; it needs a header and a row per step"),
+        ("credit,seed,step,score\n", "holds no rows"),
         ("credit,seed,step,score\na,0,x,1\n", "line 2: step must be a number, got 'x'"),
         ("credit,seed,step,score\na,0.5,0,1\n", "seed.*got '0.5'"),
         ("credit,seed,step,score\na,0,0,1\na,0,0,2\n", "line 3 is a second row for step 0 of"),
@@ -87,19 +79,16 @@ def test_a_nan_score_is_a_fault_not_an_error(tmp_path):
         ("credit,seed,step,score\na,0,0,1\n ,0,1,1\n", "line 3 names no credit; fill it in"),
         ("credit,seed,step,score\na,0,-1,1\n", "line 2: step must be at least 0, got '-1'"),
         ("credit,seed,step,score\na,0,0,-1e308\n", r"line 2: score must be within 3.4e\+38 of 0"),
+        ("\udc89PNG", "is no CSV in UTF-8"),
+        (None, "is no file; pass a CSV of curves"),
     ],
 )
 def test_bad_files_are_named_by_line(tmp_path, text, message):
+    path = tmp_path / "curves.csv"
+    if text is not None:
+        path.write_text(text, encoding="utf-8", errors="surrogateescape")
     with pytest.raises(ValueError, match=message):
-        read_curves(csv(tmp_path, text))
-
-
-def test_missing_and_binary_files(tmp_path):
-    with pytest.raises(ValueError, match=r"none\.csv is no file; pass a CSV of curves"):
-        read_curves(tmp_path / "none.csv")
-    (tmp_path / "picture").write_bytes(b"\x89PNG\xff\xfe")
-    with pytest.raises(ValueError, match="is no CSV in UTF-8"):
-        read_curves(tmp_path / "picture")
+        read_curves(path)
 
 
 def curve(credit: str, seed: int, steps: list[float], score: list[float], **more: list[float]):
@@ -140,17 +129,12 @@ def test_the_end_of_a_run_is_of_its_own_evaluations():
     assert cut.end() == (81 + (81 + 100) / 2) / 2
 
 
-def test_net_score_takes_the_price_of_kl_off():
-    panel = make_panels([curve("a", 0, [0, 1], [1.0, 3.0], kl=[0.0, 10.0])], kl_coef=0.1)[0]
-    assert list(panel.rewards["a"].values["net_score"][0]) == [1.0, 2.0]
-    assert panel.cut_at is None
-
-
 def test_panels_refuse_what_does_not_fit():
-    with pytest.raises(ValueError, match="credit 'a' has two runs with seed 0; merge only"):
-        make_panels([curve("a", 0, [0, 1], [0, 1]), curve("a", 0, [0, 1], [0, 1])])
+    one = curve("a", 0, [0, 1], [0, 1])
+    with pytest.raises(ValueError, match="credit 'a' has two runs with seed 0"):
+        make_panels([one, one])
     with pytest.raises(ValueError, match=r"share 0 steps \(from 5 to 1\)"):
-        make_panels([curve("a", 0, [0, 1], [0, 1]), curve("b", 0, [5, 6], [0, 1])])
+        make_panels([one, curve("b", 0, [5, 6], [0, 1])])
 
 
 @pytest.mark.parametrize("name", ["=1+1", "+a", "-a", "@a", "'=a", "''@a", "'a", "plain", "a=b"])
@@ -166,37 +150,3 @@ def test_names_of_foreign_curves_are_made_printable(tmp_path):
     text = "credit,cell,seed,step,score\n\x1b[31mabc,\u202ex,0,0,1.0\n\x1b[31mabc,\u202ex,0,1,2.0\n"
     (curve,) = read_curves(csv(tmp_path, text))
     assert (curve.credit, curve.group) == ("\u241b[31mabc", (("cell", "\ufffdx"),))
-
-
-def test_a_run_of_trl_is_read_by_its_folder(tmp_path):
-    logged = [
-        {"step": 1, "reward": 0.5, "kl": 0.0, "loss": 0.1},
-        {"step": 2, "reward": 0.7, "kl": 0.2, "loss": 0.1, "entropy": 3.0},
-        {"step": 2, "train_runtime": 3.0},
-    ]
-    for folder, name, seed in (
-        ("abc-seed-3/checkpoint-2", "abc", 3),
-        ("stock", "stock", 0),
-        ("mine/seed1", "mine", 1),
-    ):
-        file = tmp_path / folder / "trainer_state.json"
-        file.parent.mkdir(parents=True)
-        file.write_text(json.dumps({"log_history": logged}))
-        (curve,) = read_curves(file)
-        assert (curve.credit, curve.seed, curve.group) == (name, seed, ())
-        assert curve.steps.tolist() == [1.0, 2.0]
-        assert curve.values["score"].tolist() == [0.5, 0.7]
-        assert set(curve.values) == {"score", "kl"}  # what every row has
-    for text, message in (
-        (
-            '{"log_history": [{"loss": 1, "step": 1}]}',
-            "logs no reward, only loss, step; pass a run",
-        ),
-        ('{"best": 1}', "has no log_history; pass the trainer_state.json of a run"),
-        ('{"log_history": [{"step": 1, "reward": "x"}]}', "reward must be a number, got 'x'"),
-    ):
-        file.write_text(text)
-        with pytest.raises(ValueError, match=message):
-            read_curves(file)
-    with pytest.raises(ValueError, match="has no columns to group by model"):
-        read_curves(file, group_by=("model",))

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from tests.suite.evaluation.report.test_summary import references
+from tests.suite.evaluation.conftest import group_of, references
 from tokengym.base.text import number
 from tokengym.evaluation.report.curves import make_panels
-from tokengym.evaluation.report.figures import Paper, draw, write_paper_figure
+from tokengym.evaluation.report.figures import Paper, draw
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.report.tables import group_table, latex
 
@@ -23,7 +23,8 @@ def test_a_figure_is_as_wide_as_it_is_asked_to_be(make_curves, tmp_path, ending,
     curves = make_curves()
     summary = summarize(curves, SummarySettings(kl_coef=0.05))
     for name in ("one", "two"):
-        write_paper_figure(tmp_path / f"{name}.{ending}", summary, curves, ("score", "kl"), 3.25)
+        file = tmp_path / f"{name}.{ending}"
+        Paper(figure=file, measure=("score", "kl")).write(summary, curves)
     one, two = ((tmp_path / f"{name}.{ending}").read_bytes() for name in ("one", "two"))
     assert one == two
     assert one.startswith(begins)
@@ -33,7 +34,7 @@ def test_a_figure_is_as_wide_as_it_is_asked_to_be(make_curves, tmp_path, ending,
         assert b"/Type3" not in one
     if ending == "svg":
         single = tmp_path / "single.svg"
-        write_paper_figure(single, summary, curves)
+        Paper(figure=single).write(summary, curves)
         assert single.read_text().count('id="axes_') == 1 < one.count(b'id="axes_') == 2
 
 
@@ -56,7 +57,7 @@ def test_lines_can_be_told_without_colours(make_curves, tmp_path):
             "tokengym.evaluation.report.figures.draw",
             lambda axis, panel, measure, lines, level: drawn.extend(lines.values()),
         )
-        write_paper_figure(tmp_path / "a.png", summarize(curves), curves)
+        Paper(figure=tmp_path / "a.png").write(summarize(curves), curves)
     assert len({(str(line["linestyle"]), line["marker"]) for line in drawn}) == len(names)
 
 
@@ -69,7 +70,7 @@ def test_labels_have_units_and_room(make_curves, tmp_path, monkeypatch):
     curves = make_curves()
     summary = summarize(curves, SummarySettings(kl_coef=0.05))
     for measures in (("kl",), ("kl", "net_score")):
-        write_paper_figure(tmp_path / "a.pdf", summary, curves, measures, 3.25)
+        Paper(figure=tmp_path / "a.pdf", measure=measures).write(summary, curves)
         figure = drawn.pop()
         figure.draw_without_rendering()
         axis = figure.axes[0]
@@ -99,12 +100,7 @@ def test_a_table_is_latex_or_markdown(make_curves):
     assert rows[1].startswith("| abc_d\\|% | ")
     with pytest.raises(ValueError, match=r"'klx'.*'kl'"):
         group_table(group, 0.95, "Markdown", ["klx"])
-
-
-def test_a_table_names_the_way(make_curves):
-    (group,) = summarize(make_curves(), SummarySettings(kl_coef=0.05, references=references()))[
-        "groups"
-    ]
+    group = group_of(make_curves(), kl_coef=0.05, references=references())
     head = group_table(group, 0.95, "Markdown").splitlines()[0]
     assert head.endswith(" | KL (nats) at the end | Normalised score (1: best of 16) at the end |")
 
@@ -112,9 +108,9 @@ def test_a_table_names_the_way(make_curves):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"figure": Path("a.jpg")}, r"must end in .pdf, .svg or .png, got 'a.jpg'"),
+        ({"figure": Path("a.jpg")}, "got 'a.jpg'"),
         ({"width": "84mm", "columns": 2}, "columns=2 has no effect beside width 84mm"),
-        ({"width": "3"}, "3.25in, 84mm.*240pt; got '3'"),
+        ({"width": "3"}, "got '3'"),
         ({"width": "900in"}, "1 to 40 inches"),
     ],
 )
@@ -127,7 +123,4 @@ def test_units_are_those_of_papers():
     assert (Paper().inches, Paper(columns=2).inches) == (3.25, 6.75)
     assert Paper(width="84mm").inches == pytest.approx(3.307, abs=1e-3)
     assert Paper(width="240pt").inches == pytest.approx(3.321, abs=1e-3)
-
-
-def test_latex_is_escaped():
     assert latex("a_b & 5% \\x\n\u22121") == r"a\_b \& 5\% \textbackslash{}x $-$1"

@@ -108,6 +108,8 @@ def test_a_log_history_is_read_from_rows_frames_and_folders(tmp_path):
         (folder / "trainer_state.json").write_text(json.dumps({"log_history": rows}))
     (stored,) = read_curves(tmp_path / "grpo-seed-1")  # that of the last checkpoint
     assert (stored.credit, stored.seed) == ("grpo", 1)
+    with pytest.raises(ValueError, match="has no columns to group by model"):
+        read_curves(tmp_path / "grpo-seed-1", group_by=("model",))
     for source in (HISTORY, pd.DataFrame(HISTORY)):
         (curve,) = read_curves(source, name="trl", seed=7)
         assert (curve.credit, curve.seed) == ("trl", 7)
@@ -163,13 +165,11 @@ def test_the_history_of_a_wandb_run_is_read():
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        (
-            "monitor.csv",
-            '#{"t_start": 1}\nr,l,t\n1,1,1\n',
-            "holds 1 episodes; a curve needs at lea",
-        ),
+        ("monitor.csv", '#{"t_start": 1}\nr,l,t\n1,1,1\n', "holds 1 episodes"),
         ("monitor.csv", '#{"began": 1}\nr,l,t\n1,1,1\n', "is no monitor.csv of Stable-Baselines3"),
         ("evaluations.npz", "text", "is no evaluations.npz of Stable-Baselines3"),
+        ("trainer_state.json", '{"best": 1}', "has no log_history; pass the trainer_state.json of"),
+        ("t.json", '{"log_history": [{"loss": 1, "step": 1}]}', "logs no reward, only loss, step"),
         ("p.csv", "reward,loss\n1,2\n", "has no column of steps in every row with reward, only re"),
         ("p.csv", "reward,step\nx,2\n", "line 1: reward must be a number, got 'x'"),
     ],

@@ -1,6 +1,7 @@
-import html
-import json
+import base64
+import hashlib
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from tests.suite.evaluation.conftest import curves_of
 from tests.support import golden
 from tokengym.evaluation.report.curves import Curve, make_panels
 from tokengym.evaluation.report.figures import draw_against_kl, save_figure
@@ -27,18 +29,10 @@ HOSTILE = [
 
 
 def hostile_samples(credits: list[str]) -> list[dict[str, Any]]:
+    of_all = {"seed": 0, "token_rewards": [0.5, -0.25], "score": 0.25, "gold_score": None}
     return [
-        {
-            "credit": credit,
-            "seed": 0,
-            "step": step,
-            "prompt": text,
-            "response": text,
-            "tokens": [text, " " + text],
-            "token_rewards": [0.5, -0.25],
-            "score": 0.25,
-            "gold_score": None,
-        }
+        {"credit": credit, "step": step, "prompt": text, "response": text, **of_all}
+        | {"tokens": [text, " " + text]}
         for text in reversed(HOSTILE)
         for credit in credits
         for step in (0, 30)
@@ -66,14 +60,9 @@ class Tags(HTMLParser):
 @pytest.fixture
 def hostile_page(make_curves) -> str:
     names = ["sparse", HOSTILE[0], HOSTILE[2], HOSTILE[3], "\x1b]0;owned\x07\u202e"]
+    group = (("column" + HOSTILE[1], HOSTILE[3]),)
     curves = [
-        Curve(
-            credit=names[0] if curve.credit == "sparse" else name,
-            seed=curve.seed,
-            group=(("column" + HOSTILE[1], HOSTILE[3]),),
-            steps=curve.steps,
-            values=curve.values,
-        )
+        replace(curve, credit=name, group=group)
         for name in names
         for curve in make_curves(("sparse",) if name == "sparse" else ("abc",))
     ]
@@ -92,9 +81,7 @@ def test_hostile_text_stays_text(hostile_page):
     assert not any(tag in ("img", "base", "iframe", "object", "form") for tag, _ in tags)
     assert not any(name.startswith("on") for _, attributes in tags for name in attributes)
     assert "{{ 7 * 7 }}" in hostile_page  # a template's marks are text too
-    assert "\x00" not in hostile_page
-    assert "\u202e" not in hostile_page
-    assert "\x1b" not in hostile_page
+    assert not {"\x00", "\u202e", "\x1b"} & {*hostile_page}
     hostile_page.encode("utf-8")  # no lone surrogate
 
 
@@ -106,9 +93,6 @@ def test_only_the_pages_own_script_may_run(make_curves):
         if attributes.get("http-equiv") == "Content-Security-Policy"
     )
     assert "default-src 'none'" in policy
-    import base64
-    import hashlib
-
     script = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert f"script-src 'sha256-{digest}'" in policy
@@ -172,15 +156,6 @@ def test_every_link_of_the_page_has_its_place(make_curves):
     assert all(places.count(link.removeprefix("#")) == 1 for link in links)
 
 
-def test_pages_of_the_documentation_are_linked_where_the_repository_has_an_address(
-    make_curves, monkeypatch
-):
-    monkeypatch.setattr("tokengym.evaluation.report.intro.REPOSITORY", "https://example.org/t")
-    page = render(make_curves(("sparse", "abc")), compared=COMPARED)
-    assert 'href="https://example.org/t/blob/main/docs/rewards/credits.md"' in page
-    assert 'href="https://example.org/t/blob/main/docs/guide/glossary.md"' in page
-
-
 def test_many_rewards_keep_their_sentences_for_the_terms(make_curves):
     names = tuple("abcde")
     rewards = {name: {"summary": f"It is {name}.", "page": ""} for name in names}
@@ -196,18 +171,6 @@ def test_a_big_comparison_stays_under_five_megabytes(make_curves):
     assert len(curves[0].steps) == 151
     page = render(curves)
     assert len(page.encode()) < 5_000_000
-
-
-def test_the_profile_is_the_share_of_seeds_above_a_level(make_curves):
-    page = render(make_curves(("sparse", "abc"), seeds=4))
-    chart = page[page.index("<h3>Performance profile</h3>") :]
-    hover = json.loads(html.unescape(re.findall(r'data-hover="([^"]+)"', chart)[0]))
-    for series, name in zip(hover["series"], ("sparse", "abc"), strict=True):
-        assert series["name"] == name
-        shares = series["y"]
-        assert (shares[0], shares[-1]) == (1.0, 0.0)
-        assert set(shares) == {0.0, 0.25, 0.5, 0.75, 1.0}
-        assert shares == sorted(shares, reverse=True)
 
 
 def test_samples_stand_side_by_side():
@@ -257,13 +220,5 @@ def test_a_path_over_kl_is_thin_where_an_update_leaps():
 
 
 def test_a_flat_curve_is_drawn():
-    curves = [
-        Curve(
-            credit="a",
-            seed=seed,
-            steps=np.array([0.0, 1.0]),
-            values={"score": np.array([1.0, 1.0])},
-        )
-        for seed in range(2)
-    ]
+    curves = curves_of(np.ones((2, 1)))
     assert "nan" not in re.sub(r"<script>.*</script>", "", render(curves), flags=re.DOTALL)

@@ -10,14 +10,19 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from tests.suite.evaluation.conftest import curves_of, paths_of, references
+from tests.suite.evaluation.conftest import (
+    curves_of,
+    fabricate_curves,
+    group_of,
+    paths_of,
+    references,
+    root_of,
+)
 from tokengym.agents.losses.ranking import best_of_n_kl_bound
 from tokengym.base.files import write_json
-from tokengym.base.text import number, signed
-from tokengym.evaluation.measure.measures import Axis
+from tokengym.base.text import number
 from tokengym.evaluation.measure.references import ReferenceSamples
 from tokengym.evaluation.report.curves import on_axis
-from tokengym.evaluation.report.figures import save_figure
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.report.tables import cells, columns, group_table
@@ -34,10 +39,19 @@ from tokengym.evaluation.statistics import (
 from tokengym.scripts.commands.show import _arrival, _figures, show_summary
 
 
-def test_figures_are_those_of_the_curves(make_curves):
-    curves = make_curves()
-    summary = summarize(curves, SummarySettings(kl_coef=0.05, anchors={"score": -0.5}))
-    group = summary["groups"][0]
+def versus(group: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return how a reward compares with the baseline."""
+    return group["rewards"][name]["versus_baseline"]
+
+
+def cell_at_kl(group: dict[str, Any], name: str) -> dict[str, str]:
+    """Return a reward's cell in the column of scores at equal KL."""
+    return cells(group)[name][[kind for _, _, kind in columns(group)].index("at_kl")]
+
+
+def test_figures_are_those_of_the_curves():
+    curves = fabricate_curves()
+    group = group_of(curves, kl_coef=0.05, anchors={"score": -0.5})
     assert list(group["rewards"]) == ["sparse", "uniform", "abc"]
     sparse = [curve for curve in curves if curve.credit == "sparse"]
     areas = [area_under_curve(c.steps, c.values["score"]) / 30.0 for c in sparse]
@@ -48,25 +62,19 @@ def test_figures_are_those_of_the_curves(make_curves):
     ends = [c.values["score"][-2:].mean() - 0.05 * c.values["kl"][-2:].mean() for c in sparse]
     assert figures["net_score"]["final"]["iqm"] == pytest.approx(iqm(ends))
     assert "auc" not in figures["kl"]  # more is not better, so it is not ranked
-    (half,) = summarize(curves, SummarySettings(level=0.5))["groups"]
-    for found, level in ((group, 0.95), (half, 0.5)):
+    for found, level in ((group, 0.95), (group_of(curves, level=0.5), 0.5)):
         figure = found["rewards"]["sparse"]["figures"]["score"]["auc"]
         assert (figure["low"], figure["high"]) == pytest.approx(interval(areas, level=level))
 
 
-def test_scores_lie_between_fixed_anchors(make_curves):
+def test_scores_lie_between_fixed_anchors():
     anchors, optimum = {"score": -0.5, "gold_score": 0.1}, {"gold_score": 0.7}
-    summary = summarize(make_curves(), SummarySettings(anchors=anchors, optimum=optimum))
-    assert summary["anchors"] == {"reference": anchors, "optimum": optimum}
-    figures = summary["groups"][0]["rewards"]["abc"]["figures"]
+    group = group_of(fabricate_curves(), anchors=anchors, optimum=optimum)
+    figures = group["rewards"]["abc"]["figures"]
     for key in ("iqm", "low", "high"):  # made to rise from .1 to .6
         expected = (figures["gold_score"]["final"][key] - 0.1) / 0.6
         assert figures["normalized_gold_score"]["final"][key] == pytest.approx(expected)
     assert figures["normalized_gold_score"]["final"]["iqm"] == pytest.approx(5 / 6, abs=0.05)
-    assert (
-        "normalized_gold_score"
-        not in summarize(make_curves())["groups"][0]["rewards"]["abc"]["figures"]
-    )
 
 
 def straight(name: str, ends: tuple[float, float], seeds: range = range(5)) -> list[Curve]:
@@ -86,8 +94,7 @@ def test_differences_are_between_runs_of_one_seed():
         for name, worth, seeds in (("sparse", 0.0, range(7)), ("other", 0.5, range(2, 9)))
         for seed in seeds
     ]
-    (group,) = summarize(curves)["groups"]
-    found = group["rewards"]["other"]["versus_baseline"]["differences"]["score"]
+    found = versus(group_of(curves), "other")["differences"]["score"]
     for difference in (found["auc"], found["final"]):
         ends = [difference[name] for name in ("difference", "low", "high")]
         assert ends == pytest.approx([0.5] * 3)
@@ -105,15 +112,15 @@ def test_a_pair_is_compared_over_the_steps_that_both_of_it_reached():
     curves += [run("other", 0, 10, 2.0), run("other", 1, 20, 2.0)]
     third = [run("third", seed, 5, 1.0) for seed in (0, 1)]
     for shown in (curves, [*curves, *third]):
-        (group,) = summarize(shown)["groups"]
-        found = group["rewards"]["other"]["versus_baseline"]["differences"]["score"]
+        group = group_of(shown)
+        found = versus(group, "other")["differences"]["score"]
         # Over 10 steps other is 10 on average and sparse 5, over 20 steps 20 and 10.
         assert found["auc"]["difference"] == pytest.approx((5.0 + 10.0) / 2)
         # The last 2 of 11 evaluations are at 9 and 10, the last 3 of 21 at 18, 19 and 20.
         assert found["final"]["difference"] == pytest.approx((9.5 + 19.0) / 2)
         assert found["auc"]["pairs"] == 2
-    against_third = group["rewards"]["third"]["versus_baseline"]["differences"]["score"]
-    assert against_third["auc"]["difference"] == pytest.approx(0.0)  # of five steps, as its own
+    third_area = versus(group, "third")["differences"]["score"]["auc"]
+    assert third_area["difference"] == pytest.approx(0.0)  # of five steps, as its own
 
 
 @pytest.mark.parametrize(
@@ -123,14 +130,12 @@ def test_a_pair_is_compared_over_the_steps_that_both_of_it_reached():
         ("tokens", (0, 97_000), ""),  # learners end some tokens apart
         ("step", (0, 99_000), "end between 99,000 (other) and 100,000 updates"),
         ("step", (50_000, 100_000), "with other the differences begin at 50,000 updates"),
-        ("tokens", (50_000, 100_000), "with other the differences begin at 50,000 tokens"),
         ("step", (0, 100_000), ""),
     ],
 )
-def test_what_a_shorter_or_later_run_leaves_out_is_said(axis: Axis, ends, said):
+def test_what_a_shorter_or_later_run_leaves_out_is_said(axis, ends, said):
     curves = [*straight("sparse", (0, 100_000)), *straight("other", ends)]
-    (group,) = summarize(curves, SummarySettings(axis=axis))["groups"]
-    cautions = " ".join(group["verdict"]["cautions"])
+    cautions = " ".join(group_of(curves, axis=axis)["verdict"]["cautions"])
     assert said in cautions
     assert ("end between" in cautions or "begin at" in cautions) == bool(said)
 
@@ -141,13 +146,12 @@ def test_a_later_run_is_no_start_of_the_others():
     curves = [
         Curve(
             credit=name,
-            seed=0,
             steps=np.arange(first, 11.0),
             values={"score": score[first:], "kl": 0.0 * score[first:]},
         )
         for name, first in (("sparse", 0), ("other", 5))
     ]
-    (group,) = summarize(curves, SummarySettings(kl_coef=1.0))["groups"]
+    group = group_of(curves, kl_coef=1.0)
     assert group["rewards"]["sparse"]["collapse_rate"] == 0.0
     assert not any("below its start" in said for said in group["verdict"]["cautions"])
 
@@ -162,22 +166,21 @@ def test_a_later_run_is_no_start_of_the_others():
 )
 def test_seeds_that_rewards_do_not_share_are_said(seeds, table, said):
     curves = [*straight("sparse", (0, 10), range(10)), *straight("other", (0, 10), seeds)]
-    (group,) = summarize(curves)["groups"]
+    group = group_of(curves)
     cautions = " ".join(group["verdict"]["cautions"])
     assert said in cautions
     assert ("and shares" in cautions) == bool(said)
     assert table in group_table(group, 0.95, "Markdown")
     lost = [{"credit": "other", "seed": s, "error": "disk"} for s in range(10) if s not in seeds]
     if lost and seeds.stop <= 10:  # another caution tells of those
-        (group,) = summarize(curves, SummarySettings(failed=lost))["groups"]
-        assert not any("and shares" in caution for caution in group["verdict"]["cautions"])
+        cautions = group_of(curves, failed=lost)["verdict"]["cautions"]
+        assert not any("and shares" in caution for caution in cautions)
 
 
-def test_runs_are_set_on_the_way_to_best_of_16(make_curves):
+def test_runs_are_set_on_the_way_to_best_of_16():
     """Of 16 responses one is worth 1.5; the curves rise from -.5 to 1.5 (1 - e^(-step / 15))."""
-    settings = SummarySettings(kl_coef=0.05, references=references(), episodes=100)
-    curves = make_curves()
-    (group,) = summarize(curves, settings)["groups"]
+    curves = fabricate_curves()
+    group = group_of(curves, kl_coef=0.05, references=references(), episodes=100)
     paid = 0.05 * best_of_n_kl_bound(16)
     start = np.mean([c.values["score"][0] - 0.05 * c.values["kl"][0] for c in curves])
     # One response of 16 differs by 2 + 2 / 15: the variance is its square / 16.
@@ -191,31 +194,31 @@ def test_runs_are_set_on_the_way_to_best_of_16(make_curves):
         "noise": None,
     }
     entry = group["rewards"]["sparse"]
-    for kind in ("final", "auc"):
-        for key in ("iqm", "low", "high"):
-            expected = (entry["figures"]["net_score"][kind][key] - start) / (1.5 - paid - start)
-            assert entry["figures"]["normalised_score"][kind][key] == pytest.approx(expected)
+    for kind, key in product(("final", "auc"), ("iqm", "low", "high")):
+        expected = (entry["figures"]["net_score"][kind][key] - start) / (1.5 - paid - start)
+        assert entry["figures"]["normalised_score"][kind][key] == pytest.approx(expected)
     steps = entry["steps_to_shares"]
     assert list(steps) == ["0.5", "0.75", "0.9"]
     # -.5 + 2 g - .25 g for g = 1 - e^(-step / 15): half the way at g = (1 - paid / 2) / 1.75
     half = -15.0 * math.log(1.0 - (1.0 - paid / 2.0) / 1.75)
     assert steps["0.5"]["iqm_curve"] == pytest.approx(half, abs=0.5)
     assert steps["0.5"]["reached"] == 1.0
-    assert (
-        steps["0.9"] | {"median": math.inf, "iqm_curve": math.inf, "reached": 0.0} == steps["0.9"]
-    )
-    assert steps["0.9"]["restricted_mean"] == 30.0
+    never = {"median": math.inf, "iqm_curve": math.inf, "reached": 0.0, "restricted_mean": 30.0}
+    assert steps["0.9"] | never == steps["0.9"]
     assert group["reference"]["best_of_n"][-1]["gold_score"] == pytest.approx(0.6)
+    by_score = group_of(curves, references=references())  # there is no price
+    ends = by_score["score_range"]
+    assert (ends["measure"], ends["goal"]) == ("score", 1.5)
+    figures = by_score["rewards"]["abc"]["figures"]
+    expected = (figures["score"]["final"]["iqm"] - ends["start"]) / (1.5 - ends["start"])
+    assert figures["normalised_score"]["final"]["iqm"] == pytest.approx(expected)
 
 
-def test_a_normalised_score_that_may_be_noise_is_not_shown_anywhere(make_curves):
+def test_a_normalised_score_that_may_be_noise_is_not_shown_anywhere():
     """The best of 16 hardly beats one response: a share of that span would be thousands of %."""
     scores = -0.52 + 0.01 * np.random.default_rng(0).normal(size=(3, 16))
     drawn = ReferenceSamples(scores=scores, gold_scores=None, tokens=2304)
-    curves = make_curves()
-    settings = SummarySettings(kl_coef=0.001, references={(): drawn})
-    summary = summarize(curves, settings)
-    (group,) = summary["groups"]
+    group = group_of(fabricate_curves(), kl_coef=0.001, references={(): drawn})
     for entry in group["rewards"].values():
         assert not {"normalised_score", "steps_to_shares"} & {*entry["figures"], *entry}
     shown = [row[-3:-1] for row in cells(group).values()]
@@ -233,100 +236,76 @@ def test_a_normalised_score_that_may_be_noise_is_not_shown_anywhere(make_curves)
     assert [row[at] for row in rows if row[0] in group["rewards"]] == 3 * ["\u2013"]
 
 
-def test_without_a_price_the_way_is_by_score(make_curves):
-    (group,) = summarize(make_curves(), SummarySettings(references=references()))["groups"]
-    assert (group["score_range"]["measure"], group["score_range"]["goal"]) == ("score", 1.5)
-    figures = group["rewards"]["abc"]["figures"]
-    start = group["score_range"]["start"]
-    expected = (figures["score"]["final"]["iqm"] - start) / (1.5 - start)
-    assert figures["normalised_score"]["final"]["iqm"] == pytest.approx(expected)
-
-
-def test_a_page_has_the_lines_its_samples_give(make_curves):
-    curves = make_curves()
-    page = render_report(
-        summarize(curves, SummarySettings(kl_coef=0.05, references=references())), curves
+def test_a_page_has_the_lines_its_samples_give():
+    curves = fabricate_curves()
+    page, plain = (
+        render_report(summarize(curves, SummarySettings(kl_coef=0.05, references=drawn)), curves)
+        for drawn in (references(), {})
     )
     # score, gold, KL and net score, against each of four axes
     assert page.count('class="level"') == 4 * (2 + 2 + 1 + 2)
     assert page.count('class="series c8"') == 3  # best-of-n beside each frontier
-    plain = render_report(summarize(curves, SummarySettings(kl_coef=0.05)), curves)
     for absent in ('class="level"', "c8"):
         assert absent not in re.sub(r"<style>.*?</style>", "", plain, flags=re.S)
 
 
-def test_levels_are_within_the_picture(make_curves, tmp_path):
-    curves = make_curves()
-    for name, drawn in (("with", references()), ("without", {})):
-        summary = summarize(curves, SummarySettings(kl_coef=0.05, references=drawn))
-        save_figure(tmp_path / f"{name}.png", summary, curves)
-    assert (tmp_path / "with.png").read_bytes() != (tmp_path / "without.png").read_bytes()
-
-
-def test_the_faster_reward_is_said_to_be_faster(make_curves):
-    group = summarize(make_curves())["groups"][0]
-    versus = group["rewards"]["abc"]["versus_baseline"]
-    assert versus["differences"]["score"]["auc"]["low"] > 0
-    assert versus["differences"]["score"]["auc"]["wins"] == 5
-    assert versus["probability_of_improvement"]["score"]["auc"]["probability"] == 1.0
-    assert versus["relative_steps"]["ratio"] == pytest.approx(0.5, abs=0.12)
-
-
-def test_a_clear_lead_is_marked_as_good_and_a_lag_as_bad(make_curves):
+def test_the_faster_reward_is_ahead_and_marked_as_good_and_a_slower_one_as_bad():
     marks = {}
     for baseline in ("sparse", "abc"):
-        (group,) = summarize(make_curves(), SummarySettings(baseline=baseline))["groups"]
+        group = group_of(fabricate_curves(), baseline=baseline)
+        assert group["baseline"] == baseline
         at = [(measure, kind) for _, measure, kind in columns(group)].index(("score", "auc"))
-        marks[baseline] = {
-            name: row[at]["mark"] + row[at]["tone"] for name, row in cells(group).items()
-        }
+        rows = cells(group)
+        marks[baseline] = {name: row[at]["mark"] + row[at]["tone"] for name, row in rows.items()}
     assert marks["sparse"] == {"sparse": "", "uniform": "", "abc": "\u25b2good"}
     assert marks["abc"] == {"abc": "", "sparse": "\u25bcbad", "uniform": "\u25bcbad"}
+    found = versus(group_of(fabricate_curves()), "abc")
+    assert found["differences"]["score"]["auc"]["low"] > 0
+    assert found["differences"]["score"]["auc"]["wins"] == 5
+    assert found["probability_of_improvement"]["score"]["auc"]["probability"] == 1.0
+    assert found["relative_steps"]["ratio"] == pytest.approx(0.5, abs=0.12)
+    with pytest.raises(ValueError, match="red"):
+        group_of(fabricate_curves(), baseline="red")
 
 
-def test_the_final_level_is_of_the_baselines_own_evaluations(make_curves):
+def test_the_final_level_is_of_the_baselines_own_evaluations():
     """However often the others were evaluated between them."""
-    curves = make_curves(("sparse", "abc"))
+    curves = fabricate_curves(("sparse", "abc"))
     finer = []
     for curve in curves:
         steps = np.linspace(0.0, 30.0, 301) if curve.credit == "abc" else curve.steps
         values = {n: np.interp(steps, curve.steps, v) for n, v in curve.values.items()}
         finer.append(replace(curve, steps=steps, values=values))
-    (coarse,), (fine,) = (summarize(made)["groups"] for made in (curves, finer))
     scores = [curve.values["score"] for curve in curves if curve.credit == "sparse"]
     level = iqm(np.array(scores), 0)[-2:].mean()  # a tenth of 11, rounded up
-    for group in (coarse, fine):
+    for group in (group_of(curves), group_of(finer)):
         assert group["threshold"] == pytest.approx(level)
-        speed = group["rewards"]["abc"]["versus_baseline"]["relative_steps"]
-        assert speed["threshold"] == pytest.approx(level)
+        assert versus(group, "abc")["relative_steps"]["threshold"] == pytest.approx(level)
 
 
 def test_a_lead_that_is_kl_not_spent_is_called_less_drift():
     """Both have all the score there is at 1 nat, soon; one spends half the KL."""
     curves = paths_of({"sparse": 8.0, "lazy": 4.0}, lambda _, kl: 2.0 * np.minimum(kl / 0.1, 1.0))
-    (group,) = summarize(curves, SummarySettings(kl_coef=0.05))["groups"]
-    differences = group["rewards"]["lazy"]["versus_baseline"]["differences"]
+    group = group_of(curves, kl_coef=0.05)
+    differences = versus(group, "lazy")["differences"]
     assert differences["net_score"]["auc"]["clear"] == 1  # ahead by what training maximises
     # The last 3 of 21 evaluations: 19 / 20 of 8 nats, where no run of lazy ever was.
     assert group["equal_kl"] == pytest.approx(7.6, rel=1e-3)
     assert "at_kl" not in differences["score"]
-    assert group["verdict"]["headline"].endswith("than sparse; lazy drifts less.")
-    at = [kind for _, _, kind in columns(group)].index("at_kl")
-    assert cells(group)["lazy"][at]["below"] == "not known, 6 of 6 ended below it"
+    assert cell_at_kl(group, "lazy")["below"] == "not known, 6 of 6 ended below it"
     # 4 nats on average, half of it: the area under a straight line to 8, and to 4
     assert differences["kl"]["auc"]["difference"] == pytest.approx(-2.0, abs=0.01)
 
 
-def test_a_lead_that_is_kl_spent_sooner_is_called_more_drift():
+def test_a_lead_that_is_kl_spent_sooner_has_its_size():
     """Both have the same score at each KL; one spends twice the KL."""
-    curves = paths_of({"sparse": 4.0, "hasty": 8.0}, lambda _, kl: np.sqrt(kl))
-    (group,) = summarize(curves)["groups"]
+    differences = versus(group_of(root_of({"sparse": 4.0, "hasty": 8.0})), "hasty")["differences"]
     # The mean of sqrt(x) on 0 to 1 is 2 / 3, by trapezes of 1 / 20 slightly less.
-    area = group["rewards"]["hasty"]["versus_baseline"]["differences"]["score"]["auc"]
-    assert area["difference"] == pytest.approx(2.0 / 3.0 * (8.0**0.5 - 2.0), abs=0.01)
+    expected = 2.0 / 3.0 * (8.0**0.5 - 2.0)
+    assert differences["score"]["auc"]["difference"] == pytest.approx(expected, abs=0.01)
     # The last 3 of 21 evaluations: 19 / 20 of 4 nats, and of gold half the difference of the roots.
-    golds = group["rewards"]["hasty"]["versus_baseline"]["differences"]["gold_score"]["final"]
-    assert golds["difference"] == pytest.approx(0.5 * (7.6**0.5 - 3.8**0.5), abs=0.01)
+    expected = 0.5 * (7.6**0.5 - 3.8**0.5)
+    assert differences["gold_score"]["final"]["difference"] == pytest.approx(expected, abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -353,18 +332,15 @@ def test_a_lead_is_one_of_drift(area, kl, wins, equal, drift):
 
 
 def test_policies_that_have_hardly_moved_are_not_compared_at_equal_kl():
-    curves = paths_of({"sparse": 0.05, "other": 0.04}, lambda _, kl: np.sqrt(kl))
-    summary = summarize(curves)
+    summary = summarize(root_of({"sparse": 0.05, "other": 0.04}))
     (group,) = summary["groups"]
     assert group["equal_kl"] is None
-    at = [kind for _, _, kind in columns(group)].index("at_kl")
     empty = {"value": "\u2013", "below": "KL below 0.1 nats", "mark": "", "tone": ""}
-    assert [row[at] for row in cells(group).values()] == [empty, empty]
+    assert [cell_at_kl(group, name) for name in group["rewards"]] == [empty, empty]
     console = Console(width=200)
     with console.capture() as capture:
         show_summary(console, summary, Path("nowhere"))
-    shown = capture.get()
-    row = next(line for line in shown.splitlines() if line.startswith("sparse "))
+    row = next(line for line in capture.get().splitlines() if line.startswith("sparse "))
     assert re.split(r"\s{2,}", row)[2] == "\u2013"
 
 
@@ -373,62 +349,51 @@ def test_a_lead_in_score_at_equal_kl_has_its_size(sign):
     """Score and gold are a multiple of the root of the KL, which rises alike in both."""
     slopes = {"sparse": 1.0, "other": 1.0 + 0.5 * sign}
     curves = paths_of({"sparse": 4.0, "other": 4.0}, lambda name, kl: slopes[name] * np.sqrt(kl))
-    (group,) = summarize(curves, SummarySettings(kl_coef=0.05))["groups"]
-    equal = group["rewards"]["other"]["versus_baseline"]["differences"]["score"]["at_kl"]
+    group = group_of(curves, kl_coef=0.05)
+    differences = versus(group, "other")["differences"]
     # Read at 3.8 nats, which the mean of the last tenth has: half of the root.
+    equal = differences["score"]["at_kl"]
     assert equal["difference"] == pytest.approx(sign * 0.5 * 3.8**0.5, abs=0.01)
     assert (equal["clear"], drift_of(group, "other")) == (sign, "")
-    at = [kind for _, _, kind in columns(group)].index("at_kl")
-    assert cells(group)["other"][at]["below"].endswith(" after update 19")
-    gold = group["rewards"]["other"]["versus_baseline"]["differences"]["gold_score"]["at_kl"]
+    assert cell_at_kl(group, "other")["below"].endswith(" after update 19")
+    gold = differences["gold_score"]["at_kl"]
     assert gold["difference"] == pytest.approx(sign * 0.25 * 3.8**0.5, abs=0.02)
-    figure = group["rewards"]["other"]["figures"]["score"]["at_kl"]["iqm"]
     there = group["rewards"]["sparse"]["figures"]["gold_score"]["at_kl"]["iqm"]
     assert there == pytest.approx(0.5 * 3.8**0.5, abs=0.01)  # its end
-    for style in ("Markdown", "LaTeX"):
-        table = group_table(group, 0.95, style)
-        assert number(figure) in table
+    figure = number(group["rewards"]["other"]["figures"]["score"]["at_kl"]["iqm"])
+    assert all(figure in group_table(group, 0.95, style) for style in ("Markdown", "LaTeX"))
 
 
 def test_a_leap_is_a_gap_of_the_drawn_path_and_of_the_figures():
     """The first update of other crosses 6 nats, and sparse ends below them."""
-
-    curves = paths_of({"sparse": 4.0, "other": 8.0}, lambda _, kl: np.sqrt(kl))
+    curves = root_of({"sparse": 4.0, "other": 8.0})
     for curve in curves:
         if curve.credit == "other":
             curve.values["kl"][1:] = 6.0 + 0.1 * curve.steps[1:]
     summary = summarize(curves)
     (group,) = summary["groups"]
     assert "at_kl" not in group["rewards"]["other"]["figures"]["score"]
-    assert group["rewards"]["other"]["versus_baseline"]["at_kl"] == {
-        "pairs": 0,
-        "of": 6,
-        "short": 0,
-        "kl": None,
-        "step": None,
-        "baseline_step": None,
-    }
-    at = [kind for _, _, kind in columns(group)].index("at_kl")
-    assert cells(group)["other"][at]["below"] == "not known, 6 of 6 passed it unmeasured"
+    unknown = dict.fromkeys(("kl", "step", "baseline_step"))
+    assert versus(group, "other")["at_kl"] == {"pairs": 0, "of": 6, "short": 0} | unknown
+    assert cell_at_kl(group, "other")["below"] == "not known, 6 of 6 passed it unmeasured"
     page = render_report(summary, curves)
-    frontier = page.partition("Score against KL</h3>")[2].partition("</svg>")[0]
-    paths = re.findall(r'class="line" d="([^"]+)"', frontier)
-    assert [path.count("M") for path in paths] == [1, 2]
-    over_updates = page.partition("<h3>Score</h3>")[2].partition("</svg>")[0]
-    assert all(p.count("M") == 1 for p in re.findall(r'class="line" d="([^"]+)"', over_updates))
+    pens = {}
+    for title in ("Score against KL", "Score"):
+        chart = page.partition(f"<h3>{title}</h3>")[2].partition("</svg>")[0]
+        pens[title] = [p.count("M") for p in re.findall(r'class="line" d="([^"]+)"', chart)]
+    assert pens == {"Score against KL": [1, 2], "Score": [1, 1]}
     for curve in curves:  # of 100 tokens an update, which are no updates
         values: Any = curve.values
         values["tokens"] = 100.0 * curve.steps
-    (group,) = summarize(on_axis(curves, "tokens"), SummarySettings(axis="tokens"))["groups"]
-    assert group["rewards"]["other"]["versus_baseline"]["at_kl"]["pairs"] == 0
+    group = group_of(on_axis(curves, "tokens"), axis="tokens")
+    assert versus(group, "other")["at_kl"]["pairs"] == 0
 
 
 def test_a_third_reward_does_not_change_what_two_have_at_equal_kl():
     """Not even one that leaps: only the correction's level follows the number of rewards."""
-    curves = paths_of({"sparse": 4.0, "other": 6.0}, lambda _, kl: np.sqrt(kl))
-    third = paths_of({"third": 0.5}, lambda _, kl: np.sqrt(kl))
-    (two,), (three,) = (summarize(each)["groups"] for each in (curves, [*curves, *third]))
-    at, again = (group["rewards"]["other"]["versus_baseline"] for group in (two, three))
+    curves = root_of({"sparse": 4.0, "other": 6.0})
+    two, three = (group_of(each) for each in (curves, [*curves, *root_of({"third": 0.5})]))
+    at, again = (versus(group, "other") for group in (two, three))
     assert at["at_kl"] == again["at_kl"]
     figures = [each["differences"]["score"]["at_kl"] for each in (at, again)]
     assert figures[0]["difference"] == figures[1]["difference"]
@@ -436,193 +401,116 @@ def test_a_third_reward_does_not_change_what_two_have_at_equal_kl():
 
 
 def test_pairs_that_are_not_known_are_said():
-    curves = paths_of({"sparse": 4.0, "other": 5.0}, lambda _, kl: np.sqrt(kl))
+    curves = root_of({"sparse": 4.0, "other": 5.0})
     for curve in curves:
         if curve.credit == "other" and curve.seed < 2:
             curve.values["kl"][:] *= 0.1
-    (group,) = summarize(curves)["groups"]
-    at = group["rewards"]["other"]["versus_baseline"]["at_kl"]
+    group = group_of(curves)
+    at = versus(group, "other")["at_kl"]
     assert (at["pairs"], at["of"], at["short"]) == (4, 6, 2)
-    at = [kind for _, _, kind in columns(group)].index("at_kl")
-    assert cells(group)["other"][at]["below"].endswith(" after update 15, 4 of 6 seeds")
+    assert cell_at_kl(group, "other")["below"].endswith(" after update 15, 4 of 6 seeds")
 
 
 def test_what_is_said_of_the_end_is_corrected_over_its_measurements():
     """A p-value of .03 in one of three measurements at the end is no finding."""
-    curves = paths_of({"sparse": 4.0, "other": 4.0}, lambda _, kl: np.sqrt(kl))
+    curves, names = root_of({"sparse": 4.0, "other": 4.0}), ("score", "gold_score", "kl")
     generator = np.random.default_rng(0)
-    for curve in curves:
-        for name in ("score", "gold_score", "kl"):
-            shift = generator.normal(0.0, 0.1)
-            if curve.credit == "other" and name == "score":
-                shift += 0.12
-            curve.values[name][1:] += shift
-    (group,) = summarize(curves)["groups"]
-    ends = {
-        name: group["rewards"]["other"]["versus_baseline"]["differences"][name]["final"]
-        for name in ("score", "gold_score", "kl")
-    }
-
-    def of_ends(credit: str, name: str) -> list[float]:
-        return [final_mean(curve.values[name]) for curve in curves if curve.credit == credit]
-
-    raw = [
-        paired_difference(of_ends("other", name), of_ends("sparse", name)).p_value for name in ends
-    ]
-    assert [each["p_adjusted"] for each in ends.values()] == pytest.approx(holm(raw).tolist())
+    for curve, name in product(curves, names):
+        shift = generator.normal(0.0, 0.1)
+        if curve.credit == "other" and name == "score":
+            shift += 0.12
+        curve.values[name][1:] += shift
+    differences = versus(group_of(curves), "other")["differences"]
+    raw = []
+    for name in names:
+        ends = {
+            c: [final_mean(r[name]) for r in curves if r.credit == c] for c in ("other", "sparse")
+        }
+        raw.append(paired_difference(*ends.values()).p_value)
+    adjusted = [differences[name]["final"]["p_adjusted"] for name in names]
+    assert adjusted == pytest.approx(holm(raw).tolist())
 
 
 def test_equal_kl_is_told_of_learners_at_equal_tokens_too():
-    curves = paths_of({"sparse": 4.0, "other": 12.0}, lambda _, kl: np.sqrt(kl))
+    curves = root_of({"sparse": 4.0, "other": 12.0})
     for curve in curves:
         values: Any = curve.values
         values["tokens"] = 100.0 * curve.steps * (1 + (curve.credit == "other"))
-    (group,) = summarize(on_axis(curves, "tokens"), SummarySettings(axis="tokens"))["groups"]
+    group = group_of(on_axis(curves, "tokens"), axis="tokens")
     # Within the tokens of sparse other makes 10 of its 20 updates, to 6 nats: 3.8 after 6.3.
-    at = group["rewards"]["other"]["versus_baseline"]["at_kl"]
+    at = versus(group, "other")["at_kl"]
     assert (at["pairs"], at["baseline_step"]) == (6, 1900.0)
     assert at["step"] == pytest.approx(200.0 * 3.8 / 0.6, rel=2e-3)
-    at = [kind for _, _, kind in columns(group)].index("at_kl")
-    assert cells(group)["other"][at]["below"].endswith(" after 1,267 tokens")
+    assert cell_at_kl(group, "other")["below"].endswith(" after 1,267 tokens")
     assert "step" not in group["measures"]
+    assert "Tokens to sparse's final level" in [title for title, _, _ in columns(group)]
 
 
 def test_a_difference_that_rounds_to_nothing_is_not_claimed():
     seeds = np.linspace(-1.0, 1.0, 5)
     areas = np.stack([seeds, seeds + 2e-4 + 1e-5 * seeds], axis=1)
-    (group,) = summarize(curves_of(areas))["groups"]
-    difference = group["rewards"]["reward-1"]["versus_baseline"]["differences"]["score"]["auc"]
+    difference = versus(group_of(curves_of(areas)), "reward-1")["differences"]["score"]["auc"]
     assert difference["p_adjusted"] < 1e-4
     assert difference["clear"] == 0
 
 
-def test_a_reward_that_stops_at_less_kl_may_arrive_by_the_net_score_alone(make_curves):
-    curves = make_curves(("sparse", "abc"))
+def test_a_reward_that_stops_at_less_kl_may_arrive_by_the_net_score_alone():
+    curves = fabricate_curves(("sparse", "abc"))
     for curve in curves:  # abc: half the KL of sparse, and nine tenths of its score
         factor, kl = (0.9, 0.5) if curve.credit == "abc" else (1.0, 1.0)
         rise = 1.0 - np.exp(-curve.steps / 10.0)
         curve.values["score"][:] = 2.0 * factor * rise + 0.01 * np.sin(curve.seed + curve.steps)
         curve.values["kl"][:] = 20.0 * kl * rise
-    group = summarize(curves, SummarySettings(kl_coef=0.05))["groups"][0]
-    versus = group["rewards"]["abc"]["versus_baseline"]
-    assert versus["relative_steps"]["ratio"] == math.inf
+    found = versus(group_of(curves, kl_coef=0.05), "abc")
+    assert found["relative_steps"]["ratio"] == math.inf
     # sparse ends at 1 * rise(30), abc goes 1.3 * rise: 1 - e^(-s/10) = rise(30) / 1.3
     expected = -10.0 * math.log(1.0 - (1.0 - math.exp(-2.85)) / 1.3)
-    assert versus["relative_steps_net"]["steps"] == pytest.approx(expected, abs=1.0)
-    assert (
-        summarize(curves)["groups"][0]["rewards"]["abc"]["versus_baseline"]["relative_steps_net"]
-        is None
-    )
+    assert found["relative_steps_net"]["steps"] == pytest.approx(expected, abs=1.0)
+    assert versus(group_of(curves), "abc")["relative_steps_net"] is None
 
 
-def test_steps_to_the_baselines_end_keep_censored_runs(make_curves):
-    entry = summarize(make_curves())["groups"][0]["rewards"]
+def test_steps_to_the_baselines_end_keep_censored_runs():
+    entry = group_of(fabricate_curves())["rewards"]
     assert entry["abc"]["steps_to_threshold"]["reached"] == 1.0
     assert entry["abc"]["steps_to_threshold"]["iqm_curve"] < 20
     assert entry["sparse"]["steps_to_threshold"]["iqm_curve"] > 20
 
 
-def test_few_seeds_are_few(make_curves):
-    assert not summarize(make_curves(seeds=4))["groups"][0]["reliable"]
-    assert summarize(make_curves(seeds=5))["groups"][0]["reliable"]
-
-
 @pytest.mark.parametrize("baseline", ["sparse", "abc"])
-def test_below_five_seeds_nothing_is_clear(make_curves, baseline):
-    curves = make_curves(seeds=4)
+def test_below_five_seeds_nothing_is_clear(baseline):
+    curves = fabricate_curves(seeds=4)
     summary = summarize(curves, SummarySettings(baseline=baseline))
+    assert not summary["groups"][0]["reliable"]
     page = render_report(summary, curves)
     assert 'class="mark' not in page
     assert "▲" not in page.split("<tbody>")[1].split("</tbody>")[0]
 
 
-def test_failed_runs_are_counted_and_named(make_curves):
-    curves = make_curves(("sparse", "abc"))
-    broken = curves[0].values["score"].copy()
-    broken[4] = math.nan
-    curves[0] = Curve(
-        credit="sparse", seed=0, steps=curves[0].steps, values={**curves[0].values, "score": broken}
-    )
-    summary = summarize(
-        curves, SummarySettings(failed=[{"credit": "abc", "seed": 9, "error": "boom", "group": {}}])
-    )
-    assert [(run["credit"], run["seed"]) for run in summary["failed"]] == [
-        ("abc", 9),
-        ("sparse", 0),
+def test_failed_runs_are_counted_and_named():
+    curves = fabricate_curves(("sparse", "abc"))
+    curves[0].values["score"][4] = math.nan
+    failed = [{"credit": "abc", "seed": 9, "error": "boom", "group": {}}]
+    summary = summarize(curves, SummarySettings(failed=failed))
+    assert [(run["credit"], run["seed"], run["error"]) for run in summary["failed"]] == [
+        ("abc", 9, "boom"),
+        ("sparse", 0, "score is nan at step 12"),
     ]
-    assert summary["failed"][1]["error"] == "score is nan at step 12"
-    group = summary["groups"][0]
+    (group,) = summary["groups"]
     assert group["rewards"]["sparse"]["runs"] == 4
-    assert group["rewards"]["abc"]["versus_baseline"]["differences"]["score"]["auc"]["pairs"] == 4
+    assert versus(group, "abc")["differences"]["score"]["auc"]["pairs"] == 4
+    with pytest.raises(ValueError, match=r"no run to summarise, 1 failed \(the first: boom\)"):
+        summarize([], SummarySettings(failed=failed))
 
 
-def test_one_seed_has_no_interval(make_curves):
-    curves = make_curves(("sparse", "abc"), seeds=1)
+def test_one_seed_has_no_interval():
+    curves = fabricate_curves(("sparse", "abc"), seeds=1)
     summary = summarize(curves)
     (group,) = summary["groups"]
-    for text in (group_table(group, 0.95, "Markdown"), group_table(group, 0.95, "LaTeX")):
-        assert " to " not in text
+    assert " to " not in group_table(group, 0.95, "Markdown") + group_table(group, 0.95, "LaTeX")
     page = re.sub(r"<[^>]+>", " ", render_report(summary, curves))
     assert not re.search(r"\d%? to \d", page)
-    cells = [f"{cell}" for table in _figures(group, 200) for c in table.columns for cell in c.cells]
-    assert not any("\n" in cell for cell in cells)
-
-
-def test_a_baseline_without_runs_is_replaced_aloud(make_curves):
-    failed = [{"credit": "sparse", "seed": 0, "error": "boom", "group": {}}]
-    group = summarize(
-        make_curves(("uniform", "abc")), SummarySettings(baseline="sparse", failed=failed)
-    )["groups"][0]
-    assert group["baseline"] == "uniform"
-
-
-def test_over_optimisation_is_said_first(make_curves):
-    curves = make_curves(("sparse", "abc"))
-    for curve in curves:
-        if curve.credit == "abc":  # gold turns down at update 15
-            curve.values["gold_score"][:] = 0.5 - np.abs(curve.steps - 15.0) / 50.0
-    group = summarize(curves)["groups"][0]
-    assert group["rewards"]["sparse"]["alarms"] == []
-    (alarm,) = group["rewards"]["abc"]["alarms"]
-    assert alarm["sign"] == "the gold score fell while the score rose"
-    assert group["verdict"]["cautions"][0] == (
-        "The gold score fell while the score rose: abc (from update 15 on: gold 0.5 to 0.2, score "
-        "1.23 to 1.49)."
-    )
-
-
-def test_each_caution_is_said_once_with_the_rewards_it_concerns(make_curves):
-    """All three end at 1.0 to 1.5, below the best of 4 of these samples, which is near 2.9."""
-    scores = np.tile(np.linspace(0.0, 3.0, 16), (3, 1))
-    drawn = ReferenceSamples(scores=scores, gold_scores=None, tokens=2304)
-    group = summarize(make_curves(), SummarySettings(references={(): drawn}))["groups"][0]
-    (said,) = [text for text in group["verdict"]["cautions"] if "best of 4" in text]
-    assert [said.count(f"{name} (") for name in ("sparse", "uniform", "abc")] == [1, 1, 1]
-    assert said.endswith(". Train longer, or at another learning_rate.")
-
-
-@pytest.mark.parametrize(
-    ("seeds", "said"),
-    [
-        (5, "95% interval 0.345 to 0.390; clear, corrected p < 0.001"),
-        (3, "; too few seeds to tell (3)"),
-        (1, "against sparse, no interval; too few seeds to tell (1)"),
-    ],
-)
-def test_a_line_says_how_far_ahead_a_reward_is_and_how_surely(make_curves, seeds, said):
-    (group,) = summarize(make_curves(("sparse", "uniform", "abc"), seeds=seeds))["groups"]
-    abc, uniform = group["verdict"]["differences"]
-    assert abc.startswith("abc: +0.3")
-    assert " score over the run against sparse, " in abc
-    assert abc.endswith(said)
-    assert ("; not clear, corrected p = " in uniform) == (seeds == 5)
-
-
-def test_the_baseline_can_be_chosen(make_curves):
-    group = summarize(make_curves(), SummarySettings(baseline="abc"))["groups"][0]
-    assert group["baseline"] == "abc"
-    with pytest.raises(ValueError, match="red"):
-        summarize(make_curves(), SummarySettings(baseline="red"))
+    shown = [f"{cell}" for table in _figures(group, 200) for c in table.columns for cell in c.cells]
+    assert not any("\n" in cell for cell in shown)
 
 
 def test_noise_is_no_collapse_however_the_runs_are_measured():
@@ -637,54 +525,29 @@ def test_noise_is_no_collapse_however_the_runs_are_measured():
             Curve(credit=credit, seed=seed, steps=100.0 * np.arange(11) + at, values={"score": row})
             for (credit, seed), row, at in zip(runs, scores, each, strict=True)
         ]
-        settings = SummarySettings(anchors={"score": 0.0}, axis="tokens")
-        (group,) = summarize(curves, settings)["groups"]
-        figures = [group["rewards"][name] for name in ("ppo", "loo")]
+        figures = group_of(curves, anchors={"score": 0.0}, axis="tokens")["rewards"].values()
         found.append([(e["collapse_rate"], e["figures"]["score"]["final"]) for e in figures])
     assert found[0] == found[1]
 
 
-def test_levels_are_reached_in_the_unit_of_the_curves(make_curves):
-    units: dict[Axis, str] = {"step": "Updates", "tokens": "Tokens"}
-    for axis, unit in units.items():
-        (group,) = summarize(make_curves(), SummarySettings(axis=axis))["groups"]
-        heads = [title for title, _, _ in columns(group)]
-        assert f"{unit} to sparse's final level" in heads
-
-
-def test_nothing_to_summarise():
-    with pytest.raises(ValueError, match=r"no run to summarise, 1 failed \(the first: boom\)"):
-        summarize([], SummarySettings(failed=[{"credit": "a", "seed": 0, "error": "boom"}]))
-
-
-def test_the_same_curves_give_the_same_bytes(make_curves, tmp_path):
+def test_the_same_curves_give_the_same_bytes(tmp_path):
     for name in ("a.json", "b.json"):
         np.random.seed(None)
-        write_json(tmp_path / name, summarize(make_curves(), SummarySettings(kl_coef=0.05)))
+        write_json(tmp_path / name, summarize(fabricate_curves(), SummarySettings(kl_coef=0.05)))
     text = (tmp_path / "a.json").read_bytes()
     assert text == (tmp_path / "b.json").read_bytes()
     assert "wall_s" not in json.dumps(json.loads(text))
     json.loads(text, parse_constant=lambda value: pytest.fail(f"{value} is no JSON"))
 
 
-def test_numbers_in_words():
-    assert number(-0.0004) == "0.000"
-    assert signed(0.0) == "0.000"
-    assert signed(-1.5) == "\u22121.50"
-    assert signed(12.345) == "+12.3"
-    assert number(math.inf) == "\u221e"
-
-
-def test_the_figures_fit_a_terminal(make_curves, capsys):
-    curves = make_curves(("sparse", "folder/of/rules.py:Surprisal"))
-    (group,) = summarize(curves, SummarySettings(kl_coef=0.05))["groups"]
+def test_the_figures_fit_a_terminal(capsys):
+    group = group_of(fabricate_curves(("sparse", "folder/of/rules.py:Surprisal")), kl_coef=0.05)
     for width, parts in ((200, 1), (90, 1), (80, 2), (44, 3)):
         tables = list(_figures(group, width))
         for table in tables:
             Console(width=width).print(table)
         shown = capsys.readouterr().out
-        assert len(tables) == parts
-        assert shown.count("Surprisal") == parts
+        assert len(tables) == shown.count("Surprisal") == parts
         assert "…" not in shown
         assert all(len(line.rstrip()) <= width for line in shown.splitlines())
         for part in ("over the run", "at equal KL", "gold", "KL", "reached", "at 28"):

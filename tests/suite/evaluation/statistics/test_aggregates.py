@@ -17,7 +17,6 @@ from tokengym.evaluation.statistics import (
     interval,
     iqm,
     paired_difference,
-    performance_profile,
     probability_of_improvement,
     steps_to_threshold,
     student_interval,
@@ -162,12 +161,6 @@ def test_collapse():
 )
 def test_a_lucky_evaluation_of_a_flat_curve_is_no_level_to_lose(curve, anchor, expected):
     assert collapsed(curve, anchor) == expected
-
-
-def test_performance_profile():
-    scores = [[1.0, 1.0], [2.0, 3.0]]
-    shares = performance_profile(scores, [0.0, 1.0, 2.5, 3.0])
-    assert shares == pytest.approx([1.0, 0.5, 0.25, 0.0])
 
 
 def test_paired_difference_by_hand():

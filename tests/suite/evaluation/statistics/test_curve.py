@@ -38,8 +38,6 @@ def test_means_are_over_updates_or_over_tokens():
     assert over.area() == pytest.approx((0.5 * 100 + 1.5 * 300) / 400)
     # Score - 0.4 KL is 0, .8 and 1.6.
     assert over.priced(0.4).area("net_score") == pytest.approx((0.4 * 100 + 1.2 * 300) / 400)
-    assert (over.at(250.0), over.at(250.0, "step")) == (1.5, 1.5)
-    assert math.isnan(over.at(401.0))
     with pytest.raises(ValueError, match="tokens of abc, seed 0, are not known"):
         Curve.of([{"step": 0, "score": 1.0}], credit="abc").over_tokens()
 
