@@ -21,12 +21,7 @@ ESTIMATORS = ("loo", "reinforce")
 
 
 def check_token_estimator(estimator: str, *others: str) -> None:
-    """Refuse an estimator that is unknown, or that sums token credit away.
-
-    Args:
-        estimator: What the user named.
-        others: Further names that are known here.
-    """
+    """Refuse an estimator that is unknown here, or that sums token credit away."""
     known = [*ESTIMATORS, *others]
     if estimator in known:
         return
@@ -44,12 +39,7 @@ def check_token_estimator(estimator: str, *others: str) -> None:
 def check_peers(response_mask: Tensor, prompts: Sequence[Hashable], estimator: str) -> None:
     """Refuse a batch in which no prompt has two rows, all of whose "loo" advantages would be 0.
 
-    A single scored row passes: it may be what is left of a group.
-
-    Args:
-        response_mask: (batch, time), True or 1 on the response's own tokens.
-        prompts: (batch,) what tells the prompts apart.
-        estimator: See `token_advantages`.
+    A single scored row passes: it may be what is left of a group. Shapes are `token_advantages`'.
     """
     scored = int(response_mask.bool().any(dim=1).sum())
     if estimator == "loo" and scored > 1 and len(set(prompts)) == len(prompts):
@@ -96,7 +86,13 @@ def token_advantages(
     if not 0.0 <= gamma <= 1.0:
         raise SettingsError(f"gamma must be within [0, 1], got {gamma!r}; 1 is no discount")
     _check_shapes(token_rewards, response_mask, prompts)
-    _check_finite(token_rewards, response_mask)
+    wrong = (~token_rewards.isfinite() & response_mask.bool()).nonzero()
+    if len(wrong):  # it would spoil all of a prompt's
+        row, step = wrong[0].tolist()
+        raise ValueError(
+            f"token_rewards must be finite on the response's own tokens, got "
+            f"{float(token_rewards[row, step])} in row {row} at token {step}; look at the scorer"
+        )
     token_rewards, response_mask = at_least_float32(token_rewards), response_mask.bool()
     if estimator == "reinforce":
         return rewards_to_go(token_rewards, response_mask, gamma=gamma)
@@ -129,17 +125,6 @@ def _check_shapes(token_rewards: Tensor, mask: Tensor, prompts: Sequence[Hashabl
         raise ValueError(
             f"prompts must name one prompt for each of {len(token_rewards)} rows, got "
             f"{len(prompts)}; repeat a prompt that has several responses"
-        )
-
-
-def _check_finite(token_rewards: Tensor, mask: Tensor) -> None:
-    """Refuse rewards that would spoil all of a prompt's."""
-    wrong = (~token_rewards.isfinite() & mask.bool()).nonzero()
-    if len(wrong):
-        row, step = wrong[0].tolist()
-        raise ValueError(
-            f"token_rewards must be finite on the response's own tokens, got "
-            f"{float(token_rewards[row, step])} in row {row} at token {step}; look at the scorer"
         )
 
 
@@ -191,15 +176,12 @@ def estimate(
             )
         mask = mask & ~excluded.to(mask.device).unsqueeze(1)
     check_peers(mask, prompts, estimator)
-    gamma = _gamma_of(config) if gamma is None else gamma
+    if gamma is None:
+        has_keys = isinstance(config, Mapping)
+        of_trainer = config.get("gamma") if has_keys else getattr(config, "gamma", None)
+        gamma = 1.0 if of_trainer is None else of_trainer
     advantages = token_advantages(token_level_rewards, mask, prompts, estimator, gamma=gamma)
     return advantages, advantages
-
-
-def _gamma_of(config: Any) -> float:
-    """Return the discount of a trainer's settings, a mapping or an object; 1 without one."""
-    gamma = config.get("gamma") if isinstance(config, Mapping) else getattr(config, "gamma", None)
-    return 1.0 if gamma is None else gamma
 
 
 REGISTERED: Mapping[str, Callable[..., tuple[Tensor, Tensor]]] = {

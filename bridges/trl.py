@@ -62,17 +62,13 @@ def check_config(args: GRPOConfig, credit: str, estimator: str) -> None:
             "use_liger_kernel=True computes its loss from one advantage a response; leave it out"
         )
     check_token_estimator(estimator, OWN)
-    if estimator != OWN:
-        _check_weights(args)
-    elif credit != "sparse":
-        raise SettingsError(
-            f"estimator={OWN!r} gives every token TRL's own advantage, so that credit={credit!r} "
-            "has no effect; take estimator='loo', or credit='sparse'"
-        )
-
-
-def _check_weights(args: GRPOConfig) -> None:
-    """Refuse what weighs or joins scores in TRL's own advantages, which token credit replaces."""
+    if estimator == OWN:
+        if credit != "sparse":
+            raise SettingsError(
+                f"estimator={OWN!r} gives every token TRL's own advantage, so that "
+                f"credit={credit!r} has no effect; take estimator='loo', or credit='sparse'"
+            )
+        return
     if list(args.reward_weights or [1.0]) != [1.0]:
         raise SettingsError(
             f"reward_weights={args.reward_weights} has no effect on token credit; weigh in the "
@@ -216,17 +212,10 @@ class _Unscored(FunctionScorer):
 def gathered_advantages(
     accelerator: Any, token_rewards: Tensor, mask: Tensor, group_size: int, estimator: str
 ) -> Tensor:
-    """Return the advantages of this process' rows, whose groups may span processes.
+    """Return the advantages of this process' rows, (rows, time) each, in reward units.
 
-    Args:
-        accelerator: Accelerate's, which gathers rows in the order of the processes.
-        token_rewards: (rows, time) of this process, padded to its own longest.
-        mask: (rows, time) bool.
-        group_size: Consecutive rows of all processes that answer one prompt.
-        estimator: See `token_advantages`.
-
-    Returns:
-        (rows, time), reward units.
+    Groups of ``group_size`` consecutive rows of all processes, gathered in the processes' order,
+    answer one prompt and may span processes.
     """
     # Each process pads to its own longest: all pad alike, see all rows, and keep their own.
     padded = accelerator.pad_across_processes(token_rewards, dim=1)

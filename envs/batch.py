@@ -14,7 +14,7 @@ from tokengym.envs.mdp import TokenMdp
 from tokengym.envs.prompts.sampler import PromptSampler, draw_uniform
 from tokengym.envs.prompts.table import EncodedPrompt
 from tokengym.envs.settings import TOKEN_BYTES
-from tokengym.envs.states import generator_from, prompt_from, state_of
+from tokengym.envs.states import restored, state_of
 from tokengym.envs.turns.conversation import Conversation, TurnEnd
 from tokengym.envs.turns.partner import Turn
 
@@ -22,11 +22,7 @@ Rows = NDArray[np.intp]
 
 
 class EpisodeBatch:
-    """Rows of one MDP, each playing its own episode.
-
-    ``rows`` arguments are row numbers in ascending order. Passing ``all_rows`` itself avoids
-    the gathers.
-    """
+    """Rows of one MDP, each playing its own episode; passing ``all_rows`` itself avoids gathers."""
 
     def __init__(self, mdp: TokenMdp, num_envs: int) -> None:
         self.mdp = mdp
@@ -96,14 +92,9 @@ class EpisodeBatch:
         *,
         group_size: int = 1,
     ) -> None:
-        """Begin an episode in the rows.
+        """Begin an episode in the rows, whole groups if ``group_size`` rows share a drawn prompt.
 
-        Args:
-            rows: The rows; whole groups if they are drawn in groups.
-            prompts: (len(rows),) theirs; None draws them.
-            responses: (len(rows),) tokens that their responses begin with; None: none.
-            turns: (len(rows),) turns in these that are over; None: none.
-            group_size: Consecutive rows that share a drawn prompt.
+        Prompts, beginnings of responses and turns in these that are over are (len(rows),).
         """
         mdp, table, width = self.mdp, self.mdp.table, self.mdp.prompt_width
         if prompts is not None:
@@ -159,14 +150,9 @@ class EpisodeBatch:
             self._turn_starts[row] = self.conversations[row].start
 
     def append(self, rows: Rows, tokens: NDArray[np.int64]) -> tuple[Rows, NDArray[np.object_]]:
-        """Append one token to each of the rows, and set the flags of those that end.
+        """Append one of the tokens, (num_envs,), to each of the rows, and flag those that end.
 
-        Args:
-            rows: The rows that play.
-            tokens: (num_envs,) valid token ids; those of other rows are ignored.
-
-        Returns:
-            The rows whose episode ended, and the reason: "eos", "stop", "length" or "error".
+        Returns the rows whose episode ended, and the reason: "eos", "stop", "length" or "error".
         """
         everyone = rows is self.all_rows
         chosen = tokens if everyone else tokens[rows]
@@ -215,8 +201,7 @@ class EpisodeBatch:
     ) -> tuple[Rows, NDArray[np.object_], NDArray[np.bool_]]:
         """Ask the partner about turns that are over, (rows,), at once, and append its replies.
 
-        Returns:
-            The rows whose episode is over too, the reason, and whether it is want of room.
+        Returns the rows whose episode is over too, the reason, and whether it is want of room.
         """
         assert self.mdp.turns is not None
         starts = self._turn_starts[rows].tolist()
@@ -274,20 +259,19 @@ class EpisodeBatch:
 
     def set_states(self, states: Sequence[Mapping[str, Any]]) -> None:
         """Restore one state per row; all are checked before anything is written."""
-        prompts = [prompt_from(state, self.mdp) for state in states]
-        rngs = [generator_from(state["np_random"]) for state in states]
         samplers = self._new_samplers()
-        for sampler, state in zip(samplers, states, strict=True):
-            sampler.set_state(state["sampler"])
+        pairs = zip(states, samplers, strict=True)
+        episodes = [restored(state, self.mdp, sampler) for state, sampler in pairs]
         self._samplers = samplers
         # What follows overwrites what `begin` has counted on: the conversations' episodes.
-        self.begin(self.all_rows, prompts, [state["response_ids"] for state in states])
-        for row, (state, rng) in enumerate(zip(states, rngs, strict=True)):
-            self._rngs[row], self.seeds[row] = rng, state["np_random_seed"]
-            self.terminated[row], self.truncated[row] = state["terminated"], state["truncated"]
-            if self.conversations:
-                self.conversations[row] = talk = Conversation.from_state(state)
-                self._turn_starts[row] = talk.start
+        prompts, responses = ([episode[part] for episode in episodes] for part in (0, 1))
+        self.begin(self.all_rows, prompts, responses)
+        for row, episode in enumerate(episodes):
+            self._rngs[row], self.seeds[row] = episode.rng, episode.seed
+            self.terminated[row], self.truncated[row] = episode.terminated, episode.truncated
+            if episode.conversation is not None:
+                self.conversations[row] = episode.conversation
+                self._turn_starts[row] = episode.conversation.start
 
     # --- infos --------------------------------------------------------------------------------
 
@@ -296,11 +280,8 @@ class EpisodeBatch:
     ) -> None:
         """Write the rows' values under their keys and masks, as ``VectorEnv._add_info`` would.
 
-        Args:
-            infos: Infos to write to.
-            rows: Rows that have a value.
-            entries: By key the (rows,) values, None where the array holds them already, and the
-                array (or nested infos) to begin with when the key is new.
+        By key the (rows,) values, None where the array holds them already, and the array (or nested
+        infos) to begin with when the key is new.
         """
         present = np.zeros(self.num_envs, dtype=np.bool_)
         present[rows] = True

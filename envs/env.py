@@ -24,15 +24,13 @@ from tokengym.envs.prompts.tokenization import response_texts
 from tokengym.envs.prompts.vocabulary import EosToken
 from tokengym.envs.render import render_ansi, render_html, without_styles
 from tokengym.envs.settings import GenerationSettings
-from tokengym.envs.states import generator_from, prompt_from, state_of
+from tokengym.envs.states import restored, state_of
 from tokengym.envs.turns.conversation import Answer, Conversation, TurnEnd
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Observation = dict[str, NDArray[Any]]
-
-_CUTS_BEFORE_WARNING = 3
 
 
 class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
@@ -162,9 +160,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         self._column = mdp.prompt_width
         """Column of the next token."""
         self._terminated = self._truncated = False
-        self._playing = self._holds = False
-        self._cuts, self._has_warned = (0, 0), False
-        """Length of the last episodes that were left, and how many had it in a row."""
+        self._playing = False
         self._shown_rewards: NDArray[np.float32] | None = None
         # Values that every step reads: attribute chains would cost as much as the copies.
         self._vocab_size, self._ends = mdp.vocab_size, mdp.end_set
@@ -182,7 +178,6 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         rest = as_options(options)
         response, turns = self._mdp.begun(rest.pop("response", ()), "options['response']")
         prompt = chosen_prompt(self._mdp.table, rest)
-        self._warn_of_cuts()
         super().reset(seed=seed)
         if seed is not None:
             self._sampler.restart()
@@ -266,15 +261,6 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
             sys.stdout.flush()
         return observation, 0.0, self._terminated, self._truncated, info
 
-    def hold_after_end(self, held: bool) -> None:
-        """Stay at the end of an episode, whatever an autoreset does, or stop doing so.
-
-        While held, an episode that is over begins anew only by a reset with a seed or options. Any
-        other reset and every step do nothing: they return the last observation, reward 0, no flag,
-        and an info with ``waiting``. Rounds of one episode per row are played so.
-        """
-        self._holds = held
-
     def action_masks(self) -> NDArray[np.bool_]:
         """Return the legal next tokens, bool (vocab,)."""
         return self._mask.astype(np.bool_)
@@ -312,14 +298,11 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         Raises:
             StateError: if the state does not fit.
         """
-        prompt = prompt_from(state, self._mdp)
-        rng = generator_from(state["np_random"])
-        self._sampler.set_state(state["sampler"])
-        self._np_random, self._np_random_seed = rng, state["np_random_seed"]
-        if self._mdp.turns is not None:
-            self._conversation = Conversation.from_state(state)
-        self._begin(prompt, state["response_ids"])
-        self._terminated, self._truncated = bool(state["terminated"]), bool(state["truncated"])
+        episode = restored(state, self._mdp, self._sampler)
+        self._np_random, self._np_random_seed = episode.rng, episode.seed
+        self._conversation = episode.conversation
+        self._begin(episode.prompt, episode.response_ids)
+        self._terminated, self._truncated = episode.terminated, episode.truncated
         self._playing = not (self._terminated or self._truncated)
         self._mark_event()
         return self._observation(), self._reset_info()
@@ -399,23 +382,6 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
             action_mask=self._mask.copy(),
         )
 
-    def _warn_of_cuts(self) -> None:
-        """Warn once if episodes are cut from outside, as by ``TimeLimit``: no score is paid then.
-
-        An environment does not know its wrappers: it sees episodes left at one length in a row.
-        """
-        length = self._column - self._mdp.prompt_width
-        if not self._playing or length < 2:
-            return
-        self._cuts = (length, self._cuts[1] + 1 if self._cuts[0] == length else 1)
-        if self._cuts[1] == _CUTS_BEFORE_WARNING and not self._has_warned:
-            self._has_warned = True
-            gymnasium.logger.warn(
-                f"the last {_CUTS_BEFORE_WARNING} episodes were left after {length} tokens, before "
-                "their end, so no score was paid; if max_episode_steps or TimeLimit does it, pass "
-                f"max_new_tokens={length} instead (horizon='truncated' where it is only a budget)"
-            )
-
     @property
     def _waits(self) -> bool:
         return self._holds and not self._playing and self._prompt is not None
@@ -479,14 +445,10 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
     def _rendered(self, renderer: Any) -> str:
         """Return the episode so far through ``render_ansi`` or ``render_html``."""
         assert self._prompt is not None
-        pieces = response_texts(self.tokenizer, self._prompt.ids, self._response_ids())
-        rewards = self._shown_rewards
-        if rewards is not None and len(rewards) != len(pieces):
+        rewards, ids = self._shown_rewards, self._response_ids()
+        if rewards is not None and len(rewards) != len(ids):
             rewards = None  # computed at another step of the episode
-        written = None
-        if self._conversation is not None:
-            written = self._conversation.written(len(pieces))
-        return renderer(self._prompt.text, pieces, rewards, written=written)
+        return self._mdp.rendered(renderer, self._prompt, ids, rewards, self._conversation)
 
 
 def _bad_action(action: Any, vocab_size: int) -> str:

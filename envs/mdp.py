@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -20,7 +20,12 @@ from tokengym.base.prompt import Prompt, PromptSet, QueryType
 from tokengym.base.settings import check_memory, from_keywords
 from tokengym.envs.episode import Episode, convert_texts
 from tokengym.envs.prompts.table import EncodedPrompt, PromptTable
-from tokengym.envs.prompts.tokenization import ResponseDecoder, check_tokenizer, load_tokenizer
+from tokengym.envs.prompts.tokenization import (
+    ResponseDecoder,
+    check_tokenizer,
+    load_tokenizer,
+    response_texts,
+)
 from tokengym.envs.prompts.vocabulary import EosToken, Vocabulary
 from tokengym.envs.settings import TOKEN_BYTES, GenerationSettings
 from tokengym.envs.turns.conversation import Conversation, TurnRules, turn_start
@@ -39,10 +44,9 @@ def token_masks(
 ) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
     """Return which tokens are legal at each position of a response.
 
-    Returns:
-        (phases, vocab) masks: before ``min_new_tokens`` (no end), after, and one for all positions
-        that have the same tokens of their own; (max_new_tokens + 1,) the row of the masks of the
-        token after so many tokens.
+    These are (phases, vocab) masks: before ``min_new_tokens`` (no end), after, and one for all
+    positions that have the same tokens of their own; and (max_new_tokens + 1,) the row of the masks
+    of the token after so many tokens.
     """
     forbidden = settings.forbidden_token_ids
     allowed = settings.allowed_token_ids[: settings.max_new_tokens]
@@ -221,20 +225,24 @@ class TokenMdp:
             turns=() if conversation is None else tuple(conversation.turns),
         )
 
+    def rendered(
+        self,
+        renderer: Callable[..., str],
+        prompt: EncodedPrompt,
+        response_ids: Sequence[int],
+        token_rewards: NDArray[np.float32] | None,
+        conversation: Conversation | None,
+    ) -> str:
+        """Return a text so far, with its rewards (n,), as `render_ansi` or `render_html` do."""
+        written = None if conversation is None else conversation.written(len(response_ids))
+        pieces = response_texts(self.tokenizer, prompt.ids, response_ids)
+        return renderer(prompt.text, pieces, token_rewards, written=written)
+
     def begun(self, response: Any, what: str) -> tuple[tuple[int, ...], tuple[Turn, ...]]:
-        """Return the first tokens of a response that an episode is to begin with.
+        """Return the ids that an episode is to begin with, and the turns in them that are over.
 
-        Args:
-            response: Token ids, as they would have been sampled, or an unfinished `Episode` with
-                its turns; they must not end the episode or the turn.
-            what: Option that names them, for the message.
-
-        Returns:
-            The ids, and the turns that are over.
-
-        Raises:
-            SettingsError: if these are no ids of the vocabulary, or end the episode by EOS, a stop
-                string or their length, or there are turns and no partner.
+        They are given as if they had been sampled, or as an unfinished `Episode` with its turns,
+        and must not end the episode or the turn by EOS, a stop string or their length.
         """
         turns = response.turns if isinstance(response, Episode) else ()
         if isinstance(response, Episode):
@@ -250,11 +258,11 @@ class TokenMdp:
                 f"{what} must be ids from 0 to {self.vocab_size - 1}, got {min(ids)} to "
                 f"{max(ids)}; take them from the environment's tokenizer"
             )
-        limit = self.settings.max_new_tokens if self.turns is None else self.turns.turn_budget
+        horizon = self.settings.max_new_tokens
+        limit = horizon if self.turns is None else self.turns.turn_budget
         turn_ids = ids[turn_start(turns) :]
-        if max(
-            len(turn_ids) - limit, len(ids) - self.settings.max_new_tokens
-        ) >= 0 or not self.end_set.isdisjoint(turn_ids[self.settings.min_new_tokens :]):
+        has_end = not self.end_set.isdisjoint(turn_ids[self.settings.min_new_tokens :])
+        if has_end or len(turn_ids) >= limit or len(ids) >= horizon:
             raise SettingsError(
                 f"{what} ends the episode before it begins: it has EOS, or {len(turn_ids)} of "
                 f"at most {limit} tokens; leave at least one to write"
@@ -302,6 +310,7 @@ class MdpEnvironment:
     metadata: dict[str, Any]
     render_mode: str | None
     _bundle: Bundle | None
+    _holds = False
 
     def _play_by(
         self,
@@ -373,6 +382,15 @@ class MdpEnvironment:
     def settings(self) -> GenerationSettings:
         """The settings as validated."""
         return self._mdp.settings
+
+    def hold_after_end(self, held: bool) -> None:
+        """Stay at the end of an episode, whatever an autoreset does, or stop doing so.
+
+        While held, an episode that is over begins anew only by a reset with a seed or options. Any
+        other reset and every step do nothing: they return the last observation, reward 0, no flag,
+        and an info with ``waiting``. Rounds of one episode per row are played so.
+        """
+        self._holds = held
 
     def encoded_prompt(self, prompt_id: int) -> EncodedPrompt:
         """Return a prompt of the set with its token ids, for reset's "prompt" or "prompts"."""

@@ -85,12 +85,7 @@ def render_ansi(
 
 
 def without_styles(text: str) -> str:
-    """Return what `render_ansi` returned as plain text, for files and pipes.
-
-    Example:
-        >>> without_styles(render_ansi("Once", [" upon"], [1.0]))
-        'Once upon'
-    """
+    """Return what `render_ansi` returned as plain text, for files and pipes."""
     return _STYLES.sub("", text)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from operator import index
 from typing import Any, Literal, get_args
 
 from tokengym.base.errors import SettingsError
 from tokengym.base.settings import check_choice, check_count, check_number
-from tokengym.base.text import lone_surrogate
 from tokengym.envs.turns.partner import Partner
 
 OnPartnerError = Literal["raise", "skip"]
@@ -71,14 +70,8 @@ class ResponseSettings:
             )
         check_choice(self, "horizon", get_args(Horizon))
         check_choice(self, "prompt_sampling", get_args(PromptSampling))
-        _check_list(self, "forbidden_token_ids", "token ids")
-        try:
-            ids = tuple(sorted(set(map(index, self.forbidden_token_ids))))
-        except TypeError:
-            raise TypeError(
-                f"forbidden_token_ids must be integers, got {self.forbidden_token_ids!r}; "
-                "tokenizer.convert_tokens_to_ids gives the ids of tokens"
-            ) from None
+        _store_tuple(self, "forbidden_token_ids", "token ids", index)
+        ids = tuple(sorted(set(self.forbidden_token_ids)))
         object.__setattr__(self, "forbidden_token_ids", ids)
 
 
@@ -151,35 +144,26 @@ class GenerationSettings(TextSettings, ResponseSettings, TurnSettings):
                 f"prompt_format must have {PLACE} once, got {self.prompt_format!r}; write "
                 f"'Continue this film review: {PLACE}'"
             )
-        _check_list(self, "stop_strings", "strings")
-        object.__setattr__(self, "stop_strings", tuple(self.stop_strings))
-        _check_list(self, "allowed_token_ids", "lists of token ids, one per position")
-        try:
-            by_position = tuple(tuple(map(index, ids)) for ids in self.allowed_token_ids)
-        except TypeError:
-            raise SettingsError(
-                "allowed_token_ids must be lists of integers, one list per position, got "
-                f"{self.allowed_token_ids!r}; tokenizer.convert_tokens_to_ids gives the ids"
-            ) from None
-        object.__setattr__(self, "allowed_token_ids", by_position)
+        _store_tuple(self, "stop_strings", "strings", lambda text: text)
+        at_each = "lists of token ids, one list per position"
+        _store_tuple(self, "allowed_token_ids", at_each, lambda ids: tuple(map(index, ids)))
         if not all(isinstance(text, str) and text for text in self.stop_strings):
             raise SettingsError(
                 f"stop_strings must be non-empty strings, got {self.stop_strings!r}; "
                 "leave the empty one out"
             )
-        for text in self.stop_strings:
-            if (position := lone_surrogate(text)) is not None:
-                raise SettingsError(
-                    f"stop_strings must be Unicode texts, got {text!r} with a lone surrogate at "
-                    f"character {position}, which no text contains; write the character itself"
-                )
 
 
-def _check_list(settings: Any, name: str, things: str) -> None:
-    """Refuse a value that is no sequence of several values."""
+def _store_tuple(settings: Any, name: str, kind: str, convert: Callable[[Any], Any]) -> None:
+    """Make a tuple of a setting's values, refusing what is no list of values of a kind."""
     value = getattr(settings, name)
-    if isinstance(value, str) or not isinstance(value, Iterable):
+    try:
+        if isinstance(value, str):
+            raise TypeError
+        values = tuple(map(convert, value))
+    except TypeError:
         raise SettingsError(
-            f"{name} must be a list of {things}, got {type(value).__name__} {value!r}; "
+            f"{name} must be a list of {kind}, got {type(value).__name__} {value!r}; "
             "put them in a list, [] for none"
-        )
+        ) from None
+    object.__setattr__(settings, name, values)

@@ -26,7 +26,6 @@ from tokengym.envs.prompts.sampler import (
     chosen_prompts,
     per_row,
 )
-from tokengym.envs.prompts.tokenization import response_texts
 from tokengym.envs.prompts.vocabulary import EosToken
 from tokengym.envs.render import render_ansi, render_html
 from tokengym.envs.settings import GenerationSettings
@@ -131,7 +130,6 @@ class TokenGenerationVectorEnv(
         }
         self._over = np.zeros(self.num_envs, dtype=np.bool_)
         """(num_envs,): the row's episode ended in an earlier step and was not reset since."""
-        self._holds = False
         self._shown_rewards: dict[int, NDArray[np.float32]] = {}
 
     @property  # type: ignore[misc]
@@ -235,7 +233,10 @@ class TokenGenerationVectorEnv(
             raise EpisodeOverError(f"step called before row {row} was reset; call envs.reset()")
         tokens = np.asarray(actions)
         if tokens.shape != (self.num_envs,) or tokens.dtype.kind not in "iu":
-            raise _wrong_actions(tokens, self.num_envs)
+            raise ActionError(
+                f"actions must be integers of shape ({self.num_envs},), got {tokens.dtype} of "
+                f"shape {tokens.shape}; pass one token id per row"
+            )
         tokens, vocab_size = tokens.astype(np.int64, copy=False), self._mdp.vocab_size
         # Seen as unsigned, a negative id is huge: one comparison finds both kinds of bad id.
         if int(tokens.view(np.uint64).max()) >= vocab_size:
@@ -268,13 +269,6 @@ class TokenGenerationVectorEnv(
         rewards = np.zeros(self.num_envs, dtype=np.float64)
         return self._observations(), rewards, terminated, truncated, infos
 
-    def hold_after_end(self, held: bool) -> None:
-        """Have rows stay at the end of their episode, or stop doing so.
-
-        See `TokenGenerationEnv.hold_after_end`; the autoreset mode is in force again afterwards.
-        """
-        self._holds = held
-
     def action_masks(self) -> NDArray[np.bool_]:
         """Return the legal next tokens, bool (num_envs, vocab)."""
         return self._batch.action_masks().astype(np.bool_)
@@ -299,15 +293,12 @@ class TokenGenerationVectorEnv(
         renderer = render_ansi if self.render_mode == "ansi" else render_html
         texts = []
         for row in range(self.num_envs):
-            prompt, response = self._batch.prompts[row], self._batch.response(row)
-            pieces = response_texts(self.tokenizer, prompt.ids, response)
-            rewards = None
+            ids, rewards = self._batch.response(row), None
             if self._over[row] and row in self._shown_rewards:
-                rewards = self._shown_rewards[row][: len(pieces)]
-            written = None
-            if self._batch.conversations:
-                written = self._batch.conversations[row].written(len(pieces))
-            texts.append(renderer(prompt.text, pieces, rewards, written=written))
+                rewards = self._shown_rewards[row][: len(ids)]
+            talk = self._batch.conversations[row] if self._batch.conversations else None
+            prompt = self._batch.prompts[row]
+            texts.append(self._mdp.rendered(renderer, prompt, ids, rewards, talk))
         return tuple(texts)
 
     def show_token_rewards(
@@ -396,14 +387,6 @@ def _checked_reset_mask(mask: Any, num_envs: int) -> NDArray[np.bool_]:
     if not mask.any():
         raise SettingsError("options['reset_mask'] selects no row; set at least one to True")
     return mask
-
-
-def _wrong_actions(actions: NDArray[np.generic], num_envs: int) -> ActionError:
-    """Return the error of actions that are not one integer per row, (num_envs,)."""
-    return ActionError(
-        f"actions must be integers of shape ({num_envs},), got {actions.dtype} of shape "
-        f"{actions.shape}; pass one token id per row"
-    )
 
 
 def _check_ids(tokens: NDArray[np.int64], is_read: NDArray[np.bool_], vocab_size: int) -> None:

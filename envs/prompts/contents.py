@@ -54,8 +54,7 @@ class MarkedText(str):
     def __getitem__(self, index: Any) -> MarkedText:
         part = super().__getitem__(index)
         if not isinstance(index, slice):
-            index %= len(self)
-            index = slice(index, index + 1)
+            return MarkedText(part)
         start, stop, step = index.indices(len(self))
         if step != 1:
             raise ValueError(f"a marked text has slices of neighbours only, got step {step}")
@@ -131,11 +130,7 @@ def ends_with(text: str, token: str | None) -> bool:
 
 
 class ControlTokens:
-    """The control tokens of a tokenizer, and how to read their characters as text.
-
-    Args:
-        tokenizer: The tokenizer, as it is now.
-    """
+    """The control tokens of a tokenizer as it is now, and how to read their characters as text."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         id_of: Any = tokenizer.convert_tokens_to_ids
@@ -210,31 +205,15 @@ class ControlTokens:
             end = stop
         return "".join((*parts, self._exact.sub("", text[end:])))
 
-    def pieces(self, text: str) -> list[tuple[str, bool]]:
-        """Return a text in pieces, and which of them are contents like control tokens."""
-        plain, pieces, end = str(text), list[tuple[str, bool]](), 0
-        for start, stop in _contents_of(text):
-            for a, b in self.spans_in(plain[start:stop]):
-                pieces += [(plain[end : start + a], False), (plain[start + a : start + b], True)]
-                end = start + b
-        return [piece for piece in (*pieces, (plain[end:], False)) if piece[0]]
-
 
 class Guard:
     """A fast tokenizer's twin, to which its control tokens are words in private letters.
 
     Its ids are the tokenizer's, so that what is written in everyday letters is text, and the
-    control tokens that are meant are written in private ones.
-
-    Args:
-        tokenizer: The tokenizer.
-        ids: Id of each control token by its text.
-        exact: Pattern of these texts.
-        area: First code point of the private letters.
+    control tokens that are meant are written in private ones, from the code point ``area`` on.
     """
 
     twin: Tokenizer
-    """The twin."""
 
     def __init__(
         self,

@@ -228,10 +228,8 @@ def encode_replies(
 ) -> Iterator[tuple[list[int], list[list[int]]]]:
     """Yield the ids of each conversation up to the reply, and of each reply behind it.
 
-    Args:
-        tokenizer: Tokenizer with a chat template.
-        rows: Conversations, and the replies to each: a text, which stands behind the conversation
-            as a policy's does; or messages, with what the template writes around them.
+    A reply is a text, which stands behind the conversation as a policy's does; or messages, with
+    what the template writes around them.
     """
     check_template(tokenizer)
     heads = [write_chat(tokenizer, chat, to_answer=True) for chat, _ in rows]
@@ -303,12 +301,8 @@ def end_texts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
 class Disguise:
     """A conversation in which what looks like control tokens is written in private letters.
 
-    Args:
-        messages: Messages, whose values but for the roles are contents, however deep.
-        beside: Tools and documents, which are contents too, and arguments of the template, which
-            are not.
-        control: The control tokens.
-        left: Texts of control tokens that the assistant's messages keep.
+    Contents are all values of messages but roles, however deep, tools and documents; arguments of
+    the template are not. The assistant's messages keep the control tokens in ``left``.
     """
 
     def __init__(

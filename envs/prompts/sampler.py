@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from operator import index
 from typing import Any
 
-import numpy as np
 from numpy.random import Generator
 
 from tokengym.base.errors import PromptError, SettingsError, StateError
@@ -17,19 +16,18 @@ from tokengym.envs.settings import PromptSampling
 class PromptSampler:
     """Source of one environment row's prompt ids, one per episode.
 
-    Args:
-        sampling: "uniform" draws with replacement; "epoch" draws a new permutation for
-            each pass; "sequential" takes ``shard``'s prompts in order and starts over at the end.
-        num_prompts: Size of the prompt set.
-        shard: ``(row, rows)``: a sequential sampler takes prompts row, row + rows, ...
+    In order ("sequential") it takes prompts row, row + rows, ... of ``shard``, (row, rows).
     """
 
     def __init__(
         self, sampling: PromptSampling, num_prompts: int, shard: tuple[int, int] = (0, 1)
     ) -> None:
-        whole = isinstance(shard, list | tuple) and are_whole(shard) and len(shard) == 2
-        self._row, self._rows = shard if whole else (0, 0)
-        if not 0 <= self._row < self._rows:
+        try:
+            self._row, self._rows = map(index, shard)
+            is_shard = 0 <= self._row < self._rows
+        except (TypeError, ValueError):
+            is_shard = False
+        if not is_shard:
             raise SettingsError(
                 f"prompt_shard must be (row, rows) with 0 <= row < rows, got {shard!r}"
             )
@@ -43,12 +41,7 @@ class PromptSampler:
         self._drawn, self._order = 0, []
 
     def draw(self, rng: Generator, group_size: int = 1) -> int:
-        """Return the next prompt id, taking randomness from ``rng`` alone.
-
-        Args:
-            rng: The row's generator.
-            group_size: Consecutive rows that share a prompt; a sequential sampler counts groups.
-        """
+        """Return the next prompt id; one in order counts groups of rows that share a prompt."""
         if self._sampling == "uniform":
             return draw_uniform([rng], self._num_prompts)[0]
         drawn = self._drawn
@@ -67,34 +60,19 @@ class PromptSampler:
     def set_state(self, state: dict[str, Any]) -> None:
         """Restore a position that ``get_state`` returned."""
         try:
-            drawn, order = index(state["drawn"]), list(state["order"])
+            drawn, order = index(state["drawn"]), list(map(index, state["order"]))
         except (TypeError, KeyError, IndexError):
             drawn, order = -1, []
         count = self._num_prompts
-        if order and len(order) != count:
-            raise StateError(
-                f"the state's order has {len(order)} prompts, the environment {count}; "
-                "restore it into an environment with the same prompts"
-            )
-        is_order = are_whole(order) and (not order or np.array_equal(np.sort(order), range(count)))
+        is_order = sorted(order) == list(range(count)) if order else True
         lacks_order = self._sampling == "epoch" and drawn % count > 0 and not order
         if drawn < 0 or not is_order or lacks_order:
             raise StateError(
                 f"the state's sampler must be what get_state() returned with prompt_sampling="
-                f"{self._sampling!r}, got {reprlib.repr(state)}; restore it where it was made"
+                f"{self._sampling!r} and {count} prompts, got {reprlib.repr(state)}; restore it "
+                "where it was made"
             )
         self._drawn, self._order = drawn, order
-
-
-def are_whole(values: object) -> bool:
-    """Return whether something is a list of whole numbers."""
-    if not isinstance(values, list | tuple):
-        return False
-    try:
-        numbers = np.array(values)
-    except ValueError:  # lists of several lengths
-        return False
-    return not values or (numbers.ndim == 1 and numbers.dtype.kind in "iu")
 
 
 def draw_uniform(rngs: Sequence[Generator], num_prompts: int) -> list[int]:
@@ -110,12 +88,7 @@ def draw_uniform(rngs: Sequence[Generator], num_prompts: int) -> list[int]:
 
 
 def chosen_prompt(table: PromptTable, options: Mapping[str, Any]) -> EncodedPrompt | None:
-    """Return the prompt that a single environment's reset ``options`` ask for, or None to draw one.
-
-    Args:
-        table: The environment's prompts.
-        options: "prompt" or "prompt_id".
-    """
+    """Return the prompt that a single environment's reset options ask for, or None to draw one."""
     if not options:
         return None
     _check_options(options, ("prompt", "prompt_id"))
@@ -127,17 +100,9 @@ def chosen_prompt(table: PromptTable, options: Mapping[str, Any]) -> EncodedProm
 def chosen_prompts(
     table: PromptTable, options: Mapping[str, Any], rows: Sequence[int], num_envs: int
 ) -> list[EncodedPrompt] | None:
-    """Return the prompts that a batch's reset ``options`` ask for, one per row to reset.
+    """Return the prompts, (len(rows),), that a batch's reset options ask for, or None to draw them.
 
-    Args:
-        table: The environment's prompts.
-        options: At most one of "prompt", "prompt_id" (for all rows), "prompts" and "prompt_ids"
-            (one per row of the batch).
-        rows: The rows that are reset; entries of other rows are ignored.
-        num_envs: Rows of the batch.
-
-    Returns:
-        (len(rows),) prompts, or None to draw them.
+    Entries of rows that are not reset are ignored.
     """
     if not options:
         return None

@@ -213,8 +213,9 @@ def tokenize(
     rows = [*zip(texts)] if seconds is None else [*zip(texts, seconds, strict=True)]
     if not rows:
         return []
-    control = control_tokens(tokenizer)
-    mistaken = {i for i, row in enumerate(rows) if any(map(control.mistaken, row))}
+    marked = [i for i, row in enumerate(rows) if any(isinstance(text, MarkedText) for text in row)]
+    control = control_tokens(tokenizer) if marked else None
+    mistaken = {i for i in marked if control and any(map(control.mistaken, rows[i]))}
     plain = [i for i in range(len(rows)) if i not in mistaken]
     tokens: dict[int, Tokens] = {}
     if plain:
@@ -248,7 +249,10 @@ def _guarded(
 ) -> Tokens:
     """Return a text, or a pair of texts, whose contents look like control tokens, as tokens."""
     if not tokenizer.is_fast:
-        return Tokens(_piecewise(tokenizer, row, add_special_tokens, max_length), [], [])
+        raise TokenizerError(
+            f"{type(tokenizer).__name__} is no fast tokenizer and cannot tell contents from its "
+            f"control tokens, got {row[-1][:60]!r}; take one with a tokenizer.json"
+        )
     guard = control_tokens(tokenizer).guard(tokenizer, row)
     twin: Any = guard.twin
     if max_length is not None:
@@ -257,35 +261,6 @@ def _guarded(
         encoding = twin.encode(*map(guard.rewritten, row), add_special_tokens=add_special_tokens)
     twin.no_truncation()
     return Tokens(encoding.ids, encoding.offsets, encoding.sequence_ids)
-
-
-def _piecewise(
-    tokenizer: PreTrainedTokenizerBase,
-    row: tuple[str, ...],
-    add_special_tokens: bool,
-    max_length: int | None,
-) -> list[int]:
-    """Return the ids of a slow tokenizer, which reads what contents write in pieces."""
-    control, encoded = control_tokens(tokenizer), list[list[int]]()
-    forbidden = {*control.ids.values()}
-    for text in row:
-        ids = list[int]()
-        for piece, is_text in control.pieces(text):
-            piece_ids = _ids_of(tokenizer, piece, split_special_tokens=is_text)
-            if is_text and not forbidden.isdisjoint(piece_ids):
-                piece_ids = [i for letter in piece for i in _ids_of(tokenizer, letter)]
-            ids += piece_ids
-        encoded.append(ids)
-    if add_special_tokens:
-        encoded = [tokenizer.build_inputs_with_special_tokens(*encoded)]
-    ids = [i for part in encoded for i in part]
-    if max_length is None or len(ids) <= max_length:
-        return ids
-    return ids[:max_length] if tokenizer.truncation_side == "right" else ids[-max_length:]
-
-
-def _ids_of(tokenizer: PreTrainedTokenizerBase, text: str, **options: Any) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False, verbose=False, **options)["input_ids"])
 
 
 def encode_contents(

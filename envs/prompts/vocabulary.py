@@ -85,13 +85,7 @@ class Vocabulary:
 
 
 def as_tokens(tokenizer: PreTrainedTokenizerBase, name: str, ends: EosToken) -> list[str]:
-    """Return tokens by their texts, each of which the vocabulary has.
-
-    Args:
-        tokenizer: The tokenizer.
-        name: Argument that names them, for the message.
-        ends: One or several texts or ids.
-    """
+    """Return tokens, one or several texts or ids, by their texts, which the vocabulary has."""
     if not isinstance(ends, str | int | Iterable):
         raise TokenizerError(
             f"{name} must be one or several tokens, texts or ids, got {ends!r}; name one"
@@ -122,15 +116,9 @@ def with_ends(
 ) -> PreTrainedTokenizerBase:
     """Return a copy of a tokenizer whose texts end by other tokens, or with another padding token.
 
-    Special tokens become its EOS, padding and further special tokens. Ordinary ones stay ordinary,
-    so that contents may have them and decoded texts show them; `Vocabulary.of` knows them.
-
-    Args:
-        tokenizer: The tokenizer.
-        eos_token: Tokens that end a text; the first special one is the copy's EOS. None leaves its
-            ends.
-        pad_token: Token that pads. None leaves its own, or takes EOS where it has none, which is
-            said once.
+    Special tokens, of which the first is the copy's EOS, become its special tokens. Ordinary ones
+    stay ordinary, so that contents may have them and decoded texts show them; `Vocabulary.of` knows
+    them. Where nothing pads EOS does, which is said once.
     """
     changed: Any = copy.deepcopy(tokenizer)
     # Special also for decoding, unlike a set attribute.

@@ -160,12 +160,9 @@ def register_task(task: Task) -> Task:
 
 
 def register_ids(**entry_points: str) -> None:
-    """Register the ids of all tasks with Gymnasium; those of packages are imported when made.
+    """Register the ids of all tasks with Gymnasium, whose arguments say what makes them.
 
-    Making one of the laboratory, which is not installed, says what to install.
-
-    Args:
-        entry_points: Arguments of ``gymnasium.register`` that say what makes an environment.
+    Those of packages are imported when made; one of the laboratory says what to install.
     """
     ENTRY_POINTS.update(entry_points)
     for task in TASKS.values():
@@ -189,21 +186,12 @@ def registered_tasks() -> tuple[Task, ...]:
 
 
 def find_task(name: str) -> Task:
-    """Return the task of that name, which an installed package may declare.
-
-    Raises:
-        SettingsError: if there is none, with the near matches.
-    """
+    """Return the task of that name, which an installed package may declare."""
     return TASKS.find(name)
 
 
 def task_name_of(env_id: str) -> str:
-    """Return the task's name in an environment's id.
-
-    Example:
-        >>> task_name_of("tokengym/MovieReview-v0")
-        'MovieReview'
-    """
+    """Return the task's name in an environment's id."""
     return LATEST.sub("", env_id.rpartition("/")[2])
 
 

@@ -77,13 +77,7 @@ class Conversation:
     def next(
         self, seed: int | None = None, *, restart: bool = False, turns: Sequence[Turn] = ()
     ) -> Conversation:
-        """Return the conversation of the row's next episode.
-
-        Args:
-            seed: The row's seed; None or negative if it has none that is known.
-            restart: Whether the row was just seeded.
-            turns: What was said before it begins.
-        """
+        """Return the conversation of the row's next episode, the first if it was just seeded."""
         number = 0 if restart else self.episode + 1
         return Conversation(max(seed or 0, 0), number, list(turns), turn_start(turns))
 
@@ -127,13 +121,7 @@ class Answer(NamedTuple):
 
 
 class TurnRules:
-    """Immutable rules of an environment's conversations.
-
-    Args:
-        settings: The environment's, with a partner.
-        tokenizer: The policy's.
-        prompts: The environment's.
-    """
+    """Immutable rules of an environment's conversations."""
 
     def __init__(
         self,
@@ -272,11 +260,6 @@ class ReplyFormat:
 
     In a chat template, the tokens of a reply are what the template writes after the policy's text:
     the end of its turn (unless the policy wrote it), the reply, and the beginning of the next turn.
-
-    Args:
-        tokenizer: The policy's.
-        role: Role of the replies.
-        chat: Whether the conversation is in the tokenizer's chat template.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, role: str, *, chat: bool) -> None:
@@ -303,12 +286,9 @@ class ReplyFormat:
                     raise self._rewrites(answer, whole)
 
     def encode(self, text: str, opening: Chat = NO_CHAT, *, ended: bool) -> tuple[int, ...]:
-        """Return the tokens of a reply.
+        """Return the tokens of a reply; ``ended`` if the policy's turn has the template's end.
 
-        Args:
-            text: The reply.
-            opening: The conversation's prompt, whose arguments of the template hold for its turns.
-            ended: Whether the policy's turn has an end such as the template writes.
+        The arguments of the template that the conversation's prompt has hold for all its turns.
         """
         after = content(text)
         if self._chat:

@@ -33,15 +33,7 @@ class Turn(NamedTuple):
 
 
 def written_mask(turns: Sequence[Turn], size: int) -> NDArray[np.int8]:
-    """Return which tokens the policy wrote.
-
-    Returns:
-        (size,) int8: 1 at the tokens of the policy's turns, 0 elsewhere.
-
-    Example:
-        >>> written_mask([Turn("assistant", "a b", (0, 2)), Turn("user", "c", (2, 3))], 3).tolist()
-        [1, 1, 0]
-    """
+    """Return which tokens the policy wrote, (size,) int8: 1 at its turns, 0 elsewhere."""
     written = np.zeros(size, dtype=np.int8)
     for turn in turns:
         if turn.role == POLICY:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from tests.doors.common import ADVANTAGES, LONG, PROMPT, SHORT, credit
+from tests.support.paid_words import ADVANTAGES, LONG, PROMPT, SHORT, credit
 from tokengym.bridges.skyrl import credited, register
 
 utils = importlib.import_module("skyrl.backends.skyrl_train.utils.ppo_utils")

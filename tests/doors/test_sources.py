@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.doors.common import ADVANTAGES, LONG, PROMPT, SHORT, credit, from_sources
+from tests.doors.common import from_sources
+from tests.support.paid_words import ADVANTAGES, LONG, PROMPT, SHORT, credit
 from tokengym.bridges.rllm import pay_trajectories
 from tokengym.bridges.slime import TokenCreditRewards, advantages
 

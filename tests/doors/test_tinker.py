@@ -2,7 +2,7 @@
 
 import tinker
 
-from tests.doors.common import ADVANTAGES, LONG, PROMPT, SHORT, credit
+from tests.support.paid_words import ADVANTAGES, LONG, PROMPT, SHORT, credit
 from tokengym.bridges.rows import Row, credit_rows
 from tokengym.bridges.tinker import loss_inputs
 

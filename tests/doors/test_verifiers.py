@@ -11,7 +11,7 @@ from verifiers.v1.trace import Trace
 from verifiers.v1.types import AssistantMessage, UserMessage
 
 from studies.shipped_trainers import Source
-from tests.doors.common import ADVANTAGES, LONG, PROMPT, SHORT, credit
+from tests.support.paid_words import ADVANTAGES, LONG, PROMPT, SHORT, credit
 from tokengym.bridges.prime_rl import trace_advantages
 from tokengym.bridges.verifiers import pay_traces
 

@@ -17,7 +17,7 @@ from verl.experimental.agent_loop.agent_loop import DictConfigWrap
 from verl.trainer.ppo import core_algos
 from verl.utils import torch_functional as verl_F
 
-from tests.doors.common import ADVANTAGES, LONG, PROMPT, SHORT, TOKENIZER, credit
+from tests.support.paid_words import ADVANTAGES, LONG, PROMPT, SHORT, TOKENIZER, credit
 from tokengym import TokenCredit
 from tokengym.bridges.verl_loop import credited
 from tokengym.envs import bundled

@@ -86,17 +86,6 @@ def test_without_a_baseline_the_reward_to_go_is_the_advantage():
     assert found.tolist() == [[3, 2, 0], [7, 7, 3], [5, 0, 0], [3, 2, 1]]
 
 
-@pytest.mark.parametrize("estimator", ["grpo", "opo"])
-def test_an_estimator_that_sums_is_named(estimator):
-    with pytest.raises(SettingsError, match=f"'{estimator}' sums token rewards"):
-        token_advantages(REWARDS, MASK, range(4), estimator)
-
-
-def test_leave_one_out_needs_to_know_the_prompts():
-    with pytest.raises(SettingsError, match=r"uid.*prompt"):
-        estimate(REWARDS, MASK)
-
-
 def test_one_response_to_each_prompt_is_refused_where_nothing_would_be_learned():
     uids = np.array([*"abcd"], dtype=object)
     with pytest.raises(SettingsError, match=r"none of 4.*'reinforce'"):
@@ -124,11 +113,6 @@ def test_the_trainers_discount_is_that_of_the_rewards_to_go(given):
     assert found[:2].tolist() == [[2 - 2.75, 2 - 5.5, 0], [2.75 - 2, 5.5 - 2, 3]]
 
 
-def test_a_discount_that_is_none_is_refused():
-    with pytest.raises(SettingsError, match=r"gamma.*got 1\.5"):
-        estimate(REWARDS, MASK, [*"aabb"], gamma=1.5)
-
-
 def test_rows_that_a_trainer_excludes_are_nobodys_baseline():
     """SkyRL's derivatives name rows that failed for no fault of the policy's."""
     excluded = np.array([False, False, True, False])
@@ -145,12 +129,14 @@ def test_rows_that_a_trainer_excludes_are_nobodys_baseline():
     [
         ({"response_mask": MASK[0]}, r"\(batch, time\)"),
         ({"index": [*"aa"]}, "each of 4 rows"),
+        ({"index": None}, r"uid.*prompt"),
         ({"exclude_from_baseline": [True]}, r"exclude_from_baseline.*\(4,\)"),
+        ({"gamma": 1.5}, r"gamma.*got 1\.5"),
+        ({"estimator": "grpo"}, "'grpo' sums token rewards"),
+        ({"token_level_rewards": REWARDS / 0}, "finite.*nan in row 0 at token 2|inf in row 0"),
     ],
 )
-def test_rows_that_do_not_belong_together_are_said_in_one_line(
-    changes: dict[str, Any], message: str
-) -> None:
+def test_rows_and_settings_that_cannot_work(changes: dict[str, Any], message: str) -> None:
     rows = {"token_level_rewards": REWARDS, "response_mask": MASK, "index": [*"aaab"], **changes}
     with pytest.raises(ValueError, match=message):
         estimate(**rows)

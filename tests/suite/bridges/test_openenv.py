@@ -40,13 +40,6 @@ def test_a_success_is_paid_once_however_long_it_took(count, gamma):
     assert shares[-1] == pytest.approx(1.0 if gamma == 0.0 else shares[0] / gamma ** (count - 1))
 
 
-def test_sparse_is_what_openenv_broadcasts():
-    """The rewards to go of the last step's pay are r_t = gamma^(T-1-t) R at gamma 1."""
-    paid = step_shares(2.0, 4, gamma=0.0)
-    assert paid == [0.0, 0.0, 0.0, 2.0]
-    assert [sum(paid[step:]) for step in range(4)] == [2.0 * 1.0 ** (3 - step) for step in range(4)]
-
-
 def test_a_rubric_pays_its_own_score():
     rubric = Won(gamma=0.5, intermediate_reward=0.1)
     assert rubric.compute_step_rewards() == []

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.paid_words import LONG, PROMPT, SHORT, TOKENIZER, credit
 from tokengym import TokenCredit
 from tokengym.base.errors import SettingsError
 from tokengym.bridges.prime_rl import trace_advantages
@@ -18,19 +19,6 @@ from tokengym.bridges.rllm import pay_trajectories
 from tokengym.bridges.rows import Row, credit_rows
 from tokengym.bridges.slime import TokenCreditRewards, advantages
 from tokengym.bridges.tinker import loss_inputs
-from tokengym.envs import bundled
-
-TOKENIZER = bundled("movie_review").tokenizer
-PROMPT = TOKENIZER("i saw")["input_ids"]
-LONG, SHORT = (TOKENIZER(text)["input_ids"] for text in ("a dull film", "a film"))
-
-
-def by_length(prompt: str, response: str) -> float:
-    return float(len(response.split()))
-
-
-def credit(rule: str = "uniform") -> TokenCredit:
-    return TokenCredit(by_length, rule, tokenizer=TOKENIZER)
 
 
 def row(ids: list[int], **changes: Any) -> Row:
@@ -49,14 +37,6 @@ def test_advantages_are_rewards_to_go_minus_those_of_the_prompts_other_rows():
         np.testing.assert_array_equal(alone, before)
     with pytest.raises(SettingsError, match="none of 2 prompts"):
         credit_rows([row(LONG), row(SHORT, group="b")], credit())
-
-
-def test_sparse_is_the_broadcast_of_a_leave_one_out_baseline():
-    found = credit_rows([row(LONG), row(SHORT), row(SHORT)], credit("sparse"))
-    expected = [3.0 - 2.0, 2.0 - 2.5, 2.0 - 2.5]
-    # At the third token of the long one no other row is left: its own reward stands alone.
-    assert found.advantages[0][:2].tolist() == [expected[0]] * 2
-    assert [advantage.tolist() for advantage in found.advantages[1:]] == [[-0.5] * 2] * 2
 
 
 def through_the_doors(responses: list[list[int]], estimator: str) -> dict[str, list[list[float]]]:
@@ -110,8 +90,6 @@ def test_rows_without_a_token_of_the_policy_are_nobodys_baseline():
         np.testing.assert_allclose(advantage, expected, atol=1e-6)
     with pytest.raises(ValueError, match="responses is empty"):
         credit_rows([], credit())
-    with pytest.raises(SettingsError, match="'grpo' sums"):
-        credit_rows([row(LONG)], credit(), "grpo")
 
 
 def test_a_datum_has_targets_one_ahead_and_nothing_on_the_prompt():

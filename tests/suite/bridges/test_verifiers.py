@@ -6,14 +6,10 @@ from typing import Any
 
 import pytest
 
-from tokengym import TokenCredit
+from tests.support.paid_words import LONG, PROMPT, SHORT, credit
 from tokengym.base.errors import SettingsError
 from tokengym.bridges.prime_rl import trace_advantages
 from tokengym.bridges.verifiers import ConservesScore, pay_traces
-from tokengym.envs import bundled
-
-TOKENIZER = bundled("movie_review").tokenizer
-PROMPT, LONG, SHORT = (TOKENIZER(text)["input_ids"] for text in ("i saw", "a dull film", "a film"))
 
 
 class Rubric:
@@ -88,12 +84,8 @@ def test_each_node_gets_the_advantages_of_its_sampled_tokens():
         ),
     ]
 
-    def by_length(prompt: str, response: str) -> float:
-        return float(len(response.split()))
-
-    credit = TokenCredit(by_length, "uniform", tokenizer=TOKENIZER)
-    pay_traces(traces, credit)
-    expected = trace_advantages(traces, credit)
+    pay_traces(traces, credit())
+    expected = trace_advantages(traces, credit())
     assert [one.advantages is None for one in nodes] == [True, False, True, False]
     assert [*nodes[1].advantages, *nodes[3].advantages] == expected[0]
     assert (len(nodes[1].advantages), len(nodes[3].advantages)) == (3, 2)

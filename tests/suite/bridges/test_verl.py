@@ -86,17 +86,6 @@ def test_a_loop_pays_the_tokens_of_what_it_generates(doors):
     assert again._credit is loop._credit  # verl makes a loop for every response
 
 
-def test_sparse_is_verl_s_own_score_on_the_last_token(doors):
-    loop = doors.TokenCreditLoop(
-        stub.config(), BUNDLE.tokenizer, scorer=str(BUNDLE.reward_model), credit="sparse"
-    )
-    found = run(loop, output=output())
-    plain = output()
-    plain.reward_score = found.reward_score
-    plain.model_fields_set.add("reward_score")
-    assert torch.equal(found.as_dict()["rm_scores"], plain.as_dict()["rm_scores"])
-
-
 def test_tokens_of_tools_are_read_and_not_paid(doors):
     written = [1, 0, *[1] * (len(RESPONSE) - 2)]
     credit = TokenCredit(BUNDLE.reward_model, "uniform", tokenizer=BUNDLE.tokenizer)
@@ -123,10 +112,3 @@ def test_what_would_lose_the_credit_is_refused(doors):
     credit = TokenCredit(BUNDLE.reward_model, "uniform", tokenizer=BUNDLE.tokenizer)
     with pytest.raises(SettingsError, match="2 outputs"):
         doors.credited([output(), output()], credit)
-
-
-def test_the_documented_configuration_names_what_the_module_has(doors):
-    target = doors.__doc__.partition("_target_: ")[2].split()[0]
-    place, _, name = target.rpartition(".")
-    assert place == doors.__name__
-    assert isinstance(getattr(doors, name), type)

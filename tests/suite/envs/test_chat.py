@@ -85,33 +85,12 @@ def test_conversations_take_the_template_unasked(chatty):
     assert single.set_state(state)[1]["prompt"] == "a"
 
 
-def test_the_ids_are_the_tokenizers_own(chatty):
-    env = TokenGenerationEnv(tokenizer=chatty, prompts=[CHAT])
-    env.reset()
-    own = chatty.apply_chat_template(CHAT, add_generation_prompt=True)["input_ids"]
-    assert list(env.step(EOS)[4]["prompt_ids"]) == own
-
-
-def test_overlong_conversations(chatty):
-    with pytest.raises(PromptError, match=r"0.*15.*max_prompt_tokens=6"):
-        TokenGenerationEnv(tokenizer=chatty, prompts=[CHAT, "a"], max_prompt_tokens=6)
-    kept = TokenGenerationEnv(
-        tokenizer=chatty, prompts=[CHAT, "a"], max_prompt_tokens=6, overlong="drop"
-    )
-    assert kept.prompts.texts == ("a",)
-
-
-def test_no_template(tokenizer):
+def test_templates_that_cannot_write(chatty, tokenizer):
     message = r"no chat template.*tokenizer\.chat_template"
     with pytest.raises(TokenizerError, match=message):
         TokenGenerationEnv(tokenizer=tokenizer, prompts=["a"], chat_template=True)
     with pytest.raises(TokenizerError, match=message):
-        TokenGenerationEnv(tokenizer=tokenizer, prompts=[CHAT])
-    with pytest.raises(TokenizerError, match=message):
         TokenGenerationEnv(tokenizer=tokenizer, prompts=["a"]).reset(options={"prompt": CHAT})
-
-
-def test_a_template_that_refuses(chatty):
     picky = copy.deepcopy(chatty)
     picky.chat_template = "{{ raise_exception('no system messages') }}"
     with pytest.raises(TokenizerError, match=r"refuses.*\(no system messages\)"):
@@ -138,10 +117,6 @@ def test_what_is_neither_text_nor_conversation(chatty):
         PromptSet(["a", ["b"]])  # type: ignore[list-item]
     with pytest.raises(SettingsError, match=r"got 'x'.*tokenizer\.chat_template"):
         TokenGenerationEnv(tokenizer=chatty, prompts=["a"], chat_template="x")
-
-
-def test_a_conversation_without_a_user_is_known_by_its_end():
-    assert Prompt.from_messages([{"role": "system", "content": "x"}]).text == "x"
 
 
 def test_conversations_of_a_data_set(chatty):

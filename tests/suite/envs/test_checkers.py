@@ -15,7 +15,6 @@ from tokengym.envs import (
     Prompt,
     PromptError,
     TokenGenerationEnv,
-    TokenGenerationVectorEnv,
 )
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -54,78 +53,6 @@ def test_checkers_render(registered, render_mode, capsys):
         env = gymnasium.make(registered, render_mode=render_mode).unwrapped
         check_env(env)
         sb3_check_env(env, skip_render_check=False)
-
-
-def test_passive_checker_is_content_over_whole_episodes(registered):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        env = gymnasium.make(registered)
-        for seed in range(5):
-            env.action_space.seed(seed)
-            env.reset(seed=seed)
-            while not any(env.step(env.action_space.sample())[2:4]):
-                pass
-
-
-def test_registered_batch(registered):
-    envs = gymnasium.make_vec(registered, num_envs=3, autoreset_mode=AutoresetMode.SAME_STEP)
-    assert isinstance(envs, TokenGenerationVectorEnv)
-    assert envs.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
-    assert envs.spec is not None
-    observations, _ = envs.reset(seed=0)
-    assert observations in envs.observation_space
-
-
-def episode_end(env: Any, actions: list[int]) -> dict[str, Any]:
-    env.reset(seed=0)
-    for action in actions:
-        info = env.step(action)[4]
-    return info
-
-
-def test_single_stock_wrappers(make_env):
-    env = gymnasium.wrappers.RecordEpisodeStatistics(make_env())
-    info = episode_end(env, [3, 4, 1])
-    assert (info["episode"]["r"], info["episode"]["l"]) == (0.0, 3)
-    assert info["response_ids"] == (3, 4, 1)
-    shifted = gymnasium.wrappers.TransformReward(make_env(), lambda reward: float(reward) + 1.0)
-    shifted.reset()
-    assert shifted.step(3)[1] == 1.0
-    limited = gymnasium.wrappers.TimeLimit(make_env(), max_episode_steps=2)
-    limited.reset()
-    limited.step(3)
-    assert limited.step(3)[2:4] == (False, True)
-    autoreset = gymnasium.wrappers.Autoreset(make_env())
-    episode_end(autoreset, [1])
-    assert autoreset.step(3)[4]["prompt_id"] in range(5)
-    flat = gymnasium.wrappers.FlattenObservation(make_env())
-    assert flat.reset()[0] in flat.observation_space
-
-
-def test_batch_stock_wrappers(make_envs):
-    vector = gymnasium.wrappers.vector
-    envs = vector.RecordEpisodeStatistics(make_envs())
-    envs.reset(seed=0)
-    infos = envs.step(np.array([1, 3, 3]))[4]
-    assert infos["episode"]["l"].tolist() == [1, 0, 0]
-    assert infos["_episode"].tolist() == [True, False, False]
-    listed = vector.DictInfoToList(make_envs())
-    listed.reset(seed=0)
-    rows = listed.step(np.array([1, 3, 3]))[4]
-    assert rows[0]["response_ids"] == (1,)
-    assert set(rows[1]) == {"action_mask"}
-    shifted = vector.TransformReward(make_envs(), lambda rewards: rewards + 1.0)
-    shifted.reset()
-    assert shifted.step(np.array([3, 3, 3]))[1].tolist() == [1.0] * 3
-
-
-def test_statistics_of_disabled_rows_reset_by_mask(make_envs):
-    envs = gymnasium.wrappers.vector.RecordEpisodeStatistics(make_envs(autoreset_mode="Disabled"))
-    envs.reset(seed=0)
-    envs.step(np.array([1, 3, 3]))
-    envs.reset(options={"reset_mask": np.array([True, False, False])})
-    infos = envs.step(np.array([1, 1, 3]))[4]
-    assert infos["episode"]["l"].tolist() == [1, 2, 0]
 
 
 def test_torch_single(make_env):

@@ -12,9 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import tokengym  # noqa: F401
 from tokengym.base.errors import SettingsError, TokenizerError
-from tokengym.base.files import to_json
-from tokengym.base.settings import from_json
-from tokengym.envs import Episode, TokenGenerationEnv, TokenGenerationVectorEnv, Vocabulary
+from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv, Vocabulary
 from tokengym.envs.prompts import vocabulary
 from tokengym.envs.prompts.contents import content
 from tokengym.envs.prompts.conversation import turn_end
@@ -24,11 +22,7 @@ from tokengym.envs.prompts.tokenization import (
     encode_contents,
     load_tokenizer,
 )
-from tokengym.evaluation.runs import TaskSettings
 from tokengym.rewards.pairs.encode import TextEncoding, encode_pairs, encode_responses
-from tokengym.rewards.scorers.penalties import MissingEosPenalty
-from tokengym.scripts.commands.evaluate import evaluate
-from tokengym.scripts.commands.options import options_of
 
 WORDS = ("<pad>", "<eos>", "<unk>", "a", "b", "<turn>", "<end>", "\n", "user", "model")
 PAD, EOS, UNK, A, B, TURN, END, LINE, *_ = range(len(WORDS))
@@ -148,15 +142,6 @@ def test_eos_pads_where_nothing_else_does_and_still_counts(caplog):
     assert terminated.tolist() == [True, False]
     assert observation["attention_mask"][:, 2].tolist() == [1, 1]  # the EOS that was written
     assert Vocabulary.of(envs.tokenizer).filler not in (EOS,)
-
-
-def test_a_scorer_knows_all_ends():
-    scorer = MissingEosPenalty().bind(load_tokenizer(make_tokenizer(), eos_token=[EOS, END]))
-    episodes = [
-        Episode(prompt="a", response="a", prompt_ids=[A], response_ids=[A, last])
-        for last in (EOS, END, A)
-    ]
-    assert scorer.score(episodes).values.tolist() == [0.0, 0.0, -1.0]
 
 
 # --- ends that are ordinary tokens ----------------------------------------------------------------
@@ -283,10 +268,3 @@ def test_messages_end_by_the_end_and_not_by_what_is_written_behind_it():
     rows = [dict(zip(("prompt", "completion"), messages, strict=True))]
     encoded = encode_responses(rows, tokenizer, TextEncoding())
     assert encoded.rows[0].responses == ((B, END),)
-
-
-def test_the_command_line_takes_several():
-    settings = TaskSettings(eos_token=["<eos>", "."])
-    assert from_json(TaskSettings, json.loads(json.dumps(to_json(settings)))) == settings
-    (option,) = [one for one in options_of(evaluate) if one.flag == "eos-token"]
-    assert option.values.endswith("...")

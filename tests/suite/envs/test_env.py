@@ -219,8 +219,7 @@ def test_bad_options(make_env, options, error, message):
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"max_new_tokens": 0}, SettingsError, "max_new_tokens.*>= 1, got 0"),
-        ({"max_new_tokens": 2.5}, SettingsError, ">= 1, got 2.5"),
+        ({"max_new_tokens": 2.5}, SettingsError, "max_new_tokens.*>= 1, got 2.5"),
         ({"max_prompt_tokens": 0}, SettingsError, "max_prompt_tokens.*>= 1.*got 0"),
         ({"min_new_tokens": 5}, SettingsError, "max_new_tokens=4, got 5"),
         ({"min_new_tokens": -1}, SettingsError, "min_new_tokens.*>= 0, got -1"),
@@ -228,13 +227,11 @@ def test_bad_options(make_env, options, error, message):
         ({"overlong": "right"}, SettingsError, "'drop', got 'right'"),
         ({"prompt_sampling": "x"}, SettingsError, "'sequential', got 'x'"),
         ({"prompt_shard": (2, 2)}, SettingsError, r"0 <=.*<.*got \(2, 2\)"),
-        (
-            {"stop_strings": "ab"},
-            SettingsError,
-            "got str 'ab'",
-        ),
+        ({"prompt_shard": 2}, SettingsError, "prompt_shard.*got 2"),
+        ({"stop_strings": "ab"}, SettingsError, "got str 'ab'"),
         ({"stop_strings": [""]}, SettingsError, r"non-empty strings, got \(''"),
         ({"render_mode": "rgb"}, SettingsError, "'html' or None, got 'rgb'"),
+        ({"max_new_token": 3}, TypeError, r"'max_new_token'.*max_new_tokens"),
         ({"forbidden_token_ids": [8]}, ActionError, r"has 8.*vocabulary of 8"),
         ({"forbidden_token_ids": range(8)}, ActionError, "all 8 tokens"),
         (
@@ -259,65 +256,37 @@ def test_bad_settings(make_env, settings, error, message):
         make_env(**settings)
 
 
-def test_overlong_prompts(make_env):
-    left = make_env(max_prompt_tokens=2, overlong="left")
-    observation, info = left.reset(options={"prompt_id": 2})
-    assert observation["input_ids"].tolist()[:2] == [E, A]
-    assert info["prompt"] == "d e a"
-    assert left.reset(options={"prompt": "a b c d"})[0]["input_ids"].tolist()[:2] == [C, D]
-    drop = make_env(max_prompt_tokens=2, overlong="drop")
-    assert drop.prompts.texts == ("a b", "c", "e")
-    with pytest.raises(PromptError, match=r"3.*max_prompt_tokens=2"):
-        drop.reset(options={"prompt": "a a a"})
-
-
-def test_attributes_cannot_go_stale(make_env):
-    env = make_env()
-    assert (env.max_prompt_tokens, env.max_new_tokens, env.bundle) == (3, 4, None)
-    assert env.observation_space["input_ids"].shape == (7,)
-    assert env.action_space.n == len(env.tokenizer) == 8
-    for name in ("max_new_tokens", "max_prompt_tokens", "prompts", "tokenizer"):
-        with pytest.raises(AttributeError):
-            setattr(env, name, None)
-
-
-def test_state_of_an_ended_episode_stays_ended(make_env):
-    env = make_env()
-    play(env, [EOS])
-    state = env.get_state()
-    env.reset()
-    env.set_state(state)
-    with pytest.raises(EpisodeOverError, match="episode's end"):
-        env.step(A)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"prompt_ids": [A] * 4}, "prompt_ids.*4.*3"),
         ({"response_ids": [9]}, "response_ids.*9.*8"),
-        ({"prompt_id": 9}, "prompt_id 9.*5"),
-        ({"prompt_ids": [A]}, r"prompt \d is '.*', here.*'.*'"),
-        ({"np_random": {"bit_generator": "MT19937"}}, "np_random state"),
-        ({"sampler": {"drawn": 1, "order": [0]}}, r"order has 1.*5"),
+        ({"prompt_id": 9}, "prompt 9 of 5"),
+        ({"prompt_ids": [A]}, r"prompt \d of 5 is '.*', here.*'.*'"),
+        ({"prompt_ids": []}, "prompt .* here"),
         ({"extra": 1}, r"get_state\(\).*got keys"),
-        ({"prompt_id": "x"}, "prompt_id.*got 'x'"),
-        ({"prompt_id": 1.5}, r"prompt_id.*got 1\.5"),
-        ({"prompt_ids": []}, r"prompt_ids.*got \[\]"),
-        ({"prompt_ids": 3}, "prompt_ids.*got 3"),
-        ({"response_ids": "ab"}, "response_ids.*got 'ab'"),
-        ({"response_ids": [[1], [2, 3]]}, "response_ids"),
-        ({"response_ids": [1.5]}, "response_ids"),
-        ({"prompt": None}, "prompt.*got None"),
-        ({"reference": 3}, "reference.*got 3"),
-        ({"terminated": "x"}, "terminated.*got 'x'"),
-        ({"np_random_seed": 3.5}, r"np_random_seed.*got 3\.5"),
-        ({"np_random": 3}, "np_random state"),
-        ({"sampler": None}, r"sampler.*get_state\(\).*prompt_sampling="),
-        ({"sampler": {"drawn": "x", "order": []}}, r"sampler.*got \{'drawn': 'x'"),
-        ({"sampler": {"drawn": -1, "order": []}}, "sampler.*get_state"),
-        ({"sampler": {"drawn": 1, "order": [0, 1, 2, 3, 9]}}, "sampler.*get_state"),
-        ({"sampler": {"drawn": 1, "order": ["a"] * 5}}, "sampler.*get_state"),
+        *(
+            ({name: value}, r"get_state\(\).*another kind")
+            for name, value in [
+                ("np_random", {"bit_generator": "MT19937"}),
+                ("np_random", 3),
+                ("np_random_seed", 3.5),
+                ("prompt_id", "x"),
+                ("response_ids", "ab"),
+                ("response_ids", [[1], [2, 3]]),
+                ("metadata", 3),
+            ]
+        ),
+        *(
+            ({"sampler": sampler}, r"sampler.*get_state\(\).*prompt_sampling='uniform' and 5")
+            for sampler in [
+                None,
+                {"drawn": "x", "order": []},
+                {"drawn": -1, "order": []},
+                {"drawn": 1, "order": [0]},
+                {"drawn": 1, "order": [0, 1, 2, 3, 9]},
+            ]
+        ),
     ],
 )
 def test_states_that_do_not_fit(make_env, change, message):
@@ -384,3 +353,13 @@ def test_render_needs_a_mode_and_an_episode(make_env):
         assert make_env().render() is None
     with pytest.raises(EpisodeOverError, match=r"render.*before.*reset"):
         make_env(render_mode="ansi").render()
+
+
+def test_state_of_an_ended_episode_stays_ended(make_env):
+    env = make_env()
+    play(env, [EOS])
+    state = env.get_state()
+    env.reset()
+    env.set_state(state)
+    with pytest.raises(EpisodeOverError, match="episode's end"):
+        env.step(A)

@@ -2,8 +2,7 @@
 
 import pytest
 
-from tokengym.base.bundle import Bundle
-from tokengym.envs import BundleError, Prompt, SettingsError, bundled
+from tokengym.envs import Prompt, SettingsError, bundled
 
 
 def test_the_policy_reads_the_frame_and_scorers_do_not(make_env):
@@ -36,14 +35,3 @@ def test_no_entity_of_a_held_out_question_is_in_another():
     assert len({p.text for p in (*train, *test)}) == 120
     assert all(p.reference for p in (*train, *test))
     assert bundle.model_name("encoder") == "minilm"
-
-
-def test_bundles_by_name(tmp_path, monkeypatch):
-    assert Bundle.of("movie_review") == bundled("movie_review")
-    assert Bundle.of(bundled("detox").path) == bundled("detox")
-    assert Bundle.of("smollm2-reviews").settings("training")["lora_rank"] == 8
-    with pytest.raises(BundleError, match="did you mean 'smollm2-reviews'"):
-        Bundle.of("smollm2-review")
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(BundleError, match=r"no bundle\.json"):
-        Bundle.of("models/reviews")

@@ -7,8 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokengym.envs import Episode, TokenGenerationEnv, TokenGenerationVectorEnv
-from tokengym.rewards import CreditReward
+from tokengym.envs import Episode, TokenGenerationEnv
 
 WORDS = [f"w{i}" for i in range(9)]
 
@@ -113,42 +112,3 @@ def test_forks_continue_identically(build_tokenizer, chosen, before, after, seed
     first = go_on(env)
     assert go_on(env) == first
     assert go_on(TokenGenerationEnv(**chosen)) == first
-
-
-@settings(max_examples=30, deadline=None)
-@given(chosen=arguments(), rows=st.integers(1, 4), seed=SEEDS)
-def test_batches_stay_in_their_space(build_tokenizer, chosen, rows, seed):
-    chosen["tokenizer"] = build_tokenizer(chosen["tokenizer"])
-    envs = TokenGenerationVectorEnv(num_envs=rows, autoreset_mode="SameStep", **chosen)
-    observations, _ = envs.reset(seed=seed)
-    rng = np.random.default_rng(seed)
-    for _ in range(10):
-        assert observations in envs.observation_space
-        actions = rng.integers(0, len(envs.tokenizer), rows)
-        observations, rewards, terminated, truncated, infos = envs.step(actions)
-        assert not rewards.any()
-        assert not (terminated & truncated).any()
-        assert infos["action_mask"].any(axis=1).all()
-
-
-@settings(max_examples=30, deadline=None)
-@given(
-    chosen=arguments(), stream=STREAMS, seed=SEEDS, credit=st.sampled_from(["sparse", "uniform"])
-)
-def test_the_return_is_the_score(build_tokenizer, chosen, stream, seed, credit):
-    chosen["tokenizer"] = build_tokenizer(chosen["tokenizer"])
-
-    def score(prompt: str, response: str) -> float:
-        return len(response) - 2.5 * len(prompt)
-
-    env = CreditReward(TokenGenerationEnv(**chosen), scorer=score, credit=credit)
-    env.reset(seed=seed)
-    total = 0.0
-    for action in actions_of(env.unwrapped, stream):
-        _, reward, terminated, truncated, info = env.step(action)
-        total += reward
-        if terminated or truncated:
-            assert total == info["score"] == score(info["prompt"], info["response"])
-            np.testing.assert_allclose(info["token_rewards"].sum(), total, rtol=1e-5, atol=1e-5)
-            env.reset()
-            total = 0.0

@@ -23,11 +23,6 @@ def test_ansi_by_hand():
     assert render_ansi("", ["a"], [1.0]) == "\x1b[48;2;67;147;195m\x1b[38;2;0;0;0ma\x1b[0m"
 
 
-def test_ansi_disarms_control_characters():
-    text = render_ansi("\x1b[2J", ["\x07\n", "\x9b"])
-    assert text == "\x1b[1m\u241b[2J\x1b[0m\u2407\n\ufffd"
-
-
 def test_html_escapes_text_and_carries_the_number():
     page = render_html("<script>", ['"a"&', "b"], [-0.5, 0.25])
     assert "<b>&lt;script&gt;</b>" in page

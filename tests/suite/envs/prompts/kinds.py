@@ -12,7 +12,7 @@ from tokenizers import (
     processors,
     trainers,
 )
-from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 TEXTS = ["the film is good and bad", "a long day in the sun", "numbers 1 2 3", "café </s> end"] * 6
 SPECIAL = ["<pad>", "</s>", "<s>", "[SEP]", "<|im_start|>", "<|im_end|>"]
@@ -108,13 +108,11 @@ KINDS = {
     "metaspace once": lambda: metaspace("first"),
     "word pieces": word_pieces,
     "words": words,
-    "slow": ByT5Tokenizer,
 }
 """Kinds that keep what contents say."""
-DECODED = {**{kind: KINDS[kind] for kind in KINDS if kind != "slow"}, "ends": words_with_ends}
-"""Kinds whose texts are decoded."""
+DECODED = {**KINDS, "ends": words_with_ends}
 
 
 @cache
 def made(kind):
-    return (KINDS | DECODED)[kind]()
+    return DECODED[kind]()

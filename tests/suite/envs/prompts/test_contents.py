@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from tests.suite.envs.prompts.kinds import KINDS, byte_level, made
 from tokengym.envs import Reply, TokenGenerationEnv, TokenizerError
@@ -68,7 +68,7 @@ def test_a_response_that_begins_or_ends_like_a_control_token_changes_no_frame():
     assert controls(llama, encode(llama, ["<s> good"])[0]) == ["<s>"]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "slow"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_spans_are_of_the_text_as_it_was(kind):
     tokenizer = made(kind)
     text = joined("the </s> film ", content("is </s> good"))
@@ -83,9 +83,11 @@ def test_spans_are_of_the_text_as_it_was(kind):
     assert len(short.ids) == 3
 
 
-def test_every_area_of_private_letters_taken_is_refused():
+def test_contents_that_cannot_be_told_are_refused():
     with pytest.raises(TokenizerError, match="private use"):
         encode_contents(made("bytes"), ["</s>\ue000\U000f0000\U00100000"])
+    with pytest.raises(TokenizerError, match="ByT5Tokenizer is no fast"):
+        encode_contents(ByT5Tokenizer(), ["a film", "a </s> b"])
 
 
 def test_merges_that_write_a_control_token_write_it_no_more():

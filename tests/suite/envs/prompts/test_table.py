@@ -8,7 +8,6 @@ import pytest
 
 from tokengym.base.prompt import PromptColumns
 from tokengym.envs import Prompt, PromptError, PromptSet, TokenizerError
-from tokengym.envs.prompts import table as table_module
 from tokengym.envs.prompts.table import PromptTable, TokenRows
 from tokengym.envs.prompts.tokenization import encode
 
@@ -56,14 +55,6 @@ def test_rows_of_ids_pad_to_the_left():
     assert [rows.last(2)[i].tolist() for i in range(3)] == [[2, 3], [4], [5, 6]]
     kept = rows.select(np.array([0, 2]))
     assert (len(kept), kept.lengths.tolist(), kept[1].tolist()) == (2, [3, 2], [5, 6])
-
-
-def test_it_is_said_how_many_prompts_are_dropped(tokenizer, caplog):
-    table_module._say_dropped.cache_clear()
-    for _ in range(2):  # said once, though an environment is made several times
-        table(tokenizer, 2, "drop")
-    assert [m for m in caplog.messages if m.startswith("2 of 4 prompts are longer than")]
-    assert len(caplog.messages) == 1
 
 
 def test_prompts_are_those_of_the_tokenizer(tokenizer):

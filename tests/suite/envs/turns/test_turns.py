@@ -1,11 +1,9 @@
 """Conversations: a partner answers each turn, and its tokens are appended to the policy's."""
 
 import json
-import time
 import warnings
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
@@ -36,6 +34,10 @@ FORGETFUL = (  # drops what was reasoned in all but the last answer, as Qwen3's 
     "{% for m in messages %}{{ m.role }} {{ m.content.split('</think>')[-1] }} <eos> {% endfor %}"
     "{% if add_generation_prompt %}assistant {% endif %}"
 )
+REFUSING = (
+    "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
+    "{{ m.role }} {{ m.content }} <eos> {% endfor %}assistant "
+)
 
 
 class Script(Partner):
@@ -53,6 +55,12 @@ class Script(Partner):
         if isinstance(reply, Exception):
             raise reply
         return reply
+
+
+class Silent(Partner):
+    """Has the policy's role."""
+
+    role = "assistant"
 
 
 def play(env: Any, tokens: list[int]) -> list[Any]:
@@ -223,20 +231,6 @@ def test_forks_inside_and_between_turns(make_env, size):
             np.testing.assert_equal(other.reset(), env.reset())
 
 
-def test_forks_of_a_batch(make_envs):
-    settings = {"partner": teacher, "max_turns": 4, "max_turn_tokens": 3, "max_new_tokens": 16}
-    envs, other = make_envs(**settings), make_envs(**settings)
-    rng = np.random.default_rng(0)
-    envs.reset(seed=11)
-    for _ in range(7):
-        envs.step(rng.choice([EOS, A, B, C], 3))
-    other.set_state(envs.get_state())
-    envs.set_state(envs.get_state())
-    for _ in range(30):
-        tokens = rng.choice([EOS, A, B, C], 3)
-        np.testing.assert_equal(other.step(tokens), envs.step(tokens))
-
-
 def test_an_episode_begins_with_an_unfinished_one(make_env, make_envs):
     """Inside a turn and between turns, as a single one and in a batch."""
     talk: Any = {"partner": teacher, "max_turns": 3, "max_turn_tokens": 3, "max_new_tokens": 14}
@@ -272,7 +266,7 @@ def test_a_state_needs_its_turns(make_env):
     state = env.get_state()
     with pytest.raises(StateError, match="do not edit its keys"):
         make_env().set_state(state)
-    with pytest.raises(StateError, match="turns must"):
+    with pytest.raises(StateError, match="another kind"):
         env.set_state(state | {"turns": [["user", "a", 3, None]]})
 
 
@@ -297,7 +291,7 @@ FAULTS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_failing_partner_stops_with_one_line(make_envs, name):
+def test_a_failing_partner_stops_or_loses_the_episode(make_envs, name):
     reply, message = FAULTS[name]
     settings = {"max_turns": 3, "max_reply_tokens": 3, "max_new_tokens": 20}
     envs = make_envs(partner=Script("a", reply), **settings)
@@ -308,12 +302,7 @@ def test_a_failing_partner_stops_with_one_line(make_envs, name):
     assert "partner 'script'" in str(caught.value)
     assert "(row 1, turn 2)" in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("name", FAULTS)
-def test_a_failing_partner_loses_the_episode_only(make_envs, name):
-    settings = {"max_turns": 3, "max_reply_tokens": 3, "on_partner_error": "skip"}
-    envs = make_envs(partner=Script("a", FAULTS[name][0]), max_new_tokens=20, **settings)
+    envs = make_envs(partner=Script("a", reply), on_partner_error="skip", **settings)
     envs.reset(seed=0)
     envs.step(np.array([A, EOS, A]))
     _, _, terminated, truncated, infos = envs.step(np.array([A, EOS, A]))
@@ -324,20 +313,6 @@ def test_a_failing_partner_loses_the_episode_only(make_envs, name):
     assert episodes[1].turns[-1] == Turn("assistant", "", (2, 3), None)
     np.testing.assert_array_equal(episodes[1].written, [1, 0, 1])
     envs.step(np.array([A, EOS, A]))  # the run goes on
-
-
-def test_a_partner_that_hangs(make_env):
-    def slow(*asked: Any) -> str:
-        time.sleep(2.0)
-        return "a"
-
-    env = make_env(partner=slow, max_turns=2, partner_timeout=0.05)
-    env.reset(seed=0)
-    begin = time.monotonic()
-    message = r"'slow'.*partner_timeout=0\.05 s \(row 0, turn 1\)"
-    with pytest.raises(PartnerError, match=message):
-        env.step(EOS)
-    assert time.monotonic() - begin < 1.5
 
 
 @pytest.mark.parametrize("answers", [1, 3])
@@ -372,15 +347,14 @@ def test_a_partner_for_many_must_answer_all(make_envs):
     [
         ({"max_turns": 2}, SettingsError, "max_turns=2"),
         ({"max_reply_tokens": 9}, SettingsError, "max_reply_tokens=9"),
-        ({"partner": teacher, "max_turns": 0}, SettingsError, "max_turns.*>= 1"),
         ({"partner": teacher, "partner_timeout": 0}, SettingsError, "a finite number > 0"),
-        ({"partner": teacher, "on_partner_error": "no"}, SettingsError, "'raise' or 'skip'"),
         (
             {"partner": teacher, "max_turn_tokens": 2, "min_new_tokens": 3},
             SettingsError,
             "min_new_tokens.*max_turn_tokens=2, got 3",
         ),
         ({"partner": "techer"}, SettingsError, "unknown partner 'techer'"),
+        ({"partner": Silent()}, SettingsError, "role='assistant'"),
         ({"partner": 5}, TypeError, r"partner.*reply\(conversation"),
         ({"partner": Several}, TypeError, "Partner, a function"),
         (
@@ -395,13 +369,6 @@ def test_settings_that_cannot_work(make_env, build_tokenizer, settings, error, m
     tokenizer.chat_template = CHAT_TEMPLATE
     with pytest.raises(error, match=message):
         make_env(**{"tokenizer": tokenizer} | settings)
-
-
-def test_a_partner_may_not_have_the_policys_role(make_env):
-    partner = Script()
-    partner.role = "assistant"
-    with pytest.raises(SettingsError, match="role='assistant'"):
-        make_env(partner=partner)
 
 
 def test_a_beginning_must_not_end_the_turn(make_env):
@@ -442,25 +409,20 @@ def test_replies_in_a_chat_template(make_env, build_tokenizer, ended):
     assert partner.asked[0][0][0] == {"role": "user", "content": "b"}
 
 
-@pytest.mark.parametrize("template", [FORGETFUL, "{{ messages[-1].content }} <eos> assistant "])
-def test_a_template_that_rewrites_earlier_turns_is_refused(make_env, build_tokenizer, template):
-    tokenizer = build_tokenizer(WORDS)
-    tokenizer.chat_template = template
+@pytest.mark.parametrize(
+    ("template", "role", "message"),
+    [
+        (FORGETFUL, "user", "rewrites earlier turns"),
+        ("{{ messages[-1].content }} <eos> assistant ", "user", "rewrites earlier turns"),
+        (REFUSING, "tool", "no tools"),
+    ],
+)
+def test_templates_without_a_form_of_replies(make_env, build_tokenizer, template, role, message):
+    tokenizer, partner = build_tokenizer(WORDS), Script()
+    tokenizer.chat_template, partner.role = template, role
     make_env(tokenizer=tokenizer, chat_template=True)  # harmless in one turn
-    with pytest.raises(TokenizerError, match="rewrites earlier turns"):
-        make_env(tokenizer=tokenizer, chat_template=True, partner=teacher, max_turns=2)
-
-
-def test_a_template_that_refuses_the_role(make_env, build_tokenizer):
-    tokenizer = build_tokenizer(WORDS)
-    tokenizer.chat_template = (
-        "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}"
-        "{% endif %}{{ m.role }} {{ m.content }} <eos> {% endfor %}assistant "
-    )
-    partner = Script()
-    partner.role = "tool"
-    with pytest.raises(TokenizerError, match="no tools"):
-        make_env(tokenizer=tokenizer, chat_template=True, partner=partner)
+    with pytest.raises(TokenizerError, match=message):
+        make_env(tokenizer=tokenizer, chat_template=True, partner=partner, max_turns=2)
 
 
 def test_metadata_reaches_the_partner(make_env):
@@ -475,21 +437,13 @@ def test_metadata_reaches_the_partner(make_env):
     ]
 
 
-@pytest.mark.parametrize("check", [check_env, sb3_check_env])
-@pytest.mark.parametrize("partner", [teacher, Several()])
-def test_official_checkers(tokenizer, check, partner, capsys):
-    gymnasium.register(
-        id="tokengym-tests/Talk-v0",
-        entry_point="tokengym.envs:TokenGenerationEnv",
-        kwargs={"tokenizer": tokenizer, "prompts": ["a b", "c"], "max_new_tokens": 9},
-    )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            env = gymnasium.make("tokengym-tests/Talk-v0", partner=partner, max_turns=3)
-            check(env.unwrapped)
-    finally:
-        del gymnasium.registry["tokengym-tests/Talk-v0"]
+def test_official_checkers(make_env):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", ".*spec")  # it is registered in test_checkers
+        env = make_env(partner=teacher, max_turns=3, max_new_tokens=9)
+        check_env(env, skip_render_check=True)
+        sb3_check_env(env)
 
 
 def test_render_shows_who_wrote_what(make_env, make_envs, capsys):
@@ -504,14 +458,9 @@ def test_render_shows_who_wrote_what(make_env, make_envs, capsys):
     ansi = finished("ansi")
     reply = "\x1b[2;3m d\x1b[0m\x1b[2;3m e\x1b[0m"
     assert ansi.render() == f"\x1b[1ma b\x1b[0m a<eos>{reply} b"
-    html = finished("html")
-    assert '<span> a</span><span>&lt;eos&gt;</span><i style="opacity:0.6" title="reply"> d</i>' in (
-        html.render()
-    )
-    html.step(EOS)
-    html.show_token_rewards(np.array([1, 0, 0, 0, -1, 0], np.float32))
-    assert html.render().count("background") == 4
-    assert html.render().count('title="reply"') == 2
+    html = finished("html").render()
+    assert '<span>&lt;eos&gt;</span><i style="opacity:0.6" title="reply"> d</i>' in html
+    assert html.count('title="reply"') == 2
     finished("human")  # into a pipe
     assert capsys.readouterr().out == "\na b a<eos> d e b"
     envs = make_envs(num_envs=1, prompts=["a b"], render_mode="ansi", **settings)
@@ -532,7 +481,6 @@ def test_episodes_hold_their_turns(make_env):
     assert read.turns == episode.turns
     np.testing.assert_array_equal(read.written, episode.written)
     plain = Episode(prompt="a", response="b", prompt_ids=[3], response_ids=[4])
-    assert (plain.turns, plain.written) == ((), None)
     assert not {"turns", "written"} & plain.to_record().keys()
     with pytest.raises(ValueError, match=r"written.*\(1,\)"):
         Episode(
