@@ -270,8 +270,6 @@ def _as_prompt(position: int, item: Any) -> Prompt:
             f"prompt {position} must be a str or a Prompt, got {type(item).__name__}; convert it "
             "(a conversation is a list of messages)"
         )
-    if not item.strip():
-        raise PromptError(f"prompt {position} is empty, got {item!r}; drop it or fill it")
     try:
         return Prompt(item)
     except PromptError as error:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from tokengym.base.saved_code import display_name
 from tokengym.base.text import number, percent
 from tokengym.envs import printable
 from tokengym.evaluation.measure.measures import WHEN, measure_of, measures_of
@@ -145,7 +146,8 @@ def show_win_rate(console: "Console", versus: "WinRate", against: Path | None) -
 def _figures(group: Mapping[str, Any], width: int) -> Iterator[Table]:
     """Yield the table of figures, in parts that are no wider than the terminal."""
     entries = list(group["rewards"].values())
-    names = [printable(name) for name in group["rewards"]]
+    names, titles = [*group["rewards"]], [*map(display_name, group["rewards"])]
+    names = titles if len({*titles}) == len(titles) else names  # without the files that define them
     columns = [_column(entries, WHEN["auc"], "score", "auc")]
     if "kl" in group["measures"] and len(entries) > 1:
         columns.append(_column(entries, "at equal KL", "score", "at_kl"))
@@ -154,15 +156,19 @@ def _figures(group: Mapping[str, Any], width: int) -> Iterator[Table]:
         if measure.short and (is_shown or (name == NORMALISED and group["score_range"])):
             columns.append(_column(entries, measure.short, name, "final"))
     columns.append([Text("reached"), *(Text(_arrival(group, entry)) for entry in entries)])
-    first = [Text(text) for text in (kind_of(group), *names)]
-    room = width - max(text.cell_len for text in first)
-    while columns:
-        part = [first]
-        while columns and (len(part) == 1 or _width(part[1:]) + _width(columns[:1]) <= room):
-            part.append(columns.pop(0))
+    first = [Text(text) for text in (kind_of(group), *map(printable, names))]
+    room, parts, used = width - max(text.cell_len for text in first), [[first]], 0
+    for column in columns:
+        size = 2 + max(len(line) for cell in column for line in cell.plain.split("\n"))
+        if used and used + size > room:
+            parts.append([first])
+            used = 0
+        parts[-1].append(column)
+        used += size
+    for part in parts:
         table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 2), show_header=False)
-        for column in range(len(part)):
-            table.add_column(justify="right" if column else "left", no_wrap=True)
+        for place in range(len(part)):
+            table.add_column(justify="right" if place else "left", no_wrap=True)
         for row in zip(*part, strict=True):
             table.add_row(*row)
         yield table
@@ -216,11 +222,3 @@ def _column(
         if figure and shown is number and entry["runs"] > 1:  # one seed has no interval
             cells[-1].append(f"\n{number(figure['low'])}, {number(figure['high'])}", "dim")
     return cells
-
-
-def _width(columns: Sequence[Sequence[Text]]) -> int:
-    """Return the width of columns with the space before each."""
-    cells = (
-        max(len(line) for cell in column for line in cell.plain.split("\n")) for column in columns
-    )
-    return sum(width + 2 for width in cells)

@@ -143,10 +143,8 @@ def test_an_agent_with_predict_alone_is_played(
     assert json.loads((files / "figures.json").read_text())["length"] == 3.0
     compared = [*command("runs/copycat"), *SHORT, "--max-new-tokens", "3", "--seeds", "1"]
     assert main([*compared, "--executor", "here"]) == 0
-    with (files / "runs/copycat/curves.csv").open() as file:
-        curves = [
-            row for row in csv.DictReader(file) if row["credit"].startswith("players.py:Copycat")
-        ]
+    rows = csv.DictReader((files / "runs/copycat/curves.csv").read_text().splitlines())
+    curves = [row for row in rows if row["credit"].startswith("players.py:Copycat")]
     assert [row["score"] for row in curves] == [curves[0]["score"]] * 2
     assert [row["tokens"] for row in curves] == ["0", "24"]  # to the end of the learner beside it
 
@@ -176,25 +174,6 @@ def test_an_agent_that_cannot_be_played_is_refused(
     error = capsys.readouterr().err
     assert message in error
     assert len(error.strip().splitlines()) == 1
-
-
-def test_a_stopped_run_whose_file_has_changed_is_refused(
-    files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
-    arguments = ["train", "--reward", "rules.py:FrontLoaded", *SHORT, *WORDS, "--out", "runs/x"]
-
-    def stopped(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr("tokengym.evaluation.runs.record.RunRecord.write", stopped)
-        patch.setattr("tokengym.evaluation.runs.run.Run.remove_checkpoint", stopped)
-        assert main(arguments) == 130
-    (files / "rules.py").write_text(FILES["rules.py"].replace("0.8", "0.7"))
-    assert main(arguments) == 2
-    assert "rules.py has changed" in capsys.readouterr().err
-    (files / "rules.py").write_text(FILES["rules.py"])
-    assert main(arguments) == 0
 
 
 FOREIGN: dict[str, Any] = {
@@ -361,11 +340,12 @@ def test_what_a_command_names_itself_replaces_what_is_stored(
 
 
 def test_a_stopped_run_of_ones_own_code_is_resumed_by_the_same_command(
-    files: Path, monkeypatch: pytest.MonkeyPatch
+    files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its checkpoint names the code, and so does the command."""
+    """Its checkpoint names the code, and so does the command; a file that changed is refused."""
     (files / "own.py").write_text(OWN_ADVANTAGE)
-    arguments = ["train", "--advantage", "own.py:MINE", *SHORT, *WORDS, "--out", "runs/x"]
+    own = ["--advantage", "own.py:MINE", "--reward", "rules.py:FrontLoaded"]
+    arguments = ["train", *own, *SHORT, *WORDS, "--out", "runs/x"]
     loaded: list[float] = []
 
     def stopped(*_: Any, **__: Any) -> None:
@@ -383,6 +363,10 @@ def test_a_stopped_run_of_ones_own_code_is_resumed_by_the_same_command(
         patch.setattr("tokengym.evaluation.runs.record.RunRecord.write", stopped)
         patch.setattr("tokengym.evaluation.runs.run.Run.remove_checkpoint", stopped)
         assert main(arguments) == 130
+    (files / "rules.py").write_text(FILES["rules.py"].replace("0.8", "0.7"))
+    assert main(arguments) == 2
+    assert "rules.py has changed" in capsys.readouterr().err
+    (files / "rules.py").write_text(FILES["rules.py"])
     assert main(arguments) == 0
     assert loaded[0] > 0
 

@@ -120,6 +120,22 @@ def test_a_numpy_number_becomes_pythons(given):
     assert to_json(settings)["rate"] == given
 
 
+@pytest.mark.parametrize(
+    ("bounds", "inside", "outside"),
+    [
+        ({"above": 0.0}, 0.1, 0.0),
+        ({"least": 0.0}, 0.0, -0.1),
+        ({"least": 0.0, "below": 1.0}, 0.9, 1.0),
+        ({"least": 0.0, "most": 1.0}, 1.0, 1.1),
+        ({"finite": True}, 1.0, np.nan),
+    ],
+)
+def test_numbers_are_within_their_bounds(bounds, inside, outside):
+    check_number(Inner(rate=inside), "rate", **bounds)
+    with pytest.raises(SettingsError, match=rf"rate must be .*, got {outside}"):
+        check_number(Inner(rate=outside), "rate", **bounds)
+
+
 def test_integers_that_torch_cannot_hold_become_floats_or_are_refused():
     settings = Inner(rate=10**30)
     check_number(settings, "rate", above=0.0, finite=True)

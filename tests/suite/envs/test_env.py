@@ -240,7 +240,7 @@ def test_bad_options(make_env, options, error, message):
             "min_new_tokens=1",
         ),
         ({"prompts": []}, PromptError, "0 prompts"),
-        ({"prompts": ["a", " "]}, PromptError, "prompt 1 is empty"),
+        ({"prompts": ["a", " "]}, PromptError, "prompt 1: .* empty"),
         ({"prompts": "a b"}, TypeError, r"got str 'a b'.*dataset="),
         ({"prompts": ["a", 3]}, TypeError, r"prompt 1.*got int"),
         ({"max_prompt_tokens": 2}, PromptError, "2.*3.*max_prompt_tokens=2"),

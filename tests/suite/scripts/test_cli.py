@@ -45,6 +45,13 @@ CURVES = "credit,length,cell,seed,step,score\n" + "".join(
 )
 
 
+SMALL = [
+    *("--steps", "1", "--batch-size", "4", "--max-new-tokens", "5", "--n-epochs", "1"),
+    *("--eval-episodes", "4", "--samples", "1"),
+]
+"""A training of a second."""
+
+
 @pytest.fixture
 def curves(tmp_path: Path) -> Path:
     path = tmp_path / "curves.csv"
@@ -52,12 +59,19 @@ def curves(tmp_path: Path) -> Path:
     return path
 
 
-def test_overview_names_every_command(capsys):
-    assert main([]) == main(["--help"]) == 0
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("", ["tokengym compare --env MovieReview", *(f"  {name} " for name in command_names())]),
+        ("--version", [f"tokengym {__version__}\n"]),
+        ("envs", ["tokengym/MovieReview-v0"]),
+        ("envs MovieReview", ["tokens"]),
+    ],
+)
+def test_what_there_is_is_shown(line, words, capsys):
+    assert main(line.split()) == 0
     text = capsys.readouterr().out
-    assert "tokengym compare --env MovieReview" in text
-    for name in command_names():
-        assert f"  {name} " in text
+    assert all(word in text for word in words)
 
 
 @pytest.mark.parametrize("name", of_suite(command_names(), "commands"))
@@ -82,11 +96,6 @@ def test_hostile_names_reach_neither_terminal_nor_markup(tmp_path, capsys):
     assert "[red]a[/]" in shown
     assert f"{out / 'report.html'}" in shown
     assert not any(mark in shown for mark in ("\x1b", "\x07", "\u202e"))
-
-
-def test_version(capsys):
-    assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"tokengym {__version__}\n"
 
 
 def test_the_demo_is_a_comparison_that_opens_its_report(tmp_path, capsys, monkeypatch):
@@ -272,8 +281,7 @@ def test_a_scorer_that_reads_few_words_raises_no_alarm(tmp_path, capsys, monkeyp
         return np.full(len(episodes), share)
 
     monkeypatch.setattr(RewardModel, "oov_fraction", unread)
-    small = ["--steps", "1", "--batch-size", "4", "--max-new-tokens", "5", "--n-epochs", "1"]
-    command = ["train", "--out", str(tmp_path / "run"), *small, "--eval-episodes", "4"]
+    command = ["train", "--out", str(tmp_path / "run"), *SMALL]
     for _ in range(2):  # the second time nothing is trained
         assert main(command) == 0
         printed = capsys.readouterr().out
@@ -292,11 +300,9 @@ def check_missing_file(command: list[str], capsys: Any) -> None:
 
 
 def test_train_and_evaluate(tmp_path, capsys):
-    small = ["--steps", "1", "--batch-size", "4", "--max-new-tokens", "5", "--n-epochs", "1"]
-    measured = ["--eval-episodes", "4", "--samples", "1"]
     out = tmp_path / "a[/]b[red]"  # no markup
-    price = ["--kl-coef", "0.2"]
-    assert main(["train", "--reward", "abc", "--out", str(out), *small, *measured, *price]) == 0
+    train = ["train", "--reward", "abc", "--out", str(out)]
+    assert main([*train, *SMALL, "--kl-coef", "0.2"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "update 1 of 1: score " in printed  # as it goes, though there is no terminal
     assert re.search(r" score from -?[\d.]+ to -?[\d.]+, gold score from ", printed)
@@ -324,15 +330,14 @@ def test_train_and_evaluate(tmp_path, capsys):
     assert "best of 16" not in capsys.readouterr().out
     last = (out / "abc" / "seed-0" / "curve.csv").read_text().splitlines()[-1].split(",")
     assert figures["score"] == pytest.approx(float(last[5]), rel=1e-5)
-    assert main(["train", "--reward", "abc", "--out", str(out)]) == 2
+    assert main(train) == 2
     assert "other settings: " in capsys.readouterr().err
     assert main(["train", "--reward", "red", "--out", str(out)]) == 2
     assert "rewards ['abc'] there, ['red'] here" in capsys.readouterr().err
 
 
 def test_trained_folders_are_comparisons_of_one_run(tmp_path, capsys):
-    small = ["--steps", "1", "--batch-size", "4", "--max-new-tokens", "5", "--n-epochs", "1"]
-    small += ["--eval-episodes", "4", "--samples", "1", "--reference-samples", "0"]
+    small = [*SMALL, "--reference-samples", "0"]
     folders = [str(tmp_path / reward) for reward in ("sparse", "abc")]
     for folder in folders:
         assert main(["train", "--reward", Path(folder).name, "--out", folder, *small]) == 0
@@ -354,8 +359,7 @@ def test_trained_folders_are_comparisons_of_one_run(tmp_path, capsys):
 
 def test_a_folder_that_takes_no_agent_is_refused_before_training(tmp_path, monkeypatch, capsys):
     """Neither a folder that cannot be made nor a disk too small costs the time of the training."""
-    small = ["train", "--reward", "abc", "--steps", "1", "--batch-size", "4"]
-    small += ["--max-new-tokens", "5", "--n-epochs", "1", "--eval-episodes", "4", "--samples", "1"]
+    small = ["train", "--reward", "abc", *SMALL]
     (tmp_path / "file").write_text("")
     with monkeypatch.context() as watched:
         watched.setattr(
@@ -378,13 +382,11 @@ def test_a_folder_that_takes_no_agent_is_refused_before_training(tmp_path, monke
 
 def test_a_refused_training_leaves_its_folder_to_the_corrected_command(tmp_path, capsys):
     """What only the training itself can refuse is found out when its folder is there already."""
-    small = ["--steps", "1", "--batch-size", "4", "--n-epochs", "1", "--eval-episodes", "4"]
-    small += ["--samples", "0", "--out", str(tmp_path / "run")]
-    start = ["--reward", "r3", "--value-network", "reward_model", "--max-new-tokens", "5"]
-    assert main(["train", *start, *small]) == 2
+    small = ["train", *SMALL, "--out", str(tmp_path / "run")]
+    assert main([*small, "--reward", "r3", "--value-network", "reward_model"]) == 2
     assert "take value_network='own'" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
-    assert main(["train", "--reward", "uniform", "--max-new-tokens", "5", *small]) == 0
+    assert main([*small, "--reward", "uniform"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -408,8 +410,7 @@ def test_a_fault_of_the_users_code_has_its_type_and_place(
 
 
 def test_a_failed_training_is_done_again_by_the_same_command(tmp_path, monkeypatch):
-    small = ["train", "--steps", "1", "--batch-size", "4", "--max-new-tokens", "5"]
-    small += ["--eval-episodes", "4", "--samples", "0", "--out", str(tmp_path / "run")]
+    small = ["train", *SMALL, "--out", str(tmp_path / "run")]
     result = tmp_path / "run" / "sparse" / "seed-0" / "run.json"
 
     def fail(self: ProgressDisplay, run: object, step: int, score: float) -> None:
@@ -431,11 +432,10 @@ def test_a_stopped_training_is_resumed_by_the_same_command(
     tmp_path, monkeypatch, capsys, stopped_by, code
 ):
     """It ends with the numbers of one that was never stopped; other settings are refused."""
-    small = ["--steps", "3", "--batch-size", "4", "--max-new-tokens", "5", "--n-epochs", "1"]
-    small += ["--eval-every", "1", "--eval-episodes", "4", "--samples", "1"]
 
     def train(out: Path, *more: str) -> int:
-        return main(["train", "--reward", "abc", "--out", str(out), *small, *more])
+        steps = ["--steps", "3", "--eval-every", "1"]
+        return main(["train", "--reward", "abc", "--out", str(out), *SMALL, *steps, *more])
 
     assert train(tmp_path / "whole") == 0
     with monkeypatch.context() as stopping:
@@ -461,13 +461,6 @@ def test_a_stopped_training_is_resumed_by_the_same_command(
 
     assert len(curve("whole")) == 4
     assert curve("stopped") == curve("whole")
-
-
-def test_envs(capsys):
-    assert main(["envs"]) == 0
-    assert "tokengym/MovieReview-v0" in capsys.readouterr().out
-    assert main(["envs", "MovieReview"]) == 0
-    assert "tokens" in capsys.readouterr().out
 
 
 def test_auto_is_the_preferred_device():

@@ -46,6 +46,10 @@ def test_ids_earn_what_an_environment_pays(rule):
 def test_texts_are_credited_by_their_tokens():
     found = assign(["a dull film"], lambda p, r: 3.0, "uniform", tokenizer=BUNDLE.tokenizer)
     assert found.token_rewards.tolist() == [[1.0, 1.0, 1.0]]
+    credit = TokenCredit(lambda p, r: 3.0, "uniform", tokenizer=BUNDLE.tokenizer)
+    found = credit(["a dull film"], written=[[1, 0, 1]])  # the policy wrote two of them
+    assert found.token_rewards.tolist() == [[1.5, 0.0, 1.5]]
+    assert found.mask.tolist() == [[True, False, True]]
 
 
 def test_a_text_is_credited_by_the_tokens_that_follow_its_prompt():
