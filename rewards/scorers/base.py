@@ -2,8 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal
-from fractions import Fraction
 from importlib import import_module
 from itertools import count
 from pathlib import Path
@@ -213,8 +211,7 @@ class FunctionScorer(Scorer):
         for episode in episodes:
             by_place, by_name = self._arguments.of(episode)
             value: Any = self.function(*by_place, **by_name)
-            is_exact = isinstance(value, Decimal | Fraction)
-            number = np.asarray(float(value) if is_exact else to_numpy(value))
+            number = np.asarray(to_numpy(value))
             if number.size != 1 or number.dtype.kind not in "biuf":
                 value_text = " ".join(repr(value).split())[:80]
                 raise ScorerError(
