@@ -42,7 +42,8 @@ class EpisodeArguments:
     def __init__(self, function: Callable[..., Any], name: str) -> None:
         self._name = name
         fixed = set(function.keywords) if isinstance(function, partial) else set()
-        free = [p for p in _parameters(function) if p.name not in fixed]
+        parameters = inspect.signature(function).parameters.values()
+        free = [p for p in parameters if p.name not in fixed]
         named = [p for p in free if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         in_order = [p for p in free if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         has_more = any(p.kind is p.VAR_POSITIONAL for p in free)
@@ -109,17 +110,6 @@ class EpisodeArguments:
             every = {**episode.metadata, **{name: known[name] for name in FIELDS}}
             by_name |= {n: v for n, v in every.items() if n not in closed}
         return (episode.prompt, episode.response) if self._takes_pair else (), by_name
-
-
-def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    """Return a function's parameters; those of code that has no signature are taken for a pair."""
-    try:
-        return list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
-        return [
-            inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY)
-            for name in ("prompt", "response")
-        ]
 
 
 def check_columns(name: str, columns: Mapping[str, bool], prompts: Sequence[Prompt]) -> None:

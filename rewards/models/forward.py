@@ -61,8 +61,17 @@ def reading(
     # Stable, so that equal lengths keep their order and scores do not depend on the sort.
     order = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
 
+    # A batch lies on one side of the border: each text is read by the factors of its neighbours.
+    border = rotary_border(model)
+    beyond = 0 if border is None else int(np.count_nonzero(lengths[order] > border))
+    chunks = [
+        side[first : first + batch_size]
+        for side in (order[:beyond], order[beyond:])
+        for first in range(0, len(side), batch_size)
+    ]
+
     def batches() -> Iterator[PaddedBatch]:  # one at a time is on the device
-        for indices in _batches(order, lengths, batch_size, rotary_border(model)):
+        for indices in chunks:
             sizes, time = lengths[indices], lengths[indices[0]]
             starts = time - sizes if padding_side == "left" else np.zeros_like(sizes)
             places = np.arange(time) - starts[:, None]  # (batch, time), from each first token
@@ -96,19 +105,6 @@ def rotary_border(model: "PreTrainedModel") -> int | None:
     if rotary.get("rope_type") != "longrope":
         return None
     return int(rotary["original_max_position_embeddings"])
-
-
-def _batches(
-    order: NDArray[np.int64], lengths: NDArray[np.int64], batch_size: int, border: int | None
-) -> Iterator[NDArray[np.int64]]:
-    """Yield each batch's texts, (size,), the longest first, on one side of the border.
-
-    A text would otherwise be read by the factors of its neighbours.
-    """
-    beyond = 0 if border is None else int(np.count_nonzero(lengths[order] > border))
-    for part in (order[:beyond], order[beyond:]):
-        for first in range(0, len(part), batch_size):
-            yield part[first : first + batch_size]
 
 
 Labels = int | str | tuple[int | str, int | str]

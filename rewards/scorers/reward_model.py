@@ -299,12 +299,16 @@ class RewardModel(Shared, Scorer):
             TokenizerError: if an id is outside the model's vocabulary.
         """
         self.check_attribution(attribution)
-        written = self._texts(episodes, attribution)
-        texts = written or [Retokenized.as_sampled(episode) for episode in episodes]
-        sequences = [text.ids for text in texts]
+        texts = self._texts(episodes, attribution)
+        if texts is None:
+            sequences = [[*e.prompt_ids, *e.response_ids] for e in episodes]
+            sizes = np.array([len(e.response_ids) for e in episodes])
+            after = np.zeros_like(sizes)
+        else:
+            sequences = [text.ids for text in texts]
+            sizes = np.array([text.size for text in texts])
+            after = np.array([text.after for text in texts])  # ids behind the response's
         self._check_readable(sequences)
-        sizes = np.array([text.size for text in texts])
-        after = np.array([text.after for text in texts])  # ids behind the response's
         values = np.zeros(len(episodes), dtype=np.float32)
         parts = {"disagreement": np.zeros_like(values)} if self.disagrees else {}
         rows = [np.zeros(0)] * len(episodes)
@@ -336,7 +340,7 @@ class RewardModel(Shared, Scorer):
                     rows[index] = table[row, starts[row] : pasts[row]]
         if attribution is None:
             return Scores(values, parts)
-        if written is not None:  # from the model's tokens to the policy's
+        if texts is not None:  # from the model's tokens to the policy's
             rows = [text.spread(row) for text, row in zip(texts, rows, strict=True)]
         if attribution == "attention":
             rows = [normalize_weights(row) for row in rows]

@@ -56,8 +56,8 @@ def test_a_batch_that_pays_a_reply_is_named(make_envs):
             for row in np.flatnonzero(step[4].get("_token_rewards", [])):
                 rewards, written = step[4]["token_rewards"][row], step[4]["written"][row]
                 last = len(step[4]["response_ids"][row]) - 1
-                (replies,) = np.nonzero(written[:last] == 0)
-                rewards[replies[0]], rewards[last] = rewards[last], 0.0
+                reply = np.flatnonzero(written[:last] == 0)[0]
+                rewards[reply], rewards[last] = rewards[last], 0.0
             return step
 
     scorer = FunctionScorer(lambda prompt, response: 1.0)
@@ -68,31 +68,24 @@ def test_a_batch_that_pays_a_reply_is_named(make_envs):
 
 
 class Broken(gymnasium.Wrapper):
-    """Changes what a step returned."""
+    """Changes the reward and the info of an episode's first or last step."""
 
-    def __init__(self, env, change):
+    def __init__(self, env, last, first):
         super().__init__(env)
-        self.change = change
-        self.steps = 0
+        self.last, self.first = last, first
 
     def reset(self, **options):
-        self.steps = 0
+        self.change = self.first
         return self.env.reset(**options)
 
     def step(self, action):
         observation, reward, terminated, truncated, info = self.env.step(action)
-        self.steps += 1
-        reward = self.change(reward, terminated, info, self.steps)
-        return observation, reward, terminated, truncated, info
+        change, self.change = (self.last if terminated else self.change), same
+        return observation, change(reward, info), terminated, truncated, info
 
 
-def at_the_end(change):
-    """Return a change that applies to the terminal step only."""
-
-    def apply(reward, terminated, info, steps):
-        return change(reward, info) if terminated else reward
-
-    return apply
+def same(reward, info):
+    return reward
 
 
 def put(key, value):
@@ -100,30 +93,18 @@ def put(key, value):
         info[key] = value(info) if callable(value) else value
         return reward
 
-    return at_the_end(change)
+    return change
 
 
 def of_tokens(change):
     return put("token_rewards", lambda info: change(info["token_rewards"]))
 
 
-def nan_reward(reward, terminated, info, steps):
-    return float("nan") if steps == 1 else reward
-
-
-def paid_early(reward, terminated, info, steps):
-    if steps == 1:
-        return 5.0
-    return reward - 5.0 if terminated else reward
-
-
 BREACHES = {
-    "score missing": (at_the_end(lambda reward, info: info.pop("score") * 0), "no 'score'"),
-    "reward nan": (nan_reward, r"reward of step 0.*got nan"),
-    "reward no number": (at_the_end(lambda reward, info: [reward]), r"reward of step \d.*got \["),
+    "score missing": (lambda reward, info: info.pop("score") * 0, "no 'score'"),
+    "reward no number": (lambda reward, info: [reward], r"reward of step \d.*got \["),
     "part nan": (put("score_parts", {"a": np.inf}), r"score_parts\['a'\].*got inf"),
-    "sum": (at_the_end(lambda reward, info: reward + 1), r"step rewards sum to [\d.]+.*'score'"),
-    "early": (paid_early, r"step 0 of \d paid 5.*causal"),
+    "sum": (lambda reward, info: reward + 1, r"step rewards sum to [\d.]+.*'score'"),
     "ids": (put("response_ids", lambda info: (*info["response_ids"], 3)), r"response_ids \("),
     "dtype": (of_tokens(lambda rewards: rewards.astype(float)), r"token_rewards.*float32"),
     "list": (of_tokens(np.ndarray.tolist), r"token_rewards.*float32"),
@@ -139,7 +120,18 @@ BREACHES = {
 @pytest.mark.parametrize("name", BREACHES)
 def test_each_breach_is_named(make_env, name):
     change, message = BREACHES[name]
-    env = Broken(UniformReward(make_env(min_new_tokens=3), LengthScorer()), change)
+    env = Broken(UniformReward(make_env(min_new_tokens=3), LengthScorer()), change, same)
+    with pytest.raises(RewardCheckError, match=message):
+        check_reward(env)
+
+
+@pytest.mark.parametrize(
+    ("first", "message"),
+    [(float("nan"), "reward of step 0.*got nan"), (5.0, r"step 0 of \d paid 5.*causal")],
+)
+def test_what_is_paid_early_is_named(make_env, first, message):
+    env = UniformReward(make_env(min_new_tokens=3), LengthScorer())
+    env = Broken(env, lambda reward, info: reward - 5.0, lambda reward, info: first)
     with pytest.raises(RewardCheckError, match=message):
         check_reward(env)
 

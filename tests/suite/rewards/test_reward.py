@@ -210,7 +210,6 @@ SCORED = {"spec": "sparse", "scorer": LengthScorer()}
     [
         (dict(spec="unifrom"), "'unifrom'.*'uniform'.*known"),
         (dict(spec="abc:gamma=1"), "'abc'.*'gamma'"),
-        (dict(spec="abc:0.5"), "'abc:0.5'.*'0.5'.*option=value"),
         (dict(spec="abc-signed:beta=2"), r"beta.*\[0, 1\], got 2"),
         (dict(spec="abc"), "'abc'.*got None.*reward_model="),
         (dict(spec="r3"), "'r3'.*encoder="),

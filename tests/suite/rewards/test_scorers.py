@@ -1,7 +1,4 @@
 # mypy: no-check-untyped-defs
-from decimal import Decimal
-from fractions import Fraction
-
 import numpy as np
 import pytest
 import torch
@@ -25,9 +22,7 @@ LEXICON = Lexicon(words={"good": 1.0, "bad": -1.0}, intensifiers={}, negations=(
 
 def test_sentiment_reads_prompt_and_response():
     episode = make_episode(prompt="this was not", response="good . really bad")
-    both, response = Sentiment(LEXICON), Sentiment(LEXICON, include_prompt=False)
-    assert both.score([episode]).values[0] == pytest.approx(-2 / 2.5)
-    assert response.score([episode]).values[0] == pytest.approx(0.0)
+    assert Sentiment(LEXICON).score([episode]).values[0] == pytest.approx(-2 / 2.5)
 
 
 def test_a_function_scores_each_episode():
@@ -51,8 +46,7 @@ TENSORS = [torch.ones(1, requires_grad=True)[0], torch.tensor(1.0, dtype=torch.b
 
 
 @pytest.mark.parametrize(
-    "value",
-    [1, True, np.float32(1), np.array(1.0), np.array([1.0]), Decimal(1), Fraction(1), *TENSORS],
+    "value", [1, True, np.float32(1), np.array(1.0), np.array([1.0]), *TENSORS]
 )
 def test_a_function_may_return_any_number(value):
     scores = FunctionScorer(lambda prompt, response: value).score([make_episode()])
