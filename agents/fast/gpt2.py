@@ -81,11 +81,12 @@ def has_gpt2_shape(language_model: LanguageModel) -> bool:
         return False
     if trunk.config.add_cross_attention or trunk.device.type != "cpu":
         return False
+    blocks: Any = trunk.h
     return all(isinstance(part, nn.Embedding) for part in (trunk.wte, trunk.wpe)) and all(
         isinstance(m, Conv1D)
         # In bfloat16 the sum with the adapters would be rounded.
         or (has_plain_lora(m, Conv1D) and m.base_layer.weight.dtype == torch.float32)
-        for b in trunk.h
+        for b in blocks
         for m in (b.attn.c_attn, b.attn.c_proj, b.mlp.c_fc, b.mlp.c_proj)
     )
 

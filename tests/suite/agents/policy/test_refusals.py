@@ -50,7 +50,8 @@ def test_settings(settings, words):
 
 def gpt2(kind: Any = GPT2LMHeadModel, **sizes: int) -> Any:
     """Return a GPT-2 of a few weights."""
-    return kind(GPT2Config(**{"vocab_size": 8, "n_embd": 8, "n_layer": 1, "n_head": 1, **sizes}))
+    usual: Any = {"vocab_size": 8, "n_embd": 8, "n_layer": 1, "n_head": 1}
+    return kind(GPT2Config(**usual | sizes))
 
 
 @pytest.mark.parametrize(

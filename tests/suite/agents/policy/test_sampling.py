@@ -144,9 +144,9 @@ def test_the_nucleus_by_hand_and_what_leaves_all():
 
 def test_what_is_not_finite_leaves_no_token_and_a_captured_step_may_choose():
     logits = torch.randn(2, 5)
-    for settings in ({"top_p": 0.9}, {"top_k": 2, "top_p": 0.9}):
-        assert not likeliest(torch.full((2, 5), torch.nan), **settings).any()
-        Tape(lambda given=settings: likeliest(logits, **given))  # type: ignore[misc]
+    for top_k in (0, 2):
+        assert not likeliest(torch.full((2, 5), torch.nan), top_k=top_k, top_p=0.9).any()
+        Tape(lambda top_k=top_k: likeliest(logits, top_k=top_k, top_p=0.9))  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("vocab", [1, 8, 13, 600])
