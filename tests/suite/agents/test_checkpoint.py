@@ -275,7 +275,7 @@ TRAINING = "training.safetensors"
         (False, weights(MODEL, lambda t: t.update(x=torch.ones(1))), "holds x"),
         (False, lambda f: (f / "model/a.bin").write_bytes(b""), r"a\.bin is no"),
         (False, lambda f: (f / "model/adapter_config.json").write_text("{}"), "adapter_config"),
-        (False, lambda f: (f / "frozen.json").write_text('{"given": ["x.weight"]}'), r"frozen\.json is damaged.*`x`"),
+        (False, lambda f: (f / "frozen.json").write_text('{"given": ["x.weight"]}'), "frozen.*`x`"),
         (
             False,
             weights(TRAINING, lambda t: t.pop("critic.head.weight")),
