@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from tests.suite.agents.conftest import lora_config, make_model
 from tests.suite.agents.ppo.test_ppo import log_of
-from tokengym.agents import PPO, CheckpointError, saving
+from tokengym.agents import PPO, CheckpointError
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs import UntrustedCodeError
 from tokengym.evaluation.runs.saved import load_agent
@@ -345,24 +345,6 @@ def test_the_previous_checkpoint_takes_a_damaged_one_s_place(make_envs, make_ppo
     assert "falling back to" in caplog.text
     shutil.rmtree(tmp_path / "run")  # killed between the two renames
     assert PPO.load(tmp_path / "run", env=make_envs()).num_timesteps == counts[0]
-
-
-def test_counters_and_weights_are_of_one_checkpoint(make_ppo, tmp_path, monkeypatch):
-    """A save between hashing and opening the files would mix two steps."""
-    agent = make_ppo(learning_rate=1e-2).learn(10)
-    agent.save(tmp_path / "run")
-    first, build = agent.num_timesteps, saving.stored_models
-
-    def saved_meanwhile(folder: Path) -> dict[str, Any]:
-        if agent.num_timesteps == first:
-            agent.learn(10, reset_num_timesteps=False)
-            agent.save(tmp_path / "run")
-        return build(folder)
-
-    monkeypatch.setattr(saving, "stored_models", saved_meanwhile)
-    loaded = PPO.load(tmp_path / "run", device="cpu")
-    assert loaded.num_timesteps == agent.num_timesteps > first
-    assert_equal_weights(agent, loaded)
 
 
 def test_schedules_must_be_given_again(make_ppo, tmp_path):
