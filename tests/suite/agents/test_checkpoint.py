@@ -17,7 +17,6 @@ from transformers import AutoModelForCausalLM
 from tests.suite.agents.conftest import lora_config, make_model
 from tests.suite.agents.ppo.test_ppo import log_of
 from tokengym.agents import PPO, CheckpointError
-from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs import UntrustedCodeError
 from tokengym.evaluation.runs.saved import load_agent
 from tokengym.rewards import FunctionScorer, Normalize, Reward, Sparse
@@ -121,18 +120,6 @@ def test_weights_that_are_unfrozen_too_late_are_named(make_ppo, caplog):
     agent.learn(10)
     assert torch.equal(block.h[0].ln_1.weight, before)
     assert "h.0.ln_1.weight (and 1 more) was unfrozen after the policy was built" in caplog.text
-
-
-def test_resuming_on_an_sb3_environment_equals_going_on(make_envs, make_ppo, tmp_path):
-    from stable_baselines3.common.vec_env import VecMonitor
-
-    agent = make_ppo(envs=VecMonitor(as_vec_env(make_envs()))).learn(30)
-    agent.save(tmp_path / "run")
-    agent.learn(30, reset_num_timesteps=False)
-    envs = VecMonitor(as_vec_env(make_envs()))
-    resumed = PPO.load(tmp_path / "run", env=envs, device="cpu")
-    resumed.learn(30, reset_num_timesteps=False)
-    assert_equal_weights(agent, resumed)
 
 
 def test_the_policy_is_a_hugging_face_model_and_predicts_without_an_environment(
