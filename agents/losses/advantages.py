@@ -209,7 +209,6 @@ def rloo(scores: Tensor, group_size: int) -> Tensor:
     Source: Ahmadian et al. 2024, arXiv:2402.14740, section 3.3.
 
     Example:
-        >>> import torch
         >>> rloo(torch.tensor([1.0, 2.0, 6.0]), 3).tolist()
         [-3.0, -1.5, 4.5]
     """
@@ -244,7 +243,6 @@ def grpo(
     Source: Shao et al. 2024, arXiv:2402.03300, section 4.1.2.
 
     Example:
-        >>> import torch
         >>> [round(a, 3) for a in grpo(torch.tensor([1.0, 3.0]), 2).tolist()]
         [-0.707, 0.707]
         >>> grpo(torch.tensor([2.0, 2.0]), 2).tolist()
@@ -276,7 +274,6 @@ def dr_grpo(scores: Tensor, group_size: int) -> Tensor:
     Source: Liu et al. 2025, arXiv:2503.20783, section 3.2.
 
     Example:
-        >>> import torch
         >>> dr_grpo(torch.tensor([1.0, 3.0]), 2).tolist()
         [-1.0, 1.0]
     """
@@ -322,7 +319,6 @@ def leave_one_out(
         ValueError: if shapes differ or the rows are not whole groups of at least two.
 
     Example:
-        >>> import torch
         >>> rewards = torch.tensor([[0.5, 0.75], [1.0, 0.0]])
         >>> mask = torch.tensor([[True, True], [True, False]])
         >>> leave_one_out(rewards, mask, 2).tolist()
@@ -387,7 +383,6 @@ def varied_groups(scores: Tensor, group_size: int) -> Tensor:
         ValueError: if the rows are not whole groups of at least two.
 
     Example:
-        >>> import torch
         >>> varied_groups(torch.tensor([1.0, 1.0, 0.0, 1.0]), 2).tolist()
         [False, False, True, True]
     """
@@ -419,7 +414,6 @@ def mean_one(weights: Tensor, response_mask: Tensor) -> Tensor:
         (batch, time), unitless; 0 where the mask is False.
 
     Example:
-        >>> import torch
         >>> mean_one(torch.tensor([[1.0, 3.0, 9.0]]), torch.tensor([[True, True, False]])).tolist()
         [[0.5, 1.5, 0.0]]
     """

@@ -267,9 +267,11 @@ class RoundRecorder:
 
         An agent of unknown log-probs may read what it likes.
         """
-        beginning = self.beginning
-        if beginning is None or self.steps[0][1].log_probs is None:
-            return
+        if self.beginning is not None and self.steps[0][1].log_probs is not None:
+            self._compare_tokens(self.beginning)
+
+    def _compare_tokens(self, beginning: Observation) -> None:
+        """Refuse other tokens than those that were read, at the beginning, or chosen."""
         rows = np.concatenate([rows for rows, _ in self.steps])
         actions = np.concatenate([choice.actions for _, choice in self.steps])
         for row, episode in self.episodes.items():

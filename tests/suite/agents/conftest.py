@@ -40,26 +40,16 @@ def make_model(shape: str = "gpt2", *, seed: int = 0, scale: float = 5.0) -> Pre
     """Return a random model; ``scale`` sharpens its distributions so that errors would show."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
+        ids: Any = {"bos_token_id": EOS, "eos_token_id": EOS, "pad_token_id": PAD}
         if shape == "gpt2":  # with dropout, which must never act
-            ids: Any = {"bos_token_id": EOS, "eos_token_id": EOS, "pad_token_id": PAD}
             config: Any = GPT2Config(
                 vocab_size=VOCABULARY, n_positions=32, n_embd=16, n_layer=2, n_head=2, **ids
             )
             model: PreTrainedModel = GPT2LMHeadModel(config)
         else:  # rotary positions, grouped heads, untied head
-            config = LlamaConfig(
-                vocab_size=VOCABULARY,
-                hidden_size=16,
-                intermediate_size=24,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                num_key_value_heads=2,
-                max_position_embeddings=32,
-                attention_dropout=0.1,
-                bos_token_id=EOS,
-                eos_token_id=EOS,
-                pad_token_id=PAD,
-            )
+            sizes: Any = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+            sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "attention_dropout": 0.1}
+            config = LlamaConfig(vocab_size=VOCABULARY, max_position_embeddings=32, **sizes, **ids)
             model = LlamaForCausalLM(config)
         for parameter in model.parameters():
             if parameter.dim() > 1:

@@ -16,8 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from tests.suite.agents.conftest import lora_config, make_model
 from tests.suite.agents.ppo.test_ppo import log_of
-from tokengym.agents import PPO, CheckpointError, saving
-from tokengym.agents.sb3 import as_vec_env
+from tokengym.agents import PPO, CheckpointError
 from tokengym.envs import UntrustedCodeError
 from tokengym.evaluation.runs.saved import load_agent
 from tokengym.rewards import FunctionScorer, Normalize, Reward, Sparse
@@ -121,18 +120,6 @@ def test_weights_that_are_unfrozen_too_late_are_named(make_ppo, caplog):
     agent.learn(10)
     assert torch.equal(block.h[0].ln_1.weight, before)
     assert "h.0.ln_1.weight (and 1 more) was unfrozen after the policy was built" in caplog.text
-
-
-def test_resuming_on_an_sb3_environment_equals_going_on(make_envs, make_ppo, tmp_path):
-    from stable_baselines3.common.vec_env import VecMonitor
-
-    agent = make_ppo(envs=VecMonitor(as_vec_env(make_envs()))).learn(30)
-    agent.save(tmp_path / "run")
-    agent.learn(30, reset_num_timesteps=False)
-    envs = VecMonitor(as_vec_env(make_envs()))
-    resumed = PPO.load(tmp_path / "run", env=envs, device="cpu")
-    resumed.learn(30, reset_num_timesteps=False)
-    assert_equal_weights(agent, resumed)
 
 
 def test_the_policy_is_a_hugging_face_model_and_predicts_without_an_environment(
@@ -275,11 +262,7 @@ TRAINING = "training.safetensors"
         (False, weights(MODEL, lambda t: t.update(x=torch.ones(1))), "holds x"),
         (False, lambda f: (f / "model/a.bin").write_bytes(b""), r"a\.bin is no"),
         (False, lambda f: (f / "model/adapter_config.json").write_text("{}"), "adapter_config"),
-        (
-            False,
-            lambda f: (f / "frozen.json").write_text('{"given": ["x.weight"]}'),
-            r"frozen\.json is damaged.*`x`",
-        ),
+        (False, lambda f: (f / "frozen.json").write_text('{"given": ["x.weight"]}'), "frozen.*`x`"),
         (
             False,
             weights(TRAINING, lambda t: t.pop("critic.head.weight")),
@@ -349,24 +332,6 @@ def test_the_previous_checkpoint_takes_a_damaged_one_s_place(make_envs, make_ppo
     assert "falling back to" in caplog.text
     shutil.rmtree(tmp_path / "run")  # killed between the two renames
     assert PPO.load(tmp_path / "run", env=make_envs()).num_timesteps == counts[0]
-
-
-def test_counters_and_weights_are_of_one_checkpoint(make_ppo, tmp_path, monkeypatch):
-    """A save between hashing and opening the files would mix two steps."""
-    agent = make_ppo(learning_rate=1e-2).learn(10)
-    agent.save(tmp_path / "run")
-    first, build = agent.num_timesteps, saving.stored_models
-
-    def saved_meanwhile(folder: Path) -> dict[str, Any]:
-        if agent.num_timesteps == first:
-            agent.learn(10, reset_num_timesteps=False)
-            agent.save(tmp_path / "run")
-        return build(folder)
-
-    monkeypatch.setattr(saving, "stored_models", saved_meanwhile)
-    loaded = PPO.load(tmp_path / "run", device="cpu")
-    assert loaded.num_timesteps == agent.num_timesteps > first
-    assert_equal_weights(agent, loaded)
 
 
 def test_schedules_must_be_given_again(make_ppo, tmp_path):

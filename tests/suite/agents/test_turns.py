@@ -39,6 +39,10 @@ TALK: dict[str, Any] = {
 }
 
 
+LOSSY: dict[str, Any] = TALK | {"partner": failing, "on_partner_error": "skip", "num_envs": 12}
+"""The partner fails in some of the rows, whose episodes are then lost."""
+
+
 def written_of(episode: Episode) -> Any:
     return episode.written > 0
 
@@ -230,8 +234,7 @@ def test_loo_baselines_begin_in_the_same_state(make_envs, make_ppo, as_one_turn)
 
 
 def test_lost_episodes_are_not_learned(make_envs, make_ppo):
-    talk = TALK | {"partner": failing, "on_partner_error": "skip"}
-    agent = make_ppo(envs=make_envs(**talk, num_envs=12), advantage="rloo", group_size=2)
+    agent = make_ppo(envs=make_envs(**LOSSY), advantage="rloo", group_size=2)
     agent.learn(1)
     lost = np.array([e.finish_reason == "error" for e in agent.last_round.episodes])
     assert 0 < lost.sum() < 10
@@ -242,9 +245,8 @@ def test_lost_episodes_are_not_learned(make_envs, make_ppo):
 @pytest.mark.parametrize("log_probs", ["sampled", "recomputed"])
 def test_lost_episodes_are_not_counted(make_envs, make_ppo, log_probs):
     """Before the first update the policy is its reference: a lost episode has no KL either."""
-    talk = TALK | {"partner": failing, "on_partner_error": "skip"}
     settings: Any = {"kl_target": 1.0, "kl_horizon": 100.0, "kl_coef": 0.2, "learning_rate": 1e-9}
-    agent = make_ppo(envs=make_envs(**talk, num_envs=12), old_log_probs=log_probs, **settings)
+    agent = make_ppo(envs=make_envs(**LOSSY), old_log_probs=log_probs, **settings)
     agent.learn(1, log_interval=None)
     finished = [e.finish_reason != "error" for e in agent.last_round.episodes]
     assert 0 < sum(finished) < 12
@@ -260,9 +262,8 @@ def test_lost_episodes_are_not_counted(make_envs, make_ppo, log_probs):
 
 def test_groups_that_differ_only_where_they_were_lost_are_not_kept(make_envs, make_ppo):
     """Scores tell apart what the partner failed on: the groups left are all equal, and stay."""
-    talk = TALK | {"partner": failing, "on_partner_error": "skip", "num_envs": 12}
     score = FunctionScorer(lambda prompt, response: float(response.startswith("b")))
-    envs = make_envs(**talk, reward=Reward(score, Sparse()))
+    envs = make_envs(**LOSSY, reward=Reward(score, Sparse()))
     agent = make_ppo(envs=envs, advantage="loo", group_size=2, drop_equal_groups=True)
     agent.learn(1)
     lost = np.array([e.finish_reason == "error" for e in agent.last_round.episodes])
@@ -275,8 +276,7 @@ def test_a_round_without_a_whole_episode(make_envs, make_ppo):
     def broken(*asked: Any) -> Reply:
         raise RuntimeError("no")
 
-    talk = TALK | {"partner": broken, "on_partner_error": "skip"}
-    agent = make_ppo(envs=make_envs(**talk))
+    agent = make_ppo(envs=make_envs(**LOSSY | {"partner": broken}))
     with pytest.raises(ValueError, match="every episode"):
         agent.learn(1)
 

@@ -132,6 +132,7 @@ def test_scores_and_values_of_any_type_are_those_of_float32(dtype):
     )
     assert advantages.tolist() == returns.tolist() == [[1.0, 0.0, 0.0, 0.0]]
     assert losses.mean_one(scores[None], mask).tolist() == [[4.0, 0.0, 0.0, 0.0]]
+    assert losses.mean_one(0 * scores[None], mask).tolist() == [[1.0] * 4]  # no weight anywhere
 
 
 def test_a_long_response_of_half_precision_is_summed_in_float32():
