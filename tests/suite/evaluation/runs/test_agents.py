@@ -117,7 +117,7 @@ def test_rows_that_cannot_be_learned_from_are_left_out(tmp_path, caplog):
         )
 
     run(config(pairs=str(file), on_error="skip", overlong_rows="drop"), "sparse", 0)
-    assert "4 rows, 2 kept, 1 empty, 1 overlong" in caplog.text
+    assert "4 rows, 2 kept, 2 skipped (1 empty, 1 overlong)" in caplog.text
     with pytest.raises(DatasetError, match=r"1.*on_error='skip'"):
         run(config(pairs=str(file)), "sparse", 0)
     with pytest.raises(SettingsError, match="on_error='skip'"):
