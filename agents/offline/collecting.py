@@ -325,10 +325,7 @@ def updates(run: TrainingRun) -> Iterator[Update]:
     The run follows each epoch by a callback, since the Trainer's loop cannot be left.
     """
     settings, envs = run.settings, run.make_envs(1)
-    trainer: type[OfflineTrainer] = SFT
-    arguments: dict[str, Any] = {}
-    if isinstance(settings, DPOSettings):
-        trainer, arguments = DPO, {"loss": settings.loss}
+    trainer: Any = DPO if isinstance(settings, DPOSettings) else SFT
     policy = make_policy(envs, **run.policy_kwargs(), seed=run.seed, device=run.training.device)
     yield Update(step=0, tokens=0, agent=policy)
     data: Any = settings.pairs
@@ -353,13 +350,14 @@ def updates(run: TrainingRun) -> Iterator[Update]:
         if held_out is None:
             with run.untimed():
                 held_out = source.held_out()
-    build: Any = trainer
-    agent = build(
+    arguments: dict[str, Any] = {"eval_texts": held_out}
+    if trainer is DPO:
+        arguments = {"eval_pairs": held_out, "loss": settings.loss}
+    agent = trainer(
         policy,
         data,
-        **{trainer.held_out: held_out},
-        **settings.tuning.trainer_arguments(settings.tuning.batch_size),
         **arguments,
+        **settings.tuning.trainer_arguments(settings.tuning.batch_size),
         tokenizer=tokenizer,
         encoding=encoding,
         seed=run.seed,

@@ -77,7 +77,6 @@ class DPO(OfflineTrainer):
     encode = staticmethod(encode_pairs)
     columns: ClassVar[tuple[str, ...]] = ("chosen_ids", "rejected_ids")
     learns_from = "pairs"
-    held_out = "eval_pairs"
 
     @accepts_settings(PreferenceLoss, OfflineOptions)
     def __init__(

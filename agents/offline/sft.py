@@ -50,7 +50,6 @@ class SFT(OfflineTrainer):
     encode = staticmethod(encode_responses)
     columns: ClassVar[tuple[str, ...]] = ("response_ids",)
     learns_from = "best"
-    held_out = "eval_texts"
     is_per_token = True
 
     @accepts_settings(OfflineOptions)

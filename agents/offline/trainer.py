@@ -222,8 +222,6 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
     """Columns of the encoded data with a row's responses."""
     learns_from: ClassVar[str]
     """Name in `tokengym.agents.offline.KEPT` of the data that is collected for it."""
-    held_out: ClassVar[str]
-    """Argument of its constructor with the data that `evaluate` measures on."""
     is_per_token: ClassVar[bool] = False
     """Whether the loss is a mean over response tokens, or over rows."""
 
@@ -541,7 +539,16 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
             )
         learned = read_json(folder / LEARNED)
         check_entries(learned, {"counters": dict, "training": dict}, str(folder / LEARNED))
-        self._check_training(learned["training"], folder)
+        differences = [
+            f"{name} {learned['training'].get(name)!r} there, {value!r} here"
+            for name, value in self._training().items()
+            if learned["training"].get(name) != value
+        ]
+        if differences:
+            raise CheckpointError(
+                f"{folder} is of a training of other settings: {'; '.join(differences)}; repeat "
+                "those, or begin anew without resume_from_checkpoint"
+            )
         if self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
@@ -555,19 +562,6 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
         settings = {name: args[name] for name in DECISIVE} | self._record()["settings"]
         settings = {name: value for name, value in settings.items() if name not in SAMPLING}
         return {**json.loads(json.dumps(settings)), "data": self.encoded.digest()}
-
-    def _check_training(self, there: Mapping[str, Any], folder: Path) -> None:
-        """Refuse a checkpoint of a training by other settings or on other data."""
-        differences = [
-            f"{name} {there.get(name)!r} there, {value!r} here"
-            for name, value in self._training().items()
-            if there.get(name) != value
-        ]
-        if differences:
-            raise CheckpointError(
-                f"{folder} is of a training of other settings: {'; '.join(differences)}; repeat "
-                "those, or begin anew without resume_from_checkpoint"
-            )
 
     def _load_best_model(self) -> None:
         best = self.state.best_model_checkpoint

@@ -372,7 +372,8 @@ def _check_prompts_apart(
 ) -> None:
     """Refuse texts of which every response begins with its prompt, and tell of some that do."""
     beginning = sum(
-        bool(one.prompt.strip()) and all(text.startswith(one.prompt) for text in one.responses)
+        bool(one.prompt.strip())
+        and all(text.startswith(one.prompt) for text in one.responses if text)  # no text is none
         for one in examples
     )
     if prompt is None or 2 * beginning <= len(examples):

@@ -279,21 +279,15 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path, checkpoint, args, c
         other.train(resume_from_checkpoint=str(checkpoint))
 
 
-@pytest.mark.parametrize(
-    ("counters", "said"),
-    [
-        ({"num_tokens": 1, "num_response_tokens": 1, "model": 3}, "model is unknown"),
-        ({"num_tokens": "x", "num_response_tokens": 1}, "num_tokens of counters"),
-        ({"num_tokens": -1, "num_response_tokens": 1}, "must be a count"),
-    ],
-)
-def test_counters_of_a_checkpoint_are_counts(tmp_path, checkpoint, counters, said):
+def test_counters_of_a_checkpoint_are_counts(tmp_path, checkpoint):
     """Nothing else of the agent is set by the file."""
     record = json.loads((checkpoint / "learned.json").read_text())
-    (checkpoint / "learned.json").write_text(json.dumps({**record, "counters": counters}))
     other = make_dpo(args=make_args(tmp_path / "other"))
-    with pytest.raises(CheckpointError, match=said):
-        other.train(resume_from_checkpoint=str(checkpoint))
+    for counters, said in (({"model": 3}, "model is unknown"), ({"num_tokens": -1}, "a count")):
+        changed = {**record, "counters": {**record["counters"], **counters}}
+        (checkpoint / "learned.json").write_text(json.dumps(changed))
+        with pytest.raises(CheckpointError, match=said):
+            other.train(resume_from_checkpoint=str(checkpoint))
     assert isinstance(other.model, torch.nn.Module)
 
 

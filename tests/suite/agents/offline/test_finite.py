@@ -30,7 +30,7 @@ def spoiled(kind: Any, rows: Any, value: float, **settings: Any) -> Any:
 
 
 @pytest.mark.parametrize(("kind", "rows"), [(DPO, PAIRS), (SFT, TEXTS)])
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), 1e38])  # the norm of the second overflows
 @pytest.mark.parametrize(
     "settings",
     [

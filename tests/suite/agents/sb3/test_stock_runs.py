@@ -116,7 +116,7 @@ def test_a_module_that_a_saved_folder_names_is_not_imported():
         "sb3:A2C",
         "sb3:A2C:n_steps=5",  # rollouts end within episodes
         "sb3:PPO:n_epochs=2,minibatch_size=8",
-        "sb3:DQN:train_freq=1",
+        "sb3:DQN:train_freq=1,exploration_fraction=1.0",
         "sb3_contrib:MaskablePPO:minibatch_size=8",
         "sb3_contrib:QRDQN:train_freq=1",
         "sb3_contrib:TRPO:minibatch_size=8",

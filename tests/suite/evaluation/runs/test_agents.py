@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -10,12 +11,13 @@ from rich.console import Console
 from tests.support.suite import of_suite
 from tokengym.agents.learner import find_learner
 from tokengym.agents.ppo.advantages import ADVANTAGES
-from tokengym.base.errors import SettingsError
+from tokengym.base.errors import DatasetError, SettingsError
 from tokengym.base.settings import changed
 from tokengym.evaluation.runs.compare import compare
 from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
 from tokengym.evaluation.runs.folder import stored_comparison
+from tokengym.evaluation.runs.run import run
 
 QUIET = Console(quiet=True)
 ENV = "tokengym/MovieReview-v0"
@@ -95,6 +97,29 @@ def test_collecting_data_takes_half_of_the_tokens_unless_it_is_said():
 def test_what_cannot_be_compared_is_refused_in_one_line(agents, message):
     with pytest.raises(ValueError, match=message):
         learners(*agents)
+
+
+def test_rows_that_cannot_be_learned_from_are_left_out(tmp_path, caplog):
+    good = {"prompt": "the film is", "chosen": " great .", "rejected": " dull ."}
+    long = {**good, "chosen": " great" * 2000}
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("\n".join(map(json.dumps, (good, {**good, "rejected": ""}, long, good))))
+
+    def config(**settings: Any) -> ComparisonConfig:
+        training = training_settings(ENV, "dpo", num_train_epochs=1, max_new_tokens=4, **settings)
+        evaluation = EvaluationSettings(every=1, episodes=2, samples=1, reference_samples=0)
+        return ComparisonConfig(
+            env=ENV, rewards=("sparse",), seeds=1, training=training, evaluation=evaluation
+        )
+
+    run(config(pairs=str(file), on_error="skip", overlong_rows="drop"), "sparse", 0)
+    assert "4 rows, 2 kept, 2 skipped (1 empty, 1 overlong)" in caplog.text
+    with pytest.raises(DatasetError, match=r"1.*on_error='skip'"):
+        run(config(pairs=str(file)), "sparse", 0)
+    with pytest.raises(SettingsError, match="on_error='skip'"):
+        config(on_error="skip")
+    with pytest.raises(SettingsError, match="overlong_rows='left'"):
+        config(overlong_rows="left")
 
 
 @pytest.fixture(scope="module")

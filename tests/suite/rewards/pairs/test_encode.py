@@ -55,14 +55,6 @@ def test_ids_are_taken_as_they_are():
     assert ids_of(pairs_of([row])) == [((4, 5), (3,), (6, 7))]
 
 
-def test_a_dialogue_is_split_after_what_both_share():
-    start = "\n\nHuman: a b\n\nAssistant: c\n\nHuman: d\n\nAssistant:"
-    row = {"chosen": f"{start} a a", "rejected": f"{start} b"}
-    ((prompt, chosen, rejected),) = ids_of(pairs_of([row]))
-    assert len(prompt) == len(start.split())
-    assert (chosen, rejected) == ((3, 3, EOS), (4, EOS))
-
-
 def merging_tokenizer() -> PreTrainedTokenizerFast:
     """Letters, but "ab" is one token: it merges across the border of prompt and response."""
     vocabulary = {token: n for n, token in enumerate(("<eos>", "ab", "a", "b", "c"))}

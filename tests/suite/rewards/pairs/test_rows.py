@@ -8,7 +8,7 @@ import pytest
 from tests.suite.envs.prompts.test_contents import INST, made
 from tokengym.base.chat import Chat
 from tokengym.base.errors import DatasetError
-from tokengym.rewards import read_pairs
+from tokengym.rewards import read_labels, read_pairs
 from tokengym.rewards.pairs.encode import (
     TextEncoding,
     encode_pairs,
@@ -109,6 +109,8 @@ def test_responses_that_begin_with_their_prompts_are_refused(caplog):
     tokenizer = made("bytes")
     with pytest.raises(DatasetError, match=f"{message}'chosen' and 'rejected'"):
         read_pairs([row])
+    with pytest.raises(DatasetError, match=f"{message}'text'"):
+        read_labels([{"prompt": "the film", "text": "the film is good", "label": 1}])
     one = {"prompt": row["prompt"], "completion": row["chosen"]}
     with pytest.raises(DatasetError, match=f"{message}'completion'"):
         encode_responses([one] * 3, tokenizer, TextEncoding())
