@@ -162,13 +162,11 @@ class Result(Mapping[str, Any]):
         import matplotlib as mpl
         import matplotlib.pyplot as plt
 
-        if against not in (None, "kl") or (against and x):
+        if against not in (None, "kl") or (against and x) or x == "kl":
             raise ValueError(
-                f"against must be 'kl', and x left out, got against={against!r}, x={x!r}; x is one "
-                "of tokens, step, episodes, seconds"
+                f"against must be 'kl', and x left out, got against={against!r}, x={x!r}; x alone "
+                "is one of tokens, step, episodes, seconds"
             )
-        if x == "kl":
-            raise ValueError("x must be tokens, step, episodes or seconds, got 'kl'; pass against=")
         if x is None and against is None and all(curve.has("tokens") for curve in self._curves):
             x = "tokens"
         x = next((stored for stored, shown in SECONDS.items() if x == shown), x)

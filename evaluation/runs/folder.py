@@ -114,17 +114,14 @@ def _holds_work(out: Path) -> bool:
     return not all_failed and Run(out / slug(REFERENCE)).can_resume
 
 
-def _conflicts(config: ComparisonConfig, out: Path, stored: Mapping[str, Any]) -> list[str]:
+def _conflicts(config: ComparisonConfig, out: Path, there: Mapping[str, Any]) -> list[str]:
     """Return in words the settings that make a folder's runs those of another comparison."""
-    there = {"agents": [], **stored}
-    here = config.as_dict()
-    names = ("rewards", "agents")
-    dropped = [name for key in names for name in there.get(key, []) if name not in here[key]]
+    here, names = config.as_dict(), ("rewards", "agents")
     grows = (
-        not dropped
-        and all(there.get(key, [])[:1] == here[key][:1] for key in names)
-        and there.get("first_seed") == config.first_seed
-        and there.get("seeds", 0) <= config.seeds
+        all({*there[key]} <= {*here[key]} for key in names)
+        and all(there[key][:1] == here[key][:1] for key in names)
+        and there["first_seed"] == config.first_seed
+        and there["seeds"] <= config.seeds
     )
     if grows and config.agents:  # with a second reward the runs have other names
         before = replace(config, rewards=tuple(there["rewards"]), agents=tuple(there["agents"]))
@@ -162,14 +159,12 @@ def stored_comparison(out: Path) -> tuple[Path, dict[str, Any]] | None:
 
     def size(file: Path) -> int:
         settings = stored[file]
-        return len(settings["rewards"]) + len(settings.get("agents", ())) + settings["seeds"]
-
-    def has_failed(file: Path) -> bool:
-        return Run(file.parent).status == "failed"
+        return len(settings["rewards"]) + len(settings["agents"]) + settings["seeds"]
 
     largest = max(stored, key=size)
     # A file of code may have been corrected since the runs failed that used it.
-    parts = [stored[file] for file in sorted(stored, key=has_failed, reverse=True)]
+    by_end = sorted(stored, key=lambda file: Run(file.parent).status != "failed")
+    parts = [stored[file] for file in by_end]
     hashes = {
         key: dict(chain(*(part.get(key, {}).items() for part in parts))) for key in ("code", "data")
     }

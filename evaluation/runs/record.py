@@ -33,11 +33,7 @@ OF_COMPARISON = {"agents", "rewards", "seeds", "first_seed", "level"}
 
 
 class RunRecord:
-    """Measurements of one run so far, their checkpoint, and the files they are written to.
-
-    Args:
-        spec: The run.
-    """
+    """Measurements of one run so far, their checkpoint, and the files they are written to."""
 
     def __init__(self, spec: RunSpec) -> None:
         self.spec = spec
@@ -58,10 +54,6 @@ class RunRecord:
     def steps_done(self) -> int:
         """Last step that the learner logged; 0 before one."""
         return self.log[-1]["step"] if self.log else 0
-
-    def begin(self) -> None:
-        """Set the clock of wall_s to 0: models are loaded, training begins."""
-        self.started = time.perf_counter()
 
     def add_update(self, step: int, logged: Mapping[str, Any]) -> None:
         """Keep what the learner logged at a step, one row a step."""
@@ -94,7 +86,6 @@ class RunRecord:
         self._evaluation_s += seconds
 
     def _seconds(self) -> float:
-        """Return the seconds of training so far."""
         return time.perf_counter() - self.started - self._evaluation_s
 
     # --- beside the learner, in the checkpoint of an unfinished run ------------------------------
@@ -140,11 +131,7 @@ class RunRecord:
         return {**self.spec.settings(), "judge": judge}
 
     def save(self, saves: Callable[[Path], object]) -> None:
-        """Write the checkpoint, between two updates.
-
-        Args:
-            saves: Writes the learner into a folder.
-        """
+        """Write the checkpoint, between two updates; ``saves`` writes the learner into a folder."""
 
         # Filled beside the last checkpoint, which it replaces when it is whole; that one stays as
         # ".previous", so that there is a whole one whenever the run is killed.
@@ -155,12 +142,9 @@ class RunRecord:
         write_folder(self.checkpoint, MEASURED, fill)
 
     def load(self, load: Callable[[Path], Agent]) -> Agent | None:
-        """Return the checkpoint's learner, having taken over its measurements.
+        """Return the learner that ``load`` reads in the checkpoint, and take over its measurements.
 
         None if no whole checkpoint is of this run's settings.
-
-        Args:
-            load: Returns the learner that was saved in a folder.
         """
 
         def read(folder: Path, stored: dict[str, Any]) -> tuple[Agent, dict[str, Any]] | None:
@@ -187,8 +171,7 @@ class RunRecord:
     def write(self, error: BaseException | None = None) -> None:
         """Write the run's files; run.json, which makes it count and hashes them, comes last.
 
-        Args:
-            error: What ended the run, if it failed.
+        An ``error`` is what ended it, if it failed.
         """
         folder, files = self._folder, ["curve.csv", "train.csv", "episodes.jsonl"]
         (name, seed), columns = self.spec.key, self.spec.training.declaration.logged.values()

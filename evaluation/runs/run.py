@@ -54,7 +54,7 @@ def run(
     checkpoint_every: int = 0,
     track: str | None = None,
 ) -> RunRecord:
-    """Do one run of a comparison, see `Run.do`, and return its measurements.
+    """Do one run of a comparison, and return its measurements.
 
     Args:
         config: The comparison.
@@ -65,9 +65,11 @@ def run(
             writes nothing. Online DPO and RAFT keep their iterations in the run's folder and resume
             after the last one there.
         save: Folder that the trained agent is saved in; None saves none.
-        report: Told after each evaluation.
-        checkpoint_every: Evaluations between two checkpoints; 0 keeps none.
-        track: Tracker that the log and the evaluations are passed on to.
+        report: Told (step of the curve, its last point) after each evaluation.
+        checkpoint_every: Evaluations between two checkpoints in the folder; the same call resumes
+            from the last one and ends with the same numbers. 0 keeps none.
+        track: Tracker that the log and the evaluations are passed on to; None for none. A resumed
+            run begins a second run there.
 
     Raises:
         CheckpointError: if the folder holds iterations of other settings.
@@ -222,16 +224,7 @@ class Run:
         whole scores also those passed over with gradient, each as often as that was. Its ``step``
         counts updates, epochs, iterations, or the candidates of best-of-n.
 
-        Args:
-            save: Folder that the trained agent is saved in; None saves none.
-            report: Told after each evaluation.
-            checkpoint_every: Evaluations between two checkpoints in the folder; the same call
-                resumes from the last one and ends with the same numbers. 0 keeps none.
-            track: Tracker that the log and the evaluations are passed on to, see `make_tracker`;
-                None for none. A resumed run begins a second run there.
-
-        Raises:
-            Exception: whatever the training raises, after it was recorded; see `run`.
+        The arguments and errors are those of `run`.
         """
         spec, processes = self.spec, join_processes(self.spec.training)
         # Of processes that share a run one locks and writes; the lock would refuse the others.
@@ -262,12 +255,7 @@ class Run:
     def draw(self, report: Report | None = None) -> ReferenceSamples:
         """Draw and score what is missing of the reference samples, and record them.
 
-        Args:
-            report: Told (progress in the unit of a run's steps, mean score and tokens so far).
-
-        Raises:
-            FolderInUseError: if another process does the same in the same folder.
-            Exception: whatever the model or the scorer raises.
+        ``report`` is told progress in the unit of a run's steps, and the mean score so far.
         """
         spec, folder = self.spec, self.folder
         wanted = spec.evaluation.reference_samples or 0

@@ -169,8 +169,8 @@ class Training:
             self._evaluator = self.spec.evaluator()
             if self.record.points:  # one curve has one measure, whatever the policy writes by now
                 self._evaluator.resume_reading(has_gold="gold_score" in self.record.points[0])
-        if not self.record.points:
-            self.record.begin()
+        if not self.record.points:  # models are loaded, training begins
+            self.record.started = time.perf_counter()
         step = update.step
         with self.untimed():
             evaluation = self._evaluator(update.agent)

@@ -32,6 +32,9 @@ KINDS: dict[str, Any] = {
     "adapted": lambda: as_vec_env(gym.make_vec(ID, num_envs=3, **KWARGS)),
     "monitored": lambda: VecMonitor(as_vec_env(gym.make_vec(ID, num_envs=3, **KWARGS))),
     "dummy": lambda: DummyVecEnv([single] * 2),
+    "shaped": lambda: gym.make_vec(
+        ID, num_envs=3, **KWARGS | {"reward": "random", "normalize": "running"}
+    ),
     "train": lambda: gym.make_vec(
         ID, num_envs=3, split="train", autoreset_mode="SameStep", **KWARGS
     ),

@@ -179,7 +179,8 @@ def test_processes_end_with_their_faults_and_end_no_other(tmp_path, caplog, jobs
     execute = launchers.processes_here(jobs)
     ended = {spec.key: fault for spec, fault in execute(of_a_killed_run, tiny().specs(tmp_path))}
     killed = ended["sparse", 0]
-    assert killed.text.startswith("its process ended with code -9 and no result")
+    assert killed.text.startswith("its process ended with code -9 and no result; it may have run")
+    assert killed.resumes
     assert ended == {
         ("sparse", 0): killed,
         ("sparse", 1): killed,

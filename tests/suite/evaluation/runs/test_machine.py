@@ -33,7 +33,7 @@ def test_a_checkout_has_a_commit_and_says_that_it_has_changes(tmp_path, monkeypa
     git(tmp_path, "add", "a")
     git(tmp_path, "commit", "-m", "one")
     head = git(tmp_path, "rev-parse", "HEAD")
-    git(tmp_path, "tag", "v1")  # a tag does not stand for the commit
+    git(tmp_path, "tag", "-a", "v1", "-m", "one")  # a tag does not stand for the commit
     machine.commit.cache_clear()
     assert machine.commit() == head
     (tmp_path / "a").write_text("2")
