@@ -9,11 +9,20 @@ import numpy as np
 
 from tests.suite.evaluation.conftest import SEEDS, curves_of, fabricate_curves, paths_of, references
 from tests.support import golden
+from tokengym.evaluation.measure.measures import Axis
 from tokengym.evaluation.measure.references import ReferenceSamples
 from tokengym.evaluation.report.curves import Curve
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 
+COMPARED = {
+    "task": {"MovieReview": {"summary": "Continue a film review.", "page": "environments/a.md"}},
+    "rewards": {
+        "sparse": {"summary": "The whole score on the last token.", "page": "rewards/credits.md"},
+        "abc": {"summary": "The score spread.", "page": "rewards/credits.md"},
+    },
+    "agents": {"ppo": {"summary": "policy gradient", "page": ""}},
+}
 STORED = Path(__file__).parent / "stored"
 NOISE = {"abc": 0.02 * SEEDS, "recency": 0.02 * SEEDS**2, "random": -0.01 * SEEDS}
 CONTROLS = SummarySettings(controls=("random", "recency"))
@@ -87,6 +96,15 @@ def noisy() -> list[Curve]:
     ]
 
 
+def straight(name: str, ends: tuple[float, float], seeds: range = range(5)) -> list[Curve]:
+    """Return rising curves of 11 evaluations between two steps."""
+    steps = np.linspace(*ends, 11)
+    return [
+        Curve(credit=name, seed=seed, steps=steps, values={"score": 0.01 * steps + 0.1 * seed})
+        for seed in seeds
+    ]
+
+
 def cases() -> Iterator[tuple[str, list[Curve], SummarySettings]]:
     """Yield a title, curves and settings."""
     plain, made = SummarySettings(), fabricate_curves
@@ -150,6 +168,16 @@ def cases() -> Iterator[tuple[str, list[Curve], SummarySettings]]:
     ended = SummarySettings(failed=failed, missing=missing)
     yield "failed and unfinished runs", made(("sparse", "abc"), seeds=3), ended
     yield "one reward has finished", made(("sparse",)), ended
+    ends_of: list[tuple[Axis, tuple[int, int]]] = [("tokens", (0, 10_000)), ("tokens", (0, 97_000))]
+    for axis, ends in [*ends_of, ("step", (0, 99_000)), ("step", (50_000, 100_000))]:
+        runs = [*straight("sparse", (0, 100_000)), *straight("other", ends)]
+        yield f"of 100,000 others run from {ends} by {axis}", runs, SummarySettings(axis=axis)
+    ten = straight("sparse", (0, 10), range(10))
+    for seeds in (range(3), range(5, 15), range(10)):
+        yield f"ten seeds and {seeds}", [*ten, *straight("other", (0, 10), seeds)], plain
+    disk = [{"credit": "other", "seed": seed, "error": "disk"} for seed in range(3, 10)]
+    seven = SummarySettings(failed=disk)
+    yield "three of ten seeds have not failed", [*ten, *straight("other", (0, 10), range(3))], seven
     lost = [{"credit": "sparse", "seed": 0, "error": "boom", "group": {}}]
     settings = SummarySettings(baseline="sparse", failed=lost)
     yield "the baseline has no run", made(("uniform", "abc")), settings
@@ -180,8 +208,11 @@ def test_a_report_says_what_is_stored(make_curves):
     )
     summary = summarize(curves, settings)
     summary.update(settings={"env": "MovieReview"}, versions={"torch": "2"}, command="compare")
+    summary.update(compared=COMPARED)
     row = {"seed": 0, "prompt": "the film", "tokens": ["was", " good"], "gold_score": None}
     row |= {"token_rewards": [0.5, -0.25], "response": "was good", "score": 0.25}
-    episodes = [{**row, "credit": name, "step": 30} for name in ("sparse", "abc")]
+    episodes = [
+        {**row, "credit": name, "step": step} for name in ("sparse", "abc") for step in (0, 30)
+    ]
     page = golden.words(render_report(summary, curves, episodes))
     golden.check(STORED / "report.txt", page.partition("@software")[0])
