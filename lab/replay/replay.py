@@ -310,7 +310,7 @@ def token_truth(
     exact = "exact advantage" + (" under random play" if policy is None else "")
     if isinstance(task, ForksValues) and episodes:
         try:
-            tables = [_table(policy, task, prompt=e.prompt) for e in episodes]
+            tables = [_table(policy, task, e.prompt) for e in episodes]
             known = [
                 task.exact_advantages(table, e.prompt)
                 for table, e in zip(tables, episodes, strict=True)
@@ -345,13 +345,13 @@ def token_truth(
     )
 
 
-def _table(policy: "CausalLMPolicy | None", task: Any, **of: str) -> Any:
+def _table(policy: "CausalLMPolicy | None", task: Any, prompt: int | str = 0) -> Any:
     """Return the probabilities of a policy at every text of a task, None of random play."""
     if policy is None:
         return None
     from tokengym.lab.learners.oracle import policy_table
 
-    return policy_table(policy, task, **of)
+    return policy_table(policy, task, prompt=prompt)
 
 
 def measured_truth(
