@@ -11,9 +11,11 @@ import pytest
 from rich.console import Console
 
 from tests.suite.evaluation.conftest import (
+    cheaper,
     curves_of,
     fabricate_curves,
     group_of,
+    leaping,
     paths_of,
     references,
     root_of,
@@ -300,8 +302,7 @@ def test_policies_that_have_hardly_moved_are_not_compared_at_equal_kl():
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_a_lead_in_score_at_equal_kl_has_its_size(sign):
     """Score and gold are a multiple of the root of the KL, which rises alike in both."""
-    slopes = {"sparse": 1.0, "other": 1.0 + 0.5 * sign}
-    curves = paths_of({"sparse": 4.0, "other": 4.0}, lambda name, kl: slopes[name] * np.sqrt(kl))
+    curves = root_of({"sparse": 4.0, "other": 4.0}, {"other": 1.0 + 0.5 * sign})
     group = group_of(curves, kl_coef=0.05)
     differences = versus(group, "other")["differences"]
     # Read at 3.8 nats, which the mean of the last tenth has: half of the root.
@@ -319,10 +320,7 @@ def test_a_lead_in_score_at_equal_kl_has_its_size(sign):
 
 def test_a_leap_is_a_gap_of_the_drawn_path_and_of_the_figures():
     """The first update of other crosses 6 nats, and sparse ends below them."""
-    curves = root_of({"sparse": 4.0, "other": 8.0})
-    for curve in curves:
-        if curve.credit == "other":
-            curve.values["kl"][1:] = 6.0 + 0.1 * curve.steps[1:]
+    curves = leaping(root_of({"sparse": 4.0, "other": 8.0}), "other")
     summary = summarize(curves)
     (group,) = summary["groups"]
     assert "at_kl" not in group["rewards"]["other"]["figures"]["score"]
@@ -408,18 +406,12 @@ def test_a_difference_that_rounds_to_nothing_is_not_claimed():
 
 
 def test_a_reward_that_stops_at_less_kl_may_arrive_by_the_net_score_alone():
-    curves = fabricate_curves(("sparse", "abc"))
-    for curve in curves:  # abc: half the KL of sparse, and nine tenths of its score
-        factor, kl = (0.9, 0.5) if curve.credit == "abc" else (1.0, 1.0)
-        rise = 1.0 - np.exp(-curve.steps / 10.0)
-        curve.values["score"][:] = 2.0 * factor * rise + 0.01 * np.sin(curve.seed + curve.steps)
-        curve.values["kl"][:] = 20.0 * kl * rise
-    found = versus(group_of(curves, kl_coef=0.05), "abc")
+    found = versus(group_of(cheaper(), kl_coef=0.05), "abc")
     assert found["relative_steps"]["ratio"] == math.inf
     # sparse ends at 1 * rise(30), abc goes 1.3 * rise: 1 - e^(-s/10) = rise(30) / 1.3
     expected = -10.0 * math.log(1.0 - (1.0 - math.exp(-2.85)) / 1.3)
     assert found["relative_steps_net"]["steps"] == pytest.approx(expected, abs=1.0)
-    assert versus(group_of(curves), "abc")["relative_steps_net"] is None
+    assert versus(group_of(cheaper()), "abc")["relative_steps_net"] is None
 
 
 def test_steps_to_the_baselines_end_keep_censored_runs():

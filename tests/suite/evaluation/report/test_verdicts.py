@@ -7,7 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from tests.suite.evaluation.conftest import SEEDS, curves_of, fabricate_curves, paths_of, references
+from tests.suite.evaluation.conftest import (
+    SEEDS,
+    cheaper,
+    curves_of,
+    fabricate_curves,
+    leaping,
+    paths_of,
+    references,
+    root_of,
+)
 from tests.support import golden
 from tokengym.evaluation.measure.measures import Axis
 from tokengym.evaluation.measure.references import ReferenceSamples
@@ -46,37 +55,12 @@ def heights(*levels: float, noise: float = 1e-3) -> list[Curve]:
     return curves_of(np.array(levels) + noise * SEEDS[:, None] * spread)
 
 
-def rooted(nats: dict[str, float], slopes: dict[str, float] | None = None) -> list[Curve]:
-    """Return curves whose score is a multiple of the root of their KL."""
-    return paths_of(nats, lambda name, kl: (slopes or {}).get(name, 1.0) * np.sqrt(kl))
-
-
-def with_leap() -> list[Curve]:
-    """Return curves of which the first update of sparse crosses 6 nats."""
-    curves = rooted({"sparse": 8.0, "other": 4.0})
-    for curve in curves:
-        if curve.credit == "sparse":
-            curve.values["kl"][1:] = 6.0 + 0.1 * curve.steps[1:]
-    return curves
-
-
 def over_optimised() -> list[Curve]:
     """Return curves of which the gold score of abc turns down at update 15."""
     curves = fabricate_curves(("sparse", "abc"))
     for curve in curves:
         if curve.credit == "abc":
             curve.values["gold_score"][:] = 0.5 - np.abs(curve.steps - 15.0) / 50.0
-    return curves
-
-
-def cheaper() -> list[Curve]:
-    """Return curves of which abc has nine tenths of the score for half the KL."""
-    curves = fabricate_curves(("sparse", "abc"))
-    for curve in curves:
-        factor, kl = (0.9, 0.5) if curve.credit == "abc" else (1.0, 1.0)
-        rise = 1.0 - np.exp(-curve.steps / 10.0)
-        curve.values["score"][:] = 2.0 * factor * rise + 0.01 * np.sin(curve.seed + curve.steps)
-        curve.values["kl"][:] = 20.0 * kl * rise
     return curves
 
 
@@ -142,14 +126,14 @@ def cases() -> Iterator[tuple[str, list[Curve], SummarySettings]]:
     yield "the best of 16 is hardly better than one", made(), noise
     lazy = paths_of({"sparse": 8.0, "lazy": 4.0}, lambda _, kl: 2.0 * np.minimum(kl / 0.1, 1.0))
     yield "less drift", lazy, PRICED
-    yield "more drift", rooted({"sparse": 4.0, "hasty": 8.0}), plain
+    yield "more drift", root_of({"sparse": 4.0, "hasty": 8.0}), plain
     for slope in (1.5, 0.5):
-        curves = rooted({"sparse": 4.0, "other": 4.0}, {"other": slope})
+        curves = root_of({"sparse": 4.0, "other": 4.0}, {"other": slope})
         yield f"{slope} times the score at each KL", curves, PRICED
-    yield "hardly moved", rooted({"sparse": 0.05, "other": 0.04}), plain
-    curves = [c for c in rooted({"sparse": 4.0, "other": 0.04}) if c.seed < 5]
+    yield "hardly moved", root_of({"sparse": 0.05, "other": 0.04}), plain
+    curves = [c for c in root_of({"sparse": 4.0, "other": 0.04}) if c.seed < 5]
     yield "one has hardly moved", curves, plain
-    yield "a leap in KL", with_leap(), plain
+    yield "a leap in KL", leaping(root_of({"sparse": 8.0, "other": 4.0}), "sparse"), plain
     five = np.linspace(-1.0, 1.0, 5)  # each alone is found at 95 % (p = 0.034), not among two
     areas = np.stack([0.0 * five, 0.34 * five + 0.384, 0.34 * five + 0.384], axis=1)
     yield "clear alone", curves_of(areas[:, :2]), plain
