@@ -28,20 +28,16 @@ MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 52.0, 14.0, 12.0, 42.0
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One line of a chart."""
+    """One line of a chart; its arrays are (points,)."""
 
     name: str
-    """Name in the legend."""
     colour: int
     """Index into the palette."""
     x: Array
-    """(points,)."""
     y: Array
-    """(points,)."""
     low: Array | None = None
-    """(points,) lower edge of the band."""
     high: Array | None = None
-    """(points,) upper edge of the band."""
+    """Edges of the band."""
     runs: Array | None = None
     """(runs, points): the single runs, drawn faintly."""
     gaps: NDArray[np.bool_] | None = None
@@ -58,28 +54,26 @@ class Tick(NamedTuple):
 
 
 class Level(NamedTuple):
-    """A horizontal line across a chart, its height in pixels, and its name."""
+    """A horizontal line across a chart, in pixels, and its name by lines, right of the chart."""
 
     at: float
     parts: Sequence[str]
-    """Its name by lines, which stand right of the chart, where no curve is."""
     text_at: float
-    """Height of the first of them, clear of the names above."""
+    """Height of the first line, clear of the names above."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One drawn `Series`: path strings and the line's points in pixels."""
+    """One drawn `Series`: path strings, "" of what it has not, and its points in pixels."""
 
     name: str
     colour: int
     path: str
     band: str
-    """The closed band; empty if there is none."""
     runs: Sequence[str]
     points: Sequence[tuple[float, float]]
     leaps: str
-    """Path of what joins points over a gap, drawn thin; empty if there is none."""
+    """Path of what joins points over a gap, drawn thin."""
     dashed: bool
 
 
@@ -102,7 +96,7 @@ class Chart:
 
 
 class Whisker(NamedTuple):
-    """One interval of an interval chart: the row's label, its height, ends and point in pixels."""
+    """One interval of an interval chart, in pixels, and whether its difference is clear."""
 
     name: str
     colour: int
@@ -111,7 +105,6 @@ class Whisker(NamedTuple):
     mid: float
     high: float
     clear: bool
-    """Whether the difference is clear."""
 
 
 def thinned(count: int, most: int = MAX_POINTS) -> NDArray[np.int_]:
@@ -201,9 +194,7 @@ def interval_chart(
 ) -> dict[str, Any]:
     """Lay out one interval per row around a line at 0: the chart, its rows, and the line's place.
 
-    Args:
-        rows: (name, colour, low, mid, high, whether it is clear).
-        width: Width of the view box, pixels.
+    Rows are (name, colour, low, mid, high, whether it is clear).
     """
     low, high = _padded(np.array([0.0] + [v for row in rows for v in row[2:5]]))
     left, right, top = 12.0, width - 12.0, 8.0

@@ -23,7 +23,6 @@ from tokengym.evaluation.statistics import Array, Curve, iqm, leaps
 from tokengym.evaluation.statistics.curve import Group
 from tokengym.evaluation.statistics.series import final_points
 
-KEY_COLUMNS = NEEDED
 SPENT = tuple(name for name in AXES if name != "step")
 """Columns of what a run has spent besides updates: response tokens, scorer calls, seconds."""
 MEASUREMENTS = tuple(m.name for m in MEASURES.values() if m.recorded)
@@ -156,10 +155,10 @@ def read_curves(
     path, header, rows = table.label, table.header, table.rows
     if table.names and group_by:
         raise ValueError(f"{path} has no columns to group by {', '.join(group_by)}; leave it out")
-    taken = {*KEY_COLUMNS, *SPENT, *MEASUREMENTS}
+    taken = {*NEEDED, *SPENT, *MEASUREMENTS}
     # What is no measurement is a setting: runs of different ones must not be averaged.
     groups = [name for name in header if name not in taken] if group_by is None else group_by
-    for name in (*KEY_COLUMNS, *groups):
+    for name in (*NEEDED, *groups):
         if name not in header:
             raise ValueError(
                 f"{path} has no column {name!r}, only {', '.join(header)}; rename one "
@@ -180,11 +179,6 @@ def read_curves(
             )
         values = {name: _number(table, number, row, name, empty=True) for name in measured}
         points[step] = {"step": step, **values}
-    if runs and len(runs) == len(rows) > 1 and groups:
-        raise ValueError(
-            f"{path}: grouped by {', '.join(groups)} every run has a single step; name the "
-            "columns that group with --group-by, the others are then left aside"
-        )
     progress = [name for name in groups if _is_progress(name, runs)] if group_by is None else []
     if progress:
         raise ValueError(

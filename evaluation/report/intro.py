@@ -25,11 +25,7 @@ def introduction(
     score: Measure,
     episodes: Sequence[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
-    """Return what was compared as rows of a term and its entries.
-
-    An entry has a ``name``, a ``text`` in words, a ``mark`` and an ``example`` of prompt and
-    response, each empty where there is none.
-    """
+    """Return what was compared as rows of a term and its entries, see `_entry`."""
     known, rows = summary.get("compared") or {}, []
     for name, entry in known.get("task", {}).items():
         rows.append(("Task", [_entry(entry["summary"], name, example=_example(episodes))]))

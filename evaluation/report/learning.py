@@ -20,14 +20,11 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Log:
-    """Log of one run."""
+    """Log of one run, which is named as its `Curve` is."""
 
     credit: str
-    """Name of the run's learner or reward."""
     seed: int
-    """Its seed."""
     group: Group = ()
-    """Settings that set it apart."""
     rows: Sequence[Row]
     """A row per optimiser step, as train.csv has them."""
 

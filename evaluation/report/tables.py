@@ -200,12 +200,8 @@ def short_table(
 ) -> tuple[list[tuple[str, str]], dict[str, list[dict[str, str]]]]:
     """Return the columns that terminals and papers show, and the rewards' cells in them.
 
-    Args:
-        group: One setting of a summary.
-        measures: Measurements to show; () shows those of the terminal.
-
-    Returns:
-        Headings, each of the measurement and of the number taken of it, and cells by reward.
+    A heading is of the measurement and of the number taken of it; without ``measures`` the columns
+    are those of the terminal.
     """
     every_column = columns(group)
     check_measures(measures, list(dict.fromkeys(name for _, name, _ in every_column if name)))
@@ -323,7 +319,7 @@ def side_by_side(
             if credit in responses:
                 entry = _response(responses[credit])
                 shown.append({**entry, "name": credit, "colour": colours[credit]})
-        samples.append({"prompt": printable(prompt), "responses": shown})
+        samples.append({"prompt": prompt, "responses": shown})
     samples.sort(key=lambda sample: -len(sample["responses"]))  # stable: the fullest rows first
     return samples[:num_prompts]
 
@@ -341,7 +337,7 @@ def coloured_tokens(pieces: Sequence[str], rewards: Sequence[float]) -> list[dic
     tokens = [
         {
             "space": piece[: len(piece) - len(piece.lstrip())],  # uncoloured: lines break there
-            "text": printable(piece.lstrip()),
+            "text": piece.lstrip(),
             "tone": "gain" if reward > 0 else "loss" if reward < 0 else "",
             "strength": f"{abs(float(reward)) / largest:.2f}",
             "value": signed(float(reward)),

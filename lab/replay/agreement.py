@@ -41,8 +41,6 @@ class Agreement:
     """Mean of `right_signs`."""
     ceiling: float
     """Mean of `tie_ceiling`: the correlation of a rule without ties that orders all rightly."""
-    responses: int
-    """Number of responses that have a token that matters."""
 
 
 def agreement(
@@ -61,7 +59,7 @@ def agreement(
     if matters is None:
         matters = [np.asarray(truth) != 0 for truth in truths]
     rows = [
-        (*_pair(credit, truth), _mask(mask, truth))
+        (*_pair(credit, truth), np.asarray(mask, dtype=np.bool_))
         for credit, truth, mask in zip(credits, truths, matters, strict=True)
     ]
     told = [(credit, truth) for credit, truth, _ in rows if varies(truth)]
@@ -82,7 +80,6 @@ def agreement(
         share=float(np.mean([share_on(credit, mask) for credit, _, mask in useful])),
         signs=float(np.mean([right_signs(*row) for row in useful])),
         ceiling=float(np.mean([tie_ceiling(truth) for _, truth in told])),
-        responses=len(useful),
     )
 
 
@@ -147,7 +144,7 @@ def share_on(credit: ArrayLike, matters: ArrayLike) -> float:
     """
     size = np.abs(np.asarray(credit, dtype=np.float64))
     total = float(size.sum())
-    return float(size[_mask(matters, size)].sum()) / total if total > 0 else 0.0
+    return float(size[np.asarray(matters, dtype=np.bool_)].sum()) / total if total > 0 else 0.0
 
 
 def right_signs(credit: ArrayLike, truth: ArrayLike, matters: ArrayLike) -> float:
@@ -165,7 +162,7 @@ def right_signs(credit: ArrayLike, truth: ArrayLike, matters: ArrayLike) -> floa
         0.75
     """
     paid, worth = _pair(credit, truth)
-    mask = _mask(matters, worth)
+    mask = np.asarray(matters, dtype=np.bool_)
     agrees = np.sign(paid[mask]) * np.sign(worth[mask])
     return float(np.mean((agrees + 1) / 2))
 
@@ -212,15 +209,6 @@ def _pair(credit: ArrayLike, truth: ArrayLike) -> tuple[Array, Array]:
             f"credit and truth must have one shape (n,), got {paid.shape} and {worth.shape}"
         )
     return paid, worth
-
-
-def _mask(matters: ArrayLike, like: ArrayLike) -> NDArray[np.bool_]:
-    mask = np.asarray(matters, dtype=np.bool_)
-    if mask.shape != np.shape(like):
-        raise ValueError(
-            f"matters must have one entry per token, shape {np.shape(like)}, got {mask.shape}"
-        )
-    return mask
 
 
 @dataclass(frozen=True, kw_only=True)

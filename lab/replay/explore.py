@@ -173,11 +173,24 @@ class Explorer:
     @property
     def longest_prompt(self) -> int | None:
         """Most tokens that the model reads before a response; None if it names no limit."""
-        policy = getattr(self.agent, "policy", self.agent)
-        if not isinstance(policy, CausalLMPolicy):
-            return None
-        limit = longest_input(policy.language_model.model)
+        policy = self._policy
+        limit = None if policy is None else longest_input(policy.language_model.model)
         return None if limit is None else limit - self._chosen.settings.max_new_tokens
+
+    @property
+    def _policy(self) -> CausalLMPolicy | None:
+        """The policy that is played, where it tells its probabilities."""
+        policy = getattr(self.agent, "policy", self.agent)
+        return policy if isinstance(policy, CausalLMPolicy) else None
+
+    def _telling_policy(self) -> CausalLMPolicy:
+        """Return the policy that is played; an agent without one is refused."""
+        if (policy := self._policy) is None:
+            raise ValueError(
+                f"{type(self.agent).__name__} does not tell its probabilities; explore an agent "
+                "whose policy is a CausalLMPolicy"
+            )
+        return policy
 
     def draw_prompt(self, seed: int) -> str:
         """Return the text of one of the task's held-out prompts."""
@@ -219,13 +232,12 @@ class Explorer:
                 none.
         """
         (scored,), gold = self._scored([episode])
-        policy = getattr(self.agent, "policy", self.agent)
         result = replay(
             [replace(scored, token_rewards=episode.token_rewards) if paid_by else scored],
             rewards,
             env=self.env,
             env_kwargs=self.env_kwargs,
-            policy=policy if isinstance(policy, CausalLMPolicy) else None,
+            policy=self._policy,
             paid_by=paid_by,
         )
         return Response(
@@ -245,13 +257,7 @@ class Explorer:
             k: Continuations of every beginning of the response, an even number.
             temperature: As of `sample`.
         """
-        policy = getattr(self.agent, "policy", self.agent)
-        if not isinstance(policy, CausalLMPolicy):
-            raise ValueError(
-                f"{type(self.agent).__name__} has no policy to continue with; explore an agent "
-                "whose policy is a CausalLMPolicy"
-            )
-        episodes = response.replay.episodes
+        policy, episodes = self._telling_policy(), response.replay.episodes
         with at_temperature(policy, temperature):
             truth = measured_truth(self.env, self.env_kwargs, episodes, policy, Forks(k=k))
         return replace(response, replay=response.replay.with_truth(truth))
@@ -283,12 +289,7 @@ class Explorer:
             temperature: As of `sample`.
             count: Number of tokens; the one taken is added if it is less likely.
         """
-        policy = getattr(self.agent, "policy", self.agent)
-        if not isinstance(policy, CausalLMPolicy):
-            raise ValueError(
-                f"{type(self.agent).__name__} does not tell its probabilities; explore an agent "
-                "whose policy is a CausalLMPolicy"
-            )
+        policy = self._telling_policy()
         _, observation, infos = self._before(response, time)
         text = observation["input_ids"][0][observation["attention_mask"][0] == 1].tolist()
         with at_temperature(policy, temperature), torch.inference_mode():
@@ -334,22 +335,15 @@ class Explorer:
         if n < 1:
             raise ValueError(f"n must be at least 1 continuation, got {n}")
         generator = torch.Generator()
-        branches = []
-        for chosen in (int(response.episode.response_ids[time]), token_id):
-            player = as_sampler(self.agent, generator.manual_seed(seed))
-            with at_temperature(self.agent, temperature):
-                branches.append(self._branch(response, time, chosen, player, n, greedy))
-        player = as_sampler(self.agent, generator.manual_seed(seed + 1))
+        before, branches = _beginning(response.episode, time), []
         with at_temperature(self.agent, temperature):
-            continuations = self._continued(
-                response, _beginning(response.episode, time), player, n, greedy
-            )
-        return Fork(
-            time=time,
-            taken=branches[0],
-            other=branches[1],
-            without=np.array([episode.score for episode in self._scored(continuations)[0]]),
-        )
+            for chosen in (int(response.episode.response_ids[time]), token_id):
+                player = as_sampler(self.agent, generator.manual_seed(seed))
+                branches.append(self._branch(response, time, chosen, player, n, greedy))
+            player = as_sampler(self.agent, generator.manual_seed(seed + 1))
+            continuations = self._continued(response, before, player, n, greedy)
+        without = np.array([episode.score for episode in self._scored(continuations)[0]])
+        return Fork(time=time, taken=branches[0], other=branches[1], without=without)
 
     def _continued(
         self, response: Response, begun: Episode, player: Any, n: int, greedy: bool
@@ -357,19 +351,11 @@ class Explorer:
         """Return the responses that the player makes of a beginning, unscored."""
         episode = replace(response.episode, token_rewards=None, log_probs=None, written=None)
         count = 1 if greedy else n
-        return [
-            replace(
-                episode,
-                response=continuation.response,
-                response_ids=continuation.response_ids,
-                finish_reason=continuation.finish_reason,
-                turns=continuation.turns,
-                written=continuation.written,
-            )
-            for continuation in self._chosen.play(
-                player, [episode] * count, beginnings=[begun] * count, deterministic=greedy
-            )
-        ]
+        played = self._chosen.play(
+            player, [episode] * count, beginnings=[begun] * count, deterministic=greedy
+        )
+        names = ("response", "response_ids", "finish_reason", "turns", "written")
+        return [replace(episode, **{name: getattr(p, name) for name in names}) for p in played]
 
     def _branch(
         self, response: Response, time: int, token_id: int, player: Any, n: int, greedy: bool
@@ -389,8 +375,7 @@ class Explorer:
                 written = infos["written"][0][: len(ends["response_ids"])]
                 ends |= {"turns": infos["turns"][0], "written": written}
             episode = replace(response.episode, token_rewards=None, log_probs=None, written=None)
-            played = [replace(episode, **ends)]
-            played *= 1 if greedy else n
+            played = [replace(episode, **ends)] * (1 if greedy else n)
         else:
             (begun,) = one.unfinished_episodes([0])
             played = self._continued(response, begun, player, n, greedy)

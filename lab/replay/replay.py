@@ -118,7 +118,17 @@ class Replay:
         Args:
             truth: The true worth of each token; None knows none.
         """
-        agreements = _agreements(self.credits, self.episodes, truth)
+        agreements: dict[str, Agreement] = {}
+        if truth is not None:
+            worth, matters = (
+                written_rows(rows, self.episodes) for rows in (truth.values, truth.matters)
+            )
+            # A token must matter, and another be worth more or less in its response.
+            if any(map(varies, worth)) and any(mask.any() for mask in matters):
+                agreements = {
+                    name: agreement(written_rows(rows, self.episodes), worth, matters)
+                    for name, rows in self.credits.items()
+                }
         return replace(self, truth=truth, agreements=agreements)
 
     def heat_map(self, index: int = 0) -> "HeatMap":
@@ -269,21 +279,6 @@ def replay_stored(
     )
 
 
-def _agreements(
-    credits: Mapping[str, tuple[Array, ...]], episodes: Sequence[Episode], truth: Truth | None
-) -> dict[str, Agreement]:
-    """Return how well each rule agrees with a truth; nothing where no token matters."""
-    if truth is None:
-        return {}
-    worth, matters = (written_rows(rows, episodes) for rows in (truth.values, truth.matters))
-    if not _can_agree(worth, matters):
-        return {}
-    return {
-        name: agreement(written_rows(rows, episodes), worth, matters)
-        for name, rows in credits.items()
-    }
-
-
 def _placed(values: NDArray[Any], episode: Episode) -> NDArray[Any]:
     """Return values of the written tokens in their places, 0 at those of replies."""
     placed = np.zeros(len(episode.response_ids), dtype=values.dtype)
@@ -313,17 +308,28 @@ def token_truth(
         policy: The policy that played them, for exact advantages; None stands for a policy that is
             uniform over the legal tokens.
     """
+    exact = "exact advantage" + (" under random play" if policy is None else "")
     if isinstance(task, ForksValues) and episodes:
-        return _forks_truth(task, episodes, policy)
-    if isinstance(task, OracleEnv | OracleVectorEnv) and episodes:
-        table = None
-        if policy is not None:
-            from tokengym.lab.learners.oracle import policy_table
-
-            table = policy_table(policy, task)
-        advantages = task.exact_advantages(table)
+        try:
+            tables = [_table(policy, task, e.prompt) for e in episodes]
+            known = [
+                task.exact_advantages(table, e.prompt)
+                for table, e in zip(tables, episodes, strict=True)
+            ]
+        except SettingsError:
+            exact = "exact advantage under the best play"
+            known = [task.optimal_values(e.prompt).advantages for e in episodes]
+        worths = tuple(a.along(e.response_ids) for a, e in zip(known, episodes, strict=True))
         return Truth(
-            name="exact advantage" + (" under random play" if policy is None else ""),
+            name=exact,
+            values=worths,
+            matters=tuple(row != 0 for row in worths),
+            meaning="tokens that change the chance of success",
+        )
+    if isinstance(task, OracleEnv | OracleVectorEnv) and episodes:
+        advantages = task.exact_advantages(_table(policy, task))
+        return Truth(
+            name=exact,
             values=tuple(advantages.along(episode.response_ids) for episode in episodes),
             matters=tuple(task.removal_effects(e.response_ids) != 0 for e in episodes),
             meaning="tokens without which the score would be another",
@@ -340,32 +346,13 @@ def token_truth(
     )
 
 
-def _forks_truth(
-    task: ForksValues, episodes: Sequence[Episode], policy: "CausalLMPolicy | None"
-) -> Truth:
-    """Return the exact advantages on Forks."""
-    best = [task.optimal_values(e.prompt).advantages.along(e.response_ids) for e in episodes]
-    name = "exact advantage" + (" under random play" if policy is None else "")
-    try:
-        values = [_exact_worth(task, e, policy) for e in episodes]
-    except SettingsError:
-        name, values = "exact advantage under the best play", best
-    return Truth(
-        name=name,
-        values=tuple(values),
-        matters=tuple(row != 0 for row in values),
-        meaning="tokens that change the chance of success",
-    )
+def _table(policy: "CausalLMPolicy | None", task: Any, prompt: int | str = 0) -> Any:
+    """Return the probabilities of a policy at every text of a task, None of random play."""
+    if policy is None:
+        return None
+    from tokengym.lab.learners.oracle import policy_table
 
-
-def _exact_worth(task: ForksValues, episode: Episode, policy: "CausalLMPolicy | None") -> Array:
-    """Return the exact advantages of an episode's tokens, (n,)."""
-    table = None
-    if policy is not None:
-        from tokengym.lab.learners.oracle import policy_table
-
-        table = policy_table(policy, task, prompt=episode.prompt)
-    return task.exact_advantages(table, episode.prompt).along(episode.response_ids)
+    return policy_table(policy, task, prompt=prompt)
 
 
 def measured_truth(
@@ -391,20 +378,14 @@ def measured_truth(
     reward = _paid_by(env, kwargs, "mc", policy)
     probe = Probe(reward.scorer, reward.tokenizer, reward.continuations)
     executed = executed_truth(probe, episodes, forks)
+    worths = [*zip(executed.worths, episodes, strict=True)]
     return Truth(
         name=f"executed truth (k = {forks.k})",
-        values=tuple(_placed(w.worth, e) for w, e in zip(executed.worths, episodes, strict=True)),
-        matters=tuple(
-            _placed(w.low * w.high > 0, e) for w, e in zip(executed.worths, episodes, strict=True)
-        ),
+        values=tuple(_placed(worth.worth, e) for worth, e in worths),
+        matters=tuple(_placed(worth.low * worth.high > 0, e) for worth, e in worths),
         meaning="tokens whose 95 % interval leaves out 0",
         executed=executed,
     )
-
-
-def _can_agree(worth: Sequence[Array], matters: Sequence[NDArray[np.bool_]]) -> bool:
-    """Return whether a token matters, and another is worth more or less in its response."""
-    return any(map(varies, worth)) and any(mask.any() for mask in matters)
 
 
 def usual_rewards(env: str, env_kwargs: Mapping[str, Any] | None = None) -> tuple[str, ...]:
@@ -416,18 +397,18 @@ def usual_rewards(env: str, env_kwargs: Mapping[str, Any] | None = None) -> tupl
     """
     kwargs = env_kwargs or {}
     allowed = {"any", "encoder" if _is_by_encoder(env) else "reward_model"}
-    rewards = []
-    for group in USUAL:
-        for name in group:
-            if kwargs.get("scorer") is None and RewardChoice.of(name).kind not in allowed:
-                continue
-            try:
-                _paid_by(env, kwargs, name)
-            except RewardError:
-                continue
-            rewards.append(name)
-            break
-    return tuple(rewards)
+
+    def is_allowed(name: str) -> bool:
+        if kwargs.get("scorer") is None and RewardChoice.of(name).kind not in allowed:
+            return False
+        try:
+            _paid_by(env, kwargs, name)
+        except RewardError:
+            return False
+        return True
+
+    firsts = (next(filter(is_allowed, group), None) for group in USUAL)
+    return tuple(name for name in firsts if name is not None)
 
 
 def _paid_by(

@@ -48,6 +48,7 @@ def test_executed_intervals_hold_the_exact_advantage_in_95_percent_of_tokens(tas
     assert 0.0 < executed.share < 0.6
     assert 0.0 < executed.chance < executed.ceiling <= 1.0
     assert executed.tokens > 0
+    assert np.concatenate(found.truth.matters).mean() == executed.share
     agreement = found.agreements["sparse"]
     assert agreement.low <= agreement.correlation <= agreement.high
     assert {"truth", "truth low", "truth high", "sparse"} <= set(found.columns(0))

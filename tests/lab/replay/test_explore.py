@@ -193,12 +193,8 @@ def test_the_change_is_of_means_with_the_error_of_paired_differences(response: R
     assert fork.score.difference == pytest.approx(1.0)
     assert fork.score.error == pytest.approx(1.0 / np.sqrt(3))  # differences 1, 2, 0
     assert fork.gold_score is None
-    golden = Fork(
-        time=0,
-        taken=branch(1.0, gold=(0.5,)),
-        other=branch(2.0, gold=(0.25,)),
-        without=np.array([1.0]),
-    )
+    taken, other = branch(1.0, gold=(0.5,)), branch(2.0, gold=(0.25,))
+    golden = Fork(time=0, taken=taken, other=other, without=np.array([1.0]))
     assert golden.gold_score is not None
     assert golden.gold_score.difference == pytest.approx(-0.25)
     assert golden.gold_score.error is None
@@ -232,10 +228,7 @@ def test_a_typed_prompt_may_be_as_long_as_the_model_reads(explorer: Explorer):
     assert first.probability == pytest.approx(likeliest, rel=1e-4)
     fork = explorer.fork(response, time, second.token_id, n=2)
     assert [e.prompt_ids for e in fork.other.episodes] == [episode.prompt_ids] * 2
-    with pytest.raises(
-        ValueError,
-        match=r"246 tokens.*244.*12",
-    ):
+    with pytest.raises(ValueError, match=r"246 tokens.*244.*12"):
         explorer.sample(text + "the film", ("sparse",))
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from tests.campaign.requests import Client
+from tests.lab.replay.conftest import replay_of
 from tests.support import golden
 from tests.support.browser import browser_page, complaints, missing_browser
 from tokengym.agents import PPO
@@ -26,7 +27,7 @@ from tokengym.lab.replay.explore import Alternative, Branch, Explorer, Fork, Res
 from tokengym.lab.replay.explore_page import alternative_label, render_fork, render_response
 from tokengym.lab.replay.explore_requests import MAX_SHOWN, ExplorePage, check_rule
 from tokengym.lab.replay.explore_server import Server
-from tokengym.lab.replay.replay import USUAL, Replay
+from tokengym.lab.replay.replay import USUAL
 from tokengym.rewards.credits.base import REWARDS, RewardEntry
 from tokengym.scripts.cli import main
 
@@ -37,17 +38,7 @@ LENGTHS: dict[str, Any] = {"min_new_tokens": 8, "max_new_tokens": 8}
 @pytest.fixture(scope="module")
 def hostile() -> Response:
     episode = Episode(prompt=ATTACK, response=ATTACK, prompt_ids=(3, 4), response_ids=(4, 5))
-    result = Replay(
-        env="tokengym/MovieReview-v0",
-        source="",
-        episodes=(episode,),
-        tokens=((ATTACK, " fine"),),
-        credits={"abc": (np.array([0.25, -0.5]),)},
-        scores={"abc": np.array([-0.25])},
-        scorers={"abc": "RewardModel"},
-        truth=None,
-        agreements={},
-    )
+    result = replay_of(episode, (ATTACK, " fine"), {"abc": [0.25, -0.5]}, -0.25)
     return Response(replay=result, score=-0.25, gold_score=0.5, unknown=("<b>zz",))
 
 
@@ -106,9 +97,8 @@ def test_the_functions_behind_the_buttons(tmp_path: Path):
     assert (shown.temperature, shown.greedy, shown.seed) == (0.7, False, 3)
     assert len(shown.response.tokens) == 8
     greedy = page.sample(env, "", rules, prompt, 3, 0)
-    assert (
-        greedy.response.episode == page.explorer(env, "").sample(prompt, rules, greedy=True).episode
-    )
+    likeliest = page.explorer(env, "").sample(prompt, rules, greedy=True)
+    assert greedy.response.episode == likeliest.episode
     assert page.begin(folder, env)[:2] == (folder, env)
     assert page.explorer(env, folder) is not page.explorer(env, "")
     assert page.explorer(env, "") is shown.explorer
@@ -250,8 +240,8 @@ def test_what_is_out_of_range_is_refused_before_anything_waits(
     page: ExplorePage, monkeypatch: pytest.MonkeyPatch
 ):
     """The lock is held all the while, and the tokenizer is not asked."""
-    usual: dict[str, Any] = {"rules": ["sparse"], "prompt": "the film", "seed": 0}
-    usual["temperature"] = 1.0
+    usual: dict[str, Any] = {"rules": ["sparse"], "prompt": "the film"}
+    usual |= {"seed": 0, "temperature": 1.0}
 
     def refused(said: str, **changes: Any) -> None:
         with pytest.raises(ValueError, match=said):
@@ -373,11 +363,7 @@ def test_the_page_is_used_by_hand(served: str):
             "'#response[aria-busy=true]') !== null; })"
             ".observe(document.body, {subtree: true, childList: true, attributes: true})"
         )
-        enter = (
-            "(value => { document.querySelector('[name=prompt]').value = value; })("
-            + repr(ATTACK)
-            + ")"
-        )
+        enter = f"document.querySelector('[name=prompt]').value = {ATTACK!r}"
         page.evaluate(enter)
         page.evaluate(button.format("Sample a response") + ".click()")
         shown = "document.querySelector('#response .prompt').innerText"
@@ -403,9 +389,7 @@ def test_the_page_is_used_by_hand(served: str):
 @pytest.mark.skipif(bool(missing_browser()), reason=missing_browser())
 def test_another_task_than_the_file_s_is_scored_as_that_task():
     begun = Explorer("MovieReview", LENGTHS)
-    stored = [
-        begun.sample(begun.draw_prompt(seed), ["sparse"], seed=seed).episode for seed in (0, 1)
-    ]
+    stored = [begun.sample(begun.draw_prompt(s), ["sparse"], seed=s).episode for s in (0, 1)]
     question = Explorer("QuestionAnswer").draw_prompt(0)
     explored = ExplorePage("MovieReview", LENGTHS, rewards=("uniform",), stored=stored)
     with Server(explored, port=0) as server, browser_page() as page:

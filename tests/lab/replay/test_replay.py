@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from tests.lab.replay.conftest import replay_of
 from tokengym.agents import PPO, RandomAgent, collect
 from tokengym.envs import Episode, OracleEnv
 from tokengym.evaluation.runs.defaults import TaskSettings
@@ -99,17 +100,7 @@ def by_hand(credits: dict[str, list[float]], truth: list[float], written: list[i
     episode = Episode(
         prompt="a", response="b", prompt_ids=(1,), response_ids=ids, written=np.array(written)
     )
-    bare = Replay(
-        env=ENV,
-        source="",
-        episodes=(episode,),
-        tokens=(tuple("x" * len(ids)),),
-        credits={name: (np.array(row),) for name, row in credits.items()},
-        scores=dict.fromkeys(credits, np.array([1.0])),
-        scorers=dict.fromkeys(credits, "s"),
-        truth=None,
-        agreements={},
-    )
+    bare = replay_of(episode, "x" * len(ids), credits, 1.0)
     worth = np.array(truth)
     held_to = Truth(name="truth", values=(worth,), matters=(worth != 0,), meaning="any")
     return bare.with_truth(held_to)
@@ -164,21 +155,8 @@ def test_the_heat_map_is_one_call(replayed: Replay):
 
 def test_hostile_texts_stay_texts():
     attack = '"><script>alert(1)</script>&\x1b[2J\u202e'
-    hostile = Replay(
-        env=ENV,
-        source="<b>there</b>",
-        episodes=(
-            Episode(
-                prompt=attack, response=attack, prompt_ids=(3,), response_ids=(4, 5), score=1.0
-            ),
-        ),
-        tokens=((attack, " <i>"),),
-        credits={"<u>": (np.array([0.25, -0.5]),)},
-        scores={"<u>": np.array([1.0])},
-        scorers={"<u>": "<s>"},
-        truth=None,
-        agreements={},
-    )
+    episode = Episode(prompt=attack, response=attack, prompt_ids=(3,), response_ids=(4, 5))
+    hostile = replay_of(episode, (attack, " <i>"), {"<u>": [0.25, -0.5]}, 1.0)
     page = render_replay(hostile)
     assert not re.search(r"<(script|i|u|s|b)>(alert|there|\")", page)
     assert "<u>" not in page

@@ -61,9 +61,28 @@ def group_of(curves: Sequence[Curve], **settings: Any) -> dict[str, Any]:
     return group
 
 
-def root_of(nats: dict[str, float]) -> list[Curve]:
-    """Return `paths_of` on which the score is the root of the KL, whatever the reward."""
-    return paths_of(nats, lambda _, kl: np.sqrt(kl))
+def root_of(nats: dict[str, float], slopes: dict[str, float] | None = None) -> list[Curve]:
+    """Return `paths_of` on which the score is the root of the KL, or a multiple of it."""
+    return paths_of(nats, lambda name, kl: (slopes or {}).get(name, 1.0) * np.sqrt(kl))
+
+
+def leaping(curves: list[Curve], credit: str) -> list[Curve]:
+    """Make the first update of a reward's runs cross 6 nats."""
+    for curve in curves:
+        if curve.credit == credit:
+            curve.values["kl"][1:] = 6.0 + 0.1 * curve.steps[1:]
+    return curves
+
+
+def cheaper() -> list[Curve]:
+    """Return curves of which abc has nine tenths of the score for half the KL."""
+    curves = fabricate_curves(("sparse", "abc"))
+    for curve in curves:
+        factor, kl = (0.9, 0.5) if curve.credit == "abc" else (1.0, 1.0)
+        rise = 1.0 - np.exp(-curve.steps / 10.0)
+        curve.values["score"][:] = 2.0 * factor * rise + 0.01 * np.sin(curve.seed + curve.steps)
+        curve.values["kl"][:] = 20.0 * kl * rise
+    return curves
 
 
 def references() -> dict[Any, ReferenceSamples]:

@@ -33,25 +33,20 @@ def test_unknown_columns_group(tmp_path):
     path = csv(
         tmp_path,
         "credit,length_cell,seed,step,score\n"
-        "abc,8-15,0,1,2.0\nabc,8-15,0,0,1.0\nabc,90-110,0,0,5.0\nabc,90-110,0,1,6.0\n",
+        "abc,8-15,0,1,2.0\nabc,8-15,0,0,1.0\nabc,90-110,0,0,5.0\nabc,90-110,0,1,6.0\n"
+        "abc,200,0,2,5.0\nabc,200,0,3,6.0\n",
     )
-    first, second = read_curves(path)
+    first, second, _ = read_curves(path)
     assert (first.group, second.group) == ((("length_cell", "8-15"),), (("length_cell", "90-110"),))
     assert list(first.steps) == [0.0, 1.0]  # sorted
     assert list(first.values["score"]) == [1.0, 2.0]
-
-
-def test_columns_can_be_left_aside(tmp_path):
-    path = csv(tmp_path, "credit,loss,seed,step,score\na,0.1,0,0,1\na,0.2,0,1,2\n")
-    assert len(read_curves(path, group_by=())) == 1
-    with pytest.raises(ValueError, match="grouped by loss every run has a single step; name the"):
-        read_curves(path)
 
 
 @pytest.mark.parametrize(
     ("column", "values"),
     [
         ("epoch", lambda price, step: step // 2),
+        ("epoch", lambda price, step: step + 0.1),  # every part has a single step
         ("price,epoch", lambda price, step: f"{price},{step // (2 + price)}"),  # a true setting too
         ("epoch,rate", lambda price, step: f"{step // 2},{1 - step // 2}"),
     ],

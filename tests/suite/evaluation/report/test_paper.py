@@ -100,6 +100,8 @@ def test_a_table_is_latex_or_markdown(make_curves):
     assert rows[1].startswith("| abc_d\\|% | ")
     with pytest.raises(ValueError, match=r"'klx'.*'kl'"):
         group_table(group, 0.95, "Markdown", ["klx"])
+    unlike = group_of([*make_curves(("sparse",), seeds=10), *make_curves(("abc",), seeds=3)])
+    assert "over 3 to 10 seeds;" in group_table(unlike, 0.95, "Markdown")
     group = group_of(make_curves(), kl_coef=0.05, references=references())
     head = group_table(group, 0.95, "Markdown").splitlines()[0]
     assert head.endswith(" | KL (nats) at the end | Normalised score (1: best of 16) at the end |")

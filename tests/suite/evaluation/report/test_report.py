@@ -10,6 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from tests.suite.evaluation.conftest import curves_of
+from tests.suite.evaluation.report.test_verdicts import COMPARED
 from tests.support import golden
 from tokengym.evaluation.report.curves import Curve, make_panels
 from tokengym.evaluation.report.figures import draw_against_kl, save_figure
@@ -107,32 +108,6 @@ def test_nothing_is_fetched(make_curves):
             assert address == "data:," or is_place, (tag, attributes)
     assert "url(" not in page
     assert "@import" not in page
-
-
-COMPARED = {
-    "task": {"MovieReview": {"summary": "Continue a film review.", "page": "environments/a.md"}},
-    "rewards": {
-        "sparse": {"summary": "The whole score on the last token.", "page": "rewards/credits.md"},
-        "abc": {"summary": "The score spread.", "page": "rewards/credits.md"},
-    },
-    "agents": {"ppo": {"summary": "policy gradient", "page": ""}},
-}
-
-
-def test_what_was_compared_stands_before_the_first_picture(make_curves):
-    untrained = {"credit": "sparse", "seed": 0, "step": 0, "score": 0.1, "gold_score": None}
-    episodes = [{**untrained, "prompt": "the film", "response": "was long"}]
-    page = render(
-        make_curves(("sparse", "abc")), episodes, compared=COMPARED, settings={"env": "MovieReview"}
-    )
-    said = golden.words(page.partition('<svg class="plot')[0]).replace("\n", " ")
-    assert "Task MovieReview : Continue a film review. the film was long" in said
-    assert "Rewards sparse (baseline): The whole score on the last token. abc : The score" in said
-    assert "Learner ppo : policy gradient" in said
-    assert "Score The scorer's own value of held-out responses" in said
-    assert "Gold score The task's true score" in said
-    cautions = page.index('class="cautions"') if 'class="cautions"' in page else len(page)
-    assert page.index('<svg class="plot') < cautions
 
 
 def test_one_reward_is_no_baseline(make_curves):

@@ -7,13 +7,31 @@ from typing import Any
 
 import numpy as np
 
-from tests.suite.evaluation.conftest import SEEDS, curves_of, fabricate_curves, paths_of, references
+from tests.suite.evaluation.conftest import (
+    SEEDS,
+    cheaper,
+    curves_of,
+    fabricate_curves,
+    leaping,
+    paths_of,
+    references,
+    root_of,
+)
 from tests.support import golden
+from tokengym.evaluation.measure.measures import Axis
 from tokengym.evaluation.measure.references import ReferenceSamples
 from tokengym.evaluation.report.curves import Curve
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 
+COMPARED = {
+    "task": {"MovieReview": {"summary": "Continue a film review.", "page": "environments/a.md"}},
+    "rewards": {
+        "sparse": {"summary": "The whole score on the last token.", "page": "rewards/credits.md"},
+        "abc": {"summary": "The score spread.", "page": "rewards/credits.md"},
+    },
+    "agents": {"ppo": {"summary": "policy gradient", "page": ""}},
+}
 STORED = Path(__file__).parent / "stored"
 NOISE = {"abc": 0.02 * SEEDS, "recency": 0.02 * SEEDS**2, "random": -0.01 * SEEDS}
 CONTROLS = SummarySettings(controls=("random", "recency"))
@@ -37,37 +55,12 @@ def heights(*levels: float, noise: float = 1e-3) -> list[Curve]:
     return curves_of(np.array(levels) + noise * SEEDS[:, None] * spread)
 
 
-def rooted(nats: dict[str, float], slopes: dict[str, float] | None = None) -> list[Curve]:
-    """Return curves whose score is a multiple of the root of their KL."""
-    return paths_of(nats, lambda name, kl: (slopes or {}).get(name, 1.0) * np.sqrt(kl))
-
-
-def with_leap() -> list[Curve]:
-    """Return curves of which the first update of sparse crosses 6 nats."""
-    curves = rooted({"sparse": 8.0, "other": 4.0})
-    for curve in curves:
-        if curve.credit == "sparse":
-            curve.values["kl"][1:] = 6.0 + 0.1 * curve.steps[1:]
-    return curves
-
-
 def over_optimised() -> list[Curve]:
     """Return curves of which the gold score of abc turns down at update 15."""
     curves = fabricate_curves(("sparse", "abc"))
     for curve in curves:
         if curve.credit == "abc":
             curve.values["gold_score"][:] = 0.5 - np.abs(curve.steps - 15.0) / 50.0
-    return curves
-
-
-def cheaper() -> list[Curve]:
-    """Return curves of which abc has nine tenths of the score for half the KL."""
-    curves = fabricate_curves(("sparse", "abc"))
-    for curve in curves:
-        factor, kl = (0.9, 0.5) if curve.credit == "abc" else (1.0, 1.0)
-        rise = 1.0 - np.exp(-curve.steps / 10.0)
-        curve.values["score"][:] = 2.0 * factor * rise + 0.01 * np.sin(curve.seed + curve.steps)
-        curve.values["kl"][:] = 20.0 * kl * rise
     return curves
 
 
@@ -84,6 +77,15 @@ def noisy() -> list[Curve]:
         )
         for name in ("sparse", "abc")
         for seed in range(5)
+    ]
+
+
+def straight(name: str, ends: tuple[float, float], seeds: range = range(5)) -> list[Curve]:
+    """Return rising curves of 11 evaluations between two steps."""
+    steps = np.linspace(*ends, 11)
+    return [
+        Curve(credit=name, seed=seed, steps=steps, values={"score": 0.01 * steps + 0.1 * seed})
+        for seed in seeds
     ]
 
 
@@ -124,14 +126,14 @@ def cases() -> Iterator[tuple[str, list[Curve], SummarySettings]]:
     yield "the best of 16 is hardly better than one", made(), noise
     lazy = paths_of({"sparse": 8.0, "lazy": 4.0}, lambda _, kl: 2.0 * np.minimum(kl / 0.1, 1.0))
     yield "less drift", lazy, PRICED
-    yield "more drift", rooted({"sparse": 4.0, "hasty": 8.0}), plain
+    yield "more drift", root_of({"sparse": 4.0, "hasty": 8.0}), plain
     for slope in (1.5, 0.5):
-        curves = rooted({"sparse": 4.0, "other": 4.0}, {"other": slope})
+        curves = root_of({"sparse": 4.0, "other": 4.0}, {"other": slope})
         yield f"{slope} times the score at each KL", curves, PRICED
-    yield "hardly moved", rooted({"sparse": 0.05, "other": 0.04}), plain
-    curves = [c for c in rooted({"sparse": 4.0, "other": 0.04}) if c.seed < 5]
+    yield "hardly moved", root_of({"sparse": 0.05, "other": 0.04}), plain
+    curves = [c for c in root_of({"sparse": 4.0, "other": 0.04}) if c.seed < 5]
     yield "one has hardly moved", curves, plain
-    yield "a leap in KL", with_leap(), plain
+    yield "a leap in KL", leaping(root_of({"sparse": 8.0, "other": 4.0}), "sparse"), plain
     five = np.linspace(-1.0, 1.0, 5)  # each alone is found at 95 % (p = 0.034), not among two
     areas = np.stack([0.0 * five, 0.34 * five + 0.384, 0.34 * five + 0.384], axis=1)
     yield "clear alone", curves_of(areas[:, :2]), plain
@@ -150,6 +152,16 @@ def cases() -> Iterator[tuple[str, list[Curve], SummarySettings]]:
     ended = SummarySettings(failed=failed, missing=missing)
     yield "failed and unfinished runs", made(("sparse", "abc"), seeds=3), ended
     yield "one reward has finished", made(("sparse",)), ended
+    ends_of: list[tuple[Axis, tuple[int, int]]] = [("tokens", (0, 10_000)), ("tokens", (0, 97_000))]
+    for axis, ends in [*ends_of, ("step", (0, 99_000)), ("step", (50_000, 100_000))]:
+        runs = [*straight("sparse", (0, 100_000)), *straight("other", ends)]
+        yield f"of 100,000 others run from {ends} by {axis}", runs, SummarySettings(axis=axis)
+    ten = straight("sparse", (0, 10), range(10))
+    for seeds in (range(3), range(5, 15), range(10)):
+        yield f"ten seeds and {seeds}", [*ten, *straight("other", (0, 10), seeds)], plain
+    disk = [{"credit": "other", "seed": seed, "error": "disk"} for seed in range(3, 10)]
+    seven = SummarySettings(failed=disk)
+    yield "three of ten seeds have not failed", [*ten, *straight("other", (0, 10), range(3))], seven
     lost = [{"credit": "sparse", "seed": 0, "error": "boom", "group": {}}]
     settings = SummarySettings(baseline="sparse", failed=lost)
     yield "the baseline has no run", made(("uniform", "abc")), settings
@@ -180,8 +192,11 @@ def test_a_report_says_what_is_stored(make_curves):
     )
     summary = summarize(curves, settings)
     summary.update(settings={"env": "MovieReview"}, versions={"torch": "2"}, command="compare")
+    summary.update(compared=COMPARED)
     row = {"seed": 0, "prompt": "the film", "tokens": ["was", " good"], "gold_score": None}
     row |= {"token_rewards": [0.5, -0.25], "response": "was good", "score": 0.25}
-    episodes = [{**row, "credit": name, "step": 30} for name in ("sparse", "abc")]
+    episodes = [
+        {**row, "credit": name, "step": step} for name in ("sparse", "abc") for step in (0, 30)
+    ]
     page = golden.words(render_report(summary, curves, episodes))
     golden.check(STORED / "report.txt", page.partition("@software")[0])

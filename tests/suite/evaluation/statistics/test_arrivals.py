@@ -80,6 +80,10 @@ def test_seeds_are_drawn_with_both_their_curves():
 
 def test_nothing_to_be_faster_at_if_the_baseline_does_not_rise():
     assert relative_steps(STEPS, line([1.0]), line([-1.0])) is None
+    alike = [[0.0, 1.0], [1.0, 1.0]]  # in draws of the second alone both are there at step 0
+    result = relative_steps([0.0, 1.0], alike, alike)
+    assert result is not None
+    assert (result.ratio, result.low, result.high) == (1.0, 1.0, 1.0)
 
 
 def test_steps_to_shares_of_a_way_that_no_run_decides():
