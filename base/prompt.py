@@ -217,7 +217,10 @@ class PromptSet(Sequence[Prompt]):
             return NotImplemented
         if self is other:
             return True
-        return len(self) == len(other) and all(map(operator.eq, self, other))
+        try:
+            return len(self) == len(other) and all(map(operator.eq, self, other))
+        except ValueError:  # values of metadata need not compare: equal arrays have no one truth
+            return False
 
     def __hash__(self) -> int:
         return hash(self.texts)

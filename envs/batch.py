@@ -264,8 +264,8 @@ class EpisodeBatch:
         episodes = [restored(state, self.mdp, sampler) for state, sampler in pairs]
         self._samplers = samplers
         # What follows overwrites what `begin` has counted on: the conversations' episodes.
-        prompts, responses = ([episode[part] for episode in episodes] for part in (0, 1))
-        self.begin(self.all_rows, prompts, responses)
+        responses = [episode.response_ids for episode in episodes]
+        self.begin(self.all_rows, [episode.prompt for episode in episodes], responses)
         for row, episode in enumerate(episodes):
             self._rngs[row], self.seeds[row] = episode.rng, episode.seed
             self.terminated[row], self.truncated[row] = episode.terminated, episode.truncated

@@ -161,6 +161,8 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         """Column of the next token."""
         self._terminated = self._truncated = False
         self._playing = False
+        self._cuts = (0, 0)
+        """Length at which the last episodes were left, and how many had it in a row."""
         self._shown_rewards: NDArray[np.float32] | None = None
         # Values that every step reads: attribute chains would cost as much as the copies.
         self._vocab_size, self._ends = mdp.vocab_size, mdp.end_set
@@ -178,6 +180,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         rest = as_options(options)
         response, turns = self._mdp.begun(rest.pop("response", ()), "options['response']")
         prompt = chosen_prompt(self._mdp.table, rest)
+        self._warn_of_cuts()
         super().reset(seed=seed)
         if seed is not None:
             self._sampler.restart()
@@ -381,6 +384,21 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
             prompt_id=self._prompt.prompt_id,
             action_mask=self._mask.copy(),
         )
+
+    def _warn_of_cuts(self) -> None:
+        """Warn of episodes that are left at one length in a row: their score is never paid.
+
+        An environment does not know its wrappers, such as ``TimeLimit``.
+        """
+        length = self._column - self._mdp.prompt_width
+        if self._playing and length > 1:
+            self._cuts = (length, self._cuts[1] + 1 if self._cuts[0] == length else 1)
+            if self._cuts[1] == 3:
+                gymnasium.logger.warn(
+                    f"the last 3 episodes were left after {length} tokens, before their end, so no "
+                    "score was paid; if max_episode_steps or TimeLimit does it, pass "
+                    f"max_new_tokens={length} instead (horizon='truncated' for a budget)"
+                )
 
     @property
     def _waits(self) -> bool:

@@ -31,10 +31,12 @@ _PER_TOKEN = {"token_rewards": np.float32, "log_probs": np.float32, "written": n
 """Fields with one value per token after the prompt, and their types."""
 _PER_TOKEN_IN_INFO = ("token_rewards", "written")
 """Those that an environment's terminal info has."""
-_IN_INFO = (
-    *("prompt", "prompt_ids", "reference", "query_type", "metadata", "messages"),
-    *("response", "response_ids", "score", "finish_reason"),
+_TOLD = (
+    *("prompt", "prompt_ids", "reference", "query_type"),
+    *("response", "response_ids", "finish_reason"),
 )
+"""Fields that an info has under their names, whoever made it."""
+_IN_INFO = (*_TOLD, "metadata", "messages", "score")
 """Fields that every terminal info has."""
 _NO_PARTS: Mapping[str, float] = {}
 _OPTIONAL = ("reference", "query_type", "score", "token_rewards", "log_probs", "finish_reason")
@@ -173,15 +175,9 @@ class Episode:
             paid = {"score": float(info["score"]), "score_parts": dict(info["score_parts"])}
             paid["token_rewards"] = info["token_rewards"]
         return cls(
-            prompt=info["prompt"],
-            response=info["response"],
-            prompt_ids=info["prompt_ids"],
-            response_ids=info["response_ids"],
-            reference=info["reference"],
-            query_type=info["query_type"],
+            **{name: info[name] for name in _TOLD},
             metadata=info.get("metadata", NO_METADATA),
             messages=info.get("messages", NO_CHAT),
-            finish_reason=info["finish_reason"],
             turns=info.get("turns", ()),
             written=info.get("written"),
             **paid,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from operator import index
@@ -345,7 +344,7 @@ class MdpEnvironment:
             chosen = load_tokenizer(tokenizer, eos_token=eos_token, pad_token=pad_token)
             self._mdp = TokenMdp(chosen, prompt_set, settings)
         else:
-            self._mdp = _shared_mdp(tokenizer, len(tokenizer), _Shared(prompt_set), settings)
+            self._mdp = _shared_mdp(tokenizer, len(tokenizer), prompt_set, settings)
         return self._mdp
 
     @property
@@ -412,28 +411,12 @@ class MdpEnvironment:
         return EncodedPrompt(self._mdp.decode([ids])[0] if text is None else text, ids, -1)
 
 
-@dataclass(frozen=True, eq=False)
-class _Shared:
-    """Prompts as the key of a cache."""
-
-    prompts: PromptSet
-
-    def __hash__(self) -> int:
-        return hash(self.prompts)
-
-    def __eq__(self, other: object) -> bool:
-        try:
-            return isinstance(other, _Shared) and self.prompts == other.prompts
-        except Exception:  # values of metadata need not compare: equal arrays have no one truth
-            return False
-
-
 @lru_cache(maxsize=8)
 def _shared_mdp(
     tokenizer: PreTrainedTokenizerBase,
     vocab_size: int,
-    shared: _Shared,
+    prompts: PromptSet,
     settings: GenerationSettings,
 ) -> TokenMdp:
     check_tokenizer(tokenizer)  # once, as all that follows from it
-    return TokenMdp(tokenizer, shared.prompts, settings)
+    return TokenMdp(tokenizer, prompts, settings)

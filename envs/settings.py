@@ -163,7 +163,6 @@ def _store_tuple(settings: Any, name: str, kind: str, convert: Callable[[Any], A
         values = tuple(map(convert, value))
     except TypeError:
         raise SettingsError(
-            f"{name} must be a list of {kind}, got {type(value).__name__} {value!r}; "
-            "put them in a list, [] for none"
+            f"{name} must be a list of {kind}, got {value!r}; put them in a list, [] for none"
         ) from None
     object.__setattr__(settings, name, values)

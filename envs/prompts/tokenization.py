@@ -85,14 +85,16 @@ def encodes_alike(policy: PreTrainedTokenizerBase, model: PreTrainedTokenizerBas
         return True
     if policy.eos_token_id != model.eos_token_id:
         return False
-    if not all(_framed(policy, text) == _framed(model, text) for text in _PROBES):
+    if policy.is_fast and model.is_fast:
+        backends: Any = policy.backend_tokenizer, model.backend_tokenizer
+        ours, theirs = (backend.to_str() for backend in backends)
+        if ours == theirs:
+            return True
+        if not _makes_alike(json.loads(ours), json.loads(theirs), len(policy)):
+            return False
+    elif policy.get_vocab() != model.get_vocab():
         return False
-    if not (policy.is_fast and model.is_fast):
-        return policy.get_vocab() == model.get_vocab()
-    (ours, own), (theirs, added) = _rules(policy), _rules(model)
-    further = {index: token for index, token in added.items() if own.get(index) != token}
-    are_further = all(token["special"] and i >= len(policy) for i, token in further.items())
-    return are_further and added == own | further and ours == theirs
+    return all(_framed(policy, text) == _framed(model, text) for text in _PROBES)
 
 
 _PROBES = ("", "a", " b", "The End.\n", "1 + 23 = 24", "caf\u00e9 \u00fc")
@@ -102,12 +104,15 @@ def _framed(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return tokenize(tokenizer, [content(text)], add_special_tokens=True)[0].ids
 
 
-def _rules(tokenizer: PreTrainedTokenizerBase) -> tuple[list[Any], dict[int, dict[str, Any]]]:
-    """Return what makes ids of a text without its frame: the rules, and the added tokens by id."""
-    backend: Any = tokenizer.backend_tokenizer
-    rules = json.loads(backend.to_str())
-    parts = [rules[name] for name in ("normalizer", "pre_tokenizer", "model")]
-    return parts, {token["id"]: token for token in rules["added_tokens"]}
+def _makes_alike(ours: dict[str, Any], theirs: dict[str, Any], size: int) -> bool:
+    """Return whether rules of fast tokenizers make the same ids of a text without its frame."""
+    own, added = ({t["id"]: t for t in rules["added_tokens"]} for rules in (ours, theirs))
+    further = {index: token for index, token in added.items() if own.get(index) != token}
+    return (
+        all(token["special"] and index >= size for index, token in further.items())
+        and added == own | further
+        and all(ours[name] == theirs[name] for name in ("normalizer", "pre_tokenizer", "model"))
+    )
 
 
 def unknown_share(

@@ -9,9 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tokengym.base.errors import TokenizerError
 from tokengym.envs.prompts.contents import control_tokens
 
@@ -70,12 +67,6 @@ class Vocabulary:
     def silent_ids(self) -> tuple[int, ...]:
         """The ends that are special tokens, which no text shows."""
         return tuple(one for one in self.end_ids if one not in self.ordinary_ids)
-
-    def table(self) -> NDArray[np.bool_]:
-        """Return (size,) True where a token ends a text."""
-        ends = np.zeros(self.size, dtype=np.bool_)
-        ends[list(self.end_ids)] = True
-        return ends
 
     @property
     def filler(self) -> int:

@@ -228,7 +228,7 @@ def test_bad_options(make_env, options, error, message):
         ({"prompt_sampling": "x"}, SettingsError, "'sequential', got 'x'"),
         ({"prompt_shard": (2, 2)}, SettingsError, r"0 <=.*<.*got \(2, 2\)"),
         ({"prompt_shard": 2}, SettingsError, "prompt_shard.*got 2"),
-        ({"stop_strings": "ab"}, SettingsError, "got str 'ab'"),
+        ({"stop_strings": "ab"}, SettingsError, "got 'ab'"),
         ({"stop_strings": [""]}, SettingsError, r"non-empty strings, got \(''"),
         ({"render_mode": "rgb"}, SettingsError, "'html' or None, got 'rgb'"),
         ({"max_new_token": 3}, TypeError, r"'max_new_token'.*max_new_tokens"),

@@ -21,20 +21,23 @@ def test_the_last_answer_is_apart_and_blank_lines_stay():
     assert answer == "so"
 
 
-@pytest.mark.parametrize("text", ["", "hello", "hello\n\nHuman: a", "The Human: a", "Humans: a"])
-def test_other_texts_are_no_transcripts(text):
-    assert read_transcript(text) is None
+ASKED = [{"role": "user", "content": "a"}]
 
 
-def test_a_transcript_may_end_with_the_user_or_an_empty_answer():
-    asked = [{"role": "user", "content": "a"}]
-    assert read_transcript("Human: a") == (asked, None)
-    assert read_transcript("Human: a\n\nAssistant:") == (asked, None)
-
-
-def test_turns_of_one_speaker_in_a_row_are_one():
-    found = read_transcript("Human: a\n\nHuman: b\n\nAssistant:\n\nAssistant: c\n\nAssistant: d")
-    assert found == ([{"role": "user", "content": "a\n\nb"}], "c\n\nd")
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        *[(t, None) for t in ("", "hello", "hello\n\nHuman: a", "The Human: a", "Humans: a")],
+        ("Human: a", (ASKED, None)),
+        ("Human: a\n\nAssistant:", (ASKED, None)),
+        (
+            "Human: a\n\nHuman: b\n\nAssistant:\n\nAssistant: c\n\nAssistant: d",
+            ([{"role": "user", "content": "a\n\nb"}], "c\n\nd"),
+        ),
+    ],
+)
+def test_other_texts_open_ends_and_speakers_in_a_row(text, expected):
+    assert read_transcript(text) == expected
 
 
 def rows(**columns: list[str]) -> Any:
