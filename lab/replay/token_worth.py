@@ -45,7 +45,7 @@ def token_worth(
         return None if worth is None else [gold.number * row for row in worth]
     contributions: Callable[[Sequence[str]], NDArray[np.float64] | None]
     if isinstance(gold, Sentiment):
-        contributions, reads_prompt = gold.lexicon.contributions, True
+        contributions, reads_prompt = gold.lexicon.contributions, gold.include_prompt
     elif isinstance(gold, RuleScorer):
         contributions, reads_prompt = gold.rules.contributions, False
     else:

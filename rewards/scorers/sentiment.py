@@ -20,24 +20,32 @@ class Sentiment(Scorer):
     The gold score of the bundled reviews is its product with their grammaticality
     (`tokengym.rewards.gold.grammar`).
 
-    A review is prompt + response, as the reward model reads it.
-
     Args:
         lexicon: Words and rules, see `sentiment_lexicon`.
+        include_prompt: Whether the review is prompt + response, as the reward model reads it, or
+            the response alone.
     """
 
     attribution_kinds = frozenset()
 
-    def __init__(self, lexicon: Lexicon) -> None:
+    def __init__(self, lexicon: Lexicon, *, include_prompt: bool = True) -> None:
         self.lexicon = lexicon
+        self.include_prompt = include_prompt
         self._bundle: Bundle | None = None
         """Bundle whose words the lexicon was written for; None where that is not known."""
 
     @classmethod
-    def from_file(cls, path: str | Path | None = None) -> "Sentiment":
-        """Return the scorer of what `Lexicon.save` wrote; None takes that of MovieReview."""
+    def from_file(
+        cls, path: str | Path | None = None, *, include_prompt: bool = True
+    ) -> "Sentiment":
+        """Return the scorer of a stored lexicon.
+
+        Args:
+            path: A file that `Lexicon.save` wrote; None takes that of MovieReview.
+            include_prompt: As for the class.
+        """
         lexicon = bundled("movie_review").lexicon if path is None else Path(path)
-        scorer = cls(load_lexicon(lexicon))
+        scorer = cls(load_lexicon(lexicon), include_prompt=include_prompt)
         if (lexicon.parent / "bundle.json").is_file():
             scorer._bundle = Bundle(lexicon.parent)
         return scorer
@@ -45,8 +53,12 @@ class Sentiment(Scorer):
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return the polarity of each episode, in (-1, 1)."""
         self.check_attribution(attribution)
-        reviews = [split_words(f"{e.prompt} {e.response}")[0] for e in episodes]
-        return Scores(np.array([self.lexicon.score(words) for words in reviews], dtype=np.float32))
+        values = []
+        for episode in episodes:
+            prompt = f"{episode.prompt} " if self.include_prompt else ""
+            words, _ = split_words(f"{prompt}{episode.response}")
+            values.append(self.lexicon.score(words))
+        return Scores(values=np.array(values, dtype=np.float32))
 
     def oov_fraction(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
         """Return the share of each text's words that are not those of its bundle, (batch,)."""

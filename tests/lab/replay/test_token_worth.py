@@ -54,6 +54,9 @@ def test_it_sums_to_the_gold_score_less_what_the_prompt_has(tokenizer):
         token_worth(gold, episodes, tokenizer), gold.score(episodes).values, strict=True
     ):
         assert found.sum() == pytest.approx(score, abs=1e-6)
+    alone = Sentiment(LEXICON, include_prompt=False)
+    (found,) = token_worth(alone, [episode(tokenizer, "f e", "b f")], tokenizer)
+    np.testing.assert_allclose(found, [1 / 1.5, 0])
 
 
 def test_opinions_keep_their_worth_where_grammar_takes_it(tokenizer):

@@ -53,7 +53,9 @@ def test_scorers_have_names_with_options():
     assert find_scorer("models/some-folder") is None
     assert set(scorer_names()) >= {"reward-model", "relevance", "toxicity", "sentiment"}
     assert find_scorer("toxicity:words=bad+on").score([EPISODE]).values.tolist() == [-1.0]
-    assert make_reward("uniform", scorer="sentiment").scorer_name == "Sentiment"
+    assert (
+        make_reward("uniform", scorer="sentiment:include_prompt=false").scorer_name == "Sentiment"
+    )
 
 
 def test_credits_and_scorers_come_out_of_files(rules):

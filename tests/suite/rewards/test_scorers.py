@@ -22,7 +22,9 @@ LEXICON = Lexicon(words={"good": 1.0, "bad": -1.0}, intensifiers={}, negations=(
 
 def test_sentiment_reads_prompt_and_response():
     episode = make_episode(prompt="this was not", response="good . really bad")
-    assert Sentiment(LEXICON).score([episode]).values[0] == pytest.approx(-2 / 2.5)
+    both, response = Sentiment(LEXICON), Sentiment(LEXICON, include_prompt=False)
+    assert both.score([episode]).values[0] == pytest.approx(-2 / 2.5)
+    assert response.score([episode]).values[0] == pytest.approx(0.0)
 
 
 def test_a_function_scores_each_episode():
