@@ -3,7 +3,10 @@
 import re
 from pathlib import Path
 
-from tests.suite.agents.rollouts.test_layers import HARMLESS, HEARD, SOURCES, UNFIT
+import gymnasium.wrappers as single
+import gymnasium.wrappers.vector as batched
+import pytest
+from stable_baselines3.common import vec_env as sb3
 
 PAGE = (Path(__file__).parents[3] / "docs/agents/wrappers.md").read_text(encoding="utf-8")
 (TABLE,) = re.findall(r"## Every wrapper\n(.*?)\n\n[^|]", PAGE, re.DOTALL)
@@ -16,21 +19,22 @@ def verdicts(name: str) -> set[str]:
     return {re.split(r"[:,;]| at ", text)[0] for text in said}
 
 
-def test_every_wrapper_is_in_the_table() -> None:
-    for _, kinds in SOURCES.values():
-        for kind, names in kinds.items():
-            for name in names:
-                found = verdicts(name)
-                works = kind in (HEARD, HARMLESS) or name == "VecNormalize"
-                if name == "NormalizeObservation":  # a batch's takes dictionaries
-                    assert found == {"refused"}
-                elif kind is UNFIT:
-                    assert any(text.startswith("refused by Gymnasium") for text in found), name
-                elif works:
-                    assert found <= {"**work**", "**works**"}, name
-                    assert found, name
-                else:
-                    assert found == {"refused"}, name
+OF_SB3 = [
+    name
+    for name in sb3.__all__
+    if isinstance(getattr(sb3, name), type)
+    and issubclass(getattr(sb3, name), sb3.VecEnvWrapper)
+    and name not in ("VecEnvWrapper", "VecVideoRecorder")  # which needs frames
+]
+NAMES = sorted({*single.__all__, *batched.__all__, *OF_SB3} - {"vector"})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_wrapper_is_in_the_table(name: str) -> None:
+    """One that a later version brings fails here until its kind is known."""
+    found = {word.strip("*").split()[0] for word in verdicts(name)}
+    assert found
+    assert found <= {"work", "works", "refused"}
 
 
 def test_the_examples_run(capsys) -> None:

@@ -50,9 +50,10 @@ def scale_weights(model: torch.nn.Module, factor: float = 6.0) -> torch.nn.Modul
 
 
 def make_classifier(num_labels: int = 1, vocab_size: int = len(WORDS), seed: int = 0) -> Any:
-    sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
-    ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
-    config = GPT2Config(vocab_size=vocab_size, num_labels=num_labels, **sizes, **ids)
+    sizes: Any = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+    ids: Any = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
+    ids["num_labels"] = num_labels
+    config = GPT2Config(vocab_size=vocab_size, **sizes, **ids)
     torch.manual_seed(seed)
     return scale_weights(AutoModelForSequenceClassification.from_config(config))
 

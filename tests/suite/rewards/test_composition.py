@@ -3,6 +3,7 @@
 
 import copy
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -158,11 +159,11 @@ def test_terms_are_bound_and_keep_their_state(tokenizer, classifier):
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda: LengthScorer() + "abc", TypeError, "got 'abc'"),
+        (lambda: LengthScorer() + cast(Any, "abc"), TypeError, "got 'abc'"),
         (lambda: LengthScorer() * float("nan"), ScorerError, "got nan"),
         (lambda: Sum([], 1.0), TypeError, "got none"),
         (lambda: values(LengthScorer() + FixedScorer([np.nan, 1.0])), ScorerError, "'fixed'.*nan"),
-        (lambda: LengthPenalty(unit="words"), ScorerError, "unit.*'words'"),
+        (lambda: LengthPenalty(unit=cast(Any, "words")), ScorerError, "unit.*'words'"),
         (lambda: LengthPenalty(float("inf")), ScorerError, "rate.*inf"),
         (lambda: MissingEosPenalty(-1), ScorerError, "penalty.*-1"),
         (lambda: values(MissingEosPenalty()), ScorerError, "'the response' ended"),

@@ -1,4 +1,6 @@
 # mypy: no-check-untyped-defs
+from typing import Any, cast
+
 import numpy as np
 import pytest
 
@@ -78,7 +80,7 @@ def test_random_credit_tells_prompt_from_response():
         (lambda: ABC(beta=-0.1), "beta.*got -0.1"),
         (lambda: Random(seed=-1), "seed.*got -1"),
         (lambda: Recency(tau=0.0), "tau.*got 0.0"),
-        (lambda: RED(delivery="now"), "delivery.*got 'now'"),
+        (lambda: RED(delivery=cast(Any, "now")), "delivery.*got 'now'"),
         (lambda: ABC().assign(EPISODES, Scores([1.0, 2.0])), "'abc'.*got none"),
         (lambda: DenseR3().assign(EPISODES, Scores([1.0], None, [[1.0]])), "2 episodes, got 1"),
     ],

@@ -4,6 +4,7 @@
 import copy
 import shutil
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -192,7 +193,7 @@ def test_queries_keep_their_last_512_tokens(relevance, tokenizer):
     assert scores.parts["relevance_query"][0] == pytest.approx((511 * 0.5 + 2) / 512)
 
 
-SIZES = {"num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 32}
+SIZES: Any = {"num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 32}
 ROBERTA = RobertaConfig(
     vocab_size=len(WORDS),
     num_hidden_layers=1,

@@ -1,6 +1,8 @@
 # mypy: no-check-untyped-defs
 """Wrapped environments, single and batched, in every autoreset mode."""
 
+from typing import Any, cast
+
 import gymnasium
 import numpy as np
 import pytest
@@ -190,14 +192,14 @@ def test_episodes_that_end_together_are_scored_in_one_batch(make_envs):
     ("call", "error", "words"),
     [
         (lambda env: CreditReward(env, LengthScorer(), Causal()), RewardError, "causal=True.*=Fal"),
-        (lambda env: SparseReward("x", LengthScorer()), TypeError, "env.*got 'x'"),
+        (lambda env: SparseReward(cast(Any, "x"), LengthScorer()), TypeError, "env.*got 'x'"),
         (
             lambda env: SparseReward(gymnasium.make("CartPole-v1"), LengthScorer()),
             RewardError,
             "to",
         ),
         (lambda env: SparseReward(env), RewardError, "got None.*scorer="),
-        (lambda env: RewardWrapper(env, "abc"), TypeError, "reward.*got 'abc'"),
+        (lambda env: RewardWrapper(env, cast(Any, "abc")), TypeError, "reward.*got 'abc'"),
         (lambda env: CreditReward(env, None, None), RewardError, "credit.*got None"),
         (lambda env: ABCReward(env, SMALL), TokenizerError, "23 ids.*'RewardModel' 9"),
     ],

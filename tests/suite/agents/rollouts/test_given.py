@@ -52,7 +52,7 @@ def test_a_prompt_that_is_not_in_the_set_has_no_reference_of_another(make_envs):
     envs = make_envs(prompts=PromptSet([Prompt("b c", reference="c")]))
     chosen = GivenPrompts(envs)
     (known,) = chosen.play(random_player(envs), [0])
-    assert (known.reference, chosen.find(known.prompt_ids, "b c")) == ("c", 0)
+    assert (known.reference, chosen.find(tuple(known.prompt_ids), "b c")) == ("c", 0)
     (other,) = chosen.play(random_player(envs), [EncodedPrompt("e e", (7, 7), -1)])
     assert (other.prompt, other.reference) == ("e e", None)
     own = EncodedPrompt("e e", (7, 7), -1, "d")

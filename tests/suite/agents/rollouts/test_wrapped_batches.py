@@ -34,7 +34,7 @@ WRAPPERS: dict[str, Any] = {
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 @pytest.mark.parametrize("rows", ["batch", "single environments"])
 def test_the_first_token_is_sampled_under_the_mask_too(make_envs, make_ppo, wrapper, rows):
-    limits = {"min_new_tokens": 3, "forbidden_token_ids": [2]}
+    limits: Any = {"min_new_tokens": 3, "forbidden_token_ids": [2]}
 
     def make() -> Any:
         if rows == "batch":

@@ -1,6 +1,7 @@
 """Small files that become large: refused with the limit before they are read."""
 
 import gzip
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,9 +22,9 @@ def ten_megabytes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("is_large", [True, False])
 @pytest.mark.parametrize("kind", ["texts", "nothing", "nested"])
 def test_a_parquet_file_is_measured_before_it_is_read(tmp_path, kind, is_large, monkeypatch):
-    values = {"texts": ["x" * 40_000], "nothing": [None] * 5_000, "nested": [ONE]}[kind]
+    kinds: Any = {"texts": ["x" * 40_000], "nothing": [None] * 5_000, "nested": [ONE]}
     path = tmp_path / "small.parquet"
-    table = pa.table({"prompt": values * (400 if is_large else 10)})
+    table = pa.table({"prompt": kinds[kind] * (400 if is_large else 10)})
     pq.write_table(table, path, use_dictionary=False, compression="zstd")
     assert path.stat().st_size < 300_000
     monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: Dataset.from_list([{"a": "b"}]))

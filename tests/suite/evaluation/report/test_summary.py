@@ -374,7 +374,7 @@ def test_what_is_said_of_the_end_is_corrected_over_its_measurements():
     differences = versus(group_of(curves), "other")["differences"]
     raw = []
     for name in names:
-        ends = {
+        ends: Any = {
             c: [final_mean(r[name]) for r in curves if r.credit == c] for c in ("other", "sparse")
         }
         raw.append(paired_difference(*ends.values()).p_value)

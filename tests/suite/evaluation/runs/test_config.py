@@ -39,6 +39,7 @@ def config(**changes) -> ComparisonConfig:
 
 def test_adapters_have_the_rank_and_the_maps_that_are_named():
     assert TrainingSettings().lora() is None
+    named: Any
     for named, maps in (
         ({}, "all-linear"),
         ({"lora_targets": "q_proj, v_proj"}, {"q_proj", "v_proj"}),
