@@ -284,7 +284,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         Raises:
             SettingsError: if the number of tokens is no number, or negative.
         """
-        _check_learning(total_timesteps, log_interval)  # None would have no end
+        _check_learning(total_timesteps, callback, log_interval)  # None would have no end
         how: Any = {"reset_num_timesteps": reset_num_timesteps, "progress_bar": progress_bar}
         for _ in self.updates(total_timesteps, callback, log_interval, tb_log_name, **how):
             pass
@@ -315,7 +315,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         """
         has_budget = total_timesteps is not None
         total_timesteps = sys.maxsize if total_timesteps is None else total_timesteps
-        _check_learning(total_timesteps, log_interval)
+        _check_learning(total_timesteps, callback, log_interval)
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
@@ -623,7 +623,7 @@ def _attribute(name: str) -> property:
     return property(attrgetter(f"settings.{name}"), assign)
 
 
-def _check_learning(total_timesteps: Any, log_interval: Any) -> None:
+def _check_learning(total_timesteps: Any, callback: Any, log_interval: Any) -> None:
     """Refuse arguments of ``learn`` that would stop it, or not let it stop, after work was done."""
     if not isinstance(total_timesteps, Real) or not 0 <= float(total_timesteps) < math.inf:
         raise SettingsError(
@@ -633,4 +633,8 @@ def _check_learning(total_timesteps: Any, log_interval: Any) -> None:
     if log_interval is not None and (not isinstance(log_interval, Integral) or log_interval < 1):
         raise SettingsError(
             f"log_interval must be a number of updates >= 1, got {log_interval!r}; None logs none"
+        )
+    if not isinstance(callback, BaseCallback | list | None) and not callable(callback):
+        raise SettingsError(
+            f"callback must be a BaseCallback, a list of them or a function, got {callback!r}"
         )

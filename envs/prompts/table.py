@@ -68,7 +68,9 @@ class TokenRows:
             lengths.append(np.fromiter(map(len, rows), np.int64, len(rows)))
             flat.append(np.fromiter(chain.from_iterable(rows), np.int32, int(lengths[-1].sum())))
         ends = np.cumsum(np.concatenate(lengths))
-        return cls(np.concatenate(flat), ends - np.concatenate(lengths), ends)
+        ids = np.concatenate(flat)
+        ids.flags.writeable = False  # environments share them
+        return cls(ids, ends - np.concatenate(lengths), ends)
 
     def __len__(self) -> int:
         return len(self.ends)

@@ -65,7 +65,6 @@ def gpt2(kind: Any = GPT2LMHeadModel, **sizes: int) -> Any:
         ({"model": make_model(), "frozen_layers": 2}, ModelError, "2 blocks.*got 2"),
         ({"model": make_model(), "lora": {"r": 4}}, ModelError, "lora.*{'r': 4}.*LoraConfig"),
         ({"model": make_model(), "lora": True}, ModelError, "lora.*got True"),
-        ({"model": make_model(), "has_critic": False}, ValueError, "has_critic=False"),
         ("smollm2", ValueError, "policy_kwargs.*got 'smollm2'"),
     ],
 )
