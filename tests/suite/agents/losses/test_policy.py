@@ -259,3 +259,12 @@ def test_adaptive_kl_coefficient_moves_by_the_clipped_error():
     assert move(50.0) == pytest.approx(1.02)
     assert move(0.0) == pytest.approx(0.98)
     assert move(0.0, steps=80) == pytest.approx(0.8)  # of eight horizons
+
+
+def test_loss_means_by_hand():
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    zeros, advantages = torch.zeros(2, 3), torch.tensor([[1.0, 2.0, 9.0], [4.0, 9.0, 9.0]])
+    for mean, expected in (("sequence", (1.5 + 4.0) / 2), ("constant", 7.0 / (2 * 3))):
+        weights = losses.loss_weights(mask, mean, rows=2, horizon=3)
+        loss = losses.policy_loss(zeros, zeros, advantages, mask, clip_range=0.2, weights=weights)
+        assert loss.item() == pytest.approx(-expected)

@@ -227,3 +227,8 @@ def test_bonuses_that_differ_do_not_turn_credit_around(factor):
     np.testing.assert_allclose(slopes, factor, atol=0.5)
     below = -1.0 - np.abs(scores)  # every text is blamed, and paid more than 0
     np.testing.assert_array_equal(F.terminal_slopes(below, below + bonuses, np.zeros(16)), 1.0)
+
+
+def test_normalize_weights_by_hand():
+    np.testing.assert_allclose(F.normalize_weights(np.array([0.1, 0.3])), [0.25, 0.75])
+    assert F.normalize_weights(np.zeros(2)).tolist() == [0.5, 0.5]

@@ -9,6 +9,7 @@ from tokengym.rewards.maths.signed_parts import (
     add_rest_evenly,
     add_rest_to_last,
     rescale_signed,
+    shift_reply_credit,
     split_evenly,
 )
 
@@ -70,3 +71,8 @@ def test_split_evenly():
 def test_bad_arguments(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_credit_of_replies_is_moved_to_the_turn_before():
+    written = np.array([1, 0, 1, 1, 0, 0], np.int8)
+    assert shift_reply_credit(np.arange(6.0), written).tolist() == [1.0, 0.0, 2.0, 12.0, 0.0, 0.0]
