@@ -629,7 +629,7 @@ def _attribute(name: str) -> property:
 
 def _check_learning(total_timesteps: Any, log_interval: Any) -> None:
     """Refuse arguments of ``learn`` that would stop it, or not let it stop, after work was done."""
-    if not isinstance(total_timesteps, Real) or not 0 <= total_timesteps < math.inf:
+    if not isinstance(total_timesteps, Real) or not 0 <= float(total_timesteps) < math.inf:
         raise SettingsError(
             f"total_timesteps must be a number of tokens >= 0, got {total_timesteps!r}; pass such "
             "as 200_000"
