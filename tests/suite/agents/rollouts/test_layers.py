@@ -25,7 +25,7 @@ from tokengym.agents import PPO, RandomAgent, collect
 from tokengym.agents.offline.collecting import ResponseCollector
 from tokengym.agents.rollouts.layers import check_learnable
 from tokengym.agents.rollouts.playing import as_sampler, play_round
-from tokengym.agents.rollouts.rounds import as_rounds
+from tokengym.agents.rollouts.rounds import RoundReward, as_rounds
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.base.errors import SettingsError
 from tokengym.envs import Reply, TokenGenerationEnv, TokenGenerationVectorEnv
@@ -294,6 +294,19 @@ def test_normalised_rewards_are_those_that_the_layer_pays():
         if row:  # the targets alone earn
             shares = np.array(plain()[row]) / sum(plain()[row])
             np.testing.assert_allclose(episode.token_rewards, steps.sum() * shares, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("build", "is_known"),
+    [
+        (lambda: VecNormalize(as_vec_env(batch()), norm_obs=False), True),
+        (lambda: batched.ClipReward(batched.NormalizeReward(batch()), -1.0, 1.0), True),
+        (lambda: VecNormalize(DummyVecEnv(copies(Bonus)), norm_obs=False), False),
+        (lambda: SyncVectorEnv(copies(ours)), False),
+    ],
+)
+def test_layers_that_only_scale_are_known(build, is_known):
+    assert RoundReward(build()).is_only_scaled is is_known
 
 
 def test_a_beginning_that_was_given_keeps_its_part():
