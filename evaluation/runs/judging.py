@@ -1,7 +1,7 @@
 """One judge for the runs of several folders, which may have been measured by different ones."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tokengym.evaluation.measure.judges import Judges
 from tokengym.evaluation.report.curves import Curve, Group
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class JudgedRuns:
     """The finished runs of one folder, and what measured them."""
 
@@ -20,16 +20,13 @@ class JudgedRuns:
     """Runs of one group are compared with one another."""
     has_rivals: bool
     """Whether their rewards have different scorers, so that the gold score should be the judge."""
-    curves: list[Curve] = field(default_factory=list)
-    measured_by: list[str] = field(default_factory=list)
+    curves: list[Curve]
+    measured_by: list[str]
     """Scorers of the runs in words."""
 
     @property
     def by_gold(self) -> bool:
-        """Whether the score is the gold score; the task may have none that reads the texts.
-
-        Measured runs tell.
-        """
+        """Whether the score is the gold score; the task may have none that reads the texts."""
         return self.has_rivals and all(
             curve.has("gold_score")
             and np.array_equal(curve.values["score"], curve.values["gold_score"])
@@ -50,9 +47,7 @@ class JudgedRuns:
     @property
     def judge(self) -> str:
         """What measured the runs, in words."""
-        return " and ".join(dict.fromkeys(self.measured_by)) or (
-            "the gold score" if self.by_gold else "a scorer that it does not name"
-        )
+        return " and ".join(dict.fromkeys(self.measured_by))
 
 
 def settle_judges(
