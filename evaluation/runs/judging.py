@@ -55,8 +55,7 @@ def settle_judges(
 ) -> tuple[list[Curve], str | None]:
     """Return curves with the gold score as their score where folders have different judges.
 
-    Groups may have judges of their own, but gold scores and others are not shown as one. A curve
-    with a fault may lack a gold score.
+    Groups may have judges of their own, but gold scores and others are not shown as one.
 
     Returns:
         The curves, and the sentence that says it; None where one judge measured all.
@@ -64,9 +63,17 @@ def settle_judges(
     for one, other in combinations(folders, 2):
         differs = one.group == other.group and _differ(one.scorers, other.scorers)
         if differs or one.by_gold != other.by_gold:
-            break
-    else:
-        return list(curves), None
+            return _by_gold(folders, one, other, curves)
+    return list(curves), None
+
+
+def _by_gold(
+    folders: Sequence[JudgedRuns], one: JudgedRuns, other: JudgedRuns, curves: Sequence[Curve]
+) -> tuple[list[Curve], str]:
+    """Return curves by the gold score, which judges two folders that differ; refuse if it cannot.
+
+    A curve with a fault may lack it.
+    """
     is_common = not any(
         a.group == b.group and _differ(a.gold_scorers, b.gold_scorers)
         for a, b in combinations(folders, 2)
