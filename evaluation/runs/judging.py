@@ -1,7 +1,7 @@
 """One judge for the runs of several folders, which may have been measured by different ones."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tokengym.evaluation.measure.judges import Judges
 from tokengym.evaluation.report.curves import Curve, Group
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class JudgedRuns:
     """The finished runs of one folder, and what measured them."""
 
@@ -20,16 +20,13 @@ class JudgedRuns:
     """Runs of one group are compared with one another."""
     has_rivals: bool
     """Whether their rewards have different scorers, so that the gold score should be the judge."""
-    curves: list[Curve] = field(default_factory=list)
-    measured_by: list[str] = field(default_factory=list)
+    curves: list[Curve]
+    measured_by: list[str]
     """Scorers of the runs in words."""
 
     @property
     def by_gold(self) -> bool:
-        """Whether the score is the gold score; the task may have none that reads the texts.
-
-        Measured runs tell.
-        """
+        """Whether the score is the gold score; the task may have none that reads the texts."""
         return self.has_rivals and all(
             curve.has("gold_score")
             and np.array_equal(curve.values["score"], curve.values["gold_score"])
@@ -50,9 +47,7 @@ class JudgedRuns:
     @property
     def judge(self) -> str:
         """What measured the runs, in words."""
-        return " and ".join(dict.fromkeys(self.measured_by)) or (
-            "the gold score" if self.by_gold else "a scorer that it does not name"
-        )
+        return " and ".join(dict.fromkeys(self.measured_by))
 
 
 def settle_judges(
@@ -60,8 +55,7 @@ def settle_judges(
 ) -> tuple[list[Curve], str | None]:
     """Return curves with the gold score as their score where folders have different judges.
 
-    Groups may have judges of their own, but gold scores and others are not shown as one. A curve
-    with a fault may lack a gold score.
+    Groups may have judges of their own, but gold scores and others are not shown as one.
 
     Returns:
         The curves, and the sentence that says it; None where one judge measured all.
@@ -69,9 +63,17 @@ def settle_judges(
     for one, other in combinations(folders, 2):
         differs = one.group == other.group and _differ(one.scorers, other.scorers)
         if differs or one.by_gold != other.by_gold:
-            break
-    else:
-        return list(curves), None
+            return _by_gold(folders, one, other, curves)
+    return list(curves), None
+
+
+def _by_gold(
+    folders: Sequence[JudgedRuns], one: JudgedRuns, other: JudgedRuns, curves: Sequence[Curve]
+) -> tuple[list[Curve], str]:
+    """Return curves by the gold score, which judges two folders that differ; refuse if it cannot.
+
+    A curve with a fault may lack it.
+    """
     is_common = not any(
         a.group == b.group and _differ(a.gold_scorers, b.gold_scorers)
         for a, b in combinations(folders, 2)

@@ -541,16 +541,20 @@ def _anchors(curves: Sequence[Curve]) -> dict[str, float]:
 
 def known_optimum(config: ComparisonConfig) -> dict[str, float]:
     """Return the best expected gold score, V* of the empty text, where a task can compute it."""
+    task = Task.of(config.env)
+    computes = task is not None and hasattr(task.vector_class, "optimal_values")
+    return _computed_optimum(config) if computes else {}
+
+
+def _computed_optimum(config: ComparisonConfig) -> dict[str, float]:
+    """Return V* of the empty text; {} where there are too many responses to enumerate."""
     from tokengym.evaluation.measure.evaluate import make_eval_envs
 
-    task = Task.of(config.env)
-    if task is None or not hasattr(task.vector_class, "optimal_values"):
-        return {}
     kwargs = config.env_kwargs(config.rewards[0], train=False)
     envs: Any = make_eval_envs(config.env, kwargs, num_envs=1)
     try:
         values, _ = envs.unwrapped.optimal_values()
-    except SettingsError:  # too many responses to enumerate
+    except SettingsError:
         return {}
     finally:
         envs.close()
