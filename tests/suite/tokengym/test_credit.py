@@ -110,7 +110,7 @@ def test_a_rule_that_reads_a_language_model_is_given_one():
             return [(score * row / row.sum()).astype(np.float32) for score, row in pairs]
 
     undeclared, tokenizer = Surprise(), BUNDLE.tokenizer
-    with pytest.raises(CreditError, match="'surprise'.*reference_policy="):
+    with pytest.raises(CreditError, match=r"'surprise'.*reference_policy="):
         assign(["a film"], lambda p, r: 1.0, undeclared, tokenizer=tokenizer)
     Surprise.needs_reference = True
     with pytest.raises(CreditError, match="reference_policy=PATH"):

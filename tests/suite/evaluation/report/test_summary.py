@@ -374,10 +374,11 @@ def test_what_is_said_of_the_end_is_corrected_over_its_measurements():
     differences = versus(group_of(curves), "other")["differences"]
     raw = []
     for name in names:
-        ends: Any = {
-            c: [final_mean(r[name]) for r in curves if r.credit == c] for c in ("other", "sparse")
-        }
-        raw.append(paired_difference(*ends.values()).p_value)
+        other, sparse = (
+            [final_mean(run[name]) for run in curves if run.credit == credit]
+            for credit in ("other", "sparse")
+        )
+        raw.append(paired_difference(other, sparse).p_value)
     adjusted = [differences[name]["final"]["p_adjusted"] for name in names]
     assert adjusted == pytest.approx(holm(raw).tolist())
 
