@@ -228,7 +228,7 @@ def test_weights_begin_where_torch_puts_them_whatever_the_header_of_their_file(l
 
 
 def test_a_policy_of_another_kind_is_told_what_would_do(tmp_path):
-    sizes = {"num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    sizes: Any = {"num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
     picture = ViTConfig(hidden_size=8, image_size=8, patch_size=8, **sizes)
     text = T5Config(vocab_size=9, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
     for model, message in (
