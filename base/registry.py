@@ -377,7 +377,8 @@ class Registry(Mapping[str, T]):
             inside = vars(import_module(module))
         if name not in inside:
             classes = sorted(one for one, value in inside.items() if isinstance(value, type))
-            raise self._error(f"{module} has no {name!r}; it has {', '.join(classes)}")
+            hint = f"{did_you_mean(name, classes)}it has {', '.join(classes) or 'no class'}"
+            raise self._error(f"{module} has no {name!r}; {hint}")
         return inside[name]
 
     def make(self, text: str | Spec) -> Any:
