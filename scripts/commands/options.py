@@ -61,6 +61,26 @@ RUN_OPTIONS = frozenset(
 """Usual options of the commands that train: what a model and data of one's own need, too. Those of
 one learner are at most twenty."""
 
+SAID_BY = {
+    "lr": "the learning rate is --learning-rate",
+    "prompts": "a file of prompts is --dataset FILE",
+    "total-timesteps": "the length of a training is --updates N, or --tokens N, a timestep being "
+    "one token",
+    "max-steps": "the length of a training is --updates N, or --tokens N",
+    "num-generations": "responses to one prompt are --group-size N",
+    "bf16": "the precision is --dtype bfloat16 (the weights), or --precision bf16-mixed",
+    "fp16": "the precision is --dtype bfloat16 (the weights), or --precision bf16-mixed",
+    "gradient-accumulation-steps": "a batch is divided by --micro-batch-size N",
+    "per-device-train-batch-size": "episodes per update are --batch-size N, of which "
+    "--micro-batch-size N at a time",
+    "num-envs": "the number of environment rows is --batch-size N",
+    "n-envs": "the number of environment rows is --batch-size N",
+    "model-name-or-path": "a model is --model PATH_OR_NAME",
+}
+"""Options of other programs, and what says the same here. (Prompts in Python are a list.)"""
+
+GROUP_NAME = re.compile(r"(Settings|Options)$")
+"""End of the name of a dataclass of settings, whose beginning is its group's in the help."""
 GROUP_NAME = re.compile(r"(Settings|Options)$")
 """End of the name of a dataclass of settings, whose beginning is its group's in the help."""
 ARGUMENT = re.compile(r"^    (\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
@@ -457,6 +477,9 @@ def _refuse_unknown(
         raise ValueError(
             f"--{flag} has no effect on {present}; it is an option of {listed(owners)}"
         )
+    said = SAID_BY.get(flag, "")
+    if not {*re.findall(r"--([a-z-]+)", said)}.isdisjoint(known):
+        raise ValueError(f"unknown option --{flag}; {said}")
     hint = did_you_mean(f"--{flag}", [f"--{name}" for name in sorted(known)])
     raise ValueError(f"unknown option --{flag}; {hint}--help-all has all of them")
 

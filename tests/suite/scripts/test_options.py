@@ -270,3 +270,17 @@ def test_train_lists_the_learners(capsys):
     table, _, _ = capsys.readouterr().out.partition("\n\n")  # where to find more stands behind it
     shown = {line.split()[0] for line in table.splitlines() if not line.startswith(" ")}
     assert shown == {*LEARNERS.names()}
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("train --total-timesteps 9", "--updates N, or --tokens N"),
+        ("train --num-generations 4", "are --group-size N"),
+        ("train --bf16", "--dtype bfloat16"),
+        ("report --bf16", "unknown option --bf16; --help-all"),
+    ],
+)
+def test_words_of_other_programs_get_the_remedy_by_its_name(typed, said, capsys):
+    assert main(typed.split()) == 2
+    assert said in capsys.readouterr().err
