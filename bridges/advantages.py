@@ -86,13 +86,7 @@ def token_advantages(
     if not 0.0 <= gamma <= 1.0:
         raise SettingsError(f"gamma must be within [0, 1], got {gamma!r}; 1 is no discount")
     _check_shapes(token_rewards, response_mask, prompts)
-    wrong = (~token_rewards.isfinite() & response_mask.bool()).nonzero()
-    if len(wrong):  # it would spoil all of a prompt's
-        row, step = wrong[0].tolist()
-        raise ValueError(
-            f"token_rewards must be finite on the response's own tokens, got "
-            f"{float(token_rewards[row, step])} in row {row} at token {step}; look at the scorer"
-        )
+    _check_finite(token_rewards, response_mask.bool())
     token_rewards, response_mask = at_least_float32(token_rewards), response_mask.bool()
     if estimator == "reinforce":
         return rewards_to_go(token_rewards, response_mask, gamma=gamma)
@@ -112,6 +106,20 @@ def token_advantages(
                 aligned_rewards[group], aligned_mask[group], len(group), gamma=gamma
             )
     return torch.zeros_like(advantages).scatter(1, from_first, advantages)
+
+
+def _check_finite(token_rewards: Tensor, mask: Tensor) -> None:
+    """Raise if a reward of a response's own token is not finite: it would spoil all of a prompt's.
+
+    Both are (batch, time).
+    """
+    wrong = (~token_rewards.isfinite() & mask).nonzero()
+    if len(wrong):
+        row, step = wrong[0].tolist()
+        raise ValueError(
+            f"token_rewards must be finite on the response's own tokens, got "
+            f"{float(token_rewards[row, step])} in row {row} at token {step}; look at the scorer"
+        )
 
 
 def _check_shapes(token_rewards: Tensor, mask: Tensor, prompts: Sequence[Hashable]) -> None:

@@ -146,8 +146,9 @@ class Scores:
         for index, (episode, tokens) in enumerate(zip(episodes, rows, strict=True)):
             if tokens.shape != (len(episode.response_ids),) or not np.isfinite(tokens).all():
                 raise error(
-                    f"{who} returned attributions[{index}] = {tokens} of shape {tokens.shape}; "
-                    f"expected finite ones, ({len(episode.response_ids)},), one per response token"
+                    f"{who} returned attributions[{index}] = {reprlib.repr(tokens.tolist())} of "
+                    f"shape {tokens.shape}; expected finite ones, ({len(episode.response_ids)},), "
+                    "one per response token"
                 )
 
 

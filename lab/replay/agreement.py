@@ -41,6 +41,8 @@ class Agreement:
     """Mean of `right_signs`."""
     ceiling: float
     """Mean of `tie_ceiling`: the correlation of a rule without ties that orders all rightly."""
+    responses: int
+    """Number of responses that have a token that matters."""
 
 
 def agreement(
@@ -80,6 +82,7 @@ def agreement(
         share=float(np.mean([share_on(credit, mask) for credit, _, mask in useful])),
         signs=float(np.mean([right_signs(*row) for row in useful])),
         ceiling=float(np.mean([tie_ceiling(truth) for _, truth in told])),
+        responses=len(useful),
     )
 
 
