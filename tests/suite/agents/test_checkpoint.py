@@ -370,6 +370,15 @@ def test_another_critic_than_the_saved_one_is_refused(
         PPO.load(tmp_path / "run", env=make_envs(), device="cpu", **changed)
 
 
+def test_a_critic_may_be_left_out(make_ppo, make_envs, tmp_path):
+    """The optimiser has the state of the policy's own weights alone."""
+    make_ppo().learn(10).save(tmp_path / "run")
+    changes: dict[str, Any] = {"advantage": "reinforce", "gae_lambda": None}
+    loaded = PPO.load(tmp_path / "run", env=make_envs(), device="cpu", **changes)
+    count = len(loaded.policy.trained_parameters())
+    assert sorted(loaded.policy.optimizer.state_dict()["state"]) == list(range(count))
+
+
 def test_what_does_not_fit_the_checkpoint_is_refused(make_envs, make_ppo, tmp_path):
     make_ppo().learn(5).save(tmp_path / "run")
     with pytest.raises(CheckpointError, match=r"'num_envs': 4.*'num_envs': 5"):
