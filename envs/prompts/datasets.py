@@ -325,14 +325,55 @@ def _broken(path: Path, error: ValueError, start: int, text: str) -> DatasetErro
 
 
 def check_parquet(path: Path) -> None:
-    """Refuse a parquet file that is larger by its metadata than `MAX_UNPACKED_BYTES` allows."""
+    """Refuse a parquet file whose tables are larger than `MAX_UNPACKED_BYTES` allows.
+
+    Sizes and numbers of values stand in the file's metadata, but for texts that repeat: these are
+    passed over once, as indices into the file's dictionaries where it has them.
+    """
     import pyarrow.parquet as pq
 
-    limit, metadata = max_unpacked(path), pq.read_metadata(path)
-    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
-    size = max(sum(group.total_byte_size for group in groups), 8 * metadata.num_rows)
+    limit = max_unpacked(path)
+    with pq.ParquetFile(path) as file:
+        metadata, schema = file.metadata, file.schema
+    widths = [max(8, schema.column(i).length or 0) for i in range(metadata.num_columns)]
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    parts = [(group.column(i), width) for group in groups for i, width in enumerate(widths)]
+    size = sum(max(part.total_uncompressed_size, width * part.num_values) for part, width in parts)
+    encodings: dict[str, set[str]] = {}
+    for part, _ in parts:
+        if part.physical_type == "BYTE_ARRAY":
+            encodings.setdefault(part.path_in_schema, set()).update(part.encodings)
+    repeating = ("PLAIN_DICTIONARY", "RLE_DICTIONARY", "DELTA_BYTE_ARRAY")
+    texts = {name: used for name, used in encodings.items() if not used.isdisjoint(repeating)}
+    deltas = [name for name, used in texts.items() if any(e.startswith("DELTA") for e in used)]
+    others = [name for name in texts if name not in deltas]
+    # No text is longer than all of them together, so that no batch is larger than the limit.
+    few = max(limit // (size + 1), 1)
+    for columns, dicts, rows in ((others, others, 2**16), (deltas, [], few)):
+        if columns and size <= limit:
+            with pq.ParquetFile(path, read_dictionary=dicts) as file:
+                for batch in file.iter_batches(rows, columns=columns):
+                    size += sum(map(_expanded, batch.columns))
+                    if size > limit:
+                        break
     if size > limit:
         raise too_large(path, limit, "read the rows that you need yourself, as a datasets.Dataset")
+
+
+def _expanded(array: Any) -> int:
+    """Return the bytes of an Arrow array's values; a text in a dictionary counts each time."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_dictionary(array.type):
+        lengths = pc.binary_length(array.dictionary)
+        return pc.sum(lengths.take(array.indices)).as_py() or 0
+    if pa.types.is_struct(array.type):
+        return sum(map(_expanded, array.flatten()))
+    if pa.types.is_map(array.type):
+        return _expanded(array.keys) + _expanded(array.items)
+    is_list = pa.types.is_list(array.type) or pa.types.is_large_list(array.type)
+    return _expanded(array.values) if is_list else int(array.nbytes)
 
 
 def max_unpacked(path: Path) -> int:

@@ -1,16 +1,17 @@
 """Small files that become large: refused with the limit before they are read."""
 
 import gzip
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import Dataset
 
 from tokengym.envs import DatasetError, load_prompts
 from tokengym.envs.prompts import datasets
+from tokengym.envs.prompts.datasets import check_parquet
+from tokengym.rewards import read_pairs
 
+SAME = pa.DictionaryArray.from_arrays(pa.array([0] * 5000, pa.int32()), ["x" * 4000])
 ONE = [{"role": "user", "content": "x" * 40_000}]
 
 
@@ -19,20 +20,46 @@ def ten_megabytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "MAX_UNPACKED_BYTES", 10**7)
 
 
-@pytest.mark.parametrize("is_large", [True, False])
-@pytest.mark.parametrize("kind", ["texts", "nothing", "nested"])
-def test_a_parquet_file_is_measured_before_it_is_read(tmp_path, kind, is_large, monkeypatch):
-    kinds: Any = {"texts": ["x" * 40_000], "nothing": [None] * 5_000, "nested": [ONE]}
+@pytest.mark.parametrize(
+    ("values", "options"),
+    [
+        (SAME, {}),
+        (SAME.cast(pa.string()), {"use_dictionary": False, "compression": "zstd"}),
+        (
+            SAME.cast(pa.string()),
+            {"use_dictionary": False, "column_encoding": {"prompt": "DELTA_BYTE_ARRAY"}},
+        ),
+        (pa.array([ONE] * 400), {}),
+        (pa.array([1] * 2_000_000, pa.int8()), {}),
+        (pa.array([None] * 2_000_000), {}),
+        (pa.array([b"x" * 1000] * 20_000, pa.binary(1000)), {}),
+        (pa.array([[("a", "x" * 1000)]] * 20_000, pa.map_(pa.string(), pa.string())), {}),
+    ],
+    ids=["dictionary", "zeros", "prefixes", "nested", "numbers", "nothing", "fixed", "map"],
+)
+def test_a_parquet_file_is_measured_before_it_is_read(tmp_path, values, options, monkeypatch):
     path = tmp_path / "small.parquet"
-    table = pa.table({"prompt": kinds[kind] * (400 if is_large else 10)})
-    pq.write_table(table, path, use_dictionary=False, compression="zstd")
+    pq.write_table(pa.table({"prompt": values}), path, **options)
     assert path.stat().st_size < 300_000
-    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: Dataset.from_list([{"a": "b"}]))
-    if is_large:
-        with pytest.raises(DatasetError, match=r"small\.parquet', .* 10000000 bytes.*yourself"):
-            load_prompts(path)
-    else:
-        assert load_prompts(path, split="all").texts == ("b",)
+    monkeypatch.setattr("datasets.load_dataset", pytest.fail)
+    monkeypatch.setattr(pq, "read_table", pytest.fail)
+    message = rf"small\.parquet', {path.stat().st_size} bytes.*10000000 bytes"
+    for read in (load_prompts, read_pairs):
+        with pytest.raises(DatasetError, match=rf"{message}.*yourself"):
+            read(path)
+
+
+def test_what_is_within_the_limit_passes(tmp_path, monkeypatch):
+    table = pa.table({"prompt": SAME.slice(0, 1000), "n": range(1000), "chat": [ONE[:0]] * 1000})
+    pq.write_table(table, tmp_path / "a.parquet")
+    check_parquet(tmp_path / "a.parquet")
+    encodings = {"prompt": "DELTA_LENGTH_BYTE_ARRAY", "other": "DELTA_BYTE_ARRAY"}
+    texts = pa.table({"prompt": [f"x{i}" for i in range(1000)], "other": ["y"] * 1000})
+    path = tmp_path / "b.parquet"
+    pq.write_table(texts, path, use_dictionary=False, column_encoding=encodings)
+    check_parquet(tmp_path / "b.parquet")
+    monkeypatch.setattr(datasets, "MAX_UNPACKED_BYTES", 10)
+    check_parquet(tmp_path / "b.parquet")  # no more than 20 times its size
 
 
 def test_a_gzipped_file_is_read_to_the_limit_only(tmp_path):
