@@ -202,6 +202,11 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
                 f"policy_kwargs must be a dictionary, got {policy_kwargs!r}; pass such as "
                 "dict(model='smollm2')"
             )
+        if "has_critic" in keywords:
+            raise ValueError(
+                f"has_critic={keywords['has_critic']!r} in policy_kwargs has no effect, the "
+                "estimator of advantages decides it; leave it out"
+            )
         for setting in names_of(self.settings_class):
             if setting in keywords:
                 raise ValueError(f"{setting} is a setting of {name}; pass it beside policy_kwargs")

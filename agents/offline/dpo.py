@@ -22,6 +22,9 @@ from tokengym.rewards.pairs.read import TableSource
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from typing_extensions import Unpack
+
+    from tokengym.agents.keywords import DPOKeywords
 
 
 class PairLogProbs(NamedTuple):
@@ -87,7 +90,7 @@ class DPO(OfflineTrainer):
         eval_pairs: TableSource | EncodedTexts | None = None,
         loss: PreferenceLoss | None = None,
         precompute_ref_log_probs: bool = False,
-        **keywords: Any,
+        **keywords: "Unpack[DPOKeywords]",
     ) -> None:
         options: dict[str, Any] = dict(keywords)
         of_loss = {name: options.pop(name) for name in options.keys() & names_of(PreferenceLoss)}

@@ -5,7 +5,7 @@ score.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +41,8 @@ class AnswerRules(Rules):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check_some(self.questions, "questions")
+        _check_price(self.straying_price, "straying_price")
         if len(self.topics) != len(self.enough) or any(count < 1 for count in self.enough):
             raise ValueError(
                 f"enough must have a number >= 1 for each of {len(self.topics)} topics, got "
@@ -112,6 +114,9 @@ class DialogueRules(Rules):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check_some(self.answers, "answers")
+        for topic, kinds in self.answers.items():
+            _check_some([word for words in kinds.values() for word in words], f"answers[{topic!r}]")
         if self.enough < 1:
             raise ValueError(f"enough must be >= 1, got {self.enough}; 3 words are usual")
         if both := sorted(set(self.answers) & set(self.harms)):
@@ -171,6 +176,9 @@ class SummaryRules(Rules):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check_some(self.facts, "facts")
+        for name in ("padding_price", "copying_price", "invention_price"):
+            _check_price(getattr(self, name), name)
         if self.copied_run < 2 or not self.words_per_fact > 0:
             raise ValueError(
                 f"copied_run must be >= 2 and words_per_fact > 0, got {self.copied_run} and "
@@ -203,6 +211,16 @@ class SummaryRules(Rules):
         }
 
 
+def _check_some(values: Collection[Any], name: str) -> None:
+    if not values:
+        raise ValueError(f"{name} must hold at least one entry, got none")
+
+
+def _check_price(price: float, name: str) -> None:
+    if not price >= 0:  # NaN is not
+        raise ValueError(f"{name} must be >= 0, got {price}; 0 leaves a fault free")
+
+
 def copied_share(source: Sequence[str], words: Sequence[str], run: int) -> float:
     """Return the share of words that lie in a run of ``run`` words that the source has too."""
     runs = {tuple(source[i : i + run]) for i in range(len(source) - run + 1)}
@@ -220,6 +238,10 @@ class ToxicityRules(Rules):
     kind: ClassVar[str] = "toxicity"
     rude: Sequence[str]
     """Words that are not clean."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_some(self.rude, "rude")
 
     def parts(self, prompt: Sequence[str], response: Sequence[str]) -> dict[str, float]:
         """Return the share of clean words in the response, in [0, 1].

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from importlib import import_module
+from inspect import iscoroutinefunction
 from itertools import count
 from pathlib import Path
 from pkgutil import iter_modules
@@ -203,6 +204,11 @@ class FunctionScorer(Scorer):
             raise TypeError(f"function must be callable, got {function!r}; see FunctionScorer")
         self.function = function
         self._name = name or str(getattr(function, "__name__", type(function).__name__))
+        if iscoroutinefunction(function):
+            raise TypeError(
+                f"scorer {self._name!r} is an async function, which nobody awaits; write it with "
+                "def, and call asyncio.run where it awaits"
+            )
         self._arguments = EpisodeArguments(function, self._name)
         self.data_columns = self._arguments.columns
 

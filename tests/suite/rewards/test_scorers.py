@@ -1,4 +1,7 @@
 # mypy: no-check-untyped-defs
+from decimal import Decimal
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -48,7 +51,8 @@ TENSORS = [torch.ones(1, requires_grad=True)[0], torch.tensor(1.0, dtype=torch.b
 
 
 @pytest.mark.parametrize(
-    "value", [1, True, np.float32(1), np.array(1.0), np.array([1.0]), *TENSORS]
+    "value",
+    [1, True, np.float32(1), np.array(1.0), np.array([1.0]), Decimal(1), Fraction(1), *TENSORS],
 )
 def test_a_function_may_return_any_number(value):
     scores = FunctionScorer(lambda prompt, response: value).score([make_episode()])
@@ -62,6 +66,14 @@ def test_scores_may_be_any_tensors(tensor):
         assert scores.values.tolist() == scores.parts["part"].tolist() == [1.0, 1.0]
         assert scores.attributions is not None
         assert scores.attributions[0].tolist() == [1.0, 1.0]
+
+
+def test_a_function_that_nobody_awaits_is_refused():
+    async def awaited(response):
+        return 1.0
+
+    with pytest.raises(TypeError, match="'awaited'.*async"):
+        FunctionScorer(awaited)
 
 
 def test_scorers_without_attributions_say_so():

@@ -61,6 +61,7 @@ def gpt2(kind: Any = GPT2LMHeadModel, **sizes: int) -> Any:
         ({"model": gpt2(n_positions=9)}, ModelError, r"9 tokens.*10"),
         ({"model": gpt2(GPT2Model)}, ModelError, "GPT2Model.*head"),
         ({"model": torch.nn.Linear(2, 2)}, TypeError, "model must"),
+        ({"model": make_model(), "has_critic": False}, ValueError, "has_critic=False"),
         ({}, ModelError, r"policy_kwargs=dict\(model="),
         ({"model": make_model(), "frozen_layers": 2}, ModelError, "2 blocks.*got 2"),
         ({"model": make_model(), "lora": {"r": 4}}, ModelError, "lora.*{'r': 4}.*LoraConfig"),

@@ -196,3 +196,21 @@ def test_gold_of_a_bundle_with_rules(tmp_path):
     scorer = gold_scorer(Bundle(tmp_path))
     assert isinstance(scorer, RuleScorer)
     assert scorer.score([make_episode(response="dolt")]).values.tolist() == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: ToxicityRules(rude=[]), "rude.*none"),
+        (lambda: SummaryRules(facts=[]), "facts.*none"),
+        (lambda: SummaryRules(facts=["a"], padding_price=-1.0), "padding_price.*-1"),
+        (lambda: SummaryRules(facts=["a"], copying_price=float("nan")), "copying_price.*nan"),
+        (lambda: replace(ANSWERS, questions={}), "questions.*none"),
+        (lambda: replace(ANSWERS, straying_price=-1.0), "straying_price.*-1"),
+        (lambda: replace(DIALOGUE, answers={}), "answers.*none"),
+        (lambda: replace(DIALOGUE, answers={"bread": {"how": []}}), "answers.*bread.*none"),
+    ],
+)
+def test_rules_that_could_score_nothing_or_pay_a_fault_are_refused(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
