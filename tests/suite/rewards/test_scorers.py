@@ -72,7 +72,7 @@ def test_a_function_that_nobody_awaits_is_refused():
     async def awaited(response):
         return 1.0
 
-    with pytest.raises(TypeError, match="'awaited'.*async"):
+    with pytest.raises(TypeError, match=r"'awaited'.*async"):
         FunctionScorer(awaited)
 
 
