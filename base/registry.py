@@ -125,7 +125,7 @@ def _is_text(parameter: inspect.Parameter) -> bool:
 
 # --- what a name stands for -----------------------------------------------------------------------
 
-Group = Literal[
+EntryPointGroup = Literal[
     "tasks",
     "rewards",
     "scorers",
@@ -201,7 +201,7 @@ class Registry(Mapping[str, T]):
         self,
         kind: str,
         *,
-        group: Group | None = None,
+        group: EntryPointGroup | None = None,
         error: type[TokenGymError] = SettingsError,
         from_files: bool = False,
         adopt: Callable[[str, Any], T] | None = None,

@@ -39,7 +39,7 @@ DATA = "gradients/shipped.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ShippedEstimator:
     """One estimator as shipped."""
 
     trainer: str
@@ -77,7 +77,7 @@ class Row:
 
 def _rows(
     trainer: str, pays: Pays, makers: Mapping[str, tuple[str, Callable[[Source], Any]]], **more: Any
-) -> list[Row]:
+) -> list[ShippedEstimator]:
     """Return rows of one trainer that promise the same.
 
     Args:
@@ -87,7 +87,9 @@ def _rows(
         more: Further fields of all rows.
     """
     return [
-        Row(trainer=trainer, name=name, function=function, make=make, pays=pays, **more)
+        ShippedEstimator(
+            trainer=trainer, name=name, function=function, make=make, pays=pays, **more
+        )
         for name, (function, make) in makers.items()
     ]
 
@@ -97,7 +99,7 @@ def _own(name: str) -> tuple[str, Callable[[Source], Any]]:
 
 
 GRPO = "compute_grpo_outcome_advantage"
-ROWS: Sequence[Row] = (
+ROWS: Sequence[ShippedEstimator] = (
     *_rows("verl", "tokens", {
         "gae": ("compute_gae_advantage_return", shipped.verl("compute_gae_advantage_return")),
         "gae-0.95": ("compute_gae_advantage_return, lam=0.95",
@@ -262,7 +264,7 @@ ROWS: Sequence[Row] = (
 # --- one row --------------------------------------------------------------------------------------
 
 
-def loaded(row: Row, packages: Path) -> tuple[Adapted, str]:
+def loaded(row: ShippedEstimator, packages: Path) -> tuple[Adapted, str]:
     """Return a row's estimator and the version that it is of.
 
     Args:
@@ -285,12 +287,12 @@ def loaded(row: Row, packages: Path) -> tuple[Adapted, str]:
     return adapt(made, adapter=row.adapter, name=row.key), version
 
 
-def audited(row: Row, estimator: Adapted) -> Audit:
+def audited(row: ShippedEstimator, estimator: Adapted) -> Audit:
     """Return the audit of a row's estimator under what its documentation promises."""
     return check_estimator(estimator, name=row.key, pays=row.pays, non_negative=row.non_negative)
 
 
-def decision(row: Row, estimator: Adapted, size: int, worth: str) -> float:
+def decision(row: ShippedEstimator, estimator: Adapted, size: int, worth: str) -> float:
     """Return the expected gradient on the choice to go on, exact by enumeration.
 
     To stop pays 1. To go on pays 0.5, and then 0.75 ("more") or 0.5 ("the same"); both are equally
@@ -314,7 +316,7 @@ def decision(row: Row, estimator: Adapted, size: int, worth: str) -> float:
     return float(found.gradient[0, decisions.vocabulary.index("on")])
 
 
-def measured(row: Row, packages: Path) -> dict[str, Any]:
+def measured(row: ShippedEstimator, packages: Path) -> dict[str, Any]:
     """Return a row's figures, or why there are none, as plain JSON."""
     about = {
         "row": row.key,
@@ -525,7 +527,7 @@ def run(packages: Packages, docs: Docs = DOCS, trainers: tuple[str, ...] = ()) -
     page(docs)
 
 
-def _is_there(row: Row, packages: Path) -> bool:
+def _is_there(row: ShippedEstimator, packages: Path) -> bool:
     """Return whether a row's trainer was fetched."""
     return row.trainer == OWN or (packages / row.trainer / shipped.VERSION).is_file()
 

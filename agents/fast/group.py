@@ -47,7 +47,7 @@ SECONDS_TO_FREE = 0.5
 """For gloo's threads at the end of a process: freeing a tensor takes them microseconds."""
 
 
-class Group(Processes):
+class ProcessGroup(Processes):
     """This process among several, each of which has all weights."""
 
     keeps_states = False
@@ -282,7 +282,7 @@ def join(device: torch.device | str) -> Processes:
             logging.getLogger("tokengym").setLevel(logging.ERROR)
     if distributed.get_world_size() == 1:
         return Processes()
-    return Group()
+    return ProcessGroup()
 
 
 def _leave() -> None:

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-Group = tuple[Episode, ...]
+PromptGroup = tuple[Episode, ...]
 """The scored responses to one prompt."""
-Row = dict[str, Any]
+TrainingRow = dict[str, Any]
 """One row of a data set: texts, and figures of the policy that wrote them."""
 
 
@@ -89,7 +89,7 @@ class ResponseCollector:
 
     def collect(
         self, agent: Agent, prompts: Sequence[PromptChoice], *, seed: int | None = None
-    ) -> list[Group]:
+    ) -> list[PromptGroup]:
         """Return the scored responses to each prompt.
 
         Args:
@@ -119,7 +119,7 @@ class ResponseCollector:
         generator: torch.Generator | None,
         *,
         n: int | None = None,
-    ) -> list[Group]:
+    ) -> list[PromptGroup]:
         """Return responses to each prompt, without scores; see `collect`.
 
         Args:
@@ -140,7 +140,7 @@ class ResponseCollector:
             self.num_tokens += sum(episode.num_written for episode in episodes)
         return [tuple(group) for group in groups]
 
-    def score(self, groups: Sequence[Group]) -> list[Group]:
+    def score(self, groups: Sequence[PromptGroup]) -> list[PromptGroup]:
         """Return the groups with scores, all responses scored in one call."""
         flat = [episode for group in groups for episode in group]
         if not flat:
@@ -159,8 +159,8 @@ class ResponseCollector:
 
 
 def pair_rows(
-    groups: Sequence[Group], sampling: Sampling, prompts: Sequence[PromptChoice]
-) -> list[Row]:
+    groups: Sequence[PromptGroup], sampling: Sampling, prompts: Sequence[PromptChoice]
+) -> list[TrainingRow]:
     """Return one row per prompt whose best and worst response differ.
 
     Args:
@@ -203,8 +203,8 @@ def pair_rows(
 
 
 def best_rows(
-    groups: Sequence[Group], sampling: Candidates, prompts: Sequence[PromptChoice]
-) -> list[Row]:
+    groups: Sequence[PromptGroup], sampling: Candidates, prompts: Sequence[PromptChoice]
+) -> list[TrainingRow]:
     """Return the best response to each prompt, for supervised fine-tuning (RAFT).
 
     Args:
@@ -229,8 +229,8 @@ def best_rows(
 
 
 def response_rows(
-    groups: Sequence[Group], sampling: Candidates, prompts: Sequence[PromptChoice]
-) -> list[Row]:
+    groups: Sequence[PromptGroup], sampling: Candidates, prompts: Sequence[PromptChoice]
+) -> list[TrainingRow]:
     """Return one row per response, all of them; see `best_rows`.
 
     Returns:
@@ -257,9 +257,9 @@ def response_rows(
 class Kept:
     """Data that is made of scored responses."""
 
-    rows: Callable[[Sequence[Group], Any, Sequence[PromptChoice]], list[Row]]
+    rows: Callable[[Sequence[PromptGroup], Any, Sequence[PromptChoice]], list[TrainingRow]]
     """Makes the rows of groups, settings of sampling, and the prompt of each group."""
-    dataset: Callable[[Sequence[Row]], "Dataset"]
+    dataset: Callable[[Sequence[TrainingRow]], "Dataset"]
     """Makes the data set of the rows."""
     score: str
     """Column with the scores of what is learned from."""
@@ -409,7 +409,7 @@ class _Collected:
         rows = self._rows(used, max(count, 0), self.seeds[2])
         return self.kept.dataset(rows) if rows else None
 
-    def _rows(self, skip: int, count: int, seed: int) -> list[Row]:
+    def _rows(self, skip: int, count: int, seed: int) -> list[TrainingRow]:
         """Return the rows of so many prompts, after as many as are skipped."""
         num_prompts = len(self.collector.prompts)
         prompts = prompt_order(num_prompts, count, seed=self.seeds[0], skip=skip)

@@ -15,7 +15,7 @@ from tokengym.evaluation.statistics import Array, iqm
 SHOWN = ("loss", "rewards/accuracies", "rewards/margins", "mean_token_accuracy")
 """Columns of train.csv that are shown; those of held-out data begin with `HELD_OUT`."""
 HELD_OUT = "eval_"
-Row = Mapping[str, Any]
+LogRow = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Log:
     credit: str
     seed: int
     group: Group = ()
-    rows: Sequence[Row]
+    rows: Sequence[LogRow]
     """A row per optimiser step, as train.csv has them."""
 
     def line(self, column: str) -> tuple[Array, Array]:
@@ -34,7 +34,7 @@ class Log:
         return np.array([row["epoch"] for row in known]), np.array([row[column] for row in known])
 
 
-def by_epoch(rows: Sequence[Row]) -> dict[int, dict[str, float]]:
+def by_epoch(rows: Sequence[LogRow]) -> dict[int, dict[str, float]]:
     """Return the shown columns of every epoch: means of its steps, held-out values at its end."""
     epochs: dict[int, dict[str, list[float]]] = {}
     for row in rows:

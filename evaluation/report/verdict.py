@@ -21,7 +21,7 @@ from tokengym.evaluation.measure.measures import measure_of
 from tokengym.evaluation.statistics import RELIABLE_SEEDS, Array, nats_per_update
 from tokengym.evaluation.statistics.series import FEWEST, NOISES, levels, noise, parting
 
-Figures = Mapping[str, Any]
+SummaryPart = Mapping[str, Any]
 COPY_RISE = 0.10
 """Rise of the copy rate, absolute: one trigram in ten more is taken from the prompt."""
 REPETITION_RISE = 0.15
@@ -35,7 +35,7 @@ NEAR_END = 0.05
 end an update apart."""
 
 
-def make_verdict(group: Figures) -> dict[str, Any]:
+def make_verdict(group: SummaryPart) -> dict[str, Any]:
     """Return the headline of one line, notes on it, a line per reward, and cautions.
 
     Rewards stand by their lead over the run, controls behind them.
@@ -54,28 +54,28 @@ def make_verdict(group: Figures) -> dict[str, Any]:
     }
 
 
-def kind_of(group: Figures) -> str:
+def kind_of(group: SummaryPart) -> str:
     """Return what is compared, in one word."""
     return "learner" if group["axis"] == "tokens" else "reward"
 
 
-def unit_of(group: Figures) -> str:
+def unit_of(group: SummaryPart) -> str:
     """Return the unit of the curves' steps, in the plural."""
     return "tokens" if group["axis"] == "tokens" else "updates"
 
 
-def clear(difference: Figures | None) -> int:
+def clear(difference: SummaryPart | None) -> int:
     """Return 1 or -1 if a difference is clearly above or below 0, else 0."""
     return int(difference["clear"]) if difference else 0
 
 
-def difference_of(group: Figures, name: str, measure: str, kind: str) -> Figures | None:
+def difference_of(group: SummaryPart, name: str, measure: str, kind: str) -> SummaryPart | None:
     """Return a reward's paired difference to the baseline, None if there is none."""
     versus = group["rewards"][name].get("versus_baseline") or {}
     return versus.get("differences", {}).get(measure, {}).get(kind)
 
 
-def _headline(group: Figures, others: Sequence[str]) -> str:
+def _headline(group: SummaryPart, others: Sequence[str]) -> str:
     baseline, word = group["baseline"], measure_of("score", group["by_gold"]).word
     lost = {**group["failed_seeds"], **group["missing_seeds"]}
     absent = [name for name in lost if name not in group["rewards"]]
@@ -108,11 +108,11 @@ def _headline(group: Figures, others: Sequence[str]) -> str:
     return text + end
 
 
-def _named(group: Figures, *names: str) -> str:
+def _named(group: SummaryPart, *names: str) -> str:
     return listed([f"the control {n}" if n in group["controls"] else n for n in names])
 
 
-def _unproven(group: Figures, others: Sequence[str]) -> str:
+def _unproven(group: SummaryPart, others: Sequence[str]) -> str:
     """Return which faster rules are not clearly ahead of a control, as a sentence."""
     behind = {
         name: controls
@@ -131,7 +131,7 @@ def _unproven(group: Figures, others: Sequence[str]) -> str:
     )
 
 
-def _reached(group: Figures) -> str:
+def _reached(group: SummaryPart) -> str:
     """Return which rewards ended at or above best-of-n and which below it, as a sentence.
 
     Below are those whose interval is; of one whose interval holds the goal nothing is said. Nothing
@@ -157,7 +157,7 @@ def _reached(group: Figures) -> str:
     return f"{listed(below)} did not reach {goal}"
 
 
-def drift_of(group: Figures, name: str) -> Literal["more", "less", ""]:
+def drift_of(group: SummaryPart, name: str) -> Literal["more", "less", ""]:
     """Return whether a reward's lead on the baseline is one of drift, its KL over the run.
 
     Returns:
@@ -176,7 +176,7 @@ def drift_of(group: Figures, name: str) -> Literal["more", "less", ""]:
     return "more" if equal and not clear(equal) and faster > 0 and spends_more else ""
 
 
-def _difference(group: Figures, name: str) -> str:
+def _difference(group: SummaryPart, name: str) -> str:
     """Return a reward's difference to the baseline over the run, and whether it is clear."""
     area, baseline = difference_of(group, name, "score", "auc"), group["baseline"]
     if not area:
@@ -193,7 +193,7 @@ def _difference(group: Figures, name: str) -> str:
     return f"{_named(group, name)}: {size}, {interval}; {verdict}"
 
 
-def _about_runs(group: Figures, others: Sequence[str]) -> Iterator[str]:
+def _about_runs(group: SummaryPart, others: Sequence[str]) -> Iterator[str]:
     """Yield which runs the figures are of, and over which steps."""
     baseline, kind, unit = group["baseline"], kind_of(group), unit_of(group)
     if group["wanted_baseline"] != baseline:
@@ -243,7 +243,7 @@ def _seeds_of(seeds: Mapping[str, Sequence[int]]) -> str:
     return "; ".join(parts)
 
 
-def _unshared_seeds(group: Figures, others: Sequence[str]) -> Iterator[str]:
+def _unshared_seeds(group: SummaryPart, others: Sequence[str]) -> Iterator[str]:
     """Yield which rewards and the baseline have seeds that the other was not run with.
 
     Of those that failed or have not ended another caution tells.
@@ -267,7 +267,7 @@ def _unshared_seeds(group: Figures, others: Sequence[str]) -> Iterator[str]:
         )
 
 
-def _about_measures(group: Figures) -> Iterator[str]:
+def _about_measures(group: SummaryPart) -> Iterator[str]:
     """Yield what has no best of n or was not measured, and which runs collapsed."""
     rows, ends = group["reference"]["best_of_n"] if group["reference"] else [], group["score_range"]
     if rows and rows[-1]["score"] == rows[0]["score"]:
@@ -294,7 +294,7 @@ def _about_measures(group: Figures) -> Iterator[str]:
 # --- alarms ---------------------------------------------------------------------------------------
 
 
-def _alarms(group: Figures) -> Iterator[str]:
+def _alarms(group: SummaryPart) -> Iterator[str]:
     """Yield each sign of over-optimisation once, with the rewards that show it.
 
     They stand before all cautions: a gamed score puts every other sentence in doubt.

@@ -95,7 +95,7 @@ def stand_in(tmp_path: Path, divisor: str) -> Path:
     return tmp_path
 
 
-ROW = study.Row(
+ROW = study.ShippedEstimator(
     trainer="acme",
     name="mean",
     function="advantage",
