@@ -440,7 +440,9 @@ class PolicyModels(BasePolicy):
         ref_states: Tensor | None = None,
         max_size: int = 64,
     ) -> Tensor:
-        """Return a figure of the responses without gradient; 0 past a response's end.
+        """Return a figure of the responses' tokens without gradient; 0 past a response's end.
+
+        (batch, time); of "ref_states" (batch, time, hidden).
 
         Args:
             sequences: Any number of texts; similar lengths are run together.

@@ -131,7 +131,7 @@ def test_the_generator_is_that_of_the_round_that_wrote_most():
         replace(one, episodes=(text,), action_masks=None)
         for one, text in zip(played, texts, strict=True)
     ]
-    group = ProcessGroup.__new__(Group)
+    group = ProcessGroup.__new__(ProcessGroup)
     group.number, group.count = 0, 2
     infos = list(agents[0].ep_info_buffer or ())
     shares = [(one, 9, infos, state) for one, state in zip(rounds, states, strict=True)]
