@@ -124,6 +124,12 @@ def good_and_bad(count, seed=0):
     return pairs
 
 
+def learned(count, start, out, *, train=train_reward_model, **options):
+    """Train on so many pairs, and hold out 40 others."""
+    others = good_and_bad(40, seed=1)
+    return train(start, good_and_bad(count), output_dir=out, held_out=others, **options)
+
+
 def test_texts_become_ids(tokenizer):
     pair = PreferencePair(prompt="c", chosen=" a b", rejected=" d", margin=0.5)
     reader = RewardReader(make_classifier(), append_eos=True)
@@ -152,11 +158,10 @@ def language_model(tmp_path_factory, tokenizer):
 def test_smoothing_keeps_a_model_from_growing_sure(language_model, tmp_path):
     training = RewardTraining(learning_rate=1e-2, epochs=6, batch_size=16)
     sharp, smooth = (
-        train_reward_model(
+        learned(
+            80,
             language_model,
-            good_and_bad(80),
-            output_dir=tmp_path / f"rm{smoothing}",
-            held_out=good_and_bad(40, seed=1),
+            tmp_path / f"rm{smoothing}",
             training=replace(training, label_smoothing=smoothing),
         ).metrics
         for smoothing in (0.0, 0.2)
@@ -169,7 +174,7 @@ def test_smoothing_keeps_a_model_from_growing_sure(language_model, tmp_path):
 def test_a_model_that_has_not_learned_its_pairs_is_undertrained(language_model, tmp_path):
     pairs = good_and_bad(40)
     turned = [replace(pair, chosen=pair.rejected, rejected=pair.chosen) for pair in pairs]
-    learned, not_learned = (
+    enough, too_little = (
         train_reward_model(
             language_model,
             rows,
@@ -179,9 +184,9 @@ def test_a_model_that_has_not_learned_its_pairs_is_undertrained(language_model, 
         )
         for rows in (pairs, pairs + turned)  # of each pair and its opposite, one is right
     )
-    assert (learned.train_accuracy, learned.undertrained) == (1.0, False)
-    assert (not_learned.train_accuracy, not_learned.undertrained) == (0.5, True)
-    for trained in (learned, not_learned):
+    assert (enough.train_accuracy, enough.undertrained) == (1.0, False)
+    assert (too_little.train_accuracy, too_little.undertrained) == (0.5, True)
+    for trained in (enough, too_little):
         stored = json.loads((trained.path / "measures.json").read_text())
         assert stored["train_accuracy"] == trained.train_accuracy
         assert stored["undertrained"] is trained.undertrained
@@ -232,13 +237,8 @@ def encoder(tmp_path_factory):
 
 def test_an_encoder_learns_the_preference(encoder, tmp_path, tokenizer):
     folder, own = encoder
-    trained = train_reward_model(
-        folder,
-        good_and_bad(160),
-        output_dir=tmp_path / "rm",
-        held_out=good_and_bad(40, seed=1),
-        training=RewardTraining(learning_rate=1e-2, epochs=3, batch_size=16),
-    )
+    training = RewardTraining(learning_rate=1e-2, epochs=3, batch_size=16)
+    trained = learned(160, folder, tmp_path / "rm", training=training)
     assert trained.metrics.accuracy > 0.95
     scorer = scorer_of(trained, tokenizer)
     good, bad = scorer.score(said(tokenizer, "c", " c a", " c b")).values
@@ -363,13 +363,8 @@ def test_a_model_learns_labels(start, language_model, tmp_path, tokenizer):
 
 
 def test_heads_agree_on_what_they_learned(start, tmp_path, tokenizer):
-    trained = train_reward_model(
-        start,
-        good_and_bad(80),
-        output_dir=tmp_path / "rm",
-        held_out=good_and_bad(40, seed=1),
-        training=RewardTraining(learning_rate=1e-2, epochs=4, batch_size=16, heads=3),
-    )
+    training = RewardTraining(learning_rate=1e-2, epochs=4, batch_size=16, heads=3)
+    trained = learned(80, start, tmp_path / "rm", training=training)
     assert trained.metrics.accuracy > 0.95
     scorer = scorer_of(trained, tokenizer)
     assert scorer.disagrees
@@ -392,15 +387,8 @@ def test_heads_agree_on_what_they_learned(start, tmp_path, tokenizer):
 def test_a_tiny_model_learns_and_its_metrics_are_those_of_the_stored_model(
     language_model, tmp_path, tokenizer, lora
 ):
-    held_out = good_and_bad(40, seed=1)
-    trained = train_reward_model(
-        language_model,
-        good_and_bad(160),
-        output_dir=tmp_path / "rm",
-        held_out=held_out,
-        lora=lora,
-        training=RewardTraining(learning_rate=1e-2, epochs=3, batch_size=16, micro_batch_size=16),
-    )
+    training = RewardTraining(learning_rate=1e-2, epochs=3, batch_size=16, micro_batch_size=16)
+    trained = learned(160, language_model, tmp_path / "rm", lora=lora, training=training)
     assert trained.metrics.pairs == 40
     assert trained.metrics.accuracy > 0.95
     assert trained.metrics.loss < 0.4
@@ -412,6 +400,7 @@ def test_a_tiny_model_learns_and_its_metrics_are_those_of_the_stored_model(
         rows = [tokenizer(text)["input_ids"] for text in texts]
         return scorer.score([make_episode(ids, [1]) for ids in rows]).values.astype(float)
 
+    held_out = good_and_bad(40, seed=1)
     chosen, rejected = (scores(p.prompt + getattr(p, s) for p in held_out) for s in SIDES)
     assert (chosen > rejected + 0.5).mean() > 0.9
     assert trained.metrics.accuracy == pair_accuracy(chosen - rejected)
