@@ -14,7 +14,7 @@ from tokengym.agents import PPO, SFT
 from tokengym.agents.policy.language_model import load_causal_lm
 from tokengym.base.device import preferred_device
 from tokengym.base.errors import CheckpointError, PretrainedError
-from tokengym.base.models import MODELS, located
+from tokengym.base.models import located
 from tokengym.envs import Episode, bundled
 from tokengym.rewards.models.loading import shared_backbone
 from tokengym.rewards.registry import gold_scorer, load_scorer
@@ -98,15 +98,11 @@ def test_an_agent_is_stored_without_its_base(envs: Any, agent: PPO, tmp_path: Pa
     loaded = PPO.load(tmp_path / "agent", env=envs)
     played: Any = agent.collect()
     sequences = played.sequences(agent.device)
-    for reference in (False, True):
-        torch.testing.assert_close(
-            loaded.policy.token_stats(
-                sequences, None, name="ref_log_probs" if reference else "log_probs"
-            ),
-            agent.policy.token_stats(
-                sequences, None, name="ref_log_probs" if reference else "log_probs"
-            ),
+    for name in ("log_probs", "ref_log_probs"):
+        found, expected = (
+            each.policy.token_stats(sequences, None, name=name) for each in (loaded, agent)
         )
+        torch.testing.assert_close(found, expected)
     loaded.save(tmp_path / "again")  # and so is one that was loaded
     assert json.loads((tmp_path / "again" / "base.json").read_text()) == base
 
@@ -146,10 +142,6 @@ def test_a_base_that_is_another(
     (tmp_path / "base.json").write_text(json.dumps({**base, **change}))
     with pytest.raises((CheckpointError, PretrainedError), match=message):
         stored_models(tmp_path)
-
-
-def test_its_name_is_known() -> None:
-    assert MODELS.find("smollm2").title == "SmolLM2-135M-Instruct, 4-bit weights"
 
 
 def test_a_reward_model_reads_the_policys_weights_in_their_precision() -> None:

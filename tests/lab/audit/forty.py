@@ -1,9 +1,4 @@
-"""Forty estimators of which the truth is known: twenty right, twenty wrong.
-
-``KINDS`` says which mistake the audit has a name for; the others, and most of the right ones, stand
-nowhere in its sources. The truth is made by `tests.lab.audit.test_forty` by enumerating ordered
-batches of decisions that are not the audit's.
-"""
+"""Forty estimators, twenty right and twenty wrong; most stand nowhere in the audit's sources."""
 
 import torch
 from torch import Tensor

@@ -33,27 +33,10 @@ def late(token_rewards: Tensor, response_mask: Tensor) -> Tensor:
     return torch.cat([returns[:, 1:], torch.zeros_like(returns[:, :1])], 1)
 
 
-def backwards(token_rewards: Tensor, response_mask: Tensor) -> Tensor:
-    """What was earned up to a token."""
-    return (token_rewards * response_mask).cumsum(1)
-
-
-def negated(token_rewards: Tensor, response_mask: Tensor) -> Tensor:
-    """The loss in place of the advantage."""
-    return -to_go(token_rewards, response_mask)
-
-
 def whitened_before_the_mask(token_rewards: Tensor, response_mask: Tensor) -> Tensor:
     """Rewards to go, whitened over padding too, which is then not at 0."""
     returns = to_go(token_rewards, response_mask)
     return (returns - returns.mean()) / (returns.std() + 1e-6)
-
-
-def centred_steps(token_rewards: Tensor, response_mask: Tensor, group_ids: Tensor) -> Tensor:
-    """Rewards minus the mean of all token rewards, then summed."""
-    del group_ids
-    mean = (token_rewards * response_mask).sum() / response_mask.sum()
-    return to_go(token_rewards - mean, response_mask)
 
 
 def mean_of_each_index(token_rewards: Tensor, response_mask: Tensor, group_ids: Tensor) -> Tensor:
@@ -66,11 +49,6 @@ def per_length(token_rewards: Tensor, response_mask: Tensor) -> Tensor:
     """The score over the number of tokens."""
     score = (token_rewards * response_mask).sum(1, keepdim=True)
     return score / response_mask.sum(1, keepdim=True)
-
-
-def repeated(scores: Tensor, response_mask: Tensor) -> Tensor:
-    """Rewards to go of the whole score, paid at every token."""
-    return to_go(scores[:, None] * response_mask, response_mask)
 
 
 def value_after(token_rewards: Tensor, response_mask: Tensor, values: Tensor) -> Tensor:

@@ -42,13 +42,9 @@ def case_of(check: str, name: str) -> Case:
 MISTAKES = [
     (planted.own_reward, "token rewards", "reversed", names.OWN_ALONE),
     (planted.late, "token rewards", "blind", names.OFF_BY_ONE),
-    (planted.backwards, "token rewards", "reversed", names.BACKWARDS),
-    (planted.negated, "length", "reversed", names.SIGN),
     (planted.whitened_before_the_mask, "masks and replies", "leaks", names.PADDING),
-    (planted.centred_steps, "length", "reversed", names.CENTRED),
     (planted.mean_of_each_index, "length", "reversed", names.CENTRED),
     (planted.per_length, "length", "reversed", names.PER_LENGTH),
-    (planted.repeated, "length", "reversed", names.REPEATED),
     (planted.value_after, "shared prefix", "biased", names.LATE_VALUE),
     (planted.masked_values, "masks and replies", "leaks", names.MASKED_VALUES),
     (planted.other_turns, "turns", "reversed", names.OTHER_TURNS),
@@ -80,19 +76,6 @@ def test_a_mistake_is_caught_by_name(
 
 def test_a_division_by_the_deviation_is_no_charge_for_length() -> None:
     assert named_faults(adapt(planted.whitened_before_the_mask)) == (names.PADDING,)
-
-
-def test_a_sentence_says_which_situation_and_which_way() -> None:
-    audit = check_estimator(
-        planted.own_reward, checks=("token rewards", "length"), group_sizes=(2, 4)
-    )
-    tokens, length = audit.checks
-    assert "against the gradient when a later token costs more than an earlier one pays" in (
-        " ".join(case.says for case in tokens.cases)
-    )
-    assert "favours the shorter response when a short and a long response earn the same" in (
-        length.says
-    )
 
 
 # --- correct estimators ---------------------------------------------------------------------------
@@ -219,10 +202,7 @@ def test_a_question_that_does_not_apply_is_never_passed(
 
 
 def test_what_is_promised_is_what_is_shown() -> None:
-    """Divided by the mean score, a cost has the wrong sign; where none is promised, none is shown.
-
-    A function that reads the sum alone cannot be asked about rewards inside the response.
-    """
+    """Divided by the mean score, a cost has the wrong sign, unless there is promised to be none."""
 
     def by_the_mean(token_level_rewards: Tensor, response_mask: Tensor, index: Any) -> Tensor:
         scores = token_level_rewards.sum(1)
@@ -235,8 +215,7 @@ def test_what_is_promised_is_what_is_shown() -> None:
     )  # fmt: skip
     assert not plain.holds
     assert promised.holds
-    assert promised.checks[0].name == "token rewards"
-    assert not promised.checks[0].applies
+    assert not promised.checks[0].applies  # the sum alone is read
 
 
 # --- numbers worked out independently -------------------------------------------------------------
@@ -322,11 +301,7 @@ def raising(token_rewards: Tensor) -> Tensor:
         (wrong_shape, {}, r"wrong_shape.*got \(\)"),
         (raising, {}, r"raising.*KeyError.*advantages"),
         (lambda token_rewards, critic: 0, {}, "'critic'.*'tokengym'"),
-        (
-            lambda rewards: rewards,
-            {},
-            r"adapter.*tokengym, verl",
-        ),
+        (lambda rewards: rewards, {}, r"adapter.*tokengym, verl"),
         (lambda token_rewards, /: 0, {}, "'token_rewards'"),
         (planted.trl_rloo, {"adapter": "tlr"}, "'tlr'.*'trl'"),
         (planted.late, {"group_sizes": (8,)}, r"sizes.*got"),

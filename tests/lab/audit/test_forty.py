@@ -1,8 +1,4 @@
-"""Forty estimators: the audit says of each what an enumeration of its own kind finds.
-
-The truth is made here, from nothing of the audit's: every ordered batch of the responses to other
-decisions, and the gradient of sum A log pi by autograd.
-"""
+"""Forty estimators: the audit says what ordered batches of other decisions and autograd find."""
 
 import itertools
 import math
@@ -94,10 +90,7 @@ def gradients(function: Callable[..., Any], task: str, size: int) -> tuple[Tenso
 
 
 def error(function: Callable[..., Any], task: str, size: int) -> float:
-    """Return what of the expected gradient is not along the true one, as a share of a push.
-
-    A gradient that points away from the true one, or is 0 where that is not, is wrong as a whole.
-    """
+    """Return what of the expected gradient is not along the true one, as a share of a push."""
     expected, true, push = gradients(function, task, size)
     along = float((expected * true).sum())
     if float(true.norm()) < 1e-6:

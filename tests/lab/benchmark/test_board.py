@@ -15,7 +15,6 @@ from tokengym.lab.benchmark.board import (
     bibtex,
     card_of,
     check_row,
-    draw_tasks,
     families,
     read_rows_of,
     row_hash,
@@ -153,9 +152,7 @@ def test_real_texts_are_run_where_their_bundles_are(tmp_path: Path) -> None:
     assert config.task.bundle == str(tmp_path / "texts" / "imdb")
 
 
-def test_a_row_has_what_is_done_and_names_what_is_open(tmp_path: Path) -> None:
-    work = bench(tmp_path)
-    fill(work, SMALL.settings[0])
+def test_a_row_has_what_is_done_and_names_what_is_open(work: Bench) -> None:
     row = row_of(work)
     assert row["open"] == ["B-3"]
     (figures,) = row["settings"].values()
@@ -182,9 +179,18 @@ def test_every_setting_has_the_prompts_that_are_measured() -> None:
         assert len(env.unwrapped.prompts) >= max(PROMPTS, V2.prompts), at.name
 
 
-def test_published_runs_are_not_done_again_also_where_one_diverged(tmp_path: Path) -> None:
-    work, again = bench(tmp_path / "one"), bench(tmp_path / "two")
-    fill(work, SMALL.settings[0])
+@pytest.fixture
+def work(tmp_path: Path) -> Bench:
+    """Return a bench whose first setting is done."""
+    done = bench(tmp_path / "one")
+    fill(done, SMALL.settings[0])
+    return done
+
+
+def test_published_runs_are_not_done_again_also_where_one_diverged(
+    work: Bench, tmp_path: Path
+) -> None:
+    again = bench(tmp_path / "two")
     cell = work.cells(SMALL.settings[0], "uniform")[0]
     _diverge(work, cell.but(seed=1))
     work.publish(tmp_path / "published")
@@ -199,12 +205,13 @@ def test_published_runs_are_not_done_again_also_where_one_diverged(tmp_path: Pat
 
 
 def test_the_cost_is_of_the_runs_that_nobody_has_published(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    work: Bench,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("tokengym.lab.benchmark.definition.V2", SMALL)
     monkeypatch.setattr(Bench, "_seconds", lambda self, setting, rule, run, updates: 2.0)
-    work = bench(tmp_path / "one")
-    fill(work, SMALL.settings[0])
     work.publish(tmp_path / "published")
     where = ["--out", str(tmp_path / "two"), "--published", str(tmp_path / "published")]
     assert main(["bench", "uniform", "--v2", "--track", "scores", "--cost", *where]) == 0
@@ -234,9 +241,8 @@ def test_a_row_whose_texts_are_gone_loses_neither_runs_nor_settings(tmp_path: Pa
         play(bare, published=published)
 
 
-def test_published_runs_that_are_not_whole_restore_nothing(tmp_path: Path) -> None:
-    work, again = bench(tmp_path / "one"), bench(tmp_path / "two")
-    fill(work, SMALL.settings[0])
+def test_published_runs_that_are_not_whole_restore_nothing(work: Bench, tmp_path: Path) -> None:
+    again = bench(tmp_path / "two")
     work.publish(tmp_path / "published")
     file = tmp_path / "published" / "sparse-runs.csv"
     file.write_text("\n".join(file.read_text("utf-8").splitlines()[:-1]) + "\n", encoding="utf-8")
@@ -245,11 +251,8 @@ def test_published_runs_that_are_not_whole_restore_nothing(tmp_path: Path) -> No
     assert not (again.out / "runs").exists()
 
 
-def test_a_cell_that_diverges_is_left_out(tmp_path: Path) -> None:
-    work = bench(tmp_path)
-    setting = SMALL.settings[0]
-    fill(work, setting)
-    one, other = (cell.but(seed=1) for cell in work.cells(setting, "uniform"))
+def test_a_cell_that_diverges_is_left_out(work: Bench) -> None:
+    one, other = (cell.but(seed=1) for cell in work.cells(SMALL.settings[0], "uniform"))
     _diverge(work, one)
     assert row_of(work)["settings"]["A-4"]["cells"] == [1, 2]
     _diverge(work, other)
@@ -330,12 +333,6 @@ def test_the_entry_has_version_and_hashes() -> None:
     assert entry.startswith("@misc{miniature-2-my-rule-")
     assert f"definition {SMALL.hash}, row {row['hash']}" in entry
     assert r"my\_rule" in entry
-
-
-def test_the_picture_has_one_dot_a_task(tmp_path: Path) -> None:
-    rows = [row_with("even", [0.1, 0.2, -0.1]), row_with("uniform", [0.0, 0.1, 0.1])]
-    draw_tasks(tmp_path / "tasks.png", rows)
-    assert (tmp_path / "tasks.png").stat().st_size > 5000
 
 
 def test_it_resumes_and_says_what_it_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

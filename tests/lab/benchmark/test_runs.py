@@ -5,11 +5,13 @@ import json
 import multiprocessing
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.lab.benchmark import test_board
 from tokengym.base import write_text
 from tokengym.base.bundle import bundled
 from tokengym.lab.benchmark import play as play_module
@@ -21,23 +23,11 @@ from tokengym.lab.protocol import DRAW_SEED, DRAWN, PROMPTS, RATES
 from tokengym.lab.study import Cell, write_rows
 from tokengym.scripts.cli import main
 
-SMALL = Definition(
-    name="miniature",
-    settings=(
-        Setting(task="MovieReview", label="A", unlike="", tokens=4, fixed=True, rates=(1e-3,)),
-    ),
-    models={"movie_review": V2.models["movie_review"]},
-    updates=1,
-    rows=4,
-    prompts=4,
-    lambdas=("0.5", "1"),
-    seeds=(0, 1),
-)
+SMALL = replace(test_board.SMALL, name="miniature", settings=test_board.SMALL.settings[:1])
 
 
 def bench(out: Path, **changes: Any) -> Bench:
-    settings: dict[str, Any] = {"definition": SMALL, "rule": "uniform", "track": "scores"}
-    return Bench(**{**settings, "out": out, **changes})
+    return test_board.bench(out, **{"definition": SMALL, **changes})
 
 
 def points(score: float, **about: Any) -> list[dict[str, Any]]:

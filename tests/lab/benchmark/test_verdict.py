@@ -6,7 +6,6 @@ import scipy.stats
 
 from tokengym.evaluation.report import number
 from tokengym.evaluation.statistics import Curve
-from tokengym.lab.benchmark.definition import V2
 from tokengym.lab.benchmark.verdict import (
     Leads,
     by_task,
@@ -18,7 +17,7 @@ from tokengym.lab.benchmark.verdict import (
     spread_of,
     table_of,
 )
-from tokengym.lab.protocol import RATES, curve_of
+from tokengym.lab.protocol import curve_of
 
 
 def run(score: float, kl: float = 3.0, tokens: float = 300.0) -> Curve:
@@ -175,12 +174,3 @@ def test_more_tasks_see_less_and_more_seeds_hardly():
         f"16 tasks would see {wider} %, more seeds on these 8 no less than {seeded} %"
     )
     assert resolution([{"one": [1.0, 2.0]}], 1) == "a verdict takes two tasks"
-
-
-def test_version_2_has_twelve_settings_of_eight_tasks():
-    names = [at.name for at in V2.settings]
-    assert len(set(names)) == 12
-    assert len(V2.tasks) == 8
-    assert all({*at.rates} <= {*RATES} for at in V2.settings)
-    assert V2.runs() == 288
-    assert V2.learner["n_warmup_updates"] == 5

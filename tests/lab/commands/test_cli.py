@@ -24,14 +24,8 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            ["compare", "--rewards", "sprse"],
-            "'sprse'; did you mean 'sparse' or 'pure'?",
-        ),
-        (
-            ["replay", "--episodes", "nowhere"],
-            "no nowhere; name what tokengym train",
-        ),
+        (["compare", "--rewards", "sprse"], "'sprse'; did you mean 'sparse' or 'pure'?"),
+        (["replay", "--episodes", "nowhere"], "no nowhere; name what tokengym train"),
         (["replay", "--episodes", ".", "--seed", "0"], "--seed 0 has no effect on --episodes"),
         (["replay", "--num-episodes", "0"], "at least 1, got 0"),
         (["replay", "--samples", "-1"], "at least 0, got -1"),

@@ -33,6 +33,12 @@ def policy(small, seed=0):
     return small.probs(logits.double())
 
 
+def under(oracle, rule, name, **options):
+    """Return the gradient check of a rule by name, under a policy that is drawn at random."""
+    rewards, scores = oracle.rewarded(rule_of(rule))
+    return gradient_of(oracle, policy(oracle), rewards, scores, name, **options)
+
+
 def test_every_response_of_three_words(small, fixed):
     # 27 of three words, 9 + 3 + 1 ended by EOS; without EOS the 27 alone
     assert (len(small.responses), len(fixed.responses)) == (40, 27)
@@ -54,29 +60,19 @@ def test_sparse_has_the_right_direction_under_every_unbiased_estimator(small, na
 
 
 def test_estimators_blind_to_token_rewards_have_one_gradient_for_all_rules(small):
-    probs = policy(small)
-    checks = []
-    for rule in ("sparse", "uniform"):
-        rewards, scores = small.rewarded(rule_of(rule))
-        checks.append(gradient_of(small, probs, rewards, scores, "grpo", group_size=2))
-    assert torch.equal(checks[0].expected, checks[1].expected)
+    one, other = (under(small, rule, "grpo", group_size=2) for rule in ("sparse", "uniform"))
+    assert torch.equal(one.expected, other.expected)
 
 
 def test_red_is_unbiased_and_uniform_is_not(small):
-    probs = policy(small)
-    cosines = {}
-    for rule in ("red:delivery=end", "uniform"):
-        rewards, scores = small.rewarded(rule_of(rule))
-        cosines[rule] = gradient_of(small, probs, rewards, scores, "loo", group_size=2).cosine
-    assert cosines["red:delivery=end"] == pytest.approx(1.0, abs=1e-6)
-    assert cosines["uniform"] < 0.999
+    red = under(small, "red:delivery=end", "loo", group_size=2)
+    assert red.cosine == pytest.approx(1.0, abs=1e-6)
+    assert under(small, "uniform", "loo", group_size=2).cosine < 0.999
 
 
 def test_per_index_mean_is_biased_where_lengths_differ_and_not_where_they_do_not(small, fixed):
     for oracle, biased in ((small, True), (fixed, False)):
-        probs = policy(oracle)
-        rewards, scores = oracle.rewarded(rule_of("red:delivery=end"))
-        check = gradient_of(oracle, probs, rewards, scores, "per-index-mean", group_size=2)
+        check = under(oracle, "red:delivery=end", "per-index-mean", group_size=2)
         assert (check.cosine < 0.99) == biased
         if not biased:  # the row itself is one of the two in its baseline
             assert check.scale == pytest.approx(0.5)
@@ -84,9 +80,8 @@ def test_per_index_mean_is_biased_where_lengths_differ_and_not_where_they_do_not
 
 
 def test_an_untrained_critic_leaves_the_discount_of_lambda(small):
-    probs = policy(small)
-    rewards, scores = small.rewarded(rule_of("sparse"))
-    check = gradient_of(small, probs, rewards, scores, "gae", critic=False)
+    check = under(small, "sparse", "gae", critic=False)
+    rewards, _ = small.rewarded(rule_of("sparse"))
     mask = small.responses.mask
     by_hand = gae(rewards, torch.zeros_like(rewards), mask, gamma=1.0, gae_lambda=0.95)[0]
     last = rewards_to_go(rewards, mask, gamma=0.95)
@@ -136,10 +131,7 @@ def test_a_file_of_ones_own(small, tmp_path):
         "Twice = AdvantageEstimator(name='twice', estimate=twice, needs_critic=False)\n"
         "Other = 3\n"
     )
-    probs = policy(small)
-    rewards, scores = small.rewarded(rule_of("sparse"))
-    check = gradient_of(small, probs, rewards, scores, f"{file}:Twice")
-    assert check.scale == pytest.approx(2.0)
+    assert under(small, "sparse", f"{file}:Twice").scale == pytest.approx(2.0)
     with pytest.raises(SettingsError, match="AdvantageEstimator, got 3"):
         find_estimator(f"{file}:Other")
     assert {"loo", "grpo", "prime"} <= set(estimator_names())

@@ -49,53 +49,31 @@ def test_the_positive_label_can_be_named(tmp_path):
     assert [row.positive for row in rows] == [False, True, False]
 
 
-def refused(message, path, text="text", label="label", **options):
+@pytest.mark.parametrize(
+    ("name", "columns", "options", "message"),
+    [
+        ("missing.csv", ("text", "label"), {}, r"missing\.csv is not a file; give --corpus"),
+        ("notes.txt", ("text", "label"), {}, r"'\.txt'; give --corpus a \.csv, \.tsv"),
+        ("good.csv", ("review", "label"), {}, r"no column 'review'; it has \['text', 'label'\]"),
+        ("bare.csv", ("0", "7"), {}, r"no column '7'"),
+        ("good.csv", ("text", "text"), {"min_rows": 2}, r"'text' of .* two labels, got 3: "),
+        ("rare.csv", ("text", "label"), {}, r"label '0' of .* has 5 rows; at least 20 of each"),
+        ("good.csv", ("text", "label"), {}, r"has 3 rows with text; at least 200"),
+        (
+            "good.csv",
+            ("text", "label"),
+            {"positive_label": "yes", "min_rows": 2},
+            r"positive label 'yes' is not in .*\['0', '1'\]; .*--positive-label",
+        ),
+        ("torn.jsonl", ("text", "label"), {}, r"torn\.jsonl' cannot be read \(line 1, byte 12: "),
+    ],
+)
+def test_what_is_no_corpus_is_said_in_one_line(tmp_path, name, columns, options, message):
+    write(tmp_path / "good.csv")
+    write(tmp_path / "bare.csv", header=None)
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "rare.csv").write_text("text,label\n" + "good,1\n" * 295 + "bad,0\n" * 5)
+    (tmp_path / "torn.jsonl").write_text('{"text": "a"\n')
     with pytest.raises(BuildError, match=message) as error:
-        read_corpus(path, text, label, **options)
+        read_corpus(tmp_path / name, *columns, **options)
     assert "\n" not in str(error.value)
-
-
-def test_a_missing_file_is_named(tmp_path):
-    refused(r"missing\.csv is not a file; give --corpus", tmp_path / "missing.csv")
-
-
-def test_an_unknown_ending_is_named(tmp_path):
-    (tmp_path / "corpus.txt").write_text("x")
-    refused(r"ends in '\.txt'; give --corpus a \.csv, \.tsv", tmp_path / "corpus.txt")
-
-
-def test_a_missing_column_names_those_there_are(tmp_path):
-    path = write(tmp_path / "corpus.csv")
-    refused(r"no column 'review'; it has \['text', 'label'\]", path, text="review")
-    refused(r"no column '7'", write(tmp_path / "b.csv", header=None), text="0", label="7")
-
-
-def test_labels_must_be_two(tmp_path):
-    path = write(tmp_path / "corpus.csv")
-    refused(r"'text' of .* must hold two labels, got 3: ", path, label="text", min_rows=2)
-
-
-def test_a_label_that_is_too_rare_to_learn(tmp_path):
-    path = tmp_path / "corpus.csv"
-    path.write_text("text,label\n" + "good,1\n" * 295 + "bad,0\n" * 5)
-    refused(r"label '0' of .* has 5 rows; at least 20 of each", path)
-
-
-def test_too_few_rows(tmp_path):
-    refused(r"has 3 rows with text; at least 200", write(tmp_path / "corpus.csv"))
-
-
-def test_a_positive_label_that_does_not_occur(tmp_path):
-    path = write(tmp_path / "corpus.csv")
-    refused(
-        r"positive label 'yes' is not in .*\['0', '1'\]; .*--positive-label",
-        path,
-        positive_label="yes",
-        min_rows=2,
-    )
-
-
-def test_a_damaged_file(tmp_path):
-    path = tmp_path / "corpus.jsonl"
-    path.write_text('{"text": "a"\n')
-    refused(r"corpus\.jsonl' cannot be read \(line 1, byte 12: ", path)

@@ -18,7 +18,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from tests.lab.scorers.test_judges import TEMPLATE, language_model
+from tests.lab.scorers.test_judges import SIZE, TEMPLATE, language_model
 from tests.suite.rewards.attribution.test_alignment import byte_tokenizer
 from tests.suite.rewards.conftest import WORDS, make_classifier, make_episode, scale_weights
 from tokengym.envs import Episode
@@ -48,30 +48,14 @@ from tokengym.rewards.scorers.partner import PartnerScore
 from tokengym.rewards.scorers.toxicity import ClassProbability
 from tokengym.rewards.scorers.wrappers import ScorerWrapper
 
-IDS: dict[str, Any] = {
-    "vocab_size": len(WORDS),
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 1,
-}
-TINY: dict[str, Any] = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "max_position_embeddings": 512,
-}
-OPT: dict[str, Any] = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "ffn_dim": 64,
-}
+SHAPE: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+SHAPE |= {**SIZE, "max_position_embeddings": 512}
+TINY: dict[str, Any] = {**SHAPE, "intermediate_size": 64}
 CONFIGS = {
-    "gpt2": GPT2Config(**IDS, n_embd=32, n_layer=2, n_head=4, n_positions=512),
-    "llama": LlamaConfig(**IDS, **TINY, num_key_value_heads=2),
-    "qwen2": Qwen2Config(**IDS, **TINY, num_key_value_heads=2),
-    "opt": OPTConfig(**IDS, **OPT, word_embed_proj_dim=32, max_position_embeddings=512),
+    "gpt2": GPT2Config(**SIZE, n_embd=32, n_layer=2, n_head=4, n_positions=512),
+    "llama": LlamaConfig(**TINY, num_key_value_heads=2),
+    "qwen2": Qwen2Config(**TINY, num_key_value_heads=2),
+    "opt": OPTConfig(**SHAPE, ffn_dim=64, word_embed_proj_dim=32),
 }
 
 
@@ -84,7 +68,7 @@ def classifier(kind, num_labels):
 
 def bert(kind, **options):
     torch.manual_seed(0)
-    config = BertConfig(**IDS, **TINY, **options)
+    config = BertConfig(**TINY, **options)
     return scale_weights(kind(config), 2.0)
 
 

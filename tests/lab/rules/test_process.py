@@ -217,18 +217,15 @@ def test_damaged_rows_are_named(row: dict[str, Any], message: str):
 
 
 def test_long_rows_and_empty_sides_are_refused(tmp_path: Path, tokenizer: Any):
-    rows = rows_of_words(4)
-    options: dict[str, Any] = {"output_dir": tmp_path / "model", "tokenizer": tokenizer}
-    with pytest.raises(DatasetError, match=r"9.*5.*max_tokens"):
-        train_process_model(
-            make_classifier(), rows, training=RewardTraining(max_tokens=5), **options
-        )
-    with pytest.raises(DatasetError, match=r"held_out=1\.0.*4"):
-        train_process_model(make_classifier(), rows, held_out=1.0, **options)
-    with pytest.raises(RewardError, match="overlong='drop'"):
-        train_process_model(
-            make_classifier(), rows, training=RewardTraining(overlong="drop"), **options
-        )
+    own: Any = {"output_dir": tmp_path / "model", "tokenizer": tokenizer}
+    cases: list[tuple[Any, dict[str, Any], str]] = [
+        (DatasetError, {"training": RewardTraining(max_tokens=5)}, r"9.*5.*max_tokens"),
+        (DatasetError, {"held_out": 1.0}, r"held_out=1\.0.*4"),
+        (RewardError, {"training": RewardTraining(overlong="drop")}, "overlong='drop'"),
+    ]
+    for error, options, message in cases:
+        with pytest.raises(error, match=message):
+            train_process_model(make_classifier(), rows_of_words(4), **own, **options)
 
 
 @pytest.mark.parametrize("option", ["--lora-rank=4", "--margin-column=m", "--on-error=skip"])

@@ -49,8 +49,7 @@ def paid(rule: Any, scorer: Any, episode: Episode) -> list[float]:
 def test_a_turn_s_score_stands_at_its_last_token():
     episode = talk(0.25, None, 0.5)
     assert paid(TurnScore(), PartnerScore(), episode) == [0, 0.25, 0, 0, 0, 0, 0, 0.5]
-    verdict = FunctionScorer(lambda prompt, response: 2.0)
-    assert paid(TurnScore(), verdict, episode) == [0, 0.25, 0, 0, 0, 0, 0, 1.75]
+    assert paid(TurnScore(), verdict(2.0), episode) == [0, 0.25, 0, 0, 0, 0, 0, 1.75]
 
 
 @pytest.mark.parametrize(

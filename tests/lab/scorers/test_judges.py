@@ -31,9 +31,9 @@ from tokengym.rewards import (
     make_reward,
 )
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.scorers.toxicity import ClassProbability, WordShare
+from tokengym.rewards.scorers.toxicity import ClassProbability
 
-SIZE = dict(vocab_size=len(WORDS), pad_token_id=0, bos_token_id=1, eos_token_id=1)
+SIZE: dict[str, Any] = dict(vocab_size=len(WORDS), pad_token_id=0, bos_token_id=1, eos_token_id=1)
 TEMPLATE = "{context} q {a} r {b} s"
 
 
@@ -111,39 +111,26 @@ def test_preference_from_pretrained(tmp_path, tokenizer):
     )
 
 
+OF_EIGHT = ("8", " 8.", "8/10", "I would say 8 out of 10, as it is kind.", "8 ... 8")
+UNCLEAR = ("8 or 9", "11", "-3", "", "nan", "inf", "good", "1e5", "7th", "3.2.1", "8/10 0")
+
+
 @pytest.mark.parametrize(
-    ("answer", "rating"),
+    ("answer", "rating", "scale"),
     [
-        ("8", 8.0),
-        (" 8.", 8.0),
-        ("Rating: 7.5", 7.5),
-        ("8/10", 8.0),
-        ("I would say 8 out of 10, as it is kind.", 8.0),
-        ("10/10", 10.0),
-        ("10", 10.0),
-        ("0", 0.0),
-        ("8 ... 8", 8.0),
-        ("8 or 9", None),
-        ("11", None),
-        ("-3", None),
-        ("", None),
-        ("nan", None),
-        ("inf", None),
-        ("good", None),
-        ("1e5", None),
-        ("7th", None),
-        ("3.2.1", None),
-        ("8/10 0", None),
+        ("-1", -1.0, (-1, 1)),
+        ("0.5 out of 1", 0.5, (0, 1)),
+        ("4/5", 4.0, (1, 5)),
+        *((answer, 8.0, (0, 10)) for answer in OF_EIGHT),
+        ("Rating: 7.5", 7.5, (0, 10)),
+        ("10/10", 10.0, (0, 10)),
+        ("10", 10.0, (0, 10)),
+        ("0", 0.0, (0, 10)),
+        *((answer, None, (0, 10)) for answer in UNCLEAR),
     ],
 )
-def test_parse_rating(answer, rating):
-    assert parse_rating(answer, 0, 10) == rating
-
-
-def test_other_scales():
-    assert parse_rating("-1", -1, 1) == -1.0
-    assert parse_rating("0.5 out of 1", 0, 1) == 0.5
-    assert parse_rating("4/5", 1, 5) == 4.0
+def test_parse_rating(answer, rating, scale):
+    assert parse_rating(answer, *scale) == rating
 
 
 def test_a_judge_reads_principle_prompt_and_response():
@@ -340,10 +327,6 @@ def too_many(texts):
 def test_refusals(tokenizer, call, error, names):
     with pytest.raises(error, match=names):
         call(tokenizer)
-
-
-def test_words_of_a_list_are_counted_in_any_case():
-    assert WordShare(["x"])(["X x y"])[0] == pytest.approx(2 / 3)
 
 
 class StubPreferences:

@@ -124,6 +124,12 @@ def good_and_bad(count, seed=0):
     return pairs
 
 
+def learned(count, start, out, *, train=train_reward_model, **options):
+    """Train on so many pairs, and hold out 40 others."""
+    others = good_and_bad(40, seed=1)
+    return train(start, good_and_bad(count), output_dir=out, held_out=others, **options)
+
+
 def test_texts_become_ids(tokenizer):
     pair = PreferencePair(prompt="c", chosen=" a b", rejected=" d", margin=0.5)
     reader = RewardReader(make_classifier(), append_eos=True)
@@ -152,11 +158,10 @@ def language_model(tmp_path_factory, tokenizer):
 def test_smoothing_keeps_a_model_from_growing_sure(language_model, tmp_path):
     training = RewardTraining(learning_rate=1e-2, epochs=6, batch_size=16)
     sharp, smooth = (
-        train_reward_model(
+        learned(
+            80,
             language_model,
-            good_and_bad(80),
-            output_dir=tmp_path / f"rm{smoothing}",
-            held_out=good_and_bad(40, seed=1),
+            tmp_path / f"rm{smoothing}",
             training=replace(training, label_smoothing=smoothing),
         ).metrics
         for smoothing in (0.0, 0.2)
@@ -169,7 +174,7 @@ def test_smoothing_keeps_a_model_from_growing_sure(language_model, tmp_path):
 def test_a_model_that_has_not_learned_its_pairs_is_undertrained(language_model, tmp_path):
     pairs = good_and_bad(40)
     turned = [replace(pair, chosen=pair.rejected, rejected=pair.chosen) for pair in pairs]
-    learned, not_learned = (
+    enough, too_little = (
         train_reward_model(
             language_model,
             rows,
@@ -179,12 +184,35 @@ def test_a_model_that_has_not_learned_its_pairs_is_undertrained(language_model, 
         )
         for rows in (pairs, pairs + turned)  # of each pair and its opposite, one is right
     )
-    assert (learned.train_accuracy, learned.undertrained) == (1.0, False)
-    assert (not_learned.train_accuracy, not_learned.undertrained) == (0.5, True)
-    for trained in (learned, not_learned):
+    assert (enough.train_accuracy, enough.undertrained) == (1.0, False)
+    assert (too_little.train_accuracy, too_little.undertrained) == (0.5, True)
+    for trained in (enough, too_little):
         stored = json.loads((trained.path / "measures.json").read_text())
         assert stored["train_accuracy"] == trained.train_accuracy
         assert stored["undertrained"] is trained.undertrained
+
+
+@pytest.fixture(params=["causal", "encoder"])
+def start(request, language_model, encoder):
+    return language_model if request.param == "causal" else encoder[0]
+
+
+def scorer_of(trained, tokenizer, **options):
+    return RewardModel.from_pretrained(trained.path, device="cpu", **options).bind(tokenizer)
+
+
+def said(tokenizer, prompt, *texts):
+    """Return the episodes that answer a prompt so."""
+    ids = tokenizer(prompt)["input_ids"]
+    return [
+        make_episode(ids, tokenizer(text)["input_ids"], prompt=prompt, response=text)
+        for text in texts
+    ]
+
+
+def stopped(train, model, pairs, after, **options):
+    with pytest.raises(KeyboardInterrupt):
+        train(model, pairs, report=stop_after(after), **options)
 
 
 @pytest.fixture(scope="module")
@@ -209,21 +237,11 @@ def encoder(tmp_path_factory):
 
 def test_an_encoder_learns_the_preference(encoder, tmp_path, tokenizer):
     folder, own = encoder
-    trained = train_reward_model(
-        folder,
-        good_and_bad(160),
-        output_dir=tmp_path / "rm",
-        held_out=good_and_bad(40, seed=1),
-        training=RewardTraining(learning_rate=1e-2, epochs=3, batch_size=16),
-    )
+    training = RewardTraining(learning_rate=1e-2, epochs=3, batch_size=16)
+    trained = learned(160, folder, tmp_path / "rm", training=training)
     assert trained.metrics.accuracy > 0.95
-    scorer = RewardModel.from_pretrained(trained.path, device="cpu").bind(tokenizer)
-    good, bad = scorer.score(
-        [
-            make_episode([5], tokenizer(text)["input_ids"], prompt="c", response=text)
-            for text in (" c a", " c b")
-        ]
-    ).values
+    scorer = scorer_of(trained, tokenizer)
+    good, bad = scorer.score(said(tokenizer, "c", " c a", " c b")).values
     assert good > bad
     with torch.no_grad():  # what was trained is what is read
         reader = RewardReader(scorer.model, append_eos=True)
@@ -235,9 +253,7 @@ def test_an_encoder_learns_the_preference(encoder, tmp_path, tokenizer):
     np.testing.assert_allclose(read, [good, bad], atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["causal", "encoder"])
-def test_the_head_alone_learns(kind, language_model, encoder, tmp_path):
-    start = language_model if kind == "causal" else encoder[0]
+def test_the_head_alone_learns(start, tmp_path):
     training = replace(FAST, head_only=True)
     folders = [
         train_reward_model(
@@ -254,14 +270,6 @@ def test_the_head_alone_learns(kind, language_model, encoder, tmp_path):
     assert all(name.startswith(("score.", "classifier.")) for name in changed)
 
 
-def test_what_the_head_alone_excludes(language_model, tmp_path):
-    training, out = replace(FAST, head_only=True), {"output_dir": tmp_path / "rm"}
-    with pytest.raises(RewardError, match="head_only=True"):
-        train_reward_model(language_model, good_and_bad(8), lora=LORA, training=training, **out)
-    with pytest.raises(RewardError, match=r"head_only.*preference model"):
-        train_preference_model(language_model, good_and_bad(8), training=training, **out)
-
-
 def test_the_draws_of_heads():
     assert bootstrap(3, 1, seed=0).tolist() == [[1.0]] * 3
     weights = bootstrap(200, 3, seed=0)
@@ -272,17 +280,25 @@ def test_the_draws_of_heads():
     assert not (bootstrap(200, 3, seed=1) == weights).all()
 
 
-def test_the_loss_of_heads_by_hand():
+def judged(*rows):
+    """Return a module whose reader judges so, and the list that takes what it reads."""
+    read = []
+
     class Reader(RewardReader):
         def __init__(self):
             pass
 
         def judgements(self, input_ids, attention_mask, position_ids):
-            return torch.tensor([[2.0, 0.0, 1.0, 3.0], [0.0, 1.0, 0.0, 0.0]])
+            read.extend(input_ids.tolist())
+            return torch.tensor(rows)
 
+    return PairModule(torch.nn.Linear(1, 1), Reader()), read
+
+
+def test_the_loss_of_heads_by_hand():
     weights = torch.tensor([[2.0, 0.0], [0.0, 3.0]])  # rows, heads
     unread = torch.zeros(4, 1)
-    module = PairModule(torch.nn.Linear(1, 1), Reader())
+    module, _ = judged([2.0, 0.0, 1.0, 3.0], [0.0, 1.0, 0.0, 0.0])
     margin = torch.tensor([0.5, 0.0])
     loss = module(unread, unread, unread, margin=margin, weights=weights, places=torch.arange(4))[
         "loss"
@@ -318,69 +334,43 @@ def test_labels_are_comparisons_with_no_text():
 
 
 def test_the_loss_of_labels_by_hand():
-    class Reader(RewardReader):
-        def __init__(self):
-            pass
-
-        def judgements(self, input_ids, attention_mask, position_ids):
-            assert input_ids.tolist() == [[7, 8], [9, 0]]
-            return torch.tensor([[2.0, -1.0]])
-
+    module, read = judged([2.0, -1.0])
     rows = [
         LearnedPair(sequences=([7, 8], []), margin=0.0),
         LearnedPair(sequences=([], [9]), margin=0.0),
     ]
-    loss = PairModule(torch.nn.Linear(1, 1), Reader())(**Collator("right")(rows))["loss"]
+    loss = module(**Collator("right")(rows))["loss"]
+    assert read == [[7, 8], [9, 0]]
     # Scores 2 of a good text and -1 of a bad one: -log sigmoid(2) and -log sigmoid(0 - -1).
     assert loss.item() == pytest.approx((math.log1p(math.exp(-2)) + math.log1p(math.exp(-1))) / 2)
 
 
-@pytest.mark.parametrize("kind", ["causal", "encoder"])
-def test_a_model_learns_labels(kind, language_model, encoder, tmp_path, tokenizer):
+def test_a_model_learns_labels(start, language_model, tmp_path, tokenizer):
     pairs = read_labels(LABELLED)
     trained = train_reward_model(
-        language_model if kind == "causal" else encoder[0],
+        start,
         pairs,
         output_dir=tmp_path / "rm",
         training=RewardTraining(learning_rate=1e-2, epochs=4, batch_size=16, append_eos=False),
     )
     assert trained.metrics.accuracy > 0.95
     assert trained.metrics.good_share == 0.5
-    scorer = RewardModel.from_pretrained(trained.path, device="cpu").bind(tokenizer)
-    said = [f" c {word}" for word in "ab"]
-    episodes = [
-        make_episode(
-            tokenizer("b d")["input_ids"], tokenizer(text)["input_ids"], prompt="b d", response=text
-        )
-        for text in said
-    ]
-    good, bad = scorer.score(episodes).values
+    answers = said(tokenizer, "b d", " c a", " c b")
+    good, bad = scorer_of(trained, tokenizer).score(answers).values
     assert good > 0 > bad  # the score itself is learned, not a difference
     with pytest.raises(ScorerError, match="got labelled texts"):
         train_preference_model(language_model, pairs, output_dir=tmp_path / "pm")
 
 
-@pytest.mark.parametrize("kind", ["causal", "encoder"])
-def test_heads_agree_on_what_they_learned(kind, language_model, encoder, tmp_path, tokenizer):
-    trained = train_reward_model(
-        language_model if kind == "causal" else encoder[0],
-        good_and_bad(80),
-        output_dir=tmp_path / "rm",
-        held_out=good_and_bad(40, seed=1),
-        training=RewardTraining(learning_rate=1e-2, epochs=4, batch_size=16, heads=3),
-    )
+def test_heads_agree_on_what_they_learned(start, tmp_path, tokenizer):
+    training = RewardTraining(learning_rate=1e-2, epochs=4, batch_size=16, heads=3)
+    trained = learned(80, start, tmp_path / "rm", training=training)
     assert trained.metrics.accuracy > 0.95
-    scorer = RewardModel.from_pretrained(trained.path, device="cpu").bind(tokenizer)
+    scorer = scorer_of(trained, tokenizer)
     assert scorer.disagrees
-    episodes = [
-        make_episode([5], tokenizer(text)["input_ids"], prompt="c", response=text)
-        for text in (" c a", " c b d")
-    ]
+    episodes = said(tokenizer, "c", " c a", " c b d")
     scores = scorer.score(episodes)
-    heads = [
-        RewardModel.from_pretrained(trained.path, device="cpu", labels=place).bind(tokenizer)
-        for place in range(3)
-    ]
+    heads = [scorer_of(trained, tokenizer, labels=place) for place in range(3)]
     assert not heads[0].disagrees
     values = np.array([head.score(episodes).values for head in heads])
     np.testing.assert_allclose(scores.values, values.mean(axis=0), rtol=1e-5)
@@ -393,46 +383,24 @@ def test_heads_agree_on_what_they_learned(kind, language_model, encoder, tmp_pat
         np.testing.assert_allclose(*parts, rtol=1e-3)
 
 
-def test_several_heads_are_refused_where_there_is_one(language_model, tmp_path):
-    two, options = RewardTraining(heads=2), {"output_dir": tmp_path / "rm"}
-    with pytest.raises(RewardError, match=r"heads=2.*GPT2ForSequenceClassification.*1"):
-        train_reward_model(
-            make_classifier(), good_and_bad(8), tokenizer=object(), training=two, **options
-        )
-    with pytest.raises(RewardError, match="got heads=2"):
-        train_reward_model(
-            language_model, good_and_bad(8), lora=LORA, merge=False, training=two, **options
-        )
-    with pytest.raises(RewardError, match=r"heads=2.*linear layer"):
-        train_preference_model(language_model, good_and_bad(8), training=two, **options)
-    with pytest.raises(SettingsError, match="heads"):
-        RewardTraining(heads=0)
-
-
 @pytest.mark.parametrize("lora", [None, LORA])
 def test_a_tiny_model_learns_and_its_metrics_are_those_of_the_stored_model(
     language_model, tmp_path, tokenizer, lora
 ):
-    held_out = good_and_bad(40, seed=1)
-    trained = train_reward_model(
-        language_model,
-        good_and_bad(160),
-        output_dir=tmp_path / "rm",
-        held_out=held_out,
-        lora=lora,
-        training=RewardTraining(learning_rate=1e-2, epochs=3, batch_size=16, micro_batch_size=16),
-    )
+    training = RewardTraining(learning_rate=1e-2, epochs=3, batch_size=16, micro_batch_size=16)
+    trained = learned(160, language_model, tmp_path / "rm", lora=lora, training=training)
     assert trained.metrics.pairs == 40
     assert trained.metrics.accuracy > 0.95
     assert trained.metrics.loss < 0.4
     assert trained.metrics.length_correlation == 0.0
     assert trained.train_loss < math.log(2)
-    scorer = RewardModel.from_pretrained(trained.path, device="cpu").bind(tokenizer)
+    scorer = scorer_of(trained, tokenizer)
 
     def scores(texts):
         rows = [tokenizer(text)["input_ids"] for text in texts]
         return scorer.score([make_episode(ids, [1]) for ids in rows]).values.astype(float)
 
+    held_out = good_and_bad(40, seed=1)
     chosen, rejected = (scores(p.prompt + getattr(p, s) for p in held_out) for s in SIDES)
     assert (chosen > rejected + 0.5).mean() > 0.9
     assert trained.metrics.accuracy == pair_accuracy(chosen - rejected)
@@ -467,45 +435,50 @@ def test_training_pairs_are_read_again_at_equal_distances(monkeypatch):
     assert results.accuracy_again(reader, pairs, batch_size=4) == pytest.approx(0.5, abs=0.01)
 
 
-@pytest.mark.parametrize("placed", [{"device": "cuda"}, {"dtype": "bfloat16"}], ids=str)
-def test_a_loaded_model_is_not_placed_in_silence(placed, tmp_path, tokenizer):
-    options = {"output_dir": tmp_path / "rm", "tokenizer": tokenizer, **placed}
-    with pytest.raises(RewardError, match=rf"{next(iter(placed))}=.*loaded"):
-        train_reward_model(make_classifier(), good_and_bad(8), **options)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("learning_rate", 0), ("epochs", math.inf), ("warmup", 1.5)),
+        *(("weight_decay", -1.0), ("label_smoothing", 0.5), ("heads", 0)),
+    ],
+)
+def test_bad_settings(name, value):
+    with pytest.raises(SettingsError, match=rf"{name}.*got {value}"):
+        RewardTraining(**{name: value})
 
 
-@pytest.mark.parametrize("option", [{"append_eos": False}, {"chat_template": True}], ids=str)
-def test_settings_of_texts_are_no_settings_of_questions(option, language_model, tmp_path):
-    training = replace(FAST, **option)
-    with pytest.raises(RewardError, match=rf"{next(iter(option))}=.*template"):
-        train_preference_model(
-            language_model, good_and_bad(8), output_dir=tmp_path / "pm", training=training
-        )
+def broken_classifier():
+    model = make_classifier()
+    torch.nn.init.constant_(model.score.weight, math.nan)
+    return model
 
 
-def test_bad_training(language_model, tmp_path, tokenizer):
-    with pytest.raises(SettingsError, match=r"learning_rate.*> 0, got 0"):
-        RewardTraining(learning_rate=0)
-    with pytest.raises(SettingsError, match=r"epochs.*got inf"):
-        RewardTraining(epochs=float("inf"))
-    with pytest.raises(SettingsError, match=r"warmup.*\[0, 1\), got 1.5"):
-        RewardTraining(warmup=1.5)
-    with pytest.raises(SettingsError, match=r"weight_decay.*>= 0, got -1"):
-        RewardTraining(weight_decay=-1.0)
-    with pytest.raises(SettingsError, match=r"label_smoothing.*\[0, 0.5\), got 0.5"):
-        RewardTraining(label_smoothing=0.5)
-    with pytest.raises(RewardError, match=r"no folder.*nowhere"):
-        train_reward_model(tmp_path / "nowhere", good_and_bad(20), output_dir=tmp_path / "rm")
-    with pytest.raises(RewardError, match="tokenizer="):
-        train_reward_model(make_classifier(), good_and_bad(20), output_dir=tmp_path / "rm")
-    broken = make_classifier()
-    with torch.no_grad():
-        broken.score.weight.fill_(float("nan"))
-    with pytest.raises(RewardError, match="learning_rate"):
-        train_reward_model(
-            broken, good_and_bad(20), output_dir=tmp_path / "rm", tokenizer=tokenizer, training=FAST
-        )
-    assert not (tmp_path / "rm").exists()
+HEAD, TWO = {"training": replace(FAST, head_only=True)}, {"training": RewardTraining(heads=2)}
+REFUSED: list[Any] = [
+    (train_reward_model, None, {"lora": LORA, **HEAD}, "head_only=True"),
+    (train_preference_model, None, HEAD, r"head_only.*preference model"),
+    (train_reward_model, make_classifier, TWO, r"heads=2.*GPT2ForSequenceClassification.*1"),
+    (train_reward_model, None, {"lora": LORA, "merge": False, **TWO}, "got heads=2"),
+    (train_preference_model, None, TWO, r"heads=2.*linear layer"),
+    (train_reward_model, make_classifier, {"device": "cuda"}, "device=.*loaded"),
+    (train_reward_model, make_classifier, {"dtype": "bfloat16"}, "dtype=.*loaded"),
+    (train_reward_model, make_classifier, {"tokenizer": None}, "tokenizer="),
+    (train_reward_model, broken_classifier, {"training": FAST}, "learning_rate"),
+    (train_reward_model, lambda: "/nowhere", {}, r"no folder.*nowhere"),
+    *(
+        (train_preference_model, None, {"training": replace(FAST, **option)}, "=.*template")
+        for option in ({"append_eos": False}, {"chat_template": True})
+    ),
+]
+
+
+@pytest.mark.parametrize(("train", "start", "options", "words"), REFUSED)
+def test_bad_training(train, start, options, words, language_model, tmp_path, tokenizer):
+    out, own = tmp_path / "rm", {"tokenizer": tokenizer} if start else {}
+    model = start() if start else language_model
+    with pytest.raises(RewardError, match=words):
+        train(model, good_and_bad(20), output_dir=out, **own | options)
+    assert not out.exists()
 
 
 def stop_after(steps):
@@ -545,8 +518,7 @@ def test_a_stopped_training_goes_on_number_for_number(
     pairs, options = good_and_bad(30), {"training": SAVED, "lora": lora}
     whole = uninterrupted(train, lora is not None)
     out = tmp_path / "parts"
-    with pytest.raises(KeyboardInterrupt):
-        train(language_model, pairs, output_dir=out, report=stop_after(3), **options)
+    stopped(train, language_model, pairs, 3, output_dir=out, **options)
     assert not out.exists()
     left = tmp_path / "parts.unfinished"
     assert (left / "checkpoints" / "checkpoint-2").is_dir()
@@ -570,8 +542,7 @@ def test_a_stopped_training_goes_on_number_for_number(
 @pytest.mark.parametrize("name", ["trained.safetensors", "optimizer.pt", "trainer_state.json"])
 def test_a_damaged_checkpoint_is_passed_over(language_model, uninterrupted, tmp_path, name):
     pairs, options = good_and_bad(30), {"output_dir": tmp_path / "parts", "training": SAVED}
-    with pytest.raises(KeyboardInterrupt):
-        train_reward_model(language_model, pairs, report=stop_after(3), **options)
+    stopped(train_reward_model, language_model, pairs, 3, **options)
     file = tmp_path / "parts.unfinished" / "checkpoints" / "checkpoint-2" / name
     file.write_bytes(file.read_bytes()[:-1])
     seen = []
@@ -585,17 +556,14 @@ def test_a_damaged_checkpoint_is_passed_over(language_model, uninterrupted, tmp_
 
 def test_folders_that_are_in_use(language_model, tmp_path):
     pairs, out = good_and_bad(20), tmp_path / "rm"
-    with pytest.raises(KeyboardInterrupt):
-        train_reward_model(
-            language_model, pairs, output_dir=out, training=FAST, report=stop_after(1)
-        )
-    other = replace(FAST, learning_rate=1.0)
-    with pytest.raises(RewardError, match=r"learning_rate = 0.003.*1.0"):
-        train_reward_model(language_model, pairs, output_dir=out, training=other)
-    with pytest.raises(RewardError, match=r"pairs = '\w+'"):
-        train_reward_model(language_model, pairs[:15], output_dir=out, training=FAST)
-    with pytest.raises(RewardError, match="= 'reward'"):
-        train_preference_model(language_model, pairs, output_dir=out, training=FAST)
+    stopped(train_reward_model, language_model, pairs, 1, output_dir=out, training=FAST)
+    for train, rows, training, words in (
+        (train_reward_model, pairs, replace(FAST, learning_rate=1.0), "learning_rate = 0.003.*1.0"),
+        (train_reward_model, pairs[:15], FAST, r"pairs = '\w+'"),
+        (train_preference_model, pairs, FAST, "= 'reward'"),
+    ):
+        with pytest.raises(RewardError, match=words):
+            train(language_model, rows, output_dir=out, training=training)
     file = language_model / "model.safetensors"
     before = file.read_bytes()
     other_weights = {name: value + 1 for name, value in load_file(file).items()}

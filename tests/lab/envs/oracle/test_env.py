@@ -40,6 +40,13 @@ def complete_responses(min_new_tokens: int) -> list[tuple[int, ...]]:
     return ended + list(itertools.product(WORDS, repeat=HORIZON))
 
 
+def chance(env: Any, policy: np.ndarray, response: tuple[int, ...], start: int = 0) -> float:
+    """Return the probability of a response's tokens from one of them on."""
+    place = {state: row for row, state in enumerate(env.states)}
+    steps = range(start, len(response))
+    return float(np.prod([policy[place[response[:t]], response[t]] for t in steps]))
+
+
 def score_of(response: tuple[int, ...]) -> float:
     return oracle_score([NAMES[i] for i in response if i != EOS])
 
@@ -48,18 +55,15 @@ def score_of(response: tuple[int, ...]) -> float:
 def test_a_policys_values_are_those_of_brute_force(min_new_tokens: int) -> None:
     env = OracleEnv(max_new_tokens=HORIZON, min_new_tokens=min_new_tokens)
     policy = random_policy(env)
-    place = {state: row for row, state in enumerate(env.states)}
-    everything = complete_responses(min_new_tokens)
 
     def expected(beginning: tuple[int, ...]) -> float:
         """Return the mean score of all that may follow, by the probability of each."""
-        total = 0.0
-        for response in everything:
-            if response[: len(beginning)] == beginning:
-                tokens = range(len(beginning), len(response))
-                probs = [policy[place[response[:t]], response[t]] for t in tokens]
-                total += np.prod(probs) * score_of(response)
-        return float(total)
+        size = len(beginning)
+        return sum(
+            chance(env, policy, response, size) * score_of(response)
+            for response in complete_responses(min_new_tokens)
+            if response[:size] == beginning
+        )
 
     values, q_values = env.policy_values(policy)
     advantages = env.exact_advantages(policy)
@@ -98,18 +102,13 @@ def test_the_best_policy_under_a_price_is_that_of_brute_force(
 ) -> None:
     """pi(y) = reference(y) exp(score(y) / c) / Z over whole responses, enumerated."""
     env = OracleEnv(max_new_tokens=HORIZON, min_new_tokens=min_new_tokens)
-    place = {state: row for row, state in enumerate(env.states)}
     reference = random_policy(env)
-
-    def probability(policy: np.ndarray, response: tuple[int, ...]) -> float:
-        return float(np.prod([policy[place[response[:t]], a] for t, a in enumerate(response)]))
-
     everything = complete_responses(min_new_tokens)
-    prior = np.array([probability(reference, response) for response in everything])
+    prior = np.array([chance(env, reference, response) for response in everything])
     scores = np.array([score_of(response) for response in everything])
     weights = prior * np.exp((scores - scores.max()) / price)
     best = env.kl_optimal_policy(reference, kl_coef=price)
-    found = [probability(best, response) for response in everything]
+    found = [chance(env, best, response) for response in everything]
     np.testing.assert_allclose(found, weights / weights.sum(), atol=1e-9)
     reached = env.kl_optimal_values(reference, kl_coef=price).values[()]
     assert reached == pytest.approx(scores.max() + price * np.log(weights.sum()), abs=1e-9)
@@ -117,7 +116,7 @@ def test_the_best_policy_under_a_price_is_that_of_brute_force(
     other = random_policy(env, seed=1)
     objectives = []
     for policy in (best, other):
-        probs = np.array([probability(policy, response) for response in everything])
+        probs = np.array([chance(env, policy, response) for response in everything])
         kept = probs > 0
         kl = float((probs[kept] * np.log(probs[kept] / prior[kept])).sum())
         objectives.append(float((probs * scores).sum()) - price * kl)
@@ -131,26 +130,17 @@ def test_the_best_policy_under_a_price_is_that_of_brute_force(
 def test_the_responses_are_those_of_brute_force(min_new_tokens: int) -> None:
     env = OracleEnv(max_new_tokens=HORIZON, min_new_tokens=min_new_tokens)
     policy = random_policy(env)
-    place = {state: row for row, state in enumerate(env.states)}
     found = env.responses(policy)
     by_ids = dict(zip(found.ids, zip(found.scores, found.probs, strict=True), strict=True))
-    everything = complete_responses(min_new_tokens)
-    for response in everything:
+    for response in complete_responses(min_new_tokens):
         score, prob = by_ids.pop(response)
         assert score == score_of(response)
-        steps = [policy[place[response[:t]], token] for t, token in enumerate(response)]
-        assert prob == pytest.approx(np.prod(steps), rel=1e-9)
+        assert prob == pytest.approx(chance(env, policy, response), rel=1e-9)
     assert all(prob == 0.0 for _, prob in by_ids.values())
     assert found.probs.sum() == pytest.approx(1.0)
     assert found.probs @ found.scores == pytest.approx(env.policy_values(policy).values[()])
     uniform = env.responses()
     assert uniform.probs @ uniform.scores == pytest.approx(env.policy_values().values[()])
-
-
-def test_the_best_policy_under_a_price_needs_one() -> None:
-    env = OracleEnv(max_new_tokens=2)
-    with pytest.raises(SettingsError, match=r"kl_coef.*0, got 0"):
-        env.kl_optimal_values(random_policy(env), kl_coef=0.0)
 
 
 def test_values_agree_with_the_episodes_played() -> None:
@@ -211,7 +201,6 @@ def test_the_tables_are_mappings() -> None:
     assert (GOOD,) in values
     assert (GOOD, GOOD) not in values
     assert values.get((EOS,)) is None
-    assert repr(q_values) == "StateTable(7 states, array (7, 9))"
     with pytest.raises(ValueError, match="read-only"):
         values.array[:] = 0
     with pytest.raises(KeyError, match=r"\(0,\).*7 states"):
@@ -278,6 +267,8 @@ def test_forbidden_tokens_are_in_no_table() -> None:
 def test_bad_policies() -> None:
     env = OracleEnv(max_new_tokens=2, min_new_tokens=1)
     good = random_policy(env)
+    with pytest.raises(SettingsError, match=r"kl_coef.*0, got 0"):
+        env.kl_optimal_values(good, kl_coef=0.0)
     cases: list[tuple[Any, str]] = [
         (good[:, :-1], r"9 probabilities in each of 7 states, shape \(7, 9\), got \(7, 8\)"),
         (good * 2, r"policy_probs of state \(\) are \[.*\]; give probabilities, none negative"),
