@@ -210,11 +210,11 @@ def _read_manifest(file: Path) -> dict[str, Any]:
         raise damaged(f"has format {manifest.get('format')!r}, not {FORMAT}")
     kinds: dict[str, type] = dict.fromkeys(("models", *get_args(SettingsKind)), dict)
     for name, kind in {**kinds, "env": str}.items():
-        value = manifest.get(name) or kind()
+        value = manifest.get(name, kind())
         if not isinstance(value, kind):
             raise damaged(f"must have an entry {name} of type {kind.__name__}, got {value!r}")
         check_saved(value, file)
-    check_module(manifest.get("env") or "", file)
+    check_module(manifest.get("env", ""), file)
     return manifest
 
 

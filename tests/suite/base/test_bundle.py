@@ -97,6 +97,8 @@ def test_damaged_bundles(folder):
     for content, message in (
         ("{", r"damaged \(.*\).*build"),
         ('{"task": "x", "format": 9}', r"has format 9, not 1"),
+        ('{"task": "x", "format": 1, "models": null}', "entry models of type dict, got None"),
+        ('{"task": "x", "format": 1, "training": []}', r"entry training of type dict, got \[\]"),
     ):
         (folder / "bundle.json").write_text(content)
         with pytest.raises(BundleError, match=message):
