@@ -219,7 +219,7 @@ class PromptSet(Sequence[Prompt]):
             return True
         try:
             return len(self) == len(other) and all(map(operator.eq, self, other))
-        except ValueError:  # values of metadata need not compare: equal arrays have no one truth
+        except Exception:  # values of metadata need not compare: equal arrays have no one truth
             return False
 
     def __hash__(self) -> int:

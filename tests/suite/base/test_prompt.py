@@ -1,6 +1,8 @@
 import pickle
 
+import numpy as np
 import pytest
+import torch
 
 from tokengym.envs import Prompt, PromptError, PromptSet, TokenGenerationEnv, bundled
 
@@ -18,6 +20,13 @@ def test_a_prompt_set_is_an_immutable_sequence():
     assert repr(prompts) == "PromptSet(2 prompts, the first 'a')"
     with pytest.raises(TypeError):
         prompts[0] = "c"  # type: ignore[index]
+
+
+@pytest.mark.parametrize("pack", [np.array, torch.tensor])
+def test_prompts_whose_metadata_do_not_compare_are_unlike(pack):
+    one, other = (PromptSet([Prompt("a", metadata={"x": pack([1, 2])})]) for _ in range(2))
+    assert one == one
+    assert one != other
 
 
 def test_bad_prompts():
