@@ -405,11 +405,11 @@ class Registry(Mapping[str, T]):
         if word.options:
             self.check_options(word, factory, also=also)
         written = _written(word.text)
-        for key, parameter in inspect.signature(factory).parameters.items():
-            if key in options and key in written and _is_text(parameter):
-                options[key] = written[key]
         said = f"{self.kind} {word.without_options} cannot be made"
         with running_user_code(said, word.file, self._error):
+            for key, parameter in inspect.signature(factory).parameters.items():
+                if key in options and key in written and _is_text(parameter):
+                    options[key] = written[key]
             return factory(**options)
 
     def check_options(self, word: Spec, factory: Any, *, also: tuple[str, ...] = ()) -> None:

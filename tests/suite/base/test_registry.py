@@ -112,7 +112,9 @@ def test_objects_of_files_are_themselves_unless_called(tmp_path):
         return made
 
     things: Registry[object] = Registry("thing", adopt=adopt, from_files=True)
-    (tmp_path / "a.py").write_text("def one(n=1): return n\nNone_ = None\nclass Two: pass\n")
+    (tmp_path / "a.py").write_text(
+        "def one(n=1): return n\nNone_ = None\nclass Two: pass\nInt = int\n"
+    )
     place = tmp_path / "a.py"
     assert callable(things.make(f"{place}:one"))
     assert things.make(f"{place}:one:n=3") == 3
@@ -122,6 +124,8 @@ def test_objects_of_files_are_themselves_unless_called(tmp_path):
         things.make(f"{place}:None_")
     with pytest.raises(SettingsError, match=r"'one'.*'m'"):
         things.make(f"{place}:one:m=3")
+    with pytest.raises(SettingsError, match=r"a\.py:Int cannot be made: .*no signature"):
+        things.make(f"{place}:Int")
     with pytest.raises(SettingsError, match=r"package.*thing 'one'"):
         things.load("one")
     with pytest.raises(SettingsError, match=rf"unknown task '{place}:one'"):
