@@ -146,7 +146,7 @@ class RewardChoice:
                 )
             chosen = chosen.with_components(**self.switches)
         rule = self.made
-        if bundle is not None and bundle.has("policy"):
+        if rule.needs_reference and bundle is not None and bundle.has("policy"):
             rule = rule.with_reference(bundle.policy)
         return Reward(chosen, rule)
 

@@ -205,6 +205,8 @@ def test_own_functions_models_and_prompts():
         "tokengym/TokenGeneration-v0", reward="abc", scorer=str(path), max_new_tokens=4
     )
     check_reward(env)
+    absent = bundled("movie_review").with_policy("absent.gguf")  # this rule reads no language model
+    gymnasium.make("tokengym/MovieReview-v0", reward="abc", bundle=absent)
     env = gymnasium.make("tokengym/QuestionAnswer-v0", prompts=["what is a bear ?"])
     assert env.get_wrapper_attr("reward").scorer.max_len == env.unwrapped.max_new_tokens
     assert env.reset(seed=0)[1]["prompt"] == "what is a bear ?"
