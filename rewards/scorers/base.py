@@ -57,7 +57,7 @@ class Scorer(ABC):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "score_groups" in vars(cls):
+        if cls.score_groups is not Scorer.score_groups:
             cls.compares = True
 
     @property

@@ -34,18 +34,22 @@ class Lengths(Scorer):
         return Scores([len(e.response_ids) for e in episodes])
 
 
-class Ranking(Scorer):
-    """Lengths less the mean of the group; all episodes of one call are one group."""
+class Compared:
+    """Compares lengths: a part of a scorer."""
 
     calls = 0
-
-    def score(self, episodes, *, attribution=None):
-        return self.score_groups([episodes])
 
     def score_groups(self, groups):
         self.calls += 1
         lengths = [np.array([len(e.response_ids) for e in group]) for group in groups]
         return Scores(np.concatenate([one - one.mean() for one in lengths]))
+
+
+class Ranking(Compared, Scorer):
+    """Lengths less the mean of the group; all episodes of one call are one group."""
+
+    def score(self, episodes, *, attribution=None):
+        return self.score_groups([episodes])
 
 
 class Halved(ScorerWrapper):
