@@ -53,7 +53,10 @@ def check_reward(
 
     Raises:
         RewardCheckError: naming what is broken, with the values.
+        TypeError: if it is no Gymnasium environment.
     """
+    if not isinstance(env, VectorEnv | gymnasium.Env):
+        raise TypeError(f"env must be a Gymnasium Env or VectorEnv, got {env!r}")
     rng = np.random.default_rng(seed)
     rewards = _rewards(env)
     credits = [reward.credit for reward in rewards]

@@ -202,3 +202,8 @@ def test_a_batch_that_pays_the_wrong_row_is_named(make_envs):
 
     with pytest.raises(RewardCheckError, match="step rewards sum"):
         check_reward(Rolled(UniformReward(make_envs(), LengthScorer())))
+
+
+def test_what_is_no_environment():
+    with pytest.raises(TypeError, match=r"env.*VectorEnv, got 3"):
+        check_reward(3)
