@@ -23,6 +23,12 @@ _KEYS = frozenset(
     "sampler np_random np_random_seed".split()
 )
 _TURN_KEYS = frozenset(("turns", "episode", "partner_seed"))
+_KINDS = {
+    "prompt": str,
+    **dict.fromkeys(("reference", "query_type"), str | None),
+    **dict.fromkeys(("terminated", "truncated"), bool | np.bool_),
+}
+"""Types of entries that nothing converts."""
 
 
 def state_of(
@@ -79,6 +85,9 @@ def restored(state: Mapping[str, Any], mdp: TokenMdp, sampler: PromptSampler) ->
     bits, seed = np.random.PCG64(0), state["np_random_seed"]
     try:
         bits.state = state["np_random"]
+        for name, kind in _KINDS.items():
+            if not isinstance(state[name], kind):
+                raise TypeError(f"{name} is {state[name]!r}")
         prompt = EncodedPrompt(
             state["prompt"],
             tuple(map(index, state["prompt_ids"])),
@@ -105,7 +114,7 @@ def restored(state: Mapping[str, Any], mdp: TokenMdp, sampler: PromptSampler) ->
         ("prompt_ids", prompt.ids, mdp.prompt_width),
         ("response_ids", episode.response_ids, mdp.settings.max_new_tokens),
     ):
-        if len(ids) > limit:
+        if len(ids) > limit or (name == "prompt_ids" and not ids):
             raise StateError(
                 f"the state's {name} has {len(ids)} tokens, the environment takes {limit}; "
                 "restore it into an environment of the same lengths"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import isfinite
+from operator import index
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -66,8 +67,14 @@ class Conversation:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Conversation:
         """Return the conversation of an environment's saved state."""
-        turns = [Turn(role, text, (a, b), score) for role, text, (a, b), score in state["turns"]]
-        return cls(state["partner_seed"], state["episode"], turns, turn_start(turns))
+        turns = [
+            Turn(role, text, (index(a), index(b)), score)
+            for role, text, (a, b), score in state["turns"]
+        ]
+        seed, number = index(state["partner_seed"]), index(state["episode"])
+        if min(seed, number) < 0 or not all(isinstance(x, str) for t in turns for x in t[:2]):
+            raise ValueError(f"turns {turns} of episode {number} with partner_seed {seed}")
+        return cls(seed, number, turns, turn_start(turns))
 
     def as_state(self) -> dict[str, Any]:
         """Return the conversation as plain data: entries of the environment's saved state."""

@@ -263,7 +263,7 @@ def test_bad_settings(make_env, settings, error, message):
         ({"response_ids": [9]}, "response_ids.*9.*8"),
         ({"prompt_id": 9}, "prompt 9 of 5"),
         ({"prompt_ids": [A]}, r"prompt \d of 5 is '.*', here.*'.*'"),
-        ({"prompt_ids": []}, "prompt .* here"),
+        ({"prompt_ids": [], "prompt_id": -1}, "prompt_ids has 0"),
         ({"extra": 1}, r"get_state\(\).*got keys"),
         *(
             ({name: value}, r"get_state\(\).*another kind")
@@ -275,6 +275,11 @@ def test_bad_settings(make_env, settings, error, message):
                 ("response_ids", "ab"),
                 ("response_ids", [[1], [2, 3]]),
                 ("metadata", 3),
+                ("prompt", 3),
+                ("reference", 3),
+                ("query_type", 3),
+                ("terminated", "no"),
+                ("truncated", None),
             ]
         ),
         *(

@@ -266,8 +266,12 @@ def test_a_state_needs_its_turns(make_env):
     state = env.get_state()
     with pytest.raises(StateError, match="do not edit its keys"):
         make_env().set_state(state)
-    with pytest.raises(StateError, match="another kind"):
-        env.set_state(state | {"turns": [["user", "a", 3, None]]})
+    for change in (
+        *({"turns": [turn]} for turn in (["user", "a", 3, None], ["user", 3, [0, 1], None])),
+        *({"partner_seed": None}, {"partner_seed": -1}, {"episode": -1}, {"episode": "x"}),
+    ):
+        with pytest.raises(StateError, match="another kind"):
+            env.set_state(state | change)
 
 
 def test_a_batch_is_asked_together(make_envs):
