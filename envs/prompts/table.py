@@ -180,10 +180,10 @@ class PromptTable:
         return encoded.select(positions)
 
     def _too_long(self, name: str, ids: Sequence[int] | NDArray[np.int32]) -> PromptError:
+        also = "" if self._overlong == "drop" else " or 'drop' (the prompts that fit)"
         return PromptError(
             f"{name} has {len(ids)} tokens, more than max_prompt_tokens={self.max_prompt_tokens}; "
-            "raise it, shorten the prompt, or pass overlong='left' (its last tokens) or 'drop' "
-            "(the prompts that fit)"
+            f"raise it, shorten the prompt, or pass overlong='left' (its last tokens){also}"
         )
 
     def _encoded(self, prompts: PromptSet) -> list[list[int]]:

@@ -247,7 +247,7 @@ def test_bad_options(make_env, options, error, message):
         (
             {"max_prompt_tokens": 2, "overlong": "drop", "prompts": ["a a a"]},
             PromptError,
-            "1.*max_prompt_tokens=2",
+            r"1.*max_prompt_tokens=2.*'left' \(its last tokens\)$",
         ),
     ],
 )
