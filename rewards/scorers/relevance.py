@@ -236,7 +236,7 @@ class Relevance(Shared, Scorer):
 
         Raises:
             ScorerError: if a constrained query has no reference, or attributions are asked for
-                without ``policy_tokenizer``.
+                before `bind`.
         """
         self.check_attribution(attribution)
         constrained = [self.reward_branching and e.query_type == "CONSTRAINED" for e in episodes]

@@ -229,6 +229,17 @@ def test_what_arrow_fills_in_is_left_out():
     assert [prompt.messages for prompt in loaded] == [p.messages for p in env.prompts]
 
 
+def test_template_arguments_without_a_value_are_left_out():
+    own = {"chat_template_kwargs": {"thinks": False}}
+    for filled in ({"thinks": False, "plans": None}, '{"plans": null, "thinks": false}'):
+        assert Chat(TALK, chat_template_kwargs=filled).beside == own
+        row = {"prompt": TALK, "chosen": answer("a"), "rejected": answer("b")}
+        (pair,) = read_pairs([{**row, "chat_template_kwargs": filled}])
+        assert pair.messages.beside == own
+    for nothing in (None, {}, "", "null", {"plans": None}):
+        assert Chat(TALK, chat_template_kwargs=nothing) == Chat(TALK)
+
+
 def test_pairs_of_messages_keep_what_a_judge_reads():
     row = {"prompt": TALK, "chosen": answer("yes"), "rejected": answer("no"), "tools": "[{}]"}
     (pair,) = read_pairs([row])
