@@ -283,7 +283,7 @@ def _of_tools(
     else:
         column = next((one for one in RUN if one in header), "")
         keys = [(row.get(column), row.get("seed")) for row in rows]
-        for key in dict.fromkeys(keys):
+        for key in dict.fromkeys(keys or [(None, None)]):
             of_key = [row for row, of_row in zip(rows, keys, strict=True) if of_row == key]
             parts.append((of_key, *key))
     tables = []

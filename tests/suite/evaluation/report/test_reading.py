@@ -169,6 +169,7 @@ def test_the_history_of_a_wandb_run_is_read():
         ("monitor.csv", '#{"began": 1}\nr,l,t\n1,1,1\n', "is no monitor.csv of Stable-Baselines3"),
         ("evaluations.npz", "text", "is no evaluations.npz of Stable-Baselines3"),
         ("trainer_state.json", '{"best": 1}', "has no log_history; pass the trainer_state.json of"),
+        ("t.json", '{"log_history": []}', "logs no reward, only nothing"),
         ("t.json", '{"log_history": [{"loss": 1, "step": 1}]}', "logs no reward, only loss, step"),
         ("p.csv", "reward,loss\n1,2\n", "has no column of steps in every row with reward, only re"),
         ("p.csv", "reward,step\nx,2\n", "line 1: reward must be a number, got 'x'"),
