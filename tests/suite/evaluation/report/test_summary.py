@@ -38,7 +38,7 @@ from tokengym.evaluation.statistics import (
     iqm,
     paired_difference,
 )
-from tokengym.scripts.commands.show import _arrival, _figures, show_summary
+from tokengym.scripts.commands.show import _arrival, _column, _figures, show_summary
 
 
 def versus(group: dict[str, Any], name: str) -> dict[str, Any]:
@@ -152,6 +152,8 @@ def test_runs_are_set_on_the_way_to_best_of_16():
     for kind, key in product(("final", "auc"), ("iqm", "low", "high")):
         expected = (entry["figures"]["net_score"][kind][key] - start) / (1.5 - paid - start)
         assert entry["figures"]["normalised_score"][kind][key] == pytest.approx(expected)
+    share = _column([entry], "norm.", "normalised_score", "final")[1]
+    assert share.plain.endswith("%")  # the terminal has no interval below a share
     steps = entry["steps_to_shares"]
     assert list(steps) == ["0.5", "0.75", "0.9"]
     # -.5 + 2 g - .25 g for g = 1 - e^(-step / 15): half the way at g = (1 - paid / 2) / 1.75
