@@ -60,7 +60,6 @@ RUN_OPTIONS = frozenset(
 )
 """Usual options of the commands that train: what a model and data of one's own need, too. Those of
 one learner are at most twenty."""
-
 SAID_BY = {
     "lr": "the learning rate is --learning-rate",
     "prompts": "a file of prompts is --dataset FILE",
@@ -79,8 +78,6 @@ SAID_BY = {
 }
 """Options of other programs, and what says the same here. (Prompts in Python are a list.)"""
 
-GROUP_NAME = re.compile(r"(Settings|Options)$")
-"""End of the name of a dataclass of settings, whose beginning is its group's in the help."""
 GROUP_NAME = re.compile(r"(Settings|Options)$")
 """End of the name of a dataclass of settings, whose beginning is its group's in the help."""
 ARGUMENT = re.compile(r"^    (\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
@@ -467,7 +464,8 @@ def _refuse_unknown(
     """Refuse an option that the command does not have, or that only other learners have."""
     known = {"help", "help-all", *_names(options)}
     owners: list[str] = []
-    for learner in learner_names() if _declared(command).by_learner else ():
+    by_learner = _declared(command).by_learner and not typed.get("agents")  # which decide alone
+    for learner in learner_names() if by_learner else ():
         names = _names(_options(command, _chosen(command, {**typed, "agent": learner})))
         if flag in names:
             owners.append(learner)

@@ -279,6 +279,7 @@ def test_train_lists_the_learners(capsys):
         ("train --num-generations 4", "are --group-size N"),
         ("train --bf16", "--dtype bfloat16"),
         ("report --bf16", "unknown option --bf16; --help-all"),
+        ("compare --agents ppo grpo --sedes 3", "unknown option --sedes; did you mean '--seeds'"),
     ],
 )
 def test_words_of_other_programs_get_the_remedy_by_its_name(typed, said, capsys):
