@@ -37,7 +37,6 @@ from tokengym.envs import TokenGenerationVectorEnv
 from tokengym.rewards import Reward, RewardModel, Sparse, VectorRewardWrapper
 
 ROWS, NEW_TOKENS, EPOCHS, MINIBATCHES, LEARNING_RATE = 32, 48, 4, 4, 3e-6
-PHASES = ("rollout", "assign", "update", "step")
 
 
 def make_scorer(size: str) -> GPT2ForSequenceClassification:
