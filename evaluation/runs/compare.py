@@ -140,7 +140,7 @@ def _do_all(
         executor = here
     if own and executor is not here:
         raise SettingsError(
-            f"{', '.join(map(short, own))} is an object of this process, which others cannot have; "
+            f"{short(own[0])} is an object of this process, which others cannot have; "
             "pass jobs=1 to do the runs here, or define it in a file: path/to/file.py:Name"
         )
     is_here = executor in (None, here)

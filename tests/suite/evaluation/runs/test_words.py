@@ -183,8 +183,8 @@ def test_an_object_of_another_process_is_named():
 def test_what_others_cannot_have_needs_one_job(tmp_path):
     elsewhere = {"executor": lambda function, specs: iter(())}
     for given in ({}, {"jobs": 2}, elsewhere):
-        with pytest.raises(ValueError, match=r"Tail is an object of this process.*pass jobs=1"):
-            compare("MovieReview", tmp_path / "out", rewards=["sparse", Tail], **given)
+        with pytest.raises(ValueError, match=r"^Tail is an object of this process.*pass jobs=1"):
+            compare("MovieReview", tmp_path / "out", rewards=["sparse", Tail, Tail()], **given)
     assert not (tmp_path / "out").exists()
 
 
