@@ -7,7 +7,7 @@ It is a list of specs: `compare` finds those without a result, an executor has e
 and results are made of all. One run is `Run.do`, and its loop `training.train`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
@@ -189,20 +189,27 @@ def _work(config: ComparisonConfig, missing: Sequence[RunSpec]) -> str:
 
 def do_run(spec: RunSpec, *, checkpoint_every: int = 1, track: str | None = None) -> Fault | None:
     """Do a run of a comparison, which tells in its folder how far it is; return its fault."""
-    run = Run(spec)
+    run, has_told = Run(spec), False
+
+    def report(step: int, point: Mapping[str, Any]) -> None:
+        nonlocal has_told
+        has_told = True
+        run.keep_progress(step, point)
+
     try:
         if spec.is_reference:
-            run.draw(run.keep_progress)
+            run.draw(report)
         else:
-            run.do(report=run.keep_progress, checkpoint_every=checkpoint_every, track=track)
+            run.do(report=report, checkpoint_every=checkpoint_every, track=track)
     except BaseException as raised:
         if not is_fault(raised):
             raise
-        if isinstance(raised, ScorerError) and not run.can_resume:
+        if isinstance(raised, ScorerError) and not has_told:
             return Fault(describe(raised), of_scorer=raised.for_terminal())
         return Fault(describe(raised))
     finally:
-        run.remove_progress()
+        if has_told:  # else it may be that of another process, whose run it is
+            run.remove_progress()
     return None
 
 

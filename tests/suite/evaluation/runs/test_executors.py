@@ -23,7 +23,7 @@ from tokengym.base.errors import SettingsError, Stopped, is_fault
 from tokengym.base.files import read_json
 from tokengym.base.folders import locked
 from tokengym.evaluation.runs import ComparisonConfig, RunSpec
-from tokengym.evaluation.runs.compare import compare, execute
+from tokengym.evaluation.runs.compare import compare, do_run, execute
 from tokengym.evaluation.runs.display import ProgressDisplay
 from tokengym.evaluation.runs.executors import (
     EXECUTORS,
@@ -294,6 +294,29 @@ def test_a_scorer_that_fails_on_the_reference_samples_ends_the_comparison(
     kept = not refused or of_runs_ is not FAULT
     assert [result(spec).exists() for spec in specs[:-1]] == [kept, kept]
     assert result(specs[-1]).exists() == (of_samples is OTHER)
+
+
+def test_a_run_of_another_process_keeps_its_progress(tmp_path):
+    (spec, _) = CONFIG.specs(tmp_path)
+    told = [3, {"score": 1.0}]
+    with locked(spec.folder):
+        Run(spec).keep_progress(*told)
+        fault = do_run(spec)
+        assert fault is not None
+        assert fault.text.startswith("FolderInUseError")
+        assert Run(spec).progress == (True, told)
+
+
+def test_a_scorer_that_fails_at_once_on_more_samples_is_known_as_the_cause(tmp_path):
+    config = replace(CONFIG, evaluation=replace(CONFIG.evaluation, reference_samples=16))
+    assert do_run(config.reference_spec(tmp_path)) is None
+    scorer = tmp_path / "scorer.py"
+    scorer.write_text("def mine(response): raise TypeError('no')")
+    task = replace(config.task, scorer=f"{scorer}:mine")
+    more = replace(config.evaluation, reference_samples=32)
+    fault = do_run(replace(config.reference_spec(tmp_path), task=task, evaluation=more))
+    assert fault is not None
+    assert "TypeError" in str(fault.of_scorer)
 
 
 def test_runs_are_shown_from_when_they_begin_wherever_they_are(tmp_path):
