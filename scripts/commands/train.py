@@ -231,7 +231,9 @@ def _show(console: "Console", config: ComparisonConfig, run: "Run", out: Path) -
     written = [out / name for name in (CURVE, "report.html") if (out / name).exists()]
     say(console, f"curve and report: {' '.join(map(str, written or [run.folder]))}")
     has_agent = (out / "agent").exists()  # an agent of one's own may have no method save
-    say(console, f"next: tokengym evaluate {out / 'agent'}" if has_agent else f"files: {out}")
+    trust = " --trust-code" if config.code else ""  # the user's own, which the folder only names
+    following = f"next: tokengym evaluate {out / 'agent'}{trust}"
+    say(console, following if has_agent else f"files: {out}")
 
 
 def _references(console: "Console", config: ComparisonConfig, out: Path) -> dict[str, Any] | None:

@@ -299,6 +299,14 @@ def check_missing_file(command: list[str], capsys: Any) -> None:
     assert line.strip().isprintable()
 
 
+def test_the_command_that_train_names_runs_with_code_of_ones_own(tmp_path, capsys):
+    (tmp_path / "score.py").write_text("def mine(response): return len(response)")
+    own = ["--scorer", str(tmp_path / "score.py:mine"), "--out", str(tmp_path / "run")]
+    assert main(["train", *SMALL, *own]) == 0
+    following = " ".join(capsys.readouterr().out.split()).partition("next: tokengym ")[2]
+    assert main([*following.split(), "--episodes", "2", "--reference-samples", "0"]) == 0
+
+
 def test_train_and_evaluate(tmp_path, capsys):
     out = tmp_path / "a[/]b[red]"  # no markup
     train = ["train", "--reward", "abc", "--out", str(out)]
