@@ -103,9 +103,10 @@ class Table(Sequence[Mapping[str, Any]]):
             return name
         if isinstance(name, int) and 0 <= name < len(self.columns):
             return self.columns[name]
+        kind = "column" if isinstance(name, str) else "position of a column"
         raise DatasetError(
-            f"{argument}={name!r} is no column of the {self.of}, nor the position of one; the "
-            f"columns are {quoted(self.columns)}{hint}"
+            f"{argument}={name!r} is no {kind} of the {self.of}; the columns are "
+            f"{quoted(self.columns)}{hint}"
         )
 
     def optional_column(self, name: str | None, argument: str, *, default: str) -> str | None:

@@ -156,8 +156,12 @@ def table(**columns: list[Any]) -> datasets.Dataset:
     ("source", "columns", "message"),
     [
         (ROWS, {}, "prompt_column=None.*'question', 'answer'"),
-        (ROWS, {"prompt_column": "text"}, "prompt_column='text'.*'question', 'answer'"),
-        (ROWS, {"prompt_column": 3}, "prompt_column=3"),
+        (
+            ROWS,
+            {"prompt_column": "text"},
+            "prompt_column='text' is no column of the data set; .*'question', 'answer'",
+        ),
+        (ROWS, {"prompt_column": 3}, "prompt_column=3 is no position of a column of the data set"),
         (ROWS, {"prompt_column": 0, "reference_column": "gold"}, "reference_column='gold'"),
         (ROWS, {"prompt_column": 0, "query_type_column": "answer"}, "0.*query_type.*'it.*0'"),
         (ROWS, {"prompt_column": 0, "metadata_columns": ["lvl"]}, "metadata_columns='lvl'"),
