@@ -196,7 +196,7 @@ def test_episodes_that_end_together_are_scored_in_one_batch(make_envs):
         (
             lambda env: SparseReward(gymnasium.make("CartPole-v1"), LengthScorer()),
             RewardError,
-            "to",
+            "no tokenizer",
         ),
         (lambda env: SparseReward(env), RewardError, "got None.*scorer="),
         (lambda env: RewardWrapper(env, cast(Any, "abc")), TypeError, "reward.*got 'abc'"),

@@ -121,7 +121,7 @@ def test_every_learner_survives_the_file(agent, tmp_path):
     read = ComparisonConfig.from_dict(read_json(tmp_path / "c.json"))
     assert read == ours
     assert differences(read_json(tmp_path / "c.json"), ours.as_dict()) == []
-    assert read.names == ("sparse",) if agent in ("ppo", "nlpo") else (agent,)
+    assert read.names == (("sparse",) if LEARNERS[agent].uses_credit else (agent,))
 
 
 def test_a_setting_of_another_version_is_named():
