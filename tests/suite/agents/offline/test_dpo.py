@@ -269,7 +269,7 @@ def test_a_checkpoint_is_no_saved_agent_and_is_resumed_under_other_sampling(tmp_
     [
         ({"learning_rate": 1e-4}, {}, "learning_rate 0.001 there, 0.0001 here"),
         ({}, {"beta": 0.5}, "loss .*'beta': 0.1.* there, .*'beta': 0.5.* here"),
-        ({}, {"pairs": PAIRS[:7]}, "data .* there"),
+        ({}, {"pairs": [*PAIRS[:7], {**PAIRS[7], "chosen_ids": [4, EOS]}]}, "data .* there"),
         ({}, {"model": make_model("llama")}, "model.safetensors is of another model"),
     ],
 )
@@ -342,11 +342,18 @@ def test_an_agent_that_learns_with_dropout_plays_without(make_envs):
         for is_off in (False, False, True)
     )
     played: list[bool] = []
-    followed(looped, lambda update: played.append(plays_alike(update.agent)))
+
+    def measure(update: Any) -> None:
+        torch.rand(())  # from the generator that dropout draws from
+        played.append(plays_alike(update.agent))
+
+    followed(looped, measure)
     assert played == [True, True]
     for agent in (whole, plain):
         agent.train()
         assert plays_alike(agent)
+    learning = whole.model.train()
+    assert (learning.language_model.training, learning.reference.training) == (True, False)
     a, b, c = map(weights, (looped, whole, plain))  # the first two learned with it throughout
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert not all(torch.equal(a[name], c[name]) for name in a)
