@@ -1,7 +1,9 @@
 """Streams read one token at a time what the whole model reads at once."""
 
+import weakref
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig
@@ -272,6 +274,22 @@ def others() -> dict[str, LanguageModel]:
     }
     made["mixed"].autocasts = True
     return made
+
+
+def test_a_round_begins_without_the_memory_of_the_last(make_ppo, monkeypatch):
+    streams: list[Any] = []
+
+    def make(*arguments: Any) -> Any:
+        assert not any(known() for known in streams)
+        stream = make_stream(*arguments)
+        streams.append(weakref.ref(stream))
+        return stream
+
+    monkeypatch.setattr("tokengym.agents.policy.sampler.make_stream", make)
+    player, ids = make_ppo().policy.sampler(), np.array([[0, 0, 3, 4, 0, 0]])
+    for _ in range(2):
+        player.begin({"input_ids": ids, "attention_mask": ids > 0})
+    assert len(streams) == 2
 
 
 def test_other_shapes_go_through_their_own_forward():

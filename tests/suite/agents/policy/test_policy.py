@@ -241,6 +241,8 @@ def test_predict_reads_single_and_batched_observations(make_envs, make_ppo):
         action, _ = agent.predict(single, deterministic=True)
         assert action.shape == ()
         assert action == actions[row]
+    likeliest = make_ppo(top_k=1)
+    assert all((likeliest.predict(observation)[0] == actions).all() for _ in range(20))
 
 
 def test_predict_goes_on_in_the_middle_of_texts(make_envs, make_ppo):

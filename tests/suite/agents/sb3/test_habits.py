@@ -77,6 +77,8 @@ def test_callbacks_in_a_list_are_all_called(make_ppo, make_envs, tmp_path):
     logs = LogEveryNTimesteps(n_steps=TOKENS)
     model.learn(3 * TOKENS, callback=CallbackList([keeps, every, logs]))
     assert keeps.num_timesteps == model.num_timesteps
+    seen = {name: rows[0] for name, rows in keeps.locals["new_obs"].items()}
+    assert model.observation_space.contains(seen)
     assert every.num_timesteps == model.num_timesteps
     assert sorted((tmp_path / "event").iterdir())
     loaded = PPO.load(sorted((tmp_path / "event").glob("*steps*"))[0], env=make_envs())
@@ -111,8 +113,11 @@ OF_SB3 = {
 
 def test_progress_csv_has_the_names_of_sb3(make_ppo, tmp_path):
     model = make_ppo(vf_coef=0.5, kl_coef=0.0)
-    model.set_logger(configure(str(tmp_path), ["csv"]))
-    model.learn(2 * TOKENS)
+    logger = configure(str(tmp_path), ["csv"])
+    model.set_logger(logger)
+    for _ in range(2):
+        model.learn(TOKENS)
+    assert model.logger is logger
     with (tmp_path / "progress.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert OF_SB3 <= rows[-1].keys()
