@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -316,6 +317,15 @@ def test_a_schedule_of_the_learning_rate_is_taken_as_it_is(make_ppo):
     for row in rows:
         left = max(1.0 - row["time/total_timesteps"] / 40, 0.0)
         assert row["train/learning_rate"] == pytest.approx(0.01 + left / 100)
+
+
+def test_a_seed_decides_every_draw(make_ppo):
+    first, again, other = (make_ppo(seed=seed) for seed in (1, 1, 2))
+    for of in ("policy.generator", "policy.outside", "shuffler"):
+        states = [attrgetter(of)(agent).get_state() for agent in (first, again, other)]
+        assert [states[0].equal(state) for state in states] == [True, True, False], of
+    a, b = (agent.learn(40).policy.state_dict() for agent in (first, again))
+    assert all(a[name].equal(b[name]) for name in a)
 
 
 def test_no_prompt_is_drawn_in_vain(make_envs, make_ppo):
