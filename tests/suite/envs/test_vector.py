@@ -66,6 +66,18 @@ def test_live_views_do_not_copy(make_envs):
     assert first["input_ids"][:, 3].tolist() == [PAD] * 3
 
 
+def test_infos_are_fresh_and_writable(make_envs):
+    envs = make_envs()
+    envs.reset(seed=0)
+    infos = envs.step(np.array([EOS, A, A]))[4]
+    infos["score"][:], infos["token_rewards"][0, 0] = 3.0, 3.0
+    infos["score_parts"]["x"] = np.ones(3)
+    later = envs.step(np.array([A, EOS, A]))[4]
+    assert not later["score"].any()
+    assert not later["token_rewards"].any()
+    assert later["score_parts"] == {}
+
+
 def test_states_move_between_single_and_batch(make_env, make_envs):
     env, envs = make_env(), make_envs(prompt_sampling="uniform")
     env.reset(seed=11, options={"prompt": "d d"})
@@ -120,6 +132,14 @@ def test_bad_actions(make_envs, actions, message):
     envs.reset(seed=0)
     with pytest.raises(ActionError, match=message):
         envs.step(actions)
+
+
+def test_actions_of_any_integer_kind(make_envs):
+    envs = make_envs()
+    envs.reset(seed=0)
+    for actions in ([A, B, C], np.array([A, B, C], np.uint8), (np.int32(A), B, C)):
+        observations = envs.step(actions)[0]
+    assert observations["input_ids"][:, 5].tolist() == [A, B, C]
 
 
 def test_rows_must_be_reset_before_they_step(make_envs):
