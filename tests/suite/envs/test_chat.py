@@ -85,6 +85,13 @@ def test_conversations_take_the_template_unasked(chatty):
     assert single.set_state(state)[1]["prompt"] == "a"
 
 
+def test_overlong_conversations(chatty):
+    short: Any = {"tokenizer": chatty, "prompts": [CHAT, "a"], "max_prompt_tokens": 6}
+    with pytest.raises(PromptError, match=r"0.*15.*max_prompt_tokens=6"):
+        TokenGenerationEnv(**short)
+    assert TokenGenerationEnv(**short, overlong="drop").prompts.texts == ("a",)
+
+
 def test_templates_that_cannot_write(chatty, tokenizer):
     message = r"no chat template.*tokenizer\.chat_template"
     with pytest.raises(TokenizerError, match=message):

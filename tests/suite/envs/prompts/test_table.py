@@ -8,7 +8,7 @@ import pytest
 
 from tokengym.base.prompt import PromptColumns
 from tokengym.envs import Prompt, PromptError, PromptSet, TokenizerError
-from tokengym.envs.prompts.table import PromptTable, TokenRows
+from tokengym.envs.prompts.table import PromptTable, TokenRows, _say_dropped
 from tokengym.envs.prompts.tokenization import encode
 
 TEXTS = ("a b c", "d", "a a", "e d c b a")
@@ -70,6 +70,14 @@ def test_prompts_are_those_of_the_tokenizer(tokenizer):
     assert drop.padded([1])[0].tolist() == [list(whole[2])]
     with pytest.raises(PromptError, match=r"0.*3.*max_prompt_tokens=2"):
         table(tokenizer, 2)
+
+
+def test_it_is_said_once_how_many_prompts_are_dropped(tokenizer, caplog):
+    _say_dropped.cache_clear()
+    for _ in range(2):  # an environment is made several times
+        table(tokenizer, 2, "drop")
+    (said,) = caplog.messages
+    assert said.startswith("2 of 4 prompts are longer than max_prompt_tokens=2")
 
 
 def test_the_first_faulty_prompt_is_named(tokenizer, monkeypatch):
