@@ -224,13 +224,14 @@ def test_scaled_scores_pay_their_sum(make_envs, classifier):
     envs = CreditReward(make_envs(), Normalize(RewardModel(classifier)), "red")
     envs.reset(seed=0)
     rng = np.random.default_rng(0)
-    paid, over = np.zeros(3), np.zeros(3, dtype=bool)
+    paid, over, finished = np.zeros(3), np.zeros(3, dtype=bool), 0
     for _ in range(40):
         _, rewards, terminated, _, infos = envs.step(rng.integers(0, 12, 3))
         paid = np.where(over, 0.0, paid + rewards)
         for row, episode in episodes_from_infos(infos).items():
             assert paid[row] == pytest.approx(episode.score, abs=1e-4)
-        over = terminated
+        over, finished = terminated, finished + int(terminated.sum())
+    assert envs.reward.scorer.moments.seen == finished > 0  # unfinished texts move no statistics
 
 
 def test_the_checker_knows_causality(make_env, make_envs, classifier):
