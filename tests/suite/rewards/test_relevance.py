@@ -191,6 +191,7 @@ def test_queries_keep_their_last_512_tokens(relevance, tokenizer):
     scores = relevance.score([words(f"{query} b", tokenizer, response="a b")])
     # M(x) = (511 a + b) / 512 = (511, 2) / 512; M(y) = (.5, 1)
     assert scores.parts["relevance_query"][0] == pytest.approx((511 * 0.5 + 2) / 512)
+    assert tokenizer.truncation_side == "right"  # the environment's, which it was made with
 
 
 SIZES: Any = {"num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 32}
