@@ -231,6 +231,35 @@ def test_forks_inside_and_between_turns(make_env, size):
             np.testing.assert_equal(other.reset(), env.reset())
 
 
+def test_forks_of_a_batch(make_envs):
+    settings = {"partner": teacher, "max_turns": 4, "max_turn_tokens": 3, "max_new_tokens": 16}
+    envs, other = make_envs(**settings), make_envs(**settings)
+    rng = np.random.default_rng(0)
+    envs.reset(seed=11)
+    for _ in range(5):
+        envs.step(rng.choice([EOS, A, B, C], 3))
+    states = envs.get_state()
+    assert any(state["turns"] for state in states)
+    other.set_state(states)
+    for _ in range(30):
+        tokens = rng.choice([EOS, A, B, C], 3)
+        np.testing.assert_equal(other.step(tokens), envs.step(tokens))
+
+
+def test_a_partner_draws_anew_in_every_turn_and_episode(make_env):
+    def drawing(said: Any, metadata: Any, rng: np.random.Generator) -> Reply:
+        drawn.append(rng.random())
+        return Reply("a")
+
+    drawn: list[float] = []
+    env = make_env(partner=drawing, max_turns=3, max_new_tokens=20)
+    for seed in (0, None, 0, None):
+        env.reset(seed=seed)
+        play(env, [EOS, EOS, EOS])
+    assert drawn[:6] == drawn[6:]
+    assert len({*drawn}) == 6
+
+
 def test_an_episode_begins_with_an_unfinished_one(make_env, make_envs):
     """Inside a turn and between turns, as a single one and in a batch."""
     talk: Any = {"partner": teacher, "max_turns": 3, "max_turn_tokens": 3, "max_new_tokens": 14}
