@@ -209,7 +209,9 @@ def test_a_scorer_that_hangs_fails_the_run_which_resumes(tmp_path):
     assert {(row["score"], bool(row["response_ids"])) for row in kept} == {(None, True)}
     assert len(kept) == CONFIG.training.batch_size
     where = f"({len(kept)} finished episodes are kept in {folder / 'unscored.jsonl'})"
-    assert where in read_json(folder / "run.json")["error"]
+    result = read_json(folder / "run.json")
+    assert where in result["error"]
+    assert "unscored.jsonl" in result["files"]  # a change of it is seen
     away.unlink()
     config = replace(config, task=TaskSettings(scorer=judge, scorer_timeout=60.0))
     played: list[int] = []
