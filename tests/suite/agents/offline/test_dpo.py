@@ -352,7 +352,8 @@ def test_an_agent_that_learns_with_dropout_plays_without(make_envs):
     for agent in (whole, plain):
         agent.train()
         assert plays_alike(agent)
-    learning = whole.model.train()
+    learning: Any = whole.model
+    learning.train()
     assert (learning.language_model.training, learning.reference.training) == (True, False)
     a, b, c = map(weights, (looped, whole, plain))  # the first two learned with it throughout
     assert all(torch.equal(a[name], b[name]) for name in a)
