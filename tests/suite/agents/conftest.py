@@ -1,12 +1,14 @@
 """Tiny random models, a stub vocabulary, and environments whose score counts a target token."""
 
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from packaging.version import Version
 from peft import LoraConfig
 from transformers import (
     GPT2Config,
@@ -55,6 +57,13 @@ def make_model(shape: str = "gpt2", *, seed: int = 0, scale: float = 5.0) -> Pre
             if parameter.dim() > 1:
                 parameter.data.mul_(scale)
     return model
+
+
+transformers_reads_adapters = pytest.mark.skipif(
+    Version(version("peft")) < Version("0.18.2"),
+    reason="transformers itself reads adapters with PEFT 0.18.2 or later",
+)
+"""Mark of tests in which it does, and not this library."""
 
 
 def lora_config(shape: str = "gpt2") -> LoraConfig:

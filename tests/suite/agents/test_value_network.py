@@ -9,7 +9,13 @@ import torch
 from peft import LoraConfig
 from transformers import AutoModelForSequenceClassification
 
-from tests.suite.agents.conftest import critic_of, lora_config, make_model, target_share
+from tests.suite.agents.conftest import (
+    critic_of,
+    lora_config,
+    make_model,
+    target_share,
+    transformers_reads_adapters,
+)
 from tests.suite.agents.policy.test_policy import shake
 from tests.suite.agents.ppo.test_ppo import log_of
 from tests.suite.agents.test_checkpoint import assert_equal_weights, untimed
@@ -233,6 +239,7 @@ def test_first_values_are_the_reward_models_scores_of_the_text_so_far(
         assert torch.equal(weight, body[name]), name
 
 
+@transformers_reads_adapters
 def test_it_starts_from_a_reward_model_that_is_adapters_on_a_shared_base(build_started):
     """Low-rank ones, and a head that was trained whole; values are those of the model with them."""
     scorer = make_scorer()

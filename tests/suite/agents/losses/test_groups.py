@@ -98,7 +98,7 @@ def test_a_floor_bounds_what_nearly_equal_scores_are_divided_by():
 @pytest.mark.parametrize("seed", range(3))
 def test_scores_are_read_as_trl_reads_them(seed):
     """TRL 1.16 in its own words (grpo_trainer, rloo_trainer): view by group, nanmean, nanstd."""
-    pytest.importorskip("trl", reason="TRL needs Python 3.11")
+    pytest.importorskip("trl", reason="TRL is not installed; it needs Python 3.11")
     from trl.trainer.utils import nanstd
 
     scores = torch.randn(24, generator=torch.Generator().manual_seed(seed))

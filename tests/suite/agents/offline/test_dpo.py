@@ -66,7 +66,7 @@ def test_log_probs_are_those_of_the_model_itself(shape):
 
 
 def test_training_prefers_the_chosen_and_logs_it(tmp_path):
-    dpo = make_dpo(args=make_args(tmp_path, num_train_epochs=8), beta=0.5)
+    dpo = make_dpo(args=make_args(tmp_path, num_train_epochs=12), beta=0.5)
     before = dpo.log_probs(batch_of(dpo), dpo.model)
     dpo.train()
     after = dpo.log_probs(batch_of(dpo), dpo.model)
@@ -77,8 +77,8 @@ def test_training_prefers_the_chosen_and_logs_it(tmp_path):
     assert logged(dpo)[-1] < 0.5 * logged(dpo)[0]
     # Every epoch reads every pair once: tokens of both texts, and of the responses alone.
     prompts = 2 * sum(len(p["prompt_ids"]) for p in PAIRS)
-    assert dpo.num_response_tokens == 8 * RESPONSES
-    assert dpo.num_tokens == logged(dpo, "num_tokens")[-1] == 8 * (RESPONSES + prompts)
+    assert dpo.num_response_tokens == 12 * RESPONSES
+    assert dpo.num_tokens == logged(dpo, "num_tokens")[-1] == 12 * (RESPONSES + prompts)
 
 
 def test_logged_figures_are_means_over_the_pairs_of_all_steps_since_the_last_log(tmp_path):

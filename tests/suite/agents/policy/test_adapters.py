@@ -19,7 +19,12 @@ from transformers import (
     PreTrainedModel,
 )
 
-from tests.suite.agents.conftest import lora_config, make_model, make_tokenizer
+from tests.suite.agents.conftest import (
+    lora_config,
+    make_model,
+    make_tokenizer,
+    transformers_reads_adapters,
+)
 from tokengym.agents import DPO, PPO, SFT
 from tokengym.agents.errors import ModelError
 from tokengym.agents.offline.policies import make_policy
@@ -116,7 +121,14 @@ def test_base_and_adapters_are_where_training_starts_and_the_reference(
         torch.testing.assert_close(logits(reference), expected)
 
 
-@pytest.mark.parametrize("kind", ["folder", "PeftModel", "loaded by transformers"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "folder",
+        "PeftModel",
+        pytest.param("loaded by transformers", marks=transformers_reads_adapters),
+    ],
+)
 def test_they_are_so_in_every_form(kind, folders, expected):
     model = given(folders, kind)
     loaded = load_causal_lm(model)
@@ -241,7 +253,9 @@ def test_rows_of_added_tokens_come_with_the_adapters(folders, tmp_path):
     torch.testing.assert_close(logits(load_causal_lm(tmp_path)), logits(adapted))
 
 
-@pytest.mark.parametrize("base_has_head", [False, True])
+@pytest.mark.parametrize(
+    "base_has_head", [pytest.param(False, marks=transformers_reads_adapters), True]
+)
 def test_a_reward_model_is_made_of_adapters_and_their_head(base_has_head, folders, tmp_path):
     base: Any = folders / "base"  # a language model, as it is usual
     if base_has_head:

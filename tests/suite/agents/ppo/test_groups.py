@@ -17,8 +17,10 @@ from tokengym.rewards import Credit, Random, Sparse, Uniform
 SCORE_ONLY = ("rloo", "grpo", "dr-grpo")
 
 
-def build(make_ppo: Any, make_envs: Any, credit: Credit | None = None, **settings: Any) -> Any:
-    envs = make_envs(num_envs=8, reward=target_reward(credit or Sparse()))
+def build(
+    make_ppo: Any, make_envs: Any, credit: Credit | None = None, rows: int = 8, **settings: Any
+) -> Any:
+    envs = make_envs(num_envs=rows, reward=target_reward(credit or Sparse()))
     return make_ppo(envs=envs, **{"group_size": 4, "learning_rate": 1e-2, **settings})
 
 
@@ -38,7 +40,7 @@ def test_advantages_that_read_the_score_are_the_same_under_every_credit(
 @pytest.mark.parametrize("advantage", ["loo", "reinforce++"])
 def test_token_credit_is_seen_where_the_estimator_says_so(make_ppo, make_envs, advantage):
     first, second = (
-        build(make_ppo, make_envs, credit, advantage=advantage, kl_coef=0.0)
+        build(make_ppo, make_envs, credit, rows=32, advantage=advantage, kl_coef=0.0)
         for credit in (Sparse(), PerToken())
     )
     one, two = first.assign(first.collect()), second.assign(second.collect())
