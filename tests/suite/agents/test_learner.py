@@ -118,6 +118,7 @@ def test_stock_algorithms_learn_by_tokens(tmp_path, make_envs, name):
         assert agent.n_steps == 6
     elif name == "DQN":
         assert isinstance(agent.replay_buffer, HindsightReplayBuffer)
+        assert (agent.n_steps, agent.learning_starts) == (1, 4 * 6)
     else:
         assert agent.n_steps == 3  # its own
 
