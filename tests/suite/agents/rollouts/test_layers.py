@@ -31,6 +31,8 @@ from tokengym.base.errors import SettingsError
 from tokengym.envs import Reply, TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.rewards import (
     RED,
+    FunctionScorer,
+    Reward,
     RewardError,
     RewardWrapper,
     SparseReward,
@@ -294,6 +296,14 @@ def test_normalised_rewards_are_those_that_the_layer_pays():
         if row:  # the targets alone earn
             shares = np.array(plain()[row]) / sum(plain()[row])
             np.testing.assert_allclose(episode.token_rewards, steps.sum() * shares, atol=1e-6)
+
+
+def test_a_running_scale_keeps_the_shares_of_scores_far_apart():
+    """The small score is scaled by far more than the others, as an unknown layer would not be."""
+    reward = Reward(FunctionScorer(lambda response: 10.0 ** (len(response.split()) - 5)), Uniform())
+    envs = VectorRewardWrapper(batch().env, reward)
+    for row in earned(batched.NormalizeReward(envs)):
+        assert row == pytest.approx([row[0]] * len(row), rel=1e-4)
 
 
 @pytest.mark.parametrize(
