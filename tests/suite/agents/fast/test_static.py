@@ -424,11 +424,14 @@ def test_players_at_the_same_time_have_memory_of_their_own():
         torch.testing.assert_close(one, other, atol=0, rtol=0)
 
 
-def test_diverged_weights_are_named():
-    policy = policy_of(make_model(), decoding="static")
+@pytest.mark.parametrize("decoding", ["dynamic", "static"])
+def test_diverged_weights_are_named_by_row_and_token(decoding):
+    policy = policy_of(make_model(), decoding=decoding)
     trunk: Any = policy.language_model.model.base_model
-    trunk.wte.weight.data[5:].fill_(torch.nan)
-    with pytest.raises(NonFiniteError, match=r"0.*0.*learning_rate"):
+    lengths = observation(0)["attention_mask"].sum(1)
+    trunk.wpe.weight.data[lengths.max() + 1 :] = torch.nan  # first read with two tokens written
+    message = f"row {lengths.argmax()} at response token 2 .*learning_rate"
+    with pytest.raises(NonFiniteError, match=message):
         list(played(policy.sampler(), "none", deterministic=False, seed=0))
 
 
