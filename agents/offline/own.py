@@ -83,11 +83,11 @@ def read_own(
         rows, skipped = read(table, encoding)
         examples = {row.row: row for row in rows}
         columns = {n: told for n, told in enumerate(table) if n in examples}
-        # Rows that were collected have ids, and the text of the prompt beside them.
-        if any(_said(row, columns[n]) is None for n, row in examples.items()):
-            return None
         encoded = encode_examples(rows, skipped, tokenizer, encoding, max_positions)
         numbers = [row.row for row in encoded.rows]
+        # Rows that were collected have ids, and the text of the prompt beside them.
+        if any(_said(examples[n], columns[n]) is None for n in numbers):
+            return None
         return encoded, {n: _prompt(examples[n], columns[n], encoding) for n in numbers}
 
     if (given := sides(settings.pairs)) is None:

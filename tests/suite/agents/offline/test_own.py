@@ -104,6 +104,12 @@ def test_data_of_which_nothing_is_learned_or_measured_is_named(tmp_path, pairs, 
         read(DPOSettings(pairs=write(tmp_path, pairs), eval_pairs=held))
 
 
+def test_a_row_without_prompt_that_is_left_out_leaves_the_others_theirs(tmp_path):
+    rows = [*TEXTS, {"prompt": "", "chosen": "d", "rejected": "e"}]
+    own = read(DPOSettings(pairs=write(tmp_path, rows), on_error="skip"))
+    assert own.train.report() == "37 rows, 36 kept, 1 skipped (1 no prompt)"
+
+
 @pytest.fixture
 def model(tmp_path: Path) -> str:
     folder = tmp_path / "model"
