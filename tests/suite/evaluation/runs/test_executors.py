@@ -298,7 +298,7 @@ def test_a_scorer_that_fails_on_the_reference_samples_ends_the_comparison(
 
 def test_a_run_of_another_process_keeps_its_progress(tmp_path):
     (spec, _) = CONFIG.specs(tmp_path)
-    told = [3, {"score": 1.0}]
+    told: list[Any] = [3, {"score": 1.0}]
     with locked(spec.folder):
         Run(spec).keep_progress(*told)
         fault = do_run(spec)
