@@ -134,9 +134,9 @@ class CausalLMPolicy(PolicyModels):
         if self.settings.decoding != "auto" or self.device.type != "cuda":
             return self.settings.decoding == "static"
         if self._has_static is None:
-            self._has_static = True
             try:
                 backend().check_static(self.language_model, self.decoding_dtype)
+                self._has_static = True
             except ModelError as error:
                 logger.warning("rollouts are slower, as their steps cannot be captured: %s", error)
                 self._has_static = False
