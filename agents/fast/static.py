@@ -98,8 +98,7 @@ class StaticStream:
             input_ids,
             attention_mask=attention_mask,
             position_ids=places,
-            past_key_values=prompts,
-            use_cache=True,
+            cache=prompts,
         )
         return hidden[:, -1], [(layer.keys, layer.values) for layer in prompts.layers]
 
@@ -163,8 +162,7 @@ class StaticStream:
             ids,
             attention_mask=masks if self._by_kind else next(iter(masks.values())),
             position_ids=places,
-            past_key_values=self._cache,
-            use_cache=True,
+            cache=self._cache,
         )
         self.states[: self.size].copy_(hidden[:, -1])
 

@@ -160,10 +160,7 @@ class TextShape:
                 states = backend().hidden(self._model.model.base_model, ids)
             else:
                 states = self._model.hidden(
-                    ids,
-                    attention_mask=self._masks,
-                    position_ids=self._places,
-                    use_cache=False,
+                    ids, attention_mask=self._masks, position_ids=self._places
                 )
         if not self.states.numel():  # called once before it is captured
             self.states = torch.zeros_like(states)

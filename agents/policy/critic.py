@@ -95,7 +95,7 @@ class ValueFunction(nn.Module):
         values = torch.zeros(len(sequences), device=self.head.weight.device)
         for bucket in sequences.buckets(max_size):
             part = sequences.select(bucket)
-            hidden = reader.hidden(part.input_ids, use_cache=False)
+            hidden = reader.hidden(part.input_ids)
             rows = torch.arange(len(part), device=hidden.device)
             values[bucket] = self.of_states(hidden[rows, part.lengths - 1])
         return values

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import inspect
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -168,16 +169,27 @@ class LanguageModel(nn.Module):
         """Width of the hidden states that the head reads."""
         return int(self.model.get_output_embeddings().weight.shape[1])
 
-    def hidden(self, input_ids: Tensor, **inputs: Any) -> Tensor:
+    def hidden(self, input_ids: Tensor, *, cache: Any = None, **inputs: Any) -> Tensor:
         """Return the trunk's last hidden states: (batch, length) -> (batch, length, hidden).
 
-        Other inputs are of the model's forward: masks, positions, a cache.
+        A cache is read and written. Other inputs are of the model's forward: masks, positions.
         """
         # Without a mask every token counts. It is said, or models warn where a text begins or ends
         # with their pad token.
         inputs.setdefault("attention_mask", torch.ones_like(input_ids))
+        if cache is not None:
+            inputs[self._cache_word] = cache
         with self.computing():
-            return self.model.base_model(input_ids=input_ids, **inputs)[0]
+            outputs = self.model.base_model(
+                input_ids=input_ids, use_cache=cache is not None, **inputs
+            )
+        return outputs[0]
+
+    @functools.cached_property
+    def _cache_word(self) -> str:
+        """The argument of the model's forward that is its cache, renamed by transformers 5.24."""
+        known = inspect.signature(self.model.base_model.forward).parameters
+        return "cache" if "cache" in known else "past_key_values"
 
     @contextmanager
     def computing(self) -> Iterator[None]:
@@ -216,7 +228,7 @@ class LanguageModel(nn.Module):
             with self.computing():
                 states = backend().hidden(self.model.base_model, ids)
         elif states is None:
-            states = self.hidden(ids, use_cache=False)
+            states = self.hidden(ids)
         return states[rows, columns - 1]
 
     def longest_fused(self) -> int:

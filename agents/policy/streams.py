@@ -157,8 +157,7 @@ class ModelStream:
             input_ids,
             attention_mask=self._attention_mask,
             position_ids=positions,
-            past_key_values=self._cache,
-            use_cache=True,
+            cache=self._cache,
         )
 
 
@@ -198,8 +197,8 @@ def decoded(
         states.append(stream.step(torch.stack([ids[r, n + step] for r, n in enumerate(lengths)])))
     expected, ahead = [], []
     for row, length in enumerate(lengths):
-        whole = language_model.hidden(ids[row : row + 1, : length + steps], use_cache=False)[0]
-        prompt = language_model.hidden(ids[row : row + 1, :length], use_cache=False)[0]
+        whole = language_model.hidden(ids[row : row + 1, : length + steps])[0]
+        prompt = language_model.hidden(ids[row : row + 1, :length])[0]
         ahead.append((prompt - whole[:length]).abs().max().float())
         expected.append(whole[length - 1 : length + steps].float())
     return torch.stack(states, 1).float(), torch.stack(expected), torch.stack(ahead).max()

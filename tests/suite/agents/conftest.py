@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+from transformers.integrations.peft import MIN_PEFT_VERSION
 
 from tests.support.words import WORDS
 from tests.support.words import make_word_tokenizer as make_tokenizer
@@ -60,8 +61,8 @@ def make_model(shape: str = "gpt2", *, seed: int = 0, scale: float = 5.0) -> Pre
 
 
 transformers_reads_adapters = pytest.mark.skipif(
-    Version(version("peft")) < Version("0.18.2"),
-    reason="transformers itself reads adapters with PEFT 0.18.2 or later",
+    Version(version("peft")) < Version(MIN_PEFT_VERSION),
+    reason=f"transformers itself reads adapters with PEFT {MIN_PEFT_VERSION} or later",
 )
 """Mark of tests in which it does, and not this library."""
 

@@ -142,7 +142,7 @@ def test_replies_are_appended_to_texts_of_every_family(family):
         for stream in streams:
             states = appended(stream, tokens, counts, in_two=step == 4)
             for place, text in enumerate(texts.values()):
-                whole = model.hidden(torch.tensor([text]), use_cache=False)[0, -1]
+                whole = model.hidden(torch.tensor([text]))[0, -1]
                 torch.testing.assert_close(states[place], whole, atol=1e-5, rtol=1e-5)
 
 

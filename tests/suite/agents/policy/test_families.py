@@ -50,7 +50,7 @@ def test_blocks_that_are_computed_twice_give_the_same_gradients(config):
     gradients = []
     for model.recompute in (False, True):
         model.zero_grad(set_to_none=True)
-        hidden = model.hidden(torch.tensor([[3, 4, 5], [6, 7, 3]]), use_cache=False)
+        hidden = model.hidden(torch.tensor([[3, 4, 5], [6, 7, 3]]))
         model.logits(hidden).log_softmax(-1)[..., 3].sum().backward()
         gradients.append([p.grad for p in model.parameters() if p.grad is not None])
     assert len(model.blocks()) == 2

@@ -37,7 +37,7 @@ def read_both_ways(model: LanguageModel) -> list[dict[str, Tensor]]:
             with model.computing():
                 states = trunk.hidden(model.model.base_model, ids)
         else:
-            states = model.hidden(ids, use_cache=False)
+            states = model.hidden(ids)
         learning = {n: p for n, p in model.named_parameters() if p.requires_grad}
         waves = torch.arange(states.numel(), device=DEVICE).sin().view_as(states)
         slopes = torch.autograd.grad(
