@@ -60,6 +60,7 @@ RUN_OPTIONS = frozenset(
 )
 """Usual options of the commands that train: what a model and data of one's own need, too. Those of
 one learner are at most twenty."""
+
 SAID_BY = {
     "lr": "the learning rate is --learning-rate",
     "prompts": "a file of prompts is --dataset FILE",
