@@ -74,6 +74,15 @@ class Restored(NamedTuple):
     conversation: Conversation | None
 
 
+def _check_kinds(state: Mapping[str, Any]) -> None:
+    """Refuse what no conversion refuses: entries of another kind, a prompt without tokens."""
+    for name, kind in _KINDS.items():
+        if not isinstance(state[name], kind):
+            raise TypeError(f"{name} is {state[name]!r}")
+    if len(state["prompt_ids"]) == 0:
+        raise ValueError("prompt_ids has 0 tokens")
+
+
 def restored(state: Mapping[str, Any], mdp: TokenMdp, sampler: PromptSampler) -> Restored:
     """Return what a saved state holds and, once all of it fits the MDP, set the row's sampler."""
     keys = _KEYS if mdp.turns is None else _KEYS | _TURN_KEYS
@@ -85,9 +94,7 @@ def restored(state: Mapping[str, Any], mdp: TokenMdp, sampler: PromptSampler) ->
     bits, seed = np.random.PCG64(0), state["np_random_seed"]
     try:
         bits.state = state["np_random"]
-        for name, kind in _KINDS.items():
-            if not isinstance(state[name], kind):
-                raise TypeError(f"{name} is {state[name]!r}")
+        _check_kinds(state)
         prompt = EncodedPrompt(
             state["prompt"],
             tuple(map(index, state["prompt_ids"])),
@@ -114,7 +121,7 @@ def restored(state: Mapping[str, Any], mdp: TokenMdp, sampler: PromptSampler) ->
         ("prompt_ids", prompt.ids, mdp.prompt_width),
         ("response_ids", episode.response_ids, mdp.settings.max_new_tokens),
     ):
-        if len(ids) > limit or (name == "prompt_ids" and not ids):
+        if len(ids) > limit:
             raise StateError(
                 f"the state's {name} has {len(ids)} tokens, the environment takes {limit}; "
                 "restore it into an environment of the same lengths"
