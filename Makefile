@@ -4,6 +4,7 @@
 # make kernels   set up, and Triton beside it, then the tests of the GPU's kernels, interpreted on the CPU
 # make test-lowest   the suite's tests at the oldest versions of its dependencies, lowest.txt, in build/lowest
 # make test-newest   the same at the newest versions of the index, in build/newest
+# make test-python   the same on each Python that pyproject.toml names and that is installed, in build/python
 # make test-doors   each door beside the real package of its trainer, in build/doors; DOORS_SOURCES=DIR has rllm, slime and prime-rl
 # make docs   set up, then write the documentation site to build/site
 # make notebooks   set up, then execute docs/notebooks in place, some minutes
@@ -24,7 +25,7 @@ install = $(if $(UV),VIRTUAL_ENV=.venv $(UV) pip install --quiet --constraint co
 XDIST := --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 40
 PYTEST := $(BIN)/python -m pytest $(XDIST)
 
-.PHONY: demo test test-lab test-lowest test-newest test-doors kernels lint types pytest campaign package docs notebooks format clean
+.PHONY: demo test test-lab test-lowest test-newest test-python on-python test-doors kernels lint types pytest campaign package docs notebooks format clean
 
 demo: .venv/demo
 	$(BIN)/tokengym demo
@@ -55,6 +56,24 @@ test-lowest test-newest: test-%:
 	build/$*/bin/pip install --quiet --no-compile $(if $(filter lowest,$*),--constraint lowest.txt) --editable . \
 		pytest hypothesis sb3-contrib sacrebleu rouge-score
 	build/$*/bin/python -m pytest $(SUITE)
+
+# Each Python that is declared: by its name, or one of pyenv's. What is not installed is said.
+PYTHONS := $(shell sed -n 's/.*Language :: Python :: \(3\.[0-9]*\)".*/\1/p' pyproject.toml)
+
+test-python: $(PYTHONS:%=test-python-%)
+
+test-python-%:
+	@for python in python$* $(wildcard $(HOME)/.pyenv/versions/$*.*/bin/python); do \
+		$$python -c '' 2>/dev/null || continue; \
+		$(MAKE) --no-print-directory on-python PYTHON=$$python VERSION=$*; exit; \
+	done; echo 'SKIPPED: Python $* is not installed'
+
+on-python:
+	$(PYTHON) -m venv build/python/$(VERSION)
+	build/python/$(VERSION)/bin/pip install --quiet --no-compile --constraint constraints.txt torch
+	build/python/$(VERSION)/bin/pip install --quiet --no-compile --constraint constraints.txt --editable . \
+		pytest pytest-xdist hypothesis sb3-contrib sacrebleu rouge-score
+	build/python/$(VERSION)/bin/python -m pytest $(XDIST) $(SUITE)
 
 # The version of each trainer that its door was written for. The wheels of verl and SkyRL leave out packages that they import;
 # SkyRL's is imported by Python 3.12 or later alone.

@@ -13,11 +13,12 @@ import logging
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from typing_extensions import Self
 
 from tokengym.agents.errors import ModelError
 from tokengym.agents.fast.replayed import Replayed, bucket

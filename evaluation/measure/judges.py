@@ -4,7 +4,8 @@ A run keeps these words alone: whether runs of several folders have one judge is
 """
 
 from dataclasses import dataclass
-from typing import Self
+
+from typing_extensions import Self
 
 _GOLD = "the gold score, "
 _OWN = ", and the score by "

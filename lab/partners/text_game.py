@@ -78,7 +78,8 @@ class TextGame(Partner):
                 self._step(game, text)
         answer = self._step(game, said[-1])
         if not answer.done:
-            self._open[(seed, *said)] = game
+            played = (seed, *said)
+            self._open[played] = game
             while len(self._open) > OPEN_GAMES:
                 self._open.popitem(last=False)
         return answer

@@ -7,6 +7,7 @@ import ast
 import doctest
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -202,6 +203,22 @@ def test_every_package_is_declared_by_its_distribution():
     }
     assert {*lab["packages"]} == packages_in("lab")
     assert lab["package-dir"] == {"tokengym.lab": "."}
+
+
+def test_types_are_checked_for_the_oldest_python_that_is_declared():
+    """Nothing else in `make test` finds a name that only a newer Python has, as `typing.Self`."""
+    tomllib = pytest.importorskip("tomllib", reason="in the standard library from Python 3.11")
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    versions = [
+        tuple(int(part) for part in words.rsplit(" ", 1)[1].split("."))
+        for words in settings["project"]["classifiers"]
+        if re.search(r":: 3\.\d+$", words)
+    ]
+    oldest = ".".join(map(str, min(versions)))
+    assert settings["project"]["requires-python"] == f">={oldest}"
+    assert settings["tool"]["mypy"]["python_version"] == oldest
+    # Of Ruff the target is `requires-python`, where no other is named.
+    assert "target-version" not in settings["tool"]["ruff"]
 
 
 def test_the_ids_kept_for_the_laboratory_are_those_of_its_tasks():

@@ -59,8 +59,9 @@ def test_a_policys_values_are_those_of_brute_force(family: Any, filler_words: in
             ids[: len(state)] == state for ids, s in everything.items() if s
         )
         for token in legal[len(state)]:
-            assert q_values[state][token] == pytest.approx(expected((*state, token)), abs=1e-12)
-            assert best_q[state][token] == best_values[(*state, token)]
+            after = (*state, token)
+            assert q_values[state][token] == pytest.approx(expected(after), abs=1e-12)
+            assert best_q[state][token] == best_values[after]
         assert np.isnan(q_values[state]).sum() == len(env.tokenizer) - len(legal[len(state)])
     ids = next(ids for ids, score in everything.items() if score)
     advantages = env.exact_advantages(table, prompt).along(ids)
