@@ -110,8 +110,12 @@ class Decoder:
 
     def fits(self, rows: int, capacity: int) -> bool:
         """Return whether it can play such a round: large enough, on weights still in place."""
-        is_large_enough = rows <= self.rows and capacity <= self.capacity
-        return is_large_enough and self._built_on == self._addresses()
+        return rows <= self.rows and capacity <= self.capacity and self.is_current
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the weights are where its steps read them."""
+        return self._built_on == self._addresses()
 
     def start(self, input_ids: Tensor, attention_mask: Tensor) -> None:
         """Read the prompts of a new round, (rows, width) each, with the weights of this moment."""
@@ -329,15 +333,20 @@ class CapturedSampler:
         # A decoder is kept for its graphs, which take time to capture. One in the hands of another
         # sampler, an evaluation's say, is left alone.
         decoders = self.policy.decoders
+        rows, capacity = self._num_rows, self._capacity
         for decoder in list(decoders):
             user = None if decoder.user is None else decoder.user()
             if user is not None and user is not self:
                 continue
-            if decoder.fits(self._num_rows, self._capacity):
+            if decoder.fits(rows, capacity):
                 break
             decoders.remove(decoder)  # its memory with it
+            if decoder.is_current:
+                # What replaces it serves both: training on few long texts and evaluation on many
+                # short ones would otherwise replace each other's decoder in every round.
+                rows, capacity = max(rows, decoder.rows), max(capacity, decoder.capacity)
         else:
-            decoder = Decoder(self.policy, self._num_rows, self._capacity)
+            decoder = Decoder(self.policy, rows, capacity)
             decoders.append(decoder)
         decoder.user = weakref.ref(self)
         return decoder

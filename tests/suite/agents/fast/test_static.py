@@ -14,7 +14,7 @@ from torch import Tensor
 from tests.suite.agents.conftest import VOCABULARY, WithinPolicy, make_model
 from tests.support.tapes import Tape, TapeError, record_tapes
 from tokengym.agents.errors import ModelError, NonFiniteError
-from tokengym.agents.fast import replayed
+from tokengym.agents.fast import captured, replayed
 from tokengym.agents.fast import static as static_cache
 from tokengym.agents.fast.captured import CapturedSampler
 from tokengym.agents.fast.static import StaticStream, check_static
@@ -422,6 +422,31 @@ def test_players_at_the_same_time_have_memory_of_their_own():
     found += outer
     for one, other in zip(alone, found, strict=True):
         torch.testing.assert_close(one, other, atol=0, rtol=0)
+
+
+def test_few_long_texts_and_many_short_ones_share_a_decoder(monkeypatch):
+    """Else training and evaluation would build one for the other's anew in every round."""
+    built = []
+    make = captured.Decoder.__init__
+
+    def counted(decoder: captured.Decoder, policy: Any, rows: int, capacity: int) -> None:
+        built.append((rows, capacity))
+        make(decoder, policy, rows, capacity)
+
+    monkeypatch.setattr(captured.Decoder, "__init__", counted)
+    policy = policy_of(make_model(), decoding="static")
+    few_long = observation(0)
+    width = few_long["input_ids"].shape[1]
+    many_short = {
+        name: np.concatenate([values, values])[:, : width - 2] for name, values in few_long.items()
+    }
+    for _ in range(3):
+        for texts in (few_long, many_short):
+            policy.sampler().begin(texts)
+    num_rows = len(few_long["input_ids"])
+    assert [rows for rows, _ in built] == [num_rows, 2 * num_rows]
+    assert built[1][1] == built[0][1]  # room for the longer texts
+    assert len(policy.decoders) == 1
 
 
 @pytest.mark.parametrize("decoding", ["dynamic", "static"])
