@@ -20,7 +20,7 @@ PAGES: dict[str, tuple[dict[str, str], str]] = {
     ),
     "coming_from/stable_baselines3.md": (
         {
-            **{"UPDATES = 15": "UPDATES = 1", "num_envs=64": "num_envs=4"},
+            **{"UPDATES = 15": "UPDATES = 3", "num_envs=64": "num_envs=4", "24 * 5": "24 * 1"},
             **{"* 64 * 24": "* 4 * 24", "num_episodes=64": "num_episodes=4"},
         },
         r"-?\d.*",
@@ -42,6 +42,11 @@ PAGES: dict[str, tuple[dict[str, str], str]] = {
     ),
 }
 
+# Folders that an example leaves, as shortened: pattern -> how many.
+WRITTEN: dict[str, dict[str, int]] = {
+    "coming_from/stable_baselines3.md": {"runs/sb3/rl_model_*_steps.zip": 3, "runs/sb3/last": 1},
+}
+
 
 def test_every_page_for_users_of_another_library_has_its_case():
     assert {f"coming_from/{page.name}" for page in DOCS.glob("coming_from/*.md")} <= set(PAGES)
@@ -54,3 +59,7 @@ def test_the_example_runs(page: str, tmp_path: Path, monkeypatch: Any, capsys: A
     monkeypatch.chdir(tmp_path)
     run(shorter("".join(code), *shortened.items()))
     assert re.search(printed, capsys.readouterr().out)
+    for folder in re.findall(r'"(runs/[^"]*)"', "".join(code)):
+        assert any(path.is_file() for path in Path(folder).rglob("*")), folder
+    for pattern, num_folders in WRITTEN.get(page, {}).items():
+        assert len(list(Path().glob(pattern))) == num_folders
