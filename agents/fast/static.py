@@ -35,7 +35,8 @@ class StaticStream:
         self._model = language_model
         self.capacity = capacity
         self._windows, self._by_kind = attention_windows(language_model)
-        self._max_positions = longest_input(language_model.model)
+        self._last_position = min(capacity, longest_input(language_model.model) or capacity) - 1
+        """No text is longer, but rows that have ended count on beside those that have not."""
         device, dtype = language_model.device, language_model.model.dtype
         room = -(-capacity // ALIGNMENT) * ALIGNMENT
         self._columns = torch.arange(room, device=device)
@@ -122,8 +123,7 @@ class StaticStream:
             self._column.clamp_(max=self.capacity - 1)
         else:
             self.length += 1
-        if self._max_positions is not None:  # of rows that have ended, beside longer ones
-            self._positions.clamp_(max=self._max_positions - 1)
+        self._positions.clamp_(max=self._last_position)
 
     def read(self) -> None:
         """Read `tokens` in the present column and write `states`; doing it twice changes nothing.

@@ -73,6 +73,35 @@ def test_fused_steps_go_on_after_replies(family):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("kind", [StaticStream, FusedStream])
+def test_a_row_that_ended_stays_inside_the_stream(kind, monkeypatch):
+    """A model of thousands of positions, whose stream has angles of its own columns alone.
+
+    Prompts of 4 tokens, and 20 more: row 0 gets a reply of 15 and ends, row 1 goes on for 19 steps,
+    with which row 0 is read. 4 - 1 + 15 + 19 would be its position 37, of 24.
+    """
+    model = model_of("llama").to(DEVICE)
+    model.model.config.max_position_embeddings = 4096
+    read, attend = list[int](), blocks.attend
+
+    def watched(out: Tensor, *arguments: Any) -> None:
+        positions = arguments[7]
+        read.append(int(positions[: len(out)].max()))
+        assert read[-1] < len(arguments[5])  # rows of the table of angles
+        attend(out, *arguments)
+
+    monkeypatch.setattr(blocks, "attend", watched)
+    stream: Any = kind(model, 24, rows=2)
+    stream.start(torch.ones(2, 4, device=DEVICE).long(), torch.ones(2, 4, device=DEVICE).long())
+    counts = torch.tensor([15, 0], device=DEVICE)
+    stream.append(torch.ones(15, dtype=torch.long, device=DEVICE), counts)
+    for _ in range(19):
+        stream.step(torch.ones(2, dtype=torch.long, device=DEVICE))
+    assert stream._positions[:, 0].tolist() == [23, 22]  # 4 - 1 + 19, within its last column
+    assert kind is StaticStream or max(read) == 23
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("family", ["qwen2, windows", "qwen3"])
 def test_attention_may_be_split_over_columns(family, monkeypatch):
     """Of few rows; parts that begin before a text does, or after its end, add nothing."""
