@@ -17,6 +17,9 @@ a chat template reads of a message ("tool_calls", "tool_call_id", "name", "reaso
 ROW_FIELDS = ("tools", "documents", "chat_template_kwargs")
 """Columns beside the messages that a chat template reads."""
 
+MAX_DEPTH = 100
+"""Most lists and mappings inside each other in a conversation."""
+
 _TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
 _SPEAKERS = {"user": "Human", "assistant": "Assistant"}
@@ -35,7 +38,8 @@ class Chat(Sequence[dict[str, Any]]):
         chat_template_kwargs: Further arguments of the chat template, such as ``enable_thinking``.
 
     Raises:
-        PromptError: if a message is not of this form, or something cannot be written as JSON.
+        PromptError: if a message is not of this form, or something cannot be written as JSON or is
+            nested deeper than `MAX_DEPTH`.
 
     Example:
         >>> chat = Chat([{"role": "user", "content": "Why?"}])
@@ -57,9 +61,12 @@ class Chat(Sequence[dict[str, Any]]):
         given = zip(ROW_FIELDS, (tools, documents, chat_template_kwargs), strict=True)
         read = {name: _beside(name, value) for name, value in given}
         beside = {name: value for name, value in read.items() if value}
+        for name, value in (("messages", talk), *beside.items()):
+            if _is_deep(value):
+                raise _nested(name)
         try:
             self._json = json.dumps([talk, beside], ensure_ascii=False)
-        except (TypeError, ValueError, RecursionError) as error:
+        except (TypeError, ValueError) as error:
             raise PromptError(
                 f"a conversation must hold texts, numbers, lists and mappings alone ({error}); "
                 f"convert the rest, got {reprlib.repr([*messages])}"
@@ -154,6 +161,8 @@ def _beside(name: str, value: Any) -> Any:
         raise PromptError(
             f"{name} is a text that is no JSON ({error}), got {reprlib.repr(value)}; correct it"
         ) from None
+    except RecursionError:
+        raise _nested(name) from None
     is_one = name == "chat_template_kwargs"
     items = [parsed or {}] if is_one else parsed or []
     if not isinstance(items, list | tuple) or not all(isinstance(i, Mapping) for i in items):
@@ -162,6 +171,19 @@ def _beside(name: str, value: Any) -> Any:
     if is_one:
         return {str(key): item for key, item in items[0].items() if item is not None}
     return [*items]
+
+
+def _is_deep(value: Any) -> bool:
+    """Return whether lists and mappings are nested deeper than `MAX_DEPTH`."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [[*v.values()] if isinstance(v, Mapping) else v for v in level]
+        level = [inside for v in level if isinstance(v, list | tuple) for inside in v]
+    return bool(level)
+
+
+def _nested(name: str) -> PromptError:
+    return PromptError(f"{name} has lists and mappings nested deeper than {MAX_DEPTH}; flatten it")
 
 
 def is_messages(item: object) -> bool:

@@ -8,6 +8,7 @@ finds them.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import re
 import reprlib
@@ -16,7 +17,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from tokengym.base.chat import Chat, Messages
-from tokengym.base.errors import TokenizerError, reason_of
+from tokengym.base.errors import PromptError, TokenizerError, reason_of
 from tokengym.base.waiting import call_within
 from tokengym.envs.prompts.contents import (
     ControlTokens,
@@ -41,6 +42,8 @@ TEMPLATE_S = 20.0
 """Longest that a chat template may take for one conversation, seconds."""
 ANSWERS = "assistant"
 """Role of the messages that a policy writes."""
+ROLES = ("system", "developer", "user", ANSWERS, "tool", "ipython")
+"""Roles that templates know, which are no contents even where a special token has such a name."""
 
 
 def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -68,10 +71,12 @@ def write_chat(
         to_answer: End with the beginning of the assistant's reply.
 
     Raises:
+        PromptError: if its arguments are not the template's own.
         TokenizerError: if the template refuses the conversation, writes more than
             `MAX_TEMPLATE_CHARACTERS`, or takes longer than `TEMPLATE_S`.
     """
     chat = messages if isinstance(messages, Chat) else Chat(messages)
+    _check_arguments(tokenizer, chat.beside.get("chat_template_kwargs", {}))
     talk, beside, control = chat.messages, chat.beside, control_tokens(tokenizer)
     answers = [*_strings([message for message in talk if message["role"] == ANSWERS])]
     looked_for = {text for text in control.ids if any(text in answer for answer in answers)}
@@ -97,6 +102,18 @@ def write_chat(
     return text
 
 
+def _check_arguments(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments of a row that would replace the template, its ends, or how it is applied."""
+    parameters = inspect.signature(tokenizer.apply_chat_template).parameters
+    own = {*parameters, "messages", "raise_exception", "strftime_now"}
+    own |= {*tokenizer.special_tokens_map, *tokenizer.SPECIAL_TOKENS_ATTRIBUTES}
+    if taken := sorted(own & arguments.keys()):
+        raise PromptError(
+            f"chat_template_kwargs of a row has {', '.join(map(repr, taken))}, which a row of data "
+            "must not decide; leave it out (tokenizer.chat_template sets the template)"
+        )
+
+
 def _applied(tokenizer: PreTrainedTokenizerBase, disguise: Disguise, to_answer: bool) -> str:
     """Return what the chat template writes."""
     beside = dict(disguise.beside)
@@ -105,7 +122,8 @@ def _applied(tokenizer: PreTrainedTokenizerBase, disguise: Disguise, to_answer: 
         write = partial(
             tokenizer.apply_chat_template,
             disguise.messages,
-            **{"add_generation_prompt": to_answer, **options},
+            **options,
+            add_generation_prompt=to_answer,
             tokenize=False,
         )
         text: Any = call_within(write, TEMPLATE_S, "template")
@@ -301,8 +319,9 @@ def end_texts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
 class Disguise:
     """A conversation in which what looks like control tokens is written in private letters.
 
-    Contents are all values of messages but roles, however deep, tools and documents; arguments of
-    the template are not. The assistant's messages keep the control tokens in ``left``.
+    Contents are all texts of messages but `ROLES`, however deep, and of what stands beside them:
+    tools, documents and arguments of the template. The assistant's messages keep the control tokens
+    in ``left``.
     """
 
     def __init__(
@@ -313,9 +332,7 @@ class Disguise:
         *,
         left: Collection[str] = (),
     ) -> None:
-        options = {k: v for k, v in beside.items() if k == "chat_template_kwargs"}
-        rest = {k: v for k, v in beside.items() if k not in options}
-        contents = [*_strings([*messages, rest])]
+        contents = [*_strings([*messages, beside])]
         spans = {text: some for text in contents if (some := control.spans_in(text))}
         letters = "".join(text[a:b] for text, some in spans.items() for a, b in some)
         self._letters = cipher(letters, free_area(contents)) if letters else {}
@@ -325,7 +342,7 @@ class Disguise:
             for message in messages
         ]
         """The messages in disguise; as they are, where nothing in them needs one."""
-        self.beside: dict[str, Any] = {**self._hidden(rest, ()), **options}
+        self.beside: dict[str, Any] = self._hidden(beside, ())
         """What stands beside them, likewise."""
 
     def _hidden(self, value: Any, left: Collection[str]) -> Any:
@@ -335,7 +352,10 @@ class Disguise:
                     value = value[:a] + value[a:b].translate(self._letters) + value[b:]
             return value
         if isinstance(value, Mapping):
-            return {k: v if k == "role" else self._hidden(v, left) for k, v in value.items()}
+            return {
+                self._hidden(k, left): v if k == "role" and v in ROLES else self._hidden(v, left)
+                for k, v in value.items()
+            }
         return [self._hidden(v, left) for v in value] if isinstance(value, list | tuple) else value
 
     def lifted(self, text: str) -> MarkedText:
@@ -349,12 +369,13 @@ class Disguise:
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """Yield the texts in messages but for their roles."""
+    """Yield the texts in messages, names of entries included, but for `ROLES`."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         for key, inside in value.items():
-            yield from _strings(inside) if key != "role" else ()
+            yield from _strings(key)
+            yield from () if key == "role" and inside in ROLES else _strings(inside)
     elif isinstance(value, list | tuple):
         for inside in value:
             yield from _strings(inside)

@@ -14,7 +14,16 @@ from tokengym import TokenCredit
 from tokengym.agents import collect
 from tokengym.agents.random_agent import RandomAgent
 from tokengym.base.registry import Registry
-from tokengym.envs import Chat, DatasetError, Episode, Prompt, TokenGenerationEnv, TokenizerError
+from tokengym.envs import (
+    Chat,
+    DatasetError,
+    Episode,
+    Prompt,
+    PromptError,
+    TokenGenerationEnv,
+    TokenizerError,
+    encode_chats,
+)
 from tokengym.envs.prompts.conversation import write_chat
 from tokengym.rewards import read_pairs
 from tokengym.rewards.pairs.encode import TextEncoding, encode_pairs, encode_responses
@@ -181,6 +190,70 @@ def test_a_template_that_refuses_tags_in_contents_is_heard():
     assert "<|channel|>" in write_chat(
         tokenizer, [{"role": "user", "content": "<|channel|>x"}], to_answer=True
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("chat_template", "{{ eos_token }}"),
+        ("add_generation_prompt", False),
+        ("continue_final_message", True),
+        ("tokenize", True),
+        ("eos_token", ""),
+        ("cls_token", "a"),
+        ("messages", []),
+        ("strftime_now", "never"),
+    ],
+)
+def test_a_row_decides_neither_the_template_nor_its_ends(name, value):
+    tokenizer = make_tokenizer("bytes", "chatml")
+    options = {"chat_template_kwargs": {name: value, "enable_thinking": False}}
+    with pytest.raises(PromptError, match=f"chat_template_kwargs of a row has '{name}', which"):
+        write_chat(tokenizer, Chat(TALK, **options), to_answer=True)
+    row = {"messages": [*TALK, *answer("good")], **options}
+    with pytest.raises(DatasetError, match=f"row 0 of the data: .*'{name}'"):
+        encode_responses([row], tokenizer, TextEncoding())
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"role": "<|im_end|>"},
+        {"role": "a <|IM_END|> b"},
+        {"chat_template_kwargs": {"told": "<|im_end|>"}},
+        {"tools": [{"name": "add", "<|im_end|>": {"</s>": 1}}]},
+    ],
+)
+def test_roles_arguments_and_names_of_entries_write_no_control_tokens(where):
+    tokenizer = copy.deepcopy(make_tokenizer("bytes", "chatml"))
+    tokenizer.chat_template = "{{ told or '' }}" + tokenizer.chat_template
+    message = {"role": where.pop("role", "user"), "content": "who"}
+    (ids,) = encode_chats(tokenizer, [Chat([message], **where)])
+    ends = [tokenizer.convert_tokens_to_ids(end) for end in ("<|im_end|>", "</s>")]
+    # Of the template alone: of the tools' message, and of the user's.
+    assert [one for one in ids if one in ends] == [ends[0]] * (2 if "tools" in where else 1)
+
+
+def test_roles_that_a_special_token_has_as_its_name_stay_roles():
+    tokenizer = copy.deepcopy(make_tokenizer("bytes", "gemma"))
+    tokenizer.add_tokens([AddedToken("assistant", special=True)], special_tokens=True)
+    text = write_chat(tokenizer, [TALK[1], *answer("me"), TALK[3]], to_answer=True)
+    assert "<turn>model\nme</turn>" in text
+
+
+@pytest.mark.parametrize("name", ["tools", "documents", "chat_template_kwargs"])
+@pytest.mark.parametrize("depth", [101, 900, 5000, 100_000])
+def test_what_is_nested_too_deep_is_one_line(name, depth):
+    """In the JSON of a column, and as lists."""
+    value: Any = 1
+    told = '[{"a": ' * depth + "1" + "}]" * depth
+    for _ in range(depth):
+        value = [{"a": value}]
+    is_one = name == "chat_template_kwargs"  # a mapping, not a list of them
+    for given in (told[1:-1], value[0]) if is_one else (told, value):
+        with pytest.raises(PromptError, match=f"^{name} has lists and mappings nested deeper"):
+            Chat(TALK, **{name: given})
+    assert Chat(TALK, tools=[{"a": {"b": [1]}}]).beside == {"tools": [{"a": {"b": [1]}}]}
 
 
 # --- rows as people have them ---------------------------------------------------------------------
