@@ -29,6 +29,9 @@ from tokengym.envs.turns.conversation import Answer, Conversation, TurnEnd
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+    from typing_extensions import Unpack
+
+    from tokengym.envs.keywords import GenerationKeywords
 
 Observation = dict[str, NDArray[Any]]
 
@@ -136,7 +139,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         pad_token: str | None = None,
         render_mode: str | None = None,
         bundle: Bundle | None = None,
-        **generation: Any,
+        **generation: Unpack[GenerationKeywords],
     ) -> None:
         mdp = self._play_by(
             tokenizer,

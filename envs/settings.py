@@ -79,7 +79,7 @@ class ResponseSettings:
 class TurnSettings:
     """The other side of a conversation, and how long both may speak; checked with the rest."""
 
-    partner: Partner | str | None = field(default=None, hash=False)
+    partner: Partner | Callable[..., Any] | str | None = field(default=None, hash=False)
     """Other side of the conversation, which answers each turn: a `Partner`, a function of
     conversation, metadata and generator, or a name ("file.py:Name"); None has no other side."""
     max_turns: int = 1

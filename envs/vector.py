@@ -33,6 +33,9 @@ from tokengym.envs.turns.partner import Turn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+    from typing_extensions import Unpack
+
+    from tokengym.envs.keywords import GenerationKeywords
 
 Observations = dict[str, NDArray[Any]]
 
@@ -91,7 +94,7 @@ class TokenGenerationVectorEnv(
         pad_token: str | None = None,
         render_mode: str | None = None,
         bundle: Bundle | None = None,
-        **generation: Any,
+        **generation: Unpack[GenerationKeywords],
     ) -> None:
         try:
             self.num_envs = index(num_envs)

@@ -1,7 +1,7 @@
 """Writes the reference pages of the environments, the command line and the metrics.
 
 Everything on them comes from the docstrings, the settings, the spaces and the tasks, so they cannot
-say what the code does not. So do the types of the learners' keywords in agents/keywords.py. The
+say what the code does not. So do the types of keywords, the files of `build_keywords`. The
 repository's address, once known, is written where it is named:
 
     python -m docs.makers.build_docs [--out docs] [--check]
@@ -126,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     stale = []
     files = {options.out / name: write for name, write in PAGES.items()}
-    files[_ROOT / "agents" / "keywords.py"] = build_keywords.text
+    files |= {_ROOT / name: partial(build_keywords.text, name) for name in build_keywords.FILES}
     files |= {_ROOT / name: partial(addressed, name) for name in (*_ADDRESSED, _LISTINGS)}
     for file, write in files.items():
         text = write()

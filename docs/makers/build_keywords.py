@@ -1,31 +1,69 @@
-"""Writes agents/keywords.py: the types of the learners' settings, for a user's type checker.
+"""Writes the types of settings that are passed as keywords, for a user's type checker.
 
-A learner takes the fields of its settings dataclasses as keywords. Their types are copied from
-there, so that they are declared once; `python -m docs.makers.build_docs` writes the file.
+Learners and environments take the fields of their settings dataclasses as keywords. Their types are
+copied from there, so that they are declared once; `python -m docs.makers.build_docs` writes the
+files.
 """
 
 import ast
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from tokengym.agents.offline.settings import PreferenceLoss
 from tokengym.agents.offline.trainer import OfflineOptions
 from tokengym.agents.ppo.settings import PPOSettings
+from tokengym.envs.settings import GenerationSettings
+from tokengym.envs.tasks.task import TaskOptions
+from tokengym.registration import EnvReward
 
-KEYWORDS: dict[str, tuple[str, type]] = {
-    "PPOKeywords": ("TypedDict", PPOSettings),
-    "SFTKeywords": ("TypedDict", OfflineOptions),
-    "DPOKeywords": ("SFTKeywords", PreferenceLoss),
-}
-"""Names of the written types, what they extend, and the dataclass whose fields they have."""
 PARAMETERS = frozenset({"learning_rate"})
 """Fields that are parameters of their own where the learner is PPO or one of its relatives."""
-HEADING = '''"""Types of the keywords of the learners' constructors, read by type checkers alone.
+
+
+@dataclass(frozen=True)
+class Keywords:
+    """One written type."""
+
+    declared: tuple[type, ...]
+    """Dataclasses whose fields it has."""
+    extends: str = "TypedDict"
+    """Written type that it extends."""
+    further: tuple[tuple[str, str], ...] = ()
+    """Annotations by name of what no dataclass declares, from the first one's module."""
+
+
+FILES: dict[str, tuple[str, dict[str, Keywords]]] = {
+    "agents/keywords.py": (
+        "Types of the keywords of the learners' constructors, read by type checkers alone.",
+        {
+            "PPOKeywords": Keywords((PPOSettings,)),
+            "SFTKeywords": Keywords((OfflineOptions,)),
+            "DPOKeywords": Keywords((PreferenceLoss,), "SFTKeywords"),
+        },
+    ),
+    "envs/keywords.py": (
+        "Types of the keywords of the environments' constructors, read by type checkers alone.",
+        {"GenerationKeywords": Keywords((GenerationSettings,))},
+    ),
+    "tokengym/keywords.py": (
+        "Types of the keywords of `gym.make` and `gym.make_vec` for the tasks.",
+        {
+            "EnvKeywords": Keywords(
+                (EnvReward, TaskOptions),
+                "GenerationKeywords",
+                (("split", "Split"), ("render_mode", "str | None")),
+            )
+        },
+    ),
+}
+"""The written files: their first line, and their types by name."""
+HEADING = '''"""{}
 
 Written by `python -m docs.makers.build_docs` from the settings dataclasses: edit those.
 """
+
 '''
 
 
@@ -58,34 +96,52 @@ def source_of(name: str, module: str) -> str:
     return module if name in vars(sys.modules[module]) else ""
 
 
-def text() -> str:
-    """Return the file."""
+def text(path: str) -> str:
+    """Return a file of `FILES`."""
+    summary, types = FILES[path]
+    known = {name: (file, one) for file, (_, made) in FILES.items() for name, one in made.items()}
     imports: dict[str, set[str]] = {"typing": {"TypedDict"}}
     blocks = []
-    for name, (base, declared) in KEYWORDS.items():
-        inherited = (
-            {field.name for field in fields(KEYWORDS[base][1])} if base in KEYWORDS else set()
-        )
-        lines = [f"class {name}({base}, total=False):"]
-        lines.append(f'    """Fields of `{declared.__name__}`."""\n')
-        for field, annotation, module in annotations(declared):
-            is_parameter = field in PARAMETERS and issubclass(declared, PPOSettings)
-            if is_parameter or field in inherited:
+    for name, keywords in types.items():
+        inherited: set[str] = set()
+        if keywords.extends in known:
+            file, parent = known[keywords.extends]
+            inherited = {field.name for one in parent.declared for field in fields(one)}
+            if file != path:
+                imports = {_module_of(file): {keywords.extends}}
+        declared = " and ".join(f"`{one.__name__}`" for one in keywords.declared)
+        lines = [f"class {name}({keywords.extends}, total=False):"]
+        lines.append(f'    """Fields of {declared}."""\n')
+        for field, annotation, module in _annotated(keywords):
+            if field in inherited:
                 continue
             for node in ast.walk(ast.parse(annotation)):
                 if isinstance(node, ast.Name) and (source := source_of(node.id, module)):
                     imports.setdefault(source, set()).add(node.id)
             lines.append(f"    {field}: {annotation}")
         blocks.append("\n".join(lines))
-    ours = [f"from {m} import {', '.join(sorted(n))}" for m, n in sorted(imports.items())]
-    groups = [
-        [
-            line
-            for line in ours
-            if line.startswith(("from typing ", "from collections", "from pathlib"))
-        ],
-        [line for line in ours if line.startswith("from transformers")],
-        [line for line in ours if line.startswith("from tokengym")],
-    ]
-    header = "\n\n".join("\n".join(group) for group in groups if group)
-    return HEADING + "\n" + header + "\n\n\n" + "\n\n\n".join(blocks) + "\n"
+    return HEADING.format(summary) + "\n\n\n".join((_import_lines(imports), *blocks)) + "\n"
+
+
+def _annotated(keywords: Keywords) -> Iterator[tuple[str, str, str]]:
+    """Yield name, annotation and module of what a written type has of its own."""
+    for one in keywords.declared:
+        for field, annotation, module in annotations(one):
+            if not (field in PARAMETERS and issubclass(one, PPOSettings)):
+                yield field, annotation, module
+    for field, annotation in keywords.further:
+        yield field, annotation, keywords.declared[0].__module__
+
+
+def _module_of(file: str) -> str:
+    name = file.removesuffix(".py").replace("/", ".")
+    return name if name.startswith("tokengym.") else f"tokengym.{name}"
+
+
+def _import_lines(imports: dict[str, set[str]]) -> str:
+    """Return the lines of imports, in groups as ruff sorts them."""
+    lines = [f"from {m} import {', '.join(sorted(n))}" for m, n in sorted(imports.items())]
+    ours = [line for line in lines if line.startswith("from tokengym")]
+    theirs = [line for line in lines if line.startswith("from transformers")]
+    standard = [line for line in lines if line not in (*ours, *theirs)]
+    return "\n\n".join("\n".join(group) for group in (standard, theirs, ours) if group)

@@ -123,7 +123,11 @@ def test_what_is_neither_text_nor_conversation(chatty):
     with pytest.raises(TypeError, match=r"prompt 1.*got list"):
         PromptSet(["a", ["b"]])  # type: ignore[list-item]
     with pytest.raises(SettingsError, match=r"got 'x'.*tokenizer\.chat_template"):
-        TokenGenerationEnv(tokenizer=chatty, prompts=["a"], chat_template="x")
+        TokenGenerationEnv(
+            tokenizer=chatty,
+            prompts=["a"],
+            chat_template="x",  # type: ignore[arg-type]
+        )
 
 
 def test_conversations_of_a_data_set(chatty):
