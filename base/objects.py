@@ -2,22 +2,20 @@
 
 Settings are plain data, which a folder keeps and other processes read. An object that can be found
 again is named by its file or module, as on the command line. Any other is kept here, in this
-process alone, under a name with a digest of what it is: "Mine@1a2b3c4d".
+process alone, under a name with a digest of what it is: "Mine@1a2b3c4d", see `base.identity`.
 """
 
-import inspect
-import pickle
 import re
 import sys
 from collections.abc import Mapping
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
+
+from tokengym.base.identity import digest
 
 HERE: dict[str, Any] = {}
 """Objects of this process by their names."""
 NAME = re.compile(r"(\w+)@[0-9a-f]{8}")
-ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def word_of(item: Any, packages: Mapping[str, str] | None = None) -> str:
@@ -26,10 +24,14 @@ def word_of(item: Any, packages: Mapping[str, str] | None = None) -> str:
 
 
 def keep(item: Any) -> str:
-    """Keep an object in this process, and return its name."""
+    """Keep an object in this process, and return its name.
+
+    Raises:
+        SettingsError: if it cannot be told from one that was changed, see `named`.
+    """
     name = getattr(item, "__name__", type(item).__name__)
     name = re.sub(r"\W", "", name) or "function"
-    word = f"{name}@{_digest(item)}"
+    word = f"{name}@{digest(item)}"
     HERE[word] = item
     return word
 
@@ -71,31 +73,3 @@ def place_of(item: Any, packages: Mapping[str, str] | None) -> str | None:
         return None  # a file of a package cannot be run by itself
     path, here = Path(file), Path.cwd()
     return f"{path.relative_to(here) if path.is_relative_to(here) else path}:{name}"
-
-
-def _digest(item: Any) -> str:
-    """Return a digest of an object's source, and of the values that it holds."""
-    if (fingerprint := getattr(item, "_fingerprint", None)) is not None:  # of a datasets.Dataset
-        return sha256(str(fingerprint).encode()).hexdigest()[:8]
-    is_defined = isinstance(item, type) or inspect.isfunction(item)
-    state: Any = None if is_defined else item
-    if inspect.isfunction(item):
-        cells = [cell.cell_contents for cell in item.__closure__ or ()]
-        state = cells, item.__defaults__, item.__kwdefaults__
-    parts = [_source(item if is_defined else type(item)), _state(state)]
-    return sha256(b"\0".join(parts)).hexdigest()[:8]
-
-
-def _source(defined: Any) -> bytes:
-    try:
-        return inspect.getsource(defined).encode()
-    except (OSError, TypeError):  # typed at a prompt, or not of Python
-        code = getattr(defined, "__code__", None)
-        return code.co_code + repr(code.co_consts).encode() if code else repr(defined).encode()
-
-
-def _state(state: Any) -> bytes:
-    try:
-        return pickle.dumps(state)
-    except Exception:  # what cannot be sent to another process can be told apart by what it shows
-        return ADDRESS.sub("", repr(getattr(state, "__dict__", state))).encode()

@@ -24,7 +24,7 @@ from tokengym.evaluation.report.tables import group_table, short_table
 from tokengym.evaluation.report.verdict import difference_of, kind_of
 from tokengym.evaluation.runs.folder import stored_runs
 from tokengym.evaluation.runs.foreign_curves import gather_curves
-from tokengym.evaluation.runs.results import settings_of_files
+from tokengym.evaluation.runs.results import CURVES, curves_hash, settings_of_files
 from tokengym.evaluation.runs.run import Run
 
 if TYPE_CHECKING:
@@ -40,7 +40,9 @@ SECONDS = {"wall_s": "seconds"}
 """Columns of curves.csv that a frame has under another name."""
 COUNTS = ("step", "tokens", "episodes")
 ARRIVALS = ("steps_to_threshold", "steps_to_shares")
-"""Parts of a summary in which infinity, which JSON lacks, is stored as null."""
+SPEEDS = ("relative_steps", "relative_steps_net")
+"""Parts of a summary's rewards, and of their comparison with the baseline, in which infinity, which
+JSON lacks, is stored as null."""
 DPI = 110
 
 
@@ -318,13 +320,19 @@ def read_result(folder: Path | str) -> Result:
     runs = stored_runs(folder)
     results = {run: run.result for run in runs}  # each looks at all files of its run
     finished = [run for run in runs if results[run].get("status") == "finished"]
-    written = [folder / name for name in ("summary.json", "curves.csv")]
-    if all(file.exists() for file in written):
-        curves = read_stored(written[1])
+    table, file = folder / CURVES, folder / "summary.json"
+    is_written = table.exists() and file.exists()
+    if is_written:
+        curves, summary = read_stored(table), read_json(file)
         known = {(curve.credit, curve.seed) for curve in curves}
-        if all((run.arm, run.seed) in known for run in finished):
-            return Result(_with_infinity(read_json(written[0])), curves, folder)
+        is_whole = isinstance(summary, dict) and summary.get("curves_hash") == curves_hash(table)
+        if is_whole and all((run.arm, run.seed) in known for run in finished):
+            return Result(_with_infinity(summary), curves, folder)
     if not finished:
+        if is_written:
+            raise ValueError(
+                f"{file} is not the summary of {table}; make both again with tokengym report"
+            )
         fault = f"no run of {folder} has finished" if runs else f"{folder} holds no comparison"
         raise ValueError(f"{fault}; name a folder that tokengym compare, train or report wrote")
     curves = [run.curve for run in finished]
@@ -344,6 +352,8 @@ def _with_infinity(summary: dict[str, Any]) -> dict[str, Any]:
         for group in summary["groups"]:
             for entry in group["rewards"].values():
                 entry |= {name: restored(entry[name]) for name in ARRIVALS if name in entry}
+                versus = entry.get("versus_baseline") or {}  # of the baseline there is none
+                versus |= {n: restored(versus[n]) for n in SPEEDS if versus.get(n) is not None}
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"summary.json is damaged or of another version ({error!r}); make it again with "

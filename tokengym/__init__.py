@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tokengym.agents import EpisodicAlgorithm as EpisodicAlgorithm
     from tokengym.agents import RandomAgent as RandomAgent
     from tokengym.agents import collect as collect
+    from tokengym.base.identity import named as named
     from tokengym.credit import TokenCredit as TokenCredit
     from tokengym.envs import Episode as Episode
     from tokengym.envs import Prompt as Prompt

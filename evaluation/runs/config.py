@@ -230,7 +230,7 @@ class ComparisonConfig:
         for word in self._agents:
             training = self.training
             if self.agents:
-                training = learner_settings(whole.env_id, training, word)
+                training = learner_settings(whole.env_id, training, word, self.task.bundle)
             uses_credit = training.declaration.uses_credit
             rewards = self.rewards if uses_credit else self.rewards[:1]
             for reward in rewards:

@@ -459,8 +459,13 @@ def names_of_run(learner: Learner) -> set[str]:
     return set(names_of(TrainingSettings)) - idle - set(learner.unused)
 
 
-def learner_settings(env_id: str, first: TrainingSettings, agent: Spec) -> TrainingSettings:
-    """Return the settings of a learner that is compared with others.
+def learner_settings(
+    env_id: str,
+    first: TrainingSettings,
+    agent: Spec,
+    bundle: Bundle | Path | str | None = None,
+) -> TrainingSettings:
+    """Return the settings of a learner that is compared with others; ``bundle`` as in the task.
 
     They are its own options, else what ``first`` says: every setting of the run that the learner
     has, and the first learner's that differ from their defaults. An explicit setting is shared, a
@@ -478,7 +483,7 @@ def learner_settings(env_id: str, first: TrainingSettings, agent: Spec) -> Train
             "learners share; write minibatch_size for the steps in one gradient step"
         )
     values, declared = first.values, first.declaration
-    usual = training_settings(env_id, declared).values
+    usual = training_settings(env_id, declared, bundle=bundle).values
     of_run = names_of_run(learner) - {"agent", "learner"}
     shared = {name: getattr(first, name) for name in of_run}
     # A setting of the first learner counts as explicit where it is not its default.
@@ -488,7 +493,8 @@ def learner_settings(env_id: str, first: TrainingSettings, agent: Spec) -> Train
         if values[name] != usual[name]
     }
     try:
-        training = training_settings(env_id, learner, **{**shared, **explicit, **agent.options})
+        given = {**shared, **explicit, **agent.options}
+        training = training_settings(env_id, learner, bundle=bundle, **given)
     except TypeError as error:
         raise SettingsError(f"agent {agent.text!r}: {error}") from None
     return _within_budget(training, agent.options)

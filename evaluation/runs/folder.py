@@ -126,9 +126,14 @@ def _conflicts(config: ComparisonConfig, out: Path, there: Mapping[str, Any]) ->
     if grows and config.agents:  # with a second reward the runs have other names
         before = replace(config, rewards=tuple(there["rewards"]), agents=tuple(there["agents"]))
         grows = set(before.names) <= set(config.names)
+    differ = []
     if grows:
+        before = replace(config, rewards=tuple(there["rewards"]), agents=tuple(there["agents"]))
+        judges = ["the gold score" if one.by_gold else one.rewards[0] for one in (before, config)]
+        if judges[0] != judges[1]:  # such as where r3 is added, which has a scorer of its own
+            differ = [f"the score is that of {judges[0]} there, of {judges[1]} here"]
         here |= {key: there[key] for key in (*names, "seeds")}
-    if not (differ := differences(there, here)):
+    if not (differ := [*differ, *differences(there, here)]):
         return []
     changed = changed_paths(there.get("code", {}), config.code)
     return differ if len(differ) > len(changed) or _used(config, out, changed) else []

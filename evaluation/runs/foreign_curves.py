@@ -1,7 +1,7 @@
 """Learning curves that were made elsewhere: how they are read, judged and compared."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +9,12 @@ import numpy as np
 
 from tokengym.base.files import read_json
 from tokengym.evaluation.measure.measures import Axis
-from tokengym.evaluation.report.curves import counts_tokens, on_axis, read_curves
+from tokengym.evaluation.report.curves import columns_of, counts_tokens, on_axis, read_curves
 from tokengym.evaluation.report.figures import Paper
 from tokengym.evaluation.report.reading import Source
 from tokengym.evaluation.report.summary import SummarySettings
 from tokengym.evaluation.runs.judging import JudgedRuns, settle_judges
-from tokengym.evaluation.runs.results import write_results
+from tokengym.evaluation.runs.results import CURVES, write_results
 from tokengym.evaluation.statistics import Curve
 
 
@@ -45,7 +45,24 @@ def report_curves(
         score=score,
     )
     about = {"source": ", ".join(dict.fromkeys(one.name for one in paths))}
-    return write_results(out, on_axis(curves, settings.axis), settings, about=about, paper=paper)
+    is_source = out is not None and any(one.resolve() == (out / CURVES).resolve() for one in paths)
+    return write_results(
+        out,
+        on_axis(curves, settings.axis),
+        settings,
+        about=about,
+        paper=paper,
+        rows=None if is_source else [row for curve in curves for row in _rows(curve)],
+    )
+
+
+def _rows(curve: Curve) -> Iterator[dict[str, Any]]:
+    """Yield a curve's rows of curves.csv; what was not measured is left empty."""
+    named = {"credit": curve.credit, "seed": curve.seed} | columns_of(curve.group)
+    for index, step in enumerate(curve.steps):
+        values = {name: float(column[index]) for name, column in curve.values.items()}
+        known = {name: value for name, value in values.items() if math.isfinite(value)}
+        yield {**known, **named, "step": float(step)}
 
 
 def gather_curves(

@@ -3,6 +3,7 @@
 All but the wall-clock column of curves.csv are a function of the settings and the versions.
 """
 
+import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tokengym.base.errors import SettingsError, TokenGymError, UntrustedCodeError
-from tokengym.base.files import read_json, write_json, write_text
+from tokengym.base.files import json_hash, read_json, write_json, write_text
 from tokengym.base.registry import Spec, split_file_word
 from tokengym.base.saved_code import CODE, display_name
 from tokengym.envs import Task, printable
@@ -39,6 +40,8 @@ from tokengym.evaluation.runs.run import Run
 from tokengym.evaluation.runs.spec import NO_NUMBERS, REFERENCE, SPEC_FILE, slug
 from tokengym.rewards.registry import RewardChoice
 
+CURVES = "curves.csv"
+"""Name of the table of a comparison's curves."""
 PICTURE = "curves.png"
 """Name of the picture of a comparison's curves."""
 ABOUT = ("settings", "versions", "made", "measured_by", "compared", "command")
@@ -179,8 +182,6 @@ def _report_untrusted(
             f"{file} is damaged or of another version ({error!r}); pass --trust-code, or the "
             f"curves alone: --curves {folder / 'curves.csv'}"
         ) from None
-    if out is not None:
-        write_curves(out / "curves.csv", [row for run in finished for row in _rows(run)])
     return write_results(
         out,
         curves,
@@ -189,6 +190,7 @@ def _report_untrusted(
         episodes=_episodes(finished) if out is not None else (),
         logs=_logs(finished),
         paper=paper,
+        rows=[row for run in finished for row in _rows(run)],
     )
 
 
@@ -246,12 +248,14 @@ def write_results(
     logs: Sequence[Log] = (),
     paper: Paper | None = None,
     picture: str = PICTURE,
+    rows: Iterable[Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Write summary.json, curves.png and report.html of curves, and return their summary.
+    """Write the result files of curves, and return their summary.
 
     An ``out`` of None writes none. The summary repeats what is ``about`` the runs: their settings,
     versions and origin. ``episodes`` are responses with the credit of their tokens, ``logs`` those
     of the runs that learned from given data; ``paper`` is a figure and a table to write beside.
+    ``rows`` are those of curves.csv; None leaves the file there as it is.
     """
     summary = {**summarize(curves, settings), **about}
     if logs:
@@ -259,10 +263,30 @@ def write_results(
     if paper is not None:
         paper.write(summary, curves)
     if out is not None:
+        if rows is not None:
+            write_curves(out / CURVES, rows)
+        if (out / CURVES).exists():
+            summary["curves_hash"] = curves_hash(out / CURVES)
         write_json(out / "summary.json", summary)
         save_figure(out / picture, summary, curves)
         write_text(out / "report.html", render_report(summary, curves, episodes, logs))
     return summary
+
+
+def curves_hash(file: Path) -> str:
+    """Return a digest of a table of curves, by which its summary knows it; the clock is left out.
+
+    Raises:
+        ValueError: if it is no table.
+    """
+    try:
+        with file.open(encoding="utf-8", newline="") as lines:
+            rows = [
+                {k: v for k, v in row.items() if k != "wall_s"} for row in csv.DictReader(lines)
+            ]
+    except csv.Error as error:
+        raise ValueError(f"{file} cannot be read ({error})") from None
+    return json_hash([{k: v for k, v in row.items() if k != "wall_s"} for row in rows])
 
 
 class _Part:
@@ -338,8 +362,6 @@ class _Gathered:
                 row if gold is None else row | {"score": gold}
                 for row, gold in zip(rows, golds, strict=True)
             ]
-        if out is not None:
-            write_curves(out / "curves.csv", rows)
         return write_results(
             out,
             self.curves,
@@ -356,6 +378,7 @@ class _Gathered:
             logs=_logs(self.finished),
             paper=paper,
             picture=picture,
+            rows=rows,
         )
 
     def _refuse_none(self) -> NoReturn:

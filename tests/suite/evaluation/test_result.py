@@ -1,6 +1,7 @@
 """A comparison's results as an object, of folders whose figures are worked out by hand."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tokengym.evaluation.report.curves import COLUMNS
 from tokengym.evaluation.result import Result, read_curves, read_result
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import TrainingSettings
+from tokengym.evaluation.runs.foreign_curves import report_curves
 from tokengym.evaluation.runs.results import write_comparison
 
 ENDS = {"sparse": (1.0, 2.0, 3.0), "abc": (2.0, 4.0, 6.0), "uniform": (2.0, 3.1, 3.9)}
@@ -284,3 +286,64 @@ def test_no_name_is_markup_in_a_notebook():
     page = read_curves(rows)._repr_html_()
     assert "&lt;b&gt;abc" in page
     assert "<b>abc" not in page
+
+
+# --- what commands wrote --------------------------------------------------------------------------
+
+
+def table_of(ends: dict[str, float], seeds: int = 6) -> str:
+    """Return a curves.csv of arms whose score rises to their ends in six updates."""
+    rows = [
+        f"{name},{seed},{step},{end * step / 6 + seed / 100}"
+        for name, end in ends.items()
+        for seed in range(seeds)
+        for step in range(7)
+    ]
+    return "\n".join(["credit,seed,step,score", *rows, ""])
+
+
+def test_what_the_report_of_curves_wrote_is_read_and_shown(tmp_path):
+    """An arm that never comes to the baseline's level is infinitely slow, which JSON lacks."""
+    file, out = tmp_path / "log.csv", tmp_path / "report"
+    file.write_text(table_of({"a": 0.75, "b": 0.2}))
+    written = report_curves(file, out)
+    read, direct = read_result(out), read_curves(file)
+    pd.testing.assert_frame_equal(read.curves, direct.curves)
+    pd.testing.assert_frame_equal(read.summary, direct.summary)
+    assert repr(read).startswith(repr(direct))
+    assert read._repr_html_().startswith(direct._repr_html_().removesuffix("</div>"))
+    (group,) = read["groups"]
+    versus = group["rewards"]["b"]["versus_baseline"]
+    assert versus["relative_steps"]["ratio"] == np.inf
+    assert versus == written["groups"][0]["rewards"]["b"]["versus_baseline"]
+
+
+def test_a_report_beside_its_curves_leaves_them_alone(tmp_path):
+    file = tmp_path / "curves.csv"
+    file.write_text(text := table_of({"a": 0.75, "b": 0.2}))
+    report_curves(file, tmp_path)
+    assert file.read_text() == text
+    assert read_result(tmp_path).summary["seeds"].to_dict() == {"a": 6, "b": 6}
+
+
+def test_curves_are_not_shown_beside_the_summary_of_others(config, tmp_path):
+    """A comparison that grew may be stopped between curves.csv and summary.json."""
+    out = tmp_path / "runs"
+    for name in ("sparse", "abc"):
+        for seed in (0, 1):
+            write_run(config, out, name, seed)
+    write_comparison(config, out)
+    old = (out / "summary.json").read_text()
+    write_run(config, out, "abc", 2)
+    write_run(config, out, "sparse", 2)
+    write_comparison(config, out)
+    new = read_result(out)
+    (out / "summary.json").write_text(old)
+    stopped = read_result(out)
+    pd.testing.assert_frame_equal(stopped.curves, new.curves)
+    pd.testing.assert_frame_equal(stopped.summary, new.summary)
+    assert stopped.summary["seeds"].to_dict() == {"sparse": 3, "abc": 3}
+    for folder in out.glob("*/seed-*"):  # curves alone, with the summary of others
+        shutil.rmtree(folder)
+    with pytest.raises(ValueError, match=r"summary.json is not the summary of .*curves.csv"):
+        read_result(out)

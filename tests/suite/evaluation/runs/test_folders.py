@@ -172,3 +172,15 @@ def test_how_far_a_run_is_is_asked_of_it(tmp_path: Path) -> None:
     curve.write_text("step,score\n0,9.0\n")
     with pytest.raises(ValueError, match="was changed since its run ended"):
         run.result  # noqa: B018
+
+
+def test_a_reward_that_changes_the_judge_is_not_added(tmp_path):
+    """r3 has a scorer of its own, so that the gold score would judge all: beside the old scores."""
+
+    def named(*rewards: str) -> ComparisonConfig:
+        return ComparisonConfig(env="QuestionAnswer", rewards=rewards, seeds=1)
+
+    begun(named("sparse", "abc"), tmp_path, "finished")
+    check_folder(named("sparse", "abc", "uniform"), tmp_path)
+    with pytest.raises(ValueError, match="the score is that of sparse there, of the gold score he"):
+        check_folder(named("sparse", "abc", "r3"), tmp_path)

@@ -160,6 +160,14 @@ def test_the_classes_of_the_package_are_the_learners_of_their_names():
     assert config_of("MovieReview", agent=tokengym.GRPO) == config_of("MovieReview", agent="grpo")
 
 
+def test_a_default_of_the_bundle_is_nothing_that_was_given():
+    """Its advantage is no setting of grpo, which has its own; A2C keeps its own learning rate."""
+    grpo = config_of(bundle="smollm2-answers", rewards="sparse", agents=["ppo", "grpo"])
+    assert grpo.runs[1].training.learner.advantage == "grpo"
+    stock = config_of(bundle="smollm2-answers", rewards="sparse", agents=["ppo", "sb3:A2C"])
+    assert stock.runs[1].training.learner.learning_rate == 0.0007
+
+
 def test_the_name_of_an_object_tells_what_it_is():
     def scorer(scale: float) -> Any:
         return lambda response: scale * len(response)

@@ -1,0 +1,220 @@
+"""What an object is, as a digest: a changed object has another, in any process.
+
+An object is its code and what it holds. The code of a function is its instructions, constants and
+names, the globals that it reads, and what its decorators closed over; that of a class is its
+attributes, slots and bases. Neither comments nor places in a file count. Functions and classes of
+installed packages are known by their names.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from copyreg import dispatch_table
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from sysconfig import get_paths
+from types import (
+    CodeType,
+    FunctionType,
+    GetSetDescriptorType,
+    MappingProxyType,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+)
+from typing import Any, TypeVar
+
+from tokengym.base.errors import SettingsError
+
+T = TypeVar("T")
+
+PLAIN = (type(None), type(...), type(NotImplemented), bool, int, float, complex, str, bytes)
+UNREAD = frozenset(
+    """
+    __module__ __qualname__ __doc__ __dict__ __weakref__ __annotations__ __firstlineno__
+    __static_attributes__ __orig_bases__ __parameters__ __abstractmethods__ _abc_impl
+    __dataclass_fields__ __dataclass_params__
+    """.split()
+)
+"""Attributes of a class that say nothing of what it does, or repeat others."""
+CALLED: dict[int, tuple[Any, str]] = {}
+"""Objects that the user named, by their ids, with their names."""
+
+
+def named(item: T, name: str) -> T:
+    """Say by a name what an object is, where its code and what it holds cannot tell, and return it.
+
+    A client of a server, or a handle of a file, cannot be told from another. The runs of a
+    comparison are resumed as long as the name stays: change it when the object changes.
+
+    Example:
+        >>> judge = named(lambda response: float(len(response)), "length, as of May")
+    """
+    CALLED[id(item)] = (item, name)
+    return item
+
+
+def digest(item: Any) -> str:
+    """Return eight hexadecimal digits of an object's digest.
+
+    Raises:
+        SettingsError: if it holds what cannot be told from another, and has no name.
+    """
+    try:
+        return _digest(item, {}).hex()[:8]
+    except (_Unknown, RecursionError) as error:
+        name = getattr(item, "__name__", type(item).__name__)
+        raise SettingsError(
+            f"{name} cannot be told from a changed one ({error}); say what it is: "
+            f"tokengym.named({name}, 'a name'), and another name when it changes"
+        ) from None
+
+
+class _Unknown(Exception):
+    """Raised where an object is met that shows nothing of what it is."""
+
+
+def _digest(value: Any, met: dict[int, tuple[Any, bytes]]) -> bytes:
+    """Return the digest of a value; ``met`` has those of the objects that were met before."""
+    if type(value) in PLAIN:
+        return sha256(
+            f"{type(value).__name__} {value!r}".encode(errors="backslashreplace")
+        ).digest()
+    if id(value) in met:
+        return met[id(value)][1]
+    met[id(value)] = (value, b"itself")  # it is kept, so that its id stays its own
+    if id(value) in CALLED:
+        parts = [b"named", CALLED[id(value)][1].encode()]
+    elif type(value) in (set, frozenset):
+        parts = [b"set", *sorted(_digest(one, met) for one in value)]
+    elif type(value) in (dict, MappingProxyType):
+        pairs = sorted((_digest(k, met), _digest(v, met)) for k, v in value.items())
+        parts = [type(value).__name__.encode(), *(part for pair in pairs for part in pair)]
+    elif type(value) in (tuple, list):
+        parts = [type(value).__name__.encode(), *(_digest(one, met) for one in value)]
+    else:
+        parts = [_digest(part, met) for part in _parts(value)]
+    found = sha256(b"".join(parts)).digest()
+    met[id(value)] = (value, found)
+    return found
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    """Return what an object is made of; the first part says of what kind it is."""
+    if (fingerprint := getattr(value, "_fingerprint", None)) is not None:  # a datasets.Dataset
+        return "fingerprint", str(fingerprint)
+    if (numbers := _numbers(value)) is not None:
+        return numbers
+    if isinstance(value, FunctionType | type) and (place := _place(value)):
+        return "place", place
+    return next((of(value) for kind, of in KINDS.items() if isinstance(value, kind)), None) or (
+        _parts_of_instance(value)
+    )
+
+
+def _parts_of_function(function: FunctionType) -> Iterator[Any]:
+    """Yield the code of a function, what it closed over, and the globals that it reads."""
+    held = {k: v for k, v in vars(function).items() if k != "__wrapped__"}  # it is closed over
+    yield from ("function", function.__code__, function.__defaults__, function.__kwdefaults__, held)
+    for cell in function.__closure__ or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:  # it has none yet
+            yield "empty"
+    read = sorted(_names(function.__code__) & function.__globals__.keys())
+    yield {name: function.__globals__[name] for name in read}
+
+
+def _names(code: CodeType) -> set[str]:
+    """Return the names of globals and attributes in code, that of inner functions included."""
+    inner = (_names(one) for one in code.co_consts if isinstance(one, CodeType))
+    return {*code.co_names}.union(*inner)
+
+
+def _numbers(value: Any) -> tuple[Any, ...] | None:
+    """Return the parts of an array or a tensor; None for all else."""
+    if (torch := sys.modules.get("torch")) is not None and isinstance(value, torch.Tensor):
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        return (
+            "tensor",
+            str(value.dtype),
+            tuple(value.shape),
+            flat.view(torch.uint8).numpy().tobytes(),
+        )
+    numpy = sys.modules.get("numpy")
+    if numpy is None or not isinstance(value, numpy.ndarray):
+        return None
+    content = value.tolist() if value.dtype.hasobject else value.tobytes()
+    return "array", str(value.dtype), value.shape, content
+
+
+def _parts_of_module(module: ModuleType) -> Iterator[Any]:
+    """Yield a module's name, and of one of the user's own its file."""
+    yield from ("module", module.__name__)
+    if not _is_installed(module.__name__):
+        file = getattr(module, "__file__", None)
+        yield Path(file).read_bytes() if file else None
+
+
+def _parts_of_class(made: type) -> Iterator[Any]:
+    """Yield the attributes of a class and its bases."""
+    held = {name: value for name, value in vars(made).items() if name not in UNREAD}
+    yield from ("class", made.__name__, made.__bases__, type(made), held)
+
+
+def _parts_of_code(code: CodeType) -> Iterator[Any]:
+    """Yield instructions, constants and names of code, without its place in a file."""
+    yield from ("code", code.co_code, code.co_consts, code.co_names, code.co_varnames)
+    yield from (code.co_freevars, code.co_flags)
+
+
+KINDS: Mapping[Any, Callable[[Any], Iterable[Any]]] = {
+    CodeType: _parts_of_code,
+    ModuleType: _parts_of_module,
+    FunctionType: _parts_of_function,
+    type: _parts_of_class,
+    MethodType: lambda value: ("method", value.__func__, value.__self__),
+    (staticmethod, classmethod): lambda value: (type(value).__name__, value.__func__),
+    (MemberDescriptorType, GetSetDescriptorType): lambda value: ("slot", value.__name__),
+    property: lambda value: ("property", value.fget, value.fset),
+    cached_property: lambda value: ("property", value.func),
+}
+"""What objects are made of that no copy can be made of."""
+
+
+def _parts_of_instance(value: Any) -> Iterator[Any]:
+    """Yield the class of an object and what it holds, as a copy of it would be made from."""
+    try:
+        reduced = dispatch_table[type(value)](value) if type(value) in dispatch_table else None
+        reduced = value.__reduce_ex__(4) if reduced is None else reduced
+    except Exception:  # of the object's own making
+        raise _Unknown(f"it holds a {type(value).__name__}") from None
+    if isinstance(reduced, str):
+        yield from ("global", type(value), reduced)
+        return
+    made, arguments, state, *items = (*reduced, None, None, None)[:5]
+    yield from ("instance", type(value), made, arguments, state)
+    for each in items:
+        yield None if each is None else list(each)
+
+
+def _place(value: Any) -> str | None:
+    """Return module and name of a function or class of an installed package; None of another."""
+    module, name = str(value.__module__), value.__qualname__
+    found: Any = sys.modules.get(module)
+    if not _is_installed(module):
+        return None
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return f"{module}:{name}" if found is value else None
+
+
+def _is_installed(module: str) -> bool:
+    """Return whether a module is tokengym's, Python's or of an installed package."""
+    top = module.partition(".")[0]
+    if top == "tokengym" or top in sys.stdlib_module_names:
+        return top != "__main__"
+    file = getattr(sys.modules.get(top), "__file__", None)
+    return file is not None and any(
+        Path(file).is_relative_to(get_paths()[kind]) for kind in ("purelib", "platlib")
+    )

@@ -1,0 +1,185 @@
+"""A changed object has another digest, whichever part of it was changed."""
+
+import functools
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tokengym.base.errors import SettingsError
+from tokengym.base.identity import digest, named
+from tokengym.base.objects import word_of
+from tokengym.rewards import FunctionScorer
+
+
+def made(source: str, name: str = "item") -> Any:
+    """Return an object of a notebook's cell."""
+    space: dict[str, Any] = {"__name__": "__main__"}
+    exec(source, space)
+    return space[name]
+
+
+WRAPPED = """
+import functools
+def times(factor):
+    def decorate(function):
+        @functools.wraps(function)
+        def scaled(response):
+            return {body}
+        return scaled
+    return decorate
+@times({factor})
+def item(response):
+    return float(len(response))
+"""
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        # a global that is read, by a function that is read, inside a comprehension
+        ("W = 1\ndef item(r): return W * len(r)", "W = -100\ndef item(r): return W * len(r)"),
+        (
+            "W = 1\ndef part(r): return W\ndef item(r): return part(r)",
+            "W = 2\ndef part(r): return W\ndef item(r): return part(r)",
+        ),
+        (
+            "W = {'a'}\ndef item(r): return [one for one in r if one in W]",
+            "W = {'b'}\ndef item(r): return [one for one in r if one in W]",
+        ),
+        # its instructions, constants, names, defaults
+        ("def item(r): return r.count('a') + 1", "def item(r): return r.count('a') - 1"),
+        ("def item(r): return 1.0", "def item(r): return 2.0"),
+        ("def item(r): return r.upper()", "def item(r): return r.lower()"),
+        ("def item(r, scale=1): return scale", "def item(r, scale=2): return scale"),
+        ("def item(r, *, scale=1): return scale", "def item(r, *, scale=2): return scale"),
+        ("def item(scores): return 1", "def item(attention): return 1"),  # named inputs
+        # a class: an attribute, a method, its base, its slots
+        ("class item:\n    scale = 1", "class item:\n    scale = 2"),
+        (
+            "class item:\n    def f(self): return 1",
+            "class item:\n    def f(self): return 2",
+        ),
+        (
+            "class Base:\n    def f(self): return 1\nclass item(Base): pass",
+            "class Base:\n    def f(self): return 2\nclass item(Base): pass",
+        ),
+        ("class item:\n    __slots__ = ('a',)", "class item:\n    __slots__ = ('b',)"),
+        (
+            "class C:\n    @property\n    def f(self): return 1\nitem = C()",
+            "class C:\n    @property\n    def f(self): return 2\nitem = C()",
+        ),
+        (
+            "class C:\n    @staticmethod\n    def f(): return 1\nitem = C",
+            "class C:\n    @staticmethod\n    def f(): return 2\nitem = C",
+        ),
+        # what an instance holds
+        (
+            "class C: pass\nitem = C()\nitem.rule = lambda r: 1",
+            "class C: pass\nitem = C()\nitem.rule = lambda r: 2",
+        ),
+        (
+            "class C:\n    __slots__ = ('a',)\nitem = C()\nitem.a = 1",
+            "class C:\n    __slots__ = ('a',)\nitem = C()\nitem.a = 2",
+        ),
+        (
+            "import numpy\nclass C: pass\nitem = C()\nitem.rule = lambda r: r\n"
+            "item.weights = numpy.arange(5000)",
+            "import numpy\nclass C: pass\nitem = C()\nitem.rule = lambda r: r\n"
+            "item.weights = numpy.arange(5000)\nitem.weights[2500] = 1",
+        ),
+        # its decorator, and what that was called with
+        (
+            WRAPPED.format(body="factor * function(response)", factor=1),
+            WRAPPED.format(body="factor * function(response)", factor=2),
+        ),
+        (
+            WRAPPED.format(body="factor * function(response)", factor=1),
+            WRAPPED.format(body="factor - function(response)", factor=1),
+        ),
+    ],
+)
+def test_a_changed_object_is_another(one: str, other: str):
+    assert digest(made(one)) == digest(made(one))
+    assert digest(made(one)) != digest(made(other))
+
+
+def test_where_it_is_written_and_what_is_said_of_it_do_not_count():
+    plain = made("def item(r): return len(r)")
+    assert digest(plain) == digest(made("\n\n\ndef item(r):\n    # a comment\n    return len(r)"))
+    assert digest(plain) == digest(made("OTHER = 3\ndef item(r): return len(r)"))
+
+
+def test_functions_of_two_names_that_do_the_same_differ_in_what_they_call():
+    space: dict[str, Any] = {}
+    exec("def one(r): return left(r)\ndef other(r): return right(r)", space)
+    space |= {"left": lambda r: 1.0, "right": lambda r: 2.0}
+    assert digest(space["one"]) != digest(space["other"])
+
+
+def test_arrays_and_tensors_are_their_numbers():
+    for one, other in (
+        (np.arange(3.0), np.arange(3)),
+        (np.arange(6), np.arange(6).reshape(2, 3)),
+        (np.array([{1}, None]), np.array([{2}, None])),
+        (torch.zeros(2), torch.ones(2)),
+        (torch.zeros(2, dtype=torch.bfloat16), torch.ones(2, dtype=torch.bfloat16)),
+    ):
+        assert digest(one) == digest(one.copy() if isinstance(one, np.ndarray) else one.clone())
+        assert digest(one) != digest(other)
+
+
+def test_functions_and_scorers_of_packages_have_one_digest():
+    assert digest(functools.partial(np.mean, axis=0)) != digest(functools.partial(np.mean, axis=1))
+    one, other = (FunctionScorer(made(f"def item(response): return {n}")) for n in (1.0, 2.0))
+    assert digest(one) == digest(FunctionScorer(made("def item(response): return 1.0")))
+    assert digest(one) != digest(other)
+    assert digest(torch.nn.Linear(2, 1, bias=False)) != digest(torch.nn.Linear(2, 1, bias=False))
+
+
+def test_an_object_that_holds_itself_has_a_digest():
+    item = made("class C: pass\nitem = C()\nitem.me = item\nitem.all = [item, 1]")
+    other = made("class C: pass\nitem = C()\nitem.me = item\nitem.all = [item, 2]")
+    assert digest(item) != digest(other)
+
+
+def test_a_set_of_texts_is_the_same_in_every_process():
+    source = (
+        "from tokengym.base.identity import digest\n"
+        "class C: pass\n"
+        "item = C()\n"
+        "item.words = {'good', 'bad', 'dull', 'fine', 'great'}\n"
+        "item.rule = lambda r: r in {'one', 'two', 'three', 'four'}\n"
+        "print(digest(item))"
+    )
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", source],
+            env={"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(printed) == 1
+
+
+def test_what_cannot_be_told_apart_is_refused_unless_it_has_a_name():
+    class Asks:
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+
+        def __call__(self, response: str) -> float:
+            return 1.0
+
+    with pytest.raises(
+        SettingsError, match=r"^Asks cannot be told .* holds a lock.*tokengym.named"
+    ):
+        word_of(Asks())
+    one, other = named(Asks(), "May"), named(Asks(), "June")
+    assert digest(one) == digest(named(Asks(), "May")) != digest(other)
