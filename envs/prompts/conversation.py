@@ -165,6 +165,32 @@ def _looks_for(tokenizer: PreTrainedTokenizerBase, template: str, token: str) ->
     return False
 
 
+def drops_thoughts(tokenizer: PreTrainedTokenizerBase, opening: Chat, role: str) -> bool:
+    """Return whether the template leaves thoughts out of an answer that is replied to.
+
+    They stand in its content between their tags, or beside it where the last answer has them.
+
+    Args:
+        tokenizer: Tokenizer with a chat template that writes replies.
+        opening: A conversation whose tools, documents and arguments of the template hold.
+        role: Role of the reply.
+    """
+    control, said, thought = control_tokens(tokenizer), "answer", "thought"
+    for answer in (
+        {"content": f"<think>\n{thought}\n</think>\n\n{said}"},
+        {"content": said, "reasoning_content": thought, "thinking": thought},
+    ):
+        last = [{"role": "user", "content": "question"}, {"role": ANSWERS, **answer}]
+        texts = []
+        for talk in (last, [*last, {"role": role, "content": "reply"}]):
+            disguise = Disguise(talk, opening.beside, control, left=control.ids)
+            texts.append(_or_none(_applied, tokenizer, disguise, False))
+        is_written = thought in answer["content"] or thought in (texts[0] or "")
+        if is_written and texts[1] and thought not in texts[1]:
+            return True
+    return False
+
+
 def _or_none(written: Any, *args: Any) -> str | None:
     """Return what a template writes; None where it refuses."""
     try:
@@ -280,8 +306,13 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
     Chat models end a turn by another token than a text, such as ``<end_of_turn>`` beside ``<eos>``.
     """
-    end = _template_end(tokenizer, tokenizer.chat_template)
+    end = template_end(tokenizer)
     return next(iter(Vocabulary.of(tokenizer).end_ids), None) if end is None else end
+
+
+def template_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the control token by which the chat template ends the last answer; None for none."""
+    return _template_end(tokenizer, tokenizer.chat_template)
 
 
 @lru_cache(maxsize=8)
@@ -303,7 +334,7 @@ def _template_end(tokenizer: PreTrainedTokenizerBase, template: str | None) -> i
 
 def missing_end(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return the EOS that ends a judged answer where the template ends none; [] where it does."""
-    if _template_end(tokenizer, tokenizer.chat_template) is not None:
+    if template_end(tokenizer) is not None:
         return []
     return [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
 

@@ -5,9 +5,10 @@ A reply is appended as plain text, or as the tokenizer's chat template writes it
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from math import isfinite
 from operator import index
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -20,8 +21,14 @@ from tokengym.base.errors import PartnerError, PromptError, TokenizerError, is_f
 from tokengym.base.prompt import PromptSet
 from tokengym.base.text import lone_surrogate
 from tokengym.base.waiting import TookTooLongError, call_within
-from tokengym.envs.prompts.contents import MarkedText, content, starts_with
-from tokengym.envs.prompts.conversation import write_chat
+from tokengym.envs.prompts.contents import (
+    MarkedText,
+    content,
+    control_tokens,
+    free_area,
+    starts_with,
+)
+from tokengym.envs.prompts.conversation import drops_thoughts, template_end, write_chat
 from tokengym.envs.prompts.tokenization import encode_contents, encode_next
 from tokengym.envs.prompts.vocabulary import Vocabulary
 from tokengym.envs.turns.partner import (
@@ -41,9 +48,9 @@ if TYPE_CHECKING:
     from tokengym.envs.settings import GenerationSettings
 
 T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
 
 _ASKED, _SAID = "u", "a"
-_REASONED = "<think>\nb\n</think>\n\na"
 
 
 class _BadReply(Exception):
@@ -148,7 +155,9 @@ class TurnRules:
                 "so a reply has no one form; pass chat_template=True"
             )
         chat = bool(settings.chat_template or chats)
-        self._format = ReplyFormat(tokenizer, self.partner.role, chat=chat)
+        self._format = ReplyFormat(
+            tokenizer, self.partner.role, chat=chat, opening=prompts[0].messages
+        )
 
     def answer(self, ends: Sequence[TurnEnd]) -> list[Answer]:
         """Ask the partner about turns that are over, and record them and its replies."""
@@ -265,32 +274,41 @@ class TurnRules:
 class ReplyFormat:
     """Encodes replies so that they follow what was sampled, which is never encoded again.
 
-    In a chat template, the tokens of a reply are what the template writes after the policy's text:
-    the end of its turn (unless the policy wrote it), the reply, and the beginning of the next turn.
+    In a chat template, the tokens of a reply are what the template writes behind an answer that is
+    replied to: the end of the turn (unless the policy wrote it), the reply, and the beginning of
+    the next turn. How the template would write the answers before it does not matter.
+
+    Args:
+        tokenizer: Tokenizer of the policy.
+        role: Role of the replies.
+        chat: Whether replies are written in the chat template.
+        opening: A conversation that is continued, whose tools and arguments of the template are
+            tried.
+
+    Raises:
+        TokenizerError: if the template refuses a reply, or writes one in several ways.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, role: str, *, chat: bool) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        role: str,
+        *,
+        chat: bool,
+        opening: Chat = NO_CHAT,
+    ) -> None:
         self._tokenizer = tokenizer
         self._role = role
         self._chat = chat
-        vocabulary = Vocabulary.of(tokenizer)
-        ends = list(vocabulary.silent_ids)
-        self._ends = list(map(str, tokenizer.convert_ids_to_tokens(ends)))
-        """Ends that the policy's turn may have in place of the template's."""
-        self.ordinary_ids = vocabulary.ordinary_ids
+        self.ordinary_ids = Vocabulary.of(tokenizer).ordinary_ids
         """Ends behind which the template's own follows."""
         (self._said,) = encode_contents(tokenizer, [_SAID])
+        self._end = ""
+        """The template's end of an answer, in whose place is the policy's where it wrote one."""
         if chat:
-            # The blanks that the template writes before an answer, as a policy does itself.
-            whole = self._written([("user", _ASKED), (POLICY, _SAID), (role, "r")])
-            head = self._written([("user", _ASKED)])
-            rest = whole.removeprefix(head)
-            self._gap = rest[: len(rest) - len(rest.lstrip(" "))]
-            for answer in (_SAID, _REASONED):  # a turn must stay as it is once others follow it
-                tail = self._after(answer, "r")
-                whole = self._written([("user", _ASKED), *((POLICY, answer), (role, "r")) * 2])
-                if whole != head + (self._gap + answer + tail) * 2:
-                    raise self._rewrites(answer, whole)
+            self._end = self._checked_end(opening)
+            if drops_thoughts(tokenizer, opening, role):
+                _say_dropped(type(tokenizer).__name__, str(tokenizer.chat_template))
 
     def encode(self, text: str, opening: Chat = NO_CHAT, *, ended: bool) -> tuple[int, ...]:
         """Return the tokens of a reply; ``ended`` if the policy's turn has the template's end.
@@ -299,31 +317,61 @@ class ReplyFormat:
         """
         after = content(text)
         if self._chat:
-            after = self._after(_SAID, text, opening)
-            blank = after[: len(after) - len(after.lstrip())]
-            for end in self._ends if ended else ():
-                if starts_with(after[len(blank) :], end):
-                    after = after[len(blank) + len(end) :]
-                    break
+            after = self._behind(chr(free_area([text])), [text], opening)
+            if ended and starts_with(after, self._end):
+                after = after[len(self._end) :]
         return tuple(encode_next(self._tokenizer, [after], [self._said])[0])
 
-    def _written(self, messages: list[tuple[str, str]], opening: Chat = NO_CHAT) -> MarkedText:
-        """Return messages in the template, up to the beginning of the next turn."""
-        plain = [{"role": role, "content": content} for role, content in messages]
-        return write_chat(self._tokenizer, Chat(plain, **opening.beside), to_answer=True)
+    def _behind(self, answer: str, replies: Sequence[str], opening: Chat) -> MarkedText:
+        """Return what the template writes behind the last answer when a reply follows each.
 
-    def _after(self, answer: str, text: str, opening: Chat = NO_CHAT) -> MarkedText:
-        """Return what the template writes after the policy's text when a reply follows."""
-        question = [("user", _ASKED)]
-        start = self._written(question, opening) + self._gap + answer
-        whole = self._written([*question, (POLICY, answer), (self._role, text)], opening)
-        if not whole.startswith(start):
-            raise self._rewrites(answer, whole)
-        return whole[len(start) :]
+        The answer ends in a letter that is nowhere else, by which its end is found.
+        """
+        talk = [{"role": "user", "content": _ASKED}]
+        for reply in replies:
+            talk.append({"role": POLICY, "content": answer})
+            talk.append({"role": self._role, "content": reply})
+        whole = write_chat(self._tokenizer, Chat(talk, **opening.beside), to_answer=True)
+        place = whole.rfind(answer[-1])
+        if place < 0:
+            raise self._unfit(f"it writes no answer before a reply, but {str(whole)!r:.200}")
+        return whole[place + 1 :]
 
-    def _rewrites(self, answer: str, whole: str) -> TokenizerError:
+    def _checked_end(self, opening: Chat) -> str:
+        """Return the end that the template writes behind an answer, "" for none of its own.
+
+        What follows an answer must be the same whether it has thoughts, and in every turn.
+        """
+        answer, reply = chr(free_area([])), chr(free_area([]) + 1)
+        bare = self._behind(answer, [reply], opening)
+        for said, replies in ((f"<think>\nb\n</think>\n\n{answer}", 1), (answer, 2)):
+            other = self._behind(said, [reply] * replies, opening)
+            if other != bare:
+                raise self._unfit(f"behind an answer it writes {bare!r:.100} or {other!r:.100}")
+        lead, silent = str(bare).partition(reply)[0], Vocabulary.of(self._tokenizer).silent_ids
+        ends = list(map(str, self._tokenizer.convert_ids_to_tokens(list(silent))))
+        places = [lead.find(end) + len(end) for end in ends if end in lead]
+        if not places and template_end(self._tokenizer) in silent:
+            # It ends the last answer so, and those before it by another token.
+            controls = control_tokens(self._tokenizer).ids
+            places = [len(token) for token in controls if lead.startswith(token)]
+        return lead[: min(places, default=0)]
+
+    def _unfit(self, why: str) -> TokenizerError:
         return TokenizerError(
-            f"the tokenizer's chat template rewrites earlier turns: the answer {answer!r} and a "
-            f"reply become {whole!r:.200}, not what was sampled with what follows; set "
-            "tokenizer.chat_template to one that keeps it"
+            f"the tokenizer's chat template has no one form of a reply: {why}; set "
+            "tokenizer.chat_template to one that has"
         )
+
+
+@cache
+def _say_dropped(name: str, template: str) -> None:
+    """Log, once for a template, what becomes of thoughts that it leaves out of earlier turns."""
+    del template
+    _LOG.warning(
+        "the chat template of the %s leaves thoughts out of earlier answers, but a conversation "
+        "continues from the tokens that were sampled: the policy reads the thoughts of all its "
+        "turns, and its log-probabilities and ratios are of that text, in sampling and in learning "
+        "alike; a program that applies the template to the messages shows it a shorter one",
+        name,
+    )

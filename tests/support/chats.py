@@ -63,7 +63,7 @@ TEMPLATES = {
 """Six chat templates by name."""
 
 
-def _trained(kind: str) -> Tokenizer:
+def trained_backend(kind: str) -> Tokenizer:
     """Return a tokenizer without special tokens, trained on all that templates may write."""
     extra = "system user assistant tool ipython model result call name function add search id"
     texts = [" ".join(WORDS), extra, '<call> {"name": "add"} </call>\n: ', *WORDS] * 4
@@ -102,7 +102,7 @@ def make_tokenizer(kind: str, template: str) -> Any:
         kind: "words", "bytes" or "unigram", with "+think" where the tags of thoughts are special.
         template: Name of the template.
     """
-    backend = _trained(kind.removesuffix("+think"))
+    backend = trained_backend(kind.removesuffix("+think"))
     made = PreTrainedTokenizerFast(
         tokenizer_object=backend, pad_token="<pad>", eos_token="</s>", bos_token="<s>"
     )

@@ -34,6 +34,9 @@ FORGETFUL = (  # drops what was reasoned in all but the last answer, as Qwen3's 
     "{% for m in messages %}{{ m.role }} {{ m.content.split('</think>')[-1] }} <eos> {% endfor %}"
     "{% if add_generation_prompt %}assistant {% endif %}"
 )
+COUNTING = (  # numbers the turns
+    "{% for m in messages %}{{ loop.index }} {{ m.content }} <eos> {% endfor %}assistant "
+)
 REFUSING = (
     "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
     "{{ m.role }} {{ m.content }} <eos> {% endfor %}assistant "
@@ -445,8 +448,8 @@ def test_replies_in_a_chat_template(make_env, build_tokenizer, ended):
 @pytest.mark.parametrize(
     ("template", "role", "message"),
     [
-        (FORGETFUL, "user", "rewrites earlier turns"),
-        ("{{ messages[-1].content }} <eos> assistant ", "user", "rewrites earlier turns"),
+        ("{{ messages[-1].content }} <eos> assistant ", "user", "writes no answer before a reply"),
+        (COUNTING, "user", "no one form of a reply: behind an answer it writes"),
         (REFUSING, "tool", "no tools"),
     ],
 )
@@ -456,6 +459,26 @@ def test_templates_without_a_form_of_replies(make_env, build_tokenizer, template
     make_env(tokenizer=tokenizer, chat_template=True)  # harmless in one turn
     with pytest.raises(TokenizerError, match=message):
         make_env(tokenizer=tokenizer, chat_template=True, partner=partner, max_turns=2)
+
+
+def test_thoughts_that_the_template_drops_stay_in_the_conversation(
+    make_env, build_tokenizer, caplog
+):
+    """The policy reads what it sampled, and one line says that the template writes it otherwise."""
+    tokenizer = build_tokenizer((*WORDS, "<think>", "</think>"))
+    tokenizer.chat_template = FORGETFUL
+    talk = {"partner": Script("c", "c"), "max_turns": 3, "max_new_tokens": 20}
+    with caplog.at_level("WARNING"):
+        for _ in range(2):
+            env = make_env(tokenizer=tokenizer, chat_template=True, prompts=["b"], **talk)
+    (line,) = [m for m in caplog.messages if "leaves thoughts out of earlier answers" in m]
+    assert "ratios are of that text" in line
+    env.reset(seed=0)
+    thinking = [*tokenizer.convert_tokens_to_ids(["<think>", "b", "</think>", "a"]), EOS]
+    *_, step = play(env, thinking * 2)
+    shown = step[0]["input_ids"][step[0]["attention_mask"] > 0]
+    answered = "<think> b </think> a <eos> user c <eos> assistant"
+    assert tokenizer.decode(shown) == f"user b <eos> assistant {answered} {answered}"
 
 
 def test_metadata_reaches_the_partner(make_env):
