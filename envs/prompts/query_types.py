@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.base.prompt import PromptSet, QueryType
+from tokengym.base.words import words
 
 WEIGHTS = Path(__file__).with_name("query_types.npy")
 """Weight of each feature and, last, the bias; positive speaks for CONSTRAINED."""
 BUCKETS = 8192
 """Number of hashed features of a question."""
 _WORDS = 60
+_WORD = re.compile(r"\w+|[^\w\s]")
 
 
 def features(text: str) -> list[int]:
@@ -29,10 +31,10 @@ def features(text: str) -> list[int]:
     Args:
         text: The query; its first 60 words and signs are read.
     """
-    words = re.findall(r"\w+|[^\w\s]", text.lower())[:_WORDS]
-    names = {*words, *map(" ".join, pairwise(words))}
-    names |= {f"{number}: {word}" for number, word in enumerate(words[:3])}
-    names.add("begin: " + " ".join(words[:2]))
+    first = words(text.lower(), _WORD)[:_WORDS]
+    names = {*first, *map(" ".join, pairwise(first))}
+    names |= {f"{number}: {word}" for number, word in enumerate(first[:3])}
+    names.add("begin: " + " ".join(first[:2]))
     return sorted({zlib.crc32(name.encode()) % BUCKETS for name in names})
 
 

@@ -1,12 +1,11 @@
-r"""The table of measurements: each metric's name, words, direction and places, declared once.
+"""The table of measurements: each metric's name, words, direction and places, declared once.
 
 A new metric of the text is one entry here with ``of_text``; curves.csv, the summary, the report and
 the command line read the table. Below it are the pure functions that its entries are computed by.
-Words are the matches of ``\w+|[^\w\s]+``, so that policies with different tokenizers compare.
+Words are those of `base.words`, so that policies with different tokenizers compare.
 """
 
 import math
-import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.base.registry import Registry, did_you_mean
+from tokengym.base.words import words
 from tokengym.envs import Episode
 
 Kind = Literal["auc", "final"]
@@ -352,23 +352,11 @@ def check_measures(measures: Sequence[str], known: Sequence[str]) -> None:
 
 # --- functions of responses -----------------------------------------------------------------------
 
-_WORD = re.compile(r"\w+|[^\w\s]+")
-
 
 def text_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
     """Return every measurement of the responses' text in the table, over episodes."""
     require_episodes(episodes)
     return {m.name: float(m.of_text(episodes)) for m in MEASURES.values() if m.of_text}
-
-
-def words(text: str) -> list[str]:
-    """Return the words and runs of punctuation of a text.
-
-    Example:
-        >>> words("It shines, truly!")
-        ['It', 'shines', ',', 'truly', '!']
-    """
-    return _WORD.findall(text)
 
 
 def ngrams(items: Sequence[str], n: int) -> list[tuple[str, ...]]:

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from tokengym.base.words import words
 from tokengym.envs import Episode
-from tokengym.evaluation.measure.measures import words
 
 ROUGE = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeL"}
 

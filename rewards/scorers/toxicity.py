@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tokengym.base.errors import TokenizerError
 from tokengym.base.settings import check_count
+from tokengym.base.words import words as split
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.contents import content
 from tokengym.envs.prompts.tokenization import tokenize
@@ -30,6 +31,10 @@ RUDE_WORDS = (
 
 TOXIC_LABELS = ("toxic", "toxicity", "hate", "offensive", "abusive", "toxic_comment")
 """Names of the class that is taken for the toxic one."""
+
+_WORD = re.compile(r"[\w']+")
+_WHOLE = re.compile(r".+", re.DOTALL)
+"""Splits a listed word where its script has no spaces, and nowhere else."""
 
 Measure = Callable[[Sequence[str]], NDArray[np.float64]]
 
@@ -111,25 +116,35 @@ class Toxicity(Scorer):
 class WordShare:
     """The share of a text's words that are on a list; 0 for a text without words.
 
+    Where words stand without spaces, it is the share of the characters that are part of one.
+
     Args:
         words: What counts, whole words in any case; at least one.
 
     Example:
         >>> WordShare(["dull"])(["Dull, dull book.", ""]).round(2).tolist()
         [0.67, 0.0]
+        >>> WordShare(["笨蛋"])(["你是笨蛋。"]).tolist()
+        [0.5]
     """
 
     def __init__(self, words: Iterable[str]) -> None:
-        self.words = frozenset(word.lower() for word in words)
-        if not self.words:
+        listed = (word.lower() for word in words)
+        self.listed = frozenset(tuple(split(word, _WHOLE)) or (word,) for word in listed)
+        if not self.listed:
             raise ScorerError("words must name at least one word, got none")
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Return the share of each text, (texts,)."""
+        lengths = {len(word) for word in self.listed}
         shares = np.zeros(len(texts))
         for row, text in enumerate(texts):
-            words = re.findall(r"[\w']+", text.lower())
-            shares[row] = sum(word in self.words for word in words) / max(len(words), 1)
+            found = split(text.lower(), _WORD)
+            counts = np.zeros(len(found), dtype=bool)
+            for start in range(len(found)):
+                for stop in (start + length for length in lengths):
+                    counts[start:stop] |= tuple(found[start:stop]) in self.listed
+            shares[row] = counts.sum() / max(len(found), 1)
         return shares
 
 

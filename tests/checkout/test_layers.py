@@ -34,6 +34,7 @@ UPKEEP = ROOT / "scripts" / "build_models.py"
 """Script of a checkout, which is not installed and uses the laboratory."""
 MAY_IMPORT["bridges"] = {"bridges", "base", "envs", "rewards", "agents", "credit"}
 MATHEMATICS = [
+    "base/words.py",
     "rewards/maths",
     "agents/losses",
     "evaluation/statistics",
