@@ -7,77 +7,94 @@ Source: Kim et al. 2024, arXiv:2402.03469, and its official code.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tokengym.base.words import words
+
 FloatArray = NDArray[np.float64]
 
 RELEVANCE_SCALE = 3.5
-"""R3's F divides by this where the encoder is Contriever: about the relevance of a reference to
-itself, which counts as full (Kim et al. 2024, official code)."""
+"""R3's F divides by this, whatever the encoder: about the relevance of a reference to itself in
+Contriever (Kim et al. 2024, official code). r_x and r_y are both linear in an encoder's scale, so
+that with one constant R3 is too, for both types of queries alike."""
 
 COMPONENTS = ("length_incentive", "repetition_penalty", "reward_branching")
 """What can be left out of R3, as in the paper's ablations."""
 
-ROLE_TAGS = (
-    *("Human:", "Assistant:", "User:", "System:", "HUMAN:", "ASSISTANT:", "USER:", "SYSTEM:"),
-    *("### Human", "### User", "### Assistant", "### Instruction", "### Input", "### Response"),
-    *("<|user|>", "<|assistant|>", "<|system|>", "[INST]", "[/INST]"),
+_HEADING = r"(?=:|[ \t]*$)"  # "### User stories" is none of a turn
+_OF_USER = (
+    rf"(?:Human|User|HUMAN|USER):|### (?:Human|User|Instruction){_HEADING}|<\|user\|>|\[INST\]"
 )
-"""Opening of a turn of a dialogue; a response is over where the first of them stands."""
+_OF_ANSWER = (
+    r"(?:Assistant|ASSISTANT):|<\|assistant\|>|\[/INST\]"
+    rf"|### (?:Assistant|Response){_HEADING}"
+)
+_OF_SYSTEM = r"(?:System|SYSTEM):|<\|system\|>"
+_TURN = re.compile(rf"^[ \t]*(?:({_OF_USER})|{_OF_SYSTEM}|{_OF_ANSWER})", re.MULTILINE)
+"""Opening of a turn at the beginning of a line; its group holds a user's."""
+_OPENED_ANSWER = re.compile(rf"\s(?:{_OF_ANSWER})[:\s]*\Z", re.MULTILINE)
+_END = re.compile(
+    rf"\n(?:[ \t]*\n){{3}}|\n\n--|\n\n____|{_TURN.pattern}|^### Input{_HEADING}", re.MULTILINE
+)
+"""End of a response: three blank lines, a line that is drawn after one, or another turn."""
 
-_BLANK_LINES = r"\n(?:[ \t]*\n){2,}"
-_WORDS_AND_PUNCTUATION = re.compile(r"\w+|[^\w\s]+")
 
+def cut_at_turn(text: str) -> str:
+    r"""Return a response up to where its writer stops answering.
 
-def cut_at_turn(text: str, role_tags: Sequence[str] = ROLE_TAGS) -> str:
-    """Return the text before the first role tag or run of two or more blank lines.
-
-    Args:
-        text: A response.
-        role_tags: What opens a turn, matched literally.
+    It ends at a role tag at the beginning of a line, at three blank lines, or at a blank line
+    before "--" or "____", as in R3's official code.
 
     Example:
-        >>> cut_at_turn("It is Paris. Human: And of Spain?")
+        >>> cut_at_turn("It is Paris.\n\nHuman: And of Spain?")
         'It is Paris.'
     """
-    stops = "|".join([_BLANK_LINES, *map(re.escape, role_tags)])
-    return re.split(stops, text.strip("\n "), maxsplit=1)[0].strip("\n ")
+    stripped = text.strip("\n ")
+    end = _END.search(stripped)
+    return stripped[: end.start()].strip("\n ") if end else stripped
 
 
-def strip_query(prompt: str, role_tags: Sequence[str] = ROLE_TAGS) -> str:
-    """Return what the user asked: without system prompt, role tags and earlier answers.
+def query_of_turns(turns: Iterable[str]) -> str:
+    r"""Return the query that turns of a user make.
 
-    Text before the first user tag is a system prompt; a prompt without tags is all query.
-
-    Args:
-        prompt: The prompt as the policy sees it.
-        role_tags: What opens a turn, matched literally; one that names a human, a user, an
-            instruction, an input, a question or a query opens a turn of the user.
+    R3's data have an instruction, a line "### Input:" and what it is about in one turn, all of
+    which was asked.
 
     Example:
-        >>> strip_query("Be brief. Human: Who wrote Emma? Assistant:")
+        >>> query_of_turns(["Translate into French.\n\n### Input:\nA cat."])
+        'Translate into French. A cat.'
+    """
+    whole = []
+    for turn in turns:
+        for mark in ("### Input:\n", "### Input\n", " : ", "</s>"):
+            turn = turn.replace(mark, " ")
+        whole += turn.strip("\n: ").split()
+    return " ".join(whole)
+
+
+def strip_query(prompt: str) -> str:
+    r"""Return what the user asked in a prompt of text: no system prompt, role tags and answers.
+
+    Role tags count at the beginning of a line, and where one at the end opens the answer. Text
+    before the first tag of a user is a system prompt; a prompt without tags is all query.
+
+    Example:
+        >>> strip_query("Be brief.\n\nHuman: Who wrote Emma?\n\nAssistant:")
         'Who wrote Emma?'
     """
-    if not role_tags:
-        return " ".join(prompt.split())
-    pieces = re.split(f"({'|'.join(map(re.escape, role_tags))})", prompt)
-    # A pattern in brackets keeps its matches: text before, then tag and text by turns.
-    turns = list(zip(pieces[1::2], pieces[2::2], strict=True))
-    of_user = ("human", "user", "instruction", "input", "[inst]", "question", "query")
-    questions = [text for tag, text in turns if any(name in tag.lower() for name in of_user)]
-    if not questions:
-        # No user tag: the tags that are there close the query ("... Assistant:").
-        questions = [pieces[0]]
-    return " ".join(" ".join(questions).strip(": \n").split())
+    # A pattern with a group keeps its matches: text before, then tag and text by turns.
+    before, *turns = _TURN.split(_OPENED_ANSWER.sub("", prompt))
+    asked = [text for tag, text in zip(turns[::2], turns[1::2], strict=True) if tag]
+    return query_of_turns(asked or [before])
 
 
 def length_incentive(text: str) -> float:
-    r"""Return R3's length incentive.
+    """Return R3's length incentive.
 
-    LI(y) = N / 100,   N = number of matches of `\w+|[^\w\s]+`
+    LI(y) = N / 100,   N = number of words and runs of punctuation, see `words`
 
     Args:
         text: The response, already cut by `cut_at_turn`.
@@ -88,13 +105,13 @@ def length_incentive(text: str) -> float:
         >>> length_incentive("Yes, it is.")
         0.05
     """
-    return len(_WORDS_AND_PUNCTUATION.findall(text)) / 100
+    return len(words(text)) / 100
 
 
 def repetition_penalty(text: str) -> float:
-    r"""Return R3's repetition penalty: 1 without repeated trigrams, towards 0 with many.
+    """Return R3's repetition penalty: 1 without repeated trigrams, towards 0 with many.
 
-    RP(y) = unique trigrams / trigrams over the matches of `\w+|[^\w\s]+`; 1 below 3 matches
+    RP(y) = unique trigrams / trigrams of words, see `words`; 1 below 3 words
 
     Args:
         text: The response, already cut by `cut_at_turn`.
@@ -105,8 +122,8 @@ def repetition_penalty(text: str) -> float:
         >>> repetition_penalty("no no no no")
         0.5
     """
-    words = _WORDS_AND_PUNCTUATION.findall(text)
-    trigrams = list(zip(words, words[1:], words[2:], strict=False))
+    found = words(text)
+    trigrams = list(zip(found, found[1:], found[2:], strict=False))
     return len(set(trigrams)) / len(trigrams) if trigrams else 1.0
 
 
@@ -118,8 +135,7 @@ def constrained_factor(max_len: float, *, full_relevance: float = RELEVANCE_SCAL
 
     Args:
         max_len: Longest response, tokens; > 0.
-        full_relevance: r_full, the relevance of a reference to itself in the encoder; > 0. 3.5 is
-            that of Contriever, which the paper has.
+        full_relevance: r_full, the relevance that counts as full; > 0. R3 has 3.5.
 
     Source: Kim et al. 2024, arXiv:2402.03469, section 4.2.
     """
@@ -127,25 +143,9 @@ def constrained_factor(max_len: float, *, full_relevance: float = RELEVANCE_SCAL
         raise ValueError(f"max_len must be a number of tokens > 0, got {max_len}")
     if not full_relevance > 0:
         raise ValueError(
-            f"full_relevance must be > 0, got {full_relevance}; it is that of a reference to itself"
+            f"full_relevance must be > 0, got {full_relevance}; R3 has {RELEVANCE_SCALE}"
         )
     return max_len / 100 / full_relevance
-
-
-def self_relevance(pooled: ArrayLike) -> float:
-    """Return the mean relevance of texts to themselves.
-
-    r_full = mean_i M(y_i) . M(y_i)
-
-    Args:
-        pooled: (texts, width) of `mean_pool`.
-
-    Example:
-        >>> self_relevance([[1.0, 2.0], [0.0, 1.0]])
-        3.0
-    """
-    means = np.asarray(pooled, dtype=np.float64)
-    return float((means * means).sum(axis=1).mean())
 
 
 def r3_factor(

@@ -1,14 +1,13 @@
 """R3 as scorer: does the answer speak of what was asked, at length and without repeating itself?"""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.base.bundle import bundled
 from tokengym.base.errors import TokenizerError
 from tokengym.base.settings import check_count
 from tokengym.envs.episode import Episode
@@ -17,6 +16,7 @@ from tokengym.envs.prompts.tokenization import Tokens, tokenize, unknown_share
 from tokengym.rewards.attribution.alignment import Span, spread_by_overlap, token_spans
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths import relevance as R3
+from tokengym.rewards.models.encoders import declared_length
 from tokengym.rewards.models.forward import reading
 from tokengym.rewards.models.loading import (
     check_vocabularies,
@@ -60,27 +60,29 @@ class Relevance(Shared, Scorer):
     without a reference), ``length_incentive`` and ``repetition_penalty``, whether they count or
     not: any of R3's components can be left out of the score, as in the paper's ablations.
 
-    F divides r_y by the relevance of a reference to itself. 3.5, which the paper has, is that of
-    Contriever: an encoder of another scale would pay its constrained answers more or less than its
-    open-ended ones. So it is measured once per encoder, over the references of the held-out
-    constrained prompts of QuestionAnswer: `full_relevance`.
+    The query is the text of the user's messages, or of a prompt of text what
+    `maths.relevance.strip_query` leaves of it. F divides r_y by 3.5 under any encoder, as the
+    official code does: R3 of an encoder whose states are sqrt(s) times as long is s times as large,
+    for open-ended and constrained queries alike, so that the balance of the two stays R3's.
 
     Args:
         encoder: Any ``AutoModel`` with last hidden states; put in eval mode while it scores. It is
             taken to stay as it is: M of queries and references is remembered.
-        tokenizer: The encoder's own, a fast one; texts keep their last 512 tokens.
+        tokenizer: The encoder's own, a fast one.
         max_len: Longest response in tokens: the scale of F, so that a constrained answer can earn
             what the longest open-ended one can. The paper's code has 512.
         length_incentive: Whether LI counts; without it an open-ended query earns r_x RP.
         repetition_penalty: Whether RP counts.
         reward_branching: Whether a constrained query earns F(r_y); without it r_x pays for every
             query, whatever its type.
-        full_relevance: What F divides r_y by; None measures it for the encoder.
+        full_relevance: What F divides r_y by; None is R3's 3.5. A smaller number pays constrained
+            answers more beside open-ended ones.
+        max_tokens: Last tokens of a text that are read, as far as the encoder has positions.
         batch_size: Most texts per forward pass.
         name: In messages and reports.
 
     Raises:
-        ScorerError: if ``max_len``, ``batch_size`` or ``full_relevance`` is not positive.
+        ScorerError: if a number is not positive.
         TokenizerError: if the tokenizer is not a fast one, or does not fit the encoder.
 
     Source: Kim et al. 2024, "Rethinking the Role of Proxy Rewards", arXiv:2402.03469.
@@ -98,6 +100,7 @@ class Relevance(Shared, Scorer):
         repetition_penalty: bool = True,
         reward_branching: bool = True,
         full_relevance: float | None = None,
+        max_tokens: int = MAX_ENCODER_TOKENS,
         batch_size: int = 64,
         name: str = "Relevance",
     ) -> None:
@@ -114,18 +117,19 @@ class Relevance(Shared, Scorer):
         self.length_incentive = length_incentive
         self.repetition_penalty = repetition_penalty
         self.reward_branching = reward_branching
+        self.max_tokens = max_tokens
         self.batch_size = batch_size
-        check_count(self, "max_len", "batch_size", error=ScorerError)
-        if full_relevance is not None and not 0.0 < full_relevance < float("inf"):
+        check_count(self, "max_len", "max_tokens", "batch_size", error=ScorerError)
+        self.full_relevance = R3.RELEVANCE_SCALE if full_relevance is None else full_relevance
+        if not 0.0 < self.full_relevance < float("inf"):
             raise ScorerError(
-                f"full_relevance must be a number above 0, got {full_relevance!r}; None measures it"
+                f"full_relevance must be a number above 0, got {full_relevance!r}; R3 has "
+                f"{R3.RELEVANCE_SCALE}"
             )
-        self._full_relevance = [] if full_relevance is None else [full_relevance]
-        """The one value, once it is known; the scorers that share the encoder share the list."""
         self.policy_tokenizer: PreTrainedTokenizerBase | None = None
         self._name = name
         self._pooled: dict[str, R3.FloatArray] = {}
-        self._limit = min(MAX_ENCODER_TOKENS, longest_input(encoder) or MAX_ENCODER_TOKENS)
+        self._limit = min(max_tokens, longest_input(encoder) or max_tokens)
 
     @classmethod
     def from_pretrained(
@@ -140,17 +144,18 @@ class Relevance(Shared, Scorer):
     ) -> "Relevance":
         """Return the scorer over the encoder stored in a folder or under a hub name.
 
+        It reads 512 tokens of a text, or as many as files of Sentence Transformers beside it say.
+
         Args:
             path: Folder or hub name of an encoder, with its tokenizer.
             max_len: As for the class.
-            full_relevance: As for the class; None takes 3.5 for an encoder whose name has
-                "contriever", the paper's.
+            full_relevance: As for the class.
             batch_size: As for the class.
             device: "auto" takes a GPU if there is one.
             dtype: Type of the weights: "float32", "bfloat16", "float16" or "auto" (as stored).
 
         Raises:
-            ScorerError: if the folder holds no encoder.
+            ScorerError: if the folder holds no encoder, or one of another pooling than the mean.
             TokenizerError: if it holds no tokenizer.
         """
         from transformers import AutoModel
@@ -160,41 +165,15 @@ class Relevance(Shared, Scorer):
         tokenizer = load_tokenizer(path)
         if tokenizer is None:
             raise TokenizerError(f"no tokenizer beside the encoder in {path}; save it there")
-        if full_relevance is None and "contriever" in Path(path).name.lower():
-            full_relevance = R3.RELEVANCE_SCALE
         return cls(
             encoder,
             tokenizer,
             max_len=max_len,
             full_relevance=full_relevance,
+            max_tokens=min(declared_length(path) or MAX_ENCODER_TOKENS, MAX_ENCODER_TOKENS),
             batch_size=batch_size,
             name=f"Relevance({Path(path).name})",
         )
-
-    @property
-    def full_relevance(self) -> float:
-        """Relevance of a reference to itself, which F divides by; measured when first asked."""
-        if not self._full_relevance:
-            prompts = bundled("question_answer").prompts("test")
-            references = dict.fromkeys(
-                p.reference for p in prompts if p.reference and p.query_type == "CONSTRAINED"
-            )
-            pooled = [R3.mean_pool(text.hidden) for text in self.encode([*references])]
-            measured = R3.self_relevance(pooled)
-            if not measured > 0.0:
-                raise ScorerError(
-                    f"{self.name} has a relevance of {measured:g} of the bundled references to "
-                    "themselves, so that constrained answers have no scale; pass full_relevance="
-                )
-            self._full_relevance.append(measured)
-        return self._full_relevance[0]
-
-    @property
-    def title(self) -> str:
-        """Its name, and what F divides by where constrained queries earn it."""
-        if not self.reward_branching:
-            return self.name
-        return f"{self.name}, full relevance {self.full_relevance:.4g}"
 
     def oov_fraction(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
         """Return the share of each text that its tokenizer has no tokens for, (batch,)."""
@@ -251,17 +230,11 @@ class Relevance(Shared, Scorer):
                 f"scorer {self.name!r} needs the policy's tokenizer to say which response token a "
                 "part of the score belongs to; call bind(tokenizer)"
             )
-        queries = [R3.strip_query(episode.prompt) for episode in episodes]
+        queries = [_query(episode) for episode in episodes]
         references = [episode.reference or "" for episode in episodes]
-        recurring = dict.fromkeys([*queries, *references])
-        pooled = {text: self._pooled[text] for text in recurring if text in self._pooled}
-        unknown = [text for text in recurring if text not in pooled]
-        texts = list(dict.fromkeys([*unknown, *(episode.response for episode in episodes)]))
-        encoded = dict(zip(texts, self.encode(texts), strict=True))
-        pooled |= {text: R3.mean_pool(encoded[text].hidden) for text in unknown}
-        self._pooled.update(pooled)
-        while len(self._pooled) > REMEMBERED:  # the oldest make room
-            del self._pooled[next(iter(self._pooled))]
+        pooled = self._means(dict.fromkeys([*queries, *references]))
+        responses = list(dict.fromkeys(episode.response for episode in episodes))
+        encoded = dict(zip(responses, self.encode(responses), strict=True))
         parts = np.zeros((len(PARTS), len(episodes)))
         values, attributions = np.zeros(len(episodes)), []
         for row, episode in enumerate(episodes):
@@ -277,7 +250,7 @@ class Relevance(Shared, Scorer):
                 penalty if self.repetition_penalty else 1.0,
                 max_len=self.max_len,
                 constrained=constrained[row],
-                full_relevance=self.full_relevance if constrained[row] else R3.RELEVANCE_SCALE,
+                full_relevance=self.full_relevance,
             )
             values[row] = shares.sum()
             if attribution is not None:
@@ -292,8 +265,23 @@ class Relevance(Shared, Scorer):
             additive=True,
         )
 
+    def _means(self, texts: Mapping[str, object]) -> dict[str, R3.FloatArray]:
+        """Return M of queries and references, which is remembered.
+
+        New ones are read in a call of their own: beside a response they would change how it is
+        padded, and so the last bits of its score, when it is seen for the first time.
+        """
+        means = {text: self._pooled[text] for text in texts if text in self._pooled}
+        unknown = [text for text in texts if text not in means]
+        for text, read in zip(unknown, self.encode(unknown), strict=True):
+            means[text] = R3.mean_pool(read.hidden)
+        self._pooled.update(means)
+        while len(self._pooled) > REMEMBERED:  # the oldest make room
+            del self._pooled[next(iter(self._pooled))]
+        return means
+
     def encode(self, texts: Sequence[str]) -> list[EncodedText]:
-        """Return the encoder's hidden states of each text, left-truncated to 512 tokens.
+        """Return the encoder's hidden states of each text, left-truncated to ``max_tokens``.
 
         Args:
             texts: Any texts; one without a character of its own has no tokens, so that it is
@@ -320,6 +308,18 @@ class Relevance(Shared, Scorer):
                 for batch_row, index in enumerate(batch.indices):
                     hidden[index] = rows[batch_row, : len(sequences[index])]
         return [EncodedText(h, text.spans) for h, text in zip(hidden, tokens, strict=True)]
+
+
+def _query(episode: Episode) -> str:
+    """Return what the user asked: in messages where they are known, else in the prompt's text.
+
+    A message that frames the prompt (``prompt_format``) is for the policy: scorers read the prompt.
+    """
+    asked = [str(m["content"]) for m in episode.messages if m["role"] == "user"]
+    is_framed = len(episode.messages) == 1 and episode.prompt != "".join(asked)
+    if not asked or (is_framed and episode.prompt and episode.prompt in asked[0]):
+        return R3.strip_query(episode.prompt)
+    return R3.query_of_turns(asked)
 
 
 register_scorer("relevance", loaded_once(Relevance.from_pretrained))

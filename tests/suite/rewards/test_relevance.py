@@ -2,7 +2,7 @@
 """R3 against numbers worked by hand from an encoder whose states are known."""
 
 import copy
-import shutil
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +11,6 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
-    AutoModel,
     BertConfig,
     BertModel,
     GPT2Config,
@@ -22,7 +21,6 @@ from transformers import (
 )
 
 from tests.suite.rewards.conftest import WORDS, LengthScorer, make_episode
-from tokengym.base.bundle import bundled
 from tokengym.envs import TokenizerError
 from tokengym.rewards import Cached, Relevance, make_reward
 from tokengym.rewards.errors import RewardError, ScorerError
@@ -169,8 +167,8 @@ def test_shares_by_hand(relevance, tokenizer, query_type):
 
 def test_role_tags_and_blank_lines_are_left_out(relevance, tokenizer):
     plain = words("a b", tokenizer, response="a a b")
-    tagged = words("a b", tokenizer, prompt="q Human: a b Assistant:", response="a a b")
-    cut = make_episode(prompt="a b", response="a a b\n\n\nc", response_ids=[3])
+    tagged = words("a b", tokenizer, prompt="q\nHuman: a b\nAssistant:", response="a a b")
+    cut = make_episode(prompt="a b", response="a a b\n\n\n\nc", response_ids=[3])
     values = relevance.score([plain, tagged, cut])
     assert values.values[1] == pytest.approx(values.values[0])
     assert values.parts["length_incentive"].tolist() == pytest.approx([0.03] * 3)
@@ -316,12 +314,13 @@ def test_queries_and_references_are_encoded_once(relevance, tokenizer, monkeypat
     episode = words("a b", tokenizer, response="a a b c", reference="c")
     first = relevance.score([episode])
     again = relevance.score([episode])
-    assert seen == [["a b", "c", "a a b c"], ["a a b c"]]
+    # Apart from responses, whose padding is then the same at first sight and later.
+    assert seen == [["a b", "c"], ["a a b c"], [], ["a a b c"]]
     assert again.parts["relevance_query"] == pytest.approx(first.parts["relevance_query"])
     assert again.parts["relevance_reference"].tolist() == pytest.approx([0.5])
     relevance.score([words("b", tokenizer, response="a", reference="c")])  # "a b" makes room
     relevance.score([episode])
-    assert seen[2:] == [["b", "a"], ["a b", "a a b c"]]
+    assert seen[4:] == [["b"], ["a"], ["a b"], ["a a b c"]]
 
 
 def test_from_pretrained(tmp_path, tokenizer):
@@ -337,39 +336,69 @@ def test_from_pretrained(tmp_path, tokenizer):
     )
     assert loaded.name == "Relevance(encoder)"
     assert copy.deepcopy(loaded) is loaded
-    shutil.copytree(tmp_path / "encoder", tmp_path / "Contriever-msmarco")
-    named = Relevance.from_pretrained(tmp_path / "Contriever-msmarco", device="cpu")
-    assert named.full_relevance == 3.5  # not measured: it is the paper's own
     given = Relevance.from_pretrained(tmp_path / "encoder", device="cpu", full_relevance=2.0)
-    assert given.title == "Relevance(encoder), full relevance 2"
+    assert (loaded.full_relevance, given.full_relevance) == (3.5, 2.0)
 
 
-def test_a_reference_given_back_earns_the_whole_of_f():
-    """Measured once over the bundled references: the mean squared length of their M."""
-    bundle = bundled("question_answer")
-    scorer = make_reward("r3", bundle=bundle).scorer
-    scorer = scorer.with_components(repetition_penalty=False)
-    prompts = [p for p in bundle.prompts("test") if p.query_type == "CONSTRAINED"]
-    references = [*dict.fromkeys(prompt.reference for prompt in prompts)]
-    model = AutoModel.from_pretrained(bundle.encoder).eval()
-    squares = []
-    with torch.no_grad():
-        for reference in references:
-            ids = torch.tensor([scorer.tokenizer(reference)["input_ids"]])
-            squares.append(float(model(ids).last_hidden_state[0].mean(0).square().sum()))
-    assert scorer.full_relevance == pytest.approx(np.mean(squares), rel=1e-4)
-    assert 2.4 < scorer.full_relevance < 2.8  # and not Contriever's 3.5
-    assert scorer.with_components(length_incentive=False).full_relevance == scorer.full_relevance
+@pytest.mark.parametrize("scale", [0.25, 11.0])
+def test_r3_is_linear_in_the_encoders_scale(table, tokenizer, scale):
+    """Relevance to query and reference both are, so that neither type of query gains on the other.
+
+    Source: r_y / 3.5 in the official code of Kim et al. 2024, under any encoder.
+    """
+    longer = (np.sqrt(scale) * np.array(table)).tolist()
     episodes = [
-        make_episode(prompt="q", response=text, reference=text, query_type="CONSTRAINED")
-        for text in references
+        words("a b", tokenizer, response="a b b c", reference="b c", query_type=query_type)
+        for query_type in ("OPENENDED", "CONSTRAINED")
     ]
-    scored = scorer.score(episodes).values
-    assert scored.mean() == pytest.approx(scorer.max_len / 100, rel=1e-4)
-    assert scored[0] == pytest.approx(
-        scorer.max_len / 100 * squares[0] / np.mean(squares), rel=1e-4
+    of_one, of_other = (
+        Relevance(TableEncoder(rows), tokenizer, max_len=48)
+        .bind(tokenizer)
+        .score(episodes, attribution="relevance")
+        for rows in (table, longer)
     )
-    assert scorer.title == f"{scorer.name}, full relevance {scorer.full_relevance:.4g}"
+    # r_x = (.5, 1) . (0, 1.25) LI .04; r_y = (-.5, 1.5) . (0, 1.25) / 3.5 * .48
+    assert of_one.values == pytest.approx([1.25 * 0.04, 1.875 / 3.5 * 0.48])
+    assert of_other.values == pytest.approx(scale * of_one.values)
+    for shares, longer_shares in zip(of_one.attributions, of_other.attributions, strict=True):
+        np.testing.assert_allclose(longer_shares, scale * shares, rtol=1e-6)
+
+
+def test_the_query_is_what_the_users_messages_say(table, tokenizer):
+    scorer = Relevance(TableEncoder(table), tokenizer)
+
+    def query(prompt, *messages):
+        chat = [{"role": role, "content": content} for role, content in messages]
+        seen = words(prompt, tokenizer, response="a", messages=chat)
+        scorer._pooled.clear()
+        scorer.score([seen])
+        return [text for text in scorer._pooled if text]  # beside the empty reference
+
+    system = ("system", "b b b")
+    assert query("c", system, ("user", "a\n\n### Input:\nb")) == ["a b"]
+    # No regular expression is asked: tags in a message are words.
+    assert query("c", ("user", "a\nSystem: b")) == ["a System: b"]
+    turns = (("user", "a"), ("assistant", "c"), ("user", "b"))
+    assert query("x", *turns) == ["a b"]
+    # A message that frames the prompt is for the policy, and one without a user asks nothing.
+    assert query("a", ("user", "b : a")) == ["a"]
+    assert query("Human: a\n\nAssistant:", system) == ["a"]
+
+
+def test_a_text_scores_alike_at_first_and_at_second_sight(tokenizer):
+    encoder = tiny_encoder("bert")
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        query, response, reference = (
+            " ".join(rng.choice(list("abcdefgh"), rng.integers(1, 30))) for _ in range(3)
+        )
+        scorer = Relevance(encoder, tokenizer)
+        episode = words(query, tokenizer, response=response, reference=reference)
+        first, second = scorer.score([episode]), scorer.score([episode])
+        assert first.values.tolist() == second.values.tolist()
+        assert {n: p.tolist() for n, p in first.parts.items()} == {
+            n: p.tolist() for n, p in second.parts.items()
+        }
 
 
 @pytest.mark.parametrize(
@@ -378,8 +407,8 @@ def test_a_reference_given_back_earns_the_whole_of_f():
         (lambda of: of().score([ASKED]), ScorerError, "'a b'.*reference.*reference_"),
         (lambda of: of().score([PLAIN], attribution="relevance"), ScorerError, "bind"),
         (lambda of: of().score([PLAIN], attribution="attention"), ScorerError, "'attention'"),
-        (lambda of: of([[0.0, 0.0]] * 23).score([ANSWERED]), ScorerError, "full_relevance="),
         (lambda of: of(full_relevance=0.0), ScorerError, "full_relevance.*got 0"),
+        (lambda of: of(max_tokens=0), ScorerError, "max_tokens.*got 0"),
         (lambda of: of(max_len=0), ScorerError, "max_len.*got 0"),
         (lambda of: of([[0.0, 0.0]] * 5), TokenizerError, "23 ids.*'Relevance' 5"),
     ],
@@ -392,3 +421,72 @@ def test_bad_input(table, tokenizer, score, error, words):
 def test_a_slow_tokenizer_is_refused(table):
     with pytest.raises(TokenizerError, match="fast tokenizer"):
         Relevance(TableEncoder(table), SimpleNamespace(is_fast=False))
+
+
+def declare(folder, **files):
+    """Write the files of Sentence Transformers beside an encoder."""
+    names = {
+        "pooling": "1_Pooling/config.json",
+        "modules": "modules.json",
+        "length": "sentence_bert_config.json",
+        "prompts": "config_sentence_transformers.json",
+    }
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    for name, content in files.items():
+        (folder / names[name]).write_text(json.dumps(content))
+
+
+def modules(*kinds):
+    return [{"idx": n, "path": "", "type": f"s_t.models.{kind}"} for n, kind in enumerate(kinds)]
+
+
+@pytest.fixture
+def stored(tmp_path, tokenizer):
+    encoder = tiny_encoder("bert")
+    encoder.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    return tmp_path
+
+
+MEAN = {"word_embedding_dimension": 16, "pooling_mode_mean_tokens": True}
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        ({"pooling": MEAN | {"pooling_mode_cls_token": True}}, "json: mean and cls"),
+        ({"pooling": {"pooling_mode_cls_token": True}}, "1_Pooling/config.json: cls"),
+        ({"pooling": {"pooling_mode_lasttoken": True}}, "json: lasttoken"),
+        ({"pooling": {"pooling_mode_mean_sqrt_len_tokens": True}}, "json: mean_sqrt_len"),
+        ({"pooling": {"pooling_mode": "cls"}}, "json: cls"),
+        ({"pooling": MEAN, "modules": modules("Transformer", "Pooling", "Dense")}, "json: Dense"),
+    ],
+)
+def test_an_encoder_of_other_vectors_is_refused(stored, files, named):
+    declare(stored, **files)
+    with pytest.raises(ScorerError, match=rf"{named}.*mean pooling, such as") as refused:
+        Relevance.from_pretrained(stored, device="cpu")
+    assert "\n" not in str(refused.value)
+
+
+def test_what_an_encoder_declares_is_read_or_named(stored, tokenizer, caplog):
+    text = "a b c d e f g h"
+    with caplog.at_level("WARNING"):
+        declare(stored, pooling=MEAN, modules=modules("Transformer", "Pooling"))
+        declare(stored, prompts={"prompts": {"query": "", "document": ""}})
+        (whole,) = Relevance.from_pretrained(stored, device="cpu").encode([text])
+    assert not caplog.records
+    declare(stored, modules=modules("Transformer", "Pooling", "Normalize"))
+    declare(stored, length={"max_seq_length": 3, "do_lower_case": True})
+    declare(stored, prompts={"prompts": {"query": "query: "}})
+    with caplog.at_level("WARNING"):
+        scorer = Relevance.from_pretrained(stored, device="cpu")
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert "unit length, the prompt 'query: ', lower case, which R3 leaves out" in line
+    (cut,) = scorer.encode([text])
+    assert (len(whole.hidden), len(cut.hidden)) == (8, 3)
+    (last,) = scorer.encode(["f g h"])
+    np.testing.assert_allclose(cut.hidden, last.hidden, atol=1e-6)
+    (stored / "modules.json").write_text("{")
+    with pytest.raises(ScorerError, match=r"modules\.json is damaged"):
+        Relevance.from_pretrained(stored, device="cpu")

@@ -1,4 +1,9 @@
 # mypy: no-check-untyped-defs
+import json
+import os
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -32,21 +37,28 @@ def test_r3_factor_by_hand():
     assert 2.5 * full == pytest.approx(2.56)
     open_ended = R3.r3_factor(0.4, 0.5, max_len=512, constrained=False, full_relevance=2.5)
     assert open_ended == pytest.approx(0.2)
-    assert R3.self_relevance([[3.0, 4.0], [0.0, 1.0]]) == 13.0
 
 
 @pytest.mark.parametrize(
     ("text", "kept"),
     [
         ("An answer.\n\nStill it.", "An answer.\n\nStill it."),
-        ("An answer.\n\n\nNo more.", "An answer."),
+        ("An answer.\n\n\nStill it.", "An answer.\n\n\nStill it."),
+        ("An answer.\n\n\n\nNo more.", "An answer."),
         ("An answer.\n \n\t\n\nNo more.", "An answer."),
-        ("An answer. Human: and now?", "An answer."),
+        ("An answer.\n\n--\nNo more.", "An answer."),
+        ("An answer.\n\n_____\nNo more.", "An answer."),
+        ("A range: 1 -- 2\n--\n____", "A range: 1 -- 2\n--\n____"),
+        ("An answer.\n\nHuman: and now?", "An answer."),
         ("An answer\nUSER: and now?", "An answer"),
-        ("An answer<|user|>and", "An answer"),
+        ("An answer\n<|user|>and", "An answer"),
+        ("An answer\n### Input:\nand", "An answer"),
+        ("An answer\n### User stories\nand", "An answer\n### User stories\nand"),
         ("\n\n\n\nAn answer", "An answer"),
         ("Assistant: at once", ""),
         ("The human said: no", "The human said: no"),
+        ("Linux is an Operating System: it runs", "Linux is an Operating System: it runs"),
+        ("An answer. Human: and <|user|> are tags", "An answer. Human: and <|user|> are tags"),
     ],
 )
 def test_cut_at_turn(text, kept):
@@ -60,18 +72,62 @@ def test_cut_at_turn(text, kept):
         ("Who wrote Emma?\n\nAssistant:", "Who wrote Emma?"),
         ("Human: Who wrote Emma? Assistant:", "Who wrote Emma?"),
         ("Be brief.\n\nUSER: Who wrote Emma? ASSISTANT:", "Who wrote Emma?"),
-        ("Human: Hi Assistant: Hello! Human: Who? Assistant:", "Hi Who?"),
+        ("Human: Hi\n\nAssistant: Hello!\n\nHuman: Who?\n\nAssistant: ", "Hi Who?"),
+        ("System: Be brief.\nUser: Who?\nAssistant:", "Who?"),
+        ("<|system|>\nBe brief.</s>\n<|user|>\nWho?</s>\n<|assistant|>\n", "Who?"),
+        ("[INST] Who wrote Emma? [/INST]", "Who wrote Emma?"),
         ("### Instruction\nSum up.\n### Input\nA text.\n### Response\n", "Sum up. A text."),
+        ("Sum up.\n\n### Input:\nA text.", "Sum up. A text."),
+        ("Below is a task.\n\n### Instruction:\nSum up.\n\n### Response:", "Sum up."),
+        ("Linux is an Operating System: it runs.", "Linux is an Operating System: it runs."),
+        ("Ask your Power User: he knows.", "Ask your Power User: he knows."),
+        ("Human: Is Human: a tag?\n\nAssistant:", "Is Human: a tag?"),
+        ("Sort:\n### User stories\nOne", "Sort:\n### User stories\nOne".replace("\n", " ")),
     ],
 )
 def test_strip_query(prompt, query):
     assert R3.strip_query(prompt) == query
 
 
-def test_own_role_tags():
-    assert R3.strip_query("question : who ? answer :", ["question :", "answer :"]) == "who ?"
-    assert R3.cut_at_turn("jane . question : and", ["question :"]) == "jane ."
-    assert R3.strip_query("Human: who", []) == "Human: who"
+def query_of_release(prompt, system="\0", user="\0", assistant="\0"):
+    """Return the query by the rule of R3's release, whose template says what opens a turn."""
+    query = ""
+    for turn in prompt.replace(system, "").split(user):
+        turn = turn.partition(assistant)[0]
+        for found, put in (("### Input:\n", " "), ("</s>", ""), ("\n ", "\n"), (" : ", " ")):
+            turn = turn.replace(found, put)
+        query += turn.strip("\n: ") + " "
+    return re.sub(r"\s+", " ", query).strip()
+
+
+TASK = "Below is an instruction that describes a task."
+TEMPLATES = [
+    ("{}", {}),
+    (
+        f"{TASK}\n\n### Instruction:\n{{}}\n\n### Response:",  # the one that R3 was trained with
+        {"system": TASK, "user": "### Instruction", "assistant": "### Response"},
+    ),
+    ("\n\nHuman: {}\n\nAssistant: ", {"user": "\n\nHuman:", "assistant": "\n\nAssistant:"}),
+    ("USER: {}\nASSISTANT:", {"user": "USER", "assistant": "ASSISTANT"}),
+    ("<|user|>\n{}</s>\n<|assistant|>\n", {"user": "<|user|>", "assistant": "<|assistant|>"}),
+    ("[INST] {} [/INST]", {"user": "[INST] ", "assistant": " [/INST]"}),
+]
+
+
+@pytest.mark.parametrize(("template", "roles"), TEMPLATES)
+def test_queries_are_those_of_the_release(template, roles):
+    """TOKENGYM_R3_DATA names the release's alpacafarm_val.json, for all its 2,000 prompts."""
+    prompts = [
+        "Write a story.\n\n### Input:\nA magic bow",
+        "Who wrote Emma?",
+        "Rewrite : now",
+        "Fix it.\n\n### Input:\nfor x in y:\n    print(x)\n\nprint(y)",
+        ": What is 2 : 3?\n",
+    ]
+    if stored := os.environ.get("TOKENGYM_R3_DATA"):
+        prompts += [row["input"] for row in json.loads(Path(stored).read_text("utf-8"))]
+    for prompt in map(template.format, prompts):
+        assert R3.strip_query(prompt) == query_of_release(prompt, **roles)
 
 
 def test_relevance_shares_by_hand():
@@ -81,6 +137,24 @@ def test_relevance_shares_by_hand():
     assert shares.sum() == pytest.approx(float(np.dot(query, R3.mean_pool(hidden))))
     assert R3.mean_pool(np.zeros((0, 2))).tolist() == [0, 0]
     assert R3.relevance_shares(query, np.zeros((0, 2))).shape == (0,)
+
+
+SENTENCES = {
+    "Chinese": ("这部电影非常好看。", 9),
+    "Japanese": ("この映画はとても面白い。", 12),
+    "Thai": ("หนังเรื่องนี้ดีมาก ", 12),
+    "Lao": ("ຮູບເງົານີ້ດີ ", 7),
+    "Khmer": ("រឿងនេះល្អ ", 5),
+    "Burmese": ("ဒီရုပ်ရှင်ကောင်းတယ် ", 9),
+}
+
+
+@pytest.mark.parametrize(("sentence", "words"), SENTENCES.values(), ids=SENTENCES)
+def test_repetition_is_seen_in_scripts_without_spaces(sentence, words):
+    assert R3.repetition_penalty(sentence) == 1.0
+    assert R3.length_incentive(sentence * 6) == pytest.approx(6 * words / 100)
+    # As many trigrams as words differ, of those of six times the sentence.
+    assert R3.repetition_penalty(sentence * 6) == pytest.approx(words / (6 * words - 2))
 
 
 @pytest.mark.parametrize(
