@@ -55,6 +55,11 @@ def load_pretrained(
     return model
 
 
+def shares_tokenizer(path: str | Path) -> bool:
+    """Return whether a stored model is a bundle's, whose tokenizer beside it is the policy's."""
+    return tokenizer_place(path) == Path(path).resolve().parent / "tokenizer"
+
+
 def load_tokenizer(path: str | Path) -> "PreTrainedTokenizerBase | None":
     """Return the tokenizer of a stored model, see `tokenizer_place`; None if there is none."""
     from transformers import AutoTokenizer

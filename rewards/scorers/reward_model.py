@@ -36,6 +36,7 @@ from tokengym.rewards.models.loading import (
     loaded_once,
     longest_input,
     named_backbone,
+    shares_tokenizer,
     vocabulary_size,
 )
 from tokengym.rewards.scorers.base import Scorer, Scores, Shared, register_scorer
@@ -74,14 +75,15 @@ def _guessed_goal(classifier: Classifier) -> str | None:
 
 
 class RewardModel(Shared, Scorer):
-    """Scores prompt + response, exactly as sampled, by a sequence classifier.
+    """Scores prompt + response by a sequence classifier.
 
     The score is the model's one logit, the logit of one class, or the difference of two. A causal
-    model is read at the last response token (the EOS, where one was sampled). Ids of its own
-    tokenizer are never decoded and tokenised again; a policy with another one is scored by its
-    texts (`bind`), as it is for every bidirectional model and every ``form`` but "text". Of a model
-    trained with several heads the score is their mean, and the part "disagreement" their standard
-    deviation.
+    model is read at the last token, the EOS where one was sampled; where EOS is also its padding,
+    at the token before, as transformers reads it. Ids of its own tokenizer that are plain text are
+    never decoded and tokenised again; conversations are written in the model's chat template, and a
+    policy with another tokenizer is scored by its texts (`bind`), as it is for every bidirectional
+    model and every ``form`` but "text". Of a model trained with several heads the score is their
+    mean, and the part "disagreement" their standard deviation.
 
     Args:
         model: A causal model with a ``score`` head, as ``AutoModelForSequenceClassification``
@@ -97,7 +99,8 @@ class RewardModel(Shared, Scorer):
         form: What the model reads: "text", prompt and response joined; "pair", both as the two
             texts of its tokenizer; "chat", a conversation in its tokenizer's chat template. None
             takes the form that the model was trained in by `train_reward_model`. Where it says
-            none, conversations are read in its chat template, if it has one, and all else as text.
+            none, conversations are read in its chat template, if it has one, and all else as text;
+            a bundle's model, whose tokenizer is the policy's, reads what was sampled.
         batch_size: Most sequences per forward pass; they are sorted by length.
         name: In messages and reports.
 
@@ -146,6 +149,7 @@ class RewardModel(Shared, Scorer):
             )
         self.attribution_kinds = self._classifier.kinds
         self._limit = longest_input(model)
+        self._reads_samples = False
         self._vocab_size = vocabulary_size(model)
         self._retokenizer: Retokenizer | None = None
         self._rewrites_chats = False
@@ -191,7 +195,7 @@ class RewardModel(Shared, Scorer):
             )
         if (stored := Path(path) / FORM_FILE).is_file():
             setattr(model.config, FORM_KEY, read_json(stored).get(FORM_KEY))
-        return cls(
+        judge = cls(
             model,
             tokenizer=load_tokenizer(path),
             labels=labels,
@@ -199,6 +203,8 @@ class RewardModel(Shared, Scorer):
             batch_size=batch_size,
             name=f"RewardModel({Path(path).name})",
         )
+        judge._reads_samples = shares_tokenizer(path)
+        return judge
 
     @property
     def title(self) -> str:
@@ -237,15 +243,12 @@ class RewardModel(Shared, Scorer):
         """
         native = self.tokenizer
         alike = not self._always_text and (native is None or encodes_alike(tokenizer, native))
-        # What a policy read in another template than the model's, or in one that the model was not
-        # trained in, is written anew.
+        # A conversation is written anew as the model reads it, whatever the policy's template: a
+        # judge has one number for it, as transformers has.
         rewrites_chats = (
             alike
             and native is not None
-            and (
-                self.form == "text"
-                or bool(native.chat_template and native.chat_template != tokenizer.chat_template)
-            )
+            and (self.form == "text" or bool(native.chat_template and not self._reads_samples))
         )
         if alike:  # the model may have more ids: embeddings are padded
             check_vocabularies(policy=tokenizer, model=None, size=self._vocab_size, name=self.name)
@@ -309,6 +312,10 @@ class RewardModel(Shared, Scorer):
             sizes = np.array([text.size for text in texts])
             after = np.array([text.after for text in texts])  # ids behind the response's
         self._check_readable(sequences)
+        padding = self._padding(sequences)
+        sequences = [ids[: len(ids) - n] for ids, n in zip(sequences, padding, strict=True)]
+        unread = np.minimum(np.maximum(padding - after, 0), sizes)  # tokens of the response
+        after, sizes = np.maximum(after - padding, 0), sizes - unread
         values = np.zeros(len(episodes), dtype=np.float32)
         parts = {"disagreement": np.zeros_like(values)} if self.disagrees else {}
         rows = [np.zeros(0)] * len(episodes)
@@ -337,7 +344,8 @@ class RewardModel(Shared, Scorer):
                 # Weights on what follows the response are dropped, as those on the prompt are.
                 pasts = ends + 1 - (after[chosen] if attribution == "attention" else 0)
                 for row, index in enumerate(chosen):
-                    rows[index] = table[row, starts[row] : pasts[row]]
+                    read = table[row, starts[row] : pasts[row]]
+                    rows[index] = np.append(read, np.zeros(unread[index]))
         if attribution is None:
             return Scores(values, parts)
         if texts is not None:  # from the model's tokens to the policy's
@@ -345,6 +353,21 @@ class RewardModel(Shared, Scorer):
         if attribution == "attention":
             rows = [normalize_weights(row) for row in rows]
         return Scores(values, parts, rows, signed=attribution in SIGNED_KINDS)
+
+    def _padding(self, sequences: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+        """Return the ids at each end that transformers takes for padding, (sequences,).
+
+        It reads a causal model at the last id that does not pad, which an EOS that pads is not.
+        """
+        config: Any = self.model.config
+        ends = config.eos_token_id if self.tokenizer is None else self.tokenizer.eos_token_id
+        counts, pad = np.zeros(len(sequences), dtype=np.int64), config.pad_token_id
+        if self._is_encoder or pad is None or pad not in np.atleast_1d(ends):
+            return counts
+        for row, ids in enumerate(sequences):
+            while counts[row] < len(ids) - 1 and ids[-1 - counts[row]] == pad:
+                counts[row] += 1
+        return counts
 
     def _check_readable(self, sequences: Sequence[Sequence[int]]) -> None:
         """Refuse texts, and ids, that the model cannot read."""

@@ -207,7 +207,7 @@ def test_a_template_that_refuses_tags_in_contents_is_heard():
 )
 def test_a_row_decides_neither_the_template_nor_its_ends(name, value):
     tokenizer = make_tokenizer("bytes", "chatml")
-    options = {"chat_template_kwargs": {name: value, "enable_thinking": False}}
+    options: Any = {"chat_template_kwargs": {name: value, "enable_thinking": False}}
     with pytest.raises(PromptError, match=f"chat_template_kwargs of a row has '{name}', which"):
         write_chat(tokenizer, Chat(TALK, **options), to_answer=True)
     row = {"messages": [*TALK, *answer("good")], **options}

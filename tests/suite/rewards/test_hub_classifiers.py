@@ -1,5 +1,7 @@
 """Classifiers as the hub has them: bidirectional ones, pairs, reward models of conversations."""
 
+import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,7 @@ import torch
 
 from tests.suite.rewards.conftest import make_episode
 from tests.suite.rewards.stand_ins import TEXTS, gpt2_tokenizer, make, qwen_tokenizer, save
-from tokengym.envs import Episode, TokenGenerationEnv, TokenizerError
+from tokengym.envs import Chat, Episode, TokenGenerationEnv, TokenizerError, bundled
 from tokengym.rewards import ABC, CreditReward, RewardModel, check_reward
 from tokengym.rewards.errors import RewardError, ScorerError
 from tokengym.rewards.scorers import find_scorer
@@ -111,6 +113,74 @@ def test_a_conversation_is_scored_in_the_models_template(prompt):
         expected.append(logits(model, own, text)[0])
     np.testing.assert_allclose(scorer.score(episodes).values, expected, atol=1e-5)
     assert np.ptp(expected) > 1e-3
+
+
+@pytest.mark.parametrize("ended", [True, False])
+@pytest.mark.parametrize("form", [None, "chat"])
+@pytest.mark.parametrize("words", [(), ("zzzq",)])
+def test_a_conversation_has_one_number_whoever_wrote_it(tmp_path, words, form, ended):
+    """Of a stored judge, that of the template's text; a policy may have the judge's tokenizer."""
+    policy, model, own = qwen_tokenizer(*words), *make("qwen3")
+    scorer = RewardModel.from_pretrained(save("qwen3", tmp_path / "judge"), form=form)
+    turns = [{"role": "user", "content": PROMPT}]
+    episodes, expected = [], []
+    for response in (text.strip() for text in RESPONSES):
+        said = spoken(policy, response, eos=ended)
+        start: Any = policy.apply_chat_template(
+            turns, add_generation_prompt=True, return_dict=False
+        )
+        episodes.append(replace(said, messages=Chat(turns), prompt_ids=start))
+        chat = [*turns, {"role": "assistant", "content": response}]
+        expected.append(logits(model, own, str(own.apply_chat_template(chat, tokenize=False)))[0])
+    scores = scorer.bind(policy).score(episodes).values
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    assert np.ptp(expected) > 1e-3
+
+
+def test_a_bundles_judge_reads_what_its_policy_sampled():
+    """Dialogue's has the policy's tokenizer and template, which ends answers by no token."""
+    bundle = bundled("dialogue")
+    scorer = RewardModel.from_pretrained(bundle.reward_model).bind(bundle.tokenizer)
+    ids = bundle.tokenizer("<user> how do i cook ? <assistant>", add_special_tokens=False).input_ids
+    said = [*bundle.tokenizer("slowly .", add_special_tokens=False).input_ids, 1]
+    chat = Chat([{"role": "user", "content": "how do i cook ?"}])
+    episode = make_episode(ids, said, prompt=chat.text, response="slowly .")
+    (value,) = scorer.score([replace(episode, messages=chat)], attribution="prefix").values
+    with torch.no_grad():
+        read = scorer.model(torch.tensor([[*ids, *said]])).logits[0, 0].item()
+    assert value == pytest.approx(read, abs=1e-5)
+
+
+@pytest.mark.parametrize("form", ["text", "chat"])
+def test_a_judge_whose_padding_is_eos_is_read_at_the_token_before(form):
+    """As transformers reads it; the EOS has no share of the score."""
+    model, own = copy.deepcopy(make("qwen3"))
+    model.config.pad_token_id = model.config.get_text_config().pad_token_id = own.eos_token_id
+    own.pad_token = own.eos_token
+    own.chat_template = own.chat_template.replace("<|im_end|>\n", "<|im_end|>")
+    scorer = RewardModel(model, tokenizer=own, form=form).bind(own)
+    episodes = [spoken(own, text.strip(), eos=True) for text in RESPONSES]
+    episodes.append(spoken(own, "so", eos=False))
+    ids = [[*e.prompt_ids, *e.response_ids] for e in episodes]
+    if form == "chat":
+        for row, episode in enumerate(episodes):
+            talk = [
+                {"role": "user", "content": PROMPT},
+                {"role": "assistant", "content": episode.response},
+            ]
+            text = str(own.apply_chat_template(talk, tokenize=False))
+            ids[row] = own(text, add_special_tokens=False)["input_ids"]
+            assert ids[row][-1] == own.eos_token_id
+    with torch.no_grad():
+        expected = [model(torch.tensor([row])).logits[0, 0].item() for row in ids]
+        whole = [model(torch.tensor([[*row, 0]])).logits[0, 0].item() for row in ids]
+    scores = scorer.score(episodes, attribution="attention")
+    np.testing.assert_allclose(scores.values, expected, atol=1e-5)
+    assert np.abs(scores.values - whole).min() > 1e-4  # read at the EOS it would be another number
+    for episode, shares in zip(episodes[:3], scores.attributions or (), strict=False):
+        assert len(shares) == len(episode.response_ids)
+        assert shares[-1] == 0
+        assert shares.sum() == pytest.approx(1)
 
 
 def test_abc_reads_the_row_of_the_first_token():
