@@ -48,7 +48,7 @@ def registered(name: str) -> Adapted:
             advantages = losses.masked_whiten(advantages, batch.response_mask)
         return advantages.double()
 
-    reads = {"response_mask", "turn_ids", "token_rewards", "maybe gamma"}
+    reads = {"response_mask", "turn_ids", "response_ids", "token_rewards", "maybe gamma"}
     if not estimator.uses_token_rewards:
         reads = {"scores"}
     if estimator.needs_groups:

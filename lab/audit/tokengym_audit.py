@@ -260,13 +260,19 @@ class Decisions:
         return weighted_gradient(self.probs, self.responses, self.chances[:, None] * self.to_go)
 
     @cached_property
+    def ideal_push(self) -> Tensor:
+        """(states,) the push of `Expectation` under the rewards to go minus exact values."""
+        squares = self.chances[:, None] * (self.to_go - self.values) ** 2 * self.lengths
+        push = torch.zeros_like(self.probs[:, 0])
+        return push.index_add(0, self.responses.states.flatten(), squares.flatten()).sqrt()
+
+    @cached_property
     def ideal_noise(self) -> float:
         """Variance of one response's gradient under the rewards to go minus exact values.
 
         Reward units squared, summed over the states and the prompts.
         """
-        advantages = (self.to_go - self.values) ** 2 * self.lengths
-        return float((self.chances[:, None] * advantages).sum() - (self.gradient**2).sum())
+        return float((self.ideal_push**2).sum() - (self.gradient**2).sum())
 
     @cached_property
     def lengths(self) -> Tensor:
@@ -433,15 +439,16 @@ def decisions(
 # --- cases and checks -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Case:
     """A decision, and what it asks."""
 
     name: str
     when: str
     """Its situation, after "when"."""
-    prompts: tuple[tuple[Path, ...], ...]
-    """Per prompt, every response."""
+    responses: str
+    """Every response: tokens, each with its reward where it has one. `|` stands between responses,
+    `/` between prompts."""
     chances: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     """Probability of tokens where there is a choice; even otherwise."""
     meanings: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -451,6 +458,17 @@ class Case:
     gamma: float = 1.0
     per_token: bool = False
     """Whether it tells a discount per token from one per turn, or one that counts replies."""
+
+    @cached_property
+    def prompts(self) -> tuple[tuple[Path, ...], ...]:
+        """Per prompt, every response."""
+        return tuple(
+            tuple(
+                tuple((token, float(reward or 0.0)) for token, _, reward in words)
+                for words in ([word.partition(":") for word in path.split()] for path in some)
+            )
+            for some in (prompt.split("|") for prompt in self.responses.split("/"))
+        )
 
     @property
     def non_negative(self) -> bool:
@@ -462,8 +480,8 @@ class Case:
 
         Args:
             pays: What the estimator is shown as token rewards: see `PAYS`.
-            turns: Make each token a turn of its own, with a reply of one token between, so that a
-                discount per turn and one per token are the same.
+            turns: Make each token a turn of its own, with a reply of three tokens between, so that
+                a discount per turn and one per token are the same.
         """
         prompts = self.prompts
         if turns:
@@ -477,8 +495,8 @@ class Check:
 
     name: str
     question: str
-    needs: tuple[tuple[str, ...], ...]
-    """What an estimator must read for the question to apply: one of each tuple; see `Batch`."""
+    needs: tuple[str, ...]
+    """What an estimator must read one of for the question to apply; see `Batch`."""
     cases: tuple[Case, ...]
 
 
@@ -494,108 +512,88 @@ TURNS = MappingProxyType(
 
 
 def _as_turns(path: Path) -> Path:
-    """Return a response with a reply after each token but the last."""
-    apart = [(token, (f"{REPLY}{token[0]}", 0.0)) for token in path[:-1]]
-    return (*(token for pair in apart for token in pair), path[-1])
-
-
-def _one(*paths: Path) -> tuple[tuple[Path, ...], ...]:
-    return (paths,)
+    """Return a response with a reply of three tokens after each token but the last, if none has."""
+    if any(token.startswith(REPLY) for token, _ in path):
+        return path
+    apart = [(token, *[(f"{REPLY}{token[0]}", 0.0)] * 3) for token in path[:-1]]
+    return (*(token for tokens in apart for token in tokens), path[-1])
 
 
 TOKEN_REWARDS = Check(
     name="token rewards",
     question="Is a token credited with the rewards that follow from it?",
-    needs=(("token_rewards",),),
+    needs=("token_rewards",),
     cases=(
         Case(
-            name="a late cost",
-            when="a later token costs more than an earlier one pays",
-            prompts=_one((("now", 0.5), ("x", -0.75)), (("wait", 0.0), ("y", 0.0))),
+            "a late cost",
+            "a later token costs more than an earlier one pays",
+            "now:0.5 x:-0.75 | wait y",
             meanings={"now": "the early reward", "wait": "the token without it"},
         ),
         Case(
-            name="a late reward",
-            when="a later token pays more than an earlier one",
-            prompts=_one((("now", 0.5), ("x", 0.0)), (("wait", 0.0), ("y", 0.75))),
+            "a late reward",
+            "a later token pays more than an earlier one",
+            "now:0.5 x | wait y:0.75",
             meanings=TIMES,
         ),
         Case(
-            name="early or late",
-            when="an early and a late reward are equal",
-            prompts=_one((("now", 0.5), ("x", 0.0)), (("wait", 0.0), ("y", 0.5))),
+            "early or late",
+            "an early and a late reward are equal",
+            "now:0.5 x | wait y:0.5",
             meanings=TIMES,
         ),
         Case(
-            name="two decisions",
-            when="two tokens decide",
-            prompts=_one(
-                (("a", 0.25), ("x", 0.5)),
-                (("a", 0.25), ("y", 0.0)),
-                (("b", 0.0), ("z", 1.0)),
-                (("b", 0.0), ("w", 0.25)),
-            ),
+            "two decisions",
+            "two tokens decide",
+            "a:0.25 x:0.5 | a:0.25 y | b z:1 | b w:0.25",
             chances={"a": 0.5, "x": 0.3, "z": 0.6},
         ),
         Case(
-            name="three tokens",
-            when="one of three tokens pays first and costs later",
-            prompts=_one(
-                (("a", 0.0), ("x", 0.6)), (("b", 0.5), ("y", 0.0)), (("c", 1.0), ("z", -0.75))
-            ),
+            "three tokens",
+            "one of three tokens pays first and costs later",
+            "a x:0.6 | b:0.5 y | c:1 z:-0.75",
         ),
     ),
 )
 TURN_REWARDS = Check(
     name="turns",
     question="Is a turn credited with the turns that follow from it, and with no others?",
-    needs=(("turn_ids",),),
+    needs=("turn_ids",),
     cases=(
         Case(
-            name="a later turn costs",
-            when="a later turn costs more than an earlier one pays",
-            prompts=_one(
-                (("now", 0.5), (">l", 0.0), ("x", -0.75)), (("wait", 0.0), (">r", 0.0), ("y", 0.0))
-            ),
+            "a later turn costs",
+            "a later turn costs more than an earlier one pays",
+            "now:0.5 >l x:-0.75 | wait >r y",
             meanings={"now": "the turn that pays at once", "wait": "the turn that does not"},
         ),
         Case(
-            name="a later turn pays",
-            when="a later turn pays more than an earlier one",
-            prompts=_one(
-                (("now", 0.5), (">l", 0.0), ("x", 0.0)), (("wait", 0.0), (">r", 0.0), ("y", 0.75))
-            ),
+            "a later turn pays",
+            "a later turn pays more than an earlier one",
+            "now:0.5 >l x | wait >r y:0.75",
             meanings=TURNS,
         ),
         Case(
-            name="earlier or later turn",
-            when="an earlier and a later turn pay the same",
-            prompts=_one(
-                (("now", 0.5), (">l", 0.0), ("x", 0.0)), (("wait", 0.0), (">r", 0.0), ("y", 0.5))
-            ),
+            "earlier or later turn",
+            "an earlier and a later turn pay the same",
+            "now:0.5 >l x | wait >r y:0.5",
             meanings=TURNS,
         ),
         Case(
-            name="another turn pays",
-            when="one turn more earns more than it costs",
-            prompts=_one((("stop", 1.0),), (("on", 0.5), (">l", 0.0), ("end", 0.75))),
+            "another turn pays",
+            "one turn more earns more than it costs",
+            "stop:1 | on:0.5 >l end:0.75",
             meanings=TURNS,
         ),
         Case(
-            name="another turn earns nothing",
-            when="one turn more earns as much as it costs",
-            prompts=_one((("stop", 1.0),), (("on", 0.5), (">l", 0.0), ("end", 0.5))),
+            "another turn earns nothing",
+            "one turn more earns as much as it costs",
+            "stop:1 | on:0.5 >l end:0.5",
             meanings=TURNS,
         ),
         Case(
-            name="each turn decides",
-            when="each turn decides",
-            prompts=_one(
-                (("a", 0.0), (">l", 0.0), ("x", 1.0)),
-                (("a", 0.0), (">l", 0.0), ("y", 0.0)),
-                (("b", 0.5), (">r", 0.0), ("z", 0.0)),
-                (("b", 0.5), (">r", 0.0), ("w", 0.25)),
-            ),
+            "each turn decides",
+            "each turn decides",
+            "a >l x:1 | a >l y | b:0.5 >r z | b:0.5 >r w:0.25",
         ),
     ),
 )
@@ -605,44 +603,45 @@ LENGTH = Check(
     needs=(),
     cases=(
         Case(
-            name="longer earns more",
-            when="the longer response earns more",
-            prompts=_one((("stop", 1.0),), (("on", 0.5), ("end", 0.75))),
+            "longer earns more",
+            "the longer response earns more",
+            "stop:1 | on:0.5 end:0.75",
             meanings=LENGTHS,
         ),
         Case(
-            name="longer earns the same",
-            when="a short and a long response earn the same",
-            prompts=_one((("stop", 1.0),), (("on", 0.5), ("end", 0.5))),
+            "longer earns the same",
+            "a short and a long response earn the same",
+            "stop:1 | on:0.5 end:0.5",
             meanings=LENGTHS,
         ),
         Case(
-            name="longer earns less",
-            when="the longer response earns less",
-            prompts=_one((("stop", 1.0),), (("on", 0.5), ("end", 0.25))),
+            "longer earns less",
+            "the longer response earns less",
+            "stop:1 | on:0.5 end:0.25",
             meanings=LENGTHS,
         ),
         Case(
-            name="longer costs the same",
-            when="a short and a long response cost the same",
-            prompts=_one((("stop", -1.0),), (("on", 0.0), ("end", -1.0))),
+            "longer costs the same",
+            "a short and a long response cost the same",
+            "stop:-1 | on end:-1",
             meanings=LENGTHS,
         ),
         Case(
-            name="longer costs less",
-            when="every response costs something, the longer one less",
-            prompts=_one((("stop", -1.0),), (("on", -0.5), ("end", -0.25))),
+            "longer costs less",
+            "every response costs something, the longer one less",
+            "stop:-1 | on:-0.5 end:-0.25",
             meanings=LENGTHS,
         ),
         Case(
-            name="length beside success",
-            when="success and length have nothing to do with each other",
-            prompts=_one(
-                (("right", 0.0), ("stop", 1.0)),
-                (("right", 0.0), ("more", 0.0), ("so", 0.0), ("end", 1.0)),
-                (("wrong", 0.0), ("halt", 0.0)),
-                (("wrong", 0.0), ("far", 0.0), ("off", 0.0), ("over", 0.0)),
-            ),
+            "three ways",
+            "the best of three ways is the shortest",
+            "stop:1 | on:0.25 end:0.25 | far end",
+            meanings=LENGTHS,
+        ),
+        Case(
+            "length beside success",
+            "success and length have nothing to do with each other",
+            "right stop:1 | right more so end:1 | wrong halt | wrong far off over",
             chances={"right": 0.4},
             meanings=LENGTHS,
         ),
@@ -651,35 +650,26 @@ LENGTH = Check(
 GROUPS = Check(
     name="groups",
     question="Are groups of unlike size, unlike difficulty or equal scores kept apart?",
-    needs=(("group_ids", "group_size"),),
+    needs=("group_ids", "group_size"),
     cases=(
         Case(
-            name="an easy and a hard prompt",
-            when="an easy and a hard prompt share a batch",
-            prompts=(
-                ((("good", 2.0),), (("bad", 1.5),)),
-                ((("better", 0.5),), (("worse", 0.0),)),
-            ),
+            "an easy and a hard prompt",
+            "an easy and a hard prompt share a batch",
+            "good:2 | bad:1.5 / better:0.5 | worse",
             chances={"good": 0.8, "better": 0.2},
             sizes=(1, 1),
         ),
         Case(
-            name="groups of unlike size",
-            when="a prompt has twice as many responses as another",
-            prompts=(
-                ((("good", 2.0),), (("bad", 1.5),)),
-                ((("better", 0.5),), (("worse", 0.0),)),
-            ),
+            "groups of unlike size",
+            "a prompt has twice as many responses as another",
+            "good:2 | bad:1.5 / better:0.5 | worse",
             chances={"good": 0.8, "better": 0.2},
             sizes=(1, 2),
         ),
         Case(
-            name="equal scores",
-            when="all responses to a prompt score the same",
-            prompts=(
-                ((("one", 1.0),), (("other", 1.0),)),
-                ((("better", 1.0),), (("worse", 0.0),)),
-            ),
+            "equal scores",
+            "all responses to a prompt score the same",
+            "one:1 | other:1 / better:1 | worse",
             chances={"one": 0.3},
             sizes=(1, 1),
         ),
@@ -688,68 +678,63 @@ GROUPS = Check(
 MASKS = Check(
     name="masks and replies",
     question="Do padding and tokens that the policy did not write stay out of it?",
-    needs=(("response_mask", "turn_ids", "response_ids"),),
+    needs=("response_mask", "turn_ids", "response_ids"),
     cases=(
         Case(
-            name="replies of unlike length",
-            when="a long and a short reply lead to the same score",
-            prompts=_one(
-                (("ask", 0.5), (">l", 0.0), (">l", 0.0), (">l", 0.0), ("x", 0.0)),
-                (("tell", 0.0), (">r", 0.0), ("y", 0.5)),
-            ),
+            "replies of unlike length",
+            "a long and a short reply lead to the same score",
+            "ask:0.5 >l >l >l x | tell >r y:0.5",
             meanings={"ask": "the longer reply", "tell": "the shorter reply"},
         ),
         Case(
-            name="a reward past a long reply",
-            when="a reward lies past a long reply",
-            prompts=_one(
-                (("ask", 0.0), (">l", 0.0), (">l", 0.0), (">l", 0.0), ("x", 0.75)),
-                (("tell", 0.5), (">r", 0.0), ("y", 0.0)),
-            ),
+            "a reward past a long reply",
+            "a reward lies past a long reply",
+            "ask >l >l >l x:0.75 | tell:0.5 >r y",
             meanings={"ask": "the longer reply", "tell": "the shorter reply"},
         ),
         Case(
-            name="a cost past a reply",
-            when="what follows a reply costs more than was paid before it",
-            prompts=_one(
-                (("ask", 0.5), (">l", 0.0), (">l", 0.0), ("x", -0.75)),
-                (("tell", 0.0), (">r", 0.0), ("y", 0.0)),
-            ),
+            "a cost past a reply",
+            "what follows a reply costs more than was paid before it",
+            "ask:0.5 >l >l x:-0.75 | tell >r y",
             meanings={"ask": "the token that pays at once", "tell": "the token that does not"},
         ),
-        Case(
-            name="a reply at the end",
-            when="a response ends with a reply",
-            prompts=_one((("a", 0.5), (">l", 0.0)), (("b", 0.0), ("c", 0.75), (">r", 0.0))),
-        ),
+        Case("a reply at the end", "a response ends with a reply", "a:0.5 >l | b c:0.75 >r"),
     ),
 )
+TIMELESS = "a reply takes no time"
 DISCOUNT = Check(
     name="discount",
     question="Does a discount weigh later rewards down?",
-    needs=(("gamma",),),
+    needs=("gamma",),
     cases=(
         Case(
-            name="discounted below",
-            when="a discount makes a later reward worth less than an earlier one",
-            prompts=_one((("now", 0.5), ("x", 0.0)), (("wait", 0.0), ("y", 0.75))),
+            "discounted below",
+            "a discount makes a later reward worth less than an earlier one",
+            "now:0.5 x | wait y:0.75",
             meanings=TIMES,
             gamma=0.5,
         ),
         Case(
-            name="still worth more",
-            when="a later reward is worth more even with a discount",
-            prompts=_one((("now", 0.5), ("x", 0.0)), (("wait", 0.0), ("y", 3.0))),
+            "still worth more",
+            "a later reward is worth more even with a discount",
+            "now:0.5 x | wait y:3",
             meanings=TIMES,
             gamma=0.5,
         ),
         Case(
-            name="discounted to the same",
-            when="a discount makes a later reward worth as much as an earlier one",
-            prompts=_one((("now", 0.5), ("x", 0.0)), (("wait", 0.0), ("y", 1.0))),
+            "discounted to the same",
+            "a discount makes a later reward worth as much as an earlier one",
+            "now:0.5 x | wait y:1",
             meanings=TIMES,
             gamma=0.5,
             per_token=True,
+        ),
+        Case(
+            TIMELESS,
+            "a later reward past a long reply is worth more even with a discount",
+            "now:0.5 >l x | wait >r >r >r y:1.5",
+            meanings=TIMES,
+            gamma=0.5,
         ),
     ),
 )
@@ -759,32 +744,20 @@ PREFIX = Check(
     needs=(),
     cases=(
         Case(
-            name="the same beginning",
-            when="responses share a beginning that pays",
-            prompts=_one(
-                (("p", 1.0), ("q", 0.0), ("good", 0.5)), (("p", 1.0), ("q", 0.0), ("bad", 0.0))
-            ),
+            "the same beginning",
+            "responses share a beginning that pays",
+            "p:1 q good:0.5 | p:1 q bad",
         ),
         Case(
-            name="two beginnings of one worth",
-            when="two beginnings are worth the same and want unlike continuations",
-            prompts=_one(
-                (("u", 1.0), ("x", 0.5)),
-                (("u", 1.0), ("y", 0.0)),
-                (("v", 0.5), ("z", 0.5)),
-                (("v", 0.5), ("w", 1.0)),
-            ),
+            "two beginnings of one worth",
+            "two beginnings are worth the same and want unlike continuations",
+            "u:1 x:0.5 | u:1 y | v:0.5 z:0.5 | v:0.5 w:1",
             meanings={"u": "the beginning that pays at once", "v": "the beginning that pays later"},
         ),
         Case(
-            name="a beginning that costs later",
-            when="a beginning that pays leads to a cost",
-            prompts=_one(
-                (("u", 1.0), ("x", -1.0)),
-                (("u", 1.0), ("y", -0.5)),
-                (("v", 0.0), ("z", 0.0)),
-                (("v", 0.0), ("w", 0.5)),
-            ),
+            "a beginning that costs later",
+            "a beginning that pays leads to a cost",
+            "u:1 x:-1 | u:1 y:-0.5 | v z | v w:0.5",
             meanings={"u": "the beginning that pays at once", "v": "the beginning that pays later"},
         ),
     ),
@@ -797,33 +770,43 @@ LARGE_REWARDS = Check(
     needs=(),
     cases=(
         Case(
-            name="a rare large return",
-            when="a rare large return stands against a sure smaller one",
-            prompts=_one(
-                (("sure", 3.0),), (("try", 0.0), ("win", LARGE)), (("try", 0.0), ("lose", 1.0))
-            ),
+            "a rare large return",
+            "a rare large return stands against a sure smaller one",
+            "sure:3 | try win:10 | try lose:1",
             chances={"win": 0.3},
             meanings={"sure": "the sure return", "try": "the chance of a large one"},
         ),
         Case(
-            name="a rare large cost",
-            when="a rare large cost stands against a sure smaller one",
-            prompts=_one(
-                (("sure", -3.0),), (("try", 0.0), ("lose", -LARGE)), (("try", 0.0), ("win", -1.0))
-            ),
+            "a rare large cost",
+            "a rare large cost stands against a sure smaller one",
+            "sure:-3 | try lose:-10 | try win:-1",
             chances={"lose": 0.3},
             meanings={"sure": "the sure cost", "try": "the chance of a large one"},
         ),
         Case(
-            name="one large reward",
-            when="one token earns more than three together",
-            prompts=_one((("one", 5.0),), (("a", 1.0), ("b", 1.0), ("c", 1.0))),
+            "a chance worth little more",
+            "a rare large return is worth little more than a sure one",
+            "sure:3.5 | try win:10 | try lose:1",
+            chances={"win": 0.3},
+            meanings={"sure": "the sure return", "try": "the chance of a large one"},
+        ),
+        Case(
+            "a chance that costs little more",
+            "a rare large cost is worth little less than a sure one",
+            "sure:-3.5 | try lose:-10 | try win:-1",
+            chances={"lose": 0.3},
+            meanings={"sure": "the sure cost", "try": "the chance of a large one"},
+        ),
+        Case(
+            "one large reward",
+            "one token earns more than three together",
+            "one:5 | a:1 b:1 c:1",
             meanings={"one": "the large reward", "a": "the three small ones"},
         ),
         Case(
-            name="one large cost",
-            when="one token costs more than three together",
-            prompts=_one((("one", -5.0),), (("a", -1.0), ("b", -1.0), ("c", -1.0))),
+            "one large cost",
+            "one token costs more than three together",
+            "one:-5 | a:-1 b:-1 c:-1",
             meanings={"one": "the large cost", "a": "the three small ones"},
         ),
     ),
@@ -941,8 +924,9 @@ _CONFIG = Keyword(
     ("maybe gamma",),
 )
 
+OWN = "tokengym"
 ADAPTERS: Mapping[str, Adapter] = {
-    "tokengym": Adapter(
+    OWN: Adapter(
         keywords={
             "token_rewards": _TOKEN_REWARDS,
             "response_mask": _MASK,
@@ -1049,7 +1033,7 @@ class Adapted:
     def heeds_order(self) -> bool:
         """Whether it gives a response another advantage when rows of its prompt change places."""
         order = torch.tensor([3, 0, 4, 1, 5, 2, 7, 6])
-        for probe in (_probe(), _conversation()):
+        for probe in _probes():
             plain, mixed = _asked(self, probe), _asked(self, probe.take(order))
             if plain is not None and mixed is not None and not _close(plain[order], mixed):
                 return True
@@ -1057,41 +1041,50 @@ class Adapted:
 
 
 class Answers:
-    """Answers of an estimator, which reads the same of many batches.
-
-    One that answers otherwise when it is asked again, as it remembers or draws, is always asked.
-    """
+    """Answers of an estimator, which reads the same of many batches."""
 
     def __init__(self) -> None:
         self._numbers: dict[Any, int] = {}  # of a response, by what is read of it
         self._known: dict[tuple[int, ...], Tensor] = {}
-        self._asks_again, self._is_function = ASKED_AGAIN, True
 
     def numbers(self, responses: Batch, reads: Iterable[str]) -> list[int]:
         """Return a number for each response, the same where all that is read of it is."""
         read = [
-            value.numpy()
+            value.tolist()
             for name, value in vars(responses).items()
             if isinstance(value, Tensor) and (name not in BY_NAME_ALONE or name in reads)
         ]
         return [
-            self._numbers.setdefault(
-                (responses.gamma, *(part.tobytes() for part in parts)), len(self._numbers)
-            )
+            self._numbers.setdefault((responses.gamma, str(parts)), len(self._numbers))
             for parts in zip(*read, strict=True)
         ]
 
-    def of(self, batch: tuple[int, ...]) -> Tensor | None:
-        """Return the answer to the responses of these numbers, None where it is to be asked."""
-        is_settled = self._is_function and self._asks_again == 0
-        return self._known.get(batch) if is_settled else None
+    def of(self, responses: tuple[int, ...], batch: Batch, estimator: "Adapted") -> Tensor:
+        """Return the answer to the responses of these numbers; the first are asked for twice.
 
-    def add(self, batch: tuple[int, ...], answer: Tensor) -> None:
-        """Note an answer."""
-        known = self._known.setdefault(batch, answer)
-        if known is not answer and self._asks_again:
-            self._asks_again -= 1
-            self._is_function &= torch.equal(known, answer)
+        Raises:
+            AuditError: if both answers differ.
+        """
+        if responses not in self._known:
+            again = batch.take(torch.arange(len(responses)))
+            self._known[responses] = estimator.estimate(batch)
+            if len(self._known) <= ASKED_AGAIN:
+                _refuse_change(estimator, self._known[responses], estimator.estimate(again))
+        return self._known[responses]
+
+
+def _refuse_change(estimator: Adapted, first: Tensor, again: Tensor) -> None:
+    """Refuse an estimator whose answers to one batch differ.
+
+    Raises:
+        AuditError: if they do.
+    """
+    if not _close(first.nan_to_num(), again.nan_to_num(), 1e-6):
+        raise AuditError(
+            f"{estimator.name} cannot be enumerated: it remembers, or draws, as it answers one "
+            "batch differently when asked again; pass draws=400 (--draws 400) to judge it by "
+            "replication"
+        )
 
 
 def adapt(
@@ -1211,8 +1204,8 @@ def _advantages(result: Any, mask: Tensor, name: str) -> Tensor:
 
 GROUP_SIZES = (2, 4, 8, 16)
 """Responses to a prompt."""
-ASKED_AGAIN = 16
-"""Batches that an estimator is asked about again, to see whether its answers can be kept."""
+ASKED_AGAIN = 64
+"""Batches that an estimator is asked about twice, to see whether it remembers, or draws."""
 BY_NAME_ALONE = ("values", "response_ids", "log_probs", "sum_pi_squared", "greedy_scores")
 """Parts of a batch that an estimator reads only if it names them."""
 BATCHES = 200
@@ -1347,11 +1340,8 @@ def _expectation(
     drawn = list(batches(decisions, size, prompt_sizes, ordered))
     made = decisions.batches(torch.tensor([members for members, _ in drawn]))
     for (members, chance), batch in zip(drawn, made, strict=True):
-        rows = tuple(numbers[row] for row in members)
         try:
-            advantages = answers.of(rows)
-            if advantages is None:
-                answers.add(rows, advantages := estimator.estimate(batch))
+            advantages = answers.of(tuple(numbers[row] for row in members), batch, estimator)
         except AuditError:
             raise
         except Exception as error:
@@ -1421,11 +1411,16 @@ EXACT = 2e-3
 """Largest share of an error that counts as rounding: estimators compute in float32."""
 LIMIT = 0.04
 """Largest share of a push that counts as none, in the limit of large groups."""
+BLINDNESS = 0.01
+"""Largest share of a push that counts as 0, as a share of that of exact advantages."""
+COSINE = 0.98
+"""Least cosine of the angle between an expected gradient of three ways and the true one."""
 ROUNDING = 1e-6
 """Share of a push below which an expected gradient is the rounding of a sum that is 0."""
 
-UNLIKE = 0.05
-"""Least spread of the weights of decisions that is said."""
+STAYS = 0.25
+"""Largest b of a bias a / G + b that counts as 0, as a share of the largest bias: what the fit
+leaves of a division by a deviation is at most 0.19, of squashed advantages at least 0.53."""
 
 EQUAL = "equal"
 RESCALED = "rescaled"
@@ -1442,7 +1437,8 @@ NOT_FINITE = "not finite"
 REFUSED = "refused"
 LEAKS = "leaks"
 CLIPPED = "clipped"
-FAIL = (TILTED, BIASED, BLIND, REVERSED, CLIPPED, REFUSED, LEAKS, NOT_FINITE)
+ROUNDS = "rounds"
+FAIL = (TILTED, BIASED, BLIND, REVERSED, CLIPPED, ROUNDS, REFUSED, LEAKS, NOT_FINITE)
 """Verdicts under which it fails, the worst last."""
 
 
@@ -1551,27 +1547,44 @@ def _verdict(
         verdict = EQUAL, "equals the gradient"
     else:
         limit = _limit(found, decisions.gradient)
-        fault = _worst(case, decisions, limit, last.push)
+        stays = min(
+            float(_off(decisions, _extrapolated(found, 2, pushes)).norm()) / max(*bias, 1e-12)
+            for pushes in ([float(e.push.norm()) for e in found], [float(last.push.norm())] * 2)
+        )
+        fault = _worst(case, decisions, limit, found)
+        if fault is not None and len(found) > 2:
+            # A deviation of few rows falls faster than 1 / G: what one more term mends is no fault.
+            curved = _limit(found, decisions.gradient, 3)
+            fault = fault if _worst(case, decisions, curved, found) else None
+        against = _against(decisions, found)
+        if fault is None and against and stays > STAYS and max(bias) >= EXACT:
+            fault = (
+                REVERSED,
+                (
+                    f"points against the gradient when {case.when}: {against}, and of its largest "
+                    f"bias {stays:.0%} stay in large groups (limit {STAYS:.0%})"
+                ),
+            )
         if fault is not None:
             return fault
+        small = f"; {against}" if against else ""
         shares = _scales(decisions, limit)
-        stays = max(bias) >= EXACT and bias[-1] >= 0.95 * bias[0]
-        if shares and (stays or (_spread(shares) > UNLIKE and not _evens_out(decisions, found))):
+        if max(bias) < EXACT:
+            verdict = RESCALED, f"points along the gradient, {_range(scale, found)}{small}"
+        elif shares and stays > STAYS:
             verdict = (
                 UNEVEN,
                 (
                     "has the right sign at every decision, but weighs them unlike: "
-                    f"{min(shares):.2f} to {max(shares):.2f} times the gradient"
+                    f"{min(shares):.2f} to {max(shares):.2f} times the gradient{small}"
                 ),
             )
-        elif max(bias) < EXACT:
-            verdict = RESCALED, f"points along the gradient, {_range(scale, found)}"
         else:
             verdict = (
                 VANISHING,
                 (
                     f"has a bias that falls as groups grow: {bias[0]:.0%} of a response's push at "
-                    f"G = {first.group_size}, {bias[-1]:.0%} at G = {last.group_size}"
+                    f"G = {first.group_size}, {bias[-1]:.0%} at G = {last.group_size}{small}"
                 ),
             )
     if refused is not None and case.name == "equal scores":
@@ -1579,21 +1592,37 @@ def _verdict(
     return verdict
 
 
-def _limit(found: Sequence[Expectation], true: Tensor) -> Tensor:
-    """Return the expected gradient in large groups: what falls as 1 / G cancels.
+def _limit(found: Sequence[Expectation], true: Tensor, sizes: int = 2) -> Tensor:
+    """Return the expected gradient in large groups, b of a fit a / G + b to the last sizes.
 
-    (G g(G) - H g(H)) / (G - H), H and G the two largest sizes
+    What points along the true gradient and falls faster, so that it would come out against it, is
+    taken as it is at the largest.
 
-    What points along the true gradient and falls faster, so that it would come out against it, is 0
-    in the limit.
+    Args:
+        found: What the estimator does, by group size.
+        true: The true gradient.
+        sizes: How many sizes are fitted: 2, or 3 with a further term in 1 / G^2.
     """
-    if len(found) < 2:
-        return found[-1].gradient
-    before, last = found[-2:]
-    small, large = before.group_size, last.group_size
-    limit = (large * last.gradient - small * before.gradient) / (large - small)
+    before, last = found[max(len(found) - 2, 0)], found[-1]
+    limit = _extrapolated(found, sizes)
     old, new, far = ((each * true).sum(1) for each in (before.gradient, last.gradient, limit))
-    return limit.masked_fill(((old > new) & (new > 0) & (far < 0))[:, None], 0.0)
+    return torch.where(((old > new) & (new > 0) & (far < 0))[:, None], last.gradient, limit)
+
+
+def _extrapolated(
+    found: Sequence[Expectation], sizes: int, pushes: Sequence[float] = (1.0, 1.0, 1.0)
+) -> Tensor:
+    """Return gradients over pushes at 1 / G = 0 of the polynomial through the last sizes."""
+    fitted = found[-sizes:]
+    limit = torch.zeros_like(fitted[0].gradient)
+    for each, push in zip(fitted, pushes[-len(fitted) :], strict=True):
+        weight = math.prod(
+            each.group_size / (each.group_size - other.group_size)
+            for other in fitted
+            if other is not each
+        )
+        limit += weight / max(push, 1e-12) * each.gradient
+    return limit
 
 
 def _equal(true: Tensor, found: Sequence[Expectation]) -> bool:
@@ -1628,40 +1657,53 @@ def _scales(decisions: Decisions, gradient: Tensor) -> list[float]:
     return [float(a / b) for a, b in zip(along, squares, strict=True) if b > 1e-18]
 
 
-def _spread(shares: Sequence[float]) -> float:
-    """Return by how much the largest exceeds the smallest, as a share of it."""
-    return max(shares) / min(shares) - 1.0
+def _against(decisions: Decisions, found: Sequence[Expectation]) -> str:
+    """Return the worst scale at any decision in groups that were enumerated, if it is below 0."""
+    scale, size = min(
+        ((share, each.group_size) for each in found for share in _scales(decisions, each.gradient)),
+        default=(0.0, 0),
+    )
+    return f"{scale:.2f} times it at G = {size}" if scale < -EXACT else ""
 
 
-def _evens_out(decisions: Decisions, found: Sequence[Expectation]) -> bool:
-    """Return whether decisions are weighed more alike in larger groups."""
-    if len(found) < 2:
-        return False
-    before, after = (_scales(decisions, each.gradient) for each in found[-2:])
-    return min(before) <= 0 or _spread(after) < 0.95 * _spread(before)
-
-
-def _worst(case: Case, decisions: Decisions, limit: Tensor, push: Tensor) -> tuple[str, str] | None:
+def _worst(
+    case: Case, decisions: Decisions, limit: Tensor, found: Sequence[Expectation]
+) -> tuple[str, str] | None:
     """Return the worst fault of any state in the limit of large groups."""
     faults: list[tuple[str, str]] = []
     for row, true in enumerate(decisions.gradient):
         own, length = limit[row], float(true.norm())
-        size, pushed = float(own.norm()), float(push[row])
+        size, pushed = float(own.norm()), float(found[-1].push[row])
+        share = size / max(pushed, 1e-12)
         if length < 1e-9:
-            if size > LIMIT * pushed and size > 1e-9:
+            shares = [float(e.gradient[row].norm()) / max(float(e.push[row]), 1e-12) for e in found]
+            if share > min(LIMIT, max(STAYS * max(shares), EXACT)) and size > 1e-9:
                 token = decisions.vocabulary[int(own.argmax())]
                 towards = case.meanings.get(token, f"the token {token!r}")
                 faults.append(
-                    (BIASED, f"favours {towards} when {case.when}, where the gradient is 0")
-                )
+                    (BIASED, f"favours {towards} when {case.when}, where the gradient is 0: by "
+                     f"{share:.1%} of a response's push in large groups, {shares[0]:.1%} at "
+                     f"G = {found[0].group_size} (limit {LIMIT:.0%}, and {STAYS:.0%} of that)")
+                )  # fmt: skip
             continue
-        cosine = float((own * true).sum()) / length / max(size, 1e-12)
-        if size <= LIMIT / 4 * pushed or pushed < 1e-9:
-            faults.append((BLIND, f"is 0 when {case.when}, where the gradient is not"))
+        along = float((own * true).sum()) / length**2
+        cosine = along * length / max(size, 1e-12)
+        nothing = BLINDNESS * length / float(decisions.ideal_push[row])
+        if share <= nothing or pushed < 1e-9:
+            faults.append(
+                (BLIND, f"is nearly 0 when {case.when}, where the gradient is not: {share:.1%} of "
+                 f"a response's push in large groups (limit {nothing:.1%})")
+            )  # fmt: skip
         elif cosine < -0.5:
-            faults.append((REVERSED, f"points against the gradient when {case.when}"))
-        elif cosine < 0.98:
-            faults.append((TILTED, f"points aside from the gradient when {case.when}"))
+            faults.append(
+                (REVERSED, f"points against the gradient when {case.when}: {along:.2f} times it in "
+                 "large groups")
+            )  # fmt: skip
+        elif cosine < COSINE:
+            faults.append(
+                (TILTED, f"points aside from the gradient when {case.when}: cosine {cosine:.2f} in "
+                 f"large groups (limit {COSINE})")
+            )  # fmt: skip
     return max(faults, key=lambda fault: FAIL.index(fault[0]), default=None)
 
 
@@ -1691,6 +1733,7 @@ REPEATED = "repeats a reward at every token before summing, so that their number
 OTHER_TURNS = "the baseline of a turn is made of other turns of the same response"
 LATE_VALUE = "off by one: the baseline is the value after the token, which knows the token"
 PADDING = "counts padded positions"
+VOTES = "a row without a token of its own moves other rows' advantages"
 MASKED_VALUES = "reads values where the mask is False"
 UNKNOWN = "of no kind known here"
 
@@ -1910,6 +1953,8 @@ def _reproduces(
     return False
 
 
+ROUNDED, BEYOND = 0.25, 1000.0
+"""Limits of `rounding`: a deviation plus 1e-6 makes 0.06 of rounding, plus 1e-9 makes 60."""
 FACTORS = (1.0, 3.0, 10.0, 30.0, 100.0, 1000.0, -1.0, -10.0, -100.0)
 """How many times as large the probe's rewards are made."""
 TINY, HUGE = 1e-3, 1e4
@@ -2021,21 +2066,108 @@ def reads_masked(estimator: Adapted) -> str:
     return ""
 
 
-def order_matters(estimator: Adapted) -> str:
-    """Return what changes when rows come in another order, or nothing."""
-    order = torch.tensor([3, 0, 4, 1, 5, 2, 6, 7])  # a prompt's own rows keep their order
-    # Who reads blocks of one size may refuse groups of unlike size.
-    for groups in ([0, 0, 0, 1, 1, 1, 1, 1], [0, 0, 0, 0, 1, 1, 1, 1]):
-        probe = replace(_probe(), group_ids=torch.tensor(groups))
-        plain, mixed = _asked(estimator, probe), _asked(estimator, probe.take(order))
-        if plain is not None and mixed is not None and not _close(plain[order], mixed):
-            return "gives a response another advantage when the rows of two prompts are interleaved"
+def lost_rows(estimator: Adapted) -> str:
+    """Return that the score of a row without a token moves other rows' advantages, or nothing."""
+    if estimator.adapter != OWN or not {"response_mask", "scores"} <= estimator.reads:
+        return ""
+    probe, answers = _probe(), []
+    lost = torch.zeros(len(probe.scores), dtype=torch.bool)
+    lost[2] = True
+    for score in (0.0, 5.0):
+        tensors: dict[str, Tensor] = {
+            name: value.masked_fill(lost.view(-1, *[1] * (value.ndim - 1)), 0)
+            for name, value in vars(probe).items()
+            if isinstance(value, Tensor) and name != "group_ids"
+        }
+        tensors["turn_ids"][lost] = -1
+        tensors["scores"][lost] = score
+        answers.append(_asked(estimator, replace(probe, **tensors)))
+    if answers[0] is None or answers[1] is None or _close(*answers):
+        return ""
+    moved = float((answers[1] - answers[0]).abs().max())
+    return f"{VOTES}: a score of 5 in place of 0 moves them by {moved:.2g} (limit 0)"
+
+
+def rounding(estimator: Adapted) -> str:
+    """Return what an estimator makes of the rounding of equal scores, or nothing.
+
+    Scores that binary numbers do not hold must be answered as their neighbours that they do, and a
+    score beside equal others by no more than `BEYOND` times what unlike scores are.
+    """
+    for size, odd in ((3, 0), (5, 0), (6, 0), (7, 0), (6, 1), (8, 1)):
+        unlike = _asked(estimator, _scored([0.0, 1.0] * 4))
+        for worth in (0.1, 0.3, 0.7, 0.95):
+            near = round(worth * 32.0) / 32.0
+            plain, other = (
+                _asked(estimator, _scored([0.0] * odd + [each] * (size - odd)))
+                for each in (worth, near)
+            )
+            if unlike is None or plain is None or other is None:
+                continue
+            most, rows = float(unlike.abs().max()), f"{size - odd} scores of"
+            beside = " beside a 0" if odd else ""
+            found, exact = (each.flatten()[each.abs().argmax()].item() for each in (plain, other))
+            if float((plain - other).abs().max()) > most * ROUNDED:
+                return (
+                    f"takes rounding for a deviation: answers {rows} {worth}{beside} with "
+                    f"{found:.3g}, of {near} with {exact:.3g} (limit {ROUNDED:.0%} of {most:.3g}, "
+                    "that to unlike scores)"
+                )
+            if abs(exact) > most * BEYOND:
+                return (
+                    f"goes beyond what scores allow: answers {rows} {near}{beside} with "
+                    f"{exact:.3g} (limit {BEYOND:.0f} times {most:.3g}, that to unlike scores)"
+                )
     return ""
+
+
+def _scored(scores: Sequence[float]) -> Batch:
+    """Return responses of one token to one prompt."""
+    probe = _made([[0]] * len(scores), time=1)
+    paid = torch.tensor(scores, dtype=torch.float32)
+    values = torch.full_like(paid, 0.5)[:, None]
+    return replace(probe, token_rewards=paid[:, None], scores=paid, values=values)
+
+
+def order_matters(estimator: Adapted) -> str:
+    """Return what changes when the rows of two prompts are interleaved, or nothing.
+
+    Each prompt's own rows keep their order. Whose scores move whose advantages must stay; how far
+    may depend on a row's number.
+    """
+    # Who reads blocks of one size may refuse groups of unlike size.
+    for groups, order in (
+        ([0, 0, 0, 1, 1, 1, 1, 1], [3, 0, 4, 1, 5, 2, 6, 7]),
+        ([0, 0, 0, 0, 1, 1, 1, 1], [4, 0, 1, 5, 2, 6, 7, 3]),
+    ):
+        probe, mixed = replace(_probe(), group_ids=torch.tensor(groups)), torch.tensor(order)
+        moved = _who_moves(estimator, probe)
+        other = _who_moves(estimator, probe.take(mixed))
+        if moved is not None and other is not None and not moved[mixed][:, mixed].equal(other):
+            return (
+                "gives a response's advantage to other scores when the rows of two prompts are "
+                f"interleaved, {order} for {list(range(8))}"
+            )
+    return ""
+
+
+def _who_moves(estimator: Adapted, probe: Batch) -> Tensor | None:
+    """Return whether each row's score (rows) moves each row's advantages (columns)."""
+    plain, moved = _asked(estimator, probe), []
+    for row in range(len(probe.scores)):
+        rewards = probe.token_rewards.clone()
+        rewards[row, 0] += 1.7
+        other = _asked(estimator, replace(probe, token_rewards=rewards, scores=rewards.sum(1)))
+        if plain is None or other is None:
+            return None
+        change = (other - plain).abs().amax(1)
+        moved.append(change > 1e-4 * float(change.max()))
+    return torch.stack(moved)
 
 
 def heeds_gamma(estimator: Adapted) -> bool:
     """Return whether an estimator's answer depends on the discount, per token or per turn."""
-    for probe in (_probe(), _conversation()):
+    for probe in _probes():
         plain, discounted = _asked(estimator, probe), _asked(estimator, replace(probe, gamma=0.5))
         if plain is not None and discounted is not None and not _close(plain, discounted):
             return True
@@ -2053,6 +2185,10 @@ def _probe() -> Batch:
 def _conversation() -> Batch:
     """Return conversations of one or two turns of two tokens, with a reply between."""
     return _made([[0, 0, -1, 1, 1], [0, 0, -1, 1, 1], [0, 0], [0, 0, -1, 1, 1]] * 2, time=6)
+
+
+def _probes() -> tuple[Batch, Batch]:
+    return _probe(), _conversation()
 
 
 def _made(turns: Sequence[Sequence[int]], time: int) -> Batch:
@@ -2252,6 +2388,7 @@ def check_estimator(
     torch.set_num_threads(1)  # batches are small: more threads wait for each other
     try:
         with torch.no_grad():
+            asked = [_asked(estimator, probe) for probe in _probes()]
             results = tuple(
                 _check(check, estimator, pays, non_negative, sizes)
                 for check in CHECKS
@@ -2262,6 +2399,10 @@ def check_estimator(
                     f"none of the checks {', '.join(map(repr, checks))} applies: {estimator.name} "
                     f"{results[0].says}; leave checks out to make all that apply"
                 )
+            for first, probe in zip(asked, _probes(), strict=True):
+                again = _asked(estimator, probe)
+                if first is not None and again is not None:
+                    _refuse_change(estimator, first, again)
             failed = any(check.fails for check in results)
             faults = named_faults(estimator, pays, non_negative) if failed else ()
     finally:
@@ -2334,8 +2475,7 @@ def _check(
     order = (*HOLD, *FAIL)
     worst = max(readings, key=lambda reading: (order.index(reading.verdict), _size(reading)))
     verdict, says = worst.verdict, worst.says
-    leak = _leak(check, estimator)
-    worse = CLIPPED if check is LARGE_REWARDS else LEAKS
+    worse, leak = _leak(check, estimator)
     if leak and order.index(verdict) < order.index(worse):
         verdict, says = worse, leak
     if verdict in FAIL:
@@ -2357,11 +2497,11 @@ def _result(check: Check, verdict: str, says: str, cases: tuple[Reading, ...] = 
 
 def _missing(check: Check, estimator: Adapted, pays: str) -> str:
     """Return why a question does not apply, or nothing."""
-    for choices in check.needs:
-        if "gamma" in choices and "maybe gamma" in estimator.reads and heeds_gamma(estimator):
-            continue
-        if not set(choices) & estimator.reads:
-            return f"is given no {' or '.join(choices)}"
+    reads = estimator.reads
+    if "gamma" in check.needs and "maybe gamma" in reads and heeds_gamma(estimator):
+        reads = reads | {"gamma"}
+    if check.needs and not {*check.needs} & reads:
+        return f"is given no {' or '.join(check.needs)}"
     if check.name == "token rewards" and pays == "outcome":
         return "is promised one reward a response"
     return ""
@@ -2373,6 +2513,8 @@ def _applies(case: Case, estimator: Adapted, non_negative: bool, turns: bool) ->
         return False
     if turns and case.per_token:
         return False
+    if case.name == TIMELESS and not estimator.reads & {"response_mask", "turn_ids"}:
+        return False  # it cannot know what a reply is
     return len(set(case.sizes)) == 1 or "group_ids" in estimator.reads
 
 
@@ -2408,15 +2550,16 @@ def _size(reading: Reading) -> float:
     return max([*reading.bias, *scales], default=0.0)
 
 
-def _leak(check: Check, estimator: Adapted) -> str:
-    """Return what an answer depends on and must not, or nothing."""
+def _leak(check: Check, estimator: Adapted) -> tuple[str, str]:
+    """Return verdict and sentence on what an answer depends on and must not; nothing of nothing."""
     if check.name == "masks and replies":
-        return reads_masked(estimator)
+        return LEAKS, reads_masked(estimator) or lost_rows(estimator)
     if check.name == "groups" and "group_ids" in estimator.reads:
-        return order_matters(estimator)
+        return LEAKS, order_matters(estimator)
     if check.name == "large rewards":
-        return clipping(estimator)
-    return ""
+        clips = clipping(estimator)
+        return (CLIPPED, clips) if clips else (ROUNDS, rounding(estimator))
+    return LEAKS, ""
 
 
 # --- the plug-in of pytest ------------------------------------------------------------------------

@@ -1,0 +1,312 @@
+"""Kinds of estimators that were once passed though wrong, or failed though right."""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.lab.audit.forty import go, others
+from tokengym.lab.audit import AuditError, check_estimator
+from tokengym.lab.audit import tokengym_audit as names
+from tokengym.lab.audit.tokengym_audit import _who_moves, adapt
+
+
+def same(group_ids: Tensor) -> Tensor:
+    """Return which rows are of one prompt."""
+    return (group_ids[:, None] == group_ids).float()
+
+
+def leave_one_out(scores: Tensor, group_ids: Tensor) -> Tensor:
+    rows = same(group_ids)
+    return scores - (rows @ scores - scores) / (rows.sum(1) - 1).clamp(min=1)
+
+
+# --- right: what they read of the order of rows takes nothing from the expected gradient ----------
+
+
+def row_number(scores, group_ids):
+    return scores - 0.3 * same(group_ids).tril(-1).sum(1)
+
+
+def row_weight(scores, group_ids):
+    return scores * (1.0 + 0.5 * same(group_ids).tril(-1).sum(1))
+
+
+def batch_number(scores, group_ids):
+    return scores - 0.3 * torch.arange(len(scores))
+
+
+def earlier_rows(scores, group_ids):
+    rows = same(group_ids).tril(-1)
+    return scores - rows @ scores / rows.sum(1).clamp(min=1)
+
+
+def later_rows(scores, group_ids):
+    rows = same(group_ids).triu(1)
+    return scores - rows @ scores / rows.sum(1).clamp(min=1)
+
+
+def pairs(scores, group_ids):
+    advantages = scores.clone()
+    for group in group_ids.unique():
+        own = (group_ids == group).nonzero()[:, 0]
+        for one, other in zip(own[::2], own[1::2], strict=False):
+            advantages[one], advantages[other] = (
+                scores[one] - scores[other],
+                scores[other] - scores[one],
+            )
+    return advantages
+
+
+def first_half(scores, group_ids):
+    advantages = scores.clone()
+    for group in group_ids.unique():
+        own = (group_ids == group).nonzero()[:, 0]
+        half = len(own) // 2
+        if half:
+            advantages[own[half:]] -= scores[own[:half]].mean()
+    return advantages
+
+
+IN_ORDER = (row_number, row_weight, batch_number, earlier_rows, later_rows, pairs, first_half)
+
+
+@pytest.mark.parametrize("function", IN_ORDER, ids=lambda each: each.__name__)
+def test_what_reads_the_order_of_a_prompts_rows_holds(function: Callable[..., Any]) -> None:
+    """Three responses with chances: every ordered batch of 3 gives the true gradient, scaled."""
+    rewards, chances = torch.tensor([1.0, 0.5, -0.25]), torch.tensor([0.5, 0.2, 0.3])
+    true = chances * (rewards - float(chances @ rewards))
+    expected = torch.zeros(3, dtype=torch.float64)
+    for rows in itertools.product(range(3), repeat=3):
+        gains = function(rewards[list(rows)], torch.zeros(3, dtype=torch.long)) / 3.0
+        chance = math.prod(chances[list(rows)].tolist())
+        for row, gain in zip(rows, gains, strict=True):
+            expected += chance * float(gain) * ((torch.arange(3) == row).double() - chances)
+    scale = float(expected @ true.double()) / float((true**2).sum())
+    torch.testing.assert_close(expected, scale * true.double(), atol=1e-7, rtol=0)
+    audit = check_estimator(function, group_sizes=(2, 4))
+    assert audit.holds, str(audit)
+
+
+def test_a_prompts_own_rows_keep_their_order_in_every_grouping() -> None:
+    seen: list[list[list[float]]] = []
+
+    def watch(scores: Tensor, group_ids: Tensor) -> Tensor:
+        if len(scores) == 8:
+            seen.append([scores[group_ids == group].tolist() for group in (0, 1)])
+        return leave_one_out(scores, group_ids)
+
+    assert names.order_matters(adapt(watch)) == ""
+    plain = seen[:: len(seen) // 4]
+    assert plain[0] == plain[1]
+    assert plain[2] == plain[3]
+
+
+def test_whose_scores_move_whose_advantages_is_found() -> None:
+    probe = names.replace(names._probe(), group_ids=torch.tensor([0] * 4 + [1] * 4))
+    moved = _who_moves(adapt(leave_one_out), probe)
+    assert moved is not None
+    assert moved.equal(same(probe.group_ids).bool())
+
+
+# --- wrong ----------------------------------------------------------------------------------------
+
+
+def roots(scores, group_ids):
+    advantage = leave_one_out(scores, group_ids)
+    return advantage.sign() * advantage.abs().sqrt()
+
+
+def logarithms(scores, group_ids):
+    advantage = leave_one_out(scores, group_ids)
+    return advantage.sign() * advantage.abs().log1p()
+
+
+@pytest.mark.parametrize("function", [roots, logarithms], ids=lambda each: each.__name__)
+def test_a_squashed_advantage_is_reversed_in_large_groups(function: Callable[..., Any]) -> None:
+    """A sure 3.5, and 10 with a chance of .3 or 1, worth 3.7: the baseline tends to 3.6."""
+    advantage = torch.tensor([3.5, 10.0, 1.0]) - 3.6
+    squash = torch.sqrt if function is roots else torch.log1p
+    gains = advantage.sign() * squash(advantage.abs())
+    assert float(0.3 * gains[1] + 0.7 * gains[2] - gains[0]) < 0.0
+    (check,) = check_estimator(function, checks=("large rewards",)).checks
+    assert check.verdict == "reversed"
+    close = next(case for case in check.cases if case.case == "a chance worth little more")
+    assert "times it in large groups" in close.says
+
+
+@pytest.mark.parametrize("sizes", [(2, 4, 8), (2, 4, 8, 16)], ids=str)
+def test_a_deviation_that_only_small_groups_turn_round_holds_and_is_said(
+    sizes: tuple[int, ...],
+) -> None:
+    """Of two rows, a win (.3) loses to the sure return as often as it is drawn: it is reversed."""
+
+    def grpo(scores: Tensor, group_ids: Tensor) -> Tensor:
+        centred = scores - same(group_ids) @ scores / same(group_ids).sum(1)
+        count = (same(group_ids).sum(1) - 1).clamp(min=1)
+        return centred / ((same(group_ids) @ centred**2 / count).sqrt() + 1e-4)
+
+    (check,) = check_estimator(grpo, checks=("large rewards",), group_sizes=sizes).checks
+    assert check.verdict == "vanishing bias"
+    case = next(case for case in check.cases if case.case == "a chance worth little more")
+    assert case.scale[0] is not None
+    assert "times it at G = 4" in case.says
+
+
+def short_rows_left_out(token_rewards, response_mask):
+    advantage = go(token_rewards, response_mask) - others(go(token_rewards, response_mask)[:, :1])
+    return advantage * response_mask * (response_mask.sum(1, keepdim=True) > 1)
+
+
+def test_rows_of_one_token_that_are_never_trained_are_seen_among_three_ways() -> None:
+    """The best of three ways, 1, .5 and 0, is short: its advantage .5 is missing."""
+    true = torch.tensor([0.5, 0.0, -0.5]) / 3.0
+    left = torch.tensor([0.0, 0.0, -0.5]) / 3.0
+    left -= left.sum() / 3.0
+    cosine = float(true @ left / true.norm() / left.norm())
+    assert cosine == pytest.approx(math.sqrt(3) / 2, abs=1e-6)
+    (check,) = check_estimator(short_rows_left_out, checks=("length",), group_sizes=(2, 4)).checks
+    three = next(case for case in check.cases if case.case == "three ways")
+    assert three.verdict == "tilted"
+    assert f"cosine {cosine:.2f}" in three.says
+
+
+def over_rounding(scores, group_ids):
+    centred = scores - same(group_ids) @ scores / same(group_ids).sum(1)
+    spread = (same(group_ids) @ centred**2 / same(group_ids).sum(1)).sqrt()
+    return centred / (spread + 1e-9)
+
+
+def over_others_rounding(scores, group_ids):
+    advantages = scores.clone()
+    for row in range(len(scores)):
+        rest = scores[(group_ids == group_ids[row]) & (torch.arange(len(scores)) != row)]
+        deviation = (rest - rest.mean()).square().mean().sqrt() if len(rest) else torch.zeros(())
+        advantages[row] = (scores[row] - rest.mean()) / (deviation if deviation > 0 else 1.0)
+    return advantages
+
+
+@pytest.mark.parametrize(
+    "function", [over_rounding, over_others_rounding], ids=lambda each: each.__name__
+)
+def test_rounding_is_no_deviation(function: Callable[..., Any]) -> None:
+    equal = torch.full((7,), 0.3)
+    rows = torch.zeros(7, dtype=torch.long)
+    assert float((equal - equal.sum() / 7.0).abs().max()) > 0.0  # no binary number holds .3
+    assert float(over_rounding(torch.full((7,), 0.3125), rows).abs().max()) == 0.0
+    (check,) = check_estimator(function, checks=("large rewards",), group_sizes=(2, 4)).checks
+    assert check.verdict == "rounds"
+    assert "takes rounding for a deviation" in check.says
+
+
+def test_an_answer_beyond_what_scores_allow_is_said() -> None:
+    def explosive(scores: Tensor) -> Tensor:
+        deviation = torch.stack([scores[torch.arange(len(scores)) != row].std(unbiased=False)
+                                 for row in range(len(scores))])  # fmt: skip
+        return (scores - others(scores)) / (deviation + 1e-6)
+
+    probe = names._scored([0.0] + [0.9375] * 7)
+    assert float(explosive(probe.scores).abs().max()) == pytest.approx(0.9375e6, rel=1e-3)
+    (check,) = check_estimator(explosive, checks=("large rewards",), group_sizes=(2, 4)).checks
+    assert check.verdict == "rounds"
+
+
+def with_votes(scores, response_mask, group_ids):
+    return leave_one_out(scores, group_ids)[:, None] * response_mask
+
+
+def without_votes(scores, response_mask, group_ids):
+    alive = response_mask.any(1).float()
+    rows = same(group_ids) * alive
+    mean = (rows @ scores - alive * scores) / (rows.sum(1) - alive).clamp(min=1)
+    return (scores - mean)[:, None] * response_mask
+
+
+def test_a_row_without_a_token_has_no_vote() -> None:
+    checks = ("masks and replies",)
+    (check,) = check_estimator(with_votes, checks=checks, group_sizes=(2, 4)).checks
+    assert check.verdict == "leaks"
+    # Of eight rows each other one has a seventh of the lost row's score off: 5 / 7.
+    assert f"{names.VOTES}: a score of 5 in place of 0 moves them by {5 / 7:.2g}" in check.says
+    assert check_estimator(without_votes, checks=checks, group_sizes=(2, 4)).holds
+
+
+def by_columns(token_rewards, response_mask, gamma):
+    returns, following = torch.zeros_like(token_rewards), torch.zeros(len(token_rewards))
+    for column in reversed(range(token_rewards.shape[1])):
+        following = token_rewards[:, column] + gamma * following
+        returns[:, column] = following
+    return returns * response_mask
+
+
+def by_columns_of_turns(token_rewards, response_mask, gamma, turn_ids):
+    return by_columns(token_rewards, response_mask, gamma)
+
+
+def by_tokens(token_rewards, response_mask, gamma):
+    returns, following = torch.zeros_like(token_rewards), torch.zeros(len(token_rewards))
+    for column in reversed(range(token_rewards.shape[1])):
+        now = token_rewards[:, column] + gamma * following
+        following = torch.where(response_mask[:, column], now, following)
+        returns[:, column] = following
+    return returns * response_mask
+
+
+@pytest.mark.parametrize("function", [by_columns, by_columns_of_turns], ids=lambda x: x.__name__)
+def test_a_discount_that_runs_over_replies_is_reversed(function: Callable[..., Any]) -> None:
+    """1.5 after a reply of three tokens is worth .75 and not .5; by columns, 1.5 / 16."""
+    options: dict[str, Any] = {"checks": ("discount",), "group_sizes": (2, 4)}
+    (check,) = check_estimator(function, **options).checks
+    assert check.verdict == "reversed"
+    reply = next(case for case in check.cases if case.case == names.TIMELESS)
+    assert reply.scale == pytest.approx([(1.5 / 16 - 0.5) / (0.75 - 0.5)] * 2, abs=1e-4)
+    (right,) = check_estimator(by_tokens, **options).checks
+    assert right.verdict == "equal"
+
+
+# --- what cannot be enumerated --------------------------------------------------------------------
+
+
+class MovingAverage:
+    """A baseline from past batches."""
+
+    def __init__(self) -> None:
+        self.level = 0.0
+
+    def __call__(self, scores: Tensor) -> Tensor:
+        advantages = scores - self.level
+        self.level = 0.9 * self.level + 0.1 * float(scores.mean())
+        return advantages
+
+
+def drawn_other() -> Callable[[Tensor], Tensor]:
+    """Return a baseline that is one other row, drawn."""
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(scores: Tensor) -> Tensor:
+        rows = torch.arange(len(scores))
+        steps = torch.randint(1, max(len(scores), 2), (len(scores),), generator=generator)
+        return scores - scores[(rows + steps) % len(scores)]
+
+    return drawn
+
+
+def turns_late() -> Callable[[Tensor], Tensor]:
+    """Return what is right for 400 calls."""
+    calls: list[int] = []
+
+    def late(scores: Tensor) -> Tensor:
+        calls.append(1)
+        return scores if len(calls) <= 400 else -scores
+
+    return late
+
+
+@pytest.mark.parametrize("make", [MovingAverage, drawn_other, turns_late])
+def test_what_remembers_or_draws_is_no_verdict(make: Callable[[], Callable[..., Any]]) -> None:
+    with pytest.raises(AuditError, match=r"cannot be enumerated: it remembers, or draws"):
+        check_estimator(make(), group_sizes=(2, 4))
