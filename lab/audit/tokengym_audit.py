@@ -2074,7 +2074,7 @@ def lost_rows(estimator: Adapted) -> str:
     lost = torch.zeros(len(probe.scores), dtype=torch.bool)
     lost[2] = True
     for score in (0.0, 5.0):
-        tensors: dict[str, Tensor] = {
+        tensors: dict[str, Any] = {
             name: value.masked_fill(lost.view(-1, *[1] * (value.ndim - 1)), 0)
             for name, value in vars(probe).items()
             if isinstance(value, Tensor) and name != "group_ids"
@@ -2082,9 +2082,10 @@ def lost_rows(estimator: Adapted) -> str:
         tensors["turn_ids"][lost] = -1
         tensors["scores"][lost] = score
         answers.append(_asked(estimator, replace(probe, **tensors)))
-    if answers[0] is None or answers[1] is None or _close(*answers):
+    without, with_score = answers
+    if without is None or with_score is None or _close(without, with_score):
         return ""
-    moved = float((answers[1] - answers[0]).abs().max())
+    moved = float((with_score - without).abs().max())
     return f"{VOTES}: a score of 5 in place of 0 moves them by {moved:.2g} (limit 0)"
 
 
