@@ -29,7 +29,13 @@ if TYPE_CHECKING:
         episodes_from_infos,
     )
     from tokengym.envs.mdp import TokenMdp
-    from tokengym.envs.prompts.contents import MarkedText, content, filled, joined
+    from tokengym.envs.prompts.contents import (
+        MarkedText,
+        content,
+        filled,
+        joined,
+        special_tokens,
+    )
     from tokengym.envs.prompts.conversation import encode_chats, missing_end, write_chat
     from tokengym.envs.prompts.loading import load_prompts
     from tokengym.envs.prompts.query_types import BUCKETS, features

@@ -18,10 +18,13 @@ from tokengym.base.errors import ActionError, RenderModeError, SettingsError
 from tokengym.base.prompt import Prompt, PromptSet, QueryType
 from tokengym.base.settings import check_memory, from_keywords
 from tokengym.envs.episode import Episode, convert_texts
+from tokengym.envs.prompts.contents import special_tokens
 from tokengym.envs.prompts.table import EncodedPrompt, PromptTable
 from tokengym.envs.prompts.tokenization import (
     ResponseDecoder,
     check_tokenizer,
+    decode,
+    encode_contents,
     load_tokenizer,
     response_texts,
 )
@@ -94,16 +97,21 @@ def token_masks(
 
 
 def check_stop_strings(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse stop strings with a special token in them, which no text that is decoded shows."""
+    """Refuse stop strings that no decoded text shows: with a special token, or without any text."""
     ends = tokenizer.convert_ids_to_tokens(list(Vocabulary.of(tokenizer).end_ids))
-    for text in texts:
-        token = next((one for one in tokenizer.all_special_tokens if one and one in text), None)
-        if token is None:
+    shown = decode(tokenizer, encode_contents(tokenizer, texts))
+    for text, as_shown in zip(texts, shown, strict=True):
+        token = next((one for one in special_tokens(tokenizer) if one and one in text), None)
+        if token is None and as_shown:
             continue
-        remedy = "which ends the text as it is; leave it out"
-        if token not in ends:
+        what, remedy = f" with the special token {token!r}", "which ends the text as it is"
+        if token is None:
+            what, remedy = "", "which this tokenizer decodes to nothing, so that it never comes"
+        if token in ends or token is None:
+            remedy += "; leave it out"
+        else:
             remedy = f"which shows no text; pass eos_token={[*ends, token]} to end texts by it"
-        raise SettingsError(f"stop_strings has {text!r} with the special token {token!r}, {remedy}")
+        raise SettingsError(f"stop_strings has {text!r}{what}, {remedy}")
 
 
 class TokenMdp:
@@ -159,7 +167,7 @@ class TokenMdp:
         self.numbers = np.arange(self.vocab_size).astype(object)
         """(vocab,) one Python int per token, shared by all responses: creating them costs more than
         the rest of a tuple."""
-        self._special_ids = frozenset(self.tokenizer.all_special_ids)
+        self._special_ids = frozenset(special_tokens(tokenizer).values())
         check_stop_strings(settings.stop_strings, tokenizer)
         longest = max((len(text.encode()) for text in settings.stop_strings), default=0)
         self._stop_window = longest + 4  # an ordinary token adds at least one byte; 4 as margin

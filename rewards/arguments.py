@@ -1,8 +1,10 @@
 """Arguments of a scoring function of the user's: fields of the episode and columns of its data."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from types import CellType, CodeType
 from typing import Any
 
 from tokengym.base.prompt import Prompt
@@ -41,6 +43,7 @@ class EpisodeArguments:
 
     def __init__(self, function: Callable[..., Any], name: str) -> None:
         self._name = name
+        self._function = function
         fixed = set(function.keywords) if isinstance(function, partial) else set()
         parameters = inspect.signature(function).parameters.values()
         free = [p for p in parameters if p.name not in fixed]
@@ -83,6 +86,27 @@ class EpisodeArguments:
         }
         """Columns of the data that it names, and whether it needs each; `ALL_COLUMNS` for all."""
 
+    def texts_sought(self) -> list[str]:
+        """Return the texts that stand in a function which reads responses as text alone.
+
+        They are its constants and defaults, and the texts and patterns around it that it names.
+        """
+        if "response_ids" in self._needs or self._takes_rest:
+            return []
+        parameters = inspect.signature(self._function).parameters.values()
+        function: Any = self._function
+        while isinstance(function, partial):
+            function = function.func
+        called = inspect.unwrap(function if inspect.isroutine(function) else function.__call__)
+        code, names = getattr(called, "__code__", None), getattr(called, "__globals__", {})
+        cells = getattr(called, "__closure__", None) or ()
+        kept = [cell.cell_contents for cell in cells if cell != CellType()]  # not the empty ones
+        kept += [parameter.default for parameter in parameters]
+        kept += [] if code is None else _values(code, names)
+        texts = [one.pattern if isinstance(one, re.Pattern) else one for one in kept]
+        found = [one for one in texts if isinstance(one, str) and one != called.__doc__]
+        return [text.replace("\\", "") for text in found]
+
     def of(self, episode: Episode) -> tuple[Sequence[Any], dict[str, Any]]:
         """Return the arguments for an episode, those by position and those by name."""
         known = {name: getattr(episode, name) for name in FIELDS}
@@ -110,6 +134,15 @@ class EpisodeArguments:
             every = {**episode.metadata, **{name: known[name] for name in FIELDS}}
             by_name |= {n: v for n, v in every.items() if n not in closed}
         return (episode.prompt, episode.response) if self._takes_pair else (), by_name
+
+
+def _values(code: CodeType, names: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield constants of a function's code, of functions within, and globals that they name."""
+    for value in (*code.co_consts, *(names.get(name) for name in code.co_names)):
+        if isinstance(value, CodeType):
+            yield from _values(value, names)
+        else:
+            yield value
 
 
 def check_columns(name: str, columns: Mapping[str, bool], prompts: Sequence[Prompt]) -> None:

@@ -146,6 +146,8 @@ class ControlTokens:
         unknown = tokenizer.unk_token_id  # the token of what it does not know controls nothing
         if unknown in (tokenizer.bos_token_id, tokenizer.eos_token_id):  # GPT-2 names its EOS so
             unknown = None
+        self.special = special
+        """Id of each special token by its text: those that decoding leaves out."""
         self.ids = {text: index for text, index in special.items() if text and index != unknown}
         """Id of each control token by its text."""
         longest_first = sorted(self.ids, key=len, reverse=True)
@@ -312,3 +314,12 @@ def control_tokens(tokenizer: PreTrainedTokenizerBase) -> ControlTokens:
     if entry is None or entry[0] != state:
         entry = _KNOWN[tokenizer] = (state, ControlTokens(tokenizer))
     return entry[1]
+
+
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> Mapping[str, int]:
+    """Return the id of each special token by its text: those that no decoded text shows.
+
+    They are those that the tokenizer's files flag, of which transformers' ``all_special_tokens``
+    knows some.
+    """
+    return control_tokens(tokenizer).special

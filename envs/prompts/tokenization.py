@@ -23,6 +23,7 @@ from tokengym.envs.prompts.contents import (
     control_tokens,
     ends_with,
     joined,
+    special_tokens,
     starts_with,
 )
 from tokengym.envs.prompts.vocabulary import EosToken, Vocabulary, with_ends
@@ -153,7 +154,7 @@ def check_tokenizer(tokenizer: Any) -> None:
                 f"{name}'s {kind} token id {token_id} lies outside its vocabulary of {size}; "
                 "load the tokenizer with its added tokens"
             )
-    if size <= len(set(tokenizer.all_special_ids)):
+    if size <= len(special_tokens(tokenizer)):
         raise TokenizerError(
             f"{name} has {size} tokens and none of a text, as transformers makes it of a folder "
             "without the tokenizer's files; pass tokenizer= (--tokenizer) with one that has them"
@@ -403,12 +404,12 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[
     character (byte-level vocabularies) shows nothing, and the one that completes it shows the
     character.
     """
-    special = set(tokenizer.all_special_ids)
+    special = {index: text for text, index in special_tokens(tokenizer).items()}
     ordinary: list[int] = []
     prefix, pieces = "", []
     for token_id in map(int, ids):
         if token_id in special:
-            pieces.append(str(tokenizer.convert_ids_to_tokens(token_id)))
+            pieces.append(special[token_id])
             continue
         ordinary.append(token_id)
         whole = decode(tokenizer, [ordinary])[0]

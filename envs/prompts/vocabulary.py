@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tokengym.base.errors import TokenizerError
-from tokengym.envs.prompts.contents import control_tokens
+from tokengym.envs.prompts.contents import special_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -57,7 +57,9 @@ class Vocabulary:
             texts = stored[END_TOKENS]
             ends = tuple(map(tokenizer.convert_tokens_to_ids, texts))
             pairs = zip(texts, ends, strict=True)
-            ordinary = tuple(index for text, index in pairs if not _is_special(tokenizer, text))
+            ordinary = tuple(
+                index for text, index in pairs if text not in special_tokens(tokenizer)
+            )
         pad: Any = tokenizer.pad_token_id
         if FILLING in stored:
             pad = tokenizer.convert_tokens_to_ids(stored[FILLING])
@@ -116,7 +118,7 @@ def with_ends(
     special: dict[str, Any] = {}
     if eos_token is not None:
         ends = [*dict.fromkeys(as_tokens(tokenizer, "eos_token", eos_token))]
-        silent = [token for token in ends if _is_special(tokenizer, token)]
+        silent = [token for token in ends if token in special_tokens(tokenizer)]
         if silent:
             special["eos_token"] = silent[0]
         if silent[1:]:
@@ -127,7 +129,7 @@ def with_ends(
     if pad_token is not None:
         (filling,) = as_tokens(tokenizer, "pad_token", pad_token)
         changed.init_kwargs.pop(FILLING, None)
-        if _is_special(tokenizer, filling):
+        if filling in special_tokens(tokenizer):
             special["pad_token"] = filling
         else:
             changed.init_kwargs[FILLING] = filling
@@ -143,11 +145,6 @@ def with_ends(
             changed.add_special_tokens({"pad_token": end})
         _say_padded(type(tokenizer).__name__, end)
     return changed
-
-
-def _is_special(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
-    """Return whether a token is a special one, which decoding leaves out."""
-    return token in tokenizer.all_special_tokens or token in control_tokens(tokenizer).ids
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from scipy.special import expit
 from typing_extensions import Self
 
 from tokengym.base import check_choice, check_number
-from tokengym.envs import Episode, token_texts
+from tokengym.envs import Episode, special_tokens, token_texts
 from tokengym.lab.rules.pure import min_form
 from tokengym.rewards import CreditError, Cut, Probe, Scores, SegmentedCredit
 
@@ -107,7 +107,7 @@ class PRM(SegmentedCredit):
             return super().pieces(episodes)
         if self._tokenizer is None:
             return [[range(len(episode.response_ids))] for episode in episodes]
-        special = set(self._tokenizer.all_special_ids)
+        special = {*special_tokens(self._tokenizer).values()}
         shown = [
             ["" if i in special else text for i, text in zip(ids, texts, strict=True)]
             for ids in (episode.response_ids for episode in episodes)

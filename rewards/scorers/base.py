@@ -1,9 +1,11 @@
 """Scores of responses: the scorer's interface, and scorers added or multiplied."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
+from functools import cache
 from importlib import import_module
 from inspect import iscoroutinefunction
 from itertools import count
@@ -14,9 +16,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from typing_extensions import Self
 
 from tokengym.base.registry import Registry, imported
 from tokengym.envs.episode import Episode
+from tokengym.envs.prompts.contents import special_tokens
 from tokengym.rewards.arguments import EpisodeArguments
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths.signed_parts import add_rest_to_last
@@ -26,6 +30,8 @@ from tokengym.rewards.scores import Shared as Shared
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 
 class Scorer(ABC):
@@ -212,6 +218,14 @@ class FunctionScorer(Scorer):
         self._arguments = EpisodeArguments(function, self._name)
         self.data_columns = self._arguments.columns
 
+    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> Self:
+        """Return the scorer; if its function looks for what no response shows, a line says so."""
+        texts = self._arguments.texts_sought()
+        for token in special_tokens(tokenizer):
+            if token and any(token in text for text in texts):
+                _say_hidden(self.name, token)
+        return self
+
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return what the function gives for each episode, refusing anything but one number."""
         self.check_attribution(attribution)
@@ -233,6 +247,17 @@ class FunctionScorer(Scorer):
         """Return what the function says of an episode, whatever that is."""
         by_place, by_name = self._arguments.of(episode)
         return self.function(*by_place, **by_name)
+
+
+@cache
+def _say_hidden(name: str, token: str) -> None:
+    """Log, once, that a function looks for a token that the texts of responses leave out."""
+    logger.warning(
+        "scorer %r looks for %r, a special token of the policy's tokenizer, which the text of a "
+        "response leaves out, so that it is never found; look for its id in response_ids",
+        name,
+        token,
+    )
 
 
 Attributed = tuple[Sequence[NDArray[Any]], bool, bool]

@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from tokenizers import AddedToken
 
 import tokengym  # noqa: F401  (registers the ids)
 from tests.suite.rewards.conftest import FixedScorer, make_classifier, make_episode
@@ -62,6 +63,17 @@ def test_steps_are_paid_by_the_values_at_their_ends(form: Any, trained: bool, to
     assert paid.token_rewards is not None
     np.testing.assert_allclose(paid.token_rewards, [0, 0, first, 0, last], atol=2e-5)
     assert paid.score == 3.0
+
+
+def test_a_token_that_its_file_flags_as_special_ends_no_step():
+    tokenizer = word_tokenizer(("a", ".", "b"))
+    tokenizer.backend_tokenizer.add_special_tokens([AddedToken("<end.", special=True)])
+    end, flagged, others = tokenizer.convert_tokens_to_ids([".", "<end.", "a"])
+    assert "<end." not in tokenizer.all_special_tokens
+    rule = PRM(RewardModel(make_classifier(seed=4)), steps="sentence")
+    rule._tokenizer = tokenizer
+    episode = make_episode(response_ids=[others, flagged, others, end, others])
+    assert rule.pieces([episode]) == [[range(4), range(4, 5)]]
 
 
 def test_step_rewards_by_hand():

@@ -7,12 +7,18 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import tokengym  # noqa: F401
 from tokengym.base.errors import SettingsError, TokenizerError
-from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv, Vocabulary
+from tokengym.envs import (
+    TokenGenerationEnv,
+    TokenGenerationVectorEnv,
+    Vocabulary,
+    special_tokens,
+    token_texts,
+)
 from tokengym.envs.prompts import vocabulary
 from tokengym.envs.prompts.contents import content
 from tokengym.envs.prompts.conversation import turn_end
@@ -123,6 +129,77 @@ def test_an_end_must_be_a_token_of_the_vocabulary(given):
 def test_a_stop_string_that_no_text_shows_is_refused(text, message):
     with pytest.raises(SettingsError, match=message):
         TokenGenerationEnv(tokenizer=make_tokenizer(), prompts=["a"], stop_strings=["b", text])
+
+
+def flagged(*texts: str) -> PreTrainedTokenizerFast:
+    """Return a byte-level tokenizer whose file alone says that some tokens are special."""
+    made = make_bytes()
+    made.backend_tokenizer.add_special_tokens([AddedToken(one, special=True) for one in texts])
+    assert not {*texts} & {*made.all_special_tokens}
+    return made
+
+
+def test_special_tokens_are_those_that_the_tokenizers_file_flags():
+    tokenizer = flagged("<|eom_id|>", "<|python_tag|>")
+    end, tag = tokenizer.convert_tokens_to_ids(["<|eom_id|>", "<|python_tag|>"])
+    assert special_tokens(tokenizer) == {"<eos>": 0, "<|eom_id|>": end, "<|python_tag|>": tag}
+    said = tokenizer("so")["input_ids"]
+    assert decode(tokenizer, [[*said, end]]) == ["so"]
+    assert token_texts(tokenizer, [*said, end]) == ["s", "o", "<|eom_id|>"]
+    with pytest.raises(
+        SettingsError, match=r"'<\|eom_id\|>'.*eos_token=\['<eos>', '<\|eom_id\|>'\]"
+    ):
+        TokenGenerationEnv(tokenizer=tokenizer, prompts=["x"], stop_strings=["<|eom_id|>"])
+    # A stop string is found behind more of them than its window has places.
+    options: Any = {"max_new_tokens": 40, "stop_strings": ["so"]}
+    env = TokenGenerationEnv(tokenizer=tokenizer, prompts=["x"], **options)
+    env.reset(seed=0)
+    assert [env.step(one)[2] for one in (said[0], *[tag] * 9, said[1])] == [False] * 10 + [True]
+
+
+def test_a_stop_string_that_decodes_to_nothing_is_refused():
+    make: Any = {"tokenizer": make_tokenizer(), "prompts": ["a"]}
+    for text in (" ", "unknown"):  # spaces part words, and what is unknown is a special token
+        with pytest.raises(SettingsError, match=rf"'{text}', which this tokenizer decodes to noth"):
+            TokenGenerationEnv(**make, stop_strings=["b", text])
+    TokenGenerationEnv(**{**make, "tokenizer": make_bytes()}, stop_strings=[" ", "\n", "é"])
+
+
+@pytest.mark.parametrize("is_batch", [False, True])
+@pytest.mark.parametrize(("actions", "ends"), [((A, B), True), ((A, A), False), ((B, B), True)])
+def test_a_token_completes_a_stop_string_where_it_is_legal(actions, ends, is_batch):
+    """Its place allows "b" alone, the place before it "a" alone, the one behind it all."""
+    kind: Any = TokenGenerationVectorEnv if is_batch else TokenGenerationEnv
+    envs = kind(
+        tokenizer=make_tokenizer(),
+        prompts=["a"],
+        max_new_tokens=4,
+        stop_strings=["a a", "a b", "b b"],
+        allowed_token_ids=[[A], [B], [A, B]],
+        **({"num_envs": 1} if is_batch else {}),
+    )
+    envs.reset(seed=0)
+    over = [bool(envs.step(np.array([a]) if is_batch else a)[2]) for a in actions]
+    assert over == [False, ends]
+
+
+@pytest.mark.parametrize(("second", "turns"), [((A, B), 4), ((A, A), 2)])
+def test_so_it_does_in_a_later_turn(second, turns):
+    """Masks count from a turn's first token: each turn has "a", then "b"."""
+    env = TokenGenerationEnv(
+        tokenizer=make_tokenizer(),
+        prompts=["a"],
+        partner=lambda *_: "user",
+        max_turns=3,
+        max_new_tokens=30,
+        max_reply_tokens=4,
+        stop_strings=["a a", "a b"],
+        allowed_token_ids=[[A], [B]],
+    )
+    env.reset(seed=0)
+    for token in (A, B, *second):
+        env.step(token)
+    assert len(env.unwrapped._conversation.turns) == turns
 
 
 def test_eos_pads_where_nothing_else_does_and_still_counts(caplog):

@@ -1,12 +1,15 @@
 # mypy: no-check-untyped-defs
 """A scoring function gets what its parameters name, or is refused when it is given."""
 
+import copy
 import functools
 import inspect
 import json
+import re
 
 import gymnasium as gym
 import pytest
+from tokenizers import AddedToken
 
 from tests.suite.rewards.conftest import make_episode
 from tokengym.agents.offline.collecting import ResponseCollector
@@ -21,7 +24,7 @@ from tokengym.rewards import (
     WithAttribution,
 )
 from tokengym.rewards.arguments import FIELDS
-from tokengym.rewards.scorers.base import Scorer
+from tokengym.rewards.scorers.base import Scorer, _say_hidden
 
 EPISODE = make_episode(
     prompt="P", response="R", reference="G", metadata={"level": 3, "answer": "A", "empty": None}
@@ -235,3 +238,69 @@ def test_a_pair_by_place_is_no_column_of_the_data():
         scorer.score([make_episode(prompt="P", response="R", metadata={"answer": "red"})])
     with pytest.raises(TypeError, match=r"'completions'.*one episode"):
         FunctionScorer(lambda completions, **kwargs: 1.0)
+
+
+THINKS = re.compile(r"<think>.*</think>")
+OPENED = "<think>"
+
+
+def by_constant(response):
+    return float("<think>" in response)
+
+
+def by_pattern(prompt, completion):
+    """Look for <other> in vain."""
+    return float(bool(THINKS.search(completion)))
+
+
+def within(response):
+    return sum(OPENED in line for line in response.split())
+
+
+def by_default(response, opened="<think>"):
+    return float(response.startswith(opened))
+
+
+def made(tag):
+    return lambda p, r: float(tag in r)
+
+
+class Called:
+    def __call__(self, response):
+        return float(re.match(r"\<think\>", response) is not None)
+
+
+def by_id(response, response_ids):
+    return float(7 in response_ids and "<think>" not in response)
+
+
+def of_other(response):
+    """<think> stands here alone."""
+    return float("<answer>" in response)
+
+
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [
+        *((f, True) for f in (by_constant, by_pattern, within, by_default, made("<think>"))),
+        (Called(), True),
+        (functools.partial(by_default, opened="a <think> b"), True),
+        *((f, False) for f in (by_id, of_other, made("<b>"), lambda **rest: "<think>", len)),
+    ],
+)
+def test_a_function_that_looks_for_what_no_text_shows_is_named(function, told, caplog, tokenizer):
+    _say_hidden.cache_clear()
+    flagged = copy.deepcopy(tokenizer)
+    flagged.backend_tokenizer.add_special_tokens([AddedToken("<think>", special=True)])
+    assert "<think>" not in flagged.all_special_tokens  # the file alone knows that it is special
+    if function is len:
+        function = lambda response, sized=len: sized(response)  # noqa: E731 (no code of its own)
+    scorer = FunctionScorer(function)
+    with caplog.at_level("WARNING"):
+        assert scorer.bind(tokenizer) is scorer
+        assert not caplog.records
+        for _ in range(2):
+            scorer.bind(flagged)
+    assert [r.getMessage().count("'<think>', a special token") for r in caplog.records] == [
+        1
+    ] * told
