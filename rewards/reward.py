@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,6 +42,20 @@ def warn_unread(scorer: Scorer, share: float) -> None:
         scorer.name,
         100 * share,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardTraits:
+    """What learners ask of a reward, also of one that is paid in another process."""
+
+    credit: str
+    """Name of the rule."""
+    gae_lambda: float | None
+    """The lambda that the rule declares, None if it declares none."""
+    needs_policy: bool
+    """Whether the rule continues responses with a policy."""
+    statistics: tuple[str, ...]
+    """Names of the running statistics of its scorer, which episodes change."""
 
 
 class Reward:
@@ -117,6 +131,16 @@ class Reward:
             layers += [scorer] if isinstance(scorer, Normalize) else []
             scorer = scorer.scorer
         return layers
+
+    @property
+    def traits(self) -> RewardTraits:
+        """What learners ask of it."""
+        return RewardTraits(
+            credit=self.credit_name,
+            gae_lambda=self.credit.gae_lambda,
+            needs_policy=self.credit.needs_policy,
+            statistics=tuple(one.name for one in self.statistics),
+        )
 
     def __repr__(self) -> str:
         return f"Reward({self.name})"

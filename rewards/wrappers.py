@@ -18,7 +18,7 @@ from tokengym.rewards.credits.red import Delivery as Delivery
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.maths.signed_parts import shift_reply_credit
 from tokengym.rewards.registry import make_reward
-from tokengym.rewards.reward import Reward
+from tokengym.rewards.reward import Reward, RewardTraits
 from tokengym.rewards.scorers.base import AnyScorer as AnyScorer
 from tokengym.rewards.scorers.base import call_scorer
 
@@ -46,6 +46,15 @@ class PaysEpisodes:
     deferred: bool = False
     """Whether `step` leaves episodes unscored, for a learner that calls ``reward`` itself."""
     env: Any
+
+    @property
+    def reward_traits(self) -> RewardTraits:
+        """What learners ask of the reward; see `row_attributes`."""
+        return self.reward.traits
+
+    def reward_pieces(self, episodes: Sequence[Episode]) -> list[list[range]]:
+        """Return the tokens of each response that are paid in one sum."""
+        return self.reward.credit.pieces(episodes)
 
     def _take(self, reward: Reward) -> None:
         self.reward = _bound(self.env, reward)

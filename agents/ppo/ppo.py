@@ -455,9 +455,8 @@ class PPO(EpisodicAlgorithm):
                 "'reinforce++' see the credit",
             )
         # `mc` declares 0, since its rewards are advantages: that holds whatever the lengths are.
-        if self._declared_lambda and (credit := self.reward.reward) is not None:
-            name = credit.credit_name
-            self._alarms.check_lambda(self._declared_lambda, name, played.episodes)
+        if self._declared_lambda and (traits := self.reward.traits) is not None:
+            self._alarms.check_lambda(self._declared_lambda, traits.credit, played.episodes)
         if settings.drop_equal_groups:
             assert settings.group_size is not None
             varied = teaches & losses.varied_groups(scores, settings.group_size)

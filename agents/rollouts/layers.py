@@ -81,17 +81,24 @@ def layers(envs: Any) -> list[list[Any]]:
     return [chain, *(rest for row in rows for rest in layers(row))]
 
 
-def row_attributes(envs: Environments, name: str) -> list[Any] | None:
+def row_attributes(envs: Environments, name: str, *arguments: Any) -> list[Any] | None:
     """Return an attribute of every row's layers, also where rows are in other processes.
 
-    None where a row has no such attribute.
+    With ``arguments`` it is a method, and what it returns for them. None where a row has no such
+    attribute, and of a batch whose rows are no environments themselves.
     """
-    if isinstance(envs, VecEnv):
-        return envs.get_attr(name) if envs.has_attr(name) else None
     bare: Any = envs.unwrapped
+    inner = getattr(bare, "envs", None)  # that of `GymVecEnv` is a batch
+    if isinstance(inner, VectorEnv):
+        return row_attributes(inner, name, *arguments)
+    if isinstance(bare, VecEnv):
+        if not bare.has_attr(name):
+            return None
+        return bare.env_method(name, *arguments) if arguments else bare.get_attr(name)
     if isinstance(bare, SyncVectorEnv | AsyncVectorEnv):
         if all(bare.call("has_wrapper_attr", name)):
-            return list(bare.call("get_wrapper_attr", name))
+            asked = (name, *arguments) if arguments else ("get_wrapper_attr", name)
+            return list(bare.call(*asked))
     return None
 
 

@@ -36,6 +36,7 @@ from tokengym.rewards import (
     VectorRewardWrapper,
 )
 from tokengym.rewards.maths.redistribution import through_layers
+from tokengym.rewards.reward import RewardTraits
 from tokengym.rewards.wrappers import Delivery
 
 Options: TypeAlias = dict[str, Any]
@@ -49,16 +50,11 @@ PER_ROW = {"prompts": "prompt", "prompt_ids": "prompt_id", "responses": "respons
 
 
 def environment_attribute(envs: Environments, name: str, default: Any = None) -> Any:
-    """Return an attribute of the innermost environment (of the first row), or the default."""
-    if isinstance(envs, VecEnv):
-        inner = envs.unwrapped
-        if isinstance(getattr(inner, "envs", None), VectorEnv):
-            return environment_attribute(inner.envs, name, default)  # type: ignore[attr-defined]
-        return envs.get_attr(name)[0] if envs.has_attr(name) else default
-    bare = envs.unwrapped
-    if isinstance(bare, SyncVectorEnv):
-        bare = bare.envs[0].unwrapped
-    return getattr(bare, name, default)
+    """Return an attribute of the environment (of the first row), or the default."""
+    if (of_rows := row_attributes(envs, name)) is not None:
+        return of_rows[0]
+    inner = getattr(envs.unwrapped, "envs", None)  # that of `GymVecEnv` is a batch
+    return getattr((inner if isinstance(inner, VectorEnv) else envs).unwrapped, name, default)
 
 
 class RoundReward:
@@ -81,6 +77,15 @@ class RoundReward:
         """Rewards of all wrappers, the outermost first, those of single rows row by row."""
         self.reward = self.rewards[0] if self.rewards else None
         """The reward that decides: the outermost, the first row's if each has its own."""
+        asked = [one.traits for one in self.rewards] or row_attributes(envs, "reward_traits")
+        self.traits: RewardTraits | None = asked[0] if asked else None
+        """What is asked of the reward that decides, also where it is in another process."""
+        self._ask = partial(row_attributes, envs)
+        if self.traits is not None and self.traits.needs_policy and not self.rewards:
+            raise SettingsError(
+                f"credit {self.traits.credit!r} continues responses with the policy, which rows in "
+                "other processes do not have; make the batch with gym.make_vec(id, num_envs=...)"
+            )
         self.of_policy = [reward for reward in self.rewards if reward.credit.needs_policy]
         """The rewards whose credit continues responses with a policy."""
         self._of_all: VectorRewardWrapper | None = None
@@ -100,12 +105,12 @@ class RoundReward:
         self.is_plain = are_plain([shared, *rows])
         """Whether nothing but this package decides what is read, written and paid."""
         place = type((rows[0] if rows else shared)[-1]).__module__
-        self.pays_nothing = (
-            self.is_plain and not self.rewards and place.startswith("tokengym.envs.")
-        )
-        """Whether it is an environment of this package without a layer that pays."""
         self.is_only_scaled = are_plain([shared, *rows], (*TRANSPARENT, *READERS, *SCALING))
         """Whether layers that change rewards are known to scale or bound them."""
+        self.pays_nothing = (
+            self.is_only_scaled and not self.rewards and place.startswith("tokengym.envs.")
+        )
+        """Whether it is an environment of this package without a layer that pays."""
         is_heard = not self.is_plain and any(row not in self.unscored for row in range(num_rows))
         self.reads_step_rewards = is_heard
         """Whether rewards of steps are listened to."""
@@ -121,11 +126,11 @@ class RoundReward:
     @property
     def gae_lambda(self) -> float | None:
         """The lambda that the credit rule declares, None if it declares none."""
-        if self.reward is None or (declared := self.reward.credit.gae_lambda) is None:
+        if self.traits is None or (declared := self.traits.gae_lambda) is None:
             return None
         if not 0.0 <= declared <= 1.0:
             raise SettingsError(
-                f"credit {self.reward.credit_name!r} declares gae_lambda={declared}, which must be "
+                f"credit {self.traits.credit!r} declares gae_lambda={declared}, which must be "
                 "within [0, 1], or None to leave it to the learner"
             )
         return declared
@@ -192,20 +197,23 @@ class RoundReward:
         """
         ends = np.tile(np.arange(time), (len(episodes), 1))
         if self.reward is not None:
-            for row, pieces in enumerate(self.reward.credit.pieces(episodes)):
-                for piece in pieces:
-                    ends[row, piece.start : piece.stop] = piece.stop - 1
+            cuts = self.reward.credit.pieces(episodes)
+        else:
+            cuts = (self._ask("reward_pieces", episodes) or [[]])[0]
+        for row, pieces in enumerate(cuts):
+            for piece in pieces:
+                ends[row, piece.start : piece.stop] = piece.stop - 1
         return ends
 
     def share(self, gather: Callable[[Any], list[Any]]) -> None:
         """Take running statistics over all processes' values, which ``gather`` returns."""
+        if self.traits is not None and self.traits.statistics and not self.deferred:
+            raise SettingsError(
+                f"several processes share the statistics of {self.traits.statistics[0]!r}, which "
+                "needs its reward as the environment's outermost wrapper; put other wrappers "
+                "inside it"
+            )
         for statistics in (one for reward in self.rewards for one in reward.statistics):
-            if not self.deferred:
-                raise SettingsError(
-                    f"several processes share the statistics of {statistics.name!r}, which needs "
-                    "its reward as the environment's outermost wrapper; put other wrappers inside "
-                    "it"
-                )
             statistics.gather = gather
 
 
