@@ -27,7 +27,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tokengym.agents.errors import CheckpointError
 from tokengym.agents.policy.backend import backend
-from tokengym.agents.policy.language_model import load_causal_lm
+from tokengym.agents.policy.language_model import FreshModel, load_causal_lm
 from tokengym.agents.processes import Processes, join
 from tokengym.agents.rollouts.layers import check_learnable
 from tokengym.agents.rollouts.rounds import Environments, environment_attribute
@@ -388,9 +388,11 @@ def stored_models(folder: Path) -> dict[str, Any]:
     if strange:
         raise CheckpointError(f"{strange[0]} is no file that save() writes; remove the checkpoint")
     names = [name for name in PARTS if (folder / name).is_dir()]
-    models: dict[str, Any] = {name: load_causal_lm(folder / name, alone=True) for name in names}
+    models: dict[str, Any] = {
+        name: FreshModel(load_causal_lm(folder / name, alone=True)) for name in names
+    }
     if "model" in models:
-        _freeze(models["model"], "given", folder)
+        _freeze(models["model"].model, "given", folder)
     if (folder / BASE).is_file():
         base = read_json(folder / BASE)
         check_entries(base, {"model": str, "sha256": str, "dtype": str}, f"{BASE} of {folder}")

@@ -16,6 +16,7 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from tokengym.agents.errors import CheckpointError, ModelError
 from tokengym.agents.policy.language_model import (
+    FreshModel,
     fit_vocabulary,
     load_causal_lm,
     make_reference,
@@ -29,7 +30,7 @@ from tokengym.base.device import select_device
 from tokengym.base.errors import TokenizerError
 from tokengym.base.models import is_cached, located
 from tokengym.base.pretrained import from_pretrained, quiet
-from tokengym.base.stored.adapters import load_adapters
+from tokengym.base.stored.adapters import load_adapters, unwrapped
 from tokengym.base.stored.parts import ADAPTER_WEIGHTS
 from tokengym.rewards.models.loading import load_tokenizer, longest_input
 from tokengym.rewards.pairs.encode import TextEncoding
@@ -37,8 +38,8 @@ from tokengym.rewards.pairs.encode import TextEncoding
 if TYPE_CHECKING:
     from peft import LoraConfig
 
-Model: TypeAlias = str | Path | PreTrainedModel
-"""A model's path, its name, or the model."""
+Model: TypeAlias = str | Path | PreTrainedModel | FreshModel
+"""A model's path, its name, or the model, which is copied unless it is fresh."""
 Source: TypeAlias = Environments | Model | CausalLMPolicy
 """Model that learns: an environment's bundled model, another model, or a policy."""
 
@@ -107,6 +108,7 @@ def make_policy(
         return policy if device is None else policy.to(select_device(device))
     tokenizer = find_tokenizer(source, tokenizer)
     loaded, length = _model_of(learning, dtype, len(tokenizer))
+    reference = loaded if reference is learning else reference
     seeds = np.random.SeedSequence(seed).generate_state(2).tolist()
     integers = spaces.Box(0, len(tokenizer) - 1, (length,), np.int64)
     mask = spaces.Box(0, 1, (length,), np.int8)
@@ -180,11 +182,13 @@ def _model_of(source: Any, dtype: str, num_tokens: int) -> tuple[Any, int]:
     if isinstance(source, str | Path) and is_cached(located(source)):
         config = from_pretrained(AutoConfig, source)  # the policy loads it, and names it when saved
         return source, getattr(config, "max_position_embeddings", None) or 1024
+    if isinstance(given := unwrapped(source), PreTrainedModel):  # which the policy copies
+        return source, longest_input(given) or 1024
     if not _is_environment(source):
         model = load_causal_lm(source, dtype)
         if isinstance(source, str | Path):
             fit_vocabulary(model, num_tokens)
-        return model, longest_input(model) or 1024
+        return FreshModel(model), longest_input(model) or 1024
     bundle = environment_attribute(source, "bundle")
     if bundle is None or not bundle.has("policy"):
         raise ModelError(

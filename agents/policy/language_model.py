@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,8 +55,15 @@ RESCALING = ("logit_scale", "logits_scaling", "final_logit_softcapping")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
+@dataclass(frozen=True)
+class FreshModel:
+    """A model that nobody else holds, such as one just read; its learner trains it itself."""
+
+    model: PreTrainedModel
+
+
 def load_causal_lm(
-    model: "str | Path | PreTrainedModel | PeftModel",
+    model: "str | Path | PreTrainedModel | PeftModel | FreshModel",
     dtype: str = "auto",
     *,
     alone: bool = False,
@@ -65,13 +73,12 @@ def load_causal_lm(
 
     Args:
         model: A folder or hub name of a whole model or of adapters, the folder of a saved agent, or
-            a model, which is then used, and trained, itself. Adapters are merged into their base;
-            of a ``PeftModel``, in a copy.
+            a model, which is copied. Adapters are merged into their base.
         dtype: "float32", "bfloat16", or "auto": the checkpoint's own, with float32 in place of
             float16, which overflows in training, and for what was dequantised, see `load_dtype`.
         alone: Refuse a folder that holds other weights besides.
         adapts: Whether only adapters will learn: the weights of a model found by name are then
-            those of all others in the process that adapt it.
+            those of all others in the process that adapt it, those of an object the object's.
 
     Raises:
         ValueError: if the dtype is unknown.
@@ -80,17 +87,19 @@ def load_causal_lm(
     """
     if dtype != "auto" and dtype not in DTYPES:
         raise ValueError(f"dtype must be 'auto', 'float32' or 'bfloat16', got {dtype!r}")
-    loaded: Any = merged(model) if isinstance(model, nn.Module) else None
-    if loaded is not model and loaded is not None:
-        logger.warning("the adapters of the model are merged into a copy, where training starts")
-    if isinstance(model, str | Path):
+    loaded: Any = model
+    if isinstance(model, FreshModel):
+        loaded = model.model
+    elif isinstance(model, nn.Module):
+        loaded = _copied(model, shares_weights=adapts)
+    elif isinstance(model, str | Path):
         folder = located(model)
         dtype = load_dtype(folder, dtype)
         if adapts and is_cached(folder):
             loaded = sharing_weights(shared_backbone(folder, device="cpu", dtype=dtype))
         else:
             loaded = load_whole(AutoModelForCausalLM, model, alone=alone, dtype=dtype)
-    elif not isinstance(loaded, PreTrainedModel):
+    if not isinstance(loaded, PreTrainedModel):
         raise TypeError(
             "model must be a path, a name, a transformers PreTrainedModel or a PeftModel, got "
             f"{type(model).__name__}; pass lora=LoraConfig(...) to train adapters"
@@ -99,6 +108,24 @@ def load_causal_lm(
     if loaded.dtype != wanted:
         nn.Module.to(loaded, wanted)
     return loaded
+
+
+def _copied(model: nn.Module, *, shares_weights: bool) -> nn.Module:
+    """Return a copy of a model for a learner, so that the next one begins where this one does."""
+    if (whole := merged(model)) is not model:
+        logger.warning("the adapters of the model are merged into a copy, where training starts")
+        return whole
+    memo: dict[int, Any] = {}
+    if shares_weights:
+        # Parameters of its own over the same numbers: what freezes, converts or moves them leaves
+        # the model's alone. Those of other classes, such as quantised ones, are what they are.
+        memo = {
+            id(weight): nn.Parameter(weight.detach(), weight.requires_grad)
+            if type(weight) is nn.Parameter
+            else weight
+            for weight in model.parameters()
+        }
+    return copy.deepcopy(model, memo)
 
 
 class LanguageModel(nn.Module):
@@ -537,23 +564,23 @@ def warn_of_ends(model: LanguageModel, vocabulary: Vocabulary | None, tokenizer:
 
 def make_reference(
     policy: LanguageModel,
-    model: str | Path | PreTrainedModel | None,
+    model: str | Path | PreTrainedModel | FreshModel | None,
     dtype: str,
     num_actions: int,
     max_length: int,
 ) -> LanguageModel | None:
     """Return the frozen model that the KL is measured to; None: the policy with its adapters off.
 
-    The policy's own model means a frozen copy of it, as None does. A path's model gets rows for
-    added tokens.
+    The policy's own model means a frozen copy of it, as None does; another object's weights are
+    shared, but for those that learn in the policy. A path's model gets rows for added tokens.
     """
     if model is not None and model is not policy.model:
-        loaded = load_causal_lm(model, dtype)
+        learning = {weight.data_ptr() for weight in policy.parameters() if weight.requires_grad}
+        is_object = isinstance(model, nn.Module)
+        learns = is_object and any(weight.data_ptr() in learning for weight in model.parameters())
+        loaded = load_causal_lm(model, dtype, adapts=is_object and not learns)
         if isinstance(model, str | Path):
             fit_vocabulary(loaded, num_actions)
-        learning = {id(weight) for weight in policy.parameters() if weight.requires_grad}
-        if not learning.isdisjoint(map(id, loaded.parameters())):
-            loaded = copy.deepcopy(loaded)  # or what both share would be frozen in the policy too
         reference = LanguageModel(loaded.requires_grad_(False))
         check_vocabulary(reference, num_actions)
         fix_rotary(reference.model, max_length)

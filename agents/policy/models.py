@@ -27,6 +27,7 @@ from tokengym.agents.policy.backend import backend
 from tokengym.agents.policy.critic import ValueFunction
 from tokengym.agents.policy.head import Request, token_figures
 from tokengym.agents.policy.language_model import (
+    FreshModel,
     LanguageModel,
     check_length,
     check_vocabulary,
@@ -91,8 +92,8 @@ class PolicyModels(BasePolicy):
         action_space: spaces.Discrete,
         settings: PolicySettings,
         *,
-        model: str | Path | PreTrainedModel,
-        reference: str | Path | PreTrainedModel | None = None,
+        model: str | Path | PreTrainedModel | FreshModel,
+        reference: str | Path | PreTrainedModel | FreshModel | None = None,
         has_critic: bool = True,
     ) -> None:
         super().__init__(observation_space, action_space)
@@ -103,8 +104,9 @@ class PolicyModels(BasePolicy):
         self.max_length = int(observation_space["input_ids"].shape[0])  # type: ignore[index]
         self.language_model = self._load(model)
         """The policy's own."""
+        other = None if reference is model else reference
         self.reference = make_reference(
-            self.language_model, reference, self._dtype, self.num_actions, self.max_length
+            self.language_model, other, self._dtype, self.num_actions, self.max_length
         )
         """The frozen reference; None: the policy with its adapters off."""
         self.auxiliary_models: Any = nn.ModuleDict()
@@ -114,17 +116,17 @@ class PolicyModels(BasePolicy):
         if has_critic:
             self.critic = ValueFunction(self.language_model, settings.value_network)
         self.decoders = []
+        self._is_copy = isinstance(model, nn.Module)
         self._has_warned = False
 
-    def _load(self, model: str | Path | PreTrainedModel) -> LanguageModel:
+    def _load(self, model: str | Path | PreTrainedModel | FreshModel) -> LanguageModel:
         """Return the language model, fit for the environment."""
         settings = self.settings
         backbone = load_causal_lm(model, self._dtype, adapts=settings.lora is not None)
-        is_changed = isinstance(model, PreTrainedModel) or fit_vocabulary(
-            backbone, self.num_actions
-        )
+        is_named = isinstance(model, str | Path)
+        is_changed = is_named and fit_vocabulary(backbone, self.num_actions)
         loaded = LanguageModel(backbone, settings.lora)
-        if isinstance(model, str | Path) and not is_changed and settings.lora is not None:
+        if is_named and not is_changed and settings.lora is not None:
             base = named_base(located(model))
             dtype = str(backbone.dtype).removeprefix("torch.")
             loaded.base = None if base is None else {**base, "dtype": dtype}
@@ -136,10 +138,12 @@ class PolicyModels(BasePolicy):
         if loaded.adapters is None:
             named = loaded.model.named_parameters()
             loaded.frozen = [name for name, weight in named if not weight.requires_grad]
-        if not any(parameter.requires_grad for parameter in loaded.parameters()):
+        learning = loaded if settings.lora is not None else loaded.model.base_model
+        if not any(parameter.requires_grad for parameter in learning.parameters()):
             raise ModelError(
-                "every weight of the model is frozen, so nothing would learn; pass lora="
-                "LoraConfig(...), or call model.requires_grad_(True)"
+                "every weight of the model, or all but its head, is frozen, as RewardModel."
+                "from_pretrained(backbone=model) leaves it, so that nothing of what it says of a "
+                "text would learn; pass lora=LoraConfig(...), or call model.requires_grad_(True)"
             )
         check_vocabulary(loaded, self.num_actions)
         check_length(loaded, self.max_length)
@@ -175,6 +179,11 @@ class PolicyModels(BasePolicy):
         if self._has_warned:
             return
         self._has_warned, learning = True, self.trained_parameters()
+        if self._is_copy:
+            logger.warning(
+                "a copy of the model object learns, so that the next training from it begins where "
+                "this one does; the copy is policy.language_model.model of the agent"
+            )
         if any(parameter.dtype == torch.bfloat16 for parameter in learning):
             logger.warning(
                 "the weights that learn are bfloat16, in which small steps are rounded away; use "

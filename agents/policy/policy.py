@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.backend import backend
+from tokengym.agents.policy.language_model import FreshModel
 from tokengym.agents.policy.models import PolicyModels
 from tokengym.agents.policy.sampler import CachedSampler, Observation, Sampler
 from tokengym.agents.policy.sampling import as_action_mask, draw
@@ -42,11 +43,12 @@ class CausalLMPolicy(PolicyModels):
         action_space: ``Discrete(vocab_size)``.
         lr_schedule: Learning rate over the remaining progress, 1 to 0.
         model: Folder, name or model. None: `PPO` takes the environment's bundled one. A model is
-            trained itself, without a copy; weights that are frozen now do not learn later either.
+            copied, with ``lora`` without its weights, and stays as it is; weights that are frozen
+            now do not learn later either.
         reference: The frozen reference where it is not ``model`` as given (a resumed run, or a
             policy that continues from another one's weights). ``model`` itself is a copy of it.
-            Another model is used itself, and is frozen by that (``requires_grad``); pass a
-            ``copy.deepcopy`` of one that is to learn elsewhere.
+            Of another model the weights are shared; pass a ``copy.deepcopy`` of one whose weights
+            are to learn elsewhere.
         has_critic: Whether there is a value function.
         settings: Fields of `PolicySettings`.
 
@@ -63,8 +65,8 @@ class CausalLMPolicy(PolicyModels):
         action_space: spaces.Discrete,
         lr_schedule: Schedule,
         *,
-        model: str | Path | PreTrainedModel | None = None,
-        reference: str | Path | PreTrainedModel | None = None,
+        model: str | Path | PreTrainedModel | FreshModel | None = None,
+        reference: str | Path | PreTrainedModel | FreshModel | None = None,
         has_critic: bool = True,
         **settings: Any,
     ) -> None:

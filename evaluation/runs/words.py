@@ -28,6 +28,9 @@ from tokengym.evaluation.runs.defaults import (
     training_settings,
 )
 
+OF_FOLDERS = ("model", "reward_model", "encoder")
+"""Settings that name stored models."""
+
 
 class Sources(TypedDict, total=False):
     """Settings that decide the defaults of others, beside environment, learner and reward."""
@@ -100,6 +103,13 @@ def comparison_of_keywords(
     """Return the comparison of a call's keywords; objects among them become words."""
     reward_words = tuple(map(_word, _listed(rewards)))
     agent_words, first = tuple(map(_agent_word, _listed(agents))), _agent_word(agent)
+    for name in OF_FOLDERS:
+        if not isinstance(value := keywords.get(name), str | Path | None):
+            raise TypeError(
+                f"{name} must be a folder or a name, from which each run of a comparison begins "
+                f"alike, got a {type(value).__name__}; write it into one by save_pretrained, with "
+                "its tokenizer"
+            )
     given = {name: _plain(value) for name, value in keywords.items() if value is not None}
     sources: Any = {name: str(given[name]) for name in get_type_hints(Sources) if name in given}
     defaults = comparison_settings(env, first, agent_words, reward_words, **sources)

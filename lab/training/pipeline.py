@@ -307,7 +307,8 @@ def load_start(
                     f"{name}={value!r} has no effect on a model that is loaded already; leave it "
                     "out, and move the model, or pass its folder"
                 )
-        return model
+        _LOG.warning("a copy of the model object learns; what it has learned is in output_dir")
+        return copy.deepcopy(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -417,7 +418,7 @@ def train_reward_model(
 
     Args:
         model: Where it starts from: the folder or name of a causal language model, an encoder of
-            BERT's line or a classifier, or a classifier with one logit, which is trained in place.
+            BERT's line or a classifier, or a classifier with one logit, a copy of which is trained.
             A missing head is initialised, and so are those of ``training.heads``.
         pairs: From `read_pairs`, or what that reads with its defaults.
         output_dir: Where the model, its tokenizer and ``measures.json`` are stored, whole or not
@@ -542,7 +543,7 @@ def train_preference_model(
 
     Args:
         model: Where it starts from: the folder or hub name of a causal language model, or the
-            model itself, which is trained in place.
+            model itself, a copy of which is trained.
         pairs: From `read_pairs`, or what that reads with its defaults.
         output_dir: This and the next six as for `train_reward_model`.
         tokenizer: The model's.

@@ -201,7 +201,7 @@ def train_process_model(
 
     Args:
         model: Folder or hub name of a causal language model or classifier, or a classifier with one
-            logit, which is trained in place. A missing head is initialised.
+            logit, a copy of which is trained. A missing head is initialised.
         rows: From `read_steps`, or what that reads.
         output_dir: Where the model, its tokenizer and ``measures.json`` are stored.
         tokenizer: The model's; None loads the one beside it.

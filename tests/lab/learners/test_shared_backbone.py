@@ -152,8 +152,8 @@ def test_what_does_not_fit_is_refused(
         RewardModel.from_pretrained(folder, backbone=load_backbone(folder))
     with pytest.raises(ScorerError, match="do not fit LlamaForSequenceClassification"):
         RewardModel.from_pretrained(adapters, backbone=make_model("llama"))
-    taken = load_backbone(folder)
-    make_agent(make_envs(), taken, "gpt2")
+    agent = make_agent(make_envs(), load_backbone(folder), "gpt2")
+    taken = agent.policy.language_model.model
     with pytest.raises(ScorerError, match="adapters already"):
         RewardModel.from_pretrained(adapters, backbone=taken)
     from peft import get_peft_model

@@ -22,11 +22,11 @@ TEXTS = [{"prompt": pair["prompt"], "completion": pair["rejected"]} for pair in 
 
 def spoiled(kind: Any, rows: Any, value: float, **settings: Any) -> Any:
     """Return a learner whose gradient, of a finite loss, is spoiled wherever `BAD` is read."""
-    model = make_model("llama")
-    embedding: Any = model.get_input_embeddings().weight
-    embedding.register_hook(lambda grad: grad * (value if grad[TOKEN].any() else 1.0))
     defaults: Any = {"per_device_train_batch_size": 4, "learning_rate": 1e-2}
-    return make_learner(kind, rows, model, **defaults | settings)
+    agent = make_learner(kind, rows, make_model("llama"), **defaults | settings)
+    embedding: Any = agent.policy.language_model.model.get_input_embeddings().weight
+    embedding.register_hook(lambda grad: grad * (value if grad[TOKEN].any() else 1.0))
+    return agent
 
 
 @pytest.mark.parametrize(("kind", "rows"), [(DPO, PAIRS), (SFT, TEXTS)])
