@@ -576,9 +576,10 @@ def make_reference(
     """
     if model is not None and model is not policy.model:
         learning = {weight.data_ptr() for weight in policy.parameters() if weight.requires_grad}
-        is_object = isinstance(model, nn.Module)
-        learns = is_object and any(weight.data_ptr() in learning for weight in model.parameters())
-        loaded = load_causal_lm(model, dtype, adapts=is_object and not learns)
+        shares = isinstance(model, nn.Module) and not any(
+            weight.data_ptr() in learning for weight in model.parameters()
+        )
+        loaded = load_causal_lm(model, dtype, adapts=shares)
         if isinstance(model, str | Path):
             fit_vocabulary(loaded, num_actions)
         reference = LanguageModel(loaded.requires_grad_(False))

@@ -123,11 +123,11 @@ class PolicyModels(BasePolicy):
         """Return the language model, fit for the environment."""
         settings = self.settings
         backbone = load_causal_lm(model, self._dtype, adapts=settings.lora is not None)
-        is_named = isinstance(model, str | Path)
-        is_changed = is_named and fit_vocabulary(backbone, self.num_actions)
+        name = model if isinstance(model, str | Path) else None
+        is_changed = name is not None and fit_vocabulary(backbone, self.num_actions)
         loaded = LanguageModel(backbone, settings.lora)
-        if is_named and not is_changed and settings.lora is not None:
-            base = named_base(located(model))
+        if name is not None and not is_changed and settings.lora is not None:
+            base = named_base(located(name))
             dtype = str(backbone.dtype).removeprefix("torch.")
             loaded.base = None if base is None else {**base, "dtype": dtype}
         loaded.recompute = settings.gradient_checkpointing
