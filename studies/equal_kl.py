@@ -200,7 +200,7 @@ def made(runs: Runs, cell: Cell, *, held: bool = False) -> dict[int, Sequence[Ro
 def second_half(points: Sequence[Row]) -> Curve:
     """Return the held-out measurements of a run's second half."""
     rows = [row for row in points if row["kl"] is not None and row["step"] >= READ_FROM]
-    return Curve.of(rows, ("tokens", "score", "gold_score", "kl"))
+    return Curve.of(rows, ("tokens", "score", "gold_score", "kl", "round_kl"))
 
 
 def at_kl(

@@ -273,6 +273,14 @@ _TABLE = (
         meaning="Mean KL of the training batches since the last point.",
         recorded=True,
     ),
+    Measure(
+        name="round_kl",
+        title="KL of the next round",
+        unit="nats",
+        meaning="KL of the responses that this policy sampled for the next update, which pools "
+        "with the held-out KL at equal KL.",
+        recorded=True,
+    ),
 )
 MEASURES: Registry[Measure] = Registry("measure", group="measures")
 """All measurements by name."""

@@ -20,11 +20,13 @@ from tokengym.envs import printable
 from tokengym.evaluation.measure.measures import AXES, MEASURES, Axis
 from tokengym.evaluation.report.reading import NEEDED, Source, Table, read_table
 from tokengym.evaluation.statistics import Array, Curve, iqm, leaps
-from tokengym.evaluation.statistics.curve import Group
+from tokengym.evaluation.statistics.curve import ROUND_KL, Group
 from tokengym.evaluation.statistics.series import final_points
 
 SPENT = tuple(name for name in AXES if name != "step")
 """Columns of what a run has spent besides updates: response tokens, scorer calls, seconds."""
+OF_TRAINING = ("train_score", "train_kl", ROUND_KL)
+"""Measurements by the batches of training, which the first or the last policy has not."""
 MEASUREMENTS = tuple(m.name for m in MEASURES.values() if m.recorded)
 COLUMNS = ("credit", "seed", "step", "tokens", "episodes", *MEASUREMENTS, "wall_s")
 """The columns of a curves.csv that a comparison writes, in order."""
@@ -32,7 +34,9 @@ COLUMNS = ("credit", "seed", "step", "tokens", "episodes", *MEASUREMENTS, "wall_
 LARGEST = 3.4e38
 """Largest number of a cell, that of float32, which scores are."""
 SETTING = "setting "
-"""Beginning of the column of a setting that has the name of a measurement."""
+"""Beginning of the column of a setting that has the name of a measurement, or one like an error."""
+ERROR = "_se"
+"""End of the names of standard errors, such as ``score_se``; no setting has one."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -119,6 +123,8 @@ class Panel:
     begin there too; None if all begin at one step."""
     start: float
     """Mean score at the first evaluation, of the runs that begin earliest."""
+    ended_early: Mapping[str, tuple[int, ...]]
+    """Per reward whose runs end apart the seeds of those that end before its longest."""
 
     def measured(self, *rewards: Runs) -> list[str]:
         """Return the measurements that all of these rewards have."""
@@ -157,17 +163,26 @@ def read_curves(
         raise ValueError(f"{path} has no columns to group by {', '.join(group_by)}; leave it out")
     taken = {*NEEDED, *SPENT, *MEASUREMENTS}
     # What is no measurement is a setting: runs of different ones must not be averaged.
-    groups = [name for name in header if name not in taken] if group_by is None else group_by
+    groups = [name for name in header if not (name in taken or name.endswith(ERROR))]
+    groups = groups if group_by is None else list(group_by)
+    if reserved := [name for name in groups if name.endswith(ERROR)]:
+        raise ValueError(
+            f"{path}: {', '.join(reserved)} cannot group, as names that end in {ERROR} are those of "
+            "standard errors; rename it"
+        )
     for name in (*NEEDED, *groups):
         if name not in header:
             raise ValueError(
                 f"{path} has no column {name!r}, only {', '.join(header)}; rename one "
                 "(needed: credit, seed, step, score)"
             )
-    measured = [name for name in header if name in {*SPENT, *MEASUREMENTS}]
+    measured = [name for name in header if name.removesuffix(ERROR) in {*SPENT, *MEASUREMENTS}]
+    shown = {printable(name): name for name in groups}
+    if len(shown) < len(groups):
+        raise ValueError(f"{path} has two columns whose names print alike: {', '.join(shown)}")
     runs: dict[tuple[Group, str, int], dict[float, dict[str, float]]] = {}
     for number, row in rows:
-        group = tuple((printable(name), printable(row[name])) for name in groups)
+        group = tuple((name, printable(row[raw])) for name, raw in shown.items())
         credit = printable(from_cell(row["credit"]))
         run_seed = int(_number(table, number, row, "seed"))
         points = runs.setdefault((group, credit, run_seed), {})
@@ -179,7 +194,7 @@ def read_curves(
             )
         values = {name: _number(table, number, row, name, empty=True) for name in measured}
         points[step] = {"step": step, **values}
-    progress = [name for name in groups if _is_progress(name, runs)] if group_by is None else []
+    progress = [name for name in shown if _is_progress(name, runs)] if group_by is None else []
     if progress:
         raise ValueError(
             f"{path}: {', '.join(progress)} changes in the course of a run, and grouped by it runs "
@@ -262,10 +277,20 @@ def columns_of(group: Group) -> dict[str, str]:
         >>> columns_of((("kl_coef", "0.1"), ("tokens", "9000")))  # tokens are a measurement
         {'kl_coef': '0.1', 'setting tokens': '9000'}
     """
-    return {f"{SETTING}{name}" if name in COLUMNS else name: value for name, value in group}
+    return {
+        f"{SETTING}{name}" if name in COLUMNS or name.endswith(ERROR) else name: value
+        for name, value in group
+    }
 
 
-def make_panels(curves: Sequence[Curve], *, kl_coef: float | None = None) -> list[Panel]:
+NEAR_END = 0.05
+"""Share of the longest run by which a budget in tokens may be shorter: learners end an update
+apart."""
+
+
+def make_panels(
+    curves: Sequence[Curve], *, kl_coef: float | None = None, axis: Axis = "step"
+) -> list[Panel]:
     """Group curves by setting, and put each reward's on common steps to draw them.
 
     Between its own evaluations a run is interpolated linearly. Where the KL was measured and
@@ -275,6 +300,7 @@ def make_panels(curves: Sequence[Curve], *, kl_coef: float | None = None) -> lis
     Args:
         curves: Runs; those with a fault (`Curve.invalid`) are left out.
         kl_coef: The KL coefficient the runs trained with.
+        axis: Unit of their steps.
 
     Raises:
         ValueError: if a run appears twice, or the runs of a group share fewer than two steps.
@@ -283,7 +309,7 @@ def make_panels(curves: Sequence[Curve], *, kl_coef: float | None = None) -> lis
     for curve in curves:
         if not curve.invalid():
             groups.setdefault(curve.group, []).append(curve)
-    return [_panel(group, members, kl_coef) for group, members in groups.items()]
+    return [_panel(group, members, kl_coef, axis) for group, members in groups.items()]
 
 
 def on_axis(curves: Sequence[Curve], axis: Axis) -> list[Curve]:
@@ -296,7 +322,9 @@ def counts_tokens(curve: Curve) -> bool:
     return len(curve.steps) > 1 and np.array_equal(curve.steps, curve.values.get("tokens", ()))
 
 
-def _panel(group: Group, curves: Sequence[Curve], kl_coef: float | None) -> Panel:
+def _panel(
+    group: Group, curves: Sequence[Curve], kl_coef: float | None, axis: Axis
+) -> Panel:
     grid = np.unique(np.concatenate([curve.steps for curve in curves]))
     rewards: dict[str, Runs] = {}
     for credit in dict.fromkeys(curve.credit for curve in curves):
@@ -323,7 +351,7 @@ def _panel(group: Group, curves: Sequence[Curve], kl_coef: float | None) -> Pane
     longest = max(float(curve.steps[-1]) for curve in curves)
     earliest = min(float(curve.steps[0]) for curve in curves)
     known = dict.fromkeys(name for runs in rewards.values() for name in runs.values)
-    measured = [name for name in known if name not in AXES]
+    measured = [name for name in known if name not in AXES and not name.endswith(ERROR)]
     measured.sort(key=lambda name: name != "score")
     return Panel(
         group=group,
@@ -336,17 +364,31 @@ def _panel(group: Group, curves: Sequence[Curve], kl_coef: float | None) -> Pane
         shortest=shortest.credit,
         late=latest.credit if first > earliest else None,
         start=float(np.mean([c.values["score"][0] for c in curves if c.steps[0] == earliest])),
+        ended_early={
+            name: seeds
+            for name, runs in rewards.items()
+            if (seeds := _ended_early(runs.curves, NEAR_END if axis == "tokens" else 0.0))
+        },
     )
+
+
+def _ended_early(curves: Sequence[Curve], near: float) -> tuple[int, ...]:
+    """Return the seeds of the runs that end before the longest of one reward.
+
+    They had its budget, and may have ended because of what they did: as they collapsed.
+    """
+    longest = max(curve.steps[-1] for curve in curves)
+    return tuple(curve.seed for curve in curves if longest - curve.steps[-1] > near * longest)
 
 
 def _lost(curves: Sequence[Curve], rewards: Mapping[str, Runs]) -> dict[str, tuple[str, ...]]:
     """Return which rewards lack each measurement that some run has; see `Panel.lost`."""
     lost: dict[str, tuple[str, ...]] = {}
     for name in dict.fromkeys(name for curve in curves for name in curve.values):
-        # What no run has at its start is not measured there: the figures of training's batches.
-        begins = any(np.isfinite(c.values[name][0]) for c in curves if name in c.values)
+        # The figures of training's batches are no measurement of the first or the last policy.
+        is_expected = name not in OF_TRAINING and not name.endswith(ERROR)
         lacking = {of: runs.curves for of, runs in rewards.items() if name not in runs.values}
-        if lacking and begins and name not in AXES:
+        if lacking and is_expected and name not in AXES:
             lost[name] = tuple(_hole(name, of, runs) for of, runs in lacking.items())
     return lost
 

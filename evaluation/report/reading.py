@@ -12,6 +12,7 @@ measurements that are known). Known by themselves are:
 
 import csv
 import json
+import math
 import re
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -61,6 +62,8 @@ KNOWN = {
     "step": ("step", "train/global_step", "global_step", "_step", *TIMESTEPS),
 }
 """Names that other tools have for ours; of several that a table has, the first counts."""
+STEPS = ("step", "steps", "global_step", "_step")
+"""Names, behind the last slash, of an exported chart's axis that counts steps."""
 RUN = ("credit", ARM, "run", "run_name", "Name", "name")
 """Columns that tell the runs of one table apart."""
 FILES = ("curves.csv", "evaluations.npz", "progress.csv", "trainer_state.json")
@@ -274,6 +277,11 @@ def _of_tools(
     if exported := _exported(header := _header(rows)):
         axis, runs = exported
         step = axis if axis in KNOWN["step"] else "_step"
+        if step != axis and axis.rpartition("/")[2].lower() not in STEPS:
+            raise ValueError(
+                f"{label} is a chart over {axis!r}, which counts no steps: runs would be compared at "
+                "equal amounts of it under the name of updates; export the chart over Step"
+            )
         metrics = {metric for of_run in runs.values() for metric in of_run}
         if score is None and len(metrics) == 1:  # a chart of one measurement
             (score,) = metrics
@@ -345,11 +353,27 @@ def _of_run(label: Path | str, rows: Rows, score: str | None, name: str, seed: A
             f"{label} has no column of steps in every row with {column}, only {', '.join(header)}; "
             f"rename one to step (known: {', '.join(dict.fromkeys(KNOWN['step']))})"
         )
-    points: dict[str, dict[str, str]] = {}  # of a resumed run's two rows the later counts
+    points: dict[str, dict[str, str]] = {}  # of two rows of one step the later counts
+    before, last = "", -math.inf
     for row in scored:
         cells = {ours: _cell(row.get(theirs)) for ours, theirs in columns.items()}
+        at = _as_number(cells["step"])  # what is none is refused with its line, later
+        if at < last:
+            raise ValueError(
+                f"{label}: the steps of {name} fall from {before} to {cells['step']}, so that "
+                "several trainings, or a resumed one, are in one log; pass the rows of one, in "
+                "order"
+            )
+        before, last = cells["step"], at
         points[cells["step"]] = {"credit": name, "seed": str(seed), **cells}
     return Table(label, ["credit", "seed", *columns], list(enumerate(points.values(), 1)), columns)
+
+
+def _as_number(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        return math.nan
 
 
 def _trainer_rows(path: Path) -> Rows:

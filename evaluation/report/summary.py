@@ -17,7 +17,6 @@ from tokengym.evaluation.measure.references import ReferenceSamples, score_range
 from tokengym.evaluation.report.curves import Panel, Runs, make_panels
 from tokengym.evaluation.report.verdict import find_alarms, make_verdict, short_of_best
 from tokengym.evaluation.statistics import (
-    FEWEST_PAIRS,
     MIN_KL,
     RELIABLE_SEEDS,
     SHARES,
@@ -37,7 +36,7 @@ from tokengym.evaluation.statistics import (
     steps_to_threshold,
 )
 from tokengym.evaluation.statistics.curve import Group
-from tokengym.evaluation.statistics.frontier import at_equal_kl
+from tokengym.evaluation.statistics.frontier import at_equal_kl, enough_pairs
 
 FORMAT = 1
 KINDS = ("final", "auc")
@@ -124,7 +123,7 @@ def summarize(
     if baseline is not None and baseline not in known:
         raise ValueError(f"baseline {baseline!r} is none of the rewards: {', '.join(known)}")
     sound.sort(key=lambda curve: curve.credit != baseline)  # stable: the baseline comes first
-    panels = make_panels(sound, kl_coef=settings.kl_coef)
+    panels = make_panels(sound, kl_coef=settings.kl_coef, axis=settings.axis)
     return {
         "format": FORMAT,
         "level": settings.level,
@@ -163,6 +162,13 @@ def _group(
         "longest": panel.longest,
         "shortest": panel.shortest,
         "late": panel.late,
+        "ended_early": {
+            name: {
+                "seeds": list(seeds),
+                "first": min(float(c.steps[-1]) for c in panel.rewards[name].curves),
+            }
+            for name, seeds in panel.ended_early.items()
+        },
         "start": panel.start,
         "evaluations": len(panel.steps),
         "fewest_runs": fewest,
@@ -333,6 +339,8 @@ def _add_comparisons(panel: Panel, rewards: Mapping[str, dict[str, Any]], level:
         runs, entry = panel.rewards[name], rewards[name]
         both, shared = pairs(runs.by_seed, base.by_seed), panel.measured(base, runs)
         versus = entry["versus_baseline"] = _versus(runs, base, both, shared, level)
+        if both and not panel.ended_early.keys().isdisjoint((name, baseline)):
+            versus |= _unequal(runs, base, level)
         numbers[name] = {
             (measure, kind): _numbers(both, measure, kind)
             for measure in (shared if both else ())
@@ -347,6 +355,40 @@ def _add_comparisons(panel: Panel, rewards: Mapping[str, dict[str, Any]], level:
                 figures[kind] = figures["final"]  # the others are read at the KL where it ends
     for family in families(panel):
         _add_differences(family, numbers, rewards, level)
+    for name in others:
+        if "carried" in rewards[name]["versus_baseline"]:
+            _withhold(rewards[name]["versus_baseline"]["differences"])
+
+
+def _unequal(runs: Runs, base: Runs, level: float) -> dict[str, Any]:
+    """Return what stands beside differences of runs some of which ended early: no chances.
+
+    ``carried`` is the difference in score over the longest run, the last value of a shorter one
+    carried forward.
+    """
+    longest = max(float(curve.steps[-1]) for curve in (*runs.curves, *base.curves))
+    whole = [
+        {seed: curve.carried(longest) for seed, curve in each.by_seed.items()}
+        for each in (runs, base)
+    ]
+    carried = paired_difference(*_numbers(pairs(*whole), "score", "auc"), level)
+    return {
+        "carried": {**asdict(carried), "to": longest},
+        "probability_of_improvement": {},
+        "relative_steps": None,
+        "relative_steps_net": None,
+    }
+
+
+def _withhold(differences: Mapping[str, Mapping[str, dict[str, Any]]]) -> None:
+    """Call no difference clear that is read where only the runs that lasted are.
+
+    At equal KL policies are compared, whatever became of their runs later.
+    """
+    for kinds in differences.values():
+        for kind, difference in kinds.items():
+            if kind in KINDS:
+                difference["clear"] = 0
 
 
 def _add_differences(
@@ -403,13 +445,13 @@ def _numbers(both: Pairs, measure: str, kind: str) -> tuple[Array, Array]:
 def _at_kl(both: Pairs, shared: Sequence[str]) -> tuple[dict[str, Any], Numbers]:
     """Return how the pairs stand at the KL where the baseline ends, and their numbers there.
 
-    The numbers are of the pairs that are known, and {} below `FEWEST_PAIRS`. How many those are,
+    The numbers are of the pairs that are known, and {} below `enough_pairs`. How many those are,
     at which KL and after which step, stands beside them.
     """
     table = at_equal_kl(both)
     known = np.isfinite(table).all(axis=1) & (table[:, 0] >= MIN_KL)
     reached = [x["kl"].max() for x, _ in both]
-    enough = known.sum() >= FEWEST_PAIRS
+    enough = known.sum() >= enough_pairs(len(both))
     means = table[known, :3].mean(axis=0).tolist() if enough else [None] * 3
     counts = {
         "pairs": int(known.sum()),
@@ -473,6 +515,8 @@ def _add_controls(panel: Panel, group: dict[str, Any], settings: SummarySettings
         for control in group["controls"]:
             both = pairs(panel.rewards[name].by_seed, panel.rewards[control].by_seed)
             x, y = _numbers(both, "score", "auc")
-            gap = paired_difference(x, y, settings.level) if len(x) >= RELIABLE_SEEDS else None
+            has_ended = {name, control} & panel.ended_early.keys()
+            is_enough = len(x) >= RELIABLE_SEEDS and not has_ended
+            gap = paired_difference(x, y, settings.level) if is_enough else None
             if gap is None or gap.p_value >= 1.0 - settings.level or sign_of(gap.difference) <= 0:
                 unbeaten.append(control)

@@ -78,6 +78,8 @@ def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[
         value = " / ".join(NOTHING if np.isinf(steps) else f"{steps:.0f}" for steps in curves)
         arrived = " / ".join(f"{steps['reached']:.0%}" for steps in reached)
         below = f"{arrived} of seeds arrive"
+    elif kind == "chance" and (entry.get("versus_baseline") or {}).get("carried"):
+        below = "runs ended early"
     elif kind == "chance" and entry.get("versus_baseline"):
         chance = entry["versus_baseline"]["probability_of_improvement"][measure]["auc"]
         value = f"{chance['probability']:.0%}"

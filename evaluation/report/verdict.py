@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from tokengym.agents.ppo.alarms import MAX_LEAP, MAX_LEAP_SHARE
 from tokengym.base.text import listed, number, signed
 from tokengym.evaluation.measure.measures import measure_of
+from tokengym.evaluation.report.curves import NEAR_END
 from tokengym.evaluation.statistics import RELIABLE_SEEDS, Array, nats_per_update
 from tokengym.evaluation.statistics.series import FEWEST, NOISES, levels, noise, parting
 
@@ -30,9 +31,6 @@ FEW = 4
 """Untrained responses to a prompt whose best a training should beat."""
 LENGTH_CHANGE = 0.30
 """Change of the response's length, relative to the reference policy's."""
-NEAR_END = 0.05
-"""Share of the longest run by which a budget in tokens may be shorter without a caution: learners
-end an update apart."""
 
 
 def make_verdict(group: SummaryPart) -> dict[str, Any]:
@@ -103,9 +101,20 @@ def _headline(group: SummaryPart, others: Sequence[str]) -> str:
             text += f"; {_named(group, *slower)} learned slower"
         elif drifting:
             text += f"; {_named(group, *drifting)} drift{'s' * (len(drifting) == 1)} less"
+        elif group["ended_early"]:
+            text = f"No verdict: {listed(_early(group))} and may have ended because of what they did"
     if not group["reliable"]:
         text = f"Too few seeds to tell. On these {group['fewest_runs']}: {text}"
     return text + end
+
+
+def _early(group: SummaryPart) -> list[str]:
+    """Return how many runs of each reward ended before its longest, in words."""
+    return [
+        f"{len(of['seeds'])} of {group['rewards'][name]['runs']} runs of {name} ended early "
+        f"(from {of['first']:,.10g} {unit_of(group)} on)"
+        for name, of in group["ended_early"].items()
+    ]
 
 
 def _named(group: SummaryPart, *names: str) -> str:
@@ -190,6 +199,13 @@ def _difference(group: SummaryPart, name: str) -> str:
     if area["pairs"] < RELIABLE_SEEDS:
         verdict = f"too few seeds to tell ({area['pairs']})"
     interval = "no interval" if area["pairs"] == 1 else interval
+    if carried := group["rewards"][name]["versus_baseline"].get("carried"):
+        ends = f"{number(carried['low'])} to {number(carried['high'])}"
+        size += f", as far as both runs of a pair went; {signed(carried['difference'])} ({ends})"
+        return (
+            f"{_named(group, name)}: {size} to {carried['to']:,.10g} {unit_of(group)}, the last "
+            "value of a run that ended early carried forward; no verdict"
+        )
     return f"{_named(group, name)}: {size}, {interval}; {verdict}"
 
 
@@ -223,6 +239,17 @@ def _about_runs(group: SummaryPart, others: Sequence[str]) -> Iterator[str]:
         yield (
             f"Of pairs with {group['late']} the differences begin at {group['steps'][0]:,.10g} "
             f"{unit}, where it was first evaluated: what the others did before is left out."
+        )
+    if group["ended_early"]:
+        collapsed = [
+            f"{round(entry['collapse_rate'] * entry['runs'])} of {entry['runs']} of {name}"
+            for name, entry in group["rewards"].items()
+            if name in group["ended_early"]
+        ]
+        yield (
+            f"{_sentence(listed(_early(group)))}: a run may end because it collapsed, so that those "
+            "which last are the better ones, and nothing over the run or at the end is called "
+            f"clear. As far as they were measured, {listed(collapsed)} collapsed."
         )
     cut_at, longest = group["cut_at"], group["longest"]
     near = NEAR_END * longest if group["axis"] == "tokens" else 0.0

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -89,6 +89,8 @@ def gather_curves(
     """
     if kl_coef is not None and not 0.0 <= kl_coef < math.inf:
         raise ValueError(f"kl_coef must be a finite number >= 0, got {kl_coef:g}")
+    if axis not in (None, *get_args(Axis)):
+        raise ValueError(f"axis must be {' or '.join(map(repr, get_args(Axis)))}, got {axis!r}")
     read = [
         (one, read_curves(one, group_by=group_by, name=name, score=score)) for one, name in sources
     ]

@@ -63,6 +63,9 @@ class RunRecord:
             self.log[-1] |= {name: value for name, value in values.items() if value is not None}
         else:
             self.log.append({"step": step, **values})
+            # A round is sampled by the policy before its update: by the one measured last.
+            if self.points and self.points[-1]["step"] == step - 1:
+                self.points[-1]["round_kl"] = values.get("kl")
 
     def add_evaluation(self, step: int, tokens: int, evaluation: "Evaluation") -> None:
         """Keep one point of the curve; training figures are means since the last point."""

@@ -44,6 +44,7 @@ from tokengym.evaluation.statistics.series import (
     last_crossing,
     leaps,
     nats_per_update,
+    pooled_kl,
 )
 
 __all__ = [
@@ -80,6 +81,7 @@ __all__ = [
     "optimum_bound",
     "paired_difference",
     "pairs",
+    "pooled_kl",
     "probability_of_improvement",
     "relative_steps",
     "steps_to_shares",

@@ -12,10 +12,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tokengym.evaluation.statistics.scores import Array
-from tokengym.evaluation.statistics.series import area_under_curve, final_mean, last_crossing
+from tokengym.evaluation.statistics.series import (
+    area_under_curve,
+    final_mean,
+    last_crossing,
+    pooled_kl,
+)
 
 NET = "net_score"
 """Measurement score - c KL, see `Curve.priced`."""
+ROUND_KL = "round_kl"
+"""Measurement of the KL by the round that a policy sampled after its evaluation."""
 Group = tuple[tuple[str, str], ...]
 
 
@@ -167,6 +174,19 @@ class Curve:
         cut = int(first not in self.steps), int(last not in self.steps)
         return replace(self, steps=at, values=values, cut=cut)
 
+    def carried(self, last: float) -> "Curve":
+        """Return the curve with its last values carried forward to a step, if it ends before.
+
+        Example:
+            >>> rows = [{"step": 0, "score": 0.0}, {"step": 10, "score": 1.0}]
+            >>> Curve.of(rows).carried(30).area()  # .5 for 10 steps, then 1 for 20
+            0.8333333333333334
+        """
+        if last <= self.steps[-1]:
+            return self
+        values = {name: np.append(row, row[-1]) for name, row in self.values.items()}
+        return replace(self, steps=np.append(self.steps, last), values=values)
+
     # --- figures ----------------------------------------------------------------------------------
 
     def area(self, measure: str = "score") -> float:
@@ -184,8 +204,8 @@ class Curve:
 
     def at_end(self, measure: str = "score") -> Measured:
         """Return a measurement at the end of the run, and the KL and the step there."""
-        steps = final_mean(self.steps[self.cut[0] :])
-        return Measured(self.end("kl"), steps, self.end(measure))
+        steps, nats = (row[self.cut[0] :] for row in (self.steps, self._kl()[0]))
+        return Measured(final_mean(nats), final_mean(steps), self.end(measure))
 
     def at_kl(self, kl: float, measure: str = "score") -> Measured | None:
         """Return a measurement where the run was last at a KL, see `last_crossing`; None: unknown.
@@ -193,12 +213,17 @@ class Curve:
         An end that was interpolated is no policy, and tells nothing.
         """
         own = slice(self.cut[0], len(self.steps) - self.cut[1])
-        place = last_crossing(self["kl"][own], kl)
+        nats, errors = (row[own] for row in self._kl())
+        place = last_crossing(nats, kl, errors)
         if np.isnan(place):
             return None
         rows = self.steps[own], self[measure][own]
         step, value = (float(np.interp(place, np.arange(len(row)), row)) for row in rows)
         return Measured(kl, step, value)
+
+    def _kl(self) -> tuple[Array, Array]:
+        """Return the KL by all that was measured of it, with its errors, see `pooled_kl`."""
+        return pooled_kl(self["kl"], self.values.get(ROUND_KL))
 
 
 def pairs(x: Mapping[int, Curve], y: Mapping[int, Curve]) -> list[tuple[Curve, Curve]]:

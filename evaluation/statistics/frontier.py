@@ -15,7 +15,7 @@ from tokengym.evaluation.statistics.curve import Curve
 from tokengym.evaluation.statistics.scores import Array, PairedDifference, paired_difference
 
 FEWEST_PAIRS = 3
-"""Pairs of runs, both measured at a KL, below which two arms are not compared there."""
+"""Fewest pairs of runs, both measured at a KL, that are compared there."""
 MIN_KL = 0.1
 """Least KL, nats per response, at which runs are compared. Nearer to the reference a policy has
 hardly moved: its score differs from the untrained one's by sampling noise, and so does its KL from
@@ -95,7 +95,7 @@ def compare_at_kl(
     x is read at its `last_crossing`. At a KL that is given both are. No level depends on which
     other arms there are.
 
-    A pair without a value on either side is left out, and `FEWEST_PAIRS` are needed.
+    A pair without a value on either side is left out, and `enough_pairs` are needed.
 
     Args:
         x: Runs by seed.
@@ -114,7 +114,7 @@ def compare_at_kl(
         raise ValueError(f"the arms share no seed, got {sorted(x)} and {sorted(y)}")
     table = at_equal_kl([(x[seed], y[seed]) for seed in seeds], kl, measure)
     table = table[np.isfinite(table).all(axis=1)]
-    if len(table) < FEWEST_PAIRS:
+    if len(table) < enough_pairs(len(seeds)):
         return None
     nats, update, baseline_update, value, baseline_value = map(float, table.mean(axis=0))
     return EqualKL(
@@ -126,6 +126,18 @@ def compare_at_kl(
         difference=paired_difference(table[:, 3], table[:, 4], level),
         of=len(seeds),
     )
+
+
+def enough_pairs(pairs: int) -> int:
+    """Return how many pairs must have been at a KL for a comparison there: half, and `FEWEST_PAIRS`.
+
+    Of runs beside a level a few seem to be there by the error of their KL, and which is chance.
+
+    Example:
+        >>> enough_pairs(3), enough_pairs(5), enough_pairs(10)
+        (3, 3, 5)
+    """
+    return max(FEWEST_PAIRS, -(-pairs // 2))
 
 
 def at_equal_kl(

@@ -12,6 +12,12 @@ FINAL = 0.1
 """The last tenth of a run's evaluations is its end."""
 LEAP = 1.0
 """Nats between two measured policies beyond which nothing is known of the policies between."""
+STRETCH = 6
+"""Policies on either side of a crossing whose mean course must hold its level."""
+BESIDE = 1.5
+"""Standard errors of the mean KL of a stretch by which a level may be beside it."""
+TINY_KL = 1e-3
+"""Nats per response below which the error of a KL falls no further."""
 LOST = 0.5
 """Share of a run's gain whose loss is a collapse."""
 GOLD_LOSS = 0.25
@@ -204,11 +210,54 @@ def _deviation(differences: Array) -> float:
 # --- KL -------------------------------------------------------------------------------------------
 
 
-def last_crossing(kl: ArrayLike, k: float) -> float:
+def pooled_kl(kl: ArrayLike, round_kl: ArrayLike | None = None) -> tuple[Array, Array]:
+    """Return the KL of a run's policies from both of its measurements, and its standard errors.
+
+    kl_i = k_i + a_i,  round_i = k_i + b_i;  var a and var b in proportion to k, a and b independent
+    D the second differences in i, each divided by the root of the KL there
+    var a = (mean Da^2 - mean Da Db) / 6,  var b = (mean Db^2 - mean Da Db) / 6
+    pooled = (kl var b + round var a) / (var a + var b);  its variance var a var b / (var a + var b)
+
+    What both have in common is the policy's own movement, and the rest is error. Of one measurement
+    alone, or below `FEWEST` policies, the error is its `noise` about its own trend.
+
+    Args:
+        kl: (time,) nats per response, on held-out prompts.
+        round_kl: (time,) nats, of the round that each policy sampled next; NaN where it sampled
+            none. None where no round was measured.
+
+    Returns:
+        (time,) nats each.
+    """
+    held_out = finite("kl", kl)
+    rounds = np.full_like(held_out, np.nan) if round_kl is None else np.asarray(round_kl, float)
+    if held_out.ndim != 1 or rounds.shape != held_out.shape:
+        raise ValueError(
+            f"kl and round_kl must be (time,) alike, got {held_out.shape} and {rounds.shape}"
+        )
+    both = np.isfinite(rounds)
+    middle = np.where(both, (held_out + np.where(both, rounds, 0.0)) / 2.0, held_out)
+    scale = np.sqrt(np.maximum(middle, TINY_KL))  # errors grow as the root of the KL
+    if both.sum() < FEWEST:
+        return held_out, _deviation(np.diff(held_out, n=2) / scale[1:-1]) / 6.0**0.5 * scale
+    of_both = scale[both][1:-1]
+    a, b = (np.diff(one[both], n=2) / of_both for one in (held_out, rounds))
+    shared, floor = float(np.mean(a * b)), 1e-3 * float(np.mean(a * a + b * b))
+    var_a, var_b = (max(float(np.mean(one * one)) - shared, floor) / 6.0 for one in (a, b))
+    weight = var_b / (var_a + var_b) if var_a + var_b > 0.0 else 0.5
+    pooled = np.where(both, weight * held_out + (1.0 - weight) * rounds, held_out)
+    return pooled, np.sqrt(np.where(both, weight * var_a, var_a)) * scale
+
+
+def last_crossing(kl: ArrayLike, k: float, errors: ArrayLike | None = None) -> float:
     """Return where a run was last at a KL, as a place among its measurements.
 
     i = last i with k between kl_{i-1} and kl_i, and |kl_i - kl_{i-1}| <= LEAP
     i - 1 + (k - kl_{i-1}) / (kl_i - kl_{i-1})          NaN if there is no such i
+
+    A run that hovers beside k crosses it by the error of its KL alone. So with ``errors`` k must
+    also be within the stretch of `STRETCH` policies on either side, up to a leap: within the ends of
+    the straight line through their KL, give or take the error of their mean. Else it is NaN too.
 
     ``np.interp(place, range(time), values)`` is what the run has there: the value of a policy that
     is at k, and not of one that merely stayed below it. The stretch is chosen by KL and time and
@@ -220,6 +269,7 @@ def last_crossing(kl: ArrayLike, k: float) -> float:
     Args:
         kl: (time,) nats per response, in the order of training.
         k: Nats.
+        errors: (time,) standard errors of the KL, see `pooled_kl`; None looks at no stretch.
 
     Example:
         >>> last_crossing([0.0, 0.9, 1.7, 1.2, 1.5], 1.4), last_crossing([0.0, 5.0], 2.0)
@@ -236,8 +286,22 @@ def last_crossing(kl: ArrayLike, k: float) -> float:
     if len(crossed) == 0:
         return np.nan
     i = int(crossed[-1])
+    if errors is not None:
+        first = np.flatnonzero(np.append(True, ~near[:i]))[-1]  # the stretch has no leap in it
+        last = i + 1 + np.argmax(np.append(~near[i + 1 :], True))
+        stretch = slice(max(first, i + 1 - STRETCH), min(last, i + STRETCH) + 1)
+        if not _holds(nats[stretch], np.asarray(errors, dtype=np.float64)[stretch], k):
+            return np.nan
     step = after[i] - before[i]
     return i + (float((k - before[i]) / step) if step else 1.0)
+
+
+def _holds(kl: Array, errors: Array, k: float) -> bool:
+    """Return whether a level is on the straight line through the KL of a stretch of policies."""
+    places = np.arange(len(kl))
+    line = np.polyval(np.polyfit(places, kl, 1), places)
+    slack = BESIDE * float(np.sqrt(np.mean(errors**2) / len(kl)))
+    return bool(line.min() - slack <= k <= line.max() + slack)
 
 
 def leaps(updates: ArrayLike, kl: ArrayLike) -> NDArray[np.bool_]:

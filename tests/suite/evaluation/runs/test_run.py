@@ -157,3 +157,14 @@ def test_the_first_updates_can_be_measured_more_finely_and_change_nothing(monkey
     assert [point["step"] for point in fine] == [0, 1, 3, 5]
     assert [p["score"] for p in fine if p["step"] != 1] == [p["score"] for p in coarse]
     assert len(closed) == 2  # what a run has opened is closed at its end
+
+
+def test_a_measured_policy_has_the_kl_of_the_round_that_it_samples_next(tmp_path):
+    """The round before an update is sampled by the policy that was measured before it."""
+    made = config("ppo", batch_size=8, steps=3)
+    made = replace(made, evaluation=replace(made.evaluation, every=1))
+    record = run(made, "sparse", 0, out=tmp_path)
+    rounds = [row["kl"] for row in record.log]
+    assert [point.get("round_kl") for point in record.points] == [*rounds, None]
+    assert rounds[0] == pytest.approx(0.0, abs=1e-6)
+    assert all(kl > 0 for kl in rounds[1:])

@@ -1,0 +1,121 @@
+"""Runs of unlike length, which may have ended because of what they did."""
+
+import numpy as np
+import pytest
+
+from tokengym.evaluation.report.curves import NEAR_END, read_curves
+from tokengym.evaluation.report.report import render_report
+from tokengym.evaluation.report.summary import SummarySettings, summarize
+from tokengym.evaluation.report.tables import cells, columns
+from tokengym.evaluation.runs.foreign_curves import gather_curves
+from tokengym.evaluation.statistics import Curve
+
+STEPS = np.arange(31.0)
+
+
+def arm(name: str, slope: float, *, ends_at: int = 30, of: tuple[int, ...] = ()) -> list[Curve]:
+    """Return ten rising runs, of which some collapse at a step and are logged no further."""
+    generator, curves = np.random.default_rng(len(name)), []
+    for seed in range(10):
+        score = slope * STEPS + 0.05 * generator.normal(size=31)
+        last = ends_at if seed in of else 30
+        score[last:] = 0.1 if last < 30 else score[last:]
+        kept = slice(last + 1)
+        curves.append(Curve(credit=name, seed=seed, steps=STEPS[kept], values={"score": score[kept]}))
+    return curves
+
+
+def test_an_arm_whose_runs_die_as_they_collapse_does_not_win():
+    """It leads by half as much again until half of its runs collapse at update 14."""
+    curves = [*arm("x", 0.1), *arm("yy", 0.15, ends_at=14, of=(1, 3, 5, 7, 9))]
+    summary = summarize(curves)
+    (group,) = summary["groups"]
+    assert group["ended_early"] == {"yy": {"seeds": [1, 3, 5, 7, 9], "first": 14.0}}
+    verdict = group["verdict"]
+    assert verdict["headline"].startswith("No verdict: 5 of 10 runs of yy ended early (from 14 ")
+    versus = group["rewards"]["yy"]["versus_baseline"]
+    common = versus["differences"]["score"]["auc"]
+    assert (common["clear"], common["p_adjusted"] < 0.05) == (0, True)
+    # Carried forward a whole run leads by .75; one that collapsed has .15 * 13 / 2 over 13 of its
+    # 30 updates, about .05 over the next and .1 from there on, where x has 1.5 throughout.
+    collapsed = (0.975 * 13 + (1.95 + 0.1) / 2 + 0.1 * 16) / 30 - 1.5
+    assert versus["carried"]["difference"] == pytest.approx((0.75 + collapsed) / 2, abs=0.02)
+    assert versus["probability_of_improvement"] == {}
+    line = next(line for line in verdict["differences"] if line.startswith("yy"))
+    assert "the last value of a run that ended early carried forward; no verdict" in line
+    place = [kind for _, _, kind in columns(group)].index("chance")
+    assert cells(group)["yy"][place]["below"] == "runs ended early"
+    assert "5 of 10 runs of yy ended early" in render_report(summary, curves)
+    # Nor can anything be ahead of a baseline whose runs ended early, or of such a control.
+    (group,) = summarize(curves, SummarySettings(baseline="yy"))["groups"]
+    assert group["verdict"]["headline"].startswith("No verdict: ")
+    controls = SummarySettings(controls=("yy",))
+    (group,) = summarize([*curves, *arm("z", 0.3)], controls)["groups"]
+    assert group["verdict"]["headline"].startswith("z learned faster than x")
+    assert group["rewards"]["z"]["unbeaten_controls"] == ["yy"]
+
+
+def test_an_arm_of_a_shorter_budget_is_compared_over_what_both_have():
+    curves = [*arm("x", 0.1), *arm("yy", 0.15, ends_at=14, of=tuple(range(10)))]
+    for curve in curves:
+        curve.values["score"][14:] = 3.0 if curve.credit == "yy" else curve.values["score"][14:]
+    (group,) = summarize(curves)["groups"]
+    assert group["ended_early"] == {}
+    assert group["verdict"]["headline"].startswith("yy learned faster than x")
+    # Learners end an update apart in tokens.
+    for curve in (c for c in curves if c.seed == 0 and c.credit == "x"):
+        object.__setattr__(curve, "steps", curve.steps * (1.0 - 0.9 * NEAR_END))
+    for axis, early in (("tokens", {}), ("step", {"x"})):
+        (group,) = summarize(curves, SummarySettings(axis=axis))["groups"]
+        assert set(group["ended_early"]) == set(early)
+
+
+def test_two_trainings_in_one_log_are_not_one_curve():
+    """Stable-Baselines3 counts from 0 again at each ``learn``; the later rows stood in front."""
+    rows = [{"timesteps": t, "rollout/ep_rew_mean": 0.1 * t} for t in (64, 128, 192, 64, 128)]
+    with pytest.raises(ValueError, match="steps of run fall from 192 to 64, so that several"):
+        read_curves(rows)
+    (curve,) = read_curves([*rows[:3], {"timesteps": 192, "rollout/ep_rew_mean": 7.0}])
+    assert curve.values["score"].tolist() == pytest.approx([6.4, 12.8, 7.0])  # logged twice
+
+
+@pytest.mark.parametrize("axis", ["Relative Time (Process)", "Wall Time", "anything", "epoch"])
+def test_an_exported_chart_is_over_steps(tmp_path, axis):
+    file = tmp_path / "chart.csv"
+    body = '"a-seed-0 - score","b-seed-0 - score"\n0,0.1,0.1\n60,0.3,0.2\n'
+    file.write_text(f'"{axis}",{body}')
+    with pytest.raises(ValueError, match=r"chart over .*, which counts no steps.*over Step"):
+        read_curves(file)
+    for known in ("Step", "train/global_step", "trainer/global_step"):
+        file.write_text(f'"{known}",{body}')
+        assert [curve.steps.tolist() for curve in read_curves(file)] == [[0.0, 60.0]] * 2
+
+
+def test_an_axis_that_is_unknown_is_refused():
+    with pytest.raises(ValueError, match="axis must be 'step' or 'tokens', got 'foo'"):
+        gather_curves([], axis="foo")  # type: ignore[arg-type]
+
+
+def test_names_of_errors_group_nothing(tmp_path):
+    """A column score_se would set every row apart from the others."""
+    rows = [
+        {"credit": "a", "seed": 0, "step": s, "score": s, "score_se": 0.1 + s, "other_se": s}
+        for s in (0, 1)
+    ]
+    (curve,) = read_curves(rows)
+    assert (curve.group, curve.values["score_se"].tolist()) == ((), [0.1, 1.1])
+    with pytest.raises(ValueError, match="other_se cannot group, as names that end in _se are"):
+        read_curves(rows, group_by=("other_se",))
+
+
+def test_a_column_whose_name_has_a_control_character_groups(tmp_path):
+    rows = [
+        {"credit": "a", "seed": 0, "step": s, "score": s, "a\x07b": g, "c": "same"}
+        for g in ("x", "y")
+        for s in (0, 1)
+    ]
+    assert [dict(curve.group)["c"] for curve in read_curves(rows)] == ["same", "same"]
+    assert len({curve.group for curve in read_curves(rows)}) == 2
+    twins = [{**row, "a␇b": "z"} for row in rows]
+    with pytest.raises(ValueError, match="two columns whose names print alike"):
+        read_curves(twins)
