@@ -322,9 +322,7 @@ def counts_tokens(curve: Curve) -> bool:
     return len(curve.steps) > 1 and np.array_equal(curve.steps, curve.values.get("tokens", ()))
 
 
-def _panel(
-    group: Group, curves: Sequence[Curve], kl_coef: float | None, axis: Axis
-) -> Panel:
+def _panel(group: Group, curves: Sequence[Curve], kl_coef: float | None, axis: Axis) -> Panel:
     grid = np.unique(np.concatenate([curve.steps for curve in curves]))
     rewards: dict[str, Runs] = {}
     for credit in dict.fromkeys(curve.credit for curve in curves):

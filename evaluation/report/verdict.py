@@ -102,7 +102,9 @@ def _headline(group: SummaryPart, others: Sequence[str]) -> str:
         elif drifting:
             text += f"; {_named(group, *drifting)} drift{'s' * (len(drifting) == 1)} less"
         elif group["ended_early"]:
-            text = f"No verdict: {listed(_early(group))} and may have ended because of what they did"
+            text = (
+                f"No verdict: {listed(_early(group))} and may have ended because of what they did"
+            )
     if not group["reliable"]:
         text = f"Too few seeds to tell. On these {group['fewest_runs']}: {text}"
     return text + end

@@ -21,7 +21,9 @@ def arm(name: str, slope: float, *, ends_at: int = 30, of: tuple[int, ...] = ())
         last = ends_at if seed in of else 30
         score[last:] = 0.1 if last < 30 else score[last:]
         kept = slice(last + 1)
-        curves.append(Curve(credit=name, seed=seed, steps=STEPS[kept], values={"score": score[kept]}))
+        curves.append(
+            Curve(credit=name, seed=seed, steps=STEPS[kept], values={"score": score[kept]})
+        )
     return curves
 
 
