@@ -167,8 +167,8 @@ def read_curves(
     groups = groups if group_by is None else list(group_by)
     if reserved := [name for name in groups if name.endswith(ERROR)]:
         raise ValueError(
-            f"{path}: {', '.join(reserved)} cannot group, as names that end in {ERROR} are those of "
-            "standard errors; rename it"
+            f"{path}: {', '.join(reserved)} cannot group, as names that end in {ERROR} are "
+            "those of standard errors; rename it"
         )
     for name in (*NEEDED, *groups):
         if name not in header:

@@ -279,8 +279,8 @@ def _of_tools(
         step = axis if axis in KNOWN["step"] else "_step"
         if step != axis and axis.rpartition("/")[2].lower() not in STEPS:
             raise ValueError(
-                f"{label} is a chart over {axis!r}, which counts no steps: runs would be compared at "
-                "equal amounts of it under the name of updates; export the chart over Step"
+                f"{label} is a chart over {axis!r}, which counts no steps: runs would be compared "
+                "at equal amounts of it under the name of updates; export the chart over Step"
             )
         metrics = {metric for of_run in runs.values() for metric in of_run}
         if score is None and len(metrics) == 1:  # a chart of one measurement

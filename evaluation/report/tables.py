@@ -78,8 +78,6 @@ def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[
         value = " / ".join(NOTHING if np.isinf(steps) else f"{steps:.0f}" for steps in curves)
         arrived = " / ".join(f"{steps['reached']:.0%}" for steps in reached)
         below = f"{arrived} of seeds arrive"
-    elif kind == "chance" and (entry.get("versus_baseline") or {}).get("carried"):
-        below = "runs ended early"
     elif kind == "chance" and entry.get("versus_baseline"):
         chance = entry["versus_baseline"]["probability_of_improvement"][measure]["auc"]
         value = f"{chance['probability']:.0%}"
@@ -104,6 +102,8 @@ def _unknown(group: Mapping[str, Any], name: str, measure: str, kind: str) -> st
     figures, base = (group["rewards"][each]["figures"] for each in (name, group["baseline"]))
     if (measure == NORMALISED or kind == "shares") and group["score_range"]["noise"]:
         return "its range may be noise"
+    if kind == "chance" and (group["rewards"][name].get("versus_baseline") or {}).get("carried"):
+        return "runs ended early"
     if kind == "steps" and not group["baseline_rises"]:
         return f"{group['baseline']} does not rise"
     if kind == "at_kl" and not ("kl" in figures and "kl" in base):
