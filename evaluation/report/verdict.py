@@ -102,9 +102,7 @@ def _headline(group: SummaryPart, others: Sequence[str]) -> str:
         elif drifting:
             text += f"; {_named(group, *drifting)} drift{'s' * (len(drifting) == 1)} less"
         elif group["ended_early"]:
-            text = (
-                f"No verdict: {listed(_early(group))} and may have ended because of what they did"
-            )
+            text = f"No verdict: {listed(_early(group))}, perhaps because of what they did"
     if not group["reliable"]:
         text = f"Too few seeds to tell. On these {group['fewest_runs']}: {text}"
     return text + end
@@ -249,9 +247,9 @@ def _about_runs(group: SummaryPart, others: Sequence[str]) -> Iterator[str]:
             if name in group["ended_early"]
         ]
         yield (
-            f"{_sentence(listed(_early(group)))}: a run may end because it collapsed, so that those "
-            "which last are the better ones, and nothing over the run or at the end is called "
-            f"clear. As far as they were measured, {listed(collapsed)} collapsed."
+            f"{_sentence(listed(_early(group)))}: a run may end because it collapsed, so that "
+            "those which last are the better ones, and nothing over the run or at the end is "
+            f"called clear. As far as they were measured, {listed(collapsed)} collapsed."
         )
     cut_at, longest = group["cut_at"], group["longest"]
     near = NEAR_END * longest if group["axis"] == "tokens" else 0.0

@@ -129,7 +129,7 @@ def compare_at_kl(
 
 
 def enough_pairs(pairs: int) -> int:
-    """Return how many pairs must have been at a KL for a comparison there: half, and `FEWEST_PAIRS`.
+    """Return how many pairs must have been at a KL to be compared: half, and `FEWEST_PAIRS`.
 
     Of runs beside a level a few seem to be there by the error of their KL, and which is chance.
 

@@ -256,8 +256,8 @@ def last_crossing(kl: ArrayLike, k: float, errors: ArrayLike | None = None) -> f
     i - 1 + (k - kl_{i-1}) / (kl_i - kl_{i-1})          NaN if there is no such i
 
     A run that hovers beside k crosses it by the error of its KL alone. So with ``errors`` k must
-    also be within the stretch of `STRETCH` policies on either side, up to a leap: within the ends of
-    the straight line through their KL, give or take the error of their mean. Else it is NaN too.
+    also be on the stretch of `STRETCH` policies on either side, up to a leap: between the ends of
+    the straight line through their KL, give or take `BESIDE` errors of their mean. Else it is NaN.
 
     ``np.interp(place, range(time), values)`` is what the run has there: the value of a policy that
     is at k, and not of one that merely stayed below it. The stretch is chosen by KL and time and
