@@ -363,9 +363,9 @@ def _panel(group: Group, curves: Sequence[Curve], kl_coef: float | None, axis: A
         late=latest.credit if first > earliest else None,
         start=float(np.mean([c.values["score"][0] for c in curves if c.steps[0] == earliest])),
         ended_early={
-            name: seeds
+            name: early
             for name, runs in rewards.items()
-            if (seeds := _ended_early(runs.curves, NEAR_END if axis == "tokens" else 0.0))
+            if (early := _ended_early(runs.curves, NEAR_END if axis == "tokens" else 0.0))
         },
     )
 
