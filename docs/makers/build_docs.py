@@ -322,7 +322,9 @@ def metrics() -> str:
         "# Metrics",
         "Measurements of a frozen policy on held-out prompts, by the raw score, never by the token "
         "rewards. `evaluate(...).metrics` has them by name; those marked are columns of "
-        "`curves.csv`. [A metric of your own](../extending.md#a-metric) is one function.",
+        "`curves.csv`. [A metric of your own](../extending.md#a-metric) is one function. Words are "
+        "runs of letters and runs of punctuation; in Chinese, Japanese, Thai, Lao, Khmer and "
+        "Burmese, which have no spaces between words, each character with its marks is one.",
         _table(["name", "meaning", "better", "in curves.csv"], rows),
         "## Figures of a run",
         "A comparison takes two numbers from each learning curve and compares rules by them:",

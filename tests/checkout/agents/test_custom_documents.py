@@ -61,7 +61,7 @@ def test_the_custom_rewards_run(monkeypatch: pytest.MonkeyPatch):
     run(scorer, found)
     check_reward(found["env"])
     check_reward(
-        found["gym"].make("tokengym/MovieReview-v0", reward="r3-dense", scorer=found["words"])
+        found["gym"].make("tokengym/MovieReview-v0", reward="r3-dense", scorer=found["liked"])
     )
     run(credit, found)
     ids = found["bundle"].tokenizer("the plot is the plot").input_ids
