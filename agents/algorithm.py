@@ -462,7 +462,8 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
             for row, episode in enumerate(played.episodes):  # scored only now
                 figures[row]["r"] = math.nan if episode.score is None else episode.score
             infos = [{"episode": figures[row]} for row in range(self.n_envs)]
-            self._update_info_buffer(infos)
+            paid = [info for info in infos if not math.isnan(info["episode"]["r"])]
+            self._update_info_buffer(paid or infos)
             callback.update_locals({"infos": infos})
             played = processes.join_rounds(self, played, self.num_timesteps - tokens_before)
             self.last_round = played

@@ -39,6 +39,7 @@ ROUND_LOG = {
     "train/kl_coef": "kl_coef",
     "train/learning_rate": "learning_rate",
     "train/gae_lambda": "gae_lambda",
+    "rollout/unscored": "unscored",
     "time/rollout_s": "rollout_s",
     "time/score_s": "score_s",
     "time/assign_s": "assign_s",

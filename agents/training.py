@@ -74,8 +74,10 @@ def train_own_agent(run: TrainingRun, name: str, made: Any) -> Iterator[Update]:
             agent.learn(episodes)
             step += 1
             tokens += sum(episode.num_written for episode in episodes)
-            scores = [e.raw_score or 0.0 for e in episodes]
-            figures = {"rollout/score": sum(scores) / len(scores)}
+            scores = [e.raw_score for e in episodes if e.raw_score is not None]
+            figures = {"rollout/score": sum(scores) / len(scores)} if scores else {}
+            if missing := len(episodes) - len(scores):
+                figures["rollout/unscored"] = missing
             yield Update(step=step, tokens=tokens, agent=agent, figures=figures)
     finally:
         envs.close()

@@ -4,6 +4,7 @@ Environments emit a terminal `Info`; rewards and agents read the `Episode` that 
 """
 
 import json
+import math
 from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
@@ -70,11 +71,13 @@ class Episode:
     messages: Messages = NO_CHAT
     """The conversation that the policy read, a `Chat`; empty where it read the prompt as it is."""
     score: float | None = None
-    """Score of the finished text."""
+    """Score of the finished text; None where none was given: there is no reward, or its partner or
+    its judge failed."""
     score_parts: Mapping[str, float] = field(default_factory=lambda: _NO_PARTS)
-    """Named parts of the score."""
+    """Named parts of the score; one that was not measured is absent."""
     token_rewards: NDArray[np.float32] | None = field(default=None, compare=False)
-    """(len(response_ids),) float32: the score as redistributed by the credit; sums to ``score``."""
+    """(len(response_ids),) float32: the score as redistributed by the credit; sums to ``score``.
+    None where there is no score."""
     log_probs: NDArray[np.float32] | None = field(default=None, compare=False)
     """(len(response_ids),) float32, nats: log-probabilities of the sampled tokens under the
     policy that sampled them."""
@@ -134,6 +137,11 @@ class Episode:
         return self.score_parts.get(RAW_SCORE, self.score)
 
     @property
+    def is_lost(self) -> bool:
+        """Whether its partner failed, so that it is no episode of the task and is not scored."""
+        return self.finish_reason == "error"
+
+    @property
     def num_written(self) -> int:
         """Tokens that the policy wrote."""
         return len(self.response_ids) if self.written is None else int(self.written.sum())
@@ -146,16 +154,21 @@ class Episode:
         return "\n".join(turn.text for turn in self.turns if turn.role == POLICY)
 
     def with_rewards(
-        self, score: float, score_parts: Mapping[str, float], token_rewards: NDArray[np.floating]
+        self,
+        score: float | None,
+        score_parts: Mapping[str, float],
+        token_rewards: NDArray[np.floating] | None,
     ) -> "Episode":
-        """Return the episode with what its reward decided.
+        """Return the episode with what its reward decided; None where it has no score.
 
         A copy that shares all else, without checking it again as ``dataclasses.replace`` does.
         `Reward.evaluate`, which calls this, has checked the token rewards.
         """
         paid = copy(self)
-        rewards = np.array(token_rewards, dtype=np.float32)
-        rewards.flags.writeable = False
+        rewards = None
+        if token_rewards is not None:
+            rewards = np.array(token_rewards, dtype=np.float32)
+            rewards.flags.writeable = False
         vars(paid).update(score=score, score_parts=score_parts, token_rewards=rewards)
         return paid
 
@@ -165,15 +178,17 @@ class Episode:
 
         Args:
             info: The last step's info of a `TokenGenerationEnv` (or one row of a batch's).
-            scored: Whether a reward has paid it; without one an environment writes zeros.
+            scored: Whether a reward has paid it; without one an environment writes zeros. A score
+                of NaN is none.
 
         Raises:
             KeyError: if ``info`` is not a terminal one.
         """
         paid: dict[str, Any] = {}
         if scored:
-            paid = {"score": float(info["score"]), "score_parts": dict(info["score_parts"])}
-            paid["token_rewards"] = info["token_rewards"]
+            paid["score_parts"] = dict(info["score_parts"])
+            if not math.isnan(score := float(info["score"])):
+                paid |= {"score": score, "token_rewards": info["token_rewards"]}
         return cls(
             **{name: info[name] for name in _TOLD},
             metadata=info.get("metadata", NO_METADATA),

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-_FIGURES = ("prompts", "responses", "tokens", "score")
+_FIGURES = ("prompts", "responses", "tokens", "scored", "score")
 FORMATS = (".jsonl", ".parquet")
 """Endings of files that pairs are written to."""
 CHUNK = 32
@@ -174,7 +174,8 @@ def collect_to_file(
         save_dataset(kept.dataset(rows), out)
         shutil.rmtree(parts)
     total = {name: sum(part[name] for part in figures) for name in _FIGURES}
-    score = total.pop("score") / total["responses"]
+    scored, summed = total.pop("scored"), total.pop("score")
+    score = summed / scored if scored else float("nan")
     kept_score = float(np.mean([row[kept.score] for row in rows])) if rows else float("nan")
     return Collected(**total, rows=len(rows), score=score, kept_score=kept_score)
 
@@ -211,12 +212,14 @@ class _Maker:
         groups = self.collector.collect(self.agent, prompts, seed=seed)
         rows = KEPT[self.config.keep].rows(groups, self.config, prompts)
         flat = [episode for group in groups for episode in group]
+        scores = [float(episode.score) for episode in flat if episode.score is not None]
         write_jsonl(_rows_file(parts, number), rows)
         figures = {
             "prompts": len(prompts),
             "responses": len(flat),
             "tokens": sum(len(episode.response_ids) for episode in flat),
-            "score": sum(float(episode.score or 0.0) for episode in flat),
+            "scored": len(scores),
+            "score": sum(scores),
         }
         write_json(parts / f"{number:06d}.json", figures)
 

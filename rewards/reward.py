@@ -58,6 +58,17 @@ class RewardTraits:
     """Names of the running statistics of its scorer, which episodes change."""
 
 
+def warn_unscored(missing: int, count: int, scorer: str) -> None:
+    """Warn of episodes that have no score."""
+    _LOG.warning(
+        "%d of %d episodes have no score, as their partner or scorer %r failed; means and learners "
+        "leave them out",
+        missing,
+        count,
+        scorer,
+    )
+
+
 class Reward:
     """Score of a response, and the credit of its tokens.
 
@@ -95,6 +106,8 @@ class Reward:
         """Seconds that scoring has taken."""
         self.scored = 0
         """Episodes scored so far."""
+        self.unscored = 0
+        """Those among them that have no score: their partner or their judge failed."""
         self.unread_share: float | None = None
         """Share of the first `READ_EPISODES` texts that the scorer has no tokens for; None before
         so many were scored."""
@@ -178,35 +191,67 @@ class Reward:
                         f"episode {index} has no response_ids, so no token can earn its score; "
                         "give the response at least one token (the EOS counts)"
                     )
-            name, kind = self.scorer_name, self.credit.attribution
-            # A scorer that does not say what it has is asked for nothing.
-            asks = kind is not None and self.scorer.attribution_kinds is not None
-            options = {"attribution": kind} if asks else {}
-            scores = self.scorer.score(episodes, **options)
-            if not isinstance(scores, Scores):
-                raise ScorerError(
-                    f"scorer {name!r} returned {type(scores).__name__}; return "
-                    "Scores(values=one number per episode)"
-                )
-            scores.check(episodes, name)
-            self._check_reading(episodes)
-            with self.crediting(len(episodes)):
-                scores = self._attributed(episodes, scores)
-                is_talk = any(episode.written is not None for episode in episodes)
-                rewards = (assign_policy_tokens if is_talk else _assign)(
-                    self.credit, episodes, scores
-                )
-                self._check_rewards(episodes, scores, rewards)
-            is_scaled = isinstance(self.scorer, Normalize)
-            parts = scores.parts if is_scaled else inner_parts(scores.parts)
-            return [
-                episode.with_rewards(
-                    float(scores.values[row]),
-                    {name: float(part[row]) for name, part in parts.items()},
-                    rewards[row],
-                )
-                for row, episode in enumerate(episodes)
-            ]
+            finished = [row for row, episode in enumerate(episodes) if not episode.is_lost]
+            paid = [episode.with_rewards(None, {}, None) for episode in episodes]
+            if finished:
+                scored = self._evaluate_finished([episodes[row] for row in finished])
+                for row, episode in zip(finished, scored, strict=True):
+                    paid[row] = episode
+            self._count_unscored(paid)
+            return paid
+
+    def _evaluate_finished(self, episodes: Sequence[Episode]) -> list[Episode]:
+        """Return what `evaluate` does, of episodes that no partner's failure lost."""
+        scores = self._scores(episodes)
+        self._check_reading(episodes)
+        paid = [e.with_rewards(None, self._parts(scores, i), None) for i, e in enumerate(episodes)]
+        # What has no score has no credit: the rule is not shown it.
+        known = np.flatnonzero(scores.measured).tolist()
+        if known:
+            with self.crediting(len(known)):
+                scored = [episodes[row] for row in known]
+                credited, rewards = self._credit(scored, scores.select(known))
+            for index, row in enumerate(known):
+                score, parts = float(credited.values[index]), self._parts(credited, index)
+                paid[row] = episodes[row].with_rewards(score, parts, rewards[index])
+        return paid
+
+    def _parts(self, scores: Scores, row: int) -> dict[str, float]:
+        """Return the parts of an episode's score that were measured."""
+        parts = scores.parts_of(row)
+        return parts if isinstance(self.scorer, Normalize) else inner_parts(parts)
+
+    def _scores(self, episodes: Sequence[Episode]) -> Scores:
+        """Return the scorer's checked scores, with the attributions that the credit reads."""
+        name, kind = self.scorer_name, self.credit.attribution
+        # A scorer that does not say what it has is asked for nothing.
+        asks = kind is not None and self.scorer.attribution_kinds is not None
+        options = {"attribution": kind} if asks else {}
+        scores = self.scorer.score(episodes, **options)
+        if not isinstance(scores, Scores):
+            raise ScorerError(
+                f"scorer {name!r} returned {type(scores).__name__}; return "
+                "Scores(values=one number per episode)"
+            )
+        scores.check(episodes, name)
+        return scores
+
+    def _credit(
+        self, episodes: Sequence[Episode], scores: Scores
+    ) -> tuple[Scores, Sequence[FloatArray]]:
+        """Return scores as the credit read them, and the token rewards, (n,) of each episode."""
+        scores = self._attributed(episodes, scores)
+        is_talk = any(episode.written is not None for episode in episodes)
+        rewards = (assign_policy_tokens if is_talk else _assign)(self.credit, episodes, scores)
+        self._check_rewards(episodes, scores, rewards)
+        return scores, rewards
+
+    def _count_unscored(self, episodes: Sequence[Episode]) -> None:
+        """Count episodes that have no score, and say so once."""
+        missing = sum(episode.score is None for episode in episodes)
+        if missing and not self.unscored:
+            warn_unscored(missing, len(episodes), self.scorer_name)
+        self.unscored += missing
 
     def _check_reading(self, episodes: Sequence[Episode]) -> None:
         """Warn, once, of a scorer that cannot read the first texts that it scores."""

@@ -4,9 +4,9 @@
 """
 
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +16,7 @@ from tokengym.envs.episode import RAW_SCORE, Episode
 from tokengym.rewards.errors import CreditError, ScorerError
 from tokengym.rewards.maths.signed_parts import on_last_tokens
 
+T = TypeVar("T")
 FloatArray = NDArray[np.float32]
 """Scores of a batch, (batch,), or values of one response's tokens, (time,)."""
 
@@ -38,26 +39,39 @@ class Scores:
     signed: bool
     """Attributions are signed, in reward units; True if ``additive``, and also where parts of the
     value belong to no token. If False they are weights >= 0 of any scale."""
+    gaps: frozenset[str]
+    """"values", and names of parts, whose NaN stands for what was not measured, as a judge did not
+    answer. A scorer says so by None in a list of numbers; any other NaN is a fault."""
 
     def __init__(
         self,
-        values: ArrayLike,
-        parts: Mapping[str, ArrayLike] | None = None,
+        values: ArrayLike | Sequence[float | None],
+        parts: Mapping[str, ArrayLike | Sequence[float | None]] | None = None,
         attributions: Sequence[ArrayLike] | None = None,
         additive: bool = False,
         signed: bool = False,
+        gaps: Iterable[str] = (),
     ) -> None:
+        given: dict[str, Any] = {"values": values, **(parts or {})}
+        lists = {name: given[name] for name in given if isinstance(given[name], list | tuple)}
+        of_none = {name for name, array in lists.items() if any(x is None for x in array)}
         stored: dict[str, Any] = {
             "values": as_float32(values),
             "parts": {name: as_float32(part) for name, part in (parts or {}).items()},
             "attributions": None,
             "additive": additive,
             "signed": additive or signed,
+            "gaps": frozenset(gaps) | of_none,
         }
         if attributions is not None:
             stored["attributions"] = [as_float32(row) for row in attributions]
         for name, value in stored.items():
             object.__setattr__(self, name, value)
+
+    @property
+    def measured(self) -> NDArray[np.bool_]:
+        """(batch,): whether there is a score."""
+        return ~np.isnan(self.values)
 
     def with_attributions(
         self,
@@ -79,24 +93,41 @@ class Scores:
         if pieces is not None:
             rows = zip(attributions, pieces, strict=True)
             attributions = [on_last_tokens(values, spans) for values, spans in rows]
-        return Scores(self.values, {**self.parts, **(parts or {})}, attributions, signed=signed)
+        parts = {**self.parts, **(parts or {})}
+        return Scores(self.values, parts, attributions, signed=signed, gaps=self.gaps)
+
+    def select(self, rows: Sequence[int]) -> "Scores":
+        """Return the scores of some episodes."""
+        rows = list(rows)
+        parts = {name: part[rows] for name, part in self.parts.items()}
+        tokens = self.attributions and [self.attributions[row].copy() for row in rows]
+        return replace(self, values=self.values[rows], parts=parts, attributions=tokens)
 
     def split(self) -> list["Scores"]:
         """Return the scores of each episode by itself."""
+        return [self.select([row]) for row in range(len(self.values))]
 
-        def of_episode(row: int) -> "Scores":
-            parts = {name: part[[row]] for name, part in self.parts.items()}
-            tokens = None if self.attributions is None else [self.attributions[row].copy()]
-            return replace(self, values=self.values[[row]], parts=parts, attributions=tokens)
+    def placed(self, rows: Sequence[int], count: int) -> "Scores":
+        """Return the scores as those of ``rows`` of so many episodes; the others have none."""
 
-        return [of_episode(row) for row in range(len(self.values))]
+        def place(values: FloatArray) -> FloatArray:
+            whole = np.full(count, np.nan, dtype=np.float32)
+            whole[list(rows)] = values
+            return whole
+
+        parts = {name: place(part) for name, part in self.parts.items()}
+        return Scores(place(self.values), parts, gaps=("values", *parts))
+
+    def parts_of(self, row: int) -> dict[str, float]:
+        """Return the parts of one episode that were measured."""
+        return {n: float(part[row]) for n, part in self.parts.items() if not np.isnan(part[row])}
 
     @classmethod
     def joined(cls, scores: Sequence["Scores"]) -> "Scores":
-        """Return several scores as one; a part that some lack is 0 there."""
+        """Return several scores as one; a part that some lack is not measured there."""
         names = dict.fromkeys(name for one in scores for name in one.parts)
         parts = {
-            name: [x for one in scores for x in one.parts.get(name, 0.0 * one.values)]
+            name: [x for one in scores for x in one.parts.get(name, one.values * np.nan)]
             for name in names
         }
         rows = [row for one in scores for row in one.attributions or ()]
@@ -106,12 +137,18 @@ class Scores:
             None if any(one.attributions is None for one in scores) else rows,
             additive=all(one.additive for one in scores),
             signed=all(one.signed for one in scores),
+            gaps=[
+                *(gap for one in scores for gap in one.gaps),
+                *(name for name in names for one in scores if name not in one.parts),
+            ],
         )
 
     def check(
         self, episodes: Sequence[Episode], name: str, *, of: Literal["scorer", "credit"] = "scorer"
     ) -> None:
         """Raise unless there is one finite score per episode and one attribution per token.
+
+        What is NaN in ``gaps`` was not measured, which is no fault.
 
         Args:
             episodes: Those that were scored.
@@ -129,11 +166,13 @@ class Scores:
                     f"{who} returned {label} of shape {array.shape} for {len(episodes)} "
                     f"episodes; return one number per episode, shape {expected}"
                 )
-            if not np.isfinite(array).all():
-                row = int(np.flatnonzero(~np.isfinite(array))[0])
+            is_missing = np.isnan(array) & (label in self.gaps)
+            if (faulty := ~(np.isfinite(array) | is_missing)).any():
+                row = int(np.flatnonzero(faulty)[0])
                 raise error(
                     f"{who} returned {label}[{row}] = {array[row]} for the response "
-                    f"{reprlib.repr(episodes[row].response)}; scores must be finite"
+                    f"{reprlib.repr(episodes[row].response)}; scores must be finite, or None where "
+                    "nothing was measured"
                 )
         rows = self.attributions
         if rows is None:
@@ -144,6 +183,8 @@ class Scores:
                 "array per episode"
             )
         for index, (episode, tokens) in enumerate(zip(episodes, rows, strict=True)):
+            if not self.measured[index]:
+                continue
             if tokens.shape != (len(episode.response_ids),) or not np.isfinite(tokens).all():
                 raise error(
                     f"{who} returned attributions[{index}] = {reprlib.repr(tokens.tolist())} of "
@@ -152,8 +193,8 @@ class Scores:
                 )
 
 
-def inner_parts(parts: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-    """Return the parts, (batch,), of a scorer inside another, or of one that is not scaled.
+def inner_parts(parts: Mapping[str, T]) -> dict[str, T]:
+    """Return the parts of a scorer inside another, or of one that is not scaled.
 
     `RAW_SCORE` is what evaluations measure, so only the outermost scaling may have that part.
     """

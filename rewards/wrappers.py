@@ -85,11 +85,13 @@ class PaysEpisodes:
             return paid, {}
         scored = dict(zip(ended, self.reward.evaluate(episodes), strict=True))
         for row, episode in scored.items():
-            paid[row] = episode.score or 0.0
-            if self.delivery == "step":
-                assert episode.token_rewards is not None
-                paid[row] -= self._paid_before(row, episode, episode.token_rewards)
-                self._paid.pop(row, None)
+            if episode.score is None or episode.token_rewards is None:
+                paid[row] = 0.0  # nothing is paid for what was not measured
+            elif self.delivery == "step":
+                paid[row] = episode.score - self._paid_before(row, episode, episode.token_rewards)
+            else:
+                paid[row] = episode.score
+            self._paid.pop(row, None)
         return paid, scored
 
     def _pay_newest(self, texts: Mapping[int, Episode]) -> dict[int, float]:
@@ -192,11 +194,11 @@ class RewardWrapper(PaysEpisodes, gymnasium.Wrapper):
             unfinished = {0: self.env.get_wrapper_attr("unfinished_episode")()}
         paid, scored = self._pay(unfinished, ended)
         for episode in scored.values():
-            assert episode.token_rewards is not None
-            info["score"] = episode.score
+            info["score"] = np.nan if episode.score is None else episode.score
             info["score_parts"] = dict(episode.score_parts)
-            info["token_rewards"] = episode.token_rewards.copy()
-            self._show(episode.token_rewards)
+            if episode.token_rewards is not None:
+                info["token_rewards"] = episode.token_rewards.copy()
+                self._show(episode.token_rewards)
         return observation, paid.get(0, 0.0), terminated, truncated, info
 
     def action_masks(self) -> NDArray[np.bool_]:
@@ -254,9 +256,10 @@ class VectorRewardWrapper(PaysEpisodes, VectorWrapper):
         parts: dict[str, NDArray[Any]] = {}
         written["score_parts"] = parts
         for row, episode in scored.items():
-            written["score"][row] = episode.score
+            written["score"][row] = np.nan if episode.score is None else episode.score
             written["token_rewards"][row] = 0.0
-            written["token_rewards"][row, : len(episode.response_ids)] = episode.token_rewards
+            if episode.token_rewards is not None:
+                written["token_rewards"][row, : len(episode.response_ids)] = episode.token_rewards
             for name, part in episode.score_parts.items():
                 parts.setdefault(name, np.zeros(self.num_envs))[row] = part
                 parts.setdefault(f"_{name}", np.zeros(self.num_envs, dtype=np.bool_))[row] = True

@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     from tokengym.agents.offline.collecting import (
         KEPT,
         ResponseCollector,
+        best_episode,
         best_rows,
         pair_rows,
         prompt_order,
+        scored_of,
     )
     from tokengym.agents.offline.finite import FiniteTrainer
     from tokengym.agents.offline.policies import make_policy

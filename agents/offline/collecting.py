@@ -31,7 +31,8 @@ from tokengym.rewards.arguments import check_columns
 from tokengym.rewards.models.loading import longest_input
 from tokengym.rewards.pairs.read import HOLDS_REPLIES
 from tokengym.rewards.pairs.store import pairs_dataset, responses_dataset
-from tokengym.rewards.scorers.base import as_scorer
+from tokengym.rewards.reward import warn_unscored
+from tokengym.rewards.scorers.base import as_scorer, score_finished
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -81,6 +82,8 @@ class ResponseCollector:
         check_columns(self.scorer.name, self.scorer.data_columns, self.chosen.prompts)
         self.num_tokens = 0
         """Response tokens sampled so far."""
+        self.unscored = 0
+        """Responses so far without a score: their partner or their judge failed."""
 
     @property
     def prompts(self) -> PromptSet:
@@ -145,13 +148,17 @@ class ResponseCollector:
         flat = [episode for group in groups for episode in group]
         if not flat:
             return []
-        scores = self.scorer.score_groups(groups)
-        scores.check(flat, self.scorer.name)
+        numbers = [number for number, group in enumerate(groups) for _ in group]
+        scores = score_finished(self.scorer, flat, groups=numbers)
+        missing = int((~scores.measured).sum())
+        if missing and not self.unscored:
+            warn_unscored(missing, len(flat), self.scorer.name)
+        self.unscored += missing
         scored = (
             replace(
                 episode,
-                score=float(scores.values[i]),
-                score_parts={name: float(part[i]) for name, part in scores.parts.items()},
+                score=float(scores.values[i]) if scores.measured[i] else None,
+                score_parts=scores.parts_of(i),
             )
             for i, episode in enumerate(flat)
         )
@@ -175,14 +182,15 @@ def pair_rows(
         DatasetError: if a response holds a partner's replies.
     """
     rows = []
-    for group, prompt in zip(groups, prompts, strict=True):
-        choice = best_against_worst(
+    for every, prompt in zip(groups, prompts, strict=True):
+        group = scored_of(every)
+        choice = group and best_against_worst(
             [_score(episode) for episode in group],
             [episode.response for episode in group],
             length_penalty=sampling.length_penalty,
             min_gap=sampling.min_gap,
         )
-        if choice is None:
+        if not choice:
             continue
         chosen, rejected = group[choice.chosen], group[choice.rejected]
         _check_written([chosen, rejected])
@@ -217,21 +225,31 @@ def best_rows(
 
     Source: Dong et al. 2023, "RAFT", arXiv:2304.06767.
     """
-    best = []
-    for group in groups:
-        best_index = best_of(
-            [_score(episode) for episode in group],
-            [episode.response for episode in group],
-            length_penalty=sampling.length_penalty,
-        )
-        best.append((group[best_index],))
+    best = [
+        (best_episode(group, sampling.length_penalty),) if scored_of(group) else ()
+        for group in groups
+    ]
     return response_rows(best, sampling, prompts)
+
+
+def scored_of(group: Sequence[Episode]) -> PromptGroup:
+    """Return the episodes of a group that have a score: the others' partner or judge failed."""
+    return tuple(episode for episode in group if episode.score is not None)
+
+
+def best_episode(group: Sequence[Episode], length_penalty: float) -> Episode:
+    """Return the best episode of a group among those that have a score; the first if none has."""
+    scored = scored_of(group)
+    if not scored:
+        return group[0]
+    scores, texts = [_score(episode) for episode in scored], [e.response for e in scored]
+    return scored[best_of(scores, texts, length_penalty=length_penalty)]
 
 
 def response_rows(
     groups: Sequence[PromptGroup], sampling: Candidates, prompts: Sequence[PromptChoice]
 ) -> list[TrainingRow]:
-    """Return one row per response, all of them; see `best_rows`.
+    """Return one row per response that has a score; see `best_rows`.
 
     Returns:
         Rows with the columns of `tokengym.rewards.pairs.store.RESPONSE_COLUMNS`.
@@ -249,7 +267,7 @@ def response_rows(
             "prompt_id": _prompt_number(prompt),
         }
         for group, prompt in zip(groups, prompts, strict=True)
-        for episode in group
+        for episode in scored_of(group)
     ]
 
 

@@ -61,6 +61,10 @@ ALL_LOST = (
     "a partner's failure lost every episode of the round, so that there is nothing to learn from; "
     "pass on_partner_error='raise' to see why"
 )
+NONE_SCORED = (
+    "the scorer gave no episode of the round a score, only None, so that there is nothing to learn "
+    "from; have it return numbers, or pass on_error='raise' of a judge that fails to see why"
+)
 NO_REWARD = (
     "the environment was made without a reward, so that every response earns 0; make it with "
     "reward=..., such as 'sparse', or wrap it in tokengym.rewards.CreditReward"
@@ -439,12 +443,15 @@ class PPO(EpisodicAlgorithm):
         settings, estimator = self.settings, self.estimator
         if not (teaches := mask.any(1)).any():
             raise ValueError(ALL_LOST)
+        if self.reward.rewards and all(episode.score is None for episode in played.episodes):
+            raise ValueError(NONE_SCORED)
         place = f"update {self._n_updates}, timestep {self.num_timesteps}"
         rewards = token_rewards_of(played.episodes, mask.shape[1], place)
         reader = None  # of scores: as 0 a missing one would bend the group's mean
         if not estimator.uses_token_rewards or settings.drop_equal_groups:
             reader = estimator.name
         scores = torch.from_numpy(scores_of(played.episodes, reader)).to(self.device)
+        scores = scores.where(mask.any(1), 0.0)  # of lost rows nothing is read
         if not rewards.any() and self.reward.pays_nothing:
             raise ValueError(NO_REWARD)
         if not estimator.uses_token_rewards and ((rewards != 0).sum(1) > 1).any():
@@ -530,15 +537,19 @@ class PPO(EpisodicAlgorithm):
         finished = mask.any(1)  # the episodes that were not lost
         paid, sampled = (kl.sum(1)[finished] for kl in kls)  # of each of them, nats
         count, tokens = len(paid), int(mask.sum())
-        raw = [episode.raw_score for episode in played.episodes]
+        rows = zip(played.episodes, finished.tolist(), strict=True)
+        raw = [e.raw_score for e in played.episodes if e.raw_score is not None]
         self._round = stats = RoundStats(
-            scores=[score for score in raw if score is not None],  # the scorer's own
+            scores=[e.raw_score for e, is_whole in rows if is_whole and e.raw_score is not None],
             kl=paid.mean().item(),
             kl_error=paid.std().item() / count**0.5 if count > 1 else np.nan,
             num_finished=count,
             tokens_per_row=tokens / count,
         )
-        record("rollout/score", float(np.mean(stats.scores or [0.0])))
+        if raw:  # the scorer's own
+            record("rollout/score", float(np.mean(raw)))
+        if unscored := len(played.episodes) - len(raw):
+            record("rollout/unscored", unscored)
         assert played.entropy is not None
         entropy = played.entropy.masked_fill(~mask, 0.0).sum().item() / tokens
         record("train/entropy", entropy)

@@ -59,17 +59,23 @@ class RolloutBatch:
     env_seconds: float = 0.0
     """Time that the environment took, scoring included."""
 
+    @property
+    def lost(self) -> NDArray[np.bool_]:
+        """(batch,): of these nothing is known: their partner failed, or their judge alone did."""
+        scored = np.array([episode.score is not None for episode in self.episodes])
+        return np.array([episode.is_lost for episode in self.episodes]) | (scored.any() & ~scored)
+
     def sequences(self, device: torch.device | str, *, group_size: int | None = None) -> Sequences:
         """Return prompts and responses as one batch of tensors.
 
-        Of an episode that its partner lost no token counts as written, nor of the others in its
-        group, whose baseline would lack it.
+        Of an episode that is `lost` no token counts as written, nor of the others in its group,
+        whose baseline would lack it.
 
         Args:
             device: Device of the tensors.
             group_size: Responses to each prompt; None has no groups.
         """
-        lost = np.array([episode.finish_reason == "error" for episode in self.episodes])
+        lost = self.lost
         if group_size is not None:
             lost = lost.reshape(-1, group_size).any(1).repeat(group_size)
         return Sequences.from_ids(

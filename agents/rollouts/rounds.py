@@ -187,7 +187,8 @@ class RoundReward:
             assert episode.token_rewards is not None
             tokens = episode.token_rewards.copy()
             tokens[steps.places] = rewards
-            parts = {RAW_SCORE: episode.score or 0.0, **episode.score_parts}
+            assert episode.score is not None  # as it has token rewards
+            parts = {RAW_SCORE: episode.score, **episode.score_parts}
             episodes[row] = episode.with_rewards(float(steps.paid.sum()), parts, tokens)
 
     def segment_ends(self, episodes: Sequence[Episode], time: int) -> NDArray[np.int64]:

@@ -131,8 +131,12 @@ class _Follow(BaseCallback):
         ended, self._ended = self._ended, []
         figures = dict(agent.logger.name_to_value) if hasattr(agent, "_logger") else {}
         if ended:
-            scores, lengths = np.mean(ended, axis=0).tolist()
-            figures |= {"rollout/score": scores, "rollout/ep_len_mean": lengths}
+            scores = [score for score, _ in ended if not np.isnan(score)]
+            figures["rollout/ep_len_mean"] = float(np.mean([length for _, length in ended]))
+            if scores:
+                figures["rollout/score"] = float(np.mean(scores))
+            if missing := len(ended) - len(scores):
+                figures["rollout/unscored"] = missing
         return figures
 
     def _on_rollout_start(self) -> None:

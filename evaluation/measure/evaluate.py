@@ -23,18 +23,21 @@ from tokengym.rewards import Reward, Toxicity, VectorRewardWrapper, gold_scorer
 from tokengym.rewards.gold.rules import rude_words
 from tokengym.rewards.registry import RewardChoice, gold_oov_fraction
 from tokengym.rewards.reward import MAX_UNREAD_SHARE, warn_unread
-from tokengym.rewards.scorers.base import Scorer
+from tokengym.rewards.scorers.base import Scorer, score_finished
 from tokengym.rewards.scorers.toxicity import RUDE_WORDS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from tokengym.agents import CausalLMPolicy
-    from tokengym.agents.rollouts.playing import Agent
+    from tokengym.agents.rollouts.playing import Agent, RolloutBatch
     from tokengym.agents.rollouts.rounds import Environments, RoundReward
 
 logger = logging.getLogger(__name__)
 
+TokenFigures = Mapping[str, list[NDArray[Any]]]
+"""Figures of the tokens that a policy wrote, (n,) nats of each response, by the names that
+`policy_metrics` gives them."""
 ROWS = 128
 """Most environment rows played and scored at once."""
 OF_BATCH = ("task", "num_envs", "vectorization_mode", "autoreset_mode", "render_mode")
@@ -45,17 +48,26 @@ MAX_UNREAD_GOLD_SHARE = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Measurements of a policy on held-out prompts."""
+    """Measurements of a policy on held-out prompts; what was not measured is left out of means."""
 
     metrics: dict[str, float]
     """``score``, ``gold_score`` if the task has one that knows the words, ``kl``, ``entropy`` and
     ``reference_perplexity`` if the agent's policy knows log-probs, ``entropy`` alone of on-policy
     algorithms of Stable-Baselines3, and those of
-    `tokengym.evaluation.measure.measures.text_metrics`."""
+    `tokengym.evaluation.measure.measures.text_metrics`. Means over the responses that were
+    measured; a measurement that none has is absent."""
     episodes: tuple[Episode, ...]
     """The responses, with their raw score."""
     gold_scores: NDArray[np.float32] | None
-    """(episodes,), None without a gold scorer."""
+    """(episodes,), NaN of those that a partner's failure lost; None without a gold scorer."""
+    kls: NDArray[np.float64] | None = None
+    """(episodes,) nats by which each response left the reference, NaN of those that were lost;
+    None where ``metrics`` has no ``kl``."""
+
+    @property
+    def unscored(self) -> int:
+        """Number of responses without a score, whose partner or whose judge failed."""
+        return sum(episode.raw_score is None for episode in self.episodes)
 
 
 class Evaluator:
@@ -151,32 +163,49 @@ class Evaluator:
         from tokengym.agents.rollouts.playing import play_rounds
 
         check_reads(agent, self.envs)
+        episodes: list[Episode] = []
+        figures: list[TokenFigures | None] = []
+        entropies: list[torch.Tensor | None] = []
         with _global_seed(self.seed):
             how: Any = {"seed": self.seed, "deterministic": deterministic, "with_entropy": True}
-            played = play_rounds(agent, self.envs, self.num_episodes, **how)
-            # The masks of a round may be a gigabyte: its episodes and entropies alone are kept.
-            rounds = [(one.episodes, one.entropy) for one in played]
-        episodes = [e for of_round, _ in rounds for e in of_round][: self.num_episodes]
+            for played in play_rounds(agent, self.envs, self.num_episodes, **how):
+                # The masks of a round may be a gigabyte: it is measured before the next is played.
+                rows = range(min(len(played.episodes), self.num_episodes - len(episodes)))
+                episodes += [played.episodes[row] for row in rows]
+                finished = [row for row in rows if not played.episodes[row].is_lost]
+                if finished:
+                    figures.append(_token_figures(agent, played, finished, deterministic))
+                    entropies.append(_entropy_sums(played, finished))
         self.check_reading(episodes)
+        finished_episodes = [episode for episode in episodes if not episode.is_lost]
+        metrics, gold = self._score_metrics(episodes)
+        kls = None
+        if finished_episodes:
+            metrics |= text_metrics(finished_episodes)
+            metrics |= self._toxicity_metrics(finished_episodes)
+            of_policy, of_episodes = _policy_metrics(figures)
+            metrics |= of_policy or _entropy(entropies, finished_episodes)
+            kls = None if of_episodes is None else _placed(of_episodes, episodes)
+        return Evaluation(metrics=metrics, episodes=tuple(episodes), gold_scores=gold, kls=kls)
+
+    def _score_metrics(
+        self, episodes: Sequence[Episode]
+    ) -> tuple[dict[str, float], NDArray[np.float32] | None]:
+        """Return the means of score and gold score, and the gold scores (episodes,)."""
         # The scorer's own value, whatever layers of a batch of the user's own pay for it.
-        scores = [e.raw_score or 0.0 for e in episodes]
-        metrics = {"score": float(np.mean(scores))}
-        gold = None if self.gold is None else self.gold.score(episodes).values
-        if gold is not None:
-            metrics["gold_score"] = float(np.mean(gold))
-            if self.by_gold:
-                metrics["score"] = metrics["gold_score"]
-        metrics.update(text_metrics(episodes))
-        if self._toxicity is not None:
-            # A partner's rudeness is not the policy's.
-            own = [replace(e, response=e.written_text) if e.turns else e for e in episodes]
-            parts = self._toxicity.score(own).parts
-            metrics["toxicity"] = float(np.mean(parts["toxicity"]))
-        metrics.update(
-            self._policy_metrics(agent, episodes)
-            or _entropy([entropy for _, entropy in rounds], episodes)
-        )
-        return Evaluation(metrics=metrics, episodes=tuple(episodes), gold_scores=gold)
+        scores = [episode.raw_score for episode in episodes if episode.raw_score is not None]
+        gold = None if self.gold is None else score_finished(self.gold, episodes).values
+        known = None if gold is None else gold[np.isfinite(gold)]
+        measured = {"score": known if self.by_gold else scores, "gold_score": known}
+        return {k: float(np.mean(v)) for k, v in measured.items() if v is not None and len(v)}, gold
+
+    def _toxicity_metrics(self, episodes: Sequence[Episode]) -> dict[str, float]:
+        """Return the mean toxicity of what the policy wrote; {} if it is not measured."""
+        if self._toxicity is None:
+            return {}
+        # A partner's rudeness is not the policy's.
+        own = [replace(e, response=e.written_text) if e.turns else e for e in episodes]
+        return {"toxicity": float(np.mean(self._toxicity.score(own).parts["toxicity"]))}
 
     def check_reading(self, episodes: Sequence[Episode]) -> None:
         """Warn once of judges that cannot read texts; a gold score that knows few words is dropped.
@@ -264,40 +293,77 @@ class Evaluator:
         """Close the environments."""
         self.envs.close()
 
-    def _policy_metrics(self, agent: "Agent", episodes: Sequence[Episode]) -> dict[str, float]:
-        """Return KL and entropy; nothing where the agent has no policy that knows its reference."""
-        from tokengym.agents import CausalLMPolicy
 
-        policy = policy_of(agent)
-        log_probs = [e.log_probs for e in episodes if e.log_probs is not None]
-        if not isinstance(policy, CausalLMPolicy) or len(log_probs) < len(episodes):
-            return {}
-        reference, task = [], _task(self.envs)
-        for start in range(0, len(episodes), ROWS):
-            part = episodes[start : start + ROWS]
-            masks = [task.response_masks(len(e.response_ids), e.turns) for e in part]
-            reference += policy.log_probs(
-                [episode.prompt_ids for episode in part],
-                [episode.response_ids for episode in part],
-                reference=True,
-                # under which both policies were sampled
-                action_masks=[mask for mask in masks if mask is not None] or None,
-            )
-        for row, episode in enumerate(episodes):
-            if episode.written is not None:
-                written = episode.written > 0
-                log_probs[row], reference[row] = log_probs[row][written], reference[row][written]
-        return policy_metrics(log_probs, reference)
+def _token_figures(
+    agent: "Agent", played: "RolloutBatch", rows: Sequence[int], deterministic: bool
+) -> TokenFigures | None:
+    """Return figures of some of a round's responses; None where the agent does not know them.
+
+    Policy and reference are both renormalised over the tokens that could be drawn, by the
+    environment's masks and the policy's own top-k, top-p or mask. Under greedy decoding they are
+    exact too: the likeliest tokens are no sample, and estimates from them are of nothing.
+    """
+    from tokengym.agents import CausalLMPolicy
+    from tokengym.agents.policy.sequences import Sequences
+
+    policy = policy_of(agent)
+    episodes = [played.episodes[row] for row in rows]
+    log_probs = [episode.log_probs for episode in episodes if episode.log_probs is not None]
+    if not isinstance(policy, CausalLMPolicy) or len(log_probs) < len(episodes):
+        return None
+    masks = played.action_masks
+    if masks is not None:
+        masks = masks.select(torch.tensor(rows, device=masks.index.device)).to(policy.device)
+    sequences = Sequences.from_ids(
+        [episode.prompt_ids for episode in episodes],
+        [episode.response_ids for episode in episodes],
+        policy.device,
+        written=[episode.written for episode in episodes],
+    )
+    figures: dict[str, Any] = {"log_probs": log_probs}
+    names: dict[str, Any] = {"ref_log_probs": "ref_log_probs"}
+    if deterministic:
+        names |= {"kls": "kl", "entropies": "entropy"}
+    for name, stat in names.items():
+        figures[name] = policy.token_stats(sequences, masks, name=stat).cpu().numpy()
+    written = [np.ones(len(e.response_ids)) if e.written is None else e.written for e in episodes]
+    return {
+        name: [row[: len(mask)][mask > 0] for row, mask in zip(of_rows, written, strict=True)]
+        for name, of_rows in figures.items()
+    }
 
 
-def _entropy(
-    entropies: Sequence[torch.Tensor | None], episodes: Sequence[Episode]
-) -> dict[str, float]:
-    """Return the mean entropy of the tokens written, by (batch, time) of each round, if known."""
-    sums = [entropy.sum(1) for entropy in entropies if entropy is not None]  # (batch,) each
-    if len(sums) < len(entropies):
+def _policy_metrics(
+    rounds: Sequence[TokenFigures | None],
+) -> tuple[dict[str, float], NDArray[np.float64] | None]:
+    """Return KL, entropy and perplexity, and each response's KL; nothing where they are unknown."""
+    known = [one for one in rounds if one is not None]
+    if len(known) < len(rounds):
+        return {}, None
+    figures = {name: [row for one in known for row in one[name]] for name in known[0]}
+    pairs = zip(figures["log_probs"], figures["ref_log_probs"], strict=True)
+    terms = figures.get("kls") or [own.astype(np.float64) - ref for own, ref in pairs]
+    return policy_metrics(**figures), np.array([row.sum(dtype=np.float64) for row in terms])
+
+
+def _placed(values: NDArray[np.float64], episodes: Sequence[Episode]) -> NDArray[np.float64]:
+    """Return values of the finished episodes, (finished,), as (episodes,); NaN of the others."""
+    placed = np.full(len(episodes), np.nan)
+    placed[[not episode.is_lost for episode in episodes]] = values
+    return placed
+
+
+def _entropy_sums(played: "RolloutBatch", rows: Sequence[int]) -> torch.Tensor | None:
+    """Return the summed entropy of the tokens of some rows of a round, (rows,), if it is known."""
+    return None if played.entropy is None else played.entropy.sum(1)[list(rows)]
+
+
+def _entropy(sums: Sequence[torch.Tensor | None], episodes: Sequence[Episode]) -> dict[str, float]:
+    """Return the mean entropy of the tokens written, by the rounds' sums, if all are known."""
+    known = [one for one in sums if one is not None]
+    if len(known) < len(sums):
         return {}
-    total = torch.cat(sums)[: len(episodes)].sum()
+    total = torch.cat(known).sum()
     return {"entropy": float(total) / sum(episode.num_written for episode in episodes)}
 
 

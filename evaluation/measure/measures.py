@@ -24,6 +24,10 @@ WHEN: dict[str, str] = {"auc": "over the run", "final": "at the end"}
 """Words for the two numbers taken of a run: its mean height, and the mean of its last tenth."""
 
 
+UNSCORED = "unscored"
+"""Number of responses without a score, in the log of a learner and the table of a run."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measure:
     """One measurement: its name in files, its words for readers, and where it is shown."""
@@ -281,6 +285,14 @@ _TABLE = (
         "with the held-out KL at equal KL.",
         recorded=True,
     ),
+    Measure(
+        name=UNSCORED,
+        title="Without a score",
+        meaning="Held-out responses without a score, as their partner or their judge failed: means "
+        "leave them out. A column only where there are some.",
+        better="lower",
+        recorded=True,
+    ),
 )
 MEASURES: Registry[Measure] = Registry("measure", group="measures")
 """All measurements by name."""
@@ -434,17 +446,26 @@ def compression_ratio(texts: Sequence[str]) -> float:
 
 
 def policy_metrics(
-    log_probs: Sequence[NDArray[np.float32]], ref_log_probs: Sequence[NDArray[np.float32]]
+    log_probs: Sequence[NDArray[np.float32]],
+    ref_log_probs: Sequence[NDArray[np.float32]],
+    *,
+    kls: Sequence[NDArray[np.float32]] | None = None,
+    entropies: Sequence[NDArray[np.float32]] | None = None,
 ) -> dict[str, float]:
-    """Return KL, entropy and reference perplexity, from the log-probs of sampled tokens.
+    """Return KL, entropy and reference perplexity of the tokens that a policy wrote.
 
     kl = mean over episodes of sum_t (log pi - log pi_ref)      (k1: unbiased, nats per response)
     entropy = mean over tokens of -log pi                       (unbiased, nats per token)
     reference_perplexity = exp(mean over tokens of -log pi_ref)
 
+    Both are of sampled tokens. The likeliest ones are no sample: of those the exact figures of the
+    states before them are needed, and kl is the mean of sum_t KL(s_t), entropy that of H(s_t).
+
     Args:
         log_probs: Per episode (n,), nats, under the policy that sampled.
-        ref_log_probs: Per episode (n,), nats, under the reference.
+        ref_log_probs: Per episode (n,), nats, under the reference, by the same sampler.
+        kls: Per episode (n,), nats, exact; None estimates them from the tokens.
+        entropies: Per episode (n,), nats, exact; None estimates them from the tokens.
     """
     require_episodes(log_probs)
     lengths = [len(row) for row in log_probs], [len(row) for row in ref_log_probs]
@@ -455,9 +476,11 @@ def policy_metrics(
         )
     sampled = np.concatenate(log_probs).astype(np.float64)
     reference = np.concatenate(ref_log_probs).astype(np.float64)
+    kl = sampled - reference if kls is None else np.concatenate(kls).astype(np.float64)
+    entropy = -sampled if entropies is None else np.concatenate(entropies).astype(np.float64)
     return {
-        "kl": float((sampled - reference).sum() / len(log_probs)),
-        "entropy": float(-sampled.mean()),
+        "kl": float(kl.sum() / len(log_probs)),
+        "entropy": float(entropy.mean()),
         "reference_perplexity": math.exp(min(-float(reference.mean()), 700.0)),
     }
 

@@ -18,6 +18,7 @@ from tokengym.agents.offline.settings import Candidates
 from tokengym.base.files import read_hashed, write_hashed
 from tokengym.evaluation.measure.measures import BLOCK
 from tokengym.evaluation.statistics import Array, optimum_bound
+from tokengym.rewards.scorers.base import score_finished
 
 if TYPE_CHECKING:
     from tokengym.agents.policy.policy import CausalLMPolicy
@@ -43,7 +44,7 @@ class ReferenceSamples:
     """Scored responses of the reference policy to the held-out prompts."""
 
     scores: Array
-    """(prompts, samples), by the scorer."""
+    """(prompts, samples), by the scorer; NaN where a response has no score."""
     gold_scores: Array | None
     """(prompts, samples), None without a gold score."""
     tokens: int
@@ -71,15 +72,16 @@ class ReferenceSamples:
         gold, scores = self.gold_scores, self.ranks(by_gold=by_gold)
         prompts, samples = scores.shape
         rows: list[dict[str, Any]] = []
-        for n in (n for n in SIZES if n <= samples):
+        most = int(np.isfinite(scores).sum(axis=1).max())  # that a prompt has a score of
+        for n in (n for n in SIZES if n <= most):
             row: dict[str, Any] = {
                 "n": n,
                 "kl": best_of_n_kl_bound(n),
-                "score": float(mean_of_best(scores, scores, n).mean()),
+                "score": float(np.nanmean(mean_of_best(scores, scores, n))),
                 "error": span_error(scores, n, episodes or prompts),
             }
             if gold is not None:
-                row["gold_score"] = float(mean_of_best(scores, gold, n).mean())
+                row["gold_score"] = float(np.nanmean(mean_of_best(scores, gold, n)))
             if kl_coef is not None:
                 row["net_score"] = row["score"] - kl_coef * row["kl"]
             rows.append(row)
@@ -90,6 +92,7 @@ class ReferenceSamples:
             "samples": samples,
             "prompts": prompts,
             "tokens": self.tokens,
+            **({"unscored": missing} if (missing := int(np.isnan(scores).sum())) else {}),
             "price": kl_coef,
             "best_of_n": rows,
             "optimum": max(optimum_bound(scores, kl_coef), *nets) if kl_coef else None,
@@ -145,9 +148,8 @@ def draw_references(
         reward = evaluator.paid.reward
         assert reward is not None  # as its scorer ranks
         with reward.scoring(len(episodes), episodes):
-            scores = collector.scorer.score(episodes)
-            scores.check(episodes, collector.scorer.name)
-        gold = None if evaluator.gold is None else evaluator.gold.score(episodes).values
+            scores = score_finished(collector.scorer, episodes)
+        gold = None if evaluator.gold is None else score_finished(evaluator.gold, episodes).values
         new_samples = ReferenceSamples(
             scores=_table(scores.values, len(prompts)),
             gold_scores=None if gold is None else _table(gold, len(prompts)),
@@ -176,25 +178,32 @@ def span_error(scores: Array, n: int, episodes: int) -> float | None:
     (N - 1) / N * sum_i (g_i - mean_i g_i)^2,  g_i = b - m without response i
 
     Args:
-        scores: (prompts, samples).
+        scores: (prompts, samples), NaN where there is none, which is left out, as are prompts that
+            have fewer than n.
         n: Size of the best-of-n, at most the samples.
         episodes: Responses E behind the start.
 
     Returns:
-        Unit of the scores; None for a single prompt that has no more than n responses.
+        Unit of the scores; None for a single prompt, or one that is left, that has no more than n
+        responses.
     """
-    prompts, samples = scores.shape
+    prompts = len(scores)
     if prompts == 1:
+        scores = scores[:, np.isfinite(scores[0])]
+        samples = scores.shape[1]
         if n >= samples:
             return None
         others = np.stack([np.delete(scores[0], left_out) for left_out in range(samples)])
         gains = mean_of_best(others, others, n) - others.mean(axis=1)
         of_gain = (samples - 1) * gains.var()
     else:
-        gains = mean_of_best(scores, scores, n) - scores.mean(axis=1)
-        of_gain = gains.var(ddof=1) / prompts
-    of_start = scores.var(axis=1, ddof=1).mean() / episodes if samples > 1 else 0.0
-    return float(np.sqrt(of_gain + of_start))
+        gains = mean_of_best(scores, scores, n) - np.nanmean(scores, axis=1)
+        gains = gains[np.isfinite(gains)]
+        of_gain = gains.var(ddof=1) / len(gains) if len(gains) > 1 else np.nan
+    many = scores[np.isfinite(scores).sum(axis=1) > 1]  # prompts whose variance is known
+    of_start = np.nanvar(many, axis=1, ddof=1).mean() / episodes if len(many) else 0.0
+    error = float(np.sqrt(of_gain + of_start))
+    return error if np.isfinite(error) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,8 +289,8 @@ def read_references(file: Path) -> ReferenceSamples:
     record = read_hashed(file)
     gold = record["gold_scores"]
     return ReferenceSamples(
-        scores=np.array(record["scores"]),
-        gold_scores=None if gold is None else np.array(gold),
+        scores=np.array(record["scores"], dtype=np.float64),  # null is NaN
+        gold_scores=None if gold is None else np.array(gold, dtype=np.float64),
         tokens=record["tokens"],
     )
 
@@ -300,7 +309,7 @@ def common_samples(
     for one in present:
         ranks, others = one.ranks(by_gold=by_gold), longest.ranks(by_gold=by_gold)
         prompts, samples = ranks.shape
-        if len(others) != prompts or not np.allclose(ranks, others[:, :samples]):
+        if len(others) != prompts or not np.allclose(ranks, others[:, :samples], equal_nan=True):
             return None
     return longest
 

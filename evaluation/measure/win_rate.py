@@ -75,6 +75,8 @@ def win_rate(as_a: ArrayLike, as_b: ArrayLike, level: float = 0.95, *, rng: Rand
 def judged(first: Sequence[Episode], second: Sequence[Episode], prefer: Prefer) -> WinRate:
     """Compare two policies' responses by a judge that reads each pair in both orders.
 
+    A prompt of which a partner's failure lost either response is left out.
+
     Args:
         first: One policy's episodes.
         second: The other's, on the same prompts in the same order.
@@ -84,7 +86,8 @@ def judged(first: Sequence[Episode], second: Sequence[Episode], prefer: Prefer) 
         ValueError: if there are none, or the prompts differ.
     """
     _same_prompts(first, second)
-    pairs = [(a.prompt, a.response, b.response) for a, b in zip(first, second, strict=True)]
+    both = zip(first, second, strict=True)
+    pairs = [(a.prompt, a.response, b.response) for a, b in both if not (a.is_lost or b.is_lost)]
     as_a = np.asarray(prefer(pairs))
     return win_rate(as_a, 1.0 - np.asarray(prefer([(c, b, a) for c, a, b in pairs])))
 
@@ -92,13 +95,19 @@ def judged(first: Sequence[Episode], second: Sequence[Episode], prefer: Prefer) 
 def scored(first: Sequence[Episode], second: Sequence[Episode]) -> WinRate:
     """Compare two policies' responses by their scores: the higher wins, an equal one ties.
 
+    A prompt of which either has no score, as its partner or its judge failed, is left out.
+
     Raises:
-        ValueError: if there are none, the prompts differ, or an episode has no score.
+        ValueError: if there are none, the prompts differ, or no prompt has both scores.
     """
     _same_prompts(first, second)
-    if any(episode.score is None for episode in (*first, *second)):
-        raise ValueError("an episode has no score; collect them in an environment with a reward")
-    differences = [(a.score or 0.0) - (b.score or 0.0) for a, b in zip(first, second, strict=True)]
+    differences = [
+        a.score - b.score
+        for a, b in zip(first, second, strict=True)
+        if a.score is not None and b.score is not None
+    ]
+    if not differences:
+        raise ValueError("no episode has a score; collect them in an environment with a reward")
     sure = 0.5 + 0.5 * np.sign(differences)
     return win_rate(sure, sure)
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tokengym.base.files import write_csv
 from tokengym.envs import printable
-from tokengym.evaluation.measure.measures import AXES, MEASURES, Axis
+from tokengym.evaluation.measure.measures import AXES, MEASURES, UNSCORED, Axis
 from tokengym.evaluation.report.reading import NEEDED, Source, Table, read_table
 from tokengym.evaluation.statistics import Array, Curve, iqm, leaps
 from tokengym.evaluation.statistics.curve import ROUND_KL, Group
@@ -245,7 +245,13 @@ def write_curves(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Write a comparison's rows atomically, with `COLUMNS` and the columns of their groups."""
     named = [{**row, "credit": to_cell(str(row["credit"]))} for row in rows]
     others = dict.fromkeys(name for row in named for name in row if name not in COLUMNS)
-    write_csv(path, named, [*COLUMNS, *others])
+    write_csv(path, named, [*filled(COLUMNS, named), *others])
+
+
+def filled(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> list[str]:
+    """Return the columns of a table, `UNSCORED` only where responses have no score."""
+    has_missing = any(row.get(UNSCORED) for row in rows)
+    return [column for column in columns if column != UNSCORED or has_missing]
 
 
 def to_cell(text: str) -> str:

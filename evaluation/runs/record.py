@@ -15,7 +15,8 @@ from tokengym.base.errors import CheckpointError
 from tokengym.base.files import content_hash, write_csv, write_hashed, write_jsonl
 from tokengym.base.folders import read_folder, write_folder
 from tokengym.envs import Episode
-from tokengym.evaluation.report.curves import COLUMNS
+from tokengym.evaluation.measure.measures import UNSCORED
+from tokengym.evaluation.report.curves import COLUMNS, filled
 from tokengym.evaluation.runs.machine import origin
 from tokengym.evaluation.runs.spec import UNFINISHED, RunSpec, differences
 from tokengym.rewards.errors import RewardError
@@ -78,6 +79,7 @@ class RunRecord:
             "tokens": tokens,
             "episodes": step * training.batch_size if training.declaration.uses_credit else None,
             **evaluation.metrics,
+            UNSCORED: evaluation.unscored,
             "train_score": _mean(row.get("score") for row in recent),
             "train_kl": _mean(row.get("kl") for row in recent),
             "wall_s": round(self._seconds(), 3),
@@ -178,8 +180,8 @@ class RunRecord:
         """
         folder, files = self._folder, ["curve.csv", "train.csv", "episodes.jsonl"]
         (name, seed), columns = self.spec.key, self.spec.training.declaration.logged.values()
-        write_csv(folder / "curve.csv", self.points, COLUMNS)
-        write_csv(folder / "train.csv", self.log, ["step", *columns])
+        write_csv(folder / "curve.csv", self.points, filled(COLUMNS, self.points))
+        write_csv(folder / "train.csv", self.log, filled(["step", *columns], self.log))
         write_jsonl(folder / "episodes.jsonl", self.samples)
         result = {
             "format": FORMAT,

@@ -323,7 +323,8 @@ def optimum_bound(scores: ArrayLike, price: float) -> float:
     below it on average, and rises with the number of responses: state that number.
 
     Args:
-        scores: (prompts, N) of the reference policy's responses, score units.
+        scores: (prompts, N) of the reference policy's responses, score units; NaN where one has no
+            score, which is left out.
         price: Price c of a nat of KL to the reference, score units.
 
     Raises:
@@ -333,16 +334,20 @@ def optimum_bound(scores: ArrayLike, price: float) -> float:
         >>> round(optimum_bound([[0.0, 1.0]], price=0.01), 3)  # close to the greater one
         0.993
     """
-    values = finite("scores", scores)
+    values = np.atleast_2d(np.asarray(scores, dtype=np.float64))
+    is_known = ~np.isnan(values)
+    finite("scores", values[is_known])
+    values, is_known = values[is_known.any(axis=1)], is_known[is_known.any(axis=1)]
     if not price > 0.0:
         raise ValueError(
             f"price must be > 0, got {price:g}: without a price the optimum is the highest score "
             "there is, and all that is known of it is the highest among the responses"
         )
     if np.isinf(price):  # the limit: no policy but the reference pays
-        return float(np.mean(values))
+        return float(np.mean(np.nanmean(values, axis=-1)))
     # exp(R / c) overflows at a low price; logsumexp takes the largest out first.
-    exponents = logsumexp(values / price, axis=-1) - np.log(values.shape[-1])
+    exponents = logsumexp(np.where(is_known, values / price, -np.inf), axis=-1)
+    exponents = exponents - np.log(is_known.sum(axis=-1))
     return float(price * np.mean(exponents))
 
 

@@ -10,7 +10,13 @@ import numpy as np
 import torch
 
 from tokengym.agents import losses
-from tokengym.agents.offline import ResponseCollector, Sampling, make_policy, prompt_order
+from tokengym.agents.offline import (
+    ResponseCollector,
+    Sampling,
+    make_policy,
+    prompt_order,
+    scored_of,
+)
 from tokengym.agents.rollouts import GivenPrompts
 from tokengym.base import check_count, check_number
 from tokengym.envs import Episode, PromptSet
@@ -334,9 +340,10 @@ class PipelineState:
         """
         if self.model_judge is None:
             return list(groups)
+        groups = [known for group in groups if len(known := scored_of(group)) > 1]
         texts = [[episode.response for episode in group] for group in groups]
         ends = [
-            losses.best_against_worst([episode.score or 0.0 for episode in group], responses)
+            losses.best_against_worst([e.score for e in group if e.score is not None], responses)
             or losses.Choice(0, 0)  # equal responses: by the order alone
             for group, responses in zip(groups, texts, strict=True)
         ]

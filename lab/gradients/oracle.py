@@ -159,7 +159,8 @@ class SmallOracle:
         """
         bound = reward.bind(self.oracle.tokenizer)
         scored = bound.evaluate(self.episodes)
-        scores = torch.tensor([float(e.score or 0.0) for e in scored], dtype=torch.float64)
+        assert all(e.score is not None for e in scored)
+        scores = torch.tensor([e.score for e in scored], dtype=torch.float64)
         if centre is not None:
             mean = float((centre * scores).sum())
             scored, scores = shifted(bound, -mean).evaluate(self.episodes), scores - mean

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from tokengym.agents import TrainingRun, Update, losses
-from tokengym.agents.offline import Candidates, ResponseCollector, make_policy
+from tokengym.agents.offline import Candidates, ResponseCollector, best_episode, make_policy
 from tokengym.agents.rollouts import Environments, SampledTokens
 from tokengym.base import accepts_settings, from_keywords
 from tokengym.envs import Vocabulary
@@ -89,12 +89,8 @@ class BestOfN:
         plans = []
         groups = self.collector.write(self.agent, prompts, generator)
         for group in self.collector.score(groups):
-            best = losses.best_of(
-                [float(episode.score or 0.0) for episode in group],
-                [episode.response for episode in group],
-                length_penalty=self.collector.sampling.length_penalty,
-            )
-            plans.append(tuple(group[best].response_ids))
+            best = best_episode(group, self.collector.sampling.length_penalty)
+            plans.append(tuple(best.response_ids))
         return plans
 
     def sampler(self, generator: torch.Generator | None = None) -> Any:

@@ -14,14 +14,16 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from tokengym.agents import DPO, SFT, CheckpointError, PlaysPolicy, TrainingRun, Update, losses
+from tokengym.agents import DPO, SFT, CheckpointError, PlaysPolicy, TrainingRun, Update
 from tokengym.agents.offline import (
     KEPT,
     OfflineTrainer,
     ResponseCollector,
     arithmetic_of,
+    best_episode,
     make_policy,
     prompt_order,
+    scored_of,
 )
 from tokengym.agents.rollouts import Environments
 from tokengym.base import accepts_settings, from_keywords, read_json, to_json, write_json
@@ -203,13 +205,13 @@ class IterativeLearner(PlaysPolicy):
             loss, trained = self.improve(rows, self._seed_of(number, 1))
         else:
             logger.warning("iteration %d: all responses tie, nothing was learned", number)
-        scores = [float(episode.score or 0.0) for group in groups for episode in group]
+        scores = [e.score for group in groups for e in group if e.score is not None]
         kept_scores = [row[kept.score] for row in rows]
         iteration = Iteration(
             number=number,
             prompts=len(prompts),
             rows=len(rows),
-            score=float(np.mean(scores)),
+            score=float(np.mean(scores)) if scores else float("nan"),
             kept_score=float(np.mean(kept_scores)) if rows else float("nan"),
             loss=loss,
             tokens_sampled=self.tokens_sampled + sampled,
@@ -250,15 +252,11 @@ class IterativeLearner(PlaysPolicy):
         size, unsure = self.settings.enhancer_candidates, self.settings.enhancer == "disagreement"
         drawn = self.collector.write(self.policy, prompts, generator, n=count * size)
         sets = [group[k : k + size] for group in drawn for k in range(0, len(group), size)]
-        penalty = 0.0 if unsure else self.settings.sampling.length_penalty
+        penalty = self.settings.sampling.length_penalty
         best = [
-            scored[
-                losses.best_of(
-                    [e.score_parts["disagreement"] if unsure else e.score or 0.0 for e in scored],
-                    [episode.response for episode in scored],
-                    length_penalty=penalty,
-                )
-            ]
+            max(scored_of(scored) or scored, key=_disagreement)
+            if unsure
+            else best_episode(scored, penalty)
             for scored in self.collector.score(sets)
         ]
         return [tuple(best[k : k + count]) for k in range(0, len(best), count)]
@@ -365,6 +363,11 @@ class IterativeLearner(PlaysPolicy):
     def _seed_of(self, iteration: int, use: int) -> int:
         """Return the seed of one use in one iteration."""
         return int(np.random.SeedSequence([self.seed, iteration, use]).generate_state(1)[0] >> 1)
+
+
+def _disagreement(episode: Episode) -> float:
+    """Return how unsure a scorer is of a response; of one that has no score it says nothing."""
+    return episode.score_parts.get("disagreement", -math.inf)
 
 
 def iterations(run: TrainingRun, learner: type[IterativeLearner]) -> Iterator[Update]:

@@ -1,5 +1,6 @@
 """Exploration of one response: the credit of its tokens, their alternatives, and forks from it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -242,7 +243,7 @@ class Explorer:
         )
         return Response(
             replay=result,
-            score=float(scored.score or 0.0),
+            score=math.nan if scored.score is None else scored.score,
             gold_score=None if gold is None else float(gold[0]),
             unknown=self._unknown_words(scored),
         )

@@ -42,7 +42,7 @@ class TurnReturn(TurnCredit):
 
     def by_turn(self, score: float, turns: Sequence[Turn]) -> NDArray[np.float64]:
         """Return the differences of the turns' returns."""
-        scores = np.array([turn.score or 0.0 for turn in turns])
+        scores = np.array([0.0 if turn.score is None else turn.score for turn in turns])
         scores[-1] += score - scores.sum()
         returns = turn_returns(scores, self.gamma)
         return returns - np.append(returns[1:], 0.0)

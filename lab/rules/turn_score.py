@@ -33,4 +33,4 @@ class TurnScore(TurnCredit):
     def by_turn(self, score: float, turns: Sequence[Turn]) -> NDArray[np.float64]:
         """Return the turns' scores, 0 where there is none."""
         del score
-        return np.array([turn.score or 0.0 for turn in turns])
+        return np.array([0.0 if turn.score is None else turn.score for turn in turns])

@@ -8,7 +8,7 @@ from fractions import Fraction
 from functools import cache
 from importlib import import_module
 from inspect import iscoroutinefunction
-from itertools import count
+from itertools import count, groupby
 from pathlib import Path
 from pkgutil import iter_modules
 from types import MappingProxyType
@@ -109,9 +109,11 @@ class Scorer(ABC):
         """Return the scores of texts that nobody played, (batch,): prefixes, parts left out.
 
         They are in the scale of the last call of `score`, and change nothing that the scorer learns
-        from what it scores. A response may be empty.
+        from what it scores. A response may be empty. NaN where there is no score.
         """
-        return self.score(episodes).values
+        scores = self.score(episodes)
+        scores.check(episodes, self.name)
+        return scores.values
 
     def oov_fraction(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
         """Return the share of each text that the scorer cannot read, (batch,), in [0, 1].
@@ -181,6 +183,30 @@ def call_scorer(scorer: Scorer, episodes: Sequence[Episode], attribution: str | 
     return scores
 
 
+def score_finished(
+    scorer: Scorer, episodes: Sequence[Episode], *, groups: Sequence[int] | None = None
+) -> Scores:
+    """Return the checked scores of episodes; those that a partner's failure lost have none.
+
+    Args:
+        scorer: Any scorer; it is not shown what was lost.
+        episodes: Played episodes.
+        groups: (episodes,) the number of each one's group, rising, for `Scorer.score_groups`;
+            None: they are scored by themselves.
+    """
+    rows = [row for row, episode in enumerate(episodes) if not episode.is_lost]
+    if not rows:
+        return Scores([None] * len(episodes))
+    finished = [episodes[row] for row in rows]
+    if groups is None:
+        scores = scorer.score(finished)
+    else:
+        of_group = [list(rows) for _, rows in groupby(rows, groups.__getitem__)]
+        scores = scorer.score_groups([[episodes[row] for row in group] for group in of_group])
+    scores.check(finished, scorer.name)
+    return scores if len(rows) == len(episodes) else scores.placed(rows, len(episodes))
+
+
 class FunctionScorer(Scorer):
     """Calls a function for each episode, with what its parameters name; it returns one number.
 
@@ -229,9 +255,12 @@ class FunctionScorer(Scorer):
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return what the function gives for each episode, refusing anything but one number."""
         self.check_attribution(attribution)
-        values = []
+        values: list[float | None] = []
         for episode in episodes:
             value = self.value_of(episode)
+            if value is None:
+                values.append(None)
+                continue
             is_exact = isinstance(value, Decimal | Fraction)
             number = np.asarray(float(value) if is_exact else to_numpy(value))
             if number.size != 1 or number.dtype.kind not in "biuf":
@@ -373,7 +402,9 @@ class _Combination(Scorer):
             scores.check(episodes, term.name)
         values = self._combined([scores.values for scores in results])
         attributed = attribution and self._attributed(values, results, attribution)
-        return Scores(values, self._parts(results), *(attributed or ()))
+        rows, additive, signed = attributed or (None, False, False)
+        parts = self._parts(results)  # checked above: what is NaN there was not measured
+        return Scores(values, parts, rows, additive, signed, gaps=("values", *parts))
 
     def _combined(self, values: Sequence[ArrayLike]) -> NDArray[np.float64]:
         """Return the number and the (terms, batch) values joined, (batch,)."""

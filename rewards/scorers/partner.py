@@ -30,12 +30,18 @@ class PartnerScore(Scorer):
         check_choice(self, "of", ("sum", "last"), error=ScorerError)
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return the scores, refusing a conversation that was played to its end without one."""
+        """Return the scores, refusing a conversation that was played to its end without one.
+
+        One that a failure of the partner ended has none.
+        """
         self.check_attribution(attribution)
-        values = []
+        values: list[float | None] = []
         for row, episode in enumerate(episodes):
             turn_scores = _turn_scores(episode)
-            if not turn_scores and episode.finish_reason != "error":
+            if episode.is_lost:
+                values.append(None)
+                continue
+            if not turn_scores:
                 raise ScorerError(
                     f"scorer 'partner' found no score in the {len(episode.turns)} turns of episode "
                     f"{row}; have the partner return Reply(text, score=...), or take another scorer"

@@ -214,7 +214,8 @@ class Normalize(ScorerWrapper):
     def _updated(self, episodes: Sequence[Episode], raw: Scores) -> Scores:
         """Return scores normalised by the statistics, which they update first."""
         raw.check(episodes, self.scorer.name)
-        parts = self.gather(([self._label(episode) for episode in episodes], raw.values))
+        known = [e for e, is_known in zip(episodes, raw.measured, strict=True) if is_known]
+        parts = self.gather(([self._label(episode) for episode in known], raw.values[raw.measured]))
         labels = [label for labels, _ in parts for label in labels]
         values = np.concatenate([values for _, values in parts])
         groups = dict(self.groups)  # copies of this scorer keep the one they have
@@ -242,7 +243,8 @@ class Normalize(ScorerWrapper):
         parts: Any = scores.parts  # of a `Normalize`: with the value as it was before that one
         if not isinstance(self.scorer, Normalize):
             parts = {**inner_parts(parts), RAW_SCORE: scores.values}
-        return replace(scores, values=as_float32(values), parts=parts, attributions=rows)
+        gaps = frozenset(("values", *parts))  # checked before
+        return replace(scores, values=as_float32(values), parts=parts, attributions=rows, gaps=gaps)
 
     def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
         """Return scores normalised by the statistics as they are, and not clipped, (batch,)."""
@@ -341,7 +343,8 @@ class Cached(Shared, ScorerWrapper):
             scores.check(new, self.scorer.name)
             return scores.split()
 
-        return Scores.joined(self._look_up(episodes, f"score {attribution}", score))
+        kind = f"score {attribution}"
+        return Scores.joined(self._look_up(episodes, kind, score, lambda one: one.measured.all()))
 
     def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
         """Return the scores of texts that nobody played, (batch,), remembered apart from others."""
@@ -349,12 +352,19 @@ class Cached(Shared, ScorerWrapper):
         def score(new: Sequence[Episode]) -> list[float]:
             return np.asarray(self.scorer.score_prefix(new), dtype=np.float64).tolist()
 
-        return np.array(self._look_up(episodes, "score_prefix", score))
+        return np.array(self._look_up(episodes, "score_prefix", score, np.isfinite))
 
     def _look_up(
-        self, episodes: Sequence[Episode], kind: str, score: Callable[[Sequence[Episode]], list[T]]
+        self,
+        episodes: Sequence[Episode],
+        kind: str,
+        score: Callable[[Sequence[Episode]], list[T]],
+        is_known: Callable[[T], Any],
     ) -> list[T]:
-        """Return the scores of each episode, those of new texts scored in one batch."""
+        """Return the scores of each episode, those of new texts scored in one batch.
+
+        What is not known, as a judge did not answer, is asked for again the next time.
+        """
         keys = [(kind, *_text_key(episode)) for episode in episodes]
         entries = {key: self._entries[key] for key in keys if key in self._entries}
         new = {key: e for key, e in zip(keys, episodes, strict=True) if key not in entries}
@@ -363,8 +373,9 @@ class Cached(Shared, ScorerWrapper):
         if new:
             entries.update(zip(new, score(list(new.values())), strict=True))
         for key in keys:
-            self._entries[key] = entries[key]
-            self._entries.move_to_end(key)
+            if is_known(entries[key]):
+                self._entries[key] = entries[key]
+                self._entries.move_to_end(key)
         while len(self._entries) > self.size:
             self._entries.popitem(last=False)
         return [entries[key] for key in keys]
@@ -433,11 +444,15 @@ class WithAttribution(ScorerWrapper):
             return scores
         scores.check(episodes, self.scorer.name)
         account = self.explainer.score(episodes, attribution=attribution)
-        return scores.with_attributions(
+        account.check(episodes, self.explainer.name)
+        explained = scores.with_attributions(
             account.attributions or (),
             signed=account.signed,
             parts={self.explainer.name: account.values},
         )
+        values = np.where(account.measured, scores.values, np.nan)
+        gaps = scores.gaps | {"values", self.explainer.name}
+        return replace(explained, values=as_float32(values), gaps=gaps)
 
 
 class TimeLimit(ScorerWrapper):

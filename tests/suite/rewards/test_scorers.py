@@ -40,7 +40,7 @@ def test_a_function_scores_each_episode():
     assert scorer.name == "exclaims"
 
 
-@pytest.mark.parametrize("value", [None, "1.0", [1.0, 2.0], np.zeros((2, 1)), {}])
+@pytest.mark.parametrize("value", ["1.0", [1.0, 2.0], np.zeros((2, 1)), {}, [None]])
 def test_a_function_that_returns_no_number(value):
     scorer = FunctionScorer(lambda prompt, response: value, name="mine")
     with pytest.raises(ScorerError, match=r"'mine' returned.*one number"):

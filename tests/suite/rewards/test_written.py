@@ -150,7 +150,7 @@ def test_a_partner_that_never_scored():
     with pytest.raises(ScorerError, match=r"no score in the 1.*episode 0"):
         scorer.score([silent])
     failed = talk(turns=[Turn("assistant", "a", (0, 5))], finish_reason="error")
-    assert scorer.score([failed]).values.tolist() == [0.0]
+    assert scorer.score([failed]).measured.tolist() == [False]  # 0 would be a score
 
 
 def test_a_step_that_ends_a_turn_is_paid_for_the_reply(make_env):

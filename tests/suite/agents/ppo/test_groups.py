@@ -118,11 +118,30 @@ def test_equal_scores_are_found_below_a_price_on_the_kl(make_ppo, make_envs):
     assert torch.equal(kept.old_log_probs, played.log_probs[4:, : kept.old_log_probs.shape[1]])
 
 
-def test_a_missing_score_is_not_counted_as_0(make_ppo, make_envs):
+@pytest.mark.parametrize("advantage", ["rloo", "grpo", "loo"])
+def test_a_missing_score_is_not_counted_as_0(make_ppo, make_envs, advantage):
+    """It is left out with its group, whose baseline would lack it, and counted."""
+    agent = build(make_ppo, make_envs, advantage=advantage)
+    played = agent.collect()
+    first = played.episodes[0].with_rewards(None, {}, None)
+    experience = agent.assign(replace(played, episodes=(first, *played.episodes[1:])))
+    whole = agent.assign(played)
+    size = len(whole.advantages) - len(experience.advantages)
+    assert size == agent.settings.group_size
+    time = experience.advantages.shape[1]
+    torch.testing.assert_close(experience.scores, whole.scores[size:])
+    torch.testing.assert_close(experience.token_rewards, whole.token_rewards[size:, :time])
+    known = [episode.score for episode in played.episodes[1:]]
+    agent.assign(replace(played, episodes=(first, *played.episodes[1:])))
+    assert agent.logger.name_to_value["rollout/score"] == pytest.approx(np.mean(known))
+    assert agent.logger.name_to_value["rollout/unscored"] == 1
+
+
+def test_a_round_without_any_score_is_refused(make_ppo, make_envs):
     agent = build(make_ppo, make_envs, advantage="rloo")
     played = agent.collect()
-    episodes = (replace(played.episodes[0], score=None), *played.episodes[1:])
-    with pytest.raises(ValueError, match=r"0.*advantage='rloo'"):
+    episodes = tuple(episode.with_rewards(None, {}, None) for episode in played.episodes)
+    with pytest.raises(ValueError, match="gave no episode of the round a score"):
         agent.assign(replace(played, episodes=episodes))
 
 

@@ -1,0 +1,288 @@
+"""What was not measured is left out, from the episode to every figure that is made of episodes."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from tests.suite.agents.conftest import make_model, make_tokenizer
+from tests.support.partners import failing, teacher
+from tokengym.agents import PPO, collect
+from tokengym.agents.offline import KEPT, ResponseCollector, Sampling, best_episode, scored_of
+from tokengym.agents.sb3 import as_vec_env
+from tokengym.envs import Episode
+from tokengym.evaluation.measure.evaluate import evaluate
+from tokengym.evaluation.measure.win_rate import scored as win_rate_of
+from tokengym.rewards import FunctionScorer, Normalize, Reward, Scores, Sparse, Uniform
+from tokengym.rewards.scorers.base import Scorer, score_finished
+from tokengym.rewards.scorers.wrappers import Cached
+
+LOSSY: dict[str, Any] = {
+    "partner": failing,
+    "on_partner_error": "skip",
+    "max_turns": 3,
+    "max_turn_tokens": 3,
+    "max_new_tokens": 14,
+    "min_new_tokens": 1,
+}
+PROMPTS = ("b c", "d", "e d c b", "c c c")
+
+
+def near_minus_5(response: str) -> float:
+    """Return a score that 0 would be by far the best of."""
+    return -5.0 - 0.1 * response.count("a") - 0.01 * len(response)
+
+
+def unsure(response: str) -> float | None:
+    """Return `near_minus_5`, and nothing of responses that begin with "b"."""
+    return None if response.startswith("b") else near_minus_5(response)
+
+
+def make_envs(num_envs: int = 12, reward: Any = near_minus_5, **settings: Any) -> Any:
+    return gym.make_vec(
+        "tokengym/TokenGeneration-v0",
+        num_envs=num_envs,
+        tokenizer=make_tokenizer(),
+        prompts=PROMPTS,
+        reward=reward,
+        **{"max_new_tokens": 8} | settings,
+    )
+
+
+def make_agent(envs: Any, **settings: Any) -> PPO:
+    defaults: Any = {"n_minibatches": 1, "n_epochs": 1, "seed": 0, "device": "cpu"}
+    return PPO("CausalLMPolicy", envs, policy_kwargs={"model": make_model()}, **defaults | settings)
+
+
+SOURCES = pytest.mark.parametrize(
+    "missing",
+    [LOSSY, {"reward": unsure}, {"reward": unsure} | LOSSY],
+    ids=["partner", "judge", "both"],
+)
+"""Ways in which some of the episodes have no score."""
+
+
+def check_episodes(episodes: Any) -> list[Episode]:
+    """Return those that have a score, and check that some do, and some do not."""
+    known = [episode for episode in episodes if episode.score is not None]
+    assert 0 < len(known) < len(episodes)
+    for episode in episodes:
+        is_missing = episode.is_lost or (episode.score is None)
+        assert is_missing == (episode.score is None) == (episode.token_rewards is None)
+        assert episode.to_record()["score"] == episode.score
+        assert Episode.from_record(episode.to_record()).score == episode.score
+    assert max(episode.score for episode in known) < -4.9
+    return known
+
+
+@SOURCES
+def test_an_episode_without_a_score_says_so_however_it_is_played(missing):
+    agent = make_agent(make_envs(**missing))
+    check_episodes(collect(agent, make_envs(**missing), 24, seed=1))
+    for mode in ("sync", "native"):
+        settings = {"vectorization_mode": mode} if mode == "sync" else {}
+        envs = as_vec_env(make_envs(**missing, **settings))
+        check_episodes(collect(agent, envs, 24, seed=1))
+
+
+@SOURCES
+@pytest.mark.parametrize("mode", [None, "sync"])
+def test_infos_have_nan_and_steps_pay_nothing(missing, mode):
+    envs = make_envs(**missing, **({} if mode is None else {"vectorization_mode": mode}))
+    envs.reset(seed=0)
+    rng = np.random.default_rng(0)
+    scores, parts = [], []
+    for _ in range(60):
+        _, rewards, terminated, truncated, infos = envs.step(rng.integers(3, 8, 12))
+        assert np.isfinite(rewards).all()
+        for row in np.flatnonzero(terminated | truncated):
+            scores.append(infos["score"][row])
+            assert rewards[row] == (0.0 if np.isnan(scores[-1]) else pytest.approx(scores[-1]))
+            assert np.isfinite(infos["token_rewards"][row]).all()
+            parts.append(infos["score_parts"])
+    known = np.array(scores)[np.isfinite(scores)]
+    assert 0 < len(known) < len(scores)
+    assert known.max() < -4.9
+
+
+@SOURCES
+@pytest.mark.parametrize("normalize", [None, "batch", "running"])
+def test_a_round_is_logged_and_normalised_without_them(missing, normalize):
+    agent = make_agent(make_envs(**missing, normalize=normalize))
+    agent.learn(1, log_interval=None)
+    episodes = agent.last_round.episodes
+    raw = [e.raw_score for e in episodes if e.raw_score is not None]
+    assert 0 < len(raw) < 12
+    figures = agent.logger.name_to_value
+    assert figures["rollout/score"] == pytest.approx(np.mean(raw))
+    assert figures["rollout/unscored"] == 12 - len(raw)
+    assert np.isfinite([info["r"] for info in agent.ep_info_buffer]).all()
+    if normalize == "batch":  # centred by the mean of those that were measured
+        paid = [e.score for e in episodes if e.score is not None]
+        np.testing.assert_allclose(paid, np.array(raw) - np.mean(raw), atol=1e-4)
+
+
+@SOURCES
+def test_an_evaluation_is_of_what_was_measured(missing, caplog):
+    agent = make_agent(make_envs(**missing))
+    found = evaluate(agent, make_envs(**missing), num_episodes=24, seed=2)
+    known = check_episodes(found.episodes)
+    finished = [episode for episode in found.episodes if not episode.is_lost]
+    assert found.unscored == 24 - len(known)
+    assert found.metrics["score"] == pytest.approx(np.mean([e.score for e in known]))
+    assert found.metrics["length"] == np.mean([e.num_written for e in finished])
+    assert found.metrics["kl"] == pytest.approx(0.0, abs=1e-4)
+    assert found.kls is not None
+    assert np.isnan(found.kls).tolist() == [episode.is_lost for episode in found.episodes]
+    said = [r.getMessage() for r in caplog.records if "have no score" in r.getMessage()]
+    assert len(said) == 1
+    assert said[0].startswith(f"{found.unscored} of 24 ")
+
+
+@SOURCES
+@pytest.mark.parametrize("kept", ["pairs", "best", "all"])
+def test_what_has_no_score_is_never_learned_from(missing, kept, caplog):
+    missing = {key: value for key, value in missing.items() if key != "reward"}
+    scorer = FunctionScorer(unsure if not missing else near_minus_5)
+    missing = missing and missing | {"max_turns": 2}
+    agent, envs = make_agent(make_envs()), make_envs(num_envs=1, **missing)
+    collector = ResponseCollector(envs, scorer=scorer, sampling=Sampling(n=6))
+    groups = collector.collect(agent, [0, 1, 2, 3], seed=5)
+    flat = [episode for group in groups for episode in group]
+    known = [episode for episode in flat if episode.score is not None]
+    assert 0 < len(known) < 24
+    assert collector.unscored == 24 - len(known)
+    assert sum("have no score" in r.getMessage() for r in caplog.records) == 1
+    bare = [  # conversations have no rows of pairs: their texts are
+        tuple(e if e.written is None else _without_replies(e) for e in group) for group in groups
+    ]
+    rows = KEPT[kept].rows(bare, Sampling(n=6), [0, 1, 2, 3])
+    column = KEPT[kept].score
+    values = [row[column] for row in rows] + [row.get("rejected_score", -6.0) for row in rows]
+    assert values
+    assert max(values) < -4.9
+    for group in groups:
+        known_of = scored_of(group)
+        best = best_episode(group, 0.0)
+        if known_of:
+            assert best.score == max(e.score for e in known_of if e.score is not None)
+        else:
+            assert best is group[0]
+    if kept == "all":
+        assert len(rows) == len(known)
+
+
+def _without_replies(episode: Episode) -> Episode:
+    return Episode(
+        prompt=episode.prompt,
+        response=episode.response,
+        prompt_ids=episode.prompt_ids,
+        response_ids=episode.response_ids,
+        score=episode.score,
+    )
+
+
+def test_a_win_rate_leaves_prompts_out_of_which_one_score_is_missing():
+    def of(*scores: float | None) -> list[Episode]:
+        parts: Any = {"response": "a", "prompt_ids": (1,), "response_ids": (2,)}
+        return [Episode(prompt=str(i), score=score, **parts) for i, score in enumerate(scores)]
+
+    first, second = of(-5.0, None, -4.0, -6.0), of(-6.0, -5.0, None, -5.0)
+    found = win_rate_of(first, second)
+    assert (found.wins, found.ties, found.losses, found.rate) == (1, 0, 1, 0.5)
+    with pytest.raises(ValueError, match="no episode has a score"):
+        win_rate_of(of(None, -1.0), of(-1.0, None))
+
+
+# --- scorers --------------------------------------------------------------------------------------
+
+
+class Listed(Scorer):
+    """Returns what it was given."""
+
+    def __init__(self, *values: Any, **parts: Any) -> None:
+        self.values, self.parts = values, parts
+        self.calls = 0
+
+    def score(self, episodes: Any, *, attribution: str | None = None) -> Scores:
+        self.calls += 1
+        return Scores(list(self.values), self.parts)
+
+
+def episodes_of(*texts: str, **fields: Any) -> list[Episode]:
+    of: Any = {"prompt": "p", "prompt_ids": (1,)} | fields
+    return [Episode(response=text, response_ids=(2, 3), **of) for text in texts]
+
+
+def test_none_is_missing_and_nan_is_a_fault():
+    texts = episodes_of("a", "b")
+    scores = Scores([1.0, None], {"x": [None, 2.0]})
+    scores.check(texts, "mine")
+    assert scores.measured.tolist() == [True, False]
+    assert scores.parts_of(0) == {}
+    assert scores.parts_of(1) == {"x": 2.0}
+    for faulty in (Scores([1.0, np.nan]), Scores([1.0, 1.0], {"x": [np.nan, 2.0]})):
+        with pytest.raises(ValueError, match="must be finite, or None"):
+            faulty.check(texts, "mine")
+
+
+def test_scores_that_are_joined_lack_the_parts_that_some_lack():
+    joined = Scores.joined([Scores([1.0], {"x": [2.0]}), Scores([3.0]), Scores([None])])
+    joined.check(episodes_of("a", "b", "c"), "mine")
+    assert [joined.parts_of(row) for row in range(3)] == [{"x": 2.0}, {}, {}]
+    assert joined.measured.tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("combined", "expected"),
+    [
+        (Listed(1.0, None, 3.0) + Listed(1.0, 1.0, None), [2.0, None, None]),
+        (2.0 * Listed(1.0, None, 3.0), [2.0, None, 6.0]),
+        (Listed(0.0, None, 3.0) * Listed(1.0, 1.0, 2.0), [0.0, None, 6.0]),
+        (Cached(Listed(1.0, None, 3.0)), [1.0, None, 3.0]),
+    ],
+)
+def test_of_scorers_joined_one_that_is_missing_leaves_nothing(combined, expected):
+    episodes = episodes_of("a", "b", "c")
+    paid = Reward(combined, Sparse()).evaluate(episodes)
+    assert [episode.score for episode in paid] == expected
+    for episode in paid:
+        assert not any(np.isnan(part) for part in episode.score_parts.values())
+
+
+def test_normalising_leaves_out_what_was_not_measured():
+    scorer = Normalize(Listed(-5.0, None, -7.0), clip=None)
+    paid = Reward(scorer, Uniform()).evaluate(episodes_of("a", "b", "c"))
+    assert scorer.moments == (2, -6.0, 1.0)
+    assert [paid[0].score, paid[1].score, paid[2].score] == [pytest.approx(1.0), None, -1.0]
+    assert [episode.raw_score for episode in paid] == [-5.0, None, -7.0]
+
+
+def test_what_did_not_answer_is_asked_again():
+    inner = Listed(None)
+    scorer = Cached(inner)
+    for _ in range(2):
+        assert not scorer.score(episodes_of("a")).measured.any()
+    inner.values = (1.0,)
+    for _ in range(2):
+        assert scorer.score(episodes_of("a")).values.tolist() == [1.0]
+    assert inner.calls == 3
+
+
+def test_lost_episodes_are_not_shown_to_a_scorer():
+    lost = episodes_of("x", finish_reason="error")
+    episodes = [*episodes_of("a"), *lost, *episodes_of("b")]
+    for groups in (None, [0, 0, 1]):
+        scores = score_finished(Listed(1.0, 2.0), episodes, groups=groups)
+        assert scores.measured.tolist() == [True, False, True]
+        assert scores.values[[0, 2]].tolist() == [1.0, 2.0]
+    untouched = Listed()
+    assert not score_finished(untouched, lost).measured.any()
+    assert untouched.calls == 0
+
+
+def test_a_conversation_without_any_failure_has_every_score():
+    envs = make_envs(**LOSSY | {"partner": teacher})
+    episodes = collect(make_agent(envs), envs, 12, seed=0)
+    assert all(episode.score is not None for episode in episodes)
