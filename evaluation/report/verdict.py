@@ -390,17 +390,17 @@ def _parted(curves: Mapping[str, Array], steps: Array, axis: str) -> Iterator[Al
 
 
 def _of_texts(curves: Mapping[str, Array]) -> Iterator[Alarm]:
-    ends = {name: (curve[0], curve[-1]) for name, curve in curves.items()}
     for name, limit, sign in (
         ("copy_rate", COPY_RISE, "more is copied from the prompt"),
         ("repetition", REPETITION_RISE, "responses repeat themselves more"),
     ):
-        first, last = ends.get(name, (0.0, 0.0))
-        if last - first > limit:
+        if name in curves and curves[name][-1] - (first := curves[name][0]) > limit:
+            last = curves[name][-1]
             yield Alarm(sign, f"{first:.0%} of trigrams at first, {last:.0%} at the end")
-    first, last = ends.get("length", (0.0, 0.0))
-    if abs(last - first) > LENGTH_CHANGE * first:
-        yield Alarm("the length changed", f"{first:.3g} to {last:.3g} tokens")
+    if (lengths := curves.get("length")) is not None:
+        first, last = lengths[0], lengths[-1]
+        if abs(last - first) > LENGTH_CHANGE * first:
+            yield Alarm("the length changed", f"{first:.3g} to {last:.3g} tokens")
 
 
 def _leap(curves: Mapping[str, Array], updates: Array) -> Iterator[Alarm]:

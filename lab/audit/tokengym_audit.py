@@ -1501,7 +1501,7 @@ def read(
         if not stays and verdict in HOLD:
             verdict, says = REVERSED, f"leaves the best response when {case.when}"
     last = found[-1]
-    signal = (scale[-1] or 0.0) * length
+    signal = 0.0 if scale[-1] is None else scale[-1] * length
     return Reading(
         case=case.name,
         verdict=verdict,

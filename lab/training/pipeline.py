@@ -364,7 +364,11 @@ def _fit(
     """Return the trained model, adapters merged if they are to be, and the loss of each step."""
     weights = bootstrap(len(side.sequences), training.heads, training.seed).tolist()
     rows = [
-        LearnedPair(sequences=sequences, margin=pair.margin or 0.0, weights=tuple(row))
+        LearnedPair(
+            sequences=sequences,
+            margin=0.0 if pair.margin is None else pair.margin,
+            weights=tuple(row),
+        )
         for pair, sequences, row in zip(side.pairs, side.sequences, weights, strict=True)
     ]
 

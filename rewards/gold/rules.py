@@ -89,7 +89,7 @@ class AnswerRules(Rules):
                 strays += len(sentence)
         return {
             "told": min(1.0, len(covered) / self.enough[topic]),
-            "straying": -self.straying_price * strays or 0.0,
+            "straying": 0.0 - self.straying_price * strays,
         }
 
 
@@ -205,9 +205,9 @@ class SummaryRules(Rules):
         copied = copied_share(post_words, words, self.copied_run)
         return {
             "facts": len(named & true_facts) / count,
-            "padding": -self.padding_price * over or 0.0,
-            "copying": -self.copying_price * copied or 0.0,
-            "invention": -self.invention_price * wrong or 0.0,
+            "padding": 0.0 - self.padding_price * over,
+            "copying": 0.0 - self.copying_price * copied,
+            "invention": 0.0 - self.invention_price * wrong,
         }
 
 

@@ -200,6 +200,7 @@ def _show(console: "Console", config: ComparisonConfig, run: "Run", out: Path) -
     from tokengym.base.text import fixed
     from tokengym.evaluation.report.verdict import short_of_best
     from tokengym.evaluation.runs.results import write_comparison
+    from tokengym.evaluation.statistics.curve import NET
     from tokengym.scripts.commands.show import say, show_references
 
     curve = run.points
@@ -209,12 +210,14 @@ def _show(console: "Console", config: ComparisonConfig, run: "Run", out: Path) -
         n = config.training.last_step
         console.print(f"KL of the best of {n} is at most {best_of_n_kl_bound(n):.2f} nats")
     lines = _references(console, config, out)
-    ended = curve[-1]["score"] - (config.kl_coef or 0.0) * (curve[-1].get("kl") or 0.0)
     show_references(console, lines)
     # The run has warned of a scorer whose numbers say little.
     can_alarm = not is_best_of_n and not run.result.get("reads_little")
-    if lines and can_alarm and (alarm := short_of_best(ended, lines["best_of_n"])):
-        say(console, f"! {run.spec.name}: {alarm}")
+    price, measured = config.kl_coef, run.curve
+    name, measured = (NET, measured.priced(price)) if price else ("score", measured)
+    if lines and can_alarm and measured.has(name):  # a KL that nobody knows is not 0
+        if alarm := short_of_best(float(measured[name][-1]), lines["best_of_n"]):
+            say(console, f"! {run.spec.name}: {alarm}")
     try:
         write_comparison(config, out, command=command_line(config, trains=True), picture=CURVE)
     except ValueError as error:  # a curve of one point, or with a score that is no number
