@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tokengym.agents.offline.settings import DPOSettings, SFTSettings
@@ -128,7 +128,7 @@ def read_own(
             ),
         ]
     learned = [row for row in texts.rows if _key(prompts[row.row]) not in held]
-    train = EncodedTexts(rows=tuple(learned), skipped=tuple(skipped))
+    train = replace(texts, rows=tuple(learned), skipped=tuple(skipped))
     if not learned:
         raise DatasetError(
             f"nothing is left to learn from: {train.report()}; {skipped[-1].reason}; give "

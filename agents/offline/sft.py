@@ -1,6 +1,7 @@
 """Supervised fine-tuning on responses, on `transformers.Trainer`."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -11,7 +12,8 @@ from tokengym.agents.offline.scoring import INPUTS
 from tokengym.agents.offline.settings import TEXT_FIGURES
 from tokengym.agents.offline.trainer import OfflineOptions, OfflineTrainer
 from tokengym.base.settings import accepts_settings, from_keywords
-from tokengym.rewards.pairs.encode import EncodedTexts, encode_responses
+from tokengym.rewards.pairs.answers import LearnOn
+from tokengym.rewards.pairs.encode import EncodedTexts, TextEncoding, encode_responses
 from tokengym.rewards.pairs.read import TableSource
 
 if TYPE_CHECKING:
@@ -30,9 +32,11 @@ class SFT(OfflineTrainer):
     Args:
         envs_or_model: As for `DPO`.
         texts: Played episodes; or input of `encode_responses`: a ``datasets.Dataset``, path or
-            rows with prompt and completion (or response, or chosen), or their ids.
+            rows with prompt and completion (or response, or chosen), or their ids, or messages.
             None: the agent only plays.
         eval_texts: Held-out texts for ``evaluate``.
+        learn_on: Answers of messages that are learned, "all" or the "last"; overrules the
+            ``encoding``'s, see `TextEncoding`.
         keywords: Fields of `OfflineOptions`; ``ref_model`` is the model that the policy measures
             its KL against.
 
@@ -59,9 +63,13 @@ class SFT(OfflineTrainer):
         texts: TableSource | EncodedTexts | None = None,
         *,
         eval_texts: TableSource | EncodedTexts | None = None,
+        learn_on: LearnOn | None = None,
         **keywords: "Unpack[SFTKeywords]",
     ) -> None:
         options = from_keywords(OfflineOptions, dict(keywords), owner="SFT")
+        if learn_on is not None:
+            encoding = replace(options.encoding or TextEncoding(), learn_on=learn_on)
+            options = replace(options, encoding=encoding)
         super().__init__(
             envs_or_model, texts, eval_texts, options, settings={}, with_reference=False
         )

@@ -281,8 +281,9 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
         self._sums = {mode: self._zeros() for mode in ("train", "eval")}
         self._new_tokens = np.zeros(2, dtype=np.int64)  # all, the responses'; of this process
         for texts in (train_texts, eval_texts):
-            if texts is not None and texts.skipped:
-                _LOG.warning("%s; the first: %s", texts.report(), texts.skipped[0].reason)
+            if texts is not None and (texts.skipped or texts.unlearned_answers):
+                first = f"; the first: {texts.skipped[0].reason}" if texts.skipped else ""
+                _LOG.warning("%s%s", texts.report(), first)
         scorer = ResponseScorer(
             policy, disable_dropout=options.disable_dropout, with_reference=with_reference
         )

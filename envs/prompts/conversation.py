@@ -14,6 +14,7 @@ import re
 import reprlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from tokengym.base.chat import Chat, Messages
@@ -273,7 +274,13 @@ def encode_replies(
     """Yield the ids of each conversation up to the reply, and of each reply behind it.
 
     A reply is a text, which stands behind the conversation as a policy's does; or messages, with
-    what the template writes around them.
+    what the template writes around them. Where the template writes the beginning of the answer in
+    another way when there is one, the prompt ends where the two part (and the replies of a row have
+    one prompt), which is logged once.
+
+    Raises:
+        TokenizerError: if the tokenizer has no template, or the template refuses a conversation or
+            writes the messages before the reply in another way.
     """
     check_template(tokenizer)
     heads = [write_chat(tokenizer, chat, to_answer=True) for chat, _ in rows]
@@ -285,20 +292,54 @@ def encode_replies(
         for reply in replies
     ]
     encoded = zip(wholes, tokenize(tokenizer, wholes), strict=True)
-    for before, tokens, (_, replies) in zip(heads, tokenize(tokenizer, heads), rows, strict=True):
+    for before, tokens, (chat, replies) in zip(
+        heads, tokenize(tokenizer, heads), rows, strict=True
+    ):
         start, responses = tokens.ids, list[list[int]]()
-        for _ in replies:
-            whole, (ids, *_) = next(encoded)
+        both = [next(encoded) for _ in replies]
+        if not all(whole.startswith(before) for whole, _ in both):
+            size = min(_shared(start, ids) for _, (ids, *_) in both)
+            _check_split(tokenizer, chat, before, [whole for whole, _ in both], start[size:])
+            start = start[:size]
+        for whole, (ids, *_) in both:
             if ids[: len(start)] == start:
                 responses.append(ids[len(start) :])
-            elif whole.startswith(before):
-                responses += encode_next(tokenizer, [whole[len(before) :]], [start])
             else:
-                raise TokenizerError(
-                    "the chat template writes the prompt another way when a response follows, so "
-                    "the two cannot be told apart; take a template that keeps it"
-                )
+                responses += encode_next(tokenizer, [whole[len(before) :]], [start])
         yield start, responses
+
+
+def _shared(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """Return how many entries, or letters, two sequences have in common at their beginning."""
+    return sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(one, other, strict=False)))
+
+
+def _check_split(
+    tokenizer: PreTrainedTokenizerBase,
+    chat: Chat,
+    before: str,
+    wholes: Sequence[str],
+    left_out: list[int],
+) -> None:
+    """Say that prompt and answer part inside the beginning of the answer; refuse it elsewhere.
+
+    Else what the user said would be learned as a part of the answer.
+    """
+    asked = _or_none(partial(write_chat, to_answer=False), tokenizer, chat)
+    question = _shared(before, asked or before)
+    if min(_shared(before, whole) for whole in wholes) < question or not question:
+        raise TokenizerError(
+            "the chat template writes the prompt another way when a response follows, so the two "
+            "cannot be told apart; take a template that keeps it"
+        )
+    if _is_new(str(tokenizer.chat_template), "where prompt and answer part"):
+        logger.warning(
+            "the chat template of the %s writes the beginning of an answer in another way when the "
+            "answer is there: prompt and answer are split where the two part, as TRL splits them, "
+            "so that the policy learns without %r, which it reads when it plays; take a template "
+            "that keeps it",
+            *(type(tokenizer).__name__, tokenizer.decode(left_out)),
+        )
 
 
 def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
@@ -327,9 +368,11 @@ def _template_end(tokenizer: PreTrainedTokenizerBase, template: str | None) -> i
     except TokenizerError:  # whoever encodes an answer by it says so
         return None
     after = text[text.rfind(answer) + len(answer) :].lstrip()
-    first = next(iter(tokenize(tokenizer, [after])[0].ids), None) if after else None
     controls = {*tokenizer.all_special_ids, *getattr(tokenizer, "added_tokens_decoder", ())}
-    return first if first in controls else None
+    ids = tokenize(tokenizer, [after])[0].ids if after else []
+    ends = [*takewhile(controls.__contains__, ids)]  # of the answer, and then of the turn
+    texts = Vocabulary.of(tokenizer).end_ids
+    return next((end for end in ends if end in texts), next(iter(ends), None))
 
 
 def missing_end(tokenizer: PreTrainedTokenizerBase) -> list[int]:

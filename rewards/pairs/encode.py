@@ -21,9 +21,10 @@ from tokengym.envs.prompts.tables import (
     quoted,
     sift,
 )
-from tokengym.envs.prompts.tokenization import encode, encode_next
+from tokengym.envs.prompts.tokenization import encode, encode_contents, encode_next
 from tokengym.envs.prompts.vocabulary import Vocabulary
 from tokengym.envs.settings import PLACE, TextSettings
+from tokengym.rewards.pairs.answers import LearnOn, learned_answers
 from tokengym.rewards.pairs.read import (
     Example,
     Ids,
@@ -48,11 +49,22 @@ class EncodedTexts:
     """Texts that can be learned from, and the rows that were left out."""
 
     rows: tuple[Example[Ids], ...]
+    """Prompts with their responses; a conversation gives one for each answer that is learned."""
     skipped: tuple[SkippedRow, ...]
+    unlearned_answers: int = 0
+    """Answers of conversations that are not learned: marked so, or not the last one."""
+    unlearned_tokens: int = 0
+    """Tokens of their texts."""
 
     def report(self) -> str:
-        """Return one line: how many rows there are, and how many were left out for what."""
-        return rows_read(len(self.rows), "kept", self.skipped)
+        """Return one line: how many rows there are, and what was left out for what."""
+        line = rows_read(len({row.row for row in self.rows}), "kept", self.skipped)
+        if not self.unlearned_answers:
+            return line
+        return (
+            f"{line}; {self.unlearned_tokens} tokens of {self.unlearned_answers} answers are not "
+            "learned: marked so, before the last (learn_on='last'), or in answer to nothing"
+        )
 
     def digest(self) -> str:
         """Return the first 16 digits of the SHA-256 of the rows' ids."""
@@ -94,10 +106,16 @@ class TextEncoding(TextSettings):
     """Column of prompts that are texts or messages; None takes "prompt"."""
     on_error: OnError = "raise"
     """Whether a row that cannot be learned from stops everything, or is left out and reported."""
+    learn_on: LearnOn = "all"
+    """Answers that SFT learns of a conversation that is given as a whole: "all", the assistant's,
+    as TRL's assistant_only_loss=True, or the "last". (TRL's default learns the user's words too.)
+    Answers that a row or message marks as not to be learned (a weight of 0; train, trainable or
+    loss_mask that is false) never are."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice(self, "on_error", get_args(OnError))
+        check_choice(self, "learn_on", get_args(LearnOn))
         remedy = "a token of prompt and one of response"
         check_count(self, "max_length", least=2, optional=True, hint=remedy)
 
@@ -136,8 +154,8 @@ def encode_responses(
 
     Args:
         source: Played episodes; or rows, a data set or a path, with the columns prompt and
-            completion (or response, or chosen), texts or lists of messages; or messages, the last
-            of which is learned; or text, all of which is; or prompt_ids and completion_ids
+            completion (or response, or chosen), texts or lists of messages; or messages, of which
+            the assistant's are learned; or text, all of which is; or prompt_ids and completion_ids
             (likewise).
         tokenizer: The model's.
         encoding: How.
@@ -168,7 +186,10 @@ def pair_rows(source: TableSource | Table, encoding: TextEncoding) -> Examples:
 
 
 def response_rows(source: TableSource | Table, encoding: TextEncoding) -> Examples:
-    """Return prompts with one response each as texts, messages or ids; see `encode_responses`."""
+    """Return prompts with one response each as texts, messages or ids; see `encode_responses`.
+
+    Of a whole conversation each answer that is learned is a row, behind what comes before it.
+    """
     column = encoding.prompt_column
     table = read_table(source, of="data", texts=(column,))
     prompt = table.optional_column(column, "prompt_column", default="prompt") or "prompt"
@@ -188,6 +209,7 @@ def response_rows(source: TableSource | Table, encoding: TextEncoding) -> Exampl
     elif "messages" in columns:
         names = (prompt, "messages")
     elif "text" in columns and column is None:
+        _check_one_speaker(table)
         names = ("", "text")
     else:
         raise DatasetError(
@@ -195,7 +217,26 @@ def response_rows(source: TableSource | Table, encoding: TextEncoding) -> Exampl
             f"these with _ids), or 'messages' or 'text', got {quoted(columns) or 'none'}; rename "
             "them, or name the prompts' by prompt_column (--prompt-column)"
         )
-    return read_examples(table, *names, on_error=encoding.on_error)
+    examples, skipped = read_examples(table, *names, on_error=encoding.on_error)
+    learned, out = learned_answers(
+        examples,
+        table,
+        encoding.learn_on,
+        encoding.on_error,
+        are_whole=names[0] not in columns,
+    )
+    return learned, [*skipped, *out]
+
+
+def _check_one_speaker(table: Table) -> None:
+    """Refuse texts that are single messages of several speakers, as in OpenAssistant's tables."""
+    speakers = {*map(str, table.values("role"))} if "role" in table.columns else set[str]()
+    if others := sorted(speakers - {"assistant", "None"}):
+        raise DatasetError(
+            f"the rows are single messages, each with a 'role', and those of {quoted(others[:5])} "
+            "would be learned as the policy's own words; gather conversations in a column "
+            "'messages', or keep the assistant's rows"
+        )
 
 
 def encode_examples(
@@ -217,6 +258,7 @@ def encode_examples(
         _check_ids(example, len(tokenizer))
         return example
 
+    unlearned = encode_contents(tokenizer, [text for e in examples for text in e.unlearned])
     if examples and isinstance(examples[0].prompt, str):
         examples = _encode_texts(examples, tokenizer, encoding)
     readable, unread = sift(
@@ -227,7 +269,12 @@ def encode_examples(
         lambda _, example: _fit(example, encoding, max_positions),
         on_error="skip" if encoding.overlong == "drop" else encoding.on_error,
     )
-    encoded = EncodedTexts(rows=tuple(fitting), skipped=(*skipped, *unread, *overlong))
+    encoded = EncodedTexts(
+        rows=tuple(fitting),
+        skipped=(*skipped, *unread, *overlong),
+        unlearned_answers=len(unlearned),
+        unlearned_tokens=sum(map(len, unlearned)),
+    )
     if not fitting:
         first = f"; {encoded.skipped[0].reason}" if encoded.skipped else "; pass some"
         raise DatasetError(f"nothing is left to learn from: {encoded.report()}{first}")

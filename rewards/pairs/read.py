@@ -60,6 +60,8 @@ class Example(Generic[T]):
     """(chosen, rejected) of a pair, or the one response."""
     margin: float | None = None
     """As of `PreferencePair`."""
+    unlearned: tuple[str, ...] = ()
+    """Texts of answers of its row that are not learned."""
 
 
 @dataclass(frozen=True, kw_only=True)

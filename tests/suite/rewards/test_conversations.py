@@ -267,13 +267,117 @@ def test_layouts_of_trl_for_sft():
         {"prompt": TALK, "completion": answer("good")},
         {"prompt": TALK, "completion": "good"},
     ]
-    found = [encode_responses([row], tokenizer, TextEncoding()).rows[0] for row in rows]
+    found = [encode_responses([row], tokenizer, TextEncoding()).rows[-1] for row in rows]
     assert found[0].prompt == found[1].prompt == found[2].prompt
     assert found[0].responses == found[1].responses == found[2].responses
     assert list(found[0].prompt) == applied(tokenizer, {"prompt": TALK})
     (whole,) = encode_responses([{"text": "the film"}], tokenizer, TextEncoding()).rows
     ids = [*tokenizer("the film")["input_ids"], tokenizer.eos_token_id]
     assert ([*whole.prompt], [*whole.responses[0]]) == (ids[:1], ids[1:])
+
+
+def learned(rows: Any, tokenizer: Any, **how: Any) -> tuple[list[tuple[str, str]], Any]:
+    """Return prompts and answers that are learned, as texts, and what was encoded."""
+    encoded = encode_responses(rows, tokenizer, TextEncoding(**how))
+    texts = [(row.prompt, row.responses[0]) for row in encoded.rows]
+    return [(tokenizer.decode(a), tokenizer.decode(b)) for a, b in texts], encoded
+
+
+@pytest.mark.parametrize("template", ["chatml", "llama 3", "qwen 3", "stripping"])
+def test_all_answers_of_a_conversation_are_learned_or_the_last(template):
+    """Each behind what the policy reads when it gives it, which the template itself writes."""
+    tokenizer = make_tokenizer("bytes", template)
+    thinks = "<think>\nso\n</think>\n\n" if template in ("qwen 3", "stripping") else ""
+    talk = [*TALK[:2], *answer(f"{thinks}me"), TALK[3], *answer(f"{thinks}good")]
+    found, encoded = learned([{"messages": talk}], tokenizer)
+    for place, (prompt, said) in zip((2, 4), found, strict=True):
+        start = applied(tokenizer, {"prompt": talk[:place]}, ids=False)
+        whole = applied(tokenizer, {"prompt": talk[:place]}, talk[place], ids=False)
+        assert prompt + said == whole.rstrip("\n")
+        assert start.startswith(prompt)
+        assert "me" not in said or place == 2
+    assert encoded.report() == "1 rows, 1 kept"
+    last, encoded = learned([{"messages": talk}], tokenizer, learn_on="last")
+    assert last == found[1:]
+    tokens = len(tokenizer(f"{thinks}me")["input_ids"])
+    assert (encoded.unlearned_answers, encoded.unlearned_tokens) == (1, tokens)
+    assert encoded.report().startswith(f"1 rows, 1 kept; {tokens} tokens of 1 answers are not")
+    # A prompt of its own is context, as in TRL.
+    apart, _ = learned([{"prompt": talk[:-1], "completion": talk[-1:]}], tokenizer)
+    assert apart == last
+
+
+@pytest.mark.parametrize(
+    "mark", [{"weight": 0}, {"weight": 0.0}, {"train": False}, {"trainable": 0}, {"loss_mask": 0}]
+)
+def test_what_is_marked_is_not_learned_and_counted(mark, caplog):
+    tokenizer = make_tokenizer("bytes", "chatml")
+    opposite = {name: 1 for name in mark}
+    rows: list[dict[str, Any]] = [
+        {"messages": [*TALK[:2], *answer("me", **mark), TALK[3], *answer("good", **opposite)]},
+        {"messages": [*TALK[:2], *answer("me", **opposite), TALK[3], *answer("bad", **mark)]},
+        {"messages": [*TALK[:2], *answer("bad", **mark)]},
+    ]
+    with caplog.at_level(logging.WARNING):
+        found, encoded = learned(rows, tokenizer)
+    assert [said for _, said in found] == ["good<|im_end|>", "me<|im_end|>"]
+    assert "me" in found[0][0]  # it is read, and the template sees no mark
+    assert not caplog.messages
+    tokens = sum(len(tokenizer(text)["input_ids"]) for text in ("me", "bad"))
+    assert encoded.report().startswith(
+        f"3 rows, 2 kept, 1 skipped (1 marked); {tokens} tokens of 2 answers are not learned"
+    )
+    own = [{"prompt": "a", "completion": text, **mark} for text in ("good", "bad")]
+    own[0] |= opposite
+    assert [said for _, said in learned(own, tokenizer)[0]] == ["good</s>"]
+    talk = [*TALK[:2], *answer("me"), TALK[3], *answer("good")]
+    (name,) = mark
+    found, _ = learned([{"messages": talk, name: [0, 0, 1, 0, 0]}], tokenizer)
+    assert [said for _, said in found] == ["me<|im_end|>"]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"messages": [TALK[1], *answer("a", weight=0.5)]}, "'weight' must be true or false.*0.5"),
+        ({"messages": [TALK[1], *answer("a", train="no")]}, "'train' must be true or false.*'no'"),
+        ({"messages": [TALK[1], *answer("a")], "weight": 0.5}, "'weight' must be 0 or 1, got 0.5"),
+        ({"messages": [TALK[1], *answer("a")], "loss_mask": [1]}, "1 entries for 2 messages"),
+        (
+            {"prompt_ids": [5, 6], "completion_ids": [7, 8], "loss_mask": [0, 1]},
+            "'loss_mask' marks a part of a text",
+        ),
+    ],
+)
+def test_marks_that_cannot_be_honoured_are_refused(row, message):
+    with pytest.raises(DatasetError, match=f"row 0 of the data: .*{message}"):
+        learned([row], make_tokenizer("bytes", "chatml"))
+
+
+def test_columns_with_the_name_of_a_mark_may_say_something_else():
+    row = {"messages": [TALK[1], *answer("a")], "train": "split a", "trainable": None}
+    assert len(learned([row], make_tokenizer("bytes", "chatml"))[0]) == 1
+
+
+def test_single_messages_of_users_are_not_learned():
+    """As OpenAssistant's tables have them, in TRL's column of plain texts."""
+    tokenizer = make_tokenizer("bytes", "chatml")
+    rows = [
+        {"text": text, "role": role} for text, role in (("who", "prompter"), ("me", "assistant"))
+    ]
+    with pytest.raises(DatasetError, match=r"single messages.*'prompter'.*column 'messages'"):
+        learned(rows, tokenizer)
+    assert len(learned(rows[1:], tokenizer)[0]) == 1
+
+
+def test_an_assistant_that_begins_is_read_alone():
+    tokenizer = make_tokenizer("bytes", "chatml")
+    talk = [TALK[0], *answer("hello"), *answer("so"), TALK[1], *answer("me"), *answer("good")]
+    with pytest.raises(DatasetError, match="must end with what the assistant answers"):
+        learned([{"messages": talk}], tokenizer)
+    found, encoded = learned([{"messages": talk[:-1]}], tokenizer)
+    assert [said for _, said in found] == ["me<|im_end|>"]
+    assert encoded.unlearned_answers == 1  # the two messages before anybody asked
 
 
 def test_unpaired_rows_are_named():
