@@ -3,11 +3,14 @@
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from functools import partial
 from types import CellType, CodeType
 from typing import Any
 
-from tokengym.base.prompt import Prompt
+import numpy as np
+
+from tokengym.base.prompt import Metadata, Prompt
 from tokengym.envs.episode import Episode
 from tokengym.rewards.errors import ScorerError
 
@@ -110,7 +113,8 @@ class EpisodeArguments:
     def of(self, episode: Episode) -> tuple[Sequence[Any], dict[str, Any]]:
         """Return the arguments for an episode, those by position and those by name."""
         known = {name: getattr(episode, name) for name in FIELDS}
-        known["messages"] = episode.chat.messages  # its own copy, which it may change
+        columns = {name: _own(value) for name, value in episode.metadata.items()}
+        known["messages"], known["metadata"] = episode.chat.messages, Metadata(columns)
         known |= {alias: known[name] for alias, name in self._aliases.items()}
         if taken := next((name for name in self._by_place if name in episode.metadata), None):
             raise ScorerError(
@@ -119,7 +123,7 @@ class EpisodeArguments:
             )
         by_name = {}
         for name, is_needed in self._needs.items():
-            value = known[name] if name in known else episode.metadata.get(name)
+            value = known[name] if name in known else columns.get(name)
             if value is not None:
                 by_name[name] = value
             elif is_needed and (name in known or name in episode.metadata):
@@ -131,9 +135,14 @@ class EpisodeArguments:
                 )
         if self._takes_rest:
             closed = self._closed | self._needs.keys()
-            every = {**episode.metadata, **{name: known[name] for name in FIELDS}}
+            every = {**columns, **{name: known[name] for name in FIELDS}}
             by_name |= {n: v for n, v in every.items() if n not in closed}
         return (episode.prompt, episode.response) if self._takes_pair else (), by_name
+
+
+def _own(value: Any) -> Any:
+    """Return a value that a function may change: the data are there for the next episode too."""
+    return deepcopy(value) if isinstance(value, list | dict | set | np.ndarray) else value
 
 
 def _values(code: CodeType, names: Mapping[str, Any]) -> Iterator[Any]:

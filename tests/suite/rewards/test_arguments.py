@@ -304,3 +304,22 @@ def test_a_function_that_looks_for_what_no_text_shows_is_named(function, told, c
     assert [r.getMessage().count("'<think>', a special token") for r in caplog.records] == [
         1
     ] * told
+
+
+def test_what_a_function_changes_is_as_it_was_for_the_next_episode():
+    def by_name(response, tests, known):
+        tests.append(len(tests))
+        known["cases"].append(1)
+        return len(tests) + len(known["cases"])
+
+    def of_all(response, **rest):
+        rest["tests"].append(0)
+        rest["metadata"]["known"]["cases"].append(0)
+        return len(rest["tests"]) + len(rest["known"]["cases"])
+
+    columns = {"tests": [1, 2], "known": {"cases": [3]}}
+    episodes = [make_episode(metadata=columns)] * 3
+    assert FunctionScorer(by_name).score(episodes).values.tolist() == [5, 5, 5]
+    # One copy for an episode: what is named twice is one list.
+    assert FunctionScorer(of_all).score(episodes).values.tolist() == [5, 5, 5]
+    assert columns == {"tests": [1, 2], "known": {"cases": [3]}}
