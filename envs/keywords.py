@@ -27,6 +27,7 @@ class GenerationKeywords(TypedDict, total=False):
     overlong: Overlong
     chat_template: bool
     prompt_format: str | None
+    template_date: str | None
     max_prompt_tokens: int | None
     stop_strings: Sequence[str]
     allowed_token_ids: Sequence[tuple[int, ...]]

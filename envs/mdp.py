@@ -28,7 +28,7 @@ from tokengym.envs.prompts.tokenization import (
     load_tokenizer,
     response_texts,
 )
-from tokengym.envs.prompts.vocabulary import EosToken, Vocabulary
+from tokengym.envs.prompts.vocabulary import EosToken, Vocabulary, with_date
 from tokengym.envs.settings import TOKEN_BYTES, GenerationSettings
 from tokengym.envs.turns.conversation import Conversation, TurnRules, turn_start
 from tokengym.envs.turns.partner import Turn
@@ -133,7 +133,7 @@ class TokenMdp:
         settings: GenerationSettings,
     ) -> None:
         check_memory("max_new_tokens", settings.max_new_tokens, bytes_each=TOKEN_BYTES)
-        self.tokenizer = tokenizer
+        self.tokenizer = tokenizer = with_date(tokenizer, settings.template_date)
         self.settings = settings
         self.vocab_size = len(self.tokenizer)
         self.vocabulary = Vocabulary.of(tokenizer)

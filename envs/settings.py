@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
+from datetime import date
 from operator import index
 from typing import Any, Literal, get_args
 
@@ -112,6 +113,10 @@ class GenerationSettings(TextSettings, ResponseSettings, TurnSettings):
     prompt_format: str | None = None
     """Frame of every prompt that is a text, with ``{prompt}`` where it stands ("Continue this film
     review: {prompt}"); scorers see the prompt without it. None has no frame."""
+    template_date: str | None = None
+    """Date that a chat template is given which asks for today's, as "2026-01-31"; stored with the
+    tokenizer. None takes the tokenizer's own, else 2026-01-01, so that a run is the same on any
+    day."""
     max_prompt_tokens: int | None = None
     """Width of the prompt's part, tokens; None takes the longest prompt of the set."""
     stop_strings: Sequence[str] = ()
@@ -132,6 +137,13 @@ class GenerationSettings(TextSettings, ResponseSettings, TurnSettings):
                 raise SettingsError(
                     f"{one.name}={value!r} has no effect without a partner; pass partner="
                 )
+        if self.template_date is not None:
+            try:
+                date.fromisoformat(self.template_date)
+            except (TypeError, ValueError):
+                raise SettingsError(
+                    f"template_date must be a date, got {self.template_date!r}; write '2026-01-31'"
+                ) from None
         remedy = "a template of your own goes to tokenizer.chat_template"
         check_choice(self, "chat_template", (True, False), hint=remedy)
         if self.max_turn_tokens is not None and self.min_new_tokens > self.max_turn_tokens:

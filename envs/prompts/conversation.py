@@ -9,10 +9,12 @@ finds them.
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 import re
 import reprlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
 from functools import lru_cache, partial
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
@@ -30,7 +32,7 @@ from tokengym.envs.prompts.contents import (
     joined,
 )
 from tokengym.envs.prompts.tokenization import encode_next, tokenize
-from tokengym.envs.prompts.vocabulary import Vocabulary
+from tokengym.envs.prompts.vocabulary import TEMPLATE_DATE, Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 MAX_TEMPLATE_CHARACTERS = 10_000_000
 """Longest conversation that a chat template may write."""
+DEFAULT_DATE = "2026-01-01"
+"""Date of templates that ask for today's, where a tokenizer has none of its own."""
 TEMPLATE_S = 20.0
 """Longest that a chat template may take for one conversation, seconds."""
 ANSWERS = "assistant"
@@ -115,6 +119,35 @@ def _check_arguments(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str,
         )
 
 
+def _dated(tokenizer: PreTrainedTokenizerBase, tools: Any) -> str | None:
+    """Return the chat template with a fixed date where it asks for today's; None where it does not.
+
+    Else a prompt would have other tokens on another day, and no run could be continued.
+    """
+    if "strftime_now" not in str(tokenizer.chat_template):
+        return None
+    told = tokenizer.init_kwargs.get(TEMPLATE_DATE, DEFAULT_DATE)
+    if _is_new(str(tokenizer.chat_template), f"the date {told}"):
+        logger.warning(
+            "the chat template of the %s asks for today's date, and is given %s on any day, so "
+            "that runs are the same; template_date= (--template-date) gives another",
+            *(type(tokenizer).__name__, told),
+        )
+    date = datetime.fromisoformat(told)
+    values = {f"%{letter}": date.strftime(f"%{letter}") for letter in "aAbBcdHIjmMpSUwWxXyY"}
+    values |= {"%-d": f"{date.day}", "%e": f"{date.day:2}", "%-m": f"{date.month}"}
+    values |= {"%F": told, "%D": date.strftime("%m/%d/%y"), "%T": "00:00:00", "%Z": "", "%z": ""}
+    template = str(tokenizer.get_chat_template(None, tools=tools))
+    return _STRFTIME % json.dumps({**values, "%%": "%"}) + template
+
+
+_STRFTIME = (  # the newline behind it is trimmed
+    "{%% macro strftime_now(format) %%}{%% set ns = namespace(text=format) %%}"
+    "{%% for name, value in %s.items() %%}{%% set ns.text = ns.text.replace(name, value) %%}"
+    "{%% endfor %%}{{ ns.text }}{%% endmacro %%}\n"
+)
+
+
 def _applied(tokenizer: PreTrainedTokenizerBase, disguise: Disguise, to_answer: bool) -> str:
     """Return what the chat template writes."""
     beside = dict(disguise.beside)
@@ -123,6 +156,7 @@ def _applied(tokenizer: PreTrainedTokenizerBase, disguise: Disguise, to_answer: 
         write = partial(
             tokenizer.apply_chat_template,
             disguise.messages,
+            chat_template=_dated(tokenizer, beside.get("tools")),
             **options,
             add_generation_prompt=to_answer,
             tokenize=False,

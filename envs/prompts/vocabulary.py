@@ -22,6 +22,8 @@ END_TOKENS = "end_tokens"
 where these are not its EOS alone."""
 FILLING = "filling"
 """Likewise the token that pads, where that is an ordinary one."""
+TEMPLATE_DATE = "template_date"
+"""Likewise the date that a chat template is given which asks for today's."""
 
 logger = logging.getLogger(__name__)
 
@@ -144,6 +146,17 @@ def with_ends(
         else:
             changed.add_special_tokens({"pad_token": end})
         _say_padded(type(tokenizer).__name__, end)
+    return changed
+
+
+def with_date(
+    tokenizer: PreTrainedTokenizerBase, date: str | None = None
+) -> PreTrainedTokenizerBase:
+    """Return a copy of a tokenizer whose chat template is given a date; itself where it is None."""
+    if date is None:
+        return tokenizer
+    changed = copy.deepcopy(tokenizer)
+    changed.init_kwargs[TEMPLATE_DATE] = date
     return changed
 
 

@@ -328,6 +328,7 @@ def own_texts(training: TrainingSettings, task: TaskSettings) -> "OwnTexts | Non
         return None
     from tokengym.agents.offline.own import read_own, text_encoding
     from tokengym.envs.prompts.tokenization import load_tokenizer
+    from tokengym.envs.prompts.vocabulary import with_date
 
     named: Any = task.tokenizer or task.model
     if named is None:
@@ -336,6 +337,7 @@ def own_texts(training: TrainingSettings, task: TaskSettings) -> "OwnTexts | Non
         training.learner, chat_template=bool(task.chat_template), prompt_format=task.prompt_format
     )
     tokenizer = load_tokenizer(named, eos_token=task.eos_token, pad_token=task.pad_token)
+    tokenizer = with_date(tokenizer, task.template_date)
     limit = positions_of(task.model)
     return read_own(training.learner, tokenizer, encoding, max_positions=limit)
 

@@ -1,6 +1,7 @@
 """Chat templates of today's models, as TRL has them, and tokenizers of bytes with them."""
 
 import re
+from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -43,4 +44,6 @@ def tokenizer_of(name: str) -> tuple[Any, str]:
     tokens = [AddedToken(text, special=True, normalized=False) for text in control]
     tokenizer.add_tokens(tokens, special_tokens=True)
     tokenizer.chat_template = template
+    # What `apply_chat_template` writes where a template asks for the date.
+    tokenizer.init_kwargs["template_date"] = date.today().isoformat()
     return tokenizer, end
