@@ -134,13 +134,10 @@ def restored(state: Mapping[str, Any], mdp: TokenMdp, sampler: PromptSampler) ->
     if prompt.prompt_id >= 0:
         entry = mdp.table[prompt.prompt_id] if prompt.prompt_id < mdp.num_prompts else None
         if entry is None or entry.ids != prompt.ids:  # the row would continue with another prompt
-            here = repr(entry and entry.text[:40])
-            if entry is not None and entry.text == prompt.text:
-                here = "written in other tokens (chat_template, template_date or prompt_format)"
             raise StateError(
                 f"the state's prompt {prompt.prompt_id} of {mdp.num_prompts} is "
-                f"{prompt.text[:40]!r}, here it is {here}; restore it into an environment with the "
-                "same prompts"
+                f"{prompt.text[:40]!r}, here it is {entry and entry.text[:40]!r}; restore it into "
+                "an environment with the same prompts, chat template and template_date"
             )
         episode = episode._replace(prompt=entry)
     sampler.set_state(state["sampler"])
