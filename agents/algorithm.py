@@ -47,7 +47,7 @@ from tokengym.agents.rollouts.rounds import (
 from tokengym.agents.saving import TrainingState, load_checkpoint, present_state, save_checkpoint
 from tokengym.agents.sb3 import NoEnvironment, as_vec_env
 from tokengym.agents.sb3.progress import LastLogRow, TokenProgressBar
-from tokengym.base.device import select_device
+from tokengym.base.device import check_learning, drawn_from, select_device
 from tokengym.base.errors import SettingsError
 from tokengym.base.settings import from_keywords, names_of, shown_signature
 from tokengym.rewards import RewardError, RewardModel
@@ -372,6 +372,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
         """Set logger and callbacks up; return ``num_timesteps`` at the end, and the callback."""
+        check_learning(self.policy.trained_parameters())
         self.policy.warn_before_learning(self.lr_schedule(1.0))
         self.policy.warn_of_unfrozen()
         if self.device.type == "cuda" and self.processes.is_main:
@@ -576,9 +577,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
             self.policy_kwargs["model"] = None if bundle is None else bundle.policy
         process_seeds = np.random.SeedSequence(self.seed).generate_state(4).tolist()
         seeds = self.processes.gather(process_seeds)[0]  # the main process's: one policy for all
-        # Modules draw their first weights from the global generator, which is given back.
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seeds[0])  # the adapters' first weights
+        with drawn_from(seeds[0]):  # the adapters' first weights
             policy_class: Any = self.policy_class
             self.policy = policy_class(
                 self.observation_space,

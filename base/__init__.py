@@ -10,7 +10,14 @@ from tokengym.base.plugins import lazily
 if TYPE_CHECKING:
     from tokengym.base.bundle import Split
     from tokengym.base.chat import Messages
-    from tokengym.base.device import auto_device, preferred_device, select_device, use_device
+    from tokengym.base.device import (
+        auto_device,
+        check_learning,
+        drawn_from,
+        preferred_device,
+        select_device,
+        use_device,
+    )
     from tokengym.base.errors import StorageError
     from tokengym.base.files import (
         content_hash,

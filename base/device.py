@@ -1,10 +1,13 @@
-"""The device and precision that "auto" stands for."""
+"""The device and precision that "auto" stands for, and what else of a process's torch decides."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from torch import Tensor
+
+from tokengym.base.errors import SettingsError
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -69,6 +72,41 @@ def select_device(device: str | torch.device) -> torch.device:
             "pass 'auto' or 'cpu'"
         )
     return chosen
+
+
+@contextmanager
+def drawn_from(seed: int) -> Iterator[None]:
+    """Draw the first weights of modules from a seed, in float32, whatever this process's default.
+
+    Modules draw from the global generator, which is given back as it was.
+    """
+    default = torch.get_default_dtype()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(default)
+
+
+def check_learning(weights: Iterable[Tensor]) -> None:
+    """Refuse to train weights where this process computes no gradients, or rounded ones.
+
+    Raises:
+        SettingsError: naming the context that is to be left.
+    """
+    state = remedy = ""
+    if torch.is_inference_mode_enabled():
+        state = "within torch.inference_mode()"
+    elif not torch.is_grad_enabled():
+        state = "where gradients are off, by torch.no_grad() or set_grad_enabled(False)"
+    elif torch.is_autocast_enabled() or torch.is_autocast_enabled("cpu"):
+        state, remedy = "within torch.autocast", "; precision='bf16-mixed' is an agent's own"
+    elif any(weight.is_inference() for weight in weights):
+        state, remedy = "with weights that were made within torch.inference_mode()", ", and make it"
+    if state:
+        raise SettingsError(f"an agent cannot learn {state}; train it outside{remedy}")
 
 
 def use_device(arguments: "TrainingArguments", device: torch.device) -> None:

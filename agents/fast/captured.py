@@ -68,18 +68,19 @@ class Decoder:
         device = policy.device
         self._draw = imported(FUSED_DRAW) if kernels else draw
         self._replayed = Replayed(device, must_capture=policy.settings.decoding == "static")
-        self._temperature = torch.ones((), device=device)  # filled before a replay
+        self._temperature = torch.ones((), dtype=torch.float32, device=device)  # filled later
         self._masks: dict[str, Tensor] = {}
         self._mask_kind = ""  # "": everything is allowed; "shared" by all rows; one per row: "rows"
         self._shared_mask: Tensor | None = None  # as it was given last
-        self._uniforms = torch.zeros(self.rows, device=device)
-        self.log_probs, self.entropy = torch.zeros(2, self.rows, device=device)
-        self.values = None if self._critic is None else torch.zeros(self.rows, device=device)
+        floats = {"dtype": torch.float32, "device": device}
+        self._uniforms = torch.zeros(self.rows, **floats)
+        self.log_probs, self.entropy = torch.zeros(2, self.rows, **floats)
+        self.values = None if self._critic is None else torch.zeros(self.rows, **floats)
         self.allowed_tokens: Tensor | None = None
         """(rows, bytes) uint8, `packed`; None where all tokens are sampled among."""
         self._chosen = torch.zeros(self.rows, dtype=torch.int64, device=device)
         is_gpu = device.type == "cuda"
-        self._given = torch.zeros(self.rows, pin_memory=is_gpu)
+        self._given = torch.zeros(self.rows, dtype=torch.float32, pin_memory=is_gpu)
         self._copied = torch.zeros(self.rows, dtype=torch.int64, pin_memory=is_gpu)
         self._is_copied = torch.cuda.Event() if is_gpu else None
 
@@ -286,7 +287,7 @@ class CapturedSampler:
         masks = None
         if action_masks is not None:
             masks = as_action_mask(action_masks, "cpu", rows)
-        uniforms = torch.zeros(decoder.size)
+        uniforms = torch.zeros(decoder.size, dtype=torch.float32)
         drawn = row_uniforms(self._num_rows, self.generator, self._share)
         uniforms[self._places] = drawn[self._rows]
         if not self._is_read:

@@ -337,9 +337,10 @@ def loss_weights(response_mask: Tensor, mean: str, *, rows: int, horizon: int) -
         [[0.125, 0.125], [0.125, 0.0]]
     """
     if mean == "sequence":
-        return response_mask / (rows * response_mask.sum(1, keepdim=True).clamp(min=1))
+        lengths = response_mask.sum(1, keepdim=True).clamp(min=1)
+        return response_mask.float() / (rows * lengths)
     if mean == "constant":
-        return response_mask / torch.tensor(float(rows * horizon))
+        return response_mask.float() / (rows * horizon)
     raise ValueError(f"mean must be 'sequence' or 'constant', got {mean!r}")
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import gymnasium as gym
 import numpy as np
-import torch
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from safetensors.torch import load_model
@@ -26,7 +25,7 @@ from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.settings import PolicySettings, Precision, Products
 from tokengym.agents.rollouts.rounds import Environments, environment_attribute
 from tokengym.agents.saving import stored_models
-from tokengym.base.device import select_device
+from tokengym.base.device import drawn_from, select_device
 from tokengym.base.errors import TokenizerError
 from tokengym.base.models import is_cached, located
 from tokengym.base.pretrained import from_pretrained, quiet
@@ -112,8 +111,7 @@ def make_policy(
     seeds = np.random.SeedSequence(seed).generate_state(2).tolist()
     integers = spaces.Box(0, len(tokenizer) - 1, (length,), np.int64)
     mask = spaces.Box(0, 1, (length,), np.int8)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seeds[0])
+    with drawn_from(seeds[0]):
         policy = CausalLMPolicy(
             spaces.Dict(input_ids=integers, attention_mask=mask),
             spaces.Discrete(len(tokenizer)),

@@ -48,7 +48,7 @@ from tokengym.agents.saving import (
     restore_adapters,
     write_agent,
 )
-from tokengym.base.device import auto_device, select_device, use_device
+from tokengym.base.device import auto_device, check_learning, select_device, use_device
 from tokengym.base.errors import DatasetError, SettingsError
 from tokengym.base.files import read_json, write_json, writing
 from tokengym.base.folders import check_entries
@@ -386,6 +386,7 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
         """
         if self.train_dataset is None:
             raise DatasetError(f"{type(self).__name__} has nothing to learn from; pass it data")
+        check_learning(self.policy.trained_parameters())
         self.policy.warn_before_learning(self.args.learning_rate)
         self.optimizer = self.lr_scheduler = None  # a second call begins anew
         with isolated_random_state():

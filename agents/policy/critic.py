@@ -26,7 +26,7 @@ class ValueFunction(nn.Module):
         self.network: LanguageModel | None = None
         if network != "trunk":
             self.network = trunk.twin(shares_frozen=not self.starts_elsewhere)
-        self.head = nn.Linear(trunk.hidden_size, 1)
+        self.head = nn.Linear(trunk.hidden_size, 1, dtype=torch.float32)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self._trunk = [trunk]  # in a list: it is not part of this module
@@ -92,7 +92,7 @@ class ValueFunction(nn.Module):
     def after_responses(self, sequences: Sequences, *, max_size: int = 64) -> Tensor:
         """Return the value of the text after each response's last token, (batch,)."""
         reader = self.network or self._trunk[0]
-        values = torch.zeros(len(sequences), device=self.head.weight.device)
+        values = self.head.weight.new_zeros(len(sequences))
         for bucket in sequences.buckets(max_size):
             part = sequences.select(bucket)
             hidden = reader.hidden(part.input_ids)

@@ -383,7 +383,7 @@ class LanguageModel(nn.Module):
         self.model.eval()
         tokens = torch.tensor([[0, 1]], device=self.device)
         try:
-            with full_precision():
+            with full_precision(), torch.autocast(self.device.type, enabled=False):
                 whole = self.model(tokens, attention_mask=torch.ones_like(tokens)).logits
                 ours = self.logits(self.hidden(tokens))
         except (AttributeError, IndexError, RuntimeError, TypeError) as error:

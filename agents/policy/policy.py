@@ -24,7 +24,7 @@ from tokengym.agents.policy.backend import backend
 from tokengym.agents.policy.language_model import FreshModel
 from tokengym.agents.policy.models import PolicyModels
 from tokengym.agents.policy.sampler import CachedSampler, Observation, Sampler
-from tokengym.agents.policy.sampling import as_action_mask, draw
+from tokengym.agents.policy.sampling import as_action_mask, draw, row_uniforms
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.policy.settings import PolicySettings
 from tokengym.base.settings import accepts_settings, from_keywords
@@ -184,7 +184,7 @@ class CausalLMPolicy(PolicyModels):
             )
         ]
         logits = self.next_logits(texts, action_masks)
-        uniforms = torch.rand(len(texts), generator=self.outside)
+        uniforms = row_uniforms(len(texts), self.outside)
         tokens, *_ = draw(logits, None if deterministic else uniforms.to(logits.device))
         actions = tokens.cpu().numpy()
         return (actions if is_batch else actions[0]), state

@@ -198,7 +198,8 @@ def row_uniforms(rows: int, generator: torch.Generator, share: tuple[int, int] =
     """
     # On the CPU, whatever computes the logits: a seed gives the same numbers on every device.
     number, count = share
-    return torch.rand(rows * count, generator=generator)[number * rows : (number + 1) * rows]
+    drawn = torch.rand(rows * count, generator=generator, dtype=torch.float32)
+    return drawn[number * rows : (number + 1) * rows]
 
 
 def as_action_mask(

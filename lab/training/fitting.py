@@ -31,6 +31,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from tokengym.agents.offline import FiniteTrainer
 from tokengym.base import (
     check_count,
+    check_learning,
     check_number,
     content_hash,
     read_hashed,
@@ -171,6 +172,7 @@ def fit(
         callbacks=[_Progress(training.checkpoint_seconds, report)],
     )
     trainer.remove_callback(PrinterCallback)
+    check_learning(module.parameters())
     last = _last_checkpoint(folder)
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
     return [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from tokengym.base import from_pretrained, select_device
+from tokengym.base import drawn_from, from_pretrained, select_device
 from tokengym.envs import DatasetError
 from tokengym.lab.scorers.preference_model import (
     ANSWERS,
@@ -309,8 +309,7 @@ def load_start(
                 )
         _LOG.warning("a copy of the model object learns; what it has learned is in output_dir")
         return copy.deepcopy(model)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with drawn_from(seed):
         try:
             precision = "float32" if dtype == "auto" else dtype
             if "num_labels" in options:
@@ -388,8 +387,7 @@ def _fit(
         return start.model, trained(start.model, reader)
     from peft import get_peft_model
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(training.seed)
+    with drawn_from(training.seed):
         adapted: Any = get_peft_model(start.model, start.lora)
     # The layers are replaced inside the model, so the reader of the base reads the adapters too.
     losses = trained(adapted, start.make_reader(adapted.get_base_model()))
@@ -510,8 +508,7 @@ def _with_own_pad(
 def _give_rows(network: Any, size: int, seed: int) -> None:
     """Give a model embeddings for all ids of a vocabulary."""
     if size > network.get_input_embeddings().num_embeddings:
-        with torch.random.fork_rng(devices=[]):  # new rows are drawn about the others' mean
-            torch.manual_seed(seed)
+        with drawn_from(seed):  # new rows are drawn about the others' mean
             network.resize_token_embeddings(size)
 
 

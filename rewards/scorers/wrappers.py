@@ -56,7 +56,7 @@ class ScorerWrapper(Scorer):
         self.reads_text = scorer.reads_text
         self.disagrees = scorer.disagrees
         self.compares = scorer.compares
-        self.data_columns = scorer.data_columns
+        self.data_columns = dict(scorer.data_columns)  # a proxy cannot be copied or pickled
 
     def around(self, scorer: Scorer) -> Self:
         """Return a copy around another scorer."""
@@ -141,6 +141,10 @@ def parse_normalization(text: str | Normalization) -> Normalization:
     return name, {key: None if value == "none" else value for key, value in options.items()}
 
 
+def _of_this_process(value: Any) -> list[Any]:
+    return [value]
+
+
 class Normalize(ScorerWrapper):
     """Running normalisation: value' = clip((value - mean) / deviation, -clip, clip).
 
@@ -189,7 +193,7 @@ class Normalize(ScorerWrapper):
         check_choice(self, "by", ("query_type", None), error=ScorerError)
         self.groups: dict[str | None, Moments] = {}
         """Moments by value of ``by``; those of all episodes at None without groups."""
-        self.gather: Callable[[Any], list[Any]] = lambda value: [value]
+        self.gather: Callable[[Any], list[Any]] = _of_this_process
         """Returns the values of all processes that score a round together, given this one's."""
 
     @property

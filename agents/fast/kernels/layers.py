@@ -91,7 +91,7 @@ class _AddAndNorm(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             max_programs = max(FEWEST_PROGRAMS, 2**19 // block_of(width))
             programs = min(total.numel() // width, max_programs)
-            shares = torch.empty(programs, width, device=total.device)
+            shares = torch.empty(programs, width, dtype=torch.float32, device=total.device)
         passed = None if passed is None else passed.contiguous()
         norm_slope(slope, shares, total, weight, given.contiguous(), passed, eps, above_one)
         grad_added = None if added_dtype is None else slope.to(added_dtype)

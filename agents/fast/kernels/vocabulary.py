@@ -132,7 +132,7 @@ def draw(
     del looks
     rows = len(logits)
     tokens = torch.empty(rows, dtype=torch.int64, device=logits.device)
-    log_probs, entropy = torch.empty(2, rows, device=logits.device)
+    log_probs, entropy = torch.empty(2, rows, dtype=torch.float32, device=logits.device)
     draw_words(tokens, log_probs, entropy, logits, uniforms)
     return tokens, log_probs, entropy
 
