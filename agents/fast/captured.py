@@ -72,10 +72,9 @@ class Decoder:
         self._masks: dict[str, Tensor] = {}
         self._mask_kind = ""  # "": everything is allowed; "shared" by all rows; one per row: "rows"
         self._shared_mask: Tensor | None = None  # as it was given last
-        floats = {"dtype": torch.float32, "device": device}
-        self._uniforms = torch.zeros(self.rows, **floats)
-        self.log_probs, self.entropy = torch.zeros(2, self.rows, **floats)
-        self.values = None if self._critic is None else torch.zeros(self.rows, **floats)
+        figures = torch.zeros(4, self.rows, dtype=torch.float32, device=device)
+        self._uniforms, self.log_probs, self.entropy, values = figures
+        self.values = None if self._critic is None else values
         self.allowed_tokens: Tensor | None = None
         """(rows, bytes) uint8, `packed`; None where all tokens are sampled among."""
         self._chosen = torch.zeros(self.rows, dtype=torch.int64, device=device)

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from tokengym.agents.rollouts.logs import check_tracker
 from tokengym.base.device import select_device
-from tokengym.base.errors import FolderInUseError, SettingsError, is_fault
+from tokengym.base.errors import FolderInUseError, SettingsError, StorageError, is_fault
 from tokengym.base.folders import locked
 from tokengym.base.objects import kept_in, short
 from tokengym.base.saved_code import CODE, keep_code, texts_in
@@ -206,7 +206,8 @@ def do_run(spec: RunSpec, *, checkpoint_every: int = 1, track: str | None = None
             raise
         if isinstance(raised, ScorerError) and not has_told:
             return Fault(describe(raised), of_scorer=raised.for_terminal())
-        return Fault(describe(raised))
+        # It has no result: with room again the same command resumes it.
+        return Fault(describe(raised), resumes=isinstance(raised, StorageError))
     finally:
         if has_told:  # else it may be that of another process, whose run it is
             run.remove_progress()

@@ -26,8 +26,8 @@ class Fault(NamedTuple):
     text: str
     """The error, in one line."""
     resumes: bool = False
-    """Whether something else ended the run, such as a time limit: it has no result, and the same
-    command resumes it."""
+    """Whether something else ended the run, such as a time limit or a full disk: it has no result,
+    and the same command resumes it."""
     of_scorer: str | None = None
     """The scorer's error, where it failed before the run's first measurement."""
 
