@@ -19,6 +19,7 @@ from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
 from tokengym.evaluation.runs.compare import compare
 from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TaskSettings, TrainingSettings
+from tokengym.evaluation.runs.executors import here
 from tokengym.evaluation.runs.record import RunRecord
 from tokengym.evaluation.runs.run import Run, run
 from tokengym.rewards import ScorerError
@@ -230,6 +231,28 @@ def test_a_run_ends_without_checkpoints_that_cannot_be_written(tmp_path, monkeyp
     record = run(CONFIG, "abc", 0, out=tmp_path, checkpoint_every=1)
     assert [point["step"] for point in record.points] == [0, 1, 2, 3, 4]
     assert "no checkpoint after step 1: cannot write there" in caplog.text
+
+
+def test_with_room_again_the_same_comparison_resumes(tmp_path, monkeypatch):
+    """A run that a full disk stopped has no result, rather than one that failed for good."""
+    whole = compare(CONFIG, tmp_path / "whole", executor=here, console=QUIET)
+    save, out = RunRecord.write, tmp_path / "out"
+
+    def fail(record: RunRecord, error: BaseException | None = None) -> None:
+        if record.spec.key[0] == "abc":
+            raise StorageError("cannot write there: No space left on device")
+        save(record, error)
+
+    with monkeypatch.context() as full:
+        full.setattr(RunRecord, "write", fail)
+        compare(CONFIG, out, executor=here, console=QUIET)  # of the run that could be kept
+    assert not (run_folder(out, "abc", 0) / "run.json").exists()
+    again = compare(CONFIG, out, executor=here, console=QUIET)
+    assert read_json(run_folder(out, "abc", 0) / "run.json")["status"] == "finished"
+    files = [(path / "curves.csv").read_text() for path in (tmp_path / "whole", out)]
+    of_whole, of_again = ([row.rsplit(",", 1)[0] for row in text.splitlines()] for text in files)
+    assert of_whole == of_again  # but for wall_s, the last column
+    assert whole.keys() == again.keys()
 
 
 def test_a_comparison_that_another_process_writes_is_refused(tmp_path):
