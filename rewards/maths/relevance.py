@@ -35,6 +35,7 @@ _OF_ANSWER = (
 _OF_SYSTEM = r"(?:System|SYSTEM):|<\|system\|>"
 _TURN = re.compile(rf"^[ \t]*(?:({_OF_USER})|{_OF_SYSTEM}|{_OF_ANSWER})", re.MULTILINE)
 """Opening of a turn at the beginning of a line; its group holds a user's."""
+_WITHIN = re.compile(rf"(?<=[\s>])(?:({_OF_USER})|{_OF_ANSWER})", re.MULTILINE)
 _OPENED_ANSWER = re.compile(rf"\s(?:{_OF_ANSWER})[:\s]*\Z", re.MULTILINE)
 _END = re.compile(
     rf"\n(?:[ \t]*\n){{3}}|\n\n--|\n\n____|{_TURN.pattern}|^### Input{_HEADING}", re.MULTILINE
@@ -78,17 +79,27 @@ def query_of_turns(turns: Iterable[str]) -> str:
 def strip_query(prompt: str) -> str:
     r"""Return what the user asked in a prompt of text: no system prompt, role tags and answers.
 
-    Role tags count at the beginning of a line, and where one at the end opens the answer. Text
+    Role tags count at the beginning of a line. Only where the prompt ends by opening the answer
+    within a line, as Vicuna's template has all its turns in one, do they count within lines. Text
     before the first tag of a user is a system prompt; a prompt without tags is all query.
 
     Example:
         >>> strip_query("Be brief.\n\nHuman: Who wrote Emma?\n\nAssistant:")
         'Who wrote Emma?'
     """
-    # A pattern with a group keeps its matches: text before, then tag and text by turns.
-    before, *turns = _TURN.split(_OPENED_ANSWER.sub("", prompt))
-    asked = [text for tag, text in zip(turns[::2], turns[1::2], strict=True) if tag]
+    opened = _OPENED_ANSWER.search(prompt)
+    prompt = prompt[: opened.start()] if opened else prompt
+    before, asked = _turns_of_user(_TURN, prompt)
+    if not asked and opened and not opened[0].startswith("\n"):
+        before, asked = _turns_of_user(_WITHIN, prompt)
     return query_of_turns(asked or [before])
+
+
+def _turns_of_user(tags: re.Pattern[str], prompt: str) -> tuple[str, list[str]]:
+    """Return the text before the first tag, and the user's turns."""
+    # A pattern with a group keeps its matches: text before, then tag and text by turns.
+    before, *turns = tags.split(prompt)
+    return before, [text for tag, text in zip(turns[::2], turns[1::2], strict=True) if tag]
 
 
 def length_incentive(text: str) -> float:

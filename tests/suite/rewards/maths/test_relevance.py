@@ -81,6 +81,9 @@ def test_cut_at_turn(text, kept):
         ("Below is a task.\n\n### Instruction:\nSum up.\n\n### Response:", "Sum up."),
         ("Linux is an Operating System: it runs.", "Linux is an Operating System: it runs."),
         ("Ask your Power User: he knows.", "Ask your Power User: he knows."),
+        ("Ask your Power User: he knows.\n\nAssistant:", "Ask your Power User: he knows."),
+        ("Be brief. USER: Hi ASSISTANT: Hello!</s>USER: Who? ASSISTANT:", "Hi Who?"),
+        ("<s>[INST] Who wrote Emma? [/INST]", "Who wrote Emma?"),
         ("Human: Is Human: a tag?\n\nAssistant:", "Is Human: a tag?"),
         ("Sort:\n### User stories\nOne", "Sort:\n### User stories\nOne".replace("\n", " ")),
     ],
@@ -110,6 +113,10 @@ TEMPLATES = [
     ("\n\nHuman: {}\n\nAssistant: ", {"user": "\n\nHuman:", "assistant": "\n\nAssistant:"}),
     ("USER: {}\nASSISTANT:", {"user": "USER", "assistant": "ASSISTANT"}),
     ("<|user|>\n{}</s>\n<|assistant|>\n", {"user": "<|user|>", "assistant": "<|assistant|>"}),
+    (
+        f"{TASK} USER: {{}} ASSISTANT:",
+        {"system": TASK, "user": "USER", "assistant": "ASSISTANT"},
+    ),
     ("[INST] {} [/INST]", {"user": "[INST] ", "assistant": " [/INST]"}),
 ]
 
