@@ -33,6 +33,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "one_token": {"max_new_tokens": 1},
     "positions": {"allowed_token_ids": ((3,), (4, 5), (3,)), "min_new_tokens": 1},
     "chat": {"chat_template": True},
+    "dated_chat": {"chat_template": True, "template_date": "2031-01-31"},
     "frame": {"prompt_format": "e {prompt} d"},
     "one_turn": {"partner": teacher},
     "turns": {
@@ -73,7 +74,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "failing_partner": {"partner": failing, "max_turns": 2, "on_partner_error": "skip"},
 }
 """One case or more for each option of the environment: a new one needs its own here."""
-CHAT_TEMPLATE = "e{% for m in messages %} {{ m.content }} d{% endfor %} "
+CHAT_TEMPLATE = (
+    "{{ 'a' if strftime_now('%Y') == '2031' else 'e' }}"
+    "{% for m in messages %} {{ m.content }} d{% endfor %} "
+)
 ROWS = 5
 
 
