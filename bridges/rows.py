@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tokengym.bridges.advantages import check_peers, check_token_estimator, token_advantages
 from tokengym.credit import TokenCredit
+from tokengym.rewards import ScorerError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,17 +42,31 @@ class CreditedRows:
     """Scores of rows, and an advantage for each of their response tokens."""
 
     scores: NDArray[np.float32]
-    """(rows,), 0 for a row without a token of the policy's."""
+    """(rows,), 0 for a row without a token of the policy's, NaN for one without a score."""
     token_rewards: list[NDArray[np.float32]]
     """(rows,) of (time,), reward units."""
     advantages: list[NDArray[np.float32]]
     """(rows,) of (time,), reward units; 0 where the policy did not write."""
 
 
+def check_scored(scores: NDArray[np.float32], trainer: str) -> None:
+    """Refuse scores, (rows,), of which some are missing, for a trainer that cannot leave them out.
+
+    Raises:
+        ScorerError: naming the trainer.
+    """
+    if missing := int(np.isnan(scores).sum()):
+        raise ScorerError(
+            f"{missing} of {len(scores)} responses have no score, and {trainer} cannot leave them "
+            "out; return a number, or take on_error='raise' of the scorer"
+        )
+
+
 def credit_rows(rows: Sequence[Row], credit: TokenCredit, estimator: str = "loo") -> CreditedRows:
     """Score rows, divide their scores among their tokens, and return the tokens' advantages.
 
-    A row without a token of the policy's is not scored and is nobody's baseline.
+    A row without a token of the policy's is not scored. It is nobody's baseline, nor is one that
+    the scorer gave no score, whose advantages are 0.
 
     Args:
         rows: All rows of each group: a group that is split has another baseline.
@@ -79,7 +94,8 @@ def credit_rows(rows: Sequence[Row], credit: TokenCredit, estimator: str = "loo"
         scores[kept] = paid.scores
         rewards[kept, : paid.token_rewards.shape[1]] = torch.from_numpy(paid.token_rewards)
     for number, own in enumerate(masks):
-        mask[number, : len(own)] = torch.from_numpy(own.astype(np.float32))
+        if not np.isnan(scores[number]):
+            mask[number, : len(own)] = torch.from_numpy(own.astype(np.float32))
     groups = [row.group for row in rows]
     check_peers(mask, groups, estimator)
     advantages = token_advantages(rewards, mask.bool(), groups, estimator)

@@ -17,6 +17,7 @@ from typing import Any
 
 from tokengym.base.errors import SettingsError
 from tokengym.bridges.advantages import REGISTERED
+from tokengym.bridges.rows import check_scored
 from tokengym.credit import TokenCredit
 
 
@@ -51,6 +52,7 @@ def credited(output: dict[str, Any], credit: TokenCredit) -> dict[str, Any]:
             for name in ("response_ids", "prompt_token_ids", "loss_masks")
         )
         paid = credit(ids, prompts=prompts, written=masks)
+        check_scored(paid.scores, "SkyRL")
         for row, tokens in zip(kept, paid.token_rewards, strict=True):
             rewards[row] = tokens[: len(rewards[row])].tolist()
     return {**output, "rewards": rewards}

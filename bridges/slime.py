@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from tokengym.base.errors import SettingsError
-from tokengym.bridges.rows import Row, credit_rows
+from tokengym.bridges.rows import Row, check_scored, credit_rows
 from tokengym.credit import TokenCredit
 
 
@@ -76,6 +76,7 @@ class TokenCreditRewards:
                 )
             )
         credited = credit_rows(rows, self.credit, self.estimator)
+        check_scored(credited.scores, "slime")
         return credited.scores.tolist(), [row.tolist() for row in credited.advantages]
 
 

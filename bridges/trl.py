@@ -14,9 +14,8 @@ generated and scored; nothing of TRL's method is repeated here. What tools and u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FunctionType
 from typing import Any
 
 import torch
@@ -27,8 +26,6 @@ from tokengym.base.chat import ROW_FIELDS, Chat
 from tokengym.base.errors import SettingsError
 from tokengym.bridges.advantages import check_token_estimator, token_advantages
 from tokengym.credit import TokenCredit
-from tokengym.envs import Episode
-from tokengym.rewards import FunctionScorer
 
 OWN = "trl"
 """Name of TRL's own advantages, the same at every token: a control, with credit="sparse"."""
@@ -118,7 +115,6 @@ class TokenCreditGRPOTrainer(GRPOTrainer):
         if "reward_funcs" in others:
             raise TypeError("reward_funcs is tokengym's here; pass scorer and credit")
         self._estimator = estimator
-        self._unscored = _Unscored(scorer) if isinstance(scorer, FunctionType) else None
         self._paid: tuple[Tensor, Tensor] | None = None
         self._written: Sequence[Sequence[int]] | None = None
         super().__init__(model, reward_funcs=[self._scores], args=args, **others)
@@ -130,7 +126,7 @@ class TokenCreditGRPOTrainer(GRPOTrainer):
             )
         tokenizer: Any = getattr(self.processing_class, "tokenizer", self.processing_class)
         self._credit = TokenCredit(
-            self._unscored or scorer,
+            scorer,
             credit,
             tokenizer=tokenizer,
             reference_policy=reference_policy,
@@ -140,8 +136,6 @@ class TokenCreditGRPOTrainer(GRPOTrainer):
         self, prompts: Sequence[Any], completion_ids: Sequence[Sequence[int]], **columns: Any
     ) -> list[float | None]:
         """Score the completions of this process and keep their token rewards: a reward function."""
-        if self._unscored is not None:
-            self._unscored.texts.clear()
         data = {name: values for name, values in columns.items() if name not in NO_COLUMNS}
         credited = self._credit(
             completion_ids,
@@ -156,15 +150,9 @@ class TokenCreditGRPOTrainer(GRPOTrainer):
             ],
             written=self._written,
         )
-        scored = [
-            self._unscored is None or (episode.prompt, episode.response) not in self._unscored.texts
-            for episode in credited.episodes
-        ]
-        self._paid = torch.from_numpy(credited.token_rewards), torch.tensor(scored)
-        return [
-            float(score) if known else None
-            for score, known in zip(credited.scores, scored, strict=True)
-        ]
+        known = [episode.score is not None for episode in credited.episodes]
+        self._paid = torch.from_numpy(credited.token_rewards), torch.tensor(known)
+        return [episode.score for episode in credited.episodes]
 
     def _generate(self, *prompts: Any) -> Any:
         generated = super()._generate(*prompts)
@@ -192,21 +180,6 @@ class TokenCreditGRPOTrainer(GRPOTrainer):
             self.accelerator, rewards * mask, mask, size or 1, self._estimator
         )
         return output
-
-
-class _Unscored(FunctionScorer):
-    """A function that may return None, and the texts for which it did."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__(function)
-        self.texts: set[tuple[str, str]] = set()
-
-    def value_of(self, episode: Episode) -> object:
-        """Return the score, 0 in place of None."""
-        score = super().value_of(episode)
-        if score is None:
-            self.texts.add((episode.prompt, episode.response))
-        return 0.0 if score is None else score
 
 
 def gathered_advantages(

@@ -34,6 +34,7 @@ from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentL
 from verl.experimental.agent_loop.tool_agent_loop import ToolAgentLoop
 
 from tokengym.base.errors import SettingsError
+from tokengym.bridges.rows import check_scored
 from tokengym.credit import TokenCredit
 
 _credits: dict[Hashable, TokenCredit] = {}
@@ -82,6 +83,7 @@ def credited(
             references=[reference],
             written=[output.response_mask],
         )
+        check_scored(paid.scores, "verl")
         token_rewards, score = paid.token_rewards[0].tolist(), float(paid.scores[0])
     given = {name: getattr(output, name) for name in {*output.model_fields_set, "extra_fields"}}
     given["extra_fields"] = {**output.extra_fields, "reward_extra_info": {"score": score}}

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         Sum,
         register_scorer,
     )
+    from tokengym.rewards.scorers.calls import Calls, CallSettings
     from tokengym.rewards.scorers.partner import PartnerScore
     from tokengym.rewards.scorers.penalties import LengthPenalty, MissingEosPenalty
     from tokengym.rewards.scorers.relevance import Relevance

@@ -42,10 +42,10 @@ class Credited:
     """Scores of responses, and what each of their tokens earned."""
 
     scores: NDArray[np.float32]
-    """(batch,) score of each response."""
+    """(batch,) score of each response; NaN where the scorer gave none."""
     token_rewards: NDArray[np.float32]
-    """(batch, time), 0 past a response's end; each row sums to its score, unless the rule says that
-    it does not (`Credit.sum_preserving`)."""
+    """(batch, time), 0 past a response's end and where there is no score; each other row sums to
+    its score, unless the rule says that it does not (`Credit.sum_preserving`)."""
     mask: NDArray[np.bool_]
     """(batch, time), True on the tokens that the policy wrote."""
     episodes: tuple[Episode, ...]
@@ -152,9 +152,10 @@ class TokenCredit:
         mask = np.zeros((count, longest), dtype=bool)
         for row, episode in enumerate(paid):
             length = len(episode.response_ids)
-            rewards[row, :length] = episode.token_rewards
+            if episode.token_rewards is not None:
+                rewards[row, :length] = episode.token_rewards
             mask[row, :length] = True if episode.written is None else episode.written > 0
-        scores = np.array([episode.score for episode in paid], dtype=np.float32)
+        scores = np.array([episode.score for episode in paid], dtype=np.float32)  # None is NaN
         return Credited(scores=scores, token_rewards=rewards, mask=mask, episodes=tuple(paid))
 
     def _episode(

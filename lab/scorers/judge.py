@@ -1,21 +1,27 @@
 """A language model that rates a response by a principle."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from tokengym.base import check_count, check_number
+from tokengym.base import accepts_settings, check_count, check_number, from_keywords
 from tokengym.envs import Episode, TokenizerError, bundled, decode, encode, filled
-from tokengym.rewards import PolicyReader, Scorer, ScorerError, Scores, Shared
+from tokengym.rewards import (
+    Calls,
+    CallSettings,
+    PolicyReader,
+    Scorer,
+    ScorerError,
+    Scores,
+    Shared,
+)
 from tokengym.rewards.models import longest_input, reading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Answer = Callable[[Sequence[str]], Sequence[str]]
+Answer = Callable[[Sequence[str]], Sequence[str]] | Callable[[str], Awaitable[str]]
 
 QUESTION = """\
 Principle: {principle}
@@ -95,13 +101,15 @@ class Judge(Scorer):
     be persuaded: watch the samples.
 
     Args:
-        answer: Called with the questions; returns what the judge writes after each.
+        answer: Called with the questions; returns what the judge writes after each. One that is
+            written with ``async def`` is called with one question, side by side with the others.
         principle: What a good response does.
         low: Lowest rating.
         high: Highest rating.
         unparsed: Score of a response whose rating cannot be read; None takes ``low``.
         question: Template with the fields principle, prompt, response, low and high.
         name: In messages and reports.
+        calls: Fields of `CallSettings`; a call of a plain function is one for all questions.
 
     Source: Bai et al. 2022, "Constitutional AI", arXiv:2212.08073, the feedback model.
 
@@ -114,6 +122,7 @@ class Judge(Scorer):
 
     attribution_kinds = frozenset()
 
+    @accepts_settings(CallSettings)
     def __init__(
         self,
         answer: Answer,
@@ -124,6 +133,7 @@ class Judge(Scorer):
         unparsed: float | None = None,
         question: str = QUESTION,
         name: str = "Judge",
+        **calls: Any,
     ) -> None:
         if not callable(answer):
             raise TypeError(
@@ -142,6 +152,8 @@ class Judge(Scorer):
         check_number(self, "low", "high", "unparsed", finite=True, error=ScorerError)
         self.question = question
         self._name = name
+        settings = from_keywords(CallSettings, calls, owner="Judge", others=("name", "question"))
+        self._calls = Calls(answer, settings, name)
 
     @classmethod
     def from_pretrained(
@@ -199,16 +211,23 @@ class Judge(Scorer):
             )
             for episode in episodes
         ]
-        answers = list(self.answer(questions))
+        if self._calls.is_async:
+            answers = self._calls([((question,), {}) for question in questions])
+        else:
+            (written,) = self._calls([((questions,), {})])
+            answers = [None] * len(questions) if written is None else list(written)
         if len(answers) != len(questions):
             raise ScorerError(
                 f"scorer {self.name!r} got {len(answers)} answers to {len(questions)} questions; "
                 "answer(questions) must return one text for each"
             )
-        ratings = [parse_rating(str(answer), self.low, self.high) for answer in answers]
-        lost = np.array([rating is None for rating in ratings])
-        values = np.array([self.unparsed if r is None else r for r in ratings], dtype=np.float64)
-        return Scores(values, {"judge_unparsed": lost.astype(np.float64)})
+        values: list[float | None] = []
+        unparsed: list[float | None] = []
+        for answer in answers:  # of one that was not given nothing is known
+            rating = None if answer is None else parse_rating(str(answer), self.low, self.high)
+            values.append(self.unparsed if rating is None and answer is not None else rating)
+            unparsed.append(None if answer is None else float(rating is None))
+        return Scores(values, {"judge_unparsed": unparsed})
 
 
 class GreedyAnswers(Shared):

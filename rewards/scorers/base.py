@@ -7,7 +7,6 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import cache
 from importlib import import_module
-from inspect import iscoroutinefunction
 from itertools import count, groupby
 from pathlib import Path
 from pkgutil import iter_modules
@@ -19,11 +18,13 @@ from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Self
 
 from tokengym.base.registry import Registry, imported
+from tokengym.base.settings import accepts_settings, from_keywords
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.contents import special_tokens
 from tokengym.rewards.arguments import EpisodeArguments
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths.signed_parts import add_rest_to_last
+from tokengym.rewards.scorers.calls import Calls, CallSettings
 from tokengym.rewards.scores import SIGNED_KINDS, to_numpy
 from tokengym.rewards.scores import Scores as Scores
 from tokengym.rewards.scores import Shared as Shared
@@ -210,6 +211,9 @@ def score_finished(
 class FunctionScorer(Scorer):
     """Calls a function for each episode, with what its parameters name; it returns one number.
 
+    None stands for a response that was not measured. Calls of an ``async def`` function run side by
+    side, such as those of a judge behind a service.
+
     ```python
     def overlap(response, reference, level=1):  # fields of the episode, columns of the data
         return level * len(set(response.split()) & set(reference.split()))
@@ -224,23 +228,25 @@ class FunctionScorer(Scorer):
         function: The function. To score whole batches, or to keep a state in checkpoints, write a
             subclass of `Scorer` instead.
         name: In messages and reports; None takes the function's.
+        calls: Fields of `CallSettings`.
 
     Raises:
         TypeError: if it is not callable, or none of its parameters is the response.
+        ScorerError: if a setting of the calls is out of range or has no effect.
     """
 
     attribution_kinds = frozenset()
 
-    def __init__(self, function: Callable[..., float], *, name: str | None = None) -> None:
+    @accepts_settings(CallSettings)
+    def __init__(
+        self, function: Callable[..., Any], *, name: str | None = None, **calls: Any
+    ) -> None:
         if not callable(function):
             raise TypeError(f"function must be callable, got {function!r}; see FunctionScorer")
         self.function = function
         self._name = name or str(getattr(function, "__name__", type(function).__name__))
-        if iscoroutinefunction(function):
-            raise TypeError(
-                f"scorer {self._name!r} is an async function, which nobody awaits; write it with "
-                "def, and call asyncio.run where it awaits"
-            )
+        settings = from_keywords(CallSettings, calls, owner="FunctionScorer", others=("name",))
+        self._calls = Calls(function, settings, self._name)
         self._arguments = EpisodeArguments(function, self._name)
         self.data_columns = self._arguments.columns
 
@@ -253,11 +259,10 @@ class FunctionScorer(Scorer):
         return self
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return what the function gives for each episode, refusing anything but one number."""
+        """Return what the function gives for each episode: one number, or None."""
         self.check_attribution(attribution)
         values: list[float | None] = []
-        for episode in episodes:
-            value = self.value_of(episode)
+        for value in self._calls([self._arguments.of(episode) for episode in episodes]):
             if value is None:
                 values.append(None)
                 continue
@@ -271,11 +276,6 @@ class FunctionScorer(Scorer):
                 )
             values.append(float(number.reshape(())))
         return Scores(values)
-
-    def value_of(self, episode: Episode) -> Any:
-        """Return what the function says of an episode, whatever that is."""
-        by_place, by_name = self._arguments.of(episode)
-        return self.function(*by_place, **by_name)
 
 
 @cache

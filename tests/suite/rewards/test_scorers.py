@@ -68,14 +68,6 @@ def test_scores_may_be_any_tensors(tensor):
         assert scores.attributions[0].tolist() == [1.0, 1.0]
 
 
-def test_a_function_that_nobody_awaits_is_refused():
-    async def awaited(response):
-        return 1.0
-
-    with pytest.raises(TypeError, match=r"'awaited'.*async"):
-        FunctionScorer(awaited)
-
-
 def test_scorers_without_attributions_say_so():
     for scorer in (FunctionScorer(lambda prompt, response: 0.0), Sentiment(LEXICON)):
         with pytest.raises(ScorerError, match=r"no attribution 'attention'"):
