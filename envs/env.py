@@ -82,10 +82,10 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
     | `messages` | end | the conversation that the policy read, a `Chat`; empty for a plain text |
     | `response` | end | the response's text, special tokens left out, stop string included |
     | `response_ids` | end | the sampled ids, EOS included, a tuple |
-    | `finish_reason` | end | "eos", "stop" or "length" |
+    | `finish_reason` | end | "eos", "stop", "length", or "error", a partner that failed |
     | `turns`, `written` | end, with a `partner` | a tuple of `Turn` (role, text, span of tokens, score), and int8 (n,): 1 at the tokens of `response_ids` that the policy wrote; `response` and `response_ids` then include the replies |
     | `waiting` | after the end | True, only while `hold_after_end` is in force |
-    | `score`, `score_parts`, `token_rewards` | end | 0.0, {} and zeros (n,) float32 until a reward wrapper fills them |
+    | `score`, `score_parts`, `token_rewards` | end | 0.0, {} and zeros (n,) float32 until a reward wrapper fills them; NaN, the parts that were measured, and zeros where a partner or a judge failed |
 
     `Episode.from_info` reads a terminal info. ``info.items()`` shows `token_rewards` padded with
     zeros to `max_new_tokens`, the form in which ``SyncVectorEnv`` stacks them.

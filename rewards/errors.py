@@ -41,6 +41,10 @@ class ScorerError(RewardError):
     """A scorer that cannot score an episode, or returned something other than finite scores."""
 
 
+class NoScoreError(ScorerError):
+    """A text that a rule asks about and the scorer gives no score, so that there is no credit."""
+
+
 class CreditError(RewardError):
     """A credit whose token rewards do not fit the episode or do not sum to its score."""
 

@@ -12,7 +12,13 @@ import numpy as np
 from tokengym.envs.episode import Episode
 from tokengym.rewards.credits.base import Credit, FloatArray
 from tokengym.rewards.credits.probe import Continuations, Probe
-from tokengym.rewards.errors import CreditError, RewardError, ScorerError, raised_by
+from tokengym.rewards.errors import (
+    CreditError,
+    NoScoreError,
+    RewardError,
+    ScorerError,
+    raised_by,
+)
 from tokengym.rewards.maths.redistribution import close_sum
 from tokengym.rewards.maths.signed_parts import shift_reply_credit
 from tokengym.rewards.scorers.base import Scorer, Scores
@@ -208,13 +214,30 @@ class Reward:
         # What has no score has no credit: the rule is not shown it.
         known = np.flatnonzero(scores.measured).tolist()
         if known:
-            with self.crediting(len(known)):
-                scored = [episodes[row] for row in known]
-                credited, rewards = self._credit(scored, scores.select(known))
-            for index, row in enumerate(known):
-                score, parts = float(credited.values[index]), self._parts(credited, index)
-                paid[row] = episodes[row].with_rewards(score, parts, rewards[index])
+            of_known = [episodes[row] for row in known]
+            for row, one in zip(known, self._credited(of_known, scores.select(known)), strict=True):
+                paid[row] = paid[row] if one is None else one
         return paid
+
+    def _credited(self, episodes: Sequence[Episode], scores: Scores) -> list[Episode | None]:
+        """Return episodes with score and credit; None where the rule asked for what has no score.
+
+        A rule asks for all episodes at once, and one by one where an answer is missing.
+        """
+        try:
+            with self.crediting(len(episodes)):
+                credited, rewards = self._credit(episodes, scores)
+        except NoScoreError:
+            if len(episodes) == 1:
+                return [None]
+            rows = range(len(episodes))
+            return [self._credited([episodes[row]], scores.select([row]))[0] for row in rows]
+        return [
+            episode.with_rewards(
+                float(credited.values[row]), self._parts(credited, row), rewards[row]
+            )
+            for row, episode in enumerate(episodes)
+        ]
 
     def _parts(self, scores: Scores, row: int) -> dict[str, float]:
         """Return the parts of an episode's score that were measured."""

@@ -197,8 +197,8 @@ def span_error(scores: Array, n: int, episodes: int) -> float | None:
         gains = mean_of_best(others, others, n) - others.mean(axis=1)
         of_gain = (samples - 1) * gains.var()
     else:
-        gains = mean_of_best(scores, scores, n) - np.nanmean(scores, axis=1)
-        gains = gains[np.isfinite(gains)]
+        enough = scores[np.isfinite(scores).sum(axis=1) >= n]
+        gains = mean_of_best(enough, enough, n) - np.nanmean(enough, axis=1)
         of_gain = gains.var(ddof=1) / len(gains) if len(gains) > 1 else np.nan
     many = scores[np.isfinite(scores).sum(axis=1) > 1]  # prompts whose variance is known
     of_start = np.nanvar(many, axis=1, ddof=1).mean() / episodes if len(many) else 0.0

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.tokenization import decode
-from tokengym.rewards.errors import CreditError, ScorerError, raised_by
+from tokengym.rewards.errors import CreditError, NoScoreError, ScorerError, raised_by
 from tokengym.rewards.maths.signed_parts import on_last_tokens
 from tokengym.rewards.scorers.base import Scorer
 
@@ -64,6 +64,11 @@ class Probe:
         who, count = f"scorer {self.scorer.name!r}", len(episodes)
         with raised_by(who, ScorerError, count):
             values = np.asarray(self.scorer.score_prefix(episodes), dtype=np.float64)
+        if values.shape == (count,) and (missing := int(np.isnan(values).sum())):
+            raise NoScoreError(
+                f"{who} gave {missing} of {count} texts with parts left out no score, and without "
+                "them there is no credit; take on_error='raise' of a judge to see why"
+            )
         if values.shape != (count,) or not np.isfinite(values).all():
             raise ScorerError(
                 f"{who} returned {values} of shape {values.shape} for {count} texts with parts "

@@ -281,6 +281,24 @@ def test_it_scores_environments_and_texts():
     assert paid.token_rewards.tolist() == [[1.5, 1.5], [0.0, 0.0]]
 
 
+def test_credit_that_asks_about_beginnings_is_lost_with_an_answer_about_one():
+    """An episode whose beginning nobody judged has no credit; the others keep theirs."""
+
+    async def judge(response: str) -> float:
+        if response == "b":
+            raise ConnectionError("no answer")
+        return float(len(response.split()))
+
+    credit = TokenCredit(
+        FunctionScorer(judge, on_error="skip"),
+        "red:every_prefix=true",
+        tokenizer=make_word_tokenizer(),
+    )
+    paid = credit(["a d", "b d", "d d a"])
+    assert [episode.score for episode in paid.episodes] == [2.0, None, 3.0]
+    assert paid.token_rewards.tolist() == [[1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]
+
+
 def test_copies_and_other_processes_ask_too():
     scorer = FunctionScorer(hangs, retries=1)
     for copied in (copy.deepcopy(scorer), pickle.loads(pickle.dumps(scorer)), Cached(scorer)):
