@@ -137,8 +137,6 @@ class EpisodeArguments:
             closed = self._closed | self._needs.keys()
             every = {**columns, **{name: known[name] for name in FIELDS}}
             by_name |= {n: v for n, v in every.items() if n not in closed}
-        columns = by_name.keys() - (known.keys() - {"metadata"})
-        by_name |= {name: _own(by_name[name]) for name in columns}
         return (episode.prompt, episode.response) if self._takes_pair else (), by_name
 
 
@@ -154,11 +152,6 @@ def _values(code: CodeType, names: Mapping[str, Any]) -> Iterator[Any]:
             yield from _values(value, names)
         else:
             yield value
-
-
-def _own(value: Any) -> Any:
-    """Return a column's value, a copy where a function could change it for others."""
-    return value if isinstance(value, str | int | float | None) else deepcopy(value)
 
 
 def check_columns(name: str, columns: Mapping[str, bool], prompts: Sequence[Prompt]) -> None:

@@ -22,6 +22,7 @@ NO_MEASUREMENTS = {
     *("_responses(training) or 0", "count or 0"),  # of a learner that trains on none
     *("schema.column(i).length or 0", "pc.sum(lengths.take(array.indices)).as_py() or 0"),  # bytes
     *("command(**values) or 0", "s.word or 0"),  # a status; an order of rows
+    "reward or 0.0",  # in the notation of a case, where what is not written is paid nothing
 }
 """Numbers that are set, counted or numbered, and 0 where they are left out."""
 NAMES = {*MEASURES, "raw_score", "reward", "rewards", "token_rewards", "returns"} - {"loss"}
