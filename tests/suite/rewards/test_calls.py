@@ -316,22 +316,3 @@ def test_a_process_that_was_forked_has_a_loop_of_its_own():
         finally:
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-
-
-def test_what_a_function_does_to_a_column_is_its_own():
-    def greedy(response: str, tags: list[str], metadata: Any) -> float:
-        tags.append("more")
-        metadata["tags"].append("too")
-        return float(len(tags))
-
-    shared: dict[str, Any] = {"tags": ["one"]}
-    episodes = episodes_of("a", "b", metadata=shared)
-    assert FunctionScorer(greedy).score(episodes).values.tolist() == [2.0, 2.0]
-    assert shared == {"tags": ["one"]}
-
-    def rest(response: str, **others: Any) -> float:
-        others["tags"].append("more")
-        return float(len(others["tags"]))
-
-    assert FunctionScorer(rest).score(episodes).values.tolist() == [2.0, 2.0]
-    assert shared == {"tags": ["one"]}
