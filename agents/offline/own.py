@@ -58,6 +58,7 @@ def text_encoding(settings: SFTSettings, **how: Any) -> TextEncoding:
     return TextEncoding(
         on_error=settings.on_error,
         overlong=settings.overlong_rows,
+        learn_on=settings.learn_on,
         prompt_column=settings.pairs_prompt_column,
         **how,
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from tokengym.base.errors import SettingsError
 from tokengym.base.settings import check_choice, check_count, check_number
-from tokengym.envs.prompts.tables import OnError
+from tokengym.envs.prompts.tables import LearnOn, OnError
 from tokengym.envs.settings import Overlong
 
 if TYPE_CHECKING:
@@ -214,6 +214,9 @@ class SFTSettings:
     overlong_rows: Overlong = "error"
     """Rows of that file that are longer than the model reads: "error" refuses them, "left" cuts the
     beginning of their prompts, "drop" leaves them out."""
+    learn_on: LearnOn = "all"
+    """Answers that SFT learns of a file's conversations, of its column "messages": "all" or the
+    "last"."""
     num_prompts: int = 512
     """Prompts answered, where data is collected."""
     sampling: Sampling = field(default=Sampling(n=8, temperatures=(1.0, 0.7)))
@@ -226,6 +229,7 @@ class SFTSettings:
         check_count(self, "num_eval_prompts", least=0, optional=True)
         check_choice(self, "on_error", get_args(OnError))
         check_choice(self, "overlong_rows", get_args(Overlong))
+        check_choice(self, "learn_on", get_args(LearnOn))
         has_files = bool(self.pairs or self.eval_pairs)
         idle = {
             "num_eval_prompts": has_files and self.num_eval_prompts is not None,
@@ -233,6 +237,7 @@ class SFTSettings:
             "pairs_prompt_column": self.pairs is None and self.pairs_prompt_column,
             "on_error": not has_files and self.on_error != "raise",
             "overlong_rows": not has_files and self.overlong_rows != "error",
+            "learn_on": not has_files and self.learn_on != "all",
         }
         for name in (name for name, is_idle in idle.items() if is_idle):
             where = "beside pairs or eval_pairs; leave it out"
@@ -250,5 +255,9 @@ class DPOSettings(SFTSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.learn_on != "all":
+            raise SettingsError(
+                f"learn_on={self.learn_on!r} has no effect on DPO, which learns pairs; leave it out"
+            )
         if self.pairs is None:
             self.sampling.check_for_pairs()

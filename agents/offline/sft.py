@@ -12,7 +12,7 @@ from tokengym.agents.offline.scoring import INPUTS
 from tokengym.agents.offline.settings import TEXT_FIGURES
 from tokengym.agents.offline.trainer import OfflineOptions, OfflineTrainer
 from tokengym.base.settings import accepts_settings, from_keywords
-from tokengym.rewards.pairs.answers import LearnOn
+from tokengym.envs.prompts.tables import LearnOn
 from tokengym.rewards.pairs.encode import EncodedTexts, TextEncoding, encode_responses
 from tokengym.rewards.pairs.read import TableSource
 

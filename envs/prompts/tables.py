@@ -18,6 +18,8 @@ from tokengym.base.text import lone_surrogate
 Column = str | int
 """Name of a column, or its position in a file without header."""
 OnError = Literal["raise", "skip"]
+LearnOn = Literal["all", "last"]
+"""Answers of a conversation that are learned."""
 S = TypeVar("S")
 T = TypeVar("T")
 _ROWS = 10_000

@@ -7,13 +7,12 @@ template may write it in another way once a reply follows.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any
 
 from tokengym.base.chat import Chat, Messages
-from tokengym.envs.prompts.tables import OnError, RowError, SkippedRow, Table, quoted, sift
+from tokengym.envs.prompts.tables import LearnOn, OnError, RowError, SkippedRow, Table, quoted, sift
 from tokengym.rewards.pairs.read import Example, reply_text
 
-LearnOn = Literal["all", "last"]
 MARKS = ("weight", "train", "trainable", "loss_mask")
 """Entries of a message, or of a row, by which fine-tuning files say whether it is learned."""
 

@@ -14,6 +14,7 @@ from tokengym.base.settings import check_choice, check_count
 from tokengym.envs.prompts.contents import content, joined
 from tokengym.envs.prompts.conversation import encode_replies, end_texts, turn_end
 from tokengym.envs.prompts.tables import (
+    LearnOn,
     OnError,
     RowError,
     SkippedRow,
@@ -24,7 +25,7 @@ from tokengym.envs.prompts.tables import (
 from tokengym.envs.prompts.tokenization import encode, encode_contents, encode_next
 from tokengym.envs.prompts.vocabulary import Vocabulary
 from tokengym.envs.settings import PLACE, TextSettings
-from tokengym.rewards.pairs.answers import LearnOn, learned_answers
+from tokengym.rewards.pairs.answers import learned_answers
 from tokengym.rewards.pairs.read import (
     Example,
     Ids,

@@ -68,6 +68,38 @@ def test_conversations_dialogues_and_responses_have_prompts_too(tmp_path):
     assert (own.test_prompts[0].reference, len(own.test_prompts[0].metadata)) == ("b", 0)
 
 
+def test_answers_of_a_conversation_stay_on_one_side(tmp_path):
+    """All that are learned, or the last; the policy is measured on what the last one answers."""
+
+    def said(role: str, text: str) -> dict[str, str]:
+        return {"role": role, "content": text}
+
+    talks = [
+        [
+            said("user", row["question"]),
+            said("assistant", "d"),
+            said("user", "e"),
+            said("assistant", "b"),
+        ]
+        for row in ROWS
+    ]
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
+    file = write(tmp_path, [{"messages": talk} for talk in talks])
+    for learn_on, each in (("all", 2), ("last", 1)):
+        settings = SFTSettings(pairs=file, learn_on=learn_on)
+        own = read_own(settings, tokenizer, text_encoding(settings), max_positions=None)
+        assert own is not None
+        assert len(own.train.rows) + len(own.held_out.rows) == each * len(ROWS)
+        assert not {r.row for r in own.train.rows} & {r.row for r in own.held_out.rows}
+        assert {len(prompt.messages) for prompt in own.test_prompts} == {3}
+        assert own.train.unlearned_answers == (0 if each == 2 else len(ROWS))
+    with pytest.raises(SettingsError, match="learn_on='last' has no effect on data"):
+        SFTSettings(learn_on="last")
+    with pytest.raises(SettingsError, match="learn_on='last' has no effect on DPO"):
+        DPOSettings(pairs=file, learn_on="last")
+
+
 def test_held_out_pairs_of_ones_own_are_those(tmp_path):
     faulty = {"question": "c c", "chosen": "", "rejected": "e"}
     settings = DPOSettings(
