@@ -26,6 +26,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from tokengym.agents.contract import Update
+from tokengym.agents.policy.adapters import warn_of_dropout
 from tokengym.agents.policy.language_model import warn_of_ends
 from tokengym.agents.policy.memory import Texts, line_of_needs, memory_to_train
 from tokengym.agents.policy.policy import CausalLMPolicy, PlaysPolicy
@@ -589,6 +590,9 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         vocabulary = environment_attribute(self.env, "vocabulary")
         tokenizer = environment_attribute(self.env, "tokenizer")
         warn_of_ends(self.policy.language_model, vocabulary, tokenizer)
+        if not self._only_plays:
+            adapters = self.policy.language_model.adapters
+            warn_of_dropout(adapters, "responses are sampled and learned by one network, without")
         starts_from_reward_model = self.policy.settings.value_network == "reward_model"
         # An agent without an environment is being loaded, and its values with it.
         if starts_from_reward_model and self.policy.critic is not None and not self._only_plays:

@@ -36,6 +36,7 @@ from tokengym.agents.offline.policies import (
     write_weights,
 )
 from tokengym.agents.offline.scoring import REFERENCE, ResponseScorer
+from tokengym.agents.policy.adapters import warn_of_dropout
 from tokengym.agents.policy.policy import CausalLMPolicy, PlaysPolicy
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.policy.settings import Precision, Products
@@ -287,6 +288,9 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
         scorer = ResponseScorer(
             policy, disable_dropout=options.disable_dropout, with_reference=with_reference
         )
+        if options.disable_dropout:
+            adapters = policy.language_model.adapters
+            warn_of_dropout(adapters, "dropout is off; disable_dropout=False learns with it")
         with isolated_random_state():
             super().__init__(
                 model=scorer,

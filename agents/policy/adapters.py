@@ -1,6 +1,7 @@
 """New adapters on a policy, under which the model with its adapters off is where it started."""
 
 import copy
+import logging
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,8 @@ from tokengym.base.stored.adapters import adapt
 
 if TYPE_CHECKING:
     from peft import LoraConfig
+
+logger = logging.getLogger(__name__)
 
 NEUTRAL = frozenset(
     """
@@ -27,6 +30,14 @@ ALLOWED: dict[str, tuple[Any, ...]] = {
     "task_type": (None, "CAUSAL_LM"),
 }
 """Other fields with the values that are so too; the rest must have their defaults."""
+
+
+def warn_of_dropout(adapters: Any | None, remedy: str) -> None:
+    """Warn of adapters whose dropout has no effect, as that of the whole model is off."""
+    configs = () if adapters is None else adapters.peft_config.values()
+    rate = max((config.lora_dropout for config in configs), default=0)
+    if rate > 0:
+        logger.warning("lora_dropout=%g of the adapters has no effect: %s", rate, remedy)
 
 
 def put_new_adapters(model: Any, lora: "LoraConfig") -> Any:

@@ -42,6 +42,7 @@ ROWS = 128
 """Most environment rows played and scored at once."""
 OF_BATCH = ("task", "num_envs", "vectorization_mode", "autoreset_mode", "render_mode")
 """Arguments in an environment's spec that another one over the same prompts has of its own."""
+OF_LIST = "prompts (a list of which none is held out from training)"
 MAX_UNREAD_GOLD_SHARE = 0.2
 """Largest share of texts that the gold score does not know and is still a number."""
 
@@ -109,8 +110,9 @@ class Evaluator:
         self.seed = seed
         self.envs = make_eval_envs(env, env_kwargs or {}, num_envs=min(num_episodes, ROWS))
         task = _task(self.envs)
+        held_out = (env_kwargs or {}).get("prompts") is None  # a list of prompts has no splits
         if 1 < len(task.prompts) < num_episodes:  # a task of one prompt is all about that one
-            _say_fewer(len(task.prompts), num_episodes)
+            _say_fewer(len(task.prompts), num_episodes, "held-out prompts" if held_out else OF_LIST)
         self._is_own = is_own_task(env_kwargs or {})
         gold = None if self._is_own else gold_scorer(task.bundle)
         if gold is not None and has_own_prompts(env_kwargs or {}):
@@ -519,12 +521,13 @@ def policy_of(agent: object) -> object:
 
 
 @functools.cache
-def _say_fewer(num_prompts: int, num_episodes: int) -> None:
-    """Log, once, that an evaluation has more episodes than prompts."""
+def _say_fewer(num_prompts: int, num_episodes: int, kind: str) -> None:
+    """Log, once, that an evaluation has more episodes than prompts of a kind."""
     logger.warning(
-        "there are %d held-out prompts for the %d episodes of an evaluation: some prompts are "
-        "played more than once",
+        "there are %d %s for the %d episodes of an evaluation: some prompts are played more than "
+        "once",
         num_prompts,
+        kind,
         num_episodes,
     )
 

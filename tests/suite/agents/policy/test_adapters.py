@@ -340,3 +340,22 @@ def test_settings_under_which_the_model_without_adapters_is_not_the_start_are_re
     (name,) = settings
     with pytest.raises(ModelError, match=rf"^LoraConfig\({name}=.*leave it out"):
         LanguageModel(make_model(), LoraConfig(r=2, target_modules=["c_attn"], **settings))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_dropout_of_adapters_that_has_no_effect_is_named(make_envs, caplog, rate):
+    """Ratios begin at 1 without it; DPO and SFT learn with it where they are told to."""
+    config = LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True, lora_dropout=rate)
+
+    def said() -> list[str]:
+        lines = [record.getMessage() for record in caplog.records]
+        caplog.clear()
+        return [line for line in lines if line.startswith("lora_dropout=0.3 of the adapters has")]
+
+    PPO("CausalLMPolicy", make_envs(), policy_kwargs={"model": make_model(), "lora": config})
+    assert len(said()) == (rate > 0)
+    for off in (True, False):
+        how: Any = {"tokenizer": make_tokenizer(), "lora": config, "disable_dropout": off}
+        for trainer, rows in ((DPO, PAIRS), (SFT, ROWS)):
+            trainer(make_model(), rows, **how)
+            assert len(said()) == (rate > 0 and off)

@@ -7,6 +7,7 @@ import pytest
 from gymnasium.vector import SyncVectorEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
+from tests.support.words import make_word_tokenizer
 from tokengym.agents import RandomAgent, collect
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs import SettingsError
@@ -121,3 +122,14 @@ def test_the_score_is_the_scorers_and_not_what_a_layer_pays(tmp_path):
         assert episode.score == pytest.approx(expected, rel=1e-5)
     for one in (alone, shaped):
         one.close()
+
+
+def test_prompts_of_a_list_are_not_called_held_out(caplog):
+    """They are those that were trained on."""
+    kwargs: Any = {"tokenizer": make_word_tokenizer(), "prompts": ["a b", "c d e", "e"]}
+    kwargs |= {"reward": lambda prompt, response: float(len(response)), "max_new_tokens": 2}
+    envs = gym.make_vec("tokengym/TokenGeneration-v0", num_envs=2, **kwargs)
+    evaluate(RandomAgent(envs, seed=0), envs, num_episodes=7)
+    (line,) = [r.getMessage() for r in caplog.records if "episodes of an eval" in r.getMessage()]
+    assert line.startswith("there are 3 prompts (a list of which none is held out from training)")
+    assert "held-out" not in line
