@@ -81,4 +81,5 @@ def test_a_judge_of_the_same_tokenizer_reads_its_own_template():
     with pytest.raises(ScorerError, match="own form"):
         scorer.score([played], attribution="prefix")
     alike: Any = RewardModel(model, tokenizer=copy.deepcopy(policy)).bind(policy)
-    assert alike._texts([played], None) is None  # the policy's own ids are in its template
+    (text,) = alike._texts([played], None)  # in the template, whatever ids the policy wrote
+    assert text.ids == applied(policy, row, {"role": "assistant", "content": "me"})

@@ -84,7 +84,8 @@ def test_attention_on_a_gpu_is_not_cudnns_and_lengths_are_few(recomputes, make_e
         kwargs = {"model": model, "gradient_checkpointing": recomputes}
         agent = PPO("CausalLMPolicy", make_envs(), policy_kwargs=kwargs, seed=0, device="cuda:1")
         agent.sampler()  # the model is checked on short texts before the first round
-        model.model.layers[0].self_attn.register_forward_pre_hook(see, with_kwargs=True)
+        trained: Any = agent.policy.language_model.model  # a copy
+        trained.model.layers[0].self_attn.register_forward_pre_hook(see, with_kwargs=True)
         agent.learn(8)
         assert torch.backends.cuda.cudnn_sdp_enabled()
     assert has_cudnn == {False}

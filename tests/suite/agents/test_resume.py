@@ -169,7 +169,7 @@ def test_a_running_scale_of_rewards_continues(tmp_path, layer, caplog):
     resumed = PPO.load(tmp_path / "run", env=SCALED[layer](), device="cpu")
     assert str(untimed(log_of(resumed, 30, reset_num_timesteps=False))) == str(expected)
     assert_equal_weights(agent, resumed)
-    assert "begins" not in caplog.text
+    assert "anew" not in caplog.text
     check_layers(tmp_path / "run", SCALED[layer], {"returns": ["x"]}, {"returns": []})
     assert "no state of " in caplog.text
 
@@ -239,7 +239,7 @@ def test_the_state_of_an_own_layer_continues(tmp_path, layer, caplog):
         left = 40 - resumed.num_timesteps
         again = untimed(log_of(resumed, left, reset_num_timesteps=False))
         assert without_count(again) == without_count(expected[-len(again) :]), path
-    assert "begins" not in caplog.text
+    assert "anew" not in caplog.text
     check_layers(paths[0], OWN[layer])
     assert "no state of Rising" in caplog.text
 

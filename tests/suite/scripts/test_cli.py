@@ -180,7 +180,8 @@ def test_report_of_curves_made_elsewhere(curves, tmp_path, capsys):
     summary = json.loads((out / "summary.json").read_text())
     assert [group["group"] for group in summary["groups"]] == [{"cell": "a"}, {"cell": "b"}]
     assert summary["groups"][0]["baseline"] == "sparse"  # though another one comes first
-    assert {path.name for path in out.iterdir()} == {"summary.json", "curves.png", "report.html"}
+    written = {"curves.csv", "summary.json", "curves.png", "report.html"}
+    assert {path.name for path in out.iterdir()} == written
     assert curves.read_text() == CURVES
     curves.write_text(CURVES.replace("score", "reached", 1))
     again = ["report", "--curves", str(curves), "--out", str(out), "--baseline", "late"]

@@ -96,6 +96,7 @@ def test_ppo_learns_the_oracle_by_its_exact_value():
         seed=0,
     )
 
+    model = agent.policy.language_model.model  # a copy
     prompt = base.tokenizer(base.prompts[0].text)["input_ids"]
     illegal = torch.tensor(np.isnan(base.optimal_values().q_values.array))
 
