@@ -1,7 +1,10 @@
 """The figures behind the README's sentences are those of the published runs."""
 
+import csv
+import math
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 
@@ -54,9 +57,9 @@ def assert_quoted(cell: str, figures: list[PairedDifference], *, with_ends: bool
 @pytest.mark.parametrize(
     ("sentence", "arm", "warmup"),
     [
-        ("README: with a warm-up `abc-signed`", 1, WARMUP),
+        ("`abc-signed` with a warm-up", 1, WARMUP),
         ("the same without a warm-up", 1, 0),
-        ("README: so does `sparse` with a critic", 2, WARMUP),
+        ("`sparse` with a critic started", 2, WARMUP),
     ],
 )
 def test_speeds_and_their_parts(sentence: str, arm: int, warmup: int) -> None:
@@ -76,20 +79,77 @@ def test_speeds_and_their_parts(sentence: str, arm: int, warmup: int) -> None:
         assert pairs == ", ".join(str(figure.pairs) for figure in each)
 
 
-def test_about_half_of_the_updates() -> None:
+def updates_to(points: list[tuple[float, float]], goal: float) -> float:
+    """Updates until a score is reached, between two measurements in proportion."""
+    for (before, low), (after, high) in pairwise(points):
+        if high >= goal:
+            return before + (after - before) * (goal - low) / (high - low)
+    raise AssertionError("the goal was not reached")
+
+
+def updates_on_the_board(rule: str, length: int, gae_lambda: str) -> dict[str, float]:
+    """Updates to 75 % of the way by score of the board's film reviews, by seed."""
+    drawn = [line for line in FILMS.drawn[WAYS] if line["length"] == length]
+    start, goal = way(drawn, lambda line: line["score"])
+    curves: dict[str, list[tuple[float, float]]] = {}
+    with (DOCS / "v2-lite" / f"{rule}-runs.csv").open(encoding="utf-8", newline="") as file:
+        for point in csv.DictReader(file):
+            here = (point["setting"], point["gae_lambda"], point["rate"], point["start"])
+            if here == (f"MovieReview-{length}", gae_lambda, "0.001", "own"):
+                step = (float(point["step"]), float(point["score"]))
+                curves.setdefault(point["seed"], []).append(step)
+    return {
+        seed: updates_to(sorted(points), start + 0.75 * (goal - start))
+        for seed, points in curves.items()
+    }
+
+
+def times_as_fast_on_the_board(length: int, gae_lambda: str) -> float:
+    """Geometric mean over seeds of `sparse` at lambda .95 over `abc-signed`, at one rate."""
+    base = updates_on_the_board("sparse", length, "0.95")
+    rule = updates_on_the_board("abc-signed", length, gae_lambda)
+    assert base.keys() == rule.keys() == {"0", "1"}
+    return math.prod(base[seed] / rule[seed] for seed in base) ** (1 / len(base))
+
+
+def test_speed_at_one_rate() -> None:
+    page = (DOCS / "film_reviews.md").read_text(encoding="utf-8")
+    at_one_rate = page.split("## At one rate")[1].split("## Setting")[0]
     for length in LENGTHS:
-        base, *others = arms(length, warmup=WARMUP)
-        for cell in others:
-            found = speed(FILMS.runs, cell, base, FILMS.drawn[WAYS], by_score=True)
-            assert found is not None
-            assert 1.5 < found.times < 2.5
+        cells = [f"{times_as_fast_on_the_board(length, at):.2f}" for at in ("0.5", "0.95")]
+        assert f"| {length} | {' | '.join(cells)} |" in at_one_rate
+        base, rule, critic = arms(length, warmup=WARMUP)
+        assert FILMS.runs.rate(base) == FILMS.runs.rate(critic) == 1e-3
+        assert FILMS.runs.rate(rule) == (3e-3 if length == 24 else 1e-3)
+
+
+def test_the_readme_says_what_holds_at_one_rate() -> None:
+    readme = (DOCS.parents[1] / "README.md").read_text(encoding="utf-8")
+    assert "about 1.5 times as fast at 24 and 48 tokens" in readme
+    assert all(1.4 < times_as_fast_on_the_board(length, "0.5") < 1.6 for length in (24, 48))
+    times = []
+    for length in (24, 48):
+        base, _, critic = arms(length, warmup=WARMUP)
+        found = speed(FILMS.runs, critic, base, FILMS.drawn[WAYS], by_score=True)
+        assert found is not None
+        times.append(round(found.times, 1))
+    assert f"the reward model {times[0]} to {times[1]} times" in readme
+
+
+def test_a_sentence_of_the_page_can_be_read() -> None:
+    table = CLAIMS.split("## The figures")[0]
+    lines = [line for line in table.splitlines() if line.startswith("| ")]
+    cells = [cell for line in lines for cell in line.strip("|").split(" | ")]
+    assert len(cells) == 4 * 9
+    for cell in cells:
+        assert 0 < len(re.sub(r"\]\([^)]*\)", "]", cell).split()) <= 25, cell
 
 
 @pytest.mark.parametrize(
     ("sentence", "arm"),
     [
-        ("README: after four times the training", 1),
-        ("film reviews: that critic ends with less drift", 2),
+        ("`abc-signed` after four times the training", 1),
+        ("that critic after four times the training", 2),
     ],
 )
 def test_the_end(sentence: str, arm: int) -> None:
@@ -106,7 +166,7 @@ def test_the_end(sentence: str, arm: int) -> None:
 
 
 def test_the_critic_beside_token_credit() -> None:
-    also = row("README: so does `sparse` with a critic")[-1]
+    also = row("`sparse` with a critic started")[-1]
     for warmup in (WARMUP, 0):
         for length in LENGTHS:
             _, rule, critic = arms(length, warmup=warmup)
@@ -119,7 +179,7 @@ def by_task() -> Iterator[tuple[str, list[Cell], Cell]]:
 
 
 def test_other_tasks() -> None:
-    _, score, gold, kl, _, also = row("README: of four other tasks one was faster")
+    _, score, gold, kl, _, also = row("`abc-signed` on four other tasks")
     runs = other_tasks.STUDY.published(DOCS).runs
     nets = []
     for task, cells, base in by_task():
@@ -144,7 +204,7 @@ def chosen(runs: Runs, task: str) -> tuple[Cell, Cell]:
 
 
 def test_the_critic_on_other_tasks() -> None:
-    _, score, gold, kl, _, also = row("README: that critic helped on three of six")
+    _, score, gold, kl, _, also = row("that critic on six tasks")
     runs = critic_elsewhere.STUDY.published(DOCS).runs
     pairs = {task: chosen(runs, task) for task in critic_elsewhere.TASKS}
     order = ("Detox", "SST-2", "IMDb", "QuestionAnswer", "Dialogue", "Summarize")
@@ -162,7 +222,7 @@ def test_the_critic_on_other_tasks() -> None:
 
 
 def test_real_text() -> None:
-    _, score, gold, kl, _, also = row("[real text](real_text.md)")
+    _, score, gold, kl, _, also = row("`abc-signed` on IMDb and SST-2")
     runs = critic_elsewhere.STUDY.published(DOCS).runs
     pairs = [
         (critic_elsewhere.signed_cells(task)[0], critic_elsewhere.base_cell(task))
@@ -177,7 +237,7 @@ def test_real_text() -> None:
 
 
 def test_the_board() -> None:
-    _, score, _, kl, _, also = row("[tasks](tasks.md): no rule is shown ahead")
+    _, score, _, kl, _, also = row("the board of eight tasks")
     rows = credit_v2.published(DOCS)
     table = credit_v2.board_table(credit_v2.once(rows)).splitlines()
     for name in ("`abc-signed`", "sparse, critic from the reward model"):

@@ -65,3 +65,15 @@ def test_the_page_is_current(name: str, tmp_path: Path) -> None:
     before = (docs / name).read_text(encoding="utf-8")
     fill_page(docs)
     assert (docs / name).read_text(encoding="utf-8") == before
+
+
+OLDER_LEARNER = "0138b9c6"
+"""Commit of the last runs that were made by a learner which today's code does not have."""
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_of_an_older_learner_says_so_first(name: str) -> None:
+    _, first, *_ = (DOCS / name).read_text(encoding="utf-8").split("\n\n")
+    rest = (DOCS / name).read_text(encoding="utf-8").replace(first, "")
+    begins = first.startswith(f"**Of an older learner, commit {OLDER_LEARNER}:")
+    assert begins == (OLDER_LEARNER in rest)
