@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import import_module
 from inspect import cleandoc
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ ROUND_LOG = {
     "train/clip_fraction": "clip_fraction",
     "train/explained_variance": "explained_variance",
     "train/ratio_error": "ratio_error",
+    "train/grad_norm": "grad_norm",
     "train/kl_coef": "kl_coef",
     "train/learning_rate": "learning_rate",
     "train/gae_lambda": "gae_lambda",
@@ -46,6 +48,30 @@ ROUND_LOG = {
     "time/update_s": "update_s",
 }
 """Log of a learner by rounds, see `Learner.logged`."""
+UNKEPT = {
+    *("rollout/captured", "rollout/ep_rew_mean", "rollout/success_rate", "train/clip_range"),
+    *("train/entropy_loss", "train/groups_kept", "train/log_prob_gap", "train/loss"),
+    *("train/n_updates", "train/steps_skipped"),
+}
+"""Entries of that log that no run keeps, beside those of time."""
+
+
+def own_columns(logged: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures that a learner logs beside those of this package, by their columns.
+
+    Example:
+        >>> own_columns({"train/kl": 0.1, "train/loss": 2.0, "train/mine": 7.0, "time/fps": 3})
+        {'mine': 7.0}
+    """
+    others = {
+        key: float(value)
+        for key, value in logged.items()
+        if key not in ROUND_LOG and key not in UNKEPT and not key.startswith("time/")
+        if isinstance(value, Real)
+    }
+    names = {key: key.removeprefix("train/") for key in others}
+    taken = {"step", *ROUND_LOG.values()}
+    return {key if (name := names[key]) in taken else name: others[key] for key in others}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,8 @@ training.safetensors   of a learner by rounds: value head (and its own network),
 model/                 the policy's weights (or adapter/, its LoRA weights) and its tokenizer
 reference/             the frozen reference, which with LoRA is the base that adapter/ names
 base.json              in place of either: name and hash of a base model that is found by name
+own.json               attributes that a class of the user's adds to a learner by rounds, if any;
+                       their arrays are in training.safetensors
 frozen.json            names of the weights that do not learn, if there are any: the model's that
                        were given so, and the policy's that were frozen since it was built
 ```
@@ -26,6 +28,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from tokengym.agents.errors import CheckpointError
+from tokengym.agents.own_state import own_state, restore_own_state
 from tokengym.agents.policy.backend import backend
 from tokengym.agents.policy.language_model import FreshModel, load_causal_lm
 from tokengym.agents.processes import Processes, join
@@ -61,6 +64,7 @@ ENTRIES_OF_ROUNDS = ENTRIES | {
 """Those of a learner by rounds."""
 TRAINING = "training.safetensors"
 FROZEN = "frozen.json"
+OWN = "own.json"
 OPTIMIZER = "optimizer."
 """Prefix of the names of the optimiser's tensors."""
 COUNTERS = {
@@ -121,6 +125,7 @@ def save_checkpoint(agent: Any, path: Path) -> None:
             _record(agent, start),
             tokenizer=environment_attribute(agent.env, "tokenizer"),
             tensors=_training_tensors(agent, start),
+            own=own_state(agent),
         )
 
 
@@ -203,16 +208,20 @@ def write_agent(
     *,
     tokenizer: Any,
     tensors: dict[str, Tensor] | None = None,
+    own: tuple[dict[str, Any], dict[str, Tensor]] = ({}, {}),
 ) -> None:
     """Write a learner into a folder, atomically; what was there becomes ``<path>.previous``.
 
-    The record lacks format and hashes; ``tensors`` are those besides the models' weights.
+    The record lacks format and hashes; ``tensors`` are those besides the models' weights, and
+    ``own`` is of `own_state`.
     """
 
     def fill(folder: Path) -> dict[str, Any]:
         write_policy(policy, folder, path, tokenizer=tokenizer)
         if tensors is not None:
-            save_file(tensors, folder / TRAINING)
+            save_file(tensors | own[1], folder / TRAINING)
+        if own[0]:
+            write_json(folder / OWN, own[0])
         return {"format": FORMAT, **record}
 
     write_folder(path, RECORD, fill)
@@ -467,6 +476,9 @@ def _restore_training(agent: Any, folder: Path, changed: list[str]) -> None:
             model.model.load_state_dict({name: tensors[f"{role}.{name}"] for name in names})
         policy.generator.set_state(tensors["generator.sampling"])
         agent.shuffler.set_state(tensors["generator.shuffling"])
+    if (folder / OWN).is_file():
+        with _reading(folder / OWN):
+            restore_own_state(agent, read_json(folder / OWN), tensors)
 
 
 def products_here(products: str, folder: Path, device: str | torch.device) -> str:

@@ -261,7 +261,8 @@ class PPO(EpisodicAlgorithm):
         size = len(experience.response_mask)
         num_minibatches = min(settings.n_minibatches, size)
         minibatches: list[list[Figures]] = []  # figures of the parts of each
-        num_steps, is_over = 0, False
+        norms: list[float] = []  # of the gradient in each step taken, before clipping
+        is_over = False
         parameters = self.policy.optimizer.param_groups[0]["params"]
         for epoch in range(settings.n_epochs):
             # Whole responses, never parts of them: (rows,), shuffled anew each epoch.
@@ -277,13 +278,15 @@ class PPO(EpisodicAlgorithm):
                 norm = self._finite_norm(where)
                 torch.nn.utils.clip_grads_with_norm_(parameters, settings.max_grad_norm, norm)
                 self.policy.optimizer.step()
-                num_steps += 1
+                norms.append(norm.item())
             if is_over:
                 break
         self._n_updates += 1
         record("train/n_updates", self._n_updates)
         if settings.target_kl is not None:
-            record("train/steps_skipped", 1.0 - num_steps / (settings.n_epochs * num_minibatches))
+            record("train/steps_skipped", 1.0 - len(norms) / (settings.n_epochs * num_minibatches))
+        if norms:
+            record("train/grad_norm", float(np.mean(norms)))
         stats = self._log_update(minibatches)
         # While the values alone learn, the KL says nothing of the price.
         if settings.kl_target is not None and self._n_updates > settings.n_value_warmup:

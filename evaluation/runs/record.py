@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokengym.agents.contract import Agent
+from tokengym.agents.learner import ROUND_LOG, own_columns
 from tokengym.base.errors import CheckpointError
 from tokengym.base.files import content_hash, write_csv, write_hashed, write_jsonl
 from tokengym.base.folders import read_folder, write_folder
@@ -60,6 +61,8 @@ class RunRecord:
         """Keep what the learner logged at a step, one row a step."""
         columns = self.spec.training.declaration.logged
         values = {name: logged.get(key) for key, name in columns.items()}
+        if columns.items() >= ROUND_LOG.items():  # of rounds, where a learner may log its own
+            values |= {n: v for n, v in own_columns(logged).items() if n not in values}
         if step == self.steps_done and self.log:  # such as held-out figures, measured after it
             self.log[-1] |= {name: value for name, value in values.items() if value is not None}
         else:
@@ -179,9 +182,10 @@ class RunRecord:
         An ``error`` is what ended it, if it failed.
         """
         folder, files = self._folder, ["curve.csv", "train.csv", "episodes.jsonl"]
-        (name, seed), columns = self.spec.key, self.spec.training.declaration.logged.values()
+        (name, seed), logged = self.spec.key, self.spec.training.declaration.logged.values()
+        columns = dict.fromkeys(["step", *logged, *(name for row in self.log for name in row)])
         write_csv(folder / "curve.csv", self.points, filled(COLUMNS, self.points))
-        write_csv(folder / "train.csv", self.log, filled(["step", *columns], self.log))
+        write_csv(folder / "train.csv", self.log, filled([*columns], self.log))
         write_jsonl(folder / "episodes.jsonl", self.samples)
         result = {
             "format": FORMAT,

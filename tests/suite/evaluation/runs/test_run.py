@@ -1,5 +1,6 @@
 """Agents that learn from preferences are measured like PPO, and resumed where they can be."""
 
+import csv
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,7 +11,7 @@ import torch
 
 from tokengym.agents import PPO
 from tokengym.agents.contract import Update
-from tokengym.agents.learner import Learner
+from tokengym.agents.learner import ROUND_LOG, Learner
 from tokengym.agents.offline.settings import PAIR_FIGURES, TEXT_FIGURES
 from tokengym.agents.policy.backend import backend
 from tokengym.agents.policy.language_model import LanguageModel
@@ -168,3 +169,25 @@ def test_a_measured_policy_has_the_kl_of_the_round_that_it_samples_next(tmp_path
     assert [point.get("round_kl") for point in record.points] == [*rounds, None]
     assert rounds[0] == pytest.approx(0.0, abs=1e-6)
     assert all(kl > 0 for kl in rounds[1:])
+
+
+def test_what_a_learner_of_ones_own_logs_is_a_column(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from tokengym import PPO\n"
+        "class Mine(PPO):\n"
+        "    def update(self, experience):\n"
+        "        stats = super().update(experience)\n"
+        "        self.logger.record('train/mine', 2.5 * self._n_updates)\n"
+        "        self.logger.record('train/step', 7)\n"  # whose name the table has already
+        "        self.logger.record('other/words', 'text')\n"
+        "        return stats\n"
+    )
+    word = f"{tmp_path / 'mine.py'}:Mine"
+    for name, own in ((word, {"mine", "train/step"}), ("ppo", set())):
+        out = tmp_path / name.rpartition(":")[2]
+        run(config(name, batch_size=4, steps=2, normalize=None), "sparse", 0, out=out)
+        with next(out.rglob("train.csv")).open() as file:
+            rows = list(csv.DictReader(file))
+        assert {*rows[0]} - {"step", *ROUND_LOG.values()} == own
+        assert all(float(row["grad_norm"]) > 0 for row in rows)
+        assert [row.get("mine") for row in rows] == (["2.5", "5"] if own else [None, None])

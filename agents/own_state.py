@@ -1,0 +1,148 @@
+"""State that a class of the user's adds to a learner, such as a running baseline, for checkpoints.
+
+Numbers, texts, lists, dictionaries and arrays are kept as they are, generators and what has a
+``state_dict`` by their states. Nothing is pickled: what cannot be kept is named in one line.
+"""
+
+import dis
+import logging
+from collections.abc import Iterator, Mapping
+from functools import cache
+from types import CodeType, FunctionType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tokengym.agents.errors import CheckpointError
+
+PREFIX = "own."
+"""Of the names of tensors of such state."""
+LIBRARIES = ("tokengym.", "stable_baselines3.")
+"""Packages whose classes have states that a checkpoint keeps, or begins anew, by itself."""
+ARRAYS = (np.ndarray, np.generic, Tensor)
+SEQUENCES: dict[str, type[Any]] = {"list": list, "tuple": tuple, "set": set}
+
+logger = logging.getLogger(__name__)
+_named: set[tuple[type, str]] = set()
+
+
+def own_state(agent: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return what the attributes of an agent that are its class's own hold.
+
+    That is as JSON, by attribute, and the tensors in it by name.
+    """
+    values: dict[str, Any] = {}
+    tensors: dict[str, Tensor] = {}
+    for name in sorted(vars(agent).keys() - _of_libraries(type(agent))):
+        of_attribute: dict[str, Tensor] = {}
+        try:
+            values[name] = _packed(vars(agent)[name], f"{PREFIX}{name}", of_attribute)
+        except CheckpointError as error:
+            if (type(agent), name) not in _named:
+                _named.add((type(agent), name))
+                logger.warning("a loaded agent has %s as its constructor makes it: %s", name, error)
+            continue
+        tensors |= of_attribute
+    return values, tensors
+
+
+def restore_own_state(agent: Any, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Give an agent the attributes that `own_state` returned."""
+    for name in values.keys() - _of_libraries(type(agent)):
+        setattr(agent, name, _unpacked(values[name], tensors, vars(agent).get(name)))
+
+
+@cache
+def _of_libraries(kind: type) -> frozenset[str]:
+    """Return the attributes that methods of a class assign which are a library's."""
+    methods = [
+        function
+        for base in kind.__mro__
+        if f"{base.__module__}.".startswith(LIBRARIES)
+        for member in vars(base).values()
+        for function in (member, *(getattr(member, part, None) for part in ("fget", "fset")))
+        if isinstance(function, FunctionType)
+    ]
+    return frozenset(name for method in methods for name in _assigned(method.__code__))
+
+
+def _assigned(code: CodeType) -> Iterator[str]:
+    """Yield the names of the attributes that code assigns."""
+    for instruction in dis.get_instructions(code):
+        if instruction.opname == "STORE_ATTR":
+            yield instruction.argval
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from _assigned(inner)
+
+
+def _packed(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
+    """Return a value as JSON; its arrays go to ``tensors``, by place."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return {"float": value.hex()}
+    if isinstance(value, ARRAYS):
+        try:
+            array = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
+        except TypeError as error:
+            raise CheckpointError(f"{place} is an array of {value.dtype}; keep numbers") from error
+        tensors[place] = array.detach().cpu().clone().contiguous()
+        return {"tensor" if isinstance(value, Tensor) else "array": place}
+    for word, kind in SEQUENCES.items():
+        if type(value) is kind:
+            parts = sorted(value) if kind is set else value
+            return {word: [_packed(v, f"{place}.{i}", tensors) for i, v in enumerate(parts)]}
+    if type(value) is dict:
+        pairs = [
+            [_packed(k, f"{place}.{i}.key", tensors), _packed(v, f"{place}.{i}", tensors)]
+            for i, (k, v) in enumerate(value.items())
+        ]
+        return {"dict": pairs}
+    if (state := _state_of(value)) is None:
+        raise CheckpointError(
+            f"a checkpoint cannot hold a {type(value).__name__}; keep it as numbers, texts, lists "
+            "or arrays, or give it state_dict() and load_state_dict(state)"
+        )
+    return {"state": _packed(state, place, tensors)}
+
+
+def _state_of(value: Any) -> Any:
+    """Return the state of a generator, or of what has a ``state_dict``; None of anything else."""
+    if isinstance(value, torch.Generator):
+        return value.get_state()
+    if isinstance(value, np.random.Generator):
+        return dict(value.bit_generator.state)
+    hooks = ("state_dict", "load_state_dict")
+    return dict(value.state_dict()) if all(hasattr(type(value), hook) for hook in hooks) else None
+
+
+def _unpacked(value: Any, tensors: Mapping[str, Tensor], present: Any) -> Any:
+    """Return the value that was packed; ``present`` is what takes a state, which it is then."""
+    if not isinstance(value, dict):
+        return value
+    ((word, packed),) = value.items()
+    if word == "float":
+        return float.fromhex(packed)
+    if word == "tensor":
+        tensor = tensors[packed]
+        return tensor.to(present.device) if isinstance(present, Tensor) else tensor
+    if word == "array":
+        array = tensors[packed].numpy()
+        return array if array.ndim else array[()]
+    if word in SEQUENCES:
+        return SEQUENCES[word](_unpacked(one, tensors, None) for one in packed)
+    if word == "dict":
+        return {_unpacked(k, tensors, None): _unpacked(v, tensors, None) for k, v in packed}
+    state = _unpacked(packed, tensors, None)
+    if isinstance(present, torch.Generator):
+        present.set_state(state)
+    elif isinstance(present, np.random.Generator):
+        present.bit_generator.state = state
+    elif present is not None:
+        present.load_state_dict(state)
+    else:
+        logger.warning("the constructor makes nothing that takes a state of the checkpoint")
+    return present
