@@ -7,7 +7,6 @@ Numbers, texts, lists, dictionaries and arrays are kept as they are, generators 
 import dis
 import logging
 from collections.abc import Iterator, Mapping
-from functools import cache
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -54,7 +53,6 @@ def restore_own_state(agent: Any, values: Mapping[str, Any], tensors: Mapping[st
         setattr(agent, name, _unpacked(values[name], tensors, vars(agent).get(name)))
 
 
-@cache
 def _of_libraries(kind: type) -> frozenset[str]:
     """Return the attributes that methods of a class assign which are a library's."""
     methods = [
