@@ -3,7 +3,7 @@
 import csv
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -131,7 +131,7 @@ def single_run(
     Args:
         env: Environment id.
         rule: The reward.
-        evaluation: How the run is measured.
+        evaluation: How the run is measured; by one stream for all, as every published run was.
         task: Prompts and models; None takes the task's own.
         training: Arguments of `training_settings`.
     """
@@ -140,7 +140,7 @@ def single_run(
         rewards=(rule,),
         seeds=1,
         training=training_settings(env, **training),
-        evaluation=evaluation,
+        evaluation=replace(evaluation, stream="shared"),
         task=task or TaskSettings(),
     )
 

@@ -137,10 +137,13 @@ def play_rounds(
     seed: int | None = None,
     deterministic: bool = False,
     with_entropy: bool = False,
+    prompt_ids: Sequence[int] | None = None,
 ) -> Iterator[RolloutBatch]:
     """Yield the rounds of `collect`, surplus episodes included.
 
     ``with_entropy`` asks stock agents for their distribution too, which costs a pass for each step.
+    ``prompt_ids`` are the prompts in order, begun again where there are fewer than episodes; None
+    leaves them to the environment.
     """
     rounds = as_rounds(envs)
     sampler = as_sampler(agent, seed=seed)
@@ -148,9 +151,17 @@ def play_rounds(
         sampler.with_entropy = with_entropy
     episodes: list[Episode] = []
     while len(episodes) < num_episodes:
+        options: Options | None = None
+        if prompt_ids is not None:
+            rows = range(len(episodes), len(episodes) + rounds.num_envs)
+            options = {"prompt_ids": [prompt_ids[row % len(prompt_ids)] for row in rows]}
         try:
             played = play_round(
-                sampler, rounds, seed=None if episodes else seed, deterministic=deterministic
+                sampler,
+                rounds,
+                seed=None if episodes else seed,
+                options=options,
+                deterministic=deterministic,
             )
         except RewardError as error:
             error.keep(episodes)

@@ -64,15 +64,27 @@ class Evaluation:
     kls: NDArray[np.float64] | None = None
     """(episodes,) nats by which each response left the reference, NaN of those that were lost;
     None where ``metrics`` has no ``kl``."""
+    prompt_ids: tuple[int, ...] = ()
+    """(episodes,) places of the prompts in the held-out split; () where they are in its order."""
+    by_gold: bool = False
+    """Whether the score is the gold score."""
 
     @property
     def unscored(self) -> int:
         """Number of responses without a score, whose partner or whose judge failed."""
         return sum(episode.raw_score is None for episode in self.episodes)
 
+    @property
+    def responses(self) -> dict[str, NDArray[np.float64]]:
+        """Score, gold score, KL and length of each response, (episodes,), NaN where not known."""
+        scores: Any = self.gold_scores if self.by_gold else [e.raw_score for e in self.episodes]
+        lengths = [None if e.is_lost else e.num_written for e in self.episodes]
+        table = {"score": scores, "gold_score": self.gold_scores, "kl": self.kls, "length": lengths}
+        return {n: np.array(v, dtype=np.float64) for n, v in table.items() if v is not None}
+
 
 class Evaluator:
-    """Measures policies on the same held-out prompts with the same random numbers each time.
+    """Measures policies on held-out prompts, with the same random numbers for the same draws.
 
     Args:
         env: Environment id or a task's bare name.
@@ -155,12 +167,20 @@ class Evaluator:
             is_own=self._is_own,
         )
 
-    def __call__(self, agent: "Agent", *, deterministic: bool = False) -> Evaluation:
+    def __call__(
+        self,
+        agent: "Agent",
+        *,
+        deterministic: bool = False,
+        draws: tuple[int, int] | None = None,
+    ) -> Evaluation:
         """Play, score and measure.
 
         Args:
             agent: Anything `tokengym.agents.collect` plays.
             deterministic: Choose the likeliest token instead of sampling.
+            draws: Seed of the run and step of the evaluation: a random subset of the prompts by the
+                seed, and sampling by both. None takes the first prompts, and one sampling always.
         """
         from tokengym.agents.rollouts.playing import play_rounds
 
@@ -168,8 +188,10 @@ class Evaluator:
         episodes: list[Episode] = []
         figures: list[TokenFigures | None] = []
         entropies: list[torch.Tensor | None] = []
-        with _global_seed(self.seed):
-            how: Any = {"seed": self.seed, "deterministic": deterministic, "with_entropy": True}
+        seed, prompt_ids = self._drawn(draws)
+        with _global_seed(seed):
+            how: Any = {"seed": seed, "deterministic": deterministic, "with_entropy": True}
+            how["prompt_ids"] = prompt_ids
             for played in play_rounds(agent, self.envs, self.num_episodes, **how):
                 # The masks of a round may be a gigabyte: it is measured before the next is played.
                 rows = range(min(len(played.episodes), self.num_episodes - len(episodes)))
@@ -188,7 +210,14 @@ class Evaluator:
             of_policy, of_episodes = _policy_metrics(figures)
             metrics |= of_policy or _entropy(entropies, finished_episodes)
             kls = None if of_episodes is None else _placed(of_episodes, episodes)
-        return Evaluation(metrics=metrics, episodes=tuple(episodes), gold_scores=gold, kls=kls)
+        return Evaluation(
+            metrics=metrics,
+            episodes=tuple(episodes),
+            gold_scores=gold,
+            kls=kls,
+            prompt_ids=tuple(prompt_ids or ()),
+            by_gold=self.by_gold,
+        )
 
     def _score_metrics(
         self, episodes: Sequence[Episode]
@@ -208,6 +237,18 @@ class Evaluator:
         # A partner's rudeness is not the policy's.
         own = [replace(e, response=e.written_text) if e.turns else e for e in episodes]
         return {"toxicity": float(np.mean(self._toxicity.score(own).parts["toxicity"]))}
+
+    def _drawn(self, draws: tuple[int, int] | None) -> tuple[int, list[int] | None]:
+        """Return the seed of an evaluation, and its prompts; see `__call__`."""
+        if draws is None:
+            return self.seed, None
+        run_seed, step = draws
+        # The seed is that of a run: every step of it, and both arms, have the same prompts.
+        of_run = np.random.default_rng([self.seed, run_seed])
+        count = len(_task(self.envs).prompts)
+        orders = [of_run.permutation(count) for _ in range(-(-self.num_episodes // count))]
+        seed = np.random.SeedSequence([self.seed, run_seed, step]).generate_state(1)
+        return int(seed[0]), np.concatenate(orders)[: self.num_episodes].tolist()
 
     def check_reading(self, episodes: Sequence[Episode]) -> None:
         """Warn once of judges that cannot read texts; a gold score that knows few words is dropped.
@@ -377,6 +418,7 @@ def evaluate(
     num_episodes: int = 128,
     seed: int = 0,
     deterministic: bool = False,
+    draws: tuple[int, int] | None = None,
 ) -> Evaluation:
     """Measure an agent on held-out prompts of a task.
 
@@ -390,6 +432,9 @@ def evaluate(
         seed: The same seed gives the same prompts and the same random numbers; those of an agent
             with a generator of its own are the agent's.
         deterministic: Choose the likeliest token instead of sampling.
+        draws: Seed of a run and step of its evaluation: prompts and random numbers are those of
+            that row of its curve, where ``seed`` and ``num_episodes`` are the comparison's
+            evaluation settings ``seed`` and ``episodes``. None takes the first prompts.
 
     Returns:
         Means over the episodes, and the episodes.
@@ -402,7 +447,7 @@ def evaluate(
         env_kwargs = {**made_with, **(env_kwargs or {})}
     evaluator = Evaluator(env, env_kwargs, num_episodes=num_episodes, seed=seed)
     try:
-        return evaluator(agent, deterministic=deterministic)
+        return evaluator(agent, deterministic=deterministic, draws=draws)
     finally:
         evaluator.close()
 

@@ -4,7 +4,7 @@ It is a function of the curves and the level alone: each interval has its own ge
 seed, so the same curves give the same bytes.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from typing import Any
@@ -37,6 +37,7 @@ from tokengym.evaluation.statistics import (
 )
 from tokengym.evaluation.statistics.curve import Group
 from tokengym.evaluation.statistics.frontier import at_equal_kl, enough_pairs
+from tokengym.evaluation.statistics.series import error_of_mean
 
 FORMAT = 1
 KINDS = ("final", "auc")
@@ -256,9 +257,40 @@ def _figures(
         "runs": len(runs.curves),
         "seeds": list(runs.by_seed),
         "figures": figures,
+        "is_frozen": all(curve.is_frozen for curve in runs.curves),
+        "measuring": _errors(runs.curves, figures),
         "collapse_rate": float(np.mean([collapsed(c["score"], anchor) for c in runs.curves])),
         "alarms": [alarm._asdict() for alarm in alarms],
     }
+
+
+def _errors(curves: Sequence[Curve], measures: Iterable[str]) -> dict[str, dict[str, float]]:
+    """Return the standard errors of measuring of a reward's figures, over prompts and draws.
+
+    The root of the mean square over runs, divided by the root of their number, of the measurements
+    whose single responses were kept.
+    """
+    errors: dict[str, dict[str, float]] = {}
+    for measure, kind in product(measures, KINDS):
+        of_runs = [curve.error(measure, kind) for curve in curves]
+        known = [error for error in of_runs if error is not None]
+        if known and len(known) == len(of_runs):
+            size = float(np.sqrt(np.mean(np.square(known)) / len(known)))
+            errors.setdefault(measure, {})[kind] = size
+    return errors
+
+
+def _error_of_pairs(both: Pairs, measure: str, kind: str) -> float | None:
+    """Return the standard error of measuring of a mean difference, paired by seed and prompt."""
+    errors: list[float] = []
+    for pair in both:
+        x, y = (curve.of_prompts(measure, kind) for curve in pair)
+        if x is None or y is None or x.shape != y.shape:
+            return None
+        if (error := error_of_mean(x - y)) is None:
+            return None
+        errors.append(error)
+    return float(np.sqrt(np.mean(np.square(errors)) / len(errors)))
 
 
 def _estimate(values: Array, level: float) -> dict[str, float]:
@@ -341,11 +373,10 @@ def _add_comparisons(panel: Panel, rewards: Mapping[str, dict[str, Any]], level:
         versus = entry["versus_baseline"] = _versus(runs, base, both, shared, level)
         if both and not panel.ended_early.keys().isdisjoint((name, baseline)):
             versus |= _unequal(runs, base, level)
-        numbers[name] = {
-            (measure, kind): _numbers(both, measure, kind)
-            for measure in (shared if both else ())
-            for kind in KINDS
-        }
+        kinds = list(product(shared if both else (), KINDS))
+        numbers[name] = {of: _numbers(both, *of) for of in kinds}
+        errors = {of: _error_of_pairs(both, *of) for of in kinds}
+        versus["measuring"] = _nested({of: e for of, e in errors.items() if e is not None})
         if both and "kl" in shared:
             versus["at_kl"], at_kl = _at_kl(both, shared)
             numbers[name] |= at_kl
@@ -357,7 +388,16 @@ def _add_comparisons(panel: Panel, rewards: Mapping[str, dict[str, Any]], level:
         _add_differences(family, numbers, rewards, level)
     for name in others:
         if "carried" in rewards[name]["versus_baseline"]:
-            _withhold(rewards[name]["versus_baseline"]["differences"])
+            _withhold(rewards[name]["versus_baseline"]["differences"], KINDS)
+        if rewards[name]["is_frozen"] or rewards[baseline]["is_frozen"]:
+            _withhold(rewards[name]["versus_baseline"]["differences"], ("auc",))
+
+
+def _nested(errors: Mapping[tuple[str, str], float]) -> dict[str, dict[str, float]]:
+    nested: dict[str, dict[str, float]] = {}
+    for (measure, kind), error in errors.items():
+        nested.setdefault(measure, {})[kind] = error
+    return nested
 
 
 def _unequal(runs: Runs, base: Runs, level: float) -> dict[str, Any]:
@@ -380,15 +420,18 @@ def _unequal(runs: Runs, base: Runs, level: float) -> dict[str, Any]:
     }
 
 
-def _withhold(differences: Mapping[str, Mapping[str, dict[str, Any]]]) -> None:
-    """Call no difference clear that is read where only the runs that lasted are.
+def _withhold(
+    differences: Mapping[str, Mapping[str, dict[str, Any]]], kinds: Collection[str]
+) -> None:
+    """Call no difference of these kinds clear.
 
-    At equal KL policies are compared, whatever became of their runs later.
+    Over the run and at the end only the runs that lasted are read where some ended early; at equal
+    KL policies are compared, whatever became of their runs later. An agent that learns nothing has
+    a level, and no speed.
     """
-    for kinds in differences.values():
-        for kind, difference in kinds.items():
-            if kind in KINDS:
-                difference["clear"] = 0
+    for of_measure in differences.values():
+        for kind in of_measure.keys() & set(kinds):
+            of_measure[kind]["clear"] = 0
 
 
 def _add_differences(

@@ -190,6 +190,8 @@ def _difference(group: SummaryPart, name: str) -> str:
     area, baseline = difference_of(group, name, "score", "auc"), group["baseline"]
     if not area:
         return f"{_named(group, name)}: no seed in common with {baseline}, so nothing is paired"
+    if frozen := [one for one in (name, baseline) if group["rewards"][one]["is_frozen"]]:
+        return _difference_of_levels(group, name, frozen)
     word, p = measure_of("score", group["by_gold"]).word, area["p_adjusted"]
     size = f"{signed(area['difference'])} {word} over the run against {baseline}"
     low, high = number(area["low"]), number(area["high"])
@@ -207,6 +209,20 @@ def _difference(group: SummaryPart, name: str) -> str:
             "value of a run that ended early carried forward; no verdict"
         )
     return f"{_named(group, name)}: {size}, {interval}; {verdict}"
+
+
+def _difference_of_levels(group: SummaryPart, name: str, frozen: Sequence[str]) -> str:
+    """Return a difference at the end with an agent that learns nothing, and so has no speed."""
+    end, word = difference_of(group, name, "score", "final"), measure_of("score", group["by_gold"])
+    assert end is not None  # there is one over the run
+    size = f"{signed(end['difference'])} {word.word} at the end against {group['baseline']}"
+    interval = f"{100 * end['level']:.3g}% interval {number(end['low'])} to {number(end['high'])}"
+    verdict = "clear" if clear(end) else "not clear"
+    learns = "learns" if len(frozen) == 1 else "learn"
+    return (
+        f"{_named(group, name)}: {size}, {interval}; {verdict}, corrected p = "
+        f"{end['p_adjusted']:.2g}; {listed(frozen)} {learns} nothing, and has a level alone"
+    )
 
 
 def _about_runs(group: SummaryPart, others: Sequence[str]) -> Iterator[str]:

@@ -259,6 +259,9 @@ CREDIT_SETTINGS = frozenset({"steps", "batch_size", "normalize"})
 """Fields of `TrainingSettings` that matter to a learner from token rewards alone."""
 
 
+Stream = Literal["run", "shared"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
     """Settings of measuring a policy: frozen, on held-out prompts, at fixed seeds.
@@ -278,10 +281,15 @@ class EvaluationSettings:
     """Updates from the start that are all evaluated: a lead can arise in the first ones, which a
     coarse grid cuts short."""
     episodes: int | None = field(default=None, metadata={"flag": "eval-episodes"})
-    """Held-out prompts per evaluation, the same at every step and for every run. None takes up to
-    128, so that measuring takes a third of all responses at most."""
+    """Held-out prompts per evaluation. None takes up to 128, so that measuring takes a third of all
+    responses at most."""
     seed: int = field(default=20_240, metadata={"flag": "eval-seed"})
-    """Seed of the sampling during evaluation, the same at every step and for every run."""
+    """Seed of the prompts and of the sampling during evaluation."""
+    stream: Stream = field(default="run", metadata={"flag": "eval-stream"})
+    """How evaluations draw. "run": each seed has its own random subset of the held-out prompts, and
+    each step its own sampling; arms of one seed share both, so that the interval over seeds has the
+    noise of measuring in it. "shared": the first prompts and one sampling for every run and step,
+    whose error no interval over seeds sees between arms that start apart."""
     samples: int = 4
     """Responses kept with their token rewards, at the first and the last evaluation."""
     toxicity: str | None = None
@@ -292,6 +300,7 @@ class EvaluationSettings:
         check_count(self, "reference_samples", least=0, optional=True)
         check_count(self, "every", "episodes", optional=True)
         check_count(self, "samples", "seed", "every_until", least=0)
+        check_choice(self, "stream", get_args(Stream))
         for name in ("reference_samples", "episodes"):
             check_memory(name, getattr(self, name) or 0, bytes_each=EPISODE_BYTES)
         if (self.reference_samples or 0) % BLOCK:
@@ -310,6 +319,10 @@ class EvaluationSettings:
         """
         assert self.every is not None
         return step <= self.every_until or step % self.every == 0
+
+    def draws(self, seed: int, step: int) -> tuple[int, int] | None:
+        """Return what a run's evaluation after a step draws by; None of the shared stream."""
+        return (seed, step) if self.stream == "run" else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -374,7 +387,8 @@ def groups_from_json(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of training, evaluation and task of a run that `to_json` wrote."""
     return {
         "training": TrainingSettings.from_dict(data["training"]),
-        "evaluation": from_json(EvaluationSettings, data["evaluation"]),
+        # Before it had a name there was one stream.
+        "evaluation": from_json(EvaluationSettings, {"stream": "shared", **data["evaluation"]}),
         "task": from_json(TaskSettings, data["task"]),
     }
 

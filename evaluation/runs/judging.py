@@ -86,7 +86,12 @@ def _by_gold(
             "compared; report each folder alone"
         )
     by_gold = [
-        replace(curve, values={**curve.values, "score": curve.values["gold_score"]})
+        replace(
+            curve,
+            values={**curve.values, "score": curve.values["gold_score"]},
+            responses=curve.responses
+            and {**curve.responses, "score": curve.responses["gold_score"]},
+        )
         if curve.has("gold_score")
         else curve
         for curve in curves

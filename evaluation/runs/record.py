@@ -1,9 +1,11 @@
 """The record of one run: its measurements so far, their checkpoint, and its files at the end."""
 
+import io
 import logging
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +15,14 @@ import numpy as np
 from tokengym.agents.contract import Agent
 from tokengym.agents.learner import ROUND_LOG, own_columns
 from tokengym.base.errors import CheckpointError
-from tokengym.base.files import content_hash, write_csv, write_hashed, write_jsonl
+from tokengym.base.files import content_hash, write_bytes, write_csv, write_hashed, write_jsonl
 from tokengym.base.folders import read_folder, write_folder
 from tokengym.envs import Episode
 from tokengym.evaluation.measure.measures import UNSCORED
 from tokengym.evaluation.report.curves import COLUMNS, filled
 from tokengym.evaluation.runs.machine import origin
 from tokengym.evaluation.runs.spec import UNFINISHED, RunSpec, differences
+from tokengym.evaluation.statistics import Array
 from tokengym.rewards.errors import RewardError
 
 if TYPE_CHECKING:
@@ -30,6 +33,8 @@ logger = logging.getLogger(__name__)
 FORMAT = 1
 MEASURED = "measured.json"
 """File of the checkpoint's measurements, beside its learner."""
+RESPONSES = "responses.npz"
+"""File of each response's values, (evaluations, prompts) per measurement."""
 OF_COMPARISON = {"agents", "rewards", "seeds", "first_seed", "level"}
 """Settings of a comparison that no run of it depends on, given what judges the run."""
 
@@ -45,6 +50,8 @@ class RunRecord:
         """The learner's log, as rows of train.csv."""
         self.samples: list[dict[str, Any]] = []
         """Responses with their credit, as rows of episodes.jsonl."""
+        self.responses: list[dict[str, list[float | None]]] = []
+        """Per evaluation each response's values by measurement, and its ``prompt`` in the split."""
         self.measured_by: str | None = None
         self.reads_little = False
         self.started = time.perf_counter()
@@ -88,6 +95,8 @@ class RunRecord:
             "wall_s": round(self._seconds(), 3),
         }
         self.points.append(point)
+        rows = evaluation.responses | {"prompt": np.array(evaluation.prompt_ids, dtype=np.float64)}
+        self.responses.append({name: _nulls(values) for name, values in rows.items()})
 
     def add_evaluation_time(self, seconds: float) -> None:
         """Take an evaluation's time off the run's: wall_s is what training took."""
@@ -104,6 +113,7 @@ class RunRecord:
             "curve": self.points,
             "train": self.log,
             "samples": self.samples,
+            "responses": self.responses,
             "seen": self._seen,
             "measured_by": self.measured_by,
             "reads_little": self.reads_little,
@@ -114,6 +124,7 @@ class RunRecord:
         """Take over the measurements that `state` returned, the clock included."""
         self.points, self.log = list(state["curve"]), list(state["train"])
         self.samples, self._seen = list(state["samples"]), int(state["seen"])
+        self.responses = list(state["responses"])
         self.measured_by = state["measured_by"]
         self.reads_little = state["reads_little"]
         # As if it had begun so many seconds ago: the time in between is nobody's.
@@ -181,12 +192,13 @@ class RunRecord:
 
         An ``error`` is what ended it, if it failed.
         """
-        folder, files = self._folder, ["curve.csv", "train.csv", "episodes.jsonl"]
+        folder, files = self._folder, ["curve.csv", "train.csv", "episodes.jsonl", RESPONSES]
         (name, seed), logged = self.spec.key, self.spec.training.declaration.logged.values()
         columns = dict.fromkeys(["step", *logged, *(name for row in self.log for name in row)])
         write_csv(folder / "curve.csv", self.points, filled(COLUMNS, self.points))
         write_csv(folder / "train.csv", self.log, filled([*columns], self.log))
         write_jsonl(folder / "episodes.jsonl", self.samples)
+        write_bytes(folder / RESPONSES, packed(self.responses))
         result = {
             "format": FORMAT,
             "credit": name,
@@ -198,6 +210,7 @@ class RunRecord:
             "gae_lambda": self.log[-1].get("gae_lambda") if self.log else None,
             **origin(),
             "measured_by": self.measured_by,
+            **({"is_frozen": True} if self.spec.training.declaration.is_frozen else {}),
             **({"reads_little": True} if self.reads_little else {}),
         }
         if error is not None:
@@ -210,6 +223,29 @@ class RunRecord:
         # A run counts as ended once run.json is there: killed before this line it is done again.
         result["files"] = {name: content_hash(folder / name) for name in files}
         write_hashed(folder / "run.json", result)
+
+
+def packed(rows: Sequence[Mapping[str, Sequence[float | None]]]) -> bytes:
+    """Return the values of a run's responses as a NumPy archive; what is missing is NaN."""
+    names = [name for name in (rows[0] if rows else ()) if all(name in row for row in rows)]
+    tables = {n: np.array([row[n] for row in rows], dtype=np.float32) for n in names}
+    np.savez_compressed(buffer := io.BytesIO(), **tables)
+    return buffer.getvalue()
+
+
+def read_responses(file: Path) -> dict[str, Array]:
+    """Return the values of a run's responses, (evaluations, prompts) each; {} of an older run."""
+    if not file.exists():
+        return {}
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            return {n: stored[n].astype(np.float64) for n in stored.files if n != "prompt"}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{file} is damaged ({error}); delete its folder and run again") from None
+
+
+def _nulls(values: Iterable[float]) -> list[float | None]:
+    return [None if np.isnan(value) else float(value) for value in values]
 
 
 def describe(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import chain, product
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NoReturn
 
 from tokengym.base.errors import SettingsError, TokenGymError, UntrustedCodeError
@@ -547,18 +548,18 @@ def _unseen_credit(configs: Sequence[ComparisonConfig]) -> list[str]:
 def _anchors(curves: Sequence[Curve]) -> dict[str, float]:
     """Return the reference policy's scores and toxicity, measured before the first update.
 
-    Every run of a comparison measures the same policy there, on the same prompts and random
-    numbers; a measurement on which runs differ, as those of several comparisons may, is left out.
+    Runs of one seed measure the same policy there, on the same prompts with the same random
+    numbers; the mean over the seeds is returned. A measurement on which runs of a seed differ, as
+    those of several comparisons or of agents that start apart may, is left out.
     """
     anchors: dict[str, float] = {}
     for name in ("score", "gold_score", "toxicity"):
-        first = {
-            float(curve.values[name][0])
-            for curve in curves
-            if curve.steps[0] == 0 and curve.has(name)
-        }
-        if len(first) == 1:
-            anchors[name] = first.pop()
+        firsts: dict[int, set[float]] = {}
+        for curve in curves:
+            if curve.steps[0] == 0 and curve.has(name):
+                firsts.setdefault(curve.seed, set()).add(float(curve.values[name][0]))
+        if firsts and all(len(of_seed) == 1 for of_seed in firsts.values()):
+            anchors[name] = fmean(value for of_seed in firsts.values() for value in of_seed)
     return anchors
 
 

@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from functools import cached_property
 from numbers import Real
 from pathlib import Path
@@ -33,7 +34,7 @@ from tokengym.evaluation.measure.references import SAMPLES, ReferenceSamples, dr
 from tokengym.evaluation.report.curves import curve_of
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.machine import origin, versions
-from tokengym.evaluation.runs.record import RunRecord
+from tokengym.evaluation.runs.record import RESPONSES, RunRecord, read_responses
 from tokengym.evaluation.runs.spec import SPEC_FILE, UNFINISHED, RunSpec
 from tokengym.evaluation.runs.training import Report, Training, join_processes, train
 from tokengym.evaluation.statistics import Curve
@@ -194,7 +195,11 @@ class Run:
     @cached_property
     def curve(self) -> Curve:
         """Its curve by steps, once it has finished."""
-        return curve_of(self.points, credit=self.arm, seed=self.seed, group=self.group)
+        return replace(
+            curve_of(self.points, credit=self.arm, seed=self.seed, group=self.group),
+            responses=read_responses(self.folder / RESPONSES),
+            is_frozen=bool(read_hashed(self.folder / "run.json").get("is_frozen")),
+        )
 
     @property
     def log(self) -> list[dict[str, Any]]:

@@ -173,7 +173,8 @@ class Training:
             self.record.started = time.perf_counter()
         step = update.step
         with self.untimed():
-            evaluation = self._evaluator(update.agent)
+            draws = self.spec.evaluation.draws(self.seed, step)
+            evaluation = self._evaluator(update.agent, draws=draws)
         self.record.measured_by = self._evaluator.measured_by
         self.record.reads_little |= self._evaluator.reads_little
         processed = _count(update.tokens)

@@ -5,7 +5,7 @@ ends, values at a KL, and pairs of runs.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -14,6 +14,8 @@ import numpy as np
 from tokengym.evaluation.statistics.scores import Array
 from tokengym.evaluation.statistics.series import (
     area_under_curve,
+    error_of_mean,
+    figure_weights,
     final_mean,
     last_crossing,
     pooled_kl,
@@ -55,6 +57,11 @@ class Curve:
     """Its seed; runs of different rewards with one seed are pairs."""
     group: Group = ()
     """Settings that set it apart, as (column, value) pairs; () where there is one setting."""
+    responses: Mapping[str, Array] = field(default_factory=dict)
+    """Per measurement of single responses (time, prompts), NaN where there is none; {} where they
+    were not kept. Runs of one seed have the same prompts."""
+    is_frozen: bool = False
+    """Whether its agent learns nothing, so that it has a level and no speed."""
     cut: tuple[int, int] = (0, 0)
     """Points at its start and at its end that were interpolated, where `between` cut it: no policy
     was measured there."""
@@ -148,8 +155,11 @@ class Curve:
         """
         if "kl" not in self.values:
             return self
-        net = self.values["score"] - price * self.values["kl"]
-        return replace(self, values={**self.values, NET: net})
+        values, responses = (
+            {**table, NET: table["score"] - price * table["kl"]} if "kl" in table else table
+            for table in (self.values, self.responses)
+        )
+        return replace(self, values=values, responses=responses)
 
     def between(self, first: float, last: float) -> "Curve":
         """Return the part between two steps; its ends are interpolated linearly in steps.
@@ -172,7 +182,7 @@ class Curve:
         at = np.concatenate([[first], inside, [last]])
         values = {name: np.interp(at, self.steps, row) for name, row in self.values.items()}
         cut = int(first not in self.steps), int(last not in self.steps)
-        return replace(self, steps=at, values=values, cut=cut)
+        return replace(self, steps=at, values=values, responses={}, cut=cut)
 
     def carried(self, last: float) -> "Curve":
         """Return the curve with its last values carried forward to a step, if it ends before.
@@ -185,7 +195,7 @@ class Curve:
         if last <= self.steps[-1]:
             return self
         values = {name: np.append(row, row[-1]) for name, row in self.values.items()}
-        return replace(self, steps=np.append(self.steps, last), values=values)
+        return replace(self, steps=np.append(self.steps, last), values=values, responses={})
 
     # --- figures ----------------------------------------------------------------------------------
 
@@ -201,6 +211,25 @@ class Curve:
     def figure(self, measure: str, kind: str) -> float:
         """Return a number of the run: ``auc`` its mean over the run, ``final`` that at the end."""
         return self.area(measure) if kind == "auc" else self.end(measure)
+
+    def of_prompts(self, measure: str, kind: str) -> Array | None:
+        """Return a number of the run for each prompt, (prompts,); None where it was not kept.
+
+        A mean over the run and one at its end are linear in the responses, so that the error of
+        either is that of one number for each prompt. A response without a value is left out of its
+        prompt's number.
+        """
+        if (table := self.responses.get(measure)) is None:
+            return None
+        weights = figure_weights(self.steps, kind)[:, None] * np.isfinite(table)
+        with np.errstate(invalid="ignore"):
+            means: Array = (weights * np.nan_to_num(table)).sum(axis=0) / weights.sum(axis=0)
+        return means
+
+    def error(self, measure: str, kind: str) -> float | None:
+        """Return the standard error of measuring of a number of the run, over its prompts."""
+        of_prompts = self.of_prompts(measure, kind)
+        return None if of_prompts is None else error_of_mean(of_prompts)
 
     def at_end(self, measure: str = "score") -> Measured:
         """Return a measurement at the end of the run, and the KL and the step there."""

@@ -77,6 +77,38 @@ def final_points(count: int) -> int:
     return math.ceil(count * FINAL - 1e-9)
 
 
+def figure_weights(steps: ArrayLike, kind: str) -> Array:
+    """Return what a number of a run takes of each evaluation, (time,), which sums to 1.
+
+    ``auc`` is the mean over the steps by trapezoids, ``final`` that of the last tenth.
+
+    Example:
+        >>> figure_weights([0, 10, 30], "auc").tolist(), figure_weights([0, 10], "final").tolist()
+        ([0.16666666666666666, 0.5, 0.3333333333333333], [0.0, 1.0])
+    """
+    at = finite("steps", steps)
+    weights = np.zeros(len(at))
+    if kind == "final":
+        weights[-final_points(len(at)) :] = 1.0
+    else:
+        halves = np.diff(at) / 2.0
+        weights[:-1] += halves
+        weights[1:] += halves
+    return weights / weights.sum()
+
+
+def error_of_mean(values: ArrayLike) -> float | None:
+    """Return the standard error of the mean of what is known, None of fewer than two.
+
+    Example:
+        >>> error_of_mean([0.0, 2.0, float("nan")])
+        1.0
+    """
+    known = np.asarray(values, dtype=np.float64)
+    known = known[np.isfinite(known)]
+    return float(known.std(ddof=1) / len(known) ** 0.5) if len(known) > 1 else None
+
+
 def collapsed(values: ArrayLike, anchor: float) -> bool:
     """Return whether a run lost most of what it had gained.
 

@@ -1,0 +1,205 @@
+"""Each response's figures, by evaluation and prompt, and what is read off them."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.suite.evaluation.conftest import fabricate_curves
+from tokengym.base.files import read_hashed, write_hashed
+from tokengym.evaluation.measure.evaluate import Evaluator, evaluate
+from tokengym.evaluation.report.summary import SummarySettings, summarize
+from tokengym.evaluation.runs.compare import compare
+from tokengym.evaluation.runs.record import packed, read_responses
+from tokengym.evaluation.runs.results import _anchors
+from tokengym.evaluation.runs.run import Run
+from tokengym.evaluation.statistics import Curve
+
+SMALL: dict[str, Any] = {
+    "rewards": ["sparse", "uniform"],
+    "updates": 1,
+    "batch_size": 8,
+    "max_new_tokens": 4,
+    "eval_episodes": 16,
+    "reference_samples": 0,
+    "executor": "here",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    out: Path = tmp_path_factory.mktemp("compared") / "runs"
+    compare("MovieReview", out=out, seeds=2, **SMALL)
+    return out
+
+
+def runs_of(folder: Path) -> dict[tuple[str, int], Run]:
+    runs = [Run(file.parent) for file in sorted(folder.glob("*/*/run.json"))]
+    return {(run.arm, run.seed): run for run in runs}
+
+
+def test_a_curve_is_the_mean_of_its_table(folder):
+    for run in runs_of(folder).values():
+        curve = run.curve
+        for name in ("score", "gold_score", "kl", "length"):
+            assert curve.responses[name].shape == (2, 16)
+            assert curve.responses[name].mean(axis=1) == pytest.approx(curve[name], abs=1e-5)
+        assert "responses.npz" in run.result["files"]
+
+
+def test_arms_of_a_seed_share_prompts_and_draws_and_seeds_do_not(folder):
+    runs = runs_of(folder)
+    prompts = {}
+    for key, run in runs.items():
+        with np.load(run.folder / "responses.npz") as stored:
+            prompts[key] = stored["prompt"]
+        assert (prompts[key][0] == prompts[key][1]).all()  # of all its evaluations
+        assert len({*prompts[key][0].tolist()}) == 16
+    for seed in (0, 1):
+        first, second = (runs[arm, seed].curve.responses["score"][0] for arm in SMALL["rewards"])
+        assert first.tolist() == second.tolist()  # one policy before the first update
+        assert (prompts["sparse", seed] == prompts["uniform", seed]).all()
+    assert (prompts["sparse", 0] != prompts["sparse", 1]).any()
+
+
+def test_evaluate_gives_a_row_again(folder):
+    run = runs_of(folder)["sparse", 1]
+    settings = run.spec.evaluation
+    evaluator = run.spec.evaluator()
+    untrained = evaluator.untrained(seed=1)
+    again = evaluate(
+        untrained,
+        "MovieReview",
+        {"max_new_tokens": 4, "min_new_tokens": 4},
+        num_episodes=16,
+        seed=settings.seed,
+        draws=(1, 0),
+    )
+    assert again.metrics["score"] == pytest.approx(run.points[0]["score"], abs=1e-6)
+    other = evaluator(untrained, draws=(1, 1))
+    assert other.metrics["score"] != again.metrics["score"]
+    assert other.prompt_ids == again.prompt_ids
+    evaluator.close()
+
+
+def test_another_stream_takes_no_new_seeds(folder, tmp_path):
+    """Runs of the folder before evaluations drew by seed and step have one stream for all."""
+    with pytest.raises(ValueError, match="stream"):
+        compare("MovieReview", out=folder, seeds=3, eval_stream="shared", **SMALL)
+    run = runs_of(folder)["sparse", 0]
+    stored = read_hashed(run.folder / "spec.json")
+    del stored["evaluation"]["stream"]
+    write_hashed(tmp_path / "spec.json", stored)
+    assert Run(tmp_path).spec.evaluation.stream == "shared"
+
+
+def test_fewer_prompts_than_episodes_are_all_played_again():
+    evaluator = Evaluator(
+        "MovieReview",
+        {"max_new_tokens": 1, "prompts": ["a", "b", "the film"]},
+        num_episodes=7,
+        warns=False,
+    )
+    _, prompt_ids = evaluator._drawn((5, 0))
+    assert prompt_ids is not None
+    assert sorted(prompt_ids[:3]) == sorted(prompt_ids[3:6]) == [0, 1, 2]
+    evaluator.close()
+
+
+def test_the_error_of_a_figure_is_that_of_one_number_per_prompt():
+    """Over the run prompts have 1, 3 and 5: 3 +- 2 / root 3."""
+    table = np.array([[0.0, 2.0, 4.0], [1.0, 3.0, 5.0], [2.0, 4.0, 6.0]])
+    curve = Curve(
+        steps=np.array([0.0, 10.0, 20.0]),
+        values={"score": table.mean(axis=1)},
+        responses={"score": table},
+    )
+    assert curve.error("score", "auc") == pytest.approx(2.0 / 3.0**0.5)
+    assert curve.error("score", "final") == pytest.approx(2.0 / 3.0**0.5)
+    assert curve.of_prompts("score", "auc").mean() == curve.area()
+    lost = replace(curve, responses={"score": np.where(table == 3.0, np.nan, table)})
+    # Of the second prompt 2 and 4 are known, with a quarter each.
+    assert lost.of_prompts("score", "auc").tolist() == [1.0, 3.0, 5.0]
+    none = replace(curve, responses={"score": np.where(table % 2 == 0, table, np.nan)})
+    assert np.isnan(replace(none, steps=curve.steps).of_prompts("score", "final")).sum() == 0
+    assert curve.between(5.0, 20.0).error("score", "auc") is None  # interpolated: no responses
+
+
+def test_what_measuring_adds_is_said_of_each_figure():
+    """Where every prompt has the same lead, the difference has no error of measuring."""
+    prompts, steps = np.arange(4.0), np.arange(3.0)
+    curves = []
+    for seed in range(5):
+        for name, lead in (("sparse", 0.0), ("abc", 1.0)):
+            table = np.tile(prompts + lead + 0.1 * seed, (3, 1))
+            curves.append(
+                Curve(
+                    steps=steps,
+                    values={"score": table.mean(axis=1)},
+                    responses={"score": table},
+                    credit=name,
+                    seed=seed,
+                )
+            )
+    (group,) = summarize(curves)["groups"]
+    of_arm = group["rewards"]["abc"]["measuring"]["score"]
+    expected = prompts.std(ddof=1) / 2.0 / 5.0**0.5
+    assert of_arm == pytest.approx({"final": expected, "auc": expected})
+    assert group["rewards"]["abc"]["versus_baseline"]["measuring"]["score"]["auc"] < 1e-12
+    for curve in curves:
+        curve.responses["score"][:] = np.nan  # type: ignore[index]
+    (group,) = summarize(curves)["groups"]
+    assert group["rewards"]["abc"]["measuring"] == {}
+
+
+def test_responses_are_read_as_they_were_packed(tmp_path):
+    file = tmp_path / "responses.npz"
+    assert read_responses(file) == {}
+    file.write_bytes(packed([{"score": [1.0, None], "prompt": [3, 4]}]))
+    (table,) = read_responses(file).values()
+    assert table[0, 0] == 1.0
+    assert np.isnan(table[0, 1])
+    file.write_bytes(b"PK")
+    with pytest.raises(ValueError, match="is damaged"):
+        read_responses(file)
+
+
+def test_a_frozen_arm_has_a_level_and_no_speed():
+    curves = fabricate_curves(("sparse", "abc"))
+    frozen = [replace(c, is_frozen=c.credit == "abc") for c in curves]
+    lead = summarize(curves)["groups"][0]["verdict"]["headline"]
+    assert lead.startswith("abc learned faster than sparse")
+    (group,) = summarize(frozen)["groups"]
+    assert group["verdict"]["headline"] == "No reward learned clearly faster than sparse."
+    (line,) = group["verdict"]["differences"]
+    assert "score at the end against sparse" in line
+    assert line.endswith("abc learns nothing, and has a level alone")
+    differences = group["rewards"]["abc"]["versus_baseline"]["differences"]["score"]
+    assert (differences["auc"]["clear"], differences["final"]["clear"]) == (0, 1)
+    (group,) = summarize(frozen, SummarySettings(baseline="abc"))["groups"]
+    assert "learned slower" not in group["verdict"]["headline"]
+
+
+def test_the_share_of_the_way_to_the_optimum_starts_where_the_seeds_do():
+    """Each seed measures the untrained policy on its own prompts: 0 is the mean of their starts."""
+
+    def run(credit: str, seed: int, first: float) -> Curve:
+        gold = np.array([first, 0.5, 0.9])
+        return Curve(
+            credit=credit,
+            seed=seed,
+            steps=np.arange(3.0),
+            values={"score": 2.0 * gold, "gold_score": gold},
+        )
+
+    curves = [run(c, seed, 0.1 * (1 + seed)) for c in ("sparse", "abc") for seed in range(3)]
+    anchors = _anchors(curves)
+    assert anchors == pytest.approx({"score": 0.4, "gold_score": 0.2})
+    (group,) = summarize(curves, SummarySettings(anchors=anchors, optimum={"gold_score": 1.0}))[
+        "groups"
+    ]
+    share = group["rewards"]["abc"]["figures"]["normalized_gold_score"]["final"]["iqm"]
+    assert share == pytest.approx((0.9 - 0.2) / 0.8)
+    assert _anchors([*curves, run("apart", 1, 0.7)]) == {}  # an agent that starts elsewhere
