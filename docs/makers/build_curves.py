@@ -3,22 +3,32 @@
 python -m docs.makers.build_curves
 """
 
+import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 
 from docs.makers.build_plots import column, curves, read
+from tokengym.evaluation.report.report import TEMPLATES
 from tokengym.evaluation.statistics import student_interval
 
 FOLDER = Path(__file__).resolve().parents[1] / "images"
 ARMS = {
-    "abc-signed": ("0.5", "abc-signed", "#2e9e6b"),
-    "uniform": ("0.95", "uniform", "#8e6bbf"),
-    "random": ("0.95", "random (control)", "#8b949e"),
-    "sparse": ("0.95", "sparse", "#2f81d6"),
+    "abc-signed": ("0.5", "abc-signed", 2),
+    "uniform": ("0.95", "uniform", 1),
+    "random": ("0.95", "random (control)", 3),
+    "sparse": ("0.95", "sparse", 0),
 }
-"""Rule -> its lambda, its label and its colour."""
+"""Rule -> its lambda, its label and the place of its colour in the report's palette."""
 GROUNDS = {"light": ("#ffffff", "#1d2329"), "dark": ("#14171b", "#e7eaed")}
+
+
+def palette(mode: str) -> list[str]:
+    """Return the colours that the report's style sheet has for arms, the baseline's first."""
+    style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    found = re.findall(r"--c\d: (#\w+)", style)  # of the light ground, then of the dark one
+    half = len(found) // 2
+    return found[:half] if mode == "light" else found[half:]
 
 
 def draw(mode: str) -> None:
@@ -27,12 +37,13 @@ def draw(mode: str) -> None:
     figure, axes = plt.subplots(figsize=(6.4, 3.4), dpi=160, facecolor=ground)
     axes.set_facecolor(ground)
     setting = {"critic": "own", "length": "48", "updates": "30", "warmup": "0", "rate": "0.001"}
-    for rule, (gae_lambda, label, colour) in ARMS.items():
+    for rule, (gae_lambda, label, place) in ARMS.items():
+        colour, dash = palette(mode)[place], "--" if place == 0 else "-"
         rows = read("film_reviews/runs.csv", rule=rule, gae_lambda=gae_lambda, **setting)
         rows = [row for row in rows if int(row["seed"]) < 10]
         updates, scores = curves(rows, column("score"), "step")
         middle, low, high, _ = student_interval(scores.T)
-        axes.plot(updates, middle, color=colour, linewidth=2, label=label)
+        axes.plot(updates, middle, color=colour, linestyle=dash, linewidth=2, label=label)
         axes.fill_between(updates, low, high, color=colour, alpha=0.18, linewidth=0)
     (best,) = read("film_reviews/best_of_n.csv", length="48", n="16")
     level = float(best["score"])

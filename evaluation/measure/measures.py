@@ -72,7 +72,8 @@ _TABLE = (
     Measure(
         name="score",
         title="Score",
-        meaning="The scorer's own value of held-out responses, before any shaping or centring.",
+        meaning="What the reward model, or the task's own scorer, gives to responses to held-out "
+        "prompts, before any shaping or centring.",
         better="higher",
         word="score",
         short="score",

@@ -27,6 +27,7 @@ from tokengym.evaluation.report.tables import (
     cells,
     columns,
     counts_of,
+    first_columns,
     forests,
     group_table,
     side_by_side,
@@ -158,6 +159,7 @@ def _group(
         "axes": [_axis_view(panel, key, series, score, group) for key in axes],
         "untrained": untrained(group),
         "columns": [title for title, _, _ in columns(group)],
+        "first_columns": first_columns(group),
         "rows": [
             {"name": name, "colour": colours[name], "cells": row}
             for name, row in cells(group).items()
@@ -338,8 +340,8 @@ def _terms() -> list[tuple[str, str]]:
         ),
         (
             "Updates to a level",
-            "Where the interquartile mean curve first crosses the level. Seeds that never reach it "
-            "count as not arrived; they are not left out.",
+            "The median over seeds of where a run first crosses the level. A seed that never "
+            "reaches it counts as later than all others; it is not left out.",
         ),
         ("Chance to beat", "Probability that a run of one reward has the larger area."),
         ("Ranked", f"Rewards are ranked only by {ranked}."),

@@ -10,7 +10,7 @@ from tokengym.evaluation.measure.measures import WHEN, check_measures, measure_o
 from tokengym.evaluation.report.charts import interval_chart
 from tokengym.evaluation.report.curves import group_label
 from tokengym.evaluation.report.verdict import clear, difference_of, kind_of, unit_of
-from tokengym.evaluation.statistics import MIN_KL, SHARES
+from tokengym.evaluation.statistics import FASTER_AT, MIN_KL
 
 NOTHING = "\u2013"
 Style = Literal["LaTeX", "Markdown"]
@@ -41,10 +41,9 @@ def columns(group: Mapping[str, Any]) -> list[tuple[str, str, str]]:
                 shown_columns.append((title, name, "at_kl"))
             shown_columns.append((f"{unit} to {group['baseline']}'s final level", "", "steps"))
     if ends := group["score_range"]:
-        parts = " / ".join(f"{share:.0%}" for share in SHARES)
         title = f"Normalised score (1: best of {ends['n']}) at the end"
         shown_columns.append((title, NORMALISED, "final"))
-        shown_columns.append((f"{unit} to {parts} of it", "", "shares"))
+        shown_columns.append((f"{unit} to {FASTER_AT:.0%} of it", "", "shares"))
     if has_others:
         shown_columns.append((f"Chance to beat {group['baseline']}", "score", "chance"))
     return shown_columns
@@ -54,6 +53,16 @@ def at_kl(group: Mapping[str, Any]) -> str:
     """Return at which KL scores are compared, such as ``at 8.00 nats``."""
     kl = group["equal_kl"]
     return "at equal KL" if kl is None else f"at {number(kl)} nats"
+
+
+def first_columns(group: Mapping[str, Any]) -> list[int]:
+    """Return the places of the columns that a first reader needs: those of terminals, and speed."""
+    table = measures_of(group["by_gold"])
+    return [
+        place
+        for place, (_, name, kind) in enumerate(columns(group))
+        if kind == "steps" or (kind in ("auc", "final") and table[name].short)
+    ]
 
 
 def cells(group: Mapping[str, Any]) -> dict[str, list[dict[str, str]]]:
@@ -71,13 +80,9 @@ def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[
     if (reason := _unknown(group, name, measure, kind)) is not None:
         below = reason
     elif kind == "steps":
-        value, below = _arrival(entry, group["baseline"])
+        value, below = _arrival(entry, entry["steps_to_threshold"])
     elif kind == "shares":
-        reached = [entry["steps_to_shares"][f"{share:g}"] for share in SHARES]
-        curves = [steps["iqm_curve"] for steps in reached]
-        value = " / ".join(NOTHING if np.isinf(steps) else f"{steps:.0f}" for steps in curves)
-        arrived = " / ".join(f"{steps['reached']:.0%}" for steps in reached)
-        below = f"{arrived} of seeds arrive"
+        value, below = _arrival(entry, entry["steps_to_shares"][f"{FASTER_AT:g}"])
     elif kind == "chance" and entry.get("versus_baseline"):
         chance = entry["versus_baseline"]["probability_of_improvement"][measure]["auc"]
         value = f"{chance['probability']:.0%}"
@@ -126,15 +131,13 @@ def _not_at_kl(at: Mapping[str, Any] | None) -> str:
     return ", ".join(["not known", *reasons])
 
 
-def _arrival(entry: Mapping[str, Any], baseline: str) -> tuple[str, str]:
-    """Return when a reward reached the baseline's final level, and how sure that is."""
-    steps = entry["steps_to_threshold"]
-    value = "not reached" if np.isinf(steps["iqm_curve"]) else f"{steps['iqm_curve']:.0f}"
-    below = f"{steps['reached']:.0%} of seeds arrive"
-    speed = (entry.get("versus_baseline") or {}).get("relative_steps")
-    if speed and not np.isinf(speed["ratio"]):
-        below = f"{number(speed['ratio'])} times {baseline}'s; {below}"
-    return value, below
+def _arrival(entry: Mapping[str, Any], steps: Mapping[str, float]) -> tuple[str, str]:
+    """Return the steps to a level, the median over seeds, and how many seeds arrive."""
+    arrived, runs = round(steps["reached"] * entry["runs"]), entry["runs"]
+    if not arrived:
+        return "not reached", ""
+    median = NOTHING if np.isinf(steps["median"]) else f"{steps['median']:.0f}"
+    return median, f"{arrived} of {runs} seeds reach it"
 
 
 def _when(group: Mapping[str, Any], name: str) -> str:

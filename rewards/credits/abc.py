@@ -10,7 +10,7 @@ from tokengym.rewards.maths import redistribution
 
 @register_credit
 class ABC(Credit):
-    """Attention-based credit: the score spread by the reward model's own attention.
+    """The score spread over the tokens by where the reward model's attention looked.
 
     The weights are the reward model's last layer, averaged over heads, in the row of the last
     response token, restricted to the response. They come with the score, from the same pass.

@@ -10,7 +10,7 @@ from tokengym.rewards.maths.signed_parts import spread_signed_parts
 
 @register_credit
 class SignedABC(Credit):
-    """ABC with a sign: attention times the direction of each value vector on the score.
+    """Each token earns what the reward model's attention says it did to the score, good or bad.
 
     a_t = sum_h alpha_ht * (v_ht . dR/do_h): head h of the last layer takes alpha_ht of token t's
     value vector v_ht into its output o_h at the last position, and dR/do_h says what that does to

@@ -12,7 +12,7 @@ from tokengym.rewards.maths import redistribution
 
 @register_credit
 class Random(Credit):
-    """A control: Dirichlet(1) weights, drawn from a seed and the episode's own ids.
+    """A control: the score in random parts, drawn from a seed and the episode's own ids.
 
     The same episode always gets the same weights, in any batch and process. A credit that does not
     beat this one shows the effect of density, not of finding the right tokens.
@@ -46,7 +46,7 @@ class Random(Credit):
 
 @register_credit
 class Recency(Credit):
-    """A control: weights that fall by e every ``tau`` tokens, going back from the last.
+    """A control: the score in parts that fall by e every ``tau`` tokens, back from the last.
 
     Args:
         tau: Tokens over which a weight falls by e; small is nearly sparse, large nearly uniform.
