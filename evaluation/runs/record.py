@@ -228,7 +228,9 @@ class RunRecord:
 def packed(rows: Sequence[Mapping[str, Sequence[float | None]]]) -> bytes:
     """Return the values of a run's responses as a NumPy archive; what is missing is NaN."""
     names = [name for name in (rows[0] if rows else ()) if all(name in row for row in rows)]
-    tables = {n: np.array([row[n] for row in rows], dtype=np.float32) for n in names}
+    tables: dict[str, Any] = {
+        n: np.array([row[n] for row in rows], dtype=np.float32) for n in names
+    }
     np.savez_compressed(buffer := io.BytesIO(), **tables)
     return buffer.getvalue()
 
