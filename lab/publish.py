@@ -174,7 +174,7 @@ def agent_card(
     from huggingface_hub import EvalResult, ModelCardData
 
     task, after = task_name(config.env), evaluation.metrics
-    scores = np.array([episode.score for episode in evaluation.episodes], dtype=np.float64)
+    scores = np.array([e.score for e in evaluation.episodes if e.score is not None])
     low, high = interval(scores, lambda table: float(table.mean()), config.level)
     result = EvalResult(
         task_type="reinforcement-learning",

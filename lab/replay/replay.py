@@ -182,8 +182,15 @@ def replay(
     task = bare.unwrapped
     assert isinstance(task, TokenGenerationVectorEnv)
     paying = {name: _paid_by(env, kwargs, name, policy) for name in rewards}
+    every = {name: reward.evaluate(list(episodes)) for name, reward in paying.items()}
+    # What a judge or a partner left without a score has no credit to show.
+    by_row = zip(*every.values(), strict=True)
+    kept = [row for row, paid in enumerate(by_row) if all(e.score is not None for e in paid)]
+    episodes = [episodes[row] for row in kept]
+    if not kept:
+        raise ValueError("no episode has a score under every rule; look at the judge")
     for name, reward in paying.items():
-        paid = reward.evaluate(list(episodes))
+        paid = [every[name][row] for row in kept]
         credits[name] = tuple(np.asarray(e.token_rewards, dtype=np.float64) for e in paid)
         scores[name] = np.array([episode.score for episode in paid])
         scorers[name] = reward.scorer.name
@@ -218,7 +225,7 @@ class StoredScores(Scorer):
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """See `Scorer.score`."""
         self.check_attribution(attribution)
-        return Scores(values=np.array([episode.score for episode in episodes], dtype=np.float32))
+        return Scores([episode.score for episode in episodes])
 
 
 def is_by_score(rule: str) -> bool:

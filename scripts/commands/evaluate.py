@@ -120,6 +120,7 @@ def evaluate(
     from tokengym.base.device import preferred_device
     from tokengym.base.files import write_json
     from tokengym.evaluation.measure.evaluate import Evaluator
+    from tokengym.evaluation.measure.measures import UNSCORED
     from tokengym.evaluation.measure.metrics import library_metrics
     from tokengym.evaluation.runs.saved import known_task
     from tokengym.scripts.commands.show import show_evaluation, show_win_rate, terminal
@@ -139,7 +140,10 @@ def evaluate(
         # Before the first is evaluated: what cannot be loaded is refused at once.
         rival: Any = second and second.load(evaluator, None, trust_code=trust_code)
         evaluation = evaluator(player, deterministic=deterministic)
-        figures = {**evaluation.metrics, **library_metrics(evaluation.episodes)}
+        finished = [episode for episode in evaluation.episodes if not episode.is_lost]
+        figures = {**evaluation.metrics, **library_metrics(finished)}
+        if evaluation.unscored:
+            figures[UNSCORED] = evaluation.unscored
         versus = None
         if second is not None:
             other = evaluator(rival, deterministic=deterministic)
