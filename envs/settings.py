@@ -58,8 +58,9 @@ class ResponseSettings:
     horizon: Horizon = "terminated"
     """"terminated" if the horizon is part of the problem, "truncated" if it is only a budget."""
     prompt_sampling: PromptSampling = "uniform"
-    """"uniform" (with replacement), "epoch" (a permutation per epoch) or "sequential" (in order; in
-    a batch of n, row i takes prompts i, i + n, ...)."""
+    """"uniform" (with replacement), "epoch" (a permutation per epoch, in a batch of each row by
+    itself) or "sequential" (in order; in a batch of n, row i takes prompts i, i + n, ..., so that
+    each comes once in an epoch of the batch)."""
 
     def __post_init__(self) -> None:
         check_count(self, "max_new_tokens")

@@ -182,10 +182,16 @@ def _texts_in(value: Any) -> Iterator[str]:
 
 
 def _say_left_out(folder: Path) -> None:
-    """Warn of a folder with several kinds of files, of which `datasets` reads the most frequent."""
+    """Warn of files of a folder that `datasets` does not read.
+
+    It reads the most frequent kind alone, and once a name has a split in it, such names alone.
+    """
+    from datasets.data_files import DataFilesDict, get_data_patterns
+
     # A text beside tables is a licence or a description, and so is the json that `datasets` writes.
     files = [file for file in folder.rglob("*") if not file.name.startswith("dataset_info")]
-    kinds = sorted({file.suffix for file in files}.intersection(_KINDS).difference([".txt"]))
+    files = [file for file in files if file.suffix in _KINDS and file.suffix != ".txt"]
+    kinds = sorted({file.suffix for file in files})
     if len(kinds) > 1 and kinds != [".json", ".jsonl"]:
         logger.warning(
             "dataset folder %r holds files of several kinds, %s, and one of them alone is read; "
@@ -193,6 +199,18 @@ def _say_left_out(folder: Path) -> None:
             str(folder),
             ", ".join(kinds),
         )
+    elif files and not any(_paths_in(folder)):  # a README that names files says what is read
+        root = str(folder.resolve())
+        by_split = DataFilesDict.from_patterns(get_data_patterns(root), base_path=root)
+        read = {Path(name) for names in by_split.values() for name in names}
+        others = sorted(file.name for file in files if file.resolve() not in read)
+        if others:
+            logger.warning(
+                "dataset folder %r: %d of its %d files are not read, %s, since others have a split "
+                "in their names; name a file, or have a split in all names or in none",
+                str(folder),
+                *(len(others), len(files), ", ".join(others[:3])),
+            )
 
 
 def _read_csv(

@@ -333,3 +333,28 @@ def test_a_folder_of_several_kinds_says_that_one_is_read(tmp_path, caplog):
     load_prompts(tmp_path, split="all")
     (said,) = caplog.messages
     assert ".csv, .jsonl, and one" in said
+
+
+@pytest.mark.parametrize(
+    ("names", "read", "said"),
+    [
+        (("part1", "part2"), 2, None),
+        (("train", "test"), 2, None),
+        (("train", "extra"), 1, "1 of its 2 files are not read, extra.jsonl, since"),
+        (("train", "test", "hard"), 2, "1 of its 3 files are not read, hard.jsonl, since"),
+    ],
+)
+def test_files_of_a_folder_that_are_left_out_are_named(tmp_path, caplog, names, read, said):
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    for name in names:
+        (folder / f"{name}.jsonl").write_text(f'{{"prompt": "of {name}"}}\n')
+    assert len(load_prompts(folder, split="all")) == read
+    assert len(caplog.messages) == (said is not None)
+    assert said is None or said in caplog.messages[0]
+    # A README that says what is read leaves the rest out on purpose.
+    front = '---\nconfigs:\n- config_name: a\n  data_files: "*.jsonl"\n---\n'
+    (folder / "README.md").write_text(front)
+    caplog.clear()
+    assert len(load_prompts(folder, split="all")) == len(names)
+    assert not caplog.messages
