@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from tokengym.base.chat import NO_CHAT, Chat, Messages, is_messages
 from tokengym.base.errors import TokenizerError
 from tokengym.base.prompt import NO_METADATA, Metadata, QueryType
-from tokengym.envs.episode import Episode
+from tokengym.envs.episode import Episode, FinishReason
 from tokengym.envs.prompts.conversation import encode_chats
 from tokengym.envs.prompts.tokenization import encode, encode_next
+from tokengym.envs.prompts.vocabulary import Vocabulary
 from tokengym.rewards import Reward, make_reward
 from tokengym.rewards.errors import RewardError
 
@@ -80,6 +81,7 @@ class TokenCredit:
         reference_policy: str | Path | None = None,
     ) -> None:
         self.tokenizer = tokenizer
+        self._ends = Vocabulary.of(tokenizer).end_ids
         reward = make_reward(rule, scorer=scorer)
         if reference_policy is not None:
             reading = reward.credit.with_reference(reference_policy)
@@ -111,7 +113,8 @@ class TokenCredit:
         """Return what the tokens of responses earn.
 
         Args:
-            responses: Texts, or token ids, which are credited as they are.
+            responses: Texts, or token ids, which are credited as they are. Ids are finished by
+                "eos" or "length" (`Episode.finish_reason`); of a text that is not known.
             prompts: Texts or ids of the prompts, or conversations, which the policy read in its
                 tokenizer's chat template; None stands for empty ones.
             references: Reference answers, for scorers that compare with one.
@@ -182,9 +185,14 @@ class TokenCredit:
                 f"written has {len(marks)} entries for the {len(ids)} tokens of {text[:40]!r} and "
                 f"begins with {marks[:1].tolist()}; pass one per token, the policy's first"
             )
+        finish_reason: FinishReason | None = None
+        # A text does not show what ended it.
+        if not isinstance(response, str) and marks[-1:].any():
+            finish_reason = "eos" if ids[-1] in self._ends else "length"
         return Episode(
             prompt=asked,
             response=text,
+            finish_reason=finish_reason,
             prompt_ids=prompt_ids,
             messages=chat,
             response_ids=ids,

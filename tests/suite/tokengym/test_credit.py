@@ -14,6 +14,7 @@ from tokengym.base.errors import TokenizerError
 from tokengym.credit import TokenCredit, assign
 from tokengym.envs import bundled
 from tokengym.envs.episode import Episode
+from tokengym.envs.prompts.vocabulary import Vocabulary
 from tokengym.rewards import Credit, Scorer
 from tokengym.rewards.errors import CreditError, RewardError
 from tokengym.rewards.scorers.base import Scores
@@ -121,3 +122,26 @@ def test_a_rule_that_reads_a_language_model_is_given_one():
     assert rule.reference is None  # another environment may give it another model
     with pytest.raises(RewardError, match="credit 'uniform'"):
         TokenCredit(lambda p, r: 1.0, "uniform", tokenizer=tokenizer, reference_policy=path)
+
+
+def test_what_ended_a_response_is_what_an_environment_says():
+    """A scoring function of it pays the same here, in an environment and in trainers."""
+
+    def cut_off_is_bad(response: str, finish_reason: str) -> float:
+        return {"length": -1.0, "eos": 1.0}[finish_reason]
+
+    settings = {"max_new_tokens": 12, "min_new_tokens": 0, "scorer": cut_off_is_bad}
+    envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=32, reward="sparse", **settings)
+    episodes = collect(RandomAgent(envs, seed=0), envs, 32, seed=0)
+    ends = Vocabulary.of(BUNDLE.tokenizer).end_ids
+    ids = [list(episode.response_ids) for episode in episodes]
+    ids.append([*ids[0][:3], ends[0]])  # whatever the untrained agent did, one that ended
+    credit = TokenCredit(cut_off_is_bad, "sparse", tokenizer=BUNDLE.tokenizer)
+    found = credit(ids)
+    assert [one.finish_reason for one in found.episodes[:-1]] == [e.finish_reason for e in episodes]
+    assert found.scores[:-1].tolist() == [episode.score for episode in episodes]
+    assert (found.episodes[-1].finish_reason, found.scores[-1]) == ("eos", 1.0)
+    # A text does not show its end, nor is that of a tool's reply the policy's.
+    of_text = TokenCredit(lambda response: 1.0, "sparse", tokenizer=BUNDLE.tokenizer)
+    assert of_text(["good film"]).episodes[0].finish_reason is None
+    assert of_text([ids[0][:3]], written=[[1, 1, 0]]).episodes[0].finish_reason is None
