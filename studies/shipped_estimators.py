@@ -353,6 +353,7 @@ SHORT = {
     "rescaled": "scaled",
     "vanishing bias": "falls",
     "uneven": "uneven",
+    "drawn": "drawn",
     "not applicable": "",
 }
 """Verdicts in a cell; those that fail stand in bold letters."""
@@ -361,6 +362,7 @@ WORST = {
     "rescaled": "the true gradient times a positive number",
     "vanishing bias": "a bias that falls as groups grow",
     "uneven": "the right sign everywhere, uneven weights",
+    "drawn": "the gradient within an interval",
     "tilted": "**fails**: points aside from the gradient somewhere",
     "biased": "**fails**: favours something where nothing is to be gained",
     "blind": "**fails**: is 0 somewhere where the gradient is not",
@@ -378,6 +380,7 @@ COLORS = {
     "rescaled": "#56b4e9",
     "vanishing bias": "#0072b2",
     "uneven": "#f0e442",
+    "drawn": "#88ccee",
     "tilted": "#cc79a7",
     "biased": "#e69f00",
     "blind": "#8c510a",

@@ -11,6 +11,15 @@ from tokengym.lab.audit.tokengym_audit import (
     AuditError,
     CheckResult,
     check_estimator,
+    load_function,
 )
 
-__all__ = ["ADAPTERS", "Audit", "AuditError", "CheckResult", "check_estimator", "registered"]
+__all__ = [
+    "ADAPTERS",
+    "Audit",
+    "AuditError",
+    "CheckResult",
+    "check_estimator",
+    "load_function",
+    "registered",
+]

@@ -26,8 +26,10 @@ import functools
 import importlib.util
 import inspect
 import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import combinations_with_replacement, product
@@ -37,7 +39,6 @@ from time import perf_counter
 from types import MappingProxyType
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -91,6 +92,16 @@ class Batch:
     """(batch,) int64, the number of each row's prompt; rows of a prompt are neighbours."""
     log_probs: Tensor
     """(batch, time), nats, of the tokens under the policy."""
+    ref_log_probs: Tensor
+    """(batch, time), nats, under the reference, to which all allowed tokens are equally likely."""
+    entropy: Tensor
+    """(batch, time), nats, of the policy where each token was chosen."""
+    ref_entropy: Tensor
+    """(batch, time), nats, of the reference there."""
+    kl: Tensor
+    """(batch, time), nats, of the policy to the reference there."""
+    state_ids: Tensor
+    """(batch, time) int64, the number of the prefix that each token follows; -1 off the mask."""
     sum_pi_squared: Tensor
     """(batch, time), the sum of the policy's squared probabilities where each token was chosen."""
     greedy_scores: Tensor
@@ -289,7 +300,13 @@ class Decisions:
         """All responses as an estimator reads them."""
         mask, states = self.responses.mask, self.responses.states
         chosen = self.probs[states, self.responses.tokens].clamp(min=1e-30)
+        ref_entropy = (self.probs > 0).sum(1).double().log()
+        entropy = -torch.xlogy(self.probs, self.probs).sum(1)
         scores = self.rewards.sum(1)
+
+        def written(values: Tensor) -> Tensor:
+            return values.masked_fill(~mask, 0.0).float()
+
         greedy = torch.zeros_like(scores)
         for prompt in self.prompts.unique():
             own = self.prompts == prompt
@@ -302,8 +319,13 @@ class Decisions:
             response_ids=self.ids,
             scores=scores.float(),
             group_ids=self.prompts,
-            log_probs=chosen.log().masked_fill(~mask, 0.0).float(),
-            sum_pi_squared=(self.probs**2).sum(1)[states].masked_fill(~mask, 0.0).float(),
+            log_probs=written(chosen.log()),
+            ref_log_probs=written(-ref_entropy[states]),
+            entropy=written(entropy[states]),
+            ref_entropy=written(ref_entropy[states]),
+            kl=written((ref_entropy - entropy)[states]),
+            state_ids=states.masked_fill(~mask, -1),
+            sum_pi_squared=written((self.probs**2).sum(1)[states]),
             greedy_scores=greedy.float(),
             gamma=self.gamma,
         )
@@ -639,6 +661,12 @@ LENGTH = Check(
             meanings=LENGTHS,
         ),
         Case(
+            "won soon or lost late",
+            "a chance that is won soon or lost late is worth as much as a sure half",
+            "sure:0.5 | try win:1 | try lose more off",
+            meanings={"sure": "the sure half", "try": "the chance"},
+        ),
+        Case(
             "length beside success",
             "success and length have nothing to do with each other",
             "right stop:1 | right more so end:1 | wrong halt | wrong far off over",
@@ -678,7 +706,7 @@ GROUPS = Check(
 MASKS = Check(
     name="masks and replies",
     question="Do padding and tokens that the policy did not write stay out of it?",
-    needs=("response_mask", "turn_ids", "response_ids"),
+    needs=("response_mask", "turn_ids", "response_ids", "values"),
     cases=(
         Case(
             "replies of unlike length",
@@ -728,6 +756,13 @@ DISCOUNT = Check(
             meanings=TIMES,
             gamma=0.5,
             per_token=True,
+        ),
+        Case(
+            "two tokens later",
+            "a discount of two tokens makes a later reward worth less than an earlier one",
+            "now:0.5 x z | wait y w:1.5",
+            meanings=TIMES,
+            gamma=0.5,
         ),
         Case(
             TIMELESS,
@@ -787,6 +822,13 @@ LARGE_REWARDS = Check(
             "a chance worth little more",
             "a rare large return is worth little more than a sure one",
             "sure:3.5 | try win:10 | try lose:1",
+            chances={"win": 0.3},
+            meanings={"sure": "the sure return", "try": "the chance of a large one"},
+        ),
+        Case(
+            "a chance worth little less",
+            "a rare large return is worth little less than a sure one",
+            "sure:3.9 | try win:10 | try lose:1",
             chances={"win": 0.3},
             meanings={"sure": "the sure return", "try": "the chance of a large one"},
         ),
@@ -864,9 +906,28 @@ def _group_size(batch: Batch) -> int:
     return int(counts[0])
 
 
+def _positions(batch: Batch) -> Tensor:
+    """Return each token's number among its row's own, -1 off the mask."""
+    return (batch.response_mask.cumsum(1) - 1).masked_fill(~batch.response_mask, -1)
+
+
+def _turn_scores(batch: Batch) -> Tensor:
+    """Return each turn's reward at its last token, NaN elsewhere."""
+    following = torch.cat([batch.turn_ids[:, 1:], torch.full_like(batch.turn_ids[:, :1], -1)], 1)
+    is_last = batch.response_mask & (following != batch.turn_ids)
+    return _turn_rewards(batch).gather(1, batch.turn_ids.clamp(min=0)).where(is_last, torch.nan)
+
+
+def _prompt_names(batch: Batch) -> Any:
+    """Return a text a row, as verl names prompts; who has verl has NumPy."""
+    import numpy as np
+
+    return np.array([f"prompt {number}" for number in batch.group_ids.tolist()], dtype=object)
+
+
 def _turn_rewards(batch: Batch) -> Tensor:
     """Return the sum of each turn's token rewards, (batch, turns)."""
-    turns = torch.zeros(len(batch.turn_ids), int(batch.turn_ids.max()) + 1)
+    turns = batch.token_rewards.new_zeros(len(batch.turn_ids), int(batch.turn_ids.max()) + 1)
     paid = batch.token_rewards.masked_fill(~batch.response_mask, 0.0)
     return turns.scatter_add(1, batch.turn_ids.clamp(min=0), paid)
 
@@ -883,7 +944,7 @@ def _on_steps(result: Any, batch: Batch) -> Tensor:
     """Return the advantages of `_steps` at their tokens."""
     advantages = torch.zeros(batch.token_rewards.shape, dtype=torch.float64)
     for row, (mask, own) in enumerate(zip(batch.response_mask, result, strict=True)):
-        advantages[row, mask] = torch.tensor(np.asarray(own).tolist(), dtype=torch.float64)
+        advantages[row, mask] = torch.tensor(_plain(own), dtype=torch.float64)
     return advantages
 
 
@@ -900,10 +961,15 @@ def _on_groups(result: Any, batch: Batch) -> Tensor:
     by_group = result[0] if isinstance(result, tuple) else result
     advantages = torch.zeros(len(batch.scores), dtype=torch.float64)
     for group, own in zip(batch.group_ids.unique(), by_group, strict=True):
-        advantages[batch.group_ids == group] = torch.tensor(
-            np.asarray(own).tolist(), dtype=torch.float64
-        )
+        advantages[batch.group_ids == group] = torch.tensor(_plain(own), dtype=torch.float64)
     return advantages
+
+
+def _plain(value: Any) -> Any:
+    """Return arrays, and lists of them, as lists of numbers."""
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value.tolist() if isinstance(value, Tensor) or "tolist" in dir(value) else value
 
 
 def _whole(name: str) -> Keyword:
@@ -924,19 +990,30 @@ _CONFIG = Keyword(
     ("maybe gamma",),
 )
 
+NAMES = (
+    *("token_rewards", "response_mask", "response_ids", "scores", "values", "turn_ids"),
+    *("state_ids", "log_probs", "ref_log_probs", "entropy", "ref_entropy", "kl", "group_ids"),
+    "gamma",
+)
+"""Parts of a batch that go by their own names."""
 OWN = "tokengym"
 ADAPTERS: Mapping[str, Adapter] = {
     OWN: Adapter(
         keywords={
-            "token_rewards": _TOKEN_REWARDS,
-            "response_mask": _MASK,
-            "values": _VALUES,
-            "turn_ids": _TURN_IDS,
-            "response_ids": _whole("response_ids"),
-            "scores": _SCORES,
-            "group_ids": _whole("group_ids"),
+            **{name: _whole(name) for name in NAMES},
+            "old_log_probs": _whole("log_probs"),
+            "input_ids": _whole("response_ids"),
+            "positions": Keyword(_positions, ("response_mask",)),
+            "turn_scores": Keyword(_turn_scores, ("turn_ids", "token_rewards")),
+            "final_values": Keyword(lambda batch: torch.zeros_like(batch.scores), ()),
+            "segment_ends": Keyword(
+                lambda batch: torch.arange(batch.response_mask.shape[1]).expand_as(
+                    batch.response_mask
+                ),
+                (),
+            ),
             "group_size": _SIZE,
-            "gamma": _GAMMA,
+            "gae_lambda": _LAMBDA,
         },
         marks=("token_rewards", "scores"),
     ),
@@ -945,12 +1022,7 @@ ADAPTERS: Mapping[str, Adapter] = {
             "token_level_rewards": _TOKEN_REWARDS,
             "response_mask": _NUMERIC_MASK,
             "values": _VALUES,
-            "index": Keyword(
-                lambda batch: np.array(
-                    [f"prompt {i}" for i in batch.group_ids.tolist()], dtype=object
-                ),
-                ("group_ids",),
-            ),
+            "index": Keyword(_prompt_names, ("group_ids",)),
             "gamma": _GAMMA,
             "lam": _LAMBDA,
             "lambd": _LAMBDA,
@@ -1023,6 +1095,8 @@ class Adapted:
     estimate: Estimator
     reads: frozenset[str]
     """What it is given of a batch, by the names that `Check.needs` has."""
+    writes: set[str] = field(default_factory=set, compare=False)
+    """Arguments that it has changed in place."""
 
     @cached_property
     def answers(self) -> "Answers":
@@ -1125,16 +1199,28 @@ def adapt(
     def estimate(batch: Batch) -> Tensor:
         mask = batch.response_mask.clone()  # the function may write into what it is given
         arguments = {word: keyword.make(batch) for word, keyword in given.items()}
-        if numpy:
-            arguments = {
-                word: value.numpy() if isinstance(value, Tensor) else value
-                for word, value in arguments.items()
-            }
-        result = function(**arguments)
+        before = {w: v.clone() for w, v in arguments.items() if isinstance(v, Tensor)}
+        given_now = {w: _array(v) for w, v in arguments.items()} if numpy else arguments
+        try:
+            result = function(**given_now)
+        except (Exception, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # sys.exit, pytest.skip
+            raise AuditError(f"{name} ended with {type(error).__name__}: {error}") from error
+        writes.update(w for w, value in before.items() if not _same(value, arguments[w]))
         return _advantages(ADAPTERS[family].read(result, batch), mask, name)
 
+    writes: set[str] = set()
     reads = frozenset(word for keyword in given.values() for word in keyword.reads)
-    return Adapted(name=name, adapter=family, estimate=estimate, reads=reads)
+    return Adapted(name=name, adapter=family, estimate=estimate, reads=reads, writes=writes)
+
+
+def _array(value: Any) -> Any:
+    return value.numpy() if isinstance(value, Tensor) else value
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return torch.equal(one.double().nan_to_num(), other.double().nan_to_num())
 
 
 def _parameters(function: Function, name: str) -> list[inspect.Parameter]:
@@ -1182,7 +1268,7 @@ def _advantages(result: Any, mask: Tensor, name: str) -> Tensor:
     first = result[0] if isinstance(result, tuple) else result
     try:
         advantages = torch.as_tensor(
-            first if isinstance(first, Tensor) else np.array(first), dtype=torch.float64
+            first if isinstance(first, Tensor) else _plain(first), dtype=torch.float64
         ).detach()
     except (TypeError, ValueError, RuntimeError) as error:
         raise AuditError(
@@ -1206,7 +1292,10 @@ GROUP_SIZES = (2, 4, 8, 16)
 """Responses to a prompt."""
 ASKED_AGAIN = 64
 """Batches that an estimator is asked about twice, to see whether it remembers, or draws."""
-BY_NAME_ALONE = ("values", "response_ids", "log_probs", "sum_pi_squared", "greedy_scores")
+BY_NAME_ALONE = (
+    *("values", "response_ids", "log_probs", "ref_log_probs", "entropy", "ref_entropy", "kl"),
+    *("state_ids", "sum_pi_squared", "greedy_scores"),
+)
 """Parts of a batch that an estimator reads only if it names them."""
 BATCHES = 200
 """Most batches of one size that are enumerated; larger groups are left out."""
@@ -1389,20 +1478,36 @@ def _moments(
     probs = decisions.probs
     if not members:
         return torch.zeros_like(probs), torch.zeros_like(probs[:, 0]), 0.0
-    rows, weight = torch.tensor(members), torch.tensor(chances, dtype=probs.dtype)
-    gains = torch.stack(list(advantages))  # (batches, rows, time)
+    weight = torch.tensor(chances, dtype=probs.dtype)
+    rows, gains = torch.tensor(members), torch.stack(list(advantages))
+    own, push = _batch_gradients(decisions, rows, gains, size, prompt_sizes)
+    square = float((weight * own.pow(2).sum((1, 2))).sum())
+    return torch.einsum("b,bsv->sv", weight, own), (weight @ push).sqrt(), square
+
+
+def _batch_gradients(
+    decisions: Decisions, rows: Tensor, gains: Tensor, size: int, prompt_sizes: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Return the gradient of each batch, and the mean square of its contributions by state.
+
+    Args:
+        decisions: The responses and the policy.
+        rows: (batches, rows) the numbers of their responses.
+        gains: (batches, rows, time) advantages.
+        size: Responses to a prompt of one row.
+        prompt_sizes: Rows of each prompt, in groups.
+    """
+    probs = decisions.probs
     share = 1.0 / torch.tensor(prompt_sizes, dtype=probs.dtype)[decisions.prompts[rows]] / size
     states, tokens = decisions.responses.states[rows], decisions.responses.tokens[rows]
     cells = (states * probs.shape[1] + tokens).flatten(1)
     written = torch.zeros(len(rows), probs.numel(), dtype=probs.dtype)
     written.scatter_add_(1, cells, (gains * share[..., None]).flatten(1))
     written = written.view(-1, *probs.shape)
-    own = written - probs * written.sum(2, keepdim=True)
     pushed = gains**2 * decisions.lengths[rows] * share[..., None]
     push = torch.zeros(len(rows), len(probs), dtype=probs.dtype)
     push.scatter_add_(1, states.flatten(1), pushed.flatten(1))
-    square = float((weight * own.pow(2).sum((1, 2))).sum())
-    return torch.einsum("b,bsv->sv", weight, own), (weight @ push).sqrt(), square
+    return written - probs * written.sum(2, keepdim=True), push
 
 
 # --- verdicts -------------------------------------------------------------------------------------
@@ -1426,8 +1531,10 @@ EQUAL = "equal"
 RESCALED = "rescaled"
 VANISHING = "vanishing bias"
 UNEVEN = "uneven"
+DRAWN = "drawn"
 NOT_APPLICABLE = "not applicable"
-HOLD = (EQUAL, RESCALED, VANISHING, UNEVEN)
+UNDECIDED = "undecided"
+HOLD = (EQUAL, RESCALED, VANISHING, UNEVEN, DRAWN)
 """Verdicts under which a check holds, the best first."""
 TILTED = "tilted"
 BIASED = "biased"
@@ -1677,18 +1784,23 @@ def _worst(
         share = size / max(pushed, 1e-12)
         if length < 1e-9:
             shares = [float(e.gradient[row].norm()) / max(float(e.push[row]), 1e-12) for e in found]
-            if share > min(LIMIT, max(STAYS * max(shares), EXACT)) and size > 1e-9:
+            same_at_all = max(shares) < 1.05 * min(shares)
+            if share > (EXACT if same_at_all else LIMIT) and size > 1e-9:
                 token = decisions.vocabulary[int(own.argmax())]
                 towards = case.meanings.get(token, f"the token {token!r}")
                 faults.append(
                     (BIASED, f"favours {towards} when {case.when}, where the gradient is 0: by "
                      f"{share:.1%} of a response's push in large groups, {shares[0]:.1%} at "
-                     f"G = {found[0].group_size} (limit {LIMIT:.0%}, and {STAYS:.0%} of that)")
+                     f"G = {found[0].group_size} (limit {LIMIT:.0%}, and {EXACT:.1%} if the same)")
                 )  # fmt: skip
             continue
         along = float((own * true).sum()) / length**2
         cosine = along * length / max(size, 1e-12)
         nothing = BLINDNESS * length / float(decisions.ideal_push[row])
+        scales = [float((e.gradient[row] * true).sum()) / length**2 for e in found]
+        falling = [each.group_size * scale for each, scale in zip(found, scales, strict=True)]
+        if share <= nothing and min(falling) > EXACT and falling[-1] > 0.7 * falling[-2]:
+            continue  # the gradient over G, as of the group's mean in place of its rows
         if share <= nothing or pushed < 1e-9:
             faults.append(
                 (BLIND, f"is nearly 0 when {case.when}, where the gradient is not: {share:.1%} of "
@@ -1716,6 +1828,72 @@ def _climbs(near: Decisions, found: Expectation) -> bool:
     )
 
 
+# --- replication ----------------------------------------------------------------------------------
+
+DRAWN_SIZE, BLOCKS, ERRORS = 64, 20, 6.0
+"""Responses to a prompt of drawn batches; parts of the draws from whose means errors come, as what
+remembers is not independent from batch to batch; and standard errors of an interval."""
+
+
+def read_drawn(case: Case, decisions: Decisions, estimator: Adapted, draws: int) -> Reading:
+    """Return the verdict of batches that are drawn one after another, each with its interval.
+
+    Args:
+        case: The case.
+        decisions: Its tensors.
+        estimator: It may remember, or draw.
+        draws: Batches, `BLOCKS` at least.
+    """
+    generator, counts = torch.Generator().manual_seed(0), [n * DRAWN_SIZE for n in case.sizes]
+    rows = torch.cat(
+        [
+            torch.multinomial(
+                decisions.chances * (decisions.prompts == prompt), draws * count, True,
+                generator=generator,
+            ).view(draws, count)
+            for prompt, count in enumerate(counts)
+        ], 1,
+    )  # fmt: skip
+    gains = torch.stack([estimator.estimate(batch) for batch in decisions.batches(rows)])
+    own, push = _batch_gradients(decisions, rows, gains, DRAWN_SIZE, case.sizes)
+    exact = (decisions.to_go - decisions.values)[rows]  # whose luck is known, and is taken off
+    luck = _batch_gradients(decisions, rows, exact, DRAWN_SIZE, case.sizes)[0] - decisions.gradient
+    own -= (
+        (own * luck).sum((0, 2))[:, None] / (luck**2).sum((0, 2)).clamp(min=1e-18)[:, None] * luck
+    )
+    means = torch.stack([block.mean(0) for block in own.tensor_split(BLOCKS)])
+    mean, error = means.mean(0), ERRORS * means.std(0) / math.sqrt(BLOCKS)
+    verdict, says, scales = DRAWN, "", []
+    for row, true in enumerate(decisions.gradient):
+        square, pushed = float((true**2).sum()), float(push[:, row].mean().sqrt())
+        if square < 1e-18:
+            beyond = mean[row].abs() - error[row] - LIMIT * pushed
+            if float(beyond.max()) > 0.0:
+                token = decisions.vocabulary[int((mean[row] * (beyond > 0.0)).abs().argmax())]
+                towards = case.meanings.get(token, f"the token {token!r}")
+                sign = "favours" if float(mean[row, decisions.vocabulary.index(token)]) > 0 else (
+                    "disfavours")  # fmt: skip
+                verdict, says = (
+                    BIASED,
+                    f"{sign} {towards} when {case.when}, where the gradient is 0",
+                )
+            continue
+        along = (means[:, row] * true).sum(1) / square
+        scale, width = float(along.mean()), ERRORS * float(along.std()) / math.sqrt(BLOCKS)
+        scales.append(f"{scale:.3g} +- {width:.2g}")
+        if scale + width < 0.0:
+            verdict, says = REVERSED, f"points against the gradient when {case.when}"
+        elif scale - width <= 0.0 and verdict == DRAWN:
+            verdict, says = UNDECIDED, f"is not told from 0 when {case.when}"
+    if not bool(gains.isfinite().all()):
+        verdict, says = NOT_FINITE, f"is no finite number for some groups when {case.when}"
+    figures = f"{', '.join(scales) or 0} times the gradient in {draws} batches of G = {DRAWN_SIZE}"
+    return Reading(
+        case=case.name, verdict=verdict, says=f"{says}: {figures}" if says else f"is {figures}",
+        true=float(decisions.gradient.norm()),
+    )  # fmt: skip
+
+
 # --- known mistakes -------------------------------------------------------------------------------
 
 PROBE_LENGTHS = (4, 4, 3, 4, 2, 4, 3, 4)
@@ -1733,6 +1911,7 @@ REPEATED = "repeats a reward at every token before summing, so that their number
 OTHER_TURNS = "the baseline of a turn is made of other turns of the same response"
 LATE_VALUE = "off by one: the baseline is the value after the token, which knows the token"
 PADDING = "counts padded positions"
+UNREAD = "reads no values past the end"
 VOTES = "a row without a token of its own moves other rows' advantages"
 MASKED_VALUES = "reads values where the mask is False"
 UNKNOWN = "of no kind known here"
@@ -2205,19 +2384,28 @@ def _made(turns: Sequence[Sequence[int]], time: int) -> Batch:
         ids[row, : len(own)] = torch.tensor(own)
     mask = ids >= 0
     places = torch.arange(shape[0] * time, dtype=torch.float32).view(shape)
-    rewards = (1.5 + torch.sin(places * places)).masked_fill(~mask, 0.0)
+
+    def written(values: Tensor) -> Tensor:
+        return values.masked_fill(~mask, 0.0)
+
+    rewards = written(1.5 + torch.sin(places * places))
     size = torch.tensor([len(own) for own in turns])[:, None]
     exists = torch.arange(time)[None] < size
     return Batch(
         token_rewards=rewards,
         response_mask=mask,
-        values=torch.cos(places * 1.7).masked_fill(~mask, 0.0),
+        values=written(torch.cos(places * 1.7)),
         turn_ids=ids,
         response_ids=(1 + (places.long() * 7) % 5).masked_fill(~exists, 0),
         scores=rewards.sum(1),
         group_ids=torch.zeros(len(turns), dtype=torch.long),
-        log_probs=torch.full(shape, math.log(0.5)).masked_fill(~mask, 0.0),
-        sum_pi_squared=torch.full(shape, 0.5).masked_fill(~mask, 0.0),
+        log_probs=written(-0.2 - torch.cos(places) ** 2),
+        ref_log_probs=written(-0.3 - torch.cos(places * 1.3) ** 2),
+        entropy=written(0.2 + torch.cos(places * 1.1) ** 2),
+        ref_entropy=written(torch.full(shape, math.log(3.0))),
+        kl=written(torch.sin(places) ** 2),
+        state_ids=places.long().masked_fill(~mask, -1),
+        sum_pi_squared=written(torch.full(shape, 0.5)),
         greedy_scores=torch.zeros(len(turns)),
         gamma=1.0,
     )
@@ -2228,7 +2416,11 @@ def _padded(batch: Batch, columns: int) -> Batch:
     rows = len(batch.scores)
     tensors: dict[str, Any] = {
         name: torch.cat(
-            [value, value.new_full((rows, columns), -1 if name == "turn_ids" else 0)], 1
+            [
+                value,
+                value.new_full((rows, columns), -1 if name in ("turn_ids", "state_ids") else 0),
+            ],
+            1,
         )
         for name, value in vars(batch).items()
         if isinstance(value, Tensor) and value.ndim == 2
@@ -2299,6 +2491,8 @@ class Audit:
     faults: tuple[str, ...]
     """Names of the known mistakes whose own construction reproduces it; none where no check
     fails."""
+    writes: tuple[str, ...]
+    """Arguments that the function changes in place, which others of a trainer read."""
     seconds: float
 
     @property
@@ -2325,7 +2519,9 @@ class Audit:
         """Return a sentence on each check, those that fail first, and the kinds of mistakes."""
         checks = sorted(self.checks, key=lambda check: not check.fails)
         lines = [f"{check.name}: {check.verdict}: {check.says}" for check in checks]
-        return "\n".join([self.name, *lines, *(f"fails, {kind}" for kind in self.kinds)])
+        lines += [f"fails, {kind}" for kind in self.kinds]
+        lines += [f"changes {', '.join(self.writes)} in place"] if self.writes else []
+        return "\n".join([self.name, *lines])
 
 
 def check_estimator(
@@ -2338,6 +2534,7 @@ def check_estimator(
     group_sizes: Sequence[int] = GROUP_SIZES,
     checks: Sequence[str] = (),
     numpy: bool = False,
+    draws: int = 0,
 ) -> Audit:
     """Hold an advantage estimator against exact gradients, as `check_env` holds an environment.
 
@@ -2358,13 +2555,15 @@ def check_estimator(
         group_sizes: Responses to a prompt, at least two sizes, each at least 2, in rising order.
         checks: Names of the checks to make; all by default.
         numpy: Pass arrays instead of tensors.
+        draws: Batches of each case that are drawn in place of enumerating all, for a function that
+            remembers or draws; its verdicts are those of an interval, and no mistake is named.
 
     Returns:
         The verdicts; ``holds`` is what a test asserts.
 
     Raises:
-        AuditError: if the function cannot be called, raises, or returns another shape, or if none
-            of the checks applies to it.
+        AuditError: if the function cannot be called, raises, or returns another shape, remembers
+            or draws without ``draws``, or if none of the checks applies to it or is decided.
 
     Example:
         >>> def reward_to_go(token_rewards, response_mask):
@@ -2374,6 +2573,8 @@ def check_estimator(
     """
     sizes = _sizes(group_sizes)
     _check_words(pays, checks)
+    if draws and draws < BLOCKS:
+        raise AuditError(f"draws must be 0 or at least {BLOCKS}, got {draws}; pass 400")
     if isinstance(function, Adapted) and (adapter is not None or numpy):
         raise AuditError(
             f"adapter and numpy have no effect with {function.name}, which is adapted already; "
@@ -2385,29 +2586,30 @@ def check_estimator(
         else adapt(function, adapter=adapter, name=name, numpy=numpy)
     )
     started = perf_counter()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # batches are small: more threads wait for each other
-    try:
-        with torch.no_grad():
-            asked = [_asked(estimator, probe) for probe in _probes()]
-            results = tuple(
-                _check(check, estimator, pays, non_negative, sizes)
-                for check in CHECKS
-                if not checks or check.name in checks
+    with _settled_process():
+        asked = [None if draws else _asked(estimator, probe) for probe in _probes()]
+        results = tuple(
+            _check(check, estimator, pays, non_negative, sizes, draws)
+            for check in CHECKS
+            if not checks or check.name in checks
+        )
+        if not any(check.applies for check in results):
+            raise AuditError(
+                f"none of the checks {', '.join(map(repr, checks))} applies: {estimator.name} "
+                f"{results[0].says}; leave checks out to make all that apply"
             )
-            if not any(check.applies for check in results):
-                raise AuditError(
-                    f"none of the checks {', '.join(map(repr, checks))} applies: {estimator.name} "
-                    f"{results[0].says}; leave checks out to make all that apply"
-                )
-            for first, probe in zip(asked, _probes(), strict=True):
-                again = _asked(estimator, probe)
-                if first is not None and again is not None:
-                    _refuse_change(estimator, first, again)
-            failed = any(check.fails for check in results)
-            faults = named_faults(estimator, pays, non_negative) if failed else ()
-    finally:
-        torch.set_num_threads(threads)
+        for first, probe in zip(asked, _probes(), strict=True):
+            again = None if first is None else _asked(estimator, probe)
+            if first is not None and again is not None:
+                _refuse_change(estimator, first, again)
+        failed = any(check.fails for check in results)
+        open_ones = [check for check in results if check.verdict == UNDECIDED]
+        if open_ones and not failed:
+            raise AuditError(
+                f"{draws} draws decide too little: {estimator.name} {open_ones[0].says}; pass "
+                f"draws={4 * draws}"
+            )
+        faults = named_faults(estimator, pays, non_negative) if failed and not draws else ()
     return Audit(
         name=name or estimator.name,
         adapter=estimator.adapter,
@@ -2417,8 +2619,24 @@ def check_estimator(
         group_sizes=sizes,
         checks=results,
         faults=faults,
+        writes=tuple(sorted(estimator.writes)),
         seconds=perf_counter() - started,
     )
+
+
+@contextmanager
+def _settled_process() -> Iterator[None]:
+    """Judge the same whatever the process has set: dtype, gradients, autocast, device, threads."""
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    torch.set_default_dtype(torch.float32)
+    torch.set_num_threads(1)  # batches are small: more threads wait for each other
+    try:
+        with torch.inference_mode(False), torch.no_grad(), torch.device("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_num_threads(threads)
 
 
 def _sizes(group_sizes: Sequence[int]) -> tuple[int, ...]:
@@ -2462,6 +2680,7 @@ def _check(
     pays: str,
     non_negative: bool,
     sizes: tuple[int, ...],
+    draws: int,
 ) -> CheckResult:
     """Return the verdict on one question."""
     missing = _missing(check, estimator, pays)
@@ -2469,14 +2688,17 @@ def _check(
         return _result(check, NOT_APPLICABLE, missing)
     turns = check.name == "discount" and "turn_ids" in estimator.reads
     readings = [
-        _case(case, estimator, pays, turns, sizes)
+        read_drawn(case, case.build(pays=pays, turns=turns), estimator, draws)
+        if draws
+        else _case(case, estimator, pays, turns, sizes)
         for case in check.cases
         if _applies(case, estimator, non_negative, turns)
     ]
-    order = (*HOLD, *FAIL)
+    order = (*HOLD, UNDECIDED, *FAIL)
+    readings = readings or [Reading(case="", verdict=EQUAL, says=UNREAD, true=0.0)]
     worst = max(readings, key=lambda reading: (order.index(reading.verdict), _size(reading)))
     verdict, says = worst.verdict, worst.says
-    worse, leak = _leak(check, estimator)
+    worse, leak = _leak(check, estimator) if not draws else (LEAKS, "")
     if leak and order.index(verdict) < order.index(worse):
         verdict, says = worse, leak
     if verdict in FAIL:
@@ -2513,6 +2735,8 @@ def _applies(case: Case, estimator: Adapted, non_negative: bool, turns: bool) ->
     if non_negative and not case.non_negative:
         return False
     if turns and case.per_token:
+        return False
+    if case in MASKS.cases and not estimator.reads & {"response_mask", "turn_ids", "response_ids"}:
         return False
     if case.name == TIMELESS and not estimator.reads & {"response_mask", "turn_ids"}:
         return False  # it cannot know what a reply is
@@ -2567,28 +2791,46 @@ def _leak(check: Check, estimator: Adapted) -> tuple[str, str]:
 
 
 def load_function(subject: str) -> Function:
-    """Return a function that is named as "FILE.py:FUNCTION".
+    """Return a function that is named as "FILE.py:FUNCTION"; the file is entered as a module.
 
     Raises:
-        AuditError: if there is no such file or function.
+        AuditError: if there is no such file or function, or the file cannot be imported, which is
+            then the cause.
     """
-    name, _, function = subject.rpartition(":")
-    path = FilePath(name)
-    if not path.is_file():
+    file, _, function = subject.rpartition(":")
+    path = FilePath(file).resolve()
+    known = [name for name in (path.stem, f"audited_{path.stem}") if _is_free(name, path)]
+    spec = importlib.util.spec_from_file_location(known[0], path) if path.is_file() else None
+    if spec is None or spec.loader is None:
         raise AuditError(
-            f"--audit takes FILE.py:FUNCTION, got {subject!r}; there is no file {name!r}"
+            f"name FILE.py:FUNCTION, got {subject!r}; there is no Python file {file!r}"
         )
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, function):
+    module = sys.modules.get(spec.name)
+    if module is None:
+        module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+        if str(path.parent) not in sys.path:
+            sys.path.insert(0, str(path.parent))
+        try:
+            spec.loader.exec_module(module)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # what a file raises, sys.exit and pytest.skip
+            del sys.modules[spec.name]
+            raise AuditError(
+                f"{file} cannot be imported: {type(error).__name__}: {error}"
+            ) from error
+    if function not in vars(module):
         raise AuditError(
-            f"{name} has no {function!r}; {_did_you_mean(function, vars(module))}"
+            f"{file} has no {function!r}; {_did_you_mean(function, vars(module))}"
             "name a function that it has"
         )
     return getattr(module, function)
+
+
+def _is_free(name: str, path: FilePath) -> bool:
+    """Return whether a module's name is not taken by another file."""
+    module = sys.modules.get(name)
+    return module is None or getattr(module, "__file__", None) == str(path)
 
 
 def pytest_addoption(parser: Any) -> None:
@@ -2600,6 +2842,7 @@ def pytest_addoption(parser: Any) -> None:
     )  # fmt: skip
     group.addoption("--audit-adapter", choices=[*ADAPTERS], help="family of its signature")
     group.addoption("--audit-pays", choices=PAYS, default="tokens", help="what it is promised")
+    group.addoption("--audit-draws", type=int, default=0, help="judge by so many drawn batches")
     group.addoption("--audit-non-negative", action="store_true", help="no reward is below 0")
 
 
@@ -2614,39 +2857,70 @@ def pytest_collection_modifyitems(session: Any, config: Any, items: list[Any]) -
     """Add a test for each check of each estimator that was named."""
     import pytest
 
+    make = functools.partial(_item_class().from_parent, session)
     for subject in config.getoption("--audit"):
         try:
             function = load_function(subject)
         except AuditError as error:
-            raise pytest.UsageError(str(error)) from error
+            if error.__cause__ is None:
+                raise pytest.UsageError(str(error)) from error
+            items.append(make(name=f"{subject}[import]", run=functools.partial(_raise, error)))
+            continue
         audited = functools.cache(functools.partial(_audit_of, function, subject, config))
-        item = _check_item()
         items += [
-            item.from_parent(session, name=f"{subject}[{check.name}]", audited=audited, check=check)
-            for check in CHECKS
+            make(name=f"{subject}[{each.name}]", run=functools.partial(_report, audited, each.name))
+            for each in CHECKS
         ]
 
 
+def _raise(error: AuditError) -> None:
+    raise error
+
+
+def _audit_of(function: Function, subject: str, config: Any) -> "Audit | AuditError":
+    """Return the audit of an estimator under a command line's options, or why there is none."""
+    try:
+        return check_estimator(
+            function,
+            adapter=config.getoption("--audit-adapter"),
+            name=subject,
+            pays=config.getoption("--audit-pays"),
+            non_negative=config.getoption("--audit-non-negative"),
+            draws=config.getoption("--audit-draws"),
+        )
+    except AuditError as error:
+        return error
+
+
+def _report(audited: Callable[[], "Audit | AuditError"], name: str) -> None:
+    """Skip or fail a test as a check of an audit says."""
+    import pytest
+
+    audit = audited()
+    if isinstance(audit, AuditError):
+        raise audit
+    (result,) = (each for each in audit.checks if each.name == name)
+    if not result.applies:
+        pytest.skip(result.says)
+    if result.fails:
+        raise AuditError("; ".join([f"{result.verdict}: {result.says}", *audit.kinds]))
+
+
 @functools.cache
-def _check_item() -> Any:
+def _item_class() -> Any:
     """Return the class of a test; pytest is imported only where it runs."""
     import pytest
 
-    class CheckItem(pytest.Item):
+    class AuditItem(pytest.Item):
         """One check of one estimator."""
 
-        def __init__(self, *, audited: Callable[[], Audit], check: Check, **more: Any) -> None:
+        def __init__(self, *, run: Callable[[], None], **more: Any) -> None:
             super().__init__(**more)
-            self.audited, self.check = audited, check
+            self.run = run
 
         def runtest(self) -> None:
             """Audit the estimator, once for all its checks."""
-            audit = self.audited()
-            (result,) = (each for each in audit.checks if each.name == self.check.name)
-            if not result.applies:
-                pytest.skip(result.says)
-            if result.fails:
-                raise AuditError("; ".join([f"{result.verdict}: {result.says}", *audit.kinds]))
+            self.run()
 
         def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
             """Return the sentence of the check, without the frames of the audit."""
@@ -2658,15 +2932,4 @@ def _check_item() -> Any:
             """Return where the test is from, and its name."""
             return self.path, None, self.name
 
-    return CheckItem
-
-
-def _audit_of(function: Function, subject: str, config: Any) -> Audit:
-    """Return the audit of an estimator under the options of a command line."""
-    return check_estimator(
-        function,
-        adapter=config.getoption("--audit-adapter"),
-        name=subject,
-        pays=config.getoption("--audit-pays"),
-        non_negative=config.getoption("--audit-non-negative"),
-    )
+    return AuditItem

@@ -1,7 +1,7 @@
 """``tokengym audit``: an advantage estimator against exact gradients."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -19,6 +19,7 @@ def audit(
     group_sizes: tuple[int, ...] = (2, 4, 8, 16),
     checks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CHECK ...")] = (),
     numpy: bool = False,
+    draws: int = 0,
     out: Path | None = None,
 ) -> int:
     """Check an advantage estimator against gradients that are known.
@@ -35,8 +36,8 @@ def audit(
     Args:
         subject: Function in a file of your own, "path/to/file.py:function", or a registered
             estimator by name. The function gets by name those that it names of token_rewards,
-            response_mask, values, turn_ids, response_ids (batch, time), scores, group_ids
-            (batch,), group_size and gamma, and returns advantages.
+            response_mask, values, turn_ids, response_ids, log_probs, entropy (batch, time),
+            scores, group_ids (batch,), group_size, gamma and others, and returns advantages.
         adapter: Family of signatures: tokengym, verl, trl, openrlhf, turns, nemo-rl, steps or
             groups (default: found by the names of the arguments).
         pays: What its documentation promises of token rewards: any, one "outcome" a response, or
@@ -46,16 +47,17 @@ def audit(
         checks: Some of "token rewards", turns, length, groups, "masks and replies", discount,
             "shared prefix" and "large rewards" (default: all).
         numpy: Pass arrays instead of tensors.
+        draws: Drawn batches of each case, in place of all that there are: for a function that
+            remembers or draws, which is judged by intervals.
         out: File of all figures, JSON.
     """
-    from tokengym.base import Registry, write_json
-    from tokengym.lab.audit import check_estimator, registered
+    from tokengym.base import write_json
+    from tokengym.lab.audit import check_estimator, load_function, registered
     from tokengym.scripts.commands import say, terminal
 
     in_file = ".py:" in subject or subject.endswith(".py")
-    functions: Registry[Any] = Registry("estimator", from_files=True)
     result = check_estimator(
-        functions.find(subject) if in_file else registered(subject),
+        load_function(subject) if in_file else registered(subject),
         adapter=adapter,
         name=subject,
         pays=pays,
@@ -63,6 +65,7 @@ def audit(
         group_sizes=group_sizes,
         checks=checks,
         numpy=numpy,
+        draws=draws,
     )
     console = terminal()
     show(result, console)
@@ -93,6 +96,8 @@ def show(result: "Audit", console: "Console") -> None:
         console.print(Text(f"  its mistake: {kind}", "red"))
     for said in result.refusals:
         console.print(Text(f"  refuses groups of equal scores, which count as 0: {said}"))
+    if result.writes:
+        console.print(Text(f"  changes {', '.join(result.writes)} in place"))
     failing = [check.name for check in result.checks if check.fails]
     applied = sum(check.applies for check in result.checks)
     end = f"fails {', '.join(failing)}" if failing else f"holds in the {applied} that apply to it"

@@ -28,13 +28,51 @@ def test_estimator(name):
 """
 
 
-def test_it_imports_torch_and_numpy_alone() -> None:
+KINDS = """
+from __future__ import annotations
+import sys
+from dataclasses import dataclass
+import neighbour
+MODULE = sys.modules[__name__]
+
+@dataclass
+class Config:
+    gamma: float = 1.0
+
+def right(token_rewards, response_mask):
+    return (token_rewards * response_mask).flip(1).cumsum(1).flip(1)
+
+def skips(token_rewards):
+    import pytest
+    pytest.skip("nothing to see")
+
+def leaves(token_rewards):
+    import pytest
+    pytest.exit("at once", 0)
+
+def exits(token_rewards):
+    sys.exit(0)
+"""
+IMPORTS = {
+    "raises": "raise ValueError('at import')",
+    "exits": "import sys; sys.exit(0)",
+    "skips": "import pytest; pytest.skip('no', allow_module_level=True)",
+    "syntax": "def (",
+    "missing": "import a_module_that_is_not_there",
+}
+
+
+def test_it_imports_torch_alone_where_it_is_imported() -> None:
     tree = ast.parse(FILE.read_text(encoding="utf-8"))
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import)
              for alias in node.names}  # fmt: skip
     names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     others = {name.partition(".")[0] for name in names} - sys.stdlib_module_names
-    assert others == {"numpy", "torch", "pytest"}  # pytest inside of the plug-in's functions
+    assert others == {"numpy", "torch", "pytest"}
+    at_once = [each for each in tree.body if isinstance(each, ast.Import | ast.ImportFrom)]
+    assert {ast.unparse(each).split()[1].partition(".")[0] for each in at_once} - (
+        sys.stdlib_module_names
+    ) == {"torch"}  # NumPy for verl's names of prompts, pytest inside of the plug-in
 
 
 @pytest.fixture
@@ -72,3 +110,57 @@ def test_five_lines_of_pytest_do_as_well(copied: Path) -> None:
     status, said = run(copied, "test_mine.py")
     assert (status, "1 failed, 1 passed" in said) == (1, True), said
     assert "fails, no reward to go" in said
+
+
+def test_without_numpy_it_judges_as_well(copied: Path) -> None:
+    code = (
+        f"import os, sys; os.chdir({str(copied)!r}); sys.path.insert(0, ''); import torch\n"
+        "for name in [name for name in sys.modules if name.partition('.')[0] == 'numpy']:\n"
+        "    del sys.modules[name]\n"
+        "sys.modules['numpy'] = None\n"
+        "import my, tokengym_audit as audit\n"
+        "options = {'group_sizes': (2, 4), 'checks': ('token rewards', 'length')}\n"
+        "verdicts = [audit.check_estimator(f, **options).holds for f in (my.right, my.wrong)]\n"
+        "backwards = lambda rewards: [each[::-1] for each in rewards]\n"
+        "lists = audit.check_estimator(backwards, adapter='steps', **options)\n"
+        "print(verdicts, lists.holds)\n"
+    )
+    process = Forked(execute, code)
+    try:
+        status, said = process.end(), process.printed
+    finally:
+        process.kill()
+    assert (status, "[True, False] False" in said) == (0, True), said
+
+
+@pytest.fixture
+def kinds(copied: Path) -> Path:
+    (copied / "kinds.py").write_text(KINDS)
+    (copied / "neighbour.py").write_text("")
+    for name, text in IMPORTS.items():
+        (copied / f"import_{name}.py").write_text(text)
+    return copied
+
+
+def test_a_file_is_entered_as_a_module(kinds: Path) -> None:
+    plug = ("-p", "tokengym_audit", "--audit")
+    status, said = run(kinds, *plug, "kinds.py:right")
+    assert (status, "5 passed, 3 skipped" in said) == (0, True), said
+
+
+@pytest.mark.parametrize("name", ["skips", "leaves", "exits"])
+def test_what_ends_a_call_fails_each_test_of_it(kinds: Path, name: str) -> None:
+    status, said = run(kinds, "-p", "tokengym_audit", "--audit", f"kinds.py:{name}")
+    assert (status, "8 failed" in said) == (1, True), said
+    assert "INTERNALERROR" not in said
+
+
+def test_what_ends_an_import_fails_one_test_of_each(kinds: Path) -> None:
+    files = [word for name in IMPORTS for word in ("--audit", f"import_{name}.py:f")]
+    status, said = run(kinds, "-p", "tokengym_audit", *files, "--audit", "my.py:right")
+    assert (status, "5 failed, 5 passed, 3 skipped" in said) == (1, True), said
+    assert "INTERNALERROR" not in said
+    for name in IMPORTS:
+        assert f"import_{name}.py cannot be imported" in said
+    status, said = run(kinds, "-p", "tokengym_audit", "--audit", "nothing.py:f")
+    assert (status, "there is no Python file" in said) == (4, True), said

@@ -306,7 +306,189 @@ def turns_late() -> Callable[[Tensor], Tensor]:
     return late
 
 
+class OwnRewards(MovingAverage):
+    """No rewards to go, with a baseline from past batches."""
+
+    def __call__(self, token_rewards: Tensor, response_mask: Tensor) -> Tensor:
+        advantages = (token_rewards - self.level) * response_mask
+        self.level = 0.9 * self.level + 0.1 * float(token_rewards.mean())
+        return advantages
+
+
+def test_what_remembers_is_judged_by_draws_with_an_interval() -> None:
+    checks = ("length", "shared prefix")
+    audit = check_estimator(MovingAverage(), checks=checks, draws=100)
+    assert {check.verdict for check in audit.checks} == {"drawn"}
+    assert "1 +- 0.0" in audit.checks[1].says
+    assert "times the gradient in 100 batches of G = 64" in audit.checks[1].says
+    wrong = check_estimator(OwnRewards(), checks=("token rewards",), draws=100)
+    assert wrong.checks[0].verdict == "reversed"
+    assert "-2 +- " in wrong.checks[0].says  # (0 - 0.5) / (0.75 - 0.5): the later reward is unread
+
+
+def test_draws_that_decide_nothing_say_how_many_may() -> None:
+    def loud(scores: Tensor, generator: Any = torch.Generator().manual_seed(0)) -> Tensor:  # noqa: B008
+        return scores + 20.0 * torch.randn(len(scores), generator=generator)
+
+    with pytest.raises(AuditError, match=r"20 draws decide too little: loud.*draws=80"):
+        check_estimator(loud, checks=("length",), draws=20)
+    with pytest.raises(AuditError, match=r"at least 20, got 5"):
+        check_estimator(loud, draws=5)
+
+
 @pytest.mark.parametrize("make", [MovingAverage, drawn_other, turns_late])
 def test_what_remembers_or_draws_is_no_verdict(make: Callable[[], Callable[..., Any]]) -> None:
     with pytest.raises(AuditError, match=r"cannot be enumerated: it remembers, or draws"):
         check_estimator(make(), group_sizes=(2, 4))
+
+
+# --- what a function is given ---------------------------------------------------------------------
+
+
+def test_parts_of_the_policy_are_exact() -> None:
+    """Of three ways, .5, .3 and .2, the second leads to a choice of two, .7 and .3."""
+    case = names.Case("x", "y", "a:1 | b c:0.5 | b d", {"a": 0.5, "c": 0.7})
+    decisions = names.replace(case.build(), probs=case.build().probs.clone())
+    batch = decisions.batch(torch.tensor([0, 1, 2]))
+    words = decisions.vocabulary
+    assert [words[i] for i in batch.response_ids[1].tolist()] == ["b", "c"]
+    log = math.log
+    given = {
+        "log_probs": [[log(0.5), 0.0], [log(0.5), log(0.7)], [log(0.5), log(0.3)]],
+        "ref_log_probs": [[log(0.5), 0.0], *[[log(0.5), log(0.5)]] * 2],
+        "entropy": [[log(2), 0.0], *[[log(2), -0.7 * log(0.7) - 0.3 * log(0.3)]] * 2],
+        "ref_entropy": [[log(2), 0.0], *[[log(2), log(2)]] * 2],
+        "kl": [[0.0, 0.0], *[[0.0, 0.7 * log(1.4) + 0.3 * log(0.6)]] * 2],
+    }
+    for name, values in given.items():
+        torch.testing.assert_close(getattr(batch, name), torch.tensor(values))
+    assert batch.state_ids[0, 0] == batch.state_ids[1, 0] != batch.state_ids[1, 1]
+
+
+def test_a_function_gets_what_one_function_names() -> None:
+    seen: dict[str, Any] = {}
+
+    def every(
+        token_rewards, response_mask, input_ids, positions, turn_ids, turn_scores, state_ids,
+        scores, group_ids, group_size, values, final_values, segment_ends, gamma, gae_lambda,
+        log_probs, old_log_probs, ref_log_probs, entropy, ref_entropy, kl,
+    ):  # fmt: skip
+        seen.update(locals())
+        return go(token_rewards, response_mask)
+
+    adapt(every).estimate(names._conversation())
+    assert seen["positions"][0].tolist() == [0, 1, -1, 2, 3, -1]
+    is_scored = ~seen["turn_scores"].isnan()
+    assert is_scored[0].tolist() == [False, True, False, False, True, False]
+    paid = seen["token_rewards"][0]
+    assert seen["turn_scores"][0, 4] == pytest.approx(float(paid[3] + paid[4]))
+    assert seen["segment_ends"].shape == seen["response_mask"].shape
+    assert seen["old_log_probs"].equal(seen["log_probs"])
+    assert check_estimator(every, checks=("length",), group_sizes=(2, 4)).holds
+
+
+def test_surprise_is_judged() -> None:
+    def by_surprise(scores: Tensor, log_probs: Tensor, response_mask: Tensor) -> Tensor:
+        """What a token's own probability takes off is known only with the token."""
+        return scores[:, None] * -log_probs * response_mask
+
+    def by_entropy(token_rewards: Tensor, entropy: Tensor, response_mask: Tensor) -> Tensor:
+        """A state's entropy is known before its token."""
+        return (go(token_rewards, response_mask) - entropy) * response_mask
+
+    assert not check_estimator(by_surprise, group_sizes=(2, 4)).holds
+    assert check_estimator(by_entropy, group_sizes=(2, 4)).holds
+
+
+def test_changes_in_place_are_said() -> None:
+    def centred(token_rewards: Tensor, response_mask: Tensor, scores: Tensor) -> Tensor:
+        token_rewards *= response_mask
+        scores -= scores.mean()
+        return scores
+
+    audit = check_estimator(centred, checks=("length",), group_sizes=(2, 4))
+    assert audit.writes == ("scores",)  # rewards are 0 off the mask, and stay
+    assert str(audit).endswith("changes scores in place")
+    assert audit.holds
+
+
+@pytest.mark.parametrize("state", ["float64", "float16", "inference", "autocast", "gradients"])
+def test_the_state_of_the_process_changes_no_verdict(state: str) -> None:
+    def turns(rewards: Tensor, turn_ids: Tensor, action_masks: Tensor) -> Tensor:
+        weights = torch.eye(rewards.shape[1])  # of the default dtype
+        return (rewards @ weights).gather(1, turn_ids.clamp(min=0)).masked_fill(turn_ids < 0, 0)
+
+    def figures() -> Any:
+        audit = check_estimator(turns, checks=("turns", "length"), group_sizes=(2, 4))
+        return [(check.verdict, check.says, check.cases) for check in audit.checks]
+
+    plain = figures()
+    dtype = torch.get_default_dtype()
+    try:
+        if state.startswith("float"):
+            torch.set_default_dtype(getattr(torch, state))
+        with (
+            torch.inference_mode(state == "inference"),
+            torch.autocast("cpu", enabled=state == "autocast"),
+            torch.set_grad_enabled(state == "gradients"),
+        ):
+            assert figures() == plain
+            expected = getattr(torch, state) if state.startswith("float") else dtype
+            assert torch.get_default_dtype() is expected
+    finally:
+        torch.set_default_dtype(dtype)
+
+
+# --- kinds that a calibration by others told ------------------------------------------------------
+
+
+def lambda_by_length(token_rewards, response_mask, values):
+    size = response_mask.sum(1).float()
+    decay = 1.0 - 1.0 / (size + 1.0)
+    advantages, following = torch.zeros_like(values), torch.zeros(len(values))
+    value_after = torch.zeros(len(values))
+    for column in reversed(range(values.shape[1])):
+        mask = response_mask[:, column]
+        delta = token_rewards[:, column] + value_after - values[:, column]
+        following = torch.where(mask, delta + decay * following, following)
+        value_after = torch.where(mask, values[:, column], value_after)
+        advantages[:, column] = following
+    return advantages * response_mask
+
+
+def over_all_columns(token_rewards, values):
+    after = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], 1)
+    return (token_rewards + after - values).flip(1).cumsum(1).flip(1) - 0.5 * after
+
+
+def each_score_once(scores, group_ids):
+    alike = same(group_ids) * (scores[:, None] == scores)
+    return leave_one_out(scores, group_ids) / alike.sum(1)
+
+
+def discounted_once(token_rewards, response_mask, gamma):
+    returns = go(token_rewards, response_mask)
+    return (token_rewards + gamma * (returns - token_rewards)) * response_mask
+
+
+@pytest.mark.parametrize(
+    ("function", "check", "verdict"),
+    [
+        (lambda_by_length, "length", "biased"),
+        (over_all_columns, "masks and replies", "leaks"),
+        (each_score_once, "large rewards", "reversed"),
+        (discounted_once, "discount", "reversed"),
+    ],
+    ids=lambda each: getattr(each, "__name__", ""),
+)
+def test_told_mistakes_fail(function: Callable[..., Any], check: str, verdict: str) -> None:
+    assert check_estimator(function, checks=(check,)).checks[0].verdict == verdict
+
+
+def test_the_mean_of_a_group_is_the_gradient_over_its_size() -> None:
+    def mean(scores: Tensor, group_ids: Tensor) -> Tensor:
+        return same(group_ids) @ scores / same(group_ids).sum(1)
+
+    (check,) = check_estimator(mean, checks=("length",)).checks
+    assert check.verdict == "rescaled"
+    assert check.cases[0].scale == pytest.approx([1 / 2, 1 / 4, 1 / 8, 1 / 16], rel=1e-3)
