@@ -66,7 +66,7 @@ def test_steps_are_paid_by_the_values_at_their_ends(form: Any, trained: bool, to
 
 
 def test_a_token_that_its_file_flags_as_special_ends_no_step():
-    tokenizer = word_tokenizer(("a", ".", "b"))
+    tokenizer: Any = word_tokenizer(("a", ".", "b"))
     tokenizer.backend_tokenizer.add_special_tokens([AddedToken("<end.", special=True)])
     end, flagged, others = tokenizer.convert_tokens_to_ids([".", "<end.", "a"])
     assert "<end." not in tokenizer.all_special_tokens

@@ -140,7 +140,7 @@ def flagged(*texts: str) -> PreTrainedTokenizerFast:
 
 
 def test_special_tokens_are_those_that_the_tokenizers_file_flags():
-    tokenizer = flagged("<|eom_id|>", "<|python_tag|>")
+    tokenizer: Any = flagged("<|eom_id|>", "<|python_tag|>")
     end, tag = tokenizer.convert_tokens_to_ids(["<|eom_id|>", "<|python_tag|>"])
     assert special_tokens(tokenizer) == {"<eos>": 0, "<|eom_id|>": end, "<|python_tag|>": tag}
     said = tokenizer("so")["input_ids"]
@@ -194,12 +194,13 @@ def test_so_it_does_in_a_later_turn(second, turns):
         max_new_tokens=30,
         max_reply_tokens=4,
         stop_strings=["a a", "a b"],
-        allowed_token_ids=[[A], [B]],
+        allowed_token_ids=[(A,), (B,)],
     )
     env.reset(seed=0)
     for token in (A, B, *second):
         env.step(token)
-    assert len(env.unwrapped._conversation.turns) == turns
+    inner: Any = env.unwrapped
+    assert len(inner._conversation.turns) == turns
 
 
 def test_eos_pads_where_nothing_else_does_and_still_counts(caplog):
