@@ -93,7 +93,7 @@ def play_own_agent(run: TrainingRun, name: str, made: Any) -> Iterator[Update]:
     envs = run.make_envs(1, normalize=False)
     agent = make_own_agent(name, made, envs, seed=run.seed)
     yield Update(step=0, tokens=0, agent=agent)
-    yield Update(step=run.training.last_step, tokens=run.training.tokens or 0, agent=agent)
+    yield Update(step=run.training.steps, tokens=run.training.tokens or 0, agent=agent)
     envs.close()
 
 

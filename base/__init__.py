@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         check_count,
         check_memory,
         check_number,
+        explicit,
         field_paths,
         from_keywords,
     )

@@ -8,6 +8,7 @@ value in one line that names it, what is accepted, and the remedy.
 
 import inspect
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from math import inf, isfinite
 from numbers import Real
@@ -223,13 +224,39 @@ def filled(groups: Mapping[str, Chosen], values: Mapping[str, Any]) -> dict[str,
             raise TypeError(f"got {keyword!r} twice, by two of its names; leave one out")
         given[group][leaf.path] = value
         names[leaf.path[-1]] = leaf.keywords[0]
-    try:
+    with as_given(names):
         return {name: with_values(one.settings, given[name]) for name, one in groups.items()}
+
+
+@contextmanager
+def as_given(names: Mapping[str, str]) -> Iterator[None]:
+    """Have a refused setting named as it was given, by the names of fields: ``eval_every``."""
+    try:
+        yield
     except SettingsError as error:
         field_name, _, rest = str(error).partition(" ")
         if (name := names.get(field_name, field_name)) == field_name:
             raise
         raise type(error)(f"{name} {rest}") from error
+
+
+def explicit(settings: Any) -> dict[str, Any]:
+    """Return by keyword the values of a settings dataclass that are not the declared defaults.
+
+    Example:
+        >>> @dataclass
+        ... class Grid:
+        ...     every: int = 3
+        ...     episodes: int = 128
+        >>> explicit(Grid(every=1))
+        {'every': 1}
+    """
+    defaults = {leaf.path: leaf.value for leaf in field_paths(type(settings))}
+    return {
+        leaf.keywords[0]: leaf.value
+        for leaf in field_paths(settings)
+        if leaf.value != defaults.get(leaf.path)
+    }
 
 
 def values_by_name(settings: Any) -> dict[str, Any]:

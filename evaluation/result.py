@@ -24,7 +24,7 @@ from tokengym.evaluation.report.tables import group_table, short_table
 from tokengym.evaluation.report.verdict import difference_of, kind_of
 from tokengym.evaluation.runs.folder import stored_runs
 from tokengym.evaluation.runs.foreign_curves import gather_curves
-from tokengym.evaluation.runs.results import CURVES, curves_hash, settings_of_files
+from tokengym.evaluation.runs.results import CURVES, curves_hash, read_comparison
 from tokengym.evaluation.runs.run import Run
 
 if TYPE_CHECKING:
@@ -318,8 +318,7 @@ def read_result(folder: Path | str) -> Result:
     """
     folder = Path(folder)
     runs = stored_runs(folder)
-    results = {run: run.result for run in runs}  # each looks at all files of its run
-    finished = [run for run in runs if results[run].get("status") == "finished"]
+    finished = [run for run in runs if run.is_finished]  # which looks at all of its files
     table, file = folder / CURVES, folder / "summary.json"
     is_written = table.exists() and file.exists()
     if is_written:
@@ -335,9 +334,7 @@ def read_result(folder: Path | str) -> Result:
             )
         fault = f"no run of {folder} has finished" if runs else f"{folder} holds no comparison"
         raise ValueError(f"{fault}; name a folder that tokengym compare, train or report wrote")
-    curves = [run.curve for run in finished]
-    settings = settings_of_files(results, folder)
-    return Result(summarize(on_axis(curves, settings.axis), settings), curves, folder)
+    return Result(*read_comparison(folder), folder)
 
 
 def _with_infinity(summary: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from tokengym import ComparisonConfig
 from tokengym.base import (
     check_links,
     content_hash,
@@ -25,11 +24,13 @@ from tokengym.base import (
 from tokengym.evaluation.report import read_curves, save_figure, summarize
 from tokengym.evaluation.runs import (
     Run,
+    RunSpec,
     check_files,
     fixed,
+    flat,
     load_agent,
-    stored_comparison,
     task_name,
+    trusted_spec,
 )
 from tokengym.evaluation.statistics import interval
 
@@ -118,20 +119,18 @@ def export_agent(
     if folder.exists():
         raise ValueError(f"{folder} already exists; name a new folder")
     check_links(out)
-    run, found = Run(results[0].parent).result, stored_comparison(out)
-    if found is None:
-        raise ValueError(f"{results[0].parent} has no spec.json; train the agent again")
-    spec_file, settings = found
-    config = ComparisonConfig.from_dict(settings, spec_file, trust_code=trust_code)
-    check_files(config.code, config.data, spec_file)
-    kind = config.training.agent
+    of_run = results[0].parent
+    spec = trusted_spec(of_run, trust_code=trust_code)
+    run = Run(of_run).result
+    check_files(spec.code, spec.data, of_run / "spec.json")
+    kind = spec.training.agent
     plugins = entry_points(group="tokengym.agents", name=kind)
     is_foreign = any(not point.value.startswith("tokengym.") for point in plugins)
     agent_class = kind if split_file_word(kind) or is_foreign else None
-    evaluator = config.evaluator()
+    evaluator = spec.evaluator()
     evaluation = evaluator(load_agent(out / "agent", agent_class, trust_code=trust_code))
     envs: Any = evaluator.envs
-    bundle, dataset = envs.unwrapped.bundle, config.task.dataset
+    bundle, dataset = envs.unwrapped.bundle, spec.task.dataset
     data = {} if bundle is None else {"SHA-256 of the bundle": content_hash(bundle.path)}
     if dataset is not None and Path(dataset).exists():
         data["SHA-256 of the data set"] = content_hash(Path(dataset))
@@ -140,20 +139,20 @@ def export_agent(
         rows = [{**row, "credit": _shareable(row["credit"])} for row in csv.DictReader(file)]
     with replacing(folder) as part:
         shutil.copytree(out / "agent", part / "agent")
-        for path in config.code:
+        for path in spec.code:
             (part / "code").mkdir(exist_ok=True)
             shutil.copyfile(copy_of(path, out / "code"), part / "code" / Path(path).name)
         write_csv(part / CURVE, rows, [*rows[0]])
         curves = read_curves(part / CURVE, group_by=())
         first = {measure: float(values[0]) for measure, values in curves[0].values.items()}
         save_figure(part / PICTURE, summarize(curves), curves)
-        text = agent_card(config, run, first, evaluation, data, name=name)
+        text = agent_card(spec, run, first, evaluation, data, name=name)
         (part / CARD).write_text(text, encoding="utf-8")
     return folder
 
 
 def agent_card(
-    config: ComparisonConfig,
+    spec: RunSpec,
     run: Mapping[str, Any],
     before: Mapping[str, float],
     evaluation: Any,
@@ -164,7 +163,7 @@ def agent_card(
     """Return the model card of an agent: front matter and Markdown.
 
     Args:
-        config: Settings of its run.
+        spec: Its run.
         run: Contents of run.json.
         before: Measurements before the first update.
         evaluation: Those of the trained agent.
@@ -173,12 +172,12 @@ def agent_card(
     """
     from huggingface_hub import EvalResult, ModelCardData
 
-    task, after = task_name(config.env), evaluation.metrics
+    task, after = task_name(spec.env), evaluation.metrics
     scores = np.array([e.score for e in evaluation.episodes if e.score is not None])
-    low, high = interval(scores, lambda table: float(table.mean()), config.level)
+    low, high = interval(scores, lambda table: float(table.mean()), spec.compared["level"])
     result = EvalResult(
         task_type="reinforcement-learning",
-        dataset_type=_shareable(config.env),
+        dataset_type=_shareable(spec.env.text if spec.env.file else spec.env_id),
         dataset_name=task,
         metric_type="score",
         metric_value=round(after["score"], 4),
@@ -186,7 +185,7 @@ def agent_card(
     front = ModelCardData(
         library_name="tokengym",
         tags=["tokengym", "reinforcement-learning", "text-generation"],
-        model_name=f"{config.training.agent} on {task}",
+        model_name=f"{spec.training.agent} on {task}",
         eval_results=[result],
     )
     rows = [
@@ -195,20 +194,20 @@ def agent_card(
         if measure in before and measure in after
     ]
     settings = {
-        Path(key).name if key in config.code or key in config.data else key: _shareable(value)
-        for key, value in config.flat().items()
+        Path(key).name if key in spec.code or key in spec.data else key: _shareable(value)
+        for key, value in flat(spec.settings()).items()
     }
     made = {**(run.get("versions") or {}), **(run.get("made") or {})}
     facts = [f"| {markdown(k)} | {markdown(str(v))} |" for k, v in {**data, **made}.items() if v]
     return _CARD.format(
         front=front.to_yaml(),
-        agent=markdown(str(_shareable(config.training.agent))),
+        agent=markdown(str(_shareable(spec.training.agent))),
         task=markdown(task),
-        reward=markdown(str(_shareable(config.rewards[0]))),
+        reward=markdown(str(_shareable(spec.rewards[0].text))),
         seed=run["seed"],
         name=name,
         rows="\n".join(rows),
-        level=config.level,
+        level=spec.compared["level"],
         low=fixed(low, 3),
         high=fixed(high, 3),
         episodes=len(scores),

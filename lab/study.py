@@ -13,14 +13,13 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from tokengym import ComparisonConfig
-from tokengym.base import write_csv
+from tokengym import Comparison, decide
+from tokengym.base import explicit, write_csv
 from tokengym.evaluation import run as run_one
 from tokengym.evaluation.runs import (
     EvaluationSettings,
     RunRecord,
     TaskSettings,
-    training_settings,
 )
 from tokengym.evaluation.statistics import (
     FASTER_AT,
@@ -125,7 +124,7 @@ def single_run(
     evaluation: EvaluationSettings,
     task: TaskSettings | None = None,
     **training: Any,
-) -> ComparisonConfig:
+) -> Comparison:
     """Return the comparison of one reward that a run is of; the run names its seed.
 
     Args:
@@ -133,16 +132,10 @@ def single_run(
         rule: The reward.
         evaluation: How the run is measured; by one stream for all, as every published run was.
         task: Prompts and models; None takes the task's own.
-        training: Arguments of `training_settings`.
+        training: Settings of training, by the words of their options.
     """
-    return ComparisonConfig(
-        env=env,
-        rewards=(rule,),
-        seeds=1,
-        training=training_settings(env, **training),
-        evaluation=replace(evaluation, stream="shared"),
-        task=task or TaskSettings(),
-    )
+    given = {**explicit(replace(evaluation, stream="shared")), **explicit(task or TaskSettings())}
+    return decide(env, rewards=rule, seeds=1, **given, **training)
 
 
 def run_of(row: Row, axes: Iterable[str]) -> Cell:
@@ -280,7 +273,7 @@ class Published:
     """Folder of its files."""
 
 
-def _no_comparison(cell: Cell, out: Path) -> ComparisonConfig:
+def _no_comparison(cell: Cell, out: Path) -> Comparison:
     raise NotImplementedError(f"a study needs config or play to do the run {cell!r}")
 
 
@@ -303,7 +296,7 @@ class Study:
     """Returns cells and the seeds wanted of them, in the order in which they are needed."""
     tables: Callable[[Any], Mapping[str, str]]
     """Returns the page's tables by name."""
-    config: Callable[[Cell, Path], ComparisonConfig] = _no_comparison
+    config: Callable[[Cell, Path], Comparison] = _no_comparison
     """Returns the comparison of one reward that a run is of, given the folder of the runs."""
     play: Callable[[Cell], Sequence[Row]] | None = None
     """Does a run that is no comparison, and returns its rows; None takes `config`."""
@@ -438,7 +431,7 @@ class Study:
         if self.play is not None:
             return self.play(run)
         config = self.config(run, out)
-        return self.measure(run, run_one(config, config.rewards[0], int(run.seed)))
+        return self.measure(run, run_one(config, config.names[0], int(run.seed)))
 
     def restore(self, out: Path, docs: Path) -> None:
         """Write the published rows to the files that they came from, unless they are there.

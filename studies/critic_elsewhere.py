@@ -18,7 +18,7 @@ from typing import Any
 
 from studies import film_reviews, other_tasks
 from studies.parts import HEADS, by_seed, parts
-from tokengym import ComparisonConfig
+from tokengym import Comparison
 from tokengym.evaluation.report import percent
 from tokengym.evaluation.runs import TaskSettings
 from tokengym.evaluation.statistics import PairedDifference
@@ -128,7 +128,7 @@ def _row(cell: Cell, run: Cell, row: Row) -> Row:
     }
 
 
-def config(run: Cell, out: Path) -> ComparisonConfig:
+def config(run: Cell, out: Path) -> Comparison:
     """Return the comparison that a run is of."""
     shape: dict[str, Any]
     if corpus := CORPORA.get(run.task):

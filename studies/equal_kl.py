@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tokengym import ComparisonConfig
+from tokengym import Comparison
 from tokengym.evaluation.report import number
 from tokengym.evaluation.runs import EvaluationSettings, RunRecord
 from tokengym.evaluation.statistics import (
@@ -113,7 +113,7 @@ def rounds() -> Iterator[Round]:
         yield [cell_of(task, arm, target) for arm in ARMS], range(PAIRS)
 
 
-def config(run: Cell, out: Path) -> ComparisonConfig:
+def config(run: Cell, out: Path) -> Comparison:
     """Return the comparison that a run is of."""
     del out
     learner = {

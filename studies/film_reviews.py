@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from tokengym import ComparisonConfig
+from tokengym import Comparison
 from tokengym.envs import Bundle, Episode
 from tokengym.evaluation.runs import EvaluationSettings, RunRecord, TaskSettings
 from tokengym.evaluation.statistics import optimum_bound
@@ -91,7 +91,7 @@ def lines(corpus: str, out: Path) -> list[Row]:
     ]
 
 
-def config(run: Cell, out: Path) -> ComparisonConfig:
+def config(run: Cell, out: Path) -> Comparison:
     """Return the comparison that a run is of; all its responses are kept, for VADER."""
     return single_run(
         ENV,

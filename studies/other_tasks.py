@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from studies.parts import HEADS, columns, parts
-from tokengym import ComparisonConfig
+from tokengym import Comparison
 from tokengym.evaluation.report import number, percent, signed
 from tokengym.lab.protocol import (
     GRID,
@@ -120,7 +120,7 @@ def rounds() -> Iterator[Round]:
         yield cells_of(task), range(10)
 
 
-def config(run: Cell, out: Path) -> ComparisonConfig:
+def config(run: Cell, out: Path) -> Comparison:
     """Return the comparison that a run is of."""
     del out
     return single_run(

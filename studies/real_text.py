@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from studies import critic_elsewhere, film_reviews
-from tokengym import ComparisonConfig
+from tokengym import Comparison
 from tokengym.evaluation.measure import BEST_OF
 from tokengym.evaluation.report import number
 from tokengym.evaluation.runs import EvaluationSettings, Run, TaskSettings
@@ -84,7 +84,7 @@ class Arm(NamedTuple):
     runs: Points
 
 
-def config(run: Cell, out: Path) -> ComparisonConfig:
+def config(run: Cell, out: Path) -> Comparison:
     """Return the comparison that a run of SmolLM2 is of, at its rule's rate."""
     del out
     rate = STUDY.published(Path("docs/results")).runs.rate(Cell(rule=run.rule))

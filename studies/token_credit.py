@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from studies.parts import HEADS, by_seed, columns, lead, parts
-from tokengym import ComparisonConfig
+from tokengym import Comparison
 from tokengym.evaluation.report import number, signed
 from tokengym.evaluation.runs import EvaluationSettings
 from tokengym.lab.protocol import (
@@ -108,7 +108,7 @@ def rounds() -> Iterator[Round]:
             yield cells, range(min(count, PAIRS[WARMUP] if cells[0].warmup else count))
 
 
-def config(run: Cell, out: Path) -> ComparisonConfig:
+def config(run: Cell, out: Path) -> Comparison:
     """Return the comparison that a run is of."""
     del out
     updates = int(run.updates)

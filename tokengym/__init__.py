@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from tokengym.evaluation.result import read_curves as read_curves
     from tokengym.evaluation.result import read_result as read_result
     from tokengym.evaluation.runs.compare import compare as compare
-    from tokengym.evaluation.runs.config import ComparisonConfig as ComparisonConfig
+    from tokengym.evaluation.runs.comparison import Comparison as Comparison
+    from tokengym.evaluation.runs.decide import decide as decide
     from tokengym.rewards import Credit as Credit
     from tokengym.rewards import FunctionScorer as FunctionScorer
     from tokengym.rewards import RewardModel as RewardModel

@@ -9,21 +9,28 @@ from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
     from tokengym.base.text import fixed
-    from tokengym.evaluation.runs.config import ComparisonConfig
+    from tokengym.evaluation.runs.comparison import Comparison, differences
+    from tokengym.evaluation.runs.decide import decide
     from tokengym.evaluation.runs.defaults import (
         EvaluationSettings,
         ModelSettings,
         TaskSettings,
         TrainingSettings,
         task_name,
-        training_settings,
     )
     from tokengym.evaluation.runs.folder import stored_comparison
     from tokengym.evaluation.runs.launchers import processes
+    from tokengym.evaluation.runs.learner_settings import training_settings
     from tokengym.evaluation.runs.machine import versions
     from tokengym.evaluation.runs.record import RunRecord
     from tokengym.evaluation.runs.run import Run
-    from tokengym.evaluation.runs.saved import check_files, known_task, load_agent, stored_settings
-    from tokengym.evaluation.runs.spec import RunSpec, differences, slug
+    from tokengym.evaluation.runs.saved import (
+        check_files,
+        known_task,
+        load_agent,
+        stored_settings,
+        trusted_spec,
+    )
+    from tokengym.evaluation.runs.spec import RunSpec, flat, slug
 
 __getattr__, __dir__, __all__ = lazily(__name__)

@@ -21,27 +21,28 @@ from tokengym.base.device import select_device
 from tokengym.base.errors import FolderInUseError, SettingsError, StorageError, is_fault
 from tokengym.base.folders import locked
 from tokengym.base.objects import kept_in, short
-from tokengym.base.saved_code import CODE, keep_code, texts_in
+from tokengym.base.saved_code import CODE, keep_code
 from tokengym.evaluation.report.curves import read_curves
 from tokengym.evaluation.result import Result
-from tokengym.evaluation.runs.config import ComparisonConfig
-from tokengym.evaluation.runs.defaults import bundle_settings, task_name
+from tokengym.evaluation.runs.comparison import Comparison
+from tokengym.evaluation.runs.decide import decide
+from tokengym.evaluation.runs.defaults import task_name
 from tokengym.evaluation.runs.display import ProgressDisplay
 from tokengym.evaluation.runs.executors import EXECUTORS, Executor, Fault, RunFunction, here
 from tokengym.evaluation.runs.folder import check_folder, missing_runs, take_over
 from tokengym.evaluation.runs.launchers import Notices, processes_here, run_in_subprocess
+from tokengym.evaluation.runs.learner_settings import bundle_settings
 from tokengym.evaluation.runs.machine import versions
 from tokengym.evaluation.runs.preflight import preflight
 from tokengym.evaluation.runs.record import describe
 from tokengym.evaluation.runs.results import write_comparison
 from tokengym.evaluation.runs.run import Run
 from tokengym.evaluation.runs.spec import RunSpec
-from tokengym.evaluation.runs.words import comparison_of_keywords
 from tokengym.rewards.errors import ScorerError
 
 
 def compare(
-    env: ComparisonConfig | str | None = None,
+    env: Comparison | str | None = None,
     out: Path | str | None = None,
     *,
     rewards: object = (),
@@ -66,8 +67,8 @@ def compare(
 
     Args:
         env: Id of the environment, a task's bare name, or "file.py:make_env"; None takes the one
-            that follows from the rest. Or a whole `ComparisonConfig`, beside which no other setting
-            is given.
+            that follows from the rest. Or a whole `Comparison`, as `tokengym.decide` returns it,
+            beside which no other setting is given.
         out: Folder of the results; None takes runs/ and the task's name.
         rewards: Words of rewards, or objects: a `Credit`, a scorer, a function, a class. The first
             is the baseline.
@@ -102,16 +103,14 @@ def compare(
         ScorerError: if the scorer fails on the reference samples, which ends all runs.
         KeyboardInterrupt: if it was stopped.
     """
-    if isinstance(env, ComparisonConfig):
-        own = {"rewards": rewards, "agents": agents, "seeds": seeds, "first_seed": first_seed}
+    given: dict[str, Any] = {"rewards": rewards, "agent": agent, "agents": agents, "seeds": seeds}
+    given |= {"first_seed": first_seed, **settings}
+    if isinstance(env, Comparison):
         usual = {"rewards": (), "agents": (), "seeds": 5, "first_seed": 0, "agent": "ppo"}
-        given = {**own, "agent": agent, **settings}
         if beside := [name for name, value in given.items() if value != usual.get(name)]:
-            raise TypeError(f"{beside[0]} has no effect beside a ComparisonConfig; leave it out")
-        config = env
-    else:
-        config = comparison_of_keywords(env, rewards, agent, agents, seeds, first_seed, settings)
-    out = Path(out or Path("runs") / task_name(config.env))
+            raise TypeError(f"{beside[0]} has no effect beside a Comparison; leave it out")
+    comparison = env if isinstance(env, Comparison) else decide(env, **given)
+    out = Path(out or Path("runs") / task_name(comparison.reference.env))
     executor = EXECUTORS.make(executor) if isinstance(executor, str) else executor
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}; leave it out for one per core")
@@ -121,12 +120,12 @@ def compare(
         raise ValueError(f"jobs={jobs} has no effect beside an executor; leave one of them out")
     check_tracker(track)
     do = partial(do_run, checkpoint_every=checkpoint_every, track=track)
-    summary = _do_all(config, out, do, executor, jobs, retry_failed, console or Console())
+    summary = _do_all(comparison, out, do, executor, jobs, retry_failed, console or Console())
     return Result(summary, read_curves(out / "curves.csv"), out)
 
 
 def _do_all(
-    config: ComparisonConfig,
+    comparison: Comparison,
     out: Path,
     do: RunFunction,
     executor: Executor | None,
@@ -135,7 +134,8 @@ def _do_all(
     console: Console,
 ) -> dict[str, Any]:
     """Do what is missing of a comparison, write its results, and return the summary."""
-    own = list(dict.fromkeys(kept_in([str(text) for text in texts_in(config.as_dict())])))
+    reference = comparison.reference
+    own = list(dict.fromkeys(kept_in(comparison.texts)))
     if own and executor is None and jobs == 1:
         executor = here
     if own and executor is not here:
@@ -145,44 +145,45 @@ def _do_all(
         )
     is_here = executor in (None, here)
     if is_here:  # elsewhere the runs have the devices of other machines
-        select_device(config.training.device)  # refuses one that is not there
+        select_device(reference.training.device)  # refuses one that is not there
     if jobs is None:
-        jobs = bundle_settings(config.task.bundle, "comparison").get("jobs")
-    check_folder(config, out)
+        jobs = bundle_settings(reference.task.bundle, "comparison").get("jobs")
+    check_folder(comparison, out)
     with locked(out):
-        take_over(config, out)  # checked again: another process may have begun and ended since
-        missing, total = missing_runs(config, out, retry_failed)
+        take_over(comparison, out)  # checked again: another process may have begun and ended since
+        missing, total = missing_runs(comparison, out, retry_failed)
         if missing:
             notices = Notices()
             with console.status("making the environments"):
                 ask = partial(preflight, is_here=is_here)
-                measured_by = ask(config) if own else run_in_subprocess(ask, config, notices)
+                measured_by = (
+                    ask(comparison) if own else run_in_subprocess(ask, comparison, notices)
+                )
             for line in (
-                f"{_work(config, missing)}, results in {out}; the time left is shown after the "
+                f"{_work(comparison, missing)}, results in {out}; the time left is shown after the "
                 "first runs",
-                config.decided,
-                config.measuring,
+                *comparison.said,
                 f"measured by {measured_by}",
             ):
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
             missing[0].write(versions())  # whose settings the folder has from now on
-            keep_code(config.code, out / CODE)
-            done, steps = total - len(missing), config.training.last_step
+            keep_code(reference.code, out / CODE)
+            done, steps = total - len(missing), reference.training.last_step
             missing[1:] = [replace(spec, warns=False) for spec in missing[1:]]
             execute_all = executor or processes_here(jobs, notices)
             total -= missing[0].is_reference  # which trains nothing
             board = ProgressDisplay(console, total=total, done=done, steps=steps, specs=missing)
             with board:
                 execute(missing, board, execute_all, do)
-        return write_comparison(config, out)
+        return write_comparison(comparison, out)
 
 
-def _work(config: ComparisonConfig, missing: Sequence[RunSpec]) -> str:
+def _work(comparison: Comparison, missing: Sequence[RunSpec]) -> str:
     """Return how many runs of what size are missing, in words."""
-    training, count = config.training, sum(not spec.is_reference for spec in missing)
+    training, count = comparison.reference.training, sum(not spec.is_reference for spec in missing)
     size = f"{training.batch_size} x {training.max_new_tokens} tokens"
     size = f"{training.last_step} updates ({size})"
-    size = f"{training.tokens:,} tokens" if config.agents else size
+    size = f"{training.tokens:,} tokens" if comparison.compares_agents else size
     text = f"{count} run{'s' if count != 1 else ''} of {size}"
     return text + (" and the reference samples" if count < len(missing) else "")
 

@@ -4,15 +4,17 @@ A file of the user's own is read and not run, so that a report of stored runs ex
 """
 
 import ast
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tokengym.agents.learner import LEARNERS, find_learner
 from tokengym.base.own_code import definitions
 from tokengym.base.registry import Spec
 from tokengym.base.saved_code import display_name
 from tokengym.envs import Task
-from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import task_name
+from tokengym.evaluation.runs.spec import word_of_json
 from tokengym.rewards.credits.base import REWARDS
 
 PAGES = {"rewards": "rewards/credits.md", "agents": "agents/learners.md"}
@@ -21,34 +23,58 @@ OF_AGENT = {"ppo": "how_ppo_works", "dpo": "dpo", "online-dpo": "dpo", "sft": "d
 """Pages of learners that have one of their own."""
 
 
-def compared(configs: Iterable[ComparisonConfig]) -> dict[str, Any]:
-    """Return the sentences on what comparisons compared, by the names in their results.
+def compared(specs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the sentences on what runs compared, by the names in their results.
 
     ``task``, ``rewards`` and ``agents`` have by name a ``summary`` of one sentence, and the
     ``page`` that says more; both are empty where there is none.
+
+    Args:
+        specs: The runs, as `RunSpec.as_dict` returns them and spec.json has them.
     """
     found: dict[str, dict[str, Mapping[str, str]]] = {"task": {}, "rewards": {}, "agents": {}}
-    for config in configs:
-        task, name = Task.of(config.env), task_name(config.env)
+    for spec in specs:
+        env, reward, agent = (word_of_json(spec[name]) for name in ("env", "reward", "agent"))
+        task, name = Task.of(env.text), task_name(env)
         is_bundled = task is not None and isinstance(task.bundle, str)
         page = f"environments/{name.lower()}.md" if is_bundled else ""
         found["task"][name] = _entry(task.summary if task else "", page)
-        for run in config.runs:
-            found["rewards"][display_name(run.reward)] = _reward(run.reward)
-            learner = run.training.declaration
-            of_agent = OF_AGENT.get(learner.name)
-            page = f"agents/{of_agent}.md" if of_agent else PAGES["agents"]
-            page = "" if run.agent.file else page
-            found["agents"][display_name(run.agent)] = _entry(learner.summary, page)
+        found["rewards"][display_name(reward)] = _reward(reward)
+        found["agents"][display_name(agent)] = _agent(agent)
     return found
 
 
 def _reward(word: Spec) -> dict[str, str]:
     """Return the first sentence of a reward's documentation, and its page."""
-    if word.file is None:
+    if word.file is not None:
+        return _of_file(word)
+    try:
         maker = REWARDS.find(word).factory
-        is_ours = maker.__module__.startswith("tokengym.")
-        return _entry(maker.__doc__, PAGES["rewards"] if is_ours else "")
+    except ValueError:  # of a package that is not here, or an object of another process
+        return _entry("")
+    is_ours = maker.__module__.startswith("tokengym.")
+    return _entry(maker.__doc__, PAGES["rewards"] if is_ours else "")
+
+
+def _agent(word: Spec) -> dict[str, str]:
+    """Return the first sentence of a learner's documentation, and its page."""
+    if word.file is not None:
+        return _of_file(word)
+    name = word.without_options
+    package, colon, _ = name.partition(":")
+    if colon and package not in LEARNERS.packages and package not in sys.modules:
+        return _entry("")
+    try:
+        summary = find_learner(name).summary
+    except ValueError:
+        return _entry("")
+    of_agent = OF_AGENT.get(name)
+    return _entry(summary, f"agents/{of_agent}.md" if of_agent else PAGES["agents"])
+
+
+def _of_file(word: Spec) -> dict[str, str]:
+    """Return the first sentence on an object of a file of the user's."""
+    assert word.file is not None
     for definition in definitions(word.file):
         if definition.name == word.name:
             return _entry(ast.get_docstring(definition))

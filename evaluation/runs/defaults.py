@@ -3,27 +3,23 @@
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from tokengym.agents.learner import LEARNERS, Learner, NoSettings, find_learner
+from tokengym.agents.learner import Learner, find_learner
 from tokengym.agents.policy.settings import Precision, Products, check_products
 from tokengym.agents.ppo.settings import PPOSettings
-from tokengym.base.bundle import Bundle, SettingsKind
-from tokengym.base.errors import BundleError, SettingsError
+from tokengym.base.errors import SettingsError
 from tokengym.base.objects import found
 from tokengym.base.registry import Spec
 from tokengym.base.settings import (
     all_optional,
-    changed,
     check_choice,
     check_count,
     check_given,
     check_memory,
     from_json,
-    names_of,
     values_by_name,
 )
 from tokengym.base.stored.parts import tokenizer_place
@@ -241,9 +237,7 @@ class TrainingSettings(ModelSettings):
     def lengths(self) -> dict[str, int]:
         """Return the arguments of ``gym.make`` that decide how long responses are."""
         if self.max_new_tokens is None:
-            raise SettingsError(
-                "max_new_tokens=None is left to a ComparisonConfig; pass it there, or name a length"
-            )
+            raise SettingsError("max_new_tokens=None is decided by a comparison; name a length")
         least = self.max_new_tokens if self.fixed_length else 0
         return {"min_new_tokens": least, "max_new_tokens": self.max_new_tokens}
 
@@ -369,7 +363,10 @@ class TaskSettings(GenerationSettings, RewardOptions, TaskOptions):
             if (value := getattr(self, name)) != default
         }
         if self.max_new_tokens is not None:  # None in a comparison, whose training holds it
-            values = training_settings(env, max_new_tokens=self.max_new_tokens).lengths() | values
+            task = Task.of(env)
+            fixed = task is not None and task.training.get("fixed_length", False)
+            least = self.max_new_tokens if fixed else 0
+            values = {"min_new_tokens": least, "max_new_tokens": self.max_new_tokens, **values}
         # The registry takes apart "a=1,b=2" behind a name.
         if options := values.pop("task_options", ""):
             values |= TASKS.parse(f"task_options:{options}").options
@@ -404,138 +401,3 @@ def task_name(env: str | Spec) -> str:
     if word.file is not None:
         return f"{word.file.stem}.{word.name}"
     return task_name_of(word.text)
-
-
-def bundle_settings(bundle: Bundle | Path | str | None, kind: SettingsKind) -> dict[str, Any]:
-    """Return the settings whose defaults are a bundle's own; none of a folder that is no bundle."""
-    try:
-        return Bundle.of(bundle).settings(kind) if bundle else {}
-    except BundleError:  # whoever makes the environment says what is wrong
-        return {}
-
-
-def training_settings(
-    env_id: str,
-    agent: str | Learner = "ppo",
-    *,
-    bundle: Bundle | Path | str | None = None,
-    **changes: Any,
-) -> TrainingSettings:
-    """Return a task's settings with the given ones changed; a change of None is no change.
-
-    Args:
-        env_id: Id of the environment.
-        agent: The learner, or its name. A task's defaults for settings that are not the run's own
-            are those of learners from token rewards.
-        bundle: Itself, its name or folder, whose own defaults go before the task's; "" or None for
-            none.
-        changes: Settings of the run or of the learner by name.
-
-    Raises:
-        ValueError: if a value is out of range.
-        TypeError: if there is no setting of a name.
-    """
-    learner = find_learner(agent) if isinstance(agent, str) else agent
-    task, of_runs = Task.of(env_id), names_of_run(learner)
-    wanted = of_runs
-    if learner.uses_credit and not learner.has_own_defaults:
-        wanted = (of_runs | learner.default_values().keys()) - learner.fixed.keys()
-    own = {} if task is None else {**task.options, **task.training}  # its length, wherever it is
-    own |= bundle_settings(bundle, "training")
-    known = {name: value for name, value in own.items() if name in wanted}
-    known |= {name: value for name, value in changes.items() if value is not None}
-    if known.get("pairs") and changes.get("max_new_tokens") is None:
-        known["max_new_tokens"] = None  # whose default may be that of the data
-    of_learner = {name: value for name, value in known.items() if name not in of_runs}
-    return TrainingSettings(
-        agent=learner.name,
-        learner=changed(learner.settings, **{**learner.defaults, **learner.fixed, **of_learner}),
-        **{name: value for name, value in known.items() if name in of_runs},
-    )
-
-
-def with_own_prompts(training: TrainingSettings, task: TaskSettings) -> TrainingSettings:
-    """Return the settings of one run, measured on the prompts of its own pairs where that is meant.
-
-    It is meant where pairs are given with a model of one's own, and neither prompts nor a bundle.
-    """
-    learner: Any = training.learner
-    if getattr(learner, "pairs", None) is None or learner.own_prompts is not None:
-        return training
-    others = (task.prompts, task.dataset, task.bundle)
-    is_own = task.model is not None and all(other is None for other in others)
-    return replace(training, learner=changed(learner, own_prompts=is_own))
-
-
-def names_of_run(learner: Learner) -> set[str]:
-    """Return the names of the run's own settings that a learner has."""
-    idle = frozenset() if learner.uses_credit else CREDIT_SETTINGS
-    return set(names_of(TrainingSettings)) - idle - set(learner.unused)
-
-
-def learner_settings(
-    env_id: str,
-    first: TrainingSettings,
-    agent: Spec,
-    bundle: Bundle | Path | str | None = None,
-) -> TrainingSettings:
-    """Return the settings of a learner that is compared with others; ``bundle`` as in the task.
-
-    They are its own options, else what ``first`` says: every setting of the run that the learner
-    has, and the first learner's that differ from their defaults. An explicit setting is shared, a
-    default is not. Where there is a budget of tokens, collecting data takes half of it.
-    """
-    learner = LEARNERS.find(agent)
-    if agent.options and learner.settings is NoSettings:
-        raise SettingsError(
-            f"agent {agent.text!r} has options, which an agent with predict does not take; "
-            "make them defaults of its constructor, or write an EpisodicAlgorithm with settings"
-        )
-    if learner.has_own_defaults and "batch_size" in agent.options:
-        raise SettingsError(
-            f"agent {agent.text!r}: batch_size is the number of episodes per update, which all "
-            "learners share; write minibatch_size for the steps in one gradient step"
-        )
-    values, declared = first.values, first.declaration
-    usual = training_settings(env_id, declared, bundle=bundle).values
-    of_run = names_of_run(learner) - {"agent", "learner"}
-    shared = {name: getattr(first, name) for name in of_run}
-    # A setting of the first learner counts as explicit where it is not its default.
-    explicit = {
-        name: values[name]
-        for name in learner.default_values().keys() & declared.default_values().keys()
-        if values[name] != usual[name]
-    }
-    try:
-        given = {**shared, **explicit, **agent.options}
-        training = training_settings(env_id, learner, bundle=bundle, **given)
-    except TypeError as error:
-        raise SettingsError(f"agent {agent.text!r}: {error}") from None
-    return _within_budget(training, agent.options)
-
-
-def _within_budget(training: TrainingSettings, options: Mapping[str, Any]) -> TrainingSettings:
-    """Return settings with which collecting data takes half of the tokens, learning the rest."""
-    name = training.declaration.prompts_setting
-    if not name or training.tokens is None or getattr(training.learner, "pairs", None):
-        return training
-    values = values_by_name(training.learner)
-    per_prompt = values["n"] * training.lengths()["max_new_tokens"]
-    if name in options:
-        if values[name] * per_prompt >= training.tokens:
-            raise SettingsError(
-                f"{name}={values[name]} with n={values['n']} may take {values[name] * per_prompt} "
-                f"tokens of tokens={training.tokens}; lower it, or raise tokens"
-            )
-        return training
-    # Every iteration writes n candidates to each prompt; all of them have half of the tokens.
-    rounds = values.get("iterations", 1)
-    affordable = max(training.tokens // (2 * rounds * per_prompt), 1)
-    learner = changed(training.learner, **{name: min(affordable, values[name])})
-    return replace(training, learner=learner)
-
-
-def default_rewards(env_id: str) -> tuple[str, ...]:
-    """Return the default rewards of a task's comparison, whose first is that of one training."""
-    task = Task.of(env_id)
-    return Task.compare if task is None else task.compare

@@ -1,20 +1,24 @@
 """The folder of a comparison, which is its state: what it holds, and which runs are missing in it.
 
 It has a folder for each run, with the run's spec from its beginning and its result from its end; a
-run that is recorded is never repeated.
+run that is recorded there is never repeated. A folder is read by its specs, running no code.
 """
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from tokengym.base.files import is_leftover, read_hashed
+from tokengym.base.files import is_leftover
 from tokengym.base.folders import LOCK, locked
-from tokengym.base.saved_code import CODE, changed_paths
-from tokengym.evaluation.runs.config import ComparisonConfig
+from tokengym.base.saved_code import CODE, changed_files
+from tokengym.evaluation.runs.comparison import (
+    Comparison,
+    check_together,
+    differences,
+    titles_of,
+)
 from tokengym.evaluation.runs.run import Run
 from tokengym.evaluation.runs.spec import (
     REFERENCE,
@@ -22,22 +26,23 @@ from tokengym.evaluation.runs.spec import (
     UNFINISHED,
     RunSpec,
     comparison_of,
-    differences,
+    numbers_of,
     slug,
+    stored_spec,
 )
 
 
 def missing_runs(
-    config: ComparisonConfig, out: Path, retry_failed: bool
+    comparison: Comparison, out: Path, retry_failed: bool
 ) -> tuple[list[RunSpec], int]:
     """Return the runs that have no result yet, and how many there are with those that have.
 
     The results of runs that failed are removed where ``retry_failed`` says so.
     """
-    specs, missing = config.specs(out), []
-    total, wanted = len(specs), config.evaluation.reference_samples
+    specs, missing = comparison.specs(out), []
+    total, wanted = len(specs), comparison.reference.evaluation.reference_samples
     if wanted:
-        specs.insert(0, config.reference_spec(out))
+        specs.insert(0, comparison.reference_spec(out))
     for spec in specs:
         run = Run(spec)
         run.clear()
@@ -57,19 +62,20 @@ def missing_runs(
     return missing, total
 
 
-def check_folder(config: ComparisonConfig, out: Path) -> bool:
+def check_folder(comparison: Comparison, out: Path) -> bool:
     """Refuse a folder that holds another comparison; return whether `take_over` would clear it.
 
-    Rewards and seeds may have been added, and a file of code corrected that no finished or stopped
-    run used. Where all runs failed, other settings may take its place.
+    Every run that is there must be one of this comparison, with the settings that it has here: runs
+    may have been added, and a file of code corrected that no finished or stopped run used. Where
+    all runs failed, other settings may take its place.
     """
-    stored = stored_comparison(out)
-    if stored is None:
+    files = _spec_files(out)
+    if not files:
         _check_empty(out)
         return False
-    differ = _conflicts(config, out, stored[1])
+    differ = _conflicts(comparison, out, {file.parent: stored_spec(file) for file in files})
     if differ and _holds_work(out):
-        kept = f" ({out / CODE} has the files as they were)" if stored[1].get("code") else ""
+        kept = f" ({out / CODE} has the files as they were)" if (out / CODE).is_dir() else ""
         raise ValueError(
             f"{out} holds runs of other settings: {'; '.join(differ)}. Name another folder, or "
             f"repeat those settings{kept}"
@@ -88,12 +94,12 @@ def _check_empty(out: Path) -> None:
         )
 
 
-def take_over(config: ComparisonConfig, out: Path) -> None:
+def take_over(comparison: Comparison, out: Path) -> None:
     """Delete what runs of other settings left in a folder, if none of them finished.
 
     The caller has locked the folder, which is checked as by `check_folder`.
     """
-    if check_folder(config, out):
+    if check_folder(comparison, out):
         for folder in (*_run_folders(out), out / slug(REFERENCE), out / CODE):
             if folder.is_dir():
                 with locked(folder):
@@ -102,6 +108,15 @@ def take_over(config: ComparisonConfig, out: Path) -> None:
 
 def _run_folders(out: Path) -> list[Path]:
     return sorted(path for path in out.glob("*/seed-*") if path.is_dir())
+
+
+def _spec_files(out: Path) -> list[Path]:
+    """Return the specs of the runs that have begun, and of the reference samples."""
+    reference = out / slug(REFERENCE) / SPEC_FILE
+    return [
+        *sorted(out.glob(f"*/seed-*/{SPEC_FILE}")),
+        *([reference] if reference.exists() else ()),
+    ]
 
 
 def _holds_work(out: Path) -> bool:
@@ -114,42 +129,37 @@ def _holds_work(out: Path) -> bool:
     return not all_failed and Run(out / slug(REFERENCE)).can_resume
 
 
-def _conflicts(config: ComparisonConfig, out: Path, there: Mapping[str, Any]) -> list[str]:
-    """Return in words the settings that make a folder's runs those of another comparison."""
-    here, names = config.as_dict(), ("rewards", "agents")
-    grows = (
-        all({*there[key]} <= {*here[key]} for key in names)
-        and all(there[key][:1] == here[key][:1] for key in names)
-        and there["first_seed"] == config.first_seed
-        and there["seeds"] <= config.seeds
-    )
-    if grows and config.agents:  # with a second reward the runs have other names
-        before = replace(config, rewards=tuple(there["rewards"]), agents=tuple(there["agents"]))
-        grows = set(before.names) <= set(config.names)
-    differ = []
-    if grows:
-        before = replace(config, rewards=tuple(there["rewards"]), agents=tuple(there["agents"]))
-        judges = ["the gold score" if one.by_gold else one.rewards[0] for one in (before, config)]
-        if judges[0] != judges[1]:  # such as where r3 is added, which has a scorer of its own
-            differ = [f"the score is that of {judges[0]} there, of {judges[1]} here"]
-        here |= {key: there[key] for key in (*names, "seeds")}
-    if not (differ := [*differ, *differences(there, here)]):
-        return []
-    changed = changed_paths(there.get("code", {}), config.code)
-    return differ if len(differ) > len(changed) or _used(config, out, changed) else []
+def _conflicts(
+    comparison: Comparison, out: Path, stored: Mapping[Path, Mapping[str, Any]]
+) -> list[str]:
+    """Return in words why the runs of a folder are not those of a comparison."""
+    wanted = {s.folder: s for s in (*comparison.specs(out), comparison.reference_spec(out))}
+    differ: dict[str, None] = {}
+    for folder, there in stored.items():
+        named = f"{there['name']}, seed {there['seed']}"
+        if (spec := wanted.get(folder)) is None:
+            differ[f"{named}, is there and not here"] = None
+        elif spec.key != (there["name"], there["seed"]):
+            differ[f"{folder} has the run of {named}"] = None
+        else:
+            here = spec.as_dict()
+            lines = differences(numbers_of(there), numbers_of(here))
+            differ |= dict.fromkeys([*_changed_files(folder, there, spec), *lines])
+    return list(differ)
 
 
-def _used(config: ComparisonConfig, out: Path, paths: Sequence[str]) -> bool:
-    """Return whether a finished run, or a stopped one that resumes, used one of these files."""
-    return any(
-        not set(paths).isdisjoint(spec.used_code)
-        and (Run(spec).is_finished or (Run(spec).folder / UNFINISHED).exists())
-        for spec in (config.reference_spec(out), *config.specs(out))
-    )
+def _changed_files(folder: Path, there: Mapping[str, Any], spec: RunSpec) -> list[str]:
+    """Return in words which files of a run are not as they were; of code, those that it used."""
+    is_kept = Run(folder).status == "finished" or (folder / UNFINISHED).exists()
+    used = {path: there["code"][path] for path in spec.used_code if path in there["code"]}
+    return changed_files({**there["data"], **(used if is_kept else {})}, {**spec.data, **spec.code})
+
+
+# --- what is stored -------------------------------------------------------------------------------
 
 
 def stored_comparison(out: Path) -> tuple[Path, dict[str, Any]] | None:
-    """Return the file and the settings (`ComparisonConfig.as_dict`) of the comparison in a folder.
+    """Return the file and the settings (`comparison_of`) of the comparison in a folder.
 
     A run's spec has those of its comparison when the run began: the most rewards, learners and
     seeds count. None where no run has begun.
@@ -157,8 +167,7 @@ def stored_comparison(out: Path) -> tuple[Path, dict[str, Any]] | None:
     Raises:
         ValueError: if a file is damaged, or was changed.
     """
-    specs = [*sorted(out.glob(f"*/seed-*/{SPEC_FILE}")), out / slug(REFERENCE) / SPEC_FILE]
-    stored = {file: settings_in(file) for file in specs if file.exists()}
+    stored = {file: comparison_of(stored_spec(file)) for file in _spec_files(out)}
     if not stored:
         return None
 
@@ -176,30 +185,23 @@ def stored_comparison(out: Path) -> tuple[Path, dict[str, Any]] | None:
     return largest, stored[largest] | {key: known for key, known in hashes.items() if known}
 
 
-def settings_in(file: Path) -> dict[str, Any]:
-    """Return the settings of a comparison (`ComparisonConfig.as_dict`) that a run's spec has."""
-    stored = read_hashed(file)
-    try:
-        return comparison_of(stored)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise ValueError(f"{file} is damaged or of another version; name another folder") from None
-
-
 def stored_runs(folder: Path) -> list[Run]:
-    """Return the runs that a comparison has begun in its folder, in its order."""
+    """Return the runs that a comparison has begun in its folder, in its order.
+
+    Raises:
+        ValueError: if a spec is damaged, or runs cannot be those of one comparison.
+    """
     runs = [Run(file.parent) for file in sorted(folder.glob(f"*/seed-*/{SPEC_FILE}"))]
-    titles = [title for _, title in {(run.stored["name"], run.stored["title"]) for run in runs}]
+    check_together([(run.folder, run.stored) for run in runs], folder)
+    return in_order(runs)
+
+
+def in_order(runs: Sequence[Run]) -> list[Run]:
+    """Return runs of one comparison by their arms, as they are compared, and by their seeds."""
+    arms: dict[str, str] = {}
+    for run in sorted(runs, key=lambda run: -len(run.stored["compared"]["arms"])):
+        arms = {**run.stored["compared"]["arms"], **arms}
+    titles, names = titles_of(arms.items()), [*arms]
     for run in runs:
-        if titles.count(run.arm) > 1:  # of two arms with one title both keep their names
-            run.arm = run.stored["name"]
-    return sorted(runs, key=_order)
-
-
-def _order(run: Run) -> tuple[int, int, int]:
-    """Return a run's place: by learners, by rewards as they are compared, by seeds."""
-    spec = run.stored
-    rewards = [word["text"] for word in spec["rewards"]]
-    agents = list(spec["compared"]["agents"]) or [spec["agent"]["text"]]
-    words = (agents, spec["agent"]["text"]), (rewards, spec["reward"]["text"])
-    agent, reward = (known.index(one) if one in known else len(known) for known, one in words)
-    return agent, reward, run.seed
+        run.arm = titles[run.key[0]]
+    return sorted(runs, key=lambda run: (names.index(run.key[0]), run.seed))

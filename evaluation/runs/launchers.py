@@ -24,7 +24,7 @@ import torch
 
 from tokengym.base.device import auto_device, preferred_device
 from tokengym.base.errors import Stopped, is_fault
-from tokengym.evaluation.runs.config import ComparisonConfig
+from tokengym.evaluation.runs.comparison import Comparison
 from tokengym.evaluation.runs.executors import Ended, Executor, Fault, RunFunction
 from tokengym.evaluation.runs.record import describe
 from tokengym.evaluation.runs.spec import RunSpec
@@ -171,15 +171,15 @@ def processes() -> Any:
 
 
 def run_in_subprocess(
-    function: Callable[[ComparisonConfig], str],
-    config: ComparisonConfig,
+    function: Callable[[Comparison], str],
+    comparison: Comparison,
     notices: Notices | None = None,
 ) -> str:
     """Return what a function says of a comparison, asked in a process that ends with the answer.
 
     The models that it loads stay out of this process, which has no use for them.
     """
-    child = _begin(processes(), function, config, "apart", notices or Notices())
+    child = _begin(processes(), function, comparison, "apart", notices or Notices())
     try:
         while child.is_open and child.answer is None:
             wait([child.connection])

@@ -7,9 +7,8 @@ import gymnasium as gym
 from tokengym.agents.policy.backend import backend
 from tokengym.agents.policy.settings import check_products
 from tokengym.base.device import select_device
-from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.references import check_ranks
-from tokengym.evaluation.runs.config import ComparisonConfig
+from tokengym.evaluation.runs.comparison import Comparison
 from tokengym.rewards.credits.base import Credit
 from tokengym.rewards.errors import CreditError
 
@@ -17,7 +16,7 @@ SOURCES_OF_WORDS = ("model", "tokenizer", "dataset", "prompts")
 """Options by which texts may have other words than the task's."""
 
 
-def preflight(config: ComparisonConfig, *, is_here: bool = True) -> str:
+def preflight(comparison: Comparison, *, is_here: bool = True) -> str:
     """Make every environment once, so that what cannot work is said before any work is done.
 
     Where the runs are done ``is_here``, the devices and libraries of this machine count.
@@ -25,27 +24,29 @@ def preflight(config: ComparisonConfig, *, is_here: bool = True) -> str:
     Returns:
         What all runs are measured by, in words.
     """
-    for training in config.trainings.values():
+    reference = comparison.reference
+    for training in (run.training for run in comparison.runs):
         if is_here:
             backend().check_products(training.products)
             check_products(training.products, device=select_device(training.device).type)
         training.declaration.check_settings(training.learner, training.batch_size)
     payers: dict[str, str] = {}
-    for reward in config.rewards:
-        kwargs, rows = config.env_kwargs(reward, train=True), min(2, config.training.batch_size)
-        envs = gym.make_vec(resolve_env(config.env), num_envs=rows, **kwargs)
+    for reward in reference.rewards:
+        kwargs = comparison.runs[0].env_kwargs(train=True, reward=reward)
+        rows = min(2, reference.training.batch_size)
+        envs = gym.make_vec(reference.env_id, num_envs=rows, **kwargs)
         if (paid := getattr(envs, "reward", None)) is not None:
             _check_methods(paid.credit)
-            payers[reward] = paid.raw_scorer.title
+            payers[reward.text] = paid.raw_scorer.title
         envs.close()
-    evaluator = config.evaluator()
-    check_ranks(evaluator, config.evaluation.reference_samples or 0)
+    evaluator = reference.evaluator()
+    check_ranks(evaluator, reference.evaluation.reference_samples or 0)
     evaluator.close()
     measured_by = evaluator.measured_by
-    own_words = (getattr(config.task, name) for name in SOURCES_OF_WORDS)
+    own_words = (getattr(reference.task, name) for name in SOURCES_OF_WORDS)
     if evaluator.gold is not None and any(source is not None for source in own_words):
         measured_by += "; gold is left out where it does not know the words of the texts"
-    first = payers.get(config.rewards[0])
+    first = payers.get(reference.rewards[0].text)
     others = [f"{reward} is paid by {payer}" for reward, payer in payers.items() if payer != first]
     return "; ".join([measured_by, *others])
 

@@ -20,8 +20,9 @@ from tokengym.base.folders import read_folder, write_folder
 from tokengym.envs import Episode
 from tokengym.evaluation.measure.measures import UNSCORED
 from tokengym.evaluation.report.curves import COLUMNS, filled
+from tokengym.evaluation.runs.comparison import differences
 from tokengym.evaluation.runs.machine import origin
-from tokengym.evaluation.runs.spec import UNFINISHED, RunSpec, differences
+from tokengym.evaluation.runs.spec import UNFINISHED, RunSpec, numbers_of
 from tokengym.evaluation.statistics import Array
 from tokengym.rewards.errors import RewardError
 
@@ -35,8 +36,6 @@ MEASURED = "measured.json"
 """File of the checkpoint's measurements, beside its learner."""
 RESPONSES = "responses.npz"
 """File of each response's values, (evaluations, prompts) per measurement."""
-OF_COMPARISON = {"agents", "rewards", "seeds", "first_seed", "level"}
-"""Settings of a comparison that no run of it depends on, given what judges the run."""
 
 
 class RunRecord:
@@ -53,6 +52,8 @@ class RunRecord:
         self.responses: list[dict[str, list[float | None]]] = []
         """Per evaluation each response's values by measurement, and its ``prompt`` in the split."""
         self.measured_by: str | None = None
+        self.optimum: dict[str, float] = {}
+        """Best expected gold score, where the task can compute it."""
         self.reads_little = False
         self.started = time.perf_counter()
         self._cpu_began = time.process_time()
@@ -116,6 +117,7 @@ class RunRecord:
             "responses": self.responses,
             "seen": self._seen,
             "measured_by": self.measured_by,
+            "optimum": self.optimum,
             "reads_little": self.reads_little,
             "seconds": self._seconds(),
         }
@@ -125,7 +127,7 @@ class RunRecord:
         self.points, self.log = list(state["curve"]), list(state["train"])
         self.samples, self._seen = list(state["samples"]), int(state["seen"])
         self.responses = list(state["responses"])
-        self.measured_by = state["measured_by"]
+        self.measured_by, self.optimum = state["measured_by"], dict(state["optimum"])
         self.reads_little = state["reads_little"]
         # As if it had begun so many seconds ago: the time in between is nobody's.
         self.started = time.perf_counter() - float(state["seconds"])
@@ -142,12 +144,12 @@ class RunRecord:
 
     @cached_property
     def _settings(self) -> dict[str, Any]:
-        """Settings of the run and what judges it; a checkpoint of others is not resumed.
+        """What decides its numbers; a checkpoint of other settings is not resumed.
 
         The comparison may have grown since.
         """
-        judge = "gold score" if self.spec.by_gold else self.spec.rewards[0].text
-        return {**self.spec.settings(), "judge": judge}
+        files = {"code": dict(self.spec.code), "data": dict(self.spec.data)}
+        return {**numbers_of(self.spec.as_dict()), **files}
 
     def save(self, saves: Callable[[Path], object]) -> None:
         """Write the checkpoint, between two updates; ``saves`` writes the learner into a folder."""
@@ -167,8 +169,7 @@ class RunRecord:
         """
 
         def read(folder: Path, stored: dict[str, Any]) -> tuple[Agent, dict[str, Any]] | None:
-            sides = stored["settings"], self._settings
-            if differences(*({k: s[k] for k in s.keys() - OF_COMPARISON} for s in sides)):
+            if differences(stored["settings"], self._settings):
                 return None
             return load(folder / "agent"), stored["measured"]
 
@@ -211,6 +212,7 @@ class RunRecord:
             **origin(),
             "measured_by": self.measured_by,
             **({"is_frozen": True} if self.spec.training.declaration.is_frozen else {}),
+            **({"optimum": self.optimum} if self.optimum else {}),
             **({"reads_little": True} if self.reads_little else {}),
         }
         if error is not None:

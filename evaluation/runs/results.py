@@ -6,19 +6,16 @@ All but the wall-clock column of curves.csv are a function of the settings and t
 import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import replace
 from functools import cached_property
 from itertools import chain, product
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NoReturn
 
-from tokengym.base.errors import SettingsError, TokenGymError, UntrustedCodeError
-from tokengym.base.files import json_hash, read_json, write_json, write_text
-from tokengym.base.registry import Spec, split_file_word
-from tokengym.base.saved_code import CODE, display_name
-from tokengym.envs import Task, printable
-from tokengym.evaluation.measure.judges import Judges
+from tokengym.base.files import json_hash, write_json, write_text
+from tokengym.base.registry import split_file_word
+from tokengym.base.saved_code import display_name
+from tokengym.envs import printable
 from tokengym.evaluation.measure.measures import Axis
 from tokengym.evaluation.measure.references import SAMPLES, common_samples, read_references
 from tokengym.evaluation.report.curves import (
@@ -34,39 +31,51 @@ from tokengym.evaluation.report.learning import Log, by_epoch, final_figures
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.runs.compared import compared
-from tokengym.evaluation.runs.config import ComparisonConfig, command_line
-from tokengym.evaluation.runs.folder import stored_comparison, stored_runs
+from tokengym.evaluation.runs.comparison import Comparison, price_of, titles_of
+from tokengym.evaluation.runs.folder import in_order, stored_runs
 from tokengym.evaluation.runs.judging import JudgedRuns, settle_judges
 from tokengym.evaluation.runs.run import Run
-from tokengym.evaluation.runs.spec import NO_NUMBERS, REFERENCE, SPEC_FILE, slug
+from tokengym.evaluation.runs.spec import (
+    NO_NUMBERS,
+    REFERENCE,
+    SPEC_FILE,
+    comparison_of,
+    flat,
+    slug,
+)
 from tokengym.rewards.registry import RewardChoice
 
 CURVES = "curves.csv"
 """Name of the table of a comparison's curves."""
 PICTURE = "curves.png"
 """Name of the picture of a comparison's curves."""
-ABOUT = ("settings", "versions", "made", "measured_by", "compared", "command")
-"""Entries of a summary that are no figures."""
+APART = ("rewards", "seeds", "first_seed")
+"""Settings in which comparisons that are merged may differ."""
 
 
 def write_comparison(
-    config: ComparisonConfig, out: Path, *, command: str | None = None, picture: str = PICTURE
+    comparison: Comparison, out: Path, *, picture: str = PICTURE
 ) -> dict[str, Any]:
     """Gather a comparison's runs, write its results beside them, and return their summary.
 
-    ``command`` is the one that made it, None that of ``tokengym compare``; ``picture`` is the name
-    of the picture of its curves.
+    ``picture`` is the name of the picture of its curves.
 
     Raises:
         ValueError: if no run finished.
     """
-    return _Gathered([_Part(config, out)]).write(
-        out,
-        settings=config.flat(),
-        about={"command": command or command_line(config)},
-        baseline=config.titles[config.names[0]],
-        picture=picture,
-    )
+    runs = in_order([Run(spec) for spec in comparison.specs(out)])
+    gathered = _Gathered([_Part(runs, out)])
+    return gathered.write(out, about={"command": comparison.reference.command}, picture=picture)
+
+
+def read_comparison(folder: Path) -> tuple[dict[str, Any], list[Curve]]:
+    """Return the summary and the curves of the runs that have finished in a folder.
+
+    Raises:
+        ValueError: if there are none, or a file is damaged.
+    """
+    gathered = _Gathered([_Part(stored_runs(folder), folder)])
+    return gathered.write(None), gathered.as_stepped
 
 
 def merge_comparisons(
@@ -74,74 +83,76 @@ def merge_comparisons(
     out: Path | None,
     *,
     baseline: str | None,
-    trust_code: bool = False,
     paper: Paper | None = None,
 ) -> dict[str, Any]:
-    """Write one report of comparisons made apart, such as on several machines.
+    """Write one report of comparisons made apart, such as on several machines; no code is run.
 
     Runs with equal settings are merged; runs are grouped by the settings that differ. Where all
     have the same single reward, such as at several prices of the KL, the settings are compared.
-    Where folders were measured by different scorers, the gold score measures all. A single folder
-    that names code which is not trusted is reported by its files alone.
-    ``trust_code`` lets the folders name files of code, which are run. ``out`` and ``paper`` are
-    `write_results`'s.
+    Where folders were measured by different scorers, the gold score measures all. ``out`` and
+    ``paper`` are `write_results`'s.
 
     Raises:
-        UntrustedCodeError: if a folder names code of its own.
         ValueError: if a folder holds no comparison, a run is there twice, or runs to compare were
             measured by different scorers and not all have one gold score.
     """
-    try:
-        configs = [_stored_config(Path(folder), trust_code=trust_code) for folder in folders]
-    except UntrustedCodeError:
-        if len(folders) > 1 or not (Path(folders[0]) / "summary.json").exists():
-            raise
-        return _report_untrusted(Path(folders[0]), out, baseline, paper)
-    first, titles = configs[0], {n: title for c in configs for n, title in c.titles.items()}
-    flat_settings = [config.flat() for config in configs]
-    apart = ("rewards", "seeds", "first_seed")
-    varying = [name for name in varying_names(flat_settings) if name not in apart]
+    stored = [(stored_runs(Path(folder)), Path(folder)) for folder in folders]
+    for runs, folder in stored:
+        if not runs:
+            raise ValueError(
+                f"{folder} holds no comparison (no run there has a {SPEC_FILE}); name a folder "
+                "that tokengym compare or train wrote"
+            )
+    settings = [shared_settings(runs) for runs, _ in stored]
+    varying = [name for name in varying_names(settings) if name not in APART]
     # One reward at several settings: the settings are what is compared, not groups of one each.
-    single = bool(varying) and len({c.names for c in configs}) == len(first.names) == 1
+    arms = {tuple(dict.fromkeys(run.arm for run in runs)) for runs, _ in stored}
+    single = bool(varying) and len(arms) == len(next(iter(arms))) == 1
     parts = []
-    for config, folder, settings in zip(configs, folders, flat_settings, strict=True):
+    for (runs, folder), known in zip(stored, settings, strict=True):
         # Learners have settings that others lack.
-        group = tuple((name, str(settings[name])) for name in varying if name in settings)
-        label = f"{titles[config.names[0]]} ({group_label(group)})" if single else None
-        parts.append(_Part(config, Path(folder), () if single else group, label))
-    default_baseline = None if single else titles[first.names[0]]
-    shared = {n: v for n, v in flat_settings[0].items() if n not in (*varying, *apart)}
+        group = tuple((name, str(known[name])) for name in varying if name in known)
+        label = f"{runs[0].arm} ({group_label(group)})" if single else None
+        parts.append(_Part(runs, folder, () if single else group, label))
+    titles = {run.stored["name"]: run.arm for runs, _ in stored for run in runs}
+    is_one = len(folders) == 1
+    about = {"command": stored[0][0][0].stored["command"]} if is_one else {}
     return _Gathered(parts).write(
         out,
-        settings=shared,
-        about={"source": f"{len(folders)} comparisons"},
-        baseline=titles.get(baseline or "", baseline) or default_baseline,
+        about=about or {"source": f"{len(folders)} comparisons"},
+        baseline=titles.get(baseline or "", baseline),
+        has_baseline=not single,
+        left_out=() if is_one else (*varying, *APART),
         with_episodes=not varying,
         paper=paper,
     )
 
 
-def _stored_config(folder: Path, *, trust_code: bool) -> ComparisonConfig:
-    """Return the comparison of a folder, as the specs of its runs say."""
-    found = stored_comparison(folder)
-    if found is None:
-        raise ValueError(
-            f"{folder} holds no comparison (no run there has a {SPEC_FILE}); name a folder that "
-            "tokengym compare or train wrote"
-        )
-    file, stored = found
-    gone = [path for path in stored.get("code", ()) if not Path(path).is_file()]
-    if trust_code and gone:
-        raise ValueError(
-            f"{folder} names code that cannot be found from here: {', '.join(gone)}; run the "
-            "command in the folder in which the comparison was started, or put the copies of "
-            f"{folder / CODE} there"
-        )
-    return ComparisonConfig.from_dict(stored, file, trust_code=trust_code)
+def shared_settings(runs: Sequence[Run]) -> dict[str, Any]:
+    """Return the settings of a comparison by name: those that all of its arms have alike.
+
+    An arm may lack a setting, as that of another learner.
+    """
+    largest = max(runs, key=lambda run: _size(comparison_of(run.stored)))
+    shared = flat(comparison_of(largest.stored))
+    for run in runs:
+        shared |= flat({name: run.stored[name] for name in ("code", "data")})
+    trainings = [flat(run.stored["training"]) for run in runs]
+    for name in dict.fromkeys(chain(*trainings)):
+        values = [training[name] for training in trainings if name in training]
+        shared[name] = values[0]
+        if any(value != values[0] for value in values):
+            del shared[name]
+    return shared
+
+
+def _size(settings: Mapping[str, Any]) -> int:
+    """Return how large a comparison was when a run of it began: it may have grown since."""
+    return len(settings["rewards"]) + len(settings["agents"]) + int(settings["seeds"])
 
 
 def varying_names(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the names on which configurations (`ComparisonConfig.flat`) differ.
+    """Return the names on which settings (`shared_settings`) differ.
 
     A setting that only some of them have, as that of one learner, differs where those do. A file of
     code is a setting by its path.
@@ -153,90 +164,6 @@ def varying_names(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     names = dict.fromkeys(name for each in settings for name in each if name not in NO_NUMBERS)
     values = {name: [each[name] for each in settings if name in each] for name in names}
     return [name for name, known in values.items() if any(one != known[0] for one in known)]
-
-
-def _report_untrusted(
-    folder: Path, out: Path | None, baseline: str | None, paper: Paper | None
-) -> dict[str, Any]:
-    """Write the results of a comparison anew by the files in its folder, running no code.
-
-    What its rules' code decides is taken from its summary.json.
-    """
-    file = folder / "summary.json"
-    results = {run: run.result for run in stored_runs(folder)}
-    finished = _finished(results)
-    settings = settings_of_files(results, folder)
-    curves = on_axis([run.curve for run in finished], settings.axis)
-    try:
-        stored = read_json(file)
-        group = stored["groups"][0]
-        settings = replace(
-            settings,
-            anchors=_anchors(curves),
-            optimum=stored["anchors"]["optimum"] or {},
-            baseline=display_name(baseline) if baseline else group["wanted_baseline"],
-            controls=group["controls"],
-            by_gold=stored["by_gold"],
-        )
-    except (OSError, KeyError, TypeError, IndexError) as error:
-        raise ValueError(
-            f"{file} is damaged or of another version ({error!r}); pass --trust-code, or the "
-            f"curves alone: --curves {folder / 'curves.csv'}"
-        ) from None
-    return write_results(
-        out,
-        curves,
-        settings,
-        about={name: stored[name] for name in ABOUT if name in stored},
-        episodes=_episodes(finished) if out is not None else (),
-        logs=_logs(finished),
-        paper=paper,
-        rows=[row for run in finished for row in _rows(run)],
-    )
-
-
-def settings_of_files(results: Mapping[Run, Mapping[str, Any]], folder: Path) -> SummarySettings:
-    """Return what the figures of a comparison's runs depend on besides, by their files alone.
-
-    ``results`` are its runs that have begun, each with its `Run.result`.
-    """
-    runs = list(results)
-    first, began = runs[0], {(run.arm, run.seed) for run in runs}
-    compared = first.stored["compared"]
-    learners = [run.stored["training"]["learner"] for run in runs]
-    # As `ComparisonConfig.controls`: under one reward the arms are learners, and none is a control.
-    are_learners = compared["agents"] and len(first.stored["rewards"]) == 1
-    prices = {learner["kl_coef"] for learner in learners if "kl_coef" in learner}
-    seeds = range(compared["first_seed"], compared["first_seed"] + compared["seeds"])
-    measured_by = [results[run].get("measured_by") or "" for run in _finished(results)]
-    samples = folder / slug(REFERENCE) / SAMPLES
-    ended = {run: result for run, result in results.items() if result}
-    missing = [(run.arm, run.seed) for run in runs if not results[run]]
-    missing += [
-        key for key in product(dict.fromkeys(r.arm for r in runs), seeds) if key not in began
-    ]
-    return SummarySettings(
-        kl_coef=prices.pop() if len(prices) == 1 else None,
-        episodes=first.stored["evaluation"]["episodes"],
-        references={(): read_references(samples)} if samples.exists() else {},
-        level=compared["level"],
-        baseline=first.arm,
-        failed=list(_others(ended, set(map(_key, _finished(results)))).values()),
-        missing=[{"credit": arm, "seed": seed, "group": {}} for arm, seed in missing],
-        controls=[] if are_learners else [run.arm for run in runs if _is_control(run)],
-        axis="tokens" if compared["agents"] else "step",
-        by_gold=all(judges.score == judges.gold for judges in map(Judges.parse, measured_by)),
-    )
-
-
-def _is_control(run: Run) -> bool:
-    """Return whether a run's rule does not read the text; one of the user's files is not run."""
-    word = run.stored["reward"]
-    if word["file"] is not None:
-        return False
-    with suppress(TokenGymError):  # its package is not installed any more
-        return RewardChoice.of(Spec(word["text"], word["name"], word["options"])).is_control
-    return False
 
 
 def write_results(
@@ -282,9 +209,7 @@ def curves_hash(file: Path) -> str:
     """
     try:
         with file.open(encoding="utf-8", newline="") as lines:
-            rows = [
-                {k: v for k, v in row.items() if k != "wall_s"} for row in csv.DictReader(lines)
-            ]
+            rows = list(csv.DictReader(lines))
     except csv.Error as error:
         raise ValueError(f"{file} cannot be read ({error})") from None
     return json_hash([{k: v for k, v in row.items() if k != "wall_s"} for row in rows])
@@ -293,25 +218,50 @@ def curves_hash(file: Path) -> str:
 class _Part:
     """One comparison among those that are shown together, as its folder holds it.
 
-    ``group`` sets its runs apart; ``label`` is their name in place of their own.
+    ``runs`` are those that are wanted or have begun, in order; ``group`` sets them apart; ``label``
+    is the name of their arms in place of their own.
     """
 
     def __init__(
-        self, config: ComparisonConfig, folder: Path, group: Group = (), label: str | None = None
+        self, runs: Sequence[Run], folder: Path, group: Group = (), label: str | None = None
     ) -> None:
-        self.config, self.folder, self.group = config, folder, group
+        self.runs, self.folder, self.group, self.label = list(runs), folder, group, label
         self.results: dict[Run, dict[str, Any]] = {}
         """Its runs, each with its run.json, {} if it has not ended."""
-        for name, seed in product(config.names, config.all_seeds):
-            run = Run(config.spec(name, seed, folder))
-            run.arm, run.group = label or config.titles[name], group
+        for run in self.runs:
+            run.arm, run.group = label or run.arm, group
             self.results[run] = run.result
-        reference = Run(config.reference_spec(folder))
+        reference = Run(folder / slug(REFERENCE))
         result, self.drawn, self.cautions = reference.result, None, []
         if result.get("status") == "finished":
             self.drawn = read_references(reference.folder / SAMPLES)
         elif result:
             self.cautions = [f"No best-of-n: its responses failed ({_error(result)})."]
+
+    @cached_property
+    def spec(self) -> Mapping[str, Any]:
+        """The spec of its first run, which says what all have in common."""
+        return self.runs[0].stored
+
+    @property
+    def wanted(self) -> Iterator[tuple[str, int, Group]]:
+        """The keys of all runs that it asks for, arm by arm."""
+        asked = [run.stored["compared"] for run in self.runs]
+        first, end = asked[0]["first_seed"], max(one["first_seed"] + one["seeds"] for one in asked)
+        arms = titles_of(chain(*(one["arms"].items() for one in asked)))
+        shown = dict.fromkeys(run.arm for run in self.runs) | dict.fromkeys(arms.values())
+        for arm, seed in product([self.label] if self.label else shown, range(first, end)):
+            yield arm, seed, self.group
+
+    @property
+    def compares_agents(self) -> bool:
+        """Whether learners are compared, at equal tokens."""
+        return bool(self.spec["compared"]["agents"])
+
+    @property
+    def price(self) -> float | None:
+        """Price of a nat of KL that its learners have in common."""
+        return price_of(run.stored["training"]["learner"] for run in self.runs)
 
     @cached_property
     def judged(self) -> JudgedRuns:
@@ -320,18 +270,17 @@ class _Part:
         return JudgedRuns(
             folder=self.folder,
             group=self.group,
-            has_rivals=self.config.by_gold,
+            has_rivals=self.spec["by_gold"],
             curves=[run.curve for run in finished],
             measured_by=[by for run in finished if (by := self.results[run].get("measured_by"))],
         )
 
 
 class _Gathered:
-    """Comparisons that are shown together."""
+    """Comparisons that are shown together, by what is stored of them; no code is run."""
 
     def __init__(self, parts: Sequence[_Part]) -> None:
         self.parts = parts
-        self.configs = [part.config for part in parts]
         self.results = {run: result for part in parts for run, result in part.results.items()}
         self.finished = _finished(self.results)
         if not self.finished:
@@ -339,23 +288,38 @@ class _Gathered:
         self.judged = [
             part.judged for part in parts if not all(c.invalid() for c in part.judged.curves)
         ]
-        curves, self.caution = settle_judges(self.judged, [run.curve for run in self.finished])
-        self.axis: Axis = "tokens" if any(config.agents for config in self.configs) else "step"
+        self.as_stepped, self.caution = settle_judges(
+            self.judged, [run.curve for run in self.finished]
+        )
+        """The curves, by their steps; and why the gold score measures them, if it does."""
+        self.axis: Axis = "tokens" if any(part.compares_agents for part in parts) else "step"
         """What runs are compared at equal amounts of: learners tokens, rewards updates."""
-        self.curves = on_axis(curves, self.axis)
+        self.curves = on_axis(self.as_stepped, self.axis)
 
     def write(
         self,
         out: Path | None,
         *,
-        settings: Mapping[str, Any],
-        about: Mapping[str, Any],
-        baseline: str | None,
+        about: Mapping[str, Any] | None = None,
+        baseline: str | None = None,
+        has_baseline: bool = True,
+        left_out: Sequence[str] = (),
         with_episodes: bool = True,
         paper: Paper | None = None,
         picture: str = PICTURE,
     ) -> dict[str, Any]:
-        """Write the results of all runs, compared with a baseline; see `write_results`."""
+        """Write the results of all runs, compared with a baseline; see `write_results`.
+
+        Args:
+            out: Folder of the results; None writes none.
+            about: Where the runs come from.
+            baseline: Arm that the others are compared with; None takes the first.
+            has_baseline: Whether the first is meant as a baseline, and not only shown first.
+            left_out: Settings that the runs do not share.
+            with_episodes: Whether responses are shown.
+            paper: Figure and table for a paper.
+            picture: Name of the picture of the curves.
+        """
         rows = [row for run in self.finished for row in _rows(run)]
         if self.caution is not None:
             golds = [row.get("gold_score") for row in rows]
@@ -363,17 +327,19 @@ class _Gathered:
                 row if gold is None else row | {"score": gold}
                 for row, gold in zip(rows, golds, strict=True)
             ]
+        first = self.parts[0].runs[0].arm if has_baseline else None
+        shared = {n: v for n, v in shared_settings(self.parts[0].runs).items() if n not in left_out}
         return write_results(
             out,
             self.curves,
-            self._summary_settings(baseline),
+            self._summary_settings(baseline or first),
             about={
-                "settings": self._with_lambdas(settings),
+                "settings": self._with_lambdas(shared),
                 "versions": {name: ", ".join(met) for name, met in self._met("versions").items()},
                 "made": {n: " and ".join(map(str, v)) for n, v in self._met("made").items() if v},
                 "measured_by": self.measured_by,
-                "compared": compared(self.configs),
-                **about,
+                "compared": compared([run.stored for part in self.parts for run in part.runs]),
+                **(about or {}),
             },
             episodes=_episodes(self.finished) if with_episodes and out is not None else (),
             logs=_logs(self.finished),
@@ -425,7 +391,8 @@ class _Gathered:
         # Runs may have been shared out: what one folder lacks, or failed in, another may have.
         here = set(map(_key, self.finished))
         failed = _others({run: result for run, result in self.results.items() if result}, here)
-        missing = _others(self.results, here | set(failed))
+        known = here | set(failed)
+        missing = dict.fromkeys(key for part in self.parts for key in part.wanted)
         by_gold = self.caution is not None or all(runs.by_gold for runs in self.judged)
         by_group: dict[Group, list[_Part]] = {}
         for part in self.parts:
@@ -434,22 +401,22 @@ class _Gathered:
             group: common_samples([part.drawn for part in parts], by_gold=by_gold)
             for group, parts in by_group.items()
         }
-        prices = {config.kl_coef for config in self.configs}
-        controls = [config.titles[name] for config in self.configs for name in config.controls()]
-        optima = [known_optimum(config) for config in self.configs]
+        prices = {part.price for part in self.parts}
+        runs = [run for part in self.parts for run in part.runs]
+        optima = [self.results[run].get("optimum") or {} for run in self.finished]
         return SummarySettings(
             # Learners at prices of their own have no one objective.
             kl_coef=prices.pop() if len(prices) == 1 else None,
             anchors=_anchors(self.curves),
             optimum=optima[0] if all(one == optima[0] for one in optima) else {},
-            episodes=min(config.evaluation.episodes or 0 for config in self.configs),
+            episodes=min(part.spec["evaluation"]["episodes"] or 0 for part in self.parts),
             references={group: drawn for group, drawn in common.items() if drawn is not None},
-            level=self.configs[0].level,
+            level=self.parts[0].spec["compared"]["level"],
             baseline=baseline,
             failed=list(failed.values()),
-            missing=list(missing.values()),
+            missing=[_about(*key) for key in missing if key not in known],
             cautions=list(self._cautions(by_group.values(), by_gold=by_gold)),
-            controls=controls,
+            controls=list(dict.fromkeys(run.arm for run in runs if run.stored["is_control"])),
             axis=self.axis,
             by_gold=by_gold,
         )
@@ -460,12 +427,12 @@ class _Gathered:
         if mixed:
             yield f"The runs were made with different versions: {', '.join(mixed)}."
         yield from (text for part in self.parts for text in part.cautions)
-        unseen = [_unseen_credit([part.config for part in parts]) for parts in groups]
+        unseen = [_unseen_credit([r.stored for p in parts for r in p.runs]) for parts in groups]
         yield from dict.fromkeys(chain(*unseen))
         if self.caution is not None:
             yield self.caution
         elif not by_gold and any(runs.has_rivals for runs in self.judged):
-            first = self.configs[0].rewards[0]
+            first = self.parts[0].spec["rewards"][0]["text"]
             yield (
                 f"The rewards have different scorers, and no gold score judges them: {first}'s "
                 "scorer measures all, which favours the rewards that train by it."
@@ -510,39 +477,46 @@ def _others(
     others: dict[tuple[str, int, Group], dict[str, Any]] = {}
     for run, result in results.items():
         if _key(run) not in known:
-            about = {"credit": run.arm, "seed": run.seed, "group": dict(run.group)}
-            error = {"error": _error(result)} if result else {}
-            others.setdefault(_key(run), about | error)
+            others.setdefault(_key(run), {**_about(*_key(run)), "error": _error(result)})
     return others
 
 
-def _unseen_credit(configs: Sequence[ComparisonConfig]) -> list[str]:
+def _about(arm: str, seed: int, group: Group) -> dict[str, Any]:
+    """Return which run it is, as a summary lists it."""
+    return {"credit": arm, "seed": seed, "group": dict(group)}
+
+
+def _unseen_credit(specs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return a caution for each learner, of runs that are compared, that sees the score alone.
 
-    Its curves under the rules that share sparse's score must equal those of sparse.
+    Its curves under the rules that share sparse's score must equal those of sparse. Estimators and
+    rules of the user's files, which would have to be run, are left out.
     """
     from tokengym.agents.ppo.advantages import find_advantage
 
-    learners = [training.learner for config in configs for training in config.trainings.values()]
-    names = dict.fromkeys(
-        learner.advantage for learner in learners if hasattr(learner, "advantage")
-    )
-    blind = [name for name in names if not find_advantage(name).uses_token_rewards]
-    if not blind or not any("sparse" in config.rewards for config in configs):
+    names = dict.fromkeys(spec["training"]["learner"].get("advantage") for spec in specs)
+    ours = [name for name in names if name and split_file_word(name) is None]
+    blind = [name for name in ours if not find_advantage(name).uses_token_rewards]
+    words = {word["text"]: word["file"] for spec in specs for word in spec["rewards"]}
+    if not blind or "sparse" not in words:
         return []
-    same_score = dict.fromkeys(
-        display_name(reward)
-        for config in configs
-        for reward in config.rewards
-        if reward != "sparse"
-        and split_file_word(reward) is None
-        and RewardChoice.of(reward).kind in ("any", "reward_model")
-    )
+    same_score = [
+        display_name(text)
+        for text, file in words.items()
+        if text != "sparse" and file is None and _kind_of(text) in ("any", "reward_model")
+    ]
     return [
         f"{name} sees only the score of a whole response, not the credit of its tokens: where the "
         f"score is the same, the curves of {', '.join(same_score)} must equal sparse's."
         for name in (blind if same_score else ())
     ]
+
+
+def _kind_of(text: str) -> str | None:
+    """Return what a bundled rule divides the score of; None of all else."""
+    with suppress(ValueError):  # its package is not here, or it is an object of another process
+        return RewardChoice.of(text).kind
+    return None
 
 
 def _anchors(curves: Sequence[Curve]) -> dict[str, float]:
@@ -561,25 +535,3 @@ def _anchors(curves: Sequence[Curve]) -> dict[str, float]:
         if firsts and all(len(of_seed) == 1 for of_seed in firsts.values()):
             anchors[name] = fmean(value for of_seed in firsts.values() for value in of_seed)
     return anchors
-
-
-def known_optimum(config: ComparisonConfig) -> dict[str, float]:
-    """Return the best expected gold score, V* of the empty text, where a task can compute it."""
-    task = Task.of(config.env)
-    computes = task is not None and hasattr(task.vector_class, "optimal_values")
-    return _computed_optimum(config) if computes else {}
-
-
-def _computed_optimum(config: ComparisonConfig) -> dict[str, float]:
-    """Return V* of the empty text; {} where there are too many responses to enumerate."""
-    from tokengym.evaluation.measure.evaluate import make_eval_envs
-
-    kwargs = config.env_kwargs(config.rewards[0], train=False)
-    envs: Any = make_eval_envs(config.env, kwargs, num_envs=1)
-    try:
-        values, _ = envs.unwrapped.optimal_values()
-    except SettingsError:
-        return {}
-    finally:
-        envs.close()
-    return {"gold_score": float(values[()])}

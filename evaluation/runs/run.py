@@ -32,10 +32,10 @@ from tokengym.base.objects import short
 from tokengym.base.saved_code import check_code
 from tokengym.evaluation.measure.references import SAMPLES, ReferenceSamples, draw_references
 from tokengym.evaluation.report.curves import curve_of
-from tokengym.evaluation.runs.config import ComparisonConfig
+from tokengym.evaluation.runs.comparison import Comparison
 from tokengym.evaluation.runs.machine import origin, versions
 from tokengym.evaluation.runs.record import RESPONSES, RunRecord, read_responses
-from tokengym.evaluation.runs.spec import SPEC_FILE, UNFINISHED, RunSpec
+from tokengym.evaluation.runs.spec import SPEC_FILE, UNFINISHED, RunSpec, stored_spec
 from tokengym.evaluation.runs.training import Report, Training, join_processes, train
 from tokengym.evaluation.statistics import Curve
 from tokengym.evaluation.statistics.curve import Group
@@ -45,7 +45,7 @@ PROGRESS = "progress.json"
 
 
 def run(
-    config: ComparisonConfig,
+    comparison: Comparison,
     name: str,
     seed: int,
     *,
@@ -58,9 +58,8 @@ def run(
     """Do one run of a comparison, and return its measurements.
 
     Args:
-        config: The comparison.
-        name: Name of the run, see `ComparisonConfig.names`; a reward that the comparison does not
-            name will do.
+        comparison: The comparison.
+        name: Name of its arm, see `Comparison.names`.
         seed: Seed of everything random in the training.
         out: The comparison's folder; files are written at the end, or when the run fails. None
             writes nothing. Online DPO and RAFT keep their iterations in the run's folder and resume
@@ -79,7 +78,7 @@ def run(
             save; what was complete is kept.
         Exception: whatever the training raises, after it was recorded.
     """
-    spec = config.spec(name, seed, out)
+    spec = comparison.spec(name, seed, out)
     return Run(spec).do(save=save, report=report, checkpoint_every=checkpoint_every, track=track)
 
 
@@ -93,6 +92,7 @@ class Run:
     def __init__(self, of: RunSpec | Path | str) -> None:
         self.group: Group = ()
         """Settings that set it apart from runs of other comparisons that are shown with it."""
+        self._of_folder = not isinstance(of, RunSpec)
         self._given_folder = of.folder if isinstance(of, RunSpec) else Path(of)
         if isinstance(of, RunSpec):
             self.spec, self.seed, self.arm = of, of.seed, of.title
@@ -104,8 +104,17 @@ class Run:
 
     @cached_property
     def stored(self) -> Mapping[str, Any]:
-        """Its spec.json as plain data, see `RunSpec.as_dict`, running no code."""
-        return read_hashed(self.folder / SPEC_FILE)
+        """Its spec as plain data, see `RunSpec.as_dict`; that of a folder is read, running no code.
+
+        Raises:
+            ValueError: if it is damaged, or of another version.
+        """
+        return stored_spec(self.folder / SPEC_FILE) if self._of_folder else self.spec.as_dict()
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Name of its arm and seed, which no other run of the comparison has."""
+        return str(self.stored["name"]), int(self.stored["seed"])
 
     @property
     def folder(self) -> Path:
@@ -150,6 +159,12 @@ class Run:
         is_whole = isinstance(result.get("status"), str)
         if not is_whole or not all(isinstance(table, dict) for table in tables):
             raise ValueError(f"{folder / 'run.json'} is damaged; delete {folder} and run again")
+        of = result.get("credit"), result.get("seed")  # the reference samples have none
+        if of[0] is not None and (folder / SPEC_FILE).exists() and of != self.key:
+            raise ValueError(
+                f"{folder / 'run.json'} is that of {of[0]}, seed {of[1]}; restore that of "
+                f"{self.key[0]}, seed {self.key[1]}, or delete {folder} and run again"
+            )
         for name, expected in tables[-1].items():
             file = folder / name
             if not file.is_file() or content_hash(file) != expected:
@@ -303,6 +318,7 @@ class Run:
         record = {"credit": name, "seed": seed, "status": "failed", "error": error}
         with locked(self.folder):
             if not self.has_ended:  # another process may have ended it since
+                self.spec.write(versions())  # which it may not have come to
                 write_hashed(self.folder / "run.json", record)
 
     def retry(self) -> None:

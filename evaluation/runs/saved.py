@@ -23,9 +23,10 @@ from tokengym.base.settings import from_json, values_by_name
 from tokengym.base.stored.parts import ADAPTER_CONFIG, STOCK_RECORD
 from tokengym.base.text import printable
 from tokengym.evaluation.measure.environments import resolve_env
-from tokengym.evaluation.runs.defaults import TaskSettings, TrainingSettings, training_settings
-from tokengym.evaluation.runs.folder import settings_in, stored_comparison
-from tokengym.evaluation.runs.spec import SPEC_FILE
+from tokengym.evaluation.runs.defaults import TaskSettings, TrainingSettings
+from tokengym.evaluation.runs.folder import stored_comparison
+from tokengym.evaluation.runs.learner_settings import training_settings
+from tokengym.evaluation.runs.spec import SPEC_FILE, RunSpec, comparison_of, stored_spec
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +94,26 @@ def known_task(
     return env, kwargs
 
 
+def trusted_spec(folder: Path, *, trust_code: bool = False) -> RunSpec:
+    """Return the spec of a run's folder, which may be somebody else's.
+
+    Args:
+        folder: Folder of the run.
+        trust_code: Run the files of code, and import the modules, that it names.
+
+    Raises:
+        UntrustedCodeError: if it names code.
+        ValueError: if it is damaged, or of another version.
+    """
+    stored = stored_spec(file := folder / SPEC_FILE)
+    settings = comparison_of(stored)
+    check_saved(settings, file, trust_code=trust_code)
+    check_module(settings["env"], file, trust_code=trust_code)
+    words = [*settings["agents"], stored["agent"]["text"]]
+    check_saved_agents(words, file, trust_code=trust_code)
+    return RunSpec.from_dict(stored, folder)
+
+
 def check_files(code: Mapping[str, str], data: Mapping[str, str], file: Path) -> None:
     """Warn of code and data that are not as a run had them, and refuse data that are gone.
 
@@ -132,7 +153,7 @@ def stored_settings(path: Path, *, below: bool = False) -> tuple[Path, dict[str,
     if found := stored_comparison(folder):
         return found
     files = sorted(folder.glob(f"**/{SPEC_FILE}")) if below else []
-    return (files[0], settings_in(files[0])) if files else None
+    return (files[0], comparison_of(stored_spec(files[0]))) if files else None
 
 
 def load_agent(

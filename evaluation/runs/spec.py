@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +15,16 @@ from tokengym.base.errors import SettingsError
 from tokengym.base.files import read_hashed, to_json, write_hashed
 from tokengym.base.pretrained import from_pretrained
 from tokengym.base.registry import Spec
-from tokengym.base.saved_code import changed_files, code_paths
+from tokengym.base.saved_code import code_paths
+from tokengym.base.settings import names_of
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.defaults import (
     EvaluationSettings,
+    ModelSettings,
     TaskSettings,
     TrainingSettings,
     groups_from_json,
 )
-from tokengym.rewards import Reward
 from tokengym.rewards.registry import RewardChoice
 
 if TYPE_CHECKING:
@@ -39,6 +39,10 @@ UNFINISHED = "unfinished"
 """Folder of an unfinished run's checkpoint, in the run's."""
 NO_NUMBERS = ("scorer_timeout", "evaluation.reference_samples")
 """Settings that change no number of a run, and may be others when it is resumed."""
+UNSTORED = ("folder", "choices")
+"""Fields of a `RunSpec` that its file has not."""
+OF_SAMPLES = (*names_of(ModelSettings), "precision", "products", "max_new_tokens", "fixed_length")
+"""Settings of the training that the reference samples depend on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +70,15 @@ class RunSpec:
     task: TaskSettings
     """Prompts and models of the environment."""
     compared: Mapping[str, Any]
-    """Settings of its comparison besides its own: ``agents``, ``seeds``, ``first_seed``, ``level``
-    and, where learners are compared, the ``training`` that they share."""
+    """Settings of its comparison besides its own: ``agents``, ``seeds``, ``first_seed`` and
+    ``level``; and the titles of its ``arms`` by their names."""
+    by_gold: bool = False
+    """Whether the task's gold score measures it, where the task has one: the rewards have different
+    scorers, none of which can judge them all."""
+    is_control: bool = False
+    """Whether its reward's rule does not read the text (`Credit.control`)."""
+    command: str = field(default="", compare=False)
+    """The command that asks for its comparison."""
     code: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of each file of the user's own code that the settings name, by path."""
     data: Mapping[str, str] = field(default_factory=dict)
@@ -99,25 +110,6 @@ class RunSpec:
         """Paths of the files of the user's own code that it runs, those of its judge included."""
         named = {k: v for k, v in self.settings().items() if k not in ("rewards", "code", "data")}
         return code_paths([named, self.rewards[0], self.agent, self.reward])
-
-    @cached_property
-    def by_gold(self) -> bool:
-        """Whether rewards are scored by different scorers, none of which can judge them all.
-
-        They are then measured by the task's gold score, where it has one.
-        """
-        return len(set(map(self._judge, self.rewards))) > 1
-
-    def _judge(self, word: Spec) -> tuple[str, str]:
-        """Return whether a reward's scorer is its own or the task's, and which one that is."""
-        choice = self.choice(word)
-        if isinstance(choice.made, Reward):
-            return "own", choice.made.raw_scorer.name
-        if choice.kind is None:
-            return "own", word.text  # options may change what it says
-        if self.task.scorer is not None:
-            return "task", "scorer"
-        return "task", "encoder" if choice.kind == "encoder" else "reward model"
 
     @cached_property
     def env_id(self) -> str:
@@ -200,20 +192,14 @@ class RunSpec:
         )
 
     def settings(self) -> dict[str, Any]:
-        """Return its settings as plain data, by the names of `ComparisonConfig`.
-
-        Learners that are added to a comparison change none of its runs.
-        """
-        stored = self.as_dict()
-        own = {} if self.is_reference else {"agents": [], "training": stored["training"]}
-        return comparison_of(stored) | own
+        """Return its settings as plain data, by the names of a call of `compare`."""
+        return comparison_of(self.as_dict())
 
     # --- as plain data ----------------------------------------------------------------------------
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain data, without its folder."""
-        left_out = ("folder", "choices")
-        shown = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
+        shown = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in UNSTORED}
         plain: dict[str, Any] = to_json(shown)
         return plain
 
@@ -225,8 +211,10 @@ class RunSpec:
             data: What it returned.
             folder: Folder of the run's results.
         """
-        words: dict[str, Any] = {name: _word(data[name]) for name in ("env", "agent", "reward")}
-        words["rewards"] = tuple(map(_word, data["rewards"]))
+        words: dict[str, Any] = {
+            name: word_of_json(data[name]) for name in ("env", "agent", "reward")
+        }
+        words["rewards"] = tuple(map(word_of_json, data["rewards"]))
         return cls(**{**data, **words, **groups_from_json(data), "folder": folder})
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -241,40 +229,62 @@ class RunSpec:
     @classmethod
     def read(cls, folder: Path) -> "RunSpec":
         """Return the spec of a run's folder, which the same user wrote: it may name code."""
-        stored = read_hashed(folder / SPEC_FILE)
-        return cls.from_dict({k: v for k, v in stored.items() if k != "versions"}, folder)
+        return cls.from_dict(stored_spec(folder / SPEC_FILE), folder)
 
 
-def _word(data: Mapping[str, Any]) -> Spec:
+def stored_spec(file: Path) -> dict[str, Any]:
+    """Return a spec.json as plain data, see `RunSpec.as_dict`; no code is run.
+
+    Raises:
+        ValueError: if it is damaged, was changed, or is of another version.
+    """
+    stored = read_hashed(file)
+    kinds: dict[str, Any] = {
+        "compared": Mapping,
+        "env": Mapping,
+        "agent": Mapping,
+        "reward": Mapping,
+    }
+    kinds |= {"training": Mapping, "evaluation": Mapping, "task": Mapping, "rewards": list}
+    kinds |= {"name": str, "title": str, "seed": int, "code": Mapping, "data": Mapping}
+    try:
+        plain = {f.name: stored[f.name] for f in fields(RunSpec) if f.name not in UNSTORED}
+        for name, kind in kinds.items():
+            if not isinstance(plain[name], kind):
+                raise TypeError(f"{name} is {plain[name]!r}")
+        numbers_of(plain), comparison_of(plain), {**plain["compared"]["arms"]}
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{file} is damaged or of another version ({error}); name another folder, or read it "
+            "with the version that wrote it"
+        ) from None
+    return plain
+
+
+def word_of_json(data: Mapping[str, Any]) -> Spec:
+    """Return the word that `to_json` wrote."""
     file = data["file"]
     return Spec(data["text"], data["name"], data["options"], None if file is None else Path(file))
 
 
 def comparison_of(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a run's whole comparison, as `ComparisonConfig.as_dict` does.
+    """Return the settings of a run and its comparison by the names of a call of `compare`.
 
     Args:
         spec: The run, as `RunSpec.as_dict` returns it and a spec.json has it.
     """
-    compared = dict(spec["compared"])
-    return plain_settings(
-        {
-            "env": spec["env"]["text"],
-            "rewards": [word["text"] for word in spec["rewards"]],
-            **{name: compared.pop(name) for name in ("agents", "seeds", "first_seed")},
-            "training": compared.pop("training", spec["training"]),
-            **{name: spec[name] for name in ("evaluation", "task")},
-            **compared,
-            **{name: spec[name] for name in ("code", "data")},
-        }
-    )
-
-
-def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings of a comparison as plain data, as its files keep them."""
-    data: dict[str, Any] = to_json(settings)
-    data["task"].pop("max_new_tokens", None)  # the training's
-    return {name: value for name, value in data.items() if value or name not in ("code", "data")}
+    compared = {name: value for name, value in spec["compared"].items() if name != "arms"}
+    task = {name: value for name, value in spec["task"].items() if name != "max_new_tokens"}
+    return {
+        "env": spec["env"]["text"],
+        "rewards": [word["text"] for word in spec["rewards"]],
+        **{name: compared.pop(name) for name in ("agents", "seeds", "first_seed")},
+        "training": spec["training"],
+        "evaluation": spec["evaluation"],
+        "task": task,  # the length is the training's
+        **compared,
+        **{name: spec[name] for name in ("code", "data") if spec[name]},
+    }
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -293,18 +303,28 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return result
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Return which settings of two configurations (`ComparisonConfig.as_dict`) differ, in words."""
-    left, right = (
-        {**side.get("task", {}), **flat({**side, "task": {}, "code": {}, "data": {}})}
-        for side in (old, new)
-    )
-    changed = (changed_files(old.get(key, {}), new.get(key, {})) for key in ("code", "data"))
-    return [*chain(*changed)] + [
-        f"{name} {left.get(name)!r} there, {right.get(name)!r} here"
-        for name in [*left, *(name for name in right if name not in left)]
-        if left.get(name) != right.get(name) and name not in NO_NUMBERS
-    ]
+def numbers_of(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what decides the numbers of a run, by name; equal runs may be resumed by one another.
+
+    The files that it names are left out. What draws the reference samples depends
+    on no learner.
+
+    Args:
+        spec: The run, as `RunSpec.as_dict` returns it and a spec.json has it.
+    """
+    training = flat(spec["training"])
+    named = {name: spec[name]["text"] for name in ("env", "reward", "agent")}
+    if spec["name"] == REFERENCE:
+        training = {name: training[name] for name in OF_SAMPLES}
+        named = {"env": named["env"]}
+    evaluation = flat({"evaluation": spec["evaluation"]})
+    known = {**named, "judge": judge_of(spec), **flat(spec["task"]), **training, **evaluation}
+    return {name: value for name, value in known.items() if name not in NO_NUMBERS}
+
+
+def judge_of(spec: Mapping[str, Any]) -> str:
+    """Return what measures a run: the first reward's scorer, or the gold score."""
+    return "the gold score" if spec["by_gold"] else str(spec["rewards"][0]["text"])
 
 
 def slug(name: str) -> str:

@@ -14,8 +14,8 @@ from tokengym.agents.contract import Agent, Update
 from tokengym.base.errors import SettingsError, StorageError
 from tokengym.envs.prompts.tokenization import token_texts
 from tokengym.evaluation.runs.defaults import TrainingSettings
-from tokengym.evaluation.runs.record import OF_COMPARISON, RunRecord
-from tokengym.evaluation.runs.spec import NO_NUMBERS, RunSpec, flat
+from tokengym.evaluation.runs.record import RunRecord
+from tokengym.evaluation.runs.spec import RunSpec, flat, numbers_of
 
 if TYPE_CHECKING:
     from stable_baselines3.common.logger import KVWriter
@@ -81,12 +81,9 @@ class Training:
     @property
     def configuration(self) -> dict[str, Any]:
         """Settings that decide the run's numbers, by name, without the length of training."""
-        named = flat(self.spec.settings())
+        named = {**numbers_of(self.spec.as_dict()), **self.spec.code, **self.spec.data}
         length = self.training.declaration.steps_setting
-        left_out = (*OF_COMPARISON, length, *NO_NUMBERS)
-        return {"reward": self.spec.reward.text} | {
-            k: v for k, v in named.items() if k not in left_out
-        }
+        return {name: value for name, value in named.items() if name != length}
 
     def make_envs(self, num_envs: int, *, normalize: bool = False) -> Any:
         """Return the training environments under the run's reward."""
@@ -170,6 +167,7 @@ class Training:
             if self.record.points:  # one curve has one measure, whatever the policy writes by now
                 self._evaluator.resume_reading(has_gold="gold_score" in self.record.points[0])
         if not self.record.points:  # models are loaded, training begins
+            self.record.optimum = known_optimum(self._evaluator.envs)
             self.record.started = time.perf_counter()
         step = update.step
         with self.untimed():
@@ -239,6 +237,20 @@ class Training:
             self._tracker.close()
         if self.folder is not None and self.processes.is_main:
             self.record.write(error)
+
+
+def known_optimum(envs: Any) -> dict[str, float]:
+    """Return the best expected gold score, V* of the empty text, where a task can compute it.
+
+    It is {} where there are too many responses to enumerate.
+    """
+    if not hasattr(type(envs.unwrapped), "optimal_values"):
+        return {}
+    try:
+        values, _ = envs.unwrapped.optimal_values()
+    except SettingsError:
+        return {}
+    return {"gold_score": float(values[()])}
 
 
 def _count(tokens: int | Callable[[], int]) -> int:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from tokengym import ComparisonConfig
+from tokengym import Comparison
 from tokengym.agents import NonFiniteError
 from tokengym.base import (
     data_hashes,
@@ -223,7 +223,7 @@ class Bench:
                 f"{source} does not hold the {len(steps)} measurements of a run; {remedy}"
             )
 
-    def config(self, setting: Setting, rule: str, run: Cell, updates: int) -> ComparisonConfig:
+    def config(self, setting: Setting, rule: str, run: Cell, updates: int) -> Comparison:
         """Return the comparison that a run is of."""
         about = self.definition
         return single_run(

@@ -1,15 +1,11 @@
 """``tokengym compare``: which reward learns faster?"""
 
 from pathlib import Path
+from typing import Any
 
-from tokengym.evaluation.runs.config import ComparisonConfig
-from tokengym.evaluation.runs.defaults import (
-    EvaluationSettings,
-    TaskSettings,
-    TrainingSettings,
-    task_name,
-)
-from tokengym.evaluation.runs.words import comparison_settings
+from tokengym.evaluation.runs.decide import decide
+from tokengym.evaluation.runs.defaults import task_name
+from tokengym.evaluation.runs.learner_settings import options_of_comparison
 from tokengym.scripts.commands.options import (
     RUN_OPTIONS,
     Tracker,
@@ -17,7 +13,7 @@ from tokengym.scripts.commands.options import (
 )
 
 
-@takes_settings(comparison_settings, RUN_OPTIONS - {"agent"}, by_learner=True)
+@takes_settings(options_of_comparison, RUN_OPTIONS - {"agent"}, by_learner=True)
 def compare(
     env: str | None = None,
     rewards: tuple[str, ...] = (),
@@ -31,10 +27,7 @@ def compare(
     retry_failed: bool = False,
     track: Tracker = None,
     executor: str | None = None,
-    *,
-    training: TrainingSettings,
-    evaluation: EvaluationSettings,
-    task: TaskSettings,
+    **given: Any,
 ) -> int:
     """Train each reward, or each learner, with the same seeds and budget: which learned faster?
 
@@ -75,26 +68,18 @@ def compare(
         training: Settings of training.
         evaluation: Settings of evaluation.
         task: Prompts and models that the environment is made from.
+        given: Settings as they were typed, by the words of their options.
     """
-    del agent  # which the defaults of training are of
-    config = ComparisonConfig(
-        env=env or "",
-        rewards=rewards,
-        agents=agents,
-        seeds=seeds,
-        first_seed=first_seed,
-        training=training,
-        evaluation=evaluation,
-        task=task,
-    )
+    named: dict[str, Any] = {"rewards": rewards, "agent": agent, "agents": agents, "seeds": seeds}
+    comparison = decide(env, **named, first_seed=first_seed, **given)
     # Later, since they import torch: what the settings refuse is said without waiting for it.
     from tokengym.evaluation.runs.compare import compare as run_comparison
     from tokengym.scripts.commands.show import show_summary, terminal
 
-    out = out or Path("runs") / task_name(config.env)
+    out = out or Path("runs") / task_name(comparison.reference.env)
     console = terminal()
     summary = run_comparison(
-        config,
+        comparison,
         out,
         jobs=jobs,
         checkpoint_every=checkpoint_every,

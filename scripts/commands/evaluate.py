@@ -174,7 +174,7 @@ def _show_references(
     from tokengym.agents.offline.policies import make_policy
     from tokengym.agents.saving import products_here
     from tokengym.evaluation.measure.references import draw_references
-    from tokengym.evaluation.runs.defaults import training_settings
+    from tokengym.evaluation.runs.learner_settings import training_settings
     from tokengym.evaluation.runs.saved import stored_settings
     from tokengym.scripts.commands.show import show_references
 

@@ -140,13 +140,20 @@ def call(command: Command, prog: str, arguments: Sequence[str]) -> int:
         _refuse_unknown(command, typed, options, name.replace("_", "-"))
     if line.free:
         raise ValueError(f"unexpected {line.free[0]!r}; {prog} --help shows what there is")
-    values = filled(chosen, {o.name: typed[o.name] for o in options if o.leaf and o.name in typed})
+    given = {o.name: typed[o.name] for o in options if o.leaf and o.name in typed}
+    values = given if _takes_given(command) else filled(chosen, given)
     for option in options:
         if option.leaf is None:
             values[option.name] = typed.get(option.name, option.default)
             if values[option.name] is inspect.Parameter.empty:
                 raise ValueError(f"{prog} needs {option.shown}; {prog} --help has examples")
     return command(**values) or 0
+
+
+def _takes_given(command: Command) -> bool:
+    """Return whether a command takes what was typed as it is, ``**given``, and decides itself."""
+    kinds = [one.kind for one in inspect.signature(command).parameters.values()]
+    return inspect.Parameter.VAR_KEYWORD in kinds
 
 
 def options_of(command: Command, arguments: Sequence[str] = ()) -> list["Option"]:
@@ -347,8 +354,10 @@ def _options(command: Command, chosen: Mapping[str, Chosen]) -> Iterator[Option]
     _, usual, by_learner = _declared(command)
     texts, parameters = _texts(command), inspect.signature(command).parameters
     taken = {"", *(name.replace("_", "-") for name in parameters if name not in chosen)}
-    for name, parameter in parameters.items():
+    own = {n: one for n, one in parameters.items() if one.kind is not one.VAR_KEYWORD}
+    for name in [*own, *(name for name in chosen if name not in own)]:
         if name not in chosen:
+            parameter = own[name]
             if by_learner and name == "agent":
                 listed = tyro.conf.arg(metavar=f"{{{','.join(learner_names())}}}")
                 parameter = parameter.replace(annotation=Annotated[parameter.annotation, listed])
@@ -362,7 +371,7 @@ def _options(command: Command, chosen: Mapping[str, Chosen]) -> Iterator[Option]
             taken.add(leaf.flag)
             said = declared.helptext() if callable(declared.helptext) else declared.helptext
             yield Option(
-                parameter=name,
+                parameter=name.partition(" ")[0],
                 flag=leaf.flag,
                 kind=kind,
                 default=leaf.value,

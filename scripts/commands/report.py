@@ -33,7 +33,6 @@ def report(
     level: float | None = None,
     kl_coef: float | None = None,
     axis: Literal["step", "tokens"] | None = None,
-    trust_code: bool = False,
     *,
     paper: "Paper",
 ) -> None:
@@ -63,8 +62,6 @@ def report(
         kl_coef: Price of a nat of KL in curves, for the score minus its penalty.
         axis: What runs of curves are compared at equal amounts of: step (updates) or tokens
             (default: that of the summary.json beside the curves; step where there is none).
-        trust_code: Run the files of code that comparisons name which are merged; the results of
-            one need none.
         paper: Figure and table for a paper.
     """
     from tokengym.evaluation.runs.foreign_curves import report_curves
@@ -75,13 +72,11 @@ def report(
         raise ValueError("report takes folders of runs or --curves FILE.csv, one of the two")
     of_curves: dict[str, Any] = {"group_by": group_by or None, "score": score}
     of_curves |= {"level": level, "kl_coef": kl_coef, "axis": axis}
-    idle = {"trust_code": trust_code or None} if curves else of_curves
-    for name, value in idle.items():
+    for name, value in of_curves.items() if runs else ():
         if value is not None:
-            what = "curves, which name no code" if curves else "runs, whose settings are stored"
             raise ValueError(
-                f"--{name.replace('_', '-')} has no effect on {what}; leave it out"
-                + ("" if curves else ", or name their files: --curves RUN/curves.csv")
+                f"--{name.replace('_', '-')} has no effect on runs, whose settings are stored; "
+                "leave it out, or name their files: --curves RUN/curves.csv"
             )
     if out is None and paper.figure is paper.table is None:
         out = runs[0] if len(runs) == 1 else Path("report")
@@ -89,9 +84,7 @@ def report(
         given = {name: value for name, value in of_curves.items() if value is not None}
         summary = report_curves(curves, out, baseline=baseline, paper=paper, **given)
     else:
-        summary = merge_comparisons(
-            runs, out, baseline=baseline, trust_code=trust_code, paper=paper
-        )
+        summary = merge_comparisons(runs, out, baseline=baseline, paper=paper)
     if out is not None and paper.table is None:
         show_summary(terminal(), summary, out)
     elif paper.figure is not None:

@@ -2,24 +2,15 @@
 
 import shutil
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokengym.base.errors import TokenGymError
-from tokengym.evaluation.measure.environments import resolve_env
-from tokengym.evaluation.measure.measures import BLOCK
-from tokengym.evaluation.runs.config import ComparisonConfig, command_line
-from tokengym.evaluation.runs.defaults import (
-    EvaluationSettings,
-    TaskSettings,
-    TrainingSettings,
-    default_rewards,
-    task_name,
-    with_own_prompts,
-)
+from tokengym.evaluation.runs.comparison import Comparison
+from tokengym.evaluation.runs.decide import decide
+from tokengym.evaluation.runs.defaults import task_name
+from tokengym.evaluation.runs.learner_settings import options_of_run
 from tokengym.evaluation.runs.spec import SPEC_FILE, slug
-from tokengym.evaluation.runs.words import run_settings
 from tokengym.scripts.commands.options import (
     RUN_OPTIONS,
     Tracker,
@@ -35,11 +26,8 @@ if TYPE_CHECKING:
 CURVE = "curve.png"
 """Picture of a run's curve, in its folder."""
 
-TRAIN_SETTINGS = partial(run_settings, reference_samples=BLOCK)
-"""Default settings of one run, with few reference samples."""
 
-
-@takes_settings(TRAIN_SETTINGS, RUN_OPTIONS, by_learner=True)
+@takes_settings(options_of_run, RUN_OPTIONS, by_learner=True)
 def train(
     env: str | None = None,
     reward: str | None = None,
@@ -48,10 +36,7 @@ def train(
     out: Path | None = None,
     track: Tracker = None,
     list: bool = False,
-    *,
-    training: TrainingSettings,
-    evaluation: EvaluationSettings,
-    task: TaskSettings,
+    **given: Any,
 ) -> None:
     """Train one policy, measure it along the way, and save it.
 
@@ -82,20 +67,14 @@ def train(
         training: Settings of training.
         evaluation: Settings of evaluation.
         task: Prompts and models that the environment is made from.
+        given: Settings as they were typed, by the words of their options.
     """
     if list:
         return _list_learners()
     check_counts(0, seed=seed)
-    config = ComparisonConfig(
-        env=env or "",
-        rewards=(reward or default_rewards(resolve_env(env, task.bundle, task.sources()))[0],),
-        seeds=1,
-        first_seed=seed,
-        training=with_own_prompts(training, task),
-        evaluation=evaluation,
-        task=task,
-    )
-    _train_once(config, out, track)  # which imports torch, after what the settings refuse
+    named: dict[str, Any] = {"rewards": reward or (), "agent": agent, "seeds": 1}
+    comparison = decide(env, **named, first_seed=seed, trains=True, **given)
+    _train_once(comparison, out, track)  # which imports torch, after what the settings refuse
 
 
 def _list_learners() -> None:
@@ -118,7 +97,7 @@ def _list_learners() -> None:
         console.print(f"\n{line_of(more.removeprefix('; '))}", soft_wrap=True)
 
 
-def _train_once(config: ComparisonConfig, out: Path | None, track: Tracker) -> None:
+def _train_once(comparison: Comparison, out: Path | None, track: Tracker) -> None:
     """Train, resume or only show the one run of a configuration."""
     from tokengym.agents.rollouts.logs import check_tracker
     from tokengym.base.folders import locked
@@ -130,12 +109,13 @@ def _train_once(config: ComparisonConfig, out: Path | None, track: Tracker) -> N
     from tokengym.evaluation.runs.training import join_processes
     from tokengym.scripts.commands.show import say, terminal
 
-    seed = config.first_seed
     check_tracker(track)
-    out = out or Path("runs") / f"train-{task_name(config.env)}-{slug(config.names[0])}-{seed}"
-    run = Run(*config.specs(out))
+    reference, (first,) = comparison.reference, comparison.runs
+    named = f"train-{task_name(reference.env)}-{slug(first.name)}-{first.seed}"
+    out = out or Path("runs") / named
+    run = Run(*comparison.specs(out))
     # Looked at by all processes before one of them writes.
-    check_folder(config, out)
+    check_folder(comparison, out)
     is_complete = run.is_finished
     was_trained = (out / "agent").exists() or (out / CURVE).exists()
     if is_complete and (out / "curves.csv").exists() and not was_trained:
@@ -143,24 +123,24 @@ def _train_once(config: ComparisonConfig, out: Path | None, track: Tracker) -> N
             f"{out} holds this run as tokengym compare made it, which saves no agent; name another "
             "folder with --out"
         )
-    processes = join_processes(config.training)
+    processes = join_processes(first.training)
     console = terminal(quiet=not processes.is_main)
     if processes.is_main:
         with locked(out):
-            take_over(config, out)  # checked again: another process may have begun since
-            missing_runs(config, out, retry_failed=True)
+            take_over(comparison, out)  # checked again: another process may have begun since
+            missing_runs(comparison, out, retry_failed=True)
             if not is_complete:
-                measured_by = preflight(config)
-                for line in (config.decided, f"measured by {measured_by}"):
+                measured_by = preflight(comparison)
+                for line in (*comparison.said, f"measured by {measured_by}"):
                     say(console, line)
                 run.spec.write(versions())  # whose settings the folder has from now on
-                keep_code(config.code, out / CODE)
+                keep_code(reference.code, out / CODE)
     if is_complete:
         say(console, f"{out} is complete: it holds this very run, and nothing was trained again")
     else:
         _train(run, out, console, track, is_main=processes.is_main)
     if processes.is_main:
-        _show(console, config, run, out)
+        _show(console, comparison, run, out)
 
 
 def _train(run: "Run", out: Path, console: "Console", track: Tracker, *, is_main: bool) -> None:
@@ -194,7 +174,7 @@ def _forget_if_begun(run: "Run", out: Path) -> None:
         shutil.rmtree(out, ignore_errors=True)
 
 
-def _show(console: "Console", config: ComparisonConfig, run: "Run", out: Path) -> None:
+def _show(console: "Console", comparison: Comparison, run: "Run", out: Path) -> None:
     """Write picture and report of a run, and print how far it came and what comes next."""
     from tokengym.agents.losses.ranking import best_of_n_kl_bound
     from tokengym.base.text import fixed
@@ -205,21 +185,22 @@ def _show(console: "Console", config: ComparisonConfig, run: "Run", out: Path) -
 
     curve = run.points
     _show_log(console, run)
-    is_best_of_n = config.training.agent == "best-of-n"
+    training = comparison.reference.training
+    is_best_of_n = training.agent == "best-of-n"
     if is_best_of_n:
-        n = config.training.last_step
+        n = training.last_step
         console.print(f"KL of the best of {n} is at most {best_of_n_kl_bound(n):.2f} nats")
-    lines = _references(console, config, out)
+    lines = _references(console, comparison, out)
     show_references(console, lines)
     # The run has warned of a scorer whose numbers say little.
     can_alarm = not is_best_of_n and not run.result.get("reads_little")
-    price, measured = config.kl_coef, run.curve
+    price, measured = comparison.price, run.curve
     name, measured = (NET, measured.priced(price)) if price else ("score", measured)
     if lines and can_alarm and measured.has(name):  # a KL that nobody knows is not 0
         if alarm := short_of_best(float(measured[name][-1]), lines["best_of_n"]):
             say(console, f"! {run.spec.name}: {alarm}")
     try:
-        write_comparison(config, out, command=command_line(config, trains=True), picture=CURVE)
+        write_comparison(comparison, out, picture=CURVE)
     except ValueError as error:  # a curve of one point, or with a score that is no number
         say(console, f"no picture and report: {error}")
     first, last = curve[0], curve[-1]
@@ -234,26 +215,28 @@ def _show(console: "Console", config: ComparisonConfig, run: "Run", out: Path) -
     written = [out / name for name in (CURVE, "report.html") if (out / name).exists()]
     say(console, f"curve and report: {' '.join(map(str, written or [run.folder]))}")
     has_agent = (out / "agent").exists()  # an agent of one's own may have no method save
-    trust = " --trust-code" if config.code else ""  # the user's own, which the folder only names
+    trust = (
+        " --trust-code" if comparison.reference.code else ""
+    )  # the user's own, which the folder only names
     following = f"next: tokengym evaluate {out / 'agent'}{trust}"
     say(console, following if has_agent else f"files: {out}")
 
 
-def _references(console: "Console", config: ComparisonConfig, out: Path) -> dict[str, Any] | None:
+def _references(console: "Console", comparison: Comparison, out: Path) -> dict[str, Any] | None:
     """Return what needs no training, drawn where the folder has none; None without a model."""
     from tokengym.agents.errors import ModelError
     from tokengym.evaluation.runs.run import Run
 
-    if not config.evaluation.reference_samples:
+    if not comparison.reference.evaluation.reference_samples:
         return None
     try:
         with console.status("best-of-n of the untrained policy"):
-            spec = replace(config.reference_spec(out), warns=False)  # the run has warned
+            spec = replace(comparison.reference_spec(out), warns=False)  # the run has warned
             drawn = Run(spec).draw()
     except ModelError as error:  # an agent of one's own may need no model
         console.print(f"no best-of-n: {error}", markup=False)
         return None
-    return dict(drawn.lines(config.kl_coef, by_gold=config.by_gold))
+    return dict(drawn.lines(comparison.price, by_gold=comparison.reference.by_gold))
 
 
 def _show_log(console: "Console", run: "Run") -> None:

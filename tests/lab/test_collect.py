@@ -9,17 +9,14 @@ import pytest
 
 from tests.suite.agents.conftest import make_tokenizer
 from tests.suite.agents.offline.test_collecting import episode
-from tokengym import ComparisonConfig
+from tests.support.comparisons import comparison
 from tokengym.agents.offline import Sampling, pair_rows
 from tokengym.base import read_json, write_text
 from tokengym.envs import DatasetError
 from tokengym.evaluation import run
 from tokengym.evaluation.measure import resolve_env
-from tokengym.evaluation.runs.defaults import (
-    EvaluationSettings,
-    TaskSettings,
-    training_settings,
-)
+from tokengym.evaluation.runs.defaults import EvaluationSettings, TaskSettings
+from tokengym.evaluation.runs.learner_settings import training_settings
 from tokengym.evaluation.runs.saved import load_agent
 from tokengym.lab import collect
 from tokengym.lab.collect import (
@@ -115,11 +112,9 @@ def saved(tmp_path):
     env = resolve_env("Dialogue")
     training = training_settings(env, steps=1, batch_size=2, max_new_tokens=4)
     few = EvaluationSettings(every=1, episodes=2, samples=0, reference_samples=0)
-    comparison = ComparisonConfig(
-        env=env, rewards=("sparse",), seeds=1, training=training, evaluation=few
-    )
+    decided = comparison(env=env, rewards=("sparse",), seeds=1, training=training, evaluation=few)
     folder = tmp_path / "run"
-    run(comparison, "sparse", 0, out=folder, save=folder / "agent")
+    run(decided, "sparse", 0, out=folder, save=folder / "agent")
     return folder / "agent"
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tokengym.evaluation.runs.config import ComparisonConfig
+from tests.support.comparisons import comparison
+from tokengym.evaluation.runs.comparison import Comparison
 from tokengym.lab import study as module
 from tokengym.lab.protocol import SPARE_SEED, best_of_rows
 from tokengym.lab.study import Cell, Drawn, Published, Row, Runs, Study, deadline, write_rows
@@ -39,7 +40,7 @@ def study(**changes: Any) -> Study:
         "folder": "data",
         "axes": {"rule": str, "length": 48},
         "rounds": lambda: [([SPARSE, ABC], range(3))],
-        "config": lambda run, out: ComparisonConfig(env="Oracle", rewards=(run.rule,), seeds=1),
+        "config": lambda run, out: comparison(env="Oracle", rewards=(run.rule,), seeds=1),
         "tables": tables,
         "drawn": (Drawn(file="lines.csv", parts={"lines.csv": lambda out: [{"n": 1}]}),),
     }
@@ -147,7 +148,7 @@ def test_run_draws_trains_and_stops_in_time(
 ) -> None:
     trained = []
 
-    def train(config: ComparisonConfig, rule: str, seed: int) -> SimpleNamespace:
+    def train(config: Comparison, rule: str, seed: int) -> SimpleNamespace:
         trained.append((rule, seed))
         point = {"step": 1, "tokens": 4, "score": 0.123456, "gold_score": 0.0, "kl": 0.0}
         return SimpleNamespace(points=[point])

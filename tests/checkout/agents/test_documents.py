@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from tests.checkout.pages import DOCS, blocks, run, shorter
+from tests.support.comparisons import comparison
 from tokengym.agents.ppo.advantages import ADVANTAGES, RoundTensors
 from tokengym.agents.ppo.settings import PPOSettings
-from tokengym.evaluation.runs.config import ComparisonConfig
-from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
+from tokengym.evaluation.runs.defaults import EvaluationSettings
+from tokengym.evaluation.runs.learner_settings import training_settings
 from tokengym.evaluation.runs.run import run as run_one
 from tokengym.lab.learners.weighted import WEIGHTS, WeighedRound
 from tokengym.scripts.cli import main
@@ -109,7 +110,7 @@ def test_the_agent_of_the_page_learns_in_a_comparison(tmp_path: Path, monkeypatc
     ends: dict[str, Any] = {}
     for reward, seed in (("uniform", 0), ("uniform", 0), ("red:delivery=end", 0), ("uniform", 1)):
         tokens = 24 * 8 * 20
-        config = ComparisonConfig(
+        config = comparison(
             env="MovieReview",
             rewards=("uniform", "red:delivery=end"),
             agents=("gru.py:Gru",),
@@ -119,7 +120,7 @@ def test_the_agent_of_the_page_learns_in_a_comparison(tmp_path: Path, monkeypatc
             evaluation=EvaluationSettings(every=10, episodes=64, samples=0),
         )
         with torch.random.fork_rng():
-            record = run_one(config, config.names[config.rewards.index(reward)], seed)
+            record = run_one(config, f"gru.py:Gru {reward}", seed)
         assert [point["tokens"] for point in record.points] == [0, tokens // 2, tokens]
         scores = [point["score"] for point in record.points]
         assert ends.setdefault(f"{reward} {seed}", scores) == scores  # the same seed

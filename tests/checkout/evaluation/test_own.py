@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from tests.suite.agents.test_checkpoint import OWN_ADVANTAGE, rewrite
+from tests.support.comparisons import comparison
 from tests.support.stored import keep_settings, settings_of
 from tokengym.agents import PPO
 from tokengym.agents.learner import LEARNERS, find_learner
@@ -23,8 +24,7 @@ from tokengym.base.errors import SettingsError
 from tokengym.envs.tasks import find_task
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.evaluate import make_eval_envs
-from tokengym.evaluation.runs.config import ComparisonConfig
-from tokengym.evaluation.runs.folder import settings_in
+from tokengym.evaluation.runs.spec import comparison_of, stored_spec
 from tokengym.rewards import LengthPenalty, RewardError, make_reward
 from tokengym.rewards.credits.base import REWARDS
 from tokengym.rewards.scorers import find_scorer
@@ -119,7 +119,7 @@ def test_an_agent_of_ones_own_trains_resumes_and_is_evaluated(
 ):
     assert main([*command("--baseline"), *SHORT, *WORDS]) == 0
     (spec,) = (files / "runs/reinforce").glob("*/seed-0/spec.json")
-    settings = settings_in(spec)
+    settings = comparison_of(stored_spec(spec))
     assert settings["training"]["agent"] == "agents.py:Reinforce"
     assert settings["training"]["learner"]["baseline"] == 0.5
     assert set(settings["code"]) == {"agents.py"}
@@ -439,8 +439,8 @@ def test_names_of_a_package_are_found_when_they_are_used(package: Path):
     assert scorer.name == "cheerful"
     learner = find_learner("whole-returns")
     assert (learner.name, learner.summary) == ("whole-returns", "REINFORCE on whole returns.")
-    config = ComparisonConfig(env="MovieReview", rewards=("sparse", "front-loaded:share=1"))
-    assert not config.code
+    config = comparison(env="MovieReview", rewards=("sparse", "front-loaded:share=1"))
+    assert not config.reference.code
     with pytest.raises(RewardError, match="did you mean 'front-loaded'"):
         make_reward("front-loadde", scorer=LengthPenalty())
 

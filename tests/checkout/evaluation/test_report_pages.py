@@ -8,10 +8,10 @@ import pytest
 
 import tokengym
 from tests.suite.evaluation.conftest import fabricate_curves
+from tests.support.comparisons import comparison
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import summarize
 from tokengym.evaluation.runs.compared import compared
-from tokengym.evaluation.runs.config import ComparisonConfig
 
 DOCS = Path(__file__).parents[3] / "docs"
 TASKS = [name for name, spec in gym.registry.items() if spec.namespace == tokengym.__name__]
@@ -22,9 +22,11 @@ AGENTS = ("ppo", "loo:group_size=8", "dpo", "online-dpo", "sft", "sb3:A2C")
 def test_the_pages_that_a_report_links_to_exist(env: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("tokengym.evaluation.report.intro.REPOSITORY", "https://example.org/t")
     rewards = ("sparse", "abc") if env.startswith("tokengym/MovieReview") else ("sparse",)
-    config = ComparisonConfig(env=env, rewards=rewards, agents=AGENTS)
+    config = comparison(env=env, rewards=rewards, agents=AGENTS)
     curves = fabricate_curves(("sparse", "abc"), seeds=2)
-    page = render_report({**summarize(curves), "compared": compared([config])}, curves)
+    page = render_report(
+        {**summarize(curves), "compared": compared([run.as_dict() for run in config.runs])}, curves
+    )
     links = re.findall(r'href="https://example.org/t/([^"#]+)', page)
     pages = [link.removeprefix("blob/main/docs/") for link in links]
     assert {"guide/glossary.md", "agents/dpo.md", "rewards/credits.md"} <= {*pages}

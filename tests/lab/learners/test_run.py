@@ -1,6 +1,5 @@
 """The laboratory's learners are measured like PPO, resumed where they can be, and compared."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +8,10 @@ import pytest
 from tests.suite.evaluation.runs.test_agents import TRAINING, learners
 from tests.suite.evaluation.runs.test_config import test_every_learner_survives_the_file
 from tests.suite.evaluation.runs.test_run import SMALL, config
+from tests.support.comparisons import comparison, trainings
 from tests.support.suite import of_laboratory
 from tokengym.agents.errors import CheckpointError
 from tokengym.base.settings import changed
-from tokengym.evaluation.runs.config import ComparisonConfig, command_line
-from tokengym.evaluation.runs.defaults import training_settings
 from tokengym.evaluation.runs.record import RunRecord
 from tokengym.evaluation.runs.run import run
 from tokengym.scripts.cli import main
@@ -29,25 +27,26 @@ def test_every_learner_survives_a_file(agent: str, tmp_path: Path):
 
 
 def test_the_command_line_names_the_learner():
-    ours = ComparisonConfig(
+    ours = comparison(
         env="MovieReview",
         rewards=("sparse",),
-        training=training_settings("tokengym/MovieReview-v0", "raft", iterations=2),
+        agent="raft",
+        iterations=2,
     )
-    assert "--agent raft --iterations 2" in command_line(ours)
-    assert ours.kl_coef is None
+    assert "--agent raft --iterations 2" in ours.reference.command
+    assert ours.price is None
 
 
 def test_learners_share_the_settings_that_they_have_and_keep_their_own() -> None:
     training = changed(TRAINING, tokens=BUDGET, kl_coef=0.3, learning_rate=2e-4)
-    raft = learners("ppo", "raft", training=training).trainings["raft"]
+    raft = trainings(learners("ppo", "raft", training=training))["raft"]
     assert raft.learner.learner.tuning.learning_rate == 2e-4
     assert raft.max_new_tokens == 6
 
 
 def test_collecting_data_takes_half_of_the_tokens_unless_it_is_said() -> None:
     found = learners("ppo", "online-dpo", training=changed(TRAINING, tokens=10_000))
-    online = found.trainings["online-dpo"].learner
+    online = trainings(found)["online-dpo"].learner
     assert online.learner.prompts_per_iteration == 10_000 // (2 * 3 * 8 * 6)
 
 
@@ -86,24 +85,19 @@ def test_resumed_curve_equals_an_uninterrupted_one(tmp_path: Path, agent: str):
 def test_iterations_of_another_run_are_refused(tmp_path: Path):
     iterated(1, tmp_path)
     before = (tmp_path / "online-dpo" / "seed-0" / "run.json").read_bytes()
-    small = {"prompts_per_iteration": 16, "iterations": 2, **SMALL}
-    same = config("online-dpo", **small)
-    others = {
-        "prompts_per_iteration = 16, here it is 8": config(
-            "online-dpo", **{**small, "prompts_per_iteration": 8}
-        ),
-        "reward = sparse, here it is r3": replace(same, rewards=("r3",)),
-        "env = tokengym/MovieReview-v0, here it is tokengym/Detox-v0": replace(same, env="Detox"),
-        "max_new_tokens = 8, here it is 6": replace(
-            same, training=replace(same.training, max_new_tokens=6)
-        ),
-        "dataset = None, here it is own.jsonl": replace(
-            same, task=replace(same.task, dataset="own.jsonl")
-        ),
+    same: dict[str, Any] = {"env": "MovieReview", "rewards": "sparse", "agent": "online-dpo"}
+    same |= {"num_prompts": 16, "iterations": 2, "max_new_tokens": 8, **SMALL}
+    same |= {"eval_episodes": 16}
+    others: dict[str, dict[str, Any]] = {
+        "prompts_per_iteration = 16, here it is 8": {"num_prompts": 8},
+        "reward = sparse, here it is r3": {"rewards": "r3"},
+        "env = tokengym/MovieReview-v0, here it is tokengym/Detox-v0": {"env": "Detox"},
+        "max_new_tokens = 8, here it is 6": {"max_new_tokens": 6},
+        "dataset = None, here it is own.jsonl": {"dataset": "own.jsonl"},
     }
-    for match, other in others.items():
+    for match, changes in others.items():
         with pytest.raises(CheckpointError, match=f"{match}.*; name another output_dir"):
-            run(other, "online-dpo", 0, out=tmp_path)
+            run(comparison(**{**same, **changes}), "online-dpo", 0, out=tmp_path)
     assert (tmp_path / "online-dpo" / "seed-0" / "run.json").read_bytes() == before
 
 

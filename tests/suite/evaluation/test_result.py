@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.support.comparisons import comparison
 from tokengym.base.files import write_csv, write_hashed
 from tokengym.base.settings import changed
 from tokengym.evaluation.report.curves import COLUMNS
 from tokengym.evaluation.result import Result, read_curves, read_result
-from tokengym.evaluation.runs.config import ComparisonConfig
+from tokengym.evaluation.runs.comparison import Comparison
 from tokengym.evaluation.runs.defaults import TrainingSettings
 from tokengym.evaluation.runs.foreign_curves import report_curves
 from tokengym.evaluation.runs.results import write_comparison
@@ -37,7 +37,7 @@ def points(end: float, tokens: int = 100) -> list[dict[str, float]]:
     ]
 
 
-def write_run(config: ComparisonConfig, out: Path, name: str, seed: int, status="finished") -> Path:
+def write_run(config: Comparison, out: Path, name: str, seed: int, status="finished") -> Path:
     """Write what a run of a comparison leaves in its folder."""
     spec = config.spec(name, seed, out)
     assert spec.folder is not None
@@ -58,8 +58,8 @@ def write_run(config: ComparisonConfig, out: Path, name: str, seed: int, status=
 
 
 @pytest.fixture
-def config() -> ComparisonConfig:
-    return ComparisonConfig(
+def config() -> Comparison:
+    return comparison(
         env="TokenGeneration",
         rewards=("sparse", "abc", "uniform"),
         seeds=3,
@@ -127,11 +127,13 @@ def test_it_is_the_mapping_that_the_summary_is(folder):
 
 
 def test_learners_under_one_reward_are_no_controls(config, tmp_path):
-    config = replace(config, agents=("ppo", "loo"), rewards=("uniform",))
+    config = comparison(
+        "TokenGeneration", rewards="uniform", agents=("ppo", "loo"), seeds=3, max_new_tokens=8
+    )
     for name in config.names:
         for seed in range(3):
             write_run(config, tmp_path, name, seed)
-    assert config.controls() == []
+    assert not any(run.is_control for run in config.runs)
     assert read_result(tmp_path)["groups"][0]["controls"] == []
 
 
@@ -160,7 +162,7 @@ def test_a_folder_that_names_code_is_read_and_runs_none(tmp_path):
     file.write_text(
         "from tokengym.rewards import Credit\n\n\nclass Mine(Credit):\n    name = 'mine'\n"
     )
-    config = ComparisonConfig(
+    config = comparison(
         env="TokenGeneration", rewards=("sparse", f"{file}:Mine"), seeds=3, agents=("ppo",)
     )
     ENDS["Mine"] = ENDS["abc"]

@@ -6,9 +6,9 @@ import gymnasium as gym
 import pytest
 
 from tests.suite.rewards.attribution.test_alignment import byte_tokenizer
+from tests.support.comparisons import comparison
 from tokengym.envs import bundled
 from tokengym.evaluation.measure.evaluate import Evaluator
-from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.rewards import Relevance, RewardModel, ScorerError, load_scorer, make_reward
 from tokengym.rewards.registry import stored_scorer
 
@@ -83,7 +83,7 @@ GOLD = "the gold score, RuleScorer(answer)"
     ],
 )
 def test_rewards_of_different_scorers_are_measured_by_the_gold_score(rewards, measured_by):
-    evaluator = ComparisonConfig(env="QuestionAnswer", rewards=rewards, seeds=1).evaluator()
+    evaluator = comparison(env="QuestionAnswer", rewards=rewards, seeds=1).evaluator()
     try:
         assert evaluator.measured_by.startswith(measured_by)
         is_gold_alone = evaluator.measured_by == measured_by

@@ -1,6 +1,5 @@
 """Command-line options are the fields of settings, with the defaults of the chosen task."""
 
-import inspect
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,11 +12,8 @@ from tokengym.base.bundle import bundled
 from tokengym.base.settings import field_paths, names_of
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tasks import TaskOptions
-from tokengym.evaluation.runs.config import ComparisonConfig
-from tokengym.evaluation.runs.defaults import training_settings
-from tokengym.evaluation.runs.words import run_settings
+from tokengym.evaluation.runs.learner_settings import options_of_run, training_settings
 from tokengym.scripts.cli import command_names, find_command, main
-from tokengym.scripts.commands import options
 from tokengym.scripts.commands.options import (
     Chosen,
     call,
@@ -160,8 +156,8 @@ def test_a_bundles_defaults_suit_every_learner(agent, bundle):
 def test_commands_take_the_environment_of_a_bundle(monkeypatch):
     asked: list[str] = []
 
-    def compare(config: Any, *_: Any, **__: Any) -> dict[str, int]:
-        asked.append(config.env)
+    def compare(decided: Any, *_: Any, **__: Any) -> dict[str, int]:
+        asked.append(decided.reference.env_id)
         return {"failed": 0, "missing": 0}
 
     monkeypatch.setattr("tokengym.evaluation.runs.compare.compare", compare)
@@ -236,7 +232,7 @@ LONG = {"compare", "train", "train-reward", "collect", "constitution", "evaluate
 
 def test_a_length_is_left_open_where_pairs_are_given():
     for pairs, length in (("pairs.csv", None), (None, 48)):  # so that a 48 that is typed counts
-        training = run_settings("MovieReview", "dpo", None, pairs=pairs)["training"].settings
+        training = options_of_run("MovieReview", "dpo", None, pairs=pairs)["training"].settings
         assert (training.learner.pairs, training.max_new_tokens) == (pairs, length)
 
 
@@ -253,16 +249,13 @@ def test_a_length_is_left_open_where_pairs_are_given():
 )
 def test_pairs_and_data_set_have_a_column_of_prompts_each(line, of_pairs, of_dataset, monkeypatch):
     heard: list[Any] = []
-
-    def train(training: Any, task: Any, **_: Any) -> None:
-        config = ComparisonConfig(rewards=("sparse",), training=training, task=task)
-        heard.append((config.training.learner.pairs_prompt_column, config.task))
-
-    train.__signature__ = inspect.signature(find_command("train"))  # type: ignore[attr-defined]
-    monkeypatch.setitem(options._DECLARED, train, options._DECLARED[find_command("train")])
-    call(train, "tokengym train", ["dpo", *line.split()])
-    ((column, task),) = heard
-    assert (column, task.prompt_column) == (of_pairs, of_dataset)
+    monkeypatch.setattr(
+        "tokengym.scripts.commands.train._train_once", lambda *a: heard.append(a[0])
+    )
+    call(find_command("train"), "tokengym train", ["dpo", "--reward=sparse", *line.split()])
+    (spec,) = (decided.reference for decided in heard)
+    assert spec.training.learner.pairs_prompt_column == of_pairs
+    assert spec.task.prompt_column == of_dataset
 
 
 def test_train_lists_the_learners(capsys):

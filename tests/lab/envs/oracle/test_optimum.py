@@ -4,20 +4,18 @@ from typing import Any
 
 import gymnasium as gym
 
-from tokengym.base.settings import changed
-from tokengym.evaluation.runs.config import ComparisonConfig
-from tokengym.evaluation.runs.defaults import TrainingSettings
-from tokengym.evaluation.runs.results import known_optimum
+from tests.support.comparisons import comparison
+from tokengym.evaluation.runs.training import known_optimum
+
+
+def optimum(env: str, **settings: Any) -> dict[str, float]:
+    (spec,) = comparison(env, rewards="sparse", **settings).runs
+    return known_optimum(spec.evaluator().envs)
 
 
 def test_the_oracle_knows_its_optimum():
-    assert known_optimum(ComparisonConfig(env="MovieReview", rewards=("sparse",))) == {}
-    training = changed(TrainingSettings(), max_new_tokens=3)
-    config = ComparisonConfig(env="Oracle", rewards=("sparse",), training=training)
+    assert optimum("MovieReview") == {}
     oracle: Any = gym.make("tokengym/Oracle-v0", max_new_tokens=3).unwrapped
     best = oracle.optimal_values()[0][()]
-    assert known_optimum(config) == {"gold_score": best}
-    long = ComparisonConfig(
-        env="Oracle", rewards=("sparse",), training=changed(TrainingSettings(), max_new_tokens=12)
-    )
-    assert known_optimum(long) == {}
+    assert optimum("Oracle", max_new_tokens=3) == {"gold_score": best}
+    assert optimum("Oracle", max_new_tokens=12) == {}

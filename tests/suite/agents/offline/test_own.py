@@ -1,18 +1,19 @@
 """A run on given pairs is measured on their prompts, a tenth of which is held out."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.suite.agents.conftest import make_model, make_tokenizer
+from tests.support.comparisons import comparison
 from tokengym.agents.offline.own import read_own, text_encoding
 from tokengym.agents.offline.settings import DPOSettings, SFTSettings
 from tokengym.base.errors import DatasetError, SettingsError
-from tokengym.evaluation.runs.config import ComparisonConfig, command_line
-from tokengym.evaluation.runs.defaults import TaskSettings, training_settings, with_own_prompts
+from tokengym.evaluation.runs.comparison import Comparison
+from tokengym.evaluation.runs.defaults import TaskSettings
+from tokengym.evaluation.runs.learner_settings import training_settings
 from tokengym.evaluation.runs.run import run
 
 ROWS = [
@@ -150,14 +151,10 @@ def model(tmp_path: Path) -> str:
     return str(folder)
 
 
-def config_of(task: TaskSettings, **changes: Any) -> ComparisonConfig:
-    training = training_settings("tokengym/MovieReview-v0", "dpo", **changes)
-    return ComparisonConfig(
-        env="MovieReview",
-        rewards=("sparse",),
-        seeds=1,
-        training=with_own_prompts(training, task),
-        task=task,
+def config_of(task: TaskSettings, **changes: Any) -> Comparison:
+    given = {name.replace("num_train_epochs", "epochs"): one for name, one in changes.items()}
+    return comparison(
+        "MovieReview", rewards="sparse", seeds=1, agent="dpo", trains=True, task=task, **given
     )
 
 
@@ -165,25 +162,25 @@ def test_a_run_on_pairs_asks_for_no_prompts_and_lengths(model, tmp_path):
     own = TaskSettings(model=model, scorer="length-penalty")
     given: Any = {"pairs": write(tmp_path), "pairs_prompt_column": "question"}
 
-    def made(task: TaskSettings = own, **changes: Any) -> tuple[ComparisonConfig, dict[str, Any]]:
+    def made(task: TaskSettings = own, **changes: Any) -> tuple[Comparison, dict[str, Any]]:
         config = config_of(task, **{**given, **changes})
-        return config, config.env_kwargs("sparse", train=False)
+        return config, config.runs[0].env_kwargs(train=False)
 
     config, kwargs = made()
     assert (kwargs["min_new_tokens"], kwargs["max_new_tokens"]) == (0, 3)
     assert len(kwargs["prompts"]) == 2
-    assert config.training.max_new_tokens == 3
-    assert "--max-new-tokens 3" in command_line(config)
+    assert config.reference.training.max_new_tokens == 3
+    assert "--max-new-tokens" not in config.reference.command
     usual = training_settings("tokengym/MovieReview-v0").max_new_tokens
     for length in (5, usual):  # set by the user
         config, kwargs = made(max_new_tokens=length)
-        assert config.training.max_new_tokens == length
-        assert f"--max-new-tokens {length}" in command_line(config)
+        assert config.reference.training.max_new_tokens == length
+        assert f"--max-new-tokens {length}" in config.reference.command
     # What the model reads behind the longest prompt.
     assert made(max_new_tokens=500)[1]["max_new_tokens"] == 30
     learned, kwargs = made(own_prompts=False)
-    assert learned.training.max_new_tokens == usual
-    assert "--max-new-tokens" not in command_line(learned)
+    assert learned.reference.training.max_new_tokens == usual
+    assert "--max-new-tokens" not in learned.reference.command
     bundled = made(TaskSettings())[1]  # whose model has prompts of its own
     for others in (kwargs, bundled, made(pairs=None, pairs_prompt_column=None)[1]):
         assert "prompts" not in others
@@ -206,17 +203,16 @@ def test_a_run_on_pairs_learns_and_is_measured(model, tmp_path, is_given, caplog
 
 
 def test_learners_that_are_compared_are_not_measured_on_their_own_prompts(tmp_path):
-    config = ComparisonConfig(env="MovieReview", rewards=("sparse",), seeds=1)
     learner = f"dpo:pairs={write(tmp_path)},pairs_prompt_column=question"
-    replace(config, agents=("ppo", learner))
+    comparison("MovieReview", rewards="sparse", agents=("ppo", learner))
     with pytest.raises(SettingsError, match=r"own_prompts=True.*'dpo.*'"):
-        replace(config, agents=("ppo", f"{learner},own_prompts=True"))
+        comparison("MovieReview", rewards="sparse", agents=("ppo", f"{learner},own_prompts=True"))
 
 
 def test_a_column_of_prompts_is_the_data_sets_too(tmp_path):
     path = write(tmp_path)
     task = TaskSettings(dataset=path)
     config = config_of(task, pairs=path, pairs_prompt_column="question")
-    assert config.task.prompt_column == "question"
+    assert config.reference.task.prompt_column == "question"
     with pytest.raises(SettingsError, match="pairs_prompt_column='q'"):
         DPOSettings(pairs_prompt_column="q")

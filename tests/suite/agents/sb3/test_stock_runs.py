@@ -16,28 +16,30 @@ import torch
 
 import tokengym
 from tests.suite.evaluation.runs.killed import Killed, files, killed_at
+from tests.support.comparisons import comparison, trainings
 from tokengym.agents import collect
 from tokengym.agents.errors import CheckpointError
 from tokengym.agents.learner import LEARNERS, find_learner, word_of
 from tokengym.agents.sb3.saved import ENTRIES
 from tokengym.base.errors import SettingsError, UntrustedCodeError
-from tokengym.base.files import read_json
+from tokengym.base.files import read_json, write_hashed
 from tokengym.base.folders import write_folder
 from tokengym.base.settings import changed
-from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
+from tokengym.evaluation.runs.comparison import Comparison
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
 from tokengym.evaluation.runs.run import run
-from tokengym.evaluation.runs.saved import load_agent
+from tokengym.evaluation.runs.saved import load_agent, trusted_spec
+from tokengym.evaluation.runs.spec import run_folder
 
 ENV = "tokengym/MovieReview-v0"
 TRAINING = changed(TrainingSettings(), steps=3, batch_size=4, max_new_tokens=6)
 EVALUATION = EvaluationSettings(every=1, episodes=4, samples=1, reference_samples=0)
 
 
-def arms(*agents: str, **changes: Any) -> ComparisonConfig:
+def arms(*agents: str, **changes: Any) -> Comparison:
     settings: dict[str, Any] = {"env": ENV, "rewards": ("abc",), "seeds": 1, "agents": agents}
     settings |= {"training": TRAINING, "evaluation": EVALUATION}
-    return ComparisonConfig(**settings | changes)
+    return comparison(**settings | changes)
 
 
 # --- words ----------------------------------------------------------------------------------------
@@ -45,12 +47,11 @@ def arms(*agents: str, **changes: Any) -> ComparisonConfig:
 
 def test_a_word_names_a_class_with_options_of_its_constructor():
     config = arms("ppo", "sb3:A2C:learning_rate=1e-3,n_steps=5", "sb3_contrib:QRDQN")
-    a2c = config.trainings["sb3:A2C:learning_rate=1e-3,n_steps=5"]
+    _, a2c, qrdqn = (run.training for run in config.runs)
     assert (a2c.agent, a2c.learner.learning_rate, a2c.learner.n_steps) == ("sb3:A2C", 1e-3, 5)
     # Its own default, whatever the task has for language models.
-    assert config.trainings["sb3_contrib:QRDQN"].learner.learning_rate == 5e-5
-    again = ComparisonConfig.from_dict(config.as_dict())
-    assert again.trainings == config.trainings
+    assert qrdqn.learner.learning_rate == 5e-5
+    assert pickle.loads(pickle.dumps(config)) == config
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ def test_what_has_no_effect_on_a_stock_algorithm_is_refused(name, value):
     with pytest.raises(SettingsError, match=rf"{name}={value!r}.*agent='sb3:A2C'"):
         TrainingSettings(agent="sb3:A2C", **{name: value})
     of_first = changed(TRAINING, **{name: value})
-    assert getattr(arms("ppo", "sb3:A2C", training=of_first).trainings["ppo"], name) == value
+    assert getattr(trainings(arms("ppo", "sb3:A2C", training=of_first))["ppo"], name) == value
 
 
 def test_an_algorithm_without_discrete_actions_is_refused_before_any_run():
@@ -101,10 +102,13 @@ def test_the_word_of_a_class_finds_it_again(made, word):
         assert LEARNERS.load(word) is made
 
 
-def test_a_module_that_a_saved_folder_names_is_not_imported():
-    saved = arms("ppo").as_dict() | {"agents": ["ppo", "antigravity.sub:Agent"]}
+def test_a_module_that_a_saved_folder_names_is_not_imported(tmp_path):
+    spec = arms("ppo").runs[0].as_dict()
+    word = "antigravity.sub:Agent"
+    agent = {**spec["agent"], "text": word, "name": word}
+    write_hashed(tmp_path / "spec.json", {**spec, "agent": agent})
     with pytest.raises(UntrustedCodeError, match=r"antigravity\.sub"):
-        ComparisonConfig.from_dict(saved)
+        trusted_spec(tmp_path)
 
 
 # --- runs -----------------------------------------------------------------------------------------
@@ -139,7 +143,7 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(tmp_path, word):
     assert all(value.equal(weights[name]) for name, value in second.policy.state_dict().items())
 
 
-def cut(tmp_path: Path, config: ComparisonConfig, word: str, *, at: int) -> Any:
+def cut(tmp_path: Path, config: Comparison, word: str, *, at: int) -> Any:
     """Return the files of a run, and of one that was killed at a measurement and continued."""
     run(config, word, 0, out=tmp_path / "whole")
     with pytest.raises(Killed):

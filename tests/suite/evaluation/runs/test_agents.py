@@ -8,16 +8,18 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from tests.support.comparisons import comparison, trainings
 from tests.support.suite import of_suite
 from tokengym.agents.learner import find_learner
 from tokengym.agents.ppo.advantages import ADVANTAGES
 from tokengym.base.errors import DatasetError, SettingsError
 from tokengym.base.settings import changed
 from tokengym.evaluation.runs.compare import compare
-from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
-from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
-from tokengym.evaluation.runs.folder import stored_comparison
+from tokengym.evaluation.runs.comparison import Comparison
+from tokengym.evaluation.runs.defaults import EvaluationSettings
+from tokengym.evaluation.runs.learner_settings import training_settings
 from tokengym.evaluation.runs.run import run
+from tokengym.evaluation.runs.spec import run_folder
 
 QUIET = Console(quiet=True)
 ENV = "tokengym/MovieReview-v0"
@@ -28,7 +30,7 @@ BUDGET = 100
 SFT = "sft:num_prompts=12,n=4,batch_size=4"
 
 
-def learners(*agents: str, **changes: object) -> ComparisonConfig:
+def learners(*agents: str, **changes: object) -> Comparison:
     settings: dict[str, object] = {
         "env": ENV,
         "rewards": ("sparse",),
@@ -37,7 +39,7 @@ def learners(*agents: str, **changes: object) -> ComparisonConfig:
         "training": changed(TRAINING, tokens=BUDGET),
         "evaluation": EvaluationSettings(every=2, episodes=4, samples=1, reference_samples=0),
     }
-    return ComparisonConfig(**{**settings, **changes})  # type: ignore[arg-type]
+    return comparison(**{**settings, **changes})  # type: ignore[arg-type]
 
 
 def test_every_estimator_without_a_critic_is_a_learner_by_its_name():
@@ -65,24 +67,25 @@ def test_runs_are_named_by_what_varies():
 def test_learners_share_the_settings_that_they_have_and_keep_their_own():
     training = changed(TRAINING, tokens=BUDGET, kl_coef=0.3, learning_rate=2e-4)
     config = learners("ppo", "loo:group_size=2,learning_rate=1e-3", training=training)
-    assert config.trainings["ppo"] == training
-    loo = config.trainings["loo:group_size=2,learning_rate=1e-3"]
+    ppo, loo = (spec.training for spec in config.runs)
+    assert ppo == training
     assert (loo.agent, loo.learner.advantage, loo.learner.group_size) == ("loo", "loo", 2)
     assert (loo.learner.kl_coef, loo.learner.learning_rate) == (0.3, 1e-3)
 
 
 def test_without_a_budget_learners_have_the_tokens_of_all_updates_at_full_length():
     config = learners("ppo", "loo", training=changed(TRAINING, steps=5))
-    assert config.training.tokens == config.training.last_step == 5 * 4 * 6
+    for spec in config.runs:
+        assert spec.training.tokens == spec.training.last_step == 5 * 4 * 6
 
 
 def test_collecting_data_takes_half_of_the_tokens_unless_it_is_said():
     training = changed(TRAINING, tokens=10_000)
     found = learners("ppo", "dpo", training=training)
-    dpo = found.trainings["dpo"].learner
+    dpo = trainings(found)["dpo"].learner
     assert dpo.num_prompts == 10_000 // (2 * 8 * 6)
     own = learners("ppo", "dpo:num_prompts=7", training=training)
-    assert own.trainings["dpo:num_prompts=7"].learner.num_prompts == 7
+    assert trainings(own)["dpo:num_prompts=7"].learner.num_prompts == 7
 
 
 @pytest.mark.parametrize(
@@ -105,32 +108,35 @@ def test_rows_that_cannot_be_learned_from_are_left_out(tmp_path, caplog):
     file = tmp_path / "pairs.jsonl"
     file.write_text("\n".join(map(json.dumps, (good, {**good, "rejected": ""}, long, good))))
 
-    def config(**settings: Any) -> ComparisonConfig:
+    def config(**settings: Any) -> Comparison:
         training = training_settings(ENV, "dpo", num_train_epochs=1, max_new_tokens=4, **settings)
         evaluation = EvaluationSettings(every=1, episodes=2, samples=1, reference_samples=0)
-        return ComparisonConfig(
+        return comparison(
             env=ENV, rewards=("sparse",), seeds=1, training=training, evaluation=evaluation
         )
 
-    run(config(pairs=str(file), on_error="skip", overlong_rows="drop"), "sparse", 0)
+    run(config(pairs=str(file), on_error="skip", overlong_rows="drop"), "dpo", 0)
     assert "4 rows, 2 kept, 2 skipped (1 empty, 1 overlong)" in caplog.text
     with pytest.raises(DatasetError, match=r"1.*on_error='skip'"):
-        run(config(pairs=str(file)), "sparse", 0)
+        run(config(pairs=str(file)), "dpo", 0)
     with pytest.raises(SettingsError, match="on_error='skip'"):
         config(on_error="skip")
     with pytest.raises(SettingsError, match="overlong_rows='left'"):
         config(overlong_rows="left")
 
 
+# Twelve prompts have pairs of unequal scores; those that tie teach nothing.
+ALL = ("ppo", "loo:group_size=2", "dpo:num_prompts=12,n=4,batch_size=4", SFT)
+OF_ALL: dict[str, Any] = {
+    "training": changed(TRAINING, tokens=600),
+    "evaluation": EvaluationSettings(every=5, episodes=4, samples=1, reference_samples=0),
+}
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("agents") / "runs"
-    # Twelve prompts have pairs of unequal scores; those that tie teach nothing.
-    training = changed(TRAINING, tokens=600)
-    agents = ("ppo", "loo:group_size=2", "dpo:num_prompts=12,n=4,batch_size=4", SFT)
-    measured = EvaluationSettings(every=5, episodes=4, samples=1, reference_samples=0)
-    config = learners(*agents, training=training, evaluation=measured)
-    compare(config, out, jobs=1, console=QUIET)
+    compare(learners(*ALL, **OF_ALL), out, jobs=1, console=QUIET)
     return out
 
 
@@ -172,15 +178,9 @@ def test_the_report_compares_learners_at_equal_tokens(made):
 
 
 def test_learners_can_be_added_to_a_comparison(made):
-    _, settings = stored_comparison(made) or (made, {})
-    config = ComparisonConfig.from_dict(settings)
     known = {path: path.stat().st_mtime_ns for path in made.glob("*/seed-0/run.json")}
-    grown = ComparisonConfig.from_dict(
-        {**config.as_dict(), "agents": [*config.agents, "reinforce++"]}
-    )
-    compare(grown, made, jobs=1, console=QUIET)
+    compare(learners(*ALL, "reinforce++", **OF_ALL), made, jobs=1, console=QUIET)
     assert run_folder(made, "reinforce++", 0).is_dir()
     assert all(path.stat().st_mtime_ns == time for path, time in known.items())
-    fewer = ComparisonConfig.from_dict({**config.as_dict(), "agents": ["ppo", "grpo"]})
-    with pytest.raises(ValueError, match="holds runs of other settings: agents"):
-        compare(fewer, made, jobs=1, console=QUIET)
+    with pytest.raises(ValueError, match=r"of other settings: .*, seed 0, is there and"):
+        compare(learners("ppo", "grpo", **OF_ALL), made, jobs=1, console=QUIET)

@@ -18,6 +18,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from rich.console import Console
 
+from tests.support.comparisons import comparison
 from tests.support.forked import Forked
 from tokengym import rewards
 from tokengym.base.files import read_hashed, write_hashed
@@ -26,7 +27,7 @@ from tokengym.envs import Episode
 from tokengym.evaluation.measure.references import draw_references, read_references
 from tokengym.evaluation.report.curves import read_curves
 from tokengym.evaluation.runs.compare import compare
-from tokengym.evaluation.runs.config import ComparisonConfig
+from tokengym.evaluation.runs.comparison import Comparison
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TaskSettings, TrainingSettings
 from tokengym.evaluation.runs.machine import commit, hardware
 from tokengym.evaluation.runs.results import merge_comparisons, write_comparison
@@ -50,7 +51,7 @@ on_this_machine = pytest.mark.skipif(
 )
 
 
-def tiny(**changes) -> ComparisonConfig:
+def tiny(**changes) -> Comparison:
     settings = {
         "env": "MovieReview",
         "rewards": ("sparse", "abc"),
@@ -58,7 +59,7 @@ def tiny(**changes) -> ComparisonConfig:
         "training": TRAINING,
         "evaluation": EVALUATION,
     }
-    return ComparisonConfig(**{**settings, **changes})
+    return comparison(**{**settings, **changes})
 
 
 def without_clock(path: Path) -> list[dict[str, str]]:

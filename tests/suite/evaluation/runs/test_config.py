@@ -1,28 +1,25 @@
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.comparisons import comparison
 from tests.support.suite import of_suite
 from tokengym.agents.learner import LEARNERS
 from tokengym.agents.ppo.settings import PPOSettings
-from tokengym.base.files import read_hashed, read_json, write_hashed, write_json
+from tokengym.base.files import read_hashed, write_hashed
 from tokengym.base.settings import changed
 from tokengym.envs import bundled
 from tokengym.envs.tasks.task import Task
 from tokengym.evaluation.measure.environments import resolve_env
-from tokengym.evaluation.runs.config import ComparisonConfig, command_line, run_folder, slug
-from tokengym.evaluation.runs.defaults import (
-    EvaluationSettings,
-    TaskSettings,
-    TrainingSettings,
-    default_rewards,
-    training_settings,
-)
+from tokengym.evaluation.runs.comparison import Comparison, differences
+from tokengym.evaluation.runs.defaults import EvaluationSettings, TaskSettings, TrainingSettings
 from tokengym.evaluation.runs.folder import check_folder
+from tokengym.evaluation.runs.learner_settings import default_rewards, training_settings
 from tokengym.evaluation.runs.run import Run
-from tokengym.evaluation.runs.spec import differences
+from tokengym.evaluation.runs.spec import RunSpec, run_folder, slug
 
 RULES = """
 from tokengym.rewards.credits.uniform import Uniform
@@ -33,8 +30,8 @@ class Blind(Uniform):
 """
 
 
-def config(**changes) -> ComparisonConfig:
-    return ComparisonConfig(**{"env": "MovieReview", "rewards": ("sparse", "abc"), **changes})
+def config(**changes) -> Comparison:
+    return comparison(**{"env": "MovieReview", "rewards": ("sparse", "abc"), **changes})
 
 
 def test_adapters_have_the_rank_and_the_maps_that_are_named():
@@ -85,14 +82,14 @@ OWN = {"dataset": "food.csv"}
 def test_what_is_given_decides_the_task_which_is_said_with_its_reason(given, env, why):
     """A reward model, a scorer and an encoder of one's own decide alike."""
     task = TaskSettings(**given)
-    ours = ComparisonConfig(task=task, training=training_settings(env, bundle=task.bundle))
-    assert ours.env == f"tokengym/{env}-v0"
+    ours = comparison(task=task)
+    assert ours.reference.env_id == f"tokengym/{env}-v0"
     ends = "may end by themselves, after 48 tokens at most"
     ends = "EOS is forbidden" if env in ("MovieReview", "Detox") else ends
-    assert ours.decided.startswith(f"task {env}: {why}; ")
-    assert ends in ours.decided
-    assert ours.rewards == default_rewards(ours.env)
-    assert config(task=task).decided.startswith("task MovieReview: named; ")
+    assert ours.said[0].startswith(f"task {env}: {why}; ")
+    assert ends in ours.said[0]
+    assert ours.names == default_rewards(ours.reference.env_id)
+    assert config(task=task).said[0].startswith("task MovieReview: named; ")
 
 
 def test_defaults_lie_in_one_place():
@@ -117,38 +114,39 @@ def test_every_learner_survives_the_file(agent, tmp_path):
         training=TrainingSettings(agent=agent, lora_rank=4),
         task=TaskSettings(dataset="a.csv", prompt_column=0),
     )
-    write_json(tmp_path / "c.json", ours.as_dict())
-    read = ComparisonConfig.from_dict(read_json(tmp_path / "c.json"))
-    assert read == ours
-    assert differences(read_json(tmp_path / "c.json"), ours.as_dict()) == []
-    assert read.names == (("sparse",) if LEARNERS[agent].uses_credit else (agent,))
+    spec = ours.spec(*ours.names, 0, tmp_path)
+    spec.write({})
+    read = RunSpec.read(spec.folder)
+    assert read == spec
+    assert differences(read.as_dict(), spec.as_dict()) == []
+    assert read.name == ("sparse" if LEARNERS[agent].uses_credit else agent)
+    assert pickle.loads(pickle.dumps(ours)) == ours
 
 
 def test_a_setting_of_another_version_is_named():
-    data = config().as_dict()
+    data = config().reference.as_dict()
     data["training"]["learner"]["n_passes"] = data["training"]["learner"].pop("n_epochs")
     with pytest.raises(ValueError, match="PPOSettings of another version: n_passes is unknown"):
-        ComparisonConfig.from_dict(data)
+        RunSpec.from_dict(data)
 
 
 def test_environment_arguments(tmp_path):
     ours = config(task=TaskSettings(dataset="a.csv", prompt_column=0, model=str(tmp_path)))
-    train = ours.env_kwargs("abc", train=True)
+    (_, abc) = ours.runs
+    train = abc.env_kwargs(train=True)
     assert train.pop("reward").kind == "reward_model"  # parsed, not a text again
     assert train == {
         "dataset": "a.csv",
         "prompt_column": 0,
         "model": str(tmp_path),
         "normalize": "batch",
-        "min_new_tokens": 0,
+        "min_new_tokens": 48,
         "max_new_tokens": 48,
         "split": "train",
     }
-    fixed = replace(
-        ours, training=changed(TrainingSettings(), fixed_length=True, max_new_tokens=20)
-    )
-    assert fixed.env_kwargs("abc", train=True)["min_new_tokens"] == 20
-    measured = ours.env_kwargs("abc", train=False)
+    fixed = replace(abc, training=changed(abc.training, fixed_length=True, max_new_tokens=20))
+    assert fixed.env_kwargs(train=True)["min_new_tokens"] == 20
+    measured = abc.env_kwargs(train=False)
     assert (measured["split"], measured["normalize"]) == ("test", None)
 
 
@@ -179,7 +177,7 @@ class Brief(Reward):
 def test_a_reward_with_a_scorer_of_its_own_has_its_own_judge(tmp_path, rewards, scorer, by_gold):
     (tmp_path / "own.py").write_text(SCORERS)
     words = [word if word in ("sparse", "r3") else f"{tmp_path}/own.py:{word}" for word in rewards]
-    assert config(rewards=words, task=TaskSettings(scorer=scorer)).by_gold == by_gold
+    assert config(rewards=words, task=TaskSettings(scorer=scorer)).reference.by_gold == by_gold
 
 
 @pytest.mark.parametrize(
@@ -190,7 +188,7 @@ def test_all_learners_are_measured_alike(rewards, by_gold):
     """Also one that sees the score of the first reward alone."""
     ours = config(env="QuestionAnswer", rewards=rewards, agents=("ppo", "dpo"))
     assert [run.name for run in ours.runs] == [*(f"ppo {reward}" for reward in rewards), "dpo"]
-    assert {run.by_gold for run in ours.runs} == {ours.by_gold} == {by_gold}
+    assert {run.by_gold for run in (ours.reference, *ours.runs)} == {by_gold}
 
 
 def test_every_option_of_the_environment_reaches_it():
@@ -203,9 +201,9 @@ def test_every_option_of_the_environment_reaches_it():
         "chat_template": False,  # the task's own is True
         "prompt_tokens": 4,
     }
-    kwargs = config(env="Dialogue", task=TaskSettings(**given)).env_kwargs("abc", train=True)
+    kwargs = config(env="Dialogue", task=TaskSettings(**given)).runs[1].env_kwargs(train=True)
     assert kwargs | given | {"max_new_tokens": 48} == kwargs
-    assert "chat_template" not in config(env="Dialogue").env_kwargs("abc", train=True)
+    assert "chat_template" not in config(env="Dialogue").runs[1].env_kwargs(train=True)
     # Outside of a comparison the length is an option too, and the task says if it is fixed.
     lengths = {"min_new_tokens": 8, "max_new_tokens": 8}
     assert TaskSettings(max_new_tokens=8).env_kwargs("tokengym/MovieReview-v0") == lengths
@@ -214,11 +212,11 @@ def test_every_option_of_the_environment_reaches_it():
 def test_another_tokenizer_leaves_the_task_its_prompts_and_scorers(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     task = TaskSettings(tokenizer=str(tmp_path))
-    kwargs = config(env="MovieReview", task=task).env_kwargs("abc", train=True)
+    kwargs = config(env="MovieReview", task=task).runs[1].env_kwargs(train=True)
     assert kwargs["tokenizer"] == str(tmp_path)
     assert kwargs["bundle"] == bundled("movie_review")
     task = TaskSettings(model=str(tmp_path))  # beside which the environment finds its tokenizer
-    kwargs = config(env="MovieReview", task=task).env_kwargs("abc", train=True)
+    kwargs = config(env="MovieReview", task=task).runs[1].env_kwargs(train=True)
     assert kwargs["model"] == str(tmp_path)
     assert "tokenizer" not in kwargs
 
@@ -262,7 +260,6 @@ def test_another_tokenizer_leaves_the_task_its_prompts_and_scorers(tmp_path):
         (lambda: TaskSettings(prompt_column=0), "prompt_column=0"),
         (lambda: TaskSettings(overlong="left"), "max_prompt_tokens"),
         (lambda: config(rewards=("abc:bta=1",)), "no option 'bta'.*beta"),
-        (lambda: config(task=TaskSettings(max_new_tokens=8)), "max_new_tokens.*got 8"),
         (
             lambda: config(
                 training=TrainingSettings(fixed_length=True), task=TaskSettings(min_new_tokens=8)
@@ -302,15 +299,14 @@ def test_a_folder_holds_one_comparison(tmp_path):
     measured = r"evaluation\.every 3 there, 6 here; evaluation\.episodes 48 there, 16 here"
     said = rf"of other settings: steps 30 there, 5 here; {measured}\. Name"
     with pytest.raises(ValueError, match=said):
-        check_folder(config(seeds=2, training=changed(TrainingSettings(), steps=5)), tmp_path)
-    training = changed(TrainingSettings(), products="onednn")
+        check_folder(config(seeds=2, updates=5), tmp_path)
     with pytest.raises(ValueError, match=r"'torch'.*'onednn'"):
-        check_folder(config(seeds=2, training=training), tmp_path)
-    with pytest.raises(ValueError, match="seeds 2 there, 1 here"):
+        check_folder(config(seeds=2, products="onednn"), tmp_path)
+    with pytest.raises(ValueError, match="abc, seed 1, is there and not here"):
         check_folder(config(seeds=1), tmp_path)
-    with pytest.raises(ValueError, match=r"\['sparse', 'abc'\].*\['sparse'\]"):
+    with pytest.raises(ValueError, match="abc, seed 1, is there and not here"):
         check_folder(config(seeds=2, rewards=("sparse",)), tmp_path)
-    with pytest.raises(ValueError, match=r"rewards .* there"):  # another one to compare with
+    with pytest.raises(ValueError, match="judge 'sparse' there, 'abc' here"):  # which measures all
         check_folder(config(seeds=2, rewards=("abc", "sparse")), tmp_path)
 
 
@@ -334,8 +330,8 @@ def test_a_corrected_file_may_replace_one_that_no_finished_run_used(first, tmp_p
     corrected = config(seeds=1, rewards=rewards)
     check_folder(corrected, out)
     end("sparse", "finished")
-    with pytest.raises(ValueError, match=r"rules\.py has changed: .*steps 30 there, 5 here"):
-        check_folder(replace(corrected, training=changed(TrainingSettings(), steps=5)), out)
+    with pytest.raises(ValueError, match="steps 30 there, 5 here"):
+        check_folder(config(seeds=1, rewards=rewards, updates=5), out)
     if first == "sparse":
         check_folder(corrected, out)
         end("rules.py:Blind", "finished")
@@ -359,29 +355,27 @@ def test_missing_runs_go_seed_by_seed(tmp_path):
 
 
 def test_the_command_names_what_is_not_default():
-    ours = config(
-        seeds=3,
-        training=training_settings("tokengym/MovieReview-v0", learning_rate=1e-3),
-        evaluation=EvaluationSettings(every=1),
-    )
-    assert command_line(ours) == (
+    ours = config(seeds=3, learning_rate=1e-3, evaluation=EvaluationSettings(every=1))
+    assert ours.reference.command == (
         "tokengym compare --env MovieReview --rewards sparse abc --seeds 3 "
         "--learning-rate 0.001 --eval-every 1"
     )
-    training = training_settings(ours.env, "dpo", num_prompts=12)
-    theirs = config(rewards=("sparse",), training=training)
-    assert command_line(theirs) == (
+    theirs = config(rewards=("sparse",), agent="dpo", num_prompts=12)
+    assert theirs.reference.command == (
         "tokengym compare --env MovieReview --rewards sparse --seeds 5 --agent dpo --num-prompts 12"
     )
 
 
 def test_the_price_is_that_of_all_learners():
-    assert config().kl_coef == 0.05
-    assert config(agents=("ppo:kl_coef=0.2", "loo:kl_coef=0.2")).kl_coef == 0.2
-    assert config(agents=("ppo", "loo:kl_coef=0.2")).kl_coef is None
-    assert config(agents=("ppo", "dpo")).kl_coef == 0.05  # the other has none
-    training = training_settings("tokengym/MovieReview-v0", "dpo")
-    assert config(rewards=("sparse",), training=training).kl_coef is None
+    assert config().price == 0.05
+    assert config(agents=("ppo:kl_coef=0.2", "loo:kl_coef=0.2")).price == 0.2
+    assert config(agents=("ppo", "loo:kl_coef=0.2")).price is None
+    assert config(agents=("ppo", "dpo")).price == 0.05  # the other has none
+    assert config(rewards=("sparse",), agent="dpo").price is None
+
+
+def controls(made: Comparison) -> list[str]:
+    return [run.name for run in made.runs if run.is_control]
 
 
 def test_controls_are_known_by_their_rules(tmp_path):
@@ -389,10 +383,10 @@ def test_controls_are_known_by_their_rules(tmp_path):
     rules.write_text(RULES)
     names = ("sparse", "abc", "recency:tau=5", "random", f"{rules}:Blind")
     made = config(rewards=names)
-    assert made.controls() == ["recency:tau=5", "random", f"{rules}:Blind"]
+    assert controls(made) == ["recency:tau=5", "random", f"{rules}:Blind"]
     crossed = config(rewards=("sparse", "uniform"), agents=("ppo", "dpo"))
-    assert crossed.controls() == ["ppo uniform"]
-    assert config(rewards=("uniform",), agents=("ppo", "loo")).controls() == []
+    assert controls(crossed) == ["ppo uniform"]
+    assert controls(config(rewards=("uniform",), agents=("ppo", "loo"))) == []
 
 
 @pytest.mark.parametrize(
@@ -412,20 +406,20 @@ def test_controls_are_known_by_their_rules(tmp_path):
     ],
 )
 def test_measuring_takes_a_third_where_nothing_is_said(steps, batch_size, rewards, seeds, measured):
-    training = TrainingSettings(steps=steps, batch_size=batch_size)
-    chosen = ComparisonConfig(env="MovieReview", rewards=rewards, seeds=seeds, training=training)
+    chosen = comparison(
+        env="MovieReview", rewards=rewards, seeds=seeds, updates=steps, batch_size=batch_size
+    )
     every, episodes, samples, share = measured
-    found = chosen.evaluation
+    found = chosen.reference.evaluation
     assert (found.every, found.episodes, found.reference_samples) == (every, episodes, samples)
-    assert chosen.measuring == (
+    assert chosen.said[-1] == (
         f"measuring takes {share} of all responses: {episodes} prompts every {every} updates, and "
         f"{samples} reference samples to each"
     )
-    assert chosen.given_evaluation == EvaluationSettings()
 
 
 def test_what_a_person_says_of_measuring_is_kept():
     given = EvaluationSettings(every=1, episodes=100, reference_samples=64)
-    assert config(evaluation=given).evaluation == given
-    one = config(evaluation=EvaluationSettings(episodes=100)).evaluation
+    assert config(evaluation=given).reference.evaluation == given
+    one = config(evaluation=EvaluationSettings(episodes=100)).reference.evaluation
     assert (one.every, one.episodes, one.reference_samples) == (3, 100, 16)

@@ -19,10 +19,11 @@ from unittest.mock import Mock
 import pytest
 from rich.console import Console
 
+from tests.support.comparisons import comparison
 from tokengym.base.errors import SettingsError, Stopped, is_fault
 from tokengym.base.files import read_json
 from tokengym.base.folders import locked
-from tokengym.evaluation.runs import ComparisonConfig, RunSpec
+from tokengym.evaluation.runs import RunSpec
 from tokengym.evaluation.runs.compare import compare, do_run, execute
 from tokengym.evaluation.runs.display import ProgressDisplay
 from tokengym.evaluation.runs.executors import (
@@ -37,7 +38,7 @@ from tokengym.evaluation.runs.run import Run
 from tokengym.rewards import ScorerError
 
 QUIET = Console(quiet=True)
-CONFIG = ComparisonConfig(env="MovieReview", rewards=("sparse", "abc:beta=0.8"), seeds=1)
+CONFIG = comparison(env="MovieReview", rewards=("sparse", "abc:beta=0.8"), seeds=1)
 KILLED = "abc:beta=0.8"
 
 
@@ -219,7 +220,7 @@ def do_nothing(spec: RunSpec) -> None: ...
 
 
 def test_the_device_of_runs_elsewhere_is_that_of_the_other_machine(tmp_path):
-    config = replace(CONFIG, training=replace(CONFIG.training, device="cuda:77"))
+    config = comparison("MovieReview", rewards=CONFIG.names, seeds=1, device="cuda:77")
     with pytest.raises(ValueError, match="cuda:77"):
         compare(config, tmp_path / "here", executor=EXECUTORS.make("here"), console=QUIET)
     limit: dict[str, Fault | None] = {
@@ -247,7 +248,7 @@ def test_relative_paths_start_where_the_command_was_given(tmp_path, monkeypatch)
         folder.mkdir()
     (here / "player.py").write_text(PLAYER)
     monkeypatch.chdir(here)
-    config = ComparisonConfig(
+    config = comparison(
         env="MovieReview", rewards=("sparse",), agents=("player.py:Player",), seeds=1
     )
     run = pickle.dumps(RemoteRun(environment_of, config.specs(Path("out"))[0]))
@@ -308,13 +309,14 @@ def test_a_run_of_another_process_keeps_its_progress(tmp_path):
 
 
 def test_a_scorer_that_fails_at_once_on_more_samples_is_known_as_the_cause(tmp_path):
-    config = replace(CONFIG, evaluation=replace(CONFIG.evaluation, reference_samples=16))
+    config = comparison("MovieReview", rewards=CONFIG.names, seeds=1, reference_samples=16)
     assert do_run(config.reference_spec(tmp_path)) is None
     scorer = tmp_path / "scorer.py"
     scorer.write_text("def mine(response): raise TypeError('no')")
-    task = replace(config.task, scorer=f"{scorer}:mine")
-    more = replace(config.evaluation, reference_samples=32)
-    fault = do_run(replace(config.reference_spec(tmp_path), task=task, evaluation=more))
+    spec = config.reference_spec(tmp_path)
+    task = replace(spec.task, scorer=f"{scorer}:mine")
+    more = replace(spec.evaluation, reference_samples=32)
+    fault = do_run(replace(spec, task=task, evaluation=more))
     assert fault is not None
     assert "TypeError" in str(fault.of_scorer)
 
@@ -378,6 +380,6 @@ def test_a_spec_survives_its_folder_and_is_all_that_a_run_reads(tmp_path):
     read = RunSpec.read(spec.folder)
     assert read == spec
     assert (read.reward.name, read.reward.options) == ("abc", {"beta": 0.8})
-    assert read.settings() == CONFIG.as_dict()
+    assert read.settings() == spec.settings()
     assert read.env_kwargs(train=True)["reward"].made.beta == 0.8
     assert read_json(spec.folder / "spec.json")["versions"] == {"tokengym": "1"}

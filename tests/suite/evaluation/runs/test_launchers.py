@@ -22,7 +22,7 @@ from tokengym.base.device import select_device
 from tokengym.base.errors import SettingsError
 from tokengym.evaluation.runs import launchers
 from tokengym.evaluation.runs.compare import compare
-from tokengym.evaluation.runs.config import ComparisonConfig
+from tokengym.evaluation.runs.comparison import Comparison
 from tokengym.evaluation.runs.defaults import TrainingSettings
 from tokengym.evaluation.runs.executors import Fault
 from tokengym.evaluation.runs.spec import RunSpec
@@ -30,7 +30,7 @@ from tokengym.evaluation.runs.spec import RunSpec
 QUIET = Console(quiet=True)
 
 
-def tiny(**changes) -> ComparisonConfig:
+def tiny(**changes) -> Comparison:
     plain = replace(test_compare.EVALUATION, reference_samples=0)
     return test_compare.tiny(**{"evaluation": plain, **changes})
 
@@ -66,13 +66,13 @@ def test_a_run_of_a_running_server_has_the_device_and_the_variables_of_now(tmp_p
     assert launchers.processes().get_start_method() == "spawn"
 
 
-def answer_apart(config: ComparisonConfig) -> str:
+def answer_apart(config: Comparison) -> str:
     """Return the process's id; a comparison of too many seeds is refused, one of 9 kills it."""
-    if config.seeds == 9:
+    if len(config.seeds) == 9:
         os.kill(os.getpid(), signal.SIGKILL)
-    if config.seeds == 8:
-        raise SettingsError(f"too many seeds: {config.seeds}")
-    if config.seeds == 7:
+    if len(config.seeds) == 8:
+        raise SettingsError(f"too many seeds: {len(config.seeds)}")
+    if len(config.seeds) == 7:
         raise type("OwnError", (Exception,), {})("of a class that nobody else has")
     return f"{os.getpid()} of {os.getppid()}"
 
@@ -101,7 +101,7 @@ def test_what_is_done_apart_answers_raises_and_can_be_killed():
     assert not multiprocessing.active_children()
 
 
-def log_a_notice(config: ComparisonConfig) -> str:
+def log_a_notice(config: Comparison) -> str:
     """Log a notice that says which process logs, and one that all log alike."""
     logger = logging.getLogger("tokengym.envs.prompts.vocabulary")
     logger.warning("%s has no pad token", "Tokenizer")

@@ -4,8 +4,8 @@ from contextlib import nullcontext
 
 import pytest
 
-from tokengym.evaluation.runs.config import ComparisonConfig
-from tokengym.evaluation.runs.defaults import training_settings
+from tests.support.comparisons import comparison
+from tokengym.evaluation.runs.learner_settings import training_settings
 from tokengym.evaluation.runs.preflight import preflight
 
 
@@ -22,7 +22,7 @@ from tokengym.evaluation.runs.preflight import preflight
     ],
 )
 def test_a_comparison_is_refused_before_its_first_run(settings, message):
-    config = ComparisonConfig(
+    config = comparison(
         env="MovieReview",
         rewards=("sparse",),
         training=training_settings("tokengym/MovieReview-v0", **settings),
@@ -66,8 +66,6 @@ def test_a_rule_whose_first_batch_would_fail_is_refused_before_the_first_run(
     tmp_path, rule, message
 ):
     (tmp_path / "rules.py").write_text(RULES)
-    config = ComparisonConfig(
-        env="MovieReview", rewards=("sparse", f"{tmp_path / 'rules.py'}:{rule}"), seeds=1
-    )
+    rewards = ("sparse", f"{tmp_path / 'rules.py'}:{rule}")
     with pytest.raises(ValueError, match=message) if message else nullcontext():
-        preflight(config)
+        preflight(comparison("MovieReview", rewards=rewards, seeds=1))

@@ -3,12 +3,12 @@
 import csv
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from tests.support.comparisons import comparison
 from tokengym.agents import PPO
 from tokengym.agents.contract import Update
 from tokengym.agents.learner import ROUND_LOG, Learner
@@ -20,20 +20,21 @@ from tokengym.agents.training import updates
 from tokengym.base.errors import CheckpointError
 from tokengym.base.files import read_json
 from tokengym.evaluation.measure.evaluate import Evaluator
-from tokengym.evaluation.runs.config import ComparisonConfig
-from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
+from tokengym.evaluation.runs.comparison import Comparison
+from tokengym.evaluation.runs.defaults import EvaluationSettings
+from tokengym.evaluation.runs.learner_settings import training_settings
 from tokengym.evaluation.runs.run import Run, run
 from tokengym.evaluation.runs.saved import load_agent
 
 SMALL = {"n": 4, "batch_size": 8, "learning_rate": 1e-3}
 
 
-def config(agent: str, **changes) -> ComparisonConfig:
-    return ComparisonConfig(
+def config(agent: str, evaluation: EvaluationSettings | None = None, **changes) -> Comparison:
+    return comparison(
         env="MovieReview",
         rewards=("sparse",),
         training=training_settings("tokengym/MovieReview-v0", agent, max_new_tokens=8, **changes),
-        evaluation=EvaluationSettings(episodes=16),
+        evaluation=evaluation or EvaluationSettings(episodes=16),
     )
 
 
@@ -117,8 +118,8 @@ def test_every_policy_of_a_run_multiplies_by_the_library_that_it_records(
 
     monkeypatch.setattr(LanguageModel, "use_products", noted)
     settings = {"tokens": 8} if agent == "ppo" else {"num_prompts": 1, "n": 2}
-    ours = config(agent, batch_size=4, products="onednn", **settings)
-    ours = replace(ours, evaluation=EvaluationSettings(episodes=2, reference_samples=16))
+    few = EvaluationSettings(episodes=2, reference_samples=16)
+    ours = config(agent, few, batch_size=4, products="onednn", **settings)
     run(ours, ours.names[0], 0, out=tmp_path, save=tmp_path / "agent")
     Run(ours.reference_spec(tmp_path)).draw()
     assert load_agent(tmp_path / "agent").policy.language_model.products == "onednn"
@@ -145,9 +146,11 @@ def test_the_first_updates_can_be_measured_more_finely_and_change_nothing(monkey
     monkeypatch.setattr(Evaluator, "close", lambda self: closed.append(self))
     coarse, fine = (
         run(
-            replace(
-                config("ppo", steps=5, batch_size=8),
-                evaluation=EvaluationSettings(episodes=16, samples=0, every=3, every_until=until),
+            config(
+                "ppo",
+                EvaluationSettings(episodes=16, samples=0, every=3, every_until=until),
+                steps=5,
+                batch_size=8,
             ),
             "sparse",
             0,
@@ -162,8 +165,7 @@ def test_the_first_updates_can_be_measured_more_finely_and_change_nothing(monkey
 
 def test_a_measured_policy_has_the_kl_of_the_round_that_it_samples_next(tmp_path):
     """The round before an update is sampled by the policy that was measured before it."""
-    made = config("ppo", batch_size=8, steps=3)
-    made = replace(made, evaluation=replace(made.evaluation, every=1))
+    made = config("ppo", EvaluationSettings(episodes=16, every=1), batch_size=8, steps=3)
     record = run(made, "sparse", 0, out=tmp_path)
     rounds = [row["kl"] for row in record.log]
     assert [point.get("round_kl") for point in record.points] == [*rounds, None]

@@ -7,19 +7,18 @@ from typing import Any
 import pytest
 
 import tokengym.agents
+from tests.support.comparisons import comparison
 from tokengym.base.files import read_hashed, write_hashed
 from tokengym.envs import UntrustedCodeError
 from tokengym.evaluation.measure.evaluate import Evaluator
-from tokengym.evaluation.runs.config import ComparisonConfig
+from tokengym.evaluation.runs.comparison import Comparison
 from tokengym.evaluation.runs.defaults import TaskSettings
 from tokengym.evaluation.runs.saved import SAVED_AGENTS, known_task, load_agent
 
 
-def begun(folder: Path, *rewards: str, **task: Any) -> ComparisonConfig:
+def begun(folder: Path, *rewards: str, **task: Any) -> Comparison:
     """Write what the runs of a comparison have in their folders from their beginning."""
-    config = ComparisonConfig(
-        env="MovieReview", rewards=rewards or ("sparse",), seeds=1, task=TaskSettings(**task)
-    )
+    config = comparison("MovieReview", rewards=rewards or ("sparse",), seeds=1, **task)
     for spec in config.specs(folder):
         spec.write({})
     return config
@@ -105,8 +104,8 @@ def test_damaged_rewards_are_one_line(tmp_path, rewards):
 
 
 def test_stored_lengths_are_those_that_the_run_was_measured_with(tmp_path):
-    config = begun(tmp_path, min_new_tokens=5)
-    measured = config.env_kwargs("sparse", train=False)
+    config = begun(tmp_path, min_new_tokens=5, fixed_length=False)
+    measured = config.runs[0].env_kwargs(train=False)
     lengths = {"min_new_tokens": 5, "max_new_tokens": measured["max_new_tokens"]}
     _, kwargs = known_task(tmp_path, None)
     assert {name: kwargs[name] for name in lengths} == lengths

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from tests.suite.evaluation.runs.killed import Killed, files, killed_at
+from tests.support.comparisons import comparison
 from tokengym.base.errors import FolderInUseError, StorageError
 from tokengym.base.files import read_json, read_jsonl
 from tokengym.base.folders import locked
@@ -17,15 +18,16 @@ from tokengym.base.settings import changed
 from tokengym.evaluation.measure import evaluate as evaluate_module
 from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
 from tokengym.evaluation.runs.compare import compare
-from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
+from tokengym.evaluation.runs.comparison import Comparison
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TaskSettings, TrainingSettings
 from tokengym.evaluation.runs.executors import here
 from tokengym.evaluation.runs.record import RunRecord
 from tokengym.evaluation.runs.run import Run, run
+from tokengym.evaluation.runs.spec import run_folder
 from tokengym.rewards import ScorerError
 
 QUIET = Console(quiet=True)
-CONFIG = ComparisonConfig(
+BASE: dict[str, Any] = dict(
     env="MovieReview",
     rewards=("sparse", "abc"),
     seeds=1,
@@ -40,6 +42,12 @@ CONFIG = ComparisonConfig(
     ),
     evaluation=EvaluationSettings(every=1, episodes=4, samples=2, reference_samples=0),
 )
+CONFIG = comparison(**BASE)
+
+
+def other(**changes: Any) -> Comparison:
+    """Return the same comparison with other settings."""
+    return comparison(**{**BASE, **changes})
 
 
 @pytest.mark.parametrize(
@@ -63,17 +71,19 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path, every, changes, call
         return evaluate(self, agent, **options)
 
     monkeypatch.setattr(Evaluator, "__call__", counted)
-    run(replace(CONFIG, **changes), "abc", 0, out=out, checkpoint_every=every)
+    run(other(**changes), "abc", 0, out=out, checkpoint_every=every)
     assert len(measured) == calls
     assert files(folder) == files(run_folder(tmp_path / "whole", "abc", 0))
     assert not (folder / "unfinished").exists()
 
 
 def test_a_killed_run_begins_anew_where_another_scorer_judges_it(tmp_path: Path):
-    config = replace(CONFIG, env="QuestionAnswer")
+    config = other(env="QuestionAnswer")
     with pytest.raises(Killed):
         run(config, "abc", 0, out=tmp_path, report=killed_at(2), checkpoint_every=1)
-    grown = replace(config, rewards=("sparse", "abc", "r3"))  # the gold score judges these
+    grown = other(
+        env="QuestionAnswer", rewards=("sparse", "abc", "r3")
+    )  # the gold score judges these
     seen: list[int] = []
     run(grown, "abc", 0, out=tmp_path, report=lambda *a: seen.append(a[0]), checkpoint_every=1)
     assert seen == [0, 1, 2, 3, 4]
@@ -104,9 +114,9 @@ def test_a_run_that_was_killed_as_it_ended_still_says_what_measured_it():
 def test_a_rate_that_falls_belongs_to_the_whole_run(tmp_path, length):
     """It falls in a line to 0 at the run's end, and a killed run continues on the same line."""
     own: Any = {"learning_rate": 0.004, "learning_rate_schedule": "linear"}
-    training = changed(CONFIG.training, fixed_length=True, **own, **length)
+    training = changed(BASE["training"], fixed_length=True, **own, **length)
     learner = replace(training.learner, gae_lambda=None)
-    config = replace(CONFIG, training=replace(training, learner=learner))
+    config = other(training=replace(training, learner=learner))
     run(config, "sparse", 0, out=tmp_path / "whole")
     whole = files(run_folder(tmp_path / "whole", "sparse", 0))
     rates = [float(row["learning_rate"]) for row in whole["train.csv"]]
@@ -122,13 +132,13 @@ def test_a_rate_that_falls_belongs_to_the_whole_run(tmp_path, length):
 def test_a_checkpoint_of_other_settings_is_not_gone_on_from(tmp_path):
     with pytest.raises(Killed):
         run(CONFIG, "abc", 0, out=tmp_path, report=killed_at(3), checkpoint_every=1)
-    other = replace(CONFIG, training=changed(CONFIG.training, learning_rate=1e-3))
-    record = run(other, "abc", 0, out=tmp_path, checkpoint_every=1)
+    changed_rate = other(training=changed(BASE["training"], learning_rate=1e-3))
+    record = run(changed_rate, "abc", 0, out=tmp_path, checkpoint_every=1)
     assert [point["step"] for point in record.points] == [0, 1, 2, 3, 4]
 
 
 def test_what_was_killed_is_kept_when_failed_runs_are_done_again(tmp_path):
-    config = replace(CONFIG, rewards=("sparse",))
+    config = other(rewards=("sparse",))
     with pytest.raises(Killed):
         run(config, "sparse", 0, out=tmp_path, report=killed_at(3), checkpoint_every=1)
     Run(config.spec("sparse", 0, tmp_path)).fail("its process ended with code -9")
@@ -195,26 +205,26 @@ def test_a_scorer_that_hangs_fails_the_run_which_resumes(tmp_path):
     (tmp_path / "judge.py").write_text(HANGING)
     away, out = tmp_path / "away", tmp_path / "out"
     judge = f"{tmp_path / 'judge.py'}:score"
-    config = replace(CONFIG, rewards=("sparse",), task=TaskSettings(scorer=judge))
+    config = other(rewards=("sparse",), task=TaskSettings(scorer=judge))
     whole = run(config, "sparse", 0)
 
     def report(step: int, _: Mapping[str, Any]) -> None:
         if step == 2:
             away.write_text("")
 
-    config = replace(config, task=TaskSettings(scorer=judge, scorer_timeout=2.0))
+    config = other(rewards=("sparse",), task=TaskSettings(scorer=judge, scorer_timeout=2.0))
     with pytest.raises(ScorerError, match=r"TimeoutError.*scorer_timeout=2"):
         run(config, "sparse", 0, out=out, report=report, checkpoint_every=1)
     folder = run_folder(out, "sparse", 0)
     kept = read_jsonl(folder / "unscored.jsonl")
     assert {(row["score"], bool(row["response_ids"])) for row in kept} == {(None, True)}
-    assert len(kept) == CONFIG.training.batch_size
+    assert len(kept) == BASE["training"].batch_size
     where = f"({len(kept)} finished episodes are kept in {folder / 'unscored.jsonl'})"
     result = read_json(folder / "run.json")
     assert where in result["error"]
     assert "unscored.jsonl" in result["files"]  # a change of it is seen
     away.unlink()
-    config = replace(config, task=TaskSettings(scorer=judge, scorer_timeout=60.0))
+    config = other(rewards=("sparse",), task=TaskSettings(scorer=judge, scorer_timeout=60.0))
     played: list[int] = []
     again = run(
         config, "sparse", 0, out=out, report=lambda s, _: played.append(s), checkpoint_every=1

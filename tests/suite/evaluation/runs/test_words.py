@@ -17,8 +17,8 @@ from tokengym.envs import Episode
 from tokengym.evaluation.result import Result
 from tokengym.evaluation.runs import compare as module
 from tokengym.evaluation.runs.compare import compare
-from tokengym.evaluation.runs.config import ComparisonConfig
-from tokengym.evaluation.runs.words import comparison_of_keywords
+from tokengym.evaluation.runs.comparison import Comparison
+from tokengym.evaluation.runs.decide import decide
 from tokengym.rewards import Credit
 from tokengym.rewards.scorers import SCORERS
 from tokengym.scripts.commands import compare as command
@@ -54,12 +54,6 @@ def brief(response: str) -> float:
     return -len(response) / 10.0
 
 
-def config_of(env: str | None = None, **given: Any) -> ComparisonConfig:
-    own = {"rewards": (), "agent": "ppo", "agents": (), "seeds": 5, "first_seed": 0}
-    named: dict[str, Any] = {name: given.pop(name, default) for name, default in own.items()}
-    return comparison_of_keywords(env, **named, keywords=given)
-
-
 class Stopped(Exception):
     """Raised in place of the runs."""
 
@@ -90,23 +84,22 @@ class Stopped(Exception):
 )
 def test_the_keywords_of_a_call_are_the_options_of_the_command(arguments, keywords, monkeypatch):
     """Both make one configuration, defaults of the task and the learner included."""
-    found: list[ComparisonConfig] = []
+    found: list[Comparison] = []
 
-    def stop(config: ComparisonConfig, *args: Any, **options: Any) -> None:
+    def stop(config: Comparison, *args: Any, **options: Any) -> None:
         found.append(config)
         raise Stopped
 
     monkeypatch.setattr(module, "compare", stop)
     with pytest.raises(Stopped):
         call(command.compare, "tokengym compare", arguments.split())
-    assert config_of(**keywords) == found[0]
+    assert decide(**keywords) == found[0]
 
 
 def test_the_call_has_the_parameters_of_the_command():
     typed = dict(inspect.signature(command.compare).parameters)
     called = dict(inspect.signature(compare).parameters)
-    for settings in ("training", "evaluation", "task"):
-        del typed[settings]
+    del typed["given"]  # which the call names settings
     assert {*typed} == {*called} - {"console", "settings"}
     assert {n: p.default for n, p in typed.items()} == {n: called[n].default for n in typed}
 
@@ -122,14 +115,60 @@ def test_the_call_has_the_parameters_of_the_command():
 )
 def test_other_keywords_are_refused(given, message):
     with pytest.raises(TypeError, match=message):
-        config_of("MovieReview", **given)
+        decide("MovieReview", **given)
 
 
 def test_a_configuration_has_no_setting_beside_it(tmp_path):
-    config = ComparisonConfig(env="MovieReview")
+    config = decide("MovieReview")
     for given in ({"rewards": ["abc"]}, {"updates": 3}, {"seeds": 2}):
-        with pytest.raises(TypeError, match="no effect beside a ComparisonConfig; leave it out"):
+        with pytest.raises(TypeError, match="no effect beside a Comparison; leave it out"):
             compare(config, tmp_path / "out", **given)
+
+
+# --- learners that are compared -------------------------------------------------------------------
+
+
+class Learns(Frozen):
+    """Writes the word with id 5, whatever it learns."""
+
+    def learn(self, episodes: Any) -> None:
+        del episodes
+
+
+@pytest.mark.parametrize(
+    "agents",
+    [
+        *(("dpo", "ppo"), ("raft", "ppo"), ("online-dpo", "loo"), (Frozen, "ppo")),
+        *((Learns, "grpo"), ("sb3:A2C", "ppo"), ("ppo:batch_size=32", "grpo"), (Frozen, Learns)),
+    ],
+)
+@pytest.mark.parametrize(
+    "given",
+    [
+        *({"env": "MovieReview"}, {"env": "Dialogue", "updates": 12}),
+        *({"bundle": "smollm2-answers"}, {"env": "MovieReview", "batch_size": 8, "updates": 4}),
+    ],
+)
+def test_the_order_of_learners_decides_nothing(agents, given):
+    def runs(*order: Any) -> dict[str, Any]:
+        found = decide(rewards="sparse", agents=order, **given).runs
+        left_out = ("compared", "command")
+        return {
+            run.name: {k: v for k, v in run.as_dict().items() if k not in left_out} for run in found
+        }
+
+    assert runs(*agents) == runs(*reversed(agents))
+
+
+@pytest.mark.parametrize("agent", ["ppo", "dpo", "sb3:A2C", Frozen, Learns])
+def test_the_updates_of_a_comparison_are_those_of_any_learner(agent):
+    """Three updates of eight responses of ten tokens are 240 tokens to whoever counts otherwise."""
+    (run,) = decide(
+        "MovieReview", rewards="sparse", agents=[agent], updates=3, batch_size=8, max_new_tokens=10
+    ).runs
+    assert run.training.tokens == 240
+    if agent != "dpo":  # which has epochs
+        assert run.training.steps == 3
 
 
 # --- objects --------------------------------------------------------------------------------------
@@ -155,16 +194,16 @@ def test_a_class_that_others_find_is_named_by_its_place(tmp_path, monkeypatch):
 
 def test_the_classes_of_the_package_are_the_learners_of_their_names():
     classes = [tokengym.PPO, tokengym.GRPO, tokengym.RLOO, tokengym.DPO, stable_baselines3.A2C]
-    config = config_of("MovieReview", rewards=["sparse"], agents=classes)
-    assert config.agents == ("ppo", "grpo", "rloo", "dpo", "sb3:A2C")
-    assert config_of("MovieReview", agent=tokengym.GRPO) == config_of("MovieReview", agent="grpo")
+    config = decide("MovieReview", rewards=["sparse"], agents=classes)
+    assert config.names == ("ppo", "grpo", "rloo", "dpo", "sb3:A2C")
+    assert decide("MovieReview", agent=tokengym.GRPO) == decide("MovieReview", agent="grpo")
 
 
 def test_a_default_of_the_bundle_is_nothing_that_was_given():
     """Its advantage is no setting of grpo, which has its own; A2C keeps its own learning rate."""
-    grpo = config_of(bundle="smollm2-answers", rewards="sparse", agents=["ppo", "grpo"])
+    grpo = decide(bundle="smollm2-answers", rewards="sparse", agents=["ppo", "grpo"])
     assert grpo.runs[1].training.learner.advantage == "grpo"
-    stock = config_of(bundle="smollm2-answers", rewards="sparse", agents=["ppo", "sb3:A2C"])
+    stock = decide(bundle="smollm2-answers", rewards="sparse", agents=["ppo", "sb3:A2C"])
     assert stock.runs[1].training.learner.learning_rate == 0.0007
 
 

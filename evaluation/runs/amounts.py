@@ -1,9 +1,4 @@
-"""How much is measured where nobody says it: at most a third of all responses.
-
-Responses are counted as if all were of full length. The choice follows from one run's budget, not
-from how many runs there are, so that rewards and seeds can be added, and comparisons that are made
-apart can be merged.
-"""
+"""How much is measured where nobody says it: at most a third of all responses."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,18 +15,21 @@ SHARE = 1 / 3
 """Largest share of all responses that measuring takes."""
 
 
-def chosen(
+def amounts(
     given: EvaluationSettings, training: TrainingSettings, *, is_alone: bool = False
 ) -> EvaluationSettings:
     """Return settings of evaluation with what was left open chosen by the budget of a run.
 
-    Prompts are fewer before reference samples are, of which 16 to each prompt are always drawn.
+    Measuring takes at most a third of all responses, counted as if all were of full length. The
+    choice follows from one run's budget, not from how many runs there are, so that rewards and
+    seeds can be added, and comparisons that are made apart can be merged. Prompts are fewer before
+    reference samples are, of which 16 to each prompt are always drawn.
     Evaluations are further apart only where the budget is too small for `FEWEST` prompts.
     What is not None in ``given`` stays. A run that ``is_alone`` shares its reference samples with
     no other.
 
     Example: two runs of 30 updates of 64 episodes; 2 * 11 * 48 + 16 * 48 = 1824 of 5664 responses.
-        >>> found = chosen(EvaluationSettings(), TrainingSettings())
+        >>> found = amounts(EvaluationSettings(), TrainingSettings())
         >>> found.every, found.episodes, found.reference_samples
         (3, 48, 16)
     """
@@ -57,23 +55,6 @@ def chosen(
     return replace(given, every=every, episodes=episodes, reference_samples=samples)
 
 
-def share_of(
-    evaluation: EvaluationSettings, runs: Sequence[TrainingSettings], seeds: int
-) -> float | None:
-    """Return the share of a comparison's responses that are measurements; None if not known.
-
-    ``runs`` are those of one seed.
-    """
-    trained = [_responses(training) for training in runs]
-    if any(count is None for count in trained):
-        return None
-    points = sum(_evaluations(evaluation, training) for training in runs)
-    assert evaluation.episodes is not None
-    assert evaluation.reference_samples is not None
-    measured = evaluation.episodes * (seeds * points + evaluation.reference_samples)
-    return measured / (measured + seeds * sum(count or 0 for count in trained))
-
-
 def _responses(training: TrainingSettings) -> int | None:
     """Return how many responses a run learns from; None if that is not known before."""
     if training.declaration.is_frozen:
@@ -94,3 +75,19 @@ def _evaluations(evaluation: EvaluationSettings, training: TrainingSettings) -> 
     if training.tokens is not None:
         steps = -(-(_responses(training) or 1) // training.batch_size)
     return sum(evaluation.is_due(step) or step == steps for step in range(steps + 1))
+
+
+def in_words(
+    evaluation: EvaluationSettings, trainings: Sequence[TrainingSettings], seeds: int
+) -> str:
+    """Return what is measured, and the share of all responses that it takes."""
+    trained, takes = [_responses(training) for training in trainings], ""
+    if None not in trained:
+        points = sum(_evaluations(evaluation, training) for training in trainings)
+        count = (evaluation.episodes or 0) * (seeds * points + (evaluation.reference_samples or 0))
+        share = count / (count + seeds * sum(one or 0 for one in trained))
+        takes = f"measuring takes {share:.0%} of all responses: "
+    return (
+        f"{takes}{evaluation.episodes} prompts every {evaluation.every} updates, and "
+        f"{evaluation.reference_samples} reference samples to each"
+    )

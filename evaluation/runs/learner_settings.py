@@ -1,0 +1,193 @@
+"""The settings of one learner on one task, and those of them that are options of a command.
+
+A setting is, from the strongest: what was given, what the learner's name stands for, the bundle's,
+the task's, the learner's, and the default where it is declared.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict
+
+from typing_extensions import Unpack
+
+from tokengym.agents.learner import LEARNERS, Learner, find_learner
+from tokengym.base.bundle import Bundle, SettingsKind
+from tokengym.base.errors import BundleError
+from tokengym.base.settings import Chosen, changed, names_of
+from tokengym.envs.tasks import Task
+from tokengym.evaluation.measure.environments import resolve_env
+from tokengym.evaluation.measure.measures import BLOCK
+from tokengym.evaluation.runs.defaults import (
+    CREDIT_SETTINGS,
+    EvaluationSettings,
+    TaskSettings,
+    TrainingSettings,
+)
+
+OF_BUDGET = ("steps", "batch_size", "max_new_tokens")
+"""Settings whose product is the tokens of a run in which all responses are of full length."""
+Layer = tuple[str, Mapping[str, Any]]
+"""Who decides settings where nothing was given, and their values by name."""
+
+
+class LearnerSettings(NamedTuple):
+    """Settings of one learner, and who decided those that were not given."""
+
+    training: TrainingSettings
+    by: Mapping[str, str]
+
+
+def training_settings(
+    env_id: str,
+    agent: str | Learner = "ppo",
+    *,
+    bundle: Bundle | Path | str | None = None,
+    **given: Any,
+) -> TrainingSettings:
+    """Return the settings of one learner on a task; what is None was not given.
+
+    Args:
+        env_id: Id of the environment.
+        agent: The learner, or its name. A task's defaults for settings that are not the run's own
+            are those of learners from token rewards.
+        bundle: Itself, its name or folder, whose own defaults go before the task's; "" or None for
+            none.
+        given: Settings of the run or of the learner by name.
+
+    Raises:
+        ValueError: if a value is out of range.
+        TypeError: if there is no setting of a name.
+    """
+    learner = find_learner(agent) if isinstance(agent, str) else agent
+    known = {name: value for name, value in given.items() if value is not None}
+    return settings_of(learner, layers_of(env_id, bundle), known).training
+
+
+def layers_of(env_id: str, bundle: Bundle | Path | str | None) -> list[Layer]:
+    """Return the settings of a task and a bundle, the stronger last."""
+    task = Task.of(env_id)
+    of_task = {} if task is None else {**task.options, **task.training}  # its length, wherever
+    return [("the task", of_task), ("the bundle", bundle_settings(bundle, "training"))]
+
+
+def bundle_settings(bundle: Bundle | Path | str | None, kind: SettingsKind) -> dict[str, Any]:
+    """Return the settings whose defaults are a bundle's own; none of a folder that is no bundle."""
+    try:
+        return Bundle.of(bundle).settings(kind) if bundle else {}
+    except BundleError:  # whoever makes the environment says what is wrong
+        return {}
+
+
+def evaluation_of(
+    bundle: Bundle | Path | str | None, *, trains: bool = False
+) -> EvaluationSettings:
+    """Return the settings of evaluation where none was given; one training has 16 samples."""
+    samples = {"reference_samples": BLOCK} if trains else {}
+    return EvaluationSettings(**samples | bundle_settings(bundle, "evaluation"))
+
+
+def default_rewards(env_id: str) -> tuple[str, ...]:
+    """Return the default rewards of a task's comparison, whose first is that of one training."""
+    task = Task.of(env_id)
+    return Task.compare if task is None else task.compare
+
+
+def names_of_run(learner: Learner) -> set[str]:
+    """Return the names of the run's own settings that a learner has."""
+    idle = frozenset() if learner.uses_credit else CREDIT_SETTINGS
+    return set(names_of(TrainingSettings)) - idle - set(learner.unused) - {"agent", "learner"}
+
+
+def settings_of(
+    learner: Learner, layers: Sequence[Layer], given: Mapping[str, Any]
+) -> LearnerSettings:
+    """Return a learner's settings, each from the strongest layer that has it."""
+    of_run, values = names_of_run(learner), dict(learner.defaults)
+    takes = of_run
+    if learner.uses_credit and not learner.has_own_defaults:
+        takes = of_run | (learner.default_values().keys() - learner.fixed.keys())
+    by = dict.fromkeys(values, "the learner")
+    for who, of in layers:
+        for name in of.keys() & takes:
+            values[name], by[name] = of[name], who
+    values |= {**learner.fixed, **given}
+    if values.get("pairs") and "max_new_tokens" not in given:
+        values["max_new_tokens"] = None  # that of the data, where it is measured on their prompts
+    of_learner = {name: value for name, value in values.items() if name not in of_run}
+    made = TrainingSettings(
+        agent=learner.name,
+        learner=changed(learner.settings, **of_learner),
+        **{name: value for name, value in values.items() if name in of_run},
+    )
+    return LearnerSettings(made, {name: who for name, who in by.items() if name not in given})
+
+
+def options_of(learner: Learner, layers: Sequence[Layer], given: Mapping[str, Any]) -> Chosen:
+    """Return a learner's settings that are options, with the values that they have by default."""
+    without = {f"learner.{name}" for name in (*learner.fixed, *learner.idle)}
+    without |= {*names_of(TrainingSettings)} - names_of_run(learner) - {"learner"}
+    return Chosen(settings_of(learner, layers, given).training, without=frozenset(without))
+
+
+# --- the options of a command ---------------------------------------------------------------------
+
+
+class Sources(TypedDict, total=False):
+    """Settings that decide the defaults of others, beside environment, learner and reward."""
+
+    bundle: str | None
+    dataset: str | None
+    scorer: str | None
+    reward_model: str | None
+    encoder: str | None
+    pairs: str | None
+
+
+def options_of_run(
+    env: str | None, agent: str, reward: str | None, **sources: Unpack[Sources]
+) -> dict[str, Any]:
+    """Return the settings that are options of one training, with the values that they would have.
+
+    ``env`` and ``reward`` are words, None where they follow from the rest.
+    """
+    groups = _options_of_learner(env, agent, reward, **sources)
+    return groups | {"evaluation": evaluation_of(sources.get("bundle"), trains=True)}
+
+
+def _options_of_learner(
+    env: str | None, agent: str, reward: str | None, **sources: Unpack[Sources]
+) -> dict[str, Any]:
+    bundle, pairs = sources.pop("bundle", None), sources.pop("pairs", None)
+    env_id, learner = resolve_env(env, bundle, {**sources, "reward": reward}), find_learner(agent)
+    # Of a learner that takes none the option is refused as any unknown one.
+    data = {"pairs": pairs} if pairs and "pairs" in learner.default_values() else {}
+    # Beside pairs alone --prompt-column is theirs.
+    idle = {"prompt_column"} if data and not sources.get("dataset") else set()
+    return {
+        "training": options_of(learner, layers_of(env_id, bundle), data),
+        "evaluation": evaluation_of(bundle),
+        "task": Chosen(TaskSettings(), without=frozenset(idle)),
+    }
+
+
+def options_of_comparison(
+    env: str | None,
+    agent: str,
+    agents: tuple[str, ...],
+    rewards: tuple[str, ...],
+    **sources: Unpack[Sources],
+) -> dict[str, Any]:
+    """Return the same of a comparison: those of all its learners, with the values of the first.
+
+    Of several groups of one kind, the first word of their names is the kind.
+    """
+    reward = next(iter(rewards), None)
+    groups: dict[str, Any] = {}
+    for index, word in enumerate(agents or (agent,)):
+        name = LEARNERS.parse(word).without_options
+        found = _options_of_learner(env, name, reward, **sources)
+        groups |= {f"{group} {index}" if index else group: one for group, one in found.items()}
+    if agents:  # which have the tokens of all in common
+        others = frozenset({*names_of(TrainingSettings)} - {*OF_BUDGET, "tokens"})
+        groups["training of all"] = Chosen(TrainingSettings(), without=others)
+    return groups
