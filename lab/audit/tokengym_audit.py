@@ -1674,7 +1674,7 @@ def _verdict(
             )
         if fault is not None:
             return fault
-        small = f"; {against}" if against else ""
+        small = f"; against it in small groups: {against}" if against else ""
         shares = _scales(decisions, limit)
         if max(bias) < EXACT:
             verdict = RESCALED, f"points along the gradient, {_range(scale, found)}{small}"

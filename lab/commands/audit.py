@@ -110,8 +110,8 @@ def figures(check: "CheckResult") -> tuple[str, str, str, str]:
     Least and greatest scale of the cases, the greatest bias, and the greatest noise with that of
     exact values after it.
     """
-    if not check.cases:
-        return "", "", "", ""
+    if not any(case.bias for case in check.cases):
+        return "", "", "", ""  # not asked, or judged by draws
     scales = [case.scale[-1] for case in check.cases if case.scale and case.scale[-1] is not None]
     biases = [case.bias[-1] for case in check.cases if case.bias]
     noises = [

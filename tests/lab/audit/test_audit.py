@@ -365,6 +365,16 @@ def test_what_batches_share_is_asked_once(monkeypatch: Any) -> None:
 # --- the command ----------------------------------------------------------------------------------
 
 FILE = """
+import sys
+calls = []
+
+def remembers(scores):
+    calls.append(float(scores.mean()))
+    return scores - sum(calls[:-1]) / max(len(calls) - 1, 1)
+
+def leaves(scores):
+    sys.exit(0)
+
 def right(token_rewards, response_mask):
     return (token_rewards * response_mask).flip(1).cumsum(1).flip(1)
 
@@ -390,6 +400,14 @@ def test_the_command_ends_with_a_status(tmp_path: Any, capsys: pytest.CaptureFix
     stored = json.loads(out.read_text())
     assert stored["holds"] is False
     assert stored["checks"][0]["cases"][0]["case"] == "a late cost"
+    length = ["--checks", "length"]
+    assert main(["audit", f"{file}:remembers", *length, "--draws", "40"]) == 0
+    assert "times the gradient in 40 batches" in " ".join(capsys.readouterr().out.split())
+    assert main(["audit", f"{file}:remembers", *length]) == 2
+    assert main(["audit", f"{file}:leaves", *length]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert "cannot be enumerated: it remembers, or draws" in errors[0]
+    assert "ended with SystemExit" in errors[1]
     assert main(["audit", f"{file}:other"]) == 2
     assert main(["audit", f"{file}:missing"]) == 2
     assert main(["audit", "lo"]) == 2
