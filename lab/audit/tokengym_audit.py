@@ -1678,7 +1678,7 @@ def _verdict(
         shares = _scales(decisions, limit)
         if max(bias) < EXACT:
             verdict = RESCALED, f"points along the gradient, {_range(scale, found)}{small}"
-        elif shares and stays > STAYS:
+        elif shares and stays > STAYS and max(bias) > BLINDNESS:  # less may rise before it falls
             verdict = (
                 UNEVEN,
                 (
