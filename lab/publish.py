@@ -127,16 +127,18 @@ def export_agent(
     plugins = entry_points(group="tokengym.agents", name=kind)
     is_foreign = any(not point.value.startswith("tokengym.") for point in plugins)
     agent_class = kind if split_file_word(kind) or is_foreign else None
+    with results[0].with_name(CURVE).open(encoding="utf-8", newline="") as file:
+        rows = [{**row, "credit": _shareable(row["credit"])} for row in csv.DictReader(file)]
     evaluator = spec.evaluator()
-    evaluation = evaluator(load_agent(out / "agent", agent_class, trust_code=trust_code))
+    draws = spec.evaluation.draws(spec.seed, int(rows[-1]["step"]))  # as the curve's end had
+    agent = load_agent(out / "agent", agent_class, trust_code=trust_code)
+    evaluation = evaluator(agent, draws=draws)
     envs: Any = evaluator.envs
     bundle, dataset = envs.unwrapped.bundle, spec.task.dataset
     data = {} if bundle is None else {"SHA-256 of the bundle": content_hash(bundle.path)}
     if dataset is not None and Path(dataset).exists():
         data["SHA-256 of the data set"] = content_hash(Path(dataset))
     evaluator.close()
-    with results[0].with_name(CURVE).open(encoding="utf-8", newline="") as file:
-        rows = [{**row, "credit": _shareable(row["credit"])} for row in csv.DictReader(file)]
     with replacing(folder) as part:
         shutil.copytree(out / "agent", part / "agent")
         for path in spec.code:
