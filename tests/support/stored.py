@@ -29,6 +29,7 @@ def keep_settings(run: Path, settings: dict[str, Any]) -> None:
     spec["rewards"] = [word(one) for one in rewards] if isinstance(rewards, list) else rewards
     spec["env"] = word(settings.get("env"))
     compared = ("agents", "seeds", "first_seed", "level")
-    spec["compared"] = {name: settings.get(name) for name in compared}
+    arms = {"arms": spec["compared"]["arms"]}
+    spec["compared"] = {name: settings.get(name) for name in compared} | arms
     spec |= {name: settings.get(name) for name in ("training", "evaluation", "task")}
     write_hashed(file, {k: v for k, v in spec.items() if k != "hash"})
