@@ -96,7 +96,8 @@ def test_a_rate_is_chosen_by_the_gain_brought_to_the_target():
 def test_every_arm_is_wanted_at_every_target_and_begins_above_its_price():
     cells = [cell for of_round, _ in STUDY.rounds() for cell in of_round]
     assert len({*cells}) == len(TASKS) * len(ARMS) * len(TARGETS)
-    values: dict[str, Any] = STUDY.config(cells[0].but(rate=1e-3, seed=0), Path()).training.values
+    (spec,) = STUDY.config(cells[0].but(rate=1e-3, seed=0), Path()).runs
+    values: dict[str, Any] = spec.training.values
     assert values["kl_target"] == pytest.approx(5.25)
     assert values["kl_coef"] == pytest.approx(0.54)
     for cell in cells:

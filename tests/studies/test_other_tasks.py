@@ -39,14 +39,16 @@ def test_every_cell_is_planned_for_ten_seeds() -> None:
 
 def test_a_run_is_that_of_its_cell(tmp_path: Path) -> None:
     run = cell_of("Summarize", "red:delivery=end").but(rate=3e-4, seed=SPARE_SEED)
-    made = STUDY.config(run, tmp_path)
+    (made,) = STUDY.config(run, tmp_path).runs
     learner = made.training.learner
-    assert (made.training.max_new_tokens, made.rewards) == (32, ("red:delivery=end",))
+    assert made.training.max_new_tokens == 32
+    assert [word.text for word in made.rewards] == ["red:delivery=end"]
     assert (learner.gae_lambda, learner.learning_rate, learner.kl_coef) == (0.5, 3e-4, 0.05)
     assert (made.evaluation.every, made.evaluation.episodes) == (1, 128)
     assert not made.training.fixed_length
-    assert STUDY.config(run.but(eos="forbidden"), tmp_path).training.fixed_length
-    assert STUDY.config(cell_of("Detox", "sparse").but(rate=1e-3), tmp_path).training.fixed_length
+    for fixed in (run.but(eos="forbidden"), cell_of("Detox", "sparse").but(rate=1e-3)):
+        (made,) = STUDY.config(fixed, tmp_path).runs
+        assert made.training.fixed_length
 
 
 def test_the_alarm_of_a_leap_begins_where_published_runs_lost_gold() -> None:

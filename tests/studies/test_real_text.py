@@ -24,14 +24,17 @@ def rows_of(run: Cell, score: float) -> list[dict[str, Any]]:
 
 def test_the_comparison_of_smollm2_has_its_rules_rate() -> None:
     config = study.config(Cell(rule="random", seed=0), Path())
-    assert (config.training.lora_rank, config.training.learner.learning_rate) == (8, 1e-3)
-    assert (config.task.bundle, config.kl_coef) == ("smollm2-reviews", PRICE)
-    assert config.evaluation.episodes == 64 * 8
+    (spec,) = config.runs
+    learner: Any = spec.training.learner
+    assert (spec.training.lora_rank, learner.learning_rate) == (8, 1e-3)
+    assert (spec.task.bundle, config.price) == ("smollm2-reviews", PRICE)
+    assert spec.evaluation.episodes == 64 * 8
 
 
 def test_a_run_on_a_corpus_has_the_plans_settings(tmp_path: Path) -> None:
     cell = IMDB.cell(rule="sparse", gae_lambda="1")
-    training = film_reviews.config(cell.but(rate=1e-3, seed=0), tmp_path).training
+    (spec,) = film_reviews.config(cell.but(rate=1e-3, seed=0), tmp_path).runs
+    training = spec.training
     learner: Any = training.learner
     assert (learner.gae_lambda, learner.value_network, learner.kl_coef) == (1.0, "own", PRICE)
     assert (training.steps, training.batch_size, training.max_new_tokens) == (40, 32, 24)

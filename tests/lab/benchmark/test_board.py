@@ -122,8 +122,8 @@ def test_every_cell_is_run_on_every_seed_setting_by_setting(tmp_path: Path) -> N
         ("uniform", OWN),
         (BASELINE, OWN),
     }
-    config = work.config(SMALL.settings[0], "uniform", ready[0][2], 1)
-    assert config.as_dict()["training"]["learner"]["n_warmup_updates"] == 5
+    (spec,) = work.config(SMALL.settings[0], "uniform", ready[0][2], 1).runs
+    assert spec.as_dict()["training"]["learner"]["n_warmup_updates"] == 5
 
 
 def test_the_baselines_name_is_the_arm_with_another_critic(tmp_path: Path) -> None:
@@ -131,9 +131,10 @@ def test_the_baselines_name_is_the_arm_with_another_critic(tmp_path: Path) -> No
     assert work.subject == "sparse, critic from the reward model"
     setting, subject, run = next(work.ready())
     assert (run.start, work.reward(subject)) == (STARTED, BASELINE)
-    config = work.config(setting, subject, run, 30)
-    learner = config.as_dict()["training"]["learner"]
-    assert (config.rewards, learner["value_network"]) == ((BASELINE,), STARTED)
+    (spec,) = work.config(setting, subject, run, 30).runs
+    learner = spec.as_dict()["training"]["learner"]
+    assert [word.text for word in spec.rewards] == [BASELINE]
+    assert learner["value_network"] == STARTED
     assert FORKS not in work.asked  # a verifier is no model to start a critic from
     assert FORKS in bench(tmp_path, definition=V2).asked
     with pytest.raises(ValueError, match="'scores'"):
@@ -148,8 +149,8 @@ def test_real_texts_are_run_where_their_bundles_are(tmp_path: Path) -> None:
     (tmp_path / "texts" / "imdb").mkdir(parents=True)
     work = bench(tmp_path, definition=V2, corpora=tmp_path / "texts")
     assert imdb in work.settings
-    config = work.config(imdb, "uniform", work.cells(imdb, "uniform")[0], 1)
-    assert config.task.bundle == str(tmp_path / "texts" / "imdb")
+    (spec,) = work.config(imdb, "uniform", work.cells(imdb, "uniform")[0], 1).runs
+    assert spec.task.bundle == str(tmp_path / "texts" / "imdb")
 
 
 def test_a_row_has_what_is_done_and_names_what_is_open(work: Bench) -> None:

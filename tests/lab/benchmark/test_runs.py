@@ -63,7 +63,8 @@ def test_what_the_hash_does_not_hold_is_frozen_too(tmp_path: Path) -> None:
     work = bench(tmp_path, definition=V2)
     for setting in work.settings:
         run = work.cells(setting, "uniform")[0].but(seed=0)
-        said = work.config(setting, "uniform", run, V2.updates).as_dict()
+        (spec,) = work.config(setting, "uniform", run, V2.updates).runs
+        said = spec.as_dict()
         training, measured = said["training"], said["evaluation"]
         assert {name: training["learner"][name] for name in learner} == learner
         assert (training["normalize"], training["precision"]) == ("batch", "full")

@@ -81,7 +81,7 @@ def test_an_episode_without_a_score_says_so_however_it_is_played(missing):
     agent = make_agent(make_envs(**missing))
     check_episodes(collect(agent, make_envs(**missing), 24, seed=1))
     for mode in ("sync", "native"):
-        settings = {"vectorization_mode": mode} if mode == "sync" else {}
+        settings: dict[str, Any] = {"vectorization_mode": mode} if mode == "sync" else {}
         envs = as_vec_env(make_envs(**missing, **settings))
         check_episodes(collect(agent, envs, 24, seed=1))
 

@@ -258,6 +258,7 @@ def test_it_scores_environments_and_texts():
     tokenizer = make_word_tokenizer()
     rows = [{"prompt": text, "keywords": ["a", "b"]} for text in ("b c", "d", "e d")]
     for mode in (None, "sync"):
+        settings: dict[str, Any] = {} if mode is None else {"vectorization_mode": mode}
         envs = gym.make_vec(
             "tokengym/TokenGeneration-v0",
             num_envs=12,
@@ -266,7 +267,7 @@ def test_it_scores_environments_and_texts():
             reward=fussy,
             max_new_tokens=6,
             normalize="running" if mode is None else None,
-            **({} if mode is None else {"vectorization_mode": mode}),
+            **settings,
         )
         episodes = collect(RandomAgent(envs, seed=0), envs, 24, seed=0)
         known = [episode.raw_score for episode in episodes if episode.score is not None]

@@ -130,7 +130,7 @@ def test_what_ended_a_response_is_what_an_environment_says():
     def cut_off_is_bad(response: str, finish_reason: str) -> float:
         return {"length": -1.0, "eos": 1.0}[finish_reason]
 
-    settings = {"max_new_tokens": 12, "min_new_tokens": 0, "scorer": cut_off_is_bad}
+    settings: dict[str, Any] = {"max_new_tokens": 12, "min_new_tokens": 0, "scorer": cut_off_is_bad}
     envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=32, reward="sparse", **settings)
     episodes = collect(RandomAgent(envs, seed=0), envs, 32, seed=0)
     ends = Vocabulary.of(BUNDLE.tokenizer).end_ids

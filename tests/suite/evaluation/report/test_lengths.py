@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tokengym.evaluation.measure.measures import Axis
 from tokengym.evaluation.report.curves import NEAR_END, read_curves
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
@@ -67,9 +68,10 @@ def test_an_arm_of_a_shorter_budget_is_compared_over_what_both_have():
     # Learners end an update apart in tokens.
     for curve in (c for c in curves if c.seed == 0 and c.credit == "x"):
         object.__setattr__(curve, "steps", curve.steps * (1.0 - 0.9 * NEAR_END))
-    for axis, early in (("tokens", {}), ("step", {"x"})):
+    ended_early: dict[Axis, set[str]] = {"tokens": set(), "step": {"x"}}
+    for axis, early in ended_early.items():
         (group,) = summarize(curves, SummarySettings(axis=axis))["groups"]
-        assert set(group["ended_early"]) == set(early)
+        assert {*group["ended_early"]} == early
 
 
 def test_two_trainings_in_one_log_are_not_one_curve():

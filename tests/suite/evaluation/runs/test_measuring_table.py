@@ -149,7 +149,7 @@ def test_what_measuring_adds_is_said_of_each_figure():
     assert of_arm == pytest.approx({"final": expected, "auc": expected})
     assert group["rewards"]["abc"]["versus_baseline"]["measuring"]["score"]["auc"] < 1e-12
     for curve in curves:
-        curve.responses["score"][:] = np.nan  # type: ignore[index]
+        curve.responses["score"][:] = np.nan
     (group,) = summarize(curves)["groups"]
     assert group["rewards"]["abc"]["measuring"] == {}
 

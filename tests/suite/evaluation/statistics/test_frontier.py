@@ -261,9 +261,9 @@ def of_held(case: str, pairs: int, *, has_rounds: bool) -> tuple[float, float, f
     generator, (*shapes, level, _) = np.random.default_rng(0), HELD[case]
     differences, covered = [], []
     for _ in range(repeats):
-        arms: list[dict[int, Curve]] = []
-        for shape in shapes:
-            arms.append({})
+        x: dict[int, Curve] = {}
+        y: dict[int, Curve] = {}
+        for shape, arm in zip(shapes, (x, y), strict=True):
             for seed in range(pairs):
                 true = shape * (1.0 + generator.normal(0.0, SPEEDS))
                 values = {"score": 2.0 * (1.0 - np.exp(-true / 4.0))}
@@ -274,8 +274,8 @@ def of_held(case: str, pairs: int, *, has_rounds: bool) -> tuple[float, float, f
                 values["round_kl"][-1] = np.nan  # the last policy samples no round
                 if not has_rounds:
                     del values["round_kl"]
-                arms[-1][seed] = Curve(steps=STEPS, values=values)
-        if (at := compare_at_kl(*arms, level)) is not None:
+                arm[seed] = Curve(steps=STEPS, values=values)
+        if (at := compare_at_kl(x, y, level)) is not None:
             differences.append(at.difference.difference)
             covered.append(at.difference.low <= 0.0 <= at.difference.high)
     known = len(differences) / repeats
