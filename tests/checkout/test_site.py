@@ -136,6 +136,22 @@ def test_the_guide_audits_its_estimator(
     assert shown[: len(printed.splitlines())] == printed.splitlines()
 
 
+def test_the_guide_has_the_limits_and_verdicts_of_the_audit():
+    from tokengym.lab.audit import tokengym_audit
+
+    page = (DOCS / "guide" / "audit.md").read_text(encoding="utf-8")
+    limits = re.findall(r"^\| `([A-Z_]+)` \| ([\d., ]+) \|", page, re.MULTILINE)
+    assert len(limits) > 10
+    for name, shown in limits:
+        value = getattr(tokengym_audit, name)
+        values = value if isinstance(value, tuple) else (value,)
+        assert [float(part) for part in shown.split(",")] == list(values), name
+    told = page.partition("| verdict | meaning |\n|---|---|\n")[2].partition("\n\n")[0]
+    verdicts = [line.split(" | ")[0].strip("| *") for line in told.splitlines()]
+    known = (*tokengym_audit.HOLD, tokengym_audit.UNDECIDED, *tokengym_audit.FAIL)
+    assert verdicts == list(known)
+
+
 def test_the_site_builds(tmp_path: Path, monkeypatch: Any):
     """Where the extra "docs" is installed: without a warning, and llms.txt lists every page."""
     mkdocs = pytest.importorskip("mkdocs.commands.build")
