@@ -136,11 +136,29 @@ def test_the_readme_says_what_holds_at_one_rate() -> None:
     assert f"the reward model {times[0]} to {times[1]} times" in readme
 
 
+def test_the_readme_says_who_has_more_score_at_equal_kl() -> None:
+    readme = (DOCS.parents[1] / "README.md").read_text(encoding="utf-8")
+    overview = (DOCS / "README.md").read_text(encoding="utf-8")
+    page = (DOCS / "equal_kl.md").read_text(encoding="utf-8")
+    at_target = page.split("<!-- answer -->")[1].split("<!-- end answer -->")[0]
+    assert "| MovieReview | 5 |" in at_target
+    assert "**" not in at_target  # bold is what stands after correction
+    assert "nobody is shown to have more score than `sparse` at a target" in readme
+    assert "nobody is shown to, after correction" in overview
+    course = page.split("<!-- course -->")[1].split("<!-- end course -->")[0]
+    critic = "| MovieReview | 5 | `sparse`, critic from the reward model | "
+    (line,) = (line for line in course.splitlines() if line.startswith(critic))
+    more, ends = re.findall(r"^\*\*\+([\d.]+)\*\* \(([^)]*)\), 5/5 ", line.removeprefix(critic))[0]
+    assert f"that critic has {more} ({ends}, uncorrected) more" in readme
+    assert f"that critic has {more} more" in CLAIMS
+    assert f"has {float(more):.2f} more, uncorrected" in overview
+
+
 def test_a_sentence_of_the_page_can_be_read() -> None:
     table = CLAIMS.split("## The figures")[0]
     lines = [line for line in table.splitlines() if line.startswith("| ")]
     cells = [cell for line in lines for cell in line.strip("|").split(" | ")]
-    assert len(cells) == 4 * 9
+    assert len(cells) == 4 * 10
     for cell in cells:
         assert 0 < len(re.sub(r"\]\([^)]*\)", "]", cell).split()) <= 25, cell
 
