@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import inspect
 import re
 import shlex
 import subprocess
@@ -68,7 +69,7 @@ def parse(name: str, rest: list[str]) -> None:
 
     @functools.wraps(command)
     def stand_in(**values: Any) -> None:
-        assert set(values) <= set(command.__code__.co_varnames)
+        inspect.signature(command).bind(**values)
 
     if command in options._DECLARED:
         options._DECLARED[stand_in] = options._DECLARED[command]
