@@ -12,6 +12,7 @@ from copyreg import dispatch_table
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
+from pickle import whichmodule  # type: ignore[attr-defined]
 from sysconfig import get_paths
 from types import (
     CodeType,
@@ -22,13 +23,13 @@ from types import (
     MethodType,
     ModuleType,
 )
-from typing import Any, TypeVar
+from typing import Any, NewType, TypeVar
 
 from tokengym.base.errors import SettingsError
 
 T = TypeVar("T")
 
-PLAIN = (type(None), type(...), type(NotImplemented), bool, int, float, complex, str, bytes)
+PLAIN = (type(None), type(...), type(NotImplemented), bool, int, float, complex, str)
 UNREAD = frozenset(
     """
     __module__ __qualname__ __doc__ __dict__ __weakref__ __annotations__ __firstlineno__
@@ -76,6 +77,10 @@ class _Unknown(Exception):
 
 def _digest(value: Any, met: dict[int, tuple[Any, bytes]]) -> bytes:
     """Return the digest of a value; ``met`` has those of the objects that were met before."""
+    if type(value) in (bytes, memoryview):  # as they are: they may be all weights of a model
+        found = sha256(f"{type(value).__name__} ".encode())
+        found.update(value)
+        return found.digest()
     if type(value) in PLAIN:
         return sha256(
             f"{type(value).__name__} {value!r}".encode(errors="backslashreplace")
@@ -94,9 +99,9 @@ def _digest(value: Any, met: dict[int, tuple[Any, bytes]]) -> bytes:
         parts = [type(value).__name__.encode(), *(_digest(one, met) for one in value)]
     else:
         parts = [_digest(part, met) for part in _parts(value)]
-    found = sha256(b"".join(parts)).digest()
-    met[id(value)] = (value, found)
-    return found
+    joined = sha256(b"".join(parts)).digest()
+    met[id(value)] = (value, joined)
+    return joined
 
 
 def _parts(value: Any) -> Iterable[Any]:
@@ -105,8 +110,10 @@ def _parts(value: Any) -> Iterable[Any]:
         return "fingerprint", str(fingerprint)
     if (numbers := _numbers(value)) is not None:
         return numbers
-    if isinstance(value, FunctionType | type) and (place := _place(value)):
-        return "place", place
+    if isinstance(value, FunctionType | type):
+        place = _place(value, str(value.__module__), value.__qualname__)
+        if place:
+            return "place", place
     return next((of(value) for kind, of in KINDS.items() if isinstance(value, kind)), None) or (
         _parts_of_instance(value)
     )
@@ -135,17 +142,15 @@ def _numbers(value: Any) -> tuple[Any, ...] | None:
     """Return the parts of an array or a tensor; None for all else."""
     if (torch := sys.modules.get("torch")) is not None and isinstance(value, torch.Tensor):
         flat = value.detach().cpu().contiguous().reshape(-1)
-        return (
-            "tensor",
-            str(value.dtype),
-            tuple(value.shape),
-            flat.view(torch.uint8).numpy().tobytes(),
-        )
+        content = memoryview(flat.view(torch.uint8).numpy())
+        return "tensor", str(value.dtype), tuple(value.shape), content
     numpy = sys.modules.get("numpy")
     if numpy is None or not isinstance(value, numpy.ndarray):
         return None
-    content = value.tolist() if value.dtype.hasobject else value.tobytes()
-    return "array", str(value.dtype), value.shape, content
+    if value.dtype.hasobject or isinstance(value, numpy.ma.MaskedArray):
+        return "array", str(value.dtype), value.shape, value.tolist()
+    flat = numpy.ascontiguousarray(value).reshape(-1).view(numpy.uint8)
+    return "array", str(value.dtype), value.shape, memoryview(flat)
 
 
 def _parts_of_module(module: ModuleType) -> Iterator[Any]:
@@ -176,6 +181,7 @@ KINDS: Mapping[Any, Callable[[Any], Iterable[Any]]] = {
     MethodType: lambda value: ("method", value.__func__, value.__self__),
     (staticmethod, classmethod): lambda value: (type(value).__name__, value.__func__),
     (MemberDescriptorType, GetSetDescriptorType): lambda value: ("slot", value.__name__),
+    (NewType, TypeVar): lambda value: ("type", value.__name__),
     property: lambda value: ("property", value.fget, value.fset),
     cached_property: lambda value: ("property", value.func),
 }
@@ -187,10 +193,15 @@ def _parts_of_instance(value: Any) -> Iterator[Any]:
     try:
         reduced = dispatch_table[type(value)](value) if type(value) in dispatch_table else None
         reduced = value.__reduce_ex__(4) if reduced is None else reduced
+        module = whichmodule(value, reduced) if isinstance(reduced, str) else ""
     except Exception:  # of the object's own making
         raise _Unknown(f"it holds a {type(value).__name__}") from None
     if isinstance(reduced, str):
-        yield from ("global", type(value), reduced)
+        place, inner = _place(value, module, reduced), getattr(value, "__wrapped__", None)
+        if place is None and inner is None:
+            raise _Unknown(f"it holds a {type(value).__name__} that shows its name alone")
+        # A cached function is what it caches.
+        yield from ("global", type(value), place or reduced, None if place else inner)
         return
     made, arguments, state, *items = (*reduced, None, None, None)[:5]
     yield from ("instance", type(value), made, arguments, state)
@@ -198,9 +209,8 @@ def _parts_of_instance(value: Any) -> Iterator[Any]:
         yield None if each is None else list(each)
 
 
-def _place(value: Any) -> str | None:
-    """Return module and name of a function or class of an installed package; None of another."""
-    module, name = str(value.__module__), value.__qualname__
+def _place(value: Any, module: str, name: str) -> str | None:
+    """Return module and name of what an installed package has under them; None of all else."""
     found: Any = sys.modules.get(module)
     if not _is_installed(module):
         return None

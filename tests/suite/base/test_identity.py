@@ -1,9 +1,12 @@
 """A changed object has another digest, whichever part of it was changed."""
 
+import cmath
 import functools
+import math
 import subprocess
 import sys
 import threading
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -35,6 +38,17 @@ def times(factor):
 @times({factor})
 def item(response):
     return float(len(response))
+"""
+
+
+CACHED = """
+import functools
+@functools.lru_cache
+def part(r): return {number}
+class C:
+    @functools.lru_cache
+    def f(self, r): return {number}
+{item}
 """
 
 
@@ -92,6 +106,11 @@ def item(response):
             "import numpy\nclass C: pass\nitem = C()\nitem.rule = lambda r: r\n"
             "item.weights = numpy.arange(5000)\nitem.weights[2500] = 1",
         ),
+        # what a cache is of: a function, a function that is read, a method
+        *(
+            tuple(CACHED.format(item=item, number=number) for number in (1, 2))
+            for item in ("item = part", "def item(r): return part(r)", "item = C()")
+        ),
         # its decorator, and what that was called with
         (
             WRAPPED.format(body="factor * function(response)", factor=1),
@@ -131,6 +150,38 @@ def test_arrays_and_tensors_are_their_numbers():
     ):
         assert digest(one) == digest(one.copy() if isinstance(one, np.ndarray) else one.clone())
         assert digest(one) != digest(other)
+
+
+def test_an_array_is_its_numbers_whatever_its_layout_and_what_it_masks():
+    square = np.arange(6.0).reshape(2, 3)
+    assert digest(square) == digest(np.asfortranarray(square)) == digest(square[::-1][::-1])
+    days = np.array(["2026-01-01", "2026-01-02"], dtype="datetime64[D]")
+    assert digest(days) != digest(days[::-1])
+    one, other = (np.ma.masked_array([1, 2], mask=[is_left_out, False]) for is_left_out in (0, 1))
+    assert digest(one) != digest(other)
+    assert digest(torch.zeros(0)) == digest(torch.zeros(0)) != digest(np.zeros(0))
+
+
+def test_weights_are_not_copied():
+    weights = np.zeros(4_000_000)
+    tracemalloc.start()
+    try:
+        for held in (weights, torch.from_numpy(weights), bytes(weights.nbytes)):
+            tracemalloc.reset_peak()
+            before, _ = tracemalloc.get_traced_memory()
+            digest(held)
+            assert tracemalloc.get_traced_memory()[1] - before < weights.nbytes / 10
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_shows_a_name_alone_is_known_in_packages_only():
+    for one, other in ((math.log, cmath.log), (np.add, np.multiply), (len, any)):
+        assert digest(one) == digest(one) != digest(other)
+    digest(torch.nn.functional.gelu)
+    digest(made("from typing import NewType\nS = NewType('S', float)\ndef item(r): return S(1)"))
+    with pytest.raises(SettingsError, match="holds a ufunc that shows its name alone"):
+        digest(np.frompyfunc(lambda r: r, 1, 1))
 
 
 def test_functions_and_scorers_of_packages_have_one_digest():
