@@ -46,6 +46,11 @@ def kept_in(texts: list[str]) -> list[str]:
     return [text for text in texts if NAME.fullmatch(text)]
 
 
+def words_in(text: str) -> set[str]:
+    """Return the names of objects of some process that a text has in it."""
+    return {match[0] for match in NAME.finditer(text)}
+
+
 def short(word: str) -> str:
     """Return a word as readers see it, without the digest of an object.
 

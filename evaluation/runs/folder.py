@@ -5,13 +5,14 @@ run that is recorded there is never repeated. A folder is read by its specs, run
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from tokengym.base.files import is_leftover
 from tokengym.base.folders import LOCK, locked
+from tokengym.base.objects import short, words_in
 from tokengym.base.saved_code import CODE, changed_files
 from tokengym.evaluation.runs.comparison import (
     Comparison,
@@ -73,14 +74,28 @@ def check_folder(comparison: Comparison, out: Path) -> bool:
     if not files:
         _check_empty(out)
         return False
-    differ = _conflicts(comparison, out, {file.parent: stored_spec(file) for file in files})
+    stored = {file.parent: stored_spec(file) for file in files}
+    differ = _conflicts(comparison, out, stored)
     if differ and _holds_work(out):
         kept = f" ({out / CODE} has the files as they were)" if (out / CODE).is_dir() else ""
         raise ValueError(
             f"{out} holds runs of other settings: {'; '.join(differ)}. Name another folder, or "
-            f"repeat those settings{kept}"
+            f"repeat those settings{kept}{_changed_objects(comparison, out, stored.values())}"
         )
     return bool(differ)
+
+
+def _changed_objects(comparison: Comparison, out: Path, stored: Iterable[Mapping[str, Any]]) -> str:
+    """Return a sentence on objects that are there and here with another digest; "" if none is."""
+    there = words_in(repr([*stored]))
+    here = words_in(repr([spec.as_dict() for spec in comparison.specs(out)]))
+    changed = sorted({*map(short, there - here)} & {*map(short, here - there)})
+    if not changed:
+        return ""
+    return (
+        f". {', '.join(changed)} changed since; of an object that a run itself changes (a cache, a "
+        f"count) say from the first call on what it is: tokengym.named({changed[0]}, 'a name')"
+    )
 
 
 def _check_empty(out: Path) -> None:

@@ -2,13 +2,14 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from tests.support.comparisons import comparison
 from tokengym.base.errors import SettingsError
 from tokengym.base.files import content_hash, read_hashed, write_hashed
+from tokengym.base.identity import named
 from tokengym.base.saved_code import check_code
 from tokengym.evaluation.runs.comparison import Comparison
 from tokengym.evaluation.runs.defaults import TaskSettings
@@ -21,6 +22,7 @@ from tokengym.evaluation.runs.folder import (
 )
 from tokengym.evaluation.runs.learner_settings import training_settings
 from tokengym.evaluation.runs.run import Run
+from tokengym.rewards.credits.uniform import Uniform
 
 ENV = "tokengym/MovieReview-v0"
 
@@ -95,6 +97,39 @@ def test_other_contents_of_the_same_file_are_other_data(tmp_path, where, is_file
         check_folder(data_named_by(where, named, tmp_path / "rules.py"), out)
     with pytest.raises(SettingsError, match=r"has changed.*begin again"):
         check_code({}, before.reference.data)  # which a run asks before it trains
+
+
+@pytest.mark.parametrize("where", ["scorer", "reward"])
+def test_an_object_that_a_run_changes_needs_a_name(tmp_path, where):
+    """Its cache is all that changed: the refusal says how its own command can be repeated."""
+
+    class Counted(Uniform):
+        calls: ClassVar[list[str]] = []
+
+        def __call__(self, response: str) -> float:
+            self.calls.append(response)
+            return 1.0
+
+    def made(item: Any) -> Comparison:
+        if where == "scorer":
+            task = TaskSettings(scorer=item)
+            return comparison(ENV, rewards=("sparse",), seeds=1, task=task)
+        return comparison(ENV, rewards=("sparse", item), seeds=1)
+
+    judge: Any = Counted() if where == "scorer" else Counted
+    begun(made(judge), tmp_path / "bare", "finished")
+    check_folder(made(judge), tmp_path / "bare")
+    with pytest.raises(ValueError, match="holds runs of other settings") as other:
+        check_folder(config(), tmp_path / "bare")
+    assert "named" not in str(other.value)
+    Counted.calls.append("it was")
+    with pytest.raises(ValueError, match=r"Counted changed since.*tokengym.named\(Counted, "):
+        check_folder(made(judge), tmp_path / "bare")
+    begun(made(named(judge, "May")), tmp_path / "named", "finished")
+    Counted.calls.append("it is")
+    check_folder(made(judge), tmp_path / "named")
+    with pytest.raises(ValueError, match="Counted changed since"):
+        check_folder(made(named(judge, "June")), tmp_path / "named")
 
 
 def test_data_that_are_no_file_are_no_part_of_the_settings():
