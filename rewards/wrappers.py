@@ -86,7 +86,7 @@ class PaysEpisodes:
         scored = dict(zip(ended, self.reward.evaluate(episodes), strict=True))
         for row, episode in scored.items():
             if episode.score is None or episode.token_rewards is None:
-                paid[row] = 0.0  # nothing is paid for what was not measured
+                paid[row] = 0.0  # nothing more; what its steps were paid stays
             elif self.delivery == "step":
                 paid[row] = episode.score - self._paid_before(row, episode, episode.token_rewards)
             else:

@@ -186,11 +186,19 @@ def _say_left_out(folder: Path) -> None:
 
     It reads the most frequent kind alone, and once a name has a split in it, such names alone.
     """
-    from datasets.data_files import DataFilesDict, get_data_patterns
+    from datasets.data_files import FILES_TO_IGNORE, DataFilesDict, get_data_patterns
 
     # A text beside tables is a licence or a description, and so is the json that `datasets` writes.
-    files = [file for file in folder.rglob("*") if not file.name.startswith("dataset_info")]
-    files = [file for file in files if file.suffix in _KINDS and file.suffix != ".txt"]
+    kinds_read = {*_KINDS} - {".txt"}
+    files = [
+        file
+        for file in folder.rglob("*")
+        if file.suffix in kinds_read
+        and file.is_file()
+        and file.name not in (*FILES_TO_IGNORE, "dataset_infos.json")
+        # `datasets` takes no hidden ones, such as a notebook's checkpoints.
+        and not any(part.startswith((".", "__")) for part in file.relative_to(folder).parts)
+    ]
     kinds = sorted({file.suffix for file in files})
     if len(kinds) > 1 and kinds != [".json", ".jsonl"]:
         logger.warning(
@@ -201,7 +209,10 @@ def _say_left_out(folder: Path) -> None:
         )
     elif files and not any(_paths_in(folder)):  # a README that names files says what is read
         root = str(folder.resolve())
-        by_split = DataFilesDict.from_patterns(get_data_patterns(root), base_path=root)
+        try:
+            by_split = DataFilesDict.from_patterns(get_data_patterns(root), base_path=root)
+        except FileNotFoundError:  # it reads none of them, which loading says
+            return
         read = {Path(name) for names in by_split.values() for name in names}
         others = sorted(file.name for file in files if file.resolve() not in read)
         if others:

@@ -238,9 +238,7 @@ class Bench:
             gae_lambda=float(run.gae_lambda),
             value_network=run.start,
             **about.learner,
-            evaluation=EvaluationSettings(
-                every=about.every, episodes=about.prompts, samples=0, stream="shared"
-            ),
+            evaluation=EvaluationSettings(every=about.every, episodes=about.prompts, samples=0),
             task=TaskSettings(task_options=setting.options, bundle=self._bundle(setting)),
         )
 

@@ -358,3 +358,16 @@ def test_files_of_a_folder_that_are_left_out_are_named(tmp_path, caplog, names, 
     caplog.clear()
     assert len(load_prompts(folder, split="all")) == len(names)
     assert not caplog.messages
+
+
+def test_hidden_files_of_a_folder_are_none_of_its_data(tmp_path, caplog):
+    """A notebook's checkpoints and settings beside rows are left out in silence, as they should."""
+    folder = tmp_path / ".cache" / "rows"
+    for name in ("train.csv", ".ipynb_checkpoints/old.jsonl", "__made/old.csv", "config.json"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("prompt\nof rows\n")
+    assert [prompt.text for prompt in load_prompts(folder, split="all")] == ["of rows"]
+    assert not caplog.messages
+    (folder / "train.csv").unlink()
+    with pytest.raises(DatasetError, match="rows"):
+        load_prompts(folder, split="all")
