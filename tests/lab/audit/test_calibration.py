@@ -1,4 +1,4 @@
-"""A third of the calibration: the truths are proved again, and the audit says what is published."""
+"""A sixth of the calibration: the truths are proved again, and the audit says what is published."""
 
 import pytest
 
@@ -12,6 +12,7 @@ from tests.lab.audit.calibration.record import (
     asked,
     counts,
     found,
+    missed,
     prove,
     read,
 )
@@ -34,6 +35,8 @@ def test_a_hundred_of_each_are_published() -> None:
 def test_the_page_is_current() -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert filled(list(PUBLISHED.values()), page) == page
+    overview = FOLDER.with_name("README.md").read_text(encoding="utf-8")
+    assert f"](audit_calibration.md) | {missed(list(PUBLISHED.values()))} |" in overview
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -3,9 +3,9 @@
 import csv
 import hashlib
 import inspect
-import re
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -170,8 +170,8 @@ def counts(rows: Sequence[Row], label: str) -> tuple[int, int, int]:
     """Estimators of a label, verdicts that are not the truth, and those not judged."""
     alike = [row for row in rows if row.truth == label]
     unjudged = [row for row in alike if row.verdict == NOT_JUDGED]
-    missed = [row for row in alike if not agrees(row) and row not in unjudged]
-    return len(alike), len(missed), len(unjudged)
+    untrue = [row for row in alike if not agrees(row) and row not in unjudged]
+    return len(alike), len(untrue), len(unjudged)
 
 
 def by_kind(rows: Sequence[Row]) -> str:
@@ -201,13 +201,13 @@ def by_half(rows: Sequence[Row]) -> str:
 
 def disagreements(rows: Sequence[Row]) -> str:
     """Markdown: every estimator of which the audit does not say the truth."""
-    missed = [row for row in rows if not agrees(row)]
-    if not missed:
+    untrue = [row for row in rows if not agrees(row)]
+    if not untrue:
         return "There is none."
     lines = ["| kind | idea | truth | verdict | shown by |", "|---|---|---|---|---|"]
     lines += [
         f"| {row.kind} | {row.idea} | {row.truth} | {row.verdict} | {row.checks or row.case} |"
-        for row in missed
+        for row in untrue
     ]
     return "\n".join(lines)
 
@@ -219,15 +219,44 @@ def unjudged(rows: Sequence[Row]) -> str:
     return f"{told} of {len(own)} are told that they cannot be judged."
 
 
+def missed(rows: Sequence[Row]) -> str:
+    """How many verdicts are not the truth, in words."""
+    (right, alarms, _), (wrong, passes, _) = counts(rows, RIGHT), counts(rows, WRONG)
+    return f"Of {right} right estimators {alarms} fail, of {wrong} wrong ones {passes} hold."
+
+
+def opening(rows: Sequence[Row]) -> str:
+    """Markdown: the answer, and whether at most one in a hundred is missed on both sides."""
+    sides = [counts(rows, label)[:2] for label in (RIGHT, WRONG)]
+    is_met = all(100 * number <= all_of_them for all_of_them, number in sides)
+    bar = (
+        "In this set, at most one in a hundred"
+        if is_met
+        else "In this set, more than one in a hundred"
+    )
+    return f"**{bar}.** {missed(rows)}"
+
+
+def by_audit(rows: Sequence[Row]) -> str:
+    """Markdown: how many verdicts are of which audit."""
+    found = Counter(row.audit for row in rows).most_common()
+    return "; ".join(f"`{digest}`: {number} estimators" for digest, number in found) + "."
+
+
 def tables(rows: Sequence[Row], page: str) -> str:
     """The page with its tables made again from the rows."""
     made = {
+        "opening": opening(rows),
+        "audits": by_audit(rows),
         "halves": by_half(rows),
         "kinds": by_kind(rows),
         "disagreements": disagreements(rows),
         "state": unjudged(rows),
     }
     for name, table in made.items():
-        section = re.compile(f"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
-        page = section.sub(rf"\g<1>{table}\g<2>", page)
+        before, start, rest = page.partition(f"<!-- {name} -->\n")
+        _, stop, after = rest.partition(f"<!-- /{name} -->")
+        assert start, f"the page has no place for {name}"
+        assert stop, f"the page has no end of {name}"
+        page = f"{before}{start}{table}\n{stop}{after}"
     return page

@@ -293,8 +293,7 @@ def _leak(function: Estimator, case: Case, outcome: bool) -> str:
         written = plain.written[torch.tensor(rows)]
         for says, other in others.items():
             wide = call(function, other.inputs(rows))[:, : written.shape[1]]
-            apart = (call(function, plain.inputs(rows)) - wide)[written].abs().max()
-            if float(apart) > 1e-4:
+            if _differ(call(function, plain.inputs(rows))[written], wide[written]):
                 return says
     return _heeds_a_lost_row(function, plain, draws[0][1])
 
@@ -316,8 +315,15 @@ def _heeds_a_lost_row(function: Estimator, batches: Batches, rows: Sequence[int]
     for score in (0.0, 5.0):
         inputs["scores"] = torch.cat([inputs["scores"][:-1], torch.tensor([score])])
         answers.append(call(function, inputs)[written])
-    apart = (answers[0] - answers[1]).abs().max()
-    return "changes with the score of a row without a token" if float(apart) > 1e-4 else ""
+    if not bool(torch.isfinite(torch.stack(answers)).all()):
+        return "is not finite beside a row without a token"
+    changes = _differ(*answers)
+    return "changes with the score of a row without a token" if changes else ""
+
+
+def _differ(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether advantages are apart; such as are not finite always are."""
+    return not bool(((one - other).abs() <= 1e-4).all())
 
 
 def _as_responses_are_added(
@@ -372,6 +378,6 @@ def _heeds_no_order(function: Estimator, case: Case, outcome: bool) -> bool:
         written = batches.written[torch.tensor(moved)]
         here = call(function, batches.inputs(rows))[order]
         there = call(function, batches.inputs(moved))
-        if float((here - there)[written].abs().max()) > 1e-4:
+        if _differ(here[written], there[written]):
             return False
     return True
