@@ -6,7 +6,9 @@ Numbers, texts, lists, dictionaries and arrays are kept as they are, generators 
 
 import dis
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import zip_longest
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -38,7 +40,7 @@ def own_state(agent: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
         of_attribute: dict[str, Tensor] = {}
         try:
             values[name] = _packed(vars(agent)[name], f"{PREFIX}{name}", of_attribute)
-        except CheckpointError as error:
+        except (CheckpointError, TypeError, RecursionError) as error:
             if (type(agent), name) not in _named:
                 _named.add((type(agent), name))
                 logger.warning("a loaded agent has %s as its constructor makes it: %s", name, error)
@@ -48,9 +50,20 @@ def own_state(agent: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def restore_own_state(agent: Any, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Give an agent the attributes that `own_state` returned."""
+    """Give an agent the attributes that `own_state` returned.
+
+    One with a state that nothing of the constructor's takes stays as the constructor made it.
+    """
     for name in values.keys() - _of_libraries(type(agent)):
-        setattr(agent, name, _unpacked(values[name], tensors, vars(agent).get(name)))
+        takes: list[Callable[[], Any]] = []
+        try:
+            value = _unpacked(values[name], tensors, vars(agent).get(name), takes)
+        except CheckpointError as error:
+            logger.warning("a loaded agent has %s as its constructor makes it: %s", name, error)
+            continue
+        for take in takes:
+            take()
+        setattr(agent, name, value)
 
 
 def _of_libraries(kind: type) -> frozenset[str]:
@@ -91,7 +104,7 @@ def _packed(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
         return {"tensor" if isinstance(value, Tensor) else "array": place}
     for word, kind in SEQUENCES.items():
         if type(value) is kind:
-            parts = sorted(value) if kind is set else value
+            parts = sorted(value, key=repr) if kind is set else value
             return {word: [_packed(v, f"{place}.{i}", tensors) for i, v in enumerate(parts)]}
     if type(value) is dict:
         pairs = [
@@ -117,8 +130,13 @@ def _state_of(value: Any) -> Any:
     return dict(value.state_dict()) if all(hasattr(type(value), hook) for hook in hooks) else None
 
 
-def _unpacked(value: Any, tensors: Mapping[str, Tensor], present: Any) -> Any:
-    """Return the value that was packed; ``present`` is what takes a state, which it is then."""
+def _unpacked(
+    value: Any, tensors: Mapping[str, Tensor], present: Any, takes: list[Callable[[], Any]]
+) -> Any:
+    """Return the value that was packed, with what takes a state from ``present``, its place now.
+
+    The states are taken when ``takes`` are called.
+    """
     if not isinstance(value, dict):
         return value
     ((word, packed),) = value.items()
@@ -131,16 +149,25 @@ def _unpacked(value: Any, tensors: Mapping[str, Tensor], present: Any) -> Any:
         array = tensors[packed].numpy()
         return array if array.ndim else array[()]
     if word in SEQUENCES:
-        return SEQUENCES[word](_unpacked(one, tensors, None) for one in packed)
+        parts = present if isinstance(present, list | tuple) else ()
+        pairs = zip_longest(packed, parts[: len(packed)])
+        return SEQUENCES[word](_unpacked(one, tensors, part, takes) for one, part in pairs)
     if word == "dict":
-        return {_unpacked(k, tensors, None): _unpacked(v, tensors, None) for k, v in packed}
-    state = _unpacked(packed, tensors, None)
-    if isinstance(present, torch.Generator):
-        present.set_state(state)
-    elif isinstance(present, np.random.Generator):
-        present.bit_generator.state = state
-    elif present is not None:
-        present.load_state_dict(state)
-    else:
-        logger.warning("the constructor makes nothing that takes a state of the checkpoint")
+        parts = present if isinstance(present, dict) else {}
+        keys = [_unpacked(key, tensors, None, takes) for key, _ in packed]
+        entries = zip(keys, packed, strict=True)
+        return {k: _unpacked(one, tensors, parts.get(k), takes) for k, (_, one) in entries}
+    state = _unpacked(packed, tensors, None, takes)
+    takes.append(partial(_taker(present), state))
     return present
+
+
+def _taker(present: Any) -> Callable[[Any], Any]:
+    """Return what gives an object its state, the counterpart of `_state_of`."""
+    if isinstance(present, torch.Generator):
+        return present.set_state
+    if isinstance(present, np.random.Generator):
+        return partial(setattr, present.bit_generator, "state")
+    if not hasattr(type(present), "load_state_dict"):
+        raise CheckpointError("the constructor makes nothing that takes a state of the checkpoint")
+    return present.load_state_dict

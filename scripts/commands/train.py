@@ -207,7 +207,7 @@ def _show(console: "Console", comparison: Comparison, run: "Run", out: Path) -> 
     parts = [
         f"{name.replace('_', ' ')} from {fixed(first[name], 3)} to {fixed(last[name], 3)}"
         for name in ("score", "gold_score")
-        if last.get(name) is not None
+        if first.get(name) is not None and last.get(name) is not None
     ]
     if last.get("kl") is not None:
         parts.append(f"KL {fixed(last['kl'], 2)} nats")

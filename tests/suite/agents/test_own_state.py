@@ -128,3 +128,46 @@ def test_a_changed_file_is_refused(tmp_path):
     file.write_text(file.read_text().replace("3", "7"))
     with pytest.raises(CheckpointError):
         Odd.load(tmp_path / "agent", device="cpu")
+
+
+class Several(PPO):
+    """Has states within lists and dictionaries."""
+
+    def check_settings(self) -> None:
+        super().check_settings()
+        self.draws = {"a": np.random.default_rng(1), "b": [torch.Generator().manual_seed(2)]}
+        self.heads = [torch.nn.Linear(2, 1)]
+
+
+def test_states_within_lists_and_dictionaries_come_back(tmp_path, caplog):
+    agent = made(Several)
+    agent.draws["a"].random(3)
+    agent.save(tmp_path / "agent")
+    again: Any = Several.load(tmp_path / "agent", device="cpu")
+    assert again.draws["a"].random() == np.random.default_rng(1).random(4)[3]
+    assert again.draws["b"][0].initial_seed() == 2
+    assert again.heads[0].weight.equal(agent.heads[0].weight)
+    # Where one state has no place, the attribute stays whole as the constructor made it.
+    agent.heads.append(torch.nn.Linear(2, 1))
+    agent.draws["c"] = np.random.default_rng(3)
+    agent.save(tmp_path / "more")
+    again = Several.load(tmp_path / "more", device="cpu")
+    assert list(again.draws) == ["a", "b"]
+    assert again.draws["a"].random() == np.random.default_rng(1).random()
+    assert len(again.heads) == 1
+    assert not again.heads[0].weight.equal(agent.heads[0].weight)
+    said = [one for one in caplog.messages if "takes a state" in one]
+    assert sorted(one.split()[4] for one in said) == ["draws", "heads"]
+
+
+def test_sets_of_several_types_are_kept_and_a_circle_is_named(tmp_path, caplog):
+    agent = made(PPO)
+    agent.my_set = {"b", 1, None, (2, "a")}
+    agent.my_circle = circle = []
+    circle.append(circle)
+    agent.save(tmp_path / "agent")
+    again: Any = PPO.load(tmp_path / "agent", device="cpu")
+    assert again.my_set == {"b", 1, None, (2, "a")}
+    assert not hasattr(again, "my_circle")
+    (said,) = [one for one in caplog.messages if "my_circle" in one]
+    assert "\n" not in said
