@@ -153,10 +153,10 @@ def _unpacked(
         pairs = zip_longest(packed, parts[: len(packed)])
         return SEQUENCES[word](_unpacked(one, tensors, part, takes) for one, part in pairs)
     if word == "dict":
-        parts = present if isinstance(present, dict) else {}
+        within = present if isinstance(present, dict) else {}
         keys = [_unpacked(key, tensors, None, takes) for key, _ in packed]
         entries = zip(keys, packed, strict=True)
-        return {k: _unpacked(one, tensors, parts.get(k), takes) for k, (_, one) in entries}
+        return {k: _unpacked(one, tensors, within.get(k), takes) for k, (_, one) in entries}
     state = _unpacked(packed, tensors, None, takes)
     takes.append(partial(_taker(present), state))
     return present

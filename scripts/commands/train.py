@@ -1,6 +1,7 @@
 """``tokengym train``: one policy, one reward."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -177,7 +178,6 @@ def _forget_if_begun(run: "Run", out: Path) -> None:
 def _show(console: "Console", comparison: Comparison, run: "Run", out: Path) -> None:
     """Write picture and report of a run, and print how far it came and what comes next."""
     from tokengym.agents.losses.ranking import best_of_n_kl_bound
-    from tokengym.base.text import fixed
     from tokengym.evaluation.report.verdict import short_of_best
     from tokengym.evaluation.runs.results import write_comparison
     from tokengym.evaluation.statistics.curve import NET
@@ -203,15 +203,7 @@ def _show(console: "Console", comparison: Comparison, run: "Run", out: Path) -> 
         write_comparison(comparison, out, picture=CURVE)
     except ValueError as error:  # a curve of one point, or with a score that is no number
         say(console, f"no picture and report: {error}")
-    first, last = curve[0], curve[-1]
-    parts = [
-        f"{name.replace('_', ' ')} from {fixed(first[name], 3)} to {fixed(last[name], 3)}"
-        for name in ("score", "gold_score")
-        if first.get(name) is not None and last.get(name) is not None
-    ]
-    if last.get("kl") is not None:
-        parts.append(f"KL {fixed(last['kl'], 2)} nats")
-    say(console, f"{', '.join(parts)} ({last['tokens']:,} tokens)")
+    say(console, _how_far(curve[0], curve[-1]))
     written = [out / name for name in (CURVE, "report.html") if (out / name).exists()]
     say(console, f"curve and report: {' '.join(map(str, written or [run.folder]))}")
     has_agent = (out / "agent").exists()  # an agent of one's own may have no method save
@@ -220,6 +212,20 @@ def _show(console: "Console", comparison: Comparison, run: "Run", out: Path) -> 
     )  # the user's own, which the folder only names
     following = f"next: tokengym evaluate {out / 'agent'}{trust}"
     say(console, following if has_agent else f"files: {out}")
+
+
+def _how_far(first: Mapping[str, Any], last: Mapping[str, Any]) -> str:
+    """Return in one line how far a run came, of what both its first and last evaluation have."""
+    from tokengym.base.text import fixed
+
+    parts = [
+        f"{name.replace('_', ' ')} from {fixed(first[name], 3)} to {fixed(last[name], 3)}"
+        for name in ("score", "gold_score")
+        if first.get(name) is not None and last.get(name) is not None
+    ]
+    if last.get("kl") is not None:
+        parts.append(f"KL {fixed(last['kl'], 2)} nats")
+    return f"{', '.join(parts) or 'trained'} ({last['tokens']:,} tokens)"
 
 
 def _references(console: "Console", comparison: Comparison, out: Path) -> dict[str, Any] | None:

@@ -33,7 +33,7 @@ from tokengym.rewards import RewardModel
 from tokengym.scripts import cli
 from tokengym.scripts.cli import COMMANDS, command_names, main
 from tokengym.scripts.commands import terminal
-from tokengym.scripts.commands.train import _show_log
+from tokengym.scripts.commands.train import _how_far, _show_log
 from tokengym.version import __version__
 
 CURVES = "credit,length,cell,seed,step,score\n" + "".join(
@@ -535,3 +535,15 @@ def test_agents_are_trained_once_and_go_on(tmp_path, capsys, monkeypatch):
     loaded = PPO.load(agent, env=envs)
     steps = loaded.num_timesteps
     assert loaded.learn(4, reset_num_timesteps=False).num_timesteps == steps + 4
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "expected"),
+    [
+        ({"score": 0.25}, {"score": 0.5, "kl": 1.0}, "score from 0.250 to 0.500, KL 1.00 nats"),
+        ({"score": None}, {"score": 0.5, "kl": 1.0}, "KL 1.00 nats"),
+        ({"score": 0.25}, {"score": None}, "trained"),
+    ],
+)
+def test_how_far_a_run_came_is_said_of_scores_at_both_ends(first, last, expected):
+    assert _how_far(first, last | {"tokens": 1200}) == f"{expected} (1,200 tokens)"
