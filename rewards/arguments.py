@@ -113,7 +113,12 @@ class EpisodeArguments:
     def of(self, episode: Episode) -> tuple[Sequence[Any], dict[str, Any]]:
         """Return the arguments for an episode, those by position and those by name."""
         known = {name: getattr(episode, name) for name in FIELDS}
-        columns = {name: _own(value) for name, value in episode.metadata.items()}
+        reads_all = self._takes_rest or "metadata" in self._needs
+        columns = {
+            name: _own(value)
+            for name, value in episode.metadata.items()
+            if reads_all or name in self._needs
+        }
         known["messages"], known["metadata"] = episode.chat.messages, Metadata(columns)
         known |= {alias: known[name] for alias, name in self._aliases.items()}
         if taken := next((name for name in self._by_place if name in episode.metadata), None):

@@ -323,3 +323,31 @@ def test_what_a_function_changes_is_as_it_was_for_the_next_episode():
     # One copy for an episode: what is named twice is one list.
     assert FunctionScorer(of_all).score(episodes).values.tolist() == [5, 5, 5]
     assert columns == {"tests": [1, 2], "known": {"cases": [3]}}
+
+
+class Costly(list[str]):
+    """A column that counts its copies."""
+
+    copies = 0
+
+    def __deepcopy__(self, memo: object) -> "Costly":
+        type(self).copies += 1
+        return Costly(self)
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda response: 1.0, 0),
+        (lambda response, level: 1.0, 0),
+        (lambda response, tests: 1.0, 1),
+        (lambda response, metadata: 1.0, 1),
+        (lambda response, **rest: 1.0, 1),
+    ],
+)
+def test_a_column_is_copied_where_it_is_read(function, expected, monkeypatch):
+    episode = make_episode(metadata={"level": 3, "tests": Costly(["a"])})
+    scorer = FunctionScorer(function, name="mine")
+    monkeypatch.setattr(Costly, "copies", 0)
+    scorer.score([episode])
+    assert Costly.copies == expected
