@@ -12,8 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from inspect import iscoroutinefunction
+from functools import cache, partial
+from inspect import isawaitable, iscoroutine, iscoroutinefunction
 from typing import Any, Literal, TypeVar
 
 from tokengym.base.errors import is_fault, reason_of
@@ -84,7 +84,7 @@ class Calls:
         None where it failed for good under ``on_error="skip"``.
         """
         if not self.is_async:
-            return [self._answer(*one) for one in arguments]
+            return [self._not_awaited(self._answer(*one)) for one in arguments]
         return run_beside(self._answers(arguments))
 
     def _answer(self, by_place: Sequence[Any], by_name: dict[str, Any]) -> Any:
@@ -96,6 +96,17 @@ class Calls:
                     return None
                 time.sleep(pause)
         return None
+
+    def _not_awaited(self, answer: Any) -> Any:
+        """Return an answer, and refuse one that is still to come."""
+        if not isawaitable(answer):
+            return answer
+        if iscoroutine(answer):
+            answer.close()
+        raise ScorerError(
+            f"scorer {self.name!r} returned a {type(answer).__name__}, which is to be "
+            "awaited, from a plain function; write it with async def"
+        )
 
     async def _answers(self, arguments: Sequence[tuple[Sequence[Any], dict[str, Any]]]) -> Any:
         limit = asyncio.Semaphore(self.settings.concurrency or CONCURRENCY)
@@ -140,6 +151,8 @@ class Calls:
 
 def is_async(function: Callable[..., Any]) -> bool:
     """Return whether the calls of a function are awaited."""
+    while isinstance(function, partial):
+        function = function.func
     return iscoroutinefunction(function) or iscoroutinefunction(type(function).__call__)
 
 

@@ -108,11 +108,23 @@ def test_what_is_async_is_seen():
         async def method(self, response: str) -> float:
             return 1.0 * len(response)
 
-    for function in (judge, functools.partial(judge, level=1.0), Called(), Called().method):
+    of_object = functools.partial(functools.partial(Called()))
+    of_function = functools.partial(judge, level=1.0)
+    for function in (judge, of_function, Called(), Called().method, of_object):
         name = None if hasattr(function, "__name__") else "mine"
         scorer = FunctionScorer(function, name=name)
         assert scorer.score(episodes_of("abc")).values.tolist() == [3.0]
         assert scorer.score_prefix(episodes_of("", "ab")).tolist() == [0.0, 2.0]
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_an_answer_that_is_to_be_awaited_is_refused_of_a_plain_function(on_error):
+    async def judge(response: str) -> float:
+        return 1.0
+
+    scorer = FunctionScorer(lambda response: judge(response), name="mine", on_error=on_error)
+    with pytest.raises(ScorerError, match=r"'mine' returned a coroutine.*write it with async def"):
+        scorer.score(episodes_of("abc"))
 
 
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
