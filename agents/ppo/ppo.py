@@ -44,7 +44,7 @@ from tokengym.agents.rollouts.experience import (
     token_rewards_of,
 )
 from tokengym.agents.rollouts.playing import RolloutBatch
-from tokengym.agents.rollouts.rounds import Environments, environment_attribute
+from tokengym.agents.rollouts.rounds import Environments
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -61,9 +61,14 @@ ALL_LOST = (
     "a partner's failure lost every episode of the round, so that there is nothing to learn from; "
     "pass on_partner_error='raise' to see why"
 )
+GROUPS_LACK = (
+    "every group has a response without a score, so that there is nothing to learn from; pass "
+    "on_error='raise' of a judge that fails, or on_partner_error='raise', to see why"
+)
 NONE_SCORED = (
-    "the scorer gave no episode of the round a score, only None, so that there is nothing to learn "
-    "from; have it return numbers, or pass on_error='raise' of a judge that fails to see why"
+    "no response of the round has a score, as the scorer gave only None, for the responses or for "
+    "what the credit rule asked, so that there is nothing to learn from; have it return numbers, "
+    "or pass on_error='raise' of a judge that fails to see why"
 )
 NO_REWARD = (
     "the environment was made without a reward, so that every response earns 0; make it with "
@@ -261,7 +266,7 @@ class PPO(EpisodicAlgorithm):
         size = len(experience.response_mask)
         num_minibatches = min(settings.n_minibatches, size)
         minibatches: list[list[Figures]] = []  # figures of the parts of each
-        norms: list[float] = []  # of the gradient in each step taken, before clipping
+        norms: list[Tensor] = []  # of the gradient in each step taken, before clipping
         is_over = False
         parameters = self.policy.optimizer.param_groups[0]["params"]
         for epoch in range(settings.n_epochs):
@@ -278,7 +283,7 @@ class PPO(EpisodicAlgorithm):
                 norm = self._finite_norm(where)
                 torch.nn.utils.clip_grads_with_norm_(parameters, settings.max_grad_norm, norm)
                 self.policy.optimizer.step()
-                norms.append(norm.item())
+                norms.append(norm)
             if is_over:
                 break
         self._n_updates += 1
@@ -286,7 +291,7 @@ class PPO(EpisodicAlgorithm):
         if settings.target_kl is not None:
             record("train/steps_skipped", 1.0 - len(norms) / (settings.n_epochs * num_minibatches))
         if norms:
-            record("train/grad_norm", float(np.mean(norms)))
+            record("train/grad_norm", float(np.mean(torch.stack(norms).tolist())))
         stats = self._log_update(minibatches)
         # While the values alone learn, the KL says nothing of the price.
         if settings.kl_target is not None and self._n_updates > settings.n_value_warmup:
@@ -355,7 +360,7 @@ class PPO(EpisodicAlgorithm):
         )
         weights = None  # of each token in the mean, (batch, time); None: 1 / count
         if goal.loss_mean != "token":
-            horizon = environment_attribute(self.env, "max_new_tokens", 0)  # longest response
+            horizon = self.rounds.max_new_tokens
             weights = losses.loss_weights(mask, goal.loss_mean, rows=rows, horizon=horizon)
         # Clipped surrogate: -min(ratio A, clip(ratio, 1 - low, 1 + high) A).
         low, high = goal.clip_range
@@ -445,7 +450,8 @@ class PPO(EpisodicAlgorithm):
         """
         settings, estimator = self.settings, self.estimator
         if not (teaches := mask.any(1)).any():
-            raise ValueError(ALL_LOST)
+            all_lost = all(episode.is_lost for episode in played.episodes)
+            raise ValueError(ALL_LOST if all_lost else GROUPS_LACK)
         if self.reward.rewards and all(episode.score is None for episode in played.episodes):
             raise ValueError(NONE_SCORED)
         place = f"update {self._n_updates}, timestep {self.num_timesteps}"

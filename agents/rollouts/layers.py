@@ -84,8 +84,9 @@ def layers(envs: Any) -> list[list[Any]]:
 def row_attributes(envs: Environments, name: str, *arguments: Any) -> list[Any] | None:
     """Return an attribute of every row's layers, also where rows are in other processes.
 
-    With ``arguments`` it is a method, and what it returns for them. None where a row has no such
-    attribute, and of a batch whose rows are no environments themselves.
+    With ``arguments`` it is a method, and what it returns for them; of the first row alone where
+    one row can be asked. None where a row has no such attribute, and of a batch whose rows are no
+    environments themselves.
     """
     bare: Any = envs.unwrapped
     inner = getattr(bare, "envs", None)  # that of `GymVecEnv` is a batch
@@ -94,7 +95,9 @@ def row_attributes(envs: Environments, name: str, *arguments: Any) -> list[Any] 
     if isinstance(bare, VecEnv):
         if not bare.has_attr(name):
             return None
-        return bare.env_method(name, *arguments) if arguments else bare.get_attr(name)
+        if arguments:
+            return bare.env_method(name, *arguments, indices=[0])
+        return bare.get_attr(name)
     if isinstance(bare, SyncVectorEnv | AsyncVectorEnv):
         if all(bare.call("has_wrapper_attr", name)):
             asked = (name, *arguments) if arguments else ("get_wrapper_attr", name)

@@ -307,6 +307,9 @@ class RoundEnvironment(ABC):
         """Action of rows that wait for the end of the round: a token that ends no text."""
         self.reward = RoundReward(envs)
         """Reward of the episodes of a round."""
+        self._longest = partial(environment_attribute, envs, "max_new_tokens", 0)
+        self.max_new_tokens: int = self._longest()
+        """Tokens of the longest response, as the latest round began; 0 where it is unknown."""
         self._begin = begin
         self._hold = hold or (lambda held: None)
         check_limits(envs)
@@ -319,6 +322,7 @@ class RoundEnvironment(ABC):
         Without a seed the environment's random state continues.
         """
         self.check_options(options)
+        self.max_new_tokens = self._longest()
         for wrapper in self.reward.deferred:
             wrapper.deferred = True
         observation, infos = self._begin(seed=seed, options=options)

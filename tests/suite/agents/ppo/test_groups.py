@@ -141,8 +141,25 @@ def test_a_round_without_any_score_is_refused(make_ppo, make_envs):
     agent = build(make_ppo, make_envs, advantage="rloo")
     played = agent.collect()
     episodes = tuple(episode.with_rewards(None, {}, None) for episode in played.episodes)
-    with pytest.raises(ValueError, match="gave no episode of the round a score"):
+    with pytest.raises(ValueError, match="no response of the round has a score"):
         agent.assign(replace(played, episodes=episodes))
+
+
+def test_groups_that_all_lack_a_score_are_not_a_partners_failure(make_ppo, make_envs):
+    agent = build(make_ppo, make_envs, advantage="rloo")
+    played = agent.collect()
+    episodes = tuple(
+        episode if row % 4 else episode.with_rewards(None, {}, None)
+        for row, episode in enumerate(played.episodes)
+    )
+    with pytest.raises(ValueError, match="every group has a response without a score"):
+        agent.assign(replace(played, episodes=episodes))
+    lost = tuple(
+        replace(episode.with_rewards(None, {}, None), finish_reason="error")
+        for episode in played.episodes
+    )
+    with pytest.raises(ValueError, match="a partner's failure lost every episode"):
+        agent.assign(replace(played, episodes=lost))
 
 
 def test_a_dense_credit_that_is_not_seen_is_said_once(make_ppo, make_envs, caplog):
@@ -202,6 +219,29 @@ def test_the_loss_has_the_mean_of_its_paper_however_it_is_split(
     by_hand = {"token": whole / sum(lengths), "sequence": 28 / 8, "constant": whole / (8 * 6)}
     found = sum(figures["policy_loss"] for figures in parts)
     assert found == pytest.approx(-by_hand[expected], rel=1e-4)
+
+
+def test_the_longest_response_is_asked_once_a_round(make_ppo, make_envs, monkeypatch):
+    agent = build(make_ppo, make_envs, advantage="dr-grpo", micro_batch_size=1)
+    experience = agent.assign(agent.collect())
+    assert agent.rounds.max_new_tokens == 6
+    bare = type(agent.env.unwrapped.envs.unwrapped)
+    refused = property(lambda env: pytest.fail("asked within an update"))
+    with monkeypatch.context() as patched:
+        patched.setattr(bare, "max_new_tokens", refused, raising=False)
+        agent.update(experience)
+    shorter: Any = {"max_new_tokens": 5, "max_prompt_tokens": 5}  # in arrays as long
+    agent.set_env(make_envs(num_envs=8, reward=target_reward(Sparse()), **shorter))
+    assert agent.rounds.max_new_tokens == 5
+
+
+def test_the_norm_of_the_gradient_is_the_mean_of_the_steps(make_ppo, make_envs, monkeypatch):
+    agent = build(make_ppo, make_envs, advantage="rloo", n_epochs=2, n_minibatches=2)
+    experience = agent.assign(agent.collect())
+    norms = iter([torch.tensor(float(norm)) for norm in (1, 2, 4, 9)])
+    monkeypatch.setattr(agent, "_finite_norm", lambda where: next(norms))
+    agent.update(experience)
+    assert agent.logger.name_to_value["train/grad_norm"] == 4.0
 
 
 def test_the_clip_may_be_wider_upwards():
