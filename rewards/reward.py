@@ -206,6 +206,28 @@ class Reward:
             self._count_unscored(paid)
             return paid
 
+    def credit_scored(self, episodes: Sequence[Episode]) -> list[Episode]:
+        """Return episodes with the credit for the scores that they have from this scorer.
+
+        Only a rule that reads attributions has the scorer asked again; what has no score is
+        returned as it is.
+
+        Raises:
+            ScorerError: as `evaluate` does.
+            CreditError: likewise.
+        """
+        known = [row for row, episode in enumerate(episodes) if episode.score is not None]
+        scored, paid = [episodes[row] for row in known], list(episodes)
+        if self.credit.attribution is not None or self.credit.needs_attributions:
+            found: Sequence[Episode | None] = self.evaluate(scored)
+        else:
+            names = dict.fromkeys(name for episode in scored for name in episode.score_parts)
+            parts = {name: [e.score_parts.get(name) for e in scored] for name in names}
+            found = scored and self._credited(scored, Scores([e.score for e in scored], parts))
+        for row, one in zip(known, found, strict=True):
+            paid[row] = paid[row] if one is None else one
+        return paid
+
     def _evaluate_finished(self, episodes: Sequence[Episode]) -> list[Episode]:
         """Return what `evaluate` does, of episodes that no partner's failure lost."""
         scores = self._scores(episodes)

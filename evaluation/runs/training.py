@@ -197,7 +197,9 @@ class Training:
         kwargs = self.spec.env_kwargs(train=False)
         reward, tokenizer = task_reward(self.spec.env_id, kwargs, agent)
         episodes = evaluation.episodes[: self.spec.evaluation.samples]
-        credited = reward.evaluate(list(episodes)) if episodes else []
+        # A judge may be slow, paid, or fail on a second question.
+        credits = reward.credit_scored if self._is_scored_alike() else reward.evaluate
+        credited = credits(list(episodes)) if episodes else []
         return [
             {
                 "credit": self.spec.name,
@@ -215,6 +217,13 @@ class Training:
             }
             for index, (episode, paid) in enumerate(zip(episodes, credited, strict=True))
         ]
+
+    def _is_scored_alike(self) -> bool:
+        """Return whether its reward has the scorer by which the comparison's runs are measured."""
+        if self.spec.reward == self.spec.rewards[0]:
+            return True
+        choices = map(self.spec.choice, (self.spec.reward, self.spec.rewards[0]))
+        return all(choice.kind == "any" and not choice.switches for choice in choices)
 
     def _watch(self, step: int, row: Mapping[str, Any]) -> None:
         """Pass a row on to the tracker, if there is one."""

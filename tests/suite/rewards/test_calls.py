@@ -183,6 +183,30 @@ def test_one_that_fails_for_good_ends_the_run_or_is_missing(is_async, caplog):
     assert sum("1 of 3 episodes have no score" in line for line in said) == 1
 
 
+def test_scores_that_there_are_can_be_credited_without_a_second_question(caplog):
+    asked: list[str] = []
+
+    def judge(response: str) -> float | None:
+        asked.append(response)
+        return None if response == "b" else float(len(response))
+
+    reward = Reward(FunctionScorer(judge), Uniform())
+    scored = reward.evaluate(episodes_of("aaa", "b", "aa"))
+    asked.clear()
+    caplog.clear()
+    other = Reward(FunctionScorer(judge), Sparse()).credit_scored(scored)
+    assert not asked
+    assert not caplog.messages
+    assert [episode.score for episode in other] == [3.0, None, 2.0]
+    rewards = [episode.token_rewards for episode in other]
+    assert rewards[0] is not None
+    assert rewards[2] is not None
+    assert rewards[0].tolist() == [0.0, 3.0]
+    assert rewards[1] is None
+    assert rewards[2].tolist() == [0.0, 2.0]
+    assert Reward(FunctionScorer(judge), Sparse()).credit_scored(scored[1:2])[0].score is None
+
+
 def test_calls_that_are_still_in_flight_when_one_ended_the_run_are_cancelled():
     cancelled = threading.Event()
 
