@@ -23,7 +23,7 @@ from tests.suite.agents.conftest import (
 )
 from tokengym.agents import PPO, RandomAgent, collect
 from tokengym.agents.offline.collecting import ResponseCollector
-from tokengym.agents.rollouts.layers import check_learnable
+from tokengym.agents.rollouts.layers import check_learnable, row_attributes
 from tokengym.agents.rollouts.playing import as_sampler, play_round
 from tokengym.agents.rollouts.rounds import RoundReward, as_rounds
 from tokengym.agents.sb3 import as_vec_env
@@ -470,3 +470,17 @@ def test_what_scores_without_steps_takes_layers_that_only_read():
 def test_a_layer_inside_the_reward_layer_would_change_nothing(inside):
     with pytest.raises(RewardError, match="inside the reward layer"):
         SparseReward(inside(), target_reward(Uniform()).scorer)
+
+
+def test_a_method_is_asked_of_the_first_row_alone_where_one_can_be():
+    asked = []
+
+    class Asked(gym.Wrapper):
+        def lengths(self, texts):
+            asked.append(self)
+            return [len(text) for text in texts]
+
+    rows = [Asked(single_env()) for _ in range(2)]
+    envs = DummyVecEnv([lambda row=row: row for row in rows])
+    assert row_attributes(envs, "lengths", ["a", "bc"]) == [[1, 2]]
+    assert asked == rows[:1]
