@@ -91,7 +91,6 @@ def config(run: Cell, out: Path) -> Comparison:
     return single_run(
         ENV,
         run.rule,
-        bundle=BUNDLE,
         **LEARNER,
         dtype="float32",
         steps=UPDATES,

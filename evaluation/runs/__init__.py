@@ -10,7 +10,6 @@ from tokengym.base.plugins import lazily
 if TYPE_CHECKING:
     from tokengym.base.text import fixed
     from tokengym.evaluation.runs.comparison import Comparison, differences
-    from tokengym.evaluation.runs.decide import decide
     from tokengym.evaluation.runs.defaults import (
         EvaluationSettings,
         ModelSettings,
