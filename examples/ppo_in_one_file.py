@@ -147,7 +147,7 @@ def sample(logits: Tensor, generator: torch.Generator) -> Tensor:
     samples does not depend on the lengths of the others.
     """
     cumulated = logits.double().softmax(-1).cumsum(-1)  # float64: the last entry exceeds every u
-    uniforms = torch.rand(len(logits), generator=generator).double()
+    uniforms = torch.rand(len(logits), generator=generator, dtype=torch.float32).double()
     return torch.searchsorted(cumulated, uniforms[:, None], right=True).squeeze(1)
 
 

@@ -82,10 +82,11 @@ def in_words(
 ) -> str:
     """Return what is measured, and the share of all responses that it takes."""
     trained, takes = [_responses(training) for training in trainings], ""
-    if None not in trained:
+    known = [responses for responses in trained if responses is not None]
+    if len(known) == len(trained):
         points = sum(_evaluations(evaluation, training) for training in trainings)
         count = (evaluation.episodes or 0) * (seeds * points + (evaluation.reference_samples or 0))
-        share = count / (count + seeds * sum(one or 0 for one in trained))
+        share = count / (count + seeds * sum(known))
         takes = f"measuring takes {share:.0%} of all responses: "
     return (
         f"{takes}{evaluation.episodes} prompts every {evaluation.every} updates, and "

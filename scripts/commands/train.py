@@ -167,8 +167,9 @@ def _train(run: "Run", out: Path, console: "Console", track: Tracker, *, is_main
 def _forget_if_begun(run: "Run", out: Path) -> None:
     """Delete a folder whose run ended before it learned anything, for the corrected command."""
     from tokengym.base.saved_code import CODE
+    from tokengym.evaluation.runs.record import RESPONSES
 
-    written = {SPEC_FILE, "curve.csv", "train.csv", "episodes.jsonl", "run.json"}
+    written = {SPEC_FILE, "curve.csv", "train.csv", "episodes.jsonl", RESPONSES, "run.json"}
     files = [path.relative_to(out) for path in out.rglob("*") if path.is_file()]
     is_all = all(file.name in written or file.parts[0] == CODE for file in files)
     if is_all and not run.result.get("steps_done"):

@@ -16,12 +16,17 @@ NO_MEASUREMENTS = {
     *("pad_id or 0", "self.tokenizer.pad_token_id or 0", "self.model.config.pad_token_id or 0"),
     *("self.max_new_tokens or 0", "self.task.min_new_tokens or 0"),  # limits that are not set
     *("least or above or 0", "window or 0", "getattr(self, name) or 0"),
-    *("self.reference_samples or 0", "config.evaluation.reference_samples or 0"),  # none is asked
-    *("spec.evaluation.reference_samples or 0", "self.evaluation.episodes or 0"),
-    *("config.evaluation.episodes or 0", "run.training.tokens or 0"),
+    *(
+        "self.reference_samples or 0",
+        "reference.evaluation.reference_samples or 0",
+    ),  # none is asked
+    *("spec.evaluation.reference_samples or 0", "evaluation.reference_samples or 0"),
+    *("self.evaluation.episodes or 0", "evaluation.episodes or 0"),
+    *("part.spec['evaluation']['episodes'] or 0", "run.training.tokens or 0"),
     *("_responses(training) or 0", "count or 0"),  # of a learner that trains on none
     *("schema.column(i).length or 0", "pc.sum(lengths.take(array.indices)).as_py() or 0"),  # bytes
     *("command(**values) or 0", "s.word or 0"),  # a status; an order of rows
+    "', '.join(scales) or 0",  # a text of figures, of which there are none at a gradient of 0
     "reward or 0.0",  # in the notation of a case, where what is not written is paid nothing
 }
 """Numbers that are set, counted or numbered, and 0 where they are left out."""

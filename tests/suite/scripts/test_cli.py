@@ -160,13 +160,10 @@ def test_no_color_leaves_no_escapes(value, styled, monkeypatch):
     assert ("\x1b" in written.getvalue()) == styled
 
 
-@pytest.mark.parametrize(
-    "given", ["--level 0.9", "--kl-coef 0.1", "--group-by cell", "--score kl", "--trust-code"]
-)
+@pytest.mark.parametrize("given", ["--level 0.9", "--kl-coef 0.1", "--group-by cell", "--score kl"])
 def test_report_refuses_what_has_no_effect(given, curves, capsys):
-    """Runs have their settings stored beside them, and curves name no code."""
-    source = ["--curves", str(curves)] if given == "--trust-code" else [str(curves.parent)]
-    assert main(["report", *source, *given.split()]) == 2
+    """Runs have their settings stored beside them."""
+    assert main(["report", str(curves.parent), *given.split()]) == 2
     assert f"{given.split()[0]} has no effect" in capsys.readouterr().err
 
 
@@ -310,7 +307,7 @@ def test_the_command_that_train_names_runs_with_code_of_ones_own(tmp_path, capsy
 
 def test_train_and_evaluate(tmp_path, capsys):
     out = tmp_path / "a[/]b[red]"  # no markup
-    train = ["train", "--reward", "abc", "--out", str(out)]
+    train = ["train", "--reward", "abc", "--eval-stream", "shared", "--out", str(out)]
     assert main([*train, *SMALL, "--kl-coef", "0.2"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "update 1 of 1: score " in printed  # as it goes, though there is no terminal
@@ -341,7 +338,7 @@ def test_train_and_evaluate(tmp_path, capsys):
     assert figures["score"] == pytest.approx(float(last[5]), rel=1e-5)
     assert main(train) == 2
     assert "other settings: " in capsys.readouterr().err
-    assert main(["train", "--reward", "red", "--out", str(out)]) == 2
+    assert main(["train", "--reward", "red", *train[3:]]) == 2
     assert "rewards ['abc'] there, ['red'] here" in capsys.readouterr().err
 
 

@@ -190,7 +190,7 @@ def test_the_report_says_what_all_runs_are_measured_by(make_comparison, rewards)
     assert "score over the run" in words
     assert ("gold score over the run" in words) == by_gold
     assert ("what the learner itself maximises" in page) != by_gold
-    assert ("The scorer&#39;s own value" in page) != by_gold
+    assert ("before any shaping or centring" in page) != by_gold
     assert ("<h3>Gold score against score</h3>" in page) != by_gold
     assert page.count("<h3>Gold score minus the KL penalty</h3>") == by_gold * page.count(
         "<h3>KL to the reference</h3>"
