@@ -163,7 +163,8 @@ def test_states_within_lists_and_dictionaries_come_back(tmp_path, caplog):
 def test_sets_of_several_types_are_kept_and_a_circle_is_named(tmp_path, caplog):
     agent = made(PPO)
     agent.my_set = {"b", 1, None, (2, "a")}
-    agent.my_circle = circle = []
+    circle: list[Any] = []
+    agent.my_circle = circle
     circle.append(circle)
     agent.save(tmp_path / "agent")
     again: Any = PPO.load(tmp_path / "agent", device="cpu")

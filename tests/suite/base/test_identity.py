@@ -157,7 +157,9 @@ def test_an_array_is_its_numbers_whatever_its_layout_and_what_it_masks():
     assert digest(square) == digest(np.asfortranarray(square)) == digest(square[::-1][::-1])
     days = np.array(["2026-01-01", "2026-01-02"], dtype="datetime64[D]")
     assert digest(days) != digest(days[::-1])
-    one, other = (np.ma.masked_array([1, 2], mask=[is_left_out, False]) for is_left_out in (0, 1))
+    one, other = (
+        np.ma.masked_array([1, 2], mask=[is_left_out, False]) for is_left_out in (False, True)
+    )
     assert digest(one) != digest(other)
     assert digest(torch.zeros(0)) == digest(torch.zeros(0)) != digest(np.zeros(0))
 

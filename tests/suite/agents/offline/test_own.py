@@ -88,7 +88,7 @@ def test_answers_of_a_conversation_stay_on_one_side(tmp_path):
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
     file = write(tmp_path, [{"messages": talk} for talk in talks])
     for learn_on, each in (("all", 2), ("last", 1)):
-        settings = SFTSettings(pairs=file, learn_on=learn_on)
+        settings = SFTSettings(pairs=file, learn_on=learn_on)  # type: ignore[arg-type]
         own = read_own(settings, tokenizer, text_encoding(settings), max_positions=None)
         assert own is not None
         assert len(own.train.rows) + len(own.held_out.rows) == each * len(ROWS)

@@ -114,7 +114,8 @@ def test_every_learner_survives_the_file(agent, tmp_path):
         training=TrainingSettings(agent=agent, lora_rank=4),
         task=TaskSettings(dataset="a.csv", prompt_column=0),
     )
-    spec = ours.spec(*ours.names, 0, tmp_path)
+    (name,) = ours.names
+    spec = ours.spec(name, 0, tmp_path)
     spec.write({})
     read = RunSpec.read(spec.folder)
     assert read == spec

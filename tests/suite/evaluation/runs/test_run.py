@@ -4,6 +4,7 @@ import csv
 import math
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ from tokengym.evaluation.runs.learner_settings import training_settings
 from tokengym.evaluation.runs.run import Run, run
 from tokengym.evaluation.runs.saved import load_agent
 
-SMALL = {"n": 4, "batch_size": 8, "learning_rate": 1e-3}
+SMALL: dict[str, Any] = {"n": 4, "batch_size": 8, "learning_rate": 1e-3}
 
 
 def config(agent: str, evaluation: EvaluationSettings | None = None, **changes) -> Comparison:

@@ -66,7 +66,7 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path, every, changes, call
     measured: list[Any] = []
     evaluate = Evaluator.__call__
 
-    def counted(self: Evaluator, agent: Any, **options: bool) -> Evaluation:
+    def counted(self: Evaluator, agent: Any, **options: Any) -> Evaluation:
         measured.append(agent)
         return evaluate(self, agent, **options)
 
