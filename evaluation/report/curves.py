@@ -390,9 +390,10 @@ def _lost(curves: Sequence[Curve], rewards: Mapping[str, Runs]) -> dict[str, tup
     lost: dict[str, tuple[str, ...]] = {}
     for name in dict.fromkeys(name for curve in curves for name in curve.values):
         # The figures of training's batches are no measurement of the first or the last policy.
-        is_expected = name not in OF_TRAINING and not name.endswith(ERROR)
+        is_expected = not (name in OF_TRAINING or name in AXES or name.endswith(ERROR))
+        is_known = any(np.isfinite(c.values[name]).any() for c in curves if name in c.values)
         lacking = {of: runs.curves for of, runs in rewards.items() if name not in runs.values}
-        if lacking and is_expected and name not in AXES:
+        if lacking and is_expected and is_known:
             lost[name] = tuple(_hole(name, of, runs) for of, runs in lacking.items())
     return lost
 

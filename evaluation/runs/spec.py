@@ -324,7 +324,8 @@ def numbers_of(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 def judge_of(spec: Mapping[str, Any]) -> str:
     """Return what measures a run: the first reward's scorer, or the gold score."""
-    return "the gold score" if spec["by_gold"] else str(spec["rewards"][0]["text"])
+    reward = spec["rewards"][0]["text"]
+    return "the gold score of all" if spec["by_gold"] else f"the scorer of {reward}"
 
 
 def slug(name: str) -> str:

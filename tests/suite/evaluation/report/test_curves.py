@@ -111,6 +111,17 @@ def test_each_reward_is_drawn_over_what_its_own_runs_cover():
     assert panel.lost == {"kl": ("b",)}
 
 
+def test_what_no_run_measured_is_left_out_without_a_word():
+    unknown = [np.nan, np.nan]
+    (panel,) = make_panels(
+        [
+            curve("a", 0, [0, 10], [0.0, 1.0], toxicity=unknown, kl=[0.0, np.nan]),
+            curve("b", 0, [0, 10], [0.0, 1.0], toxicity=unknown, kl=[0.0, 2.0]),
+        ]
+    )
+    assert panel.lost == {"kl": ("a (seed 0, step 10)",)}
+
+
 def test_the_end_of_a_run_is_of_its_own_evaluations():
     """However often others were evaluated between them."""
     scores = [float(at * at) for at in range(11)]

@@ -307,7 +307,9 @@ def test_a_folder_holds_one_comparison(tmp_path):
         check_folder(config(seeds=1), tmp_path)
     with pytest.raises(ValueError, match="abc, seed 1, is there and not here"):
         check_folder(config(seeds=2, rewards=("sparse",)), tmp_path)
-    with pytest.raises(ValueError, match="judge 'sparse' there, 'abc' here"):  # which measures all
+    with pytest.raises(
+        ValueError, match="judge 'the scorer of sparse' there, 'the scorer of abc' here"
+    ):  # which measures all
         check_folder(config(seeds=2, rewards=("abc", "sparse")), tmp_path)
 
 

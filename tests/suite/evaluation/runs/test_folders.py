@@ -224,7 +224,9 @@ def test_a_reward_that_changes_the_judge_is_not_added(tmp_path):
 
     begun(named("sparse", "abc"), tmp_path, "finished")
     check_folder(named("sparse", "abc", "uniform"), tmp_path)
-    with pytest.raises(ValueError, match="judge 'sparse' there, 'the gold score' here"):
+    with pytest.raises(
+        ValueError, match="'the scorer of sparse' there, 'the gold score of all' here"
+    ):
         check_folder(named("sparse", "abc", "r3"), tmp_path)
 
 
