@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import pytest
 
 from tests.support.comparisons import comparison
+from tokengym.evaluation.runs.defaults import TaskSettings
 from tokengym.evaluation.runs.learner_settings import training_settings
 from tokengym.evaluation.runs.preflight import preflight
 
@@ -69,3 +70,17 @@ def test_a_rule_whose_first_batch_would_fail_is_refused_before_the_first_run(
     rewards = ("sparse", f"{tmp_path / 'rules.py'}:{rule}")
     with pytest.raises(ValueError, match=message) if message else nullcontext():
         preflight(comparison("MovieReview", rewards=rewards, seeds=1))
+
+
+def test_prompts_of_both_splits_are_named(tmp_path, caplog):
+    (tmp_path / "train.csv").write_text("text\nonce\ntwice\nthe end\n")
+    (tmp_path / "test.csv").write_text("text\nonce\na cat\nthe end\n")
+    config = comparison(
+        env="MovieReview",
+        rewards=("sparse",),
+        training=training_settings("tokengym/MovieReview-v0"),
+        task=TaskSettings(dataset=str(tmp_path), prompt_column="text", prompt_tokens=None),
+    )
+    preflight(config)
+    said = [line for line in caplog.messages if "of split 'train' too" in line]
+    assert [line.partition(" prompts")[0] for line in said] == ["2 of the 3"]
