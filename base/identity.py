@@ -193,11 +193,11 @@ def _parts_of_instance(value: Any) -> Iterator[Any]:
     try:
         reduced = dispatch_table[type(value)](value) if type(value) in dispatch_table else None
         reduced = value.__reduce_ex__(4) if reduced is None else reduced
-        module = whichmodule(value, reduced) if isinstance(reduced, str) else ""
     except Exception:  # of the object's own making
         raise _Unknown(f"it holds a {type(value).__name__}") from None
     if isinstance(reduced, str):
-        place, inner = _place(value, module, reduced), getattr(value, "__wrapped__", None)
+        place = _place(value, _module(value, reduced), reduced)
+        inner = getattr(value, "__wrapped__", None)
         if place is None and inner is None:
             raise _Unknown(f"it holds a {type(value).__name__} that shows its name alone")
         # A cached function is what it caches.
@@ -207,6 +207,14 @@ def _parts_of_instance(value: Any) -> Iterator[Any]:
     yield from ("instance", type(value), made, arguments, state)
     for each in items:
         yield None if each is None else list(each)
+
+
+def _module(value: Any, name: str) -> str:
+    """Return the module of an object that is known by its name, "" if it is found in none."""
+    try:
+        return whichmodule(value, name)
+    except Exception:  # of a module that is asked for the name, where the object names none
+        return ""
 
 
 def _place(value: Any, module: str, name: str) -> str | None:
