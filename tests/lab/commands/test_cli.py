@@ -74,7 +74,7 @@ def test_a_folder_keeps_one_run(
     capsys.readouterr()
     assert main([*raft, "--seed", "1"]) == 2
     error = " ".join(capsys.readouterr().err.split())
-    assert "first_seed 0 there, 1 here" in error
+    assert "raft, seed 0, is there and not here" in error
     assert not list(tmp_path.rglob("seed-1"))
     assert main([*raft, "--seed", "0"]) == 0
 

@@ -161,8 +161,14 @@ def test_bad_arguments():
 
 def test_a_probe_that_returns_nonsense_is_named():
     class Odd(Table):
+        answer = np.inf
+
         def score_prefix(self, episodes):
-            return np.full(len(episodes), np.nan)
+            return np.full(len(episodes), self.answer)
 
     with pytest.raises(ScorerError, match=r"'Odd' returned.*left out"):
         Reward(Odd(), SCAR()).evaluate([make_episode()])
+    silent = Odd()
+    silent.answer = np.nan  # a judge that did not answer
+    (episode,) = Reward(silent, SCAR()).evaluate([make_episode()])
+    assert episode.score is None

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 from tests.suite.agents.conftest import lora_config, make_model, make_tokenizer, single_env
 from tests.suite.agents.test_model_objects import PAIRS
@@ -22,9 +23,18 @@ def default_dtype() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
+def made() -> PreTrainedModel:
+    """Return a model of float32, whatever the process makes, as a file of one would be."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    model = make_model()
+    torch.set_default_dtype(default)
+    return model
+
+
 def by_ppo(**settings: Any) -> dict[str, Any]:
     """Return an agent's weights after two updates, and the tokens that it then plays."""
-    kwargs = {"model": make_model(), **settings.pop("kwargs", {})}
+    kwargs = {"model": made(), **settings.pop("kwargs", {})}
     envs = as_vec_env(single_env())
     agent = PPO("CausalLMPolicy", envs, policy_kwargs=kwargs, seed=0, **settings).learn(12)
     played = collect(agent, single_env(), 2, seed=1)
@@ -33,7 +43,7 @@ def by_ppo(**settings: Any) -> dict[str, Any]:
 
 def by_dpo() -> dict[str, Any]:
     how: Any = {"learning_rate": 1e-2, "max_steps": 2, "lora": lora_config()}
-    agent = DPO(make_model(), PAIRS, tokenizer=make_tokenizer(), **how)
+    agent = DPO(made(), PAIRS, tokenizer=make_tokenizer(), **how)
     agent.train()
     return dict(agent.policy.state_dict())
 

@@ -339,7 +339,7 @@ def test_train_and_evaluate(tmp_path, capsys):
     assert main(train) == 2
     assert "other settings: " in capsys.readouterr().err
     assert main(["train", "--reward", "red", *train[3:]]) == 2
-    assert "rewards ['abc'] there, ['red'] here" in capsys.readouterr().err
+    assert "abc, seed 0, is there and not here" in capsys.readouterr().err
 
 
 def test_trained_folders_are_comparisons_of_one_run(tmp_path, capsys):

@@ -293,8 +293,10 @@ def _leak(function: Estimator, case: Case, outcome: bool) -> str:
         written = plain.written[torch.tensor(rows)]
         for says, other in others.items():
             wide = call(function, other.inputs(rows))[:, : written.shape[1]]
-            if _differ(call(function, plain.inputs(rows))[written], wide[written]):
-                return says
+            narrow = call(function, plain.inputs(rows))[written]
+            if _differ(narrow, wide[written]):
+                is_finite = bool(torch.isfinite(torch.stack([narrow, wide[written]])).all())
+                return says if is_finite else "an advantage is not finite"
     return _heeds_a_lost_row(function, plain, draws[0][1])
 
 
