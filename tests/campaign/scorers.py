@@ -1,7 +1,7 @@
 """Scorers that fail: one line, the finished episodes kept, and right scores afterwards."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +52,6 @@ FAULTS: dict[str, Callable[[int], Any]] = {
     "a column": lambda count: Scores([[0.0]] * count),
     "one number": lambda count: Scores(1.0),
     "texts": lambda count: Scores(["good"] * count),
-    "None as numbers": lambda count: Scores(cast(Any, [None] * count)),
     "None": lambda count: None,
     "a list": lambda count: [0.0] * count,
     "an array": np.zeros,
