@@ -138,7 +138,7 @@ class Learns(Frozen):
 @pytest.mark.parametrize(
     "agents",
     [
-        *(("dpo", "ppo"), ("raft", "ppo"), ("online-dpo", "loo"), (Frozen, "ppo")),
+        *(("dpo", "ppo"), ("sft", "ppo"), ("dpo", "loo"), (Frozen, "ppo")),
         *((Learns, "grpo"), ("sb3:A2C", "ppo"), ("ppo:batch_size=32", "grpo"), (Frozen, Learns)),
     ],
 )
