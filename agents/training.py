@@ -86,8 +86,8 @@ def train_own_agent(run: TrainingRun, name: str, made: Any) -> Iterator[Update]:
 def play_own_agent(run: TrainingRun, name: str, made: Any) -> Iterator[Update]:
     """Yield an agent with ``predict`` that does not learn, for both ends of its curve."""
     logger.warning(
-        "agent %s is frozen: it is played as it is, and its line is flat; one that learns is a "
-        "class with learn(episodes), or a class of Stable-Baselines3",
+        "agent %s is frozen: it is played as it is, and its line moves by what is drawn alone; "
+        "one that learns is a class with learn(episodes), or a class of Stable-Baselines3",
         name,
     )
     envs = run.make_envs(1, normalize=False)

@@ -192,15 +192,8 @@ def _difference(group: SummaryPart, name: str) -> str:
         return f"{_named(group, name)}: no seed in common with {baseline}, so nothing is paired"
     if frozen := [one for one in (name, baseline) if group["rewards"][one]["is_frozen"]]:
         return _difference_of_levels(group, name, frozen)
-    word, p = measure_of("score", group["by_gold"]).word, area["p_adjusted"]
+    word = measure_of("score", group["by_gold"]).word
     size = f"{signed(area['difference'])} {word} over the run against {baseline}"
-    low, high = number(area["low"]), number(area["high"])
-    interval = f"{100 * area['level']:.3g}% interval {low} to {high}"  # of the corrected test
-    corrected = "corrected p < 0.001" if p < 0.001 else f"corrected p = {p:.2g}"
-    verdict = f"{'clear' if clear(area) else 'not clear'}, {corrected}"
-    if area["pairs"] < RELIABLE_SEEDS:
-        verdict = f"too few seeds to tell ({area['pairs']})"
-    interval = "no interval" if area["pairs"] == 1 else interval
     if carried := group["rewards"][name]["versus_baseline"].get("carried"):
         ends = f"{number(carried['low'])} to {number(carried['high'])}"
         size += f", as far as both runs of a pair went; {signed(carried['difference'])} ({ends})"
@@ -208,7 +201,19 @@ def _difference(group: SummaryPart, name: str) -> str:
             f"{_named(group, name)}: {size} to {carried['to']:,.10g} {unit_of(group)}, the last "
             "value of a run that ended early carried forward; no verdict"
         )
-    return f"{_named(group, name)}: {size}, {interval}; {verdict}"
+    return f"{_named(group, name)}: {size}, {_how_sure(area)}"
+
+
+def _how_sure(difference: Mapping[str, Any]) -> str:
+    """Return a paired difference's interval, of the corrected test, and whether it is clear."""
+    low, high, pairs = number(difference["low"]), number(difference["high"]), difference["pairs"]
+    interval = f"{100 * difference['level']:.3g}% interval {low} to {high}"
+    if pairs < RELIABLE_SEEDS:
+        interval = "no interval" if pairs == 1 else interval
+        return f"{interval}; too few seeds to tell ({pairs})"
+    p = difference["p_adjusted"]
+    corrected = "corrected p < 0.001" if p < 0.001 else f"corrected p = {p:.2g}"
+    return f"{interval}; {'clear' if clear(difference) else 'not clear'}, {corrected}"
 
 
 def _difference_of_levels(group: SummaryPart, name: str, frozen: Sequence[str]) -> str:
@@ -216,12 +221,9 @@ def _difference_of_levels(group: SummaryPart, name: str, frozen: Sequence[str]) 
     end, word = difference_of(group, name, "score", "final"), measure_of("score", group["by_gold"])
     assert end is not None  # there is one over the run
     size = f"{signed(end['difference'])} {word.word} at the end against {group['baseline']}"
-    interval = f"{100 * end['level']:.3g}% interval {number(end['low'])} to {number(end['high'])}"
-    verdict = "clear" if clear(end) else "not clear"
-    learns = "learns" if len(frozen) == 1 else "learn"
+    learns = "learns nothing, and has" if len(frozen) == 1 else "learn nothing, and have"
     return (
-        f"{_named(group, name)}: {size}, {interval}; {verdict}, corrected p = "
-        f"{end['p_adjusted']:.2g}; {listed(frozen)} {learns} nothing, and has a level alone"
+        f"{_named(group, name)}: {size}, {_how_sure(end)}; {listed(frozen)} {learns} a level alone"
     )
 
 
