@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tokengym.base.errors import DatasetError
 from tokengym.base.files import check_regular, read_json
@@ -66,6 +67,8 @@ STEPS = ("step", "steps", "global_step", "_step")
 """Names, behind the last slash, of an exported chart's axis that counts steps."""
 RUN = ("credit", ARM, "run", "run_name", "Name", "name")
 """Columns that tell the runs of one table apart."""
+DAMAGES = (OSError, KeyError, ValueError, MemoryError, zipfile.BadZipFile)
+"""What a NumPy archive that is none raises."""
 FILES = ("curves.csv", "evaluations.npz", "progress.csv", "trainer_state.json")
 """Files of a run's folder, the first of which is read; without one it is its monitors."""
 
@@ -388,20 +391,39 @@ def _trainer_rows(path: Path) -> Rows:
     return logged
 
 
+def read_arrays(
+    path: Path, remedy: str, names: Iterable[str] | None = None
+) -> dict[str, NDArray[Any]]:
+    """Return arrays of a NumPy archive by name; nothing in it is unpickled.
+
+    Args:
+        path: The archive.
+        remedy: What to do where it unpacks to too much.
+        names: Those that are wanted; None takes all.
+
+    Raises:
+        DatasetError: if they unpack to more than is read of a file of its size.
+        OSError, KeyError, ValueError, MemoryError, BadZipFile: one of `DAMAGES`, if it is no
+            archive with such arrays.
+    """
+    with zipfile.ZipFile(path) as archive:
+        files = archive.namelist() if names is None else [f"{name}.npy" for name in names]
+        size = sum(archive.getinfo(file).file_size for file in files)
+    if size > (limit := max_unpacked(path)):
+        raise too_large(path, limit, remedy)
+    with np.load(path, allow_pickle=False) as stored:
+        return {name: stored[name] for name in (file.removesuffix(".npy") for file in files)}
+
+
 def _evaluations(path: Path) -> Rows:
     """Return the evaluations that Stable-Baselines3's EvalCallback keeps, means over episodes."""
-    names = ("timesteps", "results", "ep_lengths")
     try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(archive.getinfo(f"{one}.npy").file_size for one in names)
-        if size > (limit := max_unpacked(path)):
-            raise too_large(path, limit, "pass the progress.csv of its run")
-        with np.load(path, allow_pickle=False) as stored:
-            timesteps, results, lengths = (stored[one] for one in names)
+        names, remedy = ("timesteps", "results", "ep_lengths"), "pass the progress.csv of its run"
+        timesteps, results, lengths = read_arrays(path, remedy, names).values()
         columns = list(zip(timesteps, results.mean(axis=-1), lengths.mean(axis=-1), strict=True))
     except DatasetError:
         raise
-    except (OSError, KeyError, TypeError, ValueError, MemoryError, zipfile.BadZipFile) as error:
+    except (*DAMAGES, TypeError) as error:
         raise ValueError(
             f"{path} is no evaluations.npz of Stable-Baselines3 ({error}); it has timesteps, "
             "results, ep_lengths"

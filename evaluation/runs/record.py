@@ -4,7 +4,6 @@ import io
 import logging
 import time
 import traceback
-import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,12 +13,13 @@ import numpy as np
 
 from tokengym.agents.contract import Agent
 from tokengym.agents.learner import ROUND_LOG, own_columns
-from tokengym.base.errors import CheckpointError
+from tokengym.base.errors import CheckpointError, DatasetError
 from tokengym.base.files import content_hash, write_bytes, write_csv, write_hashed, write_jsonl
 from tokengym.base.folders import read_folder, write_folder
 from tokengym.envs import Episode
 from tokengym.evaluation.measure.measures import UNSCORED
 from tokengym.evaluation.report.curves import COLUMNS, filled
+from tokengym.evaluation.report.reading import DAMAGES, read_arrays
 from tokengym.evaluation.runs.comparison import differences
 from tokengym.evaluation.runs.machine import origin
 from tokengym.evaluation.runs.spec import UNFINISHED, RunSpec, numbers_of
@@ -242,9 +242,11 @@ def read_responses(file: Path) -> dict[str, Array]:
     if not file.exists():
         return {}
     try:
-        with np.load(file, allow_pickle=False) as stored:
-            return {n: stored[n].astype(np.float64) for n in stored.files if n != "prompt"}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        stored = read_arrays(file, "delete its folder and run again")
+        return {n: array.astype(np.float64) for n, array in stored.items() if n != "prompt"}
+    except DatasetError:
+        raise
+    except DAMAGES as error:
         raise ValueError(f"{file} is damaged ({error}); delete its folder and run again") from None
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.suite.evaluation.conftest import fabricate_curves
 from tokengym.base.files import read_hashed, write_hashed
+from tokengym.envs.prompts import datasets
 from tokengym.evaluation.measure.evaluate import Evaluator, evaluate
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.runs.compare import compare
@@ -164,6 +165,21 @@ def test_responses_are_read_as_they_were_packed(tmp_path):
     file.write_bytes(b"PK")
     with pytest.raises(ValueError, match="is damaged"):
         read_responses(file)
+
+
+def test_a_table_of_responses_takes_no_more_memory_than_its_size_allows(tmp_path, monkeypatch):
+    file = tmp_path / "responses.npz"
+    file.write_bytes(packed([{"score": [0.0] * 50_000}]))  # 200 kB, which pack to a few hundred B
+    monkeypatch.setattr(datasets, "MAX_UNPACKED_BYTES", 1_000)
+    with pytest.raises(ValueError, match=r"unpacks to more than .*delete its folder"):
+        read_responses(file)
+
+
+def test_one_seed_of_a_frozen_arm_has_no_interval():
+    curves = fabricate_curves(("sparse", "abc"), seeds=1)
+    frozen = [replace(c, is_frozen=c.credit == "abc") for c in curves]
+    (line,) = summarize(frozen)["groups"][0]["verdict"]["differences"]
+    assert "at the end against sparse, no interval; too few seeds to tell (1); " in line
 
 
 def test_a_frozen_arm_has_a_level_and_no_speed():
