@@ -39,6 +39,7 @@ def own_state(agent: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     for name in sorted(vars(agent).keys() - _of_libraries(type(agent))):
         of_attribute: dict[str, Tensor] = {}
         try:
+            _check_name(type(agent), name)
             values[name] = _packed(vars(agent)[name], f"{PREFIX}{name}", of_attribute)
         except (CheckpointError, TypeError, RecursionError) as error:
             if (type(agent), name) not in _named:
@@ -52,9 +53,11 @@ def own_state(agent: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def restore_own_state(agent: Any, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Give an agent the attributes that `own_state` returned.
 
-    One with a state that nothing of the constructor's takes stays as the constructor made it.
+    One with a state that nothing of the constructor's takes stays as the constructor made it. A
+    folder of somebody else's replaces no method, and nothing that Python itself keeps.
     """
     for name in values.keys() - _of_libraries(type(agent)):
+        _check_name(type(agent), name)
         takes: list[Callable[[], Any]] = []
         try:
             value = _unpacked(values[name], tensors, vars(agent).get(name), takes)
@@ -64,6 +67,12 @@ def restore_own_state(agent: Any, values: Mapping[str, Any], tensors: Mapping[st
         for take in takes:
             take()
         setattr(agent, name, value)
+
+
+def _check_name(kind: type, name: str) -> None:
+    """Refuse an attribute in the place of a method, or of what Python itself keeps."""
+    if name.startswith("__") or callable(getattr(kind, name, None)):
+        raise CheckpointError(f"{name!r} is no name of state, but of a method of {kind.__name__}")
 
 
 def _of_libraries(kind: type) -> frozenset[str]:

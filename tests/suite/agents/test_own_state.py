@@ -10,6 +10,7 @@ import torch
 from tests.suite.agents.conftest import make_model, single_env
 from tokengym.agents import PPO, CheckpointError, EpisodicAlgorithm
 from tokengym.agents.losses import masked_mean
+from tokengym.agents.own_state import restore_own_state
 from tokengym.agents.sb3 import as_vec_env
 
 
@@ -128,6 +129,15 @@ def test_a_changed_file_is_refused(tmp_path):
     file.write_text(file.read_text().replace("3", "7"))
     with pytest.raises(CheckpointError):
         Odd.load(tmp_path / "agent", device="cpu")
+
+
+@pytest.mark.parametrize("name", ["predict", "__dict__", "__class__"])
+def test_a_folder_replaces_no_method_of_a_learner(name):
+    agent = made(Odd)
+    with pytest.raises(CheckpointError, match=f"{name}.*is no name of state"):
+        restore_own_state(agent, {name: {"dict": []}}, {})
+    assert agent.seen == 3
+    assert callable(agent.predict)
 
 
 class Several(PPO):
