@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from tokengym.base.folders import check_links, locked
     from tokengym.base.models import StoredModel, converted
     from tokengym.base.pretrained import from_pretrained
+    from tokengym.base.prompt import say_shared
     from tokengym.base.registry import Registry, did_you_mean, split_file_word
     from tokengym.base.saved_code import code_hashes, copy_of, data_hashes, texts_of_options
     from tokengym.base.settings import (

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import operator
 import reprlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, overload
 
@@ -13,6 +14,8 @@ from typing_extensions import Self
 from tokengym.base.chat import NO_CHAT, Chat, Messages, is_messages
 from tokengym.base.errors import PromptError
 from tokengym.base.text import lone_surrogate
+
+logger = logging.getLogger(__name__)
 
 QueryType = Literal["OPENENDED", "CONSTRAINED"]
 
@@ -277,3 +280,20 @@ def _as_prompt(position: int, item: Any) -> Prompt:
         return Prompt(item)
     except PromptError as error:
         raise PromptError(f"prompt {position}: {error}") from None
+
+
+def say_shared(trained: Iterable[Hashable], held_out: Sequence[Hashable]) -> None:
+    """Warn where rows that are held out have prompts that are learned from.
+
+    Args:
+        trained: Prompts, or whole rows without one, that are learned from.
+        held_out: Those that the model is measured on.
+    """
+    known = set(trained)
+    if shared := sum(one in known for one in held_out):
+        logger.warning(
+            "%d of %d held-out rows have a prompt that is learned from, which flatters the "
+            "model; take such rows out of one of the two",
+            shared,
+            len(held_out),
+        )

@@ -1,8 +1,6 @@
 """Faults of a comparison that show before its first run: every environment is made once."""
 
 import inspect
-import logging
-from collections.abc import Iterable
 from typing import Any
 
 import gymnasium as gym
@@ -10,12 +8,11 @@ import gymnasium as gym
 from tokengym.agents.policy.backend import backend
 from tokengym.agents.policy.settings import check_products
 from tokengym.base.device import select_device
+from tokengym.base.prompt import say_shared
 from tokengym.evaluation.measure.references import check_ranks
 from tokengym.evaluation.runs.comparison import Comparison
 from tokengym.rewards.credits.base import Credit
 from tokengym.rewards.errors import CreditError
-
-logger = logging.getLogger(__name__)
 
 SOURCES_OF_WORDS = ("model", "tokenizer", "dataset", "prompts")
 """Options by which texts may have other words than the task's."""
@@ -52,7 +49,7 @@ def preflight(comparison: Comparison, *, is_here: bool = True) -> str:
     check_ranks(evaluator, reference.evaluation.reference_samples or 0)
     if learned:
         measured: Any = evaluator.envs.unwrapped
-        _warn_of_shared(learned, [prompt.text for prompt in measured.prompts])
+        say_shared(learned, [prompt.text for prompt in measured.prompts])
     evaluator.close()
     measured_by = evaluator.measured_by
     own_words = (getattr(reference.task, name) for name in SOURCES_OF_WORDS)
@@ -61,18 +58,6 @@ def preflight(comparison: Comparison, *, is_here: bool = True) -> str:
     first = payers.get(reference.rewards[0].text)
     others = [f"{reward} is paid by {payer}" for reward, payer in payers.items() if payer != first]
     return "; ".join([measured_by, *others])
-
-
-def _warn_of_shared(learned: set[str], measured: Iterable[str]) -> None:
-    """Name prompts of a data set's two splits that are the same: nobody has held them out."""
-    held = list(measured)
-    if count := sum(text in learned for text in held):
-        logger.warning(
-            "%d of the %d prompts of split 'test' are prompts of split 'train' too: they measure "
-            "what was trained on; leave them out of one split",
-            count,
-            len(held),
-        )
 
 
 def _check_methods(rule: Credit) -> None:

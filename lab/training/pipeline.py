@@ -3,7 +3,7 @@
 import copy
 import logging
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from math import floor
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from tokengym.base import drawn_from, from_pretrained, select_device
+from tokengym.base import drawn_from, from_pretrained, say_shared, select_device
 from tokengym.envs import DatasetError
 from tokengym.lab.scorers.preference_model import (
     ANSWERS,
@@ -163,23 +163,6 @@ def divide(
         return everything, others
     train, test = split_pairs(everything, held_out)
     return everything.select(train), replace(everything.select(test), skipped=())
-
-
-def say_shared(trained: Sequence[Hashable], held_out: Sequence[Hashable]) -> None:
-    """Warn where rows that are held out have prompts that are learned from.
-
-    Args:
-        trained: Prompts, or whole rows without one, that are learned from.
-        held_out: Those that the model is measured on.
-    """
-    known = set(trained)
-    if shared := sum(one in known for one in held_out):
-        _LOG.warning(
-            "%d of %d held-out rows have a prompt that is learned from, which flatters the "
-            "model; take such rows out of one of the two",
-            shared,
-            len(held_out),
-        )
 
 
 def encode_side(

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from tokengym.base import say_shared
 from tokengym.envs import Chat, DatasetError, Episode, decode, encode, encode_chats, encode_next
 from tokengym.lab.rules.prm import STEPS_KEY
 from tokengym.lab.tables import wilson_interval
 from tokengym.lab.training.fitting import Report, RewardTraining, fit, let_learn, padded
-from tokengym.lab.training.pipeline import load_start, say_shared, tokenizer_of
+from tokengym.lab.training.pipeline import load_start, tokenizer_of
 from tokengym.lab.training.results import TrainerPaths, fingerprint, hash_weights
 from tokengym.rewards import RewardError
 from tokengym.rewards.models import Classifier, longest_input, reading

@@ -1,8 +1,8 @@
 """Calls of functions that answer from afar, such as a judge behind a service.
 
-Those of an ``async def`` function run side by side, in one event loop of the process that goes on
-between batches, so that a client keeps its connections. It has a thread of its own: a loop that is
-running already, as a notebook's, is not touched.
+Those of an ``async def`` function run side by side, in one event loop of the process. It keeps
+running between batches, so that a client keeps its connections, and has a thread of its own: a loop
+that is running already, as a notebook's, is not touched.
 """
 
 import asyncio

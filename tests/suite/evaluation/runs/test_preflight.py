@@ -82,5 +82,5 @@ def test_prompts_of_both_splits_are_named(tmp_path, caplog):
         task=TaskSettings(dataset=str(tmp_path), prompt_column="text", prompt_tokens=None),
     )
     preflight(config)
-    said = [line for line in caplog.messages if "of split 'train' too" in line]
-    assert [line.partition(" prompts")[0] for line in said] == ["2 of the 3"]
+    said = [line for line in caplog.messages if "have a prompt that is learned from" in line]
+    assert [line.partition(" held-out rows")[0] for line in said] == ["2 of 3"]
