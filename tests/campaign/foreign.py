@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.campaign.garbled import call, kept_folder
 from tests.campaign.outcome import LostError, Outcome, try_cases
-from tests.suite.agents.test_checkpoint import rehash, rewrite
+from tests.support.agents.checkpoint import rehash, rewrite
 from tests.support.stored import keep_settings, settings_of
 from tokengym import agents
 from tokengym.base.bundle import bundled

@@ -7,7 +7,7 @@ import numpy as np
 
 from tests.campaign.fuzz import build, play, random_settings, require, score
 from tests.campaign.outcome import LostError, Outcome, try_cases
-from tests.suite.rewards.conftest import make_episode
+from tests.support.rewards.common import make_episode
 from tokengym.envs import Episode, TokenGymError
 from tokengym.rewards import Cached, Normalize, Reward, RewardError, Scorer, Scores, Sparse
 

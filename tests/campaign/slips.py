@@ -19,7 +19,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from tests.campaign.outcome import LostError, Outcome, try_cases
-from tests.suite.rewards.conftest import make_episode
+from tests.support.rewards.common import make_episode
 from tokengym.base.files import read_json, write_json
 from tokengym.envs.prompts import conversation
 from tokengym.envs.prompts.datasets import read_tables

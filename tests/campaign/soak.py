@@ -10,7 +10,8 @@ import torch
 
 from tests.campaign.fuzz import build, play, random_settings, score
 from tests.campaign.outcome import LostError, Outcome, try_cases
-from tests.suite.agents.conftest import PROMPTS, make_model, make_tokenizer, target_reward
+from tests.support.agents.common import PROMPTS, make_model, target_reward
+from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym import agents
 from tokengym.envs import TokenGenerationVectorEnv, TokenGymError
 from tokengym.rewards import Cached, FunctionScorer, Normalize, VectorRewardWrapper

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import gymnasium as gym
 import pytest
 
+from tests.support.checkout.documents import commands_of
 from tokengym import PPO, collect
 from tokengym.scripts.cli import find_command
 from tokengym.scripts.commands import options
@@ -46,22 +47,6 @@ def test_links_lead_somewhere(page: Path):
             target = (page.parent / path).resolve() if path else page
             assert target.exists(), link
             assert not part or part in anchors(target), link
-
-
-def commands_of(page: Path) -> list[list[str]]:
-    """Return the tokengym commands of a page's shell blocks, without what the shell fills in.
-
-    A block that says no language is one too.
-    """
-    found = []
-    for language, block in re.findall(r"```(\w*)\n(.*?)```", page.read_text(), re.DOTALL):
-        if language not in ("bash", "sh", "console", ""):
-            continue
-        for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(re.sub(r"^\s*(\$|time) ", "", line), comments=True)
-            if words[:1] == ["tokengym"] and not any("$" in word for word in words):
-                found.append(words[1:])
-    return found
 
 
 def parse(name: str, rest: list[str]) -> None:

@@ -247,3 +247,28 @@ def test_doctests(name: str):
         pytest.importorskip("verl", reason="verl is not installed; tests/support plays its classes")
     result = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     assert result.failed == 0
+
+
+def test_tests_share_through_support():
+    """A module of tests takes nothing of another but whole tests, to hold them to its own names."""
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        tree = house.parse(path)
+        modules: set[str] = set()
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("tests."):
+                continue
+            for alias in node.names:
+                if is_module_of_tests(f"{node.module}.{alias.name}"):
+                    modules.add(alias.asname or alias.name)
+                elif is_module_of_tests(str(node.module)):
+                    assert alias.name.startswith("test_"), f"{path}: move {alias.name} to support/"
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and getattr(node.value, "id", None) in modules:
+                assert node.attr.startswith("test_"), f"{path}: move {node.attr} to support/"
+
+
+def is_module_of_tests(address: str) -> bool:
+    """Whether an address is that of a file whose tests pytest collects, or of their set-up."""
+    name = address.rpartition(".")[2]
+    is_file = (ROOT / f"{address.replace('.', '/')}.py").is_file()
+    return is_file and (name.startswith("test_") or name == "conftest")

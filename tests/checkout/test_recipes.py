@@ -8,8 +8,8 @@ from typing import Any
 import datasets
 import pytest
 
-from tests.checkout.test_documents import commands_of
 from tests.suite.rewards.stand_ins import TEXTS, save
+from tests.support.checkout.documents import commands_of
 from tokengym.scripts.cli import main
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guide"

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.suite.agents.conftest import make_tokenizer
-from tests.suite.agents.offline.test_collecting import episode
+from tests.support.agents.collecting import episode
 from tests.support.comparisons import comparison
+from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents.offline import Sampling, pair_rows
 from tokengym.base import read_json, write_text
 from tokengym.envs import DatasetError

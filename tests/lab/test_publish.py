@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.suite.agents.test_checkpoint import OWN_ADVANTAGE, rewrite
+from tests.support.agents.checkpoint import OWN_ADVANTAGE, rewrite
 from tokengym.base.files import content_hash, read_hashed, write_hashed
 from tokengym.envs import UntrustedCodeError, bundled
 from tokengym.evaluation.measure.evaluate import evaluate

@@ -10,7 +10,7 @@ from gymnasium.utils.env_checker import check_env
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from tests.checkout.pages import blocks, run, shorter
-from tests.suite.rewards.conftest import forget_rewards_afterwards
+from tests.support.rewards.common import forget_rewards_afterwards
 from tokengym.agents import PPO, RandomAgent, collect
 from tokengym.agents.policy.memory import memory_by_role
 from tokengym.envs import Episode, bundled

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.checkout.pages import blocks, run
-from tests.suite.agents.conftest import make_model
+from tests.support.agents.common import make_model
 from tokengym.agents import collect
 
 

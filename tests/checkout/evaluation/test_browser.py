@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.suite.evaluation.report.test_report import hostile_page
 from tests.support.browser import browser_page, complaints, missing_browser
+from tests.support.evaluation.report import hostile_page
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 

@@ -15,7 +15,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from tests.suite.agents.test_checkpoint import OWN_ADVANTAGE, rewrite
+from tests.support.agents.checkpoint import OWN_ADVANTAGE, rewrite
 from tests.support.comparisons import comparison
 from tests.support.stored import keep_settings, settings_of
 from tokengym.agents import PPO

@@ -7,8 +7,8 @@ import gymnasium as gym
 import pytest
 
 import tokengym
-from tests.suite.evaluation.conftest import fabricate_curves
 from tests.support.comparisons import comparison
+from tests.support.evaluation.common import fabricate_curves
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import summarize
 from tokengym.evaluation.runs.compared import compared

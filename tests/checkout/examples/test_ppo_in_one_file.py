@@ -17,7 +17,7 @@ from gymnasium.vector import VectorWrapper
 from transformers import AutoModelForCausalLM
 
 from examples import ppo_in_one_file as one
-from tests.suite.agents.conftest import critic_of
+from tests.support.agents.common import critic_of
 from tokengym.agents import PPO, fast
 from tokengym.agents.ppo.settings import GAE_LAMBDA, PPOSettings
 

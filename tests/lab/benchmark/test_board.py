@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from tests.support.lab.board import SMALL, bench
 from tokengym.base import write_json
 from tokengym.evaluation.runs import TaskSettings
 from tokengym.lab.benchmark.board import (
@@ -29,7 +30,6 @@ from tokengym.lab.benchmark.definition import (
     STARTED,
     V2,
     V2_LITE,
-    Definition,
     Setting,
 )
 from tokengym.lab.benchmark.play import cost, play
@@ -40,19 +40,6 @@ from tokengym.lab.study import Cell, write_rows
 from tokengym.scripts.cli import main
 
 REVIEW, FORKS = V2.settings[0], V2.settings[7]
-SMALL = Definition(
-    name="miniature 2",
-    settings=(
-        Setting(task="MovieReview", label="A", unlike="", tokens=4, fixed=True, rates=(1e-3,)),
-        Setting(task="MovieReview", label="B", unlike="", tokens=3, fixed=True, rates=(1e-3,)),
-    ),
-    models={"movie_review": V2.models["movie_review"]},
-    updates=1,
-    rows=4,
-    prompts=4,
-    lambdas=("0.5", "1"),
-    seeds=(0, 1),
-)
 
 
 SMALL_OF_EIGHT = replace(
@@ -60,11 +47,6 @@ SMALL_OF_EIGHT = replace(
     settings=tuple(replace(SMALL.settings[0], label=f"T{at}", tokens=8) for at in range(8)),
 )
 """What rows of eight tasks are of."""
-
-
-def bench(out: Path, **changes: Any) -> Bench:
-    settings: dict[str, Any] = {"definition": SMALL, "rule": "uniform", "track": "scores"}
-    return Bench(**{**settings, "out": out, **changes})
 
 
 def measure(work: Bench, subject: str, run: Cell) -> None:

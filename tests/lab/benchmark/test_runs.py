@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab.benchmark import test_board
+from tests.support.lab import board as test_board
 from tokengym.base import write_text
 from tokengym.base.bundle import bundled
 from tokengym.lab.benchmark import play as play_module

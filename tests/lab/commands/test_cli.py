@@ -9,6 +9,7 @@ import gymnasium as gym
 import pytest
 
 from tests.suite.scripts import test_cli as suite
+from tests.support.scripts.cli import check_missing_file
 from tests.support.suite import of_laboratory
 from tokengym.agents import NLPO, SFT
 from tokengym.agents.offline.policies import make_policy
@@ -49,7 +50,7 @@ def test_mistakes_are_said_in_one_line(
 
 
 def test_a_missing_file_is_named_without_control_characters(capsys: pytest.CaptureFixture[str]):
-    suite.check_missing_file(["replay", "--episodes"], capsys)
+    check_missing_file(["replay", "--episodes"], capsys)
 
 
 def test_names_of_folders_are_no_markup(tmp_path: Path):

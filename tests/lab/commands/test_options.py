@@ -4,7 +4,7 @@ import pytest
 
 from tests.suite.scripts import test_options as suite
 from tests.support.suite import of_laboratory
-from tokengym.scripts.cli import main
+from tokengym.scripts.cli import find_command, main
 from tokengym.scripts.commands.options import options_of
 
 
@@ -40,7 +40,7 @@ def test_help_shows_the_defaults_of_the_oracle(capsys: pytest.CaptureFixture[str
     assert length.partition(")")[0].endswith("(default: 6")
     (found,) = (
         option.default
-        for option in options_of(suite.find_command("train"), ["--env", "Oracle"])
+        for option in options_of(find_command("train"), ["--env", "Oracle"])
         if option.flag == "gae-lambda"
     )
     assert found is None  # what the credit rule declares

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.suite.agents.conftest import make_model
+from tests.support.agents.common import make_model
 from tokengym.agents.offline.policies import make_policy
 from tokengym.agents.rollouts.given import GivenPrompts
 from tokengym.agents.rollouts.playing import as_sampler

@@ -6,6 +6,7 @@ import pytest
 from gymnasium.vector import AutoresetMode
 
 from tests.suite.tokengym import test_registration as suite
+from tests.support.tokengym.registration import check_contract, check_copies
 from tokengym.envs.tasks import find_task
 from tokengym.rewards.errors import RewardError
 
@@ -28,14 +29,14 @@ def test_official_checkers_are_silent(name):
 
 @pytest.mark.parametrize(("name", "reward"), CASES)
 def test_rewards_keep_their_contract(name, reward):
-    suite.check_contract(name, reward, max_new_tokens=8 if "Oracle" in name else 12)
+    check_contract(name, reward, max_new_tokens=8 if "Oracle" in name else 12)
 
 
 @pytest.mark.parametrize("way", ["make_vec", "SyncVectorEnv"])
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 @pytest.mark.parametrize("name", NAMES)
 def test_copies_of_an_id_return_what_its_native_batch_returns(name, mode, way):
-    lengths = suite.check_copies(name, mode, way)
+    lengths = check_copies(name, mode, way)
     assert len(lengths) > 2 or name == "tokengym/Forks-v0"  # whose responses have one length
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.suite.agents.conftest import make_model, target_reward
+from tests.support.agents.common import make_model, target_reward
 from tests.support.partners import teacher
 from tokengym.agents import PPO
 from tokengym.agents.ppo.advantages import RoundTensors, find_advantage

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.suite.agents.conftest import make_envs, make_ppo, tokenizer
+from tests.support.agents.common import make_envs, make_ppo, tokenizer
 
 __all__ = ["make_envs", "make_ppo", "tokenizer"]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.suite.agents.conftest import EOS, VOCABULARY, make_model, target_share
+from tests.support.agents.common import EOS, VOCABULARY, make_model, target_share
 from tokengym.agents import RandomAgent, collect
 from tokengym.agents.errors import ModelError
 from tokengym.agents.losses.ranking import best_of_n_kl_bound

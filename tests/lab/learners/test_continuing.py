@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 import tokengym  # noqa: F401  (registers the ids)
-from tests.suite.agents.conftest import make_tokenizer, target_reward
-from tests.suite.agents.ppo.test_ppo import log_of
-from tests.suite.agents.test_checkpoint import untimed
+from tests.support.agents.checkpoint import untimed
+from tests.support.agents.common import target_reward
+from tests.support.agents.ppo import log_of
+from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import PPO, RandomAgent, bind_policy, policy_table
 from tokengym.envs import Episode, Reply
 from tokengym.lab.rules.mc import MonteCarlo

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.suite.agents.conftest import lora_config, make_model
+from tests.support.agents.common import lora_config, make_model
 from tokengym.agents import collect
 from tokengym.agents.errors import CheckpointError
 from tokengym.agents.offline.collecting import Sampling

@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import TopPLogitsWarper
 
-from tests.suite.agents.conftest import EOS, PerToken, lora_config, make_model, target_reward
-from tests.suite.agents.ppo.test_ppo import log_of
-from tests.suite.agents.test_checkpoint import untimed
+from tests.support.agents.checkpoint import untimed
+from tests.support.agents.common import EOS, PerToken, lora_config, make_model, target_reward
+from tests.support.agents.ppo import log_of
 from tokengym.agents import NLPO, collect
 from tokengym.evaluation.runs import load_agent
 

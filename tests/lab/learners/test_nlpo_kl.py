@@ -5,7 +5,8 @@ from typing import Any
 import gymnasium as gym
 import pytest
 
-from tests.suite.agents.conftest import PROMPTS, make_model, make_tokenizer, target_share
+from tests.support.agents.common import PROMPTS, make_model, target_share
+from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.evaluation.measure import Evaluator
 from tokengym.lab.learners.nlpo import NLPO
 

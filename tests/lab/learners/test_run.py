@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from tests.suite.evaluation.runs.test_agents import TRAINING, learners
 from tests.suite.evaluation.runs.test_config import test_every_learner_survives_the_file
-from tests.suite.evaluation.runs.test_run import SMALL, config
 from tests.support.comparisons import comparison, trainings
+from tests.support.evaluation.agents import TRAINING, learners
+from tests.support.evaluation.run import SMALL, config
 from tests.support.suite import of_laboratory
 from tokengym.agents.errors import CheckpointError
 from tokengym.base.settings import changed

@@ -13,8 +13,10 @@ from peft import LoraConfig
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from tests.suite.agents.conftest import WORDS, lora_config, make_model, make_tokenizer
 from tests.suite.agents.played_devices import playing
+from tests.support.agents.common import lora_config, make_model
+from tests.support.words import WORDS
+from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import PPO, ModelError, collect
 from tokengym.agents.policy.memory import memory_by_role
 from tokengym.rewards import (

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import tokengym
-from tests.suite.agents.conftest import make_model
 from tests.suite.base import test_registry
+from tests.support.agents.common import make_model
 from tokengym.agents import PPO
 from tokengym.agents.rollouts.playing import RolloutBatch
 from tokengym.envs import SettingsError, UntrustedCodeError, bundled

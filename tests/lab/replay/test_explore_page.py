@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 from tests.campaign.requests import Client
-from tests.lab.replay.conftest import replay_of
 from tests.support import golden
 from tests.support.browser import browser_page, complaints, missing_browser
+from tests.support.lab.replay import replay_of
 from tokengym.agents import PPO
 from tokengym.envs import Episode
 from tokengym.lab.replay import explore_requests

@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from tests.lab.replay.conftest import replay_of
+from tests.support.lab.replay import replay_of
 from tokengym.agents import PPO, RandomAgent, collect
 from tokengym.envs import Episode, OracleEnv
 from tokengym.evaluation.runs.defaults import TaskSettings

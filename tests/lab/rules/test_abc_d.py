@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tests.suite.rewards.attribution.test_last_row import CONFIGS
-from tests.suite.rewards.conftest import LengthScorer, make_episode, random_episodes, scale_weights
+from tests.support.rewards.common import LengthScorer, make_episode, random_episodes, scale_weights
+from tests.support.rewards.last_row import CONFIGS
 from tokengym.envs import TokenizerError
 from tokengym.lab.rules.abc_d import last_written_row, received_attention
 from tokengym.lab.rules.policy_attention import mean_attention, policy_attention

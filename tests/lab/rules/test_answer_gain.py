@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import tokengym  # noqa: F401  (registers the ids)
-from tests.lab.rules.test_rto import by_hand
-from tests.suite.agents.conftest import make_model, make_tokenizer
-from tests.suite.rewards.conftest import FixedScorer
+from tests.support.agents.common import make_model
+from tests.support.lab.rto import by_hand
+from tests.support.rewards.common import FixedScorer
+from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.envs import Episode
 from tokengym.lab.rules.answer_gain import AnswerGain
 from tokengym.rewards import Reward

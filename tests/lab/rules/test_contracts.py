@@ -4,7 +4,6 @@
 import numpy as np
 import pytest
 
-from tests.suite.agents import conftest as agents
 from tests.suite.agents.ppo import test_lambda
 from tests.suite.agents.rollouts import test_settling
 from tests.suite.rewards import (
@@ -14,10 +13,14 @@ from tests.suite.rewards import (
     test_retokenizer,
     test_reward,
 )
-from tests.suite.rewards.conftest import PROMPTS, LengthScorer, make_episode, random_episodes
-from tests.suite.rewards.test_composition import Counting
-from tests.suite.rewards.test_explained import explained, model
-from tests.suite.rewards.test_reward import folder
+from tests.support.agents import common as agents
+from tests.support.rewards import retokenizer
+from tests.support.rewards.common import LengthScorer, make_episode, random_episodes
+from tests.support.rewards.composition import Counting
+from tests.support.rewards.explained import explained, model
+from tests.support.rewards.readings import EPISODES
+from tests.support.rewards.reward import folder
+from tests.support.words import PROMPTS, make_word_tokenizer
 from tokengym.credit import TokenCredit
 from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv, bundled
 from tokengym.rewards import (
@@ -96,20 +99,20 @@ def test_by_name_and_normalised(classifier, tokenizer, name, normalize):
 
 
 @pytest.mark.parametrize("credit", [Attribution(), Attribution("leave-one-out")])
-@pytest.mark.parametrize("pair", test_retokenizer.PAIRS)
+@pytest.mark.parametrize("pair", retokenizer.PAIRS)
 def test_the_sum_is_kept_for_any_text(credit, pair):
     test_retokenizer.test_the_sum_is_kept_for_any_text(credit, pair)
 
 
 def test_shapley_values_of_a_text_that_the_model_reads_otherwise(tokenizer):
-    own = test_retokenizer.character_tokenizer()
-    scorer = RewardModel(test_retokenizer.model_of(own), tokenizer=own)
+    own = retokenizer.character_tokenizer()
+    scorer = RewardModel(retokenizer.model_of(own), tokenizer=own)
     env = TokenGenerationEnv(tokenizer=tokenizer, prompts=PROMPTS, max_new_tokens=6)
     check_reward(CreditReward(env, scorer, "scar:spans=3"))
 
 
 def test_shapley_values_follow_the_centred_score():
-    words = agents.make_tokenizer()
+    words = make_word_tokenizer()
 
     def build(reward):
         envs = TokenGenerationVectorEnv(
@@ -140,8 +143,8 @@ def test_bad_arguments_of_attributions(tokenizer):
         Attribution("saliency")
     reward = Reward(LengthScorer(), Attribution("leave-one-out"))
     with pytest.raises(ScorerError, match=r"'LengthScorer'.*bind\(tokenizer"):
-        reward.evaluate(test_readings.EPISODES)
-    assert len(reward.bind(tokenizer).evaluate(test_readings.EPISODES)) == 2
+        reward.evaluate(EPISODES)
+    assert len(reward.bind(tokenizer).evaluate(EPISODES)) == 2
 
 
 def test_texts_with_parts_left_out(classifier, tokenizer):

@@ -18,9 +18,9 @@ from transformers import (
     Qwen2Config,
 )
 
-from tests.lab.scorers.test_judges import SIZE, TEMPLATE, language_model
-from tests.suite.rewards.attribution.test_alignment import byte_tokenizer
-from tests.suite.rewards.conftest import WORDS, make_classifier, make_episode, scale_weights
+from tests.support.lab.judges import SIZE, TEMPLATE, language_model
+from tests.support.rewards.alignment import byte_tokenizer
+from tests.support.rewards.common import WORDS, make_classifier, make_episode, scale_weights
 from tokengym.envs import Episode
 from tokengym.lab.scorers.judge import GreedyAnswers
 from tokengym.lab.scorers.preference_model import WinRate

@@ -14,7 +14,7 @@ import torch
 from tokenizers import AddedToken
 
 import tokengym  # noqa: F401  (registers the ids)
-from tests.suite.rewards.conftest import FixedScorer, make_classifier, make_episode
+from tests.support.rewards.common import FixedScorer, make_classifier, make_episode
 from tokengym.agents import bind_policy
 from tokengym.base.errors import DatasetError
 from tokengym.envs import Episode, episodes_from_infos

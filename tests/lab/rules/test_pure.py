@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from tests.suite.rewards.conftest import LengthScorer, make_classifier, make_episode
+from tests.support.rewards.common import LengthScorer, make_classifier, make_episode
 from tokengym.lab.rules.pure import PURE, min_form
 from tokengym.rewards import CreditReward, Reward, RewardModel, Uniform, check_reward
 from tokengym.rewards.credits import RED

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from tests.suite.agents.conftest import lora_config, make_model, make_tokenizer, target_share
-from tests.suite.agents.offline.test_dpo import make_dpo
+from tests.support.agents.common import lora_config, make_model, target_share
+from tests.support.agents.offline import make_dpo
+from tests.support.lab.rto import by_hand
+from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.base.errors import TokenizerError
 from tokengym.envs import Episode, TokenGenerationVectorEnv
 from tokengym.lab.rules.rto import RTO
@@ -35,17 +36,6 @@ def saved_dpo(folder: Path, *, lora: bool = False) -> Path:
     agent.train()
     agent.save(folder / "agent")
     return folder
-
-
-def by_hand(model: Any, prompt: Sequence[int], response: Sequence[int]) -> list[float]:
-    """Return log pi of each token, each from a forward over the text before it."""
-    found = []
-    model.eval()
-    for t, token in enumerate(response):
-        with torch.no_grad():
-            logits = model(torch.tensor([[*prompt, *response[:t]]])).logits[0, -1].double()
-        found.append(float(logits[token] - logits.exp().sum().log()))
-    return found
 
 
 def expected(policy: Any, reference: Any, scores: Sequence[float], beta: float) -> list[Any]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.suite.rewards.conftest import LengthScorer, make_episode, random_episodes
+from tests.support.rewards.common import LengthScorer, make_episode, random_episodes
 from tokengym.rewards import SCAR, FunctionScorer, Normalize, Reward, RewardModel, Scores
 from tokengym.rewards.errors import CreditError, ScorerError
 from tokengym.rewards.maths.redistribution import close_sum

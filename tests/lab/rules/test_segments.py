@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.lab.scorers.test_judges import language_model
-from tests.suite.rewards.conftest import (
+from tests.support.lab.judges import language_model
+from tests.support.rewards.common import (
     WORDS,
     LengthScorer,
     make_classifier,

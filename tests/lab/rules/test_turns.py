@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.lab.rules.test_rto import by_hand
-from tests.suite.agents.conftest import make_model, make_tokenizer
+from tests.support.agents.common import make_model
+from tests.support.lab.rto import by_hand
 from tests.support.partners import teacher
+from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.envs import Episode, Turn
 from tokengym.lab.rules.turn_broadcast import TurnBroadcast
 from tokengym.lab.rules.turn_gain import TurnGain

@@ -8,8 +8,8 @@ from captum.attr import DeepLift
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, Qwen3Config
 
-from tests.suite.rewards.attribution.test_last_row import CONFIGS
-from tests.suite.rewards.conftest import random_episodes, scale_weights
+from tests.support.rewards.common import random_episodes, scale_weights
+from tests.support.rewards.last_row import CONFIGS
 from tokengym.lab.scorers.deeplift import deeplift
 from tokengym.rewards import RewardModel
 

@@ -9,9 +9,9 @@ import torch
 from captum.attr import InputXGradient, IntegratedGradients
 from transformers import AutoModelForSequenceClassification, GemmaConfig, MistralConfig, Qwen3Config
 
-from tests.suite.rewards.attribution.test_last_row import CONFIGS
-from tests.suite.rewards.conftest import make_classifier, random_episodes
-from tests.suite.rewards.test_readings import build, embed, embedded_score
+from tests.support.rewards.common import make_classifier, random_episodes
+from tests.support.rewards.last_row import CONFIGS
+from tests.support.rewards.readings import build, embed, embedded_score
 from tokengym.rewards import RewardModel
 
 KINDS = ["gradient", "integrated-gradients", "deeplift"]

@@ -6,10 +6,10 @@ import copy
 import numpy as np
 import pytest
 
-from tests.suite.rewards.attribution.test_alignment import byte_tokenizer
-from tests.suite.rewards.conftest import make_classifier, random_episodes
 from tests.suite.rewards.stand_ins import make, qwen_tokenizer
-from tests.suite.rewards.test_hub_classifiers import PROMPT, RESPONSES, spoken
+from tests.support.rewards.alignment import byte_tokenizer
+from tests.support.rewards.common import make_classifier, random_episodes
+from tests.support.rewards.hub_classifiers import PROMPT, RESPONSES, spoken
 from tokengym.rewards import FunctionScorer, LengthPenalty, RewardModel, WithAttribution
 from tokengym.rewards.attribution.alignment import Retokenizer
 

@@ -10,15 +10,12 @@ import torch
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
     RobertaForSequenceClassification,
 )
 
-from tests.suite.rewards.conftest import WORDS, make_classifier, make_episode, scale_weights
-from tests.suite.rewards.test_relevance import ROBERTA
+from tests.support.lab.judges import TEMPLATE, language_model
+from tests.support.rewards.common import WORDS, make_classifier, make_episode, scale_weights
+from tests.support.rewards.relevance import ROBERTA
 from tokengym.envs import TokenizerError
 from tokengym.lab.scorers.judge import GreedyAnswers, parse_rating
 from tokengym.lab.scorers.preference_model import WinRate
@@ -32,20 +29,6 @@ from tokengym.rewards import (
 )
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorers.toxicity import ClassProbability
-
-SIZE: dict[str, Any] = dict(vocab_size=len(WORDS), pad_token_id=0, bos_token_id=1, eos_token_id=1)
-TEMPLATE = "{context} q {a} r {b} s"
-
-
-def language_model(kind="gpt2"):
-    torch.manual_seed(0)
-    if kind == "gpt2":
-        config = GPT2Config(**SIZE, n_embd=32, n_layer=2, n_head=4, n_positions=64)
-        return scale_weights(GPT2LMHeadModel(config))
-    config = LlamaConfig(
-        **SIZE, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64
-    )
-    return scale_weights(LlamaForCausalLM(config))
 
 
 def preference(tokenizer, kind="gpt2", **options):

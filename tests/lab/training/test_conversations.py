@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.suite.rewards.conftest import make_classifier
 from tests.support.chats import KINDS, TEMPLATES, Talks, applied, make_tokenizer, reads_tags
+from tests.support.rewards.common import make_classifier
 from tokengym.envs import Episode
 from tokengym.lab.training.readers import RewardReader
 from tokengym.rewards import FORM_KEY, RewardModel, ScorerError, read_pairs

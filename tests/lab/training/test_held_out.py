@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.suite.rewards.pairs.test_read import DIALOGUE, ROW
+from tests.support.rewards.read import DIALOGUE, ROW
 from tokengym.envs import DatasetError
 from tokengym.lab.training.pipeline import divide, limit_lengths, split_pairs
 from tokengym.lab.training.process import _divided

@@ -11,8 +11,8 @@ import torch
 from peft import LoraConfig
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from tests.lab.training.test_training import good_and_bad, learned
-from tests.suite.rewards.conftest import make_classifier, make_episode
+from tests.support.lab.training import good_and_bad, learned
+from tests.support.rewards.common import make_classifier, make_episode
 from tokengym.envs import TokenizerError
 from tokengym.lab.tables import wilson_interval
 from tokengym.lab.training.pairwise import (

@@ -9,8 +9,9 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from tests.suite.envs.prompts.test_contents import CHATML, controls, made
-from tests.suite.rewards.conftest import make_classifier, make_episode
+from tests.suite.envs.prompts.kinds import made
+from tests.support.envs.contents import CHATML, controls
+from tests.support.rewards.common import make_classifier, make_episode
 from tokengym.envs import encode
 from tokengym.lab.scorers.preference_model import TEMPLATE, write_question
 from tokengym.lab.training import RewardTraining, train_reward_model

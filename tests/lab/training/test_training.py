@@ -14,10 +14,13 @@ import pytest
 import torch
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import GPT2LMHeadModel
 
-from tests.suite.rewards.conftest import make_classifier, make_episode
+from tests.support.lab.training import encoder as encoder
+from tests.support.lab.training import good_and_bad, learned
+from tests.support.lab.training import language_model as language_model
+from tests.support.lab.training import start as start
+from tests.support.rewards.common import make_classifier, make_episode
 from tokengym.base.errors import SettingsError, StorageError
 from tokengym.envs import DatasetError
 from tokengym.lab.training import results
@@ -108,28 +111,6 @@ def test_calibration_error_bin_by_bin():
     assert calibration_error(differences) == pytest.approx(expected, abs=1e-9)
 
 
-def good_and_bad(count, seed=0):
-    """Return pairs of which the chosen one has an "a" where the other has a "b"."""
-    rng = np.random.default_rng(seed)
-    pairs = []
-    for _ in range(count):
-        words = rng.choice(list("cdefgh"), size=5)
-        place = rng.integers(5)
-        texts = []
-        for word in "ab":
-            words[place] = word
-            texts.append(" " + " ".join(words))
-        prompt = " ".join(rng.choice(list("cdefgh"), size=3))
-        pairs.append(PreferencePair(prompt=prompt, chosen=texts[0], rejected=texts[1]))
-    return pairs
-
-
-def learned(count, start, out, *, train=train_reward_model, **options):
-    """Train on so many pairs, and hold out 40 others."""
-    others = good_and_bad(40, seed=1)
-    return train(start, good_and_bad(count), output_dir=out, held_out=others, **options)
-
-
 def test_texts_become_ids(tokenizer):
     pair = PreferencePair(prompt="c", chosen=" a b", rejected=" d", margin=0.5)
     reader = RewardReader(make_classifier(), append_eos=True)
@@ -144,15 +125,6 @@ def test_texts_become_ids(tokenizer):
     left = Collator("left")(rows)
     assert left["input_ids"].tolist() == [[0, 3, 4], [0, 0, 7], [0, 5, 6], [8, 9, 10]]
     assert left["position_ids"].tolist() == [[0, 0, 1], [0, 0, 0], [0, 0, 1], [0, 1, 2]]
-
-
-@pytest.fixture(scope="module")
-def language_model(tmp_path_factory, tokenizer):
-    folder = tmp_path_factory.mktemp("models") / "lm"
-    torch.manual_seed(0)
-    GPT2LMHeadModel(make_classifier().config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def test_smoothing_keeps_a_model_from_growing_sure(language_model, tmp_path):
@@ -192,11 +164,6 @@ def test_a_model_that_has_not_learned_its_pairs_is_undertrained(language_model, 
         assert stored["undertrained"] is trained.undertrained
 
 
-@pytest.fixture(params=["causal", "encoder"])
-def start(request, language_model, encoder):
-    return language_model if request.param == "causal" else encoder[0]
-
-
 def scorer_of(trained, tokenizer, **options):
     return RewardModel.from_pretrained(trained.path, device="cpu", **options).bind(tokenizer)
 
@@ -213,26 +180,6 @@ def said(tokenizer, prompt, *texts):
 def stopped(train, model, pairs, after, **options):
     with pytest.raises(KeyboardInterrupt):
         train(model, pairs, report=stop_after(after), **options)
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
-    """Return the folder of a tiny BERT without a head, and its tokenizer."""
-    words = {word: i for i, word in enumerate(["[PAD]", "[CLS]", "[SEP]", "[UNK]", *"abcdefgh"])}
-    backend = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
-    )
-    special = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    own = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]", **special)
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = BertConfig(vocab_size=12, intermediate_size=32, max_position_embeddings=16, **sizes)
-    folder = tmp_path_factory.mktemp("models") / "encoder"
-    BertModel(config).save_pretrained(folder)
-    own.save_pretrained(folder)
-    return folder, own
 
 
 def test_an_encoder_learns_the_preference(encoder, tmp_path, tokenizer):

@@ -6,13 +6,8 @@ from typing import Any
 
 import torch
 
-from tests.suite.agents.conftest import (
-    PROMPTS,
-    lora_config,
-    make_model,
-    make_tokenizer,
-    target_share,
-)
+from tests.support.agents.common import PROMPTS, lora_config, make_model, target_share
+from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import PPO, losses
 from tokengym.agents.processes import join, launched
 from tokengym.agents.rollouts.experience import Experience

@@ -8,7 +8,7 @@ import gymnasium as gym
 import pytest
 from stable_baselines3.common.callbacks import BaseCallback
 
-from tests.suite.agents.test_checkpoint import assert_equal_weights
+from tests.support.agents.checkpoint import assert_equal_weights
 from tokengym.agents import PPO
 from tokengym.base.settings import names_of
 from tokengym.envs import SettingsError

@@ -14,31 +14,22 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from tests.suite.agents.conftest import lora_config, make_model
-from tests.suite.agents.ppo.test_ppo import log_of
+from tests.support.agents.checkpoint import (
+    OWN_ADVANTAGE,
+    assert_equal_weights,
+    normalised_reward,
+    rehash,
+    rewrite,
+    untimed,
+)
+from tests.support.agents.common import lora_config, make_model
+from tests.support.agents.ppo import log_of
 from tokengym.agents import PPO, CheckpointError
 from tokengym.envs import UntrustedCodeError
 from tokengym.evaluation.runs.saved import load_agent
-from tokengym.rewards import FunctionScorer, Normalize, Reward, Sparse
 
 MODEL, ADAPTER = "model/model.safetensors", "adapter/adapter_model.safetensors"
 LAYER = "transformer.h.0.ln_1.weight"
-
-
-def normalised_reward() -> Reward:
-    """A reward with a running mean and deviation, which a resumed run must continue."""
-    scorer = FunctionScorer(lambda prompt, response: float(len(response)))
-    return Reward(Normalize(scorer, window=None), Sparse())
-
-
-def untimed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows]
-
-
-def assert_equal_weights(agent: Any, other: Any) -> None:
-    a, b = agent.policy.state_dict(), other.policy.state_dict()
-    assert a.keys() == b.keys()
-    assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.mark.parametrize("lora", [False, True])
@@ -141,25 +132,6 @@ def test_the_policy_is_a_hugging_face_model_and_predicts_without_an_environment(
     assert loaded.learn(10, reset_num_timesteps=False).num_timesteps > agent.num_timesteps
 
 
-def rewrite(folder: Path, changes: dict[str, Any]) -> None:
-    """Change a checkpoint's record as somebody would who knows how it is hashed."""
-    file = folder / "checkpoint.json"
-    record = {**json.loads(file.read_text()), **changes}
-    content = {name: value for name, value in record.items() if name != "hash"}
-    record["hash"] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    file.write_text(json.dumps(record))
-
-
-def rehash(folder: Path) -> None:
-    """Make a checkpoint whole again after its files were changed."""
-    files = [f for f in folder.rglob("*") if f.is_file() and f.name != "checkpoint.json"]
-    hashes = {
-        str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in files
-    }
-    rewrite(folder, {"files": hashes})
-
-
 def flip(folder: Path) -> None:
     content = bytearray((folder / MODEL).read_bytes())
     content[-3] ^= 1
@@ -219,14 +191,6 @@ def test_code_that_a_checkpoint_names_is_run_for_who_names_it_again(make_envs, m
     named = PPO.load(tmp_path / "run", env=make_envs(), advantage=f"{own}:MINE")
     assert (named.estimator.name, ran.exists()) == ("mine", True)
     assert load_agent(tmp_path / "run", trust_code=True).estimator.name == "mine"
-
-
-OWN_ADVANTAGE = """
-from tokengym.agents.ppo.advantages import AdvantageEstimator, find_advantage
-MINE = AdvantageEstimator(
-    name="mine", estimate=find_advantage("reinforce").estimate, needs_critic=False
-)
-"""
 
 
 def entries(file: str, **changes: Any) -> Callable[[Path], None]:

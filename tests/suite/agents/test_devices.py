@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from tests.suite.agents.conftest import lora_config, make_model, make_tokenizer
-from tests.suite.agents.offline.test_dpo import PAIRS
 from tests.suite.agents.played_devices import playing
 from tests.suite.agents.shared_run import Uncertain
+from tests.support.agents.common import lora_config, make_model
+from tests.support.agents.offline import PAIRS
+from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import DPO, PPO, collect
 from tokengym.base.device import preferred_device
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from transformers import MixtralConfig, MixtralForCausalLM, TrainingArguments
 
-from tests.suite.agents.conftest import EOS, PAD, PROMPTS, VOCABULARY, make_model, make_tokenizer
+from tests.support.agents.common import EOS, PAD, PROMPTS, VOCABULARY, make_model
+from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import DPO, PPO, SFT
 from tokengym.envs import Episode, SettingsError
 from tokengym.rewards import Credit, FunctionScorer, Reward, Scores, Sparse

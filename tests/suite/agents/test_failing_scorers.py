@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from stable_baselines3.common.callbacks import CallbackList
 
-from tests.suite.agents.test_turns import TALK
+from tests.support.agents.turns import TALK
 from tokengym.agents import EpisodeLog, RandomAgent, collect
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs import Episode

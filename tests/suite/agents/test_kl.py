@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.suite.agents.conftest import VOCABULARY, PerToken, critic_of, make_model, target_reward
-from tests.suite.agents.policy.test_policy import shake
-from tests.suite.agents.ppo.test_ppo import gradient, log_of
+from tests.support.agents.common import VOCABULARY, PerToken, critic_of, make_model, target_reward
+from tests.support.agents.policy import shake
+from tests.support.agents.ppo import gradient, log_of
 from tokengym.agents import PPO
 from tokengym.agents.losses import adaptive_kl_coef
 from tokengym.agents.policy.language_model import LanguageModel

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.suite.agents.conftest import PerToken, lora_config, make_model, target_reward
-from tests.suite.agents.ppo.test_ppo import log_of
+from tests.support.agents.common import PerToken, lora_config, make_model, target_reward
+from tests.support.agents.ppo import log_of
 from tokengym.agents import collect
 from tokengym.rewards import Sparse
 

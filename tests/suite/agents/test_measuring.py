@@ -7,8 +7,9 @@ import pytest
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from tests.suite.agents.conftest import PROMPTS, make_model, make_tokenizer
-from tests.suite.agents.test_checkpoint import assert_equal_weights
+from tests.support.agents.checkpoint import assert_equal_weights
+from tests.support.agents.common import PROMPTS, make_model
+from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import DPO, SFT, collect
 from tokengym.agents.contract import Update
 from tokengym.agents.offline import AfterEpoch

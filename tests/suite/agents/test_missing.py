@@ -6,8 +6,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from tests.suite.agents.conftest import make_model, make_tokenizer
+from tests.support.agents.common import make_model
 from tests.support.partners import failing, teacher
+from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import PPO, collect
 from tokengym.agents.offline import KEPT, ResponseCollector, Sampling, best_episode, scored_of
 from tokengym.agents.sb3 import as_vec_env

@@ -10,20 +10,13 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification
 
 import tokengym
-from tests.suite.agents.conftest import (
-    lora_config,
-    make_model,
-    make_tokenizer,
-    single_env,
-)
+from tests.support.agents.common import lora_config, make_model, single_env
+from tests.support.agents.model_objects import PAIRS
+from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import DPO, PPO, SFT, ModelError
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.rewards import RewardModel
 
-PAIRS = [
-    {"prompt": "b c", "chosen": " a a", "rejected": " b c"},
-    {"prompt": "d", "chosen": " a b", "rejected": " d"},
-]
 TEXTS = [{"prompt": pair["prompt"], "completion": pair["chosen"]} for pair in PAIRS]
 HOW: Any = {"learning_rate": 1e-2, "max_steps": 2, "per_device_train_batch_size": 2}
 

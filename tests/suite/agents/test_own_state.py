@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.suite.agents.conftest import make_model, single_env
+from tests.support.agents.common import make_model, single_env
 from tokengym.agents import PPO, CheckpointError, EpisodicAlgorithm
 from tokengym.agents.losses import masked_mean
 from tokengym.agents.own_state import restore_own_state

@@ -7,15 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from tests.suite.agents.conftest import (
-    PerToken,
-    lora_config,
-    make_model,
-    make_tokenizer,
-    target_reward,
-)
-from tests.suite.agents.offline.test_dpo import PAIRS
-from tests.suite.agents.ppo.test_ppo import gradient
+from tests.support.agents.common import PerToken, lora_config, make_model, target_reward
+from tests.support.agents.offline import PAIRS
+from tests.support.agents.ppo import gradient
+from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import DPO, PPO, SFT, ModelError, collect
 from tokengym.agents.fast.captured import CapturedSampler
 from tokengym.agents.policy.language_model import LanguageModel

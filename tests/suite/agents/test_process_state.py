@@ -9,8 +9,9 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from tests.suite.agents.conftest import lora_config, make_model, make_tokenizer, single_env
-from tests.suite.agents.test_model_objects import PAIRS
+from tests.support.agents.common import lora_config, make_model, single_env
+from tests.support.agents.model_objects import PAIRS
+from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import DPO, PPO
 from tokengym.agents.rollouts.playing import collect
 from tokengym.agents.sb3 import as_vec_env

@@ -17,21 +17,16 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
 
-from tests.suite.agents.conftest import (
-    PROMPTS,
-    lora_config,
-    make_model,
-    make_tokenizer,
-    single_env,
-)
-from tests.suite.agents.ppo.test_ppo import Watcher, log_of
-from tests.suite.agents.test_checkpoint import (
+from tests.support.agents.checkpoint import (
     assert_equal_weights,
     normalised_reward,
     rewrite,
     untimed,
 )
+from tests.support.agents.common import PROMPTS, lora_config, make_model, single_env
+from tests.support.agents.ppo import Watcher, log_of
 from tests.support.forked import Forked
+from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import PPO, CheckpointError
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.agents.states import environment_state

@@ -9,9 +9,11 @@ from stable_baselines3 import DQN
 from stable_baselines3 import PPO as StockPPO
 from stable_baselines3.common.callbacks import BaseCallback
 
-from tests.suite.agents.conftest import EOS, WithinPolicy, make_model, make_tokenizer, target_reward
-from tests.support.partners import failing, teacher
+from tests.support.agents.common import EOS, WithinPolicy, make_model, target_reward
+from tests.support.agents.turns import TALK
+from tests.support.partners import failing
 from tests.support.tapes import record_tapes
+from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import PPO, CausalLMPolicy, collect, losses
 from tokengym.agents.fast.captured import CapturedSampler
 from tokengym.agents.fast.gpt2 import GPT2Stream
@@ -29,15 +31,6 @@ from tokengym.agents.sb3 import (
 )
 from tokengym.envs import Episode, Reply
 from tokengym.rewards import FunctionScorer, Reward, Sparse, Uniform
-
-TALK: dict[str, Any] = {
-    "partner": teacher,
-    "max_turns": 4,
-    "max_turn_tokens": 3,
-    "max_new_tokens": 22,
-    "min_new_tokens": 1,
-}
-
 
 LOSSY: dict[str, Any] = TALK | {"partner": failing, "on_partner_error": "skip", "num_envs": 12}
 """The partner fails in some of the rows, whose episodes are then lost."""

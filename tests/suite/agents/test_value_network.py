@@ -9,16 +9,16 @@ import torch
 from peft import LoraConfig
 from transformers import AutoModelForSequenceClassification
 
-from tests.suite.agents.conftest import (
+from tests.support.agents.checkpoint import assert_equal_weights, untimed
+from tests.support.agents.common import (
     critic_of,
     lora_config,
     make_model,
     target_share,
     transformers_reads_adapters,
 )
-from tests.suite.agents.policy.test_policy import shake
-from tests.suite.agents.ppo.test_ppo import log_of
-from tests.suite.agents.test_checkpoint import assert_equal_weights, untimed
+from tests.support.agents.policy import shake
+from tests.support.agents.ppo import log_of
 from tokengym.agents import PPO
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.memory import memory_by_role

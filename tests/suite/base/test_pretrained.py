@@ -24,15 +24,13 @@ from transformers import (
     ViTModel,
 )
 
+from tests.support.base.pretrained import SMALL, tiny
+from tests.support.base.pretrained import with_code as with_code
 from tokengym.agents.policy.language_model import load_causal_lm
 from tokengym.base.errors import PretrainedError
 from tokengym.base.pretrained import from_pretrained, load_whole
 from tokengym.rewards import RewardModel, ScorerError
 from tokengym.rewards.models.loading import load_tokenizer
-
-EVIL = """
-raise SystemExit("the code of a model ran")
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -47,43 +45,10 @@ def nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
-SMALL: dict[str, Any] = {"n_layer": 2, "n_head": 1, "n_embd": 8, "vocab_size": 11, "num_labels": 1}
-
-
-def tiny(kind: Any = GPT2LMHeadModel, folder: Path | None = None) -> Any:
-    """Return a model, stored in a folder if one is named."""
-    model = kind(GPT2Config(**SMALL, pad_token_id=0))
-    if folder is not None:
-        model.save_pretrained(folder)
-    return model
-
-
 def change(folder: Path, **changes: Any) -> None:
     """Change a model's stored configuration."""
     file = folder / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
-
-
-@pytest.fixture
-def with_code(tmp_path: Path) -> Path:
-    """A model of its own family, as a repository with code in it has."""
-    folder = tmp_path / "evil"
-    tiny().save_pretrained(folder)
-    config = json.loads((folder / "config.json").read_text())
-    config |= {
-        "model_type": "evil",
-        "auto_map": {
-            "AutoConfig": "evil.Config",
-            "AutoModelForCausalLM": "evil.Model",
-            "AutoModelForSequenceClassification": "evil.Model",
-        },
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps({"auto_map": {"AutoTokenizer": ["evil.Tokenizer", None]}})
-    )
-    (folder / "evil.py").write_text(EVIL)
-    return folder
 
 
 @pytest.mark.parametrize(

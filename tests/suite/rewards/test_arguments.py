@@ -11,7 +11,7 @@ import gymnasium as gym
 import pytest
 from tokenizers import AddedToken
 
-from tests.suite.rewards.conftest import make_episode
+from tests.support.rewards.common import make_episode
 from tokengym.agents.offline.collecting import ResponseCollector
 from tokengym.envs import Prompt
 from tokengym.envs.prompts.datasets import DatasetError

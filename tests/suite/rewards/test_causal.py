@@ -11,8 +11,8 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from transformers import AutoModelForSequenceClassification
 
-from tests.suite.rewards.attribution.test_last_row import CONFIGS
-from tests.suite.rewards.conftest import LengthScorer, make_episode, random_episodes, scale_weights
+from tests.support.rewards.common import LengthScorer, make_episode, random_episodes, scale_weights
+from tests.support.rewards.last_row import CONFIGS
 from tokengym.envs import PadTokenRewards, episodes_from_infos
 from tokengym.rewards import (
     RED,

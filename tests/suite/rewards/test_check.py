@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, VectorWrapper
 
-from tests.suite.rewards.conftest import LengthScorer
 from tests.support.partners import teacher
+from tests.support.rewards.common import LengthScorer
 from tokengym.rewards import (
     ABCReward,
     CreditReward,

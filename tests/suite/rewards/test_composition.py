@@ -8,13 +8,14 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from tests.suite.rewards.conftest import (
+from tests.support.rewards.common import (
     FixedScorer,
     LengthScorer,
     make_classifier,
     make_episode,
     random_episodes,
 )
+from tests.support.rewards.composition import Counting
 from tokengym.envs import Turn, bundled
 from tokengym.rewards import (
     ABC,
@@ -211,15 +212,6 @@ def test_missing_eos_in_an_environment(make_env):
     assert [env.step(token)[1] for token in (5, 6, 7)] == [0.0, 0.0, 14.0]
     env.reset(seed=0)
     assert [env.step(token)[1] for token in (5, 1)] == [0.0, 6.0]
-
-
-class Counting(LengthScorer):
-    def __init__(self):
-        self.batches = []
-
-    def score(self, episodes, *, attribution=None):
-        self.batches.append(len(episodes))
-        return super().score(episodes)
 
 
 def test_a_text_is_scored_once():

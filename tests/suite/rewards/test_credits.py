@@ -4,7 +4,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from tests.suite.rewards.conftest import make_episode, random_episodes
+from tests.support.rewards.common import make_episode, random_episodes
 from tokengym.rewards import ABC, RED, DenseR3, Random, Recency, Scores, Sparse, Uniform
 from tokengym.rewards.errors import CreditError
 

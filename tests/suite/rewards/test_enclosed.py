@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from tests.suite.rewards.conftest import make_episode
+from tests.support.rewards.common import make_episode
 from tokengym.rewards import (
     Cached,
     Normalize,

@@ -4,7 +4,10 @@
 import numpy as np
 import pytest
 
-from tests.suite.rewards.conftest import random_episodes
+from tests.support.rewards.common import random_episodes
+from tests.support.rewards.explained import count_a
+from tests.support.rewards.explained import explained as explained
+from tests.support.rewards.explained import model as model
 from tokengym.rewards import (
     ABC,
     RED,
@@ -12,7 +15,6 @@ from tokengym.rewards import (
     FunctionScorer,
     Normalize,
     Reward,
-    RewardModel,
     ScorerError,
     VectorRewardWrapper,
     check_reward,
@@ -20,21 +22,6 @@ from tokengym.rewards import (
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.registry import RewardChoice
 from tokengym.rewards.scorers.wrappers import WithAttribution
-
-
-def count_a(prompt, response):
-    """Return a score that no model in these tests knows."""
-    return 2.0 * response.split().count("a") + 0.5
-
-
-@pytest.fixture
-def model(classifier):
-    return RewardModel(classifier)
-
-
-@pytest.fixture
-def explained(model):
-    return WithAttribution(FunctionScorer(count_a), model)
 
 
 @pytest.mark.parametrize("kind", ["attention", "prefix", "signed-attention"])

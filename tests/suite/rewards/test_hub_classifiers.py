@@ -8,26 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from tests.suite.rewards.conftest import make_episode
 from tests.suite.rewards.stand_ins import TEXTS, gpt2_tokenizer, make, qwen_tokenizer, save
-from tokengym.envs import Chat, Episode, TokenGenerationEnv, TokenizerError, bundled
+from tests.support.rewards.common import make_episode
+from tests.support.rewards.hub_classifiers import PROMPT, RESPONSES, spoken
+from tokengym.envs import Chat, TokenGenerationEnv, TokenizerError, bundled
 from tokengym.rewards import ABC, CreditReward, RewardModel, check_reward
 from tokengym.rewards.errors import RewardError, ScorerError
 from tokengym.rewards.scorers import find_scorer
-
-PROMPT = "I thought this film"
-RESPONSES = (" is wonderful", " makes no sense, dreadful!", " moved me and the cast")
-
-
-def spoken(policy: Any, response: str, *, prompt: str = PROMPT, eos: bool = False) -> Episode:
-    """Return the episode in which a policy of this tokenizer writes the response."""
-    ids = policy(response, add_special_tokens=False)["input_ids"]
-    return make_episode(
-        policy(prompt, add_special_tokens=False)["input_ids"],
-        [*ids, *([policy.eos_token_id] if eos else [])],
-        prompt=prompt,
-        response=response,
-    )
 
 
 def logits(model: Any, tokenizer: Any, *texts: str) -> Any:

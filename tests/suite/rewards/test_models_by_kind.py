@@ -5,8 +5,8 @@ from typing import Any
 import gymnasium as gym
 import pytest
 
-from tests.suite.rewards.attribution.test_alignment import byte_tokenizer
 from tests.support.comparisons import comparison
+from tests.support.rewards.alignment import byte_tokenizer
 from tokengym.envs import bundled
 from tokengym.evaluation.measure.evaluate import Evaluator
 from tokengym.rewards import Relevance, RewardModel, ScorerError, load_scorer, make_reward

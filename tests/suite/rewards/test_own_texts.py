@@ -11,8 +11,8 @@ from tokenizers import models, normalizers, processors
 from transformers import ByT5Tokenizer
 
 from tests.suite.envs.prompts.kinds import made
-from tests.suite.envs.prompts.test_contents import CHATML, EVERY, controls
-from tests.suite.rewards.conftest import make_classifier, make_episode
+from tests.support.envs.contents import CHATML, EVERY, controls
+from tests.support.rewards.common import make_classifier, make_episode
 from tokengym.envs.prompts.tokenization import encodes_alike
 from tokengym.rewards import RewardModel
 from tokengym.rewards.attribution.alignment import Retokenizer

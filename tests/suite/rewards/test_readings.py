@@ -1,45 +1,15 @@
 # mypy: no-check-untyped-defs
 """Signed attributions against finite differences and plain autograd."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
 
-from tests.suite.rewards.attribution.test_last_row import CONFIGS
-from tests.suite.rewards.conftest import (
-    make_classifier,
-    make_episode,
-    random_episodes,
-    scale_weights,
-)
+from tests.support.rewards.common import make_classifier, random_episodes
+from tests.support.rewards.last_row import CONFIGS
+from tests.support.rewards.readings import EPISODES, build
 from tokengym.rewards import Reward, RewardModel, Scores, SignedABC, make_reward
 from tokengym.rewards.maths.redistribution import close_sum
-
-
-def build(name, factor=3.0):
-    torch.manual_seed(0)
-    model: Any = AutoModelForSequenceClassification.from_config(
-        CONFIGS[name](), attn_implementation="eager"
-    )
-    return scale_weights(model, factor)
-
-
-def embedded_score(model):
-    """Return a function of embedded sequences that gives the score at the last position."""
-
-    def score(embeddings):
-        hidden = getattr(model, model.base_model_prefix)(inputs_embeds=embeddings)
-        return model.score(hidden.last_hidden_state[:, -1])[:, 0]
-
-    return score
-
-
-def embed(model, episode):
-    ids = torch.tensor([[*episode.prompt_ids, *episode.response_ids]])
-    return model.get_input_embeddings()(ids).detach()
 
 
 def output_projection(model, name):
@@ -133,7 +103,6 @@ def test_no_gradient_is_left_behind():
         assert not torch.is_grad_enabled()
 
 
-EPISODES = [make_episode(response_ids=[5, 6, 1]), make_episode(response_ids=[7])]
 SCORES = Scores(values=[6.0, -2.0], attributions=[[2, -1, 2], [3]], signed=True)
 
 

@@ -4,7 +4,6 @@
 import copy
 import json
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +15,11 @@ from transformers import (
     GPT2Config,
     GPT2Model,
     PreTrainedTokenizerFast,
-    RobertaConfig,
     RobertaModel,
 )
 
-from tests.suite.rewards.conftest import WORDS, LengthScorer, make_episode
+from tests.support.rewards.common import WORDS, LengthScorer, make_episode
+from tests.support.rewards.relevance import ROBERTA, SIZES
 from tokengym.envs import TokenizerError
 from tokengym.rewards import Cached, Relevance, make_reward
 from tokengym.rewards.errors import RewardError, ScorerError
@@ -190,16 +189,6 @@ def test_queries_keep_their_last_512_tokens(relevance, tokenizer):
     # M(x) = (511 a + b) / 512 = (511, 2) / 512; M(y) = (.5, 1)
     assert scores.parts["relevance_query"][0] == pytest.approx((511 * 0.5 + 2) / 512)
     assert tokenizer.truncation_side == "right"  # the environment's, which it was made with
-
-
-SIZES: Any = {"num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 32}
-ROBERTA = RobertaConfig(
-    vocab_size=len(WORDS),
-    num_hidden_layers=1,
-    max_position_embeddings=10,  # ids 0 to 2 are no positions of a text: 7 are left
-    pad_token_id=2,
-    **SIZES,
-)
 
 
 def test_encoders_that_count_positions_from_the_padding_id_on(tokenizer):

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from tests.suite.rewards.conftest import make_episode
+from tests.support.rewards.common import make_episode
 from tokengym.rewards import (
     FunctionScorer,
     Normalize,

@@ -9,12 +9,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
+from transformers import ByT5Tokenizer
 
-from tests.suite.rewards import test_hub_classifiers
-from tests.suite.rewards.attribution.test_alignment import byte_tokenizer
-from tests.suite.rewards.conftest import PROMPTS, make_classifier, make_episode
+from tests.support.rewards import hub_classifiers as test_hub_classifiers
+from tests.support.rewards.alignment import byte_tokenizer
+from tests.support.rewards.common import make_classifier, make_episode
+from tests.support.rewards.retokenizer import PAIRS, TEXT, character_tokenizer, model_of
+from tests.support.words import PROMPTS
 from tokengym.envs import TokenGenerationEnv, TokenizerError
 from tokengym.rewards import (
     ABC,
@@ -28,32 +29,6 @@ from tokengym.rewards import (
 from tokengym.rewards.attribution.alignment import Retokenizer, continued_spans
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.maths.redistribution import close_sum
-
-TEXT = "naïve 😀 and 漢字, and é"
-
-
-def character_tokenizer(bos=False):
-    """Return a tokenizer of single characters: pad, eos, bos, unk, then all that the tests use."""
-    characters = sorted(set("abcdefghijklmnopqrst ,.!?x0123456789" + TEXT))
-    vocabulary = {word: i for i, word in enumerate(["<pad>", "</s>", "<s>", "<unk>", *characters])}
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    backend.decoder = decoders.Fuse()
-    if bos:
-        backend.post_processor = processors.TemplateProcessing(
-            single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 1)]
-        )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token="<pad>",
-        eos_token="</s>",
-        bos_token="<s>",
-        unk_token="<unk>",
-    )
-
-
-def model_of(tokenizer, seed=0):
-    return make_classifier(vocab_size=len(tokenizer), seed=seed)
 
 
 def spoken(policy, prompt, response, eos=True):
@@ -122,7 +97,6 @@ def test_an_unfinished_character_is_covered():
 
 
 CREDITS = [ABC(), SignedABC()]
-PAIRS = [(byte_tokenizer, character_tokenizer), (character_tokenizer, byte_tokenizer)]
 
 
 @pytest.mark.parametrize("credit", CREDITS)

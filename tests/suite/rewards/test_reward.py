@@ -5,7 +5,7 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
-from tests.suite.rewards.conftest import (
+from tests.support.rewards.common import (
     FixedScorer,
     LengthScorer,
     forget_rewards_afterwards,
@@ -13,6 +13,7 @@ from tests.suite.rewards.conftest import (
     make_episode,
     random_episodes,
 )
+from tests.support.rewards.reward import folder as folder
 from tokengym.base.bundle import bundled
 from tokengym.base.device import preferred_device
 from tokengym.envs import Episode
@@ -267,20 +268,6 @@ class StubBundle:
 
     def __getattr__(self, name):
         return self.path / ("lexicon.json" if name == "lexicon" else name)
-
-
-@pytest.fixture
-def folder(tmp_path, tokenizer):
-    from transformers import GPT2Model
-
-    from .test_scorers import LEXICON
-
-    make_classifier().save_pretrained(tmp_path / "reward_model")
-    make_classifier(seed=1).save_pretrained(tmp_path / "gold_model")
-    GPT2Model(make_classifier().config).save_pretrained(tmp_path / "encoder")
-    tokenizer.save_pretrained(tmp_path / "tokenizer")
-    LEXICON.save(tmp_path / "lexicon.json")
-    return tmp_path
 
 
 @pytest.mark.parametrize(

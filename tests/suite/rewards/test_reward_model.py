@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import GPT2LMHeadModel
 
-from tests.suite.rewards.conftest import WORDS, make_classifier, make_episode, random_episodes
+from tests.support.rewards.common import WORDS, make_classifier, make_episode, random_episodes
 from tokengym.envs import TokenizerError
 from tokengym.rewards import RewardModel
 from tokengym.rewards.errors import ScorerError

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.suite.rewards.conftest import FixedScorer, LengthScorer, make_episode
+from tests.support.rewards.common import LEXICON, FixedScorer, LengthScorer, make_episode
 from tokengym.rewards import (
     FunctionScorer,
     Normalize,
@@ -17,10 +17,7 @@ from tokengym.rewards import (
     Uniform,
 )
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.gold.sentiment_lexicon import Lexicon
 from tokengym.rewards.scorers.wrappers import TimeLimit
-
-LEXICON = Lexicon(words={"good": 1.0, "bad": -1.0}, intensifiers={}, negations=("not",))
 
 
 def test_sentiment_reads_prompt_and_response():

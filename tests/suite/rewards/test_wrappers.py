@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from tests.suite.rewards.conftest import LengthScorer, make_classifier
+from tests.support.rewards.common import LengthScorer, make_classifier
 from tokengym.envs import PadTokenRewards, TokenGenerationEnv, TokenizerError, episodes_from_infos
 from tokengym.rewards import (
     ABCReward,

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.support.scripts.cli import check_missing_file
 from tests.support.suite import of_suite
 from tokengym import __main__ as program
 from tokengym.agents import PPO
@@ -288,13 +289,6 @@ def test_a_scorer_that_reads_few_words_raises_no_alarm(tmp_path, capsys, monkeyp
 
 def test_a_missing_file_is_named_without_control_characters(capsys):
     check_missing_file(["evaluate"], capsys)
-
-
-def check_missing_file(command: list[str], capsys: Any) -> None:
-    assert main([*command, "a\x1b[2J\u202eb"]) == 2
-    line = capsys.readouterr().err
-    assert "a\u241b[2J\ufffdb" in line
-    assert line.strip().isprintable()
 
 
 def test_the_command_that_train_names_runs_with_code_of_ones_own(tmp_path, capsys):

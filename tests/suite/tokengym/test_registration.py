@@ -15,7 +15,8 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.env_checker import check_env as check_sb3_env
 
 import tokengym  # noqa: F401  (registers the ids)
-from tokengym.envs import BundleError, Episode, TokenGymError, bundled, episodes_from_infos
+from tests.support.tokengym.registration import check_contract, check_copies, play
+from tokengym.envs import BundleError, Episode, TokenGymError, bundled
 from tokengym.envs.tasks import LABORATORY, register_task, registered_tasks
 from tokengym.rewards import check_reward, gold_scorer
 from tokengym.rewards.errors import RewardError
@@ -24,19 +25,6 @@ CASES = (
     *(("MovieReview", "abc"), ("Dialogue", "sparse"), ("Detox", "uniform")),
     *(("Summarize", "red"), ("QuestionAnswer", "r3-dense")),
 )
-
-
-def play(env, seed=0):
-    """Return actions, rewards and the last info of a random episode."""
-    rng = np.random.default_rng(seed)
-    _, info = env.reset(seed=seed)
-    actions, rewards, over = [], [], False
-    while not over:
-        actions.append(int(rng.choice(np.flatnonzero(info["action_mask"]))))
-        _, reward, terminated, truncated, info = env.step(actions[-1])
-        rewards.append(reward)
-        over = terminated or truncated
-    return actions, rewards, info
 
 
 IDS = [task.id for task in registered_tasks() if task.name not in LABORATORY]
@@ -57,11 +45,6 @@ def test_rewards_keep_their_contract(name, reward):
     check_contract(f"tokengym/{name}-v0", reward, max_new_tokens=12)
 
 
-def check_contract(name, reward, **options):
-    check_reward(gymnasium.make(name, reward=reward, **options))
-    check_reward(gymnasium.make_vec(name, num_envs=3, reward=reward, **options))
-
-
 SCORED_IN_PARTS = "tokengym/QuestionAnswer-v0"
 
 
@@ -75,48 +58,6 @@ SCORED_IN_PARTS = "tokengym/QuestionAnswer-v0"
 )
 def test_copies_of_an_id_return_what_its_native_batch_returns(name, mode, way):
     assert len(check_copies(name, mode, way)) > 2
-
-
-def check_copies(name, mode, way):
-    """Compare copies with the native batch, and return the lengths of their responses."""
-    rows, options = 4, {"max_new_tokens": 6}
-    native = gymnasium.make_vec(name, num_envs=rows, autoreset_mode=mode, **options)
-    if way == "make_vec":
-        chosen = {"vector_kwargs": {"autoreset_mode": mode}, "vectorization_mode": "sync"}
-        copies = gymnasium.make_vec(name, num_envs=rows, **chosen, **options)
-    else:
-        copies = gymnasium.vector.SyncVectorEnv(
-            [lambda: gymnasium.make(name, **options)] * rows, autoreset_mode=mode
-        )
-    rng, lengths = np.random.default_rng(0), set()
-    assert_alike(native.reset(seed=3), copies.reset(seed=3))
-    for step in range(24):
-        actions = rng.integers(native.single_action_space.n, size=rows)
-        actions[(np.arange(rows) + step) % 5 == 0] = native.unwrapped.tokenizer.eos_token_id
-        one, other = native.step(actions), copies.step(actions)
-        assert_alike(one, other)
-        lengths |= {len(e.response_ids) for e in episodes_from_infos(other[4]).values()}
-        if mode is AutoresetMode.DISABLED and (over := one[2] | one[3]).any():
-            masks = [{"reset_mask": over.copy()} for _ in range(2)]
-            assert_alike(native.reset(options=masks[0]), copies.reset(options=masks[1]))
-    return lengths
-
-
-def assert_alike(one, other):
-    """Fail unless two nested structures have equal keys, shapes and values, floats nearly."""
-    if isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_alike(one[key], other[key])
-    elif isinstance(one, tuple) or (isinstance(one, np.ndarray) and one.dtype.hasobject):
-        assert len(one) == len(other)
-        for pair in zip(one, other, strict=True):
-            assert_alike(*pair)
-    elif isinstance(one, np.ndarray):
-        assert (one.shape, one.dtype) == (other.shape, other.dtype)
-        np.testing.assert_allclose(one, other, atol=1e-5)
-    else:
-        assert one == other
 
 
 def test_an_info_is_padded_only_where_a_batch_reads_it():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import tokengym  # noqa: F401  (registers the ids)
-from tests.suite.evaluation.runs.test_compare import QUIET, tiny
-from tests.suite.tokengym.test_registration import play
+from tests.support.evaluation.compare import QUIET, tiny
+from tests.support.tokengym.registration import play
 from tokengym.envs import Episode, TokenGymError, bundled
 from tokengym.evaluation.runs.compare import compare
 from tokengym.rewards import RewardModel, Uniform

@@ -7,8 +7,8 @@ import torch
 from peft import LoraConfig
 from torch import Tensor
 
-from tests.suite.agents.conftest import lora_config, make_model
-from tests.suite.agents.fast.test_static import played, policy_of
+from tests.support.agents.common import lora_config, make_model
+from tests.support.agents.static import played, policy_of
 from tokengym.agents.errors import ModelError
 from tokengym.agents.fast.captured import CapturedSampler
 from tokengym.agents.fast.llama import all_maps, linear_maps

@@ -10,9 +10,9 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from tests.suite.agents.conftest import make_model
-from tests.suite.agents.fast.test_static import policy_of
-from tests.suite.agents.fast.test_streams import left_padded
+from tests.support.agents.common import make_model
+from tests.support.agents.static import policy_of
+from tests.support.agents.streams import left_padded
 from tokengym.agents import PPO
 from tokengym.agents.errors import ModelError
 from tokengym.agents.fast import gpt2, products

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig
-from torch import Tensor
 from transformers import (
     FalconConfig,
     FalconForCausalLM,
@@ -25,7 +24,8 @@ from transformers import (
     XLNetLMHeadModel,
 )
 
-from tests.suite.agents.conftest import lora_config, make_model
+from tests.support.agents.common import lora_config, make_model
+from tests.support.agents.streams import left_padded
 from tokengym.agents.errors import ModelError
 from tokengym.agents.fast.gpt2 import SMALL_HEAD, GPT2Stream, activation, linear_map
 from tokengym.agents.fast.llama import LlamaStream
@@ -33,16 +33,6 @@ from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.streams import ModelStream, check_decoding, make_stream, noting_reads
 
 PROMPTS = [[3, 4, 5], [6], [7, 0, 0, 1], [2, 2]]  # pad and EOS are words like others here
-
-
-def left_padded(prompts: list[list[int]]) -> tuple[Tensor, Tensor]:
-    width = max(map(len, prompts))
-    ids = torch.zeros(len(prompts), width, dtype=torch.int64)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.tensor(prompt)
-        mask[row, width - len(prompt) :] = 1
-    return ids, mask
 
 
 def adapted(seed: int = 1, shape: str = "gpt2") -> LanguageModel:

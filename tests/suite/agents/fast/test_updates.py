@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.suite.agents.conftest import lora_config, make_model
-from tests.suite.agents.fast.test_static import FAMILIES, NOT_STATIC, model_of
+from tests.support.agents.common import lora_config, make_model
+from tests.support.agents.static import FAMILIES, NOT_STATIC, model_of
 from tests.support.tapes import record_tapes
 from tokengym.agents import PPO
 from tokengym.agents.fast.replayed import Replayed

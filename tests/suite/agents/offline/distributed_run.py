@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tests.suite.agents.offline.conftest import PAIRS, make_args, make_learner
+from tests.support.agents.offline import PAIRS, make_args, make_learner
 from tokengym.agents import DPO, SFT
 
 SHARDED: dict[str, Any] = {

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.suite.agents.conftest import PROMPTS, make_model, target_share
+from tests.support.agents.collecting import episode
+from tests.support.agents.common import PROMPTS, make_model, target_share
 from tokengym.agents import RandomAgent
 from tokengym.agents.offline.collecting import (
     KEPT,
@@ -22,20 +23,8 @@ from tokengym.agents.offline.collecting import (
 from tokengym.agents.offline.policies import make_policy
 from tokengym.agents.offline.settings import DPOSettings, SFTSettings
 from tokengym.base.errors import DatasetError, SettingsError
-from tokengym.envs import Episode
 from tokengym.rewards import FunctionScorer, Normalize, Reward, Sparse
 from tokengym.rewards.pairs.store import PAIR_COLUMNS
-
-
-def episode(response, score, prompt="p"):
-    return Episode(
-        prompt=prompt,
-        response=response,
-        prompt_ids=[1, 2],
-        response_ids=[3, len(response)],
-        score=score,
-        finish_reason="eos",
-    )
 
 
 def test_groups_belong_to_their_prompts(make_envs):

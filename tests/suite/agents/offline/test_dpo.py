@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 import tokengym  # noqa: F401  (registers the environments)
-from tests.suite.agents.conftest import EOS, lora_config, make_model
-from tests.suite.agents.offline.conftest import PAIRS, logged, make_args, make_dpo, plain_log_prob
+from tests.support.agents.common import EOS, lora_config, make_model
+from tests.support.agents.offline import PAIRS, logged, make_args, make_dpo, plain_log_prob
 from tokengym.agents import DPO, SFT, CausalLMPolicy, CheckpointError, collect
 from tokengym.agents.errors import ModelError
 from tokengym.agents.losses import PREFERENCE_LOSSES

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from tests.suite.agents.conftest import make_model, make_tokenizer
-from tests.suite.agents.offline.conftest import make_learner
+from tests.support.agents.common import make_model
+from tests.support.agents.offline import make_learner
+from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import DPO, SFT, NonFiniteError
 
 BAD = "f"  # a word of one row alone

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.suite.agents.conftest import make_model, make_tokenizer
+from tests.support.agents.common import make_model
 from tests.support.comparisons import comparison
+from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents.offline.own import read_own, text_encoding
 from tokengym.agents.offline.settings import DPOSettings, SFTSettings
 from tokengym.base.errors import DatasetError, SettingsError

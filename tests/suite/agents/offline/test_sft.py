@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.suite.agents.conftest import EOS, lora_config, make_model
-from tests.suite.agents.offline.conftest import logged, make_args, make_learner, plain_log_prob
+from tests.support.agents.common import EOS, lora_config, make_model
+from tests.support.agents.offline import logged, make_args, make_learner, plain_log_prob
 from tokengym.agents import SFT, collect
 
 TEXTS = [

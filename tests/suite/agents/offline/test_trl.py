@@ -11,8 +11,9 @@ import torch
 from datasets import Dataset, disable_progress_bars, enable_progress_bars
 from transformers import PrinterCallback
 
-from tests.suite.agents.conftest import make_model, make_tokenizer
-from tests.suite.agents.offline.conftest import PAIRS, logged, make_args
+from tests.support.agents.common import make_model
+from tests.support.agents.offline import PAIRS, logged, make_args
+from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import DPO
 
 trl = pytest.importorskip("trl")

@@ -19,12 +19,8 @@ from transformers import (
     PreTrainedModel,
 )
 
-from tests.suite.agents.conftest import (
-    lora_config,
-    make_model,
-    make_tokenizer,
-    transformers_reads_adapters,
-)
+from tests.support.agents.common import lora_config, make_model, transformers_reads_adapters
+from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import DPO, PPO, SFT
 from tokengym.agents.errors import ModelError
 from tokengym.agents.offline.policies import make_policy

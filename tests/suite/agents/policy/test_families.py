@@ -16,7 +16,8 @@ from transformers import (
     XGLMConfig,
 )
 
-from tests.suite.agents.conftest import EOS, PAD, VOCABULARY, make_tokenizer
+from tests.support.agents.common import EOS, PAD, VOCABULARY
+from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import PPO
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.envs import Episode

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.suite.agents.conftest import lora_config, make_model
-from tests.suite.agents.ppo.test_ppo import gradient
+from tests.support.agents.common import lora_config, make_model
+from tests.support.agents.ppo import gradient
 from tokengym.agents import PPO
 from tokengym.agents.policy.memory import memory_by_role
 

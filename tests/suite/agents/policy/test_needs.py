@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from transformers import Qwen2Config
 
-from tests.suite.agents.conftest import lora_config, make_model
-from tests.suite.agents.fast.test_static import FAMILIES, model_of, policy_of
+from tests.support.agents.common import lora_config, make_model
+from tests.support.agents.static import FAMILIES, model_of, policy_of
 from tokengym.agents import PPO
 from tokengym.agents.policy.memory import (
     GIB,

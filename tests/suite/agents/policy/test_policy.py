@@ -7,21 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from tests.suite.agents.conftest import EOS, TARGET, VOCABULARY, critic_of, lora_config, make_model
+from tests.support.agents.common import EOS, TARGET, VOCABULARY, critic_of, lora_config, make_model
+from tests.support.agents.policy import shake
 from tokengym.agents import PPO, ModelError, collect, fast
 from tokengym.agents.policy import models
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.rollouts.playing import as_sampler, play_round
 from tokengym.agents.rollouts.rounds import as_rounds
-
-
-def shake(agent: PPO, amount: float = 0.05) -> None:
-    """Move the policy off its reference, value head included."""
-    generator = torch.Generator().manual_seed(3)
-    for parameter in agent.policy.trained_parameters():
-        moved = amount * torch.randn(parameter.shape, generator=generator)
-        parameter.data.add_(moved.to(parameter.device))
-
 
 SETTINGS = pytest.mark.parametrize(
     ("shape", "lora", "temperature", "masks"),

@@ -14,7 +14,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from tests.suite.agents.conftest import lora_config, make_model
+from tests.support.agents.common import lora_config, make_model
 from tokengym.agents import PPO, ModelError
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.settings import PolicySettings

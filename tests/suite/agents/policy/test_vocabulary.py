@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.suite.agents.conftest import EOS, VOCABULARY, make_model, make_tokenizer
+from tests.support.agents.common import EOS, VOCABULARY, make_model
+from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import DPO, PPO, SFT
 from tokengym.agents.policy import language_model
 from tokengym.agents.policy.language_model import LanguageModel, check_vocabulary, warn_of_ends

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.suite.agents.conftest import PerToken, target_reward
+from tests.support.agents.common import PerToken, target_reward
 from tokengym.agents import PPO, losses
 from tokengym.agents.ppo.advantages import (
     ADVANTAGES,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.suite.agents.conftest import PerToken, make_model, target_reward
-from tests.suite.agents.policy.test_policy import shake
-from tests.suite.agents.test_checkpoint import assert_equal_weights
+from tests.support.agents.checkpoint import assert_equal_weights
+from tests.support.agents.common import PerToken, make_model, target_reward
+from tests.support.agents.policy import shake
 from tokengym.agents import PPO, collect, losses
 from tokengym.rewards import Credit, Random, Sparse, Uniform
 

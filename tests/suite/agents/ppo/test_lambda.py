@@ -7,8 +7,8 @@ import gymnasium as gym
 import pytest
 from gymnasium.vector import SyncVectorEnv
 
-from tests.suite.agents.conftest import PerToken, make_model, target_reward
-from tests.suite.agents.ppo.test_ppo import log_of
+from tests.support.agents.common import PerToken, make_model, target_reward
+from tests.support.agents.ppo import log_of
 from tokengym.agents import PPO
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs import SettingsError

@@ -8,10 +8,10 @@ import torch
 from tokenizers import normalizers
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from tests.suite.agents.conftest import EOS, WORDS, PerToken, critic_of, target_reward
-from tests.suite.agents.policy.test_policy import shake
-from tests.suite.agents.ppo.test_ppo import gradient
-from tests.support.words import make_word_tokenizer
+from tests.support.agents.common import EOS, PerToken, critic_of, target_reward
+from tests.support.agents.policy import shake
+from tests.support.agents.ppo import gradient
+from tests.support.words import WORDS, make_word_tokenizer
 from tokengym.agents import PPO
 
 

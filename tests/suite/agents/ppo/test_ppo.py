@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import KVWriter, configure
 
-from tests.suite.agents.conftest import (
+from tests.support.agents.common import (
     PROMPTS,
     TARGET,
     PerToken,
@@ -19,7 +17,8 @@ from tests.suite.agents.conftest import (
     make_model,
     target_reward,
 )
-from tests.suite.agents.policy.test_policy import shake
+from tests.support.agents.policy import shake
+from tests.support.agents.ppo import Watcher, gradient, log_of
 from tokengym.agents import PPO
 from tokengym.agents.errors import ModelError, NonFiniteError
 from tokengym.rewards import FunctionScorer, Normalize, Reward, Sparse
@@ -32,52 +31,6 @@ LOGGED = {
     *(f"train/{name}" for name in ("explained_variance", "learning_rate", "n_updates")),
     *(f"time/{name}_s" for name in ("rollout", "step", "score", "assign", "update")),
 }
-
-
-class Watcher(BaseCallback):
-    """Counts calls and keeps what SB3's callbacks read."""
-
-    def __init__(self, stop_at: int | None = None) -> None:
-        super().__init__()
-        self.stop_at = stop_at
-        self.calls = {"start": 0, "step": 0, "end": 0}
-        self.episodes: list[dict[str, Any]] = []
-        self.timesteps: list[int] = []
-
-    def _on_rollout_start(self) -> None:
-        self.calls["start"] += 1
-
-    def _on_step(self) -> bool:
-        self.calls["step"] += 1
-        self.timesteps.append(self.num_timesteps)
-        assert len(self.locals["dones"]) == self.training_env.num_envs
-        self.episodes += [info["episode"] for info in self.locals["infos"] if "episode" in info]
-        return self.stop_at is None or self.calls["step"] < self.stop_at
-
-    def _on_rollout_end(self) -> None:
-        self.calls["end"] += 1
-
-
-class Rows(KVWriter):
-    """A logger's output that keeps every row."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-
-    def write(self, key_values: dict[str, Any], key_excluded: Any, step: int = 0) -> None:
-        self.rows.append({**key_values, "step": step})
-
-    def close(self) -> None:
-        pass
-
-
-def log_of(agent: PPO, timesteps: int, **settings: Any) -> list[dict[str, Any]]:
-    logger = configure(None, [])
-    rows = Rows()
-    logger.output_formats.append(rows)
-    agent.set_logger(logger)
-    agent.learn(timesteps, **settings)
-    return rows.rows
 
 
 # --- the phases alone ---------------------------------------------------------------------------
@@ -152,12 +105,6 @@ def test_the_figures_of_a_round_by_hand(make_ppo):
     assert found["train/entropy"] == pytest.approx(np.mean(entropies), rel=1e-4)
     explained = 1.0 - float((returns - values).var() / returns.var())
     assert found["train/explained_variance"] == pytest.approx(explained, rel=1e-4)
-
-
-def gradient(agent: PPO, experience: Any) -> torch.Tensor:
-    """Return the gradient of the whole batch as one minibatch."""
-    agent.backward(experience, "here")
-    return torch.cat([p.grad.flatten() for p in agent.policy.trained_parameters()])
 
 
 def test_micro_batches_do_not_change_the_gradient(make_envs, make_ppo):

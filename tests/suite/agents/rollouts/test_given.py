@@ -3,7 +3,7 @@
 import gymnasium
 import pytest
 
-from tests.suite.agents.conftest import PAD, PROMPTS, VOCABULARY, make_model
+from tests.support.agents.common import PAD, PROMPTS, VOCABULARY, make_model
 from tokengym.agents import RandomAgent
 from tokengym.agents.offline.policies import make_policy
 from tokengym.agents.rollouts.given import GivenPrompts, PromptChoice

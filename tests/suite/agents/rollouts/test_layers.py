@@ -11,16 +11,16 @@ from stable_baselines3.common import vec_env as sb3
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from tests.suite.agents.conftest import (
+from tests.support.agents.common import (
     EOS,
     PROMPTS,
     TARGET,
     PerToken,
     make_model,
-    make_tokenizer,
     single_env,
     target_reward,
 )
+from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import PPO, RandomAgent, collect
 from tokengym.agents.offline.collecting import ResponseCollector
 from tokengym.agents.rollouts.layers import check_learnable, row_attributes

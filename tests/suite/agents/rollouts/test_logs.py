@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from tests.suite.agents.conftest import PerToken, target_reward
-from tests.suite.agents.ppo.test_ppo import log_of
+from tests.support.agents.common import PerToken, target_reward
+from tests.support.agents.ppo import log_of
 from tokengym.agents import EpisodeLog
 
 

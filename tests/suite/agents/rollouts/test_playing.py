@@ -9,28 +9,13 @@ from gymnasium.vector import SyncVectorEnv
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from tests.suite.agents.conftest import EOS, PROMPTS, TARGET, VOCABULARY, single_env
+from tests.support.agents.common import EOS, PROMPTS, TARGET, VOCABULARY, single_env
+from tests.support.agents.playing import MODES, Scripted
 from tokengym.agents import RandomAgent, collect
 from tokengym.agents.rollouts.playing import as_sampler, play_round
 from tokengym.agents.rollouts.rounds import as_rounds
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs import ActionError, PadTokenRewards, SettingsError
-
-MODES = ("NextStep", "SameStep", "Disabled")
-
-
-class Scripted:
-    """Ends row i after i + 1 tokens: rows of every length up to the horizon."""
-
-    def __init__(self) -> None:
-        self.steps = 0
-
-    def predict(
-        self, observation: Any, state: Any, episode_start: NDArray[np.bool_], deterministic: bool
-    ) -> Any:
-        self.steps = 0 if episode_start.any() else self.steps + 1
-        rows = np.arange(len(observation["input_ids"]))
-        return np.where(rows <= self.steps, EOS, TARGET), state
 
 
 def test_every_row_plays_one_episode_per_round(make_envs):

@@ -7,7 +7,7 @@ import pytest
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecMonitor
 
-from tests.suite.agents.ppo.test_ppo import log_of
+from tests.support.agents.ppo import log_of
 from tokengym.agents import PPO
 from tokengym.agents.rollouts.rounds import as_rounds, environment_attribute
 from tokengym.envs import Episode, SettingsError

@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecMonitor
 
-from tests.suite.agents.conftest import EOS, TARGET
-from tests.suite.agents.rollouts.test_playing import MODES, Scripted
+from tests.support.agents.common import EOS, TARGET
+from tests.support.agents.playing import MODES, Scripted
 from tokengym.agents.rollouts.playing import RolloutBatch, as_sampler, play_round
 from tokengym.agents.rollouts.rounds import as_rounds
 from tokengym.agents.sb3 import as_vec_env

@@ -9,8 +9,9 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
-from tests.suite.agents.conftest import EOS, TARGET, make_tokenizer, single_env
-from tests.suite.agents.rollouts.test_playing import MODES, Scripted
+from tests.support.agents.common import EOS, TARGET, single_env
+from tests.support.agents.playing import MODES, Scripted
+from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import collect
 from tokengym.agents.rollouts.playing import as_sampler, play_round
 from tokengym.agents.rollouts.rounds import as_rounds

@@ -24,7 +24,7 @@ from stable_baselines3.common.callbacks import (
 )
 from stable_baselines3.common.logger import configure
 
-from tests.suite.agents.conftest import make_model
+from tests.support.agents.common import make_model
 from tokengym.agents import PPO
 
 TOKENS = 24

@@ -13,8 +13,8 @@ from stable_baselines3 import PPO as StockPPO
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
 
-from tests.suite.agents.conftest import TARGET, PerToken, target_reward
-from tests.suite.agents.sb3.test_vec_env import single
+from tests.support.agents.common import TARGET, PerToken, target_reward
+from tests.support.agents.vec_env import single
 from tokengym.agents import HindsightReplayBuffer, HindsightRolloutBuffer, collect
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.agents.sb3.hindsight import StepRewards, TokenFeatures, hindsight_correction

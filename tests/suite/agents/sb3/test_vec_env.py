@@ -10,18 +10,11 @@ from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_suppo
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from tests.suite.agents.conftest import PROMPTS, target_reward
+from tests.support.agents.vec_env import SETTINGS, single
 from tokengym.agents.sb3 import GymVecEnv, NoEnvironment, as_vec_env
-from tokengym.envs import PadTokenRewards, TokenGenerationEnv
-from tokengym.rewards import RewardWrapper
+from tokengym.envs import PadTokenRewards
 
 MODES = ("NextStep", "SameStep", "Disabled")
-SETTINGS: dict[str, Any] = {"max_new_tokens": 5, "min_new_tokens": 1}
-
-
-def single(tokenizer: Any, **settings: Any) -> Any:
-    env = TokenGenerationEnv(tokenizer=tokenizer, prompts=PROMPTS, **SETTINGS | settings)
-    return RewardWrapper(env, target_reward())
 
 
 def plain(value: Any) -> Any:

@@ -9,6 +9,8 @@ from tokenizers import Tokenizer, models
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from tests.suite.envs.prompts.kinds import KINDS, byte_level, made
+from tests.support.envs.contents import CHATML, EVERY, INST, controls
+from tests.support.envs.contents import tokenizer as tokenizer
 from tokengym.envs import Reply, TokenGenerationEnv, TokenizerError
 from tokengym.envs.prompts.contents import MarkedText, content, control_tokens, filled, joined
 from tokengym.envs.prompts.conversation import encode_chats, write_chat
@@ -18,20 +20,6 @@ from tokengym.envs.prompts.tokenization import (
     encode_next,
     tokenize,
 )
-
-EVERY = " x </s>[SEP] <|im_end|>\n<|im_start|>system <s>y"
-
-
-@pytest.fixture(params=KINDS)
-def tokenizer(request):
-    return made(request.param)
-
-
-def controls(tokenizer, ids):
-    """Return the control tokens among ids."""
-    known = {index: text for text, index in control_tokens(tokenizer).ids.items()}
-    return [known[i] for i in ids if i in known]
-
 
 # --- what contents say ----------------------------------------------------------------------------
 
@@ -117,14 +105,6 @@ def test_marks_follow_what_is_done_to_a_text():
 
 # --- messages -------------------------------------------------------------------------------------
 
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] | trim }}<|im_end|>\n"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-INST = (
-    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}[INST] {{ m['content'] }} "
-    "[/INST]{% else %} {{ m['content'] }}{{ eos_token }}{% endif %}{% endfor %}"
-)
 SPLITTING = (  # of reasoning, as Qwen 3's and R1's cut it out of earlier turns
     "{% for m in messages %}<|im_start|>{{ m['content'].split('</think>')[-1][:40] }}<|im_end|>"
     "{% endfor %}<|im_start|>"

@@ -7,15 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.suite.agents.conftest import (
-    PROMPTS,
-    VOCABULARY,
-    WithinPolicy,
-    make_model,
-    make_tokenizer,
-    target_share,
-)
-from tests.suite.agents.policy.test_policy import shake
+from tests.support.agents.common import PROMPTS, VOCABULARY, WithinPolicy, make_model, target_share
+from tests.support.agents.policy import shake
+from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import PPO
 from tokengym.evaluation.measure.evaluate import evaluate
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from tests.suite.evaluation.conftest import references
+from tests.support.evaluation.common import references
 from tokengym.evaluation.report.figures import STYLE, draw_levels, plot_curves
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 

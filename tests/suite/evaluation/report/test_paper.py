@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from tests.suite.evaluation.conftest import group_of, references
+from tests.support.evaluation.common import group_of, references
 from tokengym.base.text import number
 from tokengym.evaluation.report.curves import make_panels
 from tokengym.evaluation.report.figures import Paper, draw

@@ -1,49 +1,20 @@
 import base64
 import hashlib
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
-from typing import Any
 
 import numpy as np
-import pytest
 from matplotlib.figure import Figure
 
-from tests.suite.evaluation.conftest import curves_of
-from tests.suite.evaluation.report.test_verdicts import COMPARED
 from tests.support import golden
+from tests.support.evaluation.common import curves_of
+from tests.support.evaluation.report import hostile_page as hostile_page
+from tests.support.evaluation.report import hostile_samples, render
+from tests.support.evaluation.verdicts import COMPARED
 from tokengym.evaluation.report.curves import Curve, make_panels
 from tokengym.evaluation.report.figures import draw_against_kl, save_figure
-from tokengym.evaluation.report.report import render_report
-from tokengym.evaluation.report.summary import SummarySettings, summarize
+from tokengym.evaluation.report.summary import summarize
 from tokengym.evaluation.report.tables import side_by_side
-
-HOSTILE = [
-    "<script>document.title='owned'</script>",
-    "</script><script>document.title='owned'</script>",
-    "<img src=x onerror=\"document.title='owned'\">",
-    "\"><svg onload=document.title='owned'>",
-    "{{ 7 * 7 }} {% raw %} $\\frac",
-    "'\"` onmouseover=alert(1) \u202e\x00\x1b[31m \ud800",
-    "</style></title><base href=//evil>",
-]
-
-
-def hostile_samples(credits: list[str]) -> list[dict[str, Any]]:
-    of_all = {"seed": 0, "token_rewards": [0.5, -0.25], "score": 0.25, "gold_score": None}
-    return [
-        {"credit": credit, "step": step, "prompt": text, "response": text, **of_all}
-        | {"tokens": [text, " " + text]}
-        for text in reversed(HOSTILE)
-        for credit in credits
-        for step in (0, 30)
-    ]
-
-
-def render(curves: list[Curve], episodes: list[dict[str, Any]] | None = None, **about: Any) -> str:
-    summary = summarize(curves, SummarySettings(kl_coef=0.05, anchors={"score": -0.5}))
-    summary.update(about)
-    return render_report(summary, curves, episodes or [])
 
 
 class Tags(HTMLParser):
@@ -56,24 +27,6 @@ class Tags(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.found.append((tag, dict(attrs)))
-
-
-@pytest.fixture
-def hostile_page(make_curves) -> str:
-    names = ["sparse", HOSTILE[0], HOSTILE[2], HOSTILE[3], "\x1b]0;owned\x07\u202e"]
-    group = (("column" + HOSTILE[1], HOSTILE[3]),)
-    curves = [
-        replace(curve, credit=name, group=group)
-        for name in names
-        for curve in make_curves(("sparse",) if name == "sparse" else ("abc",))
-    ]
-    return render(
-        curves,
-        hostile_samples(names),
-        settings={HOSTILE[0]: HOSTILE[1]},
-        versions={"torch": HOSTILE[2]},
-        command=HOSTILE[1],
-    )
 
 
 def test_hostile_text_stays_text(hostile_page):

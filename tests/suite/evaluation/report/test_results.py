@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.suite.evaluation.conftest import fabricate_curves, fabricate_rows, references
 from tests.support.comparisons import comparison
+from tests.support.evaluation.common import fabricate_curves, fabricate_rows, references
 from tokengym.base.errors import UntrustedCodeError
 from tokengym.base.files import read_hashed, write_csv, write_hashed
 from tokengym.base.settings import changed

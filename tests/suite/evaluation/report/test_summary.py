@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from tests.suite.evaluation.conftest import (
+from tests.support.evaluation.common import (
     cheaper,
     curves_of,
     fabricate_curves,

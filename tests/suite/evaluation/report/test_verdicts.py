@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tests.suite.evaluation.conftest import (
+from tests.support import golden
+from tests.support.evaluation.common import (
     SEEDS,
     cheaper,
     curves_of,
@@ -17,21 +18,13 @@ from tests.suite.evaluation.conftest import (
     references,
     root_of,
 )
-from tests.support import golden
+from tests.support.evaluation.verdicts import COMPARED
 from tokengym.evaluation.measure.measures import Axis
 from tokengym.evaluation.measure.references import ReferenceSamples
 from tokengym.evaluation.report.curves import Curve
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 
-COMPARED = {
-    "task": {"MovieReview": {"summary": "Continue a film review.", "page": "environments/a.md"}},
-    "rewards": {
-        "sparse": {"summary": "The whole score on the last token.", "page": "rewards/credits.md"},
-        "abc": {"summary": "The score spread.", "page": "rewards/credits.md"},
-    },
-    "agents": {"ppo": {"summary": "policy gradient", "page": ""}},
-}
 STORED = Path(__file__).parent / "stored"
 NOISE = {"abc": 0.02 * SEEDS, "recency": 0.02 * SEEDS**2, "random": -0.01 * SEEDS}
 CONTROLS = SummarySettings(controls=("random", "recency"))

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from tests.support.comparisons import comparison, trainings
+from tests.support.evaluation.agents import BUDGET, ENV, TRAINING, learners
 from tests.support.suite import of_suite
 from tokengym.agents.learner import find_learner
 from tokengym.agents.ppo.advantages import ADVANTAGES
@@ -22,24 +23,7 @@ from tokengym.evaluation.runs.run import run
 from tokengym.evaluation.runs.spec import run_folder
 
 QUIET = Console(quiet=True)
-ENV = "tokengym/MovieReview-v0"
-TRAINING = changed(
-    training_settings(ENV), batch_size=4, max_new_tokens=6, n_epochs=1, fixed_length=True
-)
-BUDGET = 100
 SFT = "sft:num_prompts=12,n=4,batch_size=4"
-
-
-def learners(*agents: str, **changes: object) -> Comparison:
-    settings: dict[str, object] = {
-        "env": ENV,
-        "rewards": ("sparse",),
-        "agents": agents,
-        "seeds": 1,
-        "training": changed(TRAINING, tokens=BUDGET),
-        "evaluation": EvaluationSettings(every=2, episodes=4, samples=1, reference_samples=0),
-    }
-    return comparison(**{**settings, **changes})  # type: ignore[arg-type]
 
 
 def test_every_estimator_without_a_critic_is_a_learner_by_its_name():

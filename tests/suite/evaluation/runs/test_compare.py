@@ -18,27 +18,20 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from rich.console import Console
 
-from tests.support.comparisons import comparison
+from tests.support.evaluation.compare import EVALUATION, QUIET, TRAINING, tiny
 from tests.support.forked import Forked
 from tokengym import rewards
 from tokengym.base.files import read_hashed, write_hashed
-from tokengym.base.settings import changed
 from tokengym.envs import Episode
 from tokengym.evaluation.measure.references import draw_references, read_references
 from tokengym.evaluation.report.curves import read_curves
 from tokengym.evaluation.runs.compare import compare
-from tokengym.evaluation.runs.comparison import Comparison
-from tokengym.evaluation.runs.defaults import EvaluationSettings, TaskSettings, TrainingSettings
+from tokengym.evaluation.runs.defaults import TaskSettings
 from tokengym.evaluation.runs.machine import commit, hardware
 from tokengym.evaluation.runs.results import merge_comparisons, write_comparison
 from tokengym.evaluation.runs.run import Run, run
 from tokengym.scripts.cli import main
 
-QUIET = Console(quiet=True)
-TRAINING = changed(
-    TrainingSettings(), steps=2, batch_size=4, max_new_tokens=6, n_epochs=1, fixed_length=True
-)
-EVALUATION = EvaluationSettings(every=1, episodes=4, samples=2, reference_samples=16)
 ARGUMENTS = [
     *("--env", "MovieReview", "--rewards", "sparse", "abc", "--seeds", "2", "--jobs", "1"),
     *("--steps", "2", "--batch-size", "4", "--max-new-tokens", "6", "--n-epochs", "1"),
@@ -49,17 +42,6 @@ ARGUMENTS = [
 on_this_machine = pytest.mark.skipif(
     "TOKENGYM_PLAY_GPUS" in os.environ, reason="a command of its own sees no GPU that is played"
 )
-
-
-def tiny(**changes) -> Comparison:
-    settings = {
-        "env": "MovieReview",
-        "rewards": ("sparse", "abc"),
-        "seeds": 2,
-        "training": TRAINING,
-        "evaluation": EVALUATION,
-    }
-    return comparison(**{**settings, **changes})
 
 
 def without_clock(path: Path) -> list[dict[str, str]]:

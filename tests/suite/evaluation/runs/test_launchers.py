@@ -15,7 +15,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from tests.suite.evaluation.runs import test_compare
+from tests.support.evaluation import compare as test_compare
 from tests.support.forked import Forked
 from tests.support.signals import tell_blocked
 from tokengym.base.device import select_device

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.suite.evaluation.conftest import fabricate_curves
+from tests.support.evaluation.common import fabricate_curves
 from tokengym.base.files import read_hashed, write_hashed
 from tokengym.envs.prompts import datasets
 from tokengym.evaluation.measure.evaluate import Evaluator, evaluate

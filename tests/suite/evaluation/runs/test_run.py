@@ -4,12 +4,11 @@ import csv
 import math
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 
-from tests.support.comparisons import comparison
+from tests.support.evaluation.run import SMALL, config
 from tokengym.agents import PPO
 from tokengym.agents.contract import Update
 from tokengym.agents.learner import ROUND_LOG, Learner
@@ -21,22 +20,9 @@ from tokengym.agents.training import updates
 from tokengym.base.errors import CheckpointError
 from tokengym.base.files import read_json
 from tokengym.evaluation.measure.evaluate import Evaluator
-from tokengym.evaluation.runs.comparison import Comparison
 from tokengym.evaluation.runs.defaults import EvaluationSettings
-from tokengym.evaluation.runs.learner_settings import training_settings
 from tokengym.evaluation.runs.run import Run, run
 from tokengym.evaluation.runs.saved import load_agent
-
-SMALL: dict[str, Any] = {"n": 4, "batch_size": 8, "learning_rate": 1e-3}
-
-
-def config(agent: str, evaluation: EvaluationSettings | None = None, **changes) -> Comparison:
-    return comparison(
-        env="MovieReview",
-        rewards=("sparse",),
-        training=training_settings("tokengym/MovieReview-v0", agent, max_new_tokens=8, **changes),
-        evaluation=evaluation or EvaluationSettings(episodes=16),
-    )
 
 
 @pytest.mark.parametrize("kind", ["dpo", "sft"])

@@ -5,21 +5,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
+from tests.support.rewards.alignment import byte_tokenizer
 from tokengym.rewards.attribution.alignment import spread_by_overlap, token_spans
-
-
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """Return a tokenizer of single bytes with two merges, as byte-level vocabularies have them."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = ["<pad>", "<eos>", *alphabet, "Ġa", "nd"]
-    vocabulary = {word: index for index, word in enumerate(words)}
-    backend = Tokenizer(models.BPE(vocabulary, [("Ġ", "a"), ("n", "d")]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>")
 
 
 def test_spans_of_words(tokenizer):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.suite.rewards.conftest import make_episode
+from tests.support.rewards.common import make_episode
 from tokengym.envs import Bundle
 from tokengym.rewards.gold.rules import (
     AnswerRules,

@@ -11,7 +11,8 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 import tokengym  # noqa: F401  (registers the environments)
-from tests.suite.agents.conftest import EOS, make_tokenizer
+from tests.support.agents.common import EOS
+from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents.offline.policies import encoding_for
 from tokengym.base.errors import DatasetError, TokenizerError
 from tokengym.envs import Episode

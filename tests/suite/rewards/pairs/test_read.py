@@ -6,13 +6,11 @@ from typing import Any
 import datasets
 import pytest
 
+from tests.support.rewards.read import DIALOGUE, PROMPT, ROW
 from tokengym.envs import DatasetError
 from tokengym.rewards import PreferencePair, read_pairs
 
-PROMPT = "\n\nHuman: Hi\n\nAssistant: Hm\n\nHuman: So?\n\nAssistant:"
-DIALOGUE = {"chosen": f"{PROMPT} Yes, yes", "rejected": f"{PROMPT} Yes, no"}
 SPLIT = PreferencePair(prompt=PROMPT, chosen=" Yes, yes", rejected=" Yes, no")
-ROW = {"prompt": "a", "chosen": " b", "rejected": " c", "margin": 0.5}
 PAIR = PreferencePair(prompt="a", chosen=" b", rejected=" c", margin=0.5)
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.suite.envs.prompts.test_contents import INST, made
+from tests.suite.envs.prompts.kinds import made
+from tests.support.envs.contents import INST
 from tokengym.base.chat import Chat
 from tokengym.base.errors import DatasetError
 from tokengym.rewards import read_labels, read_pairs

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.suite.agents.fast.test_static import FAMILIES, model_of
+from tests.support.agents.static import FAMILIES, model_of
 from tokengym.agents.fast.captured import static_stream
 from tokengym.agents.fast.static import StaticStream
 
@@ -16,10 +16,9 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 import triton.language as tl  # noqa: E402
 
+from tests.support.agents.blocks import FUSED  # noqa: E402
 from tokengym.agents.fast.kernels import blocks  # noqa: E402
 from tokengym.agents.fast.kernels.blocks import FusedStream  # noqa: E402
-
-FUSED = ("llama", "mistral", "qwen2", "qwen2, windows", "qwen3", "gemma")
 
 
 @torch.no_grad()

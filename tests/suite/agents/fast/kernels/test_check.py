@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.suite.agents.conftest import make_model
-from tests.suite.agents.fast.test_static import model_of
+from tests.support.agents.common import make_model
+from tests.support.agents.static import model_of
 from tokengym.agents.errors import ModelError
 from tokengym.agents.fast.captured import check_steps
 from tokengym.agents.fast.static import StaticStream

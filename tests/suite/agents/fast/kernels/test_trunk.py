@@ -10,8 +10,8 @@ import transformers
 from peft import LoraConfig
 from torch import Tensor
 
-from tests.suite.agents.conftest import make_model
-from tests.suite.agents.fast.test_static import model_of
+from tests.support.agents.common import make_model
+from tests.support.agents.static import model_of
 from tests.support.tapes import Tape, record_tapes
 from tokengym.agents.fast import replayed
 from tokengym.agents.fast.updates import CapturedTrunk
@@ -22,7 +22,7 @@ from tokengym.agents.policy.sequences import Sequences
 pytest.importorskip("triton", reason="Triton is not installed; it comes with torch for CUDA")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
-from tests.suite.agents.fast.kernels.test_blocks import FUSED  # noqa: E402
+from tests.support.agents.blocks import FUSED  # noqa: E402
 from tokengym.agents.fast.kernels import trunk  # noqa: E402
 
 ADAPTERS = LoraConfig(r=2, target_modules="all-linear")

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from tests.suite.agents.conftest import lora_config, make_model
-from tests.suite.agents.fast.test_static import played, policy_of
-from tests.suite.agents.policy.test_chunks import TEXTS, masks_of
-from tests.suite.agents.policy.test_head import asked, assert_as_autograd, parts
-from tests.suite.agents.policy.test_policy import shake
+from tests.support.agents.chunks import TEXTS, masks_of
+from tests.support.agents.common import lora_config, make_model
+from tests.support.agents.head import asked, assert_as_autograd, parts
+from tests.support.agents.policy import shake
+from tests.support.agents.static import played, policy_of
 from tests.support.tapes import record_tapes
 from tokengym.agents.policy.head import LOWEST, token_figures
 from tokengym.agents.policy.sampling import draw, packed
