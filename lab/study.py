@@ -123,6 +123,7 @@ def single_run(
     *,
     evaluation: EvaluationSettings,
     task: TaskSettings | None = None,
+    stream: Literal["run", "shared"] = "shared",
     **training: Any,
 ) -> Comparison:
     """Return the comparison of one reward that a run is of; the run names its seed.
@@ -130,11 +131,13 @@ def single_run(
     Args:
         env: Environment id.
         rule: The reward.
-        evaluation: How the run is measured; by one stream for all, as every published run was.
+        evaluation: How the run is measured.
         task: Prompts and models; None takes the task's own.
+        stream: How evaluations draw, see `EvaluationSettings.stream`: every run that was published
+            until November 2026 drew by one stream for all.
         training: Settings of training, by the words of their options.
     """
-    given = {**explicit(replace(evaluation, stream="shared")), **explicit(task or TaskSettings())}
+    given = {**explicit(replace(evaluation, stream=stream)), **explicit(task or TaskSettings())}
     return decide(env, rewards=rule, seeds=1, **given, **training)
 
 

@@ -1,27 +1,41 @@
 """Which reward is best by gold? Fills docs/results/rewards.md.
 
-    python -m studies.rewards    # tables and pictures, from the published runs
+    python -m studies.rewards run --out runs/rewards [--until 22:00]
+    python -m studies.rewards publish --out runs/rewards    # fills the page
+    python -m studies.rewards page
 
-`curves.csv` are runs of `tokengym compare`, see the page; rules that spread the reward model's
-score were trained again by studies.other_tasks, each at its own rate. The questions about new
-things, and the queries whose type is predicted, were measured at commit 6307f464.
+QuestionAnswer at the task's own settings, as `tokengym compare` runs it, and at other rates. Rules
+that spread the reward model's score were trained by studies.other_tasks too, by the protocol. The
+questions about new things, and the queries whose type is predicted, were measured at commit
+6307f464.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 from studies import other_tasks
+from tokengym import Comparison
+from tokengym.envs import Task
 from tokengym.evaluation.report import number
+from tokengym.evaluation.runs import EvaluationSettings, TaskSettings
 from tokengym.evaluation.statistics import paired_difference
 from tokengym.lab.protocol import curve_of
-from tokengym.lab.study import DOCS, Docs, Row, command_line, draw_mean, read_rows
+from tokengym.lab.study import (
+    Cell,
+    Published,
+    Round,
+    Row,
+    Runs,
+    Study,
+    draw_mean,
+    read_rows,
+    single_run,
+)
 from tokengym.lab.tables import (
     NONE,
     after_holm,
     difference,
-    fill,
     grouped,
     markdown_table,
     mean,
@@ -31,21 +45,28 @@ from tokengym.lab.tables import (
     student_mean,
 )
 
-Points = Mapping[int, Sequence[Row]]
-"""Seed -> measurements of the run."""
-TASK, FOLDER, PAGE = "QuestionAnswer", "rewards", "rewards.md"
+TASK, ENV = "QuestionAnswer", "tokengym/QuestionAnswer-v0"
 REWARDS = ("sparse", "uniform", "abc", "r3", "r3-dense")
 COLORS = ("#56616f", "#56b4e9", "#0072b2", "#e69f00", "#d55e00")
+RATE, RATES = 3e-4, (1e-3, 1e-4)
+"""The task's own learning rate, and the others that each reward is tried at."""
+GRID = EvaluationSettings(every=3, episodes=128, samples=0)
+"""Measurement of a run: that of `tokengym compare` on this task."""
 PAIRS = {
     "credit of the reward model's score": (
         ("uniform", "sparse"),
         ("abc", "sparse"),
         ("abc", "uniform"),
     ),
-    "credit of R3": (("r3-dense", "r3"),),
-    "what is scored": (("r3", "sparse"), ("r3-dense", "abc")),
+    "credit of R3": (
+        ("r3-dense", "r3"),
+        ("uniform over R3", "r3"),
+        ("r3-dense", "uniform over R3"),
+    ),
+    "what is scored": (("r3", "sparse"), ("r3-dense", "abc"), ("uniform over R3", "uniform")),
+    "what reads the reference": (("sparse over gold", "sparse"), ("r3", "sparse over gold")),
 }
-"""What varies -> the pairs of rewards that show it."""
+"""What varies -> the pairs of arms that show it."""
 KIN = (
     ("uniform", "0.95"),
     ("random", "0.95"),
@@ -54,51 +75,122 @@ KIN = (
     ("red:delivery=end", "0.5"),
 )
 """Rules that spread the reward model's score, and their lambdas, beside `sparse` at 0.95."""
-FIGURES: dict[str, Callable[[Sequence[Row]], float]] = {
-    "gold over the run": lambda rows: curve_of(rows).area("gold_score"),
-    "gold at the end": lambda rows: float(rows[-1]["gold_score"]),
-    "KL at the end": lambda rows: float(rows[-1]["kl"]),
+FIGURES = {
+    "gold over the run": ("gold_score", False),
+    "gold at the end": ("gold_score", True),
+    "KL at the end": ("kl", True),
 }
-SCORE: dict[str, Callable[[Sequence[Row]], float]] = {
-    "score over the run": lambda rows: curve_of(rows).area("score"),
-    "score at the end": lambda rows: float(rows[-1]["score"]),
-}
+"""Column -> measurement, and whether it is that of the last tenth of the run or its mean."""
+AT_END = ("gold at the end", "KL at the end")
+SCORE = {"score over the run": ("score", False), "score at the end": ("score", True)}
 """Of rewards that read one reward model."""
 
 
-def runs_of(docs: Path) -> dict[str, Points]:
-    """Return the five rewards' runs."""
-    rows = read_rows(docs / FOLDER / "curves.csv", text=("credit",))
-    groups = grouped(rows, lambda row: row["credit"])
-    return {rule: grouped(groups[rule], lambda row: int(row["seed"])) for rule in REWARDS}
+def arm(name: str, rate: float = RATE) -> Cell:
+    """Return the cell of an arm: a reward, or a rule over another score than its own."""
+    rule, _, scorer = name.partition(" over ")
+    return STUDY.cell(rule=rule, scorer=scorer.lower() or "own", learning_rate=rate)
 
 
-def levels_table(runs: Mapping[str, Points]) -> str:
-    """Return each reward's gold and KL, means over the seeds with Student's intervals."""
+OTHERS = ("uniform over R3", "sparse over gold")
+"""Rules over another score than the reward model's: R3 paid in equal parts, and gold itself, which
+is the best that a scorer that reads the reference could be."""
+
+
+def rounds() -> Iterator[Round]:
+    """Yield the cells and the seeds wanted of them, in the order in which they are needed."""
+    for seed in range(5):
+        yield [*map(arm, REWARDS)], (seed,)
+    yield [*map(arm, OTHERS)], range(5)
+    for rate in RATES:
+        yield [arm(name, rate) for name in (*REWARDS, *OTHERS)], range(5)
+    yield [*map(arm, (*REWARDS, *OTHERS))], range(10)
+
+
+def config(run: Cell, out: Path) -> Comparison:
+    """Return the comparison that a run is of."""
+    del out
+    scorer = None
+    if run.scorer != "own":
+        task = Task.of(ENV)
+        assert task is not None
+        bundle = task.own_bundle()
+        scorer = str(bundle.encoder) if run.scorer == "r3" else f"rules:path={bundle.gold}"
+    return single_run(
+        ENV,
+        run.rule,
+        evaluation=GRID,
+        stream="run",
+        task=TaskSettings(scorer=scorer),
+        learning_rate=run.learning_rate,
+    )
+
+
+# --- page -----------------------------------------------------------------------------------------
+
+
+def figure_of(points: Sequence[Row], of: tuple[str, bool]) -> float:
+    """Return a figure of a run: a measurement, its mean over the run or that at the end."""
+    measure, at_end = of
+    curve = curve_of(points)
+    return curve.end(measure) if at_end else curve.area(measure)
+
+
+def by_seed(runs: Runs, cell: Cell, of: tuple[str, bool]) -> dict[int, float]:
+    """Return a figure of each of a cell's runs by seed."""
+    return {seed: figure_of(points, of) for seed, points in runs.runs.get(cell, {}).items()}
+
+
+def title(name: str) -> str:
+    """Return an arm as the tables show it."""
+    rule, _, scorer = name.partition(" over ")
+    return f"`{rule}`{f' over {scorer}' if scorer else ''}"
+
+
+def made(runs: Runs, rate: float = RATE) -> list[str]:
+    """Return the arms that have two runs or more at a rate."""
+    return [name for name in (*REWARDS, *OTHERS) if len(runs.runs.get(arm(name, rate), {})) > 1]
+
+
+def levels_table(runs: Runs) -> str:
+    """Return each arm's gold and KL, means over the seeds with Student's intervals."""
     lines = []
-    for rule in REWARDS:
-        every = runs[rule].values()
-        lines.append([f"`{rule}`", *(student_mean([*map(of, every)]) for of in FIGURES.values())])
-    return markdown_table(["reward", *FIGURES], lines)
+    for name in made(runs):
+        each = [by_seed(runs, arm(name), of) for of in FIGURES.values()]
+        figures = [student_mean([*values.values()]) for values in each]
+        lines.append([title(name), *figures, str(len(each[0]))])
+    return markdown_table(["reward", *FIGURES, "runs"], lines)
 
 
-def differences(one: Points, other: Points, of: Callable[[Sequence[Row]], float]) -> Any:
-    """Return a figure of one reward minus another's, as pairs by seed."""
-    return paired(*({seed: of(rows) for seed, rows in each.items()} for each in (one, other)))
+def rates_table(runs: Runs) -> str:
+    """Return each arm's gold and KL at the end by rate, means over the seeds."""
+    rates = sorted({RATE, *RATES})
+    lines = []
+    for name in made(runs):
+        line = [title(name)]
+        for rate in rates:
+            gold, kl = (by_seed(runs, arm(name, rate), FIGURES[at]) for at in AT_END)
+            golds, nats = (number(mean([*of.values()])) for of in (gold, kl)) if gold else ("", "")
+            line.append(f"{golds}, {nats} nats, {len(gold)} runs" if gold else NONE)
+        lines.append(line)
+    return markdown_table(["reward", *(f"{rate:g}" for rate in rates)], lines)
 
 
-def pairs_table(runs: Mapping[str, Points]) -> str:
+def pairs_table(runs: Runs) -> str:
     """Return the differences that tell credit from what is scored, paired by seed."""
-    pairs = [(what, *pair) for what, of in PAIRS.items() for pair in of]
+    known = made(runs)
+    pairs = [(what, *pair) for what, of in PAIRS.items() for pair in of if {*pair} <= {*known}]
     shown = after_holm(
         {
-            (one, other, name): paired_difference(*differences(runs[one], runs[other], of))
+            (one, other, name): paired_difference(
+                *paired(*(by_seed(runs, arm(at), of) for at in (one, other)))
+            )
             for _, one, other in pairs
             for name, of in FIGURES.items()
         }
     )
     lines = [
-        [what, f"`{one}` minus `{other}`", *(shown[one, other, name] for name in FIGURES)]
+        [what, f"{title(one)} minus {title(other)}", *(shown[one, other, name] for name in FIGURES)]
         for what, one, other in pairs
     ]
     return markdown_table(["what varies", "", *FIGURES], lines)
@@ -108,14 +200,19 @@ def kin_table(docs: Path) -> str:
     """Return rules that spread the reward model's score minus `sparse`, each at its own rate."""
     runs = other_tasks.STUDY.published(docs).runs
     about = {"task": TASK, "critic": "own"}
-    base = runs.runs[other_tasks.STUDY.cell(rule="sparse", gae_lambda="0.95", **about)]
+    base = other_tasks.STUDY.cell(rule="sparse", gae_lambda="0.95", **about)
     lines = []
     for rule, gae_lambda in KIN:
-        own = runs.runs[other_tasks.STUDY.cell(rule=rule, gae_lambda=gae_lambda, **about)]
-        figures = [paired_text(*differences(own, base, of)) for of in (SCORE | FIGURES).values()]
-        lines.append([f"`{rule}`, {gae_lambda}", *figures, str(len(own.keys() & base.keys()))])
-    level = [number(mean([*map(of, base.values())])) for of in (SCORE | FIGURES).values()]
-    first = ["`sparse`, 0.95: its level", *level, str(len(base))]
+        own = other_tasks.STUDY.cell(rule=rule, gae_lambda=gae_lambda, **about)
+        pairs = [
+            paired(*(by_seed(runs, cell, of) for cell in (own, base)))
+            for of in (SCORE | FIGURES).values()
+        ]
+        figures = [paired_text(*pair) for pair in pairs]
+        lines.append([f"`{rule}`, {gae_lambda}", *figures, str(len(pairs[0][0]))])
+    each = [by_seed(runs, base, of) for of in (SCORE | FIGURES).values()]
+    level = [number(mean([*values.values()])) for values in each]
+    first = ["`sparse`, 0.95: its level", *level, str(len(each[0]))]
     return markdown_table(["rule, lambda", *SCORE, *FIGURES, "pairs"], [first, *lines])
 
 
@@ -147,39 +244,52 @@ def types_table(rows: Sequence[Row]) -> str:
     return markdown_table(head, lines) if lines else NONE
 
 
-def draw(file: Path, runs: Mapping[str, Points]) -> None:
-    """Draw gold and KL of the five rewards over the updates."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    titles = {"gold_score": "gold score", "kl": "KL to the reference, nats"}
-    for axes, (name, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
-        for rule, color in zip(REWARDS, COLORS, strict=True):
-            every = [*runs[rule].values()]
-            draw_mean(axes, every, itemgetter(name), color=color, label=rule)
-        axes.set(title=title, xlabel="updates of 256 answers")
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[1].legend(loc="upper left", fontsize=9)
-    figure.savefig(file, dpi=110, metadata={"Software": None})
-
-
-def page(docs: Docs = DOCS) -> None:
-    """Fill the page and draw its picture from the published files.
-
-    Args:
-        docs: Folder of the page.
-    """
-    runs, folder = runs_of(docs), docs / FOLDER
-    tables = {
+def tables(published: Published) -> dict[str, str]:
+    """Return the page's tables by name."""
+    runs, folder = published.runs, published.folder
+    of_runs = {
         "rewards": levels_table(runs),
         "pairs": pairs_table(runs),
-        "kin": kin_table(docs),
+        "rates": rates_table(runs),
+    }
+    return {
+        **(of_runs if made(runs) else {}),
+        "kin": kin_table(folder.parent),
         "entities": entities_table(read_rows(folder / "entities.csv", text=("rule", "group"))),
         "query types": types_table(read_rows(folder / "query_types.csv", text=("name",))),
     }
-    fill(docs / PAGE, tables)
-    draw(folder / "curves.png", runs)
 
+
+def draw(published: Published) -> None:
+    """Draw gold and KL of the five rewards over the updates, at the task's own rate."""
+    from matplotlib.figure import Figure
+
+    runs = published.runs
+    if {*REWARDS} - {*made(runs)}:
+        return
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    titles = {"gold_score": "gold score", "kl": "KL to the reference, nats"}
+    for axes, (name, text) in zip(figure.subplots(1, 2), titles.items(), strict=True):
+        for rule, color in zip(REWARDS, COLORS, strict=True):
+            every = [*runs.runs[arm(rule)].values()]
+            draw_mean(axes, every, itemgetter(name), color=color, label=rule)
+        axes.set(title=text, xlabel="updates of 256 answers")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[1].legend(loc="upper left", fontsize=9)
+    figure.savefig(published.folder / "curves.png", dpi=110, metadata={"Software": None})
+
+
+STUDY = Study(
+    document="rewards.md",
+    folder="rewards",
+    axes={"rule": str, "scorer": "own", "learning_rate": RATE},
+    rounds=rounds,
+    config=config,
+    tables=tables,
+    pictures=draw,
+    first_rate=None,
+    holm="table",
+)
 
 if __name__ == "__main__":
-    command_line(__doc__, page)
+    STUDY.command_line(__doc__)

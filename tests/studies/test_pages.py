@@ -11,6 +11,7 @@ from studies import (
     critic_elsewhere,
     equal_kl,
     gradients,
+    one_grid,
     other_tasks,
     overoptimisation,
     preferences,
@@ -35,14 +36,20 @@ def fill_tasks(docs: Path) -> None:
     credit_v2.page(docs)
 
 
+def fill_film_reviews(docs: Path) -> None:
+    """Fill the page that two studies share."""
+    token_credit.STUDY.page(docs)
+    one_grid.STUDY.page(docs)
+
+
 DOCS = Path(__file__).parents[2] / "docs" / "results"
 PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "equal_kl.md": (("equal_kl",), equal_kl.STUDY.page),
-    "film_reviews.md": (("film_reviews",), token_credit.STUDY.page),
+    "film_reviews.md": (("film_reviews",), fill_film_reviews),
     "gradients.md": (("gradients",), fill_gradients),
     "overoptimisation.md": (("overoptimisation",), overoptimisation.page),
     "preferences.md": (("preferences",), preferences.page),
-    "rewards.md": (("rewards", "tasks"), rewards.page),
+    "rewards.md": (("rewards", "tasks"), rewards.STUDY.page),
     "tasks.md": (("tasks", "elsewhere", "v2-lite", "sst2", "imdb"), fill_tasks),
     "real_text.md": (
         ("real_text", "imdb", "sst2", "elsewhere", "tasks"),

@@ -1,0 +1,288 @@
+"""How much of the speed of token credit is rate, lambda or density? Fills film_reviews.md.
+
+PPO on the bundled film reviews of 24, 48 and 96 tokens: `sparse`, two controls, `abc-signed`, and
+`sparse` with a critic that starts from the reward model, each at four lambdas and three rates, all
+with a rate that warms up. The page says which cells a pilot drops.
+
+    python -m studies.one_grid run --out runs/grid [--until 22:00] [--part 0/2]
+    python -m studies.one_grid publish --out runs/grid    # fills the page
+    python -m studies.one_grid page
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from studies.token_credit import ENV, LENGTHS, ROWS, UPDATES, WARMUP, WAYS
+from tokengym import Comparison
+from tokengym.evaluation.report import number
+from tokengym.evaluation.statistics import (
+    FASTER_AT,
+    SHARES,
+    steps_to_shares,
+    student_interval,
+    tuned_on_others,
+)
+from tokengym.lab.protocol import GRID, LEARNER, curve_of, net_area, way
+from tokengym.lab.study import NET, Cell, Published, Round, Row, Runs, Study, read_rows, single_run
+from tokengym.lab.tables import NONE, Speed, markdown_table, mean, times_as_fast
+
+ARMS: dict[str, dict[str, str]] = {
+    "sparse": {"rule": "sparse"},
+    "uniform": {"rule": "uniform"},
+    "random": {"rule": "random"},
+    "abc-signed": {"rule": "abc-signed"},
+    "critic": {"rule": "sparse", "critic": "reward_model"},
+}
+"""Arm -> its cell's values; the first is the baseline."""
+LAMBDAS = ("0.5", "0.8", "0.95", "1")
+LEARNING_RATES = (3e-4, 1e-3, 3e-3)
+PILOT, SEEDS = 19, range(20, 25)
+"""Seed that may drop cells and stands behind no figure, and those of the grid: no earlier page has
+them."""
+DROPPED: frozenset[tuple[int, float]] = frozenset()
+"""Lengths and rates that the pilot dropped, see the page's rule."""
+
+
+class Way(NamedTuple):
+    """Where the way from the untrained policy to its best of 16 begins and ends, by score."""
+
+    start: float
+    goal: float
+
+
+Criterion = Callable[[Sequence[Row], Way], float]
+CRITERIA: dict[str, Criterion] = {
+    "updates to 75 % of the way": lambda points, at: -steps_of(points, at),
+    "score over the run": lambda points, at: curve_of(points).area("score"),
+    NET: lambda points, at: net_area(points),
+}
+"""What a cell is chosen by, on the other seeds: larger is better."""
+
+
+def cells(length: int, name: str) -> list[Cell]:
+    """Return the cells of an arm at a length."""
+    return [
+        STUDY.cell(**ARMS[name], gae_lambda=at, length=length, learning_rate=rate)
+        for at, rate in product(LAMBDAS, LEARNING_RATES)
+    ]
+
+
+def kept(length: int, name: str) -> list[Cell]:
+    """Return those that the pilot did not drop."""
+    return [at for at in cells(length, name) if (length, at.learning_rate) not in DROPPED]
+
+
+def rounds() -> Iterator[Round]:
+    """Yield the cells and the seeds wanted of them, in the order in which they are needed.
+
+    First the pilot of a length, then its seeds one by one, so that each is a whole grid.
+    """
+    for length in LENGTHS:
+        yield [cell for name in ARMS for cell in cells(length, name)], (PILOT,)
+        for seed in SEEDS:
+            yield [cell for name in ARMS for cell in kept(length, name)], (seed,)
+
+
+def config(run: Cell, out: Path) -> Comparison:
+    """Return the comparison that a run is of."""
+    del out
+    return single_run(
+        ENV,
+        run.rule,
+        steps=UPDATES,
+        batch_size=ROWS,
+        max_new_tokens=int(run.length),
+        learning_rate=run.learning_rate,
+        gae_lambda=float(run.gae_lambda),
+        value_network=run.critic,
+        n_warmup_updates=WARMUP,
+        **LEARNER,
+        evaluation=GRID,
+        stream="run",
+    )
+
+
+# --- page -----------------------------------------------------------------------------------------
+
+
+def steps_of(points: Sequence[Row], at: Way) -> float:
+    """Return the updates of a run to 75 % of the way by score; its last if it never arrives."""
+    steps, scores = ([point[name] for point in points] for name in ("step", "score"))
+    (reached,) = steps_to_shares(steps, [scores], *at)[SHARES.index(FASTER_AT)]
+    return float(min(reached, steps[-1]))
+
+
+def ways(docs: Path) -> dict[int, Way]:
+    """Return the way of each length, from the file of the page's first study."""
+    drawn = read_rows(docs / "film_reviews" / WAYS, text=())
+    return {
+        length: Way(*way([row for row in drawn if row["length"] == length], _score))
+        for length in LENGTHS
+    }
+
+
+def _score(row: Row) -> float:
+    return float(row["score"])
+
+
+def complete(runs: Runs, length: int) -> list[int]:
+    """Return the seeds of a length with every cell that was kept."""
+    wanted = [cell for name in ARMS for cell in kept(length, name)]
+    return [seed for seed in SEEDS if all(seed in runs.runs.get(cell, {}) for cell in wanted)]
+
+
+def so_far(runs: Runs) -> str:
+    """Return how many of the runs there are."""
+    lines = []
+    for length in LENGTHS:
+        pilot = sum(PILOT in runs.runs.get(at, {}) for name in ARMS for at in cells(length, name))
+        wanted = [cell for name in ARMS for cell in kept(length, name)]
+        count = sum(len({*SEEDS} & runs.runs.get(cell, {}).keys()) for cell in wanted)
+        of_pilot = len(ARMS) * len(LAMBDAS) * len(LEARNING_RATES)
+        seeds = f"{count} of {len(wanted) * len(SEEDS)}"
+        lines.append(
+            [str(length), f"{pilot} of {of_pilot}", seeds, str(len(complete(runs, length)))]
+        )
+    return markdown_table(["tokens", "runs of the pilot", "runs of the grid", "whole seeds"], lines)
+
+
+def pilot_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
+    """Return of each cell of the pilot: updates to 75 %, score and score - c KL over the run."""
+    lines = []
+    for length, name, at in product(LENGTHS, ARMS, LAMBDAS):
+        line = [str(length), title(name), at]
+        for cell in cells(length, name):
+            if cell.gae_lambda != at:
+                continue
+            points = runs.runs.get(cell, {}).get(PILOT)
+            if points is None:
+                line.append(NONE)
+                continue
+            goal = by_length[length]
+            steps = number(steps_of(points, goal))
+            areas = [number(CRITERIA[c](points, goal)) for c in [*CRITERIA][1:]]
+            line.append(f"{steps}; {'; '.join(areas)}")
+        if line[3:] != [NONE] * len(LEARNING_RATES):
+            lines.append(line)
+    return markdown_table(["tokens", "arm", "lambda", *(f"{r:g}" for r in LEARNING_RATES)], lines)
+
+
+def title(name: str) -> str:
+    """Return an arm in words."""
+    return "`sparse`, critic from the reward model" if name == "critic" else f"`{name}`"
+
+
+def picked(
+    runs: Runs, cells: Sequence[Cell], criterion: Criterion, at: Way, seeds: Sequence[int]
+) -> list[Cell]:
+    """Return for each seed the cell that a criterion chooses on the other seeds."""
+    figures = [[criterion(runs.runs[cell][seed], at) for seed in seeds] for cell in cells]
+    numbers = np.broadcast_to(np.arange(len(cells))[:, None], (len(cells), len(seeds)))
+    return [cells[int(number)] for number in tuned_on_others(numbers, figures)]
+
+
+def times(
+    runs: Runs, own: Sequence[Cell], base: Sequence[Cell], at: Way, seeds: Sequence[int]
+) -> Speed:
+    """Return how many times as fast as others cells are, geometric mean of pairs by seed.
+
+    Args:
+        runs: Runs of the study.
+        own: The cell of each seed.
+        base: That of the baseline.
+        at: The way.
+        seeds: The seeds.
+    """
+    one, other = (
+        np.array(
+            [steps_of(runs.runs[cell][seed], at) for cell, seed in zip(of, seeds, strict=True)]
+        )
+        for of in (own, base)
+    )
+    middle, low, high, _ = (float(np.exp(value)) for value in student_interval(np.log(other / one)))
+    return Speed(middle, low, high, bool((one >= UPDATES).any()))
+
+
+def chosen_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
+    """Return each arm's speed against `sparse`, by chosen cells and at one rate and lambda."""
+    lines = []
+    for length, at in by_length.items():
+        seeds = complete(runs, length)
+        if len(seeds) < 2:
+            continue
+        base, *others = ({name: kept(length, name) for name in ARMS}).items()
+        for name, own in others:
+            line = [str(length), title(name)]
+            for criterion in CRITERIA.values():
+                mine, its = (picked(runs, of, criterion, at, seeds) for of in (own, base[1]))
+                line.append(times_as_fast(times(runs, mine, its, at, seeds)))
+            of_base = picked(runs, base[1], CRITERIA[NET], at, seeds)
+            alike = [own[base[1].index(cell)] for cell in of_base]
+            line.append(times_as_fast(times(runs, alike, of_base, at, seeds)))
+            every = {
+                cell: times(runs, [cell] * len(seeds), [other] * len(seeds), at, seeds).times
+                for cell, other in zip(own, base[1], strict=True)
+            }
+            ends = (pick(every, key=lambda cell: every[cell]) for pick in (min, max))
+            line.append(
+                " to ".join(
+                    f"{number(every[cell])} ({cell.gae_lambda}, {cell.learning_rate:g})"
+                    for cell in ends
+                )
+            )
+            lines.append(line)
+    head = ["tokens", "arm", *(f"chosen by {name}" for name in CRITERIA)]
+    head += ["both at the cell of `sparse`", "at one lambda and rate, least to most"]
+    return markdown_table(head, lines)
+
+
+def cells_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
+    """Return the updates to 75 % of every cell, geometric means over the seeds made so far."""
+    lines = []
+    for length, name, at in product(LENGTHS, ARMS, LAMBDAS):
+        line, any_run = [str(length), title(name), at], False
+        for cell in cells(length, name):
+            if cell.gae_lambda != at:
+                continue
+            made = [p for s, p in runs.runs.get(cell, {}).items() if s in SEEDS]
+            any_run = any_run or bool(made)
+            if not made:
+                line.append(NONE)
+                continue
+            steps = np.exp(mean([np.log(steps_of(p, by_length[length])) for p in made]))
+            net = mean([*map(net_area, made)])
+            line.append(f"{number(float(steps))}; {number(net)}; {len(made)}")
+        if any_run:
+            lines.append(line)
+    return markdown_table(["tokens", "arm", "lambda", *(f"{r:g}" for r in LEARNING_RATES)], lines)
+
+
+def tables(published: Published) -> dict[str, str]:
+    """Return the page's tables by name."""
+    runs, by_length = published.runs, ways(published.folder.parent)
+    return {
+        "grid so far": so_far(runs),
+        "grid": chosen_table(runs, by_length),
+        "grid cells": cells_table(runs, by_length),
+        "grid pilot": pilot_table(runs, by_length),
+    }
+
+
+STUDY = Study(
+    document="film_reviews.md",
+    folder="film_reviews",
+    runs="grid.csv",
+    axes={"rule": str, "gae_lambda": str, "critic": "own", "length": int, "learning_rate": float},
+    rounds=rounds,
+    config=config,
+    tables=tables,
+    first_rate=None,
+    holm="table",
+)
+
+if __name__ == "__main__":
+    STUDY.command_line(__doc__)
