@@ -76,7 +76,7 @@ def explore(
     saved = None if folder is None else folder.parent
     traces = results if results is not None and results.is_file() else None
     if traces is not None and is_foreign(traces):
-        env, kwargs = others_task(traces, env, task=task, trust_code=trust_code)
+        env, kwargs = others_task(traces, env, rewards, task=task, trust_code=trust_code)
     else:
         env, kwargs = known_task(traces or saved, env, task=task, trust_code=trust_code)
     with preferred_device(device):

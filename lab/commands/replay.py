@@ -38,20 +38,25 @@ def replay(
 ) -> None:
     """Score one set of responses under every credit, token by token.
 
-    Writes replay.html (the heat maps and figures) and credit.csv (every token's numbers). Where the
-    task knows the true worth of each token, rules are compared with it.
+    Writes replay.html (the heat maps and figures), credit.csv (every token's numbers) and
+    scores.csv (every response's). Where the task knows the true worth of each token, rules are
+    compared with it. Scores that differ from those that were stored, or among scorers, are compared
+    on the same responses.
 
     For example:
       tokengym replay --episodes runs/x --rewards sparse abc-signed red scar attribution
       tokengym replay --env MovieReview --num-episodes 64 --seed 0      the bundled policy's
       tokengym replay --agent runs/one/agent --rewards abc abc-signed   those of a trained one
       tokengym replay --env Forks --truth forks:k=32                    held to executed forks
+      tokengym replay --episodes rollouts.jsonl --tokenizer path/to/policy \
+          --rewards verifier.py:old verifier.py:new                     two verifiers, one set
 
     Args:
         episodes: A folder that tokengym compare or train wrote, a file of agents.EpisodeLog, or
-            what TRL, verl, SkyRL, verifiers, prime-rl or OpenEnv wrote (jsonl, parquet), whose own
-            token rewards are then shown beside the rules'; without one a policy plays.
-        rewards: Rules by name, options after a colon (default: those the task's scorer allows).
+            what TRL, verl, SkyRL, verifiers, prime-rl, NeMo Gym or OpenEnv wrote (jsonl, parquet),
+            whose own token rewards are then shown beside the rules'; without one a policy plays.
+        rewards: Rules by name, options after a colon, or scorers, path/to/file.py:function
+            (default: the rules that the task's scorer allows).
         env: Environment id, or a task's bare name (default: that of the episodes, or MovieReview).
         agent: Folder of the saved agent that plays, or played (default: the untrained policy).
         num_episodes: Largest number of responses.
@@ -77,6 +82,7 @@ def replay(
     from tokengym.lab.replay.executed import TRUTHS
     from tokengym.lab.replay.page import render_replay
     from tokengym.lab.replay.replay import write_credit
+    from tokengym.lab.replay.rescoring import write_scores
     from tokengym.scripts.commands import terminal
 
     torch.set_num_threads(1)
@@ -101,6 +107,7 @@ def replay(
     out = out or Path("runs") / f"replay-{task_name(result.env)}"
     write_text(out / "replay.html", render_replay(result, num_episodes=samples))
     write_credit(out / "credit.csv", result)
+    write_scores(out / "scores.csv", result)
     show_replay(terminal(), result, show, out)
 
 
@@ -130,26 +137,30 @@ def _replay(
         if path is not None and not path.exists():
             raise ValueError(f"--{what}: there is no {path}; name what tokengym train wrote")
     if is_others := episodes is not None and is_foreign(episodes):
-        env, kwargs = others_task(episodes, env, task=task, trust_code=trust_code)
+        env, kwargs = others_task(episodes, env, rewards, task=task, trust_code=trust_code)
     else:
         saved = agent.parent if episodes is None and agent is not None else episodes
         below = saved is not None and saved is episodes and saved.is_dir()
         env, kwargs = known_task(saved, env, below=below, task=task, trust_code=trust_code)
-    evaluator = Evaluator(env, kwargs, num_episodes=num_episodes, seed=seed)
     policy, paid_by = None, ""
     if agent is not None:
         # Without an environment: none of its random state is wanted.
         policy = load_agent(agent, trust_code=trust_code).policy
-    elif episodes is None:
-        policy = evaluator.untrained(task.model)
     if episodes is None:
-        assert policy is not None
+        evaluator = Evaluator(env, kwargs, num_episodes=num_episodes, seed=seed)
+        policy = policy or evaluator.untrained(task.model)
         played = list(evaluator(policy).episodes)
+        evaluator.close()
         source = f"Played by {agent or 'the untrained policy'}, seed {seed}"
     else:
-        played, left_out = load_episodes(episodes, env=env, env_kwargs=kwargs, limit=num_episodes)
+        most = num_episodes + 1  # one more tells whether there are more
+        played, left_out = load_episodes(episodes, env=env, env_kwargs=kwargs, limit=most)
         source = f"Stored in {episodes}"
         say_left_out(left_out)
+        if len(played) > num_episodes:
+            played = played[:num_episodes]
+            say_left_out([f"all after the first {num_episodes}; --num-episodes N takes more"])
+            source += f", the first {num_episodes}"
         if left_out:
             source += f"; {len(left_out)} rows could not be read"
         unpaid = sum(episode.token_rewards is None for episode in played)
@@ -157,7 +168,6 @@ def _replay(
             paid_by = TRAINER
         elif is_others and unpaid < len(played):
             say_left_out([f"what the trainer paid: {unpaid} of {len(played)} rows have no rewards"])
-    evaluator.close()
     names = rewards or (*usual_rewards(env, kwargs), *([CONTROL] if is_others else []))
     return replay(
         played,
@@ -205,19 +215,28 @@ def say_left_out(lines: Sequence[str]) -> None:
 
 
 def others_task(
-    episodes: Path, env: str | None, *, task: "TaskSettings", trust_code: bool
+    episodes: Path,
+    env: str | None,
+    rewards: Sequence[str] = (),
+    *,
+    task: "TaskSettings",
+    trust_code: bool,
 ) -> tuple[str, dict[str, Any]]:
     """Return the id and arguments of the environment for another trainer's texts.
 
     Its files name no task of ours. Beside a tokenizer or model of the caller's its prompts are the
     environment's, with the columns that a scoring function may name. With a scorer of the caller's
-    own besides there is nothing left of a task, and none is named.
+    own besides, or with rewards that are scorers, there is nothing left of a task, and none is
+    named.
     """
     from tokengym.evaluation.runs import known_task
     from tokengym.lab.traces.reading import read_prompts
+    from tokengym.rewards import RewardChoice
 
-    if env is None and task.scorer is not None and (task.tokenizer or task.model) is not None:
-        env = "TokenGeneration"
+    if env is None and (task.tokenizer or task.model) is not None:
+        scores_itself = bool(rewards) and all(RewardChoice.of(r).kind is None for r in rewards)
+        if task.scorer is not None or scores_itself:
+            env = "TokenGeneration"
     env, kwargs = known_task(None, env, task=task, trust_code=trust_code)
     if {"tokenizer", "model"} & kwargs.keys() and not {"dataset", "prompts"} & kwargs.keys():
         kwargs["prompts"] = read_prompts(episodes)

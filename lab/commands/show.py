@@ -1,5 +1,6 @@
 """Results as the commands of the laboratory print them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from tokengym.lab.replay.page import (
     figure_rows,
     headline,
     same_scores,
+    scoring_rows,
+    scoring_words,
 )
 from tokengym.scripts.commands import say
 
@@ -116,9 +119,22 @@ def show_replay(console: "Console", result: "Replay", show: int, out: Path) -> N
     console.print(table)
     if result.truth is not None and result.truth.executed is not None:
         console.print(Text(printable(f"\n{executed_words(result.truth.executed)}")))
+    if rows := scoring_rows(result):
+        console.print(Text(f"\n{scoring_words(result)}"))
+        console.print(_scorings(rows))
     console.print()
-    for name in ("replay.html", "credit.csv"):
+    for name in ("replay.html", "credit.csv", "scores.csv"):
         say(console, str(out / name))
+
+
+def _scorings(rows: Sequence[Sequence[str]]) -> Table:
+    """Return scorers with their means and their differences from the first."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for index, title in enumerate(rows[0]):
+        table.add_column(Text(title), justify="right" if index else "left")
+    for row in rows[1:]:
+        table.add_row(*map(Text, row))
+    return table
 
 
 def heat_map(result: "Replay", index: int) -> Table:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tokengym.envs import Episode, printable
-from tokengym.evaluation.report import coloured_tokens, number, render
+from tokengym.evaluation.report import coloured_tokens, number, render, signed
 from tokengym.lab.replay.agreement import (
     Array,
     charged_share,
@@ -17,6 +17,7 @@ from tokengym.lab.replay.agreement import (
 )
 from tokengym.lab.replay.executed import ExecutedTruth
 from tokengym.lab.replay.replay import Replay, written_rows
+from tokengym.lab.replay.rescoring import scorings
 
 TEMPLATES = Path(__file__).parent / "templates"
 """Folder of the templates of the pages of replay and explore."""
@@ -42,6 +43,8 @@ def render_replay(result: Replay, *, num_episodes: int = 12) -> str:
         "scored_by": scored_by(result),
         "columns": figure_columns(result),
         "rows": figure_rows(result),
+        "scorings": scoring_rows(result),
+        "scored": scoring_words(result),
         "episodes": [episode_rows(result, index) for index in range(min(num_episodes, count))],
         "left": max(0, count - num_episodes),
         "notes": _notes(result),
@@ -116,6 +119,26 @@ def figure_columns(result: Replay) -> list[str]:
 def figure_rows(result: Replay) -> list[dict[str, Any]]:
     """Return per rule its name and figures as text, in the order of `figure_columns`."""
     return [{"name": printable(name), "cells": _figures(result, name)} for name in result.credits]
+
+
+def scoring_rows(result: Replay) -> list[list[str]]:
+    """Return the table of `scorings` as text, its headings first; [] where there is none."""
+    scored = scorings(result)
+    if not scored:
+        return []
+    first = printable(scored[0].name)
+    rows = [["scorer", "mean", f"minus {first}", "95 % interval", "higher", "lower"]]
+    for index, one in enumerate(scored):
+        ends = f"{number(one.low)} to {number(one.high)}"
+        cells = [signed(one.difference), ends, str(one.higher), str(one.lower)]
+        rows.append([printable(one.name), number(one.mean), *(cells if index else [""] * 4)])
+    return rows
+
+
+def scoring_words(result: Replay) -> str:
+    """Return what the table of `scorings` compares."""
+    prompts = len({episode.prompt_ids for episode in result.episodes})
+    return f"Scores of the same {len(result.episodes)} responses; intervals over {prompts} prompts"
 
 
 def _figures(result: Replay, name: str) -> list[str]:

@@ -102,6 +102,8 @@ class Replay:
     """True worth of each token, if the task knows it."""
     agreements: Mapping[str, Agreement]
     """Rule -> how well it agrees with the truth; empty without one, and if no token matters."""
+    stored_scores: Array | None = None
+    """(episodes,) what the episodes came with, NaN where they had no score; None is not known."""
 
     def columns(self, index: int) -> dict[str, Array]:
         """Return one response's token rewards by rule, ``truth`` first where it is known."""
@@ -189,16 +191,16 @@ def replay(
     episodes = [episodes[row] for row in kept]
     if not kept:
         raise ValueError("no episode has a score under every rule; look at the judge")
+    stored = np.array([np.nan if e.score is None else e.score for e in episodes], dtype=np.float64)
     for name, reward in paying.items():
         paid = [every[name][row] for row in kept]
         credits[name] = tuple(np.asarray(e.token_rewards, dtype=np.float64) for e in paid)
         scores[name] = np.array([episode.score for episode in paid])
         scorers[name] = reward.scorer.name
     if paid_by:
-        stored = [np.asarray(episode.token_rewards, dtype=np.float64) for episode in episodes]
-        credits[paid_by], scorers[paid_by] = tuple(stored), paid_by
-        given_scores = (episode.score for episode in episodes)
-        scores[paid_by] = np.array([np.nan if score is None else score for score in given_scores])
+        paid_rows = [np.asarray(episode.token_rewards, dtype=np.float64) for episode in episodes]
+        credits[paid_by], scorers[paid_by] = tuple(paid_rows), paid_by
+        scores[paid_by] = stored
     truth = None
     if forks is not None:
         truth = measured_truth(env, kwargs, episodes, policy, forks)
@@ -215,6 +217,7 @@ def replay(
         scorers=scorers,
         truth=None,
         agreements={},
+        stored_scores=stored,
     )
     return unheld.with_truth(truth)
 

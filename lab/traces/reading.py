@@ -10,14 +10,14 @@ import numpy as np
 
 from tokengym.base import read_jsonl
 from tokengym.envs import Episode, Prompt, decode, encode, encode_next
-from tokengym.lab.traces import openenv, plain, skyrl, trl, verifiers, verl
+from tokengym.lab.traces import nemo_gym, openenv, plain, skyrl, trl, verifiers, verl
 from tokengym.lab.traces.record import Record
 from tokengym.rewards.pairs import RowError, read_table, sift
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-READERS = (verifiers, openenv, trl, verl, skyrl, plain)
+READERS = (verifiers, nemo_gym, openenv, trl, verl, skyrl, plain)
 """Formats, the most particular first: a row is read by the first that knows it."""
 SUFFIXES = (".jsonl", ".parquet")
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError)

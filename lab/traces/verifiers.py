@@ -1,20 +1,25 @@
-"""Traces of verifiers and prime-rl: a graph of messages, each with its tokens."""
+"""What verifiers and prime-rl write: graphs of messages with their tokens, and results of texts."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from tokengym.bridges import join_messages
-from tokengym.lab.traces.record import Record, number_of
+from tokengym.lab.traces.record import Record, number_of, rest_of, text_of
 
-NAME = "a trace of verifiers or prime-rl"
+NAME = "a trace of verifiers or prime-rl, or verifiers' results.jsonl"
+RESULT = {"example_id", "prompt", "completion", "reward"}
+"""Columns of each row of results.jsonl."""
 
 
 def read(row: Mapping[str, Any]) -> Record | None:
     """Return a row's record, None if it is of another format.
 
     ``mask`` tells the sampled tokens, ``logprobs`` and ``advantages`` have an entry for each of
-    these alone.
+    these alone. The response of a row of results.jsonl is what the assistant said, a line for each
+    message; calls of tools and their results are left out.
     """
+    if row.keys() >= RESULT:
+        return _of_result(row)
     nodes = row.get("nodes")
     if not isinstance(nodes, list) or not all(isinstance(node, dict) for node in nodes):
         return None
@@ -34,6 +39,23 @@ def read(row: Mapping[str, Any]) -> Record | None:
         log_probs=_spread(nodes, "logprobs", said.written),
         paid=_spread(nodes, "advantages", said.written),
         score=number_of(score),
+    )
+
+
+def _of_result(row: Mapping[str, Any]) -> Record:
+    said, info = row["completion"], row.get("info")
+    if isinstance(said, list):
+        said = [m for m in said if isinstance(m, dict) and m.get("role") == "assistant"]
+    answer = row.get("answer")
+    return Record(
+        prompt=text_of(row["prompt"]),
+        response=text_of(said),
+        score=number_of(row["reward"]),
+        reference=None if answer is None else str(answer),
+        columns={
+            **(rest_of(info) if isinstance(info, dict) else {}),
+            **rest_of(row, "prompt", "completion", "reward"),
+        },
     )
 
 

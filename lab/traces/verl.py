@@ -17,5 +17,5 @@ def read(row: Mapping[str, Any]) -> Record | None:
         response=text_of(row["output"]),
         score=number_of(row["score"]),
         reference=None if row.get("gts") is None else str(row["gts"]),
-        columns=rest_of(row, "input", "output", "score", "gts"),
+        columns=rest_of(row, "input", "output", "score"),
     )

@@ -1,5 +1,5 @@
-"""Other trainers' files as episodes: rows as TRL 1.16, verl 0.9.1, SkyRL 0.3, verifiers 0.4 and
-OpenEnv 0.10 write them."""
+"""Other trainers' files as episodes: rows as TRL 1.16, verl 0.9.1, SkyRL 0.3, verifiers 0.4, NeMo
+Gym 0.5 and OpenEnv 0.10 write them."""
 
 import json
 from pathlib import Path
@@ -56,6 +56,30 @@ def stored(folder: Path, *rows: Any) -> Path:
 
 
 TALK = {"written": [1, 1, 1, 0, 0, 1, 1], "response_ids": (*ANSWER, *REPLY, *REPLY)}
+
+
+def gym_item(prompt: list[int], answer: list[int]) -> dict[str, Any]:
+    """Return an item of a response that a policy server with token ids wrote."""
+    tokens = {"prompt_token_ids": prompt, "generation_token_ids": answer}
+    return {"type": "message", **tokens, "generation_log_probs": [-1.0] * len(answer)}
+
+
+def gym_row(*items: Any, **columns: Any) -> dict[str, Any]:
+    """Return a row of NeMo Gym."""
+    asked = [{"role": "user", "content": "i saw", "type": "message"}]
+    row = {"responses_create_params": {"input": asked, "tools": []}, "response": {"output": items}}
+    return {**row, "reward": 1.0, "_ng_task_index": 0, **columns}
+
+
+def said(text: str) -> dict[str, Any]:
+    """Return what the assistant said, as NeMo Gym stores it."""
+    content = [{"annotations": [], "text": text, "type": "output_text"}]
+    return {"type": "message", "role": "assistant", "content": content}
+
+
+REASON = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}
+CALL = {"type": "function_call", "name": "look", "arguments": "{}"}
+OUTPUT = {"type": "function_call_output", "output": "a film"}
 ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "plain": (
         {"prompt": "i saw", "response": "a dull film", "score": 2.0, "rewards": [0.0, 1.0, 1.0]},
@@ -78,6 +102,42 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"nodes": nodes(), "rewards": {"a": {"score": 2.0, "weight": 0.5}, "b": 0.5, "c": None}},
         {"score": 1.5, "log_probs": [-1.0, -2.0, -3.0, 0.0, 0.0, -4.0, -5.0], **TALK},
     ),
+    "verifiers' results": (
+        {
+            "example_id": 0,
+            "prompt": [{"role": "user", "content": "i saw"}],
+            "completion": [
+                {"role": "assistant", "content": "a dull film"},
+                {"role": "tool", "content": "a film"},
+            ],
+            "answer": "dull",
+            "info": {"year": 1999, "cast": ["b"]},
+            "reward": 0.25,
+            "metrics": {"has_answer": 1.0},
+        },
+        {
+            **{"score": 0.25, "reference": "dull", "response_ids": (*ANSWER,)},
+            "metadata": {"example_id": 0, "answer": "dull", "year": 1999},
+        },
+    ),
+    "nemo gym, texts": (
+        gym_row(
+            *(REASON, CALL, OUTPUT, said("a dull film")),
+            expected_answer=4,
+            verifier_metadata={"level": "easy"},
+        ),
+        {
+            **{"score": 1.0, "reference": "4", "response_ids": (*ANSWER,)},
+            "metadata": {"level": "easy", "_ng_task_index": 0, "expected_answer": 4},
+        },
+    ),
+    "nemo gym, tokens": (
+        gym_row(
+            *(REASON, gym_item(PROMPT, ANSWER), OUTPUT),
+            gym_item([*PROMPT, *ANSWER, *REPLY], REPLY),
+        ),
+        {"score": 1.0, "log_probs": [-1.0, -1.0, -1.0, 0.0, 0.0, -1.0, -1.0], **TALK},
+    ),
     "openenv": (
         {"turns": [turn(PROMPT, ANSWER), turn([*PROMPT, *ANSWER, *REPLY], REPLY)], "reward": 1.0},
         {"score": 1.0, "log_probs": [-1.0, -1.0, -1.0, 0.0, 0.0, -1.0, -1.0], **TALK},
@@ -98,11 +158,11 @@ def test_a_file_is_known_by_its_content(kind: str, tmp_path: Path) -> None:
 
 
 def test_trls_table_pays_every_token_its_advantage(tmp_path: Path) -> None:
-    said = [{"role": "assistant", "content": "a dull film"}]
+    completion = [{"role": "assistant", "content": "a dull film"}]
     table = {
         "step": [1, 1],
         "prompt": ["i saw", "i saw"],
-        "completion": [said, said],
+        "completion": [completion, completion],
         "by_length": [2.0, 2.0],
         "by_words": [1.0, float("nan")],
         "advantage": [0.5, -0.5],
@@ -128,10 +188,12 @@ def test_rows_that_cannot_be_read_get_one_line_each(tmp_path: Path) -> None:
         {"prompt": "i saw", "response": "a dull film", "rewards": [1.0]},
         {"prompt": "i saw", "response": "a dull film", "rewards": [1.0, None, 0.0]},
         {"prompt": "i saw", "response": ""},
+        gym_row(gym_item(PROMPT, ANSWER), gym_item(REPLY, ANSWER)),
+        gym_row(REASON, CALL),
     ]
     episodes, left_out = read_traces(stored(tmp_path, *rows), TOKENIZER)
     assert len(episodes) == 1
-    for line, said in zip(
+    for line, reason in zip(
         left_out,
         (
             "row 2 of the file traces.jsonl: no known format has the columns 'question'",
@@ -140,10 +202,12 @@ def test_rows_that_cannot_be_read_get_one_line_each(tmp_path: Path) -> None:
             "row 5 of the file traces.jsonl: 1 rewards for 3 response tokens",
             "row 6 of the file traces.jsonl: the reward of response token 1 is no finite number",
             "row 7 of the file traces.jsonl: there is no response",
+            "row 8 of the file traces.jsonl: call 1 does not begin",
+            "row 9 of the file traces.jsonl: there is no response",
         ),
         strict=True,
     ):
-        assert said in line
+        assert reason in line
     with pytest.raises(ValueError, match=r"no traces.*known"):
         read_traces(stored(tmp_path), TOKENIZER)
 

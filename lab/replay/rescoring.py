@@ -1,0 +1,137 @@
+"""Stored responses scored again: what each scorer gives the same texts, beside what was stored."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokengym.base import write_csv
+from tokengym.evaluation.report import to_cell
+from tokengym.evaluation.statistics import student_interval
+from tokengym.lab.replay.agreement import Array
+from tokengym.lab.replay.replay import Replay
+
+STORED = "stored"
+"""Name of the scores that the responses came with."""
+ATOL, RTOL = 1e-5, 1e-4
+"""Scores that differ by less are the same, computed in another batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """Scores of one scorer, and their difference from those of the first on the same responses."""
+
+    name: str
+    """The scorer; "stored" is what the responses came with."""
+    mean: float
+    """Mean score of the responses."""
+    difference: float
+    """Mean difference from the first, in units of the score."""
+    low: float
+    """Lower end of its interval over prompts."""
+    high: float
+    """Upper end of its interval."""
+    higher: int
+    """Responses that score higher than by the first."""
+    lower: int
+    """Responses that score lower than by the first."""
+
+
+def scores_by_name(result: Replay) -> dict[str, Array]:
+    """Return each set of scores once, (episodes,): those that were stored, then each scorer's.
+
+    A scorer whose scores equal those of one before it is left out; scores that were not stored of
+    every response are too. A name that two scorers have is replaced by that of the rule.
+    """
+    kept: dict[str, Array] = {}
+    if result.stored_scores is not None and np.isfinite(result.stored_scores).all():
+        kept[STORED] = result.stored_scores
+    for rule, scores in result.scores.items():
+        if np.isfinite(scores).all() and not any(_alike(scores, one) for one in kept.values()):
+            kept[rule] = scores
+    names = {rule: result.scorers.get(rule, rule) for rule in kept}
+    taken = [*names.values()]
+    return {r if taken.count(names[r]) > 1 else names[r]: scores for r, scores in kept.items()}
+
+
+def scorings(result: Replay, level: float = 0.95) -> list[Scoring]:
+    """Return what each scorer gives the responses; [] where all give what was stored.
+
+    Responses to one prompt are alike, so that the error of the mean difference d is clustered by
+    prompt; e_i = d_i - d of N responses to G prompts:
+
+    SE^2 = G / (G - 1) * sum over prompts of (sum of e_i)^2 / N^2;  d +- t_{G-1} * SE
+
+    Args:
+        result: Result of a replay.
+        level: Confidence level of the interval, in (0, 1).
+
+    Source: Liang and Zeger 1986, Biometrika 73; for language models Miller 2024, arXiv:2411.00640.
+    """
+    found = scores_by_name(result)
+    if len(found) < 2:
+        return []
+    (_, first), *_ = found.items()
+    return [_scoring(result, name, scores, first, level) for name, scores in found.items()]
+
+
+def _scoring(result: Replay, name: str, scores: Array, first: Array, level: float) -> Scoring:
+    changes = np.where(np.isclose(scores, first, rtol=RTOL, atol=ATOL), 0.0, scores - first)
+    prompts = [episode.prompt_ids for episode in result.episodes]
+    difference, low, high, _ = student_interval(clustered(prompts, changes), level)
+    return Scoring(
+        name=name,
+        mean=float(scores.mean()),
+        difference=float(difference),
+        low=float(low),
+        high=float(high),
+        higher=int((changes > 0).sum()),
+        lower=int((changes < 0).sum()),
+    )
+
+
+def clustered(groups: Sequence[Hashable], values: Array) -> Array:
+    """Return a value for each group, whose mean is that of all values, (G,).
+
+    v_g = mean + G / N * sum over the group of (x_i - mean)
+
+    The standard error of their mean is that of `scorings`.
+
+    Args:
+        groups: Group of each value, (N,).
+        values: (N,).
+
+    Example:
+        >>> clustered(["a", "a", "b"], np.array([1.0, 1.0, 4.0])).round(6).tolist()
+        [0.666667, 3.333333]
+    """
+    mean, sums = float(values.mean()), dict.fromkeys(groups, 0.0)
+    for group, value in zip(groups, values.tolist(), strict=True):
+        sums[group] += value - mean
+    return mean + len(sums) / len(values) * np.array([*sums.values()])
+
+
+def _alike(one: Array, other: Array) -> bool:
+    return np.allclose(one, other, rtol=RTOL, atol=ATOL)
+
+
+def write_scores(path: Path, result: Replay) -> None:
+    """Write every response with its scores: a row for each.
+
+    Args:
+        path: A CSV; columns episode, prompt, response, and one for each of `scores_by_name`.
+        result: Result of a replay.
+    """
+    found = {to_cell(name): scores for name, scores in scores_by_name(result).items()}
+    rows: list[dict[str, Any]] = [
+        {
+            "episode": index,
+            "prompt": to_cell(episode.prompt),
+            "response": to_cell(episode.response),
+            **{name: float(scores[index]) for name, scores in found.items()},
+        }
+        for index, episode in enumerate(result.episodes)
+    ]
+    write_csv(path, rows, list(rows[0]))
