@@ -104,7 +104,9 @@ class Result(Mapping[str, Any]):
         on the same seeds: ``score_auc_difference``, the ends of its interval
         ``score_auc_difference_low`` and ``..._high``, and its p-value ``score_auc_p``, corrected by
         Holm's method as the interval is. ``score_auc_clear`` is 1 or -1 where the report calls it
-        clear, else 0.
+        clear, else 0. ``score_auc_measuring`` and ``score_auc_difference_measuring`` are the
+        standard errors of measuring alone, where each response was kept. What each measurement is
+        of, and how sure it is, stands under ``measurements`` of the summary as a mapping.
         """
         import pandas as pd
 
@@ -271,12 +273,21 @@ def _figures(group: Mapping[str, Any], arm: str, measure: str, kind: str) -> dic
     known = group["rewards"][arm]["figures"].get(measure, {}).get(kind) or {}
     row = {column: known.get("iqm"), f"{column}_low": known.get("low")}
     row[f"{column}_high"] = known.get("high")
+    row |= _measuring(group["rewards"][arm], measure, kind, column)
     if any(difference_of(group, name, measure, kind) for name in group["rewards"]):
         gap = difference_of(group, arm, measure, kind) or {}
         for end, key in (("", "difference"), ("_low", "low"), ("_high", "high")):
             row[f"{column}_difference{end}"] = gap.get(key)
         row |= {f"{column}_p": gap.get("p_adjusted"), f"{column}_clear": gap.get("clear")}
+        versus = group["rewards"][arm].get("versus_baseline") or {}
+        row |= _measuring(versus, measure, kind, f"{column}_difference")
     return row
+
+
+def _measuring(of: Mapping[str, Any], measure: str, kind: str, column: str) -> dict[str, float]:
+    """Return the standard error of measuring of a number; {} where it is not known."""
+    size = of.get("measuring", {}).get(measure, {}).get(kind)
+    return {} if size is None else {f"{column}_measuring": size}
 
 
 def _headline(group: Mapping[str, Any]) -> str:
@@ -295,7 +306,10 @@ def _html_table(group: Mapping[str, Any]) -> str:
     rows = [f"<tr><th>{kind_of(group).capitalize()}</th>{first}</tr>"]
     for name, row in rewards.items():
         shown = [f"<b>{_safe(cell['value'])}</b> {_safe(cell['mark'])}" for cell in row]
-        below = [f"<br><small>{_safe(cell['below'])}</small>" for cell in row]
+        below = [
+            f"<br><small>{_safe(' '.join(filter(None, (cell['below'], cell['error']))))}</small>"
+            for cell in row
+        ]
         cells = "".join(f"<td>{a}{b}</td>" for a, b in zip(shown, below, strict=True))
         rows.append(f"<tr><th>{_safe(name)}</th>{cells}</tr>")
     return f"<table>{''.join(rows)}</table>"

@@ -27,7 +27,7 @@ from docs.makers import build_episodes, build_keywords, public_names
 from tokengym.base.bundle import PARTS
 from tokengym.envs import GenerationSettings, TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.envs.tasks import Task, TaskOptions, registered_tasks
-from tokengym.evaluation.measure.measures import MEASURES
+from tokengym.evaluation.measure.measures import MEASURES, NUMBERS, OF_ERROR, OF_POLICY
 from tokengym.registration import EnvReward, make_env
 from tokengym.scripts.cli import command_names, find_command
 from tokengym.scripts.commands.options import Option, options_of
@@ -51,27 +51,6 @@ _DELIVERY = (
 )
 _BLOCK = re.compile(r"(Args|Returns|Raises|Example|Source|Yields):")
 _HEADER = ["argument", "type", "default", "meaning"]
-_FIGURES = (
-    ("over the run (`auc`)", "The mean height of the curve: how fast and how high."),
-    ("at the end (`final`)", "The mean of the curve's last tenth."),
-    (
-        "at equal KL (`at_kl`)",
-        "The value where the run was last at the KL at which the baseline's run of the same seed "
-        "ends.",
-    ),
-    (
-        "steps to threshold",
-        "Steps until the score reaches the baseline's final one; runs that never do are censored.",
-    ),
-    (
-        "difference",
-        "The mean of the differences between runs with the same seed, with a t interval.",
-    ),
-    (
-        "probability of improvement",
-        "The chance that a run of one rule is higher than a run of the other, ties half.",
-    ),
-)
 _ADDRESSED = {
     "README.md": ("  version = {", "  url     = {{{}}},\n"),
     "CITATION.cff": ("license: ", 'repository-code: "{}"\n'),
@@ -314,8 +293,20 @@ def _option(option: Option) -> tuple[str, str, str]:
 def metrics() -> str:
     """Return the reference page of the measurements, markdown."""
     rows = [
-        (f"`{m.name}`", _cell(m.meaning), m.better or "-", "yes" if m.recorded else "")
+        (
+            f"`{m.name}`",
+            _cell(m.meaning),
+            m.unit,
+            m.better or "-",
+            m.policy,
+            m.error or "none",
+            _cell(m.missing) or "-",
+            "yes" if m.recorded else "",
+        )
         for m in MEASURES.values()
+    ]
+    numbers = [
+        (f"{n.words} (`{n.name}`)", _cell(n.meaning), _cell(n.error)) for n in NUMBERS.values()
     ]
     blocks = [
         _NOTICE,
@@ -325,10 +316,17 @@ def metrics() -> str:
         "`curves.csv`. [A metric of your own](../extending.md#a-metric) is one function. Words are "
         "runs of letters and runs of punctuation; in Chinese, Japanese, Thai, Lao, Khmer and "
         "Burmese, which have no spaces between words, each character with its marks is one.",
-        _table(["name", "meaning", "better", "in curves.csv"], rows),
+        "A value that is missing is left out, of means too, and is never 0. The two tables behind "
+        "this one say what its words stand for.",
+        _table(
+            ["name", "meaning", "unit", "better", "of", "error", "missing", "in curves.csv"], rows
+        ),
+        _table(["of", "policy, sampler and prompts"], list(OF_POLICY.items())),
+        _table(["error", "how it is found"], [(n or "none", said) for n, said in OF_ERROR.items()]),
         "## Figures of a run",
-        "A comparison takes two numbers from each learning curve and compares rules by them:",
-        _table(["figure", "meaning"], _FIGURES),
+        "A comparison takes these numbers from each learning curve, and compares rules by them. "
+        "Beside each the report has its interval, and behind ± its standard error of measuring:",
+        _table(["figure", "meaning", "how sure it is"], numbers),
     ]
     return "\n\n".join(blocks) + "\n"
 

@@ -15,10 +15,12 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from tokengym.base.bundle import Bundle
+from tokengym.base.text import number
 from tokengym.envs import Episode, SettingsError, TokenGenerationVectorEnv, bundled
 from tokengym.evaluation.measure.environments import has_own_prompts, is_own_task, resolve_env
 from tokengym.evaluation.measure.judges import measured_by
 from tokengym.evaluation.measure.measures import policy_metrics, text_metrics
+from tokengym.evaluation.statistics.series import error_of_mean
 from tokengym.rewards import Reward, Toxicity, VectorRewardWrapper, gold_scorer
 from tokengym.rewards.gold.rules import rude_words
 from tokengym.rewards.registry import RewardChoice, gold_oov_fraction
@@ -47,7 +49,7 @@ MAX_UNREAD_GOLD_SHARE = 0.2
 """Largest share of texts that the gold score does not know and is still a number."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Evaluation:
     """Measurements of a policy on held-out prompts; what was not measured is left out of means."""
 
@@ -73,6 +75,26 @@ class Evaluation:
     def unscored(self) -> int:
         """Number of responses without a score, whose partner or whose judge failed."""
         return sum(episode.raw_score is None for episode in self.episodes)
+
+    @property
+    def errors(self) -> dict[str, float]:
+        """Standard errors of score, gold score, KL and length over the responses, by name.
+
+        Their unit is that of the measurement; absent where fewer than two responses have a value.
+        """
+        sizes = {name: error_of_mean(values) for name, values in self.responses.items()}
+        return {name: size for name, size in sizes.items() if size is not None}
+
+    def __repr__(self) -> str:
+        """Each measurement with its standard error, where one is known; no arrays."""
+        errors, kept = self.errors, len(self.episodes)
+        shown = [
+            f"{name} {number(value)}"
+            + (f" \u00b1 {number(errors[name])}" if name in errors else "")
+            for name, value in self.metrics.items()
+        ]
+        lost = f", {self.unscored} without a score" if self.unscored else ""
+        return f"Evaluation({kept} responses{lost}: {', '.join(shown)})"
 
     @property
     def responses(self) -> dict[str, NDArray[np.float64]]:

@@ -1,8 +1,11 @@
-"""The table of measurements: each metric's name, words, direction and places, declared once.
+"""The table of measurements: what each means and how sure it is, declared once.
 
-A new metric of the text is one entry here with ``of_text``; curves.csv, the summary, the report and
-the command line read the table. Below it are the pure functions that its entries are computed by.
-Words are those of `base.words`, so that policies with different tokenizers compare.
+Of each it says the unit, the direction, which policy it is of, under which sampler and over which
+prompts, how its standard error is found, and when it has no value. Below are the numbers that are
+taken of a run's curve. curves.csv, the summary, the report, the command line and the page of
+metrics read these tables; a new metric of the text is one entry with ``of_text``. The pure
+functions that its entries are computed by follow. Words are those of `base.words`, so that policies
+with different tokenizers compare.
 """
 
 import math
@@ -18,10 +21,32 @@ from numpy.typing import NDArray
 from tokengym.base.registry import Registry, did_you_mean
 from tokengym.base.words import words
 from tokengym.envs import Episode
+from tokengym.evaluation.statistics import FEWEST_PAIRS, LEAP, MIN_KL, RELIABLE_SEEDS
 
 Kind = Literal["auc", "final"]
-WHEN: dict[str, str] = {"auc": "over the run", "final": "at the end"}
-"""Words for the two numbers taken of a run: its mean height, and the mean of its last tenth."""
+Policy = Literal["measured", "next batch", "batches", "pairs", "unknown"]
+OF_POLICY: dict[Policy, str] = {
+    "measured": "the frozen policy at that evaluation, which samples as in training one response "
+    "to each of the held-out prompts that were drawn for its seed",
+    "next batch": "the same policy, and the responses to training prompts that it sampled for the "
+    "next update",
+    "batches": "the policies that sampled the batches of training since the last evaluation, on "
+    "training prompts",
+    "pairs": "the policy after an epoch, on given responses that it did not sample",
+    "unknown": "what the tool that logged it measured",
+}
+"""Which policy a measurement is of, under which sampler and over which prompts, in words."""
+Error = Literal["prompts", "wins", "count", ""]
+OF_ERROR: dict[Error, str] = {
+    "prompts": "Standard error: that of a mean over prompts, of each response's value, kept in "
+    "responses.npz",
+    "wins": "A 95% interval over prompts stands beside it",
+    "count": "A count, which has no error",
+    "": "No standard error: only the mean is kept",
+}
+"""How the standard error of one evaluation of one run is found, in words."""
+PLAIN = ("", "score", "share", "ratio", "its own")
+"""Units that stand behind no name."""
 
 
 UNSCORED = "unscored"
@@ -39,9 +64,15 @@ class Measure:
     meaning: str
     """One sentence, with the unit; empty where nothing is known."""
     unit: str = ""
-    """Unit on a figure's axis; empty for scores, shares and counts."""
+    """Its unit; those of `PLAIN` stand on no axis."""
     better: Literal["higher", "lower", ""] = ""
     """Direction of improvement; empty where neither way is better in itself."""
+    policy: Policy = "measured"
+    """Policy, sampler and prompts that it is of, see `OF_POLICY`."""
+    error: Error = ""
+    """How its standard error is found, see `OF_ERROR`."""
+    missing: str = ""
+    """When it has no value; it is then left out, and never 0. Empty where it always has one."""
     word: str = ""
     """Name in sentences and column headings; empty for those that only have a chart."""
     short: str = ""
@@ -61,11 +92,128 @@ class Measure:
     @property
     def label(self) -> str:
         """Its title with the unit, for a figure."""
-        return f"{self.title} ({self.unit})" if self.unit else self.title
+        return f"{self.title}{self.in_brackets}"
+
+    @property
+    def in_brackets(self) -> str:
+        """Its unit as headings have it behind a name; "" where that goes without saying."""
+        return "" if self.unit in PLAIN else f" ({self.unit})"
 
     def heading(self, kind: str) -> str:
         """Return the heading of one of its numbers, such as ``KL at the end``."""
         return f"{self.word[:1].upper()}{self.word[1:]} {WHEN[kind]}"
+
+    @property
+    def says(self) -> str:
+        """What it means and how sure it is, in sentences."""
+        better = {"higher": "higher is better", "lower": "lower is better", "": ""}[self.better]
+        unit = "; ".join(filter(None, (self.unit and f"Unit: {self.unit}", better)))
+        parts = [
+            self.meaning,
+            f"{unit[:1].upper()}{unit[1:]}." if unit else "",
+            f"Of {OF_POLICY[self.policy]}.",
+            f"{OF_ERROR[self.error]}.",
+            f"No value {self.missing}." if self.missing else "",
+        ]
+        return " ".join(filter(None, parts))
+
+    def as_dict(self) -> dict[str, str]:
+        """Return what it means as plain data, as summary.json has it beside the figures."""
+        return {
+            "title": self.title,
+            "meaning": self.meaning,
+            "unit": self.unit,
+            "better": self.better,
+            "of": OF_POLICY[self.policy],
+            "error": OF_ERROR[self.error],
+            "missing": self.missing,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Number:
+    """One number that is taken of a measurement's curves."""
+
+    name: str
+    """Name in summary.json and in the frames of results."""
+    words: str
+    """Name in headings, that of ``auc`` and ``final`` behind that of the measurement."""
+    meaning: str
+    """What it is, in one sentence or more."""
+    error: str
+    """How sure it is."""
+
+    @property
+    def title(self) -> str:
+        """Its name at the beginning of a sentence."""
+        return f"{self.words[:1].upper()}{self.words[1:]}"
+
+
+OF_MEASURING = (
+    "The part of measuring is a standard error over prompts and draws, by one number for each "
+    "prompt of each run; in a difference these are paired by seed and prompt. More prompts lower "
+    "it."
+)
+"""How sure a number is by its prompts and draws alone."""
+_OVER_SEEDS = "Over seeds an interquartile mean with its percentile bootstrap interval"
+_SURE = f"{_OVER_SEEDS}, which has the noise of training and of measuring in it. {OF_MEASURING}"
+NUMBERS = {
+    number.name: number
+    for number in (
+        Number(
+            name="auc",
+            words="over the run",
+            meaning="Mean height of the curve: the area under it by steps, divided by their "
+            "number. It says how fast and how high.",
+            error=_SURE,
+        ),
+        Number(
+            name="final",
+            words="at the end",
+            meaning="Mean of the last tenth of a run's evaluations.",
+            error=_SURE,
+        ),
+        Number(
+            name="at_kl",
+            words="at equal KL",
+            meaning="Each run of a reward is read where its KL is that at which the baseline's run "
+            "of the same seed ends, and set beside that end. It is read where its KL last crossed "
+            f"that level between two evaluations at most {LEAP:g} nat apart, on the straight line "
+            "between them. A run that never was there, or was not measured near it, has no value; "
+            f"{FEWEST_PAIRS} pairs are needed. The update at which it was there is said beside it: "
+            "an earlier policy has spent fewer tokens and had a higher learning rate. Below "
+            f"{MIN_KL:g} nats nothing is compared: the policies have hardly moved.",
+            error=f"{_OVER_SEEDS}. The part of measuring is in it, and not known by itself.",
+        ),
+        Number(
+            name="steps",
+            words="updates to a level",
+            meaning="The median over seeds of where a run first crosses the level. A seed that "
+            "never reaches it counts as later than all others; it is not left out.",
+            error="How many seeds reach it stands beside it.",
+        ),
+        Number(
+            name="chance",
+            words="chance to beat",
+            meaning="Probability that a run of one reward has the larger area than one of the "
+            "baseline, ties half.",
+            error="Its percentile bootstrap interval over seeds stands beside it.",
+        ),
+        Number(
+            name="difference",
+            words="difference",
+            meaning="Mean over the seeds that both rewards have, with Student's t interval. The "
+            "more rewards are compared, the higher the interval's level, so that it excludes 0 "
+            "where the test finds a difference after Holm's correction for their number; at the "
+            "end it is for the measurements named there too. The difference is clear if it does "
+            f"so on at least {RELIABLE_SEEDS} seeds and does not round to 0.",
+            error=OF_MEASURING,
+        ),
+    )
+}
+"""The numbers that are taken of runs, by name."""
+WHEN = {name: number.words for name, number in NUMBERS.items()}
+"""Words for them."""
 
 
 _TABLE = (
@@ -74,6 +222,7 @@ _TABLE = (
         title="Score",
         meaning="What the reward model, or the task's own scorer, gives to responses to held-out "
         "prompts, before any shaping or centring.",
+        unit="score",
         better="higher",
         word="score",
         short="score",
@@ -81,11 +230,14 @@ _TABLE = (
         ranked=True,
         columns=("auc", "final"),
         differences=("auc", "final"),
+        error="prompts",
+        missing="for a response whose partner or judge failed, which the mean leaves out",
     ),
     Measure(
         name="gold_score",
         title="Gold score",
         meaning="The task's true score, which no reward sees: it shows when the score is gamed.",
+        unit="score",
         better="higher",
         word="gold score",
         short="gold",
@@ -93,6 +245,8 @@ _TABLE = (
         ranked=True,
         columns=("final",),
         differences=("final",),
+        error="prompts",
+        missing="where the task has no true score, or one that does not know the words",
     ),
     Measure(
         name="kl",
@@ -104,24 +258,32 @@ _TABLE = (
         recorded=True,
         columns=("final",),
         differences=("final",),
+        error="prompts",
+        missing="where an agent does not know its log-probs",
     ),
     Measure(
         name="net_score",
         title="Score minus the KL penalty",
         meaning="Score minus the KL coefficient times KL: what the learner itself maximises.",
+        unit="score",
         better="higher",
         word="score minus the KL penalty",
         ranked=True,
         columns=("final",),
         differences=("auc",),
+        error="prompts",
+        missing="where the KL is not known, or learners have prices of their own",
     ),
     Measure(
         name="normalized_gold_score",
         title="Share of the way to the best gold score",
         meaning="0 is the reference policy, 1 the best possible policy.",
+        unit="share",
         better="higher",
         word="share of the way to the best gold score",
         columns=("final",),
+        error="prompts",
+        missing="where the task cannot compute the best score, or arms start apart",
     ),
     Measure(
         name="normalised_score",
@@ -129,8 +291,11 @@ _TABLE = (
         meaning="0 where the curves start, 1 at the best of 16 untrained responses, by score minus "
         "the KL penalty; of fewer, where a high price of KL makes fewer better. There is none "
         "where that range is within two of its standard errors.",
+        unit="share",
         better="higher",
         short="norm.",
+        error="prompts",
+        missing="without reference samples, or where the range may be noise",
     ),
     Measure(
         name="length",
@@ -139,6 +304,8 @@ _TABLE = (
         unit="tokens",
         recorded=True,
         of_text=lambda episodes: _mean([e.num_written for e in episodes]),
+        error="prompts",
+        missing="for a response that a partner's failure lost",
     ),
     Measure(
         name="entropy",
@@ -146,130 +313,173 @@ _TABLE = (
         meaning="Nats per token that the policy still leaves open.",
         unit="nats per token",
         recorded=True,
+        missing="where an agent does not tell the probabilities of its tokens",
     ),
     Measure(
         name="distinct_1",
         title="Distinct words",
         meaning="Share of words that differ.",
+        unit="share",
         recorded=True,
         of_text=lambda episodes: distinct([e.written_text for e in episodes], 1),
+        missing="where every response was lost",
     ),
     Measure(
         name="distinct_2",
         title="Distinct bigrams",
         meaning="Share of word pairs that differ.",
+        unit="share",
         recorded=True,
         of_text=lambda episodes: distinct([e.written_text for e in episodes], 2),
+        missing="where every response was lost",
     ),
     Measure(
         name="repetition",
         title="Repetition",
         meaning="Share of a response's trigrams that repeat.",
+        unit="share",
         better="lower",
         recorded=True,
         of_text=lambda episodes: _mean([repetition(e.written_text) for e in episodes]),
+        missing="where every response was lost",
     ),
     Measure(
         name="copy_rate",
         title="Copy rate",
         meaning="Share of a response's trigrams that stand in its prompt.",
+        unit="share",
         better="lower",
         recorded=True,
         of_text=lambda episodes: _mean([copy_rate(e.prompt, e.written_text) for e in episodes]),
+        missing="where every response was lost",
     ),
     Measure(
         name="compression",
         title="Compression",
         meaning="Compression ratio of the responses together: higher is more of the same.",
+        unit="ratio",
         better="lower",
         recorded=True,
         of_text=lambda episodes: compression_ratio([e.written_text for e in episodes]),
+        missing="where every response was lost",
     ),
     Measure(
         name="self_bleu",
         title="Self-BLEU",
         meaning="BLEU of each response against the others: 100 where all are alike.",
+        unit="BLEU, 0 to 100",
         better="lower",
+        missing="without sacrebleu, or for fewer than two responses",
     ),
     Measure(
         name="toxicity",
         title="Toxicity",
         meaning="Mean toxicity of the responses, 0 to 1.",
+        unit="share",
         better="lower",
         word="toxicity",
         short="toxicity",
         recorded=True,
         columns=("final",),
         differences=("final",),
+        missing="unless toxicity is measured",
     ),
     Measure(
         name="rouge_1",
         title="ROUGE-1",
         meaning="Words shared with the reference answer, F1.",
+        unit="share",
         better="higher",
+        missing="without rouge-score, or where no prompt has a reference answer",
     ),
     Measure(
         name="rouge_2",
         title="ROUGE-2",
         meaning="Word pairs shared with the reference answer, F1.",
+        unit="share",
         better="higher",
+        missing="without rouge-score, or where no prompt has a reference answer",
     ),
     Measure(
         name="rouge_l",
         title="ROUGE-L",
         meaning="Longest common run of words, gaps allowed, with the reference answer, F1.",
+        unit="share",
         better="higher",
+        missing="without rouge-score, or where no prompt has a reference answer",
     ),
     Measure(
         name="win_rate",
         title="Win rate",
         meaning="Share of prompts won, ties counting half.",
+        unit="share",
         better="higher",
+        error="wins",
+        missing="without a second agent",
     ),
     Measure(
         name="eos_rate",
         title="Ended by itself",
         meaning="Share of responses that end with EOS.",
+        unit="share",
         recorded=True,
         of_text=lambda episodes: _mean([e.finish_reason == "eos" for e in episodes]),
+        missing="where every response was lost",
     ),
     Measure(
         name="reference_perplexity",
         title="Perplexity under the reference",
         meaning="How surprising the responses are to the reference policy.",
+        unit="ratio",
         better="lower",
         recorded=True,
+        missing="where an agent does not know its log-probs",
     ),
     Measure(
         name="loss",
         title="Loss",
         meaning="The learner's own loss: of DPO per pair, of SFT per response token.",
+        unit="its own",
         better="lower",
+        policy="pairs",
+        missing="for learners from token rewards, which log others",
     ),
     Measure(
         name="rewards/accuracies",
         title="Accuracy of the pairs",
         meaning="Share of pairs whose chosen response has the higher implicit reward.",
+        unit="share",
         better="higher",
+        policy="pairs",
+        missing="for learners that learn from no pairs",
     ),
     Measure(
         name="rewards/margins",
         title="Margin of the pairs",
         meaning="Mean difference of the implicit rewards, beta times the log-ratio to the "
         "reference, chosen minus rejected.",
+        unit="nats times beta",
         better="higher",
+        policy="pairs",
+        missing="for learners that learn from no pairs",
     ),
     Measure(
         name="mean_token_accuracy",
         title="Accuracy of the tokens",
         meaning="Share of response tokens that are the likeliest ones under the policy.",
+        unit="share",
         better="higher",
+        policy="pairs",
+        missing="for learners that imitate no responses",
     ),
     Measure(
         name="train_score",
         title="Score in training",
         meaning="Mean score of the training batches since the last point.",
+        unit="score",
         recorded=True,
+        policy="batches",
+        missing="at the first evaluation, before which nothing was sampled",
     ),
     Measure(
         name="train_kl",
@@ -277,6 +487,8 @@ _TABLE = (
         unit="nats",
         meaning="Mean KL of the training batches since the last point.",
         recorded=True,
+        policy="batches",
+        missing="at the first evaluation, and where a learner logs none",
     ),
     Measure(
         name="round_kl",
@@ -285,12 +497,16 @@ _TABLE = (
         meaning="KL of the responses that this policy sampled for the next update, which pools "
         "with the held-out KL at equal KL.",
         recorded=True,
+        policy="next batch",
+        missing="at the last evaluation, and where the next update was another's",
     ),
     Measure(
         name=UNSCORED,
         title="Without a score",
         meaning="Held-out responses without a score, as their partner or their judge failed: means "
         "leave them out. A column only where there are some.",
+        unit="responses",
+        error="count",
         better="lower",
         recorded=True,
     ),
@@ -328,15 +544,27 @@ def _import_plugins() -> None:
     MEASURES.import_plugins()
 
 
-def measures_of(by_gold: bool) -> Mapping[str, Measure]:
+def measures_of(by_gold: bool, source: str = "") -> Mapping[str, Measure]:
     """Return the table of measurements.
 
     Its ``score`` is what all runs are measured by: the scorer's value, or the gold score where
     rewards have different scorers, none of which may judge the others. The gold score's words then
-    stand there, and it has no second entry.
+    stand there, and it has no second entry. Of curves made elsewhere ``source`` is what they were
+    read from: how its score was measured is not known.
     """
     _import_plugins()
-    return _by_gold_score() if by_gold else MEASURES
+    table = _by_gold_score() if by_gold else MEASURES
+    return {**table, "score": _of_source(table["score"], source)} if source else table
+
+
+def _of_source(score: Measure, source: str) -> Measure:
+    return replace(
+        score,
+        meaning=f"The column score of {source}, taken as better if higher.",
+        policy="unknown",
+        error="",
+        missing="",
+    )
 
 
 def _by_gold_score() -> Mapping[str, Measure]:

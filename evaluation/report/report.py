@@ -17,7 +17,15 @@ import numpy as np
 from tokengym.base.bundle import bundle_names, bundled
 from tokengym.base.models import title_of
 from tokengym.base.text import number, printable_value
-from tokengym.evaluation.measure.measures import AXES, MEASURES, Measure, measure_of, measures_of
+from tokengym.evaluation.measure.measures import (
+    AXES,
+    MEASURES,
+    NUMBERS,
+    OF_MEASURING,
+    Measure,
+    measure_of,
+    measures_of,
+)
 from tokengym.evaluation.measure.references import levels
 from tokengym.evaluation.report.charts import REFERENCE, Chart, Series, line_chart, thinned
 from tokengym.evaluation.report.curves import SPENT, Curve, Panel, group_label, make_panels
@@ -30,15 +38,12 @@ from tokengym.evaluation.report.tables import (
     first_columns,
     forests,
     group_table,
+    says,
     side_by_side,
     untrained,
 )
 from tokengym.evaluation.report.verdict import kind_of, unit_of
 from tokengym.evaluation.statistics import (
-    FEWEST_PAIRS,
-    LEAP,
-    MIN_KL,
-    RELIABLE_SEEDS,
     curve_interval,
     iqm,
 )
@@ -75,10 +80,8 @@ def render_report(
     # The first is the baseline's, which one reward alone is not.
     colours = {name: n % COLOURS for n, name in enumerate(names, len(names) == 1)}
     level = float(summary["level"])
-    score = measure_of("score", summary["by_gold"])  # of curves made elsewhere, it is not known
-    if not summary.get("settings"):
-        where = summary.get("source") or "curves"
-        score = replace(score, meaning=f"The column score of {where}, taken as better if higher.")
+    elsewhere = "" if summary.get("settings") else summary.get("source") or "curves"
+    score = measures_of(summary["by_gold"], elsewhere)["score"]
     settings, first = summary.get("settings") or {}, summary["groups"][0]
     runs = sum(entry["runs"] for g in summary["groups"] for entry in g["rewards"].values())
     source = settings.get("env") or summary.get("source") or "learning curves"
@@ -93,6 +96,9 @@ def render_report(
         "level": f"{level:.0%}",
         "curves_note": f"Interquartile mean over seeds; the band is its {level:.0%} bootstrap "
         "interval. Point at a chart to read values; press a name to hide it.",
+        "figures_note": f"Interquartile mean over seeds, below it its {level:.0%} interval; \u00b1 "
+        "is the part of measuring, a standard error over prompts and draws that more responses "
+        "lower. Point at a number, or a heading, for what it means and how sure it is.",
         "groups": [
             {
                 **_group(group, panels[tuple(group["group"].items())], colours, level, score, logs),
@@ -158,7 +164,10 @@ def _group(
         "legend": [{"name": name, "colour": colours[name]} for name in group["rewards"]],
         "axes": [_axis_view(panel, key, series, score, group) for key in axes],
         "untrained": untrained(group),
-        "columns": [title for title, _, _ in columns(group)],
+        "columns": [
+            {"title": title, "says": says(group, measure, kind, score)}
+            for title, measure, kind in columns(group)
+        ],
         "first_columns": first_columns(group),
         "rows": [
             {"name": name, "colour": colours[name], "cells": row}
@@ -298,7 +307,7 @@ def _definitions(summary: Mapping[str, Any], score: Measure) -> list[dict[str, s
     for name in summary["groups"][0]["measures"]:
         measure = score if name == "score" else measure_of(name, summary["by_gold"])
         if not (name == "gold_score" and summary["by_gold"]):  # which is the score
-            rows.append((measure.title, measure.meaning, metrics))
+            rows.append((measure.title, measure.says, metrics))
     if any(group["reference"] for group in summary["groups"]):
         rows.append((*BEST_OF_N, glossary))
     rows.append(("Measured by", summary.get("measured_by") or "", ""))
@@ -316,33 +325,9 @@ def _definitions(summary: Mapping[str, Any], score: Measure) -> list[dict[str, s
 def _terms() -> list[tuple[str, str]]:
     ranked = ", ".join(m.word for m in MEASURES.values() if m.ranked)
     return [
-        ("Over the run", "Area under the curve by updates, divided by their number: mean height."),
-        ("At the end", "Mean of the last tenth of a run's evaluations."),
-        (
-            "At equal KL",
-            "Each run of a reward is read where its KL is that at which the baseline's run of the "
-            "same seed ends, and set beside that end. It is read where its KL last crossed that "
-            f"level between two evaluations at most {LEAP:g} nat apart, on the straight line "
-            "between them. A run that never was there, or was not measured near it, has no value; "
-            f"{FEWEST_PAIRS} pairs are needed. The update at which it was there is said beside it: "
-            "an earlier policy has spent fewer tokens and had a higher learning rate. Below "
-            f"{MIN_KL:g} nats nothing is compared: the policies have hardly moved.",
-        ),
+        *((n.title, n.meaning) for n in NUMBERS.values()),
+        ("Error of measuring", OF_MEASURING),
         ("Interquartile mean", "Mean over seeds without the lowest and the highest quarter."),
         ("Interval", "Percentile bootstrap over seeds of an interquartile mean."),
-        (
-            "Difference",
-            "Mean over the seeds that both rewards have, with Student's t interval. The more "
-            "rewards are compared, the higher the interval's level, so that it excludes 0 where "
-            "the test finds a difference after Holm's correction for their number; at the end it "
-            "is for the measurements named there too. The difference "
-            f"is clear if it does so on at least {RELIABLE_SEEDS} seeds and does not round to 0.",
-        ),
-        (
-            "Updates to a level",
-            "The median over seeds of where a run first crosses the level. A seed that never "
-            "reaches it counts as later than all others; it is not left out.",
-        ),
-        ("Chance to beat", "Probability that a run of one reward has the larger area."),
         ("Ranked", f"Rewards are ranked only by {ranked}."),
     ]

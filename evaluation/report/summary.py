@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tokengym.base.text import sign_of
-from tokengym.evaluation.measure.measures import Axis, measure_of
+from tokengym.evaluation.measure.measures import Axis, measure_of, measures_of
 from tokengym.evaluation.measure.references import ReferenceSamples, score_range
 from tokengym.evaluation.report.curves import Panel, Runs, make_panels
 from tokengym.evaluation.report.verdict import find_alarms, make_verdict, short_of_best
@@ -86,6 +86,8 @@ class SummarySettings:
     are."""
     by_gold: bool = False
     """Whether ``score`` is the gold score, by which all runs are measured."""
+    source: str = ""
+    """File or table of curves made elsewhere, whose score nobody knows more of; empty for runs."""
 
 
 def summarize(
@@ -125,6 +127,7 @@ def summarize(
         raise ValueError(f"baseline {baseline!r} is none of the rewards: {', '.join(known)}")
     sound.sort(key=lambda curve: curve.credit != baseline)  # stable: the baseline comes first
     panels = make_panels(sound, kl_coef=settings.kl_coef, axis=settings.axis)
+    groups = [_group(panel, settings, lost, baseline or known[0]) for panel in panels]
     return {
         "format": FORMAT,
         "level": settings.level,
@@ -137,8 +140,19 @@ def summarize(
         },
         "failed": lost,
         "missing": list(settings.missing),
-        "groups": [_group(panel, settings, lost, baseline or known[0]) for panel in panels],
+        "measurements": _meanings(groups, settings),
+        "groups": groups,
     }
+
+
+def _meanings(
+    groups: Sequence[Mapping[str, Any]], settings: SummarySettings
+) -> dict[str, dict[str, str]]:
+    """Return what each measurement of these groups means, and how sure it is, by name."""
+    entries = [entry for group in groups for entry in group["rewards"].values()]
+    names = dict.fromkeys(name for entry in entries for name in entry["figures"])
+    table = measures_of(settings.by_gold, settings.source)
+    return {name: table[name].as_dict() for name in names if name in table}
 
 
 def _group(
@@ -241,10 +255,13 @@ def _figures(
             kind: _estimate(runs.figures(measure, kind), settings.level)
             for kind in kinds_of(measure)
         }
-    anchors = settings.anchors
+    anchors, measuring = settings.anchors, _errors(runs.curves, figures)
     for name, best in settings.optimum.items():
         if name in figures and name in anchors and best > anchors[name]:
             figures[f"normalized_{name}"] = _normalised(figures[name], anchors[name], best)
+            if name in measuring:
+                size = _of_span(measuring[name], best - anchors[name])
+                measuring[f"normalized_{name}"] = size
     # The first point is the reference policy, before any update, where a curve begins at 0.
     anchor, own = anchors.get("score", panel.start), runs.own_steps
     means = {measure: iqm(runs.values[measure], 0)[own] for measure in panel.measured(runs)}
@@ -258,7 +275,7 @@ def _figures(
         "seeds": list(runs.by_seed),
         "figures": figures,
         "is_frozen": all(curve.is_frozen for curve in runs.curves),
-        "measuring": _errors(runs.curves, figures),
+        "measuring": measuring,
         "collapse_rate": float(np.mean([collapsed(c["score"], anchor) for c in runs.curves])),
         "alarms": [alarm._asdict() for alarm in alarms],
     }
@@ -310,6 +327,11 @@ def _normalised(figures: Mapping[str, Any], start: float, goal: float) -> dict[s
     }
 
 
+def _of_span(errors: Mapping[str, float], span: float) -> dict[str, float]:
+    """Return standard errors of figures between fixed ends."""
+    return {kind: error / span for kind, error in errors.items()}
+
+
 def _arrival(runs: Runs, measure: str, threshold: float, level: float) -> dict[str, float]:
     """Return the steps to a level: those of the runs, and those of their mean curve."""
     rows = runs.values[measure]
@@ -351,6 +373,9 @@ def _add_normalised_scores(panel: Panel, group: dict[str, Any], level: float) ->
         entry = group["rewards"][name]
         figures = _normalised(entry["figures"][measure], ends.start, ends.goal)
         entry["figures"]["normalised_score"] = figures
+        if measure in entry["measuring"]:
+            size = _of_span(entry["measuring"][measure], ends.goal - ends.start)
+            entry["measuring"]["normalised_score"] = size
         entry["steps_to_shares"] = {
             f"{share:g}": _arrival(
                 runs, measure, ends.start + share * (ends.goal - ends.start), level

@@ -6,7 +6,14 @@ from typing import Any, Literal
 import numpy as np
 
 from tokengym.base.text import markdown, number, printable, signed
-from tokengym.evaluation.measure.measures import WHEN, check_measures, measure_of, measures_of
+from tokengym.evaluation.measure.measures import (
+    NUMBERS,
+    WHEN,
+    Measure,
+    check_measures,
+    measure_of,
+    measures_of,
+)
 from tokengym.evaluation.report.charts import interval_chart
 from tokengym.evaluation.report.curves import group_label
 from tokengym.evaluation.report.verdict import clear, difference_of, kind_of, unit_of
@@ -99,7 +106,18 @@ def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[
             better = measure_of(measure).better
             tone = "good" if (better == "higher") == (sign > 0) else "bad"
             mark, tone = "▲" if sign > 0 else "▼", tone if better else "other"
-    return {"value": value, "below": below, "mark": mark, "tone": tone}
+    size = None if value == NOTHING else entry["measuring"].get(measure, {}).get(kind)
+    error = "" if size is None else f"\u00b1 {number(size)}"
+    return {"value": value, "below": below, "error": error, "mark": mark, "tone": tone}
+
+
+def says(group: Mapping[str, Any], name: str, kind: str, score: Measure) -> str:
+    """Return what the cells of a column mean and how sure they are; ``score`` is what it is of."""
+    measure = score if name in ("", "score") else measure_of(name, group["by_gold"])
+    number_of = NUMBERS["steps" if kind == "shares" else kind]
+    return (
+        f"{measure.title}. {measure.says} {number_of.title}: {number_of.meaning} {number_of.error}"
+    )
 
 
 def _unknown(group: Mapping[str, Any], name: str, measure: str, kind: str) -> str | None:
@@ -191,7 +209,11 @@ def forests(group: Mapping[str, Any], colours: Mapping[str, int]) -> list[dict[s
         rows = []
         for name in group["rewards"]:
             if d := difference_of(group, name, measure.name, kind):
-                label = f"{name}  {signed(d['difference'])}  ({d['wins']} of {d['pairs']} higher)"
+                versus = group["rewards"][name]["versus_baseline"]
+                size = versus["measuring"].get(measure.name, {}).get(kind)
+                sure = f"; measuring \u00b1 {number(size)}" if size else ""
+                of_pairs = f"{d['wins']} of {d['pairs']} higher{sure}"
+                label = f"{name}  {signed(d['difference'])}  ({of_pairs})"
                 ends = (d["low"], d["difference"], d["high"])
                 rows.append((label, colours[name], *ends, clear(d) != 0))
         if rows:
@@ -220,7 +242,7 @@ def short_table(
     for column in shown:
         title, name, kind = every_column[column]
         measure = measure_of(name, group["by_gold"])
-        unit = f" ({measure.unit})" if measure.unit else ""
+        unit = measure.in_brackets
         if kind == "at_kl":
             heads.append((measure.word.capitalize(), at_kl(group)))
         else:

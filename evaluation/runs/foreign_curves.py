@@ -44,7 +44,7 @@ def report_curves(
         axis=axis,
         score=score,
     )
-    about = {"source": ", ".join(dict.fromkeys(one.name for one in paths))}
+    about = {"source": settings.source}
     is_source = out is not None and any(one.resolve() == (out / CURVES).resolve() for one in paths)
     return write_results(
         out,
@@ -130,6 +130,7 @@ def gather_curves(
         axis=axis,
         cautions=[] if caution is None else [caution],
         by_gold=caution is not None,
+        source=", ".join(dict.fromkeys(one.name for one in files)) or "curves",
     )
     return curves, settings
 

@@ -151,13 +151,14 @@ def evaluate(
             figures["win_rate"] = versus.rate
         console = terminal()
         measured_by = evaluator.measured_by
-        show_evaluation(console, figures, evaluation.episodes[:samples], measured_by)
+        shown = evaluation.episodes[:samples]
+        show_evaluation(console, figures, evaluation.errors, shown, measured_by)
         if versus is not None:
             show_win_rate(console, versus, against)
         lines = _show_references(console, evaluator, saved, task.model, references)
     if json is not None:
         about = {"env": env, "episodes": episodes, "seed": seed, "measured_by": measured_by}
-        about |= {**figures, "reference": lines}
+        about |= {**figures, "errors": evaluation.errors, "reference": lines}
         comparison = {} if versus is None else {"versus": {"agent": against, **asdict(versus)}}
         write_json(json, {**about, **comparison})
 

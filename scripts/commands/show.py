@@ -118,13 +118,19 @@ def line_of(text: str, style: str = "") -> Text:
 def show_evaluation(
     console: "Console",
     metrics: Mapping[str, float],
+    errors: Mapping[str, float],
     episodes: Sequence["Episode"],
     measured_by: str,
 ) -> None:
-    """Print a policy's measurements, the scorers that they are of, and some of its responses."""
+    """Print a policy's measurements, the scorers that they are of, and some of its responses.
+
+    Behind a measurement stands its standard error over the responses, where one is known.
+    """
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in metrics.items():
-        table.add_row(measure_of(name).title, number(value), Text(measure_of(name).meaning, "dim"))
+        error = f"\u00b1 {number(errors[name])}" if name in errors else ""
+        meaning = Text(measure_of(name).meaning, "dim")
+        table.add_row(measure_of(name).title, number(value), error, meaning)
     console.print(table)
     console.print(f"measured by {printable(measured_by)}", markup=False, highlight=False)
     for episode in episodes:

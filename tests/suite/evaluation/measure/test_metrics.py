@@ -6,9 +6,14 @@ import pytest
 
 from tokengym.envs import Episode, Turn
 from tokengym.evaluation.measure.measures import (
+    MEASURES,
+    OF_ERROR,
+    OF_POLICY,
+    UNSCORED,
     compression_ratio,
     copy_rate,
     distinct,
+    measures_of,
     policy_metrics,
     repetition,
     text_metrics,
@@ -101,3 +106,18 @@ def test_bad_input():
         text_metrics([])
     with pytest.raises(ValueError, match=r"\[1\] and \[2\]"):
         policy_metrics([np.zeros(1, np.float32)], [np.zeros(2, np.float32)])
+
+
+def test_each_measurement_says_what_it_means_and_how_sure_it_is():
+    always_known = {UNSCORED}
+    for measure in MEASURES.values():
+        assert measure.meaning, measure.name
+        assert measure.unit, measure.name
+        assert bool(measure.missing) == (measure.name not in always_known), measure.name
+        assert OF_POLICY[measure.policy] in measure.says
+        assert OF_ERROR[measure.error] in measure.says
+        assert measure.as_dict()["of"] == OF_POLICY[measure.policy]
+    of_source = measures_of(False, "mine.csv")["score"]
+    assert of_source.as_dict()["of"] == OF_POLICY["unknown"]
+    assert "mine.csv" in of_source.meaning
+    assert measures_of(False)["score"].policy == "measured"

@@ -292,7 +292,7 @@ def test_policies_that_have_hardly_moved_are_not_compared_at_equal_kl():
     summary = summarize(root_of({"sparse": 0.05, "other": 0.04}))
     (group,) = summary["groups"]
     assert group["equal_kl"] is None
-    empty = {"value": "\u2013", "below": "KL below 0.1 nats", "mark": "", "tone": ""}
+    empty = {"value": "\u2013", "below": "KL below 0.1 nats", "error": "", "mark": "", "tone": ""}
     assert [cell_at_kl(group, name) for name in group["rewards"]] == [empty, empty]
     console = Console(width=200)
     with console.capture() as capture:

@@ -9,9 +9,14 @@ import pytest
 
 from tests.support.evaluation.common import fabricate_curves
 from tokengym.base.files import read_hashed, write_hashed
+from tokengym.base.text import number
 from tokengym.envs.prompts import datasets
 from tokengym.evaluation.measure.evaluate import Evaluator, evaluate
+from tokengym.evaluation.measure.measures import MEASURES
+from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
+from tokengym.evaluation.report.tables import cells, columns
+from tokengym.evaluation.result import read_result
 from tokengym.evaluation.runs.compare import compare
 from tokengym.evaluation.runs.record import packed, read_responses
 from tokengym.evaluation.runs.results import _anchors
@@ -149,10 +154,64 @@ def test_what_measuring_adds_is_said_of_each_figure():
     expected = prompts.std(ddof=1) / 2.0 / 5.0**0.5
     assert of_arm == pytest.approx({"final": expected, "auc": expected})
     assert group["rewards"]["abc"]["versus_baseline"]["measuring"]["score"]["auc"] < 1e-12
+    place = [title for title, _, _ in columns(group)].index("Score at the end")
+    shown = {name: row[place]["error"] for name, row in cells(group).items()}
+    assert shown == dict.fromkeys(("sparse", "abc"), f"\u00b1 {number(expected)}")
+    page = render_report(summarize(curves), curves)
+    assert page.count(f'<small class="error">\u00b1 {number(expected)}</small>') >= 4
     for curve in curves:
         curve.responses["score"][:] = np.nan
     (group,) = summarize(curves)["groups"]
     assert group["rewards"]["abc"]["measuring"] == {}
+    assert {row[place]["error"] for row in cells(group).values()} == {""}
+
+
+def test_a_share_of_the_way_has_the_error_of_its_score():
+    """Of a way of 0.5 the error is twice that of the score."""
+    table = np.tile(np.array([0.0, 0.2]), (3, 1))
+    curve = Curve(
+        steps=np.arange(3.0),
+        values={"score": table.mean(axis=1), "gold_score": table.mean(axis=1)},
+        responses={"score": table, "gold_score": table},
+        credit="sparse",
+    )
+    settings = SummarySettings(anchors={"gold_score": 0.1}, optimum={"gold_score": 0.6})
+    (group,) = summarize([curve], settings)["groups"]
+    errors = group["rewards"]["sparse"]["measuring"]
+    assert errors["gold_score"]["final"] == pytest.approx(0.1)
+    assert errors["normalized_gold_score"]["final"] == pytest.approx(0.2)
+
+
+def test_what_has_an_error_is_kept_of_each_response(folder):
+    """The table of measurements says of which there are standard errors; a run keeps those."""
+    run = runs_of(folder)["sparse", 0]
+    measured = run.curve.priced(0.05).responses.keys()
+    with_error = {m.name for m in MEASURES.values() if m.error == "prompts"}
+    assert with_error - {"normalised_score", "normalized_gold_score"} == {*measured}
+    result = read_result(folder)
+    assert {name for name, of in result["measurements"].items() if of["unit"] == "nats"} == {
+        "kl",
+        "train_kl",
+        "round_kl",
+    } & {*result["measurements"]}
+    entry = result["groups"][0]["rewards"]["uniform"]
+    size = entry["measuring"]["score"]["final"]
+    assert result.summary.loc["uniform", "score_final_measuring"] == size
+    paired = entry["versus_baseline"]["measuring"]["score"]["final"]
+    assert result.summary.loc["uniform", "score_final_difference_measuring"] == paired
+
+
+def test_an_evaluation_is_one_line(folder):
+    evaluator = Evaluator("MovieReview", {"max_new_tokens": 4}, num_episodes=4)
+    found = evaluator(evaluator.untrained())
+    scores = np.array([episode.raw_score for episode in found.episodes])
+    assert found.errors["score"] == pytest.approx(scores.std(ddof=1) / 2.0)
+    line = repr(found)
+    size = number(found.errors["score"])
+    assert line.startswith(f"Evaluation(4 responses: score {number(scores.mean())} \u00b1 {size}, ")
+    assert len(line) < 500
+    assert "array" not in line
+    evaluator.close()
 
 
 def test_responses_are_read_as_they_were_packed(tmp_path):
