@@ -187,7 +187,14 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
         markdown = _with_terms(markdown, f"{root}guide/glossary.md")
     if page.file.src_uri.startswith("results/"):
         markdown = re.sub(r"\]\(((?:\.\./)*[\w/]+?)/?\)", r"](\1/files.md)", markdown)
-    return markdown
+    return re.sub(r"(?ms)^```math\n(.*?)^```$", lambda block: _formula(block[1]), markdown)
+
+
+def _formula(latex: str) -> str:
+    """Return a formula as MathML, which browsers set without a script or a font of ours."""
+    from latex2mathml.converter import convert
+
+    return f'<div class="formula">{convert(" ".join(latex.split()), display="block")}</div>'
 
 
 def _with_terms(markdown: str, glossary: str) -> str:

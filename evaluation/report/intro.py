@@ -15,7 +15,8 @@ LONG_LIST = 4
 BEST_OF_N = (
     f"Best of {BEST_OF}",
     f"The best of {BEST_OF} responses that the untrained policy writes to a prompt: it needs no "
-    "training, so a trained policy should beat it.",
+    "training, so a trained policy should beat it. A chart of the score shows its score; the "
+    "headline and the normalised score take off the price of its KL, as of a policy's.",
 )
 
 

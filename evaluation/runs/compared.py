@@ -39,13 +39,19 @@ def compared(specs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         is_bundled = task is not None and isinstance(task.bundle, str)
         page = f"environments/{name.lower()}.md" if is_bundled else ""
         found["task"][name] = _entry(task.summary if task else "", page)
-        found["rewards"][display_name(reward)] = _reward(reward)
+        found["rewards"][display_name(reward)] = about_reward(reward)
         found["agents"][display_name(agent)] = _agent(agent)
     return found
 
 
-def _reward(word: Spec) -> dict[str, str]:
-    """Return the first sentence of a reward's documentation, and its page."""
+def about_reward(word: Spec) -> dict[str, str]:
+    """Return the first sentence of a reward's documentation, and its page.
+
+    It is what reports, `tokengym train --list` and `tokengym demo` say of the reward.
+
+    Args:
+        word: The user's word for it, taken apart.
+    """
     if word.file is not None:
         return _of_file(word)
     try:

@@ -18,7 +18,7 @@ METADATA_KEY = "policy_attention"
 
 
 class ABCD(ABC):
-    """ABC with the policy's attention while it generated, in place of the reward model's.
+    """Each token earns its share of the score by how much the policy looked back at it later on.
 
     Weight of token t: the attention it received from the steps after it, on average over them, in
     the last layer's head mean (`received_attention`). Any scorer will do.
@@ -76,7 +76,9 @@ class ABCD(ABC):
 
 
 class ABCD2(ABCD):
-    """ABC-D by the last step alone: what the policy looked at when it wrote the last token.
+    """Each token earns its share of the score by how much the policy looked at it at the end.
+
+    ABC-D by the attention of the last step alone.
 
     Source: Chan et al. 2024, arXiv:2402.00782, the variant ABC-D2.
     """

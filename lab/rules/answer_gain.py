@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class AnswerGain(SegmentedCredit):
-    """Each piece earns what it added to the log-probability of the prompt's reference answer.
+    """Each piece earns how much likelier it made the right answer, in log-probability.
 
     r_j = beta * (V_j - V_{j-1}),   V_j = log p(cue, answer | x, y up to the end of piece j)
 

@@ -21,7 +21,7 @@ Method = Literal["gradient", "integrated-gradients", "deeplift", "leave-one-out"
 
 
 class Attribution(SegmentedCredit):
-    """The score spread by signed attributions: tokens that lowered it are charged.
+    """Each token earns what it did to the score, by gradients or by leaving it out, good or bad.
 
     Methods, with e_t the embedding of response token t:
 

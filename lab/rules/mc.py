@@ -15,7 +15,7 @@ CONTINUATION_BYTES = 1_024
 
 
 class MonteCarlo(SegmentedCredit):
-    """Each token earns what it added to the value of the text so far, estimated by sampling.
+    """Each token earns what it added to the score that is to come, found by finishing texts anew.
 
     r_0 = V(y_<=0);   r_t = V(y_<=t) - V(y_<t)
 

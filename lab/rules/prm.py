@@ -29,7 +29,7 @@ STEPS_KEY = "step_separator"
 
 
 class PRM(SegmentedCredit):
-    """Each step of a response earns by the value that a process model gives its end.
+    """Each step of a response earns by the mark that a model which judges steps gives it.
 
     v_j = expit(M(x, y up to the end of step j)), and M itself of a model that was not trained by
     `train_process_model`; r_j of ``form`` by `step_rewards`, on the step's last token. Under

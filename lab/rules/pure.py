@@ -41,7 +41,7 @@ def min_form(rewards: ArrayLike, *, temperature: float) -> NDArray[np.float64]:
 
 
 class PURE(IncrementCredit):
-    """Each token earns its step reward, weighted so that their sum is about the worst of them.
+    """Each token earns what it added to the score, weighted so that the worst counts most.
 
     r_t = w_t * d_t,   w = softmax(-d / temperature),   d_t = R(x, y_<=t) - R(x, y_<t)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class RTO(Credit):
-    """Each token earns the implicit reward of a DPO-trained policy, the last one the score as well.
+    """Each token earns how much likelier DPO made it, and the last one the score as well.
 
     r_t = beta * (log pi_dpo(y_t | x, y_<t) - log pi_ref(y_t | x, y_<t)) + R * 1[t = n - 1]
 

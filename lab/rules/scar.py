@@ -23,7 +23,9 @@ MAX_PERMUTATIONS = 4_096
 
 
 class SCAR(SegmentedCredit):
-    """Each span of the response earns its Shapley value, spread evenly over its tokens.
+    """Each span earns what it adds to the score, on average over all orders of adding spans.
+
+    This is its Shapley value, spread evenly over its tokens.
 
     v(S) = R(x, y restricted to the spans S): the other tokens are left out, and what remains is
     scored as a text. The values sum to R(x, y) - R(x, empty); the last token gets R(x, empty).

@@ -10,7 +10,7 @@ from tokengym.lab.rules.turn_credit import TurnCredit
 
 
 class TurnBroadcast(TurnCredit):
-    """Each turn earns the episode's score, or an equal share of it.
+    """Each turn earns an equal share of the episode's score, or all of it.
 
     r_{e_k} = R / K for each of K turns with last tokens e_k;  R where ``published``
 

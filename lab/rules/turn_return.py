@@ -12,7 +12,7 @@ from tokengym.rewards import CreditError
 
 
 class TurnReturn(TurnCredit):
-    """Each turn's reward to go is its return with a discount in turns.
+    """Each turn earns so that it and those after it sum to the scores to come, later ones for less.
 
     G_k = sum_{j >= k} gamma^{j-k} s_j,  s_j the turn's score, s_K that of the last one with the
     rest of the episode's score;  r_k = G_k - G_{k+1}

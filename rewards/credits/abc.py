@@ -10,7 +10,7 @@ from tokengym.rewards.maths import redistribution
 
 @register_credit
 class ABC(Credit):
-    """The score spread over the tokens by where the reward model's attention looked.
+    """Each token earns its share of the score by how much the reward model looked at it.
 
     The weights are the reward model's last layer, averaged over heads, in the row of the last
     response token, restricted to the response. They come with the score, from the same pass.

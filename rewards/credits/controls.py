@@ -12,9 +12,10 @@ from tokengym.rewards.maths import redistribution
 
 @register_credit
 class Random(Credit):
-    """A control: the score in random parts, drawn from a seed and the episode's own ids.
+    """Each token earns a random part of the score, whatever it says.
 
-    The same episode always gets the same weights, in any batch and process. A credit that does not
+    The parts are drawn from a seed and the episode's own ids: the same episode always gets the same
+    weights, in any batch and process. A credit that does not
     beat this one shows the effect of density, not of finding the right tokens.
 
     Args:
@@ -46,7 +47,7 @@ class Random(Credit):
 
 @register_credit
 class Recency(Credit):
-    """A control: the score in parts that fall by e every ``tau`` tokens, back from the last.
+    """Each token earns more of the score the later it stands, whatever it says.
 
     Args:
         tau: Tokens over which a weight falls by e; small is nearly sparse, large nearly uniform.

@@ -8,11 +8,19 @@ from tokengym.rewards.credits.base import Credit, FloatArray, register
 from tokengym.rewards.credits.sparse import Sparse
 from tokengym.rewards.maths.relevance import COMPONENTS
 
-register("r3", Sparse, scorer="encoder", scorer_options=COMPONENTS)
+
+def r3() -> Sparse:
+    """The last token earns the relevance of the response to the question or a reference."""
+    return Sparse()
+
+
+register("r3", r3, scorer="encoder", scorer_options=COMPONENTS)
 
 
 class DenseR3(Credit):
-    """R3 token by token: the exact parts of a mean-pooled dot product, signed, at no extra pass.
+    """Each token earns its exact part in the relevance of the response, good or bad.
+
+    Relevance is a mean-pooled dot product, so that its parts cost no extra pass.
 
     Source: the decomposition in `maths.relevance.relevance_shares`; the reward is Kim et al.
     2024, arXiv:2402.03469.

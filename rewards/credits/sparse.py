@@ -10,7 +10,7 @@ from tokengym.rewards.maths import redistribution
 
 @register_credit
 class Sparse(Credit):
-    """The whole score on the last token: RLHF as usual."""
+    """The last token earns the whole score, the others nothing: RLHF as usual."""
 
     name = "sparse"
 

@@ -10,7 +10,7 @@ from tokengym.rewards.maths import redistribution
 
 @register_credit
 class Uniform(Credit):
-    """The score in equal parts: dense, and blind to what the tokens are."""
+    """Each token earns the same part of the score, whatever it says."""
 
     name = "uniform"
     control = True

@@ -3,8 +3,10 @@
 import shlex
 from pathlib import Path
 
+RULES = ("sparse", "uniform", "abc-signed")
+"""The task's default rewards, of which the second is a control."""
 SETTINGS = (
-    "--env MovieReview --rewards sparse uniform abc-signed --seeds 5 --updates 24 "
+    f"--env MovieReview --rewards {' '.join(RULES)} --seeds 5 --updates 24 "
     "--learning-rate 6e-4 --n-warmup-updates 6 --eval-every 1 --eval-episodes 64 "
     "--reference-samples 16"
 )
@@ -15,9 +17,7 @@ TRAINED = """\
 What is trained   a language model of 0.3 million weights, to continue film reviews positively.
                   A reward model, which was trained on such reviews, scores each finished text.
 What is compared  three rules that divide the same score among a text's tokens, with 5 seeds each:
-                    sparse      all of it to the last token, as usual
-                    uniform     the same part to each token: a control that reads nothing
-                    abc-signed  to each token what the reward model's attention says it did
+{rules}
 How long          about 4 minutes on 2 cores; Ctrl-C keeps what is finished. It runs
 
   tokengym compare {settings}
@@ -46,13 +46,18 @@ def demo(out: Path = Path("runs/demo"), no_browser: bool = False) -> int:
         out: Folder of the results.
         no_browser: Only print where the report is; otherwise it opens, if there is a display.
     """
+    from tokengym.base.registry import Spec
+    from tokengym.evaluation.runs.compared import about_reward
     from tokengym.scripts.commands.compare import compare
     from tokengym.scripts.commands.options import call
     from tokengym.scripts.commands.show import open_page, say, terminal
 
     console = terminal()
     settings = f"{SETTINGS} --out {shlex.quote(str(out))}"
-    say(console, TRAINED.format(settings=settings))
+    said = {rule: about_reward(Spec(rule, rule))["summary"] for rule in RULES}
+    width = max(map(len, RULES))
+    rules = "\n".join(f"{'':20}{rule:{width}}  {text}" for rule, text in said.items())
+    say(console, TRAINED.format(settings=settings, rules=rules))
     status = call(compare, "tokengym compare", shlex.split(settings))
     say(console, NEXT.format(report=out / "report.html"))
     if not no_browser:

@@ -64,38 +64,52 @@ def train(
             curve.png, report.html and the figures beside it (default: runs/train-...).
         track: Tracker that gets the log and the evaluations. Each is an extra: pip install
             'tokengym[tensorboard]'. TensorBoard's files are in each run's folder.
-        list: Only print the learners, with a line about each.
+        list: Only print the learners and the rewards, with a line about each.
         training: Settings of training.
         evaluation: Settings of evaluation.
         task: Prompts and models that the environment is made from.
         given: Settings as they were typed, by the words of their options.
     """
     if list:
-        return _list_learners()
+        return _list_names()
     check_counts(0, seed=seed)
     named: dict[str, Any] = {"rewards": reward or (), "agent": agent, "seeds": 1}
     comparison = decide(env, **named, first_seed=seed, trains=True, **given)
     _train_once(comparison, out, track)  # which imports torch, after what the settings refuse
 
 
-def _list_learners() -> None:
-    """Print the learners' names, with a line about each."""
+def _list_names() -> None:
+    """Print the names of learners and rewards, with a line about each."""
     from rich.table import Table
 
     from tokengym.agents.learner import LEARNERS, find_learner
     from tokengym.base.plugins import missing_laboratory
+    from tokengym.base.registry import Spec
+    from tokengym.evaluation.runs.compared import about_reward
+    from tokengym.rewards.credits.base import REWARDS
     from tokengym.scripts.commands.show import line_of, terminal
 
-    table, console = Table(box=None, show_header=False, pad_edge=False), terminal()
-    for name in LEARNERS.names():
-        try:
-            summary = find_learner(name).summary
-        except TokenGymError as error:  # of a package that is broken; the others are listed
-            summary = f"! {error}"
-        table.add_row(line_of(name), line_of(summary))
-    console.print(table)
+    def of_reward(name: str) -> str:
+        REWARDS.find(name)
+        return about_reward(Spec(name, name))["summary"]
+
+    console = terminal()
+    for title, names, summary_of in (
+        ("Learners, for --agent", LEARNERS.names(), lambda name: find_learner(name).summary),
+        ("Rewards, for --reward", REWARDS.names(), of_reward),
+    ):
+        table = Table(box=None, show_header=False, pad_edge=False)
+        for name in names:
+            try:
+                summary = summary_of(name)
+            except TokenGymError as error:  # of a package that is broken; the others are listed
+                summary = f"! {error}"
+            table.add_row(line_of(name), line_of(summary))
+        console.print(f"{title}:")
+        console.print(table)
+        console.print()
     if more := missing_laboratory():
-        console.print(f"\n{line_of(more.removeprefix('; '))}", soft_wrap=True)
+        console.print(line_of(more.removeprefix("; ")), soft_wrap=True)
 
 
 def _train_once(comparison: Comparison, out: Path | None, track: Tracker) -> None:

@@ -9,10 +9,13 @@ import pytest
 from tests.support.suite import of_suite
 from tokengym.agents.learner import LEARNERS, find_learner
 from tokengym.base.bundle import bundled
+from tokengym.base.registry import Spec
 from tokengym.base.settings import field_paths, names_of
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tasks import TaskOptions
+from tokengym.evaluation.runs.compared import about_reward
 from tokengym.evaluation.runs.learner_settings import options_of_run, training_settings
+from tokengym.rewards.credits.base import REWARDS
 from tokengym.scripts.cli import command_names, find_command, main
 from tokengym.scripts.commands.options import (
     Chosen,
@@ -258,11 +261,23 @@ def test_pairs_and_data_set_have_a_column_of_prompts_each(line, of_pairs, of_dat
     assert spec.task.prompt_column == of_dataset
 
 
-def test_train_lists_the_learners(capsys):
+def test_train_lists_the_learners_and_the_rewards(capsys):
     assert main(["train", "--list"]) == 0
-    table, _, _ = capsys.readouterr().out.partition("\n\n")  # where to find more stands behind it
-    shown = {line.split()[0] for line in table.splitlines() if not line.startswith(" ")}
-    assert shown == {*LEARNERS.names()}
+    tables = capsys.readouterr().out.split("\n\n")  # where to find more stands behind them
+    for table, names in zip(tables, (LEARNERS.names(), REWARDS.names()), strict=False):
+        _, *lines = table.splitlines()
+        assert {line.split()[0] for line in lines if not line.startswith(" ")} == {*names}
+    said = " ".join(tables[1].split())
+    assert "sparse The last token earns the whole score" in said
+    assert "r3 The last token earns the relevance of the response" in said
+
+
+@pytest.mark.parametrize("name", REWARDS.names())
+def test_each_reward_is_told_in_a_sentence_of_one_line(name):
+    said = about_reward(Spec(name, name))["summary"]
+    assert said.startswith("Each ") or said.startswith("The last token earns ")
+    assert said.endswith(".")
+    assert len(said) <= 100
 
 
 @pytest.mark.parametrize(
