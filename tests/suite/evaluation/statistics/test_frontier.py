@@ -1,6 +1,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -167,24 +168,37 @@ TRUTHS: dict[str, tuple[np.ndarray, np.ndarray]] = {
 """Case -> KL by update of x and of y, which are on one frontier."""
 
 
-def figures(
-    case: str, frontier: str, kl: float | None, every: int, lead: float = 0.0
-) -> tuple[float, float, float]:
-    """Return bias, coverage and share known of many comparisons of five pairs."""
+Arms = tuple[dict[int, Curve], dict[int, Curve]]
+"""Runs of x and of y by seed."""
+
+
+@cache
+def repeated(case: str, frontier: str, every: int, lead: float) -> list[Arms]:
+    """Return many draws of two arms of five pairs, x with a lead in score."""
     generator = np.random.default_rng(0)
-    errors, covered = [], []
+    draws = []
     for _ in range(REPEATS):
-        arms = []
-        for shape, gain in zip(TRUTHS[case], (lead, 0.0), strict=True):
-            runs = {}
+        x: dict[int, Curve] = {}
+        y: dict[int, Curve] = {}
+        for shape, gain, arm in zip(TRUTHS[case], (lead, 0.0), (x, y), strict=True):
             for seed in range(PAIRS):
                 true = (shape * (1.0 + generator.normal(0.0, SPEEDS)))[::every]
                 noise = generator.normal(0.0, 1.0, (2, len(true)))
                 score = FRONTIERS[frontier](true) + gain + SCORE_NOISE * noise[0]
                 kl_measured = true + KL_NOISE * noise[1] * (true > 0.0)
-                runs[seed] = Curve(steps=STEPS[::every], values={"score": score, "kl": kl_measured})
-            arms.append(runs)
-        if (at := compare_at_kl(arms[0], arms[1], kl)) is not None:
+                arm[seed] = Curve(steps=STEPS[::every], values={"score": score, "kl": kl_measured})
+        draws.append((x, y))
+    return draws
+
+
+@cache
+def figures(
+    case: str, frontier: str, kl: float | None, *, every: int, lead: float = 0.0
+) -> tuple[float, float, float]:
+    """Return bias, coverage and share known of the comparisons of `repeated` arms."""
+    errors, covered = [], []
+    for x, y in repeated(case, frontier, every, lead):
+        if (at := compare_at_kl(x, y, kl)) is not None:
             errors.append(at.difference.difference - lead)
             covered.append(at.difference.low <= lead <= at.difference.high)
     if len(errors) < REPEATS / 10:
@@ -226,7 +240,9 @@ def test_what_a_run_passed_or_left_is_known_and_what_it_leapt_over_is_not():
 @pytest.mark.parametrize("every", [1, 3])
 def test_a_true_lead_is_found_after_an_overshoot(every: int) -> None:
     for kl in (None, 11.0):
-        bias, coverage, known = figures("from one peak to 6 and 9", "root", kl, every, lead=0.2)
+        bias, coverage, known = figures(
+            "from one peak to 6 and 9", "root", kl, every=every, lead=0.2
+        )
         assert abs(bias) < 0.02
         assert coverage >= 0.9
         assert known > 0.4
