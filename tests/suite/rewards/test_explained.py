@@ -98,3 +98,11 @@ def test_a_scorer_that_learns_keeps_its_state(model):
 )
 def test_what_a_reward_is_scored_by(spec, kind):
     assert RewardChoice.of(spec).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("spec", "is_control"),
+    [("uniform", True), ("sparse", False), (ABC(), False), (count_a, False)],
+)
+def test_a_control_is_a_rule_that_reads_no_text(spec, is_control):
+    assert RewardChoice.of(spec).is_control is is_control

@@ -1,11 +1,12 @@
 # mypy: no-check-untyped-defs
 import copy
 import re
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import GPT2LMHeadModel
+from transformers import BloomConfig, BloomForSequenceClassification, GPT2LMHeadModel
 
 from tests.support.rewards.common import WORDS, make_classifier, make_episode, random_episodes
 from tokengym.envs import TokenizerError
@@ -45,6 +46,27 @@ def test_batches_and_padding_change_nothing(classifier):
     order = np.random.default_rng(0).permutation(40)
     shuffled = scorer.score([episodes[index] for index in order])
     np.testing.assert_allclose(shuffled.values, alone.values[order], atol=1e-5)
+
+
+@pytest.mark.parametrize("takes_them", [True, False])
+def test_positions_are_given_to_models_that_take_them(classifier, takes_them):
+    model = classifier
+    if not takes_them:  # ALiBi: what a token sees depends on how far it is
+        sizes: Any = {"vocab_size": len(WORDS), "hidden_size": 16, "n_layer": 1, "n_head": 2}
+        config = BloomConfig(**sizes, pad_token_id=0, num_labels=1)
+        model = BloomForSequenceClassification(config).eval()
+    given: list[Any] = []
+    hook = model.base_model.register_forward_pre_hook(
+        lambda module, args, kwargs: given.append(kwargs.get("position_ids")), with_kwargs=True
+    )
+    with hook:
+        (value,) = RewardModel(model).score([make_episode([3, 4], [5, 6])]).values
+    assert [None if one is None else one.tolist() for one in given] == (
+        [[[0, 1, 2, 3]]] if takes_them else [None]
+    )
+    with torch.no_grad():
+        hidden = model.base_model(torch.tensor([[3, 4, 5, 6]])).last_hidden_state
+        assert value == pytest.approx(model.score(hidden[0, -1]).item(), abs=1e-5)
 
 
 def test_dropout_is_off_and_the_mode_comes_back(classifier):

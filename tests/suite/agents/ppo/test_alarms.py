@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tokengym.agents.ppo.alarms import RoundStats, TrainingAlarms
+from tokengym.envs import Episode
 
 CALM: dict[str, Any] = {
     "update": 3,
@@ -105,6 +106,24 @@ def test_an_update_that_leaps_is_told(case, caplog):
     if message is not None:
         assert re.search(message, caplog.messages[0])
         assert "set n_warmup_updates or target_kl" in caplog.messages[0]
+
+
+@pytest.mark.parametrize(
+    ("reasons", "share"),
+    [
+        (["eos", "stop", "stop", "length"], "75%"),
+        (["eos", "stop", "length", "length"], None),  # no more than half
+        (["length"] * 4, None),
+    ],
+)
+def test_a_low_lambda_is_told_where_most_responses_end_by_themselves(reasons, share, caplog):
+    of_one: Any = {"prompt_ids": [3], "response_ids": [4], "prompt": "a", "response": "b"}
+    ended = [Episode(**of_one, finish_reason=reason) for reason in reasons]
+    TrainingAlarms().check_lambda(0.5, "abc", ended)
+    TrainingAlarms().check_lambda(0.95, "abc", ended)  # the usual one
+    assert len(caplog.messages) == (share is not None)
+    if share is not None:
+        assert re.search(f"'abc' declares gae_lambda=0.5, .*; {share} of", caplog.text)
 
 
 def test_a_learner_says_it(make_ppo, caplog):

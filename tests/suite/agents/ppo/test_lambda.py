@@ -10,6 +10,7 @@ from gymnasium.vector import SyncVectorEnv
 from tests.support.agents.common import PerToken, make_model, target_reward
 from tests.support.agents.ppo import log_of
 from tokengym.agents import PPO
+from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs import SettingsError
 
@@ -57,6 +58,20 @@ def test_a_lambda_outside_its_range_is_refused(make_envs):
     with pytest.raises(SettingsError, match=r"gae_lambda=1.5.*\[0, 1\]"):
         made(envs, gae_lambda=None)
     assert made(envs, gae_lambda=1.0) == 1.0
+
+
+def of_one(name: str, value: Any) -> PPOSettings:
+    given: dict[str, Any] = {name: value}
+    return PPOSettings(**given)
+
+
+@pytest.mark.parametrize("value", [-0.01, 1.01, float("nan")])
+@pytest.mark.parametrize("name", ["gamma", "gae_lambda", "gae_lambda_vf"])
+def test_discounts_outside_0_and_1_are_refused(name, value):
+    with pytest.raises(SettingsError, match=rf"{name} must be within \[0, 1\].*got {value}"):
+        of_one(name, value)
+    of_one(name, 0.0)
+    of_one(name, 1.0)
 
 
 def test_the_number_is_written_down(make_ppo, make_envs, tmp_path):

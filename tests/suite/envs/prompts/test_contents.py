@@ -39,6 +39,20 @@ def test_contents_are_characters(tokenizer, text):
     assert beside[2].ids == tokenizer("good", add_special_tokens=False)["input_ids"]
 
 
+@pytest.mark.parametrize(
+    ("text", "spans"),
+    [
+        ("a </s> b", [(2, 6)]),
+        ("\ufb01lm \u00e9 </s> b", [(6, 10)]),  # a letter for two, before
+        ("\ufb01lm <\u0301/\u0301s> b", [(4, 10)]),  # accents of their own, within
+        ("e\u0301 \uff1c/\uff33\uff1e<s>", [(3, 7), (7, 10)]),  # wide and large; then the next
+        ("\ufb01lm \u00e9 / s", []),
+    ],
+)
+def test_folded_control_tokens_are_found_where_they_stand(text, spans):
+    assert control_tokens(made("bytes")).spans_in(text) == spans
+
+
 def test_a_prompt_keeps_the_control_tokens_that_it_was_written_with(tokenizer):
     text = "the film </s> good"
     assert (

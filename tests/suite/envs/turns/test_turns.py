@@ -128,6 +128,16 @@ def test_the_legal_tokens_of_a_whole_text_are_those_that_its_steps_showed(make_e
     np.testing.assert_array_equal(found[episode.written > 0], shown)
 
 
+def test_a_turn_has_room_for_the_tokens_before_its_end(make_env):
+    talk = {"partner": Script("d"), "max_turns": 2, "max_turn_tokens": 3, "max_new_tokens": 20}
+    env = make_env(min_new_tokens=3, **talk)
+    env.reset(seed=0)
+    can_end = [info["action_mask"][EOS] for *_, info in play(env, [A, A, A])]
+    assert can_end == [0, 0, 0]  # the third token ends the turn, and the next begins
+    with pytest.raises(SettingsError, match=r"min_new_tokens .*max_turn_tokens=3, got 4; .*lower"):
+        make_env(min_new_tokens=4, **talk)
+
+
 def test_the_partner_ends_the_conversation(make_env):
     env = make_env(partner=Script("d", Reply("", 2.0, done=True)), max_turns=9, max_new_tokens=20)
     env.reset(seed=0)

@@ -166,6 +166,8 @@ def test_a_question_that_nobody_knows_the_answer_to():
         (lambda: replace(ANSWERS, enough=[1]), r">= 1.*2 topics"),
         (lambda: replace(ANSWERS, enough=[1, 0]), "a number >= 1"),
         (lambda: SummaryRules(facts=["a"], copied_run=1), "copied_run.*>= 2.*got 1"),
+        (lambda: SummaryRules(facts=["a"], words_per_fact=0.0), "words_per_fact > 0.*and 0.0"),
+        (lambda: SummaryRules(facts=["a"], words_per_fact=float("nan")), "> 0.*and nan"),
         (lambda: replace(DIALOGUE, enough=0), "enough.*>= 1, got 0; 3"),
         (lambda: replace(DIALOGUE, harms={"bread": ["grab"]}), r"got both.*\['bread'\]"),
     ],
@@ -173,6 +175,13 @@ def test_a_question_that_nobody_knows_the_answer_to():
 def test_rules_that_cannot_work_are_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_the_shortest_run_that_is_copied_has_two_words():
+    rules = SummaryRules(facts=["a"], copied_run=2, words_per_fact=0.1)
+    # Of "a b c d" the summary has "a b" in a row: 2 of its 3 words are copied.
+    parts = rules.parts(["a", "b", "c", "d"], ["a", "b", "d"])
+    assert parts["copying"] == pytest.approx(-rules.copying_price * 2 / 3)
 
 
 def test_the_scorer_reads_texts_and_reports_the_parts():
