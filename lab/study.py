@@ -401,7 +401,14 @@ class Study:
         rate = best_rate(self.swept(self.tuned_as(cell), out), self.first_rate)
         return None if rate is None else cell.but(rate=rate)
 
-    def run(self, out: Out, docs: Docs = DOCS, part: str = "0/1", until: str | None = None) -> None:
+    def run(
+        self,
+        out: Out,
+        docs: Docs = DOCS,
+        part: str = "0/1",
+        until: str | None = None,
+        only: str | None = None,
+    ) -> None:
         """Draw and run what is missing, one at a time.
 
         Args:
@@ -409,7 +416,17 @@ class Study:
             docs: Folder of the study's page, whose published runs are not run again.
             part: "i/n" takes the cells i, i + n, ... of all, for several processes side by side.
             until: Time of day, HH:MM, after which nothing begins.
+            only: Name of a published run, which alone is done again. It is that of the run's file.
         """
+        if only is not None:
+            runs = {repr(run): run for run in self.published(docs).runs.each}
+            if only not in runs:
+                raise ValueError(
+                    f"only must be the name of a run that {docs / self.folder / self.runs} has, "
+                    f"such as {next(iter(runs), 'none')}, got {only!r}"
+                )
+            self._do(runs[only], out)
+            return
         end = deadline(until)
         read_part(part)  # a wrong one is refused before anything is drawn
         self.restore(out, docs)
@@ -420,9 +437,13 @@ class Study:
         for run in self.pending(out, part):
             if datetime.now() >= end:
                 return
-            rows = [{**run, **row} for row in self.played(run, out)]
-            write_rows(self.file(run, out), rows)
-            print(f"{datetime.now():%H:%M:%S} {run!r} {rows[-1]}", flush=True)
+            self._do(run, out)
+
+    def _do(self, run: Cell, out: Path) -> None:
+        """Do a run, and write its file."""
+        rows = [{**run, **row} for row in self.played(run, out)]
+        write_rows(self.file(run, out), rows)
+        print(f"{datetime.now():%H:%M:%S} {run!r} {rows[-1]}", flush=True)
 
     def played(self, run: Cell, out: Path) -> Sequence[Row]:
         """Do a run and return its rows, without the values of its cell.

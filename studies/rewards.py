@@ -50,6 +50,8 @@ REWARDS = ("sparse", "uniform", "abc", "r3", "r3-dense")
 COLORS = ("#56616f", "#56b4e9", "#0072b2", "#e69f00", "#d55e00")
 RATE, RATES = 3e-4, (1e-3, 1e-4)
 """The task's own learning rate, and the others that each reward is tried at."""
+FEWEST = 5
+"""Runs of each reward that are published together."""
 GRID = EvaluationSettings(every=3, episodes=128, samples=0)
 """Measurement of a run: that of `tokengym compare` on this task."""
 PAIRS = {
@@ -63,7 +65,13 @@ PAIRS = {
         ("uniform over R3", "r3"),
         ("r3-dense", "uniform over R3"),
     ),
-    "what is scored": (("r3", "sparse"), ("r3-dense", "abc"), ("uniform over R3", "uniform")),
+    "what is scored": (
+        ("r3", "sparse"),
+        ("r3-dense", "abc"),
+        ("r3-dense", "uniform"),
+        ("r3", "uniform"),
+        ("uniform over R3", "uniform"),
+    ),
     "what reads the reference": (("sparse over gold", "sparse"), ("r3", "sparse over gold")),
 }
 """What varies -> the pairs of arms that show it."""
@@ -150,6 +158,11 @@ def title(name: str) -> str:
 def made(runs: Runs, rate: float = RATE) -> list[str]:
     """Return the arms that have two runs or more at a rate."""
     return [name for name in (*REWARDS, *OTHERS) if len(runs.runs.get(arm(name, rate), {})) > 1]
+
+
+def is_whole(runs: Runs) -> bool:
+    """Return whether each reward has five runs at the task's own rate: fewer fill no table."""
+    return all(len(runs.runs.get(arm(name), {})) >= FEWEST for name in REWARDS)
 
 
 def levels_table(runs: Runs) -> str:
@@ -253,7 +266,7 @@ def tables(published: Published) -> dict[str, str]:
         "rates": rates_table(runs),
     }
     return {
-        **(of_runs if made(runs) else {}),
+        **(of_runs if is_whole(runs) else {}),
         "kin": kin_table(folder.parent),
         "entities": entities_table(read_rows(folder / "entities.csv", text=("rule", "group"))),
         "query types": types_table(read_rows(folder / "query_types.csv", text=("name",))),
@@ -265,7 +278,7 @@ def draw(published: Published) -> None:
     from matplotlib.figure import Figure
 
     runs = published.runs
-    if {*REWARDS} - {*made(runs)}:
+    if not is_whole(runs):
         return
     figure = Figure(figsize=(10, 4), layout="constrained")
     titles = {"gold_score": "gold score", "kl": "KL to the reference, nats"}

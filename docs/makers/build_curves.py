@@ -43,7 +43,8 @@ def draw(mode: str) -> None:
         rows = [row for row in rows if int(row["seed"]) < 10]
         updates, scores = curves(rows, column("score"), "step")
         middle, low, high, _ = student_interval(scores.T)
-        axes.plot(updates, middle, color=colour, linestyle=dash, linewidth=2, label=label)
+        text = f"{label}, lambda {gae_lambda}"
+        axes.plot(updates, middle, color=colour, linestyle=dash, linewidth=2, label=text)
         axes.fill_between(updates, low, high, color=colour, alpha=0.18, linewidth=0)
     (best,) = read("film_reviews/best_of_n.csv", length="48", n="16")
     level = float(best["score"])

@@ -47,7 +47,7 @@ PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "equal_kl.md": (("equal_kl",), equal_kl.STUDY.page),
     "film_reviews.md": (("film_reviews",), fill_film_reviews),
     "gradients.md": (("gradients",), fill_gradients),
-    "overoptimisation.md": (("overoptimisation",), overoptimisation.page),
+    "overoptimisation.md": (("overoptimisation",), overoptimisation.STUDY.page),
     "preferences.md": (("preferences",), preferences.page),
     "rewards.md": (("rewards", "tasks"), rewards.STUDY.page),
     "tasks.md": (("tasks", "elsewhere", "v2-lite", "sst2", "imdb"), fill_tasks),

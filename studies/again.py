@@ -1,0 +1,289 @@
+"""Does a page of results still follow from today's code?
+
+    python -m studies.again                            # make test-pages
+    python -m studies.again --pages turns.md --record
+
+A page is asked in two ways. Its own command, the line that ends in `AGAIN`, does one published run
+again, which must hold within the range of the published runs of its cell. And docs/results/
+`RESTS_ON` has what the page rests on: the settings that its runs have in common, and figures of a
+tiny run, which a test compares with today's in seconds. Where they differ, the learner, a scorer or
+a default has changed: `--record` writes today's down for each page whose run holds, and a page
+whose run does not says in its first line that it is of an older learner.
+"""
+
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from studies import equal_kl, gradients, other_tasks, token_credit, turns
+from tokengym import Comparison
+from tokengym.base import read_json, write_json
+from tokengym.evaluation import run as run_one
+from tokengym.evaluation.report import number
+from tokengym.lab.protocol import curve_of
+from tokengym.lab.study import DOCS, Cell, Docs, Row, Study, command_line, read_rows
+
+AGAIN = "# one run of this page again"
+"""How the line of a page's command ends that does one published run again."""
+RESTS_ON = "rests_on.json"
+"""File of what the pages rest on, beside them."""
+OLDER = "**Of an older learner"
+"""How the first line of a page begins whose runs today's code does not make."""
+TINY: dict[str, Any] = {"steps": 2, "batch_size": 16, "max_new_tokens": 8}
+"""Size of the run whose figures are recorded."""
+LOGGED = ("score", "kl", "policy_loss", "value_loss", "grad_norm", "entropy")
+CLOSE = 0.01
+"""Share of a recorded figure by which today's may differ: another processor rounds otherwise."""
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """How a page is asked."""
+
+    module: str
+    """Module of studies/ whose command does its run again."""
+    figures: Callable[[], Figures]
+    """Returns figures of today's code that cost seconds."""
+    settings: Callable[[Path], dict[str, Any]] = lambda docs: {}
+    """Returns the settings that its published runs have in common today, given the folder of the
+    pages."""
+    outside: Callable[[Path, Path, Sequence[str]], list[str]]
+    """Returns what of a run done again is outside the published range, in words, given the folder
+    of the pages, that of the run and the words of the command."""
+
+
+# --- pages of studies whose runs are comparisons --------------------------------------------------
+
+
+def common_settings(study: Study, docs: Path) -> dict[str, Any]:
+    """Return the settings that a study's published runs have in common, as today decides them."""
+    cells = dict.fromkeys(run.but(seed=0) for run in study.published(docs).runs.each)
+    first, *others = [flat(study.config(cell, docs).runs[0].settings()) for cell in cells]
+    return {
+        name: value
+        for name, value in first.items()
+        if all(other.get(name) == value for other in others)
+    }
+
+
+def flat(settings: Mapping[str, Any], under: str = "") -> dict[str, Any]:
+    """Return nested settings with their names joined by points."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{under}{name}.")
+        else:
+            found[f"{under}{name}"] = list(value) if isinstance(value, tuple) else value
+    return found
+
+
+def tiny_run(comparison: Comparison) -> Figures:
+    """Return what a learner logs and an evaluation measures in a tiny run of a comparison."""
+    (run,) = comparison.runs
+    learner = replace(run.training.learner, n_warmup_updates=0)
+    training = replace(run.training, learner=learner, **TINY)
+    evaluation = replace(run.evaluation, every=1, episodes=TINY["batch_size"])
+    small = replace(comparison, runs=(replace(run, training=training, evaluation=evaluation),))
+    record = run_one(small, small.names[0], 0)
+    figures = {f"{name}, update {row['step']}": row[name] for row in record.log for name in LOGGED}
+    measured = {f"held-out {name}": record.points[-1][name] for name in ("score", "kl")}
+    return {name: float(value) for name, value in (figures | measured).items()}
+
+
+def outside_range(study: Study, docs: Path, out: Path, words: Sequence[str]) -> list[str]:
+    """Return which figures of a run done again no run of its cell has, in words."""
+    name = words[words.index("--only") + 1]
+    published = study.published(docs).runs
+    run = next(run for run in published.each if repr(run) == name)
+    cell = run.without("rate", "seed")
+    found = []
+    for what, figure in {
+        "score over the run": lambda points: curve_of(points).area("score"),
+        "score at the end": lambda points: curve_of(points).end("score"),
+        "KL at the end": lambda points: curve_of(points).end("kl"),
+    }.items():
+        values = [figure(known(points)) for points in published.runs[cell].values()]
+        now = figure(known(study.read(study.file(run, out))))
+        print(f"  {what}: {number(now)}, published {number(min(values))} to {number(max(values))}")
+        if not min(values) <= now <= max(values):
+            found.append(f"{what} is {number(now)}, not {number(min(values))} to {max(values)}")
+    return found
+
+
+def known(points: Iterable[Row]) -> list[Row]:
+    """Return the measurements of a run that were taken on held-out prompts."""
+    return [point for point in points if point["score"] is not None]
+
+
+def page_of(module: str, study: Study, cell: Cell) -> Page:
+    """Return how a study's page is asked; the tiny run is of a cell."""
+    return Page(
+        module=module,
+        figures=lambda: tiny_run(study.config(cell, DOCS)),
+        settings=partial(common_settings, study),
+        outside=partial(outside_range, study),
+    )
+
+
+# --- the other pages ------------------------------------------------------------------------------
+
+
+def talks() -> Figures:
+    """Return what a table of logits is worth after the first updates, by conversations' credit."""
+    cells = (turns.STUDY.cell(credit=name, turns=2, rate=1e-2, seed=0) for name in turns.NOISY)
+    return {
+        f"{cell.credit}, update {row['step']}": float(row["score"])
+        for cell in cells
+        for row in turns.play(cell)[1:4]
+    }
+
+
+def exact() -> Figures:
+    """Return the cosines of exact gradients of responses of two tokens."""
+    small = gradients.SmallOracle.make(horizon=2)
+    probs = small.probs(torch.zeros(small.legal.shape, dtype=torch.float64))
+    found = {}
+    for rule, estimator in product(("sparse", "red"), ("loo", "prime")):
+        rewards, scores = small.rewarded(gradients.reward_of(rule))
+        check = gradients.gradient_of(small, probs, rewards, scores, estimator)
+        found[f"{rule}, {estimator}"] = float(check.cosine)
+    return found
+
+
+def outside_table(docs: Path, out: Path, words: Sequence[str]) -> list[str]:
+    """Return which exact cosines of a table made again are not the published ones, in words."""
+    del words
+    text = ("eos", "rule", "estimator", "weight")
+    again, published = (
+        {tuple(row[name] for name in (*text, "share")): row["cosine"] for row in rows}
+        for rows in (
+            read_rows(folder / "gradients.csv", text=text) for folder in (out, docs / "gradients")
+        )
+    )
+    print(f"  {len(again)} cosines")
+    return [
+        f"the cosine of {' '.join(map(str, key))} is {now}, published {published[key]}"
+        for key, now in again.items()
+        if abs(now - published[key]) > 1e-4
+    ]
+
+
+PAGES = {
+    "film_reviews.md": page_of(
+        "token_credit",
+        token_credit.STUDY,
+        token_credit.STUDY.cell(rule="abc-signed", gae_lambda="0.5", length=24, rate=1e-3),
+    ),
+    "equal_kl.md": page_of(
+        "equal_kl", equal_kl.STUDY, equal_kl.cell_of("MovieReview", "sparse", 5.0).but(rate=1e-3)
+    ),
+    "tasks.md": page_of(
+        "other_tasks",
+        other_tasks.STUDY,
+        other_tasks.cell_of("Detox", "red:delivery=end").but(rate=3e-4),
+    ),
+    "turns.md": Page(module="turns", figures=talks, outside=partial(outside_range, turns.STUDY)),
+    "gradients.md": Page(module="gradients", figures=exact, outside=outside_table),
+}
+"""Pages that have runs of today's learner which need nothing but the package."""
+NOT_AGAIN = {
+    "real_text.md": "IMDb, SST-2 and SmolLM2 are no part of the package",
+    "speed.md": "a time is of a machine and a day",
+    "audit_calibration.md": "the audit's own tests hold its verdicts",
+    "earlier.md": "its figures are of the commits that it names",
+}
+"""Pages with figures of their own that are not asked, and why."""
+
+
+def command_of(page: str, docs: Path) -> list[str]:
+    """Return the words of the page's command that does one published run again."""
+    text = (docs / page).read_text(encoding="utf-8")
+    lines = re.findall(rf"^python -m (.*?)\s+{AGAIN}", text, re.MULTILINE)
+    if len(lines) != 1:
+        raise ValueError(f"{page} has {len(lines)} commands that end in {AGAIN!r}; one is wanted")
+    return shlex.split(lines[0])
+
+
+def done_again(page: str, docs: Path) -> list[str]:
+    """Do the page's run again by its own command, in a folder of its own; return what is outside.
+
+    Args:
+        page: Name of the page.
+        docs: Folder of the pages.
+    """
+    words = command_of(page, docs)
+    with tempfile.TemporaryDirectory() as out:
+        words[words.index("--out") + 1] = out
+        subprocess.run([sys.executable, "-m", *words], check=True, stdout=subprocess.DEVNULL)
+        return PAGES[page].outside(docs, Path(out), words)
+
+
+def resting(page: str, docs: Path) -> dict[str, Any]:
+    """Return what a page rests on today."""
+    return {"settings": PAGES[page].settings(docs), "figures": PAGES[page].figures()}
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return what has changed of what a page rests on, in words.
+
+    A setting that came or went says nothing by itself: what it does is in the figures.
+
+    Args:
+        before: As recorded.
+        now: That of today.
+    """
+    old, new = before["settings"], now["settings"]
+    found = [
+        f"{name} was {old[name]!r} and is {new[name]!r}"
+        for name in old
+        if name in new and old[name] != new[name]
+    ]
+    old, new = before["figures"], now["figures"]
+    return found + [
+        f"{name} was {old[name]:.6g} and is {new.get(name)}"
+        for name in old
+        if name not in new or abs(new[name] - old[name]) > CLOSE * max(abs(old[name]), 0.1)
+    ]
+
+
+def says_older(page: str, docs: Path) -> bool:
+    """Return whether the first line of a page says that its runs are of an older learner."""
+    _, first, *_ = (docs / page).read_text(encoding="utf-8").split("\n\n")
+    return first.startswith(OLDER)
+
+
+def run(pages: tuple[str, ...] = (), docs: Docs = DOCS, record: bool = False) -> None:
+    """Do one run of each page again, and say whether it holds.
+
+    Args:
+        pages: Names of the pages; none takes all.
+        docs: Folder of the pages.
+        record: Whether what a page rests on is written down where its run holds.
+    """
+    rests_on = read_json(docs / RESTS_ON) if (docs / RESTS_ON).exists() else {}
+    failed = {}
+    for page in pages or PAGES:
+        print(f"{page}: python -m {shlex.join(command_of(page, docs))}", flush=True)
+        if outside := done_again(page, docs):
+            failed[page] = outside
+            print(f"  outside the published range: {'; '.join(outside)}", flush=True)
+        elif record:
+            rests_on[page] = resting(page, docs)
+            write_json(docs / RESTS_ON, rests_on)
+    if failed:
+        sys.exit(f"{', '.join(failed)}: today's code gives other figures; see CONTRIBUTING.md")
+
+
+if __name__ == "__main__":
+    command_line(__doc__, run)
