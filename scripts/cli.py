@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import gymnasium
 
@@ -77,9 +78,6 @@ def _ended_by(error: BaseException) -> int:
         if _process() == 0:
             _say("stopped; what is finished is kept, the same command resumes")
         return INTERRUPTED
-    if isinstance(error, BrokenPipeError):  # the reader, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     is_end = isinstance(error, SystemExit) or not is_fault(error)
     if is_end or os.environ.get("TOKENGYM_TRACEBACK"):
         raise error
@@ -110,11 +108,41 @@ def _place_of_fault(error: BaseException) -> str | None:
     return f"{frame.filename}, line {frame.lineno}"
 
 
+class _Outlasting(io.TextIOWrapper):
+    """Output that nobody may read to its end, as of ``tokengym compare | head``: work continues."""
+
+    def write(self, text: str) -> int:
+        """Write a text, or drop it if its reader is gone."""
+        try:
+            return super().write(text)
+        except BrokenPipeError:
+            self._drop()
+            return len(text)
+
+    def flush(self) -> None:
+        """Write what is buffered, or drop it likewise."""
+        try:
+            super().flush()
+        except BrokenPipeError:
+            self._drop()
+
+    def _drop(self) -> None:
+        """Send this and what follows nowhere."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+
+
 def _print_anywhere() -> None:
-    """Have this process print escapes where its terminal's encoding lacks characters."""
+    """Have this process print escapes where its terminal's encoding lacks characters.
+
+    What it prints may lose its reader.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        how: Any = {name: getattr(sys.stdout, name) for name in ("encoding", "errors")}
+        how |= {"line_buffering": sys.stdout.line_buffering}
+        sys.stdout = sys.__stdout__ = _Outlasting(sys.stdout.detach(), **how)  # type: ignore[misc]
 
 
 def _process() -> int:

@@ -49,13 +49,20 @@ class ReferenceSamples:
     """(prompts, samples), None without a gold score."""
     tokens: int
     """Response tokens that were sampled."""
+    held_out: int | None = None
+    """Prompts of the held-out split, the first of which these are; None where it is not known."""
 
     def ranks(self, *, by_gold: bool) -> Array:
         """Return the scores that rank the responses, (prompts, samples)."""
         return self.scores if not by_gold or self.gold_scores is None else self.gold_scores
 
     def lines(
-        self, kl_coef: float | None, *, by_gold: bool = False, episodes: int | None = None
+        self,
+        kl_coef: float | None,
+        *,
+        by_gold: bool = False,
+        episodes: int | None = None,
+        seeds: int = 0,
     ) -> dict[str, Any]:
         """Return what the samples show at a price on the KL, as plain data.
 
@@ -63,6 +70,8 @@ class ReferenceSamples:
             kl_coef: Price c of a nat of KL; None where there is none, or not one for all.
             by_gold: Whether runs are measured by the gold score, which then ranks responses too.
             episodes: Responses behind a measurement of a run; None takes one to each prompt.
+            seeds: Seeds of the runs, where each is measured on prompts of its own; 0 where all are
+                measured on these.
 
         Returns:
             ``samples`` and ``prompts``, the ``tokens`` they cost, the ``price``, ``best_of_n`` with
@@ -78,7 +87,9 @@ class ReferenceSamples:
                 "n": n,
                 "kl": best_of_n_kl_bound(n),
                 "score": float(np.nanmean(mean_of_best(scores, scores, n))),
-                "error": span_error(scores, n, episodes or prompts),
+                "error": span_error(
+                    scores, n, episodes or prompts, seeds=seeds, held_out=self.held_out
+                ),
             }
             if gold is not None:
                 row["gold_score"] = float(np.nanmean(mean_of_best(scores, gold, n)))
@@ -154,41 +165,56 @@ def draw_references(
             scores=_table(scores.values, len(prompts)),
             gold_scores=None if gold is None else _table(gold, len(prompts)),
             tokens=collector.num_tokens - before,
+            held_out=len(collector.prompts),
         )
         drawn = new_samples if drawn is None else _joined(drawn, new_samples)
         if file is not None:
             gold_scores = None if drawn.gold_scores is None else drawn.gold_scores.tolist()
             record = {"scores": drawn.scores.tolist(), "gold_scores": gold_scores}
-            write_hashed(file, {**record, "tokens": drawn.tokens})
+            write_hashed(file, {**record, "tokens": drawn.tokens, "held_out": drawn.held_out})
         if told is not None:
             told(drawn)
     return drawn
 
 
-def span_error(scores: Array, n: int, episodes: int) -> float | None:
+def span_error(
+    scores: Array, n: int, episodes: int, *, seeds: int = 0, held_out: int | None = None
+) -> float | None:
     """Return the standard error of the best of n minus the mean of other responses.
 
     SE^2 = Var_p(b_p - m_p) / P + mean_p(s_p^2) / E
 
-    b_p is the expected best of n of the N responses to prompt p, m_p their mean, s_p^2 their
+    b_p is the expected best of n of the R responses to prompt p, m_p their mean, s_p^2 their
     variance, Var_p the variance over the P prompts. The second term is the error of the mean of E
-    responses that are not among the N, equally many to each prompt: the start of the curves. For a
+    responses that are not among the R, equally many to each prompt: the start of the curves. For a
     single prompt the first term is the jackknife's, over its responses:
 
-    (N - 1) / N * sum_i (g_i - mean_i g_i)^2,  g_i = b - m without response i
+    (R - 1) / R * sum_i (g_i - mean_i g_i)^2,  g_i = b - m without response i
+
+    Where the K seeds of the curves have each its own Q = min(E, N) of the N prompts of the split,
+    of which the P are any, goal and start are of other prompts:
+
+    SE^2 = Var_p(b_p) / P + (Var_p(m_p) - v) (1/N + (1/Q - 1/N) / K)
+           - 2 (Cov_p(b_p, m_p) - v) / N + mean_p(s_p^2) / (K E)
+
+    with v = mean_p(s_p^2) / R, by which a mean of R responses varies, and with it their best.
 
     Args:
         scores: (prompts, samples), NaN where there is none, which is left out, as are prompts that
             have fewer than n.
         n: Size of the best-of-n, at most the samples.
-        episodes: Responses E behind the start.
+        episodes: Responses E behind the start of each seed.
+        seeds: Seeds K, each with its own prompts; 0 where all have these.
+        held_out: Prompts N of the split; None, not known, takes more than any number.
 
     Returns:
         Unit of the scores; None for a single prompt, or one that is left, that has no more than n
-        responses.
+        responses or is one of several.
     """
     prompts = len(scores)
     if prompts == 1:
+        if seeds and held_out != 1:
+            return None
         scores = scores[:, np.isfinite(scores[0])]
         samples = scores.shape[1]
         if n >= samples:
@@ -198,12 +224,25 @@ def span_error(scores: Array, n: int, episodes: int) -> float | None:
         of_gain = (samples - 1) * gains.var()
     else:
         enough = scores[np.isfinite(scores).sum(axis=1) >= n]
-        gains = mean_of_best(enough, enough, n) - np.nanmean(enough, axis=1)
-        of_gain = gains.var(ddof=1) / len(gains) if len(gains) > 1 else np.nan
-    many = scores[np.isfinite(scores).sum(axis=1) > 1]  # prompts whose variance is known
-    of_start = np.nanvar(many, axis=1, ddof=1).mean() / episodes if len(many) else 0.0
-    error = float(np.sqrt(of_gain + of_start))
-    return error if np.isfinite(error) else None
+        if len(enough) < 2:
+            return None
+        bests, means = mean_of_best(enough, enough, n), np.nanmean(enough, axis=1)
+        of_gain = (bests - means).var(ddof=1) / len(enough)
+        if seeds:
+            of_draws = _variances(enough) / max(np.isfinite(enough).sum(axis=1).mean(), 1.0)
+            common = 0.0 if held_out is None else 1.0 / held_out
+            own = 1.0 / (episodes if held_out is None else min(episodes, held_out)) - common
+            of_gain = bests.var(ddof=1) / len(enough)
+            of_gain += max(means.var(ddof=1) - of_draws, 0.0) * (common + own / seeds)
+            of_gain -= 2.0 * (np.cov(bests, means)[0, 1] - of_draws) * common
+    error = np.sqrt(max(of_gain + _variances(scores) / (episodes * max(seeds, 1)), 0.0))
+    return float(error) if np.isfinite(error) else None
+
+
+def _variances(scores: Array) -> float:
+    """Return the mean variance of the responses to a prompt, of those with two or more."""
+    many = scores[np.isfinite(scores).sum(axis=1) > 1]
+    return float(np.nanvar(many, axis=1, ddof=1).mean()) if len(many) else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,6 +331,7 @@ def read_references(file: Path) -> ReferenceSamples:
         scores=np.array(record["scores"], dtype=np.float64),  # null is NaN
         gold_scores=None if gold is None else np.array(gold, dtype=np.float64),
         tokens=record["tokens"],
+        held_out=record.get("held_out"),
     )
 
 
@@ -325,4 +365,5 @@ def _joined(drawn: ReferenceSamples, more: ReferenceSamples) -> ReferenceSamples
         scores=np.concatenate([drawn.scores, more.scores], axis=1),
         gold_scores=np.concatenate(golds, axis=1) if len(golds) == 2 else None,
         tokens=drawn.tokens + more.tokens,
+        held_out=more.held_out,
     )

@@ -64,6 +64,8 @@ class SummarySettings:
     both, ``normalized_`` figures give the share of the way that runs came."""
     episodes: int | None = None
     """Responses behind each measurement of a run; None takes one to each reference prompt."""
+    own_prompts: bool = False
+    """Whether each seed is measured on its own random subset of the held-out prompts."""
     references: Mapping[Group, ReferenceSamples] = field(default_factory=dict)
     """Responses of the reference policy by group, for best-of-n and the optimum's lower bound; a
     group without them shows neither."""
@@ -161,8 +163,12 @@ def _group(
     """Return the figures and the verdict of one setting, and which of its runs are not in them."""
     reference = None
     if (drawn := settings.references.get(panel.group)) is not None:
+        seeds = {c.seed for runs in panel.rewards.values() for c in runs.curves}
         reference = drawn.lines(
-            settings.kl_coef, by_gold=settings.by_gold, episodes=settings.episodes
+            settings.kl_coef,
+            by_gold=settings.by_gold,
+            episodes=settings.episodes,
+            seeds=len(seeds) if settings.own_prompts else 0,
         )
     rewards = {
         name: _figures(panel, runs, settings, reference) for name, runs in panel.rewards.items()

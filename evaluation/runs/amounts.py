@@ -88,7 +88,10 @@ def in_words(
         count = (evaluation.episodes or 0) * (seeds * points + (evaluation.reference_samples or 0))
         share = count / (count + seeds * sum(known))
         takes = f"measuring takes {share:.0%} of all responses: "
+    every = evaluation.every or EVERY
+    is_short = all(one.tokens is None and one.steps <= every for one in trainings)
+    when = "before and after training" if is_short else f"every {every} updates"
     return (
-        f"{takes}{evaluation.episodes} prompts every {evaluation.every} updates, and "
-        f"{evaluation.reference_samples} reference samples to each"
+        f"{takes}{evaluation.episodes} prompts {when}, and {evaluation.reference_samples} "
+        "reference samples to each"
     )

@@ -185,6 +185,8 @@ def _work(comparison: Comparison, missing: Sequence[RunSpec]) -> str:
     size = f"{training.last_step} updates ({size})"
     size = f"{training.tokens:,} tokens" if comparison.compares_agents else size
     text = f"{count} run{'s' if count != 1 else ''} of {size}"
+    if resumed := sum(Run(spec).can_resume for spec in missing if not spec.is_reference):
+        text += f", {resumed} of them resumed"
     return text + (" and the reference samples" if count < len(missing) else "")
 
 

@@ -14,6 +14,7 @@ from tokengym.base.files import is_leftover
 from tokengym.base.folders import LOCK, locked
 from tokengym.base.objects import short, words_in
 from tokengym.base.saved_code import CODE, changed_files
+from tokengym.base.text import listed
 from tokengym.evaluation.runs.comparison import (
     Comparison,
     check_together,
@@ -150,16 +151,20 @@ def _conflicts(
     """Return in words why the runs of a folder are not those of a comparison."""
     wanted = {s.folder: s for s in (*comparison.specs(out), comparison.reference_spec(out))}
     differ: dict[str, None] = {}
+    dropped: dict[str, list[str]] = {}
     for folder, there in stored.items():
         named = f"{there['name']}, seed {there['seed']}"
         if (spec := wanted.get(folder)) is None:
-            differ[f"{named}, is there and not here"] = None
+            dropped.setdefault(there["name"], []).append(str(there["seed"]))
         elif spec.key != (there["name"], there["seed"]):
             differ[f"{folder} has the run of {named}"] = None
         else:
             here = spec.as_dict()
             lines = differences(numbers_of(there), numbers_of(here))
             differ |= dict.fromkeys([*_changed_files(folder, there, spec), *lines])
+    for name, seeds in dropped.items():
+        word, verb = ("seed", "is") if len(seeds) == 1 else ("seeds", "are")
+        differ[f"{name}, {word} {listed(seeds)}, {verb} there and not here"] = None
     return list(differ)
 
 

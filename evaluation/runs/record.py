@@ -237,13 +237,23 @@ def packed(rows: Sequence[Mapping[str, Sequence[float | None]]]) -> bytes:
     return buffer.getvalue()
 
 
-def read_responses(file: Path) -> dict[str, Array]:
-    """Return the values of a run's responses, (evaluations, prompts) each; {} of an older run."""
+def read_responses(file: Path, evaluations: int) -> dict[str, Array]:
+    """Return the values of a run's responses, (evaluations, prompts) each; {} of an older run.
+
+    Raises:
+        ValueError: if the file is damaged, or has another number of evaluations than the curve.
+    """
     if not file.exists():
         return {}
     try:
         stored = read_arrays(file, "delete its folder and run again")
-        return {n: array.astype(np.float64) for n, array in stored.items() if n != "prompt"}
+        tables = {n: array.astype(np.float64) for n, array in stored.items() if n != "prompt"}
+        for name, table in tables.items():
+            if table.ndim != 2 or len(table) != evaluations:
+                raise ValueError(
+                    f"{name} has the shape {table.shape}, and the curve {evaluations} evaluations"
+                )
+        return tables
     except DatasetError:
         raise
     except DAMAGES as error:

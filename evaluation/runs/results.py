@@ -74,8 +74,9 @@ def read_comparison(folder: Path) -> tuple[dict[str, Any], list[Curve]]:
     Raises:
         ValueError: if there are none, or a file is damaged.
     """
-    gathered = _Gathered([_Part(stored_runs(folder), folder)])
-    return gathered.write(None), gathered.as_stepped
+    runs = stored_runs(folder)
+    gathered = _Gathered([_Part(runs, folder)])
+    return gathered.write(None, about={"command": _largest(runs)["command"]}), gathered.as_stepped
 
 
 def merge_comparisons(
@@ -116,7 +117,7 @@ def merge_comparisons(
         parts.append(_Part(runs, folder, () if single else group, label))
     titles = {run.stored["name"]: run.arm for runs, _ in stored for run in runs}
     is_one = len(folders) == 1
-    about = {"command": stored[0][0][0].stored["command"]} if is_one else {}
+    about = {"command": _largest(stored[0][0])["command"]} if is_one else {}
     return _Gathered(parts).write(
         out,
         about=about or {"source": f"{len(folders)} comparisons"},
@@ -133,8 +134,7 @@ def shared_settings(runs: Sequence[Run]) -> dict[str, Any]:
 
     An arm may lack a setting, as that of another learner.
     """
-    largest = max(runs, key=lambda run: _size(comparison_of(run.stored)))
-    shared = flat(comparison_of(largest.stored))
+    shared = flat(comparison_of(_largest(runs)))
     for run in runs:
         shared |= flat({name: run.stored[name] for name in ("code", "data")})
     trainings = [flat(run.stored["training"]) for run in runs]
@@ -146,9 +146,14 @@ def shared_settings(runs: Sequence[Run]) -> dict[str, Any]:
     return shared
 
 
-def _size(settings: Mapping[str, Any]) -> int:
-    """Return how large a comparison was when a run of it began: it may have grown since."""
-    return len(settings["rewards"]) + len(settings["agents"]) + int(settings["seeds"])
+def _largest(runs: Sequence[Run]) -> Mapping[str, Any]:
+    """Return the spec of the run that began when its comparison was largest: it may have grown."""
+
+    def size(run: Run) -> int:
+        compared = run.stored["compared"]
+        return len(run.stored["rewards"]) + len(compared["agents"]) + int(compared["seeds"])
+
+    return max(runs, key=size).stored
 
 
 def varying_names(settings: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -257,6 +262,11 @@ class _Part:
     def compares_agents(self) -> bool:
         """Whether learners are compared, at equal tokens."""
         return bool(self.spec["compared"]["agents"])
+
+    @property
+    def has_own_prompts(self) -> bool:
+        """Whether each seed is measured on its own random subset of the held-out prompts."""
+        return bool(self.spec["evaluation"].get("stream", "shared") == "run")
 
     @property
     def price(self) -> float | None:
@@ -410,6 +420,7 @@ class _Gathered:
             anchors=_anchors(self.curves),
             optimum=optima[0] if all(one == optima[0] for one in optima) else {},
             episodes=min(part.spec["evaluation"]["episodes"] or 0 for part in self.parts),
+            own_prompts=all(part.has_own_prompts for part in self.parts),
             references={group: drawn for group, drawn in common.items() if drawn is not None},
             level=self.parts[0].spec["compared"]["level"],
             baseline=baseline,

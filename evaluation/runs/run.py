@@ -212,7 +212,7 @@ class Run:
         """Its curve by steps, once it has finished."""
         return replace(
             curve_of(self.points, credit=self.arm, seed=self.seed, group=self.group),
-            responses=read_responses(self.folder / RESPONSES),
+            responses=read_responses(self.folder / RESPONSES, len(self.points)),
             is_frozen=bool(read_hashed(self.folder / "run.json").get("is_frozen")),
         )
 

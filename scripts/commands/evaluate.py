@@ -1,5 +1,6 @@
 """``tokengym evaluate``: measurements of a policy on held-out prompts, and samples."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -7,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import tyro
 
 from tokengym.base.registry import split_file_word
-from tokengym.base.settings import Chosen, names_of
 from tokengym.scripts.commands.options import check_counts, takes_settings, task_settings
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
     from tokengym.evaluation.measure.win_rate import WinRate
-    from tokengym.evaluation.runs.defaults import EvaluationSettings, TaskSettings
+    from tokengym.evaluation.runs.defaults import TaskSettings
 
 
 class _Player(NamedTuple):
@@ -54,22 +54,13 @@ class _Player(NamedTuple):
         return evaluator.untrained(model)
 
 
-def evaluation_settings() -> dict[str, Any]:
-    """Return the default settings: of an evaluation's, those of the reference samples alone."""
-    from tokengym.evaluation.measure.measures import BLOCK
-    from tokengym.evaluation.runs.defaults import EvaluationSettings
-
-    others = frozenset({*names_of(EvaluationSettings)} - {"reference_samples"})
-    references = Chosen(EvaluationSettings(reference_samples=BLOCK), without=others)
-    return {**task_settings(), "references": references}
-
-
-@takes_settings(evaluation_settings)
+@takes_settings(task_settings)
 def evaluate(
     agent: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")] = None,
     env: str | None = None,
-    episodes: int = 128,
-    seed: int = 0,
+    episodes: int | None = None,
+    seed: int | None = None,
+    draws: tuple[int, int] | None = None,
     samples: int = 3,
     deterministic: bool = False,
     json: Path | None = None,
@@ -77,11 +68,11 @@ def evaluate(
     judge: str | None = None,
     toxicity: str | None = None,
     agent_class: str | None = None,
+    reference_samples: int | None = None,
     trust_code: bool = False,
     device: str = "auto",
     *,
     task: "TaskSettings",
-    references: "EvaluationSettings",
 ) -> None:
     """Measure a policy on held-out prompts: score, gold score, KL, text, and what it wrote.
 
@@ -90,6 +81,7 @@ def evaluate(
     For example:
       tokengym evaluate runs/one/agent
       tokengym evaluate --env MovieReview            the policy that training starts from
+      tokengym evaluate runs/one/agent --draws 0 30  on the prompts of a row of seed 0's curve
       tokengym evaluate runs/one/agent --against runs/sparse/agent --judge models/judge
       tokengym evaluate my_agent.py:MyAgent          an agent of your own, as it is made
 
@@ -99,8 +91,10 @@ def evaluate(
         env: Environment id, or a task's bare name (default: what the agent was trained in, the
             bundle's; TokenGeneration for --dataset with a scorer or model of your own that scores;
             else MovieReview).
-        episodes: Number of held-out prompts.
-        seed: Seed of prompts and sampling.
+        episodes: Number of held-out prompts (default: 128; with --draws the run's own).
+        seed: Seed of prompts and sampling (default: 0; with --draws the run's evaluation seed).
+        draws: Seed of a run and step of its evaluation, such as 3 12: prompts and random numbers
+            are those of that row of its curve (default: the first prompts, and one sampling).
         samples: Number of responses to print.
         deterministic: Choose the likeliest token instead of sampling.
         json: File to write the figures to.
@@ -110,23 +104,25 @@ def evaluate(
         toxicity: Measure toxicity: a classifier's folder or hub name, or "words".
         agent_class: Class of an agent of your own, path/to/file.py:MyAgent, which reads the folder
             AGENT with its method load.
+        reference_samples: Responses of the untrained policy to each held-out prompt, a multiple of
+            16, for best-of-n and a lower bound of the optimum; 0 draws none (default: 16, and none
+            where the agent's run had none).
         trust_code: Run the files of code that AGENT and its run name, which your command does not.
         device: Device of the models: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).
         task: Settings of the environment.
-        references: Settings of the responses of the untrained policy.
     """
     import torch
 
     from tokengym.base.device import preferred_device
     from tokengym.base.files import write_json
     from tokengym.evaluation.measure.evaluate import Evaluator
-    from tokengym.evaluation.measure.measures import UNSCORED
+    from tokengym.evaluation.measure.measures import BLOCK, UNSCORED
     from tokengym.evaluation.measure.metrics import library_metrics
-    from tokengym.evaluation.runs.saved import known_task
+    from tokengym.evaluation.runs.defaults import EvaluationSettings
+    from tokengym.evaluation.runs.saved import known_task, stored_settings
     from tokengym.scripts.commands.show import show_evaluation, show_win_rate, terminal
 
-    check_counts(1, episodes=episodes)
-    check_counts(0, seed=seed, samples=samples)
+    check_counts(0, samples=samples)
     torch.set_num_threads(1)
     first = _Player.named(agent, agent_class)
     second = None if against is None else _Player.named(against)
@@ -134,19 +130,36 @@ def evaluate(
         raise ValueError(f"judge {judge!r} has nothing to compare; name a second agent: --against")
     saved = first.folder and first.folder.parent
     env, kwargs = known_task(saved, env, task=task, judged=True, trust_code=trust_code)
+    stored = None if saved is None else stored_settings(saved)
+    of_run = {} if stored is None else stored[1]["evaluation"]
+    if draws is not None:
+        check_counts(0, draws=draws[0], step=draws[1])
+        if of_run.get("stream", "run") != "run":
+            raise ValueError(
+                f"--draws {draws[0]} {draws[1]} has no effect: the run's evaluations all have the "
+                "first prompts and one sampling; leave it out"
+            )
+        episodes = of_run.get("episodes") if episodes is None else episodes
+        seed = of_run.get("seed") if seed is None else seed
+    episodes, seed = 128 if episodes is None else episodes, seed or 0
+    check_counts(1, episodes=episodes)
+    check_counts(0, seed=seed)
+    if reference_samples is None:
+        reference_samples = BLOCK if of_run.get("reference_samples", BLOCK) else 0
+    EvaluationSettings(reference_samples=reference_samples)  # refuses what is out of range
     with preferred_device(device):
         evaluator = Evaluator(env, kwargs, num_episodes=episodes, seed=seed, toxicity=toxicity)
         player = first.load(evaluator, task.model, trust_code=trust_code)
         # Before the first is evaluated: what cannot be loaded is refused at once.
         rival: Any = second and second.load(evaluator, None, trust_code=trust_code)
-        evaluation = evaluator(player, deterministic=deterministic)
+        evaluation = evaluator(player, deterministic=deterministic, draws=draws)
         finished = [episode for episode in evaluation.episodes if not episode.is_lost]
         figures = {**evaluation.metrics, **library_metrics(finished)}
         if evaluation.unscored:
             figures[UNSCORED] = evaluation.unscored
         versus = None
         if second is not None:
-            other = evaluator(rival, deterministic=deterministic)
+            other = evaluator(rival, deterministic=deterministic, draws=draws)
             versus = _win_rate(evaluation, other, judge)
             figures["win_rate"] = versus.rate
         console = terminal()
@@ -155,9 +168,15 @@ def evaluate(
         show_evaluation(console, figures, evaluation.errors, shown, measured_by)
         if versus is not None:
             show_win_rate(console, versus, against)
-        lines = _show_references(console, evaluator, saved, task.model, references)
+        lines = None
+        if reference_samples:
+            settings = None if stored is None else stored[1]
+            lines = _show_references(
+                console, evaluator, saved, settings, task.model, reference_samples
+            )
     if json is not None:
-        about = {"env": env, "episodes": episodes, "seed": seed, "measured_by": measured_by}
+        about = {"env": env, "episodes": episodes, "seed": seed, "draws": draws}
+        about |= {"measured_by": measured_by}
         about |= {**figures, "errors": evaluation.errors, "reference": lines}
         comparison = {} if versus is None else {"versus": {"agent": against, **asdict(versus)}}
         write_json(json, {**about, **comparison})
@@ -167,28 +186,28 @@ def _show_references(
     console: "Console",
     evaluator: "Evaluator",
     saved: Path | None,
+    stored: Mapping[str, Any] | None,
     model: str | None,
-    references: "EvaluationSettings",
+    samples: int,
 ) -> dict[str, Any] | None:
-    """Print and return what needs no training, at the price that the agent was trained at."""
+    """Print and return what needs no training, at the price that the agent was trained at.
+
+    ``stored`` are the settings of the run that saved it, in the folder ``saved``.
+    """
     from tokengym.agents.errors import ModelError
     from tokengym.agents.offline.policies import make_policy
     from tokengym.agents.saving import products_here
     from tokengym.evaluation.measure.references import draw_references
     from tokengym.evaluation.runs.learner_settings import training_settings
-    from tokengym.evaluation.runs.saved import stored_settings
     from tokengym.scripts.commands.show import show_references
 
-    if not (samples := references.reference_samples):
-        return None
-    stored = None if saved is None else stored_settings(saved, below=False)
     products: Any = "torch"
     kl_coef = training_settings(evaluator.env).learner.kl_coef
     if saved is not None and stored is not None:
-        training = stored[1]["training"]
+        training = stored["training"]
         kl_coef = training["learner"].get("kl_coef")
         products = products_here(training.get("products", "torch"), saved, "auto")
-        model = model or stored[1]["task"].get("model")
+        model = model or stored["task"].get("model")
     try:
         policy = make_policy(evaluator.envs, model, products=products)
     except ModelError as error:  # an agent of one's own may need no model

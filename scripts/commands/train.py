@@ -146,7 +146,8 @@ def _train_once(comparison: Comparison, out: Path | None, track: Tracker) -> Non
             missing_runs(comparison, out, retry_failed=True)
             if not is_complete:
                 measured_by = preflight(comparison)
-                for line in (*comparison.said, f"measured by {measured_by}"):
+                resumes = [f"{out} holds this run unfinished: it resumes"] if run.can_resume else []
+                for line in (*resumes, *comparison.said, f"measured by {measured_by}"):
                     say(console, line)
                 run.spec.write(versions())  # whose settings the folder has from now on
                 keep_code(reference.code, out / CODE)

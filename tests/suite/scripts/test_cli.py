@@ -28,6 +28,7 @@ from tokengym.base.device import preferred_device, select_device
 from tokengym.base.files import write_csv
 from tokengym.base.text import number
 from tokengym.envs import Episode
+from tokengym.evaluation.result import read_result
 from tokengym.evaluation.runs.display import ProgressDisplay
 from tokengym.evaluation.runs.run import Run
 from tokengym.rewards import RewardModel
@@ -330,10 +331,43 @@ def test_train_and_evaluate(tmp_path, capsys):
     assert "best of 16" not in capsys.readouterr().out
     last = (out / "abc" / "seed-0" / "curve.csv").read_text().splitlines()[-1].split(",")
     assert figures["score"] == pytest.approx(float(last[5]), rel=1e-5)
+    assert main(["evaluate", str(out / "agent"), "--draws", "0", "1", *arguments[2:]]) == 2
+    assert "--draws 0 1 has no effect: the run's evaluations all have" in capsys.readouterr().err
     assert main(train) == 2
     assert "other settings: " in capsys.readouterr().err
     assert main(["train", "--reward", "red", *train[3:]]) == 2
     assert "abc, seed 0, is there and not here" in capsys.readouterr().err
+
+
+def test_evaluate_gives_a_row_of_a_curve_again(tmp_path, capsys):
+    """By the run's own prompts and draws, with its numbers of episodes and of reference samples."""
+    out, file = tmp_path / "run", tmp_path / "figures.json"
+    assert main(["train", "--out", str(out), *SMALL, "--reference-samples", "0"]) == 0
+    evaluate = ["evaluate", str(out / "agent"), "--json", str(file)]
+    assert main([*evaluate, "--draws", "0", "1"]) == 0
+    assert "best of 16" not in capsys.readouterr().out
+    figures = json.loads(file.read_text())
+    (run,) = read_result(out)._runs
+    assert figures["score"] == pytest.approx(run.points[-1]["score"], rel=1e-5)
+    assert figures["errors"]["score"] == pytest.approx(run.curve.error("score", "final"), rel=1e-5)
+    assert main([*evaluate, "--draws", "0", "0"]) == 0  # another row's random numbers
+    assert json.loads(file.read_text())["score"] != figures["score"]
+    assert main([*evaluate, "--reference-samples", "5"]) == 2
+    assert "a multiple of 16, got 5" in capsys.readouterr().err
+
+
+def test_work_outlasts_the_reader_of_its_output(tmp_path):
+    """As ``tokengym train ... | head`` does, whose reader leaves before the first line."""
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "tokengym", "train", "--out", str(out), *SMALL]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert b"Broken" not in process.stderr.read()
+    assert process.returncode == 0
+    assert (out / "report.html").exists()
+    assert (out / "agent").exists()
 
 
 def test_trained_folders_are_comparisons_of_one_run(tmp_path, capsys):
@@ -451,6 +485,9 @@ def test_a_stopped_training_is_resumed_by_the_same_command(
     error = capsys.readouterr().err
     assert "learning_rate 0.0003 there, 0.01 here" in error
     assert train(tmp_path / "stopped") == 0
+    assert "stopped holds this run unfinished: it resumes" in capsys.readouterr().out.replace(
+        "\n", ""
+    )
 
     def curve(name: str) -> list[dict[str, str]]:
         with (tmp_path / name / "abc" / "seed-0" / "curve.csv").open() as file:

@@ -164,6 +164,39 @@ def test_the_error_of_a_span_is_that_of_a_bootstrap():
     assert span_error(SPREAD, 4, 40) == pytest.approx(spans.std(), rel=0.04)
 
 
+@pytest.mark.parametrize(
+    ("held_out", "seeds", "episodes"), [(60, 1, 40), (400, 5, 16), (40, 3, 40)]
+)
+def test_the_error_of_a_span_holds_the_prompts_of_the_seeds(held_out, seeds, episodes):
+    """Prompts of unlike level: the goal is of 40 of them, each seed's start of others."""
+    generator = np.random.default_rng(2)
+    spans, errors = [], []
+    for _ in range(1_500):
+        level = generator.normal(size=(held_out, 1))
+        first = level[:40] + generator.normal(size=(40, 8))
+        starts = []
+        for _ in range(seeds):
+            own = level[generator.permutation(held_out)[:episodes], 0]
+            starts.append((own + generator.normal(size=episodes)).mean())
+        best = mean_of_best(first, first, 4).mean()
+        spans.append(best - np.mean(starts))
+        errors.append(span_error(first, 4, episodes, seeds=seeds, held_out=held_out))
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(spans), rel=0.06)
+    alike = span_error(first, 4, episodes * seeds)  # as if the starts were of the goal's prompts
+    assert alike is not None
+    if held_out == 400:
+        assert alike < 0.9 * np.std(spans)
+
+
+def test_an_unknown_split_is_as_large_as_any():
+    assert span_error(SPREAD, 4, 40, seeds=2) == pytest.approx(
+        span_error(SPREAD, 4, 40, seeds=2, held_out=10**9)
+    )
+    whole = span_error(SPREAD, 4, 40, seeds=1, held_out=40)
+    assert whole == pytest.approx(span_error(SPREAD, 4, 40), rel=0.04)  # all, in another order
+    assert span_error(SPREAD[:1], 4, 1, seeds=2, held_out=40) is None
+
+
 def test_the_error_of_a_span_by_hand():
     # Gains of the best of two: 0 to 15 has 31 / 3 - 7.5, and twice that twice as much.
     two = np.stack([np.arange(16.0), 2.0 * np.arange(16.0)])

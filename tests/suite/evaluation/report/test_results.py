@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,12 @@ from tokengym.evaluation.runs.folder import stored_comparison
 from tokengym.evaluation.runs.foreign_curves import report_curves
 from tokengym.evaluation.runs.learner_settings import training_settings
 from tokengym.evaluation.runs.record import RunRecord
-from tokengym.evaluation.runs.results import merge_comparisons, write_comparison, write_results
+from tokengym.evaluation.runs.results import (
+    _largest,
+    merge_comparisons,
+    write_comparison,
+    write_results,
+)
 from tokengym.evaluation.runs.run import Run
 from tokengym.evaluation.runs.spec import run_folder
 
@@ -149,6 +155,17 @@ def test_runs_that_have_not_ended_are_said(make_comparison, tmp_path):
             shutil.rmtree(run_folder(other, name, seed))
     whole = merge_comparisons([stopped, other], tmp_path / "both", baseline=None)
     assert (whole["missing"], whole["groups"][0]["fewest_runs"]) == ([], 5)
+
+
+def test_the_command_is_that_of_the_comparison_as_it_has_grown():
+    """A run that began before more seeds were asked for keeps the command of that time."""
+
+    def run(seeds: int, command: str) -> Any:
+        compared = {"agents": [], "seeds": seeds}
+        stored = {"rewards": [{}, {}], "compared": compared, "command": command}
+        return SimpleNamespace(stored=stored)
+
+    assert _largest([run(2, "old"), run(3, "new"), run(2, "old")])["command"] == "new"
 
 
 def test_runs_that_two_folders_lack_are_said_once(make_comparison, tmp_path):

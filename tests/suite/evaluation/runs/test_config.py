@@ -305,7 +305,7 @@ def test_a_folder_holds_one_comparison(tmp_path):
         check_folder(config(seeds=2, products="onednn"), tmp_path)
     with pytest.raises(ValueError, match="abc, seed 1, is there and not here"):
         check_folder(config(seeds=1), tmp_path)
-    with pytest.raises(ValueError, match="abc, seed 1, is there and not here"):
+    with pytest.raises(ValueError, match="abc, seeds 0 and 1, are there and not here"):
         check_folder(config(seeds=2, rewards=("sparse",)), tmp_path)
     with pytest.raises(
         ValueError, match="judge 'the scorer of sparse' there, 'the scorer of abc' here"
@@ -415,10 +415,18 @@ def test_measuring_takes_a_third_where_nothing_is_said(steps, batch_size, reward
     every, episodes, samples, share = measured
     found = chosen.reference.evaluation
     assert (found.every, found.episodes, found.reference_samples) == (every, episodes, samples)
+    when = f"every {every} updates" if every < steps else "before and after training"
     assert chosen.said[-1] == (
-        f"measuring takes {share} of all responses: {episodes} prompts every {every} updates, and "
-        f"{samples} reference samples to each"
+        f"measuring takes {share} of all responses: {episodes} prompts {when}, and {samples} "
+        "reference samples to each"
     )
+
+
+def test_a_run_that_ends_before_the_next_evaluation_is_measured_at_its_ends():
+    found = comparison(env="MovieReview", rewards=("sparse",), seeds=1, updates=2, eval_every=3)
+    assert " prompts before and after training, and " in found.said[-1]
+    longer = comparison(env="MovieReview", rewards=("sparse",), seeds=1, updates=4, eval_every=3)
+    assert " prompts every 3 updates, and " in longer.said[-1]
 
 
 def test_what_a_person_says_of_measuring_is_kept():

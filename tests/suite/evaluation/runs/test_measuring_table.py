@@ -216,14 +216,17 @@ def test_an_evaluation_is_one_line(folder):
 
 def test_responses_are_read_as_they_were_packed(tmp_path):
     file = tmp_path / "responses.npz"
-    assert read_responses(file) == {}
+    assert read_responses(file, 2) == {}
     file.write_bytes(packed([{"score": [1.0, None], "prompt": [3, 4]}]))
-    (table,) = read_responses(file).values()
+    (table,) = read_responses(file, 1).values()
     assert table[0, 0] == 1.0
     assert np.isnan(table[0, 1])
     file.write_bytes(b"PK")
     with pytest.raises(ValueError, match="is damaged"):
-        read_responses(file)
+        read_responses(file, 1)
+    file.write_bytes(packed([{"score": [1.0, None], "prompt": [3, 4]}]))
+    with pytest.raises(ValueError, match=r"score has the shape \(1, 2\), and the curve 3 evalua"):
+        read_responses(file, 3)
 
 
 def test_a_table_of_responses_takes_no_more_memory_than_its_size_allows(tmp_path, monkeypatch):
@@ -231,7 +234,7 @@ def test_a_table_of_responses_takes_no_more_memory_than_its_size_allows(tmp_path
     file.write_bytes(packed([{"score": [0.0] * 50_000}]))  # 200 kB, which pack to a few hundred B
     monkeypatch.setattr(datasets, "MAX_UNPACKED_BYTES", 1_000)
     with pytest.raises(ValueError, match=r"unpacks to more than .*delete its folder"):
-        read_responses(file)
+        read_responses(file, 1)
 
 
 def test_one_seed_of_a_frozen_arm_has_no_interval():
