@@ -7,6 +7,7 @@ Tests mean the CPU unless they play a GPU, or a GPU is named: ``CUDA_VISIBLE_DEV
 """
 
 import os
+import sys
 from contextlib import ExitStack
 
 import pytest
@@ -20,6 +21,11 @@ if not os.environ["CUDA_VISIBLE_DEVICES"]:
 
 pytest_plugins = ["tests.support.words"]
 session = ExitStack()
+OF_RUNS = (
+    *("tokengym.evaluation.runs.run", "tokengym.agents.ppo.ppo", "tokengym.agents.fast.gpt2"),
+    *("tokengym.agents.offline.dpo", "tokengym.agents.offline.sft", "tokengym.scripts.cli"),
+)
+"""Modules that most processes of the tests need."""
 
 
 def pytest_sessionstart() -> None:
@@ -32,6 +38,15 @@ def pytest_sessionstart() -> None:
         from tests.support.tapes import taping
 
         session.enter_context(taping(pytest.MonkeyPatch()))
+
+
+def pytest_collection_finish() -> None:
+    """Fork the tests' processes from a server that has imported the suite beside the libraries.
+
+    The server of a user has the libraries alone: there the suite may be another than the parent's.
+    """
+    if launchers := sys.modules.get("tokengym.evaluation.runs.launchers"):
+        launchers.LIBRARIES += OF_RUNS  # type: ignore[attr-defined]
 
 
 def pytest_sessionfinish() -> None:

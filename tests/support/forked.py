@@ -1,4 +1,4 @@
-"""Processes of a test, forked from a server that has imported the libraries.
+"""Processes of a test, forked from a server that has imported the libraries and the suite.
 
 A new Python takes ten seconds to import what a learner needs. `Forked` ends as a Python does, and
 `train_together` gives its processes what a launcher gives its own: torchrun and accelerate really
@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import gymnasium
 
 from tokengym.evaluation.runs import launchers
 
@@ -92,7 +94,14 @@ def forked(function: Callable[..., Any], *arguments: Any, **environment: str) ->
 
 
 def execute(code: str) -> None:
-    """Do what ``python -c`` does, in a process that has imported nothing of tokengym."""
+    """Do what ``python -c`` does, in a process that has imported nothing of tokengym.
+
+    What the tests' server has imported of it is imported anew.
+    """
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tokengym"]:
+        del sys.modules[name]
+    for name in [name for name in gymnasium.registry if name.startswith("tokengym/")]:
+        del gymnasium.registry[name]
     exec(code, {"__name__": "__main__"})
 
 
