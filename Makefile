@@ -25,6 +25,10 @@ PIP := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
 install = $(if $(UV),VIRTUAL_ENV=.venv $(UV) pip install --quiet --constraint constraints.txt $(1) || )$(PIP) $(1)
 XDIST := --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 40
 PYTEST := $(BIN)/python -m pytest $(XDIST)
+# Each session imports torch and all tests in both of its processes, 25 seconds each: in one call with the laboratory's
+# tests, those of pages and sources join them.
+export WITH_LAB ?= $(filter test-lab,$(MAKECMDGOALS))
+CHECKOUT := tests/checkout
 
 .PHONY: demo test test-lab test-pages test-lowest test-newest test-python on-python test-doors kernels lint types pytest campaign package docs notebooks format clean
 
@@ -45,10 +49,10 @@ types: .venv/installed
 # The suite is tested as it is installed without the laboratory: its wheel, and a copy of its tests.
 pytest: .venv/installed
 	$(BIN)/python tests/checkout/check_package.py --alone $(XDIST) $(SUITE)
-	$(PYTEST) tests/checkout
+	$(if $(WITH_LAB),,$(PYTEST) $(CHECKOUT))
 
 test-lab: .venv/installed
-	$(PYTEST) $(LAB_TESTS)
+	$(PYTEST) $(LAB_TESTS) $(if $(filter test,$(MAKECMDGOALS)),$(CHECKOUT))
 
 # Not in `make test`: on a processor of another kind a run parts from the published one after a few updates.
 test-pages: .venv/installed
