@@ -45,7 +45,7 @@ def pytest_collection_finish() -> None:
 
     The server of a user has the libraries alone: there the suite may be another than the parent's.
     """
-    if launchers := sys.modules.get("tokengym.evaluation.runs.launchers"):
+    if launchers := sys.modules.get("tokengym.evaluation.runs.executors"):
         launchers.LIBRARIES += OF_RUNS  # type: ignore[attr-defined]
 
 

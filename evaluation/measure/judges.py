@@ -1,11 +1,18 @@
-"""The scorers that measure runs, in the words of `Evaluator.measured_by` and read from them again.
+"""The scorers that measure runs, in words and read from them again; one judge for folders.
 
 A run keeps these words alone: whether runs of several folders have one judge is read from them.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
 
+import numpy as np
 from typing_extensions import Self
+
+from tokengym.evaluation.statistics import Curve
+from tokengym.evaluation.statistics.curve import Group
 
 _GOLD = "the gold score, "
 _OWN = ", and the score by "
@@ -52,3 +59,105 @@ def measured_by(
     if gold is None:
         return "no scorer"
     return f"{_GOLD}{gold}" if by_gold or scorer is None else f"{_GOLD}{gold}{_OWN}{scorer}"
+
+
+# --- one judge for several folders ----------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedRuns:
+    """The finished runs of one folder, and what measured them."""
+
+    folder: Path
+    group: Group
+    """Runs of one group are compared with one another."""
+    has_rivals: bool
+    """Whether their rewards have different scorers, so that the gold score should be the judge."""
+    curves: list[Curve]
+    measured_by: list[str]
+    """Scorers of the runs in words."""
+
+    @property
+    def by_gold(self) -> bool:
+        """Whether the score is the gold score; the task may have none that reads the texts."""
+        return self.has_rivals and all(
+            curve.has("gold_score")
+            and np.array_equal(curve.values["score"], curve.values["gold_score"])
+            for curve in self.curves
+            if not curve.invalid()
+        )
+
+    @property
+    def scorers(self) -> set[str]:
+        """Titles of the scorers of ``score``."""
+        return {Judges.parse(words).score for words in self.measured_by}
+
+    @property
+    def gold_scorers(self) -> set[str]:
+        """Titles of those of ``gold_score``."""
+        return {gold for words in self.measured_by if (gold := Judges.parse(words).gold)}
+
+    @property
+    def judge(self) -> str:
+        """What measured the runs, in words."""
+        return " and ".join(dict.fromkeys(self.measured_by))
+
+
+def settle_judges(
+    folders: Sequence[JudgedRuns], curves: Sequence[Curve]
+) -> tuple[list[Curve], str | None]:
+    """Return curves with the gold score as their score where folders have different judges.
+
+    Groups may have judges of their own, but gold scores and others are not shown as one.
+
+    Returns:
+        The curves, and the sentence that says it; None where one judge measured all.
+    """
+    for one, other in combinations(folders, 2):
+        differs = one.group == other.group and _differ(one.scorers, other.scorers)
+        if differs or one.by_gold != other.by_gold:
+            return _by_gold(folders, one, other, curves)
+    return list(curves), None
+
+
+def _by_gold(
+    folders: Sequence[JudgedRuns], one: JudgedRuns, other: JudgedRuns, curves: Sequence[Curve]
+) -> tuple[list[Curve], str]:
+    """Return curves by the gold score, which judges two folders that differ; refuse if it cannot.
+
+    A curve with a fault may lack it.
+    """
+    is_common = not any(
+        a.group == b.group and _differ(a.gold_scorers, b.gold_scorers)
+        for a, b in combinations(folders, 2)
+    )
+    sound = [curve for runs in folders for curve in runs.curves if not curve.invalid()]
+    if not is_common or not all(curve.has("gold_score") for curve in sound):
+        raise ValueError(
+            f"the runs of {one.folder} are measured by {one.judge}, those of {other.folder} by "
+            f"{other.judge}, and no gold score is the same for all, so that their scores cannot be "
+            "compared; report each folder alone"
+        )
+    by_gold = [
+        replace(
+            curve,
+            values={**curve.values, "score": curve.values["gold_score"]},
+            responses=curve.responses
+            and {**curve.responses, "score": curve.responses["gold_score"]},
+        )
+        if curve.has("gold_score")
+        else curve
+        for curve in curves
+    ]
+    return by_gold, (
+        f"The runs of {one.folder.name} were measured by {one.judge}, those of "
+        f"{other.folder.name} by {other.judge}: here the gold score measures all."
+    )
+
+
+def _differ(titles: set[str], others: set[str]) -> bool:
+    """Return whether two folders are known to have no scorer in common.
+
+    One folder has one scorer, whose title another version may have worded otherwise.
+    """
+    return bool(titles and others) and not titles & others

@@ -10,25 +10,24 @@ from tokengym.base.plugins import lazily
 if TYPE_CHECKING:
     from tokengym.base.text import fixed
     from tokengym.evaluation.runs.comparison import Comparison, differences
-    from tokengym.evaluation.runs.defaults import (
+    from tokengym.evaluation.runs.defaults import training_settings
+    from tokengym.evaluation.runs.executors import processes
+    from tokengym.evaluation.runs.folder import (
+        check_files,
+        known_task,
+        load_agent,
+        stored_comparison,
+        stored_settings,
+        trusted_spec,
+    )
+    from tokengym.evaluation.runs.record import RunRecord, versions
+    from tokengym.evaluation.runs.run import Run
+    from tokengym.evaluation.runs.settings import (
         EvaluationSettings,
         ModelSettings,
         TaskSettings,
         TrainingSettings,
         task_name,
-    )
-    from tokengym.evaluation.runs.folder import stored_comparison
-    from tokengym.evaluation.runs.launchers import processes
-    from tokengym.evaluation.runs.learner_settings import training_settings
-    from tokengym.evaluation.runs.machine import versions
-    from tokengym.evaluation.runs.record import RunRecord
-    from tokengym.evaluation.runs.run import Run
-    from tokengym.evaluation.runs.saved import (
-        check_files,
-        known_task,
-        load_agent,
-        stored_settings,
-        trusted_spec,
     )
     from tokengym.evaluation.runs.spec import RunSpec, flat, slug
 

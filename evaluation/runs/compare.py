@@ -7,6 +7,7 @@ It is a list of specs: `compare` finds those without a result, an executor has e
 and results are made of all. One run is `Run.do`, and its loop `training.train`.
 """
 
+import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -14,31 +15,43 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 from rich.console import Console
 
+from tokengym.agents.policy.backend import backend
+from tokengym.agents.policy.settings import check_products
 from tokengym.agents.rollouts.logs import check_tracker
 from tokengym.base.device import select_device
 from tokengym.base.errors import FolderInUseError, SettingsError, StorageError, is_fault
 from tokengym.base.folders import locked
 from tokengym.base.objects import kept_in, short
+from tokengym.base.prompt import say_shared
 from tokengym.base.saved_code import CODE, keep_code
+from tokengym.evaluation.measure.references import check_ranks
 from tokengym.evaluation.report.curves import read_curves
 from tokengym.evaluation.result import Result
 from tokengym.evaluation.runs.comparison import Comparison
 from tokengym.evaluation.runs.decide import decide
-from tokengym.evaluation.runs.defaults import task_name
+from tokengym.evaluation.runs.defaults import bundle_settings
 from tokengym.evaluation.runs.display import ProgressDisplay
-from tokengym.evaluation.runs.executors import EXECUTORS, Executor, Fault, RunFunction, here
+from tokengym.evaluation.runs.executors import (
+    EXECUTORS,
+    Executor,
+    Fault,
+    Notices,
+    RunFunction,
+    here,
+    processes_here,
+    run_in_subprocess,
+)
 from tokengym.evaluation.runs.folder import check_folder, missing_runs, take_over
-from tokengym.evaluation.runs.launchers import Notices, processes_here, run_in_subprocess
-from tokengym.evaluation.runs.learner_settings import bundle_settings
-from tokengym.evaluation.runs.machine import versions
-from tokengym.evaluation.runs.preflight import preflight
-from tokengym.evaluation.runs.record import describe
+from tokengym.evaluation.runs.record import describe, versions
 from tokengym.evaluation.runs.results import write_comparison
 from tokengym.evaluation.runs.run import Run
+from tokengym.evaluation.runs.settings import AGENT, SEEDS, task_name
 from tokengym.evaluation.runs.spec import RunSpec
-from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.credits.base import Credit
+from tokengym.rewards.errors import CreditError, ScorerError
 
 
 def compare(
@@ -46,9 +59,9 @@ def compare(
     out: Path | str | None = None,
     *,
     rewards: object = (),
-    agent: object = "ppo",
+    agent: object = AGENT,
     agents: object = (),
-    seeds: int = 5,
+    seeds: int = SEEDS,
     first_seed: int = 0,
     jobs: int | None = None,
     checkpoint_every: int = 1,
@@ -106,8 +119,8 @@ def compare(
     given: dict[str, Any] = {"rewards": rewards, "agent": agent, "agents": agents, "seeds": seeds}
     given |= {"first_seed": first_seed, **settings}
     if isinstance(env, Comparison):
-        usual = {"rewards": (), "agents": (), "seeds": 5, "first_seed": 0, "agent": "ppo"}
-        if beside := [name for name, value in given.items() if value != usual.get(name)]:
+        own = inspect.signature(compare).parameters
+        if beside := [k for k, v in given.items() if k not in own or v != own[k].default]:
             raise TypeError(f"{beside[0]} has no effect beside a Comparison; leave it out")
     comparison = env if isinstance(env, Comparison) else decide(env, **given)
     out = Path(out or Path("runs") / task_name(comparison.reference.env))
@@ -258,3 +271,80 @@ def _failed_by_scorer(run: Run) -> bool:
     error, curve = str(run.result.get("error")), run.folder / "curve.csv"
     is_measured = curve.exists() and len(curve.read_text(encoding="utf-8").splitlines()) > 1
     return error.startswith(f"{ScorerError.__name__}:") and not is_measured
+
+
+# --- faults that show before the first run --------------------------------------------------------
+
+
+SOURCES_OF_WORDS = ("model", "tokenizer", "dataset", "prompts")
+"""Options by which texts may have other words than the task's."""
+
+
+def preflight(comparison: Comparison, *, is_here: bool = True) -> str:
+    """Make every environment once, so that what cannot work is said before any work is done.
+
+    Where the runs are done ``is_here``, the devices and libraries of this machine count.
+
+    Returns:
+        What all runs are measured by, in words.
+    """
+    reference = comparison.reference
+    for training in (run.training for run in comparison.runs):
+        if is_here:
+            backend().check_products(training.products)
+            check_products(training.products, device=select_device(training.device).type)
+        training.declaration.check_settings(training.learner, training.batch_size)
+    payers: dict[str, str] = {}
+    learned: set[str] = set()
+    for reward in reference.rewards:
+        kwargs = comparison.runs[0].env_kwargs(train=True, reward=reward)
+        rows = min(2, reference.training.batch_size)
+        envs = gym.make_vec(reference.env_id, num_envs=rows, **kwargs)
+        if (paid := getattr(envs, "reward", None)) is not None:
+            _check_methods(paid.credit)
+            payers[reward.text] = paid.raw_scorer.title
+        if reference.task.dataset is not None:
+            task: Any = envs.unwrapped
+            learned.update(prompt.text for prompt in task.prompts)
+        envs.close()
+    evaluator = reference.evaluator()
+    check_ranks(evaluator, reference.evaluation.reference_samples or 0)
+    if learned:
+        measured: Any = evaluator.envs.unwrapped
+        say_shared(learned, [prompt.text for prompt in measured.prompts])
+    evaluator.close()
+    measured_by = evaluator.measured_by
+    own_words = (getattr(reference.task, name) for name in SOURCES_OF_WORDS)
+    if evaluator.gold is not None and any(source is not None for source in own_words):
+        measured_by += "; gold is left out where it does not know the words of the texts"
+    first = payers.get(reference.rewards[0].text)
+    others = [f"{reward} is paid by {payer}" for reward, payer in payers.items() if payer != first]
+    return "; ".join([measured_by, *others])
+
+
+def _check_methods(rule: Credit) -> None:
+    """Refuse a rule whose methods cannot be called: its first batch of episodes would fail."""
+    methods = ("spread", "assign")
+    own = [name for name in methods if getattr(type(rule), name) is not vars(Credit)[name]]
+    name = rule.name or type(rule).__name__
+    if not own:
+        raise CreditError(
+            f"rule {name} pays nothing; define spread(self, {', '.join(_arguments('spread'))})"
+        )
+    for method in own:
+        try:
+            signature = inspect.signature(getattr(rule, method))
+        except ValueError:  # code in C may have none
+            continue
+        try:
+            signature.bind(*_arguments(method))
+        except TypeError:
+            wanted, taken = ", ".join(_arguments(method)), ", ".join(signature.parameters)
+            raise CreditError(
+                f"{method} of rule {name} must take (self, {wanted}), got (self, {taken})"
+            ) from None
+
+
+def _arguments(method: str) -> list[str]:
+    """Return what a method of a rule is called with."""
+    return [*inspect.signature(getattr(Credit, method)).parameters][1:]  # without self

@@ -41,23 +41,26 @@ from tokengym.base.settings import (
     values_by_name,
 )
 from tokengym.evaluation.measure.environments import Decision, decide_env, env_word, resolve_env
-from tokengym.evaluation.runs.amounts import amounts, in_words
 from tokengym.evaluation.runs.comparison import Comparison
 from tokengym.evaluation.runs.defaults import (
+    OF_BUDGET,
+    Layer,
+    LearnerSettings,
+    amounts,
+    default_rewards,
+    evaluation_of,
+    in_words,
+    layers_of,
+    options_of,
+    settings_of,
+)
+from tokengym.evaluation.runs.settings import (
+    AGENT,
+    SEEDS,
     EvaluationSettings,
     TaskSettings,
     TrainingSettings,
     task_name,
-)
-from tokengym.evaluation.runs.learner_settings import (
-    OF_BUDGET,
-    Layer,
-    LearnerSettings,
-    default_rewards,
-    evaluation_of,
-    layers_of,
-    options_of,
-    settings_of,
 )
 from tokengym.evaluation.runs.spec import REFERENCE, RunSpec, has_own_prompts, own_texts, slug
 from tokengym.rewards import Reward
@@ -77,9 +80,9 @@ def decide(
     env: str | None = None,
     *,
     rewards: Any = (),
-    agent: Any = "ppo",
+    agent: Any = AGENT,
     agents: Any = (),
-    seeds: int = 5,
+    seeds: int = SEEDS,
     first_seed: int = 0,
     level: float = 0.95,
     trains: bool = False,
@@ -120,7 +123,7 @@ def decide(
         trains=trains,
         settings={name: _plain(value) for name, value in given.items() if value is not None},
     )
-    if agents and agent != "ppo":
+    if agents and agent != AGENT:
         raise ValueError(f"agent={agent!r} has no effect beside agents; leave one of them out")
     return _Decisions(asked).comparison
 
@@ -504,7 +507,7 @@ class _Decisions:
         parts += [] if asked.trains else [f"--seeds {asked.seeds}"]
         if asked.compares:
             parts.append(f"--agents {' '.join(asked.agents)}")
-        elif asked.agents[0] != "ppo":
+        elif asked.agents[0] != AGENT:
             parts.append(f"--agent {asked.agents[0]}")
         if asked.first_seed:
             parts.append(f"--{'' if asked.trains else 'first-'}seed {asked.first_seed}")

@@ -1,403 +1,290 @@
-"""Settings of a run's task, training and evaluation, and their defaults by task."""
+"""Where a default is decided: the settings of one learner on one task, and how much is measured.
 
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, get_args
+A setting is, from the strongest: what was given, what the learner's name stands for, the bundle's,
+the task's, the learner's, and the default where it is declared. What nobody said of measuring
+follows from the budget: at most a third of all responses.
+"""
 
-from tokengym.agents.learner import Learner, find_learner
-from tokengym.agents.policy.settings import Precision, Products, check_products
-from tokengym.agents.ppo.settings import PPOSettings
-from tokengym.base.errors import SettingsError
-from tokengym.base.objects import found
-from tokengym.base.registry import Spec
-from tokengym.base.settings import (
-    all_optional,
-    check_choice,
-    check_count,
-    check_given,
-    check_memory,
-    from_json,
-    values_by_name,
-)
-from tokengym.base.stored.parts import tokenizer_place
-from tokengym.envs.settings import TOKEN_BYTES, GenerationSettings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict
+
+from typing_extensions import Unpack
+
+from tokengym.agents.learner import LEARNERS, Learner, find_learner
+from tokengym.base.bundle import Bundle, SettingsKind
+from tokengym.base.errors import BundleError
+from tokengym.base.settings import Chosen, changed, names_of
 from tokengym.envs.tasks import Task
-from tokengym.envs.tasks.task import TASKS, TaskOptions, task_name_of
-from tokengym.evaluation.measure.environments import OWN_PARTS, env_word
+from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.measures import BLOCK
-from tokengym.rewards.registry import RewardOptions
-from tokengym.rewards.scorers.wrappers import NORMALIZATIONS, parse_normalization
+from tokengym.evaluation.runs.settings import (
+    AGENT,
+    CREDIT_SETTINGS,
+    EvaluationSettings,
+    TaskSettings,
+    TrainingSettings,
+)
 
-if TYPE_CHECKING:
-    from peft import LoraConfig
-
-MAX_THREADS = 1024
-"""Most threads of one run; more than the largest machines have processors are a mistake."""
-PASSED = ("dataset", "prompts", "tokenizer")
-"""Options of an environment that may be objects of the caller's, which settings name by a word."""
-EPISODE_BYTES = 1_000
-"""Least memory of one response with its prompt, as evaluations keep them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelSettings:
-    """Loading and device of the model that is trained."""
-
-    device: str = "auto"
-    """Device of the models: "auto" takes a GPU if there is one; "cpu", "cuda", ..."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of the weights; "auto" is that of the model's files, and float32 for a GGUF file
-    and "smollm2"."""
-    lora_rank: int | None = None
-    """Rank of LoRA adapters; None trains all weights."""
-    lora_targets: str = "all-linear"
-    """Maps that adapters change, names with commas between them, such as "q_proj,v_proj";
-    "all-linear" takes all linear maps of the blocks."""
-    threads: int = 1
-    """Threads that torch computes with on the CPU, which decide the last digits of its sums; more
-    are faster for large models."""
-
-    def __post_init__(self) -> None:
-        check_count(self, "lora_rank", optional=True)
-        if self.lora_rank is None and self.lora_targets != "all-linear":
-            raise SettingsError(
-                f"lora_targets={self.lora_targets!r} has no effect without lora_rank; pass both"
-            )
-        check_count(self, "threads", most=MAX_THREADS)
-        check_choice(self, "dtype", ("auto", "float32", "bfloat16"))
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Compute with `threads` threads, scorers on `device` as well, while the block runs."""
-        import torch
-
-        from tokengym.base.device import preferred_device
-
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-        try:
-            with preferred_device(self.device, self.dtype):
-                yield
-        finally:
-            torch.set_num_threads(before)
-
-    def lora(self) -> "LoraConfig | None":
-        """Return the ``peft.LoraConfig``, or None to train all weights."""
-        if self.lora_rank is None:
-            return None
-        from peft import LoraConfig
-
-        names = [name.strip() for name in self.lora_targets.split(",")]
-        targets = self.lora_targets if names == ["all-linear"] else names
-        return LoraConfig(r=self.lora_rank, lora_alpha=2 * self.lora_rank, target_modules=targets)
+OF_BUDGET = ("steps", "batch_size", "max_new_tokens")
+"""Settings whose product is the tokens of a run in which all responses are of full length."""
+Layer = tuple[str, Mapping[str, Any]]
+"""Who decides settings where nothing was given, and their values by name."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingSettings(ModelSettings):
-    """Settings of one training: the run's own settings, and those of its learner whole.
+class LearnerSettings(NamedTuple):
+    """Settings of one learner, and who decided those that were not given."""
 
-    The defaults are a trial's best cell on MovieReview: dense credit shows there because scores
-    are centred (a positive score would pay every token) and lambda is below 1 (with 1 the whole
-    return reaches every token anyway).
-
-    Raises:
-        ValueError: if a value is out of range, or the learner is unknown.
-    """
-
-    agent: str = "ppo"
-    """Name of the learner."""
-    precision: Precision = "full"
-    """"full" computes in the precision of the weights; "bf16-mixed" in bfloat16, with weights and
-    optimiser in float32."""
-    products: Products = "torch"
-    """Library that multiplies float32 matrices of the policy on a CPU: torch's own, or "onednn",
-    faster on some processors. It decides the last digits, so a run keeps the one it began with."""
-    steps: int = field(default=30, metadata={"flag": "updates", "aliases": ("steps",)})
-    """Updates per run; also written --steps."""
-    batch_size: int = 64
-    """Episodes per update: the number of environment rows."""
-    tokens: int | None = None
-    """Response tokens after which training ends, including those of candidates and continuations;
-    None trains for ``steps``, or the learner's own iterations or epochs."""
-    max_new_tokens: int | None = 48
-    """Longest response, tokens. None, where a policy learns from given pairs: as long as those of
-    the data if it is measured on their prompts, else as the task has it."""
-    fixed_length: bool = False
-    """Forbid EOS, so that every response has ``max_new_tokens`` tokens and every run spends the
-    same number of them (ABC's setting); else a reward may also change the length."""
-    normalize: str = "batch"
-    """Centring of the scorer's value before credit is assigned: by the batch's mean ("batch"), by a
-    running mean and deviation ("running"), or none ("off"). Options follow: "running:window=512"
-    remembers so many episodes, "by=query_type" keeps means per type of query. Evaluation always
-    reports the raw score."""
-    learner: Any = None
-    """Settings of the learner, an instance of its `Learner.settings`; None takes the defaults."""
-
-    def __post_init__(self) -> None:
-        ModelSettings.__post_init__(self)
-        check_count(self, "steps", "batch_size")
-        check_count(self, "tokens", "max_new_tokens", optional=True)
-        longest = self.max_new_tokens or 0
-        check_memory("max_new_tokens", longest, bytes_each=TOKEN_BYTES)
-        bytes_each = EPISODE_BYTES + TOKEN_BYTES * longest
-        check_memory("batch_size", self.batch_size, bytes_each=bytes_each)
-        centring = self.normalize.partition(":")[0]
-        if self.normalize not in (*NORMALIZATIONS, "off"):
-            if centring not in NORMALIZATIONS:
-                check_choice(self, "normalize", (*NORMALIZATIONS, "off"))
-            parse_normalization(self.normalize)
-        check_choice(self, "fixed_length", (True, False))
-        self._check_learner()
-        learner = self.declaration
-        if self.tokens is not None and not learner.takes_budget:
-            raise SettingsError(
-                f"tokens has no effect on {self.agent}, which trains nothing; leave it out"
-            )
-        self._check_arithmetic()
-        parts = self.learner.n_minibatches if isinstance(self.learner, PPOSettings) else 1
-        if parts > self.batch_size and parts != PPOSettings.n_minibatches:  # the default gives way
-            raise SettingsError(
-                f"n_minibatches must be at most batch_size={self.batch_size}, got {parts}; raise "
-                "batch_size or lower n_minibatches"
-            )
-        if learner.uses_credit and centring == "batch" and self.batch_size < 2:
-            raise SettingsError(
-                "normalize='batch' needs batch_size >= 2, got 1; a single score is its own mean"
-            )
-
-    def _check_learner(self) -> None:
-        """Take the learner's default settings where none are given, and refuse another's."""
-        learner = self.declaration
-        if self.learner is None:
-            object.__setattr__(self, "learner", learner.default_settings())
-        if type(self.learner) is not learner.settings:
-            raise SettingsError(
-                f"learner must be {learner.settings.__name__} for agent={self.agent!r}, got "
-                f"{type(self.learner).__name__}"
-            )
-        for name, value in learner.fixed.items():
-            if (given := getattr(self.learner, name)) != value:
-                raise SettingsError(
-                    f"{name} is {value!r} with agent={self.agent!r}, got {given!r}; leave it out, "
-                    "or name agent='ppo'"
-                )
-        for name in learner.unused:
-            if (given := getattr(self, name)) != getattr(TrainingSettings, name):
-                raise SettingsError(
-                    f"{name}={given!r} has no effect on agent={self.agent!r}; leave it out"
-                )
-        alone = getattr(self.learner, "n_value_warmup", 0)
-        if alone and self.tokens is None and alone >= self.steps:
-            raise SettingsError(
-                f"n_value_warmup={alone} leaves the policy none of {self.steps} updates; lower it "
-                "or raise steps"
-            )
-
-    def _check_arithmetic(self) -> None:
-        """Refuse a precision that the weights cannot have, and products that none are made by."""
-        check_choice(self, "precision", get_args(Precision))
-        if self.precision != "full" and self.dtype == "bfloat16":
-            raise SettingsError(
-                f"precision={self.precision!r} keeps weights in float32, got dtype='bfloat16'; "
-                "leave dtype out"
-            )
-        check_choice(self, "products", get_args(Products))
-        check_products(self.products, dtype=self.dtype, precision=self.precision)
-
-    @cached_property
-    def declaration(self) -> Learner:
-        """The learner's declaration."""
-        return find_learner(self.agent)
-
-    @property
-    def values(self) -> dict[str, Any]:
-        """All settings by name, the learner's among them."""
-        return values_by_name(self)
-
-    @property
-    def last_step(self) -> int:
-        """Last step of the learning curve, in the learner's unit; tokens where they end it."""
-        if self.tokens is not None:
-            return self.tokens
-        return max(round(self.values[self.declaration.steps_setting]), 1)
-
-    def is_over(self, step: int, tokens: int) -> bool:
-        """Return whether a training that the run ends is over after so many updates and tokens."""
-        return step >= self.steps if self.tokens is None else tokens >= self.tokens
-
-    def remaining(self, step: int, tokens: int) -> float:
-        """Return the share of the training that is left then, 1 to 0."""
-        if self.tokens is None:
-            return 1.0 - step / self.steps
-        return 1.0 - min(tokens / self.tokens, 1.0)
-
-    def lengths(self) -> dict[str, int]:
-        """Return the arguments of ``gym.make`` that decide how long responses are."""
-        if self.max_new_tokens is None:
-            raise SettingsError("max_new_tokens=None is decided by a comparison; name a length")
-        least = self.max_new_tokens if self.fixed_length else 0
-        return {"min_new_tokens": least, "max_new_tokens": self.max_new_tokens}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "TrainingSettings":
-        """Return the settings that `to_json` wrote."""
-        learner = find_learner(data["agent"])
-        settings: Any = from_json(learner.settings, data["learner"])
-        return from_json(cls, {**data, "learner": settings})
+    training: TrainingSettings
+    by: Mapping[str, str]
 
 
-CREDIT_SETTINGS = frozenset({"steps", "batch_size", "normalize"})
-"""Fields of `TrainingSettings` that matter to a learner from token rewards alone."""
+def training_settings(
+    env_id: str,
+    agent: str | Learner = AGENT,
+    *,
+    bundle: Bundle | Path | str | None = None,
+    **given: Any,
+) -> TrainingSettings:
+    """Return the settings of one learner on a task; what is None was not given.
 
-
-Stream = Literal["run", "shared"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationSettings:
-    """Settings of measuring a policy: frozen, on held-out prompts, at fixed seeds.
+    Args:
+        env_id: Id of the environment.
+        agent: The learner, or its name. A task's defaults for settings that are not the run's own
+            are those of learners from token rewards.
+        bundle: Itself, its name or folder, whose own defaults go before the task's; "" or None for
+            none.
+        given: Settings of the run or of the learner by name.
 
     Raises:
         ValueError: if a value is out of range.
+        TypeError: if there is no setting of a name.
     """
-
-    reference_samples: int | None = None
-    """Responses of the untrained policy to each held-out prompt, a multiple of 16: for best-of-n
-    and a lower bound of the optimum. They cost as many tokens as that many evaluations; 0 draws
-    none, and None up to 64, so that measuring takes a third of all responses at most."""
-    every: int | None = field(default=None, metadata={"flag": "eval-every"})
-    """Updates between two evaluations; the reference (step 0) and the end are always measured.
-    None takes 3, or more where the budget is small."""
-    every_until: int = field(default=0, metadata={"flag": "eval-every-until"})
-    """Updates from the start that are all evaluated: a lead can arise in the first ones, which a
-    coarse grid cuts short."""
-    episodes: int | None = field(default=None, metadata={"flag": "eval-episodes"})
-    """Held-out prompts per evaluation. None takes up to 128, so that measuring takes a third of all
-    responses at most."""
-    seed: int = field(default=20_240, metadata={"flag": "eval-seed"})
-    """Seed of the prompts and of the sampling during evaluation."""
-    stream: Stream = field(default="run", metadata={"flag": "eval-stream"})
-    """How evaluations draw. "run": each seed has its own random subset of the held-out prompts, and
-    each step its own sampling; arms of one seed share both, so that the interval over seeds has the
-    noise of measuring in it. "shared": the first prompts and one sampling for every run and step,
-    whose error no interval over seeds sees between arms that start apart."""
-    samples: int = 4
-    """Responses kept with their token rewards, at the first and the last evaluation."""
-    toxicity: str | None = None
-    """Classifier that measures toxicity: a folder or hub name, or "words" for a list of mild
-    insults and the rude words of the bundled tasks; None leaves it out."""
-
-    def __post_init__(self) -> None:
-        check_count(self, "reference_samples", least=0, optional=True)
-        check_count(self, "every", "episodes", optional=True)
-        check_count(self, "samples", "seed", "every_until", least=0)
-        check_choice(self, "stream", get_args(Stream))
-        for name in ("reference_samples", "episodes"):
-            check_memory(name, getattr(self, name) or 0, bytes_each=EPISODE_BYTES)
-        if (self.reference_samples or 0) % BLOCK:
-            raise SettingsError(
-                f"reference_samples must be 0 or a multiple of {BLOCK}, got "
-                f"{self.reference_samples}; 16 are enough for the best of 16"
-            )
-
-    def is_due(self, step: int) -> bool:
-        """Return whether the policy is evaluated after that many updates.
-
-        Example:
-            >>> grid = EvaluationSettings(every=3, every_until=2)
-            >>> [step for step in range(10) if grid.is_due(step)]
-            [0, 1, 2, 3, 6, 9]
-        """
-        assert self.every is not None
-        return step <= self.every_until or step % self.every == 0
-
-    def draws(self, seed: int, step: int) -> tuple[int, int] | None:
-        """Return what a run's evaluation after a step draws by; None of the shared stream."""
-        return (seed, step) if self.stream == "run" else None
+    learner = find_learner(agent) if isinstance(agent, str) else agent
+    known = {name: value for name, value in given.items() if value is not None}
+    return settings_of(learner, layers_of(env_id, bundle), known).training
 
 
-@dataclass(frozen=True, kw_only=True)
-@all_optional
-class TaskSettings(GenerationSettings, RewardOptions, TaskOptions):
-    """Options of an environment, and models beside it; None leaves an option to the task.
+def layers_of(env_id: str, bundle: Bundle | Path | str | None) -> list[Layer]:
+    """Return the settings of a task and a bundle, the stronger last."""
+    task = Task.of(env_id)
+    of_task = {} if task is None else {**task.options, **task.training}  # its length, wherever
+    return [("the task", of_task), ("the bundle", bundle_settings(bundle, "training"))]
 
-    Raises:
-        ValueError: if a value is out of range, or has no effect.
+
+def bundle_settings(bundle: Bundle | Path | str | None, kind: SettingsKind) -> dict[str, Any]:
+    """Return the settings whose defaults are a bundle's own; none of a folder that is no bundle."""
+    try:
+        return Bundle.of(bundle).settings(kind) if bundle else {}
+    except BundleError:  # whoever makes the environment says what is wrong
+        return {}
+
+
+def evaluation_of(
+    bundle: Bundle | Path | str | None, *, trains: bool = False
+) -> EvaluationSettings:
+    """Return the settings of evaluation where none was given; one training has 16 samples."""
+    samples = {"reference_samples": BLOCK} if trains else {}
+    return EvaluationSettings(**samples | bundle_settings(bundle, "evaluation"))
+
+
+def default_rewards(env_id: str) -> tuple[str, ...]:
+    """Return the default rewards of a task's comparison, whose first is that of one training."""
+    task = Task.of(env_id)
+    return Task.compare if task is None else task.compare
+
+
+def names_of_run(learner: Learner) -> set[str]:
+    """Return the names of the run's own settings that a learner has."""
+    idle = frozenset() if learner.uses_credit else CREDIT_SETTINGS
+    return set(names_of(TrainingSettings)) - idle - set(learner.unused) - {"agent", "learner"}
+
+
+def settings_of(
+    learner: Learner, layers: Sequence[Layer], given: Mapping[str, Any]
+) -> LearnerSettings:
+    """Return a learner's settings, each from the strongest layer that has it."""
+    of_run, values = names_of_run(learner), dict(learner.defaults)
+    takes = of_run
+    if learner.uses_credit and not learner.has_own_defaults:
+        takes = of_run | (learner.default_values().keys() - learner.fixed.keys())
+    by = dict.fromkeys(values, "the learner")
+    for who, of in layers:
+        for name in of.keys() & takes:
+            values[name], by[name] = of[name], who
+    values |= {**learner.fixed, **given}
+    if values.get("pairs") and "max_new_tokens" not in given:
+        values["max_new_tokens"] = None  # that of the data, where it is measured on their prompts
+    of_learner = {name: value for name, value in values.items() if name not in of_run}
+    made = TrainingSettings(
+        agent=learner.name,
+        learner=changed(learner.settings, **of_learner),
+        **{name: value for name, value in values.items() if name in of_run},
+    )
+    return LearnerSettings(made, {name: who for name, who in by.items() if name not in given})
+
+
+def options_of(learner: Learner, layers: Sequence[Layer], given: Mapping[str, Any]) -> Chosen:
+    """Return a learner's settings that are options, with the values that they have by default."""
+    without = {f"learner.{name}" for name in (*learner.fixed, *learner.idle)}
+    without |= {*names_of(TrainingSettings)} - names_of_run(learner) - {"learner"}
+    return Chosen(settings_of(learner, layers, given).training, without=frozenset(without))
+
+
+# --- the options of a command ---------------------------------------------------------------------
+
+
+class Sources(TypedDict, total=False):
+    """Settings that decide the defaults of others, beside environment, learner and reward."""
+
+    bundle: str | None
+    dataset: str | None
+    scorer: str | None
+    reward_model: str | None
+    encoder: str | None
+    pairs: str | None
+
+
+def options_of_run(
+    env: str | None, agent: str, reward: str | None, **sources: Unpack[Sources]
+) -> dict[str, Any]:
+    """Return the settings that are options of one training, with the values that they would have.
+
+    ``env`` and ``reward`` are words, None where they follow from the rest.
     """
-
-    task_options: str = ""
-    """Arguments that only this task has, as "decisions=6,distractors=2" of Forks."""
-
-    def __post_init__(self) -> None:
-        TaskOptions.__post_init__(self)
-        RewardOptions.__post_init__(self)
-        check_given(self, GenerationSettings, max_new_tokens=sys.maxsize)
-        if self.overlong not in (None, "error") and self.max_prompt_tokens is None:
-            raise SettingsError(
-                f"overlong={self.overlong!r} has no effect without max_prompt_tokens; pass both"
-            )
-
-    def sources(self, reward: str | None = None) -> dict[str, Any]:
-        """Return what decides whether prompts and scorer are the user's own, see `decide_env`.
-
-        Args:
-            reward: Word of the reward; None leaves it to the task.
-        """
-        own = {name: getattr(self, name) for name in OWN_PARTS if name != "reward"}
-        return {**own, "reward": reward}
-
-    def env_kwargs(self, env: str) -> dict[str, Any]:
-        """Return the arguments of ``gym.make`` that are not left to the task.
-
-        Under a tokenizer of one's own the task keeps its prompts and scorers, which read texts.
-
-        Args:
-            env: Id of the environment.
-        """
-        values = {
-            name: found(value) if name in PASSED else value
-            for name, default in values_by_name(TaskSettings).items()
-            if (value := getattr(self, name)) != default
-        }
-        if self.max_new_tokens is not None:  # None in a comparison, whose training holds it
-            task = Task.of(env)
-            fixed = task is not None and task.training.get("fixed_length", False)
-            least = self.max_new_tokens if fixed else 0
-            values = {"min_new_tokens": least, "max_new_tokens": self.max_new_tokens, **values}
-        # The registry takes apart "a=1,b=2" behind a name.
-        if options := values.pop("task_options", ""):
-            values |= TASKS.parse(f"task_options:{options}").options
-        task = Task.of(env)
-        if "model" in values and (task is None or task.bundle is None):
-            model = values.pop("model")  # the learner's alone
-            if "tokenizer" not in values and tokenizer_place(model):
-                values["tokenizer"] = model
-        if "tokenizer" in values and "bundle" not in values and task and not task.needs_prompts:
-            values["bundle"] = task.own_bundle()
-        return values
+    groups = _options_of_learner(env, agent, reward, **sources)
+    return groups | {"evaluation": evaluation_of(sources.get("bundle"), trains=True)}
 
 
-def groups_from_json(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of training, evaluation and task of a run that `to_json` wrote."""
+def _options_of_learner(
+    env: str | None, agent: str, reward: str | None, **sources: Unpack[Sources]
+) -> dict[str, Any]:
+    bundle, pairs = sources.pop("bundle", None), sources.pop("pairs", None)
+    env_id, learner = resolve_env(env, bundle, {**sources, "reward": reward}), find_learner(agent)
+    # Of a learner that takes none the option is refused as any unknown one.
+    data = {"pairs": pairs} if pairs and "pairs" in learner.default_values() else {}
+    # Beside pairs alone --prompt-column is theirs.
+    idle = {"prompt_column"} if data and not sources.get("dataset") else set()
     return {
-        "training": TrainingSettings.from_dict(data["training"]),
-        # Before it had a name there was one stream.
-        "evaluation": from_json(EvaluationSettings, {"stream": "shared", **data["evaluation"]}),
-        "task": from_json(TaskSettings, data["task"]),
+        "training": options_of(learner, layers_of(env_id, bundle), data),
+        "evaluation": evaluation_of(bundle),
+        "task": Chosen(TaskSettings(), without=frozenset(idle)),
     }
 
 
-def task_name(env: str | Spec) -> str:
-    """Return the task's name in an environment's id or word.
+def options_of_comparison(
+    env: str | None,
+    agent: str,
+    agents: tuple[str, ...],
+    rewards: tuple[str, ...],
+    **sources: Unpack[Sources],
+) -> dict[str, Any]:
+    """Return the same of a comparison: those of all its learners, with the values of the first.
 
-    Example:
-        >>> task_name("tokengym/MovieReview-v0")
-        'MovieReview'
+    Of several groups of one kind, the first word of their names is the kind.
     """
-    word = env_word(env) if isinstance(env, str) else env
-    if word.file is not None:
-        return f"{word.file.stem}.{word.name}"
-    return task_name_of(word.text)
+    reward = next(iter(rewards), None)
+    groups: dict[str, Any] = {}
+    for index, word in enumerate(agents or (agent,)):
+        name = LEARNERS.parse(word).without_options
+        found = _options_of_learner(env, name, reward, **sources)
+        groups |= {f"{group} {index}" if index else group: one for group, one in found.items()}
+    if agents:  # which have the tokens of all in common
+        others = frozenset({*names_of(TrainingSettings)} - {*OF_BUDGET, "tokens"})
+        groups["training of all"] = Chosen(TrainingSettings(), without=others)
+    return groups
+
+
+# --- how much is measured -------------------------------------------------------------------------
+
+
+EVERY, EPISODES, SAMPLES = 3, 128, 64
+"""Updates between two evaluations, prompts of each, and reference samples to each prompt, where the
+budget allows for them."""
+FEWEST = 16
+"""Prompts of an evaluation, however small the budget is."""
+SHARE = 1 / 3
+"""Largest share of all responses that measuring takes."""
+
+
+def amounts(
+    given: EvaluationSettings, training: TrainingSettings, *, is_alone: bool = False
+) -> EvaluationSettings:
+    """Return settings of evaluation with what was left open chosen by the budget of a run.
+
+    Measuring takes at most a third of all responses, counted as if all were of full length. The
+    choice follows from one run's budget, not from how many runs there are, so that rewards and
+    seeds can be added, and comparisons that are made apart can be merged. Prompts are fewer before
+    reference samples are, of which 16 to each prompt are always drawn.
+    Evaluations are further apart only where the budget is too small for `FEWEST` prompts.
+    What is not None in ``given`` stays. A run that ``is_alone`` shares its reference samples with
+    no other.
+
+    Example: two runs of 30 updates of 64 episodes; 2 * 11 * 48 + 16 * 48 = 1824 of 5664 responses.
+        >>> found = amounts(EvaluationSettings(), TrainingSettings())
+        >>> found.every, found.episodes, found.reference_samples
+        (3, 48, 16)
+    """
+    runs = 1 if is_alone else 2
+    budget = runs * (_responses(training) or 0) * SHARE / (1.0 - SHARE)
+    samples = BLOCK if given.reference_samples is None else given.reference_samples
+    every = given.every or EVERY
+
+    def affordable(every: int) -> int:
+        points = _evaluations(replace(given, every=every), training)
+        return int(budget / (runs * points + samples)) // BLOCK * BLOCK
+
+    if budget == 0.0:  # nobody knows it before
+        episodes, most = given.episodes or EPISODES, SAMPLES
+    else:
+        while given.every is None and affordable(every) < FEWEST and every < training.steps:
+            every *= 2
+        episodes = given.episodes or min(max(affordable(every), FEWEST), EPISODES)
+        points = _evaluations(replace(given, every=every), training)
+        left = int(budget / episodes - runs * points) // BLOCK * BLOCK
+        most = min(max(left, BLOCK), SAMPLES)
+    samples = most if given.reference_samples is None else samples
+    return replace(given, every=every, episodes=episodes, reference_samples=samples)
+
+
+def _responses(training: TrainingSettings) -> int | None:
+    """Return how many responses a run learns from; None if that is not known before."""
+    if training.declaration.is_frozen:
+        return 0
+    if training.tokens is not None:
+        return training.tokens // training.lengths()["max_new_tokens"]
+    return training.steps * training.batch_size if training.declaration.uses_credit else None
+
+
+def _evaluations(evaluation: EvaluationSettings, training: TrainingSettings) -> int:
+    """Return how often a run is measured."""
+    learner = training.declaration
+    if learner.is_frozen:
+        return 2
+    if not learner.uses_credit:  # it is measured after each epoch or iteration
+        return max(round(training.values[learner.steps_setting]), 1) + 1
+    steps = training.steps
+    if training.tokens is not None:
+        steps = -(-(_responses(training) or 1) // training.batch_size)
+    return sum(evaluation.is_due(step) or step == steps for step in range(steps + 1))
+
+
+def in_words(
+    evaluation: EvaluationSettings, trainings: Sequence[TrainingSettings], seeds: int
+) -> str:
+    """Return what is measured, and the share of all responses that it takes."""
+    trained, takes = [_responses(training) for training in trainings], ""
+    known = [responses for responses in trained if responses is not None]
+    if len(known) == len(trained):
+        points = sum(_evaluations(evaluation, training) for training in trainings)
+        count = (evaluation.episodes or 0) * (seeds * points + (evaluation.reference_samples or 0))
+        share = count / (count + seeds * sum(known))
+        takes = f"measuring takes {share:.0%} of all responses: "
+    every = evaluation.every or EVERY
+    is_short = all(one.tokens is None and one.steps <= every for one in trainings)
+    when = "before and after training" if is_short else f"every {every} updates"
+    return (
+        f"{takes}{evaluation.episodes} prompts {when}, and {evaluation.reference_samples} "
+        "reference samples to each"
+    )

@@ -8,12 +8,12 @@ from typing import Any, get_args
 import numpy as np
 
 from tokengym.base.files import read_json
+from tokengym.evaluation.measure.judges import JudgedRuns, settle_judges
 from tokengym.evaluation.measure.measures import Axis
 from tokengym.evaluation.report.curves import columns_of, counts_tokens, on_axis, read_curves
 from tokengym.evaluation.report.figures import Paper
 from tokengym.evaluation.report.reading import Source
 from tokengym.evaluation.report.summary import SummarySettings
-from tokengym.evaluation.runs.judging import JudgedRuns, settle_judges
 from tokengym.evaluation.runs.results import CURVES, write_results
 from tokengym.evaluation.statistics import Curve
 

@@ -16,6 +16,7 @@ from tokengym.base.files import json_hash, write_json, write_text
 from tokengym.base.registry import split_file_word
 from tokengym.base.saved_code import display_name
 from tokengym.envs import printable
+from tokengym.evaluation.measure.judges import JudgedRuns, settle_judges
 from tokengym.evaluation.measure.measures import Axis
 from tokengym.evaluation.measure.references import SAMPLES, common_samples, read_references
 from tokengym.evaluation.report.curves import (
@@ -30,10 +31,8 @@ from tokengym.evaluation.report.figures import Paper, save_figure
 from tokengym.evaluation.report.learning import Log, by_epoch, final_figures
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
-from tokengym.evaluation.runs.compared import compared
-from tokengym.evaluation.runs.comparison import Comparison, price_of, titles_of
+from tokengym.evaluation.runs.comparison import Comparison, compared, price_of, titles_of
 from tokengym.evaluation.runs.folder import in_order, stored_runs
-from tokengym.evaluation.runs.judging import JudgedRuns, settle_judges
 from tokengym.evaluation.runs.run import Run
 from tokengym.evaluation.runs.spec import (
     NO_NUMBERS,

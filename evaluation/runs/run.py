@@ -33,8 +33,7 @@ from tokengym.base.saved_code import check_code
 from tokengym.evaluation.measure.references import SAMPLES, ReferenceSamples, draw_references
 from tokengym.evaluation.report.curves import curve_of
 from tokengym.evaluation.runs.comparison import Comparison
-from tokengym.evaluation.runs.machine import origin, versions
-from tokengym.evaluation.runs.record import RESPONSES, RunRecord, read_responses
+from tokengym.evaluation.runs.record import RESPONSES, RunRecord, origin, read_responses, versions
 from tokengym.evaluation.runs.spec import SPEC_FILE, UNFINISHED, RunSpec, stored_spec
 from tokengym.evaluation.runs.training import Report, Training, join_processes, train
 from tokengym.evaluation.statistics import Curve

@@ -18,7 +18,7 @@ from tokengym.base.registry import Spec
 from tokengym.base.saved_code import code_paths
 from tokengym.base.settings import names_of
 from tokengym.evaluation.measure.environments import resolve_env
-from tokengym.evaluation.runs.defaults import (
+from tokengym.evaluation.runs.settings import (
     EvaluationSettings,
     ModelSettings,
     TaskSettings,

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from tokengym.agents.contract import Agent, Update
 from tokengym.base.errors import SettingsError, StorageError
 from tokengym.envs.prompts.tokenization import token_texts
-from tokengym.evaluation.runs.defaults import TrainingSettings
 from tokengym.evaluation.runs.record import RunRecord
+from tokengym.evaluation.runs.settings import TrainingSettings
 from tokengym.evaluation.runs.spec import RunSpec, flat, numbers_of
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from tokengym.evaluation.runs.decide import decide
-from tokengym.evaluation.runs.defaults import task_name
-from tokengym.evaluation.runs.learner_settings import options_of_comparison
+from tokengym.evaluation.runs.defaults import options_of_comparison
+from tokengym.evaluation.runs.settings import AGENT, SEEDS, task_name
 from tokengym.scripts.commands.options import (
     RUN_OPTIONS,
     Tracker,
@@ -17,9 +17,9 @@ from tokengym.scripts.commands.options import (
 def compare(
     env: str | None = None,
     rewards: tuple[str, ...] = (),
-    agent: str = "ppo",
+    agent: str = AGENT,
     agents: tuple[str, ...] = (),
-    seeds: int = 5,
+    seeds: int = SEEDS,
     out: Path | None = None,
     first_seed: int = 0,
     jobs: int | None = None,

@@ -24,7 +24,7 @@ def envs(
     from tokengym.envs import TokenGenerationEnv
     from tokengym.envs.tasks import Task
     from tokengym.evaluation.measure.environments import env_ids, resolve_env
-    from tokengym.evaluation.runs.learner_settings import default_rewards, training_settings
+    from tokengym.evaluation.runs.defaults import default_rewards, training_settings
     from tokengym.rewards import registered_rewards
     from tokengym.scripts.commands.show import terminal
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
     from tokengym.evaluation.measure.win_rate import WinRate
-    from tokengym.evaluation.runs.defaults import TaskSettings
+    from tokengym.evaluation.runs.settings import TaskSettings
 
 
 class _Player(NamedTuple):
@@ -45,7 +45,7 @@ class _Player(NamedTuple):
         """Return the agent; ``model`` is the untrained policy's, None the environment's own."""
         from tokengym.agents.contract import make_own_agent
         from tokengym.agents.learner import LEARNERS
-        from tokengym.evaluation.runs.saved import load_agent
+        from tokengym.evaluation.runs.folder import load_agent
 
         if self.folder is not None:
             return load_agent(self.folder, self.own_class, trust_code=trust_code)
@@ -118,8 +118,8 @@ def evaluate(
     from tokengym.evaluation.measure.evaluate import Evaluator
     from tokengym.evaluation.measure.measures import BLOCK, UNSCORED
     from tokengym.evaluation.measure.metrics import library_metrics
-    from tokengym.evaluation.runs.defaults import EvaluationSettings
-    from tokengym.evaluation.runs.saved import known_task, stored_settings
+    from tokengym.evaluation.runs.folder import known_task, stored_settings
+    from tokengym.evaluation.runs.settings import EvaluationSettings
     from tokengym.scripts.commands.show import show_evaluation, show_win_rate, terminal
 
     check_counts(0, samples=samples)
@@ -198,7 +198,7 @@ def _show_references(
     from tokengym.agents.offline.policies import make_policy
     from tokengym.agents.saving import products_here
     from tokengym.evaluation.measure.references import draw_references
-    from tokengym.evaluation.runs.learner_settings import training_settings
+    from tokengym.evaluation.runs.defaults import training_settings
     from tokengym.scripts.commands.show import show_references
 
     products: Any = "torch"

@@ -286,7 +286,7 @@ def _members(kind: Any) -> tuple[Any, ...]:
 
 def task_settings() -> dict[str, Any]:
     """Return the default settings of a command that takes prompts and models of one's own."""
-    from tokengym.evaluation.runs.defaults import TaskSettings
+    from tokengym.evaluation.runs.settings import TaskSettings
 
     return {"task": TaskSettings()}
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from tokengym.base.errors import TokenGymError
 from tokengym.evaluation.runs.comparison import Comparison
 from tokengym.evaluation.runs.decide import decide
-from tokengym.evaluation.runs.defaults import task_name
-from tokengym.evaluation.runs.learner_settings import options_of_run
+from tokengym.evaluation.runs.defaults import options_of_run
+from tokengym.evaluation.runs.settings import AGENT, task_name
 from tokengym.evaluation.runs.spec import SPEC_FILE, slug
 from tokengym.scripts.commands.options import (
     RUN_OPTIONS,
@@ -32,7 +32,7 @@ CURVE = "curve.png"
 def train(
     env: str | None = None,
     reward: str | None = None,
-    agent: str = "ppo",
+    agent: str = AGENT,
     seed: int = 0,
     out: Path | None = None,
     track: Tracker = None,
@@ -85,7 +85,7 @@ def _list_names() -> None:
     from tokengym.agents.learner import LEARNERS, find_learner
     from tokengym.base.plugins import missing_laboratory
     from tokengym.base.registry import Spec
-    from tokengym.evaluation.runs.compared import about_reward
+    from tokengym.evaluation.runs.comparison import about_reward
     from tokengym.rewards.credits.base import REWARDS
     from tokengym.scripts.commands.show import line_of, terminal
 
@@ -117,9 +117,9 @@ def _train_once(comparison: Comparison, out: Path | None, track: Tracker) -> Non
     from tokengym.agents.rollouts.logs import check_tracker
     from tokengym.base.folders import locked
     from tokengym.base.saved_code import CODE, keep_code
+    from tokengym.evaluation.runs.compare import preflight
     from tokengym.evaluation.runs.folder import check_folder, missing_runs, take_over
-    from tokengym.evaluation.runs.machine import versions
-    from tokengym.evaluation.runs.preflight import preflight
+    from tokengym.evaluation.runs.record import versions
     from tokengym.evaluation.runs.run import Run
     from tokengym.evaluation.runs.training import join_processes
     from tokengym.scripts.commands.show import say, terminal

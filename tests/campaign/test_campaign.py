@@ -188,7 +188,7 @@ def test_code_of_a_folder_that_runs_is_found():
     with (
         mock.patch("tests.campaign.foreign.ATTACKS", [a_word]),
         mock.patch("tokengym.agents.saving.check_saved"),
-        mock.patch("tokengym.evaluation.runs.saved.check_saved"),
+        mock.patch("tokengym.evaluation.runs.folder.check_saved"),
     ):
         assert any("its code ran" in line for line in foreign(8, seed=0).lost)
 

@@ -85,7 +85,7 @@ def use(code: str, folder: Path, printed: Path) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_runs(name: str, checkout: Path, tmp_path: Path):
     """In a process of its own, since what a recipe registers stays registered."""
-    from tokengym.evaluation.runs.launchers import processes  # not above: `use` imports this file
+    from tokengym.evaluation.runs.executors import processes  # not above: `use` imports this file
 
     for kind, file, block in RECIPES[name]:
         follow(kind, file, block, checkout)

@@ -15,9 +15,9 @@ from tokengym.base import read_json, write_text
 from tokengym.envs import DatasetError
 from tokengym.evaluation import run
 from tokengym.evaluation.measure import resolve_env
-from tokengym.evaluation.runs.defaults import EvaluationSettings, TaskSettings
-from tokengym.evaluation.runs.learner_settings import training_settings
-from tokengym.evaluation.runs.saved import load_agent
+from tokengym.evaluation.runs.defaults import training_settings
+from tokengym.evaluation.runs.folder import load_agent
+from tokengym.evaluation.runs.settings import EvaluationSettings, TaskSettings
 from tokengym.lab import collect
 from tokengym.lab.collect import (
     CollectionConfig,

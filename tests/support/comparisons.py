@@ -7,8 +7,8 @@ from tokengym.base.settings import explicit, field_paths, keywords_of
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.comparison import Comparison
 from tokengym.evaluation.runs.decide import decide
-from tokengym.evaluation.runs.defaults import EvaluationSettings, TaskSettings, TrainingSettings
-from tokengym.evaluation.runs.learner_settings import options_of, training_settings
+from tokengym.evaluation.runs.defaults import options_of, training_settings
+from tokengym.evaluation.runs.settings import EvaluationSettings, TaskSettings, TrainingSettings
 
 
 def comparison(

@@ -20,7 +20,7 @@ from typing import Any
 
 import gymnasium
 
-from tokengym.evaluation.runs import launchers
+from tokengym.evaluation.runs import executors as launchers
 
 TORCHRUN = ("torch.distributed.run", "--nproc_per_node", "2", "--standalone")
 ACCELERATE = (

@@ -14,9 +14,9 @@ from tests.checkout.pages import DOCS, blocks, run, shorter
 from tests.support.comparisons import comparison
 from tokengym.agents.ppo.advantages import ADVANTAGES, RoundTensors
 from tokengym.agents.ppo.settings import PPOSettings
-from tokengym.evaluation.runs.defaults import EvaluationSettings
-from tokengym.evaluation.runs.learner_settings import training_settings
+from tokengym.evaluation.runs.defaults import training_settings
 from tokengym.evaluation.runs.run import run as run_one
+from tokengym.evaluation.runs.settings import EvaluationSettings
 from tokengym.lab.learners.weighted import WEIGHTS, WeighedRound
 from tokengym.scripts.cli import main
 

@@ -11,7 +11,7 @@ from tests.support.comparisons import comparison
 from tests.support.evaluation.common import fabricate_curves
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import summarize
-from tokengym.evaluation.runs.compared import compared
+from tokengym.evaluation.runs.comparison import compared
 
 DOCS = Path(__file__).parents[3] / "docs"
 TASKS = [name for name, spec in gym.registry.items() if spec.namespace == tokengym.__name__]

@@ -10,7 +10,7 @@ import pytest
 
 from tokengym.base.files import read_json, read_jsonl
 from tokengym.envs import bundled
-from tokengym.evaluation.runs.defaults import TaskSettings
+from tokengym.evaluation.runs.settings import TaskSettings
 from tokengym.lab.constitution import ConstitutionConfig, run_constitution
 from tokengym.lab.constitution import scene as scene_module
 from tokengym.lab.constitution.critics import Principle

@@ -17,7 +17,7 @@ from tests.support.agents.common import make_model
 from tokengym.agents import PPO
 from tokengym.agents.rollouts.playing import RolloutBatch
 from tokengym.envs import SettingsError, UntrustedCodeError, bundled
-from tokengym.evaluation.runs.saved import load_agent
+from tokengym.evaluation.runs.folder import load_agent
 from tokengym.lab.learners.weighted import WEIGHTS, WeighedRound, WeightedPPO, find_weight
 from tokengym.rewards import RewardModel
 

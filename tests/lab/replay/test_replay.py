@@ -14,8 +14,8 @@ import pytest
 from tests.support.lab.replay import replay_of
 from tokengym.agents import PPO, RandomAgent, collect
 from tokengym.envs import Episode, OracleEnv
-from tokengym.evaluation.runs.defaults import TaskSettings
-from tokengym.evaluation.runs.saved import known_task
+from tokengym.evaluation.runs.folder import known_task
+from tokengym.evaluation.runs.settings import TaskSettings
 from tokengym.lab.learners.oracle import policy_table
 from tokengym.lab.replay.agreement import rank_correlation
 from tokengym.lab.replay.page import figure_columns, headline, render_replay, same_scores

@@ -11,7 +11,7 @@ from tokengym.base.errors import SettingsError
 from tokengym.base.files import write_hashed
 from tokengym.base.settings import check_memory
 from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv
-from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
+from tokengym.evaluation.runs.settings import EvaluationSettings, TrainingSettings
 from tokengym.scripts.cli import main
 
 

@@ -253,7 +253,7 @@ def test_global_random_state_is_left_alone():
 
 def test_a_task_of_ones_own_is_one_declaration(monkeypatch):
     from tokengym.envs.tasks import TASKS, Task
-    from tokengym.evaluation.runs.learner_settings import default_rewards, training_settings
+    from tokengym.evaluation.runs.defaults import default_rewards, training_settings
 
     monkeypatch.setattr(TASKS, "_entries", dict(TASKS))
     monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))

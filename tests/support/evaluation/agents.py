@@ -3,8 +3,8 @@
 from tests.support.comparisons import comparison
 from tokengym.base.settings import changed
 from tokengym.evaluation.runs.comparison import Comparison
-from tokengym.evaluation.runs.defaults import EvaluationSettings
-from tokengym.evaluation.runs.learner_settings import training_settings
+from tokengym.evaluation.runs.defaults import training_settings
+from tokengym.evaluation.runs.settings import EvaluationSettings
 
 ENV = "tokengym/MovieReview-v0"
 

@@ -5,7 +5,7 @@ from rich.console import Console
 from tests.support.comparisons import comparison
 from tokengym.base.settings import changed
 from tokengym.evaluation.runs.comparison import Comparison
-from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
+from tokengym.evaluation.runs.settings import EvaluationSettings, TrainingSettings
 
 QUIET = Console(quiet=True)
 

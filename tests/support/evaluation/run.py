@@ -4,8 +4,8 @@ from typing import Any
 
 from tests.support.comparisons import comparison
 from tokengym.evaluation.runs.comparison import Comparison
-from tokengym.evaluation.runs.defaults import EvaluationSettings
-from tokengym.evaluation.runs.learner_settings import training_settings
+from tokengym.evaluation.runs.defaults import training_settings
+from tokengym.evaluation.runs.settings import EvaluationSettings
 
 SMALL: dict[str, Any] = {"n": 4, "batch_size": 8, "learning_rate": 1e-3}
 

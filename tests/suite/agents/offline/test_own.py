@@ -13,9 +13,9 @@ from tokengym.agents.offline.own import read_own, text_encoding
 from tokengym.agents.offline.settings import DPOSettings, SFTSettings
 from tokengym.base.errors import DatasetError, SettingsError
 from tokengym.evaluation.runs.comparison import Comparison
-from tokengym.evaluation.runs.defaults import TaskSettings
-from tokengym.evaluation.runs.learner_settings import training_settings
+from tokengym.evaluation.runs.defaults import training_settings
 from tokengym.evaluation.runs.run import run
+from tokengym.evaluation.runs.settings import TaskSettings
 
 ROWS = [
     {"question": f"{a} {b}", "chosen": "d", "rejected": f"e {c}", "source": a}

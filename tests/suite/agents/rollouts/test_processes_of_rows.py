@@ -11,7 +11,7 @@ from tests.support.agents.ppo import log_of
 from tokengym.agents import PPO
 from tokengym.agents.rollouts.rounds import as_rounds, environment_attribute
 from tokengym.envs import Episode, SettingsError
-from tokengym.evaluation.runs.launchers import processes
+from tokengym.evaluation.runs.executors import processes
 from tokengym.rewards import Credit, CreditReward, Sparse
 
 

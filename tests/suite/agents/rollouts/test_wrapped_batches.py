@@ -11,7 +11,7 @@ from tokengym.agents.rollouts.playing import as_sampler, play_round
 from tokengym.agents.rollouts.rounds import as_rounds
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs import SettingsError
-from tokengym.evaluation.runs.launchers import processes
+from tokengym.evaluation.runs.executors import processes
 
 
 class Passes(VecEnvWrapper):

@@ -26,9 +26,9 @@ from tokengym.base.files import read_json, write_hashed
 from tokengym.base.folders import write_folder
 from tokengym.base.settings import changed
 from tokengym.evaluation.runs.comparison import Comparison
-from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
+from tokengym.evaluation.runs.folder import load_agent, trusted_spec
 from tokengym.evaluation.runs.run import run
-from tokengym.evaluation.runs.saved import load_agent, trusted_spec
+from tokengym.evaluation.runs.settings import EvaluationSettings, TrainingSettings
 from tokengym.evaluation.runs.spec import run_folder
 
 ENV = "tokengym/MovieReview-v0"

@@ -22,10 +22,9 @@ from tokengym.evaluation.report.figures import Paper
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.report.tables import cells, columns
 from tokengym.evaluation.runs.comparison import Comparison
-from tokengym.evaluation.runs.defaults import TrainingSettings
+from tokengym.evaluation.runs.defaults import training_settings
 from tokengym.evaluation.runs.folder import stored_comparison
 from tokengym.evaluation.runs.foreign_curves import report_curves
-from tokengym.evaluation.runs.learner_settings import training_settings
 from tokengym.evaluation.runs.record import RunRecord
 from tokengym.evaluation.runs.results import (
     _largest,
@@ -34,6 +33,7 @@ from tokengym.evaluation.runs.results import (
     write_results,
 )
 from tokengym.evaluation.runs.run import Run
+from tokengym.evaluation.runs.settings import TrainingSettings
 from tokengym.evaluation.runs.spec import run_folder
 
 SHARED = "the gold score, Words, and the score by "

@@ -17,9 +17,9 @@ from tokengym.base.errors import DatasetError, SettingsError
 from tokengym.base.settings import changed
 from tokengym.evaluation.runs.compare import compare
 from tokengym.evaluation.runs.comparison import Comparison
-from tokengym.evaluation.runs.defaults import EvaluationSettings
-from tokengym.evaluation.runs.learner_settings import training_settings
+from tokengym.evaluation.runs.defaults import training_settings
 from tokengym.evaluation.runs.run import run
+from tokengym.evaluation.runs.settings import EvaluationSettings
 from tokengym.evaluation.runs.spec import run_folder
 
 QUIET = Console(quiet=True)

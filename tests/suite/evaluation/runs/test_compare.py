@@ -26,10 +26,10 @@ from tokengym.envs import Episode
 from tokengym.evaluation.measure.references import draw_references, read_references
 from tokengym.evaluation.report.curves import read_curves
 from tokengym.evaluation.runs.compare import compare
-from tokengym.evaluation.runs.defaults import TaskSettings
-from tokengym.evaluation.runs.machine import commit, hardware
+from tokengym.evaluation.runs.record import commit, hardware
 from tokengym.evaluation.runs.results import merge_comparisons, write_comparison
 from tokengym.evaluation.runs.run import Run, run
+from tokengym.evaluation.runs.settings import TaskSettings
 from tokengym.scripts.cli import main
 
 ARGUMENTS = [

@@ -15,10 +15,10 @@ from tokengym.envs import bundled
 from tokengym.envs.tasks.task import Task
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.comparison import Comparison, differences
-from tokengym.evaluation.runs.defaults import EvaluationSettings, TaskSettings, TrainingSettings
+from tokengym.evaluation.runs.defaults import default_rewards, training_settings
 from tokengym.evaluation.runs.folder import check_folder
-from tokengym.evaluation.runs.learner_settings import default_rewards, training_settings
 from tokengym.evaluation.runs.run import Run
+from tokengym.evaluation.runs.settings import EvaluationSettings, TaskSettings, TrainingSettings
 from tokengym.evaluation.runs.spec import RunSpec, run_folder, slug
 
 RULES = """

@@ -12,7 +12,7 @@ from tokengym.base.files import content_hash, read_hashed, write_hashed
 from tokengym.base.identity import named
 from tokengym.base.saved_code import check_code
 from tokengym.evaluation.runs.comparison import Comparison
-from tokengym.evaluation.runs.defaults import TaskSettings
+from tokengym.evaluation.runs.defaults import training_settings
 from tokengym.evaluation.runs.folder import (
     check_folder,
     missing_runs,
@@ -20,8 +20,8 @@ from tokengym.evaluation.runs.folder import (
     stored_runs,
     take_over,
 )
-from tokengym.evaluation.runs.learner_settings import training_settings
 from tokengym.evaluation.runs.run import Run
+from tokengym.evaluation.runs.settings import TaskSettings
 from tokengym.rewards.credits.uniform import Uniform
 
 ENV = "tokengym/MovieReview-v0"

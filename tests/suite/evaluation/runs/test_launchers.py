@@ -20,11 +20,11 @@ from tests.support.forked import Forked
 from tests.support.signals import tell_blocked
 from tokengym.base.device import select_device
 from tokengym.base.errors import SettingsError
-from tokengym.evaluation.runs import launchers
+from tokengym.evaluation.runs import executors as launchers
 from tokengym.evaluation.runs.compare import compare
 from tokengym.evaluation.runs.comparison import Comparison
-from tokengym.evaluation.runs.defaults import TrainingSettings
 from tokengym.evaluation.runs.executors import Fault
+from tokengym.evaluation.runs.settings import TrainingSettings
 from tokengym.evaluation.runs.spec import RunSpec
 
 QUIET = Console(quiet=True)

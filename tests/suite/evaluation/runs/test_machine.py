@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tokengym.evaluation.runs import machine
+from tokengym.evaluation.runs import record as machine
 
 
 @pytest.fixture(autouse=True)

@@ -5,9 +5,9 @@ from contextlib import nullcontext
 import pytest
 
 from tests.support.comparisons import comparison
-from tokengym.evaluation.runs.defaults import TaskSettings
-from tokengym.evaluation.runs.learner_settings import training_settings
-from tokengym.evaluation.runs.preflight import preflight
+from tokengym.evaluation.runs.compare import preflight
+from tokengym.evaluation.runs.defaults import training_settings
+from tokengym.evaluation.runs.settings import TaskSettings
 
 
 @pytest.mark.parametrize(

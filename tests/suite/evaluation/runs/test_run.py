@@ -20,9 +20,9 @@ from tokengym.agents.training import updates
 from tokengym.base.errors import CheckpointError
 from tokengym.base.files import read_json
 from tokengym.evaluation.measure.evaluate import Evaluator
-from tokengym.evaluation.runs.defaults import EvaluationSettings
+from tokengym.evaluation.runs.folder import load_agent
 from tokengym.evaluation.runs.run import Run, run
-from tokengym.evaluation.runs.saved import load_agent
+from tokengym.evaluation.runs.settings import EvaluationSettings
 
 
 @pytest.mark.parametrize("kind", ["dpo", "sft"])

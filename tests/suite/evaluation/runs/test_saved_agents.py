@@ -12,8 +12,8 @@ from tokengym.base.files import read_hashed, write_hashed
 from tokengym.envs import UntrustedCodeError
 from tokengym.evaluation.measure.evaluate import Evaluator
 from tokengym.evaluation.runs.comparison import Comparison
-from tokengym.evaluation.runs.defaults import TaskSettings
-from tokengym.evaluation.runs.saved import SAVED_AGENTS, known_task, load_agent
+from tokengym.evaluation.runs.folder import SAVED_AGENTS, known_task, load_agent
+from tokengym.evaluation.runs.settings import TaskSettings
 
 
 def begun(folder: Path, *rewards: str, **task: Any) -> Comparison:

@@ -19,10 +19,10 @@ from tokengym.evaluation.measure import evaluate as evaluate_module
 from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
 from tokengym.evaluation.runs.compare import compare
 from tokengym.evaluation.runs.comparison import Comparison
-from tokengym.evaluation.runs.defaults import EvaluationSettings, TaskSettings, TrainingSettings
 from tokengym.evaluation.runs.executors import here
 from tokengym.evaluation.runs.record import RunRecord
 from tokengym.evaluation.runs.run import Run, run
+from tokengym.evaluation.runs.settings import EvaluationSettings, TaskSettings, TrainingSettings
 from tokengym.evaluation.runs.spec import run_folder
 from tokengym.rewards import ScorerError
 
