@@ -156,13 +156,14 @@ def title(name: str) -> str:
 
 
 def made(runs: Runs, rate: float = RATE) -> list[str]:
-    """Return the arms that have two runs or more at a rate."""
-    return [name for name in (*REWARDS, *OTHERS) if len(runs.runs.get(arm(name, rate), {})) > 1]
+    """Return the arms that have as many runs at a rate as are published together."""
+    arms = (*REWARDS, *OTHERS)
+    return [name for name in arms if len(runs.runs.get(arm(name, rate), {})) >= FEWEST]
 
 
 def is_whole(runs: Runs) -> bool:
     """Return whether each reward has five runs at the task's own rate: fewer fill no table."""
-    return all(len(runs.runs.get(arm(name), {})) >= FEWEST for name in REWARDS)
+    return {*REWARDS} <= {*made(runs)}
 
 
 def levels_table(runs: Runs) -> str:

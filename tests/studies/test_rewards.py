@@ -1,11 +1,13 @@
 """Rewards, preferences and over-optimisation: tables by hand, and figures that the text quotes."""
 
-import csv
+import re
+from dataclasses import replace
 from statistics import mean
 
 import pytest
 
 from studies import overoptimisation, preferences, rewards
+from tokengym import decide
 from tokengym.lab.study import DOCS
 
 PAGE = (DOCS / "rewards.md").read_text(encoding="utf-8")
@@ -28,26 +30,37 @@ def test_gains_on_known_and_new_things_by_hand() -> None:
     assert cells[5].startswith("+0.300 ")  # 0.2 and 0.4: t = 3 leaves 0 in
 
 
-def test_gold_at_the_end_is_that_of_the_published_runs() -> None:
-    with (DOCS / "rewards" / "curves.csv").open(encoding="utf-8", newline="") as file:
-        ends = [row for row in csv.DictReader(file) if row["step"] == "15"]
-    (answer,) = (line for line in PAGE.splitlines() if line.startswith("**R3"))
-    for rule, quoted in (
-        ("r3-dense", "0.40"),
-        ("r3", "0.30"),
-        ("uniform", "0.23"),
-        ("abc", "0.20"),
-    ):
-        golds = [float(row["gold_score"]) for row in ends if row["credit"] == rule]
-        assert len(golds) == 10
-        assert f"{mean(golds):.2f}" == quoted
-        assert quoted in answer
+@pytest.mark.parametrize("name", rewards.REWARDS)
+def test_the_answer_quotes_gold_at_the_end_of_the_published_runs(name: str) -> None:
+    runs = rewards.STUDY.published(DOCS).runs
+    golds = rewards.by_seed(runs, rewards.arm(name), rewards.FIGURES["gold at the end"])
+    assert len(golds) >= rewards.FEWEST
+    (answer,) = (line for line in PAGE.splitlines() if line.startswith("**R3 paid"))
+    assert re.search(rf"`{name}` (ends )?at {mean(golds.values()):.2f}\b", answer)
+
+
+def test_an_arm_pays_the_score_that_its_name_says() -> None:
+    about = {"uniform over R3": ("uniform", "encoder"), "sparse over gold": ("sparse", "gold.json")}
+    for name, (rule, end) in about.items():
+        made = rewards.config(rewards.arm(name), DOCS)
+        spec = made.spec(made.names[0], 0, None)
+        assert spec.reward.text == rule
+        assert str(spec.task.scorer).endswith(end)
+
+
+def test_each_reward_has_the_settings_that_compare_takes() -> None:
+    """`tokengym compare --env QuestionAnswer` decides the same of training and of measuring."""
+    made = rewards.config(rewards.arm("r3-dense"), DOCS)
+    (run,) = made.runs
+    (other,) = decide("QuestionAnswer", rewards="r3-dense").runs
+    assert run.training == other.training
+    assert replace(run.evaluation, samples=4) == other.evaluation
 
 
 def test_sparse_loses_no_gold_at_its_own_rate() -> None:
     (line,) = (row for row in PAGE.splitlines() if row.startswith("| `sparse`, 0.95"))
     assert line.split(" | ")[3:6] == ["0.204", "0.217", "1.10"]
-    assert "rises to 0.22 at 1.1 nats" in PAGE
+    assert "rises to 0.22, here at 1.1 nats" in PAGE
 
 
 def test_a_judge_that_ties_half_agrees_half() -> None:
