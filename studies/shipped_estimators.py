@@ -313,7 +313,7 @@ def decision(row: ShippedEstimator, estimator: Adapted, size: int, worth: str) -
     case = next(case for case in cases if case.name == name)
     decisions = case.build(pays=row.pays)
     (found,) = expectations(estimator, decisions, (size,))
-    return float(found.gradient[0, decisions.vocabulary.index("on")])
+    return float(found.gradient[0, decisions.vocabulary.index("next" if by_turn else "on")])
 
 
 def measured(row: ShippedEstimator, packages: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ estimator has no sampling error; it is compared with the true one, case by case.
 - Decisions: small trees of responses whose gradient is known, and batches of them.
 - Cases and checks: what each decision asks.
 - Signatures: how the functions of known trainers are called.
-- Expectations, verdicts and known mistakes.
+- Expectations, verdicts, replication and known mistakes.
 - `check_estimator`, and the plug-in of pytest.
 """
 
@@ -29,11 +29,11 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import combinations_with_replacement, product
-from operator import index
+from operator import attrgetter, index
 from pathlib import Path as FilePath
 from time import perf_counter
 from types import MappingProxyType
@@ -92,6 +92,8 @@ class Batch:
     """(batch,) int64, the number of each row's prompt; rows of a prompt are neighbours."""
     log_probs: Tensor
     """(batch, time), nats, of the tokens under the policy."""
+    top_log_probs: Tensor
+    """(batch, time, tokens), nats, of all allowed tokens there, the likeliest first, then -inf."""
     ref_log_probs: Tensor
     """(batch, time), nats, under the reference, to which all allowed tokens are equally likely."""
     entropy: Tensor
@@ -109,12 +111,21 @@ class Batch:
     gamma: float
     """Discount per token."""
 
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All that a row has, by name."""
+        return {name: value for name, value in vars(self).items() if name != "gamma"}
+
     def take(self, rows: Tensor) -> "Batch":
-        """Return some rows, in memory of their own."""
-        tensors = {
-            name: value[rows] for name, value in vars(self).items() if isinstance(value, Tensor)
-        }
+        """Return some rows, in memory of their own: (rows, ...), or (batches, rows, ...)."""
+        tensors = {name: value[rows] for name, value in self.tensors.items()}
         return Batch(**tensors, gamma=self.gamma)
+
+    def apart(self) -> Iterator["Batch"]:
+        """Yield each batch of (batches, rows, ...)."""
+        names = self.tensors
+        for own in zip(*(value.unbind() for value in names.values()), strict=True):
+            yield Batch(**dict(zip(names, own, strict=True)), gamma=self.gamma)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +220,7 @@ def rewards_to_go(rewards: Tensor, mask: Tensor, gamma: float) -> Tensor:
     return to_go.masked_fill(~mask, 0.0)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Decisions:
     """The responses to one or more prompts, and a policy that writes them."""
 
@@ -296,12 +307,14 @@ class Decisions:
         return (1.0 - 2.0 * chosen + (self.probs**2).sum(1)[states]).masked_fill(~mask, 0.0)
 
     @cached_property
-    def _all(self) -> Batch:
-        """All responses as an estimator reads them."""
+    def whole(self) -> Batch:
+        """All responses as an estimator reads them, in float32."""
         mask, states = self.responses.mask, self.responses.states
         chosen = self.probs[states, self.responses.tokens].clamp(min=1e-30)
-        ref_entropy = (self.probs > 0).sum(1).double().log()
+        allowed = (self.probs > 0).sum(1)
+        ref_entropy, most = allowed.double().log(), int(allowed.max())
         entropy = -torch.xlogy(self.probs, self.probs).sum(1)
+        top = self.probs.sort(1, descending=True).values[:, :most].log()
         scores = self.rewards.sum(1)
 
         def written(values: Tensor) -> Tensor:
@@ -320,6 +333,7 @@ class Decisions:
             scores=scores.float(),
             group_ids=self.prompts,
             log_probs=written(chosen.log()),
+            top_log_probs=top[states].masked_fill(~mask[..., None], 0.0).float(),
             ref_log_probs=written(-ref_entropy[states]),
             entropy=written(entropy[states]),
             ref_entropy=written(ref_entropy[states]),
@@ -330,42 +344,16 @@ class Decisions:
             gamma=self.gamma,
         )
 
-    def batch(self, rows: Tensor) -> Batch:
-        """Return some responses as an estimator reads them, in float32 and in memory of its own.
-
-        Args:
-            rows: (batch,) their numbers.
-        """
-        return self._all.take(rows)
-
-    def batches(self, rows: Tensor) -> Iterator[Batch]:
-        """Yield batches of responses, each in memory of its own.
-
-        Args:
-            rows: (batches, batch) the numbers of their responses.
-        """
-        tensors = {
-            name: value[rows]
-            for name, value in vars(self._all).items()
-            if isinstance(value, Tensor)
-        }
-        for number in range(len(rows)):
-            own = {name: value[number] for name, value in tensors.items()}
-            yield Batch(**own, gamma=self.gamma)
-
+    @cached_property
     def near_best(self) -> "Decisions":
-        """Return the same responses under a policy that has nearly learned the best ones.
+        """The same responses under a policy that has nearly learned the best ones.
 
         Where two tokens are equally good, their probabilities stay.
         """
         probs = self.probs.clone()
-        optimal = self._best_values()
-        for row, worth in optimal.items():
-            best = max(worth.values())
-            good = [token for token, value in worth.items() if value > best - 1e-9]
-            if len(good) == len(worth):
-                continue
-            for token in worth:
+        for row, worth in self._best_values().items():
+            good = {token for token, value in worth.items() if value > max(worth.values()) - 1e-9}
+            for token in worth if len(good) < len(worth) else ():
                 share, count = (
                     (NEAR_BEST, len(good))
                     if token in good
@@ -469,12 +457,8 @@ class Case:
     when: str
     """Its situation, after "when"."""
     responses: str
-    """Every response: tokens, each with its reward where it has one. `|` stands between responses,
-    `/` between prompts."""
-    chances: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
-    """Probability of tokens where there is a choice; even otherwise."""
-    meanings: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """What a token stands for in a sentence: "the longer response"."""
+    """Every response: words TOKEN~CHANCE:REWARD, of which the last two may be left out. Tokens
+    without a chance share the rest evenly. `|` stands between responses, `/` between prompts."""
     sizes: tuple[int, ...] = (1,)
     """Rows of each prompt, in groups."""
     gamma: float = 1.0
@@ -486,19 +470,29 @@ class Case:
         """Per prompt, every response."""
         return tuple(
             tuple(
-                tuple((token, float(reward or 0.0)) for token, _, reward in words)
-                for words in ([word.partition(":") for word in path.split()] for path in some)
+                tuple(
+                    (token.partition("~")[0], float(reward or 0.0))
+                    for token, _, reward in (word.partition(":") for word in path.split())
+                )
+                for path in prompt.split("|")
             )
-            for some in (prompt.split("|") for prompt in self.responses.split("/"))
+            for prompt in self.responses.split("/")
         )
+
+    @cached_property
+    def chances(self) -> Mapping[str, float]:
+        """Probability of tokens where there is a choice."""
+        words = (word.partition(":")[0].partition("~") for word in self.responses.split())
+        return {token: float(chance) for token, _, chance in words if chance}
 
     @property
     def non_negative(self) -> bool:
         """Whether no token costs anything."""
         return all(reward >= 0 for some in self.prompts for path in some for _, reward in path)
 
+    @functools.cache  # noqa: B019  # cases are constants
     def build(self, *, pays: str = "tokens", turns: bool = False) -> Decisions:
-        """Return its tensors.
+        """Return its tensors, made once.
 
         Args:
             pays: What the estimator is shown as token rewards: see `PAYS`.
@@ -511,7 +505,7 @@ class Case:
         return decisions(prompts, self.chances, gamma=self.gamma, pays=pays)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Check:
     """One question about an estimator."""
 
@@ -522,15 +516,14 @@ class Check:
     cases: tuple[Case, ...]
 
 
-LENGTHS = MappingProxyType(
-    {"stop": "the shorter response", "on": "the longer response", "more": "the longer response",
-     "far": "the longer response", "halt": "the shorter response"}
-)  # fmt: skip
-TIMES = MappingProxyType({"now": "the earlier reward", "wait": "the later reward"})
-TURNS = MappingProxyType(
-    {"now": "the reward of the earlier turn", "wait": "the reward of the later turn",
-     "stop": "ending the conversation", "on": "one turn more"}
-)  # fmt: skip
+def _cases(text: str, **settings: Any) -> tuple[Case, ...]:
+    """Return cases of two lines each, "NAME: WHEN" and the responses."""
+    lines = [line.strip() for line in text.strip().splitlines()]
+    heads = [line.partition(": ") for line in lines[::2]]
+    return tuple(
+        Case(name, when, responses, **settings)
+        for (name, _, when), responses in zip(heads, lines[1::2], strict=True)
+    )
 
 
 def _as_turns(path: Path) -> Path:
@@ -541,317 +534,179 @@ def _as_turns(path: Path) -> Path:
     return (*(token for tokens in apart for token in tokens), path[-1])
 
 
-TOKEN_REWARDS = Check(
-    name="token rewards",
-    question="Is a token credited with the rewards that follow from it?",
-    needs=("token_rewards",),
-    cases=(
-        Case(
-            "a late cost",
-            "a later token costs more than an earlier one pays",
-            "now:0.5 x:-0.75 | wait y",
-            meanings={"now": "the early reward", "wait": "the token without it"},
-        ),
-        Case(
-            "a late reward",
-            "a later token pays more than an earlier one",
-            "now:0.5 x | wait y:0.75",
-            meanings=TIMES,
-        ),
-        Case(
-            "early or late",
-            "an early and a late reward are equal",
-            "now:0.5 x | wait y:0.5",
-            meanings=TIMES,
-        ),
-        Case(
-            "two decisions",
-            "two tokens decide",
-            "a:0.25 x:0.5 | a:0.25 y | b z:1 | b w:0.25",
-            chances={"a": 0.5, "x": 0.3, "z": 0.6},
-        ),
-        Case(
-            "three tokens",
-            "one of three tokens pays first and costs later",
-            "a x:0.6 | b:0.5 y | c:1 z:-0.75",
-        ),
-    ),
+MEANINGS = MappingProxyType(
+    {
+        **dict.fromkeys(("stop", "halt"), "the shorter response"),
+        **dict.fromkeys(("on", "more", "far"), "the longer response"),
+        "now": "the earlier reward",
+        "wait": "the later reward",
+        "early": "what pays at once",
+        "none": "what does not pay at once",
+        "quit": "ending the conversation",
+        "next": "one turn more",
+        "ask": "the longer reply",
+        "tell": "the shorter reply",
+        "u": "the beginning that pays at once",
+        "v": "the beginning that pays later",
+        "half": "the sure half",
+        "try": "the chance",
+        "sure": "the sure return",
+        "safe": "the sure cost",
+        "risk": "the chance of a large one",
+        "one": "the large reward",
+        "loss": "the large cost",
+        "three": "the three small ones",
+    }
 )
-TURN_REWARDS = Check(
-    name="turns",
-    question="Is a turn credited with the turns that follow from it, and with no others?",
-    needs=("turn_ids",),
-    cases=(
-        Case(
-            "a later turn costs",
-            "a later turn costs more than an earlier one pays",
-            "now:0.5 >l x:-0.75 | wait >r y",
-            meanings={"now": "the turn that pays at once", "wait": "the turn that does not"},
-        ),
-        Case(
-            "a later turn pays",
-            "a later turn pays more than an earlier one",
-            "now:0.5 >l x | wait >r y:0.75",
-            meanings=TURNS,
-        ),
-        Case(
-            "earlier or later turn",
-            "an earlier and a later turn pay the same",
-            "now:0.5 >l x | wait >r y:0.5",
-            meanings=TURNS,
-        ),
-        Case(
-            "another turn pays",
-            "one turn more earns more than it costs",
-            "stop:1 | on:0.5 >l end:0.75",
-            meanings=TURNS,
-        ),
-        Case(
-            "another turn earns nothing",
-            "one turn more earns as much as it costs",
-            "stop:1 | on:0.5 >l end:0.5",
-            meanings=TURNS,
-        ),
-        Case(
-            "each turn decides",
-            "each turn decides",
-            "a >l x:1 | a >l y | b:0.5 >r z | b:0.5 >r w:0.25",
-        ),
-    ),
-)
-LENGTH = Check(
-    name="length",
-    question="Does it pay for length where length earns nothing?",
-    needs=(),
-    cases=(
-        Case(
-            "longer earns more",
-            "the longer response earns more",
-            "stop:1 | on:0.5 end:0.75",
-            meanings=LENGTHS,
-        ),
-        Case(
-            "longer earns the same",
-            "a short and a long response earn the same",
-            "stop:1 | on:0.5 end:0.5",
-            meanings=LENGTHS,
-        ),
-        Case(
-            "longer earns less",
-            "the longer response earns less",
-            "stop:1 | on:0.5 end:0.25",
-            meanings=LENGTHS,
-        ),
-        Case(
-            "longer costs the same",
-            "a short and a long response cost the same",
-            "stop:-1 | on end:-1",
-            meanings=LENGTHS,
-        ),
-        Case(
-            "longer costs less",
-            "every response costs something, the longer one less",
-            "stop:-1 | on:-0.5 end:-0.25",
-            meanings=LENGTHS,
-        ),
-        Case(
-            "three ways",
-            "the best of three ways is the shortest",
-            "stop:1 | on:0.25 end:0.25 | far end",
-            meanings=LENGTHS,
-        ),
-        Case(
-            "won soon or lost late",
-            "a chance that is won soon or lost late is worth as much as a sure half",
-            "sure:0.5 | try win:1 | try lose more off",
-            meanings={"sure": "the sure half", "try": "the chance"},
-        ),
-        Case(
-            "length beside success",
-            "success and length have nothing to do with each other",
-            "right stop:1 | right more so end:1 | wrong halt | wrong far off over",
-            chances={"right": 0.4},
-            meanings=LENGTHS,
-        ),
-    ),
-)
-GROUPS = Check(
-    name="groups",
-    question="Are groups of unlike size, unlike difficulty or equal scores kept apart?",
-    needs=("group_ids", "group_size"),
-    cases=(
-        Case(
-            "an easy and a hard prompt",
-            "an easy and a hard prompt share a batch",
-            "good:2 | bad:1.5 / better:0.5 | worse",
-            chances={"good": 0.8, "better": 0.2},
-            sizes=(1, 1),
-        ),
-        Case(
-            "groups of unlike size",
-            "a prompt has twice as many responses as another",
-            "good:2 | bad:1.5 / better:0.5 | worse",
-            chances={"good": 0.8, "better": 0.2},
-            sizes=(1, 2),
-        ),
-        Case(
-            "equal scores",
-            "all responses to a prompt score the same",
-            "one:1 | other:1 / better:1 | worse",
-            chances={"one": 0.3},
-            sizes=(1, 1),
-        ),
-    ),
-)
-MASKS = Check(
-    name="masks and replies",
-    question="Do padding and tokens that the policy did not write stay out of it?",
-    needs=("response_mask", "turn_ids", "response_ids", "values"),
-    cases=(
-        Case(
-            "replies of unlike length",
-            "a long and a short reply lead to the same score",
-            "ask:0.5 >l >l >l x | tell >r y:0.5",
-            meanings={"ask": "the longer reply", "tell": "the shorter reply"},
-        ),
-        Case(
-            "a reward past a long reply",
-            "a reward lies past a long reply",
-            "ask >l >l >l x:0.75 | tell:0.5 >r y",
-            meanings={"ask": "the longer reply", "tell": "the shorter reply"},
-        ),
-        Case(
-            "a cost past a reply",
-            "what follows a reply costs more than was paid before it",
-            "ask:0.5 >l >l x:-0.75 | tell >r y",
-            meanings={"ask": "the token that pays at once", "tell": "the token that does not"},
-        ),
-        Case("a reply at the end", "a response ends with a reply", "a:0.5 >l | b c:0.75 >r"),
-    ),
-)
+"""What a token of the cases stands for in a sentence."""
 TIMELESS = "a reply takes no time"
-DISCOUNT = Check(
-    name="discount",
-    question="Does a discount weigh later rewards down?",
-    needs=("gamma",),
-    cases=(
-        Case(
-            "discounted below",
-            "a discount makes a later reward worth less than an earlier one",
-            "now:0.5 x | wait y:0.75",
-            meanings=TIMES,
-            gamma=0.5,
-        ),
-        Case(
-            "still worth more",
-            "a later reward is worth more even with a discount",
-            "now:0.5 x | wait y:3",
-            meanings=TIMES,
-            gamma=0.5,
-        ),
-        Case(
-            "discounted to the same",
-            "a discount makes a later reward worth as much as an earlier one",
-            "now:0.5 x | wait y:1",
-            meanings=TIMES,
-            gamma=0.5,
-            per_token=True,
-        ),
-        Case(
-            "two tokens later",
-            "a discount of two tokens makes a later reward worth less than an earlier one",
-            "now:0.5 x z | wait y w:1.5",
-            meanings=TIMES,
-            gamma=0.5,
-        ),
-        Case(
-            TIMELESS,
-            "a later reward past a long reply is worth more even with a discount",
-            "now:0.5 >l x | wait >r >r >r y:1.5",
-            meanings=TIMES,
-            gamma=0.5,
-        ),
-    ),
-)
-PREFIX = Check(
-    name="shared prefix",
-    question="Is what responses share left out of what tells them apart?",
-    needs=(),
-    cases=(
-        Case(
-            "the same beginning",
-            "responses share a beginning that pays",
-            "p:1 q good:0.5 | p:1 q bad",
-        ),
-        Case(
-            "two beginnings of one worth",
-            "two beginnings are worth the same and want unlike continuations",
-            "u:1 x:0.5 | u:1 y | v:0.5 z:0.5 | v:0.5 w:1",
-            meanings={"u": "the beginning that pays at once", "v": "the beginning that pays later"},
-        ),
-        Case(
-            "a beginning that costs later",
-            "a beginning that pays leads to a cost",
-            "u:1 x:-1 | u:1 y:-0.5 | v z | v w:0.5",
-            meanings={"u": "the beginning that pays at once", "v": "the beginning that pays later"},
-        ),
-    ),
-)
 LARGE = 10.0
 """Largest reward of any case."""
-LARGE_REWARDS = Check(
-    name="large rewards",
-    question="Is a large return worth its size, and a rare one its chance?",
-    needs=(),
-    cases=(
-        Case(
-            "a rare large return",
-            "a rare large return stands against a sure smaller one",
-            "sure:3 | try win:10 | try lose:1",
-            chances={"win": 0.3},
-            meanings={"sure": "the sure return", "try": "the chance of a large one"},
-        ),
-        Case(
-            "a rare large cost",
-            "a rare large cost stands against a sure smaller one",
-            "sure:-3 | try lose:-10 | try win:-1",
-            chances={"lose": 0.3},
-            meanings={"sure": "the sure cost", "try": "the chance of a large one"},
-        ),
-        Case(
-            "a chance worth little more",
-            "a rare large return is worth little more than a sure one",
-            "sure:3.5 | try win:10 | try lose:1",
-            chances={"win": 0.3},
-            meanings={"sure": "the sure return", "try": "the chance of a large one"},
-        ),
-        Case(
-            "a chance worth little less",
-            "a rare large return is worth little less than a sure one",
-            "sure:3.9 | try win:10 | try lose:1",
-            chances={"win": 0.3},
-            meanings={"sure": "the sure return", "try": "the chance of a large one"},
-        ),
-        Case(
-            "a chance that costs little more",
-            "a rare large cost is worth little less than a sure one",
-            "sure:-3.5 | try lose:-10 | try win:-1",
-            chances={"lose": 0.3},
-            meanings={"sure": "the sure cost", "try": "the chance of a large one"},
-        ),
-        Case(
-            "one large reward",
-            "one token earns more than three together",
-            "one:5 | a:1 b:1 c:1",
-            meanings={"one": "the large reward", "a": "the three small ones"},
-        ),
-        Case(
-            "one large cost",
-            "one token costs more than three together",
-            "one:-5 | a:-1 b:-1 c:-1",
-            meanings={"one": "the large cost", "a": "the three small ones"},
-        ),
+TOKEN_REWARDS = Check(
+    "token rewards",
+    "Is a token credited with the rewards that follow from it?",
+    ("token_rewards",),
+    _cases("""
+        a late cost: a later token costs more than an earlier one pays
+            early:0.5 x:-0.75 | none y
+        a late reward: a later token pays more than an earlier one
+            now:0.5 x | wait y:0.75
+        early or late: an early and a late reward are equal
+            now:0.5 x | wait y:0.5
+        two decisions: two tokens decide
+            a~0.5:0.25 x~0.3:0.5 | a:0.25 y | b z~0.6:1 | b w:0.25
+        three tokens: one of three tokens pays first and costs later
+            a x:0.6 | b:0.5 y | c:1 z:-0.75
+    """),
+)
+TURN_REWARDS = Check(
+    "turns",
+    "Is a turn credited with the turns that follow from it, and with no others?",
+    ("turn_ids",),
+    _cases("""
+        a later turn costs: a later turn costs more than an earlier one pays
+            early:0.5 >l x:-0.75 | none >r y
+        a later turn pays: a later turn pays more than an earlier one
+            now:0.5 >l x | wait >r y:0.75
+        earlier or later turn: an earlier and a later turn pay the same
+            now:0.5 >l x | wait >r y:0.5
+        another turn pays: one turn more earns more than it costs
+            quit:1 | next:0.5 >l end:0.75
+        another turn earns nothing: one turn more earns as much as it costs
+            quit:1 | next:0.5 >l end:0.5
+        each turn decides: each turn decides
+            a >l x:1 | a >l y | b:0.5 >r z | b:0.5 >r w:0.25
+    """),
+)
+LENGTH = Check(
+    "length",
+    "Does it pay for length where length earns nothing?",
+    (),
+    _cases("""
+        longer earns more: the longer response earns more
+            stop:1 | on:0.5 end:0.75
+        longer earns the same: a short and a long response earn the same
+            stop:1 | on:0.5 end:0.5
+        longer earns less: the longer response earns less
+            stop:1 | on:0.5 end:0.25
+        longer costs the same: a short and a long response cost the same
+            stop:-1 | on end:-1
+        longer costs less: every response costs something, the longer one less
+            stop:-1 | on:-0.5 end:-0.25
+        three ways: the best of three ways is the shortest
+            stop:1 | on:0.25 end:0.25 | far end
+        won soon or lost late: a chance won soon or lost late is worth as much as a sure half
+            half:0.5 | try win:1 | try lose more off
+        length beside success: success and length have nothing to do with each other
+            right~0.4 stop:1 | right more so end:1 | wrong halt | wrong far off over
+    """),
+)
+GROUPS = Check(
+    "groups",
+    "Are groups of unlike size, unlike difficulty or equal scores kept apart?",
+    ("group_ids", "group_size"),
+    (
+        *_cases("""
+            an easy and a hard prompt: an easy and a hard prompt share a batch
+                good~0.8:2 | bad:1.5 / better~0.2:0.5 | worse
+            equal scores: all responses to a prompt score the same
+                one~0.3:1 | other:1 / better:1 | worse
+        """, sizes=(1, 1)),
+        *_cases("""
+            groups of unlike size: a prompt has twice as many responses as another
+                good~0.8:2 | bad:1.5 / better~0.2:0.5 | worse
+        """, sizes=(1, 2)),
     ),
+)  # fmt: skip
+MASKS = Check(
+    "masks and replies",
+    "Do padding and tokens that the policy did not write stay out of it?",
+    ("response_mask", "turn_ids", "response_ids", "values"),
+    _cases("""
+        replies of unlike length: a long and a short reply lead to the same score
+            ask:0.5 >l >l >l x | tell >r y:0.5
+        a reward past a long reply: a reward lies past a long reply
+            ask >l >l >l x:0.75 | tell:0.5 >r y
+        a cost past a reply: what follows a reply costs more than was paid before it
+            early:0.5 >l >l x:-0.75 | none >r y
+        a reply at the end: a response ends with a reply
+            a:0.5 >l | b c:0.75 >r
+    """),
+)
+DISCOUNT = Check(
+    "discount",
+    "Does a discount weigh later rewards down?",
+    ("gamma",),
+    (
+        *_cases("""
+            discounted below: a discount makes a later reward worth less than an earlier one
+                now:0.5 x | wait y:0.75
+            still worth more: a later reward is worth more even with a discount
+                now:0.5 x | wait y:3
+            two tokens later: a discount of two tokens makes a later reward worth less
+                now:0.5 x z | wait y w:1.5
+            a reply takes no time: a reward past a long reply is worth more even with a discount
+                now:0.5 >l x | wait >r >r >r y:1.5
+        """, gamma=0.5),
+        *_cases("""
+            discounted to the same: a discount makes a later reward worth as much as an earlier one
+                now:0.5 x | wait y:1
+        """, gamma=0.5, per_token=True),
+    ),
+)  # fmt: skip
+PREFIX = Check(
+    "shared prefix",
+    "Is what responses share left out of what tells them apart?",
+    (),
+    _cases("""
+        the same beginning: responses share a beginning that pays
+            p:1 q good:0.5 | p:1 q bad
+        two beginnings of one worth: two beginnings of one worth want unlike continuations
+            u:1 x:0.5 | u:1 y | v:0.5 z:0.5 | v:0.5 w:1
+        a beginning that costs later: a beginning that pays leads to a cost
+            u:1 x:-1 | u:1 y:-0.5 | v z | v w:0.5
+    """),
+)
+LARGE_REWARDS = Check(
+    "large rewards",
+    "Is a large return worth its size, and a rare one its chance?",
+    (),
+    _cases("""
+        a rare large return: a rare large return stands against a sure smaller one
+            sure:3 | risk win~0.3:10 | risk lose:1
+        a rare large cost: a rare large cost stands against a sure smaller one
+            safe:-3 | risk lose~0.3:-10 | risk win:-1
+        a chance worth little more: a rare large return is worth little more than a sure one
+            sure:3.5 | risk win~0.3:10 | risk lose:1
+        a chance worth little less: a rare large return is worth little less than a sure one
+            sure:3.9 | risk win~0.3:10 | risk lose:1
+        a chance that costs little more: a rare large cost is worth little less than a sure one
+            safe:-3.5 | risk lose~0.3:-10 | risk win:-1
+        one large reward: one token earns more than three together
+            one:5 | three:1 b:1 c:1
+        one large cost: one token costs more than three together
+            loss:-5 | three:-1 b:-1 c:-1
+    """),
 )
 CHECKS = (
     TOKEN_REWARDS, TURN_REWARDS, LENGTH, GROUPS, MASKS, DISCOUNT, PREFIX, LARGE_REWARDS
@@ -870,19 +725,20 @@ Estimator = Callable[[Batch], Tensor]
 
 
 @dataclass(frozen=True)
-class Keyword:
-    """An argument that an adapter knows."""
+class Part:
+    """What an adapter can show of a batch."""
 
     make: Callable[[Batch], Any]
     reads: tuple[str, ...]
-    """What it shows of a batch, by the names that `Check.needs` has."""
+    """What it shows, by the names that `Check.needs` has."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter:
     """The signature of a family of estimators."""
 
-    keywords: Mapping[str, Keyword]
+    keywords: Mapping[str, str]
+    """The part that each of its arguments is given, by its name in `PARTS`."""
     marks: tuple[str, ...]
     """Keywords of which a function names one if it is of this family; none if it must be named."""
     read: Callable[[Any, Batch], Any] = lambda result, _: result
@@ -904,11 +760,6 @@ def _group_size(batch: Batch) -> int:
     """Return the rows of each prompt."""
     counts = batch.group_ids.unique(return_counts=True)[1]
     return int(counts[0])
-
-
-def _positions(batch: Batch) -> Tensor:
-    """Return each token's number among its row's own, -1 off the mask."""
-    return (batch.response_mask.cumsum(1) - 1).masked_fill(~batch.response_mask, -1)
 
 
 def _turn_scores(batch: Batch) -> Tensor:
@@ -972,110 +823,110 @@ def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, Tensor) or "tolist" in dir(value) else value
 
 
-def _whole(name: str) -> Keyword:
-    return Keyword(lambda batch: getattr(batch, name), (name,))
+def _columns(batch: Batch) -> Tensor:
+    """Return the number of each token's column, (batch, time)."""
+    return torch.arange(batch.response_mask.shape[1]).expand_as(batch.response_mask)
 
-
-_TOKEN_REWARDS = _whole("token_rewards")
-_MASK = _whole("response_mask")
-_NUMERIC_MASK = Keyword(lambda batch: batch.response_mask.long(), ("response_mask",))
-_VALUES = _whole("values")
-_SCORES = _whole("scores")
-_TURN_IDS = _whole("turn_ids")
-_GAMMA = _whole("gamma")
-_LAMBDA = Keyword(lambda _: GAE_LAMBDA, ())
-_SIZE = Keyword(_group_size, ("group_size",))
-_CONFIG = Keyword(
-    lambda batch: Config(gamma=batch.gamma, lam=GAE_LAMBDA, norm_adv_by_std_in_grpo=True),
-    ("maybe gamma",),
-)
 
 NAMES = (
     *("token_rewards", "response_mask", "response_ids", "scores", "values", "turn_ids"),
-    *("state_ids", "log_probs", "ref_log_probs", "entropy", "ref_entropy", "kl", "group_ids"),
-    "gamma",
+    *("state_ids", "log_probs", "top_log_probs", "ref_log_probs", "entropy", "ref_entropy", "kl"),
+    *("group_ids", "gamma"),
 )
 """Parts of a batch that go by their own names."""
+PARTS: Mapping[str, Part] = {
+    **{
+        name: Part(attrgetter(name), (name,))
+        for name in (*NAMES, "sum_pi_squared", "greedy_scores")
+    },
+    "numeric_mask": Part(lambda batch: batch.response_mask.long(), ("response_mask",)),
+    "float_mask": Part(lambda batch: batch.response_mask.float(), ("response_mask",)),
+    "positions": Part(
+        lambda batch: (batch.response_mask.cumsum(1) - 1).masked_fill(~batch.response_mask, -1),
+        ("response_mask",),
+    ),
+    "turn_scores": Part(_turn_scores, ("turn_ids", "token_rewards")),
+    "turn_rewards": Part(_turn_rewards, ("turn_rewards",)),
+    "steps": Part(_steps, ("token_rewards",)),
+    "by_group": Part(_by_group, ("scores", "group_ids")),
+    "prompt_names": Part(_prompt_names, ("group_ids",)),
+    "prompt_columns": Part(lambda batch: batch.group_ids[:, None], ("group_ids",)),
+    "final_values": Part(lambda batch: torch.zeros_like(batch.scores), ()),
+    "segment_ends": Part(_columns, ()),
+    "num_samples": Part(lambda batch: len(batch.scores), ()),
+    "group_size": Part(_group_size, ("group_size",)),
+    "gae_lambda": Part(lambda _: GAE_LAMBDA, ()),
+    "config": Part(
+        lambda batch: Config(gamma=batch.gamma, lam=GAE_LAMBDA, norm_adv_by_std_in_grpo=True),
+        ("maybe gamma",),
+    ),
+}
+"""All that a function can be given, by name; a generator is made for each function."""
+GENERATOR = "generator"
 OWN = "tokengym"
 ADAPTERS: Mapping[str, Adapter] = {
     OWN: Adapter(
         keywords={
-            **{name: _whole(name) for name in NAMES},
-            "old_log_probs": _whole("log_probs"),
-            "input_ids": _whole("response_ids"),
-            "positions": Keyword(_positions, ("response_mask",)),
-            "turn_scores": Keyword(_turn_scores, ("turn_ids", "token_rewards")),
-            "final_values": Keyword(lambda batch: torch.zeros_like(batch.scores), ()),
-            "segment_ends": Keyword(
-                lambda batch: torch.arange(batch.response_mask.shape[1]).expand_as(
-                    batch.response_mask
-                ),
-                (),
-            ),
-            "group_size": _SIZE,
-            "gae_lambda": _LAMBDA,
+            **{name: name for name in (*NAMES, GENERATOR)},
+            "old_log_probs": "log_probs",
+            "input_ids": "response_ids",
+            **{name: name for name in ("positions", "turn_scores", "final_values")},
+            **{name: name for name in ("segment_ends", "group_size", "gae_lambda")},
         },
         marks=("token_rewards", "scores"),
     ),
     "verl": Adapter(
         keywords={
-            "token_level_rewards": _TOKEN_REWARDS,
-            "response_mask": _NUMERIC_MASK,
-            "values": _VALUES,
-            "index": Keyword(_prompt_names, ("group_ids",)),
-            "gamma": _GAMMA,
-            "lam": _LAMBDA,
-            "lambd": _LAMBDA,
-            "config": _CONFIG,
-            "old_log_probs": _whole("log_probs"),
-            "sum_pi_squared": _whole("sum_pi_squared"),
-            "reward_baselines": _whole("greedy_scores"),
+            "token_level_rewards": "token_rewards",
+            "response_mask": "numeric_mask",
+            "values": "values",
+            "index": "prompt_names",
+            "gamma": "gamma",
+            "lam": "gae_lambda",
+            "lambd": "gae_lambda",
+            "config": "config",
+            "old_log_probs": "log_probs",
+            "sum_pi_squared": "sum_pi_squared",
+            "reward_baselines": "greedy_scores",
         },
         marks=("token_level_rewards",),
     ),
     "trl": Adapter(
-        keywords={"rewards": _SCORES, "num_generations": _SIZE}, marks=("num_generations",)
+        keywords={"rewards": "scores", "num_generations": "group_size"}, marks=("num_generations",)
     ),
     "openrlhf": Adapter(
         keywords={
-            "rewards": _TOKEN_REWARDS,
-            "action_mask": _NUMERIC_MASK,
-            "values": _VALUES,
-            "gamma": _GAMMA,
-            "lambd": _LAMBDA,
+            "rewards": "token_rewards",
+            "action_mask": "numeric_mask",
+            "values": "values",
+            "gamma": "gamma",
+            "lambd": "gae_lambda",
         },
         marks=("action_mask",),
     ),
     "turns": Adapter(
         keywords={
-            "rewards": Keyword(_turn_rewards, ("turn_rewards",)),
-            "turn_ids": _TURN_IDS,
-            "action_masks": _MASK,
-            "group_size": _SIZE,
-            "num_samples": Keyword(lambda batch: len(batch.scores), ()),
-            "gamma": _GAMMA,
+            "rewards": "turn_rewards",
+            "turn_ids": "turn_ids",
+            "action_masks": "response_mask",
+            "group_size": "group_size",
+            "num_samples": "num_samples",
+            "gamma": "gamma",
         },
         marks=("action_masks",),
     ),
     "nemo-rl": Adapter(
         keywords={
-            "prompt_ids": Keyword(lambda batch: batch.group_ids[:, None], ("group_ids",)),
-            "rewards": _SCORES,
-            "mask": Keyword(lambda batch: batch.response_mask.float(), ("response_mask",)),
-            "values": _VALUES,
+            "prompt_ids": "prompt_columns",
+            "rewards": "scores",
+            "mask": "float_mask",
+            "values": "values",
         },
         marks=("prompt_ids",),
     ),
-    "steps": Adapter(
-        keywords={"rewards": Keyword(_steps, ("token_rewards",)), "gamma": _GAMMA},
-        marks=(),
-        read=_on_steps,
-    ),
+    "steps": Adapter(keywords={"rewards": "steps", "gamma": "gamma"}, marks=(), read=_on_steps),
     "groups": Adapter(
-        keywords={
-            "rewards": Keyword(_by_group, ("scores", "group_ids")),
-            "algorithm_config": _CONFIG,
-        },
+        keywords={"rewards": "by_group", "algorithm_config": "config"},
         marks=("algorithm_config",),
         read=_on_groups,
     ),
@@ -1101,7 +952,7 @@ class Adapted:
     @cached_property
     def answers(self) -> "Answers":
         """What it has answered."""
-        return Answers()
+        return Answers(self)
 
     @cached_property
     def heeds_order(self) -> bool:
@@ -1117,33 +968,39 @@ class Adapted:
 class Answers:
     """Answers of an estimator, which reads the same of many batches."""
 
-    def __init__(self) -> None:
+    def __init__(self, estimator: Adapted) -> None:
+        self._estimator = estimator
         self._numbers: dict[Any, int] = {}  # of a response, by what is read of it
+        self._of_decisions: dict[Decisions, list[int]] = {}
         self._known: dict[tuple[int, ...], Tensor] = {}
 
-    def numbers(self, responses: Batch, reads: Iterable[str]) -> list[int]:
+    def numbers(self, decisions: Decisions) -> list[int]:
         """Return a number for each response, the same where all that is read of it is."""
-        read = [
-            value.tolist()
-            for name, value in vars(responses).items()
-            if isinstance(value, Tensor) and (name not in BY_NAME_ALONE or name in reads)
-        ]
-        return [
-            self._numbers.setdefault((responses.gamma, str(parts)), len(self._numbers))
-            for parts in zip(*read, strict=True)
-        ]
+        if decisions not in self._of_decisions:
+            reads = self._estimator.reads
+            read = [
+                value.tolist()
+                for name, value in decisions.whole.tensors.items()
+                if name not in BY_NAME_ALONE or name in reads
+            ]
+            self._of_decisions[decisions] = [
+                self._numbers.setdefault((decisions.gamma, str(parts)), len(self._numbers))
+                for parts in zip(*read, strict=True)
+            ]
+        return self._of_decisions[decisions]
 
-    def of(self, responses: tuple[int, ...], batch: Batch, estimator: "Adapted") -> Tensor:
+    def of(self, responses: tuple[int, ...], batch: Batch) -> Tensor:
         """Return the answer to the responses of these numbers; the first are asked for twice.
 
         Raises:
             AuditError: if both answers differ.
         """
         if responses not in self._known:
-            again = batch.take(torch.arange(len(responses)))
-            self._known[responses] = estimator.estimate(batch)
-            if len(self._known) <= ASKED_AGAIN:
-                _refuse_change(estimator, self._known[responses], estimator.estimate(again))
+            ask, asked_twice = self._estimator.estimate, len(self._known) < ASKED_AGAIN
+            again = batch.take(torch.arange(len(responses))) if asked_twice else None
+            self._known[responses] = ask(batch)
+            if again is not None:
+                _refuse_change(self._estimator, self._known[responses], ask(again))
         return self._known[responses]
 
 
@@ -1185,24 +1042,29 @@ def adapt(
     unknown = [p.name for p in parameters if p.name not in keywords and p.default is p.empty]
     if unknown:
         raise AuditError(
-            f"{name} needs {unknown[0]!r}, which the adapter {family!r} does not have; "
-            f"{_did_you_mean(unknown[0], keywords)}it has {', '.join(keywords)}; wrap the function "
-            "in one that names these"
+            f"{name} needs {unknown[0]!r}, which the policy that is enumerated does not have under "
+            f"the adapter {family!r}; {_did_you_mean(unknown[0], keywords)}it has "
+            f"{', '.join(keywords)}; wrap the function in one that names these"
         )
-    given = {p.name: keywords[p.name] for p in parameters if p.name in keywords}
-    if not given:
+    words = {p.name: keywords[p.name] for p in parameters if p.name in keywords}
+    if not words:
         raise AuditError(
             f"{name} names no argument of the audit; the adapter {family!r} has "
             f"{', '.join(keywords)}"
         )
+    generator = torch.Generator().manual_seed(0)
+    parts = {**PARTS, GENERATOR: Part(lambda _: generator, ())}
+    given = {word: parts[part] for word, part in words.items()}
+    writes: set[str] = set()
 
     def estimate(batch: Batch) -> Tensor:
         mask = batch.response_mask.clone()  # the function may write into what it is given
-        arguments = {word: keyword.make(batch) for word, keyword in given.items()}
+        arguments = {word: part.make(batch) for word, part in given.items()}
         before = {w: v.clone() for w, v in arguments.items() if isinstance(v, Tensor)}
-        given_now = {w: _array(v) for w, v in arguments.items()} if numpy else arguments
+        if numpy:
+            shown = {w: v.numpy() if isinstance(v, Tensor) else v for w, v in arguments.items()}
         try:
-            result = function(**given_now)
+            result = function(**(shown if numpy else arguments))
         except (Exception, KeyboardInterrupt):
             raise
         except BaseException as error:  # sys.exit, pytest.skip
@@ -1210,17 +1072,15 @@ def adapt(
         writes.update(w for w, value in before.items() if not _same(value, arguments[w]))
         return _advantages(ADAPTERS[family].read(result, batch), mask, name)
 
-    writes: set[str] = set()
-    reads = frozenset(word for keyword in given.values() for word in keyword.reads)
+    reads = frozenset(word for part in given.values() for word in part.reads)
     return Adapted(name=name, adapter=family, estimate=estimate, reads=reads, writes=writes)
 
 
-def _array(value: Any) -> Any:
-    return value.numpy() if isinstance(value, Tensor) else value
-
-
 def _same(one: Tensor, other: Tensor) -> bool:
-    return torch.equal(one.double().nan_to_num(), other.double().nan_to_num())
+    """Return whether no number differs; NaN is equal to NaN."""
+    return torch.equal(one, other) or (
+        one.is_floating_point() and torch.equal(one.nan_to_num(), other.nan_to_num())
+    )
 
 
 def _parameters(function: Function, name: str) -> list[inspect.Parameter]:
@@ -1293,8 +1153,8 @@ GROUP_SIZES = (2, 4, 8, 16)
 ASKED_AGAIN = 64
 """Batches that an estimator is asked about twice, to see whether it remembers, or draws."""
 BY_NAME_ALONE = (
-    *("values", "response_ids", "log_probs", "ref_log_probs", "entropy", "ref_entropy", "kl"),
-    *("state_ids", "sum_pi_squared", "greedy_scores"),
+    *("values", "response_ids", "log_probs", "top_log_probs", "ref_log_probs", "entropy"),
+    *("ref_entropy", "kl", "state_ids", "sum_pi_squared", "greedy_scores"),
 )
 """Parts of a batch that an estimator reads only if it names them."""
 BATCHES = 200
@@ -1327,7 +1187,7 @@ def expectations(
     decisions: Decisions,
     sizes: Sequence[int],
     *,
-    prompt_sizes: Sequence[int] = (1,),
+    prompt_sizes: tuple[int, ...] = (1,),
     ordered: bool | None = None,
 ) -> list[Expectation]:
     """Return an estimator's expected gradient for groups of each size that can be enumerated.
@@ -1344,9 +1204,7 @@ def expectations(
             is enumerated; None asks it.
     """
     if ordered is None:
-        ordered = estimator.heeds_order or _turns_with_rows(
-            estimator, decisions, min(sizes), prompt_sizes
-        )
+        ordered = heeds_rows(estimator, decisions, prompt_sizes)
     return [
         _expectation(estimator, decisions, size, prompt_sizes, ordered)
         for size in _enumerable(decisions, sizes, prompt_sizes, ordered)
@@ -1354,7 +1212,7 @@ def expectations(
 
 
 def _enumerable(
-    decisions: Decisions, sizes: Sequence[int], prompt_sizes: Sequence[int], ordered: bool
+    decisions: Decisions, sizes: Sequence[int], prompt_sizes: tuple[int, ...], ordered: bool
 ) -> list[int]:
     """Return the group sizes that can be enumerated; where order matters, 3 if 4 cannot be."""
     limit = ORDERED_BATCHES if ordered else BATCHES
@@ -1363,7 +1221,7 @@ def _enumerable(
 
 
 def count_batches(
-    decisions: Decisions, size: int, prompt_sizes: Sequence[int], ordered: bool = False
+    decisions: Decisions, size: int, prompt_sizes: tuple[int, ...], ordered: bool = False
 ) -> int:
     """Return the number of batches, the order of rows aside if it does not matter."""
     counts = decisions.prompts.bincount().tolist()
@@ -1373,10 +1231,17 @@ def count_batches(
     )
 
 
+@functools.lru_cache(maxsize=1024)
 def batches(
-    decisions: Decisions, size: int, prompt_sizes: Sequence[int], ordered: bool = False
-) -> Iterator[tuple[list[int], float]]:
-    """Yield the responses of each batch, prompt after prompt, and its probability."""
+    decisions: Decisions, size: int, prompt_sizes: tuple[int, ...], ordered: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Return the responses of each batch, prompt after prompt, and its probability.
+
+    What is enumerated is the same for all estimators, and made once.
+
+    Returns:
+        (batches, rows) int64, and (batches,) float64, summing to 1.
+    """
     chances, prompts = decisions.chances.tolist(), decisions.prompts.tolist()
     each = []
     for prompt, share in enumerate(prompt_sizes):
@@ -1393,67 +1258,75 @@ def batches(
                 orders //= math.factorial(repeats)
             groups.append((members, orders * math.prod(chances[row] for row in members)))
         each.append(groups)
-    for choice in product(*each):
-        yield (
-            [row for group, _ in choice for row in group],
-            math.prod([chance for _, chance in choice]),
-        )
+    choices = list(product(*each))
+    return (
+        torch.tensor([[row for group, _ in choice for row in group] for choice in choices]),
+        torch.tensor([math.prod(c for _, c in choice) for choice in choices], dtype=torch.float64),
+    )
 
 
-def _turns_with_rows(
-    estimator: Adapted, decisions: Decisions, size: int, prompt_sizes: Sequence[int]
+def _answered(estimator: Adapted, decisions: Decisions, rows: Tensor) -> list[Tensor | Exception]:
+    """Return the answer to each batch of (batches, rows), or what was raised."""
+    numbers = torch.tensor(estimator.answers.numbers(decisions))[rows].tolist()
+    answers: list[Tensor | Exception] = []
+    for own, batch in zip(numbers, decisions.whole.take(rows).apart(), strict=True):
+        try:
+            answers.append(estimator.answers.of(tuple(own), batch))
+        except AuditError:
+            raise
+        except Exception as error:
+            answers.append(error)
+    return answers
+
+
+def heeds_rows(
+    estimator: Adapted, decisions: Decisions, prompt_sizes: tuple[int, ...] = (1,)
 ) -> bool:
-    """Return whether an answer is another when the rows of each prompt stand in reverse order."""
-    for members, _ in batches(decisions, size, prompt_sizes):
-        rows = torch.tensor(members)
-        turned = torch.cat([(decisions.prompts[rows] == prompt).nonzero()[:, 0].flip(0)
-                            for prompt in range(len(prompt_sizes))])  # fmt: skip
-        plain, other = (_asked(estimator, decisions.batch(own)) for own in (rows, rows[turned]))
-        if plain is not None and other is not None and not _close(plain[turned], other):
-            return True
-    return False
+    """Return whether an answer is another when the rows of a prompt stand in another order."""
+    if estimator.heeds_order:
+        return True
+    rows = batches(decisions, 2, prompt_sizes)[0]
+    owners = decisions.prompts[rows[0]]
+    turned = torch.cat([(owners == prompt).nonzero()[:, 0].flip(0) for prompt in owners.unique()])
+    plain, other = (_answered(estimator, decisions, some) for some in (rows, rows[:, turned]))
+    return any(
+        not _close(one[turned], two)
+        for one, two in zip(plain, other, strict=True)
+        if isinstance(one, Tensor) and isinstance(two, Tensor)
+    )
 
 
 def _expectation(
     estimator: Adapted,
     decisions: Decisions,
     size: int,
-    prompt_sizes: Sequence[int],
+    prompt_sizes: tuple[int, ...],
     ordered: bool,
 ) -> Expectation:
-    each, chances, gains = [], [], []
-    not_finite = refused = 0.0
+    rows, chances = batches(decisions, size, prompt_sizes, ordered)
+    answers = _answered(estimator, decisions, rows)
+    refusals = {number: each for number, each in enumerate(answers) if isinstance(each, Exception)}
     refusal = ""
-    answers = estimator.answers
-    numbers = answers.numbers(decisions._all, estimator.reads)
-    drawn = list(batches(decisions, size, prompt_sizes, ordered))
-    made = decisions.batches(torch.tensor([members for members, _ in drawn]))
-    for (members, chance), batch in zip(drawn, made, strict=True):
-        try:
-            advantages = answers.of(tuple(numbers[row] for row in members), batch, estimator)
-        except AuditError:
-            raise
-        except Exception as error:
-            # Some trainers refuse a group from which nothing can be learned; any other is a fault.
-            said = f"{type(error).__name__}: {error}"
-            if not _has_equal_group(batch):
-                raise AuditError(f"{estimator.name} raised {said}") from error
-            refused, refusal = refused + chance, said
-            continue
-        if not math.isfinite(advantages.sum().item()):  # one operation: it is asked often
-            not_finite += chance
-            continue
-        each.append(members)
-        chances.append(chance)
-        gains.append(advantages)
-    gradient, push, square = _moments(decisions, each, chances, gains, size, prompt_sizes)
+    for number, error in refusals.items():
+        # Some trainers refuse a group from which nothing can be learned; any other is a fault.
+        refusal = f"{type(error).__name__}: {error}"
+        if not _has_equal_group(decisions.whole.take(rows[number])):
+            raise AuditError(f"{estimator.name} raised {refusal}") from error
+    nothing = torch.zeros(rows.shape[1], decisions.ids.shape[1], dtype=torch.float64)
+    gains = torch.stack([nothing if isinstance(each, Exception) else each for each in answers])
+    is_finite = gains.isfinite().flatten(1).all(1)
+    own, push = _batch_gradients(
+        decisions, rows, gains.where(is_finite[:, None, None], 0.0), size, prompt_sizes
+    )
+    gradient = torch.einsum("b,bsv->sv", chances, own)
+    square = float((chances * own.pow(2).sum((1, 2))).sum())
     return Expectation(
         group_size=size,
         gradient=gradient,
-        push=push,
+        push=(chances @ push).sqrt(),
         variance=max(square - float((gradient**2).sum()), 0.0) * size,
-        not_finite=not_finite,
-        refused=refused,
+        not_finite=float(chances[~is_finite].sum()),
+        refused=float(chances[[*refusals]].sum()),
         refusal=refusal,
     )
 
@@ -1466,27 +1339,8 @@ def _has_equal_group(batch: Batch) -> bool:
     )
 
 
-def _moments(
-    decisions: Decisions,
-    members: Sequence[Sequence[int]],
-    chances: Sequence[float],
-    advantages: Sequence[Tensor],
-    size: int,
-    prompt_sizes: Sequence[int],
-) -> tuple[Tensor, Tensor, float]:
-    """Return the expected gradient, the push of `Expectation` and the expected squared length."""
-    probs = decisions.probs
-    if not members:
-        return torch.zeros_like(probs), torch.zeros_like(probs[:, 0]), 0.0
-    weight = torch.tensor(chances, dtype=probs.dtype)
-    rows, gains = torch.tensor(members), torch.stack(list(advantages))
-    own, push = _batch_gradients(decisions, rows, gains, size, prompt_sizes)
-    square = float((weight * own.pow(2).sum((1, 2))).sum())
-    return torch.einsum("b,bsv->sv", weight, own), (weight @ push).sqrt(), square
-
-
 def _batch_gradients(
-    decisions: Decisions, rows: Tensor, gains: Tensor, size: int, prompt_sizes: Sequence[int]
+    decisions: Decisions, rows: Tensor, gains: Tensor, size: int, prompt_sizes: tuple[int, ...]
 ) -> tuple[Tensor, Tensor]:
     """Return the gradient of each batch, and the mean square of its contributions by state.
 
@@ -1547,6 +1401,36 @@ CLIPPED = "clipped"
 ROUNDS = "rounds"
 FAIL = (TILTED, BIASED, BLIND, REVERSED, CLIPPED, ROUNDS, REFUSED, LEAKS, NOT_FINITE)
 """Verdicts under which it fails, the worst last."""
+VERDICTS = (*HOLD, UNDECIDED, *FAIL)
+"""All, the best first."""
+
+SAYS: Mapping[str, str] = {
+    EQUAL: "equals the gradient when {when}: {off:.2%} of a push off (limit {limit:.1%})",
+    RESCALED: "points along the gradient when {when}, {scales}: {off:.2%} of a push aside "
+    "(limit {limit:.1%})",
+    VANISHING: "has a bias that falls when {when}: {first:.1%} of a push at G = {small}, "
+    "{last:.1%} at G = {large}; {limit}",
+    UNEVEN: "weighs decisions unlike when {when}: {least:.2f} to {most:.2f} times the gradient in "
+    "large groups (limit above 0)",
+    DRAWN: "is {figures} {where} when {when} (limit {limit})",
+    UNDECIDED: "is not told from 0 when {when}: {scale} times the gradient {where}",
+    TILTED: "points aside from the gradient when {when}: cosine {cosine:.2f} in large groups "
+    "(limit {limit})",
+    BIASED: "{favours} {towards} when {when}, where the gradient is 0: {share} of a push {where} "
+    "(limit {limit:.1%})",
+    BLIND: "is nearly 0 when {when}, where the gradient is not: {share:.1%} of a push in large "
+    "groups (limit {limit:.1%})",
+    REVERSED: "points against the gradient when {when}: {scale} times it {where} (limit above 0)",
+    REFUSED: "refuses a batch when {when}: {share:.1%} of groups of {size} (limit 0): {refusal}",
+    NOT_FINITE: "is no finite number when {when}: {share:.1%} of groups of {size} (limit 0)",
+}
+"""What is said of a case: its situation, a figure and the limit."""
+IN_LARGE = "in large groups"
+
+
+def _said(verdict: str, case: Case, **figures: Any) -> tuple[str, str]:
+    """Return a verdict with its sentence."""
+    return verdict, SAYS[verdict].format(when=case.when, **figures)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -1604,9 +1488,12 @@ def read(
     verdict, says = _verdict(case, decisions, found, scale, bias)
     stays = None
     if near is not None and length > 1e-12:
-        stays = _climbs(decisions.near_best(), near)
+        climb = _climb(decisions.near_best, near)
+        stays = climb > 0.0
         if not stays and verdict in HOLD:
-            verdict, says = REVERSED, f"leaves the best response when {case.when}"
+            verdict, leaves = REVERSED, f"leaves the best response when {case.when}"
+            where = f"near it at G = {near.group_size}"
+            says = f"{leaves}: {climb:.2g} times the gradient {where} (limit above 0)"
     last = found[-1]
     signal = 0.0 if scale[-1] is None else scale[-1] * length
     return Reading(
@@ -1646,57 +1533,65 @@ def _verdict(
     bias: Sequence[float],
 ) -> tuple[str, str]:
     """Return verdict and sentence."""
-    first, last = found[0], found[-1]
-    if any(each.not_finite > 0 for each in found):
-        return NOT_FINITE, f"is no finite number for some groups when {case.when}"
-    refused = next((each for each in found if each.refused > 0), None)
-    if _equal(decisions.gradient, found):
-        verdict = EQUAL, "equals the gradient"
+    broken = max(found, key=lambda each: each.not_finite)
+    if broken.not_finite > 0:
+        return _said(NOT_FINITE, case, share=broken.not_finite, size=broken.group_size)
+    off = max(_error(decisions.gradient, each) for each in found)
+    if off <= EXACT:
+        verdict = _said(EQUAL, case, off=off, limit=EXACT)
     else:
-        limit = _limit(found, decisions.gradient)
-        stays = min(
-            float(_off(decisions, _extrapolated(found, 2, pushes)).norm()) / max(*bias, 1e-12)
-            for pushes in ([float(e.push.norm()) for e in found], [float(last.push.norm())] * 2)
-        )
-        fault = _worst(case, decisions, limit, found)
-        if fault is not None and len(found) > 2:
-            # A deviation of few rows falls faster than 1 / G: what one more term mends is no fault.
-            curved = _limit(found, decisions.gradient, 3)
-            fault = fault if _worst(case, decisions, curved, found) else None
-        against = _against(decisions, found)
-        if fault is None and against and stays > STAYS and max(bias) >= EXACT:
-            fault = (
-                REVERSED,
-                (
-                    f"points against the gradient when {case.when}: {against}, and of its largest "
-                    f"bias {stays:.0%} stay in large groups (limit {STAYS:.0%})"
-                ),
-            )
-        if fault is not None:
-            return fault
-        small = f"; against it in small groups: {against}" if against else ""
-        shares = _scales(decisions, limit)
-        if max(bias) < EXACT:
-            verdict = RESCALED, f"points along the gradient, {_range(scale, found)}{small}"
-        elif shares and stays > STAYS and max(bias) > BLINDNESS:  # less may rise before it falls
-            verdict = (
-                UNEVEN,
-                (
-                    "has the right sign at every decision, but weighs them unlike: "
-                    f"{min(shares):.2f} to {max(shares):.2f} times the gradient{small}"
-                ),
-            )
-        else:
-            verdict = (
-                VANISHING,
-                (
-                    f"has a bias that falls as groups grow: {bias[0]:.0%} of a response's push at "
-                    f"G = {first.group_size}, {bias[-1]:.0%} at G = {last.group_size}{small}"
-                ),
-            )
-    if refused is not None and case.name == "equal scores":
-        return REFUSED, f"refuses a batch of equal scores: {refused.refusal}"
+        verdict = _unequal(case, decisions, found, scale, bias)
+    worst = max(found, key=lambda each: each.refused)
+    if verdict[0] in HOLD and worst.refused > 0 and case.name == "equal scores":
+        refusal = {"share": worst.refused, "size": worst.group_size, "refusal": worst.refusal}
+        return _said(REFUSED, case, **refusal)
     return verdict
+
+
+def _unequal(
+    case: Case,
+    decisions: Decisions,
+    found: Sequence[Expectation],
+    scale: Sequence[float | None],
+    bias: Sequence[float],
+) -> tuple[str, str]:
+    """Return verdict and sentence on what is not the gradient at every size."""
+    first, last = found[0], found[-1]
+    limit = _limit(found, decisions.gradient)
+    stays = min(
+        float(_off(decisions, _extrapolated(found, 2, pushes)).norm()) / max(*bias, 1e-12)
+        for pushes in ([float(e.push.norm()) for e in found], [float(last.push.norm())] * 2)
+    )
+    fault = _worst(case, decisions, limit, found)
+    if fault is not None and len(found) > 2:
+        # A deviation of few rows falls faster than 1 / G: what one more term mends is no fault.
+        curved = _limit(found, decisions.gradient, 3)
+        fault = fault if _worst(case, decisions, curved, found) else None
+    if fault is not None:
+        return fault
+    shares = _scales(decisions, limit)
+    against = min(
+        ((share, each.group_size) for each in found for share in _scales(decisions, each.gradient)),
+        default=(0.0, 0),
+    )
+    figures = {"scale": f"{against[0]:.2f}", "where": f"at G = {against[1]}"}
+    is_against = against[0] < -EXACT
+    remains = f"{stays:.0%} of its largest stay in large groups (limit {STAYS:.0%})"
+    if is_against and stays > STAYS and max(bias) >= EXACT:
+        verdict, says = _said(REVERSED, case, **figures)
+        return verdict, f"{says}; {max(bias):.0%} of a push are bias, and {remains}"
+    if max(bias) < EXACT:
+        scales = _range(scale, found)
+        verdict, says = _said(RESCALED, case, scales=scales, off=max(bias), limit=EXACT)
+    elif shares and stays > STAYS and max(bias) > BLINDNESS:  # less may rise before it falls
+        verdict, says = _said(UNEVEN, case, least=min(shares), most=max(shares))
+    else:
+        if not shares or stays > STAYS:
+            remains = f"limit {BLINDNESS if shares else LIMIT:.0%}"
+        ends = {"small": first.group_size, "large": last.group_size, "limit": remains}
+        verdict, says = _said(VANISHING, case, first=bias[0], last=bias[-1], **ends)
+    small = "; against it in small groups: {scale} times it {where}".format(**figures)
+    return verdict, f"{says}{small if is_against else ''}"
 
 
 def _limit(found: Sequence[Expectation], true: Tensor, sizes: int = 2) -> Tensor:
@@ -1732,18 +1627,15 @@ def _extrapolated(
     return limit
 
 
-def _equal(true: Tensor, found: Sequence[Expectation]) -> bool:
-    """Return whether every expected gradient is the true one, up to rounding.
+def _error(true: Tensor, each: Expectation) -> float:
+    """Return how far an expected gradient is from the true one, as a share of a push.
 
     Rounding grows with the advantages; what grows past the true gradient would hide its absence.
     """
-    length = float(true.norm())
-    most = LIMIT * length if length > 1e-9 else float("inf")
-    return all(
-        float((each.gradient - true).norm())
-        <= min(EXACT * max(float(each.push.norm()), length), most)
-        for each in found
-    )
+    length, off = float(true.norm()), float((each.gradient - true).norm())
+    if length > 1e-9 and off > LIMIT * length:
+        return max(off / length, LIMIT)
+    return off / max(float(each.push.norm()), length, 1e-12)
 
 
 def _range(scale: Sequence[float | None], found: Sequence[Expectation]) -> str:
@@ -1764,13 +1656,10 @@ def _scales(decisions: Decisions, gradient: Tensor) -> list[float]:
     return [float(a / b) for a, b in zip(along, squares, strict=True) if b > 1e-18]
 
 
-def _against(decisions: Decisions, found: Sequence[Expectation]) -> str:
-    """Return the worst scale at any decision in groups that were enumerated, if it is below 0."""
-    scale, size = min(
-        ((share, each.group_size) for each in found for share in _scales(decisions, each.gradient)),
-        default=(0.0, 0),
-    )
-    return f"{scale:.2f} times it at G = {size}" if scale < -EXACT else ""
+def _towards(decisions: Decisions, token: Tensor) -> str:
+    """Return what a token, by its number, stands for."""
+    word = decisions.vocabulary[int(token)]
+    return MEANINGS.get(word, f"the token {word!r}")
 
 
 def _worst(
@@ -1784,15 +1673,11 @@ def _worst(
         share = size / max(pushed, 1e-12)
         if length < 1e-9:
             shares = [float(e.gradient[row].norm()) / max(float(e.push[row]), 1e-12) for e in found]
-            same_at_all = max(shares) < 1.05 * min(shares)
-            if share > (EXACT if same_at_all else LIMIT) and size > 1e-9:
-                token = decisions.vocabulary[int(own.argmax())]
-                towards = case.meanings.get(token, f"the token {token!r}")
-                faults.append(
-                    (BIASED, f"favours {towards} when {case.when}, where the gradient is 0: by "
-                     f"{share:.1%} of a response's push in large groups, {shares[0]:.1%} at "
-                     f"G = {found[0].group_size} (limit {LIMIT:.0%}, and {EXACT:.1%} if the same)")
-                )  # fmt: skip
+            most = EXACT if max(shares) < 1.05 * min(shares) else LIMIT  # if the same at all sizes
+            if share > most and size > 1e-9:
+                bias = {"share": f"{share:.1%}", "where": IN_LARGE, "limit": most}
+                towards = _towards(decisions, own.argmax())
+                faults.append(_said(BIASED, case, favours="favours", towards=towards, **bias))
             continue
         along = float((own * true).sum()) / length**2
         cosine = along * length / max(size, 1e-12)
@@ -1802,30 +1687,23 @@ def _worst(
         if share <= nothing and min(falling) > EXACT and falling[-1] > 0.7 * falling[-2]:
             continue  # the gradient over G, as of the group's mean in place of its rows
         if share <= nothing or pushed < 1e-9:
-            faults.append(
-                (BLIND, f"is nearly 0 when {case.when}, where the gradient is not: {share:.1%} of "
-                 f"a response's push in large groups (limit {nothing:.1%})")
-            )  # fmt: skip
+            faults.append(_said(BLIND, case, share=share, limit=nothing))
         elif cosine < -0.5:
-            faults.append(
-                (REVERSED, f"points against the gradient when {case.when}: {along:.2f} times it in "
-                 "large groups")
-            )  # fmt: skip
+            faults.append(_said(REVERSED, case, scale=f"{along:.2f}", where=IN_LARGE))
         elif cosine < COSINE:
-            faults.append(
-                (TILTED, f"points aside from the gradient when {case.when}: cosine {cosine:.2f} in "
-                 f"large groups (limit {COSINE})")
-            )  # fmt: skip
+            faults.append(_said(TILTED, case, cosine=cosine, limit=COSINE))
     return max(faults, key=lambda fault: FAIL.index(fault[0]), default=None)
 
 
-def _climbs(near: Decisions, found: Expectation) -> bool:
-    """Return whether every decision moves on to the better token."""
-    return all(
-        float((own * true).sum()) > ROUNDING * float(push) * float(true.norm())
-        for own, true, push in zip(found.gradient, near.gradient, found.push, strict=True)
-        if float(true.norm()) > 1e-9
-    )
+def _climb(near: Decisions, found: Expectation) -> float:
+    """Return the least scale of any decision near the best response; 0 of rounding alone."""
+    scales = [1.0]
+    for own, true, push in zip(found.gradient, near.gradient, found.push, strict=True):
+        along, length = float((own * true).sum()), float(true.norm())
+        if length > 1e-9:
+            is_rounding = abs(along) <= ROUNDING * float(push) * length
+            scales.append(0.0 if is_rounding else along / length**2)
+    return min(scales)
 
 
 # --- replication ----------------------------------------------------------------------------------
@@ -1844,54 +1722,55 @@ def read_drawn(case: Case, decisions: Decisions, estimator: Adapted, draws: int)
         estimator: It may remember, or draw.
         draws: Batches, `BLOCKS` at least.
     """
-    generator, counts = torch.Generator().manual_seed(0), [n * DRAWN_SIZE for n in case.sizes]
-    rows = torch.cat(
-        [
-            torch.multinomial(
-                decisions.chances * (decisions.prompts == prompt), draws * count, True,
-                generator=generator,
-            ).view(draws, count)
-            for prompt, count in enumerate(counts)
-        ], 1,
-    )  # fmt: skip
-    gains = torch.stack([estimator.estimate(batch) for batch in decisions.batches(rows)])
-    own, push = _batch_gradients(decisions, rows, gains, DRAWN_SIZE, case.sizes)
-    exact = (decisions.to_go - decisions.values)[rows]  # whose luck is known, and is taken off
-    luck = _batch_gradients(decisions, rows, exact, DRAWN_SIZE, case.sizes)[0] - decisions.gradient
+    generator, rows = torch.Generator().manual_seed(0), []
+    for prompt, groups in enumerate(case.sizes):
+        chances, count = decisions.chances * (decisions.prompts == prompt), groups * DRAWN_SIZE
+        drawn = torch.multinomial(chances, draws * count, True, generator=generator)
+        rows.append(drawn.view(draws, count))
+    members = torch.cat(rows, 1)
+    each = decisions.whole.take(members).apart()
+    gains = torch.stack([estimator.estimate(batch) for batch in each])
+    own, push = _batch_gradients(decisions, members, gains, DRAWN_SIZE, case.sizes)
+    exact = (decisions.to_go - decisions.values)[members]  # whose luck is known, and is taken off
+    luck = _batch_gradients(decisions, members, exact, DRAWN_SIZE, case.sizes)[0]
+    luck -= decisions.gradient
     own -= (
         (own * luck).sum((0, 2))[:, None] / (luck**2).sum((0, 2)).clamp(min=1e-18)[:, None] * luck
     )
     means = torch.stack([block.mean(0) for block in own.tensor_split(BLOCKS)])
     mean, error = means.mean(0), ERRORS * means.std(0) / math.sqrt(BLOCKS)
-    verdict, says, scales = DRAWN, "", []
+    where = f"in {draws} batches of G = {DRAWN_SIZE}"
+    readings, scales, pushes = [], [], []
     for row, true in enumerate(decisions.gradient):
-        square, pushed = float((true**2).sum()), float(push[:, row].mean().sqrt())
+        square, pushed = float((true**2).sum()), max(float(push[:, row].mean().sqrt()), 1e-12)
         if square < 1e-18:
-            beyond = mean[row].abs() - error[row] - LIMIT * pushed
-            if float(beyond.max()) > 0.0:
-                token = decisions.vocabulary[int((mean[row] * (beyond > 0.0)).abs().argmax())]
-                towards = case.meanings.get(token, f"the token {token!r}")
-                sign = "favours" if float(mean[row, decisions.vocabulary.index(token)]) > 0 else (
-                    "disfavours")  # fmt: skip
-                verdict, says = (
-                    BIASED,
-                    f"{sign} {towards} when {case.when}, where the gradient is 0",
-                )
+            ahead, behind = mean[row] - error[row], -mean[row] - error[row]
+            token = (ahead if ahead.max() > LIMIT * pushed else torch.max(ahead, behind)).argmax()
+            share, width = float(mean[row, token]) / pushed, float(error[row, token]) / pushed
+            pushes.append(f"{abs(share):.1%} +- {width:.1%}")
+            if abs(share) - width > LIMIT:
+                towards = _towards(decisions, token)
+                bias = {"share": pushes[-1], "where": where, "limit": LIMIT}
+                favours = "favours" if share > 0.0 else "disfavours"
+                readings.append(_said(BIASED, case, favours=favours, towards=towards, **bias))
             continue
         along = (means[:, row] * true).sum(1) / square
         scale, width = float(along.mean()), ERRORS * float(along.std()) / math.sqrt(BLOCKS)
         scales.append(f"{scale:.3g} +- {width:.2g}")
-        if scale + width < 0.0:
-            verdict, says = REVERSED, f"points against the gradient when {case.when}"
-        elif scale - width <= 0.0 and verdict == DRAWN:
-            verdict, says = UNDECIDED, f"is not told from 0 when {case.when}"
+        if scale - width <= 0.0:
+            verdict = REVERSED if scale + width < 0.0 else UNDECIDED
+            readings.append(_said(verdict, case, scale=scales[-1], where=where))
     if not bool(gains.isfinite().all()):
-        verdict, says = NOT_FINITE, f"is no finite number for some groups when {case.when}"
-    figures = f"{', '.join(scales) or 0} times the gradient in {draws} batches of G = {DRAWN_SIZE}"
-    return Reading(
-        case=case.name, verdict=verdict, says=f"{says}: {figures}" if says else f"is {figures}",
-        true=float(decisions.gradient.norm()),
-    )  # fmt: skip
+        share = 1.0 - float(gains.isfinite().flatten(1).all(1).double().mean())
+        readings.append(_said(NOT_FINITE, case, share=share, size=DRAWN_SIZE))
+    figures = f"{', '.join(scales)} times the gradient"
+    nothing = f"{', '.join(pushes)} of a push, where the gradient is 0,"
+    limit = "above 0" if scales else f"{LIMIT:.0%}"
+    told = figures if scales else nothing
+    readings.append(_said(DRAWN, case, figures=told, where=where, limit=limit))
+    verdict, says = max(readings, key=lambda reading: VERDICTS.index(reading[0]))
+    length = float(decisions.gradient.norm())
+    return Reading(case=case.name, verdict=verdict, says=says, true=length)
 
 
 # --- known mistakes -------------------------------------------------------------------------------
@@ -1912,7 +1791,7 @@ OTHER_TURNS = "the baseline of a turn is made of other turns of the same respons
 LATE_VALUE = "off by one: the baseline is the value after the token, which knows the token"
 PADDING = "counts padded positions"
 UNREAD = "reads no values past the end"
-VOTES = "a row without a token of its own moves other rows' advantages"
+VOTES = "lets a row without a token vote"
 MASKED_VALUES = "reads values where the mask is False"
 UNKNOWN = "of no kind known here"
 
@@ -2059,11 +1938,12 @@ def _told_apart(estimator: Adapted, names: Sequence[str]) -> set[str]:
     probe, before, token = (_conversation(), 0, 3) if by_turns else (_probe(), 0, 1)
 
     def moved(name: str, column: int) -> float:
-        tensors = {name: getattr(probe, name).clone()}
-        tensors[name][0, column] += 0.01
-        if name == "token_rewards":
-            tensors["scores"] = tensors[name].sum(1)
-        answers = [_asked(estimator, each) for each in (probe, replace(probe, **tensors))]
+        tensor = getattr(probe, name).clone()
+        tensor[0, column] += 0.01
+        changed = (
+            _paid(probe, tensor) if name == "token_rewards" else replace(probe, **{name: tensor})
+        )
+        answers = [_asked(estimator, each) for each in (probe, changed)]
         if answers[0] is None or answers[1] is None:
             return 0.0
         return float((answers[1] - answers[0])[0, token])
@@ -2079,7 +1959,7 @@ def _told_apart(estimator: Adapted, names: Sequence[str]) -> set[str]:
 
 def _in_large_groups(estimator: Adapted, decisions: Decisions) -> Tensor | None:
     """Return the expected gradient in large groups; None where it is not known."""
-    ordered = estimator.heeds_order or _turns_with_rows(estimator, decisions, 2, (1,))
+    ordered = heeds_rows(estimator, decisions)
     sizes = _enumerable(decisions, GROUP_SIZES, (1,), ordered)[-2:]
     found = expectations(estimator, decisions, sizes, ordered=ordered)
     known = len(found) == 2 and not any(each.refused or each.not_finite for each in found)
@@ -2233,39 +2113,52 @@ def reads_masked(estimator: Adapted) -> str:
     plain = _asked(estimator, probe)
     if plain is None:
         return ""
-    wider = _padded(probe, 3)
-    wide = _asked(estimator, wider)
-    if wide is not None and not _close(plain, wide[:, : plain.shape[1]]):
-        return PADDING
-    if "values" in estimator.reads:
-        noise = torch.where(probe.response_mask, probe.values, 3.0)
-        moved = _asked(estimator, replace(probe, values=noise))
-        if moved is not None and not _close(plain, moved):
-            return MASKED_VALUES
+    noise = torch.where(probe.response_mask, probe.values, 3.0)
+    for name, words, other in (
+        (PADDING, "3 columns more", _padded(probe, 3)),
+        (MASKED_VALUES, "3 in place of 0", replace(probe, values=noise)),
+    ):
+        moved = _asked(estimator, other)
+        if moved is not None and not _close(plain, moved[:, : plain.shape[1]]):
+            change = float((plain - moved[:, : plain.shape[1]]).abs().max())
+            limit = CLOSE * float(plain.abs().max())
+            return f"{name}: {words} move an advantage by {change:.2g} (limit {limit:.2g})"
     return ""
 
 
-def lost_rows(estimator: Adapted) -> str:
-    """Return that the score of a row without a token moves other rows' advantages, or nothing."""
-    if estimator.adapter != OWN or not {"response_mask", "scores"} <= estimator.reads:
-        return ""
-    probe, answers = _probe(), []
-    lost = torch.zeros(len(probe.scores), dtype=torch.bool)
-    lost[2] = True
+def lost_rows(estimator: Adapted) -> tuple[str, str]:
+    """Return what is broken beside a row without a token, and whether its score moves the others.
+
+    Rows are drawn apart: a vote of those that are lost by chance takes nothing from the expected
+    gradient, and where what is written decides which are lost, so does any other baseline.
+    """
+    if "response_mask" not in estimator.reads:
+        return "", ""
+    probe, lost = _probe(), torch.arange(len(PROBE_LENGTHS)) == 2
+    answers = [_asked(estimator, probe)]
     for score in (0.0, 5.0):
         tensors: dict[str, Any] = {
             name: value.masked_fill(lost.view(-1, *[1] * (value.ndim - 1)), 0)
-            for name, value in vars(probe).items()
-            if isinstance(value, Tensor) and name != "group_ids"
+            for name, value in probe.tensors.items()
+            if name != "group_ids"
         }
         tensors["turn_ids"][lost] = -1
         tensors["scores"][lost] = score
         answers.append(_asked(estimator, replace(probe, **tensors)))
-    without, with_score = answers
-    if without is None or with_score is None or _close(without, with_score):
-        return ""
+    plain, without, with_score = (None if each is None else each[~lost] for each in answers)
+    if plain is None or without is None or with_score is None or not plain.isfinite().all():
+        return "", ""
+    broken = ~without.isfinite().all(1)
+    if broken.any():
+        rows = f"in {int(broken.sum())} of {len(broken)} other rows"
+        return f"is no finite number beside a row without a token: {rows} (limit 0)", ""
+    if _close(without, with_score):
+        return "", ""
     moved = float((with_score - without).abs().max())
-    return f"{VOTES}: a score of 5 in place of 0 moves them by {moved:.2g} (limit 0)"
+    return "", (
+        f"{VOTES}: a score of 5 in place of 0 moves others by up to {moved:.2g}; no bias where "
+        "rows are lost by chance"
+    )
 
 
 def rounding(estimator: Adapted) -> str:
@@ -2274,39 +2167,37 @@ def rounding(estimator: Adapted) -> str:
     Scores that binary numbers do not hold must be answered as their neighbours that they do, and a
     score beside equal others by no more than `BEYOND` times what unlike scores are.
     """
-    for size, odd in ((3, 0), (5, 0), (6, 0), (7, 0), (6, 1), (8, 1)):
-        unlike = _asked(estimator, _scored([0.0, 1.0] * 4))
-        for worth in (0.1, 0.3, 0.7, 0.95):
-            near = round(worth * 32.0) / 32.0
-            plain, other = (
-                _asked(estimator, _scored([0.0] * odd + [each] * (size - odd)))
-                for each in (worth, near)
+    unlike = _asked(estimator, _scored([0.0, 1.0] * 4))
+    most = 0.0 if unlike is None else float(unlike.abs().max())
+    shapes = () if unlike is None else ((3, 0), (5, 0), (6, 0), (7, 0), (6, 1), (8, 1))
+    for (size, odd), worth in product(shapes, (0.1, 0.3, 0.7, 0.95)):
+        near = round(worth * 32.0) / 32.0
+        plain, other = (
+            _asked(estimator, _scored([0.0] * odd + [each] * (size - odd)))
+            for each in (worth, near)
+        )
+        if plain is None or other is None:
+            continue
+        rows, beside = f"answers {size - odd} scores of", " beside a 0" if odd else ""
+        found, exact = (each.flatten()[each.abs().argmax()].item() for each in (plain, other))
+        if float((plain - other).abs().max()) > most * ROUNDED:
+            return (
+                f"takes rounding for a deviation: {rows} {worth}{beside} with {found:.3g}, of "
+                f"{near} with {exact:.3g} (limit {most * ROUNDED:.3g} apart)"
             )
-            if unlike is None or plain is None or other is None:
-                continue
-            most, rows = float(unlike.abs().max()), f"{size - odd} scores of"
-            beside = " beside a 0" if odd else ""
-            found, exact = (each.flatten()[each.abs().argmax()].item() for each in (plain, other))
-            if float((plain - other).abs().max()) > most * ROUNDED:
-                return (
-                    f"takes rounding for a deviation: answers {rows} {worth}{beside} with "
-                    f"{found:.3g}, of {near} with {exact:.3g} (limit {ROUNDED:.0%} of {most:.3g}, "
-                    "that to unlike scores)"
-                )
-            if abs(exact) > most * BEYOND:
-                return (
-                    f"goes beyond what scores allow: answers {rows} {near}{beside} with "
-                    f"{exact:.3g} (limit {BEYOND:.0f} times {most:.3g}, that to unlike scores)"
-                )
+        if abs(exact) > most * BEYOND:
+            return (
+                f"goes beyond what scores allow: {rows} {near}{beside} with {exact:.3g} "
+                f"(limit {most * BEYOND:.3g})"
+            )
     return ""
 
 
 def _scored(scores: Sequence[float]) -> Batch:
     """Return responses of one token to one prompt."""
     probe = _made([[0]] * len(scores), time=1)
-    paid = torch.tensor(scores, dtype=torch.float32)
-    values = torch.full_like(paid, 0.5)[:, None]
-    return replace(probe, token_rewards=paid[:, None], scores=paid, values=values)
+    paid = torch.tensor(scores, dtype=torch.float32)[:, None]
+    return replace(_paid(probe, paid), values=torch.full_like(paid, 0.5))
 
 
 def order_matters(estimator: Adapted) -> str:
@@ -2321,12 +2212,14 @@ def order_matters(estimator: Adapted) -> str:
         ([0, 0, 0, 0, 1, 1, 1, 1], [4, 0, 1, 5, 2, 6, 7, 3]),
     ):
         probe, mixed = replace(_probe(), group_ids=torch.tensor(groups)), torch.tensor(order)
-        moved = _who_moves(estimator, probe)
-        other = _who_moves(estimator, probe.take(mixed))
-        if moved is not None and other is not None and not moved[mixed][:, mixed].equal(other):
+        plain, other = _who_moves(estimator, probe), _who_moves(estimator, probe.take(mixed))
+        if plain is None or other is None:
+            continue
+        unlike = int((plain[mixed][:, mixed] != other).sum())
+        if unlike:
             return (
-                "gives a response's advantage to other scores when the rows of two prompts are "
-                f"interleaved, {order} for {list(range(8))}"
+                f"gives advantages to other scores when the rows of two prompts are interleaved: "
+                f"{unlike} of {other.numel()} pairs of rows (limit 0), in the order {order}"
             )
     return ""
 
@@ -2337,7 +2230,7 @@ def _who_moves(estimator: Adapted, probe: Batch) -> Tensor | None:
     for row in range(len(probe.scores)):
         rewards = probe.token_rewards.clone()
         rewards[row, 0] += 1.7
-        other = _asked(estimator, replace(probe, token_rewards=rewards, scores=rewards.sum(1)))
+        other = _asked(estimator, _paid(probe, rewards))
         if plain is None or other is None:
             return None
         change = (other - plain).abs().amax(1)
@@ -2357,11 +2250,13 @@ def heeds_gamma(estimator: Adapted) -> bool:
 # --- probes ---------------------------------------------------------------------------------------
 
 
+@functools.cache
 def _probe() -> Batch:
     """Return responses of unlike length to one prompt, of one turn each."""
     return _made([[0] * size for size in PROBE_LENGTHS], time=5)
 
 
+@functools.cache
 def _conversation() -> Batch:
     """Return conversations of one or two turns of two tokens, with a reply between."""
     return _made([[0, 0, -1, 1, 1], [0, 0, -1, 1, 1], [0, 0], [0, 0, -1, 1, 1]] * 2, time=6)
@@ -2400,6 +2295,7 @@ def _made(turns: Sequence[Sequence[int]], time: int) -> Batch:
         scores=rewards.sum(1),
         group_ids=torch.zeros(len(turns), dtype=torch.long),
         log_probs=written(-0.2 - torch.cos(places) ** 2),
+        top_log_probs=torch.stack([written(torch.full(shape, -0.5)), written(places - 99.0)], 2),
         ref_log_probs=written(-0.3 - torch.cos(places * 1.3) ** 2),
         entropy=written(0.2 + torch.cos(places * 1.1) ** 2),
         ref_entropy=written(torch.full(shape, math.log(3.0))),
@@ -2411,19 +2307,22 @@ def _made(turns: Sequence[Sequence[int]], time: int) -> Batch:
     )
 
 
+def _paid(batch: Batch, token_rewards: Tensor) -> Batch:
+    """Return a batch with other rewards."""
+    return replace(batch, token_rewards=token_rewards, scores=token_rewards.sum(1))
+
+
 def _padded(batch: Batch, columns: int) -> Batch:
     """Return a batch with more padding."""
-    rows = len(batch.scores)
+
+    def padding(name: str, value: Tensor) -> Tensor:
+        shape = (len(value), columns, *value.shape[2:])
+        return value.new_full(shape, -1 if name in ("turn_ids", "state_ids") else 0)
+
     tensors: dict[str, Any] = {
-        name: torch.cat(
-            [
-                value,
-                value.new_full((rows, columns), -1 if name in ("turn_ids", "state_ids") else 0),
-            ],
-            1,
-        )
-        for name, value in vars(batch).items()
-        if isinstance(value, Tensor) and value.ndim == 2
+        name: torch.cat([value, padding(name, value)], 1)
+        for name, value in batch.tensors.items()
+        if value.ndim > 1
     }
     return replace(batch, **tensors)
 
@@ -2438,7 +2337,11 @@ def _asked(estimator: Adapted, batch: Batch) -> Tensor | None:
         return None
 
 
-def _close(one: Tensor, other: Tensor, share: float = 1e-3) -> bool:
+CLOSE = 1e-3
+"""Share of the largest advantage up to which answers to probes are the same."""
+
+
+def _close(one: Tensor, other: Tensor, share: float = CLOSE) -> bool:
     """Return whether advantages are the same up to a share of the largest."""
     largest = max(float(one.abs().max()), 1e-6)
     return bool(((one - other).abs() <= share * largest).all())
@@ -2493,6 +2396,8 @@ class Audit:
     fails."""
     writes: tuple[str, ...]
     """Arguments that the function changes in place, which others of a trainer read."""
+    votes: str
+    """Whether the score of a row without a token moves other rows' advantages, in a sentence."""
     seconds: float
 
     @property
@@ -2511,6 +2416,15 @@ class Audit:
         """Names of the mistakes, or that none is known; nothing where no check fails."""
         return () if self.holds else self.faults or (UNKNOWN,)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on what is no fault by itself."""
+        refused = "refuses groups of equal scores, which count as 0"
+        notes = [f"{refused}: {said}" for said in self.refusals]
+        notes += [self.votes] if self.votes else []
+        notes += [f"changes {', '.join(self.writes)} in place"] if self.writes else []
+        return tuple(notes)
+
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain JSON: numbers, texts and lists."""
         return {"holds": self.holds, **asdict(self)}
@@ -2519,9 +2433,8 @@ class Audit:
         """Return a sentence on each check, those that fail first, and the kinds of mistakes."""
         checks = sorted(self.checks, key=lambda check: not check.fails)
         lines = [f"{check.name}: {check.verdict}: {check.says}" for check in checks]
-        lines += [f"fails, {kind}" for kind in self.kinds]
-        lines += [f"changes {', '.join(self.writes)} in place"] if self.writes else []
-        return "\n".join([self.name, *lines])
+        mistakes = [f"mistake: {kind}" for kind in self.kinds]
+        return "\n".join([self.name, *lines, *mistakes, *self.notes])
 
 
 def check_estimator(
@@ -2610,6 +2523,7 @@ def check_estimator(
                 f"draws={4 * draws}"
             )
         faults = named_faults(estimator, pays, non_negative) if failed and not draws else ()
+        votes = "" if draws else lost_rows(estimator)[1]
     return Audit(
         name=name or estimator.name,
         adapter=estimator.adapter,
@@ -2620,6 +2534,7 @@ def check_estimator(
         checks=results,
         faults=faults,
         writes=tuple(sorted(estimator.writes)),
+        votes=votes,
         seconds=perf_counter() - started,
     )
 
@@ -2631,9 +2546,13 @@ def _settled_process() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
     torch.set_num_threads(1)  # batches are small: more threads wait for each other
     try:
-        with torch.inference_mode(False), torch.no_grad(), torch.device("cpu"):
-            with torch.autocast("cpu", enabled=False):
-                yield
+        with ExitStack() as settings:
+            settings.enter_context(torch.inference_mode(False))
+            settings.enter_context(torch.no_grad())
+            settings.enter_context(torch.autocast("cpu", enabled=False))
+            if torch.get_default_device().type != "cpu":  # it slows each operation down
+                settings.enter_context(torch.device("cpu"))
+            yield
     finally:
         torch.set_default_dtype(dtype)
         torch.set_num_threads(threads)
@@ -2694,12 +2613,11 @@ def _check(
         for case in check.cases
         if _applies(case, estimator, non_negative, turns)
     ]
-    order = (*HOLD, UNDECIDED, *FAIL)
     readings = readings or [Reading(case="", verdict=EQUAL, says=UNREAD, true=0.0)]
-    worst = max(readings, key=lambda reading: (order.index(reading.verdict), _size(reading)))
+    worst = max(readings, key=lambda reading: (VERDICTS.index(reading.verdict), _size(reading)))
     verdict, says = worst.verdict, worst.says
-    worse, leak = _leak(check, estimator) if not draws else (LEAKS, "")
-    if leak and order.index(verdict) < order.index(worse):
+    worse, leak = ("", "") if draws else _leak(check, estimator)
+    if leak and VERDICTS.index(verdict) < VERDICTS.index(worse):
         verdict, says = worse, leak
     if verdict in FAIL:
         failing = sorted(
@@ -2748,7 +2666,7 @@ def _case(
 ) -> Reading:
     """Return the verdict on one decision."""
     decisions = case.build(pays=pays, turns=turns)
-    ordered = estimator.heeds_order or _turns_with_rows(estimator, decisions, 2, case.sizes)
+    ordered = heeds_rows(estimator, decisions, case.sizes)
     found = expectations(estimator, decisions, sizes, prompt_sizes=case.sizes, ordered=ordered)
     if len(found) < 2:
         raise AuditError(
@@ -2764,7 +2682,7 @@ def _case(
         ]
         size = max(fits, default=sizes[0])
         near = expectations(
-            estimator, decisions.near_best(), (size,), prompt_sizes=case.sizes, ordered=ordered
+            estimator, decisions.near_best, (size,), prompt_sizes=case.sizes, ordered=ordered
         )[0]
     return read(case, decisions, found, near)
 
@@ -2777,13 +2695,15 @@ def _size(reading: Reading) -> float:
 
 def _leak(check: Check, estimator: Adapted) -> tuple[str, str]:
     """Return verdict and sentence on what an answer depends on and must not; nothing of nothing."""
-    if check.name == "masks and replies":
-        return LEAKS, reads_masked(estimator) or lost_rows(estimator)
-    if check.name == "groups" and "group_ids" in estimator.reads:
+    if check is MASKS:
+        leak, (broken, _) = reads_masked(estimator), lost_rows(estimator)
+        return (LEAKS, leak) if leak else (NOT_FINITE, broken)
+    if check is GROUPS and "group_ids" in estimator.reads:
         return LEAKS, order_matters(estimator)
-    if check.name == "large rewards":
+    if check is LARGE_REWARDS:
         clips = clipping(estimator)
-        return (CLIPPED, clips) if clips else (ROUNDS, rounding(estimator))
+        limit = f"{clips} (limit {LARGE:.0f}, the largest reward of the cases)"
+        return (CLIPPED, limit) if clips else (ROUNDS, rounding(estimator))
     return LEAKS, ""
 
 
@@ -2791,13 +2711,13 @@ def _leak(check: Check, estimator: Adapted) -> tuple[str, str]:
 
 
 def load_function(subject: str) -> Function:
-    """Return a function that is named as "FILE.py:FUNCTION"; the file is entered as a module.
+    """Return a function named as "FILE.py:FUNCTION", or with "::"; the file becomes a module.
 
     Raises:
         AuditError: if there is no such file or function, or the file cannot be imported, which is
             then the cause.
     """
-    file, _, function = subject.rpartition(":")
+    file, _, function = subject.replace("::", ":").rpartition(":")
     path = FilePath(file).resolve()
     known = [name for name in (path.stem, f"audited_{path.stem}") if _is_free(name, path)]
     spec = importlib.util.spec_from_file_location(known[0], path) if path.is_file() else None
@@ -2857,20 +2777,23 @@ def pytest_collection_modifyitems(session: Any, config: Any, items: list[Any]) -
     """Add a test for each check of each estimator that was named."""
     import pytest
 
-    make = functools.partial(_item_class().from_parent, session)
     for subject in config.getoption("--audit"):
+        file, _, function = subject.replace("::", ":").rpartition(":")
+
+        def make(part: str, run: Callable[[], None], node: str = f"{file}::{function}") -> Any:
+            name = f"{node.rpartition('::')[2]}[{part}]"
+            nodeid = f"{node}[{part}]"
+            return _item_class().from_parent(session, name=name, nodeid=nodeid, run=run)
+
         try:
-            function = load_function(subject)
+            audited = functools.partial(_audit_of, load_function(subject), subject, config)
         except AuditError as error:
             if error.__cause__ is None:
                 raise pytest.UsageError(str(error)) from error
-            items.append(make(name=f"{subject}[import]", run=functools.partial(_raise, error)))
+            items.append(make("import", functools.partial(_raise, error)))
             continue
-        audited = functools.cache(functools.partial(_audit_of, function, subject, config))
-        items += [
-            make(name=f"{subject}[{each.name}]", run=functools.partial(_report, audited, each.name))
-            for each in CHECKS
-        ]
+        once = functools.cache(audited)
+        items += [make(each.name, functools.partial(_report, once, each.name)) for each in CHECKS]
 
 
 def _raise(error: AuditError) -> None:
@@ -2903,7 +2826,8 @@ def _report(audited: Callable[[], "Audit | AuditError"], name: str) -> None:
     if not result.applies:
         pytest.skip(result.says)
     if result.fails:
-        raise AuditError("; ".join([f"{result.verdict}: {result.says}", *audit.kinds]))
+        mistakes = (f"mistake: {kind}" for kind in audit.kinds)
+        raise AuditError("; ".join([f"{result.verdict}: {result.says}", *mistakes]))
 
 
 @functools.cache
@@ -2925,7 +2849,7 @@ def _item_class() -> Any:
         def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
             """Return the sentence of the check, without the frames of the audit."""
             if isinstance(excinfo.value, AuditError):
-                return f"{self.name}: {excinfo.value}"
+                return f"{self.nodeid}: {excinfo.value}"
             return super().repr_failure(excinfo, style)
 
         def reportinfo(self) -> tuple[Any, None, str]:

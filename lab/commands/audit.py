@@ -94,10 +94,8 @@ def show(result: "Audit", console: "Console") -> None:
         console.print(Text.assemble("  ", (f"{check.name}: ", style), check.says))
     for kind in result.kinds:
         console.print(Text(f"  its mistake: {kind}", "red"))
-    for said in result.refusals:
-        console.print(Text(f"  refuses groups of equal scores, which count as 0: {said}"))
-    if result.writes:
-        console.print(Text(f"  changes {', '.join(result.writes)} in place"))
+    for note in result.notes:
+        console.print(Text(f"  {note}"))
     failing = [check.name for check in result.checks if check.fails]
     applied = sum(check.applies for check in result.checks)
     end = f"fails {', '.join(failing)}" if failing else f"holds in the {applied} that apply to it"

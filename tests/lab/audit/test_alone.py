@@ -97,9 +97,10 @@ def test_copied_it_is_a_plug_in(copied: Path) -> None:
     plug = ("-p", "tokengym_audit", "--audit")
     status, said = run(copied, *plug, "my.py:right")  # and nothing else is run
     assert (status, "5 passed, 3 skipped" in said) == (0, True), said
-    status, said = run(copied, *plug, "my.py:wrong")
+    status, said = run(copied, *plug, "my.py::wrong", "-rf")
     assert status == 1
-    assert "my.py:wrong[token rewards]: reversed" in said
+    assert "FAILED my.py::wrong[token rewards]" in said
+    assert "my.py::wrong[token rewards]: reversed" in said
     assert "no reward to go" in said
     status, said = run(copied, *plug, "my.py:rigth")
     assert (status, "did you mean 'right'" in said) == (4, True), said
@@ -109,7 +110,7 @@ def test_five_lines_of_pytest_do_as_well(copied: Path) -> None:
     (copied / "test_mine.py").write_text(TEST)
     status, said = run(copied, "test_mine.py")
     assert (status, "1 failed, 1 passed" in said) == (1, True), said
-    assert "fails, no reward to go" in said
+    assert "mistake: no reward to go" in said
 
 
 def test_without_numpy_it_judges_as_well(copied: Path) -> None:

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -70,6 +71,8 @@ def test_a_mistake_is_caught_by_name(
     assert not audit.holds
     assert audit.checks[0].verdict == verdict
     assert audit.checks[0].fails
+    for sentence in audit.checks[0].says.split("; "):
+        assert re.search(r"\d.*\(limit|^\d+ more$", sentence), sentence  # a figure and the limit
     if fault is not None:
         assert fault in audit.faults
 
@@ -262,7 +265,7 @@ def test_enumerated_batches_are_all_ordered_draws() -> None:
     probs, total = decisions.probs, torch.zeros_like(decisions.probs)
     for rows in itertools.product(range(4), repeat=2):
         chance = float(decisions.chances[list(rows)].prod())
-        advantages = estimator.estimate(decisions.batch(torch.tensor(rows)))
+        advantages = estimator.estimate(decisions.whole.take(torch.tensor(rows)))
         for row, gains in zip(rows, advantages, strict=True):
             for time, gain in enumerate(gains):
                 state = decisions.responses.states[row, time]
@@ -271,7 +274,7 @@ def test_enumerated_batches_are_all_ordered_draws() -> None:
                 total[state] += chance * gain * score / 2
     (found,) = expectations(estimator, decisions, (2,))
     torch.testing.assert_close(found.gradient, total)
-    assert sum(chance for _, chance in batches(decisions, 3, (1,))) == pytest.approx(1.0)
+    assert float(batches(decisions, 3, (1,))[1].sum()) == pytest.approx(1.0)
 
 
 def test_values_are_exact_and_make_any_lambda_unbiased() -> None:
@@ -349,7 +352,7 @@ def test_what_batches_share_is_asked_once(monkeypatch: Any) -> None:
     for keeps in (True, False):
         if not keeps:
             monkeypatch.setattr(
-                names.Answers, "of", lambda _, __, batch, estimator: estimator.estimate(batch)
+                names.Answers, "of", lambda answers, _, batch: answers._estimator.estimate(batch)
             )
         seen: list[int] = []
 

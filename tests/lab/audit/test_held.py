@@ -226,13 +226,42 @@ def without_votes(scores, response_mask, group_ids):
     return (scores - mean)[:, None] * response_mask
 
 
-def test_a_row_without_a_token_has_no_vote() -> None:
-    checks = ("masks and replies",)
-    (check,) = check_estimator(with_votes, checks=checks, group_sizes=(2, 4)).checks
-    assert check.verdict == "leaks"
+def over_lengths(scores, response_mask, group_ids):
+    per_token = scores / response_mask.sum(1)
+    return ((scores - leave_one_out(per_token, group_ids) + per_token)[:, None]) * response_mask
+
+
+def test_the_vote_of_a_row_without_a_token_is_said_and_is_no_bias() -> None:
+    """Two ways, 1 (.3) and 0, and rows that chance (.25) loses, whose score is 5."""
+    scores, chances = torch.tensor([1.0, 0.0, 5.0]), (0.3 * 0.75, 0.7 * 0.75, 0.25)
+    for function in (with_votes, without_votes):
+        preferred = 0.0
+        for rows in itertools.product(range(3), repeat=3):
+            kept = torch.tensor([[row < 2] for row in rows])
+            gains = function(scores[list(rows)], kept, torch.zeros(3, dtype=torch.long))[:, 0]
+            chance = math.prod(chances[row] for row in rows) / 3.0
+            score = {0: 1.0 - 0.3, 1: -0.3, 2: 0.0}  # d log pi / d logit of the first way
+            preferred += chance * sum(
+                float(gain) * score[row] for gain, row in zip(gains, rows, strict=True)
+            )
+        # p (1 - p) of the rows that are kept; without a vote, 0 is the baseline of a row alone.
+        assert preferred == pytest.approx(0.75 * 0.3 * 0.7, abs=1e-6)
+    audit = check_estimator(with_votes, checks=("masks and replies",), group_sizes=(2, 4))
+    assert audit.checks[0].verdict == "equal"
     # Of eight rows each other one has a seventh of the lost row's score off: 5 / 7.
-    assert f"{names.VOTES}: a score of 5 in place of 0 moves them by {5 / 7:.2g}" in check.says
-    assert check_estimator(without_votes, checks=checks, group_sizes=(2, 4)).holds
+    assert f"{names.VOTES}: a score of 5 in place of 0 moves others by up to {5 / 7:.2g}" in str(
+        audit
+    )
+    quiet = check_estimator(without_votes, checks=("masks and replies",), group_sizes=(2, 4))
+    assert (quiet.holds, quiet.votes, quiet.notes) == (True, "", ())
+
+
+def test_what_is_no_number_beside_a_row_without_a_token_fails() -> None:
+    (check,) = check_estimator(
+        over_lengths, checks=("masks and replies",), group_sizes=(2, 4)
+    ).checks
+    assert check.verdict == "not finite"
+    assert "beside a row without a token: in 7 of 7 other rows (limit 0)" in check.says
 
 
 def by_columns(token_rewards, response_mask, gamma):
@@ -329,6 +358,26 @@ def test_what_remembers_is_judged_by_draws_with_an_interval() -> None:
     assert "-2 +- " in wrong.checks[0].says  # (0 - 0.5) / (0.75 - 0.5): the later reward is unread
 
 
+def test_what_is_drawn_where_nothing_is_to_be_gained_has_its_own_figure() -> None:
+    """A bonus of 1 a token: the longer response has 1 more, of a push of sqrt(1 / 2)."""
+
+    class Paid:
+        level = 0.0
+
+        def __call__(self, scores: Tensor, response_mask: Tensor) -> Tensor:
+            self.level += 1e-6
+            return 1.0 - scores + self.level + response_mask.sum(1)
+
+    (check,) = check_estimator(Paid(), checks=("length",), draws=40).checks
+    same = next(case for case in check.cases if case.case == "longer earns the same")
+    assert same.verdict == "biased"
+    # 1 or 2 by a coin: the gradient is (.25, -.25); a push is the root mean square of
+    # (1.5 +- .5) x length .5 ** .5 of d log pi / d logits, sqrt(1.25): .25 / 1.118 = 22.4%.
+    assert "favours the longer response" in same.says
+    assert ": 22." in same.says
+    assert "of a push in 40 batches of G = 64 (limit 4.0%)" in same.says
+
+
 def test_draws_that_decide_nothing_say_how_many_may() -> None:
     def loud(scores: Tensor, generator: Any = torch.Generator().manual_seed(0)) -> Tensor:  # noqa: B008
         return scores + 20.0 * torch.randn(len(scores), generator=generator)
@@ -350,9 +399,9 @@ def test_what_remembers_or_draws_is_no_verdict(make: Callable[[], Callable[..., 
 
 def test_parts_of_the_policy_are_exact() -> None:
     """Of three ways, .5, .3 and .2, the second leads to a choice of two, .7 and .3."""
-    case = names.Case("x", "y", "a:1 | b c:0.5 | b d", {"a": 0.5, "c": 0.7})
+    case = names.Case("x", "y", "a~0.5:1 | b c~0.7:0.5 | b d")
     decisions = names.replace(case.build(), probs=case.build().probs.clone())
-    batch = decisions.batch(torch.tensor([0, 1, 2]))
+    batch = decisions.whole.take(torch.tensor([0, 1, 2]))
     words = decisions.vocabulary
     assert [words[i] for i in batch.response_ids[1].tolist()] == ["b", "c"]
     log = math.log
@@ -366,6 +415,33 @@ def test_parts_of_the_policy_are_exact() -> None:
     for name, values in given.items():
         torch.testing.assert_close(getattr(batch, name), torch.tensor(values))
     assert batch.state_ids[0, 0] == batch.state_ids[1, 0] != batch.state_ids[1, 1]
+
+
+def test_top_log_probs_are_of_all_allowed_tokens() -> None:
+    """The second choice has one token less than the first."""
+    decisions = names.Case("x", "y", "a~0.5:1 | b~0.3 c~0.7 | b d | e").build()
+    log, none = math.log, -math.inf
+    expected = torch.tensor([[log(0.5), log(0.3), log(0.2)], [log(0.7), log(0.3), none]])
+    torch.testing.assert_close(decisions.whole.top_log_probs[1], expected)
+    assert decisions.whole.top_log_probs[0, 1].tolist() == [0.0, 0.0, 0.0]  # past the end
+
+
+def test_what_the_policy_does_not_have_is_refused_with_the_names_that_it_has() -> None:
+    def by_state(scores: Tensor, hidden_states: Tensor) -> Tensor:
+        return scores
+
+    with pytest.raises(AuditError, match=r"'hidden_states'.*does not have.*top_log_probs"):
+        check_estimator(by_state)
+
+
+def test_a_generator_is_given_and_its_draws_are_seen() -> None:
+    def noisy(scores: Tensor, generator: torch.Generator) -> Tensor:
+        return scores + 0.1 * torch.randn(len(scores), generator=generator)
+
+    with pytest.raises(AuditError, match=r"cannot be enumerated: it remembers, or draws"):
+        check_estimator(noisy, checks=("length",), group_sizes=(2, 4))
+    audit = check_estimator(noisy, checks=("length",), draws=40)
+    assert audit.checks[0].verdict == "drawn"
 
 
 def test_a_function_gets_what_one_function_names() -> None:

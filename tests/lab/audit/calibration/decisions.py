@@ -98,6 +98,8 @@ class Case:
     sizes: tuple[int, ...] = (2,)
     gamma: float = 1.0
     interleaved: bool = False
+    lost: float = 0.0  # chance that a response has no token left, whatever was written
+    lost_score: float = 0.0  # what such a row is said to score
 
     def enlarged(self, size: int) -> "Case":
         return replace(self, sizes=(size,) * len(self.trees))
@@ -114,10 +116,16 @@ class Batches:
             self.prompts.append(Prompt(tree, case.gamma, first))
         self.decisions = [decision for prompt in self.prompts for decision in prompt.decisions]
         responses = [response for prompt in self.prompts for response in prompt.responses]
-        self.chances = [chance for chance, _ in responses]
+        kept, gone = 1.0 - case.lost, case.lost
+        self.chances = [chance * kept for chance, _ in responses]
         self.starts = [0]
         for prompt in self.prompts:
             self.starts.append(self.starts[-1] + len(prompt.responses))
+        if gone:  # of one prompt, to which a row without a token is one response more
+            assert len(self.prompts) == 1
+            responses = [*responses, (1.0, ())]
+            self.chances.append(gone)
+            self.starts[-1] += 1
         width = max(len(tokens) for _, tokens in responses) + padding
         self.written = torch.zeros(len(responses), width, dtype=torch.bool)
         self.rewards = torch.zeros(len(responses), width)
@@ -126,7 +134,11 @@ class Batches:
         self.ids = torch.zeros(len(responses), width, dtype=torch.int64)
         self.taken = torch.full((len(responses), width), -1, dtype=torch.int64)
         self.way = torch.zeros(len(responses), width, dtype=torch.int64)
+        self.scores = torch.zeros(len(responses))
         for row, (_, tokens) in enumerate(responses):
+            if not tokens:
+                self.scores[row] = case.lost_score
+                continue
             last = max(place for place, token in enumerate(tokens) if token.written)
             paid = sum(token.reward for token in tokens)
             for place, token in enumerate(tokens):
@@ -140,6 +152,7 @@ class Batches:
                 self.turns[row, place] = token.turn
                 self.taken[row, place] = token.decision
                 self.way[row, place] = token.way
+            self.scores[row] = self.rewards[row].sum()
         self.group_ids = self._group_ids()
 
     def _group_ids(self) -> torch.Tensor:
@@ -184,7 +197,7 @@ class Batches:
             "values": self.values[index],
             "turn_ids": self.turns[index],
             "response_ids": self.ids[index],
-            "scores": rewards.sum(1),
+            "scores": self.scores[index],
             "group_ids": self.group_ids.clone(),
             "group_size": self.case.sizes[0] if len(sizes) == 1 else None,
             "gamma": self.case.gamma,
@@ -252,6 +265,8 @@ def preferences(
         index = torch.tensor(rows)
         written = batches.written[index]
         given = advantages[written]
+        if not len(given):
+            continue
         if not bool(torch.isfinite(given).all()):
             raise ArithmeticError("an advantage is not finite")
         size += chance * float(given.abs().mean())
@@ -270,7 +285,7 @@ def preferences(
 def _rows_that_reach(batches: Batches, decision: Decision) -> float:
     for prompt, size in zip(batches.prompts, batches.case.sizes, strict=True):
         if any(decision is own for own in prompt.decisions):
-            return size * decision.reach
+            return size * decision.reach * (1.0 - batches.case.lost)
     raise LookupError("the decision is of no prompt")
 
 

@@ -7,21 +7,11 @@ from tests.lab.audit.calibration.common import WRONG, Estimator
 
 WRITTEN = (*baselines.ESTIMATORS, *tokens.ESTIMATORS, *scales.ESTIMATORS)
 
-FORGET_LOST_ROWS = (
-    "divided by a horizon of 16",
-    "divided by the mean length of others",
-    "divided by all tokens of the batch",
-    "less the mean of others, over what was written",
-    "steps to go, and the score less others'",
-    "others' scores for each of their tokens as the baseline",
-)
-"""Along the gradient, but they see mask and scores, and fail beside a row without a token.
-
-The last divides by its length of 0; the others let it vote.
-"""
+BY_A_LENGTH_OF_0 = "others' scores for each of their tokens as the baseline"
+"""Along the gradient, but it divides by the length of a row without a token."""
 
 ESTIMATORS: list[Estimator] = [
-    replace(estimator, label=WRONG) if estimator.idea in FORGET_LOST_ROWS else estimator
+    replace(estimator, label=WRONG) if estimator.idea == BY_A_LENGTH_OF_0 else estimator
     for estimator in WRITTEN
 ]
 

@@ -197,6 +197,16 @@ DISCOUNTED_REPLIES = (
         "a reply, worth the same", ((then(0.5, 0, end(1, 1), reply=3), end(0.5, 0.9)),), (3,), 0.9
     ),
 )
+LOST_ROWS = (
+    Case("rows are lost by chance", (coin(0.3, 1),), (4,), lost=0.25),
+    Case(
+        "rows that are lost by chance score 5",
+        ((line(0.5, (0, 0, 0.95)), end(0.5, 0.95)),),
+        (3,),
+        lost=0.25,
+        lost_score=5.0,
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -217,6 +227,8 @@ def cases_of(function: Estimator, pays: str, non_negative: bool) -> list[Case]:
         cases += TOKENS
     if sees_mask:
         cases += REPLIES
+    if {"scores", "response_mask"} <= set(names):
+        cases += LOST_ROWS
     if "gamma" in names:
         cases += [*DISCOUNTS, *(DISCOUNTED_REPLIES if sees_mask else ())]
     if {"group_size", "num_generations"} & set(names):
@@ -281,7 +293,7 @@ def _is_blind(one: Effect) -> bool:
 
 
 def _leak(function: Estimator, case: Case, outcome: bool) -> str:
-    """Whether padding or what is under the mask changes an advantage, in ten batches."""
+    """What of padding and what is under the mask changes an advantage, in ten batches."""
     plain = batches_of(case, outcome, 0, 0.0)
     others = {
         "changes with padding": batches_of(case, outcome, 2, 0.0),
@@ -297,30 +309,7 @@ def _leak(function: Estimator, case: Case, outcome: bool) -> str:
             if _differ(narrow, wide[written]):
                 is_finite = bool(torch.isfinite(torch.stack([narrow, wide[written]])).all())
                 return says if is_finite else "an advantage is not finite"
-    return _heeds_a_lost_row(function, plain, draws[0][1])
-
-
-def _heeds_a_lost_row(function: Estimator, batches: Batches, rows: Sequence[int]) -> str:
-    """Whether the score of a row without a token moves others, where it can be told from them."""
-    if not {"scores", "response_mask"} <= set(inspect.signature(function).parameters):
-        return ""
-    inputs = batches.inputs(rows)
-    written = inputs["response_mask"].clone()
-    written[-1] = False
-    if len(rows) < 3 or not bool(written.any()):
-        return ""
-    inputs["response_mask"] = written
-    for name in ("token_rewards", "values", "response_ids"):
-        inputs[name] = inputs[name] * written
-    inputs["turn_ids"] = torch.where(written, inputs["turn_ids"], -1)
-    answers = []
-    for score in (0.0, 5.0):
-        inputs["scores"] = torch.cat([inputs["scores"][:-1], torch.tensor([score])])
-        answers.append(call(function, inputs)[written])
-    if not bool(torch.isfinite(torch.stack(answers)).all()):
-        return "is not finite beside a row without a token"
-    changes = _differ(*answers)
-    return "changes with the score of a row without a token" if changes else ""
+    return ""
 
 
 def _differ(one: torch.Tensor, other: torch.Tensor) -> bool:
@@ -356,7 +345,7 @@ def _as_responses_are_added(
 
 def _sizes(case: Case, counted: bool) -> tuple[int, int, int]:
     """Group sizes for which all batches can be drawn in about a second."""
-    kinds = [len(Prompt(tree).responses) for tree in case.trees]
+    kinds = [len(Prompt(tree).responses) + bool(case.lost) for tree in case.trees]
     if not counted:
         return (2, 4, 6) if max(kinds) == 2 and len(kinds) == 1 else (2, 3, 4)
     if len(kinds) == 1 and kinds[0] <= 3:
