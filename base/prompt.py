@@ -7,7 +7,7 @@ import operator
 import reprlib
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, overload
+from typing import Any, Literal, get_args, overload
 
 from typing_extensions import Self
 
@@ -74,11 +74,7 @@ class Prompt:
                     f"a prompt must be Unicode text, got the lone surrogate {text[position]!r} at "
                     f"character {position}, which no tokenizer reads; read the text as UTF-8 again"
                 )
-        if self.query_type not in (None, "OPENENDED", "CONSTRAINED"):
-            raise PromptError(
-                f"query_type must be 'OPENENDED', 'CONSTRAINED' or None, got {self.query_type!r}; "
-                "None reads as OPENENDED"
-            )
+        check_query_type(self.query_type, error=PromptError)
 
     @classmethod
     def from_messages(
@@ -118,6 +114,20 @@ class Prompt:
                 "drop it or fill it"
             )
         return cls(chat.text, reference, query_type, metadata, chat)
+
+
+def check_query_type(value: object, *, error: type[ValueError] = ValueError) -> None:
+    """Raise an error if a value is no query type.
+
+    Args:
+        value: "OPENENDED", "CONSTRAINED" or None.
+        error: Class of the error.
+    """
+    if value not in (None, *get_args(QueryType)):
+        raise error(
+            f"query_type must be 'OPENENDED', 'CONSTRAINED' or None, got {value!r}; None reads as "
+            "OPENENDED"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

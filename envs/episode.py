@@ -20,7 +20,7 @@ from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
 from tokengym.base.chat import NO_CHAT, Chat, Messages
-from tokengym.base.prompt import NO_METADATA, Metadata, Prompt, QueryType
+from tokengym.base.prompt import NO_METADATA, Metadata, Prompt, QueryType, check_query_type
 from tokengym.envs.prompts.table import EncodedPrompt
 from tokengym.envs.turns.partner import POLICY, Turn
 
@@ -100,11 +100,7 @@ class Episode:
         for name, kind in _PER_TOKEN.items():
             if getattr(self, name) is not None:
                 self._freeze(name, kind)
-        if self.query_type not in (None, "OPENENDED", "CONSTRAINED"):
-            raise ValueError(
-                f"query_type must be 'OPENENDED', 'CONSTRAINED' or None, got {self.query_type!r}; "
-                "None reads as OPENENDED"
-            )
+        check_query_type(self.query_type)
         if self.finish_reason not in (None, *get_args(FinishReason)):
             raise ValueError(
                 "finish_reason must be 'eos', 'length', 'stop', 'error' or None, got "

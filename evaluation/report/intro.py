@@ -15,9 +15,21 @@ LONG_LIST = 4
 BEST_OF_N = (
     f"Best of {BEST_OF}",
     f"The best of {BEST_OF} responses that the untrained policy writes to a prompt: it needs no "
-    "training, so a trained policy should beat it. A chart of the score shows its score; the "
-    "headline and the normalised score take off the price of its KL, as of a policy's.",
+    "training, so a trained policy should beat it.",
 )
+OF_PRICED = (
+    " A chart of the score shows its score; the headline and the normalised score take off the "
+    "price of its KL, as of a policy's."
+)
+"""What is said besides where the KL has a price, so that "best of 16" is two levels."""
+
+
+def best_of_n(groups: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """Return the term of the untrained policy's best responses, and what it is in these groups."""
+    term, text = BEST_OF_N
+    ranges = [group["score_range"] for group in groups if group["score_range"]]
+    is_priced = any(ends["measure"] == "net_score" for ends in ranges)
+    return term, text + OF_PRICED * is_priced
 
 
 def introduction(
@@ -42,7 +54,8 @@ def introduction(
     if not group["by_gold"] and "gold_score" in group["measures"]:
         rows.append(("Gold score", [_entry(measure_of("gold_score").meaning)]))
     if group["reference"]:
-        rows.append((BEST_OF_N[0], [_entry(BEST_OF_N[1])]))
+        term, text = best_of_n([group])
+        rows.append((term, [_entry(text)]))
     return [{"term": term, "entries": entries} for term, entries in rows if entries]
 
 

@@ -29,7 +29,7 @@ from tokengym.evaluation.measure.measures import (
 from tokengym.evaluation.measure.references import levels
 from tokengym.evaluation.report.charts import REFERENCE, Chart, Series, line_chart, thinned
 from tokengym.evaluation.report.curves import SPENT, Curve, Panel, group_label, make_panels
-from tokengym.evaluation.report.intro import BEST_OF_N, address, introduction
+from tokengym.evaluation.report.intro import address, best_of_n, introduction
 from tokengym.evaluation.report.learning import Log, learning_charts
 from tokengym.evaluation.report.tables import (
     cells,
@@ -309,7 +309,7 @@ def _definitions(summary: Mapping[str, Any], score: Measure) -> list[dict[str, s
         if not (name == "gold_score" and summary["by_gold"]):  # which is the score
             rows.append((measure.title, measure.says, metrics))
     if any(group["reference"] for group in summary["groups"]):
-        rows.append((*BEST_OF_N, glossary))
+        rows.append((*best_of_n(summary["groups"]), glossary))
     rows.append(("Measured by", summary.get("measured_by") or "", ""))
     if anchor := summary["anchors"]["reference"]:
         values = ", ".join(f"{measure_of(k).title} {number(v)}" for k, v in anchor.items())

@@ -248,7 +248,8 @@ def _agent(word: Spec) -> dict[str, str]:
     except ValueError:
         return _entry("")
     of_agent = OF_AGENT.get(name)
-    return _entry(summary, f"agents/{of_agent}.md" if of_agent else PAGES["agents"])
+    said = f"{summary[:1].upper()}{summary[1:].removesuffix('.')}."
+    return _entry(said, f"agents/{of_agent}.md" if of_agent else PAGES["agents"])
 
 
 def _of_file(word: Spec) -> dict[str, str]:

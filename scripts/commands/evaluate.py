@@ -81,7 +81,7 @@ def evaluate(
     For example:
       tokengym evaluate runs/one/agent
       tokengym evaluate --env MovieReview            the policy that training starts from
-      tokengym evaluate runs/one/agent --draws 0 30  on the prompts of a row of seed 0's curve
+      tokengym evaluate runs/one/agent --draws 0 30    on the prompts of a row of its curve
       tokengym evaluate runs/one/agent --against runs/sparse/agent --judge models/judge
       tokengym evaluate my_agent.py:MyAgent          an agent of your own, as it is made
 

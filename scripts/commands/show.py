@@ -192,7 +192,7 @@ def _legend(group: Mapping[str, Any]) -> str:
         parts.append(f"at equal KL: {word} {at_kl(group)} of KL")
     elif "kl" in group["measures"] and len(group["rewards"]) > 1:
         parts.append("at equal KL: not known, see the report")
-    if ends:
+    if ends and not ends["noise"]:
         word = measure_of(ends["measure"], group["by_gold"]).word
         parts.append(f"norm.: 0 at the start, 1 at best of {ends['n']}, by {word}")
     return "; ".join(parts)

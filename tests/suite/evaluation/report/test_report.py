@@ -13,6 +13,7 @@ from tests.support.evaluation.report import hostile_samples, render
 from tests.support.evaluation.verdicts import COMPARED
 from tokengym.evaluation.report.curves import Curve, make_panels
 from tokengym.evaluation.report.figures import draw_against_kl, save_figure
+from tokengym.evaluation.report.intro import best_of_n
 from tokengym.evaluation.report.summary import summarize
 from tokengym.evaluation.report.tables import side_by_side
 
@@ -150,3 +151,10 @@ def test_a_path_over_kl_is_thin_where_an_update_leaps():
 def test_a_flat_curve_is_drawn():
     curves = curves_of(np.ones((2, 1)))
     assert "nan" not in re.sub(r"<script>.*</script>", "", render(curves), flags=re.DOTALL)
+
+
+def test_best_of_n_is_told_apart_where_the_kl_has_a_price():
+    priced, unpriced = ({"score_range": {"measure": name}} for name in ("net_score", "score"))
+    said = "take off the price of its KL"
+    assert said in best_of_n([{"score_range": None}, priced])[1]
+    assert said not in best_of_n([unpriced, {"score_range": None}])[1]
