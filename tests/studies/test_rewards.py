@@ -39,6 +39,15 @@ def test_the_answer_quotes_gold_at_the_end_of_the_published_runs(name: str) -> N
     assert re.search(rf"`{name}` (ends )?at {mean(golds.values()):.2f}\b", answer)
 
 
+@pytest.mark.parametrize("name", rewards.OTHERS)
+def test_the_first_seeds_of_the_other_arms_are_those_of_the_published_runs(name: str) -> None:
+    golds = rewards.by_seed(
+        rewards.STUDY.published(DOCS).runs, rewards.arm(name), rewards.FIGURES["gold at the end"]
+    )
+    middle = mean(golds[seed] for seed in range(3))
+    assert f"`{name}` ends at {middle:.2f}" in PAGE or f"`{name}` at {middle:.2f}" in PAGE
+
+
 def test_an_arm_pays_the_score_that_its_name_says() -> None:
     about = {"uniform over R3": ("uniform", "encoder"), "sparse over gold": ("sparse", "gold.json")}
     for name, (rule, end) in about.items():
