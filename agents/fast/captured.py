@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tokengym.agents.errors import ModelError
 from tokengym.agents.fast.lora import MergedModel, decoding_model
-from tokengym.agents.fast.replayed import Replayed, bucket, sent
+from tokengym.agents.fast.replayed import Replayed, bucket
 from tokengym.agents.fast.static import StaticStream
 from tokengym.agents.policy.language_model import LENGTHS, LanguageModel
 from tokengym.agents.policy.models import PolicyModels
@@ -32,6 +32,7 @@ from tokengym.agents.policy.sampler import (
     not_finite,
 )
 from tokengym.agents.policy.sampling import as_action_mask, draw, packed, row_uniforms
+from tokengym.agents.policy.sequences import sent
 from tokengym.agents.policy.streams import Stream, check_decoding, decoded
 from tokengym.base.registry import imported
 from tokengym.rewards.models.loading import longest_input

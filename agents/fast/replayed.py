@@ -7,7 +7,6 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from tokengym.agents.errors import ModelError
 
@@ -28,13 +27,6 @@ def bucket(rows: int) -> int:
     while size < rows:
         size *= 2
     return size if size == FEWEST_ROWS or rows > size * 3 // 4 else size * 3 // 4
-
-
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor of the CPU on the device, without waiting for what the device does."""
-    if device.type == "cuda":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
 
 
 _CAPTURING = threading.Lock()

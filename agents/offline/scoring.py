@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.sampling import chosen_log_probs, chunk_size, in_chunks
-from tokengym.agents.policy.sequences import Sequences
+from tokengym.agents.policy.sequences import Sequences, sent
 
 REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
 """Columns of reference log-probabilities, by TRL's names: sums over a response, nats."""
@@ -98,7 +98,7 @@ class ResponseScorer(nn.Module):
         if len(buckets) == 1:
             return self._bucket_sums(sequences, reference, with_likeliest)
         sums = [self._bucket_sums(sequences.select(b), reference, with_likeliest) for b in buckets]
-        order = torch.cat(buckets).argsort()  # back to the rows' own
+        order = sent(torch.cat(buckets).argsort(), sequences.input_ids.device)  # the rows' own
         return tuple(torch.cat(parts)[order] for parts in zip(*sums, strict=True))
 
     def _bucket_sums(

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.language_model import LanguageModel
-from tokengym.agents.policy.sequences import Sequences
+from tokengym.agents.policy.sequences import Sequences, sent
 from tokengym.agents.policy.settings import ValueNetwork
 from tokengym.base.stored.adapters import merged
 from tokengym.rewards import RewardModel, WithAttribution
@@ -97,7 +97,7 @@ class ValueFunction(nn.Module):
             part = sequences.select(bucket)
             hidden = reader.hidden(part.input_ids)
             rows = torch.arange(len(part), device=hidden.device)
-            values[bucket] = self.of_states(hidden[rows, part.lengths - 1])
+            values[sent(bucket, values.device)] = self.of_states(hidden[rows, part.lengths - 1])
         return values
 
 

@@ -43,7 +43,7 @@ from tokengym.agents.policy.sampling import (
     likeliest,
     shape_logits,
 )
-from tokengym.agents.policy.sequences import ActionMasks, Sequences
+from tokengym.agents.policy.sequences import ActionMasks, Sequences, sent
 from tokengym.agents.policy.settings import PolicySettings, check_products
 from tokengym.agents.policy.streams import check_decoding
 from tokengym.base.models import located, named_base
@@ -463,8 +463,8 @@ class PolicyModels(BasePolicy):
         """
         # Texts of similar length are read together, and their figures put where their rows are.
         whole = None
-        for bucket in sequences.buckets(max_size):
-            part = sequences.select(bucket)
+        for on_host in sequences.buckets(max_size):
+            part, bucket = sequences.select(on_host), sent(on_host, sequences.input_ids.device)
             rows, times, _ = part.response_positions
             masks = None if action_masks is None else action_masks.select(bucket)
             known = None if ref_states is None else ref_states[bucket]

@@ -76,12 +76,16 @@ class Sequences:
             for row, (mask, length) in enumerate(zip(written, lengths, strict=True)):
                 table[row, :length] = True if mask is None else mask
             is_written = torch.from_numpy(table).to(device)
-        return cls(
+        both = np.array([[len(p), n] for p, n in zip(prompt_ids, lengths, strict=True)], np.int64)
+        both = both.reshape(-1, 2)
+        made = cls(
             input_ids=torch.from_numpy(input_ids).to(device),
-            prompt_lengths=torch.tensor([len(ids) for ids in prompt_ids], device=device),
-            response_lengths=torch.tensor(lengths, device=device),
+            prompt_lengths=torch.from_numpy(both[:, 0].copy()).to(device),
+            response_lengths=torch.from_numpy(both[:, 1].copy()).to(device),
             written=is_written,
         )
+        vars(made)["host_lengths"] = both
+        return made
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -92,9 +96,22 @@ class Sequences:
         return self.prompt_lengths + self.response_lengths
 
     @cached_property
+    def host_lengths(self) -> NDArray[np.int64]:
+        """(batch, 2) int64 on the host: tokens of prompt and response, never waited for again."""
+        both: NDArray[np.int64] = (
+            torch.stack([self.prompt_lengths, self.response_lengths], dim=1).cpu().numpy()
+        )
+        return both
+
+    @property
+    def num_times(self) -> int:
+        """Tokens of the longest response."""
+        return int(self.host_lengths[:, 1].max())
+
+    @cached_property
     def response_mask(self) -> Tensor:
         """(batch, time) bool: True on each response's own tokens, those of replies left out."""
-        times = torch.arange(int(self.response_lengths.max()), device=self.input_ids.device)
+        times = torch.arange(self.num_times, device=self.input_ids.device)
         in_response = times < self.response_lengths.unsqueeze(1)
         return in_response if self.written is None else in_response & self.written
 
@@ -105,7 +122,14 @@ class Sequences:
         ``input_ids[row, column]`` is token ``time`` of response ``row``; the model predicts it, and
         the value of the state before it is read, at ``column - 1``.
         """
-        rows, times = self.response_mask.nonzero(as_tuple=True)
+        if self.written is None:  # their number is known: a GPU is not asked for it
+            lengths, count = self.response_lengths, int(self.host_lengths[:, 1].sum())
+            numbers = torch.arange(len(lengths), device=lengths.device)
+            rows = numbers.repeat_interleave(lengths, output_size=count)
+            firsts = lengths.cumsum(0) - lengths
+            times = torch.arange(count, device=lengths.device) - firsts[rows]
+        else:
+            rows, times = self.response_mask.nonzero(as_tuple=True)
         return rows, times, self.prompt_lengths[rows] + times
 
     def padded(self, figures: Tensor) -> Tensor:
@@ -114,16 +138,22 @@ class Sequences:
         return figures.new_zeros(self.response_mask.shape).index_put((rows, times), figures)
 
     def select(self, rows: Tensor) -> "Sequences":
-        """Return the batch of (kept,) rows, with no more padding than they need."""
-        lengths, written = self.lengths[rows], self.written
+        """Return the batch of (kept,) rows, with no more padding than they need.
+
+        A GPU is waited for where the rows are on it, and not where they are on the host.
+        """
+        kept = self.host_lengths[rows.cpu().numpy()]
+        rows, written = sent(rows, self.input_ids.device), self.written
         if written is not None:
-            written = written[rows, : int(self.response_lengths[rows].max())]
-        return Sequences(
-            input_ids=self.input_ids[rows, : int(lengths.max())],
+            written = written[rows, : int(kept[:, 1].max())]
+        made = Sequences(
+            input_ids=self.input_ids[rows, : int(kept.sum(1).max())],
             prompt_lengths=self.prompt_lengths[rows],
             response_lengths=self.response_lengths[rows],
             written=written,
         )
+        vars(made)["host_lengths"] = kept
+        return made
 
     def buckets(
         self, max_size: int | None = None, *, fewest_tokens: int | None = None
@@ -139,11 +169,11 @@ class Sequences:
                 None: `TOKENS_OF_LAUNCHES` on a GPU, 0 elsewhere.
 
         Returns:
-            Tensors of row numbers, (size,) int64; each row in exactly one of them.
+            Tensors of row numbers, (size,) int64, on the host; each row in exactly one of them.
         """
         if fewest_tokens is None:
             fewest_tokens = TOKENS_OF_LAUNCHES if self.input_ids.is_cuda else 0
-        lengths = self.lengths.tolist()
+        lengths = self.host_lengths.sum(1).tolist()
         groups: list[list[int]] = []
         # Longest first: a group's first row decides how short its others may be.
         for row in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
@@ -154,7 +184,14 @@ class Sequences:
                 groups.append([row])
             else:
                 group.append(row)
-        return [torch.tensor(group, device=self.input_ids.device) for group in groups]
+        return [torch.tensor(group) for group in groups]
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on a device; one of the host without waiting for what the device does."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 IN_ANOTHER_PROCESS = -1
@@ -233,7 +270,7 @@ class ActionMasks:
 
     def select(self, rows: Tensor) -> "ActionMasks":
         """Return the masks of (kept,) rows."""
-        return replace(self, index=self.index[rows])
+        return replace(self, index=self.index[sent(rows, self.index.device)])
 
     def shares(self) -> Tensor:
         """Return the allowed share of the vocabulary at each step, (batch, time)."""

@@ -30,6 +30,8 @@ below that of the best learning rate of their arm, 127 that moved less 0.02, and
 
 Figures: TypeAlias = dict[str, float]
 """Figures of a minibatch, or of a part of one, as `UpdateStats` names them."""
+FigureTensors: TypeAlias = dict[str, Tensor]
+"""The same on the device, () each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +85,7 @@ class UpdateStats:
 @torch.no_grad()
 def movement(
     log_probs: Tensor, kl: Tensor | None, part: Experience, goal: Objective, count: int, rows: int
-) -> Figures:
+) -> FigureTensors:
     """Return how far the policy has moved from the one that sampled, and from the reference.
 
     Args:
@@ -108,8 +110,15 @@ def movement(
     }
     if kl is not None:
         figures["kl"] = losses.masked_mean(kl, mask, count=rows)
-    # A GPU is waited for once.
-    return dict(zip(figures, torch.stack([*figures.values()]).tolist(), strict=True))
+    return figures
+
+
+def on_host(parts: Sequence[FigureTensors]) -> list[Figures]:
+    """Return the figures of a minibatch's parts on the host; a GPU is waited for once."""
+    if not parts:
+        return []
+    values = iter(torch.stack([value for part in parts for value in part.values()]).tolist())
+    return [{name: next(values) for name in part} for part in parts]
 
 
 class TrainingAlarms:

@@ -31,10 +31,12 @@ from tokengym.agents.policy.sequences import ActionMasks, Sequences
 from tokengym.agents.ppo.advantages import check_estimator, find_advantage
 from tokengym.agents.ppo.alarms import (
     Figures,
+    FigureTensors,
     RoundStats,
     TrainingAlarms,
     UpdateStats,
     movement,
+    on_host,
 )
 from tokengym.agents.ppo.settings import GAE_LAMBDA, Objective, PPOSettings
 from tokengym.agents.rollouts.experience import (
@@ -271,7 +273,7 @@ class PPO(EpisodicAlgorithm):
         parameters = self.policy.optimizer.param_groups[0]["params"]
         for epoch in range(settings.n_epochs):
             # Whole responses, never parts of them: (rows,), shuffled anew each epoch.
-            order = torch.randperm(size, generator=self.shuffler).to(self.device)
+            order = torch.randperm(size, generator=self.shuffler)
             where = f"update {self._n_updates}, epoch {epoch}, timestep {self.num_timesteps}"
             for rows in order.tensor_split(num_minibatches):
                 parts = self.backward(experience.select(rows), where)
@@ -319,24 +321,30 @@ class PPO(EpisodicAlgorithm):
         # Responses of similar length are passed over together, which saves padding. Each part
         # divides by the whole minibatch's tokens, so that the gradients add up to the minibatch's.
         count, rows = int(minibatch.response_mask.sum()), len(minibatch.response_mask)
-        parts: list[Figures] = []
+        parts: list[FigureTensors] = []
         self.policy.optimizer.zero_grad(set_to_none=True)
         for own in self.processes.own_rows(minibatch, self.settings.micro_batch_size):
             part = minibatch.select(own)
-            figures: Figures = {}
+            figures: FigureTensors = {}
             # Term by term, each with its backward: two networks' states are never held at once.
-            for loss, of_term in self.loss_terms(part, count, rows):
-                for name, value in of_term.items():
-                    if not np.isfinite(value):
-                        raise NonFiniteError(f"{name} is {value} at {where}; {REMEDY}")
-                figures |= of_term | {"loss": figures.get("loss", 0.0) + loss.item()}
+            for number, (loss, of_term) in enumerate(self.loss_terms(part, count, rows)):
+                figures |= {**of_term, f"loss {number}": loss.detach()}
                 loss.backward()
             parts.append(figures)
-        return self.processes.add_gradients(self.policy, parts)
+        # They stay on the device until all is queued: a GPU that waits for the host between a
+        # forward and its backward has nothing to do.
+        found = on_host(parts)
+        for of_part in found:
+            terms = [of_part.pop(name) for name in [*of_part] if name.startswith("loss ")]
+            for name, value in of_part.items():
+                if not np.isfinite(value):
+                    raise NonFiniteError(f"{name} is {value} at {where}; {REMEDY}")
+            of_part["loss"] = sum(terms)
+        return self.processes.add_gradients(self.policy, found)
 
     def loss_terms(
         self, part: Experience, count: int, rows: int
-    ) -> Iterator[tuple[Tensor, Figures]]:
+    ) -> Iterator[tuple[Tensor, FigureTensors]]:
         """Yield terms of the loss, () each, of some of a minibatch, that share no weights.
 
         loss = L_policy + vf_coef * L_value - ent_coef * H + kl_coef / advantage_scale * KL
@@ -374,7 +382,7 @@ class PPO(EpisodicAlgorithm):
             count=count,
             weights=weights,
         )
-        figures = {"policy_loss": loss.item()}
+        figures = {"policy_loss": loss.detach()}
         # Entropy bonus, of the distribution that the token was drawn from.
         if now.entropy is not None:
             loss = loss - goal.ent_coef * losses.masked_mean(now.entropy, mask, count=count)
@@ -407,7 +415,7 @@ class PPO(EpisodicAlgorithm):
                 clip_range_vf=goal.clip_range_vf,
                 count=count,
             )
-            figures["value_loss"] = value_loss.item()
+            figures["value_loss"] = value_loss.detach()
             loss = goal.vf_coef * value_loss + (0.0 if goal.values_alone else loss)
         yield loss, figures
 

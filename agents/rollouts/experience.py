@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tokengym.agents import losses
 from tokengym.agents.errors import NonFiniteError
-from tokengym.agents.policy.sequences import ActionMasks, Sequences
+from tokengym.agents.policy.sequences import ActionMasks, Sequences, sent
 from tokengym.envs import Episode
 
 
@@ -81,9 +81,12 @@ class Experience(RoundTensors):
     """Standard deviation that whitening divided the advantages by, reward units."""
 
     def select(self, rows: Tensor) -> "Experience":
-        """Return the given rows, with no more padding than they need, and without episodes."""
+        """Return (kept,) rows, with no more padding than they need, and without episodes.
+
+        See `Sequences.select`.
+        """
         sequences = self.sequences.select(rows)
-        time = int(sequences.response_lengths.max())
+        time, rows = sequences.num_times, sent(rows, self.response_mask.device)
         values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         for name, value in values.items():
             if isinstance(value, Tensor):  # (batch,), or (batch, time, ...)
