@@ -5,13 +5,12 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
 from operator import attrgetter
-from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import gymnasium as gym
@@ -50,6 +49,7 @@ from tokengym.agents.sb3 import NoEnvironment, as_vec_env
 from tokengym.agents.sb3.progress import LastLogRow, TokenProgressBar
 from tokengym.base.device import check_learning, drawn_from, select_device
 from tokengym.base.errors import SettingsError
+from tokengym.base.packed import Place
 from tokengym.base.settings import from_keywords, names_of, shown_signature
 from tokengym.rewards import RewardError, RewardModel
 
@@ -58,12 +58,6 @@ Self = TypeVar("Self", bound="EpisodicAlgorithm")
 
 ROWS = 64
 """Rows of the environment that is made of an id, and so episodes per update, as a run has them."""
-SAID_BY = {
-    "n_steps": "an update plays one episode in each row, num_envs= of gym.make_vec",
-    "batch_size": "a round, an episode in each of num_envs= rows, is cut into n_minibatches=",
-    "num_generations": "responses to one prompt are group_size=",
-}
-"""Settings of other libraries, and what says the same here."""
 SB3_SETTINGS = ("gamma", "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm")
 """Settings that SB3's ``OnPolicyAlgorithm`` keeps as well."""
 
@@ -161,7 +155,9 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         check_learnable(env, name)
         envs = as_vec_env(env)
         self.rounds = as_rounds(envs)
-        self.settings = from_keywords(self.settings_class, settings, owner=name, said_by=SAID_BY)
+        self.settings = from_keywords(
+            self.settings_class, settings, owner=name, others=("policy_kwargs", "seed", "device")
+        )
         policy_kwargs = dict(policy_kwargs or {})
         for field in names_of(PolicySettings):
             if hasattr(self.settings, field):  # a setting of the learner that its policy has too
@@ -211,14 +207,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         for setting in names_of(self.settings_class):
             if setting in keywords:
                 raise ValueError(f"{setting} is a setting of {name}; pass it beside policy_kwargs")
-        for argument, value, least in (
-            ("seed", seed, 0),
-            ("stats_window_size", stats_window_size, 1),
-        ):
-            if value is not None and (not isinstance(value, Integral) or int(value) < least):
-                raise SettingsError(
-                    f"{argument} must be an integer >= {least}, or None, got {value!r}"
-                )
+        _check_counts(seed=(seed, 0), stats_window_size=(stats_window_size, 1))
         is_class = isinstance(policy, type) and issubclass(policy, CausalLMPolicy)
         if not is_class and not (isinstance(policy, str) and policy in self.policy_aliases):
             is_module = isinstance(policy, torch.nn.Module)  # whose repr has a line for each layer
@@ -444,14 +433,14 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         if rounds.reward.of_policy:  # its credit continues responses, as ``mc`` does
             seed = derived_seed(self.policy.generator) + processes.number
             continuations = bind_policy(self.env, self, seed=seed)
-        figures: dict[int, dict[str, Any]] = {}  # SB3's of the episodes that ended, by row
+        ended: dict[int, dict[str, Any]] = {}  # infos of the episodes that ended, by row
         callback.on_rollout_start()
         try:
             played = play_round(
                 self.policy.sampler(self.policy.generator),
                 rounds,
                 options=options,
-                on_step=partial(self._on_step, callback, figures),
+                on_step=partial(self._on_step, callback, ended),
                 keep_round=lambda is_playing: all(processes.gather(is_playing)),
             )
         except RewardError as error:
@@ -462,10 +451,10 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
             if continuations is not None:
                 self.num_timesteps += continuations.count_tokens()
             for row, episode in enumerate(played.episodes):  # scored only now
-                figures[row]["r"] = math.nan if episode.score is None else episode.score
-            infos = [{"episode": figures[row]} for row in range(self.n_envs)]
-            paid = [info for info in infos if not math.isnan(info["episode"]["r"])]
-            self._update_info_buffer(paid or infos)
+                ended[row]["episode"]["r"] = math.nan if episode.score is None else episode.score
+            infos = [ended[row] for row in range(self.n_envs)]
+            paid = [info for info in infos if not math.isnan(info["episode"]["r"])] or infos
+            self._update_info_buffer(paid, np.ones(len(paid), bool))
             callback.update_locals({"infos": infos})
             played = processes.join_rounds(self, played, self.num_timesteps - tokens_before)
             self.last_round = played
@@ -479,7 +468,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
     def _on_step(
         self,
         callback: BaseCallback,
-        figures: dict[int, dict[str, Any]],
+        ended: dict[int, dict[str, Any]],
         rows: NDArray[np.integer],
         choice: SampledTokens,
         result: StepResult,
@@ -487,7 +476,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         """Tell callbacks of a step of ``rows``, (active,); return whether training continues.
 
         A round is scored at its end: until then the return "r" of an episode is nan, and it is then
-        written into the dictionaries in ``figures``, by row, which callbacks have seen.
+        written into the dictionaries in ``ended``, by row, which callbacks have seen.
         """
         self.num_timesteps += len(rows)  # one timestep is one response token
         dones = result.terminated | result.truncated  # (num_envs,)
@@ -497,7 +486,9 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
             seconds = max(time.time() - self.start_time / 1e9, 0.0)
             score = math.nan if episode.score is None else episode.score
             infos[row]["episode"] = {"l": episode.num_written, "t": seconds, "r": score}
-            figures[row] = infos[row]["episode"]
+            if row in result.successes:
+                infos[row]["is_success"] = result.successes[row]
+            ended[row] = infos[row]
         names = {"self": self, "actions": choice.actions, "new_obs": result.observation}
         callback.update_locals(names | {"rewards": result.rewards, "dones": dones, "infos": infos})
         return callback.on_step()
@@ -513,8 +504,12 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
 
     # --- saving -----------------------------------------------------------------------------------
 
-    def save(self, path: str | Path) -> None:  # type: ignore[override]
+    def save(self, path: Place) -> None:  # type: ignore[override]
         """Write a checkpoint folder, from which `load` continues number for number.
+
+        Where Stable-Baselines3 and its tools look for a file, it is one file with the same
+        contents: under names that end in ".zip", under best_model, which ``EvalCallback`` announces
+        as best_model.zip, and as NAME.zip beside a folder NAME that holds other things.
 
         Of several processes the main one writes; `load` takes any number of them that has as many
         rows together. All must call this; after ``learn`` the main one alone may.
@@ -525,19 +520,20 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         that round again, token for token.
 
         Args:
-            path: The folder.
+            path: The folder or the file; or an open binary file.
 
         Raises:
-            StorageError: if ``path`` holds other files than a checkpoint.
+            StorageError: if another file would be replaced.
         """
-        save_checkpoint(self, Path(path))
+        save_checkpoint(self, path)
 
     @classmethod
     def load(  # type: ignore[override]
         cls: type[Self],
-        path: str | Path,
+        path: Place,
         env: Environments | None = None,
         device: torch.device | str = "auto",
+        custom_objects: Mapping[str, Any] | None = None,
         *,
         trust_code: bool = False,
         **changes: Any,
@@ -548,10 +544,11 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         again, or trusted.
 
         Args:
-            path: Folder that `save` wrote.
+            path: What `save` was given, with or without ".zip".
             env: The environment to continue in, made as it was; its random state is restored.
                 None: the agent can only `predict`.
             device: Device of the agent.
+            custom_objects: SB3's: by name, schedules in place of those that could not be saved.
             trust_code: Run the files of code that the checkpoint names.
             changes: Arguments of the constructor to set anew, by name; schedules must be, since
                 functions cannot be saved.
@@ -562,7 +559,8 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
                 to, or the checkpoint is not of this algorithm or environment.
             TypeError: if a change is not an argument of the constructor.
         """
-        agent: Self = load_checkpoint(cls, Path(path), env, device, changes, trust_code=trust_code)
+        how: Any = {"trust_code": trust_code, "custom_objects": custom_objects}
+        agent: Self = load_checkpoint(cls, path, env, device, changes, **how)
         return agent
 
     # --- Stable-Baselines3's hooks ----------------------------------------------------------------
@@ -576,8 +574,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         if self.policy_kwargs.get("model") is None:
             bundle = environment_attribute(self.env, "bundle")
             self.policy_kwargs["model"] = None if bundle is None else bundle.policy
-        process_seeds = np.random.SeedSequence(self.seed).generate_state(4).tolist()
-        seeds = self.processes.gather(process_seeds)[0]  # the main process's: one policy for all
+        seeds = self._stream_seeds(self.seed)
         with drawn_from(seeds[0]):  # the adapters' first weights
             policy_class: Any = self.policy_class
             self.policy = policy_class(
@@ -597,13 +594,47 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         # An agent without an environment is being loaded, and its values with it.
         if starts_from_reward_model and self.policy.critic is not None and not self._only_plays:
             self.policy.critic.start_from(self.reward.scorer)
-        self.policy.generator.manual_seed(seeds[1])
-        self.policy.outside.manual_seed(seeds[3])
-        self.shuffler = torch.Generator().manual_seed(seeds[2])
-        self.set_random_seed(self.seed)
+        self.shuffler = torch.Generator()
+        self._seed_streams(seeds)
+        self._seed_environment(self.seed)
 
     def set_random_seed(self, seed: int | None = None) -> None:
-        """Seed the environment's next reset; global random state, which SB3 sets, is left alone."""
+        """Seed all that draws: sampling, shuffling and the environment's next reset.
+
+        What follows repeats, as after ``seed=`` of the constructor, whose weights alone are drawn
+        before. Global random state, which SB3 sets, is left alone.
+
+        Args:
+            seed: An integer >= 0; None changes nothing.
+
+        Raises:
+            SettingsError: if it is another value.
+        """
+        _check_counts(seed=(seed, 0))
+        if seed is not None:
+            self._seed_streams(self._stream_seeds(seed))
+            self._seed_environment(seed)
+            if self._round_start is not None:  # or a checkpoint would go on with the old stream
+                sampling = self.policy.generator.get_state()
+                self._round_start = replace(self._round_start, sampling=sampling)
+
+    def _stream_seeds(self, seed: int | None) -> list[int]:
+        """Return seeds of first weights, training's samples, shuffling, and others' samples.
+
+        They are those of the main process: there is one policy for all.
+        """
+        drawn: list[int] = np.random.SeedSequence(seed).generate_state(4).tolist()
+        seeds: list[int] = self.processes.gather(drawn)[0]
+        return seeds
+
+    def _seed_streams(self, seeds: Sequence[int]) -> None:
+        """Seed what draws on this side of the environment; see `_stream_seeds`."""
+        _, sampling, shuffling, outside = seeds
+        self.policy.generator.manual_seed(sampling)
+        self.shuffler.manual_seed(shuffling)
+        self.policy.outside.manual_seed(outside)
+
+    def _seed_environment(self, seed: int | None) -> None:
         if seed is not None:
             self.env.seed(seed + self.processes.number * self.n_envs)
 
@@ -630,6 +661,13 @@ def _attribute(name: str) -> property:
         agent.change(**{name: value})
 
     return property(attrgetter(f"settings.{name}"), assign)
+
+
+def _check_counts(**given: tuple[Any, int]) -> None:
+    """Refuse values, by name with the least of them, that are neither None nor integers."""
+    for name, (value, least) in given.items():
+        if value is not None and (not isinstance(value, Integral) or int(value) < least):
+            raise SettingsError(f"{name} must be an integer >= {least}, or None, got {value!r}")
 
 
 def _check_learning(total_timesteps: Any, callback: Any, log_interval: Any) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -38,8 +38,9 @@ from tokengym.agents.sb3 import GymVecEnv, NoEnvironment, as_vec_env
 from tokengym.agents.states import environment_state, restore_environment
 from tokengym.base.device import select_device
 from tokengym.base.files import read_json, write_json
-from tokengym.base.folders import check_entries, read_folder, write_folder
+from tokengym.base.folders import check_entries, fill_folder, read_folder, write_folder
 from tokengym.base.models import BASE, named_folder, quiet
+from tokengym.base.packed import Place, file_for, packing, unpacked
 from tokengym.base.saved_code import check_saved
 from tokengym.base.settings import names_of
 from tokengym.base.stored.adapters import load_adapters
@@ -113,7 +114,7 @@ def present_state(agent: Any) -> TrainingState:
     )
 
 
-def save_checkpoint(agent: Any, path: Path) -> None:
+def save_checkpoint(agent: Any, path: Place) -> None:
     """Write a learner by rounds; in the middle of a round, as it was before it."""
     start = agent._round_start
     if start is None or start.counters["_n_updates"] != agent._n_updates:  # between two rounds
@@ -131,17 +132,20 @@ def save_checkpoint(agent: Any, path: Path) -> None:
 
 def load_checkpoint(
     algorithm: type[Any],
-    path: Path,
+    path: Place,
     env: Environments | None,
     device: torch.device | str,
     changes: Mapping[str, Any],
     *,
+    custom_objects: Mapping[str, Any] | None = None,
     trust_code: bool = False,
 ) -> Any:
     """Return the agent that was saved; see `EpisodicAlgorithm.load`."""
 
     def build(folder: Path, record: dict[str, Any]) -> Any:
-        settings = _settings(algorithm, record, changes, folder, trust_code)
+        given = {**_stand_ins(record, custom_objects or {}), **changes}
+        optimizer = given.pop("optimizer_class", None)
+        settings = _settings(algorithm, record, given, folder, trust_code)
         check_learnable(env, algorithm.__name__)
         envs: Any = NoEnvironment(**record["environment"]) if env is None else as_vec_env(env)
         processes = Processes() if env is None else join(device)
@@ -154,6 +158,9 @@ def load_checkpoint(
                 "make it as it was"
             )
         policy_kwargs = {**record["policy_kwargs"], **stored_models(folder)}
+        if optimizer is not None or "optimizer_class" in policy_kwargs:
+            kept = policy_kwargs.get("optimizer_class")
+            policy_kwargs["optimizer_class"] = optimizer or _optimizer_class(kept, folder)
         policy_kwargs["products"] = products_here(
             policy_kwargs.get("products", "torch"), folder, device
         )
@@ -179,8 +186,22 @@ def load_checkpoint(
     return read_agent(path, algorithm, ENTRIES_OF_ROUNDS, build)
 
 
+def _stand_ins(record: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return schedules for those that could not be saved, of SB3's ``custom_objects``."""
+    lacking = record["schedules"]
+    if idle := sorted(name for name in given if name in record["settings"]):
+        logger.warning(
+            "custom_objects leaves %s as saved, since nothing is unpickled; load(path, %s=...) "
+            "changes it",
+            " and ".join(idle),
+            idle[0],
+        )
+    values = {name: given[name] for name in lacking if name in given}
+    return {n: v if callable(v) else (lambda _, v=v: float(v)) for n, v in values.items()}
+
+
 def read_agent(
-    path: Path,
+    path: Place,
     algorithm: type[T],
     entries: Mapping[str, Any],
     build: Callable[[Path, dict[str, Any]], T],
@@ -195,7 +216,8 @@ def read_agent(
             )
         return build(folder, record)
 
-    return read_folder(path, RECORD, FORMAT, entries, checked)
+    with unpacked(path, RECORD) as folder:
+        return read_folder(folder, RECORD, FORMAT, entries, checked)
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -203,7 +225,7 @@ def read_agent(
 
 def write_agent(
     policy: "CausalLMPolicy",
-    path: Path,
+    place: Place,
     record: Mapping[str, Any],
     *,
     tokenizer: Any,
@@ -212,19 +234,34 @@ def write_agent(
 ) -> None:
     """Write a learner into a folder, atomically; what was there becomes ``<path>.previous``.
 
-    The record lacks format and hashes; ``tensors`` are those besides the models' weights, and
-    ``own`` is of `own_state`.
+    Under the names that `file_for` tells it is one file with the same contents. The record lacks
+    format and hashes; ``tensors`` are those besides the models' weights, and ``own`` is of
+    `own_state`.
     """
+    path: Path | None = None
+    file: Path | IO[bytes] | None
+    if isinstance(place, str | Path):
+        path = Path(place)
+        file = file_for(path, RECORD)
+    else:
+        file = place
 
     def fill(folder: Path) -> dict[str, Any]:
-        write_policy(policy, folder, path, tokenizer=tokenizer)
+        write_policy(policy, folder, path or folder, tokenizer=tokenizer)
         if tensors is not None:
             save_file(tensors | own[1], folder / TRAINING)
         if own[0]:
             write_json(folder / OWN, own[0])
         return {"format": FORMAT, **record}
 
-    write_folder(path, RECORD, fill)
+    if file is None:
+        assert path is not None
+        write_folder(path, RECORD, fill)
+        return
+    if path is not None and path.is_dir() and path != file:
+        logger.warning("%s holds other files, so that the agent is in %s", path, file)
+    with packing(file) as folder:
+        fill_folder(folder, RECORD, fill)
 
 
 def _setting_names(algorithm: type[Any]) -> list[str]:
@@ -254,7 +291,7 @@ def _record(agent: Any, start: TrainingState) -> dict[str, Any]:
         "settings": {k: v for k, v in settings.items() if k not in schedules},
         "schedules": schedules,
         "policy_kwargs": {
-            name: value
+            name: _optimizer_name(value) if name == "optimizer_class" else value
             for name, value in agent.policy_kwargs.items()
             if name not in (*MODELS, *_setting_names(type(agent)))
         }
@@ -263,6 +300,23 @@ def _record(agent: Any, start: TrainingState) -> dict[str, Any]:
         "counters": start.counters,
         "environment_state": start.environment,
     }
+
+
+def _optimizer_class(name: str | None, folder: Path) -> type[torch.optim.Optimizer]:
+    """Return torch's optimiser of a name that `_optimizer_name` gave."""
+    found = vars(torch.optim).get(name or "")
+    if isinstance(found, type) and issubclass(found, torch.optim.Optimizer):
+        return found
+    raise CheckpointError(
+        f"optimizer_class {name} of {folder} is none of torch.optim; pass it again: "
+        "load(path, env=envs, optimizer_class=...)"
+    )
+
+
+def _optimizer_name(kind: type) -> str:
+    """Return the name of a class of torch.optim, and with its module that of another."""
+    is_torch = vars(torch.optim).get(kind.__name__) is kind
+    return kind.__name__ if is_torch else f"{kind.__module__}:{kind.__qualname__}"
 
 
 def _policy_name(agent: Any) -> str:
@@ -322,7 +376,8 @@ def _training_tensors(agent: Any, start: TrainingState) -> dict[str, Tensor]:
     of_critic = {} if critic is None else critic.own_parameters()
     tensors = {f"critic.{name}": value.detach().clone() for name, value in of_critic.items()}
     for number, state in agent.policy.optimizer.state_dict()["state"].items():
-        tensors |= {f"{OPTIMIZER}{number}.{name}": value for name, value in state.items()}
+        known = {name: value for name, value in state.items() if value is not None}
+        tensors |= {f"{OPTIMIZER}{number}.{n}": torch.as_tensor(v) for n, v in known.items()}
     for role, model in agent.policy.auxiliary_models.items():
         weights = model.model.state_dict()
         tensors |= {f"{role}.{name}": value.clone() for name, value in weights.items()}

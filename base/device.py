@@ -64,13 +64,20 @@ def select_device(device: str | torch.device) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError:
         raise ValueError(
-            f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}"
+            f"device must be 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps', got {device!r}"
         ) from None
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise ValueError(
             f"device {device!r} is not available: torch sees {torch.cuda.device_count()} GPUs; "
             "pass 'auto' or 'cpu'"
         )
+    if chosen.type not in ("cpu", "cuda"):
+        try:
+            torch.zeros(1, device=chosen)
+        except (RuntimeError, AssertionError, NotImplementedError, ImportError):
+            raise ValueError(
+                f"device {device!r} is not available: torch finds none; pass 'auto' or 'cpu'"
+            ) from None
     return chosen
 
 

@@ -146,9 +146,14 @@ def write_folder(path: Path, record_name: str, fill: Callable[[Path], dict[str, 
         )
     with replacing(path, keep_previous=True) as part:
         part.mkdir()
-        record = to_json(fill(part) | {"files": folder_hashes(part)})
-        record["hash"] = record_hash(record)
-        (part / record_name).write_text(json.dumps(record, indent=1))
+        fill_folder(part, record_name, fill)
+
+
+def fill_folder(part: Path, record_name: str, fill: Callable[[Path], dict[str, Any]]) -> None:
+    """Write the files and the record of a folder into an empty one; see `write_folder`."""
+    record = to_json(fill(part) | {"files": folder_hashes(part)})
+    record["hash"] = record_hash(record)
+    (part / record_name).write_text(json.dumps(record, indent=1))
 
 
 def read_folder(

@@ -22,6 +22,7 @@ from tokengym.base.errors import SettingsError, TokenGymError
 from tokengym.base.objects import HERE, NAME
 from tokengym.base.own_code import defined_names, load_from_file, running_user_code
 from tokengym.base.plugins import missing_laboratory, plugins
+from tokengym.base.spellings import word_answer
 
 logger = logging.getLogger(__name__)
 
@@ -286,10 +287,12 @@ class Registry(Mapping[str, T]):
                 values[name] = option_value(value)
             elif self._bare and not values:
                 values[self._bare] = name
+            elif said := word_answer(text):
+                raise self._error(f"unknown {self.kind} {text!r}; {said}")
             else:
                 raise self._error(
                     f"{self.kind} {text!r} has the option {name!r}; write it as option=value, "
-                    "e.g. 'abc:beta=1.0'"
+                    f"such as '{text.partition(':')[0]}:{name}=1.0'"
                 )
         return values
 
@@ -323,6 +326,8 @@ class Registry(Mapping[str, T]):
                 f"{self.kind} {name!r} is an object of the process that passed it; pass it again "
                 "with jobs=1, or name file.py:Name"
             )
+        if said := word_answer(name):
+            raise self._error(f"unknown {self.kind} {name!r}; {said}")
         raise self._error(
             f"unknown {self.kind} {name!r}; {did_you_mean(name, known)}"
             f"known: {', '.join(known)}{missing_laboratory() if self._group else ''}"

@@ -17,6 +17,7 @@ from typing import Any, NoReturn, TypeVar, get_type_hints
 
 from tokengym.base.errors import SettingsError
 from tokengym.base.registry import did_you_mean
+from tokengym.base.spellings import answer
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -33,7 +34,6 @@ def from_keywords(
     *,
     owner: str,
     others: Collection[str] = (),
-    said_by: Mapping[str, str] | None = None,
 ) -> T:
     """Return a settings dataclass built from keyword arguments.
 
@@ -42,16 +42,15 @@ def from_keywords(
         keywords: Values by field name; a field that is left out has its default.
         owner: Name of the caller, for the message.
         others: Further arguments of the caller, for the message.
-        said_by: Keywords of other libraries, and what says the same here.
 
     Raises:
-        TypeError: if a keyword is not a field, with what says the same or the near matches.
+        TypeError: if a keyword is not a field, with what other tools mean by it, or near matches.
         ValueError: if a value is out of range.
     """
     known = [one.name for one in fields(declared)]  # type: ignore[arg-type]
     for name in [name for name in keywords if name not in known]:
         known = [*others, *known]
-        said = (said_by or {}).get(name)
+        said = answer(name, known, keywords[name], is_option=False)
         hint = f"{said}; " if said else did_you_mean(name, known)
         raise TypeError(f"{owner}() has no argument {name!r}; {hint}known: {', '.join(known)}")
     return declared(**keywords)

@@ -21,6 +21,7 @@ from tokengym.rewards.registry import make_reward
 from tokengym.rewards.reward import Reward, RewardTraits
 from tokengym.rewards.scorers.base import AnyScorer as AnyScorer
 from tokengym.rewards.scorers.base import call_scorer
+from tokengym.rewards.stock import tell_stock_learner
 
 AnyEnv = gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]
 CHANGING = (
@@ -83,6 +84,10 @@ class PaysEpisodes:
                 paid = self._pay_newest(unfinished)
         if not ended:
             return paid, {}
+        credit = self.reward.credit
+        tell_stock_learner(
+            credit.name, pays_at_end=self.delivery == "end" and not isinstance(credit, Sparse)
+        )
         scored = dict(zip(ended, self.reward.evaluate(episodes), strict=True))
         for row, episode in scored.items():
             if episode.score is None or episode.token_rewards is None:

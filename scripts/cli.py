@@ -137,7 +137,8 @@ def _print_anywhere() -> None:
     What it prints may lose its reader.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        # Under LC_ALL=C Python takes "surrogateescape", which lacks as many characters.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="backslashreplace")
     if isinstance(sys.stdout, io.TextIOWrapper):
         how: Any = {name: getattr(sys.stdout, name) for name in ("encoding", "errors")}

@@ -345,22 +345,25 @@ def updates(run: TrainingRun) -> Iterator[Update]:
     settings, envs = run.settings, run.make_envs(1)
     trainer: Any = DPO if isinstance(settings, DPOSettings) else SFT
     policy = make_policy(envs, **run.policy_kwargs(), seed=run.seed, device=run.training.device)
-    yield Update(step=0, tokens=0, agent=policy)
-    data: Any = settings.pairs
-    held_out: Any = settings.eval_pairs
     sampled = 0  # tokens
     encoding = encoding_for(envs, text_encoding(settings))
     tokenizer = environment_attribute(envs, "tokenizer")
+    limit = longest_input(policy.language_model.model)
+    own = None
     if settings.own_prompts:
-        limit = longest_input(policy.language_model.model)
         own = read_own(settings, tokenizer, encoding, max_positions=limit)
         if own is None:
             _LOG.warning(
                 "%s has token ids and no texts of prompts; the policy is measured on the task's",
                 settings.pairs,
             )
-        else:
-            data, held_out = own.train, own.held_out
+    data, held_out = (
+        None if source is None else trainer.encode(source, tokenizer, encoding, max_positions=limit)
+        for source in ((None, None) if own is not None else (settings.pairs, settings.eval_pairs))
+    )
+    if own is not None:
+        data, held_out = own.train, own.held_out
+    yield Update(step=0, tokens=0, agent=policy)  # measured, once all files are read
     if data is None:
         source = _Collected(run, envs, policy, KEPT[trainer.learns_from])
         data = source.train()

@@ -17,6 +17,7 @@ DPO_LEARNER = register_learner(
         summary="direct preference optimisation on pairs, given or collected from the policy",
         settings=DPOSettings,
         updates="tokengym.agents.offline.collecting:updates",
+        check="tokengym.agents.offline.own:check_files",
         steps_setting="num_train_epochs",
         prompts_setting="num_prompts",
         logged=logged(PAIR_FIGURES),

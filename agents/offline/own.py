@@ -64,6 +64,18 @@ def text_encoding(settings: SFTSettings, **how: Any) -> TextEncoding:
     )
 
 
+def check_files(settings: SFTSettings, batch_size: int) -> None:
+    """Refuse files of data that are not there or cannot be read, before anything is made.
+
+    Raises:
+        DatasetError: naming the file.
+    """
+    del batch_size
+    for source in (settings.pairs, settings.eval_pairs):
+        if source is not None:
+            read_table(source, of="data", texts=(settings.pairs_prompt_column,))
+
+
 def read_own(
     settings: SFTSettings,
     tokenizer: "PreTrainedTokenizerBase",

@@ -53,6 +53,7 @@ from tokengym.base.device import auto_device, check_learning, select_device, use
 from tokengym.base.errors import DatasetError, SettingsError
 from tokengym.base.files import read_json, write_json, writing
 from tokengym.base.folders import check_entries
+from tokengym.base.packed import Place
 from tokengym.base.settings import check_count, check_number, names_of
 from tokengym.rewards.models.loading import longest_input
 from tokengym.rewards.pairs.encode import EncodedTexts, TextEncoding
@@ -246,6 +247,11 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
         settings: Mapping[str, Any],
         with_reference: bool,
     ) -> None:
+        if isinstance(source, str) and source == "CausalLMPolicy":
+            raise SettingsError(
+                f"{type(self).__name__} takes no name of a policy, got {source!r}; write "
+                f"{type(self).__name__}(envs, data): its policy is made of the environment's model"
+            )
         # The Trainer wants a folder even where it stores nothing: one that goes with the agent.
         self._scratch = tempfile.TemporaryDirectory(prefix="tokengym-")
         args = training_arguments(
@@ -450,10 +456,11 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
 
     # --- storing ----------------------------------------------------------------------------------
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: Place) -> None:
         """Write the agent: safetensors and JSON, whole or not at all.
 
-        What was there is kept as ``<path>.previous``.
+        What was there is kept as ``<path>.previous``. Under the names that
+        `EpisodicAlgorithm.save` tells it is one file.
 
         Raises:
             CheckpointError: if the processes share the weights out among them (FSDP).
@@ -464,12 +471,10 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
                 "save_model(path), then load that path as a model"
             )
         if self.args.should_save:
-            write_agent(self.policy, Path(path), self._record(), tokenizer=self.tokenizer)
+            write_agent(self.policy, path, self._record(), tokenizer=self.tokenizer)
 
     @classmethod
-    def load(
-        cls: type[Self], path: str | Path, env: Environments | None = None, **changes: Any
-    ) -> Self:
+    def load(cls: type[Self], path: Place, env: Environments | None = None, **changes: Any) -> Self:
         """Return the agent of a folder, to play, or to continue learning with a new optimiser.
 
         Args:
@@ -495,7 +500,7 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
             agent._set_counters(record["counters"], folder)
             return agent
 
-        return read_agent(Path(path), cls, ENTRIES, build)
+        return read_agent(path, cls, ENTRIES, build)
 
     @classmethod
     def read_settings(cls, stored: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,14 +9,16 @@ import logging
 import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
+from stable_baselines3.common.distributions import CategoricalDistribution
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
+from torch.optim import AdamW, Optimizer
 from transformers import PreTrainedModel
 
 from tokengym.agents.errors import ModelError
@@ -27,6 +29,7 @@ from tokengym.agents.policy.sampler import CachedSampler, Observation, Sampler
 from tokengym.agents.policy.sampling import as_action_mask, draw, row_uniforms
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.policy.settings import PolicySettings
+from tokengym.base.errors import SettingsError
 from tokengym.base.settings import accepts_settings, from_keywords
 
 logger = logging.getLogger(__name__)
@@ -50,6 +53,9 @@ class CausalLMPolicy(PolicyModels):
             Of another model the weights are shared; pass a ``copy.deepcopy`` of one whose weights
             are to learn elsewhere.
         has_critic: Whether there is a value function.
+        optimizer_class: A ``torch.optim.Optimizer`` whose ``step`` takes no closure.
+        optimizer_kwargs: Its arguments beside the weights and ``lr``; None: of AdamW
+            ``weight_decay=0.0`` and ``fused=True``.
         settings: Fields of `PolicySettings`.
 
     Raises:
@@ -68,6 +74,8 @@ class CausalLMPolicy(PolicyModels):
         model: str | Path | PreTrainedModel | FreshModel | None = None,
         reference: str | Path | PreTrainedModel | FreshModel | None = None,
         has_critic: bool = True,
+        optimizer_class: type[Optimizer] = AdamW,
+        optimizer_kwargs: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
         if model is None:
@@ -78,7 +86,10 @@ class CausalLMPolicy(PolicyModels):
             observation_space,
             action_space,
             from_keywords(
-                PolicySettings, settings, owner="CausalLMPolicy", others=("model", "reference")
+                PolicySettings,
+                settings,
+                owner="CausalLMPolicy",
+                others=("model", "reference", "optimizer_class", "optimizer_kwargs"),
             ),
             model=model,
             reference=reference,
@@ -93,9 +104,8 @@ class CausalLMPolicy(PolicyModels):
         self._has_static: bool | None = None  # whether steps can be captured; None: not tried
         self.learned = {name for name, weight in self.named_parameters() if weight.requires_grad}
         """Names of the weights that the optimiser is for; some may have been frozen since."""
-        self.optimizer = torch.optim.AdamW(
-            self.trained_parameters(), lr=lr_schedule(1.0), weight_decay=0.0, fused=True
-        )
+        weights, rate = self.trained_parameters(), lr_schedule(1.0)
+        self.optimizer = _made(optimizer_class, optimizer_kwargs, weights, rate)
         self.eval()
 
     def warn_of_unfrozen(self) -> None:
@@ -168,21 +178,8 @@ class CausalLMPolicy(PolicyModels):
             Token ids, () or (batch,), and ``state``.
         """
         del episode_start
-        needed = {"input_ids", "attention_mask"}
-        if not isinstance(observation, Mapping) or not needed <= observation.keys():
-            raise ModelError(
-                "predict takes an observation of the environment, with input_ids and "
-                f"attention_mask, got {reprlib.repr(observation)}; pass it whole"
-            )
-        input_ids = np.asarray(observation["input_ids"])
-        attention_mask = np.asarray(observation["attention_mask"], dtype=bool)
-        is_batch = input_ids.ndim == 2
-        texts = [
-            ids[mask].tolist()
-            for ids, mask in zip(
-                np.atleast_2d(input_ids), np.atleast_2d(attention_mask), strict=True
-            )
-        ]
+        texts = _texts_of(observation)
+        is_batch = np.ndim(observation["input_ids"]) == 2
         logits = self.next_logits(texts, action_masks)
         uniforms = row_uniforms(len(texts), self.outside)
         tokens, *_ = draw(logits, None if deterministic else uniforms.to(logits.device))
@@ -202,9 +199,118 @@ class CausalLMPolicy(PolicyModels):
         logits = self.language_model.logits(self.states(sequences))
         return self.sampling_logits(logits, mask, *others)[0]
 
+    # --- methods of SB3's actor-critic policies, for callbacks ------------------------------------
+
+    def forward(self, obs: Observation, deterministic: bool = False) -> tuple[Tensor, ...]:
+        """Return a next token of each text, its value and its log-prob.
+
+        Args:
+            obs: ``input_ids`` and ``attention_mask``, (length,) or (batch, length), arrays or
+                tensors.
+            deterministic: The likeliest token instead of a sampled one.
+
+        Returns:
+            (batch,) ids, (batch, 1) reward units, (batch,) nats.
+        """
+        tokens = np.atleast_1d(self.predict(obs, deterministic=deterministic)[0])
+        actions = torch.as_tensor(tokens, device=self.device)
+        values, log_probs, _ = self.evaluate_actions(obs, actions)
+        return actions, values, log_probs
+
+    def get_distribution(
+        self, obs: Observation, action_masks: NDArray[np.generic] | None = None
+    ) -> CategoricalDistribution:
+        """Return the distribution that the next token of each text is drawn from."""
+        logits = self.next_logits(_texts_of(obs), action_masks)
+        return CategoricalDistribution(self.num_actions).proba_distribution(logits)
+
+    def predict_values(self, obs: Observation) -> Tensor:
+        """Return the value of each text, (batch, 1), reward units.
+
+        Raises:
+            ModelError: if the policy has no critic, as with GRPO.
+        """
+        texts = _texts_of(obs)
+        return self.values(Sequences.from_ids(texts, [[0]] * len(texts), self.device))
+
+    def evaluate_actions(
+        self,
+        obs: Observation,
+        actions: Tensor,
+        action_masks: NDArray[np.generic] | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return value (batch, 1), log-prob (batch,) and entropy (batch,) of next tokens, (batch,).
+
+        Raises:
+            ModelError: if the policy has no critic, as with GRPO.
+        """
+        distribution = self.get_distribution(obs, action_masks)
+        log_probs = distribution.log_prob(actions.to(self.device))
+        return self.predict_values(obs), log_probs, distribution.entropy()
+
+    def save(self, path: object) -> None:
+        """Refuse SB3's file of a policy, which would be pickled and lack the reference."""
+        raise SettingsError(
+            f"a policy is saved with its agent, got policy.save({path!r}); write agent.save(path), "
+            "or policy.language_model.model.save_pretrained(path) for the model alone"
+        )
+
+    @classmethod
+    def load(cls, path: object, device: object = "auto") -> NoReturn:
+        """Refuse to read a policy without its agent; see `save`."""
+        raise SettingsError(
+            f"a policy is loaded with its agent, got {cls.__name__}.load({path!r}); write "
+            "PPO.load(path).policy, by the class of the agent that saved it"
+        )
+
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
         arrays = {name: value.cpu().numpy() for name, value in observation.items()}
         return torch.as_tensor(self.predict(arrays, deterministic=deterministic)[0])
+
+
+def _texts_of(observation: Any) -> list[list[int]]:
+    """Return the token ids of each text of an observation, single or batched."""
+    needed = {"input_ids", "attention_mask"}
+    if not isinstance(observation, Mapping) or not needed <= observation.keys():
+        raise ModelError(
+            "predict takes an observation of the environment, with input_ids and "
+            f"attention_mask, got {reprlib.repr(observation)}; pass it whole"
+        )
+    arrays = [
+        np.atleast_2d(value.cpu().numpy() if isinstance(value, Tensor) else np.asarray(value))
+        for value in (observation["input_ids"], observation["attention_mask"])
+    ]
+    return [ids[mask].tolist() for ids, mask in zip(arrays[0], arrays[1].astype(bool), strict=True)]
+
+
+def _made(
+    kind: type[Optimizer],
+    arguments: Mapping[str, Any] | None,
+    weights: list[torch.nn.Parameter],
+    rate: float,
+) -> Optimizer:
+    """Return the optimiser of a policy's weights, or refuse it."""
+    if not (isinstance(kind, type) and issubclass(kind, Optimizer)):
+        raise SettingsError(
+            f"optimizer_class must be a class of optimisers, got {kind!r}; pass such as "
+            "torch.optim.SGD"
+        )
+    if issubclass(kind, torch.optim.LBFGS):
+        raise SettingsError(
+            "optimizer_class=LBFGS asks for the loss several times a step, which an update does "
+            "not compute; pass such as torch.optim.SGD"
+        )
+    if arguments is None and kind is AdamW:
+        arguments = {"weight_decay": 0.0, "fused": True}
+    if "lr" in (given := dict(arguments or {})):
+        raise SettingsError(
+            f"lr={given['lr']!r} in optimizer_kwargs is learning_rate= of the agent"
+        )
+    try:
+        made: Optimizer = kind(weights, lr=rate, **given)  # type: ignore[call-arg]
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"optimizer_kwargs do not fit {kind.__name__}: {error}") from error
+    return made
 
 
 class PlaysPolicy:

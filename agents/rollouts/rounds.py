@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
@@ -276,6 +276,8 @@ class StepResult:
     """(num_envs,): a budget ran out."""
     episodes: Mapping[int, Episode]
     """The episodes that ended in this step, by row; their scores come when the round has ended."""
+    successes: Mapping[int, bool] = field(default_factory=dict)
+    """What infos say in ``is_success``, SB3's, of episodes that ended in this step, by row."""
 
 
 class RoundEnvironment(ABC):
@@ -374,6 +376,7 @@ class GymRounds(RoundEnvironment):
             terminated=terminated,
             truncated=truncated & ~terminated,  # a TimeLimit at the horizon cuts nothing
             episodes=episodes_from_infos(infos, unscored=self.reward.unscored),
+            successes=_successes(infos, terminated | truncated),
         )
         if self._must_reset and (ended := terminated | truncated).any():
             self.envs.reset(options={"reset_mask": ended})
@@ -420,6 +423,11 @@ class VecEnvRounds(RoundEnvironment):
                 for row in np.flatnonzero(dones).tolist()
                 if "finish_reason" in infos[row]
             },
+            successes={
+                row: bool(infos[row]["is_success"])
+                for row in np.flatnonzero(dones).tolist()
+                if infos[row].get("is_success") is not None
+            },
         )
 
 
@@ -434,6 +442,14 @@ def as_rounds(envs: Environments) -> RoundEnvironment:
     if isinstance(envs, VecEnv):
         return VecEnvRounds(envs)
     return GymRounds(as_vector_env(envs))
+
+
+def _successes(infos: Mapping[str, Any], ended: NDArray[np.bool_]) -> dict[int, bool]:
+    """Return ``is_success`` of the rows of a Gymnasium batch that ended, where infos have it."""
+    source = infos.get("final_info", infos)
+    told = source.get("_is_success", ())
+    rows = np.flatnonzero(ended & told).tolist() if len(told) else []
+    return {row: bool(source["is_success"][row]) for row in rows}
 
 
 def _is_copies(envs: VectorEnv[Any, Any, Any]) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import is_zipfile
 
 from tokengym.base.errors import PretrainedError
 from tokengym.base.files import read_json
@@ -73,6 +74,11 @@ def parts_of(word: str | Path) -> StoredParts:
 def _whole_or_adapters(word: str | Path) -> str | Path:
     """Return where a word's model is; of a saved agent, its policy's weights or adapters."""
     path = located(word)
+    if Path(path).is_file() and is_zipfile(path):
+        raise PretrainedError(
+            f"{path} is an agent in one file; unpack it, python -m zipfile -e {path} FOLDER, and "
+            "name the folder"
+        )
     agent = agent_folder(path)
     if agent is None:
         return path

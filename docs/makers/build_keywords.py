@@ -11,13 +11,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from tokengym.agents.learner import LEARNERS, find_learner
 from tokengym.agents.offline.settings import PreferenceLoss
 from tokengym.agents.offline.trainer import OfflineOptions
 from tokengym.agents.ppo.settings import PPOSettings
+from tokengym.base.settings import field_paths
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tasks.task import TaskOptions
+from tokengym.evaluation.runs.settings import EvaluationSettings, TaskSettings, TrainingSettings
 from tokengym.registration import EnvReward
 
+OF_CALL = frozenset({"agent", "learner"})
+"""Fields of a training that a comparison decides by its own arguments."""
 PARAMETERS = frozenset({"learning_rate"})
 """Fields that are parameters of their own where the learner is PPO or one of its relatives."""
 
@@ -32,6 +37,9 @@ class Keywords:
     """Written type that it extends."""
     further: tuple[tuple[str, str], ...] = ()
     """Annotations by name of what no dataclass declares, from the first one's module."""
+    are_options: bool = False
+    """Whether the names are those of options, with the fields of nested dataclasses in their place;
+    None leaves each to its default."""
 
 
 FILES: dict[str, tuple[str, dict[str, Keywords]]] = {
@@ -41,6 +49,18 @@ FILES: dict[str, tuple[str, dict[str, Keywords]]] = {
             "PPOKeywords": Keywords((PPOSettings,)),
             "SFTKeywords": Keywords((OfflineOptions,)),
             "DPOKeywords": Keywords((PreferenceLoss,), "SFTKeywords"),
+        },
+    ),
+    "evaluation/runs/keywords.py": (
+        "Types of the settings of `tokengym.compare`, read by type checkers alone.",
+        {
+            "CompareKeywords": Keywords(
+                (
+                    *(TrainingSettings, EvaluationSettings, TaskSettings),
+                    *dict.fromkeys(find_learner(name).settings for name in LEARNERS.names()),
+                ),
+                are_options=True,
+            )
         },
     ),
     "envs/keywords.py": (
@@ -110,27 +130,65 @@ def text(path: str) -> str:
             if file != path:
                 imports = {_module_of(file): {keywords.extends}}
         declared = " and ".join(f"`{one.__name__}`" for one in keywords.declared)
+        said = "Settings by the words of their options." if keywords.are_options else ""
         lines = [f"class {name}({keywords.extends}, total=False):"]
-        lines.append(f'    """Fields of {declared}."""\n')
-        for field, annotation, module in _annotated(keywords):
+        lines.append(f'    """{said or f"Fields of {declared}."}"""\n')
+        annotated = _of_options if keywords.are_options else _annotated
+        for field, members in annotated(keywords):
             if field in inherited:
                 continue
-            for node in ast.walk(ast.parse(annotation)):
-                if isinstance(node, ast.Name) and (source := source_of(node.id, module)):
-                    imports.setdefault(source, set()).add(node.id)
-            lines.append(f"    {field}: {annotation}")
+            for annotation, module in members.items():
+                for node in ast.walk(ast.parse(annotation)):
+                    if isinstance(node, ast.Name) and (source := source_of(node.id, module)):
+                        imports.setdefault(source, set()).add(node.id)
+            written = " | ".join(members).replace("'", '"')  # as ruff quotes
+            lines.append(f"    {field}: {written}")
         blocks.append("\n".join(lines))
     return HEADING.format(summary) + "\n\n\n".join((_import_lines(imports), *blocks)) + "\n"
 
 
-def _annotated(keywords: Keywords) -> Iterator[tuple[str, str, str]]:
-    """Yield name, annotation and module of what a written type has of its own."""
+Members = dict[str, str]
+"""Annotations of the members of a union, with the module of each."""
+
+
+def _annotated(keywords: Keywords) -> Iterator[tuple[str, Members]]:
+    """Yield name and annotation of what a written type has of its own."""
     for one in keywords.declared:
         for field, annotation, module in annotations(one):
             if not (field in PARAMETERS and issubclass(one, PPOSettings)):
-                yield field, annotation, module
+                yield field, {annotation: module}
     for field, annotation in keywords.further:
-        yield field, annotation, keywords.declared[0].__module__
+        yield field, {annotation: keywords.declared[0].__module__}
+
+
+def _of_options(keywords: Keywords) -> Iterator[tuple[str, Members]]:
+    """Yield the words of options and their annotations; see `keywords_of`.
+
+    A word that several dataclasses have may have the type of each.
+    """
+    found: dict[str, Members] = {}
+    for one in keywords.declared:
+        for leaf in field_paths(one):
+            if leaf.path[-1] in OF_CALL:
+                continue
+            of_owner = {name: rest for name, *rest in annotations(leaf.owner)}
+            annotation, module = of_owner[leaf.path[-1]]
+            for word in leaf.keywords:
+                found.setdefault(word, {}).update(_parts(annotation, module))
+    for word, members in found.items():
+        members.pop("None", None)
+        yield word, {**members, "None": "builtins"}
+
+
+def _parts(annotation: str, module: str) -> Members:
+    """Return the members of a union; what the suite alone lacks is ``Any``."""
+    node = ast.parse(annotation, mode="eval").body
+    if isinstance(node, ast.BinOp):
+        sides = (ast.unparse(node.left), ast.unparse(node.right))
+        return {k: v for side in sides for k, v in _parts(side, module).items()}
+    names = [one.id for one in ast.walk(node) if isinstance(one, ast.Name)]
+    is_ours = any(source_of(name, module).startswith("tokengym.lab") for name in names)
+    return {"Any": "typing"} if is_ours else {annotation: module}
 
 
 def _module_of(file: str) -> str:

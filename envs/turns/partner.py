@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -122,12 +123,29 @@ def as_partner(value: Any) -> Partner:
                 "pass a Partner, a function or a name"
             )
         partner = _Function(partner)
+    _check_takes(partner, "replies" if answers_many(partner) else "reply")
     if partner.role == POLICY:
         raise SettingsError(
             f"partner {name_of(partner)!r} has role={POLICY!r}, the policy's; use 'user', or "
             "'tool' where the chat template knows it"
         )
     return partner
+
+
+def _check_takes(partner: Partner, method: str) -> None:
+    """Refuse a partner that could not be asked: its first turn would fail."""
+    names = [*inspect.signature(getattr(Partner, method)).parameters][1:]  # without self
+    try:
+        signature = inspect.signature(getattr(partner, method))
+    except (TypeError, ValueError):  # code in C may have none
+        return
+    try:
+        signature.bind(*names)
+    except TypeError:
+        raise SettingsError(
+            f"partner {name_of(partner)!r} must take ({', '.join(names)}), got "
+            f"({', '.join(signature.parameters)}); add what it lacks"
+        ) from None
 
 
 def answers_many(partner: Partner) -> bool:

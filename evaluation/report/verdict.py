@@ -455,8 +455,8 @@ def short_of_best(ended: float, rows: Sequence[Mapping[str, float]]) -> Alarm | 
     """Return the alarm of a training that ended below the best of a few untrained responses.
 
     Example:
-        >>> short_of_best(0.5, [{"n": 1, "score": 0.0}, {"n": 4, "score": 1.0}]).sign
-        'it ended below the best of 4 untrained responses (score 1), which cost no training'
+        >>> short_of_best(0.5, [{"n": 4, "score": 1.0}]).detail
+        'score 0.5 against 1'
     """
     row = next((row for row in rows if row["n"] == FEW), None)
     if row is None or ended >= (best := row.get("net_score", row["score"])):
@@ -464,8 +464,7 @@ def short_of_best(ended: float, rows: Sequence[Mapping[str, float]]) -> Alarm | 
     # Beside the score that is printed, a number with the penalty would contradict it.
     word = "score minus the KL penalty" if "net_score" in row else "score"
     return Alarm(
-        f"it ended below the best of {FEW} untrained responses ({word} {best:.3g}), which cost no "
-        "training",
-        f"{ended:.3g}",
+        f"it ended below the best of {FEW} untrained responses, which cost no training",
+        f"{word} {ended:.3g} against {best:.3g}",
         "train longer, or at another learning_rate",
     )

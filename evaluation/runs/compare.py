@@ -13,7 +13,7 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 from rich.console import Console
@@ -53,6 +53,11 @@ from tokengym.evaluation.runs.spec import RunSpec
 from tokengym.rewards.credits.base import Credit
 from tokengym.rewards.errors import CreditError, ScorerError
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from tokengym.evaluation.runs.keywords import CompareKeywords
+
 
 def compare(
     env: Comparison | str | None = None,
@@ -69,7 +74,7 @@ def compare(
     track: str | None = None,
     executor: Executor | str | None = None,
     console: Console | None = None,
-    **settings: Any,
+    **settings: "Unpack[CompareKeywords]",
 ) -> Result:
     """Train each reward, or each learner, with the same seeds and budget, and compare them.
 

@@ -40,6 +40,7 @@ from tokengym.base.settings import (
     keywords_of,
     values_by_name,
 )
+from tokengym.base.spellings import answer
 from tokengym.evaluation.measure.environments import Decision, decide_env, env_word, resolve_env
 from tokengym.evaluation.runs.comparison import Comparison
 from tokengym.evaluation.runs.defaults import (
@@ -216,7 +217,7 @@ class _Decisions:
         for name in self.given:
             is_common = self.asked.compares and name in BY_KEYWORD
             if not is_common and not any(name in known for known in self.known):
-                _refuse(name, self.words[0], self.known)
+                _refuse(name, self.given[name], self.words[0], self.known)
 
     def _keywords(self, learner: Learner) -> dict[str, tuple[str, FieldPath]]:
         """Return the keywords that have an effect on runs of a learner, with group and field."""
@@ -518,14 +519,18 @@ class _Decisions:
         return " ".join(parts)
 
 
-def _refuse(name: str, agent: Spec, known: Sequence[Mapping[str, Any]]) -> NoReturn:
+def _refuse(name: str, value: Any, agent: Spec, known: Sequence[Mapping[str, Any]]) -> NoReturn:
     """Refuse a setting that no learner here has."""
-    owners = [one for one in LEARNERS.names() if name in find_learner(one).default_values()]
-    if owners:
-        raise TypeError(f"{name} has no effect on {agent}; it is a setting of {', '.join(owners)}")
     own = ("env", "rewards", "agent", "agents", "seeds", "first_seed", "out", "jobs", "executor")
     words = [*own, "checkpoint_every", "retry_failed", "track", "console", "level", *known[0]]
-    hint = did_you_mean(name, words, shown={word: word for word in words})
+    said = answer(name, words, value, is_option=False)
+    owners = [one for one in LEARNERS.names() if name in find_learner(one).default_values()]
+    if owners:
+        more = f"; {said}" if said else ""
+        raise TypeError(
+            f"{name} has no effect on {agent}; it is a setting of {', '.join(owners)}{more}"
+        )
+    hint = f"{said}; " if said else did_you_mean(name, words, shown={word: word for word in words})
     raise TypeError(
         f"compare() has no argument {name!r}; {hint}the arguments are the options of tokengym "
         "compare --help-all, with _ for -"

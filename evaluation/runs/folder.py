@@ -17,6 +17,7 @@ from tokengym.base.files import is_leftover, previous_folder, read_json, to_json
 from tokengym.base.folders import LOCK, locked
 from tokengym.base.objects import short, words_in
 from tokengym.base.own_code import code_hash
+from tokengym.base.packed import unpacked
 from tokengym.base.registry import imported, split_file_word
 from tokengym.base.saved_code import (
     CODE,
@@ -29,7 +30,7 @@ from tokengym.base.saved_code import (
     texts_of_options,
 )
 from tokengym.base.settings import from_json, values_by_name
-from tokengym.base.stored.parts import ADAPTER_CONFIG, STOCK_RECORD
+from tokengym.base.stored.parts import ADAPTER_CONFIG, CHECKPOINT_RECORD, STOCK_RECORD
 from tokengym.base.text import listed, printable
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.comparison import (
@@ -397,7 +398,8 @@ def load_agent(
     if stock := _stock_word(path, agent_class, trust_code=trust_code):
         return imported("tokengym.agents.sb3.saved:load")(path, LEARNERS.load(stock))
     if agent_class is None:
-        made = getattr(agents, _saved_class(path))
+        with unpacked(path, CHECKPOINT_RECORD) as folder:
+            made = getattr(agents, _saved_class(folder))
     else:
         made = LEARNERS.load(agent_class)
         if not hasattr(made, "load"):

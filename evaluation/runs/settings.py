@@ -119,13 +119,13 @@ class TrainingSettings(ModelSettings):
     products: Products = "torch"
     """Library that multiplies float32 matrices of the policy on a CPU: torch's own, or "onednn",
     faster on some processors. It decides the last digits, so a run keeps the one it began with."""
-    steps: int = field(default=30, metadata={"flag": "updates", "aliases": ("steps",)})
-    """Updates per run; also written --steps."""
+    steps: int = field(default=30, metadata={"flag": "updates"})
+    """Updates per run."""
     batch_size: int = 64
     """Episodes per update: the number of environment rows."""
     tokens: int | None = None
     """Response tokens after which training ends, including those of candidates and continuations;
-    None trains for ``steps``, or the learner's own iterations or epochs."""
+    None trains for ``updates``, or the learner's own iterations or epochs."""
     max_new_tokens: int | None = 48
     """Longest response, tokens. None, where a policy learns from given pairs: as long as those of
     the data if it is measured on their prompts, else as the task has it."""
@@ -197,7 +197,7 @@ class TrainingSettings(ModelSettings):
         if alone and self.tokens is None and alone >= self.steps:
             raise SettingsError(
                 f"n_value_warmup={alone} leaves the policy none of {self.steps} updates; lower it "
-                "or raise steps"
+                "or raise updates"
             )
 
     def _check_arithmetic(self) -> None:

@@ -135,13 +135,18 @@ class ExplorePage:
         self._stored, self._stored_in = tuple(stored), stored_in
         if results is not None and not results.is_dir():
             raise ValueError(f"{results} is no folder; name one that holds runs of tokengym train")
+        saved_folders = [] if results is None else [*map(str, saved_agents(results))]
+        if results is not None and not saved_folders:
+            raise ValueError(
+                f"{results} holds no saved agent; name a folder with runs of tokengym train, or "
+                "leave it out"
+            )
         self.env, self.agent = resolve_env(env), "" if agent is None else str(agent_folder(agent))
         self._kwargs = known_task(None, self.env)[1] if env_kwargs is None else dict(env_kwargs)
         self._model, self._rewards = model, tuple(rewards)
         self.tasks = {task.id: task.name for task in registered_tasks()}
         """Tasks that can be chosen, with their names."""
         self.tasks.setdefault(self.env, self.env)
-        saved_folders = [] if results is None else map(str, saved_agents(results))
         self.agents = list(dict.fromkeys(filter(None, [self.agent, *saved_folders])))
         """Folders of saved agents that can be chosen."""
         self.rewards = list(dict.fromkeys([*self._rewards, *REWARDS.names()]))

@@ -76,7 +76,6 @@ class Calls:
                     f"{setting}={value} of scorer {name!r} is for functions that run side by side; "
                     "write it with async def, or leave it out"
                 )
-        self._has_said = False
 
     def __call__(self, arguments: Sequence[tuple[Sequence[Any], dict[str, Any]]]) -> list[Any]:
         """Return what the function gives for arguments, by place and by name, of each call.
@@ -142,11 +141,16 @@ class Calls:
             error = TimeoutError(f"no answer within timeout={seconds:g} s")
         if self.settings.on_error == "raise":
             raise error
-        if not self._has_said:
-            self._has_said = True
+        # Environment and evaluation have a scorer each of one function: it is said once.
+        if (key := (self.name, getattr(self.function, "__code__", self.function))) not in _FAILED:
+            _FAILED.append(key)
             reason = reason_of(error)
             logger.warning("scorer %r failed, and its response has no score: %s", self.name, reason)
         return None
+
+
+_FAILED: list[tuple[str, Any]] = []
+"""Names and functions of the scorers whose failure this process has said."""
 
 
 def is_async(function: Callable[..., Any]) -> bool:

@@ -36,6 +36,7 @@ from tyro.constructors import (
 
 from tokengym.base.registry import did_you_mean
 from tokengym.base.settings import Chosen, FieldPath, filled, names_of
+from tokengym.base.spellings import answer
 from tokengym.base.text import listed
 
 USED = frozenset(
@@ -61,26 +62,12 @@ RUN_OPTIONS = frozenset(
 """Usual options of the commands that train: what a model and data of one's own need, too. Those of
 one learner are at most twenty."""
 
-SAID_BY = {
-    "lr": "the learning rate is --learning-rate",
-    "prompts": "a file of prompts is --dataset FILE",
-    "total-timesteps": "the length of a training is --updates N, or --tokens N, a timestep being "
-    "one token",
-    "max-steps": "the length of a training is --updates N, or --tokens N",
-    "num-generations": "responses to one prompt are --group-size N",
-    "bf16": "the precision is --dtype bfloat16 (the weights), or --precision bf16-mixed",
-    "fp16": "the precision is --dtype bfloat16 (the weights), or --precision bf16-mixed",
-    "gradient-accumulation-steps": "a batch is divided by --micro-batch-size N",
-    "per-device-train-batch-size": "episodes per update are --batch-size N, of which "
-    "--micro-batch-size N at a time",
-    "num-envs": "the number of environment rows is --batch-size N",
-    "n-envs": "the number of environment rows is --batch-size N",
-    "model-name-or-path": "a model is --model PATH_OR_NAME",
-}
-"""Options of other programs, and what says the same here. (Prompts in Python are a list.)"""
-
 GROUP_NAME = re.compile(r"(Settings|Options)$")
 """End of the name of a dataclass of settings, whose beginning is its group's in the help."""
+SHORT = re.compile(r"-(?!inf$|nan$)[a-zA-Z]\w*")
+"""An option with one dash, which other tools have."""
+HYDRA = re.compile(r"\+{0,2}(?:[a-z_]+\.)+([a-z_]+)=(.*)")
+"""A setting as verl's command lines have it, ``algorithm.adv_estimator=grpo``."""
 ARGUMENT = re.compile(r"^    (\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
 """Name and text of an argument in a docstring."""
 Tracker = Annotated[str | None, tyro.conf.arg(metavar="{tensorboard,wandb,mlflow,trackio}")]
@@ -137,9 +124,9 @@ def call(command: Command, prog: str, arguments: Sequence[str]) -> int:
     typed |= line.take(options)
     known = {option.name for option in options}
     for name in (*(name for name in typed if name not in known), *line.given):
-        _refuse_unknown(command, typed, options, name.replace("_", "-"))
+        _refuse_unknown(command, typed, options, name.replace("_", "-"), line)
     if line.free:
-        raise ValueError(f"unexpected {line.free[0]!r}; {prog} --help shows what there is")
+        _refuse_free(prog, typed, line.free[0])
     given = {o.name: typed[o.name] for o in options if o.leaf and o.name in typed}
     values = given if _takes_given(command) else filled(chosen, given)
     for option in options:
@@ -148,6 +135,14 @@ def call(command: Command, prog: str, arguments: Sequence[str]) -> int:
             if values[option.name] is inspect.Parameter.empty:
                 raise ValueError(f"{prog} needs {option.shown}; {prog} --help has examples")
     return command(**values) or 0
+
+
+def _refuse_free(prog: str, typed: Mapping[str, Any], text: str) -> NoReturn:
+    """Refuse a text that no option takes."""
+    hint = f"{prog} --help shows what there is"
+    if "env" in typed and text != typed["env"]:
+        hint = f"one environment at a time, and --env is {typed['env']}; {hint}"
+    raise ValueError(f"unexpected {text!r}; {hint}")
 
 
 def _takes_given(command: Command) -> bool:
@@ -241,7 +236,7 @@ class CommandLine:
 
     def __init__(self, arguments: Sequence[str]) -> None:
         self.given: dict[str, list[str]] = {}
-        """Texts after each option, by its name without dashes; the last of several counts."""
+        """Texts after each option, by its name without dashes, or with one if it has one alone."""
         self.free: list[str] = []
         """Texts that follow no option, or are more than it takes."""
         texts = self.free
@@ -251,10 +246,25 @@ class CommandLine:
                 texts = self.free
             elif argument.startswith("--") or argument == "-h":
                 name = "help" if argument == "-h" else flag[2:].replace("_", "-")
-                self.given.pop(name, None)  # of two names of an option, too, the last counts
-                texts = self.given[name] = [value] if equals else []
+                texts = self._begin(name, [value] if equals else [])
+            elif SHORT.fullmatch(argument):
+                texts = self._begin(argument, [])
+            elif found := HYDRA.fullmatch(argument):
+                self._begin(found[1].replace("_", "-"), [found[2]])
+                texts = self.free
             else:
                 texts.append(argument)
+
+    def _begin(self, name: str, texts: list[str]) -> list[str]:
+        """Keep an option; refuse one that is there already."""
+        if name in self.given:
+            before = " ".join(self.given[name])
+            raise ValueError(
+                f"--{name} is given twice, first with {before or 'nothing'}; leave one out, or "
+                f"write several values behind one: --{name} A B"
+            )
+        self.given[name] = texts
+        return texts
 
     def take(self, options: Sequence[Option]) -> dict[str, Any]:
         """Remove what was typed of options, and return their values by name."""
@@ -469,10 +479,15 @@ def _line_of(option: Option) -> tuple[str, Any, Any]:
 
 
 def _refuse_unknown(
-    command: Command, typed: Mapping[str, Any], options: Sequence[Option], flag: str
+    command: Command,
+    typed: Mapping[str, Any],
+    options: Sequence[Option],
+    flag: str,
+    line: CommandLine,
 ) -> NoReturn:
     """Refuse an option that the command does not have, or that only other learners have."""
-    known = {"help", "help-all", *_names(options)}
+    present = _names(options)
+    known = {"help", "help-all", *present}
     owners: list[str] = []
     by_learner = _declared(command).by_learner and not typed.get("agents")  # which decide alone
     for learner in learner_names() if by_learner else ():
@@ -480,16 +495,19 @@ def _refuse_unknown(
         if flag in names:
             owners.append(learner)
         known |= names
+    value = " ".join(line.given.get(flag, ())) or None
+    said = answer(flag, present, value, is_option=True)
     if owners:
-        present = typed.get("agent", inspect.signature(command).parameters["agent"].default)
+        agent = typed.get("agent", inspect.signature(command).parameters["agent"].default)
+        more = f"; {said}" if said else ""
         raise ValueError(
-            f"--{flag} has no effect on {present}; it is an option of {listed(owners)}"
+            f"--{flag} has no effect on {agent}; it is an option of {listed(owners)}{more}"
         )
-    said = SAID_BY.get(flag, "")
-    if not {*re.findall(r"--([a-z-]+)", said)}.isdisjoint(known):
-        raise ValueError(f"unknown option --{flag}; {said}")
-    hint = did_you_mean(f"--{flag}", [f"--{name}" for name in sorted(known)])
-    raise ValueError(f"unknown option --{flag}; {hint}--help-all has all of them")
+    shown = flag if flag.startswith("-") else f"--{flag}"
+    if said:
+        raise ValueError(f"unknown option {shown}; {said}")
+    hint = did_you_mean(shown, [f"--{name}" for name in sorted(known)])
+    raise ValueError(f"unknown option {shown}; {hint}--help-all has all of them")
 
 
 def _names(options: Iterable[Option]) -> set[str]:

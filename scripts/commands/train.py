@@ -116,7 +116,7 @@ def _train_once(comparison: Comparison, out: Path | None, track: Tracker) -> Non
     """Train, resume or only show the one run of a configuration."""
     from tokengym.agents.rollouts.logs import check_tracker
     from tokengym.base.folders import locked
-    from tokengym.base.saved_code import CODE, keep_code
+    from tokengym.base.saved_code import CODE, display_name, keep_code
     from tokengym.evaluation.runs.compare import preflight
     from tokengym.evaluation.runs.folder import check_folder, missing_runs, take_over
     from tokengym.evaluation.runs.record import versions
@@ -126,8 +126,9 @@ def _train_once(comparison: Comparison, out: Path | None, track: Tracker) -> Non
 
     check_tracker(track)
     reference, (first,) = comparison.reference, comparison.runs
-    named = f"train-{task_name(reference.env)}-{slug(first.name)}-{first.seed}"
-    out = out or Path("runs") / named
+    agent, reward = display_name(first.agent.text), display_name(first.reward.text)
+    names = (task_name(reference.env), slug(first.agent.text), slug(first.name), str(first.seed))
+    out = out or Path("runs") / "-".join(dict.fromkeys(("train", *names)))
     run = Run(*comparison.specs(out))
     # Looked at by all processes before one of them writes.
     check_folder(comparison, out)
@@ -147,7 +148,8 @@ def _train_once(comparison: Comparison, out: Path | None, track: Tracker) -> Non
             if not is_complete:
                 measured_by = preflight(comparison)
                 resumes = [f"{out} holds this run unfinished: it resumes"] if run.can_resume else []
-                for line in (*resumes, *comparison.said, f"measured by {measured_by}"):
+                begun = f"agent {agent}, reward {reward}, seed {first.seed}; results in {out}"
+                for line in (begun, *resumes, *comparison.said, f"measured by {measured_by}"):
                     say(console, line)
                 run.spec.write(versions())  # whose settings the folder has from now on
                 keep_code(reference.code, out / CODE)

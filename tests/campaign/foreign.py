@@ -69,8 +69,8 @@ COMMANDS = (
     "from_hub",
     "explore",
     "evaluate --bundle {bundle} --episodes 2",
-    "train --bundle {bundle} --steps 1 --batch-size 4 --eval-episodes 2 --out {out}",
-    "compare --bundle {bundle} --seeds 1 --steps 1 --jobs 1 --eval-episodes 2 --out {out}",
+    "train --bundle {bundle} --updates 1 --batch-size 4 --eval-episodes 2 --out {out}",
+    "compare --bundle {bundle} --seeds 1 --updates 1 --jobs 1 --eval-episodes 2 --out {out}",
     "collect --bundle {bundle} --num-prompts 2 --n 2 --out {out}.jsonl",
 )
 NUMBERS = (
@@ -78,7 +78,7 @@ NUMBERS = (
     *(("training", "steps"), ("task", "max_prompt_tokens"), ("evaluation", "episodes")),
 )
 """Settings of a run that are numbers, each with the part of the settings that it is in."""
-LEARNERS = {"ppo": ["--steps", "2"], "dpo": ["--num-prompts", "4", "--n", "2", "--epochs", "1"]}
+LEARNERS = {"ppo": ["--updates", "2"], "dpo": ["--num-prompts", "4", "--n", "2", "--epochs", "1"]}
 """Learners whose agents are changed, one of each format."""
 
 

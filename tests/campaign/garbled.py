@@ -14,7 +14,7 @@ import numpy as np
 from tests.campaign.outcome import LostError, Outcome, try_cases
 from tokengym.scripts.cli import main
 
-TINY = ["--steps", "2", "--batch-size", "4", "--max-new-tokens", "6"]
+TINY = ["--updates", "2", "--batch-size", "4", "--max-new-tokens", "6"]
 TINY += ["--eval-episodes", "4", "--reference-samples", "16"]
 RULES = ["--rewards", "sparse", "uniform", "--seeds", "1"]
 SMALL = ["--num-prompts", "8", "--n", "2", "--max-new-tokens", "6"]

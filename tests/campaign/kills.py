@@ -15,7 +15,7 @@ import numpy as np
 from tests.campaign.outcome import Command, LostError, Outcome, finish, try_cases, untimed
 from tokengym.base.files import is_leftover
 
-TINY = ["--steps", "4", "--batch-size", "4", "--max-new-tokens", "6"]
+TINY = ["--updates", "4", "--batch-size", "4", "--max-new-tokens", "6"]
 FEW = ["--num-prompts", "8", "--n", "2", "--max-new-tokens", "6"]
 COMMANDS = {
     "compare": ["compare", "--rewards", "sparse", "uniform", "--seeds", "1", "--jobs", "1", *TINY],

@@ -27,7 +27,7 @@ from tests.campaign.outcome import LostError, Outcome, try_cases
 from tokengym.base.files import is_leftover
 
 FEW = ["--batch-size", "4", "--max-new-tokens", "4", "--eval-episodes", "4"]
-UPDATES = ["--steps", "1", "--reference-samples", "16", *FEW]
+UPDATES = ["--updates", "1", "--reference-samples", "16", *FEW]
 COMMANDS = {
     "ppo": ["train", "--reward", "uniform", "--eval-every", "1", *UPDATES],
     "collect": ["collect", "--num-prompts", "6", "--n", "2", "--max-new-tokens", "4"],

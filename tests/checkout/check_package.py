@@ -67,7 +67,7 @@ def check_distributions(out: Path, dist: Path) -> None:
     install = step("install", empty, *pip, str(wheel))
     example = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[0]
     step("README's example", empty, "-c", example)
-    comparison = ("compare", "--steps", "2", "--seeds", "1", "--out", str(out / "comparison"))
+    comparison = ("compare", "--updates", "2", "--seeds", "1", "--out", str(out / "comparison"))
     curve = step("a learning curve", empty, "-m", "tokengym.scripts.cli", *comparison)
     print(f"from pip install to a learning curve: {install + curve:.0f} s")
     step("test tools", empty, *pip, f"{wheel}[dev]")

@@ -11,7 +11,7 @@ from docs.makers import build_keywords
 ROOT = Path(__file__).parents[2]
 CODE = """import gymnasium as gym
 
-from tokengym import DPO, PPO, SFT, TokenGenerationEnv, TokenGenerationVectorEnv
+from tokengym import DPO, PPO, SFT, TokenGenerationEnv, TokenGenerationVectorEnv, compare
 from tokengym.keywords import EnvKeywords
 from tokengym.lab.learners.nlpo import NLPO
 
@@ -24,6 +24,8 @@ TokenGenerationEnv(tokenizer="folder", prompts=["Once"], max_new_tokens=3, horiz
 TokenGenerationVectorEnv(num_envs=2, tokenizer="folder", prompts=["Once"], stop_strings=["."])
 settings: EnvKeywords = {"reward": "abc:beta=0.8", "dataset": "a.csv", "max_new_tokens": 3}
 gym.make("tokengym/MovieReview-v0", **settings)
+compare("MovieReview", rewards=["sparse"], agents=["ppo", "dpo"], updates=3, eval_every=1, beta=0.1)
+compare(dataset="a.csv", scorer=lambda response: 1.0, kl_coef=0.1, dtype="bfloat16", tokens=None)
 """
 WRONG = """
 PPO("CausalLMPolicy", envs, n_epochs="two")
@@ -36,6 +38,10 @@ TokenGenerationEnv(tokenizer="folder", prompts=["Once"], max_new_tokns=3)
 TokenGenerationVectorEnv(tokenizer="folder", prompts=["Once"], max_new_tokens="three")
 misspelt: EnvKeywords = {"rewards": "abc"}
 mistyped: EnvKeywords = {"split": "validation"}
+compare("MovieReview", updats=3)
+compare("MovieReview", updates="three")
+compare("MovieReview", seed=3)
+compare("MovieReview", dtype="float16")
 """
 
 

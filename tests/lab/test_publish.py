@@ -18,7 +18,7 @@ from tokengym.lab.publish import export_agent, from_hub, push_to_hub
 from tokengym.scripts.cli import main
 
 TINY = [
-    *("--steps", "1", "--batch-size", "4", "--max-new-tokens", "4", "--n-epochs", "1"),
+    *("--updates", "1", "--batch-size", "4", "--max-new-tokens", "4", "--n-epochs", "1"),
     *("--eval-episodes", "6", "--eval-seed", "7", "--reward", "abc:beta=0.5"),
 ]
 

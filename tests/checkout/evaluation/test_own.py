@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from tests.support.agents.checkpoint import OWN_ADVANTAGE, rewrite
+from tests.support.commands import last_of_each
 from tests.support.comparisons import comparison
 from tests.support.stored import keep_settings, settings_of
 from tokengym.agents import PPO
@@ -29,7 +30,7 @@ from tokengym.rewards import LengthPenalty, RewardError, make_reward
 from tokengym.rewards.credits.base import REWARDS
 from tokengym.rewards.scorers import find_scorer
 from tokengym.rewards.scorers.base import SCORERS
-from tokengym.scripts.cli import main
+from tokengym.scripts import cli
 
 PAGE = (Path(__file__).parents[3] / "docs/guide/own_code.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^```python\n# (\w+\.py)\n(.*?)^```", PAGE, re.DOTALL | re.M))
@@ -38,7 +39,14 @@ COMMANDS = [
     for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
     for line in block.splitlines()
 ]
-SHORT = "--steps 2 --batch-size 4 --eval-every 1 --eval-episodes 4 --samples 1".split()
+
+
+def main(arguments: list[str]) -> int:
+    """Run a page's command with what shortens it behind it."""
+    return cli.main(last_of_each(arguments))
+
+
+SHORT = "--updates 2 --batch-size 4 --eval-every 1 --eval-episodes 4 --samples 1".split()
 WORDS = "--max-new-tokens 4".split()
 
 

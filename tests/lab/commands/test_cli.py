@@ -88,7 +88,7 @@ def test_replay_plays_or_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "word weights: red" in text
     assert str(out / "replay.html") in text
     assert text.count("token ") == 2  # a heat map each
-    small = ["--steps", "1", "--batch-size", "4", "--max-new-tokens", "5", "--n-epochs", "1"]
+    small = ["--updates", "1", "--batch-size", "4", "--max-new-tokens", "5", "--n-epochs", "1"]
     measured = ["--eval-episodes", "4", "--samples", "3"]
     run = tmp_path / "run"
     assert main(["train", "--reward", "abc", "--out", str(run), *small, *measured]) == 0

@@ -89,7 +89,7 @@ def test_labelled_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         ([*labels, "--chosen-column", "x"], "--chosen-column x has no effect"),
         (labels[2:], "--text-column review has no effect"),
     ):
-        assert main([*arguments[:-8], *wrong, "--out", str(tmp_path / "other")]) == 2
+        assert main([*arguments[:3], *wrong, "--out", str(tmp_path / "other")]) == 2
         assert said in capsys.readouterr().err
 
 

@@ -54,7 +54,7 @@ TRAIN = (
         "--eval-episodes",
         "8",
     ),
-    *("--batch-size", "8", "--steps", "2", "--max-new-tokens", "6", "--eval-every", "1"),
+    *("--batch-size", "8", "--updates", "2", "--max-new-tokens", "6", "--eval-every", "1"),
     *("--reference-samples", "16", "--out"),
 )
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -235,7 +236,8 @@ def test_the_state_of_an_own_layer_continues(tmp_path, layer, caplog):
         again = untimed(log_of(resumed, left, reset_num_timesteps=False))
         assert without_count(again) == without_count(expected[-len(again) :]), path
     assert "anew" not in caplog.text
-    check_layers(paths[0], OWN[layer])
+    shutil.unpack_archive(paths[0], tmp_path / "unpacked")
+    check_layers(tmp_path / "unpacked", OWN[layer])
     assert "no state of Rising" in caplog.text
 
 

@@ -66,7 +66,7 @@ def test_a_batch_that_memory_cannot_hold_is_refused_by_its_own_name():
 
 
 def test_a_stored_length_is_checked_like_a_typed_one(tmp_path, capsys):
-    tiny = ["--steps", "1", "--batch-size", "4", "--eval-episodes", "2", "--max-new-tokens", "4"]
+    tiny = ["--updates", "1", "--batch-size", "4", "--eval-episodes", "2", "--max-new-tokens", "4"]
     run = tmp_path / "run"
     assert main(["train", *tiny, "--reference-samples", "0", "--out", str(run)]) == 0
     (file,) = run.rglob("spec.json")

@@ -27,6 +27,7 @@ from tokengym.rewards import (
     TimeLimit,
     Uniform,
 )
+from tokengym.rewards.scorers import find_scorer
 
 
 def episodes_of(*texts: str, **fields: Any) -> list[Episode]:
@@ -334,6 +335,22 @@ def test_credit_that_asks_about_beginnings_is_lost_with_an_answer_about_one():
     paid = credit(["a d", "b d", "d d a"])
     assert [episode.score for episode in paid.episodes] == [2.0, None, 3.0]
     assert paid.token_rewards.tolist() == [[1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]
+
+
+def test_a_word_says_how_its_function_is_called(tmp_path):
+    file = tmp_path / "score.py"
+    file.write_text(
+        "def fails(prompt, response):\n"
+        "    raise ConnectionError('no answer')\n\n"
+        "def made(retries=0):\n"
+        "    return lambda prompt, response: float(retries)\n"
+    )
+    scorer: Any = find_scorer(f"{file}:fails:on_error=skip,retries=1,backoff=0.0")
+    assert (scorer.name, scorer._calls.settings.retries) == ("fails", 1)
+    assert np.isnan(scorer.score(episodes_of("a")).values).all()
+    made = find_scorer(f"{file}:made:retries=3")  # an option of its own makes the scorer
+    assert made is not None
+    assert made.score(episodes_of("a")).values.tolist() == [3.0]
 
 
 def test_copies_and_other_processes_ask_too():

@@ -48,7 +48,7 @@ CURVES = "credit,length,cell,seed,step,score\n" + "".join(
 
 
 SMALL = [
-    *("--steps", "1", "--batch-size", "4", "--max-new-tokens", "5", "--n-epochs", "1"),
+    *("--updates", "1", "--batch-size", "4", "--max-new-tokens", "5", "--n-epochs", "1"),
     *("--eval-episodes", "4", "--samples", "1"),
 ]
 """A training of a second."""
@@ -104,7 +104,7 @@ def test_the_demo_is_a_comparison_that_opens_its_report(tmp_path, capsys, monkey
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", opened.append)
     monkeypatch.setenv("DISPLAY", ":0")
-    short = "--rewards sparse --seeds 1 --steps 1 --batch-size 2 --max-new-tokens 2"
+    short = "--rewards sparse --seeds 1 --updates 1 --batch-size 2 --max-new-tokens 2"
     monkeypatch.setattr(
         "tokengym.scripts.commands.demo.SETTINGS",
         f"{short} --n-minibatches 1 --eval-episodes 2 --reference-samples 0",
@@ -208,7 +208,7 @@ def test_report_of_curves_made_elsewhere(curves, tmp_path, capsys):
         (["evaluate", "--chat-template", "a", "b"], "'b'; tokengym evaluate --help"),
         (["train", "dpo", "grpo"], "'grpo'; tokengym train --help"),
         (["train", "dpo", "--agent", "ppo"], "dpo is named first"),
-        (["train", "dpo", "--steps", "3"], "--steps has no effect on dpo"),
+        (["train", "dpo", "--updates", "3"], "--updates has no effect on dpo"),
         (["train", "--env", "CartPole-v1"], "learners write texts"),
         (["compare", "--rewards", "rules.py"], "rules.py:Name"),
         (["compare", "--seeds", "0"], "seeds must be an integer >= 1, got 0"),
@@ -468,8 +468,8 @@ def test_a_stopped_training_is_resumed_by_the_same_command(
     """It ends with the numbers of one that was never stopped; other settings are refused."""
 
     def train(out: Path, *more: str) -> int:
-        steps = ["--steps", "3", "--eval-every", "1"]
-        return main(["train", "--reward", "abc", "--out", str(out), *SMALL, *steps, *more])
+        steps = ["--updates", "3", "--eval-every", "1"]
+        return main(["train", "--reward", "abc", "--out", str(out), *steps, *SMALL[2:], *more])
 
     assert train(tmp_path / "whole") == 0
     with monkeypatch.context() as stopping:
@@ -548,7 +548,7 @@ def test_interruption_of_the_imports_is_one_line(monkeypatch, capsys):
 
 
 def test_agents_are_trained_once_and_go_on(tmp_path, capsys, monkeypatch):
-    short = "--steps 1 --batch-size 2 --max-new-tokens 2 --n-minibatches 1 --eval-episodes 2"
+    short = "--updates 1 --batch-size 2 --max-new-tokens 2 --n-minibatches 1 --eval-episodes 2"
     settings = f"--env MovieReview --reward uniform {short} --reference-samples 0"
     monkeypatch.setattr("tokengym.scripts.commands.agents.AGENTS", {"moviereview": settings})
     out = tmp_path / "agents"

@@ -12,7 +12,7 @@ from tokengym.evaluation.measure.evaluate import Evaluator
 from tokengym.rewards.scorers.toxicity import RUDE_WORDS
 from tokengym.scripts.cli import main
 
-SMALL = ["--steps", "1", "--batch-size", "4", "--max-new-tokens", "5", "--n-epochs", "1"]
+SMALL = ["--updates", "1", "--batch-size", "4", "--max-new-tokens", "5", "--n-epochs", "1"]
 
 
 def test_a_policy_ties_with_itself(tmp_path, capsys):

@@ -283,8 +283,8 @@ def test_each_reward_is_told_in_a_sentence_of_one_line(name):
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        ("train --total-timesteps 9", "--updates N, or --tokens N"),
-        ("train --num-generations 4", "are --group-size N"),
+        ("train --total-timesteps 9", "write --tokens 9"),
+        ("train --num-generations 4", "write --group-size 4"),
         ("train --bf16", "--dtype bfloat16"),
         ("report --bf16", "unknown option --bf16; --help-all"),
         ("compare --agents ppo grpo --sedes 3", "unknown option --sedes; did you mean '--seeds'"),

@@ -18,7 +18,7 @@ from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.evaluate import _say_fewer as fewer_notice
 from tokengym.scripts.cli import main
 
-SMALL = ["--steps", "1", "--batch-size", "4", "--n-epochs", "1", "--eval-episodes", "4"]
+SMALL = ["--updates", "1", "--batch-size", "4", "--n-epochs", "1", "--eval-episodes", "4"]
 LENGTHS = ["--max-new-tokens", "6"]
 END = "<|endoftext|>"
 
@@ -115,7 +115,7 @@ def test_own_prompts_under_an_own_scorer_are_whole_and_responses_may_end(
     scores = [f"--{names}", f"{tmp_path / 'score.py'}:longer", *LENGTHS, "--eval-episodes", "16"]
     out = tmp_path / "run"
     last = ["--reference-samples", "0", "--out", str(out)]
-    assert main(["train", *own, *SMALL, *scores, *last]) == 0
+    assert main(["train", *own, *SMALL[:-2], *scores, *last]) == 0
     settings = settings_of(out)
     assert settings["env"] == "tokengym/TokenGeneration-v0"
     assert settings["training"]["fixed_length"] is False

@@ -16,7 +16,7 @@ from tokengym.scripts.cli import main
 
 ROW = {"train/kl": np.float32(0.5), "rollout/score": 2, "time/text": "no number", "samples": None}
 TINY = [
-    *("--steps", "2", "--batch-size", "4", "--max-new-tokens", "4", "--n-epochs", "1"),
+    *("--updates", "2", "--batch-size", "4", "--max-new-tokens", "4", "--n-epochs", "1"),
     *("--eval-every", "1", "--eval-episodes", "4"),
 ]
 

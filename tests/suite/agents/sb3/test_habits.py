@@ -23,8 +23,9 @@ from stable_baselines3.common.callbacks import (
     StopTrainingOnMaxEpisodes,
 )
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.vec_env import DummyVecEnv
 
-from tests.support.agents.common import make_model
+from tests.support.agents.common import TARGET, make_model, single_env
 from tokengym.agents import PPO
 
 TOKENS = 24
@@ -146,6 +147,136 @@ def test_tensorboard_folders_are_numbered(make_ppo, tmp_path):
     assert (tmp_path / "try_2").is_dir()
 
 
+def test_a_seed_makes_all_that_is_drawn_repeat(make_ppo, make_envs):
+    model = make_ppo(seed=None)
+    observation = make_envs().reset(seed=0)[0]
+    parameters = deepcopy(model.get_parameters())
+
+    def learned(seed: int) -> torch.Tensor:
+        model.set_parameters(parameters)
+        model.set_random_seed(seed)
+        model.learn(TOKENS)
+        return torch.cat([weight.detach().flatten() for weight in model.policy.parameters()])
+
+    def predicted(seed: int) -> list[list[int]]:
+        model.set_random_seed(seed)
+        return [model.predict(observation)[0].tolist() for _ in range(8)]
+
+    assert predicted(7) == predicted(7) != predicted(8)
+    first = learned(7)
+    assert torch.equal(first, learned(7))
+    assert not torch.equal(first, learned(8))
+    # As an agent that was made by the seed, from the same weights.
+    other = make_ppo(seed=7)
+    other.learn(TOKENS)
+    again = torch.cat([weight.detach().flatten() for weight in other.policy.parameters()])
+    assert torch.equal(first, again)
+
+
+def test_successes_that_infos_tell_are_logged(make_ppo, tokenizer):
+    class Succeeds(gym.Wrapper):
+        """Says that texts with the target succeed."""
+
+        def step(self, action):
+            *result, info = self.env.step(action)
+            if result[2] or result[3]:
+                info["is_success"] = bool(TARGET in info["response_ids"])
+            return *result, info
+
+    def make() -> gym.Env:
+        return Succeeds(single_env())
+
+    for batch in (gym.vector.SyncVectorEnv([make] * 4), DummyVecEnv([make] * 4)):
+        model = make_ppo(envs=batch)
+        *_, last = model.updates(TOKENS)
+        known = [TARGET in episode.response_ids for episode in model.last_round.episodes]
+        assert list(model.ep_success_buffer) == known
+        assert last.figures["rollout/success_rate"] == np.mean(known)
+
+
+def test_methods_of_sb3s_policies_answer(make_ppo, make_envs):
+    model = make_ppo()
+    model.learn(TOKENS)
+    observation, infos = make_envs().reset(seed=0)
+    as_tensors = {name: torch.as_tensor(value) for name, value in observation.items()}
+    texts = [
+        ids[mask.astype(bool)].tolist()
+        for ids, mask in zip(observation["input_ids"], observation["attention_mask"], strict=True)
+    ]
+    actions = torch.tensor([3, 3, 4, 1])
+    values, log_probs, entropy = model.policy.evaluate_actions(as_tensors, actions)
+    wanted = model.policy.log_probs(texts, [[int(action)] for action in actions])
+    assert np.allclose(log_probs.detach(), np.concatenate(wanted), atol=1e-5)
+    probs = model.policy.get_distribution(observation).distribution.probs
+    assert np.allclose(entropy.detach(), -(probs * probs.log()).sum(-1).detach(), atol=1e-5)
+    assert values.shape == (4, 1)
+    assert torch.equal(values, model.policy.predict_values(observation))
+    drawn, values_of_it, _ = model.policy(observation, deterministic=True)
+    assert drawn.tolist() == probs.argmax(-1).tolist()
+    assert torch.equal(values_of_it, values)
+    masks = np.zeros_like(infos["action_mask"])
+    masks[:, 5] = 1
+    assert (model.policy.get_distribution(observation, masks).sample() == 5).all()
+    with pytest.raises(ValueError, match="no critic"):
+        make_ppo(advantage="reinforce++").policy.predict_values(observation)
+
+
+def with_policy(make_envs: Any, **policy_kwargs: Any) -> PPO:
+    """Make an agent with arguments of its policy."""
+    model = {"model": make_model(), **policy_kwargs}
+    return PPO("CausalLMPolicy", make_envs(), seed=0, device="cpu", policy_kwargs=model)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "keeps"),
+    [
+        (torch.optim.SGD, None, set()),
+        (torch.optim.SGD, {"momentum": 0.9}, {"momentum_buffer"}),
+        (torch.optim.Adam, {"eps": 1e-5}, {"step", "exp_avg", "exp_avg_sq"}),
+        (torch.optim.RMSprop, {"alpha": 0.9}, {"step", "square_avg"}),
+    ],
+)
+def test_an_optimiser_of_torch_is_chosen_and_resumed(make_envs, tmp_path, kind, given, keeps):
+    chosen = {"optimizer_class": kind, "optimizer_kwargs": given}
+    model = with_policy(make_envs, **chosen)
+    assert type(model.policy.optimizer) is kind
+    model.learn(TOKENS)
+    state = model.policy.optimizer.state_dict()["state"]
+    assert {name for one in state.values() for name, v in one.items() if v is not None} == keeps
+    model.save(tmp_path / "m")
+    loaded = PPO.load(tmp_path / "m", env=make_envs())
+    assert type(loaded.policy.optimizer) is kind
+    for one in (model, loaded):
+        one.learn(TOKENS, reset_num_timesteps=False)
+    first, again = (one.policy.state_dict() for one in (model, loaded))
+    assert all(torch.equal(value, again[name]) for name, value in first.items())
+
+
+def test_an_optimiser_of_ones_own_is_passed_again(make_envs, tmp_path):
+    class Own(torch.optim.SGD):
+        """An optimiser that a checkpoint cannot name."""
+
+    with_policy(make_envs, optimizer_class=Own).save(tmp_path / "m")
+    with pytest.raises(ValueError, match=r"none of torch\.optim; pass it again"):
+        PPO.load(tmp_path / "m", env=make_envs())
+    loaded: Any = PPO.load(tmp_path / "m", env=make_envs(), optimizer_class=Own)
+    assert type(loaded.policy.optimizer) is Own
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"optimizer_class": "SGD"}, r"got 'SGD'; pass such as torch\.optim\.SGD"),
+        ({"optimizer_class": torch.optim.LBFGS}, "LBFGS asks for the loss several times"),
+        ({"optimizer_kwargs": {"lr": 0.1}}, r"lr=0\.1.*learning_rate="),
+        ({"optimizer_kwargs": {"momentum": 0.9}}, r"do not fit AdamW.*momentum"),
+    ],
+)
+def test_optimisers_that_do_not_fit_are_refused(make_envs, given, said):
+    with pytest.raises(ValueError, match=said):
+        with_policy(make_envs, **given)
+
+
 # --- test_save_load -------------------------------------------------------------------------------
 
 
@@ -177,6 +308,9 @@ REFUSED = [
     (lambda m, p: ppo(m.env, n_steps=64), r"'n_steps'.*num_envs="),
     (lambda m, p: ppo(m.env, batch_size=64), r"'batch_size'.*n_minibatches="),
     (lambda m, p: ppo(m.env, use_sde=True), r"'use_sde'.*known"),
+    (lambda m, p: m.policy.save(p), r"agent\.save\(path\)"),
+    (lambda m, p: type(m.policy).load(p), r"PPO\.load\(path\)"),
+    (lambda m, p: m.set_random_seed(-1), r"seed must be an integer >= 0.*-1"),
 ]
 """Habits that are refused, with what is said."""
 

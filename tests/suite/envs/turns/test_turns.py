@@ -24,6 +24,7 @@ from tokengym.envs import (
     episodes_from_infos,
 )
 from tokengym.envs.turns import conversation
+from tokengym.envs.turns.partner import as_partner
 
 EOS, A, B, C, D, E = 1, 3, 4, 5, 6, 7
 CHAT_TEMPLATE = (
@@ -552,3 +553,23 @@ def test_episodes_hold_their_turns(make_env):
         Episode(
             prompt="a", response="b", prompt_ids=[3], response_ids=[4], written=np.ones(2, np.int8)
         )
+
+
+@pytest.mark.parametrize(
+    ("partner", "said"),
+    [
+        (lambda conversation: Reply("a"), r"'<lambda>' must take \(conversation, metadata, rng\)"),
+        (lambda conversation, metadata, rng, more: Reply("a"), r"got \(.*more\); add"),
+    ],
+)
+def test_a_partner_that_cannot_be_asked_is_refused_as_it_is_made(partner, said):
+    with pytest.raises(SettingsError, match=said):
+        as_partner(partner)
+
+
+def test_partners_with_further_defaults_are_taken():
+    def answers(conversation: Any, metadata: Any, rng: Any, more: int = 0) -> Reply:
+        return Reply("a")
+
+    assert as_partner(answers).role == "user"
+    assert as_partner(lambda *all_of_it: Reply("a")).role == "user"

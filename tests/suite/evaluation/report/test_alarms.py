@@ -123,11 +123,11 @@ def test_less_than_the_best_of_four_is_an_alarm():
     alarm = short_of_best(0.4, rows)
     assert alarm is not None
     # The printed score is another number.
-    assert "best of 4 untrained responses (score minus the KL penalty 0.5)" in alarm.sign
-    assert alarm.detail == "0.4"
+    assert alarm.sign.endswith("best of 4 untrained responses, which cost no training")
+    assert alarm.detail == "score minus the KL penalty 0.4 against 0.5"
     assert short_of_best(0.4, rows[:2]) is None
     without_price = [{"n": row["n"], "score": row["score"]} for row in rows]
-    assert "best of 4 untrained responses (score 1)" in str(short_of_best(0.9, without_price))
+    assert "(score 0.9 against 1)" in str(short_of_best(0.9, without_price))
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from tokengym.scripts.cli import main
 
 ARGUMENTS = [
     *("--env", "MovieReview", "--rewards", "sparse", "abc", "--seeds", "2", "--jobs", "1"),
-    *("--steps", "2", "--batch-size", "4", "--max-new-tokens", "6", "--n-epochs", "1"),
+    *("--updates", "2", "--batch-size", "4", "--max-new-tokens", "6", "--n-epochs", "1"),
     *("--eval-every", "1", "--eval-episodes", "4", "--samples", "2"),
     *("--reference-samples", "16"),
 ]

@@ -1,0 +1,469 @@
+"""What other tools call a thing, and what is written for it here: one table, asked first.
+
+An unknown option or argument is looked up here before near matches are, since a name that another
+tool has is no slip of the keyboard: ``--timesteps`` is closer to a setting that it does not mean.
+"""
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+SB3, ZOO = "Stable-Baselines3", "rl-zoo3"
+TRL, VERL, CLEANRL = "TRL", "verl", "CleanRL"
+VALUE = "{}"
+"""Stands for the value that was given, in what is to be written."""
+USUAL = "N"
+"""Stands for it where none is at hand."""
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """A thing by the names that other tools have for it."""
+
+    names: tuple[str, ...]
+    """Names as arguments, or options with "_" for "-"; a short option with its dash."""
+    tools: tuple[str, ...]
+    """Tools that have these names."""
+    here: str
+    """What it is here, a noun phrase."""
+    option: str = ""
+    """What is written on a command line; empty where there is nothing to write there."""
+    argument: str = ""
+    """What is written in Python; empty likewise."""
+
+    def fits(self, written: str, known: Collection[str]) -> bool:
+        """Return whether all that is to be written exists where the name was used.
+
+        A call has its arguments; whether they exist is not a question of where it is named.
+        """
+        bare = re.sub(r"\([^()]*(\([^()]*\)[^()]*)*\)", "", written)
+        names = re.findall(r"--([a-z-]+)|(?<![:\w])(\w+)=", bare)
+        return bool(written) and all((option or name) in known for option, name in names)
+
+
+SPELLINGS = (
+    # --- how long, how often, where ---
+    Spelling(
+        ("timesteps", "n_timesteps", "total_timesteps", "-n"),
+        (SB3, ZOO, CLEANRL),
+        "the tokens of a run, since a timestep is one token",
+        "--tokens {}",
+        "tokens={}",
+    ),
+    Spelling(
+        ("timesteps", "n_timesteps", "total_timesteps"),
+        (SB3, ZOO, CLEANRL),
+        "the argument of learn, in tokens",
+        "",
+        "agent.learn(total_timesteps={})",
+    ),
+    Spelling(
+        ("steps", "max_steps", "total_training_steps", "num_updates"),
+        (TRL, VERL, CLEANRL),
+        "the number of updates",
+        "--updates {}",
+        "updates={}",
+    ),
+    Spelling(
+        ("num_train_epochs", "total_epochs", "total_episodes"),
+        (TRL, VERL),
+        "the number of updates, each of one batch of prompts",
+        "--updates N",
+        "updates=N",
+    ),
+    Spelling(
+        ("seed",), (SB3, ZOO, TRL, CLEANRL), "the lowest seed", "--first-seed {}", "first_seed={}"
+    ),
+    Spelling(
+        ("-f", "log_folder", "log_dir", "exp_name", "output_dir", "default_local_dir"),
+        (ZOO, CLEANRL, TRL, VERL),
+        "the folder of the results",
+        "--out {}",
+        "out={}",
+    ),
+    Spelling(
+        ("-i", "trained_agent", "resume_from_checkpoint", "resume_mode"),
+        (ZOO, TRL, VERL),
+        "the same command again, which resumes what is in its folder",
+        "--out FOLDER",
+        "out=FOLDER",
+    ),
+    Spelling(
+        ("verbose", "progress", "progress_bar", "-P"),
+        (SB3, ZOO),
+        "always on: progress is shown, and the log is in train.csv of each run",
+        "nothing in its place",
+        "nothing in its place",
+    ),
+    Spelling(
+        ("hyperparams", "hyperparameters", "conf_file"),
+        (ZOO,),
+        "an option for each setting",
+        "--learning-rate 1e-3",
+        "learning_rate=1e-3",
+    ),
+    Spelling(
+        ("optimize", "optimize_hyperparameters", "optimization_log_path", "n_trials"),
+        (ZOO,),
+        "a comparison of settings",
+        "--agents ppo ppo:learning_rate=1e-3",
+        'agents=["ppo", "ppo:learning_rate=1e-3"]',
+    ),
+    Spelling(("algo",), (ZOO,), "the learner", "--agent {}", 'agent="{}"'),
+    Spelling(("env_id", "gym_id"), (CLEANRL,), "the environment", "--env {}", 'env="{}"'),
+    Spelling(
+        ("env_kwargs",),
+        (ZOO,),
+        "an option for each setting of the environment",
+        "--max-new-tokens 24",
+        "max_new_tokens=24",
+    ),
+    Spelling(
+        ("tensorboard_log", "report_to", "logger", "wandb_project_name", "wandb_entity", "-tb"),
+        (SB3, TRL, VERL, CLEANRL),
+        "the tracker that gets the log",
+        "--track tensorboard",
+        'track="tensorboard"',
+    ),
+    Spelling(
+        ("eval_freq", "eval_steps", "test_freq"),
+        (SB3, ZOO, TRL, VERL),
+        "the number of updates between two evaluations",
+        "--eval-every N",
+        "eval_every=N",
+    ),
+    Spelling(
+        ("n_eval_episodes", "num_eval_episodes"),
+        (SB3, ZOO),
+        "the number of held-out prompts of an evaluation",
+        "--eval-episodes {}",
+        "eval_episodes={}",
+    ),
+    Spelling(
+        ("save_freq", "save_steps", "save_interval"),
+        (SB3, ZOO, TRL, VERL),
+        "the number of evaluations between two checkpoints",
+        "--checkpoint-every N",
+        "checkpoint_every=N",
+    ),
+    Spelling(
+        ("n_jobs", "workers", "num_workers", "nproc"),
+        (ZOO, TRL, VERL),
+        "the number of runs at a time",
+        "--jobs {}",
+        "jobs={}",
+    ),
+    Spelling(("num_threads",), (ZOO,), "torch's threads of a run", "--threads {}", "threads={}"),
+    Spelling(
+        ("cuda", "use_cuda", "no_cuda"),
+        (CLEANRL, TRL),
+        "the device",
+        "--device cuda",
+        'device="cuda"',
+    ),
+    # --- the batch ---
+    Spelling(
+        ("num_envs", "n_envs", "train_batch_size", "per_device_train_batch_size"),
+        (SB3, ZOO, CLEANRL, VERL, TRL),
+        "the number of environment rows, each of which plays one episode per update",
+        "--batch-size {}",
+        "batch_size={}",
+    ),
+    Spelling(
+        ("num_envs", "n_envs"),
+        (SB3, ZOO, CLEANRL),
+        "of the environment",
+        "",
+        "gym.make_vec(id, num_envs={})",
+    ),
+    Spelling(
+        ("n_steps", "num_steps"),
+        (SB3, CLEANRL),
+        "the length of an episode, of which each row plays one per update",
+        "--max-new-tokens N",
+        "max_new_tokens=N",
+    ),
+    Spelling(
+        ("n_steps", "num_steps"),
+        (SB3, CLEANRL),
+        "an episode in each row of the environment",
+        "",
+        "gym.make_vec(id, num_envs=64, max_new_tokens=N)",
+    ),
+    Spelling(
+        ("batch_size",),
+        (SB3,),
+        "a part of the round, which is cut into so many",
+        "",
+        "n_minibatches=4",
+    ),
+    Spelling(
+        ("minibatch_size", "ppo_mini_batch_size"),
+        (CLEANRL, VERL),
+        "a part of the round, which is cut into so many",
+        "--n-minibatches 4",
+        "n_minibatches=4",
+    ),
+    Spelling(
+        ("num_minibatches", "num_mini_batches"),
+        (CLEANRL, TRL),
+        "the number of gradient steps in a pass over the round",
+        "--n-minibatches {}",
+        "n_minibatches={}",
+    ),
+    Spelling(
+        ("gradient_accumulation_steps", "ppo_micro_batch_size_per_gpu", "ppo_micro_batch_size"),
+        (TRL, VERL),
+        "the number of responses in one pass, which changes memory and no gradient",
+        "--micro-batch-size N",
+        "micro_batch_size=N",
+    ),
+    Spelling(
+        ("update_epochs", "num_ppo_epochs", "num_iterations", "ppo_epochs"),
+        (CLEANRL, TRL, VERL),
+        "the number of passes over a round",
+        "--n-epochs {}",
+        "n_epochs={}",
+    ),
+    Spelling(
+        ("num_generations", "n", "rloo_k"),
+        (TRL, VERL),
+        "the number of responses to one prompt",
+        "--group-size {}",
+        "group_size={}",
+    ),
+    # --- the loss ---
+    Spelling(
+        ("lr", "actor_lr"),
+        (TRL, VERL),
+        "the learning rate",
+        "--learning-rate {}",
+        "learning_rate={}",
+    ),
+    Spelling(
+        ("anneal_lr", "lr_scheduler_type"),
+        (CLEANRL, TRL),
+        "the schedule of the learning rate",
+        "--learning-rate-schedule linear",
+        'learning_rate_schedule="linear"',
+    ),
+    Spelling(
+        ("beta", "init_kl_coef", "kl_loss_coef", "kl_beta"),
+        (TRL, VERL),
+        "the price of a nat of KL",
+        "--kl-coef {}",
+        "kl_coef={}",
+    ),
+    Spelling(
+        ("kl_penalty", "kl_loss_type"),
+        (VERL,),
+        "the estimator of the KL",
+        "--kl-estimator exact",
+        'kl_estimator="exact"',
+    ),
+    Spelling(
+        ("clip_coef", "cliprange", "clip_ratio", "epsilon"),
+        (CLEANRL, TRL, VERL),
+        "the largest move of the probability ratio",
+        "--clip-range {}",
+        "clip_range={}",
+    ),
+    Spelling(
+        ("epsilon_high", "clip_ratio_high"),
+        (TRL, VERL),
+        "the largest move of the ratio upwards",
+        "--clip-range-high {}",
+        "clip_range_high={}",
+    ),
+    Spelling(
+        ("cliprange_value", "clip_vloss"),
+        (TRL, CLEANRL),
+        "the largest move of a value, in reward units",
+        "--clip-range-vf 0.2",
+        "clip_range_vf=0.2",
+    ),
+    Spelling(("lam",), (TRL, VERL), "lambda of GAE", "--gae-lambda {}", "gae_lambda={}"),
+    Spelling(
+        ("entropy_coeff", "entropy_coef"),
+        (VERL,),
+        "the weight of the entropy",
+        "--ent-coef {}",
+        "ent_coef={}",
+    ),
+    Spelling(
+        ("adv_estimator", "loss_type"),
+        (VERL, TRL),
+        "the estimator of the advantages",
+        "--advantage {}",
+        'advantage="{}"',
+    ),
+    Spelling(
+        ("normalize_advantage", "norm_adv", "whiten_rewards", "scale_rewards"),
+        (SB3, CLEANRL, TRL),
+        "part of the estimator: gae whitens a batch, dr-grpo divides by nothing",
+        "--advantage gae",
+        'advantage="gae"',
+    ),
+    Spelling(
+        (
+            *("logging_steps", "warmup_ratio", "warmup_steps", "weight_decay", "optim"),
+            *("eval_strategy", "save_strategy", "gradient_checkpointing"),
+        ),
+        (TRL,),
+        "an argument of transformers",
+        "",
+        "args=transformers.TrainingArguments(...)",
+    ),
+    # --- models and data ---
+    Spelling(
+        ("model_name_or_path", "model_name", "model_path"),
+        (TRL, VERL),
+        "the policy's model",
+        "--model {}",
+        'model="{}"',
+    ),
+    Spelling(
+        ("model_name_or_path", "model_name", "model_path", "model", "dtype", "ref_model"),
+        (TRL, VERL),
+        "an argument of the policy",
+        "",
+        "policy_kwargs=dict(model=..., dtype=..., lora=...)",
+    ),
+    Spelling(
+        ("lora_r", "use_peft", "peft_config"),
+        (TRL, VERL),
+        "low-rank adapters",
+        "--lora-rank 8",
+        "lora_rank=8",
+    ),
+    Spelling(
+        ("lora_r", "use_peft", "peft_config", "lora"),
+        (TRL, VERL),
+        "an argument of the policy",
+        "",
+        "policy_kwargs=dict(lora=LoraConfig(...))",
+    ),
+    Spelling(
+        ("bf16", "fp16"),
+        (TRL,),
+        "the precision: --dtype of the weights, --precision of the computation",
+        "--dtype bfloat16, or --precision bf16-mixed",
+        'dtype="bfloat16"',
+    ),
+    Spelling(
+        ("bf16", "fp16"),
+        (TRL,),
+        "an argument of the policy",
+        "",
+        'policy_kwargs=dict(dtype="bfloat16")',
+    ),
+    Spelling(
+        ("max_completion_length", "response_length", "max_response_length", "max_tokens"),
+        (TRL, VERL),
+        "the longest response, in tokens",
+        "--max-new-tokens {}",
+        "max_new_tokens={}",
+    ),
+    Spelling(
+        ("max_completion_length", "response_length", "max_response_length"),
+        (TRL, VERL),
+        "of the environment",
+        "",
+        "gym.make_vec(id, max_new_tokens={})",
+    ),
+    Spelling(
+        ("max_prompt_length",),
+        (TRL, VERL),
+        "the longest prompt, in tokens",
+        "--max-prompt-tokens {}",
+        "max_prompt_tokens={}",
+    ),
+    Spelling(
+        ("prompts", "dataset_name", "train_dataset", "train_files"),
+        (TRL, VERL),
+        "the file, folder or hub name of prompts",
+        "--dataset {}",
+        "dataset={}",
+    ),
+    Spelling(
+        ("reward_funcs", "reward_fn", "custom_reward_function"),
+        (TRL, VERL),
+        "the scorer",
+        "--scorer {}",
+        "scorer={}",
+    ),
+    Spelling(
+        ("reward_funcs", "reward_model", "reward_fn"),
+        (TRL, VERL),
+        "of the environment",
+        "",
+        "gym.make_vec(id, scorer=function) or reward_model=FOLDER there",
+    ),
+)
+"""All of them. Of several with one name the first counts that can be written where it is asked."""
+
+
+def answer(name: str, known: Collection[str], value: Any = None, *, is_option: bool) -> str:
+    """Return the line for a name that another tool has, "" for any other.
+
+    Args:
+        name: Name of an unknown argument, or an option without its two dashes.
+        known: Names that exist there: of arguments, or of options without dashes.
+        value: What was given with it; None where nothing plain was.
+        is_option: Whether it was on a command line.
+
+    Example:
+        >>> answer("n_timesteps", {"tokens"}, "500", is_option=True)
+        'here it is the tokens of a run, since a timestep is one token: write --tokens 500'
+    """
+    key = name.replace("-", "_") if not name.startswith("-") else name
+    for one in SPELLINGS:
+        written = one.option if is_option else one.argument
+        if key in one.names and one.fits(written, known):
+            is_plain = isinstance(value, str | int | float) and 0 < len(str(value)) < 60
+            filled = written.replace(VALUE, str(value) if is_plain else USUAL)
+            return f"here it is {one.here}: write {filled}"
+    return ""
+
+
+# --- words, which are values of options and arguments ---------------------------------------------
+
+
+@dataclass(frozen=True)
+class WordSpelling:
+    """A word that is written in another way here."""
+
+    pattern: str
+    """Regular expression of the whole word, whose groups the answer may name."""
+    answer: str
+    """What to write, as `re.Match.expand` reads it."""
+    shown: str
+    """One such word, for the table."""
+
+
+WORDS = (
+    WordSpelling(
+        r"(?:stable_baselines3|stable-baselines3):(\w+.*)", r"write sb3:\1", "stable_baselines3:A2C"
+    ),
+    WordSpelling(r"sb3-contrib:(\w+.*)", r"write sb3_contrib:\1", "sb3-contrib:TRPO"),
+    WordSpelling(
+        r"([\w.+-]+),\s*([\w.+-]+)",
+        r'names are apart, not joined by a comma: write \1 \2, in Python ["\1", "\2"]',
+        "sparse,uniform",
+    ),
+)
+"""Words of rewards and agents."""
+
+
+def word_answer(word: str) -> str:
+    """Return what to write for a word that is spelled as elsewhere, "" for any other.
+
+    Example:
+        >>> word_answer("stable_baselines3:A2C")
+        'write sb3:A2C'
+    """
+    for one in WORDS:
+        if found := re.fullmatch(one.pattern, word):
+            return found.expand(one.answer)
+    return ""

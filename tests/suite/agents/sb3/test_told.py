@@ -1,0 +1,73 @@
+"""A stock agent that reads ids as numbers, or never sees token rewards, is told so once."""
+
+from typing import Any
+
+import gymnasium as gym
+import pytest
+from stable_baselines3 import DQN
+from stable_baselines3 import PPO as STOCK
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from tokengym.agents import HindsightReplayBuffer, HindsightRolloutBuffer
+from tokengym.agents.sb3 import TokenFeatures, as_vec_env
+from tokengym.rewards import stock
+
+ID = "tokengym/MovieReview-v0"
+READS: Any = {"features_extractor_class": TokenFeatures}
+IDS, TOKENS = "reads token ids as magnitudes", "never sees the token rewards"
+
+
+@pytest.fixture(autouse=True)
+def untold() -> None:
+    stock._say_ids.cache_clear()
+    stock._say_buffer.cache_clear()
+
+
+def learn(kind: Any, env: Any, **settings: Any) -> None:
+    sizes = {"n_steps": 8, "batch_size": 8} if kind is STOCK else {"buffer_size": 64}
+    agent = kind("MultiInputPolicy", env, device="cpu", seed=0, **sizes | settings)
+    for _ in range(2):
+        agent.learn(16, reset_num_timesteps=False)
+
+
+def batch(reward: str) -> Any:
+    return as_vec_env(gym.make_vec(ID, num_envs=2, reward=reward, max_new_tokens=4))
+
+
+ENVS: dict[str, Any] = {
+    "one": lambda reward: gym.make(ID, reward=reward, max_new_tokens=4),
+    "rows": lambda reward: DummyVecEnv(
+        [lambda: gym.make(ID, reward=reward, max_new_tokens=4) for _ in range(2)]
+    ),
+    "batch": batch,
+}
+
+
+@pytest.mark.parametrize("env", ENVS)
+@pytest.mark.parametrize(
+    ("kind", "reward", "settings", "told"),
+    [
+        (STOCK, "uniform", {}, {IDS, TOKENS}),
+        (STOCK, "sparse", {}, {IDS}),
+        (STOCK, "uniform", {"policy_kwargs": READS}, {TOKENS}),
+        (DQN, "uniform", {"policy_kwargs": READS}, {TOKENS}),
+    ],
+)
+def test_what_a_stock_agent_misses_is_said_once(caplog, env, kind, reward, settings, told):
+    learn(kind, ENVS[env](reward), **settings)
+    said = [record.getMessage() for record in caplog.records]
+    for line in (IDS, TOKENS):
+        assert sum(line in one for one in said) == (line in told)
+    assert any("HindsightR" in one for one in said) == (TOKENS in told)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (STOCK, {"rollout_buffer_class": HindsightRolloutBuffer}),
+        (DQN, {"replay_buffer_class": HindsightReplayBuffer}),
+    ],
+)
+def test_an_agent_with_both_is_told_nothing(caplog, kind, settings):
+    learn(kind, batch("uniform"), policy_kwargs=READS, **settings)
+    assert not any(line in caplog.text for line in (IDS, TOKENS))

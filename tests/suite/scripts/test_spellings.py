@@ -1,0 +1,126 @@
+"""Names of other tools: one line says what a thing is called here, and what to write."""
+
+import re
+from typing import Any
+
+import gymnasium as gym
+import pytest
+
+import tokengym
+from tokengym.agents.ppo.settings import PPOSettings
+from tokengym.base.registry import did_you_mean
+from tokengym.base.settings import names_of
+from tokengym.base.spellings import SPELLINGS, WORDS, answer, word_answer
+from tokengym.scripts.cli import find_command, main
+from tokengym.scripts.commands.options import options_of
+
+agents: Any = tokengym.agents
+compare: Any = tokengym.compare
+"""Whose arguments a type checker would refuse."""
+LINES = (["compare"], ["train", "--agent", "ppo"], ["train", "--agent", "grpo"])
+
+
+def known_options(line: list[str]) -> set[str]:
+    """Return the names of a command's options."""
+    return {one.flag for one in options_of(find_command(line[0]), line[1:])}
+
+
+@pytest.mark.parametrize("row", SPELLINGS, ids=lambda row: row.names[0])
+def test_what_is_to_be_written_exists(row):
+    known = [known_options(line) for line in LINES]
+    keywords = {flag.replace("-", "_") for one in known for flag in one}
+    of_python = keywords | {"env", "agent", "agents", "rewards", "policy_kwargs", "args"}
+    assert not row.option or any(row.fits(row.option, one) for one in known)
+    assert not row.argument or row.fits(row.argument, of_python)
+    # A name that all of them have would never be asked for.
+    for name in row.names:
+        flag = name.replace("_", "-") if row.option else None
+        assert flag is None or not all(flag in one for one in known)
+
+
+def test_a_name_has_one_answer_where_it_is_asked():
+    seen: dict[tuple[str, str], str] = {}
+    for row in SPELLINGS:
+        for name in row.names:
+            if row.option:
+                assert seen.setdefault((name, "option"), row.option) == row.option
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("compare --seed 3", "write --first-seed 3"),
+        ("compare --timesteps 1000", "write --tokens 1000"),
+        ("train --n-timesteps 500", "write --tokens 500"),
+        ("train -n 100", "unknown option -n; .*write --tokens 100"),
+        ("compare -f logs", "unknown option -f; .*write --out logs"),
+        ("train --verbose 1", "progress is shown"),
+        ("train --hyperparams learning_rate:1e-3", "write --learning-rate 1e-3"),
+        ("train --steps 30", "write --updates 30"),
+        ("train grpo --beta 0.04", "option of dpo.*write --kl-coef 0.04"),
+        ("compare algorithm.adv_estimator=grpo", "write --advantage grpo"),
+        ("compare --agents stable_baselines3:A2C", "write sb3:A2C"),
+        ("compare --rewards sparse,uniform", "write sparse uniform"),
+        ("compare --env Detox MovieReview", "one environment at a time, and --env is Detox"),
+        ("train --agent ppo --agent grpo", "--agent is given twice, first with ppo"),
+        ("compare --rewards sparse --rewards uniform", "--rewards A B"),
+        ("compare --lora_rank 4 --lora-rank 8", "--lora-rank is given twice"),
+        ("train --device mps", "device 'mps' is not available.*'auto' or 'cpu'"),
+        ("train dpo --pairs nofile.jsonl", "nofile.jsonl"),
+    ],
+)
+def test_other_tools_words_get_one_line_with_what_to_write(typed, said, capsys, monkeypatch):
+    def none_made(*args: object, **kwargs: object) -> None:
+        raise AssertionError("an environment was made")
+
+    monkeypatch.setattr(gym, "make_vec", none_made)
+    assert main(typed.split()) == 2
+    shown = capsys.readouterr().err
+    assert re.search(said, shown)
+    assert shown.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (
+            lambda envs: agents.GRPO("CausalLMPolicy", envs, beta=0.04),
+            r"'beta'; .*write kl_coef=0\.04",
+        ),
+        (lambda envs: agents.PPO("CausalLMPolicy", envs, cliprange=0.1), r"write clip_range=0\.1"),
+        (
+            lambda envs: agents.PPO("CausalLMPolicy", envs, total_timesteps=9),
+            r"agent\.learn\(total_time",
+        ),
+        (
+            lambda envs: agents.PPO("CausalLMPolicy", envs, model="m"),
+            r"write policy_kwargs=dict\(model=",
+        ),
+        (lambda envs: agents.PPO("CausalLMPolicy", envs, normalize_advantage=False), "gae whitens"),
+        (lambda envs: agents.DPO("CausalLMPolicy", envs), r"write DPO\(envs, data\)"),
+        (lambda envs: agents.SFT(envs, logging_steps=5), r"write args=transformers\.Training"),
+        (lambda envs: gym.make("tokengym/MovieReview-v0", max_tokens=9), "write max_new_tokens=9"),
+        (lambda envs: compare("MovieReview", seed=3), "write first_seed=3"),
+        (lambda envs: compare("MovieReview", n_timesteps=9), "write tokens=9"),
+        (lambda envs: compare("MovieReview", steps=9), "write updates=9"),
+    ],
+)
+def test_other_librarys_arguments_get_one_line_with_what_to_write(call, said):
+    envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=2, max_new_tokens=4)
+    with pytest.raises((TypeError, ValueError), match=said) as caught:
+        call(envs)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_table_is_asked_before_near_matches():
+    known = names_of(PPOSettings)
+    assert "clip_range" in did_you_mean("cliprange", known)
+    assert answer("cliprange", known, 0.1, is_option=False).endswith("write clip_range=0.1")
+    assert answer("gama", known, 0.1, is_option=False) == ""
+    assert answer("cliprange", {"gamma"}, 0.1, is_option=False) == ""  # not there
+
+
+@pytest.mark.parametrize("word", WORDS, ids=lambda word: word.shown)
+def test_words_are_told_as_they_are_written_here(word):
+    assert word_answer(word.shown).startswith(("write ", "names are apart"))
+    assert word_answer("abc:beta=1.0") == word_answer("sparse") == ""
