@@ -193,6 +193,7 @@ class Registry(Mapping[str, T]):
         import_names: Function that imports what registers a name, or, for None, all names.
         bare: Option that a value without an option's name sets, as in "textarena:Wordle-v0"; None
             refuses such values.
+        replaced: Names, and names of options, of before, with what is written in their place.
         packages: Short names of packages whose objects are named as in "sb3:A2C:n_steps=5". Where
             there are any, an object of another module is named as in "mylab.agents:Mine"; a module
             without a dot in its name has none.
@@ -208,6 +209,7 @@ class Registry(Mapping[str, T]):
         adopt: Callable[[str, Any], T] | None = None,
         import_names: Callable[[str | None], None] | None = None,
         bare: str | None = None,
+        replaced: Mapping[str, str] | None = None,
         packages: Mapping[str, str] | None = None,
     ) -> None:
         self.kind = kind
@@ -217,6 +219,7 @@ class Registry(Mapping[str, T]):
         self._adopt: Callable[[str, Any], T] = adopt or (lambda _, made: made)
         self._import_names = import_names
         self._bare = bare
+        self._replaced = replaced or {}
         self.packages = packages or {}
         self._entries: dict[str, T] = {}
         self._objects = set[str]()  # names of entries that are objects of packages, not factories
@@ -329,9 +332,13 @@ class Registry(Mapping[str, T]):
         if said := word_answer(name):
             raise self._error(f"unknown {self.kind} {name!r}; {said}")
         raise self._error(
-            f"unknown {self.kind} {name!r}; {did_you_mean(name, known)}"
+            f"unknown {self.kind} {name!r}; {self._remedy(name) or did_you_mean(name, known)}"
             f"known: {', '.join(known)}{missing_laboratory() if self._group else ''}"
         )
+
+    def _remedy(self, name: str) -> str:
+        """Return what is written in place of a word of before, and a space; "" of any other."""
+        return f"write {self._replaced[name]}; " if name in self._replaced else ""
 
     def find(self, word: str | Spec) -> T:
         """Return the entry of a name, "abc" or "rules.py:Half", or of a word; or refuse it."""
@@ -425,7 +432,8 @@ class Registry(Mapping[str, T]):
         unknown = [key for key in word.options if key not in accepted]
         if unknown and not takes_any:
             raise self._error(
-                f"{self.kind} {word.name!r} has no option {unknown[0]!r}; it has "
+                f"{self.kind} {word.name!r} has no option {unknown[0]!r}; "
+                f"{self._remedy(unknown[0])}it has "
                 f"{', '.join(accepted) or 'none'}"
             )
         for key, value in word.options.items():

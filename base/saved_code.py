@@ -83,8 +83,17 @@ def display_name(word: str | Spec) -> str:
 
 
 def _own_title(path: Path, title: str) -> str:
-    """Return the ``name`` that a class of a file has, else the class's own."""
+    """Return the ``name`` that a class of a file has, else the class's own.
+
+    That of a rule of token credit is what its decorator says, else the function's with hyphens.
+    """
     defined = {one.name: one for one in definitions(path)}.get(title)
+    for mark in defined.decorator_list if defined else ():
+        call = mark.func if isinstance(mark, ast.Call) else mark
+        if ast.unparse(call).rpartition(".")[2] == "token_credit":
+            said = {one.arg: one.value for one in getattr(mark, "keywords", ())}
+            name = said.get("name")
+            return str(name.value) if isinstance(name, ast.Constant) else title.replace("_", "-")
     for line in defined.body if isinstance(defined, ast.ClassDef) else ():
         match line:
             case (

@@ -16,30 +16,21 @@ if TYPE_CHECKING:
     from tokengym.rewards.attribution.last_row import Reading, last_layer, register_reading
     from tokengym.rewards.attribution.policy_reader import PolicyReader
     from tokengym.rewards.check import check_reward
-    from tokengym.rewards.credits import (
-        ABC,
-        RED,
-        Credit,
-        DenseR3,
-        Random,
-        Recency,
-        SignedABC,
-        Sparse,
-        Uniform,
-    )
-    from tokengym.rewards.credits.base import (
-        REWARDS,
-        Cut,
-        FloatArray,
-        SegmentedCredit,
-        Source,
-        check_beta,
-        register,
-        register_credit,
-    )
+    from tokengym.rewards.credits.names import NAMES
+    from tokengym.rewards.credits.options import Cut
     from tokengym.rewards.credits.probe import Probe
-    from tokengym.rewards.credits.red import IncrementCredit
+    from tokengym.rewards.credits.rule import Rule, Source
+    from tokengym.rewards.credits.token_credit import REFERENCE, LanguageModel, token_credit
+    from tokengym.rewards.credits.words import REWARDS, register
     from tokengym.rewards.errors import CreditError, RewardCheckError, RewardError, ScorerError
+    from tokengym.rewards.maths.tokens import (
+        each_alone,
+        last,
+        on_last,
+        rescaled,
+        rest_on_last,
+        shares,
+    )
     from tokengym.rewards.pairs import PreferencePair, PreferencePairs, read_labels, read_pairs
     from tokengym.rewards.registry import (
         RewardChoice,
@@ -48,7 +39,7 @@ if TYPE_CHECKING:
         make_reward,
         registered_rewards,
     )
-    from tokengym.rewards.reward import Reward, assign_policy_tokens
+    from tokengym.rewards.reward import Reward
     from tokengym.rewards.scorers.base import (
         SCORERS,
         FunctionScorer,
@@ -68,6 +59,7 @@ if TYPE_CHECKING:
     from tokengym.rewards.scorers.sentiment import Sentiment
     from tokengym.rewards.scorers.toxicity import Toxicity
     from tokengym.rewards.scorers.wrappers import Cached, Normalize, TimeLimit, WithAttribution
+    from tokengym.rewards.scores import FloatArray
     from tokengym.rewards.wrappers import (
         ABCReward,
         CreditReward,

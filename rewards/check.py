@@ -10,7 +10,7 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode, episodes_from_infos
-from tokengym.rewards.credits.base import Credit
+from tokengym.rewards.credits.rule import Rule
 from tokengym.rewards.errors import RewardCheckError
 from tokengym.rewards.maths.redistribution import close_sum
 from tokengym.rewards.reward import Reward
@@ -40,8 +40,8 @@ def check_reward(
     a second time; scored as one batch they earn the same; and the batched environment of the same
     ``spec`` pays the same.
 
-    A rule that declares ``sum_preserving = False`` may pay its tokens another sum, and one that
-    ``needs_policy`` may earn the same tokens other rewards, because it samples.
+    A rule that declares ``conserves=False`` may pay its tokens another sum, and one that
+    reads ``continue_from`` may earn the same tokens other rewards, because it samples.
 
     A reward with a running normalisation gives no same answer twice, and is reported: check the
     scorer inside.
@@ -89,7 +89,7 @@ def check_reward(
         _check_all_same("the vector form", played, rows)
 
 
-def _check_episode(one: _Played, credits: Sequence[Credit]) -> None:
+def _check_episode(one: _Played, credits: Sequence[Rule]) -> None:
     """Check one episode by itself."""
     info = one.info
     for key in _TERMINAL_KEYS:
@@ -111,7 +111,7 @@ def _check_episode(one: _Played, credits: Sequence[Credit]) -> None:
 
 
 def _check_tokens(
-    one: _Played, score: float, rewards: list[float], credits: Sequence[Credit]
+    one: _Played, score: float, rewards: list[float], credits: Sequence[Rule]
 ) -> None:
     """Check an episode's token rewards, which must be those of its step rewards if causal."""
     info = one.info
@@ -131,7 +131,7 @@ def _check_tokens(
         _fail("token_rewards pay a token of a reply; pay those that the policy wrote")
     if any(credit.causal for credit in credits):
         _check_delivery(rewards, tokens[written])
-    if all(credit.sum_preserving for credit in credits) and not close_sum(score, tokens):
+    if all(credit.conserves for credit in credits) and not close_sum(score, tokens):
         total = float(tokens.sum(dtype=np.float64))
         _fail(f"token_rewards sum to {total:.6g}, but info['score'] is {score:.6g}")
 

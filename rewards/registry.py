@@ -23,8 +23,9 @@ from tokengym.base.settings import accepts_settings, from_keywords
 from tokengym.base.stored.parts import ADAPTER_CONFIG
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.tokenization import unknown_share
-from tokengym.rewards.credits import Credit, Sparse
-from tokengym.rewards.credits.base import REWARDS
+from tokengym.rewards.credits.rule import Rule, as_rule
+from tokengym.rewards.credits.token_credit import is_token_credit
+from tokengym.rewards.credits.words import REWARDS, RuleMaker
 from tokengym.rewards.errors import RewardError, ScorerError
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers import find_scorer, scorer_names
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from tokengym.base.bundle import Bundle
 
 Function = Callable[..., float]
-Payer = Reward | Credit | Scorer | Function
+Payer = Reward | Rule | Scorer | Function
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,10 +100,10 @@ class RewardChoice:
         """
         if isinstance(spec, cls):
             return spec
-        if isinstance(spec, type):
+        if isinstance(spec, type) and not is_token_credit(spec):
             raise TypeError(f"reward got the class {spec.__name__}; pass one: {spec.__name__}(...)")
-        made: Any = spec
-        kind: ScorerKind = "any"
+        made: Any = as_rule(spec)
+        kind: ScorerKind = made.declared.scorer if isinstance(made, Rule) else "any"
         label, switches = "", {}
         if isinstance(spec, str | Spec):
             word = REWARDS.parse(spec) if isinstance(spec, str) else spec
@@ -110,20 +111,21 @@ class RewardChoice:
             kind, label = entry.scorer, word.without_options
             switches = {k: v for k, v in word.options.items() if k in entry.scorer_options}
             made = REWARDS.call(word, entry.factory, also=entry.scorer_options)
-        if isinstance(made, Credit):
-            kind = KINDS.get(made.attribution or "", kind)
-            return cls(made, label or made.name or type(made).__name__, kind, switches)
+            made = made() if isinstance(made, RuleMaker) else as_rule(made)
+        if isinstance(made, Rule):
+            kind = next((KINDS[one] for one in made.accounts), kind)
+            return cls(made, label or made.name, kind, switches)
         if isinstance(made, Reward | Scorer) or callable(made):
             return cls(made, label, None)
         raise TypeError(
-            f"reward must be None, a name, a Reward, a Credit, a Scorer or a function of prompt "
-            f"and response, got {made!r}; a class of one's own is a subclass of Credit or Scorer"
+            "reward must be None, a name, a Reward, a rule, a Scorer or a function of prompt and "
+            f"response, got {made!r}; a rule is a function marked with @tokengym.token_credit"
         )
 
     @property
     def is_control(self) -> bool:
         """Whether it is a rule that does not read the text."""
-        return isinstance(self.made, Credit) and self.made.control
+        return isinstance(self.made, Rule) and self.made.control
 
     def scored(
         self, options: RewardOptions, bundle: Bundle | None = None, max_len: int | None = None
@@ -131,8 +133,9 @@ class RewardChoice:
         """Return the reward, a rule with the scorer that `make_reward` describes."""
         if isinstance(self.made, Reward):
             return self.made
-        if not isinstance(self.made, Credit):
-            return Reward(as_scorer(self.made), Sparse())
+        if not isinstance(self.made, Rule):
+            sparse: Any = RewardChoice.of("sparse").made
+            return Reward(as_scorer(self.made), sparse)
         assert self.kind is not None
         chosen = self._scorer(options, self.kind, bundle, max_len)
         if self.switches:
@@ -230,9 +233,10 @@ def make_reward(
     """Return the reward that a user's argument describes.
 
     Args:
-        spec: None for no reward; a name, with options as in "abc:beta=1.0"; a class or function of
-            a file, "path/to/rules.py:MyCredit"; a `Reward`; a `Credit`;
-            a `Scorer`, or a function (see `FunctionScorer`), either with the sparse credit.
+        spec: None for no reward; a name, with options as in "abc:beta=1.0"; what a file defines,
+            "path/to/rules.py:my_rule"; a `Reward`; a function that `token_credit` marked, or a
+            `Rule` of one; a `Scorer`, or a function (see `FunctionScorer`), either with the sparse
+            rule.
         bundle: Where the scorer comes from if none is passed.
         normalize: "running" centres and scales by everything seen so far, "batch" centres by about
             the last ``batch_size`` scores, exactly by those of a round for agents that play

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokengym.envs.episode import Episode
-from tokengym.rewards.credits.base import Credit, FloatArray
-from tokengym.rewards.credits.probe import Continuations, Probe
+from tokengym.rewards.credits.names import SUPPLIERS
+from tokengym.rewards.credits.probe import Continuations
+from tokengym.rewards.credits.rule import Rule, as_rule
 from tokengym.rewards.errors import (
     CreditError,
     NoScoreError,
@@ -20,13 +21,14 @@ from tokengym.rewards.errors import (
     raised_by,
 )
 from tokengym.rewards.maths.redistribution import close_sum
-from tokengym.rewards.maths.signed_parts import shift_reply_credit
 from tokengym.rewards.scorers.base import Scorer, Scores
 from tokengym.rewards.scorers.wrappers import Normalize, ScorerWrapper
-from tokengym.rewards.scores import inner_parts, remedy_for
+from tokengym.rewards.scores import FloatArray, inner_parts, remedy_for
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from tokengym.rewards.credits.inputs import Inputs
 
 _LOG = logging.getLogger(__name__)
 
@@ -80,7 +82,8 @@ class Reward:
 
     Args:
         scorer: A scorer.
-        credit: The rule that spreads each score over the tokens.
+        credit: The rule that spreads each score over the tokens: a `Rule`, or a function that
+            `token_credit` marked.
         tokenizer: The policy's; `bind` sets it, and the reward wrappers call `bind`.
 
     Raises:
@@ -91,20 +94,25 @@ class Reward:
     def __init__(
         self,
         scorer: Scorer,
-        credit: Credit,
+        credit: Rule | Callable[..., Any],
         *,
         tokenizer: "PreTrainedTokenizerBase | None" = None,
     ) -> None:
-        for given, base in ((scorer, Scorer), (credit, Credit)):
-            if not isinstance(given, base):
-                raise TypeError(
-                    f"a reward is a Scorer and a Credit, got {given!r}; make its class a subclass "
-                    f"of tokengym.rewards.{base.__name__}"
-                )
+        rule = as_rule(credit)
+        if not isinstance(scorer, Scorer):
+            raise TypeError(
+                f"a reward is a Scorer and a rule, got {scorer!r}; make its class a subclass of "
+                "tokengym.rewards.Scorer"
+            )
+        if not isinstance(rule, Rule):
+            raise TypeError(
+                f"a reward is a Scorer and a rule, got {rule!r}; mark its function with "
+                "@tokengym.token_credit"
+            )
         self.scorer = scorer
-        self.credit = credit
+        self.credit = rule
         self.scorer_name = scorer.name
-        self.credit_name: str = credit.name or type(credit).__name__
+        self.credit_name: str = rule.name
         self.tokenizer = tokenizer
         self.continuations: Continuations | None = None
         """The policy that learns, where one is bound; for credit with ``needs_policy``."""
@@ -120,14 +128,19 @@ class Reward:
         self._shares: list[float] = []
         self.clock = time.monotonic
         self._began: float | None = None
-        self._warns = not credit.needs_policy  # whose time is also that of a policy
-        kinds, kind = scorer.attribution_kinds, credit.attribution
-        if kind is not None and kinds is not None and kind not in kinds:
+        self._warns = not rule.needs_policy  # whose time is also that of a policy
+        if trainers := rule.reads_of("trainer"):
             raise RewardError(
-                f"credit {self.credit_name!r} needs {kind} attributions, scorer "
-                f"{self.scorer_name!r} gives {', '.join(sorted(kinds)) or 'none'}; "
-                f"{remedy_for(kind)}"
+                f"credit {rule.signature.who} reads {trainers[0]!r}, which comes from "
+                f"{SUPPLIERS['trainer']}"
             )
+        for kind in rule.accounts:
+            if (kinds := scorer.attribution_kinds) is not None and kind not in kinds:
+                raise RewardError(
+                    f"credit {self.credit_name!r} needs {kind} attributions, scorer "
+                    f"{self.scorer_name!r} gives {', '.join(sorted(kinds)) or 'none'}; "
+                    f"{remedy_for(kind)}"
+                )
 
     @property
     def name(self) -> str:
@@ -218,7 +231,7 @@ class Reward:
         """
         known = [row for row, episode in enumerate(episodes) if episode.score is not None]
         scored, paid = [episodes[row] for row in known], list(episodes)
-        if self.credit.attribution is not None or self.credit.needs_attributions:
+        if self._asks_scorer:
             found: Sequence[Episode | None] = self.evaluate(scored)
         else:
             names = dict.fromkeys(name for episode in scored for name in episode.score_parts)
@@ -227,6 +240,11 @@ class Reward:
         for row, one in zip(known, found, strict=True):
             paid[row] = paid[row] if one is None else one
         return paid
+
+    @property
+    def _asks_scorer(self) -> bool:
+        """Whether the rule asks the scorer for more than the scores."""
+        return bool({*self.credit.reads_of("scorer")} - {"scores", "score_parts"})
 
     def _evaluate_finished(self, episodes: Sequence[Episode]) -> list[Episode]:
         """Return what `evaluate` does, of episodes that no partner's failure lost."""
@@ -268,7 +286,7 @@ class Reward:
 
     def _scores(self, episodes: Sequence[Episode]) -> Scores:
         """Return the scorer's checked scores, with the attributions that the credit reads."""
-        name, kind = self.scorer_name, self.credit.attribution
+        name, kind = self.scorer_name, next(iter(self.credit.accounts), None)
         # A scorer that does not say what it has is asked for nothing.
         asks = kind is not None and self.scorer.attribution_kinds is not None
         options = {"attribution": kind} if asks else {}
@@ -284,12 +302,38 @@ class Reward:
     def _credit(
         self, episodes: Sequence[Episode], scores: Scores
     ) -> tuple[Scores, Sequence[FloatArray]]:
-        """Return scores as the credit read them, and the token rewards, (n,) of each episode."""
-        scores = self._attributed(episodes, scores)
-        is_talk = any(episode.written is not None for episode in episodes)
-        rewards = (assign_policy_tokens if is_talk else _assign)(self.credit, episodes, scores)
-        self._check_rewards(episodes, scores, rewards)
-        return scores, rewards
+        """Return scores with the rule's figures, and the token rewards, (n,) of each episode."""
+        kind = next(iter(self.credit.accounts), None)
+        if kind is not None and scores.attributions is None:
+            raise CreditError(
+                f"credit {self.credit_name!r} needs {kind} attributions, scorer "
+                f"{self.scorer_name!r} returned none; {remedy_for(kind)}"
+            )
+        inputs = self.inputs(episodes, scores=scores, account=kind)
+        tokens, figures = self.credit(inputs)
+        rewards = [row.astype(np.float32) for row in inputs.placed(tokens)]
+        self._check_sums(scores, rewards)
+        parts = {**scores.parts, **{name: one.cpu().numpy() for name, one in figures.items()}}
+        return Scores(scores.values, parts, gaps=scores.gaps), rewards
+
+    def inputs(self, episodes: Sequence[Episode], **known: Any) -> "Inputs":
+        """Return the names that the rule may read of episodes; ``known`` as for `Inputs`."""
+        from tokengym.rewards.credits.inputs import Inputs
+
+        rule = self.credit
+        return Inputs(
+            episodes,
+            scorer=self.scorer,
+            tokenizer=self.tokenizer,
+            reference=rule.reader() if rule.needs_reference else None,
+            continuations=self.continuations,
+            each_prefix=rule.each_prefix,
+            **known,
+        )
+
+    def pieces(self, episodes: Sequence[Episode]) -> list[list[range]]:
+        """Return the tokens of each response that are paid in one sum."""
+        return self.credit.pieces(episodes, tokenizer=self.tokenizer)
 
     def _count_unscored(self, episodes: Sequence[Episode]) -> None:
         """Count episodes that have no score, and say so once."""
@@ -309,25 +353,6 @@ class Reward:
         self.unread_share = float(np.mean(self._shares))
         if self.unread_share > MAX_UNREAD_SHARE:
             warn_unread(self.raw_scorer, self.unread_share)
-
-    def _attributed(self, episodes: Sequence[Episode], scores: Scores) -> Scores:
-        """Return scores with the attributions that the credit needs, its own or the scorer's."""
-        name, kind = self.credit_name, self.credit.attribution
-        if self.credit.needs_attributions:
-            probe = Probe(self.scorer, self.tokenizer, self.continuations)
-            scores = self.credit.attribute(probe, episodes, scores)
-            if not isinstance(scores, Scores):
-                raise CreditError(
-                    f"credit {name!r} returned {type(scores).__name__} from attribute(); return "
-                    "scores.with_attributions(...)"
-                )
-            scores.check(episodes, name, of="credit")
-        if kind is not None and scores.attributions is None:
-            raise CreditError(
-                f"credit {name!r} needs {kind} attributions, scorer {self.scorer_name!r} "
-                f"returned none; {remedy_for(kind)}"
-            )
-        return scores
 
     def crediting(self, count: int) -> AbstractContextManager[None]:
         """Return a context in which what is raised over so many episodes is the credit's fault."""
@@ -374,80 +399,16 @@ class Reward:
                     self.scored,
                 )
 
-    def _check_rewards(
-        self, episodes: Sequence[Episode], scores: Scores, rewards: Sequence[FloatArray]
-    ) -> None:
-        """Raise unless there is one finite reward per token, (n,), and they sum to the score."""
-        who = f"credit {self.credit_name!r}"
-        if len(rewards) != len(episodes):
-            counts = f"{len(rewards)} arrays for {len(episodes)} episodes"
-            raise CreditError(f"{who} returned {counts}; return one per episode")
-        for row, (episode, tokens) in enumerate(zip(episodes, rewards, strict=True)):
-            expected = (len(episode.response_ids),)
-            if np.shape(tokens) != expected or not np.isfinite(tokens).all():
+    def _check_sums(self, scores: Scores, rewards: Sequence[FloatArray]) -> None:
+        """Raise unless the rewards of each episode, (n,), sum to its score."""
+        if not self.credit.conserves:
+            return
+        for row, tokens in enumerate(rewards):
+            score = float(scores.values[row])
+            if not close_sum(score, tokens):
+                total = float(np.sum(tokens, dtype=np.float64))
                 raise CreditError(
-                    f"{who} returned {tokens} of shape {np.shape(tokens)} for episode {row}; "
-                    f"expected finite ones, {expected}, one reward per response token"
+                    f"credit {self.credit.signature.who} gives episode {row} rewards that sum to "
+                    f"{total:.6g}, its score is {score:.6g}; rescale them, or declare "
+                    "conserves=False"
                 )
-            score, total = float(scores.values[row]), float(np.sum(tokens, dtype=np.float64))
-            if self.credit.sum_preserving and not close_sum(score, tokens):
-                raise CreditError(
-                    f"{who} gives episode {row} rewards that sum to {total:.6g}, its score is "
-                    f"{score:.6g}; rescale them, or declare sum_preserving = False"
-                )
-
-
-def _assign(credit: Credit, episodes: Sequence[Episode], scores: Scores) -> Sequence[FloatArray]:
-    """Return what a rule assigns, (n,) for each episode, once it is a sequence."""
-    rewards: Sequence[FloatArray] = credit.assign(episodes, scores)
-    if not isinstance(rewards, Sequence | np.ndarray):  # by code of the user's
-        name, kind = credit.name or type(credit).__name__, type(rewards).__name__
-        raise CreditError(f"credit {name!r} returned {kind}; return one array per episode")
-    return rewards
-
-
-def assign_policy_tokens(
-    credit: Credit, episodes: Sequence[Episode], scores: Scores
-) -> Sequence[FloatArray]:
-    """Return the token rewards of a rule, 0 at tokens that the policy did not write.
-
-    A rule is shown the written tokens alone, with the scorer's account of them. What a reply's
-    tokens have to do with the score belongs to the step that appended them, the last token of the
-    turn before (see `shift_reply_credit`). A rule that reads turns, or a language model, is shown
-    all tokens.
-
-    Args:
-        credit: The rule.
-        episodes: Finished episodes; of those without replies all tokens are written.
-        scores: Their scores.
-
-    Returns:
-        Per episode (len(response_ids),) reward units.
-    """
-    masks = [
-        np.ones(len(e.response_ids), np.int8) if e.written is None else e.written for e in episodes
-    ]
-    if credit.reads_turns or credit.needs_reference:
-        rewards = _assign(credit, episodes, scores)
-        if len(rewards) != len(episodes) or not credit.sum_preserving:
-            return [np.asarray(r) * m for r, m in zip(rewards, masks, strict=False)]
-        return [shift_reply_credit(r, m) for r, m in zip(rewards, masks, strict=True)]
-    written = []  # the episodes as if there had been no replies
-    for episode, mask in zip(episodes, masks, strict=True):
-        places = np.flatnonzero(mask).tolist()
-        per_token = {"log_probs": episode.log_probs, "token_rewards": episode.token_rewards}
-        fields: dict[str, Any] = {k: None if v is None else v[places] for k, v in per_token.items()}
-        ids = [episode.response_ids[place] for place in places]
-        written.append(replace(episode, response_ids=ids, written=None, turns=(), **fields))
-    if scores.attributions is not None:
-        rows = zip(scores.attributions, masks, strict=True)
-        # (written tokens,) each
-        attributions = [shift_reply_credit(row, mask)[mask > 0] for row, mask in rows]
-        scores = replace(scores, attributions=attributions)
-    rewards = _assign(credit, written, scores)
-    if [np.shape(r) for r in rewards] != [(len(e.response_ids),) for e in written]:
-        return rewards  # refused by whoever checks them
-    placed = [np.zeros(len(mask), dtype=np.float32) for mask in masks]
-    for target, tokens, mask in zip(placed, rewards, masks, strict=True):
-        target[mask > 0] = tokens
-    return placed

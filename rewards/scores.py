@@ -250,7 +250,7 @@ SIGNED_KINDS = frozenset(KINDS) - {"attention"}
 def remedy_for(kind: str) -> str:
     """Return what to do where a scorer lacks a kind of attribution."""
     if kind == "prefix":
-        return "score with RewardModel or take 'red:every_prefix=true' (one scoring per token)"
+        return "score with RewardModel or take 'red:prefixes=each' (one scoring per token)"
     scorers = {"reward_model": "RewardModel", "encoder": "Relevance"}
     scorer = scorers.get(KINDS.get(kind, ""), "one that gives them")
     return f"score with {scorer} or take credit 'uniform'"

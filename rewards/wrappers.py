@@ -1,6 +1,6 @@
 """Rewards as Gymnasium wrappers, for one environment and for a batch of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +10,17 @@ import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
+from tokengym.base.prompt import Prompt
+from tokengym.base.registry import did_you_mean
 from tokengym.envs.episode import Episode, episodes_from_infos
 from tokengym.rewards.arguments import check_columns
-from tokengym.rewards.credits import ABC, Credit, Sparse, Uniform
-from tokengym.rewards.credits.probe import Probe
-from tokengym.rewards.credits.red import Delivery as Delivery
-from tokengym.rewards.errors import RewardError
-from tokengym.rewards.maths.signed_parts import shift_reply_credit
+from tokengym.rewards.credits.names import NAMES
+from tokengym.rewards.credits.options import Delivery as Delivery
+from tokengym.rewards.credits.rule import Rule
+from tokengym.rewards.errors import CreditError, RewardError
 from tokengym.rewards.registry import make_reward
 from tokengym.rewards.reward import Reward, RewardTraits
 from tokengym.rewards.scorers.base import AnyScorer as AnyScorer
-from tokengym.rewards.scorers.base import call_scorer
 from tokengym.rewards.stock import tell_stock_learner
 
 AnyEnv = gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]
@@ -29,15 +29,18 @@ CHANGING = (
     *(gymnasium.vector.VectorRewardWrapper, gymnasium.wrappers.vector.NormalizeReward),
 )
 """Gymnasium's layers that change rewards."""
+ON_LAST = frozenset({"sparse", "r3"})
+"""Rules that pay the last token alone, as `step` does."""
 NamedScorer = AnyScorer | str | Path
 
 
 class PaysEpisodes:
     """Payment of a step, as the wrapper of one environment and that of a batch have it.
 
-    A causal credit pays each token what `Credit.step_reward` gives for it, and the last one what is
-    left. Every step scores the whole text so far again: n passes over growing texts for a response
-    of n tokens. Learners of this package do without, they read the credit of the finished episode.
+    A causal rule is called on the text so far, and pays its newest token what it gives for it, and
+    the last one what is left of the score. Every step scores the whole text so far again: n passes
+    over growing texts for a response of n tokens. Learners of this package do without, they read
+    the credit of the finished episode.
     """
 
     reward: Reward
@@ -55,7 +58,7 @@ class PaysEpisodes:
 
     def reward_pieces(self, episodes: Sequence[Episode]) -> list[list[range]]:
         """Return the tokens of each response that are paid in one sum."""
-        return self.reward.credit.pieces(episodes)
+        return self.reward.pieces(episodes)
 
     def _take(self, reward: Reward) -> None:
         self.reward = _bound(self.env, reward)
@@ -65,6 +68,10 @@ class PaysEpisodes:
             self.delivery = "step"
         self._paid: dict[int, tuple[Episode, float]] = {}
         """Text that each row was last paid for, and all that it was paid."""
+        self._prefixes: dict[int, NDArray[np.float64]] = {}
+        """Scores of that text's prefixes, where each is scored as a text of its own."""
+        self._scale: Any = None
+        """Running statistics of the scorer that those scores were made with."""
 
     def _pay(
         self, unfinished: Mapping[int, Episode], ended: Mapping[int, Episode]
@@ -86,7 +93,7 @@ class PaysEpisodes:
             return paid, {}
         credit = self.reward.credit
         tell_stock_learner(
-            credit.name, pays_at_end=self.delivery == "end" and not isinstance(credit, Sparse)
+            credit.name, pays_at_end=self.delivery == "end" and credit.name not in ON_LAST
         )
         scored = dict(zip(ended, self.reward.evaluate(episodes), strict=True))
         for row, episode in scored.items():
@@ -97,53 +104,48 @@ class PaysEpisodes:
             else:
                 paid[row] = episode.score
             self._paid.pop(row, None)
+            self._prefixes.pop(row, None)
         return paid, scored
 
     def _pay_newest(self, texts: Mapping[int, Episode]) -> dict[int, float]:
         """Return the reward of each row's newest token, with that of a reply to it."""
+        reward, scorer = self.reward, self.reward.scorer
+        scale = scorer.state_dict()  # running statistics, which finished texts move
+        if scale != self._scale:
+            self._prefixes, self._scale = {}, scale
+        known = [
+            self._prefixes.get(row, np.zeros(0)) if self._continues(row, text) else np.zeros(0)
+            for row, text in texts.items()
+        ]
+        with reward.crediting(len(texts)):
+            inputs = reward.inputs([*texts.values()], ended=False, prefixes=known)
+            rewards = inputs.placed(reward.credit(inputs)[0])
+        scorer.load_state_dict(scale)
+        if reward.credit.each_prefix:
+            self._prefixes.update(zip(texts, inputs.prefixes or [], strict=True))
         paid = {}
-        increments = self._increments([*texts.values()])
-        for (row, text), moves in zip(texts.items(), increments, strict=True):
-            owned = moves if text.written is None else shift_reply_credit(moves, text.written)
-            with self.reward.crediting(1):
-                pay = self.reward.credit.step_reward
-                tokens = np.array([pay(float(value)) for value in owned])
+        for (row, text), tokens in zip(texts.items(), rewards, strict=True):
             paid[row] = float(tokens[_newest(text)])
             self._paid[row] = text, self._paid_before(row, text, tokens) + paid[row]
         return paid
 
-    def _increments(self, texts: Sequence[Episode]) -> list[NDArray[np.float64]]:
-        """Return, per text (n,), by how much its tokens moved its score.
-
-        With ``every_prefix`` the text is scored without its newest token and without its response
-        too, so that earlier increments only add up to theirs.
-        """
-        reward, scorer = self.reward, self.reward.scorer
-        if reward.credit.every_prefix:
-            places = [(_newest(text), len(text.response_ids)) for text in texts]
-            # Two pieces, what is old and the newest token; only the latter where nothing is old.
-            pieces = [[range(at), range(at, end)][at == 0 :] for at, end in places]
-            return Probe(scorer, reward.tokenizer).increments(texts, pieces)
-        statistics = scorer.state_dict()  # of running statistics, which finished texts move
-        scores = call_scorer(scorer, texts, "prefix")
-        scorer.load_state_dict(statistics)
-        scores.check(texts, scorer.name)
-        return [row.astype(np.float64) for row in scores.attributions or ()]
+    def _continues(self, row: int, text: Episode) -> bool:
+        """Return whether a text is the one that its row was last paid for, and one token more."""
+        last_text, _ = self._paid.get(row, (None, 0.0))
+        return (
+            last_text is not None
+            and (last_text.prompt, last_text.prompt_ids) == (text.prompt, text.prompt_ids)
+            and last_text.response_ids == text.response_ids[: _newest(text)]
+        )
 
     def _paid_before(self, row: int, text: Episode, tokens: NDArray[np.floating]) -> float:
         """Return what a row was paid before its newest token: of a fork, what ``tokens`` (n,) say.
 
         A fork is a text that does not continue the one that the row was last paid for.
         """
-        last_text, paid = self._paid.get(row, (None, 0.0))
-        at = _newest(text)
-        if (
-            last_text is not None
-            and (last_text.prompt, last_text.prompt_ids) == (text.prompt, text.prompt_ids)
-            and last_text.response_ids == text.response_ids[:at]
-        ):
-            return paid
-        return float(tokens[:at].sum(dtype=np.float64))
+        if self._continues(row, text):
+            return self._paid[row][1]
+        return float(tokens[: _newest(text)].sum(dtype=np.float64))
 
     def _show(self, *values: Any) -> None:
         """Let an environment that renders show token rewards."""
@@ -277,14 +279,16 @@ class VectorRewardWrapper(PaysEpisodes, VectorWrapper):
 
 
 def CreditReward(
-    env: AnyEnv, scorer: NamedScorer | None = None, credit: Credit | str = "sparse"
+    env: AnyEnv,
+    scorer: NamedScorer | None = None,
+    credit: Rule | Callable[..., Any] | str = "sparse",
 ) -> Any:
     """Return the environment with a reward: a `RewardWrapper`, or a `VectorRewardWrapper`.
 
     Args:
         env: An environment or a batch of them.
         scorer: A scorer, a function (see `FunctionScorer`), or a path; None takes the bundle's.
-        credit: A credit, or the name of a reward.
+        credit: The name of a reward with its options, or a function that `token_credit` marked.
 
     Raises:
         RewardError: if there is no scorer, or it lacks what the credit needs.
@@ -294,7 +298,7 @@ def CreditReward(
             f"env must be a Gymnasium Env or VectorEnv, got {env!r}; make it with gym.make"
         )
     if credit is None:
-        raise RewardError("credit must be a Credit or a name, got None; e.g. credit='uniform'")
+        raise RewardError("credit must be a rule or its name, got None; e.g. credit='uniform'")
     base = _first(env)
     max_len, bundle = getattr(base, "max_new_tokens", None), getattr(base, "bundle", None)
     reward = make_reward(credit, bundle=bundle, scorer=scorer, max_len=max_len)
@@ -304,12 +308,12 @@ def CreditReward(
 
 def SparseReward(env: AnyEnv, scorer: NamedScorer | None = None) -> Any:
     """Return the environment with the whole score on the last token; see `CreditReward`."""
-    return CreditReward(env, scorer, Sparse())
+    return CreditReward(env, scorer, "sparse")
 
 
 def UniformReward(env: AnyEnv, scorer: NamedScorer | None = None) -> Any:
     """Return the environment with the score in equal parts; see `CreditReward`."""
-    return CreditReward(env, scorer, Uniform())
+    return CreditReward(env, scorer, "uniform")
 
 
 def ABCReward(env: AnyEnv, scorer: NamedScorer | None = None, *, beta: float = 0.8) -> Any:
@@ -322,7 +326,9 @@ def ABCReward(env: AnyEnv, scorer: NamedScorer | None = None, *, beta: float = 0
 
     Source: Chan et al. 2024, arXiv:2402.00782.
     """
-    return CreditReward(env, scorer, ABC(beta=beta))
+    from tokengym.rewards.credits.abc import abc
+
+    return CreditReward(env, scorer, Rule(abc, beta=beta))
 
 
 def R3Reward(env: AnyEnv, scorer: NamedScorer | None = None, *, dense: bool = False) -> Any:
@@ -359,7 +365,25 @@ def _bound(env: AnyEnv, reward: Reward) -> Reward:
         )
     _refuse_replaced(env)
     check_columns(reward.scorer_name, reward.scorer.data_columns, base.prompts)
+    _check_rule_columns(reward.credit, base.prompts)
     return reward.bind(tokenizer)
+
+
+def _check_rule_columns(rule: Rule, prompts: Sequence[Prompt]) -> None:
+    """Refuse a rule that reads what is neither a name of the table nor a column of the prompts."""
+    there = list(dict.fromkeys(column for prompt in prompts for column in prompt.metadata))
+    for column in rule.reads_of("data"):
+        if column not in there:
+            raise CreditError(
+                f"credit {rule.signature.who} reads {column!r}, which nobody supplies; "
+                f"{did_you_mean(column, [*NAMES, *there])}an option needs a default, and a column "
+                f"of the data is one of {', '.join(there) or 'none here'}"
+            )
+    if "references" in rule.reads and all(prompt.reference is None for prompt in prompts):
+        raise CreditError(
+            f"credit {rule.signature.who} reads references, which the prompts lack; pass "
+            "reference_column="
+        )
 
 
 def _refuse_replaced(env: Any) -> None:
@@ -378,13 +402,14 @@ def _refuse_replaced(env: Any) -> None:
 def _check_step_payment(reward: Reward) -> None:
     """Refuse a causal credit that cannot be paid step by step."""
     credit, scorer = reward.credit, reward.scorer
-    credit.step_reward(0.0)  # or says that it has none
-    if not credit.every_prefix and "prefix" not in (scorer.attribution_kinds or ()):
+    if "prefix_scores" not in credit.reads or credit.each_prefix:
+        return
+    if "prefix" not in (scorer.attribution_kinds or ()):
         name = reward.credit_name
         raise RewardError(
             f"scorer {scorer.name!r} cannot score a growing text token by token, so credit "
             f"{name!r} cannot be paid at each step; take '{name}:delivery=end', or "
-            f"'{name}:every_prefix=true' (scores the whole text at every step)"
+            f"'{name}:prefixes=each' (scores the whole text at every step)"
         )
 
 

@@ -6,8 +6,8 @@ python -m studies.gradients train             # short runs of PPO, 10 minutes
 python -m studies.gradients publish           # fills docs/results/gradients.md
 python -m studies.gradients check --rules rules.py:Mine --estimators loo --out x
 
-A rule or an estimator of one's own is "path/to/file.py:Name": a credit as ``gym.make`` takes it, an
-`AdvantageEstimator` as `tokengym.agents.ppo.advantages` declares it.
+A rule or an estimator of one's own is a function of named inputs, "path/to/file.py:name", as
+``gym.make`` and ``PPO(advantage=...)`` take it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -47,8 +47,8 @@ RULES = (
     "abc-signed",
     "abc-d",
     "scar",
-    "attribution",
-    "attribution:method=leave-one-out",
+    "gradient",
+    "leave-one-out",
 )
 """Shipped rules; those of R3 need an encoder, which the Oracle does not have."""
 ESTIMATORS = tuple(estimator_names())

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tokengym.agents.ppo import AdvantageEstimator
+from tokengym.agents.ppo import Estimator
 from tokengym.evaluation.report import number
 from tokengym.lab.gradients.oracle import find_estimator
 from tokengym.lab.gradients.turns import TURN_INDEX, Talks, train, turn_gradient
@@ -81,7 +81,7 @@ def talks_of(turns: int, leaves: bool, scores: Any) -> Talks:
     return Talks.make(TurnForks(turns=turns, leaves=leaves, scores=scores))
 
 
-def estimator_of(name: str) -> AdvantageEstimator:
+def estimator_of(name: str) -> Estimator:
     """Return a learner's estimator, or the control that no learner has."""
     return TURN_INDEX if name == TURN_INDEX.name else find_estimator(name)
 

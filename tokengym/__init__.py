@@ -44,15 +44,20 @@ if TYPE_CHECKING:
     from tokengym.evaluation.runs.compare import compare as compare
     from tokengym.evaluation.runs.comparison import Comparison as Comparison
     from tokengym.evaluation.runs.decide import decide as decide
-    from tokengym.rewards import Credit as Credit
     from tokengym.rewards import FunctionScorer as FunctionScorer
+    from tokengym.rewards import LanguageModel as LanguageModel
     from tokengym.rewards import RewardModel as RewardModel
     from tokengym.rewards import Scorer as Scorer
     from tokengym.rewards import Scores as Scores
     from tokengym.rewards import check_reward as check_reward
     from tokengym.rewards import make_reward as make_reward
+    from tokengym.rewards import on_last as on_last
     from tokengym.rewards import read_pairs as read_pairs
     from tokengym.rewards import registered_rewards as registered_rewards
+    from tokengym.rewards import rescaled as rescaled
+    from tokengym.rewards import rest_on_last as rest_on_last
+    from tokengym.rewards import shares as shares
+    from tokengym.rewards import token_credit as token_credit
 
 register_ids(
     entry_point="tokengym.registration:make_env",

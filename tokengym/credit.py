@@ -10,7 +10,7 @@ The bridges to other trainers and any loop of one's own call it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ from tokengym.rewards.errors import RewardError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from tokengym.rewards.credits.base import Credit
+    from tokengym.rewards.credits.rule import Rule
     from tokengym.rewards.scorers.base import Scorer
 
 Text = str | Sequence[int]
@@ -46,7 +46,7 @@ class Credited:
     """(batch,) score of each response; NaN where the scorer gave none."""
     token_rewards: NDArray[np.float32]
     """(batch, time), 0 past a response's end and where there is no score; each other row sums to
-    its score, unless the rule says that it does not (`Credit.sum_preserving`)."""
+    its score, unless the rule says that it does not (`Rule.conserves`)."""
     mask: NDArray[np.bool_]
     """(batch, time), True on the tokens that the policy wrote."""
     episodes: tuple[Episode, ...]
@@ -60,11 +60,11 @@ class TokenCredit:
         scorer: What ``gym.make(..., scorer=)`` takes: a `Scorer`, a function of prompt and
             response, a scorer's name with options, "file.py:name", or the folder or name of a
             reward model.
-        rule: Credit rule: its name with options as in "abc:beta=1", "file.py:MyCredit", or a
-            `Credit`.
+        rule: Credit rule: its name with options as in "abc:beta=1", "file.py:my_rule", or a
+            function that `token_credit` marked.
         tokenizer: Tokenizer whose tokens are credited; the scorer may have another.
         reference_policy: Folder or hub name of the frozen language model that the rule reads, where
-            it has `Credit.needs_reference`.
+            it reads one.
 
     Raises:
         RewardError: if the rule needs attributions that the scorer has not, or a policy, or
@@ -75,7 +75,7 @@ class TokenCredit:
     def __init__(
         self,
         scorer: Scorer | str | Path | Any,
-        rule: str | Credit = "sparse",
+        rule: str | Rule | Callable[..., Any] = "sparse",
         *,
         tokenizer: PreTrainedTokenizerBase,
         reference_policy: str | Path | None = None,
@@ -226,7 +226,7 @@ class TokenCredit:
 def assign(
     responses: Sequence[Text],
     scorer: Scorer | str | Path | Any,
-    rule: str | Credit = "sparse",
+    rule: str | Rule | Callable[..., Any] = "sparse",
     *,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Text] | None = None,

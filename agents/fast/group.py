@@ -133,9 +133,10 @@ class ProcessGroup(Processes):
         everyone = torch.arange(len(sequences), device=sequences.input_ids.device)
         rows = everyone.tensor_split(self.count)[self.number]
         inputs = [sequences.select(rows)] + ([] if masks is None else [masks.select(rows)])
-        part = figure(*inputs, **how)  # (rows, time) or (rows,)
-        whole = part.new_zeros(sequences.response_mask.shape[: part.dim()])
-        whole[rows] = F.pad(part, (0, whole.shape[1] - part.shape[1])) if part.dim() > 1 else part
+        part = figure(*inputs, **how)  # (rows,), or (rows, time, ...)
+        whole = part.new_zeros(*sequences.response_mask.shape[: part.dim()], *part.shape[2:])
+        at = (rows,) if part.dim() == 1 else (rows, slice(part.shape[1]))
+        whole[at] = part
         return self.add(whole)
 
     def own_rows(self, minibatch: Experience, max_rows: int | None) -> list[Tensor]:

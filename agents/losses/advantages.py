@@ -288,7 +288,7 @@ def leave_one_out(
     group_size: int,
     *,
     gamma: float = 1.0,
-    response_ids: Tensor | None = None,
+    state_ids: Tensor | None = None,
 ) -> Tensor:
     """Return each reward to go minus the mean of the other rows' that are still being written.
 
@@ -310,7 +310,8 @@ def leave_one_out(
         response_mask: (batch, time) bool, True on the response's own tokens.
         group_size: N, at least 2.
         gamma: Discount per token.
-        response_ids: (batch, time) int64, all tokens, in conversations.
+        state_ids: (batch, time) int64, in conversations: equal at tokens of turns that began after
+            the same tokens, in whatever row; a row's first column is of its first turn.
 
     Returns:
         (batch, time), reward units; 0 where the mask is False.
@@ -325,11 +326,14 @@ def leave_one_out(
         [[0.25, 0.75], [-0.25, 0.0]]
     """
     check_groups(len(token_rewards), group_size)
-    if response_ids is not None:
-        to_go = rewards_to_go(token_rewards, response_mask, gamma=gamma)
-        groups = to_go.view(-1, group_size, to_go.shape[1])  # (prompts, N, time)
-        advantages = _turn_advantages(groups, response_mask, response_ids)
-        return advantages.view_as(to_go).masked_fill(~response_mask, 0.0)
+    if state_ids is not None:
+        check_shapes(token_rewards, state_ids=state_ids)
+        in_later = response_mask & (state_ids != state_ids[:, :1])
+        if bool(in_later.any()):
+            to_go = rewards_to_go(token_rewards, response_mask, gamma=gamma)
+            groups = to_go.view(-1, group_size, to_go.shape[1])  # (prompts, N, time)
+            advantages = _turn_advantages(groups, response_mask, state_ids)
+            return advantages.view_as(to_go).masked_fill(~response_mask, 0.0)
     to_go = _to_go(token_rewards, response_mask, gamma)
     groups = to_go.view(-1, group_size, to_go.shape[1])
     # Alive up to the last own token: a row that reads a reply is one that will go on.
@@ -343,21 +347,17 @@ def leave_one_out(
     return advantages.view_as(to_go).masked_fill(~response_mask, 0.0)
 
 
-def _turn_advantages(to_go: Tensor, response_mask: Tensor, response_ids: Tensor) -> Tensor:
+def _turn_advantages(to_go: Tensor, response_mask: Tensor, state_ids: Tensor) -> Tensor:
     """Return the advantages of `leave_one_out` in conversations, (prompts, N, time)."""
-    mask, ids = response_mask.view(to_go.shape), response_ids.view(to_go.shape)
-    size, time = to_go.shape[1:]
-    columns = torch.arange(time, device=mask.device)
-    begins = mask & ~mask.roll(1, 2) | (columns == 0)
-    starts = (begins * columns).cummax(2).values  # of each token's turn
-    differ = ids[:, :, None] != ids[:, None]  # (prompts, N, N, time)
-    same = torch.where(differ.any(3), differ.byte().argmax(3), time)  # first tokens in common
-    peers = (starts[:, :, None] == starts[:, None]) & (starts[:, :, None] <= same[..., None])
+    mask, states = response_mask.view(to_go.shape), state_ids.view(to_go.shape)
+    size = to_go.shape[1]
+    # Rows whose turn began after the same tokens are at the same place of it in the same column.
+    peers = (states[:, :, None] == states[:, None]) & mask[:, None]  # (prompts, N, N, time)
     itself = torch.eye(size, dtype=torch.bool, device=mask.device)[..., None]
-    peers &= mask[:, None] & ~itself
+    peers &= ~itself
     count = peers.sum(2)
     shared = (peers * to_go[:, None]).sum(2) / count.clamp(min=1)
-    alone = (count == 0) & (starts > 0)
+    alone = (count == 0) & (states != states[..., :1])
     whole = to_go[..., :1]
     wholes = (whole.sum(1, keepdim=True) - whole) / (size - 1)
     baseline = torch.where(alone, wholes, shared)

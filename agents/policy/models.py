@@ -54,13 +54,25 @@ MANY_WEIGHTS = 50_000_000
 """Weights beyond which a model is not tiny."""
 HIGH_RATE = 1e-4
 """Highest learning rate for so many; published ones are 5e-7 to 1.4e-5."""
-TokenStat = Literal["log_probs", "ref_log_probs", "kl", "entropy", "values", "ref_states"]
+TokenStat = Literal[
+    "log_probs",
+    "ref_log_probs",
+    "kl",
+    "entropy",
+    "values",
+    "ref_states",
+    "hidden_states",
+    "top_log_probs",
+]
 """Figures of response tokens that are read without gradient, (batch, time) each.
 
 Log-probs, the exact KL(policy || reference) and entropy are in nats, values in reward units. The
-reference's hidden states before each token, (batch, time, hidden), are a small part of its logits
-where the vocabulary is large.
+hidden states before each token, of the reference and of the policy, (batch, time, hidden), are a
+small part of the logits where the vocabulary is large; "top_log_probs" are the largest log-probs of
+the policy before each token, (batch, time, `NUM_TOP`), nats, falling.
 """
+NUM_TOP = 20
+"""Log-probs before each token that "top_log_probs" has, fewer where there are fewer actions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -452,7 +464,7 @@ class PolicyModels(BasePolicy):
     ) -> Tensor:
         """Return a figure of the responses' tokens without gradient; 0 past a response's end.
 
-        (batch, time); of "ref_states" (batch, time, hidden).
+        (batch, time), and the further dimensions that `TokenStat` names.
 
         Args:
             sequences: Any number of texts; similar lengths are run together.
@@ -475,6 +487,13 @@ class PolicyModels(BasePolicy):
                 figures = self._token_stats(part, states, masks, reference=True)["log_probs"]
             elif name == "values":
                 figures = self.values(part)[rows, times]
+            elif name == "hidden_states":
+                figures = self.states(part)
+            elif name == "top_log_probs":
+                logits = self.shaped_logits(self.states(part), None)
+                if masks is not None:
+                    logits = masks.forbid_(logits, rows, times)
+                figures = logits.log_softmax(-1).topk(min(NUM_TOP, logits.shape[-1])).values
             else:
                 asked = {"with_entropy": name == "entropy", "with_kl": name == "kl"}
                 computed = self.evaluate(part, masks, **asked, with_values=False, ref_states=known)

@@ -10,11 +10,13 @@ from tokengym.base.plugins import lazily
 if TYPE_CHECKING:
     from tokengym.agents.ppo.advantages import (
         ADVANTAGES,
-        AdvantageEstimator,
+        Estimator,
         find_advantage,
         register_advantage,
     )
+    from tokengym.agents.ppo.functions import RoundFunction
+    from tokengym.agents.ppo.inputs import RoundInputs
     from tokengym.agents.ppo.settings import PPOSettings
-    from tokengym.agents.rollouts.experience import Experience, RoundTensors
+    from tokengym.agents.rollouts.experience import Experience
 
 __getattr__, __dir__, __all__ = lazily(__name__)

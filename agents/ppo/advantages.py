@@ -1,13 +1,14 @@
 """Advantage estimators by name.
 
-A round goes from `RoundTensors` through the estimator that ``PPO(advantage=...)`` finds to
-`Experience`, which the update learns from. An estimator is one pure function of
-`tokengym.agents.losses` and a declaration of what it needs. A learner without a critic is such a
-function: value head, values and value loss are then absent.
+An estimator is a function of named inputs that returns advantages, (batch, time):
+``PPO(advantage=...)`` takes a name, "file.py:name", or the function itself. What it reads says what
+the learner has: one that reads no ``values`` has no critic, and then value head, values and value
+loss are absent. A second result, ``{"returns": ...}``, is what the values learn.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,72 +17,110 @@ from torch import Tensor
 from tokengym.agents import losses
 from tokengym.agents.losses import rewards_to_go
 from tokengym.agents.losses.advantages import check_groups
-from tokengym.agents.ppo.settings import GAE_LAMBDA, NEEDS, VARIANTS, PPOSettings
-from tokengym.agents.rollouts.experience import RoundTensors
+from tokengym.agents.ppo.functions import RoundFunction
+from tokengym.agents.ppo.inputs import RoundInputs
+from tokengym.agents.ppo.settings import NEEDS, VARIANTS, PPOSettings
+from tokengym.base import objects
 from tokengym.base.registry import Registry
 from tokengym.envs import SettingsError
-
-Estimate = Callable[[RoundTensors, PPOSettings], tuple[Tensor, Tensor]]
-"""Returns advantages and returns, both (batch, time), reward units."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdvantageEstimator:
-    """Declaration of an estimator."""
-
-    name: str
-    """As ``advantage=`` takes it."""
-    estimate: Estimate
-    """The function."""
-    needs_critic: bool
-    """Whether it reads values; without them the policy has no value head."""
-    reads_lambda: bool = True
-    """Whether it reads ``gae_lambda``, of those that read values."""
-    needs_groups: bool = False
-    """Whether its baseline is taken from the other responses to the same prompt."""
-    uses_token_rewards: bool = True
-    """Whether it sees which token was credited, or only the sum."""
-    reads_segments: bool = False
-    """Whether it reads which tokens the credit rule pays in one sum."""
-    whitens: bool = False
-    """Whether its advantages are whitened over the batch."""
-    loss_mean: str = "token"
-    """The mean that its paper takes of the loss; see `PPOSettings.loss_mean`."""
-    source: str = ""
-    """Paper."""
+from tokengym.rewards import token_credit
+from tokengym.rewards.credits.calling import checked
+from tokengym.rewards.credits.token_credit import Signature
 
 
-def _adopted(name: str, made: Any) -> AdvantageEstimator:
+class Estimator(RoundFunction):
+    """An estimator of advantages, bound to its options.
+
+    Args:
+        function: The function, or a class that is called like one.
+        options: Its options.
+
+    Raises:
+        SettingsError: if it has no such option, or one of its parameters has no name that a
+            learner supplies.
+    """
+
+    kind = "advantage"
+    lacks = RoundFunction.lacks | {"advantages", "generator", "policy_attention", "log_probs_after"}
+
+    @property
+    def needs_critic(self) -> bool:
+        """Whether it reads values; without them the policy has no value head."""
+        return not {"values", "final_values"}.isdisjoint(self.reads)
+
+    @property
+    def reads_lambda(self) -> bool:
+        """Whether it reads ``gae_lambda``."""
+        return "gae_lambda" in self.reads
+
+    @property
+    def needs_groups(self) -> bool:
+        """Whether its baseline is taken from the other responses to the same prompt."""
+        return not {"group_ids", "group_size"}.isdisjoint(self.reads)
+
+    @property
+    def uses_token_rewards(self) -> bool:
+        """Whether it sees which token was credited, or only the sum."""
+        return "token_rewards" in self.reads or "scores" not in self.reads
+
+    @property
+    def whitens(self) -> bool:
+        """Whether its advantages are whitened over the batch."""
+        return bool(self._fact("whitens"))
+
+    @property
+    def loss_mean(self) -> str:
+        """The mean that its paper takes of the loss; see `PPOSettings.loss_mean`."""
+        return str(self._fact("loss_mean"))
+
+    def estimate(self, inputs: RoundInputs) -> tuple[Tensor, Tensor]:
+        """Return advantages and what values should learn, both (batch, time), reward units.
+
+        Without ``returns`` of its own these are the advantages.
+        """
+        advantages, figures = self.call(inputs)
+        if "returns" not in figures:
+            return inputs.spread(advantages), inputs.spread(advantages)
+        returns = checked(figures["returns"], inputs["response_mask"], f"returns of {self.who}")
+        return inputs.spread(advantages), inputs.spread(returns)
+
+
+def _adopted(name: str, made: Any) -> Callable[..., Any]:
     """Return the estimator that a file or an installed package defines."""
-    if not isinstance(made, AdvantageEstimator):
+    if not callable(made):
         raise SettingsError(
-            f"advantage {name} must be an AdvantageEstimator, got {made!r}; name one that the file "
-            "declares: MINE = AdvantageEstimator(name='mine', estimate=..., needs_critic=False)"
+            f"advantage {name} must be a function of named inputs, got {made!r}; write "
+            "def mine(token_rewards, response_mask): ..."
         )
+    Estimator.check_names(Signature.of(made))
     return made
 
 
-ADVANTAGES: Registry[AdvantageEstimator] = Registry(
+ADVANTAGES: Registry[Callable[..., Any]] = Registry(
     "advantage", group="estimators", from_files=True, adopt=_adopted
 )
-"""All estimators by name."""
+"""The functions of all estimators by name."""
 
 
-def register_advantage(estimator: AdvantageEstimator) -> AdvantageEstimator:
-    """Make an estimator known by its name."""
-    return ADVANTAGES.register(estimator.name, estimator)
+def register_advantage(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make an estimator known by its name: a decorator of its function."""
+    return ADVANTAGES.register(Estimator(function).name, function)
 
 
-def find_advantage(name: str) -> AdvantageEstimator:
-    """Return the estimator of that name, or that of "path/to/file.py:Name".
+def find_advantage(advantage: str | Callable[..., Any]) -> Estimator:
+    """Return an estimator by its function or word: "gae", "path/to/file.py:mine:alpha=0.5".
 
     Raises:
-        SettingsError: if there is none, with the near matches, or the file's object is another.
+        SettingsError: if there is none, with the near matches, or it is no such function.
     """
-    return ADVANTAGES.find(name)
+    advantage = objects.found(advantage)
+    if not isinstance(advantage, str):
+        return Estimator(_adopted(getattr(advantage, "__name__", repr(advantage)), advantage))
+    word = ADVANTAGES.parse(advantage)
+    return Estimator(ADVANTAGES.find(word), **word.options)
 
 
-def check_estimator(estimator: AdvantageEstimator, settings: PPOSettings) -> None:
+def check_estimator(estimator: Estimator, settings: PPOSettings) -> None:
     """Refuse settings that do not go with an estimator."""
     name, defaults = estimator.name, PPOSettings()
     if estimator.needs_groups and settings.group_size is None:
@@ -91,9 +130,9 @@ def check_estimator(estimator: AdvantageEstimator, settings: PPOSettings) -> Non
         )
     has = {
         "critic": estimator.needs_critic,
-        "lambda": estimator.reads_lambda,
+        "lambda": estimator.reads_lambda or not estimator.needs_critic,
         "group_size": settings.group_size is not None,
-        "grpo": name == "grpo",
+        "std_floor": "std_floor" in estimator.reads,
     }
     for setting, needs in VARIANTS.items():
         if getattr(settings, setting) != getattr(defaults, setting):
@@ -109,130 +148,92 @@ def check_settings(settings: PPOSettings, batch_size: int) -> None:
         check_groups(batch_size, settings.group_size)
 
 
-def _gae(played: RoundTensors, settings: PPOSettings) -> tuple[Tensor, Tensor]:
-    gae_lambda = GAE_LAMBDA if settings.gae_lambda is None else settings.gae_lambda
-    advantages, returns = played.gae(gae_lambda, gamma=settings.gamma)
-    if settings.gae_lambda_vf is not None:
-        _, returns = played.gae(settings.gae_lambda_vf, gamma=settings.gamma)
-    return advantages, returns
+@register_advantage
+@token_credit(whitens=True)
+def gae(
+    token_rewards: Tensor,
+    values: Tensor,
+    final_values: Tensor,
+    response_mask: Tensor,
+    gamma: float,
+    gae_lambda: float,
+    gae_lambda_vf: float | None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Generalised advantage estimates. Schulman et al. 2016, arXiv:1506.02438."""
+
+    def estimates(of_lambda: float) -> tuple[Tensor, Tensor]:
+        return losses.gae(
+            token_rewards,
+            values,
+            response_mask,
+            gamma=gamma,
+            gae_lambda=of_lambda,
+            final_values=final_values,
+        )
+
+    advantages, returns = estimates(gae_lambda)
+    return advantages, {
+        "returns": returns if gae_lambda_vf is None else estimates(gae_lambda_vf)[1]
+    }
 
 
-def _reinforce(played: RoundTensors, settings: PPOSettings) -> tuple[Tensor, Tensor]:
-    to_go = rewards_to_go(played.token_rewards, played.response_mask, gamma=settings.gamma)
-    return to_go, to_go
+@register_advantage
+@token_credit
+def reinforce(token_rewards: Tensor, response_mask: Tensor, gamma: float) -> Tensor:
+    """The reward to go, without a baseline. Williams 1992."""
+    return rewards_to_go(token_rewards, response_mask, gamma=gamma)
 
 
-def _vineppo(played: RoundTensors, settings: PPOSettings) -> tuple[Tensor, Tensor]:
-    """Return A_t = r_t, or a segment's sum: rewards that are advantages already, as ``mc``'s.
+@register_advantage
+@token_credit(name="reinforce++", whitens=True)
+def reinforce_whitened(token_rewards: Tensor, response_mask: Tensor, gamma: float) -> Tensor:
+    """The reward to go, whitened over the batch. Hu 2025, arXiv:2501.03262."""
+    return rewards_to_go(token_rewards, response_mask, gamma=gamma)
+
+
+@register_advantage
+@token_credit(whitens=True)
+def vineppo(
+    token_rewards: Tensor, response_mask: Tensor, segment_ends: Tensor, gamma: float
+) -> Tensor:
+    """A_t = r_t, or a segment's sum: rewards that are advantages already, as ``mc``'s.
 
     The first segment's contain the value of the prompt; its mean over the batch comes off.
+    Kazemnejad et al. 2024, arXiv:2410.01679, under the rule `mc`.
     """
-    mask, ends = played.response_mask, played.segment_ends
-    if ends is None:  # each token is a segment
-        ends = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
-    advantages = losses.rewards_within(played.token_rewards, mask, ends, gamma=settings.gamma)
-    in_first = mask & (ends == ends[:, :1])
-    # Nothing was earned in an episode that a partner lost: as 0 it would bend the mean.
-    first = advantages[mask.any(1), 0]
+    advantages = losses.rewards_within(token_rewards, response_mask, segment_ends, gamma=gamma)
+    first = advantages[:, 0]
     value = torch.where(losses.no_spread(first), advantages[:, :1], first.mean())
-    advantages = advantages - in_first * value
-    return advantages, advantages
+    return advantages - (response_mask & (segment_ends == segment_ends[:, :1])) * value
 
 
-def _by_score(
-    function: Callable[[Tensor, int, PPOSettings], Tensor],
-) -> Estimate:
-    """Return an estimator whose advantage is one number per response, the same at every token."""
-
-    def estimate(played: RoundTensors, settings: PPOSettings) -> tuple[Tensor, Tensor]:
-        assert settings.group_size is not None
-        advantages = function(played.scores, settings.group_size, settings)[:, None]
-        spread = advantages.expand_as(played.token_rewards).masked_fill(~played.response_mask, 0.0)
-        return spread, spread
-
-    return estimate
+@register_advantage
+@token_credit
+def rloo(scores: Tensor, response_mask: Tensor, group_size: int) -> Tensor:
+    """A = R - the mean of the group's others. Ahmadian et al. 2024, arXiv:2402.14740."""
+    return losses.rloo(scores, group_size)[:, None] * response_mask
 
 
-def _loo(played: RoundTensors, settings: PPOSettings) -> tuple[Tensor, Tensor]:
-    assert settings.group_size is not None
-    ids = None
-    if any(episode.written is not None for episode in played.episodes):
-        ids = torch.zeros_like(played.response_mask, dtype=torch.int64)
-        for row, episode in enumerate(played.episodes):
-            ids[row, : len(episode.response_ids)] = torch.tensor(episode.response_ids)
-    advantages = losses.leave_one_out(
-        played.token_rewards,
-        played.response_mask,
-        settings.group_size,
-        gamma=settings.gamma,
-        response_ids=ids,
+@register_advantage
+@token_credit(loss_mean="sequence")
+def grpo(scores: Tensor, response_mask: Tensor, group_size: int, std_floor: float) -> Tensor:
+    """A = (R - the group's mean) / its deviation. Shao et al. 2024, arXiv:2402.03300."""
+    return losses.grpo(scores, group_size, std_floor=std_floor)[:, None] * response_mask
+
+
+@register_advantage
+@token_credit(loss_mean="constant")
+def dr_grpo(scores: Tensor, response_mask: Tensor, group_size: int) -> Tensor:
+    """A = R - the group's mean. Liu et al. 2025, arXiv:2503.20783."""
+    return losses.dr_grpo(scores, group_size)[:, None] * response_mask
+
+
+@register_advantage
+@token_credit
+def loo(
+    token_rewards: Tensor, response_mask: Tensor, state_ids: Tensor, group_size: int, gamma: float
+) -> Tensor:
+    """The reward to go minus that of the other rows still being written: unbiased. Ours."""
+    return losses.leave_one_out(
+        token_rewards, response_mask, group_size, gamma=gamma, state_ids=state_ids
     )
-    return advantages, advantages
-
-
-for _estimator in (
-    AdvantageEstimator(
-        name="gae",
-        estimate=_gae,
-        needs_critic=True,
-        whitens=True,
-        source="Schulman et al. 2016, arXiv:1506.02438",
-    ),
-    AdvantageEstimator(
-        name="reinforce",
-        estimate=_reinforce,
-        needs_critic=False,
-        source="Williams 1992: the reward to go, without a baseline",
-    ),
-    AdvantageEstimator(
-        name="reinforce++",
-        estimate=_reinforce,
-        needs_critic=False,
-        whitens=True,
-        source="Hu 2025, arXiv:2501.03262: the reward to go, whitened over the batch",
-    ),
-    AdvantageEstimator(
-        name="vineppo",
-        estimate=_vineppo,
-        needs_critic=False,
-        reads_segments=True,
-        whitens=True,
-        source="Kazemnejad et al. 2024, arXiv:2410.01679, under the rule `mc`",
-    ),
-    AdvantageEstimator(
-        name="rloo",
-        estimate=_by_score(lambda scores, n, settings: losses.rloo(scores, n)),
-        needs_critic=False,
-        needs_groups=True,
-        uses_token_rewards=False,
-        source="Ahmadian et al. 2024, arXiv:2402.14740",
-    ),
-    AdvantageEstimator(
-        name="grpo",
-        estimate=_by_score(
-            lambda scores, n, settings: losses.grpo(scores, n, std_floor=settings.std_floor)
-        ),
-        needs_critic=False,
-        needs_groups=True,
-        uses_token_rewards=False,
-        loss_mean="sequence",
-        source="Shao et al. 2024, arXiv:2402.03300",
-    ),
-    AdvantageEstimator(
-        name="dr-grpo",
-        estimate=_by_score(lambda scores, n, settings: losses.dr_grpo(scores, n)),
-        needs_critic=False,
-        needs_groups=True,
-        uses_token_rewards=False,
-        loss_mean="constant",
-        source="Liu et al. 2025, arXiv:2503.20783",
-    ),
-    AdvantageEstimator(
-        name="loo",
-        estimate=_loo,
-        needs_critic=False,
-        needs_groups=True,
-        source="here: the reward to go minus that of the other rows still being written, unbiased",
-    ),
-):
-    register_advantage(_estimator)

@@ -38,13 +38,9 @@ from tokengym.agents.ppo.alarms import (
     movement,
     on_host,
 )
+from tokengym.agents.ppo.inputs import RoundInputs
 from tokengym.agents.ppo.settings import GAE_LAMBDA, Objective, PPOSettings
-from tokengym.agents.rollouts.experience import (
-    Experience,
-    RoundTensors,
-    scores_of,
-    token_rewards_of,
-)
+from tokengym.agents.rollouts.experience import Experience, scores_of, token_rewards_of
 from tokengym.agents.rollouts.playing import RolloutBatch
 from tokengym.agents.rollouts.rounds import Environments
 
@@ -124,15 +120,21 @@ class PPO(EpisodicAlgorithm):
         Raises:
             SettingsError: if the estimator is unknown, or lacks what a setting is for.
         """
-        self.estimator = find_advantage(self.settings.advantage)
+        tokenizer = self.rounds.attribute("tokenizer")
+        self.estimator = find_advantage(self.settings.advantage).bind(tokenizer)
         check_estimator(self.estimator, self.settings)
+        self.estimator.check_supply(self.reward.scorer, self._columns)
         self.has_critic = self.estimator.needs_critic
         self._alarms, self._log_prob_gap = TrainingAlarms(), 0.0
-        reads_lambda = self.has_critic and self.estimator.reads_lambda
-        if self.settings.gae_lambda is None and reads_lambda:
+        if self.settings.gae_lambda is None and self.estimator.reads_lambda:
             self._declared_lambda = declared = self.rounds.reward.gae_lambda
             gae_lambda = GAE_LAMBDA if declared is None else declared
             self.settings = replace(self.settings, gae_lambda=gae_lambda)
+
+    def _columns(self) -> list[str]:
+        """Return the columns of the prompts' data, which a function may read by name."""
+        prompts = self.rounds.attribute("prompts") or []
+        return sorted({column for prompt in prompts[:1] for column in prompt.metadata})
 
     def check_change(self, changed: PPOSettings) -> None:
         """Refuse what has no effect with the estimator, or is no whole number of groups."""
@@ -216,16 +218,29 @@ class PPO(EpisodicAlgorithm):
                 of_rows, size = self.processes.of_rows, self._max_rows
                 after = of_rows(critic.after_responses, sequences, max_size=size)
                 final_values = after * torch.from_numpy(played.truncated).to(self.device)
-        tensors = RoundTensors(
-            token_rewards=rewards,
-            response_mask=mask,
-            values=values,
-            final_values=final_values,
-            scores=scores,
-            segment_ends=self._segment_ends(played, mask),
+        # Functions are asked where the estimator or a weight reads the name.
+        given: dict[str, Any] = {
+            "token_rewards": rewards,
+            "scores": scores,
+            "values": values,
+            "final_values": torch.zeros_like(scores) if final_values is None else final_values,
+            "log_probs": played.log_probs,
+            "entropy": played.entropy,
+            "ref_log_probs": ref_log_probs,
+            "kl": paid_kl,
+            "segment_ends": partial(self._segment_ends, played, mask),
+            "hidden_states": partial(read, name="hidden_states"),
+            "top_log_probs": partial(read, name="top_log_probs"),
+        }
+        inputs = RoundInputs(
+            mask,
+            given,
+            settings=settings,
             episodes=played.episodes,
+            scorer=self.reward.scorer,
+            tokenizer=self.rounds.attribute("tokenizer"),
         )
-        advantages, returns = self.estimator.estimate(tensors, settings)
+        advantages, returns = self.estimator.estimate(inputs)
         # Over the whole batch: SB3 whitens each minibatch, by a mean and a deviation of its own.
         scale = 1.0
         if self.estimator.whitens:
@@ -233,7 +248,10 @@ class PPO(EpisodicAlgorithm):
             advantages = losses.masked_whiten(advantages, mask)
         self._log_round(played, (paid_kl, kl), mask, values, returns)
         experience = Experience(
-            **vars(tensors),
+            token_rewards=rewards,
+            response_mask=mask,
+            values=values,
+            scores=scores,
             sequences=sequences,
             action_masks=played.action_masks,
             old_log_probs=old_log_probs,
@@ -243,15 +261,15 @@ class PPO(EpisodicAlgorithm):
             ref_states=ref_states,
             advantage_scale=scale,
         )
-        experience = self.weigh(experience, played)
+        experience = self.weigh(experience, inputs)
         if settings.kl_in == "reward":  # paid already: the update has no use for them
             experience = replace(experience, ref_log_probs=None)
         self.logger.record("time/assign_s", time.perf_counter() - started)
         return experience if teaches.all() else experience.select(teaches.nonzero()[:, 0])
 
-    def weigh(self, experience: Experience, played: RolloutBatch) -> Experience:
+    def weigh(self, experience: Experience, inputs: RoundInputs) -> Experience:
         """Return what the update learns from; a subclass may weigh the advantages of tokens."""
-        del played
+        del inputs
         return experience
 
     def update(self, experience: Experience) -> UpdateStats:
@@ -488,10 +506,8 @@ class PPO(EpisodicAlgorithm):
             teaches = varied if varied.any() else teaches
         return torch.from_numpy(rewards).to(self.device), scores, teaches
 
-    def _segment_ends(self, played: RolloutBatch, mask: Tensor) -> Tensor | None:
-        """Return `RoundTensors.segment_ends`, (batch, time), where the estimator reads them."""
-        if not self.estimator.reads_segments:
-            return None
+    def _segment_ends(self, played: RolloutBatch, mask: Tensor) -> Tensor:
+        """Return the place of the last token that is paid with each token, (batch, time)."""
         ends = self.reward.segment_ends(played.episodes, mask.shape[1])
         return torch.from_numpy(ends).to(mask.device)
 
@@ -574,7 +590,7 @@ class PPO(EpisodicAlgorithm):
         self._log_kl(stats.kl)
         record("train/kl_sampled", sampled.mean().item())
         record("train/kl_coef", self.kl_coef)
-        if self.has_critic and self.estimator.reads_lambda:
+        if self.estimator.reads_lambda:
             record("train/gae_lambda", self.settings.gae_lambda)
         if values is not None:
             learned = explained_variance(values[mask].cpu().numpy(), returns[mask].cpu().numpy())

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from tokengym.agents.policy.settings import EpisodicSettings, Schedule, ValueNetwork
+from tokengym.base.objects import word_of
 from tokengym.base.settings import check_choice, check_count, check_number
 from tokengym.envs import SettingsError
 
@@ -50,8 +51,8 @@ class PPOSettings(EpisodicSettings):
     alone may cross many nats of KL. After ``n_value_warmup`` updates of the values alone the count
     begins anew, for the policy."""
     advantage: str = "gae"
-    """Estimator of the advantages, by name or "file.py:Name"; see
-    `tokengym.agents.ppo.advantages`."""
+    """Estimator of the advantages, by name or "file.py:name", or the function of named inputs
+    itself; see `tokengym.agents.ppo.advantages`."""
     group_size: int | None = None
     """Consecutive rows that answer one prompt, at least 2 and a divisor of the rows; None gives
     each row a prompt of its own. Estimators with a group baseline need it."""
@@ -133,8 +134,10 @@ class PPOSettings(EpisodicSettings):
         super().__post_init__()
         for name, choices in CHOICES.items():
             check_choice(self, name, choices)
+        if callable(self.advantage):  # settings are plain data
+            object.__setattr__(self, "advantage", word_of(self.advantage))
         if not isinstance(self.advantage, str):
-            raise SettingsError(f"advantage must be a name, got {self.advantage!r}")
+            raise SettingsError(f"advantage must be a name or function, got {self.advantage!r}")
         check_count(self, "n_epochs", "n_minibatches", most=MAX_PASSES)
         check_count(
             self, "group_size", least=2, optional=True, hint="a group of one has no baseline"
@@ -175,7 +178,7 @@ NEEDS = {
     "lambda": "with advantage={!r}, which has a lambda of its own; leave it out, or take "
     "advantage='gae'",
     "group_size": "without group_size; pass both, or neither",
-    "grpo": "with advantage={!r}; leave it out",
+    "std_floor": "with advantage={!r}, which reads none; leave it out",
 }
 """What a variant of PPO may need, with the end of the error where it lacks it."""
 VARIANTS = {
@@ -186,7 +189,7 @@ VARIANTS = {
     "clip_range_vf": ("critic",),
     "n_value_warmup": ("critic",),
     "drop_equal_groups": ("group_size",),
-    "std_floor": ("group_size", "grpo"),
+    "std_floor": ("group_size", "std_floor"),
 }
 """Settings of `PPOSettings` that are refused without what they need: they would do nothing."""
 CRITIC_SETTINGS = tuple(name for name, needs in VARIANTS.items() if "critic" in needs)

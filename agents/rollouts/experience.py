@@ -1,4 +1,4 @@
-"""A round as tensors: what an estimator of advantages reads, and what an update learns from."""
+"""A round as tensors: what an update learns from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -8,15 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokengym.agents import losses
 from tokengym.agents.errors import NonFiniteError
 from tokengym.agents.policy.sequences import ActionMasks, Sequences, sent
 from tokengym.envs import Episode
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoundTensors:
-    """Input of an estimator: one round; 0 past a response's end."""
+class Experience:
+    """A round whose tokens have their advantages; 0 past a response's end.
+
+    Values and rewards are those of the policy that sampled; the advantages may have been whitened.
+    """
 
     token_rewards: Tensor
     """(batch, time), reward units, minus the price of the KL where it is in the reward."""
@@ -24,45 +26,9 @@ class RoundTensors:
     """(batch, time) bool."""
     values: Tensor | None
     """(batch, time), reward units; None without a critic."""
-    final_values: Tensor | None
-    """(batch,) value past the last token of truncated episodes, 0 elsewhere; None: 0 everywhere."""
     scores: Tensor
     """(batch,), reward units, of whole responses, minus the price of the KL where it is in the
     reward; not summed from token rewards, so that it is the same number under every credit."""
-    segment_ends: Tensor | None = None
-    """(batch, time) int64, the last token of each token's segment, where the estimator reads it and
-    the credit rule pays segments; None: each token is paid by itself."""
-    episodes: Sequence[Episode] = ()
-    """The round's episodes, for an estimator that reads turns or texts."""
-
-    def gae(self, gae_lambda: float | Tensor, *, gamma: float) -> tuple[Tensor, Tensor]:
-        """Return generalised advantage estimates and the values' returns, of a round with values.
-
-        Args:
-            gae_lambda: In [0, 1]; (batch,) gives each response its own.
-            gamma: Discount per token, in [0, 1].
-
-        Returns:
-            Both (batch, time), reward units; see `losses.gae`.
-        """
-        assert self.values is not None
-        return losses.gae(
-            self.token_rewards,
-            self.values,
-            self.response_mask,
-            gamma=gamma,
-            gae_lambda=gae_lambda,
-            final_values=self.final_values,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Experience(RoundTensors):
-    """A round whose tokens have their advantages; 0 past a response's end.
-
-    Values and rewards are those of the policy that sampled; the advantages may have been whitened.
-    """
-
     sequences: Sequences
     """Prompts and responses, ``len()`` = batch."""
     action_masks: ActionMasks | None
@@ -81,10 +47,7 @@ class Experience(RoundTensors):
     """Standard deviation that whitening divided the advantages by, reward units."""
 
     def select(self, rows: Tensor) -> "Experience":
-        """Return (kept,) rows, with no more padding than they need, and without episodes.
-
-        See `Sequences.select`.
-        """
+        """Return (kept,) rows, with no more padding than they need; see `Sequences.select`."""
         sequences = self.sequences.select(rows)
         time, rows = sequences.num_times, sent(rows, self.response_mask.device)
         values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -92,7 +55,7 @@ class Experience(RoundTensors):
             if isinstance(value, Tensor):  # (batch,), or (batch, time, ...)
                 values[name] = value[rows] if value.dim() == 1 else value[rows, :time]
         masks = None if self.action_masks is None else self.action_masks.select(rows)
-        values |= {"sequences": sequences, "action_masks": masks, "episodes": ()}
+        values |= {"sequences": sequences, "action_masks": masks}
         return Experience(**values)
 
 

@@ -198,7 +198,7 @@ class RoundReward:
         """
         ends = np.tile(np.arange(time), (len(episodes), 1))
         if self.reward is not None:
-            cuts = self.reward.credit.pieces(episodes)
+            cuts = self.reward.pieces(episodes)
         else:
             cuts = (self._ask("reward_pieces", episodes) or [[]])[0]
         for row, pieces in enumerate(cuts):
@@ -309,6 +309,8 @@ class RoundEnvironment(ABC):
         """Action of rows that wait for the end of the round: a token that ends no text."""
         self.reward = RoundReward(envs)
         """Reward of the episodes of a round."""
+        self.attribute = partial(environment_attribute, envs)
+        """Function of a name that returns the environment's attribute; None without one."""
         self._longest = partial(environment_attribute, envs, "max_new_tokens", 0)
         self.max_new_tokens: int = self._longest()
         """Tokens of the longest response, as the latest round began; 0 where it is unknown."""

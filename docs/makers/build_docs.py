@@ -30,6 +30,7 @@ from tokengym.envs import GenerationSettings, TokenGenerationEnv, TokenGeneratio
 from tokengym.envs.tasks import Task, TaskOptions, registered_tasks
 from tokengym.evaluation.measure.measures import MEASURES, NUMBERS, OF_ERROR, OF_POLICY
 from tokengym.registration import EnvReward, make_env
+from tokengym.rewards.credits.names import NAMES, SUPPLIERS
 from tokengym.scripts.cli import command_names, find_command
 from tokengym.scripts.commands.options import Option, options_of
 from tokengym.version import REPOSITORY
@@ -51,6 +52,7 @@ _DELIVERY = (
     '`info["token_rewards"]` carries what each token earned; a causal one is paid token by token.'
 )
 _BLOCK = re.compile(r"(Args|Returns|Raises|Example|Source|Yields):")
+_NAMES_HEADER = ["name", "shape", "unit", "what it is"]
 _HEADER = ["argument", "type", "default", "meaning"]
 _ADDRESSED = {
     "README.md": ("  version = {", "  url     = {{{}}},\n"),
@@ -332,6 +334,31 @@ def metrics() -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+def names() -> str:
+    """Return the page of the names that a function of token credit may read, markdown."""
+    blocks = [
+        _NOTICE,
+        "# Names that a rule reads",
+        "A function of token credit gets what its parameters name: a "
+        "[rule](custom_reward.md#a-rule-of-token-credit) under `reward=` and `--rewards`, an "
+        "estimator under `advantage=`, a weight under `weights=`. Any other name is a column of "
+        "the data. Columns of a tensor are the tokens that the policy wrote, from 0; past a row's "
+        "end values are 0. Under `reward=` they are in float64, so that a row earns the same in "
+        "any batch; under the others in float32, on the policy's device.",
+    ]
+    for supplier, said in SUPPLIERS.items():
+        rows = [
+            (f"`{name}`", f"`{one.shape}`", one.unit or "-", _cell(one.meaning))
+            for name, one in NAMES.items()
+            if one.supplier == supplier
+        ]
+        if rows:
+            blocks += [f"## From {said.partition(':')[0]}", _table(_NAMES_HEADER, rows)]
+            if remedy := said.partition(":")[2].strip():
+                blocks.append(f"Where it is missing: {remedy}.")
+    return "\n\n".join(blocks) + "\n"
+
+
 def section(task: Task) -> str:
     """Return the part of the page that tells of one task, markdown."""
     env: Any = gymnasium.make(task.id, reward=None).unwrapped
@@ -568,6 +595,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/command_line.md": command_line,
     **{f"reference/commands/{name}.md": partial(command_page, name) for name in command_names()},
     "reference/metrics.md": metrics,
+    "rewards/names.md": names,
 }
 """Generated pages, by their path in docs/."""
 

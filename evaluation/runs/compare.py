@@ -50,8 +50,7 @@ from tokengym.evaluation.runs.results import write_comparison
 from tokengym.evaluation.runs.run import Run
 from tokengym.evaluation.runs.settings import AGENT, SEEDS, task_name
 from tokengym.evaluation.runs.spec import RunSpec
-from tokengym.rewards.credits.base import Credit
-from tokengym.rewards.errors import CreditError, ScorerError
+from tokengym.rewards.errors import ScorerError
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -88,7 +87,7 @@ def compare(
             that follows from the rest. Or a whole `Comparison`, as `tokengym.decide` returns it,
             beside which no other setting is given.
         out: Folder of the results; None takes runs/ and the task's name.
-        rewards: Words of rewards, or objects: a `Credit`, a scorer, a function, a class. The first
+        rewards: Words of rewards, or objects: a rule, a scorer, a function, a class. The first
             is the baseline.
         agent: Learner of the policies, by its word or as a class.
         agents: Learners to compare at equal tokens: words, classes of Stable-Baselines3, subclasses
@@ -306,7 +305,6 @@ def preflight(comparison: Comparison, *, is_here: bool = True) -> str:
         rows = min(2, reference.training.batch_size)
         envs = gym.make_vec(reference.env_id, num_envs=rows, **kwargs)
         if (paid := getattr(envs, "reward", None)) is not None:
-            _check_methods(paid.credit)
             payers[reward.text] = paid.raw_scorer.title
         if reference.task.dataset is not None:
             task: Any = envs.unwrapped
@@ -325,31 +323,3 @@ def preflight(comparison: Comparison, *, is_here: bool = True) -> str:
     first = payers.get(reference.rewards[0].text)
     others = [f"{reward} is paid by {payer}" for reward, payer in payers.items() if payer != first]
     return "; ".join([measured_by, *others])
-
-
-def _check_methods(rule: Credit) -> None:
-    """Refuse a rule whose methods cannot be called: its first batch of episodes would fail."""
-    methods = ("spread", "assign")
-    own = [name for name in methods if getattr(type(rule), name) is not vars(Credit)[name]]
-    name = rule.name or type(rule).__name__
-    if not own:
-        raise CreditError(
-            f"rule {name} pays nothing; define spread(self, {', '.join(_arguments('spread'))})"
-        )
-    for method in own:
-        try:
-            signature = inspect.signature(getattr(rule, method))
-        except ValueError:  # code in C may have none
-            continue
-        try:
-            signature.bind(*_arguments(method))
-        except TypeError:
-            wanted, taken = ", ".join(_arguments(method)), ", ".join(signature.parameters)
-            raise CreditError(
-                f"{method} of rule {name} must take (self, {wanted}), got (self, {taken})"
-            ) from None
-
-
-def _arguments(method: str) -> list[str]:
-    """Return what a method of a rule is called with."""
-    return [*inspect.signature(getattr(Credit, method)).parameters][1:]  # without self

@@ -31,7 +31,7 @@ from tokengym.evaluation.runs.spec import (
     slug,
     word_of_json,
 )
-from tokengym.rewards.credits.base import REWARDS
+from tokengym.rewards.credits.words import REWARDS
 
 if TYPE_CHECKING:
     from tokengym.evaluation.measure.evaluate import Evaluator

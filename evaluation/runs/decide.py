@@ -65,7 +65,7 @@ from tokengym.evaluation.runs.settings import (
 )
 from tokengym.evaluation.runs.spec import REFERENCE, RunSpec, has_own_prompts, own_texts, slug
 from tokengym.rewards import Reward
-from tokengym.rewards.credits.base import REWARDS
+from tokengym.rewards.credits.words import REWARDS
 from tokengym.rewards.registry import RewardChoice, check_word
 
 BY_KEYWORD = {

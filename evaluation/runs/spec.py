@@ -76,7 +76,7 @@ class RunSpec:
     """Whether the task's gold score measures it, where the task has one: the rewards have different
     scorers, none of which can judge them all."""
     is_control: bool = False
-    """Whether its reward's rule does not read the text (`Credit.control`)."""
+    """Whether its reward's rule does not read the text (`Rule.control`)."""
     command: str = field(default="", compare=False)
     """The command that asks for its comparison."""
     code: Mapping[str, str] = field(default_factory=dict)

@@ -3,10 +3,11 @@
 from functools import lru_cache
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from tokengym.agents import losses
-from tokengym.agents.ppo import ADVANTAGES, PPOSettings, RoundTensors
+from tokengym.agents.ppo import PPOSettings, RoundInputs, find_advantage
 from tokengym.envs import Episode, Turn
 from tokengym.lab.audit.tokengym_audit import GAE_LAMBDA, Adapted, Batch
 
@@ -25,17 +26,18 @@ def registered(name: str) -> Adapted:
         >>> check_estimator(registered("loo"), group_sizes=(2, 4)).holds
         True
     """
-    estimator = ADVANTAGES.find(name)
+    estimator = find_advantage(name)
 
     def estimate(batch: Batch) -> Tensor:
         size = int(batch.group_ids.unique(return_counts=True)[1][0])
         settings = PPOSettings(gamma=batch.gamma, gae_lambda=GAE_LAMBDA, group_size=size)
-        played = RoundTensors(
-            token_rewards=batch.token_rewards,
-            response_mask=batch.response_mask,
-            values=batch.values,
-            final_values=None,
-            scores=batch.scores,
+        given = {"token_rewards": batch.token_rewards, "scores": batch.scores}
+        if batch.values is not None:
+            given["values"] = batch.values
+        played = RoundInputs(
+            batch.response_mask,
+            {"final_values": torch.zeros_like(batch.scores), **given},
+            settings=settings,
             episodes=[
                 _episode(tuple(ids), tuple(written))
                 for ids, written in zip(
@@ -43,7 +45,7 @@ def registered(name: str) -> Adapted:
                 )
             ],
         )
-        advantages = estimator.estimate(played, settings)[0]
+        advantages = estimator.estimate(played)[0]
         if estimator.whitens:
             advantages = losses.masked_whiten(advantages, batch.response_mask)
         return advantages.double()

@@ -30,7 +30,7 @@ from tokengym.lab.gradients.oracle import (
 )
 from tokengym.lab.replay.agreement import agreement
 from tokengym.lab.tables import markdown_table
-from tokengym.rewards import Credit, RewardChoice, RewardError, check_reward
+from tokengym.rewards import RewardChoice, RewardError, Rule, check_reward
 
 REFUSALS = (RewardError, TokenizerError)
 """Why a rule cannot be measured on a task, as by a model of its own that reads other tokens."""
@@ -312,7 +312,7 @@ def _own_task(subject: str) -> tuple[str | None, str]:
     choice = RewardChoice.of(subject)
     if choice.kind == "encoder":
         return ENCODER_TASK, NO_TRUTH.format("an encoder", "{}")
-    if isinstance(choice.made, Credit) and choice.made.needs_answer:
+    if isinstance(choice.made, Rule) and "references" in choice.made.reads:
         return ANSWER_TASK, NO_ANSWER
     return None, ""
 

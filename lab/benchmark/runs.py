@@ -47,7 +47,7 @@ from tokengym.lab.protocol import (
 )
 from tokengym.lab.study import Cell, read_rows, run_of, single_run, write_rows
 from tokengym.lab.tables import grouped, mean
-from tokengym.rewards import Credit, RewardChoice
+from tokengym.rewards import RewardChoice, Rule
 
 PACE_FILE = "pace.json"
 PACE_UPDATES = 1, 3
@@ -91,15 +91,15 @@ class Bench:
             )
         choice = RewardChoice.of(self.rule)
         # Runs are measured by the scorer of their reward: another one would be its own judge.
-        if not isinstance(choice.made, Credit) or choice.kind == "encoder":
+        if not isinstance(choice.made, Rule) or choice.kind == "encoder":
             raise ValueError(
                 f"{self.rule} brings a scorer of its own, by which it would be measured too; name "
                 "a credit rule, which spreads the score of the task's reward model"
             )
-        reads = choice.made.attribution
-        if self.track == "scores" and reads is not None and reads not in PASSED:
+        inside = [kind for kind in choice.made.accounts if kind not in PASSED]
+        if self.track == "scores" and inside:
             raise ValueError(
-                f"{self.rule} reads {reads} of the reward model, which the track 'scores' does "
+                f"{self.rule} reads {inside[0]} of the reward model, which the track 'scores' does "
                 "not allow; take --track inside"
             )
         if self.other is not None and self.track == "scores":

@@ -9,7 +9,7 @@ from typing import Literal
 
 from tokengym.base import did_you_mean, split_file_word
 from tokengym.envs import SettingsError
-from tokengym.lab.gradients.oracle import estimator_names, find_estimator
+from tokengym.lab.gradients.oracle import estimator_names
 from tokengym.lab.learners.weighted import WEIGHTS
 from tokengym.rewards import REWARDS
 
@@ -36,19 +36,12 @@ def kind_of(subject: str) -> Kind:
     """Return what a subject is.
 
     Args:
-        subject: Name, options after a colon, or "path/to/file.py:Name".
+        subject: Name, options after a colon, or "path/to/file.py:Name"; "weight:" before
+            it says that it is a weight.
     """
     name = without_kind(subject)
     if file_word := split_file_word(name):
-        if _estimates(*file_word[:2]):
-            return "function"
-        with suppress(SettingsError):
-            find_estimator(name)
-            return "estimator"
-        with suppress(SettingsError):
-            WEIGHTS.make(name)
-            return "weight"
-        return "rule"
+        return "weight" if subject.startswith(WEIGHT) else _kind_in_file(*file_word[:2])
     if subject in estimator_names():
         return "estimator"
     word = name.partition(":")[0]
@@ -65,21 +58,35 @@ def kind_of(subject: str) -> Kind:
     return "rule"
 
 
-def _estimates(file: Path, name: str) -> bool:
-    """Return whether a file defines a function of this name that takes a batch's arrays."""
+def _kind_in_file(file: Path, name: str) -> Kind:
+    """Return what a file's object is, by what it reads and its decorator; nothing is run.
+
+    A function of advantages is a weight, one of token rewards an estimator; any other that
+    ``token_credit`` marks is a rule, and any object but a function too.
+    """
     if not file.is_file():
-        return False  # which is said where it is loaded
+        return "rule"  # which is said where it is loaded
     with suppress(SyntaxError):
         for node in ast.parse(file.read_bytes()).body:
-            if isinstance(node, ast.FunctionDef) and node.name == name:
+            if isinstance(node, ast.FunctionDef) and node.name == name and not _is_rule(node):
                 given = node.args
                 named = {arg.arg for arg in (*given.posonlyargs, *given.args, *given.kwonlyargs)}
-                return bool(named & OF_ADVANTAGES)
-    return False
+                is_marked = any("token_credit" in ast.dump(one) for one in node.decorator_list)
+                if "advantages" in named:
+                    return "weight"
+                if is_marked:
+                    return "estimator" if "token_rewards" in named else "rule"
+                return "function" if named & OF_ADVANTAGES else "rule"
+    return "rule"
+
+
+def _is_rule(node: ast.FunctionDef) -> bool:
+    """Return whether a function is marked with `token_credit`, which a rule is."""
+    return any("token_credit" in ast.unparse(mark) for mark in node.decorator_list)
 
 
 def without_kind(subject: str) -> str:
-    """Return a subject as `compare` or ``advantage_weight=`` takes it."""
+    """Return a subject as `compare` or ``weights=`` takes it."""
     return subject.removeprefix(WEIGHT)
 
 

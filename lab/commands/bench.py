@@ -34,12 +34,12 @@ def bench(
     picture are written after each setting. Ctrl-C leaves what is done; the same command resumes.
 
     For example:
-      tokengym bench rules.py:MyCredit
+      tokengym bench rules.py:my_rule
       tokengym bench abc --parts contract identification gradient
       tokengym bench loo --quick
       tokengym bench entropy:top=0.1
-      tokengym bench --v2 rules.py:MyCredit --cost   what the board costs on this machine
-      tokengym bench --v2 --lite rules.py:MyCredit   a sixth of its runs
+      tokengym bench --v2 rules.py:my_rule --cost   what the board costs on this machine
+      tokengym bench --v2 --lite rules.py:my_rule   a sixth of its runs
       tokengym bench --v2 sparse                     the arm with a critic from the reward model
 
     Args:

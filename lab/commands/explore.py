@@ -50,7 +50,7 @@ def explore(
         agent: Folder of a saved agent, or of its run, to begin with (default: the untrained
             policy).
         rewards: Rules to begin with, options after a colon (default: those the task's scorer
-            allows); only here can they be of your own, rules.py:MyCredit, or name a model.
+            allows); only here can they be of your own, rules.py:my_rule, or name a model.
         port: Port on 127.0.0.1 (default: the first that is free from 7860 on).
         no_browser: Only print the address; otherwise the page opens, if there is a display.
         trust_code: Run the files of code that saved agents and their runs name.

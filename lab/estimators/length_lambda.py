@@ -1,8 +1,11 @@
 """Generalised advantage estimates whose lambda rises with the length of the response."""
 
+from __future__ import annotations
+
 from torch import Tensor
 
-from tokengym.agents.ppo import AdvantageEstimator, PPOSettings, RoundTensors
+from tokengym.agents import losses
+from tokengym.rewards import token_credit
 
 ALPHA = 0.05
 """VAPO's."""
@@ -27,29 +30,31 @@ def lambda_of(length: Tensor, alpha: float = ALPHA) -> Tensor:
     return (1.0 - 1.0 / (alpha * length.clamp(min=1).float())).clamp(min=0.0)
 
 
-def length_gae(played: RoundTensors, settings: PPOSettings) -> tuple[Tensor, Tensor]:
-    """Return advantages at the lambda of each response's length, and the values' returns at 1.
+@token_credit(whitens=True)
+def gae_length(
+    token_rewards: Tensor,
+    values: Tensor,
+    final_values: Tensor,
+    response_mask: Tensor,
+    gamma: float,
+    gae_lambda_vf: float | None,
+    alpha: float = ALPHA,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Advantages at the lambda of each response's length, and returns at 1 or ``gae_lambda_vf``.
 
-    Args:
-        played: The round, with values.
-        settings: The learner's; ``gae_lambda_vf`` takes the place of the 1.
-
-    Returns:
-        Advantages and returns, both (batch, time), reward units.
-
-    Source: Yue et al. 2025, VAPO, arXiv:2504.05118.
+    Yue et al. 2025, VAPO, arXiv:2504.05118.
     """
-    of_values = 1.0 if settings.gae_lambda_vf is None else settings.gae_lambda_vf
-    advantages, _ = played.gae(lambda_of(played.response_mask.sum(1)), gamma=settings.gamma)
-    _, returns = played.gae(of_values, gamma=settings.gamma)
-    return advantages, returns
 
+    def estimates(of_lambda: float | Tensor) -> tuple[Tensor, Tensor]:
+        return losses.gae(
+            token_rewards,
+            values,
+            response_mask,
+            gamma=gamma,
+            gae_lambda=of_lambda,
+            final_values=final_values,
+        )
 
-LENGTH_GAE = AdvantageEstimator(
-    name="gae-length",
-    estimate=length_gae,
-    needs_critic=True,
-    reads_lambda=False,
-    whitens=True,
-    source="Yue et al. 2025, arXiv:2504.05118",
-)
+    advantages, _ = estimates(lambda_of(response_mask.sum(1), alpha))
+    _, returns = estimates(1.0 if gae_lambda_vf is None else gae_lambda_vf)
+    return advantages, {"returns": returns}

@@ -3,17 +3,19 @@
 Tensors are (batch, time) over tokens or (batch, turns) over the policy's turns, padded at the end.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from tokengym.agents import losses
-from tokengym.agents.ppo import RoundTensors
 from tokengym.envs import Episode
-from tokengym.lab.rules.turn_credit import POLICY, policy_turns
 
+POLICY = "assistant"
+"""Role of the turns that the policy writes."""
 EPSILON = 1e-6
 """Added to deviations."""
 
@@ -22,39 +24,38 @@ class Turns(NamedTuple):
     """The policy's turns of a round."""
 
     of_token: Tensor
-    """(batch, time) int64, the number of a token's turn; 0 at tokens that nobody credits."""
+    """(batch, time) int64, the number of a token's turn; 0 past a row's end."""
+    response_mask: Tensor
+    """(batch, time) bool, True at a row's tokens."""
     mask: Tensor
     """(batch, turns) bool, True at turns that exist."""
     rewards: Tensor
     """(batch, turns), reward units, the sum of a turn's token rewards."""
 
-    def on_tokens(self, values: Tensor, response_mask: Tensor) -> Tensor:
-        """Return each token's turn's value, (batch, time), 0 where the mask is False."""
-        return values.gather(1, self.of_token).masked_fill(~response_mask, 0.0)
+    @classmethod
+    def of(cls, token_rewards: Tensor, turn_ids: Tensor, response_mask: Tensor) -> Turns:
+        """Return the turns of a round.
 
+        Args:
+            token_rewards: (batch, time), reward units.
+            turn_ids: (batch, time) int64, the number of each token's turn.
+            response_mask: (batch, time) bool, True at a row's tokens.
 
-def turns_of(token_rewards: Tensor, response_mask: Tensor) -> Turns:
-    """Return the turns of a round: the runs of tokens that the policy wrote.
+        Example:
+            >>> ids, mask = torch.tensor([[0, 0, 1]]), torch.ones(1, 3, dtype=torch.bool)
+            >>> Turns.of(torch.tensor([[0.0, 1.0, 2.0]]), ids, mask).rewards.tolist()
+            [[1.0, 2.0]]
+        """
+        last = turn_ids.where(response_mask, -1).amax(1, keepdim=True)
+        of_token = turn_ids.where(response_mask, 0)
+        mask = torch.arange(int(last.max()) + 1, device=last.device) <= last
+        rewards = torch.zeros(mask.shape, dtype=token_rewards.dtype, device=token_rewards.device)
+        rewards.scatter_add_(1, of_token, token_rewards.where(response_mask, 0.0))
+        return cls(of_token=of_token, response_mask=response_mask, mask=mask, rewards=rewards)
 
-    A reply that was appended has tokens, so that turns are apart.
-
-    Args:
-        token_rewards: (batch, time), reward units.
-        response_mask: (batch, time) bool, True at tokens that the policy wrote.
-
-    Example:
-        >>> mask = torch.tensor([[True, True, False, True]])
-        >>> turns_of(torch.tensor([[0.0, 1.0, 0.0, 2.0]]), mask).rewards.tolist()
-        [[1.0, 2.0]]
-    """
-    begins = response_mask.clone()
-    begins[:, 1:] &= ~response_mask[:, :-1]
-    of_token = (begins.cumsum(1) - 1).clamp(min=0)
-    count = begins.sum(1)
-    mask = torch.arange(max(int(count.max()), 1), device=count.device) < count[:, None]
-    rewards = torch.zeros(mask.shape, dtype=token_rewards.dtype, device=token_rewards.device)
-    rewards.scatter_add_(1, of_token, token_rewards.masked_fill(~response_mask, 0.0))
-    return Turns(of_token=of_token, mask=mask, rewards=rewards)
+    def on_tokens(self, values: Tensor) -> Tensor:
+        """Return each token's turn's value, (batch, time), of (batch, turns) values."""
+        return values.gather(1, self.of_token).where(self.response_mask, 0.0)
 
 
 def centred(values: Tensor, groups: Tensor, *, scale: bool) -> Tensor:
@@ -99,45 +100,12 @@ def numbered(keys: Sequence[Hashable]) -> Tensor:
     return torch.tensor([known.setdefault(key, len(known)) for key in keys], dtype=torch.int64)
 
 
-State = Callable[[Episode, int, int], Hashable]
-"""(episode, number of the turn, its first token) -> what names the state in which it begins."""
-
-
-def states(played: RoundTensors, group_size: int, state: State) -> Tensor:
-    """Return the number of the state in which each turn begins, in the order of `Turns.mask`.
-
-    Turns of different groups never share one.
-
-    Args:
-        played: The round, with its episodes.
-        group_size: Rows of a group.
-        state: Names a state within a group.
-    """
-    if len(played.episodes) != len(played.response_mask):
-        raise ValueError(
-            f"an estimator by states reads the episodes of the round, and {len(played.episodes)} "
-            f"came with {len(played.response_mask)} responses; leave it out where responses are "
-            "enumerated"
-        )
-    keys = []
-    for row, (episode, written) in enumerate(
-        zip(played.episodes, played.response_mask, strict=True)
-    ):
-        if not bool(written.any()):
-            continue  # an episode that was lost to a partner's failure
-        for number, turn in enumerate(policy_turns(episode)):
-            keys.append((row // group_size, state(episode, number, turn.span[0])))
-    return numbered(keys).to(played.response_mask.device)
-
-
-def last_reply(episode: Episode, number: int, start: int) -> Hashable:
-    """Return the reply before a turn: what an environment showed last; None before the first."""
-    del number
-    replies = [turn.text for turn in episode.turns if turn.role != POLICY and turn.span[1] <= start]
-    return replies[-1] if start and replies else None
-
-
-def conversation_so_far(episode: Episode, number: int, start: int) -> Hashable:
-    """Return all tokens before a turn: the state of the MDP."""
-    del number
-    return tuple(episode.response_ids[:start])
+def last_replies(episode: Episode) -> list[str | None]:
+    """Return what an environment showed last before each turn of the policy's; None of nothing."""
+    shown, found = None, list[str | None]()
+    for turn in episode.turns:
+        if turn.role == POLICY:
+            found.append(shown)
+        else:
+            shown = turn.text
+    return found or [None]

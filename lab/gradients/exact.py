@@ -17,7 +17,7 @@ from tokengym.lab.audit.tokengym_audit import Responses as Responses
 from tokengym.lab.audit.tokengym_audit import response_probs as response_probs
 from tokengym.lab.audit.tokengym_audit import values_to_come as values_to_come
 from tokengym.lab.audit.tokengym_audit import weighted_gradient as weighted_gradient
-from tokengym.lab.estimators.turns import turns_of
+from tokengym.lab.estimators.turns import Turns
 
 GROUPS = 200_000
 """Most groups that are enumerated; more are sampled."""
@@ -291,7 +291,9 @@ def per_index_mean(token_rewards: Tensor, response_mask: Tensor, group_size: int
     return losses.rewards_to_go(centred, response_mask)
 
 
-def turn_index_mean(token_rewards: Tensor, response_mask: Tensor, group_size: int) -> Tensor:
+def turn_index_mean(
+    token_rewards: Tensor, response_mask: Tensor, turn_ids: Tensor, group_size: int
+) -> Tensor:
     """Return rewards to go of turns whose rewards are centred turn by turn over the group.
 
     A_k = sum over j >= k of (r_j - mean of r_j over the rows that have a turn j)
@@ -307,6 +309,7 @@ def turn_index_mean(token_rewards: Tensor, response_mask: Tensor, group_size: in
     Args:
         token_rewards: (batch, time), reward units, group after group; 0 past the end.
         response_mask: (batch, time) bool, True at tokens that the policy wrote.
+        turn_ids: (batch, time) int64, the number of each token's turn.
         group_size: N, at least 2.
 
     Returns:
@@ -315,10 +318,10 @@ def turn_index_mean(token_rewards: Tensor, response_mask: Tensor, group_size: in
     Source: the construction that verl's issue 7244 warns of, after Zeng et al. 2025,
         arXiv:2505.11821.
     """
-    turns = turns_of(token_rewards, response_mask)
+    turns = Turns.of(token_rewards, turn_ids, response_mask)
     shape = (-1, group_size, turns.mask.shape[1])
     alive = turns.mask.view(shape).sum(1).clamp(min=1)
     mean = turns.rewards.view(shape).sum(1) / alive
     centred = turns.rewards - mean.repeat_interleave(group_size, 0)
     to_go = losses.rewards_to_go(centred, turns.mask)
-    return turns.on_tokens(to_go, response_mask)
+    return turns.on_tokens(to_go)

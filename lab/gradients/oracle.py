@@ -6,7 +6,7 @@ taken to be large: whitening scales by the policy's own mean and deviation, and 
 tokens of a batch divides by the expected length.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,12 @@ from torch import Tensor
 from tokengym.agents import losses
 from tokengym.agents.ppo import (
     ADVANTAGES,
-    AdvantageEstimator,
+    Estimator,
     PPOSettings,
-    RoundTensors,
+    RoundInputs,
+    find_advantage,
 )
+from tokengym.agents.ppo.inputs import OF_MASK
 from tokengym.envs import Episode, SettingsError, encode_contents
 from tokengym.evaluation.measure import task_reward
 from tokengym.lab.envs.oracle.env import PROMPT
@@ -37,7 +39,7 @@ from tokengym.lab.gradients.exact import (
     true_gradient,
     values_to_come,
 )
-from tokengym.lab.learners.weighted import WEIGHTS, WeighedRound
+from tokengym.lab.learners.weighted import find_weights
 from tokengym.rewards import Reward
 
 SMALL_WORDS = ("film", "good", "not")
@@ -47,38 +49,23 @@ SAMPLES = 100_000
 """Groups drawn where there are too many to enumerate."""
 
 
-def _control(function: Callable[[Tensor, Tensor, int], Tensor]) -> Any:
-    def estimate(played: RoundTensors, settings: PPOSettings) -> tuple[Tensor, Tensor]:
-        assert settings.group_size is not None
-        advantages = function(played.token_rewards, played.response_mask, settings.group_size)
-        return advantages, advantages
-
-    return estimate
-
-
 CONTROLS = {
-    name: AdvantageEstimator(
-        name=name, estimate=_control(function), needs_critic=False, needs_groups=True, source=source
-    )
-    for name, function, source in (
-        ("prime", prime, "Cui et al. 2025, arXiv:2502.01456"),
-        ("centred-steps", centred_steps, "Shao et al. 2024, arXiv:2402.03300, 4.1.3"),
-        ("per-index-mean", per_index_mean, "the construction of verl's issue 7244"),
-    )
+    "prime": prime,
+    "centred-steps": centred_steps,
+    "per-index-mean": per_index_mean,
 }
-"""Published constructions that are biased; no learner has them."""
+"""Published constructions that are biased, by name; no learner has them: Cui et al. 2025,
+arXiv:2502.01456; Shao et al. 2024, arXiv:2402.03300, 4.1.3; that of verl's issue 7244."""
 
 
-def find_estimator(name: str) -> AdvantageEstimator:
+def find_estimator(name: str) -> Estimator:
     """Return an estimator: a learner's, a control, or one of a file of the user's own.
 
     Args:
-        name: As ``PPO(advantage=...)`` takes it, a name of `CONTROLS`, or "path/to/file.py:Name"
-            with an `AdvantageEstimator`.
+        name: As ``PPO(advantage=...)`` takes it, a name of `CONTROLS`, or a function of
+            named inputs as "path/to/file.py:name".
     """
-    if name in CONTROLS:
-        return CONTROLS[name]
-    return ADVANTAGES.find(name)
+    return find_advantage(CONTROLS.get(name, name))
 
 
 def estimator_names() -> list[str]:
@@ -202,7 +189,7 @@ def gradient_of(
     probs: Tensor,
     rewards: Tensor,
     scores: Tensor,
-    estimator: str | AdvantageEstimator,
+    estimator: str | Estimator,
     *,
     group_size: int = GROUP_SIZE,
     critic: bool = True,
@@ -237,10 +224,10 @@ def gradient_of(
     settings = PPOSettings(group_size=group_size if estimator.needs_groups else None)
 
     def advantages(r: Tensor, m: Tensor, s: Tensor, values: Tensor | None) -> Tensor:
-        played = RoundTensors(
-            token_rewards=r, response_mask=m, values=values, final_values=None, scores=s
-        )
-        return estimator.estimate(played, settings)[0]
+        given = {"token_rewards": r, "scores": s, "final_values": torch.zeros_like(s)}
+        if values is not None:
+            given["values"] = values
+        return estimator.estimate(RoundInputs(m, given, settings=settings))[0]
 
     given = rewards
     if not estimator.needs_groups:
@@ -274,22 +261,25 @@ def weights_of(small: SmallOracle, probs: Tensor, weight: str) -> Tensor:
         probs: (states, vocab) of the policy.
         weight: Name of a weight on the advantage, or "path/to/file.py:Name".
     """
-    entry = WEIGHTS.make(weight)
-    if entry.needs_model or not entry.by_response:
-        what = "a model, which a table of states lacks" if entry.needs_model else "other responses"
-        raise SettingsError(f"advantage_weight {weight!r} reads {what}; it is not enumerated")
+    found = find_weights(weight)
     mask = small.responses.mask
     entropy = -(probs * probs.clamp(min=1e-300).log()).sum(1)[small.responses.states]
     chosen = probs[small.responses.states].gather(-1, small.responses.tokens[..., None])[..., 0]
-    ones = mask.to(probs.dtype)
-    played = WeighedRound(
-        response_mask=mask,
-        advantages=ones,
-        seed=0,
-        entropy=lambda: entropy,
-        log_probs=chosen.clamp(min=1e-300).log(),
-    )
-    return entry.weighted(ones, played)
+    given = {
+        "token_rewards": torch.zeros(mask.shape, dtype=probs.dtype),
+        "advantages": mask.to(probs.dtype),
+        "generator": torch.Generator().manual_seed(0),
+        "entropy": entropy,
+        "log_probs": chosen.clamp(min=1e-300).log(),
+    }
+    missing = sorted({*found.reads} - OF_MASK - given.keys())
+    if missing or found.signature.models or not found.by_row:
+        read = missing or [*found.signature.models] or ["other responses"]
+        raise SettingsError(
+            f"weights {weight!r} reads {read[0]}, which a table of states lacks; it is not "
+            "enumerated"
+        )
+    return found.weigh(RoundInputs(mask, given, settings=PPOSettings()))
 
 
 def _as_given(rewards: Tensor, mask: Tensor, scores: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ them, and are compared with sums over every conversation.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tokengym.agents import losses
-from tokengym.agents.ppo import AdvantageEstimator, PPOSettings, RoundTensors
+from tokengym.agents.ppo import Estimator, PPOSettings, RoundInputs, find_advantage
 from tokengym.envs import Episode, Turn
 from tokengym.lab.gradients.exact import (
     GradientCheck,
@@ -36,20 +36,8 @@ CHUNK = 4096
 """Groups held in memory at once."""
 
 
-def _turn_index(played: RoundTensors, settings: PPOSettings) -> tuple[Tensor, Tensor]:
-    assert settings.group_size is not None
-    advantages = turn_index_mean(played.token_rewards, played.response_mask, settings.group_size)
-    return advantages, advantages
-
-
-TURN_INDEX = AdvantageEstimator(
-    name="turn-index-mean",
-    estimate=_turn_index,
-    needs_critic=False,
-    needs_groups=True,
-    source="the construction of verl's issue 7244",
-)
-"""A published construction that is biased; no learner has it."""
+TURN_INDEX = find_advantage(turn_index_mean)
+"""The construction of verl's issue 7244, published and biased; no learner has it."""
 
 
 class State(NamedTuple):
@@ -260,22 +248,29 @@ class Talks:
         found = table[self.responses.states, self.responses.tokens]
         return found.masked_fill(~self.responses.mask, 0.0)
 
-    def played(self, members: Tensor, rewards: Tensor, scores: Tensor, **more: Any) -> RoundTensors:
-        """Return some conversations as the round that an estimator is given.
+    def played(
+        self,
+        members: Tensor,
+        rewards: Tensor,
+        scores: Tensor,
+        settings: PPOSettings,
+        **more: Any,
+    ) -> RoundInputs:
+        """Return some conversations as the round that an estimator reads.
 
         Args:
             members: (n,) rows of the conversations.
             rewards: (responses, time) token rewards of all.
             scores: (responses,) of all.
-            more: Further fields, such as ``values``.
+            settings: The learner's.
+            more: Further names, such as ``values``, of the members.
         """
-        fields: dict[str, Any] = {"values": None, "final_values": None, **more}
-        return RoundTensors(
-            token_rewards=rewards[members],
-            response_mask=self.responses.mask[members],
-            scores=scores[members],
+        given = {"token_rewards": rewards[members], "scores": scores[members], **more}
+        return RoundInputs(
+            self.responses.mask[members],
+            {"final_values": torch.zeros_like(given["scores"]), **given},
+            settings=settings,
             episodes=[self.episodes[row] for row in members.tolist()],
-            **fields,
         )
 
 
@@ -363,7 +358,7 @@ def turn_gradient(
     probs: Tensor,
     rewards: Tensor,
     scores: Tensor,
-    estimator: AdvantageEstimator,
+    estimator: Estimator,
     *,
     gamma: float = 1.0,
     gae_lambda: float = 1.0,
@@ -436,21 +431,21 @@ def _advantages(
     probs: Tensor,
     rewards: Tensor,
     scores: Tensor,
-    estimator: AdvantageEstimator,
+    estimator: Estimator,
     settings: PPOSettings,
     members: Tensor,
 ) -> Tensor:
     """Return the advantages (groups * size, time) of drawn groups, or of all conversations."""
-    more: dict[str, Any] = {}
+    values: Tensor | None = None
     if estimator.needs_critic:
         to_go = losses.rewards_to_go(rewards, talks.responses.mask, gamma=settings.gamma)
-        more["values"] = values_to_come(probs, talks.responses, to_go)
+        values = values_to_come(probs, talks.responses, to_go)
     parts = []
-    for some in members.split(CHUNK):
-        played = talks.played(some.flatten(), rewards, scores)
-        if more:
-            played = replace(played, values=more["values"][some.flatten()])
-        parts.append(estimator.estimate(played, settings)[0])
+    for chunk in members.split(CHUNK):
+        some = chunk.flatten()
+        more = {} if values is None else {"values": values[some]}
+        played = talks.played(some, rewards, scores, settings, **more)
+        parts.append(estimator.estimate(played)[0])
     return torch.cat(parts)
 
 
@@ -458,7 +453,7 @@ def train(
     talks: Talks,
     rewards: Tensor | None,
     scores: Tensor,
-    estimator: AdvantageEstimator,
+    estimator: Estimator,
     *,
     rate: float,
     updates: int,
@@ -515,10 +510,11 @@ def train(
         if rewards is None:
             advantages = talks.along(talks.advantages(probs))[members]
         else:
-            played = talks.played(members, rewards, scores)
-            if estimator.needs_critic:
-                played = replace(played, values=values[states].masked_fill(~mask, 0.0))
-            advantages, returns = estimator.estimate(played, settings)
+            more = {"values": values[states].masked_fill(~mask, 0.0)}
+            played = talks.played(
+                members, rewards, scores, settings, **(more if estimator.needs_critic else {})
+            )
+            advantages, returns = estimator.estimate(played)
             if estimator.needs_critic:
                 count = torch.zeros_like(values).index_add(0, states[mask], mask[mask].double())
                 total = torch.zeros_like(values).index_add(0, states[mask], returns[mask])

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from tokengym.agents.offline import PreferenceLoss, Sampling, Tuning
 from tokengym.agents.ppo import PPOSettings
 from tokengym.base import check_choice, check_count, check_number
+from tokengym.base.objects import word_of
 from tokengym.envs import SettingsError
 
 Enhancer = Literal["temperatures", "checkpoint", "best-of-n", "disagreement"]
@@ -114,14 +115,16 @@ class RAFTRun(IterativeRun):
 class WeightedPPOSettings(PPOSettings):
     """Settings of PPO with weights on the advantage."""
 
-    advantage_weight: str = "constant"
-    """Weight of each token's advantage, mean 1 over a response, by name with options or
-    "file.py:Name"; see `tokengym.lab.learners.weights`. "constant" weighs all alike."""
+    weights: str = "constant"
+    """Weights of each token's advantage, mean 1 over a response, by name with options or
+    "file.py:name"; see `tokengym.lab.learners.weights`. "constant" weighs all alike."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.advantage_weight, str):
-            raise SettingsError(f"advantage_weight must be a name, got {self.advantage_weight!r}")
+        if callable(self.weights):
+            object.__setattr__(self, "weights", word_of(self.weights))
+        if not isinstance(self.weights, str):
+            raise SettingsError(f"weights must be a name or function, got {self.weights!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,135 +6,94 @@ response, so the weighted gradient is no longer that of the expected score;
 docs/results/gradients.md has by how much.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from tokengym.agents import LEARNERS, PPO
-from tokengym.agents.ppo import Experience
-from tokengym.agents.rollouts import RolloutBatch
+from tokengym.agents.ppo import Experience, RoundFunction, RoundInputs
 from tokengym.base import Registry
-from tokengym.envs import Episode, SettingsError
+from tokengym.base.objects import found
+from tokengym.envs import Episode, SettingsError, encode_contents
 from tokengym.lab.learners.settings import WeightedPPOSettings
+from tokengym.rewards.credits.token_credit import Signature
 
 
-@dataclass(frozen=True, kw_only=True)
-class WeighedRound:
-    """Material of a weight: one round, and functions of the models that are asked if needed."""
+class Weights(RoundFunction):
+    """A function of named inputs whose result multiplies the advantages, bound to its options.
 
-    response_mask: Tensor
-    """(batch, time) bool."""
-    advantages: Tensor
-    """(batch, time), as the loss would take them."""
-    seed: int
-    """Differs from round to round and from run to run."""
-    entropy: Callable[[], Tensor]
-    """Returns the entropy of the policy before each token, (batch, time), nats."""
-    log_probs: Tensor | None = None
-    """(batch, time), nats, as sampled."""
-    episodes: Sequence[Episode] = ()
-    """The round's episodes."""
-    tokenizer: Any = None
-    """The environment's."""
-    language_model: Any = None
-    """The policy's model, as transformers or peft has it."""
-    ref_log_probs: Tensor | None = None
-    """(batch, time), nats, under the frozen reference."""
-    scorer: Any = None
-    """The environment's scorer, without normalisation."""
-
-    def padded(self, rows: Sequence[ArrayLike]) -> Tensor:
-        """Return one row of numbers per response as (batch, time), 0 past the end."""
-        mask = self.response_mask
-        table = np.zeros(tuple(mask.shape), dtype=np.float32)
-        for number, row in enumerate(rows):
-            table[number, : len(np.asarray(row))] = row
-        return torch.from_numpy(table).to(mask.device)
-
-
-class AdvantageWeight(ABC):
-    """Base of a weight on the advantage.
-
-    Example:
-        >>> class Last(AdvantageWeight):
-        ...     name = "last"
-        ...     def weigh(self, played):
-        ...         is_last = played.response_mask.flip(1).cumsum(1).flip(1) == 1
-        ...         return losses.mean_one(is_last.float(), played.response_mask)
+    Raises:
+        CreditError: if it has no such option.
+        SettingsError: if one of its parameters has a name that no learner supplies.
     """
 
-    name: ClassVar[str]
-    """As ``advantage_weight=`` takes it."""
-    source: ClassVar[str] = ""
-    """Paper."""
-    needs_model: ClassVar[bool] = False
-    """Whether it reads a language model or a reward model, which a table of states lacks."""
-    by_response: ClassVar[bool] = True
-    """Whether the weights of a response depend on that response alone."""
+    kind = "weights"
 
-    @abstractmethod
-    def weigh(self, played: WeighedRound) -> Tensor:
-        """Return (batch, time) weights >= 0 with mean 1 over each response."""
+    @property
+    def by_row(self) -> bool:
+        """Whether the weights of a response depend on that response alone."""
+        return bool(self._fact("by_row"))
 
-    def weighted(self, advantages: Tensor, played: WeighedRound) -> Tensor:
-        """Return the advantages times the weights."""
-        mask = played.response_mask
-        weights = self.weigh(played)
-        if weights.shape != mask.shape:
-            raise SettingsError(
-                f"advantage_weight {self.name!r} returned shape {tuple(weights.shape)}, expected "
-                f"{tuple(mask.shape)}: (batch, time)"
-            )
-        kept = weights.masked_fill(~mask, 0.0)
-        means = kept.sum(1) / mask.sum(1).clamp(min=1)
-        wrong = ~((means - 1.0).abs() < 1e-3) | (kept < 0).any(1)
+    def weigh(self, inputs: RoundInputs) -> Tensor:
+        """Return (batch, time) weights >= 0 with mean 1 over each response; 0 elsewhere.
+
+        Raises:
+            SettingsError: if they are others.
+        """
+        weights, _ = self.call(inputs)
+        mask = inputs["response_mask"]
+        means = weights.sum(1) / mask.sum(1).clamp(min=1)
+        wrong = ~((means - 1.0).abs() < 1e-3) | (weights < 0).any(1)
         if wrong.any():
             row = int(wrong.nonzero()[0])
             raise SettingsError(
-                f"advantage_weight {self.name!r} gives the response of row {row} weights from "
-                f"{float(kept[row].min()):.3g} to {float(kept[row].max()):.3g} with mean "
+                f"{self.who} gives the response of row {row} weights from "
+                f"{float(weights[row].min()):.3g} to {float(weights[row].max()):.3g} with mean "
                 f"{float(means[row]):.3g}; weights must be >= 0 with mean 1 over each response: "
                 "return losses.mean_one(weights, response_mask)"
             )
-        return advantages * kept
+        return inputs.spread(weights)
 
 
-def _adopted(name: str, made: Any) -> type[AdvantageWeight]:
-    """Return the weight that a file of the user's own defines."""
-    if not (isinstance(made, type) and issubclass(made, AdvantageWeight)):
+def _adopted(name: str, made: Any) -> Callable[..., Any]:
+    """Return the function that a file or an installed package defines."""
+    if not callable(made):
         raise SettingsError(
-            f"advantage_weight {name} must be a subclass of AdvantageWeight, got {made!r}"
+            f"weights {name} must be a function of named inputs, got {made!r}; write "
+            "def mine(response_mask, entropy): ..."
         )
+    Weights.check_names(Signature.of(made))
     return made
 
 
-WEIGHTS: Registry[type[AdvantageWeight]] = Registry(
-    "advantage_weight", group="weights", from_files=True, adopt=_adopted
+WEIGHTS: Registry[Callable[..., Any]] = Registry(
+    "weights", group="weights", from_files=True, adopt=_adopted
 )
-"""All weights by name."""
+"""The functions of all weights by name."""
 
 
-def register_weight(weight: type[AdvantageWeight]) -> type[AdvantageWeight]:
-    """Make a weight known by its name: a class decorator."""
-    return WEIGHTS.register(weight.name, weight)
+def find_weights(weights: str | Callable[..., Any]) -> Weights:
+    """Return weights by their function or word: "entropy:top=0.1", "file.py:mine".
 
-
-def find_weight(text: str) -> AdvantageWeight:
-    """Return the weight of a name with options, "entropy:top=0.1", or of "file.py:Name"."""
-    weight: AdvantageWeight = WEIGHTS.make(text)
-    return weight
+    Raises:
+        SettingsError: if there are none, with the near matches, or it is no such function.
+    """
+    weights = found(weights)
+    if not isinstance(weights, str):
+        return Weights(_adopted(getattr(weights, "__name__", repr(weights)), weights))
+    word = WEIGHTS.parse(weights)
+    return Weights(WEIGHTS.find(word), **word.options)
 
 
 def check_settings(settings: WeightedPPOSettings, batch_size: int) -> None:
-    """Refuse an unknown weight, and settings that PPO refuses."""
-    find_weight(settings.advantage_weight)
+    """Refuse unknown weights, and settings that PPO refuses."""
+    find_weights(settings.weights)
     LEARNERS.find("ppo").check_settings(settings, batch_size)
 
 
@@ -146,31 +105,56 @@ class WeightedPPO(PPO):
 
     settings_class = WeightedPPOSettings
     settings: WeightedPPOSettings
-    built_in = PPO.built_in | {"advantage_weight"}
+    built_in = PPO.built_in | {"weights"}
 
     if TYPE_CHECKING:  # PPO's keywords, of any type, and its own by name
 
-        def __init__(self, *args: Any, advantage_weight: str = ..., **settings: Any) -> None: ...
+        def __init__(
+            self, *args: Any, weights: str | Callable[..., Any] = ..., **settings: Any
+        ) -> None: ...
 
     def check_settings(self) -> None:
-        """Refuse an unknown weight, and settings that PPO refuses."""
+        """Refuse unknown weights, and settings that PPO refuses."""
         super().check_settings()
-        self.weight = find_weight(self.settings.advantage_weight)
+        self.weight = find_weights(self.settings.weights).bind(self.rounds.attribute("tokenizer"))
+        self.weight.check_supply(self.reward.scorer, self._columns)
 
-    def weigh(self, experience: Experience, played: RolloutBatch) -> Experience:
+    def weigh(self, experience: Experience, inputs: RoundInputs) -> Experience:
         """Return the experience with weighted advantages."""
-        weighed = WeighedRound(
-            response_mask=experience.response_mask,
-            advantages=experience.advantages,
-            seed=(self.seed or 0) * 1_000_003 + self._n_updates,
-            entropy=partial(
-                self.read, experience.sequences, experience.action_masks, name="entropy"
-            ),
-            log_probs=played.log_probs,
-            episodes=played.episodes,
-            tokenizer=self.env.get_attr("tokenizer")[0],
-            language_model=self.policy.language_model.model,
-            ref_log_probs=experience.ref_log_probs,
-            scorer=self.reward.scorer,
-        )
-        return replace(experience, advantages=self.weight.weighted(weighed.advantages, weighed))
+        self.give(inputs, experience.advantages)
+        weights = self.weight.weigh(inputs)
+        return replace(experience, advantages=experience.advantages * weights)
+
+    def give(self, inputs: RoundInputs, advantages: Tensor) -> None:
+        """Supply what weights read beside what an estimator does; advantages are (batch, time)."""
+        seed = (self.seed or 0) * 1_000_003 + self._n_updates
+        inputs.give("advantages", advantages)
+        inputs.give("generator", torch.Generator().manual_seed(seed))
+        inputs.give("policy_attention", partial(self._attention, inputs), is_own=True)
+        inputs.give("log_probs_after", lambda: partial(self._log_probs_after, inputs))
+
+    def _attention(self, inputs: RoundInputs) -> Tensor:
+        """Return what each own token attends to, (rows, own tokens, own tokens)."""
+        from tokengym.rewards import PolicyReader
+        from tokengym.rewards.attribution.policy_attention import policy_attention
+
+        matrices = policy_attention(PolicyReader(self.policy.language_model.model), inputs.episodes)
+        size = inputs.time
+        whole = torch.zeros(len(matrices), size, size)
+        for row, (matrix, places) in enumerate(zip(matrices, inputs.places, strict=True)):
+            whole[row, : len(places), : len(places)] = torch.as_tensor(matrix)[places][:, places]
+        return whole.to(self.device)
+
+    def _log_probs_after(self, inputs: RoundInputs, texts: Sequence[str]) -> Tensor:
+        """Return log-probs of the own tokens where a text stands before the prompt, (rows, own)."""
+        from tokengym.rewards import PolicyReader
+
+        assert inputs.tokenizer is not None
+        heads = encode_contents(inputs.tokenizer, list(texts))
+        told: list[Episode] = [
+            replace(one, prompt_ids=(*head, *one.prompt_ids))
+            for one, head in zip(inputs.episodes, heads, strict=True)
+        ]
+        rows = PolicyReader(self.policy.language_model.model).log_probs(told)
+        own = [row[places] for row, places in zip(rows, inputs.places, strict=True)]
+        return inputs.padded(own).to(self.device)

@@ -28,11 +28,11 @@ from tokengym.lab.replay.executed import ExecutedTruth, Forks, executed_truth, w
 from tokengym.lab.replay.token_worth import token_worth
 from tokengym.lab.traces.reading import SUFFIXES, read_traces
 from tokengym.rewards import (
-    Credit,
     Probe,
     Reward,
     RewardChoice,
     RewardError,
+    Rule,
     Scorer,
     Scores,
     gold_scorer,
@@ -50,9 +50,9 @@ USUAL: tuple[tuple[str, ...], ...] = (
     ("uniform",),
     ("abc",),
     ("abc-signed",),
-    ("red", "red:every_prefix=true"),
+    ("red", "red:prefixes=each"),
     ("scar",),
-    ("attribution", "attribution:method=leave-one-out"),
+    ("gradient", "leave-one-out"),
     ("r3-dense",),
 )
 """Default rules: the first of each group that the scorer allows."""
@@ -235,12 +235,10 @@ def is_by_score(rule: str) -> bool:
     """Return whether a rule divides the score of a text by nothing but the text and that score."""
     choice = RewardChoice.of(rule)
     made = choice.made
-    return (
-        isinstance(made, Credit)
-        and choice.kind == "any"
-        and made.attribution is None
-        and not (made.needs_attributions or made.needs_reference or made.needs_model)
-    )
+    if not isinstance(made, Rule) or choice.kind != "any" or made.signature.models:
+        return False
+    of_texts = {*made.reads_of("texts"), "scores"}
+    return of_texts.issuperset(made.reads) and made.cut not in ("line", "sentence")
 
 
 def replay_stored(
@@ -272,7 +270,7 @@ def replay_stored(
     credits = {PAID: tuple(np.asarray(e.token_rewards, dtype=np.float64) for e in episodes)}
     for rule in rewards or (*usual, CONTROL):
         made = RewardChoice.of(rule).made
-        assert isinstance(made, Credit)
+        assert isinstance(made, Rule)
         paid = Reward(StoredScores(), made).evaluate(episodes)
         credits[rule] = tuple(np.asarray(e.token_rewards, dtype=np.float64) for e in paid)
     scores = np.array([episode.score for episode in episodes])

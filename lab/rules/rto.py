@@ -1,24 +1,33 @@
 """RTO: token rewards from the log-ratio of a DPO-trained policy, the score on the last token."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-from typing_extensions import Self
-
 from tokengym.base import check_number
-from tokengym.envs import Episode
-from tokengym.rewards import Credit, CreditError, Probe, Scores, Source
+from tokengym.rewards import REFERENCE, CreditError, on_last, token_credit
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from torch import Tensor
 
-    from tokengym.rewards import PolicyReader
+    from tokengym.rewards import LanguageModel, Source
 
 
-class RTO(Credit):
+def _check(options: SimpleNamespace) -> None:
+    check_number(options, "beta", least=0, finite=True, error=CreditError)
+    options.reference = options.reference or _saved_reference(options.policy)
+
+
+@token_credit(conserves=False, check=_check)
+def rto(
+    scores: Tensor,
+    response_mask: Tensor,
+    policy: LanguageModel,
+    beta: float = 0.1,
+    reference: LanguageModel = REFERENCE,
+) -> Tensor:
     """Each token earns how much likelier DPO made it, and the last one the score as well.
 
     r_t = beta * (log pi_dpo(y_t | x, y_<t) - log pi_ref(y_t | x, y_<t)) + R * 1[t = n - 1]
@@ -28,6 +37,8 @@ class RTO(Credit):
     response's log-ratio, not to the score.
 
     Args:
+        scores: R.
+        response_mask: The tokens.
         policy: Folder that ``tokengym train --agent dpo`` or ``DPO.save`` wrote, or folder or hub
             name of a language model.
         beta: Reward units per nat. 0.1 is DPO's usual beta, at which the log-ratio is DPO's own
@@ -38,57 +49,11 @@ class RTO(Credit):
     Source: Zhong et al. 2024, "DPO Meets PPO: Reinforced Token Optimization for RLHF",
     arXiv:2404.18922; implicit reward: Rafailov et al. 2024, arXiv:2404.12358.
     """
-
-    name = "rto"
-    needs_reference = True
-    reference_remedy = "add 'reference=PATH' with the model that DPO began with"
-    sum_preserving = False
-
-    def __init__(
-        self, policy: Source | None = None, beta: float = 0.1, reference: Source | None = None
-    ) -> None:
-        self.policy = policy
-        self.beta = beta
-        check_number(self, "beta", least=0, finite=True, error=CreditError)
-        self.reference = reference or _saved_reference(policy)
-
-    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> Self:
-        """Return the rule with both models loaded, whose vocabularies are the policy's."""
-        self._trained().bind(tokenizer)
-        return super().bind(tokenizer)
-
-    def attribute(self, probe: Probe, episodes: Sequence[Episode], scores: Scores) -> Scores:
-        """Return the scores with each token's log-ratio, nats."""
-        del probe
-        trained = self._trained().log_probs(episodes)
-        pairs = zip(trained, self.log_probs(episodes), strict=True)
-        ratios = [policy - reference for policy, reference in pairs]
-        return scores.with_attributions(ratios, signed=True)
-
-    def spread(
-        self, score: float, episode: Episode, attribution: NDArray[np.float32] | None
-    ) -> NDArray[np.floating]:
-        """Return the implicit rewards plus the sparse reward."""
-        assert attribution is not None
-        rewards = self.beta * attribution.astype(np.float64)
-        rewards[-1] += score
-        return rewards
-
-    def _trained(self) -> "PolicyReader":
-        """Return what reads the DPO-trained policy, loaded when it is first needed."""
-        from tokengym.rewards import PolicyReader
-
-        if self.policy is None:
-            raise CreditError(
-                "credit 'rto' needs a policy trained by DPO; write 'rto:policy=PATH' with what "
-                "'tokengym train --agent dpo' saved"
-            )
-        if not isinstance(self.policy, PolicyReader):
-            self.policy = PolicyReader.from_pretrained(self.policy)
-        return self.policy
+    log_ratio = policy.log_probs - reference.log_probs
+    return beta * log_ratio + on_last(scores, response_mask)
 
 
-def _saved_reference(policy: Source | None) -> Path | None:
+def _saved_reference(policy: Source) -> Path | None:
     """Return the folder of the reference that was saved with a policy, None if there is none."""
     if not isinstance(policy, str | Path):
         return None

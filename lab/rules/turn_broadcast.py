@@ -1,15 +1,17 @@
 """The episode's score, the same for every turn."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
-from tokengym.envs import Turn
-from tokengym.lab.rules.turn_credit import TurnCredit
+from tokengym.rewards import token_credit
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-class TurnBroadcast(TurnCredit):
+@token_credit(cut="turn", conserves=lambda published: not published)
+def turn_broadcast(scores: Tensor, response_mask: Tensor, published: bool = False) -> Tensor:
     """Each turn earns an equal share of the episode's score, or all of it.
 
     r_{e_k} = R / K for each of K turns with last tokens e_k;  R where ``published``
@@ -20,25 +22,20 @@ class TurnBroadcast(TurnCredit):
     reward as the advantage of its tokens and nothing else, which is what those trainers do.
 
     Args:
+        scores: R.
+        response_mask: The turns.
         published: Whether each turn earns all of the score.
 
     Source: the default of trainers for conversations; the survey arXiv:2604.09459 names it as what
     turn credit is to improve on.
 
     Example:
-        >>> turns = [Turn("assistant", "a", (0, 2)), Turn("assistant", "b", (3, 4))]
-        >>> TurnBroadcast().by_turn(3.0, turns).tolist()
-        [1.5, 1.5]
-        >>> TurnBroadcast(published=True).by_turn(3.0, turns).tolist()
-        [3.0, 3.0]
+        >>> import torch
+        >>> turns = torch.tensor([[True, True]])
+        >>> turn_broadcast(torch.tensor([3.0]), turns).tolist()
+        [[1.5, 1.5]]
+        >>> turn_broadcast(torch.tensor([3.0]), turns, published=True).tolist()
+        [[3.0, 3.0]]
     """
-
-    name = "turn-broadcast"
-
-    def __init__(self, published: bool = False) -> None:
-        self.published = published
-        self.sum_preserving = not published
-
-    def by_turn(self, score: float, turns: Sequence[Turn]) -> NDArray[np.float64]:
-        """Return the score, or its share, for every turn."""
-        return np.full(len(turns), score if self.published else score / len(turns))
+    count = 1 if published else response_mask.sum(1, keepdim=True)
+    return scores[:, None] / count * response_mask

@@ -1,17 +1,20 @@
 """Progress between scored turns, spread back over the turns that led to it."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
-from tokengym.base import check_number
-from tokengym.envs import Turn
-from tokengym.lab.rules.turn_credit import TurnCredit
-from tokengym.rewards import CreditError
+from tokengym.lab.rules.turn_return import check_gamma, powers
+from tokengym.rewards import token_credit
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-class TurnProgress(TurnCredit):
+@token_credit(cut="turn", parts=True, check=check_gamma)
+def turn_progress(
+    turn_scores: Tensor, positions: Tensor, gamma: float = 0.5, published: bool = False
+) -> Tensor:
     """Each turn earns a share of the progress that it and the turns after it made.
 
     d_k = s_k - s_j,  s_k the score of turn k and s_j that of the last scored turn before it
@@ -25,6 +28,8 @@ class TurnProgress(TurnCredit):
     its score, which is 0 under the scorer "partner:of=last".
 
     Args:
+        turn_scores: s.
+        positions: k.
         gamma: Weight of a turn before, in [0, 1]: 0 pays the turn that made the progress alone, 1
             all turns up to it alike.
         published: Whether progress begins at the first scored turn, as in the source.
@@ -33,32 +38,17 @@ class TurnProgress(TurnCredit):
     adds these, is the learner's.
 
     Example:
-        >>> TurnProgress(gamma=0.5).progress([0.0, 3.0]).tolist()
-        [1.0, 2.0]
-        >>> TurnProgress(gamma=0.5, published=True).progress([3.0, 0.0]).tolist()
-        [-1.0, -2.0]
+        >>> import torch
+        >>> turns = torch.tensor([[0, 1]])
+        >>> turn_progress(torch.tensor([[0.0, 3.0]]), turns, gamma=0.5).tolist()
+        [[1.0, 2.0]]
+        >>> turn_progress(torch.tensor([[3.0, 0.0]]), turns, gamma=0.5, published=True).tolist()
+        [[-1.0, -2.0]]
     """
-
-    name = "turn-progress"
-
-    def __init__(self, gamma: float = 0.5, published: bool = False) -> None:
-        self.gamma = gamma
-        self.published = published
-        check_number(self, "gamma", least=0.0, most=1.0, error=CreditError)
-
-    def progress(self, scores: Sequence[float | None]) -> NDArray[np.float64]:
-        """Return the reward of each turn, from the scores after them; None where there is none."""
-        rewards, before = np.zeros(len(scores)), None if self.published else 0.0
-        for turn, score in enumerate(scores):
-            if score is None:
-                continue
-            if before is not None:
-                weights = self.gamma ** np.arange(turn, -1, -1.0)  # 0 ** 0 is 1
-                rewards[: turn + 1] += (score - before) * weights / weights.sum()
-            before = score
-        return rewards
-
-    def by_turn(self, score: float, turns: Sequence[Turn]) -> NDArray[np.float64]:
-        """Return the turns' shares of the progress."""
-        del score
-        return self.progress([turn.score for turn in turns])
+    known = turn_scores.nan_to_num()
+    scored = positions.masked_fill(turn_scores.isnan(), -1).cummax(1).values  # the last one, or -1
+    start = known.gather(1, turn_scores.isnan().long().argmin(1, keepdim=True))
+    start = start if published else start * 0
+    stands = known.gather(1, scored.clamp(min=0)).where(scored >= 0, start)
+    weights = powers(gamma, known)
+    return stands.diff(dim=1, prepend=start) @ (weights / weights.sum(1, keepdim=True))

@@ -30,7 +30,7 @@ FORKS = Task(
         "which tokens count (`abc`, `abc-signed`, `red`, `attribution`) ask the bundled one, "
         "which learned the chance of success at every token: they redistribute the verdict by "
         "its account, and `score_parts` holds its own value. `scar` and "
-        "`red:every_prefix=true` ask the verifier itself, for which an unfinished response is "
+        "`red:prefixes=each` ask the verifier itself, for which an unfinished response is "
         "worth 0. The R3 rewards score by the bundled encoder, and know nothing of mazes."
     ),
 )

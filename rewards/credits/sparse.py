@@ -1,21 +1,20 @@
 """The whole score on the last token: RLHF as usual."""
 
-import numpy as np
-from numpy.typing import NDArray
+from __future__ import annotations
 
-from tokengym.envs.episode import Episode
-from tokengym.rewards.credits.base import Credit, FloatArray, register_credit
-from tokengym.rewards.maths import redistribution
+from typing import TYPE_CHECKING
+
+from tokengym.rewards.credits.token_credit import token_credit
+from tokengym.rewards.maths.tokens import on_last
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-@register_credit
-class Sparse(Credit):
-    """The last token earns the whole score, the others nothing: RLHF as usual."""
+@token_credit
+def sparse(scores: Tensor, response_mask: Tensor) -> Tensor:
+    """The last token earns the whole score, the others nothing: RLHF as usual.
 
-    name = "sparse"
-
-    def spread(
-        self, score: float, episode: Episode, attribution: FloatArray | None
-    ) -> NDArray[np.floating]:
-        """Return R on the last of the tokens, (n,); see `redistribution.sparse`."""
-        return redistribution.sparse(score, len(episode.response_ids))
+    r_t = R if t = n - 1 else 0
+    """
+    return on_last(scores, response_mask)

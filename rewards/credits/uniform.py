@@ -1,22 +1,21 @@
 """The score in equal parts."""
 
-import numpy as np
-from numpy.typing import NDArray
+from __future__ import annotations
 
-from tokengym.envs.episode import Episode
-from tokengym.rewards.credits.base import Credit, FloatArray, register_credit
-from tokengym.rewards.maths import redistribution
+from typing import TYPE_CHECKING
+
+from tokengym.rewards.credits.token_credit import token_credit
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-@register_credit
-class Uniform(Credit):
-    """Each token earns the same part of the score, whatever it says."""
+@token_credit(control=True)
+def uniform(scores: Tensor, response_mask: Tensor) -> Tensor:
+    """Each token earns the same part of the score, whatever it says.
 
-    name = "uniform"
-    control = True
+    r_t = R / n
 
-    def spread(
-        self, score: float, episode: Episode, attribution: FloatArray | None
-    ) -> NDArray[np.floating]:
-        """Return R / n on every token, (n,); see `redistribution.uniform`."""
-        return redistribution.uniform(score, len(episode.response_ids))
+    Source: the uniform baseline of Chan et al. 2024, arXiv:2402.00782.
+    """
+    return scores[:, None] / response_mask.sum(1, keepdim=True) * response_mask

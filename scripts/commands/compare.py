@@ -45,7 +45,7 @@ def compare(
         env: Environment id, a task's bare name, or path/to/file.py:make_env (default: the
             bundle's; TokenGeneration for --dataset with a scorer or model of your own that scores;
             else MovieReview).
-        rewards: Rewards by name or path/to/file.py:MyCredit, options after a colon; train --list
+        rewards: Rewards by name or path/to/file.py:my_rule, options after a colon; train --list
             says what each is. The first is the baseline (default: the task's).
         agent: Learner of the policies, one that learns from token rewards; train --list says what
             each is.

@@ -56,7 +56,7 @@ def train(
         env: Environment id, a task's bare name, or path/to/file.py:make_env (default: the
             bundle's; TokenGeneration for --dataset with a scorer or model of your own that scores;
             else MovieReview).
-        reward: A reward by name or path/to/file.py:MyCredit, options after a colon; learners
+        reward: A reward by name or path/to/file.py:my_rule, options after a colon; learners
             from whole scores use its scorer alone (default: the task's, sparse of most).
         agent: Learner of the policy; --list says what each is.
         seed: Seed of everything random.
@@ -86,7 +86,7 @@ def _list_names() -> None:
     from tokengym.base.plugins import missing_laboratory
     from tokengym.base.registry import Spec
     from tokengym.evaluation.runs.comparison import about_reward
-    from tokengym.rewards.credits.base import REWARDS
+    from tokengym.rewards.credits.words import REWARDS
     from tokengym.scripts.commands.show import line_of, terminal
 
     def of_reward(name: str) -> str:

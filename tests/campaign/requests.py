@@ -132,7 +132,7 @@ def names(client: Client, folder: Path, random: np.random.Generator) -> None:
     evil, own = f"{folder}/evil.py", f"{folder}/evil.py:A"
     rules = [own, f"{own}:x=1", f"abc:beta={own}", f"abc-d:model={folder}", f"abc-d2:model={evil}"]
     rules += [f"rto:policy={folder}", f"rto:policy=gpt2,reference={folder}", f"r3:model={folder}"]
-    rules += [f"attribution:method={folder}", f"red:delivery={evil}", "mc:segments=evil.py:A", own]
+    rules += [f"gradient:rescale={folder}", f"red:delivery={evil}", "mc:segments=evil.py:A", own]
     box = str(random.choice(["rules", "agent", "env", "prompt", "seed"]))
     value: Any = {
         "rules": [str(random.choice(rules))],

@@ -8,8 +8,9 @@ import numpy as np
 from tests.campaign.fuzz import build, play, random_settings, require, score
 from tests.campaign.outcome import LostError, Outcome, try_cases
 from tests.support.rewards.common import make_episode
+from tests.support.rules import rule_of
 from tokengym.envs import Episode, TokenGymError
-from tokengym.rewards import Cached, Normalize, Reward, RewardError, Scorer, Scores, Sparse
+from tokengym.rewards import Cached, Normalize, Reward, RewardError, Scorer, Scores
 
 
 class WordlessError(Exception):
@@ -90,7 +91,7 @@ def check_state(fault: Callable[[int], Any]) -> None:
     """Check that a fault teaches `Normalize` nothing."""
     faulty = Faulty(fault, 1)
     scorer = Normalize(faulty)
-    reward = Reward(scorer, Sparse())
+    reward = Reward(scorer, rule_of("sparse"))
     reward.evaluate(EPISODES)
     state = scorer.state_dict()
     try:

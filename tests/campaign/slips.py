@@ -19,15 +19,16 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from tests.campaign.outcome import LostError, Outcome, try_cases
-from tests.support.rewards.common import make_episode
+from tests.support.rewards.common import LengthScorer, make_episode
 from tokengym.base.files import read_json, write_json
 from tokengym.envs.prompts import conversation
 from tokengym.envs.prompts.datasets import read_tables
 from tokengym.evaluation.report import read_curves
 from tokengym.lab.partners.calculator import Calculator
 from tokengym.lab.replay.explore_requests import ExplorePage
-from tokengym.lab.rules.mc import MonteCarlo
-from tokengym.rewards import Probe, RewardChoice, Scores
+from tokengym.lab.rules.mc import mc
+from tokengym.rewards import RewardChoice, Rule
+from tokengym.rewards.credits.inputs import Inputs
 from tokengym.rewards.pairs.read import read_pairs
 from tokengym.scripts import cli
 
@@ -91,11 +92,12 @@ def a_rules_number() -> None:
     for word in ("mc:k=1000000000", "mc:k=1025", "scar:permutations=1000000000"):
         refused(partial(RewardChoice.of, word), word.partition("=")[2])
         refused(answered("sample", rules=[word]), "64 at most")
-    episode, rule = make_episode(response_ids=(5,) * 99), MonteCarlo(k=1024)
+    episode, rule = make_episode(response_ids=(5,) * 99), Rule(mc, k=1024)
+    inputs = Inputs([episode], scorer=LengthScorer())
     with mock.patch("psutil.virtual_memory") as memory:
         memory.return_value.available = 2**20
         refused(
-            lambda: rule.attribute(Probe(mock.Mock()), [episode], Scores([0.0])),
+            lambda: rule(inputs),
             *("continuations must be at most 1,024", "got 100,352"),
         )
 
@@ -160,7 +162,7 @@ def exits() -> None:
     for seconds in (None, 9.0):
         an_exit("partner", partner=partner, max_turns=2, partner_timeout=seconds)
     an_exit("scorer", scorer=scorer, reward="sparse")
-    rule = mock.patch("tokengym.rewards.credits.base.Credit.assign", side_effect=SystemExit(0))
+    rule = mock.patch("tokengym.rewards.credits.rule.Rule.__call__", side_effect=SystemExit(0))
     with rule:
         an_exit("credit", scorer=lambda prompt, response: 1.0, reward="uniform")
 

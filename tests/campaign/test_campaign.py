@@ -49,9 +49,10 @@ from tokengym.lab.partners import calculator
 from tokengym.lab.replay import explore_requests, explore_server
 from tokengym.lab.replay.explore_requests import ExplorePage
 from tokengym.lab.replay.explore_server import Server
-from tokengym.lab.rules.mc import CONTINUATION_BYTES, MAX_K
-from tokengym.lab.rules.scar import MAX_PERMUTATIONS, MAX_SPANS
+from tokengym.lab.rules.mc import MAX_K
+from tokengym.lab.rules.scar import MAX_PERMUTATIONS
 from tokengym.rewards import CreditReward, Scores
+from tokengym.rewards.credits.inputs import CONTINUATION_BYTES
 from tokengym.rewards.pairs.read import MAX_MARGIN
 from tokengym.scripts.cli import main
 
@@ -258,7 +259,7 @@ def test_the_page_states_the_bounds_that_the_code_has():
         f"{calculator.MAX_CHARACTERS:,} characters, numbers of {calculator.MAX_DIGITS} digits, "
         f"brackets {calculator.MAX_DEPTH} deep",
         f"{MAX_K:,}; its continuations by the memory at hand, {CONTINUATION_BYTES >> 10} KiB each",
-        f"{MAX_PERMUTATIONS:,} and {MAX_SPANS} ",
+        f"`permutations` of `scar` | {MAX_PERMUTATIONS:,} |",
         f"| {MAX_MARGIN:,} |",
         f"{explore_server.MAX_BODY_BYTES >> 10} KiB",
         f"{explore_requests.MAX_PROMPT_CHARACTERS:,} characters, {explore_requests.MAX_RULES} rul",

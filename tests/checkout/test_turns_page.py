@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from tests.checkout.pages import blocks, run
+from tests.support.rules import rewards_of
 from tokengym.envs import Episode, Turn, episodes_from_infos
+from tokengym.rewards import Scores
 
 PAGE = blocks("guide/turns.md")
 
@@ -21,9 +23,15 @@ def test_the_page_s_rule_pays_turns():
         Turn("assistant", "c", (3, 5)),
     )
     episode = Episode(
-        prompt="x", response="a b c", prompt_ids=[0], response_ids=[1, 2, 3, 4, 5], turns=turns
+        prompt="x",
+        response="a b c",
+        prompt_ids=[0],
+        response_ids=[1, 2, 3, 4, 5],
+        turns=turns,
+        written=np.array([1, 1, 0, 1, 1], np.int8),
     )
-    assert found["Early"]().spread(4.0, episode, None).tolist() == [0.0, 2.0, 0.0, 0.0, 2.0]
+    (paid,) = rewards_of(found["early"], [episode], Scores([4.0]))
+    assert paid.tolist() == [0.0, 2.0, 0.0, 0.0, 2.0]
 
 
 def test_the_page_s_exact_values() -> None:

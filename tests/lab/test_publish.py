@@ -174,8 +174,8 @@ def test_an_agent_with_code_of_its_own_comes_back_to_who_trusts_it(
     own = tmp_path / "own.py"
     own.write_text(OWN_ADVANTAGE)
     shutil.copytree(trained, tmp_path / "run")
-    rewrite(tmp_path / "run" / "agent", {"settings": {"advantage": f"{own}:MINE"}})
-    with pytest.raises(UntrustedCodeError, match=r"own\.py:MINE \(SHA-256"):
+    rewrite(tmp_path / "run" / "agent", {"settings": {"advantage": f"{own}:mine"}})
+    with pytest.raises(UntrustedCodeError, match=r"own\.py:mine \(SHA-256"):
         from_hub(tmp_path / "run")
     assert from_hub(tmp_path / "run", trust_code=True).estimator.name == "mine"
 

@@ -11,10 +11,11 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 
 from tests.checkout.pages import blocks, run, shorter
 from tests.support.rewards.common import forget_rewards_afterwards
+from tests.support.rules import rewards_of
 from tokengym.agents import PPO, RandomAgent, collect
 from tokengym.agents.policy.memory import memory_by_role
 from tokengym.envs import Episode, bundled
-from tokengym.rewards import Scores, check_reward
+from tokengym.rewards import Rule, Scores, check_reward
 
 
 def test_the_custom_task_runs(capsys: Any):
@@ -66,7 +67,7 @@ def test_the_custom_rewards_run(monkeypatch: pytest.MonkeyPatch):
     run(credit, found)
     ids = found["bundle"].tokenizer("the plot is the plot").input_ids
     episode = Episode(prompt="", response="", prompt_ids=(), response_ids=tuple(ids))
-    (row,) = found["FirstTime"](share=0.5).assign([episode], Scores([3.0]))
+    (row,) = rewards_of(Rule(found["first_time"], beta=0.5), [episode], Scores([3.0]))
     np.testing.assert_allclose(row, [0.5, 0.5, 0.5, 0.0, 1.5])
 
 

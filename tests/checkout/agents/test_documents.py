@@ -12,12 +12,12 @@ import torch
 
 from tests.checkout.pages import DOCS, blocks, run, shorter
 from tests.support.comparisons import comparison
-from tokengym.agents.ppo.advantages import ADVANTAGES, RoundTensors
-from tokengym.agents.ppo.settings import PPOSettings
+from tests.support.rounds import round_of
+from tokengym.agents.ppo.advantages import ADVANTAGES, find_advantage
 from tokengym.evaluation.runs.defaults import training_settings
 from tokengym.evaluation.runs.run import run as run_one
 from tokengym.evaluation.runs.settings import EvaluationSettings
-from tokengym.lab.learners.weighted import WEIGHTS, WeighedRound
+from tokengym.lab.learners.weighted import WEIGHTS, find_weights
 from tokengym.scripts.cli import main
 
 
@@ -81,22 +81,11 @@ def test_the_page_of_learners_runs_and_lists_them_all(capsys: Any):
     assert capsys.readouterr().out.strip() == "None"
     found = run(estimator + own)
     mask = torch.tensor([[True, True, True, True], [True, True, False, False]])
-    played = RoundTensors(
-        token_rewards=mask.float(),
-        response_mask=mask,
-        values=None,
-        final_values=None,
-        scores=mask.sum(1).float(),
-    )
-    advantages, returns = found["CENTRED"].estimate(played, PPOSettings())
+    advantages, returns = find_advantage(found["centred"]).estimate(round_of(mask.float(), mask))
     to_go = torch.tensor([[4.0, 3, 2, 1], [2, 1, 0, 0]])
-    torch.testing.assert_close(returns, to_go)
     torch.testing.assert_close(advantages, (to_go - 13 / 6) * mask)
-    weights = found["Mine"]().weigh(
-        WeighedRound(
-            response_mask=mask, advantages=torch.ones(2, 4), seed=0, entropy=lambda: mask.float()
-        )
-    )
+    torch.testing.assert_close(returns, advantages)
+    weights = find_weights(found["first_half"]).weigh(round_of(mask.float(), mask))
     expected = torch.tensor([[4, 4, 2, 2], [4, 2, 0, 0]]) / 3
     torch.testing.assert_close(weights, expected)
     text = (DOCS / "agents" / "learners.md").read_text(encoding="utf-8")

@@ -27,7 +27,7 @@ from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.evaluate import make_eval_envs
 from tokengym.evaluation.runs.spec import comparison_of, stored_spec
 from tokengym.rewards import LengthPenalty, RewardError, make_reward
-from tokengym.rewards.credits.base import REWARDS
+from tokengym.rewards.credits.words import REWARDS
 from tokengym.rewards.scorers import find_scorer
 from tokengym.rewards.scorers.base import SCORERS
 from tokengym.scripts import cli
@@ -71,7 +71,7 @@ def test_rules_and_scorers_are_compared_in_processes_of_their_own(
     short = [*SHORT, *WORDS, "--seeds", "1", "--jobs", "1"]
     arguments = [*command("runs/rules"), *short]
     assert main(arguments) == 0
-    (folder,) = (files / "runs/rules").glob("rules.py_FrontLoaded_share=0.5/seed-0")
+    (folder,) = (files / "runs/rules").glob("rules.py_front_loaded_share=0.5/seed-0")
     digest = json.loads((folder / "spec.json").read_text())["code"]["rules.py"]
     assert digest == sha256((files / "rules.py").read_bytes()).hexdigest()
     (sample, *_) = map(json.loads, (folder / "episodes.jsonl").read_text().splitlines())
@@ -83,7 +83,7 @@ def test_rules_and_scorers_are_compared_in_processes_of_their_own(
     assert "\nfront-loaded:share=0.5 " in capsys.readouterr().out  # by its own name
     page = (files / "runs/rules/report.html").read_text()
     assert "front-loaded:share=0.5" in page
-    assert '"rules.py:FrontLoaded' not in page
+    assert '"rules.py:front_loaded' not in page
 
     (files / "rules.py").write_text(FILES["rules.py"] + "\n# changed\n")
     assert main([*arguments, "--seeds", "2"]) == 2
@@ -92,7 +92,7 @@ def test_rules_and_scorers_are_compared_in_processes_of_their_own(
     kept = files / "runs/rules/code/rules.py"
     assert "runs/rules/code has" in error
     report = ["report", "runs/rules", "--out", "again"]
-    named = ["--baseline", "rules.py:FrontLoaded:share=0.5"]
+    named = ["--baseline", "rules.py:front_loaded:share=0.5"]
     (files / "rules.py").write_text(FILES["rules.py"] + "\nraise RuntimeError('this was run')\n")
     assert main([*report, *named]) == 0  # what is finished can be read, and no code is run for it
     assert "front-loaded:share=0.5's" in capsys.readouterr().out
@@ -303,7 +303,7 @@ def test_a_replay_of_stored_scores_runs_no_code(
         assert [float(token["uniform"]) for token in shown] == pytest.approx([share] * len(shown))
         assert float(shown[-1]["sparse"]) == pytest.approx(row["score"])
         assert sum(float(token["random"]) for token in shown) == pytest.approx(row["score"])
-    assert main("replay --episodes run --rewards rules.py:FrontLoaded --out own".split()) == 0
+    assert main("replay --episodes run --rewards rules.py:front_loaded --out own".split()) == 0
 
 
 @pytest.mark.parametrize("prompt_ids", [None, [], "none of the run"])
@@ -354,7 +354,7 @@ def test_a_stopped_run_of_ones_own_code_is_resumed_by_the_same_command(
 ) -> None:
     """Its checkpoint names the code, and so does the command; a file that changed is refused."""
     (files / "own.py").write_text(OWN_ADVANTAGE)
-    own = ["--advantage", "own.py:MINE", "--reward", "rules.py:FrontLoaded"]
+    own = ["--advantage", "own.py:mine", "--reward", "rules.py:front_loaded"]
     arguments = ["train", *own, *SHORT, *WORDS, "--out", "runs/x"]
     loaded: list[float] = []
 
@@ -441,8 +441,8 @@ def package(files: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_names_of_a_package_are_found_when_they_are_used(package: Path):
     assert "mypackage" not in sys.modules
     reward = make_reward("front-loaded:share=0.25", scorer=LengthPenalty())
-    assert type(reward.credit).__name__ == "FrontLoaded"
-    assert reward.credit.share == 0.25  # type: ignore[attr-defined]
+    assert reward.credit_name == "front-loaded"
+    assert reward.credit.options["share"] == 0.25
     assert "mypackage.agents" not in sys.modules
     scorer = find_scorer("cheerful")
     assert scorer is not None

@@ -1,5 +1,5 @@
 # mypy: no-check-untyped-defs
-"""The page on credit speaks of every rule, and says of each what its class declares."""
+"""The page on credit speaks of every rule, and says of each what its function declares."""
 
 import inspect
 import re
@@ -10,12 +10,13 @@ import pytest
 from tokengym.base.own_code import load_from_file
 from tokengym.envs import Episode
 from tokengym.rewards import registered_rewards
-from tokengym.rewards.credits.base import REWARDS
+from tokengym.rewards.credits.words import REWARDS, RuleMaker
 
 DOCS = Path(__file__).parents[3] / "docs" / "rewards"
 PAGE = Path(__file__).parents[3] / "docs" / "rewards" / "credits.md"
 NAMES = [
-    *("sparse", "uniform", "abc", "abc-signed", "abc-d", "abc-d2", "red", "scar", "attribution"),
+    *("sparse", "uniform", "abc", "abc-signed", "abc-d", "abc-d2", "red", "scar"),
+    *("gradient", "integrated-gradients", "deeplift", "leave-one-out"),
     *("r3", "r3-dense", "random", "recency", "mc", "pure", "rto", "answer-gain", "prm"),
     *("turn-broadcast", "turn-gain", "turn-progress", "turn-return", "turn-score"),
 ]
@@ -32,13 +33,12 @@ def test_every_rule_has_its_row():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_row_says_what_the_class_declares(name):
-    credit = REWARDS.find(name).factory()
+def test_the_row_says_what_the_function_declares(name):
     _, _, causal, beta, *_ = rows()[name]
-    assert causal == ("yes" if credit.causal else "no")
-    option = inspect.signature(REWARDS.find(name).factory).parameters.get("beta")
-    if name != "recency":
-        assert beta == ("-" if option is None else f"{option.default:g}")
+    maker = REWARDS.find(name).factory
+    assert isinstance(maker, RuleMaker)
+    assert causal == ("yes" if maker.function.token_credit.causal else "no")
+    assert beta == f"{inspect.signature(maker).parameters['beta'].default:g}"
 
 
 @pytest.fixture

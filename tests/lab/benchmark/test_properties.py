@@ -10,17 +10,14 @@ from tokengym.lab.benchmark.properties import QUICK
 from tokengym.scripts.cli import main
 
 RULES = """
-import numpy as np
-from tokengym.rewards.credits import Credit
-class Last(Credit):
-    name = "last"
-    def spread(self, score, episode, attribution):
-        rewards = np.zeros(len(episode.response_ids))
-        rewards[-1] = score
-        return rewards
-class Half(Last):
-    def spread(self, score, episode, attribution):
-        return 0.5 * super().spread(score, episode, attribution)
+from tokengym import token_credit
+from tokengym.rewards import on_last
+@token_credit
+def final(scores, response_mask):
+    return on_last(scores, response_mask)
+@token_credit
+def half(scores, response_mask):
+    return 0.5 * on_last(scores, response_mask)
 """
 
 
@@ -31,7 +28,7 @@ def rules(tmp_path: Path) -> Path:
 
 
 def test_a_rule_of_ones_own_that_is_sparse_has_its_figures(rules: Path):
-    subject = f"{rules}:Last"
+    subject = f"{rules}:final"
     rows = parts.gradient(subject, QUICK)["rows"]
     assert [row["cosine"] for row in rows] == pytest.approx([1, 1])
     stays = parts.best_response(subject, QUICK)["Oracle"]["centred"]
@@ -46,10 +43,10 @@ def test_a_rule_is_held_to_executed_forks():
 
 
 def test_a_rule_that_loses_half_the_score_breaks_the_contract(rules: Path):
-    found = parts.contract(f"{rules}:Half", QUICK)
+    found = parts.contract(f"{rules}:half", QUICK)
     assert not found["Oracle"]["passed"]
     assert "sum to" in found["Oracle"]["message"]
-    assert parts.contract(f"{rules}:Last", QUICK)["Oracle"] == {"passed": True}
+    assert parts.contract(f"{rules}:final", QUICK)["Oracle"] == {"passed": True}
 
 
 def test_a_rule_that_continues_responses_is_measured_where_there_is_a_policy():
@@ -68,7 +65,7 @@ def test_scar_leaves_the_best_response_and_uniform_turns_the_gradient():
 
 
 def test_a_scoring_of_sparse_is_one_pass():
-    found = parts.cost("red:every_prefix=true,delivery=end", QUICK)["MovieReview"]
+    found = parts.cost("red:prefixes=each,delivery=end", QUICK)["MovieReview"]
     assert found["passes"] > 10  # a pass per prefix
     sparse = parts.cost("sparse", QUICK)["MovieReview"]
     assert (sparse["passes"], sparse["times_sparse"]) == (1.0, 1.0)
@@ -100,12 +97,12 @@ def test_a_rule_prints_its_properties_and_a_broken_contract_is_status_1(
     rules: Path, capsys: pytest.CaptureFixture[str]
 ):
     words = ["--quick", "--parts", "gradient", "contract"]
-    assert main(["bench", f"{rules}:Last", *words]) == 0
+    assert main(["bench", f"{rules}:final", *words]) == 0
     said = capsys.readouterr().out
-    assert said.startswith(f"{rules}:Last, a credit rule, without training: gradient, contract")
+    assert said.startswith(f"{rules}:final, a credit rule, without training: gradient, contract")
     assert said.index("## Contract") < said.index("| Oracle | passed | yes |")
-    assert "| yes | 0.000 | rules.py:Last | loo | 1.00 | 1.00 |" in said
-    assert main(["bench", f"{rules}:Half", *words]) == 1
+    assert "| yes | 0.000 | rules.py:final | loo | 1.00 | 1.00 |" in said
+    assert main(["bench", f"{rules}:half", *words]) == 1
     assert "contract broken on Oracle: " in capsys.readouterr().out
 
 

@@ -195,23 +195,22 @@ def test_a_file_of_the_current_folder_is_no_module_of_its_processes(
 
 def test_what_a_run_raises_stops_those_beside_it(tmp_path: Path) -> None:
     (tmp_path / "rules.py").write_text(
-        "from tokengym.rewards import Credit\n"
-        "class Breaks(Credit):\n"
-        "    def assign(self, episodes, scores):\n"
-        "        raise ZeroDivisionError('nothing to divide by')\n"
+        "from tokengym import token_credit\n"
+        "@token_credit\n"
+        "def breaks(scores):\n"
+        "    raise ZeroDivisionError('nothing to divide by')\n"
     )
-    work = bench(tmp_path / "out", rule=f"{tmp_path / 'rules.py'}:Breaks")
+    work = bench(tmp_path / "out", rule=f"{tmp_path / 'rules.py'}:breaks")
     with pytest.raises(Exception, match="nothing to divide by"):
         [*play_module._measured(work, 2)]
     assert not multiprocessing.active_children()
 
 
 EVEN = """
-from tokengym.rewards.credits.uniform import Uniform
-class Even(Uniform):
-    name = "even"
-    def __init__(self, model=None):
-        super().__init__()
+from tokengym import token_credit
+@token_credit
+def even(scores, response_mask, model=None):
+    return scores[:, None] / response_mask.sum(1, keepdim=True) * response_mask
 """
 
 
@@ -221,7 +220,7 @@ def test_a_file_that_changes_during_the_runs_is_refused(tmp_path: Path, changed:
     file, weights = tmp_path / "rules.py", tmp_path / "model" / "weights"
     file.write_text(EVEN)
     write_text(weights, "0.5")
-    rule = f"{file}:Even:model={weights.parent}"
+    rule = f"{file}:even:model={weights.parent}"
     work, (setting,) = bench(tmp_path / "out", rule=rule), SMALL.settings
     run = work.cells(setting, work.rule)[0].but(seed=0)
     with (tmp_path / changed).open("a") as opened:

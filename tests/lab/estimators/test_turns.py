@@ -8,15 +8,22 @@ import torch
 
 from tests.support.agents.common import make_model, target_reward
 from tests.support.partners import teacher
+from tests.support.rounds import round_of
+from tests.support.rules import rule_of
 from tokengym.agents import PPO
-from tokengym.agents.ppo.advantages import RoundTensors, find_advantage
+from tokengym.agents.ppo import RoundInputs
+from tokengym.agents.ppo.advantages import find_advantage
 from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.envs import Episode, Turn
-from tokengym.lab.estimators.turns import turns_of
-from tokengym.lab.rules.turn_broadcast import TurnBroadcast
+from tokengym.lab.estimators.turns import Turns
 from tokengym.rewards import VectorRewardWrapper
 
 GROUP = PPOSettings(group_size=2)
+MASK = torch.tensor([[1, 1, 0, 1, 1, 0, 1, 1], [1, 1, 0, 1, 1, 0, 0, 0]], dtype=torch.bool)
+RAW = torch.tensor(
+    [[0.5, 0.5, 0, 0, 0, 0, 0, 4.0], [0, 2.0, 0, 0, 1.0, 0, 0, 0]], dtype=torch.float64
+)
+"""Token rewards of two episodes, (2, time)."""
 
 
 def talk(ids: list[int], replies: list[str]) -> Episode:
@@ -33,40 +40,29 @@ def talk(ids: list[int], replies: list[str]) -> Episode:
     )
 
 
-def played(**changes: Any) -> RoundTensors:
+def played(settings: PPOSettings = GROUP, **changes: Any) -> RoundInputs:
     """Return two episodes of one group: of three turns that earn 1, 0, 4 and of two, 2 and 1."""
     long, short = talk([3, 4, 6, 3, 3, 7, 5, 1], ["b", "c"]), talk([3, 4, 6, 5, 1], ["b"])
-    mask = torch.tensor([[1, 1, 0, 1, 1, 0, 1, 1], [1, 1, 0, 1, 1, 0, 0, 0]], dtype=torch.bool)
-    rewards = torch.tensor(
-        [[0.5, 0.5, 0, 0, 0, 0, 0, 4.0], [0, 2.0, 0, 0, 1.0, 0, 0, 0]], dtype=torch.float64
-    )
-    given: dict[str, Any] = {
-        "token_rewards": rewards,
-        "response_mask": mask,
-        "values": None,
-        "final_values": None,
-        "scores": rewards.sum(1),
-        "episodes": (long, short),
-    }
-    return RoundTensors(**{**given, **changes})
+    return round_of(RAW, MASK, settings, **{"episodes": (long, short), **changes})
 
 
 def estimated(name: str, settings: PPOSettings = GROUP, **changes: Any) -> list[list[float]]:
     """Return an estimator's advantages at the first token of each turn; others must equal it."""
-    given = played(**changes)
-    advantages, returns = find_advantage(name).estimate(given, settings)
-    assert advantages is returns
-    assert not advantages[~given.response_mask].any()
+    advantages, returns = find_advantage(name).estimate(played(settings, **changes))
+    assert torch.equal(advantages, returns)
+    assert not advantages[0, [2, 5]].any()
+    assert not advantages[1, [2, 5, 6, 7]].any()
     for row, spans in enumerate([[(0, 1), (3, 4), (6, 7)], [(0, 1), (3, 4)]]):
         assert all(advantages[row, a] == advantages[row, b] for a, b in spans)
     return [advantages[0, [0, 3, 6]].tolist(), advantages[1, [0, 3]].tolist()]
 
 
 def test_turns_are_the_runs_of_written_tokens():
-    turns = turns_of(played().token_rewards, played().response_mask)
+    seen = played()
+    turns = Turns.of(seen["token_rewards"], seen["turn_ids"], seen["response_mask"])
     assert turns.rewards.tolist() == [[1, 0, 4], [2, 1, 0]]
     assert turns.mask.tolist() == [[True, True, True], [True, True, False]]
-    assert turns.of_token[0].tolist() == [0, 0, 0, 1, 1, 1, 2, 2]
+    assert turns.of_token[0].tolist() == [0, 0, 1, 1, 2, 2]
 
 
 def test_returns_are_normalised_over_the_turns_of_the_group():
@@ -108,21 +104,20 @@ def test_gigpo_knows_a_state_twice_in_one_episode_and_keeps_groups_apart():
     again = (talk([3, 4, 6, 3, 3, 6, 5, 1], ["b", "b"]), played().episodes[1])
     # After "b" stand G = 4, 4 and 1: mean 3.
     assert estimated("gigpo", episodes=again) == [[2, 2, 2], [-2, -3]]
-    twice = played()
-    doubled = RoundTensors(
-        token_rewards=twice.token_rewards.repeat(2, 1) * torch.tensor([[1.0], [1], [3], [3]]),
-        response_mask=twice.response_mask.repeat(2, 1),
-        values=None,
-        final_values=None,
-        scores=twice.scores.repeat(2) * torch.tensor([1.0, 1, 3, 3]),
-        episodes=[*twice.episodes] * 2,
+    first = played()
+    factors = torch.tensor([1.0, 1, 3, 3])
+    doubled = round_of(
+        RAW.repeat(2, 1) * factors[:, None],
+        MASK.repeat(2, 1),
+        GROUP,
+        episodes=[*first.episodes] * 2,
     )
-    advantages, _ = find_advantage("gigpo").estimate(doubled, GROUP)
+    advantages, _ = find_advantage("gigpo").estimate(doubled)
     torch.testing.assert_close(advantages[2:], 3 * advantages[:2])
 
 
 def test_states_of_a_round_without_episodes_are_refused():
-    with pytest.raises(ValueError, match=r"0.*2 responses"):
+    with pytest.raises(ValueError, match="'episodes' is read off the round"):
         estimated("gigpo", episodes=())
 
 
@@ -140,7 +135,7 @@ def test_one_update(make_envs: Callable[..., Any], name: str):
     )
     agent = PPO(
         "CausalLMPolicy",
-        VectorRewardWrapper(talks, target_reward(TurnBroadcast())),
+        VectorRewardWrapper(talks, target_reward(rule_of("turn-broadcast"))),
         advantage=name,
         group_size=4,
         gamma=0.9,

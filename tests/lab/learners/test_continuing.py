@@ -18,8 +18,8 @@ from tests.support.agents.ppo import log_of
 from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import PPO, RandomAgent, bind_policy, policy_table
 from tokengym.envs import Episode, Reply
-from tokengym.lab.rules.mc import MonteCarlo
-from tokengym.rewards import Reward
+from tokengym.lab.rules.mc import mc
+from tokengym.rewards import Reward, Rule
 from tokengym.rewards.errors import CreditError
 
 LONGEST = 6
@@ -100,7 +100,7 @@ def test_the_policys_own_samples_are_those_of_sparse():
 
 def test_continuations_begin_with_their_prefixes_and_keep_the_rules(make_envs: Callable[..., Any]):
     envs = make_envs(
-        reward=target_reward(MonteCarlo(2)),
+        reward=target_reward(Rule(mc, k=2)),
         min_new_tokens=2,
         forbidden_token_ids=[0],
         stop_strings=["a b"],
@@ -167,7 +167,7 @@ def test_without_a_policy_the_error_names_the_remedy():
 
 def test_a_bad_k_is_refused():
     with pytest.raises(CreditError, match=r"k must.*1024"):
-        Reward(target_reward().scorer, MonteCarlo(0))
+        Reward(target_reward().scorer, Rule(mc, k=0))
 
 
 @pytest.mark.parametrize("rule", ["mc:k=2", "mc:k=2,segments=3"])

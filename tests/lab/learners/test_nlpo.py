@@ -10,7 +10,7 @@ import torch
 from transformers import TopPLogitsWarper
 
 from tests.support.agents.checkpoint import untimed
-from tests.support.agents.common import EOS, PerToken, lora_config, make_model, target_reward
+from tests.support.agents.common import EOS, lora_config, make_model, per_token, target_reward
 from tests.support.agents.ppo import log_of
 from tokengym.agents import NLPO, collect
 from tokengym.evaluation.runs import load_agent
@@ -88,7 +88,7 @@ def test_predict_obeys_the_mask(make_nlpo: Callable[..., NLPO], make_envs: Calla
 
 
 def test_it_learns_and_logs_the_mask(make_nlpo: Callable[..., NLPO], make_envs: Callable[..., Any]):
-    envs = make_envs(num_envs=32, reward=target_reward(PerToken()))
+    envs = make_envs(num_envs=32, reward=target_reward(per_token))
     agent = make_nlpo(
         envs=envs,
         model=make_model(scale=2.0),

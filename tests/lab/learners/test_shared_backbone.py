@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from tests.suite.agents.played_devices import playing
 from tests.support.agents.common import lora_config, make_model
+from tests.support.rules import rule_of
 from tests.support.words import WORDS
 from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import PPO, ModelError, collect
@@ -24,8 +25,6 @@ from tokengym.rewards import (
     RewardModel,
     RewardTraining,
     ScorerError,
-    Sparse,
-    Uniform,
     train_reward_model,
 )
 from tokengym.rewards.errors import RewardError
@@ -84,7 +83,7 @@ def test_scores_are_those_of_the_merged_model_and_stay(
     backbone = load_backbone(folder)
     scorer = RewardModel.from_pretrained(adapters, backbone=backbone)
     agent = make_agent(
-        make_envs(reward=Reward(scorer, Sparse())), backbone, shape, learning_rate=1e-2
+        make_envs(reward=Reward(scorer, rule_of("sparse"))), backbone, shape, learning_rate=1e-2
     )
     episodes = collect(agent, make_envs(), 8, seed=0)
     expected = RewardModel.from_pretrained(merged, device="cpu").score(episodes).values
@@ -125,7 +124,7 @@ def test_the_backbone_is_there_once(
     backbone = load_backbone(folder)
     whole = sum(p.numel() * p.element_size() for p in backbone.parameters())
     scorer = RewardModel.from_pretrained(adapters, backbone=backbone)
-    agent = make_agent(make_envs(reward=Reward(scorer, Sparse())), backbone, shape)
+    agent = make_agent(make_envs(reward=Reward(scorer, rule_of("sparse"))), backbone, shape)
     sizes = memory_by_role(agent.policy, scorer.model)
     head = 16 * 4
     assert sizes["frozen"] == whole
@@ -191,6 +190,6 @@ def test_a_reward_model_follows_the_backbone_that_it_shares(
         backbone = load_backbone(folder)
         nn.Module.to(backbone, torch.device(first))
         scorer = RewardModel.from_pretrained(trained.path, backbone=backbone)
-        envs = make_envs(reward=Reward(scorer, Uniform()))
+        envs = make_envs(reward=Reward(scorer, rule_of("uniform")))
         kwargs = {"model": backbone, "lora": lora_config()}
         PPO("CausalLMPolicy", envs, policy_kwargs=kwargs, seed=0, device="cuda:1").learn(8)

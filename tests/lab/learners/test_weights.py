@@ -11,27 +11,23 @@ import numpy as np
 import pytest
 import torch
 
-import tokengym
 from tests.suite.base import test_registry
 from tests.support.agents.common import make_model
+from tests.support.rounds import round_of
+from tests.support.rules import rewards_of, rule_of
 from tokengym.agents import PPO
+from tokengym.agents.ppo import RoundInputs
 from tokengym.agents.rollouts.playing import RolloutBatch
-from tokengym.envs import SettingsError, UntrustedCodeError, bundled
+from tokengym.envs import UntrustedCodeError, bundled
 from tokengym.evaluation.runs.folder import load_agent
-from tokengym.lab.learners.weighted import WEIGHTS, WeighedRound, WeightedPPO, find_weight
+from tokengym.lab.learners.weighted import WEIGHTS, WeightedPPO, find_weights
 from tokengym.rewards import RewardModel
 
 OWN = """
-from tokengym.agents.ppo import AdvantageWeight
+def double(response_mask):
+    return 2.0 * response_mask
 
-class Double(AdvantageWeight):
-    name = "double"
-
-    def weigh(self, played):
-        return 2.0 * played.response_mask
-
-class Nothing:
-    pass
+nothing = 3
 """
 
 
@@ -40,26 +36,35 @@ def weights_of(agent: PPO) -> torch.Tensor:
 
 
 def round_to_weigh(
-    agent: PPO, played: RolloutBatch, advantages: torch.Tensor, ref_log_probs: torch.Tensor
-) -> WeighedRound:
-    """Return what PPO gives a weight."""
+    agent: WeightedPPO,
+    played: RolloutBatch,
+    advantages: torch.Tensor,
+    ref_log_probs: torch.Tensor,
+    episodes: Any = None,
+) -> RoundInputs:
+    """Return what PPO gives weights."""
     sequences = played.sequences(agent.device)
-    return WeighedRound(
-        response_mask=sequences.response_mask,
-        advantages=advantages,
-        seed=0,
-        entropy=partial(agent.policy.token_stats, sequences, played.action_masks, name="entropy"),
-        log_probs=played.log_probs,
-        episodes=played.episodes,
-        tokenizer=agent.env.get_attr("tokenizer")[0],
-        language_model=agent.policy.language_model.model,
-        ref_log_probs=ref_log_probs,
+    inputs = RoundInputs(
+        sequences.response_mask,
+        {
+            "token_rewards": advantages,
+            "log_probs": played.log_probs,
+            "entropy": partial(
+                agent.policy.token_stats, sequences, played.action_masks, name="entropy"
+            ),
+            "ref_log_probs": ref_log_probs,
+        },
+        settings=agent.settings,
+        episodes=played.episodes if episodes is None else episodes,
         scorer=agent.reward.scorer,
+        tokenizer=agent.env.get_attr("tokenizer")[0],
     )
+    agent.give(inputs, advantages)
+    return inputs
 
 
 def run(make_ppo: Callable[..., PPO], weight: str | None, **settings: Any) -> PPO:
-    settings |= {} if weight is None else {"advantage_weight": weight}
+    settings |= {} if weight is None else {"weights": weight}
     agent = make_ppo(model=make_model(), learner=PPO if weight is None else WeightedPPO, **settings)
     agent.learn(2 * 4 * 6)
     return agent
@@ -81,13 +86,11 @@ def test_the_constant_weight_is_the_unweighted_run_bit_for_bit(
 def test_advantages_keep_their_mean_over_a_response_where_they_are_the_same_at_every_token(
     make_ppo: Callable[..., PPO], weight: str
 ) -> None:
-    agent: Any = make_ppo(
-        advantage="rloo", group_size=2, learner=WeightedPPO, advantage_weight=weight
-    )
+    agent: Any = make_ppo(advantage="rloo", group_size=2, learner=WeightedPPO, weights=weight)
     played = agent.collect()
     assert played is not None
     weighed = agent.assign(played)
-    agent.weight = find_weight("constant")
+    agent.weight = find_weights("constant")
     plain = agent.assign(played)
     mask = plain.response_mask
     torch.testing.assert_close(
@@ -98,7 +101,7 @@ def test_advantages_keep_their_mean_over_a_response_where_they_are_the_same_at_e
 
 def test_entropy_weights_are_those_of_the_sampling_policy(make_ppo: Callable[..., PPO]) -> None:
     agent: Any = make_ppo(
-        advantage="rloo", group_size=2, learner=WeightedPPO, advantage_weight="entropy:top=0.4"
+        advantage="rloo", group_size=2, learner=WeightedPPO, weights="entropy:top=0.4"
     )
     played = agent.collect()
     assert played is not None
@@ -121,7 +124,7 @@ def test_a_resumed_run_draws_the_same_random_weights(
     # Two calls of learn are one training only where the rate does not fall to 0 in each.
     settings: Any = {
         "learner": WeightedPPO,
-        "advantage_weight": "random",
+        "weights": "random",
         "learning_rate_schedule": "constant",
     }
     whole = make_ppo(model=make_model(), **settings)
@@ -138,18 +141,17 @@ def test_a_resumed_run_draws_the_same_random_weights(
 def test_the_reward_models_attention_is_what_abc_spreads_the_score_by() -> None:
     envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=4, reward="abc", max_new_tokens=8)
     envs.reset(seed=0)
-    agent = WeightedPPO(
-        "CausalLMPolicy", envs, seed=0, device="cpu", advantage_weight="reward-attention"
-    )
+    agent = WeightedPPO("CausalLMPolicy", envs, seed=0, device="cpu", weights="reward-attention")
     played = agent.collect()
     assert played is not None
     sequences = played.sequences(agent.device)
     ones = torch.ones(sequences.response_mask.shape)
     weighed = round_to_weigh(agent, played, ones, ones)
     found = agent.weight.weigh(weighed)
-    credit = tokengym.rewards.ABC(beta=1.0)
-    scores = weighed.scorer.score(played.episodes, attribution="attention")
-    for row, rewards in enumerate(credit.assign(played.episodes, scores)):
+    assert agent.reward.scorer is not None
+    scores = agent.reward.scorer.score(played.episodes, attribution="attention")
+    paid = rewards_of(rule_of("abc:beta=1"), played.episodes, scores)
+    for row, rewards in enumerate(paid):
         size = len(rewards)
         np.testing.assert_allclose(
             found[row, :size].numpy(), size * rewards / rewards.sum(), rtol=1e-3, atol=1e-5
@@ -161,9 +163,10 @@ def test_a_teacher_that_is_the_reference_weighs_all_tokens_alike(
 ) -> None:
     make_model().save_pretrained(tmp_path / "teacher")
     (tmp_path / "agent").mkdir()
-    agent = make_ppo(model=make_model())
+    agent: Any = make_ppo(model=make_model(), learner=WeightedPPO)
     agent.save(tmp_path / "agent")
-    weight = find_weight(f"teacher:path={tmp_path / 'agent'}")
+    tokenizer = agent.env.get_attr("tokenizer")[0]
+    weight = find_weights(f"teacher:path={tmp_path / 'agent'}").bind(tokenizer)
     played = agent.collect()
     assert played is not None
     sequences = played.sequences(agent.device)
@@ -172,17 +175,17 @@ def test_a_teacher_that_is_the_reference_weighs_all_tokens_alike(
     torch.testing.assert_close(found, sequences.response_mask.float(), rtol=1e-4, atol=1e-4)
 
 
-def test_a_weight_of_ones_own_is_a_class_in_a_file(
+def test_a_weight_of_ones_own_is_a_function_in_a_file(
     make_ppo: Callable[..., PPO], tmp_path: Path
 ) -> None:
     path = tmp_path / "own.py"
     path.write_text(OWN)
-    with pytest.raises(ValueError, match=r"'double'.*row 0.*mean 2"):
-        run(make_ppo, f"{path}:Double")
-    with pytest.raises(ValueError, match="AdvantageWeight"):
-        find_weight(f"{path}:Nothing")
+    with pytest.raises(ValueError, match=r"weights double \(own\.py:2\).*row 0.*mean 2"):
+        run(make_ppo, f"{path}:double")
+    with pytest.raises(ValueError, match="function of named inputs, got 3"):
+        find_weights(f"{path}:nothing")
     path.write_text(OWN.replace("2.0 *", "1.0 *"))
-    assert torch.equal(weights_of(run(make_ppo, f"{path}:Double")), weights_of(run(make_ppo, None)))
+    assert torch.equal(weights_of(run(make_ppo, f"{path}:double")), weights_of(run(make_ppo, None)))
 
 
 def test_a_weight_in_a_file_that_a_checkpoint_names_is_not_run(
@@ -190,35 +193,46 @@ def test_a_weight_in_a_file_that_a_checkpoint_names_is_not_run(
 ) -> None:
     path = tmp_path / "own.py"
     path.write_text(OWN.replace("2.0 *", "1.0 *"))
-    make_ppo(learner=WeightedPPO, advantage_weight=f"{path}:Double").save(tmp_path / "agent")
+    make_ppo(learner=WeightedPPO, weights=f"{path}:double").save(tmp_path / "agent")
     for load in (WeightedPPO.load, load_agent):
-        with pytest.raises(UntrustedCodeError, match=r"own\.py:Double"):
+        with pytest.raises(UntrustedCodeError, match=r"own\.py:double"):
             load(tmp_path / "agent")
     trusted = load_agent(tmp_path / "agent", trust_code=True)
     assert (type(trusted), trusted.weight.name) == (WeightedPPO, "double")
 
 
 def test_a_scorer_without_attention_is_named(make_ppo: Callable[..., PPO]) -> None:
-    with pytest.raises(ValueError, match="'reward-attention'"):
+    with pytest.raises(ValueError, match=r"reward-attention .*reads 'attention'"):
         run(make_ppo, "reward-attention")
 
 
 def test_every_weight_has_a_name_and_a_description() -> None:
     assert {"constant", "random", "position", "entropy", "gtpo"} <= set(WEIGHTS.names())
     mask = torch.tensor([[True, True, False]])
-    played = WeighedRound(
-        response_mask=mask,
-        advantages=torch.ones(1, 3),
-        seed=0,
-        entropy=lambda: torch.ones(1, 3),
-        log_probs=-torch.ones(1, 3),
-    )
+    seen = {
+        "response_mask",
+        "positions",
+        "advantages",
+        "generator",
+        "entropy",
+        "log_probs",
+    }
     for name in WEIGHTS.names():
-        if not (weight := type(find_weight(name)) if name != "teacher" else None):
+        if name == "teacher":  # which needs a model
             continue
-        assert weight.__doc__
-        if not weight.needs_model:
-            assert find_weight(name).weigh(played).sum(1).tolist() == pytest.approx([2.0])
+        weight = find_weights(name)
+        assert weight.function.__doc__
+        if seen.issuperset(weight.reads):
+            played = round_of(
+                torch.zeros(1, 3),
+                mask,
+                advantages=torch.ones(1, 3),
+                generator=torch.Generator(),
+                entropy=torch.ones(1, 3),
+                log_probs=-torch.ones(1, 3),
+            )
+            found = weight.weigh(played)
+            assert found.sum(1).tolist() == pytest.approx([2.0])
 
 
 def test_the_policy_that_read_the_answer_and_the_score_s_gradient_weigh() -> None:
@@ -229,15 +243,15 @@ def test_the_policy_that_read_the_answer_and_the_score_s_gradient_weigh() -> Non
         scorer=RewardModel.from_pretrained(bundled("question_answer").reward_model),
         max_new_tokens=5,
     )
-    agent = PPO("CausalLMPolicy", envs, seed=0, device="cpu")
+    agent = WeightedPPO("CausalLMPolicy", envs, seed=0, device="cpu")
     played = agent.collect()
     assert played is not None
     sequences = played.sequences(agent.device)
     signs = torch.tensor([1.0, -1.0, 1.0, -1.0])[:, None].expand(sequences.response_mask.shape)
-    round_ = round_to_weigh(agent, played, signs, torch.zeros(1))
+    round_ = round_to_weigh(agent, played, signs, signs)
     mask = sequences.response_mask
     model, tokenizer = agent.policy.language_model.model, bundled("question_answer").tokenizer
-    found = find_weight("self-teacher:mix=1,clip=1").weigh(round_)
+    found = find_weights("self-teacher:mix=1,clip=1").weigh(round_)
     for row, episode in enumerate(played.episodes):
         answer = tokenizer(episode.reference, add_special_tokens=False)["input_ids"]
         ratios = []
@@ -250,8 +264,9 @@ def test_the_policy_that_read_the_answer_and_the_score_s_gradient_weigh() -> Non
         torch.testing.assert_close(
             found[row][mask[row]], weights / weights.mean(), atol=1e-3, rtol=1e-3
         )
-    oar = find_weight("oar").weigh(round_)
-    rows = round_.scorer.score(played.episodes, attribution="gradient").attributions
+    oar = find_weights("oar").weigh(round_)
+    assert agent.reward.scorer is not None
+    rows: Any = agent.reward.scorer.score(played.episodes, attribution="gradient").attributions
     for row, parts in enumerate(rows):
         order = oar[row][mask[row]].argsort(stable=True)
         assert (
@@ -260,21 +275,21 @@ def test_the_policy_that_read_the_answer_and_the_score_s_gradient_weigh() -> Non
                 oar[row][mask[row]].sort().values.diff() < 1e-6  # ties at the floor of 0.1
             ).any()
         )
-    told = replace(played.episodes[0], reference=None)
-    with pytest.raises(SettingsError, match=r"reference.*episode 0"):
-        find_weight("self-teacher").weigh(replace(round_, episodes=[told]))
+    told = [replace(played.episodes[0], reference=None), *played.episodes[1:]]
+    with pytest.raises(ValueError, match=r"reference.*episode 0"):
+        find_weights("self-teacher").weigh(round_to_weigh(agent, played, signs, signs, told))
     for word in ("oar", "self-teacher", "rsi"):
-        weighed = find_weight(word).weighted(signs, round_)
-        torch.testing.assert_close(weighed.sum(1), signs.sum(1))
+        weighed = signs * find_weights(word).weigh(round_)
+        torch.testing.assert_close(weighed.sum(1), signs.masked_fill(~mask, 0.0).sum(1))
 
 
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("entorpy", "advantage_weight 'entorpy'.*'entropy'"),
-        ("entropy:share=0.1", "advantage_weight 'entropy'.*'share'"),
+        ("entorpy", "weights 'entorpy'.*'entropy'"),
+        ("entropy:share=0.1", "weights 'entropy'.*'share'"),
         ("entropy:top=0", r"top.*\(0, 1\], got 0"),
-        ("teacher", "advantage_weight 'teacher' needs"),
+        ("teacher", "weights 'teacher' needs"),
         ("rsi:low=2,high=1", "low < high"),
         ("position:power=nan", "power.*got nan"),
         ("oar:boost=inf", "boost.*got inf"),
@@ -286,8 +301,8 @@ def test_the_policy_that_read_the_answer_and_the_score_s_gradient_weigh() -> Non
 def test_what_cannot_be_a_weight_is_refused(
     make_ppo: Callable[..., PPO], word: str, message: str
 ) -> None:
-    with pytest.raises(SettingsError, match=message):
-        make_ppo(learner=WeightedPPO, advantage_weight=word)
+    with pytest.raises(ValueError, match=message):
+        make_ppo(learner=WeightedPPO, weights=word)
 
 
 def test_the_registry_names_near_matches_and_refuses_a_taken_name():

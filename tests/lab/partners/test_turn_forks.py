@@ -19,9 +19,10 @@ from tokengym.lab.gradients.exact import (
 )
 from tokengym.lab.gradients.turns import TURN_INDEX, Talks, train, turn_gradient
 from tokengym.lab.partners.turn_forks import EOS, LEFT, RIGHT, UM, TurnForks, turn_forks_env
-from tokengym.lab.rules.turn_progress import TurnProgress
-from tokengym.lab.rules.turn_score import TurnScore
-from tokengym.rewards import CreditReward, Reward, Sparse
+from tokengym.lab.rules.turn_progress import turn_progress
+from tokengym.lab.rules.turn_score import turn_score
+from tokengym.rewards import CreditReward, Reward
+from tokengym.rewards.credits.sparse import sparse
 from tokengym.rewards.scorers.partner import PartnerScore
 
 TWO = TurnForks(turns=2)
@@ -37,8 +38,8 @@ def some_policy(talks: Talks, seed: int = 0) -> Any:
 )
 def test_every_conversation_is_the_environment_s(partner: TurnForks):
     talks = Talks.make(partner)
-    env: Any = CreditReward(turn_forks_env(partner=partner), PartnerScore(), TurnScore())
-    rewards, _ = talks.rewarded(Reward(PartnerScore(), TurnScore()))
+    env: Any = CreditReward(turn_forks_env(partner=partner), PartnerScore(), turn_score)
+    rewards, _ = talks.rewarded(Reward(PartnerScore(), turn_score))
     rng = np.random.default_rng(0)
     for row in rng.choice(len(talks.responses), 40):
         episode, mask = talks.episodes[row], talks.responses.mask[row]
@@ -113,10 +114,10 @@ def test_gradients_by_dynamic_programming_are_those_of_all_conversations(partner
         )
 
 
-@pytest.mark.parametrize("rule", [Sparse(), TurnScore(), TurnProgress()])
+@pytest.mark.parametrize("rule", [sparse, turn_score, turn_progress])
 def test_rules_that_keep_the_sum_are_unbiased_or_say_so(rule: Any):
     """A rule whose rewards to go are right in expectation has the exact gradient."""
-    partner = TurnForks(turns=3, scores="state" if isinstance(rule, TurnProgress) else "turn")
+    partner = TurnForks(turns=3, scores="state" if rule is turn_progress else "turn")
     talks = Talks.make(partner)
     probs = some_policy(talks)
     scorer = PartnerScore("last" if partner.scores == "state" else "sum")
@@ -124,14 +125,14 @@ def test_rules_that_keep_the_sum_are_unbiased_or_say_so(rule: Any):
     torch.testing.assert_close(scores, talks.scores)
     found = turn_gradient(talks, probs, rewards, scores, find_advantage("reinforce"))
     assert found.check.standard_error == 0.0
-    unbiased = not isinstance(rule, TurnProgress)
+    unbiased = rule is not turn_progress
     assert (found.check.relative_error < 1e-6) is unbiased
     assert found.reach == pytest.approx(1.0, abs=1e-6 if unbiased else 0.3)
 
 
 def test_groups_are_drawn():
     talks = Talks.make(TWO)
-    rewards, scores = talks.rewarded(Reward(PartnerScore(), TurnScore()))
+    rewards, scores = talks.rewarded(Reward(PartnerScore(), turn_score))
     found = turn_gradient(
         talks, some_policy(talks), rewards, scores, find_advantage("loo"), groups=20_000
     )
@@ -162,7 +163,9 @@ def test_centring_turn_by_turn_has_the_bias_of_its_closed_form(size: int):
     scores = rewards.sum(1)
 
     def turn_index(r: Any, m: Any, s: Any) -> Any:
-        return turn_index_mean(r, m, size)
+        begins = m.clone()
+        begins[:, 1:] &= ~m[:, :-1]
+        return turn_index_mean(r, m, begins.cumsum(1) - 1, size)
 
     def unbiased(r: Any, m: Any, s: Any) -> Any:
         return leave_one_out(r, m, size)
@@ -181,7 +184,7 @@ def test_the_bias_in_large_groups_is_what_further_turns_earn():
     """d q (1 - q) E[r_3 | there is a third turn] is missing where the second turn goes on."""
     talks = Talks.make(TurnForks(turns=3, leaves=True))
     probs = some_policy(talks)
-    rewards, scores = talks.rewarded(Reward(PartnerScore(), TurnScore()))
+    rewards, scores = talks.rewarded(Reward(PartnerScore(), turn_score))
     found = turn_gradient(
         talks, probs, rewards, scores, TURN_INDEX, group_size=100, groups=1000, seed=1
     )
@@ -204,7 +207,7 @@ def test_the_bias_in_large_groups_is_what_further_turns_earn():
 @pytest.mark.parametrize("estimator", ["loo", "gae", "gigpo"])
 def test_a_table_learns_the_best_play(estimator: str):
     talks = Talks.make(TWO)
-    rewards, scores = talks.rewarded(Reward(PartnerScore(), TurnScore()))
+    rewards, scores = talks.rewarded(Reward(PartnerScore(), turn_score))
     settings: dict[str, Any] = {"rate": 0.1, "updates": 60, "rows": 32}
     one, two = (
         list(train(talks, rewards, scores, find_advantage(estimator), **settings)) for _ in range(2)

@@ -55,12 +55,11 @@ def test_executed_intervals_hold_the_exact_advantage_in_95_percent_of_tokens(tas
 
 
 def test_the_command_prints_what_was_executed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["tokengym", "replay", "--env", "Oracle", "--truth", "forks:k=32"]
+    command = ["replay", "--env", "Oracle", "--truth", "forks:k=32"]
     command += ["--rewards", "sparse", "uniform", "--num-episodes", "4", "--max-new-tokens", "3"]
-    monkeypatch.setattr("sys.argv", [*command, "--out", str(tmp_path)])
-    main()
+    assert main([*command, "--out", str(tmp_path)]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "executed truth (k = 32)" in said
     assert "where chance alone gives 5%" in said

@@ -28,7 +28,7 @@ from tokengym.lab.replay.explore_page import alternative_label, render_fork, ren
 from tokengym.lab.replay.explore_requests import MAX_SHOWN, ExplorePage, check_rule
 from tokengym.lab.replay.explore_server import Server
 from tokengym.lab.replay.replay import USUAL
-from tokengym.rewards.credits.base import REWARDS, RewardEntry
+from tokengym.rewards.credits.words import REWARDS, RewardEntry
 from tokengym.scripts.cli import main
 
 ATTACK = "<img src=x onerror=\"document.title='owned'\"> ${1+1} {{value}}"
@@ -148,7 +148,10 @@ def test_a_response_of_a_file_is_taken_apart_beside_what_its_trainer_paid(
 
 
 MOVIE = "tokengym/MovieReview-v0"
-OWN = "open(__file__ + '.ran', 'w').close()\nfrom tokengym.rewards.credits import Uniform as Mine\n"
+OWN = (
+    "open(__file__ + '.ran', 'w').close()\n"
+    "from tokengym.rewards.credits.uniform import uniform as Mine\n"
+)
 
 
 @pytest.fixture
@@ -202,7 +205,7 @@ def test_rules_with_plain_options_are_named_on_the_page(name: str):
         ("rto:beta=0.1,reference=true", r"reference.*True"),
         ("abc:beta=models", r"beta.*'models'"),
         ("mc:segments=models", r"segments.*'models'"),
-        ("attribution:method=models", r"method.*'models'"),
+        ("gradient:rescale=models", r"rescale.*'models'"),
         ("red:delivery=1", r"delivery.*1"),
         ("r3:length_incentive=models", r"length_incentive.*'models'"),
         ("abc:gamma=1", "'gamma'"),

@@ -3,6 +3,7 @@
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -14,13 +15,17 @@ from transformers import AutoModelForCausalLM
 from tests.support.rewards.common import LengthScorer, make_episode, random_episodes, scale_weights
 from tests.support.rewards.last_row import CONFIGS
 from tokengym.envs import TokenizerError
-from tokengym.lab.rules.abc_d import last_written_row, received_attention
-from tokengym.lab.rules.policy_attention import mean_attention, policy_attention
-from tokengym.rewards import ABCD, ABCD2, CreditReward, Reward, check_reward, make_reward
+from tokengym.lab.rules.abc_d import abc_d, abc_d2, last_written_row, received_attention
+from tokengym.rewards import CreditReward, Reward, Rule, check_reward, make_reward
 from tokengym.rewards.attribution import last_row
+from tokengym.rewards.attribution.policy_attention import mean_attention, policy_attention
 from tokengym.rewards.attribution.policy_reader import PolicyReader
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError
 from tokengym.rewards.maths.redistribution import blend
+
+# Above the diagonal and in the last row is what is ignored.
+TABLE = torch.tensor([[[0.9, 9, 9], [0.2, 0.4, 9], [7, 7, 7]]], dtype=torch.float64)
+ALL = torch.ones(1, 3, dtype=torch.bool)
 
 
 def language_model(name="gpt2", factor=6.0, **changes):
@@ -59,12 +64,12 @@ def expected_weights(model, episode, last_only):
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "qwen2", "opt"])
-@pytest.mark.parametrize("kind", [ABCD, ABCD2])
+@pytest.mark.parametrize("kind", [abc_d, abc_d2])
 def test_the_attention_of_the_generation_in_one_pass(name, kind):
     model, episodes = language_model(name), random_episodes(8, vocab_size=40)
-    credit = kind(beta=0.8, model=PolicyReader(language_model(name), batch_size=3))
+    credit = Rule(kind, beta=0.8, model=PolicyReader(language_model(name), batch_size=3))
     for episode in Reward(LengthScorer(), credit).evaluate(episodes):
-        weights = expected_weights(model, episode, last_only=kind is ABCD2)
+        weights = expected_weights(model, episode, last_only=kind is abc_d2)
         expected = blend(episode.score, weights, beta=0.8)
         np.testing.assert_allclose(episode.token_rewards, expected, rtol=1e-3, atol=1e-4)
 
@@ -74,34 +79,61 @@ def test_one_pass_over_the_batch():
     passes = []
     model.transformer.register_forward_hook(lambda *args: passes.append(1))
     reader = PolicyReader(model)
-    Reward(LengthScorer(), ABCD(model=reader)).evaluate(random_episodes(8, vocab_size=40))
+    Reward(LengthScorer(), Rule(abc_d, model=reader)).evaluate(random_episodes(8, vocab_size=40))
     assert len(passes) == 1
 
 
 def test_last_written_row_by_hand():
-    attention = [[0.9, 9, 9], [0.2, 0.4, 9], [7, 7, 7]]
-    assert last_written_row(attention).tolist() == [0.2, 0.4, 0.0]
-    assert last_written_row([[1.0]]).tolist() == [0.0]
-    with pytest.raises(ValueError, match=r">= 1, got \(3,\)"):
-        last_written_row([1.0, 2.0, 3.0])
+    assert last_written_row(TABLE, ALL).tolist() == [[0.2, 0.4, 0.0]]
+    assert last_written_row(TABLE[:, :1, :1], ALL[:, :1]).tolist() == [[0.0]]
 
 
-def test_an_agents_own_attention_comes_first():
-    attention = np.array([[0.9, 0.0, 0.0], [0.2, 0.4, 0.0], [0.1, 0.1, 0.1]])
-    episode = make_episode(response_ids=[5, 6, 1], metadata={"policy_attention": attention})
-    (paid,) = Reward(LengthScorer(), ABCD(beta=1.0)).evaluate([episode])
-    np.testing.assert_allclose(paid.token_rewards, 12 * np.array([0.55, 0.4, 0]) / 0.95, rtol=1e-6)
-    (paid,) = Reward(LengthScorer(), ABCD2(beta=1.0)).evaluate([episode])
-    np.testing.assert_allclose(paid.token_rewards, [4.0, 8.0, 0.0], rtol=1e-6)
-    other = make_episode(response_ids=[5, 6])
-    reader = PolicyReader(language_model())
-    both = Reward(LengthScorer(), ABCD(model=reader)).evaluate([other, episode])
-    (alone,) = Reward(LengthScorer(), ABCD(model=reader)).evaluate([other])
-    np.testing.assert_allclose(both[0].token_rewards, alone.token_rewards, rtol=1e-5)
+def test_by_hand_in_a_batch():
+    attention = torch.tensor([[[0.9, 0.0, 0.0], [0.2, 0.4, 0.0], [0.1, 0.1, 0.1]]] * 2)
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    model: Any = SimpleNamespace(attention=attention)
+    scores = torch.tensor([12.0, 3.0])
+    expected = [12 * np.array([0.55, 0.4, 0]) / 0.95, [3.0, 0.0, 0.0]]
+    np.testing.assert_allclose(abc_d(scores, mask, model), expected, rtol=1e-6)
+    np.testing.assert_allclose(abc_d2(scores, mask, model), [[4, 8, 0], [3, 0, 0]], rtol=1e-6)
+
+
+def test_a_reply_is_looked_at_with_the_token_before_it_and_looks_at_nothing():
+    model = language_model()
+    ids, written = [5, 6, 8, 9, 7, 4], np.array([1, 1, 0, 0, 1, 1], np.int8)
+    episode = make_episode([3, 4], response_ids=ids, written=written)
+    with torch.no_grad():
+        whole = model(torch.tensor([[3, 4, *ids]]), output_attentions=True).attentions[-1][0]
+    table = whole.mean(dim=0)[2:, 2:].numpy()
+    # The steps that wrote tokens 1, 4 and 5 stood at 0, at the reply's last token 3, and at 4.
+    looked = [[table[0, 0], 0, 0], [table[3, 0], table[3, 1:4].sum(), 0]]
+    looked += [[table[4, 0], table[4, 1:4].sum(), table[4, 4]]]
+    weights = [np.mean([row[0] for row in looked]), np.mean([row[1] for row in looked[1:]])]
+    weights += [looked[2][2], 0.0]
+    (paid,) = Reward(LengthScorer(), Rule(abc_d, beta=1.0, model=PolicyReader(model))).evaluate(
+        [episode]
+    )
+    expected = paid.score * np.array(weights) / np.sum(weights)
+    np.testing.assert_allclose(paid.token_rewards[written > 0], expected, rtol=1e-4)
+    assert not paid.token_rewards[written == 0].any()
+
+
+def test_pieces_look_at_pieces():
+    model, episodes = language_model(), random_episodes(4, vocab_size=40)
+    reader = PolicyReader(model)
+    for episode in Reward(LengthScorer(), Rule(abc_d, model=reader, segments=1)).evaluate(episodes):
+        assert episode.token_rewards[-1] == pytest.approx(episode.score)
+    longest = max(len(e.response_ids) for e in episodes)
+    by_token = Reward(LengthScorer(), Rule(abc_d, model=reader)).evaluate(episodes)
+    by_piece = Reward(LengthScorer(), Rule(abc_d, model=reader, segments=longest)).evaluate(
+        episodes
+    )
+    for one, other in zip(by_token, by_piece, strict=True):
+        np.testing.assert_allclose(one.token_rewards, other.token_rewards, rtol=1e-6)
 
 
 def test_one_token_gets_everything():
-    credit = ABCD(model=PolicyReader(language_model()))
+    credit = Rule(abc_d, model=PolicyReader(language_model()))
     (paid,) = Reward(LengthScorer(), credit).evaluate([make_episode(response_ids=[7])])
     assert paid.token_rewards.tolist() == [7.0]
 
@@ -131,39 +163,28 @@ def test_the_bundles_policy_is_the_stand_in():
     assert info["token_rewards"].sum() == pytest.approx(info["score"], rel=1e-4)
 
 
-def test_a_models_own_code_never_runs(with_code: Path) -> None:
+def test_a_models_own_code_never_runs(with_code: Path, tokenizer: Any) -> None:
     with pytest.raises(ValueError, match=r"cannot load .*evil"):
-        ABCD(model=str(with_code)).bind(None)
+        Rule(abc_d, model=str(with_code)).bind(tokenizer)
 
 
 def test_bad_attention():
     with pytest.raises(CreditError, match=r"'abc-d'.*abc-d:model=PAT"):
-        Reward(LengthScorer(), ABCD()).evaluate([make_episode()])
-    for attention, message in (
-        (np.zeros((2, 2)), r"float64 and shape \(2, 2\).*\(3, 3\)"),
-        (np.full((3, 3), -1.0), r"-1\.0 .. -1\.0.*>= 0"),
-        (np.full((3, 3), np.nan), "must be finite"),
-    ):
-        episode = make_episode(metadata={"policy_attention": attention})
-        with pytest.raises(CreditError, match=message):
-            Reward(LengthScorer(), ABCD()).evaluate([episode])
+        Reward(LengthScorer(), abc_d).evaluate([make_episode()])
     with pytest.raises(CreditError, match=r"beta.*\[0, 1\], got 2"):
-        ABCD(beta=2)
+        Rule(abc_d, beta=2)
     with pytest.raises(ScorerError, match=r"batch_size.*>= 1, got 0"):
         PolicyReader(language_model(), batch_size=0)
     reader = PolicyReader(language_model())
     with pytest.raises(ScorerError, match=r"episode 0.*65.*64"):
         policy_attention(reader, [make_episode([3] * 60, [4] * 5)])
-    with pytest.raises(RewardError, match=r"'gamma'.*beta, model"):
+    with pytest.raises(RewardError, match=r"'gamma'.*model, beta"):
         make_reward("abc-d:gamma=1", scorer=LengthScorer())
 
 
 def test_received_attention_by_hand():
-    attention = [[0.9, 9, 9], [0.2, 0.4, 9], [7, 7, 7]]  # above the diagonal and last row: ignored
-    np.testing.assert_allclose(received_attention(attention), [(0.9 + 0.2) / 2, 0.4, 0.0])
-    assert received_attention([[1.0]]).tolist() == [0.0]
-    with pytest.raises(ValueError, match=r">= 1, got \(2, 3\)"):
-        received_attention(np.zeros((2, 3)))
+    np.testing.assert_allclose(received_attention(TABLE, ALL), [[(0.9 + 0.2) / 2, 0.4, 0.0]])
+    assert received_attention(TABLE[:, :1, :1], ALL[:, :1]).tolist() == [[0.0]]
 
 
 def test_mean_attention_by_rows():

@@ -15,8 +15,8 @@ from tests.support.lab.rto import by_hand
 from tests.support.rewards.common import FixedScorer
 from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.envs import Episode
-from tokengym.lab.rules.answer_gain import AnswerGain
-from tokengym.rewards import Reward
+from tokengym.lab.rules.answer_gain import answer_gain
+from tokengym.rewards import Reward, Rule
 from tokengym.rewards.errors import CreditError
 
 EPISODE = Episode(
@@ -24,7 +24,7 @@ EPISODE = Episode(
 )
 
 
-def paid(credit: AnswerGain, episode: Episode = EPISODE, score: float = 2.0) -> Any:
+def paid(credit: Rule, episode: Episode = EPISODE, score: float = 2.0) -> Any:
     reward = Reward(FixedScorer([score]), credit).bind(make_tokenizer())
     return reward.evaluate([episode])[0].token_rewards
 
@@ -46,7 +46,7 @@ def test_gains_are_differences_of_log_probabilities_and_the_rest_is_paid_last(po
     known = values([[], [3], [3, 6], [3, 6, 7]], "b a")
     gains = [*np.diff(known), 0.0]  # the EOS is left out: it gains nothing
     expected = [*gains[:3], 2.0 - sum(gains[:3])]
-    np.testing.assert_allclose(paid(AnswerGain(reference=policy)), expected, atol=1e-5)
+    np.testing.assert_allclose(paid(Rule(answer_gain, reference=policy)), expected, atol=1e-5)
     assert np.abs(gains).max() > 0.01
 
 
@@ -54,19 +54,21 @@ def test_pieces_beta_and_cue(policy: Path):
     first, middle, last = values([[], [3, 6], [3, 6, 7]], "c b a")
     gain = 0.5 * (middle - first)
     expected = [0.0, gain, 0.0, 2.0 - gain]
-    found = paid(AnswerGain(beta=0.5, cue="c ", reference=policy, segments=2))
+    found = paid(Rule(answer_gain, beta=0.5, cue="c ", reference=policy, segments=2))
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert last != pytest.approx(middle)
-    np.testing.assert_array_equal(paid(AnswerGain(beta=0.0, reference=policy)), [0, 0, 0, 2.0])
+    np.testing.assert_array_equal(
+        paid(Rule(answer_gain, beta=0.0, reference=policy)), [0, 0, 0, 2.0]
+    )
 
 
 def test_refusals_are_one_line(policy: Path):
     with pytest.raises(CreditError, match=r"'p'.*reference_c"):
-        paid(AnswerGain(reference=policy), replace(EPISODE, reference=None))
+        paid(Rule(answer_gain, reference=policy), replace(EPISODE, reference=None))
     with pytest.raises(CreditError, match="'answer-gain:reference=PATH'"):
-        paid(AnswerGain())
+        paid(Rule(answer_gain))
     with pytest.raises(CreditError, match=r"beta.*>= 0, got -1"):
-        AnswerGain(beta=-1)
+        Rule(answer_gain, beta=-1)
 
 
 def test_the_bundles_policy_serves_by_name():

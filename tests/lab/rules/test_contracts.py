@@ -23,9 +23,9 @@ from tests.support.rewards.reward import folder
 from tests.support.words import PROMPTS, make_word_tokenizer
 from tokengym.credit import TokenCredit
 from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv, bundled
+from tokengym.lab.rules.attribution import gradient, leave_one_out
+from tokengym.lab.rules.scar import scar
 from tokengym.rewards import (
-    SCAR,
-    Attribution,
     Cached,
     CreditReward,
     FunctionScorer,
@@ -33,9 +33,11 @@ from tokengym.rewards import (
     Normalize,
     Reward,
     RewardModel,
+    Rule,
     Scores,
     VectorRewardWrapper,
     check_reward,
+    make_reward,
 )
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError
 
@@ -45,8 +47,8 @@ __all__ = ["explained", "folder", "model"]
 @pytest.mark.parametrize(
     ("name", "scorer"),
     [
-        ("attribution", "RewardModel(reward_model)"),
-        ("attribution:method=leave-one-out", "Relevance(encoder)"),
+        ("gradient", "RewardModel(reward_model)"),
+        ("leave-one-out", "Relevance(encoder)"),
         ("scar", "Relevance(encoder)"),
     ],
 )
@@ -57,26 +59,26 @@ def test_options_that_do_without_a_reward_model(folder, name, scorer):
 
 @pytest.mark.parametrize("wrap", [lambda scorer: scorer, Normalize])
 def test_wrapped_environments_keep_the_contract(make_envs, explained, wrap):
-    test_explained.test_wrapped_environments_keep_the_contract(make_envs, explained, SCAR(), wrap)
+    test_explained.test_wrapped_environments_keep_the_contract(
+        make_envs, explained, Rule(scar), wrap
+    )
 
 
-@pytest.mark.parametrize(
-    ("spec", "kind"), [("attribution", "reward_model"), ("attribution:method=leave-one-out", "any")]
-)
+@pytest.mark.parametrize(("spec", "kind"), [("gradient", "reward_model"), ("leave-one-out", "any")])
 def test_what_a_reward_is_scored_by(spec, kind):
     test_explained.test_what_a_reward_is_scored_by(spec, kind)
 
 
 def test_a_classifier_of_conversations_keeps_the_contract():
-    test_hub_classifiers.test_the_contract_of_rewards("qwen3", "chat", Attribution())
+    test_hub_classifiers.test_the_contract_of_rewards("qwen3", "chat", Rule(gradient))
 
 
 @pytest.mark.parametrize(
     ("credit", "expected"),
     [
-        (Attribution(), [[4, -2, 4], [-2]]),
-        (Attribution(beta=0.5), [[2, -1, 5], [-2]]),
-        (Attribution(rescale=False), [[2, -1, 5], [-2]]),
+        (Rule(gradient), [[4, -2, 4], [-2]]),
+        (Rule(gradient, beta=0.5), [[2, -1, 5], [-2]]),
+        (Rule(gradient, rescale=False), [[2, -1, 5], [-2]]),
     ],
 )
 def test_hand_worked_credit(credit, expected):
@@ -86,11 +88,11 @@ def test_hand_worked_credit(credit, expected):
 @pytest.mark.parametrize(
     "name",
     [
-        "attribution",
-        "attribution:method=integrated-gradients",
-        "attribution:method=deeplift",
-        "attribution:method=leave-one-out",
-        "attribution:rescale=false",
+        "gradient",
+        "integrated-gradients",
+        "deeplift",
+        "leave-one-out",
+        "gradient:rescale=false",
     ],
 )
 @pytest.mark.parametrize("normalize", [None, "running"])
@@ -98,8 +100,8 @@ def test_by_name_and_normalised(classifier, tokenizer, name, normalize):
     test_readings.test_by_name_and_normalised(classifier, tokenizer, name, normalize)
 
 
-@pytest.mark.parametrize("credit", [Attribution(), Attribution("leave-one-out")])
-@pytest.mark.parametrize("pair", retokenizer.PAIRS)
+@pytest.mark.parametrize("credit", [Rule(gradient), Rule(leave_one_out)])
+@pytest.mark.parametrize("pair", test_retokenizer.PAIRS)
 def test_the_sum_is_kept_for_any_text(credit, pair):
     test_retokenizer.test_the_sum_is_kept_for_any_text(credit, pair)
 
@@ -108,7 +110,7 @@ def test_shapley_values_of_a_text_that_the_model_reads_otherwise(tokenizer):
     own = retokenizer.character_tokenizer()
     scorer = RewardModel(retokenizer.model_of(own), tokenizer=own)
     env = TokenGenerationEnv(tokenizer=tokenizer, prompts=PROMPTS, max_new_tokens=6)
-    check_reward(CreditReward(env, scorer, "scar:spans=3"))
+    check_reward(CreditReward(env, scorer, "scar:segments=3"))
 
 
 def test_shapley_values_follow_the_centred_score():
@@ -121,7 +123,7 @@ def test_shapley_values_follow_the_centred_score():
         return VectorRewardWrapper(envs, reward)
 
     test_settling.test_every_credit_follows_the_centred_score(
-        lambda *, reward: build(reward), words, SCAR()
+        lambda *, reward: build(reward), words, Rule(scar)
     )
 
 
@@ -139,9 +141,15 @@ def test_what_other_trainers_cannot_give_a_rule():
 
 
 def test_bad_arguments_of_attributions(tokenizer):
-    with pytest.raises(CreditError, match=r"method.*'saliency'"):
-        Attribution("saliency")
-    reward = Reward(LengthScorer(), Attribution("leave-one-out"))
+    for word, said in (
+        ("attribution:method=saliency", "unknown reward 'attribution'; write 'gradient', 'integra"),
+        ("scar:spans=3", "'scar' has no option 'spans'; write segments=; it has permutations"),
+        ("prm:model=x,steps=line", "'prm' has no option 'steps'; write cut=line, cut=sentence or"),
+        ("pure:every_prefix=true", "'pure' has no option 'every_prefix'; write prefixes=each; it"),
+    ):
+        with pytest.raises(RewardError, match=said):
+            make_reward(word, scorer=LengthScorer())
+    reward = Reward(LengthScorer(), Rule(leave_one_out))
     with pytest.raises(ScorerError, match=r"'LengthScorer'.*bind\(tokenizer"):
         reward.evaluate(EPISODES)
     assert len(reward.bind(tokenizer).evaluate(EPISODES)) == 2
@@ -151,8 +159,8 @@ def test_texts_with_parts_left_out(classifier, tokenizer):
     model = RewardModel(classifier)
     total, episodes = model * 2 + LengthPenalty(0.5, unit="tokens") + 1, random_episodes(4)
     assert not total.reads_text
-    paid = Reward(total, SCAR(spans=3)).evaluate(episodes)
-    plain = Reward(model, SCAR(spans=3)).evaluate(episodes)
+    paid = Reward(total, Rule(scar, segments=3)).evaluate(episodes)
+    plain = Reward(model, Rule(scar, segments=3)).evaluate(episodes)
     for one, two in zip(paid, plain, strict=True):
         expected = 2 * two.token_rewards - 0.5
         expected[-1] += 1
@@ -167,7 +175,7 @@ def test_texts_with_parts_left_out(classifier, tokenizer):
 def test_shapley_values_share_their_coalitions():
     inner = Counting()
     inner.reads_text = False
-    reward = Reward(Cached(inner), SCAR(spans=3))
+    reward = Reward(Cached(inner), Rule(scar, segments=3))
     reward.evaluate([make_episode()])
     before = sum(inner.batches)
     reward.evaluate([make_episode()])
@@ -180,11 +188,11 @@ def test_leave_one_out_by_hand(tokenizer):
         def score(self, episodes, *, attribution=None):
             return Scores(values=[float(sum(e.response_ids)) ** 2 for e in episodes])
 
-    reward = Reward(Squares(), Attribution("leave-one-out", rescale=False)).bind(tokenizer)
+    reward = Reward(Squares(), Rule(leave_one_out, rescale=False)).bind(tokenizer)
     (paid,) = reward.evaluate([make_episode(response_ids=[5, 6, 1])])
     # 144 without each: 7^2, 6^2, 11^2; what is left, 144 - 226, goes to the last
     assert paid.token_rewards.tolist() == [95.0, 108.0, 23.0 - 82.0]
-    reward = Reward(Squares(), Attribution("leave-one-out")).bind(tokenizer)
+    reward = Reward(Squares(), Rule(leave_one_out)).bind(tokenizer)
     (paid,) = reward.evaluate([make_episode(response_ids=[5, 6, 1])])
     np.testing.assert_allclose(paid.token_rewards, np.array([95, 108, 23]) * 144 / 226, rtol=1e-6)
 
@@ -192,11 +200,11 @@ def test_leave_one_out_by_hand(tokenizer):
 def test_leave_one_out_of_a_model(classifier):
     episode = make_episode(prompt_ids=[3, 4], response_ids=[5, 6, 7])
     scorer = RewardModel(classifier)
-    (paid,) = Reward(scorer, Attribution("leave-one-out", rescale=False)).evaluate([episode])
+    (paid,) = Reward(scorer, Rule(leave_one_out, rescale=False)).evaluate([episode])
     value = scorer.score([episode]).values[0]
     without = scorer.score([make_episode([3, 4], ids) for ids in ([6, 7], [5, 7], [5, 6])]).values
     np.testing.assert_allclose(paid.token_rewards[:2], value - without[:2], atol=1e-5)
-    (one,) = Reward(scorer, Attribution("leave-one-out", rescale=False)).evaluate(
+    (one,) = Reward(scorer, Rule(leave_one_out, rescale=False)).evaluate(
         [make_episode([3, 4], [5])]
     )
     assert one.token_rewards[0] == pytest.approx(one.score)

@@ -2,9 +2,9 @@
 
 import json
 import math
-import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -19,11 +19,12 @@ from tokengym.agents import bind_policy
 from tokengym.base.errors import DatasetError
 from tokengym.envs import Episode, episodes_from_infos
 from tokengym.lab.envs.enumerated import word_tokenizer
-from tokengym.lab.rules.prm import PRM, step_rewards, step_spans
+from tokengym.lab.rules.prm import prm
 from tokengym.lab.tables import wilson_interval
 from tokengym.lab.training import RewardTraining, read_steps, rows_of_forks, train_process_model
 from tokengym.lab.training.process import StepRow, _divided, first_error, first_error_f1
-from tokengym.rewards import Reward, RewardModel
+from tokengym.rewards import Reward, RewardModel, Rule
+from tokengym.rewards.credits.pieces import _step_starts
 from tokengym.rewards.errors import CreditError, RewardError
 from tokengym.rewards.maths.signed_parts import split_evenly
 from tokengym.scripts.cli import main
@@ -48,7 +49,7 @@ def test_steps_are_paid_by_the_values_at_their_ends(form: Any, trained: bool, to
     model = make_classifier(seed=4)
     if trained:
         model.config.update({"step_separator": "\n"})
-    credit = PRM(RewardModel(model), form=form, steps="segment", segments=2, temperature=0.5)
+    credit = Rule(prm, model=RewardModel(model), form=form, segments=2, temperature=0.5)
     (paid,) = Reward(FixedScorer([3.0]), credit).bind(tokenizer).evaluate([EPISODE])
     values = np.array(by_hand(model, EPISODE, [3, 5]))
     if trained:
@@ -70,20 +71,18 @@ def test_a_token_that_its_file_flags_as_special_ends_no_step():
     tokenizer.backend_tokenizer.add_special_tokens([AddedToken("<end.", special=True)])
     end, flagged, others = tokenizer.convert_tokens_to_ids([".", "<end.", "a"])
     assert "<end." not in tokenizer.all_special_tokens
-    rule = PRM(RewardModel(make_classifier(seed=4)), steps="sentence")
-    rule._tokenizer = tokenizer
+    rule = Rule(prm, model=RewardModel(make_classifier(seed=4)), cut="sentence")
     episode = make_episode(response_ids=[others, flagged, others, end, others])
-    assert rule.pieces([episode]) == [[range(4), range(4, 5)]]
+    assert rule.pieces([episode], tokenizer=tokenizer) == [[range(4), range(4, 5)]]
 
 
 def test_step_rewards_by_hand():
-    assert step_rewards([0.5, -1.0], "sum").tolist() == [0.5, -1.0]
-    assert step_rewards([0.5, -1.0], "last").tolist() == [0.0, -1.0]
-    assert step_rewards([0.5, -1.0], "delta", start=0.25).tolist() == [0.25, -1.5]
-    assert step_rewards([0.5, -1.0], "min", temperature=0.01).round(6).tolist() == [0.0, -1.0]
-    for form in ("sum", "min", "last", "delta"):
-        with pytest.raises(ValueError, match="must be finite"):
-            step_rewards([np.nan], form)
+    model: Any = SimpleNamespace(prefix_scores=torch.tensor([[0.25, 0.5, -1.0]]), config={})
+    steps = torch.tensor([[True, True]])
+    assert prm(steps, model, "sum").tolist() == [[0.5, -1.0]]
+    assert prm(steps, model, "last").tolist() == [[0.0, -1.0]]
+    assert prm(steps, model, "delta").tolist() == [[0.25, -1.5]]
+    assert prm(steps, model, "min", temperature=0.01).round(decimals=6).tolist() == [[0.0, -1.0]]
 
 
 def test_the_f1_of_first_errors_by_hand():
@@ -98,20 +97,23 @@ def test_the_f1_of_first_errors_by_hand():
 
 def test_lines_and_sentences_end_steps():
     texts = ["a", " b", "\n", "\n", "c", ".", " d", "!", " ", ""]
-    assert step_spans(texts, "line") == [range(4), range(4, 10)]
-    assert step_spans(texts, "sentence") == [range(6), range(6, 10)]
-    assert step_spans(["a", "."], "sentence") == [range(2)]
-    assert step_spans(["a"], "line") == [range(1)]
+    assert _step_starts(texts, "line") == [0, 4]
+    assert _step_starts(texts, "sentence") == [0, 6]
+    assert _step_starts(["a", "."], "sentence") == [0]
+    assert _step_starts(["a"], "line") == [0]
 
 
 def test_the_lines_of_a_reply_are_no_steps_of_the_policy():
     words = word_tokenizer(["<pad>", "<eos>", "<unk>", "a", "b", "."])
-    rule = PRM(RewardModel(make_classifier(seed=4)), form="sum", steps="sentence").bind(words)
+    model = RewardModel(make_classifier(seed=4))
+    rule = Rule(prm, model=model, form="sum", cut="sentence").bind(words)
     # "a ." "a" | "b . b ." | "a . b <eos>"
     ids, written = [3, 5, 3, 4, 5, 4, 5, 3, 5, 4, 1], [1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1]
     episode = make_episode(response_ids=ids)
     talk = replace(episode, written=np.array(written, np.int8))
-    assert rule.pieces([talk]) == [[range(2), range(2, 7), range(7, 9), range(9, 11)]]
+    assert rule.pieces([talk], tokenizer=words) == [
+        [range(2), range(2, 7), range(7, 9), range(9, 11)]
+    ]
     (paid,) = Reward(FixedScorer([3.0]), rule).bind(words).evaluate([talk])
     values = by_hand(make_classifier(seed=4), episode, [2, 7, 9, 11])[1:]
     expected = np.zeros(11)
@@ -123,17 +125,17 @@ def test_the_lines_of_a_reply_are_no_steps_of_the_policy():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"form": "mean"}, "form must be"),
-        ({"steps": "word"}, "steps must be"),
-        ({"segments": 3}, "steps='line'.*segments=3"),
-        ({"steps": "segment"}, "'prm:steps=segment,segments=8'"),
-        ({"temperature": 0}, "temperature must be"),
-        ({}, r"'prm:model=PATH'.*'tokengym.*--kind process'"),
+        ({"model": "x", "form": "mean"}, "form must be"),
+        ({"model": "x", "cut": "word"}, "cut must be"),
+        ({"model": "x", "cut": "line", "segments": 3}, "segments=3 has no effect with cut='line'"),
+        ({"steps": "segment"}, "'steps'; write cut=line, cut=sentence or segments="),
+        ({"model": "x", "temperature": 0}, "temperature must be"),
+        ({}, "'prm' needs model; write 'prm:model=PATH'"),
     ],
 )
 def test_options_that_make_no_rule_are_refused(options: Any, message: str, tokenizer: Any):
     with pytest.raises(CreditError, match=message):
-        PRM(**options).bind(tokenizer)
+        Rule(prm, **options).bind(tokenizer)
 
 
 def rows_of_words(count: int, seed: int = 0) -> list[dict[str, Any]]:
@@ -164,7 +166,7 @@ def test_a_process_model_learns_labels_and_pays_by_name(tmp_path: Path, tokenize
     assert (low, high) == wilson_interval(trained.metrics.accuracy, 10)  # responses, not steps
     right = np.mean([label for row in rows[-10:] for label in row["labels"]])
     assert trained.metrics.majority_accuracy == pytest.approx(max(right, 1 - right))
-    credit = PRM(folder, form="sum", steps="segment", segments=3)
+    credit = Rule(prm, model=folder, form="sum", segments=3)
     ids = tokenizer("a b t a c c")["input_ids"]
     episode = make_episode(tokenizer("e")["input_ids"], ids)
     (paid,) = Reward(FixedScorer([0.0]), credit).bind(tokenizer).evaluate([episode])
@@ -241,10 +243,8 @@ def test_long_rows_and_empty_sides_are_refused(tmp_path: Path, tokenizer: Any):
 
 
 @pytest.mark.parametrize("option", ["--lora-rank=4", "--margin-column=m", "--on-error=skip"])
-def test_options_of_pairs_are_refused(option: str, monkeypatch: Any, capsys: Any):
-    command = ["tokengym", "train-reward", "--kind=process", "--pairs=x.jsonl", option]
-    monkeypatch.setattr(sys, "argv", command)
-    assert main() == 2
+def test_options_of_pairs_are_refused(option: str, capsys: Any):
+    assert main(["train-reward", "--kind=process", "--pairs=x.jsonl", option]) == 2
     assert f"{option.split('=')[0]} " in (shown := capsys.readouterr().err)
     assert "effect with --kind process" in shown
 
@@ -298,7 +298,7 @@ def test_labels_by_forks_of_scores_that_are_no_shares_are_refused(forked: Any, h
 
 
 def test_the_command_trains_on_exact_labels_of_forks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     env: Any = gym.make("tokengym/Forks-v0", **KNOBS).unwrapped
     rng, lines = np.random.default_rng(0), []
@@ -316,10 +316,9 @@ def test_the_command_trains_on_exact_labels_of_forks(
     file = tmp_path / "steps.jsonl"
     file.write_text("\n".join(lines) + "\n")
     out = tmp_path / "model"
-    command = ["tokengym", "train-reward", "--kind", "process", "--env", "Forks"]
+    command = ["train-reward", "--kind", "process", "--env", "Forks"]
     command += ["--pairs", str(file), "--out", str(out), "--epochs", "2"]
-    monkeypatch.setattr(sys, "argv", command)
-    main()
+    assert main(command) == 0
     shown = capsys.readouterr().out
     measures = json.loads((out / "measures.json").read_text())
     held = measures["held_out"]["rows"]
@@ -329,9 +328,7 @@ def test_the_command_trains_on_exact_labels_of_forks(
     assert held == next(size for size in np.cumsum(repeats[::-1]) if size >= 6)
     assert f"held out; trained on {60 - held}" in shown
     assert f"of {3 * held} steps" in shown
-    made: Any = gym.make(
-        "tokengym/Forks-v0", reward=f"prm:model={out},steps=segment,segments=3", **KNOBS
-    )
+    made: Any = gym.make("tokengym/Forks-v0", reward=f"prm:model={out},segments=3", **KNOBS)
     _, info = made.reset(seed=0)
     while "score" not in info:
         *_, info = made.step(int(np.argmax(info["action_mask"])))

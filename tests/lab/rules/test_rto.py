@@ -15,8 +15,8 @@ from tests.support.lab.rto import by_hand
 from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.base.errors import TokenizerError
 from tokengym.envs import Episode, TokenGenerationVectorEnv
-from tokengym.lab.rules.rto import RTO
-from tokengym.rewards import CreditReward, FunctionScorer, Reward
+from tokengym.lab.rules.rto import rto
+from tokengym.rewards import CreditReward, FunctionScorer, Reward, Rule
 from tokengym.rewards.errors import CreditError
 
 TEXTS = [((4, 5), (3, 6, 1)), ((7,), (3,)), ((4, 4, 4, 6), (5, 3, 7, 3, 6, 6))]
@@ -49,7 +49,7 @@ def expected(policy: Any, reference: Any, scores: Sequence[float], beta: float) 
     return rows
 
 
-def paid(credit: RTO) -> tuple[list[Any], list[float]]:
+def paid(credit: Rule) -> tuple[list[Any], list[float]]:
     episodes = (
         Reward(FunctionScorer(target_share), credit).bind(make_tokenizer()).evaluate(EPISODES)
     )
@@ -60,7 +60,7 @@ def paid(credit: RTO) -> tuple[list[Any], list[float]]:
 @pytest.mark.parametrize("inner", ["", "agent"])
 def test_token_rewards_are_the_log_ratio_and_the_score(tmp_path: Path, lora: bool, inner: str):
     folder = saved_dpo(tmp_path / "dpo", lora=lora) / inner
-    rows, scores = paid(RTO(folder, beta=0.7))
+    rows, scores = paid(Rule(rto, policy=folder, beta=0.7))
     agent = tmp_path / "dpo" / "agent"
     load = AutoModelForCausalLM.from_pretrained
     reference = load(agent / "reference")
@@ -76,10 +76,10 @@ def test_token_rewards_are_the_log_ratio_and_the_score(tmp_path: Path, lora: boo
 def test_a_plain_model_takes_the_reference_it_is_given_or_the_bundles(tmp_path: Path):
     for name, seed in (("policy", 1), ("reference", 0)):
         make_model(seed=seed).save_pretrained(tmp_path / name)
-    with pytest.raises(CreditError, match="'reference=PATH"):
-        paid(RTO(tmp_path / "policy"))
-    given, scores = paid(RTO(tmp_path / "policy", reference=tmp_path / "reference"))
-    fallen, _ = paid(RTO(tmp_path / "policy").with_reference(tmp_path / "reference"))
+    with pytest.raises(CreditError, match="'rto:reference=PATH'"):
+        paid(Rule(rto, policy=tmp_path / "policy"))
+    given, scores = paid(Rule(rto, policy=tmp_path / "policy", reference=tmp_path / "reference"))
+    fallen, _ = paid(Rule(rto, policy=tmp_path / "policy").with_reference(tmp_path / "reference"))
     by_models = expected(make_model(seed=1), make_model(seed=0), scores, beta=0.1)
     for one, other, row in zip(given, fallen, by_models, strict=True):
         np.testing.assert_allclose(one, row, atol=1e-5)
@@ -88,7 +88,9 @@ def test_a_plain_model_takes_the_reference_it_is_given_or_the_bundles(tmp_path: 
 
 def test_at_beta_0_it_is_sparse(tmp_path: Path):
     make_model(seed=1).save_pretrained(tmp_path / "policy")
-    rows, scores = paid(RTO(tmp_path / "policy", beta=0.0, reference=tmp_path / "policy"))
+    rows, scores = paid(
+        Rule(rto, policy=tmp_path / "policy", beta=0.0, reference=tmp_path / "policy")
+    )
     for row, score in zip(rows, scores, strict=True):
         np.testing.assert_array_equal(row, [*[0.0] * (len(row) - 1), np.float32(score)])
 
@@ -98,7 +100,7 @@ def test_it_pays_in_an_environment(tmp_path: Path):
     envs = TokenGenerationVectorEnv(
         num_envs=2, tokenizer=make_tokenizer(), prompts=["b c"], max_new_tokens=2, min_new_tokens=2
     )
-    wrapped = CreditReward(envs, FunctionScorer(target_share), RTO(folder))
+    wrapped = CreditReward(envs, FunctionScorer(target_share), Rule(rto, policy=folder))
     wrapped.reset(seed=0)
     wrapped.step(np.array([3, 4]))
     _, rewards, terminated, _, infos = wrapped.step(np.array([3, 5]))
@@ -109,9 +111,9 @@ def test_it_pays_in_an_environment(tmp_path: Path):
 
 def test_bad_arguments_are_refused(tmp_path: Path, tokenizer: Any):
     with pytest.raises(CreditError, match="rto:policy=PATH"):
-        paid(RTO())
+        paid(Rule(rto))
     with pytest.raises(CreditError, match=r"beta.*>= 0, got -1"):
-        RTO("x", beta=-1)
+        Rule(rto, policy="x", beta=-1)
     make_model().save_pretrained(tmp_path / "policy")
     with pytest.raises(TokenizerError, match="8"):  # of another vocabulary
-        RTO(tmp_path / "policy", reference=tmp_path / "policy").bind(tokenizer)
+        Rule(rto, policy=tmp_path / "policy", reference=tmp_path / "policy").bind(tokenizer)

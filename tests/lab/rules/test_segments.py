@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from tests.support.rewards.common import (
     random_episodes,
 )
 from tokengym.envs import Episode
-from tokengym.lab.rules.mc import MonteCarlo
-from tokengym.lab.rules.scar import SCAR
-from tokengym.rewards import Attribution, Credit, Reward, RewardModel
-from tokengym.rewards.credits import RED
+from tokengym.lab.rules.attribution import gradient, leave_one_out
+from tokengym.lab.rules.mc import mc
+from tokengym.lab.rules.scar import scar
+from tokengym.rewards import Reward, RewardModel, Rule
+from tokengym.rewards.credits.red import red
 from tokengym.rewards.errors import CreditError
 from tokengym.rewards.maths.redistribution import close_sum, sparse
 from tokengym.rewards.maths.signed_parts import (
@@ -33,14 +35,14 @@ from tokengym.rewards.maths.signed_parts import (
 
 LONGEST = 9
 RULES: dict[str, Any] = {
-    "red": lambda **options: RED(delivery="end", **options),
-    "red:every_prefix": lambda **options: RED(delivery="end", every_prefix=True, **options),
-    "red:beta": lambda **options: RED(delivery="end", beta=0.5, **options),
-    "attribution": Attribution,
-    "attribution:rescale=false": lambda **options: Attribution(rescale=False, **options),
-    "leave-one-out": lambda **options: Attribution("leave-one-out", **options),
-    "mc": lambda **options: MonteCarlo(k=2, **options),
-    "scar": SCAR,
+    "red": lambda **options: Rule(red, delivery="end", **options),
+    "red:prefixes": lambda **options: Rule(red, delivery="end", prefixes="each", **options),
+    "red:beta": lambda **options: Rule(red, delivery="end", beta=0.5, **options),
+    "gradient": partial(Rule, gradient),
+    "gradient:rescale=false": lambda **options: Rule(gradient, rescale=False, **options),
+    "leave-one-out": partial(Rule, leave_one_out),
+    "mc": lambda **options: Rule(mc, k=2, **options),
+    "scar": partial(Rule, scar, pay="last"),
 }
 
 
@@ -60,7 +62,7 @@ class Continued:
         ]
 
 
-def evaluated(credit: Credit, episodes: Sequence[Episode], tokenizer: Any) -> list[Episode]:
+def evaluated(credit: Rule, episodes: Sequence[Episode], tokenizer: Any) -> list[Episode]:
     reward = Reward(RewardModel(make_classifier(), tokenizer=tokenizer), credit).bind(tokenizer)
     reward.continuations = Continued()
     return reward.evaluate(episodes)
@@ -96,7 +98,7 @@ def test_segments_of_one_token_are_the_token_rule(
     rule: str, episodes: list[Episode], tokenizer: Any
 ):
     episodes = [episode for episode in episodes if len(episode.response_ids) <= LONGEST]
-    token_rule = SCAR(spans=LONGEST) if rule == "scar" else RULES[rule]()
+    token_rule = Rule(scar, segments=LONGEST) if rule == "scar" else RULES[rule]()
     by_token = evaluated(token_rule, episodes, tokenizer)
     by_segment = evaluated(RULES[rule](segments=LONGEST), episodes, tokenizer)
     for one, other in zip(by_token, by_segment, strict=True):
@@ -111,7 +113,7 @@ def test_one_segment_is_sparse(rule: str, episodes: list[Episode], tokenizer: An
         np.testing.assert_allclose(np.asarray(episode.token_rewards), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("rule", ["red", "red:every_prefix", "red:beta", "mc"])
+@pytest.mark.parametrize("rule", ["red", "red:prefixes", "red:beta", "mc"])
 def test_a_telescoping_rule_pays_a_segment_the_sum_of_its_tokens(
     rule: str, episodes: list[Episode], tokenizer: Any
 ):
@@ -126,7 +128,7 @@ def test_a_telescoping_rule_pays_a_segment_the_sum_of_its_tokens(
 def test_a_left_out_segment_costs_what_its_absence_does(tokenizer: Any):
     ids = (3, 4, 5, 6, 7)
     episode = make_episode(response_ids=ids)
-    credit = Attribution("leave-one-out", rescale=False, segments=2)
+    credit = Rule(leave_one_out, rescale=False, segments=2)
     (paid,) = evaluated(credit, [episode], tokenizer)
     scorer = RewardModel(make_classifier(), tokenizer=tokenizer)
     whole, first = scorer.score([episode, replace(episode, response_ids=ids[3:])]).values
@@ -170,14 +172,14 @@ def test_spans_begin_at_the_largest_values():
 
 def test_bad_segments_are_refused():
     with pytest.raises(CreditError, match=r"segments.*>= 1.*got 0"):
-        MonteCarlo(segments=0)
+        Rule(mc, segments=0)
     with pytest.raises(CreditError, match=r"segments.*>= 1.*got True"):
-        SCAR(segments=True)
+        Rule(scar, segments=True)
     with pytest.raises(CreditError, match="red:delivery=end,segments=4"):
-        RED(segments=4)
-    with pytest.raises(CreditError, match=r"cut.*'even'.*'entropy', got 'odd'"):
-        SCAR(segments=2, cut="odd")  # type: ignore[arg-type]
+        Rule(red, segments=4)
+    with pytest.raises(CreditError, match=r"cut must be 'even', 'entropy', .*got 'odd'"):
+        Rule(scar, segments=2, cut="odd")
     with pytest.raises(CreditError, match="cut='entropy'"):
-        MonteCarlo(cut="entropy")
+        Rule(mc, cut="entropy")
     with pytest.raises(CreditError, match=r"'scar'.*cut='even'"):
-        Reward(LengthScorer(), SCAR(segments=2, cut="entropy")).evaluate([make_episode()])
+        Reward(LengthScorer(), Rule(scar, segments=2, cut="entropy")).evaluate([make_episode()])

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tokengym.lab.rules.scar import (
-    coalitions_of,
+    arrivals,
+    coalitions,
     sample_permutations,
     shapley_exact,
     shapley_sampled,
@@ -24,6 +25,12 @@ def shapley_by_definition(value, players):
             total[player] += value(coalition | 1 << player) - value(coalition)
             coalition |= 1 << player
     return total / math.factorial(players)
+
+
+def asked(values, orders):
+    """Return the values of the coalitions that orders ask for, from those of all."""
+    joined = arrivals(orders)
+    return np.asarray(values)[joined @ 2 ** np.arange(joined.shape[2])]
 
 
 @pytest.mark.parametrize("players", [1, 2, 3, 5])
@@ -47,24 +54,26 @@ def test_permutations_come_with_their_reverse_and_depend_on_their_entropy():
     np.testing.assert_array_equal(orders[1::2], orders[::2, ::-1])
     np.testing.assert_array_equal(orders, sample_permutations(5, 3, [1, 2]))
     assert not np.array_equal(orders, sample_permutations(5, 3, [1, 3]))
-    assert coalitions_of([[2, 0, 1]]).tolist() == [[0, 4, 5, 7]]
+    joined = [[0, 0, 0], [0, 0, 1], [1, 0, 1], [1, 1, 1]]
+    assert arrivals([[2, 0, 1]]).astype(int).tolist() == [joined]
 
 
 def test_sampling_all_orders_is_exact():
     values = np.random.default_rng(0).normal(size=8)
     halves = [(0, 1, 2), (0, 2, 1), (1, 0, 2)]
     orders = [order for half in halves for order in (half, half[::-1])]
-    estimate = shapley_sampled(dict(enumerate(values)), orders)
+    estimate = shapley_sampled(asked(values, orders), orders)
     np.testing.assert_allclose(estimate.values, shapley_exact(values), atol=1e-12)
 
 
 def test_the_stated_error_is_the_error():
     players = 7
     values = np.random.default_rng(3).normal(size=2**players).cumsum()
-    truth, table = shapley_exact(values), dict(enumerate(values))
-    draws = [
-        shapley_sampled(table, sample_permutations(players, 16, [seed])) for seed in range(300)
-    ]
+    truth = shapley_exact(values)
+    draws = []
+    for seed in range(300):
+        orders = sample_permutations(players, 16, [seed])
+        draws.append(shapley_sampled(asked(values, orders), orders))
     z = np.array([(draw.values - truth) / draw.standard_errors for draw in draws])
     # Student's t of 15 degrees of freedom: deviation 1.074.
     assert np.sqrt((z**2).mean()) == pytest.approx(1.074, abs=0.1)
@@ -76,8 +85,8 @@ def test_the_stated_error_is_the_error():
 
 def test_an_additive_game_has_no_error():
     worth = np.array([3.0, -1.0, 0.5])
-    table = {mask: sum(worth[i] for i in range(3) if mask >> i & 1) for mask in range(8)}
-    estimate = shapley_sampled(table, sample_permutations(3, 2, [0]))
+    orders = sample_permutations(3, 2, [0])
+    estimate = shapley_sampled(asked(coalitions(3) @ worth, orders), orders)
     np.testing.assert_allclose(estimate.values, worth)
     np.testing.assert_allclose(estimate.standard_errors, 0.0, atol=1e-12)
 
@@ -86,7 +95,7 @@ def test_an_additive_game_has_no_error():
     ("call", "message"),
     [
         (lambda: shapley_exact([1.0, 2.0, 3.0]), r"values.*got \(3,\)"),
-        (lambda: shapley_sampled({}, [[0, 1], [1, 0]]), r"pairs.*got \(2, 2\)"),
+        (lambda: shapley_sampled(np.zeros((2, 3)), [[0, 1], [1, 0]]), r"pairs.*got \(2, 2\)"),
     ],
 )
 def test_bad_arguments(call, message):

@@ -256,7 +256,7 @@ def test_toxicity_from_pretrained(tmp_path, tokenizer, make_env):
     episodes = [make_episode(response="a b")]
     total = scorer.score(episodes).values + by_name.score(episodes).values
     np.testing.assert_allclose(total, -1.0, atol=1e-6)
-    check_reward(CreditReward(make_env(), scorer, "scar:spans=2"))
+    check_reward(CreditReward(make_env(), scorer, "scar:segments=2"))
     assert make_reward(scorer).name == "sparse(Toxicity(m))"
 
 

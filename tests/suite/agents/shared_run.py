@@ -7,21 +7,22 @@ from typing import Any
 import torch
 
 from tests.support.agents.common import PROMPTS, lora_config, make_model, target_share
+from tests.support.rules import rule_of
 from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import PPO, losses
+from tokengym.agents.ppo.inputs import RoundInputs
 from tokengym.agents.processes import join, launched
 from tokengym.agents.rollouts.experience import Experience
 from tokengym.agents.rollouts.logs import EpisodeLog
-from tokengym.agents.rollouts.playing import RolloutBatch
 from tokengym.envs import TokenGenerationVectorEnv
-from tokengym.rewards import FunctionScorer, Normalize, Reward, Uniform, VectorRewardWrapper
+from tokengym.rewards import FunctionScorer, Normalize, Reward, VectorRewardWrapper
 from tokengym.scripts.cli import main
 
 
 class Uncertain(PPO):
     """Gives tokens that are less certain than in the other responses more of the gradient."""
 
-    def weigh(self, experience: Experience, played: RolloutBatch) -> Experience:
+    def weigh(self, experience: Experience, inputs: RoundInputs) -> Experience:
         mask = experience.response_mask
         entropy = self.read(experience.sequences, experience.action_masks, "entropy")
         others = entropy.masked_fill(~mask, 0.0).sum(0) / mask.sum(0).clamp(min=1)
@@ -65,7 +66,7 @@ def make_envs(rows: int, **settings: Any) -> VectorRewardWrapper:
     envs = TokenGenerationVectorEnv(
         num_envs=rows, tokenizer=make_tokenizer(), **defaults | settings
     )
-    return VectorRewardWrapper(envs, Reward(scorer, Uniform()))
+    return VectorRewardWrapper(envs, Reward(scorer, rule_of("uniform")))
 
 
 def make_agent(case: str, rows: int) -> PPO:

@@ -178,17 +178,17 @@ def test_damage_and_strange_files_are_named(make_ppo, tmp_path, damage, message)
 def test_code_that_a_checkpoint_names_is_run_for_who_names_it_again(make_envs, make_ppo, tmp_path):
     own = tmp_path / "own.py"
     own.write_text(OWN_ADVANTAGE)
-    agent = make_ppo(advantage=f"{own}:MINE")
+    agent = make_ppo(advantage=f"{own}:mine")
     agent.save(tmp_path / "run")
     ran, digest = tmp_path / "ran", hashlib.sha256(own.read_bytes()).hexdigest()
     own.write_text(f"open({str(ran)!r}, 'w')\n" + OWN_ADVANTAGE)
     digest = hashlib.sha256(own.read_bytes()).hexdigest()
     for load in (PPO.load, load_agent):
-        with pytest.raises(UntrustedCodeError, match=rf"checkpoint\.json.*own\.py:MINE .*{digest}"):
+        with pytest.raises(UntrustedCodeError, match=rf"checkpoint\.json.*own\.py:mine .*{digest}"):
             load(tmp_path / "run")
     assert PPO.load(tmp_path / "run", advantage="reinforce").estimator.name == "reinforce"
     assert not ran.exists()
-    named = PPO.load(tmp_path / "run", env=make_envs(), advantage=f"{own}:MINE")
+    named = PPO.load(tmp_path / "run", env=make_envs(), advantage=f"{own}:mine")
     assert (named.estimator.name, ran.exists()) == ("mine", True)
     assert load_agent(tmp_path / "run", trust_code=True).estimator.name == "mine"
 
@@ -259,7 +259,7 @@ SIZES = {"num_envs": 4, "num_tokens": 24, "length": 12}
         ({"environment": SIZES | {"num_envs": 10**9}}, "num_envs.*1000000, got 10000000"),
         ({"counters": {"num_timesteps": 4}}, "num_timesteps, _n_updates"),
         ({"policy_kwargs": {"model": "/etc"}}, "policy_kwargs"),
-        ({"settings": {"advantage_weight": "entropy"}}, r"hold 'advantage_weight'.*PPO"),
+        ({"settings": {"weights": "entropy"}}, r"hold 'weights'.*PPO"),
         ({"settings": {"advantage": None}}, "advantage.*got None"),
         ({"environment_state": {"states": []}}, "environment_state"),
         ({"code": "import os"}, "code is unknown"),

@@ -8,10 +8,11 @@ import pytest
 from transformers import MixtralConfig, MixtralForCausalLM, TrainingArguments
 
 from tests.support.agents.common import EOS, PAD, PROMPTS, VOCABULARY, make_model
+from tests.support.rules import rule_of
 from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import DPO, PPO, SFT
-from tokengym.envs import Episode, SettingsError
-from tokengym.rewards import Credit, FunctionScorer, Reward, Scores, Sparse
+from tokengym.envs import SettingsError
+from tokengym.rewards import FunctionScorer, Reward, shares, token_credit
 
 PAIRS = [{"prompt": p, "chosen": " a a", "rejected": " b c"} for p in PROMPTS]
 TEXTS = [{"prompt": p, "completion": " a a"} for p in PROMPTS]
@@ -61,38 +62,22 @@ def test_an_environment_without_a_reward_is_not_trained_on(make_ppo, advantage):
 
 
 def test_a_reward_that_is_zero_for_all_is_trained_on(make_ppo, make_envs):
-    zero = Reward(FunctionScorer(lambda prompt, response: 0.0), Sparse())
+    zero = Reward(FunctionScorer(lambda prompt, response: 0.0), rule_of("sparse"))
     make_ppo(envs=make_envs(reward=zero)).learn(24)
 
 
-class Surprisal(Credit):
+@token_credit
+def surprisal(scores: Any, log_probs: Any, response_mask: Any) -> Any:
     """Shares the score by how unlikely the tokens were to the policy that wrote them."""
-
-    name = "own-surprisal"
-    seen: list[Any]
-
-    def __init__(self) -> None:
-        self.seen = []
-
-    def assign(self, episodes: Any, scores: Scores) -> Any:
-        self.seen += [(episode.response_ids, episode.log_probs) for episode in episodes]
-        parts = [-np.asarray(episode.log_probs, dtype=float) + 0.01 for episode in episodes]
-        return [
-            (part / part.sum() * value).astype(np.float32)
-            for part, value in zip(parts, scores.values, strict=True)
-        ]
+    return scores[:, None] * shares(0.01 - log_probs, response_mask)
 
 
 def test_a_rule_reads_the_log_probs_of_the_policy_that_wrote_the_tokens(make_ppo, make_envs):
-    rule = Surprisal()
-    envs = make_envs(reward=Reward(FunctionScorer(lambda prompt, response: 1.0), rule))
+    envs = make_envs(reward=Reward(FunctionScorer(lambda prompt, response: 1.0), surprisal))
     played = make_ppo(envs=envs).collect()
-    assert len(rule.seen) == 4
-    for ids, log_probs in rule.seen:
-        (row,) = (n for n, e in enumerate(played.episodes) if e.log_probs is log_probs)
-        assert played.episodes[row].response_ids == ids
-        assert played.log_probs[row, : len(ids)].tolist() == log_probs.tolist()
-    assert all(isinstance(episode, Episode) for episode in played.episodes)
+    for row, episode in enumerate(played.episodes):
+        parts = 0.01 - played.log_probs[row, : len(episode.response_ids)].double().numpy()
+        np.testing.assert_allclose(episode.token_rewards, parts / parts.sum(), rtol=1e-5)
 
 
 @pytest.mark.parametrize(("has_loss", "says"), [(True, True), (False, False)])

@@ -9,10 +9,11 @@ import pytest
 from stable_baselines3.common.callbacks import CallbackList
 
 from tests.support.agents.turns import TALK
+from tests.support.rules import rule_of
 from tokengym.agents import EpisodeLog, RandomAgent, collect
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs import Episode
-from tokengym.rewards import Scorer, ScorerError, Scores, Sparse
+from tokengym.rewards import Scorer, ScorerError, Scores
 from tokengym.rewards.reward import Reward
 
 
@@ -39,7 +40,7 @@ class FailsAfter(Scorer):
 @pytest.mark.parametrize("sb3", [False, True])
 def test_collect_keeps_all_that_was_finished(make_envs, raises, sb3):
     scorer = FailsAfter(9, raises=raises)
-    envs: Any = make_envs(reward=Reward(scorer, Sparse()))
+    envs: Any = make_envs(reward=Reward(scorer, rule_of("sparse")))
     with pytest.raises(ScorerError, match=r"'fails'.*finished episodes") as caught:
         collect(RandomAgent(envs), as_vec_env(envs) if sb3 else envs, 100, seed=0)
     kept = caught.value.episodes
@@ -56,7 +57,7 @@ def test_collect_keeps_all_that_was_finished(make_envs, raises, sb3):
 @pytest.mark.parametrize("raises", [False, True])
 def test_training_stops_and_its_log_has_the_episodes(make_envs, make_ppo, tmp_path, raises):
     scorer = FailsAfter(6, raises=raises)
-    agent = make_ppo(envs=make_envs(reward=Reward(scorer, Sparse())))
+    agent = make_ppo(envs=make_envs(reward=Reward(scorer, rule_of("sparse"))))
     log = EpisodeLog(tmp_path / "episodes.jsonl")
     with pytest.raises(ScorerError, match=r"scorer 'fails'") as caught:
         agent.learn(1000, callback=CallbackList([log]))
@@ -74,7 +75,7 @@ def test_training_stops_and_its_log_has_the_episodes(make_envs, make_ppo, tmp_pa
 
 
 def test_in_a_conversation_what_was_finished_keeps_its_log_probs(make_envs, make_ppo):
-    envs = make_envs(**TALK, reward=Reward(FailsAfter(6, raises=True), Sparse()))
+    envs = make_envs(**TALK, reward=Reward(FailsAfter(6, raises=True), rule_of("sparse")))
     agent = make_ppo(envs=envs)
     with pytest.raises(ScorerError, match="out of reach") as caught:
         collect(agent, envs, 100, seed=0)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.agents.common import VOCABULARY, PerToken, critic_of, make_model, target_reward
+from tests.support.agents.common import VOCABULARY, critic_of, make_model, per_token, target_reward
 from tests.support.agents.policy import shake
 from tests.support.agents.ppo import gradient, log_of
 from tokengym.agents import PPO
@@ -43,7 +43,7 @@ def by_hand(agent: PPO, episode: Any, estimator: str) -> torch.Tensor:
 )
 def test_in_the_reward_it_is_taken_off_each_token(make_envs, make_ppo, kl_in, estimator, price):
     """In the loss alone it is not."""
-    envs = make_envs(reward=target_reward(PerToken()), **MASKS)
+    envs = make_envs(reward=target_reward(per_token), **MASKS)
     settings = {"gae_lambda": 1.0, "temperature": 1.3, "kl_in": kl_in, "kl_estimator": estimator}
     agent = make_ppo(envs=envs, kl_coef=0.3, **settings)
     shake(agent)

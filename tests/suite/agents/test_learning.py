@@ -4,15 +4,15 @@ from typing import Any
 
 import pytest
 
-from tests.support.agents.common import PerToken, lora_config, make_model, target_reward
+from tests.support.agents.common import lora_config, make_model, per_token, target_reward
 from tests.support.agents.ppo import log_of
+from tests.support.rules import rule_of
 from tokengym.agents import collect
-from tokengym.rewards import Sparse
 
 SOLVED = 0.85  # of 1.0; the untrained model is near 0.1
 
 
-@pytest.mark.parametrize(("credit", "lora"), [(Sparse(), False), (PerToken(), True)])
+@pytest.mark.parametrize(("credit", "lora"), [(rule_of("sparse"), False), (per_token, True)])
 def test_ppo_solves_it(make_envs, make_ppo, credit, lora):
     def envs(num_envs: int) -> Any:
         return make_envs(num_envs=num_envs, reward=target_reward(credit))

@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.agents.common import make_model
 from tests.support.partners import failing, teacher
+from tests.support.rules import rule_of
 from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import PPO, collect
 from tokengym.agents.offline import KEPT, ResponseCollector, Sampling, best_episode, scored_of
@@ -15,7 +16,7 @@ from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs import Episode
 from tokengym.evaluation.measure.evaluate import evaluate
 from tokengym.evaluation.measure.win_rate import scored as win_rate_of
-from tokengym.rewards import FunctionScorer, Normalize, Reward, Scores, Sparse, Uniform
+from tokengym.rewards import FunctionScorer, Normalize, Reward, Scores
 from tokengym.rewards.scorers.base import Scorer, score_finished
 from tokengym.rewards.scorers.wrappers import Cached
 
@@ -246,7 +247,7 @@ def test_scores_that_are_joined_lack_the_parts_that_some_lack():
 )
 def test_of_scorers_joined_one_that_is_missing_leaves_nothing(combined, expected):
     episodes = episodes_of("a", "b", "c")
-    paid = Reward(combined, Sparse()).evaluate(episodes)
+    paid = Reward(combined, rule_of("sparse")).evaluate(episodes)
     assert [episode.score for episode in paid] == expected
     for episode in paid:
         assert not any(np.isnan(part) for part in episode.score_parts.values())
@@ -254,7 +255,7 @@ def test_of_scorers_joined_one_that_is_missing_leaves_nothing(combined, expected
 
 def test_normalising_leaves_out_what_was_not_measured():
     scorer = Normalize(Listed(-5.0, None, -7.0), clip=None)
-    paid = Reward(scorer, Uniform()).evaluate(episodes_of("a", "b", "c"))
+    paid = Reward(scorer, rule_of("uniform")).evaluate(episodes_of("a", "b", "c"))
     assert scorer.moments == (2, -6.0, 1.0)
     assert [paid[0].score, paid[1].score, paid[2].score] == [pytest.approx(1.0), None, -1.0]
     assert [episode.raw_score for episode in paid] == [-5.0, None, -7.0]

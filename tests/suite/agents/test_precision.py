@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.agents.common import PerToken, lora_config, make_model, target_reward
+from tests.support.agents.common import lora_config, make_model, per_token, target_reward
 from tests.support.agents.offline import PAIRS
 from tests.support.agents.ppo import gradient
 from tests.support.words import make_word_tokenizer as make_tokenizer
@@ -24,7 +24,7 @@ def make_agent(make_envs: Callable[..., Any]) -> Callable[..., PPO]:
 
     def build(policy: dict[str, Any] | None = None, **settings: Any) -> PPO:
         kwargs = {"model": make_model(scale=2.0)} | (policy or {})
-        envs = make_envs(num_envs=16, reward=target_reward(PerToken()))
+        envs = make_envs(num_envs=16, reward=target_reward(per_token))
         defaults: Any = {"seed": 0, "device": "cpu"} | settings
         return PPO("CausalLMPolicy", envs, policy_kwargs=kwargs, **defaults)
 

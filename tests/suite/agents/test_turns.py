@@ -12,6 +12,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from tests.support.agents.common import EOS, WithinPolicy, make_model, target_reward
 from tests.support.agents.turns import TALK
 from tests.support.partners import failing
+from tests.support.rules import rule_of
 from tests.support.tapes import record_tapes
 from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import PPO, CausalLMPolicy, collect, losses
@@ -30,7 +31,8 @@ from tokengym.agents.sb3 import (
     as_vec_env,
 )
 from tokengym.envs import Episode, Reply
-from tokengym.rewards import FunctionScorer, Reward, Sparse, Uniform
+from tokengym.rewards import FunctionScorer, Reward
+from tokengym.rewards.credits.inputs import Inputs
 
 LOSSY: dict[str, Any] = TALK | {"partner": failing, "on_partner_error": "skip", "num_envs": 12}
 """The partner fails in some of the rows, whose episodes are then lost."""
@@ -127,7 +129,7 @@ def test_appended_replies_play_as_texts_read_again(
 
 @pytest.mark.parametrize("advantage", ["gae", "reinforce++", "loo", "grpo"])
 def test_one_update(make_envs, make_ppo, advantage):
-    envs = make_envs(**TALK, num_envs=8, reward=target_reward(Uniform()))
+    envs = make_envs(**TALK, num_envs=8, reward=target_reward(rule_of("uniform")))
     groups = {} if advantage in ("gae", "reinforce++") else {"group_size": 4}
     agent = make_ppo(envs=envs, advantage=advantage, **groups)
     agent.learn(1)
@@ -210,19 +212,21 @@ def test_steps_lead_over_replies(gamma, gae_lambda):
 def test_loo_baselines_begin_in_the_same_state(make_envs, make_ppo, as_one_turn):
     """What the learner hands over is the round's tokens; with one turn nothing changes."""
     talk = TALK | ({"max_turns": 1} if as_one_turn else {})
-    envs = make_envs(**talk, num_envs=8, reward=target_reward(Uniform()))
+    envs = make_envs(**talk, num_envs=8, reward=target_reward(rule_of("uniform")))
     agent = make_ppo(envs=envs, advantage="loo", group_size=4, kl_coef=0.0)
     agent.learn(1)
     episodes = agent.last_round.episodes
     experience = agent.assign(agent.last_round)
-    mask = experience.response_mask
-    ids, rewards = torch.zeros_like(mask, dtype=torch.int64), torch.zeros(mask.shape)
-    for row, episode in enumerate(episodes):
-        ids[row, : len(episode.response_ids)] = torch.tensor(episode.response_ids)
-        rewards[row, : len(episode.response_ids)] = torch.tensor(episode.token_rewards)
+    inputs = Inputs(episodes, dtype=torch.float32)  # columns are the rows' own tokens
+    mask, states = inputs["response_mask"], inputs["state_ids"]
+    paid = [
+        e.token_rewards if e.written is None else e.token_rewards[e.written > 0] for e in episodes
+    ]
+    rewards = inputs.padded(paid)
     plain = losses.leave_one_out(rewards, mask, 4)
-    expected = losses.leave_one_out(rewards, mask, 4, response_ids=ids)
-    torch.testing.assert_close(experience.advantages, expected)
+    expected = losses.leave_one_out(rewards, mask, 4, state_ids=states)
+    found = experience.advantages[experience.response_mask]
+    torch.testing.assert_close(found, expected[mask])
     assert torch.allclose(expected, plain) == as_one_turn
 
 
@@ -256,7 +260,7 @@ def test_lost_episodes_are_not_counted(make_envs, make_ppo, log_probs):
 def test_groups_that_differ_only_where_they_were_lost_are_not_kept(make_envs, make_ppo):
     """Scores tell apart what the partner failed on: the groups left are all equal, and stay."""
     score = FunctionScorer(lambda prompt, response: float(response.startswith("b")))
-    envs = make_envs(**LOSSY, reward=Reward(score, Sparse()))
+    envs = make_envs(**LOSSY, reward=Reward(score, rule_of("sparse")))
     agent = make_ppo(envs=envs, advantage="loo", group_size=2, drop_equal_groups=True)
     agent.learn(1)
     lost = np.array([e.finish_reason == "error" for e in agent.last_round.episodes])
@@ -277,7 +281,7 @@ def test_a_round_without_a_whole_episode(make_envs, make_ppo):
 @pytest.mark.parametrize("kind", [StockPPO, DQN])
 def test_a_stock_buffer_pays_each_written_token(make_envs, kind):
     """Step for step, and no reply's place is taken for a step."""
-    envs = as_vec_env(make_envs(**TALK, reward=target_reward(Uniform())))
+    envs = as_vec_env(make_envs(**TALK, reward=target_reward(rule_of("uniform"))))
     paid: list[list[float]] = [[] for _ in range(4)]
     scores: list[float] = []
 

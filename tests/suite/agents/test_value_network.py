@@ -19,11 +19,12 @@ from tests.support.agents.common import (
 )
 from tests.support.agents.policy import shake
 from tests.support.agents.ppo import log_of
+from tests.support.rules import rule_of
 from tokengym.agents import PPO
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.memory import memory_by_role
 from tokengym.agents.policy.sequences import Sequences
-from tokengym.rewards import FunctionScorer, Reward, RewardModel, Sparse, WithAttribution
+from tokengym.rewards import FunctionScorer, Reward, RewardModel, WithAttribution
 
 SHAPES = pytest.mark.parametrize(
     ("shape", "lora"), [("gpt2", False), ("gpt2", True), ("llama", False), ("llama", True)]
@@ -205,7 +206,7 @@ def make_scorer(shape: str = "gpt2", *, num_labels: int = 1, width: int = 16) ->
 @pytest.fixture
 def build_started(make_envs: Callable[..., Any]) -> Callable[..., PPO]:
     def make(scorer: Any, shape: str = "gpt2", **settings: Any) -> PPO:
-        envs = make_envs(reward=Reward(scorer, Sparse()))
+        envs = make_envs(reward=Reward(scorer, rule_of("sparse")))
         kwargs = {"model": make_model(shape), **settings.pop("policy_kwargs", {})}
         defaults: Any = {"seed": 0, "device": "cpu", "value_network": "reward_model"}
         return PPO("CausalLMPolicy", envs, policy_kwargs=kwargs, **defaults | settings)
@@ -337,7 +338,7 @@ def test_beside_weights_that_the_policy_shares_it_has_its_own(
     agent.save(tmp_path / "run")
     uninterrupted = untimed(log_of(agent, 40, reset_num_timesteps=False))
     values = agent.policy.token_stats(text, name="values")
-    envs = make_envs(reward=Reward(make_scorer(shape), Sparse()))
+    envs = make_envs(reward=Reward(make_scorer(shape), rule_of("sparse")))
     resumed = PPO.load(tmp_path / "run", env=envs, device="cpu")
     assert str(untimed(log_of(resumed, 40, reset_num_timesteps=False))) == str(uninterrupted)
     assert torch.equal(resumed.policy.token_stats(text, name="values"), values)

@@ -39,7 +39,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("alone")
 def test_a_name_of_the_laboratory_says_what_to_install(capsys, monkeypatch):
-    from tokengym.rewards.credits.base import REWARDS
+    from tokengym.rewards.credits.words import REWARDS
     from tokengym.rewards.scorers.base import SCORERS
 
     monkeypatch.delitem(REWARDS._entries, "scar", raising=False)

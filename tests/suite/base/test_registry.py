@@ -13,7 +13,7 @@ from tokengym.base.saved_code import check_saved, code_paths, texts_in
 from tokengym.envs import SettingsError
 from tokengym.envs.tasks import TASKS
 from tokengym.evaluation.measure.measures import MEASURES
-from tokengym.rewards.credits.base import REWARDS
+from tokengym.rewards.credits.words import REWARDS
 from tokengym.rewards.scorers.base import SCORERS
 
 ALL = (TASKS, REWARDS, SCORERS, LEARNERS, ADVANTAGES, MEASURES)

@@ -160,12 +160,12 @@ def test_a_folder_with_finished_and_missing_runs_is_read(config, tmp_path):
 def test_a_folder_that_names_code_is_read_and_runs_none(tmp_path):
     file = tmp_path / "rules.py"
     file.write_text(
-        "from tokengym.rewards import Credit\n\n\nclass Mine(Credit):\n    name = 'mine'\n"
+        "from tokengym.rewards import token_credit\n\n\n@token_credit\ndef mine(scores): ...\n"
     )
     config = comparison(
-        env="TokenGeneration", rewards=("sparse", f"{file}:Mine"), seeds=3, agents=("ppo",)
+        env="TokenGeneration", rewards=("sparse", f"{file}:mine"), seeds=3, agents=("ppo",)
     )
-    ENDS["Mine"] = ENDS["abc"]
+    ENDS["mine"] = ENDS["abc"]
     for name in config.names:
         for seed in range(3):
             write_run(config, tmp_path / "runs", name, seed)
@@ -173,7 +173,7 @@ def test_a_folder_that_names_code_is_read_and_runs_none(tmp_path):
     result = read_result(tmp_path / "runs")
     assert result["axis"] == "tokens"
     assert result.summary.index.tolist() == ["ppo sparse", "ppo mine"]
-    assert result.summary.reward["ppo mine"] == f"{file}:Mine"
+    assert result.summary.reward["ppo mine"] == f"{file}:mine"
     assert result.summary.score_final_difference["ppo mine"] == pytest.approx(2.0)
     assert len(result.samples) == 12
 

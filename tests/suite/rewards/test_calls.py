@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from tests.support.rules import rule_of
 from tests.support.words import make_word_tokenizer
 from tokengym import TokenCredit
 from tokengym.agents import RandomAgent, collect
@@ -23,9 +24,7 @@ from tokengym.rewards import (
     Normalize,
     Reward,
     ScorerError,
-    Sparse,
     TimeLimit,
-    Uniform,
 )
 from tokengym.rewards.scorers import find_scorer
 
@@ -170,8 +169,8 @@ def test_one_that_fails_for_good_ends_the_run_or_is_missing(is_async, caplog):
     judge: Any = awaited if is_async else fails
     texts = episodes_of("aaa", "b", "aa")
     with pytest.raises(ScorerError, match=r"'(fails|awaited)' raised ConnectionError.*no answer"):
-        Reward(FunctionScorer(judge), Sparse()).evaluate(texts)
-    reward = Reward(FunctionScorer(judge, on_error="skip"), Uniform())
+        Reward(FunctionScorer(judge), rule_of("sparse")).evaluate(texts)
+    reward = Reward(FunctionScorer(judge, on_error="skip"), rule_of("uniform"))
     for _ in range(2):
         paid = reward.evaluate(texts)
         assert [episode.score for episode in paid] == [3.0, None, 2.0]
@@ -191,11 +190,11 @@ def test_scores_that_there_are_can_be_credited_without_a_second_question(caplog)
         asked.append(response)
         return None if response == "b" else float(len(response))
 
-    reward = Reward(FunctionScorer(judge), Uniform())
+    reward = Reward(FunctionScorer(judge), rule_of("uniform"))
     scored = reward.evaluate(episodes_of("aaa", "b", "aa"))
     asked.clear()
     caplog.clear()
-    other = Reward(FunctionScorer(judge), Sparse()).credit_scored(scored)
+    other = Reward(FunctionScorer(judge), rule_of("sparse")).credit_scored(scored)
     assert not asked
     assert not caplog.messages
     assert [episode.score for episode in other] == [3.0, None, 2.0]
@@ -205,7 +204,9 @@ def test_scores_that_there_are_can_be_credited_without_a_second_question(caplog)
     assert rewards[0].tolist() == [0.0, 3.0]
     assert rewards[1] is None
     assert rewards[2].tolist() == [0.0, 2.0]
-    assert Reward(FunctionScorer(judge), Sparse()).credit_scored(scored[1:2])[0].score is None
+    assert (
+        Reward(FunctionScorer(judge), rule_of("sparse")).credit_scored(scored[1:2])[0].score is None
+    )
 
 
 def test_calls_that_are_still_in_flight_when_one_ended_the_run_are_cancelled():
@@ -329,7 +330,7 @@ def test_credit_that_asks_about_beginnings_is_lost_with_an_answer_about_one():
 
     credit = TokenCredit(
         FunctionScorer(judge, on_error="skip"),
-        "red:every_prefix=true",
+        "red:prefixes=each",
         tokenizer=make_word_tokenizer(),
     )
     paid = credit(["a d", "b d", "d d a"])

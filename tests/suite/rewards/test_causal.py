@@ -13,20 +13,21 @@ from transformers import AutoModelForSequenceClassification
 
 from tests.support.rewards.common import LengthScorer, make_episode, random_episodes, scale_weights
 from tests.support.rewards.last_row import CONFIGS
+from tests.support.rules import rewards_of, rule_of
 from tokengym.envs import PadTokenRewards, episodes_from_infos
 from tokengym.rewards import (
-    RED,
     CreditReward,
     FunctionScorer,
     Normalize,
     Reward,
     RewardModel,
+    Rule,
     Scores,
     SparseReward,
     check_reward,
+    token_credit,
 )
 from tokengym.rewards.check import _check_future, _Played
-from tokengym.rewards.credits import Credit
 from tokengym.rewards.errors import RewardCheckError, RewardError
 
 MODES = list(AutoresetMode)
@@ -61,8 +62,9 @@ def test_red_by_hand():
     episodes = [make_episode(response_ids=[5, 6, 1])]
     scores = Scores(values=[4.0], attributions=[[3.0, -2.0, 1.0]], signed=True)
     # R(x, empty) = 4 - 2 = 2 goes to the last token
-    assert RED().assign(episodes, scores)[0].tolist() == [3.0, -2.0, 3.0]
-    np.testing.assert_allclose(RED(beta=0.5).assign(episodes, scores)[0], [1.5, -1.0, 3.5])
+    assert rewards_of(rule_of("red"), episodes, scores)[0].tolist() == [3.0, -2.0, 3.0]
+    half = rewards_of(rule_of("red", beta=0.5), episodes, scores)[0]
+    np.testing.assert_allclose(half, [1.5, -1.0, 3.5])
 
 
 def test_an_empty_prompt_is_worth_nothing(classifier):
@@ -76,7 +78,7 @@ def test_an_empty_prompt_is_worth_nothing(classifier):
 
 def test_every_prefix_of_a_function(tokenizer):
     scorer = FunctionScorer(lambda prompt, response: float(len(response) ** 2))
-    reward = Reward(scorer, RED(every_prefix=True)).bind(tokenizer)
+    reward = Reward(scorer, rule_of("red", prefixes="each")).bind(tokenizer)
     episode = make_episode(prompt="a", response="b c d", response_ids=[4, 5, 6, 1])
     (paid,) = reward.evaluate([episode])
     assert paid.token_rewards.tolist() == [1.0, 8.0, 16.0, 0.0]
@@ -84,8 +86,8 @@ def test_every_prefix_of_a_function(tokenizer):
 
 def test_every_prefix_equals_the_one_pass(classifier):
     episodes = random_episodes(6)
-    one = Reward(RewardModel(classifier), RED()).evaluate(episodes)
-    many = Reward(RewardModel(classifier), RED(every_prefix=True)).evaluate(episodes)
+    one = Reward(RewardModel(classifier), rule_of("red")).evaluate(episodes)
+    many = Reward(RewardModel(classifier), rule_of("red", prefixes="each")).evaluate(episodes)
     for first, second in zip(one, many, strict=True):
         np.testing.assert_allclose(first.token_rewards, second.token_rewards, atol=TOLERANCE)
 
@@ -138,7 +140,7 @@ def test_forks_are_paid_as_if_played_through(make_env, classifier):
 
 def test_the_text_of_a_fork_is_the_forks(make_env):
     scorer = FunctionScorer(lambda prompt, response: float(len(prompt) * len(response)))
-    env = CreditReward(make_env(), scorer, "red:every_prefix=true")
+    env = CreditReward(make_env(), scorer, "red:prefixes=each")
     env.reset(options={"prompt": "c d"})
     env.step(5)
     state = env.unwrapped.get_state()
@@ -172,7 +174,7 @@ def test_every_mode_pays_every_row_step_by_step(make_env, make_envs, classifier,
     scorer, credit = RewardModel(classifier), "red"
     if kind == "text":
         scorer = FunctionScorer(lambda prompt, response: len(prompt) + len(response) ** 2)
-        credit = "red:every_prefix=true"
+        credit = "red:prefixes=each"
     ended = 0
     for envs in make_three(make_env, make_envs, scorer, credit, mode):
         rng = np.random.default_rng(7)
@@ -237,7 +239,7 @@ def test_scaled_scores_pay_their_sum(make_envs, classifier):
 def test_the_checker_knows_causality(make_env, make_envs, classifier):
     for rule in ("red", "red:beta=0.5", "red:delivery=end"):
         check_reward(CreditReward(make_env(), RewardModel(classifier), rule))
-    check_reward(CreditReward(make_env(), LengthScorer(), "red:every_prefix=true"))
+    check_reward(CreditReward(make_env(), LengthScorer(), "red:prefixes=each"))
     for mode in MODES:
         check_reward(CreditReward(make_envs(autoreset_mode=mode), RewardModel(classifier), "red"))
 
@@ -264,25 +266,14 @@ def test_a_causal_credit_paid_late_is_named(make_env, classifier):
         check_reward(env)
 
 
-class Foresight(Credit):
+@token_credit(causal=True)
+def foresight(scores, prefix_scores, response_mask):
     """Declares causality, and spreads the score evenly over a length that it cannot know."""
-
-    name = "foresight"
-    causal = True
-    every_prefix = True
-
-    def assign(self, episodes, scores):
-        return [
-            np.full(len(e.response_ids), value / len(e.response_ids))
-            for e, value in zip(episodes, scores.values, strict=True)
-        ]
-
-    def step_reward(self, increment):
-        return increment
+    return scores[:, None] * response_mask / response_mask.sum(1, keepdim=True)
 
 
 def test_credit_that_looks_ahead_is_named(make_env):
-    env = CreditReward(make_env(min_new_tokens=4), LengthScorer(), Foresight())
+    env = CreditReward(make_env(min_new_tokens=4), LengthScorer(), Rule(foresight, prefixes="each"))
     with pytest.raises(RewardCheckError, match="token_rewards"):
         check_reward(env)
     env = SparseReward(make_env(min_new_tokens=5), LengthScorer())  # pays the first half nothing
@@ -294,9 +285,7 @@ def test_credit_that_looks_ahead_is_named(make_env):
 
 
 def test_what_cannot_be_paid_step_by_step(make_env):
-    with pytest.raises(RewardError, match=r"'red' needs prefix.*red:every_prefix=true"):
+    with pytest.raises(RewardError, match=r"'red' needs prefix.*red:prefixes=each"):
         CreditReward(make_env(), lambda prompt, response: 1.0, "red")
-    foresight = Foresight()
-    foresight.every_prefix = False
     with pytest.raises(RewardError, match="'foresight:delivery=end'"):
         CreditReward(make_env(), LengthScorer(), foresight)

@@ -8,16 +8,19 @@ from gymnasium.vector import AutoresetMode, VectorWrapper
 
 from tests.support.partners import teacher
 from tests.support.rewards.common import LengthScorer
+from tests.support.rules import rule_of
 from tokengym.rewards import (
     ABCReward,
     CreditReward,
     FunctionScorer,
     Normalize,
-    Random,
     RewardModel,
+    Rule,
     SparseReward,
     UniformReward,
     check_reward,
+    shares,
+    token_credit,
 )
 from tokengym.rewards.errors import RewardCheckError
 from tokengym.rewards.scorers.base import Scorer, Scores
@@ -25,7 +28,7 @@ from tokengym.rewards.scorers.base import Scorer, Scores
 
 def test_good_rewards_pass(make_env, classifier):
     check_reward(SparseReward(make_env(), LengthScorer()))
-    check_reward(CreditReward(make_env(), LengthScorer(), Random()))
+    check_reward(CreditReward(make_env(), LengthScorer(), rule_of("random")))
     check_reward(ABCReward(make_env(), RewardModel(classifier)))
     check_reward(SparseReward(make_env(horizon="truncated"), LengthScorer()))
     check_reward(make_env())
@@ -39,7 +42,7 @@ def test_good_batches_pass(make_envs, classifier, mode):
 TURNS = {"partner": teacher, "max_turns": 3, "max_turn_tokens": 2, "max_new_tokens": 16}
 
 
-@pytest.mark.parametrize("credit", ["uniform", "red:every_prefix=true"])
+@pytest.mark.parametrize("credit", ["uniform", "red:prefixes=each"])
 def test_conversations_pass_in_every_form(make_env, make_envs, credit):
     scorer = FunctionScorer(lambda prompt, response: float(len(response.split())))
     check_reward(CreditReward(make_env(**TURNS), scorer, credit))
@@ -146,13 +149,26 @@ def test_rewards_that_change_are_named(make_env):
 
 
 def test_credit_that_changes_is_named(make_env):
-    class Restless(Random):
-        def assign(self, episodes, scores):
-            self.seed += 1
-            return super().assign(episodes, scores)
+    @token_credit
+    class Restless:
+        def __init__(self):
+            self.calls = 0
+
+        def __call__(self, scores, positions, response_mask):
+            self.calls += 1
+            return scores[:, None] * shares(1.0 * (positions + self.calls), response_mask)
 
     with pytest.raises(RewardCheckError, match="token_rewards"):
-        check_reward(CreditReward(make_env(min_new_tokens=3), LengthScorer(), Restless()))
+        check_reward(CreditReward(make_env(min_new_tokens=3), LengthScorer(), Rule(Restless)))
+
+
+def test_a_row_that_depends_on_its_neighbours_is_named(make_env):
+    @token_credit(conserves=False)
+    def centred(scores, response_mask):
+        return (scores - scores.mean())[:, None] * response_mask
+
+    with pytest.raises(RewardCheckError, match="one batch of all episodes"):
+        check_reward(CreditReward(make_env(min_new_tokens=3), LengthScorer(), Rule(centred)))
 
 
 def test_an_episode_that_depends_on_more_than_its_seed_is_named(make_env):

@@ -16,13 +16,11 @@ from tests.support.rewards.common import (
     random_episodes,
 )
 from tests.support.rewards.composition import Counting
+from tests.support.rules import rule_of
 from tokengym.envs import Turn, bundled
 from tokengym.rewards import (
-    ABC,
-    RED,
     Cached,
     CreditReward,
-    DenseR3,
     FunctionScorer,
     LengthPenalty,
     MissingEosPenalty,
@@ -98,10 +96,10 @@ def test_weights_are_those_of_the_one_term_that_has_them(classifier):
         assert not scores.signed
         for one, two in zip(scores.attributions, expected.attributions, strict=True):
             np.testing.assert_allclose(one, two, atol=1e-6)
-        for episode in Reward(scorer, ABC(beta=1.0)).evaluate(episodes):
+        for episode in Reward(scorer, rule_of("abc", beta=1.0)).evaluate(episodes):
             assert episode.token_rewards.sum() == pytest.approx(episode.score, abs=1e-4)
     with pytest.raises(RewardError, match=r"'abc' needs attention.*deeplift"):
-        Reward(model + RewardModel(make_classifier(seed=1)), ABC())
+        Reward(model + RewardModel(make_classifier(seed=1)), rule_of("abc"))
 
 
 def test_signed_attributions_add_up(classifier):
@@ -122,9 +120,9 @@ def test_exact_parts_stay_exact(classifier, tokenizer):
     episode = make_episode(prompt="a b", response="c d", response_ids=[5, 6])
     penalty = FunctionScorer(lambda prompt, response: 3.0)
     plain = encoder.score([episode], attribution="relevance").attributions[0]
-    (added,) = Reward(encoder + penalty + 1, DenseR3()).evaluate([episode])
+    (added,) = Reward(encoder + penalty + 1, rule_of("r3-dense")).evaluate([episode])
     np.testing.assert_allclose(added.token_rewards, plain + np.array([0, 4]), rtol=1e-5)
-    (times,) = Reward(-2 * encoder * penalty, DenseR3()).evaluate([episode])
+    (times,) = Reward(-2 * encoder * penalty, rule_of("r3-dense")).evaluate([episode])
     np.testing.assert_allclose(times.token_rewards, -6 * plain, rtol=1e-5)
 
 
@@ -134,14 +132,14 @@ def test_combinations_are_paid_step_by_step(make_env, classifier):
         (model + LengthPenalty(0.1), "red"),
         (0.5 * model - 1, "red"),
         (model + RewardModel(make_classifier(seed=1)), "red"),
-        (model + LengthPenalty(0.1), "red:every_prefix=true"),
-        (model * LengthPenalty(0.1), "red:every_prefix=true"),
+        (model + LengthPenalty(0.1), "red:prefixes=each"),
+        (model * LengthPenalty(0.1), "red:prefixes=each"),
         (Cached(model), "red"),
-        (Cached(LengthScorer()), "red:every_prefix=true"),
+        (Cached(LengthScorer()), "red:prefixes=each"),
     ):
         check_reward(CreditReward(make_env(), scorer, credit))
     with pytest.raises(RewardError, match=r"'red' needs prefix"):
-        Reward(model * LengthPenalty(), RED())
+        Reward(model * LengthPenalty(), rule_of("red"))
 
 
 def test_terms_are_bound_and_keep_their_state(tokenizer, classifier):

@@ -8,10 +8,8 @@ from tests.support.rewards.common import random_episodes
 from tests.support.rewards.explained import count_a
 from tests.support.rewards.explained import explained as explained
 from tests.support.rewards.explained import model as model
+from tests.support.rules import rule_of
 from tokengym.rewards import (
-    ABC,
-    RED,
-    DenseR3,
     FunctionScorer,
     Normalize,
     Reward,
@@ -42,13 +40,17 @@ def test_values_are_the_scorers_and_attributions_the_explainers(explained, model
 def test_red_pays_the_models_increments_and_the_rest_of_the_true_score_last(explained, model):
     episodes = random_episodes(4)
     increments = model.score(episodes, attribution="prefix").attributions
-    for episode, steps in zip(Reward(explained, RED()).evaluate(episodes), increments, strict=True):
+    for episode, steps in zip(
+        Reward(explained, rule_of("red")).evaluate(episodes), increments, strict=True
+    ):
         np.testing.assert_allclose(episode.token_rewards[:-1], steps[:-1], rtol=1e-6)
         assert episode.score == 0.5  # "the response": no "a" in it
         assert episode.token_rewards.sum() == pytest.approx(0.5, abs=1e-5)
 
 
-@pytest.mark.parametrize("credit", [RED(), RED(every_prefix=True), ABC()])
+@pytest.mark.parametrize(
+    "credit", [rule_of("red"), rule_of("red", prefixes="each"), rule_of("abc")]
+)
 @pytest.mark.parametrize("wrap", [lambda scorer: scorer, Normalize])
 def test_wrapped_environments_keep_the_contract(make_envs, explained, credit, wrap):
     envs = VectorRewardWrapper(make_envs(num_envs=4), Reward(wrap(explained), credit))
@@ -62,7 +64,9 @@ def test_wrapped_environments_keep_the_contract(make_envs, explained, credit, wr
 
 
 def test_every_prefix_asks_the_score_itself(make_envs, explained):
-    envs = VectorRewardWrapper(make_envs(num_envs=2), Reward(explained, RED(every_prefix=True)))
+    envs = VectorRewardWrapper(
+        make_envs(num_envs=2), Reward(explained, rule_of("red", prefixes="each"))
+    )
     envs.reset(seed=0)
     paid = [envs.step(np.array([token, 4]))[1].tolist() for token in (3, 4, 3, 3, 5)]
     # 2 for each "a"; what the empty response is worth, 0.5, comes last.
@@ -73,7 +77,7 @@ def test_what_cannot_explain_is_refused(model):
     with pytest.raises(ScorerError, match="'count_a' says nothing about tokens"):
         WithAttribution(model, FunctionScorer(count_a))
     with pytest.raises(RewardError, match=r"relevance.*'WithAttribution\("):
-        Reward(WithAttribution(FunctionScorer(count_a), model), DenseR3())
+        Reward(WithAttribution(FunctionScorer(count_a), model), rule_of("r3-dense"))
 
 
 def test_a_scorer_that_learns_keeps_its_state(model):
@@ -90,8 +94,8 @@ def test_a_scorer_that_learns_keeps_its_state(model):
         ("sparse", "any"),
         ("abc:beta=1", "reward_model"),
         ("r3-dense", "encoder"),
-        (ABC(), "reward_model"),
-        (RED(every_prefix=True), "any"),
+        (rule_of("abc"), "reward_model"),
+        (rule_of("red", prefixes="each"), "any"),
         (FunctionScorer(count_a), None),
         (count_a, None),
     ],
@@ -102,7 +106,7 @@ def test_what_a_reward_is_scored_by(spec, kind):
 
 @pytest.mark.parametrize(
     ("spec", "is_control"),
-    [("uniform", True), ("sparse", False), (ABC(), False), (count_a, False)],
+    [("uniform", True), ("sparse", False), (rule_of("abc"), False), (count_a, False)],
 )
 def test_a_control_is_a_rule_that_reads_no_text(spec, is_control):
     assert RewardChoice.of(spec).is_control is is_control

@@ -11,8 +11,9 @@ import torch
 from tests.suite.rewards.stand_ins import TEXTS, gpt2_tokenizer, make, qwen_tokenizer, save
 from tests.support.rewards.common import make_episode
 from tests.support.rewards.hub_classifiers import PROMPT, RESPONSES, spoken
+from tests.support.rules import rule_of
 from tokengym.envs import Chat, TokenGenerationEnv, TokenizerError, bundled
-from tokengym.rewards import ABC, CreditReward, RewardModel, check_reward
+from tokengym.rewards import CreditReward, RewardModel, check_reward
 from tokengym.rewards.errors import RewardError, ScorerError
 from tokengym.rewards.scorers import find_scorer
 
@@ -214,7 +215,7 @@ def test_chat_credit_falls_on_the_response_and_its_end():
     assert not scorer._retokenizer([cut])[0].closed
 
 
-@pytest.mark.parametrize("credit", [ABC()])
+@pytest.mark.parametrize("credit", [rule_of("abc")])
 @pytest.mark.parametrize(
     ("kind", "form"), [("distilbert", "text"), ("deberta", "pair"), ("qwen3", "chat")]
 )

@@ -16,18 +16,12 @@ from tokengym.rewards.scorers import find_scorer, scorer_names
 EPISODE = Episode(prompt="Go", response="on!!", prompt_ids=[1], response_ids=[2, 3])
 
 RULES = """
-from tokengym.rewards import Credit, LengthPenalty
-import numpy as np
+from tokengym.rewards import LengthPenalty, on_last, token_credit
 
-class Half(Credit):
-    name = "half"
-    def __init__(self, share=0.5):
-        self.share = share
-    def spread(self, score, episode, attribution):
-        rewards = np.full(len(episode.response_ids), 0.0)
-        rewards[0] += self.share * score
-        rewards[-1] += (1 - self.share) * score
-        return rewards
+@token_credit
+def half(scores, positions, response_mask, share=0.5):
+    first = scores[:, None] * (positions == 0)
+    return share * first + (1 - share) * on_last(scores, response_mask)
 
 def shouts(prompt, response):
     return float(response.count("!"))
@@ -59,14 +53,14 @@ def test_scorers_have_names_with_options():
 
 
 def test_credits_and_scorers_come_out_of_files(rules):
-    reward = make_reward(f"{rules}:Half:share=0.25", scorer=f"{rules}:shouts")
+    reward = make_reward(f"{rules}:half:share=0.25", scorer=f"{rules}:shouts")
     (episode,) = reward.evaluate([EPISODE])
     assert episode.score == 2.0
     assert episode.token_rewards.tolist() == [0.5, 1.5]
     assert make_reward(f"{rules}:shouts").evaluate([EPISODE])[0].score == 2.0
     scored = make_reward("sparse", scorer=f"{rules}:make:rate=0.25").evaluate([EPISODE])
     assert scored[0].score == -1.0
-    env = gym.make("tokengym/MovieReview-v0", reward=f"{rules}:Half", max_new_tokens=3)
+    env = gym.make("tokengym/MovieReview-v0", reward=f"{rules}:half", max_new_tokens=3)
     env.reset(seed=0)
 
 
@@ -77,8 +71,8 @@ def test_credits_and_scorers_come_out_of_files(rules):
         ("toxicity:words=bad,path=folder", r"words=one\+two"),
         ("toxicity:label=1", "label"),
         ("sentimemt", r"'sentimemt'.*'sentiment'\?"),
-        ("absent.py:Half", r"no file absent\.py"),
-        ("{rules}:Hlaf", r"rules\.py.*'Hlaf'.*Half"),
+        ("absent.py:half", r"no file absent\.py"),
+        ("{rules}:hlaf", r"rules\.py.*'hlaf'.*half"),
         ("{rules}:make:rat=1", "'make'.*'rat'"),
     ],
 )
@@ -118,18 +112,18 @@ def test_a_real_interruption_of_a_file_stops_the_process(tmp_path):
 
 
 def test_code_in_saved_words_is_refused_with_file_and_hash(rules, tmp_path, monkeypatch):
-    saved = {"a": 1, "rewards": ["sparse", {"deep": [f"{rules}:Half:share=1"]}]}
+    saved = {"a": 1, "rewards": ["sparse", {"deep": [f"{rules}:half:share=1"]}]}
     digest = sha256(rules.read_bytes()).hexdigest()
     with pytest.raises(
-        UntrustedCodeError, match=rf"run\.json.*rules\.py:Half \(SHA-256 {digest}\)"
+        UntrustedCodeError, match=rf"run\.json.*rules\.py:half \(SHA-256 {digest}\)"
     ):
         check_saved(saved, "run.json")
     with pytest.raises(UntrustedCodeError, match=r"nothing\.py:A \(.*no such file"):
         check_saved("nothing.py:A", "run.json")
-    with pytest.raises(UntrustedCodeError, match="Half"):
+    with pytest.raises(UntrustedCodeError, match="half"):
         check_saved(saved, "run.json", named=[f"{rules}:shouts", None])  # another of its objects
     monkeypatch.chdir(tmp_path)
-    check_saved(saved, "run.json", named={"reward": "./rules.py:Half"})
+    check_saved(saved, "run.json", named={"reward": "./rules.py:half"})
     check_saved(saved, "run.json", trust_code=True)
     check_saved({"rewards": ["abc:beta=1"], "model": "org/x.py", "n": None}, "run.json")
 

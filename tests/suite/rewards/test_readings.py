@@ -8,7 +8,8 @@ import torch
 from tests.support.rewards.common import make_classifier, random_episodes
 from tests.support.rewards.last_row import CONFIGS
 from tests.support.rewards.readings import EPISODES, build
-from tokengym.rewards import Reward, RewardModel, Scores, SignedABC, make_reward
+from tests.support.rules import rewards_of, rule_of
+from tokengym.rewards import Reward, RewardModel, Scores, make_reward
 from tokengym.rewards.maths.redistribution import close_sum
 
 
@@ -109,13 +110,13 @@ SCORES = Scores(values=[6.0, -2.0], attributions=[[2, -1, 2], [3]], signed=True)
 @pytest.mark.parametrize(
     ("credit", "expected"),
     [
-        (SignedABC(), [[4, -2, 4], [-2]]),
-        (SignedABC(beta=0.0), [[0, 0, 6], [-2]]),
-        (SignedABC(rescale=False), [[2, -1, 5], [-2]]),
+        (rule_of("abc-signed"), [[4, -2, 4], [-2]]),
+        (rule_of("abc-signed", beta=0.0), [[0, 0, 6], [-2]]),
+        (rule_of("abc-signed", rescale=False), [[2, -1, 5], [-2]]),
     ],
 )
 def test_hand_worked_credit(credit, expected):
-    rewards = credit.assign(EPISODES, SCORES)
+    rewards = rewards_of(credit, EPISODES, SCORES)
     assert [row.tolist() for row in rewards] == expected
 
 
@@ -132,6 +133,6 @@ def test_signed_abc_charges_what_abc_pays(classifier):
     episodes = random_episodes(20)
     scorer = RewardModel(classifier)
     plain = Reward(scorer, make_reward("abc:beta=1", scorer=scorer).credit).evaluate(episodes)
-    signed = Reward(scorer, SignedABC()).evaluate(episodes)
+    signed = Reward(scorer, rule_of("abc-signed")).evaluate(episodes)
     assert all((e.token_rewards * np.sign(e.score) >= 0).all() for e in plain)
     assert any((e.token_rewards * np.sign(e.score) < 0).any() for e in signed)

@@ -12,18 +12,17 @@ import numpy as np
 import pytest
 
 from tests.support.rewards.common import make_episode
+from tests.support.rules import rule_of
 from tokengym.rewards import (
     FunctionScorer,
     Normalize,
     Reward,
     ScorerError,
     Scores,
-    Sparse,
     TimeLimit,
     VectorRewardWrapper,
     make_reward,
 )
-from tokengym.rewards.credits import RED
 from tokengym.rewards.reward import SLOW_SECONDS
 from tokengym.rewards.scorers.base import Scorer
 
@@ -64,7 +63,7 @@ FAULTS = {
 def test_a_failing_scorer_is_named_in_one_line_and_keeps_the_episodes(fault):
     fail, message = FAULTS[fault]
     with pytest.raises(ScorerError, match=rf"scorer 'failing' .*{message}") as caught:
-        Reward(Failing(fail), Sparse()).evaluate(EPISODES)
+        Reward(Failing(fail), rule_of("sparse")).evaluate(EPISODES)
     assert list(caught.value.episodes) == EPISODES
     assert "\n" not in str(caught.value)
     assert str(caught.value).endswith("(3 finished episodes are kept in this error's .episodes)")
@@ -78,7 +77,7 @@ def test_the_line_that_is_named_is_the_users_and_no_librarys():
 
     line = parses.__code__.co_firstlineno + 1
     with pytest.raises(ScorerError) as caught:
-        Reward(Failing(parses), Sparse()).evaluate(EPISODES)
+        Reward(Failing(parses), rule_of("sparse")).evaluate(EPISODES)
     said = caught.value.for_terminal()
     assert re.search(rf"over 3 episodes; correct the scorer, line {line} of \S*rescue\.py$", said)
 
@@ -92,7 +91,7 @@ def test_a_cause_that_cannot_be_printed_is_named():
         raise Wordless
 
     with pytest.raises(ScorerError, match=r"Wordless \(<.*\).*3 episodes") as caught:
-        Reward(Failing(fail), Sparse()).evaluate(EPISODES)
+        Reward(Failing(fail), rule_of("sparse")).evaluate(EPISODES)
     assert isinstance(caught.value.__cause__, Wordless)
 
 
@@ -101,7 +100,7 @@ def test_interrupts_are_not_caught():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Reward(Failing(interrupt), Sparse()).evaluate(EPISODES)
+        Reward(Failing(interrupt), rule_of("sparse")).evaluate(EPISODES)
 
 
 def hang(episodes):
@@ -221,7 +220,7 @@ def test_what_was_kept_before_stays():
 
 @pytest.mark.parametrize("fault", ["NaN", "raises"])
 def test_a_batch_keeps_what_ended_in_the_step(make_envs, fault):
-    envs = VectorRewardWrapper(make_envs(), Reward(Failing(FAULTS[fault][0]), Sparse()))
+    envs = VectorRewardWrapper(make_envs(), Reward(Failing(FAULTS[fault][0]), rule_of("sparse")))
     envs.reset(seed=0)
     with pytest.raises(ScorerError, match="2 finished episodes") as caught:
         envs.step(np.array([1, 5, 1]))  # EOS in the first and the last row
@@ -232,7 +231,7 @@ def test_a_batch_keeps_what_ended_in_the_step(make_envs, fault):
 def test_a_scorer_that_fails_between_steps_keeps_what_ended(make_envs):
     # RED scores the rows that go on before those that ended.
     scorer = Failing(raises, after=2)
-    envs = VectorRewardWrapper(make_envs(), Reward(scorer, RED(every_prefix=True)))
+    envs = VectorRewardWrapper(make_envs(), Reward(scorer, rule_of("red", prefixes="each")))
     envs.reset(seed=0)
     envs.step(np.array([5, 5, 5]))
     with pytest.raises(ScorerError, match=r"KeyError.*1 episodes") as caught:
@@ -252,7 +251,7 @@ class Clock:
 
 def timed(name, clock=None):
     """Return a reward whose seconds a clock counts."""
-    reward = Reward(FunctionScorer(lambda prompt, response: 1.0, name=name), Sparse())
+    reward = Reward(FunctionScorer(lambda prompt, response: 1.0, name=name), rule_of("sparse"))
     reward.clock = clock or Clock()
     return reward
 

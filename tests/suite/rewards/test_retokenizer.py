@@ -15,15 +15,14 @@ from tests.support.rewards import hub_classifiers as test_hub_classifiers
 from tests.support.rewards.alignment import byte_tokenizer
 from tests.support.rewards.common import make_classifier, make_episode
 from tests.support.rewards.retokenizer import PAIRS, TEXT, character_tokenizer, model_of
+from tests.support.rules import rule_of
 from tests.support.words import PROMPTS
 from tokengym.envs import TokenGenerationEnv, TokenizerError
 from tokengym.rewards import (
-    ABC,
     ABCReward,
     CreditReward,
     Reward,
     RewardModel,
-    SignedABC,
     check_reward,
 )
 from tokengym.rewards.attribution.alignment import Retokenizer, continued_spans
@@ -96,7 +95,7 @@ def test_an_unfinished_character_is_covered():
     assert read.spread(np.ones(read.size)).sum() == pytest.approx(read.size)
 
 
-CREDITS = [ABC(), SignedABC()]
+CREDITS = [rule_of("abc"), rule_of("abc-signed")]
 
 
 @pytest.mark.parametrize("credit", CREDITS)
@@ -163,9 +162,9 @@ def test_in_an_environment(tokenizer):
     env = TokenGenerationEnv(tokenizer=tokenizer, prompts=PROMPTS, max_new_tokens=6)
     check_reward(ABCReward(env, scorer))
     check_reward(CreditReward(env, scorer, "abc-signed"))
-    with pytest.raises(RewardError, match=r"'red'.*every_prefix=true"):
+    with pytest.raises(RewardError, match=r"'red'.*prefixes=each"):
         CreditReward(env, scorer, "red")
-    check_reward(CreditReward(env, scorer, "red:every_prefix=true"))
+    check_reward(CreditReward(env, scorer, "red:prefixes=each"))
 
 
 def test_a_slow_tokenizer_is_refused(tokenizer):

@@ -4,6 +4,7 @@ from types import MappingProxyType
 
 import numpy as np
 import pytest
+import torch
 
 from tests.support.rewards.common import (
     FixedScorer,
@@ -14,27 +15,21 @@ from tests.support.rewards.common import (
     random_episodes,
 )
 from tests.support.rewards.reward import folder as folder
+from tests.support.rules import rule_of
 from tokengym.base.bundle import bundled
 from tokengym.base.device import preferred_device
 from tokengym.envs import Episode
 from tokengym.rewards import (
-    ABC,
-    RED,
-    Credit,
-    DenseR3,
     FunctionScorer,
     LengthPenalty,
     Normalize,
-    Random,
-    Recency,
     Reward,
     RewardModel,
-    Scores,
-    Sparse,
-    Uniform,
+    Rule,
     gold_scorer,
     make_reward,
     register,
+    token_credit,
 )
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError
 from tokengym.rewards.registry import load_scorer
@@ -48,27 +43,27 @@ def count(prompt, response):
     return float(len(response))
 
 
-class FixedCredit(Credit):
-    name = "mine"
+def fixed(rewards):
+    """Return a rule that pays what it is given."""
 
-    def __init__(self, rewards):
-        self.rewards = rewards
+    @token_credit(name="mine")
+    def mine(response_mask):
+        return torch.tensor(rewards, dtype=torch.float64)
 
-    def assign(self, episodes, scores):
-        return self.rewards
+    return mine
 
 
 def test_evaluate_fills_the_episodes():
-    first, second = Reward(LengthScorer(), Uniform()).evaluate(EPISODES)
+    first, second = Reward(LengthScorer(), rule_of("uniform")).evaluate(EPISODES)
     assert (first.score, second.score) == (12.0, 7.0)
     assert first.score_parts == {"length": 3.0}
     assert first.token_rewards.tolist() == [4.0, 4.0, 4.0]
     assert first.response_ids == EPISODES[0].response_ids
-    assert Reward(LengthScorer(), Uniform()).evaluate([]) == []
+    assert Reward(LengthScorer(), rule_of("uniform")).evaluate([]) == []
 
 
 def test_a_scorer_that_knows_no_attributions_may_return_them():
-    reward = Reward(FixedScorer([1.0, 2.0], [[1, 0, 0], [1]]), ABC(beta=1.0))
+    reward = Reward(FixedScorer([1.0, 2.0], [[1, 0, 0], [1]]), rule_of("abc", beta=1.0))
     assert reward.evaluate(EPISODES)[0].token_rewards.tolist() == [1.0, 0.0, 0.0]
     assert reward.name == "abc(fixed)"
 
@@ -87,49 +82,32 @@ def test_a_scorer_that_knows_no_attributions_may_return_them():
 )
 def test_bad_scores_stop(scorer, words):
     with pytest.raises(ScorerError, match=words):
-        Reward(scorer, Sparse()).evaluate(EPISODES)
+        Reward(scorer, rule_of("sparse")).evaluate(EPISODES)
 
 
 @pytest.mark.parametrize(
     ("rewards", "message"),
     [
-        ([np.zeros(3)], r"'mine' returned 1.*2 episodes"),
-        ([np.full(3, 4.0), np.zeros(2)], r"\(2,\) for episode 1.*\(1,\)"),
-        ([np.array([np.nan, 0, 0]), np.ones(1)], r"nan.*for episode 0"),
-        ([np.array([4, 4, 4]), np.array([7.1])], r"episode 1.*7\.1.*7"),
+        ([[0, 0, 0]], r"mine \(test_reward.py:\d+\) returned.*\(1, 3\).*here \(2, 3\)"),
+        ([[np.nan, 0, 0], [7, 0, 0]], r"token 0 of row 0 the value nan"),
+        ([[4, 4, 4], [7.1, 0, 0]], r"episode 1.*7\.1.*7"),
     ],
 )
 def test_bad_credit_stops(rewards, message):
     with pytest.raises(CreditError, match=message):
-        Reward(LengthScorer(), FixedCredit(rewards)).evaluate(EPISODES)
-
-
-class Faulty(Sparse):
-    """Fails in a method of choice."""
-
-    name = "mine"
-
-    def __init__(self, method, result=None):
-        self.needs_attributions = method == "attribute"
-        setattr(self, method, lambda *_: [][1] if result is None else result[0])
+        Reward(LengthScorer(), fixed(rewards)).evaluate(EPISODES)
 
 
 @pytest.mark.parametrize("written", [None, [1, 1, 0]])
-@pytest.mark.parametrize(
-    ("credit", "message"),
-    [
-        (Faulty("spread"), r"raised IndexError \(.*\) over 1 episodes; correct the credit"),
-        (Faulty("attribute"), "raised IndexError"),
-        (Faulty("assign", [None]), "returned NoneType; return one array per episode"),
-        (Faulty("assign", [[["a"] * 3]]), "raised"),
-        (Faulty("attribute", [None]), r"returned NoneType from attribute\(\)"),
-        (Faulty("attribute", [Scores([1.0], attributions=[[1.0]])]), r"returned attributions\[0\]"),
-    ],
-)
-def test_a_fault_of_a_credit_is_not_the_scorers(credit, message, written):
+def test_a_fault_of_a_rule_is_not_the_scorers_and_keeps_the_episodes(written):
+    @token_credit(name="mine")
+    def faulty(scores, response_mask):
+        return [][1]
+
     episode = make_episode(response_ids=[5, 6, 1], written=written)
-    with pytest.raises(CreditError, match=f"^credit 'mine' {message}") as caught:
-        Reward(LengthScorer(), credit).evaluate([episode])
+    said = r"^credit mine \(test_reward.py:\d+\) raised IndexError \(.*\) over 1 episodes at line"
+    with pytest.raises(CreditError, match=said) as caught:
+        Reward(LengthScorer(), faulty).evaluate([episode])
     assert list(caught.value.episodes) == [episode]
 
 
@@ -138,21 +116,21 @@ def test_a_fault_of_a_scorer_that_a_credit_asks_is_the_scorers():
     scorer.score_prefix = lambda episodes: [][1]
     scorer.reads_text = False
     with pytest.raises(ScorerError, match=r"^scorer .* IndexError.*correct"):
-        Reward(scorer, RED(every_prefix=True)).evaluate(EPISODES)
+        Reward(scorer, rule_of("red", prefixes="each")).evaluate(EPISODES)
 
 
 def test_an_episode_without_tokens_stops():
     with pytest.raises(CreditError, match=r"0.*response_ids"):
-        Reward(LengthScorer(), Sparse()).evaluate([make_episode(response_ids=[])])
+        Reward(LengthScorer(), rule_of("sparse")).evaluate([make_episode(response_ids=[])])
 
 
 @pytest.mark.parametrize(
     ("scorer", "credit", "error", "words"),
     [
-        (FunctionScorer(count), ABC(), RewardError, "'abc'.*attention.*'count'"),
-        (Normalize(FunctionScorer(count)), ABC(), RewardError, "'abc' needs attention"),
-        (count, Sparse(), TypeError, "got <function.*subclass"),
-        (LengthScorer(), "uniform", TypeError, "Credit, got 'uniform'"),
+        (FunctionScorer(count), rule_of("abc"), RewardError, "'abc'.*attention.*'count'"),
+        (Normalize(FunctionScorer(count)), rule_of("abc"), RewardError, "'abc' needs attention"),
+        (count, rule_of("sparse"), TypeError, "got <function.*subclass"),
+        (LengthScorer(), "uniform", TypeError, "a rule, got 'uniform'.*token_credit"),
     ],
 )
 def test_scorer_and_credit_must_fit(scorer, credit, error, words):
@@ -162,26 +140,26 @@ def test_scorer_and_credit_must_fit(scorer, credit, error, words):
 
 def test_a_scorer_without_the_attributions_that_a_credit_needs_is_named(classifier):
     with pytest.raises(RewardError, match=r"'r3-dense' needs relevance.*attention.*Rel"):
-        Reward(RewardModel(classifier), DenseR3())
+        Reward(RewardModel(classifier), rule_of("r3-dense"))
     with pytest.raises(CreditError, match=r"'abc' needs attention.*fixed"):
-        Reward(FixedScorer([1.0, 2.0]), ABC()).evaluate(EPISODES)
+        Reward(FixedScorer([1.0, 2.0]), rule_of("abc")).evaluate(EPISODES)
 
 
 def test_names_and_options():
-    kinds = {"sparse": Sparse, "uniform": Uniform, "random": Random, "recency": Recency}
-    for name, kind in kinds.items():
+    for name in ("sparse", "uniform", "random", "recency"):
         reward = make_reward(name, scorer=LengthScorer())
-        assert (type(reward.credit), reward.credit_name) == (kind, name)
-    reward = make_reward("random:seed=3,beta=0.5", scorer=LengthScorer())
-    assert (reward.credit.seed, reward.credit.beta) == (3, 0.5)
+        assert (reward.credit.function.__name__, reward.credit_name) == (name, name)
+    options = make_reward("random:seed=3,beta=0.5", scorer=LengthScorer()).credit.options
+    assert (options["seed"], options["beta"]) == (3, 0.5)
 
 
 def test_objects_and_functions():
     assert make_reward(None) is None
-    reward = Reward(LengthScorer(), Uniform())
+    reward = Reward(LengthScorer(), rule_of("uniform"))
     assert make_reward(reward) is reward
-    assert type(make_reward(Uniform(), scorer=LengthScorer()).credit) is Uniform
-    assert type(make_reward(LengthScorer()).credit) is Sparse
+    assert make_reward(rule_of("uniform"), scorer=LengthScorer()).credit_name == "uniform"
+    assert make_reward(fixed([[3.0]]), scorer=LengthScorer()).credit_name == "mine"
+    assert make_reward(LengthScorer()).credit_name == "sparse"
     by_function = make_reward(lambda prompt, response: len(response))
     assert by_function.evaluate(EPISODES)[0].score == len("the response")
     spread = make_reward("uniform", scorer=lambda prompt, response: 3.0)
@@ -202,7 +180,7 @@ def test_normalize_by_name(name, window, scale, clip, by):
     assert (made.window, made.scale, made.clip, made.by) == (window, scale, clip, by)
 
 
-SPARSE = Reward(LengthScorer(), Sparse())
+SPARSE = Reward(LengthScorer(), rule_of("sparse"))
 SCORED = {"spec": "sparse", "scorer": LengthScorer()}
 
 
@@ -235,7 +213,11 @@ def test_rewards_that_cannot_be_made(arguments, message):
 
 @pytest.mark.parametrize(
     ("spec", "scorer", "words"),
-    [(Sparse, None, "Sparse"), ("sparse", LengthPenalty, "LengthPenalty"), (3, None, "got 3")],
+    [
+        (LengthScorer, None, "LengthScorer"),
+        ("sparse", LengthPenalty, "LengthPenalty"),
+        (3, None, "got 3"),
+    ],
 )
 def test_what_is_no_reward_at_all(spec, scorer, words):
     with pytest.raises(TypeError, match=words):
@@ -244,12 +226,15 @@ def test_what_is_no_reward_at_all(spec, scorer, words):
 
 def test_registered_credits_scorers_and_rewards(monkeypatch):
     forget_rewards_afterwards(monkeypatch)
-    register("half", lambda share=0.5: FixedCredit([np.array([0, share * 12, (1 - share) * 12])]))
+    register("half", lambda share=0.5: Rule(fixed([[0, share * 12, (1 - share) * 12]])))
     paid = make_reward("half:share=0.25", scorer=LengthScorer()).evaluate(EPISODES[:1])
     assert paid[0].token_rewards.tolist() == [0.0, 3.0, 9.0]
+    register("mine", fixed([[0, 2.0, 10.0]]))
+    paid = make_reward("mine:beta=0.5", scorer=LengthScorer()).evaluate(EPISODES[:1])
+    assert paid[0].token_rewards.tolist() == [0.0, 1.0, 11.0]
     register("lengthy", LengthScorer)
     assert make_reward("lengthy").evaluate(EPISODES[:1])[0].score == 12.0
-    register("both", lambda: Reward(LengthScorer(), Uniform()))
+    register("both", lambda: Reward(LengthScorer(), rule_of("uniform")))
     assert make_reward("both").evaluate(EPISODES[:1])[0].token_rewards[0] == 4.0
     with pytest.raises(TypeError, match=r"factory.*got 3"):
         register("three", 3)
@@ -279,10 +264,10 @@ class StubBundle:
         ("abc", ("reward_model", "encoder"), "RewardModel(reward_model)"),
         ("r3", ("reward_model", "encoder"), "Relevance(encoder)"),
         ("r3-dense", ("encoder",), "Relevance(encoder)"),
-        (DenseR3(), ("reward_model", "encoder"), "Relevance(encoder)"),
-        (ABC(), ("reward_model", "encoder"), "RewardModel(reward_model)"),
+        (rule_of("r3-dense"), ("reward_model", "encoder"), "Relevance(encoder)"),
+        (rule_of("abc"), ("reward_model", "encoder"), "RewardModel(reward_model)"),
         ("red", ("encoder", "reward_model"), "RewardModel(reward_model)"),
-        ("red:every_prefix=true", ("encoder",), "Relevance(encoder)"),
+        ("red:prefixes=each", ("encoder",), "Relevance(encoder)"),
     ],
 )
 def test_the_bundle_gives_the_scorer_that_the_reward_needs(folder, name, parts, scorer):
@@ -319,7 +304,7 @@ def test_a_bundled_scorer_that_cannot_read_what_it_scores_is_named_once(kind, un
     word = ("film", "gazpacho")[unknown]
     texts = {"prompt": "the film", "response": f"is {word} {word} {word}"}
     ids = {f"{name}_ids": bundle.tokenizer.encode(text) for name, text in texts.items()}
-    reward = Reward(scorer, Sparse()).bind(bundle.tokenizer)
+    reward = Reward(scorer, rule_of("sparse")).bind(bundle.tokenizer)
     for _ in range(40):  # more than `READ_EPISODES`, one at a time as a single environment scores
         reward.evaluate([Episode(**texts, **ids)])
     assert reward.unread_share == pytest.approx(0.5 * unknown)  # 3 of 6 words

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.support.rewards.common import LEXICON, FixedScorer, LengthScorer, make_episode
+from tests.support.rules import rule_of
 from tokengym.rewards import (
     FunctionScorer,
     Normalize,
@@ -14,7 +15,6 @@ from tokengym.rewards import (
     Scorer,
     Scores,
     Sentiment,
-    Uniform,
 )
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorers.wrappers import TimeLimit
@@ -209,7 +209,7 @@ PENALTY = FunctionScorer(lambda prompt, response: -100.0, name="penalty")
     ],
 )
 def test_what_is_measured_is_the_score_before_the_outermost_scaling(scorer, measured):
-    paid = Reward(scorer, Uniform()).evaluate(EPISODES)
+    paid = Reward(scorer, rule_of("uniform")).evaluate(EPISODES)
     assert [episode.raw_score for episode in paid] == pytest.approx(measured, rel=1e-5)
 
 

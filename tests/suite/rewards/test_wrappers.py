@@ -9,6 +9,7 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from tests.support.rewards.common import LengthScorer, make_classifier
+from tests.support.rules import rule_of
 from tokengym.envs import PadTokenRewards, TokenGenerationEnv, TokenizerError, episodes_from_infos
 from tokengym.rewards import (
     ABCReward,
@@ -19,17 +20,12 @@ from tokengym.rewards import (
     RewardModel,
     RewardWrapper,
     SparseReward,
-    Uniform,
     UniformReward,
 )
 from tokengym.rewards.errors import RewardError
 
 MODES = list(AutoresetMode)
 SMALL = RewardModel(make_classifier(vocab_size=9))
-
-
-class Causal(Uniform):
-    causal = True
 
 
 def play(env, tokens):
@@ -191,7 +187,6 @@ def test_episodes_that_end_together_are_scored_in_one_batch(make_envs):
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda env: CreditReward(env, LengthScorer(), Causal()), RewardError, "causal=True.*=Fal"),
         (lambda env: SparseReward(cast(Any, "x"), LengthScorer()), TypeError, "env.*got 'x'"),
         (
             lambda env: SparseReward(gymnasium.make("CartPole-v1"), LengthScorer()),
@@ -216,7 +211,7 @@ def test_an_explicit_wrapper_shows_in_the_spec_and_a_composed_one_does_not(token
     )
     try:
         env = gymnasium.make("tokengym-test/Stub-v0")
-        reward = Reward(LengthScorer(), Uniform())
+        reward = Reward(LengthScorer(), rule_of("uniform"))
         before = len(env.spec.additional_wrappers)
         assert len(RewardWrapper(env, reward).spec.additional_wrappers) == before + 1
         assert RewardWrapper(env, reward, in_spec=False).spec == env.spec

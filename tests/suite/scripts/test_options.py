@@ -15,7 +15,7 @@ from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tasks import TaskOptions
 from tokengym.evaluation.runs.comparison import about_reward
 from tokengym.evaluation.runs.defaults import options_of_run, training_settings
-from tokengym.rewards.credits.base import REWARDS
+from tokengym.rewards.credits.words import REWARDS
 from tokengym.scripts.cli import command_names, find_command, main
 from tokengym.scripts.commands.options import (
     Chosen,

@@ -15,7 +15,7 @@ from tokengym.credit import TokenCredit, assign
 from tokengym.envs import bundled
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.vocabulary import Vocabulary
-from tokengym.rewards import Credit, Scorer
+from tokengym.rewards import Rule, Scorer, shares, token_credit
 from tokengym.rewards.errors import CreditError, RewardError
 from tokengym.rewards.scorers.base import Scores
 
@@ -102,21 +102,13 @@ def test_bad_input_is_one_line():
 
 
 def test_a_rule_that_reads_a_language_model_is_given_one():
-    class Surprise(Credit):
-        name = "surprise"
+    @token_credit
+    def surprise(scores: Any, ref_log_probs: Any, response_mask: Any) -> Any:
+        return scores[:, None] * shares(-ref_log_probs, response_mask)
 
-        def assign(self, episodes: Sequence[Episode], scores: Scores) -> list[Any]:
-            read = self.log_probs(episodes)
-            pairs = zip(scores.values, read, strict=True)
-            return [(score * row / row.sum()).astype(np.float32) for score, row in pairs]
-
-    undeclared, tokenizer = Surprise(), BUNDLE.tokenizer
-    with pytest.raises(CreditError, match=r"'surprise'.*reference_policy="):
-        assign(["a film"], lambda p, r: 1.0, undeclared, tokenizer=tokenizer)
-    Surprise.needs_reference = True
-    with pytest.raises(CreditError, match="reference_policy=PATH"):
-        TokenCredit(lambda p, r: 1.0, Surprise(), tokenizer=tokenizer)
-    rule, path = Surprise(), BUNDLE.policy
+    rule, path, tokenizer = Rule(surprise), BUNDLE.policy, BUNDLE.tokenizer
+    with pytest.raises(CreditError, match=r"'surprise'.*reference_policy=PATH"):
+        TokenCredit(lambda p, r: 1.0, surprise, tokenizer=tokenizer)
     credit = TokenCredit(lambda p, r: 1.0, rule, tokenizer=tokenizer, reference_policy=path)
     assert credit(["a film"], prompts=["i saw"]).token_rewards.sum() == pytest.approx(1.0)
     assert rule.reference is None  # another environment may give it another model

@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
-from tokengym.rewards import FunctionScorer, Normalize, Reward, Sparse
+from tests.support.rules import rule_of
+from tokengym.rewards import FunctionScorer, Normalize, Reward
 
 
 def normalised_reward() -> Reward:
     """A reward with a running mean and deviation, which a resumed run must continue."""
     scorer = FunctionScorer(lambda prompt, response: float(len(response)))
-    return Reward(Normalize(scorer, window=None), Sparse())
+    return Reward(Normalize(scorer, window=None), rule_of("sparse"))
 
 
 def untimed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -46,8 +47,7 @@ def rehash(folder: Path) -> None:
 
 
 OWN_ADVANTAGE = """
-from tokengym.agents.ppo.advantages import AdvantageEstimator, find_advantage
-MINE = AdvantageEstimator(
-    name="mine", estimate=find_advantage("reinforce").estimate, needs_critic=False
-)
+from tokengym.agents.losses import rewards_to_go
+def mine(token_rewards, response_mask, gamma):
+    return rewards_to_go(token_rewards, response_mask, gamma=gamma)
 """

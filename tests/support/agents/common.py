@@ -1,13 +1,11 @@
 """Tiny random models, a stub vocabulary, and environments whose score counts a target token."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from packaging.version import Version
 from peft import LoraConfig
 from transformers import (
@@ -20,18 +18,18 @@ from transformers import (
 )
 from transformers.integrations.peft import MIN_PEFT_VERSION
 
+from tests.support.rules import rule_of
 from tests.support.words import WORDS
 from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import PPO, CausalLMPolicy, likeliest
-from tokengym.envs import Episode, TokenGenerationEnv, TokenGenerationVectorEnv
+from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.rewards import (
-    Credit,
     FunctionScorer,
     Reward,
     RewardWrapper,
-    Scores,
-    Sparse,
+    Rule,
     VectorRewardWrapper,
+    token_credit,
 )
 
 VOCABULARY = len(WORDS)
@@ -83,20 +81,14 @@ def target_share(prompt: str, response: str) -> float:
     return response.split().count(WORDS[TARGET]) / 6.0
 
 
-class PerToken(Credit):
+@token_credit
+def per_token(scores: Any, response_ids: Any) -> Any:
     """Pays `target_share` to the target tokens themselves."""
-
-    name = "per-token"
-
-    def assign(self, episodes: Sequence[Episode], scores: Scores) -> list[NDArray[np.float32]]:
-        return [
-            (np.array(episode.response_ids) == TARGET).astype(np.float32) / 6.0
-            for episode in episodes
-        ]
+    return (response_ids == TARGET).to(scores) / 6.0
 
 
-def target_reward(credit: Credit | None = None) -> Reward:
-    return Reward(FunctionScorer(target_share), Sparse() if credit is None else credit)
+def target_reward(credit: Rule | Callable[..., Any] | None = None) -> Reward:
+    return Reward(FunctionScorer(target_share), rule_of("sparse") if credit is None else credit)
 
 
 class WithinPolicy(CausalLMPolicy):

@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification, GPT2Config, PreTrai
 
 from tests.support.words import PROMPTS, make_word_tokenizer
 from tokengym.envs import Episode, TokenGenerationEnv, TokenGenerationVectorEnv
-from tokengym.rewards.credits.base import REWARDS
+from tokengym.rewards.credits.words import REWARDS
 from tokengym.rewards.gold.sentiment_lexicon import Lexicon
 from tokengym.rewards.scorers.base import Scorer, Scores
 

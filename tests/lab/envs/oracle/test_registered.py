@@ -7,10 +7,11 @@ import pytest
 
 import tokengym  # noqa: F401  (registers the ids)
 from tests.support.evaluation.compare import QUIET, tiny
+from tests.support.rules import rule_of
 from tests.support.tokengym.registration import play
 from tokengym.envs import Episode, TokenGymError, bundled
 from tokengym.evaluation.runs.compare import compare
-from tokengym.rewards import RewardModel, Uniform
+from tokengym.rewards import RewardModel
 from tokengym.rewards.errors import RewardError
 
 
@@ -32,10 +33,10 @@ def test_the_oracle_pays_its_own_score_unless_told_otherwise():
     for arguments in (
         {"scorer": lambda prompt, response: 7},
         {"reward": lambda prompt, response: 7},
-        {"reward": Uniform(), "scorer": lambda prompt, response: 7},
+        {"reward": rule_of("uniform"), "scorer": lambda prompt, response: 7},
     ):
         assert play(gymnasium.make("tokengym/Oracle-v0", **arguments))[1][-1] == 7.0
-    assert play(gymnasium.make("tokengym/Oracle-v0", reward=Uniform()))[2]["score"] != 7.0
+    assert play(gymnasium.make("tokengym/Oracle-v0", reward=rule_of("uniform")))[2]["score"] != 7.0
     with pytest.raises(TokenGymError, match=r"split.*got 'dev'"):
         gymnasium.make_vec("tokengym/Oracle-v0", split="dev")
     for settings in ({"rules": ["order"]}, {"max_new_tokens": 9}):
@@ -66,7 +67,7 @@ def test_the_oracle_spreads_its_exact_score_by_a_learnt_account():
     np.testing.assert_allclose(red.token_rewards[:-1], account.attributions[0][:-1], atol=1e-5)
     assert red.token_rewards.sum() == pytest.approx(1.5, abs=1e-5)
     assert red.score_parts == {"RewardModel(reward_model)": pytest.approx(account.values[0])}
-    exact = written(reward="red:every_prefix=true")
+    exact = written(reward="red:prefixes=each")
     assert exact.token_rewards.tolist() == [0.0, 0.0, 0.0, 0.5, 1.0, 0.0]
     np.testing.assert_allclose(red.token_rewards, exact.token_rewards, atol=0.3)
     learnt = written(reward="abc", scorer=str(bundled("oracle").reward_model))

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.rounds import round_of
 from tokengym.agents import losses
-from tokengym.agents.ppo import ADVANTAGES, PPOSettings, RoundTensors
+from tokengym.agents.ppo import PPOSettings, find_advantage
 from tokengym.bridges.advantages import token_advantages
 
 SIZES = [1e-30, 1e-3, 0.1, 996.256591796875, 10007.3, 1e6, 1e20]
@@ -21,15 +22,9 @@ def at_ends(scores):
 
 def advantages_of(name, scores):
     """Return the advantages of a registered estimator for a round of sparse rewards."""
-    played = RoundTensors(
-        token_rewards=at_ends(scores),
-        response_mask=MASK,
-        values=None,
-        final_values=None,
-        scores=scores,
-    )
-    estimator = ADVANTAGES.find(name)
-    advantages = estimator.estimate(played, PPOSettings(group_size=8))[0]
+    played = round_of(at_ends(scores), MASK, PPOSettings(group_size=8), scores=scores)
+    estimator = find_advantage(name)
+    advantages = estimator.estimate(played)[0]
     return losses.masked_whiten(advantages, MASK) if estimator.whitens else advantages
 
 
@@ -54,14 +49,8 @@ def test_equal_rewards_to_go_have_no_advantage_while_another_row_is_alive(size):
 def test_equal_prompts_have_no_advantage_where_rewards_are_advantages(size):
     rewards = torch.zeros(8, 7)
     rewards[:, 0] = size  # the value of the prompt, that every first segment contains
-    played = RoundTensors(
-        token_rewards=rewards,
-        response_mask=MASK,
-        values=None,
-        final_values=None,
-        scores=torch.zeros(8),
-    )
-    advantages = ADVANTAGES.find("vineppo").estimate(played, PPOSettings())[0]
+    played = round_of(rewards, MASK, segment_ends=torch.arange(7).expand(8, 7))
+    advantages = find_advantage("vineppo").estimate(played)[0]
     assert torch.equal(losses.masked_whiten(advantages, MASK), torch.zeros(8, 7))
 
 
@@ -69,13 +58,12 @@ def test_equal_prompts_have_no_advantage_where_rewards_are_advantages(size):
 def test_equal_rewards_to_go_in_conversations_have_no_advantage(whole):
     # Three rows of two turns: the first tokens differ, so that second turns have no peers and are
     # held against whole returns; or they are the same, and second turns have each other.
-    ids = torch.tensor([[1, 9, 2, 0], [3, 9, 4, 0], [5, 9, 6, 0]])
-    if not whole:
-        ids[:, 0] = 1
+    later = [1, 2, 3] if whole else [1, 1, 1]
+    states = torch.tensor([[0, 0, state, 0] for state in later])
     mask = torch.tensor([[True, False, True, False]] * 3)
     rewards = torch.zeros(3, 4)
     rewards[:, 2] = 996.256591796875
-    advantages = losses.leave_one_out(rewards, mask, 3, response_ids=ids)
+    advantages = losses.leave_one_out(rewards, mask, 3, state_ids=states)
     assert torch.equal(advantages, torch.zeros(3, 4))
 
 

@@ -125,6 +125,20 @@ def test_groups_that_cannot_be(rows, size, message):
         groups.leave_one_out(torch.zeros(rows, 2), torch.ones(rows, 2, dtype=torch.bool), size)
 
 
+def state_ids(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return, at each written token, a number of all tokens before its turn."""
+    numbers: dict[tuple[int, ...], int] = {}
+    states = torch.full(ids.shape, -1)
+    for row, written in enumerate(mask.tolist()):
+        for place in (i for i, own in enumerate(written) if own):
+            start = place
+            while start and written[start - 1]:
+                start -= 1
+            before = tuple(ids[row, :start].tolist())
+            states[row, place] = numbers.setdefault(before, len(numbers))
+    return states
+
+
 def conversations() -> list[tuple[list[int], list[int], list[tuple[str, int]]]]:
     """Return all episodes of two turns: ids, written, and (state, choice) of each written token.
 
@@ -167,8 +181,8 @@ def test_baselines_of_turns_have_the_true_gradient(n, rewards_of_turns, are_told
     surrogate = torch.zeros((), dtype=torch.float64)
     for group in itertools.product(range(len(played)), repeat=n):
         rows = torch.tensor(group)
-        told = ids[rows] if are_told else None
-        advantages = groups.leave_one_out(rewards[rows], mask[rows], n, response_ids=told)
+        told = state_ids(ids, mask)[rows] if are_told else None
+        advantages = groups.leave_one_out(rewards[rows], mask[rows], n, state_ids=told)
         probability = of_row[rows].prod().detach()
         surrogate = surrogate + probability * (advantages * log_probs[rows]).sum() / n
     (found,) = torch.autograd.grad(surrogate, theta)
@@ -182,7 +196,7 @@ def test_a_turn_is_held_against_those_that_began_after_the_same_tokens():
     rewards = torch.tensor(
         [[1.0, 9.0, 2.0, 4.0], [0.0, 9.0, 3.0, 0.0], [6.0, 9.0, 1.0, 0.0], [2.0, 0.0, 0.0, 0.0]]
     )
-    found = groups.leave_one_out(rewards, mask, 4, response_ids=ids)
+    found = groups.leave_one_out(rewards, mask, 4, state_ids=state_ids(ids, mask))
     whole = [7.0, 3.0, 7.0, 2.0]
     expected = [
         [7 - (3 + 7 + 2) / 3, 0, 6 - 3, 4 - (3 + 7 + 2) / 3],
@@ -198,5 +212,5 @@ def test_first_turns_have_the_baseline_of_one_response():
     torch.manual_seed(0)
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0]]) > 0
     rewards, ids = torch.randn(4, 4), torch.randint(1, 9, (4, 4))
-    found = groups.leave_one_out(rewards, mask, 2, response_ids=ids)
+    found = groups.leave_one_out(rewards, mask, 2, state_ids=state_ids(ids, mask))
     torch.testing.assert_close(found, groups.leave_one_out(rewards, mask, 2))

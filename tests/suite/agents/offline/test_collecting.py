@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.agents.collecting import episode
 from tests.support.agents.common import PROMPTS, make_model, target_share
+from tests.support.rules import rule_of
 from tokengym.agents import RandomAgent
 from tokengym.agents.offline.collecting import (
     KEPT,
@@ -23,7 +24,7 @@ from tokengym.agents.offline.collecting import (
 from tokengym.agents.offline.policies import make_policy
 from tokengym.agents.offline.settings import DPOSettings, SFTSettings
 from tokengym.base.errors import DatasetError, SettingsError
-from tokengym.rewards import FunctionScorer, Normalize, Reward, Sparse
+from tokengym.rewards import FunctionScorer, Normalize, Reward
 from tokengym.rewards.pairs.store import PAIR_COLUMNS
 
 
@@ -60,7 +61,7 @@ def test_temperatures_share_the_responses_and_are_put_back(make_envs):
 
 def test_scorer_is_the_environments_without_normalisation(make_envs):
     scorer = FunctionScorer(target_share)
-    envs = make_envs(reward=Reward(Normalize(scorer), Sparse()))
+    envs = make_envs(reward=Reward(Normalize(scorer), rule_of("sparse")))
     assert ResponseCollector(envs).scorer is scorer
     with pytest.raises(ValueError, match="nothing to score"):
         ResponseCollector(envs.unwrapped)

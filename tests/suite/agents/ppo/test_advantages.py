@@ -7,51 +7,37 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.agents.common import PerToken, target_reward
+from tests.support.agents.common import per_token, target_reward
+from tests.support.rounds import round_of
+from tests.support.rules import rule_of
 from tokengym.agents import PPO, losses
-from tokengym.agents.ppo.advantages import (
-    ADVANTAGES,
-    AdvantageEstimator,
-    RoundTensors,
-    find_advantage,
-    register_advantage,
-)
+from tokengym.agents.ppo.advantages import ADVANTAGES, find_advantage, register_advantage
 from tokengym.agents.ppo.settings import PPOSettings
 
 
 def dense(make_envs: Callable[..., Any], num_envs: int) -> Any:
-    return make_envs(num_envs=num_envs, reward=target_reward(PerToken()))
+    return make_envs(num_envs=num_envs, reward=target_reward(per_token))
 
 
 def reinforce(make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], **settings: Any) -> PPO:
     return make_ppo(envs=dense(make_envs, 16), advantage="reinforce", **settings)
 
 
-def round_of(rewards: torch.Tensor, mask: torch.Tensor | None = None, **others: Any) -> Any:
-    """Return a round of token rewards, (batch, time), which add up to the scores."""
-    mask = torch.ones(rewards.shape, dtype=torch.bool) if mask is None else mask
-    return RoundTensors(
-        token_rewards=rewards,
-        response_mask=mask,
-        **{"values": None, "final_values": None, "scores": rewards.sum(1)} | others,
-    )
-
-
 def test_reinforce_is_the_reward_to_go():
     rewards = torch.tensor([[1.0, 2.0, 4.0], [3.0, 0.0, 0.0]])
-    played = round_of(rewards, torch.tensor([[True, True, True], [True, False, False]]))
+    mask = torch.tensor([[True, True, True], [True, False, False]])
     estimate = find_advantage("reinforce").estimate
-    advantages, returns = estimate(played, PPOSettings())
+    advantages, returns = estimate(round_of(rewards, mask))
     assert advantages.tolist() == [[7.0, 6.0, 4.0], [3.0, 0.0, 0.0]] == returns.tolist()
-    discounted, _ = estimate(played, PPOSettings(gamma=0.5))
+    discounted, _ = estimate(round_of(rewards, mask, PPOSettings(gamma=0.5)))
     assert discounted.tolist() == [[3.0, 4.0, 4.0], [3.0, 0.0, 0.0]]
 
 
 def test_gae_without_a_baseline_and_lambda_1_is_the_reward_to_go():
     rewards = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
-    with_critic = round_of(rewards, values=torch.zeros(2, 3))
-    found, _ = find_advantage("gae").estimate(with_critic, PPOSettings(gae_lambda=1.0))
-    expected, _ = find_advantage("reinforce").estimate(with_critic, PPOSettings())
+    with_critic = round_of(rewards, settings=PPOSettings(gae_lambda=1.0), values=torch.zeros(2, 3))
+    found, _ = find_advantage("gae").estimate(with_critic)
+    expected, _ = find_advantage("reinforce").estimate(with_critic)
     torch.testing.assert_close(found, expected)
 
 
@@ -68,20 +54,20 @@ def test_gae_without_a_baseline_and_lambda_1_is_the_reward_to_go():
 )
 def test_an_estimator_takes_the_settings_that_its_function_reads(settings, expected):
     rewards = torch.tensor([[1.0, 2.0], [3.0, 5.0]])
-    played = round_of(rewards, segment_ends=torch.ones(2, 2, dtype=torch.int64))
-    found, _ = find_advantage(settings["advantage"]).estimate(
-        played, PPOSettings(**{"group_size": 2, **settings})
-    )
+    learner = PPOSettings(**{"group_size": 2, **settings})
+    played = round_of(rewards, None, learner, segment_ends=torch.ones(2, 2, dtype=torch.int64))
+    found, _ = find_advantage(settings["advantage"]).estimate(played)
     torch.testing.assert_close(found, torch.tensor(expected), atol=1e-5, rtol=1e-4)
 
 
 def test_the_values_learn_returns_of_their_own_lambda():
     """delta = [1, 2] - [3, 4] + [4, 0] = [2, -2], A = [2 - 0.5 * 2, -2]; to go [3, 2]."""
-    played = round_of(torch.tensor([[1.0, 2.0]]), values=torch.tensor([[3.0, 4.0]]))
+    rewards, values = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]])
     estimate = find_advantage("gae").estimate
-    advantages, returns = estimate(played, PPOSettings(gae_lambda=0.5, gae_lambda_vf=1.0))
+    both = PPOSettings(gae_lambda=0.5, gae_lambda_vf=1.0)
+    advantages, returns = estimate(round_of(rewards, None, both, values=values))
     assert (advantages.tolist(), returns.tolist()) == ([[1.0, -2.0]], [[3.0, 2.0]])
-    _, of_one = estimate(played, PPOSettings(gae_lambda=0.5))
+    _, of_one = estimate(round_of(rewards, None, PPOSettings(gae_lambda=0.5), values=values))
     assert of_one.tolist() == [[4.0, 2.0]]
 
 
@@ -107,29 +93,66 @@ def test_settings_of_a_critic_are_refused_without_one(make_ppo, setting):
         make_ppo(advantage="reinforce", **{setting: 2 if setting == "n_value_warmup" else 0.5})
 
 
-def test_an_estimator_of_ones_own_is_one_function(make_ppo, make_envs, monkeypatch):
+def test_an_estimator_of_ones_own_is_one_function(make_ppo, make_envs, monkeypatch, tmp_path):
     monkeypatch.setattr(ADVANTAGES, "_entries", dict(ADVANTAGES))
-    register_advantage(
-        AdvantageEstimator(
-            name="immediate",
-            estimate=lambda played, settings: (played.token_rewards, played.token_rewards),
-            needs_critic=False,
-        )
-    )
-    agent = make_ppo(envs=dense(make_envs, 8), advantage="immediate")
+
+    def immediate(token_rewards, response_mask, factor=1.0):
+        return factor * token_rewards
+
+    register_advantage(immediate)
+    agent = make_ppo(envs=dense(make_envs, 8), advantage="immediate:factor=2")
     agent.learn(8 * 5)
     assert agent._n_updates >= 1
+    of_object = make_ppo(envs=dense(make_envs, 8), advantage=immediate)
+    assert of_object.estimator.name == "immediate"
+    assert not of_object.has_critic
+    of_object.save(tmp_path / "run")
+    with pytest.raises(ValueError, match=r"immediate@\w+.*object of the process"):
+        find_advantage("immediate@00000000")
+
+
+def test_columns_are_the_rows_own_tokens():
+    """A reply of two tokens between two turns, and a row that a partner's failure lost."""
+
+    def change(values, response_mask):
+        return values.diff(dim=1, prepend=torch.zeros(len(values), 1)) * response_mask
+
+    mask = torch.tensor([[1, 1, 0, 0, 1], [0, 0, 0, 0, 0], [1, 0, 0, 0, 0]]) > 0
+    values = torch.tensor([[1.0, 3, 70, 70, 4], [9, 9, 9, 9, 9], [5, 9, 9, 9, 9]])
+    seen = round_of(torch.zeros(3, 5), mask, values=values)
+    assert seen["values"].tolist() == [[1, 3, 4], [5, 0, 0]]
+    assert seen["turn_ids"].tolist() == [[0, 0, 1], [0, -1, -1]]
+    assert seen["positions"].tolist() == [[0, 1, 2], [0, -1, -1]]
+    advantages, returns = find_advantage(change).estimate(seen)
+    assert advantages.tolist() == [[1, 2, 0, 0, 1], [0] * 5, [5, 0, 0, 0, 0]] == returns.tolist()
+
+
+def unknown(token_rewards, chances):
+    """Read a name that nobody has."""
+
+
+def late(token_rewards, continue_from):
+    """Read what is asked of the policy before the round."""
+
+
+def looks(scores, response_mask, attention):
+    """Read the reward model's attention."""
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (late, r"advantage late \(test_advantages\.py:\d+\) reads 'continue_from'"),
+        (looks, r"advantage looks .*reads 'attention', which scorer .*does not give"),
+        (unknown, r"advantage unknown .*reads 'chances', which is no name of a round"),
+    ],
+)
+def test_what_an_estimator_reads_is_known_before_work(make_ppo, make_envs, function, message):
+    with pytest.raises(ValueError, match=message):
+        make_ppo(envs=dense(make_envs, 8), advantage=function).learn(8)
 
 
 # --- VinePPO's ------------------------------------------------------------------------------------
-
-
-class Pieces(PerToken):
-    """Pays the first two tokens in one sum, and the others by themselves."""
-
-    def pieces(self, episodes: Any) -> list[list[range]]:
-        sizes = [len(episode.response_ids) for episode in episodes]
-        return [[range(0, min(2, n)), *(range(t, t + 1) for t in range(2, n))] for n in sizes]
 
 
 def test_rewards_within_segments():
@@ -148,7 +171,8 @@ def test_vineppo_takes_no_mean_over_episodes_that_were_lost():
     mask[2] = False
 
     def advantages(rows: int) -> Any:
-        return estimate(round_of(rewards[:rows], mask[:rows]), PPOSettings())[0]
+        ends = torch.arange(2).expand(rows, 2)
+        return estimate(round_of(rewards[:rows], mask[:rows], segment_ends=ends))[0]
 
     assert advantages(2).tolist() == [[-1.0, 2.0], [1.0, 4.0]]
     assert torch.equal(advantages(3)[:2], advantages(2))
@@ -156,7 +180,7 @@ def test_vineppo_takes_no_mean_over_episodes_that_were_lost():
 
 
 def test_vineppo_pays_each_token_the_reward_of_its_segment(make_ppo, make_envs):
-    for credit, joined in ((PerToken(), False), (Pieces(), True)):
+    for credit, joined in ((rule_of("random"), False), (rule_of("random", segments=5), True)):
         envs = make_envs(num_envs=8, reward=target_reward(credit), min_new_tokens=6)
         agent = make_ppo(envs=envs, advantage="vineppo", kl_coef=0.0)
         assert agent.policy.critic is None

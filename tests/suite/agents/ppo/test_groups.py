@@ -9,18 +9,16 @@ import pytest
 import torch
 
 from tests.support.agents.checkpoint import assert_equal_weights
-from tests.support.agents.common import PerToken, make_model, target_reward
+from tests.support.agents.common import make_model, per_token, target_reward
 from tests.support.agents.policy import shake
+from tests.support.rules import rule_of
 from tokengym.agents import PPO, collect, losses
-from tokengym.rewards import Credit, Random, Sparse, Uniform
 
 SCORE_ONLY = ("rloo", "grpo", "dr-grpo")
 
 
-def build(
-    make_ppo: Any, make_envs: Any, credit: Credit | None = None, rows: int = 8, **settings: Any
-) -> Any:
-    envs = make_envs(num_envs=rows, reward=target_reward(credit or Sparse()))
+def build(make_ppo: Any, make_envs: Any, credit: Any = None, rows: int = 8, **settings: Any) -> Any:
+    envs = make_envs(num_envs=rows, reward=target_reward(credit or rule_of("sparse")))
     return make_ppo(envs=envs, **{"group_size": 4, "learning_rate": 1e-2, **settings})
 
 
@@ -30,7 +28,7 @@ def test_advantages_that_read_the_score_are_the_same_under_every_credit(
 ):
     first, *others = (
         build(make_ppo, make_envs, credit, advantage=advantage)
-        for credit in (Sparse(), Uniform(), Random(), PerToken())
+        for credit in (rule_of("sparse"), rule_of("uniform"), rule_of("random"), per_token)
     )
     expected = first.assign(first.collect()).advantages
     for agent in others:
@@ -41,7 +39,7 @@ def test_advantages_that_read_the_score_are_the_same_under_every_credit(
 def test_token_credit_is_seen_where_the_estimator_says_so(make_ppo, make_envs, advantage):
     first, second = (
         build(make_ppo, make_envs, credit, rows=32, advantage=advantage, kl_coef=0.0)
-        for credit in (Sparse(), PerToken())
+        for credit in (rule_of("sparse"), per_token)
     )
     one, two = first.assign(first.collect()), second.assign(second.collect())
     assert torch.equal(one.old_log_probs, two.old_log_probs)
@@ -57,7 +55,7 @@ def test_advantages_are_those_of_the_pure_functions(make_ppo, make_envs):
         for row, expected in enumerate(function(scores, 4).tolist()):
             row_found = found.advantages[row][found.response_mask[row]]
             torch.testing.assert_close(row_found, torch.full_like(row_found, expected))
-    agent = build(make_ppo, make_envs, PerToken(), advantage="loo", kl_coef=0.0)
+    agent = build(make_ppo, make_envs, per_token, advantage="loo", kl_coef=0.0)
     played = agent.collect()
     found = agent.assign(played)
     rewards = torch.zeros(found.response_mask.shape)
@@ -88,7 +86,7 @@ def test_the_price_of_the_kl_comes_off_the_score_that_is_compared(make_ppo, make
 
 @pytest.mark.parametrize("advantage", ["loo", "grpo", "reinforce++"])
 def test_each_learner_solves_the_identity_task(make_ppo, make_envs, advantage):
-    reward = target_reward(PerToken())
+    reward = target_reward(per_token)
     agent = make_ppo(
         envs=make_envs(num_envs=32, reward=reward),
         model=make_model(scale=2.0),
@@ -163,7 +161,7 @@ def test_groups_that_all_lack_a_score_are_not_a_partners_failure(make_ppo, make_
 
 
 def test_a_dense_credit_that_is_not_seen_is_said_once(make_ppo, make_envs, caplog):
-    agent = build(make_ppo, make_envs, Uniform(), advantage="grpo")
+    agent = build(make_ppo, make_envs, rule_of("uniform"), advantage="grpo")
     with caplog.at_level(logging.WARNING):
         agent.learn(8 * 6 * 2)
     said = [record for record in caplog.records if "reads the score of a whole" in record.message]
@@ -174,7 +172,7 @@ def test_a_resumed_run_with_groups_equals_an_uninterrupted_one(make_ppo, make_en
     whole = build(make_ppo, make_envs, advantage="loo").learn(8 * 6)
     whole.save(tmp_path / "agent")
     whole.learn(8 * 6 * 2, reset_num_timesteps=False)
-    envs = make_envs(num_envs=8, reward=target_reward(Sparse()))
+    envs = make_envs(num_envs=8, reward=target_reward(rule_of("sparse")))
     resumed = PPO.load(tmp_path / "agent", env=envs, device="cpu")
     resumed.learn(8 * 6 * 2, reset_num_timesteps=False)
     assert_equal_weights(whole, resumed)
@@ -231,7 +229,7 @@ def test_the_longest_response_is_asked_once_a_round(make_ppo, make_envs, monkeyp
         patched.setattr(bare, "max_new_tokens", refused, raising=False)
         agent.update(experience)
     shorter: Any = {"max_new_tokens": 5, "max_prompt_tokens": 5}  # in arrays as long
-    agent.set_env(make_envs(num_envs=8, reward=target_reward(Sparse()), **shorter))
+    agent.set_env(make_envs(num_envs=8, reward=target_reward(rule_of("sparse")), **shorter))
     assert agent.rounds.max_new_tokens == 5
 
 

@@ -7,17 +7,23 @@ import gymnasium as gym
 import pytest
 from gymnasium.vector import SyncVectorEnv
 
-from tests.support.agents.common import PerToken, make_model, target_reward
+from tests.support.agents.common import make_model, target_reward
 from tests.support.agents.ppo import log_of
 from tokengym.agents import PPO
 from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs import SettingsError
+from tokengym.rewards import on_last, token_credit
 
 
-class Declared(PerToken):
-    def __init__(self, gae_lambda: float | None) -> None:
-        self.gae_lambda = gae_lambda
+def declaring(gae_lambda: float | None) -> Any:
+    """Return a rule that declares a lambda."""
+
+    @token_credit(gae_lambda=gae_lambda)
+    def declared(scores: Any, response_mask: Any) -> Any:
+        return on_last(scores, response_mask)
+
+    return declared
 
 
 def made(env: Any, **settings: Any) -> float | None:
@@ -30,7 +36,7 @@ def made(env: Any, **settings: Any) -> float | None:
 @pytest.mark.parametrize(("declared", "expected"), [(0.25, 0.25), (0.0, 0.0), (None, 0.95)])
 def test_without_a_lambda_the_rules_own_is_taken(make_envs, declared, expected):
     def envs() -> Any:
-        return make_envs(reward=target_reward(Declared(declared)))
+        return make_envs(reward=target_reward(declaring(declared)))
 
     assert made(envs(), gae_lambda=None) == expected
     assert made(as_vec_env(envs()), gae_lambda=None) == expected
@@ -54,7 +60,7 @@ def test_the_rules_by_name(rule, expected):
 
 
 def test_a_lambda_outside_its_range_is_refused(make_envs):
-    envs = make_envs(reward=target_reward(Declared(1.5)))
+    envs = make_envs(reward=target_reward(declaring(1.5)))
     with pytest.raises(SettingsError, match=r"gae_lambda=1.5.*\[0, 1\]"):
         made(envs, gae_lambda=None)
     assert made(envs, gae_lambda=1.0) == 1.0
@@ -75,7 +81,7 @@ def test_discounts_outside_0_and_1_are_refused(name, value):
 
 
 def test_the_number_is_written_down(make_ppo, make_envs, tmp_path):
-    agent = make_ppo(envs=make_envs(reward=target_reward(Declared(1.0))), gae_lambda=None)
+    agent = make_ppo(envs=make_envs(reward=target_reward(declaring(1.0))), gae_lambda=None)
     (row,) = log_of(agent, 1)
     assert row["train/gae_lambda"] == 1.0
     agent.save(tmp_path / "agent")
@@ -94,7 +100,7 @@ def test_without_a_critic_there_is_no_lambda(make_ppo):
 def test_a_low_lambda_that_nobody_chose_is_said_where_responses_end_by_themselves(
     make_ppo, make_envs, caplog, declared, given, is_warned, reason
 ):
-    envs = make_envs(reward=target_reward(Declared(declared)))
+    envs = make_envs(reward=target_reward(declaring(declared)))
     agent = make_ppo(envs=envs, gae_lambda=given)
     for _ in range(2):
         played = agent.collect()

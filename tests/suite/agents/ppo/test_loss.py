@@ -8,7 +8,7 @@ import torch
 from tokenizers import normalizers
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from tests.support.agents.common import EOS, PerToken, critic_of, target_reward
+from tests.support.agents.common import EOS, critic_of, per_token, target_reward
 from tests.support.agents.policy import shake
 from tests.support.agents.ppo import gradient
 from tests.support.words import WORDS, make_word_tokenizer
@@ -42,7 +42,7 @@ def loss_by_hand(agent: PPO, experience: Any) -> torch.Tensor:
 def test_the_gradient_is_that_of_the_whole_objective(make_envs, make_ppo):
     """After some steps, so that ratios and values are clipped here and there."""
     agent = make_ppo(
-        envs=make_envs(num_envs=8, reward=target_reward(PerToken())),
+        envs=make_envs(num_envs=8, reward=target_reward(per_token)),
         vf_coef=0.3,
         clip_range_vf=0.2,
         value_network="trunk",

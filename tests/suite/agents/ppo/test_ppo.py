@@ -12,16 +12,17 @@ import torch
 from tests.support.agents.common import (
     PROMPTS,
     TARGET,
-    PerToken,
     critic_of,
     make_model,
+    per_token,
     target_reward,
 )
 from tests.support.agents.policy import shake
 from tests.support.agents.ppo import Watcher, gradient, log_of
+from tests.support.rules import rule_of
 from tokengym.agents import PPO
 from tokengym.agents.errors import ModelError, NonFiniteError
-from tokengym.rewards import FunctionScorer, Normalize, Reward, Sparse
+from tokengym.rewards import FunctionScorer, Normalize, Reward
 
 LOGGED = {
     *(f"rollout/{name}" for name in ("score", "ep_len_mean", "ep_rew_mean")),
@@ -39,7 +40,7 @@ LOGGED = {
 def test_assign_is_the_formula(make_envs, make_ppo):
     """Token rewards less kl_coef * k1, GAE, whitening: each recomputed here by plain loops."""
     agent = make_ppo(
-        envs=make_envs(reward=target_reward(PerToken())),
+        envs=make_envs(reward=target_reward(per_token)),
         kl_coef=0.3,
         kl_estimator="k1",
         gamma=0.9,
@@ -231,7 +232,7 @@ def test_without_a_log_interval_no_row_is_written(make_ppo):
 
 def test_the_logged_score_is_the_raw_one(make_envs, make_ppo):
     scorer = Normalize(FunctionScorer(lambda prompt, response: 100.0 + len(response)), window=1)
-    (row,) = log_of(make_ppo(envs=make_envs(reward=Reward(scorer, Sparse()))), 1)
+    (row,) = log_of(make_ppo(envs=make_envs(reward=Reward(scorer, rule_of("sparse")))), 1)
     assert row["rollout/score"] > 100.0
     assert abs(row["rollout/ep_rew_mean"]) < 10.0
 
@@ -283,7 +284,7 @@ def test_no_prompt_is_drawn_in_vain(make_envs, make_ppo):
         seen.append(prompt)
         return 0.0
 
-    reward = Reward(FunctionScorer(score), Sparse())
+    reward = Reward(FunctionScorer(score), rule_of("sparse"))
     make_ppo(envs=make_envs(reward=reward, num_envs=2, prompt_sampling="sequential")).learn(1)
     assert sorted(seen) == sorted(PROMPTS[:2])
 
@@ -323,7 +324,7 @@ def test_a_loss_or_gradient_that_is_not_finite_is_named(make_ppo):
 )
 def test_a_gradient_whose_norm_alone_overflows_is_named(make_ppo, make_envs, settings, size):
     scorer = FunctionScorer(lambda _, response: size * (len(response) % 5))
-    agent = make_ppo(envs=make_envs(reward=Reward(scorer, Sparse())), **settings)
+    agent = make_ppo(envs=make_envs(reward=Reward(scorer, rule_of("sparse"))), **settings)
     with pytest.raises(NonFiniteError, match=r"norm overflows \(largest entry .*e\+\d+, in \S+\)"):
         agent.learn(1)
 
@@ -335,7 +336,7 @@ def test_whitened_advantages_train_whatever_the_size_of_the_scores(make_ppo, mak
         def score(_: str, response: str, size: float = size) -> float:
             return size * (len(response) % 5)
 
-        envs = make_envs(reward=Reward(FunctionScorer(score), Sparse()))
+        envs = make_envs(reward=Reward(FunctionScorer(score), rule_of("sparse")))
         agent = make_ppo(envs=envs, advantage="reinforce++", kl_coef=0.0, learning_rate=1e-2)
         before = [p.detach().clone() for p in agent.policy.parameters()]
         agent.learn(1)

@@ -15,11 +15,12 @@ from tests.support.agents.common import (
     EOS,
     PROMPTS,
     TARGET,
-    PerToken,
     make_model,
+    per_token,
     single_env,
     target_reward,
 )
+from tests.support.rules import rule_of
 from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import PPO, RandomAgent, collect
 from tokengym.agents.offline.collecting import ResponseCollector
@@ -30,13 +31,11 @@ from tokengym.agents.sb3 import as_vec_env
 from tokengym.base.errors import SettingsError
 from tokengym.envs import Reply, TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.rewards import (
-    RED,
     FunctionScorer,
     Reward,
     RewardError,
     RewardWrapper,
     SparseReward,
-    Uniform,
     VectorRewardWrapper,
 )
 
@@ -47,13 +46,13 @@ TOKENIZER = make_tokenizer()
 
 
 def one(credit=None, *wrappers):
-    return single_env(target_reward(PerToken() if credit is None else credit), *wrappers)
+    return single_env(target_reward(per_token if credit is None else credit), *wrappers)
 
 
 def batch(credit=None):
     settings = {"tokenizer": TOKENIZER, "prompts": PROMPTS, "max_new_tokens": TOKENS}
     envs = TokenGenerationVectorEnv(num_envs=ROWS, **settings)
-    return VectorRewardWrapper(envs, target_reward(PerToken() if credit is None else credit))
+    return VectorRewardWrapper(envs, target_reward(per_token if credit is None else credit))
 
 
 def make_agent(envs, **settings):
@@ -237,7 +236,7 @@ def test_a_factor_scales_the_credit(case):
             assert factor * episode.score_parts["raw_score"] == pytest.approx(episode.score)
 
 
-@pytest.mark.parametrize("rule", [PerToken(), RED(every_prefix=True)])
+@pytest.mark.parametrize("rule", [per_token, rule_of("red", prefixes="each")])
 def test_rows_in_other_processes_are_heard(rule):
     expected = [row.token_rewards for row in play(batch(rule))]
     envs = AsyncVectorEnv(copies(Negated, credit=rule))
@@ -251,7 +250,7 @@ def test_rows_in_other_processes_are_heard(rule):
 
 @pytest.mark.parametrize("factor", [2.0, -1.0])
 def test_a_credit_that_is_paid_in_steps_is_heard_step_by_step(factor):
-    rule = RED(every_prefix=True)
+    rule = rule_of("red", prefixes="each")
     expected = [row.token_rewards for row in play(batch(rule))]
     for envs in (
         SyncVectorEnv(copies(lambda env: scaled(env, factor), credit=rule)),
@@ -268,7 +267,7 @@ def test_a_price_per_token_is_paid_by_each_token():
 
 
 def test_a_bonus_at_the_end_is_paid_at_the_end():
-    episodes = play(SyncVectorEnv(copies(Bonus, credit=PerToken())))
+    episodes = play(SyncVectorEnv(copies(Bonus, credit=per_token)))
     for episode, before in zip(episodes, plain(), strict=True):
         assert episode.score == pytest.approx(sum(before) + 3.0)
         np.testing.assert_allclose(episode.token_rewards[:-1], before[:-1], atol=1e-6)
@@ -300,7 +299,9 @@ def test_normalised_rewards_are_those_that_the_layer_pays():
 
 def test_a_running_scale_keeps_the_shares_of_scores_far_apart():
     """The small score is scaled by far more than the others, as an unknown layer would not be."""
-    reward = Reward(FunctionScorer(lambda response: 10.0 ** (len(response.split()) - 5)), Uniform())
+    reward = Reward(
+        FunctionScorer(lambda response: 10.0 ** (len(response.split()) - 5)), rule_of("uniform")
+    )
     envs = VectorRewardWrapper(batch().env, reward)
     for row in earned(batched.NormalizeReward(envs)):
         assert row == pytest.approx([row[0]] * len(row), rel=1e-4)
@@ -343,7 +344,7 @@ def test_replies_of_a_partner_earn_nothing():
         agent = make_agent(wrap(VectorRewardWrapper(envs, target_reward(credit))))
         return [(e.token_rewards, e.written) for e in agent.collect().episodes]
 
-    for credit in (Uniform(), RED(every_prefix=True)):
+    for credit in (rule_of("uniform"), rule_of("red", prefixes="each")):
         alone = rewards(credit, lambda envs: envs)
         heard = rewards(credit, lambda envs: batched.TransformReward(envs, lambda paid: 3 * paid))
         for (row, written), (before, _) in zip(heard, alone, strict=True):
@@ -469,7 +470,7 @@ def test_what_scores_without_steps_takes_layers_that_only_read():
 )
 def test_a_layer_inside_the_reward_layer_would_change_nothing(inside):
     with pytest.raises(RewardError, match="inside the reward layer"):
-        SparseReward(inside(), target_reward(Uniform()).scorer)
+        SparseReward(inside(), target_reward(rule_of("uniform")).scorer)
 
 
 def test_a_method_is_asked_of_the_first_row_alone_where_one_can_be():

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from tests.support.agents.common import PerToken, target_reward
+from tests.support.agents.common import per_token, target_reward
 from tests.support.agents.ppo import log_of
 from tokengym.agents import EpisodeLog
 
 
 def test_every_episode_becomes_a_line(make_envs, make_ppo, tmp_path):
-    agent = make_ppo(envs=make_envs(reward=target_reward(PerToken())))
+    agent = make_ppo(envs=make_envs(reward=target_reward(per_token)))
     path = tmp_path / "deep" / "episodes.jsonl"
     rows = log_of(agent, 60, callback=EpisodeLog(path))
     lines = [json.loads(line) for line in path.read_text().splitlines()]

@@ -1,5 +1,6 @@
 """Rows in other processes train what rows of this one do: the same rule, lambda and model."""
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -12,7 +13,7 @@ from tokengym.agents import PPO
 from tokengym.agents.rollouts.rounds import as_rounds, environment_attribute
 from tokengym.envs import Episode, SettingsError
 from tokengym.evaluation.runs.executors import processes
-from tokengym.rewards import Credit, CreditReward, Sparse
+from tokengym.rewards import CreditReward, on_last, token_credit
 
 
 def start() -> str:
@@ -29,22 +30,22 @@ KINDS: dict[str, Any] = {
 }
 
 
-class Continuing(Sparse):
+@token_credit
+def continuing(scores: Any, continue_from: Any, response_mask: Any) -> Any:
     """A rule that continues responses with the policy."""
-
-    name = "continuing"
-    needs_policy = True
+    del continue_from
+    return on_last(scores, response_mask)
 
 
 class Row:
     """Makes one row, also in a process that is started anew."""
 
-    def __init__(self, reward: str | Credit | None, **settings: Any) -> None:
+    def __init__(self, reward: str | Callable[..., Any] | None, **settings: Any) -> None:
         self.reward = reward
         self.settings = {"max_new_tokens": 6, **settings}
 
     def __call__(self) -> Any:
-        is_rule = isinstance(self.reward, Credit)
+        is_rule = callable(self.reward)
         reward = None if is_rule else self.reward
         env = gym.make("tokengym/MovieReview-v0", reward=reward, **self.settings)
         return CreditReward(env, credit=self.reward) if is_rule else env
@@ -100,7 +101,7 @@ def test_what_rows_in_processes_are_asked(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_credit_that_continues_with_the_policy_is_refused_in_processes(kind):
-    envs = KINDS[kind][1]([Row(Continuing())] * 2)
+    envs = KINDS[kind][1]([Row(continuing)] * 2)
     with pytest.raises(SettingsError, match=r"'continuing' continues .*gym\.make_vec"):
         PPO("CausalLMPolicy", envs)
     envs.close()

@@ -9,11 +9,12 @@ from stable_baselines3.common.vec_env import VecMonitor
 
 from tests.support.agents.common import EOS, TARGET
 from tests.support.agents.playing import MODES, Scripted
+from tests.support.rules import rule_of
 from tokengym.agents.rollouts.playing import RolloutBatch, as_sampler, play_round
 from tokengym.agents.rollouts.rounds import as_rounds
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs import Episode
-from tokengym.rewards import RED, Credit, FunctionScorer, Normalize, Reward, Sparse, Uniform
+from tokengym.rewards import FunctionScorer, Normalize, Reward, Rule, on_last, token_credit
 
 ROWS = 4
 
@@ -46,9 +47,9 @@ def play(envs: Any) -> RolloutBatch:
     return play_round(as_sampler(HalfToTheHorizon()), as_rounds(envs), seed=0)
 
 
-def normalized(credit: Credit | None = None, **options: Any) -> Reward:
+def normalized(credit: Rule | None = None, **options: Any) -> Reward:
     options = {"window": ROWS, "scale": False, "clip": None} | options
-    return Reward(Normalize(FunctionScorer(length_score), **options), credit or Sparse())
+    return Reward(Normalize(FunctionScorer(length_score), **options), credit or rule_of("sparse"))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -95,7 +96,7 @@ def test_running_statistics_are_those_of_a_batch_scored_at_once(make_envs, optio
     assert found == pytest.approx(wanted)
 
 
-@pytest.mark.parametrize("credit", [Uniform(), RED(every_prefix=True)])
+@pytest.mark.parametrize("credit", [rule_of("uniform"), rule_of("red", prefixes="each")])
 def test_every_credit_follows_the_centred_score(make_envs, tokenizer, credit):
     at_once = normalized(credit, window=None).bind(tokenizer)
     envs = make_envs(reward=normalized(credit, window=None))
@@ -109,12 +110,12 @@ def test_every_credit_follows_the_centred_score(make_envs, tokenizer, credit):
 def test_a_round_is_scored_once(make_envs):
     calls = []
 
-    class Counted(Sparse):
-        def assign(self, episodes: Any, scores: Any) -> Any:
-            calls.append(len(episodes))
-            return super().assign(episodes, scores)
+    @token_credit
+    def counted(scores: Any, response_mask: Any) -> Any:
+        calls.append(len(scores))
+        return on_last(scores, response_mask)
 
-    play(make_envs(reward=Reward(FunctionScorer(length_score), Counted())))
+    play(make_envs(reward=Reward(FunctionScorer(length_score), counted)))
     assert calls == [ROWS]
 
 

@@ -11,6 +11,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
 from tests.support.agents.common import EOS, TARGET, single_env
 from tests.support.agents.playing import MODES, Scripted
+from tests.support.rules import rule_of
 from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import collect
 from tokengym.agents.rollouts.playing import as_sampler, play_round
@@ -18,11 +19,9 @@ from tokengym.agents.rollouts.rounds import as_rounds
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs import PadTokenRewards, TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.rewards import (
-    RED,
-    Credit,
     FunctionScorer,
     Reward,
-    Sparse,
+    Rule,
     VectorRewardWrapper,
 )
 
@@ -37,9 +36,9 @@ SETTINGS: dict[str, Any] = {
 class Counting:
     """A scorer that keeps what it scored."""
 
-    def __init__(self, credit: Credit | None = None) -> None:
+    def __init__(self, credit: Rule | None = None) -> None:
         self.scored: list[tuple[str, str]] = []
-        self.reward = Reward(FunctionScorer(self.score), credit or Sparse())
+        self.reward = Reward(FunctionScorer(self.score), credit or rule_of("sparse"))
 
     def score(self, prompt: str, response: str) -> float:
         self.scored.append((prompt, response))
@@ -102,15 +101,15 @@ def test_a_row_that_waits_draws_and_plays_nothing(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_causal_credit_reads_each_row_once(backend):
-    counting = Counting(RED(every_prefix=True))
+    counting = Counting(rule_of("red", prefixes="each"))
     collect(Scripted(), BACKENDS[backend](counting), len(PROMPTS), seed=0)
     # A round is scored when it has ended: of n tokens, n + 1 prefixes and the text.
     tokens = 4 * (1 + 2 + 3 + 4)
     at_end = (tokens + len(PROMPTS)) + len(PROMPTS)
     # A monitor around the reward sees what steps pay: after the first token two prefixes, after
-    # each other one but the last three.
+    # each other one but the last one more.
     is_monitored = "monitored" in backend or backend == "adapted sync"
-    in_steps = 4 * (2 + (2 + 3) + (2 + 3 + 3)) if is_monitored else 0
+    in_steps = 4 * (2 + (2 + 1) + (2 + 1 + 1)) if is_monitored else 0
     assert len(counting.scored) == at_end + in_steps
 
 

@@ -13,7 +13,7 @@ from stable_baselines3 import PPO as StockPPO
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
 
-from tests.support.agents.common import TARGET, PerToken, target_reward
+from tests.support.agents.common import TARGET, per_token, target_reward
 from tests.support.agents.vec_env import single
 from tokengym.agents import HindsightReplayBuffer, HindsightRolloutBuffer, collect
 from tokengym.agents.sb3 import as_vec_env
@@ -50,7 +50,7 @@ class Ledger(BaseCallback):
 
 
 def dense(make_envs: Callable[..., Any], **settings: Any) -> Any:
-    return as_vec_env(make_envs(reward=target_reward(PerToken()), **settings))
+    return as_vec_env(make_envs(reward=target_reward(per_token), **settings))
 
 
 # --- the rule -----------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ def test_rewards_that_were_changed_are_refused(make_envs, tokenizer):
 @pytest.mark.parametrize("stock", [A2C, DQN])
 def test_a_layer_inside_that_changes_rewards_is_refused(make_envs, stock):
     """The token rewards would undo it."""
-    paid = make_envs(reward=target_reward(PerToken()))
+    paid = make_envs(reward=target_reward(per_token))
     settings: Any = {"n_steps": 8, "rollout_buffer_class": HindsightRolloutBuffer}
     if stock is DQN:
         settings = {"buffer_size": 400, "replay_buffer_class": HindsightReplayBuffer}
@@ -285,7 +285,7 @@ def test_stock_algorithms_solve_the_task(make_envs, algorithm, timesteps, settin
     assert np.mean([episode["r"] for episode in agent.ep_info_buffer]) > 0.2  # with its exploration
     assert evaluation.best_mean_reward > 0.85
     best = algorithm.load(tmp_path / "best" / "best_model", device="cpu")
-    envs = make_envs(reward=target_reward(PerToken()))
+    envs = make_envs(reward=target_reward(per_token))
     episodes = collect(best, envs, 32, seed=3, deterministic=True)
     assert np.mean([episode.score for episode in episodes]) > 0.85
     assert episodes[0].response_ids.count(TARGET) >= 5

@@ -7,12 +7,13 @@ import pytest
 from gymnasium.vector import SyncVectorEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
+from tests.support.rules import rule_of
 from tests.support.words import make_word_tokenizer
 from tokengym.agents import RandomAgent, collect
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs import SettingsError
 from tokengym.evaluation.measure.evaluate import Evaluator, evaluate
-from tokengym.rewards import FunctionScorer, Reward, Sparse, VectorRewardWrapper
+from tokengym.rewards import FunctionScorer, Reward, VectorRewardWrapper
 
 ID = "tokengym/MovieReview-v0"
 KWARGS: dict[str, Any] = {"reward": "uniform", "max_new_tokens": 5}
@@ -71,7 +72,7 @@ def test_measuring_draws_no_prompt_of_the_environment():
 def test_the_scorer_of_a_wrapper_measures():
     envs = gym.make_vec(ID, num_envs=2, reward=None, max_new_tokens=5)
     wrapped = VectorRewardWrapper(
-        envs, Reward(FunctionScorer(lambda prompt, response: 7.0 + len(prompt)), Sparse())
+        envs, Reward(FunctionScorer(lambda prompt, response: 7.0 + len(prompt)), rule_of("sparse"))
     )
     assert all(score == 7.0 + len(prompt) for prompt, _, score in measured(wrapped))
 

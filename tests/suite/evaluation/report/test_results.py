@@ -298,11 +298,12 @@ def write_measured_by(out: Path, judge: str, runs: str = "*/*") -> None:
 
 
 RULES = """
-from tokengym.rewards.credits.uniform import Uniform
+from tokengym.rewards import shares, token_credit
 
 
-class Blind(Uniform):
-    name = "blind"
+@token_credit(control=True)
+def blind(scores, response_mask):
+    return scores[:, None] * shares(1.0 * response_mask, response_mask)
 """
 FIXED = {"advantage": "rloo", "group_size": 8, "batch_size": 64}
 """A learner that sees no token credit."""
@@ -311,7 +312,7 @@ FIXED = {"advantage": "rloo", "group_size": 8, "batch_size": 64}
 def test_the_report_of_one_comparison_says_what_the_comparison_says(make_comparison, tmp_path):
     rules = tmp_path / "rules.py"
     rules.write_text(RULES)
-    rewards = ("sparse", "abc", "uniform", f"{rules}:Blind")
+    rewards = ("sparse", "abc", "uniform", f"{rules}:blind")
     config, out = make_comparison("one", rewards, **FIXED)
     compared = write_comparison(config, out)
     reported = merge_comparisons([out], tmp_path / "report", baseline=None)

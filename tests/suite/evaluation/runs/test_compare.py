@@ -216,7 +216,7 @@ def test_a_failed_run_is_kept_and_shown(finished, tmp_path, monkeypatch):
     asked = "tokengym.evaluation.runs.compare.run_in_subprocess"
     monkeypatch.setattr(asked, lambda function, config, _: function(config))
     if "only-here" not in rewards.registered_rewards():
-        rewards.register("only-here", rewards.Uniform)
+        rewards.register("only-here", lambda: rewards.RewardChoice.of("uniform").made)
     out = tmp_path / "runs"
     shutil.copytree(finished[0], out)
     config = tiny(rewards=("sparse", "abc", "only-here"))
@@ -235,18 +235,18 @@ def test_a_failed_run_is_kept_and_shown(finished, tmp_path, monkeypatch):
     assert (out / "only-here" / "seed-0" / "run.json").stat().st_mtime_ns == before
 
 
-class Exploding(rewards.Uniform):
-    """Uniform credit that is broken from its second batch on."""
+@rewards.token_credit
+class Exploding:
+    """Sparse credit that is broken from its second batch on."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.batches = 0
 
-    def assign(self, episodes, scores):
-        self.batches += len(episodes) == TRAINING.batch_size
+    def __call__(self, scores, response_mask):
+        self.batches += len(scores) == TRAINING.batch_size
         if self.batches > 1:
             raise ValueError("the ground gave\nway")
-        return super().assign(episodes, scores)
+        return rewards.on_last(scores, response_mask)
 
 
 def test_a_run_that_fails_keeps_what_it_measured(tmp_path):

@@ -22,11 +22,12 @@ from tokengym.evaluation.runs.settings import EvaluationSettings, TaskSettings, 
 from tokengym.evaluation.runs.spec import RunSpec, run_folder, slug
 
 RULES = """
-from tokengym.rewards.credits.uniform import Uniform
+from tokengym.rewards import shares, token_credit
 
 
-class Blind(Uniform):
-    name = "blind"
+@token_credit(control=True)
+def blind(scores, response_mask):
+    return scores[:, None] * shares(1.0 * response_mask, response_mask)
 """
 
 
@@ -152,14 +153,14 @@ def test_environment_arguments(tmp_path):
 
 
 SCORERS = """
-from tokengym.rewards import FunctionScorer, Reward, Sparse, Uniform
+from tokengym.rewards import FunctionScorer, Reward, RewardChoice
 
 def brevity(prompt, response):
     return -len(response)
 
 class Brief(Reward):
     def __init__(self, credit="sparse"):
-        super().__init__(FunctionScorer(brevity), {"sparse": Sparse, "uniform": Uniform}[credit]())
+        super().__init__(FunctionScorer(brevity), RewardChoice.of(credit).made)
 """
 
 
@@ -313,11 +314,11 @@ def test_a_folder_holds_one_comparison(tmp_path):
         check_folder(config(seeds=2, rewards=("abc", "sparse")), tmp_path)
 
 
-@pytest.mark.parametrize("first", ["sparse", "rules.py:Blind"])
+@pytest.mark.parametrize("first", ["sparse", "rules.py:blind"])
 def test_a_corrected_file_may_replace_one_that_no_finished_run_used(first, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rules, out = Path("rules.py"), tmp_path / "runs"
-    rewards = tuple(dict.fromkeys((first, "sparse", "rules.py:Blind")))
+    rewards = tuple(dict.fromkeys((first, "sparse", "rules.py:blind")))
 
     def end(name: str, status: str) -> None:
         folder = run_folder(out, name, 0)
@@ -328,7 +329,7 @@ def test_a_corrected_file_may_replace_one_that_no_finished_run_used(first, tmp_p
     faulty = config(seeds=1, rewards=rewards)
     for name in rewards:
         faulty.spec(name, 0, out).write({})
-    end("rules.py:Blind", "failed")
+    end("rules.py:blind", "failed")
     rules.write_text(f"{RULES}# corrected")
     corrected = config(seeds=1, rewards=rewards)
     check_folder(corrected, out)
@@ -337,7 +338,7 @@ def test_a_corrected_file_may_replace_one_that_no_finished_run_used(first, tmp_p
         check_folder(config(seeds=1, rewards=rewards, updates=5), out)
     if first == "sparse":
         check_folder(corrected, out)
-        end("rules.py:Blind", "finished")
+        end("rules.py:blind", "finished")
     with pytest.raises(ValueError, match=r"rules\.py has changed: .*Name another folder"):
         check_folder(corrected, out)  # the first reward's file measures every run
 
@@ -384,9 +385,9 @@ def controls(made: Comparison) -> list[str]:
 def test_controls_are_known_by_their_rules(tmp_path):
     rules = tmp_path / "rules.py"
     rules.write_text(RULES)
-    names = ("sparse", "abc", "recency:tau=5", "random", f"{rules}:Blind")
+    names = ("sparse", "abc", "recency:tau=5", "random", f"{rules}:blind")
     made = config(rewards=names)
-    assert controls(made) == ["recency:tau=5", "random", f"{rules}:Blind"]
+    assert controls(made) == ["recency:tau=5", "random", f"{rules}:blind"]
     crossed = config(rewards=("sparse", "uniform"), agents=("ppo", "dpo"))
     assert controls(crossed) == ["ppo uniform"]
     assert controls(config(rewards=("uniform",), agents=("ppo", "loo"))) == []

@@ -22,7 +22,7 @@ from tokengym.evaluation.runs.folder import (
 )
 from tokengym.evaluation.runs.run import Run
 from tokengym.evaluation.runs.settings import TaskSettings
-from tokengym.rewards.credits.uniform import Uniform
+from tokengym.rewards import token_credit
 
 ENV = "tokengym/MovieReview-v0"
 
@@ -44,10 +44,10 @@ def begun(made: Comparison, out: Path, status: str) -> Path:
 
 
 RULE = """
-from tokengym.rewards.credits.uniform import Uniform
-class Reads(Uniform):
-    def __init__(self, model="none"):
-        super().__init__()
+from tokengym.rewards import on_last, token_credit
+@token_credit
+def reads(scores, response_mask, model="none"):
+    return on_last(scores, response_mask)
 """
 
 
@@ -59,10 +59,10 @@ def data_named_by(where: str, named: Path, rules: Path) -> Comparison:
             agents = ("ppo", f"dpo:pairs={named}")
             return comparison(ENV, rewards=("sparse",), seeds=1, agents=agents, tokens=100_000)
         case "rewards":
-            rewards = ("sparse", f"{rules}:Reads:model={named}")
+            rewards = ("sparse", f"{rules}:reads:model={named}")
             return comparison(ENV, rewards=rewards, seeds=1)
         case "advantage":
-            return config("ppo", advantage=f"{rules}:Reads:model={named}")
+            return config("ppo", advantage=f"{rules}:reads:model={named}")
         case "pairs" | "eval_pairs":
             return config(**task)
         case "scorer_option":
@@ -103,7 +103,8 @@ def test_other_contents_of_the_same_file_are_other_data(tmp_path, where, is_file
 def test_an_object_that_a_run_changes_needs_a_name(tmp_path, where):
     """Its cache is all that changed: the refusal says how its own command can be repeated."""
 
-    class Counted(Uniform):
+    @token_credit
+    class Counted:
         calls: ClassVar[list[str]] = []
 
         def __call__(self, response: str) -> float:

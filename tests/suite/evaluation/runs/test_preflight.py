@@ -33,34 +33,36 @@ def test_a_comparison_is_refused_before_its_first_run(settings, message):
 
 
 RULES = """
-from tokengym.rewards import Credit
-class Short(Credit):
-    def spread(self, score, episode):
-        return [score]
-class Batch(Credit):
-    def assign(self, episodes):
-        return []
-class Idle(Credit):
-    pass
-class Broken(Credit):
+from tokengym.rewards import on_last, token_credit
+@token_credit
+def misspelt(scores, responce_mask):
+    return on_last(scores, responce_mask)
+@token_credit
+def many(*names):
+    return names[0]
+@token_credit
+def trainers(values):
+    return values
+@token_credit
+class Broken:
     def __init__(self):
         raise ValueError("no lexicon")
-    def spread(self, score, episode, attribution):
-        return [score]
-class Sound(Credit):
-    def spread(self, score, episode, *rest):
-        return [score]
+    def __call__(self, scores, response_mask):
+        return on_last(scores, response_mask)
+@token_credit
+def sound(scores, response_mask):
+    return on_last(scores, response_mask)
 """
 
 
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ("Short", r"spread of rule Short must take .*attribution.*got \(self, score, episode\)"),
-        ("Batch", r"assign of rule Batch must take .*scores.*got \(self, episodes\)"),
-        ("Idle", r"rule Idle pays nothing; define spread\("),
+        ("misspelt", r"rules.py:3\) reads 'responce_mask', which nobody.*mean 'response_mask'"),
+        ("many", r"many \(rules.py:6\) takes \*names"),
+        ("trainers", r"reads 'values', which comes from a trainer alone.*advantage= or weights="),
         ("Broken", "no lexicon"),
-        ("Sound", ""),
+        ("sound", ""),
     ],
 )
 def test_a_rule_whose_first_batch_would_fail_is_refused_before_the_first_run(

@@ -13,13 +13,12 @@ from rich.console import Console
 import tokengym
 from tokengym.agents.learner import LEARNERS
 from tokengym.base.objects import HERE, NAME, short, word_of
-from tokengym.envs import Episode
 from tokengym.evaluation.result import Result
 from tokengym.evaluation.runs import compare as module
 from tokengym.evaluation.runs.compare import compare
 from tokengym.evaluation.runs.comparison import Comparison
 from tokengym.evaluation.runs.decide import decide
-from tokengym.rewards import Credit
+from tokengym.rewards import Rule, on_last, token_credit
 from tokengym.rewards.scorers import SCORERS
 from tokengym.scripts.commands import compare as command
 from tokengym.scripts.commands.options import call
@@ -31,13 +30,10 @@ TINY: dict[str, Any] = {
 }
 
 
-class Tail(Credit):
+@token_credit
+def tail(scores: Any, response_mask: Any) -> Any:
     """Pays the score at the last token."""
-
-    name = "tail"
-
-    def spread(self, score: float, episode: Episode, attribution: Any) -> np.ndarray:
-        return np.eye(len(episode.response_ids), dtype=np.float32)[-1] * score
+    return on_last(scores, response_mask)
 
 
 class Frozen:
@@ -186,7 +182,7 @@ def test_a_class_that_others_find_is_named_by_its_place(tmp_path, monkeypatch):
     assert word_of(mine_of_words.Mine) == f"{file}:Mine"
     monkeypatch.chdir(tmp_path)
     assert word_of(mine_of_words.Mine) == "mine_of_words.py:Mine"
-    for own in (Tail, mine_of_words.LAST):  # of a package's module, which no file word finds
+    for own in (tail, mine_of_words.LAST):  # of a package's module, which no file word finds
         assert NAME.fullmatch(word_of(own))
         assert HERE[word_of(own)] is own
 
@@ -229,8 +225,8 @@ def test_an_object_of_another_process_is_named():
 def test_what_others_cannot_have_needs_one_job(tmp_path):
     elsewhere = {"executor": lambda function, specs: iter(())}
     for given in ({}, {"jobs": 2}, elsewhere):
-        with pytest.raises(ValueError, match=r"^Tail is an object of this process.*pass jobs=1"):
-            compare("MovieReview", tmp_path / "out", rewards=["sparse", Tail, Tail()], **given)
+        with pytest.raises(ValueError, match=r"^tail is an object of this process.*pass jobs=1"):
+            compare("MovieReview", tmp_path / "out", rewards=["sparse", tail, Rule(tail)], **given)
     assert not (tmp_path / "out").exists()
 
 
@@ -243,7 +239,7 @@ def test_objects_are_compared_in_this_process(tmp_path, monkeypatch):
             "TokenGeneration",
             tmp_path / "out",
             bundle="movie_review",
-            rewards=[Tail],
+            rewards=[tail],
             agents=["ppo", stable_baselines3.A2C, Frozen],
             dataset=datasets.Dataset.from_dict({"text": texts * 6}),
             scorer=brief,
@@ -256,7 +252,7 @@ def test_objects_are_compared_in_this_process(tmp_path, monkeypatch):
     assert result["failed"] == []
     arms = result.curves.drop_duplicates("arm")
     assert arms.agent.tolist() == ["ppo", "sb3:A2C", f"{__name__}:Frozen"]
-    assert {*arms.reward} == {"Tail"}
+    assert {*arms.reward} == {"tail"}
     for row in result.samples.itertuples():
         assert row.score == pytest.approx(-len(row.response) / 10.0, abs=1e-5)
         assert row.token_rewards == pytest.approx([0.0] * (len(row.tokens) - 1) + [row.score])

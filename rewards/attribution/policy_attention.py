@@ -7,8 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokengym.envs import Episode
-from tokengym.rewards import PolicyReader, last_layer
+from tokengym.envs.episode import Episode
+from tokengym.rewards.attribution.last_row import last_layer
+from tokengym.rewards.attribution.policy_reader import PolicyReader
 
 
 def policy_attention(

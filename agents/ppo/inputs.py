@@ -1,0 +1,173 @@
+"""Values of the names that an estimator of advantages, or a weight on them, reads of one round."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tokengym.agents.ppo.settings import GAE_LAMBDA
+from tokengym.envs import Episode
+from tokengym.rewards import CreditError
+from tokengym.rewards.credits.inputs import Inputs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from tokengym.agents.ppo.settings import PPOSettings
+    from tokengym.rewards import Scorer
+
+
+OF_MASK = frozenset(
+    {"response_mask", "positions", "turn_ids", "state_ids", "group_ids", "segment_ends"}
+)
+"""Names that are there without episodes."""
+
+
+class RoundInputs(Inputs):
+    """Names of one round, each computed when it is first asked for.
+
+    Columns are a row's own tokens, from 0, and rows that were lost to a partner's failure are not
+    shown; `spread` puts a result back. Tensors have the type of the token rewards and their device.
+
+    Args:
+        response_mask: (batch, time) bool, True at the tokens that the policy wrote; a lost row has
+            none.
+        given: What the trainer has, by name: numbers, tensors in the layout of the mask,
+            (batch, time, ...) or (batch,), or functions that return one, called when it is read.
+        settings: The trainer's, whose fields are names too.
+        episodes: (batch,); without them what the texts, the scorer and the data say is not there.
+        scorer: What scored them, without normalisation.
+        tokenizer: The policy's.
+    """
+
+    def __init__(
+        self,
+        response_mask: Tensor,
+        given: Mapping[str, Any],
+        *,
+        settings: PPOSettings,
+        episodes: Sequence[Episode] = (),
+        scorer: Scorer | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> None:
+        self._mask, self._given, self._settings = response_mask, dict(given), settings
+        self._laid_out = set[str]()
+        self._is_shown = response_mask.any(1)
+        shown = [episodes[row] for row in self._is_shown.nonzero()[:, 0].tolist() if episodes]
+        dtype = given["token_rewards"].dtype if "token_rewards" in given else torch.float32
+        super().__init__(shown, scorer=scorer, tokenizer=tokenizer, dtype=dtype)
+
+    def give(self, name: str, value: Any, *, is_own: bool = False) -> None:
+        """Supply a further name, such as the advantages that a weight reads.
+
+        Args:
+            name: The name.
+            value: As in ``given``.
+            is_own: Whether its columns are a row's own tokens already.
+        """
+        self._given[name] = value
+        if is_own:
+            self._laid_out.add(name)
+
+    def _supply(self, name: str) -> Any:
+        if name in self._given:
+            value = self._given[name]
+            value = value() if callable(value) and not isinstance(value, Tensor) else value
+            if name == "segment_ends":  # from places in the mask's layout
+                value = self._place.gather(1, value)
+            if name in self._laid_out or not isinstance(value, Tensor):
+                return value
+            return self._shown(value)
+        if name == "gae_lambda" and self._settings.gae_lambda is None:
+            return GAE_LAMBDA
+        if hasattr(self._settings, name):
+            return getattr(self._settings, name)
+        if not self.episodes and name not in OF_MASK:
+            raise CreditError(
+                f"{name!r} is read off the round's episodes, and there are none; leave out what "
+                "reads it where responses are enumerated"
+            )
+        value = super()._supply(name)
+        return value.to(self._mask.device) if isinstance(value, Tensor) else value
+
+    # --- layout -----------------------------------------------------------------------------------
+
+    @cached_property
+    def _place(self) -> Tensor:
+        """(batch, time) int64, each token's place among its row's own; a reply's is that before."""
+        return (self._mask.cumsum(1) - 1).clamp(min=0)
+
+    @cached_property
+    def _is_plain(self) -> bool:
+        """Whether the mask's layout is that of the own tokens: no reply, and no row was lost."""
+        steps = torch.arange(self._mask.shape[1], device=self._mask.device)
+        lengths = self._mask.sum(1, keepdim=True)
+        return bool((self._mask == (steps < lengths)).all() & self._is_shown.all())
+
+    @cached_property
+    def written(self) -> list[NDArray[np.int8]]:
+        """Per episode (response tokens,), 1 where the mask says that the policy wrote the token."""
+        rows = self._mask[self._is_shown].cpu().numpy().astype(np.int8)
+        return [row[: len(e.response_ids)] for row, e in zip(rows, self.episodes, strict=True)]
+
+    @cached_property
+    def time(self) -> int:
+        """Own tokens of the longest row."""
+        return self._mask.shape[1] if self._is_plain else int(self._mask.sum(1).max())
+
+    def _shown(self, value: Tensor) -> Tensor:
+        """Return a tensor of the mask's layout in that of the own tokens."""
+        if self._is_plain:
+            return value
+        if value.dim() == 1:
+            return value[self._is_shown]
+        rows, columns = self._mask.nonzero(as_tuple=True)
+        own = value.new_zeros(len(value), self.time, *value.shape[2:])
+        own[rows, self._place[rows, columns]] = value[rows, columns]
+        return own[self._is_shown]
+
+    def spread(self, result: Tensor) -> Tensor:
+        """Return a (rows, own tokens) result in the layout of the mask; 0 where that is False."""
+        if self._is_plain:
+            return result
+        whole = result.new_zeros(len(self._mask), result.shape[1])
+        whole[self._is_shown] = result
+        return whole.gather(1, self._place).where(self._mask, 0.0)
+
+    # --- names that the mask and the groups say ---------------------------------------------------
+
+    def _supply_response_mask(self) -> Tensor:
+        return self._shown(self._mask)
+
+    def _supply_positions(self) -> Tensor:
+        mask = self["response_mask"]
+        return (mask.cumsum(1) - 1).where(mask, -1)
+
+    def _supply_segment_ends(self) -> Tensor:
+        mask = self["response_mask"]  # each token is paid by itself, unless the trainer says else
+        return torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
+
+    def _supply_turn_ids(self) -> Tensor:
+        if self.episodes:
+            return super()._supply_turn_ids()
+        begins = self._mask.clone()
+        begins[:, 1:] &= ~self._mask[:, :-1]
+        turns = self._shown(begins.cumsum(1) - 1)
+        return turns.where(self["response_mask"], -1)
+
+    def _supply_state_ids(self) -> Tensor:
+        if self.episodes:
+            return super()._supply_state_ids()
+        mask = self["response_mask"]  # without texts, the state of a prompt is all there is
+        return self["group_ids"][:, None].expand(mask.shape).where(mask, -1)
+
+    def _supply_group_ids(self) -> Tensor:
+        size = self._settings.group_size or 1
+        rows = torch.arange(len(self._mask), device=self._mask.device)
+        return self._shown(rows // size)

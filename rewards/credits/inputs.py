@@ -1,0 +1,442 @@
+"""Values of the names that a function of token credit reads, for a batch of episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from tokengym.base.settings import check_memory
+from tokengym.envs.episode import Episode
+from tokengym.envs.prompts.contents import special_tokens
+from tokengym.envs.prompts.tokenization import token_texts
+from tokengym.envs.turns.partner import POLICY
+from tokengym.rewards.credits.names import ACCOUNTS, CARRIED, NAMES, OF_LANGUAGE_MODEL, SUPPLIERS
+from tokengym.rewards.credits.probe import Continuations, Probe
+from tokengym.rewards.errors import CreditError
+from tokengym.rewards.maths.signed_parts import shift_reply_credit
+from tokengym.rewards.scorers.base import Scorer, Scores
+from tokengym.rewards.scores import remedy_for
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from tokengym.rewards.attribution.policy_reader import PolicyReader
+
+CONTINUATION_BYTES = 1_024
+"""Least memory that a continuation takes, bytes."""
+
+
+class Inputs:
+    """Names of one batch of episodes, each computed when it is first asked for.
+
+    Columns are a row's own tokens, the ones that the policy wrote, from 0; past its end a tensor
+    is 0. What belongs to a reply's tokens counts at the own token before them.
+
+    Args:
+        episodes: Finished episodes of one token or more, none of them lost.
+        scorer: What scores them; None: nothing of the scorer's is supplied.
+        tokenizer: The policy's.
+        scores: The episodes' scores, where they are known, with attributions of ``account``.
+        account: Kind of the attributions in ``scores``; where the scores are not known, what to
+            ask for in the pass that scores.
+        reference: Reader of the frozen reference policy.
+        continuations: The policy that continues texts.
+        each_prefix: Whether every prefix is scored as a text of its own, for scorers without
+            scores per position.
+        ended: Whether the episodes are whole; False of texts that are still being written.
+        dtype: Type of the tensors.
+        prefixes: Per episode the scores of its first prefixes where they are known already, that
+            of the empty one first; with ``each_prefix`` alone.
+        given: Further values by name, such as a trainer's, in this layout.
+    """
+
+    def __init__(
+        self,
+        episodes: Sequence[Episode],
+        *,
+        scorer: Scorer | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        scores: Scores | None = None,
+        account: str | None = None,
+        reference: PolicyReader | None = None,
+        continuations: Continuations | None = None,
+        each_prefix: bool = False,
+        ended: bool = True,
+        dtype: torch.dtype = torch.float64,
+        prefixes: list[NDArray[np.float64]] | None = None,
+        given: dict[str, Any] | None = None,
+    ) -> None:
+        self.episodes = list(episodes)
+        self.scorer, self.tokenizer, self.reference = scorer, tokenizer, reference
+        self.continuations, self.each_prefix, self.ended = continuations, each_prefix, ended
+        self.dtype, self._account, self._scores = dtype, account, scores
+        self.prefixes = prefixes
+        self._known: dict[str, Any] = dict(given or {})
+        self.asked: list[str] = []
+        """Names that were computed, in order, with what was asked of the scorer."""
+
+    def __getitem__(self, name: str) -> Any:
+        """Return what stands for a name."""
+        if name not in self._known:
+            self.asked.append(name)
+            self._known[name] = self._supply(name)
+        return self._known[name]
+
+    def _supply(self, name: str) -> Any:
+        if name in ACCOUNTS and name != "prefix_scores":
+            return self.padded(self._attributions(ACCOUNTS[name]))
+        if name in CARRIED:
+            return self.padded([self._carried(name, row) for row in range(len(self.episodes))])
+        of_model = name.removeprefix("ref_")
+        if of_model != name and of_model in OF_LANGUAGE_MODEL:
+            method = OF_LANGUAGE_MODEL[of_model]
+            return self.padded(self._read(getattr(self._reader(), method)(self.episodes)))
+        if name not in NAMES:  # a column of the data
+            return [episode.metadata.get(name) for episode in self.episodes]
+        supply: Callable[[], Any] | None = getattr(self, f"_supply_{name}", None)
+        if supply is None:
+            raise CreditError(f"{name!r} is not here; it comes from {lack_of(name)}")
+        return supply()
+
+    # --- layout: a row's own tokens ---------------------------------------------------------------
+
+    @cached_property
+    def written(self) -> list[NDArray[np.int8]]:
+        """Per episode (response tokens,), 1 where the policy wrote the token."""
+        return [
+            np.ones(len(e.response_ids), np.int8) if e.written is None else e.written
+            for e in self.episodes
+        ]
+
+    @cached_property
+    def places(self) -> list[NDArray[np.intp]]:
+        """Per episode (own tokens,), their places among the response's tokens."""
+        return [np.flatnonzero(mask) for mask in self.written]
+
+    def spans(self, row: int) -> list[range]:
+        """Return the tokens of each own token of a row: itself, with the reply behind it."""
+        bounds = [*self.places[row].tolist(), len(self.written[row])]
+        return [range(*span) for span in pairwise(bounds)]
+
+    def padded(
+        self, rows: Sequence[ArrayLike], dtype: torch.dtype | None = None, fill: float = 0
+    ) -> Tensor:
+        """Return rows of one value per own token as a tensor, (batch, time)."""
+        table = np.full((len(rows), self.time), fill, dtype=np.float64)
+        for row, values in enumerate(rows):
+            table[row, : len(np.atleast_1d(values))] = values
+        return torch.from_numpy(table).to(dtype or self.dtype)
+
+    @cached_property
+    def time(self) -> int:
+        """Own tokens of the longest row."""
+        return max(len(places) for places in self.places)
+
+    def placed(self, rewards: Tensor) -> list[NDArray[np.float64]]:
+        """Return (batch, time) rewards per episode, (response tokens,); 0 at those of replies."""
+        table, rows = rewards.double().cpu().numpy(), []
+        for row, places in enumerate(self.places):
+            values = np.zeros(len(self.written[row]))
+            values[places] = table[row, : len(places)]
+            rows.append(values)
+        return rows
+
+    def _own(self, values: NDArray[Any], row: int) -> NDArray[Any]:
+        """Return a row's values per token, those of replies left out."""
+        return np.asarray(values)[self.places[row]]
+
+    def _read(self, rows: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        return [self._own(values, row) for row, values in enumerate(rows)]
+
+    # --- the texts --------------------------------------------------------------------------------
+
+    def _supply_response_mask(self) -> Tensor:
+        return self.padded([np.ones(len(places)) for places in self.places], torch.bool)
+
+    def _supply_response_ids(self) -> Tensor:
+        ids = [np.array(e.response_ids) for e in self.episodes]
+        return self.padded(self._read(ids), torch.int64)
+
+    def _supply_positions(self) -> Tensor:
+        return self.padded([np.arange(len(p)) for p in self.places], torch.int64, fill=-1)
+
+    @cached_property
+    def turn_starts(self) -> list[list[int]]:
+        """Per episode the response token at which each of the policy's turns begins."""
+        starts = []
+        for episode, mask in zip(self.episodes, self.written, strict=True):
+            told = [turn.span[0] for turn in episode.turns if turn.role == POLICY]
+            began = np.flatnonzero(np.diff(mask, prepend=0) > 0).tolist()
+            starts.append(told or began)
+        return starts
+
+    def _supply_turn_ids(self) -> Tensor:
+        turns = [
+            np.searchsorted(starts, places, side="right") - 1
+            for starts, places in zip(self.turn_starts, self.places, strict=True)
+        ]
+        return self.padded(turns, torch.int64, fill=-1)
+
+    def _supply_turn_scores(self) -> Tensor:
+        rows = []
+        for episode, places in zip(self.episodes, self.places, strict=True):
+            scores = np.full(len(episode.response_ids), np.nan)
+            for turn in episode.turns:
+                if turn.role == POLICY and turn.score is not None:
+                    scores[turn.span[1] - 1] = turn.score
+            rows.append(scores[places])
+        return self.padded(rows, fill=np.nan)
+
+    def _supply_state_ids(self) -> Tensor:
+        numbers = dict[tuple[Any, ...], int]()
+        rows = []
+        for row, (episode, starts) in enumerate(zip(self.episodes, self.turn_starts, strict=True)):
+            before = [(episode.prompt_ids, episode.response_ids[:start]) for start in starts]
+            ids = np.array([numbers.setdefault(state, len(numbers)) for state in before])
+            rows.append(ids[np.searchsorted(starts, self.places[row], side="right") - 1])
+        return self.padded(rows, torch.int64, fill=-1)
+
+    def _supply_row_seeds(self) -> list[list[int]]:
+        # The prompt's length keeps the two lists of ids apart.
+        own = self._read([np.array(e.response_ids) for e in self.episodes])
+        rows = zip(self.episodes, own, strict=True)
+        return [[len(e.prompt_ids), *e.prompt_ids, *ids.tolist()] for e, ids in rows]
+
+    def _supply_prompts(self) -> list[str]:
+        return [episode.prompt for episode in self.episodes]
+
+    def _supply_responses(self) -> list[str]:
+        return [episode.response for episode in self.episodes]
+
+    def _supply_references(self) -> list[str | None]:
+        return [episode.reference for episode in self.episodes]
+
+    def _supply_messages(self) -> list[Any]:
+        return [episode.chat.messages for episode in self.episodes]
+
+    def _supply_episodes(self) -> list[Episode]:
+        return list(self.episodes)
+
+    def token_texts(self) -> list[list[str]]:
+        """Return, per episode, the text that each own token adds; special ones add none."""
+        tokenizer = self._tokenizer()
+        special = {*special_tokens(tokenizer).values()}
+        shown = []
+        for episode, places in zip(self.episodes, self.places, strict=True):
+            texts = token_texts(tokenizer, episode.response_ids)
+            ids = episode.response_ids
+            shown.append(["" if ids[at] in special else texts[at] for at in places.tolist()])
+        return shown
+
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        if self.tokenizer is None:
+            raise CreditError("the texts of tokens need the policy's tokenizer; call bind() first")
+        return self.tokenizer
+
+    # --- the scorer -------------------------------------------------------------------------------
+
+    @property
+    def scored(self) -> Scores:
+        """The episodes' scores."""
+        if self._scores is None:
+            self._scores = self._ask(self._account)
+        return self._scores
+
+    def _ask(self, kind: str | None) -> Scores:
+        """Return what the scorer says, checked; one that names no kinds is asked for none."""
+        scorer = self._scorer()
+        options = {} if kind is None or scorer.attribution_kinds is None else {"attribution": kind}
+        self.asked.append(f"score({kind or ''})")
+        scores = scorer.score(self.episodes, **options)
+        scores.check(self.episodes, scorer.name)
+        return scores
+
+    def _scorer(self) -> Scorer:
+        if self.scorer is None:
+            raise CreditError("there is no scorer here, which this reads; pass one")
+        return self.scorer
+
+    def _attributions(self, kind: str) -> list[NDArray[np.float64]]:
+        """Return what the scorer says of each own token, (own tokens,) per episode."""
+        if self._scores is None:
+            self._account = kind  # in the pass that scores
+        scores = self.scored if kind == self._account else self._ask(kind)
+        if scores.attributions is None:
+            raise CreditError(
+                f"the rule needs {kind} attributions, scorer {self._scorer().name!r} returned "
+                f"none; {remedy_for(kind)}"
+            )
+        return [self._owned(values, row) for row, values in enumerate(scores.attributions)]
+
+    def _owned(self, values: NDArray[Any], row: int) -> NDArray[np.float64]:
+        """Return a row's additive values, those of a reply at the own token before it."""
+        if self.episodes[row].written is None:
+            return np.asarray(values, np.float64)
+        return self._own(shift_reply_credit(values, self.written[row]), row).astype(np.float64)
+
+    def _number(self, values: ArrayLike) -> Tensor:
+        return torch.as_tensor(np.asarray(values, np.float64)).to(self.dtype)
+
+    def _supply_scores(self) -> Tensor:
+        return self._number(self.scored.values)
+
+    def _supply_score_parts(self) -> dict[str, Tensor]:
+        return {name: self._number(part) for name, part in self.scored.parts.items()}
+
+    @cached_property
+    def probe(self) -> Probe:
+        """The scorer, asked of other texts than the episodes'."""
+        return Probe(self._scorer(), self.tokenizer, self.continuations)
+
+    def _supply_prefix_scores(self) -> Tensor:
+        return self.prefix_scores(self["response_mask"])
+
+    def prefix_scores(self, ends: Tensor) -> Tensor:
+        """Return ``prefix_scores``; of texts of their own those that end where ``ends`` is True.
+
+        Args:
+            ends: (batch, time) bool, True at each row's last token; a place where it is False has
+                the score of the place before it.
+        """
+        if self.each_prefix:
+            rows = self._scored_prefixes(ends)
+        else:
+            moves = self._attributions("prefix")
+            rows = [np.concatenate([[0.0], np.cumsum(row)]) for row in moves]
+        if self.ended:  # in the scale of the score, which a running normalisation moves
+            whole = self.scored.values.astype(np.float64)
+            rows = [row + (score - row[-1]) for row, score in zip(rows, whole, strict=True)]
+        table = torch.zeros(len(rows), 1 + self.time, dtype=self.dtype)
+        for number, scores in enumerate(rows):
+            table[number, : len(scores)] = torch.from_numpy(scores).to(self.dtype)
+            table[number, len(scores) :] = table[number, len(scores) - 1]  # no token, no change
+        return table
+
+    def _scored_prefixes(self, ends: Tensor) -> list[NDArray[np.float64]]:
+        """Return the scores of prefixes of each row, (1 + own tokens,), as texts of their own.
+
+        Those that ``prefixes`` has are not scored again.
+        """
+        known = self.prefixes or [np.zeros(0)] * len(self.episodes)
+        texts, asked = list[Episode](), list[NDArray[np.intp]]()
+        for row, episode in enumerate(self.episodes):
+            stops = np.array([0, *(span.stop for span in self.spans(row))])
+            is_end = np.concatenate([[True], ends[row, : len(stops) - 1].cpu().numpy()])
+            is_end[: len(known[row])] = False
+            asked.append(np.flatnonzero(is_end))
+            texts += [self.probe.restrict(episode, range(stop)) for stop in stops[is_end]]
+        parts = np.split(self.probe.values(texts), np.cumsum([len(one) for one in asked])[:-1])
+        rows = []
+        for row, (places, values) in enumerate(zip(asked, parts, strict=True)):
+            columns = np.arange(1 + len(self.places[row]))
+            scores, is_known = np.zeros(len(columns)), columns < len(known[row])
+            scores[is_known] = known[row][: len(columns)]
+            scores[places], is_known[places] = values, True
+            rows.append(scores[np.maximum.accumulate(np.where(is_known, columns, 0))])
+        self.prefixes = rows
+        return rows
+
+    def _supply_score_without(self) -> Callable[[Tensor], Tensor]:
+        """Return what scores texts with tokens left out; equal ones of a row are scored once."""
+
+        def score_without(left_out: Tensor) -> Tensor:
+            texts, places = list[Episode](), dict[tuple[int, bytes], int]()
+            whole = self["scores"].double()
+            table = whole[:, None].repeat(1, left_out.shape[1])
+            where = torch.full(table.shape, -1)
+            for row, episode in enumerate(self.episodes):
+                counts = [len(span) for span in self.spans(row)]  # a reply goes with its token
+                gone = left_out[row, :, : len(counts)].cpu().numpy().repeat(counts, axis=1)
+                for question, missing in enumerate(gone):
+                    if not missing.any():
+                        continue
+                    key = row, missing.tobytes()
+                    if key not in places:
+                        places[key] = len(texts)
+                        kept = np.flatnonzero(~missing).tolist()
+                        texts.append(self.probe.restrict(episode, kept))
+                    where[row, question] = places[key]
+            self.asked.append(f"{len(texts)} texts")
+            if texts:
+                values = torch.from_numpy(self.probe.values(texts))
+                table = torch.where(where >= 0, values[where.clamp(min=0)], table)
+            return table.to(self.dtype)
+
+        return score_without
+
+    # --- models -----------------------------------------------------------------------------------
+
+    def _reader(self) -> PolicyReader:
+        if self.reference is None:
+            raise CreditError(f"there is no {SUPPLIERS['reference']}")
+        return self.reference
+
+    def _supply_ref_attention(self) -> Tensor:
+        from tokengym.rewards.attribution.policy_attention import policy_attention
+
+        table = torch.zeros(len(self.episodes), self.time, self.time, dtype=self.dtype)
+        for row, matrix in enumerate(policy_attention(self._reader(), self.episodes)):
+            # The step that writes the next token stands at the end of the reply before it.
+            steps = [span.stop - 1 for span in self.spans(row)]
+            own = np.add.reduceat(matrix[steps], self.places[row], axis=1)
+            table[row, : len(own), : len(own)] = torch.from_numpy(own).to(self.dtype)
+        return table
+
+    def _supply_ref_log_prob_of(self) -> Callable[..., Tensor]:
+        """Return what asks how likely a text is after the first tokens of each row."""
+        from tokengym.rewards.attribution.following import log_prob_after
+
+        reader, tokenizer = self._reader(), self._tokenizer()
+
+        def log_prob_of(
+            texts: Sequence[str], mean: bool = False, ends: Tensor | None = None
+        ) -> Tensor:
+            ends = self["response_mask"] if ends is None else ends
+            stops = []
+            for row, asked in enumerate(ends):
+                spans, chosen = self.spans(row), torch.nonzero(asked).flatten().tolist()
+                stops.append([0, *(spans[place].stop for place in chosen)])
+            rows = log_prob_after(reader, tokenizer, self.episodes, stops, texts, mean=mean)
+            table = torch.zeros(len(rows), 1 + self.time, dtype=self.dtype)
+            for row, values in enumerate(rows):
+                table[row, :1], table[row, len(self.places[row]) :] = values[0], values[-1]
+                table[row, 1:][ends[row]] = torch.from_numpy(values[1:]).to(self.dtype)
+            return table
+
+        return log_prob_of
+
+    def _carried(self, name: str, row: int) -> NDArray[Any]:
+        values = getattr(self.episodes[row], name, None)
+        if values is None:
+            raise CreditError(f"episode {row} carries no {name}, which come from {lack_of(name)}")
+        return self._own(values, row)
+
+    def _supply_continue_from(self) -> Callable[[int, Tensor], Tensor]:
+        """Return what scores k continuations behind some of the own tokens."""
+
+        def continue_from(k: int, ends: Tensor) -> Tensor:
+            spots = torch.nonzero(ends).tolist()
+            check_memory("continuations", k * len(spots), bytes_each=CONTINUATION_BYTES)
+            prefixes = []
+            for row, place in spots:
+                stop = self.spans(row)[place].stop
+                prefixes += [self.probe.restrict(self.episodes[row], range(stop))] * k
+            values = self.probe.values(self.probe.finish(prefixes)).reshape(-1, k).mean(axis=1)
+            table = torch.zeros(ends.shape, dtype=self.dtype)
+            for (row, place), value in zip(spots, values.tolist(), strict=True):
+                table[row, place] = value
+            return table
+
+        return continue_from
+
+
+def lack_of(name: str) -> str:
+    """Return who supplies a name, in words that say what to do where there is none."""
+    return SUPPLIERS[NAMES[name].supplier if name in NAMES else "data"]

@@ -1,0 +1,52 @@
+"""A model that an option names, with its names of one batch: ``policy.log_probs``."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from tokengym.rewards.credits.inputs import Inputs
+from tokengym.rewards.credits.names import NAMES
+from tokengym.rewards.credits.pieces import Pieces
+from tokengym.rewards.scorers.base import Scorer
+
+
+class ModelNames:
+    """Names of a batch under a language model or a reward model of its own.
+
+    Args:
+        model: A `PolicyReader` or a `RewardModel`.
+        view: The batch, of tokens or of pieces.
+    """
+
+    def __init__(self, model: Any, view: Inputs | Pieces) -> None:
+        inputs = view.inputs if isinstance(view, Pieces) else view
+        self.model, self.is_scorer = model, isinstance(model, Scorer)
+        kind: dict[str, Any] = {"scorer" if self.is_scorer else "reference": model}
+        self.inputs = Inputs(
+            inputs.episodes, tokenizer=inputs.tokenizer, dtype=inputs.dtype, **kind
+        )
+        self._view: Inputs | Pieces = self.inputs
+        if isinstance(view, Pieces):
+            self._view = copy.copy(view)
+            self._view.inputs = self.inputs
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The model's configuration, by key."""
+        config: dict[str, Any] = self.model.model.config.to_dict()
+        return config
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what stands for a name."""
+        if self.is_scorer:
+            known = [one for one, entry in NAMES.items() if entry.supplier == "scorer"]
+        else:
+            known = [
+                one.removeprefix("ref_")
+                for one, entry in NAMES.items()
+                if entry.supplier == "reference"
+            ]
+        if name not in known:
+            raise AttributeError(f"a model has no {name!r}; it has {', '.join(known)}")
+        return self._view[name if self.is_scorer else f"ref_{name}"]

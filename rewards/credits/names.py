@@ -1,0 +1,157 @@
+"""The one table of the names that a function of token credit may read, and who supplies each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+Supplier = Literal["texts", "data", "scorer", "reference", "policy", "trainer"]
+"""Who has a name's value."""
+SUPPLIERS: Mapping[Supplier, str] = {
+    "texts": "the episodes themselves",
+    "data": "a column of the prompts' data",
+    "scorer": "the scorer",
+    "reference": "frozen language model: take a task with a bundle, or reference_policy=PATH",
+    "policy": "the policy that learns: train with a learner of tokengym.agents",
+    "trainer": "a trainer alone: pass the function as advantage= or weights=",
+}
+"""Each supplier in words, which say what to do where there is none."""
+InPiece = Literal["same", "sum", "first", "last", "own"]
+"""A name's value of a piece of several tokens: the row's, the sum over the piece's tokens, that of
+its first or last token, or one of its own (see `pieces`)."""
+
+
+class Name(NamedTuple):
+    """One name: shape, unit and supplier of what stands for it."""
+
+    shape: str
+    """Of a tensor, with its type where it is no float; or the kind of another value."""
+    unit: str
+    """"" of what has none."""
+    supplier: Supplier
+    meaning: str
+    """In words, for the page that lists the names."""
+    in_piece: InPiece = "same"
+    account: str | None = None
+    """Kind of token attribution of `Scorer.score` that it is read from."""
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it is one number, such as a setting of the trainer's."""
+        return self.shape.startswith(("float", "int"))
+
+
+_TOKENS, _IDS = "(batch, time)", "(batch, time) int64"
+
+NAMES: Mapping[str, Name] = {
+    # --- the texts; columns are the tokens that the policy wrote, from 0 --------------------------
+    "response_mask": Name("(batch, time) bool", "", "texts", "True at a row's tokens", "own"),
+    "response_ids": Name(_IDS, "", "texts", "token ids; 0 past a row's end", "last"),
+    "positions": Name(_IDS, "tokens", "texts", "place in the row, from 0; -1 past its end", "own"),
+    "turn_ids": Name(_IDS, "", "texts", "number of the token's turn; -1 past a row's end", "last"),
+    "turn_scores": Name(
+        *(_TOKENS, "reward", "texts"),
+        "the partner's score at a turn's last token; nan where there is none",
+        "last",
+    ),
+    "state_ids": Name(
+        *(_IDS, "", "texts"),
+        "equal numbers where a turn began after the same prompt and tokens; -1 past a row's end",
+        "last",
+    ),
+    "row_seeds": Name("list of list of int", "", "texts", "seeds of draws: the row's own ids"),
+    "prompts": Name("list of str", "", "texts", "the prompts as text"),
+    "responses": Name("list of str", "", "texts", "the responses as text, replies included"),
+    "references": Name("list of str or None", "", "texts", "reference answers"),
+    "messages": Name("list of list of dict", "", "texts", "the conversations that were read"),
+    "episodes": Name("list of Episode", "", "texts", "all that is known, for what no tensor says"),
+    # --- the scorer; what it says of a reply counts at the token before it ------------------------
+    "scores": Name("(batch,)", "reward", "scorer", "score of the whole text"),
+    "score_parts": Name("dict of (batch,)", "", "scorer", "what the score was made of"),
+    "attention": Name(
+        *(_TOKENS, "weight", "scorer", "attention of the reward model's last layer and token"),
+        *("sum", "attention"),
+    ),
+    "signed_attention": Name(
+        *(_TOKENS, "reward", "scorer", "attention times what each value vector does to the score"),
+        *("sum", "signed-attention"),
+    ),
+    "relevance": Name(
+        *(_TOKENS, "reward", "scorer", "parts of an encoder's dot product; they sum to the score"),
+        *("sum", "relevance"),
+    ),
+    "gradient": Name(
+        _TOKENS, "reward", "scorer", "embedding times gradient of the score", "sum", "gradient"
+    ),
+    "integrated_gradients": Name(
+        *(_TOKENS, "reward", "scorer", "the same, averaged from zero embeddings on"),
+        *("sum", "integrated-gradients"),
+    ),
+    "deeplift": Name(
+        *(_TOKENS, "reward", "scorer", "DeepLIFT's contributions against a blank response"),
+        *("sum", "deeplift"),
+    ),
+    "prefix_scores": Name(
+        *("(batch, 1 + time)", "reward", "scorer"),
+        "score before the first token, and after each with the reply to it",
+        *("own", "prefix"),
+    ),
+    "score_without": Name(
+        *("f((batch, k, time) bool) -> (batch, k)", "reward", "scorer"),
+        "scores of the texts without the tokens where it is True",
+        "own",
+    ),
+    # --- a frozen language model ------------------------------------------------------------------
+    "ref_log_probs": Name(_TOKENS, "nats", "reference", "of the tokens, by the reference", "sum"),
+    "ref_entropy": Name(_TOKENS, "nats", "reference", "of the reference before each token", "sum"),
+    "ref_attention": Name(
+        *("(batch, time, time)", "weight", "reference"),
+        "last layer's, averaged over heads: of the step that writes the next token, to each token",
+        "own",
+    ),
+    "ref_log_prob_of": Name(
+        *("f(list of str, mean=False) -> (batch, 1 + time)", "nats", "reference"),
+        "of one text per row, before the first token and after each with the reply to it; per "
+        "token of the text with mean=True",
+        "own",
+    ),
+    # --- the policy that learns; an episode carries the first two ---------------------------------
+    "log_probs": Name(_TOKENS, "nats", "policy", "of the tokens, as they were sampled", "sum"),
+    "entropy": Name(_TOKENS, "nats", "policy", "of the policy before each token", "sum"),
+    "continue_from": Name(
+        *("f(k, (batch, time) bool) -> (batch, time)", "reward", "policy"),
+        "mean score of k continuations behind each token where it is True; 0 elsewhere",
+        "own",
+    ),
+    # --- a trainer, under advantage= and weights= -------------------------------------------------
+    "values": Name(_TOKENS, "reward", "trainer", "of the state before each token", "first"),
+    "final_values": Name("(batch,)", "reward", "trainer", "past a truncated row's end; else 0"),
+    "hidden_states": Name("(batch, time, width)", "", "trainer", "the policy's last layer", "last"),
+    "top_log_probs": Name("(batch, time, k)", "nats", "trainer", "largest, falling", "first"),
+    "kl": Name(_TOKENS, "nats", "trainer", "to the reference, as it is paid and logged", "sum"),
+    "policy_attention": Name(
+        *("(batch, time, time)", "weight", "trainer"),
+        "attention of the policy's last layer, from each token to it and those before",
+    ),
+    "log_probs_after": Name(
+        *("f(list of str) -> (batch, time)", "nats", "trainer"),
+        "of the same tokens by the policy that read another text before the prompt",
+    ),
+    "token_rewards": Name(_TOKENS, "reward", "trainer", "what each token earned", "sum"),
+    "advantages": Name(_TOKENS, "reward", "trainer", "before the weights", "sum"),
+    "group_ids": Name("(batch,) int64", "", "trainer", "equal for responses to one prompt"),
+    "segment_ends": Name(_IDS, "", "trainer", "last token of what is paid in one sum", "last"),
+    "generator": Name("torch.Generator", "", "trainer", "source of draws, seeded by the trainer"),
+    "gamma": Name("float", "", "trainer", "discount per token"),
+    "gae_lambda": Name("float", "", "trainer", "lambda of the advantages"),
+    "gae_lambda_vf": Name("float or None", "", "trainer", "lambda of the values' returns"),
+    "group_size": Name("int", "", "trainer", "responses to each prompt"),
+    "std_floor": Name("float", "reward", "trainer", "least standard deviation of a group"),
+}
+"""All names but the columns of the data, which any other name is."""
+ACCOUNTS: Mapping[str, str] = {n: name.account for n, name in NAMES.items() if name.account}
+"""Names that the scorer gives of each token, with their kinds (`Scorer.attribution_kinds`)."""
+CARRIED = frozenset({"log_probs", "entropy"})
+"""Names of the policy that an episode carries, so that whoever credits it later reads the same."""
+OF_LANGUAGE_MODEL: Mapping[str, str] = {"log_probs": "log_probs", "entropy": "entropies"}
+"""Names of a language model of each token, with the method of `PolicyReader`."""

@@ -1,0 +1,120 @@
+"""Options that every rule of token credit has, declared once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any, Literal, get_args
+
+from tokengym.base.settings import check_choice, check_count, check_number
+from tokengym.rewards.errors import CreditError
+
+Cut = Literal["even", "entropy", "line", "sentence", "turn"]
+"""Where pieces begin: "even" makes ``segments`` of equal size up to one token, "entropy" begins
+``segments`` at the tokens that the reference policy drew with the highest entropy; "line",
+"sentence" (which ends in ., ! or ?) and "turn" follow the text."""
+Pay = Literal["last", "evenly"]
+"""Where a piece's reward stands: on its last token, or in equal parts on all of its tokens."""
+Delivery = Literal["step", "end"]
+"""When `step` pays: a token when it is written, or the score at the end."""
+COUNTED: tuple[Cut, ...] = ("even", "entropy")
+"""Cuts into a number of pieces, which ``segments`` gives."""
+CHOICES: Mapping[str, tuple[str | None, ...]] = {
+    "cut": (*get_args(Cut), None),
+    "pay": get_args(Pay),
+    "delivery": (*get_args(Delivery), None),
+    "prefixes": ("each", None),
+}
+"""Values of the options that have few."""
+UNIVERSAL: Mapping[str, Any] = {
+    "beta": 1.0,
+    "segments": None,
+    "cut": None,
+    "pay": "last",
+    "delivery": None,
+    "prefixes": None,
+}
+"""The options with their defaults.
+
+- ``beta``: share of the score that is spread, in [0, 1]; the rest stays on the last token.
+- ``segments``: pieces of a response that are paid in one sum each; None pays every token.
+- ``cut``: where the pieces begin, see `Cut`; None is "even" with segments.
+- ``pay``: see `Pay`.
+- ``delivery``: see `Delivery`; None is "step" of a causal rule.
+- ``prefixes``: "each" scores every prefix as a text of its own, n + 1 scorings instead of one, for
+  scorers without scores per position.
+"""
+REPLACED: Mapping[str, str] = {
+    "attribution": "'gradient', 'integrated-gradients', 'deeplift' or 'leave-one-out'",
+    "every_prefix": "prefixes=each",
+    "spans": "segments=",
+    "steps": "cut=line, cut=sentence or segments=",
+}
+"""Words of before, of rules and of options, with what is written in their place."""
+
+
+def resolved(defaults: Mapping[str, Any], given: Mapping[str, Any], causal: Any) -> dict[str, Any]:
+    """Return the options of a rule that it did not take over, checked.
+
+    Args:
+        defaults: Those of the rule; an option that the rule has by itself is not among them.
+        given: Those that the user passed.
+        causal: Whether the rule declares that it is causal.
+
+    Raises:
+        CreditError: if one is out of range, or has no effect.
+    """
+    options = SimpleNamespace(**{**defaults, **given})
+    _check_ranges(options, defaults)
+    cut, segments = getattr(options, "cut", None), getattr(options, "segments", None)
+    if "cut" in defaults and "segments" in defaults:
+        if segments is not None and "cut" not in given and cut not in COUNTED:
+            cut = options.cut = "even"
+        _check_cut(cut, segments, given)
+    if "delivery" in defaults:
+        _settle_delivery(options, causal, cut, segments)
+    return vars(options)
+
+
+def _check_ranges(options: SimpleNamespace, names: Mapping[str, Any]) -> None:
+    """Refuse options that are out of range."""
+    if "beta" in names:
+        hint = "0 is sparse, 1 spreads the whole score"
+        check_number(options, "beta", least=0, most=1, hint=hint, error=CreditError)
+    if "segments" in names:
+        hint = "leave it out to pay every token"
+        check_count(options, "segments", optional=True, hint=hint, error=CreditError)
+    for name, choices in CHOICES.items():
+        if name in names:
+            check_choice(options, name, choices, error=CreditError)
+
+
+def _check_cut(cut: Cut | None, segments: int | None, given: Mapping[str, Any]) -> None:
+    """Refuse options of pieces that cut nothing."""
+    if cut in COUNTED and segments is None:
+        raise CreditError(f"cut={cut!r} cuts nothing without segments; add segments=8")
+    if cut is not None and cut not in COUNTED and segments is not None:
+        raise CreditError(
+            f"segments={segments} has no effect with cut={cut!r}, which follows the text; leave "
+            "one of the two out"
+        )
+    if cut is None and given.get("pay") is not None:
+        raise CreditError(f"pay={given['pay']!r} has no effect without pieces; add segments=8")
+
+
+def _settle_delivery(
+    options: SimpleNamespace, causal: Any, cut: Cut | None, segments: int | None
+) -> None:
+    """Choose when `step` pays, and refuse what it cannot pay."""
+    if options.delivery == "step" and not causal:
+        raise CreditError(
+            "delivery='step' pays a token when it is written, and the rule knows its reward when "
+            "the response ends; leave delivery out"
+        )
+    options.delivery = options.delivery or ("step" if causal else "end")
+    if options.delivery == "step" and cut is not None:
+        what = f"cut={cut}" if segments is None else f"segments={segments}"
+        raise CreditError(
+            f"{what} makes pieces of a finished response, which cannot be paid step by step; add "
+            f"delivery=end, as in 'red:delivery=end,{what}'"
+        )

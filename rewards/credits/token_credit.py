@@ -1,0 +1,216 @@
+"""The decorator of a function of token credit, and what its signature says that it reads."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from tokengym.base.registry import did_you_mean
+from tokengym.rewards.credits.names import NAMES
+from tokengym.rewards.credits.options import UNIVERSAL
+from tokengym.rewards.errors import CreditError
+from tokengym.rewards.scores import ScorerKind
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
+Fact = Any
+"""A value, or a function of the options that it names, which returns it."""
+MARK = "token_credit"
+"""Attribute under which a function or class has its `Declared`."""
+REQUIRED = inspect.Parameter.empty
+"""Default of an option that must be given."""
+MODELS = ("LanguageModel", "RewardModel")
+"""Annotations of options that are models."""
+
+
+REFERENCE: Any = None
+"""Default of an option that is a `LanguageModel`: the environment's reference policy."""
+
+
+class LanguageModel:
+    """Annotation of an option that is a frozen language model: its folder or hub name outside.
+
+    Inside the function it has the model's names of this batch. One whose default is `REFERENCE`,
+    which is None, is the environment's reference policy unless the option names another.
+    """
+
+    if TYPE_CHECKING:
+        log_probs: Tensor
+        """(batch, time) nats, of the tokens, without temperature or action mask."""
+        entropy: Tensor
+        """(batch, time) nats, before each token."""
+        attention: Tensor
+        """(batch, time, time), see `NAMES`."""
+        log_prob_of: Callable[..., Tensor]
+        """Of a list of texts, (batch, 1 + time) nats, see `NAMES`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declared:
+    """What is true of a function's token rewards; each a value, or a function of the options."""
+
+    name: str = ""
+    """In messages and reports; "" takes the function's, with hyphens."""
+    parts: Fact = False
+    """Whether it returns parts of the score, and the last token gets what they miss of it."""
+    conserves: Fact = True
+    """Whether a row sums to its score, to which every row is held."""
+    causal: Fact = False
+    """Whether a token's reward depends on tokens up to it alone, so that it is paid when it is
+    written; ``delivery="end"`` pays the score at the end all the same."""
+    control: Fact = False
+    """Whether it reads nothing of what the text says: what it gains is due to dense credit."""
+    by_row: Fact = True
+    """Whether a row's result depends on that row alone."""
+    gae_lambda: Fact = None
+    """Lambda in [0, 1] that suits the token rewards, for a learner without one of its own."""
+    scorer: ScorerKind = "any"
+    """Kind of scorer where the user names none."""
+    scorer_options: tuple[str, ...] = ()
+    """Options after the name that are the scorer's."""
+    check: Callable[..., None] | None = None
+    """Refuses options: called with an object that has the function's own as attributes."""
+    whitens: Fact = False
+    """Of an estimator: whether its advantages are whitened over the batch."""
+    loss_mean: Fact = "token"
+    """Of an estimator: the mean that its paper takes of the loss."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Defaults of `UNIVERSAL` options that are its own."""
+
+
+@overload
+def token_credit(function: AnyFunction, /) -> AnyFunction: ...
+@overload
+def token_credit(**facts: Any) -> Callable[[AnyFunction], AnyFunction]: ...
+def token_credit(function: Any = None, /, **facts: Any) -> Any:
+    """Mark a function, or a class that is called like one, as a rule of token credit.
+
+    ```python
+    @tokengym.token_credit(beta=0.8)
+    def abc(scores, attention, response_mask):
+        return scores[:, None] * shares(attention, response_mask)
+    ```
+    A parameter without a default is read (`NAMES`, or a column of the data); one with a default is
+    an option, as in "rules.py:abc:beta=1". The function is returned as it is, and can be called and
+    pickled as before. It returns token rewards (batch, time), or those and a mapping of figures,
+    (batch,) each, which the score's parts then have.
+
+    Args:
+        function: The function; a class that has a state is made with its options, and its
+            ``__call__`` names what it reads. ``state_dict`` and ``load_state_dict`` of it are kept
+            in checkpoints.
+        facts: Fields of `Declared`, and defaults of the options that every rule has: ``beta``,
+            ``segments``, ``cut``, ``pay``, ``delivery`` and ``prefixes``.
+
+    Raises:
+        TypeError: if a fact is unknown, or what is marked is no function or class.
+    """
+    defaults = {name: facts.pop(name) for name in UNIVERSAL if name in facts}
+    known = [one.name for one in fields(Declared) if one.name != "defaults"]
+    for name in facts:
+        if name not in known:
+            raise TypeError(
+                f"token_credit has no fact {name!r}; {did_you_mean(name, [*known, *UNIVERSAL])}"
+                f"it has {', '.join([*known, *UNIVERSAL])}"
+            )
+    declared = Declared(**facts, defaults=defaults)
+
+    def mark(marked: Any) -> Any:
+        if not callable(marked):
+            raise TypeError(f"token_credit marks a function or a class, got {marked!r}")
+        setattr(marked, MARK, declared)
+        return marked
+
+    return mark if function is None else mark(function)
+
+
+def is_token_credit(made: Any) -> bool:
+    """Return whether `token_credit` marked an object, or what a ``functools.partial`` is of."""
+    while isinstance(made, partial):
+        made = made.func
+    return isinstance(getattr(made, MARK, None), Declared)
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a function of named inputs reads and takes, as its parameters say."""
+
+    name: str
+    place: str
+    """File and line of its definition, for messages; "" of what has none."""
+    reads: tuple[str, ...]
+    """Names without a default, in order."""
+    options: Mapping[str, Any]
+    """Options with their defaults; `REQUIRED` of those that must be given."""
+    models: Mapping[str, str]
+    """Options that are models, with the kind: "LanguageModel" or "RewardModel"."""
+    declared: Declared
+
+    @property
+    def who(self) -> str:
+        """The function in messages: its name and place."""
+        return f"{self.name} ({self.place})" if self.place else self.name
+
+    @classmethod
+    def of(cls, function: Any) -> Signature:
+        """Return the signature of a function, of a class, or of an object that is called.
+
+        Raises:
+            CreditError: if a parameter has no name that could be supplied.
+        """
+        declared = getattr(function, MARK, None)
+        is_class = isinstance(function, type)
+        called = function
+        if is_class or not inspect.isroutine(function):
+            called = getattr(function, "__call__", None)  # noqa: B004
+        parameters = dict(inspect.signature(called).parameters)
+        if is_class:
+            parameters.pop(next(iter(parameters), ""), None)  # self
+        made = inspect.signature(function).parameters if is_class else {}
+        kind = function if is_class or inspect.isroutine(function) else type(function)
+        name = kind.__name__
+        place = place_of(called)
+        who = f"{name} ({place})" if place else name
+        reads, options, models = [], dict[str, Any](), dict[str, str]()
+        for one in [*parameters.values(), *made.values()]:
+            if one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD, one.POSITIONAL_ONLY):
+                raise CreditError(
+                    f"{who} takes {one}; a function of token credit names what it reads, one "
+                    "parameter each"
+                )
+            if (annotated := _model_of(one.annotation)) is not None:
+                models[one.name], options[one.name] = annotated, one.default
+            elif one.default is REQUIRED and one.name in parameters:
+                reads.append(one.name)
+            else:
+                options[one.name] = one.default
+        for option in options:
+            if option in NAMES and option not in models and not NAMES[option].is_number:
+                raise CreditError(
+                    f"{who} gives {option!r} a default, which makes it an option; what is read has "
+                    "none"
+                )
+        declared = declared if isinstance(declared, Declared) else Declared()
+        label = declared.name or name.replace("_", "-")
+        return cls(label, place, tuple(reads), options, models, declared)
+
+
+def place_of(function: Any) -> str:
+    """Return the file and line of a function's definition, as in "rules.py:12"; "" of code in C."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return "" if code is None else f"{Path(code.co_filename).name}:{code.co_firstlineno}"
+
+
+def _model_of(annotation: Any) -> str | None:
+    """Return the kind of model that an annotation names; None of any other."""
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    if not text and annotation is not REQUIRED:
+        text = str(annotation)  # of a union
+    words = [word.strip(" '\"").rpartition(".")[2] for word in str(text).split("|")]
+    return next((word for word in words if word in MODELS), None)
