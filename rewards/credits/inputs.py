@@ -226,7 +226,7 @@ class Inputs:
 
     def token_texts(self) -> list[list[str]]:
         """Return, per episode, the text that each own token adds; special ones add none."""
-        tokenizer = self._tokenizer()
+        tokenizer = self._policy_tokenizer()
         special = {*special_tokens(tokenizer).values()}
         shown = []
         for episode, places in zip(self.episodes, self.places, strict=True):
@@ -235,7 +235,7 @@ class Inputs:
             shown.append(["" if ids[at] in special else texts[at] for at in places.tolist()])
         return shown
 
-    def _tokenizer(self) -> PreTrainedTokenizerBase:
+    def _policy_tokenizer(self) -> PreTrainedTokenizerBase:
         if self.tokenizer is None:
             raise CreditError("the texts of tokens need the policy's tokenizer; call bind() first")
         return self.tokenizer
@@ -393,7 +393,7 @@ class Inputs:
         """Return what asks how likely a text is after the first tokens of each row."""
         from tokengym.rewards.attribution.following import log_prob_after
 
-        reader, tokenizer = self._reader(), self._tokenizer()
+        reader, tokenizer = self._reader(), self._policy_tokenizer()
 
         def log_prob_of(
             texts: Sequence[str], mean: bool = False, ends: Tensor | None = None

@@ -93,10 +93,10 @@ def rescaled(
     Example:
         >>> import torch
         >>> mask = torch.ones(1, 3, dtype=torch.bool)
-        >>> rescaled(torch.tensor([2.0]).double(), torch.tensor([[3.0, -1.0, 2.0]]), mask).tolist()
-        [[1.5, -0.5, 1.0]]
-        >>> rescaled(torch.tensor([-2.0]), torch.tensor([[3.0, -1.0, 0.0]]), mask).tolist()
-        [[1.5, -0.5, -3.0]]
+        >>> rescaled(torch.tensor([2.0]), torch.tensor([[4.0, -1.0, 1.0]]), mask).tolist()
+        [[2.0, -0.5, 0.5]]
+        >>> rescaled(torch.tensor([-3.0]), torch.tensor([[2.0, -1.0, 0.0]]), mask).tolist()
+        [[2.0, -1.0, -4.0]]
     """
     parts = parts * response_mask
     largest = parts.abs().amax(1, keepdim=True)

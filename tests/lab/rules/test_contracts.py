@@ -19,6 +19,7 @@ from tests.support.rewards.common import LengthScorer, make_episode, random_epis
 from tests.support.rewards.composition import Counting
 from tests.support.rewards.explained import explained, model
 from tests.support.rewards.readings import EPISODES
+from tests.support.rewards.retokenizer import PAIRS
 from tests.support.rewards.reward import folder
 from tests.support.words import PROMPTS, make_word_tokenizer
 from tokengym.credit import TokenCredit
@@ -101,7 +102,7 @@ def test_by_name_and_normalised(classifier, tokenizer, name, normalize):
 
 
 @pytest.mark.parametrize("credit", [Rule(gradient), Rule(leave_one_out)])
-@pytest.mark.parametrize("pair", test_retokenizer.PAIRS)
+@pytest.mark.parametrize("pair", PAIRS)
 def test_the_sum_is_kept_for_any_text(credit, pair):
     test_retokenizer.test_the_sum_is_kept_for_any_text(credit, pair)
 

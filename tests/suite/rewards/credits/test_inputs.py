@@ -7,42 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.rewards.common import make_episode
-from tokengym.envs import Turn
-from tokengym.rewards import FunctionScorer, Scorer, Scores
+from tests.support.rewards.known import SHORT, TALK, Known
+from tokengym.rewards import FunctionScorer, Scores
 from tokengym.rewards.credits.inputs import Inputs
 from tokengym.rewards.credits.names import NAMES
 from tokengym.rewards.errors import CreditError
 
-TALK = make_episode(
-    prompt_ids=[5],
-    response_ids=[3, 4, 6, 7, 8],
-    response="a b d e f",
-    turns=[
-        Turn("assistant", "a b", (0, 2), 0.25),
-        Turn("user", "d e", (2, 4)),
-        Turn("assistant", "f", (4, 5)),
-    ],
-    written=[1, 1, 0, 0, 1],
-    log_probs=[-1.0, -2.0, -3.0, -4.0, -5.0],
-)
-SHORT = make_episode(prompt_ids=[5, 9], response_ids=[3, 1], metadata={"level": 2})
 NAN = float("nan")
-
-
-class Known(Scorer):
-    """Gives attributions 1, 2, 3, ... of any kind, and counts how often it is asked."""
-
-    attribution_kinds = frozenset({"attention", "prefix", "relevance"})
-
-    def __init__(self):
-        self.asked = []
-
-    def score(self, episodes, *, attribution=None):
-        self.asked.append(attribution)
-        rows = [np.arange(1.0, 1 + len(e.response_ids)) for e in episodes]
-        values = [10.0 * len(row) for row in rows]
-        return Scores(values, attributions=rows if attribution else None)
 
 
 def test_columns_are_the_rows_own_tokens():

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.suite.rewards.credits.test_inputs import SHORT, TALK, Known
 from tests.support.rewards.common import make_episode
+from tests.support.rewards.known import SHORT, TALK, Known
 from tokengym.rewards import FunctionScorer, LanguageModel, ScorerError, Scores, token_credit
 from tokengym.rewards.credits.inputs import Inputs
 from tokengym.rewards.credits.pieces import Pieces
