@@ -140,7 +140,8 @@ def _print_anywhere() -> None:
         # Under LC_ALL=C Python takes "surrogateescape", which lacks as many characters.
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="backslashreplace")
-    if isinstance(sys.stdout, io.TextIOWrapper):
+    # Not what a caller put in its place, such as a notebook or a test that captures.
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout is sys.__stdout__:
         how: Any = {name: getattr(sys.stdout, name) for name in ("encoding", "errors")}
         how |= {"line_buffering": sys.stdout.line_buffering}
         sys.stdout = sys.__stdout__ = _Outlasting(sys.stdout.detach(), **how)  # type: ignore[misc]

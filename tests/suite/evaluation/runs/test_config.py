@@ -306,6 +306,7 @@ def test_a_folder_holds_one_comparison(tmp_path):
         check_folder(config(seeds=2, products="onednn"), tmp_path)
     with pytest.raises(ValueError, match="abc, seed 1, is there and not here"):
         check_folder(config(seeds=1), tmp_path)
+    ours.spec("abc", 0, tmp_path).write({})
     with pytest.raises(ValueError, match="abc, seeds 0 and 1, are there and not here"):
         check_folder(config(seeds=2, rewards=("sparse",)), tmp_path)
     with pytest.raises(

@@ -381,5 +381,5 @@ def test_a_spec_survives_its_folder_and_is_all_that_a_run_reads(tmp_path):
     assert read == spec
     assert (read.reward.name, read.reward.options) == ("abc", {"beta": 0.8})
     assert read.settings() == spec.settings()
-    assert read.env_kwargs(train=True)["reward"].made.beta == 0.8
+    assert read.env_kwargs(train=True)["reward"].made.options["beta"] == 0.8
     assert read_json(spec.folder / "spec.json")["versions"] == {"tokengym": "1"}
