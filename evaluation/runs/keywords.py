@@ -140,4 +140,4 @@ class CompareKeywords(TypedDict, total=False):
     enhancer: Any | None
     enhancer_candidates: int | None
     preference_model: str | None
-    advantage_weight: str | None
+    weights: str | None
