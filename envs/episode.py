@@ -28,7 +28,12 @@ FinishReason = Literal["eos", "length", "stop", "error"]
 
 RAW_SCORE = "raw_score"
 """Name of the part that holds the scorer's own value where ``score`` was scaled after it."""
-_PER_TOKEN = {"token_rewards": np.float32, "log_probs": np.float32, "written": np.int8}
+_PER_TOKEN = {
+    "token_rewards": np.float32,
+    "log_probs": np.float32,
+    "entropy": np.float32,
+    "written": np.int8,
+}
 """Fields with one value per token after the prompt, and their types."""
 _PER_TOKEN_IN_INFO = ("token_rewards", "written")
 """Those that an environment's terminal info has."""
@@ -40,7 +45,10 @@ _TOLD = (
 _IN_INFO = (*_TOLD, "metadata", "messages", "score")
 """Fields that every terminal info has."""
 _NO_PARTS: Mapping[str, float] = {}
-_OPTIONAL = ("reference", "query_type", "score", "token_rewards", "log_probs", "finish_reason")
+_OPTIONAL = (
+    *("reference", "query_type", "score", "token_rewards"),
+    *("log_probs", "entropy", "finish_reason"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +58,8 @@ class Episode:
     Ids are stored as tuples and token arrays as read-only float32, whatever sequence was passed.
 
     Raises:
-        ValueError: if ``token_rewards``, ``log_probs`` or ``written`` does not have one entry per
-            response token, or ``query_type`` or ``finish_reason`` is unknown.
+        ValueError: if ``token_rewards``, ``log_probs``, ``entropy`` or ``written`` has not one
+            entry per response token, or ``query_type`` or ``finish_reason`` is unknown.
     """
 
     prompt: str
@@ -81,6 +89,9 @@ class Episode:
     log_probs: NDArray[np.float32] | None = field(default=None, compare=False)
     """(len(response_ids),) float32, nats: log-probabilities of the sampled tokens under the
     policy that sampled them."""
+    entropy: NDArray[np.float32] | None = field(default=None, compare=False)
+    """(len(response_ids),) float32, nats: of the distribution that each token was drawn from; there
+    where the rule of credit reads it."""
     finish_reason: FinishReason | None = None
     """Reason of the end: "eos", "length" (the horizon), "stop" (a stop string) or "error" (the
     partner failed); None if it is not known, as that of a response's beginning."""
@@ -219,6 +230,7 @@ class Episode:
             "score_parts": {name: float(part) for name, part in self.score_parts.items()},
             "token_rewards": None if rewards is None else rewards.tolist(),
             "log_probs": None if log_probs is None else log_probs.tolist(),
+            **({} if self.entropy is None else {"entropy": self.entropy.tolist()}),
             "finish_reason": self.finish_reason,
             **turns,
             **({"metadata": columns} if columns else {}),

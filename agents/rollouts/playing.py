@@ -236,7 +236,7 @@ def play_round(
         if not (is_playing if keep_round is None else keep_round(is_playing)):
             return None
         recorder.check_tokens()
-        played = recorder.finish()
+        played = recorder.finish(carried=envs.reward.carried)
         # All episodes at once: one batch for the scorer, and its statistics see the whole round.
         started = perf_counter()
         envs.reward.evaluate(recorder.episodes)
@@ -313,8 +313,12 @@ class RoundRecorder:
         """Return the episodes that have ended so far, in the order of the rows."""
         return self.finish().episodes if self.episodes else ()
 
-    def finish(self) -> RolloutBatch:
-        """Return the round; one that was not played to its end lacks episodes."""
+    def finish(self, carried: Sequence[str] = ("log_probs",)) -> RolloutBatch:
+        """Return the round; one that was not played to its end lacks episodes.
+
+        Args:
+            carried: Of `TENSORS`, what each episode has too.
+        """
         # Choices come step after step, (choices,), one for each token that a row wrote. First it is
         # found where each of them goes in (batch, time).
         rows = np.concatenate([rows for rows, _ in self.steps])
@@ -340,11 +344,12 @@ class RoundRecorder:
         choices = [choice for _, choice in self.steps]
         columns = {name: [getattr(choice, name) for choice in choices] for name in TENSORS}
         tensors = {k: None if v[0] is None else placed(torch.cat(v)) for k, v in columns.items()}
-        if (log_probs := tensors["log_probs"]) is not None:  # which a rule of credit may read
-            of_rows = log_probs.cpu().numpy()
-            for row, episode in self.episodes.items():
-                own = of_rows[row, : len(episode.response_ids)]
-                self.episodes[row] = replace(episode, log_probs=own)
+        for name in carried:  # which a rule of credit may read
+            if (figures := tensors[name]) is not None:
+                of_rows = figures.cpu().numpy()
+                for row, episode in self.episodes.items():
+                    own: Any = {name: of_rows[row, : len(episode.response_ids)]}
+                    self.episodes[row] = replace(episode, **own)
         if choices[0].allowed_tokens is None:
             device = "cpu" if choices[0].log_probs is None else choices[0].log_probs.device
             masks = self.masks.finish(placed, device)

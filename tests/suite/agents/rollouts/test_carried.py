@@ -1,0 +1,37 @@
+"""What a rule of credit reads of the policy, an episode has when it is scored and afterwards."""
+
+import numpy as np
+import torch
+
+from tests.support.agents.common import target_reward
+from tokengym.envs import Episode
+from tokengym.rewards import shares, token_credit
+
+
+@token_credit
+def by_entropy(scores, response_mask, entropy, log_probs, power=1.0):
+    """Spread the score by the entropy, which no log-prob of the same token may exceed by far."""
+    assert bool((log_probs[response_mask] < 0).all())
+    return scores[:, None] * shares(entropy**power, response_mask)
+
+
+def test_a_rule_reads_the_entropy_of_the_policy_that_wrote(make_envs, make_ppo):
+    agent = make_ppo(envs=make_envs(num_envs=8, reward=target_reward(by_entropy)))
+    played = agent.collect()
+    table = played.entropy.numpy()
+    for row, episode in enumerate(played.episodes):
+        own = table[row, : len(episode.response_ids)]
+        np.testing.assert_array_equal(episode.entropy, own)
+        expected = episode.score * own / own.sum()
+        np.testing.assert_allclose(episode.token_rewards, expected, rtol=1e-5, atol=1e-6)
+        again = Episode.from_record(episode.to_record())
+        np.testing.assert_array_equal(again.entropy, episode.entropy)
+    agent.update(agent.assign(played))
+
+
+def test_what_no_rule_reads_is_not_carried(make_envs, make_ppo):
+    agent = make_ppo(envs=make_envs(num_envs=4, reward=target_reward()))
+    (first, *_) = agent.collect().episodes
+    assert first.entropy is None
+    assert "entropy" not in first.to_record()
+    assert torch.isfinite(torch.tensor(first.log_probs)).all()
