@@ -19,7 +19,7 @@ from tokengym.agents.sb3.vec_env import GymVecEnv
 from tokengym.base.errors import reason_of
 from tokengym.envs import EpisodeOverError
 from tokengym.envs.mdp import MdpEnvironment
-from tokengym.rewards import Scorer
+from tokengym.rewards import Rule, Scorer
 from tokengym.rewards.errors import ScorerError
 
 SCALES: dict[type, tuple[str, str]] = {
@@ -38,9 +38,9 @@ def environment_state(envs: Environments, *, begun: bool = False) -> dict[str, A
     """Return the state that decides an environment's next episodes and scores, as plain data.
 
     That is every ``get_state()`` of the innermost environments (prompts to come, random state),
-    every ``state_dict()`` of reward wrappers' scorers (running means) and of layers of the user's
-    own, and the running scale of each layer of `SCALES`. None: no episode has begun. ``begun`` says
-    that the next round is to play the present episodes.
+    every ``state_dict()`` of reward wrappers' scorers (running means), of rules of credit and of
+    layers of the user's own, and the running scale of each layer of `SCALES`. None: no episode has
+    begun. ``begun`` says that the next round is to play the present episodes.
     """
     chains = layers(envs)
     try:
@@ -131,7 +131,10 @@ def _layers_with_state(chains: list[list[Any]]) -> list[Any]:
     # The class is asked: a layer of a batch passes attributes of those inside it on.
     hooks = ("state_dict", "load_state_dict")
     own = [layer for layer in every if all(hasattr(type(layer), hook) for hook in hooks)]
-    return [*scaling, *own]
+    paying = [layer for chain in chains for layer in chain if isinstance(layer, REWARD_WRAPPERS)]
+    rules = [layer.reward.credit for layer in paying]
+    learning = [one for one in rules if all(hasattr(one.function, hook) for hook in hooks)]
+    return [*scaling, *own, *learning]
 
 
 def _state_of(layer: Any) -> Any:
@@ -168,7 +171,9 @@ def _restore_layers(owners: list[Any], saved: list[Any] | None) -> None:
 
 
 def _name(layer: Any) -> str:
-    """Return the class name of a layer."""
+    """Return the class name of a layer, or the name of a rule."""
+    if isinstance(layer, Rule):
+        return f"credit {layer.name!r}"
     return type(layer.layer if isinstance(layer, _Scale) else layer).__name__
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import torch
 
 from tests.support.agents.common import target_reward
+from tokengym.agents import PPO
 from tokengym.envs import Episode
-from tokengym.rewards import shares, token_credit
+from tokengym.rewards import Rule, shares, token_credit
 
 
 @token_credit
@@ -35,3 +36,33 @@ def test_what_no_rule_reads_is_not_carried(make_envs, make_ppo):
     assert first.entropy is None
     assert "entropy" not in first.to_record()
     assert torch.isfinite(torch.tensor(first.log_probs)).all()
+
+
+@token_credit
+class Growing:
+    """Spreads the score by weights that grow with each batch: a rule with a state."""
+
+    def __init__(self):
+        self.batches = 0
+
+    def __call__(self, scores, response_mask, positions):
+        self.batches += 1
+        return scores[:, None] * shares(1.0 + self.batches * positions, response_mask)
+
+    def state_dict(self):
+        return {"batches": self.batches}
+
+    def load_state_dict(self, state):
+        self.batches = state["batches"]
+
+
+def test_a_checkpoint_keeps_the_state_of_a_rule(make_envs, make_ppo, tmp_path):
+    agent = make_ppo(envs=make_envs(num_envs=4, reward=target_reward(Rule(Growing))))
+    agent.learn(3 * 4 * 6)
+    (reward,) = agent.reward.rewards
+    assert reward.credit.state_dict()["batches"] >= 3
+    agent.save(tmp_path / "run")
+    fresh = make_envs(num_envs=4, reward=target_reward(Rule(Growing)))
+    resumed = PPO.load(tmp_path / "run", env=fresh, device="cpu")
+    (again,) = resumed.reward.rewards
+    assert again.credit.state_dict() == reward.credit.state_dict()
