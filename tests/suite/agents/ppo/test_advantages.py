@@ -191,3 +191,28 @@ def test_vineppo_pays_each_token_the_reward_of_its_segment(make_ppo, make_envs):
         paid[:, : 1 + joined] -= paid[:, 0].mean()  # the prompt's value, earned by no token
         found = agent.assign(played).advantages
         torch.testing.assert_close(found, losses.masked_whiten(paid, paid > -1.0))
+
+
+def test_an_estimator_reads_the_policy_s_states_and_likeliest_tokens(make_ppo, make_envs):
+    """By the bare model, one text at a time."""
+    seen = {}
+
+    def moved(token_rewards, response_mask, hidden_states, top_log_probs, log_probs):
+        seen.update(states=hidden_states, top=top_log_probs, mask=response_mask, own=log_probs)
+        steps = hidden_states.diff(dim=1, prepend=hidden_states[:, :1]).norm(dim=2)
+        return token_rewards + steps * response_mask
+
+    agent = make_ppo(envs=dense(make_envs, 8), advantage=moved)
+    played = agent.collect()
+    agent.assign(played)
+    model = agent.policy.language_model.model
+    for row, episode in enumerate(played.episodes):
+        start, size = len(episode.prompt_ids) - 1, len(episode.response_ids)
+        ids = torch.tensor([[*episode.prompt_ids, *episode.response_ids]])
+        with torch.no_grad():
+            states = model(ids, output_hidden_states=True).hidden_states[-1][0, start:-1]
+            top = model(ids).logits[0, start:-1].log_softmax(-1).sort(descending=True).values
+        torch.testing.assert_close(seen["states"][row, :size], states, atol=1e-4, rtol=1e-4)
+        found = seen["top"][row, :size]
+        torch.testing.assert_close(found, top[:, : found.shape[1]], atol=1e-4, rtol=1e-4)
+        assert bool((seen["own"][row, :size] <= found[:, 0] + 1e-4).all())
