@@ -195,7 +195,7 @@ def test_vineppo_pays_each_token_the_reward_of_its_segment(make_ppo, make_envs):
 
 def test_an_estimator_reads_the_policy_s_states_and_likeliest_tokens(make_ppo, make_envs):
     """By the bare model, one text at a time."""
-    seen = {}
+    seen: dict[str, torch.Tensor] = {}
 
     def moved(token_rewards, response_mask, hidden_states, top_log_probs, log_probs):
         seen.update(states=hidden_states, top=top_log_probs, mask=response_mask, own=log_probs)
