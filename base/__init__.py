@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     )
     from tokengym.base.folders import check_links, locked
     from tokengym.base.models import StoredModel, converted
+    from tokengym.base.objects import found, word_of
     from tokengym.base.pretrained import from_pretrained
     from tokengym.base.prompt import say_shared
     from tokengym.base.registry import Registry, did_you_mean, split_file_word

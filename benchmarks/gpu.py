@@ -51,7 +51,7 @@ from tokengym.agents.rollouts.playing import play_round
 from tokengym.agents.rollouts.rounds import as_rounds
 from tokengym.base.files import write_json, write_text
 from tokengym.envs import TokenGenerationVectorEnv
-from tokengym.rewards import FunctionScorer, Reward, Sparse, VectorRewardWrapper
+from tokengym.rewards import FunctionScorer, SparseReward
 
 IDS = {"bos_token_id": EOS, "eos_token_id": EOS, "pad_token_id": PAD}
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -283,7 +283,7 @@ class Bench:
         size = re.search(r"micro-batch (\d+)", arm)
         return PPO(
             "CausalLMPolicy",
-            VectorRewardWrapper(envs, Reward(FunctionScorer(lambda *_: 1.0), Sparse())),
+            SparseReward(envs, FunctionScorer(lambda *_: 1.0)),
             n_epochs=sizes.n_epochs,
             n_minibatches=sizes.n_minibatches,
             micro_batch_size=sizes.micro_batch_size if size is None else int(size[1]),

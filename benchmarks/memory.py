@@ -39,7 +39,7 @@ from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadMo
 from tokengym.agents import PPO
 from tokengym.agents.policy.memory import memory_by_role
 from tokengym.envs import TokenGenerationVectorEnv
-from tokengym.rewards import Reward, RewardModel, Sparse, SparseReward, VectorRewardWrapper
+from tokengym.rewards import RewardModel, SparseReward
 
 WAYS = ("separate", "trunk", "frozen", "adapters")
 PAIR = ("two copies", "adapters off")
@@ -111,7 +111,7 @@ def measure(way: str, settings: argparse.Namespace) -> dict[str, float]:
     rewarded = (
         SparseReward(envs, lambda prompt, response: float(len(response)))
         if scorer is None
-        else VectorRewardWrapper(envs, Reward(scorer, Sparse()))
+        else SparseReward(envs, scorer)
     )
     policy = policy_settings(way, settings.layers)
     value_network = policy.pop("value_network")

@@ -34,7 +34,7 @@ from transformers import GPT2Config, GPT2ForSequenceClassification
 from tokengym.agents import PPO
 from tokengym.agents.policy.settings import Products
 from tokengym.envs import TokenGenerationVectorEnv
-from tokengym.rewards import Reward, RewardModel, Sparse, VectorRewardWrapper
+from tokengym.rewards import RewardModel, SparseReward
 
 ROWS, NEW_TOKENS, EPOCHS, MINIBATCHES, LEARNING_RATE = 32, 48, 4, 4, 3e-6
 
@@ -61,7 +61,7 @@ def make_agent(size: str, value_network: str, kl_estimator: str, products: str, 
     scorer = RewardModel(make_scorer(size), tokenizer=tokenizer)
     return PPO(
         "CausalLMPolicy",
-        VectorRewardWrapper(envs, Reward(scorer, Sparse())),
+        SparseReward(envs, scorer),
         LEARNING_RATE,
         n_epochs=EPOCHS,
         n_minibatches=MINIBATCHES,

@@ -14,8 +14,10 @@ from tokengym.base.plugins import lazily
 if TYPE_CHECKING:
     from tokengym.rewards.attribution.alignment import continued_spans, spread_by_overlap
     from tokengym.rewards.attribution.last_row import Reading, last_layer, register_reading
+    from tokengym.rewards.attribution.policy_attention import policy_attention
     from tokengym.rewards.attribution.policy_reader import PolicyReader
     from tokengym.rewards.check import check_reward
+    from tokengym.rewards.credits.models import ModelNames
     from tokengym.rewards.credits.names import NAMES
     from tokengym.rewards.credits.options import Cut
     from tokengym.rewards.credits.probe import Probe

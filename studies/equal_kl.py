@@ -126,7 +126,7 @@ def config(run: Cell, out: Path) -> Comparison:
     return single_run(
         f"tokengym/{run.task}-v0",
         run.rule,
-        steps=UPDATES,
+        updates=UPDATES,
         batch_size=ROWS,
         max_new_tokens=TOKENS,
         learning_rate=float(run.rate),

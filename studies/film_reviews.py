@@ -96,7 +96,7 @@ def config(run: Cell, out: Path) -> Comparison:
     return single_run(
         ENV,
         run.rule,
-        steps=int(run.updates),
+        updates=int(run.updates),
         batch_size=int(run.rows),
         max_new_tokens=int(run.length),
         learning_rate=run.rate,

@@ -93,7 +93,7 @@ def config(run: Cell, out: Path) -> Comparison:
     return single_run(
         ENV,
         run.rule,
-        steps=UPDATES,
+        updates=UPDATES,
         batch_size=ROWS,
         max_new_tokens=int(run.length),
         learning_rate=run.learning_rate,

@@ -126,7 +126,7 @@ def config(run: Cell, out: Path) -> Comparison:
     return single_run(
         env_id(run.task),
         run.rule,
-        steps=int(run.updates),
+        updates=int(run.updates),
         batch_size=int(run.rows),
         max_new_tokens=TASKS[run.task],
         learning_rate=run.rate,

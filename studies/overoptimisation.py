@@ -48,7 +48,7 @@ def config(run: Cell, out: Path) -> Comparison:
     return single_run(
         f"tokengym/{run.task}-v0",
         run.rule,
-        steps=UPDATES,
+        updates=UPDATES,
         learning_rate=RATE,
         kl_coef=run.price,
         evaluation=GRID,

@@ -93,7 +93,7 @@ def config(run: Cell, out: Path) -> Comparison:
         run.rule,
         **LEARNER,
         dtype="float32",
-        steps=UPDATES,
+        updates=UPDATES,
         batch_size=ROWS,
         max_new_tokens=LENGTH,
         learning_rate=rate,

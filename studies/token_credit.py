@@ -118,7 +118,7 @@ def config(run: Cell, out: Path) -> Comparison:
     return single_run(
         ENV,
         run.rule,
-        steps=updates,
+        updates=updates,
         batch_size=ROWS,
         max_new_tokens=int(run.length),
         learning_rate=run.rate,

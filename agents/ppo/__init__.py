@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         register_advantage,
     )
     from tokengym.agents.ppo.functions import RoundFunction
-    from tokengym.agents.ppo.inputs import RoundInputs
+    from tokengym.agents.ppo.inputs import OF_MASK, RoundInputs
     from tokengym.agents.ppo.settings import PPOSettings
     from tokengym.agents.rollouts.experience import Experience
 

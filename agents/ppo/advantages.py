@@ -25,7 +25,6 @@ from tokengym.base.registry import Registry
 from tokengym.envs import SettingsError
 from tokengym.rewards import token_credit
 from tokengym.rewards.credits.calling import checked
-from tokengym.rewards.credits.token_credit import Signature
 
 
 class Estimator(RoundFunction):
@@ -92,7 +91,7 @@ def _adopted(name: str, made: Any) -> Callable[..., Any]:
             f"advantage {name} must be a function of named inputs, got {made!r}; write "
             "def mine(token_rewards, response_mask): ..."
         )
-    Estimator.check_names(Signature.of(made))
+    Estimator.check_names(made)
     return made
 
 

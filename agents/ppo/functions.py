@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
+from functools import partial
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -38,11 +39,14 @@ class RoundFunction(Rule):
 
     def __init__(self, function: Any, **options: Any) -> None:
         super().__init__(function, **options)
-        self.check_names(self.signature)
+        self.check_names(function)
 
     @classmethod
-    def check_names(cls, signature: Signature) -> None:
-        """Refuse a name of the table that is not there in any round."""
+    def check_names(cls, function: Any) -> None:
+        """Refuse a function that reads a name of the table that is not there in any round."""
+        while isinstance(function, partial):
+            function = function.func
+        signature = Signature.of(function)
         for name in signature.reads:
             if name in cls.lacks:
                 source = SUPPLIERS[NAMES[name].supplier]

@@ -17,12 +17,12 @@ from torch import Tensor
 from tokengym.agents import losses
 from tokengym.agents.ppo import (
     ADVANTAGES,
+    OF_MASK,
     Estimator,
     PPOSettings,
     RoundInputs,
     find_advantage,
 )
-from tokengym.agents.ppo.inputs import OF_MASK
 from tokengym.envs import Episode, SettingsError, encode_contents
 from tokengym.evaluation.measure import task_reward
 from tokengym.lab.envs.oracle.env import PROMPT

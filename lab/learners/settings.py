@@ -7,8 +7,7 @@ from typing import Literal, get_args
 
 from tokengym.agents.offline import PreferenceLoss, Sampling, Tuning
 from tokengym.agents.ppo import PPOSettings
-from tokengym.base import check_choice, check_count, check_number
-from tokengym.base.objects import word_of
+from tokengym.base import check_choice, check_count, check_number, word_of
 from tokengym.envs import SettingsError
 
 Enhancer = Literal["temperatures", "checkpoint", "best-of-n", "disagreement"]

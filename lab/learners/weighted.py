@@ -18,11 +18,9 @@ from torch import Tensor
 
 from tokengym.agents import LEARNERS, PPO
 from tokengym.agents.ppo import Experience, RoundFunction, RoundInputs
-from tokengym.base import Registry
-from tokengym.base.objects import found
+from tokengym.base import Registry, found
 from tokengym.envs import Episode, SettingsError, encode_contents
 from tokengym.lab.learners.settings import WeightedPPOSettings
-from tokengym.rewards.credits.token_credit import Signature
 
 
 class Weights(RoundFunction):
@@ -68,7 +66,7 @@ def _adopted(name: str, made: Any) -> Callable[..., Any]:
             f"weights {name} must be a function of named inputs, got {made!r}; write "
             "def mine(response_mask, entropy): ..."
         )
-    Weights.check_names(Signature.of(made))
+    Weights.check_names(made)
     return made
 
 
@@ -135,8 +133,7 @@ class WeightedPPO(PPO):
 
     def _attention(self, inputs: RoundInputs) -> Tensor:
         """Return what each own token attends to, (rows, own tokens, own tokens)."""
-        from tokengym.rewards import PolicyReader
-        from tokengym.rewards.attribution.policy_attention import policy_attention
+        from tokengym.rewards import PolicyReader, policy_attention
 
         matrices = policy_attention(PolicyReader(self.policy.language_model.model), inputs.episodes)
         size = inputs.time

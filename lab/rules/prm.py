@@ -12,7 +12,7 @@ from tokengym.rewards import CreditError, last, token_credit
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tokengym.rewards.credits.models import ModelNames as RewardModel  # which stands for one
+    from tokengym.rewards import ModelNames as RewardModel  # which stands for one
 
 StepForm = Literal["sum", "min", "last", "delta"]
 """How values of steps become rewards; see `prm`."""

@@ -13,6 +13,7 @@ import torch
 from tests.checkout.pages import DOCS, blocks, run, shorter
 from tests.support.comparisons import comparison
 from tests.support.rounds import round_of
+from tests.support.suite import of_suite
 from tokengym.agents.ppo.advantages import ADVANTAGES, find_advantage
 from tokengym.evaluation.runs.defaults import training_settings
 from tokengym.evaluation.runs.run import run as run_one
@@ -89,7 +90,7 @@ def test_the_page_of_learners_runs_and_lists_them_all(capsys: Any):
     expected = torch.tensor([[4, 4, 2, 2], [4, 2, 0, 0]]) / 3
     torch.testing.assert_close(weights, expected)
     text = (DOCS / "agents" / "learners.md").read_text(encoding="utf-8")
-    for name in (*ADVANTAGES, *WEIGHTS.names()):
+    for name in (*of_suite(ADVANTAGES, "estimators"), *WEIGHTS.names()):
         assert f"| `{name}" in text
 
 
