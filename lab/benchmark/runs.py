@@ -229,7 +229,7 @@ class Bench:
         return single_run(
             setting.env,
             self.reward(rule),
-            steps=updates,
+            updates=updates,
             batch_size=about.rows,
             max_new_tokens=setting.tokens,
             fixed_length=setting.fixed,

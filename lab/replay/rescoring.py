@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tokengym.base import write_csv
+from tokengym.envs import printable
 from tokengym.evaluation.report import to_cell
 from tokengym.evaluation.statistics import student_interval
 from tokengym.lab.replay.agreement import Array
@@ -128,8 +129,8 @@ def write_scores(path: Path, result: Replay) -> None:
     rows: list[dict[str, Any]] = [
         {
             "episode": index,
-            "prompt": to_cell(episode.prompt),
-            "response": to_cell(episode.response),
+            "prompt": to_cell(printable(episode.prompt)),
+            "response": to_cell(printable(episode.response)),
             **{name: float(scores[index]) for name, scores in found.items()},
         }
         for index, episode in enumerate(result.episodes)

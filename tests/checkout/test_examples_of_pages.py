@@ -49,7 +49,9 @@ WRITTEN: dict[str, dict[str, int]] = {
 
 
 def test_every_page_for_users_of_another_library_has_its_case():
-    assert {f"coming_from/{page.name}" for page in DOCS.glob("coming_from/*.md")} <= set(PAGES)
+    pages = [f"coming_from/{page.name}" for page in DOCS.glob("coming_from/*.md")]
+    assert len(pages) > 3
+    assert {page for page in pages if blocks(page)} <= set(PAGES)
 
 
 @pytest.mark.parametrize("page", PAGES)

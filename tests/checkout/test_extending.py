@@ -1,5 +1,6 @@
 """The recipes of docs/extending.md, run as they are printed."""
 
+import multiprocessing
 import os
 import re
 import shutil
@@ -85,12 +86,13 @@ def use(code: str, folder: Path, printed: Path) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_runs(name: str, checkout: Path, tmp_path: Path):
     """In a process of its own, since what a recipe registers stays registered."""
-    from tokengym.evaluation.runs.executors import processes  # not above: `use` imports this file
-
     for kind, file, block in RECIPES[name]:
         follow(kind, file, block, checkout)
     printed = tmp_path / "printed.txt"
-    process = processes().Process(target=use, args=(USES[name], checkout, printed))
+    # Spawned: the server that the tests' processes are forked from has imported the suite.
+    process = multiprocessing.get_context("spawn").Process(
+        target=use, args=(USES[name], checkout, printed)
+    )
     process.start()
     process.join()
     assert process.exitcode == 0, printed.read_text()[-2000:]
