@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tokengym.base.text import printable
     from tokengym.envs.env import TokenGenerationEnv
     from tokengym.envs.episode import (
+        UNPLAYED,
         Episode,
         PadTokenRewards,
         episodes_from_infos,

@@ -35,6 +35,9 @@ _PER_TOKEN = {
     "written": np.int8,
 }
 """Fields with one value per token after the prompt, and their types."""
+UNPLAYED: Mapping[str, Any] = {"token_rewards": None, "log_probs": None, "entropy": None}
+"""Fields of the tokens as they were played, for ``replace(episode, response_ids=..., **UNPLAYED)``:
+an episode of other tokens has none of them."""
 _PER_TOKEN_IN_INFO = ("token_rewards", "written")
 """Those that an environment's terminal info has."""
 _TOLD = (

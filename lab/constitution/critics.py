@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.agents.rollouts import GivenPrompts, SampledTokens, as_sampler
-from tokengym.envs import Episode, Vocabulary, encode_next, filled
+from tokengym.envs import UNPLAYED, Episode, Vocabulary, encode_next, filled
 from tokengym.lab.scorers.judge import without_tags
 from tokengym.rewards import Scorer, Scores
 from tokengym.rewards.gold import DialogueRules, ToxicityRules, split_words
@@ -345,8 +345,7 @@ class ModelCritic:
             response_ids=[*ids, Vocabulary.of(self.tokenizer).end_ids[0]],
             finish_reason="eos",
             score=None,
-            token_rewards=None,
-            log_probs=None,
+            **UNPLAYED,
         )
 
     def _ask(self, questions: Sequence[str]) -> list[str]:

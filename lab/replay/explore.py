@@ -11,7 +11,14 @@ import torch
 
 from tokengym.agents import CausalLMPolicy
 from tokengym.agents.rollouts import GivenPrompts, as_sampler, at_temperature
-from tokengym.envs import Episode, PromptError, TokenGenerationVectorEnv, token_texts, tokenize
+from tokengym.envs import (
+    UNPLAYED,
+    Episode,
+    PromptError,
+    TokenGenerationVectorEnv,
+    token_texts,
+    tokenize,
+)
 from tokengym.evaluation.measure import Evaluator, check_reads, resolve_env
 from tokengym.lab.replay.agreement import Array, forked_worth
 from tokengym.lab.replay.executed import Forks, written_places
@@ -350,7 +357,7 @@ class Explorer:
         self, response: Response, begun: Episode, player: Any, n: int, greedy: bool
     ) -> list[Episode]:
         """Return the responses that the player makes of a beginning, unscored."""
-        episode = replace(response.episode, token_rewards=None, log_probs=None, written=None)
+        episode = replace(response.episode, **UNPLAYED, written=None)
         count = 1 if greedy else n
         played = self._chosen.play(
             player, [episode] * count, beginnings=[begun] * count, deterministic=greedy
@@ -375,7 +382,7 @@ class Explorer:
             if response.episode.written is not None:
                 written = infos["written"][0][: len(ends["response_ids"])]
                 ends |= {"turns": infos["turns"][0], "written": written}
-            episode = replace(response.episode, token_rewards=None, log_probs=None, written=None)
+            episode = replace(response.episode, **UNPLAYED, written=None)
             played = [replace(episode, **ends)] * (1 if greedy else n)
         else:
             (begun,) = one.unfinished_episodes([0])
@@ -436,8 +443,7 @@ def _beginning(episode: Episode, time: int) -> Episode:
         response_ids=episode.response_ids[:time],
         turns=tuple(turn for turn in episode.turns if turn.span[1] <= time),
         written=None if episode.written is None else episode.written[:time],
-        token_rewards=None,
-        log_probs=None,
+        **UNPLAYED,
         finish_reason=None,
     )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.envs.episode import Episode
+from tokengym.envs.episode import UNPLAYED, Episode
 from tokengym.envs.prompts.tokenization import encode_next
 from tokengym.envs.prompts.vocabulary import Vocabulary
 from tokengym.rewards.errors import CreditError
@@ -66,8 +66,7 @@ def log_prob_after(
                     response_ids=ids,
                     turns=(),
                     written=None,
-                    token_rewards=None,
-                    log_probs=None,
+                    **UNPLAYED,
                 )
             )
     values = [row.mean() if mean else row.sum() for row in reader.log_probs(asked)]

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from tests.support.agents.common import target_reward
+from tests.support.agents.common import TARGET, target_reward
 from tokengym.agents import PPO
 from tokengym.envs import Episode
 from tokengym.rewards import Rule, shares, token_credit
@@ -66,3 +66,17 @@ def test_a_checkpoint_keeps_the_state_of_a_rule(make_envs, make_ppo, tmp_path):
     resumed = PPO.load(tmp_path / "run", env=fresh, device="cpu")
     (again,) = resumed.reward.rewards
     assert again.credit.state_dict() == reward.credit.state_dict()
+
+
+def test_other_texts_of_an_episode_carry_nothing_of_its_own(make_envs, make_ppo):
+    @token_credit(parts=True)
+    def first_gone(scores, entropy, positions, response_mask, score_without):
+        gone = (positions == 0)[:, None] & response_mask[:, None]
+        return (scores[:, None] - score_without(gone)) * (positions == 0) * (entropy >= 0)
+
+    agent = make_ppo(envs=make_envs(num_envs=4, reward=target_reward(first_gone)))
+    for episode in agent.collect().episodes:
+        assert episode.entropy is not None
+        if len(episode.response_ids) > 1:  # the score is the share of targets, out of 6
+            worth = (episode.response_ids[0] == TARGET) / 6.0
+            np.testing.assert_allclose(episode.token_rewards[0], worth, atol=1e-6)
