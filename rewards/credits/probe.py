@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.envs.episode import Episode
+from tokengym.envs.episode import UNPLAYED, Episode
 from tokengym.envs.prompts.tokenization import decode
 from tokengym.rewards.errors import CreditError, NoScoreError, ScorerError, raised_by
-from tokengym.rewards.maths.signed_parts import on_last_tokens
 from tokengym.rewards.scorers.base import Scorer
 
 if TYPE_CHECKING:
@@ -101,35 +100,6 @@ class Probe:
             response_ids=ids,
             turns=turns if is_beginning else (),
             written=None if episode.written is None else episode.written[list(positions)],
-            token_rewards=None,
-            log_probs=None,
+            **UNPLAYED,
             finish_reason=None if len(ids) < len(episode.response_ids) else episode.finish_reason,
         )
-
-    def increments(
-        self, episodes: Sequence[Episode], pieces: Sequence[Sequence[range]]
-    ) -> list[NDArray[np.float64]]:
-        """Return by how much each piece of each response moved the score of the text before it.
-
-        d_i = R(x, y up to the end of piece i) - R(x, y before it): one score per prefix, the empty
-        one included.
-
-        Args:
-            episodes: Finished episodes.
-            pieces: Per episode consecutive spans that cover its tokens.
-
-        Returns:
-            Per episode (n,): the increments on the pieces' last tokens, 0 elsewhere.
-        """
-        prefixes = [
-            self.restrict(episode, range(end))
-            for episode, parts in zip(episodes, pieces, strict=True)
-            for end in (0, *(part.stop for part in parts))
-        ]
-        values, rows, start = self.values(prefixes), [], 0
-        for parts in pieces:
-            end = start + len(parts) + 1
-            # values[start] is the empty response's, then one score per piece.
-            rows.append(on_last_tokens(np.diff(values[start:end]), parts))
-            start = end
-        return rows

@@ -5,7 +5,6 @@ from tokengym.rewards.maths.signed_parts import (
     add_rest_to_last,
     on_last_tokens,
     split_evenly,
-    spread_signed_parts,
 )
 
 __all__ = [
@@ -13,7 +12,6 @@ __all__ = [
     "on_last_tokens",
     "sparse",
     "split_evenly",
-    "spread_signed_parts",
 ]
 
 

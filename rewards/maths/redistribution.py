@@ -6,7 +6,6 @@ and of any scale; token rewards are (n,) float64 in reward units. Anything else 
 Lengths differ between responses, so they take one at a time.
 """
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -40,23 +39,6 @@ def sparse(score: float, length: int) -> FloatArray:
     return rewards
 
 
-def uniform(score: float, length: int) -> FloatArray:
-    """Return the score in equal parts.
-
-    r_t = R / n
-
-    Args:
-        score: R, reward units.
-        length: n, number of response tokens.
-
-    Returns:
-        (n,) reward units.
-
-    Source: the uniform baseline of Chan et al. 2024, arXiv:2402.00782.
-    """
-    return np.full(_check_length(length), score / length)
-
-
 def normalize_weights(weights: ArrayLike) -> FloatArray:
     """Return non-negative weights scaled to sum to 1; uniform if all are 0.
 
@@ -78,52 +60,6 @@ def normalize_weights(weights: ArrayLike) -> FloatArray:
         )
     total = weights.sum()
     return weights / total if total > 0 else np.full(len(weights), 1.0 / len(weights))
-
-
-def blend(score: float, weights: ArrayLike, *, beta: float) -> FloatArray:
-    """Return the score spread by weights, blended with the sparse reward.
-
-    r_t = beta * alpha_t * R + (1 - beta) * R * 1[t = n - 1],   alpha = weights / sum(weights)
-
-    With attention weights this is ABC. beta = 0 is `sparse`; beta = 1 with equal weights `uniform`.
-
-    Args:
-        score: R, reward units.
-        weights: (n,) >= 0, any scale.
-        beta: Share of the score that is spread, in [0, 1].
-
-    Returns:
-        (n,) reward units.
-
-    Source: Chan et al. 2024, "Dense Reward for Free in RLHF", arXiv:2402.00782, eq. 5.
-
-    Example:
-        >>> blend(10.0, [1.0, 3.0], beta=0.8)
-        array([2., 8.])
-    """
-    if not 0.0 <= beta <= 1.0:
-        raise ValueError(f"beta must lie in [0, 1], got {beta}; the paper uses 0.8")
-    rewards = beta * score * normalize_weights(weights)  # eq. 5's first term
-    rewards[-1] += (1.0 - beta) * score
-    return rewards
-
-
-def recency_weights(length: int, *, tau: float) -> FloatArray:
-    """Return weights that decay backwards from the last token.
-
-    alpha_t = exp(-(n - 1 - t) / tau) / sum_s exp(-(n - 1 - s) / tau)
-
-    Args:
-        length: n, number of response tokens.
-        tau: Tokens over which a weight falls by e; > 0.
-
-    Returns:
-        (n,), sums to 1.
-    """
-    if not tau > 0 or not math.isfinite(tau):
-        raise ValueError(f"tau must be a finite number of tokens > 0, got {tau}")
-    distance = np.arange(_check_length(length))[::-1]  # n - 1 - t: 0 at the last token
-    return normalize_weights(np.exp(-distance / tau))
 
 
 def dirichlet_weights(length: int, entropy: Sequence[int]) -> FloatArray:

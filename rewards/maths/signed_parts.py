@@ -7,15 +7,11 @@ is a ValueError.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tokengym.rewards.maths.redistribution import FloatArray, sparse
-
-GUARD = 0.1
-"""Least share of the parts' absolute sum that must be left for them to be rescaled."""
+from tokengym.rewards.maths.redistribution import FloatArray
 
 
 def add_rest_to_last(score: float, parts: ArrayLike) -> FloatArray:
@@ -62,68 +58,6 @@ def add_rest_evenly(score: float, parts: ArrayLike) -> FloatArray:
     return rewards + (score - rewards.sum()) / len(rewards)
 
 
-def rescale_signed(score: float, parts: ArrayLike, *, guard: float = GUARD) -> FloatArray:
-    """Return signed parts scaled to sum to the score, keeping the sign of each.
-
-    With A = sum_t a_t and M = sum_t |a_t|:
-    r_t = a_t * R / A                    if R * A > 0 and |A| >= guard * M
-    r_t = a_t * |R| / M, and the rest    otherwise (`add_rest_to_last`)
-    r_t = R / n                          if M = 0
-
-    The first line is the plain rescaling. Where the parts nearly cancel it would blow them up
-    without bound, and where their sum has the other sign than the score it would turn every sign
-    round; there the parts keep their signs and an absolute sum of |R|. Either way
-    sum_t |r_t| <= max(1 / guard, 3) * |R|.
-
-    Args:
-        score: R, reward units.
-        parts: (n,) a, signed, any scale.
-        guard: In (0, 1].
-
-    Returns:
-        (n,) reward units, sums to the score.
-
-    Source: this project; the rescaling is limitation 3 of ABC (arXiv:2402.00782) lifted.
-
-    Example:
-        >>> rescale_signed(2.0, [3.0, -1.0, 2.0])
-        array([ 1.5, -0.5,  1. ])
-        >>> rescale_signed(-2.0, [3.0, -1.0, 0.0])
-        array([ 1.5, -0.5, -3. ])
-    """
-    if not 0.0 < guard <= 1.0:
-        raise ValueError(f"guard must lie in (0, 1], got {guard}; the default is {GUARD}")
-    parts = _finite_vector(parts)
-    largest = float(np.abs(parts).max())
-    if largest == 0.0:
-        return np.full(len(parts), score / len(parts))
-    parts = parts / largest  # any scale, without overflow
-    total, magnitude = float(parts.sum()), float(np.abs(parts).sum())
-    if score * total > 0 and abs(total) >= guard * magnitude:
-        return parts * (score / total)
-    return add_rest_to_last(score, parts * (abs(score) / magnitude))
-
-
-def spread_signed_parts(
-    score: float, parts: NDArray[np.floating], *, beta: float, rescale: bool
-) -> NDArray[np.float64]:
-    """Return signed parts as token rewards, blended with the sparse reward.
-
-    r = beta * s + (1 - beta) * sparse(R),   s = the parts, made to sum to R
-
-    Args:
-        score: R, reward units.
-        parts: (n,) signed.
-        beta: Share of the score that is spread.
-        rescale: Whether `rescale_signed` or `add_rest_to_last` makes them sum to R.
-
-    Returns:
-        (n,) reward units, sums to the score.
-    """
-    spread = rescale_signed(score, parts) if rescale else add_rest_to_last(score, parts)
-    return beta * spread + (1.0 - beta) * sparse(score, len(spread))
-
-
 def split_evenly(length: int, parts: int) -> list[range]:
     """Return consecutive spans that cover ``length`` tokens, of sizes that differ by at most 1.
 
@@ -163,24 +97,6 @@ def split_before_largest(values: ArrayLike, parts: int) -> list[range]:
     return [range(*span) for span in zip(starts, [*starts[1:], len(values)], strict=True)]
 
 
-def with_replies(pieces: Sequence[range], written: NDArray[np.integer]) -> list[range]:
-    """Return spans of a conversation's written tokens as spans of all its tokens.
-
-    The tokens of a reply belong to the piece of the written token before them.
-
-    Args:
-        pieces: Consecutive spans that cover the written tokens, counted without the others.
-        written: (n,) non-zero where the policy wrote the token; it wrote the first.
-
-    Example:
-        >>> with_replies([range(0, 2), range(2, 3)], np.array([1, 1, 0, 1]))
-        [range(0, 3), range(3, 4)]
-    """
-    # Where the written token stands that each piece begins with, counted with all others.
-    starts = np.flatnonzero(written)[[piece.start for piece in pieces]].tolist()
-    return [range(*span) for span in pairwise([*starts, len(written)])]
-
-
 def shift_reply_credit(values: ArrayLike, written: NDArray[np.integer]) -> NDArray[np.float32]:
     """Return values with those of unwritten tokens moved to the last written token before them.
 
@@ -198,30 +114,12 @@ def shift_reply_credit(values: ArrayLike, written: NDArray[np.integer]) -> NDArr
     return sums.astype(np.float32)
 
 
-def segment_sums(parts: ArrayLike, segments: Sequence[range]) -> FloatArray:
-    """Return the sum of the parts of each segment.
-
-    Args:
-        parts: (n,) signed.
-        segments: Consecutive spans that cover the n tokens, as `split_evenly` gives them.
-
-    Returns:
-        (segments,).
-
-    Example:
-        >>> segment_sums([1.0, 2.0, 4.0], split_evenly(3, 2))
-        array([3., 4.])
-    """
-    # Sums from each start to the next one: no segment is empty, where reduceat would not give 0.
-    return np.add.reduceat(_finite_vector(parts), [segment.start for segment in segments])
-
-
 def on_last_tokens(values: ArrayLike, segments: Sequence[range]) -> FloatArray:
     """Return one value per segment on the segment's last token, 0 elsewhere.
 
     Args:
         values: (segments,).
-        segments: See `segment_sums`.
+        segments: Consecutive spans that cover the n tokens, as `split_evenly` gives them.
 
     Returns:
         (n,).

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tokengym.rewards.maths.signed_parts import GUARD
-
 if TYPE_CHECKING:
     from torch import Tensor
+
+GUARD = 0.1
+"""Least share of the parts' absolute sum that must be left for them to be rescaled."""
 
 
 def last(response_mask: Tensor) -> Tensor:
@@ -69,8 +70,8 @@ def shares(weights: Tensor, response_mask: Tensor) -> Tensor:
         )
     total = weights.sum(1, keepdim=True)
     has_weight = total > 0
-    equal = response_mask / response_mask.sum(1, keepdim=True).clamp(min=1)
-    return (weights / total.where(has_weight, 1.0)).where(has_weight, equal.to(weights.dtype))
+    equal = response_mask.to(weights) / response_mask.sum(1, keepdim=True).clamp(min=1)
+    return (weights / total.where(has_weight, 1.0)).where(has_weight, equal)
 
 
 def rescaled(
@@ -88,6 +89,9 @@ def rescaled(
     round; there the parts keep their signs and an absolute sum of |R|. Either way
     sum_t |r_t| <= max(1 / guard, 3) * |R|.
 
+    Raises:
+        ValueError: if ``guard`` is not in (0, 1].
+
     Source: this project; the rescaling is limitation 3 of ABC (arXiv:2402.00782) lifted.
 
     Example:
@@ -98,6 +102,8 @@ def rescaled(
         >>> rescaled(torch.tensor([-3.0]), torch.tensor([[2.0, -1.0, 0.0]]), mask).tolist()
         [[2.0, -1.0, -4.0]]
     """
+    if not 0.0 < guard <= 1.0:
+        raise ValueError(f"guard must lie in (0, 1], got {guard}; the default is {GUARD}")
     parts = parts * response_mask
     largest = parts.abs().amax(1, keepdim=True)
     parts = parts / largest.where(largest > 0, 1.0)  # any scale, without overflow

@@ -1,44 +1,13 @@
 # mypy: no-check-untyped-defs
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tokengym.rewards.maths import redistribution as F
 
 
-def test_sparse_and_uniform_by_hand():
+def test_sparse_by_hand():
     assert F.sparse(-2.5, 4).tolist() == [0, 0, 0, -2.5]
-    assert F.uniform(-3.0, 4).tolist() == [-0.75] * 4
-    assert F.sparse(2.0, 1).tolist() == F.uniform(2.0, 1).tolist() == [2.0]
-
-
-def test_blend_by_hand():
-    # alpha = .1 .2 .3 .4, R = 10, beta = .8: 8 alpha, and 2 on the last
-    np.testing.assert_allclose(F.blend(10.0, [1, 2, 3, 4], beta=0.8), [0.8, 1.6, 2.4, 5.2])
-    np.testing.assert_allclose(F.blend(-10.0, [1, 2, 3, 4], beta=0.8), [-0.8, -1.6, -2.4, -5.2])
-
-
-def test_blend_reduces_to_sparse_and_uniform():
-    weights = [0.3, 0.1, 0.6]
-    np.testing.assert_allclose(F.blend(7.0, weights, beta=0.0), F.sparse(7.0, 3))
-    np.testing.assert_allclose(F.blend(7.0, [5, 5, 5], beta=1.0), F.uniform(7.0, 3))
-    np.testing.assert_allclose(F.blend(7.0, [0, 0, 0], beta=1.0), F.uniform(7.0, 3))
-
-
-@given(st.floats(-1e4, 1e4), st.lists(st.floats(0, 1e3), min_size=1, max_size=64), st.floats(0, 1))
-def test_blend_sums_to_the_score(score, weights, beta):
-    rewards = F.blend(score, weights, beta=beta)
-    assert rewards.sum() == pytest.approx(score, rel=1e-9, abs=1e-9)
-    assert F.close_sum(score, rewards.astype(np.float32))
-
-
-def test_recency_by_hand():
-    # tau = 1 / ln 2: each step back halves the weight
-    weights = F.recency_weights(3, tau=1 / np.log(2))
-    np.testing.assert_allclose(weights, [1 / 7, 2 / 7, 4 / 7])
-    np.testing.assert_allclose(F.recency_weights(4, tau=1e9), [0.25] * 4, atol=1e-8)
-    np.testing.assert_allclose(F.recency_weights(4, tau=1e-3), [0, 0, 0, 1], atol=1e-12)
+    assert F.sparse(2.0, 1).tolist() == [2.0]
 
 
 def test_dirichlet_depends_on_its_entropy_alone():
@@ -90,11 +59,9 @@ def test_a_longer_window_forgets_exponentially():
     ("call", "words"),
     [
         (lambda: F.sparse(1.0, 0), "length.*got 0"),
-        (lambda: F.blend(1.0, [1.0], beta=1.5), "beta.*got 1.5"),
-        (lambda: F.blend(1.0, [1.0, -1.0], beta=1.0), "weights.*got -1.0"),
-        (lambda: F.blend(1.0, [np.nan], beta=1.0), "finite"),
-        (lambda: F.blend(1.0, [], beta=1.0), r"weights.*\(0,\)"),
-        (lambda: F.recency_weights(3, tau=0), "tau.*got 0"),
+        (lambda: F.normalize_weights([1.0, -1.0]), "weights.*got -1.0"),
+        (lambda: F.normalize_weights([np.nan]), "finite"),
+        (lambda: F.normalize_weights([]), r"weights.*\(0,\)"),
         (lambda: F.update_moments(F.Moments(), [1.0], window=0), "window.*got 0"),
         (lambda: F.update_moments(F.Moments(), [], window=None), "batch.*shape"),
     ],
