@@ -164,7 +164,7 @@ def check_columns(name: str, columns: Mapping[str, bool], prompts: Sequence[Prom
     needed = [column for column, is_needed in columns.items() if is_needed]
     if not needed:
         return
-    there = list(dict.fromkeys(column for prompt in prompts for column in prompt.metadata))
+    there = columns_of(prompts)
     there += [one for one in ANNOTATIONS if any(getattr(p, one) is not None for p in prompts)]
     for column in needed:
         if column not in there:
@@ -172,6 +172,11 @@ def check_columns(name: str, columns: Mapping[str, bool], prompts: Sequence[Prom
                 f"scorer {name!r} takes {column!r}, a column that the data lack; "
                 f"{_remedy(column, there)}"
             )
+
+
+def columns_of(prompts: Sequence[Prompt]) -> list[str]:
+    """Return the columns of the prompts' data, in order; it reads every prompt."""
+    return list(dict.fromkeys(column for prompt in prompts for column in prompt.metadata))
 
 
 def _remedy(column: str, there: Sequence[str] | Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tokengym.base.prompt import Prompt
 from tokengym.base.registry import did_you_mean
 from tokengym.envs.episode import Episode, episodes_from_infos
-from tokengym.rewards.arguments import check_columns
+from tokengym.rewards.arguments import check_columns, columns_of
 from tokengym.rewards.credits.names import NAMES
 from tokengym.rewards.credits.options import Delivery as Delivery
 from tokengym.rewards.credits.rule import Rule
@@ -371,8 +371,9 @@ def _bound(env: AnyEnv, reward: Reward) -> Reward:
 
 def _check_rule_columns(rule: Rule, prompts: Sequence[Prompt]) -> None:
     """Refuse a rule that reads what is neither a name of the table nor a column of the prompts."""
-    there = list(dict.fromkeys(column for prompt in prompts for column in prompt.metadata))
-    for column in rule.reads_of("data"):
+    columns = rule.reads_of("data")
+    there = columns_of(prompts) if columns else []
+    for column in columns:
         if column not in there:
             raise CreditError(
                 f"credit {rule.signature.who} reads {column!r}, which nobody supplies; "

@@ -9,6 +9,7 @@ loss are absent. A second result, ``{"returns": ...}``, is what the values learn
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -159,21 +160,12 @@ def gae(
     gae_lambda_vf: float | None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Generalised advantage estimates. Schulman et al. 2016, arXiv:1506.02438."""
-
-    def estimates(of_lambda: float) -> tuple[Tensor, Tensor]:
-        return losses.gae(
-            token_rewards,
-            values,
-            response_mask,
-            gamma=gamma,
-            gae_lambda=of_lambda,
-            final_values=final_values,
-        )
-
-    advantages, returns = estimates(gae_lambda)
-    return advantages, {
-        "returns": returns if gae_lambda_vf is None else estimates(gae_lambda_vf)[1]
-    }
+    known: Any = {"gamma": gamma, "final_values": final_values}
+    estimates = partial(losses.gae, token_rewards, values, response_mask, **known)
+    advantages, returns = estimates(gae_lambda=gae_lambda)
+    if gae_lambda_vf is not None:
+        _, returns = estimates(gae_lambda=gae_lambda_vf)
+    return advantages, {"returns": returns}
 
 
 @register_advantage

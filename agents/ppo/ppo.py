@@ -43,6 +43,7 @@ from tokengym.agents.ppo.settings import GAE_LAMBDA, Objective, PPOSettings
 from tokengym.agents.rollouts.experience import Experience, scores_of, token_rewards_of
 from tokengym.agents.rollouts.playing import RolloutBatch
 from tokengym.agents.rollouts.rounds import Environments
+from tokengym.rewards.arguments import columns_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -120,8 +121,8 @@ class PPO(EpisodicAlgorithm):
         Raises:
             SettingsError: if the estimator is unknown, or lacks what a setting is for.
         """
-        tokenizer = self.rounds.attribute("tokenizer")
-        self.estimator = find_advantage(self.settings.advantage).bind(tokenizer)
+        self._tokenizer = self.rounds.attribute("tokenizer")
+        self.estimator = find_advantage(self.settings.advantage).bind(self._tokenizer)
         check_estimator(self.estimator, self.settings)
         self.estimator.check_supply(self.reward.scorer, self._columns)
         self.has_critic = self.estimator.needs_critic
@@ -133,8 +134,7 @@ class PPO(EpisodicAlgorithm):
 
     def _columns(self) -> list[str]:
         """Return the columns of the prompts' data, which a function may read by name."""
-        prompts = self.rounds.attribute("prompts") or []
-        return sorted({column for prompt in prompts[:1] for column in prompt.metadata})
+        return columns_of(self.rounds.attribute("prompts") or [])
 
     def check_change(self, changed: PPOSettings) -> None:
         """Refuse what has no effect with the estimator, or is no whole number of groups."""
@@ -238,7 +238,7 @@ class PPO(EpisodicAlgorithm):
             settings=settings,
             episodes=played.episodes,
             scorer=self.reward.scorer,
-            tokenizer=self.rounds.attribute("tokenizer"),
+            tokenizer=self._tokenizer,
         )
         advantages, returns = self.estimator.estimate(inputs)
         # Over the whole batch: SB3 whitens each minibatch, by a mean and a deviation of its own.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 from torch import Tensor
 
 from tokengym.agents import losses
@@ -44,17 +47,8 @@ def gae_length(
 
     Yue et al. 2025, VAPO, arXiv:2504.05118.
     """
-
-    def estimates(of_lambda: float | Tensor) -> tuple[Tensor, Tensor]:
-        return losses.gae(
-            token_rewards,
-            values,
-            response_mask,
-            gamma=gamma,
-            gae_lambda=of_lambda,
-            final_values=final_values,
-        )
-
-    advantages, _ = estimates(lambda_of(response_mask.sum(1), alpha))
-    _, returns = estimates(1.0 if gae_lambda_vf is None else gae_lambda_vf)
+    known: Any = {"gamma": gamma, "final_values": final_values}
+    estimates = partial(losses.gae, token_rewards, values, response_mask, **known)
+    advantages, _ = estimates(gae_lambda=lambda_of(response_mask.sum(1), alpha))
+    _, returns = estimates(gae_lambda=1.0 if gae_lambda_vf is None else gae_lambda_vf)
     return advantages, {"returns": returns}

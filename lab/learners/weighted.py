@@ -114,7 +114,7 @@ class WeightedPPO(PPO):
     def check_settings(self) -> None:
         """Refuse unknown weights, and settings that PPO refuses."""
         super().check_settings()
-        self.weight = find_weights(self.settings.weights).bind(self.rounds.attribute("tokenizer"))
+        self.weight = find_weights(self.settings.weights).bind(self._tokenizer)
         self.weight.check_supply(self.reward.scorer, self._columns)
 
     def weigh(self, experience: Experience, inputs: RoundInputs) -> Experience:
