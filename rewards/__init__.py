@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from tokengym.rewards.attribution.policy_attention import policy_attention
     from tokengym.rewards.attribution.policy_reader import PolicyReader
     from tokengym.rewards.check import check_reward
+    from tokengym.rewards.credits.bound import Source
     from tokengym.rewards.credits.models import ModelNames
     from tokengym.rewards.credits.names import NAMES
     from tokengym.rewards.credits.options import Cut
     from tokengym.rewards.credits.probe import Probe
-    from tokengym.rewards.credits.rule import Rule, Source
+    from tokengym.rewards.credits.rule import Rule
     from tokengym.rewards.credits.token_credit import REFERENCE, LanguageModel, token_credit
     from tokengym.rewards.credits.words import REWARDS, register
     from tokengym.rewards.errors import CreditError, RewardCheckError, RewardError, ScorerError

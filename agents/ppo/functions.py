@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import fields
 from functools import partial
 from typing import Any, ClassVar
 
-from torch import Tensor
-
-from tokengym.agents.ppo.inputs import RoundInputs
 from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.base.registry import did_you_mean
 from tokengym.envs import SettingsError
 from tokengym.rewards import Scorer
-from tokengym.rewards.credits.calling import Figures, call
-from tokengym.rewards.credits.models import ModelNames
+from tokengym.rewards.credits.bound import BoundFunction
 from tokengym.rewards.credits.names import ACCOUNTS, NAMES, SUPPLIERS
-from tokengym.rewards.credits.rule import Rule
 from tokengym.rewards.credits.token_credit import Signature
 from tokengym.rewards.scores import remedy_for
 
@@ -25,15 +20,14 @@ OF_SETTINGS = frozenset(field.name for field in fields(PPOSettings))
 """Settings of the learner, which are names too."""
 
 
-class RoundFunction(Rule):
+class RoundFunction(BoundFunction):
     """A function of named inputs over a round of episodes; see `RoundInputs`.
 
     Raises:
-        CreditError: as `Rule`.
+        CreditError: as `BoundFunction`.
         SettingsError: if a parameter has a name that no learner supplies.
     """
 
-    shared_options: ClassVar[Mapping[str, Any]] = {}
     lacks: ClassVar[frozenset[str]] = frozenset({"continue_from", "ref_entropy"})
     """Names of the table that are not there."""
 
@@ -53,21 +47,6 @@ class RoundFunction(Rule):
                 raise SettingsError(
                     f"{cls.kind} {signature.who} reads {name!r}, which is not there; {source}"
                 )
-
-    @property
-    def who(self) -> str:
-        """The function in messages."""
-        return f"{self.kind} {self.signature.who}"
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """Names that it reads."""
-        return self.signature.reads
-
-    @property
-    def needs_reference(self) -> bool:
-        """Whether an option stands for the reference: what is read of it the learner has."""
-        return any(self.options[name] is None for name in self.signature.models)
 
     def check_supply(self, scorer: Scorer | None, columns: Callable[[], Collection[str]]) -> None:
         """Refuse names that neither learner, environment nor data can supply.
@@ -95,13 +74,3 @@ class RoundFunction(Rule):
                     f"learner or column of the data; {did_you_mean(name, names)}see "
                     "tokengym.rewards.credits.names"
                 )
-
-    def call(self, inputs: RoundInputs) -> tuple[Tensor, Figures]:
-        """Return the function's result, (rows, own tokens), and its figures."""
-        arguments = {name: inputs[name] for name in self.reads}
-        options = {name: self.options[name] for name in self._of_call}
-        for name in self.signature.models:
-            model = self.reader() if options[name] is None else options[name]
-            options[name] = ModelNames(model, inputs)
-        mask = inputs["response_mask"]
-        return call(self.signature, self.function, arguments, options, mask, what=self.kind)

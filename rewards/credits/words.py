@@ -20,7 +20,7 @@ from tokengym.rewards.errors import RewardError
 from tokengym.rewards.scores import ScorerKind
 
 MACHINERY = frozenset(
-    "calling inputs models names options pieces probe rule token_credit words".split()
+    "bound calling inputs models names options pieces probe rule token_credit words".split()
 )
 """Modules of this folder that are no rules."""
 SHIPPED = tuple(
