@@ -3,7 +3,7 @@
 Written by `python -m docs.makers.build_docs` from the settings dataclasses: edit those.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -22,7 +22,7 @@ class PPOKeywords(TypedDict, total=False):
     top_p: float
     learning_rate_schedule: LrSchedule
     n_warmup_updates: int
-    advantage: str
+    advantage: str | Callable[..., Any]
     group_size: int | None
     drop_equal_groups: bool
     std_floor: float

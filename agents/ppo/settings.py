@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from tokengym.agents.policy.settings import EpisodicSettings, Schedule, ValueNetwork
 from tokengym.base.objects import word_of
@@ -50,7 +51,7 @@ class PPOSettings(EpisodicSettings):
     steps are as large as the rate whatever the gradient, so that at the full rate the first update
     alone may cross many nats of KL. After ``n_value_warmup`` updates of the values alone the count
     begins anew, for the policy."""
-    advantage: str = "gae"
+    advantage: str | Callable[..., Any] = "gae"
     """Estimator of the advantages, by name or "file.py:name", or the function of named inputs
     itself; see `tokengym.agents.ppo.advantages`."""
     group_size: int | None = None

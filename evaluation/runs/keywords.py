@@ -110,7 +110,7 @@ class CompareKeywords(TypedDict, total=False):
     top_p: float | None
     learning_rate_schedule: LrSchedule | None
     n_warmup_updates: int | None
-    advantage: str | None
+    advantage: str | Callable[..., Any] | None
     group_size: int | None
     drop_equal_groups: bool | None
     std_floor: float | None
@@ -140,4 +140,4 @@ class CompareKeywords(TypedDict, total=False):
     enhancer: Any | None
     enhancer_candidates: int | None
     preference_model: str | None
-    weights: str | None
+    weights: str | Callable[..., Any] | None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from tokengym.agents.offline import PreferenceLoss, Sampling, Tuning
 from tokengym.agents.ppo import PPOSettings
@@ -114,9 +115,10 @@ class RAFTRun(IterativeRun):
 class WeightedPPOSettings(PPOSettings):
     """Settings of PPO with weights on the advantage."""
 
-    weights: str = "constant"
+    weights: str | Callable[..., Any] = "constant"
     """Weights of each token's advantage, mean 1 over a response, by name with options or
-    "file.py:name"; see `tokengym.lab.learners.weights`. "constant" weighs all alike."""
+    "file.py:name", or the function of named inputs itself; see `tokengym.lab.learners.weights`.
+    "constant" weighs all alike."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -120,7 +120,8 @@ def test_a_telescoping_rule_pays_a_segment_the_sum_of_its_tokens(
     by_segment = evaluated(RULES[rule](segments=2), episodes, tokenizer)
     for one, other in zip(by_token, by_segment, strict=True):
         pieces = split_evenly(len(one.response_ids), 2)
-        sums = [float(one.token_rewards[piece.start : piece.stop].sum()) for piece in pieces]
+        paid = np.asarray(one.token_rewards)
+        sums = [float(paid[piece.start : piece.stop].sum()) for piece in pieces]
         expected = on_last_tokens(sums, pieces)
         np.testing.assert_allclose(np.asarray(other.token_rewards), expected, atol=1e-5)
 
