@@ -93,8 +93,8 @@ class Episode:
     """(len(response_ids),) float32, nats: log-probabilities of the sampled tokens under the
     policy that sampled them."""
     entropy: NDArray[np.float32] | None = field(default=None, compare=False)
-    """(len(response_ids),) float32, nats: of the distribution that each token was drawn from; there
-    where the rule of credit reads it."""
+    """(len(response_ids),) float32, nats: of the distribution that each token was drawn from;
+    None where the agent does not know it."""
     finish_reason: FinishReason | None = None
     """Reason of the end: "eos", "length" (the horizon), "stop" (a stop string) or "error" (the
     partner failed); None if it is not known, as that of a response's beginning."""

@@ -4,7 +4,7 @@ python -m studies.gradients check             # raw numbers, about a minute
 python -m studies.gradients ascend            # exact ascents, about 7 minutes
 python -m studies.gradients train             # short runs of PPO, 10 minutes
 python -m studies.gradients publish           # fills docs/results/gradients.md
-python -m studies.gradients check --rules rules.py:Mine --estimators loo --out x
+python -m studies.gradients check --rules rules.py:mine --estimators loo --out x
 
 A rule or an estimator of one's own is a function of named inputs, "path/to/file.py:name", as
 ``gym.make`` and ``PPO(advantage=...)`` take it.

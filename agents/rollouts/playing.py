@@ -29,6 +29,7 @@ from tokengym.agents.sb3.entropy import entropy_of
 from tokengym.base.errors import ActionError, SettingsError
 from tokengym.envs import Episode
 from tokengym.rewards import RewardError
+from tokengym.rewards.credits.names import CARRIED
 
 
 class Agent(Protocol):
@@ -236,7 +237,7 @@ def play_round(
         if not (is_playing if keep_round is None else keep_round(is_playing)):
             return None
         recorder.check_tokens()
-        played = recorder.finish(carried=envs.reward.carried)
+        played = recorder.finish()
         # All episodes at once: one batch for the scorer, and its statistics see the whole round.
         started = perf_counter()
         envs.reward.evaluate(recorder.episodes)
@@ -313,12 +314,8 @@ class RoundRecorder:
         """Return the episodes that have ended so far, in the order of the rows."""
         return self.finish().episodes if self.episodes else ()
 
-    def finish(self, carried: Sequence[str] = ("log_probs",)) -> RolloutBatch:
-        """Return the round; one that was not played to its end lacks episodes.
-
-        Args:
-            carried: Of `TENSORS`, what each episode has too.
-        """
+    def finish(self) -> RolloutBatch:
+        """Return the round; one that was not played to its end lacks episodes."""
         # Choices come step after step, (choices,), one for each token that a row wrote. First it is
         # found where each of them goes in (batch, time).
         rows = np.concatenate([rows for rows, _ in self.steps])
@@ -344,7 +341,7 @@ class RoundRecorder:
         choices = [choice for _, choice in self.steps]
         columns = {name: [getattr(choice, name) for choice in choices] for name in TENSORS}
         tensors = {k: None if v[0] is None else placed(torch.cat(v)) for k, v in columns.items()}
-        for name in carried:  # which a rule of credit may read
+        for name in CARRIED:
             if (figures := tensors[name]) is not None:
                 of_rows = figures.cpu().numpy()
                 for row, episode in self.episodes.items():

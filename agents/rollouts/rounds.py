@@ -136,12 +136,6 @@ class RoundReward:
         return declared
 
     @property
-    def carried(self) -> list[str]:
-        """Names of the policy that an episode of the round has when it is scored."""
-        reads = {name for reward in self.rewards for name in reward.credit.reads}
-        return ["log_probs", *(["entropy"] if "entropy" in reads else [])]
-
-    @property
     def seconds(self) -> float:
         """Seconds that scoring has taken so far."""
         distinct = {id(reward): reward for reward in self.rewards}  # rows may share one

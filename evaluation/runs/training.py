@@ -210,6 +210,7 @@ class Training:
                 "tokens": token_texts(tokenizer, paid.response_ids),
                 "token_rewards": _rounded(paid.token_rewards),
                 "log_probs": _rounded(paid.log_probs),
+                "entropy": _rounded(paid.entropy),
                 "score": episode.score,
                 "gold_score": None
                 if evaluation.gold_scores is None

@@ -1,8 +1,9 @@
 """What a rule of credit reads of the policy, an episode has when it is scored and afterwards."""
 
 import numpy as np
-import torch
+from rich.console import Console
 
+import tokengym
 from tests.support.agents.common import TARGET, target_reward
 from tokengym.agents import PPO
 from tokengym.envs import Episode
@@ -30,12 +31,34 @@ def test_a_rule_reads_the_entropy_of_the_policy_that_wrote(make_envs, make_ppo):
     agent.update(agent.assign(played))
 
 
-def test_what_no_rule_reads_is_not_carried(make_envs, make_ppo):
-    agent = make_ppo(envs=make_envs(num_envs=4, reward=target_reward()))
-    (first, *_) = agent.collect().episodes
-    assert first.entropy is None
-    assert "entropy" not in first.to_record()
-    assert torch.isfinite(torch.tensor(first.log_probs)).all()
+def test_a_comparison_credits_what_it_shows_by_the_entropy(tmp_path):
+    """The responses that are shown were played under another reward than the arm's."""
+    file = tmp_path / "idea.py"
+    file.write_text(
+        "import tokengym\n"
+        "from tokengym.rewards import shares\n"
+        "@tokengym.token_credit\n"
+        "def surprised(scores, response_mask, entropy):\n"
+        "    return scores[:, None] * shares(entropy, response_mask)\n"
+    )
+    word = f"{file}:surprised"
+    result = tokengym.compare(
+        "MovieReview",
+        rewards=["sparse", word],
+        seeds=1,
+        updates=1,
+        batch_size=4,
+        max_new_tokens=4,
+        eval_episodes=4,
+        out=tmp_path / "runs",
+        console=Console(quiet=True),
+    )
+    shown = result.samples[result.samples["arm"].str.contains("surprised")]
+    assert len(shown)
+    for _, one in shown.iterrows():
+        entropy = np.array(one["entropy"])
+        expected = one["score"] * entropy / entropy.sum()
+        np.testing.assert_allclose(one["token_rewards"], expected, atol=2e-3)
 
 
 @token_credit
