@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from tokengym.rewards.credits.options import Cut
     from tokengym.rewards.credits.probe import Probe
     from tokengym.rewards.credits.rule import Rule
-    from tokengym.rewards.credits.token_credit import REFERENCE, LanguageModel, token_credit
+    from tokengym.rewards.credits.token_credit import (
+        REFERENCE,
+        LanguageModel,
+        is_token_credit,
+        token_credit,
+    )
     from tokengym.rewards.credits.words import REWARDS, register
     from tokengym.rewards.errors import CreditError, RewardCheckError, RewardError, ScorerError
     from tokengym.rewards.maths.tokens import (

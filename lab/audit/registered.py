@@ -1,6 +1,8 @@
-"""This library's own registered estimators, as the audit calls them."""
+"""Estimators as PPO calls them, a row's own tokens in columns, as the audit calls them."""
 
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,12 +13,16 @@ from tokengym.agents.ppo import PPOSettings, RoundInputs, find_advantage
 from tokengym.envs import Episode, Turn
 from tokengym.lab.audit.tokengym_audit import GAE_LAMBDA, Adapted, Batch
 
+OF_POLICY = ("log_probs", "ref_log_probs", "entropy", "top_log_probs", "kl")
+"""Names that a batch of the audit has as a round of PPO has them."""
 
-def registered(name: str) -> Adapted:
-    """Return a registered estimator, whitened where its declaration says so, as PPO does.
+
+def registered(estimator: str | Callable[..., Any]) -> Adapted:
+    """Return an estimator whose columns are a row's own tokens, whitened as it declares.
 
     Args:
-        name: As ``advantage=`` takes it: "loo", "grpo", "gigpo".
+        estimator: As ``advantage=`` takes it: "loo", "grpo", "gigpo", or a function of named
+            inputs.
 
     Raises:
         SettingsError: if there is none, with the near matches.
@@ -26,14 +32,13 @@ def registered(name: str) -> Adapted:
         >>> check_estimator(registered("loo"), group_sizes=(2, 4)).holds
         True
     """
-    estimator = find_advantage(name)
+    found = find_advantage(estimator)
 
     def estimate(batch: Batch) -> Tensor:
         size = int(batch.group_ids.unique(return_counts=True)[1][0])
         settings = PPOSettings(gamma=batch.gamma, gae_lambda=GAE_LAMBDA, group_size=size)
         given = {"token_rewards": batch.token_rewards, "scores": batch.scores}
-        if batch.values is not None:
-            given["values"] = batch.values
+        given |= {name: getattr(batch, name) for name in ("values", *OF_POLICY)}
         played = RoundInputs(
             batch.response_mask,
             {"final_values": torch.zeros_like(batch.scores), **given},
@@ -45,19 +50,19 @@ def registered(name: str) -> Adapted:
                 )
             ],
         )
-        advantages = estimator.estimate(played)[0]
-        if estimator.whitens:
+        advantages = found.estimate(played)[0]
+        if found.whitens:
             advantages = losses.masked_whiten(advantages, batch.response_mask)
         return advantages.double()
 
     reads = {"response_mask", "turn_ids", "response_ids", "token_rewards", "maybe gamma"}
-    if not estimator.uses_token_rewards:
+    if not found.uses_token_rewards:
         reads = {"scores"}
-    if estimator.needs_groups:
+    if found.needs_groups:
         reads.add("group_size")
-    if estimator.needs_critic:
+    if found.needs_critic:
         reads.add("values")
-    return Adapted(name=name, adapter="registered", estimate=estimate, reads=frozenset(reads))
+    return Adapted(name=found.name, adapter="registered", estimate=estimate, reads=frozenset(reads))
 
 
 @lru_cache(maxsize=4096)

@@ -37,7 +37,9 @@ def audit(
         subject: Function in a file of your own, "path/to/file.py:function", or a registered
             estimator by name. The function gets by name those that it names of token_rewards,
             response_mask, values, turn_ids, response_ids, log_probs, entropy (batch, time),
-            scores, group_ids (batch,), group_size, gamma and others, and returns advantages.
+            scores, group_ids (batch,), group_size, gamma and others, and returns advantages. One
+            that @tokengym.token_credit marks is called as PPO calls it: columns are a row's own
+            tokens.
         adapter: Family of signatures: tokengym, verl, trl, openrlhf, turns, nemo-rl, steps or
             groups (default: found by the names of the arguments).
         pays: What its documentation promises of token rewards: any, one "outcome" a response, or
@@ -53,11 +55,14 @@ def audit(
     """
     from tokengym.base import write_json
     from tokengym.lab.audit import check_estimator, load_function, registered
+    from tokengym.rewards import is_token_credit
     from tokengym.scripts.commands import say, terminal
 
     in_file = ".py:" in subject or subject.endswith(".py")
+    function = load_function(subject) if in_file else None
+    marked = adapter is None and is_token_credit(function)
     result = check_estimator(
-        load_function(subject) if in_file else registered(subject),
+        function if function is not None and not marked else registered(function or subject),
         adapter=adapter,
         name=subject,
         pays=pays,

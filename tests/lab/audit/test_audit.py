@@ -418,3 +418,21 @@ def test_the_command_ends_with_a_status(tmp_path: Any, capsys: pytest.CaptureFix
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 4
     assert "tokengym, verl" in errors[0]
+
+
+def test_a_marked_function_has_a_row_s_own_tokens_in_columns(
+    tmp_path: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The value of the next column is that after the reply, as PPO shows it; else the reply's."""
+    code = (
+        "import tokengym\n"
+        "{mark}def steady(token_rewards, response_mask, values, gamma):\n"
+        "    last = response_mask.cumsum(1) == response_mask.sum(1, keepdim=True)\n"
+        "    after = values.roll(-1, 1).masked_fill(last, 0.0)\n"
+        "    return (token_rewards + gamma * after - values) * response_mask\n"
+    )
+    checks = ["--checks", "masks and replies", "token rewards"]
+    for name, mark, status in (("marked", "@tokengym.token_credit\n", 0), ("bare", "", 1)):
+        file = tmp_path / f"{name}.py"
+        file.write_text(code.format(mark=mark))
+        assert main(["audit", f"{file}:steady", *checks]) == status, capsys.readouterr().out
