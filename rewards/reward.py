@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from tokengym.rewards.errors import (
     raised_by,
 )
 from tokengym.rewards.maths.redistribution import close_sum
-from tokengym.rewards.scorers.base import Scorer, Scores
+from tokengym.rewards.scorers.base import Scorer, Scores, checked_accounts
 from tokengym.rewards.scorers.wrappers import Normalize, ScorerWrapper
 from tokengym.rewards.scores import FloatArray, inner_parts, remedy_for
 
@@ -75,6 +75,13 @@ def warn_unscored(missing: int, count: int, scorer: str) -> None:
         count,
         scorer,
     )
+
+
+def _selected(
+    rows: Sequence[int], scores: Scores, accounts: Mapping[str, Scores]
+) -> tuple[Scores, dict[str, Scores]]:
+    """Return scores, and those with each kind of attribution, of some episodes."""
+    return scores.select(rows), {kind: one.select(rows) for kind, one in accounts.items()}
 
 
 class Reward:
@@ -236,7 +243,8 @@ class Reward:
         else:
             names = dict.fromkeys(name for episode in scored for name in episode.score_parts)
             parts = {name: [e.score_parts.get(name) for e in scored] for name in names}
-            found = scored and self._credited(scored, Scores([e.score for e in scored], parts))
+            scores = Scores([e.score for e in scored], parts)
+            found = scored and self._credited(scored, scores, {})
         for row, one in zip(known, found, strict=True):
             paid[row] = paid[row] if one is None else one
         return paid
@@ -248,30 +256,36 @@ class Reward:
 
     def _evaluate_finished(self, episodes: Sequence[Episode]) -> list[Episode]:
         """Return what `evaluate` does, of episodes that no partner's failure lost."""
-        scores = self._scores(episodes)
+        kinds = self.credit.accounts
+        scores, accounts = checked_accounts(self.scorer, episodes, kinds)
         self._check_reading(episodes)
         paid = [e.with_rewards(None, self._parts(scores, i), None) for i, e in enumerate(episodes)]
         # What has no score has no credit: the rule is not shown it.
         known = np.flatnonzero(scores.measured).tolist()
         if known:
-            of_known = [episodes[row] for row in known]
-            for row, one in zip(known, self._credited(of_known, scores.select(known)), strict=True):
+            of_known = [episodes[row] for row in known], *_selected(known, scores, accounts)
+            for row, one in zip(known, self._credited(*of_known), strict=True):
                 paid[row] = paid[row] if one is None else one
         return paid
 
-    def _credited(self, episodes: Sequence[Episode], scores: Scores) -> list[Episode | None]:
+    def _credited(
+        self, episodes: Sequence[Episode], scores: Scores, accounts: Mapping[str, Scores]
+    ) -> list[Episode | None]:
         """Return episodes with score and credit; None where the rule asked for what has no score.
 
         A rule asks for all episodes at once, and one by one where an answer is missing.
         """
         try:
             with self.crediting(len(episodes)):
-                credited, rewards = self._credit(episodes, scores)
+                credited, rewards = self._credit(episodes, scores, accounts)
         except NoScoreError:
             if len(episodes) == 1:
                 return [None]
             rows = range(len(episodes))
-            return [self._credited([episodes[row]], scores.select([row]))[0] for row in rows]
+            return [
+                self._credited([episodes[row]], *_selected([row], scores, accounts))[0]
+                for row in rows
+            ]
         return [
             episode.with_rewards(
                 float(credited.values[row]), self._parts(credited, row), rewards[row]
@@ -284,32 +298,17 @@ class Reward:
         parts = scores.parts_of(row)
         return parts if isinstance(self.scorer, Normalize) else inner_parts(parts)
 
-    def _scores(self, episodes: Sequence[Episode]) -> Scores:
-        """Return the scorer's checked scores, with the attributions that the credit reads."""
-        name, kind = self.scorer_name, next(iter(self.credit.accounts), None)
-        # A scorer that does not say what it has is asked for nothing.
-        asks = kind is not None and self.scorer.attribution_kinds is not None
-        options = {"attribution": kind} if asks else {}
-        scores = self.scorer.score(episodes, **options)
-        if not isinstance(scores, Scores):
-            raise ScorerError(
-                f"scorer {name!r} returned {type(scores).__name__}; return "
-                "Scores(values=one number per episode)"
-            )
-        scores.check(episodes, name)
-        return scores
-
     def _credit(
-        self, episodes: Sequence[Episode], scores: Scores
+        self, episodes: Sequence[Episode], scores: Scores, accounts: Mapping[str, Scores]
     ) -> tuple[Scores, Sequence[FloatArray]]:
         """Return scores with the rule's figures, and the token rewards, (n,) of each episode."""
-        kind = next(iter(self.credit.accounts), None)
-        if kind is not None and scores.attributions is None:
-            raise CreditError(
-                f"credit {self.credit_name!r} needs {kind} attributions, scorer "
-                f"{self.scorer_name!r} returned none; {remedy_for(kind)}"
-            )
-        inputs = self.inputs(episodes, scores=scores, account=kind)
+        for kind, account in accounts.items():
+            if account.attributions is None:
+                raise CreditError(
+                    f"credit {self.credit_name!r} needs {kind} attributions, scorer "
+                    f"{self.scorer_name!r} returned none; {remedy_for(kind)}"
+                )
+        inputs = self.inputs(episodes, scores=scores, accounts=accounts)
         tokens, figures = self.credit(inputs)
         rewards = [row.astype(np.float32) for row in inputs.placed(tokens)]
         self._check_sums(scores, rewards)
@@ -325,6 +324,7 @@ class Reward:
             episodes,
             scorer=self.scorer,
             tokenizer=self.tokenizer,
+            reads=rule.reads,
             reference=rule.reader() if rule.needs_reference else None,
             continuations=self.continuations,
             each_prefix=rule.each_prefix,

@@ -44,6 +44,7 @@ class RoundInputs(Inputs):
         episodes: (batch,); without them what the texts, the scorer and the data say is not there.
         scorer: What scored them, without normalisation.
         tokenizer: The policy's.
+        reads: Names that will be read, so that what one pass of a model gives comes from one.
     """
 
     def __init__(
@@ -55,13 +56,14 @@ class RoundInputs(Inputs):
         episodes: Sequence[Episode] = (),
         scorer: Scorer | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
+        reads: Sequence[str] = (),
     ) -> None:
         self._mask, self._given, self._settings = response_mask, dict(given), settings
         self._laid_out = set[str]()
         self._is_shown = response_mask.any(1)
         shown = [episodes[row] for row in self._is_shown.nonzero()[:, 0].tolist() if episodes]
         dtype = given["token_rewards"].dtype if "token_rewards" in given else torch.float32
-        super().__init__(shown, scorer=scorer, tokenizer=tokenizer, dtype=dtype)
+        super().__init__(shown, scorer=scorer, tokenizer=tokenizer, reads=reads, dtype=dtype)
 
     def give(self, name: str, value: Any, *, is_own: bool = False) -> None:
         """Supply a further name, such as the advantages that a weight reads.

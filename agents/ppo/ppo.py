@@ -239,6 +239,7 @@ class PPO(EpisodicAlgorithm):
             episodes=played.episodes,
             scorer=self.reward.scorer,
             tokenizer=self._tokenizer,
+            reads=self.names_read,
         )
         advantages, returns = self.estimator.estimate(inputs)
         # Over the whole batch: SB3 whitens each minibatch, by a mean and a deviation of its own.
@@ -266,6 +267,11 @@ class PPO(EpisodicAlgorithm):
             experience = replace(experience, ref_log_probs=None)
         self.logger.record("time/assign_s", time.perf_counter() - started)
         return experience if teaches.all() else experience.select(teaches.nonzero()[:, 0])
+
+    @property
+    def names_read(self) -> tuple[str, ...]:
+        """Names that are read of a round."""
+        return self.estimator.reads
 
     def weigh(self, experience: Experience, inputs: RoundInputs) -> Experience:
         """Return what the update learns from; a subclass may weigh the advantages of tokens."""

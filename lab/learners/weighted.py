@@ -117,6 +117,11 @@ class WeightedPPO(PPO):
         self.weight = find_weights(self.settings.weights).bind(self._tokenizer)
         self.weight.check_supply(self.reward.scorer, self._columns)
 
+    @property
+    def names_read(self) -> tuple[str, ...]:
+        """Names that the estimator or the weights read of a round."""
+        return (*super().names_read, *self.weight.reads)
+
     def weigh(self, experience: Experience, inputs: RoundInputs) -> Experience:
         """Return the experience with weighted advantages."""
         self.give(inputs, experience.advantages)

@@ -10,8 +10,8 @@ Each reading takes a padded batch and returns the logits and (batch, time) attri
 column; the response's part of them is the caller's to cut out. None keeps a gradient.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -64,11 +64,7 @@ def attention(classifier: Classifier, inputs: Inputs) -> Reading:
     """
     if isinstance(classifier, EncoderClassifier):
         return Reading(*classifier.first_row(inputs))
-    with torch.no_grad():
-        with last_layer(classifier.model) as layer:
-            logits = classifier.logits(inputs.tokens, inputs.others, inputs.ends)
-    rows = attention_row(layer.query, layer.key, layer.mask, inputs.ends, scaling=layer.scaling)
-    return Reading(logits, rows.mean(dim=1))
+    return in_one_pass(classifier, inputs, ["attention"])["attention"]
 
 
 @register_reading("signed-attention")
@@ -78,24 +74,7 @@ def signed_attention(classifier: Classifier, inputs: Inputs) -> Reading:
     a_t = sum_h alpha_ht * (v_ht . dR/do_h): the graph begins at the last layer's attention output
     o, so one layer is differentiated.
     """
-    with torch.no_grad():
-        with last_layer(classifier.model, begins_graph=True) as layer:
-            logits = classifier.logits(inputs.tokens, inputs.others, inputs.ends)
-        # (batch, time, heads, width)
-        (gradient,) = torch.autograd.grad(classifier.of_logits(logits).sum(), layer.output)
-    with torch.no_grad():
-        batch, key_heads, time, width = layer.value.shape
-        rows = torch.arange(batch, device=gradient.device)
-        direction = gradient[rows, inputs.ends].float()  # (batch, heads, width)
-        # Grouped heads: several heads of queries, -1, share one of keys and values.
-        direction = direction.view(batch, key_heads, -1, width)
-        # (batch, key_heads, group, time): what one unit of attention to token t would add to R
-        along = torch.einsum("bkgd,bktd->bkgt", direction, layer.value.float())
-        weights = attention_row(
-            layer.query, layer.key, layer.mask, inputs.ends, scaling=layer.scaling
-        )
-        shares = weights * along.reshape(batch, -1, time)  # (batch, heads, time)
-        return Reading(logits.detach(), shares.sum(dim=1))
+    return in_one_pass(classifier, inputs, ["signed-attention"])["signed-attention"]
 
 
 @register_reading("prefix")
@@ -105,14 +84,79 @@ def prefix(classifier: Classifier, inputs: Inputs) -> Reading:
     A causal model's hidden state at a position knows the text up to there and no further, so its
     score there is the score of that prefix.
     """
+    return in_one_pass(classifier, inputs, ["prefix"])["prefix"]
+
+
+OF_ONE_PASS = frozenset({"attention", "signed-attention", "prefix"})
+"""Kinds that one pass of a causal model gives together."""
+
+
+def read(
+    classifier: Classifier, inputs: Inputs, kinds: Sequence[str]
+) -> tuple[Tensor, dict[str, Reading]]:
+    """Return logits, and the readings of several kinds; those of `OF_ONE_PASS` from one pass."""
+    if not kinds:
+        return plain(classifier, inputs).logits, {}
+    together = [kind for kind in kinds if kind in OF_ONE_PASS]
+    joint = in_one_pass(classifier, inputs, together) if len(together) > 1 else {}
+    alone = [kind for kind in kinds if kind not in joint]
+    joint |= {kind: READINGS.find(kind)(classifier, inputs) for kind in alone}
+    return joint[kinds[0]].logits, joint
+
+
+def in_one_pass(classifier: Classifier, inputs: Inputs, kinds: Sequence[str]) -> dict[str, Reading]:
+    """Return readings of `OF_ONE_PASS`, by kind, of a causal model that passes once."""
+    is_signed, reads_all = "signed-attention" in kinds, "prefix" in kinds
+    attends = is_signed or "attention" in kinds
+    opened: AbstractContextManager[LastLayer | None] = nullcontext()
+    if attends:
+        opened = last_layer(classifier.model, begins_graph=is_signed)
+    columns: dict[str, Tensor] = {}  # (batch, time) of each kind
     with torch.no_grad():
-        logits = classifier.logits(inputs.tokens, inputs.others, None)  # (batch, time, classes)
-        scores = classifier.of_logits(logits)  # (batch, time)
-    mask = inputs.others["attention_mask"].bool()
+        with opened as layer:
+            ends = None if reads_all else inputs.ends
+            logits = classifier.logits(inputs.tokens, inputs.others, ends)
+        rows = torch.arange(len(logits), device=logits.device)
+        last = logits[rows, inputs.ends] if reads_all else logits  # (batch, classes)
+        if layer is not None and is_signed:  # (batch, time, heads, width)
+            (gradient,) = torch.autograd.grad(classifier.of_logits(last).sum(), layer.output)
+    with torch.no_grad():
+        if reads_all:  # from (batch, time, classes)
+            mask = inputs.others["attention_mask"].bool()
+            columns["prefix"] = _increments(classifier.of_logits(logits), mask)
+        if layer is not None:
+            weights = attention_row(
+                layer.query, layer.key, layer.mask, inputs.ends, scaling=layer.scaling
+            )
+            columns["attention"] = weights.mean(dim=1)
+            if is_signed:
+                along = _directed(layer.value, gradient[rows, inputs.ends])
+                columns["signed-attention"] = (weights * along).sum(dim=1)
+    return {kind: Reading(last.detach(), columns[kind]) for kind in kinds}
+
+
+def _increments(scores: Tensor, mask: Tensor) -> Tensor:
+    """Return by how much each place moved the score, (batch, time), of those of all places."""
     scores = scores.masked_fill(~mask, 0.0)  # before the first token there is no text: 0
     before = torch.nn.functional.pad(scores[:, :-1], (1, 0))  # (batch, time), one to the right
-    rows = torch.arange(len(scores), device=scores.device)
-    return Reading(logits[rows, inputs.ends], (scores - before).masked_fill(~mask, 0.0))
+    return (scores - before).masked_fill(~mask, 0.0)
+
+
+def _directed(value: Tensor, direction: Tensor) -> Tensor:
+    """Return what one unit of each head's attention to each token would add to the score.
+
+    Args:
+        value: (batch, key_heads, time, width).
+        direction: (batch, heads, width) dR/do of the last position.
+
+    Returns:
+        (batch, heads, time).
+    """
+    batch, key_heads, time, width = value.shape
+    # Grouped heads: several heads of queries, -1, share one of keys and values.
+    direction = direction.float().view(batch, key_heads, -1, width)
+    along = torch.einsum("bkgd,bktd->bkgt", direction, value.float())
+    return along.reshape(batch, -1, time)
 
 
 IMPLEMENTATION = "tokengym_last_row"

@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,13 @@ from tokengym.rewards.scores import Shared
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+FIGURES: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "log_probs": lambda logits, tokens: logits.log_softmax(-1).gather(-1, tokens)[..., 0],
+    "entropy": lambda logits, _: torch.special.entr(logits.softmax(-1)).sum(-1),
+}
+"""Figures of tokens: from logits (rows, time, vocab) and tokens (rows, time, 1) to (rows, time)."""
 
 
 class PolicyReader(Shared):
@@ -110,29 +117,30 @@ class PolicyReader(Shared):
 
         Neither temperature nor action mask is applied.
         """
-        return self._of_tokens(
-            episodes, lambda logits, tokens: logits.log_softmax(-1).gather(-1, tokens)[..., 0]
-        )
+        return self.figures(episodes, ["log_probs"])["log_probs"]
 
     def entropies(self, episodes: Sequence[Episode]) -> list[NDArray[np.float64]]:
         """Return, per episode, the entropy of pi( | x, y_<t) before each token, (n,) nats."""
-        return self._of_tokens(
-            episodes, lambda logits, _: torch.special.entr(logits.softmax(-1)).sum(-1)
-        )
+        return self.figures(episodes, ["entropy"])["entropy"]
 
-    def _of_tokens(
-        self,
-        episodes: Sequence[Episode],
-        figure: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-    ) -> list[NDArray[np.float64]]:
-        """Return a figure of (rows, time, vocab) logits and (rows, time, 1) tokens they predict."""
-        result = [np.zeros(0)] * len(episodes)
+    def figures(
+        self, episodes: Sequence[Episode], names: Sequence[str]
+    ) -> dict[str, list[NDArray[np.float64]]]:
+        """Return figures of each token by name, (n,) nats per episode, all from one pass.
+
+        Args:
+            episodes: Finished episodes.
+            names: "log_probs" or "entropy", as the methods above return them.
+        """
+        result = {name: [np.zeros(0)] * len(episodes) for name in names}
         for batch in self.batches(episodes):
             logits = self.model(**batch.tensors, use_cache=False).logits
             logits = logits[:, :-1, : self.num_tokens].float()
-            table = figure(logits, batch.tensors["input_ids"][:, 1:, None]).double().cpu().numpy()
-            for table_row, index in enumerate(batch.indices):
-                start = len(episodes[index].prompt_ids) - 1
-                size = len(episodes[index].response_ids)
-                result[index] = table[table_row, start : start + size]
+            tokens = batch.tensors["input_ids"][:, 1:, None]
+            for name, rows in result.items():
+                table = FIGURES[name](logits, tokens).double().cpu().numpy()
+                for table_row, index in enumerate(batch.indices):
+                    start = len(episodes[index].prompt_ids) - 1
+                    size = len(episodes[index].response_ids)
+                    rows[index] = table[table_row, start : start + size]
         return result

@@ -162,11 +162,15 @@ class BoundFunction:
             other.reference = self.reader().bind(tokenizer)
         return other
 
+    @property
+    def _named(self) -> tuple[str, ...]:
+        """Names in the function's own code, of models' attributes among others."""
+        code = getattr(inspect.unwrap(self.function), "__code__", None)
+        return () if code is None else code.co_names
+
     def _check_accounts(self, model: Any) -> None:
         """Refuse a model without an account of tokens that the function's own code names."""
-        code = getattr(inspect.unwrap(self.function), "__code__", None)
-        named = () if code is None else code.co_names
-        lacks = [one for one in named if one in ACCOUNTS]
+        lacks = [one for one in self._named if one in ACCOUNTS]
         lacks = [one for one in lacks if ACCOUNTS[one] not in (model.attribution_kinds or ())]
         if lacks:
             raise CreditError(
@@ -217,7 +221,7 @@ class BoundFunction:
         options = {name: self.options[name] for name in self._of_call}
         for name in self.signature.models:
             model = self.reader() if options[name] is None else options[name]
-            options[name] = ModelNames(model, view)
+            options[name] = ModelNames(model, view, self._named)
         mask = view["response_mask"]
         return call(self.signature, self.function, arguments, options, mask, what=self.kind)
 

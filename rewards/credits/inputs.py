@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from tokengym.rewards.credits.names import ACCOUNTS, CARRIED, NAMES, OF_LANGUAGE
 from tokengym.rewards.credits.probe import Continuations, Probe
 from tokengym.rewards.errors import CreditError
 from tokengym.rewards.maths.signed_parts import shift_reply_credit
-from tokengym.rewards.scorers.base import Scorer, Scores
+from tokengym.rewards.scorers.base import Scorer, Scores, checked_accounts
 from tokengym.rewards.scores import remedy_for
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from tokengym.rewards.attribution.policy_reader import PolicyReader
 
+MAX_TEXTS = 8_192
+"""Most texts that `score_without` has scored at a time."""
 CONTINUATION_BYTES = 1_024
 """Least memory that a continuation takes, bytes."""
 
@@ -43,9 +45,9 @@ class Inputs:
         episodes: Finished episodes of one token or more, none of them lost.
         scorer: What scores them; None: nothing of the scorer's is supplied.
         tokenizer: The policy's.
-        scores: The episodes' scores, where they are known, with attributions of ``account``.
-        account: Kind of the attributions in ``scores``; where the scores are not known, what to
-            ask for in the pass that scores.
+        reads: Names that will be read, so that what one pass of a model gives comes from one.
+        scores: The episodes' scores, where they are known.
+        accounts: Scores with each kind of attribution, by kind, where they are known.
         reference: Reader of the frozen reference policy.
         continuations: The policy that continues texts.
         each_prefix: Whether every prefix is scored as a text of its own, for scorers without
@@ -63,8 +65,9 @@ class Inputs:
         *,
         scorer: Scorer | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
+        reads: Sequence[str] = (),
         scores: Scores | None = None,
-        account: str | None = None,
+        accounts: Mapping[str, Scores] | None = None,
         reference: PolicyReader | None = None,
         continuations: Continuations | None = None,
         each_prefix: bool = False,
@@ -76,7 +79,8 @@ class Inputs:
         self.episodes = list(episodes)
         self.scorer, self.tokenizer, self.reference = scorer, tokenizer, reference
         self.continuations, self.each_prefix, self.ended = continuations, each_prefix, ended
-        self.dtype, self._account, self._scores = dtype, account, scores
+        self.dtype, self.reads = dtype, tuple(reads)
+        self._scores, self._accounts = scores, dict(accounts or {})
         self.prefixes = prefixes
         self._known: dict[str, Any] = dict(given or {})
         self.asked: list[str] = []
@@ -94,10 +98,8 @@ class Inputs:
             return self.padded(self._attributions(ACCOUNTS[name]))
         if name in CARRIED:
             return self.padded([self._carried(name, row) for row in range(len(self.episodes))])
-        of_model = name.removeprefix("ref_")
-        if of_model != name and of_model in OF_LANGUAGE_MODEL:
-            method = OF_LANGUAGE_MODEL[of_model]
-            return self.padded(self._read(getattr(self._reader(), method)(self.episodes)))
+        if name.startswith("ref_") and name.removeprefix("ref_") in OF_LANGUAGE_MODEL:
+            return self._of_reference(name)
         if name not in NAMES:  # a column of the data
             return [episode.metadata.get(name) for episode in self.episodes]
         supply: Callable[[], Any] | None = getattr(self, f"_supply_{name}", None)
@@ -246,17 +248,20 @@ class Inputs:
     def scored(self) -> Scores:
         """The episodes' scores."""
         if self._scores is None:
-            self._scores = self._ask(self._account)
+            self._ask([])
+            assert self._scores is not None
         return self._scores
 
-    def _ask(self, kind: str | None) -> Scores:
-        """Return what the scorer says, checked; one that names no kinds is asked for none."""
+    def _ask(self, kinds: Sequence[str]) -> None:
+        """Ask the scorer for kinds of attribution, and for all others that will be read."""
         scorer = self._scorer()
-        options = {} if kind is None or scorer.attribution_kinds is None else {"attribution": kind}
-        self.asked.append(f"score({kind or ''})")
-        scores = scorer.score(self.episodes, **options)
-        scores.check(self.episodes, scorer.name)
-        return scores
+        of_reads = [ACCOUNTS[name] for name in self.reads if name in ACCOUNTS]
+        of_reads = [kind for kind in of_reads if kind != "prefix" or not self.each_prefix]
+        wanted = [kind for kind in dict.fromkeys([*kinds, *of_reads]) if kind not in self._accounts]
+        self.asked.append(f"score({', '.join(wanted)})")
+        scores, accounts = checked_accounts(scorer, self.episodes, wanted)
+        self._accounts |= accounts
+        self._scores = scores if self._scores is None else self._scores
 
     def _scorer(self) -> Scorer:
         if self.scorer is None:
@@ -265,9 +270,9 @@ class Inputs:
 
     def _attributions(self, kind: str) -> list[NDArray[np.float64]]:
         """Return what the scorer says of each own token, (own tokens,) per episode."""
-        if self._scores is None:
-            self._account = kind  # in the pass that scores
-        scores = self.scored if kind == self._account else self._ask(kind)
+        if kind not in self._accounts:
+            self._ask([kind])
+        scores = self._accounts[kind]
         if scores.attributions is None:
             raise CreditError(
                 f"the rule needs {kind} attributions, scorer {self._scorer().name!r} returned "
@@ -344,32 +349,38 @@ class Inputs:
         return rows
 
     def _supply_score_without(self) -> Callable[[Tensor], Tensor]:
-        """Return what scores texts with tokens left out; equal ones of a row are scored once."""
+        """Return what scores texts with tokens left out; equal ones of a row are scored once.
+
+        Scores are remembered from call to call, and at most `MAX_TEXTS` texts are made at a time:
+        asking in slices costs no more scorings than asking at once.
+        """
+        known: dict[tuple[int, bytes], float] = {}  # by row and the bits of what is left out
 
         def score_without(left_out: Tensor) -> Tensor:
-            texts, places = list[Episode](), dict[tuple[int, bytes], int]()
             whole = self["scores"].double()
-            table = whole[:, None].repeat(1, left_out.shape[1])
-            where = torch.full(table.shape, -1)
-            for row, episode in enumerate(self.episodes):
-                counts = [len(span) for span in self.spans(row)]  # a reply goes with its token
-                gone = left_out[row, :, : len(counts)].cpu().numpy().repeat(counts, axis=1)
-                for question, missing in enumerate(gone):
-                    if not missing.any():
-                        continue
-                    key = row, missing.tobytes()
-                    if key not in places:
-                        places[key] = len(texts)
-                        kept = np.flatnonzero(~missing).tolist()
-                        texts.append(self.probe.restrict(episode, kept))
-                    where[row, question] = places[key]
-            self.asked.append(f"{len(texts)} texts")
-            if texts:
-                values = torch.from_numpy(self.probe.values(texts))
-                table = torch.where(where >= 0, values[where.clamp(min=0)], table)
-            return table.to(self.dtype)
+            table = whole[:, None].repeat(1, left_out.shape[1]).numpy()
+            asked: dict[tuple[int, int], tuple[int, bytes]] = {}  # by row and question
+            for row, places in enumerate(self.places):
+                gone = left_out[row, :, : len(places)].cpu().numpy()
+                for question in np.flatnonzero(gone.any(axis=1)).tolist():
+                    asked[row, question] = row, np.packbits(gone[question]).tobytes()
+            new = [key for key in dict.fromkeys(asked.values()) if key not in known]
+            for first in range(0, len(new), MAX_TEXTS):
+                keys = new[first : first + MAX_TEXTS]
+                self.asked.append(f"{len(keys)} texts")
+                values = self.probe.values([self._without(*key) for key in keys])
+                known.update(zip(keys, values.tolist(), strict=True))
+            for spot, key in asked.items():
+                table[spot] = known[key]
+            return torch.from_numpy(table).to(self.dtype)
 
         return score_without
+
+    def _without(self, row: int, bits: bytes) -> Episode:
+        """Return a row's episode without the own tokens of which the bits are set."""
+        counts = [len(span) for span in self.spans(row)]  # a reply goes with its token
+        missing = np.unpackbits(np.frombuffer(bits, np.uint8), count=len(counts)).repeat(counts)
+        return self.probe.restrict(self.episodes[row], np.flatnonzero(missing == 0).tolist())
 
     # --- models -----------------------------------------------------------------------------------
 
@@ -377,6 +388,15 @@ class Inputs:
         if self.reference is None:
             raise CreditError(f"there is no {SUPPLIERS['reference']}")
         return self.reference
+
+    def _of_reference(self, name: str) -> Tensor:
+        """Return a name of the reference's tokens; those that will be read come with it."""
+        every = [f"ref_{one}" for one in OF_LANGUAGE_MODEL]
+        names = [one for one in every if one == name or one in self.reads]
+        figures = self._reader().figures(self.episodes, [one.removeprefix("ref_") for one in names])
+        tensors = {f"ref_{one}": self.padded(self._read(rows)) for one, rows in figures.items()}
+        self._known |= tensors
+        return tensors[name]
 
     def _supply_ref_attention(self) -> Tensor:
         from tokengym.rewards.attribution.policy_attention import policy_attention

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 from tokengym.rewards.credits.inputs import Inputs
-from tokengym.rewards.credits.names import NAMES
+from tokengym.rewards.credits.names import ACCOUNTS, NAMES
 from tokengym.rewards.credits.pieces import Pieces
 from tokengym.rewards.scorers.base import Scorer
 
@@ -17,14 +18,20 @@ class ModelNames:
     Args:
         model: A `PolicyReader` or a `RewardModel`.
         view: The batch, of tokens or of pieces.
+        names: Names that may be read of it, so that what one pass gives comes from one.
     """
 
-    def __init__(self, model: Any, view: Inputs | Pieces) -> None:
+    def __init__(self, model: Any, view: Inputs | Pieces, names: Sequence[str] = ()) -> None:
         inputs = view.inputs if isinstance(view, Pieces) else view
         self.model, self.is_scorer = model, isinstance(model, Scorer)
         kind: dict[str, Any] = {"scorer" if self.is_scorer else "reference": model}
+        if self.is_scorer:
+            kinds = model.attribution_kinds or ()
+            reads = [name for name in names if ACCOUNTS.get(name) in kinds]
+        else:
+            reads = [f"ref_{name}" for name in names]
         self.inputs = Inputs(
-            inputs.episodes, tokenizer=inputs.tokenizer, dtype=inputs.dtype, **kind
+            inputs.episodes, tokenizer=inputs.tokenizer, dtype=inputs.dtype, reads=reads, **kind
         )
         self._view: Inputs | Pieces = self.inputs
         if isinstance(view, Pieces):

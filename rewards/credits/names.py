@@ -98,7 +98,8 @@ NAMES: Mapping[str, Name] = {
     ),
     "score_without": Name(
         *("f((batch, k, time) bool) -> (batch, k)", "reward", "scorer"),
-        "scores of the texts without the tokens where it is True",
+        "scores of the texts without the tokens where it is True; call it with slices of the k "
+        "masks where all of them would fill the memory: a text is scored once over all calls",
         "own",
     ),
     # --- a frozen language model ------------------------------------------------------------------
@@ -153,5 +154,5 @@ ACCOUNTS: Mapping[str, str] = {n: name.account for n, name in NAMES.items() if n
 """Names that the scorer gives of each token, with their kinds (`Scorer.attribution_kinds`)."""
 CARRIED = frozenset({"log_probs", "entropy"})
 """Names of the policy that an episode carries, so that whoever credits it later reads the same."""
-OF_LANGUAGE_MODEL: Mapping[str, str] = {"log_probs": "log_probs", "entropy": "entropies"}
-"""Names of a language model of each token, with the method of `PolicyReader`."""
+OF_LANGUAGE_MODEL = frozenset({"log_probs", "entropy"})
+"""Names of a language model of each token, which one pass gives together."""

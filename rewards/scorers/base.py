@@ -40,8 +40,9 @@ class Scorer(ABC):
 
     A subclass needs only `score`. One that can also say which tokens a score rests on lists the
     kinds in ``attribution_kinds`` and takes ``attribution=`` in `score`, so that a credit gets
-    both from one pass over the model. One that learns from what it scores, such as a running mean,
-    has `state_dict` and `load_state_dict`, so that a checkpoint keeps it.
+    both from one pass over the model, and several kinds where it has `score_accounts` too. One that
+    learns from what it scores, such as a running mean, has `state_dict` and `load_state_dict`, so
+    that a checkpoint keeps it.
     """
 
     attribution_kinds: frozenset[str] | None = None
@@ -66,6 +67,8 @@ class Scorer(ABC):
         super().__init_subclass__(**options)
         if cls.score_groups is not Scorer.score_groups:
             cls.compares = True
+        if "score" in vars(cls) and "score_accounts" not in vars(cls):
+            cls.score_accounts = Scorer.score_accounts  # type: ignore[method-assign]
 
     @property
     def name(self) -> str:
@@ -89,6 +92,17 @@ class Scorer(ABC):
         Raises:
             ScorerError: if the scorer does not have that attribution.
         """
+
+    def score_accounts(
+        self, episodes: Sequence[Episode], kinds: Sequence[str]
+    ) -> dict[str, Scores]:
+        """Return the scores with each of several kinds of attribution, by kind.
+
+        Each is what `score` returns with that kind, and is asked for by itself unless a class says
+        otherwise: a model that gives several kinds in one pass has a method of its own. A class
+        with a `score` and without this method of its own has this one, whatever it inherits from.
+        """
+        return {kind: self.score(episodes, attribution=kind) for kind in kinds}
 
     def score_groups(self, groups: Sequence[Sequence[Episode]]) -> Scores:
         """Return the scores of several responses to each prompt, group after group, (episodes,).
@@ -182,6 +196,32 @@ def call_scorer(scorer: Scorer, episodes: Sequence[Episode], attribution: str | 
     options = {} if attribution is None else {"attribution": attribution}
     scores: Scores = scorer.score(episodes, **options)
     return scores
+
+
+def checked_accounts(
+    scorer: Scorer, episodes: Sequence[Episode], kinds: Sequence[str]
+) -> tuple[Scores, dict[str, Scores]]:
+    """Return what a scorer says of episodes, checked: scores, and with each kind of attribution.
+
+    A scorer that names no kinds is asked for none; what it returns stands for each of them.
+
+    Raises:
+        ScorerError: if it returns something else than scores, or they do not fit the episodes.
+    """
+    if kinds and scorer.attribution_kinds is not None:
+        accounts = scorer.score_accounts(episodes, kinds)
+        scores = accounts[kinds[0]]
+    else:
+        scores = scorer.score(episodes)
+        accounts = dict.fromkeys(kinds, scores)
+    for one in (scores, *accounts.values()):
+        if not isinstance(one, Scores):
+            raise ScorerError(
+                f"scorer {scorer.name!r} returned {type(one).__name__}; return "
+                "Scores(values=one number per episode)"
+            )
+        one.check(episodes, scorer.name)
+    return scores, accounts
 
 
 def score_finished(
@@ -381,13 +421,26 @@ class _Combination(Scorer):
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return the combined scores, with the terms as parts."""
-        self.check_attribution(attribution)
-        offering = self._offering.get(attribution or "", [])
-        results = [
-            call_scorer(term, episodes, attribution if index in offering else None)
-            for index, term in enumerate(self.terms)
-        ]
-        return self._joined(episodes, results, attribution)
+        if attribution is not None:
+            return self.score_accounts(episodes, [attribution])[attribution]
+        return self._joined(episodes, [term.score(episodes) for term in self.terms])
+
+    def score_accounts(
+        self, episodes: Sequence[Episode], kinds: Sequence[str]
+    ) -> dict[str, Scores]:
+        """Return the combined scores with each kind; each term is asked once."""
+        of_terms: list[dict[str, Scores]] = []
+        for kind in kinds:
+            self.check_attribution(kind)
+        for index, term in enumerate(self.terms):
+            offered = [kind for kind in kinds if index in self._offering[kind]]
+            accounts = term.score_accounts(episodes, offered) if offered else {}
+            first = accounts[offered[0]] if offered else term.score(episodes)
+            of_terms.append({**dict.fromkeys(kinds, first), **accounts})
+        return {
+            kind: self._joined(episodes, [accounts[kind] for accounts in of_terms], kind)
+            for kind in kinds
+        }
 
     def score_groups(self, groups: Sequence[Sequence[Episode]]) -> Scores:
         """Return the combined scores of groups; terms that compare responses do so."""

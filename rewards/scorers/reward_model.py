@@ -74,6 +74,15 @@ def _guessed_goal(classifier: Classifier) -> str | None:
     return f"the score is {names[positive]!r} - {names[negative]!r}; labels= chooses"
 
 
+def _on_tokens(
+    rows: Sequence[NDArray[np.float64]], texts: Sequence[Retokenized] | None, *, normalized: bool
+) -> list[NDArray[np.float64]]:
+    """Return attributions of the model's tokens as those of the policy's; ``texts`` None: same."""
+    if texts is not None:
+        rows = [text.spread(row) for text, row in zip(texts, rows, strict=True)]
+    return [normalize_weights(row) if normalized else row for row in rows]
+
+
 class RewardModel(Shared, Scorer):
     """Scores prompt + response by a sequence classifier.
 
@@ -265,16 +274,14 @@ class RewardModel(Shared, Scorer):
             bound._retokenizer = Retokenizer(tokenizer, native, form=self.form, **ends)
         return bound
 
-    def _texts(
-        self, episodes: Sequence[Episode], attribution: str | None
-    ) -> list[Retokenized] | None:
+    def _texts(self, episodes: Sequence[Episode], kinds: Sequence[str]) -> list[Retokenized] | None:
         """Return the episodes in the model's tokens; None where those are the policy's."""
         written = self._retokenizer
         if written is None or (self._rewrites_chats and not any(e.messages for e in episodes)):
             return None
         if not self._rewrites_chats:
             return written(episodes)
-        if attribution == "prefix":
+        if "prefix" in kinds:
             raise ScorerError(
                 f"{self.name} reads conversations in its own form, whose beginnings have no scores "
                 "of their own; take a credit that does not read them"
@@ -301,8 +308,20 @@ class RewardModel(Shared, Scorer):
             ScorerError: if an episode is longer than the model reads.
             TokenizerError: if an id is outside the model's vocabulary.
         """
-        self.check_attribution(attribution)
-        texts = self._texts(episodes, attribution)
+        (scores,) = self._read(episodes, [] if attribution is None else [attribution])
+        return scores
+
+    def score_accounts(
+        self, episodes: Sequence[Episode], kinds: Sequence[str]
+    ) -> dict[str, Scores]:
+        """Return the scores with each kind; the attentions and "prefix" come from one pass."""
+        return dict(zip(kinds, self._read(episodes, kinds), strict=True))
+
+    def _read(self, episodes: Sequence[Episode], kinds: Sequence[str]) -> list[Scores]:
+        """Return the scores with each kind of attribution; without any where there is no kind."""
+        for kind in kinds:
+            self.check_attribution(kind)
+        texts = self._texts(episodes, kinds)
         if texts is None:
             sequences = [[*e.prompt_ids, *e.response_ids] for e in episodes]
             sizes = np.array([len(e.response_ids) for e in episodes])
@@ -318,8 +337,8 @@ class RewardModel(Shared, Scorer):
         after, sizes = np.maximum(after - padding, 0), sizes - unread
         values = np.zeros(len(episodes), dtype=np.float32)
         parts = {"disagreement": np.zeros_like(values)} if self.disagrees else {}
-        rows = [np.zeros(0)] * len(episodes)
-        forward = last_row.plain if attribution is None else last_row.READINGS.find(attribution)
+        gaps: dict[str, NDArray[np.float32]] = {}
+        read = {kind: [np.zeros(0)] * len(episodes) for kind in kinds}
         with reading(
             self.model,
             sequences,
@@ -331,28 +350,29 @@ class RewardModel(Shared, Scorer):
                 chosen, ends = batch.indices, batch.ends
                 starts = ends + 1 - after[chosen] - sizes[chosen]
                 inputs = self._classifier.inputs(batch, starts)
-                logits, columns, gap = forward(self._classifier, inputs)
+                logits, readings = last_row.read(self._classifier, inputs, kinds)
                 values[chosen] = self._classifier.of_logits(logits).cpu().numpy()
                 if self.disagrees:
                     parts["disagreement"][chosen] = logits.float().cpu().numpy().std(axis=1)
-                if gap is not None:
-                    gaps = parts.setdefault("attribution_gap", np.zeros_like(values))
-                    gaps[chosen] = gap.float().cpu().numpy()
-                if columns is None:
-                    continue
-                table = columns.float().cpu().numpy().astype(np.float64)
-                # Weights on what follows the response are dropped, as those on the prompt are.
-                pasts = ends + 1 - (after[chosen] if attribution == "attention" else 0)
-                for row, index in enumerate(chosen):
-                    read = table[row, starts[row] : pasts[row]]
-                    rows[index] = np.append(read, np.zeros(unread[index]))
-        if attribution is None:
-            return Scores(values, parts)
-        if texts is not None:  # from the model's tokens to the policy's
-            rows = [text.spread(row) for text, row in zip(texts, rows, strict=True)]
-        if attribution == "attention":
-            rows = [normalize_weights(row) for row in rows]
-        return Scores(values, parts, rows, signed=attribution in SIGNED_KINDS)
+                for kind, (_, columns, gap) in readings.items():
+                    if gap is not None:
+                        gaps.setdefault(kind, np.zeros_like(values))[chosen] = gap.float().cpu()
+                    assert columns is not None
+                    table = columns.float().cpu().numpy().astype(np.float64)
+                    # Weights on what follows the response are dropped, as those on the prompt are.
+                    pasts = ends + 1 - (after[chosen] if kind == "attention" else 0)
+                    for row, index in enumerate(chosen):
+                        of_text = table[row, starts[row] : pasts[row]]
+                        read[kind][index] = np.append(of_text, np.zeros(unread[index]))
+        scores = Scores(values, parts)
+        return [
+            scores.with_attributions(
+                _on_tokens(read[kind], texts, normalized=kind == "attention"),
+                signed=kind in SIGNED_KINDS,
+                parts={"attribution_gap": gaps[kind]} if kind in gaps else {},
+            )
+            for kind in kinds
+        ] or [scores]
 
     def _padding(self, sequences: Sequence[Sequence[int]]) -> NDArray[np.int64]:
         """Return the ids at each end that transformers takes for padding, (sequences,).

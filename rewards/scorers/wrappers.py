@@ -210,6 +210,17 @@ class Normalize(ScorerWrapper):
         """
         return self._updated(episodes, call_scorer(self.scorer, episodes, attribution))
 
+    def score_accounts(
+        self, episodes: Sequence[Episode], kinds: Sequence[str]
+    ) -> dict[str, Scores]:
+        """Return normalised scores with each kind; the batch updates the statistics once."""
+        raw = self.scorer.score_accounts(episodes, kinds)
+        first = self._updated(episodes, raw[kinds[0]])
+        for one in raw.values():
+            one.check(episodes, self.scorer.name)
+        others = {kind: self._normalized(episodes, raw[kind]) for kind in kinds[1:]}
+        return {kinds[0]: first, **others}
+
     def score_groups(self, groups: Sequence[Sequence[Episode]]) -> Scores:
         """Return normalised scores of groups; all of them are one batch to the statistics."""
         episodes = [episode for group in groups for episode in group]
@@ -350,6 +361,25 @@ class Cached(Shared, ScorerWrapper):
         kind = f"score {attribution}"
         return Scores.joined(self._look_up(episodes, kind, score, lambda one: one.measured.all()))
 
+    def score_accounts(
+        self, episodes: Sequence[Episode], kinds: Sequence[str]
+    ) -> dict[str, Scores]:
+        """Return the scores with each kind, remembered together."""
+        if self.compares:
+            return self.scorer.score_accounts(episodes, kinds)
+
+        def score(new: Sequence[Episode]) -> list[tuple[Scores, ...]]:
+            accounts = self.scorer.score_accounts(new, kinds)
+            for one in accounts.values():
+                one.check(new, self.scorer.name)
+            return [*zip(*(accounts[kind].split() for kind in kinds), strict=True)]
+
+        known = self._look_up(
+            episodes, f"score {','.join(kinds)}", score, lambda ones: ones[0].measured.all()
+        )
+        columns = zip(kinds, zip(*known, strict=True), strict=True)
+        return {kind: Scores.joined(column) for kind, column in columns}
+
     def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
         """Return the scores of texts that nobody played, (batch,), remembered apart from others."""
 
@@ -443,12 +473,23 @@ class WithAttribution(ScorerWrapper):
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return the scorer's values and, if asked for, the explainer's attributions."""
-        scores = self.scorer.score(episodes)
         if attribution is None:
-            return scores
+            return self.scorer.score(episodes)
+        return self.score_accounts(episodes, [attribution])[attribution]
+
+    def score_accounts(
+        self, episodes: Sequence[Episode], kinds: Sequence[str]
+    ) -> dict[str, Scores]:
+        """Return the scorer's values with each of the explainer's attributions."""
+        scores = self.scorer.score(episodes)
         scores.check(episodes, self.scorer.name)
-        account = self.explainer.score(episodes, attribution=attribution)
-        account.check(episodes, self.explainer.name)
+        accounts = self.explainer.score_accounts(episodes, kinds)
+        for account in accounts.values():
+            account.check(episodes, self.explainer.name)
+        return {kind: self._explained(scores, accounts[kind]) for kind in kinds}
+
+    def _explained(self, scores: Scores, account: Scores) -> Scores:
+        """Return scores with the attributions of the explainer's account of them."""
         explained = scores.with_attributions(
             account.attributions or (),
             signed=account.signed,
@@ -492,6 +533,13 @@ class TimeLimit(ScorerWrapper):
         """Return the scores; a TimeoutError is raised if they take too long."""
         with self._limited():
             return call_scorer(self.scorer, episodes, attribution)
+
+    def score_accounts(
+        self, episodes: Sequence[Episode], kinds: Sequence[str]
+    ) -> dict[str, Scores]:
+        """Return the scores with each kind; see `score`."""
+        with self._limited():
+            return self.scorer.score_accounts(episodes, kinds)
 
     def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
         """Return the scores of texts that nobody played, (batch,); see `score`."""

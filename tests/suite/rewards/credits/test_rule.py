@@ -67,8 +67,9 @@ def test_a_piece_is_a_longer_token():
 
 def test_pieces_begin_at_the_highest_entropy_or_by_the_text(tokenizer):
     class Reads:
-        def entropies(self, episodes):
-            return [np.array([9.0, 0.1, 0.9, 0.2])[: len(e.response_ids)] for e in episodes]
+        def figures(self, episodes, names):
+            rows = [np.array([9.0, 0.1, 0.9, 0.2])[: len(e.response_ids)] for e in episodes]
+            return dict.fromkeys(names, rows)
 
     inputs = Inputs([ONE], scorer=Known(), reference=Reads())
     assert Pieces(inputs, "entropy", 2).spans(0) == [range(2), range(2, 4)]
@@ -101,8 +102,9 @@ def test_names_of_pieces():
 
 def test_a_model_of_its_own_has_the_names_of_this_batch():
     class Reads:
-        def log_probs(self, episodes):
-            return [np.arange(1.0, 1 + len(e.response_ids)) for e in episodes]
+        def figures(self, episodes, names):
+            rows = [np.arange(1.0, 1 + len(e.response_ids)) for e in episodes]
+            return dict.fromkeys(names, rows)
 
         def bind(self, tokenizer):
             return self
