@@ -268,12 +268,12 @@ class Relevance(Shared, Scorer):
     def _means(self, texts: Mapping[str, object]) -> dict[str, R3.FloatArray]:
         """Return M of queries and references, which is remembered.
 
-        New ones are read in a call of their own: beside a response they would change how it is
-        padded, and so the last bits of its score, when it is seen for the first time.
+        New ones are read alone: the shape of a batch decides the last bits of what is in it, and
+        those would stay for every run of the process that meets the text again.
         """
         means = {text: self._pooled[text] for text in texts if text in self._pooled}
         unknown = [text for text in texts if text not in means]
-        for text, read in zip(unknown, self.encode(unknown), strict=True):
+        for text, read in zip(unknown, self._encode(unknown, batch_size=1), strict=True):
             means[text] = R3.mean_pool(read.hidden)
         self._pooled.update(means)
         while len(self._pooled) > REMEMBERED:  # the oldest make room
@@ -287,6 +287,10 @@ class Relevance(Shared, Scorer):
             texts: Any texts; one without a character of its own has no tokens, so that it is
                 relevant to nothing: special tokens alone would be.
         """
+        return self._encode(texts, batch_size=self.batch_size)
+
+    def _encode(self, texts: Sequence[str], *, batch_size: int) -> list[EncodedText]:
+        """Return what `encode` returns, read in batches of at most so many."""
         tokens = tokenize(
             self.tokenizer,
             [content(text) for text in texts],
@@ -300,7 +304,7 @@ class Relevance(Shared, Scorer):
         width = int(self.encoder.config.get_text_config().hidden_size)
         hidden = [np.zeros((0, width)) for _ in texts]
         pad_id = self.tokenizer.pad_token_id or 0
-        forward = reading(self.encoder, sequences, batch_size=self.batch_size, pad_id=pad_id)
+        forward = reading(self.encoder, sequences, batch_size=batch_size, pad_id=pad_id)
         with forward as batches:
             for batch in batches:
                 states = self.encoder(**batch.tensors).last_hidden_state

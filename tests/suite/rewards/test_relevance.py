@@ -3,6 +3,8 @@
 
 import copy
 import json
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -296,10 +298,13 @@ def test_batches_and_padding_change_nothing_for_real_encoders(shape, tokenizer):
 def test_queries_and_references_are_encoded_once(relevance, tokenizer, monkeypatch):
     monkeypatch.setattr("tokengym.rewards.scorers.relevance.REMEMBERED", 2)
     seen = []
-    encode = relevance.encode
-    monkeypatch.setattr(
-        relevance, "encode", lambda texts: seen.append(list(texts)) or encode(texts)
-    )
+    encode = relevance._encode
+
+    def seeing(texts, **options):
+        seen.append(list(texts))
+        return encode(texts, **options)
+
+    monkeypatch.setattr(relevance, "_encode", seeing)
     episode = words("a b", tokenizer, response="a a b c", reference="c")
     first = relevance.score([episode])
     again = relevance.score([episode])
@@ -388,6 +393,63 @@ def test_a_text_scores_alike_at_first_and_at_second_sight(tokenizer):
         assert {n: p.tolist() for n, p in first.parts.items()} == {
             n: p.tolist() for n, p in second.parts.items()
         }
+
+
+def random_texts(rng, number):
+    return [" ".join(rng.choice(list("abcdefgh"), rng.integers(1, 30))) for _ in range(number)]
+
+
+def test_what_is_remembered_does_not_depend_on_what_was_read_beside_it(tokenizer):
+    encoder = tiny_encoder("bert")
+    rng = np.random.default_rng(2)
+    queries, responses, references = (random_texts(rng, 24) for _ in range(3))
+    episodes = [
+        words(query, tokenizer, response=response, reference=reference)
+        for query, response, reference in zip(queries, responses, references, strict=True)
+    ]
+    fresh = Relevance(encoder, tokenizer)
+    fresh.score(episodes)
+    for sizes in ([1] * 24, [5, 19], [23, 1]):  # one by one, and in uneven calls before
+        used = Relevance(encoder, tokenizer)
+        first = 0
+        for size in sizes:
+            used.score(episodes[first : first + size][::-1])
+            first += size
+        assert {t: m.tobytes() for t, m in used._pooled.items()} == {
+            t: m.tobytes() for t, m in fresh._pooled.items()
+        }
+        once, again = fresh.score(episodes), used.score(episodes)
+        assert once.values.tobytes() == again.values.tobytes()
+        assert all(once.parts[name].tobytes() == again.parts[name].tobytes() for name in PARTS)
+
+
+IN_A_PROCESS = """
+import sys
+import numpy as np
+from tokengym.envs import Task
+from tokengym.rewards import Relevance
+from tests.support.rewards.common import make_episode
+
+encoder = Task.of("tokengym/QuestionAnswer-v0").own_bundle().encoder
+scorer = Relevance.from_pretrained(encoder, device="cpu")
+rng, known = np.random.default_rng(3), sorted(filter(str.isalpha, scorer.tokenizer.get_vocab()))
+texts = [" ".join(rng.choice(known, rng.integers(3, 40))) for _ in range(96)]
+episodes = [
+    make_episode(prompt=prompt, response=response, reference=reference)
+    for prompt, response, reference in zip(texts[::3], texts[1::3], texts[2::3], strict=True)
+]
+for size in map(int, sys.argv[1:]):  # what the process did before
+    scorer.score(episodes[:size])
+print(scorer.score(episodes).values.tobytes().hex())
+"""
+
+
+def test_scores_do_not_depend_on_what_a_process_did_before():
+    def printed(*sizes):
+        command = [sys.executable, "-c", IN_A_PROCESS, *map(str, sizes)]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    assert printed() == printed(*range(1, 9))
 
 
 @pytest.mark.parametrize(
