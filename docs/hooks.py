@@ -137,7 +137,7 @@ def _add_gallery(files: Files, config: MkDocsConfig) -> None:
     """Add pages that the commands wrote: responses of three tasks under five rules, and reports."""
     from tokengym.agents import PPO, collect
     from tokengym.envs.tasks import registered_tasks
-    from tokengym.evaluation.runs.foreign_curves import report_curves
+    from tokengym.evaluation.runs.results import report_curves
     from tokengym.lab.replay.page import render_replay
     from tokengym.lab.replay.replay import replay
 

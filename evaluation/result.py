@@ -23,8 +23,7 @@ from tokengym.evaluation.report.summary import summarize
 from tokengym.evaluation.report.tables import group_table, short_table
 from tokengym.evaluation.report.verdict import difference_of, kind_of
 from tokengym.evaluation.runs.folder import stored_runs
-from tokengym.evaluation.runs.foreign_curves import gather_curves
-from tokengym.evaluation.runs.results import CURVES, curves_hash, read_comparison
+from tokengym.evaluation.runs.results import CURVES, curves_hash, gather_curves, read_comparison
 from tokengym.evaluation.runs.run import Run
 
 if TYPE_CHECKING:

@@ -32,7 +32,6 @@ from tokengym.evaluation.report.curves import read_curves
 from tokengym.evaluation.result import Result
 from tokengym.evaluation.runs.comparison import Comparison
 from tokengym.evaluation.runs.decide import decide
-from tokengym.evaluation.runs.defaults import bundle_settings
 from tokengym.evaluation.runs.display import ProgressDisplay
 from tokengym.evaluation.runs.executors import (
     EXECUTORS,
@@ -43,6 +42,7 @@ from tokengym.evaluation.runs.executors import (
     here,
     processes_here,
     run_in_subprocess,
+    runs_at_a_time,
 )
 from tokengym.evaluation.runs.folder import check_folder, missing_runs, take_over
 from tokengym.evaluation.runs.record import describe, versions
@@ -163,8 +163,6 @@ def _do_all(
     is_here = executor in (None, here)
     if is_here:  # elsewhere the runs have the devices of other machines
         select_device(reference.training.device)  # refuses one that is not there
-    if jobs is None:
-        jobs = bundle_settings(reference.task.bundle, "comparison").get("jobs")
     check_folder(comparison, out)
     with locked(out):
         take_over(comparison, out)  # checked again: another process may have begun and ended since
@@ -187,7 +185,7 @@ def _do_all(
             keep_code(reference.code, out / CODE)
             done, steps = total - len(missing), reference.training.last_step
             missing[1:] = [replace(spec, warns=False) for spec in missing[1:]]
-            execute_all = executor or processes_here(jobs, notices)
+            execute_all = executor or processes_here(runs_at_a_time(jobs, reference), notices)
             total -= missing[0].is_reference  # which trains nothing
             board = ProgressDisplay(console, total=total, done=done, steps=steps, specs=missing)
             with board:

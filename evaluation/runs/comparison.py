@@ -24,6 +24,7 @@ from tokengym.evaluation.runs.spec import (
     NO_NUMBERS,
     REFERENCE,
     RunSpec,
+    comparison_of,
     flat,
     judge_of,
     numbers_of,
@@ -185,6 +186,48 @@ def _measured(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Return what all runs of a comparison are measured by."""
     evaluation = flat({"evaluation": spec["evaluation"]})
     return {"env": spec["env"]["text"], "judge": judge_of(spec), **spec["task"], **evaluation}
+
+
+def largest(specs: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the spec of the run that began when its comparison was largest: it may have grown."""
+
+    def size(spec: Mapping[str, Any]) -> int:
+        compared = spec["compared"]
+        return len(spec["rewards"]) + len(compared["agents"]) + int(compared["seeds"])
+
+    return max(specs, key=size)
+
+
+def shared_settings(specs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the settings of a comparison by name: those that all of its arms have alike.
+
+    An arm may lack a setting, as that of another learner.
+    """
+    shared = flat(comparison_of(largest(specs)))
+    for spec in specs:
+        shared |= flat({name: spec[name] for name in ("code", "data")})
+    trainings = [flat(spec["training"]) for spec in specs]
+    for name in dict.fromkeys(chain(*trainings)):
+        values = [training[name] for training in trainings if name in training]
+        shared[name] = values[0]
+        if any(value != values[0] for value in values):
+            del shared[name]
+    return shared
+
+
+def varying_names(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names on which settings (`shared_settings`) differ.
+
+    A setting that only some of them have, as that of one learner, differs where those do. A file of
+    code is a setting by its path.
+
+    Example:
+        >>> varying_names([{"agent": "ppo", "clip_range": 0.2}, {"agent": "dpo", "beta": 0.1}])
+        ['agent']
+    """
+    names = dict.fromkeys(name for each in settings for name in each if name not in NO_NUMBERS)
+    values = {name: [each[name] for each in settings if name in each] for name in names}
+    return [name for name, known in values.items() if any(one != known[0] for one in known)]
 
 
 # --- what was compared, in sentences --------------------------------------------------------------

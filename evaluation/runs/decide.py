@@ -63,7 +63,14 @@ from tokengym.evaluation.runs.settings import (
     TrainingSettings,
     task_name,
 )
-from tokengym.evaluation.runs.spec import REFERENCE, RunSpec, has_own_prompts, own_texts, slug
+from tokengym.evaluation.runs.spec import (
+    REFERENCE,
+    RunSpec,
+    has_own_prompts,
+    own_texts,
+    positions_of,
+    slug,
+)
 from tokengym.rewards import Reward
 from tokengym.rewards.credits.words import REWARDS
 from tokengym.rewards.registry import RewardChoice, check_word
@@ -297,9 +304,10 @@ class _Decisions:
             twice = next(k for k in names.values() if known[k][1].keywords[0] != k)
             raise TypeError(f"got {twice!r} twice, by two of its names; leave one out")
         values = {known[keyword][1].path[-1]: value for keyword, value in given.items()}
+        values, layers = self._with_own_prompts(learner, {**values, **word.options})
         with as_given(names):
             try:
-                made = settings_of(learner, self.layers, {**values, **word.options})
+                made = settings_of(learner, layers, values)
             except TypeError as error:
                 raise SettingsError(f"agent {word.text!r}: {error}") from None
         if self.asked.compares and has_own_prompts(made.training):
@@ -307,18 +315,26 @@ class _Decisions:
                 f"own_prompts=True of {word.text!r} would measure it on other prompts than the "
                 "learners that it is compared with; leave it out, or train it alone"
             )
-        return made._replace(training=self._with_own_prompts(made.training))
+        return made
 
-    def _with_own_prompts(self, training: TrainingSettings) -> TrainingSettings:
-        """Measure one run on the prompts of its own pairs, where it has its own model alone."""
-        learner: Any = training.learner
-        if not self.asked.trains or getattr(learner, "pairs", None) is None:
-            return training
+    def _with_own_prompts(
+        self, learner: Learner, given: dict[str, Any]
+    ) -> tuple[dict[str, Any], Sequence[Layer]]:
+        """Return what is given of a learner, and the layers below it.
+
+        One run is measured on the prompts of its own pairs, where it has its own model alone.
+        Responses end there as those of the pairs do, whatever the task forbids.
+        """
+        if given.get("pairs") is None or "own_prompts" not in learner.default_values():
+            return given, self.layers
         task = self.stated_task
         others = (task.prompts, task.dataset, task.bundle)
         is_own = task.model is not None and all(other is None for other in others)
-        own = is_own if learner.own_prompts is None else learner.own_prompts
-        return replace(training, learner=changed(learner, own_prompts=own))
+        if self.asked.trains:
+            given = {"own_prompts": is_own, **given}
+        if not given.get("own_prompts"):
+            return given, self.layers
+        return given, [*self.layers, ("its own prompts", {"fixed_length": False})]
 
     def common(self, name: str) -> Any:
         """Return a setting of all runs, whichever learner has it."""
@@ -374,13 +390,15 @@ class _Decisions:
         )
 
     def _length(self, training: TrainingSettings) -> int:
-        """Return the longest response: as set, as in the data, or as the task has it."""
-        if training.max_new_tokens is not None:
-            return training.max_new_tokens
-        if (own := own_texts(training, self.task)) is not None:
-            return own.longest_response
-        length: int = self.common("max_new_tokens")
-        return length
+        """Return the longest response: as set, as in the data, or as the task has it.
+
+        Behind the prompts of pairs it is no longer than the model reads.
+        """
+        own, length = own_texts(training, self.task), training.max_new_tokens
+        if own is None:
+            return self.common("max_new_tokens") if length is None else length
+        length, limit = length or own.longest_response, positions_of(self.task.model)
+        return length if limit is None else max(min(length, limit - own.longest_prompt), 1)
 
     # --- measuring --------------------------------------------------------------------------------
 
@@ -491,7 +509,10 @@ class _Decisions:
 
     def _said(self, runs: Sequence[RunSpec]) -> Iterator[str]:
         """Yield what was chosen, a sentence each; what measures the runs is the evaluator's."""
-        ends = _ends(self.trainings[0], self.task)
+        training = self.trainings[0]
+        ends = _ends(training, self.task)
+        if (self.settings[0].training.max_new_tokens or 0) > training.lengths()["max_new_tokens"]:
+            ends += ", all that the model reads behind the longest prompt"
         yield f"task {task_name(self.env)}: {self.decision.why}; {ends}"
         for one, word in zip(self.settings, self.words, strict=True):
             yield _chosen(one, word)

@@ -111,7 +111,7 @@ def settings_of(
         takes = of_run | (learner.default_values().keys() - learner.fixed.keys())
     by = dict.fromkeys(values, "the learner")
     for who, of in layers:
-        for name in of.keys() & takes:
+        for name in filter(takes.__contains__, of):
             values[name], by[name] = of[name], who
     values |= {**learner.fixed, **given}
     if values.get("pairs") and "max_new_tokens" not in given:

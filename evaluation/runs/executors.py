@@ -34,6 +34,7 @@ from tokengym.base.device import auto_device, preferred_device
 from tokengym.base.errors import SettingsError, Stopped, is_fault
 from tokengym.base.registry import Registry
 from tokengym.evaluation.runs.comparison import Comparison
+from tokengym.evaluation.runs.defaults import bundle_settings
 from tokengym.evaluation.runs.record import describe
 from tokengym.evaluation.runs.spec import RunSpec
 
@@ -291,20 +292,24 @@ class _Child:
             self.is_open = False
 
 
-def processes_here(jobs: int | None = None, notices: Notices | None = None) -> Executor:
-    """Return the executor that does each run in a process of its own, on this machine.
+def runs_at_a_time(jobs: int | None, spec: RunSpec) -> int:
+    """Return how many runs as ``spec`` this machine does at a time, where ``jobs`` names no number.
 
-    ``jobs`` of them run at a time; None takes one per core, fewer where each has several threads.
+    It is the bundle's own number, else one per core, fewer where each has several threads.
     """
+    known = jobs or bundle_settings(spec.task.bundle, "comparison").get("jobs")
+    return known or max(1, (os.cpu_count() or 1) // spec.training.threads)
+
+
+def processes_here(jobs: int, notices: Notices | None = None) -> Executor:
+    """Return the executor that does each run in a process of its own, ``jobs`` at a time, here."""
 
     def execute(function: RunFunction, specs: Sequence[RunSpec]) -> Ended:
         context, log, waiting = processes(), notices or Notices(), deque(specs)
-        threads = specs[0].training.threads if specs else 1
-        at_a_time = jobs or max(1, (os.cpu_count() or 1) // threads)
         working: list[tuple[RunSpec, _Child]] = []
         try:
             while waiting or working:
-                while waiting and len(working) < at_a_time:
+                while waiting and len(working) < jobs:
                     spec = waiting.popleft()
                     name = f"{spec.name} seed {spec.seed}"
                     working.append((spec, _begin(context, function, spec, name, log)))

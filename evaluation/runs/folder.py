@@ -37,6 +37,7 @@ from tokengym.evaluation.runs.comparison import (
     Comparison,
     check_together,
     differences,
+    largest,
     titles_of,
 )
 from tokengym.evaluation.runs.defaults import training_settings
@@ -207,22 +208,19 @@ def stored_comparison(out: Path) -> tuple[Path, dict[str, Any]] | None:
     Raises:
         ValueError: if a file is damaged, or was changed.
     """
-    stored = {file: comparison_of(stored_spec(file)) for file in _spec_files(out)}
-    if not stored:
+    specs = {file: stored_spec(file) for file in _spec_files(out)}
+    if not specs:
         return None
-
-    def size(file: Path) -> int:
-        settings = stored[file]
-        return len(settings["rewards"]) + len(settings["agents"]) + settings["seeds"]
-
-    largest = max(stored, key=size)
+    stored = {file: comparison_of(spec) for file, spec in specs.items()}
+    whole = largest(specs.values())
+    first = next(file for file, spec in specs.items() if spec is whole)
     # A file of code may have been corrected since the runs failed that used it.
     by_end = sorted(stored, key=lambda file: Run(file.parent).status != "failed")
     parts = [stored[file] for file in by_end]
     hashes = {
         key: dict(chain(*(part.get(key, {}).items() for part in parts))) for key in ("code", "data")
     }
-    return largest, stored[largest] | {key: known for key, known in hashes.items() if known}
+    return first, stored[first] | {key: known for key, known in hashes.items() if known}
 
 
 def stored_runs(folder: Path) -> list[Run]:
@@ -288,8 +286,8 @@ def known_task(
     if stored is None or not _is_stored(env, stored[1]["env"], trust_code):
         task = TaskSettings() if task is None else task
         env = resolve_env(env, task.bundle, task.sources())
-        lengths = training_settings(env, bundle=task.bundle).lengths()
-        return env, {**lengths, **task.env_kwargs(env)}
+        training = training_settings(env, bundle=task.bundle, max_new_tokens=task.max_new_tokens)
+        return env, {**training.lengths(), **task.env_kwargs(env)}
     file, settings = stored
     try:
         defaults = to_json(values_by_name(TaskSettings))

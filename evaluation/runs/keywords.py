@@ -39,6 +39,38 @@ class CompareKeywords(TypedDict, total=False):
     max_new_tokens: int | None
     fixed_length: bool | None
     normalize: str | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    learning_rate: Schedule | float | None
+    learning_rate_schedule: LrSchedule | None
+    n_warmup_updates: int | None
+    advantage: str | Callable[..., Any] | None
+    group_size: int | None
+    drop_equal_groups: bool | None
+    std_floor: float | None
+    loss_mean: LossMean | None
+    n_epochs: int | None
+    n_minibatches: int | None
+    gamma: float | None
+    gae_lambda: float | None
+    gae_lambda_vf: float | None
+    clip_range: Schedule | None
+    clip_range_high: float | None
+    old_log_probs: OldLogProbs | None
+    clip_range_vf: Schedule | None
+    value_network: ValueNetwork | None
+    vf_coef: float | None
+    ent_coef: float | None
+    kl_coef: float | None
+    kl_in: KlPlace | None
+    kl_estimator: KlEstimator | None
+    kl_target: float | None
+    kl_horizon: float | None
+    n_value_warmup: int | None
+    target_kl: float | None
+    max_grad_norm: float | None
+    micro_batch_size: int | None
     reference_samples: int | None
     eval_every: int | None
     eval_every_until: int | None
@@ -95,45 +127,13 @@ class CompareKeywords(TypedDict, total=False):
     learn_on: LearnOn | None
     num_prompts: int | None
     min_gap: float | None
-    learning_rate: float | Schedule | None
     epochs: float | None
-    micro_batch_size: int | None
     lr_scheduler_type: str | None
     loss_type: str | None
     beta: float | None
     label_smoothing: float | None
-    gamma: float | None
     nll_coef: float | None
     dpop_coef: float | None
-    temperature: float | None
-    top_k: int | None
-    top_p: float | None
-    learning_rate_schedule: LrSchedule | None
-    n_warmup_updates: int | None
-    advantage: str | Callable[..., Any] | None
-    group_size: int | None
-    drop_equal_groups: bool | None
-    std_floor: float | None
-    loss_mean: LossMean | None
-    n_epochs: int | None
-    n_minibatches: int | None
-    gae_lambda: float | None
-    gae_lambda_vf: float | None
-    clip_range: Schedule | None
-    clip_range_high: float | None
-    old_log_probs: OldLogProbs | None
-    clip_range_vf: Schedule | None
-    value_network: ValueNetwork | None
-    vf_coef: float | None
-    ent_coef: float | None
-    kl_coef: float | None
-    kl_in: KlPlace | None
-    kl_estimator: KlEstimator | None
-    kl_target: float | None
-    kl_horizon: float | None
-    n_value_warmup: int | None
-    target_kl: float | None
-    max_grad_norm: float | None
     mask_top_p: float | None
     mask_refresh: int | None
     iterations: int | None

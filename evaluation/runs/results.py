@@ -1,18 +1,21 @@
-"""The result files of a comparison: curves.csv, summary.json, curves.png and report.html.
+"""The result files of comparisons, or of curves made elsewhere: tables, summary, pictures, report.
 
 All but the wall-clock column of curves.csv are a function of the settings and the versions.
 """
 
 import csv
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from functools import cached_property
 from itertools import chain, product
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
-from tokengym.base.files import json_hash, write_json, write_text
+import numpy as np
+
+from tokengym.base.files import json_hash, read_json, write_json, write_text
 from tokengym.base.registry import split_file_word
 from tokengym.base.saved_code import display_name
 from tokengym.envs import printable
@@ -23,25 +26,29 @@ from tokengym.evaluation.report.curves import (
     Curve,
     Group,
     columns_of,
+    counts_tokens,
     group_label,
     on_axis,
+    read_curves,
     write_curves,
 )
 from tokengym.evaluation.report.figures import Paper, save_figure
 from tokengym.evaluation.report.learning import Log, by_epoch, final_figures
+from tokengym.evaluation.report.reading import Source
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
-from tokengym.evaluation.runs.comparison import Comparison, compared, price_of, titles_of
+from tokengym.evaluation.runs.comparison import (
+    Comparison,
+    compared,
+    largest,
+    price_of,
+    shared_settings,
+    titles_of,
+    varying_names,
+)
 from tokengym.evaluation.runs.folder import in_order, stored_runs
 from tokengym.evaluation.runs.run import Run
-from tokengym.evaluation.runs.spec import (
-    NO_NUMBERS,
-    REFERENCE,
-    SPEC_FILE,
-    comparison_of,
-    flat,
-    slug,
-)
+from tokengym.evaluation.runs.spec import REFERENCE, SPEC_FILE, slug
 from tokengym.rewards.registry import RewardChoice
 
 CURVES = "curves.csv"
@@ -63,8 +70,7 @@ def write_comparison(
         ValueError: if no run finished.
     """
     runs = in_order([Run(spec) for spec in comparison.specs(out)])
-    gathered = _Gathered([_Part(runs, out)])
-    return gathered.write(out, about={"command": comparison.reference.command}, picture=picture)
+    return _Gathered([_Part(runs, out)]).write(out, picture=picture)
 
 
 def read_comparison(folder: Path) -> tuple[dict[str, Any], list[Curve]]:
@@ -73,9 +79,8 @@ def read_comparison(folder: Path) -> tuple[dict[str, Any], list[Curve]]:
     Raises:
         ValueError: if there are none, or a file is damaged.
     """
-    runs = stored_runs(folder)
-    gathered = _Gathered([_Part(runs, folder)])
-    return gathered.write(None, about={"command": _largest(runs)["command"]}), gathered.as_stepped
+    gathered = _Gathered([_Part(stored_runs(folder), folder)])
+    return gathered.write(None), gathered.as_stepped
 
 
 def merge_comparisons(
@@ -103,7 +108,7 @@ def merge_comparisons(
                 f"{folder} holds no comparison (no run there has a {SPEC_FILE}); name a folder "
                 "that tokengym compare or train wrote"
             )
-    settings = [shared_settings(runs) for runs, _ in stored]
+    settings = [shared_settings([run.stored for run in runs]) for runs, _ in stored]
     varying = [name for name in varying_names(settings) if name not in APART]
     # One reward at several settings: the settings are what is compared, not groups of one each.
     arms = {tuple(dict.fromkeys(run.arm for run in runs)) for runs, _ in stored}
@@ -115,59 +120,14 @@ def merge_comparisons(
         label = f"{runs[0].arm} ({group_label(group)})" if single else None
         parts.append(_Part(runs, folder, () if single else group, label))
     titles = {run.stored["name"]: run.arm for runs, _ in stored for run in runs}
-    is_one = len(folders) == 1
-    about = {"command": _largest(stored[0][0])["command"]} if is_one else {}
     return _Gathered(parts).write(
         out,
-        about=about or {"source": f"{len(folders)} comparisons"},
         baseline=titles.get(baseline or "", baseline),
         has_baseline=not single,
-        left_out=() if is_one else (*varying, *APART),
+        left_out=() if len(parts) == 1 else (*varying, *APART),
         with_episodes=not varying,
         paper=paper,
     )
-
-
-def shared_settings(runs: Sequence[Run]) -> dict[str, Any]:
-    """Return the settings of a comparison by name: those that all of its arms have alike.
-
-    An arm may lack a setting, as that of another learner.
-    """
-    shared = flat(comparison_of(_largest(runs)))
-    for run in runs:
-        shared |= flat({name: run.stored[name] for name in ("code", "data")})
-    trainings = [flat(run.stored["training"]) for run in runs]
-    for name in dict.fromkeys(chain(*trainings)):
-        values = [training[name] for training in trainings if name in training]
-        shared[name] = values[0]
-        if any(value != values[0] for value in values):
-            del shared[name]
-    return shared
-
-
-def _largest(runs: Sequence[Run]) -> Mapping[str, Any]:
-    """Return the spec of the run that began when its comparison was largest: it may have grown."""
-
-    def size(run: Run) -> int:
-        compared = run.stored["compared"]
-        return len(run.stored["rewards"]) + len(compared["agents"]) + int(compared["seeds"])
-
-    return max(runs, key=size).stored
-
-
-def varying_names(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the names on which settings (`shared_settings`) differ.
-
-    A setting that only some of them have, as that of one learner, differs where those do. A file of
-    code is a setting by its path.
-
-    Example:
-        >>> varying_names([{"agent": "ppo", "clip_range": 0.2}, {"agent": "dpo", "beta": 0.1}])
-        ['agent']
-    """
-    names = dict.fromkeys(name for each in settings for name in each if name not in NO_NUMBERS)
-    values = {name: [each[name] for each in settings if name in each] for name in names}
-    return [name for name, known in values.items() if any(one != known[0] for one in known)]
 
 
 def write_results(
@@ -203,6 +163,24 @@ def write_results(
         save_figure(out / picture, summary, curves)
         write_text(out / "report.html", render_report(summary, curves, episodes, logs))
     return summary
+
+
+def axis_of(curves: Iterable[Curve], *, of_learners: bool, given: Axis | None = None) -> Axis:
+    """Return what runs are compared at equal amounts of: learners tokens, rewards updates.
+
+    Runs that count nothing but tokens, as those of Stable-Baselines3, are compared at these.
+    """
+    return given or ("tokens" if of_learners or any(map(counts_tokens, curves)) else "step")
+
+
+def baseline_of(
+    arms: Iterable[str], *, given: str | None = None, first: str | None = None
+) -> str | None:
+    """Return the arm that the others are compared with: as given, or the first that was asked for.
+
+    Of arms that nobody has put in order it is sparse; without it None, which takes their first.
+    """
+    return given or first or next((arm for arm in arms if arm == "sparse"), None)
 
 
 def curves_hash(file: Path) -> str:
@@ -258,11 +236,6 @@ class _Part:
             yield arm, seed, self.group
 
     @property
-    def compares_agents(self) -> bool:
-        """Whether learners are compared, at equal tokens."""
-        return bool(self.spec["compared"]["agents"])
-
-    @property
     def has_own_prompts(self) -> bool:
         """Whether each seed is measured on its own random subset of the held-out prompts."""
         return bool(self.spec["evaluation"].get("stream", "shared") == "run")
@@ -301,15 +274,14 @@ class _Gathered:
             self.judged, [run.curve for run in self.finished]
         )
         """The curves, by their steps; and why the gold score measures them, if it does."""
-        self.axis: Axis = "tokens" if any(part.compares_agents for part in parts) else "step"
-        """What runs are compared at equal amounts of: learners tokens, rewards updates."""
+        of_learners = any(part.spec["compared"]["agents"] for part in parts)
+        self.axis = axis_of(self.as_stepped, of_learners=of_learners)
         self.curves = on_axis(self.as_stepped, self.axis)
 
     def write(
         self,
         out: Path | None,
         *,
-        about: Mapping[str, Any] | None = None,
         baseline: str | None = None,
         has_baseline: bool = True,
         left_out: Sequence[str] = (),
@@ -321,7 +293,6 @@ class _Gathered:
 
         Args:
             out: Folder of the results; None writes none.
-            about: Where the runs come from.
             baseline: Arm that the others are compared with; None takes the first.
             has_baseline: Whether the first is meant as a baseline, and not only shown first.
             left_out: Settings that the runs do not share.
@@ -337,18 +308,19 @@ class _Gathered:
                 for row, gold in zip(rows, golds, strict=True)
             ]
         first = self.parts[0].runs[0].arm if has_baseline else None
-        shared = {n: v for n, v in shared_settings(self.parts[0].runs).items() if n not in left_out}
+        known = shared_settings([run.stored for run in self.parts[0].runs])
+        shared = {name: value for name, value in known.items() if name not in left_out}
         return write_results(
             out,
             self.curves,
-            self._summary_settings(baseline or first),
+            self._summary_settings(baseline_of((), given=baseline, first=first)),
             about={
                 "settings": self._with_lambdas(shared),
                 "versions": {name: ", ".join(met) for name, met in self._met("versions").items()},
                 "made": {n: " and ".join(map(str, v)) for n, v in self._met("made").items() if v},
                 "measured_by": self.measured_by,
-                "compared": compared([run.stored for part in self.parts for run in part.runs]),
-                **(about or {}),
+                "compared": compared(self.specs),
+                **self._asked,
             },
             episodes=_episodes(self.finished) if with_episodes and out is not None else (),
             logs=_logs(self.finished),
@@ -356,6 +328,18 @@ class _Gathered:
             picture=picture,
             rows=rows,
         )
+
+    @property
+    def specs(self) -> list[Mapping[str, Any]]:
+        """The specs of all runs."""
+        return [run.stored for part in self.parts for run in part.runs]
+
+    @property
+    def _asked(self) -> dict[str, str]:
+        """The command that asks for the one comparison, or how many there are."""
+        if len(self.parts) == 1:
+            return {"command": largest(self.specs)["command"]}
+        return {"source": f"{len(self.parts)} comparisons"}
 
     def _refuse_none(self) -> NoReturn:
         """Refuse to write results of no run."""
@@ -545,3 +529,127 @@ def _anchors(curves: Sequence[Curve]) -> dict[str, float]:
         if firsts and all(len(of_seed) == 1 for of_seed in firsts.values()):
             anchors[name] = fmean(value for of_seed in firsts.values() for value in of_seed)
     return anchors
+
+
+# --- curves that were made elsewhere --------------------------------------------------------------
+
+
+def report_curves(
+    path: Path | Sequence[Path],
+    out: Path | None,
+    *,
+    baseline: str | None = None,
+    group_by: Sequence[str] | None = None,
+    level: float = 0.95,
+    kl_coef: float | None = None,
+    axis: Axis | None = None,
+    score: str | None = None,
+    paper: Paper | None = None,
+) -> dict[str, Any]:
+    """Write the report of learning curves made elsewhere, several of which are shown together.
+
+    ``out`` and ``paper`` are `write_results`'s, the rest is `gather_curves`'s, as are the errors.
+    """
+    paths = [path] if isinstance(path, Path) else list(path)
+    curves, settings = gather_curves(
+        [(one, None) for one in paths],
+        baseline=baseline,
+        group_by=group_by,
+        level=level,
+        kl_coef=kl_coef,
+        axis=axis,
+        score=score,
+    )
+    about = {"source": settings.source}
+    is_source = out is not None and any(one.resolve() == (out / CURVES).resolve() for one in paths)
+    return write_results(
+        out,
+        on_axis(curves, settings.axis),
+        settings,
+        about=about,
+        paper=paper,
+        rows=None if is_source else [row for curve in curves for row in _rows_of(curve)],
+    )
+
+
+def _rows_of(curve: Curve) -> Iterator[dict[str, Any]]:
+    """Yield a curve's rows of curves.csv; what was not measured is left empty."""
+    named = {"credit": curve.credit, "seed": curve.seed} | columns_of(curve.group)
+    for index, step in enumerate(curve.steps):
+        values = {name: float(column[index]) for name, column in curve.values.items()}
+        known = {name: value for name, value in values.items() if math.isfinite(value)}
+        yield {**known, **named, "step": float(step)}
+
+
+def gather_curves(
+    sources: Sequence[tuple[Source, str | None]],
+    *,
+    baseline: str | None = None,
+    group_by: Sequence[str] | None = None,
+    level: float = 0.95,
+    kl_coef: float | None = None,
+    axis: Axis | None = None,
+    score: str | None = None,
+) -> tuple[list[Curve], SummarySettings]:
+    """Read learning curves that were made elsewhere, and decide how they are compared.
+
+    Each source has a name for its runs, or None, which takes that of their folder; the rest is of
+    `tokengym.read_curves`. An axis of None is that of the summary.json beside the curves, as of
+    learners, tokens for runs that count nothing else, as those of Stable-Baselines3, and updates
+    where there is neither.
+
+    Raises:
+        ValueError: if a source cannot be read, lacks tokens to compare at, the baseline is
+            unknown, or the summaries beside several files name different scorers and not all runs
+            have one gold score.
+    """
+    if kl_coef is not None and not 0.0 <= kl_coef < math.inf:
+        raise ValueError(f"kl_coef must be a finite number >= 0, got {kl_coef:g}")
+    if axis not in (None, *get_args(Axis)):
+        raise ValueError(f"axis must be {' or '.join(map(repr, get_args(Axis)))}, got {axis!r}")
+    read = [
+        (one, read_curves(one, group_by=group_by, name=name, score=score)) for one, name in sources
+    ]
+    curves = [curve for _, found in read for curve in found]
+    files = {one: found for one, found in read if isinstance(one, Path)}
+    beside = {one: _summary_beside(one) for one in files}
+    judged = [
+        JudgedRuns(
+            folder=one.absolute().parent,
+            group=(),
+            has_rivals=beside[one].get("by_gold") is True,
+            curves=found,
+            measured_by=[words],
+        )
+        for one, found in files.items()
+        if (words := beside[one].get("measured_by")) and isinstance(words, str)
+    ]  # curves made elsewhere do not tell
+    curves, caution = settle_judges(judged, curves)
+    # An agent that cannot tell its KL takes no price from the others.
+    known = [curve for curve in curves if np.isfinite(curve.values.get("kl", np.nan)).any()]
+    for curve in known or curves if kl_coef is not None else ():
+        if not curve.invalid() and (step := curve.nan_step("kl")) is not None:
+            raise ValueError(
+                f"kl_coef={kl_coef:g} prices the KL, which {curve.credit}, seed {curve.seed} has "
+                f"not at step {step:g}; fill in the column kl, or leave kl_coef out"
+            )
+    of_learners = any(summary.get("axis") == "tokens" for summary in beside.values())
+    settings = SummarySettings(
+        kl_coef=kl_coef,
+        level=level,
+        baseline=baseline_of((curve.credit for curve in curves), given=baseline),
+        axis=axis_of(curves, of_learners=of_learners, given=axis),
+        cautions=[] if caution is None else [caution],
+        by_gold=caution is not None,
+        source=", ".join(dict.fromkeys(one.name for one in files)) or "curves",
+    )
+    return curves, settings
+
+
+def _summary_beside(path: Path) -> dict[str, Any]:
+    """Return the summary beside a file of curves, {} if there is none."""
+    try:
+        summary = read_json(path.with_name("summary.json"))
+    except (OSError, ValueError):
+        return {}
+    return summary if isinstance(summary, dict) else {}

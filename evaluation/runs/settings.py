@@ -137,8 +137,8 @@ class TrainingSettings(ModelSettings):
     running mean and deviation ("running"), or none ("off"). Options follow: "running:window=512"
     remembers so many episodes, "by=query_type" keeps means per type of query. Evaluation always
     reports the raw score."""
-    learner: Any = None
-    """Settings of the learner, an instance of its `Learner.settings`; None takes the defaults."""
+    learner: Any = field(default_factory=lambda: find_learner(AGENT).default_settings())
+    """Settings of the learner, an instance of its `Learner.settings`."""
 
     def __post_init__(self) -> None:
         ModelSettings.__post_init__(self)
@@ -173,10 +173,8 @@ class TrainingSettings(ModelSettings):
             )
 
     def _check_learner(self) -> None:
-        """Take the learner's default settings where none are given, and refuse another's."""
+        """Refuse settings of another learner, and those that have no effect on this one."""
         learner = self.declaration
-        if self.learner is None:
-            object.__setattr__(self, "learner", learner.default_settings())
         if type(self.learner) is not learner.settings:
             raise SettingsError(
                 f"learner must be {learner.settings.__name__} for agent={self.agent!r}, got "
@@ -356,7 +354,8 @@ class TaskSettings(GenerationSettings, RewardOptions, TaskOptions):
     def env_kwargs(self, env: str) -> dict[str, Any]:
         """Return the arguments of ``gym.make`` that are not left to the task.
 
-        Under a tokenizer of one's own the task keeps its prompts and scorers, which read texts.
+        The lengths are `TrainingSettings.lengths`. Under a tokenizer of one's own the task keeps
+        its prompts and scorers, which read texts.
 
         Args:
             env: Id of the environment.
@@ -366,11 +365,6 @@ class TaskSettings(GenerationSettings, RewardOptions, TaskOptions):
             for name, default in values_by_name(TaskSettings).items()
             if (value := getattr(self, name)) != default
         }
-        if self.max_new_tokens is not None:  # None in a comparison, whose training holds it
-            task = Task.of(env)
-            fixed = task is not None and task.training.get("fixed_length", False)
-            least = self.max_new_tokens if fixed else 0
-            values = {"min_new_tokens": least, "max_new_tokens": self.max_new_tokens, **values}
         # The registry takes apart "a=1,b=2" behind a name.
         if options := values.pop("task_options", ""):
             values |= TASKS.parse(f"task_options:{options}").options

@@ -138,10 +138,8 @@ class RunSpec:
         word = reward or self.reward
         choice, normalize = self.choice(word), self.training.normalize if train else "off"
         own_prompts: dict[str, Any] = {}
-        if self._own is not None:
-            own_prompts = self._own_lengths(self._own)
-            prompts = self._own.train_prompts if train else self._own.test_prompts
-            own_prompts["prompts"] = prompts
+        if (own := self._own) is not None:
+            own_prompts["prompts"] = own.train_prompts if train else own.test_prompts
         return {
             **self.training.lengths(),
             **self.task.env_kwargs(self.env_id),
@@ -154,16 +152,6 @@ class RunSpec:
     @cached_property
     def _own(self) -> "OwnTexts | None":
         return own_texts(self.training, self.task)
-
-    def _own_lengths(self, own: "OwnTexts") -> dict[str, Any]:
-        """Return how long responses may be where prompts are those of given pairs.
-
-        As long as is set, and the model reads behind the longest prompt.
-        """
-        longest, limit = self.training.lengths()["max_new_tokens"], positions_of(self.task.model)
-        if limit is not None:
-            longest = max(min(longest, limit - own.longest_prompt), 1)
-        return {"max_new_tokens": longest, "min_new_tokens": self.task.min_new_tokens or 0}
 
     def policy_kwargs(self) -> dict[str, Any]:
         """Return the arguments of a policy; what is left to the task is left out."""

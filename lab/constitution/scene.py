@@ -163,8 +163,9 @@ class PipelineState:
         )
 
     def _env_kwargs(self, split: str) -> dict[str, Any]:
-        kwargs: dict[str, Any] = training_settings(self.config.env).lengths()
-        kwargs |= self.config.task.env_kwargs(self.config.env)
+        task = self.config.task
+        training = training_settings(self.config.env, max_new_tokens=task.max_new_tokens)
+        kwargs: dict[str, Any] = {**training.lengths(), **task.env_kwargs(self.config.env)}
         if self.config.model is not None:
             kwargs |= {"tokenizer": self.config.model, "bundle": None}
         prompts = self._prompts(split)

@@ -64,8 +64,7 @@ def report(
             (default: that of the summary.json beside the curves; step where there is none).
         paper: Figure and table for a paper.
     """
-    from tokengym.evaluation.runs.foreign_curves import report_curves
-    from tokengym.evaluation.runs.results import merge_comparisons
+    from tokengym.evaluation.runs.results import merge_comparisons, report_curves
     from tokengym.scripts.commands.show import say, show_summary, terminal
 
     if bool(runs) == bool(curves):

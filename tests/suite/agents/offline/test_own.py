@@ -173,12 +173,21 @@ def test_a_run_on_pairs_asks_for_no_prompts_and_lengths(model, tmp_path):
     assert config.reference.training.max_new_tokens == 3
     assert "--max-new-tokens" not in config.reference.command
     usual = training_settings("tokengym/MovieReview-v0").max_new_tokens
-    for length in (5, usual):  # set by the user
+    for length in (5, usual, 500):  # set by the user
         config, kwargs = made(max_new_tokens=length)
-        assert config.reference.training.max_new_tokens == length
+        # What the model reads behind the longest prompt.
+        assert config.reference.training.max_new_tokens == min(length, 30)
+        assert kwargs["max_new_tokens"] == min(length, 30)
+        is_cut = "all that the model reads behind the longest prompt" in config.said[0]
+        assert is_cut == (length > 30)
         assert f"--max-new-tokens {length}" in config.reference.command
-    # What the model reads behind the longest prompt.
-    assert made(max_new_tokens=500)[1]["max_new_tokens"] == 30
+    # The task forbids EOS, and the pairs' responses end.
+    assert (config.said[1], kwargs["min_new_tokens"]) == (
+        "dpo: fixed_length False by its own prompts",
+        0,
+    )
+    fixed, kwargs = made(max_new_tokens=5, fixed_length=True)
+    assert (fixed.reference.training.fixed_length, kwargs["min_new_tokens"]) == (True, 5)
     learned, kwargs = made(own_prompts=False)
     assert learned.reference.training.max_new_tokens == usual
     assert "--max-new-tokens" not in learned.reference.command

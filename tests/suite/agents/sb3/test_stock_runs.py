@@ -74,8 +74,9 @@ def test_what_a_word_cannot_say_is_refused_in_one_line(word, said):
 
 @pytest.mark.parametrize(("name", "value"), [("normalize", "running"), ("lora_rank", 4)])
 def test_what_has_no_effect_on_a_stock_algorithm_is_refused(name, value):
+    a2c = find_learner("sb3:A2C").default_settings()
     with pytest.raises(SettingsError, match=rf"{name}={value!r}.*agent='sb3:A2C'"):
-        TrainingSettings(agent="sb3:A2C", **{name: value})
+        TrainingSettings(agent="sb3:A2C", learner=a2c, **{name: value})
     of_first = changed(TRAINING, **{name: value})
     assert getattr(trainings(arms("ppo", "sb3:A2C", training=of_first))["ppo"], name) == value
 

@@ -8,7 +8,7 @@ from tokengym.evaluation.report.curves import NEAR_END, read_curves
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.report.tables import cells, columns
-from tokengym.evaluation.runs.foreign_curves import gather_curves
+from tokengym.evaluation.runs.results import gather_curves
 from tokengym.evaluation.statistics import Curve
 
 STEPS = np.arange(31.0)

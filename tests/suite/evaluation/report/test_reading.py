@@ -11,7 +11,7 @@ import pytest
 from gymnasium import spaces
 
 from tokengym.evaluation.report.curves import read_curves
-from tokengym.evaluation.runs.foreign_curves import report_curves
+from tokengym.evaluation.runs.results import report_curves
 
 
 class Countdown(gym.Env):

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,14 +20,13 @@ from tokengym.evaluation.report.curves import COLUMNS, curve_of, read_curves
 from tokengym.evaluation.report.figures import Paper
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.report.tables import cells, columns
-from tokengym.evaluation.runs.comparison import Comparison
+from tokengym.evaluation.runs.comparison import Comparison, largest
 from tokengym.evaluation.runs.defaults import training_settings
 from tokengym.evaluation.runs.folder import stored_comparison
-from tokengym.evaluation.runs.foreign_curves import report_curves
 from tokengym.evaluation.runs.record import RunRecord
 from tokengym.evaluation.runs.results import (
-    _largest,
     merge_comparisons,
+    report_curves,
     write_comparison,
     write_results,
 )
@@ -160,12 +158,11 @@ def test_runs_that_have_not_ended_are_said(make_comparison, tmp_path):
 def test_the_command_is_that_of_the_comparison_as_it_has_grown():
     """A run that began before more seeds were asked for keeps the command of that time."""
 
-    def run(seeds: int, command: str) -> Any:
+    def spec(seeds: int, command: str) -> dict[str, Any]:
         compared = {"agents": [], "seeds": seeds}
-        stored = {"rewards": [{}, {}], "compared": compared, "command": command}
-        return SimpleNamespace(stored=stored)
+        return {"rewards": [{}, {}], "compared": compared, "command": command}
 
-    assert _largest([run(2, "old"), run(3, "new"), run(2, "old")])["command"] == "new"
+    assert largest([spec(2, "old"), spec(3, "new"), spec(2, "old")])["command"] == "new"
 
 
 def test_runs_that_two_folders_lack_are_said_once(make_comparison, tmp_path):

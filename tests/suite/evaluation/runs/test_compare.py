@@ -321,19 +321,21 @@ def test_a_changed_figure_or_a_missing_file_is_refused(finished, name, tmp_path)
 
 
 def test_a_bundle_says_how_many_runs_fit_at_a_time(tmp_path, monkeypatch):
-    jobs = []
+    jobs: list[int] = []
 
-    def processes_here(number: int | None, _: object) -> None:
+    def processes_here(number: int, _: object) -> None:
         jobs.append(number)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("tokengym.evaluation.runs.compare.processes_here", processes_here)
     monkeypatch.setattr("tokengym.evaluation.runs.compare.run_in_subprocess", lambda *_: "nothing")
     real = tiny(task=TaskSettings(bundle="smollm2-reviews"))
-    for config, given in ((tiny(), None), (real, None), (real, 2)):
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    pairs = tiny(training=replace(TRAINING, threads=2))
+    for config, given in ((tiny(), None), (pairs, None), (real, None), (real, 2)):
         with pytest.raises(KeyboardInterrupt):
             compare(config, tmp_path / f"{len(jobs)}", jobs=given, console=QUIET)
-    assert jobs == [None, 1, 2]
+    assert jobs == [6, 3, 1, 2]
 
 
 def test_reference_samples_of_adapters_need_no_second_model(tmp_path, monkeypatch):

@@ -15,8 +15,9 @@ from tokengym.envs import bundled
 from tokengym.envs.tasks.task import Task
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.comparison import Comparison, differences
+from tokengym.evaluation.runs.decide import decide
 from tokengym.evaluation.runs.defaults import default_rewards, training_settings
-from tokengym.evaluation.runs.folder import check_folder
+from tokengym.evaluation.runs.folder import check_folder, known_task
 from tokengym.evaluation.runs.run import Run
 from tokengym.evaluation.runs.settings import EvaluationSettings, TaskSettings, TrainingSettings
 from tokengym.evaluation.runs.spec import RunSpec, run_folder, slug
@@ -112,7 +113,7 @@ def test_defaults_lie_in_one_place():
 def test_every_learner_survives_the_file(agent, tmp_path):
     ours = config(
         rewards=("sparse",),
-        training=TrainingSettings(agent=agent, lora_rank=4),
+        training=training_settings("tokengym/MovieReview-v0", agent, lora_rank=4),
         task=TaskSettings(dataset="a.csv", prompt_column=0),
     )
     (name,) = ours.names
@@ -207,8 +208,22 @@ def test_every_option_of_the_environment_reaches_it():
     assert kwargs | given | {"max_new_tokens": 48} == kwargs
     assert "chat_template" not in config(env="Dialogue").runs[1].env_kwargs(train=True)
     # Outside of a comparison the length is an option too, and the task says if it is fixed.
-    lengths = {"min_new_tokens": 8, "max_new_tokens": 8}
-    assert TaskSettings(max_new_tokens=8).env_kwargs("tokengym/MovieReview-v0") == lengths
+    for env, least in (("MovieReview", 8), ("QuestionAnswer", 0)):
+        _, lengths = known_task(None, env, task=TaskSettings(max_new_tokens=8))
+        assert lengths == {"min_new_tokens": least, "max_new_tokens": 8}
+    _, lengths = known_task(
+        None, "QuestionAnswer", task=TaskSettings(max_new_tokens=8, min_new_tokens=3)
+    )
+    assert lengths == {"min_new_tokens": 3, "max_new_tokens": 8}
+
+
+def test_what_a_task_decides_is_said_in_the_order_that_it_declares():
+    task = Task.of("tokengym/QuestionAnswer-v0")
+    assert task is not None
+    (said,) = (line for line in decide("QuestionAnswer").said if line.startswith("ppo: "))
+    names = [part.split()[0] for part in said.removeprefix("ppo: ").split(", ")]
+    assert len(names) > 2
+    assert names == [name for name in {**task.options, **task.training} if name in names]
 
 
 def test_another_tokenizer_leaves_the_task_its_prompts_and_scorers(tmp_path):
@@ -247,6 +262,7 @@ def test_another_tokenizer_leaves_the_task_its_prompts_and_scorers(tmp_path):
         ),
         (lambda: changed(TrainingSettings(), normalize="none"), "or 'off', got 'none'"),
         (lambda: changed(TrainingSettings(), normalize="running:windw=3"), "'running'.*'windw'"),
+        (lambda: TrainingSettings(agent="dpo"), "must be DPOSettings for agent='dpo', got PPOS"),
         (lambda: TrainingSettings(agent="pp0"), "'pp0'.*'ppo'"),
         (lambda: TrainingSettings(agent="dpo", learner=PPOSettings()), "must be DPOSettings for"),
         (lambda: TrainingSettings(lora_targets="q_proj"), "'q_proj' has no effect without lora_"),
@@ -257,7 +273,7 @@ def test_another_tokenizer_leaves_the_task_its_prompts_and_scorers(tmp_path):
             lambda: TrainingSettings(precision="bf16-mixed", dtype="bfloat16"),
             "float32, got dtype='bfloat16'",
         ),
-        (lambda: config(training=TrainingSettings(agent="dpo")), "'sparse'.*'abc'"),
+        (lambda: config(agent="dpo"), "'sparse'.*'abc'"),
         (lambda: EvaluationSettings(reference_samples=20), "reference_samples.*0.*16, got 20; 16"),
         (lambda: TaskSettings(prompt_column=0), "prompt_column=0"),
         (lambda: TaskSettings(overlong="left"), "max_prompt_tokens"),
