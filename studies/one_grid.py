@@ -171,6 +171,54 @@ def pilot_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
     return markdown_table(["tokens", "arm", "lambda", *(f"{r:g}" for r in LEARNING_RATES)], lines)
 
 
+def worst_in(runs: Runs, length: int, at: Way) -> dict[float, int]:
+    """Return in how many of the pilot's pairs of arm and lambda a rate is worst by all criteria."""
+    worst = dict.fromkeys(LEARNING_RATES, 0)
+    for name, gae_lambda in product(ARMS, LAMBDAS):
+        of_rates = {
+            cell.learning_rate: [
+                criterion(runs.runs[cell][PILOT], at) for criterion in CRITERIA.values()
+            ]
+            for cell in cells(length, name)
+            if cell.gae_lambda == gae_lambda
+        }
+        lowest = [min(figures) for figures in zip(*of_rates.values(), strict=True)]
+        for rate, figures in of_rates.items():
+            worst[rate] += figures == lowest
+    return worst
+
+
+def to_drop(runs: Runs, by_length: Mapping[int, Way]) -> dict[int, dict[float, int]]:
+    """Return `worst_in` of each length whose pilot is whole: the page's rule drops rates with all.
+
+    Args:
+        runs: Runs of the study.
+        by_length: The way of each length.
+    """
+    whole = [
+        length
+        for length in by_length
+        if all(PILOT in runs.runs.get(at, {}) for name in ARMS for at in cells(length, name))
+    ]
+    return {length: worst_in(runs, length, by_length[length]) for length in whole}
+
+
+def drop_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
+    """Return of each rate in how many pairs of the pilot it is worst, and whether it is dropped."""
+    pairs = len(ARMS) * len(LAMBDAS)
+    lines = [
+        [
+            str(length),
+            f"{rate:g}",
+            f"{count} of {pairs}",
+            "yes" if (length, rate) in DROPPED else "no",
+        ]
+        for length, worst in to_drop(runs, by_length).items()
+        for rate, count in worst.items()
+    ]
+    return markdown_table(["tokens", "rate", "worst by all three in", "dropped"], lines)
+
+
 def title(name: str) -> str:
     """Return an arm in words."""
     return "`sparse`, critic from the reward model" if name == "critic" else f"`{name}`"
@@ -269,6 +317,7 @@ def tables(published: Published) -> dict[str, str]:
         "grid": chosen_table(runs, by_length),
         "grid cells": cells_table(runs, by_length),
         "grid pilot": pilot_table(runs, by_length),
+        "grid dropped": drop_table(runs, by_length),
     }
 
 

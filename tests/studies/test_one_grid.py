@@ -6,15 +6,15 @@ import pytest
 
 from studies import one_grid
 from studies.one_grid import ARMS, LENGTHS, SEEDS, STUDY, Way
-from tokengym.lab.study import Cell, Row, Runs
+from tokengym.lab.study import DOCS, Cell, Row, Runs
 
 AT = Way(0.0, 4.0)  # 75 % of the way is a score of 3
 
 
-def points(cell: Cell, seed: int, rise: float) -> Iterator[Row]:
-    """A run whose score rises by so much an update, at a KL of 1."""
+def points(cell: Cell, seed: int, rise: float, kl: float = 1.0) -> Iterator[Row]:
+    """A run whose score rises by so much an update, at one KL."""
     for step in range(31):
-        figures = {"score": rise * step, "gold_score": 0.0, "kl": 1.0}
+        figures = {"score": rise * step, "gold_score": 0.0, "kl": kl}
         yield {**cell, "seed": seed, "step": step, "tokens": 64 * step, **figures}
 
 
@@ -63,6 +63,35 @@ def test_a_cell_is_chosen_on_the_other_seeds_alone() -> None:
 def test_the_pilot_stands_behind_no_figure() -> None:
     assert one_grid.PILOT not in SEEDS
     assert not {one_grid.PILOT, *SEEDS} & {*range(10), 1000, 1001, 1002}
+
+
+def test_a_rate_is_dropped_where_it_is_worst_by_all_criteria_in_each_pair() -> None:
+    rises = {3e-4: 0.2, 1e-3: 0.5, 3e-3: 0.6}
+
+    def pilot(far: Cell | None = None) -> Runs:
+        rows = [
+            row
+            for name in ARMS
+            for cell in one_grid.cells(24, name)
+            for row in points(
+                cell, one_grid.PILOT, rises[cell.learning_rate], 200.0 if cell == far else 1.0
+            )
+        ]
+        return Runs(rows, STUDY.axes)
+
+    worst = one_grid.to_drop(pilot(), {24: AT, 48: AT})
+    assert worst == {24: {3e-4: 20, 1e-3: 0, 3e-3: 0}}
+    # One pair in which more score is paid for with KL.
+    paid = one_grid.to_drop(pilot(one_grid.cells(24, "random")[-1]), {24: AT})
+    assert paid == {24: {3e-4: 19, 1e-3: 0, 3e-3: 0}}
+
+
+def test_what_is_dropped_is_what_the_published_pilot_says() -> None:
+    runs = STUDY.published(DOCS).runs
+    worst = one_grid.to_drop(runs, one_grid.ways(DOCS))
+    assert {
+        (length, rate) for length, of in worst.items() for rate, count in of.items() if count == 20
+    } == {at for at in one_grid.DROPPED if at[0] in worst}
 
 
 @pytest.mark.parametrize("length", LENGTHS)
