@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
+    from tokengym.agents.loading import load_agent
     from tokengym.base.text import fixed
     from tokengym.evaluation.runs.comparison import Comparison, differences
     from tokengym.evaluation.runs.defaults import training_settings
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from tokengym.evaluation.runs.folder import (
         check_files,
         known_task,
-        load_agent,
         stored_comparison,
         stored_settings,
         trusted_spec,

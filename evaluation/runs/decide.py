@@ -48,11 +48,12 @@ from tokengym.evaluation.runs.defaults import (
     Layer,
     LearnerSettings,
     amounts,
+    common_settings,
     default_rewards,
     evaluation_of,
+    groups_of,
     in_words,
     layers_of,
-    options_of,
     settings_of,
 )
 from tokengym.evaluation.runs.settings import (
@@ -74,14 +75,6 @@ from tokengym.evaluation.runs.spec import (
 from tokengym.rewards import Reward
 from tokengym.rewards.credits.words import REWARDS
 from tokengym.rewards.registry import RewardChoice, check_word
-
-BY_KEYWORD = {
-    keyword: leaf.path[-1]
-    for leaf in field_paths(TrainingSettings)
-    for keyword in leaf.keywords
-    if leaf.path[-1] in (*OF_BUDGET, "tokens")
-}
-"""Names of these settings, and of the tokens, in a call."""
 
 
 def decide(
@@ -220,23 +213,15 @@ class _Decisions:
         self.asked, self.given = asked, asked.settings
         self.words = [LEARNERS.parse(word) for word in asked.agents]
         self.learners = [LEARNERS.find(word) for word in self.words]
-        self.known = [self._keywords(learner) for learner in self.learners]
-        for name in self.given:
-            is_common = self.asked.compares and name in BY_KEYWORD
-            if not is_common and not any(name in known for known in self.known):
-                _refuse(name, self.given[name], self.words[0], self.known)
-
-    def _keywords(self, learner: Learner) -> dict[str, tuple[str, FieldPath]]:
-        """Return the keywords that have an effect on runs of a learner, with group and field."""
-        has_pairs = "pairs" in self.given and "pairs" in learner.default_values()
-        idle = {"prompt_column"} if has_pairs and "dataset" not in self.given else set()
-        training = options_of(learner, (), {})
-        if self.asked.compares:  # a batch is then that of all, not of one learner's gradient
-            own = {f"learner.{name}" for name in BY_KEYWORD.values()}
-            training = replace(training, without=training.without | own)
-        task = Chosen(TaskSettings(), without=frozenset(idle))
-        evaluation = Chosen(EvaluationSettings())
-        return keywords_of({"training": training, "evaluation": evaluation, "task": task})
+        how: dict[str, Any] = {"sources": self.given, "compares": asked.compares}
+        self.known = [keywords_of(groups_of(learner, **how)) for learner in self.learners]
+        """Keywords that have an effect on runs of each learner, with group and field."""
+        of_all = keywords_of({"training": common_settings()}) if asked.compares else {}
+        self.of_all = {keyword: leaf.path[-1] for keyword, (_, leaf) in of_all.items()}
+        """Keywords of what the learners have in common, with the names of the settings."""
+        names = {*self.of_all}.union(*self.known)
+        for name in filter(lambda name: name not in names, self.given):
+            _refuse(name, self.given[name], self.words[0], self.known)
 
     def _given_of(self, index: int, group: str) -> dict[str, Any]:
         """Return what was given of one group that a learner's runs have, by keyword."""
@@ -340,7 +325,7 @@ class _Decisions:
         """Return a setting of all runs, whichever learner has it."""
         default = getattr(TrainingSettings, name)
         known = next((of[name] for _, of in reversed(self.layers) if name in of), default)
-        return next((v for k, v in self.given.items() if BY_KEYWORD.get(k) == name), known)
+        return next((v for k, v in self.given.items() if self.of_all.get(k) == name), known)
 
     @cached_property
     def budget(self) -> dict[str, int]:

@@ -29,6 +29,8 @@ from tokengym.evaluation.runs.settings import (
 
 OF_BUDGET = ("steps", "batch_size", "max_new_tokens")
 """Settings whose product is the tokens of a run in which all responses are of full length."""
+COMMON = (*OF_BUDGET, "tokens")
+"""Settings that learners which are compared have in common."""
 Layer = tuple[str, Mapping[str, Any]]
 """Who decides settings where nothing was given, and their values by name."""
 
@@ -125,11 +127,50 @@ def settings_of(
     return LearnerSettings(made, {name: who for name, who in by.items() if name not in given})
 
 
-def options_of(learner: Learner, layers: Sequence[Layer], given: Mapping[str, Any]) -> Chosen:
-    """Return a learner's settings that are options, with the values that they have by default."""
+def options_of(
+    learner: Learner,
+    layers: Sequence[Layer] = (),
+    given: Mapping[str, Any] | None = None,
+    *,
+    compares: bool = False,
+) -> Chosen:
+    """Return a learner's settings that have an effect, with the values that they have by default.
+
+    Where it ``compares`` learners a batch is that of all, not of one learner's gradient.
+    """
     without = {f"learner.{name}" for name in (*learner.fixed, *learner.idle)}
+    without |= {f"learner.{name}" for name in (COMMON if compares else ())}
     without |= {*names_of(TrainingSettings)} - names_of_run(learner) - {"learner"}
-    return Chosen(settings_of(learner, layers, given).training, without=frozenset(without))
+    return Chosen(settings_of(learner, layers, given or {}).training, without=frozenset(without))
+
+
+def common_settings() -> Chosen:
+    """Return the settings that learners which are compared have in common, likewise."""
+    others = frozenset({*names_of(TrainingSettings)} - {*COMMON})
+    return Chosen(TrainingSettings(), without=others)
+
+
+def groups_of(
+    learner: Learner,
+    sources: Mapping[str, Any],
+    layers: Sequence[Layer] = (),
+    *,
+    evaluation: EvaluationSettings | None = None,
+    compares: bool = False,
+) -> dict[str, Chosen]:
+    """Return all settings that have an effect on runs of a learner, likewise, by their groups.
+
+    Among the ``sources`` are the data that it learns from: pairs alone name the column of prompts.
+    """
+    # Of a learner that takes none the option is refused as any unknown one.
+    has_pairs = sources.get("pairs") and "pairs" in learner.default_values()
+    data = {"pairs": sources["pairs"]} if has_pairs else {}
+    idle = {"prompt_column"} if has_pairs and not sources.get("dataset") else set()
+    return {
+        "training": options_of(learner, layers, data, compares=compares),
+        "evaluation": Chosen(evaluation or EvaluationSettings()),
+        "task": Chosen(TaskSettings(), without=frozenset(idle)),
+    }
 
 
 # --- the options of a command ---------------------------------------------------------------------
@@ -153,24 +194,10 @@ def options_of_run(
 
     ``env`` and ``reward`` are words, None where they follow from the rest.
     """
-    groups = _options_of_learner(env, agent, reward, **sources)
-    return groups | {"evaluation": evaluation_of(sources.get("bundle"), trains=True)}
-
-
-def _options_of_learner(
-    env: str | None, agent: str, reward: str | None, **sources: Unpack[Sources]
-) -> dict[str, Any]:
-    bundle, pairs = sources.pop("bundle", None), sources.pop("pairs", None)
-    env_id, learner = resolve_env(env, bundle, {**sources, "reward": reward}), find_learner(agent)
-    # Of a learner that takes none the option is refused as any unknown one.
-    data = {"pairs": pairs} if pairs and "pairs" in learner.default_values() else {}
-    # Beside pairs alone --prompt-column is theirs.
-    idle = {"prompt_column"} if data and not sources.get("dataset") else set()
-    return {
-        "training": options_of(learner, layers_of(env_id, bundle), data),
-        "evaluation": evaluation_of(bundle),
-        "task": Chosen(TaskSettings(), without=frozenset(idle)),
-    }
+    bundle = sources.get("bundle")
+    layers = layers_of(resolve_env(env, bundle, {**sources, "reward": reward}), bundle)
+    usual = evaluation_of(bundle, trains=True)
+    return dict(groups_of(find_learner(agent), sources, layers, evaluation=usual))
 
 
 def options_of_comparison(
@@ -184,16 +211,15 @@ def options_of_comparison(
 
     Of several groups of one kind, the first word of their names is the kind.
     """
-    reward = next(iter(rewards), None)
+    bundle, reward = sources.get("bundle"), next(iter(rewards), None)
+    layers = layers_of(resolve_env(env, bundle, {**sources, "reward": reward}), bundle)
+    how: dict[str, Any] = {"evaluation": evaluation_of(bundle), "compares": bool(agents)}
     groups: dict[str, Any] = {}
     for index, word in enumerate(agents or (agent,)):
-        name = LEARNERS.parse(word).without_options
-        found = _options_of_learner(env, name, reward, **sources)
+        learner = find_learner(LEARNERS.parse(word).without_options)
+        found = groups_of(learner, sources, layers, **how)
         groups |= {f"{group} {index}" if index else group: one for group, one in found.items()}
-    if agents:  # which have the tokens of all in common
-        others = frozenset({*names_of(TrainingSettings)} - {*OF_BUDGET, "tokens"})
-        groups["training of all"] = Chosen(TrainingSettings(), without=others)
-    return groups
+    return groups | ({"training of all": common_settings()} if agents else {})
 
 
 # --- how much is measured -------------------------------------------------------------------------

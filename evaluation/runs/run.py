@@ -94,7 +94,7 @@ class Run:
         self._of_folder = not isinstance(of, RunSpec)
         self._given_folder = of.folder if isinstance(of, RunSpec) else Path(of)
         if isinstance(of, RunSpec):
-            self.spec, self.seed, self.arm = of, of.seed, of.title
+            self.spec = of
 
     @cached_property
     def spec(self) -> RunSpec:
@@ -121,10 +121,10 @@ class Run:
         assert self._given_folder is not None
         return self._given_folder
 
-    @cached_property
+    @property
     def seed(self) -> int:
         """Its seed."""
-        return int(self.stored["seed"])
+        return self.key[1]
 
     @cached_property
     def arm(self) -> str:

@@ -227,14 +227,9 @@ def stored_spec(file: Path) -> dict[str, Any]:
         ValueError: if it is damaged, was changed, or is of another version.
     """
     stored = read_hashed(file)
-    kinds: dict[str, Any] = {
-        "compared": Mapping,
-        "env": Mapping,
-        "agent": Mapping,
-        "reward": Mapping,
-    }
-    kinds |= {"training": Mapping, "evaluation": Mapping, "task": Mapping, "rewards": list}
-    kinds |= {"name": str, "title": str, "seed": int, "code": Mapping, "data": Mapping}
+    parts = "compared env agent reward training evaluation task code data"
+    kinds: dict[str, Any] = {"name": str, "title": str, "seed": int, "rewards": list}
+    kinds |= dict.fromkeys(parts.split(), Mapping)
     try:
         plain = {f.name: stored[f.name] for f in fields(RunSpec) if f.name not in UNSTORED}
         for name, kind in kinds.items():

@@ -45,7 +45,7 @@ class _Player(NamedTuple):
         """Return the agent; ``model`` is the untrained policy's, None the environment's own."""
         from tokengym.agents.contract import make_own_agent
         from tokengym.agents.learner import LEARNERS
-        from tokengym.evaluation.runs.folder import load_agent
+        from tokengym.agents.loading import load_agent
 
         if self.folder is not None:
             return load_agent(self.folder, self.own_class, trust_code=trust_code)

@@ -10,13 +10,13 @@ import pytest
 from tests.support.agents.collecting import episode
 from tests.support.comparisons import comparison
 from tests.support.words import make_word_tokenizer as make_tokenizer
+from tokengym.agents.loading import load_agent
 from tokengym.agents.offline import Sampling, pair_rows
 from tokengym.base import read_json, write_text
 from tokengym.envs import DatasetError
 from tokengym.evaluation import run
 from tokengym.evaluation.measure import resolve_env
 from tokengym.evaluation.runs.defaults import training_settings
-from tokengym.evaluation.runs.folder import load_agent
 from tokengym.evaluation.runs.settings import EvaluationSettings, TaskSettings
 from tokengym.lab import collect
 from tokengym.lab.collect import (

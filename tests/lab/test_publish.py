@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from tests.support.agents.checkpoint import OWN_ADVANTAGE, rewrite
+from tokengym.agents.loading import load_agent
 from tokengym.base.files import content_hash, read_hashed, write_hashed
 from tokengym.envs import UntrustedCodeError, bundled
 from tokengym.evaluation.measure.evaluate import evaluate
-from tokengym.evaluation.runs.folder import load_agent
 from tokengym.lab.publish import export_agent, from_hub, push_to_hub
 from tokengym.scripts.cli import main
 

@@ -27,10 +27,10 @@ def comparison(
     if training is not None:
         agents = asked.get("agents")
         found = [LEARNERS.find(LEARNERS.parse(word)) for word in agents or [training.agent]]
-        known = keywords_of({one.name: options_of(one, (), {}) for one in found})
+        known = keywords_of({one.name: options_of(one) for one in found})
         usual = training_settings(resolve_env(env), training.agent) if agents else None
         defaults = {leaf.path: leaf.value for leaf in field_paths(usual)} if usual else {}
-        for leaf in options_of(training.declaration, (), {}).leaves():
+        for leaf in options_of(training.declaration).leaves():
             (value,) = (one.value for one in field_paths(training) if one.path == leaf.path)
             is_given = len(leaf.path) == 1 or value != defaults.get(leaf.path, object())
             if is_given and leaf.keywords[0] in known:

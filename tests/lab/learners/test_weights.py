@@ -16,10 +16,10 @@ from tests.support.agents.common import make_model
 from tests.support.rounds import round_of
 from tests.support.rules import rewards_of, rule_of
 from tokengym.agents import PPO
+from tokengym.agents.loading import load_agent
 from tokengym.agents.ppo import RoundInputs
 from tokengym.agents.rollouts.playing import RolloutBatch
 from tokengym.envs import UntrustedCodeError, bundled
-from tokengym.evaluation.runs.folder import load_agent
 from tokengym.lab.learners.weighted import WEIGHTS, WeightedPPO, find_weights
 from tokengym.rewards import RewardModel
 

@@ -25,8 +25,8 @@ from tests.support.agents.checkpoint import (
 from tests.support.agents.common import lora_config, make_model
 from tests.support.agents.ppo import log_of
 from tokengym.agents import PPO, CheckpointError
+from tokengym.agents.loading import load_agent
 from tokengym.envs import UntrustedCodeError
-from tokengym.evaluation.runs.folder import load_agent
 
 MODEL, ADAPTER = "model/model.safetensors", "adapter/adapter_model.safetensors"
 LAYER = "transformer.h.0.ln_1.weight"

@@ -20,13 +20,14 @@ from tests.support.comparisons import comparison, trainings
 from tokengym.agents import collect
 from tokengym.agents.errors import CheckpointError
 from tokengym.agents.learner import LEARNERS, find_learner, word_of
+from tokengym.agents.loading import load_agent
 from tokengym.agents.sb3.saved import ENTRIES
 from tokengym.base.errors import SettingsError, UntrustedCodeError
 from tokengym.base.files import read_json, write_hashed
 from tokengym.base.folders import write_folder
 from tokengym.base.settings import changed
 from tokengym.evaluation.runs.comparison import Comparison
-from tokengym.evaluation.runs.folder import load_agent, trusted_spec
+from tokengym.evaluation.runs.folder import trusted_spec
 from tokengym.evaluation.runs.run import run
 from tokengym.evaluation.runs.settings import EvaluationSettings, TrainingSettings
 from tokengym.evaluation.runs.spec import run_folder

@@ -12,6 +12,7 @@ from tests.support.evaluation.run import SMALL, config
 from tokengym.agents import PPO
 from tokengym.agents.contract import Update
 from tokengym.agents.learner import ROUND_LOG, Learner
+from tokengym.agents.loading import load_agent
 from tokengym.agents.offline.settings import PAIR_FIGURES, TEXT_FIGURES
 from tokengym.agents.policy.backend import backend
 from tokengym.agents.policy.language_model import LanguageModel
@@ -20,7 +21,6 @@ from tokengym.agents.training import updates
 from tokengym.base.errors import CheckpointError
 from tokengym.base.files import read_json
 from tokengym.evaluation.measure.evaluate import Evaluator
-from tokengym.evaluation.runs.folder import load_agent
 from tokengym.evaluation.runs.run import Run, run
 from tokengym.evaluation.runs.settings import EvaluationSettings
 

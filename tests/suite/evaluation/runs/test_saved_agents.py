@@ -8,11 +8,12 @@ import pytest
 
 import tokengym.agents
 from tests.support.comparisons import comparison
+from tokengym.agents.loading import SAVED_AGENTS, load_agent
 from tokengym.base.files import read_hashed, write_hashed
 from tokengym.envs import UntrustedCodeError
 from tokengym.evaluation.measure.evaluate import Evaluator
 from tokengym.evaluation.runs.comparison import Comparison
-from tokengym.evaluation.runs.folder import SAVED_AGENTS, known_task, load_agent
+from tokengym.evaluation.runs.folder import known_task
 from tokengym.evaluation.runs.settings import TaskSettings
 
 
