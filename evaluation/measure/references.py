@@ -182,22 +182,24 @@ def span_error(
 ) -> float | None:
     """Return the standard error of the best of n minus the mean of other responses.
 
-    SE^2 = Var_p(b_p - m_p) / P + mean_p(s_p^2) / E
+    SE^2 = Var_p(b_p) / P + (Var_p(m_p) - v) (1/N + (1/Q - 1/N) / K)
+           - 2 (Cov_p(b_p, m_p) - c) / N + mean_p(s_p^2) / (K E)
 
     b_p is the expected best of n of the R responses to prompt p, m_p their mean, s_p^2 their
-    variance, Var_p the variance over the P prompts. The second term is the error of the mean of E
-    responses that are not among the R, equally many to each prompt: the start of the curves. For a
-    single prompt the first term is the jackknife's, over its responses:
+    variance; Var_p and Cov_p are over the P prompts. Goal and start are of different responses, so
+    what b_p and m_p vary by because both are of these R is no part of the error:
 
-    (R - 1) / R * sum_i (g_i - mean_i g_i)^2,  g_i = b - m without response i
+    v = mean_p(s_p^2 / R),  c = mean_p mean_i (m_p - x_pi) b_p without response i
 
-    Where the K seeds of the curves have each its own Q = min(E, N) of the N prompts of the split,
-    of which the P are any, goal and start are of other prompts:
+    c is without bias for the covariance of b_p and m_p at a prompt, where n < R; of R responses the
+    best of n - 1 takes its place. The K seeds of the curves have each its own Q = min(E, N) of the
+    N prompts of the split, of which the P are any; N = Q = P and K = 1 where all have these. The
+    last term is the error of E responses, equally many to each prompt: the start of the curves.
 
-    SE^2 = Var_p(b_p) / P + (Var_p(m_p) - v) (1/N + (1/Q - 1/N) / K)
-           - 2 (Cov_p(b_p, m_p) - v) / N + mean_p(s_p^2) / (K E)
+    For a single prompt Var_p(b_p) / P is the jackknife's, over its responses, and the start is
+    another response's to that prompt:
 
-    with v = mean_p(s_p^2) / R, by which a mean of R responses varies, and with it their best.
+    (R - 1) / R * sum_i (b without i - mean_i(b without i))^2
 
     Args:
         scores: (prompts, samples), NaN where there is none, which is left out, as are prompts that
@@ -211,32 +213,49 @@ def span_error(
         Unit of the scores; None for a single prompt, or one that is left, that has no more than n
         responses or is one of several.
     """
-    prompts = len(scores)
-    if prompts == 1:
-        if seeds and held_out != 1:
+    of_start = _variances(scores) / (episodes * max(seeds, 1))
+    if len(scores) == 1:
+        known = scores[:, np.isfinite(scores[0])]
+        if (seeds and held_out != 1) or n >= known.shape[1]:
             return None
-        scores = scores[:, np.isfinite(scores[0])]
-        samples = scores.shape[1]
-        if n >= samples:
-            return None
-        others = np.stack([np.delete(scores[0], left_out) for left_out in range(samples)])
-        gains = mean_of_best(others, others, n) - others.mean(axis=1)
-        of_gain = (samples - 1) * gains.var()
+        of_ends = (known.shape[1] - 1) * float(_best_without(known, n).var())
     else:
         enough = scores[np.isfinite(scores).sum(axis=1) >= n]
         if len(enough) < 2:
             return None
         bests, means = mean_of_best(enough, enough, n), np.nanmean(enough, axis=1)
-        of_gain = (bests - means).var(ddof=1) / len(enough)
+        v, c = _shared(enough, n)
+        common, own = 1.0 / len(enough), 0.0
         if seeds:
-            of_draws = _variances(enough) / max(np.isfinite(enough).sum(axis=1).mean(), 1.0)
             common = 0.0 if held_out is None else 1.0 / held_out
             own = 1.0 / (episodes if held_out is None else min(episodes, held_out)) - common
-            of_gain = bests.var(ddof=1) / len(enough)
-            of_gain += max(means.var(ddof=1) - of_draws, 0.0) * (common + own / seeds)
-            of_gain -= 2.0 * (np.cov(bests, means)[0, 1] - of_draws) * common
-    error = np.sqrt(max(of_gain + _variances(scores) / (episodes * max(seeds, 1)), 0.0))
+        of_ends = bests.var(ddof=1) / len(enough)
+        of_ends += (means.var(ddof=1) - v) * (common + own / max(seeds, 1))
+        of_ends -= 2.0 * (np.cov(bests, means)[0, 1] - c) * common
+    error = np.sqrt(max(of_ends + of_start, 0.0))
     return float(error) if np.isfinite(error) else None
+
+
+def _shared(scores: Array, n: int) -> tuple[float, float]:
+    """Return v and c of `span_error`, means over the prompts with two responses or more."""
+    known = [row[np.isfinite(row)] for row in scores]
+    parts = []
+    for count in {len(row) for row in known if len(row) > 1}:
+        rows = np.stack([row for row in known if len(row) == count])  # (prompts, count)
+        of_best = (rows.mean(axis=1, keepdims=True) - rows) * _best_without(rows, min(n, count - 1))
+        parts.append((rows.var(axis=1, ddof=1) / count, of_best.mean(axis=1)))
+    if not parts:
+        return 0.0, 0.0
+    v, c = (float(np.concatenate(each).mean()) for each in zip(*parts, strict=True))
+    return v, c
+
+
+def _best_without(rows: Array, n: int) -> Array:
+    """Return the expected best of n of each prompt's responses without each, (prompts, count)."""
+    count = rows.shape[1]
+    others = np.stack([np.delete(rows, left_out, axis=1) for left_out in range(count)], axis=1)
+    flat = others.reshape(-1, count - 1)
+    return mean_of_best(flat, flat, n).reshape(rows.shape)
 
 
 def _variances(scores: Array) -> float:

@@ -1,7 +1,7 @@
 """Reference samples: how they are drawn and kept, and the lines that are made of them."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium as gym
@@ -154,60 +154,72 @@ def test_the_way_leads_to_the_best_n_up_to_16(price, measure, n):
 SPREAD = np.random.default_rng(0).normal(size=(40, 16)) * np.linspace(0.5, 2.0, 40)[:, None]
 
 
-def test_the_error_of_a_span_is_that_of_a_bootstrap():
-    """Prompts are drawn again, each with its best of 4 and one response of its own as the start."""
-    generator = np.random.default_rng(1)
-    drawn = generator.integers(40, size=(20_000, 40))
-    best = mean_of_best(SPREAD, SPREAD, 4)
-    starts = SPREAD[drawn, generator.integers(16, size=drawn.shape)]
-    spans = best[drawn].mean(axis=1) - starts.mean(axis=1)
-    assert span_error(SPREAD, 4, 40) == pytest.approx(spans.std(), rel=0.04)
+NOISES: dict[str, Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]] = {
+    "normal": lambda generator, shape: generator.normal(size=shape),
+    "exponential": lambda generator, shape: generator.exponential(size=shape),
+    "seldom": lambda generator, shape: 2.0 * (generator.random(shape) < 0.2),
+}
+"""How responses to a prompt differ."""
 
 
+@pytest.mark.parametrize("noise", NOISES)
 @pytest.mark.parametrize(
-    ("held_out", "seeds", "episodes"), [(60, 1, 40), (400, 5, 16), (40, 3, 40)]
+    ("held_out", "seeds", "episodes", "samples", "n"),
+    [
+        (None, 0, 240, 4, 2),  # a start so sure that the goal's own error is most of it
+        (None, 0, 40, 8, 8),  # the best of all that there are
+        (60, 1, 40, 8, 4),
+        (400, 5, 16, 8, 4),
+        (40, 3, 40, 4, 4),
+    ],
 )
-def test_the_error_of_a_span_holds_the_prompts_of_the_seeds(held_out, seeds, episodes):
-    """Prompts of unlike level: the goal is of 40 of them, each seed's start of others."""
-    generator = np.random.default_rng(2)
+def test_the_error_of_a_span_is_that_of_many_draws(
+    noise: str, held_out: int | None, seeds: int, episodes: int, samples: int, n: int
+) -> None:
+    """Prompts of unlike level: the goal is of 40 of them, each seed's start of its own."""
+    generator, draw = np.random.default_rng(2), NOISES[noise]
     spans, errors = [], []
-    for _ in range(1_500):
-        level = generator.normal(size=(held_out, 1))
-        first = level[:40] + generator.normal(size=(40, 8))
-        starts = []
-        for _ in range(seeds):
-            own = level[generator.permutation(held_out)[:episodes], 0]
-            starts.append((own + generator.normal(size=episodes)).mean())
-        best = mean_of_best(first, first, 4).mean()
-        spans.append(best - np.mean(starts))
-        errors.append(span_error(first, 4, episodes, seeds=seeds, held_out=held_out))
-    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(spans), rel=0.06)
-    alike = span_error(first, 4, episodes * seeds)  # as if the starts were of the goal's prompts
-    assert alike is not None
-    if held_out == 400:
-        assert alike < 0.9 * np.std(spans)
+    for _ in range(1_200):
+        level = 0.5 * generator.normal(size=(held_out or 40, 1))
+        first = level[:40] + draw(generator, (40, samples))
+        if seeds:
+            own = [level[generator.permutation(len(level))[:episodes], 0] for _ in range(seeds)]
+            start = np.mean([of + draw(generator, of.shape) for of in own])
+        else:
+            start = np.mean(level[:40] + draw(generator, (40, episodes // 40)))
+        spans.append(mean_of_best(first, first, n).mean() - start)
+        errors.append(span_error(first, n, episodes, seeds=seeds, held_out=held_out))
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(spans), rel=0.07)
 
 
-def test_an_unknown_split_is_as_large_as_any():
+def test_prompts_alike_unknown_or_lacking_responses():
+    alike = span_error(SPREAD, 4, 40, seeds=1, held_out=40)
+    assert alike == pytest.approx(span_error(SPREAD, 4, 40))  # all of them, in another order
     assert span_error(SPREAD, 4, 40, seeds=2) == pytest.approx(
         span_error(SPREAD, 4, 40, seeds=2, held_out=10**9)
     )
-    whole = span_error(SPREAD, 4, 40, seeds=1, held_out=40)
-    assert whole == pytest.approx(span_error(SPREAD, 4, 40), rel=0.04)  # all, in another order
     assert span_error(SPREAD[:1], 4, 1, seeds=2, held_out=40) is None
+    ragged = SPREAD.copy()
+    ragged[3, 5:] = np.nan  # a prompt of five responses, and one of too few
+    ragged[4, 3:] = np.nan
+    lacking = span_error(ragged, 4, 40)
+    assert lacking == pytest.approx(span_error(SPREAD, 4, 40), rel=0.05)
 
 
 def test_the_error_of_a_span_by_hand():
-    # Gains of the best of two: 0 to 15 has 31 / 3 - 7.5, and twice that twice as much.
-    two = np.stack([np.arange(16.0), 2.0 * np.arange(16.0)])
-    gain, variance = 31.0 / 3.0 - 7.5, 16.0 * 17.0 / 12.0
-    of_gain = (gain - 1.5 * gain) ** 2  # the variance of two numbers, over two prompts
-    expected = (of_gain + 2.5 * variance / 8.0) ** 0.5
-    assert span_error(two, 2, 8) == pytest.approx(expected)
-    # A single prompt: responses 0, 0 and 3, each left out; best of one is their mean.
+    # Two prompts, 0 to 2 and twice that. Best of two: 1 and 2 have 2 as their best, 0 and 1 have 1.
+    two = np.stack([np.arange(3.0), 2.0 * np.arange(3.0)])
+    best, mean = 5.0 / 3.0, 1.0
+    of_gain = ((best - mean) / 2.0) ** 2 * 2.0  # Var_p of b - m: of g and 2 g
+    v = np.mean([1.0, 4.0]) / 3.0
+    # Without 0, 1, 2 the best of the other two is 2, 2, 1.
+    c = np.mean([1.0, 4.0]) * np.mean([1.0 * 2.0, 0.0 * 2.0, -1.0 * 1.0])
+    expected = (of_gain + 2.0 * c - v) / 2.0 + np.mean([1.0, 4.0]) / 8.0
+    assert span_error(two, 2, 8) == pytest.approx(expected**0.5)
+    # A single prompt: responses 0, 0 and 3, each left out; of 0 and 3 the best of two is 3.
     one = np.array([[0.0, 0.0, 3.0]])
-    gains = np.array([1.5, 1.5, 0.0])  # of 0 and 3 the best of two is 3, the mean 1.5
-    expected = (2.0 / 3.0 * ((gains - 1.0) ** 2).sum() + 3.0 / 4.0) ** 0.5
+    bests = np.array([3.0, 3.0, 0.0])
+    expected = (2.0 / 3.0 * ((bests - 2.0) ** 2).sum() + 3.0 / 4.0) ** 0.5
     assert span_error(one, 2, 4) == pytest.approx(expected)
     assert span_error(one, 3, 4) is None
 
