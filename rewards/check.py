@@ -1,6 +1,6 @@
 """The public checker of the reward contract, in the manner of Gymnasium's ``check_env``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -10,6 +10,7 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode, episodes_from_infos
+from tokengym.rewards.credits.names import CARRIED
 from tokengym.rewards.credits.rule import Rule
 from tokengym.rewards.errors import RewardCheckError
 from tokengym.rewards.maths.redistribution import close_sum
@@ -41,7 +42,9 @@ def check_reward(
     ``spec`` pays the same.
 
     A rule that declares ``conserves=False`` may pay its tokens another sum, and one that
-    reads ``continue_from`` may earn the same tokens other rewards, because it samples.
+    reads ``continue_from`` may earn the same tokens other rewards, because it samples. One that
+    reads ``log_probs`` or ``entropy`` credits the finished episodes with figures that are drawn at
+    random, since random actions have no policy, and its steps are not looked at.
 
     A reward with a running normalisation gives no same answer twice, and is reported: check the
     scorer inside.
@@ -58,12 +61,17 @@ def check_reward(
     if not isinstance(env, VectorEnv | gymnasium.Env):
         raise TypeError(f"env must be a Gymnasium Env or VectorEnv, got {env!r}")
     rng = np.random.default_rng(seed)
-    rewards = _rewards(env)
-    credits = [reward.credit for reward in rewards]
-    if isinstance(env, VectorEnv):
-        played = _play_rows(env, seed, rng)
-    else:
-        played = [_play(env, seed + number, rng) for number in range(episodes)]
+    credits = [layer.reward.credit for layer in _paid_layers(env)]
+
+    def play() -> list[_Played]:
+        if isinstance(env, VectorEnv):
+            return _play_rows(env, seed, rng)
+        return [_play(env, seed + number, rng) for number in range(episodes)]
+
+    if any(CARRIED & {*credit.reads} for credit in credits):
+        _check_of_policy(_paid_layers(env), play, rng)
+        return
+    played = play()
     for one in played:
         _check_episode(one, credits)
     if any(credit.needs_policy for credit in credits):
@@ -72,9 +80,17 @@ def check_reward(
         again = _play_rows(env, seed, None, [one.actions for one in played])
         _check_all_same("the same tokens", played, again)
         return
+    _check_single(env, played, seed, rng)
+
+
+def _check_single(
+    env: gymnasium.Env[Any, Any], played: Sequence[_Played], seed: int, rng: np.random.Generator
+) -> None:
+    """Check what a single environment's episodes earn anew, together and in the batched form."""
+    rewards = [layer.reward for layer in _paid_layers(env)]
     for number, one in enumerate(played):
         _check_same("the same tokens", one, _play(env, seed + number, None, one.actions))
-        if any(credit.causal for credit in credits):
+        if any(reward.credit.causal for reward in rewards):
             _check_future(env, seed + number, one, rng)
     if rewards:
         together = rewards[0].evaluate([Episode.from_info(one.info) for one in played])
@@ -87,6 +103,60 @@ def check_reward(
         rows = _play_rows(envs, seed, None, [one.actions for one in played])
         envs.close()
         _check_all_same("the vector form", played, rows)
+
+
+def _check_of_policy(
+    layers: Sequence[Any], play: Callable[[], list[_Played]], rng: np.random.Generator
+) -> None:
+    """Check a rule that reads what a policy knew, by figures drawn at random."""
+    for layer in layers:
+        layer.deferred = True
+    try:
+        played = play()
+    finally:
+        for layer in layers:
+            layer.deferred = False
+    reward = layers[0].reward
+    infos = [one.info for one in played]
+    episodes = [i.get("episode") or Episode.from_info(i, scored=False) for i in infos]
+    episodes = [_with_figures(episode, rng) for episode in episodes]
+    rows = _paid(reward, played, episodes)
+    for one in rows:
+        _check_tokens(one, one.info["score"], [*one.step_rewards], [reward.credit])
+    _check_all_same("the same tokens", rows, _paid(reward, played, episodes))
+    for one, row, episode in zip(played, rows, episodes, strict=True):
+        (alone,) = _paid(reward, [one], [episode])
+        _check_same("one batch of all episodes", alone, row)
+        if reward.credit.causal:
+            half = len(episode.response_ids) // 2
+            (other,) = _paid(reward, [one], [_with_figures(episode, rng, half)])
+            _check_first(row, other.info["token_rewards"], half)
+
+
+def _with_figures(episode: Episode, rng: np.random.Generator, known: int = 0) -> Episode:
+    """Return an episode with figures of no policy; those of its first ``known`` tokens are kept."""
+    figures: dict[str, Any] = {}
+    for name, sign in (("log_probs", -1.0), ("entropy", 1.0)):
+        figures[name] = sign * rng.exponential(size=len(episode.response_ids))
+        if known:
+            figures[name][:known] = getattr(episode, name)[:known]
+    return replace(episode, **figures)
+
+
+def _paid(reward: Reward, played: Sequence[_Played], episodes: Sequence[Episode]) -> list[_Played]:
+    """Return plays with what a reward gives their episodes, paid as its rule says."""
+    rows = []
+    for one, episode in zip(played, reward.evaluate(episodes), strict=True):
+        names = ("response_ids", "score", "score_parts", "token_rewards")
+        info = {name: getattr(episode, name) for name in names}
+        steps = [*np.zeros(len(one.actions) - 1), episode.score]
+        if episode.written is not None:
+            info["written"] = episode.written
+        if reward.credit.causal:
+            own = slice(None) if episode.written is None else np.asarray(episode.written, np.bool_)
+            steps = episode.token_rewards[own].tolist()
+        rows.append(_Played(one.actions, tuple(map(float, steps)), info))
+    return rows
 
 
 def _check_episode(one: _Played, credits: Sequence[Rule]) -> None:
@@ -154,7 +224,12 @@ def _check_future(
     """Check that the first half of an episode earns the same when it continues in another way."""
     half = len(one.actions) // 2
     other = _play(env, seed, rng, one.actions[:half])
-    first, second = one.info["token_rewards"][:half], other.info["token_rewards"][:half]
+    _check_first(one, other.info["token_rewards"], half)
+
+
+def _check_first(one: _Played, others: Any, half: int) -> None:
+    """Check an episode's first tokens against what they earn where others follow."""
+    first, second = one.info["token_rewards"][:half], others[:half]
     scale = 1e-4 * max(1.0, float(np.abs(first).max(initial=0.0)))
     if not np.allclose(first, second, rtol=0.0, atol=scale):
         _fail(
@@ -254,6 +329,7 @@ def _terminal_rows(infos: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
         if np.any(beyond):
             _fail(f"token_rewards of row {row} must be 0 past its {size} tokens, got {beyond}")
         rows[row] = {
+            "episode": episode,
             "response_ids": episode.response_ids,
             "score": episode.score,
             "score_parts": episode.score_parts,
@@ -279,14 +355,14 @@ def _finite(name: str, value: Any) -> float:
     return float(value)
 
 
-def _rewards(env: Any) -> list[Reward]:
-    """Return the rewards of all wrappers, the outermost first."""
-    rewards = []
+def _paid_layers(env: Any) -> list[Any]:
+    """Return all wrappers with a reward, the outermost first."""
+    layers = []
     while env is not None:
-        if isinstance(reward := vars(env).get("reward"), Reward):
-            rewards.append(reward)
+        if isinstance(vars(env).get("reward"), Reward):
+            layers.append(env)
         env = vars(env).get("env")
-    return rewards
+    return layers
 
 
 def _fail(message: str) -> NoReturn:

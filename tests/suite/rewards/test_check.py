@@ -22,7 +22,7 @@ from tokengym.rewards import (
     shares,
     token_credit,
 )
-from tokengym.rewards.errors import RewardCheckError
+from tokengym.rewards.errors import RewardCheckError, RewardError
 from tokengym.rewards.scorers.base import Scorer, Scores
 
 
@@ -169,6 +169,47 @@ def test_a_row_that_depends_on_its_neighbours_is_named(make_env):
 
     with pytest.raises(RewardCheckError, match="one batch of all episodes"):
         check_reward(CreditReward(make_env(min_new_tokens=3), LengthScorer(), Rule(centred)))
+
+
+@token_credit
+def by_entropy(scores, entropy, response_mask):
+    return scores[:, None] * shares(entropy, response_mask)
+
+
+@token_credit(causal=True, parts=True)
+def so_far(log_probs, response_mask):
+    return log_probs.cumsum(1) * response_mask
+
+
+@pytest.mark.parametrize("rule", [by_entropy, so_far])
+def test_a_rule_of_what_the_policy_knew_is_checked(make_env, make_envs, rule):
+    check_reward(CreditReward(make_env(), LengthScorer(), rule))
+    check_reward(CreditReward(make_env(**TURNS), LengthScorer(), rule))
+    for mode in AutoresetMode:
+        check_reward(CreditReward(make_envs(autoreset_mode=mode), LengthScorer(), rule))
+
+
+def test_breaches_of_a_rule_of_what_the_policy_knew_are_named(make_env):
+    @token_credit
+    def twice(scores, entropy, response_mask):
+        return 2 * scores[:, None] * shares(entropy, response_mask)
+
+    @token_credit(conserves=False)
+    def by_neighbours(entropy, response_mask):
+        return (entropy - entropy.mean()) * response_mask
+
+    @token_credit(causal=True, parts=True)
+    def ahead(log_probs, response_mask):
+        return log_probs.sum(1, keepdim=True) * response_mask
+
+    for rule, message in (
+        (twice, "sum"),
+        (by_neighbours, "one batch of all episodes"),
+        (ahead, "look ahead"),
+    ):
+        env = CreditReward(make_env(min_new_tokens=3), LengthScorer(), rule)
+        with pytest.raises(RewardError, match=message):
+            check_reward(env)
 
 
 def test_an_episode_that_depends_on_more_than_its_seed_is_named(make_env):
