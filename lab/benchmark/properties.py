@@ -348,7 +348,7 @@ def _gradients(
                 return {"refused": str(error)}
             for rule, estimator in pairs:
                 chances = response_probs(probs, small.responses)
-                rewards, scores = small.rewarded(rule_of(rule), centre=chances)
+                rewards, scores = small.rewarded(rule_of(rule), centre=chances, probs=probs)
                 check = gradient_of(
                     small, probs, rewards, scores, estimator, weights=weights, seed=amounts.seed
                 )

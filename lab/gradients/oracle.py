@@ -7,7 +7,7 @@ tokens of a batch divides by the expected length.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium as gym
@@ -136,21 +136,40 @@ class SmallOracle:
         """Return the policy (states, vocab) of a table of logits; 0 at illegal tokens."""
         return logits.masked_fill(~self.legal, -torch.inf).softmax(-1)
 
-    def rewarded(self, reward: Reward, *, centre: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def figures(self, probs: Tensor) -> dict[str, Tensor]:
+        """Return what a policy (states, vocab) knows of each token, (responses, time) in nats."""
+        states, tokens = self.responses.states, self.responses.tokens
+        logs = probs.clamp(min=1e-300).log()
+        return {
+            "log_probs": logs[states].gather(-1, tokens[..., None])[..., 0],
+            "entropy": -(probs * logs).sum(1)[states],
+        }
+
+    def rewarded(
+        self, reward: Reward, *, centre: Tensor | None = None, probs: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return token rewards (responses, time) and scores (responses,) under a rule.
 
         Args:
             reward: Scorer and rule.
             centre: (responses,) probabilities; the scores' mean under them is subtracted before
                 the rule spreads them, as ``normalize="batch"`` does in training.
+            probs: (states, vocab) of the policy, for a rule that reads what it knows.
         """
         bound = reward.bind(self.oracle.tokenizer)
-        scored = bound.evaluate(self.episodes)
+        episodes = self.episodes
+        if probs is not None:
+            figures = self.figures(probs)
+            episodes = tuple(
+                replace(e, **{k: v[row, : len(e.response_ids)].numpy() for k, v in figures.items()})
+                for row, e in enumerate(episodes)
+            )
+        scored = bound.evaluate(episodes)
         assert all(e.score is not None for e in scored)
         scores = torch.tensor([e.score for e in scored], dtype=torch.float64)
         if centre is not None:
             mean = float((centre * scores).sum())
-            scored, scores = shifted(bound, -mean).evaluate(self.episodes), scores - mean
+            scored, scores = shifted(bound, -mean).evaluate(episodes), scores - mean
         rewards = torch.zeros(self.responses.mask.shape, dtype=torch.float64)
         for row, episode in enumerate(scored):
             assert episode.token_rewards is not None
@@ -263,14 +282,11 @@ def weights_of(small: SmallOracle, probs: Tensor, weight: str) -> Tensor:
     """
     found = find_weights(weight)
     mask = small.responses.mask
-    entropy = -(probs * probs.clamp(min=1e-300).log()).sum(1)[small.responses.states]
-    chosen = probs[small.responses.states].gather(-1, small.responses.tokens[..., None])[..., 0]
     given = {
         "token_rewards": torch.zeros(mask.shape, dtype=probs.dtype),
         "advantages": mask.to(probs.dtype),
         "generator": torch.Generator().manual_seed(0),
-        "entropy": entropy,
-        "log_probs": chosen.clamp(min=1e-300).log(),
+        **small.figures(probs),
     }
     missing = sorted({*found.reads} - OF_MASK - given.keys())
     if missing or found.signature.models or not found.by_row:

@@ -49,6 +49,25 @@ def test_a_rule_that_loses_half_the_score_breaks_the_contract(rules: Path):
     assert parts.contract(f"{rules}:final", QUICK)["Oracle"] == {"passed": True}
 
 
+def test_a_rule_that_reads_the_policy_s_entropy_is_measured(tmp_path: Path):
+    file = tmp_path / "ideas.py"
+    code = (
+        "from tokengym import shares, token_credit\n\n\n"
+        "@token_credit\n"
+        "def unsure(scores, entropy, response_mask):\n"
+        "    return scores[:, None] * shares(entropy, response_mask)\n"
+    )
+    file.write_text(code)
+    subject = f"{file}:unsure"
+    assert parts.contract(subject, QUICK) == {
+        t: {"passed": True} for t in ("MovieReview", "Oracle")
+    }
+    rows = parts.gradient(subject, QUICK)["rows"]
+    uniform = parts.gradient("uniform", QUICK)["rows"]
+    assert rows[1]["eos"] is False  # with every word as likely as another it is `uniform` there
+    assert rows[1]["cosine"] == pytest.approx(uniform[1]["cosine"], abs=1e-6)
+
+
 def test_a_rule_that_continues_responses_is_measured_where_there_is_a_policy():
     rule = "mc:k=1,segments=2"
     assert parts.contract(rule, QUICK)["Oracle"] == {"passed": True}

@@ -17,6 +17,7 @@ from tokengym.lab.gradients.oracle import (
     policies_along,
     rule_of,
 )
+from tokengym.rewards import Reward, Rule, shares, token_credit
 
 
 @pytest.fixture(scope="module")
@@ -134,3 +135,26 @@ def test_a_file_of_ones_own(small, tmp_path):
     with pytest.raises(SettingsError, match="function of named inputs, got 3"):
         find_estimator(f"{file}:Other")
     assert {"loo", "grpo", "prime"} <= set(estimator_names())
+
+
+def test_a_rule_reads_what_the_enumerated_policy_knows(small, fixed):
+    @token_credit
+    def by_entropy(scores, entropy, response_mask):
+        return scores[:, None] * shares(entropy, response_mask)
+
+    @token_credit(conserves=False)
+    def chances(log_probs, response_mask):
+        return log_probs * response_mask
+
+    def paid(oracle, rule, probs):
+        reward = rule_of("uniform")
+        of_rule = Reward(reward.scorer, Rule(rule), tokenizer=reward.tokenizer)
+        return oracle.rewarded(of_rule, probs=probs)[0]
+
+    even = fixed.probs(torch.zeros(fixed.legal.shape, dtype=torch.float64))  # one entropy at all
+    uniform, _ = fixed.rewarded(rule_of("uniform"))
+    torch.testing.assert_close(paid(fixed, by_entropy, even), uniform, rtol=0, atol=1e-6)
+    probs = policy(small)
+    sums = paid(small, chances, probs).sum(1)
+    expected = response_probs(probs, small.responses).log()
+    torch.testing.assert_close(sums, expected, rtol=0, atol=1e-5)
