@@ -340,7 +340,7 @@ def names() -> str:
         _NOTICE,
         "# Names that a rule reads",
         "A function of token credit gets what its parameters name: a "
-        "[rule](custom_reward.md#a-rule-of-token-credit) under `reward=` and `--rewards`, an "
+        "[rule](../guide/idea.md) under `reward=` and `--rewards`, an "
         "estimator under `advantage=`, a weight under `weights=`. Any other name is a column of "
         "the data. Columns of a tensor are the tokens that the policy wrote, from 0; past a row's "
         "end values are 0. Under `reward=` they are in float64, so that a row earns the same in "

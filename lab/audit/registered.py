@@ -57,7 +57,7 @@ def registered(estimator: str | Callable[..., Any]) -> Adapted:
 
     reads = {"response_mask", "turn_ids", "response_ids", "token_rewards", "maybe gamma"}
     if not found.uses_token_rewards:
-        reads = {"scores"}
+        reads = {"scores"} | {"response_mask"} & {*found.reads}
     if found.needs_groups:
         reads.add("group_size")
     if found.needs_critic:

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from gymnasium.utils.env_checker import check_env
 from transformers import AutoModelForCausalLM, Qwen2Config
 
@@ -105,23 +104,3 @@ def test_your_own_model_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     assert sizes["reference"] == 0
     assert 0 < sizes["reward_model"] < sizes["frozen"]
     assert "reward_model" in capsys.readouterr().out
-
-
-def test_the_rule_that_reads_a_language_model_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-):
-    rule, use = blocks("rewards/surprisal.md")
-    (tmp_path / "surprisal.py").write_text(rule, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    found = run(use)
-    assert len(capsys.readouterr().out.splitlines()) == 8
-    (episode,) = found["credited"].episodes
-    model = AutoModelForCausalLM.from_pretrained(found["bundle"].policy)
-    ids = torch.tensor([[*episode.prompt_ids, *episode.response_ids]])
-    with torch.no_grad():
-        table = model(ids).logits[0].double().log_softmax(-1)
-    start = len(episode.prompt_ids)
-    by_hand = [-float(table[t - 1, ids[0, t]]) for t in range(start, ids.shape[1])]
-    assert min(by_hand) > 0.01
-    expected = episode.score * np.array(by_hand) / sum(by_hand)
-    np.testing.assert_allclose(episode.token_rewards, expected, rtol=1e-4)
