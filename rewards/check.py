@@ -152,9 +152,9 @@ def _paid(reward: Reward, played: Sequence[_Played], episodes: Sequence[Episode]
         steps = [*np.zeros(len(one.actions) - 1), episode.score]
         if episode.written is not None:
             info["written"] = episode.written
-        if reward.credit.causal:
-            own = slice(None) if episode.written is None else np.asarray(episode.written, np.bool_)
-            steps = episode.token_rewards[own].tolist()
+        if reward.credit.causal and (tokens := episode.token_rewards) is not None:
+            written = episode.written
+            steps = [*(tokens if written is None else tokens[np.asarray(written, np.bool_)])]
         rows.append(_Played(one.actions, tuple(map(float, steps)), info))
     return rows
 

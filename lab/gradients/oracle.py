@@ -159,10 +159,11 @@ class SmallOracle:
         bound = reward.bind(self.oracle.tokenizer)
         episodes = self.episodes
         if probs is not None:
-            figures = self.figures(probs)
+            log_probs, entropy = (v.numpy() for v in self.figures(probs).values())
+            sizes = [len(episode.response_ids) for episode in episodes]
             episodes = tuple(
-                replace(e, **{k: v[row, : len(e.response_ids)].numpy() for k, v in figures.items()})
-                for row, e in enumerate(episodes)
+                replace(e, log_probs=log_probs[row, :size], entropy=entropy[row, :size])
+                for row, (e, size) in enumerate(zip(episodes, sizes, strict=True))
             )
         scored = bound.evaluate(episodes)
         assert all(e.score is not None for e in scored)
