@@ -23,7 +23,13 @@ from tokengym.evaluation.report.summary import summarize
 from tokengym.evaluation.report.tables import group_table, short_table
 from tokengym.evaluation.report.verdict import difference_of, kind_of
 from tokengym.evaluation.runs.folder import stored_runs
-from tokengym.evaluation.runs.results import CURVES, curves_hash, gather_curves, read_comparison
+from tokengym.evaluation.runs.results import (
+    COUNTS,
+    CURVES,
+    curves_hash,
+    gather_curves,
+    read_comparison,
+)
 from tokengym.evaluation.runs.run import Run
 
 if TYPE_CHECKING:
@@ -37,7 +43,6 @@ TEXTS = ("prompt", "response", "score", "gold_score", "tokens", "token_rewards")
 UNSHOWN = ("credit", "prompt_ids", "response_ids")
 SECONDS = {"wall_s": "seconds"}
 """Columns of curves.csv that a frame has under another name."""
-COUNTS = ("step", "tokens", "episodes")
 ARRIVALS = ("steps_to_threshold", "steps_to_shares")
 SPEEDS = ("relative_steps", "relative_steps_net")
 """Parts of a summary's rewards, and of their comparison with the baseline, in which infinity, which

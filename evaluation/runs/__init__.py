@@ -1,5 +1,16 @@
 """Training runs and comparisons of them: settings, folders, results.
 
+- `settings`: what a run can be told, and how it is checked.
+- `defaults`: a setting where nobody gave it, and how much is measured.
+- `decide`: what was given becomes specs of runs, and sentences of what was chosen.
+- `spec`: one run as plain data; `comparison`: what runs have in common, and whether they may stand
+  together.
+- `compare`: does what is missing of a comparison; `folder` says what that is, `executors` where it
+  is done, and `display` how far it is.
+- `run`: one run and its folder; `training`: its loop; `record`: what it measured and keeps.
+- `results`: tables, summary and report, of folders or of curves made elsewhere.
+- `keywords`: settings as type checkers read them, written by docs.makers.
+
 Its names serve tools and studies; each is imported when it is first used.
 """
 

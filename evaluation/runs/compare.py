@@ -44,7 +44,7 @@ from tokengym.evaluation.runs.executors import (
     run_in_subprocess,
     runs_at_a_time,
 )
-from tokengym.evaluation.runs.folder import check_folder, missing_runs, take_over
+from tokengym.evaluation.runs.folder import check_folder, clear_failed, missing_runs
 from tokengym.evaluation.runs.record import describe, versions
 from tokengym.evaluation.runs.results import write_comparison
 from tokengym.evaluation.runs.run import Run
@@ -165,7 +165,8 @@ def _do_all(
         select_device(reference.training.device)  # refuses one that is not there
     check_folder(comparison, out)
     with locked(out):
-        take_over(comparison, out)  # checked again: another process may have begun and ended since
+        # Checked again: another process may have begun and ended since.
+        clear_failed(comparison, out)
         missing, total = missing_runs(comparison, out, retry_failed)
         if missing:
             notices = Notices()

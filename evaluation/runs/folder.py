@@ -84,7 +84,7 @@ def missing_runs(
 
 
 def check_folder(comparison: Comparison, out: Path) -> bool:
-    """Refuse a folder that holds another comparison; return whether `take_over` would clear it.
+    """Refuse a folder that holds another comparison; return whether `clear_failed` would clear it.
 
     Every run that is there must be one of this comparison, with the settings that it has here: runs
     may have been added, and a file of code corrected that no finished or stopped run used. Where
@@ -129,7 +129,7 @@ def _check_empty(out: Path) -> None:
         )
 
 
-def take_over(comparison: Comparison, out: Path) -> None:
+def clear_failed(comparison: Comparison, out: Path) -> None:
     """Delete what runs of other settings left in a folder, if none of them finished.
 
     The caller has locked the folder, which is checked as by `check_folder`.

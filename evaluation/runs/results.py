@@ -55,6 +55,8 @@ CURVES = "curves.csv"
 """Name of the table of a comparison's curves."""
 PICTURE = "curves.png"
 """Name of the picture of a comparison's curves."""
+COUNTS = ("step", "tokens", "episodes")
+"""Columns of curves.csv that hold whole numbers."""
 APART = ("rewards", "seeds", "first_seed")
 """Settings in which comparisons that are merged may differ."""
 
@@ -70,7 +72,7 @@ def write_comparison(
         ValueError: if no run finished.
     """
     runs = in_order([Run(spec) for spec in comparison.specs(out)])
-    return _Gathered([_Part(runs, out)]).write(out, picture=picture)
+    return _Results([_StoredComparison(runs, out)]).write(out, picture=picture)
 
 
 def read_comparison(folder: Path) -> tuple[dict[str, Any], list[Curve]]:
@@ -79,7 +81,7 @@ def read_comparison(folder: Path) -> tuple[dict[str, Any], list[Curve]]:
     Raises:
         ValueError: if there are none, or a file is damaged.
     """
-    gathered = _Gathered([_Part(stored_runs(folder), folder)])
+    gathered = _Results([_StoredComparison(stored_runs(folder), folder)])
     return gathered.write(None), gathered.as_stepped
 
 
@@ -118,9 +120,9 @@ def merge_comparisons(
         # Learners have settings that others lack.
         group = tuple((name, str(known[name])) for name in varying if name in known)
         label = f"{runs[0].arm} ({group_label(group)})" if single else None
-        parts.append(_Part(runs, folder, () if single else group, label))
+        parts.append(_StoredComparison(runs, folder, () if single else group, label))
     titles = {run.stored["name"]: run.arm for runs, _ in stored for run in runs}
-    return _Gathered(parts).write(
+    return _Results(parts).write(
         out,
         baseline=titles.get(baseline or "", baseline),
         has_baseline=not single,
@@ -165,6 +167,19 @@ def write_results(
     return summary
 
 
+def _rows(curves: Iterable[Curve]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of curves.csv, by steps; what was not measured is left empty."""
+    for curve in curves:
+        named = {"credit": curve.credit, "seed": curve.seed, **columns_of(curve.group)}
+        columns = {**curve.values, "step": curve.steps}
+        for index in range(len(curve.steps)):
+            values = {name: float(column[index]) for name, column in columns.items()}
+            known = {name: value for name, value in values.items() if math.isfinite(value)}
+            # Of a number of nine digits a cell would show eight.
+            counts = {n: int(v) for n, v in known.items() if n in COUNTS and v.is_integer()}
+            yield {**known, **counts, **named}
+
+
 def axis_of(curves: Iterable[Curve], *, of_learners: bool, given: Axis | None = None) -> Axis:
     """Return what runs are compared at equal amounts of: learners tokens, rewards updates.
 
@@ -197,7 +212,7 @@ def curves_hash(file: Path) -> str:
     return json_hash([{k: v for k, v in row.items() if k != "wall_s"} for row in rows])
 
 
-class _Part:
+class _StoredComparison:
     """One comparison among those that are shown together, as its folder holds it.
 
     ``runs`` are those that are wanted or have begun, in order; ``group`` sets them apart; ``label``
@@ -258,10 +273,10 @@ class _Part:
         )
 
 
-class _Gathered:
+class _Results:
     """Comparisons that are shown together, by what is stored of them; no code is run."""
 
-    def __init__(self, parts: Sequence[_Part]) -> None:
+    def __init__(self, parts: Sequence[_StoredComparison]) -> None:
         self.parts = parts
         self.results = {run: result for part in parts for run, result in part.results.items()}
         self.finished = _finished(self.results)
@@ -300,13 +315,6 @@ class _Gathered:
             paper: Figure and table for a paper.
             picture: Name of the picture of the curves.
         """
-        rows = [row for run in self.finished for row in _rows(run)]
-        if self.caution is not None:
-            golds = [row.get("gold_score") for row in rows]
-            rows = [
-                row if gold is None else row | {"score": gold}
-                for row, gold in zip(rows, golds, strict=True)
-            ]
         first = self.parts[0].runs[0].arm if has_baseline else None
         known = shared_settings([run.stored for run in self.parts[0].runs])
         shared = {name: value for name, value in known.items() if name not in left_out}
@@ -326,7 +334,7 @@ class _Gathered:
             logs=_logs(self.finished),
             paper=paper,
             picture=picture,
-            rows=rows,
+            rows=_rows(self.as_stepped),
         )
 
     @property
@@ -387,7 +395,7 @@ class _Gathered:
         known = here | set(failed)
         missing = dict.fromkeys(key for part in self.parts for key in part.wanted)
         by_gold = self.caution is not None or all(runs.by_gold for runs in self.judged)
-        by_group: dict[Group, list[_Part]] = {}
+        by_group: dict[Group, list[_StoredComparison]] = {}
         for part in self.parts:
             by_group.setdefault(part.group, []).append(part)
         common = {
@@ -415,7 +423,9 @@ class _Gathered:
             by_gold=by_gold,
         )
 
-    def _cautions(self, groups: Iterable[Sequence[_Part]], *, by_gold: bool) -> Iterator[str]:
+    def _cautions(
+        self, groups: Iterable[Sequence[_StoredComparison]], *, by_gold: bool
+    ) -> Iterator[str]:
         """Yield what to be careful of: versions, samples, blind learners, judges."""
         mixed = [f"{n} {' and '.join(v)}" for n, v in self._met("versions").items() if len(v) > 1]
         if mixed:
@@ -436,12 +446,6 @@ class _Gathered:
 def _finished(results: Mapping[Run, Mapping[str, Any]]) -> list[Run]:
     """Return the runs that ended without a fault."""
     return [run for run, result in results.items() if result.get("status") == "finished"]
-
-
-def _rows(run: Run) -> list[dict[str, Any]]:
-    """Return a run's rows of curves.csv."""
-    named = {"credit": run.arm, "seed": run.seed} | columns_of(run.group)
-    return [point | named for point in run.points]
 
 
 def _episodes(runs: Iterable[Run]) -> list[dict[str, Any]]:
@@ -568,17 +572,8 @@ def report_curves(
         settings,
         about=about,
         paper=paper,
-        rows=None if is_source else [row for curve in curves for row in _rows_of(curve)],
+        rows=None if is_source else _rows(curves),
     )
-
-
-def _rows_of(curve: Curve) -> Iterator[dict[str, Any]]:
-    """Yield a curve's rows of curves.csv; what was not measured is left empty."""
-    named = {"credit": curve.credit, "seed": curve.seed} | columns_of(curve.group)
-    for index, step in enumerate(curve.steps):
-        values = {name: float(column[index]) for name, column in curve.values.items()}
-        known = {name: value for name, value in values.items() if math.isfinite(value)}
-        yield {**known, **named, "step": float(step)}
 
 
 def gather_curves(

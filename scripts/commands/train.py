@@ -118,7 +118,7 @@ def _train_once(comparison: Comparison, out: Path | None, track: Tracker) -> Non
     from tokengym.base.folders import locked
     from tokengym.base.saved_code import CODE, display_name, keep_code
     from tokengym.evaluation.runs.compare import preflight
-    from tokengym.evaluation.runs.folder import check_folder, missing_runs, take_over
+    from tokengym.evaluation.runs.folder import check_folder, clear_failed, missing_runs
     from tokengym.evaluation.runs.record import versions
     from tokengym.evaluation.runs.run import Run
     from tokengym.evaluation.runs.training import join_processes
@@ -143,7 +143,7 @@ def _train_once(comparison: Comparison, out: Path | None, track: Tracker) -> Non
     console = terminal(quiet=not processes.is_main)
     if processes.is_main:
         with locked(out):
-            take_over(comparison, out)  # checked again: another process may have begun since
+            clear_failed(comparison, out)  # checked again: another process may have begun since
             missing_runs(comparison, out, retry_failed=True)
             if not is_complete:
                 measured_by = preflight(comparison)

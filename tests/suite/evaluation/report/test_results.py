@@ -155,6 +155,16 @@ def test_runs_that_have_not_ended_are_said(make_comparison, tmp_path):
     assert (whole["missing"], whole["groups"][0]["fewest_runs"]) == ([], 5)
 
 
+def test_counts_of_nine_digits_are_kept(tmp_path):
+    """A cell shows eight digits of another number: 100000019 would be read again as 100000020."""
+    steps, file = [0, 100_000_019, 200_000_033], tmp_path / "log.csv"
+    lines = [f"sparse,0,{step},{step},0.{step}" for step in steps]
+    file.write_text("\n".join(["credit,seed,step,tokens,score", *lines]))
+    report_curves(file, tmp_path / "out")
+    (curve,) = read_curves(tmp_path / "out" / "curves.csv")
+    assert curve.steps.tolist() == curve["tokens"].tolist() == steps
+
+
 def test_the_command_is_that_of_the_comparison_as_it_has_grown():
     """A run that began before more seeds were asked for keeps the command of that time."""
 

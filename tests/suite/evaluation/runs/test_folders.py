@@ -15,10 +15,10 @@ from tokengym.evaluation.runs.comparison import Comparison
 from tokengym.evaluation.runs.defaults import training_settings
 from tokengym.evaluation.runs.folder import (
     check_folder,
+    clear_failed,
     missing_runs,
     stored_comparison,
     stored_runs,
-    take_over,
 )
 from tokengym.evaluation.runs.run import Run
 from tokengym.evaluation.runs.settings import TaskSettings
@@ -141,11 +141,11 @@ def test_data_that_are_no_file_are_no_part_of_the_settings():
 def test_a_folder_in_which_nothing_finished_is_taken_over(tmp_path):
     failed = begun(config(), tmp_path, "failed")
     write_hashed(tmp_path / "reference_samples" / "run.json", {"status": "finished", "files": {}})
-    take_over(config(), tmp_path)
+    clear_failed(config(), tmp_path)
     other = config(learning_rate=1e-3)
     check_folder(other, tmp_path)
     assert failed.exists()  # a look deletes nothing, nor is anything deleted of the same settings
-    take_over(other, tmp_path)
+    clear_failed(other, tmp_path)
     assert not failed.exists()
     missing, total = missing_runs(other, tmp_path, retry_failed=False)
     assert len(missing) == total == 2  # the samples were of other settings too
@@ -172,7 +172,7 @@ def test_samples_of_a_killed_comparison_are_not_taken_over(tmp_path, is_begun):
         check_folder(other, tmp_path)
     check_folder(config(learning_rate=1e-3), tmp_path)  # samples of the same untrained policy
     check_folder(made, tmp_path)
-    take_over(made, tmp_path)
+    clear_failed(made, tmp_path)
     assert samples.exists()
     write_hashed(run / "run.json", {"status": "failed", "files": {}})
     check_folder(other, tmp_path)  # all runs failed: the samples were for nothing
