@@ -82,12 +82,8 @@ class Processes:
         """Return the rows of a minibatch's parts that this process passes over, of like lengths."""
         return minibatch.sequences.buckets(max_rows)
 
-    def add_gradients(self, policy: CausalLMPolicy, figures: list[T]) -> list[T]:
-        """Make a minibatch's gradients those of all processes' parts; return all parts' figures.
-
-        The policy's gradients, and the figures, are those of this process's parts.
-        """
-        return figures
+    def add_gradients(self, policy: CausalLMPolicy) -> None:
+        """Make a minibatch's gradients, which are those of this process's parts, those of all."""
 
     # --- states -----------------------------------------------------------------------------------
 

@@ -152,7 +152,7 @@ class ProcessGroup(Processes):
             return []
         return [rows[part] for part in minibatch.sequences.select(rows).buckets(max_rows)]
 
-    def add_gradients(self, policy: CausalLMPolicy, figures: list[T]) -> list[T]:
+    def add_gradients(self, policy: CausalLMPolicy) -> None:
         """See `Processes.add_gradients`; gradients that no process has stay None."""
         parameters = policy.trained_parameters()
         device = parameters[0].device
@@ -170,7 +170,6 @@ class ProcessGroup(Processes):
                     waits.append(distributed.all_reduce(parameter.grad, async_op=True))
             for wait in waits:
                 wait.wait()
-        return [figure for share in self.gather(figures) for figure in share]
 
     def join_states(self, state: dict[str, Any] | None) -> dict[str, Any] | None:
         """See `Processes.join_states`; the scorers' state is the same in all."""

@@ -70,21 +70,20 @@ class Sequences:
         for row, ids in enumerate(texts):
             input_ids[row, : len(ids)] = ids
             input_ids[row, len(ids) :] = ids[-1]
-        lengths, is_written = [len(ids) for ids in response_ids], None
+        lengths, table = [len(ids) for ids in response_ids], None
         if any(mask is not None for mask in written):
             table = np.zeros((len(lengths), max(lengths)), dtype=np.bool_)  # (batch, time)
             for row, (mask, length) in enumerate(zip(written, lengths, strict=True)):
                 table[row, :length] = True if mask is None else mask
-            is_written = torch.from_numpy(table).to(device)
         both = np.array([[len(p), n] for p, n in zip(prompt_ids, lengths, strict=True)], np.int64)
         both = both.reshape(-1, 2)
         made = cls(
             input_ids=torch.from_numpy(input_ids).to(device),
             prompt_lengths=torch.from_numpy(both[:, 0].copy()).to(device),
             response_lengths=torch.from_numpy(both[:, 1].copy()).to(device),
-            written=is_written,
+            written=None if table is None else torch.from_numpy(table).to(device),
         )
-        vars(made)["host_lengths"] = both
+        vars(made).update(host_lengths=both, host_written=table)
         return made
 
     def __len__(self) -> int:
@@ -102,6 +101,18 @@ class Sequences:
             torch.stack([self.prompt_lengths, self.response_lengths], dim=1).cpu().numpy()
         )
         return both
+
+    @cached_property
+    def host_written(self) -> NDArray[np.bool_] | None:
+        """(batch, time) bool on the host: the tokens of ``written``, never waited for again."""
+        return None if self.written is None else self.written.cpu().numpy()
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of tokens in the response mask."""
+        if self.host_written is None:
+            return int(self.host_lengths[:, 1].sum())
+        return int(self.host_written.sum())
 
     @property
     def num_times(self) -> int:
@@ -122,14 +133,15 @@ class Sequences:
         ``input_ids[row, column]`` is token ``time`` of response ``row``; the model predicts it, and
         the value of the state before it is read, at ``column - 1``.
         """
-        if self.written is None:  # their number is known: a GPU is not asked for it
-            lengths, count = self.response_lengths, int(self.host_lengths[:, 1].sum())
+        if self.host_written is None:  # their number is known: a GPU is not asked for it
+            lengths, count = self.response_lengths, self.num_tokens
             numbers = torch.arange(len(lengths), device=lengths.device)
             rows = numbers.repeat_interleave(lengths, output_size=count)
             firsts = lengths.cumsum(0) - lengths
             times = torch.arange(count, device=lengths.device) - firsts[rows]
         else:
-            rows, times = self.response_mask.nonzero(as_tuple=True)
+            places = torch.from_numpy(np.argwhere(self.host_written).T.copy())
+            rows, times = sent(places, self.input_ids.device)
         return rows, times, self.prompt_lengths[rows] + times
 
     def padded(self, figures: Tensor) -> Tensor:
@@ -142,17 +154,19 @@ class Sequences:
 
         A GPU is waited for where the rows are on it, and not where they are on the host.
         """
-        kept = self.host_lengths[rows.cpu().numpy()]
+        numbers = rows.cpu().numpy()
+        kept, on_host = self.host_lengths[numbers], self.host_written
         rows, written = sent(rows, self.input_ids.device), self.written
-        if written is not None:
-            written = written[rows, : int(kept[:, 1].max())]
+        if written is not None and on_host is not None:
+            time = int(kept[:, 1].max())
+            written, on_host = written[rows, :time], on_host[numbers, :time]
         made = Sequences(
             input_ids=self.input_ids[rows, : int(kept.sum(1).max())],
             prompt_lengths=self.prompt_lengths[rows],
             response_lengths=self.response_lengths[rows],
             written=written,
         )
-        vars(made)["host_lengths"] = kept
+        vars(made).update(host_lengths=kept, host_written=on_host)
         return made
 
     def buckets(

@@ -113,14 +113,6 @@ def movement(
     return figures
 
 
-def on_host(parts: Sequence[FigureTensors]) -> list[Figures]:
-    """Return the figures of a minibatch's parts on the host; a GPU is waited for once."""
-    if not parts:
-        return []
-    values = iter(torch.stack([value for part in parts for value in part.values()]).tolist())
-    return [{name: next(values) for name in part} for part in parts]
-
-
 class TrainingAlarms:
     """Warnings about one agent's training; each kind is said once."""
 

@@ -36,10 +36,10 @@ from tokengym.agents.ppo.alarms import (
     TrainingAlarms,
     UpdateStats,
     movement,
-    on_host,
 )
 from tokengym.agents.ppo.inputs import RoundInputs
 from tokengym.agents.ppo.settings import GAE_LAMBDA, Objective, PPOSettings
+from tokengym.agents.ppo.steps import GradientSteps
 from tokengym.agents.rollouts.experience import Experience, scores_of, token_rewards_of
 from tokengym.agents.rollouts.playing import RolloutBatch
 from tokengym.agents.rollouts.rounds import Environments
@@ -291,34 +291,40 @@ class PPO(EpisodicAlgorithm):
         record("train/clip_range", self.objective().clip_range[0])
         size = len(experience.response_mask)
         num_minibatches = min(settings.n_minibatches, size)
-        minibatches: list[list[Figures]] = []  # figures of the parts of each
-        norms: list[Tensor] = []  # of the gradient in each step taken, before clipping
-        is_over = False
-        parameters = self.policy.optimizer.param_groups[0]["params"]
+        # Whole responses, never parts of them: (rows,) of each step, shuffled anew each epoch.
+        steps = GradientSteps(
+            self.policy.optimizer,
+            self.processes,
+            max_grad_norm=settings.max_grad_norm,
+            target_kl=settings.target_kl,
+        )
+        passed: list[tuple[Tensor, str]] = []  # the rows of each step, and its place
         for epoch in range(settings.n_epochs):
-            # Whole responses, never parts of them: (rows,), shuffled anew each epoch.
             order = torch.randperm(size, generator=self.shuffler)
             where = f"update {self._n_updates}, epoch {epoch}, timestep {self.num_timesteps}"
             for rows in order.tensor_split(num_minibatches):
-                parts = self.backward(experience.select(rows), where)
-                minibatches.append(parts)
-                approx_kl = sum(figures["approx_kl"] for figures in parts)
-                if settings.target_kl is not None and approx_kl > 1.5 * settings.target_kl:
-                    is_over = True
+                passed.append((rows, where))
+                steps.take(self.backward(experience.select(rows)))
+                if steps.is_over():
                     break
-                norm = self._finite_norm(where)
-                torch.nn.utils.clip_grads_with_norm_(parameters, settings.max_grad_norm, norm)
-                self.policy.optimizer.step()
-                norms.append(norm)
-            if is_over:
+            if epoch + 1 < settings.n_epochs and steps.is_over(ends_epoch=True):
                 break
+        taken = steps.read()
+        if taken.fault is not None:
+            number, figure = taken.fault
+            rows, where = passed[number]
+            if not figure:  # the weights are still those of before the step
+                self.backward(experience.select(rows))
+                figure = self._gradient_fault()
+            raise NonFiniteError(f"{figure} at {where}; {REMEDY}")
         self._n_updates += 1
         record("train/n_updates", self._n_updates)
         if settings.target_kl is not None:
-            record("train/steps_skipped", 1.0 - len(norms) / (settings.n_epochs * num_minibatches))
-        if norms:
-            record("train/grad_norm", float(np.mean(torch.stack(norms).tolist())))
-        stats = self._log_update(minibatches)
+            num_taken = len(taken.norms) / (settings.n_epochs * num_minibatches)
+            record("train/steps_skipped", 1.0 - num_taken)
+        if taken.norms:
+            record("train/grad_norm", float(np.mean(taken.norms)))
+        stats = self._log_update(taken.minibatches)
         # While the values alone learn, the KL says nothing of the price.
         if settings.kl_target is not None and self._n_updates > settings.n_value_warmup:
             kl_coef = losses.adaptive_kl_coef(
@@ -332,39 +338,28 @@ class PPO(EpisodicAlgorithm):
         record("time/update_s", time.perf_counter() - started)
         return stats
 
-    def backward(self, minibatch: Experience, where: str) -> list[Figures]:
-        """Take the gradient of a minibatch's loss; return its parts' figures, which add up to its.
+    def backward(self, minibatch: Experience) -> list[FigureTensors]:
+        """Take the gradient of a minibatch's loss; return figures of this process's parts of it.
 
-        Args:
-            minibatch: The minibatch, of all processes.
-            where: Place in the training, for an error's message.
-
-        Raises:
-            NonFiniteError: if the loss is NaN or Inf.
+        Those of all parts add up to the minibatch's. They stay on the device: a GPU that waits for
+        the host between a forward and its backward has nothing to do.
         """
         # Responses of similar length are passed over together, which saves padding. Each part
         # divides by the whole minibatch's tokens, so that the gradients add up to the minibatch's.
-        count, rows = int(minibatch.response_mask.sum()), len(minibatch.response_mask)
+        count, rows = minibatch.sequences.num_tokens, len(minibatch.response_mask)
         parts: list[FigureTensors] = []
         self.policy.optimizer.zero_grad(set_to_none=True)
         for own in self.processes.own_rows(minibatch, self.settings.micro_batch_size):
-            part = minibatch.select(own)
+            part, whole = minibatch.select(own), torch.zeros((), device=self.device)
             figures: FigureTensors = {}
             # Term by term, each with its backward: two networks' states are never held at once.
-            for number, (loss, of_term) in enumerate(self.loss_terms(part, count, rows)):
-                figures |= {**of_term, f"loss {number}": loss.detach()}
+            for loss, of_term in self.loss_terms(part, count, rows):
+                figures |= of_term
+                whole += loss.detach()
                 loss.backward()
-            parts.append(figures)
-        # They stay on the device until all is queued: a GPU that waits for the host between a
-        # forward and its backward has nothing to do.
-        found = on_host(parts)
-        for of_part in found:
-            terms = [of_part.pop(name) for name in [*of_part] if name.startswith("loss ")]
-            for name, value in of_part.items():
-                if not np.isfinite(value):
-                    raise NonFiniteError(f"{name} is {value} at {where}; {REMEDY}")
-            of_part["loss"] = sum(terms)
-        return self.processes.add_gradients(self.policy, found)
+            parts.append({**figures, "loss": whole})
+        self.processes.add_gradients(self.policy)
+        return parts
 
     def loss_terms(
         self, part: Experience, count: int, rows: int
@@ -535,14 +530,6 @@ class PPO(EpisodicAlgorithm):
     def _max_rows(self) -> int:
         """Most texts in a forward pass without gradients."""
         return min(MAX_ROWS_WITHOUT_GRADIENT, self.settings.micro_batch_size or sys.maxsize)
-
-    def _finite_norm(self, where: str) -> Tensor:
-        """Return the gradient's norm, (), before a clipping that would spread a nan of it."""
-        parameters = self.policy.optimizer.param_groups[0]["params"]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if not norm.isfinite():
-            raise NonFiniteError(f"{self._gradient_fault()} at {where}; {REMEDY}")
-        return norm
 
     def _gradient_fault(self) -> str:
         """Return which gradient is not finite, or the largest if only the norm is not."""

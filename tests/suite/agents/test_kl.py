@@ -211,7 +211,7 @@ def test_the_value_function_learns_alone_at_first(make_ppo, kl_in, network):
 def test_warming_up_takes_the_same_steps_on_the_value_head_as_regression(make_ppo):
     agent = make_ppo(n_value_warmup=1, clip_range_vf=None)
     experience = agent.assign(agent.collect())
-    agent.backward(experience, "here")
+    agent.backward(experience)
     rows, times, _ = experience.sequences.response_positions
     states = agent.policy.states(experience.sequences).detach()
     returns = experience.returns[rows, times]

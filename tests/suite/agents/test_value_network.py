@@ -51,7 +51,7 @@ def build(make_envs: Callable[..., Any]) -> Callable[..., PPO]:
 
 
 def gradients(agent: PPO, experience: Any) -> dict[str, torch.Tensor]:
-    agent.backward(experience, "here")
+    agent.backward(experience)
     named = agent.policy.named_parameters()
     return {n: p.grad.clone() for n, p in named if p.grad is not None and p.grad.abs().sum() > 0}
 
@@ -135,7 +135,7 @@ def test_the_policy_s_gradient_is_taken_before_the_value_is_read(build, shape, l
         done.append(all(p.grad is not None for p in own))
 
     critic.network.model.base_model.register_forward_pre_hook(look)
-    agent.backward(experience, "here")
+    agent.backward(experience)
     assert all(done)
     assert len(done) == len(parts)
     for parameter, expected in zip(learning, together, strict=True):

@@ -57,5 +57,5 @@ def log_of(agent: PPO, timesteps: int, **settings: Any) -> list[dict[str, Any]]:
 
 def gradient(agent: PPO, experience: Any) -> torch.Tensor:
     """Return the gradient of the whole batch as one minibatch."""
-    agent.backward(experience, "here")
+    agent.backward(experience)
     return torch.cat([p.grad.flatten() for p in agent.policy.trained_parameters()])

@@ -69,7 +69,7 @@ def test_the_figures_of_an_update_by_hand(make_envs, make_ppo):
     agent = make_ppo(envs=make_envs(num_envs=8), clip_range=0.1, clip_range_high=0.3)
     experience = agent.assign(agent.collect())
     shake(agent, 0.1)  # the policy moves on from the one that sampled
-    parts = agent.backward(experience, "here")
+    parts = agent.backward(experience)
     log_ratios = []
     for row in range(8):
         start = int(experience.sequences.prompt_lengths[row])
@@ -110,7 +110,7 @@ def test_schedules_of_the_clip_ranges_are_read_where_training_is(make_ppo):
     found = []
     for left in (1.0, 0.5):
         agent._current_progress_remaining = left
-        parts = agent.backward(experience, "here")
+        parts = agent.backward(experience)
         found.append([sum(p[name] for p in parts) for name in ("clip_fraction", "value_loss")])
     (unclipped, clipped_loss), (clipped, loss) = found
     assert (unclipped, clipped) == pytest.approx((0.0, 1.0))

@@ -147,9 +147,9 @@ def test_minibatches_are_shuffled_every_epoch_and_cover_the_batch(make_ppo):
     numbers = torch.arange(4.0)[:, None].expand_as(experience.advantages)
     backward, taken = agent.backward, list[list[float]]()
 
-    def noted(minibatch: Any, where: str) -> Any:
+    def noted(minibatch: Any) -> Any:
         taken.append(minibatch.advantages[:, 0].tolist())
-        return backward(minibatch, where)
+        return backward(minibatch)
 
     agent.backward = noted
     agent.update(replace(experience, advantages=numbers))
