@@ -4,7 +4,8 @@ What an environment pays is what its outermost layer pays. A layer is known by w
 spaces that it shows, and whether its class has a ``step`` of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise, takewhile
 from typing import Any, TypeAlias
 
@@ -81,28 +82,53 @@ def layers(envs: Any) -> list[list[Any]]:
     return [chain, *(rest for row in rows for rest in layers(row))]
 
 
-def row_attributes(envs: Environments, name: str, *arguments: Any) -> list[Any] | None:
+def row_attributes(envs: Environments, name: str) -> list[Any] | None:
     """Return an attribute of every row's layers, also where rows are in other processes.
 
-    With ``arguments`` it is a method, and what it returns for them; of the first row alone where
-    one row can be asked. None where a row has no such attribute, and of a batch whose rows are no
-    environments themselves.
+    None where a row has no such attribute, and of a batch whose rows are no environments
+    themselves.
     """
     bare: Any = envs.unwrapped
     inner = getattr(bare, "envs", None)  # that of `GymVecEnv` is a batch
     if isinstance(inner, VectorEnv):
-        return row_attributes(inner, name, *arguments)
+        return row_attributes(inner, name)
     if isinstance(bare, VecEnv):
-        if not bare.has_attr(name):
-            return None
-        if arguments:
-            return bare.env_method(name, *arguments, indices=[0])
-        return bare.get_attr(name)
+        return bare.get_attr(name) if bare.has_attr(name) else None
     if isinstance(bare, SyncVectorEnv | AsyncVectorEnv):
         if all(bare.call("has_wrapper_attr", name)):
-            asked = (name, *arguments) if arguments else ("get_wrapper_attr", name)
-            return list(bare.call(*asked))
+            return list(bare.call("get_wrapper_attr", name))
     return None
+
+
+def ask_first_row(envs: Environments, name: str, *arguments: Any) -> Any:
+    """Return what a method of the first row returns; rows in other processes are not waited for.
+
+    None where it has no such method, and of a batch whose rows are no environments themselves.
+    """
+    bare: Any = envs.unwrapped
+    inner = getattr(bare, "envs", None)
+    if isinstance(inner, VectorEnv):
+        return ask_first_row(inner, name, *arguments)
+    if isinstance(bare, VecEnv):
+        ask: Callable[..., list[Any]] = partial(bare.env_method, indices=[0])
+    elif isinstance(bare, AsyncVectorEnv):
+        ask = partial(_call_first, bare)
+    elif isinstance(bare, SyncVectorEnv):
+        row: Any = bare.envs[0]
+        return row.get_wrapper_attr(name)(*arguments) if row.has_wrapper_attr(name) else None
+    else:
+        return None
+    return ask(name, *arguments)[0] if ask("has_wrapper_attr", name)[0] else None
+
+
+def _call_first(envs: AsyncVectorEnv, name: str, *arguments: Any) -> list[Any]:
+    """Do `AsyncVectorEnv.call` of the first row, which Gymnasium has for all rows alone."""
+    envs._assert_is_running()
+    pipe = envs.parent_pipes[0]
+    pipe.send(("_call", (name, arguments, {})))
+    answer, is_answered = pipe.recv()
+    envs._raise_if_errors([is_answered, *[True] * (envs.num_envs - 1)])
+    return [answer]
 
 
 def is_transparent(layer: Any) -> bool:

@@ -19,6 +19,7 @@ from tokengym.agents.rollouts.layers import (
     TRANSPARENT,
     Environments,
     are_plain,
+    ask_first_row,
     check_limits,
     layers,
     outermost_reward,
@@ -80,7 +81,7 @@ class RoundReward:
         asked = [one.traits for one in self.rewards] or row_attributes(envs, "reward_traits")
         self.traits: RewardTraits | None = asked[0] if asked else None
         """What is asked of the reward that decides, also where it is in another process."""
-        self._ask = partial(row_attributes, envs)
+        self._ask_first = partial(ask_first_row, envs)
         if self.traits is not None and self.traits.needs_policy and not self.rewards:
             raise SettingsError(
                 f"credit {self.traits.credit!r} continues responses with the policy, which rows in "
@@ -200,7 +201,7 @@ class RoundReward:
         if self.reward is not None:
             cuts = self.reward.pieces(episodes)
         else:
-            cuts = (self._ask("reward_pieces", episodes) or [[]])[0]
+            cuts = self._ask_first("reward_pieces", episodes) or []
         for row, pieces in enumerate(cuts):
             for piece in pieces:
                 ends[row, piece.start : piece.stop] = piece.stop - 1

@@ -10,6 +10,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecMoni
 
 from tests.support.agents.ppo import log_of
 from tokengym.agents import PPO
+from tokengym.agents.rollouts.layers import ask_first_row
 from tokengym.agents.rollouts.rounds import as_rounds, environment_attribute
 from tokengym.envs import Episode, SettingsError
 from tokengym.evaluation.runs.executors import processes
@@ -96,6 +97,42 @@ def test_what_rows_in_processes_are_asked(kind):
     assert environment_attribute(envs, "no_such_name", 3) == 3
     with pytest.raises(SettingsError, match=r"several processes share the statistics"):
         reward.share(lambda value: [value])
+    envs.close()
+
+
+class Line:
+    """A process's end of a pipe that counts what is sent."""
+
+    def __init__(self, pipe: Any) -> None:
+        self.pipe, self.sent = pipe, 0
+
+    def send(self, what: Any) -> None:
+        self.sent += 1
+        self.pipe.send(what)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.pipe, name)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_first_row_alone_is_asked_what_is_paid_in_one_sum(kind):
+    envs = KINDS[kind][1]([Row("red:delivery=end,segments=2")] * 3)
+    reward = as_rounds(envs).reward
+    pipes = "parent_pipes" if kind == "gymnasium" else "remotes"
+    lines = [Line(pipe) for pipe in getattr(envs.unwrapped, pipes)]
+    setattr(envs.unwrapped, pipes, lines)
+    episode = Episode(prompt="a", response="b", prompt_ids=(5,), response_ids=tuple(range(5, 11)))
+    assert reward.segment_ends([episode] * 3, 6).tolist() == [[2, 2, 2, 5, 5, 5]] * 3
+    assert [line.sent for line in lines] == [2, 0, 0]  # whether it has the method; and that
+    assert reward._ask_first("no_such_method") is None
+    envs.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*ERROR")
+def test_what_the_first_row_raises_is_raised_here():
+    envs = AsyncVectorEnv([Row("sparse")] * 2, context=start())
+    with pytest.raises(TypeError, match="2 positional arguments but 3"):
+        ask_first_row(envs, "reward_pieces", [], [])
     envs.close()
 
 
