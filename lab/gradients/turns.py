@@ -248,6 +248,13 @@ class Talks:
         found = table[self.responses.states, self.responses.tokens]
         return found.masked_fill(~self.responses.mask, 0.0)
 
+    @cached_property
+    def turns(self) -> dict[str, Tensor]:
+        """What says where turns begin, by name, (responses, time): read once, indexed by draws."""
+        mask = self.responses.mask
+        every = RoundInputs(mask, {}, settings=PPOSettings(), episodes=self.episodes)
+        return {name: every[name] for name in ("turn_ids", "state_ids")}
+
     def played(
         self,
         members: Tensor,
@@ -266,12 +273,15 @@ class Talks:
             more: Further names, such as ``values``, of the members.
         """
         given = {"token_rewards": rewards[members], "scores": scores[members], **more}
-        return RoundInputs(
+        played = RoundInputs(
             self.responses.mask[members],
             {"final_values": torch.zeros_like(given["scores"]), **given},
             settings=settings,
             episodes=[self.episodes[row] for row in members.tolist()],
         )
+        for name, table in self.turns.items():
+            played.give(name, table[members, : played.time], is_own=True)
+        return played
 
 
 class _Talk(NamedTuple):

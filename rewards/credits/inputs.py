@@ -175,8 +175,7 @@ class Inputs:
         starts = []
         for episode, mask in zip(self.episodes, self.written, strict=True):
             told = [turn.span[0] for turn in episode.turns if turn.role == POLICY]
-            began = np.flatnonzero(np.diff(mask, prepend=0) > 0).tolist()
-            starts.append(told or began)
+            starts.append(told or np.flatnonzero(np.diff(mask, prepend=0) > 0).tolist())
         return starts
 
     def _supply_turn_ids(self) -> Tensor:
