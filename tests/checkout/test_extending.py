@@ -1,12 +1,15 @@
 """The recipes of docs/extending.md, run as they are printed."""
 
+import importlib
 import multiprocessing
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,7 +73,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def use(code: str, folder: Path, printed: Path) -> None:
-    """Run code on a checkout, in a process that has imported nothing of this one."""
+    """Run code on a checkout, in a process that has imported nothing of the suite."""
     file = os.open(printed, os.O_WRONLY | os.O_CREAT)
     for stream in (1, 2):
         os.dup2(file, stream)
@@ -83,19 +86,41 @@ def use(code: str, folder: Path, printed: Path) -> None:
     assert Path(tokengym.__file__).is_relative_to(folder)
 
 
+def serve(asked: Any) -> None:
+    """Answer each (code, folder, printed) with the exit status of a fork that `use`s it.
+
+    The fork has what takes seconds to import, of other packages alone.
+    """
+    for name in ("gymnasium", "peft", "scipy.stats", "torch", "transformers"):
+        importlib.import_module(name)
+    while (task := asked.recv()) is not None:
+        process = multiprocessing.get_context("fork").Process(target=use, args=task)
+        process.start()
+        process.join()
+        asked.send(process.exitcode)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Any]:
+    """Yield the end of a pipe to a process that `serve`s."""
+    here, there = multiprocessing.Pipe()
+    # Spawned: the server that the tests' processes are forked from has imported the suite.
+    process = multiprocessing.get_context("spawn").Process(target=serve, args=(there,))
+    process.start()
+    there.close()
+    yield here
+    here.send(None)
+    process.join()
+
+
 @pytest.mark.parametrize("name", RECIPES)
-def test_recipe_runs(name: str, checkout: Path, tmp_path: Path):
+def test_recipe_runs(name: str, checkout: Path, tmp_path: Path, server: Any):
     """In a process of its own, since what a recipe registers stays registered."""
     for kind, file, block in RECIPES[name]:
         follow(kind, file, block, checkout)
     printed = tmp_path / "printed.txt"
-    # Spawned: the server that the tests' processes are forked from has imported the suite.
-    process = multiprocessing.get_context("spawn").Process(
-        target=use, args=(USES[name], checkout, printed)
-    )
-    process.start()
-    process.join()
-    assert process.exitcode == 0, printed.read_text()[-2000:]
+    server.send((USES[name], checkout, printed))
+    assert server.recv() == 0, printed.read_text()[-2000:]
 
 
 def test_an_environment_option_fails_until_it_has_a_case(checkout: Path):

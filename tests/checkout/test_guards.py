@@ -1,6 +1,5 @@
 """The tests that guard a file."""
 
-import subprocess
 import sys
 
 import pytest
@@ -55,15 +54,16 @@ def test_every_module_of_a_room_has_a_guard():
     assert len(tool.test_files()) > 300
 
 
-def test_the_command_lists_and_refuses():
-    def asked(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "tests.checkout.guards", "--list", *words]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-    told = asked("envs/mdp.py", "--most", "3")
-    assert told.returncode == 0
-    assert len(told.stdout.splitlines()) == 3
-    assert "more: --most" in told.stderr
-    refused = asked("README.md")
-    assert refused.returncode != 0
-    assert "no test is within 2 imports of README.md" in refused.stderr
+def test_the_command_lists_and_refuses(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    words = ["guards", "--list", "envs/mdp.py", "--most", "3"]
+    monkeypatch.setattr(sys, "argv", words)
+    tool.main()
+    told = capsys.readouterr()
+    assert len(told.out.splitlines()) == 3
+    assert "more: --most" in told.err
+    monkeypatch.setattr(sys, "argv", [*words[:2], "README.md"])
+    with pytest.raises(SystemExit, match=r"no test is within 2 imports of README\.md"):
+        tool.main()
