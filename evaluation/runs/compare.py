@@ -8,7 +8,7 @@ and results are made of all. One run is `Run.do`, and its loop `training.train`.
 """
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 from rich.console import Console
+from rich.text import Text
 
 from tokengym.agents.policy.backend import backend
 from tokengym.agents.policy.settings import check_products
@@ -27,6 +28,7 @@ from tokengym.base.folders import locked
 from tokengym.base.objects import kept_in, short
 from tokengym.base.prompt import say_shared
 from tokengym.base.saved_code import CODE, keep_code
+from tokengym.base.text import printable
 from tokengym.evaluation.measure.references import check_ranks
 from tokengym.evaluation.report.curves import read_curves
 from tokengym.evaluation.result import Result
@@ -175,15 +177,9 @@ def _do_all(
                 measured_by = (
                     ask(comparison) if own else run_in_subprocess(ask, comparison, notices)
                 )
-            for line in (
-                f"{_work(comparison, missing)}, results in {out}; the time left is shown after the "
-                "first runs",
-                *comparison.said,
-                f"measured by {measured_by}",
-            ):
-                console.print(line, markup=False, highlight=False, soft_wrap=True)
-            missing[0].write(versions())  # whose settings the folder has from now on
-            keep_code(reference.code, out / CODE)
+            work = f"{_work(comparison, missing)}, results in {out}"
+            lines = [f"{work}; the time left is shown after the first runs", *comparison.said]
+            begin(missing[0], comparison, out, console, [*lines, f"measured by {measured_by}"])
             done, steps = total - len(missing), reference.training.last_step
             missing[1:] = [replace(spec, warns=False) for spec in missing[1:]]
             execute_all = executor or processes_here(runs_at_a_time(jobs, reference), notices)
@@ -192,6 +188,16 @@ def _do_all(
             with board:
                 execute(missing, board, execute_all, do)
         return write_comparison(comparison, out)
+
+
+def begin(
+    spec: RunSpec, comparison: Comparison, out: Path, console: Console, lines: Iterable[str]
+) -> None:
+    """Say what is done, and keep in the folder whose settings it has from now on."""
+    for line in lines:
+        console.print(Text(printable(line)), soft_wrap=True)
+    spec.write(versions())
+    keep_code(comparison.reference.code, out / CODE)
 
 
 def _work(comparison: Comparison, missing: Sequence[RunSpec]) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from tokengym.evaluation.runs.decide import decide
 from tokengym.evaluation.runs.defaults import options_of_comparison
-from tokengym.evaluation.runs.settings import AGENT, SEEDS, task_name
+from tokengym.evaluation.runs.settings import AGENT, SEEDS
 from tokengym.scripts.commands.options import (
     RUN_OPTIONS,
     Tracker,
@@ -76,9 +76,8 @@ def compare(
     from tokengym.evaluation.runs.compare import compare as run_comparison
     from tokengym.scripts.commands.show import show_summary, terminal
 
-    out = out or Path("runs") / task_name(comparison.reference.env)
     console = terminal()
-    summary = run_comparison(
+    result = run_comparison(
         comparison,
         out,
         jobs=jobs,
@@ -88,5 +87,6 @@ def compare(
         executor=executor,
         console=console,
     )
-    show_summary(console, summary, out)
-    return 1 if summary["failed"] or summary["missing"] else 0
+    assert result.folder is not None
+    show_summary(console, result, result.folder)
+    return 1 if result["failed"] or result["missing"] else 0

@@ -116,10 +116,9 @@ def _train_once(comparison: Comparison, out: Path | None, track: Tracker) -> Non
     """Train, resume or only show the one run of a configuration."""
     from tokengym.agents.rollouts.logs import check_tracker
     from tokengym.base.folders import locked
-    from tokengym.base.saved_code import CODE, display_name, keep_code
-    from tokengym.evaluation.runs.compare import preflight
+    from tokengym.base.saved_code import display_name
+    from tokengym.evaluation.runs.compare import begin, preflight
     from tokengym.evaluation.runs.folder import check_folder, clear_failed, missing_runs
-    from tokengym.evaluation.runs.record import versions
     from tokengym.evaluation.runs.run import Run
     from tokengym.evaluation.runs.training import join_processes
     from tokengym.scripts.commands.show import say, terminal
@@ -148,11 +147,9 @@ def _train_once(comparison: Comparison, out: Path | None, track: Tracker) -> Non
             if not is_complete:
                 measured_by = preflight(comparison)
                 resumes = [f"{out} holds this run unfinished: it resumes"] if run.can_resume else []
-                begun = f"agent {agent}, reward {reward}, seed {first.seed}; results in {out}"
-                for line in (begun, *resumes, *comparison.said, f"measured by {measured_by}"):
-                    say(console, line)
-                run.spec.write(versions())  # whose settings the folder has from now on
-                keep_code(reference.code, out / CODE)
+                lines = [f"agent {agent}, reward {reward}, seed {first.seed}; results in {out}"]
+                lines += [*resumes, *comparison.said, f"measured by {measured_by}"]
+                begin(run.spec, comparison, out, console, lines)
     if is_complete:
         say(console, f"{out} is complete: it holds this very run, and nothing was trained again")
     else:
