@@ -87,7 +87,7 @@ def test_a_judge_that_ties_half_agrees_half() -> None:
 def test_where_gold_is_best_and_what_is_lost_by_hand() -> None:
     golds = {0.0: (0.2, 0.2), 1.0: (0.6, 0.4), 2.0: (0.1, 0.3)}
     rows = [
-        {"task": task, "price": price, "credit": rule, "step": step, "score": step}
+        {"task": task, "price": price, "rule": rule, "step": step, "score": step}
         | {"kl": 2 * step, "gold_score": gold}
         for task in overoptimisation.TASKS
         for price in overoptimisation.PRICES
