@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tokengym import Comparison
 from tokengym.evaluation.report import number
@@ -238,10 +239,24 @@ def arrival(points: Sequence[Row], goal: float) -> float:
         points: The run.
         goal: Score, which the mean of `SMOOTHED` rounds must have.
     """
-    scores = np.array([row["round_score"] for row in points[:-1]], dtype=np.float64)
-    smooth = np.convolve(scores, np.ones(SMOOTHED) / SMOOTHED, mode="valid")
-    middles = np.arange(len(smooth)) + (SMOOTHED - 1) / 2
-    return min(steps_to_threshold(middles, smooth, goal, interpolate=True), points[-1]["step"])
+    middles, scores = smoothed(points, "score")
+    return min(steps_to_threshold(middles, scores, goal, interpolate=True), points[-1]["step"])
+
+
+def smoothed(
+    points: Sequence[Row], measure: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the means of `SMOOTHED` rounds of a run: the updates that they are of, and they."""
+    each = np.array([row[f"round_{measure}"] for row in points[:-1]], dtype=np.float64)
+    means = np.convolve(each, np.ones(SMOOTHED) / SMOOTHED, mode="valid")
+    middles = np.arange(len(means), dtype=np.float64) + (SMOOTHED - 1) / 2
+    return middles.astype(np.float64), means
+
+
+def kl_at(points: Sequence[Row], update: float) -> float:
+    """Return the KL of a run's rounds at an update, the mean of `SMOOTHED`."""
+    updates, nats = smoothed(points, "kl")
+    return float(np.interp(update, updates, nats))
 
 
 def compared(runs: Runs) -> Iterator[tuple[Cell, Cell]]:
@@ -304,14 +319,16 @@ def course_table(runs: Runs) -> str:
         of_base = made(runs, base).values()
         start = mean([points[0]["score"] for points in of_base])
         goal = start + ARRIVED * (mean([at_end("score")(points) for points in of_base]) - start)
-        soon = [
-            number(mean([arrival(points, goal) for points in made(runs, each).values()]))
-            for each in cells
-        ]
+        soon, nats = [], []
+        for each in cells:
+            when = [arrival(points, goal) for points in made(runs, each).values()]
+            spent = map(kl_at, made(runs, each).values(), when)
+            soon.append(number(mean(when)))
+            nats.append(number(mean([*spent])))
         over = (_minus(runs, cells, of_rounds(name)) for name in ("score", "kl"))
-        lines.append([*_about(cell), *there, where, " and ".join(soon), *over])
+        lines.append([*_about(cell), *there, where, " and ".join(soon), " and ".join(nats), *over])
     heads = ["task", "nats", "arm", "score where `sparse` ends", "gold there", "there is"]
-    heads += [f"updates to {ARRIVED:.0%}, it and `sparse`", "score over the run"]
+    heads += [f"updates to {ARRIVED:.0%}, it and `sparse`", "nats then", "score over the run"]
     return markdown_table([*heads, "KL over the run"], lines)
 
 

@@ -70,6 +70,15 @@ def test_a_lead_at_the_target_is_found_though_the_ends_differ():
     assert "10 of 120 runs are made; 5 of them ended" in equal_kl.so_far(runs)
 
 
+def test_the_kl_at_an_update_is_between_the_means_of_rounds():
+    kls = [1.0, 2.0, 3.0, 4.0, 5.0, 11.0, 0.0]
+    points = [{"round_kl": kl, "round_score": 0.0, "step": 2 * i} for i, kl in enumerate(kls)]
+    # Means of three: 2 in the middle of updates 0 to 2, 3 in that of 1 to 3.
+    assert equal_kl.SMOOTHED == 3
+    assert equal_kl.kl_at(points, 1.0) == pytest.approx(2.0)
+    assert equal_kl.kl_at(points, 1.25) == pytest.approx(2.25)
+
+
 def test_a_run_that_stays_beyond_its_target_is_not_read():
     runs = runs_of({"sparse": 0.98, "abc-signed": 1.1})
     pair = cell_of("MovieReview", "abc-signed", 5.0), cell_of("MovieReview", "sparse", 5.0)
