@@ -255,6 +255,33 @@ def times(
     return Speed(middle, low, high, bool((one >= UPDATES).any()))
 
 
+def four_ways(runs: Runs, name: str, length: int, at: Way, seeds: Sequence[int]) -> list[Speed]:
+    """Return an arm's speed against `sparse` by each criterion, and at the cell of `sparse`.
+
+    Args:
+        runs: Runs of the study.
+        name: The arm.
+        length: Tokens.
+        at: The way.
+        seeds: Seeds with every cell.
+    """
+    own, base = kept(length, name), kept(length, next(iter(ARMS)))
+    by_criterion = []
+    for criterion in CRITERIA.values():
+        mine, its = (picked(runs, of, criterion, at, seeds) for of in (own, base))
+        by_criterion.append(times(runs, mine, its, at, seeds))
+    of_base = picked(runs, base, CRITERIA[NET], at, seeds)
+    alike = [own[base.index(cell)] for cell in of_base]
+    return [*by_criterion, times(runs, alike, of_base, at, seeds)]
+
+
+def said(speeds: Sequence[Speed]) -> str | None:
+    """Return the range of speeds, least to most; None unless every interval leaves out 1."""
+    survives = all(at.low > 1 for at in speeds) or all(at.high < 1 for at in speeds)
+    least, most = (pick(at.times for at in speeds) for pick in (min, max))
+    return f"{least:.1f} to {most:.1f}" if survives else None
+
+
 def chosen_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
     """Return each arm's speed against `sparse`, by chosen cells and at one rate and lambda."""
     lines = []
@@ -264,28 +291,28 @@ def chosen_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
             continue
         base, *others = ({name: kept(length, name) for name in ARMS}).items()
         for name, own in others:
-            line = [str(length), title(name)]
-            for criterion in CRITERIA.values():
-                mine, its = (picked(runs, of, criterion, at, seeds) for of in (own, base[1]))
-                line.append(times_as_fast(times(runs, mine, its, at, seeds)))
-            of_base = picked(runs, base[1], CRITERIA[NET], at, seeds)
-            alike = [own[base[1].index(cell)] for cell in of_base]
-            line.append(times_as_fast(times(runs, alike, of_base, at, seeds)))
+            speeds = four_ways(runs, name, length, at, seeds)
+            line = [str(length), title(name), *map(times_as_fast, speeds), said(speeds) or NONE]
             every = {
                 cell: times(runs, [cell] * len(seeds), [other] * len(seeds), at, seeds).times
+                for cell, other in zip(own, base[1], strict=True)
+            }
+            late = {
+                cell: any(steps_of(runs.runs[other][seed], at) >= UPDATES for seed in seeds)
                 for cell, other in zip(own, base[1], strict=True)
             }
             ends = (pick(every, key=lambda cell: every[cell]) for pick in (min, max))
             line.append(
                 " to ".join(
-                    f"{number(every[cell])} ({cell.gae_lambda}, {cell.learning_rate:g})"
+                    f"{'at least ' * late[cell]}{number(every[cell])} "
+                    f"({cell.gae_lambda}, {cell.learning_rate:g})"
                     for cell in ends
                 )
             )
-            lines.append(line)
+            lines.append([*line, str(len(seeds))])
     head = ["tokens", "arm", *(f"chosen by {name}" for name in CRITERIA)]
-    head += ["both at the cell of `sparse`", "at one lambda and rate, least to most"]
-    return markdown_table(head, lines)
+    head += ["both at the cell of `sparse`", "in all four"]
+    return markdown_table([*head, "at one lambda and rate, least to most", "seeds"], lines)
 
 
 def cells_table(runs: Runs, by_length: Mapping[int, Way]) -> str:

@@ -7,6 +7,7 @@ import pytest
 from studies import one_grid
 from studies.one_grid import ARMS, LENGTHS, SEEDS, STUDY, Way
 from tokengym.lab.study import DOCS, Cell, Row, Runs
+from tokengym.lab.tables import Speed
 
 AT = Way(0.0, 4.0)  # 75 % of the way is a score of 3
 
@@ -43,7 +44,34 @@ def test_twice_the_rise_is_twice_as_fast_however_the_cell_is_chosen() -> None:
         if line.startswith("| 24 | `abc-signed`")
     )
     assert line.count("2.00 (2.00 to 2.00)") == 4
-    assert "2.00 (0.5, 0.0003) to 2.00 (0.5, 0.0003)" in line
+    assert "| 2.0 to 2.0 | 2.00 (0.5, 0.0003) to 2.00 (0.5, 0.0003) | 5 |" in line
+
+
+@pytest.mark.parametrize(
+    ("lows", "highs", "text"),
+    [
+        ((1.1, 1.3), (1.5, 2.1), "1.3 to 1.7"),
+        ((1.1, 0.9), (1.5, 2.1), None),
+        ((0.4, 0.5), (0.8, 0.9), "0.6 to 0.7"),
+        ((0.4, 1.1), (0.8, 1.9), None),
+    ],
+)
+def test_a_factor_is_said_if_all_ways_leave_out_one(
+    lows: tuple[float, ...], highs: tuple[float, ...], text: str | None
+) -> None:
+    speeds = [Speed((lo + hi) / 2, lo, hi, False) for lo, hi in zip(lows, highs, strict=True)]
+    assert one_grid.said(speeds) == text
+
+
+def test_a_factor_over_runs_that_never_arrive_is_at_least_that() -> None:
+    def rise(cell: Cell, seed: int) -> float:
+        if cell.rule == "abc-signed":
+            return 0.3  # 10 updates; `sparse` takes 30 at the one rate at least, and 10 at others
+        return 0.05 if cell.learning_rate == 3e-4 else 0.3
+
+    table = one_grid.chosen_table(runs_of(rise), {24: AT})
+    (line,) = (line for line in table.splitlines() if line.startswith("| 24 | `abc-signed`"))
+    assert "| 1.00 (0.5, 0.001) to at least 3.00 (0.5, 0.0003) | 5 |" in line
 
 
 def test_a_cell_is_chosen_on_the_other_seeds_alone() -> None:
