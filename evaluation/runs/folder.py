@@ -48,6 +48,7 @@ from tokengym.evaluation.runs.spec import (
     RunSpec,
     comparison_of,
     numbers_of,
+    own_texts,
     slug,
     stored_spec,
 )
@@ -248,6 +249,9 @@ def in_order(runs: Sequence[Run]) -> list[Run]:
 
 logger = logging.getLogger(__name__)
 
+OF_PROMPTS = ("prompts", "dataset", "bundle")
+"""Settings that name other prompts than those of a run's own pairs."""
+
 
 def known_task(
     path: Path | None,
@@ -261,6 +265,7 @@ def known_task(
     """Return the id and arguments of a named environment, or of the one that is stored.
 
     The stored arguments count where the environment is the stored one; others have their task's.
+    Prompts of a run's own pairs are stored with it, unless ``task`` has others.
 
     Args:
         path: A folder that ``tokengym compare`` or ``train`` wrote, or a file in one; None if
@@ -290,21 +295,29 @@ def known_task(
         kept = {name: value for name, value in settings["task"].items() if name not in given}
         names_scorer = any(given.get(name) is not None for name in ("scorer", "reward_model"))
         judge = {"reward": settings["rewards"][0]} if judged and not names_scorer else {}
-        check_saved([settings["env"], kept, judge], file, named=[env], trust_code=trust_code)
-        check_module(settings["env"], file, trust_code=trust_code or env is not None)
         trained = settings["training"]
+        has_own = trained["learner"].get("own_prompts") and given.keys().isdisjoint(OF_PROMPTS)
+        agent = [trained["agent"]] if has_own else []  # which reads them
+        saved = [settings["env"], kept, judge, agent]
+        check_saved(saved, file, named=[env], trust_code=trust_code)
+        check_saved_agents(agent, file, trust_code=trust_code)
+        check_module(settings["env"], file, trust_code=trust_code or env is not None)
         training = TrainingSettings(
             max_new_tokens=given.pop("max_new_tokens", trained["max_new_tokens"]),
             fixed_length=trained["fixed_length"],
         )
         merged = from_json(TaskSettings, {**defaults, **kept, **given})
+        of_pairs = TrainingSettings.from_dict(trained) if has_own else None
         code, data = dict(settings.get("code", {})), dict(settings.get("data", {}))
     except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} is damaged or of another version ({error})") from None
     env = resolve_env(settings["env"])
     kwargs = {"split": "test", **training.lengths(), **merged.env_kwargs(env), **judge}
-    texts = {*map(str, texts_in(kwargs)), *texts_of_options(kwargs)}
+    pairs = [trained["learner"].get(name) for name in ("pairs", "eval_pairs") if has_own]
+    texts = {*map(str, [*texts_in(kwargs), *pairs]), *texts_of_options(kwargs)}
     check_files(code, {path: data[path] for path in data if path in texts}, file)
+    if of_pairs is not None and (own := own_texts(of_pairs, merged)) is not None:
+        kwargs["prompts"] = own.test_prompts
     return env, kwargs
 
 

@@ -9,11 +9,14 @@ import pytest
 from tests.support.agents.common import make_model
 from tests.support.comparisons import comparison
 from tests.support.words import make_word_tokenizer as make_tokenizer
+from tokengym.agents.loading import load_agent
 from tokengym.agents.offline.own import read_own, text_encoding
 from tokengym.agents.offline.settings import DPOSettings, SFTSettings
 from tokengym.base.errors import DatasetError, SettingsError
+from tokengym.evaluation.measure.evaluate import Evaluator
 from tokengym.evaluation.runs.comparison import Comparison
 from tokengym.evaluation.runs.defaults import training_settings
+from tokengym.evaluation.runs.folder import known_task
 from tokengym.evaluation.runs.run import run
 from tokengym.evaluation.runs.settings import TaskSettings
 
@@ -194,6 +197,27 @@ def test_a_run_on_pairs_asks_for_no_prompts_and_lengths(model, tmp_path):
     bundled = made(TaskSettings())[1]  # whose model has prompts of its own
     for others in (kwargs, bundled, made(pairs=None, pairs_prompt_column=None)[1]):
         assert "prompts" not in others
+
+
+def test_a_run_on_pairs_is_measured_on_them_afterwards(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given: Any = {"pairs": write(tmp_path), "pairs_prompt_column": "question"}
+    task = TaskSettings(model=model, scorer="length-penalty")
+    config = config_of(task, num_train_epochs=1.0, **given)
+    record = run(config, "dpo", 0, out=tmp_path / "run", save=tmp_path / "run" / "agent")
+    env, kwargs = known_task(tmp_path / "run", None)
+    assert kwargs["prompts"].texts == config.runs[0].env_kwargs(train=False)["prompts"].texts
+    settings, point = config.reference.evaluation, record.points[-1]
+    evaluator = Evaluator(env, kwargs, num_episodes=settings.episodes or 0, seed=settings.seed)
+    again = evaluator(load_agent(tmp_path / "run" / "agent"), draws=(0, point["step"]))
+    assert {name: again.metrics[name] for name in ("score", "kl")} == pytest.approx(
+        {name: point[name] for name in ("score", "kl")}, rel=1e-5
+    )
+    for other in (TaskSettings(bundle="movie_review"), TaskSettings(prompts=["a b", "c d"])):
+        assert kwargs["prompts"] != known_task(tmp_path / "run", None, task=other)[1].get("prompts")
+    Path(given["pairs"]).unlink()
+    with pytest.raises(ValueError, match=r"cannot be found from here.*--dataset"):
+        known_task(tmp_path / "run", None)
 
 
 @pytest.mark.parametrize("is_given", [False, True])
