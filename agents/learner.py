@@ -114,6 +114,9 @@ class Learner:
     """Setting with the number of prompts that a round of it answers, where it collects data."""
     is_frozen: bool = False
     """Whether it is only played: both ends of its curve are the same agent."""
+    has_policy: bool = True
+    """Whether it plays a policy of this package, of which rules can read ``log_probs``, ``entropy``
+    and continuations."""
     takes_budget: bool = True
     """Whether its training can end at a number of tokens."""
     has_own_defaults: bool = False
@@ -206,6 +209,7 @@ def _as_learner(name: str, made: Any) -> Learner:
             uses_credit=True,
             unused=("normalize", *OF_MODEL),
             has_own_defaults=True,
+            has_policy=False,
         )
     check_plays(name, made)
     learns = not isinstance(made, base) and learns_from_episodes(name, made)
@@ -218,6 +222,7 @@ def _as_learner(name: str, made: Any) -> Learner:
         uses_credit=learns,
         unused=OF_MODEL,
         is_frozen=not learns,
+        has_policy=hasattr(made, "sampler"),
     )
 
 

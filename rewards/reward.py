@@ -62,6 +62,8 @@ class RewardTraits:
     """The lambda that the rule declares, None if it declares none."""
     needs_policy: bool
     """Whether the rule continues responses with a policy."""
+    carried: tuple[str, ...]
+    """Names that the rule reads of the policy that wrote the episode, which carries them."""
     statistics: tuple[str, ...]
     """Names of the running statistics of its scorer, which episodes change."""
 
@@ -178,6 +180,7 @@ class Reward:
             credit=self.credit_name,
             gae_lambda=self.credit.gae_lambda,
             needs_policy=self.credit.needs_policy,
+            carried=self.credit.carried,
             statistics=tuple(one.name for one in self.statistics),
         )
 

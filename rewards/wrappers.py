@@ -14,7 +14,7 @@ from tokengym.base.prompt import Prompt
 from tokengym.base.registry import did_you_mean
 from tokengym.envs.episode import Episode, episodes_from_infos
 from tokengym.rewards.arguments import check_columns, columns_of
-from tokengym.rewards.credits.names import NAMES
+from tokengym.rewards.credits.names import NAMES, SUPPLIERS
 from tokengym.rewards.credits.options import Delivery as Delivery
 from tokengym.rewards.credits.rule import Rule
 from tokengym.rewards.errors import CreditError, RewardError
@@ -72,6 +72,22 @@ class PaysEpisodes:
         """Scores of that text's prefixes, where each is scored as a text of its own."""
         self._scale: Any = None
         """Running statistics of the scorer that those scores were made with."""
+
+    def _check_policy(self) -> None:
+        """Refuse, before a token is written, a rule that reads what no step says of the policy.
+
+        A learner of tokengym.agents, and what else plays through `tokengym.agents.collect`, scores
+        the episodes itself, with what its policy says of them.
+        """
+        credit = self.reward.credit
+        name, remedy = next(iter(credit.carried), ""), "play with its collect(agent, env)"
+        if credit.needs_policy and self.reward.continuations is None:
+            name, remedy = "continue_from", "call its bind_policy(env, agent)"
+        if name:
+            raise CreditError(
+                f"credit {credit.signature.who} reads {name!r}, which env.step is not told; it "
+                f"comes from the {SUPPLIERS['policy']}, or {remedy}"
+            )
 
     def _pay(
         self, unfinished: Mapping[int, Episode], ended: Mapping[int, Episode]
@@ -191,6 +207,8 @@ class RewardWrapper(PaysEpisodes, gymnasium.Wrapper):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Append one token; the step that ends the episode returns its score, or what is left."""
+        if not self.deferred:
+            self._check_policy()
         observation, _, terminated, truncated, info = self.env.step(action)
         if self.deferred:
             return observation, 0.0, terminated, truncated, info
@@ -231,6 +249,8 @@ class VectorRewardWrapper(PaysEpisodes, VectorWrapper):
         self, actions: Any
     ) -> tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
         """Append one token to each row, (num_envs,); those that end return score or rest."""
+        if not self.deferred:
+            self._check_policy()
         observations, values, terminated, truncated, infos = self.env.step(actions)
         values = np.zeros_like(values)
         if not self.deferred:

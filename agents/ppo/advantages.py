@@ -183,7 +183,7 @@ def reinforce_whitened(token_rewards: Tensor, response_mask: Tensor, gamma: floa
 
 
 @register_advantage
-@token_credit(whitens=True)
+@token_credit(whitens=True, by_row=False)
 def vineppo(
     token_rewards: Tensor, response_mask: Tensor, segment_ends: Tensor, gamma: float
 ) -> Tensor:
@@ -199,28 +199,28 @@ def vineppo(
 
 
 @register_advantage
-@token_credit
+@token_credit(by_row=False)
 def rloo(scores: Tensor, response_mask: Tensor, group_size: int) -> Tensor:
     """A = R - the mean of the group's others. Ahmadian et al. 2024, arXiv:2402.14740."""
     return losses.rloo(scores, group_size)[:, None] * response_mask
 
 
 @register_advantage
-@token_credit(loss_mean="sequence")
+@token_credit(loss_mean="sequence", by_row=False)
 def grpo(scores: Tensor, response_mask: Tensor, group_size: int, std_floor: float) -> Tensor:
     """A = (R - the group's mean) / its deviation. Shao et al. 2024, arXiv:2402.03300."""
     return losses.grpo(scores, group_size, std_floor=std_floor)[:, None] * response_mask
 
 
 @register_advantage
-@token_credit(loss_mean="constant")
+@token_credit(loss_mean="constant", by_row=False)
 def dr_grpo(scores: Tensor, response_mask: Tensor, group_size: int) -> Tensor:
     """A = R - the group's mean. Liu et al. 2025, arXiv:2503.20783."""
     return losses.dr_grpo(scores, group_size)[:, None] * response_mask
 
 
 @register_advantage
-@token_credit
+@token_credit(by_row=False)
 def loo(
     token_rewards: Tensor, response_mask: Tensor, state_ids: Tensor, group_size: int, gamma: float
 ) -> Tensor:

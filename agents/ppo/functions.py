@@ -35,6 +35,11 @@ class RoundFunction(BoundFunction):
         super().__init__(function, **options)
         self.check_names(function)
 
+    @property
+    def by_row(self) -> bool:
+        """Whether what it makes of a response depends on that response alone."""
+        return bool(self._fact("by_row"))
+
     @classmethod
     def check_names(cls, function: Any) -> None:
         """Refuse a function that reads a name of the table that is not there in any round."""

@@ -29,7 +29,7 @@ from tokengym.agents.sb3.entropy import entropy_of
 from tokengym.base.errors import ActionError, SettingsError
 from tokengym.envs import Episode
 from tokengym.rewards import RewardError
-from tokengym.rewards.credits.names import CARRIED
+from tokengym.rewards.credits.names import CARRIED, SUPPLIERS
 
 
 class Agent(Protocol):
@@ -209,6 +209,7 @@ def play_round(
             recorder.beginning = {name: np.array(array) for name, array in observation.items()}
         while is_playing and len(active):
             choice = sampler.act(active, observation, masks, deterministic=deterministic)
+            recorder.check_first(choice, envs)
             # (num_envs,): rows that have ended are stepped too, with a token that says nothing.
             actions = np.full(envs.num_envs, envs.pad_action, dtype=np.int64)
             actions[active] = choice.actions
@@ -279,6 +280,16 @@ class RoundRecorder:
         rows = np.concatenate([rows for rows, _ in self.steps])
         paid = np.concatenate(self.paid)
         return {row: paid[rows == row] for row in self.episodes}
+
+    def check_first(self, choice: SampledTokens, envs: RoundEnvironment) -> None:
+        """Refuse, before a token is written, a rule that reads what the agent does not say."""
+        lacks = [name for name in envs.reward.carried if getattr(choice, name) is None]
+        if lacks and not self.steps:
+            assert envs.reward.traits is not None
+            raise SettingsError(
+                f"credit {envs.reward.traits.credit!r} reads {lacks[0]!r} of the policy, which "
+                f"this agent does not give; it comes from the {SUPPLIERS['policy']}"
+            )
 
     def check_tokens(self) -> None:
         """Refuse a round in which a layer changed the tokens that the policy read or chose.

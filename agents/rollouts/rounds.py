@@ -105,6 +105,16 @@ class RoundReward:
         """Rows whose episodes come without score from a round's steps."""
         self.is_plain = are_plain([shared, *rows])
         """Whether nothing but this package decides what is read, written and paid."""
+        self.carried: tuple[str, ...] = () if self.traits is None else self.traits.carried
+        """Names that the rule reads of the policy that writes the episodes."""
+        paid_in_steps = [row for row in range(num_rows) if row not in self.unscored]
+        if self.traits is not None and self.carried and paid_in_steps:
+            raise SettingsError(
+                f"credit {self.traits.credit!r} reads {self.carried[0]!r} of the policy, which is "
+                "not known where a step pays, as in other processes and inside a layer that may "
+                "read rewards; make the batch with gym.make_vec(id, num_envs=...) and leave its "
+                "reward the outermost layer"
+            )
         place = type((rows[0] if rows else shared)[-1]).__module__
         self.is_only_scaled = are_plain([shared, *rows], (*TRANSPARENT, *READERS, *SCALING))
         """Whether layers that change rewards are known to scale or bound them."""

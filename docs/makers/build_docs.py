@@ -63,6 +63,14 @@ _ADDRESSED = {
 _LISTINGS = ".github/listings.md"
 _FULL = "compare"
 """Command whose page describes the options that others share with it."""
+_OF_POLICY = (
+    "`gym.make` does not know who will play, and takes a rule that reads these. Who cannot supply "
+    "them is refused before a token is written: an agent of `compare` before the first run, an "
+    "environment whose rewards are paid where no learner sees them when a learner is made, and "
+    "whoever calls `env.step` or `collect` at the first step. Agents of Stable-Baselines3 and "
+    "others with `predict` alone give none of the three."
+)
+"""Where a rule that reads names of the policy is refused."""
 _PUBLISHED = {
     "earlier/best_of_n.csv": ("MovieReview",),
     "overoptimisation/best_of_n.csv": ("Dialogue", "Summarize"),
@@ -343,8 +351,9 @@ def names() -> str:
         "[rule](../guide/idea.md) under `reward=` and `--rewards`, an "
         "estimator under `advantage=`, a weight under `weights=`. Any other name is a column of "
         "the data. Columns of a tensor are the tokens that the policy wrote, from 0; past a row's "
-        "end values are 0. Under `reward=` they are in float64, so that a row earns the same in "
-        "any batch; under the others in float32, on the policy's device.",
+        "end values are 0. Under `reward=` they are in float64, so that a row earns the same bits "
+        "in any batch, but for the last ones of what a model's pass says, which other sizes of the "
+        "batch may change; under the others in float32, on the policy's device.",
     ]
     for supplier, said in SUPPLIERS.items():
         rows = [
@@ -356,6 +365,8 @@ def names() -> str:
             blocks += [f"## From {said.partition(':')[0]}", _table(_NAMES_HEADER, rows)]
             if remedy := said.partition(":")[2].strip():
                 blocks.append(f"Where it is missing: {remedy}.")
+            if supplier == "policy":
+                blocks.append(_OF_POLICY)
     return "\n\n".join(blocks) + "\n"
 
 

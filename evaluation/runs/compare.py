@@ -52,7 +52,7 @@ from tokengym.evaluation.runs.results import write_comparison
 from tokengym.evaluation.runs.run import Run
 from tokengym.evaluation.runs.settings import AGENT, SEEDS, task_name
 from tokengym.evaluation.runs.spec import RunSpec
-from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.errors import RewardError, ScorerError
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -289,6 +289,23 @@ SOURCES_OF_WORDS = ("model", "tokenizer", "dataset", "prompts")
 """Options by which texts may have other words than the task's."""
 
 
+def check_policies(comparison: Comparison, reads: Mapping[str, str]) -> None:
+    """Refuse an agent without a policy of this package where the reward's rule reads one.
+
+    Args:
+        comparison: The comparison.
+        reads: By reward a name that its rule reads of the policy; "" where it reads none.
+    """
+    for run in comparison.runs:
+        name = reads.get(run.reward.text)
+        if name and not run.training.declaration.has_policy:
+            raise RewardError(
+                f"reward {run.reward.text!r} reads {name!r} of the policy that "
+                f"learns, which agent {run.agent.text!r} does not give; take one of `tokengym "
+                f"agents`, such as {AGENT!r}, or leave the reward out"
+            )
+
+
 def preflight(comparison: Comparison, *, is_here: bool = True) -> str:
     """Make every environment once, so that what cannot work is said before any work is done.
 
@@ -304,6 +321,7 @@ def preflight(comparison: Comparison, *, is_here: bool = True) -> str:
             check_products(training.products, device=select_device(training.device).type)
         training.declaration.check_settings(training.learner, training.batch_size)
     payers: dict[str, str] = {}
+    of_policy: dict[str, str] = {}
     learned: set[str] = set()
     for reward in reference.rewards:
         kwargs = comparison.runs[0].env_kwargs(train=True, reward=reward)
@@ -311,10 +329,12 @@ def preflight(comparison: Comparison, *, is_here: bool = True) -> str:
         envs = gym.make_vec(reference.env_id, num_envs=rows, **kwargs)
         if (paid := getattr(envs, "reward", None)) is not None:
             payers[reward.text] = paid.raw_scorer.title
+            of_policy[reward.text] = next(iter(paid.credit.reads_of("policy")), "")
         if reference.task.dataset is not None:
             task: Any = envs.unwrapped
             learned.update(prompt.text for prompt in task.prompts)
         envs.close()
+    check_policies(comparison, of_policy)
     evaluator = reference.evaluator()
     check_ranks(evaluator, reference.evaluation.reference_samples or 0)
     if learned:

@@ -23,7 +23,7 @@ from tokengym.lab.estimators.turns import Turns, centred, last_replies, numbered
 from tokengym.rewards import token_credit
 
 
-@token_credit
+@token_credit(by_row=False)
 def gigpo(
     scores: Tensor,
     token_rewards: Tensor,
@@ -43,7 +43,7 @@ def gigpo(
     return _advantages(turns, scores, group_ids, states, gamma, omega)
 
 
-@token_credit
+@token_credit(by_row=False)
 def gigpo_prefix(
     scores: Tensor,
     token_rewards: Tensor,

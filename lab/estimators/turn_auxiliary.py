@@ -9,7 +9,7 @@ from tokengym.lab.estimators.turns import Turns
 from tokengym.rewards import token_credit
 
 
-@token_credit
+@token_credit(by_row=False)
 def turn_auxiliary(
     scores: Tensor,
     token_rewards: Tensor,

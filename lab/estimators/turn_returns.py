@@ -10,7 +10,7 @@ from tokengym.lab.estimators.turns import Turns, centred
 from tokengym.rewards import token_credit
 
 
-@token_credit
+@token_credit(by_row=False)
 def turn_returns(
     token_rewards: Tensor,
     response_mask: Tensor,

@@ -33,11 +33,6 @@ class Weights(RoundFunction):
 
     kind = "weights"
 
-    @property
-    def by_row(self) -> bool:
-        """Whether the weights of a response depend on that response alone."""
-        return bool(self._fact("by_row"))
-
     def weigh(self, inputs: RoundInputs) -> Tensor:
         """Return (batch, time) weights >= 0 with mean 1 over each response; 0 elsewhere.
 

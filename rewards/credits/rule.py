@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tokengym.rewards.credits.bound import BoundFunction
-from tokengym.rewards.credits.names import ACCOUNTS, NAMES, Supplier
+from tokengym.rewards.credits.names import ACCOUNTS, CARRIED, NAMES, Supplier
 from tokengym.rewards.credits.options import UNIVERSAL, resolved
 from tokengym.rewards.credits.token_credit import is_token_credit
 from tokengym.rewards.maths.tokens import on_last, rest_on_last
@@ -104,6 +104,11 @@ class Rule(BoundFunction):
     def needs_policy(self) -> bool:
         """Whether it continues responses with the policy that learns."""
         return "continue_from" in self.reads
+
+    @property
+    def carried(self) -> tuple[str, ...]:
+        """Names that it reads of the policy that wrote an episode, which carries them."""
+        return tuple(name for name in self.reads if name in CARRIED)
 
     def _reference_remedy(self) -> str:
         return "take cut='even'" if self.cut == "entropy" else super()._reference_remedy()

@@ -67,7 +67,7 @@ class Declared:
     control: Fact = False
     """Whether it reads nothing of what the text says: what it gains is due to dense credit."""
     by_row: Fact = True
-    """Whether a row's result depends on that row alone."""
+    """Whether a row's result depends on that row alone, whatever else is in its batch."""
     gae_lambda: Fact = None
     """Lambda in [0, 1] that suits the token rewards, for a learner without one of its own."""
     scorer: ScorerKind = "any"

@@ -1,13 +1,15 @@
 """What a rule of credit reads of the policy, an episode has when it is scored and afterwards."""
 
+import gymnasium as gym
 import numpy as np
+import pytest
 from rich.console import Console
 
 import tokengym
 from tests.support.agents.common import TARGET, target_reward
-from tokengym.agents import PPO
-from tokengym.envs import Episode
-from tokengym.rewards import Rule, shares, token_credit
+from tokengym.agents import PPO, bind_policy, collect
+from tokengym.envs import Episode, SettingsError
+from tokengym.rewards import CreditError, Rule, on_last, shares, token_credit
 
 
 @token_credit
@@ -29,6 +31,54 @@ def test_a_rule_reads_the_entropy_of_the_policy_that_wrote(make_envs, make_ppo):
         again = Episode.from_record(episode.to_record())
         np.testing.assert_array_equal(again.entropy, episode.entropy)
     agent.update(agent.assign(played))
+
+
+class Any5:
+    """An agent with `predict` alone."""
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        return np.full(len(observation["input_ids"]), 5), state
+
+
+@pytest.mark.parametrize("vectorization_mode", ["vector_entry_point", "sync"])
+def test_a_step_refuses_a_rule_of_the_policy_before_a_token_is_written(vectorization_mode):
+    envs = gym.make_vec(
+        "tokengym/MovieReview-v0",
+        num_envs=2,
+        reward=by_entropy,
+        vectorization_mode=vectorization_mode,
+    )
+    envs.reset(seed=0)
+    with pytest.raises(CreditError, match=r"reads 'entropy', which env.step is not told.*collect"):
+        envs.step(np.array([5, 5]))
+    with pytest.raises(SettingsError, match=r"'by-entropy' reads 'entropy'.*this agent does not"):
+        collect(Any5(), envs, 2)
+    with pytest.raises(CreditError, match=r"env.step is not told"):  # as before the round
+        envs.step(np.array([5, 5]))
+
+
+def test_a_step_that_is_told_of_a_policy_continues_with_it(make_envs, make_ppo):
+    @token_credit
+    def continued(scores, continue_from, response_mask):
+        return on_last(scores, response_mask) + 0 * continue_from(1, response_mask)
+
+    envs = make_envs(num_envs=2, reward=target_reward(continued))
+    agent = make_ppo(envs=envs)
+    envs.reset(seed=0)
+    bind_policy(envs, agent)
+    envs.step(np.array([5, 5]))
+    alone = make_envs(num_envs=2, reward=target_reward(continued))
+    alone.reset(seed=0)
+    with pytest.raises(CreditError, match=r"'continue_from'.*bind_policy\(env, agent\)"):
+        alone.step(np.array([5, 5]))
+
+
+def test_a_learner_refuses_rows_that_pay_where_it_does_not_see(make_ppo, make_envs):
+    inside = gym.wrappers.vector.RecordEpisodeStatistics(
+        make_envs(num_envs=4, reward=target_reward(by_entropy))
+    )
+    with pytest.raises(SettingsError, match=r"reads 'entropy' of the policy.*outermost layer"):
+        make_ppo(envs=inside)
 
 
 def test_a_comparison_credits_what_it_shows_by_the_entropy(tmp_path):

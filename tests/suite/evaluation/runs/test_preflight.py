@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.comparisons import comparison
 from tokengym.evaluation.runs.compare import preflight
+from tokengym.evaluation.runs.decide import decide
 from tokengym.evaluation.runs.defaults import training_settings
 from tokengym.evaluation.runs.settings import TaskSettings
 
@@ -50,6 +51,9 @@ class Broken:
     def __call__(self, scores, response_mask):
         return on_last(scores, response_mask)
 @token_credit
+def surprised(scores, response_mask, log_probs):
+    return on_last(scores, response_mask)
+@token_credit
 def sound(scores, response_mask):
     return on_last(scores, response_mask)
 """
@@ -72,6 +76,16 @@ def test_a_rule_whose_first_batch_would_fail_is_refused_before_the_first_run(
     rewards = ("sparse", f"{tmp_path / 'rules.py'}:{rule}")
     with pytest.raises(ValueError, match=message) if message else nullcontext():
         preflight(comparison("MovieReview", rewards=rewards, seeds=1))
+
+
+def test_an_agent_without_a_policy_is_refused_under_a_rule_that_reads_it(tmp_path):
+    (tmp_path / "rules.py").write_text(RULES)
+    word = f"{tmp_path / 'rules.py'}:surprised"
+    preflight(decide(env="MovieReview", rewards=word, agents=["ppo", "grpo"]))
+    preflight(decide(env="MovieReview", rewards="sparse", agents=["ppo", "sb3:A2C"]))
+    said = r"surprised' reads 'log_probs' of the policy.*'sb3:A2C' does not give; take one.*'ppo'"
+    with pytest.raises(ValueError, match=said):
+        preflight(decide(env="MovieReview", rewards=word, agents=["ppo", "sb3:A2C"]))
 
 
 def test_prompts_of_both_splits_are_named(tmp_path, caplog):
