@@ -87,11 +87,11 @@ def cheaper() -> list[Curve]:
     return curves
 
 
-def references() -> dict[Any, ReferenceSamples]:
+def references(prompts: int = 3) -> dict[Any, ReferenceSamples]:
     """Return samples whose best of 16 has a score of 1.5, gold .6, and whose mean is -.5, .1."""
-    scores = np.full((3, 16), -0.5 - 2.0 / 15.0)
+    scores = np.full((prompts, 16), -0.5 - 2.0 / 15.0)
     scores[:, 0] = 1.5
-    gold = np.full((3, 16), 0.1 - 0.5 / 15.0)
+    gold = np.full((prompts, 16), 0.1 - 0.5 / 15.0)
     gold[:, 0] = 0.6
     return {(): ReferenceSamples(scores=scores, gold_scores=gold, tokens=2304)}
 

@@ -28,7 +28,7 @@ from tokengym.evaluation.report.summary import SummarySettings, summarize
 STORED = Path(__file__).parent / "stored"
 NOISE = {"abc": 0.02 * SEEDS, "recency": 0.02 * SEEDS**2, "random": -0.01 * SEEDS}
 CONTROLS = SummarySettings(controls=("random", "recency"))
-BEST = SummarySettings(references=references(), episodes=100)  # a small sampling error
+BEST = SummarySettings(references=references(300), episodes=100)  # a small sampling error
 PRICED = SummarySettings(kl_coef=0.05)
 
 
