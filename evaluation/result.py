@@ -19,9 +19,10 @@ from tokengym.evaluation.report.curves import SPENT, Curve, columns_of, group_la
 from tokengym.evaluation.report.curves import read_curves as read_stored
 from tokengym.evaluation.report.figures import STYLE, plain, plot_curves
 from tokengym.evaluation.report.reading import Source
+from tokengym.evaluation.report.sentences import kind_of
 from tokengym.evaluation.report.summary import summarize
 from tokengym.evaluation.report.tables import group_table, short_table
-from tokengym.evaluation.report.verdict import difference_of, kind_of
+from tokengym.evaluation.report.verdict import difference_of
 from tokengym.evaluation.runs.folder import stored_runs
 from tokengym.evaluation.runs.results import (
     COUNTS,

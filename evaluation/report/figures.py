@@ -20,6 +20,7 @@ from tokengym.base.files import write_bytes
 from tokengym.envs import printable
 from tokengym.evaluation.measure.measures import AXES, check_measures, measure_of, measures_of
 from tokengym.evaluation.measure.references import levels
+from tokengym.evaluation.report import sentences
 from tokengym.evaluation.report.curves import Curve, Panel, group_label, make_panels
 from tokengym.evaluation.report.tables import Style, group_table
 from tokengym.evaluation.statistics import curve_interval, iqm
@@ -74,7 +75,7 @@ def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve])
         width = 2 if len(cells) == 4 else min(len(cells), 3)
     else:
         if all("kl" in panel.measures for panel in panels):
-            labels[AGAINST_KL] = f"{labels['score']} against KL"
+            labels[AGAINST_KL] = sentences.against(labels["score"], measure_of("kl").word)
         cells = [
             (panel, name, f"{label} ({group_label(panel.group)})" if panel.group else label)
             for panel in panels

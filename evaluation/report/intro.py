@@ -4,32 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tokengym.base.text import printable
-from tokengym.evaluation.measure.measures import Measure, measure_of
-from tokengym.evaluation.measure.references import BEST_OF
+from tokengym.evaluation.measure.measures import MEASURES, Measure, measure_of
+from tokengym.evaluation.report import sentences
 from tokengym.version import REPOSITORY
 
 EXAMPLE = 140
 """Letters of the example's response that are shown."""
 LONG_LIST = 4
 """Rewards or learners above which their sentences stand with the definitions."""
-BEST_OF_N = (
-    f"Best of {BEST_OF}",
-    f"The best of {BEST_OF} responses that the untrained policy writes to a prompt: it needs no "
-    "training, so a trained policy should beat it.",
-)
-OF_PRICED = (
-    " A chart of the score shows its score; the headline and the normalised score take off the "
-    "price of its KL, as of a policy's."
-)
-"""What is said besides where the KL has a price, so that "best of 16" is two levels."""
-
-
-def best_of_n(groups: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """Return the term of the untrained policy's best responses, and what it is in these groups."""
-    term, text = BEST_OF_N
-    ranges = [group["score_range"] for group in groups if group["score_range"]]
-    is_priced = any(ends["measure"] == "net_score" for ends in ranges)
-    return term, text + OF_PRICED * is_priced
 
 
 def introduction(
@@ -41,20 +23,21 @@ def introduction(
     """Return what was compared as rows of a term and its entries, see `_entry`."""
     known, rows = summary.get("compared") or {}, []
     for name, entry in known.get("task", {}).items():
-        rows.append(("Task", [_entry(entry["summary"], name, example=_example(episodes))]))
-    for title, kind in (("Reward", "rewards"), ("Learner", "agents")):
+        rows.append((sentences.TASK, [_entry(entry["summary"], name, example=_example(episodes))]))
+    for title, kind in ((sentences.REWARD, "rewards"), (sentences.LEARNER, "agents")):
         entries = known.get(kind, {})
         is_long = len(entries) > LONG_LIST
         named = [
             _entry("" if is_long else entry["summary"], name, mark=_mark(group, name))
             for name, entry in entries.items()
         ]
-        rows.append((title + "s" * (len(named) > 1), named))
-    rows.append(("Score", [_entry(score.meaning)]))
+        rows.append((sentences.plural(max(len(named), 1), title), named))
+    rows.append((MEASURES["score"].title, [_entry(score.meaning)]))
     if not group["by_gold"] and "gold_score" in group["measures"]:
-        rows.append(("Gold score", [_entry(measure_of("gold_score").meaning)]))
+        gold = measure_of("gold_score")
+        rows.append((gold.title, [_entry(gold.meaning)]))
     if group["reference"]:
-        term, text = best_of_n([group])
+        term, text = sentences.best_of_n([group])
         rows.append((term, [_entry(text)]))
     return [{"term": term, "entries": entries} for term, entries in rows if entries]
 
@@ -68,8 +51,8 @@ def _entry(
 def _mark(group: Mapping[str, Any], name: str) -> str:
     """Return what an arm is besides: the baseline of others, or a control."""
     if name == group["baseline"]:
-        return "baseline" if len(group["rewards"]) > 1 else ""
-    return "control" if name in group["controls"] else ""
+        return sentences.BASELINE if len(group["rewards"]) > 1 else ""
+    return sentences.CONTROL if name in group["controls"] else ""
 
 
 def _example(episodes: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tokengym.evaluation.measure.measures import measure_of
+from tokengym.evaluation.report import sentences
 from tokengym.evaluation.report.charts import Series, line_chart, thinned
 from tokengym.evaluation.report.curves import Group
 from tokengym.evaluation.statistics import Array, iqm
@@ -77,7 +78,7 @@ def learning_charts(
         series = [
             one
             for credit in dict.fromkeys(log.credit for log in members)
-            for column, title in ((name, credit), (HELD_OUT + name, f"{credit}, held out"))
+            for column, title in ((name, credit), (HELD_OUT + name, sentences.held_out(credit)))
             for one in _series([m for m in members if m.credit == credit], column, title, colours)
         ]
         if series:

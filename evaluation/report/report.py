@@ -16,37 +16,27 @@ import numpy as np
 
 from tokengym.base.bundle import bundle_names, bundled
 from tokengym.base.models import title_of
-from tokengym.base.text import number, printable_value
-from tokengym.evaluation.measure.measures import (
-    AXES,
-    MEASURES,
-    NUMBERS,
-    OF_MEASURING,
-    Measure,
-    measure_of,
-    measures_of,
-)
+from tokengym.base.text import printable_value
+from tokengym.evaluation.measure.measures import AXES, Measure, measure_of, measures_of
 from tokengym.evaluation.measure.references import levels
+from tokengym.evaluation.report import sentences
 from tokengym.evaluation.report.charts import REFERENCE, Chart, Series, line_chart, thinned
 from tokengym.evaluation.report.curves import SPENT, Curve, Panel, group_label, make_panels
-from tokengym.evaluation.report.intro import address, best_of_n, introduction
+from tokengym.evaluation.report.intro import address, introduction
 from tokengym.evaluation.report.learning import Log, learning_charts
+from tokengym.evaluation.report.sentences import NOTHING, kind_of, unit_of
 from tokengym.evaluation.report.tables import (
     cells,
     columns,
-    counts_of,
     first_columns,
     forests,
     group_table,
+    runs_of,
     says,
     side_by_side,
     untrained,
 )
-from tokengym.evaluation.report.verdict import kind_of, unit_of
-from tokengym.evaluation.statistics import (
-    curve_interval,
-    iqm,
-)
+from tokengym.evaluation.statistics import curve_interval, iqm
 from tokengym.version import REPOSITORY, __version__
 
 if TYPE_CHECKING:
@@ -84,21 +74,16 @@ def render_report(
     score = measures_of(summary["by_gold"], elsewhere)["score"]
     settings, first = summary.get("settings") or {}, summary["groups"][0]
     runs = sum(entry["runs"] for g in summary["groups"] for entry in g["rewards"].values())
-    source = settings.get("env") or summary.get("source") or "learning curves"
-    counts = ((len(first["rewards"]), kind_of(first)), (runs, "run"))
-    counted = " · ".join(f"{count} {word}{'s' * (count > 1)}" for count, word in counts)
-    steps = f"{first['steps'][1]:g} {unit_of(first)}{' each' * (runs > 1)}"
+    source = settings.get("env") or summary.get("source") or sentences.LEARNING_CURVES
+    counts = len(first["rewards"]), kind_of(first), runs
     definitions = _definitions(summary, score)
     page = {
-        "title": summary.get("title") or "tokengym: which reward learns faster",
-        "subtitle": f"{source} · {counted} · {steps}",
+        "title": summary.get("title") or sentences.TITLE,
+        "subtitle": sentences.subtitle(source, *counts, first["steps"][1], unit_of(first)),
         "script_hash": f"sha256-{digest}",
         "level": f"{level:.0%}",
-        "curves_note": f"Interquartile mean over seeds; the band is its {level:.0%} bootstrap "
-        "interval. Point at a chart to read values; press a name to hide it.",
-        "figures_note": f"Interquartile mean over seeds, below it its {level:.0%} interval; \u00b1 "
-        "is the part of measuring, a standard error over prompts and draws that more responses "
-        "lower. Point at a number, or a heading, for what it means and how sure it is.",
+        "curves_note": sentences.curves_note(level),
+        "figures_note": sentences.figures_note(level),
         "groups": [
             {
                 **_group(group, panels[tuple(group["group"].items())], colours, level, score, logs),
@@ -160,7 +145,7 @@ def _group(
         "verdict": group["verdict"],
         "baseline": group["baseline"],
         "kind": kind_of(group),
-        "runs_note": f"Seeds per {kind_of(group)}: {counts_of(group)}.",
+        "runs_note": sentences.runs_note(kind_of(group), runs_of(group)),
         "legend": [{"name": name, "colour": colours[name]} for name in group["rewards"]],
         "axes": [_axis_view(panel, key, series, score, group) for key in axes],
         "untrained": untrained(group),
@@ -242,11 +227,7 @@ def _frontiers(
 ) -> list[dict[str, Any]]:
     table, frontiers = measures_of(group["by_gold"]), []
     rows = group["reference"]["best_of_n"] if group["reference"] else []
-    for x, y, title, note in (
-        ("kl", "score", f"{table['score'].title} against KL", "Higher at the same KL is better."),
-        ("kl", "gold_score", "Gold score against KL", "A fall means that the score is gamed."),
-        ("score", "gold_score", "Gold score against score", "The two should rise together."),
-    ):
+    for x, y, note in sentences.FRONTIERS:
         if {x, y} <= {*table} & {*panel.measures}:
             series = [
                 Series(
@@ -261,8 +242,9 @@ def _frontiers(
             ]
             if rows and {x, y} <= {*rows[0]}:
                 at, height = (np.array([row[name] for row in rows]) for name in (x, y))
-                series.append(Series(name="best of n", colour=REFERENCE, x=at, y=height))
+                series.append(Series(name=sentences.BEST_OF_ANY, colour=REFERENCE, x=at, y=height))
             chart = line_chart(series, width=400.0, height=270.0)
+            title = sentences.against(table[y].title, measure_of(x).word)
             frontiers.append(
                 {"title": title, "note": note, "chart": chart, "x_label": measure_of(x).title}
             )
@@ -280,13 +262,13 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]
         if isinstance(value, (list, tuple)):
             return ", ".join(map(str, value))
         if value is None:
-            return "\u2013"
+            return NOTHING
         return f"{value:g}" if isinstance(value, float) else str(value)
 
     tables = {
-        "Settings": settings,
-        "Versions": summary.get("versions"),
-        "Made on": summary.get("made"),
+        sentences.SETTINGS: settings,
+        sentences.VERSIONS: summary.get("versions"),
+        sentences.MADE_ON: summary.get("made"),
     }
     return [
         (title, [(str(key).replace("_", " "), shown(key, value)) for key, value in table.items()])
@@ -309,25 +291,13 @@ def _definitions(summary: Mapping[str, Any], score: Measure) -> list[dict[str, s
         if not (name == "gold_score" and summary["by_gold"]):  # which is the score
             rows.append((measure.title, measure.says, metrics))
     if any(group["reference"] for group in summary["groups"]):
-        rows.append((*best_of_n(summary["groups"]), glossary))
-    rows.append(("Measured by", summary.get("measured_by") or "", ""))
+        rows.append((*sentences.best_of_n(summary["groups"]), glossary))
+    rows.append((sentences.MEASURED_BY, summary.get("measured_by") or "", ""))
     if anchor := summary["anchors"]["reference"]:
-        values = ", ".join(f"{measure_of(k).title} {number(v)}" for k, v in anchor.items())
-        rows.append(("Fixed anchor", f"The reference policy, before training: {values}.", ""))
-    rows += [(term, text, glossary) for term, text in _terms()]
-    rows.append(("All terms", f"The glossary of the documentation, docs/{glossary}.", glossary))
+        rows.append((*sentences.anchor(anchor), ""))
+    rows += [(term, text, glossary) for term, text in sentences.terms()]
+    rows.append((*sentences.all_terms(glossary), glossary))
     return [
         {"term": term, "text": text, "address": address(page), "id": f"term-{place}"}
         for place, (term, text, page) in enumerate(row for row in rows if row[1])
-    ]
-
-
-def _terms() -> list[tuple[str, str]]:
-    ranked = ", ".join(m.word for m in MEASURES.values() if m.ranked)
-    return [
-        *((n.title, n.meaning) for n in NUMBERS.values()),
-        ("Error of measuring", OF_MEASURING),
-        ("Interquartile mean", "Mean over seeds without the lowest and the highest quarter."),
-        ("Interval", "Percentile bootstrap over seeds of an interquartile mean."),
-        ("Ranked", f"Rewards are ranked only by {ranked}."),
     ]

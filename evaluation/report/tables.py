@@ -7,19 +7,19 @@ import numpy as np
 
 from tokengym.base.text import markdown, number, printable, signed
 from tokengym.evaluation.measure.measures import (
-    NUMBERS,
     WHEN,
     Measure,
     check_measures,
     measure_of,
     measures_of,
 )
+from tokengym.evaluation.report import sentences
 from tokengym.evaluation.report.charts import interval_chart
 from tokengym.evaluation.report.curves import group_label
-from tokengym.evaluation.report.verdict import clear, difference_of, kind_of, unit_of
-from tokengym.evaluation.statistics import FASTER_AT, MIN_KL
+from tokengym.evaluation.report.sentences import NOTHING, kind_of, unit_of
+from tokengym.evaluation.report.verdict import clear, difference_of
+from tokengym.evaluation.statistics import FASTER_AT
 
-NOTHING = "\u2013"
 Style = Literal["LaTeX", "Markdown"]
 NORMALISED = "normalised_score"
 _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
@@ -37,29 +37,22 @@ _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
 def columns(group: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return the table's columns as (title, measurement, kind); one reward alone has no others'."""
     shown_columns: list[tuple[str, str, str]] = []
-    has_others, unit = len(group["rewards"]) > 1, unit_of(group).capitalize()
+    has_others, unit = len(group["rewards"]) > 1, unit_of(group)
     for name, measure in measures_of(group["by_gold"]).items():
         if any(name in entry["figures"] for entry in group["rewards"].values()):
             shown_columns += [(measure.heading(kind), name, kind) for kind in measure.columns]
         if name == "score" and has_others:
             if "kl" in group["measures"]:
-                of_kl = " of KL" if group["equal_kl"] is not None else ""
-                title = f"{measure.word.capitalize()} {at_kl(group)}{of_kl}"
+                title = sentences.score_at_kl(measure.word, group["equal_kl"])
                 shown_columns.append((title, name, "at_kl"))
-            shown_columns.append((f"{unit} to {group['baseline']}'s final level", "", "steps"))
+            title = sentences.steps_to_baseline(unit, group["baseline"])
+            shown_columns.append((title, "", "steps"))
     if ends := group["score_range"]:
-        title = f"Normalised score (1: best of {ends['n']}) at the end"
-        shown_columns.append((title, NORMALISED, "final"))
-        shown_columns.append((f"{unit} to {FASTER_AT:.0%} of it", "", "shares"))
+        shown_columns.append((sentences.normalised(ends["n"]), NORMALISED, "final"))
+        shown_columns.append((sentences.steps_to_share(unit), "", "shares"))
     if has_others:
-        shown_columns.append((f"Chance to beat {group['baseline']}", "score", "chance"))
+        shown_columns.append((sentences.chance_to_beat(group["baseline"]), "score", "chance"))
     return shown_columns
-
-
-def at_kl(group: Mapping[str, Any]) -> str:
-    """Return at which KL scores are compared, such as ``at 8.00 nats``."""
-    kl = group["equal_kl"]
-    return "at equal KL" if kl is None else f"at {number(kl)} nats"
 
 
 def first_columns(group: Mapping[str, Any]) -> list[int]:
@@ -94,14 +87,15 @@ def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[
         chance = entry["versus_baseline"]["probability_of_improvement"][measure]["auc"]
         value = f"{chance['probability']:.0%}"
         if min(entry["runs"], group["rewards"][group["baseline"]]["runs"]) > 1:
-            below = f"{chance['low']:.0%} to {chance['high']:.0%}"
+            below = sentences.percents(chance)
     elif kind != "chance":
         figure = entry["figures"][measure][kind]
         value = number(figure["iqm"])
         if entry["runs"] > 1:  # one seed has no interval
-            below = f"{number(figure['low'])} to {number(figure['high'])}"
+            below = sentences.ends(figure)
         if kind == "at_kl" and name != group["baseline"]:
-            below += _when(group, name)
+            at = entry["versus_baseline"]["at_kl"]
+            below += sentences.when_at_kl(at["step"], group["axis"], at["pairs"], at["of"])
         if sign := clear(difference_of(group, name, measure, kind)):
             better = measure_of(measure).better
             tone = "good" if (better == "higher") == (sign > 0) else "bad"
@@ -114,60 +108,36 @@ def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[
 def says(group: Mapping[str, Any], name: str, kind: str, score: Measure) -> str:
     """Return what the cells of a column mean and how sure they are; ``score`` is what it is of."""
     measure = score if name in ("", "score") else measure_of(name, group["by_gold"])
-    number_of = NUMBERS["steps" if kind == "shares" else kind]
-    return (
-        f"{measure.title}. {measure.says} {number_of.title}: {number_of.meaning} {number_of.error}"
-    )
+    return sentences.column(measure, "steps" if kind == "shares" else kind)
 
 
 def _unknown(group: Mapping[str, Any], name: str, measure: str, kind: str) -> str | None:
     """Return why a cell has no value, "" where it was not measured, None if it has a value."""
     figures, base = (group["rewards"][each]["figures"] for each in (name, group["baseline"]))
     if (measure == NORMALISED or kind == "shares") and group["score_range"]["noise"]:
-        return "its range may be noise"
+        return sentences.RANGE_IS_NOISE
     if kind == "chance" and (group["rewards"][name].get("versus_baseline") or {}).get("carried"):
-        return "runs ended early"
+        return sentences.ENDED_EARLY
     if kind == "steps" and not group["baseline_rises"]:
-        return f"{group['baseline']} does not rise"
+        return sentences.does_not_rise(group["baseline"])
     if kind == "at_kl" and not ("kl" in figures and "kl" in base):
         return ""
     if kind == "at_kl" and group["equal_kl"] is None:
-        return f"KL below {MIN_KL:g} nats"
+        return sentences.NOT_MOVED
     if kind == "at_kl" and kind not in figures[measure]:
-        return _not_at_kl((group["rewards"][name].get("versus_baseline") or {}).get("at_kl"))
+        at = (group["rewards"][name].get("versus_baseline") or {}).get("at_kl") or {}
+        return sentences.not_at_kl(*(at.get(count, 0) for count in ("pairs", "short", "of")))
     needed = NORMALISED if kind == "shares" else measure or "score"
     return None if needed in figures else ""
-
-
-def _not_at_kl(at: Mapping[str, Any] | None) -> str:
-    """Return why a reward's score at equal KL is not known."""
-    if not at:
-        return "not known"
-    passed = at["of"] - at["pairs"] - at["short"]
-    counts = {"ended below it": at["short"], "passed it unmeasured": passed}
-    reasons = [f"{count} of {at['of']} {what}" for what, count in counts.items() if count]
-    return ", ".join(["not known", *reasons])
 
 
 def _arrival(entry: Mapping[str, Any], steps: Mapping[str, float]) -> tuple[str, str]:
     """Return the steps to a level, the median over seeds, and how many seeds arrive."""
     arrived, runs = round(steps["reached"] * entry["runs"]), entry["runs"]
     if not arrived:
-        return "not reached", ""
+        return sentences.NOT_REACHED, ""
     median = NOTHING if np.isinf(steps["median"]) else f"{steps['median']:.0f}"
-    return median, f"{arrived} of {runs} seeds reach it"
-
-
-def _when(group: Mapping[str, Any], name: str) -> str:
-    """Return when a reward was at the KL of a comparison, and on how many seeds, as a clause.
-
-    One that passed earlier than the baseline had spent fewer tokens, at a higher learning rate.
-    """
-    at = group["rewards"][name]["versus_baseline"]["at_kl"]
-    step = f"{at['step']:,.0f}"
-    when = f"{step} tokens" if group["axis"] == "tokens" else f"update {step}"
-    seeds = f", {at['pairs']} of {at['of']} seeds" if at["pairs"] < at["of"] else ""
-    return f" after {when}{seeds}"
+    return median, sentences.seeds_reach_it(arrived, runs)
 
 
 def untrained(group: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -177,33 +147,24 @@ def untrained(group: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     table, best_of_n = measures_of(group["by_gold"]), lines["best_of_n"]
     shown = [name for name in best_of_n[0] if name in table]
-    heads = [table[name].title + (", at most" if name == "kl" else "") for name in shown]
-    rows = [[f"best of {row['n']}", *(number(row[name]) for name in shown)] for row in best_of_n]
-    note = (
-        f"{lines['samples']} responses of the policy that training starts from to each of "
-        f"{lines['prompts']} held-out prompts, {lines['tokens']:,} tokens in all. Best of n "
-        "is the best of n fresh responses by the score: it costs n times the tokens at every use. "
+    heads = [sentences.best_of_heading(table[name]) for name in shown]
+    rows = [
+        [sentences.best_of_row(row["n"]), *(number(row[name]) for name in shown)]
+        for row in best_of_n
+    ]
+    note = sentences.untrained_note(
+        *(lines[of] for of in ("samples", "prompts", "tokens")),
+        has_optimum=lines["optimum"] is not None,
+        is_priced="net_score" in best_of_n[0],
     )
     if lines["optimum"] is not None:
-        bound = {"net_score": f"at least {number(lines['optimum'])}"}
-        rows.append(["optimum", *(bound.get(name, NOTHING) for name in shown)])
-        note += (
-            "The best policy by score minus the KL penalty has at least c log mean exp(score / c) "
-            "over these responses, c the price, and at least what any best of n has: the larger is "
-            "shown."
-        )
-    elif "net_score" in best_of_n[0]:
-        note += "At price 0 the best policy has the highest score there is, which no sample bounds."
+        bound = {"net_score": sentences.at_least(lines["optimum"])}
+        rows.append([sentences.OPTIMUM, *(bound.get(name, NOTHING) for name in shown)])
     return {"columns": ["", *heads], "rows": rows, "note": note, "largest": best_of_n[-1]["n"]}
 
 
 def forests(group: Mapping[str, Any], colours: Mapping[str, int]) -> list[dict[str, Any]]:
     """Return a chart of paired differences per measurement."""
-    notes = {
-        "higher": "Right of 0 is better.",
-        "lower": "Left of 0 is better.",
-        "": "Neither side of 0 is better in itself.",
-    }
     table, charts = measures_of(group["by_gold"]), []
     for measure, kind in [(m, kind) for m in table.values() for kind in m.differences]:
         rows = []
@@ -211,13 +172,11 @@ def forests(group: Mapping[str, Any], colours: Mapping[str, int]) -> list[dict[s
             if d := difference_of(group, name, measure.name, kind):
                 versus = group["rewards"][name]["versus_baseline"]
                 size = versus["measuring"].get(measure.name, {}).get(kind)
-                sure = f"; measuring \u00b1 {number(size)}" if size else ""
-                of_pairs = f"{d['wins']} of {d['pairs']} higher{sure}"
-                label = f"{name}  {signed(d['difference'])}  ({of_pairs})"
+                label = sentences.difference_row(name, d, size)
                 ends = (d["low"], d["difference"], d["high"])
                 rows.append((label, colours[name], *ends, clear(d) != 0))
         if rows:
-            title, note = measure.heading(kind), notes[measure.better]
+            title, note = measure.heading(kind), sentences.LEFT_OR_RIGHT[measure.better]
             charts.append({"title": title, "note": note, **interval_chart(rows, width=400.0)})
     return charts
 
@@ -244,7 +203,7 @@ def short_table(
         measure = measure_of(name, group["by_gold"])
         unit = measure.in_brackets
         if kind == "at_kl":
-            heads.append((measure.word.capitalize(), at_kl(group)))
+            heads.append((measure.word.capitalize(), sentences.at_kl(group["equal_kl"])))
         else:
             heads.append((title.removesuffix(f" {WHEN[kind]}") + unit, WHEN[kind]))
     return heads, {name: [row[column] for column in shown] for name, row in cells(group).items()}
@@ -255,16 +214,13 @@ def group_table(
 ) -> str:
     """Return one setting's table of results, a row per reward."""
     heads, rewards = short_table(group, measures)
-    counts = counts_of(group)
-    note = (
-        f"Interquartile mean and {level:.0%} bootstrap interval over "
-        f"{counts} seed{'' if counts == '1' else 's'}; ▲ and ▼ mark what "
-        f"is clearly above or below {group['baseline']}"
+    note = sentences.table_note(
+        level,
+        runs_of(group),
+        group["baseline"],
+        noise=(group["score_range"] or {}).get("noise"),
+        group=group_label(tuple(group["group"].items())),
     )
-    if (ends := group["score_range"]) and ends["noise"]:
-        note = f"{note}. No normalised score: {ends['noise']}"
-    if group["group"]:
-        note = f"{group_label(tuple(group['group'].items()))}. {note}"
     note = " ".join(printable(note).split())
     first = kind_of(group).capitalize()
     if style == "Markdown":
@@ -289,11 +245,9 @@ def group_table(
     return "\n".join([*begin, r"\midrule", *lines[2:], r"\bottomrule", r"\end{tabular}"])
 
 
-def counts_of(group: Mapping[str, Any]) -> str:
-    """Return the number of runs per reward, such as ``3 to 10`` where it differs."""
-    counts = [entry["runs"] for entry in group["rewards"].values()]
-    low, high = min(counts), max(counts)
-    return f"{low}" if low == high else f"{low} to {high}"
+def runs_of(group: Mapping[str, Any]) -> list[int]:
+    """Return the number of runs of each reward."""
+    return [entry["runs"] for entry in group["rewards"].values()]
 
 
 def latex(text: str) -> str:
@@ -340,7 +294,9 @@ def side_by_side(
     for prompt, responses in after.items():
         shown = []
         if prompt in before and not all(row["step"] == 0 for row in responses.values()):
-            shown.append({**_response(before[prompt]), "name": "before training", "colour": None})
+            shown.append(
+                {**_response(before[prompt]), "name": sentences.BEFORE_TRAINING, "colour": None}
+            )
             shown[0]["tokens"] = [{**token, "tone": ""} for token in shown[0]["tokens"]]
         for credit in colours:
             if credit in responses:
@@ -383,7 +339,5 @@ def _response(row: Mapping[str, Any]) -> dict[str, Any]:
     if not pieces or not rewards or len(pieces) != len(rewards):
         pieces, rewards = [row["response"]], [0.0]
     tokens = coloured_tokens(pieces, rewards)
-    figures = [f"score {number(row.get('score'))}"]
-    if row.get("gold_score") is not None:
-        figures.append(f"gold {number(row['gold_score'])}")
-    return {"tokens": tokens, "figures": " · ".join(figures)}
+    figures = sentences.response_figures(row.get("score"), row.get("gold_score"))
+    return {"tokens": tokens, "figures": figures}

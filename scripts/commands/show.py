@@ -17,8 +17,8 @@ from tokengym.envs import printable
 from tokengym.evaluation.measure.measures import WHEN, measure_of, measures_of
 from tokengym.evaluation.measure.references import BEST_OF
 from tokengym.evaluation.report.learning import HELD_OUT, SHOWN
-from tokengym.evaluation.report.tables import NORMALISED, NOTHING, at_kl
-from tokengym.evaluation.report.verdict import kind_of, unit_of
+from tokengym.evaluation.report.sentences import NOTHING, at_kl, kind_of, unit_of
+from tokengym.evaluation.report.tables import NORMALISED
 from tokengym.evaluation.statistics import FASTER_AT
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def _legend(group: Mapping[str, Any]) -> str:
     parts = [f"reached: {unit_of(group)} until {goal} is reached"]
     if any("at_kl" in entry["figures"]["score"] for entry in group["rewards"].values()):
         word = measure_of("score", group["by_gold"]).word
-        parts.append(f"at equal KL: {word} {at_kl(group)} of KL")
+        parts.append(f"at equal KL: {word} {at_kl(group['equal_kl'])} of KL")
     elif "kl" in group["measures"] and len(group["rewards"]) > 1:
         parts.append("at equal KL: not known, see the report")
     if ends and not ends["noise"]:

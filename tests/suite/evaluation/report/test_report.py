@@ -13,7 +13,7 @@ from tests.support.evaluation.report import hostile_samples, render
 from tests.support.evaluation.verdicts import COMPARED
 from tokengym.evaluation.report.curves import Curve, make_panels
 from tokengym.evaluation.report.figures import draw_against_kl, save_figure
-from tokengym.evaluation.report.intro import best_of_n
+from tokengym.evaluation.report.sentences import best_of_n
 from tokengym.evaluation.report.summary import summarize
 from tokengym.evaluation.report.tables import side_by_side
 

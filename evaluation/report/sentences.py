@@ -1,0 +1,676 @@
+"""Every sentence of the report, as a function of facts.
+
+What is compared, tested and counted is found in `summary`, `verdict` and `tables`; here it is said,
+each sentence once, whether a page, a terminal or a paper shows it. The names of measurements and of
+the numbers that are taken of them stand in the tables of `evaluation.measure.measures`, the
+headings of the page in its template.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from tokengym.base.text import listed, number, signed
+from tokengym.evaluation.measure.measures import (
+    MEASURES,
+    NUMBERS,
+    OF_MEASURING,
+    Measure,
+    measure_of,
+)
+from tokengym.evaluation.measure.references import BEST_OF
+from tokengym.evaluation.statistics import FASTER_AT, MIN_KL, RELIABLE_SEEDS
+
+NOTHING = "\u2013"
+"""What stands where there is no value."""
+Kind = Literal["reward", "learner"]
+"""What is compared, in one word."""
+Unit = Literal["updates", "tokens"]
+"""Unit of the curves' steps, in the plural."""
+
+
+def kind_of(group: Mapping[str, Any]) -> Kind:
+    """Return what a group compares, in one word."""
+    return "learner" if group["axis"] == "tokens" else "reward"
+
+
+def unit_of(group: Mapping[str, Any]) -> Unit:
+    """Return the unit of the curves' steps, in the plural."""
+    return "tokens" if group["axis"] == "tokens" else "updates"
+
+
+def sentence(text: str) -> str:
+    """Return a text with a capital at its beginning."""
+    return text[:1].upper() + text[1:]
+
+
+def plural(count: int, word: str) -> str:
+    """Return a word in the number that a count asks for."""
+    return word if count == 1 else f"{word}s"
+
+
+def steps(value: float, unit: Unit) -> str:
+    """Return an amount of steps, such as ``1,500 tokens``."""
+    return f"{value:,.10g} {unit}"
+
+
+def at_step(step: float, axis: str) -> str:
+    """Return a place on a curve, such as ``update 12`` or ``1,500 tokens``."""
+    return f"{step:,.0f} tokens" if axis == "tokens" else f"update {step:,.0f}"
+
+
+def named(names: Sequence[str], controls: Sequence[str]) -> str:
+    """Return arms as a sentence has them; a control is said to be one."""
+    return listed([f"the control {name}" if name in controls else name for name in names])
+
+
+def ends(difference: Mapping[str, Any]) -> str:
+    """Return the ends of an interval."""
+    return f"{number(difference['low'])} to {number(difference['high'])}"
+
+
+# --- headline and notes ---------------------------------------------------------------------------
+
+
+class Early(NamedTuple):
+    """Runs of an arm that ended before its longest."""
+
+    name: str
+    ended: int
+    runs: int
+    """All of the arm's runs."""
+    first: float
+    """Step at which the first of them ended."""
+    collapsed: int
+    """Runs of the arm that collapsed, as far as they were measured."""
+
+    def says(self, unit: Unit) -> str:
+        """Return how many, of how many, and since when."""
+        return (
+            f"{self.ended} of {self.runs} runs of {self.name} ended early "
+            f"(from {steps(self.first, unit)} on)"
+        )
+
+
+def end_of_headline(absent: Sequence[str]) -> str:
+    """Return the end of a headline, which names arms without a finished run."""
+    has = "has" if len(absent) == 1 else "have"
+    return f"; {listed(absent)} {has} no finished run." if absent else "."
+
+
+def alone(arm: str, word: str, start: float, final: float) -> str:
+    """Return the headline of one arm; ``word`` is that of the score."""
+    return f"{arm} went from {word} {number(start)} to {number(final)}"
+
+
+def faster(
+    first: str,
+    others: Sequence[str],
+    baseline: str,
+    *,
+    lead: float,
+    word: str,
+    by_drift: bool,
+    controls: Sequence[str],
+) -> str:
+    """Return the headline of a comparison in which ``first`` and others learned faster."""
+    how = " by more drift" if by_drift else ""
+    also = f"; so did {named(others, controls)}" if others else ""
+    return (
+        f"{sentence(named([first], controls)) if first in controls else first} learned faster than "
+        f"{baseline}{how}: {signed(lead)} {word} over the run{also}"
+    )
+
+
+def none_faster(
+    baseline: str,
+    kind: Kind,
+    *,
+    slower: Sequence[str],
+    drifting: Sequence[str],
+    controls: Sequence[str],
+) -> str:
+    """Return the headline of a comparison in which no arm learned clearly faster."""
+    text = f"No {kind} learned clearly faster than {baseline}"
+    if slower:
+        return f"{text}; {named(slower, controls)} learned slower"
+    if drifting:
+        return f"{text}; {named(drifting, controls)} drift{'s' * (len(drifting) == 1)} less"
+    return text
+
+
+def no_verdict(early: Sequence[Early], unit: Unit) -> str:
+    """Return the headline of a comparison in which runs ended early."""
+    return f"No verdict: {_early(early, unit)}, perhaps because of what they did"
+
+
+def _early(early: Sequence[Early], unit: Unit) -> str:
+    return listed([one.says(unit) for one in early])
+
+
+def too_few_seeds(text: str, seeds: int) -> str:
+    """Return a headline of fewer seeds than tell."""
+    return f"Too few seeds to tell. On these {seeds}: {text}"
+
+
+def unproven(rules: Sequence[str], controls: Sequence[str]) -> str:
+    """Return that faster rules are not clearly ahead of controls."""
+    what = f"{plural(len(controls), 'control')} {listed(controls)}"
+    verb, claim = ("is", "it finds") if len(rules) == 1 else ("are", "they find")
+    return (
+        f"{listed(rules)} {verb} not clearly ahead of the {what}: no evidence that {claim} "
+        "the right tokens."
+    )
+
+
+def reached(
+    over: Sequence[str], below: Sequence[str], *, n: int, goal: float, word: str, none: Kind | None
+) -> str:
+    """Return which arms ended at or above the best of n, and which below it.
+
+    ``none`` is what is compared, where not one of several reached it.
+    """
+    best = f"the untrained policy's best of {n} ({word} {number(goal)})"
+    if over:
+        return f"{listed(over)} reached {best}, and {listed(below)} did not."
+    return f"No {none} reached {best}." if none else f"{listed(below)} did not reach {best}."
+
+
+# --- differences from the baseline ----------------------------------------------------------------
+
+
+def how_sure(difference: Mapping[str, Any]) -> str:
+    """Return a paired difference's interval, of the corrected test, and whether it is clear."""
+    pairs, p = difference["pairs"], difference["p_adjusted"]
+    interval = f"{100 * difference['level']:.3g}% interval {ends(difference)}"
+    if pairs < RELIABLE_SEEDS:
+        interval = "no interval" if pairs == 1 else interval
+        return f"{interval}; too few seeds to tell ({pairs})"
+    corrected = "corrected p < 0.001" if p < 0.001 else f"corrected p = {p:.2g}"
+    return f"{interval}; {'clear' if difference['clear'] else 'not clear'}, {corrected}"
+
+
+def unpaired(arm: str, baseline: str) -> str:
+    """Return that an arm and the baseline have no seed in common."""
+    return f"{arm}: no seed in common with {baseline}, so nothing is paired"
+
+
+def over_the_run(arm: str, baseline: str, word: str, difference: Mapping[str, Any]) -> str:
+    """Return an arm's difference to the baseline over the run."""
+    return f"{_size(arm, baseline, word, difference, 'auc')}, {how_sure(difference)}"
+
+
+def of_levels(
+    arm: str, baseline: str, word: str, difference: Mapping[str, Any], frozen: Sequence[str]
+) -> str:
+    """Return a difference at the end with arms that learn nothing, and so have no speed."""
+    learns = "learns nothing, and has" if len(frozen) == 1 else "learn nothing, and have"
+    size = _size(arm, baseline, word, difference, "final")
+    return f"{size}, {how_sure(difference)}; {listed(frozen)} {learns} a level alone"
+
+
+def carried_forward(
+    arm: str,
+    baseline: str,
+    word: str,
+    difference: Mapping[str, Any],
+    carried: Mapping[str, Any],
+    unit: Unit,
+) -> str:
+    """Return a difference of runs some of which ended early, which is none of the run."""
+    return (
+        f"{_size(arm, baseline, word, difference, 'auc')}, as far as both runs of a pair went; "
+        f"{signed(carried['difference'])} ({ends(carried)}) to {steps(carried['to'], unit)}, the "
+        "last value of a run that ended early carried forward; no verdict"
+    )
+
+
+def _size(arm: str, baseline: str, word: str, difference: Mapping[str, Any], number_of: str) -> str:
+    size, when = signed(difference["difference"]), NUMBERS[number_of].words
+    return f"{arm}: {size} {word} {when} against {baseline}"
+
+
+# --- cautions -------------------------------------------------------------------------------------
+
+
+def another_baseline(wanted: str, baseline: str) -> str:
+    """Return that the baseline that was asked for has no run."""
+    return f"{wanted} has no finished run here; {baseline} takes its place as the baseline."
+
+
+def few_seeds(kind: Kind, seeds: int) -> str:
+    """Return that intervals are unreliable."""
+    return f"Fewer than {RELIABLE_SEEDS} seeds per {kind} ({seeds}): the intervals are unreliable."
+
+
+def failed(
+    count: int, seeds: Mapping[str, Sequence[int]], failure: str, kind: Kind, *, can_retry: bool
+) -> str:
+    """Return which runs failed, and how the first of them did."""
+    first = "" if count == 1 else "The first: "
+    remedy = "; --retry-failed repeats what failed" if can_retry else ""
+    return (
+        f"Not in the figures: {count} failed {plural(count, 'run')} ({_seeds(seeds)}), which may "
+        f"favour the {kind}{remedy}. {first}{failure.rstrip('.')}."
+    )
+
+
+def unfinished(seeds: Mapping[str, Sequence[int]]) -> str:
+    """Return which runs have not ended."""
+    return (
+        f"Not in the figures: runs that have not ended ({_seeds(seeds)}); the comparison's own "
+        "command resumes."
+    )
+
+
+def _seeds(seeds: Mapping[str, Sequence[int]]) -> str:
+    """Return runs in words: each name with its seeds."""
+    return "; ".join(
+        f"{name}, {plural(len(of), 'seed')} {listed([str(seed) for seed in of])}"
+        for name, of in seeds.items()
+    )
+
+
+def begins_late(arm: str, first: float, unit: Unit) -> str:
+    """Return that an arm's first evaluation is later than others'."""
+    return (
+        f"Of pairs with {arm} the differences begin at {steps(first, unit)}, where it was first "
+        "evaluated: what the others did before is left out."
+    )
+
+
+def ended_early(early: Sequence[Early], unit: Unit) -> str:
+    """Return which runs ended early, and why nothing is then called clear."""
+    collapsed = [f"{one.collapsed} of {one.runs} of {one.name}" for one in early]
+    return (
+        f"{sentence(_early(early, unit))}: a run may end because it collapsed, so that those which "
+        "last are the better ones, and nothing over the run or at the end is called clear. As far "
+        f"as they were measured, {listed(collapsed)} collapsed."
+    )
+
+
+def unlike_lengths(first: float, shortest: str, last: float, unit: Unit) -> str:
+    """Return between which steps runs end, and of which differences are."""
+    return (
+        f"Runs end between {first:,.10g} ({shortest}) and {steps(last, unit)}: each difference is "
+        f"over the {unit} that both runs of a pair reached."
+    )
+
+
+def unshared_seeds(baseline: str, seeds: int, shared: Sequence[tuple[str, int, int]]) -> str:
+    """Return that arms were run with seeds that the baseline has not.
+
+    Args:
+        baseline: The baseline.
+        seeds: Its seeds.
+        shared: Of each such arm its name, the seeds that it shares, and all that it has.
+    """
+    unlike = [f"{common} of the {own} of {arm}" for arm, common, own in shared]
+    return (
+        f"{baseline} has {seeds} seeds, and shares {listed(unlike)}: differences are over the "
+        "seeds that both have, all else is over the seeds of each."
+    )
+
+
+NO_BEST_OF_N = (
+    "The scorer gives all of the untrained policy's responses to a prompt the same score: it "
+    "cannot rank them, so there is no best of n."
+)
+
+
+def not_normalised(reason: str) -> str:
+    """Return that no score is normalised, and why."""
+    return f"No normalised score: {reason}."
+
+
+def left_out(measures: Sequence[str], arms: Sequence[str]) -> str:
+    """Return which measurements some arms lack."""
+    titles = ", ".join(measure_of(name).title for name in measures)
+    return f"{titles}: left out of {', '.join(arms)}, where it was not measured."
+
+
+def collapsed(rates: Mapping[str, float]) -> str:
+    """Return which share of each arm's seeds collapsed."""
+    return (
+        f"Collapsed: {listed([f'{arm} ({rate:.0%} of its seeds)' for arm, rate in rates.items()])}."
+    )
+
+
+# --- alarms ---------------------------------------------------------------------------------------
+
+
+class Alarm(NamedTuple):
+    """A sign of over-optimisation in one reward's runs."""
+
+    sign: str
+    """What it is, as the beginning of a sentence."""
+    detail: str
+    """Its figures."""
+    remedy: str = ""
+    """What to do; empty where the samples are to be read first."""
+
+    def __str__(self) -> str:
+        return f"{self.sign} ({self.detail})" + (f": {self.remedy}" if self.remedy else "")
+
+
+def alarm(sign: str, remedy: str, arms: Sequence[tuple[str, str]]) -> str:
+    """Return one alarm with the arms that raised it, each with its figures."""
+    raised = listed([f"{arm} ({detail})" for arm, detail in arms])
+    return f"{sentence(sign)}: {raised}.{f' {sentence(remedy)}.' if remedy else ''}"
+
+
+def gold_fell(
+    step: float, axis: str, gold: tuple[float, float], score: tuple[float, float]
+) -> Alarm:
+    """Return the alarm of a gold score that fell under a rising score: then, and at the end."""
+    return Alarm(
+        "the gold score fell while the score rose",
+        f"from {at_step(step, axis)} on: gold {gold[0]:.3g} to {gold[1]:.3g}, score {score[0]:.3g} "
+        f"to {score[1]:.3g}",
+    )
+
+
+def of_trigrams(what: Literal["copied", "repeated"], first: float, last: float) -> Alarm:
+    """Return the alarm of trigrams that are copied from the prompt, or repeated."""
+    sign = {
+        "copied": "more is copied from the prompt",
+        "repeated": "responses repeat themselves more",
+    }[what]
+    return Alarm(sign, f"{first:.0%} of trigrams at first, {last:.0%} at the end")
+
+
+def length_changed(first: float, last: float) -> Alarm:
+    """Return the alarm of responses that became longer or shorter, in tokens."""
+    return Alarm("the length changed", f"{first:.3g} to {last:.3g} tokens")
+
+
+def leapt(nats: float, first: float, last: float, at_end: float) -> Alarm:
+    """Return the alarm of an update, between two, that crossed so many nats."""
+    return Alarm(
+        "one update crossed so much KL that no policy between was measured",
+        f"at least {nats:.3g} nats from update {first:g} to {last:g}, {at_end:.3g} at the end",
+        "lower learning_rate, or set n_warmup_updates",
+    )
+
+
+def lost_by_its_objective(first: float, last: float, *, by_gold: bool) -> Alarm:
+    """Return the alarm of a score minus the KL penalty that ended below its start."""
+    lost = "" if by_gold else ": training lost by its own objective"
+    word = measure_of("net_score", by_gold).word
+    return Alarm(f"{word} ended below its start{lost}", f"{first:.3g} to {last:.3g}")
+
+
+def below_best(n: int, measure: str, ended: float, best: float) -> Alarm:
+    """Return the alarm of a training that ended below the best of n untrained responses."""
+    return Alarm(
+        f"it ended below the best of {n} untrained responses, which cost no training",
+        f"{MEASURES[measure].word} {ended:.3g} against {best:.3g}",
+        "train longer, or at another learning_rate",
+    )
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+BEFORE_TRAINING = "before training"
+RANGE_IS_NOISE = "its range may be noise"
+ENDED_EARLY = "runs ended early"
+NOT_MOVED = f"KL below {MIN_KL:g} nats"
+NOT_REACHED = "not reached"
+LEFT_OR_RIGHT = {
+    "higher": "Right of 0 is better.",
+    "lower": "Left of 0 is better.",
+    "": "Neither side of 0 is better in itself.",
+}
+"""Note of a chart of differences, by which direction of a measurement is better."""
+
+
+def does_not_rise(baseline: str) -> str:
+    """Return why there are no steps to the baseline's level."""
+    return f"{baseline} does not rise"
+
+
+def not_at_kl(pairs: int, short: int, of: int) -> str:
+    """Return why the score at equal KL is not known.
+
+    Args:
+        pairs: Pairs of runs that were at it; 0, as the others, where nothing was counted.
+        short: Pairs whose run ended below it.
+        of: All pairs.
+    """
+    counts = {"ended below it": short, "passed it unmeasured": of - pairs - short}
+    reasons = [f"{count} of {of} {what}" for what, count in counts.items() if count]
+    return ", ".join(["not known", *reasons])
+
+
+def when_at_kl(step: float, axis: str, pairs: int, of: int) -> str:
+    """Return when an arm was at the KL of a comparison, and on how many seeds, as a clause.
+
+    One that passed earlier than the baseline had spent fewer tokens, at a higher learning rate.
+    """
+    seeds = f", {pairs} of {of} seeds" if pairs < of else ""
+    return f" after {at_step(step, axis)}{seeds}"
+
+
+def seeds_reach_it(arrived: int, runs: int) -> str:
+    """Return how many seeds arrive at a level."""
+    return f"{arrived} of {runs} seeds reach it"
+
+
+def percents(chance: Mapping[str, Any]) -> str:
+    """Return the ends of the interval of a chance."""
+    return f"{chance['low']:.0%} to {chance['high']:.0%}"
+
+
+def at_kl(kl: float | None) -> str:
+    """Return at which KL scores are compared, such as ``at 8.00 nats``."""
+    return NUMBERS["at_kl"].words if kl is None else f"at {number(kl)} nats"
+
+
+def score_at_kl(word: str, kl: float | None) -> str:
+    """Return the heading of the score at equal KL."""
+    return f"{word.capitalize()} {at_kl(kl)}{' of KL' if kl is not None else ''}"
+
+
+def steps_to_baseline(unit: Unit, baseline: str) -> str:
+    """Return the heading of the steps to where the baseline ends."""
+    return f"{unit.capitalize()} to {baseline}'s final level"
+
+
+def normalised(n: int) -> str:
+    """Return the heading of the score normalised by the best of n."""
+    return f"Normalised score (1: best of {n}) {NUMBERS['final'].words}"
+
+
+def steps_to_share(unit: Unit) -> str:
+    """Return the heading of the steps to a share of the way to 1."""
+    return f"{unit.capitalize()} to {FASTER_AT:.0%} of it"
+
+
+def chance_to_beat(baseline: str) -> str:
+    """Return the heading of the probability of improvement."""
+    return f"{sentence(NUMBERS['chance'].words)} {baseline}"
+
+
+def column(measure: Measure, number_of: str) -> str:
+    """Return what the cells of a column mean and how sure they are."""
+    of = NUMBERS[number_of]
+    return f"{measure.title}. {measure.says} {of.title}: {of.meaning} {of.error}"
+
+
+def difference_row(arm: str, difference: Mapping[str, Any], measuring: float | None) -> str:
+    """Return the label of a difference in its chart, with the error of measuring, if known."""
+    sure = f"; measuring \u00b1 {number(measuring)}" if measuring else ""
+    higher = f"{difference['wins']} of {difference['pairs']} higher{sure}"
+    return f"{arm}  {signed(difference['difference'])}  ({higher})"
+
+
+def table_note(
+    level: float, runs: Sequence[int], baseline: str, *, noise: str | None, group: str
+) -> str:
+    """Return what stands below a table for a paper or a terminal, without a full stop.
+
+    Args:
+        level: Confidence level.
+        runs: Runs of each arm.
+        baseline: The baseline.
+        noise: Why no score is normalised; None where it is, or nothing is known.
+        group: The setting in words; "" where there is one.
+    """
+    seeds = seed_counts(runs)
+    note = (
+        f"Interquartile mean and {level:.0%} bootstrap interval over {seeds} "
+        f"seed{'' if seeds == '1' else 's'}; ▲ and ▼ mark what is clearly above or below {baseline}"
+    )
+    if noise:
+        note = f"{note}. {not_normalised(noise).removesuffix('.')}"
+    return f"{group}. {note}" if group else note
+
+
+def seed_counts(counts: Sequence[int]) -> str:
+    """Return the number of runs per arm, such as ``3 to 10`` where it differs."""
+    low, high = min(counts), max(counts)
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def best_of_row(n: int) -> str:
+    """Return the name of the row, or the line, of a best of n."""
+    return f"best of {n}"
+
+
+def best_of_heading(measure: Measure) -> str:
+    """Return a column's heading in the table of what needs no training."""
+    return measure.title + (", at most" if measure.name == "kl" else "")
+
+
+OPTIMUM = "optimum"
+
+
+def at_least(value: float) -> str:
+    """Return a lower bound."""
+    return f"at least {number(value)}"
+
+
+def untrained_note(
+    samples: int, prompts: int, tokens: int, *, has_optimum: bool, is_priced: bool
+) -> str:
+    """Return what the table of the untrained policy's responses is of."""
+    note = (
+        f"{samples} responses of the policy that training starts from to each of {prompts} "
+        f"held-out prompts, {tokens:,} tokens in all. Best of n is the best of n fresh responses "
+        "by the score: it costs n times the tokens at every use. "
+    )
+    if has_optimum:
+        return note + (
+            "The best policy by score minus the KL penalty has at least c log mean exp(score / c) "
+            "over these responses, c the price, and at least what any best of n has: the larger is "
+            "shown."
+        )
+    if is_priced:
+        return note + (
+            "At price 0 the best policy has the highest score there is, which no sample bounds."
+        )
+    return note
+
+
+def response_figures(score: float | None, gold_score: float | None) -> str:
+    """Return the figures beside a response."""
+    gold = [] if gold_score is None else [f"gold {number(gold_score)}"]
+    return " · ".join([f"score {number(score)}", *gold])
+
+
+# --- page -----------------------------------------------------------------------------------------
+
+TITLE = "tokengym: which reward learns faster"
+TASK, REWARD, LEARNER = "Task", "Reward", "Learner"
+BASELINE, CONTROL = "baseline", "control"
+LEARNING_CURVES = "learning curves"
+"""What a report is of whose curves' source is not known."""
+BEST_OF_N = (
+    f"Best of {BEST_OF}",
+    f"The best of {BEST_OF} responses that the untrained policy writes to a prompt: it needs no "
+    "training, so a trained policy should beat it.",
+)
+OF_PRICED = (
+    " A chart of the score shows its score; the headline and the normalised score take off the "
+    "price of its KL, as of a policy's."
+)
+"""What is said besides where the KL has a price, so that "best of 16" is two levels."""
+
+
+def best_of_n(groups: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """Return the term of the untrained policy's best responses, and what it is in these groups."""
+    term, text = BEST_OF_N
+    ranges = [group["score_range"] for group in groups if group["score_range"]]
+    is_priced = any(ends["measure"] == "net_score" for ends in ranges)
+    return term, text + OF_PRICED * is_priced
+
+
+def subtitle(source: str, arms: int, kind: Kind, runs: int, last: float, unit: Unit) -> str:
+    """Return what a report is of, how many runs, and how long they are."""
+    counted = " · ".join(f"{n} {word}{'s' * (n > 1)}" for n, word in ((arms, kind), (runs, "run")))
+    return f"{source} · {counted} · {last:g} {unit}{' each' * (runs > 1)}"
+
+
+def curves_note(level: float) -> str:
+    """Return what the lines and bands of a chart are."""
+    return (
+        f"Interquartile mean over seeds; the band is its {level:.0%} bootstrap interval. Point at "
+        "a chart to read values; press a name to hide it."
+    )
+
+
+def figures_note(level: float) -> str:
+    """Return what the cells of the table of figures are."""
+    return (
+        f"Interquartile mean over seeds, below it its {level:.0%} interval; \u00b1 is the part of "
+        "measuring, a standard error over prompts and draws that more responses lower. Point at a "
+        "number, or a heading, for what it means and how sure it is."
+    )
+
+
+def runs_note(kind: Kind, counts: Sequence[int]) -> str:
+    """Return how many seeds there are."""
+    return f"Seeds per {kind}: {seed_counts(counts)}."
+
+
+def against(title: str, other: str) -> str:
+    """Return the title of a chart of one measurement over another."""
+    return f"{title} against {other}"
+
+
+FRONTIERS = (
+    ("kl", "score", "Higher at the same KL is better."),
+    ("kl", "gold_score", "A fall means that the score is gamed."),
+    ("score", "gold_score", "The two should rise together."),
+)
+"""Charts of one measurement over another: that of the width, that of the height, and a note."""
+BEST_OF_ANY = "best of n"
+SETTINGS, VERSIONS, MADE_ON = "Settings", "Versions", "Made on"
+MEASURED_BY = "Measured by"
+
+
+def held_out(name: str) -> str:
+    """Return the name of a line of held-out data."""
+    return f"{name}, held out"
+
+
+def terms() -> list[tuple[str, str]]:
+    """Return the terms that every report explains, with their sentences."""
+    ranked = ", ".join(m.word for m in MEASURES.values() if m.ranked)
+    return [
+        *((n.title, n.meaning) for n in NUMBERS.values()),
+        ("Error of measuring", OF_MEASURING),
+        ("Interquartile mean", "Mean over seeds without the lowest and the highest quarter."),
+        ("Interval", "Percentile bootstrap over seeds of an interquartile mean."),
+        ("Ranked", f"Rewards are ranked only by {ranked}."),
+    ]
+
+
+def anchor(values: Mapping[str, float]) -> tuple[str, str]:
+    """Return the term of the reference policy's figures, and what they are."""
+    shown = ", ".join(f"{measure_of(name).title} {number(value)}" for name, value in values.items())
+    return "Fixed anchor", f"The reference policy, before training: {shown}."
+
+
+def all_terms(page: str) -> tuple[str, str]:
+    """Return the term that leads to all others."""
+    return "All terms", f"The glossary of the documentation, docs/{page}."
