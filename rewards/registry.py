@@ -123,6 +123,14 @@ class RewardChoice:
         )
 
     @property
+    def undivided(self) -> str | None:
+        """Word of the reward that pays the same scorer, and nothing before the end.
+
+        None for what is or has a scorer itself.
+        """
+        return None if self.kind is None else "r3" if self.kind == "encoder" else "sparse"
+
+    @property
     def is_control(self) -> bool:
         """Whether it is a rule that does not read the text."""
         return isinstance(self.made, Rule) and self.made.control

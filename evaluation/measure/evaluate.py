@@ -519,9 +519,8 @@ def make_eval_envs(env: str, env_kwargs: Mapping[str, Any], *, num_envs: int) ->
     """Make environments over the held-out prompts, in order, whose score is the raw one."""
     kwargs = {"split": "test", **env_kwargs}
     # Only the scorer matters here: r3 has another one than the other rewards, some bring their own.
-    kind = RewardChoice.of(kwargs.get("reward") or "sparse").kind
-    if kind is not None:
-        kwargs["reward"] = "r3" if kind == "encoder" else "sparse"
+    if (word := RewardChoice.of(kwargs.get("reward") or "sparse").undivided) is not None:
+        kwargs["reward"] = word
     kwargs |= {"normalize": None, "prompt_sampling": "sequential"}
     return gym.make_vec(
         resolve_env(env), num_envs=num_envs, autoreset_mode=AutoresetMode.DISABLED, **kwargs

@@ -418,11 +418,9 @@ class _Decisions:
         choice = self.choices[text]
         if isinstance(choice.made, Reward):
             return "own", choice.made.raw_scorer.name
-        if choice.kind is None:
+        if choice.undivided is None:
             return "own", text  # options may change what it says
-        if self.task.scorer is not None:
-            return "task", "scorer"
-        return "task", "encoder" if choice.kind == "encoder" else "reward model"
+        return "task", choice.undivided if self.task.scorer is None else "scorer"
 
     # --- runs -------------------------------------------------------------------------------------
 

@@ -101,7 +101,9 @@ def test_a_scorer_that_learns_keeps_its_state(model):
     ],
 )
 def test_what_a_reward_is_scored_by(spec, kind):
-    assert RewardChoice.of(spec).kind == kind
+    choice = RewardChoice.of(spec)
+    assert choice.kind == kind
+    assert choice.undivided == {None: None, "encoder": "r3"}.get(kind, "sparse")
 
 
 @pytest.mark.parametrize(
