@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokengym.base.files import read_json
 from tokengym.base.text import printable
-from tokengym.evaluation.measure.measures import MEASURES, Axis, measures_of
+from tokengym.evaluation.measure.measures import AXES, MEASURES, Axis, measures_of
 from tokengym.evaluation.report.curves import SPENT, Curve, columns_of, group_label, on_axis
 from tokengym.evaluation.report.curves import read_curves as read_stored
 from tokengym.evaluation.report.figures import STYLE, plain, plot_curves
@@ -42,8 +42,6 @@ PARTS = ("arm", "reward", "agent")
 TEXTS = ("prompt", "response", "score", "gold_score", "tokens", "token_rewards")
 """Columns of `Result.samples` after those that say which run and response it is."""
 UNSHOWN = ("credit", "prompt_ids", "response_ids")
-SECONDS = {"wall_s": "seconds"}
-"""Columns of curves.csv that a frame has under another name."""
 ARRIVALS = ("steps_to_threshold", "steps_to_shares")
 SPEEDS = ("relative_steps", "relative_steps_net")
 """Parts of a summary's rewards, and of their comparison with the baseline, in which infinity, which
@@ -97,7 +95,7 @@ class Result(Mapping[str, Any]):
         table = table.drop(columns=[name for name in measured if table[name].isna().all()])
         counts = [name for name in COUNTS if name in table and not (table[name] % 1).any()]
         whole = {name: "int64" for name in counts if table[name].notna().all()}
-        return table.astype(whole).rename(columns=SECONDS)
+        return table.astype(whole)
 
     @cached_property
     def summary(self) -> "pd.DataFrame":
@@ -156,7 +154,7 @@ class Result(Mapping[str, Any]):
 
         Args:
             y: The measurement, a column of `curves`, or ``net_score``.
-            x: What it is drawn over: "tokens", "step", "episodes" or "seconds"; None takes tokens
+            x: What it is drawn over: "tokens", "step", "episodes" or "wall_s"; None takes tokens
                 where all runs have them, else steps.
             ax: Axes to draw into, beside what is there; None makes a figure.
             intervals: Whether to draw intervals over seeds.
@@ -174,11 +172,10 @@ class Result(Mapping[str, Any]):
         if against not in (None, "kl") or (against and x) or x == "kl":
             raise ValueError(
                 f"against must be 'kl', and x left out, got against={against!r}, x={x!r}; x alone "
-                "is one of tokens, step, episodes, seconds"
+                f"is one of {', '.join(AXES)}"
             )
         if x is None and against is None and all(curve.has("tokens") for curve in self._curves):
             x = "tokens"
-        x = next((stored for stored, shown in SECONDS.items() if x == shown), x)
         if ax is not None:
             return self._draw(ax, y, against or x, intervals)
         with mpl.rc_context(STYLE):

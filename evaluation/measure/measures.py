@@ -36,10 +36,11 @@ OF_POLICY: dict[Policy, str] = {
     "unknown": "what the tool that logged it measured",
 }
 """Which policy a measurement is of, under which sampler and over which prompts, in words."""
-Error = Literal["prompts", "wins", "count", ""]
+Error = Literal["prompts", "ends", "wins", "count", ""]
 OF_ERROR: dict[Error, str] = {
     "prompts": "Standard error: that of a mean over prompts, of each response's value, kept in "
     "responses.npz",
+    "ends": "Standard error: that of the score that is normalised, its two ends taken as they are",
     "wins": "A 95% interval over prompts stands beside it",
     "count": "A count, which has no error",
     "": "No standard error: only the mean is kept",
@@ -197,7 +198,8 @@ NUMBERS = {
             words="chance to beat",
             meaning="Probability that a run of one reward has the larger area than one of the "
             "baseline, ties half.",
-            error="Its percentile bootstrap interval over seeds stands beside it.",
+            error="Its interval over seeds stands beside it, Newcombe's for the Mann-Whitney "
+            "statistic.",
         ),
         Number(
             name="difference",
@@ -282,7 +284,7 @@ _TABLE = (
         better="higher",
         word="share of the way to the best gold score",
         columns=("final",),
-        error="prompts",
+        error="ends",
         missing="where the task cannot compute the best score, or arms start apart",
     ),
     Measure(
@@ -294,7 +296,7 @@ _TABLE = (
         unit="share",
         better="higher",
         short="norm.",
-        error="prompts",
+        error="ends",
         missing="without reference samples, or where the range may be noise",
     ),
     Measure(

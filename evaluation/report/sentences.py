@@ -660,7 +660,12 @@ def terms() -> list[tuple[str, str]]:
         *((n.title, n.meaning) for n in NUMBERS.values()),
         ("Error of measuring", OF_MEASURING),
         ("Interquartile mean", "Mean over seeds without the lowest and the highest quarter."),
-        ("Interval", "Percentile bootstrap over seeds of an interquartile mean."),
+        (
+            "Interval",
+            "Percentile bootstrap over seeds of an interquartile mean. It is somewhat too narrow "
+            "of few seeds: a 95% interval holds the mean in about 93 of 100 simulated experiments "
+            "of ten seeds, and in 89 of five.",
+        ),
         ("Ranked", f"Rewards are ranked only by {ranked}."),
     ]
 

@@ -98,13 +98,13 @@ def test_curves_and_samples_are_frames(folder):
     result = read_result(folder)
     curves = result.curves
     assert curves.columns.tolist() == [
-        *("arm", "reward", "agent", "seed", "step", "tokens", "seconds", "score")
+        *("arm", "reward", "agent", "seed", "step", "tokens", "wall_s", "score")
     ]
     abc = curves[(curves.reward == "abc") & (curves.seed == 1)]
     assert abc.step.tolist() == [0, 10]
     assert abc.tokens.tolist() == [0, 1000]
     assert abc.score.tolist() == [0.0, 4.0]
-    assert abc.seconds.tolist() == [0.0, 5.0]
+    assert abc.wall_s.tolist() == [0.0, 5.0]
     samples = result.samples
     assert len(samples) == 3 * 3 * 2
     assert samples.token_rewards[0] == [0.25, 0.75]
@@ -213,7 +213,7 @@ def test_a_measurement_is_drawn_over_what_was_spent(folder, axes):
     assert drawn["abc"] == [(0.0, 0.0), (1000.0, pytest.approx(4.0))]
     assert axes.get_xlabel() == "tokens generated"
     assert len(axes.collections) == 3  # the intervals
-    for x, end in (("step", 10.0), ("seconds", 5.0)):
+    for x, end in (("step", 10.0), ("wall_s", 5.0)):
         axes.clear()
         result.plot("score", x, axes, intervals=False)
         assert lines_of(axes)["sparse"] == [(0.0, 0.0), (end, pytest.approx(2.0))]

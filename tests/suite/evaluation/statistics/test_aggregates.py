@@ -70,7 +70,6 @@ def test_intervals_have_the_level_that_is_asked_for():
         assert interval([0.0, 1.0], lambda table: float(table.mean()), level) == ends
         low, high = curve_interval([[0.0, 0.0], [1.0, 2.0]], level)
         assert (low.tolist(), high.tolist()) == ([ends[0], 2 * ends[0]], [ends[1], 2 * ends[1]])
-        assert improvement_interval([0.0, 1.0], [0.5], level) == ends
         steps = censored_steps([0.0, 80.0], 40.0, level)
         assert (steps.low, steps.high) == (40 * ends[0], 40 * ends[1])
 
@@ -110,9 +109,40 @@ def test_probability_of_improvement_is_mann_whitney(rng, shape):
 def test_probability_of_improvement_by_hand():
     assert probability_of_improvement([2.0, 2.0], [1.0, 2.0]) == 0.75
     assert probability_of_improvement([[2.0, 0.0]], [[1.0, 1.0]]) == 0.5  # one task each way
-    assert improvement_interval([3.0, 4.0], [1.0, 2.0]) == (1.0, 1.0)
-    low, high = improvement_interval([1.0, 3.0], [2.0])
-    assert (low, high) == (0.0, 1.0)
+
+
+def test_the_interval_of_an_improvement_is_newcombes():
+    """Its ends are where the probability is z deviations away, of what it would have there."""
+    x, y, z = [1.0, 3.0, 4.0], [2.0, 0.0], 1.959964
+    found = probability_of_improvement(x, y)
+    assert found == pytest.approx(5.0 / 6.0)
+    ends = improvement_interval(x, y)
+    for end in ends:
+        # Of two runs of one side that beat a run of the other together, for exponential scores.
+        both, twice = end / (2.0 - end), 2.0 * end**2 / (1.0 + end)
+        pairs = (3 + 2) / 2 - 1
+        variance = (end * (1 - end) + pairs * (both + twice - 2.0 * end**2)) / 6.0
+        assert abs(found - end) == pytest.approx(z * variance**0.5)
+    assert ends[0] < found < ends[1]
+    # By its symmetry, where all are apart, and of two tasks.
+    assert improvement_interval(y, x) == pytest.approx((1.0 - ends[1], 1.0 - ends[0]))
+    low, high = improvement_interval(np.arange(5.0) + 9.0, np.arange(5.0))
+    assert (low, high) == (pytest.approx(0.6427, abs=1e-4), 1.0)
+    assert improvement_interval(np.arange(5.0), np.arange(5.0) + 9.0)[1] == pytest.approx(1 - low)
+    both_tasks = improvement_interval(np.tile(x, (2, 1)).T, np.tile(y, (2, 1)).T)
+    assert ends[0] < both_tasks[0] < found < both_tasks[1] < ends[1]
+    assert improvement_interval(x, y, 0.5)[0] > ends[0]
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0, 2.0])
+def test_the_interval_of_an_improvement_holds_it(rng, shift):
+    """Of five runs each; a bootstrap holds it in 91, 92 and 64 of 100."""
+    truth = scipy.stats.norm.cdf(shift / 2.0**0.5)
+    held = 0
+    for _ in range(1_500):
+        low, high = improvement_interval(rng.normal(size=5) + shift, rng.normal(size=5))
+        held += low <= truth <= high
+    assert held / 1_500 >= 0.93
 
 
 def test_area_is_scipys_trapezoid(rng):
