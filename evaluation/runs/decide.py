@@ -492,9 +492,9 @@ class _Decisions:
 
     def _said(self, runs: Sequence[RunSpec]) -> Iterator[str]:
         """Yield what was chosen, a sentence each; what measures the runs is the evaluator's."""
-        training = self.trainings[0]
+        training, asked = self.trainings[0], self.settings[0].training.max_new_tokens
         ends = _ends(training, self.task)
-        if (self.settings[0].training.max_new_tokens or 0) > training.lengths()["max_new_tokens"]:
+        if asked is not None and asked > training.lengths()["max_new_tokens"]:
             ends += ", all that the model reads behind the longest prompt"
         yield f"task {task_name(self.env)}: {self.decision.why}; {ends}"
         for one, word in zip(self.settings, self.words, strict=True):
