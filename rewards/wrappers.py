@@ -386,7 +386,17 @@ def _bound(env: AnyEnv, reward: Reward) -> Reward:
     _refuse_replaced(env)
     check_columns(reward.scorer_name, reward.scorer.data_columns, base.prompts)
     _check_rule_columns(reward.credit, base.prompts)
+    if "turn_scores" in reward.credit.reads and not has_partner(getattr(base, "settings", None)):
+        raise CreditError(
+            f"credit {reward.credit.signature.who} reads 'turn_scores', and nobody scores single "
+            "turns here; make the environment with partner=..."
+        )
     return reward.bind(tokenizer)
+
+
+def has_partner(settings: Any) -> bool:
+    """Return whether an environment of these settings has a partner; True where none are known."""
+    return settings is None or getattr(settings, "partner", True) is not None
 
 
 def _check_rule_columns(rule: Rule, prompts: Sequence[Prompt]) -> None:

@@ -92,7 +92,6 @@ def _adopted(name: str, made: Any) -> Callable[..., Any]:
             f"advantage {name} must be a function of named inputs, got {made!r}; write "
             "def mine(token_rewards, response_mask): ..."
         )
-    Estimator.check_names(made)
     return made
 
 
@@ -107,17 +106,23 @@ def register_advantage(function: Callable[..., Any]) -> Callable[..., Any]:
     return ADVANTAGES.register(Estimator(function).name, function)
 
 
-def find_advantage(advantage: str | Callable[..., Any]) -> Estimator:
+def find_advantage(
+    advantage: str | Callable[..., Any], kind: type[Estimator] = Estimator
+) -> Estimator:
     """Return an estimator by its function or word: "gae", "path/to/file.py:mine:alpha=0.5".
+
+    Args:
+        advantage: The function or word.
+        kind: Class of what is returned, which says what names there are.
 
     Raises:
         SettingsError: if there is none, with the near matches, or it is no such function.
     """
     advantage = objects.found(advantage)
     if not isinstance(advantage, str):
-        return Estimator(_adopted(getattr(advantage, "__name__", repr(advantage)), advantage))
+        return kind(_adopted(getattr(advantage, "__name__", repr(advantage)), advantage))
     word = ADVANTAGES.parse(advantage)
-    return Estimator(ADVANTAGES.find(word), **word.options)
+    return kind(ADVANTAGES.find(word), **word.options)
 
 
 def check_estimator(estimator: Estimator, settings: PPOSettings) -> None:

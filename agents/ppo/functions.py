@@ -12,9 +12,10 @@ from tokengym.base.registry import did_you_mean
 from tokengym.envs import SettingsError
 from tokengym.rewards import Scorer
 from tokengym.rewards.credits.bound import BoundFunction
-from tokengym.rewards.credits.names import ACCOUNTS, NAMES, SUPPLIERS
+from tokengym.rewards.credits.names import ACCOUNTS, NAMES
 from tokengym.rewards.credits.token_credit import Signature
 from tokengym.rewards.scores import remedy_for
+from tokengym.rewards.wrappers import has_partner
 
 OF_SETTINGS = frozenset(field.name for field in fields(PPOSettings))
 """Settings of the learner, which are names too."""
@@ -48,23 +49,35 @@ class RoundFunction(BoundFunction):
         signature = Signature.of(function)
         for name in signature.reads:
             if name in cls.lacks:
-                source = SUPPLIERS[NAMES[name].supplier]
+                place = "reward=" if name in RoundFunction.lacks else "weights="
                 raise SettingsError(
-                    f"{cls.kind} {signature.who} reads {name!r}, which is not there; {source}"
+                    f"{cls.kind} {signature.who} reads {name!r}, which is not there; pass the "
+                    f"function as {place}, where alone it is read"
                 )
 
-    def check_supply(self, scorer: Scorer | None, columns: Callable[[], Collection[str]]) -> None:
+    def check_supply(
+        self,
+        scorer: Scorer | None,
+        columns: Callable[[], Collection[str]],
+        settings: Callable[[], Any] = lambda: None,
+    ) -> None:
         """Refuse names that neither learner, environment nor data can supply.
 
         Args:
             scorer: The environment's; None where it has none, or it is not known.
             columns: Returns the columns of the prompts' data.
+            settings: Returns those of the environment, which say whether it has a partner.
 
         Raises:
             SettingsError: in one line, with who could supply the name.
         """
         kinds = None if scorer is None else scorer.attribution_kinds
         for name in self.reads:
+            if name == "turn_scores" and not has_partner(settings()):
+                raise SettingsError(
+                    f"{self.who} reads {name!r}, and nobody scores single turns here; make the "
+                    "environment with partner=..."
+                )
             if name in ACCOUNTS and scorer is not None and ACCOUNTS[name] not in (kinds or ()):
                 raise SettingsError(
                     f"{self.who} reads {name!r}, which scorer {scorer.name!r} does not give; "

@@ -124,7 +124,9 @@ class PPO(EpisodicAlgorithm):
         self._tokenizer = self.rounds.attribute("tokenizer")
         self.estimator = find_advantage(self.settings.advantage).bind(self._tokenizer)
         check_estimator(self.estimator, self.settings)
-        self.estimator.check_supply(self.reward.scorer, self._columns)
+        self.estimator.check_supply(
+            self.reward.scorer, self._columns, partial(self.rounds.attribute, "settings")
+        )
         self.has_critic = self.estimator.needs_critic
         self._alarms, self._log_prob_gap = TrainingAlarms(), 0.0
         if self.settings.gae_lambda is None and self.estimator.reads_lambda:

@@ -110,7 +110,9 @@ class WeightedPPO(PPO):
         """Refuse unknown weights, and settings that PPO refuses."""
         super().check_settings()
         self.weight = find_weights(self.settings.weights).bind(self._tokenizer)
-        self.weight.check_supply(self.reward.scorer, self._columns)
+        self.weight.check_supply(
+            self.reward.scorer, self._columns, partial(self.rounds.attribute, "settings")
+        )
 
     @property
     def names_read(self) -> tuple[str, ...]:

@@ -434,7 +434,9 @@ class Inputs:
     def _carried(self, name: str, row: int) -> NDArray[Any]:
         values = getattr(self.episodes[row], name, None)
         if values is None:
-            raise CreditError(f"episode {row} carries no {name}, which come from {lack_of(name)}")
+            raise CreditError(
+                f"episode {row} carries no {name}; {name} of a token comes from {lack_of(name)}"
+            )
         return self._own(values, row)
 
     def _supply_continue_from(self) -> Callable[[int, Tensor], Tensor]:
