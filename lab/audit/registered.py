@@ -11,10 +11,28 @@ from torch import Tensor
 from tokengym.agents import losses
 from tokengym.agents.ppo import PPOSettings, RoundInputs, find_advantage
 from tokengym.envs import Episode, Turn
-from tokengym.lab.audit.tokengym_audit import GAE_LAMBDA, Adapted, Batch
+from tokengym.lab.audit.tokengym_audit import (
+    GAE_LAMBDA,
+    Adapted,
+    AuditError,
+    Batch,
+    turn_scores,
+)
+from tokengym.rewards.credits.names import NAMES, SUPPLIERS
 
 OF_POLICY = ("log_probs", "ref_log_probs", "entropy", "top_log_probs", "kl")
 """Names that a batch of the audit has as a round of PPO has them."""
+OF_EPISODES = frozenset(
+    {"response_ids", "row_seeds", "turn_ids", "turn_scores", "state_ids", "positions"}
+)
+"""Names of the texts that the tokens say; what the texts read like, they do not."""
+LACKS = frozenset(
+    name
+    for name, one in NAMES.items()
+    if (one.supplier in ("texts", "scorer") and name not in (*OF_EPISODES, "response_mask"))
+    or name == "hidden_states"
+) - {"scores"}
+"""Names that an enumerated policy has not: texts, a scorer's account of tokens, and a network."""
 
 
 def registered(estimator: str | Callable[..., Any]) -> Adapted:
@@ -26,6 +44,7 @@ def registered(estimator: str | Callable[..., Any]) -> Adapted:
 
     Raises:
         SettingsError: if there is none, with the near matches.
+        AuditError: if it reads what an enumerated policy has not.
 
     Example:
         >>> from tokengym.lab.audit import check_estimator
@@ -33,12 +52,21 @@ def registered(estimator: str | Callable[..., Any]) -> Adapted:
         True
     """
     found = find_advantage(estimator)
+    for name in found.reads:
+        if name in LACKS or (name not in NAMES and not hasattr(PPOSettings(), name)):
+            source = SUPPLIERS[NAMES[name].supplier] if name in NAMES else SUPPLIERS["data"]
+            source = "PPO(advantage=...), from its network" if name == "hidden_states" else source
+            raise AuditError(
+                f"{found.who} reads {name!r}, which the audit's enumerated policy does not have; "
+                f"it comes from {source}"
+            )
 
     def estimate(batch: Batch) -> Tensor:
         size = int(batch.group_ids.unique(return_counts=True)[1][0])
         settings = PPOSettings(gamma=batch.gamma, gae_lambda=GAE_LAMBDA, group_size=size)
         given = {"token_rewards": batch.token_rewards, "scores": batch.scores}
         given |= {name: getattr(batch, name) for name in ("values", *OF_POLICY)}
+        given["turn_scores"] = turn_scores(batch)
         played = RoundInputs(
             batch.response_mask,
             {"final_values": torch.zeros_like(batch.scores), **given},
@@ -56,7 +84,7 @@ def registered(estimator: str | Callable[..., Any]) -> Adapted:
         return advantages.double()
 
     reads = {"response_mask", "turn_ids", "response_ids", "token_rewards", "maybe gamma"}
-    if not found.uses_token_rewards:
+    if not found.uses_token_rewards and "turn_scores" not in found.reads:
         reads = {"scores"} | {"response_mask"} & {*found.reads}
     if found.needs_groups:
         reads.add("group_size")

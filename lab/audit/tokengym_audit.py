@@ -762,7 +762,7 @@ def _group_size(batch: Batch) -> int:
     return int(counts[0])
 
 
-def _turn_scores(batch: Batch) -> Tensor:
+def turn_scores(batch: Batch) -> Tensor:
     """Return each turn's reward at its last token, NaN elsewhere."""
     following = torch.cat([batch.turn_ids[:, 1:], torch.full_like(batch.turn_ids[:, :1], -1)], 1)
     is_last = batch.response_mask & (following != batch.turn_ids)
@@ -845,7 +845,7 @@ PARTS: Mapping[str, Part] = {
         lambda batch: (batch.response_mask.cumsum(1) - 1).masked_fill(~batch.response_mask, -1),
         ("response_mask",),
     ),
-    "turn_scores": Part(_turn_scores, ("turn_ids", "token_rewards")),
+    "turn_scores": Part(turn_scores, ("turn_ids", "token_rewards")),
     "turn_rewards": Part(_turn_rewards, ("turn_rewards",)),
     "steps": Part(_steps, ("token_rewards",)),
     "by_group": Part(_by_group, ("scores", "group_ids")),
