@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Hashable, Sequence
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from tokengym.agents.losses.advantages import leave_one_out, rewards_to_go
@@ -20,33 +16,17 @@ ESTIMATORS = ("loo", "reinforce")
 """Estimators that see which token was paid."""
 
 
-def check_token_estimator(estimator: str, *others: str) -> None:
-    """Refuse an estimator that is unknown here, or that sums token credit away."""
-    known = [*ESTIMATORS, *others]
-    if estimator in known:
-        return
-    if estimator in ("grpo", "rloo", "dr-grpo", "opo", "gpg"):
-        raise SettingsError(
-            f"estimator {estimator!r} sums token rewards to a score, so that credit has no effect; "
-            "take 'loo', which has the same baseline"
-        )
-    raise SettingsError(
-        f"unknown estimator {estimator!r}; {did_you_mean(estimator, known)}known: "
-        f"{', '.join(map(repr, known))}"
-    )
-
-
-def check_peers(response_mask: Tensor, prompts: Sequence[Hashable], estimator: str) -> None:
-    """Refuse a batch in which no prompt has two rows, all of whose "loo" advantages would be 0.
+def check_peers(response_mask: Tensor, prompts: Sequence[Hashable], name: str) -> None:
+    """Refuse a batch in which no prompt has two rows, whose advantages by group would be 0.
 
     A single scored row passes: it may be what is left of a group. Shapes are `token_advantages`'.
     """
     scored = int(response_mask.bool().any(dim=1).sum())
-    if estimator == "loo" and scored > 1 and len(set(prompts)) == len(prompts):
+    if scored > 1 and len(set(prompts)) == len(prompts):
         raise SettingsError(
-            f"none of {len(prompts)} prompts has a second response, so that 'loo' has no baseline "
-            "and every advantage would be 0; sample several responses to each (verl's rollout.n, "
-            "SkyRL's and slime's n_samples_per_prompt), or take 'reinforce'"
+            f"none of {len(prompts)} prompts has a second response, so that {name!r} has no "
+            "baseline and every advantage would be 0; sample several responses to each (verl's "
+            "rollout.n, SkyRL's and slime's n_samples_per_prompt), or take 'reinforce'"
         )
 
 
@@ -82,11 +62,15 @@ def token_advantages(
         >>> token_advantages(rewards, mask, ["a", "a"]).tolist()
         [[2.0, 3.0], [-2.0, -3.0]]
     """
-    check_token_estimator(estimator)
+    if estimator not in ESTIMATORS:
+        raise SettingsError(
+            f"unknown estimator {estimator!r}; {did_you_mean(estimator, ESTIMATORS)}known: "
+            f"{', '.join(map(repr, ESTIMATORS))}"
+        )
     if not 0.0 <= gamma <= 1.0:
         raise SettingsError(f"gamma must be within [0, 1], got {gamma!r}; 1 is no discount")
-    _check_shapes(token_rewards, response_mask, prompts)
-    _check_finite(token_rewards, response_mask.bool())
+    check_shapes(token_rewards, response_mask, prompts)
+    check_finite(token_rewards, response_mask.bool())
     token_rewards, response_mask = at_least_float32(token_rewards), response_mask.bool()
     if estimator == "reinforce":
         return rewards_to_go(token_rewards, response_mask, gamma=gamma)
@@ -108,7 +92,7 @@ def token_advantages(
     return torch.zeros_like(advantages).scatter(1, from_first, advantages)
 
 
-def _check_finite(token_rewards: Tensor, mask: Tensor) -> None:
+def check_finite(token_rewards: Tensor, mask: Tensor) -> None:
     """Raise if a reward of a response's own token is not finite: it would spoil all of a prompt's.
 
     Both are (batch, time).
@@ -122,7 +106,7 @@ def _check_finite(token_rewards: Tensor, mask: Tensor) -> None:
         )
 
 
-def _check_shapes(token_rewards: Tensor, mask: Tensor, prompts: Sequence[Hashable]) -> None:
+def check_shapes(token_rewards: Tensor, mask: Tensor, prompts: Sequence[Hashable]) -> None:
     """Refuse rows that do not belong together."""
     if token_rewards.ndim != 2 or mask.shape != token_rewards.shape:
         raise ValueError(
@@ -134,65 +118,3 @@ def _check_shapes(token_rewards: Tensor, mask: Tensor, prompts: Sequence[Hashabl
             f"prompts must name one prompt for each of {len(token_rewards)} rows, got "
             f"{len(prompts)}; repeat a prompt that has several responses"
         )
-
-
-def estimate(
-    token_level_rewards: Tensor,
-    response_mask: Tensor,
-    index: Sequence[Any] | NDArray[Any] | None = None,
-    config: Any = None,
-    *,
-    estimator: str = "loo",
-    gamma: float | None = None,
-    exclude_from_baseline: ArrayLike | None = None,
-    **_: Any,
-) -> tuple[Tensor, Tensor]:
-    """Return advantages and returns as verl's and SkyRL's estimators do.
-
-    Args:
-        token_level_rewards: (batch, time), reward units.
-        response_mask: (batch, time), 1 on the response's own tokens.
-        index: (batch,) verl's uid of each row's prompt.
-        config: The trainer's settings of the algorithm, whose ``gamma`` is read.
-        estimator: See `token_advantages`.
-        gamma: Discount per token, as SkyRL passes it; None reads the settings', and 1 where there
-            is none.
-        exclude_from_baseline: (batch,) True at rows that failed for no fault of the policy's, as
-            SkyRL's derivatives with an "rloo_n" pass it: their advantages are 0, and they are
-            nobody's baseline.
-        _: Settings of other estimators: a critic's values and lambda, a division by the deviation.
-
-    Returns:
-        Both (batch, time) and the same; 0 where the mask is.
-    """
-    mask = response_mask.bool()
-    if index is None:
-        if estimator != "reinforce":
-            raise SettingsError(
-                f"tokengym_{estimator} needs the uid of each row's prompt; set rollout.n above 1, "
-                "or take tokengym_reinforce"
-            )
-        index = range(len(token_level_rewards))
-    prompts = list(index)
-    _check_shapes(token_level_rewards, mask, prompts)
-    if exclude_from_baseline is not None:
-        excluded = torch.as_tensor(np.asarray(exclude_from_baseline, dtype=bool))
-        if excluded.shape != (len(mask),):
-            raise ValueError(
-                f"exclude_from_baseline must be ({len(mask)},), one a row, got "
-                f"{tuple(excluded.shape)}"
-            )
-        mask = mask & ~excluded.to(mask.device).unsqueeze(1)
-    check_peers(mask, prompts, estimator)
-    if gamma is None:
-        has_keys = isinstance(config, Mapping)
-        of_trainer = config.get("gamma") if has_keys else getattr(config, "gamma", None)
-        gamma = 1.0 if of_trainer is None else of_trainer
-    advantages = token_advantages(token_level_rewards, mask, prompts, estimator, gamma=gamma)
-    return advantages, advantages
-
-
-REGISTERED: Mapping[str, Callable[..., tuple[Tensor, Tensor]]] = {
-    f"tokengym_{name}": partial(estimate, estimator=name) for name in ESTIMATORS
-}
-"""Estimators by the names under which verl and SkyRL know them, the same objects whenever asked."""

@@ -18,6 +18,7 @@ from typing import Any
 
 from tokengym.base.errors import SettingsError
 from tokengym.bridges.conversations import join_messages
+from tokengym.bridges.functions import Advantage
 from tokengym.bridges.rows import Row, credit_rows
 from tokengym.credit import TokenCredit
 
@@ -27,7 +28,7 @@ def trace_advantages(
     credit: TokenCredit,
     *,
     references: Sequence[Any] | None = None,
-    estimator: str = "loo",
+    advantage: Advantage = "loo",
 ) -> list[list[float]]:
     """Return the advantages of each trace's sampled tokens, in the order of its nodes.
 
@@ -36,7 +37,7 @@ def trace_advantages(
             ``mask``.
         credit: Scorer, rule and tokenizer.
         references: (traces,) ground truths; None where there are none.
-        estimator: See `token_advantages`.
+        advantage: "loo", "reinforce", or a function of named inputs, see `Advantage`.
 
     Raises:
         SettingsError: if a trace branches: its rows share tokens, which have one advantage.
@@ -50,9 +51,33 @@ def trace_advantages(
                 "have several advantages; score them as traces of their own"
             )
         said = join_messages((node.token_ids, node.mask) for node in trace.nodes)
-        rows.append(Row(**said._asdict(), group=0, reference=truth))
-    credited = credit_rows(rows, credit, estimator)
+        rows.append(
+            Row(
+                **said._asdict(),
+                group=0,
+                log_probs=_log_probs(trace, said.written),
+                reference=truth,
+            )
+        )
+    credited = credit_rows(rows, credit, advantage, door="prime-rl")
     return [
         [float(value) for value, own in zip(advantages, row.written or (), strict=True) if own]
         for advantages, row in zip(credited.advantages, rows, strict=True)
     ]
+
+
+def _log_probs(trace: Any, written: Sequence[int]) -> list[float] | None:
+    """Return the sampled tokens' log-probs in the response's places; None where one lacks them."""
+    sampled = list[float]()
+    for node in trace.nodes:
+        own = sum(map(bool, node.mask or ()))
+        values = [*(getattr(node, "logprobs", None) or ())]
+        if len(values) == len(node.token_ids or ()):  # of all of its tokens
+            values = [v for v, is_own in zip(values, node.mask or (), strict=False) if is_own]
+        if len(values) != own:
+            return None
+        sampled += values
+    if len(sampled) != sum(written):
+        return None
+    values_of = iter(sampled)
+    return [next(values_of) if own else 0.0 for own in written]

@@ -14,6 +14,7 @@ from typing import Any
 
 from tokengym.base.errors import SettingsError
 from tokengym.bridges.conversations import join_calls
+from tokengym.bridges.functions import Advantage
 from tokengym.bridges.rows import Row, credit_rows
 from tokengym.credit import TokenCredit
 
@@ -24,7 +25,7 @@ def pay_trajectories(
     *,
     groups: Sequence[Hashable],
     references: Sequence[Any] | None = None,
-    estimator: str = "loo",
+    advantage: Advantage = "loo",
 ) -> None:
     """Set each step's ``advantage`` to a list with one number per response token.
 
@@ -35,7 +36,7 @@ def pay_trajectories(
         credit: Scorer, rule and tokenizer.
         groups: (trajectories,) what tells their tasks apart.
         references: (trajectories,) ground truths; None where there are none.
-        estimator: See `token_advantages`.
+        advantage: "loo", "reinforce", or a function of named inputs, see `Advantage`.
 
     Raises:
         SettingsError: if a step does not continue the one before it.
@@ -51,9 +52,19 @@ def pay_trajectories(
             raise SettingsError(
                 f"trajectory {number}: {error}; pay each step as a trajectory of its own"
             ) from error
-        rows.append(Row(**said._asdict(), group=group, reference=truth))
+        log_probs = [0.0] * len(said.response_ids)
+        for step, place in zip(trajectory.steps, places, strict=True):
+            sampled = getattr(step, "logprobs", None) or ()
+            if len(sampled) == len(step.response_ids):
+                log_probs[place] = sampled
+            else:
+                log_probs = []  # what reads them says so
+                break
+        rows.append(
+            Row(**said._asdict(), group=group, log_probs=log_probs or None, reference=truth)
+        )
         answers.append(places)
-    credited = credit_rows(rows, credit, estimator)
+    credited = credit_rows(rows, credit, advantage, door="rllm")
     for trajectory, places, advantages in zip(
         trajectories, answers, credited.advantages, strict=True
     ):

@@ -15,9 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tokengym.bridges.advantages import check_peers, check_token_estimator, token_advantages
+from tokengym.base.errors import SettingsError
+from tokengym.bridges.advantages import check_peers
+from tokengym.bridges.doors import who_has
+from tokengym.bridges.functions import Advantage, DoorAdvantage, as_door_advantage
 from tokengym.credit import TokenCredit
 from tokengym.rewards import ScorerError
+from tokengym.rewards.credits.names import CARRIED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,11 @@ class Row:
     """Tells the prompts apart: rows of one group are each other's baseline."""
     written: Sequence[int] | None = None
     """(time,) 1 at each response token that the policy wrote; None where it wrote all."""
+    log_probs: Sequence[float] | None = None
+    """(time,) nats, of the response tokens as they were sampled, for a rule or advantage that reads
+    them."""
+    entropy: Sequence[float] | None = None
+    """(time,) nats, of the policy before each response token, likewise."""
     reference: Any = None
     """Ground truth, for a scorer that compares with one, which gets it as text: trainers' labels
     are any JSON."""
@@ -62,7 +71,54 @@ def check_scored(scores: NDArray[np.float32], trainer: str) -> None:
         )
 
 
-def credit_rows(rows: Sequence[Row], credit: TokenCredit, estimator: str = "loo") -> CreditedRows:
+def check_carried(credit: TokenCredit, trainer: str, **has: str) -> None:
+    """Refuse a rule that reads figures of the policy which a trainer does not hand over.
+
+    Args:
+        credit: Scorer, rule and tokenizer.
+        trainer: Its name, for the message.
+        has: Names that it hands over, with the setting under which it does.
+
+    Raises:
+        SettingsError: with who has the figure.
+    """
+    for name in credit.carries:
+        if name not in has:
+            raise SettingsError(
+                f"credit {credit.reward.credit_name!r} reads {name!r}, which {trainer} does not "
+                f"hand over; {who_has(name)}, in an advantage"
+            )
+
+
+def carried(
+    credit: TokenCredit, trainer: str, log_probs: Sequence[Any] | None, setting: str
+) -> dict[str, Any]:
+    """Return the figures that a rule reads as `TokenCredit` takes them, or refuse their lack.
+
+    Args:
+        credit: Scorer, rule and tokenizer.
+        trainer: Its name, for the message.
+        log_probs: (rows,) of (time,) nats, as the trainer recorded them; None where it did not.
+        setting: What makes the trainer record them.
+    """
+    check_carried(credit, trainer, log_probs=setting)
+    if not credit.carries:
+        return {}
+    if log_probs is None or any(row is None for row in log_probs):
+        raise SettingsError(
+            f"credit {credit.reward.credit_name!r} reads 'log_probs', and {trainer} recorded none; "
+            f"set {setting}"
+        )
+    return {"log_probs": log_probs}
+
+
+def credit_rows(
+    rows: Sequence[Row],
+    credit: TokenCredit,
+    advantage: Advantage | DoorAdvantage = "loo",
+    *,
+    door: str = "rows",
+) -> CreditedRows:
     """Score rows, divide their scores among their tokens, and return the tokens' advantages.
 
     A row without a token of the policy's is not scored. It is nobody's baseline, nor is one that
@@ -71,9 +127,15 @@ def credit_rows(rows: Sequence[Row], credit: TokenCredit, estimator: str = "loo"
     Args:
         rows: All rows of each group: a group that is split has another baseline.
         credit: Scorer, rule and tokenizer.
-        estimator: See `token_advantages`.
+        advantage: "loo", "reinforce", or a function of named inputs, see `Advantage`.
+        door: Name of the trainer whose rows they are, in `tokengym.bridges.doors.DOORS`.
+
+    Raises:
+        SettingsError: if the function reads what the rows do not say, with who can supply it.
     """
-    check_token_estimator(estimator)
+    called = as_door_advantage(advantage, door, scorer=credit.reward.scorer)
+    called.check_credit(credit)
+    figures = _carried(rows, called, credit)
     masks: list[NDArray[Any]] = [
         np.ones(len(row.response_ids)) if row.written is None else np.asarray(row.written)
         for row in rows
@@ -82,6 +144,7 @@ def credit_rows(rows: Sequence[Row], credit: TokenCredit, estimator: str = "loo"
     rewards, mask = (torch.zeros(len(rows), longest) for _ in range(2))
     scores = np.zeros(len(rows), dtype=np.float32)
     kept = [number for number, own in enumerate(masks) if own.any()]
+    episodes: list[Any] = [None] * len(rows)
     if kept or not rows:  # no rows at all are refused by the credit
         paid = credit(
             [rows[number].response_ids for number in kept],
@@ -90,18 +153,45 @@ def credit_rows(rows: Sequence[Row], credit: TokenCredit, estimator: str = "loo"
                 None if (truth := rows[number].reference) is None else str(truth) for number in kept
             ],
             written=[[int(own) for own in masks[number]] for number in kept],
+            **{name: [getattr(rows[number], name) for number in kept] for name in figures},
         )
         scores[kept] = paid.scores
         rewards[kept, : paid.token_rewards.shape[1]] = torch.from_numpy(paid.token_rewards)
+        for number, episode in zip(kept, paid.episodes, strict=True):
+            episodes[number] = episode
     for number, own in enumerate(masks):
         if not np.isnan(scores[number]):
             mask[number, : len(own)] = torch.from_numpy(own.astype(np.float32))
     groups = [row.group for row in rows]
-    check_peers(mask, groups, estimator)
-    advantages = token_advantages(rewards, mask.bool(), groups, estimator)
+    if called.word == "loo":
+        check_peers(mask, groups, "loo")
+    advantages, _ = called(
+        rewards,
+        mask.bool(),
+        groups,
+        given={"scores": torch.from_numpy(np.nan_to_num(scores))},
+        episodes=episodes,
+        tokenizer=credit.tokenizer,
+    )
     sizes = [len(row.response_ids) for row in rows]
     return CreditedRows(
         scores=scores,
         token_rewards=[row[:size].numpy() for row, size in zip(rewards, sizes, strict=True)],
         advantages=[row[:size].numpy() for row, size in zip(advantages, sizes, strict=True)],
     )
+
+
+def _carried(rows: Sequence[Row], called: DoorAdvantage, credit: TokenCredit) -> list[str]:
+    """Return the figures of the policy that the rows carry, and refuse rows that lack one."""
+    wanted = {*called.reads, *credit.carries} & CARRIED
+    for number, row in enumerate(rows):
+        for name in sorted(wanted):
+            values = getattr(row, name)
+            if values is None or len(values) != len(row.response_ids):
+                got = "None" if values is None else f"{len(values)} numbers"
+                by = called.name if name in called.reads else credit.reward.credit_name
+                raise SettingsError(
+                    f"{by!r} reads {name!r}, and row {number} of {len(row.response_ids)} tokens "
+                    f"has {got}; pass Row({name}=...), one number for each token"
+                )
+    return sorted(wanted)

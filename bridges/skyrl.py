@@ -4,8 +4,9 @@ A generator of one's own ends with
 
     return credited(output, credit)  # a TokenCredit(scorer, "abc-signed", tokenizer=tokenizer)
 
-and ``register(AdvantageEstimatorRegistry, config)`` before the run makes
-``trainer.algorithm.advantage_estimator=tokengym_loo`` known. Written from SkyRL 0.3.0
+and ``register(AdvantageEstimatorRegistry, config=config)`` before the run makes
+``trainer.algorithm.advantage_estimator=tokengym_loo`` known; a function of named inputs is added by
+``register(AdvantageEstimatorRegistry, my_idea)``, as "my-idea". Written from SkyRL 0.3.0
 (`GeneratorOutput.rewards: list[list[float]]`, `AdvantageEstimatorRegistry.register`); its
 registry and its ``compute_advantages_and_returns`` were run on a CPU, on responses padded on the
 left. SkyRL's own "grpo", "rloo" and "maxrl" sum token rewards to one score.
@@ -16,8 +17,10 @@ from __future__ import annotations
 from typing import Any
 
 from tokengym.base.errors import SettingsError
-from tokengym.bridges.advantages import REGISTERED
-from tokengym.bridges.rows import check_scored
+from tokengym.bridges.advantages import ESTIMATORS
+from tokengym.bridges.functions import Advantage
+from tokengym.bridges.registries import registered
+from tokengym.bridges.rows import carried, check_scored
 from tokengym.credit import TokenCredit
 
 
@@ -51,29 +54,43 @@ def credited(output: dict[str, Any], credit: TokenCredit) -> dict[str, Any]:
             [output[name][row] for row in kept]
             for name in ("response_ids", "prompt_token_ids", "loss_masks")
         )
-        paid = credit(ids, prompts=prompts, written=masks)
+        sampled = output.get("rollout_logprobs")
+        sampled = None if sampled is None else [sampled[row] for row in kept]
+        setting = "generator.sampling_params.logprobs=1"
+        figures = carried(credit, "SkyRL", sampled, setting)
+        paid = credit(ids, prompts=prompts, written=masks, **figures)
         check_scored(paid.scores, "SkyRL")
         for row, tokens in zip(kept, paid.token_rewards, strict=True):
             rewards[row] = tokens[: len(rewards[row])].tolist()
     return {**output, "rewards": rewards}
 
 
-def register(registry: Any, config: Any = None) -> None:
-    """Make the estimators known to SkyRL; those that it knows already are left alone.
+def register(registry: Any, *advantages: Advantage, config: Any = None) -> None:
+    """Make advantages known to SkyRL, by the function's name with hyphens.
+
+    Those of tokengym are known as "tokengym_loo" and "tokengym_reinforce". What SkyRL has from here
+    already is left alone.
 
     Args:
         registry: ``skyrl.backends.skyrl_train.utils.ppo_utils.AdvantageEstimatorRegistry``.
+        advantages: Words, or functions of named inputs (see `Advantage`); none: those of tokengym.
         config: SkyRL's configuration, looked through for settings that token rewards switch off.
 
     Raises:
-        SettingsError: naming such a setting.
+        SettingsError: naming such a setting, a name that SkyRL has for another function, or what a
+            function reads and SkyRL does not pass.
     """
     if config is not None and config.trainer.algorithm.zero_variance_filter:
         raise SettingsError(
             "trainer.algorithm.zero_variance_filter=true has no effect on token rewards, which "
             "SkyRL passes by its filter; set it to false"
         )
-    known = registry.list_available()
-    for name, function in REGISTERED.items():
-        if name not in known:  # SkyRL refuses a name twice
-            registry.register(name, function)
+    for advantage in advantages or ESTIMATORS:
+        function = registered(advantage, "skyrl")
+        if function.name not in registry.list_available():
+            registry.register(function.name, function)
+        elif getattr(registry.get(function.name), "name", None) != function.name:
+            raise SettingsError(
+                f"SkyRL has an estimator {function.name!r} of its own; give the function another "
+                "name"
+            )

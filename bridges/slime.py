@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from tokengym.base.errors import SettingsError
+from tokengym.bridges.functions import Advantage, as_door_advantage
 from tokengym.bridges.rows import Row, check_scored, credit_rows
 from tokengym.credit import TokenCredit
 
@@ -34,11 +35,14 @@ class TokenCreditRewards:
 
     Args:
         credit: Scorer, rule and tokenizer.
-        estimator: See `token_advantages`.
+        advantage: "loo", "reinforce", or a function of named inputs, see `Advantage`.
     """
 
-    def __init__(self, credit: TokenCredit, estimator: str = "loo") -> None:
-        self.credit, self.estimator = credit, estimator
+    def __init__(self, credit: TokenCredit, advantage: Advantage = "loo") -> None:
+        self.credit, self.advantage = (
+            credit,
+            as_door_advantage(advantage, "slime", scorer=credit.reward.scorer),
+        )
 
     def __call__(self, args: Any, samples: Sequence[Any]) -> tuple[list[float], list[list[float]]]:
         """Return each sample's score, and the advantages of its response tokens.
@@ -59,10 +63,10 @@ class TokenCreditRewards:
             )
         rows = []
         for number, sample in enumerate(samples):
-            if sample.group_index is None and self.estimator != "reinforce":
+            if sample.group_index is None and self.advantage.word != "reinforce":
                 raise SettingsError(
                     f"sample {number} has group_index=None, so that its prompt's other samples are "
-                    "not known; set it in your rollout function, or take estimator='reinforce'"
+                    "not known; set it in your rollout function, or take advantage='reinforce'"
                 )
             size = sample.response_length
             mask = [0] * size if sample.remove_sample else sample.loss_mask
@@ -72,10 +76,11 @@ class TokenCreditRewards:
                     response_ids=sample.tokens[len(sample.tokens) - size :],
                     group=sample.group_index,
                     written=mask,
+                    log_probs=getattr(sample, "rollout_log_probs", None),
                     reference=sample.label,
                 )
             )
-        credited = credit_rows(rows, self.credit, self.estimator)
+        credited = credit_rows(rows, self.credit, self.advantage)
         check_scored(credited.scores, "slime")
         return credited.scores.tolist(), [row.tolist() for row in credited.advantages]
 

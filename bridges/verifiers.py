@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tokengym.base.settings import check_number
+from tokengym.bridges.functions import Advantage
 from tokengym.bridges.openenv import step_shares
 from tokengym.bridges.prime_rl import trace_advantages
 from tokengym.credit import TokenCredit
@@ -65,7 +66,7 @@ def pay_traces(
     credit: TokenCredit,
     *,
     references: Sequence[Any] | None = None,
-    estimator: str = "loo",
+    advantage: Advantage = "loo",
 ) -> None:
     """Set the ``advantages`` of each trace's nodes, one for each of their sampled tokens.
 
@@ -73,12 +74,12 @@ def pay_traces(
         traces: verifiers' traces of one task.
         credit: Scorer, rule and tokenizer.
         references: (traces,) ground truths; None where there are none.
-        estimator: See `token_advantages`.
+        advantage: "loo", "reinforce", or a function of named inputs, see `Advantage`.
 
     Raises:
         SettingsError: if a trace branches.
     """
-    advantages = trace_advantages(traces, credit, references=references, estimator=estimator)
+    advantages = trace_advantages(traces, credit, references=references, advantage=advantage)
     for trace, values in zip(traces, advantages, strict=True):
         begins = 0
         for node in trace.nodes:

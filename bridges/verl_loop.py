@@ -34,9 +34,11 @@ from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentL
 from verl.experimental.agent_loop.tool_agent_loop import ToolAgentLoop
 
 from tokengym.base.errors import SettingsError
-from tokengym.bridges.rows import check_scored
+from tokengym.bridges.rows import carried, check_carried, check_scored
 from tokengym.credit import TokenCredit
 
+RECORDS = "actor_rollout_ref.rollout.calculate_log_probs=true"
+"""Setting under which an agent loop's output has log-probs, for a rule that reads them."""
 _credits: dict[Hashable, TokenCredit] = {}
 """Scorers and rules that this process has loaded: verl makes a loop anew for every response."""
 _scoring = Lock()
@@ -82,6 +84,7 @@ def credited(
             prompts=[output.prompt_ids],
             references=[reference],
             written=[output.response_mask],
+            **carried(credit, "verl", [getattr(output, "response_logprobs", None)], RECORDS),
         )
         check_scored(paid.scores, "verl")
         token_rewards, score = paid.token_rewards[0].tolist(), float(paid.scores[0])
@@ -122,6 +125,7 @@ class PaysTokens:
                     scorer, credit, tokenizer=loop.tokenizer, reference_policy=reference_policy
                 )
         self._credit = _credits[key]
+        check_carried(self._credit, "verl", log_probs=RECORDS)
 
     async def run(self, sampling_params: dict[str, Any], **row: Any) -> TokenCreditOutput:
         """Generate as the loop does, and pay the tokens of what it returns."""

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from tests.campaign.outcome import LostError, Outcome, try_cases
-from tokengym.bridges.advantages import ESTIMATORS, estimate, token_advantages
+from tokengym.bridges.advantages import ESTIMATORS, token_advantages
+from tokengym.bridges.registries import registered
 
 Rows = dict[str, Any]
 """Arguments of an estimator: ``token_rewards``, ``response_mask`` and ``prompts``."""
@@ -78,9 +79,8 @@ def one_batch(random: np.random.Generator) -> None:
         if random.integers(2):
             found = token_advantages(**rows, estimator=estimator)
         else:
-            found, _ = estimate(
-                rows["token_rewards"], rows["response_mask"], rows["prompts"], estimator=estimator
-            )
+            called = registered(estimator, "verl")
+            found, _ = called(rows["token_rewards"], rows["response_mask"], rows["prompts"])
     except ValueError as error:
         if "\n" in str(error) or any(word in told for word in HARMLESS):
             raise LostError(f"{told}: {error}") from error

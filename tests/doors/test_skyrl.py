@@ -16,7 +16,7 @@ def test_the_registry_knows_the_estimators_and_they_are_ours_by_hand() -> None:
     algorithm = SimpleNamespace(zero_variance_filter=False)
     register(
         utils.AdvantageEstimatorRegistry,
-        SimpleNamespace(trainer=SimpleNamespace(algorithm=algorithm)),
+        config=SimpleNamespace(trainer=SimpleNamespace(algorithm=algorithm)),
     )
     register(utils.AdvantageEstimatorRegistry)  # a second time changes nothing
     assert "tokengym_loo" in utils.AdvantageEstimatorRegistry.list_available()

@@ -14,6 +14,7 @@ from tests.checkout.pages import DOCS, blocks, run, shorter
 from tests.support.comparisons import comparison
 from tests.support.suite import of_suite
 from tokengym.agents.ppo.advantages import ADVANTAGES
+from tokengym.bridges.doors import DOORS, EVERYWHERE, OF_SCORER, OF_TEXTS
 from tokengym.evaluation.runs.defaults import training_settings
 from tokengym.evaluation.runs.run import run as run_one
 from tokengym.evaluation.runs.settings import EvaluationSettings
@@ -119,6 +120,25 @@ def test_the_page_on_preferences_runs(capsys: Any, tmp_path: Path, monkeypatch: 
     assert "at most 1.84 nats" in said
     assert found["agent"] is found["best"]
     assert (tmp_path / "runs" / "online" / "iteration-001" / "pairs.jsonl").is_file()
+
+
+def test_the_page_on_bridges_says_which_names_each_door_has() -> None:
+    """The table's fourth column is `DOORS`, and the sentence below it what every door has."""
+    text = (DOCS / "agents" / "bridges.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()
+            if line.startswith("| ")]  # fmt: skip
+    cells = {row[0]: row[3] for row in rows if len(row) == 6}
+    for name, door in DOORS.items():
+        if name != "rows":  # a loop of one's own, whose names are Tinker's
+            assert cells.pop(door.title) == door.cell, door.title
+    assert {cells.pop(name) for name in ("OpenEnv", "AReaL")} == {"none"}
+    assert [*cells] == ["door"]
+    (said,) = re.findall(r"Every door has (.*?);", text, re.DOTALL)
+    assert re.findall(r"`(\w+)`", said) == list(EVERYWHERE)
+    (of_texts,) = re.findall(r"\*The texts\* are (.*?);", text, re.DOTALL)
+    assert set(re.findall(r"`(\w+)`", of_texts)) == set(OF_TEXTS)
+    (of_scorer,) = re.findall(r"\*the scorer's\* are (.*?) and", text, re.DOTALL)
+    assert set(re.findall(r"`(\w+)`", of_scorer)) <= set(OF_SCORER)
 
 
 def test_the_page_on_bridges_trains_shows_credit_and_reports(

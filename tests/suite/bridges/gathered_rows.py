@@ -7,6 +7,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from tokengym.bridges.functions import DoorAdvantage
 from tokengym.bridges.trl import gathered_advantages
 
 ROWS, GROUP = 8, 8
@@ -25,11 +26,17 @@ def run(file: Path) -> Tensor:
         first = accelerator.process_index * half
         rows = slice(first, first + half)
     longest = int(lengths[rows].max())
-    found = gathered_advantages(
-        accelerator, (rewards * mask)[rows, :longest], mask[rows, :longest], GROUP, "loo"
+    found, everyones = gathered_advantages(
+        accelerator,
+        DoorAdvantage("loo", "trl"),
+        (rewards * mask)[rows, :longest],
+        mask[rows, :longest],
+        GROUP,
     )
-    torch.save(found, file)
-    return found
+    assert torch.equal(everyones, mask)
+    own = found[rows, :longest]
+    torch.save(own, file)
+    return own
 
 
 def run_rank(folder: Path) -> None:

@@ -10,10 +10,16 @@ import torch
 
 from tokengym.agents.losses.advantages import leave_one_out
 from tokengym.base.errors import SettingsError
-from tokengym.bridges.advantages import estimate, token_advantages
+from tokengym.bridges.advantages import token_advantages
+from tokengym.bridges.registries import registered
 
 REWARDS = torch.tensor([[1.0, 2.0, 0.0], [0.0, 4.0, 3.0], [5.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
 MASK = torch.tensor([[1, 1, 0], [1, 1, 1], [1, 0, 0], [1, 1, 1]]).bool()
+
+
+def estimate(*rows: Any, advantage: str = "loo", **named: Any) -> Any:
+    """Call an advantage as SkyRL does."""
+    return registered(advantage, "skyrl")(*rows, **named)
 
 
 def test_a_group_has_the_baseline_of_its_other_rows():
@@ -90,7 +96,7 @@ def test_one_response_to_each_prompt_is_refused_where_nothing_would_be_learned()
     uids = np.array([*"abcd"], dtype=object)
     with pytest.raises(SettingsError, match=r"none of 4.*'reinforce'"):
         estimate(REWARDS, MASK, uids)
-    assert estimate(REWARDS, MASK, uids, estimator="reinforce")[0].any()
+    assert estimate(REWARDS, MASK, uids, advantage="reinforce")[0].any()
     # What filters have left of groups has no baseline, and is no fault of the settings.
     kept = torch.tensor([[True], [False], [True], [False]])
     assert not estimate(REWARDS, MASK & kept, [*"aabb"])[0].any()
@@ -106,7 +112,7 @@ def test_one_response_to_each_prompt_is_refused_where_nothing_would_be_learned()
     ],
 )
 def test_the_trainers_discount_is_that_of_the_rewards_to_go(given):
-    found, _ = estimate(REWARDS, MASK, [*"aabb"], estimator="reinforce", **given)
+    found, _ = estimate(REWARDS, MASK, [*"aabb"], advantage="reinforce", **given)
     to_go = [[2, 2, 0], [2.75, 5.5, 3], [5, 0, 0], [1.75, 1.5, 1]]
     assert found.tolist() == to_go
     found, _ = estimate(REWARDS, MASK, [*"aabb"], **given)
@@ -132,7 +138,7 @@ def test_rows_that_a_trainer_excludes_are_nobodys_baseline():
         ({"index": None}, r"uid.*prompt"),
         ({"exclude_from_baseline": [True]}, r"exclude_from_baseline.*\(4,\)"),
         ({"gamma": 1.5}, r"gamma.*got 1\.5"),
-        ({"estimator": "grpo"}, "'grpo' sums token rewards"),
+        ({"advantage": "grpo"}, "'grpo' sums token rewards"),
         ({"token_level_rewards": REWARDS / 0}, "finite.*nan in row 0 at token 2|inf in row 0"),
     ],
 )

@@ -39,10 +39,10 @@ def test_advantages_are_rewards_to_go_minus_those_of_the_prompts_other_rows():
         credit_rows([row(LONG), row(SHORT, group="b")], credit())
 
 
-def through_the_doors(responses: list[list[int]], estimator: str) -> dict[str, list[list[float]]]:
+def through_the_doors(responses: list[list[int]], advantage: str) -> dict[str, list[list[float]]]:
     """Return what each door hands its trainer for `sparse`, all responses to one prompt."""
     rule, rows = credit("sparse"), [row(ids) for ids in responses]
-    credited = credit_rows(rows, rule, estimator).advantages
+    credited = credit_rows(rows, rule, advantage).advantages
     data = [
         loss_inputs(one, given, [-1.0] * len(given))
         for one, given in zip(rows, credited, strict=True)
@@ -50,7 +50,7 @@ def through_the_doors(responses: list[list[int]], estimator: str) -> dict[str, l
     args = SimpleNamespace(custom_advantage_function_path="m.advantages", context_parallel_size=1)
     samples = [slime_sample(ids) for ids in responses]
     talks = [SimpleNamespace(steps=[step(PROMPT, ids)]) for ids in responses]
-    pay_trajectories(talks, rule, groups=["a"] * len(talks), estimator=estimator)
+    pay_trajectories(talks, rule, groups=["a"] * len(talks), advantage=advantage)
     start = node(PROMPT, sampled=False)
     traces = [
         SimpleNamespace(id="t", nodes=[start, node(ids, sampled=True)], branches=[None])
@@ -58,9 +58,9 @@ def through_the_doors(responses: list[list[int]], estimator: str) -> dict[str, l
     ]
     return {
         "tinker": [d.loss_fn_inputs["advantages"][len(PROMPT) - 1 :].tolist() for d in data],
-        "slime": TokenCreditRewards(rule, estimator)(args, samples)[1],
+        "slime": TokenCreditRewards(rule, advantage)(args, samples)[1],
         "rllm": [talk.steps[0].advantage for talk in talks],
-        "prime-rl": trace_advantages(traces, rule, estimator=estimator),
+        "prime-rl": trace_advantages(traces, rule, advantage=advantage),
     }
 
 
@@ -171,7 +171,7 @@ def test_the_steps_of_a_trajectory_are_one_row():
     answered = [*PROMPT, *LONG, *SHORT]
     talk = SimpleNamespace(steps=[step(PROMPT, LONG), step(answered, SHORT)])
     single = SimpleNamespace(steps=[step(PROMPT, SHORT)])
-    pay_trajectories([talk, single], credit(), groups=["a", "a"], estimator="reinforce")
+    pay_trajectories([talk, single], credit(), groups=["a", "a"], advantage="reinforce")
     share = 7.0 / 5.0
     np.testing.assert_allclose(
         talk.steps[0].advantage, [5 * share, 4 * share, 3 * share], rtol=1e-5
@@ -196,7 +196,7 @@ def test_a_traces_sampled_tokens_are_paid_in_the_order_of_its_nodes():
     ]
     trace = SimpleNamespace(id="t", nodes=nodes, branches=[None])
     other = SimpleNamespace(id="o", nodes=[nodes[0], nodes[1]], branches=[None])
-    paid, alone = trace_advantages([trace, other], credit(), estimator="reinforce")
+    paid, alone = trace_advantages([trace, other], credit(), advantage="reinforce")
     share = 7.0 / 5.0
     np.testing.assert_allclose(paid, [5 * share, 4 * share, 3 * share, 2 * share, share], rtol=1e-5)
     np.testing.assert_allclose(alone, [3.0, 2.0, 1.0], rtol=1e-5)

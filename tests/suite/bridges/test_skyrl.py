@@ -9,7 +9,7 @@ import torch
 
 from tests.support.paid_words import LONG, PROMPT, SHORT, TOKENIZER, by_length, credit
 from tokengym.base.errors import SettingsError
-from tokengym.bridges.advantages import estimate
+from tokengym.bridges.registries import registered
 from tokengym.bridges.skyrl import credited, register
 
 IDS = [LONG, SHORT]
@@ -66,7 +66,7 @@ def test_responses_that_skyrl_filtered_out_are_a_baseline_of_0():
         CREDIT,
     )["rewards"]
     assert found == [[1.0] * 3, [1.0] * 3, [0.0] * 3]
-    advantages, _ = estimate(torch.tensor(found), torch.ones(3, 3), ["a"] * 3)
+    advantages, _ = registered("loo", "skyrl")(torch.tensor(found), torch.ones(3, 3), ["a"] * 3)
     # G = 3, 2, 1 in the first two; minus the mean of the other's and of 0.
     assert advantages.tolist() == [[1.5, 1.0, 0.5], [1.5, 1.0, 0.5], [-3.0, -2.0, -1.0]]
 
@@ -84,6 +84,10 @@ def test_estimators_are_called_as_skyrl_calls_its_own():
         @classmethod
         def list_available(cls) -> list[str]:
             return [*cls.found]
+
+        @classmethod
+        def get(cls, name: str) -> Any:
+            return cls.found[name]
 
     for _ in range(2):
         register(Registry)
@@ -105,4 +109,4 @@ def test_a_filter_that_token_rewards_pass_by_is_refused():
         trainer=SimpleNamespace(algorithm=SimpleNamespace(zero_variance_filter=True))
     )
     with pytest.raises(SettingsError, match="zero_variance_filter=true"):
-        register(None, config)
+        register(None, config=config)

@@ -14,7 +14,8 @@ from trl import GRPOConfig, GRPOTrainer
 from tests.suite.bridges import gathered_rows
 from tests.support.forked import train_together
 from tokengym.base.errors import SettingsError, TokenizerError
-from tokengym.bridges.trl import NO_COLUMNS, TokenCreditGRPOTrainer, _read
+from tokengym.bridges.trl import NO_COLUMNS, TokenCreditGRPOTrainer
+from tokengym.bridges.trl_rows import read_prompt
 from tokengym.credit import TokenCredit
 from tokengym.envs import Chat, bundled
 from tokengym.rewards.errors import RewardError
@@ -82,7 +83,7 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> GRPOTrainer:
 
 def test_trls_own_advantages_give_trls_own_weights(stock, tmp_path):
     changes = {"scale_rewards": "none", "max_grad_norm": 1e9}
-    own = trained(tmp_path, credit="sparse", estimator="trl", changes=changes)
+    own = trained(tmp_path, credit="sparse", advantage="trl", changes=changes)
     assert own.batch["advantages"].shape == (ROWS, LENGTH)
     assert norm(stock) > 0
     theirs: Any = stock.model
@@ -98,7 +99,7 @@ def test_sparse_under_leave_one_out_is_stock_times_n_over_n_minus_1(stock, tmp_p
 
 @pytest.mark.parametrize("credit", ["abc-signed", "red:delivery=end"])
 def test_credit_arrives_and_keeps_its_sum(credit, tmp_path):
-    trainer = trained(tmp_path, credit=credit, estimator="reinforce")
+    trainer = trained(tmp_path, credit=credit, advantage="reinforce")
     advantages, mask = trainer.batch["advantages"], trainer.batch["completion_mask"].bool()
     logs: Any = trainer._logs["rewards"]
     # The reward to go of the first token is the sum of all.
@@ -132,7 +133,7 @@ def test_what_an_environment_said_is_not_paid(tmp_path):
         return float(len(response.split()))
 
     trainer = trained(
-        tmp_path, credit="uniform", scorer=length, estimator="reinforce", rollout_func=play
+        tmp_path, credit="uniform", scorer=length, advantage="reinforce", rollout_func=play
     )
     advantages, written = trainer.batch["advantages"], trainer.batch["tool_mask"].bool()
     assert not written.all()
@@ -165,7 +166,7 @@ def test_a_function_is_given_the_columns_of_the_data_that_it_names(tmp_path):
     }
     common["train_dataset"] = Dataset.from_dict({"prompt": texts, **columns})
     trainer = TokenCreditGRPOTrainer(
-        scorer=score, credit="uniform", estimator="reinforce", args=config(tmp_path), **common
+        scorer=score, credit="uniform", advantage="reinforce", args=config(tmp_path), **common
     )
     trainer.train()
     told = dict(zip(texts, zip(*columns.values(), strict=True), strict=True))
@@ -217,8 +218,8 @@ def test_groups_that_span_processes_have_the_baseline_of_one(tmp_path):
         ({"off_policy_mask_threshold": 0.5}, {}, "masks whole responses"),
         ({"reward_weights": [-1.0]}, {}, r"reward_weights=\[-1\.0\]"),
         ({"multi_objective_aggregation": "normalize_then_sum"}, {}, "one scorer"),
-        ({}, {"estimator": "lo"}, "did you mean 'loo'"),
-        ({}, {"estimator": "trl"}, "estimator='loo'"),
+        ({}, {"advantage": "lo"}, "did you mean 'loo'"),
+        ({}, {"advantage": "trl"}, "advantage='loo'"),
     ],
 )
 def test_what_loses_the_credit_is_refused(tmp_path, changes, options, message):
@@ -260,7 +261,7 @@ def test_messages_in_parts_and_calls_of_tools_are_read_as_what_was_said():
         {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "add"}}]},
         {"role": "tool", "content": "4"},
     ]
-    read = _read(messages, {"tools": [{"name": "add"}]})
+    read = read_prompt(messages, {"tools": [{"name": "add"}]})
     assert isinstance(read, Chat)
     assert [m["content"] for m in read] == ["be brief", "what is 2 + 2 ?", "", "4"]
     assert (read[2]["tool_calls"][0], read.beside["tools"]) == (
