@@ -73,7 +73,7 @@ DOORS: Mapping[str, Door] = {
         has_columns=True,
     ),
     "trl-async": Door(
-        "TRL, asynchronous",
+        "asynchronous TRL",
         ("score_parts", "log_probs", "advantages"),
         has_texts=True,
         has_columns=True,

@@ -202,3 +202,38 @@ def test_a_traces_sampled_tokens_are_paid_in_the_order_of_its_nodes():
     np.testing.assert_allclose(alone, [3.0, 2.0, 1.0], rtol=1e-5)
     with pytest.raises(SettingsError, match="'t' has 2 branches"):
         trace_advantages([SimpleNamespace(id="t", nodes=nodes, branches=[1, 2])], credit())
+
+
+def surprise(scores: Any, log_probs: Any) -> Any:
+    """What each trainer's rollouts recorded."""
+    return scores[:, None] * -log_probs
+
+
+def test_log_probs_that_a_trainer_recorded_reach_a_function():
+    """LONG scores 3 and was written at 1, 2 and 3 nats, SHORT 2 at 4 and 5."""
+    logs, expected = [[-1.0, -2.0, -3.0], [-4.0, -5.0]], [[3.0, 6.0, 9.0], [8.0, 10.0]]
+    args = SimpleNamespace(custom_advantage_function_path="m.advantages", context_parallel_size=1)
+    rule = credit("sparse")
+    samples = [
+        slime_sample(ids, rollout_log_probs=own)
+        for ids, own in zip((LONG, SHORT), logs, strict=True)
+    ]
+    assert TokenCreditRewards(rule, surprise)(args, samples)[1] == expected
+    talks = [SimpleNamespace(steps=[step(PROMPT, ids)]) for ids in (LONG, SHORT)]
+    for talk, own in zip(talks, logs, strict=True):
+        talk.steps[0].logprobs = own
+    pay_trajectories(talks, rule, groups=["a", "a"], advantage=surprise)
+    assert [talk.steps[0].advantage for talk in talks] == expected
+    traces = [
+        SimpleNamespace(id="t", nodes=[node(PROMPT, sampled=False), node(ids, sampled=True)],
+                        branches=[None])
+        for ids in (LONG, SHORT)
+    ]  # fmt: skip
+    for trace, own in zip(traces, logs, strict=True):
+        trace.nodes[1].logprobs = own
+    assert trace_advantages(traces, rule, advantage=surprise) == expected
+    del traces[1].nodes[1].logprobs
+    with pytest.raises(SettingsError, match=r"'surprise' reads 'log_probs', and row 1 of 2 tokens"):
+        trace_advantages(traces, rule, advantage=surprise)
+    with pytest.raises(SettingsError, match=r"'entropy', which slime does not supply; TRL"):
+        TokenCreditRewards(rule, lambda entropy: entropy)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.support.paid_words import LONG, PROMPT, SHORT, TOKENIZER, by_length, credit
+from tokengym import TokenCredit, shares, token_credit
 from tokengym.base.errors import SettingsError
 from tokengym.bridges.registries import registered
 from tokengym.bridges.skyrl import credited, register
@@ -69,6 +70,21 @@ def test_responses_that_skyrl_filtered_out_are_a_baseline_of_0():
     advantages, _ = registered("loo", "skyrl")(torch.tensor(found), torch.ones(3, 3), ["a"] * 3)
     # G = 3, 2, 1 in the first two; minus the mean of the other's and of 0.
     assert advantages.tolist() == [[1.5, 1.0, 0.5], [1.5, 1.0, 0.5], [-3.0, -2.0, -1.0]]
+
+
+def test_a_rule_reads_the_log_probs_of_the_rollout():
+    @token_credit
+    def surprise(scores: Any, log_probs: Any, response_mask: Any) -> Any:
+        return scores[:, None] * shares(-log_probs, response_mask)
+
+    rule = TokenCredit(CREDIT.reward.scorer, surprise, tokenizer=CREDIT.tokenizer)
+    row = {"prompt_token_ids": [PROMPT], "response_ids": [LONG], "loss_masks": [[1] * 3]}
+    (paid,) = credited({**row, "rollout_logprobs": [[-1.0, -2.0, -1.0]]}, rule)["rewards"]
+    assert paid[0] == paid[2]
+    assert paid[1] == pytest.approx(2 * paid[0])
+    assert paid[1] > 0
+    with pytest.raises(SettingsError, match=r"'log_probs'.*sampling_params\.logprobs=1"):
+        credited({**row, "rollout_logprobs": None}, rule)
 
 
 def test_estimators_are_called_as_skyrl_calls_its_own():

@@ -287,7 +287,7 @@ def test_the_asynchronous_trainer_is_changed_before_it_starts() -> None:
     loop = pickle.loads(pickle.dumps(worker._loop_cls))()
     assert asyncio.run(loop._score_group(group()))[0].advantage.tokens[2] == 2.0
     for function, message in (
-        (lambda entropy: entropy, r"'entropy', which TRL, asynchronous does not supply; TRL,"),
+        (lambda entropy: entropy, r"'entropy', which asynchronous TRL does not supply; TRL,"),
         ("gae", "reads 'values'"),
         ("reinforce++", "whitened over the batch"),
         (lambda scores, response_mask: scores[:, None] * response_mask, "cannot be sent"),

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tests.support import verl as stub
-from tokengym import TokenCredit
+from tokengym import TokenCredit, shares, token_credit
 from tokengym.base.errors import SettingsError
 from tokengym.bridges import verl
 from tokengym.bridges.verl import register
@@ -104,6 +104,28 @@ def test_the_ground_truth_of_a_row_reaches_the_scorer(doors):
 
     credit = TokenCredit(right, "uniform", tokenizer=BUNDLE.tokenizer)
     assert doors.credited(output(), credit, reference="42").reward_score == 1.0
+
+
+def test_a_rule_reads_the_log_probs_that_the_loop_recorded(doors):
+    @token_credit
+    def surprise(scores: Any, log_probs: Any, response_mask: Any) -> Any:
+        return scores[:, None] * shares(-log_probs, response_mask)
+
+    @token_credit
+    def hesitation(scores: Any, entropy: Any, response_mask: Any) -> Any:
+        return scores[:, None] * shares(entropy, response_mask)
+
+    credit = TokenCredit(BUNDLE.reward_model, surprise, tokenizer=BUNDLE.tokenizer)
+    recorded: Any = output([1, 0, 1])
+    recorded.response_logprobs = [-1.0, -9.0, -3.0]  # one of a tool's token counts for nothing
+    found = doors.credited(recorded, credit)
+    quarter = found.reward_score / 4
+    assert found.token_rewards == pytest.approx([quarter, 0.0, 3 * quarter])
+    with pytest.raises(SettingsError, match=r"'log_probs'.*calculate_log_probs=true"):
+        doors.credited(output(), credit)
+    options: Any = {"scorer": str(BUNDLE.reward_model), "credit": hesitation}
+    with pytest.raises(SettingsError, match=r"'entropy', which verl does not hand over; TRL"):
+        doors.TokenCreditLoop(stub.config(), BUNDLE.tokenizer, **options)
 
 
 def test_what_would_lose_the_credit_is_refused(doors):
