@@ -128,12 +128,15 @@ class Inputs:
         return [range(*span) for span in pairwise(bounds)]
 
     def padded(
-        self, rows: Sequence[ArrayLike], dtype: torch.dtype | None = None, fill: float = 0
+        self,
+        rows: Sequence[Sequence[float] | NDArray[Any]],
+        dtype: torch.dtype | None = None,
+        fill: float = 0,
     ) -> Tensor:
         """Return rows of one value per own token as a tensor, (batch, time)."""
         table = np.full((len(rows), self.time), fill, dtype=np.float64)
-        for row, values in enumerate(rows):
-            table[row, : len(np.atleast_1d(values))] = values
+        sizes = np.array([len(values) for values in rows])
+        table[np.arange(self.time) < sizes[:, None]] = np.concatenate(rows)
         return torch.from_numpy(table).to(dtype or self.dtype)
 
     @cached_property
@@ -309,19 +312,18 @@ class Inputs:
             ends: (batch, time) bool, True at each row's last token; a place where it is False has
                 the score of the place before it.
         """
+        table = torch.zeros(len(self.episodes), 1 + self.time, dtype=torch.float64)
         if self.each_prefix:
-            rows = self._scored_prefixes(ends)
+            for number, scores in enumerate(self._scored_prefixes(ends)):
+                table[number, : len(scores)] = torch.from_numpy(scores)
+                table[number, len(scores) :] = float(scores[-1])  # no token, no change
         else:
-            moves = self._attributions("prefix")
-            rows = [np.concatenate([[0.0], np.cumsum(row)]) for row in moves]
+            moves = self.padded(self._attributions("prefix"), torch.float64)
+            table[:, 1:] = moves.cumsum(1)
         if self.ended:  # in the scale of the score, which a running normalisation moves
-            whole = self.scored.values.astype(np.float64)
-            rows = [row + (score - row[-1]) for row, score in zip(rows, whole, strict=True)]
-        table = torch.zeros(len(rows), 1 + self.time, dtype=self.dtype)
-        for number, scores in enumerate(rows):
-            table[number, : len(scores)] = torch.from_numpy(scores).to(self.dtype)
-            table[number, len(scores) :] = table[number, len(scores) - 1]  # no token, no change
-        return table
+            whole = torch.from_numpy(self.scored.values.astype(np.float64))
+            table += (whole - table[:, -1])[:, None]
+        return table.to(self.dtype)
 
     def _scored_prefixes(self, ends: Tensor) -> list[NDArray[np.float64]]:
         """Return the scores of prefixes of each row, (1 + own tokens,), as texts of their own.

@@ -74,8 +74,10 @@ def dirichlet_weights(length: int, entropy: Sequence[int]) -> FloatArray:
     Returns:
         (n,), sums to 1.
     """
-    generator = np.random.default_rng(list(entropy))
-    return generator.dirichlet(np.ones(_check_length(length)))
+    seeds: Sequence[int] | NDArray[np.uint32] = list(entropy)
+    if max(seeds, default=0) < 2**32:  # the same draw, without taking each number apart
+        seeds = np.array(seeds, dtype=np.uint32)
+    return np.random.default_rng(seeds).dirichlet(np.ones(_check_length(length)))
 
 
 def close_sum(score: float, rewards: ArrayLike) -> bool:
