@@ -1,6 +1,7 @@
 """State that a class of the user's adds to a learner, such as a running baseline, for checkpoints.
 
-Numbers, texts, lists, dictionaries and arrays are kept as they are, generators and what has a
+An estimator and weights with a state of their own are kept as a rule of credit is. Numbers, texts,
+lists, dictionaries and arrays are kept as they are, generators and what has a
 ``state_dict`` by their states. Nothing is pickled: what cannot be kept is named in one line.
 """
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from tokengym.agents.errors import CheckpointError
+from tokengym.rewards.credits.bound import BoundFunction
 
 PREFIX = "own."
 """Of the names of tensors of such state."""
@@ -36,7 +38,7 @@ def own_state(agent: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """
     values: dict[str, Any] = {}
     tensors: dict[str, Tensor] = {}
-    for name in sorted(vars(agent).keys() - _of_libraries(type(agent))):
+    for name in sorted(vars(agent).keys() - _of_libraries(agent)):
         of_attribute: dict[str, Tensor] = {}
         try:
             _check_name(type(agent), name)
@@ -56,7 +58,7 @@ def restore_own_state(agent: Any, values: Mapping[str, Any], tensors: Mapping[st
     One with a state that nothing of the constructor's takes stays as the constructor made it. A
     folder of somebody else's replaces no method, and nothing that Python itself keeps.
     """
-    for name in values.keys() - _of_libraries(type(agent)):
+    for name in values.keys() - _of_libraries(agent):
         _check_name(type(agent), name)
         takes: list[Callable[[], Any]] = []
         try:
@@ -75,7 +77,22 @@ def _check_name(kind: type, name: str) -> None:
         raise CheckpointError(f"{name!r} is no name of state, but of a method of {kind.__name__}")
 
 
-def _of_libraries(kind: type) -> frozenset[str]:
+def _of_libraries(agent: Any) -> frozenset[str]:
+    """Return the attributes of an agent that a library sees to.
+
+    Methods of the library's classes assign them, and they are no function with a state, such as an
+    estimator that is a class.
+    """
+    assigned = _assigned_by_libraries(type(agent))
+    return assigned - {name for name in assigned if _has_state(vars(agent).get(name))}
+
+
+def _has_state(value: Any) -> bool:
+    """Return whether it is a function of named inputs that keeps a state."""
+    return isinstance(value, BoundFunction) and hasattr(value.function, "load_state_dict")
+
+
+def _assigned_by_libraries(kind: type) -> frozenset[str]:
     """Return the attributes that methods of a class assign which are a library's."""
     methods = [
         function

@@ -307,3 +307,32 @@ def test_what_cannot_be_a_weight_is_refused(
 
 def test_the_registry_names_near_matches_and_refuses_a_taken_name():
     test_registry.test_every_registry_names_near_matches_and_refuses_a_taken_name(WEIGHTS)
+
+
+class Alternating:
+    """Weighs nothing, and counts its rounds: weights with a state."""
+
+    def __init__(self) -> None:
+        self.rounds = 0
+
+    def __call__(self, response_mask: torch.Tensor) -> torch.Tensor:
+        self.rounds += 1
+        return response_mask.float()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rounds": self.rounds}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rounds = state["rounds"]
+
+
+def test_a_checkpoint_keeps_the_state_of_weights(
+    make_ppo: Callable[..., PPO], tmp_path: Path
+) -> None:
+    word = f"{__file__}:Alternating"
+    agent: Any = run(make_ppo, word)
+    state = agent.weight.state_dict()
+    assert state["rounds"] >= 2
+    agent.save(tmp_path / "run")
+    again = WeightedPPO.load(tmp_path / "run", env=agent.env, device="cpu", weights=word)
+    assert again.weight.state_dict() == state

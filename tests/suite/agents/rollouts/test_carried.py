@@ -3,6 +3,7 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 import tokengym
@@ -139,6 +140,42 @@ def test_a_checkpoint_keeps_the_state_of_a_rule(make_envs, make_ppo, tmp_path):
     resumed = PPO.load(tmp_path / "run", env=fresh, device="cpu")
     (again,) = resumed.reward.rewards
     assert again.credit.state_dict() == reward.credit.state_dict()
+
+
+class Baseline:
+    """Takes a running mean off the scores: an estimator with a state."""
+
+    def __init__(self, pace=0.5):
+        self.pace, self.mean, self.rounds = pace, 0.0, torch.zeros(1)
+
+    def __call__(self, scores, response_mask):
+        self.mean += self.pace * (float(scores.mean()) - self.mean)
+        self.rounds += 1
+        return (scores - self.mean)[:, None] * response_mask
+
+    def state_dict(self):
+        return {"mean": self.mean, "rounds": self.rounds}
+
+    def load_state_dict(self, state):
+        self.mean, self.rounds = state["mean"], state["rounds"]
+
+
+def test_a_checkpoint_keeps_the_state_of_an_estimator(make_envs, make_ppo, tmp_path):
+    word = f"{__file__}:Baseline:pace=0.25"
+    envs = make_envs(num_envs=4, reward=target_reward())
+    agent = make_ppo(envs=envs, advantage=word)
+    agent.learn(2 * 4 * 6)
+    state = agent.estimator.state_dict()
+    assert state["rounds"].item() >= 2
+    agent.save(tmp_path / "run")
+    fresh = make_envs(num_envs=4, reward=target_reward())
+    resumed = PPO.load(tmp_path / "run", env=fresh, device="cpu", advantage=word)
+    assert resumed.estimator.state_dict() == state
+    for one in (agent, resumed):  # the uninterrupted run's numbers
+        one.learn(4 * 6, reset_num_timesteps=False)
+    for ours, theirs in zip(agent.policy.parameters(), resumed.policy.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert resumed.estimator.state_dict() == agent.estimator.state_dict()
 
 
 def test_other_texts_of_an_episode_carry_nothing_of_its_own(make_envs, make_ppo):
