@@ -22,7 +22,6 @@ from tokengym.base.errors import SettingsError, TokenGymError
 from tokengym.base.objects import HERE, NAME
 from tokengym.base.own_code import defined_names, load_from_file, running_user_code
 from tokengym.base.plugins import missing_laboratory, plugins
-from tokengym.base.spellings import word_answer
 
 logger = logging.getLogger(__name__)
 
@@ -290,7 +289,7 @@ class Registry(Mapping[str, T]):
                 values[name] = option_value(value)
             elif self._bare and not values:
                 values[self._bare] = name
-            elif said := word_answer(text):
+            elif said := _other_word(text):
                 raise self._error(f"unknown {self.kind} {text!r}; {said}")
             else:
                 raise self._error(
@@ -329,7 +328,7 @@ class Registry(Mapping[str, T]):
                 f"{self.kind} {name!r} is an object of the process that passed it; pass it again "
                 "with jobs=1, or name file.py:Name"
             )
-        if said := word_answer(name):
+        if said := _other_word(name):
             raise self._error(f"unknown {self.kind} {name!r}; {said}")
         raise self._error(
             f"unknown {self.kind} {name!r}; {self._remedy(name) or did_you_mean(name, known)}"
@@ -443,3 +442,10 @@ class Registry(Mapping[str, T]):
                     f"option {key!r} of {self.kind} {word.name!r} is a switch; write {key}=true or "
                     f"{key}=false, got {value!r}"
                 )
+
+
+def _other_word(word: str) -> str | None:
+    """Return what to write for a word of another tool, see `spellings.word_answer`."""
+    from tokengym.base.spellings import word_answer  # a table that only errors need
+
+    return word_answer(word)

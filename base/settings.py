@@ -17,7 +17,6 @@ from typing import Any, NoReturn, TypeVar, get_type_hints
 
 from tokengym.base.errors import SettingsError
 from tokengym.base.registry import did_you_mean
-from tokengym.base.spellings import answer
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -49,6 +48,8 @@ def from_keywords(
     """
     known = [one.name for one in fields(declared)]  # type: ignore[arg-type]
     for name in [name for name in keywords if name not in known]:
+        from tokengym.base.spellings import answer
+
         known = [*others, *known]
         said = answer(name, known, keywords[name], is_option=False)
         hint = f"{said}; " if said else did_you_mean(name, known)

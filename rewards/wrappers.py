@@ -29,8 +29,6 @@ CHANGING = (
     *(gymnasium.vector.VectorRewardWrapper, gymnasium.wrappers.vector.NormalizeReward),
 )
 """Gymnasium's layers that change rewards."""
-ON_LAST = frozenset({"sparse", "r3"})
-"""Rules that pay the last token alone, as `step` does."""
 NamedScorer = AnyScorer | str | Path
 
 
@@ -107,11 +105,9 @@ class PaysEpisodes:
                 paid = self._pay_newest(unfinished)
         if not ended:
             return paid, {}
-        credit = self.reward.credit
-        tell_stock_learner(
-            credit.name, pays_at_end=self.delivery == "end" and credit.name not in ON_LAST
-        )
         scored = dict(zip(ended, self.reward.evaluate(episodes), strict=True))
+        is_moved = self.delivery == "end" and any(map(_earned_before, scored.values()))
+        tell_stock_learner(self.reward.credit.name, pays_at_end=is_moved)
         for row, episode in scored.items():
             if episode.score is None or episode.token_rewards is None:
                 paid[row] = 0.0  # nothing more; what its steps were paid stays
@@ -442,6 +438,12 @@ def _check_step_payment(reward: Reward) -> None:
             f"{name!r} cannot be paid at each step; take '{name}:delivery=end', or "
             f"'{name}:prefixes=each' (scores the whole text at every step)"
         )
+
+
+def _earned_before(episode: Episode) -> bool:
+    """Return whether a token earned something before the last one, to which `step` pays all."""
+    rewards = episode.token_rewards
+    return rewards is not None and bool(rewards[: _newest(episode)].any())
 
 
 def _newest(text: Episode) -> int:

@@ -19,7 +19,6 @@ from tokengym.base.bundle import Split, check_split
 from tokengym.base.errors import SettingsError
 from tokengym.base.registry import did_you_mean, split_file_word
 from tokengym.base.settings import accepts_settings, names_of
-from tokengym.base.spellings import answer
 from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.envs.tasks.task import TASKS, Task, TaskOptions, task_arguments
 from tokengym.rewards.credits.rule import Rule
@@ -133,6 +132,8 @@ def _unknown_option(task: Task, option: str, value: Any, accepted: Collection[st
         return TypeError(
             f"{fault}; a batch is made by gym.make_vec({task.id!r}, num_envs={value!r})"
         )
+    from tokengym.base.spellings import answer
+
     hint = answer(option, accepted, value, is_option=False) or did_you_mean(option, accepted, n=1)
     hint = hint or f"it has {', '.join(sorted(accepted))}"
     return TypeError(f"{fault}; {hint.rstrip()}")
