@@ -20,7 +20,7 @@ from tokengym.lab.learners.weighted import find_weights
 from tokengym.rewards import Rule, Scores
 from tokengym.scripts.cli import main
 
-IDEAS, USE, SURPRISAL, CREDITED = blocks("guide/idea.md")
+IDEAS, USE, OF_TRL, SURPRISAL, CREDITED = blocks("guide/idea.md")
 SHORT = "--seeds 2 --updates 2 --batch-size 8 --max-new-tokens 6 --eval-episodes 8".split()
 
 
@@ -93,6 +93,16 @@ def test_its_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
         sys.modules.pop("ideas", None)
     assert "envs" in USE
     capsys.readouterr()
+
+
+@pytest.mark.usefixtures("ideas")
+def test_its_function_trains_in_trl(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("trl")
+    found = run(OF_TRL)
+    assert found["trainer"].state.global_step == 2
+    (command,) = (c for c in commands_of(DOCS / "guide" / "idea.md") if c[0] == "report")
+    assert main(command) == 0, capsys.readouterr()
+    assert (Path(command[-1]) / "report.html").is_file()
 
 
 def test_its_rule_that_reads_a_language_model_runs(

@@ -166,7 +166,10 @@ def print_tables(repeats: int) -> None:
 
     def show(case: str, design: Design, kl: float) -> None:
         known, *others = found(design, kl, repeats)
-        cells = [f"{value:+.4f}" if at == 0 and value == value else f"{value:.4f}" for at, value in enumerate(others)]
+        cells = [
+            f"{value:+.4f}" if at == 0 and value == value else f"{value:.4f}"
+            for at, value in enumerate(others)
+        ]
         row = [case, str(design.pairs), f"{known:.3f}", *cells]
         print(f"| {' | '.join(row)} |", flush=True)
 
