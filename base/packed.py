@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
-from zipfile import ZIP_STORED, BadZipFile, ZipFile, is_zipfile
+from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo, is_zipfile
 
 from tokengym.base.errors import CheckpointError, StorageError
 from tokengym.base.files import previous_folder, replacing, writing
@@ -20,6 +20,8 @@ BEST = "best_model"
 """Name that SB3's ``EvalCallback`` gives to what it announces as best_model.zip."""
 OF_SB3 = "_stable_baselines3_version"
 """Entry that tells a file of Stable-Baselines3's own."""
+MAX_ENTRIES = 1000
+"""Most files of a saved agent; its weights may be in hundreds."""
 Place = str | Path | IO[bytes]
 """Where something is saved: the path of a folder or a file, or an open binary file."""
 
@@ -139,7 +141,8 @@ def _unpack(place: Path | IO[bytes], folder: Path, record_name: str) -> None:
                     f"{said} holds no {record_name}; pass the path save() was given"
                 )
             # What is unpacked is no more than what is there: no entry is compressed, or read twice.
-            if sum(entry.file_size for entry in entries) > archive.start_dir:
+            is_ours = len(entries) <= MAX_ENTRIES and all(map(_is_plain, entries))
+            if not is_ours or sum(entry.file_size for entry in entries) > archive.start_dir:
                 raise CheckpointError(f"{said} is no file that save() writes; use another one")
             with writing(folder):
                 archive.extractall(folder)
@@ -147,3 +150,8 @@ def _unpack(place: Path | IO[bytes], folder: Path, record_name: str) -> None:
         raise CheckpointError(
             f"{said} is no saved agent, or damaged ({error}); pass the path save() was given"
         ) from error
+
+
+def _is_plain(entry: ZipInfo) -> bool:
+    """Return whether an entry has a name, and is stored as it is, without a password."""
+    return bool(entry.filename) and entry.compress_type == ZIP_STORED and not entry.flag_bits & 1

@@ -23,6 +23,7 @@ from tests.campaign.kills import kills
 from tests.campaign.models import models
 from tests.campaign.nulls import nulls
 from tests.campaign.outcome import Outcome
+from tests.campaign.packed import packed
 from tests.campaign.pairs import pairs
 from tests.campaign.requests import requests
 from tests.campaign.scorers import scorers
@@ -38,6 +39,7 @@ PARTS: dict[str, tuple[Callable[[int, int], Outcome], str]] = {
     "nulls": (nulls, "20,000 reports of equal rewards each: false headlines at most 6 %"),
     "garbled": (garbled, "damaged files of agents, comparisons and pairs: one line, or right"),
     "foreign": (foreign, "hostile folders of agents and runs: none of their code runs, one line"),
+    "packed": (packed, "hostile and broken files of agents: one line, nothing else is written"),
     "words": (words, "stored words that name code, numbers without a bound: refused in one line"),
     "bundles": (bundles, "bundles whose settings name code, or are of another kind: one line"),
     "models": (models, "GGUF files cut short, headers of up to 2^64: one line, nothing is kept"),

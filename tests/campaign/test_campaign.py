@@ -24,6 +24,7 @@ from tests.campaign.kills import COMMANDS, command, results
 from tests.campaign.models import models
 from tests.campaign.nulls import areas_of, false_headlines
 from tests.campaign.outcome import LostError, Outcome, try_cases
+from tests.campaign.packed import packed
 from tests.campaign.requests import (
     Client,
     Kind,
@@ -194,10 +195,25 @@ def test_code_of_a_folder_that_runs_is_found():
         assert any("its code ran" in line for line in foreign(8, seed=0).lost)
 
 
+def test_what_a_file_of_an_agent_writes_or_takes_is_found():
+    def written_beside(place: Any, **_: Any) -> None:
+        Path(place).with_name("evil").write_text("")
+        raise ValueError("one line")
+
+    for load, said in (
+        (written_beside, "files were written beside it"),
+        (mock.Mock(side_effect=ValueError("two\nlines")), "no line"),
+        (mock.Mock(side_effect=IndexError("x")), "IndexError: x"),
+    ):
+        with mock.patch("tests.campaign.packed.PPO.load", load):
+            assert all(said in line for line in packed(3, seed=0).lost)
+            assert len(packed(2, seed=0).lost) == 2
+
+
 @pytest.mark.parametrize(
     ("part", "count"),
     [
-        *((words, 6), (bundles, 6), (models, 12), (answers, 10), (bridged, 300)),
+        *((packed, 24), (words, 6), (bundles, 6), (models, 12), (answers, 10), (bridged, 300)),
         (slips, len(SLIPS)),
     ],
 )

@@ -14,7 +14,7 @@ from tokengym.agents import PPO
 from tokengym.agents.errors import CheckpointError
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.base.errors import StorageError
-from tokengym.base.packed import packing, unpacked
+from tokengym.base.packed import MAX_ENTRIES, packing, unpacked
 
 
 def same(first: PPO, second: PPO) -> bool:
@@ -124,6 +124,33 @@ def test_a_file_is_unpacked_to_no_more_than_its_size(tmp_path):
         unpacked(tmp_path / "1.zip", "checkpoint.json"),
     ):
         pass
+
+
+@pytest.mark.parametrize("how", ["many", "password", "nameless"])
+def test_an_archive_that_no_agent_has_is_refused_before_it_is_unpacked(tmp_path, how):
+    path = tmp_path / "m.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("checkpoint.json", "{}")
+        for number in range(MAX_ENTRIES if how == "many" else 0):
+            archive.writestr(f"{number}", "")
+    if how == "password":  # its flag, in both headers
+        content = path.read_bytes()
+        for sign, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+            place = content.index(sign) + at
+            content = content[:place] + b"\x01" + content[place + 1 :]
+        path.write_bytes(content)
+    patch = pytest.MonkeyPatch.context()
+    with patch as patched:
+        if how == "nameless":
+            names = zipfile.ZipFile.infolist
+            nameless = zipfile.ZipInfo("x")
+            nameless.filename = ""
+            patched.setattr(zipfile.ZipFile, "infolist", lambda self: [*names(self), nameless])
+        with (
+            pytest.raises(CheckpointError, match="no file that save"),
+            unpacked(path, "checkpoint.json"),
+        ):
+            pass
 
 
 def test_a_file_that_could_not_be_filled_leaves_the_old_one(tmp_path):
