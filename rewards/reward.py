@@ -68,15 +68,21 @@ class RewardTraits:
     """Names of the running statistics of its scorer, which episodes change."""
 
 
+TOLD: set[str] = set()
+"""Scorers of whose missing scores this process has warned."""
+
+
 def warn_unscored(missing: int, count: int, scorer: str) -> None:
-    """Warn of episodes that have no score."""
-    _LOG.warning(
-        "%d of %d episodes have no score, as their partner or scorer %r failed; means and learners "
-        "leave them out",
-        missing,
-        count,
-        scorer,
-    )
+    """Warn of episodes that have no score, once for a scorer, training and measuring alike."""
+    if scorer not in TOLD:
+        TOLD.add(scorer)
+        _LOG.warning(
+            "%d of %d episodes have no score, as scorer %r gave None, or it or their partner "
+            "failed; means and learners leave them out",
+            missing,
+            count,
+            scorer,
+        )
 
 
 def _selected(
@@ -342,7 +348,7 @@ class Reward:
         """Count episodes that have no score, and say so once."""
         missing = sum(episode.score is None for episode in episodes)
         if missing and not self.unscored:
-            warn_unscored(missing, len(episodes), self.scorer_name)
+            warn_unscored(missing, len(episodes), self.raw_scorer.name)
         self.unscored += missing
 
     def _check_reading(self, episodes: Sequence[Episode]) -> None:

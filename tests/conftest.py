@@ -40,6 +40,13 @@ def pytest_sessionstart() -> None:
         session.enter_context(taping(pytest.MonkeyPatch()))
 
 
+@pytest.fixture(autouse=True)
+def untold() -> None:
+    """Have each test warned of missing scores, which a process says once for a scorer."""
+    if rewards := sys.modules.get("tokengym.rewards.reward"):
+        rewards.TOLD.clear()
+
+
 def pytest_collection_finish() -> None:
     """Fork the tests' processes from a server that has imported the suite beside the libraries.
 

@@ -70,10 +70,11 @@ def _show_group(
 
 
 def show_references(console: "Console", lines: Mapping[str, Any] | None) -> None:
-    """Print what needs no training: the best of 16, and the optimum's lower bound."""
+    """Print what needs no training: the best of up to 16, and the optimum's lower bound."""
     if lines is None:
         return
-    row = next(row for row in lines["best_of_n"] if row["n"] == BEST_OF)
+    # Of fewer responses where most have no score.
+    row = max((r for r in lines["best_of_n"] if r["n"] <= BEST_OF), key=lambda r: r["n"])
     net = "score" if lines["price"] is None else f"score - {lines['price']:g} KL"
     gold = f"gold {number(row['gold_score'])}, " if "gold_score" in row else ""
     text = f"score {number(row['score'])}, {gold}KL at most {number(row['kl'])} nats"
@@ -83,7 +84,7 @@ def show_references(console: "Console", lines: Mapping[str, Any] | None) -> None
     elif lines["price"] is not None:
         text += "; at price 0 the optimum is the highest score there is"
     drawn = f"{lines['samples']} responses to each of {lines['prompts']} prompts"
-    console.print(line_of(f"untrained, best of {BEST_OF}: {text} ({drawn})", "dim"))
+    console.print(line_of(f"untrained, best of {row['n']}: {text} ({drawn})", "dim"))
 
 
 def show_learning(console: "Console", figures: Mapping[Any, Mapping[str, float]]) -> None:

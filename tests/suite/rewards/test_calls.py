@@ -371,3 +371,16 @@ def test_a_process_that_was_forked_has_a_loop_of_its_own():
         finally:
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_missing_scores_are_said_once_for_a_scorer_normalised_or_not(caplog):
+    """As measuring and training have it, each with a reward of its own."""
+
+    def picky(response: str) -> float | None:
+        return None if response == "b" else 1.0
+
+    given = FunctionScorer(picky)
+    for scorer in (given, Normalize(given), given):
+        Reward(scorer, rule_of("sparse")).evaluate(episodes_of("aaa", "b"))
+    (said,) = [line for line in caplog.messages if "have no score" in line]
+    assert said.startswith("1 of 2 episodes have no score, as scorer 'picky' gave None")

@@ -35,6 +35,7 @@ from tokengym.rewards import RewardModel
 from tokengym.scripts import cli
 from tokengym.scripts.cli import COMMANDS, command_names, main
 from tokengym.scripts.commands import terminal
+from tokengym.scripts.commands.show import show_references
 from tokengym.scripts.commands.train import _how_far, _show_log
 from tokengym.version import __version__
 
@@ -218,7 +219,7 @@ def test_report_of_curves_made_elsewhere(curves, tmp_path, capsys):
             ["train", "--eval-every", "0"],
             "error: eval_every must be an integer >= 1, or None, got 0",
         ),
-        (["evaluate", "--episodes", "0"], "error: episodes must be an integer >= 1, got 0"),
+        (["evaluate", "--num-episodes", "0"], "error: num_episodes must be an integer >= 1, got 0"),
         (["compare", "--prompt-column", "text"], "pass dataset"),
         (["train", "--reward", "abc:bta=1", "--out", "x"], "'abc' has no option 'bta'"),
         (["evaluate", "nowhere"], "nowhere is no folder"),
@@ -297,7 +298,7 @@ def test_the_command_that_train_names_runs_with_code_of_ones_own(tmp_path, capsy
     own = ["--scorer", str(tmp_path / "score.py:mine"), "--out", str(tmp_path / "run")]
     assert main(["train", *SMALL, *own]) == 0
     following = " ".join(capsys.readouterr().out.split()).partition("next: tokengym ")[2]
-    assert main([*following.split(), "--episodes", "2", "--reference-samples", "0"]) == 0
+    assert main([*following.split(), "--num-episodes", "2", "--reference-samples", "0"]) == 0
 
 
 def test_train_and_evaluate(tmp_path, capsys):
@@ -314,7 +315,7 @@ def test_train_and_evaluate(tmp_path, capsys):
     assert "Continue a film review, positively." in page
     assert "tokengym train --env MovieReview --reward abc " in page
     file = tmp_path / "figures.json"
-    arguments = ["--episodes", "4", "--max-new-tokens", "5", "--json", str(file)]
+    arguments = ["--num-episodes", "4", "--max-new-tokens", "5", "--json", str(file)]
     assert main(["evaluate", str(out / "agent"), *arguments, "--seed", "20240"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "Gold score" in shown
@@ -327,7 +328,9 @@ def test_train_and_evaluate(tmp_path, capsys):
     )
     assert needs_no_training in printed  # by the same prompts and random numbers,
     assert needs_no_training in shown  # and at the price that it was trained at
-    assert main(["evaluate", "--episodes", "4", "--samples", "0", "--reference-samples", "0"]) == 0
+    assert (
+        main(["evaluate", "--num-episodes", "4", "--samples", "0", "--reference-samples", "0"]) == 0
+    )
     assert "best of 16" not in capsys.readouterr().out
     last = (out / "abc" / "seed-0" / "curve.csv").read_text().splitlines()[-1].split(",")
     assert figures["score"] == pytest.approx(float(last[5]), rel=1e-5)
@@ -575,3 +578,14 @@ def test_agents_are_trained_once_and_go_on(tmp_path, capsys, monkeypatch):
 )
 def test_how_far_a_run_came_is_said_of_scores_at_both_ends(first, last, expected):
     assert _how_far(first, last | {"tokens": 1200}) == f"{expected} (1,200 tokens)"
+
+
+@pytest.mark.parametrize("most", [4, 16, 64])
+def test_the_best_of_fewer_is_shown_where_scores_are_missing(capsys, most):
+    rows = [
+        {"n": n, "score": 0.5 * n, "kl": 1.0, "error": 0.1} for n in (1, 4, 16, 64) if n <= most
+    ]
+    lines = {"best_of_n": rows, "price": None, "samples": 64, "prompts": 2}
+    show_references(terminal(), lines)
+    n = min(most, 16)
+    assert f"untrained, best of {n}: score {number(0.5 * n)}" in capsys.readouterr().out
