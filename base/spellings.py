@@ -141,6 +141,13 @@ SPELLINGS = (
         "eval_episodes={}",
     ),
     Spelling(
+        ("episodes", "n_episodes", "eval_episodes"),
+        (CLEANRL,),
+        "the number of episodes",
+        "--num-episodes {}",
+        "num_episodes={}",
+    ),
+    Spelling(
         ("save_freq", "save_steps", "save_interval"),
         (SB3, ZOO, TRL, VERL),
         "the number of evaluations between two checkpoints",

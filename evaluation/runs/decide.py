@@ -496,7 +496,7 @@ class _Decisions:
         ends = _ends(training, self.task)
         if asked is not None and asked > training.lengths()["max_new_tokens"]:
             ends += ", all that the model reads behind the longest prompt"
-        yield f"task {task_name(self.env)}: {self.decision.why}; {ends}"
+        yield f"task {task_name(self.env)} ({self.decision.why}); {ends}"
         for one, word in zip(self.settings, self.words, strict=True):
             yield _chosen(one, word)
         yield in_words(self.evaluation, [run.training for run in runs], self.asked.seeds)

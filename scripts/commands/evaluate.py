@@ -58,7 +58,7 @@ class _Player(NamedTuple):
 def evaluate(
     agent: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")] = None,
     env: str | None = None,
-    episodes: int | None = None,
+    num_episodes: int | None = None,
     seed: int | None = None,
     draws: tuple[int, int] | None = None,
     samples: int = 3,
@@ -91,7 +91,7 @@ def evaluate(
         env: Environment id, or a task's bare name (default: what the agent was trained in, the
             bundle's; TokenGeneration for --dataset with a scorer or model of your own that scores;
             else MovieReview).
-        episodes: Number of held-out prompts (default: 128; with --draws the run's own).
+        num_episodes: Number of held-out prompts (default: 128; with --draws the run's own).
         seed: Seed of prompts and sampling (default: 0; with --draws the run's evaluation seed).
         draws: Seed of a run and step of its evaluation, such as 3 12: prompts and random numbers
             are those of that row of its curve (default: the first prompts, and one sampling).
@@ -139,16 +139,16 @@ def evaluate(
                 f"--draws {draws[0]} {draws[1]} has no effect: the run's evaluations all have the "
                 "first prompts and one sampling; leave it out"
             )
-        episodes = of_run.get("episodes") if episodes is None else episodes
+        num_episodes = of_run.get("episodes") if num_episodes is None else num_episodes
         seed = of_run.get("seed") if seed is None else seed
-    episodes, seed = 128 if episodes is None else episodes, seed or 0
-    check_counts(1, episodes=episodes)
+    num_episodes, seed = 128 if num_episodes is None else num_episodes, seed or 0
+    check_counts(1, num_episodes=num_episodes)
     check_counts(0, seed=seed)
     if reference_samples is None:
         reference_samples = BLOCK if of_run.get("reference_samples", BLOCK) else 0
     EvaluationSettings(reference_samples=reference_samples)  # refuses what is out of range
     with preferred_device(device):
-        evaluator = Evaluator(env, kwargs, num_episodes=episodes, seed=seed, toxicity=toxicity)
+        evaluator = Evaluator(env, kwargs, num_episodes=num_episodes, seed=seed, toxicity=toxicity)
         player = first.load(evaluator, task.model, trust_code=trust_code)
         # Before the first is evaluated: what cannot be loaded is refused at once.
         rival: Any = second and second.load(evaluator, None, trust_code=trust_code)
@@ -175,7 +175,7 @@ def evaluate(
                 console, evaluator, saved, settings, task.model, reference_samples
             )
     if json is not None:
-        about = {"env": env, "episodes": episodes, "seed": seed, "draws": draws}
+        about = {"env": env, "episodes": num_episodes, "seed": seed, "draws": draws}
         about |= {"measured_by": measured_by}
         about |= {**figures, "errors": evaluation.errors, "reference": lines}
         comparison = {} if versus is None else {"versus": {"agent": against, **asdict(versus)}}

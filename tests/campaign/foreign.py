@@ -59,8 +59,8 @@ CONFIG: dict[str, Any] = {
     "architectures": (3, ["Evil"]),
 }
 COMMANDS = (
-    "evaluate {run}/agent --episodes 2",
-    "evaluate {other} --against {run}/agent --episodes 2",
+    "evaluate {run}/agent --num-episodes 2",
+    "evaluate {other} --against {run}/agent --num-episodes 2",
     "push {run} --folder {out}",
     "replay --agent {run}/agent --num-episodes 2 --rewards sparse --out {out}",
     "replay --episodes {run} --num-episodes 2 --rewards sparse --out {out}",
@@ -68,7 +68,7 @@ COMMANDS = (
     "report {run} --out {out}",
     "from_hub",
     "explore",
-    "evaluate --bundle {bundle} --episodes 2",
+    "evaluate --bundle {bundle} --num-episodes 2",
     "train --bundle {bundle} --updates 1 --batch-size 4 --eval-episodes 2 --out {out}",
     "compare --bundle {bundle} --seeds 1 --updates 1 --jobs 1 --eval-episodes 2 --out {out}",
     "collect --bundle {bundle} --num-prompts 2 --n 2 --out {out}.jsonl",

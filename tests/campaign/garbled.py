@@ -23,7 +23,7 @@ WRONG = (
     *(b'{"version": "1"}', b'{"files": 3, "version": 1}', b"\xff\xfe\x00", b"a,b\n1\n", b"\n\n"),
 )
 READS: dict[str, tuple[str, ...]] = {
-    "agent": ("evaluate", "{base}/agent", "--episodes", "4", "--json", "{base}/figures.json"),
+    "agent": ("evaluate", "{base}/agent", "--num-episodes", "4", "--json", "{base}/figures.json"),
     "compared": ("report", "{base}/compared", "--out", "{base}/merged"),
     "pairs.jsonl": (
         *("train", "--agent", "dpo", "--pairs", "{base}/pairs.jsonl", "--epochs", "1"),

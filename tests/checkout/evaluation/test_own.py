@@ -110,7 +110,7 @@ def test_a_task_of_ones_own_is_trained(files: Path, caplog: pytest.LogCaptureFix
     assert samples[0]["prompt"].startswith("the ")
     assert samples[0]["reference"] == "superb"
     assert samples[0]["score"] in (0.0, 1.0)
-    few = ["--episodes", "4", "--json", "figures.json"]
+    few = ["--num-episodes", "4", "--json", "figures.json"]
     named = [*few, "--env", "films.py:make_env"]
     assert main(["evaluate", "runs/films/agent", *named]) == 0  # in the task it was trained in
     found = json.loads((files / "figures.json").read_text())
@@ -132,7 +132,7 @@ def test_an_agent_of_ones_own_trains_resumes_and_is_evaluated(
     assert settings["training"]["learner"]["baseline"] == 0.5
     assert set(settings["code"]) == {"agents.py"}
     capsys.readouterr()
-    few = ["--episodes", "4", *WORDS]
+    few = ["--num-episodes", "4", *WORDS]
     assert main([*command("evaluate runs/reinforce"), *few]) == 0
     assert main(["evaluate", "runs/reinforce/agent", *few]) == 2
     assert "saved by Reinforce" in capsys.readouterr().err
@@ -142,7 +142,7 @@ def test_an_agent_with_predict_alone_is_played(
     files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (evaluated,) = (rest for rest in COMMANDS if rest[0] == "evaluate" and "Copycat" in rest[1])
-    few = ["--episodes", "4", "--max-new-tokens", "3", "--json", "figures.json"]
+    few = ["--num-episodes", "4", "--max-new-tokens", "3", "--json", "figures.json"]
     assert main([*evaluated, *few]) == 0
     shown = re.findall(r"^(.+?)\s+\[score", capsys.readouterr().out, re.M)
     assert len(shown) == 3
@@ -234,7 +234,7 @@ IN_SETTINGS = {
 IN_CHECKPOINT = (
     *(
         "evaluate run/agent",
-        "evaluate other --against run/agent --episodes 2",
+        "evaluate other --against run/agent --num-episodes 2",
         "push run --folder out",
     ),
     *("replay --agent run/agent", COLLECT),
@@ -331,9 +331,9 @@ def test_what_is_not_needed_of_a_folder_is_not_looked_up(
 ) -> None:
     foreign(kind)
     needs = kind == "reward"  # it may be the scorer that measured the run: its file alone could say
-    assert main("evaluate run/agent --episodes 2".split()) == 2 * needs
+    assert main("evaluate run/agent --num-episodes 2".split()) == 2 * needs
     assert ("evil.py:Evil (SHA-256" in capsys.readouterr().err) is needs
-    assert main("evaluate run/agent --episodes 2 --scorer rules.py:cheerful".split()) == 0
+    assert main("evaluate run/agent --num-episodes 2 --scorer rules.py:cheerful".split()) == 0
     assert main("replay --episodes run --num-episodes 2 --rewards sparse".split()) == 0
 
 
@@ -341,7 +341,7 @@ def test_what_a_command_names_itself_replaces_what_is_stored(
     foreign: Callable[[str], None], files: Path
 ) -> None:
     foreign("scorer")
-    few = ["--episodes", "2"]
+    few = ["--num-episodes", "2"]
     assert main(["evaluate", "run/agent", *few, "--scorer", "rules.py:cheerful"]) == 0
     shutil.rmtree("run")
     shutil.rmtree("other")

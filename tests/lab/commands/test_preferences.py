@@ -18,7 +18,9 @@ def test_collect_then_learn_then_evaluate(tmp_path: Path, capsys: pytest.Capture
     arguments = ["--pairs", str(pairs), "--epochs", "1", "--max-new-tokens", "6", *MEASURED]
     assert main(["train", "--agent", "dpo", *arguments, "--out", str(run)]) == 0
     assert "score from " in capsys.readouterr().out
-    assert main(["evaluate", str(run / "agent"), "--episodes", "8", "--max-new-tokens", "6"]) == 0
+    assert (
+        main(["evaluate", str(run / "agent"), "--num-episodes", "8", "--max-new-tokens", "6"]) == 0
+    )
     assert "KL" in capsys.readouterr().out
     assert main(["train", "--agent", "dpo", *arguments, "--out", str(run)]) == 0
     assert "is complete" in capsys.readouterr().out

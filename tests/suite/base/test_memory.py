@@ -75,5 +75,5 @@ def test_a_stored_length_is_checked_like_a_typed_one(tmp_path, capsys):
     write_hashed(file, {k: v for k, v in record.items() if k != "hash"})
     file.with_name("run.json").unlink()  # it has the hash of what the spec was
     capsys.readouterr()
-    assert main(["evaluate", str(run / "agent"), "--episodes", "2"]) == 2
+    assert main(["evaluate", str(run / "agent"), "--num-episodes", "2"]) == 2
     assert "max_new_tokens must be at most" in capsys.readouterr().err

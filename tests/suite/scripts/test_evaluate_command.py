@@ -19,7 +19,16 @@ def test_a_policy_ties_with_itself(tmp_path, capsys):
     out, file = tmp_path / "run", tmp_path / "figures.json"
     assert main(["train", "--out", str(out), *SMALL, "--eval-episodes", "4"]) == 0
     agent = str(out / "agent")
-    arguments = ["evaluate", agent, "--against", agent, "--episodes", "4", "--max-new-tokens", "5"]
+    arguments = [
+        "evaluate",
+        agent,
+        "--against",
+        agent,
+        "--num-episodes",
+        "4",
+        "--max-new-tokens",
+        "5",
+    ]
     assert main([*arguments, "--toxicity", "words", "--json", str(file)]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "0 won, 4 tied, 0 lost; win rate 50%" in printed
@@ -73,7 +82,7 @@ def test_an_agent_without_a_model_is_measured_without_best_of_n(tmp_path, capsys
     rules.write_text(OWN)
     own = f"{rules}:Last"
     arguments = [own, "--env", f"{rules}:make_env", "--against", own]
-    assert main(["evaluate", *arguments, "--episodes", "2", "--samples", "0"]) == 0
+    assert main(["evaluate", *arguments, "--num-episodes", "2", "--samples", "0"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "2 tied, 0 lost" in printed
     assert "no best-of-n: " in printed
@@ -85,7 +94,14 @@ def test_a_class_of_ones_own_reads_the_file_that_it_saved(tmp_path, capsys):
     load = "    @classmethod\n    def load(cls, path):\n        return cls(int(path.read_text()))"
     rules.write_text(f"{OWN.replace('envs.num_envs', 'envs')}\n{load}\n")
     saved.write_text("2")
-    arguments = ["--env", f"{rules}:make_env", "--agent-class", f"{rules}:Last", "--episodes", "2"]
+    arguments = [
+        "--env",
+        f"{rules}:make_env",
+        "--agent-class",
+        f"{rules}:Last",
+        "--num-episodes",
+        "2",
+    ]
     assert main(["evaluate", str(saved), *arguments, "--json", str(tmp_path / "f.json")]) == 0
     assert json.loads((tmp_path / "f.json").read_text())["length"] == 4
 

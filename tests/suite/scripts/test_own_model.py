@@ -60,7 +60,7 @@ def test_a_model_brings_its_tokenizer_and_the_agent_its_task(model, capsys, capl
     assert any("gold is left out" in line for line in said)
     assert not any("gold" in line for line in said if "score from " in line)
     agent = str(model.parent / "run" / "agent")
-    assert main(["evaluate", agent, "--episodes", "4", "--samples", "0"]) == 0
+    assert main(["evaluate", agent, "--num-episodes", "4", "--samples", "0"]) == 0
     assert "Score" in capsys.readouterr().out
 
 

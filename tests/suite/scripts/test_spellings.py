@@ -17,7 +17,7 @@ from tokengym.scripts.commands.options import options_of
 agents: Any = tokengym.agents
 compare: Any = tokengym.compare
 """Whose arguments a type checker would refuse."""
-LINES = (["compare"], ["train", "--agent", "ppo"], ["train", "--agent", "grpo"])
+LINES = (*(["compare"], ["train", "--agent", "ppo"], ["train", "--agent", "grpo"], ["evaluate"]),)
 
 
 def known_options(line: list[str]) -> set[str]:
@@ -57,6 +57,9 @@ def test_a_name_has_one_answer_where_it_is_asked():
         ("train --verbose 1", "progress is shown"),
         ("train --hyperparams learning_rate:1e-3", "write --learning-rate 1e-3"),
         ("train --steps 30", "write --updates 30"),
+        ("evaluate runs/x --episodes 64", "write --num-episodes 64"),
+        ("evaluate runs/x --eval-episodes 64", "write --num-episodes 64"),
+        ("train --num-episodes 64", "did you mean '--eval-episodes'"),
         ("train grpo --beta 0.04", "option of dpo.*write --kl-coef 0.04"),
         ("compare algorithm.adv_estimator=grpo", "write --advantage grpo"),
         ("compare --agents stable_baselines3:A2C", "write sb3:A2C"),

@@ -88,10 +88,10 @@ def test_what_is_given_decides_the_task_which_is_said_with_its_reason(given, env
     assert ours.reference.env_id == f"tokengym/{env}-v0"
     ends = "may end by themselves, after 48 tokens at most"
     ends = "EOS is forbidden" if env in ("MovieReview", "Detox") else ends
-    assert ours.said[0].startswith(f"task {env}: {why}; ")
+    assert ours.said[0].startswith(f"task {env} ({why}); ")
     assert ends in ours.said[0]
     assert ours.names == default_rewards(ours.reference.env_id)
-    assert config(task=task).said[0].startswith("task MovieReview: named; ")
+    assert config(task=task).said[0].startswith("task MovieReview (named); ")
 
 
 def test_defaults_lie_in_one_place():
