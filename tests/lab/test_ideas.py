@@ -156,6 +156,11 @@ def test_ppo_computes_the_formula(talk: bool) -> None:
             assert not found[row][~own].any()
 
 
+def test_a_learner_refuses_turn_scores_where_nobody_scores_turns() -> None:
+    made = lambda: trained(environments(False), advantage=ideas.by_verdict)  # noqa: E731
+    refused("by_verdict", "turn_scores", "partner=", made)
+
+
 @pytest.mark.parametrize("talk", [False, True])
 @pytest.mark.parametrize("name", NAMES)
 def test_as_a_reward(name: str, talk: bool, tmp_path: Path) -> None:
@@ -207,6 +212,9 @@ def test_as_token_credit(name: str) -> None:
         figure = {READS[name]: [getattr(e, READS[name]) for e in episodes]}
         check(credit(**given, **figure).token_rewards, expected, name)
         refused(name, READS[name], rf"pass {READS[name]}=", lambda: credit(**given))  # noqa: B023
+        short: dict[str, Any] = {READS[name]: [[0.0]] * len(episodes)}
+        with pytest.raises(ValueError, match=rf"{READS[name]} has 1 entries for the \d+ tokens"):
+            credit(**given, **short)
 
 
 def _written(episode: Episode) -> list[int]:
