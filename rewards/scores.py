@@ -14,7 +14,6 @@ from typing_extensions import Self
 
 from tokengym.envs.episode import RAW_SCORE, Episode
 from tokengym.rewards.errors import CreditError, ScorerError
-from tokengym.rewards.maths.signed_parts import on_last_tokens
 
 T = TypeVar("T")
 FloatArray = NDArray[np.float32]
@@ -79,20 +78,14 @@ class Scores:
         *,
         signed: bool,
         parts: Mapping[str, ArrayLike] | None = None,
-        pieces: Sequence[Sequence[range]] | None = None,
     ) -> "Scores":
         """Return these scores with other attributions and further parts.
 
         Args:
-            attributions: Per episode (len(response_ids),), or one for each of its ``pieces``.
+            attributions: Per episode (len(response_ids),).
             signed: Whether they are signed and in reward units, or weights.
             parts: Name -> (batch,), added to those there are.
-            pieces: Per episode consecutive spans that cover its tokens; each piece's attribution is
-                then its last token's, and 0 is that of the others.
         """
-        if pieces is not None:
-            rows = zip(attributions, pieces, strict=True)
-            attributions = [on_last_tokens(values, spans) for values, spans in rows]
         parts = {**self.parts, **(parts or {})}
         return Scores(self.values, parts, attributions, signed=signed, gaps=self.gaps)
 

@@ -1,16 +1,12 @@
 """Pure functions behind credit rules and relevance."""
 
-from tokengym.rewards.maths.redistribution import sparse
 from tokengym.rewards.maths.signed_parts import (
     add_rest_to_last,
-    on_last_tokens,
     split_evenly,
 )
 
 __all__ = [
     "add_rest_to_last",
-    "on_last_tokens",
-    "sparse",
     "split_evenly",
 ]
 

@@ -15,30 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 FloatArray = NDArray[np.float64]
 
 
-def sparse(score: float, length: int) -> FloatArray:
-    """Return the score on the last token and 0 before it.
-
-    r_t = R if t = n - 1 else 0
-
-    Args:
-        score: R, reward units.
-        length: n, number of response tokens.
-
-    Returns:
-        (n,) reward units.
-
-    Raises:
-        ValueError: if ``length`` is below 1.
-
-    Example:
-        >>> sparse(3.0, 3)
-        array([0., 0., 3.])
-    """
-    rewards = np.zeros(_check_length(length))
-    rewards[-1] = score
-    return rewards
-
-
 def normalize_weights(weights: ArrayLike) -> FloatArray:
     """Return non-negative weights scaled to sum to 1; uniform if all are 0.
 

@@ -6,8 +6,6 @@ Pure functions, one response at a time; `redistribution` has credit by weights. 
 is a ValueError.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -112,25 +110,6 @@ def shift_reply_credit(values: ArrayLike, written: NDArray[np.integer]) -> NDArr
     owner = np.maximum.accumulate(np.where(written > 0, np.arange(len(written)), 0))
     sums = np.bincount(owner, weights=np.asarray(values, np.float64), minlength=len(written))
     return sums.astype(np.float32)
-
-
-def on_last_tokens(values: ArrayLike, segments: Sequence[range]) -> FloatArray:
-    """Return one value per segment on the segment's last token, 0 elsewhere.
-
-    Args:
-        values: (segments,).
-        segments: Consecutive spans that cover the n tokens, as `split_evenly` gives them.
-
-    Returns:
-        (n,).
-
-    Example:
-        >>> on_last_tokens([3.0, 4.0], split_evenly(3, 2))
-        array([0., 3., 4.])
-    """
-    rewards = np.zeros(segments[-1].stop)
-    rewards[[segment.stop - 1 for segment in segments]] = values
-    return rewards
 
 
 def _finite_vector(parts: ArrayLike) -> FloatArray:

@@ -25,9 +25,8 @@ from tokengym.lab.rules.scar import scar
 from tokengym.rewards import Reward, RewardModel, Rule
 from tokengym.rewards.credits.red import red
 from tokengym.rewards.errors import CreditError
-from tokengym.rewards.maths.redistribution import close_sum, sparse
+from tokengym.rewards.maths.redistribution import close_sum
 from tokengym.rewards.maths.signed_parts import (
-    on_last_tokens,
     split_before_largest,
     split_evenly,
 )
@@ -108,7 +107,7 @@ def test_segments_of_one_token_are_the_token_rule(
 def test_one_segment_is_sparse(rule: str, episodes: list[Episode], tokenizer: Any):
     for episode in evaluated(RULES[rule](segments=1), episodes, tokenizer):
         assert episode.score is not None
-        expected = sparse(episode.score, len(episode.response_ids))
+        expected = np.append(np.zeros(len(episode.response_ids) - 1), episode.score)
         np.testing.assert_allclose(np.asarray(episode.token_rewards), expected, atol=1e-6)
 
 
@@ -122,7 +121,8 @@ def test_a_telescoping_rule_pays_a_segment_the_sum_of_its_tokens(
         pieces = split_evenly(len(one.response_ids), 2)
         paid = np.asarray(one.token_rewards)
         sums = [float(paid[piece.start : piece.stop].sum()) for piece in pieces]
-        expected = on_last_tokens(sums, pieces)
+        expected = np.zeros(len(one.response_ids))
+        expected[[piece.stop - 1 for piece in pieces]] = sums
         np.testing.assert_allclose(np.asarray(other.token_rewards), expected, atol=1e-5)
 
 
