@@ -5,7 +5,7 @@ import math
 import re
 from itertools import pairwise
 
-from studies import credit_v2, critic_elsewhere, other_tasks, token_credit
+from studies import credit_v2, critic_elsewhere, one_grid, other_tasks, token_credit
 from studies.parts import lead
 from studies.token_credit import LENGTHS, WARMUP, WAYS, arms, speed
 from tokengym.evaluation.report import number, signed
@@ -13,7 +13,7 @@ from tokengym.evaluation.statistics import PairedDifference
 from tokengym.lab.benchmark.board import verdicts
 from tokengym.lab.protocol import NET_MARGIN, level, way
 from tokengym.lab.study import DOCS
-from tokengym.lab.tables import paired
+from tokengym.lab.tables import Speed, paired
 
 CLAIMS = (DOCS / "claims.md").read_text(encoding="utf-8")
 FILMS = token_credit.STUDY.published(DOCS)
@@ -74,17 +74,39 @@ def test_speed_at_one_rate() -> None:
         assert FILMS.runs.rate(rule) == (3e-3 if length == 24 else 1e-3)
 
 
-def test_the_readme_says_what_holds_at_one_rate() -> None:
+def range_of(speeds: list[Speed]) -> str:
+    return f"{min(at.times for at in speeds):.1f} to {max(at.times for at in speeds):.1f} times"
+
+
+def test_what_is_said_of_the_grid() -> None:
+    """The range of four ways of choosing, and how many of their intervals hold 1."""
     readme = (DOCS.parents[1] / "README.md").read_text(encoding="utf-8")
-    assert "about 1.5 times as fast at 24 and 48 tokens" in readme
-    assert all(1.4 < times_as_fast_on_the_board(length, "0.5") < 1.6 for length in (24, 48))
+    page = (DOCS / "film_reviews.md").read_text(encoding="utf-8").split("![")[0]
+    runs, at = one_grid.STUDY.published(DOCS).runs, one_grid.ways(DOCS)[24]
+    seeds = one_grid.complete(runs, 24)
+    assert {3: "three seeds of five"}[len(seeds)] in readme
+    ways = {name: one_grid.four_ways(runs, name, 24, at, seeds) for name in one_grid.ARMS}
+    for name in ("abc-signed", "critic"):
+        assert range_of(ways[name]) in readme
+        assert range_of(ways[name]) in page
+        assert range_of(ways[name]) in "".join(row("README: on one grid") + row("README: there"))
+        assert [each.low <= 1 <= each.high for each in ways[name]].count(True) == 1
+        assert "one of the four intervals of each holds 1" in readme
+    controls = ways["uniform"] + ways["random"]
+    assert f"controls {range_of(controls)}" in readme
+    assert not any(each.low > 1 for each in controls)
+
+
+def test_the_readme_says_what_holds_at_48_tokens() -> None:
+    readme = (DOCS.parents[1] / "README.md").read_text(encoding="utf-8")
+    base, *others = arms(48, warmup=WARMUP)
     times = []
-    for length in (24, 48):
-        base, _, critic = arms(length, warmup=WARMUP)
-        found = speed(FILMS.runs, critic, base, FILMS.drawn[WAYS], by_score=True)
+    for arm in others:
+        found = speed(FILMS.runs, arm, base, FILMS.drawn[WAYS], by_score=True)
         assert found is not None
-        times.append(round(found.times, 1))
-    assert f"the reward model {times[0]} to {times[1]} times" in readme
+        assert FILMS.runs.rate(arm) == FILMS.runs.rate(base)
+        times.append(f"{found.times:.1f}")
+    assert f"At 48 tokens and one rate they are {times[0]} and {times[1]} times as fast" in readme
 
 
 def test_the_readme_says_who_has_more_score_at_equal_kl() -> None:
