@@ -69,7 +69,7 @@ def check_reward(
         return [_play(env, seed + number, rng) for number in range(episodes)]
 
     if any(CARRIED & {*credit.reads} for credit in credits):
-        _check_of_policy(_paid_layers(env), play, rng)
+        _check_of_policy(env, play, seed, rng)
         return
     played = play()
     for one in played:
@@ -106,20 +106,22 @@ def _check_single(
 
 
 def _check_of_policy(
-    layers: Sequence[Any], play: Callable[[], list[_Played]], rng: np.random.Generator
+    env: Any, play: Callable[[], list[_Played]], seed: int, rng: np.random.Generator
 ) -> None:
     """Check a rule that reads what a policy knew, by figures drawn at random."""
+    layers = _paid_layers(env)
+    reward, others = layers[0].reward, []
     for layer in layers:
         layer.deferred = True
     try:
         played = play()
+        if reward.credit.causal and not isinstance(env, VectorEnv):
+            for number, one in enumerate(played):
+                others.append(_play(env, seed + number, rng, one.actions[: len(one.actions) // 2]))
     finally:
         for layer in layers:
             layer.deferred = False
-    reward = layers[0].reward
-    infos = [one.info for one in played]
-    episodes = [i.get("episode") or Episode.from_info(i, scored=False) for i in infos]
-    episodes = [_with_figures(episode, rng) for episode in episodes]
+    episodes = [_with_figures(_unscored(one), rng) for one in played]
     rows = _paid(reward, played, episodes)
     for one in rows:
         _check_tokens(one, one.info["score"], [*one.step_rewards], [reward.credit])
@@ -127,19 +129,27 @@ def _check_of_policy(
     for one, row, episode in zip(played, rows, episodes, strict=True):
         (alone,) = _paid(reward, [one], [episode])
         _check_same("one batch of all episodes", alone, row)
-        if reward.credit.causal:
-            half = len(episode.response_ids) // 2
-            (other,) = _paid(reward, [one], [_with_figures(episode, rng, half)])
-            _check_first(row, other.info["token_rewards"], half)
+    for row, episode, other in zip(rows, episodes, others, strict=False):
+        half = len(row.actions) // 2
+        told = _with_figures(_unscored(other), rng, half, episode)
+        (paid,) = _paid(reward, [other], [told])
+        _check_first(row, paid.info["token_rewards"], half)
 
 
-def _with_figures(episode: Episode, rng: np.random.Generator, known: int = 0) -> Episode:
-    """Return an episode with figures of no policy; those of its first ``known`` tokens are kept."""
+def _unscored(one: _Played) -> Episode:
+    """Return the episode that was played."""
+    return one.info.get("episode") or Episode.from_info(one.info, scored=False)
+
+
+def _with_figures(
+    episode: Episode, rng: np.random.Generator, known: int = 0, of: Episode | None = None
+) -> Episode:
+    """Return an episode with figures of no policy, its first ``known`` those of another."""
     figures: dict[str, Any] = {}
     for name, sign in (("log_probs", -1.0), ("entropy", 1.0)):
         figures[name] = sign * rng.exponential(size=len(episode.response_ids))
-        if known:
-            figures[name][:known] = getattr(episode, name)[:known]
+        if of is not None:
+            figures[name][:known] = getattr(of, name)[:known]
     return replace(episode, **figures)
 
 

@@ -68,7 +68,8 @@ _OF_POLICY = (
     "them is refused before a token is written: an agent of `compare` before the first run, an "
     "environment whose rewards are paid where no learner sees them when a learner is made, and "
     "whoever calls `env.step` or `collect` at the first step. Agents of Stable-Baselines3 and "
-    "others with `predict` alone give none of the three."
+    "others with `predict` alone give none of the three; one of your own that calls "
+    "`tokengym.agents.bind_policy` gives `continue_from`."
 )
 """Where a rule that reads names of the policy is refused."""
 _PUBLISHED = {

@@ -297,8 +297,10 @@ def check_policies(comparison: Comparison, reads: Mapping[str, str]) -> None:
         reads: By reward a name that its rule reads of the policy; "" where it reads none.
     """
     for run in comparison.runs:
-        name = reads.get(run.reward.text)
-        if name and not run.training.declaration.has_policy:
+        name, learner = reads.get(run.reward.text), run.training.declaration
+        # An own agent may call `bind_policy` when it is made; one that did not is told at its step.
+        may_bind = name == "continue_from" and not learner.has_own_defaults
+        if name and not learner.has_policy and not may_bind:
             raise RewardError(
                 f"reward {run.reward.text!r} reads {name!r} of the policy that "
                 f"learns, which agent {run.agent.text!r} does not give; take one of `tokengym "

@@ -67,7 +67,10 @@ class Scorer(ABC):
         super().__init_subclass__(**options)
         if cls.score_groups is not Scorer.score_groups:
             cls.compares = True
-        if "score" in vars(cls) and "score_accounts" not in vars(cls):
+        places = [
+            [name in vars(one) for one in cls.__mro__] for name in ("score", "score_accounts")
+        ]
+        if places[0].index(True) < places[1].index(True):
             cls.score_accounts = Scorer.score_accounts  # type: ignore[method-assign]
 
     @property
@@ -100,7 +103,7 @@ class Scorer(ABC):
 
         Each is what `score` returns with that kind, and is asked for by itself unless a class says
         otherwise: a model that gives several kinds in one pass has a method of its own. A class
-        with a `score` and without this method of its own has this one, whatever it inherits from.
+        whose `score` is nearer than such a method, of its own or of a mixin, has this one.
         """
         return {kind: self.score(episodes, attribution=kind) for kind in kinds}
 

@@ -375,7 +375,7 @@ class Cached(Shared, ScorerWrapper):
             return [*zip(*(accounts[kind].split() for kind in kinds), strict=True)]
 
         known = self._look_up(
-            episodes, f"score {','.join(kinds)}", score, lambda ones: ones[0].measured.all()
+            episodes, f"accounts {','.join(kinds)}", score, lambda ones: ones[0].measured.all()
         )
         columns = zip(kinds, zip(*known, strict=True), strict=True)
         return {kind: Scores.joined(column) for kind, column in columns}

@@ -122,6 +122,39 @@ def test_a_score_of_ones_own_is_asked_kind_by_kind():
         RewardModel(model).score_accounts(episodes, ["attention", "relevance"])
 
 
+def test_a_cache_is_asked_for_an_account_either_way():
+    episodes, model = random_episodes(3), build("gpt2")
+    for first, second in ((0, 1), (1, 0)):
+        cache = Cached(RewardModel(model))
+        asked = (
+            lambda cache=cache: cache.score(episodes, attribution="attention"),
+            lambda cache=cache: cache.score_accounts(episodes, ["attention"])["attention"],
+        )
+        same(asked[first](), asked[second]())
+
+
+def test_the_score_of_a_mixin_is_asked_too():
+    class Halved:
+        def score(self, episodes, *, attribution=None):
+            scores = super().score(episodes, attribution=attribution)
+            return scores.with_attributions(
+                [row / 2 for row in scores.attributions], signed=scores.signed
+            )
+
+    class Mine(Halved, RewardModel):
+        pass
+
+    class Further(Mine):
+        pass
+
+    episodes, model = random_episodes(3), build("gpt2")
+    plain = RewardModel(model).score_accounts(episodes, KINDS)["attention"]
+    for kind in (Mine, Further):
+        halved = kind(model).score_accounts(episodes, KINDS)["attention"]
+        for ours, theirs in zip(halved.attributions, plain.attributions, strict=True):
+            np.testing.assert_allclose(ours, theirs / 2, rtol=1e-5, atol=1e-6)
+
+
 def test_names_that_will_be_read_come_with_the_first():
     scorer = Known()
     inputs = Inputs([TALK, SHORT], scorer=scorer, reads=("attention", "scores", "relevance"))

@@ -202,7 +202,13 @@ def test_breaches_of_a_rule_of_what_the_policy_knew_are_named(make_env):
     def ahead(log_probs, response_mask):
         return log_probs.sum(1, keepdim=True) * response_mask
 
+    @token_credit(causal=True, parts=True)
+    def last_id(response_ids, entropy, response_mask):
+        ends = response_ids.gather(1, response_mask.sum(1, keepdim=True) - 1)
+        return ends + 0 * entropy
+
     for rule, message in (
+        (last_id, "look ahead"),
         (twice, "sum"),
         (by_neighbours, "one batch of all episodes"),
         (ahead, "look ahead"),

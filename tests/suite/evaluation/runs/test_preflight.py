@@ -88,6 +88,23 @@ def test_an_agent_without_a_policy_is_refused_under_a_rule_that_reads_it(tmp_pat
         preflight(decide(env="MovieReview", rewards=word, agents=["ppo", "sb3:A2C"]))
 
 
+def test_an_agent_of_ones_own_may_bind_itself(tmp_path):
+    (tmp_path / "rules.py").write_text(
+        "from tokengym import on_last, token_credit\n"
+        "@token_credit\n"
+        "def continued(scores, continue_from, response_mask):\n"
+        "    return on_last(scores, response_mask)\n"
+    )
+    word = f"{tmp_path / 'rules.py'}:continued"
+    own = tmp_path / "own.py"
+    own.write_text(
+        "class Mine:\n    def predict(self, *seen): ...\n    def learn(self, episodes): ...\n"
+    )
+    preflight(decide(env="MovieReview", rewards=word, agents=[f"{own}:Mine"]))
+    with pytest.raises(ValueError, match=r"reads 'continue_from' of the policy.*'sb3:A2C'"):
+        preflight(decide(env="MovieReview", rewards=word, agents=["sb3:A2C"]))
+
+
 def test_prompts_of_both_splits_are_named(tmp_path, caplog):
     (tmp_path / "train.csv").write_text("text\nonce\ntwice\nthe end\n")
     (tmp_path / "test.csv").write_text("text\nonce\na cat\nthe end\n")
