@@ -93,8 +93,14 @@ class DoorAdvantage:
     def reads(self) -> frozenset[str]:
         """Names that it reads."""
         if self.estimator is None:
-            return frozenset({"token_rewards", "response_mask", "group_ids", "gamma"})
+            groups = {"group_ids"} if self.word == "loo" else set[str]()
+            return frozenset({"token_rewards", "response_mask", "gamma", *groups})
         return frozenset(self.estimator.signature.reads)
+
+    @property
+    def reads_groups(self) -> bool:
+        """Whether it has to know which rows answer one prompt."""
+        return not self.reads.isdisjoint({"group_ids", "group_size"})
 
     @property
     def uses_token_rewards(self) -> bool:
@@ -196,15 +202,17 @@ class DoorAdvantage:
         check_shapes(token_rewards, response_mask, prompts)
         mask = response_mask.bool()
         check_finite(token_rewards, mask)
-        token_rewards = at_least_float32(token_rewards) * mask
-        if not {"group_ids", "group_size"}.isdisjoint(self.reads):
+        token_rewards = at_least_float32(token_rewards).masked_fill(~mask, 0.0)
+        if self.reads_groups:
             check_peers(mask, prompts, self.name)
         numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
         groups = torch.tensor([numbers[prompt] for prompt in prompts], device=mask.device)
         order = torch.argsort(groups, stable=True)
         mask, groups = mask[order], groups[order]
         size = None
-        if "group_size" in self.reads:
+        if "group_size" in self.reads and int(mask.any(1).sum()) < 2:
+            mask = torch.zeros_like(mask)  # what is left of a group has no baseline
+        elif "group_size" in self.reads:
             size = self._group_size(groups)
             whole = mask.any(1).view(-1, size).all(1).repeat_interleave(size)
             mask = mask & whole[:, None]  # a group that lost a row is left out

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ class RegisteredAdvantage:
     """
 
     def __init__(self, advantage: Advantage, door: str) -> None:
-        self._made_of = advantage, door
+        self.made_of = advantage, door
         self.advantage = DoorAdvantage(advantage, door)
         self.advantage.check_credit(None)
         self.name = self.advantage.name
@@ -37,7 +36,7 @@ class RegisteredAdvantage:
             self.name = f"tokengym_{self.name}"  # apart from what the trainer has
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return registered, self._made_of  # a function of a file is found by its word again
+        return registered, self.made_of  # a function of a file is found by its word again
 
     def __call__(
         self,
@@ -70,7 +69,7 @@ class RegisteredAdvantage:
         """
         mask, called = response_mask.bool(), self.advantage
         if index is None:
-            if not called.reads.isdisjoint({"group_ids", "group_size"}) and self._has_baseline:
+            if called.reads_groups:
                 raise SettingsError(
                     f"{self.name} needs the uid of each row's prompt; set rollout.n above 1, or "
                     "take tokengym_reinforce"
@@ -86,7 +85,7 @@ class RegisteredAdvantage:
                     f"{tuple(excluded.shape)}"
                 )
             mask = mask & ~excluded.to(mask.device).unsqueeze(1)
-        if self._has_baseline and called.estimator is None:
+        if called.word == "loo":
             check_peers(mask, prompts, called.name)
         if values is None and "values" in called.reads:
             raise SettingsError(
@@ -102,11 +101,6 @@ class RegisteredAdvantage:
             given={} if values is None else {"values": values},
         )
 
-    @property
-    def _has_baseline(self) -> bool:
-        """Whether a row's advantage depends on the others of its prompt."""
-        return self.advantage.word != "reinforce"
-
 
 def _setting(config: Any, name: str, default: Any) -> Any:
     """Return one of the trainer's settings, a mapping or an object."""
@@ -114,7 +108,19 @@ def _setting(config: Any, name: str, default: Any) -> Any:
     return default if value is None else value
 
 
-@cache
+_REGISTERED: dict[tuple[Hashable, str], RegisteredAdvantage] = {}
+
+
 def registered(advantage: Advantage, door: str) -> RegisteredAdvantage:
-    """Return what a trainer's registry holds, the same object whenever asked: verl compares."""
-    return RegisteredAdvantage(advantage, door)
+    """Return what a trainer's registry holds, the same object whenever asked: verl compares.
+
+    What cannot be hashed, such as a dataclass with ``__call__``, is told apart by its identity.
+    """
+    key: Hashable = advantage
+    try:
+        hash(advantage)
+    except TypeError:
+        key = id(advantage)  # `made_of` keeps the object, so that no other gets its number
+    if (key, door) not in _REGISTERED:
+        _REGISTERED[key, door] = RegisteredAdvantage(advantage, door)
+    return _REGISTERED[key, door]

@@ -135,15 +135,15 @@ def credit_rows(
     """
     called = as_door_advantage(advantage, door, scorer=credit.reward.scorer)
     called.check_credit(credit)
-    figures = _carried(rows, called, credit)
     masks: list[NDArray[Any]] = [
         np.ones(len(row.response_ids)) if row.written is None else np.asarray(row.written)
         for row in rows
     ]
+    kept = [number for number, own in enumerate(masks) if own.any()]
+    figures = _carried(rows, kept, called, credit)
     longest = max((len(row.response_ids) for row in rows), default=0)
     rewards, mask = (torch.zeros(len(rows), longest) for _ in range(2))
     scores = np.zeros(len(rows), dtype=np.float32)
-    kept = [number for number, own in enumerate(masks) if own.any()]
     episodes: list[Any] = [None] * len(rows)
     if kept or not rows:  # no rows at all are refused by the credit
         paid = credit(
@@ -181,10 +181,13 @@ def credit_rows(
     )
 
 
-def _carried(rows: Sequence[Row], called: DoorAdvantage, credit: TokenCredit) -> list[str]:
-    """Return the figures of the policy that the rows carry, and refuse rows that lack one."""
+def _carried(
+    rows: Sequence[Row], kept: Sequence[int], called: DoorAdvantage, credit: TokenCredit
+) -> list[str]:
+    """Return the figures of the policy that are read, and refuse ``kept`` rows that lack one."""
     wanted = {*called.reads, *credit.carries} & CARRIED
-    for number, row in enumerate(rows):
+    for number in kept:
+        row = rows[number]
         for name in sorted(wanted):
             values = getattr(row, name)
             if values is None or len(values) != len(row.response_ids):

@@ -19,7 +19,7 @@ from typing import Any
 from tokengym.base.errors import SettingsError
 from tokengym.bridges.advantages import ESTIMATORS
 from tokengym.bridges.functions import Advantage
-from tokengym.bridges.registries import registered
+from tokengym.bridges.registries import RegisteredAdvantage, registered
 from tokengym.bridges.rows import carried, check_scored
 from tokengym.credit import TokenCredit
 
@@ -68,8 +68,8 @@ def credited(output: dict[str, Any], credit: TokenCredit) -> dict[str, Any]:
 def register(registry: Any, *advantages: Advantage, config: Any = None) -> None:
     """Make advantages known to SkyRL, by the function's name with hyphens.
 
-    Those of tokengym are known as "tokengym_loo" and "tokengym_reinforce". What SkyRL has from here
-    already is left alone.
+    Those of tokengym are known as "tokengym_loo" and "tokengym_reinforce". A function, or word with
+    its options, that SkyRL has from here already is left alone.
 
     Args:
         registry: ``skyrl.backends.skyrl_train.utils.ppo_utils.AdvantageEstimatorRegistry``.
@@ -89,8 +89,9 @@ def register(registry: Any, *advantages: Advantage, config: Any = None) -> None:
         function = registered(advantage, "skyrl")
         if function.name not in registry.list_available():
             registry.register(function.name, function)
-        elif getattr(registry.get(function.name), "name", None) != function.name:
+        elif (known := registry.get(function.name)) is not function:
+            is_ours = isinstance(known, RegisteredAdvantage)
+            whose = f"from {known.made_of[0]!r}" if is_ours else "of its own"
             raise SettingsError(
-                f"SkyRL has an estimator {function.name!r} of its own; give the function another "
-                "name"
+                f"SkyRL has an estimator {function.name!r} {whose}; give the function another name"
             )

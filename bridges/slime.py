@@ -49,7 +49,7 @@ class TokenCreditRewards:
 
         Raises:
             SettingsError: under settings that would take the advantages for scores, or if a sample
-                does not name its group.
+                does not name its group, which the advantage reads.
         """
         if args.custom_advantage_function_path is None:
             raise SettingsError(
@@ -63,7 +63,7 @@ class TokenCreditRewards:
             )
         rows = []
         for number, sample in enumerate(samples):
-            if sample.group_index is None and self.advantage.word != "reinforce":
+            if sample.group_index is None and self.advantage.reads_groups:
                 raise SettingsError(
                     f"sample {number} has group_index=None, so that its prompt's other samples are "
                     "not known; set it in your rollout function, or take advantage='reinforce'"

@@ -117,9 +117,10 @@ class _Round:
 class ByAdvantage(GRPOTrainer):
     """TRL's `GRPOTrainer` with the advantages of a function of named inputs; see `advantage_fn`.
 
-    A completion that no reward function gave a score has advantage 0 and is not shown. Where TRL
-    has ``_transform_advantages`` (its pull request 7298), what it logs as ``advantages`` is each
-    row's mean; else they are its own, from the scores.
+    A completion that no reward function gave a score has advantage 0 and is not shown. In an
+    evaluation, which learns nothing, all advantages are 0, and ``eval_loss`` says nothing of them.
+    Where TRL has ``_transform_advantages`` (its pull request 7298), what it logs as ``advantages``
+    in training is each row's mean; else they are its own, from the scores.
     """
 
     _advantage: DoorAdvantage | None = None
@@ -151,7 +152,10 @@ class ByAdvantage(GRPOTrainer):
         """Return the advantages that TRL logs, (rows of all processes,); see pull request 7298."""
         parent = getattr(super(), "_transform_advantages", None)
         advantages = advantages if parent is None else parent(advantages)
-        if self._advantage is None or not self._advantage.reads.isdisjoint(OF_REFERENCE):
+        assert self.model is not None
+        if self._advantage is None or not self.model.training:
+            return advantages
+        if not self._advantage.reads.isdisjoint(OF_REFERENCE):
             return advantages
         self._whole, mask = self._everyones(self._own_rows(advantages), {})
         return self._whole.sum(1) / mask.sum(1).clamp(min=1)
@@ -164,6 +168,10 @@ class ByAdvantage(GRPOTrainer):
         shape = output["completion_mask"].shape
         if self._advantage is None:  # (rows,) to (rows, time), which TRL's loss takes as well
             output["advantages"] = output["advantages"].unsqueeze(1).expand(shape).contiguous()
+            return output
+        assert self.model is not None
+        if not self.model.training:  # of num_generations_eval=1 nothing by group could be computed
+            output["advantages"] = output["advantages"].new_zeros(shape)
             return output
         if self._whole is None:
             self._whole, _ = self._everyones(output["advantages"], output)
@@ -187,7 +195,6 @@ class ByAdvantage(GRPOTrainer):
         """
         assert self._round is not None
         assert self._advantage is not None
-        assert self.model is not None
         made, names = self._round, self._advantage.reads
         rewards = made.rewards * self.reward_weights.to(made.rewards.device)
         unscored = self._own_rows(made.rewards.isnan().all(1))
@@ -202,13 +209,12 @@ class ByAdvantage(GRPOTrainer):
         given = {name: value for name, value in given.items() if name in names}
         if "score_parts" in names:
             given |= parts
-        size = self.num_generations if self.model.training else self.num_generations_eval
         return gathered_advantages(
             self.accelerator,
             self._advantage,
             self._token_rewards(mask, scores),
             mask,
-            size or 1,
+            self.num_generations or 1,
             given=given,
             episodes=self._episodes() if self._needs_episodes else (),
             tokenizer=self._tokens,
@@ -434,24 +440,38 @@ def advantage_fn(trainer: Any, advantage: Advantage) -> Any:
         )
     args: Any = trainer.args
     check_config(args)
-    lacks = {**lacking(args), **NO_SCORER}
-    if getattr(trainer, "_is_vlm", False):
-        lacks |= {name: "it is read of models of text alone" for name in OF_POLICY}
     columns = columns_of(trainer.train_dataset)
     kind: Any = type(trainer)
+    lacks = {**lacking(args, trainer), **NO_SCORER}
     function = DoorAdvantage(advantage, "trl", columns=columns, lacks=lacks)
+    default = GRPOConfig.multi_objective_aggregation
+    if args.multi_objective_aggregation != default and "advantages" not in function.reads:
+        raise SettingsError(
+            f"multi_objective_aggregation={args.multi_objective_aggregation!r} has no effect with "
+            f"advantage {function.name!r}, which does not read 'advantages'; leave it at "
+            f"{default!r}, or read score_parts"
+        )
     trainer.__class__ = type(kind.__name__, (ByAdvantage, kind), {"__module__": kind.__module__})
     changed: Any = trainer
     changed._advantage = function
     return changed
 
 
-def lacking(args: GRPOConfig) -> dict[str, str]:
-    """Return the names that TRL does not compute under its settings, with what would have it."""
-    if args.beta != 0.0:
-        return {}
-    remedy = "TRL reads no reference under beta=0; set GRPOConfig(beta=...)"
-    return dict.fromkeys(sorted(OF_REFERENCE), remedy)
+def lacking(args: GRPOConfig, trainer: Any = None) -> dict[str, str]:
+    """Return the names that a trainer does not have, with what would have it.
+
+    Args:
+        args: TRL's settings.
+        trainer: TRL's trainer, once there is one: it knows whether its model reads images.
+    """
+    lacks: dict[str, str] = {}
+    if args.beta == 0.0:
+        remedy = "TRL reads no reference under beta=0; set GRPOConfig(beta=...)"
+        lacks |= dict.fromkeys(sorted(OF_REFERENCE), remedy)
+    if getattr(trainer, "_is_vlm", False):  # the further pass has no images
+        remedy = "it is read of models of text alone"
+        lacks |= dict.fromkeys(sorted(OF_POLICY | OF_REFERENCE), remedy)
+    return lacks
 
 
 class TokenCreditGRPOTrainer(ByAdvantage):
@@ -494,8 +514,9 @@ class TokenCreditGRPOTrainer(ByAdvantage):
         args = GRPOConfig() if args is None else args
         check_config(args)
         columns = columns_of(others.get("train_dataset"))
-        known: dict[str, Any] = {"columns": columns, "lacks": lacking(args)}
-        function = None if advantage == OWN else DoorAdvantage(advantage, "trl", **known)
+        function = None
+        if advantage != OWN:
+            function = DoorAdvantage(advantage, "trl", columns=columns, lacks=lacking(args))
         if credit is None:
             by_tokens = function is None or function.uses_token_rewards
             credit = "abc-signed" if by_tokens else "sparse"
@@ -515,9 +536,18 @@ class TokenCreditGRPOTrainer(ByAdvantage):
             tokenizer=self._tokens,
             reference_policy=reference_policy,
         )
+        lacks = lacking(args, self)
+        for name in self._credit.carries:
+            if name in lacks:
+                raise SettingsError(
+                    f"credit {self._credit.reward.credit_name!r} reads {name!r}, which is not "
+                    f"there; {lacks[name]}"
+                )
         if function is not None:
             scored_by = self._credit.reward.scorer
-            function = DoorAdvantage(advantage, "trl", scorer=scored_by, **known)
+            function = DoorAdvantage(
+                advantage, "trl", scorer=scored_by, columns=columns, lacks=lacks
+            )
             function.check_credit(self._credit)
         self._advantage = function
 

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,19 @@ def test_a_function_of_group_size_has_groups_of_one_size():
     assert lost.tolist() == [[-2, -2, 0], [0, 0, 0], [2, 0, 0], [0, 0, 0]]  # b is left out
     with pytest.raises(SettingsError, match="none of 4 prompts"):
         called(REWARDS, MASK, [*"abcd"])
+    for prompts in (["a"], [*"ab"]):  # one scored row is what was left of a group
+        size = len(prompts)
+        mask = MASK[:size] & (torch.arange(size) == 0)[:, None]
+        assert not called(REWARDS[:size], mask, prompts)[0].any()
+
+
+@pytest.mark.parametrize("advantage", [places, "loo", "reinforce", "rloo"])
+def test_what_is_under_the_mask_is_not_read(advantage):
+    spoilt = REWARDS.masked_fill(~MASK, float("nan"))
+    found, _ = DoorAdvantage(advantage, "verl")(spoilt, MASK, [*"abab"])
+    expected, _ = DoorAdvantage(advantage, "verl")(REWARDS, MASK, [*"abab"])
+    assert found.isfinite().all()
+    assert torch.equal(found, expected)
 
 
 def test_what_is_declared_to_whiten_is_whitened():
@@ -109,6 +123,24 @@ def test_skyrl_passes_its_values_and_a_run_without_a_critic_says_so():
     assert torch.equal(again(values=REWARDS, **arguments)[0], REWARDS * MASK)
 
 
+@dataclass
+class Scaled:
+    """A function with state, which cannot be hashed."""
+
+    alpha: float
+
+    def __call__(self, token_rewards: Tensor) -> Tensor:
+        return self.alpha * token_rewards
+
+
+def test_an_object_that_cannot_be_hashed_is_registered_by_its_identity():
+    half, third = Scaled(0.5), Scaled(0.3)
+    function = registered(half, "verl")
+    assert registered(half, "verl") is function
+    assert registered(third, "verl") is not function
+    assert torch.equal(function(REWARDS, MASK, [*"aabb"])[0], 0.5 * REWARDS * MASK)
+
+
 def test_a_function_of_a_file_is_registered_by_its_word(tmp_path: Path) -> None:
     file = tmp_path / "idea.py"
     file.write_text("def twice(token_rewards, alpha=1.0):\n    return 2 * alpha * token_rewards\n")
@@ -123,6 +155,11 @@ def test_a_function_of_a_file_is_registered_by_its_word(tmp_path: Path) -> None:
     assert [*known] == ["twice"]
     found, _ = known["twice"](REWARDS, MASK, [*"aabb"])
     assert torch.equal(found, 3 * REWARDS * MASK)
+    (tmp_path / "other.py").write_text("def twice(token_rewards):\n    return token_rewards\n")
+    for word in (f"{file}:twice:alpha=0.5", f"{tmp_path}/other.py:twice"):
+        with pytest.raises(SettingsError, match=r"'twice' from '.*alpha=1\.5'; give.*another name"):
+            register(Registry, word)
+    assert torch.equal(known["twice"](REWARDS, MASK, [*"aabb"])[0], found)
     known["places"] = places
     with pytest.raises(SettingsError, match=r"estimator 'places' of its own.*another name"):
         register(Registry, places)

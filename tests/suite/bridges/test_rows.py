@@ -145,6 +145,10 @@ def test_slime_gets_scores_for_its_log_and_advantages_for_its_ranks():
     with pytest.raises(SettingsError, match=r"sample 1.*group_index=None"):
         TokenCreditRewards(credit())(args, samples)
     TokenCreditRewards(credit(), "reinforce")(args, samples)  # has no baseline
+    paid = TokenCreditRewards(credit("sparse"), plain)(args, samples)[1]  # reads no group
+    assert paid == [[3.0] * 3, [2.0] * 2, [0.0] * 2]
+    with pytest.raises(SettingsError, match=r"sample 1.*group_index=None"):
+        TokenCreditRewards(credit("sparse"), by_group)(args, samples)
 
 
 @pytest.mark.parametrize(("label", "text"), [(7, "7"), (0, "0"), ("7", "7"), (None, None)])
@@ -207,6 +211,30 @@ def test_a_traces_sampled_tokens_are_paid_in_the_order_of_its_nodes():
 def surprise(scores: Any, log_probs: Any) -> Any:
     """What each trainer's rollouts recorded."""
     return scores[:, None] * -log_probs
+
+
+def plain(scores: Any, response_mask: Any) -> Any:
+    """The score at every token."""
+    return scores[:, None] * response_mask
+
+
+def by_group(scores: Any, response_mask: Any, group_ids: Any) -> Any:
+    """The same, by a function that names groups."""
+    return scores[:, None] * response_mask * (group_ids >= 0)[:, None]
+
+
+def test_rows_without_a_written_token_need_no_log_probs():
+    args = SimpleNamespace(custom_advantage_function_path="m.advantages", context_parallel_size=1)
+    samples = [
+        slime_sample(LONG, rollout_log_probs=[-1.0, -2.0, -3.0]),
+        slime_sample(SHORT, rollout_log_probs=None, remove_sample=True),
+        slime_sample([], rollout_log_probs=None),
+    ]
+    found = TokenCreditRewards(credit("sparse"), surprise)(args, samples)[1]
+    assert found == [[3.0, 6.0, 9.0], [0.0, 0.0], []]
+    samples[1].remove_sample = False
+    with pytest.raises(SettingsError, match=r"reads 'log_probs', and row 1 of 2 tokens has None"):
+        TokenCreditRewards(credit("sparse"), surprise)(args, samples)
 
 
 def test_log_probs_that_a_trainer_recorded_reach_a_function():

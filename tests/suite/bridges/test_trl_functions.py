@@ -21,8 +21,14 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.experimental.async_grpo import async_grpo_trainer, async_rollout_worker
 from trl.trainer import grpo_trainer
 
+from tokengym import shares, token_credit
 from tokengym.base.errors import SettingsError
-from tokengym.bridges.trl import advantage_fn
+from tokengym.bridges.trl import (
+    OF_POLICY,
+    OF_REFERENCE,
+    TokenCreditGRPOTrainer,
+    advantage_fn,
+)
 from tokengym.bridges.trl_async import TokenAdvantages, attach, collator, scoring_loop
 from tokengym.envs import bundled
 
@@ -181,6 +187,80 @@ def test_what_a_run_lacks_is_refused_before_it_trains(
         advantage_fn(changed, places)
 
 
+def test_settings_that_a_function_would_not_see_are_refused(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, multi_objective_aggregation="normalize_then_sum")
+    with pytest.raises(SettingsError, match=r"'normalize_then_sum'.*does not read 'advantages'"):
+        advantage_fn(trainer, places)
+    advantage_fn(trainer, lambda advantages: advantages)
+
+
+def test_nothing_is_computed_in_an_evaluation(tmp_path: Path) -> None:
+    """TRL's num_generations_eval=1 leaves no group to compare with."""
+    trainer = trainer_of(
+        tmp_path, num_generations_eval=1, eval_strategy="no", per_device_eval_batch_size=4
+    )
+    trainer.eval_dataset = trainer.train_dataset
+    advantage_fn(trainer, "grpo")
+    assert trained(trainer)["advantages"].any()
+    kept, theirs = list[Any](), trainer._generate_and_score_completions
+
+    def keeping(rows: Any) -> Any:
+        kept.append(theirs(rows))
+        return kept[-1]
+
+    trainer._generate_and_score_completions = keeping
+    assert trainer.evaluate()["eval_loss"] == 0.0
+    assert kept[0]["advantages"].shape == kept[0]["completion_mask"].shape
+    assert not kept[0]["advantages"].any()
+
+
+@pytest.mark.parametrize("name", sorted(OF_POLICY | OF_REFERENCE))
+def test_a_model_that_reads_images_is_not_read_again_without_them(
+    tmp_path: Path, name: str
+) -> None:
+    function: Any = eval(f"lambda {name}, response_mask: response_mask")
+    trainer = trainer_of(tmp_path, beta=0.1)
+    trainer._is_vlm = True
+    with pytest.raises(SettingsError, match=f"reads '{name}'.*models of text alone"):
+        advantage_fn(trainer, function)
+
+
+def by_log_probs(scores: Any, log_probs: Any, response_mask: Any) -> Any:
+    """A rule that reads the policy."""
+    return scores[:, None] * shares(-log_probs, response_mask)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"advantage": lambda token_rewards, kl: kl}, "reads 'kl'"),
+        ({"advantage": lambda token_rewards, entropy: entropy}, "reads 'entropy'"),
+        ({"credit": token_credit(by_log_probs)}, "credit 'by-log-probs' reads 'log_probs'"),
+    ],
+)
+def test_token_credit_of_a_model_that_reads_images_says_what_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Any, message: str
+) -> None:
+    begin = GRPOTrainer.__init__
+
+    def as_vision(trainer: Any, *given: Any, **named: Any) -> None:
+        begin(trainer, *given, **named)
+        trainer._is_vlm = True
+
+    monkeypatch.setattr(GRPOTrainer, "__init__", as_vision)
+    with pytest.raises(SettingsError, match=f"{message}.*models of text alone"):
+        TokenCreditGRPOTrainer(
+            AutoModelForCausalLM.from_pretrained(BUNDLE.policy, dtype=torch.float32),
+            scorer=BUNDLE.reward_model,
+            args=GRPOConfig(
+                output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to=[], beta=0.1
+            ),
+            train_dataset=Dataset.from_dict({"prompt": ["i saw"]}),
+            processing_class=BUNDLE.tokenizer,
+            **options,
+        )
+
+
 # --- asynchronous ---------------------------------------------------------------------------------
 
 
@@ -246,6 +326,15 @@ def test_the_worker_stamps_an_advantage_on_every_token() -> None:
         assert again.advantage.tokens.tolist() == row
     assert SEEN["level"] == [4, 4, 4]
     assert SEEN["score_parts"]["number"].tolist() == [0, 2, 2]
+
+
+def test_the_only_row_that_a_group_has_left_has_no_baseline() -> None:
+    one = group()
+    for sequences in one.completions_sequences[1:]:
+        for row in sequences:
+            row.completion_mask[:] = [0] * len(row.completion_mask)
+    samples = asyncio.run(scoring_loop(Loop, "rloo", frozenset({"level"}))._score_group(one))
+    assert not any(sample.advantage.tokens.any() for sample in samples)
 
 
 def test_the_collator_lays_them_out_beside_the_log_probs() -> None:
