@@ -352,7 +352,8 @@ class PPO(EpisodicAlgorithm):
         parts: list[FigureTensors] = []
         self.policy.optimizer.zero_grad(set_to_none=True)
         for own in self.processes.own_rows(minibatch, self.settings.micro_batch_size):
-            part, whole = minibatch.select(own), torch.zeros((), device=self.device)
+            part = minibatch.select(own)
+            whole = torch.zeros((), dtype=torch.float32, device=self.device)
             figures: FigureTensors = {}
             # Term by term, each with its backward: two networks' states are never held at once.
             for loss, of_term in self.loss_terms(part, count, rows):

@@ -60,7 +60,7 @@ class GradientSteps:
         self._weights: list[Tensor] = optimizer.param_groups[0]["params"]
         self._skips = getattr(optimizer, "_step_supports_amp_scaling", False)
         # () float32, 1 once a step must not be taken: no later one is then either
-        self._is_over = torch.zeros((), device=self._weights[0].device)
+        self._is_over = torch.zeros((), device=self._weights[0].device, dtype=torch.float32)
         self._names: list[list[list[str]]] = []  # of each part's figures, by minibatch
         self._queued: list[Tensor] = []  # (figures + 2,) of each minibatch
         self._ended = False  # as the host knows

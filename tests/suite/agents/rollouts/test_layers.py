@@ -24,7 +24,7 @@ from tests.support.rules import rule_of
 from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import PPO, RandomAgent, collect
 from tokengym.agents.offline.collecting import ResponseCollector
-from tokengym.agents.rollouts.layers import check_learnable, row_attributes
+from tokengym.agents.rollouts.layers import ask_first_row, check_learnable
 from tokengym.agents.rollouts.playing import as_sampler, play_round
 from tokengym.agents.rollouts.rounds import RoundReward, as_rounds
 from tokengym.agents.sb3 import as_vec_env
@@ -483,5 +483,5 @@ def test_a_method_is_asked_of_the_first_row_alone_where_one_can_be():
 
     rows = [Asked(single_env()) for _ in range(2)]
     envs = DummyVecEnv([lambda row=row: row for row in rows])
-    assert row_attributes(envs, "lengths", ["a", "bc"]) == [[1, 2]]
+    assert ask_first_row(envs, "lengths", ["a", "bc"]) == [1, 2]
     assert asked == rows[:1]
