@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tokengym.rewards.check import check_reward
     from tokengym.rewards.credits.bound import Source
     from tokengym.rewards.credits.models import ModelNames
-    from tokengym.rewards.credits.names import NAMES
+    from tokengym.rewards.credits.names import NAMES, SUPPLIERS
     from tokengym.rewards.credits.options import Cut
     from tokengym.rewards.credits.probe import Probe
     from tokengym.rewards.credits.rule import Rule

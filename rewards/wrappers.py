@@ -84,7 +84,7 @@ class PaysEpisodes:
         if name:
             raise CreditError(
                 f"credit {credit.signature.who} reads {name!r}, which env.step is not told; it "
-                f"comes from the {SUPPLIERS['policy']}, or {remedy}"
+                f"comes from {SUPPLIERS['policy']}, or {remedy}"
             )
 
     def _pay(

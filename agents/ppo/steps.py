@@ -81,7 +81,7 @@ class GradientSteps:
         is_broken = (~figures.isfinite()).any()
         faults, kl = self._processes.add(torch.stack([is_broken.to(zero), kl]))
         gradients = [weight.grad for weight in self._weights if weight.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients).to(zero)
+        norm = torch.nn.utils.get_total_norm(gradients)
         is_last = (faults > 0) | (kl > self._most) | ~norm.isfinite()
         self._is_over = torch.maximum(self._is_over, is_last.to(zero))
         self._names.append([list(part) for part in parts])

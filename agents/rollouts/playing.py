@@ -288,7 +288,7 @@ class RoundRecorder:
             assert envs.reward.traits is not None
             raise SettingsError(
                 f"credit {envs.reward.traits.credit!r} reads {lacks[0]!r} of the policy, which "
-                f"this agent does not give; it comes from the {SUPPLIERS['policy']}"
+                f"this agent does not give; it comes from {SUPPLIERS['policy']}"
             )
 
     def check_tokens(self) -> None:

@@ -18,7 +18,7 @@ from tokengym.lab.audit.tokengym_audit import (
     Batch,
     turn_scores,
 )
-from tokengym.rewards.credits.names import NAMES, SUPPLIERS
+from tokengym.rewards import NAMES, SUPPLIERS
 
 OF_POLICY = ("log_probs", "ref_log_probs", "entropy", "top_log_probs", "kl")
 """Names that a batch of the audit has as a round of PPO has them."""

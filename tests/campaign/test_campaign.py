@@ -229,7 +229,7 @@ def test_a_reader_of_models_that_hangs_is_found():
         assert "still read after 1 s" in models(1, seed=0).lost[0]
 
 
-@pytest.mark.parametrize("check", ["_check_shapes", "_check_finite"])
+@pytest.mark.parametrize("check", ["check_shapes", "check_finite"])
 def test_a_batch_of_advantages_that_is_not_looked_at_is_found(check: str) -> None:
     with mock.patch(f"tokengym.bridges.advantages.{check}"):
         assert bridged(60, seed=0).lost

@@ -41,7 +41,7 @@ def test_training_and_scoring_read_the_same(template, kind):
                 prompt_ids=applied(policy, row),
                 response_ids=[*policy(said)["input_ids"], policy.eos_token_id],
             )
-            (scored,) = scorer._texts([played], None)
+            (scored,) = scorer._texts([played], ())
             own = applied(judge, row, {"role": "assistant", "content": said})
             assert ids == scored.ids == own
             compared += 1
@@ -76,10 +76,10 @@ def test_a_judge_of_the_same_tokenizer_reads_its_own_template():
     plain = Episode(prompt="who", response="me", prompt_ids=[7], response_ids=[8])
     scorer: Any = RewardModel(model, tokenizer=judge).bind(policy)
     own = applied(judge, row, {"role": "assistant", "content": "me"})
-    read = scorer._texts([played, plain], None)
+    read = scorer._texts([played, plain], ())
     assert [one.ids for one in read] == [own, [7, 8]]
     with pytest.raises(ScorerError, match="own form"):
         scorer.score([played], attribution="prefix")
     alike: Any = RewardModel(model, tokenizer=copy.deepcopy(policy)).bind(policy)
-    (text,) = alike._texts([played], None)  # in the template, whatever ids the policy wrote
+    (text,) = alike._texts([played], ())  # in the template, whatever ids the policy wrote
     assert text.ids == applied(policy, row, {"role": "assistant", "content": "me"})
