@@ -44,7 +44,7 @@ PILOT, SEEDS = 19, range(20, 25)
 """Seed that may drop cells and stands behind no figure, and those of the grid: no earlier page has
 them."""
 DROPPED: frozenset[tuple[int, float]] = frozenset()
-"""Lengths and rates that the pilot dropped, see the page's rule."""
+"""Lengths and rates that a pilot dropped, see the rules on the page."""
 
 
 class Way(NamedTuple):
@@ -188,8 +188,23 @@ def worst_in(runs: Runs, length: int, at: Way) -> dict[float, int]:
     return worst
 
 
-def to_drop(runs: Runs, by_length: Mapping[int, Way]) -> dict[int, dict[float, int]]:
-    """Return `worst_in` of each length whose pilot is whole: the page's rule drops rates with all.
+def best_in(runs: Runs, length: int, at: Way) -> dict[float, int]:
+    """Return how many of the pilot's pairs of arm and criterion are best at each rate."""
+    best = dict.fromkeys(LEARNING_RATES, 0)
+    for name, criterion in product(ARMS, CRITERIA.values()):
+        first = max(cells(length, name), key=lambda cell: criterion(runs.runs[cell][PILOT], at))
+        best[first.learning_rate] += 1
+    return best
+
+
+Counts = dict[int, dict[float, tuple[int, int]]]
+
+
+def to_drop(runs: Runs, by_length: Mapping[int, Way]) -> Counts:
+    """Return `worst_in` and `best_in` of each length whose pilot is whole.
+
+    The page's rules drop a rate with all of the first, and at 48 and 96 tokens with none of the
+    second.
 
     Args:
         runs: Runs of the study.
@@ -200,23 +215,29 @@ def to_drop(runs: Runs, by_length: Mapping[int, Way]) -> dict[int, dict[float, i
         for length in by_length
         if all(PILOT in runs.runs.get(at, {}) for name in ARMS for at in cells(length, name))
     ]
-    return {length: worst_in(runs, length, by_length[length]) for length in whole}
+    both: Counts = {}
+    for length in whole:
+        worst, best = (of(runs, length, by_length[length]) for of in (worst_in, best_in))
+        both[length] = {rate: (worst[rate], best[rate]) for rate in LEARNING_RATES}
+    return both
 
 
 def drop_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
-    """Return of each rate in how many pairs of the pilot it is worst, and whether it is dropped."""
-    pairs = len(ARMS) * len(LAMBDAS)
+    """Return in how many pairs of the pilot a rate is worst and best, and if it is dropped."""
+    pairs, firsts = len(ARMS) * len(LAMBDAS), len(ARMS) * len(CRITERIA)
     lines = [
         [
             str(length),
             f"{rate:g}",
-            f"{count} of {pairs}",
+            f"{worst} of {pairs}",
+            f"{best} of {firsts}",
             "yes" if (length, rate) in DROPPED else "no",
         ]
-        for length, worst in to_drop(runs, by_length).items()
-        for rate, count in worst.items()
+        for length, of_rates in to_drop(runs, by_length).items()
+        for rate, (worst, best) in of_rates.items()
     ]
-    return markdown_table(["tokens", "rate", "worst by all three in", "dropped"], lines)
+    head = ["tokens", "rate", "worst by all three in", "an arm's best by one of them in", "dropped"]
+    return markdown_table(head, lines)
 
 
 def title(name: str) -> str:
