@@ -32,6 +32,7 @@ from tokengym.evaluation.runs.results import (
     read_comparison,
 )
 from tokengym.evaluation.runs.run import Run
+from tokengym.evaluation.statistics import DEFAULT_LEVEL
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -385,7 +386,7 @@ def read_curves(
     axis: Axis | None = None,
     group_by: Sequence[str] | None = None,
     score: str | None = None,
-    level: float = 0.95,
+    level: float = DEFAULT_LEVEL,
     kl_coef: float | None = None,
 ) -> Result:
     """Read learning curves made here or by other tools, by those tools' own column names.

@@ -50,7 +50,7 @@ class Answer(Question):
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """A share of things counted, with Wilson's 95 % interval."""
+    """A share of things counted, with Wilson's interval."""
 
     hits: int
     of: int

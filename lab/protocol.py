@@ -14,7 +14,7 @@ from tokengym.agents.offline import ResponseCollector, Sampling, make_policy
 from tokengym.envs import Episode, Task
 from tokengym.evaluation.measure import BEST_OF, MIN_ERRORS, span_error
 from tokengym.evaluation.runs import EvaluationSettings, RunRecord, training_settings
-from tokengym.evaluation.statistics import Curve, paired_difference
+from tokengym.evaluation.statistics import DEFAULT_LEVEL, Curve, paired_difference
 from tokengym.lab.tables import mean
 from tokengym.rewards import gold_scorer
 
@@ -133,7 +133,9 @@ class Equivalence:
     """Whether the interval is inside the margin, which is whether p_value < 1 - level."""
 
 
-def equivalence(x: ArrayLike, y: ArrayLike, margin: float, level: float = 0.95) -> Equivalence:
+def equivalence(
+    x: ArrayLike, y: ArrayLike, margin: float, level: float = DEFAULT_LEVEL
+) -> Equivalence:
     """Return whether runs paired by seed differ by less than a margin: a test of "no difference".
 
     p = max(P(T_{n-1} > (mean + margin) * sqrt(n) / s), P(T_{n-1} > (margin - mean) * sqrt(n) / s))
@@ -153,7 +155,7 @@ def equivalence(x: ArrayLike, y: ArrayLike, margin: float, level: float = 0.95) 
     if not margin > 0.0:
         raise ValueError(f"margin must be > 0, got {margin}; choose it before the runs")
     if not 0.5 < level < 1.0:
-        raise ValueError(f"level must lie in (0.5, 1), got {level}; 0.95 is usual")
+        raise ValueError(f"level must lie in (0.5, 1), got {level}; {DEFAULT_LEVEL} is usual")
     paired = paired_difference(x, y, 2.0 * level - 1.0)
     if paired.pairs == 1:
         return Equivalence(

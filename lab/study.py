@@ -535,7 +535,7 @@ class Study:
 def draw_mean(
     axes: Any, runs: Sequence[Sequence[Row]], of: Callable[[Row], float], *, color: str, label: str
 ) -> None:
-    """Draw the mean of runs over their updates, with Student's 95 % interval.
+    """Draw the mean of runs over their updates, with Student's interval.
 
     Args:
         axes: Axes of matplotlib.

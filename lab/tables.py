@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from tokengym.base import write_text
 from tokengym.evaluation.report import number, signed
 from tokengym.evaluation.statistics import (
+    DEFAULT_LEVEL,
     PairedDifference,
     holm,
     paired_difference,
@@ -22,7 +23,7 @@ from tokengym.evaluation.statistics import (
 Key = TypeVar("Key")
 Item = TypeVar("Item")
 Title = TypeVar("Title", bound=Sequence[str])
-CLEAR = 0.05
+CLEAR = 1.0 - DEFAULT_LEVEL
 """Corrected p-value below which a difference is clear."""
 NONE = "\u2013"
 """Cell of a table where nothing was measured."""
@@ -149,7 +150,7 @@ class Speed(NamedTuple):
 
     times: float
     low: float
-    """Lower end of the 95 % interval."""
+    """Lower end of its interval."""
     high: float
     """Upper end."""
     at_most: bool
@@ -171,7 +172,9 @@ def times_as_fast(speed: Speed | None, unit: str = "") -> str:
     return f"at most {text}" if speed.at_most else text
 
 
-def wilson_interval(share: float, count: int, *, level: float = 0.95) -> tuple[float, float]:
+def wilson_interval(
+    share: float, count: int, *, level: float = DEFAULT_LEVEL
+) -> tuple[float, float]:
     """Return Wilson's score interval of a share.
 
     (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
@@ -191,7 +194,7 @@ def wilson_interval(share: float, count: int, *, level: float = 0.95) -> tuple[f
 
 
 def share_of(count: float, total: float) -> str:
-    """Return a share with Wilson's 95 % interval."""
+    """Return a share with Wilson's interval."""
     if not total:
         return ""
     low, high = wilson_interval(count / total, int(total))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tokengym.base.registry import Registry, did_you_mean
 from tokengym.base.words import words
 from tokengym.envs import Episode
-from tokengym.evaluation.statistics import FEWEST_PAIRS, LEAP, MIN_KL, RELIABLE_SEEDS
+from tokengym.evaluation.statistics import DEFAULT_LEVEL, FEWEST_PAIRS, LEAP, MIN_KL, RELIABLE_SEEDS
 
 Kind = Literal["auc", "final"]
 Policy = Literal["measured", "next batch", "batches", "pairs", "unknown"]
@@ -41,7 +41,7 @@ OF_ERROR: dict[Error, str] = {
     "prompts": "Standard error: that of a mean over prompts, of each response's value, kept in "
     "responses.npz",
     "ends": "Standard error: that of the score that is normalised, its two ends taken as they are",
-    "wins": "A 95% interval over prompts stands beside it",
+    "wins": f"A {DEFAULT_LEVEL:.0%} interval over prompts stands beside it",
     "count": "A count, which has no error",
     "": "No standard error: only the mean is kept",
 }

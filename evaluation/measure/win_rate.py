@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tokengym.envs import Episode
-from tokengym.evaluation.statistics import Array, Random, interval
+from tokengym.evaluation.statistics import DEFAULT_LEVEL, Array, Random, interval
 
 Triple = tuple[str, str, str]
 Prefer = Callable[[Sequence[Triple]], ArrayLike]
@@ -34,7 +34,9 @@ class WinRate:
     """Position bias: share of prompts on which the judge preferred a place, not a response."""
 
 
-def win_rate(as_a: ArrayLike, as_b: ArrayLike, level: float = 0.95, *, rng: Random = 0) -> WinRate:
+def win_rate(
+    as_a: ArrayLike, as_b: ArrayLike, level: float = DEFAULT_LEVEL, *, rng: Random = 0
+) -> WinRate:
     """Summarise preferences asked in both orders, ties counting half.
 
     win if as_a > 1/2 and as_b > 1/2;  loss if as_a < 1/2 and as_b < 1/2;  else tie

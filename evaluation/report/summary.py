@@ -17,6 +17,7 @@ from tokengym.evaluation.measure.references import ReferenceSamples, score_range
 from tokengym.evaluation.report.curves import Panel, Runs, make_panels
 from tokengym.evaluation.report.verdict import find_alarms, make_verdict, short_of_best
 from tokengym.evaluation.statistics import (
+    DEFAULT_LEVEL,
     MIN_KL,
     RELIABLE_SEEDS,
     SHARES,
@@ -69,7 +70,7 @@ class SummarySettings:
     references: Mapping[Group, ReferenceSamples] = field(default_factory=dict)
     """Responses of the reference policy by group, for best-of-n and the optimum's lower bound; a
     group without them shows neither."""
-    level: float = 0.95
+    level: float = DEFAULT_LEVEL
     """Confidence level of the intervals."""
     baseline: str | None = None
     """Reward that the others are compared with; None takes the first. A group in which it has no

@@ -72,6 +72,7 @@ from tokengym.evaluation.runs.spec import (
     positions_of,
     slug,
 )
+from tokengym.evaluation.statistics import DEFAULT_LEVEL
 from tokengym.rewards import Reward
 from tokengym.rewards.credits.words import REWARDS
 from tokengym.rewards.registry import RewardChoice, check_word
@@ -85,7 +86,7 @@ def decide(
     agents: Any = (),
     seeds: int = SEEDS,
     first_seed: int = 0,
-    level: float = 0.95,
+    level: float = DEFAULT_LEVEL,
     trains: bool = False,
     **given: Any,
 ) -> Comparison:
@@ -147,7 +148,7 @@ class Asked:
     def __post_init__(self) -> None:
         check_count(self, "seeds", hint="5 is the least that gives an interval")
         check_count(self, "first_seed", least=0)
-        check_number(self, "level", above=0.0, below=1.0, hint="0.95 is usual")
+        check_number(self, "level", above=0.0, below=1.0, hint=f"{DEFAULT_LEVEL} is usual")
 
 
 # --- words ----------------------------------------------------------------------------------------

@@ -49,6 +49,7 @@ from tokengym.evaluation.runs.comparison import (
 from tokengym.evaluation.runs.folder import in_order, stored_runs
 from tokengym.evaluation.runs.run import Run
 from tokengym.evaluation.runs.spec import REFERENCE, SPEC_FILE, slug
+from tokengym.evaluation.statistics import DEFAULT_LEVEL
 from tokengym.rewards.registry import RewardChoice
 
 CURVES = "curves.csv"
@@ -544,7 +545,7 @@ def report_curves(
     *,
     baseline: str | None = None,
     group_by: Sequence[str] | None = None,
-    level: float = 0.95,
+    level: float = DEFAULT_LEVEL,
     kl_coef: float | None = None,
     axis: Axis | None = None,
     score: str | None = None,
@@ -581,7 +582,7 @@ def gather_curves(
     *,
     baseline: str | None = None,
     group_by: Sequence[str] | None = None,
-    level: float = 0.95,
+    level: float = DEFAULT_LEVEL,
     kl_coef: float | None = None,
     axis: Axis | None = None,
     score: str | None = None,

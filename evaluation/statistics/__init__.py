@@ -20,6 +20,7 @@ from tokengym.evaluation.statistics.frontier import (
     tuned_on_others,
 )
 from tokengym.evaluation.statistics.scores import (
+    DEFAULT_LEVEL,
     DEFAULT_RESAMPLES,
     RELIABLE_SEEDS,
     Array,
@@ -48,6 +49,7 @@ from tokengym.evaluation.statistics.series import (
 )
 
 __all__ = [
+    "DEFAULT_LEVEL",
     "DEFAULT_RESAMPLES",
     "FASTER_AT",
     "FEWEST_PAIRS",

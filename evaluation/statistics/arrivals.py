@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tokengym.evaluation.statistics.scores import (
+    DEFAULT_LEVEL,
     DEFAULT_RESAMPLES,
     Array,
     checked_draws,
@@ -117,7 +118,7 @@ class CensoredSteps:
     """Upper end of the restricted mean's interval."""
 
 
-def censored_steps(steps: ArrayLike, budget: float, level: float = 0.95) -> CensoredSteps:
+def censored_steps(steps: ArrayLike, budget: float, level: float = DEFAULT_LEVEL) -> CensoredSteps:
     """Summarise the result of `steps_to_threshold` over runs.
 
     All runs share one budget, so the Kaplan-Meier mean restricted to it is the plain mean of
@@ -175,7 +176,7 @@ def relative_steps(
     steps: ArrayLike,
     x: ArrayLike,
     y: ArrayLike,
-    level: float = 0.95,
+    level: float = DEFAULT_LEVEL,
     *,
     end: ArrayLike | None = None,
 ) -> RelativeSteps | None:

@@ -12,7 +12,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tokengym.evaluation.statistics.curve import Curve
-from tokengym.evaluation.statistics.scores import Array, PairedDifference, paired_difference
+from tokengym.evaluation.statistics.scores import (
+    DEFAULT_LEVEL,
+    Array,
+    PairedDifference,
+    paired_difference,
+)
 
 FEWEST_PAIRS = 3
 """Fewest pairs of runs, both measured at a KL, that are compared there."""
@@ -86,7 +91,7 @@ def compare_at_kl(
     kl: float | None = None,
     *,
     measure: str = "score",
-    level: float = 0.95,
+    level: float = DEFAULT_LEVEL,
 ) -> EqualKL | None:
     """Return what two arms have at one KL, paired by seed; None if too few pairs were there.
 

@@ -26,6 +26,8 @@ Statistic = Callable[[Array], float]
 Random = np.random.Generator | int
 """A generator, or the seed of one."""
 
+DEFAULT_LEVEL = 0.95
+"""Confidence level of intervals and tests where none is given."""
 RELIABLE_SEEDS = 5
 """With fewer runs than this, intervals are reported as unreliable."""
 
@@ -75,7 +77,7 @@ def iqm(scores: ArrayLike, axis: int | None = None) -> float | Array:
 def interval(
     scores: ArrayLike,
     statistic: Statistic = iqm,
-    level: float = 0.95,
+    level: float = DEFAULT_LEVEL,
     *,
     rng: Random = 0,
     resamples: int = DEFAULT_RESAMPLES,
@@ -110,7 +112,7 @@ def interval(
 
 def curve_interval(
     curves: ArrayLike,
-    level: float = 0.95,
+    level: float = DEFAULT_LEVEL,
     *,
     rng: Random = 0,
     resamples: int = DEFAULT_RESAMPLES,
@@ -165,7 +167,9 @@ def probability_of_improvement(x: ArrayLike, y: ArrayLike) -> float:
     return float((np.sign(gap).mean() + 1.0) / 2.0)
 
 
-def improvement_interval(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> tuple[float, float]:
+def improvement_interval(
+    x: ArrayLike, y: ArrayLike, level: float = DEFAULT_LEVEL
+) -> tuple[float, float]:
     """Return the interval of `probability_of_improvement`, that of Newcombe's method 5.
 
     All t with (P - t)^2 <= z^2 V(t),  z the normal quantile of (1 + level) / 2
@@ -235,7 +239,7 @@ class PairedDifference:
     """Number of pairs."""
 
 
-def paired_difference(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> PairedDifference:
+def paired_difference(x: ArrayLike, y: ArrayLike, level: float = DEFAULT_LEVEL) -> PairedDifference:
     """Return the mean difference x - y of runs paired by seed, with Student's t interval.
 
     The effect that a seed has on both of its runs cancels. At 5 pairs the 95 % interval covers the
@@ -279,7 +283,7 @@ def paired_difference(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Paired
 
 
 def student_interval(
-    differences: ArrayLike, level: float = 0.95
+    differences: ArrayLike, level: float = DEFAULT_LEVEL
 ) -> tuple[Array, Array, Array, Array]:
     """Return means, the ends of their t intervals, and two-sided p-values of a mean of 0.
 
@@ -336,7 +340,7 @@ def holm(p_values: ArrayLike) -> Array:
     return adjusted
 
 
-def holm_level(adjusted: ArrayLike, level: float = 0.95) -> float:
+def holm_level(adjusted: ArrayLike, level: float = DEFAULT_LEVEL) -> float:
     """Return the level at which intervals exclude 0 exactly where Holm's test finds a difference.
 
     1 - (1 - level) / max(m - k, 1), of m p-values k being below 1 - level after `holm`
@@ -413,7 +417,7 @@ def _central(values: Array, level: float) -> tuple[float, float]:
 def checked_draws(level: float, resamples: int) -> int:
     """Return the number of resamples, which is checked with the level."""
     if not 0.0 < level < 1.0:
-        raise ValueError(f"level must lie in (0, 1), got {level}; 0.95 is the usual one")
+        raise ValueError(f"level must lie in (0, 1), got {level}; {DEFAULT_LEVEL} is the usual one")
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, got {resamples}; 2000 is the usual number")
     return resamples

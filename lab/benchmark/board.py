@@ -8,7 +8,7 @@ from tokengym import __version__
 from tokengym.base import json_hash, read_json
 from tokengym.evaluation.report import number, signed
 from tokengym.evaluation.runs import slug, versions
-from tokengym.evaluation.statistics import student_interval
+from tokengym.evaluation.statistics import DEFAULT_LEVEL, student_interval
 from tokengym.lab.benchmark.definition import CONTROLS, TRACKS, Definition
 from tokengym.lab.benchmark.runs import Bench
 from tokengym.lab.benchmark.subject import bare
@@ -204,7 +204,7 @@ def tasks_table(row: Mapping[str, Any]) -> str:
         leads = [100 * mean(each[figure]) for each in tasks.values()]
         middle, low, high, _ = (float(value) for value in student_interval(leads))
         lines.append([words, f"{signed(middle)} ({number(low)} to {number(high)})"])
-    return markdown_table(["figure", f"mean over {len(tasks)} tasks, 95 %"], lines)
+    return markdown_table(["figure", f"mean over {len(tasks)} tasks, {DEFAULT_LEVEL:.0%}"], lines)
 
 
 def card_of(row: Mapping[str, Any], others: Sequence[Mapping[str, Any]] = ()) -> str:

@@ -15,6 +15,7 @@ from scipy import optimize, stats
 
 from tokengym.evaluation.report import number
 from tokengym.evaluation.statistics import (
+    DEFAULT_LEVEL,
     Arm,
     Curve,
     holm,
@@ -47,7 +48,7 @@ class Calls:
     mean: NDArray[np.float64]
     """Mean lead over the tasks that are known."""
     low: NDArray[np.float64]
-    """Lower end of its 95 % t interval over tasks, uncorrected."""
+    """Lower end of its t interval over tasks, uncorrected."""
     high: NDArray[np.float64]
     """Upper end."""
     p_value: NDArray[np.float64]
@@ -58,7 +59,7 @@ class Calls:
     """Whether it is below."""
 
 
-def call(leads: ArrayLike, level: float = 1.0 - CLEAR) -> Calls:
+def call(leads: ArrayLike, level: float = DEFAULT_LEVEL) -> Calls:
     """Test rows over tasks: Student's t of each row's leads, corrected over the rows by Holm.
 
     t = mean over known tasks / (deviation over them / sqrt(their number))
@@ -96,7 +97,7 @@ def call(leads: ArrayLike, level: float = 1.0 - CLEAR) -> Calls:
 
 
 def detectable_lead(
-    spread: float, tasks: int, rows: int, *, power: float = POWER, level: float = 1.0 - CLEAR
+    spread: float, tasks: int, rows: int, *, power: float = POWER, level: float = DEFAULT_LEVEL
 ) -> float:
     """Return the mean lead that `call` finds with a given chance, if no other row has one.
 

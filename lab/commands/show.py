@@ -10,6 +10,7 @@ from rich.text import Text
 
 from tokengym.envs import printable, reward_colours
 from tokengym.evaluation.report import number, signed
+from tokengym.evaluation.statistics import DEFAULT_LEVEL
 from tokengym.lab.replay.page import (
     executed_words,
     figure_columns,
@@ -34,8 +35,8 @@ def show_process_metrics(console: "Console", trained: "TrainedProcess") -> None:
     low, high = metrics.accuracy_interval
     rows = [
         ("responses", str(metrics.rows), f"held out; trained on {trained.rows}"),
-        ("accuracy", number(metrics.accuracy), f"of {metrics.steps} steps; 95 % interval over "
-         f"responses {number(low)} to {number(high)}"),
+        ("accuracy", number(metrics.accuracy), f"of {metrics.steps} steps; {DEFAULT_LEVEL:.0%} "
+         f"interval over responses {number(low)} to {number(high)}"),
         ("all steps alike", number(metrics.majority_accuracy), "accuracy of the commoner label"),
         ("loss", number(metrics.loss), "nats per step; 0.693 knows nothing"),
         ("F1 of the first error", number(metrics.first_error_f1), "as ProcessBench counts it"),
@@ -53,7 +54,8 @@ def show_pair_metrics(console: "Console", trained: "TrainedReward") -> None:
     low, high = metrics.accuracy_interval
     rows = [
         ("pairs", str(metrics.pairs), f"held out; trained on {trained.pairs}"),
-        ("accuracy", number(metrics.accuracy), f"95 % interval {number(low)} to {number(high)}"),
+        ("accuracy", number(metrics.accuracy), f"{DEFAULT_LEVEL:.0%} interval {number(low)} to "
+         f"{number(high)}"),
         ("training accuracy", number(trained.train_accuracy), "on pairs it learned from"),
         ("loss", number(metrics.loss), f"nats; 0.693 knows nothing; {number(trained.train_loss)} "
          "in training"),

@@ -196,7 +196,7 @@ def train_reward(
 def _save_reliability(path: Path, table: Sequence["ReliabilityBin"], *, title: str = "") -> None:
     """Draw accuracy against confidence, with the share of the pairs in each bin below.
 
-    On the diagonal a model is right as often as it claims. The intervals are Wilson's, 95 %.
+    On the diagonal a model is right as often as it claims. The intervals are Wilson's.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter

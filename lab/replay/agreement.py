@@ -12,13 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 from scipy.stats import rankdata, spearmanr
 
-from tokengym.evaluation.statistics import student_interval
+from tokengym.evaluation.statistics import DEFAULT_LEVEL, student_interval
 
 Array = NDArray[np.float64]
 """Numbers, float64."""
 
-LEVEL = 0.95
-"""Confidence level of a token's interval, and share of random orders below the chance level."""
 ORDERS = 200
 """Random orders that the chance level is taken from."""
 
@@ -30,7 +28,7 @@ class Agreement:
     correlation: float
     """Mean over responses of `rank_correlation`; responses whose truth is flat are left out."""
     low: float
-    """Lower end of its 95 % interval, Student's over responses."""
+    """Lower end of its interval, Student's over responses."""
     high: float
     """Upper end."""
     pooled: float
@@ -254,7 +252,7 @@ def executed_worth(draws: Array, score: float, *, bounds: tuple[float, float]) -
         raise ValueError(f"forks need an even number of continuations, at least 2, got k={k}")
     mean, variance = _bounded_mean(draws, bounds)
     mean, variance = np.append(mean, score), np.append(variance, 0.0)
-    half = ndtri((1.0 + LEVEL) / 2.0) * np.sqrt(variance[1:] + variance[:-1])
+    half = ndtri((1.0 + DEFAULT_LEVEL) / 2.0) * np.sqrt(variance[1:] + variance[:-1])
     return ExecutedWorth(
         worth=_differences(draws, score),
         low=np.diff(mean) - half,
@@ -279,7 +277,7 @@ def forked_worth(
         (1.0, 0.54, 1.06)
     """
     mean, variance = _bounded_mean(np.stack([without, taken]), bounds)
-    half = ndtri((1.0 + LEVEL) / 2.0) * np.sqrt(variance.sum())
+    half = ndtri((1.0 + DEFAULT_LEVEL) / 2.0) * np.sqrt(variance.sum())
     middle = mean[1] - mean[0]
     return float(taken.mean() - without.mean()), float(middle - half), float(middle + half)
 
@@ -305,7 +303,7 @@ def split_half_ceiling(halves: Sequence[tuple[Array, Array]]) -> float:
 
 
 def chance_correlation(truths: Sequence[Array], *, rng: np.random.Generator | int) -> float:
-    """Return the mean rank correlation that a share `LEVEL` of random orders stay below.
+    """Return the mean rank correlation that a share `DEFAULT_LEVEL` of random orders stay below.
 
     Args:
         truths: Per response (n,) the estimates.
@@ -316,7 +314,7 @@ def chance_correlation(truths: Sequence[Array], *, rng: np.random.Generator | in
         np.mean([rank_correlation(draw.permutation(truth), truth) for truth in truths])
         for _ in range(ORDERS)
     ]
-    return float(np.quantile(means, LEVEL))
+    return float(np.quantile(means, DEFAULT_LEVEL))
 
 
 def _differences(draws: Array, score: float) -> Array:

@@ -120,7 +120,7 @@ class Fork:
 
     @property
     def worth(self) -> tuple[float, float, float]:
-        """Executed worth of the token taken, and the ends of its 95 % interval."""
+        """Executed worth of the token taken, and the ends of its interval."""
         every = np.concatenate([self.without, self.taken.scores, self.other.scores])
         bounds = (float(every.min()), float(every.max()))
         return forked_worth(self.without, self.taken.scores, bounds=bounds)

@@ -8,6 +8,7 @@ import numpy as np
 
 from tokengym.envs import Episode, printable
 from tokengym.evaluation.report import coloured_tokens, number, render, signed
+from tokengym.evaluation.statistics import DEFAULT_LEVEL
 from tokengym.lab.replay.agreement import (
     Array,
     charged_share,
@@ -112,7 +113,7 @@ def figure_columns(result: Replay) -> list[str]:
     """Return the headings of `figure_rows`, the rule's name apart."""
     titles = ["Score"] if same_scores(result) else ["Score", "Scorer"]
     if result.agreements:
-        titles += ["Rank corr.", "95 %", "Pooled", "On target", "Right sign"]
+        titles += ["Rank corr.", f"{DEFAULT_LEVEL:.0%}", "Pooled", "On target", "Right sign"]
     return [*titles, "Spread", "Charged"]
 
 
@@ -127,7 +128,9 @@ def scoring_rows(result: Replay) -> list[list[str]]:
     if not scored:
         return []
     first = printable(scored[0].name)
-    rows = [["scorer", "mean", f"minus {first}", "95 % interval", "higher", "lower"]]
+    rows = [
+        ["scorer", "mean", f"minus {first}", f"{DEFAULT_LEVEL:.0%} interval", "higher", "lower"]
+    ]
     for index, one in enumerate(scored):
         ends = f"{number(one.low)} to {number(one.high)}"
         cells = [signed(one.difference), ends, str(one.higher), str(one.lower)]
@@ -240,7 +243,7 @@ def _notes(result: Replay) -> list[tuple[str, str]]:
                 "tokens are worth the same: a rule that orders all others correctly, and these "
                 f"arbitrarily, has {number(next(iter(result.agreements.values())).ceiling)}.",
             ),
-            ("95 %", "Its interval over responses, Student's."),
+            (f"{DEFAULT_LEVEL:.0%}", "Its interval over responses, Student's."),
             ("Pooled", "The same over all tokens of all responses together."),
             (
                 "On target",

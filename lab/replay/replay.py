@@ -21,6 +21,7 @@ from tokengym.envs import (
 )
 from tokengym.evaluation.measure import is_own_task, resolve_env, task_reward
 from tokengym.evaluation.report import to_cell
+from tokengym.evaluation.statistics import DEFAULT_LEVEL
 from tokengym.lab.envs.forks.env import ForksValues
 from tokengym.lab.envs.oracle.env import OracleEnv, OracleVectorEnv
 from tokengym.lab.replay.agreement import Agreement, Array, agreement, varies
@@ -391,7 +392,7 @@ def measured_truth(
         name=f"executed truth (k = {forks.k})",
         values=tuple(_placed(worth.worth, e) for worth, e in worths),
         matters=tuple(_placed(worth.low * worth.high > 0, e) for worth, e in worths),
-        meaning="tokens whose 95 % interval leaves out 0",
+        meaning=f"tokens whose {DEFAULT_LEVEL:.0%} interval leaves out 0",
         executed=executed,
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 from tokengym.base import write_csv
 from tokengym.envs import printable
 from tokengym.evaluation.report import to_cell
-from tokengym.evaluation.statistics import student_interval
+from tokengym.evaluation.statistics import DEFAULT_LEVEL, student_interval
 from tokengym.lab.replay.agreement import Array
 from tokengym.lab.replay.replay import Replay
 
@@ -57,7 +57,7 @@ def scores_by_name(result: Replay) -> dict[str, Array]:
     return {r if taken.count(names[r]) > 1 else names[r]: scores for r, scores in kept.items()}
 
 
-def scorings(result: Replay, level: float = 0.95) -> list[Scoring]:
+def scorings(result: Replay, level: float = DEFAULT_LEVEL) -> list[Scoring]:
     """Return what each scorer gives the responses; [] where all give what was stored.
 
     Responses to one prompt are alike, so that the error of the mean difference d is clustered by

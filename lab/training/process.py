@@ -65,7 +65,7 @@ class ProcessMetrics:
     accuracy: float
     """Share of the steps on the right side of 0.5."""
     accuracy_interval: tuple[float, float]
-    """Wilson's 95 % interval of it, each response one observation: its steps go right together."""
+    """Wilson's interval of it, each response one observation: its steps go right together."""
     majority_accuracy: float
     """Accuracy of calling all steps right, or all wrong, whichever is better: what a model must
     beat."""

@@ -48,7 +48,7 @@ class PairMetrics:
     accuracy: float
     """Share in the right order; a tie counts as half."""
     accuracy_interval: tuple[float, float]
-    """Wilson's 95 % interval of the accuracy, over pairs; not over trainings."""
+    """Wilson's interval of the accuracy, over pairs; not over trainings."""
     loss: float
     """Mean -log P(chosen is better), nats; log 2 for a model that knows nothing."""
     calibration_error: float
