@@ -16,6 +16,7 @@ from studies import (
     overoptimisation,
     preferences,
     real_text,
+    reward_models,
     rewards,
     shipped_estimators,
     token_credit,
@@ -37,9 +38,10 @@ def fill_tasks(docs: Path) -> None:
 
 
 def fill_film_reviews(docs: Path) -> None:
-    """Fill the page that two studies share."""
+    """Fill the page that three studies share."""
     token_credit.STUDY.page(docs)
     one_grid.STUDY.page(docs)
+    reward_models.STUDY.page(docs)
 
 
 DOCS = Path(__file__).parents[2] / "docs" / "results"

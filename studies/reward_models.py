@@ -1,0 +1,543 @@
+"""Does the lead of `abc-signed` come from a reward model that was chosen for its attention?
+
+The bundled one was. Here four more of each task are trained on preference pairs: three until their
+accuracy is 0.65, 0.75 and 0.85, and one of half the width. Nothing but accuracy is looked at before
+the runs. `sparse`, `uniform`, `abc-signed` and `sparse` with a critic from the reward model are
+trained by each, at their best cells of `studies.one_grid` by score - c KL. Fills film_reviews.md.
+
+    python -m studies.reward_models run --out runs/reward_models [--until 22:00]
+    python -m studies.reward_models publish --out runs/reward_models
+    python -m studies.reward_models page
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from studies import one_grid
+from studies.one_grid import Way, steps_of, title
+from studies.token_credit import ROWS, UPDATES, WARMUP
+from tokengym import Comparison
+from tokengym.agents.offline import ResponseCollector, Sampling, make_policy
+from tokengym.base import read_json, write_json
+from tokengym.envs import Episode, bundled
+from tokengym.evaluation.report import number
+from tokengym.evaluation.runs import TaskSettings, training_settings
+from tokengym.evaluation.statistics import student_interval
+from tokengym.lab.commands.train_reward import BUNDLED as AS_COMMAND
+from tokengym.lab.makers.models import (
+    ModelSize,
+    choose,
+    new_language_model,
+    pad_batch,
+    reward_logits,
+    reward_model_from,
+    train_language_model,
+)
+from tokengym.lab.protocol import (
+    DRAWN,
+    GRID,
+    LEARNER,
+    best_of_rows,
+    net_area,
+    scores_of,
+    untrained_responses,
+    way,
+)
+from tokengym.lab.study import NET, Cell, Drawn, Published, Round, Row, Runs, Study, single_run
+from tokengym.lab.tables import (
+    NONE,
+    Speed,
+    markdown_table,
+    mean,
+    paired_text,
+    share_of,
+    times_as_fast,
+)
+from tokengym.lab.training.pairwise import bradley_terry_loss
+from tokengym.rewards import gold_scorer
+
+Pair = tuple[list[int], list[int]]
+"""Token ids of two texts, the better first."""
+TASKS = {"MovieReview": "movie_review", "Detox": "detox"}
+"""Tasks and their bundles."""
+TOKENS, RATE = 24, 1e-3
+ARMS: dict[str, dict[str, str]] = {
+    "sparse": {"rule": "sparse", "gae_lambda": "0.95"},
+    "uniform": {"rule": "uniform", "gae_lambda": "0.8"},
+    "abc-signed": {"rule": "abc-signed", "gae_lambda": "0.8"},
+    "critic": {"rule": "sparse", "critic": "reward_model", "gae_lambda": "0.8"},
+}
+"""Arm -> its best cell of the grid at 24 tokens by score - c KL; all at `RATE`."""
+SEEDS = range(20, 25)
+"""Those of the grid, whose runs are the bundled reward model's on film reviews."""
+BUNDLED, NARROW = "bundled", "narrow"
+WIDTH = 48
+"""Hidden size of the narrow reward model; the others have 96."""
+TARGETS = {"0.65": 0.65, "0.75": 0.75, "0.85": 0.85, NARROW: None}
+"""Reward model -> accuracy on the pairs of the `CHECKED` prompts at which its training stops; None:
+after `MOST_STEPS`. Their seeds are their places from 1."""
+MODELS = (*TARGETS, BUNDLED)
+"""Reward models, three of them named by the accuracy that was wanted."""
+RESPONSES = 4
+"""Responses of the untrained policy to each training prompt: two pairs."""
+DRAW_SEED = 7
+LANGUAGE_STEPS = 900
+"""Steps of the narrow reward model's language model, on the same responses."""
+CHECKED = 400
+"""Training prompts, the last, whose pairs only say when to stop."""
+CHECK_EVERY, MOST_STEPS = 10, 1500
+WORTH, WAYS = "models.csv", "reward_model_ways.csv"
+FIGURES = "figures.json"
+
+
+def cell(task: str, model: str, arm: str) -> Cell:
+    """Return an arm's cell on a task by a reward model."""
+    return STUDY.cell(task=task, model=model, **ARMS[arm])
+
+
+def arms_of(model: str) -> list[str]:
+    """Return the arms of a reward model: a critic can start from one of the policy's width only."""
+    return [arm for arm in ARMS if (model, arm) != (NARROW, "critic")]
+
+
+def rounds() -> Iterator[Round]:
+    """Yield the cells and the seeds wanted of them, in the order in which they are needed.
+
+    On film reviews all seeds of `sparse` and `abc-signed`, then those of the others; then Detox.
+    """
+    for task in TASKS:
+        for pair in (("sparse", "abc-signed"), ("uniform", "critic")):
+            for seed in SEEDS:
+                yield (
+                    [cell(task, model, a) for model in MODELS for a in arms_of(model) if a in pair],
+                    (seed,),
+                )
+
+
+def beside(docs: Path) -> list[Row]:
+    """Return the runs of film reviews by the bundled reward model, which are the grid's."""
+    rows: list[Row] = []
+    for arm, about in ARMS.items():
+        there = one_grid.STUDY.cell(**about, length=TOKENS, learning_rate=RATE)
+        here = cell("MovieReview", BUNDLED, arm)
+        for seed, points in one_grid.STUDY.published(docs).runs.runs.get(there, {}).items():
+            names = ("step", "tokens", "score", "gold_score", "kl")
+            kept = points if seed in SEEDS else []
+            rows += [{**here, "seed": seed, **{n: point[n] for n in names}} for point in kept]
+    return rows
+
+
+def config(run: Cell, out: Path) -> Comparison:
+    """Return the comparison that a run is of."""
+    own = run.model != BUNDLED
+    return single_run(
+        f"tokengym/{run.task}-v0",
+        run.rule,
+        updates=UPDATES,
+        batch_size=ROWS,
+        max_new_tokens=TOKENS,
+        **{**LEARNER, "learning_rate": RATE},
+        gae_lambda=float(run.gae_lambda),
+        value_network=run.critic,
+        n_warmup_updates=WARMUP,
+        evaluation=GRID,
+        task=TaskSettings(scorer=str(made(run.task, run.model, out))) if own else None,
+        stream="run",
+    )
+
+
+# --- reward models --------------------------------------------------------------------------------
+
+
+@cache
+def responses(task: str) -> Sequence[Sequence[Episode]]:
+    """Return the untrained policy's responses to each training prompt, scored by the bundled one.
+
+    Args:
+        task: Name of the task.
+    """
+    env = f"tokengym/{task}-v0"
+    lengths: dict[str, Any] = training_settings(env, max_new_tokens=TOKENS).lengths()
+    envs: Any = gym.make_vec(env, num_envs=1, reward="sparse", split="train", **lengths)
+    collector = ResponseCollector(envs, sampling=Sampling(n=RESPONSES), max_rows=256)
+    prompts = range(len(bundled(TASKS[task]).prompts("train")))
+    return collector.collect(make_policy(envs), prompts, seed=DRAW_SEED)
+
+
+def ids_of(episode: Episode) -> list[int]:
+    """Return the token ids of an episode's prompt and response."""
+    return [*episode.prompt_ids, *episode.response_ids]
+
+
+def gold_of(task: str, episodes: Sequence[Episode]) -> np.ndarray:
+    """Return the gold score of responses, (responses,)."""
+    judge = gold_scorer(bundled(TASKS[task]))
+    assert judge is not None, task
+    return judge.score(episodes).values
+
+
+def pairs_of(task: str, groups: Sequence[Sequence[Episode]]) -> list[Pair]:
+    """Return neighbours among the responses to a prompt as pairs of ids, the better by gold first.
+
+    Args:
+        task: Name of the task.
+        groups: Responses to each prompt; a pair of equal gold is left out.
+    """
+    episodes = [episode for group in groups for episode in group]
+    gold = gold_of(task, episodes)
+    pairs = []
+    for at in range(0, len(episodes), 2):
+        if gold[at] != gold[at + 1]:
+            better, worse = sorted((at, at + 1), key=lambda place: -gold[place])
+            pairs.append((ids_of(episodes[better]), ids_of(episodes[worse])))
+    return pairs
+
+
+def made(task: str, model: str, out: Path) -> Path:
+    """Return the folder of a reward model, which is made unless it is there.
+
+    It learns from pairs, with the policy's weights to start from or, the narrow one, those of a
+    language model of its own on the same responses. Its scores are then scaled and shifted, by its
+    head and its last bias, to the mean and deviation of the bundled one's on the training
+    responses: a nat costs the same part of a deviation by each.
+
+    Args:
+        task: Name of the task.
+        model: Name of the reward model.
+        out: Folder of the runs.
+    """
+    folder = out / "models" / f"{task}-{model}"
+    if (folder / FIGURES).exists():
+        return folder
+    torch.set_num_threads(1)
+    bundle, seed = bundled(TASKS[task]), 1 + MODELS.index(model)
+    start = (
+        narrow_language_model(task, seed)
+        if model == NARROW
+        else AutoModelForCausalLM.from_pretrained(bundle.policy).float()
+    )
+    network = reward_model_from(start, seed=seed)
+    groups = responses(task)
+    pairs, checked = pairs_of(task, groups[:-CHECKED]), pairs_of(task, groups[-CHECKED:])
+    steps = trained(network, pairs, checked, target=TARGETS[model], seed=seed)
+    scaled_as(network, [episode for group in groups for episode in group])
+    network.save_pretrained(folder)
+    bundle.tokenizer.save_pretrained(folder)
+    said = {"pairs": len(pairs), "steps": steps, "checked": accuracy(network, checked)}
+    write_json(folder / FIGURES, said)  # last, as it says that all is there
+    return folder
+
+
+def trained(
+    network: Any, pairs: Sequence[Pair], checked: Sequence[Pair], *, target: float | None, seed: int
+) -> int:
+    """Train in place until an accuracy is reached, by the command's settings; return the steps.
+
+    The rate rises over the first `CHECK_EVERY` steps and stays.
+
+    Args:
+        network: A classifier with one logit.
+        pairs: It learns from these.
+        checked: These say when to stop.
+        target: Their accuracy at which it stops; None takes all `MOST_STEPS`.
+        seed: Seed of the batches.
+
+    Raises:
+        RuntimeError: if the target is not reached.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(
+        network.parameters(),
+        lr=AS_COMMAND["learning_rate"],
+        weight_decay=AS_COMMAND["weight_decay"],
+    )
+    network.train()
+    for step in range(1, MOST_STEPS + 1):
+        optimizer.param_groups[0]["lr"] = AS_COMMAND["learning_rate"] * min(1, step / CHECK_EVERY)
+        batch = [pairs[at] for at in choose(len(pairs), AS_COMMAND["batch_size"], generator)]
+        ids, mask = pad_batch(
+            [text for pair in batch for text in pair], network.config.pad_token_id
+        )
+        scores = network(ids, attention_mask=mask).logits[:, 0]
+        better, worse = scores[::2], scores[1::2]
+        loss = bradley_terry_loss(better, worse, label_smoothing=AS_COMMAND["label_smoothing"])
+        optimizer.zero_grad(set_to_none=True)
+        loss.mean().backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        if target is not None and step % CHECK_EVERY == 0:
+            reached = accuracy(network.eval(), checked)
+            network.train()
+            if reached >= target:
+                break
+    else:
+        if target is not None:
+            raise RuntimeError(
+                f"the accuracy is {reached:.3f} after {MOST_STEPS} steps, less than {target}; "
+                "raise MOST_STEPS"
+            )
+    network.eval()
+    return step
+
+
+def accuracy(network: Any, pairs: Sequence[Pair]) -> float:
+    """Return the share of pairs whose better response has the higher score."""
+    scores = reward_logits(network, [text for pair in pairs for text in pair])
+    return float((scores[::2] > scores[1::2]).float().mean())
+
+
+def narrow_language_model(task: str, seed: int) -> Any:
+    """Return a narrow language model of the responses.
+
+    Args:
+        task: Name of the task.
+        seed: Seed of the weights and of the batches.
+    """
+    tokenizer: Any = bundled(TASKS[task]).tokenizer
+    texts = [ids_of(episode) for group in responses(task) for episode in group]
+    language_model = new_language_model(tokenizer, ModelSize(width=WIDTH), seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    train_language_model(language_model, texts, steps=LANGUAGE_STEPS, generator=generator)
+    return language_model
+
+
+@torch.no_grad()
+def scaled_as(network: Any, episodes: Sequence[Episode]) -> None:
+    """Give a reward model's scores the mean and deviation that the episodes' scores have.
+
+    R = w . LN(h) with LN(h) = g * n(h) + b: w is scaled, and b moved along w.
+
+    Args:
+        network: A GPT-2 with a linear head without bias; it is changed in place.
+        episodes: Responses with the scores that are wanted.
+    """
+    scores = np.array([episode.score for episode in episodes])
+    texts = [ids_of(episode) for episode in episodes]
+    weight, bias = network.score.weight, network.transformer.ln_f.bias
+    weight *= float(scores.std()) / float(reward_logits(network, texts).std(correction=0))
+    missing = float(scores.mean()) - float(reward_logits(network, texts).mean())
+    bias += missing * weight[0] / (weight[0] @ weight[0])
+
+
+# --- what the models are worth --------------------------------------------------------------------
+
+
+@cache
+def held_out(task: str) -> tuple[list[list[int]], np.ndarray, np.ndarray]:
+    """Return the untrained policy's responses to test prompts, and what they are worth.
+
+    Args:
+        task: Name of the task.
+
+    Returns:
+        Token ids with the prompt's; the bundled reward model's scores and the gold of each, both
+        (prompts, drawn).
+    """
+    episodes = untrained_responses(f"tokengym/{task}-v0", TOKENS)
+    gold = gold_of(task, episodes).reshape(-1, DRAWN)
+    return [ids_of(episode) for episode in episodes], scores_of(episodes), gold
+
+
+def judged(task: str, model: str, out: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return a reward model's scores of `held_out` and the gold, both (prompts, drawn)."""
+    texts, scores, gold = held_out(task)
+    if model == BUNDLED:
+        return scores, gold
+    network = AutoModelForSequenceClassification.from_pretrained(made(task, model, out)).eval()
+    return reward_logits(network, texts).numpy().astype(np.float64).reshape(-1, DRAWN), gold
+
+
+def lines(task: str, model: str, out: Path) -> list[Row]:
+    """Return what the best of n untrained responses has by a reward model, and by gold."""
+    rows = best_of_rows(*judged(task, model, out))
+    return [{"task": task, "model": model, **row} for row in rows]
+
+
+def worth(task: str, model: str, out: Path) -> list[Row]:
+    """Return how many pairs of responses to test prompts a reward model orders as gold does.
+
+    Args:
+        task: Name of the task.
+        model: Name of the reward model.
+        out: Folder of the runs.
+    """
+    score, gold = judged(task, model, out)
+    by_gold, by_score = gold[:, ::2] - gold[:, 1::2], score[:, ::2] - score[:, 1::2]
+    differ = by_gold != 0
+    right = int(((by_gold * by_score) > 0)[differ].sum())
+    about = {"task": task, "model": model, "right": right, "of": int(differ.sum())}
+    about["correlation"] = round(float(np.corrcoef(score.ravel(), gold.ravel())[0, 1]), 4)
+    about |= {"mean": round(float(score.mean()), 4), "deviation": round(float(score.std()), 4)}
+    learned = {"pairs": None, "steps": None}
+    if model != BUNDLED:
+        figures = read_json(made(task, model, out) / FIGURES)
+        learned = {name: figures[name] for name in learned}
+    return [{**about, **learned}]
+
+
+# --- page -----------------------------------------------------------------------------------------
+
+
+def ways_of(drawn: Sequence[Row]) -> dict[tuple[str, str], Way]:
+    """Return by task and reward model its own way to the best of 16, by score."""
+    found = {}
+    for task in TASKS:
+        for model in MODELS:
+            if here := [row for row in drawn if (row["task"], row["model"]) == (task, model)]:
+                found[task, model] = Way(*way(here, lambda row: float(row["score"])))
+    return found
+
+
+def compared(runs: Runs, own: Cell, base: Cell, at: Way) -> tuple[Speed, list[str], int] | None:
+    """Return a cell's speed, and its score - c KL, score, KL and gold, minus those of another.
+
+    Args:
+        runs: Runs of the study.
+        own: The cell.
+        base: `sparse` by the same reward model.
+        at: The reward model's way.
+
+    Returns:
+        The speed to 75 % of the way by score, geometric mean of pairs by seed; the differences with
+        Student's intervals, the gold that of the last tenth; and the pairs. None below two.
+    """
+    one, other = (runs.runs.get(c, {}) for c in (own, base))
+    seeds = sorted(one.keys() & other.keys())
+    if len(seeds) < 2:
+        return None
+    steps = [np.array([steps_of(of[seed], at) for seed in seeds]) for of in (one, other)]
+    middle, low, high, _ = (float(np.exp(x)) for x in student_interval(np.log(steps[1] / steps[0])))
+    speed = Speed(middle, low, high, bool((steps[0] >= UPDATES).any()))
+    columns = {
+        NET: net_area,
+        "score": lambda points: one_grid.curve_of(points).area("score"),
+        "KL": lambda points: one_grid.curve_of(points).area("kl"),
+        "gold": lambda points: one_grid.curve_of(points).end("gold_score"),
+    }
+    parts = [
+        paired_text([figure(one[seed]) for seed in seeds], [figure(other[seed]) for seed in seeds])
+        for figure in columns.values()
+    ]
+    return speed, parts, len(seeds)
+
+
+def answer_table(runs: Runs, ways: Mapping[tuple[str, str], Way]) -> str:
+    """Return every arm against `sparse` by the same reward model."""
+    rows = []
+    for (task, model), at in ways.items():
+        base = cell(task, model, "sparse")
+        for arm in [arm for arm in arms_of(model) if arm != "sparse"]:
+            if (found := compared(runs, cell(task, model, arm), base, at)) is not None:
+                speed, parts, pairs = found
+                rows.append([task, model, title(arm), times_as_fast(speed), *parts, str(pairs)])
+    head = ["task", "reward model", "arm", "times as fast as `sparse`", f"{NET} over the run"]
+    return markdown_table([*head, "score", "KL", "gold in the last tenth", "pairs"], rows)
+
+
+def levels_table(runs: Runs, ways: Mapping[tuple[str, str], Way]) -> str:
+    """Return the updates of every arm to 75 % of its reward model's way, and its end."""
+    rows = []
+    for (task, model), at in ways.items():
+        for arm in arms_of(model):
+            if not (made_ := [*runs.runs.get(cell(task, model, arm), {}).values()]):
+                continue
+            steps = float(np.exp(mean([np.log(steps_of(points, at)) for points in made_])))
+            late = sum(steps_of(points, at) >= UPDATES for points in made_)
+            ends = [
+                number(mean([one_grid.curve_of(points).end(name) for points in made_]))
+                for name in ("score", "gold_score", "kl")
+            ]
+            net = number(mean([net_area(points) for points in made_]))
+            rows.append([task, model, title(arm), number(steps), f"{late} of {len(made_)}", net])
+            rows[-1] += ends
+    head = ["task", "reward model", "arm", "updates to 75 % of the way", "never there"]
+    head += [f"{NET} over the run", "score in the last tenth", "gold", "KL"]
+    return markdown_table(head, rows)
+
+
+def worth_table(published: Published) -> str:
+    """Return what the reward models learned from, and how well they order held-out pairs."""
+    ways, gold = ways_of(published.drawn[WAYS]), _gold_of_best(published.drawn[WAYS])
+    rows = []
+    for row in published.drawn[WORTH]:
+        at = row["task"], row["model"]
+        pairs, steps = (
+            NONE if row[name] is None else f"{row[name]:g}" for name in ("pairs", "steps")
+        )
+        width = WIDTH if row["model"] == NARROW else 2 * WIDTH
+        line = [*at, str(width), pairs, steps, share_of(row["right"], row["of"])]
+        line += [number(row["correlation"]), number(row["mean"]), number(row["deviation"])]
+        if at in ways:
+            line += [number(ways[at].goal), number(gold[at])]
+        rows.append(line)
+    head = ["task", "reward model", "width", "pairs", "steps", "accuracy on held-out pairs"]
+    head += ["correlation with gold", "mean score, untrained", "deviation"]
+    return markdown_table([*head, "score of the best of 16", "its gold"], rows)
+
+
+def _gold_of_best(drawn: Sequence[Row]) -> dict[tuple[str, str], float]:
+    """Return the gold of the best of 16 by task and reward model."""
+    return {(row["task"], row["model"]): row["gold_score"] for row in drawn if row["n"] == 16}
+
+
+def so_far(runs: Runs) -> str:
+    """Return how many of the runs there are."""
+    rows = []
+    for task in TASKS:
+        for model in MODELS:
+            cells = [cell(task, model, arm) for arm in arms_of(model)]
+            count = sum(len({*SEEDS} & runs.runs.get(at, {}).keys()) for at in cells)
+            rows.append([task, model, f"{count} of {len(cells) * len(SEEDS)}"])
+    return markdown_table(["task", "reward model", "runs"], rows)
+
+
+def tables(published: Published) -> dict[str, str]:
+    """Return the section's tables by name."""
+    runs, ways = published.runs, ways_of(published.drawn[WAYS])
+    return {
+        "models so far": so_far(runs),
+        "models": worth_table(published),
+        "models answer": answer_table(runs, ways),
+        "models levels": levels_table(runs, ways),
+    }
+
+
+def _of_model(row: Row) -> str:
+    return f"{row['task']}-{row['model']}.csv"
+
+
+def _drawn(file: str, folder: str, make: Any) -> Drawn:
+    """Return what is drawn of each reward model, of film reviews first."""
+    every = [(task, model) for task in TASKS for model in MODELS]
+    parts = {f"{folder}/{task}-{model}.csv": partial(make, task, model) for task, model in every}
+    return Drawn(
+        file=file,
+        parts=parts,
+        text=("task", "model"),
+        part_of=lambda row: f"{folder}/{_of_model(row)}",
+    )
+
+
+STUDY = Study(
+    document="film_reviews.md",
+    folder="film_reviews",
+    runs="reward_models.csv",
+    axes={"task": str, "model": str, "rule": str, "gae_lambda": str, "critic": "own"},
+    rounds=rounds,
+    config=config,
+    beside=beside,
+    tables=tables,
+    first_rate=None,
+    holm="table",
+    drawn=(_drawn(WORTH, "worth", worth), _drawn(WAYS, "ways", lines)),
+)
+
+if __name__ == "__main__":
+    STUDY.command_line(__doc__)
