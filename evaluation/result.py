@@ -27,6 +27,7 @@ from tokengym.evaluation.runs.folder import stored_runs
 from tokengym.evaluation.runs.results import (
     COUNTS,
     CURVES,
+    CurveSettings,
     curves_hash,
     gather_curves,
     read_comparison,
@@ -413,12 +414,14 @@ def read_curves(
     """
     curves, settings = gather_curves(
         [(_plain(one), name) for one, name in _sources(source)],
-        baseline=baseline,
-        group_by=group_by,
-        level=level,
-        kl_coef=kl_coef,
-        axis=axis,
-        score=score,
+        CurveSettings(
+            baseline=baseline,
+            axis=axis,
+            group_by=group_by,
+            score=score,
+            level=level,
+            kl_coef=kl_coef,
+        ),
     )
     return Result(summarize(on_axis(curves, settings.axis), settings), curves)
 

@@ -7,6 +7,7 @@ import csv
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, product
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 from tokengym.base.files import json_hash, read_json, write_json, write_text
 from tokengym.base.registry import split_file_word
 from tokengym.base.saved_code import display_name
+from tokengym.base.settings import check_number
 from tokengym.envs import printable
 from tokengym.evaluation.measure.judges import JudgedRuns, settle_judges
 from tokengym.evaluation.measure.measures import Axis
@@ -539,16 +541,43 @@ def _anchors(curves: Sequence[Curve]) -> dict[str, float]:
 # --- curves that were made elsewhere --------------------------------------------------------------
 
 
+@dataclass(frozen=True, kw_only=True)
+class CurveSettings:
+    """How learning curves that were made elsewhere are read and compared.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    baseline: str | None = None
+    """Arm that the others are compared with; None takes sparse if present, else the first."""
+    axis: Axis | None = None
+    """What runs are compared at equal amounts of; None takes that of the summary.json beside the
+    curves, as of learners, tokens for runs that count nothing else, as those of
+    Stable-Baselines3, and updates where there is neither."""
+    group_by: Sequence[str] | None = None
+    """Columns of our own tables to group by; None takes all that are no measurement."""
+    score: str | None = None
+    """Column with the score; None takes score, or the one that is known of other tools."""
+    level: float = DEFAULT_LEVEL
+    """Confidence level of the intervals, in (0, 1)."""
+    kl_coef: float | None = None
+    """Price of a nat of KL, for the score minus its penalty."""
+
+    def __post_init__(self) -> None:
+        if self.kl_coef is not None and not 0.0 <= self.kl_coef < math.inf:
+            raise ValueError(f"kl_coef must be a finite number >= 0, got {self.kl_coef:g}")
+        if self.axis not in (None, *get_args(Axis)):
+            names = " or ".join(map(repr, get_args(Axis)))
+            raise ValueError(f"axis must be {names}, got {self.axis!r}")
+        check_number(self, "level", above=0.0, below=1.0, hint=f"{DEFAULT_LEVEL} is usual")
+
+
 def report_curves(
     path: Path | Sequence[Path],
     out: Path | None,
+    how: CurveSettings = CurveSettings(),
     *,
-    baseline: str | None = None,
-    group_by: Sequence[str] | None = None,
-    level: float = DEFAULT_LEVEL,
-    kl_coef: float | None = None,
-    axis: Axis | None = None,
-    score: str | None = None,
     paper: Paper | None = None,
 ) -> dict[str, Any]:
     """Write the report of learning curves made elsewhere, several of which are shown together.
@@ -556,15 +585,7 @@ def report_curves(
     ``out`` and ``paper`` are `write_results`'s, the rest is `gather_curves`'s, as are the errors.
     """
     paths = [path] if isinstance(path, Path) else list(path)
-    curves, settings = gather_curves(
-        [(one, None) for one in paths],
-        baseline=baseline,
-        group_by=group_by,
-        level=level,
-        kl_coef=kl_coef,
-        axis=axis,
-        score=score,
-    )
+    curves, settings = gather_curves([(one, None) for one in paths], how)
     about = {"source": settings.source}
     is_source = out is not None and any(one.resolve() == (out / CURVES).resolve() for one in paths)
     return write_results(
@@ -578,33 +599,21 @@ def report_curves(
 
 
 def gather_curves(
-    sources: Sequence[tuple[Source, str | None]],
-    *,
-    baseline: str | None = None,
-    group_by: Sequence[str] | None = None,
-    level: float = DEFAULT_LEVEL,
-    kl_coef: float | None = None,
-    axis: Axis | None = None,
-    score: str | None = None,
+    sources: Sequence[tuple[Source, str | None]], how: CurveSettings = CurveSettings()
 ) -> tuple[list[Curve], SummarySettings]:
     """Read learning curves that were made elsewhere, and decide how they are compared.
 
-    Each source has a name for its runs, or None, which takes that of their folder; the rest is of
-    `tokengym.read_curves`. An axis of None is that of the summary.json beside the curves, as of
-    learners, tokens for runs that count nothing else, as those of Stable-Baselines3, and updates
-    where there is neither.
+    Each source has a name for its runs, or None, which takes that of their folder.
 
     Raises:
         ValueError: if a source cannot be read, lacks tokens to compare at, the baseline is
             unknown, or the summaries beside several files name different scorers and not all runs
             have one gold score.
     """
-    if kl_coef is not None and not 0.0 <= kl_coef < math.inf:
-        raise ValueError(f"kl_coef must be a finite number >= 0, got {kl_coef:g}")
-    if axis not in (None, *get_args(Axis)):
-        raise ValueError(f"axis must be {' or '.join(map(repr, get_args(Axis)))}, got {axis!r}")
+    kl_coef = how.kl_coef
     read = [
-        (one, read_curves(one, group_by=group_by, name=name, score=score)) for one, name in sources
+        (one, read_curves(one, group_by=how.group_by, name=name, score=how.score))
+        for one, name in sources
     ]
     curves = [curve for _, found in read for curve in found]
     files = {one: found for one, found in read if isinstance(one, Path)}
@@ -632,9 +641,9 @@ def gather_curves(
     of_learners = any(summary.get("axis") == "tokens" for summary in beside.values())
     settings = SummarySettings(
         kl_coef=kl_coef,
-        level=level,
-        baseline=baseline_of((curve.credit for curve in curves), given=baseline),
-        axis=axis_of(curves, of_learners=of_learners, given=axis),
+        level=how.level,
+        baseline=baseline_of((curve.credit for curve in curves), given=how.baseline),
+        axis=axis_of(curves, of_learners=of_learners, given=how.axis),
         cautions=[] if caution is None else [caution],
         by_gold=caution is not None,
         source=", ".join(dict.fromkeys(one.name for one in files)) or "curves",

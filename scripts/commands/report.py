@@ -64,24 +64,24 @@ def report(
             (default: that of the summary.json beside the curves; step where there is none).
         paper: Figure and table for a paper.
     """
-    from tokengym.evaluation.runs.results import merge_comparisons, report_curves
+    from tokengym.evaluation.runs.results import CurveSettings, merge_comparisons, report_curves
     from tokengym.scripts.commands.show import say, show_summary, terminal
 
     if bool(runs) == bool(curves):
         raise ValueError("report takes folders of runs or --curves FILE.csv, one of the two")
     of_curves: dict[str, Any] = {"group_by": group_by or None, "score": score}
     of_curves |= {"level": level, "kl_coef": kl_coef, "axis": axis}
-    for name, value in of_curves.items() if runs else ():
-        if value is not None:
-            raise ValueError(
-                f"--{name.replace('_', '-')} has no effect on runs, whose settings are stored; "
-                "leave it out, or name their files: --curves RUN/curves.csv"
-            )
+    given = {name: value for name, value in of_curves.items() if value is not None}
+    for name in given if runs else ():
+        raise ValueError(
+            f"--{name.replace('_', '-')} has no effect on runs, whose settings are stored; "
+            "leave it out, or name their files: --curves RUN/curves.csv"
+        )
     if out is None and paper.figure is paper.table is None:
         out = runs[0] if len(runs) == 1 else Path("report")
     if curves:
-        given = {name: value for name, value in of_curves.items() if value is not None}
-        summary = report_curves(curves, out, baseline=baseline, paper=paper, **given)
+        how = CurveSettings(baseline=baseline, **given)
+        summary = report_curves(curves, out, how, paper=paper)
     else:
         summary = merge_comparisons(runs, out, baseline=baseline, paper=paper)
     if out is not None and paper.table is None:

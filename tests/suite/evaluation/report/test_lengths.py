@@ -8,7 +8,7 @@ from tokengym.evaluation.report.curves import NEAR_END, read_curves
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.report.tables import cells, columns
-from tokengym.evaluation.runs.results import gather_curves
+from tokengym.evaluation.runs.results import CurveSettings
 from tokengym.evaluation.statistics import Curve
 
 STEPS = np.arange(31.0)
@@ -97,7 +97,12 @@ def test_an_exported_chart_is_over_steps(tmp_path, axis):
 
 def test_an_axis_that_is_unknown_is_refused():
     with pytest.raises(ValueError, match="axis must be 'step' or 'tokens', got 'foo'"):
-        gather_curves([], axis="foo")  # type: ignore[arg-type]
+        CurveSettings(axis="foo")  # type: ignore[arg-type]
+
+
+def test_a_level_that_is_none_is_refused():
+    with pytest.raises(ValueError, match=r"level must be within \(0, 1\), got 95.*0.95 is usual"):
+        CurveSettings(level=95)
 
 
 def test_names_of_errors_group_nothing(tmp_path):

@@ -25,6 +25,7 @@ from tokengym.evaluation.runs.defaults import training_settings
 from tokengym.evaluation.runs.folder import stored_comparison
 from tokengym.evaluation.runs.record import RunRecord
 from tokengym.evaluation.runs.results import (
+    CurveSettings,
     merge_comparisons,
     report_curves,
     write_comparison,
@@ -376,9 +377,9 @@ def test_the_curves_of_learners_are_compared_at_equal_tokens(make_comparison, tm
     rows = [row | {"tokens": row["tokens"] * 3} for row in Run(slow).points]
     write_csv(slow / "curve.csv", rows, COLUMNS)
     compared = write_comparison(config, out)
-    again = report_curves(out / "curves.csv", None, baseline="ppo")
+    again = report_curves(out / "curves.csv", None, CurveSettings(baseline="ppo"))
     alone = shutil.copy(out / "curves.csv", tmp_path)
-    asked = report_curves(Path(alone), None, baseline="ppo", axis="tokens")
+    asked = report_curves(Path(alone), None, CurveSettings(baseline="ppo", axis="tokens"))
     for summary in (again, asked):
         assert summary["axis"] == "tokens"
         (one,), (other,) = compared["groups"], summary["groups"]
@@ -389,7 +390,7 @@ def test_the_curves_of_learners_are_compared_at_equal_tokens(make_comparison, tm
     lines = [",".join(line.split(",")[:3] + line.split(",")[5:]) for line in open(alone)]
     (tmp_path / "plain.csv").write_text("\n".join(map(str.strip, lines)))
     with pytest.raises(ValueError, match="compared at equal tokens; take axis step"):
-        report_curves(tmp_path / "plain.csv", None, axis="tokens")
+        report_curves(tmp_path / "plain.csv", None, CurveSettings(axis="tokens"))
 
 
 def test_runs_of_several_versions_are_said(make_comparison):
@@ -430,7 +431,7 @@ HOLED = "credit,seed,step,score,kl\n" + "\n".join(
 def test_a_price_of_kl_needs_the_kl(tmp_path, kl_coef, text, message):
     (tmp_path / "curves.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
-        report_curves(tmp_path / "curves.csv", None, kl_coef=kl_coef)
+        report_curves(tmp_path / "curves.csv", None, CurveSettings(kl_coef=kl_coef))
 
 
 def test_a_measurement_that_a_run_lacks_is_said(tmp_path):
