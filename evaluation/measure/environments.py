@@ -32,6 +32,19 @@ def env_word(name: str) -> Spec:
     return FILES.parse(name) if split_file_word(name) else Spec(name, name)
 
 
+def task_name(env: str | Spec) -> str:
+    """Return the task's name in an environment's id or word.
+
+    Example:
+        >>> task_name("tokengym/MovieReview-v0")
+        'MovieReview'
+    """
+    word = env_word(env) if isinstance(env, str) else env
+    if word.file is not None:
+        return f"{word.file.stem}.{word.name}"
+    return task_name_of(word.text)
+
+
 OWN_PARTS = {
     "dataset": "prompts",
     "prompts": "prompts",

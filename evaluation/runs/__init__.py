@@ -21,6 +21,7 @@ from tokengym.base.plugins import lazily
 if TYPE_CHECKING:
     from tokengym.agents.loading import load_agent
     from tokengym.base.text import fixed
+    from tokengym.evaluation.measure.environments import task_name
     from tokengym.evaluation.runs.comparison import Comparison, differences
     from tokengym.evaluation.runs.defaults import training_settings
     from tokengym.evaluation.runs.executors import processes
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
         ModelSettings,
         TaskSettings,
         TrainingSettings,
-        task_name,
     )
     from tokengym.evaluation.runs.spec import RunSpec, flat, slug
 

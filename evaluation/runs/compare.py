@@ -29,6 +29,7 @@ from tokengym.base.objects import kept_in, short
 from tokengym.base.prompt import say_shared
 from tokengym.base.saved_code import CODE, keep_code
 from tokengym.base.text import printable
+from tokengym.evaluation.measure.environments import task_name
 from tokengym.evaluation.measure.references import check_ranks
 from tokengym.evaluation.report.curves import read_curves
 from tokengym.evaluation.result import Result
@@ -50,7 +51,7 @@ from tokengym.evaluation.runs.folder import check_folder, clear_failed, missing_
 from tokengym.evaluation.runs.record import describe, versions
 from tokengym.evaluation.runs.results import write_comparison
 from tokengym.evaluation.runs.run import Run
-from tokengym.evaluation.runs.settings import AGENT, SEEDS, task_name
+from tokengym.evaluation.runs.settings import AGENT, SEEDS
 from tokengym.evaluation.runs.spec import RunSpec
 from tokengym.rewards.errors import RewardError, ScorerError
 

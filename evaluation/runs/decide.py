@@ -41,7 +41,13 @@ from tokengym.base.settings import (
     values_by_name,
 )
 from tokengym.base.spellings import answer
-from tokengym.evaluation.measure.environments import Decision, decide_env, env_word, resolve_env
+from tokengym.evaluation.measure.environments import (
+    Decision,
+    decide_env,
+    env_word,
+    resolve_env,
+    task_name,
+)
 from tokengym.evaluation.runs.comparison import Comparison
 from tokengym.evaluation.runs.defaults import (
     OF_BUDGET,
@@ -62,7 +68,6 @@ from tokengym.evaluation.runs.settings import (
     EvaluationSettings,
     TaskSettings,
     TrainingSettings,
-    task_name,
 )
 from tokengym.evaluation.runs.spec import (
     REFERENCE,

@@ -24,6 +24,7 @@ from tokengym.envs import printable
 from tokengym.evaluation.measure.judges import JudgedRuns, settle_judges
 from tokengym.evaluation.measure.measures import Axis
 from tokengym.evaluation.measure.references import SAMPLES, common_samples, read_references
+from tokengym.evaluation.report.compared import RunWords, compared
 from tokengym.evaluation.report.curves import (
     Curve,
     Group,
@@ -41,7 +42,6 @@ from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.runs.comparison import (
     Comparison,
-    compared,
     largest,
     price_of,
     shared_settings,
@@ -50,7 +50,7 @@ from tokengym.evaluation.runs.comparison import (
 )
 from tokengym.evaluation.runs.folder import in_order, stored_runs
 from tokengym.evaluation.runs.run import Run
-from tokengym.evaluation.runs.spec import REFERENCE, SPEC_FILE, slug
+from tokengym.evaluation.runs.spec import REFERENCE, SPEC_FILE, slug, word_of_json
 from tokengym.evaluation.statistics import DEFAULT_LEVEL
 from tokengym.rewards.registry import RewardChoice
 
@@ -330,7 +330,7 @@ class _Results:
                 "versions": {name: ", ".join(met) for name, met in self._met("versions").items()},
                 "made": {n: " and ".join(map(str, v)) for n, v in self._met("made").items() if v},
                 "measured_by": self.measured_by,
-                "compared": compared(self.specs),
+                "compared": compared(map(_words, self.specs)),
                 **self._asked,
             },
             episodes=_episodes(self.finished) if with_episodes and out is not None else (),
@@ -449,6 +449,11 @@ class _Results:
 def _finished(results: Mapping[Run, Mapping[str, Any]]) -> list[Run]:
     """Return the runs that ended without a fault."""
     return [run for run, result in results.items() if result.get("status") == "finished"]
+
+
+def _words(spec: Mapping[str, Any]) -> RunWords:
+    """Return the words that a run was asked for by, of its stored spec."""
+    return RunWords(*(word_of_json(spec[name]) for name in RunWords._fields))
 
 
 def _episodes(runs: Iterable[Run]) -> list[dict[str, Any]]:

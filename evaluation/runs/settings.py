@@ -12,7 +12,6 @@ from tokengym.agents.policy.settings import Precision, Products, check_products
 from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.base.errors import SettingsError
 from tokengym.base.objects import found
-from tokengym.base.registry import Spec
 from tokengym.base.settings import (
     all_optional,
     check_choice,
@@ -25,8 +24,8 @@ from tokengym.base.settings import (
 from tokengym.base.stored.parts import tokenizer_place
 from tokengym.envs.settings import TOKEN_BYTES, GenerationSettings
 from tokengym.envs.tasks import Task
-from tokengym.envs.tasks.task import TASKS, TaskOptions, task_name_of
-from tokengym.evaluation.measure.environments import OWN_PARTS, env_word
+from tokengym.envs.tasks.task import TASKS, TaskOptions
+from tokengym.evaluation.measure.environments import OWN_PARTS
 from tokengym.evaluation.measure.measures import BLOCK
 from tokengym.rewards.registry import RewardOptions
 from tokengym.rewards.scorers.wrappers import NORMALIZATIONS, parse_normalization
@@ -386,16 +385,3 @@ def groups_from_json(data: Mapping[str, Any]) -> dict[str, Any]:
         "evaluation": from_json(EvaluationSettings, {"stream": "shared", **data["evaluation"]}),
         "task": from_json(TaskSettings, data["task"]),
     }
-
-
-def task_name(env: str | Spec) -> str:
-    """Return the task's name in an environment's id or word.
-
-    Example:
-        >>> task_name("tokengym/MovieReview-v0")
-        'MovieReview'
-    """
-    word = env_word(env) if isinstance(env, str) else env
-    if word.file is not None:
-        return f"{word.file.stem}.{word.name}"
-    return task_name_of(word.text)

@@ -47,7 +47,7 @@ def demo(out: Path = Path("runs/demo"), no_browser: bool = False) -> int:
         no_browser: Only print where the report is; otherwise it opens, if there is a display.
     """
     from tokengym.base.registry import Spec
-    from tokengym.evaluation.runs.comparison import about_reward
+    from tokengym.evaluation.report.compared import about_reward
     from tokengym.scripts.commands.compare import compare
     from tokengym.scripts.commands.options import call
     from tokengym.scripts.commands.show import open_page, say, terminal

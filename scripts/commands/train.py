@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokengym.base.errors import TokenGymError
+from tokengym.evaluation.measure.environments import task_name
 from tokengym.evaluation.runs.comparison import Comparison
 from tokengym.evaluation.runs.decide import decide
 from tokengym.evaluation.runs.defaults import options_of_run
-from tokengym.evaluation.runs.settings import AGENT, task_name
+from tokengym.evaluation.runs.settings import AGENT
 from tokengym.evaluation.runs.spec import SPEC_FILE, slug
 from tokengym.scripts.commands.options import (
     RUN_OPTIONS,
@@ -85,7 +86,7 @@ def _list_names() -> None:
     from tokengym.agents.learner import LEARNERS, find_learner
     from tokengym.base.plugins import missing_laboratory
     from tokengym.base.registry import Spec
-    from tokengym.evaluation.runs.comparison import about_reward
+    from tokengym.evaluation.report.compared import about_reward
     from tokengym.rewards.credits.words import REWARDS
     from tokengym.scripts.commands.show import line_of, terminal
 

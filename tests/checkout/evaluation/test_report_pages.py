@@ -10,9 +10,9 @@ import pytest
 import tokengym
 from tests.support.comparisons import comparison
 from tests.support.evaluation.common import fabricate_curves
+from tokengym.evaluation.report.compared import RunWords, compared
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import summarize
-from tokengym.evaluation.runs.comparison import compared
 
 DOCS = Path(__file__).parents[3] / "docs"
 TASKS = [name for name, spec in gym.registry.items() if spec.namespace == tokengym.__name__]
@@ -25,9 +25,8 @@ def test_the_pages_that_a_report_links_to_exist(env: str, monkeypatch: pytest.Mo
     rewards = ("sparse", "abc") if env.startswith("tokengym/MovieReview") else ("sparse",)
     config = comparison(env=env, rewards=rewards, agents=AGENTS)
     curves = fabricate_curves(("sparse", "abc"), seeds=2)
-    page = render_report(
-        {**summarize(curves), "compared": compared([run.as_dict() for run in config.runs])}, curves
-    )
+    words = [RunWords(run.env, run.reward, run.agent) for run in config.runs]
+    page = render_report({**summarize(curves), "compared": compared(words)}, curves)
     links = re.findall(r'href="https://example.org/t/([^"#]+)', page)
     pages = [link.removeprefix("blob/main/docs/") for link in links]
     assert {"guide/glossary.md", "agents/dpo.md", "rewards/credits.md"} <= {*pages}

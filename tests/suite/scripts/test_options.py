@@ -13,7 +13,7 @@ from tokengym.base.registry import Spec
 from tokengym.base.settings import field_paths, names_of
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tasks import TaskOptions
-from tokengym.evaluation.runs.comparison import about_reward
+from tokengym.evaluation.report.compared import about_reward
 from tokengym.evaluation.runs.defaults import options_of_run, training_settings
 from tokengym.rewards.credits.words import REWARDS
 from tokengym.scripts.cli import command_names, find_command, main
