@@ -18,7 +18,7 @@ from tokengym.evaluation.measure.measures import AXES, MEASURES, Axis, measures_
 from tokengym.evaluation.report.curves import SPENT, Curve, columns_of, group_label, on_axis
 from tokengym.evaluation.report.curves import read_curves as read_stored
 from tokengym.evaluation.report.figures import STYLE, plain, plot_curves
-from tokengym.evaluation.report.reading import Source
+from tokengym.evaluation.report.reading import PARTS, Source
 from tokengym.evaluation.report.sentences import kind_of
 from tokengym.evaluation.report.summary import summarize
 from tokengym.evaluation.report.tables import group_table, short_table
@@ -39,11 +39,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-PARTS = ("arm", "reward", "agent")
-"""Columns that name an arm: its title in the report, and the words it was made of."""
 TEXTS = ("prompt", "response", "score", "gold_score", "tokens", "token_rewards")
 """Columns of `Result.samples` after those that say which run and response it is."""
-UNSHOWN = ("credit", "prompt_ids", "response_ids")
+UNSHOWN = ("prompt_ids", "response_ids")
 ARRIVALS = ("steps_to_threshold", "steps_to_shares")
 SPEEDS = ("relative_steps", "relative_steps_net")
 """Parts of a summary's rewards, and of their comparison with the baseline, in which infinity, which
@@ -82,8 +80,8 @@ class Result(Mapping[str, Any]):
     def curves(self) -> "pd.DataFrame":
         """All measurements, a row for each evaluation of each run.
 
-        ``arm`` is the name in the report, ``reward`` and ``agent`` are the words that it trained
-        with. A measurement that no run has is left out.
+        ``credit`` is the arm's name in the report, ``reward`` and ``agent`` are the words that it
+        trained with. A measurement that no run has is left out.
         """
         import pandas as pd
 
@@ -123,7 +121,7 @@ class Result(Mapping[str, Any]):
                 for measure, kind in _shown(group):
                     row |= _figures(group, name, measure, kind)
                 rows.append(row)
-        return pd.DataFrame(rows).set_index("arm")
+        return pd.DataFrame(rows).set_index("credit")
 
     @cached_property
     def samples(self) -> "pd.DataFrame":
@@ -260,7 +258,7 @@ class Result(Mapping[str, Any]):
         for run in self._runs:
             if run.arm == arm:
                 return run.named
-        return {"arm": arm, "reward": None, "agent": None}
+        return {"credit": arm, "reward": None, "agent": None}
 
 
 def _shown(group: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -3,7 +3,7 @@
 Whatever the source, the table that is returned has our columns (credit, seed, step, score and the
 measurements that are known). Known by themselves are:
 
-- a CSV or frame with the columns credit (or arm), seed, step, score, such as our curves.csv;
+- a CSV or frame with the columns credit, seed, step, score, such as our curves.csv;
 - the ``log_history`` of transformers and TRL: a list, or a trainer_state.json;
 - Stable-Baselines3's progress.csv, its monitor.csv, and the evaluations.npz of its EvalCallback,
   the last two as rl-zoo3 lays them out, too;
@@ -35,9 +35,11 @@ Rows = Sequence[Mapping[str, Any]]
 Source = Union[str, Path, "pd.DataFrame", Rows]
 """A file, a run's folder, a frame, or rows as a trainer keeps them."""
 NEEDED = ("credit", "seed", "step", "score")
-ARM = "arm"
-"""Column of `Result.curves` that names what our files call credit; beside it ``reward`` and
-``agent`` are its parts."""
+PARTS = ("credit", "reward", "agent")
+"""Columns of `Result.curves` that name an arm: its title in the report, and the words of the reward
+and the learner that it was made of."""
+OLDER = {"arm": "credit", "seconds": "wall_s"}
+"""Columns of frames that were saved before they had the names of our files."""
 WINDOW = 100
 """Episodes whose mean is the score at each of a monitor's points, as of Stable-Baselines3's
 ``ep_rew_mean``."""
@@ -65,7 +67,7 @@ KNOWN = {
 """Names that other tools have for ours; of several that a table has, the first counts."""
 STEPS = ("step", "steps", "global_step", "_step")
 """Names, behind the last slash, of an exported chart's axis that counts steps."""
-RUN = ("credit", ARM, "run", "run_name", "Name", "name")
+RUN = ("credit", "arm", "run", "run_name", "Name", "name")
 """Columns that tell the runs of one table apart."""
 DAMAGES = (OSError, KeyError, ValueError, MemoryError, zipfile.BadZipFile)
 """What a NumPy archive that is none raises."""
@@ -179,7 +181,7 @@ def _seed_of(run: str) -> tuple[str, int]:
 
 
 def _is_ours(header: Iterable[str], score: str | None) -> bool:
-    names = {"credit" if one == ARM else one for one in header}
+    names = {OLDER.get(one, one) for one in header}
     return names.issuperset((*NEEDED[:-1], score or NEEDED[-1]))
 
 
@@ -191,9 +193,10 @@ def _ours(
 ) -> Table:
     """Return a table of ours with the column that is the score, and runs named by ``credit``."""
     names, others = {score or "score": "score"}, {"score"} - {score or "score"}
-    if ARM in header:
-        names |= {ARM: "credit", "seconds": "wall_s"}
-        others |= {"reward", "agent"}
+    if "credit" not in header:
+        names |= OLDER
+    if {*header}.issuperset(PARTS[1:]):  # both: parts of the arm, and no settings of a group
+        others |= {*PARTS[1:]}
     columns = {names.get(one, one): one for one in header if one not in others}
     cells = [(n, {ours: _cell(row.get(c)) for ours, c in columns.items()}) for n, row in rows]
     return Table(label, [*columns], cells)

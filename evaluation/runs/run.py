@@ -135,7 +135,7 @@ class Run:
     def named(self) -> dict[str, str | None]:
         """Its arm, and the words of its reward and its learner."""
         reward, agent = (short(self.stored[name]["text"]) for name in ("reward", "agent"))
-        return {"arm": self.arm, "reward": reward, "agent": agent}
+        return {"credit": self.arm, "reward": reward, "agent": agent}
 
     # --- how far it is ----------------------------------------------------------------------------
 

@@ -98,7 +98,7 @@ def test_curves_and_samples_are_frames(folder):
     result = read_result(folder)
     curves = result.curves
     assert curves.columns.tolist() == [
-        *("arm", "reward", "agent", "seed", "step", "tokens", "wall_s", "score")
+        *("credit", "reward", "agent", "seed", "step", "tokens", "wall_s", "score")
     ]
     abc = curves[(curves.reward == "abc") & (curves.seed == 1)]
     assert abc.step.tolist() == [0, 10]
@@ -108,7 +108,7 @@ def test_curves_and_samples_are_frames(folder):
     samples = result.samples
     assert len(samples) == 3 * 3 * 2
     assert samples.token_rewards[0] == [0.25, 0.75]
-    assert {"arm", "reward", "agent", "prompt", "response"} <= {*samples.columns}
+    assert {"credit", "reward", "agent", "prompt", "response"} <= {*samples.columns}
     assert "prompt_ids" not in samples
 
 

@@ -104,7 +104,7 @@ def test_a_comparison_credits_what_it_shows_by_the_entropy(tmp_path):
         out=tmp_path / "runs",
         console=Console(quiet=True),
     )
-    shown = result.samples[result.samples["arm"].str.contains("surprised")]
+    shown = result.samples[result.samples["credit"].str.contains("surprised")]
     assert len(shown)
     for _, one in shown.iterrows():
         entropy = np.array(one["entropy"])

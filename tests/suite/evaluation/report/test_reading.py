@@ -226,6 +226,16 @@ def test_the_column_of_the_score_can_be_said_of_any_table(tmp_path):
         read_curves(rows, score="acc")
 
 
+def test_the_parts_of_an_arm_are_no_settings():
+    """Both together: either alone is a column to group by, as any other of our own tables."""
+    parts = {"reward": ["a:beta=1", "b"], "agent": ["ppo", "ppo"]}
+    table = pd.DataFrame({"credit": ["a", "b"], "seed": 0, "step": 0, "score": 1.0} | parts)
+    for one in (table, table.rename(columns={"credit": "arm"})):  # as it was called before
+        assert [(curve.credit, curve.group) for curve in read_curves(one)] == [("a", ()), ("b", ())]
+    groups = [curve.group for curve in read_curves(table.drop(columns="agent"))]
+    assert groups == [(("reward", "a:beta=1"),), (("reward", "b"),)]
+
+
 def test_a_report_of_stable_baselines3_is_by_its_tokens(zoo, tmp_path):
     for seed in (3, 4):
         (tmp_path / f"dqn-seed-{seed}").mkdir()

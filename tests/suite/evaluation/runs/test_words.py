@@ -250,7 +250,7 @@ def test_objects_are_compared_in_this_process(tmp_path, monkeypatch):
 
     result = train()
     assert result["failed"] == []
-    arms = result.curves.drop_duplicates("arm")
+    arms = result.curves.drop_duplicates("credit")
     assert arms.agent.tolist() == ["ppo", "sb3:A2C", f"{__name__}:Frozen"]
     assert {*arms.reward} == {"tail"}
     for row in result.samples.itertuples():
