@@ -14,5 +14,6 @@ if TYPE_CHECKING:
     from tokengym.evaluation.report.report import render
     from tokengym.evaluation.report.summary import SummarySettings, summarize
     from tokengym.evaluation.report.tables import coloured_tokens
+    from tokengym.evaluation.report.verdict import find_alarms
 
 __getattr__, __dir__, __all__ = lazily(__name__)

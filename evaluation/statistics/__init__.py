@@ -39,8 +39,10 @@ from tokengym.evaluation.statistics.scores import (
 )
 from tokengym.evaluation.statistics.series import (
     LEAP,
+    Fall,
     area_under_curve,
     collapsed,
+    fall,
     final_mean,
     last_crossing,
     leaps,
@@ -62,6 +64,7 @@ __all__ = [
     "CensoredSteps",
     "Curve",
     "EqualKL",
+    "Fall",
     "Measured",
     "PairedDifference",
     "Random",
@@ -71,6 +74,7 @@ __all__ = [
     "collapsed",
     "compare_at_kl",
     "curve_interval",
+    "fall",
     "final_mean",
     "holm",
     "holm_level",

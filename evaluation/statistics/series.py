@@ -139,6 +139,40 @@ def collapsed(values: ArrayLike, anchor: float) -> bool:
     return best > anchor and best - final > max(LOST * (best - anchor), 2.0 * noise)
 
 
+class Fall(NamedTuple):
+    """A gold score that was best and then fell."""
+
+    best_at: int
+    """Index of the evaluation at which it was best; 0 if it fell from the start."""
+    below_at: int
+    """Index of the first evaluation after that at which as much was lost as counts."""
+
+
+def fall(gold: ArrayLike) -> Fall | None:
+    """Return where a gold score was best before it fell; None if it ended near its best.
+
+    best = argmax(gold);  gain = gold_best - gold_0
+    lost_t = gold_best - gold_t > max(GOLD_LOSS * gain, NOISES * noise(gold))
+    fell = lost at the end;  below_at = the first t after best that is lost
+
+    It is taken as `levels`. Fewer than `FEWEST` evaluations have not fallen.
+
+    Args:
+        gold: (time,) the score that the proxy stands for, the first that of the untrained policy.
+
+    Example:
+        >>> fall([0.0, 1.0, 2.0, 1.75, 1.0, 0.5])
+        Fall(best_at=2, below_at=4)
+    """
+    truth = levels(gold)
+    if len(truth) < FEWEST:
+        return None
+    best = int(np.argmax(truth))
+    limit = max(GOLD_LOSS * (truth[best] - truth[0]), NOISES * noise(gold), 0.0)
+    lost = truth[best] - truth[best:] > limit
+    return Fall(best, best + int(np.argmax(lost))) if lost[-1] else None
+
+
 class Parting(NamedTuple):
     """The point where proxy and gold part: gold was best and then fell, the proxy kept rising."""
 
@@ -153,9 +187,7 @@ class Parting(NamedTuple):
 def parting(score: ArrayLike, gold: ArrayLike) -> Parting | None:
     """Return where the gold score turned down while the score still rose; None if it did not.
 
-    best = argmax(gold);  gain = gold_best - gold_0;  loss = gold_best - gold_last
-    parted = loss > max(GOLD_LOSS * gain, NOISES * noise(gold))
-             and score_last - score_best > NOISES * noise(score)
+    parted = gold fell (`fall`)  and  score_last - score_best > NOISES * noise(score)
 
     Both are taken as `levels`. Fewer than `FEWEST` evaluations have not parted.
 
@@ -171,13 +203,11 @@ def parting(score: ArrayLike, gold: ArrayLike) -> Parting | None:
         2
     """
     proxy, truth = levels(score), levels(gold)
-    if len(proxy) < FEWEST:
+    fell = fall(gold)
+    if fell is None:
         return None
-    best = int(np.argmax(truth))
-    gain, loss = truth[best] - truth[0], truth[best] - truth[-1]
-    fell = loss > max(GOLD_LOSS * gain, NOISES * noise(gold), 0.0)
-    rose = proxy[-1] - proxy[best] > NOISES * noise(score)
-    if not (fell and rose):
+    best = fell.best_at
+    if not proxy[-1] - proxy[best] > NOISES * noise(score):
         return None
     return Parting(best, *map(float, (truth[best], truth[-1], proxy[best], proxy[-1])))
 

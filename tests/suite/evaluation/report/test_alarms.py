@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tokengym.evaluation.report.verdict import find_alarms, short_of_best
-from tokengym.evaluation.statistics.series import noise, parting
+from tokengym.evaluation.statistics.series import fall, noise, parting
 
 STEPS = np.linspace(0.0, 30.0, 11)
 RISING = STEPS / 30.0
@@ -21,6 +21,14 @@ def test_gold_that_turns_down_under_a_rising_score_has_parted():
     assert (found.best_at, found.gold_best, found.gold_last) == (7, 7.0, 4.0)
     assert (found.score_then, found.score_last) == pytest.approx((0.7, 1.0))
     assert parting(RISING, -RISING).best_at == 0  # from the start
+
+
+def test_gold_has_fallen_where_a_quarter_of_its_gain_is_lost_at_the_end():
+    assert fall(hill(7)) == (7, 9)  # of a gain of 7 one is lost, then two
+    assert fall(-RISING) == (0, 1)  # from the start: there is no gain to lose
+    assert fall(hill(9)) is None  # a ninth is lost
+    assert fall([0.0, 4.0, 2.0, 0.0, 3.5]) is None  # it came back
+    assert fall([1.0, 0.0, 0.0]) is None  # too few to tell
 
 
 @pytest.mark.parametrize(
