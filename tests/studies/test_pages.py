@@ -14,6 +14,7 @@ from studies import (
     one_grid,
     other_tasks,
     overoptimisation,
+    ppo_against_dpo,
     preferences,
     real_text,
     reward_models,
@@ -37,6 +38,12 @@ def fill_tasks(docs: Path) -> None:
     credit_v2.page(docs)
 
 
+def fill_preferences(docs: Path) -> None:
+    """Fill the page that two studies share."""
+    preferences.page(docs)
+    ppo_against_dpo.STUDY.page(docs)
+
+
 def fill_film_reviews(docs: Path) -> None:
     """Fill the page that three studies share."""
     token_credit.STUDY.page(docs)
@@ -50,7 +57,7 @@ PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "film_reviews.md": (("film_reviews",), fill_film_reviews),
     "gradients.md": (("gradients",), fill_gradients),
     "overoptimisation.md": (("overoptimisation",), overoptimisation.STUDY.page),
-    "preferences.md": (("preferences",), preferences.page),
+    "preferences.md": (("preferences",), fill_preferences),
     "rewards.md": (("rewards", "tasks"), rewards.STUDY.page),
     "tasks.md": (("tasks", "elsewhere", "v2-lite", "sst2", "imdb"), fill_tasks),
     "real_text.md": (

@@ -1,0 +1,114 @@
+"""PPO against DPO: the settings of a run, what a setting is chosen by, and the table by hand."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from studies import ppo_against_dpo as study
+from studies.ppo_against_dpo import SEEDS, STUDY, first_settings, settings_of
+from tokengym.lab.study import Cell, Row, Runs
+
+EVERY = [cell for agent in study.AGENTS for cell in settings_of(agent)]
+
+
+def runs_of(golds: dict[Cell, list[float]]) -> Runs:
+    """Return runs that end so, a gold for each seed."""
+    rows: list[Row] = [
+        {**cell, "seed": seed, "step": step, "tokens": 5e5 * step, "score": 0.0, "kl": 3.0 * step}
+        | {"gold_score": gold * step, "reward_accuracy": 0.75}
+        for cell, of_seeds in golds.items()
+        for seed, gold in zip(SEEDS, of_seeds, strict=True)
+        for step in (0, 1)
+    ]
+    return Runs(rows, STUDY.axes)
+
+
+def test_a_setting_is_chosen_on_the_other_seeds_alone() -> None:
+    lucky, second, *others = settings_of("dpo")
+    golds = {
+        lucky: [0.9, 0.1, 0.1, 0.1, 0.1],
+        second: [0.4] * 5,
+        **dict.fromkeys(others, [0.0] * 5),
+    }
+    assert study.chosen(runs_of(golds), "dpo") == [second] * 5
+
+
+def test_the_difference_is_paired_by_seed_and_needs_every_seed() -> None:
+    golds = dict.fromkeys(EVERY, [0.0] * 5)
+    best_dpo, best_ppo = (settings_of(agent)[0] for agent in ("dpo", "ppo"))
+    golds[best_dpo] = [0.1, 0.2, 0.3, 0.4, 0.5]
+    golds[best_ppo] = [0.2, 0.5, 0.4, 0.7, 0.6]
+    table = study.tuned_table(runs_of(golds))
+    *_, of_older, of_usual, of_chosen = table.splitlines()
+    assert "| best in the older runs |  | +0.180 (0.044 to 0.316), 5/5 |" in of_older.replace(
+        "*", ""
+    )
+    assert "| usual |  | 0.000 (0.000 to 0.000), 0/5 |" in of_usual.replace("+", "")
+    assert of_chosen.startswith("| PPO minus DPO | best on the other seeds |")
+    first = {cell: golds[cell] for cell in first_settings()}
+    assert "other seeds" not in study.tuned_table(runs_of(first))
+    of_first = runs_of(first)
+    del of_first.runs[best_ppo][SEEDS[-1]]
+    assert not study.are_made(of_first, first_settings())
+
+
+def test_what_the_headline_compares_is_made_first() -> None:
+    (cells, seeds), *later = study.rounds()
+    assert [*cells] == first_settings()
+    assert [*seeds] == [*SEEDS]
+    assert {cell for wanted, _ in later for cell in wanted} == {*EVERY}
+
+
+@pytest.mark.parametrize("cell", first_settings(), ids=str)
+def test_a_run_has_the_settings_of_its_cell(
+    cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = study._task().own_bundle()
+    monkeypatch.setattr(study, "reward_model", lambda seed, out: bundle.reward_model)
+    monkeypatch.setattr(study, "pairs_file", lambda seed, out: out / f"{seed}.parquet")
+    made = study.config(cell.but(seed=11), tmp_path)
+    spec = made.spec(made.names[0], 11, None)
+    learner = spec.training.learner
+    if cell.agent == "dpo":
+        assert learner.loss.beta == cell.price
+        assert learner.tuning.learning_rate == cell.learning_rate
+        assert learner.tuning.num_train_epochs == 3
+        assert learner.pairs == str(tmp_path / "11.parquet")
+    else:
+        assert (learner.kl_coef, learner.learning_rate) == (cell.price, cell.learning_rate)
+        assert (learner.n_epochs, spec.training.batch_size, spec.training.steps) == (2, 64, 20)
+        assert spec.task.scorer == str(bundle.reward_model)
+    assert spec.training.max_new_tokens == 48
+
+
+def test_tokens_count_what_was_sampled_and_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "measures.json").write_text('{"trained_on": 100, "held_out": {"accuracy": 0.75}}')
+    point = {"step": 1, "tokens": 10, "score": 1.0, "gold_score": 0.5, "kl": 2.0}
+    record: Any = SimpleNamespace(
+        points=[{**point, "step": 0, "tokens": 0}, point],
+        spec=SimpleNamespace(task=SimpleNamespace(scorer=str(tmp_path))),
+    )
+    dpo, ppo = (study.measure(settings_of(agent)[0], record) for agent in ("dpo", "ppo"))
+    sampled = 512 * 8 * 48
+    assert [row["tokens"] for row in dpo] == [0, sampled + 10]
+    assert [row["tokens"] for row in ppo] == [0, sampled + 2 * 48 * 100 * 5 + 3 * 10]
+    assert (dpo[-1]["reward_accuracy"], ppo[-1]["reward_accuracy"]) == (None, 0.75)
+
+
+def test_ranked_pairs_are_best_with_worst_and_inwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "RESPONSES", 4)
+    rows = study.ranked_pairs(seed=0, skip=0, count=2)
+    by_prompt: dict[int, list[tuple[float, float]]] = {}
+    for row in rows:
+        pair = (row["chosen_score"], row["rejected_score"])
+        by_prompt.setdefault(row["prompt_id"], []).append(pair)
+    assert len(by_prompt) == 2
+    for pairs in by_prompt.values():
+        assert len(pairs) <= 2
+        for better, worse in pairs:
+            assert better > worse
+        if len(pairs) == 2:
+            (best, worst), (second, third) = pairs
+            assert best >= second >= third >= worst
