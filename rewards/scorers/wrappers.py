@@ -319,6 +319,10 @@ class Cached(Shared, ScorerWrapper):
     how it ended. Where responses are compared with each other nothing is remembered.
     ``hits`` and ``misses`` count.
 
+    What is remembered is what was paid when the text was first seen. A model rounds by the padding
+    of its batch, so asked again it may give the last digits otherwise, about 1e-6 of a score.
+    Checkpoints keep no texts: a resumed run asks again, and may differ by as much.
+
     Args:
         scorer: Scorer whose scores are remembered; its scores must depend on the episode alone.
         size: Most texts remembered; the one unused for longest goes first.

@@ -227,6 +227,19 @@ def test_a_text_is_scored_once():
     assert copy.deepcopy(scorer) is scorer
 
 
+def test_what_was_paid_first_is_remembered_to_the_last_digit(classifier):
+    """A model rounds by its batch: the history of a cache moves a score by no more than that."""
+    episodes, model = random_episodes(24), RewardModel(classifier)
+    alone = np.concatenate([model.score([episode]).values for episode in episodes])
+    for first in (episodes, [*episodes[::-1]], episodes[:5]):
+        scorer = Cached(RewardModel(classifier))
+        paid = dict(zip(map(id, first), scorer.score(first).values.tolist(), strict=True))
+        again = scorer.score(episodes).values
+        for episode, value in zip(episodes, again.tolist(), strict=True):
+            assert paid.get(id(episode), value) == value
+        np.testing.assert_allclose(again, alone, rtol=0, atol=2e-6)
+
+
 def test_attributions_are_remembered_by_kind(classifier):
     model, episodes = RewardModel(classifier), random_episodes(4)
     scorer = Cached(model)
