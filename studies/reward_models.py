@@ -7,10 +7,11 @@ trained by each, at their best cells of `studies.one_grid` by score - c KL. Fill
 
     python -m studies.reward_models run --out runs/reward_models [--until 22:00]
     python -m studies.reward_models publish --out runs/reward_models
+    python -m studies.reward_models attention --out runs/reward_models    # after the runs
     python -m studies.reward_models page
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from tokengym.evaluation.report import number
 from tokengym.evaluation.runs import TaskSettings, training_settings
 from tokengym.evaluation.statistics import student_interval
 from tokengym.lab.commands.train_reward import BUNDLED as AS_COMMAND
+from tokengym.lab.makers.figures import attention_rows, relative_entropy
 from tokengym.lab.makers.models import (
     ModelSize,
     choose,
@@ -40,17 +42,36 @@ from tokengym.lab.makers.models import (
     reward_model_from,
     train_language_model,
 )
+from tokengym.lab.makers.models import bradley_terry_loss as loss_over_all_pairs
 from tokengym.lab.protocol import (
     DRAWN,
     GRID,
     LEARNER,
+    PROMPTS,
     best_of_rows,
     net_area,
     scores_of,
     untrained_responses,
     way,
 )
-from tokengym.lab.study import NET, Cell, Drawn, Published, Round, Row, Runs, Study, single_run
+from tokengym.lab.replay.token_worth import token_worth
+from tokengym.lab.study import (
+    DOCS,
+    NET,
+    Cell,
+    Docs,
+    Drawn,
+    Out,
+    Published,
+    Round,
+    Row,
+    Runs,
+    Study,
+    command_line,
+    read_rows,
+    single_run,
+    write_rows,
+)
 from tokengym.lab.tables import (
     NONE,
     Speed,
@@ -61,7 +82,7 @@ from tokengym.lab.tables import (
     times_as_fast,
 )
 from tokengym.lab.training.pairwise import bradley_terry_loss
-from tokengym.rewards import gold_scorer
+from tokengym.rewards import RewardModel, gold_scorer
 
 Pair = tuple[list[int], list[int]]
 """Token ids of two texts, the better first."""
@@ -80,9 +101,12 @@ SEEDS = range(20, 25)
 BUNDLED, NARROW = "bundled", "narrow"
 WIDTH = 48
 """Hidden size of the narrow reward model; the others have 96."""
-TARGETS = {"0.65": 0.65, "0.75": 0.75, "0.85": 0.85, NARROW: None}
-"""Reward model -> accuracy on the pairs of the `CHECKED` prompts at which its training stops; None:
-after `MOST_STEPS`. Their seeds are their places from 1."""
+TARGETS = {"0.65": 0.65, "0.75": 0.75, "0.85": 0.85, NARROW: 0.85}
+"""Reward model -> accuracy on the pairs of the `CHECKED` prompts at which its training stops. Their
+seeds are their places from 1."""
+RATED = ("0.85", NARROW)
+"""Reward models that learn the gold of single responses: from pairs alone none of the policy's
+width got beyond 0.78 in `MOST_STEPS`."""
 MODELS = (*TARGETS, BUNDLED)
 """Reward models, three of them named by the accuracy that was wanted."""
 RESPONSES = 4
@@ -92,8 +116,9 @@ LANGUAGE_STEPS = 900
 """Steps of the narrow reward model's language model, on the same responses."""
 CHECKED = 400
 """Training prompts, the last, whose pairs only say when to stop."""
-CHECK_EVERY, MOST_STEPS = 10, 1500
-WORTH, WAYS = "models.csv", "reward_model_ways.csv"
+CHECK_EVERY, MOST_STEPS, TEXTS = 10, 1500, 64
+"""Steps between two checks, most steps, and responses of a step where their gold is learned."""
+WORTH, WAYS, ATTENTION = "models.csv", "reward_model_ways.csv", "attention.csv"
 FIGURES = "figures.json"
 
 
@@ -163,12 +188,16 @@ def responses(task: str) -> Sequence[Sequence[Episode]]:
     Args:
         task: Name of the task.
     """
+    return written(task, "train", len(bundled(TASKS[task]).prompts("train")), RESPONSES)
+
+
+def written(task: str, split: str, prompts: int, each: int) -> Sequence[Sequence[Episode]]:
+    """Return so many responses of the untrained policy to each of the first prompts of a split."""
     env = f"tokengym/{task}-v0"
     lengths: dict[str, Any] = training_settings(env, max_new_tokens=TOKENS).lengths()
-    envs: Any = gym.make_vec(env, num_envs=1, reward="sparse", split="train", **lengths)
-    collector = ResponseCollector(envs, sampling=Sampling(n=RESPONSES), max_rows=256)
-    prompts = range(len(bundled(TASKS[task]).prompts("train")))
-    return collector.collect(make_policy(envs), prompts, seed=DRAW_SEED)
+    envs: Any = gym.make_vec(env, num_envs=1, reward="sparse", split=split, **lengths)
+    collector = ResponseCollector(envs, sampling=Sampling(n=each), max_rows=256)
+    return collector.collect(make_policy(envs), range(prompts), seed=DRAW_SEED)
 
 
 def ids_of(episode: Episode) -> list[int]:
@@ -226,27 +255,37 @@ def made(task: str, model: str, out: Path) -> Path:
     network = reward_model_from(start, seed=seed)
     groups = responses(task)
     pairs, checked = pairs_of(task, groups[:-CHECKED]), pairs_of(task, groups[-CHECKED:])
-    steps = trained(network, pairs, checked, target=TARGETS[model], seed=seed)
+    loss = partial(loss_of_pairs, pairs=pairs)
+    if model in RATED:
+        rated = [episode for group in groups[:-CHECKED] for episode in group]
+        loss = partial(loss_of_rated, texts=[*map(ids_of, rated)], gold=gold_of(task, rated))
+    steps = trained(network, loss, checked, target=TARGETS[model], seed=seed)
     scaled_as(network, [episode for group in groups for episode in group])
     network.save_pretrained(folder)
     bundle.tokenizer.save_pretrained(folder)
-    said = {"pairs": len(pairs), "steps": steps, "checked": accuracy(network, checked)}
+    learned = {"pairs": len(pairs)} if model not in RATED else {"responses": len(rated)}
+    said = {**learned, "steps": steps, "checked": accuracy(network, checked)}
     write_json(folder / FIGURES, said)  # last, as it says that all is there
     return folder
 
 
 def trained(
-    network: Any, pairs: Sequence[Pair], checked: Sequence[Pair], *, target: float | None, seed: int
+    network: Any,
+    loss_of: Callable[[Any, torch.Generator], torch.Tensor],
+    checked: Sequence[Pair],
+    *,
+    target: float,
+    seed: int,
 ) -> int:
-    """Train in place until an accuracy is reached, by the command's settings; return the steps.
+    """Train in place until an accuracy is reached, at the command's rate; return the steps.
 
     The rate rises over the first `CHECK_EVERY` steps and stays.
 
     Args:
         network: A classifier with one logit.
-        pairs: It learns from these.
-        checked: These say when to stop.
-        target: Their accuracy at which it stops; None takes all `MOST_STEPS`.
+        loss_of: Returns the loss of a batch that it draws.
+        checked: Pairs that say when to stop.
+        target: Their accuracy at which it stops.
         seed: Seed of the batches.
 
     Raises:
@@ -258,33 +297,43 @@ def trained(
         lr=AS_COMMAND["learning_rate"],
         weight_decay=AS_COMMAND["weight_decay"],
     )
-    network.train()
+    reached = 0.0
     for step in range(1, MOST_STEPS + 1):
         optimizer.param_groups[0]["lr"] = AS_COMMAND["learning_rate"] * min(1, step / CHECK_EVERY)
-        batch = [pairs[at] for at in choose(len(pairs), AS_COMMAND["batch_size"], generator)]
-        ids, mask = pad_batch(
-            [text for pair in batch for text in pair], network.config.pad_token_id
-        )
-        scores = network(ids, attention_mask=mask).logits[:, 0]
-        better, worse = scores[::2], scores[1::2]
-        loss = bradley_terry_loss(better, worse, label_smoothing=AS_COMMAND["label_smoothing"])
         optimizer.zero_grad(set_to_none=True)
-        loss.mean().backward()
+        loss_of(network.train(), generator).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
-        if target is not None and step % CHECK_EVERY == 0:
-            reached = accuracy(network.eval(), checked)
-            network.train()
-            if reached >= target:
-                break
-    else:
-        if target is not None:
-            raise RuntimeError(
-                f"the accuracy is {reached:.3f} after {MOST_STEPS} steps, less than {target}; "
-                "raise MOST_STEPS"
-            )
-    network.eval()
-    return step
+        if step % CHECK_EVERY == 0 and (reached := accuracy(network.eval(), checked)) >= target:
+            return step
+    raise RuntimeError(
+        f"the accuracy is {reached:.3f} after {MOST_STEPS} steps, less than {target}; lower it"
+    )
+
+
+def loss_of_pairs(
+    network: Any, generator: torch.Generator, *, pairs: Sequence[Pair]
+) -> torch.Tensor:
+    """Return the loss of `tokengym train-reward` over some of the pairs, a scalar."""
+    batch = [pairs[at] for at in choose(len(pairs), AS_COMMAND["batch_size"], generator)]
+    scores = _scores(network, [text for pair in batch for text in pair])
+    smoothing = AS_COMMAND["label_smoothing"]
+    return bradley_terry_loss(scores[::2], scores[1::2], label_smoothing=smoothing).mean()
+
+
+def loss_of_rated(
+    network: Any, generator: torch.Generator, *, texts: Sequence[list[int]], gold: np.ndarray
+) -> torch.Tensor:
+    """Return the loss over all pairs of some responses of unlike gold, a scalar."""
+    batch = choose(len(texts), TEXTS, generator)
+    scores = _scores(network, [texts[at] for at in batch])
+    return loss_over_all_pairs(scores, torch.tensor(gold[batch]))
+
+
+def _scores(network: Any, texts: Sequence[list[int]]) -> torch.Tensor:
+    """Return the scores of texts with their gradients, (texts,)."""
+    ids, mask = pad_batch(texts, network.config.pad_token_id)
+    return network(ids, attention_mask=mask).logits[:, 0]
 
 
 def accuracy(network: Any, pairs: Sequence[Pair]) -> float:
@@ -375,11 +424,62 @@ def worth(task: str, model: str, out: Path) -> list[Row]:
     about = {"task": task, "model": model, "right": right, "of": int(differ.sum())}
     about["correlation"] = round(float(np.corrcoef(score.ravel(), gold.ravel())[0, 1]), 4)
     about |= {"mean": round(float(score.mean()), 4), "deviation": round(float(score.std()), 4)}
-    learned = {"pairs": None, "steps": None}
-    if model != BUNDLED:
-        figures = read_json(made(task, model, out) / FIGURES)
-        learned = {name: figures[name] for name in learned}
-    return [{**about, **learned}]
+    names = ("pairs", "responses", "steps")
+    figures = {} if model == BUNDLED else read_json(made(task, model, out) / FIGURES)
+    return [{**about, **{name: figures.get(name) for name in names}}]
+
+
+def attended(task: str, model: str, out: Path) -> Row:
+    """Return what a reward model's attention singles out in one response to each test prompt.
+
+    Args:
+        task: Name of the task.
+        model: Name of the reward model.
+        out: Folder of the runs.
+
+    Returns:
+        ``entropy`` of ABC's weights over that of uniform ones; ``on_opinions``, the attention on a
+        token that gold counts in multiples of a uniform one; ``correlation`` of signed attention
+        with what a token adds to gold, over all tokens.
+    """
+    bundle = bundled(TASKS[task])
+    path = bundle.reward_model if model == BUNDLED else made(task, model, out)
+    network: Any = AutoModelForSequenceClassification.from_pretrained(path).float().eval()
+    episodes = [episode for (episode,) in written(task, "test", PROMPTS, 1)]
+    gold, tokenizer = gold_scorer(bundle), bundle.tokenizer
+    worth = None if gold is None else token_worth(gold, episodes, tokenizer)
+    assert worth is not None, task
+    added = np.concatenate(worth)
+    starts = [len(episode.prompt_ids) for episode in episodes]
+    rows = attention_rows(network, [ids_of(episode) for episode in episodes], starts)
+    uniform = np.concatenate([np.full(len(row), 1 / len(row)) for row in rows])
+    counts = added != 0
+    signed = RewardModel(network).score(episodes, attribution="signed-attention").attributions
+    assert signed is not None
+    return {
+        "task": task,
+        "model": model,
+        "entropy": round(relative_entropy(rows), 4),
+        "on_opinions": round(np.concatenate(rows)[counts].sum() / uniform[counts].sum(), 4),
+        "correlation": round(float(np.corrcoef(np.concatenate([*signed]), added)[0, 1]), 4),
+    }
+
+
+def attention(out: Out, docs: Docs = DOCS) -> None:
+    """Measure what the attention singles out, after the runs, and fill the page.
+
+    Args:
+        out: Folder of the study's runs.
+        docs: Folder of the study's page.
+    """
+    rows = [
+        attended(task, model, out)
+        for task in TASKS
+        for model in MODELS
+        if model == BUNDLED or (out / "models" / f"{task}-{model}" / FIGURES).exists()
+    ]
+    write_rows(docs / STUDY.folder / ATTENTION, rows)
+    STUDY.page(docs)
 
 
 # --- page -----------------------------------------------------------------------------------------
@@ -468,16 +568,25 @@ def worth_table(published: Published) -> str:
     rows = []
     for row in published.drawn[WORTH]:
         at = row["task"], row["model"]
-        pairs, steps = (
-            NONE if row[name] is None else f"{row[name]:g}" for name in ("pairs", "steps")
+        pairs, texts, steps = (
+            NONE if row[name] is None else f"{row[name]:g}"
+            for name in ("pairs", "responses", "steps")
         )
         width = WIDTH if row["model"] == NARROW else 2 * WIDTH
-        line = [*at, str(width), pairs, steps, share_of(row["right"], row["of"])]
+        line = [*at, str(width), pairs, texts, steps, share_of(row["right"], row["of"])]
         line += [number(row["correlation"]), number(row["mean"]), number(row["deviation"])]
         if at in ways:
             line += [number(ways[at].goal), number(gold[at])]
         rows.append(line)
-    head = ["task", "reward model", "width", "pairs", "steps", "accuracy on held-out pairs"]
+    head = [
+        "task",
+        "reward model",
+        "width",
+        "pairs learned",
+        "responses",
+        "steps",
+        "accuracy on held-out pairs",
+    ]
     head += ["correlation with gold", "mean score, untrained", "deviation"]
     return markdown_table([*head, "score of the best of 16", "its gold"], rows)
 
@@ -485,6 +594,18 @@ def worth_table(published: Published) -> str:
 def _gold_of_best(drawn: Sequence[Row]) -> dict[tuple[str, str], float]:
     """Return the gold of the best of 16 by task and reward model."""
     return {(row["task"], row["model"]): row["gold_score"] for row in drawn if row["n"] == 16}
+
+
+def attention_table(file: Path) -> str:
+    """Return what the reward models' attention singles out, once it was measured."""
+    figures = ("entropy", "on_opinions", "correlation")
+    rows = [
+        [row["task"], row["model"], *(number(row[name]) for name in figures)]
+        for row in (read_rows(file, text=("task", "model")) if file.exists() else [])
+    ]
+    head = ["task", "reward model", "entropy of the attention, of a uniform one's"]
+    head += ["attention on a token that gold counts, in multiples of a uniform one's"]
+    return markdown_table([*head, "correlation of signed attention with a token's gold"], rows)
 
 
 def so_far(runs: Runs) -> str:
@@ -506,6 +627,7 @@ def tables(published: Published) -> dict[str, str]:
         "models": worth_table(published),
         "models answer": answer_table(runs, ways),
         "models levels": levels_table(runs, ways),
+        "models attention": attention_table(published.folder / ATTENTION),
     }
 
 
@@ -540,4 +662,4 @@ STUDY = Study(
 )
 
 if __name__ == "__main__":
-    STUDY.command_line(__doc__)
+    command_line(__doc__, STUDY.run, STUDY.publish, STUDY.page, attention)

@@ -1,6 +1,7 @@
 """Reward models not chosen for their attention: how they are made, and the section's figures."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,16 @@ from studies import one_grid
 from studies import reward_models as study
 from studies.one_grid import Way
 from studies.reward_models import ARMS, BUNDLED, MODELS, NARROW, SEEDS, STUDY
+from tokengym.base import read_json
 from tokengym.envs import Episode, bundled
 from tokengym.lab.makers.models import (
     ModelSize,
+    choose,
     new_language_model,
     reward_logits,
     reward_model_from,
 )
-from tokengym.lab.study import DOCS, Cell, Row, Runs
+from tokengym.lab.study import DOCS, Cell, Row, Runs, write_rows
 
 AT = Way(0.0, 4.0)  # 75 % of the way is a score of 3
 
@@ -59,12 +62,13 @@ def test_training_stops_at_the_first_check_that_has_the_accuracy() -> None:
         for two in zip(texts[::2], texts[1::2], strict=True)
         if two[0][1] != two[1][1]
     ]
+    loss = partial(study.loss_of_pairs, pairs=pairs)
     before = study.accuracy(network, pairs)
-    steps = study.trained(network, pairs, pairs, target=0.8, seed=0)
+    steps = study.trained(network, loss, pairs, target=0.8, seed=0)
     assert before < 0.8 <= study.accuracy(network, pairs)
     assert steps % study.CHECK_EVERY == 0
     again, _ = tiny()
-    assert study.trained(again, pairs, pairs, target=0.8, seed=0) == steps
+    assert study.trained(again, loss, pairs, target=0.8, seed=0) == steps
     for name, weight in again.state_dict().items():
         assert torch.equal(weight, network.state_dict()[name]), name
 
@@ -74,7 +78,31 @@ def test_a_target_that_is_not_reached_is_an_error(monkeypatch: pytest.MonkeyPatc
     one, other = (study.ids_of(episode) for episode in episodes[:2])
     monkeypatch.setattr(study, "MOST_STEPS", 10)
     with pytest.raises(RuntimeError, match=r"0\.500 after 10 steps, less than 0\.9"):
-        study.trained(network, [(one, other)], [(one, other), (other, one)], target=0.9, seed=0)
+        study.trained(
+            network,
+            partial(study.loss_of_pairs, pairs=[(one, other)]),
+            [(one, other), (other, one)],
+            target=0.9,
+            seed=0,
+        )
+
+
+def test_the_loss_of_rated_responses_is_of_all_pairs_by_gold() -> None:
+    """By hand, of as many draws of three texts as a step has."""
+    network, episodes = tiny()
+    texts, gold = [study.ids_of(e) for e in episodes[:3]], np.array([1.0, 0.0, 1.0])
+    drawn = choose(3, study.TEXTS, torch.Generator().manual_seed(5))
+    scores = reward_logits(network, texts).double().numpy()
+    terms = [
+        np.log1p(np.exp(-(scores[better] - scores[worse])))
+        for better in drawn
+        for worse in drawn
+        if gold[better] > gold[worse]
+    ]
+    loss = study.loss_of_rated(
+        network, torch.Generator().manual_seed(5), texts=texts, gold=gold
+    ).item()
+    assert loss == pytest.approx(np.mean(terms), rel=1e-5)
 
 
 def test_pairs_are_neighbours_with_the_better_by_gold_first(
@@ -173,3 +201,20 @@ def test_a_run_is_scored_by_its_own_reward_model(
 def test_no_critic_starts_from_a_model_of_another_width() -> None:
     assert "critic" not in study.arms_of(NARROW)
     assert all(study.arms_of(model) == [*ARMS] for model in MODELS if model != NARROW)
+
+
+def test_the_bundled_attention_is_as_its_bundle_says(tmp_path: Path) -> None:
+    stored = read_json(bundled("movie_review").path / "bundle.json")["reward_model"]["24"]
+    row = study.attended("MovieReview", BUNDLED, tmp_path)
+    assert row["entropy"] == pytest.approx(stored["attention_entropy"], abs=0.02)
+    on_opinions = stored["opinion_mass"] / stored["opinion_share"]
+    assert row["on_opinions"] == pytest.approx(on_opinions, rel=0.2)
+    assert row["correlation"] > 0.5
+
+
+def test_attention_is_not_measured_before_the_runs(tmp_path: Path) -> None:
+    assert study.attention_table(tmp_path / study.ATTENTION) == "Not measured yet."
+    row = {"entropy": 0.5, "on_opinions": 8.0, "correlation": 0.25}
+    write_rows(tmp_path / study.ATTENTION, [{"task": "Detox", "model": "0.65", **row}])
+    line = study.attention_table(tmp_path / study.ATTENTION).splitlines()[-1]
+    assert line == "| Detox | 0.65 | 0.500 | 8.00 | 0.250 |"
