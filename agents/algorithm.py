@@ -22,6 +22,7 @@ from stable_baselines3.common.logger import HumanOutputFormat, KVWriter, Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
+from stable_baselines3.common.utils import get_system_info
 from stable_baselines3.common.vec_env import VecEnv
 
 from tokengym.agents.contract import Update
@@ -34,7 +35,7 @@ from tokengym.agents.policy.settings import EpisodicSettings, PolicySettings
 from tokengym.agents.processes import Processes, join
 from tokengym.agents.rollouts.given import bind_policy
 from tokengym.agents.rollouts.layers import check_learnable
-from tokengym.agents.rollouts.logs import write_failed_round
+from tokengym.agents.rollouts.logs import check_tracker, write_failed_round
 from tokengym.agents.rollouts.playing import RolloutBatch, SampledTokens, play_round
 from tokengym.agents.rollouts.rounds import (
     Environments,
@@ -163,6 +164,8 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
             if hasattr(self.settings, field):  # a setting of the learner that its policy has too
                 policy_kwargs[field] = getattr(self.settings, field)
         self.check_settings()
+        if tensorboard_log is not None:  # Stable-Baselines3 finds out in learn
+            check_tracker("tensorboard", given=f"tensorboard_log={tensorboard_log!r}")
         device = select_device(device)
         self._only_plays = isinstance(envs, NoEnvironment)
         self.processes = Processes() if self._only_plays else join(device)
@@ -534,6 +537,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         env: Environments | None = None,
         device: torch.device | str = "auto",
         custom_objects: Mapping[str, Any] | None = None,
+        print_system_info: bool = False,
         *,
         trust_code: bool = False,
         **changes: Any,
@@ -549,6 +553,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
                 None: the agent can only `predict`.
             device: Device of the agent.
             custom_objects: SB3's: by name, schedules in place of those that could not be saved.
+            print_system_info: SB3's: print the versions of this machine.
             trust_code: Run the files of code that the checkpoint names.
             changes: Arguments of the constructor to set anew, by name; schedules must be, since
                 functions cannot be saved.
@@ -559,6 +564,8 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
                 to, or the checkpoint is not of this algorithm or environment.
             TypeError: if a change is not an argument of the constructor.
         """
+        if print_system_info:
+            get_system_info()
         how: Any = {"trust_code": trust_code, "custom_objects": custom_objects}
         agent: Self = load_checkpoint(cls, path, env, device, changes, **how)
         return agent

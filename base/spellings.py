@@ -73,6 +73,18 @@ SPELLINGS = (
         "updates=N",
     ),
     Spelling(
+        ("num_train_epochs", "total_epochs"),
+        (TRL, VERL),
+        "the number of passes over given data",
+        "--epochs {}",
+    ),
+    Spelling(
+        ("steps", "max_steps", "total_training_steps", "num_updates"),
+        (TRL, VERL, CLEANRL),
+        "the number of passes over given data, a step being --batch-size of its rows",
+        "--epochs N",
+    ),
+    Spelling(
         ("seed",), (SB3, ZOO, TRL, CLEANRL), "the lowest seed", "--first-seed {}", "first_seed={}"
     ),
     Spelling(
@@ -153,6 +165,12 @@ SPELLINGS = (
         "the number of evaluations between two checkpoints",
         "--checkpoint-every N",
         "checkpoint_every=N",
+    ),
+    Spelling(
+        ("save_freq", "save_steps", "save_interval"),
+        (SB3, ZOO, TRL, VERL),
+        "the number of updates between two evaluations, at each of which train keeps a checkpoint",
+        "--eval-every N",
     ),
     Spelling(
         ("n_jobs", "workers", "num_workers", "nproc"),
@@ -338,6 +356,27 @@ SPELLINGS = (
         "policy_kwargs=dict(model=..., dtype=..., lora=...)",
     ),
     Spelling(
+        ("net_arch", "activation_fn", "features_extractor_class", "features_extractor_kwargs"),
+        (SB3, ZOO),
+        "the language model, which is the network",
+        "",
+        "model=FOLDER",
+    ),
+    Spelling(
+        ("rollout_buffer_class", "rollout_buffer_kwargs"),
+        (SB3, ZOO),
+        "not needed: token rewards are read from the episodes",
+        "",
+        "nothing in its place",
+    ),
+    Spelling(
+        ("use_sde", "sde_sample_freq"),
+        (SB3, ZOO),
+        "noise of continuous actions, which tokens are not",
+        "",
+        "nothing in its place",
+    ),
+    Spelling(
         ("lora_r", "use_peft", "peft_config"),
         (TRL, VERL),
         "low-rank adapters",
@@ -459,8 +498,13 @@ WORDS = (
         r'names are apart, not joined by a comma: write \1 \2, in Python ["\1", "\2"]',
         "sparse,uniform",
     ),
+    WordSpelling(
+        r"lin_(\d.*)",
+        r"write \1, which falls to 0 by learning_rate_schedule='linear', the default",
+        "lin_3e-4",
+    ),
 )
-"""Words of rewards and agents."""
+"""Words of rewards, of agents and of a learning rate."""
 
 
 def word_answer(word: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from tokengym.base.errors import SettingsError
 from tokengym.base.settings import check_choice, check_count, check_number
+from tokengym.base.spellings import word_answer
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -71,7 +72,8 @@ class EpisodicSettings(SamplingSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not callable(self.learning_rate):
-            check_number(self, "learning_rate", above=0.0)
+            elsewhere = word_answer(str(self.learning_rate))  # rl-zoo3's lin_3e-4
+            check_number(self, "learning_rate", above=0.0, hint=elsewhere or "3e-4 is usual")
             check_number(self, "learning_rate", finite=True, hint="3e-4 is usual")
 
 

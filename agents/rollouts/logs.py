@@ -117,14 +117,20 @@ TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
 """Trackers by name, which is also that of the module they need and of the extra."""
 
 
-def check_tracker(track: str | None) -> None:
-    """Refuse a tracker that is unknown or not installed; None passes."""
+def check_tracker(track: str | None, given: str = "") -> None:
+    """Refuse a tracker that is unknown or not installed; None passes.
+
+    Args:
+        track: Name of the tracker.
+        given: What asked for it, for the message; ``track=...`` by default.
+    """
     if track is None:
         return
     if track not in TRACKERS:
         raise SettingsError(f"track must be one of {', '.join(TRACKERS)}, got {track!r}")
     if find_spec(track) is None:
-        raise SettingsError(f"track={track!r} needs {track}; pip install 'tokengym[{track}]'")
+        asked = given or f"track={track!r}"
+        raise SettingsError(f"{asked} needs {track}; pip install 'tokengym[{track}]'")
 
 
 def make_tracker(

@@ -1579,7 +1579,7 @@ def _unequal(
     remains = f"{stays:.0%} of its largest stay in large groups (limit {STAYS:.0%})"
     if is_against and stays > STAYS and max(bias) >= EXACT:
         verdict, says = _said(REVERSED, case, **figures)
-        return verdict, f"{says}; {max(bias):.0%} of a push are bias, and {remains}"
+        return verdict, f"{says}; its bias is {max(bias):.0%} of a push, and {remains}"
     if max(bias) < EXACT:
         scales = _range(scale, found)
         verdict, says = _said(RESCALED, case, scales=scales, off=max(bias), limit=EXACT)
@@ -1590,7 +1590,7 @@ def _unequal(
             remains = f"limit {BLINDNESS if shares else LIMIT:.0%}"
         ends = {"small": first.group_size, "large": last.group_size, "limit": remains}
         verdict, says = _said(VANISHING, case, first=bias[0], last=bias[-1], **ends)
-    small = "; against it in small groups: {scale} times it {where}".format(**figures)
+    small = "; against the gradient in small groups: {scale} times it {where}".format(**figures)
     return verdict, f"{says}{small if is_against else ''}"
 
 
@@ -2368,6 +2368,11 @@ class CheckResult:
     cases: tuple[Reading, ...] = ()
 
     @property
+    def lines(self) -> list[str]:
+        """``says`` by its parts, each on a line that can be read alone."""
+        return self.says.split("; ")
+
+    @property
     def fails(self) -> bool:
         """Whether the estimator does something wrong."""
         return self.verdict in FAIL
@@ -2432,7 +2437,9 @@ class Audit:
     def __str__(self) -> str:
         """Return a sentence on each check, those that fail first, and the kinds of mistakes."""
         checks = sorted(self.checks, key=lambda check: not check.fails)
-        lines = [f"{check.name}: {check.verdict}: {check.says}" for check in checks]
+        lines = [
+            f"{check.name}: {check.verdict}: " + "\n    ".join(check.lines) for check in checks
+        ]
         mistakes = [f"mistake: {kind}" for kind in self.kinds]
         return "\n".join([self.name, *lines, *mistakes, *self.notes])
 
@@ -2857,3 +2864,11 @@ def _item_class() -> Any:
             return self.path, None, self.name
 
     return AuditItem
+
+
+if __name__ == "__main__":
+    sys.stderr.write(
+        "error: this file is a plug-in of pytest; write python -m pytest -p tokengym_audit "
+        "--audit FILE.py:FUNCTION, or tokengym audit FILE.py:FUNCTION of tokengym-lab\n"
+    )
+    sys.exit(2)

@@ -96,7 +96,7 @@ def show(result: "Audit", console: "Console") -> None:
     console.print(table)
     console.print(Text(f"\n{result.name}"))
     for check, style in zip(result.checks, styles, strict=True):
-        console.print(Text.assemble("  ", (f"{check.name}: ", style), check.says))
+        console.print(Text.assemble("  ", (f"{check.name}: ", style), "\n    ".join(check.lines)))
     for kind in result.kinds:
         console.print(Text(f"  its mistake: {kind}", "red"))
     for note in result.notes:

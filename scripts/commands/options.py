@@ -142,6 +142,8 @@ def _refuse_free(prog: str, typed: Mapping[str, Any], text: str) -> NoReturn:
     hint = f"{prog} --help shows what there is"
     if "env" in typed and text != typed["env"]:
         hint = f"one environment at a time, and --env is {typed['env']}; {hint}"
+    elif "subject" in typed:
+        hint = f"one at a time, and {typed['subject']} is the first; {hint}"
     raise ValueError(f"unexpected {text!r}; {hint}")
 
 

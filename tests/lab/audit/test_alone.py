@@ -1,6 +1,7 @@
 """The audit's file by itself: what it imports, and as a plug-in of pytest where it is copied."""
 
 import ast
+import runpy
 import shutil
 import sys
 from pathlib import Path
@@ -165,3 +166,13 @@ def test_what_ends_an_import_fails_one_test_of_each(kinds: Path) -> None:
         assert f"import_{name}.py cannot be imported" in said
     status, said = run(kinds, "-p", "tokengym_audit", "--audit", "nothing.py:f")
     assert (status, "there is no Python file" in said) == (4, True), said
+
+
+def test_run_as_a_program_it_says_how_it_is_called(capsys: pytest.CaptureFixture[str]) -> None:
+    """It printed nothing and ended with 0, as an audit that holds would."""
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(FILE), run_name="__main__")
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "--audit FILE.py:FUNCTION" in said
+    assert said.count("\n") == 1

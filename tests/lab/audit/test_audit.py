@@ -73,6 +73,7 @@ def test_a_mistake_is_caught_by_name(
     assert audit.checks[0].fails
     for sentence in audit.checks[0].says.split("; "):
         assert re.search(r"\d.*\(limit|^\d+ more$", sentence), sentence  # a figure and the limit
+    assert max(map(len, str(audit).splitlines())) < 200  # a line for each sentence
     if fault is not None:
         assert fault in audit.faults
 

@@ -17,7 +17,8 @@ from tokengym.scripts.commands.options import options_of
 agents: Any = tokengym.agents
 compare: Any = tokengym.compare
 """Whose arguments a type checker would refuse."""
-LINES = (*(["compare"], ["train", "--agent", "ppo"], ["train", "--agent", "grpo"], ["evaluate"]),)
+AGENTS = ("ppo", "grpo", "dpo")
+LINES = (["compare"], *(["train", "--agent", agent] for agent in AGENTS), ["evaluate"])
 
 
 def known_options(line: list[str]) -> set[str]:
@@ -38,12 +39,14 @@ def test_what_is_to_be_written_exists(row):
         assert flag is None or not all(flag in one for one in known)
 
 
-def test_a_name_has_one_answer_where_it_is_asked():
-    seen: dict[tuple[str, str], str] = {}
+def test_no_row_is_hidden_by_those_before_it():
+    said: set[tuple[str, str]] = set()
+    for known in map(known_options, LINES):
+        for name in {name for row in SPELLINGS for name in row.names}:
+            said.add((name, answer(name, known, is_option=True).rpartition("write ")[2]))
     for row in SPELLINGS:
-        for name in row.names:
-            if row.option:
-                assert seen.setdefault((name, "option"), row.option) == row.option
+        written = row.option.replace("{}", "N")
+        assert not row.option or any((name, written) in said for name in row.names), row.names
 
 
 @pytest.mark.parametrize(
@@ -52,6 +55,9 @@ def test_a_name_has_one_answer_where_it_is_asked():
         ("compare --seed 3", "write --first-seed 3"),
         ("compare --timesteps 1000", "write --tokens 1000"),
         ("train --n-timesteps 500", "write --tokens 500"),
+        ("train dpo --num-train-epochs 3", "passes over given data: write --epochs 3"),
+        ("train sft --max-steps 100", "--batch-size of its rows: write --epochs N"),
+        ("train --save-freq 1000", "keeps a checkpoint: write --eval-every N"),
         ("train -n 100", "unknown option -n; .*write --tokens 100"),
         ("compare -f logs", "unknown option -f; .*write --out logs"),
         ("train --verbose 1", "progress is shown"),
@@ -100,6 +106,20 @@ def test_other_tools_words_get_one_line_with_what_to_write(typed, said, capsys, 
             r"write policy_kwargs=dict\(model=",
         ),
         (lambda envs: agents.PPO("CausalLMPolicy", envs, normalize_advantage=False), "gae whitens"),
+        (
+            lambda envs: agents.PPO(
+                "CausalLMPolicy", envs, policy_kwargs={"model": "m", "net_arch": [64]}
+            ),
+            r"'net_arch'; .*the network: write model=FOLDER",
+        ),
+        (
+            lambda envs: agents.PPO("CausalLMPolicy", envs, rollout_buffer_class=None),
+            "token rewards are read from the episodes: write nothing",
+        ),
+        (
+            lambda envs: agents.PPO("CausalLMPolicy", envs, learning_rate="lin_1e-4"),
+            r"a number > 0, got 'lin_1e-4'; write 1e-4, which falls to 0",
+        ),
         (lambda envs: agents.DPO("CausalLMPolicy", envs), r"write DPO\(envs, data\)"),
         (lambda envs: agents.SFT(envs, logging_steps=5), r"write args=transformers\.Training"),
         (lambda envs: gym.make("tokengym/MovieReview-v0", max_tokens=9), "write max_new_tokens=9"),

@@ -137,6 +137,12 @@ def test_means_of_the_log_are_over_so_many_episodes(make_ppo):
         make_ppo(stats_window_size=0)
 
 
+def test_a_log_without_tensorboard_is_refused_before_training(make_ppo, tmp_path, monkeypatch):
+    monkeypatch.setattr("tokengym.agents.rollouts.logs.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"tensorboard_log='tb' needs tensorboard; pip install"):
+        make_ppo(tensorboard_log="tb")
+
+
 def test_tensorboard_folders_are_numbered(make_ppo, tmp_path):
     pytest.importorskip("tensorboard")
     model = make_ppo(tensorboard_log=str(tmp_path))

@@ -177,3 +177,9 @@ def test_schedules_come_from_custom_objects(make_ppo, tmp_path, caplog):
     assert agent.lr_schedule(0.5) == 0.0
     assert agent.settings.clip_range == 0.2
     assert "clip_range=..." in caplog.text
+
+
+def test_versions_are_printed_where_load_is_asked_for_them(make_ppo, tmp_path, capsys):
+    make_ppo().save(tmp_path / "m")
+    PPO.load(tmp_path / "m", print_system_info=True)
+    assert "Stable-Baselines3" in capsys.readouterr().out
