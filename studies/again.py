@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from studies import equal_kl, gradients, other_tasks, rewards, token_credit, turns
+from studies import equal_kl, gradients, other_tasks, overoptimisation, rewards, token_credit, turns
 from tokengym import Comparison
 from tokengym.base import read_json, write_json
 from tokengym.evaluation import run as run_one
@@ -194,6 +194,11 @@ PAGES = {
         other_tasks.cell_of("Detox", "red:delivery=end").but(rate=3e-4),
     ),
     "rewards.md": page_of("rewards", rewards.STUDY, rewards.arm("r3-dense")),
+    "overoptimisation.md": page_of(
+        "overoptimisation",
+        overoptimisation.STUDY,
+        overoptimisation.STUDY.cell(task="Dialogue", price=0.0, rule="sparse"),
+    ),
     "turns.md": Page(module="turns", figures=talks, outside=partial(outside_range, turns.STUDY)),
     "gradients.md": Page(module="gradients", figures=exact, outside=outside_table),
 }

@@ -10,16 +10,18 @@ questions about new things, and the queries whose type is predicted, were measur
 6307f464.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
+
+import numpy as np
 
 from studies import other_tasks
 from tokengym import Comparison
 from tokengym.envs import Task
 from tokengym.evaluation.report import number
 from tokengym.evaluation.runs import EvaluationSettings, TaskSettings
-from tokengym.evaluation.statistics import paired_difference
+from tokengym.evaluation.statistics import paired_difference, tuned_on_others
 from tokengym.lab.protocol import curve_of
 from tokengym.lab.study import (
     Cell,
@@ -34,6 +36,7 @@ from tokengym.lab.study import (
 )
 from tokengym.lab.tables import (
     NONE,
+    NOT_YET,
     after_holm,
     difference,
     grouped,
@@ -190,6 +193,76 @@ def rates_table(runs: Runs) -> str:
     return markdown_table(["reward", *(f"{rate:g}" for rate in rates)], lines)
 
 
+def whole_rates(runs: Runs) -> list[float]:
+    """Return the rates at which every arm has as many runs as are published together."""
+    arms = {*REWARDS, *OTHERS}
+    return [rate for rate in sorted({RATE, *RATES}) if arms <= {*made(runs, rate)}]
+
+
+def at_own_rate(
+    runs: Runs, name: str, of: tuple[str, bool]
+) -> tuple[dict[int, float], dict[int, float]]:
+    """Return a figure of an arm by seed, each at the rate that the other seeds choose by it.
+
+    Args:
+        runs: Runs of the study.
+        name: The arm.
+        of: The figure, which the rate is chosen by too: the more, the better.
+
+    Returns:
+        The figure and the rate, by seed.
+    """
+    rates = whole_rates(runs)
+    each = [by_seed(runs, arm(name, rate), of) for rate in rates]
+    seeds = sorted(set.intersection(*({*of_rate} for of_rate in each)))
+    figures = [[of_rate[seed] for seed in seeds] for of_rate in each]
+    both = (np.broadcast_to(np.array(rates)[:, None], np.shape(figures)), np.array(figures))
+    chosen, reached = (tuned_on_others(values, figures) for values in both)
+    return dict(zip(seeds, map(float, reached), strict=True)), dict(
+        zip(seeds, map(float, chosen), strict=True)
+    )
+
+
+def rates_text(rates: Mapping[int, float]) -> str:
+    """Return the rates of the seeds, each once, with their seeds where there are several."""
+    values = [*rates.values()]
+    counts = {rate: values.count(rate) for rate in sorted({*values})}
+    return ", ".join(f"{rate:g}" + f" ({n})" * (len(counts) > 1) for rate, n in counts.items())
+
+
+def own_rates_table(runs: Runs) -> str:
+    """Return each arm's gold at its own rate, and the differences of the pairs there."""
+    if len(whole_rates(runs)) < 2:
+        return NOT_YET
+    shown = {name: of for name, of in FIGURES.items() if of[0] == "gold_score"}
+    each = {
+        (name, head): at_own_rate(runs, name, of)
+        for name in (*REWARDS, *OTHERS)
+        for head, of in shown.items()
+    }
+    lines = []
+    for name in (*REWARDS, *OTHERS):
+        line = [title(name)]
+        for head in shown:
+            figures, rates = each[name, head]
+            line += [student_mean([*figures.values()]), rates_text(rates)]
+        lines.append(line)
+    pairs = [pair for of in PAIRS.values() for pair in of]
+    gaps = {
+        (pair, head): paired_difference(*paired(*(each[at, head][0] for at in pair)))
+        for pair in pairs
+        for head in shown
+    }
+    texts = after_holm(gaps)
+    for one, other in pairs:
+        line = [f"{title(one)} minus {title(other)}"]
+        for head in shown:
+            line += [texts[(one, other), head], ""]
+        lines.append(line)
+    heads = [cell for head in shown for cell in (head, "rate")]
+    return markdown_table(["reward", *heads], lines)
+
+
 def pairs_table(runs: Runs) -> str:
     """Return the differences that tell credit from what is scored, paired by seed."""
     known = made(runs)
@@ -265,6 +338,7 @@ def tables(published: Published) -> dict[str, str]:
         "rewards": levels_table(runs),
         "pairs": pairs_table(runs),
         "rates": rates_table(runs),
+        "own rates": own_rates_table(runs),
     }
     return {
         **(of_runs if is_whole(runs) else {}),

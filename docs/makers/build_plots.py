@@ -220,10 +220,10 @@ def draw_tokenizers(axes: "Axes") -> None:
 
 def draw_best_of_n(axes: "Axes") -> None:
     """Show a learning curve beside what needs no training."""
-    rows = read("overoptimisation/runs.csv", task="Summarize", price="0.05", credit="sparse")
+    rows = read("overoptimisation/runs.csv", task="Dialogue", price="0.05", rule="sparse")
     points, values = curves(rows, column("gold_score"), "step")
     draw_line(axes, points, values, "PPO, c = 0.05", BLUE)
-    level = best_of("Summarize", 16)
+    level = best_of("Dialogue", 16)
     axes.axhline(level, color=GREY, linestyle="--", label="best of 16, untrained")
     axes.set(xlabel="updates", ylabel="gold score")
     axes.legend()
@@ -280,7 +280,7 @@ def draw_tokens(axes: "Axes") -> None:
 
 def draw_gold(axes: "Axes") -> None:
     """Show the score and the gold score of the same runs."""
-    rows = read("overoptimisation/runs.csv", task="Summarize", price="0", credit="sparse")
+    rows = read("overoptimisation/runs.csv", task="Dialogue", price="0", rule="sparse")
     for name, label, colour in (
         ("score", "score (reward model)", BLUE),
         ("gold_score", "gold", ORANGE),

@@ -39,12 +39,12 @@ def test_the_figures_are_those_of_the_data():
     assert own == 0
     assert all(0.4 < share < 0.6 for share in others)
     _, ends = curves(
-        read("overoptimisation/runs.csv", task="Summarize", price="0.05", credit="sparse"),
+        read("overoptimisation/runs.csv", task="Dialogue", price="0.05", rule="sparse"),
         column("gold_score"),
         "step",
     )
     assert f"gold score of {ends[:, -1].mean():.2f}" in section(6)
-    assert f"responses {build_plots.best_of('Summarize', 16):.2f}" in section(6)
+    assert f"responses {build_plots.best_of('Dialogue', 16):.2f}" in section(6)
     sparse, *rules = build_plots.gradient_noise().values()
     assert sparse > 64 * 50
     assert all(64 < rule < sparse for rule in rules)

@@ -1,4 +1,4 @@
-"""Rewards, preferences and over-optimisation: tables by hand, and figures that the text quotes."""
+"""Rewards and preferences: tables by hand, and figures that the text quotes."""
 
 import re
 from dataclasses import replace
@@ -6,9 +6,9 @@ from statistics import mean
 
 import pytest
 
-from studies import overoptimisation, preferences, rewards
+from studies import preferences, rewards
 from tokengym import decide
-from tokengym.lab.study import DOCS
+from tokengym.lab.study import DOCS, Runs
 
 PAGE = (DOCS / "rewards.md").read_text(encoding="utf-8")
 
@@ -39,13 +39,76 @@ def test_the_answer_quotes_gold_at_the_end_of_the_published_runs(name: str) -> N
     assert re.search(rf"`{name}` (ends )?at {mean(golds.values()):.2f}\b", answer)
 
 
-@pytest.mark.parametrize("name", rewards.OTHERS)
-def test_the_first_seeds_of_the_other_arms_are_those_of_the_published_runs(name: str) -> None:
-    golds = rewards.by_seed(
-        rewards.STUDY.published(DOCS).runs, rewards.arm(name), rewards.FIGURES["gold at the end"]
+def test_the_answer_quotes_the_arms_over_another_score() -> None:
+    runs = rewards.STUDY.published(DOCS).runs
+    end = rewards.FIGURES["gold at the end"]
+    equal, gold = (
+        mean(rewards.by_seed(runs, rewards.arm(at), end).values()) for at in rewards.OTHERS
     )
-    middle = mean(golds[seed] for seed in range(3))
-    assert f"`{name}` ends at {middle:.2f}" in PAGE or f"`{name}` at {middle:.2f}" in PAGE
+    assert {*rewards.OTHERS} <= {*rewards.made(runs)}
+    said = f"gold itself, paid at the end, ends at {gold:.2f} and R3 in equal parts at {equal:.2f}"
+    assert said in PAGE
+
+
+@pytest.mark.parametrize(
+    ("said", "pair", "is_clear"),
+    [
+        ("clearly ahead of `r3` (+0.091)", "`uniform` over R3 minus `r3`", True),
+        (
+            "not clearly ahead of it (+0.041, \u22120.021 to 0.104)",
+            "`r3-dense` minus `uniform` over R3",
+            False,
+        ),
+        ("nor of `uniform` (+0.091, 0.040 to 0.142)", "`r3-dense` minus `uniform`", False),
+    ],
+)
+def test_the_answer_quotes_differences_as_clear_as_they_are(
+    said: str, pair: str, is_clear: bool
+) -> None:
+    assert said in PAGE
+    table = rewards.pairs_table(rewards.STUDY.published(DOCS).runs)
+    (line,) = (row for row in table.splitlines() if f" | {pair} | " in row)
+    at_end = line.split(" | ")[3]
+    assert at_end.startswith("**") == is_clear
+    for figure in re.findall(r"[+\u2212]?\d\.\d+", said):
+        assert figure in at_end
+
+
+def runs_at(golds: dict[str, dict[float, list[float]]]) -> Runs:
+    """Return runs of two points that have these golds, by arm, rate and seed."""
+    rows = [
+        {**rewards.arm(name, rate), "seed": seed, "step": step, "tokens": step}
+        | {"score": 0.0, "kl": 1.0, "gold_score": gold}
+        for name, of_rates in golds.items()
+        for rate, of_seeds in of_rates.items()
+        for seed, gold in enumerate(of_seeds)
+        for step in (0, 1)
+    ]
+    return Runs(rows, rewards.STUDY.axes)
+
+
+def test_a_rate_is_chosen_on_the_other_seeds_by_the_figure_that_is_shown() -> None:
+    arms = (*rewards.REWARDS, *rewards.OTHERS)
+    flat = {3e-4: [0.3] * 5, 1e-3: [0.2] * 5}
+    lucky = {3e-4: [0.3] * 5, 1e-3: [0.9, 0.25, 0.25, 0.25, 0.25]}
+    runs = runs_at({**dict.fromkeys(arms, flat), "sparse": lucky})
+    # Of the seeds 1 to 4 the others have 0.9 among them, and 1e-3 the higher mean.
+    golds, rates = rewards.at_own_rate(runs, "sparse", rewards.FIGURES["gold at the end"])
+    assert golds == {0: 0.3, 1: 0.25, 2: 0.25, 3: 0.25, 4: 0.25}
+    assert rates == {0: 3e-4, 1: 1e-3, 2: 1e-3, 3: 1e-3, 4: 1e-3}
+    first = rewards.own_rates_table(runs).splitlines()[2]
+    cells = [cell.strip() for cell in first.split("|")[1:-1]]
+    assert cells[0] == "`sparse`"
+    assert cells[3].startswith("0.260 ")
+    assert cells[4] == "0.0003 (1), 0.001 (4)"
+
+
+def test_rates_that_one_arm_lacks_are_not_chosen_from() -> None:
+    arms = (*rewards.REWARDS, *rewards.OTHERS)
+    golds = {name: {3e-4: [0.3] * 5, 1e-3: [0.2] * 5} for name in arms}
+    del golds["r3"][1e-3]
+    assert rewards.whole_rates(runs_at(golds)) == [3e-4]
+    assert rewards.own_rates_table(runs_at(golds)) == "Not measured yet."
 
 
 def test_an_arm_pays_the_score_that_its_name_says() -> None:
@@ -82,22 +145,6 @@ def test_a_judge_that_ties_half_agrees_half() -> None:
     ]
     line = preferences.judges_table(rows).splitlines()[2]
     assert line == "| quarrels (Detox) | 75.0% | 50.0% | 0.0% |"
-
-
-def test_where_gold_is_best_and_what_is_lost_by_hand() -> None:
-    golds = {0.0: (0.2, 0.2), 1.0: (0.6, 0.4), 2.0: (0.1, 0.3)}
-    rows = [
-        {"task": task, "price": price, "rule": rule, "step": step, "score": step}
-        | {"kl": 2 * step, "gold_score": gold}
-        for task in overoptimisation.TASKS
-        for price in overoptimisation.PRICES
-        for rule in overoptimisation.RULES
-        for step, seeds in golds.items()
-        for gold in seeds
-    ]
-    line = overoptimisation.falls_table(rows).splitlines()[2].split(" | ")
-    assert line[3:7] == ["1", "1.00 to 2.00", "0.500 to 0.200", "2.00 to 4.00"]
-    assert line[7].startswith("\u22120.300 ")
 
 
 @pytest.mark.parametrize("figure", ["\u22120.001", "0.077"])
