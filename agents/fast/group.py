@@ -30,6 +30,7 @@ from tokengym.agents.policy.sequences import (
     ActionMasks,
     Sequences,
     few_forbidden,
+    sent,
 )
 from tokengym.agents.processes import Processes
 from tokengym.agents.rollouts.experience import Experience
@@ -130,11 +131,11 @@ class ProcessGroup(Processes):
     ) -> Tensor:
         """See `Processes.of_rows`."""
         # Each process fills its own rows of zeros; the sum is then everybody's.
-        everyone = torch.arange(len(sequences), device=sequences.input_ids.device)
-        rows = everyone.tensor_split(self.count)[self.number]
+        rows = torch.arange(len(sequences)).tensor_split(self.count)[self.number]
         inputs = [sequences.select(rows)] + ([] if masks is None else [masks.select(rows)])
         part = figure(*inputs, **how)  # (rows,), or (rows, time, ...)
         whole = part.new_zeros(*sequences.response_mask.shape[: part.dim()], *part.shape[2:])
+        rows = sent(rows, part.device)
         at = (rows,) if part.dim() == 1 else (rows, slice(part.shape[1]))
         whole[at] = part
         return self.add(whole)

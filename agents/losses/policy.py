@@ -4,7 +4,7 @@ Axes are always (batch, time[, vocab]). A mask is True where an entry counts; wh
 is never read, so it may hold anything finite or not.
 """
 
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -107,10 +107,7 @@ def masked_std(x: Tensor, mask: Tensor, *, epsilon: float = 1e-8) -> Tensor:
     Returns:
         Scalar, in the unit of ``x``.
     """
-    x = at_least_float32(x)
-    _, variance = _moments(x, mask)
-    std = (variance + epsilon).sqrt().to(x.dtype)
-    return torch.where(no_spread(x, mask).squeeze(), 1.0, std)
+    return _checked_whitening(x, mask, epsilon).std
 
 
 def masked_whiten(x: Tensor, mask: Tensor, *, epsilon: float = 1e-8) -> Tensor:
@@ -130,21 +127,63 @@ def masked_whiten(x: Tensor, mask: Tensor, *, epsilon: float = 1e-8) -> Tensor:
         (batch, time), unitless, float32 at least; 0 where the mask is False, and everywhere if the
         entries differ by no more than rounding, see `no_spread`.
     """
+    return _checked_whitening(x, mask, epsilon).whitened
+
+
+class Whitening(NamedTuple):
+    """Entries with mean 0 and variance 1, and what they were divided by."""
+
+    whitened: Tensor
+    """(batch, time), as `masked_whiten` returns it."""
+    std: Tensor
+    """Scalar, as `masked_std` returns it."""
+    is_finite: Tensor
+    """Scalar bool: whether the variance is; where it is not, neither of the others holds."""
+
+
+def whitening(x: Tensor, mask: Tensor, *, epsilon: float = 1e-8) -> Whitening:
+    """Return what `masked_whiten` and `masked_std` do, without waiting for the device.
+
+    What a device alone knows is not refused, nor computed again in float64: a mask that keeps
+    nothing, and a variance that overflows float32.
+
+    Args:
+        x: (batch, time), any unit.
+        mask: (batch, time) bool, True keeps.
+        epsilon: As in `masked_whiten`.
+    """
+    check_shapes(x, mask=mask)
     x = at_least_float32(x)
-    mean, variance = _moments(x, mask)
-    centred = (x.to(mean.dtype) - mean).masked_fill(no_spread(x, mask), 0.0)
-    return (centred * torch.rsqrt(variance + epsilon)).masked_fill(~mask, 0.0).to(x.dtype)
+    return _whitening(x, mask, no_spread(x, mask), epsilon)
 
 
-def _moments(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and variance of the unmasked entries, in float64 where float32 overflows.
+def _whitening(x: Tensor, mask: Tensor, is_equal: Tensor, epsilon: float) -> Whitening:
+    count = mask.sum()
+    mean = x.masked_fill(~mask, 0.0).sum() / count
+    variance = ((x - mean) ** 2).masked_fill(~mask, 0.0).sum() / count
+    centred = (x - mean).masked_fill(is_equal, 0.0)
+    return Whitening(
+        (centred * torch.rsqrt(variance + epsilon)).masked_fill(~mask, 0.0),
+        torch.where(is_equal.squeeze(), 1.0, (variance + epsilon).sqrt()),
+        variance.isfinite(),
+    )
+
+
+def _checked_whitening(x: Tensor, mask: Tensor, epsilon: float) -> Whitening:
+    """Return `whitening`, in float64 where float32 overflows.
 
     The square of 1e20 does, and by an infinite deviation everything would be whitened to 0.
     """
-    mean = masked_mean(x, mask)
-    variance = masked_mean((x - mean) ** 2, mask)
-    is_enough = variance.isfinite() or x.dtype == torch.float64
-    return (mean, variance) if is_enough else _moments(x.double(), mask)
+    check_shapes(x, mask=mask)
+    if not mask.any():
+        raise ValueError(f"the mask of shape {tuple(mask.shape)} keeps nothing; there is no mean")
+    x = at_least_float32(x)
+    is_equal = no_spread(x, mask)
+    found = _whitening(x, mask, is_equal, epsilon)
+    if found.is_finite or x.dtype == torch.float64:
+        return found
+    wide = _whitening(x.double(), mask, is_equal, epsilon)
+    return Whitening(wide.whitened.to(x.dtype), wide.std.to(x.dtype), wide.is_finite)
 
 
 KL_ESTIMATORS = ("k1", "k2", "k3")

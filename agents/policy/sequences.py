@@ -107,6 +107,12 @@ class Sequences:
         """(batch, time) bool on the host: the tokens of ``written``, never waited for again."""
         return None if self.written is None else self.written.cpu().numpy()
 
+    @cached_property
+    def host_mask(self) -> NDArray[np.bool_]:
+        """(batch, time) bool on the host: `response_mask`, never waited for again."""
+        in_response: NDArray[np.bool_] = np.arange(self.num_times) < self.host_lengths[:, 1:]
+        return in_response if self.host_written is None else in_response & self.host_written
+
     @property
     def num_tokens(self) -> int:
         """Number of tokens in the response mask."""
@@ -154,7 +160,7 @@ class Sequences:
 
         A GPU is waited for where the rows are on it, and not where they are on the host.
         """
-        numbers = rows.cpu().numpy()
+        numbers = (rows if rows.device.type == "cpu" else rows.cpu()).numpy()
         kept, on_host = self.host_lengths[numbers], self.host_written
         rows, written = sent(rows, self.input_ids.device), self.written
         if written is not None and on_host is not None:

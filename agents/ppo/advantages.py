@@ -25,7 +25,7 @@ from tokengym.base import objects
 from tokengym.base.registry import Registry
 from tokengym.envs import SettingsError
 from tokengym.rewards import token_credit
-from tokengym.rewards.credits.calling import checked
+from tokengym.rewards.credits.calling import check_finite, shaped
 
 
 class Estimator(RoundFunction):
@@ -78,11 +78,25 @@ class Estimator(RoundFunction):
 
         Without ``returns`` of its own these are the advantages.
         """
-        advantages, figures = self.call(inputs)
-        if "returns" not in figures:
-            return inputs.spread(advantages), inputs.spread(advantages)
-        returns = checked(figures["returns"], inputs["response_mask"], f"returns of {self.who}")
-        return inputs.spread(advantages), inputs.spread(returns)
+        advantages, returns, check = self.queued(inputs)
+        check()
+        return advantages, returns
+
+    def queued(self, inputs: RoundInputs) -> tuple[Tensor, Tensor, Callable[[], None]]:
+        """Return what `estimate` does, without waiting for the device to compute it.
+
+        The third, when called, refuses what is not finite.
+        """
+        advantages, figures = self.call(inputs, waits=False)
+        returns, who = advantages, f"returns of {self.who}"
+        if "returns" in figures:
+            returns = shaped(figures["returns"], inputs["response_mask"], who)
+
+        def check() -> None:
+            check_finite(advantages, self.who)
+            check_finite(returns, who)
+
+        return inputs.spread(advantages), inputs.spread(returns), check
 
 
 def _adopted(name: str, made: Any) -> Callable[..., Any]:

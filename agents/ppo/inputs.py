@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tokengym.agents.policy.sequences import sent
 from tokengym.agents.ppo.settings import GAE_LAMBDA
 from tokengym.envs import Episode
 from tokengym.rewards import CreditError
@@ -44,6 +45,7 @@ class RoundInputs(Inputs):
         episodes: (batch,); without them what the texts, the scorer and the data say is not there.
         scorer: What scored them, without normalisation.
         tokenizer: The policy's.
+        host_mask: The mask on the host, so that a device is not waited for; None reads it.
         reads: Names that will be read, so that what one pass of a model gives comes from one.
     """
 
@@ -56,12 +58,15 @@ class RoundInputs(Inputs):
         episodes: Sequence[Episode] = (),
         scorer: Scorer | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
+        host_mask: NDArray[np.bool_] | None = None,
         reads: Sequence[str] = (),
     ) -> None:
         self._mask, self._given, self._settings = response_mask, dict(given), settings
         self._laid_out = set[str]()
-        self._is_shown = response_mask.any(1)
-        shown = [episodes[row] for row in self._is_shown.nonzero()[:, 0].tolist() if episodes]
+        self._host_mask = response_mask.cpu().numpy() if host_mask is None else host_mask
+        shown_rows = np.flatnonzero(self._host_mask.any(1))
+        self._rows = self._sent(shown_rows)  # that are shown, (rows,)
+        shown = [episodes[row] for row in shown_rows.tolist() if episodes]
         dtype = given["token_rewards"].dtype if "token_rewards" in given else torch.float32
         super().__init__(shown, scorer=scorer, tokenizer=tokenizer, reads=reads, dtype=dtype)
 
@@ -105,41 +110,45 @@ class RoundInputs(Inputs):
         """(batch, time) int64, each token's place among its row's own; a reply's is that before."""
         return (self._mask.cumsum(1) - 1).clamp(min=0)
 
+    def _sent(self, numbers: NDArray[np.intp]) -> Tensor:
+        """Return numbers of the host on the device of the mask."""
+        return sent(torch.from_numpy(numbers), self._mask.device)
+
     @cached_property
     def _is_plain(self) -> bool:
         """Whether the mask's layout is that of the own tokens: no reply, and no row was lost."""
-        steps = torch.arange(self._mask.shape[1], device=self._mask.device)
-        lengths = self._mask.sum(1, keepdim=True)
-        return bool((self._mask == (steps < lengths)).all() & self._is_shown.all())
+        mask = self._host_mask
+        lengths = mask.sum(1, keepdims=True)
+        return bool((mask == (np.arange(mask.shape[1]) < lengths)).all() and lengths.all())
 
     @cached_property
     def written(self) -> list[NDArray[np.int8]]:
         """Per episode (response tokens,), 1 where the mask says that the policy wrote the token."""
-        rows = self._mask[self._is_shown].cpu().numpy().astype(np.int8)
+        rows = self._host_mask[self._host_mask.any(1)].astype(np.int8)
         return [row[: len(e.response_ids)] for row, e in zip(rows, self.episodes, strict=True)]
 
     @cached_property
     def time(self) -> int:
         """Own tokens of the longest row."""
-        return self._mask.shape[1] if self._is_plain else int(self._mask.sum(1).max())
+        return self._mask.shape[1] if self._is_plain else int(self._host_mask.sum(1).max())
 
     def _shown(self, value: Tensor) -> Tensor:
         """Return a tensor of the mask's layout in that of the own tokens."""
         if self._is_plain:
             return value
         if value.dim() == 1:
-            return value[self._is_shown]
-        rows, columns = self._mask.nonzero(as_tuple=True)
+            return value[self._rows]
+        rows, columns = map(self._sent, np.nonzero(self._host_mask))
         own = value.new_zeros(len(value), self.time, *value.shape[2:])
         own[rows, self._place[rows, columns]] = value[rows, columns]
-        return own[self._is_shown]
+        return own[self._rows]
 
     def spread(self, result: Tensor) -> Tensor:
         """Return a (rows, own tokens) result in the layout of the mask; 0 where that is False."""
         if self._is_plain:
             return result
         whole = result.new_zeros(len(self._mask), result.shape[1])
-        whole[self._is_shown] = result
+        whole[self._rows] = result
         return whole.gather(1, self._place).where(self._mask, 0.0)
 
     # --- names that the mask and the groups say ---------------------------------------------------

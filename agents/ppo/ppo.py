@@ -12,13 +12,14 @@ to read, held equal by a test, is examples/ppo_in_one_file.py.
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from stable_baselines3.common.utils import FloatSchedule, explained_variance, update_learning_rate
 from torch import Tensor
 
@@ -26,8 +27,9 @@ from tokengym.agents import losses
 from tokengym.agents.algorithm import EpisodicAlgorithm
 from tokengym.agents.errors import ModelError, NonFiniteError
 from tokengym.agents.losses.advantages import check_groups
+from tokengym.agents.losses.policy import Whitening, whitening
 from tokengym.agents.policy.models import TokenStat
-from tokengym.agents.policy.sequences import ActionMasks, Sequences
+from tokengym.agents.policy.sequences import ActionMasks, Sequences, sent
 from tokengym.agents.ppo.advantages import check_estimator, find_advantage
 from tokengym.agents.ppo.alarms import (
     Figures,
@@ -39,7 +41,7 @@ from tokengym.agents.ppo.alarms import (
 )
 from tokengym.agents.ppo.inputs import RoundInputs
 from tokengym.agents.ppo.settings import GAE_LAMBDA, Objective, PPOSettings
-from tokengym.agents.ppo.steps import GradientSteps
+from tokengym.agents.ppo.steps import GradientSteps, read_once
 from tokengym.agents.rollouts.experience import Experience, scores_of, token_rewards_of
 from tokengym.agents.rollouts.playing import RolloutBatch
 from tokengym.agents.rollouts.rounds import Environments
@@ -181,7 +183,8 @@ class PPO(EpisodicAlgorithm):
         """Turn a round's token rewards into advantages and returns.
 
         Rows that teach nothing are left out: episodes that were lost to a partner's failure, and
-        groups of equal scores, if they are to be dropped.
+        groups of equal scores, if they are to be dropped. A GPU is waited for once, when all that
+        the host has to know of the round is queued.
 
         Raises:
             ValueError: if every episode was lost, or a reward is missing where it is read.
@@ -191,7 +194,9 @@ class PPO(EpisodicAlgorithm):
         assert played.log_probs is not None  # our own sampler gives them all
         sequences = played.sequences(self.device, group_size=settings.group_size)
         mask = sequences.response_mask  # (batch, time), as all figures of tokens below
-        rewards, scores, teaches = self._earned(played, mask)  # (batch, time), (batch,), (batch,)
+        # (batch, time), (batch,) and (batch,), the last on the host
+        rewards, scores, teaches = self._earned(played, sequences.host_mask)
+        asked: dict[str, Tensor] = {}  # what the host has to know, by name
         read = partial(self.read, sequences, played.action_masks)
         # The reference is read once: its states, (batch, time, hidden), give its log-probs here and
         # the exact KL in every epoch.
@@ -203,7 +208,7 @@ class PPO(EpisodicAlgorithm):
         old_log_probs = sampled = played.log_probs.masked_fill(~mask, 0.0)
         if settings.old_log_probs == "recomputed":
             old_log_probs = read(name="log_probs")
-            self._log_prob_gap = (old_log_probs - sampled).abs().max().item()
+            asked["log_prob_gap"] = (old_log_probs - sampled).abs().max()
         paid_kl = kl = losses.kl_estimate(old_log_probs, ref_log_probs, estimator="k1")
         if settings.kl_in == "reward" and self.kl_coef != 0.0:
             # r_t <- r_t - c KL_t. Ziegler et al. take the sampled log-ratio, "k1"; the exact KL is
@@ -219,7 +224,7 @@ class PPO(EpisodicAlgorithm):
             if played.truncated.any():  # bootstrapped: (batch,), of the text past the last token
                 of_rows, size = self.processes.of_rows, self._max_rows
                 after = of_rows(critic.after_responses, sequences, max_size=size)
-                final_values = after * torch.from_numpy(played.truncated).to(self.device)
+                final_values = after * sent(torch.from_numpy(played.truncated), self.device)
         # Functions are asked where the estimator or a weight reads the name.
         given: dict[str, Any] = {
             "token_rewards": rewards,
@@ -241,15 +246,19 @@ class PPO(EpisodicAlgorithm):
             episodes=played.episodes,
             scorer=self.reward.scorer,
             tokenizer=self._tokenizer,
+            host_mask=sequences.host_mask,
             reads=self.names_read,
         )
-        advantages, returns = self.estimator.estimate(inputs)
+        advantages, returns, check = self.estimator.queued(inputs)
+        asked |= {"is_finite": (advantages.isfinite() & returns.isfinite()).all()}
+        asked |= self._figures(played, sequences, (paid_kl, kl), values, returns)
         # Over the whole batch: SB3 whitens each minibatch, by a mean and a deviation of its own.
-        scale = 1.0
-        if self.estimator.whitens:
-            scale = losses.masked_std(advantages, mask).item()
-            advantages = losses.masked_whiten(advantages, mask)
-        self._log_round(played, (paid_kl, kl), mask, values, returns)
+        whitened = whitening(advantages, mask)
+        told = read_once({**asked, "std": whitened.std, "is_whole": whitened.is_finite})
+        if not told["is_finite"]:
+            check()
+        advantages, scale = self._whitened(advantages, mask, whitened, told)
+        self._log_round(played, sequences, told)
         experience = Experience(
             token_rewards=rewards,
             response_mask=mask,
@@ -268,7 +277,9 @@ class PPO(EpisodicAlgorithm):
         if settings.kl_in == "reward":  # paid already: the update has no use for them
             experience = replace(experience, ref_log_probs=None)
         self.logger.record("time/assign_s", time.perf_counter() - started)
-        return experience if teaches.all() else experience.select(teaches.nonzero()[:, 0])
+        if teaches.all():
+            return experience
+        return experience.select(torch.from_numpy(np.flatnonzero(teaches)))
 
     @property
     def names_read(self) -> tuple[str, ...]:
@@ -473,13 +484,17 @@ class PPO(EpisodicAlgorithm):
         before = settings.n_value_warmup if self._n_updates >= settings.n_value_warmup else 0
         return rate * min(1.0, (self._n_updates - before + 1) / (settings.n_warmup_updates + 1))
 
-    def _earned(self, played: RolloutBatch, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _earned(
+        self, played: RolloutBatch, mask: NDArray[np.bool_]
+    ) -> tuple[Tensor, Tensor, NDArray[np.bool_]]:
         """Return a round's token rewards, scores, and which of its rows teach something.
 
-        These are (batch, time), (batch,) and (batch,), of a (batch, time) response mask.
+        These are (batch, time), (batch,) and (batch,), the last on the host as the (batch, time)
+        response mask is.
         """
         settings, estimator = self.settings, self.estimator
-        if not (teaches := mask.any(1)).any():
+        teaches: NDArray[np.bool_] = np.asarray(mask.any(1))
+        if not teaches.any():
             all_lost = all(episode.is_lost for episode in played.episodes)
             raise ValueError(ALL_LOST if all_lost else GROUPS_LACK)
         if self.reward.rewards and all(episode.score is None for episode in played.episodes):
@@ -489,8 +504,10 @@ class PPO(EpisodicAlgorithm):
         reader = None  # of scores: as 0 a missing one would bend the group's mean
         if not estimator.uses_token_rewards or settings.drop_equal_groups:
             reader = estimator.name
-        scores = torch.from_numpy(scores_of(played.episodes, reader)).to(self.device)
-        scores = scores.where(mask.any(1), 0.0)  # of lost rows nothing is read
+        # Of lost rows nothing is read.
+        scores = torch.from_numpy(
+            np.where(teaches, scores_of(played.episodes, reader), np.float32(0))
+        )
         if not rewards.any() and self.reward.pays_nothing:
             raise ValueError(NO_REWARD)
         if not estimator.uses_token_rewards and ((rewards != 0).sum(1) > 1).any():
@@ -505,15 +522,33 @@ class PPO(EpisodicAlgorithm):
             self._alarms.check_lambda(self._declared_lambda, traits.credit, played.episodes)
         if settings.drop_equal_groups:
             assert settings.group_size is not None
-            varied = teaches & losses.varied_groups(scores, settings.group_size)
-            self.logger.record("train/groups_kept", varied.float().mean().item())
+            varied = teaches & losses.varied_groups(scores, settings.group_size).numpy()
+            self.logger.record("train/groups_kept", float(varied.mean(dtype=np.float32)))
             teaches = varied if varied.any() else teaches
-        return torch.from_numpy(rewards).to(self.device), scores, teaches
+        rewards_sent = sent(torch.from_numpy(rewards), self.device)
+        return rewards_sent, sent(scores, self.device), teaches
+
+    def _whitened(
+        self,
+        advantages: Tensor,
+        mask: Tensor,
+        whitened: Whitening,
+        told: Mapping[str, NDArray[np.floating]],
+    ) -> tuple[Tensor, float]:
+        """Return advantages, (batch, time), and what they were divided by, reward units.
+
+        The whitened ones were queued before the host knew whether they hold.
+        """
+        if not self.estimator.whitens:
+            return advantages, 1.0
+        if told["is_whole"]:
+            return whitened.whitened, float(told["std"])
+        return losses.masked_whiten(advantages, mask), losses.masked_std(advantages, mask).item()
 
     def _segment_ends(self, played: RolloutBatch, mask: Tensor) -> Tensor:
         """Return the place of the last token that is paid with each token, (batch, time)."""
         ends = self.reward.segment_ends(played.episodes, mask.shape[1])
-        return torch.from_numpy(ends).to(mask.device)
+        return sent(torch.from_numpy(ends), mask.device)
 
     def read(
         self,
@@ -549,29 +584,51 @@ class PPO(EpisodicAlgorithm):
 
     # --- the log ----------------------------------------------------------------------------------
 
-    def _log_round(
+    def _figures(
         self,
         played: RolloutBatch,
+        sequences: Sequences,
         kls: tuple[Tensor, Tensor],
-        mask: Tensor,
         values: Tensor | None,
         returns: Tensor,
+    ) -> dict[str, Tensor]:
+        """Return what the log says of a round, on the device.
+
+        The KLs, that which the reward pays for and that of the sampled tokens, values and returns
+        are (batch, time), nats and reward units.
+        """
+        rows = np.flatnonzero(sequences.host_mask.any(1))  # the episodes that were not lost
+        finished = sent(torch.from_numpy(rows), self.device)
+        paid, sampled = (kl.sum(1)[finished] for kl in kls)  # of each of them, nats
+        assert played.entropy is not None
+        entropy = played.entropy.masked_fill(~sequences.response_mask, 0.0).sum()
+        figures = {"kl": paid.mean(), "kl_sampled": sampled.mean(), "entropy": entropy}
+        if len(rows) > 1:
+            figures["kl_deviation"] = paid.std()
+        return figures if values is None else {**figures, "values": values, "returns": returns}
+
+    def _log_round(
+        self, played: RolloutBatch, sequences: Sequences, told: Mapping[str, NDArray[np.floating]]
     ) -> None:
         """Record the round's figures, and the KL for the update and the alarms.
 
-        The KLs, that which the reward pays for and that of the sampled tokens, mask, values and
-        returns are (batch, time), nats and reward units.
+        Args:
+            played: The round.
+            sequences: Its texts.
+            told: What `_figures` returned, on the host.
         """
         record = self.logger.record
-        finished = mask.any(1)  # the episodes that were not lost
-        paid, sampled = (kl.sum(1)[finished] for kl in kls)  # of each of them, nats
-        count, tokens = len(paid), int(mask.sum())
-        rows = zip(played.episodes, finished.tolist(), strict=True)
+        mask = sequences.host_mask
+        finished: NDArray[np.bool_] = np.asarray(mask.any(1))
+        count, tokens = int(finished.sum()), sequences.num_tokens
+        rows = zip(played.episodes, finished, strict=True)
         raw = [e.raw_score for e in played.episodes if e.raw_score is not None]
+        if "log_prob_gap" in told:
+            self._log_prob_gap = float(told["log_prob_gap"])
         self._round = stats = RoundStats(
             scores=[e.raw_score for e, is_whole in rows if is_whole and e.raw_score is not None],
-            kl=paid.mean().item(),
-            kl_error=paid.std().item() / count**0.5 if count > 1 else np.nan,
+            kl=float(told["kl"]),
+            kl_error=float(told["kl_deviation"]) / count**0.5 if count > 1 else np.nan,
             num_finished=count,
             tokens_per_row=tokens / count,
         )
@@ -579,17 +636,16 @@ class PPO(EpisodicAlgorithm):
             record("rollout/score", float(np.mean(raw)))
         if unscored := len(played.episodes) - len(raw):
             record("rollout/unscored", unscored)
-        assert played.entropy is not None
-        entropy = played.entropy.masked_fill(~mask, 0.0).sum().item() / tokens
+        entropy = float(told["entropy"]) / tokens
         record("train/entropy", entropy)
         record("train/entropy_loss", -entropy)
         self._log_kl(stats.kl)
-        record("train/kl_sampled", sampled.mean().item())
+        record("train/kl_sampled", float(told["kl_sampled"]))
         record("train/kl_coef", self.kl_coef)
         if self.estimator.reads_lambda:
             record("train/gae_lambda", self.settings.gae_lambda)
-        if values is not None:
-            learned = explained_variance(values[mask].cpu().numpy(), returns[mask].cpu().numpy())
+        if "values" in told:
+            learned = explained_variance(told["values"][mask], told["returns"][mask])
             record("train/explained_variance", float(learned))
 
     def _log_kl(self, kl: float) -> None:

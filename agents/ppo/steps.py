@@ -1,4 +1,4 @@
-"""The gradient steps of an update, queued without waiting for what a GPU computes.
+"""The gradient steps of an update, queued without waiting for what a GPU computes; the one wait.
 
 A step that must not be taken, after a figure that is not finite or beyond ``target_kl``, is left
 out on the device: a fused optimiser reads a flag there, as for `torch.amp.GradScaler`. The figures
@@ -6,12 +6,16 @@ of all steps are read once, when the last one is queued.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from tokengym.agents.losses.policy import at_least_float32
 from tokengym.agents.ppo.alarms import Figures, FigureTensors
 
 if TYPE_CHECKING:
@@ -34,6 +38,21 @@ class StepsTaken:
     fault: tuple[int, str] | None
     """Number of the minibatch whose figures or gradient are not finite, and the figure's name with
     its value, "" for the gradient; None: all are finite."""
+
+
+def read_once(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[np.floating]]:
+    """Return tensors on the host by their names, of their shapes; a GPU is waited for once.
+
+    They are float32 at least, flags 0 or 1.
+    """
+    flat = [at_least_float32(tensor).reshape(-1) for tensor in tensors.values()]
+    numbers = torch.cat(flat).cpu().numpy()  # of the widest type, which holds the others exactly
+    parts = np.split(numbers, np.cumsum([tensor.numel() for tensor in tensors.values()])[:-1])
+    told: dict[str, NDArray[np.floating]] = {}
+    for (name, tensor), part in zip(tensors.items(), parts, strict=True):
+        kind = np.float64 if tensor.dtype == torch.float64 else np.float32
+        told[name] = part.reshape(tensor.shape).astype(kind)
+    return told
 
 
 class GradientSteps:

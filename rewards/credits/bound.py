@@ -208,8 +208,12 @@ class BoundFunction:
 
     # --- calling ----------------------------------------------------------------------------------
 
-    def call(self, view: Inputs | Pieces) -> tuple[Tensor, Figures]:
+    def call(self, view: Inputs | Pieces, *, waits: bool = True) -> tuple[Tensor, Figures]:
         """Return what the function makes of its inputs, (batch, time), and its figures.
+
+        Args:
+            view: Its inputs by name.
+            waits: As of `tokengym.rewards.credits.calling.call`.
 
         Raises:
             CreditError: if it raises, or returns what is no number for each column of each row.
@@ -223,7 +227,8 @@ class BoundFunction:
             model = self.reader() if options[name] is None else options[name]
             options[name] = ModelNames(model, view, self._named)
         mask = view["response_mask"]
-        return call(self.signature, self.function, arguments, options, mask, what=self.kind)
+        how: Any = {"what": self.kind, "waits": waits}
+        return call(self.signature, self.function, arguments, options, mask, **how)
 
     # --- state ------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ def call(
     response_mask: Tensor,
     *,
     what: str = "credit",
+    waits: bool = True,
 ) -> tuple[Tensor, Figures]:
     """Return what a function makes of its inputs, (batch, time), 0 outside the mask, and figures.
 
@@ -36,6 +37,7 @@ def call(
         options: Its options by name.
         response_mask: (batch, time) bool.
         what: Kind of the function in messages: "credit", "advantage" or "weight".
+        waits: Whether the result is checked to be finite, for which a device is waited for.
 
     Raises:
         CreditError: in one line with the function's file and line, if it raises, changes an input
@@ -64,11 +66,18 @@ def call(
     if not isinstance(figures, Mapping):
         kind = type(figures).__name__
         raise CreditError(f"{who} returned {kind} beside its result; return a dict of figures")
-    return checked(rewards, response_mask, who), dict(figures)
+    check = checked if waits else shaped
+    return check(rewards, response_mask, who), dict(figures)
 
 
 def checked(result: Any, response_mask: Tensor, who: str) -> Tensor:
     """Return a function's result, 0 outside the mask, or refuse it."""
+    check_finite(found := shaped(result, response_mask, who), who)
+    return found
+
+
+def shaped(result: Any, response_mask: Tensor, who: str) -> Tensor:
+    """Return a function's result, 0 outside the mask; refuse what is no result of its shape."""
     shape = tuple(response_mask.shape)
     if not isinstance(result, Tensor):
         kind = type(result).__name__
@@ -80,14 +89,17 @@ def checked(result: Any, response_mask: Tensor, who: str) -> Tensor:
         )
     if result.requires_grad:
         raise CreditError(f"{who} returned a tensor with a gradient; return result.detach()")
-    result = result.to(response_mask.device).where(response_mask, 0.0)
+    return result.to(response_mask.device).where(response_mask, 0.0)
+
+
+def check_finite(result: Tensor, who: str) -> None:
+    """Refuse a result, (batch, time), with a value that is not finite."""
     if not bool((finite := result.isfinite()).all()):
         row, place = (~finite).nonzero()[0].tolist()
         value = float(result[row, place])
         raise CreditError(
             f"{who} gives token {place} of row {row} the value {value}; it must be finite"
         )
-    return result
 
 
 def checked_figures(figures: Figures, count: int, who: str) -> Figures:

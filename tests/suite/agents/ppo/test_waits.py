@@ -1,7 +1,8 @@
-"""How often an update has its host wait for what a GPU has queued."""
+"""How often a round and its update have their host wait for what a GPU has queued."""
 
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,25 +42,34 @@ class Waits(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def waits_of(agent: PPO, monkeypatch: Any) -> Counter[str]:
-    """Return the waits of an update whose steps are left out on the device, as a GPU's are."""
-    tolist, made = torch.Tensor.tolist, GradientSteps.__init__
-    experience = agent.assign(agent.collect())
+def counted(monkeypatch: Any, work: Callable[[], Any]) -> tuple[Counter[str], Any]:
+    """Return what is read of tensors during some work, and its result."""
+    with Waits() as waits, monkeypatch.context() as patch:
+        for name in ("tolist", "cpu"):
+            own = getattr(torch.Tensor, name)
+
+            def noted(tensor: Any, own: Any = own) -> Any:
+                waits.note(sys._getframe(1))
+                return own(tensor)
+
+            patch.setattr(torch.Tensor, name, noted)
+        result = work()
+    return waits.lines, result
+
+
+def waits_of(agent: PPO, monkeypatch: Any) -> tuple[Counter[str], Counter[str]]:
+    """Return the waits of a round, and of an update whose steps are left out on the device."""
+    made = GradientSteps.__init__
+    played = agent.collect()
 
     def start(steps: GradientSteps, *args: Any, **settings: Any) -> None:
         made(steps, *args, **settings)
         steps.looks = False
 
-    with Waits() as waits, monkeypatch.context() as patch:
-
-        def counted(tensor: Any) -> Any:
-            waits.note(sys._getframe(1))
-            return tolist(tensor)
-
-        patch.setattr(torch.Tensor, "tolist", counted)
-        patch.setattr(GradientSteps, "__init__", start)
-        agent.update(experience)
-    return waits.lines
+    of_round, experience = counted(monkeypatch, lambda: agent.assign(played))
+    monkeypatch.setattr(GradientSteps, "__init__", start)
+    of_update, _ = counted(monkeypatch, lambda: agent.update(experience))
+    return of_round, of_update
 
 
 @pytest.mark.parametrize(
@@ -68,6 +78,9 @@ def waits_of(agent: PPO, monkeypatch: Any) -> Counter[str]:
         {"value_network": "own"},
         {"value_network": "trunk", "ent_coef": 0.01},
         {"advantage": "loo", "group_size": 2, "loss_mean": "sequence"},
+        {"advantage": "grpo", "group_size": 4, "drop_equal_groups": True},
+        {"advantage": "reinforce++"},
+        {"advantage": "vineppo"},
         {"kl_estimator": "exact"},
         {"kl_in": "loss", "kl_estimator": "k3", "clip_range_vf": 0.2},
         {"old_log_probs": "recomputed", "n_value_warmup": 1},
@@ -75,8 +88,13 @@ def waits_of(agent: PPO, monkeypatch: Any) -> Counter[str]:
     ids=str,
 )
 @pytest.mark.parametrize("talks", [False, True])
-def test_the_host_waits_once_an_update(make_ppo, make_envs, monkeypatch, settings, talks):
-    """Whatever its epochs, minibatches and parts; for the figures of all."""
+def test_the_host_waits_once_a_round_and_once_an_update(
+    make_ppo, make_envs, monkeypatch, settings, talks
+):
+    """Whatever its epochs, minibatches and parts; for the figures of all.
+
+    `loo` asks besides whether any conversation has a second turn, which takes another formula.
+    """
     if talks and "group_size" in settings:
         settings = settings | {"drop_equal_groups": False}
     for size, n_epochs, n_minibatches in ((None, 1, 1), (1, 2, 1), (2, 3, 4)):
@@ -87,8 +105,9 @@ def test_the_host_waits_once_an_update(make_ppo, make_envs, monkeypatch, setting
             n_minibatches=n_minibatches,
             **settings,
         )
-        waits = waits_of(agent, monkeypatch)
-        assert waits.total() == 1, waits
+        of_round, of_update = waits_of(agent, monkeypatch)
+        assert of_round.total() == (2 if settings.get("advantage") == "loo" else 1), of_round
+        assert of_update.total() == 1, of_update
 
 
 @pytest.mark.parametrize(
@@ -107,7 +126,8 @@ def test_what_asks_the_device_while_steps_are_queued(
     weights = agent.policy.optimizer.param_groups[0]["params"]
     if not is_fused:
         agent.policy.optimizer = torch.optim.SGD(weights, lr=1e-2)
-    assert waits_of(agent, monkeypatch).total() == expected
+    _, of_update = waits_of(agent, monkeypatch)
+    assert of_update.total() == expected
 
 
 def test_lengths_are_known_on_the_host(make_ppo, make_envs):
