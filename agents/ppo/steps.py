@@ -1,8 +1,8 @@
-"""The gradient steps of an update, queued without waiting for what a GPU computes; the one wait.
+"""The gradient steps of an update, queued without waiting for what a GPU computes.
 
 A step that must not be taken, after a figure that is not finite or beyond ``target_kl``, is left
 out on the device: a fused optimiser reads a flag there, as for `torch.amp.GradScaler`. The figures
-of all steps are read once, when the last one is queued.
+of all steps are read once, when the last one is queued. `read_once` reads those of a round so.
 """
 
 import math

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from tokengym.agents import losses
+from tokengym.agents.losses.policy import whitening
 
 
 def tensor(*rows: list[float]) -> Tensor:
@@ -51,6 +52,15 @@ def test_whitening_survives_squares_beyond_float32(size):
     std = losses.masked_std(x, keep, epsilon=0.0)
     torch.testing.assert_close(losses.masked_std(size * x, keep) / size, std)
     assert large.dtype == x.dtype
+
+
+@pytest.mark.parametrize("x", [tensor([1.0, 3.0, 9.0]), tensor([5.0, 5.0, 9.0])], ids=str)
+def test_whitening_that_waits_for_nothing_is_the_same(x):
+    found, keep = whitening(x, mask("110")), mask("110")
+    assert torch.equal(found.whitened, losses.masked_whiten(x, keep))
+    assert torch.equal(found.std, losses.masked_std(x, keep))
+    assert found.is_finite
+    assert not whitening(1e25 * tensor([1.0, 3.0]), mask("11")).is_finite
 
 
 # --- gae ----------------------------------------------------------------------------------------
