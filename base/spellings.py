@@ -499,12 +499,17 @@ WORDS = (
         "sparse,uniform",
     ),
     WordSpelling(
+        r"(?:n_|num_|total_|global_)?timesteps?|global_step",
+        r"write tokens, since a timestep is one token",
+        "timesteps",
+    ),
+    WordSpelling(
         r"lin_(\d.*)",
         r"write \1, which falls to 0 by learning_rate_schedule='linear', the default",
         "lin_3e-4",
     ),
 )
-"""Words of rewards, of agents and of a learning rate."""
+"""Words of rewards, agents, a learning rate and the axis of a plot."""
 
 
 def word_answer(word: str) -> str:

@@ -1,6 +1,8 @@
 """The public checker of the reward contract, in the manner of Gymnasium's ``check_env``."""
 
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -83,6 +85,47 @@ def check_reward(
     _check_single(env, played, seed, rng)
 
 
+def try_rule(envs: VectorEnv[Any, Any, Any], *, seed: int = 0) -> None:
+    """Have a function that divides scores credit random responses; no scorer or model is asked.
+
+    What is wrong with it then shows before a run is done. A rule that reads more than texts, data,
+    scores, `log_probs` and `entropy`, or that is no plain function, and so might remember what it
+    was shown, is left alone, and so are this package's own.
+
+    Args:
+        envs: A batch with a reward; it is reset and played to its end.
+        seed: Seed of prompts, actions and figures.
+
+    Raises:
+        CreditError: as the rule does when it is called wrongly or returns what is no credit.
+    """
+    reward: Reward = _paid_layers(envs)[0].reward
+    rule = reward.credit
+    of_others = {*rule.reads_of("scorer")} - {"scores"} | {*rule.reads_of("policy")} - CARRIED
+    is_own = inspect.isfunction(rule.function) and rule.function.__module__[:9] != "tokengym."
+    if of_others or rule.signature.models or rule.needs_reference or not is_own:
+        return
+    rng = np.random.default_rng(seed)
+    with _unpaid(envs):
+        played = _play_rows(envs, seed, rng)
+    episodes = [_with_figures(_unscored(one), rng) for one in played]
+    # Scores within the range of most scorers, unlike each other.
+    reward.credit_scored([replace(one, score=row % 2.0) for row, one in enumerate(episodes)])
+
+
+@contextmanager
+def _unpaid(env: Any) -> Iterator[None]:
+    """Leave the rewards of episodes that are played within uncomputed."""
+    layers = _paid_layers(env)
+    for layer in layers:
+        layer.deferred = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.deferred = False
+
+
 def _check_single(
     env: gymnasium.Env[Any, Any], played: Sequence[_Played], seed: int, rng: np.random.Generator
 ) -> None:
@@ -109,18 +152,12 @@ def _check_of_policy(
     env: Any, play: Callable[[], list[_Played]], seed: int, rng: np.random.Generator
 ) -> None:
     """Check a rule that reads what a policy knew, by figures drawn at random."""
-    layers = _paid_layers(env)
-    reward, others = layers[0].reward, []
-    for layer in layers:
-        layer.deferred = True
-    try:
+    reward, others = _paid_layers(env)[0].reward, []
+    with _unpaid(env):
         played = play()
         if reward.credit.causal and not isinstance(env, VectorEnv):
             for number, one in enumerate(played):
                 others.append(_play(env, seed + number, rng, one.actions[: len(one.actions) // 2]))
-    finally:
-        for layer in layers:
-            layer.deferred = False
     episodes = [_with_figures(_unscored(one), rng) for one in played]
     rows = _paid(reward, played, episodes)
     for one in rows:

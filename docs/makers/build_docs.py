@@ -540,7 +540,7 @@ this table, which is asked before names that look alike. `{{}}` is the value tha
 
 {_table(header, rows)}
 
-Words of rewards, agents and a learning rate:
+Words of rewards, agents, a learning rate and the axis of a plot:
 
 | there | answer |
 |---|---|

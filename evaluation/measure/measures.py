@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.base.registry import Registry, did_you_mean
+from tokengym.base.spellings import word_answer
 from tokengym.base.words import words
 from tokengym.envs import Episode
 from tokengym.evaluation.statistics import DEFAULT_LEVEL, FEWEST_PAIRS, LEAP, MIN_KL, RELIABLE_SEEDS
@@ -596,8 +597,11 @@ def measure_of(name: str, by_gold: bool = False) -> Measure:
 def check_measures(measures: Sequence[str], known: Sequence[str]) -> None:
     """Refuse measurements that were not taken, naming those that were."""
     for name in measures:
+        if not isinstance(name, str):
+            raise TypeError(f"a measurement is one name, got {name!r}; call it for each")
         if name not in known:
-            hint = did_you_mean(name, known, n=1)
+            elsewhere = word_answer(name)
+            hint = f"{elsewhere}; " if elsewhere else did_you_mean(name, known, n=1)
             raise ValueError(f"no measurement {name!r} here; {hint}there are {', '.join(known)}")
 
 

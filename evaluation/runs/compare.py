@@ -53,6 +53,7 @@ from tokengym.evaluation.runs.results import write_comparison
 from tokengym.evaluation.runs.run import Run
 from tokengym.evaluation.runs.settings import AGENT, SEEDS
 from tokengym.evaluation.runs.spec import RunSpec
+from tokengym.rewards.check import try_rule
 from tokengym.rewards.errors import RewardError, ScorerError
 
 if TYPE_CHECKING:
@@ -333,6 +334,7 @@ def preflight(comparison: Comparison, *, is_here: bool = True) -> str:
         if (paid := getattr(envs, "reward", None)) is not None:
             payers[reward.text] = paid.raw_scorer.title
             of_policy[reward.text] = next(iter(paid.credit.reads_of("policy")), "")
+            try_rule(envs)
         if reference.task.dataset is not None:
             task: Any = envs.unwrapped
             learned.update(prompt.text for prompt in task.prompts)

@@ -7,6 +7,7 @@ from pathlib import Path
 from traceback import TracebackException, extract_tb
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -77,8 +78,13 @@ def checked(result: Any, response_mask: Tensor, who: str) -> Tensor:
 
 
 def shaped(result: Any, response_mask: Tensor, who: str) -> Tensor:
-    """Return a function's result, 0 outside the mask; refuse what is no result of its shape."""
+    """Return a function's result, 0 outside the mask; refuse what is no result of its shape.
+
+    An array of NumPy becomes a tensor.
+    """
     shape = tuple(response_mask.shape)
+    if isinstance(result, np.ndarray) and result.dtype.kind in "fiub":
+        result = torch.from_numpy(result.copy())  # which may be read-only, or strided backwards
     if not isinstance(result, Tensor):
         kind = type(result).__name__
         raise CreditError(f"{who} returned {kind}; return a tensor of shape {shape}: (batch, time)")

@@ -218,6 +218,11 @@ def test_a_measurement_is_drawn_over_what_was_spent(folder, axes):
         result.plot("score", x, axes, intervals=False)
         assert lines_of(axes)["sparse"] == [(0.0, 0.0), (end, pytest.approx(2.0))]
         assert not axes.collections
+    with pytest.raises(ValueError, match=r"'timesteps' here; write tokens, since a timestep is"):
+        result.plot(x="timesteps")
+    both: dict[str, Any] = {"y": ["score", "kl"]}
+    with pytest.raises(TypeError, match=r"one name, got \['score', 'kl'\]; call it for each"):
+        result.plot(**both)
     with pytest.raises(ValueError, match="no measurement 'gold' here"):
         result.plot("gold", ax=axes)
     with pytest.raises(ValueError, match="no measurement 'kl' here"):

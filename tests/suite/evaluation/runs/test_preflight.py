@@ -51,6 +51,16 @@ class Broken:
     def __call__(self, scores, response_mask):
         return on_last(scores, response_mask)
 @token_credit
+def of_rows(scores, response_mask):
+    return scores
+@token_credit
+def of_columns(scores, entropy, response_mask):
+    return scores * response_mask  # (batch,) * (batch, time)
+@token_credit
+def of_two(scores, response_mask):
+    assert set(scores.tolist()) == {0.0, 1.0}
+    return (scores[:, None] * response_mask / response_mask.sum(1, keepdim=True)).numpy()
+@token_credit
 def surprised(scores, response_mask, log_probs):
     return on_last(scores, response_mask)
 @token_credit
@@ -66,6 +76,9 @@ def sound(scores, response_mask):
         ("many", r"many \(rules.py:6\) takes \*names"),
         ("trainers", r"reads 'values', which comes from a trainer alone.*advantage= or weights="),
         ("Broken", "no lexicon"),
+        ("of_rows", r"of-rows \(rules.py:18\) returned a tensor of shape \(2,\); return \(batch"),
+        ("of_columns", r"of-columns .* raised RuntimeError \(.*size of tensor.*at line 23 of "),
+        ("of_two", ""),
         ("sound", ""),
     ],
 )

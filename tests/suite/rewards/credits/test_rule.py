@@ -196,6 +196,17 @@ def test_refusals_name_the_function_its_file_and_line(function, words):
     assert text.startswith(f"credit {label} (test_rule.py:{line})")
 
 
+def test_an_array_of_numpy_is_a_result():
+    """As the audit takes one of an estimator; one that is read backwards too."""
+
+    def backwards(scores, response_mask):
+        return on_last(scores, response_mask).flip(1).numpy()[:, ::-1]
+
+    given = {"scores": torch.tensor([-1.0, 2.0])}
+    expected = paid(on_last, [ONE, SHORT], given=given)
+    assert paid(backwards, [ONE, SHORT], given=given) == expected
+
+
 def test_errors_of_the_scorer_asked_from_within_stay_the_scorers(tokenizer):
     def without(scores, score_without, response_mask):
         return score_without(response_mask[:, None]) * response_mask
