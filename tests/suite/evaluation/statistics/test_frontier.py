@@ -200,7 +200,7 @@ def test_an_arm_beside_a_level_is_not_at_it(case: str) -> None:
     `tests.support.evaluation.equal_kl` shows. Of 2,000 the error is .005.
     """
     *paths, level, (low, high) = HELD[case]
-    for pairs, repeats in ((5, 2_000), (10, 800)) if high > 0.1 else ((5, 300), (10, 300)):
+    for pairs, repeats in ((5, 1_000), (10, 400)) if high > 0.1 else ((5, 200), (10, 100)):
         design = Design(paths=(paths[0], paths[1]), pairs=pairs)
         known, bias, coverage, _ = found(design, level, repeats)
         assert low <= known <= high, (pairs, known)
