@@ -6,9 +6,11 @@ Tests mean the CPU unless they play a GPU, or a GPU is named: ``CUDA_VISIBLE_DEV
 ``TOKENGYM_TAPES=1 pytest`` plays captured steps (`tests.support.tapes`).
 """
 
+import gc
 import os
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +26,7 @@ session = ExitStack()
 OF_RUNS = (
     *("tokengym.evaluation.runs.run", "tokengym.agents.ppo.ppo", "tokengym.agents.fast.gpt2"),
     *("tokengym.agents.offline.dpo", "tokengym.agents.offline.sft", "tokengym.scripts.cli"),
+    *("tests.support.pictures", "matplotlib.backends.backend_agg", "tests.support.warm"),
 )
 """Modules that most processes of the tests need."""
 
@@ -47,13 +50,27 @@ def untold() -> None:
         rewards.TOLD.clear()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Have pictures laid out where the test, or a fixture made for it, looks at them."""
+    if "matplotlib.figure" in sys.modules:
+        from tests.support.pictures import lay_out_for
+
+        lay_out_for(item.nodeid)
+
+
 def pytest_collection_finish() -> None:
     """Fork the tests' processes from a server that has imported the suite beside the libraries.
 
     The server of a user has the libraries alone: there the suite may be another than the parent's.
+    What is imported by now is no garbage, which every training looks for.
     """
+    gc.collect()
+    gc.freeze()
     if launchers := sys.modules.get("tokengym.evaluation.runs.executors"):
         launchers.LIBRARIES += OF_RUNS  # type: ignore[attr-defined]
+        # Where it finds our modules: not in the current folder. `warm` hides it from what it forks.
+        launchers.CHILD_ENV_NO_CWD["PYTHONPATH"] = str(Path(__file__).parents[1])
 
 
 def pytest_sessionfinish() -> None:
