@@ -2,9 +2,10 @@
 
 import json
 import os
+import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -95,6 +96,14 @@ def test_a_folder_that_another_process_writes_is_refused_with_its_number(
 MEASURED = ["--eval-episodes", "4", "--reference-samples", "0"]
 
 
+@cache
+def results_of(name: str) -> dict[str, Any]:
+    """Return what a training that nobody kills leaves."""
+    with tempfile.TemporaryDirectory() as folder:
+        assert main([*COMMANDS[name], *MEASURED, "--out", f"{folder}/run"]) == 0
+        return results(Path(folder))
+
+
 @pytest.mark.parametrize("name", ["ppo", "raft"])
 @pytest.mark.parametrize("killed", ["agent saved", "train.csv written"])
 def test_training_killed_while_it_writes_its_results_resumes(
@@ -113,22 +122,20 @@ def test_training_killed_while_it_writes_its_results_resumes(
         if path.name == "train.csv":
             raise Killed
 
-    def arguments(folder: str) -> list[str]:
-        return [*COMMANDS[name], *MEASURED, "--out", str(tmp_path / folder)]
-
-    assert main(arguments("whole")) == 0
+    whole = results_of(name)
+    arguments = [*COMMANDS[name], *MEASURED, "--out", str(tmp_path / "run")]
     with monkeypatch.context() as patch:
         if killed == "agent saved":
             patch.setattr(record.RunRecord, "write", kill)
         else:
             patch.setattr(record, "write_csv", write)
         with pytest.raises(Killed):
-            main(arguments("killed"))
-    assert (tmp_path / "killed" / "agent").is_dir()
-    assert main(arguments("killed")) == 0
-    assert results(tmp_path / "killed") == results(tmp_path / "whole")
-    assert main(arguments("killed")) == 0  # finished: it says so, and changes nothing
-    assert results(tmp_path / "killed") == results(tmp_path / "whole")
+            main(arguments)
+    assert (tmp_path / "run" / "agent").is_dir()
+    assert main(arguments) == 0
+    assert results(tmp_path) == whole
+    assert main(arguments) == 0  # finished: it says so, and changes nothing
+    assert results(tmp_path) == whole
 
 
 def test_training_killed_while_it_draws_its_reference_samples_is_completed(

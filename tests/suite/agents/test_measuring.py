@@ -1,5 +1,6 @@
 """Measuring never moves what is measured: training with and without it is equal to the bit."""
 
+from functools import cache
 from typing import Any
 
 import gymnasium as gym
@@ -54,17 +55,20 @@ MEASURES: dict[str, Any] = {
 }
 
 
+@pytest.fixture(scope="module")
+def plain(make_ppo: Any) -> Any:
+    """Return an agent that was never measured."""
+    return make_ppo().learn(60).learn(30)
+
+
 @pytest.mark.parametrize("measure", MEASURES)
-def test_ppo_learns_the_same_with_measures_between_its_updates(make_ppo, make_envs, measure):
-    plain, measured = make_ppo(), make_ppo()
-    plain.learn(60)
+def test_ppo_learns_the_same_with_measures_between_its_updates(plain, make_ppo, make_envs, measure):
+    measured = make_ppo()
     for number, _ in enumerate(measured.updates(60)):
         if number < 3:
             MEASURES[measure](measured, make_envs)
     MEASURES[measure](measured, make_envs)  # and between calls
-    for agent in (plain, measured):
-        agent.learn(30)
-    assert_equal_weights(plain, measured)
+    assert_equal_weights(plain, measured.learn(30))
 
 
 def test_ppo_learns_the_same_under_stable_baselines3s_eval_callback(make_ppo, make_envs):
@@ -84,26 +88,34 @@ PAIRS = [{"prompt": p, "chosen": " a a", "rejected": " b c"} for p in PROMPTS]
 TEXTS = [{"prompt": p, "completion": " a a"} for p in PROMPTS]
 
 
-@pytest.mark.parametrize(("kind", "rows"), [(DPO, PAIRS), (SFT, TEXTS)])
+@cache
+def plain_offline(kind: Any) -> Any:
+    """Return a learner of `kind` that was never measured."""
+    agent = offline(kind)
+    agent.train()
+    return agent
+
+
+def offline(kind: Any) -> Any:
+    length: Any = {"num_train_epochs": 3, "per_device_train_batch_size": 2}
+    settings = {"tokenizer": make_tokenizer(), "device": "cpu", "seed": 0} | length
+    rows = PAIRS if kind is DPO else TEXTS
+    return kind(make_model(), rows, learning_rate=1e-3, **settings)
+
+
+@pytest.mark.parametrize("kind", [DPO, SFT])
 @pytest.mark.parametrize("measure", MEASURES)
-def test_offline_learners_learn_the_same_with_measures_between(make_envs, kind, rows, measure):
-    def trained(measures: bool) -> Any:
-        length: Any = {"num_train_epochs": 3, "per_device_train_batch_size": 2}
-        settings = {"tokenizer": make_tokenizer(), "device": "cpu", "seed": 0} | length
-        agent = kind(make_model(), rows, learning_rate=1e-3, **settings)
+def test_offline_learners_learn_the_same_with_measures_between(make_envs, kind, measure):
+    def follow(update: Update) -> None:
+        MEASURES[measure](update.agent, make_envs)
+        epochs.append(update.step)
 
-        def follow(update: Update) -> None:
-            MEASURES[measure](update.agent, make_envs)
-            epochs.append(update.step)
-
-        epochs: list[int] = []
-        if measures:
-            agent.add_callback(AfterEpoch(agent, follow))
-        agent.train()
-        assert epochs == ([1, 2, 3] if measures else [])
-        return agent
-
-    assert_equal_weights(trained(False), trained(True))
+    epochs: list[int] = []
+    plain, measured = plain_offline(kind), offline(kind)
+    measured.add_callback(AfterEpoch(measured, follow))
+    measured.train()
+    assert epochs == [1, 2, 3]
+    assert_equal_weights(plain, measured)
 
 
 def test_measuring_repeatedly_draws_new_tokens(make_ppo, make_envs):

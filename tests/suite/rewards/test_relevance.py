@@ -3,8 +3,6 @@
 
 import copy
 import json
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,9 +18,10 @@ from transformers import (
     RobertaModel,
 )
 
+from tests.support.forked import forked
 from tests.support.rewards.common import WORDS, LengthScorer, make_episode
 from tests.support.rewards.relevance import ROBERTA, SIZES
-from tokengym.envs import TokenizerError
+from tokengym.envs import Task, TokenizerError
 from tokengym.rewards import Cached, Relevance, make_reward
 from tokengym.rewards.errors import RewardError, ScorerError
 from tokengym.rewards.maths import relevance as R3
@@ -423,33 +422,25 @@ def test_what_is_remembered_does_not_depend_on_what_was_read_beside_it(tokenizer
         assert all(once.parts[name].tobytes() == again.parts[name].tobytes() for name in PARTS)
 
 
-IN_A_PROCESS = """
-import sys
-import numpy as np
-from tokengym.envs import Task
-from tokengym.rewards import Relevance
-from tests.support.rewards.common import make_episode
-
-encoder = Task.of("tokengym/QuestionAnswer-v0").own_bundle().encoder
-scorer = Relevance.from_pretrained(encoder, device="cpu")
-rng, known = np.random.default_rng(3), sorted(filter(str.isalpha, scorer.tokenizer.get_vocab()))
-texts = [" ".join(rng.choice(known, rng.integers(3, 40))) for _ in range(96)]
-episodes = [
-    make_episode(prompt=prompt, response=response, reference=reference)
-    for prompt, response, reference in zip(texts[::3], texts[1::3], texts[2::3], strict=True)
-]
-for size in map(int, sys.argv[1:]):  # what the process did before
-    scorer.score(episodes[:size])
-print(scorer.score(episodes).values.tobytes().hex())
-"""
+def print_scores(*sizes: int) -> None:
+    """Score batches of these sizes, and print what all texts are scored then."""
+    encoder = Task.of("tokengym/QuestionAnswer-v0").own_bundle().encoder
+    scorer = Relevance.from_pretrained(encoder, device="cpu")
+    rng, known = np.random.default_rng(3), sorted(filter(str.isalpha, scorer.tokenizer.get_vocab()))
+    texts = [" ".join(rng.choice(known, rng.integers(3, 40))) for _ in range(96)]
+    episodes = [
+        make_episode(prompt=prompt, response=response, reference=reference)
+        for prompt, response, reference in zip(texts[::3], texts[1::3], texts[2::3], strict=True)
+    ]
+    for size in sizes:
+        scorer.score(episodes[:size])
+    print(scorer.score(episodes).values.tobytes().hex())
 
 
 def test_scores_do_not_depend_on_what_a_process_did_before():
-    def printed(*sizes):
-        command = [sys.executable, "-c", IN_A_PROCESS, *map(str, sizes)]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-    assert printed() == printed(*range(1, 9))
+    once = forked(print_scores)
+    assert once.strip()
+    assert forked(print_scores, *range(1, 9)) == once
 
 
 @pytest.mark.parametrize(

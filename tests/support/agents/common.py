@@ -135,7 +135,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return make_tokenizer()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_envs(tokenizer: PreTrainedTokenizerFast) -> Callable[..., Any]:
     """Return a builder of batches: 4 rows, 6 new tokens, scored by `target_share`."""
 
@@ -152,7 +152,7 @@ def make_envs(tokenizer: PreTrainedTokenizerFast) -> Callable[..., Any]:
     return build
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_ppo(make_envs: Callable[..., Any]) -> Callable[..., PPO]:
     """Return a builder of agents over `make_envs`."""
 

@@ -124,7 +124,7 @@ def test_a_module_that_a_saved_folder_names_is_not_imported(tmp_path):
         "sb3:PPO:n_epochs=2,minibatch_size=8",
         "sb3:DQN:train_freq=1,exploration_fraction=1.0",
         "sb3_contrib:MaskablePPO:minibatch_size=8",
-        "sb3_contrib:QRDQN:train_freq=1",
+        "sb3_contrib:QRDQN:train_freq=2,minibatch_size=8",
         "sb3_contrib:TRPO:minibatch_size=8",
     ],
 )
@@ -164,7 +164,7 @@ def test_texts_of_any_length_and_causal_credit_resume_too(tmp_path, reward):
 
 
 def test_what_cannot_be_resumed_says_so_and_begins_anew(tmp_path, caplog):
-    word = "sb3_contrib:RecurrentPPO:minibatch_size=8"
+    word = "sb3_contrib:RecurrentPPO:minibatch_size=8,n_epochs=2"
     whole, resumed = cut(tmp_path, arms("ppo", word), word, at=3)
     assert "_last_lstm_states; the run begins anew" in caplog.text
     assert resumed == whole
