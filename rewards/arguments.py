@@ -27,6 +27,8 @@ OF_MANY = frozenset({"prompts", "completions", "responses"})
 """Names that other trainers give lists of a field, where a function here gets one episode."""
 OF_RESPONSE = frozenset({"response", "response_ids", "turns", "completion"})
 """Fields of which a function names one, unless it takes the response second."""
+OF_RULES = frozenset({"response_mask", "scores"})
+"""Names that nearly every rule of credit reads."""
 ALL_COLUMNS = "*"
 """Stands for every column of the data, see `EpisodeArguments.columns`."""
 
@@ -58,6 +60,13 @@ class EpisodeArguments:
             raise TypeError(
                 f"scorer {name!r} takes {many!r}, and a function gets one episode at a time; name "
                 f"the parameter {many.removesuffix('s')!r} and return a number"
+            )
+        by_rules = OF_RULES & {p.name for p in free}
+        if "response_mask" in by_rules or by_rules & {p.name for p in in_order[:1]}:
+            raise ScorerError(
+                f"{name!r} takes {max(by_rules)!r} as a rule of credit does, and is not marked as "
+                "one; write @tokengym.token_credit above it, or name what a scorer gets: prompt, "
+                "response, a column of the data"
             )
         pair = in_order[:2]
         only_rest = self._takes_rest and not has_more and len(pair) < 2

@@ -351,3 +351,24 @@ def test_a_column_is_copied_where_it_is_read(function, expected, monkeypatch):
     monkeypatch.setattr(Costly, "copies", 0)
     scorer.score([episode])
     assert Costly.copies == expected
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda scores, response_mask: scores,
+        lambda scores, attention: scores,
+        lambda response_ids, response_mask: 0.0,
+    ],
+)
+def test_a_rule_that_is_not_marked_is_told_how(function):
+    """It was called as a scorer, with a prompt in the place of the scores."""
+    with pytest.raises(ScorerError, match=r"as a rule of credit does.*@tokengym.token_credit"):
+        gym.make("tokengym/MovieReview-v0", reward=function)
+
+
+def test_a_column_called_scores_is_a_scorers():
+    def near(response, scores):
+        return len(response) - scores
+
+    assert FunctionScorer(near).data_columns == {"scores": True}
