@@ -475,8 +475,8 @@ def attention(out: Out, docs: Docs = DOCS) -> None:
     rows = [
         attended(task, model, out)
         for task in TASKS
+        if all((out / "models" / f"{task}-{model}" / FIGURES).exists() for model in TARGETS)
         for model in MODELS
-        if model == BUNDLED or (out / "models" / f"{task}-{model}" / FIGURES).exists()
     ]
     write_rows(docs / STUDY.folder / ATTENTION, rows)
     STUDY.page(docs)

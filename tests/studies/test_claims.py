@@ -5,7 +5,14 @@ import math
 import re
 from itertools import pairwise
 
-from studies import credit_v2, critic_elsewhere, one_grid, other_tasks, token_credit
+from studies import (
+    credit_v2,
+    critic_elsewhere,
+    one_grid,
+    other_tasks,
+    reward_models,
+    token_credit,
+)
 from studies.parts import lead
 from studies.token_credit import LENGTHS, WARMUP, WAYS, arms, speed
 from tokengym.evaluation.report import number, signed
@@ -97,6 +104,35 @@ def test_what_is_said_of_the_grid() -> None:
         in readme
     )
     assert all([each.low > 1 for each in of].count(True) == 1 for of in controls)
+
+
+def test_what_is_said_of_reward_models_not_chosen_for_their_attention() -> None:
+    """The range of four reward models' speeds, how many are clear, and the share of the bundled."""
+    page = (DOCS / "film_reviews.md").read_text(encoding="utf-8")
+    readme = (DOCS.parents[1] / "README.md").read_text(encoding="utf-8")
+    published = reward_models.STUDY.published(DOCS)
+    ways = reward_models.ways_of(published.drawn[reward_models.WAYS])
+    speeds = {}
+    for model in reward_models.MODELS:
+        rule, base = (
+            reward_models.cell("MovieReview", model, arm) for arm in ("abc-signed", "sparse")
+        )
+        found = reward_models.compared(published.runs, rule, base, ways["MovieReview", model])
+        assert found is not None
+        assert found[2] == 5
+        speeds[model] = found[0]
+    bundled = speeds.pop(reward_models.BUNDLED)
+    others = [*speeds.values()]
+    assert sum(each.low > 1 for each in others) == 2
+    said = f"{range_of(others)} as fast, clearly so by two"
+    assert said in readme
+    assert said in page.split("![")[0]
+    assert f"{range_of(others)}, clearly so by two" in "".join(row("README: on one grid"))
+    assert range_of(others) in (DOCS / "README.md").read_text(encoding="utf-8")
+    share = sum(math.log(each.times) for each in others) / 4 / math.log(bundled.times)
+    assert f"in logarithms, is {100 * share:.0f} % of that" in page
+    *first, last = [number(each.times) for each in others]
+    assert f"`abc-signed`: {', '.join(first)} and {last} where" in page
 
 
 def test_the_readme_says_what_holds_at_48_tokens() -> None:
