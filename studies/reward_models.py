@@ -105,8 +105,8 @@ TARGETS = {"0.65": 0.65, "0.75": 0.75, "0.85": 0.85, NARROW: 0.85}
 """Reward model -> accuracy on the pairs of the `CHECKED` prompts at which its training stops. Their
 seeds are their places from 1."""
 RATED = ("0.85", NARROW)
-"""Reward models that learn the gold of single responses: from pairs alone none of the policy's
-width got beyond 0.78 in `MOST_STEPS`."""
+"""Reward models that learn the gold of single responses: from pairs alone that of 0.85 ended at
+0.78 after `MOST_STEPS`."""
 MODELS = (*TARGETS, BUNDLED)
 """Reward models, three of them named by the accuracy that was wanted."""
 RESPONSES = 4
