@@ -131,6 +131,15 @@ def test_what_is_said_of_reward_models_not_chosen_for_their_attention() -> None:
     assert range_of(others) in (DOCS / "README.md").read_text(encoding="utf-8")
     share = sum(math.log(each.times) for each in others) / 4 / math.log(bundled.times)
     assert f"in logarithms, is {100 * share:.0f} % of that" in page
+    critics = []
+    for model in ("0.65", "0.75", "0.85"):
+        rule, base = (reward_models.cell("MovieReview", model, arm) for arm in ("critic", "sparse"))
+        found = reward_models.compared(published.runs, rule, base, ways["MovieReview", model])
+        assert found is not None
+        assert found[2] == 2
+        critics.append(found[0])
+    assert f"{range_of(critics)} (two pairs each)" in page.split("![")[0]
+    assert range_of(critics) in row("README: there")[2]
     *first, last = [number(each.times) for each in others]
     assert f"`abc-signed`: {', '.join(first)} and {last} where" in page
 
