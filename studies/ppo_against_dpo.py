@@ -37,7 +37,7 @@ from tokengym.evaluation.statistics import paired_difference, tuned_on_others
 from tokengym.lab.commands.train_reward import BUNDLED
 from tokengym.lab.protocol import MEASURES
 from tokengym.lab.study import Cell, Published, Round, Row, Runs, Study, single_run
-from tokengym.lab.tables import NONE, after_holm, markdown_table, mean, student_mean
+from tokengym.lab.tables import NOT_YET, after_holm, markdown_table, mean, student_mean
 from tokengym.lab.training import RewardTraining, train_reward_model
 from tokengym.rewards import gold_scorer
 from tokengym.rewards.pairs import pairs_dataset
@@ -279,26 +279,31 @@ def tuned_table(runs: Runs) -> str:
 
 
 def settings_table(runs: Runs) -> str:
-    """Return gold and KL at the end of both agents at every price and rate."""
+    """Return gold and KL at the end of both agents at every price and rate, once all are made."""
+    every = {agent: settings_of(agent) for agent in AGENTS}
+    if not are_made(runs, [cell for of in every.values() for cell in of]):
+        return NOT_YET
     lines = []
-    for agent, name in AGENTS.items():
-        for cell in sorted(settings_of(agent), key=lambda at: (at.price, at.learning_rate)):
-            if not are_made(runs, [cell]):
-                continue
+    for agent, cells in every.items():
+        for cell in sorted(cells, key=lambda at: (at.price, at.learning_rate)):
             figures = [student_mean([*ends(runs, cell, at).values()]) for at in (GOLD, KL)]
-            lines.append([name, f"{cell.price:g}", f"{cell.learning_rate:g}", *figures])
+            about = [AGENTS[agent], f"{cell.price:g}", f"{cell.learning_rate:g}"]
+            lines.append([*about, *figures])
     return markdown_table(["agent", "beta or c", "rate", "gold", "KL, nats"], lines)
 
 
 def accuracy_table(runs: Runs) -> str:
-    """Return the accuracy of each seed's reward model beside the gold of PPO at the end."""
-    cells = settings_of("ppo")[:2]
+    """Return by seed the reward model's accuracy, and gold at the end of what is made first."""
     lines = []
     for seed in SEEDS:
-        accuracy = runs.runs[cells[0]][seed][-1]["reward_accuracy"]
-        golds = [number(ends(runs, cell, GOLD)[seed]) for cell in cells]
-        lines.append([str(seed), NONE if accuracy is None else number(accuracy), *golds])
-    heads = [f"gold, PPO, {cell.price:g} at {cell.learning_rate:g}" for cell in cells]
+        of_seed = [runs.runs[cell][seed][-1] for cell in first_settings()]
+        (accuracy,) = {row["reward_accuracy"] for row in of_seed} - {None}
+        golds = [number(row[GOLD]) for row in of_seed]
+        lines.append([str(seed), number(accuracy), *golds])
+    heads = [
+        f"gold, {AGENTS[cell.agent]}, {cell.price:g} at {cell.learning_rate:g}"
+        for cell in first_settings()
+    ]
     return markdown_table(["seed", "reward model's accuracy", *heads], lines)
 
 
@@ -309,7 +314,7 @@ def tables(published: Published) -> dict[str, str]:
         return {}
     return {
         "tuned": tuned_table(runs),
-        "settings": settings_table(runs),
+        "every setting": settings_table(runs),
         "accuracies": accuracy_table(runs),
     }
 

@@ -2,7 +2,8 @@
 
     python -m studies.preferences     # docs/results/preferences.md, from its published runs
 
-The runs of PPO and DPO were made at commit 0138b9c6, those of feedback at 6307f464.
+The runs of PPO and DPO were made at commit 0138b9c6, those of feedback at 6307f464. The first table
+is of `studies.ppo_against_dpo`.
 """
 
 from collections.abc import Sequence
@@ -30,8 +31,6 @@ TEXT = (
 )
 """Columns that hold text."""
 AGENTS = {"dpo": "DPO", "online-dpo": "online DPO", "best-of-n": "best of 16", "ppo": "PPO"}
-TUNED = {"DPO": ("dpo", 0.3, 3e-4), "PPO": ("ppo", 0.05, 1e-3)}
-"""Agent -> its name, price (DPO's beta) and rate that did best on the spare seeds."""
 USUAL = {"dpo": (0.1, 3e-4), "ppo": (0.05, 3e-4)}
 """Agent -> its usual price and rate."""
 PAIRS = (
@@ -84,21 +83,6 @@ def runs_at(rows: Sequence[Row], agent: str, price: float, rate: float) -> dict[
     """Return the ends at a price and rate from 2,029 own pairs, PPO's by its best reward model."""
     recipe = "epochs5" if agent == "ppo" else ""
     return ends(rows, part="sweep", agent=agent, recipe=recipe, price=price, rate=rate)
-
-
-def tuned_table(rows: Sequence[Row]) -> str:
-    """Return both agents tuned, and their difference in gold paired by seed."""
-    lines, gold = [], []
-    for name, about in TUNED.items():
-        last = runs_at(rows, *about)
-        figures = [
-            student_mean([row[key] for row in last.values()]) for key in ("gold_score", "kl")
-        ]
-        lines.append([name, f"{about[1]:g}", f"{about[2]:g}", *figures])
-        gold.append({seed: row["gold_score"] for seed, row in last.items()})
-    gap = after_holm({"": paired_difference(*paired(gold[1], gold[0]))})[""]
-    lines.append(["PPO minus DPO", "", "", gap, ""])
-    return markdown_table(["agent", "beta or c", "learning rate", "gold", "KL, nats"], lines)
 
 
 def settings_table(rows: Sequence[Row]) -> str:
@@ -209,7 +193,6 @@ def page(docs: Docs = DOCS) -> None:
     runs = read("ppo_dpo.csv")
     tables = {
         "agents": agents_table(read("curves.csv")),
-        "tuned": tuned_table(runs),
         "settings": settings_table(runs),
         "pairs": pairs_table(runs),
         "judges": judges_table(read("judge.csv")),

@@ -1,5 +1,6 @@
 """PPO against DPO: the settings of a run, what a setting is chosen by, and the table by hand."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 
 from studies import ppo_against_dpo as study
 from studies.ppo_against_dpo import SEEDS, STUDY, first_settings, settings_of
-from tokengym.lab.study import Cell, Row, Runs
+from tokengym.lab.study import DOCS, Cell, Row, Runs
 
 EVERY = [cell for agent in study.AGENTS for cell in settings_of(agent)]
 
@@ -52,6 +53,15 @@ def test_the_difference_is_paired_by_seed_and_needs_every_seed() -> None:
     of_first = runs_of(first)
     del of_first.runs[best_ppo][SEEDS[-1]]
     assert not study.are_made(of_first, first_settings())
+
+
+def test_every_setting_is_shown_once_all_are_made() -> None:
+    golds = {cell: [float(at)] * 5 for at, cell in enumerate(EVERY)}
+    lines = study.settings_table(runs_of(golds)).splitlines()[2:]
+    assert len(lines) == len(EVERY)
+    assert lines[0].startswith("| DPO | 0.1 | 0.0001 | 2.00 (2.00 to 2.00) | 3.00 ")
+    del golds[EVERY[-1]]
+    assert study.settings_table(runs_of(golds)) == "Not measured yet."
 
 
 def test_what_the_headline_compares_is_made_first() -> None:
@@ -112,3 +122,32 @@ def test_ranked_pairs_are_best_with_worst_and_inwards(monkeypatch: pytest.Monkey
         if len(pairs) == 2:
             (best, worst), (second, third) = pairs
             assert best >= second >= third >= worst
+
+
+PAGE = (DOCS / STUDY.document).read_text(encoding="utf-8")
+
+
+def test_what_is_published_has_every_seed_of_what_the_headline_compares() -> None:
+    assert study.are_made(STUDY.published(DOCS).runs, first_settings())
+
+
+@pytest.mark.parametrize("how", ["best in the older runs", "usual"])
+def test_the_answer_quotes_the_difference_as_clear_as_it_is(how: str) -> None:
+    (answer,) = (line for line in PAGE.splitlines() if line.startswith("**PPO"))
+    table = study.tuned_table(STUDY.published(DOCS).runs)
+    (line,) = (at for at in table.splitlines() if at.startswith(f"| PPO minus DPO | {how} |"))
+    gap = line.split(" | ")[3]
+    figures = gap.replace("*", "").partition(",")[0].replace(" (", ", ").rstrip(")")
+    assert f"({figures}" in answer
+
+
+def test_every_figure_of_todays_part_is_one_of_its_tables() -> None:
+    begins, ends = PAGE.index("## By today's code"), PAGE.index("## Expectations")
+    told = re.sub(
+        r"<!-- (.+) -->\n.*?<!-- end \1 -->|\(http\S*\)", "", PAGE[begins:ends], flags=re.S
+    )
+    runs = STUDY.published(DOCS).runs
+    shown = re.findall(r"\d+\.\d+", study.tuned_table(runs) + study.accuracy_table(runs))
+    quoted = re.findall(r"\d+\.\d+", told)
+    assert quoted
+    assert {*quoted} <= {*shown}

@@ -145,12 +145,3 @@ def test_a_judge_that_ties_half_agrees_half() -> None:
     ]
     line = preferences.judges_table(rows).splitlines()[2]
     assert line == "| quarrels (Detox) | 75.0% | 50.0% | 0.0% |"
-
-
-@pytest.mark.parametrize("figure", ["\u22120.001", "0.077"])
-def test_the_answer_on_preferences_is_that_of_its_table(figure: str) -> None:
-    page = (DOCS / "preferences.md").read_text(encoding="utf-8")
-    (answer,) = (line for line in page.splitlines() if line.startswith("**Once"))
-    (row,) = (line for line in page.splitlines() if line.startswith("| PPO minus DPO"))
-    assert figure in answer
-    assert figure in row
