@@ -49,6 +49,10 @@ ALARMS = {
 """Alarm of `find_alarms` -> the measurements that it reads."""
 FEWEST = 3
 """Measurements from which on alarms are read: two do not show their noise."""
+EARLY, LATE = range(1, 6), range(12, UPDATES + 1)
+"""Updates that are told apart at one KL."""
+LEVELS = ((4, 6), (9, 13))
+"""Nats between which runs are read at one KL."""
 TICKS = (0, 0.5, 1, 2, 5, 10, 20, 50, 100)
 """Of the axis of the KL, nats."""
 
@@ -154,6 +158,49 @@ def count_table(runs: Runs) -> str:
     return markdown_table(["price c", *TASKS, "both"], lines)
 
 
+def when_table(runs: Runs) -> str:
+    """Return after which update and at which KL gold had fallen, median and range of the runs."""
+    lines = []
+    for task, price in product(TASKS, PRICES):
+        fallen_at = [
+            (float(at.below_at), float(column(points, "kl")[at.below_at]))
+            for run, points in runs.each.items()
+            if (run.task, run.price) == (task, price) and (at := fall_of(points)) is not None
+        ]
+        if fallen_at:
+            update, kl = (
+                [text(float(value)) for value in (np.median(at), min(at), max(at))]
+                for text, at in zip(
+                    ("{:g}".format, number), zip(*fallen_at, strict=True), strict=True
+                )
+            )
+            of = [f"{middle} ({low} to {high})" for middle, low, high in (update, kl)]
+            lines.append([task, f"{price:g}", str(len(fallen_at)), *of])
+    return markdown_table(["task", "price c", "runs that fell", "update", "KL, nats"], lines)
+
+
+def level_table(runs: Runs) -> str:
+    """Return gold of early and of late measurements whose KL is alike, means over all of them."""
+    lines = []
+    for task, price, (low, high) in product(TASKS, PRICES, LEVELS):
+        of_cells = [
+            points for run, points in runs.each.items() if (run.task, run.price) == (task, price)
+        ]
+        line = [task, f"{price:g}", f"{low} to {high}"]
+        for updates in (EARLY, LATE):
+            found = [
+                point["gold_score"]
+                for points in of_cells
+                for point in points
+                if point["step"] in updates and low <= point["kl"] <= high
+            ]
+            line.append(f"{number(mean(found))} ({len(found)})" if found else NONE)
+        if line[3:] != [NONE, NONE]:
+            lines.append(line)
+    spans = [f"updates {of[0]} to {of[-1]}" for of in (EARLY, LATE)]
+    return markdown_table(["task", "price c", "KL, nats", *spans], lines)
+
+
 def pairs_of() -> Iterator[tuple[str, Cell, Cell]]:
     """Yield what differs, a cell, and the one that it is compared with."""
     for task, price in product(TASKS, PRICES):
@@ -247,6 +294,8 @@ def tables(published: Published) -> dict[str, str]:
     return {
         "falls": falls_table(runs),
         "counts": count_table(runs),
+        "when": when_table(runs),
+        "levels": level_table(runs),
         "pairs": pairs_table(runs),
         "best of n": lines_table(best_of(published)),
         "alarms": alarms_table(runs),
