@@ -124,10 +124,11 @@ def test_what_is_said_of_reward_models_not_chosen_for_their_attention() -> None:
     bundled = speeds.pop(reward_models.BUNDLED)
     others = [*speeds.values()]
     assert sum(each.low > 1 for each in others) == 2
-    said = f"{range_of(others)} as fast, clearly so by two"
+    said = f"{range_of(others)} as fast, with intervals above 1 by two"
     assert said in readme
     assert said in page.split("![")[0]
-    assert f"{range_of(others)}, clearly so by two" in "".join(row("README: on one grid"))
+    told = f"{range_of(others)}, with intervals above 1 by two"
+    assert told in "".join(row("README: on one grid"))
     assert range_of(others) in (DOCS / "README.md").read_text(encoding="utf-8")
     share = sum(math.log(each.times) for each in others) / 4 / math.log(bundled.times)
     assert f"in logarithms, is {100 * share:.0f} % of that" in page
