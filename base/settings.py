@@ -363,7 +363,7 @@ def check_number(
         if value is None and optional:
             continue
         is_number = isinstance(value, Real) and not isinstance(value, bool)
-        kind = "" if is_number or "number" in wanted else "a number "
+        kind = "" if is_number or "number" in wanted else "a number"
         try:
             number = float(value) if is_number else None
         except OverflowError:
@@ -376,7 +376,8 @@ def check_number(
             and (most is None or value <= most)
             and (not finite or isfinite(number))
         ):
-            _refuse(name, value, kind + wanted.strip() or "a number", optional, hint, error)
+            said = f"{kind} {wanted.strip()}".strip() or "a number"
+            _refuse(name, value, said, optional, hint, error)
         if type(value) is not float and not (isinstance(value, int) and abs(value) < 2**63):
             object.__setattr__(owner, name, number)
 

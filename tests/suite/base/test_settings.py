@@ -136,6 +136,21 @@ def test_numbers_are_within_their_bounds(bounds, inside, outside):
         check_number(Inner(rate=outside), "rate", **bounds)
 
 
+@pytest.mark.parametrize(
+    ("bounds", "wanted"),
+    [
+        ({}, "a number"),
+        ({"finite": True}, "a finite number"),
+        ({"above": 0.0}, "a number > 0"),
+        ({"least": 0.0, "finite": True}, "a finite number >= 0"),
+        ({"least": 0.0, "most": 1.0}, r"a number within \[0, 1\]"),
+    ],
+)
+def test_what_is_no_number_is_told_what_is_wanted(bounds, wanted):
+    with pytest.raises(SettingsError, match=f"^rate must be {wanted}, got 'abc'$"):
+        check_number(Inner(rate="abc"), "rate", **bounds)  # type: ignore[arg-type]
+
+
 def test_integers_that_torch_cannot_hold_become_floats_or_are_refused():
     settings = Inner(rate=10**30)
     check_number(settings, "rate", above=0.0, finite=True)
