@@ -4,14 +4,19 @@ Each makes a `PPO` under the settings that the learner's declaration has for the
 saved, loaded and played as one.
 """
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokengym.agents.learner import find_learner
 from tokengym.agents.ppo.ppo import PPO
 from tokengym.base.errors import SettingsError
 
+if TYPE_CHECKING:  # for which they are classes of PPO, whose settings it then knows by name
+    Made = PPO
+else:
+    Made = object
 
-class CriticFree:
+
+class CriticFree(Made):
     """Constructor of a `PPO` with the settings that a learner's name stands for, and its defaults.
 
     Arguments are those of `PPO`.
@@ -22,18 +27,19 @@ class CriticFree:
 
     learner: ClassVar[str]
     """The name, as a word of the command line."""
-    load = PPO.load
+    if not TYPE_CHECKING:
+        load = PPO.load
 
-    def __new__(cls, *arguments: Any, **keywords: Any) -> PPO:  # type: ignore[misc]
-        """Return the agent."""
-        learner = find_learner(cls.learner)
-        for name, value in learner.fixed.items():
-            if keywords.get(name, value) != value:
-                raise SettingsError(
-                    f"{cls.__name__} stands for {name}={value!r}, got {keywords[name]!r}; leave it "
-                    f"out, or take PPO(..., {name}={keywords[name]!r})"
-                )
-        return PPO(*arguments, **{**learner.defaults, **keywords, **learner.fixed})
+        def __new__(cls, *arguments: Any, **keywords: Any) -> PPO:
+            """Return the agent."""
+            learner = find_learner(cls.learner)
+            for name, value in learner.fixed.items():
+                if keywords.get(name, value) != value:
+                    raise SettingsError(
+                        f"{cls.__name__} stands for {name}={value!r}, got {keywords[name]!r}; "
+                        f"leave it out, or take PPO(..., {name}={keywords[name]!r})"
+                    )
+            return PPO(*arguments, **{**learner.defaults, **keywords, **learner.fixed})
 
 
 class GRPO(CriticFree):

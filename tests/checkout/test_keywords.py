@@ -18,13 +18,25 @@ def _as_a_user_writes_them() -> None:
     """Settings for `make types`, which also fails where an error that is expected is none."""
     import gymnasium as gym
 
-    from tokengym import DPO, PPO, SFT, TokenGenerationEnv, TokenGenerationVectorEnv, compare
+    from tokengym import (
+        DPO,
+        GRPO,
+        PPO,
+        REINFORCE,
+        RLOO,
+        SFT,
+        TokenGenerationEnv,
+        TokenGenerationVectorEnv,
+        compare,
+    )
     from tokengym.keywords import EnvKeywords
     from tokengym.lab.learners.nlpo import NLPO
 
     envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=2)
     PPO("CausalLMPolicy", envs, n_epochs=2, kl_coef=0.1, clip_range=lambda left: 0.2 * left, seed=0)
     NLPO("CausalLMPolicy", envs, n_epochs=2, mask_top_p=0.8, mask_refresh=5, seed=0)
+    GRPO("CausalLMPolicy", envs, group_size=2, n_epochs=2).learn(10)
+    RLOO.load("folder").predict([[1]])
     DPO("folder", beta=0.2, max_steps=3)
     SFT("folder", max_steps=3)
     TokenGenerationEnv(tokenizer="folder", prompts=["Once"], max_new_tokens=3, horizon="truncated")
@@ -40,6 +52,9 @@ def _as_a_user_writes_them() -> None:
     PPO("CausalLMPolicy", envs, n_epochs="two")  # type: ignore[arg-type]
     PPO("CausalLMPolicy", envs, n_epoch=2)  # type: ignore[call-arg]
     PPO("CausalLMPolicy", envs, kl_estimator="k7")  # type: ignore[arg-type]
+    GRPO("CausalLMPolicy", envs, group_sise=1)  # type: ignore[call-arg]
+    RLOO("CausalLMPolicy", envs, group_size="two")  # type: ignore[arg-type]
+    REINFORCE("CausalLMPolicy", envs, n_epoch=2)  # type: ignore[call-arg]
     NLPO("CausalLMPolicy", envs, mask_top_p="most")  # type: ignore[arg-type]
     DPO("folder", beta="x")  # type: ignore[arg-type]
     SFT("folder", steps=3)  # type: ignore[call-arg]
