@@ -164,8 +164,6 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
             if hasattr(self.settings, field):  # a setting of the learner that its policy has too
                 policy_kwargs[field] = getattr(self.settings, field)
         self.check_settings()
-        if tensorboard_log is not None:  # Stable-Baselines3 finds out in learn
-            check_tracker("tensorboard", given=f"tensorboard_log={tensorboard_log!r}")
         device = select_device(device)
         self._only_plays = isinstance(envs, NoEnvironment)
         self.processes = Processes() if self._only_plays else join(device)
@@ -364,7 +362,13 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         tb_log_name: str = "run",
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
-        """Set logger and callbacks up; return ``num_timesteps`` at the end, and the callback."""
+        """Set logger and callbacks up; return ``num_timesteps`` at the end, and the callback.
+
+        Raises:
+            SettingsError: if nothing can be learned, or TensorBoard is asked for and not installed.
+        """
+        if self.tensorboard_log is not None and not self._custom_logger:
+            check_tracker("tensorboard", given=f"tensorboard_log={self.tensorboard_log!r}")
         check_learning(self.policy.trained_parameters())
         self.policy.warn_before_learning(self.lr_schedule(1.0))
         self.policy.warn_of_unfrozen()

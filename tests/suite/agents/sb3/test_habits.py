@@ -137,10 +137,23 @@ def test_means_of_the_log_are_over_so_many_episodes(make_ppo):
         make_ppo(stats_window_size=0)
 
 
-def test_a_log_without_tensorboard_is_refused_before_training(make_ppo, tmp_path, monkeypatch):
+def test_a_log_without_tensorboard_is_refused_as_training_begins(
+    make_ppo, make_envs, tmp_path, monkeypatch
+):
+    """And not where an agent that had one is loaded, to predict or to train under a logger."""
+    make_ppo(tensorboard_log="tb").save(tmp_path / "agent")
     monkeypatch.setattr("tokengym.agents.rollouts.logs.find_spec", lambda name: None)
+    envs = make_envs()
+    model = PPO.load(tmp_path / "agent")
+    assert len(model.predict(envs.reset(seed=0)[0])[0]) == envs.num_envs
+    model = PPO.load(tmp_path / "agent", env=envs)
+    assert model.tensorboard_log == "tb"
     with pytest.raises(ValueError, match=r"tensorboard_log='tb' needs tensorboard; pip install"):
-        make_ppo(tensorboard_log="tb")
+        model.learn(TOKENS)
+    assert model.num_timesteps == 0
+    model.set_logger(configure(str(tmp_path), ["csv"]))
+    model.learn(TOKENS)
+    assert model.num_timesteps >= TOKENS
 
 
 def test_tensorboard_folders_are_numbered(make_ppo, tmp_path):
