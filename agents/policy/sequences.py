@@ -77,11 +77,12 @@ class Sequences:
                 table[row, :length] = True if mask is None else mask
         both = np.array([[len(p), n] for p, n in zip(prompt_ids, lengths, strict=True)], np.int64)
         both = both.reshape(-1, 2)
+        to = torch.device(device)
         made = cls(
-            input_ids=torch.from_numpy(input_ids).to(device),
-            prompt_lengths=torch.from_numpy(both[:, 0].copy()).to(device),
-            response_lengths=torch.from_numpy(both[:, 1].copy()).to(device),
-            written=None if table is None else torch.from_numpy(table).to(device),
+            input_ids=sent(torch.from_numpy(input_ids), to),
+            prompt_lengths=sent(torch.from_numpy(both[:, 0].copy()), to),
+            response_lengths=sent(torch.from_numpy(both[:, 1].copy()), to),
+            written=None if table is None else sent(torch.from_numpy(table), to),
         )
         vars(made).update(host_lengths=both, host_written=table)
         return made
