@@ -14,8 +14,11 @@ from tests.support.agents.turns import TALK
 from tokengym.agents import PPO
 from tokengym.agents.ppo.steps import GradientSteps
 
-READS = ("aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero")
-"""Operations whose result the host needs before it goes on."""
+READS = frozenset(
+    "_local_scalar_dense is_nonzero nonzero masked_select equal bincount _unique _unique2 "
+    "unique_dim unique_consecutive unique_dim_consecutive".split()
+)
+"""Operations whose result, or its size, the host needs before it goes on."""
 TORCH = str(Path(torch.__file__).parent)
 
 
@@ -37,9 +40,22 @@ class Waits(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        if function.name() in READS:
+        if _is_read(function.overloadpacket.__name__, args, kwargs or {}):
             self.note(sys._getframe(1))
         return function(*args, **(kwargs or {}))
+
+
+def _is_read(name: str, args: Any, kwargs: Any) -> bool:
+    """Return whether an operation's result, or its size, has to be known to the host."""
+    if name == "repeat_interleave":
+        return kwargs.get("output_size") is None
+    if name in ("index", "index_put", "index_put_"):  # by a mask, whose places have to be counted
+        masks = [
+            one for one in args[1] if one is not None and one.dtype in (torch.bool, torch.uint8)
+        ]
+        fills = name != "index" and args[2].numel() == 1  # as masked_fill does
+        return bool(masks) and not fills
+    return name in READS
 
 
 def counted(monkeypatch: Any, work: Callable[[], Any]) -> tuple[Counter[str], Any]:
@@ -53,6 +69,14 @@ def counted(monkeypatch: Any, work: Callable[[], Any]) -> tuple[Counter[str], An
                 return own(tensor)
 
             patch.setattr(torch.Tensor, name, noted)
+        moved = torch.Tensor.to
+
+        def to(tensor: Any, *args: Any, **settings: Any) -> Any:
+            if "cpu" in (*args, *settings.values()):  # by that word: the device may be a CPU too
+                waits.note(sys._getframe(1))
+            return moved(tensor, *args, **settings)
+
+        patch.setattr(torch.Tensor, "to", to)
         result = work()
     return waits.lines, result
 
@@ -128,6 +152,38 @@ def test_what_asks_the_device_while_steps_are_queued(
         agent.policy.optimizer = torch.optim.SGD(weights, lr=1e-2)
     _, of_update = waits_of(agent, monkeypatch)
     assert of_update.total() == expected
+
+
+@pytest.mark.parametrize(
+    ("work", "expected"),
+    [
+        (lambda x, mask: x[mask], 1),
+        (lambda x, mask: x.masked_select(mask), 1),
+        (lambda x, mask: mask.nonzero(), 1),
+        (lambda x, mask: torch.where(mask), 1),
+        (lambda x, mask: x.to("cpu"), 1),
+        (lambda x, mask: x.to(device="cpu", copy=True), 1),
+        (lambda x, mask: x.cpu(), 1),
+        (lambda x, mask: x.unique(), 1),
+        (lambda x, mask: x.unique(dim=0), 1),
+        (lambda x, mask: x.unique_consecutive(), 1),
+        (lambda x, mask: torch.equal(x, x + 1), 1),
+        (lambda x, mask: x.repeat_interleave(mask.long()), 1),
+        (lambda x, mask: x.repeat_interleave(mask.long(), output_size=2), 0),
+        (lambda x, mask: x.__setitem__(mask, torch.ones(2)), 1),
+        (lambda x, mask: x.__setitem__(mask, 0.0), 0),
+        (lambda x, mask: x[mask.long()], 0),
+        (lambda x, mask: x.where(mask, 0.0), 0),
+        (lambda x, mask: float(x[0]), 1),
+        (lambda x, mask: x.tolist(), 1),
+        (lambda x, mask: bool(mask.any()), 1),
+    ],
+)
+def test_what_counts_as_a_wait(monkeypatch, work, expected):
+    """Whatever has a size that only the values tell, and what brings values to the host."""
+    x, mask = torch.arange(3.0), torch.tensor([True, False, True])
+    waits, _ = counted(monkeypatch, lambda: work(x, mask))
+    assert waits.total() == expected
 
 
 def test_lengths_are_known_on_the_host(make_ppo, make_envs):
