@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from types import CodeType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from tokengym.base.errors import SettingsError, TokenGymError, is_fault
@@ -45,20 +45,48 @@ def load_from_file(path: Path, name: str, *, error: type[TokenGymError] = Settin
     module_name = f"{MODULE_PREFIX}{digest}"
     module = sys.modules.get(module_name)
     if module is None:
-        loader = _FromSource(module_name, str(path))
-        spec = importlib.util.spec_from_file_location(module_name, path, loader=loader)
-        assert spec is not None
-        module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
-        try:
-            with running_user_code(f"{path} cannot be run", path, error), _importing_beside(path):
-                loader.exec_module(module)
-        except BaseException:
-            del sys.modules[module_name]
-            raise
+        module = _run(path, module_name, error)
     if name not in vars(module):
         public = [key for key in vars(module) if not key.startswith("_")]
         raise error(f"{path} defines no {name!r}; it defines {', '.join(public) or 'nothing'}")
     return vars(module)[name]
+
+
+def _run(path: Path, module_name: str, error: type[TokenGymError]) -> ModuleType:
+    """Return the module that a file is when it is run, kept under its name."""
+    loader = _FromSource(module_name, str(path))
+    spec = importlib.util.spec_from_file_location(module_name, path, loader=loader)
+    assert spec is not None
+    module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
+    try:
+        with running_user_code(f"{path} cannot be run", path, error), _importing_beside(path):
+            loader.exec_module(module)
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+    return module
+
+
+def copy_of_own(function: FunctionType) -> FunctionType | None:
+    """Return a function of a file of the user's from another run of that file.
+
+    What it remembers in its module, or in files beside it, is not what the function does.
+
+    Returns:
+        The copy; None where the function is of no such file, has no name in it, or the file cannot
+        be run a second time.
+    """
+    module = sys.modules.get(function.__module__)
+    if module is None or not module.__name__.startswith(MODULE_PREFIX):
+        return None
+    name = next((key for key, value in vars(module).items() if value is function), "")
+    again = f"{module.__name__}_again"
+    try:
+        copy = vars(_run(Path(str(module.__file__)), again, SettingsError)).get(name)
+    except TokenGymError:
+        return None
+    sys.modules.pop(again, None)
+    return copy if isinstance(copy, FunctionType) else None
 
 
 def code_hash(path: Path, *, error: type[TokenGymError] = SettingsError) -> str:

@@ -1,9 +1,13 @@
 """The public checker of the reward contract, in the manner of Gymnasium's ``check_env``."""
 
+import copy
 import inspect
+import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from traceback import extract_tb
 from typing import Any, NoReturn
 
 import gymnasium
@@ -11,14 +15,19 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
+from tokengym.base.own_code import copy_of_own
 from tokengym.envs.episode import Episode, episodes_from_infos
 from tokengym.rewards.credits.names import CARRIED
 from tokengym.rewards.credits.rule import Rule
-from tokengym.rewards.errors import RewardCheckError
+from tokengym.rewards.errors import RewardCheckError, RewardError
 from tokengym.rewards.maths.redistribution import close_sum
 from tokengym.rewards.reward import Reward
+from tokengym.rewards.scores import Scores
 
+_LOG = logging.getLogger(__name__)
 _MAX_STEPS = 10_000
+_OF_SIZES = re.compile(r"size of (the )?tensor|Sizes of tensors|shapes cannot be multiplied")
+"""In torch's errors of tensors that do not go together."""
 _TERMINAL_KEYS = ("response_ids", "score", "score_parts", "token_rewards")
 
 
@@ -86,11 +95,19 @@ def check_reward(
 
 
 def try_rule(envs: VectorEnv[Any, Any, Any], *, seed: int = 0) -> None:
-    """Have a function that divides scores credit random responses; no scorer or model is asked.
+    """Have a user's function that divides scores credit random responses; no scorer is asked.
 
-    What is wrong with it then shows before a run is done. A rule that reads more than texts, data,
-    scores, `log_probs` and `entropy`, or that is no plain function, and so might remember what it
-    was shown, is left alone, and so are this package's own.
+    What is wrong with it whatever its scores then shows before a run is done: a result of another
+    type or shape, a name, attribute or module that is not there, a call with wrong arguments, and
+    sizes that do not go together. The responses are those of random tokens to prompts of the task,
+    with the scores 0, 1, 0, ... and figures of no policy. A scorer may never give such scores, so
+    whatever else is raised is a warning, as are finite rewards that do not sum to the score. What
+    is not finite is nothing.
+
+    Called is a copy of the function, of another run of its file "rules.py", so that what it
+    remembers there is left alone. A function that was passed as a Python object and is of no such
+    file is not called, nor one that reads more than texts, data, scores, `log_probs` and `entropy`,
+    nor what is no plain function.
 
     Args:
         envs: A batch with a reward; it is reset and played to its end.
@@ -102,15 +119,57 @@ def try_rule(envs: VectorEnv[Any, Any, Any], *, seed: int = 0) -> None:
     reward: Reward = _paid_layers(envs)[0].reward
     rule = reward.credit
     of_others = {*rule.reads_of("scorer")} - {"scores"} | {*rule.reads_of("policy")} - CARRIED
-    is_own = inspect.isfunction(rule.function) and rule.function.__module__[:9] != "tokengym."
-    if of_others or rule.signature.models or rule.needs_reference or not is_own:
+    if of_others or rule.signature.models or rule.needs_reference:
         return
+    function = copy_of_own(rule.function) if inspect.isfunction(rule.function) else None
+    if function is None:
+        return
+    tried = copy.copy(rule)
+    tried.function = function
     rng = np.random.default_rng(seed)
     with _unpaid(envs):
         played = _play_rows(envs, seed, rng)
-    episodes = [_with_figures(_unscored(one), rng) for one in played]
-    # Scores within the range of most scorers, unlike each other.
-    reward.credit_scored([replace(one, score=row % 2.0) for row, one in enumerate(episodes)])
+    scores = Scores([row % 2.0 for row in range(len(played))])
+    episodes = [
+        replace(_with_figures(_unscored(one), rng), score=float(score))
+        for one, score in zip(played, scores.values, strict=True)
+    ]
+    try:
+        with reward.crediting(len(episodes)):
+            tokens, _ = tried(reward.inputs(episodes, scores=scores), waits=False)
+    except RewardError as error:
+        if _is_of_code(error, inspect.unwrap(function).__code__.co_filename):
+            raise
+        said = str(error)
+    else:
+        rows = zip(scores.values.tolist(), tokens.cpu().numpy(), strict=True)
+        apart = [(score, float(row.sum())) for score, row in rows if not close_sum(score, row)]
+        if not tried.conserves or not apart or not bool(tokens.isfinite().all()):
+            return
+        score, total = apart[0]
+        said = (
+            f"{tried.who} gives rewards that sum to {total:.6g}, the score is {score:.6g}; "
+            "rescale them, or declare conserves=False"
+        )
+    _LOG.warning(
+        "%s; the runs begin all the same, as their scores and texts may never be those that it was "
+        "tried on: random tokens, scored 0 and 1",
+        said,
+    )
+
+
+def _is_of_code(error: RewardError, file: str) -> bool:
+    """Return whether a rule of a file fails so whatever the scores and texts that it is shown."""
+    cause = error.__cause__
+    if cause is None:  # what it returned was refused, unless the rule itself says this
+        return all(frame.filename != file for frame in extract_tb(error.__traceback__))
+    if isinstance(cause, AttributeError):
+        return cause.obj is not None  # as a search in a text that finds nothing
+    if isinstance(cause, TypeError):
+        return "NoneType" not in str(cause)
+    is_of_sizes = type(cause) is RuntimeError and bool(_OF_SIZES.search(str(cause)))
+    is_unknown = isinstance(cause, NameError) and not isinstance(cause, UnboundLocalError)
+    return is_unknown or is_of_sizes or isinstance(cause, ImportError)
 
 
 @contextmanager

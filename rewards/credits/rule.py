@@ -115,8 +115,12 @@ class Rule(BoundFunction):
 
     # --- calling ----------------------------------------------------------------------------------
 
-    def __call__(self, inputs: Inputs) -> tuple[Tensor, Figures]:
+    def __call__(self, inputs: Inputs, *, waits: bool = True) -> tuple[Tensor, Figures]:
         """Return the rewards of a batch's own tokens, (batch, time), and the figures.
+
+        Args:
+            inputs: What it reads.
+            waits: As of `tokengym.rewards.credits.calling.call`.
 
         Raises:
             CreditError: if the function raises, or returns what is no reward of these tokens.
@@ -127,7 +131,7 @@ class Rule(BoundFunction):
         view: Inputs | Pieces = inputs
         if self.cut is not None:
             view = Pieces(inputs, self.cut, self.options["segments"])
-        rewards, figures = self.call(view)
+        rewards, figures = self.call(view, waits=waits)
         if isinstance(view, Pieces):
             rewards = view.placed(rewards, self.options["pay"])
         return self._whole(inputs, rewards), checked_figures(figures, len(rewards), self.who)

@@ -2,13 +2,17 @@
 
 from contextlib import nullcontext
 
+import gymnasium as gym
 import pytest
 
 from tests.support.comparisons import comparison
+from tokengym import on_last, token_credit
+from tokengym.base.own_code import load_from_file
 from tokengym.evaluation.runs.compare import preflight
 from tokengym.evaluation.runs.decide import decide
 from tokengym.evaluation.runs.defaults import training_settings
 from tokengym.evaluation.runs.settings import TaskSettings
+from tokengym.rewards.check import try_rule
 
 
 @pytest.mark.parametrize(
@@ -66,6 +70,59 @@ def surprised(scores, response_mask, log_probs):
 @token_credit
 def sound(scores, response_mask):
     return on_last(scores, response_mask)
+@token_credit
+def of_a_name(scores, response_mask):
+    return on_last(scoers, response_mask)
+@token_credit
+def of_a_method(scores, response_mask):
+    return on_last(scores.logg(), response_mask)
+@token_credit
+def of_a_module(scores, response_mask):
+    import no_such_module
+@token_credit
+def of_a_call(scores, response_mask):
+    return on_last(scores, response_mask, 1, 2, 3)
+@token_credit
+def half_spread(scores, response_mask):
+    return on_last(scores / 2, response_mask)
+@token_credit
+def of_large_parts(scores, response_mask):
+    parts = on_last(scores, response_mask)
+    parts[:, 0] += 1 / 3
+    parts[:, 1] -= 1 / 3
+    return parts
+@token_credit
+def of_logs(scores, response_mask):
+    return on_last(scores.log() + 1 / scores, response_mask)
+@token_credit
+def of_raters(scores, response_mask):
+    assert (scores >= 1).all()
+    return on_last(scores, response_mask)
+@token_credit
+def of_answers(scores, response_mask, responses):
+    import re
+    found = [re.search("#### (.*)", response).group(1) for response in responses]
+    return on_last(scores, response_mask)
+@token_credit
+def of_answers_read(scores, response_mask, responses):
+    found = [dict().get(response)[0] for response in responses]
+    return on_last(scores, response_mask)
+@token_credit
+def of_one_branch(scores, response_mask):
+    if scores.min() > 0:
+        best = scores
+    return on_last(best, response_mask)
+@token_credit
+def refuses_itself(scores, response_mask):
+    from tokengym.rewards import CreditError
+    if scores.min() < 1:
+        raise CreditError("scores are from 1 to 5")
+    return on_last(scores, response_mask)
+SEEN = []
+@token_credit
+def remembers(scores, response_mask):
+    SEEN.append(scores.mean())
+    return on_last(scores - sum(SEEN) / len(SEEN), response_mask)
 """
 
 
@@ -80,6 +137,10 @@ def sound(scores, response_mask):
         ("of_columns", r"of-columns .* raised RuntimeError \(.*size of tensor.*at line 23 of "),
         ("of_two", ""),
         ("sound", ""),
+        ("of_a_name", "raised NameError"),
+        ("of_a_method", "raised AttributeError"),
+        ("of_a_module", "raised ModuleNotFoundError"),
+        ("of_a_call", "raised TypeError"),
     ],
 )
 def test_a_rule_whose_first_batch_would_fail_is_refused_before_the_first_run(
@@ -89,6 +150,51 @@ def test_a_rule_whose_first_batch_would_fail_is_refused_before_the_first_run(
     rewards = ("sparse", f"{tmp_path / 'rules.py'}:{rule}")
     with pytest.raises(ValueError, match=message) if message else nullcontext():
         preflight(comparison("MovieReview", rewards=rewards, seeds=1))
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("half_spread", "gives rewards that sum to 0.5, the score is 1; rescale them, or declare"),
+        ("of_large_parts", ""),
+        ("of_logs", ""),
+        ("of_raters", "raised AssertionError"),
+        ("of_answers", "'NoneType' object has no attribute 'group'"),
+        ("of_answers_read", "'NoneType' object is not subscriptable"),
+        ("of_one_branch", "raised UnboundLocalError"),
+        ("refuses_itself", "scores are from 1 to 5"),
+    ],
+)
+def test_a_rule_that_fails_by_the_values_it_is_tried_on_is_not_refused(
+    tmp_path, caplog, rule, said
+):
+    """Its scorer may never give scores such as 0, nor its policy such texts."""
+    (tmp_path / "rules.py").write_text(RULES)
+    preflight(comparison("MovieReview", rewards=(f"{tmp_path / 'rules.py'}:{rule}",), seeds=1))
+    lines = [line for line in caplog.messages if "the runs begin all the same" in line]
+    assert len(lines) == bool(said)
+    assert all(said in line for line in lines)
+
+
+def test_what_a_rule_remembers_is_not_of_its_trial(tmp_path):
+    file = tmp_path / "rules.py"
+    file.write_text(RULES)
+    preflight(comparison("MovieReview", rewards=(f"{file}:remembers",), seeds=1))
+    assert load_from_file(file, "SEEN") == []
+
+
+def test_a_function_of_no_file_is_not_called_on_trial():
+    seen: list[float] = []
+
+    @token_credit
+    def remembers(scores, response_mask):
+        seen.append(float(scores.mean()))
+        return on_last(scores, response_mask)
+
+    envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=2, reward=remembers)
+    try_rule(envs)
+    envs.close()
+    assert not seen
 
 
 def test_an_agent_without_a_policy_is_refused_under_a_rule_that_reads_it(tmp_path):
