@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import gymnasium as gym
 import numpy as np
@@ -14,10 +14,16 @@ from tokengym.agents.offline import ResponseCollector, Sampling, make_policy
 from tokengym.envs import Episode, Task
 from tokengym.evaluation.measure import BEST_OF, MIN_ERRORS, span_error
 from tokengym.evaluation.runs import EvaluationSettings, RunRecord, training_settings
-from tokengym.evaluation.statistics import DEFAULT_LEVEL, Curve, paired_difference
+from tokengym.evaluation.statistics import (
+    DEFAULT_LEVEL,
+    Curve,
+    paired_difference,
+    tuned_on_others,
+)
 from tokengym.lab.tables import mean
 from tokengym.rewards import gold_scorer
 
+Choice = TypeVar("Choice")
 Row = Mapping[str, Any]
 """A row of a table of results: its values by column."""
 PRICE = 0.05
@@ -115,6 +121,29 @@ def best_rate(areas: Mapping[float, float], first: float = FIRST_RATE) -> float 
     if next_rate(areas, first) is not None:
         return None
     return max(areas, key=lambda rate: areas[rate])
+
+
+def chosen_on_others(
+    choices: Sequence[Choice], seeds: Sequence[int], figures: ArrayLike
+) -> dict[int, Choice]:
+    """Return by seed the choice that does best on the other seeds, see `tuned_on_others`.
+
+    Args:
+        choices: Cells, settings or rates to choose from.
+        seeds: The seeds.
+        figures: (choices, seeds) by which they are chosen; the larger, the better.
+
+    Raises:
+        ValueError: if there are several choices and one seed.
+    """
+    numbers = np.broadcast_to(np.arange(len(choices))[:, None], (len(choices), len(seeds)))
+    picked = tuned_on_others(numbers, figures)
+    if not np.isfinite(picked).all():
+        raise ValueError(
+            f"{len(choices)} cells have the seeds {[*seeds]}: a cell is chosen on the other seeds, "
+            "so that two are needed"
+        )
+    return {seed: choices[int(number)] for seed, number in zip(seeds, picked, strict=True)}
 
 
 @dataclass(frozen=True, kw_only=True)

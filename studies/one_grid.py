@@ -24,9 +24,8 @@ from tokengym.evaluation.statistics import (
     SHARES,
     steps_to_shares,
     student_interval,
-    tuned_on_others,
 )
-from tokengym.lab.protocol import GRID, LEARNER, curve_of, net_area, way
+from tokengym.lab.protocol import GRID, LEARNER, chosen_on_others, curve_of, net_area, way
 from tokengym.lab.study import NET, Cell, Published, Round, Row, Runs, Study, read_rows, single_run
 from tokengym.lab.tables import NONE, Speed, markdown_table, mean, times_as_fast
 
@@ -250,8 +249,7 @@ def picked(
 ) -> list[Cell]:
     """Return for each seed the cell that a criterion chooses on the other seeds."""
     figures = [[criterion(runs.runs[cell][seed], at) for seed in seeds] for cell in cells]
-    numbers = np.broadcast_to(np.arange(len(cells))[:, None], (len(cells), len(seeds)))
-    return [cells[int(number)] for number in tuned_on_others(numbers, figures)]
+    return [*chosen_on_others(cells, seeds, figures).values()]
 
 
 def times(

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 
 from tokengym import Comparison
 from tokengym.agents.offline import (
@@ -33,9 +32,9 @@ from tokengym.evaluation.runs import (
     TaskSettings,
     training_settings,
 )
-from tokengym.evaluation.statistics import paired_difference, tuned_on_others
+from tokengym.evaluation.statistics import paired_difference
 from tokengym.lab.commands.train_reward import BUNDLED
-from tokengym.lab.protocol import MEASURES
+from tokengym.lab.protocol import MEASURES, chosen_on_others
 from tokengym.lab.study import Cell, Published, Round, Row, Runs, Study, single_run
 from tokengym.lab.tables import NOT_YET, after_holm, markdown_table, mean, student_mean
 from tokengym.lab.training import RewardTraining, train_reward_model
@@ -231,8 +230,7 @@ def chosen(runs: Runs, agent: str) -> list[Cell]:
     """Return for each seed the setting with the most gold at the end on the other seeds."""
     settings = settings_of(agent)
     golds = [[ends(runs, cell, GOLD)[seed] for seed in SEEDS] for cell in settings]
-    numbers = np.broadcast_to(np.arange(len(settings))[:, None], (len(settings), len(SEEDS)))
-    return [settings[int(at)] for at in tuned_on_others(numbers, golds)]
+    return [*chosen_on_others(settings, SEEDS, golds).values()]
 
 
 def setting_text(cells: Sequence[Cell]) -> str:

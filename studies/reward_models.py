@@ -22,7 +22,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from studies import one_grid
-from studies.one_grid import Way, steps_of, title
+from studies.one_grid import Way, steps_of, times, title
 from studies.token_credit import ROWS, UPDATES, WARMUP
 from tokengym import Comparison
 from tokengym.agents.offline import ResponseCollector, Sampling, make_policy
@@ -30,7 +30,6 @@ from tokengym.base import read_json, write_json
 from tokengym.envs import Episode, bundled
 from tokengym.evaluation.report import number
 from tokengym.evaluation.runs import TaskSettings, training_settings
-from tokengym.evaluation.statistics import student_interval
 from tokengym.lab.commands.train_reward import BUNDLED as AS_COMMAND
 from tokengym.lab.makers.figures import attention_rows, relative_entropy
 from tokengym.lab.makers.models import (
@@ -512,9 +511,7 @@ def compared(runs: Runs, own: Cell, base: Cell, at: Way) -> tuple[Speed, list[st
     seeds = sorted(one.keys() & other.keys())
     if len(seeds) < 2:
         return None
-    steps = [np.array([steps_of(of[seed], at) for seed in seeds]) for of in (one, other)]
-    middle, low, high, _ = (float(np.exp(x)) for x in student_interval(np.log(steps[1] / steps[0])))
-    speed = Speed(middle, low, high, bool((steps[0] >= UPDATES).any()))
+    speed = times(runs, [own] * len(seeds), [base] * len(seeds), at, seeds)
     columns = {
         NET: net_area,
         "score": lambda points: one_grid.curve_of(points).area("score"),
@@ -631,19 +628,19 @@ def tables(published: Published) -> dict[str, str]:
     }
 
 
-def _of_model(row: Row) -> str:
-    return f"{row['task']}-{row['model']}.csv"
-
-
 def _drawn(file: str, folder: str, make: Any) -> Drawn:
     """Return what is drawn of each reward model, of film reviews first."""
+
+    def part(task: str, model: str) -> str:
+        return f"{folder}/{task}-{model}.csv"
+
     every = [(task, model) for task in TASKS for model in MODELS]
-    parts = {f"{folder}/{task}-{model}.csv": partial(make, task, model) for task, model in every}
+    parts = {part(task, model): partial(make, task, model) for task, model in every}
     return Drawn(
         file=file,
         parts=parts,
         text=("task", "model"),
-        part_of=lambda row: f"{folder}/{_of_model(row)}",
+        part_of=lambda row: part(row["task"], row["model"]),
     )
 
 

@@ -14,15 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 
-import numpy as np
-
 from studies import other_tasks
 from tokengym import Comparison
 from tokengym.envs import Task
 from tokengym.evaluation.report import number
 from tokengym.evaluation.runs import EvaluationSettings, TaskSettings
-from tokengym.evaluation.statistics import paired_difference, tuned_on_others
-from tokengym.lab.protocol import curve_of
+from tokengym.evaluation.statistics import paired_difference
+from tokengym.lab.protocol import chosen_on_others, curve_of
 from tokengym.lab.study import (
     Cell,
     Published,
@@ -216,11 +214,8 @@ def at_own_rate(
     each = [by_seed(runs, arm(name, rate), of) for rate in rates]
     seeds = sorted(set.intersection(*({*of_rate} for of_rate in each)))
     figures = [[of_rate[seed] for seed in seeds] for of_rate in each]
-    both = (np.broadcast_to(np.array(rates)[:, None], np.shape(figures)), np.array(figures))
-    chosen, reached = (tuned_on_others(values, figures) for values in both)
-    return dict(zip(seeds, map(float, reached), strict=True)), dict(
-        zip(seeds, map(float, chosen), strict=True)
-    )
+    chosen = chosen_on_others(rates, seeds, figures)
+    return {seed: each[rates.index(rate)][seed] for seed, rate in chosen.items()}, chosen
 
 
 def rates_text(rates: Mapping[int, float]) -> str:

@@ -20,9 +20,8 @@ from tokengym.evaluation.statistics import (
     Curve,
     holm,
     student_interval,
-    tuned_on_others,
 )
-from tokengym.lab.protocol import PRICE
+from tokengym.lab.protocol import PRICE, chosen_on_others
 from tokengym.lab.tables import CLEAR
 
 POWER = 0.8
@@ -202,14 +201,7 @@ def _chosen(arm: Arm, budgets: Mapping[int, float], price: float) -> list[Curve]
         for cell in arm.values()
     ]
     areas = np.array([_nets(list(cell.values()), price) for cell in cells])
-    numbers = np.broadcast_to(np.arange(len(cells), dtype=np.float64)[:, None], areas.shape)
-    picked = tuned_on_others(numbers, areas)
-    if not np.isfinite(picked).all():
-        raise ValueError(
-            f"{len(cells)} cells have the seeds {[*budgets]}: a cell is chosen on the other seeds, "
-            "so that two are needed"
-        )
-    return [cells[int(number)][seed] for number, seed in zip(picked, budgets, strict=True)]
+    return [cell[seed] for seed, cell in chosen_on_others(cells, [*budgets], areas).items()]
 
 
 def _nets(runs: Sequence[Curve], price: float) -> NDArray[np.float64]:
