@@ -89,9 +89,14 @@ def masked_mean(
         check_shapes(x, weights=weights)
         return (x.masked_fill(~mask, 0.0) * weights).sum()
     count = mask.sum() if count is None else count
+    _check_keeps(mask, count)
+    return x.masked_fill(~mask, 0.0).sum() / count
+
+
+def _check_keeps(mask: Tensor, count: Tensor | float) -> None:
+    """Refuse a mask that counts nothing."""
     if not count > 0:
         raise ValueError(f"the mask of shape {tuple(mask.shape)} keeps nothing; there is no mean")
-    return x.masked_fill(~mask, 0.0).sum() / count
 
 
 def masked_std(x: Tensor, mask: Tensor, *, epsilon: float = 1e-8) -> Tensor:
@@ -175,8 +180,7 @@ def _checked_whitening(x: Tensor, mask: Tensor, epsilon: float) -> Whitening:
     The square of 1e20 does, and by an infinite deviation everything would be whitened to 0.
     """
     check_shapes(x, mask=mask)
-    if not mask.any():
-        raise ValueError(f"the mask of shape {tuple(mask.shape)} keeps nothing; there is no mean")
+    _check_keeps(mask, mask.sum())
     x = at_least_float32(x)
     is_equal = no_spread(x, mask)
     found = _whitening(x, mask, is_equal, epsilon)
