@@ -79,7 +79,9 @@ def copy_of_own(function: FunctionType) -> FunctionType | None:
     module = sys.modules.get(function.__module__)
     if module is None or not module.__name__.startswith(MODULE_PREFIX):
         return None
-    name = next((key for key, value in vars(module).items() if value is function), "")
+    name = next((key for key, value in vars(module).items() if value is function), None)
+    if name is None:
+        return None
     again = f"{module.__name__}_again"
     try:
         copy = vars(_run(Path(str(module.__file__)), again, SettingsError)).get(name)
