@@ -11,6 +11,7 @@ from studies import preferences, rewards
 from tokengym import decide
 from tokengym.lab.study import DOCS, Runs
 
+AT_END = rewards.FIGURES["gold at the end"]
 PAGE = (DOCS / "rewards.md").read_text(encoding="utf-8")
 
 
@@ -79,6 +80,23 @@ def test_the_answer_quotes_differences_as_clear_as_they_are(
     ):
         assert cell.startswith("**") == is_clear
         assert figure in cell
+
+
+def test_the_answer_quotes_what_is_clear_with_a_rate_for_each() -> None:
+    answer = PAGE.split("![")[0]
+    table = rewards.own_rates_table(rewards.STUDY.published(DOCS).runs).splitlines()
+    for other, more in (("uniform", "0.127"), ("r3", "0.175")):
+        (line,) = (row for row in table if row.startswith(f"| `r3-dense` minus `{other}` |"))
+        assert f"**+{more}** " in line.split(" | ")[3]
+        assert f"{more} more than `{other}`" in answer
+    (line,) = (row for row in table if row.startswith("| `r3-dense` minus `uniform` over R3 |"))
+    assert "**" not in line
+    levels = [
+        rewards.at_own_rate(rewards.STUDY.published(DOCS).runs, name, AT_END)[0]
+        for name in ("r3-dense", "uniform", "r3", "abc", "sparse")
+    ]
+    *firsts, last = [f"{mean(of.values()):.2f}" for of in levels]
+    assert f"at {', '.join(firsts)} and {last}." in answer
 
 
 def runs_at(golds: dict[str, dict[float, list[float]]]) -> Runs:
