@@ -14,15 +14,14 @@ from rich.text import Text
 
 from tokengym.base.text import fixed
 from tokengym.evaluation.report.learning import SHOWN
+from tokengym.evaluation.runs.pace import Key, TimeLeft
 from tokengym.evaluation.runs.run import Run
 from tokengym.evaluation.runs.spec import REFERENCE, RunSpec
 
-Key = tuple[str, int]
-"""Name and seed of a run."""
 EVERY = 30.0
 """Seconds between two lines where there is no terminal."""
 GLANCE = 0.5
-"""Seconds between two looks at the folders of runs where there is one."""
+"""Seconds between two looks at the folders of runs."""
 
 
 class ProgressDisplay:
@@ -62,11 +61,8 @@ class ProgressDisplay:
             TextColumn("{task.fields[figures]}", markup=False),
         )
         self._tasks: dict[Key, Any] = {}
-        self._first: dict[Key, tuple[int, float]] = {}  # step and time of the first measurement
         self._clock = clock
-        self._began: float | None = None
-        self._finished = 0
-        self._updates: dict[Key, int] = {}  # made here by the runs that are not finished
+        self._time_left = TimeLeft(steps, total - done)
         self._titles = {spec.key: f"{spec.title}, seed {spec.seed}" for spec in specs}
         self._said = ""  # the last line, where there is no terminal
         self._watched = {spec.key: Run(spec) for spec in specs if spec.folder}
@@ -97,20 +93,20 @@ class ProgressDisplay:
     def start(self, run: Key) -> None:
         """A run has begun."""
         name = self._name(run)
-        self._began = self._clock() if self._began is None else self._began
+        with self._lock:
+            self._time_left.begin(run, self._clock())
         self._tasks[run] = self._runs.add_task("", total=self.steps, name=name, figures="")
 
     def update(self, run: Key, step: int, point: Mapping[str, Any]) -> None:
         """A run was measured: ``point`` is the last of its curve."""
-        shown = figures(point)
-        now = self._clock()
-        began, start = self._first.setdefault(run, (step, now))
-        if began < step < self.steps:
-            left = (now - start) / (step - began) * (self.steps - step)
+        shown, now = figures(point), self._clock()
+        with self._lock:
+            self._time_left.measure(run, step, now)
+            left = self._time_left.of(run, now)
+        if step < self.steps and left is not None:
             shown += f", {clock_time(left)} left"
-        self._updates[run] = step - began
         self._runs.update(self._tasks[run], completed=step, figures=shown)
-        self._overall.update(self._all, left=self._left(now))
+        self._overall.update(self._all, left=self._left())
         if self.total == 1 and not self.console.is_terminal:
             self._say(f"update {step} of {self.steps}: {shown}")
 
@@ -129,21 +125,24 @@ class ProgressDisplay:
 
     def line(self) -> str:
         """Return how far the work is, such as "3 of 15 runs done, about 4:00 left"."""
-        left = self._left(self._clock())
+        left = self._left()
         return f"{self.done} of {self.total} runs done{', ' if left else ''}{left}"
 
-    def _left(self, now: float) -> str:
-        """Return the time that the rest takes at the pace so far; "" before one is known."""
-        made = self._finished * self.steps + sum(self._updates.values())
-        if self._began is None or not made:
+    def _left(self) -> str:
+        """Return the time that the rest takes in words, or "" where it is not known."""
+        with self._lock:
+            left = self._time_left.of_all(self._clock())
+        if left is None:
             return ""
-        whole = (self.total - self.done + self._finished) * self.steps
-        return f"about {clock_time((now - self._began) / made * (whole - made))} left"
+        return f"about {clock_time(left)} left" if round(left) else "nearly done"
 
     def _look_often(self) -> None:
-        while not self._ended.wait(GLANCE if self.console.is_terminal else EVERY):
+        said = self._clock()
+        while not self._ended.wait(min(GLANCE, EVERY)):
             self.look()
-            if not self.console.is_terminal and self.total > 1:  # of one run each point is a line
+            # Of one run each point is a line.
+            if not self.console.is_terminal and self.total > 1 and self._clock() - said >= EVERY:
+                said = self._clock()
                 self._say(self.line())
 
     def look(self) -> None:
@@ -156,6 +155,7 @@ class ProgressDisplay:
                 if progress is not None and progress != self._seen.get(run):
                     self._seen[run] = progress
                     self.update(run, *progress)
+            self._overall.update(self._all, left=self._left())
 
     def finish(self, run: Key, error: str | None, *, resumes: bool = False) -> None:
         """A run has ended, well or with an error; or was stopped, and resumes another time."""
@@ -163,11 +163,10 @@ class ProgressDisplay:
             self._watched.pop(run, None)
             if run in self._tasks:
                 self._runs.remove_task(self._tasks.pop(run))
-            self._updates.pop(run, None)
+            self._time_left.end(run, self._clock())
             is_counted = run[0] != REFERENCE
             self.done += is_counted
-            self._finished += is_counted
-            self._overall.update(self._all, completed=self.done)
+            self._overall.update(self._all, completed=self.done, left=self._left())
         counted = f"[{self.done}/{self.total}] {self._name(run)}" if is_counted else REFERENCE
         line = Text(f"{counted}: ")
         ended = f"failed: {error}" if error else "finished"
