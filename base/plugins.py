@@ -5,10 +5,12 @@ anyone's. Where it is not installed, the message for an unknown name says how to
 """
 
 import ast
+import os
 import sys
 from collections.abc import Callable
-from importlib import import_module
-from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
+from functools import lru_cache
+from importlib import import_module, metadata
+from importlib.metadata import EntryPoint, PackageNotFoundError, distribution
 from importlib.util import find_spec
 from typing import Any
 
@@ -20,6 +22,32 @@ def plugins(group: str, name: str | None = None) -> list[EntryPoint]:
     """Return the entry points of ``tokengym.<group>``, all or those of one name."""
     points = entry_points(group=f"tokengym.{group}")
     return [point for point in points if name is None or point.name == name]
+
+
+def entry_points(group: str) -> tuple[EntryPoint, ...]:
+    """Return the entry points of one of our groups, in the order in which Python finds them.
+
+    The files of all installed packages are read once, and again where a folder of ``sys.path`` has
+    changed: a package that is installed meanwhile is found.
+    """
+    return tuple(point for point in _read_points(*map(_state_of, sys.path)) if point.group == group)
+
+
+def _state_of(folder: str) -> tuple[str, int, int, int] | None:
+    """Return what changes when a package is installed in a folder; None of one that is missing."""
+    try:
+        status = os.stat(folder or os.curdir)
+    except OSError:
+        return None
+    return folder, status.st_dev, status.st_ino, status.st_mtime_ns
+
+
+@lru_cache(maxsize=1)
+def _read_points(*folders: tuple[str, int, int, int] | None) -> list[EntryPoint]:
+    """Return the entry points of all our groups, of the folders in that state."""
+    points = metadata.entry_points()
+    groups = (group for group in points.groups if group.startswith("tokengym."))
+    return [point for group in groups for point in points.select(group=group)]
 
 
 def missing_laboratory() -> str:

@@ -1,7 +1,9 @@
 """The suite without its laboratory: what it says where a name of the laboratory is asked for."""
 
+import os
 import sys
 from importlib.metadata import EntryPoint, PackageNotFoundError
+from pathlib import Path
 
 import gymnasium as gym
 import pytest
@@ -79,6 +81,31 @@ def test_a_package_lists_the_names_that_others_add_to_it_alone(monkeypatch):
     monkeypatch.setattr(plugins, "entry_points", lambda **_: points)
     assert {"Added", "AddedReward"} & {*dir(tokengym)} == {"Added"}
     assert {"Added", "AddedReward", "AddedScore"} & {*dir(tokengym.rewards)} == {"AddedReward"}
+
+
+def install(folder: Path, package: str, points: str, *, at: int) -> None:
+    """Write what a package declares, as an installer does, at a time in seconds."""
+    info = folder / f"{package}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(points)
+    os.utime(folder, (at, at))  # a file system may keep no finer time than two calls are apart
+
+
+def test_a_package_that_is_installed_meanwhile_is_found(tmp_path, monkeypatch):
+    def names() -> set[str]:
+        return {point.name for point in plugins.plugins("tasks")}
+
+    before = names()
+    monkeypatch.syspath_prepend(tmp_path)
+    install(tmp_path, "one", "[tokengym.tasks]\nOne = one:TASK\n[other]\nNone = one\n", at=1)
+    assert names() == before | {"One"}
+    install(tmp_path, "two", "[tokengym.tasks]\nTwo = two:TASK\n", at=2)
+    assert names() == before | {"One", "Two"}
+    (point,) = plugins.plugins("tasks", "Two")
+    assert (point.value, point.dist and point.dist.name) == ("two:TASK", "two")
+    monkeypatch.undo()
+    assert names() == before
 
 
 def test_the_suite_imports_nothing_of_the_laboratory():
