@@ -30,7 +30,7 @@ def run(folder: Path, batch_size: int) -> None:
     is_launched = "WORLD_SIZE" in os.environ
     training: dict[str, Any] = {
         "per_device_train_batch_size": batch_size,
-        "num_train_epochs": 3,
+        "num_train_epochs": 2,
         "learning_rate": 1e-2,
         "optim": "sgd",
         "ddp_backend": "gloo" if is_launched else None,

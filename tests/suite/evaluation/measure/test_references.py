@@ -179,7 +179,7 @@ def test_the_error_of_a_span_is_that_of_many_draws(
     """Prompts of unlike level: the goal is of 40 of them, each seed's start of its own."""
     generator, draw = np.random.default_rng(2), NOISES[noise]
     spans, errors = [], []
-    for _ in range(1_200):
+    for number in range(1_200):
         level = 0.5 * generator.normal(size=(held_out or 40, 1))
         first = level[:40] + draw(generator, (40, samples))
         if seeds:
@@ -188,7 +188,8 @@ def test_the_error_of_a_span_is_that_of_many_draws(
         else:
             start = np.mean(level[:40] + draw(generator, (40, episodes // 40)))
         spans.append(mean_of_best(first, first, n).mean() - start)
-        errors.append(span_error(first, n, episodes, seeds=seeds, held_out=held_out))
+        if number % 4 == 0:  # their mean is far surer than the spread of the spans
+            errors.append(span_error(first, n, episodes, seeds=seeds, held_out=held_out))
     assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(spans), rel=0.07)
 
 
