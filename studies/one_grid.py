@@ -37,12 +37,15 @@ ARMS: dict[str, dict[str, str]] = {
     "critic": {"rule": "sparse", "critic": "reward_model"},
 }
 """Arm -> its cell's values; the first is the baseline."""
+BASE = next(iter(ARMS))
+CONTROLS = ("uniform", "random")
+"""Arms that spread the score without a look at the text."""
 LAMBDAS = ("0.5", "0.8", "0.95", "1")
 LEARNING_RATES = (3e-4, 1e-3, 3e-3)
 PILOT, SEEDS = 19, range(20, 25)
 """Seed that may drop cells and stands behind no figure, and those of the grid: no earlier page has
 them."""
-DROPPED: frozenset[tuple[int, float]] = frozenset()
+DROPPED: frozenset[tuple[int, float]] = frozenset({(48, 3e-4)})
 """Lengths and rates that a pilot dropped, see the rules on the page."""
 
 
@@ -60,6 +63,7 @@ CRITERIA: dict[str, Criterion] = {
     NET: lambda points, at: net_area(points),
 }
 """What a cell is chosen by, on the other seeds: larger is better."""
+WAYS_TO_CHOOSE = (*(f"chosen by {name}" for name in CRITERIA), "both at the cell of `sparse`")
 
 
 def cells(length: int, name: str) -> list[Cell]:
@@ -274,8 +278,27 @@ def times(
     return Speed(middle, low, high, bool((one >= UPDATES).any()))
 
 
-def four_ways(runs: Runs, name: str, length: int, at: Way, seeds: Sequence[int]) -> list[Speed]:
-    """Return an arm's speed against `sparse` by each criterion, and at the cell of `sparse`.
+def four_ways(
+    runs: Runs, name: str, length: int, at: Way, seeds: Sequence[int], base: str = BASE
+) -> list[Speed]:
+    """Return an arm's speed against another by each criterion, and both at the cell of `sparse`.
+
+    Args:
+        runs: Runs of the study.
+        name: The arm.
+        length: Tokens.
+        at: The way.
+        seeds: Seeds with every cell.
+        base: What it is against.
+    """
+    mine, its = (chosen_cells(runs, of, length, at, seeds).values() for of in (name, base))
+    return [times(runs, own, other, at, seeds) for own, other in zip(mine, its, strict=True)]
+
+
+def chosen_cells(
+    runs: Runs, name: str, length: int, at: Way, seeds: Sequence[int]
+) -> dict[str, list[Cell]]:
+    """Return of an arm by each way of choosing the cell of each seed, chosen on the others.
 
     Args:
         runs: Runs of the study.
@@ -284,14 +307,11 @@ def four_ways(runs: Runs, name: str, length: int, at: Way, seeds: Sequence[int])
         at: The way.
         seeds: Seeds with every cell.
     """
-    own, base = kept(length, name), kept(length, next(iter(ARMS)))
-    by_criterion = []
-    for criterion in CRITERIA.values():
-        mine, its = (picked(runs, of, criterion, at, seeds) for of in (own, base))
-        by_criterion.append(times(runs, mine, its, at, seeds))
+    own, base = kept(length, name), kept(length, BASE)
+    by_criterion = [picked(runs, own, criterion, at, seeds) for criterion in CRITERIA.values()]
     of_base = picked(runs, base, CRITERIA[NET], at, seeds)
     alike = [own[base.index(cell)] for cell in of_base]
-    return [*by_criterion, times(runs, alike, of_base, at, seeds)]
+    return dict(zip(WAYS_TO_CHOOSE, [*by_criterion, alike], strict=True))
 
 
 def said(speeds: Sequence[Speed]) -> str | None:
@@ -329,9 +349,63 @@ def chosen_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
                 )
             )
             lines.append([*line, str(len(seeds))])
-    head = ["tokens", "arm", *(f"chosen by {name}" for name in CRITERIA)]
-    head += ["both at the cell of `sparse`", "in all four"]
+    head = ["tokens", "arm", *WAYS_TO_CHOOSE, "in all four"]
     return markdown_table([*head, "at one lambda and rate, least to most", "seeds"], lines)
+
+
+def controls_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
+    """Return the speed against each control of the arms that are none, by chosen cells."""
+    lines = []
+    for length, at in by_length.items():
+        seeds = complete(runs, length)
+        if len(seeds) < 2:
+            continue
+        for name, control in product([*ARMS][1:], CONTROLS):
+            if name in CONTROLS:
+                continue
+            speeds = four_ways(runs, name, length, at, seeds, control)
+            about = [str(length), title(name), title(control)]
+            lines.append([*about, *map(times_as_fast, speeds), said(speeds) or NONE])
+    return markdown_table(["tokens", "arm", "control", *WAYS_TO_CHOOSE, "in all four"], lines)
+
+
+def spent_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
+    """Return the cells that each way chose, and what stands behind their speed: KL and gold."""
+    lines = []
+    for length, name in product(by_length, ARMS):
+        seeds = complete(runs, length)
+        if len(seeds) < 2:
+            continue
+        at = by_length[length]
+        for how, cells_of in chosen_cells(runs, name, length, at, seeds).items():
+            of_seeds = [runs.runs[cell][seed] for cell, seed in zip(cells_of, seeds, strict=True)]
+            curves = [*map(curve_of, of_seeds)]
+            steps = float(np.exp(mean([np.log(steps_of(points, at)) for points in of_seeds])))
+            figures = [
+                mean([kl_at(points, at) for points in of_seeds]),
+                mean([curve.area("kl") for curve in curves]),
+                mean([*map(net_area, of_seeds)]),
+                mean([curve.end("gold_score") for curve in curves]),
+            ]
+            about = [str(length), title(name), how, cells_text(cells_of)]
+            lines.append([*about, number(steps), *map(number, figures)])
+    head = ["tokens", "arm", "way", "lambda at rate, seeds", "updates to 75 %", "KL there"]
+    head += ["KL over the run", "score - c KL over it", "gold in the last tenth"]
+    return markdown_table(head, lines)
+
+
+def kl_at(points: Sequence[Row], at: Way) -> float:
+    """Return the KL of a run where it has made 75 % of the way; its last if it never does."""
+    steps, kls = ([float(point[name]) for point in points] for name in ("step", "kl"))
+    return float(np.interp(steps_of(points, at), steps, kls))
+
+
+def cells_text(cells_of: Sequence[Cell]) -> str:
+    """Return lambdas and rates, each once, with the number of seeds that have it."""
+    return "; ".join(
+        f"{cell.gae_lambda} at {cell.learning_rate:g}, {[*cells_of].count(cell)}"
+        for cell in dict.fromkeys(cells_of)
+    )
 
 
 def cells_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
@@ -361,6 +435,8 @@ def tables(published: Published) -> dict[str, str]:
     return {
         "grid so far": so_far(runs),
         "grid": chosen_table(runs, by_length),
+        "grid controls": controls_table(runs, by_length),
+        "grid spent": spent_table(runs, by_length),
         "grid cells": cells_table(runs, by_length),
         "grid pilot": pilot_table(runs, by_length),
         "grid dropped": drop_table(runs, by_length),

@@ -187,8 +187,10 @@ def answer_table(runs: Runs, drawn: Sequence[Row]) -> str:
                 signed(lead(runs, at_end, long, m, at_end=True).difference)
                 for m in ("score", "gold_score", "kl")
             ]
-            rows.append([str(length), title(cell), *map(times_as_fast, times), *over, *ends])
-    head = ["tokens", "arm, lambda", "times as fast by score", f"by {NET}"]
+            rates = " and ".join(f"{runs.rate(at):g}" for at in (cell, base))
+            speeds = map(times_as_fast, times)
+            rows.append([str(length), title(cell), rates, *speeds, *over, *ends])
+    head = ["tokens", "arm, lambda", "rate, and of `sparse`", "times as fast by score", f"by {NET}"]
     head += ["score over 30 updates", "KL over them", "score at the end of 120", "gold", "KL"]
     return markdown_table(head, rows)
 

@@ -47,6 +47,45 @@ def test_twice_the_rise_is_twice_as_fast_however_the_cell_is_chosen() -> None:
     assert "| 2.0 to 2.0 | 2.00 (0.5, 0.0003) to 2.00 (0.5, 0.0003) | 5 |" in line
 
 
+def test_the_speed_against_a_control_is_by_the_cells_of_both() -> None:
+    rises = {"abc-signed": 0.6, "uniform": 0.3, "random": 0.2}
+    runs = runs_of(lambda cell, seed: rises.get(cell.rule, 0.25))
+    lines = [
+        line
+        for line in one_grid.controls_table(runs, {24: AT}).splitlines()
+        if line.startswith("| 24 | `abc-signed`")
+    ]
+    assert [line.count("2.00 (2.00 to 2.00)") for line in lines] == [4, 0]
+    assert [line.count("3.00 (3.00 to 3.00)") for line in lines] == [0, 4]
+
+
+def test_what_stands_behind_a_speed_is_read_where_it_is_reached() -> None:
+    """KL that rises with the updates is read at the crossing; the cell that is paid for is not."""
+    dear = one_grid.cells(24, "sparse")[0]
+
+    def rows(cell: Cell, seed: int) -> Iterator[Row]:
+        rise, kl = (0.4, 9.0) if cell == dear else (0.3, 0.1)
+        for point in points(cell, seed, rise):
+            yield {**point, "kl": kl * point["step"], "gold_score": 0.5}
+
+    every = [
+        row
+        for name in ARMS
+        for cell in one_grid.cells(24, name)
+        for seed in SEEDS
+        for row in rows(cell, seed)
+    ]
+    table = one_grid.spent_table(Runs(every, STUDY.axes), {24: AT}).splitlines()
+    of_sparse = [line.split(" | ")[2:] for line in table if line.startswith("| 24 | `sparse` |")]
+    assert [line[1] for line in of_sparse[:3:2]] == ["0.5 at 0.0003, 5", "0.5 at 0.001, 5"]
+    # 7.5 updates at 9 nats each, and 10 at 0.1; over the tokens of 30 updates in the mean.
+    assert [line[2:5] for line in of_sparse[:3:2]] == [
+        ["7.50", "67.5", "135"],
+        ["10.0", "1.00", "1.50"],
+    ]
+    assert of_sparse[0][-1].strip("| ") == "0.500"
+
+
 @pytest.mark.parametrize(
     ("lows", "highs", "text"),
     [
