@@ -45,13 +45,18 @@ class Row:
     """Ground truth, for a scorer that compares with one, which gets it as text: trainers' labels
     are any JSON."""
 
+    @property
+    def is_written(self) -> bool:
+        """Whether the policy wrote any of its tokens; else it is not scored."""
+        return len(self.response_ids) > 0 if self.written is None else any(self.written)
+
 
 @dataclass(frozen=True, kw_only=True)
 class CreditedRows:
     """Scores of rows, and an advantage for each of their response tokens."""
 
     scores: NDArray[np.float32]
-    """(rows,), 0 for a row without a token of the policy's, NaN for one without a score."""
+    """(rows,), NaN for a row without a score, and so for one without a token of the policy's."""
     token_rewards: list[NDArray[np.float32]]
     """(rows,) of (time,), reward units."""
     advantages: list[NDArray[np.float32]]
@@ -122,7 +127,7 @@ def credit_rows(
     """Score rows, divide their scores among their tokens, and return the tokens' advantages.
 
     A row without a token of the policy's is not scored. It is nobody's baseline, nor is one that
-    the scorer gave no score, whose advantages are 0.
+    the scorer gave no score: the score of both is NaN, and their advantages are 0.
 
     Args:
         rows: All rows of each group: a group that is split has another baseline.
@@ -139,11 +144,11 @@ def credit_rows(
         np.ones(len(row.response_ids)) if row.written is None else np.asarray(row.written)
         for row in rows
     ]
-    kept = [number for number, own in enumerate(masks) if own.any()]
+    kept = [number for number, row in enumerate(rows) if row.is_written]
     figures = _carried(rows, kept, called, credit)
     longest = max((len(row.response_ids) for row in rows), default=0)
     rewards, mask = (torch.zeros(len(rows), longest) for _ in range(2))
-    scores = np.zeros(len(rows), dtype=np.float32)
+    scores = np.full(len(rows), np.nan, dtype=np.float32)
     episodes: list[Any] = [None] * len(rows)
     if kept or not rows:  # no rows at all are refused by the credit
         paid = credit(

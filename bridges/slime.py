@@ -19,15 +19,20 @@ second on each rank. Written from slime at 624b824 (August 2026), whose own samp
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from tokengym.base.errors import SettingsError
 from tokengym.bridges.functions import Advantage, as_door_advantage
 from tokengym.bridges.rows import Row, check_scored, credit_rows
 from tokengym.credit import TokenCredit
+
+logger = logging.getLogger(__name__)
 
 
 class TokenCreditRewards:
@@ -47,7 +52,11 @@ class TokenCreditRewards:
     def __call__(self, args: Any, samples: Sequence[Any]) -> tuple[list[float], list[list[float]]]:
         """Return each sample's score, and the advantages of its response tokens.
 
+        slime needs a number for each sample: one whose loss mask is empty is not scored and has 0
+        in slime's log, which is said once. It is nobody's baseline and nothing is learned from it.
+
         Raises:
+            ScorerError: if a sample that the policy wrote has no score.
             SettingsError: under settings that would take the advantages for scores, or if a sample
                 does not name its group, which the advantage reads.
         """
@@ -81,8 +90,22 @@ class TokenCreditRewards:
                 )
             )
         credited = credit_rows(rows, self.credit, self.advantage)
-        check_scored(credited.scores, "slime")
-        return credited.scores.tolist(), [row.tolist() for row in credited.advantages]
+        is_written = np.array([row.is_written for row in rows], dtype=bool)
+        check_scored(credited.scores[is_written], "slime")
+        if not is_written.all():
+            _say_unscored()
+        scores = np.where(is_written, credited.scores, np.float32(0))
+        return scores.tolist(), [row.tolist() for row in credited.advantages]
+
+
+@functools.cache
+def _say_unscored() -> None:
+    """Log, once, what slime is told of samples that nobody scores."""
+    logger.warning(
+        "samples whose loss mask is empty (remove_sample too) are not scored: slime gets 0 as "
+        "their score, which lowers or raises the mean reward that it logs; they are nobody's "
+        "baseline, and nothing is learned from them"
+    )
 
 
 def advantages(args: Any, rollout_data: dict[str, Any]) -> None:

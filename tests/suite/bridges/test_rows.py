@@ -17,8 +17,9 @@ from tokengym.base.errors import SettingsError
 from tokengym.bridges.prime_rl import trace_advantages
 from tokengym.bridges.rllm import pay_trajectories
 from tokengym.bridges.rows import Row, credit_rows
-from tokengym.bridges.slime import TokenCreditRewards, advantages
+from tokengym.bridges.slime import TokenCreditRewards, _say_unscored, advantages
 from tokengym.bridges.tinker import loss_inputs
+from tokengym.rewards import ScorerError
 
 
 def row(ids: list[int], **changes: Any) -> Row:
@@ -78,10 +79,10 @@ def test_sparse_through_each_door_is_what_its_trainer_broadcasts():
 def test_rows_without_a_token_of_the_policy_are_nobodys_baseline():
     silent = row(SHORT, written=[0, 0])
     found = credit_rows([row(LONG), silent], credit())
-    assert found.scores.tolist() == [3.0, 0.0]
+    np.testing.assert_array_equal(found.scores, [3.0, np.nan])
     assert [advantage.tolist() for advantage in found.advantages] == [[0.0] * 3, [0.0] * 2]
     between = credit_rows([silent, row(LONG), silent, row(SHORT)], credit())
-    assert between.scores.tolist() == [0.0, 3.0, 0.0, 2.0]
+    np.testing.assert_array_equal(between.scores, [np.nan, 3.0, np.nan, 2.0])
     paid = [[0.0] * 2, [1.0] * 3, [0.0] * 2, [1.0] * 2]
     for rewards, expected in zip(between.token_rewards, paid, strict=True):
         np.testing.assert_allclose(rewards, expected, atol=1e-6)
@@ -123,11 +124,14 @@ def slime_sample(ids: list[int], **changes: Any) -> Any:
     return SimpleNamespace(**{**defaults, **changes})
 
 
-def test_slime_gets_scores_for_its_log_and_advantages_for_its_ranks():
+def test_slime_gets_scores_for_its_log_and_advantages_for_its_ranks(caplog):
     args = SimpleNamespace(custom_advantage_function_path="m.advantages", context_parallel_size=1)
     samples = [slime_sample(LONG), slime_sample(SHORT), slime_sample(SHORT, remove_sample=True)]
+    _say_unscored.cache_clear()
     scores, rewards = TokenCreditRewards(credit())(args, samples)
-    assert scores == [3.0, 2.0, 0.0]
+    assert scores == [3.0, 2.0, 0.0]  # slime needs a number of the sample that nobody scored
+    TokenCreditRewards(credit())(args, samples)
+    assert caplog.text.count("slime gets 0 as their score") == 1
     np.testing.assert_allclose(rewards[0], [1.0, 1.0, 1.0], atol=1e-6)
     assert rewards[2] == [0.0, 0.0]
     data: dict[str, Any] = {
@@ -149,6 +153,20 @@ def test_slime_gets_scores_for_its_log_and_advantages_for_its_ranks():
     assert paid == [[3.0] * 3, [2.0] * 2, [0.0] * 2]
     with pytest.raises(SettingsError, match=r"sample 1.*group_index=None"):
         TokenCreditRewards(credit("sparse"), by_group)(args, samples)
+
+
+def test_slime_is_never_told_0_of_a_response_that_the_scorer_left_unscored():
+    def some(response: str) -> float | None:
+        return None if len(response.split()) == len(LONG) else 1.0
+
+    rule = TokenCredit(some, "uniform", tokenizer=TOKENIZER)
+    found = credit_rows([row(LONG), row(SHORT), row(SHORT), row(SHORT, written=[0, 0])], rule)
+    np.testing.assert_array_equal(found.scores, [np.nan, 1.0, 1.0, np.nan])
+    assert [a.tolist() for a in found.advantages] == [[0.0] * 3, [0.0] * 2, [0.0] * 2, [0.0] * 2]
+    args = SimpleNamespace(custom_advantage_function_path="m.advantages", context_parallel_size=1)
+    samples = [slime_sample(LONG), slime_sample(SHORT), slime_sample(SHORT, remove_sample=True)]
+    with pytest.raises(ScorerError, match="1 of 2 responses have no score, and slime"):
+        TokenCreditRewards(rule)(args, samples)
 
 
 @pytest.mark.parametrize(("label", "text"), [(7, "7"), (0, "0"), ("7", "7"), (None, None)])
