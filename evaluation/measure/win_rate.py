@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 
 from tokengym.envs import Episode
 from tokengym.evaluation.statistics import DEFAULT_LEVEL, Array, Random, interval
+from tokengym.evaluation.statistics.scores import without_rounding
 
 Triple = tuple[str, str, str]
 Prefer = Callable[[Sequence[Triple]], ArrayLike]
@@ -103,14 +104,14 @@ def scored(first: Sequence[Episode], second: Sequence[Episode]) -> WinRate:
         ValueError: if there are none, the prompts differ, or no prompt has both scores.
     """
     _same_prompts(first, second)
-    differences = [
-        a.score - b.score
+    both = [
+        (a.score, b.score)
         for a, b in zip(first, second, strict=True)
         if a.score is not None and b.score is not None
     ]
-    if not differences:
+    if not both:
         raise ValueError("no episode has a score; collect them in an environment with a reward")
-    sure = 0.5 + 0.5 * np.sign(differences)
+    sure = 0.5 + 0.5 * np.sign(without_rounding(*np.array(both, dtype=np.float64).T))
     return win_rate(sure, sure)
 
 

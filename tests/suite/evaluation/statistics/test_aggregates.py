@@ -203,6 +203,20 @@ def test_paired_difference_by_hand():
     assert (narrow.low, narrow.high) == pytest.approx((-0.5571, 1.5571), abs=1e-3)  # 1.6377 of it
 
 
+def test_a_difference_of_rounding_is_a_tie():
+    sums = [0.1 + 0.2] * 5  # 0.30000000000000004
+    same = paired_difference(sums, [0.3] * 5)
+    assert (same.wins, same.ties, same.p_value) == (0, 5, 1.0)
+    assert (same.difference, same.low, same.high) == (0.0, 0.0, 0.0)
+    assert probability_of_improvement(sums, [0.3] * 5) == 0.5
+    # Of three pairs one differs: wins 1, ties 2, the mean 0.3 / 3.
+    one = paired_difference([0.6, *sums[:2]], [0.3] * 3)
+    assert (one.wins, one.ties, one.difference) == (1, 2, pytest.approx(0.1))
+    small = paired_difference([3e-11, 2e-11], [1e-11, 1e-11])  # the share counts, not the size
+    assert (small.wins, small.ties) == (2, 0)
+    assert paired_difference([-1.0 - 1e-11], [-1.0]).ties == 0
+
+
 def test_student_interval_is_scipys(rng):
     differences = rng.normal(0.4, size=(3, 7))
     expected = scipy.stats.ttest_1samp(differences, 0.0, axis=1)
