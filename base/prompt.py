@@ -186,7 +186,9 @@ class PromptSet(Sequence[Prompt]):
 
     def __init__(self, prompts: Iterable[str | Prompt | Messages]) -> None:
         # The order of a set is another in each process, and with it what a seed draws.
-        if isinstance(prompts, str | set | frozenset) or not isinstance(prompts, Iterable):
+        # Of a mapping the keys alone would be taken.
+        is_other = isinstance(prompts, str | set | frozenset | Mapping)
+        if is_other or not isinstance(prompts, Iterable):
             raise TypeError(
                 f"prompts must be a sequence of prompts, got {type(prompts).__name__} "
                 f"{reprlib.repr(prompts)}; put them in a list, or name a file of them by dataset="

@@ -122,8 +122,9 @@ def chosen_prompts(
 
 def per_row(option: Any, name: str, num_envs: int) -> Sequence[Any]:
     """Return the entries of a reset option, one per row."""
-    has_length = hasattr(option, "__len__") and not isinstance(option, str)
-    count = len(option) if has_length else repr(option)
+    has_order = hasattr(option, "__len__") and hasattr(option, "__getitem__")
+    has_order &= not isinstance(option, str | Mapping)  # of a mapping the keys would be looked up
+    count = len(option) if has_order else repr(option)
     if count != num_envs:
         raise SettingsError(
             f"options[{name!r}] must have one entry per row, {num_envs}, got {count}; with "

@@ -172,7 +172,14 @@ class PromptTable:
         if fits.all() or self._overlong == "left":
             return encoded
         first = int(np.argmin(fits))
-        if self._overlong == "error" or not fits.any():
+        if self._overlong == "drop" and not fits.any():
+            raise PromptError(
+                f"overlong='drop' leaves no prompt: the shortest of {len(fits)} has "
+                f"{int(encoded.lengths.min())} tokens, more than max_prompt_tokens="
+                f"{self.max_prompt_tokens}; raise it, shorten the prompts, or pass overlong='left' "
+                "(their last tokens)"
+            )
+        if self._overlong == "error":
             raise self._too_long(f"prompt {first} of {len(fits)}", encoded[first])
         _say_dropped(int((~fits).sum()), len(fits), self.max_prompt_tokens)
         positions = np.flatnonzero(fits)
@@ -210,7 +217,7 @@ class PromptTable:
     def lookup(self, prompt_id: Any) -> EncodedPrompt:
         """Return the prompt with an id given by the caller."""
         try:
-            position = index(prompt_id)
+            position = -1 if isinstance(prompt_id, bool) else index(prompt_id)
         except TypeError:
             position = -1
         if not 0 <= position < len(self):

@@ -200,6 +200,7 @@ def test_custom_prompts(make_env):
         ({"prompt": "a a a a"}, PromptError, "4.*max_prompt_tokens=3"),
         ({"prompt_id": 5}, PromptError, "from 0 to 4, got 5"),
         ({"prompt_id": "a"}, PromptError, "from 0 to 4, got 'a'"),
+        ({"prompt_id": True}, PromptError, "from 0 to 4, got True; it is the position"),
         ({"prompt_id": 0, "prompt": "a"}, PromptError, "got both"),
         ({"promt": "a"}, SettingsError, r"'promt'.*'prompt'\?"),
         ("x", SettingsError, r"reset.*got 'x'"),
@@ -247,8 +248,9 @@ def test_bad_options(make_env, options, error, message):
         (
             {"max_prompt_tokens": 2, "overlong": "drop", "prompts": ["a a a"]},
             PromptError,
-            r"1.*max_prompt_tokens=2.*'left' \(its last tokens\)$",
+            r"'drop' leaves no prompt: the shortest of 1 has 3 tokens.*max_prompt_tokens=2.*'left'",
         ),
+        ({"prompts": {"a": 1}}, TypeError, r"got dict \{'a': 1\}; put them in a list"),
     ],
 )
 def test_bad_settings(make_env, settings, error, message):
