@@ -9,6 +9,7 @@ import ast
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 
 from tokengym.agents.learner import LEARNERS, find_learner
@@ -87,30 +88,34 @@ Written by `python -m docs.makers.build_docs` from the settings dataclasses: edi
 '''
 
 
-def annotations(declared: type) -> Iterator[tuple[str, str, str]]:
-    """Yield name, annotation and module of a dataclass's fields, those of its bases first."""
+@cache
+def _tree(module: str) -> ast.Module:
+    """Parse the file of a module that is imported."""
+    return ast.parse(Path(str(sys.modules[module].__file__)).read_text(encoding="utf-8"))
+
+
+@cache
+def annotations(declared: type) -> tuple[tuple[str, str, str], ...]:
+    """Return name, annotation and module of a dataclass's fields, those of its bases first."""
     at = {}
     for owner in reversed(declared.__mro__):
         if owner is object:
             continue
-        module = sys.modules[owner.__module__]
-        tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
         (found,) = (
             node
-            for node in tree.body
+            for node in _tree(owner.__module__).body
             if isinstance(node, ast.ClassDef) and node.name == owner.__name__
         )
         for node in found.body:
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
                 at[node.target.id] = (ast.unparse(node.annotation), owner.__module__)
-    for field in fields(declared):
-        yield field.name, *at[field.name]
+    return tuple((field.name, *at[field.name]) for field in fields(declared))
 
 
+@cache
 def source_of(name: str, module: str) -> str:
     """Return the module that a name of a module comes from, "" for a builtin."""
-    tree = ast.parse(Path(str(sys.modules[module].__file__)).read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
+    for node in ast.walk(_tree(module)):
         if isinstance(node, ast.ImportFrom) and any(a.name == name for a in node.names):
             return node.module or ""
     return module if name in vars(sys.modules[module]) else ""
