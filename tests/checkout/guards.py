@@ -109,7 +109,7 @@ def product_graph() -> Mapping[str, frozenset[str]]:
     graph = {}
     for name, path in _files().items():
         used = {home for home, _ in _imports(path).values()} & _modules()
-        graph[name] = frozenset(used | house.addresses(house.parse(path), _modules())) - {name}
+        graph[name] = frozenset(used | house.addresses(path, _modules())) - {name}
     return graph
 
 
@@ -134,9 +134,10 @@ def _used(test: Path) -> frozenset[tuple[Path, str]]:
 def _edges(path: Path, symbol: str) -> tuple[frozenset[str], frozenset[tuple[Path, str]]]:
     """Return the modules that a definition in a file of the tests uses, and its places there."""
     whole = symbol == "*"
-    nodes = [house.parse(path)] if whole else _definitions(path).get(symbol, [])
+    found = [] if whole else _definitions(path).get(symbol, [])
+    nodes = house.nodes(path) if whole else (node for one in found for node in ast.walk(one))
     modules, places = set[str](), set[tuple[Path, str]]()
-    for word in {word for node in nodes for word in _words(node)}:
+    for word in {*_words(nodes)}:
         home, name = _imports(path).get(word, ("", ""))
         if home in _modules():
             modules.add(home)
@@ -168,9 +169,9 @@ def _conftests(folder: Path) -> tuple[Path, ...]:
 @cache
 def _plugins() -> tuple[Path, ...]:
     """Return the files that tests/conftest.py names as plugins."""
-    tree = house.parse(ROOT / "tests" / "conftest.py")
+    words = {*_words(house.nodes(ROOT / "tests" / "conftest.py"))}
     helpers = _helpers()
-    return tuple(helpers[word] for word in sorted({*_words(tree)}) if word in helpers)
+    return tuple(helpers[word] for word in sorted(words) if word in helpers)
 
 
 @cache
@@ -221,7 +222,7 @@ def _definitions(path: Path) -> Mapping[str, list[ast.stmt]]:
 def _imports(path: Path) -> Mapping[str, tuple[str, str]]:
     """Map the names that a file imports to the module that defines each, and its name there."""
     found: dict[str, tuple[str, str]] = {}
-    for node in ast.walk(house.parse(path)):
+    for node in house.nodes(path):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 found[alias.asname or alias.name.split(".")[0]] = alias.name, "*"
@@ -242,15 +243,15 @@ def _home(module: str, name: str) -> tuple[str, str]:
     return module, name
 
 
-def _words(node: ast.AST) -> Iterator[str]:
+def _words(nodes: Iterable[ast.AST]) -> Iterator[str]:
     """Yield the names that code reads, takes as arguments or has as texts, as of fixtures."""
-    for inner in ast.walk(node):
-        if isinstance(inner, ast.Name):
-            yield inner.id
-        elif isinstance(inner, ast.arg):
-            yield inner.arg
-        elif isinstance(inner, ast.Constant) and isinstance(inner.value, str):
-            yield inner.value
+    for node in nodes:
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Imports inside functions and for type checkers count like others, and so do addr
 
 import ast
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -22,6 +23,12 @@ def parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """Return all nodes of one file, which is walked once."""
+    return tuple(ast.walk(parse(path)))
+
+
 def module_files(root: Path) -> dict[str, Path]:
     """Map the name of every module of the package to its file."""
     files = {}
@@ -33,10 +40,10 @@ def module_files(root: Path) -> dict[str, Path]:
     return files
 
 
-def module_imports(tree: ast.Module, modules: set[str]) -> set[str]:
-    """Name the modules, among those given, that a module imports anywhere."""
+def module_imports(path: Path, modules: set[str]) -> set[str]:
+    """Name the modules, among those given, that a file imports anywhere."""
     imported: set[str] = set()
-    for node in ast.walk(tree):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             imported.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -46,21 +53,21 @@ def module_imports(tree: ast.Module, modules: set[str]) -> set[str]:
     return imported & modules
 
 
-def addresses(tree: ast.Module, modules: set[str]) -> set[str]:
-    """Name the modules, among those given, that a module reaches by text, "tokengym.x.y:Z"."""
-    texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+def addresses(path: Path, modules: set[str]) -> set[str]:
+    """Name the modules, among those given, that a file reaches by text, "tokengym.x.y:Z"."""
+    texts = (node.value for node in nodes(path) if isinstance(node, ast.Constant))
     matches = (ADDRESS.fullmatch(text) for text in texts if isinstance(text, str))
     return {match[1] for match in matches if match} & modules
 
 
-def import_graph(root: Path) -> dict[str, set[str]]:
+@cache
+def import_graph(root: Path) -> Mapping[str, set[str]]:
     """Map every module to those that it imports, in functions, for types and by text included."""
     files = module_files(root)
-    graph = {}
-    for name, path in files.items():
-        tree = parse(path)
-        graph[name] = module_imports(tree, set(files)) | addresses(tree, set(files))
-    return graph
+    names = set(files)
+    return {
+        name: module_imports(path, names) | addresses(path, names) for name, path in files.items()
+    }
 
 
 def mutual_folders(root: Path) -> list[tuple[str, str]]:

@@ -57,10 +57,9 @@ def mathematics() -> list[Path]:
 
 def own_modules(path: Path) -> Iterator[str]:
     """Yield the name under `tokengym` of every module of ours that a file imports or names."""
-    tree = house.parse(path)
-    for address in house.addresses(tree, MODULES):
+    for address in house.addresses(path, MODULES):
         yield address.removeprefix("tokengym.")
-    for node in ast.walk(tree):
+    for node in house.nodes(path):
         modules = []
         if isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]
@@ -252,9 +251,8 @@ def test_doctests(name: str):
 def test_tests_share_through_support():
     """A module of tests takes nothing of another but whole tests, to hold them to its own names."""
     for path in sorted((ROOT / "tests").rglob("*.py")):
-        tree = house.parse(path)
         modules: set[str] = set()
-        for node in ast.walk(tree):
+        for node in house.nodes(path):
             if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("tests."):
                 continue
             for alias in node.names:
@@ -262,7 +260,7 @@ def test_tests_share_through_support():
                     modules.add(alias.asname or alias.name)
                 elif is_module_of_tests(str(node.module)):
                     assert alias.name.startswith("test_"), f"{path}: move {alias.name} to support/"
-        for node in ast.walk(tree):
+        for node in house.nodes(path):
             if isinstance(node, ast.Attribute) and getattr(node.value, "id", None) in modules:
                 assert node.attr.startswith("test_"), f"{path}: move {node.attr} to support/"
 
