@@ -1,6 +1,8 @@
 """Rounds of learning: scores rise, the reference stays, a stopped run ends as a whole one."""
 
 import json
+import shutil
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -22,6 +24,8 @@ from tokengym.rewards import FunctionScorer, Scorer, Scores
 from tokengym.rewards.pairs import read_table, responses_dataset
 
 QUICK = Tuning(learning_rate=3e-3, num_train_epochs=4, batch_size=16, micro_batch_size=16)
+BRIEF = replace(QUICK, learning_rate=1e-2, num_train_epochs=1)
+"""Where it does not matter how much is learned: one update, large enough to change responses."""
 
 
 def weights(agent):
@@ -31,6 +35,11 @@ def weights(agent):
 def build(make_envs, learner=OnlineDPO, **settings):
     defaults = {"tuning": QUICK, "prompts_per_iteration": 32, "seed": 0, "device": "cpu"}
     return learner(make_envs(), make_model(scale=2.0), **defaults | settings)
+
+
+def brief(make_envs, learner=OnlineDPO, **settings):
+    """Return a learner of four prompts and one update in an iteration."""
+    return build(make_envs, learner, **{"tuning": BRIEF, "prompts_per_iteration": 4} | settings)
 
 
 @pytest.mark.parametrize("learner", [OnlineDPO, RAFT])
@@ -59,7 +68,7 @@ def test_iterations_go_through_the_prompts_before_any_comes_again(make_envs):
         asked.append(prompt)
         return float(len(response))
 
-    settings: Any = {"tuning": QUICK, "prompts_per_iteration": 4, "seed": 0, "device": "cpu"}
+    settings: Any = {"tuning": BRIEF, "prompts_per_iteration": 4, "seed": 0, "device": "cpu"}
     envs, scorer = make_envs(prompts=prompts), FunctionScorer(score)
     agent = RAFT(envs, make_model(scale=2.0), scorer=scorer, **settings)
     seen = []
@@ -72,15 +81,15 @@ def test_iterations_go_through_the_prompts_before_any_comes_again(make_envs):
 
 
 def test_stopped_run_ends_with_the_same_weights(make_envs, tmp_path):
-    whole = build(make_envs, output_dir=tmp_path / "whole").learn(3)
+    whole = brief(make_envs, output_dir=tmp_path / "whole").learn(3)
     folder = tmp_path / "stopped"
-    build(make_envs, output_dir=folder).learn(1)
+    brief(make_envs, output_dir=folder).learn(1)
     # The second iteration was broken off after its pairs were written.
     (folder / "iteration-002").mkdir()
-    resumed = build(make_envs, output_dir=folder).learn(3)
+    resumed = brief(make_envs, output_dir=folder).learn(3)
     assert torch.equal(weights(resumed), weights(whole))
     assert resumed.history == whole.history
-    again = build(make_envs, output_dir=folder).learn(3)
+    again = brief(make_envs, output_dir=folder).learn(3)
     assert torch.equal(weights(again), weights(whole))
     pairs = load_pairs(folder / "iteration-003" / "pairs.jsonl")
     assert len(pairs) == whole.history[2].rows
@@ -90,20 +99,20 @@ def test_stopped_run_ends_with_the_same_weights(make_envs, tmp_path):
 
 def test_saved_policy_plays_alike(make_envs, tmp_path):
     for learner, loader in ((OnlineDPO, DPO), (RAFT, SFT)):
-        agent = build(make_envs, learner, prompts_per_iteration=8).learn(1)
+        agent = brief(make_envs, learner).learn(1)
         agent.save(tmp_path / learner.__name__)
         loaded = loader.load(tmp_path / learner.__name__, env=make_envs())
         assert collect(loaded, make_envs(), 8, seed=2) == collect(agent, make_envs(), 8, seed=2)
 
 
 def test_ties_teach_nothing(make_envs, caplog, tmp_path):
-    agent = build(make_envs, scorer=flat_scorer(), output_dir=tmp_path, prompts_per_iteration=4)
+    agent = brief(make_envs, scorer=flat_scorer(), output_dir=tmp_path)
     before = weights(agent).clone()
     agent.learn(1)
     assert torch.equal(weights(agent), before)
     assert "nothing was learned" in caplog.text
     assert agent.history[0].rows == 0
-    again = build(make_envs, scorer=flat_scorer(), output_dir=tmp_path, prompts_per_iteration=4)
+    again = brief(make_envs, scorer=flat_scorer(), output_dir=tmp_path)
     assert again.learn(1).history[0].rows == 0
     assert np.isnan(again.history[0].loss)
 
@@ -113,7 +122,7 @@ def flat_scorer():
 
 
 def test_adapters_learn_too(make_envs):
-    agent = build(make_envs, lora=lora_config(), prompts_per_iteration=16)
+    agent = brief(make_envs, lora=lora_config())
     assert agent.policy.reference is None
     agent.learn(2)
     played = collect(agent, make_envs(), 8, seed=0)
@@ -123,7 +132,7 @@ def test_adapters_learn_too(make_envs):
 
 
 def test_raft_learns_the_best(make_envs, tmp_path):
-    build(make_envs, RAFT, output_dir=tmp_path, prompts_per_iteration=4).learn(1)
+    brief(make_envs, RAFT, output_dir=tmp_path).learn(1)
     rows = responses_dataset([*read_table(tmp_path / "iteration-001" / "best.jsonl")])
     assert len(rows) == 4
 
@@ -151,7 +160,7 @@ def test_sampling_is_the_papers():
 )
 def test_iterations_of_another_task_are_refused(make_envs, tmp_path, change, match):
     scorer = FunctionScorer(lambda prompt, response: float(len(response)))
-    common = {"prompts_per_iteration": 4, "tuning": QUICK, "device": "cpu", "output_dir": tmp_path}
+    common = {"prompts_per_iteration": 4, "tuning": BRIEF, "device": "cpu", "output_dir": tmp_path}
 
     def learner(change):
         of_env = {k: v for k, v in change.items() if k in ("max_new_tokens", "prompts")}
@@ -166,16 +175,15 @@ def test_iterations_of_another_task_are_refused(make_envs, tmp_path, change, mat
 
 
 def test_damaged_record_is_named(make_envs, tmp_path):
-    build(make_envs, output_dir=tmp_path, prompts_per_iteration=4).learn(1)
+    brief(make_envs, output_dir=tmp_path).learn(1)
     (tmp_path / "iteration-001" / "iteration.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"iteration\.json.*delete"):
-        build(make_envs, output_dir=tmp_path, prompts_per_iteration=4).learn(1)
+        brief(make_envs, output_dir=tmp_path).learn(1)
 
 
 def explorer(make_envs, enhancer, **settings):
     sampling = Sampling(n=8, temperatures=(1.0, 0.7))
-    defaults = {"sampling": sampling, "enhancer": enhancer, "prompts_per_iteration": 8}
-    return build(make_envs, **defaults | settings)
+    return brief(make_envs, **{"sampling": sampling, "enhancer": enhancer} | settings)
 
 
 def spied(agent, monkeypatch):
@@ -193,10 +201,11 @@ def spied(agent, monkeypatch):
 
 @pytest.mark.parametrize("enhancer", ["temperatures", "checkpoint", "best-of-n"])
 def test_iterations_with_each_enhancer_resume_exactly(make_envs, tmp_path, enhancer):
-    whole = explorer(make_envs, enhancer).learn(3)
+    whole = explorer(make_envs, enhancer, output_dir=tmp_path / "whole").learn(3)
     for stop in (1, 2):
-        folder = tmp_path / str(stop)
-        explorer(make_envs, enhancer, output_dir=folder).learn(stop)
+        folder = shutil.copytree(tmp_path / "whole", tmp_path / str(stop))
+        for number in range(stop + 1, 4):  # it was stopped before these
+            shutil.rmtree(folder / f"iteration-{number:03d}")
         resumed = explorer(make_envs, enhancer, output_dir=folder).learn(3)
         assert resumed.history == whole.history
         assert torch.equal(weights(resumed), weights(whole))
