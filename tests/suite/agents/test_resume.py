@@ -51,7 +51,7 @@ def environments() -> Any:
     )
 
 
-def agent_of(envs: Any, *, lora: bool) -> PPO:
+def agent_of(envs: Any, *, lora: bool = False, **settings: Any) -> PPO:
     return PPO(
         "CausalLMPolicy",
         envs,
@@ -62,7 +62,13 @@ def agent_of(envs: Any, *, lora: bool) -> PPO:
         seed=3,
         device="cpu",
         policy_kwargs={"model": make_model(), "lora": lora_config() if lora else None},
+        **settings,
     )
+
+
+def brief(envs: Any) -> PPO:
+    """Return an agent whose updates take two gradient steps."""
+    return agent_of(envs, n_epochs=1, n_minibatches=2)
 
 
 def run_until_killed(folder: str, lora: bool, die_at_step: int) -> None:
@@ -130,7 +136,7 @@ BACKENDS: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_step_of_a_round_saves_what_the_round_began_with(tmp_path, learned_before, backend):
     """From the first round on, after an earlier ``learn`` too, and behind an SB3 wrapper."""
-    agent = agent_of(BACKENDS[backend](), lora=False)
+    agent = brief(BACKENDS[backend]())
     if learned_before:
         agent.learn(learned_before)
     rows = untimed(log_of(agent, 24, callback=CheckpointCallback(2, str(tmp_path))))
@@ -159,7 +165,7 @@ SCALED: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("layer", SCALED)
 def test_a_running_scale_of_rewards_continues(tmp_path, layer, caplog):
-    agent = agent_of(SCALED[layer](), lora=False).learn(30)
+    agent = brief(SCALED[layer]()).learn(30)
     agent.save(tmp_path / "run")
     expected = untimed(log_of(agent, 30, reset_num_timesteps=False))
     resumed = PPO.load(tmp_path / "run", env=SCALED[layer](), device="cpu")
@@ -227,7 +233,7 @@ OWN: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("layer", OWN)
 def test_the_state_of_an_own_layer_continues(tmp_path, layer, caplog):
-    agent = agent_of(OWN[layer](), lora=False)
+    agent = brief(OWN[layer]())
     expected = untimed(log_of(agent, 40, callback=CheckpointCallback(3, str(tmp_path))))
     paths = sorted(tmp_path.glob("*_steps.zip"))
     for path in paths:
@@ -255,7 +261,7 @@ def test_an_environment_without_states_is_saved_in_the_middle_of_a_round(tmp_pat
     """Rows in other processes have none: the resumed run sees other prompts."""
     envs = AsyncVectorEnv(copies())
     try:
-        agent = agent_of(envs, lora=False).learn(10, callback=CheckpointCallback(2, str(tmp_path)))
+        agent = brief(envs).learn(10, callback=CheckpointCallback(2, str(tmp_path)))
         for path in sorted(tmp_path.glob("*_steps.zip")):
             resumed = PPO.load(path, env=envs, device="cpu")
             assert resumed.num_timesteps <= agent.num_timesteps
