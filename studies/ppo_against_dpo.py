@@ -10,6 +10,7 @@ Superior to PPO for LLM Alignment?", arXiv:2404.10719.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,14 @@ from tokengym.evaluation.statistics import paired_difference
 from tokengym.lab.commands.train_reward import BUNDLED
 from tokengym.lab.protocol import MEASURES, chosen_on_others
 from tokengym.lab.study import Cell, Published, Round, Row, Runs, Study, single_run
-from tokengym.lab.tables import NOT_YET, after_holm, markdown_table, mean, student_mean
+from tokengym.lab.tables import (
+    NOT_YET,
+    after_holm,
+    difference,
+    markdown_table,
+    mean,
+    student_mean,
+)
 from tokengym.lab.training import RewardTraining, train_reward_model
 from tokengym.rewards import gold_scorer
 from tokengym.rewards.pairs import pairs_dataset
@@ -63,6 +71,8 @@ what is usual, and others."""
 GRID = EvaluationSettings(every=5, episodes=128, samples=0)
 """Measurement of PPO; DPO is measured after each epoch."""
 GOLD, KL = "gold_score", "kl"
+NEAR = 1.0
+"""Nats by which the KL of two settings may differ, in the mean, to be compared at one KL."""
 
 
 def settings_of(agent: str) -> list[Cell]:
@@ -290,6 +300,25 @@ def settings_table(runs: Runs) -> str:
     return markdown_table(["agent", "beta or c", "rate", "gold", "KL, nats"], lines)
 
 
+def at_one_kl_table(runs: Runs) -> str:
+    """Return both agents' difference in gold where two settings end at nearly one KL."""
+    ppo, dpo = (settings_of(agent) for agent in ("ppo", "dpo"))
+    if not are_made(runs, [*ppo, *dpo]):
+        return NOT_YET
+    lines = []
+    for one, other in product(ppo, dpo):
+        golds, kls = (
+            [[ends(runs, cell, figure)[seed] for seed in SEEDS] for cell in (one, other)]
+            for figure in (GOLD, KL)
+        )
+        gap = paired_difference(*kls)
+        if abs(gap.difference) <= NEAR:
+            settings = [setting_text([cell]) for cell in (one, other)]
+            lines.append([*settings, difference(paired_difference(*golds)), difference(gap)])
+    head = ["PPO's c, rate", "DPO's beta, rate", "gold, PPO minus DPO", "KL, nats"]
+    return markdown_table(head, lines) if lines else "There are none."
+
+
 def accuracy_table(runs: Runs) -> str:
     """Return by seed the reward model's accuracy, and gold at the end of what is made first."""
     lines = []
@@ -313,6 +342,7 @@ def tables(published: Published) -> dict[str, str]:
     return {
         "tuned": tuned_table(runs),
         "every setting": settings_table(runs),
+        "at one kl": at_one_kl_table(runs),
         "accuracies": accuracy_table(runs),
     }
 

@@ -131,14 +131,42 @@ def test_what_is_published_has_every_seed_of_what_the_headline_compares() -> Non
     assert study.are_made(STUDY.published(DOCS).runs, first_settings())
 
 
-@pytest.mark.parametrize("how", ["best in the older runs", "usual"])
+@pytest.mark.parametrize("how", ["best in the older runs", "usual", "best on the other seeds"])
 def test_the_answer_quotes_the_difference_as_clear_as_it_is(how: str) -> None:
     (answer,) = (line for line in PAGE.splitlines() if line.startswith("**PPO"))
     table = study.tuned_table(STUDY.published(DOCS).runs)
     (line,) = (at for at in table.splitlines() if at.startswith(f"| PPO minus DPO | {how} |"))
     gap = line.split(" | ")[3]
     figures = gap.replace("*", "").partition(",")[0].replace(" (", ", ").rstrip(")")
-    assert f"({figures}" in answer
+    assert f"({figures}" in answer or figures.replace(", ", " (", 1).lstrip("+") in answer
+    assert gap.startswith("**") == (how != "usual")
+
+
+def test_what_is_compared_at_one_kl_ends_there() -> None:
+    def ending(kl: dict[Cell, float]) -> Runs:
+        runs = runs_of({cell: [0.5 if cell.agent == "ppo" else 0.4] * 5 for cell in EVERY})
+        for cell, of_seeds in runs.runs.items():
+            for points in of_seeds.values():
+                points[-1] = {
+                    **points[-1],
+                    "kl": kl.get(cell, 20.0 if cell.agent == "ppo" else 9.0),
+                }
+        return runs
+
+    assert study.at_one_kl_table(ending({})) == "There are none."
+    near, far = settings_of("ppo")[:2]
+    table = study.at_one_kl_table(ending({near: 9.9, far: 10.1}))
+    assert len(table.splitlines()) == 2 + len(settings_of("dpo"))
+    assert "| +0.100 (0.100 to 0.100), 5/5 | +0.900 (0.900 to 0.900), 5/5 |" in table.replace(
+        "*", ""
+    )
+
+
+def test_the_answer_quotes_what_is_had_at_one_kl() -> None:
+    table = study.at_one_kl_table(STUDY.published(DOCS).runs)
+    more, less = sorted(re.findall(r"[+\u2212](\d\.\d+) \([^|]*\| [+\u2212]", table))
+    assert f"it has {more} more or {less} less, by its rate, neither clear" in PAGE
+    assert all(" (\u2212" in line for line in table.splitlines()[2:])  # each interval holds 0
 
 
 def test_every_figure_of_todays_part_is_one_of_its_tables() -> None:
@@ -147,7 +175,8 @@ def test_every_figure_of_todays_part_is_one_of_its_tables() -> None:
         r"<!-- (.+) -->\n.*?<!-- end \1 -->|\(http\S*\)", "", PAGE[begins:ends], flags=re.S
     )
     runs = STUDY.published(DOCS).runs
-    shown = re.findall(r"\d+\.\d+", study.tuned_table(runs) + study.accuracy_table(runs))
+    tables = study.tuned_table(runs) + study.accuracy_table(runs) + study.settings_table(runs)
+    shown = re.findall(r"\d+\.\d+", tables)
     quoted = re.findall(r"\d+\.\d+", told)
     assert quoted
     assert {*quoted} <= {*shown}
