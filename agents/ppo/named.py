@@ -4,6 +4,7 @@ Each makes a `PPO` under the settings that the learner's declaration has for the
 saved, loaded and played as one.
 """
 
+from abc import ABCMeta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokengym.agents.learner import find_learner
@@ -16,7 +17,22 @@ else:
     Made = object
 
 
-class CriticFree(Made):
+class Named(ABCMeta):
+    """Of the names: ``isinstance(agent, GRPO)`` asks for the settings that the name stands for."""
+
+    def __instancecheck__(cls, agent: object) -> bool:
+        """Return whether an agent is a `PPO` under the settings of the name, or of one of them."""
+        if not isinstance(agent, PPO):
+            return False
+        name = getattr(cls, "learner", "")
+        if not name:
+            names: list[type] = cls.__subclasses__()
+            return any(isinstance(agent, one) for one in names)
+        fixed = find_learner(name).fixed
+        return all(getattr(agent.settings, name) == value for name, value in fixed.items())
+
+
+class CriticFree(Made, metaclass=Named):
     """Constructor of a `PPO` with the settings that a learner's name stands for, and its defaults.
 
     Arguments are those of `PPO`.

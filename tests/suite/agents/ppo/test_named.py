@@ -5,6 +5,7 @@ import pytest
 
 import tokengym
 from tokengym.agents.learner import find_learner
+from tokengym.agents.ppo.named import CriticFree
 
 
 def envs():
@@ -17,6 +18,18 @@ def test_a_name_makes_what_the_word_of_the_command_trains(name):
     assert type(agent) is tokengym.PPO
     assert agent.settings == find_learner(name.lower()).default_settings()
     assert agent.settings.group_size == 8
+
+
+def test_an_agent_is_an_instance_of_the_names_whose_settings_it_has(tmp_path):
+    grpo = tokengym.GRPO("CausalLMPolicy", envs(), seed=0)
+    ppo = tokengym.PPO("CausalLMPolicy", envs(), seed=0)
+    loo = tokengym.PPO("CausalLMPolicy", envs(), advantage="loo", group_size=8)
+    names = (tokengym.GRPO, tokengym.RLOO, tokengym.REINFORCE, CriticFree)
+    assert [isinstance(grpo, name) for name in names] == [True, False, False, True]
+    for other in (ppo, loo, "grpo", None):
+        assert not any(isinstance(other, name) for name in names)
+    grpo.save(tmp_path / "agent")
+    assert isinstance(tokengym.PPO.load(tmp_path / "agent"), tokengym.GRPO)
 
 
 def test_an_agent_by_name_learns_and_is_loaded_by_either_name(tmp_path):
