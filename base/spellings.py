@@ -42,6 +42,11 @@ class Spelling:
         return bool(written) and all((option or name) in known for option, name in names)
 
 
+SEARCH = (
+    *("-optimize", "optimize", "optimize_hyperparameters", "optimization_log_path", "n_trials"),
+    *("max_total_trials", "n_startup_trials", "sampler", "pruner", "study_name", "storage"),
+)
+"""Names of rl-zoo3's search of hyperparameters."""
 SPELLINGS = (
     # --- how long, how often, where ---
     Spelling(
@@ -88,7 +93,10 @@ SPELLINGS = (
         ("seed",), (SB3, ZOO, TRL, CLEANRL), "the lowest seed", "--first-seed {}", "first_seed={}"
     ),
     Spelling(
-        ("-f", "log_folder", "log_dir", "exp_name", "output_dir", "default_local_dir"),
+        (
+            *("-f", "log_folder", "log_dir", "exp_name", "output_dir", "default_local_dir"),
+            *("run_name", "logging_dir", "experiment_name"),
+        ),
         (ZOO, CLEANRL, TRL, VERL),
         "the folder of the results",
         "--out {}",
@@ -102,25 +110,31 @@ SPELLINGS = (
         "out=FOLDER",
     ),
     Spelling(
-        ("verbose", "progress", "progress_bar", "-P"),
+        ("verbose", "progress", "progress_bar", "-P", "log_interval"),
         (SB3, ZOO),
         "always on: progress is shown, and the log is in train.csv of each run",
         "nothing in its place",
         "nothing in its place",
     ),
     Spelling(
-        ("hyperparams", "hyperparameters", "conf_file"),
+        ("hyperparams", "hyperparameters", "conf_file", "-params", "-conf"),
         (ZOO,),
         "an option for each setting",
         "--learning-rate 1e-3",
         "learning_rate=1e-3",
     ),
     Spelling(
-        ("optimize", "optimize_hyperparameters", "optimization_log_path", "n_trials"),
+        SEARCH,
         (ZOO,),
         "a comparison of settings",
         "--agents ppo ppo:learning_rate=1e-3",
         'agents=["ppo", "ppo:learning_rate=1e-3"]',
+    ),
+    Spelling(
+        SEARCH,
+        (ZOO,),
+        "a comparison of settings, which is another command",
+        "tokengym compare, with such agents as ppo:learning_rate=1e-3",
     ),
     Spelling(("algo",), (ZOO,), "the learner", "--agent {}", 'agent="{}"'),
     Spelling(("env_id", "gym_id"), (CLEANRL,), "the environment", "--env {}", 'env="{}"'),
@@ -171,6 +185,20 @@ SPELLINGS = (
         (SB3, ZOO, TRL, VERL),
         "the number of updates between two evaluations, at each of which train keeps a checkpoint",
         "--eval-every N",
+    ),
+    Spelling(
+        ("log_completions", "num_completions_to_print", "capture_video"),
+        (TRL, CLEANRL),
+        "the number of an evaluation's responses that are kept, with the credit of their tokens",
+        "--samples N",
+        "samples=N",
+    ),
+    Spelling(
+        ("vec_env", "use_vllm", "vllm_mode", "tensor_model_parallel_size"),
+        (ZOO, TRL, VERL),
+        "not needed: the policy answers all prompts of a batch at once, in its own process",
+        "nothing in its place",
+        "nothing in its place",
     ),
     Spelling(
         ("n_jobs", "workers", "num_workers", "nproc"),
@@ -281,6 +309,20 @@ SPELLINGS = (
         "kl_coef={}",
     ),
     Spelling(
+        ("use_kl_loss",),
+        (VERL,),
+        "the place of the KL penalty: the loss, not each token's reward",
+        "--kl-in loss",
+        'kl_in="loss"',
+    ),
+    Spelling(
+        ("use_kl_in_reward",),
+        (VERL,),
+        "the place of the KL penalty: each token's reward, which is the default",
+        "--kl-in reward",
+        'kl_in="reward"',
+    ),
+    Spelling(
         ("kl_penalty", "kl_loss_type"),
         (VERL,),
         "the estimator of the KL",
@@ -288,7 +330,7 @@ SPELLINGS = (
         'kl_estimator="exact"',
     ),
     Spelling(
-        ("clip_coef", "cliprange", "clip_ratio", "epsilon"),
+        ("clip_coef", "cliprange", "clip_ratio", "clip_ratio_low", "epsilon"),
         (CLEANRL, TRL, VERL),
         "the largest move of the probability ratio",
         "--clip-range {}",
@@ -308,6 +350,34 @@ SPELLINGS = (
         "--clip-range-vf 0.2",
         "clip_range_vf=0.2",
     ),
+    Spelling(
+        ("grad_clip",),
+        (VERL,),
+        "the largest norm of a gradient",
+        "--max-grad-norm {}",
+        "max_grad_norm={}",
+    ),
+    Spelling(
+        ("critic_warmup",),
+        (VERL,),
+        "the number of updates of the critic alone, before the policy's first",
+        "--n-value-warmup {}",
+        "n_value_warmup={}",
+    ),
+    Spelling(
+        ("loss_agg_mode",),
+        (VERL,),
+        "what the loss is a mean over: all tokens, or each response's and then the responses",
+        "--loss-mean token, or sequence",
+        'loss_mean="token", or "sequence"',
+    ),
+    Spelling(
+        ("warmup_steps", "lr_warmup_steps"),
+        (TRL, VERL),
+        "the number of updates until the learning rate is whole",
+        "--n-warmup-updates {}",
+        "n_warmup_updates={}",
+    ),
     Spelling(("lam",), (TRL, VERL), "lambda of GAE", "--gae-lambda {}", "gae_lambda={}"),
     Spelling(
         ("entropy_coeff", "entropy_coef"),
@@ -324,8 +394,11 @@ SPELLINGS = (
         'advantage="{}"',
     ),
     Spelling(
-        ("normalize_advantage", "norm_adv", "whiten_rewards", "scale_rewards"),
-        (SB3, CLEANRL, TRL),
+        (
+            *("normalize_advantage", "norm_adv", "whiten_rewards", "scale_rewards"),
+            "norm_adv_by_std_in_grpo",
+        ),
+        (SB3, CLEANRL, TRL, VERL),
         "part of the estimator: gae whitens a batch, dr-grpo divides by nothing",
         "--advantage gae",
         'advantage="gae"',
@@ -349,7 +422,15 @@ SPELLINGS = (
         'model="{}"',
     ),
     Spelling(
-        ("model_name_or_path", "model_name", "model_path", "model", "dtype", "ref_model"),
+        (
+            "model_name_or_path",
+            "model_name",
+            "model_path",
+            "model",
+            "dtype",
+            "torch_dtype",
+            "ref_model",
+        ),
         (TRL, VERL),
         "an argument of the policy",
         "",
@@ -384,12 +465,20 @@ SPELLINGS = (
         "lora_rank=8",
     ),
     Spelling(
-        ("lora_r", "use_peft", "peft_config", "lora"),
+        ("lora_r", "lora_alpha", "lora_dropout", "use_peft", "peft_config", "lora"),
         (TRL, VERL),
         "an argument of the policy",
         "",
         "policy_kwargs=dict(lora=LoraConfig(...))",
     ),
+    Spelling(
+        ("lora_target_modules",),
+        (TRL,),
+        "the names of the adapted layers",
+        "--lora-targets {}",
+        "lora_targets={}",
+    ),
+    Spelling(("torch_dtype",), (TRL,), "the type of the weights", "--dtype {}", 'dtype="{}"'),
     Spelling(
         ("bf16", "fp16"),
         (TRL,),
