@@ -67,6 +67,14 @@ def _run(path: Path, module_name: str, error: type[TokenGymError]) -> ModuleType
     return module
 
 
+def name_of_own(function: FunctionType) -> str:
+    """Return the name that a function has in a file of the user's, "" if it is of no such file."""
+    module = sys.modules.get(function.__module__)
+    if module is None or not module.__name__.startswith(MODULE_PREFIX):
+        return ""
+    return next((key for key, value in vars(module).items() if value is function), "")
+
+
 def copy_of_own(function: FunctionType) -> FunctionType | None:
     """Return a function of a file of the user's from another run of that file.
 
@@ -76,12 +84,10 @@ def copy_of_own(function: FunctionType) -> FunctionType | None:
         The copy; None where the function is of no such file, has no name in it, or the file cannot
         be run a second time.
     """
-    module = sys.modules.get(function.__module__)
-    if module is None or not module.__name__.startswith(MODULE_PREFIX):
+    name = name_of_own(function)
+    if not name:
         return None
-    name = next((key for key, value in vars(module).items() if value is function), None)
-    if name is None:
-        return None
+    module = sys.modules[function.__module__]
     again = f"{module.__name__}_again"
     try:
         copy = vars(_run(Path(str(module.__file__)), again, SettingsError)).get(name)

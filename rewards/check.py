@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
-from tokengym.base.own_code import copy_of_own
+from tokengym.base.own_code import copy_of_own, name_of_own
 from tokengym.envs.episode import Episode, episodes_from_infos
 from tokengym.rewards.credits.names import CARRIED
 from tokengym.rewards.credits.rule import Rule
@@ -94,7 +94,7 @@ def check_reward(
     _check_single(env, played, seed, rng)
 
 
-def try_rule(envs: VectorEnv[Any, Any, Any], *, seed: int = 0) -> None:
+def try_rule(envs: VectorEnv[Any, Any, Any], *, seed: int = 0, is_forgotten: bool = False) -> None:
     """Have a user's function that divides scores credit random responses; no scorer is asked.
 
     What is wrong with it whatever its scores then shows before a run is done: a result of another
@@ -105,13 +105,15 @@ def try_rule(envs: VectorEnv[Any, Any, Any], *, seed: int = 0) -> None:
     is not finite is nothing.
 
     Called is a copy of the function, of another run of its file "rules.py", so that what it
-    remembers there is left alone. A function that was passed as a Python object and is of no such
-    file is not called, nor one that reads more than texts, data, scores, `log_probs` and `entropy`,
-    nor what is no plain function.
+    remembers there is left alone, unless it ``is_forgotten``. A function that was passed as a
+    Python object and is of no such file is not called, nor one that reads more than texts, data,
+    scores, `log_probs` and `entropy`, nor what is no plain function.
 
     Args:
         envs: A batch with a reward; it is reset and played to its end.
         seed: Seed of prompts, actions and figures.
+        is_forgotten: Whether the process ends after the trial, so that the function itself is
+            called: a model that its file loads is then loaded once.
 
     Raises:
         CreditError: as the rule does when it is called wrongly or returns what is no credit.
@@ -121,7 +123,10 @@ def try_rule(envs: VectorEnv[Any, Any, Any], *, seed: int = 0) -> None:
     of_others = {*rule.reads_of("scorer")} - {"scores"} | {*rule.reads_of("policy")} - CARRIED
     if of_others or rule.signature.models or rule.needs_reference:
         return
-    function = copy_of_own(rule.function) if inspect.isfunction(rule.function) else None
+    own = rule.function
+    if not inspect.isfunction(own) or not name_of_own(own):
+        return
+    function = own if is_forgotten else copy_of_own(own)
     if function is None:
         return
     tried = copy.copy(rule)

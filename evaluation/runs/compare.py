@@ -175,7 +175,7 @@ def _do_all(
         if missing:
             notices = Notices()
             with console.status("making the environments"):
-                ask = partial(preflight, is_here=is_here)
+                ask = partial(preflight, is_here=is_here, is_forgotten=not own)
                 measured_by = (
                     ask(comparison) if own else run_in_subprocess(ask, comparison, notices)
                 )
@@ -310,10 +310,11 @@ def check_policies(comparison: Comparison, reads: Mapping[str, str]) -> None:
             )
 
 
-def preflight(comparison: Comparison, *, is_here: bool = True) -> str:
+def preflight(comparison: Comparison, *, is_here: bool = True, is_forgotten: bool = False) -> str:
     """Make every environment once, so that what cannot work is said before any work is done.
 
-    Where the runs are done ``is_here``, the devices and libraries of this machine count.
+    Where the runs are done ``is_here``, the devices and libraries of this machine count. In a
+    process of its own it is ``is_forgotten``, see `try_rule`.
 
     Returns:
         What all runs are measured by, in words.
@@ -334,7 +335,7 @@ def preflight(comparison: Comparison, *, is_here: bool = True) -> str:
         if (paid := getattr(envs, "reward", None)) is not None:
             payers[reward.text] = paid.raw_scorer.title
             of_policy[reward.text] = next(iter(paid.credit.reads_of("policy")), "")
-            try_rule(envs)
+            try_rule(envs, is_forgotten=is_forgotten)
         if reference.task.dataset is not None:
             task: Any = envs.unwrapped
             learned.update(prompt.text for prompt in task.prompts)

@@ -183,6 +183,20 @@ def test_what_a_rule_remembers_is_not_of_its_trial(tmp_path):
     assert load_from_file(file, "SEEN") == []
 
 
+def test_in_a_process_of_its_own_a_trial_runs_the_file_once_and_refuses_alike(tmp_path):
+    file, loads = tmp_path / "rules.py", tmp_path / "loads.txt"
+    loaded = f"with open({str(loads)!r}, 'a') as file: file.write('model ')\n"
+    for is_forgotten, expected in ((False, 2), (True, 1)):
+        loads.write_text("")
+        file.write_text(f"{RULES}{loaded}# {is_forgotten}\n")
+        words = (f"{file}:sound",)
+        preflight(comparison("MovieReview", rewards=words, seeds=1), is_forgotten=is_forgotten)
+        assert loads.read_text().split() == ["model"] * expected
+    broken = comparison("MovieReview", rewards=(f"{file}:of_a_name",), seeds=1)
+    with pytest.raises(ValueError, match="raised NameError"):
+        preflight(broken, is_forgotten=True)
+
+
 def test_a_function_of_no_file_is_not_called_on_trial():
     seen: list[float] = []
 
