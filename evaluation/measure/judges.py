@@ -12,7 +12,7 @@ import numpy as np
 from typing_extensions import Self
 
 from tokengym.evaluation.statistics import Curve
-from tokengym.evaluation.statistics.curve import Group
+from tokengym.evaluation.statistics.curve import Group, scored_alike
 
 _GOLD = "the gold score, "
 _OWN = ", and the score by "
@@ -83,8 +83,7 @@ class JudgedRuns:
         return self.has_rivals and all(
             curve.has("gold_score")
             and np.array_equal(curve.values["score"], curve.values["gold_score"])
-            for curve in self.curves
-            if not curve.invalid()
+            for curve in scored_alike(self.curves)
         )
 
     @property
@@ -131,7 +130,7 @@ def _by_gold(
         a.group == b.group and _differ(a.gold_scorers, b.gold_scorers)
         for a, b in combinations(folders, 2)
     )
-    sound = [curve for runs in folders for curve in runs.curves if not curve.invalid()]
+    sound = scored_alike(curve for runs in folders for curve in runs.curves)
     if not is_common or not all(curve.has("gold_score") for curve in sound):
         raise ValueError(
             f"the runs of {one.folder} are measured by {one.judge}, those of {other.folder} by "

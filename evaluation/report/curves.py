@@ -20,7 +20,7 @@ from tokengym.envs import printable
 from tokengym.evaluation.measure.measures import AXES, MEASURES, UNSCORED, Axis
 from tokengym.evaluation.report.reading import NEEDED, Source, Table, read_table
 from tokengym.evaluation.statistics import Array, Curve, iqm, leaps
-from tokengym.evaluation.statistics.curve import ROUND_KL, Group
+from tokengym.evaluation.statistics.curve import ROUND_KL, Group, scored_alike
 from tokengym.evaluation.statistics.series import final_points
 
 SPENT = tuple(name for name in AXES if name != "step")
@@ -304,7 +304,8 @@ def make_panels(
     that coefficient.
 
     Args:
-        curves: Runs; those with a fault (`Curve.invalid`) are left out.
+        curves: Runs; those with a fault (`Curve.invalid`) are left out, and steps without a score
+            as in `scored_alike`.
         kl_coef: The KL coefficient the runs trained with.
         axis: Unit of their steps.
 
@@ -312,9 +313,8 @@ def make_panels(
         ValueError: if a run appears twice, or the runs of a group share fewer than two steps.
     """
     groups: dict[Group, list[Curve]] = {}
-    for curve in curves:
-        if not curve.invalid():
-            groups.setdefault(curve.group, []).append(curve)
+    for curve in scored_alike(curves):
+        groups.setdefault(curve.group, []).append(curve)
     return [_panel(group, members, kl_coef, axis) for group, members in groups.items()]
 
 

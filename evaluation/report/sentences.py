@@ -262,6 +262,23 @@ def unfinished(seeds: Mapping[str, Sequence[int]]) -> str:
     )
 
 
+def unscored(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Return how many measurements have no score, and what became of their steps."""
+    count = sum(len(run["steps"]) for run in runs)
+    shown = [
+        f"{run['credit']}, seed {run['seed']}, {plural(len(run['steps']), 'step')} "
+        f"{listed([f'{step:g}' for step in run['steps']])}"
+        for run in runs[:3]
+    ]
+    more = [f"{len(runs) - 3} more {plural(len(runs) - 3, 'run')}"] if len(runs) > 3 else []
+    is_one = count == 1
+    return (
+        f"{count} {plural(count, 'measurement')} of the score {'is' if is_one else 'are'} missing "
+        f"({'; '.join(shown + more)}); {'that step is' if is_one else 'these steps are'} left out "
+        "of every run of the seed."
+    )
+
+
 def _seeds(seeds: Mapping[str, Sequence[int]]) -> str:
     """Return runs in words: each name with its seeds."""
     return "; ".join(

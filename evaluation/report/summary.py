@@ -36,7 +36,7 @@ from tokengym.evaluation.statistics import (
     relative_steps,
     steps_to_threshold,
 )
-from tokengym.evaluation.statistics.curve import Group
+from tokengym.evaluation.statistics.curve import Group, scored_alike
 from tokengym.evaluation.statistics.frontier import at_equal_kl, enough_pairs
 from tokengym.evaluation.statistics.series import error_of_mean
 
@@ -101,6 +101,8 @@ def summarize(
     Figures of a reward are of its whole runs. Each difference is over the steps, or tokens, that
     both runs of a pair reached, so that runs may differ in length.
 
+    A step at which a run has no score is left out of all runs of its seed, and counted.
+
     Args:
         curves: All runs; those with a fault are listed as failed and left out of the figures.
         settings: What the figures depend on besides.
@@ -112,7 +114,7 @@ def summarize(
         ValueError: if no run is without fault.
     """
     baseline = settings.baseline
-    sound = [curve for curve in curves if not curve.invalid()]
+    sound = scored_alike(curves)
     lost = [
         *settings.failed,
         *(
@@ -130,7 +132,10 @@ def summarize(
         raise ValueError(f"baseline {baseline!r} is none of the rewards: {', '.join(known)}")
     sound.sort(key=lambda curve: curve.credit != baseline)  # stable: the baseline comes first
     panels = make_panels(sound, kl_coef=settings.kl_coef, axis=settings.axis)
-    groups = [_group(panel, settings, lost, baseline or known[0]) for panel in panels]
+    groups = [
+        _group(panel, settings, lost, _unscored(curves, panel.group), baseline or known[0])
+        for panel in panels
+    ]
     return {
         "format": FORMAT,
         "level": settings.level,
@@ -158,8 +163,21 @@ def _meanings(
     return {name: table[name].as_dict() for name in names if name in table}
 
 
+def _unscored(curves: Iterable[Curve], group: Group) -> list[dict[str, Any]]:
+    """Return where valid runs of a group have no score, by run."""
+    return [
+        {"credit": c.credit, "seed": c.seed, "steps": c.unscored.tolist()}
+        for c in curves
+        if c.group == group and len(c.unscored) and not c.invalid()
+    ]
+
+
 def _group(
-    panel: Panel, settings: SummarySettings, lost: Sequence[Mapping[str, Any]], wanted: str
+    panel: Panel,
+    settings: SummarySettings,
+    lost: Sequence[Mapping[str, Any]],
+    unscored: Sequence[Mapping[str, Any]],
+    wanted: str,
 ) -> dict[str, Any]:
     """Return the figures and the verdict of one setting, and which of its runs are not in them."""
     reference = None
@@ -217,6 +235,7 @@ def _group(
         "can_retry": bool(retried),
         "failed_seeds": _seeds_by_reward(failed),
         "missing_seeds": _seeds_by_reward(missing),
+        "unscored": list(unscored),
         "axis": settings.axis,
         "wanted_baseline": wanted,
     }

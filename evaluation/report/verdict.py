@@ -213,6 +213,8 @@ def _about_runs(group: SummaryPart, others: Sequence[str]) -> Iterator[str]:
         )
     if group["missing_seeds"]:
         yield sentences.unfinished(group["missing_seeds"])
+    if group["unscored"]:
+        yield sentences.unscored(group["unscored"])
     if group["late"] is not None:
         yield sentences.begins_late(group["late"], group["steps"][0], unit)
     if group["ended_early"]:

@@ -52,6 +52,7 @@ from tokengym.evaluation.runs.folder import in_order, stored_runs
 from tokengym.evaluation.runs.run import Run
 from tokengym.evaluation.runs.spec import REFERENCE, SPEC_FILE, slug, word_of_json
 from tokengym.evaluation.statistics import DEFAULT_LEVEL
+from tokengym.evaluation.statistics.curve import scored_alike
 from tokengym.rewards.registry import RewardChoice
 
 CURVES = "curves.csv"
@@ -637,8 +638,8 @@ def gather_curves(
     curves, caution = settle_judges(judged, curves)
     # An agent that cannot tell its KL takes no price from the others.
     known = [curve for curve in curves if np.isfinite(curve.values.get("kl", np.nan)).any()]
-    for curve in known or curves if kl_coef is not None else ():
-        if not curve.invalid() and (step := curve.nan_step("kl")) is not None:
+    for curve in scored_alike(known or curves) if kl_coef is not None else ():
+        if (step := curve.nan_step("kl")) is not None:
             raise ValueError(
                 f"kl_coef={kl_coef:g} prices the KL, which {curve.credit}, seed {curve.seed} has "
                 f"not at step {step:g}; fill in the column kl, or leave kl_coef out"

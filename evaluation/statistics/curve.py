@@ -17,6 +17,7 @@ from tokengym.evaluation.statistics.series import (
     error_of_mean,
     figure_weights,
     final_mean,
+    final_points,
     last_crossing,
     pooled_kl,
 )
@@ -118,11 +119,31 @@ class Curve:
         missing = self.steps[~np.isfinite(values)]
         return float(missing[0]) if len(missing) else None
 
+    @property
+    def updates(self) -> Array:
+        """(time,) updates at which it was measured, also of a curve over tokens."""
+        return self.values.get("step", self.steps)
+
+    @property
+    def unscored(self) -> Array:
+        """Updates at which the score was not measured."""
+        return self.updates[np.isnan(self.values["score"])]
+
     def invalid(self) -> str | None:
-        """Return why the run cannot enter statistics, or None."""
-        for step, score in zip(self.steps, self.values["score"], strict=True):
-            if not np.isfinite(score):
+        """Return why the run cannot enter statistics, or None.
+
+        A score that is missing inside the run is none: its step is left out, see `without`. One
+        that is missing at the start or among the last tenth is, as another would take its place.
+        """
+        scores = self.values["score"]
+        ends = np.zeros(len(scores), dtype=bool)
+        ends[:1] = ends[-final_points(len(scores)) :] = True
+        for step, score, is_end in zip(self.steps, scores, ends, strict=True):
+            if np.isinf(score):
                 return f"score is {score} at step {step:g}"
+            if np.isnan(score) and is_end:
+                where = "its first" if step == self.steps[0] else "at its end"
+                return f"score is missing at step {step:g}, {where}"
         return None
 
     # --- other curves of the run ------------------------------------------------------------------
@@ -142,6 +163,26 @@ class Curve:
         return replace(
             self, steps=self.values["tokens"], values={**self.values, "step": self.steps}
         )
+
+    def without(self, updates: Iterable[float]) -> "Curve":
+        """Return the curve without its measurements at some updates.
+
+        Its first and those of its end, the last tenth, stay.
+
+        Example:
+            >>> rows = [{"step": s, "score": y} for s, y in ((0, 0.0), (1, None), (3, 3.0))]
+            >>> Curve.of(rows).without([1, 3]).area()
+            1.5
+        """
+        keep = ~np.isin(self.updates, list(updates))
+        keep[:1] = keep[-final_points(len(keep)) :] = True
+        if keep.all():
+            return self
+        values, responses = (
+            {name: rows[keep] for name, rows in table.items()}
+            for table in (self.values, self.responses)
+        )
+        return replace(self, steps=self.steps[keep], values=values, responses=responses)
 
     def priced(self, price: float) -> "Curve":
         """Return the curve with ``net_score`` = score - price * KL, where the KL is known.
@@ -253,6 +294,19 @@ class Curve:
     def _kl(self) -> tuple[Array, Array]:
         """Return the KL by all that was measured of it, with its errors, see `pooled_kl`."""
         return pooled_kl(self["kl"], self.values.get(ROUND_KL))
+
+
+def scored_alike(curves: Iterable[Curve]) -> list[Curve]:
+    """Return the curves that are valid, each where all runs of its seed and group were scored.
+
+    A score that one arm lacks is left out of the others' too, so that pairs have the same steps. An
+    arm whose first or last measurements are there keeps them.
+    """
+    sound = [curve for curve in curves if not curve.invalid()]
+    unscored: dict[tuple[Group, int], set[float]] = {}
+    for curve in sound:
+        unscored.setdefault((curve.group, curve.seed), set()).update(curve.unscored.tolist())
+    return [curve.without(unscored[curve.group, curve.seed]) for curve in sound]
 
 
 def pairs(x: Mapping[int, Curve], y: Mapping[int, Curve]) -> list[tuple[Curve, Curve]]:

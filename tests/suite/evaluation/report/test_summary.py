@@ -440,18 +440,55 @@ def test_below_five_seeds_nothing_is_clear(baseline):
 
 def test_failed_runs_are_counted_and_named():
     curves = fabricate_curves(("sparse", "abc"))
-    curves[0].values["score"][4] = math.nan
+    curves[0].values["score"][4] = math.inf
     failed = [{"credit": "abc", "seed": 9, "error": "boom", "group": {}}]
     summary = summarize(curves, SummarySettings(failed=failed))
     assert [(run["credit"], run["seed"], run["error"]) for run in summary["failed"]] == [
         ("abc", 9, "boom"),
-        ("sparse", 0, "score is nan at step 12"),
+        ("sparse", 0, "score is inf at step 12"),
     ]
     (group,) = summary["groups"]
     assert group["rewards"]["sparse"]["runs"] == 4
     assert versus(group, "abc")["differences"]["score"]["auc"]["pairs"] == 4
     with pytest.raises(ValueError, match=r"no run to summarise, 1 failed \(the first: boom\)"):
         summarize([], SummarySettings(failed=failed))
+
+
+def test_a_missing_measurement_costs_its_step_and_not_its_run():
+    """By hand: step 3 of seed 0 is cut out of both runs, whatever other arms and seeds have."""
+    curves = fabricate_curves(("sparse", "abc"))
+    curves[0].values["score"][1] = math.nan
+    summary = summarize(curves)
+    (group,) = summary["groups"]
+    assert summary["failed"] == []
+    assert group["unscored"] == [{"credit": "sparse", "seed": 0, "steps": [3.0]}]
+    assert (
+        "1 measurement of the score is missing (sparse, seed 0, step 3); that step is left out of "
+        "every run of the seed." in group["verdict"]["cautions"]
+    )
+    areas = {}
+    for curve in curves:
+        keep = [0, *range(2, 11)] if curve.seed == 0 else [*range(11)]
+        y, at = curve["score"][keep], curve.steps[keep]
+        area = sum((b - a) * (p + q) / 2 for a, b, p, q in zip(at, at[1:], y, y[1:], strict=False))
+        areas[curve.credit, curve.seed] = area / 30.0
+    gaps = [areas["abc", seed] - areas["sparse", seed] for seed in range(5)]
+    found = versus(group, "abc")["differences"]["score"]
+    assert (found["auc"]["pairs"], found["final"]["pairs"]) == (5, 5)
+    assert found["auc"]["difference"] == pytest.approx(np.mean(gaps))
+    ends = [curve["score"][-2:].mean() for curve in curves]  # of 11 points two are the end
+    ends[0], ends[5] = curves[0]["score"][-1], curves[5]["score"][-1]  # of 10 points one is
+    assert found["final"]["difference"] == pytest.approx(np.mean(ends[5:]) - np.mean(ends[:5]))
+    render_report(summary, curves)
+
+
+@pytest.mark.parametrize(("place", "words"), [(0, "0, its first"), (10, "30, at its end")])
+def test_no_other_measurement_takes_the_place_of_a_missing_first_or_last(place, words):
+    curves = fabricate_curves(("sparse", "abc"))
+    curves[0].values["score"][place] = math.nan
+    summary = summarize(curves)
+    assert [run["error"] for run in summary["failed"]] == [f"score is missing at step {words}"]
+    assert summary["groups"][0]["rewards"]["sparse"]["seeds"] == [1, 2, 3, 4]
 
 
 def test_one_seed_has_no_interval():

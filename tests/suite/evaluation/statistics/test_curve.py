@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tokengym.evaluation.statistics import Curve, Measured, pairs
+from tokengym.evaluation.statistics.curve import scored_alike
 
 ROWS = [
     {"rule": "abc", "step": 0, "tokens": 0, "score": 0.0, "kl": 0.0, "gold_score": None},
@@ -28,6 +29,31 @@ def test_a_curve_is_made_of_rows_and_knows_what_it_lacks():
     broken = Curve.of([*ROWS, ROWS[2] | {"step": 3, "score": math.inf}])
     assert broken.invalid() == "score is inf at step 3"
     assert Curve.of(ROWS, ("score",)).values.keys() == {"score"}
+
+
+def test_a_missing_score_is_left_out_of_all_runs_of_its_seed():
+    def run(credit: str, seed: int, *scores: float | None) -> Curve:
+        rows = [{"step": s, "tokens": 10 * s, "score": y} for s, y in enumerate(scores)]
+        return Curve.of(rows, credit=credit, seed=seed)
+
+    runs = [
+        run("a", 0, 0.0, None, 4.0, 6.0),
+        run("b", 0, 0.0, 9.0, 2.0, 2.0),
+        run("b", 1, 0.0, 3.0, 3.0, 3.0),
+        run("a", 1, 0.0, 1.0, math.inf, 1.0),
+    ]
+    for on in (runs, [one.over_tokens() for one in runs]):  # matched by updates on either axis
+        a, b, other = scored_alike(on)
+        assert (a.updates.tolist(), b.updates.tolist()) == ([0, 2, 3], [0, 2, 3])
+        assert other.updates.tolist() == [0, 1, 2, 3]
+        assert a.area() == pytest.approx((4.0 / 2 * 2 + 5.0) / 3)
+        assert b.area() == pytest.approx((2.0 / 2 * 2 + 2.0) / 3)
+        assert (a.end(), b.end()) == (6.0, 2.0)
+    short = run("b", 0, 0.0, 5.0)  # ends where a lacks a score: its end is its own
+    assert scored_alike([runs[0], short])[1]["score"].tolist() == [0.0, 5.0]
+    few = Curve.of([{"step": 0, "score": None}, {"step": 1, "score": 1.0}])
+    assert few.invalid() == "score is missing at step 0, its first"
+    assert run("a", 0, 0.0, 1.0, None).invalid() == "score is missing at step 2, at its end"
 
 
 def test_means_are_over_updates_or_over_tokens():
