@@ -43,6 +43,7 @@ from tokengym.lab.tables import (
     difference,
     markdown_table,
     mean,
+    paired,
     student_mean,
 )
 from tokengym.lab.training import RewardTraining, train_reward_model
@@ -306,15 +307,12 @@ def at_one_kl_table(runs: Runs) -> str:
     if not are_made(runs, [*ppo, *dpo]):
         return NOT_YET
     lines = []
-    for one, other in product(ppo, dpo):
-        golds, kls = (
-            [[ends(runs, cell, figure)[seed] for seed in SEEDS] for cell in (one, other)]
-            for figure in (GOLD, KL)
-        )
-        gap = paired_difference(*kls)
-        if abs(gap.difference) <= NEAR:
-            settings = [setting_text([cell]) for cell in (one, other)]
-            lines.append([*settings, difference(paired_difference(*golds)), difference(gap)])
+    for pair in product(ppo, dpo):
+        of_ppo, of_dpo = ({at: ends(runs, cell, at) for at in (GOLD, KL)} for cell in pair)
+        gold, kl = (paired_difference(*paired(of_ppo[at], of_dpo[at])) for at in (GOLD, KL))
+        if abs(kl.difference) <= NEAR:
+            settings = [setting_text([cell]) for cell in pair]
+            lines.append([*settings, difference(gold), difference(kl)])
     head = ["PPO's c, rate", "DPO's beta, rate", "gold, PPO minus DPO", "KL, nats"]
     return markdown_table(head, lines) if lines else "There are none."
 

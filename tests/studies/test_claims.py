@@ -3,6 +3,7 @@
 import csv
 import math
 import re
+from collections.abc import Sequence
 from itertools import pairwise
 
 from studies import (
@@ -14,8 +15,8 @@ from studies import (
     token_credit,
 )
 from studies.parts import lead
-from studies.token_credit import LENGTHS, WARMUP, WAYS, arms, speed
-from tokengym.evaluation.report import number, signed
+from studies.token_credit import LENGTHS, WARMUP, WAYS, arms
+from tokengym.evaluation.report import number
 from tokengym.evaluation.statistics import PairedDifference
 from tokengym.lab.benchmark.board import verdicts
 from tokengym.lab.protocol import NET_MARGIN, level, way
@@ -81,37 +82,68 @@ def test_speed_at_one_rate() -> None:
         assert FILMS.runs.rate(rule) == (3e-3 if length == 24 else 1e-3)
 
 
-def range_of(speeds: list[Speed]) -> str:
-    return f"{min(at.times for at in speeds):.1f} to {max(at.times for at in speeds):.1f} times"
+def range_of(speeds: Sequence[Speed]) -> str:
+    return f"{min(at.times for at in speeds):.1f} to {max(at.times for at in speeds):.1f}"
 
 
 def test_what_is_said_of_the_grid() -> None:
-    """The range of four ways of choosing, and how many of their intervals hold 1."""
+    """The range of four ways of choosing at each length, and how many of their intervals hold 1."""
     readme = (DOCS.parents[1] / "README.md").read_text(encoding="utf-8")
     page = (DOCS / "film_reviews.md").read_text(encoding="utf-8").split("![")[0]
-    runs, at = one_grid.STUDY.published(DOCS).runs, one_grid.ways(DOCS)[24]
-    seeds = one_grid.complete(runs, 24)
-    assert {5: "five seeds"}[len(seeds)] in readme
-    ways = {name: one_grid.four_ways(runs, name, 24, at, seeds) for name in one_grid.ARMS}
-    for name in ("abc-signed", "critic"):
-        assert range_of(ways[name]) in readme
-        assert range_of(ways[name]) in page
-        assert range_of(ways[name]) in "".join(row("README: on one grid") + row("README: there"))
-        assert all(each.low > 1 for each in ways[name])
-    controls = [ways["uniform"], ways["random"]]
-    assert (
-        f"controls {range_of([*controls[0], *controls[1]])}, above 1 by one of the four" in readme
-    )
-    assert all([each.low > 1 for each in of].count(True) == 1 for of in controls)
-    against = {
-        control: one_grid.four_ways(runs, "abc-signed", 24, at, seeds, control)
-        for control in one_grid.CONTROLS
+    overview = (DOCS / "README.md").read_text(encoding="utf-8")
+    runs, by_length = one_grid.STUDY.published(DOCS).runs, one_grid.ways(DOCS)
+    whole = {length: one_grid.complete(runs, length) for length in LENGTHS}
+    assert {length: len(of) for length, of in whole.items()} == {24: 5, 48: 5, 96: 0}
+    ways = {
+        (name, length): one_grid.four_ways(runs, name, length, by_length[length], whole[length])
+        for name in one_grid.ARMS
+        for length in (24, 48)
     }
-    said = f"`abc-signed` is {range_of(against['uniform'] + against['random'])} as fast as they"
-    assert said in page
-    unclear = [name for name, of in against.items() for each in of if each.low <= 1]
-    assert unclear == ["uniform"]  # "at one cell not clearly so as `uniform`"
-    assert against["uniform"][-1].low <= 1
+    rule, critic = (
+        [range_of(ways[name, length]) for length in (24, 48)] for name in ("abc-signed", "critic")
+    )
+    assert f"`abc-signed` reaches a good score {rule[0]} times as fast at 24 tokens" in readme
+    assert f"and {rule[1]} times at 48, by each of four ways" in readme
+    assert f"started from the reward model {critic[0]} and {critic[1]} times" in readme
+    for text in (page, overview):
+        assert re.search(f"{rule[0]} times as fast (in updates )?at 24 tokens", text)
+        assert f"{rule[1]} times at 48" in text
+    assert f"that critic has {critic[0]} and {critic[1]}: all sixteen" in page
+    assert f"{rule[0]} times as fast at 24 tokens, {rule[1]} times at 48" in CLAIMS
+    assert f"is {critic[0]} and {critic[1]} times as fast" in CLAIMS
+    for length in (24, 48):
+        for name in ("abc-signed", "critic"):
+            assert all(each.low > 1 for each in ways[name, length])
+    controls = {length: [*ways["uniform", length], *ways["random", length]] for length in (24, 48)}
+    above = {length: [each.low > 1 for each in of].count(True) for length, of in controls.items()}
+    assert above == {24: 2, 48: 0}  # of each control at 24 tokens by one way, at 48 by none
+    for text in (readme, page, CLAIMS):
+        assert f"{range_of(controls[24])} times" in text
+        assert f"{range_of(controls[48])} times at 48" in text
+
+
+def test_what_is_said_of_the_rule_against_the_controls() -> None:
+    page = (DOCS / "film_reviews.md").read_text(encoding="utf-8")
+    runs, by_length = one_grid.STUDY.published(DOCS).runs, one_grid.ways(DOCS)
+    unclear = []
+    for length in (24, 48):
+        seeds = one_grid.complete(runs, length)
+        against = {
+            control: one_grid.four_ways(
+                runs, "abc-signed", length, by_length[length], seeds, control
+            )
+            for control in one_grid.CONTROLS
+        }
+        every = [*against["uniform"], *against["random"]]
+        assert f"{range_of(every)} times" in page.split("![")[0]
+        unclear += [
+            (length, control, way)
+            for control, of in against.items()
+            for way, each in zip(one_grid.WAYS_TO_CHOOSE, of, strict=True)
+            if each.low <= 1
+        ]
+    # "at one cell not clearly so as `uniform`", and at 48 tokens "by all eight intervals"
+    assert unclear == [(24, "uniform", "both at the cell of `sparse`")]
 
 
 def test_what_is_said_of_reward_models_not_chosen_for_their_attention() -> None:
@@ -132,10 +164,10 @@ def test_what_is_said_of_reward_models_not_chosen_for_their_attention() -> None:
     bundled = speeds.pop(reward_models.BUNDLED)
     others = [*speeds.values()]
     assert sum(each.low > 1 for each in others) == 2
-    said = f"{range_of(others)} as fast, with intervals above 1 by two"
+    said = f"{range_of(others)} times as fast, with intervals above 1 by two"
     assert said in readme
     assert said in page.split("![")[0]
-    told = f"{range_of(others)}, with intervals above 1 by two"
+    told = f"{range_of(others)} times, with intervals above 1 by two"
     assert told in "".join(row("README: on one grid"))
     assert range_of(others) in (DOCS / "README.md").read_text(encoding="utf-8")
     share = sum(math.log(each.times) for each in others) / 4 / math.log(bundled.times)
@@ -147,22 +179,10 @@ def test_what_is_said_of_reward_models_not_chosen_for_their_attention() -> None:
         assert found is not None
         assert found[2] == 2
         critics.append(found[0])
-    assert f"{range_of(critics)} (two pairs each)" in page.split("![")[0]
+    assert f"{range_of(critics)} times (two pairs each)" in page.split("![")[0]
     assert range_of(critics) in row("README: there")[2]
     *first, last = [number(each.times) for each in others]
     assert f"`abc-signed`: {', '.join(first)} and {last} where" in page
-
-
-def test_the_readme_says_what_holds_at_48_tokens() -> None:
-    readme = (DOCS.parents[1] / "README.md").read_text(encoding="utf-8")
-    base, *others = arms(48, warmup=WARMUP)
-    times = []
-    for arm in others:
-        found = speed(FILMS.runs, arm, base, FILMS.drawn[WAYS], by_score=True)
-        assert found is not None
-        assert FILMS.runs.rate(arm) == FILMS.runs.rate(base)
-        times.append(f"{found.times:.1f}")
-    assert f"At 48 tokens and one rate they are {times[0]} and {times[1]} times as fast" in readme
 
 
 def test_the_readme_says_who_has_more_score_at_equal_kl() -> None:
@@ -273,15 +293,12 @@ def test_no_rule_is_shown_ahead_on_the_board() -> None:
 
 def test_the_overview_quotes_the_page_of_film_reviews() -> None:
     overview = (DOCS / "README.md").read_text(encoding="utf-8")
-    for length in LENGTHS:
-        cells, long = arms(length, warmup=WARMUP), arms(length, 120)
-        for arm, name in ((1, "`abc-signed`"), (2, "critic from the reward model")):
-            times = speed(FILMS.runs, cells[arm], cells[0], FILMS.drawn[WAYS], by_score=True)
-            assert times is not None
-            over = lead(FILMS.runs, cells[arm], cells[0], "score").difference
-            ends = [
-                signed(lead(FILMS.runs, long[arm], long[0], m, at_end=True).difference)
-                for m in FIGURES[:2]
-            ]
-            line = " | ".join([str(length), name, number(times.times), signed(over), *ends])
-            assert f"| {line} |" in overview
+    table = one_grid.chosen_table(one_grid.STUDY.published(DOCS).runs, one_grid.ways(DOCS))
+    head, _, *lines = (line.strip("| ").split(" | ") for line in table.splitlines())
+    assert len(lines) == 8
+    for line in (head, *lines):
+        assert f"| {' | '.join(line[: 2 + len(one_grid.WAYS_TO_CHOOSE)])} |" in overview
+    for length in (24, 48):
+        base, rule, _ = arms(length, 120)
+        less = -lead(FILMS.runs, rule, base, "score", at_end=True).difference
+        assert f"{number(less)} lower at {length}" in overview
