@@ -443,6 +443,45 @@ def tables(published: Published) -> dict[str, str]:
     }
 
 
+COLORS = dict(zip(ARMS, ("#56616f", "#56b4e9", "#0072b2", "#d55e00", "#e69f00"), strict=True))
+MARKERS = dict(zip(WAYS_TO_CHOOSE, "osD^", strict=True))
+
+
+def draw(published: Published) -> None:
+    """Draw each arm's speed against `sparse` by the four ways, a panel for each whole length."""
+    from matplotlib.figure import Figure
+
+    by_length = ways(published.folder.parent)
+    whole = {length: complete(published.runs, length) for length in by_length}
+    lengths = [length for length, seeds in whole.items() if len(seeds) > 1]
+    if not lengths:
+        return
+    figure = Figure(figsize=(5 * len(lengths), 3.6), layout="constrained")
+    names = [*ARMS][1:]
+    panels = figure.subplots(1, len(lengths), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, length in zip(panels, lengths, strict=True):
+        for row, name in enumerate(names):
+            speeds = four_ways(published.runs, name, length, by_length[length], whole[length])
+            for place, (way_to_choose, at) in enumerate(zip(WAYS_TO_CHOOSE, speeds, strict=True)):
+                y = row + 0.15 * (place - 1.5)
+                axes.plot([at.low, at.high], [y, y], color=COLORS[name], linewidth=1.5)
+                axes.plot(at.times, y, MARKERS[way_to_choose], color=COLORS[name], markersize=5)
+        axes.axvline(1.0, color=COLORS[BASE], linewidth=1, linestyle="--")
+        axes.set(title=f"{length} tokens", xscale="log", xlabel="times as fast as sparse")
+        axes.set_xticks([0.7, 1, 1.4, 2], labels=["0.7", "1", "1.4", "2"], minor=False)
+        axes.minorticks_off()
+        axes.spines[["top", "right"]].set_visible(False)
+    labels = ["sparse, critic from\nthe reward model" if at == "critic" else at for at in names]
+    panels[0].set_yticks(range(len(names)), labels=labels)
+    panels[0].invert_yaxis()
+    handles = [
+        panels[0].plot([], [], marker, color=COLORS[BASE], label=way_to_choose.replace("`", ""))[0]
+        for way_to_choose, marker in MARKERS.items()
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8)
+    figure.savefig(published.folder / "grid.png", dpi=110, metadata={"Software": None})
+
+
 STUDY = Study(
     document="film_reviews.md",
     folder="film_reviews",
@@ -451,6 +490,7 @@ STUDY = Study(
     rounds=rounds,
     config=config,
     tables=tables,
+    pictures=draw,
     first_rate=None,
     holm="table",
 )
