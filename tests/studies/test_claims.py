@@ -19,7 +19,7 @@ from studies.token_credit import LENGTHS, WARMUP, WAYS, arms
 from tokengym.evaluation.report import number
 from tokengym.evaluation.statistics import PairedDifference
 from tokengym.lab.benchmark.board import verdicts
-from tokengym.lab.protocol import NET_MARGIN, level, way
+from tokengym.lab.protocol import NET_MARGIN, curve_of, level, way
 from tokengym.lab.study import DOCS
 from tokengym.lab.tables import Speed, paired
 
@@ -120,6 +120,29 @@ def test_what_is_said_of_the_grid() -> None:
     for text in (readme, page, CLAIMS):
         assert f"{range_of(controls[24])} times" in text
         assert f"{range_of(controls[48])} times at 48" in text
+
+
+def test_what_two_of_the_ways_of_choosing_spend() -> None:
+    """Every arm has the largest rate by them, and `sparse` the KL that is told."""
+    texts = (
+        (DOCS.parents[1] / "README.md").read_text(encoding="utf-8"),
+        (DOCS / "film_reviews.md").read_text(encoding="utf-8").split("![")[0],
+    )
+    runs, by_length = one_grid.STUDY.published(DOCS).runs, one_grid.ways(DOCS)
+    spent = []
+    for length in (24, 48):
+        seeds = one_grid.complete(runs, length)
+        for name in one_grid.ARMS:
+            chosen = one_grid.chosen_cells(runs, name, length, by_length[length], seeds)
+            for cells in [*chosen.values()][:2]:
+                assert {cell.learning_rate for cell in cells} == {max(one_grid.LEARNING_RATES)}
+                kls = [
+                    curve_of(runs.runs[cell][seed]).area("kl")
+                    for cell, seed in zip(cells, seeds, strict=True)
+                ]
+                spent += [sum(kls) / len(kls)] if name == "sparse" else []
+    for text in texts:
+        assert f"{min(spent):.0f} to {max(spent):.0f} nats over the run" in text
 
 
 def test_what_is_said_of_the_rule_against_the_controls() -> None:
