@@ -43,8 +43,10 @@ class PPOSettings(EpisodicSettings):
     learning_rate_schedule: LrSchedule = "linear"
     """Schedule of ``learning_rate`` over the training: "linear" lowers it in a straight line to
     0 at the end of the run, or of the call of ``learn``, "constant" leaves it. A ``learning_rate``
-    that is a schedule itself is taken as it is under either. At a constant rate
-    the last steps are noise that costs KL, see docs/results/earlier.md."""
+    that is a schedule itself is taken as it is under either: ``learn`` gives it, as
+    Stable-Baselines3 does, the share that is left after the round, which is 0 in the last update,
+    where "linear" counts what is left before it. At a constant rate the last steps are noise that
+    costs KL, see docs/results/earlier.md."""
     n_warmup_updates: int = 0
     """Updates at the start of the training whose learning rate is below the schedule's: that of
     update u, counted from 1, is multiplied by min(1, u / (n_warmup_updates + 1)). Adam's first
