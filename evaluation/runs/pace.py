@@ -82,10 +82,10 @@ class TimeLeft:
         """Return the seconds that a run at work still takes; None before a pace is known."""
         times = self._at_work[run]
         pace = times.pace or self._mean("pace", times.name)
-        closing = self._mean("closing", times.name) or 0.0
+        closing = self._apart("closing", times.name)
         if times.last is None:
             whole = self._whole(times.name)
-            opening = self._mean("opening", times.name) or 0.0
+            opening = self._apart("opening", times.name)
             return None if whole is None else whole - min(now - times.began, opening)
         rest = self.steps - times.last[0]
         waited = now - times.last[1]
@@ -117,8 +117,12 @@ class TimeLeft:
         pace = self._mean("pace", name)
         if pace is None:
             return None
-        ends = (self._mean(part, name) or 0.0 for part in ("opening", "closing"))
-        return pace * self.steps + sum(ends)
+        return pace * self.steps + self._apart("opening", name) + self._apart("closing", name)
+
+    def _apart(self, part: str, name: str | None) -> float:
+        """Return the mean time of a part besides the steps; none is counted before one is known."""
+        known = self._mean(part, name)
+        return 0.0 if known is None else known
 
     def _mean(self, part: str, name: str | None) -> float | None:
         """Return the mean of a part of the runs' times, of an arm's where one of it is known."""
