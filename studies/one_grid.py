@@ -9,6 +9,7 @@ with a rate that warms up. The page says which cells a pilot drops.
     python -m studies.one_grid page
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -40,6 +41,8 @@ ARMS: dict[str, dict[str, str]] = {
 BASE = next(iter(ARMS))
 CONTROLS = ("uniform", "random")
 """Arms that spread the score without a look at the text."""
+CREDITED = tuple(name for name in ARMS if name not in (BASE, *CONTROLS))
+"""Arms whose speed is the question."""
 LAMBDAS = ("0.5", "0.8", "0.95", "1")
 LEARNING_RATES = (3e-4, 1e-3, 3e-3)
 PILOT, SEEDS = 19, range(20, 25)
@@ -119,6 +122,11 @@ def steps_of(points: Sequence[Row], at: Way) -> float:
     return float(min(reached, steps[-1]))
 
 
+def mean_steps(runs: Sequence[Sequence[Row]], at: Way) -> float:
+    """Return the geometric mean of the updates of runs to 75 % of the way."""
+    return float(np.exp(mean([np.log(steps_of(points, at)) for points in runs])))
+
+
 def ways(docs: Path) -> dict[int, Way]:
     """Return the way of each length, from the file of the page's first study."""
     drawn = read_rows(docs / "film_reviews" / WAYS, text=())
@@ -136,6 +144,12 @@ def complete(runs: Runs, length: int) -> list[int]:
     """Return the seeds of a length with every cell that was kept."""
     wanted = [cell for name in ARMS for cell in kept(length, name)]
     return [seed for seed in SEEDS if all(seed in runs.runs.get(cell, {}) for cell in wanted)]
+
+
+def whole(runs: Runs) -> dict[int, list[int]]:
+    """Return the lengths that a speed can be read of, with their seeds: two or more are needed."""
+    seeds = {length: complete(runs, length) for length in LENGTHS}
+    return {length: of for length, of in seeds.items() if len(of) > 1}
 
 
 def so_far(runs: Runs) -> str:
@@ -324,10 +338,8 @@ def said(speeds: Sequence[Speed]) -> str | None:
 def chosen_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
     """Return each arm's speed against `sparse`, by chosen cells and at one rate and lambda."""
     lines = []
-    for length, at in by_length.items():
-        seeds = complete(runs, length)
-        if len(seeds) < 2:
-            continue
+    for length, seeds in whole(runs).items():
+        at = by_length[length]
         base, *others = ({name: kept(length, name) for name in ARMS}).items()
         for name, own in others:
             speeds = four_ways(runs, name, length, at, seeds)
@@ -356,13 +368,9 @@ def chosen_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
 def controls_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
     """Return the speed against each control of the arms that are none, by chosen cells."""
     lines = []
-    for length, at in by_length.items():
-        seeds = complete(runs, length)
-        if len(seeds) < 2:
-            continue
-        for name, control in product([*ARMS][1:], CONTROLS):
-            if name in CONTROLS:
-                continue
+    for length, seeds in whole(runs).items():
+        at = by_length[length]
+        for name, control in product(CREDITED, CONTROLS):
             speeds = four_ways(runs, name, length, at, seeds, control)
             about = [str(length), title(name), title(control)]
             lines.append([*about, *map(times_as_fast, speeds), said(speeds) or NONE])
@@ -372,23 +380,20 @@ def controls_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
 def spent_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
     """Return the cells that each way chose, and what stands behind their speed: KL and gold."""
     lines = []
-    for length, name in product(by_length, ARMS):
-        seeds = complete(runs, length)
-        if len(seeds) < 2:
-            continue
+    for (length, seeds), name in product(whole(runs).items(), ARMS):
         at = by_length[length]
         for how, cells_of in chosen_cells(runs, name, length, at, seeds).items():
             of_seeds = [runs.runs[cell][seed] for cell, seed in zip(cells_of, seeds, strict=True)]
             curves = [*map(curve_of, of_seeds)]
-            steps = float(np.exp(mean([np.log(steps_of(points, at)) for points in of_seeds])))
             figures = [
+                mean_steps(of_seeds, at),
                 mean([kl_at(points, at) for points in of_seeds]),
                 mean([curve.area("kl") for curve in curves]),
                 mean([*map(net_area, of_seeds)]),
                 mean([curve.end("gold_score") for curve in curves]),
             ]
             about = [str(length), title(name), how, cells_text(cells_of)]
-            lines.append([*about, number(steps), *map(number, figures)])
+            lines.append([*about, *map(number, figures)])
     head = ["tokens", "arm", "way", "lambda at rate, seeds", "updates to 75 %", "KL there"]
     head += ["KL over the run", "score - c KL over it", "gold in the last tenth"]
     return markdown_table(head, lines)
@@ -403,8 +408,8 @@ def kl_at(points: Sequence[Row], at: Way) -> float:
 def cells_text(cells_of: Sequence[Cell]) -> str:
     """Return lambdas and rates, each once, with the number of seeds that have it."""
     return "; ".join(
-        f"{cell.gae_lambda} at {cell.learning_rate:g}, {[*cells_of].count(cell)}"
-        for cell in dict.fromkeys(cells_of)
+        f"{cell.gae_lambda} at {cell.learning_rate:g}, {count}"
+        for cell, count in Counter(cells_of).items()
     )
 
 
@@ -421,9 +426,9 @@ def cells_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
             if not made:
                 line.append(NONE)
                 continue
-            steps = np.exp(mean([np.log(steps_of(p, by_length[length])) for p in made]))
+            steps = mean_steps(made, by_length[length])
             net = mean([*map(net_area, made)])
-            line.append(f"{number(float(steps))}; {number(net)}; {len(made)}")
+            line.append(f"{number(steps)}; {number(net)}; {len(made)}")
         if any_run:
             lines.append(line)
     return markdown_table(["tokens", "arm", "lambda", *(f"{r:g}" for r in LEARNING_RATES)], lines)
@@ -451,17 +456,15 @@ def draw(published: Published) -> None:
     """Draw each arm's speed against `sparse` by the four ways, a panel for each whole length."""
     from matplotlib.figure import Figure
 
-    by_length = ways(published.folder.parent)
-    whole = {length: complete(published.runs, length) for length in by_length}
-    lengths = [length for length, seeds in whole.items() if len(seeds) > 1]
+    by_length, lengths = ways(published.folder.parent), whole(published.runs)
     if not lengths:
         return
     figure = Figure(figsize=(5 * len(lengths), 3.6), layout="constrained")
     names = [*ARMS][1:]
     panels = figure.subplots(1, len(lengths), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, length in zip(panels, lengths, strict=True):
+    for axes, (length, seeds) in zip(panels, lengths.items(), strict=True):
         for row, name in enumerate(names):
-            speeds = four_ways(published.runs, name, length, by_length[length], whole[length])
+            speeds = four_ways(published.runs, name, length, by_length[length], seeds)
             for place, (way_to_choose, at) in enumerate(zip(WAYS_TO_CHOOSE, speeds, strict=True)):
                 y = row + 0.15 * (place - 1.5)
                 axes.plot([at.low, at.high], [y, y], color=COLORS[name], linewidth=1.5)

@@ -9,6 +9,7 @@ Superior to PPO for LLM Alignment?", arXiv:2404.10719.
     python -m studies.ppo_against_dpo page
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
@@ -246,7 +247,7 @@ def chosen(runs: Runs, agent: str) -> list[Cell]:
 
 def setting_text(cells: Sequence[Cell]) -> str:
     """Return prices and rates, each once, with the seeds that have it where there are several."""
-    counts = {cell: [*cells].count(cell) for cell in cells}
+    counts = Counter(cells)
     return "; ".join(
         f"{cell.price:g} at {cell.learning_rate:g}"
         + (f" ({count} of {len(cells)})" if len(counts) > 1 else "")

@@ -10,6 +10,7 @@ questions about new things, and the queries whose type is predicted, were measur
 6307f464.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
@@ -220,8 +221,7 @@ def at_own_rate(
 
 def rates_text(rates: Mapping[int, float]) -> str:
     """Return the rates of the seeds, each once, with their seeds where there are several."""
-    values = [*rates.values()]
-    counts = {rate: values.count(rate) for rate in sorted({*values})}
+    counts = Counter(sorted(rates.values()))
     return ", ".join(f"{rate:g}" + f" ({n})" * (len(counts) > 1) for rate, n in counts.items())
 
 
