@@ -25,9 +25,19 @@ from typing import Any
 
 import torch
 
-from studies import equal_kl, gradients, other_tasks, overoptimisation, rewards, token_credit, turns
+from studies import (
+    equal_kl,
+    gradients,
+    other_tasks,
+    overoptimisation,
+    ppo_against_dpo,
+    rewards,
+    token_credit,
+    turns,
+)
 from tokengym import Comparison
 from tokengym.base import read_json, write_json
+from tokengym.envs import Task
 from tokengym.evaluation import run as run_one
 from tokengym.evaluation.report import number
 from tokengym.lab.protocol import curve_of
@@ -42,6 +52,8 @@ OLDER = "**Of an older learner"
 TINY: dict[str, Any] = {"steps": 2, "batch_size": 16, "max_new_tokens": 8}
 """Size of the run whose figures are recorded."""
 LOGGED = ("score", "kl", "policy_loss", "value_loss", "grad_norm", "entropy")
+NO_PAIRS = "pairs.parquet"
+"""File of DPO's pairs where nothing is trained."""
 CLOSE = 0.01
 """Share of a recorded figure by which today's may differ: another processor rounds otherwise."""
 Figures = dict[str, float]
@@ -66,10 +78,15 @@ class Page:
 # --- pages of studies whose runs are comparisons --------------------------------------------------
 
 
-def common_settings(study: Study, docs: Path) -> dict[str, Any]:
+def published_settings(study: Study, docs: Path) -> dict[str, Any]:
     """Return the settings that a study's published runs have in common, as today decides them."""
     cells = dict.fromkeys(run.but(seed=0) for run in study.published(docs).runs.each)
-    first, *others = [flat(study.config(cell, docs).runs[0].settings()) for cell in cells]
+    return common_settings(study.config(cell, docs) for cell in cells)
+
+
+def common_settings(comparisons: Iterable[Comparison]) -> dict[str, Any]:
+    """Return the settings that comparisons of one run have in common."""
+    first, *others = [flat(each.runs[0].settings()) for each in comparisons]
     return {
         name: value
         for name, value in first.items()
@@ -92,11 +109,16 @@ def tiny_run(comparison: Comparison) -> Figures:
     """Return what a learner logs and an evaluation measures in a tiny run of a comparison."""
     (run,) = comparison.runs
     learner = replace(run.training.learner, n_warmup_updates=0)
-    training = replace(run.training, learner=learner, **TINY)
+    return figures_of(comparison, replace(run.training, learner=learner, **TINY), LOGGED)
+
+
+def figures_of(comparison: Comparison, training: Any, logged: Iterable[str]) -> Figures:
+    """Return what a run of a comparison logs and measures, on few prompts, with other training."""
+    (run,) = comparison.runs
     evaluation = replace(run.evaluation, every=1, episodes=TINY["batch_size"])
     small = replace(comparison, runs=(replace(run, training=training, evaluation=evaluation),))
     record = run_one(small, small.names[0], 0)
-    figures = {f"{name}, update {row['step']}": row[name] for row in record.log for name in LOGGED}
+    figures = {f"{name}, update {row['step']}": row[name] for row in record.log for name in logged}
     measured = {f"held-out {name}": record.points[-1][name] for name in ("score", "kl")}
     return {name: float(value) for name, value in (figures | measured).items()}
 
@@ -131,12 +153,48 @@ def page_of(module: str, study: Study, cell: Cell) -> Page:
     return Page(
         module=module,
         figures=lambda: tiny_run(study.config(cell, DOCS)),
-        settings=partial(common_settings, study),
+        settings=partial(published_settings, study),
         outside=partial(outside_range, study),
     )
 
 
 # --- the other pages ------------------------------------------------------------------------------
+
+
+def of_agents() -> dict[str, list[Comparison]]:
+    """Return each agent's comparisons, by a reward model that is there and pairs that are not."""
+    task = Task.of(ppo_against_dpo.ENV)
+    assert task is not None
+    reads = {"ppo": str(task.own_bundle().reward_model), "dpo": NO_PAIRS}
+    return {
+        agent: [ppo_against_dpo.reading(cell, path) for cell in ppo_against_dpo.settings_of(agent)]
+        for agent, path in reads.items()
+    }
+
+
+def settings_of_agents(docs: Path) -> dict[str, Any]:
+    """Return the settings that each agent's runs have in common, but for what they read."""
+    del docs
+    return {
+        f"{agent}: {name}": value
+        for agent, comparisons in of_agents().items()
+        for name, value in common_settings(comparisons).items()
+        if name not in ("task.scorer", "training.learner.pairs") and not name.startswith("data.")
+    }
+
+
+def pairs_learned() -> Figures:
+    """Return what PPO, and DPO from a few pairs, log and measure in tiny runs."""
+    ppo, dpo = (comparisons[0] for comparisons in of_agents().values())
+    found = {f"ppo: {name}": value for name, value in tiny_run(ppo).items()}
+    with tempfile.TemporaryDirectory() as folder:
+        pairs = Path(folder) / "pairs.parquet"
+        ppo_against_dpo.ranked_pairs(seed=0, skip=0, count=8).to_parquet(pairs)
+        training = dpo.runs[0].training
+        learner = replace(training.learner, pairs=str(pairs))
+        small = replace(training, learner=learner, max_new_tokens=TINY["max_new_tokens"])
+        of_dpo = figures_of(dpo, small, ("loss", "rewards/margins", "grad_norm"))
+    return found | {f"dpo: {name}": value for name, value in of_dpo.items()}
 
 
 def talks() -> Figures:
@@ -198,6 +256,12 @@ PAGES = {
         "overoptimisation",
         overoptimisation.STUDY,
         overoptimisation.STUDY.cell(task="Dialogue", price=0.0, rule="sparse"),
+    ),
+    "preferences.md": Page(
+        module="ppo_against_dpo",
+        figures=pairs_learned,
+        settings=settings_of_agents,
+        outside=partial(outside_range, ppo_against_dpo.STUDY),
     ),
     "turns.md": Page(module="turns", figures=talks, outside=partial(outside_range, turns.STUDY)),
     "gradients.md": Page(module="gradients", figures=exact, outside=outside_table),

@@ -1,4 +1,4 @@
-"""PPO or DPO, from the same pairs? Fills the first part of docs/results/preferences.md.
+"""PPO or DPO, from the same pairs? Fills docs/results/preferences.md.
 
 The untrained policy's responses to film reviews' prompts, ranked by the gold score, make pairs. DPO
 learns them; PPO climbs a reward model that is trained on them. After Xu et al. 2024, "Is DPO
@@ -174,34 +174,28 @@ def reward_model(seed: int, out: Path) -> Path:
 
 
 def config(run: Cell, out: Path) -> Comparison:
-    """Return the comparison that a run is of."""
-    seed = int(run.seed)
+    """Return the comparison that a run is of; what it reads is made if it is missing."""
+    made = reward_model if run.agent == "ppo" else pairs_file
+    return reading(run, str(made(int(run.seed), out)))
+
+
+def reading(run: Cell, path: str) -> Comparison:
+    """Return the comparison that a run is of.
+
+    Args:
+        run: A cell.
+        path: Folder of the reward model that PPO climbs, or file of the pairs that DPO learns.
+    """
+    training: dict[str, Any] = {
+        "max_new_tokens": LENGTH,
+        "learning_rate": run.learning_rate,
+    }
     if run.agent == "ppo":
-        return single_run(
-            ENV,
-            "sparse",
-            evaluation=GRID,
-            stream="run",
-            task=TaskSettings(scorer=str(reward_model(seed, out))),
-            updates=UPDATES,
-            batch_size=BATCH,
-            n_epochs=PPO_PASSES,
-            max_new_tokens=LENGTH,
-            kl_coef=run.price,
-            learning_rate=run.learning_rate,
-        )
-    return single_run(
-        ENV,
-        "sparse",
-        evaluation=GRID,
-        stream="run",
-        agent="dpo",
-        pairs=str(pairs_file(seed, out)),
-        epochs=DPO_EPOCHS,
-        beta=run.price,
-        learning_rate=run.learning_rate,
-        max_new_tokens=LENGTH,
-    )
+        training |= {"updates": UPDATES, "batch_size": BATCH, "n_epochs": PPO_PASSES}
+        training |= {"kl_coef": run.price, "task": TaskSettings(scorer=path)}
+    else:
+        training |= {"agent": "dpo", "pairs": path, "epochs": DPO_EPOCHS, "beta": run.price}
+    return single_run(ENV, "sparse", evaluation=GRID, stream="run", **training)
 
 
 def measure(run: Cell, record: RunRecord) -> list[Row]:
@@ -346,6 +340,35 @@ def tables(published: Published) -> dict[str, str]:
     }
 
 
+COLORS = {"dpo": "#56616f", "ppo": "#d55e00"}
+
+
+def draw(published: Published) -> None:
+    """Draw gold by KL at the end of every setting, each seed and the mean."""
+    from matplotlib.figure import Figure
+
+    runs = published.runs
+    if not are_made(runs, [cell for agent in AGENTS for cell in settings_of(agent)]):
+        return
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    for agent, name in AGENTS.items():
+        color = COLORS[agent]
+        for cell in settings_of(agent):
+            gold, kl = ([*ends(runs, cell, at).values()] for at in (GOLD, KL))
+            axes.plot(kl, gold, ".", color=color, alpha=0.35)
+            axes.plot(mean(kl), mean(gold), "o", color=color)
+        axes.plot([], [], "o", color=color, label=name)
+    axes.set(xlabel="KL to the reference, nats", ylabel="gold score", xscale="log")
+    axes.set_xticks([3, 5, 10, 20, 40], labels=["3", "5", "10", "20", "40"])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="upper left", fontsize=9)
+    file = published.folder / "gold_against_kl.png"
+    figure.savefig(file, dpi=110, metadata={"Software": None})
+
+
 STUDY = Study(
     document="preferences.md",
     folder="preferences",
@@ -355,6 +378,7 @@ STUDY = Study(
     config=config,
     measure=measure,
     tables=tables,
+    pictures=draw,
     first_rate=None,
     holm="table",
 )

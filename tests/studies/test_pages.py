@@ -10,12 +10,12 @@ from studies import (
     credit_v2,
     critic_elsewhere,
     equal_kl,
+    feedback,
     gradients,
     one_grid,
     other_tasks,
     overoptimisation,
     ppo_against_dpo,
-    preferences,
     real_text,
     reward_models,
     rewards,
@@ -38,12 +38,6 @@ def fill_tasks(docs: Path) -> None:
     credit_v2.page(docs)
 
 
-def fill_preferences(docs: Path) -> None:
-    """Fill the page that two studies share."""
-    preferences.page(docs)
-    ppo_against_dpo.STUDY.page(docs)
-
-
 def fill_film_reviews(docs: Path) -> None:
     """Fill the page that three studies share."""
     token_credit.STUDY.page(docs)
@@ -54,10 +48,11 @@ def fill_film_reviews(docs: Path) -> None:
 DOCS = Path(__file__).parents[2] / "docs" / "results"
 PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "equal_kl.md": (("equal_kl",), equal_kl.STUDY.page),
+    "feedback.md": (("feedback",), feedback.page),
     "film_reviews.md": (("film_reviews",), fill_film_reviews),
     "gradients.md": (("gradients",), fill_gradients),
     "overoptimisation.md": (("overoptimisation",), overoptimisation.STUDY.page),
-    "preferences.md": (("preferences",), fill_preferences),
+    "preferences.md": (("preferences",), ppo_against_dpo.STUDY.page),
     "rewards.md": (("rewards", "tasks"), rewards.STUDY.page),
     "tasks.md": (("tasks", "elsewhere", "v2-lite", "sst2", "imdb"), fill_tasks),
     "real_text.md": (

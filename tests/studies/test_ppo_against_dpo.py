@@ -169,8 +169,8 @@ def test_the_answer_quotes_what_is_had_at_one_kl() -> None:
     assert all(" (\u2212" in line for line in table.splitlines()[2:])  # each interval holds 0
 
 
-def test_every_figure_of_todays_part_is_one_of_its_tables() -> None:
-    begins, ends = PAGE.index("## By today's code"), PAGE.index("## Expectations")
+def test_every_figure_of_how_it_was_made_is_one_of_its_tables() -> None:
+    begins, ends = PAGE.index("## How it was made"), PAGE.index("## Expectations")
     told = re.sub(
         r"<!-- (.+) -->\n.*?<!-- end \1 -->|\(http\S*\)", "", PAGE[begins:ends], flags=re.S
     )

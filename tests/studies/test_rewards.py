@@ -1,4 +1,4 @@
-"""Rewards and preferences: tables by hand, and figures that the text quotes."""
+"""Rewards and feedback: tables by hand, and figures that the text quotes."""
 
 import re
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from statistics import mean
 
 import pytest
 
-from studies import preferences, rewards
+from studies import feedback, rewards
 from tokengym import decide
 from tokengym.lab.study import DOCS, Runs
 
@@ -165,8 +165,8 @@ def test_a_judge_that_ties_half_agrees_half() -> None:
     judged = {"bundled": (3.0, 0.0), "words": (1.0, 2.0), "untrained": (0.0, 0.0)}
     rows = [
         {**about, "material": material, "judge": judge, "wins": wins, "ties": ties}
-        for material in preferences.MATERIALS
+        for material in feedback.MATERIALS
         for judge, (wins, ties) in judged.items()
     ]
-    line = preferences.judges_table(rows).splitlines()[2]
+    line = feedback.judges_table(rows).splitlines()[2]
     assert line == "| quarrels (Detox) | 75.0% | 50.0% | 0.0% |"
