@@ -106,6 +106,9 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
     policy: CausalLMPolicy  # type: ignore[assignment]
     settings: Any
     """The settings, an instance of ``settings_class``."""
+    decided: frozenset[str] = frozenset()
+    """Names of the settings that nobody gave and the environment decided: `load` with another
+    environment lets that one decide."""
     env: VecEnv
     """The environment; of an agent that was loaded to predict, `NoEnvironment`."""
     rounds: RoundEnvironment
@@ -246,6 +249,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         if others:
             self.check_change(changed)
         self.settings = changed
+        self.decided -= others.keys()
         if "learning_rate" in others:
             self._setup_lr_schedule()
 

@@ -10,13 +10,14 @@ reference/             the frozen reference, which with LoRA is the base that ad
 base.json              in place of either: name and hash of a base model that is found by name
 own.json               attributes that a class of the user's adds to a learner by rounds, if any;
                        their arrays are in training.safetensors
+decided.json           names of the settings that nobody gave and the environment decided, if any
 frozen.json            names of the weights that do not learn, if there are any: the model's that
                        were given so, and the policy's that were frozen since it was built
 ```
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,7 @@ ENTRIES_OF_ROUNDS = ENTRIES | {
 """Those of a learner by rounds."""
 TRAINING = "training.safetensors"
 FROZEN = "frozen.json"
+DECIDED = "decided.json"
 OWN = "own.json"
 OPTIMIZER = "optimizer."
 """Prefix of the names of the optimiser's tensors."""
@@ -104,9 +106,16 @@ class TrainingState:
 
 def present_state(agent: Any) -> TrainingState:
     """Return the state of an agent between two rounds."""
-    # The reset of `learn` has drawn the next round's prompts.
-    is_begun = isinstance(agent.env, GymVecEnv) and agent.env.fresh is not None
-    state = environment_state(agent.env, begun=is_begun and agent.round_options() is None)
+    if isinstance(agent.env, NoEnvironment):
+        logger.warning(
+            "the agent was loaded without an environment: a training that continues from what is "
+            "saved now begins its prompts anew"
+        )
+        state = None
+    else:
+        # The reset of `learn` has drawn the next round's prompts.
+        is_begun = isinstance(agent.env, GymVecEnv) and agent.env.fresh is not None
+        state = environment_state(agent.env, begun=is_begun and agent.round_options() is None)
     return TrainingState(
         counters={name: getattr(agent, name) for name in COUNTERS},
         sampling=agent.policy.generator.get_state(),
@@ -127,6 +136,7 @@ def save_checkpoint(agent: Any, path: Place) -> None:
             tokenizer=environment_attribute(agent.env, "tokenizer"),
             tensors=_training_tensors(agent, start),
             own=own_state(agent),
+            decided=sorted(agent.decided),
         )
 
 
@@ -146,6 +156,9 @@ def load_checkpoint(
         given = {**_stand_ins(record, custom_objects or {}), **changes}
         optimizer = given.pop("optimizer_class", None)
         settings = _settings(algorithm, record, given, folder, trust_code)
+        decided = _decided(folder, given)
+        if env is not None:  # which decides anew: its rule may be another
+            settings |= dict.fromkeys(decided)
         check_learnable(env, algorithm.__name__)
         envs: Any = NoEnvironment(**record["environment"]) if env is None else as_vec_env(env)
         processes = Processes() if env is None else join(device)
@@ -174,6 +187,7 @@ def load_checkpoint(
         )
         of_critic = [name for name in ("value_network", "advantage") if name in changes]
         _restore_training(agent, folder, of_critic)
+        agent.decided |= decided
         for name in COUNTERS:
             setattr(agent, name, record["counters"][name])
         if env is not None and (state := record["environment_state"]) is not None:
@@ -231,12 +245,13 @@ def write_agent(
     tokenizer: Any,
     tensors: dict[str, Tensor] | None = None,
     own: tuple[dict[str, Any], dict[str, Tensor]] = ({}, {}),
+    decided: Sequence[str] = (),
 ) -> None:
     """Write a learner into a folder, atomically; what was there becomes ``<path>.previous``.
 
     Under the names that `file_for` tells it is one file with the same contents. The record lacks
-    format and hashes; ``tensors`` are those besides the models' weights, and ``own`` is of
-    `own_state`.
+    format and hashes; ``tensors`` are those besides the models' weights, ``own`` is of `own_state`,
+    and ``decided`` names settings that the environment decided.
     """
     path: Path | None = None
     file: Path | IO[bytes] | None
@@ -252,6 +267,8 @@ def write_agent(
             save_file(tensors | own[1], folder / TRAINING)
         if own[0]:
             write_json(folder / OWN, own[0])
+        if decided:
+            write_json(folder / DECIDED, decided)
         return {"format": FORMAT, **record}
 
     if file is None:
@@ -436,6 +453,14 @@ def _settings(
     settings = {name: value for name, value in stored.items() if name not in changes}
     check_saved(settings, folder / RECORD, named=dict(changes), trust_code=trust_code)
     return {**settings, **changes}
+
+
+def _decided(folder: Path, given: Mapping[str, Any]) -> frozenset[str]:
+    """Return the settings of a saved agent that its environment decided, without those given."""
+    if not (folder / DECIDED).is_file():
+        return frozenset()
+    with _reading(folder / DECIDED):
+        return frozenset(read_json(folder / DECIDED)) - given.keys()
 
 
 def stored_models(folder: Path) -> dict[str, Any]:

@@ -7,9 +7,11 @@ saved, loaded and played as one.
 from abc import ABCMeta
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tokengym.agents.errors import CheckpointError
 from tokengym.agents.learner import find_learner
 from tokengym.agents.ppo.ppo import PPO
 from tokengym.base.errors import SettingsError
+from tokengym.base.packed import Place
 
 if TYPE_CHECKING:  # for which they are classes of PPO, whose settings it then knows by name
     Made = PPO
@@ -44,7 +46,6 @@ class CriticFree(Made, metaclass=Named):
     learner: ClassVar[str]
     """The name, as a word of the command line."""
     if not TYPE_CHECKING:
-        load = PPO.load
 
         def __new__(cls, *arguments: Any, **keywords: Any) -> PPO:
             """Return the agent."""
@@ -56,6 +57,21 @@ class CriticFree(Made, metaclass=Named):
                         f"leave it out, or take PPO(..., {name}={keywords[name]!r})"
                     )
             return PPO(*arguments, **{**learner.defaults, **keywords, **learner.fixed})
+
+        @classmethod
+        def load(cls, path: Place, *arguments: Any, **keywords: Any) -> PPO:
+            """Return the agent of a checkpoint, as `PPO.load`.
+
+            Raises:
+                CheckpointError: if it is none of the name.
+            """
+            agent = PPO.load(path, *arguments, **keywords)
+            if not isinstance(agent, cls):
+                raise CheckpointError(
+                    f"{path} holds a PPO with advantage={agent.settings.advantage!r}, which is not "
+                    f"what {cls.__name__} stands for; load it with PPO.load"
+                )
+            return agent
 
 
 class GRPO(CriticFree):

@@ -97,8 +97,6 @@ class PPO(EpisodicAlgorithm):
 
     settings_class = PPOSettings
     settings: PPOSettings
-    _declared_lambda: float | None = None
-    """Lambda that the credit rule declares and training takes; None if it was given."""
 
     if TYPE_CHECKING:  # the settings by name, for a user's type checker
 
@@ -132,9 +130,10 @@ class PPO(EpisodicAlgorithm):
         self.has_critic = self.estimator.needs_critic
         self._alarms, self._log_prob_gap = TrainingAlarms(), 0.0
         if self.settings.gae_lambda is None and self.estimator.reads_lambda:
-            self._declared_lambda = declared = self.rounds.reward.gae_lambda
+            declared = self.rounds.reward.gae_lambda
             gae_lambda = GAE_LAMBDA if declared is None else declared
             self.settings = replace(self.settings, gae_lambda=gae_lambda)
+            self.decided = frozenset({"gae_lambda"})
 
     def _columns(self) -> list[str]:
         """Return the columns of the prompts' data, which a function may read by name."""
@@ -518,8 +517,9 @@ class PPO(EpisodicAlgorithm):
                 "'reinforce++' see the credit",
             )
         # `mc` declares 0, since its rewards are advantages: that holds whatever the lengths are.
-        if self._declared_lambda and (traits := self.reward.traits) is not None:
-            self._alarms.check_lambda(self._declared_lambda, traits.credit, played.episodes)
+        declared = settings.gae_lambda if "gae_lambda" in self.decided else None
+        if declared and (traits := self.reward.traits) is not None:
+            self._alarms.check_lambda(declared, traits.credit, played.episodes)
         if settings.drop_equal_groups:
             assert settings.group_size is not None
             varied = teaches & losses.varied_groups(scores, settings.group_size).numpy()

@@ -337,10 +337,22 @@ def test_another_critic_than_the_saved_one_is_refused(
 def test_a_critic_may_be_left_out(make_ppo, make_envs, tmp_path):
     """The optimiser has the state of the policy's own weights alone."""
     make_ppo().learn(10).save(tmp_path / "run")
-    changes: dict[str, Any] = {"advantage": "reinforce", "gae_lambda": None}
-    loaded = PPO.load(tmp_path / "run", env=make_envs(), device="cpu", **changes)
+    loaded = PPO.load(tmp_path / "run", env=make_envs(), device="cpu", advantage="reinforce")
     count = len(loaded.policy.trained_parameters())
     assert sorted(loaded.policy.optimizer.state_dict()["state"]) == list(range(count))
+
+
+def test_an_agent_without_an_environment_is_saved_and_trained_on(
+    make_ppo, make_envs, tmp_path, caplog
+):
+    make_ppo().learn(10).save(tmp_path / "run")
+    PPO.load(tmp_path / "run", device="cpu").save(tmp_path / "copy")
+    assert "begins its prompts anew" in caplog.text
+    first, copied = (
+        PPO.load(tmp_path / name, env=make_envs(), device="cpu") for name in ("run", "copy")
+    )
+    assert copied.num_timesteps == first.num_timesteps > 0
+    copied.learn(10, reset_num_timesteps=False)
 
 
 def test_what_does_not_fit_the_checkpoint_is_refused(make_envs, make_ppo, tmp_path):

@@ -88,6 +88,50 @@ def test_the_number_is_written_down(make_ppo, make_envs, tmp_path):
     assert PPO.load(tmp_path / "agent", device="cpu").settings.gae_lambda == 1.0
 
 
+def test_an_agent_that_is_loaded_takes_the_lambda_of_its_environment(make_ppo, make_envs, tmp_path):
+    def envs(declared: float | None) -> Any:
+        return make_envs(reward=target_reward(declaring(declared)))
+
+    path, again = tmp_path / "agent", tmp_path / "again"
+    make_ppo(envs=envs(0.5)).save(path)
+    PPO.load(path, device="cpu").save(again)  # without an environment
+    for place in (path, again):
+        for declared, expected in ((0.5, 0.5), (None, 0.95), (1.0, 1.0)):
+            loaded = PPO.load(place, env=envs(declared), device="cpu")
+            assert loaded.settings.gae_lambda == expected
+    assert PPO.load(path, env=envs(1.0), device="cpu", gae_lambda=0.25).settings.gae_lambda == 0.25
+
+
+@pytest.mark.parametrize("how", ["made", "changed", "loaded"])
+def test_a_lambda_that_was_given_stays(make_ppo, make_envs, tmp_path, how):
+    def envs(declared: float) -> Any:
+        return make_envs(reward=target_reward(declaring(declared)))
+
+    agent = make_ppo(envs=envs(0.5), **{"gae_lambda": 0.25} if how == "made" else {})
+    if how == "changed":
+        agent.gae_lambda = 0.25
+    agent.save(tmp_path / "agent")
+    if how == "loaded":
+        PPO.load(tmp_path / "agent", env=envs(0.5), device="cpu", gae_lambda=0.25).save(
+            tmp_path / "agent"
+        )
+    loaded = PPO.load(tmp_path / "agent", env=envs(1.0), device="cpu")
+    assert loaded.settings.gae_lambda == 0.25
+    assert not (tmp_path / "agent" / "decided.json").exists()
+
+
+def test_a_low_lambda_is_said_of_an_agent_that_was_loaded(make_ppo, make_envs, caplog, tmp_path):
+    def envs() -> Any:
+        return make_envs(reward=target_reward(declaring(0.5)))
+
+    make_ppo(envs=envs()).save(tmp_path / "agent")
+    agent = PPO.load(tmp_path / "agent", env=envs(), device="cpu")
+    played: Any = agent.collect()
+    ended = tuple(replace(each, finish_reason="eos") for each in played.episodes)
+    agent.assign(replace(played, episodes=ended))
+    assert "declares gae_lambda=0.5" in caplog.text
+
+
 def test_without_a_critic_there_is_no_lambda(make_ppo):
     assert make_ppo(advantage="reinforce", gae_lambda=None).gae_lambda is None
 

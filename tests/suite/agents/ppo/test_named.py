@@ -4,6 +4,7 @@ import gymnasium as gym
 import pytest
 
 import tokengym
+from tokengym.agents.errors import CheckpointError
 from tokengym.agents.learner import find_learner
 from tokengym.agents.ppo.named import CriticFree
 
@@ -40,6 +41,14 @@ def test_an_agent_by_name_learns_and_is_loaded_by_either_name(tmp_path):
     for learner in (tokengym.REINFORCE, tokengym.PPO):
         again = learner.load(tmp_path / "agent", env=envs())
         assert (again.settings.advantage, again.num_timesteps) == ("reinforce", 8 * 4)
+
+
+def test_a_name_loads_no_agent_of_other_settings(tmp_path):
+    tokengym.PPO("CausalLMPolicy", envs(), seed=0).save(tmp_path / "agent")
+    with pytest.raises(CheckpointError, match=r"agent .*advantage='gae'.* not what GRPO"):
+        tokengym.GRPO.load(tmp_path / "agent")
+    loaded = tokengym.REINFORCE.load(tmp_path / "agent", env=envs(), advantage="reinforce")
+    assert loaded.settings.advantage == "reinforce"
 
 
 def test_what_a_name_stands_for_is_not_changed():
