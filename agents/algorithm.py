@@ -107,8 +107,11 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
     settings: Any
     """The settings, an instance of ``settings_class``."""
     decided: frozenset[str] = frozenset()
-    """Names of the settings that nobody gave and the environment decided: `load` with another
-    environment lets that one decide."""
+    """Names of the settings that nobody gave and the environment decided: another environment
+    decides anew."""
+    learned_from: str | None = None
+    """The reward that the environment pays, such as ``sparse(RewardModel(reward_model))``, or that
+    which a loaded agent without one had; None if that is not known."""
     env: VecEnv
     """The environment; of an agent that was loaded to predict, `NoEnvironment`."""
     rounds: RoundEnvironment
@@ -159,6 +162,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         check_learnable(env, name)
         envs = as_vec_env(env)
         self.rounds = as_rounds(envs)
+        self.note_reward(None)
         self.settings = from_keywords(
             self.settings_class, settings, owner=name, others=("policy_kwargs", "seed", "device")
         )
@@ -167,6 +171,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
             if hasattr(self.settings, field):  # a setting of the learner that its policy has too
                 policy_kwargs[field] = getattr(self.settings, field)
         self.check_settings()
+        self.decide_settings()
         device = select_device(device)
         self._only_plays = isinstance(envs, NoEnvironment)
         self.processes = Processes() if self._only_plays else join(device)
@@ -223,6 +228,23 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
 
     def check_settings(self) -> None:
         """Refuse settings that contradict each other; called before anything is built."""
+
+    def decide_settings(self) -> None:
+        """Settle by the environment what nobody gave; called again with another environment."""
+
+    def note_reward(self, learned_from: str | None) -> None:
+        """Keep which reward the environment pays; say if it is not the one that was learned from.
+
+        Args:
+            learned_from: That reward, None if there is none or it is not known.
+        """
+        traits = self.rounds.reward.traits
+        paid = None if traits is None else traits.name
+        if learned_from is not None and paid not in (None, learned_from):
+            logger.warning(
+                "the agent learned from %s; this environment pays %s", learned_from, paid
+            )
+        self.learned_from = paid or learned_from
 
     def check_change(self, changed: Any) -> None:
         """Refuse the settings that `change` would make, if they contradict each other."""
@@ -667,6 +689,8 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         except AssertionError as error:
             raise SettingsError(f"{' '.join(str(error).split())}; make it as it was") from None
         self.rounds = as_rounds(self.env)
+        self.note_reward(self.learned_from)
+        self.decide_settings()
 
 
 def _attribute(name: str) -> property:

@@ -11,16 +11,18 @@ base.json              in place of either: name and hash of a base model that is
 own.json               attributes that a class of the user's adds to a learner by rounds, if any;
                        their arrays are in training.safetensors
 decided.json           names of the settings that nobody gave and the environment decided, if any
+reward.json            the reward that was learned from, if the environment can tell
 frozen.json            names of the weights that do not learn, if there are any: the model's that
                        were given so, and the policy's that were frozen since it was built
 ```
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
@@ -67,6 +69,7 @@ ENTRIES_OF_ROUNDS = ENTRIES | {
 TRAINING = "training.safetensors"
 FROZEN = "frozen.json"
 DECIDED = "decided.json"
+REWARD = "reward.json"
 OWN = "own.json"
 OPTIMIZER = "optimizer."
 """Prefix of the names of the optimiser's tensors."""
@@ -136,7 +139,7 @@ def save_checkpoint(agent: Any, path: Place) -> None:
             tokenizer=environment_attribute(agent.env, "tokenizer"),
             tensors=_training_tensors(agent, start),
             own=own_state(agent),
-            decided=sorted(agent.decided),
+            notes={DECIDED: sorted(agent.decided), REWARD: agent.learned_from},
         )
 
 
@@ -188,6 +191,7 @@ def load_checkpoint(
         of_critic = [name for name in ("value_network", "advantage") if name in changes]
         _restore_training(agent, folder, of_critic)
         agent.decided |= decided
+        agent.note_reward(_note(folder, REWARD))
         for name in COUNTERS:
             setattr(agent, name, record["counters"][name])
         if env is not None and (state := record["environment_state"]) is not None:
@@ -245,13 +249,13 @@ def write_agent(
     tokenizer: Any,
     tensors: dict[str, Tensor] | None = None,
     own: tuple[dict[str, Any], dict[str, Tensor]] = ({}, {}),
-    decided: Sequence[str] = (),
+    notes: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Write a learner into a folder, atomically; what was there becomes ``<path>.previous``.
 
     Under the names that `file_for` tells it is one file with the same contents. The record lacks
     format and hashes; ``tensors`` are those besides the models' weights, ``own`` is of `own_state`,
-    and ``decided`` names settings that the environment decided.
+    and ``notes`` are small files of JSON by name, which are written if there is something in them.
     """
     path: Path | None = None
     file: Path | IO[bytes] | None
@@ -265,10 +269,9 @@ def write_agent(
         write_policy(policy, folder, path or folder, tokenizer=tokenizer)
         if tensors is not None:
             save_file(tensors | own[1], folder / TRAINING)
-        if own[0]:
-            write_json(folder / OWN, own[0])
-        if decided:
-            write_json(folder / DECIDED, decided)
+        for name, content in {OWN: own[0], **notes}.items():
+            if content:
+                write_json(folder / name, content)
         return {"format": FORMAT, **record}
 
     if file is None:
@@ -457,10 +460,14 @@ def _settings(
 
 def _decided(folder: Path, given: Mapping[str, Any]) -> frozenset[str]:
     """Return the settings of a saved agent that its environment decided, without those given."""
-    if not (folder / DECIDED).is_file():
-        return frozenset()
     with _reading(folder / DECIDED):
-        return frozenset(read_json(folder / DECIDED)) - given.keys()
+        return frozenset(_note(folder, DECIDED) or ()) - given.keys()
+
+
+def _note(folder: Path, name: str) -> Any:
+    """Return what a small file of JSON holds, None if it is not there."""
+    with _reading(folder / name):
+        return read_json(folder / name) if (folder / name).is_file() else None
 
 
 def stored_models(folder: Path) -> dict[str, Any]:

@@ -56,6 +56,8 @@ def warn_unread(scorer: Scorer, share: float) -> None:
 class RewardTraits:
     """What learners ask of a reward, also of one that is paid in another process."""
 
+    name: str
+    """Rule and scorer, such as ``sparse(RewardModel(reward_model))``."""
     credit: str
     """Name of the rule."""
     gae_lambda: float | None
@@ -183,6 +185,7 @@ class Reward:
     def traits(self) -> RewardTraits:
         """What learners ask of it."""
         return RewardTraits(
+            name=self.name,
             credit=self.credit_name,
             gae_lambda=self.credit.gae_lambda,
             needs_policy=self.credit.needs_policy,

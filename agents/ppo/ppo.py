@@ -116,7 +116,7 @@ class PPO(EpisodicAlgorithm):
         ) -> None: ...
 
     def check_settings(self) -> None:
-        """Find the estimator, and take the lambda that the environment's credit rule declares.
+        """Find the estimator.
 
         Raises:
             SettingsError: if the estimator is unknown, or lacks what a setting is for.
@@ -129,11 +129,15 @@ class PPO(EpisodicAlgorithm):
         )
         self.has_critic = self.estimator.needs_critic
         self._alarms, self._log_prob_gap = TrainingAlarms(), 0.0
-        if self.settings.gae_lambda is None and self.estimator.reads_lambda:
+
+    def decide_settings(self) -> None:
+        """Take the lambda that the environment's credit rule declares, unless one was given."""
+        is_open = self.settings.gae_lambda is None or "gae_lambda" in self.decided
+        if is_open and self.estimator.reads_lambda:
             declared = self.rounds.reward.gae_lambda
             gae_lambda = GAE_LAMBDA if declared is None else declared
             self.settings = replace(self.settings, gae_lambda=gae_lambda)
-            self.decided = frozenset({"gae_lambda"})
+            self.decided |= {"gae_lambda"}
 
     def _columns(self) -> list[str]:
         """Return the columns of the prompts' data, which a function may read by name."""

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,10 +23,12 @@ from tests.support.agents.checkpoint import (
     rewrite,
     untimed,
 )
-from tests.support.agents.common import lora_config, make_model
+from tests.support.agents.common import lora_config, make_model, target_reward
 from tests.support.agents.ppo import log_of
+from tests.support.rules import rule_of
 from tokengym.agents import PPO, CheckpointError
 from tokengym.agents.loading import load_agent
+from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs import UntrustedCodeError
 
 MODEL, ADAPTER = "model/model.safetensors", "adapter/adapter_model.safetensors"
@@ -369,3 +372,19 @@ def test_what_does_not_fit_the_checkpoint_is_refused(make_envs, make_ppo, tmp_pa
         Other.load(tmp_path / "run")
     with pytest.raises(CheckpointError, match=r"no checkpoint.*nowhere"):
         PPO.load(tmp_path / "nowhere")
+
+
+def test_another_reward_than_the_one_learned_from_is_said(make_ppo, make_envs, tmp_path, caplog):
+    def envs(rule: str) -> Any:
+        return make_envs(reward=target_reward(rule_of(rule)))
+
+    make_ppo(envs=envs("sparse")).save(tmp_path / "run")
+    PPO.load(tmp_path / "run", device="cpu").save(tmp_path / "copy")
+    said = r"learned from sparse\(.*; this environment pays uniform\("
+    for name in ("run", "copy"):
+        caplog.clear()
+        agent = PPO.load(tmp_path / name, env=envs("sparse"), device="cpu")
+        assert not caplog.messages
+        PPO.load(tmp_path / name, env=envs("uniform"), device="cpu")
+        agent.set_env(as_vec_env(envs("uniform")))
+        assert [bool(re.search(said, message)) for message in caplog.messages] == [True, True]

@@ -99,6 +99,9 @@ def test_an_agent_that_is_loaded_takes_the_lambda_of_its_environment(make_ppo, m
         for declared, expected in ((0.5, 0.5), (None, 0.95), (1.0, 1.0)):
             loaded = PPO.load(place, env=envs(declared), device="cpu")
             assert loaded.settings.gae_lambda == expected
+    agent = PPO.load(path, device="cpu")
+    agent.set_env(as_vec_env(envs(1.0)))
+    assert agent.settings.gae_lambda == 1.0
     assert PPO.load(path, env=envs(1.0), device="cpu", gae_lambda=0.25).settings.gae_lambda == 0.25
 
 
@@ -116,6 +119,7 @@ def test_a_lambda_that_was_given_stays(make_ppo, make_envs, tmp_path, how):
             tmp_path / "agent"
         )
     loaded = PPO.load(tmp_path / "agent", env=envs(1.0), device="cpu")
+    loaded.set_env(as_vec_env(envs(1.0)))
     assert loaded.settings.gae_lambda == 0.25
     assert not (tmp_path / "agent" / "decided.json").exists()
 
