@@ -39,6 +39,9 @@ def test_the_answer_quotes_gold_at_the_end_of_the_published_runs(name: str) -> N
     assert len(golds) >= rewards.FEWEST
     (answer,) = (line for line in PAGE.splitlines() if line.startswith("**R3 paid"))
     assert re.search(rf"`{name}` (ends )?at {mean(golds.values()):.2f}\b", answer)
+    start = mean([points[0]["gold_score"] for points in runs.runs[rewards.arm(name)].values()])
+    assert f"from {start:.2f}, " in answer
+    assert f"({['five', 'ten'][len(golds) == 10]} seeds)" in answer
 
 
 def test_the_answer_quotes_the_arms_over_another_score() -> None:
@@ -52,32 +55,55 @@ def test_the_answer_quotes_the_arms_over_another_score() -> None:
     assert said in PAGE
 
 
+RUN, END, KL = range(3)
+"""Columns of the table of pairs."""
+
+
 @pytest.mark.parametrize(
-    ("said", "pair", "are_clear"),
+    ("said", "pair", "columns", "is_clear"),
     [
-        ("has 0.087 more than `r3`, clearly", "`r3-dense` minus `r3`", (True,)),
         (
-            "not clearly ahead of `uniform` (+0.074 over the run, +0.101 at the end)",
-            "`r3-dense` minus `uniform`",
-            (False, False),
+            "clearly ahead of `r3` (+0.097 over the run, +0.131 at the end)",
+            "`r3-dense` minus `r3`",
+            (RUN, END),
+            True,
         ),
+        ("of `uniform` (+0.082 and +0.105)", "`r3-dense` minus `uniform`", (RUN, END), True),
         (
-            "nor of R3 in equal parts (+0.038 and +0.051)",
+            "of R3 in equal parts (+0.048 and +0.063), the last for 0.477 nats more",
             "`r3-dense` minus `uniform` over R3",
-            (False, False),
+            (RUN, END, KL),
+            True,
         ),
+        ("`uniform` minus `sparse` is +0.095", "`uniform` minus `sparse`", (END,), True),
+        ("`uniform` over R3 minus `r3` +0.068", "`uniform` over R3 minus `r3`", (END,), True),
+        (
+            "0.034 more gold than the reward model's score over the run, which is clear",
+            "`uniform` over R3 minus `uniform`",
+            (RUN,),
+            True,
+        ),
+        ("and 0.042 at the end, which is not", "`uniform` over R3 minus `uniform`", (END,), False),
+        ("at the end it has 0.070 more, which is clear", "`r3` minus `sparse`", (END,), True),
+        (
+            "0.15 more than the reward model's score paid there",
+            "`sparse` over gold minus `sparse`",
+            (END,),
+            True,
+        ),
+        ("0.081 more than `r3`, both clear", "`r3` minus `sparse` over gold", (END,), True),
+        ("`abc` has 0.044 less at the end", "`abc` minus `uniform`", (END,), True),
+        ("and 0.052 more than `sparse`", "`abc` minus `sparse`", (END,), True),
     ],
 )
-def test_the_answer_quotes_differences_as_clear_as_they_are(
-    said: str, pair: str, are_clear: Sequence[bool]
+def test_the_page_quotes_differences_as_clear_as_they_are(
+    said: str, pair: str, columns: Sequence[int], is_clear: bool
 ) -> None:
     assert said in PAGE
     table = rewards.pairs_table(rewards.STUDY.published(DOCS).runs)
     (line,) = (row for row in table.splitlines() if f" | {pair} | " in row)
-    over_run_and_end = line.split(" | ")[2:4]
-    for figure, cell, is_clear in zip(
-        re.findall(r"[+\u2212]?\d\.\d+", said), over_run_and_end, are_clear, strict=False
-    ):
+    cells = [line.split(" | ")[2 + column] for column in columns]
+    for figure, cell in zip(re.findall(r"\d\.\d+", said), cells, strict=True):
         assert cell.startswith("**") == is_clear
         assert figure in cell
 
